@@ -1,0 +1,2 @@
+//! Both command lines, as clap reads them.
+//! What they do is left to the other files of this floor.

@@ -1,0 +1,2 @@
+//! The privileged process: one poll loop around proofs, state, firewall and control socket.
+//! Packets are left to `listener`.

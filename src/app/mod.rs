@@ -1,0 +1,11 @@
+//! The processes and the command lines.
+//! Per-packet policy is left to `core`.
+
+#[cfg(unix)]
+pub mod admin;
+pub mod args;
+pub mod client;
+#[cfg(target_os = "linux")]
+pub mod gatekeeper;
+#[cfg(target_os = "linux")]
+pub mod listener;

@@ -1,0 +1,2 @@
+//! The client. All it does stands in `toctoc::app`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The gateway. All it does stands in `toctoc::app`.
+fn main() {}

@@ -1,0 +1,87 @@
+//! `Settings`: the one validated form of a gateway's configuration. Whoever holds one need not doubt it.
+//! Reading text into it is left to `native` (TOML) and `knockd` (knockd.conf); no default stands anywhere else.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+pub use crate::core::door::{Door, TcpFlags};
+pub use crate::core::service::{Client, Form, Service, SourceRule};
+use crate::core::types::{GatewayId, RealmId};
+
+pub mod knockd;
+pub mod native;
+
+/// All that `toctocd run` needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where things lie and who runs them.
+    pub gateway: Gateway,
+    /// The sealed knock.
+    pub knock: Knock,
+    /// The firewall.
+    pub firewall: Firewall,
+    /// What can be granted, in file order; names are unique.
+    pub services: Vec<Service>,
+    /// Classic doors, in file order.
+    pub doors: Vec<Door>,
+}
+
+/// Files and names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// The gateway's secrets (`keys::gateway`), 0600.
+    pub key_file: PathBuf,
+    /// The enrolled clients (`keys::authorized`), one per line.
+    pub clients_file: PathBuf,
+    /// Directory of the durable state, on a real disk.
+    pub state_dir: PathBuf,
+    /// The control socket.
+    pub control_socket: PathBuf,
+    /// The user that the listener runs as; `None` = the first of `_toctoc` and `nobody` that exists.
+    pub user: Option<String>,
+    /// What profiles give as the gateway's addresses: names or IP addresses.
+    pub addresses: Vec<String>,
+}
+
+/// The sealed knock's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Knock {
+    /// UDP port; nothing is bound to it.
+    pub port: u16,
+    /// Interfaces to capture on; `any` alone means all.
+    pub interfaces: Vec<String>,
+    /// Whether the guard drops what arrives for the knock port, so that the kernel never answers "port unreachable".
+    pub silent: bool,
+    /// How old a timestamp may be, seconds (default 30).
+    pub max_age: u32,
+    /// How far ahead a timestamp may be, seconds (default 10).
+    pub max_ahead: u32,
+    /// A client's token bucket: how many at once (default 64).
+    pub burst: u32,
+    /// A client's token bucket: how many per second after that (default 4).
+    pub per_second: u32,
+    /// Live grants that one client may have at once (default 16).
+    pub max_grants: u32,
+}
+
+/// How grants meet the firewall.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Firewall {
+    /// The name of our nftables table in family inet (default `toctoc`).
+    pub table: String,
+    /// Path of the nft program.
+    pub nft: PathBuf,
+    /// Addresses that always pass the guard, shown in every status.
+    pub break_glass: Vec<IpAddr>,
+}
+
+/// Who this gateway is, without its secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The gateway.
+    pub gateway: GatewayId,
+    /// Its realm.
+    pub realm: RealmId,
+    /// Its X25519 public key.
+    pub public: [u8; 32],
+}

@@ -1,0 +1,159 @@
+//! A bounded reader and writer: the only indexing of untrusted bytes in the house.
+//! What the bytes mean is left to the callers; nothing here panics, and a short read is `None`.
+
+/// Reads big-endian fields from the front of a slice. Every call answers `None` once the bytes run out.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// A reader over all of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// The next `n` bytes.
+    pub fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.rest.split_at_checked(n)?;
+        self.rest = tail;
+        Some(head)
+    }
+
+    /// The next `N` bytes as an array.
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    /// One byte.
+    pub fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[b]| b)
+    }
+
+    /// Two bytes, big-endian.
+    pub fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    /// Four bytes, big-endian.
+    pub fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    /// Eight bytes, big-endian.
+    pub fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// The next `n` bytes, which must all be zero: reserved fields and padding.
+    pub fn zeros(&mut self, n: usize) -> Option<()> {
+        self.take(n)?.iter().all(|b| *b == 0).then_some(())
+    }
+
+    /// What has not been read yet.
+    pub fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// `Some` only if every byte was read. Call it last: a parser that leaves bytes over has not understood them.
+    pub fn finish(self) -> Option<()> {
+        self.rest.is_empty().then_some(())
+    }
+}
+
+/// Fills a fixed array from the front, big-endian. Writing past the end is a bug of ours and panics in
+/// [`Writer::done`] at the latest, never silently truncates.
+pub struct Writer<const N: usize> {
+    buffer: [u8; N],
+    at: usize,
+}
+
+impl<const N: usize> Default for Writer<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> Writer<N> {
+    /// An empty writer over `N` zero bytes.
+    pub fn new() -> Self {
+        Self { buffer: [0; N], at: 0 }
+    }
+
+    /// Appends `bytes`.
+    pub fn put(&mut self, bytes: &[u8]) -> &mut Self {
+        let end = self.at + bytes.len();
+        self.buffer[self.at..end].copy_from_slice(bytes);
+        self.at = end;
+        self
+    }
+
+    /// Appends one byte.
+    pub fn u8(&mut self, value: u8) -> &mut Self {
+        self.put(&[value])
+    }
+
+    /// Appends two bytes, big-endian.
+    pub fn u16(&mut self, value: u16) -> &mut Self {
+        self.put(&value.to_be_bytes())
+    }
+
+    /// Appends four bytes, big-endian.
+    pub fn u32(&mut self, value: u32) -> &mut Self {
+        self.put(&value.to_be_bytes())
+    }
+
+    /// Appends eight bytes, big-endian.
+    pub fn u64(&mut self, value: u64) -> &mut Self {
+        self.put(&value.to_be_bytes())
+    }
+
+    /// Leaves `n` bytes zero.
+    pub fn zeros(&mut self, n: usize) -> &mut Self {
+        self.at += n;
+        self
+    }
+
+    /// The filled array.
+    ///
+    /// # Panics
+    /// If not exactly `N` bytes were written: the layout in the code is then wrong, whatever the input.
+    pub fn done(&self) -> [u8; N] {
+        assert_eq!(self.at, N, "a fixed layout must be filled exactly");
+        self.buffer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_gives_fields_in_order_and_none_past_the_end() {
+        let mut reader = Reader::new(&[1, 0, 2, 0, 0, 0, 3, 9]);
+        assert_eq!(reader.u8(), Some(1));
+        assert_eq!(reader.u16(), Some(2));
+        assert_eq!(reader.u32(), Some(3));
+        assert_eq!(reader.u16(), None);
+        assert_eq!(reader.rest(), &[9]);
+        assert_eq!(reader.finish(), None);
+    }
+
+    #[test]
+    fn zeros_refuses_a_single_set_bit() {
+        assert_eq!(Reader::new(&[0, 0, 0]).zeros(3), Some(()));
+        assert_eq!(Reader::new(&[0, 4, 0]).zeros(3), None);
+        assert_eq!(Reader::new(&[0, 0]).zeros(3), None);
+    }
+
+    #[test]
+    fn a_writer_fills_its_layout_exactly() {
+        assert_eq!(Writer::<4>::new().u8(7).zeros(1).u16(0x0102).done(), [7, 0, 1, 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "filled exactly")]
+    fn a_layout_left_short_is_noticed() {
+        Writer::<4>::new().u8(7).done();
+    }
+}

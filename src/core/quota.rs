@@ -1,0 +1,2 @@
+//! Bounded tables and token buckets.
+//! What is limited is the caller's.

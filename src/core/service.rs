@@ -1,0 +1,62 @@
+//! What can be granted, and to whom: services and enrolled clients as policy sees them.
+//! Their text is left to `config::native` and `keys::authorized`, the decision to `policy`.
+
+use super::types::{ClientId, Fingerprint, Port, ServiceName};
+
+/// How long a grant lasts, and for how many connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// Any number of new connections until the time is over; connections that stand live on.
+    Time,
+    /// One connection, spent by the first completed handshake. TCP only.
+    Once,
+}
+
+/// Which address a service grants.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceRule {
+    /// The body names it and the packet comes from it.
+    Bound,
+    /// Whatever address the packet came from.
+    Observed,
+}
+
+/// Something behind the guard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its name in knocks.
+    pub name: ServiceName,
+    /// Its ports, 1 to 4.
+    pub ports: Vec<Port>,
+    /// One connection or many.
+    pub form: Form,
+    /// Seconds that a grant lasts when the knock says 0.
+    pub seconds: u32,
+    /// The most that a knock may ask for.
+    pub max_seconds: u32,
+    /// Live grants that the service may have at once over all clients.
+    pub max_grants: u32,
+    /// Which address is granted.
+    pub source: SourceRule,
+    /// Whether a knock must carry a live challenge.
+    pub challenge: bool,
+}
+
+/// One enrolled client, as a line of the clients file says it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Client {
+    /// Its id; its symmetric keys derive from it.
+    pub id: ClientId,
+    /// Its name, for people.
+    pub name: String,
+    /// Its Ed25519 public key, checked: canonical and not of small order.
+    pub key: [u8; 32],
+    /// SHA-256 of its SSH key blob.
+    pub fingerprint: Fingerprint,
+    /// What it may open; each names a configured service.
+    pub services: Vec<ServiceName>,
+    /// Wall clock after which it is as if unknown, seconds since the epoch.
+    pub expires: Option<u64>,
+    /// The longest grant for this client, whatever the service says.
+    pub max_seconds: Option<u32>,
+}

@@ -1,0 +1,2 @@
+//! Giving privileges away for good, and checking that they are gone.
+//! Nothing here is silently optional.

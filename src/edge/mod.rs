@@ -1,0 +1,25 @@
+//! Where the house meets the kernel and the disk.
+//! What should be done there is left to `core` and `app`.
+
+#[cfg(target_os = "linux")]
+pub mod bpf;
+#[cfg(target_os = "linux")]
+pub mod capture;
+pub mod clock;
+#[cfg(target_os = "linux")]
+pub mod command;
+#[cfg(target_os = "linux")]
+pub mod confine;
+#[cfg(target_os = "linux")]
+pub mod control;
+pub mod files;
+#[cfg(target_os = "linux")]
+pub mod firewall;
+#[cfg(target_os = "linux")]
+pub mod gatekeeper_pipe;
+pub mod log;
+pub mod send;
+#[cfg(target_os = "linux")]
+pub mod state;
+#[cfg(target_os = "linux")]
+pub mod sys;

@@ -1,0 +1,7 @@
+//! The texts of keys: files and lines that people hold.
+//! Opening files is left to `edge::files`.
+
+pub mod authorized;
+pub mod gateway;
+pub mod identity;
+pub mod profile;

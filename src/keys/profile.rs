@@ -1,0 +1,2 @@
+//! What a client holds of one gateway, as TOML.
+//! Where profiles lie is left to `app`.

@@ -1,0 +1,16 @@
+//! toctoc hides network services until somebody who may enter knocks.
+//!
+//! The house on one page. Floors, arrows only down:
+//!
+//! - [`core`]: pure functions and the chain of proofs (`Sealed` -> `Authentic` -> `Fresh` -> `Admission` -> `Grant`)
+//! - [`keys`], [`config`]: the texts of keys and settings
+//! - [`edge`]: sockets, files, the kernel's firewall, confinement
+//! - [`app`]: the two processes of `toctocd`, the client `toctoc`, the admin's commands
+//!
+//! `ARCHITECTURE.md` says why; `tests/house.rs` holds the arrows.
+
+pub mod app;
+pub mod config;
+pub mod core;
+pub mod edge;
+pub mod keys;
