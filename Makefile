@@ -1,0 +1,40 @@
+# The two commands for a newcomer: `make demo` and `make test`. Each does its own set-up.
+.POSIX:
+SHELL = /bin/sh
+SECONDS = 5
+
+.PHONY: all build demo test e2e fuzz setup install clean
+
+all: build
+
+build:
+	cargo build --release --locked
+
+## A readable timeline of the real thing in two network namespaces. Under a minute after the build.
+demo: setup
+	cargo build --locked
+	tools/in-namespaces tools/demo
+
+## Everything: fmt, clippy, unit, vectors, properties, end to end, docs, a few seconds of each fuzz target.
+test:
+	tools/test
+
+## Only the tests that need namespaces.
+e2e: setup
+	tools/in-namespaces cargo test --locked --test '*'
+
+## Each fuzz target for SECONDS seconds: make fuzz SECONDS=600
+fuzz:
+	tools/setup fuzz
+	tools/fuzz $(SECONDS)
+
+setup:
+	tools/setup
+
+PREFIX = /usr/local
+install: build
+	install -D -m 755 target/release/toctocd $(DESTDIR)$(PREFIX)/sbin/toctocd
+	install -D -m 755 target/release/toctoc $(DESTDIR)$(PREFIX)/bin/toctoc
+
+clean:
+	cargo clean
