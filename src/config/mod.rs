@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use crate::core::door::{Door, TcpFlags};
+pub use crate::core::door::{Door, Step, TcpFlags};
 pub use crate::core::service::{Client, Form, Service, SourceRule};
 use crate::core::types::{GatewayId, RealmId};
 

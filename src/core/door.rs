@@ -1,35 +1,122 @@
-//! A classic door as the sequence machine sees it.
-//! Its text is left to `config::knockd`, hits and stages to `sequence`, its commands to `edge::command`.
+//! A classic door: its sequence, what a hit must look like, its commands, and what is weak about it.
+//! Its text is left to `config`, hits and stages to `sequence`, the commands' lives to `leases` and `edge::command`.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::types::Port;
+use super::types::{Port, Proto, ServiceName};
+
+/// How many steps a sequence may have.
+pub const STEPS: usize = 32;
+
+/// How many doors one gateway may have.
+pub const DOORS: usize = 4096;
 
 /// A door that a classic sequence opens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Door {
-    /// Its name in log lines.
+    /// Its name in log lines, at most 127 bytes. Names need not differ.
     pub name: String,
-    /// The ports to hit, in order, 1 to 32.
-    pub sequence: Vec<Port>,
-    /// Seconds from the first hit to the last.
+    /// What to hit, in order, 1 to [`STEPS`]. With one-time sequences: the one in force when the configuration was read.
+    pub sequence: Vec<Step>,
+    /// Seconds from the first hit to the last. 0 and less: no sequence of more than one step can be completed.
     pub seq_timeout: i64,
     /// Which TCP flags a hit must and must not have.
     pub flags: TcpFlags,
     /// Run at once; `%IP%` is the source. For IPv6 sources `start_command_6` wins if present.
     pub start_command: Option<String>,
-    /// For IPv6.
+    /// For IPv6; empty = do nothing.
     pub start_command_6: Option<String>,
-    /// Seconds between the end of the start command and the stop command.
+    /// Seconds between the end of the start command and the stop command; less than 0 = never.
     pub cmd_timeout: i64,
     /// Run after that.
     pub stop_command: Option<String>,
     /// For IPv6.
     pub stop_command_6: Option<String>,
-    /// Destination that counts, instead of the interface's own addresses.
+    /// Destination that counts, instead of the interface's own addresses. Compared as text, as knockd does.
     pub target: Option<String>,
     /// File of one-time sequences.
     pub one_time_sequences: Option<PathBuf>,
+    /// Granted natively, instead of by commands (TOML form only).
+    pub service: Option<ServiceName>,
+    /// Whether the step that was just right may be repeated without a reset: retransmitted SYNs, browsers (TOML form only).
+    pub tolerate_duplicates: bool,
+    /// Seconds after an opening in which the same source's hits are left alone (TOML form only).
+    pub pause_after: u32,
+}
+
+impl Default for Door {
+    /// knockd's defaults: 25 s for the sequence, 10 s between the commands, nothing else.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            sequence: Vec::new(),
+            seq_timeout: 25,
+            flags: TcpFlags::default(),
+            start_command: None,
+            start_command_6: None,
+            cmd_timeout: 10,
+            stop_command: None,
+            stop_command_6: None,
+            target: None,
+            one_time_sequences: None,
+            service: None,
+            tolerate_duplicates: false,
+            pause_after: 0,
+        }
+    }
+}
+
+impl Door {
+    /// The start and the stop command for a knocker from `source`, `%IP%` still in them. None without a start command:
+    /// then no stop command runs either.
+    pub fn commands(&self, source: IpAddr) -> Option<(&str, Option<&str>)> {
+        let six = |six: &'_ Option<String>| six.is_some() && source.is_ipv6();
+        let start = if six(&self.start_command_6) { &self.start_command_6 } else { &self.start_command };
+        let stop = if six(&self.stop_command_6) { &self.stop_command_6 } else { &self.stop_command };
+        let start = start.as_deref().filter(|text| !text.is_empty())?;
+        Some((start, stop.as_deref()))
+    }
+}
+
+/// One hit of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// A TCP packet or a UDP datagram to this port.
+    Port(Port),
+    /// An ICMP or ICMPv6 echo request that carries this many bytes (TOML form only).
+    Echo {
+        /// Bytes of payload after the eight of the ICMP header.
+        size: u16,
+    },
+}
+
+impl Step {
+    /// A TCP step.
+    pub fn tcp(number: u16) -> Self {
+        Step::Port(Port { proto: Proto::Tcp, number })
+    }
+
+    /// A UDP step.
+    pub fn udp(number: u16) -> Self {
+        Step::Port(Port { proto: Proto::Udp, number })
+    }
+
+    /// Whether TCP flags say anything about it.
+    pub fn is_tcp(self) -> bool {
+        matches!(self, Step::Port(Port { proto: Proto::Tcp, .. }))
+    }
+}
+
+/// As in a configuration: `7001:tcp`, `icmp:64`.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Port(port) => write!(f, "{}:{}", port.number, port.proto.name()),
+            Step::Echo { size } => write!(f, "icmp:{size}"),
+        }
+    }
 }
 
 /// A mask over the six TCP flags in their header order: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32.
@@ -42,8 +129,103 @@ pub struct TcpFlags {
 }
 
 impl TcpFlags {
+    /// The flags' names, bit by bit from the lowest.
+    pub const NAMES: [&'static str; 6] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG"];
+
     /// Whether a packet's flag byte fits.
     pub fn fit(self, flags: u8) -> bool {
         flags & self.set == self.set && flags & self.unset == 0
+    }
+}
+
+/// What is weak about a door, for `toctocd check` and the warning at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Weakness {
+    /// It uses the sequence that knockd ships, or that reversed: every scanner knows it.
+    Shipped,
+    /// It has fewer than three steps: this many.
+    Short(usize),
+    /// Its sequence begins with the whole sequence of this other door: whoever opens this one opens that one too.
+    Contains(String),
+}
+
+/// The sequence in knockd's shipped configuration; its close door has it reversed.
+const SHIPPED: [u16; 3] = [7000, 8000, 9000];
+
+/// Everything weak about `doors`, in their order. One-time sequences are spared the check for length.
+pub fn weaknesses(doors: &[Door]) -> Vec<(&Door, Weakness)> {
+    let mut found = Vec::new();
+    for (index, door) in doors.iter().enumerate() {
+        if is_shipped(&door.sequence) {
+            found.push((door, Weakness::Shipped));
+        }
+        if door.sequence.len() < 3 && door.one_time_sequences.is_none() {
+            found.push((door, Weakness::Short(door.sequence.len())));
+        }
+        let prefixes = doors.iter().enumerate().filter(|(at, other)| {
+            let twin = other.sequence == door.sequence && *at > index;
+            *at != index && !twin && !other.sequence.is_empty() && door.sequence.starts_with(&other.sequence)
+        });
+        found.extend(prefixes.map(|(_, other)| (door, Weakness::Contains(other.name.clone()))));
+    }
+    found
+}
+
+fn is_shipped(sequence: &[Step]) -> bool {
+    let numbers = || {
+        sequence.iter().map(|step| match step {
+            Step::Port(port) => Some(port.number),
+            Step::Echo { .. } => None,
+        })
+    };
+    numbers().eq(SHIPPED.map(Some)) || numbers().rev().eq(SHIPPED.map(Some))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn door(name: &str, ports: &[u16]) -> Door {
+        let sequence = ports.iter().map(|number| Step::tcp(*number)).collect();
+        Door { name: name.into(), sequence, ..Door::default() }
+    }
+
+    #[test]
+    fn the_shipped_sequence_is_known_in_both_directions_and_in_any_protocol() {
+        let mut udp = door("u", &[9000, 8000, 7000]);
+        udp.sequence[1] = Step::udp(8000);
+        let doors = [door("a", &[7000, 8000, 9000]), udp, door("c", &[7000, 9000, 8000])];
+        let names: Vec<_> = weaknesses(&doors).iter().map(|(door, _)| door.name.clone()).collect();
+        assert_eq!(names, ["a", "u"]);
+    }
+
+    #[test]
+    fn short_sequences_and_prefixes_are_named_with_their_partner() {
+        let doors = [door("long", &[1, 2, 3]), door("short", &[1, 2]), door("twin", &[1, 2, 3])];
+        let found: Vec<_> = weaknesses(&doors).into_iter().map(|(door, weak)| (door.name.as_str(), weak)).collect();
+        assert_eq!(
+            found,
+            [
+                ("long", Weakness::Contains("short".into())),
+                ("short", Weakness::Short(2)),
+                ("twin", Weakness::Contains("long".into())),
+                ("twin", Weakness::Contains("short".into())),
+            ]
+        );
+    }
+
+    #[test]
+    fn ipv6_knockers_get_their_own_commands_where_there_are_some() {
+        let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        let mut door = door("d", &[1]);
+        assert_eq!(door.commands(v4), None);
+        door.stop_command = Some("stop".into());
+        assert_eq!(door.commands(v4), None, "a stop command alone never runs");
+        door.start_command = Some("start".into());
+        door.stop_command_6 = Some("stop6".into());
+        assert_eq!(door.commands(v4), Some(("start", Some("stop"))));
+        assert_eq!(door.commands(v6), Some(("start", Some("stop6"))));
+        door.start_command_6 = Some(String::new());
+        assert_eq!(door.commands(v6), None, "an empty start_command_6 means: do nothing");
     }
 }
