@@ -22,7 +22,9 @@ pub struct Settings {
     pub firewall: Firewall,
     /// What can be granted, in file order; names are unique.
     pub services: Vec<Service>,
-    /// Classic doors, in file order.
+    /// The knockd.conf that the classic doors are read from; absolute.
+    pub classic: Option<PathBuf>,
+    /// Classic doors, in file order; filled from `classic` by whoever reads that file.
     pub doors: Vec<Door>,
 }
 

@@ -3,6 +3,7 @@
 
 pub mod authentic;
 pub mod bytes;
+pub mod complaint;
 pub mod door;
 pub mod engine;
 pub mod grants;

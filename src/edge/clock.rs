@@ -1,2 +1,43 @@
-//! Both clocks and entropy, read here and passed in everywhere else.
-//! What moments mean is left to `core`.
+//! Both clocks, read together.
+//! What a moment means is left to `core`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::core::types::{Boot, Now, Wall};
+
+/// Now. A wall clock before 1970 reads as 1970: such a clock is wrong, and the gateway will say by how much.
+pub fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { wall: Wall(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX)), boot: boot() }
+}
+
+/// CLOCK_BOOTTIME: runs through suspend and is never stepped.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn boot() -> Boot {
+    use nix::time::{ClockId, clock_gettime};
+    // It cannot fail on a kernel that we run on; a zero would only make every deadline seem far.
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from).unwrap_or_default();
+    Boot(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Elsewhere only the client runs, which measures short waits: any clock that is never stepped will do.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn boot() -> Boot {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    static START: OnceLock<Instant> = OnceLock::new();
+    Boot(u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_clocks_run_and_the_wall_is_past_2024() {
+        let first = now();
+        let second = now();
+        assert!(first.wall.0 > 1_704_067_200_000_000_000, "set the clock of this machine");
+        assert!(second.boot >= first.boot && first.boot.0 > 0);
+    }
+}

@@ -12,6 +12,7 @@ pub mod command;
 pub mod confine;
 #[cfg(target_os = "linux")]
 pub mod control;
+pub mod entropy;
 pub mod files;
 #[cfg(target_os = "linux")]
 pub mod firewall;
