@@ -1,15 +1,17 @@
 //! `Settings`: the one validated form of a gateway's configuration. Whoever holds one need not doubt it.
-//! Reading text into it is left to `native` (TOML) and `knockd` (knockd.conf); no default stands anywhere else.
+//! Reading text into it is left to `native` (TOML) and `knockd` (knockd.conf), writing it to `print`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use crate::core::door::{Door, Step, TcpFlags};
 pub use crate::core::service::{Client, Form, Service, SourceRule};
-use crate::core::types::{GatewayId, RealmId};
+use crate::core::types::{GatewayId, Port, Proto, RealmId};
 
+pub mod defaults;
 pub mod knockd;
 pub mod native;
+pub mod print;
 
 /// All that `toctocd run` needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,4 +88,40 @@ pub struct Identity {
     pub realm: RealmId,
     /// Its X25519 public key.
     pub public: [u8; 32],
+}
+
+/// Reads a port as people write it: `22/tcp`, `53/udp`; 0 is no port.
+pub fn parse_port(text: &str) -> Option<Port> {
+    let (number, proto) = text.split_once('/')?;
+    let proto = match proto {
+        "tcp" => Proto::Tcp,
+        "udp" => Proto::Udp,
+        _ => return None,
+    };
+    let plain = number.len() <= 5 && number.bytes().all(|b| b.is_ascii_digit());
+    let number = number.parse::<u16>().ok().filter(|n| plain && *n != 0)?;
+    Some(Port { proto, number })
+}
+
+/// Whether `text` can be a host: an IP address, or a name of letters, digits, `-`, `_` and dots.
+pub fn is_address(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.parse::<IpAddr>().is_ok()
+        || (text.len() <= 253
+            && text.strip_suffix('.').unwrap_or(text).split('.').all(label)
+            // `300.1.2.3` is a mistyped address, not a name: no top-level domain is a number.
+            && !text.trim_end_matches('.').rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit())))
+}
+
+/// Whether the kernel could have an interface of this name.
+pub fn is_interface(text: &str) -> bool {
+    (1..=15).contains(&text.len())
+        && text != "."
+        && text != ".."
+        && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'"' | b'\\'))
 }

@@ -1,2 +1,328 @@
 //! toctocd.toml, with file:line:column on every complaint.
-//! serde's types never leave this file.
+//! serde's types never leave this file; printing the settings again is left to `print`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Firewall, Form, Gateway, Knock, Service, Settings, SourceRule, defaults};
+use crate::core::complaint::{Text, printable};
+use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
+
+/// How many services a gateway may have.
+pub const MAX_SERVICES: usize = 256;
+
+type At<T> = Option<Spanned<T>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "sections")]
+struct RawSettings {
+    #[serde(default)]
+    gateway: RawGateway,
+    #[serde(default)]
+    knock: RawKnock,
+    #[serde(default)]
+    firewall: RawFirewall,
+    #[serde(default)]
+    service: BTreeMap<Spanned<String>, RawService>,
+    #[serde(default)]
+    classic: RawClassic,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, expecting = "section [gateway]")]
+struct RawGateway {
+    key_file: At<String>,
+    clients_file: At<String>,
+    state_dir: At<String>,
+    control_socket: At<String>,
+    user: At<String>,
+    addresses: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, expecting = "section [knock]")]
+struct RawKnock {
+    port: At<i64>,
+    interfaces: Option<Spanned<Vec<Spanned<String>>>>,
+    silent: Option<bool>,
+    max_age: At<i64>,
+    max_ahead: At<i64>,
+    burst: At<i64>,
+    per_second: At<i64>,
+    max_grants: At<i64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, expecting = "section [firewall]")]
+struct RawFirewall {
+    table: At<String>,
+    nft: At<String>,
+    break_glass: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "section [service.NAME]")]
+struct RawService {
+    ports: Option<Spanned<Vec<Spanned<String>>>>,
+    form: At<String>,
+    seconds: At<i64>,
+    max_seconds: At<i64>,
+    max_grants: At<i64>,
+    source: At<String>,
+    challenge: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, expecting = "section [classic]")]
+struct RawClassic {
+    knockd_conf: At<String>,
+}
+
+/// Reads toctocd.toml; `label` is the path that complaints name. `doors` are left empty: `classic` says where they stand.
+///
+/// # Errors
+/// The first thing that is wrong, as `label:line:column: what`, with its remedy.
+pub fn parse(label: &str, text: &str) -> Result<Settings, Fault> {
+    let file = Text::new(label, text);
+    let raw: RawSettings = toml::from_str(text).map_err(|e| file.complain_serde(e.span(), e.message()))?;
+    let knock = knock(file, raw.knock)?;
+    let settings = Settings {
+        gateway: gateway(file, raw.gateway)?,
+        services: services(file, raw.service, &knock)?,
+        knock,
+        firewall: firewall(file, raw.firewall)?,
+        classic: raw.classic.knockd_conf.map(|path| absolute(file, path, "knockd_conf")).transpose()?,
+        doors: Vec::new(),
+    };
+    Ok(settings)
+}
+
+fn gateway(file: Text<'_>, raw: RawGateway) -> Result<Gateway, Fault> {
+    let default = defaults::gateway();
+    let path = |value: At<String>, key, default| value.map_or(Ok(default), |value| absolute(file, value, key));
+    Ok(Gateway {
+        key_file: path(raw.key_file, "key_file", default.key_file)?,
+        clients_file: path(raw.clients_file, "clients_file", default.clients_file)?,
+        state_dir: path(raw.state_dir, "state_dir", default.state_dir)?,
+        control_socket: path(raw.control_socket, "control_socket", default.control_socket)?,
+        user: raw.user.map(|user| word(file, user, "user", USER)).transpose()?,
+        addresses: raw
+            .addresses
+            .unwrap_or_default()
+            .into_iter()
+            .map(|address| word(file, address, "addresses", ADDRESS))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn knock(file: Text<'_>, raw: RawKnock) -> Result<Knock, Fault> {
+    let default = defaults::knock();
+    Ok(Knock {
+        port: number(file, raw.port, "port", 1..=65535, default.port)?,
+        interfaces: raw.interfaces.map_or(Ok(default.interfaces), |list| interfaces(file, list))?,
+        silent: raw.silent.unwrap_or(default.silent),
+        max_age: number(file, raw.max_age, "max_age", 1..=3600, default.max_age)?,
+        max_ahead: number(file, raw.max_ahead, "max_ahead", 0..=3600, default.max_ahead)?,
+        burst: number(file, raw.burst, "burst", 1..=10_000, default.burst)?,
+        per_second: number(file, raw.per_second, "per_second", 1..=10_000, default.per_second)?,
+        max_grants: number(file, raw.max_grants, "max_grants", 1..=65_535, default.max_grants)?,
+    })
+}
+
+fn interfaces(file: Text<'_>, list: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Fault> {
+    let start = list.span().start;
+    let list = list.into_inner();
+    let any = list.iter().find(|name| name.get_ref() == "any").map(Spanned::span);
+    if list.is_empty() {
+        return Err(file.complain(start, "`interfaces` is empty", "write interfaces = [\"any\"] to capture on all"));
+    }
+    if let Some(at) = any.filter(|_| list.len() > 1) {
+        return Err(file.complain(
+            at.start,
+            "`any` stands beside other interfaces",
+            "write \"any\" alone, or only names",
+        ));
+    }
+    let mut seen = BTreeSet::new();
+    for name in &list {
+        if !seen.insert(name.get_ref().clone()) {
+            return Err(file.complain(name.span().start, "this interface is named twice", "remove one of the two"));
+        }
+    }
+    list.into_iter().map(|name| word(file, name, "interfaces", INTERFACE)).collect()
+}
+
+fn firewall(file: Text<'_>, raw: RawFirewall) -> Result<Firewall, Fault> {
+    let default = defaults::firewall();
+    let address = |text: Spanned<String>| {
+        text.get_ref().parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| {
+            file.complain(text.span().start, "not an IP address", "write for example break_glass = [\"192.0.2.7\"]")
+        })
+    };
+    Ok(Firewall {
+        table: raw.table.map_or(Ok(default.table), |table| word(file, table, "table", TABLE))?,
+        nft: raw.nft.map_or(Ok(default.nft), |nft| absolute(file, nft, "nft"))?,
+        break_glass: raw.break_glass.unwrap_or_default().into_iter().map(address).collect::<Result<_, _>>()?,
+    })
+}
+
+fn services(file: Text<'_>, raw: BTreeMap<Spanned<String>, RawService>, knock: &Knock) -> Result<Vec<Service>, Fault> {
+    let mut raw: Vec<_> = raw.into_iter().collect();
+    raw.sort_by_key(|(name, _)| name.span().start);
+    if let Some((name, _)) = raw.get(MAX_SERVICES) {
+        return Err(file.complain(name.span().start, format!("more than {MAX_SERVICES} services"), "remove some"));
+    }
+    let mut taken: BTreeMap<Port, String> = BTreeMap::new();
+    taken.insert(Port { proto: Proto::Udp, number: knock.port }, "the knock port itself".to_owned());
+    raw.into_iter().map(|(name, service)| one_service(file, &name, service, &mut taken)).collect()
+}
+
+fn one_service(
+    file: Text<'_>,
+    at: &Spanned<String>,
+    raw: RawService,
+    taken: &mut BTreeMap<Port, String>,
+) -> Result<Service, Fault> {
+    let start = at.span().start;
+    let name = ServiceName::new(at.get_ref()).ok_or_else(|| {
+        file.complain(start, "not a service name", "use 1 to 31 of a-z 0-9 . _ -, for example [service.ssh]")
+    })?;
+    let ports = ports(file, start, raw.ports, taken, name)?;
+    let form_at = raw.form.as_ref().map_or(start, |form| form.span().start);
+    let form = raw.form.map_or(Ok(Form::Time), |form| choice(file, &form, "form", &FORMS))?;
+    if form == Form::Once && ports.iter().any(|port| port.proto == Proto::Udp) {
+        return Err(file.complain(
+            form_at,
+            "form = \"once\" works for TCP only: UDP has no handshake that could spend the grant",
+            "write form = \"time\", or make the UDP ports a service of their own",
+        ));
+    }
+    let max_at = raw.max_seconds.as_ref().or(raw.seconds.as_ref()).map_or(start, |at| at.span().start);
+    let seconds = number(file, raw.seconds, "seconds", 1..=86_400, defaults::SECONDS)?;
+    let max_default = defaults::MAX_SECONDS.max(seconds);
+    let max_seconds = number(file, raw.max_seconds, "max_seconds", 1..=604_800, max_default)?;
+    if max_seconds < seconds {
+        return Err(file.complain(
+            max_at,
+            format!("max_seconds ({max_seconds}) is less than seconds ({seconds})"),
+            "raise max_seconds or lower seconds",
+        ));
+    }
+    Ok(Service {
+        name,
+        ports,
+        form,
+        seconds,
+        max_seconds,
+        max_grants: number(file, raw.max_grants, "max_grants", 1..=65_535, defaults::SERVICE_MAX_GRANTS)?,
+        source: raw.source.map_or(Ok(SourceRule::Bound), |source| choice(file, &source, "source", &SOURCES))?,
+        challenge: raw.challenge.unwrap_or(false),
+    })
+}
+
+const FORMS: [(&str, Form); 2] = [("time", Form::Time), ("once", Form::Once)];
+const SOURCES: [(&str, SourceRule); 2] = [("bound", SourceRule::Bound), ("observed", SourceRule::Observed)];
+
+fn ports(
+    file: Text<'_>,
+    start: usize,
+    list: Option<Spanned<Vec<Spanned<String>>>>,
+    taken: &mut BTreeMap<Port, String>,
+    name: ServiceName,
+) -> Result<Vec<Port>, Fault> {
+    let example = "write for example ports = [\"22/tcp\"]";
+    let list = list.ok_or_else(|| file.complain(start, format!("service `{name}` has no ports"), example))?;
+    let start = list.span().start;
+    let list = list.into_inner();
+    if list.is_empty() {
+        return Err(file.complain(start, format!("service `{name}` has no ports"), example));
+    }
+    if list.len() > SERVICE_PORTS {
+        return Err(file.complain(
+            start,
+            format!("service `{name}` has {} ports, more than the {SERVICE_PORTS} that a receipt can name", list.len()),
+            "split it into two services",
+        ));
+    }
+    let mut ports = Vec::with_capacity(list.len());
+    for text in list {
+        let at = text.span().start;
+        let port = super::parse_port(text.get_ref()).ok_or_else(|| {
+            file.complain(at, "not a port", "write a number from 1 to 65535 and its protocol, as in \"22/tcp\"")
+        })?;
+        if let Some(owner) = taken.insert(port, format!("service `{name}`")) {
+            return Err(file.complain(
+                at,
+                format!("{port} is already taken by {owner}"),
+                "give each port to one service",
+            ));
+        }
+        ports.push(port);
+    }
+    Ok(ports)
+}
+
+fn number<N: TryFrom<i64>>(
+    file: Text<'_>,
+    value: At<i64>,
+    key: &str,
+    range: RangeInclusive<i64>,
+    default: N,
+) -> Result<N, Fault> {
+    let Some(value) = value else { return Ok(default) };
+    let (low, high) = (range.start(), range.end());
+    let given = *value.get_ref();
+    N::try_from(given).ok().filter(|_| range.contains(&given)).ok_or_else(|| {
+        file.complain(value.span().start, format!("{key} = {given} is out of range"), format!("from {low} to {high}"))
+    })
+}
+
+fn choice<T: Clone>(file: Text<'_>, value: &Spanned<String>, key: &str, known: &[(&str, T)]) -> Result<T, Fault> {
+    match known.iter().find(|(word, _)| word == value.get_ref()) {
+        Some((_, meaning)) => Ok(meaning.clone()),
+        None => {
+            Err(file.complain_unknown(value.span().start, key, value.get_ref(), known.iter().map(|(word, _)| *word)))
+        }
+    }
+}
+
+fn absolute(file: Text<'_>, value: Spanned<String>, key: &str) -> Result<PathBuf, Fault> {
+    let at = value.span().start;
+    let path = PathBuf::from(value.into_inner());
+    // has_root, not is_absolute: the latter wants a drive letter on Windows, where `check` of a config may still run.
+    if !path.has_root() || path.to_string_lossy().contains('\0') {
+        return Err(file.complain(at, format!("`{key}` is not an absolute path"), "begin it with a slash"));
+    }
+    Ok(path)
+}
+
+/// What a word must be, and what to say where it is not.
+type Rule = (fn(&str) -> bool, &'static str);
+
+const USER: Rule = (|word| is_plain(word, 32, "._-"), "write the name of a user of this machine");
+const INTERFACE: Rule = (super::is_interface, "write interface names as `ip link` shows them, or [\"any\"]");
+const TABLE: Rule = (
+    |word| is_plain(word, 31, "_") && word.starts_with(|c: char| c.is_ascii_alphabetic()),
+    "a letter, then up to 30 letters, digits or _",
+);
+const ADDRESS: Rule = (super::is_address, "write a host name or an IP address, without a port");
+
+fn word(file: Text<'_>, value: Spanned<String>, key: &str, (fits, remedy): Rule) -> Result<String, Fault> {
+    if fits(value.get_ref()) {
+        return Ok(value.into_inner());
+    }
+    let shown = printable(value.get_ref());
+    Err(file.complain(value.span().start, format!("`{shown}` cannot stand in `{key}`"), remedy))
+}
+
+fn is_plain(word: &str, most: usize, also: &str) -> bool {
+    (1..=most).contains(&word.len()) && word.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c))
+}
+
+#[cfg(test)]
+mod tests;

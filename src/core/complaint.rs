@@ -117,7 +117,7 @@ fn plain_words(message: &str) -> String {
         ("invalid value: ", "a value that does not fit: "),
         ("expected a sequence", "expected a list"),
         ("sequence", "list"),
-        ("boolean", "true or false"),
+        ("a boolean", "true or false"),
         ("expected i64", "expected a whole number"),
         ("expected a map", "expected a section"),
         ("expected struct ", "expected section "),

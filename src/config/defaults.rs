@@ -1,0 +1,56 @@
+//! Every default of a gateway's configuration; none stands anywhere else.
+//! What a value may be is left to `native`.
+
+use super::{Firewall, Gateway, Knock, Settings};
+
+/// Where the configuration lies unless `-c` names another place.
+pub const CONFIG: &str = "/etc/toctoc/toctocd.toml";
+/// Seconds that a service's grant lasts.
+pub const SECONDS: u32 = 30;
+/// The most seconds that a knock may ask of a service.
+pub const MAX_SECONDS: u32 = 3600;
+/// Live grants that a service may have at once.
+pub const SERVICE_MAX_GRANTS: u32 = 1024;
+
+/// All defaults; no service, no classic door.
+pub fn settings() -> Settings {
+    Settings {
+        gateway: gateway(),
+        knock: knock(),
+        firewall: firewall(),
+        services: Vec::new(),
+        classic: None,
+        doors: Vec::new(),
+    }
+}
+
+/// Section `[gateway]`.
+pub fn gateway() -> Gateway {
+    Gateway {
+        key_file: "/etc/toctoc/gateway.key".into(),
+        clients_file: "/etc/toctoc/clients".into(),
+        state_dir: "/var/lib/toctoc".into(),
+        control_socket: "/run/toctoc/control".into(),
+        user: None,
+        addresses: Vec::new(),
+    }
+}
+
+/// Section `[knock]`.
+pub fn knock() -> Knock {
+    Knock {
+        port: 62201,
+        interfaces: vec!["any".to_owned()],
+        silent: true,
+        max_age: 30,
+        max_ahead: 10,
+        burst: 64,
+        per_second: 4,
+        max_grants: 16,
+    }
+}
+
+/// Section `[firewall]`.
+pub fn firewall() -> Firewall {
+    Firewall { table: "toctoc".to_owned(), nft: "/usr/sbin/nft".into(), break_glass: Vec::new() }
+}

@@ -1,0 +1,232 @@
+//! Every complaint with its place and remedy; printing and reading again changes nothing.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{defaults, print};
+
+fn complaint(text: &str) -> (String, String) {
+    let fault = parse("t.toml", text).expect_err(text);
+    (fault.what, fault.remedy)
+}
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    assert_eq!(parse("t.toml", "").unwrap(), defaults::settings());
+}
+
+#[test]
+fn the_config_that_init_writes_reads_back_to_the_defaults() {
+    let written = print::print_commented(&defaults::settings());
+    assert_eq!(parse("t.toml", &written).unwrap(), defaults::settings());
+}
+
+#[test]
+fn every_key_of_the_written_config_has_a_comment_above_it() {
+    let mut settings = defaults::settings();
+    settings.services.push(parse("t", "[service.ssh]\nports = [\"22/tcp\"]").unwrap().services.remove(0));
+    let written = print::print_commented(&settings);
+    let lines: Vec<&str> = written.lines().collect();
+    for pair in lines.windows(2) {
+        if pair[1].contains(" = ") && !pair[1].starts_with('#') {
+            assert!(pair[0].starts_with("# "), "no comment above {:?}", pair[1]);
+        }
+    }
+    assert!(lines.iter().filter(|line| line.contains(" = ")).count() >= 24, "{written}");
+}
+
+#[test]
+fn a_whole_config_is_read_in_file_order() {
+    let settings = parse(
+        "t.toml",
+        r#"
+[gateway]
+addresses = ["gate.example.org", "2001:db8::1"]
+user = "nobody"
+[knock]
+port = 4000
+interfaces = ["eth0", "wg0"]
+silent = false
+[firewall]
+break_glass = ["192.0.2.9", "::ffff:192.0.2.10"]
+[service.web]
+ports = ["443/tcp", "443/udp"]
+seconds = 7200
+[service.ssh]
+ports = ["22/tcp"]
+form = "once"
+source = "observed"
+challenge = true
+[classic]
+knockd_conf = "/etc/knockd.conf"
+"#,
+    )
+    .unwrap();
+    assert_eq!(settings.services.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["web", "ssh"]);
+    assert_eq!(settings.services[0].max_seconds, 7200, "the default maximum follows a longer default");
+    assert_eq!(settings.firewall.break_glass[1], "192.0.2.10".parse::<IpAddr>().unwrap());
+    assert_eq!(settings.classic, Some("/etc/knockd.conf".into()));
+    assert!(settings.services[1].challenge && settings.services[1].form == Form::Once);
+}
+
+#[test]
+fn each_mistake_is_named_with_its_place_and_a_remedy() {
+    let cases: &[(&str, &str, &str)] = &[
+        ("[knock]\nprot = 1\n", "t.toml:2:1: unknown key `prot`", "did you mean `port`?"),
+        ("[knok]\nport = 1\n", "t.toml:1:2: unknown key `knok`", "did you mean `knock`?"),
+        ("port = 1\n", "t.toml:1:1: unknown key `port`", "known here: gateway, knock, firewall, service, classic"),
+        ("[knock]\nport = \"x\"\n", "t.toml:2:8: the wrong kind of value: string \"x\", expected a whole number", ""),
+        ("[knock]\nport = 70000\n", "t.toml:2:8: port = 70000 is out of range", "from 1 to 65535"),
+        ("[knock]\nport = 0\n", "t.toml:2:8: port = 0 is out of range", "from 1 to 65535"),
+        ("[knock]\nmax_age = -1\n", "t.toml:2:11: max_age = -1 is out of range", "from 1 to 3600"),
+        ("[knock]\nport = 1\nport = 2\n", "t.toml:3:1: duplicate key", ""),
+        ("[knock]\nport = \n", "t.toml:2:8: ", ""),
+        ("[knock]\ninterfaces = []\n", "t.toml:2:14: `interfaces` is empty", "\"any\""),
+        ("[knock]\ninterfaces = [\"eth0\", \"any\"]\n", "t.toml:2:23: `any` stands beside other interfaces", "alone"),
+        ("[knock]\ninterfaces = [\"a\", \"a\"]\n", "t.toml:2:20: this interface is named twice", "remove"),
+        ("[knock]\ninterfaces = [\"a/b\"]\n", "t.toml:2:15: `a/b` cannot stand in `interfaces`", "ip link"),
+        ("[knock]\nsilent = 1\n", "t.toml:2:10: the wrong kind of value: integer `1`, expected true or false", ""),
+        ("[gateway]\nkey_file = \"k\"\n", "t.toml:2:12: `key_file` is not an absolute path", "slash"),
+        ("[gateway]\naddresses = [\"a b\"]\n", "t.toml:2:14: `a b` cannot stand in `addresses`", "host name"),
+        ("[gateway]\naddresses = [\"300.1.2.3\"]\n", "t.toml:2:14: `300.1.2.3` cannot stand", "host name"),
+        ("[gateway]\nuser = \"a b\"\n", "t.toml:2:8: `a b` cannot stand in `user`", "user of this machine"),
+        ("[firewall]\ntable = \"1x\"\n", "t.toml:2:9: `1x` cannot stand in `table`", "a letter"),
+        ("[firewall]\nbreak_glass = [\"10.0.0.0/8\"]\n", "t.toml:2:16: not an IP address", "192.0.2.7"),
+        ("[service.ssh]\n", "t.toml:1:10: service `ssh` has no ports", "22/tcp"),
+        ("[service.ssh]\nports = []\n", "t.toml:2:9: service `ssh` has no ports", "22/tcp"),
+        ("[service.SSH]\nports = [\"22/tcp\"]\n", "t.toml:1:10: not a service name", "a-z"),
+        ("[service.ssh]\nports = [\"22\"]\n", "t.toml:2:10: not a port", "22/tcp"),
+        ("[service.ssh]\nports = [\"+22/tcp\"]\n", "t.toml:2:10: not a port", "22/tcp"),
+        ("[service.ssh]\nports = [\"0/tcp\"]\n", "t.toml:2:10: not a port", "22/tcp"),
+        (
+            "[service.ssh]\nports = [\"62201/udp\"]\n",
+            "t.toml:2:10: 62201/udp is already taken by the knock port itself",
+            "one",
+        ),
+        (
+            "[service.a]\nports = [\"22/tcp\"]\n[service.b]\nports = [\"1/tcp\", \"22/tcp\"]\n",
+            "t.toml:4:19: 22/tcp is already taken by service `a`",
+            "one service",
+        ),
+        (
+            "[service.a]\nports = [\"1/tcp\",\"2/tcp\",\"3/tcp\",\"4/tcp\",\"5/tcp\"]\n",
+            "t.toml:2:9: service `a` has 5 ports, more than the 4",
+            "split",
+        ),
+        (
+            "[service.d]\nports = [\"53/udp\"]\nform = \"once\"\n",
+            "t.toml:3:8: form = \"once\" works for TCP only",
+            "form = \"time\"",
+        ),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\nform = \"onec\"\n",
+            "t.toml:3:8: unknown form `onec`",
+            "did you mean `once`?",
+        ),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\nseconds = 60\nmax_seconds = 59\n",
+            "t.toml:4:15: max_seconds (59) is less than seconds (60)",
+            "raise",
+        ),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\nsource = \"any\"\n",
+            "t.toml:3:10: unknown source `any`",
+            "known here: bound",
+        ),
+        ("[classic]\nknockd_conf = \"x\"\n", "t.toml:2:15: `knockd_conf` is not an absolute path", "slash"),
+        ("service = 3\n", "t.toml:1:11: the wrong kind of value: integer `3`, expected a section", ""),
+    ];
+    for (text, what, remedy) in cases {
+        let (said, to_do) = complaint(text);
+        assert!(said.starts_with(what), "{text}\nsaid:   {said}\nwanted: {what}");
+        assert!(to_do.contains(remedy), "{text}\nremedy: {to_do}\nwanted: {remedy}");
+        assert!(!to_do.is_empty(), "{text}: no remedy");
+    }
+}
+
+fn service(index: usize) -> impl Strategy<Value = Service> {
+    let port = 1 + 10 * u16::try_from(index).unwrap();
+    (
+        "[a-z0-9._-]{1,20}",
+        proptest::collection::btree_set(0..10_u16, 1..=4),
+        any::<bool>(),
+        (1..86_400_u32, 0..500_000_u32, 1..65_535_u32),
+        any::<(bool, bool)>(),
+    )
+        .prop_map(move |(name, ports, once, (seconds, more, max_grants), (observed, challenge))| Service {
+            name: ServiceName::new(&format!("{name}-{index}")).unwrap(),
+            ports: ports.into_iter().map(|n| Port { proto: Proto::Tcp, number: port + n }).collect(),
+            form: if once { Form::Once } else { Form::Time },
+            seconds,
+            max_seconds: seconds + more,
+            max_grants,
+            source: if observed { SourceRule::Observed } else { SourceRule::Bound },
+            challenge,
+        })
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let gateway = (
+        "/[ -~é\"\\\\\n]{0,20}",
+        "/[a-z/]{1,20}",
+        proptest::option::of("[a-z_]{1,20}"),
+        proptest::collection::vec("[a-z]{1,10}(\\.[a-z]{1,10})?|192\\.0\\.2\\.[1-9]|2001:db8::[1-9]", 0..3),
+    )
+        .prop_map(|(key_file, other, user, addresses)| Gateway {
+            key_file: key_file.into(),
+            clients_file: other.clone().into(),
+            state_dir: other.clone().into(),
+            control_socket: other.into(),
+            user,
+            addresses,
+        });
+    let knock = (1..=65_535_u16, any::<bool>(), 1..=3600_u32, 0..=3600_u32, 1..=10_000_u32, 1..=65_535_u32).prop_map(
+        |(port, silent, max_age, max_ahead, burst, max_grants)| Knock {
+            port,
+            silent,
+            max_age,
+            max_ahead,
+            burst,
+            max_grants,
+            per_second: burst,
+            interfaces: if silent { vec!["any".into()] } else { vec!["eth0".into(), "br-1@x".into()] },
+        },
+    );
+    let firewall =
+        ("[a-z][a-z0-9_]{0,20}", proptest::collection::vec(any::<IpAddr>(), 0..3)).prop_map(|(table, addresses)| {
+            Firewall {
+                table,
+                nft: "/usr/sbin/nft".into(),
+                break_glass: addresses.into_iter().map(|a| a.to_canonical()).collect(),
+            }
+        });
+    let services = (service(0), service(1), service(2)).prop_map(|(a, b, c)| vec![a, b, c]);
+    (gateway, knock, firewall, services, proptest::option::of("/[a-z.]{1,9}")).prop_map(
+        |(gateway, knock, firewall, services, classic)| Settings {
+            gateway,
+            knock,
+            firewall,
+            services,
+            classic: classic.map(Into::into),
+            doors: Vec::new(),
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn settings_printed_read_back_the_same(settings in settings()) {
+        for text in [print::print(&settings), print::print_commented(&settings)] {
+            let read = parse("t.toml", &text).map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?;
+            prop_assert_eq!(&read, &settings);
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "[a-z\\[\\]=\"., \n0-9#é{}]{0,200}") {
+        if let Err(fault) = parse("t.toml", &text) {
+            prop_assert!(fault.what.starts_with("t.toml:"));
+            prop_assert!(!fault.remedy.is_empty());
+        }
+    }
+}

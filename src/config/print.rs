@@ -1,0 +1,199 @@
+//! Settings as TOML that `native` reads back to the same settings, bare or with a comment on every key.
+//! Where the text goes is left to `app`.
+
+use std::path::Path;
+
+use super::{Form, Service, Settings, SourceRule};
+
+/// The effective configuration: every key, nothing else.
+pub fn print(settings: &Settings) -> String {
+    write(settings, false)
+}
+
+/// The same with a comment on every key, as `toctocd init` writes it.
+pub fn print_commented(settings: &Settings) -> String {
+    write(settings, true)
+}
+
+/// A page that grows by sections and keys.
+struct Page {
+    text: String,
+    comments: bool,
+}
+
+impl Page {
+    fn comment(&mut self, comment: &str) {
+        if self.comments {
+            comment.lines().for_each(|line| self.line(format!("# {line}").trim_end()));
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    fn section(&mut self, name: &str, comment: &str) {
+        if !self.text.is_empty() {
+            self.line("");
+        }
+        self.comment(comment);
+        self.line(&format!("[{name}]"));
+    }
+
+    fn key(&mut self, key: &str, value: impl Into<toml::Value>, comment: &str) {
+        self.comment(comment);
+        self.line(&format!("{key} = {}", value.into()));
+    }
+
+    /// A key without a value, shown as a comment with an example.
+    fn absent(&mut self, key: &str, example: &str, comment: &str) {
+        self.comment(comment);
+        self.comment(&format!("{key} = {}", toml::Value::from(example)));
+    }
+}
+
+fn write(settings: &Settings, comments: bool) -> String {
+    let mut page = Page { text: String::new(), comments };
+    page.comment("toctocd.toml: the gateway's configuration. `toctocd check` reads it and changes nothing;");
+    page.comment("`toctocd reload` (or SIGHUP) takes it over, or leaves everything as it was and says what is wrong.");
+    gateway(&mut page, settings);
+    knock(&mut page, settings);
+    firewall(&mut page, settings);
+    settings.services.iter().for_each(|one| service(&mut page, one));
+    classic(&mut page, settings);
+    page.text
+}
+
+fn gateway(page: &mut Page, settings: &Settings) {
+    let gateway = &settings.gateway;
+    page.section("gateway", "Where things lie and who runs them.");
+    page.key(
+        "key_file",
+        path(&gateway.key_file),
+        "The gateway's secrets, mode 0600. Never copy it to another gateway.",
+    );
+    page.key(
+        "clients_file",
+        path(&gateway.clients_file),
+        "Who may knock: one line per client; `toctocd client add` writes it.",
+    );
+    page.key(
+        "state_dir",
+        path(&gateway.state_dir),
+        "Used timestamps and live grants, durable: a real disk, never a tmpfs, never restored from a backup.",
+    );
+    page.key(
+        "control_socket",
+        path(&gateway.control_socket),
+        "Where `toctocd status`, `grants` and `reload` reach the running gateway.",
+    );
+    let user = "The user that the listener runs as. Without this key: `_toctoc`, or else `nobody`.";
+    match &gateway.user {
+        Some(name) => page.key("user", name.as_str(), user),
+        None => page.absent("user", "_toctoc", user),
+    }
+    page.key(
+        "addresses",
+        gateway.addresses.clone(),
+        "Host names or IP addresses by which clients reach this gateway; profiles carry them.",
+    );
+}
+
+fn knock(page: &mut Page, settings: &Settings) {
+    let knock = &settings.knock;
+    page.section("knock", "The sealed knock: one UDP datagram that asks for one grant.");
+    page.key(
+        "port",
+        i64::from(knock.port),
+        "UDP port, 1 to 65535. Nothing is bound to it; let it through every firewall before this machine.",
+    );
+    page.key(
+        "interfaces",
+        knock.interfaces.clone(),
+        "Interfaces to capture on, as `ip link` names them; \"any\" alone means all.",
+    );
+    page.key(
+        "silent",
+        knock.silent,
+        "true: what arrives for the knock port is dropped after we saw it. false: the kernel answers \"port unreachable\"\n\
+         as for its neighbours; choose what makes this port look like the others.",
+    );
+    page.key("max_age", i64::from(knock.max_age), "How old a knock's timestamp may be, seconds, 1 to 3600.");
+    page.key("max_ahead", i64::from(knock.max_ahead), "How far in the future it may be, seconds, 0 to 3600.");
+    page.key("burst", i64::from(knock.burst), "How many knocks one client may send at once, 1 to 10000.");
+    page.key("per_second", i64::from(knock.per_second), "And how many per second after that, 1 to 10000.");
+    page.key("max_grants", i64::from(knock.max_grants), "Live grants that one client may have at once, 1 to 65535.");
+}
+
+fn firewall(page: &mut Page, settings: &Settings) {
+    let firewall = &settings.firewall;
+    page.section(
+        "firewall",
+        "How grants meet the firewall: one nftables table of our own; no other rule is ever touched.",
+    );
+    page.key("table", firewall.table.as_str(), "Name of that table in family inet.");
+    page.key("nft", path(&firewall.nft), "The nft program.");
+    let addresses: Vec<String> = firewall.break_glass.iter().map(ToString::to_string).collect();
+    page.key(
+        "break_glass",
+        addresses,
+        "IP addresses that always pass the guard. Shown in every status; best left empty.",
+    );
+}
+
+fn service(page: &mut Page, service: &Service) {
+    // Names are of [a-z0-9._-]; a dot would nest, so the name is quoted where it has one.
+    let name = service.name.as_str();
+    let quoted = if name.contains('.') { format!("service.\"{name}\"") } else { format!("service.{name}") };
+    page.section(&quoted, "Something behind the guard, by the name that knocks use: one section each.");
+    let ports: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
+    page.key("ports", ports, "Its ports, 1 to 4, as \"22/tcp\". They are shut to all but granted addresses.");
+    let form = match service.form {
+        Form::Time => "time",
+        Form::Once => "once",
+    };
+    page.key("form", form, "\"time\": new connections until the time is over. \"once\": one TCP connection per grant.");
+    page.key(
+        "seconds",
+        i64::from(service.seconds),
+        "How long a grant lasts when the knock does not say, 1 to 86400. Connections that stand live on.",
+    );
+    page.key("max_seconds", i64::from(service.max_seconds), "The most that a knock may ask for, up to 604800.");
+    page.key("max_grants", i64::from(service.max_grants), "Live grants over all clients, 1 to 65535.");
+    let source = match service.source {
+        SourceRule::Bound => "bound",
+        SourceRule::Observed => "observed",
+    };
+    page.key(
+        "source",
+        source,
+        "\"bound\": the address that is granted is signed by the client and must be the packet's source.\n\
+         \"observed\": whatever address the packet came from. Whoever is on the path can change that: avoid it.",
+    );
+    page.key(
+        "challenge",
+        service.challenge,
+        "true: the knock must carry a challenge that the gateway gave a moment ago (one round trip more).",
+    );
+}
+
+fn classic(page: &mut Page, settings: &Settings) {
+    let comment = "A knockd.conf whose doors are served too. A classic sequence crosses the network in the clear.";
+    match &settings.classic {
+        Some(file) => {
+            page.section("classic", "Classic port sequences.");
+            page.key("knockd_conf", path(file), comment);
+        }
+        None if page.comments => {
+            page.section("classic", "Classic port sequences.");
+            page.absent("knockd_conf", "/etc/knockd.conf", comment);
+        }
+        None => {}
+    }
+}
+
+fn path(path: &Path) -> String {
+    // Paths were read from TOML, which is UTF-8: nothing is lost.
+    path.to_string_lossy().into_owned()
+}
