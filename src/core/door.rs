@@ -136,6 +136,15 @@ impl TcpFlags {
     pub fn fit(self, flags: u8) -> bool {
         flags & self.set == self.set && flags & self.unset == 0
     }
+
+    /// The first flag, in header order, that is not as it must be: its name, and whether it is wanted. Of a packet that ends
+    /// before its flags (`None`) every flag that matters is wrong.
+    pub fn misfit(self, flags: Option<u8>) -> Option<(&'static str, bool)> {
+        let wrong = flags.map_or(self.set | self.unset, |flags| (self.set & !flags) | (self.unset & flags));
+        let bit = wrong.trailing_zeros();
+        let name = Self::NAMES.get(usize::try_from(bit).ok()?)?;
+        Some((name, self.set & (1 << bit) != 0))
+    }
 }
 
 /// What is weak about a door, for `toctocd check` and the warning at start.
