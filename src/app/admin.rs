@@ -1,2 +1,228 @@
-//! `toctocd init`, `client add|list|revoke`, `status`, `grants`, `reload`: what an admin types on the gateway.
-//! What a running gateway does is left to `gatekeeper`.
+//! `toctocd status`, `grants`, `reload`: what an admin asks of a running gateway, and how it is said.
+//! What the gateway does is left to `gatekeeper`, files of keys and clients to `provision`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Settings;
+use crate::core::types::Fault;
+use crate::edge::control::{Command, ask};
+
+/// How long a command waits for the gateway. A reload starts a whole listener, so it is not short.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The answer to `status`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Status {
+    /// Version of the running program.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Local time at which it started.
+    pub since: String,
+    /// UDP port of the sealed knock.
+    pub knock_port: u16,
+    /// Interfaces that are listened to.
+    pub interfaces: Vec<String>,
+    /// Whether our guard stands in the kernel as we loaded it.
+    pub guard: bool,
+    /// `intact`, or what happened to the state.
+    pub state: String,
+    /// `sure`, or why every knock needs a challenge.
+    pub clock: String,
+    /// What this machine cannot do for us, one sentence each.
+    pub degraded: Vec<String>,
+    /// Addresses that always pass the guard.
+    pub break_glass: Vec<String>,
+    /// Configured services.
+    pub services: usize,
+    /// Enrolled clients.
+    pub clients: usize,
+    /// Classic doors.
+    pub doors: usize,
+    /// Live grants.
+    pub grants: usize,
+    /// Packets that passed the kernel filter.
+    pub packets: u64,
+    /// Packets that came to nothing, by reason; reasons never met are left out.
+    pub rejected: Vec<(String, u64)>,
+}
+
+/// One line of the answer to `grants`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct GrantLine {
+    /// The client's name.
+    pub client: String,
+    /// The service's name.
+    pub service: String,
+    /// Who may connect.
+    pub address: String,
+    /// To which ports, as `22/tcp`.
+    pub ports: Vec<String>,
+    /// `time` or `once`.
+    pub form: String,
+    /// Local time of its end.
+    pub until: String,
+    /// Seconds until then.
+    pub seconds_left: u64,
+}
+
+/// Prints what the gateway says of itself.
+///
+/// # Errors
+/// If none answers.
+pub fn status(settings: &Settings, json: bool) -> Result<(), Fault> {
+    let value = ask(&settings.gateway.control_socket, &Command::Status, PATIENCE)?;
+    if json {
+        print(&format!("{value:#}\n"));
+        return Ok(());
+    }
+    let status: Status = serde_json::from_value(value).map_err(|_| other_version())?;
+    print(&status_text(&status));
+    Ok(())
+}
+
+/// Prints what is open now.
+///
+/// # Errors
+/// If no gateway answers.
+pub fn grants(settings: &Settings, json: bool) -> Result<(), Fault> {
+    let value = ask(&settings.gateway.control_socket, &Command::Grants, PATIENCE)?;
+    if json {
+        print(&format!("{value:#}\n"));
+        return Ok(());
+    }
+    let lines: Vec<GrantLine> = serde_json::from_value(value).map_err(|_| other_version())?;
+    print(&grants_text(&lines));
+    Ok(())
+}
+
+/// Makes the running gateway read its configuration again.
+///
+/// # Errors
+/// If none answers, or it refuses: then it goes on with what it had.
+pub fn reload(settings: &Settings) -> Result<(), Fault> {
+    let value = ask(&settings.gateway.control_socket, &Command::Reload, PATIENCE)?;
+    let said = value.get("said").and_then(serde_json::Value::as_str).unwrap_or("reloaded");
+    print(&format!("{said}\n"));
+    Ok(())
+}
+
+/// Makes a running gateway reload after a change of its files; false if none runs.
+///
+/// # Errors
+/// If one runs and refuses.
+pub fn tell_reload(settings: &Settings) -> Result<bool, Fault> {
+    if !runs(&settings.gateway.control_socket) {
+        return Ok(false);
+    }
+    ask(&settings.gateway.control_socket, &Command::Reload, PATIENCE).map(|_| true)
+}
+
+/// Whether somebody listens on the control socket.
+fn runs(path: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(path).is_ok()
+}
+
+fn other_version() -> Fault {
+    Fault::new("the gateway's answer is of another version", "use the toctocd that is running, or restart it")
+}
+
+fn print(text: &str) {
+    use std::io::Write;
+    // A closed pipe (`| head`) is the reader's wish, not a fault.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn status_text(status: &Status) -> String {
+    let mut text = format!(
+        "toctocd {} (pid {}) since {}\n  listening   udp/{} on {}\n  guard       {}\n  state       {}\n  clock       {}\n",
+        status.version,
+        status.pid,
+        status.since,
+        status.knock_port,
+        status.interfaces.join(", "),
+        if status.guard { "up" } else { "NOT AS LOADED: see the log" },
+        status.state,
+        status.clock,
+    );
+    text += &format!(
+        "  serves      {}, {}, {}\n  open now    {}\n  packets     {} passed the kernel filter\n",
+        count(status.services, "service"),
+        count(status.clients, "client"),
+        count(status.doors, "door"),
+        count(status.grants, "grant"),
+        status.packets,
+    );
+    for (reason, number) in &status.rejected {
+        text += &format!("              {number} {reason}\n");
+    }
+    if !status.break_glass.is_empty() {
+        text += &format!("  ALWAYS OPEN to {}\n", status.break_glass.join(", "));
+    }
+    for line in &status.degraded {
+        text += &format!("  degraded    {line}\n");
+    }
+    text
+}
+
+fn grants_text(lines: &[GrantLine]) -> String {
+    if lines.is_empty() {
+        return "nothing is open\n".to_owned();
+    }
+    let width =
+        |of: fn(&GrantLine) -> &str, title: &str| lines.iter().map(|l| of(l).len()).max().unwrap_or(0).max(title.len());
+    let (client, service) = (width(|l| &l.client, "CLIENT"), width(|l| &l.service, "SERVICE"));
+    let address = width(|l| &l.address, "ADDRESS");
+    let mut text = format!(
+        "{:client$}  {:service$}  {:address$}  FORM  LEFT    UNTIL     PORTS\n",
+        "CLIENT", "SERVICE", "ADDRESS"
+    );
+    for line in lines {
+        text += &format!(
+            "{:client$}  {:service$}  {:address$}  {:4}  {:>4} s  {}  {}\n",
+            line.client,
+            line.service,
+            line.address,
+            line.form,
+            line.seconds_left,
+            line.until,
+            line.ports.join(" "),
+        );
+    }
+    text
+}
+
+/// `1 grant`, `2 grants`.
+pub fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_open_is_said_in_words() {
+        assert_eq!(grants_text(&[]), "nothing is open\n");
+    }
+
+    #[test]
+    fn grants_stand_in_columns() {
+        let line = GrantLine {
+            client: "anna".into(),
+            service: "ssh".into(),
+            address: "2001:db8::7".into(),
+            ports: vec!["22/tcp".into()],
+            form: "once".into(),
+            until: "14:03:20".into(),
+            seconds_left: 28,
+        };
+        let text = grants_text(&[line]);
+        let rows: Vec<&str> = text.lines().collect();
+        assert_eq!(rows[0], "CLIENT  SERVICE  ADDRESS      FORM  LEFT    UNTIL     PORTS");
+        assert_eq!(rows[1], "anna    ssh      2001:db8::7  once    28 s  14:03:20  22/tcp");
+    }
+}
