@@ -1,2 +1,232 @@
-//! Secrets and the keys derived from them; the tag table that finds a client in one look-up.
-//! Text forms and files are left to `keys`.
+//! Secrets, and every key that derives from one: per client, per direction of the mask, per day.
+//! Text forms and files are left to `keys`, finding a client by its tag to `keyring::tags`.
+
+use blake2::Blake2sMac;
+use blake2::digest::array::ArraySize;
+use blake2::digest::typenum::{IsLessOrEqual, True, U16, U32};
+use blake2::digest::{KeyInit, Mac};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
+
+use super::types::{ClientId, GatewayId, RealmId};
+
+mod tags;
+
+pub use tags::{Day, TAG, Tag, TagTable};
+
+/// The gateway id of the published test keys (keys/README.md). A daemon must refuse to start with it: everybody
+/// has those keys.
+pub const TEST_GATEWAY_ID: GatewayId = GatewayId(*b"TESTKEY-NO-TRUST");
+
+/// `N` secret bytes: not printable, not comparable except in constant time, copied only by name, wiped when dropped.
+///
+/// They live on the heap so that moving a `Secret` moves a pointer and leaves no second copy behind.
+pub struct Secret<const N: usize>(Box<[u8; N]>);
+
+impl<const N: usize> Secret<N> {
+    /// Takes `bytes` over; the array passed in is wiped, the caller's own copies are not.
+    pub fn new(mut bytes: [u8; N]) -> Self {
+        let secret = Self(Box::new(bytes));
+        bytes.zeroize();
+        secret
+    }
+
+    /// Lets `fill` write the bytes in place, so that they never lie anywhere else. Fails as `fill` does.
+    pub fn filled<E>(fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>) -> Result<Self, E> {
+        let mut secret = Self(Box::new([0; N]));
+        fill(&mut secret.0)?;
+        Ok(secret)
+    }
+
+    /// The bytes, for the one computation that needs them.
+    pub fn expose(&self) -> &[u8; N] {
+        &self.0
+    }
+
+    /// Whether both are the same, in a time that does not depend on where they differ.
+    pub fn ct_eq(&self, other: &Self) -> bool {
+        self.0.as_slice().ct_eq(other.0.as_slice()).into()
+    }
+
+    /// A second copy, wiped on its own.
+    pub fn duplicate(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<const N: usize> Drop for Secret<N> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// What one client shares with its gateway besides its signature key.
+pub struct ClientKeys {
+    /// The Noise pre-shared key.
+    pub psk: Secret<32>,
+    /// Makes the client's tags.
+    pub tag: Secret<32>,
+    /// Makes the MAC that shields the gateway's curve operations.
+    pub mac: Secret<32>,
+}
+
+impl ClientKeys {
+    /// A second copy, wiped on its own.
+    pub fn duplicate(&self) -> Self {
+        Self { psk: self.psk.duplicate(), tag: self.tag.duplicate(), mac: self.mac.duplicate() }
+    }
+}
+
+/// The gateway's secret from which every client's keys derive: a client costs no stored secret, and knowing
+/// one client's keys says nothing about another's.
+pub struct Master(Secret<32>);
+
+impl Master {
+    /// Wraps the 32 random bytes of the gateway's key file.
+    pub fn new(secret: Secret<32>) -> Self {
+        Self(secret)
+    }
+
+    /// The bytes, for the key file.
+    pub fn expose(&self) -> &[u8; 32] {
+        self.0.expose()
+    }
+
+    /// The keys of `client`.
+    pub fn client_keys(&self, client: ClientId) -> ClientKeys {
+        ClientKeys {
+            psk: derive(&self.0, b"toctoc v1 client psk", &client.0),
+            tag: derive(&self.0, b"toctoc v1 client tag key", &client.0),
+            mac: derive(&self.0, b"toctoc v1 client mac key", &client.0),
+        }
+    }
+}
+
+/// What a gateway and its clients have in common: who they are, and the mask that makes their bytes look random.
+pub struct Realm {
+    realm: RealmId,
+    gateway: GatewayId,
+    mask: Secret<32>,
+    knock_mask: Secret<32>,
+    receipt_mask: Secret<32>,
+}
+
+/// Bytes of the Noise prologue.
+pub const PROLOGUE: usize = 48;
+
+impl Realm {
+    /// Derives one mask key per direction, so that a knock and a receipt never share keystream.
+    pub fn new(realm: RealmId, gateway: GatewayId, mask: Secret<32>) -> Self {
+        let knock_mask = derive(&mask, b"toctoc v1 mask of knocks", &[]);
+        let receipt_mask = derive(&mask, b"toctoc v1 mask of receipts", &[]);
+        Self { realm, gateway, mask, knock_mask, receipt_mask }
+    }
+
+    /// The realm's id.
+    pub fn realm(&self) -> RealmId {
+        self.realm
+    }
+
+    /// The gateway's id.
+    pub fn gateway(&self) -> GatewayId {
+        self.gateway
+    }
+
+    /// The mask key itself, for profiles and key files.
+    pub fn mask(&self) -> &Secret<32> {
+        &self.mask
+    }
+
+    /// A second copy, wiped on its own.
+    pub fn duplicate(&self) -> Self {
+        Self::new(self.realm, self.gateway, self.mask.duplicate())
+    }
+
+    /// What both sides must agree on before the first Noise message: project and version, realm, gateway.
+    pub fn prologue(&self) -> [u8; PROLOGUE] {
+        let mut prologue = *b"toctoc knock v1\0________________________________";
+        let (_, ids) = prologue.split_at_mut(16);
+        let (realm, gateway) = ids.split_at_mut(16);
+        realm.copy_from_slice(&self.realm.0);
+        gateway.copy_from_slice(&self.gateway.0);
+        prologue
+    }
+
+    pub(super) fn knock_mask(&self) -> &[u8; 32] {
+        self.knock_mask.expose()
+    }
+
+    pub(super) fn receipt_mask(&self) -> &[u8; 32] {
+        self.receipt_mask.expose()
+    }
+}
+
+/// 32 bytes out of `key` for one purpose. Labels are ASCII and end where the zero byte stands, and the data of one
+/// label has one length: no two purposes ever hash the same bytes.
+fn derive(key: &Secret<32>, label: &[u8], data: &[u8]) -> Secret<32> {
+    Secret::new(keyed::<U32>(key.expose(), &[label, &[0], data]).into())
+}
+
+/// Keyed BLAKE2s (RFC 7693) with 16 bytes out, over `parts` in a row. No allocation: it runs once per packet that
+/// carries a client's tag.
+pub(super) fn keyed16(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 16] {
+    keyed::<U16>(key, parts).into()
+}
+
+fn keyed<N: ArraySize + IsLessOrEqual<U32, Output = True>>(
+    key: &[u8; 32],
+    parts: &[&[u8]],
+) -> blake2::digest::array::Array<u8, N> {
+    let mut mac = <Blake2sMac<N> as KeyInit>::new(key.into());
+    for part in parts {
+        Mac::update(&mut mac, part);
+    }
+    mac.finalize().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn master(byte: u8) -> Master {
+        Master::new(Secret::new([byte; 32]))
+    }
+
+    #[test]
+    fn keyed_blake2s_is_rfc_7693s() {
+        // Computed with Python's hashlib.blake2s(b"abc", digest_size=16, key=bytes(range(32))).
+        let key: [u8; 32] = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        let expected = [0x61, 0xba, 0x5f, 0x16, 0x5c, 0x19, 0x46, 0x92, 0xe0, 0x9d, 0x12, 0x52, 0x0c, 0xc4, 0xc7, 0x4a];
+        assert_eq!(keyed16(&key, &[b"a", b"bc"]), expected);
+    }
+
+    #[test]
+    fn no_two_keys_of_a_realm_are_alike() {
+        let (a, b) = (ClientId([1; 16]), ClientId([2; 16]));
+        let mut seen = Vec::new();
+        for keys in [master(1).client_keys(a), master(1).client_keys(b), master(2).client_keys(a)] {
+            seen.extend([*keys.psk.expose(), *keys.tag.expose(), *keys.mac.expose()]);
+        }
+        let realm = Realm::new(RealmId([1; 16]), GatewayId([2; 16]), Secret::new([1; 32]));
+        seen.extend([*realm.mask().expose(), *realm.knock_mask(), *realm.receipt_mask()]);
+        let count = seen.len();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), count);
+    }
+
+    #[test]
+    fn the_prologue_names_project_realm_and_gateway() {
+        let realm = Realm::new(RealmId([0xaa; 16]), GatewayId([0xbb; 16]), Secret::new([1; 32]));
+        let expected = [b"toctoc knock v1\0".as_slice(), &[0xaa; 16], &[0xbb; 16]].concat();
+        assert_eq!(realm.prologue().as_slice(), expected);
+    }
+
+    #[test]
+    fn secrets_compare_by_value() {
+        let a = Secret::new([7; 32]);
+        assert!(a.ct_eq(&a.duplicate()));
+        assert!(!a.ct_eq(&Secret::new([8; 32])));
+        assert!(Secret::<4>::filled(|_| Err::<(), _>("no entropy")).is_err());
+    }
+}

@@ -62,6 +62,13 @@ pub struct Signature {
     pub sk_counter: u32,
 }
 
+/// The timestamp of a knock made at `now`: its lowest 20 bits, about a millisecond, are `entropy`'s, so that two knocks
+/// in one moment differ and a client's clock cannot be told from its knocks to the nanosecond.
+pub fn timestamp(now: Wall, entropy: u32) -> Wall {
+    const RANDOM: u64 = (1 << 20) - 1;
+    Wall((now.0 & !RANDOM) | (u64::from(entropy) & RANDOM))
+}
+
 impl Request {
     /// The [`SIGNED`] bytes of this request.
     pub fn encode(&self) -> [u8; SIGNED] {

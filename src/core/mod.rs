@@ -6,6 +6,7 @@ pub mod bytes;
 pub mod complaint;
 pub mod door;
 pub mod engine;
+pub mod golden;
 pub mod grants;
 pub mod keyring;
 pub mod knock;

@@ -1,0 +1,113 @@
+use super::*;
+use crate::core::golden::{self, NOON};
+use crate::core::knock::encode_body;
+
+const H: [u8; 32] = [3; 32];
+
+fn claim(change: impl FnOnce(&mut Claim)) -> Claim {
+    let request = golden::request(NOON);
+    let signature = sign(&golden::seed(), &message(&H, &request.encode()));
+    let body = encode_body(&request, &signature);
+    let mut claim = Claim { client: golden::CLIENT, h: H, body, source: golden::address(), source_port: 40_000 };
+    change(&mut claim);
+    claim
+}
+
+fn refused(change: impl FnOnce(&mut Claim)) -> Option<Reject> {
+    Authentic::verify(claim(change), &golden::client()).err()
+}
+
+#[test]
+fn a_signed_claim_is_authentic() {
+    let authentic = Authentic::verify(claim(|_| {}), &golden::client()).map_err(|r| r.name()).unwrap();
+    assert_eq!(authentic.client(), golden::CLIENT);
+    assert_eq!(*authentic.request(), golden::request(NOON));
+    assert_eq!((authentic.source(), authentic.source_port()), (golden::address(), 40_000));
+}
+
+#[test]
+fn a_listener_that_an_attacker_owns_cannot_make_a_claim_true() {
+    assert_eq!(refused(|c| c.client = ClientId([0; 16])), Some(Reject::Pipe), "another client's");
+    assert_eq!(refused(|c| c.body[0] = 9), Some(Reject::Syntax), "another version");
+    assert_eq!(refused(|c| c.body[88] ^= 1), Some(Reject::Fingerprint), "another key");
+    assert_eq!(refused(|c| c.h[0] ^= 1), Some(Reject::Signature), "another handshake");
+    assert_eq!(refused(|c| c.body[9] ^= 1), Some(Reject::Signature), "another time");
+    assert_eq!(refused(|c| c.body[SIGNED] ^= 1), Some(Reject::Signature), "R");
+    assert_eq!(refused(|c| c.body[SIGNED + 32] ^= 1), Some(Reject::Signature), "s");
+    assert_eq!(refused(|c| c.body[SIGNED + 64] = 1), Some(Reject::Signature), "FIDO flags of a plain key");
+    assert_eq!(refused(|c| c.body[SIGNED + 68] = 1), Some(Reject::Signature), "FIDO counter of a plain key");
+    assert_eq!(refused(|c| c.body[BODY - 1] = 1), Some(Reject::Syntax), "padding");
+}
+
+#[test]
+fn every_bit_of_a_claim_is_proven() {
+    for bit in 0..BODY * 8 {
+        assert!(refused(|c| c.body[bit / 8] ^= 1 << (bit % 8)).is_some(), "bit {bit} of the body");
+    }
+    for bit in 0..256 {
+        assert!(refused(|c| c.h[bit / 8] ^= 1 << (bit % 8)).is_some(), "bit {bit} of h");
+    }
+}
+
+#[test]
+fn a_signature_with_a_larger_s_is_refused() {
+    // s + L verifies under a lax verifier: the same knock with another signature.
+    const L: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    let add_order = |c: &mut Claim| {
+        let mut carry = 0;
+        for (byte, l) in c.body[SIGNED + 32..SIGNED + 64].iter_mut().zip(L) {
+            let sum = u16::from(*byte) + u16::from(l) + carry;
+            *byte = u8::try_from(sum & 0xff).unwrap();
+            carry = sum >> 8;
+        }
+    };
+    assert_eq!(refused(add_order), Some(Reject::Signature));
+}
+
+#[test]
+fn a_key_of_small_order_signs_nothing_even_if_enrolled() {
+    // Under the identity, R = identity and s = 0 fit every message.
+    let mut identity = [0; 32];
+    identity[0] = 1;
+    let mut client = golden::client();
+    client.key = identity;
+    let forged = claim(|c| {
+        c.body[SIGNED..SIGNED + 64].fill(0);
+        c.body[SIGNED] = 1;
+    });
+    assert_eq!(Authentic::verify(forged, &client).err(), Some(Reject::Signature));
+}
+
+#[test]
+fn only_honest_keys_can_be_enrolled() {
+    assert!(check_enrolment_key(&golden::client().key).is_ok());
+    let hex = |text: &str| -> [u8; 32] {
+        let mut key = [0; 32];
+        base16ct::lower::decode(text, &mut key).unwrap();
+        key
+    };
+    let refused = [
+        ("0100000000000000000000000000000000000000000000000000000000000000", "prime-order", "identity"),
+        ("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", "prime-order", "order 2"),
+        ("0000000000000000000000000000000000000000000000000000000000000000", "prime-order", "order 4"),
+        ("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a", "prime-order", "order 8"),
+        ("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", "canonical", "y = p + 1"),
+        ("0100000000000000000000000000000000000000000000000000000000000080", "canonical", "minus zero"),
+        ("0200000000000000000000000000000000000000000000000000000000000000", "curve", "no such point"),
+    ];
+    for (key, word, name) in refused {
+        let fault = check_enrolment_key(&hex(key)).expect_err(name);
+        assert!(fault.what.contains(word), "{name}: {fault}");
+    }
+}
+
+#[test]
+fn the_blob_is_that_of_openssh() {
+    let blob = sshsig_blob(&message(&H, &golden::request(NOON).encode()));
+    let head = b"SSHSIG\0\0\0\x0fknock@toctoc.v1\0\0\0\0\0\0\0\x06sha512\0\0\0\x40";
+    assert_eq!(&blob[..head.len()], head);
+    assert_eq!(blob.len(), head.len() + 64);
+}

@@ -1,0 +1,112 @@
+//! The published test keys of keys/README.md, for vectors, tests and fuzzing: everybody has them, nobody may trust them.
+//! A daemon recognises them by [`TEST_GATEWAY_ID`](super::keyring::TEST_GATEWAY_ID) and refuses to start.
+
+use super::authentic::{self, Claim};
+use super::keyring::{Day, Master, Realm, Secret, TEST_GATEWAY_ID, TagTable};
+use super::knock::{Kind, Request};
+use super::noise::KeyPair;
+use super::service::Client;
+use super::types::{ClientId, RealmId, ServiceName, Source, Wall};
+use super::wire::{Awaiting, ClientSide, DATAGRAM, GatewayKeys, Sealed, SealedParts, identify, seal};
+
+/// The realm of all test keys.
+pub const REALM: RealmId = RealmId(*b"TESTREALM-NO-USE");
+/// The first enrolled client.
+pub const CLIENT: ClientId = ClientId(*b"TESTCLIENT-NO-01");
+/// A moment in the middle of a day: 2026-03-01 12:00:00 UTC.
+pub const NOON: Wall = Wall(1_772_366_400_000_000_000);
+
+const MASTER: [u8; 32] = *b"TEST ONLY: master secret 0000001";
+const MASK: [u8; 32] = *b"TEST ONLY: realm mask key 000001";
+const GATEWAY: [u8; 32] = *b"TEST ONLY: gateway X25519 000001";
+const GATEWAY_OTHER: [u8; 32] = *b"TEST ONLY: gateway X25519 000002";
+const CLIENT_SEED: [u8; 32] = *b"TEST ONLY: client Ed25519 000001";
+
+/// The gateway's master secret.
+pub fn master() -> Master {
+    Master::new(Secret::new(MASTER))
+}
+
+/// The realm of the test gateway.
+pub fn realm() -> Realm {
+    Realm::new(REALM, TEST_GATEWAY_ID, Secret::new(MASK))
+}
+
+/// The gateway in the middle of a rotation.
+pub fn gateway() -> GatewayKeys {
+    GatewayKeys {
+        realm: realm(),
+        current: KeyPair::new(&Secret::new(GATEWAY)),
+        other: Some(KeyPair::new(&Secret::new(GATEWAY_OTHER))),
+    }
+}
+
+/// What the profile of `client` holds.
+pub fn side(client: ClientId) -> ClientSide {
+    let gateway_public = gateway().current.public();
+    ClientSide { realm: realm(), gateway_public, keys: master().client_keys(client) }
+}
+
+/// The seed of the client's own signature key.
+pub fn seed() -> Secret<32> {
+    Secret::new(CLIENT_SEED)
+}
+
+/// [`CLIENT`] as the clients file has it: may open `ssh`.
+pub fn client() -> Client {
+    let key = authentic::public_key(&seed());
+    Client {
+        id: CLIENT,
+        name: "test-client".to_owned(),
+        key,
+        fingerprint: authentic::fingerprint(&key),
+        services: ServiceName::new("ssh").into_iter().collect(),
+        expires: None,
+        max_seconds: None,
+    }
+}
+
+/// The tag table around `today` with [`CLIENT`] in row 0.
+pub fn tags(today: u64) -> TagTable {
+    let mut table = TagTable::new(today);
+    table.insert(0, &master().client_keys(CLIENT).tag);
+    table
+}
+
+/// Opens `ssh` from 192.0.2.7 for as long as the service says, with a receipt.
+pub fn request(timestamp: Wall) -> Request {
+    Request {
+        kind: Kind::Open,
+        receipt_wanted: true,
+        timestamp,
+        challenge: None,
+        address: Some(address()),
+        source_port: 0,
+        seconds: 0,
+        service: ServiceName::new("ssh").unwrap_or(ServiceName::NONE),
+        fingerprint: client().fingerprint,
+    }
+}
+
+/// 192.0.2.7, where [`request`] says it comes from.
+pub fn address() -> Source {
+    Source::new(std::net::Ipv4Addr::new(192, 0, 2, 7).into())
+}
+
+/// A valid datagram of [`CLIENT`] for `request`, tagged for the day of its timestamp; `entropy` makes the ephemeral key.
+pub fn datagram(request: &Request, entropy: [u8; 32]) -> ([u8; DATAGRAM], Awaiting) {
+    let day = Day::Number(request.timestamp.day());
+    seal(&side(CLIENT), request, day, Secret::new(entropy), |message| Ok(authentic::sign(&seed(), message)))
+        .expect("the test gateway's key is not of small order")
+}
+
+/// All of the listener's steps on a datagram, on the day of `now`.
+pub fn open(datagram: &[u8], now: Wall) -> Result<Sealed, super::types::Reject> {
+    let (gateway, keys) = (gateway(), master().client_keys(CLIENT));
+    identify(&gateway, &tags(now.day()), datagram)?.check_mac(&keys)?.open(&gateway, &keys, &client().fingerprint)
+}
+
+/// What the listener hands up, as from `source`.
+pub fn claim(parts: SealedParts, source: Source) -> Claim {
+    Claim { client: CLIENT, h: parts.h, body: parts.body, source, source_port: 40_000 }
+}

@@ -1,0 +1,189 @@
+//! The tag table: sixteen bytes of a packet say, in one look-up, which client's MAC key to try.
+//! A tag proves nothing: that is left to the MAC in `wire`.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::{Secret, keyed16};
+
+/// Bytes of a tag.
+pub const TAG: usize = 16;
+/// A client's pseudonym for one day.
+pub type Tag = [u8; TAG];
+
+/// Which of its tags a client sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Day {
+    /// The UTC day, counted from the epoch, by the client's clock.
+    Number(u64),
+    /// The client was told, or suspects, that its clock is wrong: a tag that never changes, and so can be linked.
+    Unknown,
+}
+
+impl Day {
+    /// The tag that the owner of `key` sends.
+    pub fn tag(self, key: &Secret<32>) -> Tag {
+        match self {
+            Day::Number(day) => keyed16(key.expose(), &[b"toctoc v1 tag of day\0", &day.to_be_bytes()]),
+            Day::Unknown => keyed16(key.expose(), &[b"toctoc v1 tag without a clock\0"]),
+        }
+    }
+}
+
+/// Every live tag: yesterday's, today's and tomorrow's of each client, and the one without a clock.
+///
+/// It grows with the clients file only, four entries a client: no packet puts anything in.
+pub struct TagTable {
+    today: u64,
+    owners: HashMap<u128, Owner, BuildHasherDefault<TagHasher>>,
+}
+
+/// Whose a tag is.
+struct Owner {
+    /// `None` where two clients have the same tag: then it is nobody's, rather than the wrong one's.
+    row: Option<u32>,
+    /// The first and last day that put it here.
+    days: (u64, u64),
+}
+
+impl TagTable {
+    /// An empty table for the days around `today`.
+    pub fn new(today: u64) -> Self {
+        Self { today, owners: HashMap::default() }
+    }
+
+    /// The day in the middle of the table.
+    pub fn today(&self) -> u64 {
+        self.today
+    }
+
+    /// Adds the four tags of the client in `row`.
+    pub fn insert(&mut self, row: u32, key: &Secret<32>) {
+        self.put(row, Day::Unknown.tag(key), (0, u64::MAX));
+        for day in around(self.today) {
+            self.put(row, Day::Number(day).tag(key), (day, day));
+        }
+    }
+
+    /// Moves the table to `today`, computing only what it does not hold yet: one hash a client at midnight. `clients`
+    /// are all that were inserted. Follows the clock backwards as well.
+    pub fn advance<'a>(&mut self, today: u64, clients: impl IntoIterator<Item = (u32, &'a Secret<32>)>) {
+        if today == self.today {
+            return;
+        }
+        let (old, new) = (around(self.today), around(today));
+        self.today = today;
+        self.owners.retain(|_, owner| owner.days.0 <= *new.end() && *new.start() <= owner.days.1);
+        for (row, key) in clients {
+            for day in new.clone().filter(|day| !old.contains(day)) {
+                self.put(row, Day::Number(day).tag(key), (day, day));
+            }
+        }
+    }
+
+    /// The row of the one client that has this tag.
+    pub fn find(&self, tag: &Tag) -> Option<u32> {
+        self.owners.get(&u128::from_be_bytes(*tag))?.row
+    }
+
+    fn put(&mut self, row: u32, tag: Tag, days: (u64, u64)) {
+        match self.owners.entry(u128::from_be_bytes(tag)) {
+            Entry::Vacant(place) => {
+                place.insert(Owner { row: Some(row), days });
+            }
+            Entry::Occupied(mut place) => {
+                let owner = place.get_mut();
+                owner.row = owner.row.filter(|other| *other == row);
+                owner.days = (owner.days.0.min(days.0), owner.days.1.max(days.1));
+            }
+        }
+    }
+}
+
+/// Yesterday, today, tomorrow.
+fn around(today: u64) -> std::ops::RangeInclusive<u64> {
+    today.saturating_sub(1)..=today.saturating_add(1)
+}
+
+/// A tag is the output of a keyed hash under keys that no attacker chooses: to hash it again, or with a random seed
+/// (which core has not), would buy nothing. What an attacker does choose is only ever looked up.
+#[derive(Default)]
+struct TagHasher(u64);
+
+impl Hasher for TagHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> Secret<32> {
+        Secret::new([byte; 32])
+    }
+
+    fn two_clients(today: u64) -> TagTable {
+        let mut table = TagTable::new(today);
+        table.insert(0, &key(1));
+        table.insert(1, &key(2));
+        table
+    }
+
+    #[test]
+    fn a_client_is_found_on_three_days_and_without_a_clock() {
+        let table = two_clients(100);
+        for day in [Day::Number(99), Day::Number(100), Day::Number(101), Day::Unknown] {
+            assert_eq!(table.find(&day.tag(&key(2))), Some(1), "{day:?}");
+        }
+        for day in [Day::Number(98), Day::Number(102)] {
+            assert_eq!(table.find(&day.tag(&key(2))), None, "{day:?}");
+        }
+        assert_eq!(table.find(&Day::Number(100).tag(&key(3))), None);
+    }
+
+    #[test]
+    fn a_table_that_moved_is_the_table_made_anew() {
+        for (from, to) in [(100, 101), (100, 99), (100, 102), (100, 500), (100, 0), (0, 1), (100, u64::MAX)] {
+            let mut moved = two_clients(from);
+            moved.advance(to, [(0, &key(1)), (1, &key(2))]);
+            let fresh = two_clients(to);
+            assert_eq!(moved.owners.len(), fresh.owners.len(), "{from} -> {to}");
+            for (tag, owner) in &fresh.owners {
+                assert_eq!(moved.owners.get(tag).and_then(|o| o.row), owner.row, "{from} -> {to}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tag_of_two_clients_is_nobodys() {
+        let mut table = two_clients(100);
+        table.insert(2, &key(1));
+        assert_eq!(table.find(&Day::Number(100).tag(&key(1))), None);
+        assert_eq!(table.find(&Day::Unknown.tag(&key(1))), None);
+        assert_eq!(table.find(&Day::Number(100).tag(&key(2))), Some(1));
+        table.advance(101, [(0, &key(1)), (1, &key(2)), (2, &key(1))]);
+        assert_eq!(table.find(&Day::Number(102).tag(&key(1))), None, "nor tomorrow");
+        table.insert(1, &key(2));
+        assert_eq!(table.find(&Day::Number(101).tag(&key(2))), Some(1), "the same client twice is no collision");
+    }
+
+    #[test]
+    fn a_collision_across_days_ends_with_the_last_of_them() {
+        let mut table = TagTable::new(100);
+        table.put(0, [9; 16], (99, 99));
+        table.put(1, [9; 16], (101, 101));
+        table.advance(101, []);
+        assert_eq!(table.find(&[9; 16]), None, "yesterday's owner has gone, but the tag was his a moment ago");
+        table.advance(103, []);
+        assert!(table.owners.is_empty());
+    }
+}
