@@ -1,2 +1,317 @@
-//! knockd.conf, read as knockd 0.8 reads it, with line numbers on every complaint.
-//! What doors do is left to `core::sequence`.
+//! knockd.conf, read as knockd 0.8 reads it, with its messages and its line numbers.
+//! What doors do is left to `core::sequence`; opening files, also those of one-time sequences, to the caller.
+//!
+//! COMPAT: `#` only begins a comment at the start of a line, numbers are read like C's `atoi`, lines are cut at 4095 bytes,
+//! every section but `options` is a door, and the first error ends the reading.
+
+use std::path::{Path, PathBuf};
+
+use crate::core::door::{DOORS, Door, STEPS, Step, TcpFlags};
+use crate::core::types::{Port, Proto};
+
+pub mod one_time;
+#[cfg(test)]
+mod tests;
+mod wrong;
+
+pub use wrong::{BadSequence, KnockdError, SequenceError, Wrong};
+
+/// Bytes of a line, its newline included, that are read at once.
+const LINE: usize = 4095;
+/// Bytes of a door's name that count.
+const NAME: usize = 127;
+/// Bytes of an interface's name that count.
+const INTERFACE: usize = 31;
+
+/// A whole configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KnockdConf {
+    /// `UseSyslog`.
+    pub use_syslog: bool,
+    /// `LogFile`; wins over `-g`.
+    pub log_file: Option<String>,
+    /// `PidFile`; wins over `-p`.
+    pub pid_file: Option<String>,
+    /// `Interface`; `-i` wins over it. The first one that is not empty counts.
+    pub interface: Option<String>,
+    /// The doors, in file order.
+    pub doors: Vec<Door>,
+}
+
+/// What the reading has to tell on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A line for `knockd -D`.
+    Trace(String),
+    /// A line of a one-time file that is no sequence and was skipped.
+    Skipped(SequenceError),
+}
+
+/// Reads a whole file of one-time sequences, or says why not, as the system words it.
+pub type OpenOneTime<'a> = &'a mut dyn FnMut(&Path) -> Result<Vec<u8>, String>;
+
+/// Reads `text`. `interface_given`: whether `-i` named one, so that `Interface` is not taken.
+pub fn read(
+    text: &[u8],
+    interface_given: bool,
+    open: OpenOneTime<'_>,
+    note: &mut dyn FnMut(Note),
+) -> Result<KnockdConf, KnockdError> {
+    let (conf, section) = (KnockdConf::default(), Section::None);
+    let mut reading = Reading { conf, section, interface_given, open, note };
+    let mut last = 0;
+    for (line, bytes) in (1..).zip(lines(text)) {
+        reading.line(bytes).map_err(|what| KnockdError { line, what })?;
+        last = line;
+    }
+    match reading.conf.doors.iter().find(|door| door.sequence.is_empty()) {
+        Some(door) => Err(KnockdError { line: last, what: Wrong::Empty(door.name.clone()) }),
+        None => Ok(reading.conf),
+    }
+}
+
+/// Reads a comma-separated list of `port[:proto]`, for the door of this name.
+pub fn sequence(text: &str, door: &str) -> Result<Vec<Step>, SequenceError> {
+    let mut steps = Vec::new();
+    for element in text.split(',') {
+        let step = if steps.len() < STEPS { step(element) } else { Err(BadSequence::TooMany) };
+        steps.push(step.map_err(|what| SequenceError { door: door.into(), what })?);
+    }
+    Ok(steps)
+}
+
+/// The numbers behind `sequence`, as in a configuration.
+pub fn list(sequence: &[Step]) -> String {
+    sequence.iter().map(Step::to_string).collect::<Vec<_>>().join(",")
+}
+
+enum Section {
+    None,
+    Options,
+    Door,
+}
+
+struct Reading<'a, 'o> {
+    conf: KnockdConf,
+    section: Section,
+    interface_given: bool,
+    open: OpenOneTime<'o>,
+    note: &'a mut dyn FnMut(Note),
+}
+
+impl Reading<'_, '_> {
+    fn line(&mut self, bytes: &[u8]) -> Result<(), Wrong> {
+        let bytes = trim(bytes);
+        if bytes.is_empty() || bytes.starts_with(b"#") {
+            return Ok(());
+        }
+        let line = std::str::from_utf8(bytes).map_err(|_| Wrong::NotText)?;
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            return self.new_section(cut(name, NAME));
+        }
+        let (key, value) = match line.split_once('=') {
+            Some((key, value)) => (trim_text(key).to_ascii_lowercase(), Some(trim_text(value))),
+            None => (line.to_ascii_lowercase(), None),
+        };
+        match (&self.section, value) {
+            (Section::None, _) => Err(Wrong::NoSection),
+            (_, None) if key == "usesyslog" => {
+                self.conf.use_syslog = true;
+                self.trace("usesyslog".into());
+                Ok(())
+            }
+            (_, None) => Err(Wrong::Syntax),
+            (Section::Options, Some(value)) => self.option(&key, value),
+            (Section::Door, Some(value)) => self.door(&key, value),
+        }
+    }
+
+    fn new_section(&mut self, name: &str) -> Result<(), Wrong> {
+        if name.is_empty() {
+            return Err(Wrong::SectionName);
+        }
+        self.trace(format!("new section: '{name}'"));
+        if name == "options" {
+            self.section = Section::Options;
+            return Ok(());
+        }
+        if self.conf.doors.len() >= DOORS {
+            return Err(Wrong::TooManyDoors);
+        }
+        self.section = Section::Door;
+        self.conf.doors.push(Door { name: name.into(), ..Door::default() });
+        Ok(())
+    }
+
+    fn option(&mut self, key: &str, value: &str) -> Result<(), Wrong> {
+        match key {
+            "logfile" => {
+                self.conf.log_file = Some(value.into());
+                self.trace(format!("log file: {value}"));
+            }
+            "pidfile" => {
+                self.conf.pid_file = Some(value.into());
+                self.trace(format!("pid file: {value}"));
+            }
+            "interface" => {
+                let taken = self.interface_given || self.conf.interface.is_some();
+                let name = cut(value, INTERFACE);
+                if !taken && !name.is_empty() {
+                    self.conf.interface = Some(name.into());
+                    self.trace(format!("interface: {name}"));
+                }
+            }
+            _ => return Err(Wrong::Syntax),
+        }
+        Ok(())
+    }
+
+    fn door(&mut self, key: &str, value: &str) -> Result<(), Wrong> {
+        let Some(door) = self.conf.doors.last_mut() else { return Err(Wrong::NoSection) };
+        let name = door.name.clone();
+        let text = || Some(value.to_string());
+        let shown = match key {
+            "sequence" => {
+                door.sequence = sequence(value, &name).map_err(Wrong::Sequence)?;
+                format!("sequence: {}", list(&door.sequence))
+            }
+            "one_time_sequences" => return self.one_time(value),
+            "seq_timeout" | "timeout" => {
+                door.seq_timeout = seconds(value);
+                format!("seq_timeout: {}", door.seq_timeout)
+            }
+            "tcpflags" => return self.flags(value),
+            "target" => {
+                door.target = text();
+                format!("target: {value}")
+            }
+            "start_command" | "command" => {
+                door.start_command = text();
+                format!("start_command: {value}")
+            }
+            "start_command_6" | "command_6" => {
+                door.start_command_6 = text();
+                format!("start_command_6: {value}")
+            }
+            "cmd_timeout" => {
+                door.cmd_timeout = seconds(value);
+                format!("cmd_timeout: {}", door.cmd_timeout)
+            }
+            "stop_command" => {
+                door.stop_command = text();
+                format!("stop_command: {value}")
+            }
+            "stop_command_6" => {
+                door.stop_command_6 = text();
+                format!("stop_command_6: {value}")
+            }
+            _ => return Err(Wrong::Syntax),
+        };
+        self.trace(format!("{name}: {shown}"));
+        Ok(())
+    }
+
+    fn one_time(&mut self, value: &str) -> Result<(), Wrong> {
+        let path = PathBuf::from(value);
+        let text = (self.open)(&path).map_err(|reason| Wrong::OneTimeFile(path.clone(), reason))?;
+        let Some(name) = self.conf.doors.last().map(|door| door.name.clone()) else { return Err(Wrong::NoSection) };
+        self.trace(format!("{name}: one time sequences file: {value}"));
+        let first = one_time::first(&text, &name, &mut |error| (self.note)(Note::Skipped(error)));
+        let Some(sequence) = first else { return Err(Wrong::NoneLeft(name)) };
+        (self.note)(Note::Trace(one_time::new_sequence(&name, &sequence)));
+        if let Some(door) = self.conf.doors.last_mut() {
+            door.one_time_sequences = Some(path);
+            door.sequence = sequence;
+        }
+        Ok(())
+    }
+
+    fn flags(&mut self, value: &str) -> Result<(), Wrong> {
+        for word in value.split(',') {
+            let word = word.to_ascii_uppercase();
+            let (name, wanted) = word.strip_prefix('!').map_or((word.as_str(), true), |name| (name, false));
+            let index = TcpFlags::NAMES.iter().position(|known| *known == name);
+            let Some(index) = index else { return Err(Wrong::Flag(word)) };
+            if let Some(door) = self.conf.doors.last_mut() {
+                door.flags.ask(1 << index, wanted);
+            }
+            self.trace(format!("tcp flag: {word}"));
+        }
+        Ok(())
+    }
+
+    fn trace(&mut self, text: String) {
+        (self.note)(Note::Trace(format!("config: {text}")));
+    }
+}
+
+fn step(element: &str) -> Result<Step, BadSequence> {
+    let mut fields = element.split(':');
+    let port = fields.next().unwrap_or("");
+    let number = atoi(port);
+    if number > i32::from(u16::MAX) {
+        return Err(BadSequence::Port(port.into()));
+    }
+    // COMPAT: -1 is port 65535: knockd stores the number in 16 bits.
+    let [_, _, high, low] = number.to_be_bytes();
+    let number = u16::from_be_bytes([high, low]);
+    let proto = match fields.next().map(|proto| trim_text(proto).to_ascii_lowercase()).as_deref() {
+        None | Some("tcp") => Proto::Tcp,
+        Some("udp") => Proto::Udp,
+        Some(_) => return Err(BadSequence::Protocol),
+    };
+    Ok(Step::Port(Port { proto, number }))
+}
+
+fn seconds(text: &str) -> i64 {
+    i64::from(atoi(text))
+}
+
+/// COMPAT: C's `atoi` where `long` has 64 bits: leading blanks, a sign, digits; clamped to 64 bits, then cut to 32.
+pub fn atoi(text: &str) -> i32 {
+    let text = text.trim_start_matches(is_blank);
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let digits = digits.bytes().take_while(u8::is_ascii_digit);
+    let size = digits.fold(0_i64, |sum, digit| {
+        let digit = i64::from(digit - b'0');
+        sum.saturating_mul(10).saturating_add(if negative { -digit } else { digit })
+    });
+    let [_, _, _, _, a, b, c, d] = size.to_be_bytes();
+    i32::from_be_bytes([a, b, c, d])
+}
+
+/// Lines as `fgets` cuts them; what follows a NUL in one is lost, as in C.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let window = rest.get(..LINE).unwrap_or(rest);
+        let end = window.iter().position(|b| *b == b'\n').map_or(window.len(), |at| at + 1);
+        let (line, tail) = rest.split_at_checked(end)?;
+        rest = tail;
+        (!line.is_empty()).then(|| line.split(|b| *b == 0).next().unwrap_or(line))
+    })
+}
+
+/// C's `isspace`.
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\x0b' | '\x0c' | '\r')
+}
+
+fn trim_text(text: &str) -> &str {
+    text.trim_matches(is_blank)
+}
+
+fn trim(bytes: &[u8]) -> &[u8] {
+    let blank = |b: &u8| is_blank(char::from(*b));
+    let Some(from) = bytes.iter().position(|b| !blank(b)) else { return &[] };
+    let to = bytes.iter().rposition(|b| !blank(b)).unwrap_or(from);
+    bytes.get(from..=to).unwrap_or(&[])
+}
+
+/// At most `limit` bytes, never half a character.
+fn cut(text: &str, limit: usize) -> &str {
+    (0..=limit).rev().find_map(|end| text.get(..end.min(text.len()))).unwrap_or(text)
+}

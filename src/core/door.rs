@@ -132,6 +132,13 @@ impl TcpFlags {
     /// The flags' names, bit by bit from the lowest.
     pub const NAMES: [&'static str; 6] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG"];
 
+    /// Asks for `bit` to be set, or not to be set, whatever was asked of it before.
+    pub fn ask(&mut self, bit: u8, set: bool) {
+        let (yes, no) = if set { (bit, 0) } else { (0, bit) };
+        self.set = self.set & !bit | yes;
+        self.unset = self.unset & !bit | no;
+    }
+
     /// Whether a packet's flag byte fits.
     pub fn fit(self, flags: u8) -> bool {
         flags & self.set == self.set && flags & self.unset == 0

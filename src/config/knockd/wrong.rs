@@ -1,0 +1,134 @@
+//! Why a knockd.conf is refused: in knockd's words, and in ours.
+//! Finding it is left to the reading.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::core::door::DOORS;
+use crate::core::types::Fault;
+
+use super::one_time;
+
+/// What is wrong with a list of ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceError {
+    /// The door whose list it is.
+    pub door: String,
+    /// What is wrong.
+    pub what: BadSequence,
+}
+
+/// What can be wrong with a list of ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadSequence {
+    /// More than [`STEPS`].
+    TooMany,
+    /// This number is above 65535.
+    Port(String),
+    /// Neither tcp nor udp.
+    Protocol,
+}
+
+impl SequenceError {
+    /// knockd's text behind `config: ` on stderr, and behind `error: ` in its log (there not for bad ports).
+    pub fn text(&self) -> String {
+        match &self.what {
+            BadSequence::TooMany => format!("section {}: too many ports in knock sequence", self.door),
+            BadSequence::Port(port) => format!("section {}: port {port} is invalid", self.door),
+            BadSequence::Protocol => format!("section {}: unknown protocol in knock sequence", self.door),
+        }
+    }
+
+    /// What knockd writes to its log, where that is open already.
+    pub fn logged(&self) -> Option<String> {
+        (!matches!(self.what, BadSequence::Port(_))).then(|| format!("error: {}", self.text()))
+    }
+}
+
+/// Why a configuration was refused. `Display` is knockd's message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnockdError {
+    /// Counted from 1, as knockd counts its reads.
+    pub line: usize,
+    /// What is wrong there.
+    pub what: Wrong,
+}
+
+/// What can be wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// Unknown key, key in the wrong section, no `=`.
+    Syntax,
+    /// `[]`.
+    SectionName,
+    /// A key before any section.
+    NoSection,
+    /// This is no TCP flag; in capitals.
+    Flag(String),
+    /// A sequence.
+    Sequence(SequenceError),
+    /// The file of one-time sequences could not be read, for this reason.
+    OneTimeFile(PathBuf, String),
+    /// This door's file of one-time sequences has no usable line.
+    NoneLeft(String),
+    /// This door has no sequence at all.
+    Empty(String),
+    /// Not UTF-8 outside of a comment. Ours: knockd takes any bytes.
+    NotText,
+    /// More than [`DOORS`]. Ours: knockd knows no limit.
+    TooManyDoors,
+}
+
+impl fmt::Display for KnockdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = self.line;
+        match &self.what {
+            Wrong::Syntax => write!(f, "config: line {line}: syntax error"),
+            Wrong::SectionName => write!(f, "config: line {line}: bad section name"),
+            Wrong::NoSection => write!(f, "config: line {line}: all directives must belong to a section"),
+            Wrong::Flag(flag) => write!(f, "config: line {line}: unrecognized flag \"{flag}\""),
+            Wrong::Sequence(error) => write!(f, "config: {}", error.text()),
+            Wrong::OneTimeFile(path, reason) => write!(f, "{}: {reason}", path.display()),
+            Wrong::NoneLeft(door) => f.write_str(&one_time::none_left(door)),
+            Wrong::Empty(door) => write!(f, "error: section '{door}' has an empty knock sequence"),
+            Wrong::NotText => write!(f, "config: line {line}: not UTF-8 text"),
+            Wrong::TooManyDoors => write!(f, "config: line {line}: more than {DOORS} doors"),
+        }
+    }
+}
+
+impl KnockdError {
+    /// What goes to the log besides, where knockd logs it.
+    pub fn logged(&self) -> Option<String> {
+        match &self.what {
+            Wrong::Sequence(error) => error.logged(),
+            Wrong::NoneLeft(door) => Some(one_time::none_left(door)),
+            _ => None,
+        }
+    }
+
+    /// The same for people who do not know knockd's messages: with the file, the line, and what to do.
+    pub fn fault(&self, path: &Path) -> Fault {
+        let (what, remedy) = match &self.what {
+            Wrong::Syntax => ("not a key that this section knows".into(), "write `key = value` as in knockd.conf(5)"),
+            Wrong::SectionName => ("a section without a name".into(), "write `[name]`"),
+            Wrong::NoSection => ("a key before the first section".into(), "write `[options]` or `[door]` above it"),
+            Wrong::Flag(flag) => (
+                format!("no TCP flag is called {flag:?}"),
+                "name fin, syn, rst, psh, ack, urg, with ! for \"not set\", commas between them and no blanks",
+            ),
+            Wrong::Sequence(error) => (error.text(), "write 1 to 32 of `port` or `port:udp` with commas between them"),
+            Wrong::OneTimeFile(file, reason) => {
+                (format!("{}: {reason}", file.display()), "create the file, one sequence a line, for root alone")
+            }
+            Wrong::NoneLeft(door) => (
+                format!("door {door} has no one-time sequence left in its file"),
+                "append new lines, or remove the door's section",
+            ),
+            Wrong::Empty(door) => (format!("door {door} has no sequence"), "give it a `Sequence`"),
+            Wrong::NotText => ("not UTF-8 text".into(), "save the file as UTF-8"),
+            Wrong::TooManyDoors => (format!("more than {DOORS} doors"), "split the doors among several gateways"),
+        };
+        Fault::new(format!("{}:{}:1: {what}", path.display(), self.line), remedy)
+    }
+}
