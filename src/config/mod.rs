@@ -103,21 +103,6 @@ pub fn parse_port(text: &str) -> Option<Port> {
     Some(Port { proto, number })
 }
 
-/// Whether `text` can be a host: an IP address, or a name of letters, digits, `-`, `_` and dots.
-pub fn is_address(text: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    text.parse::<IpAddr>().is_ok()
-        || (text.len() <= 253
-            && text.strip_suffix('.').unwrap_or(text).split('.').all(label)
-            // `300.1.2.3` is a mistyped address, not a name: no top-level domain is a number.
-            && !text.trim_end_matches('.').rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit())))
-}
-
 /// Whether the kernel could have an interface of this name.
 pub fn is_interface(text: &str) -> bool {
     (1..=15).contains(&text.len())

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Firewall, Form, Gateway, Knock, Service, Settings, SourceRule, defaults};
+use crate::core::address::is_host;
 use crate::core::complaint::{Text, printable};
 use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
 
@@ -310,7 +311,7 @@ const TABLE: Rule = (
     |word| is_plain(word, 31, "_") && word.starts_with(|c: char| c.is_ascii_alphabetic()),
     "a letter, then up to 30 letters, digits or _",
 );
-const ADDRESS: Rule = (super::is_address, "write a host name or an IP address, without a port");
+const ADDRESS: Rule = (is_host, "write a host name or an IP address, without a port");
 
 fn word(file: Text<'_>, value: Spanned<String>, key: &str, (fits, remedy): Rule) -> Result<String, Fault> {
     if fits(value.get_ref()) {

@@ -1,6 +1,7 @@
 //! The floor of pure functions: (state, now, event) in, what to do out.
 //! No socket, file, clock, randomness, thread, environment or log is left to be found here.
 
+pub mod address;
 pub mod authentic;
 pub mod bytes;
 pub mod complaint;

@@ -1,0 +1,115 @@
+//! Addresses as people name them, and which of them mean the same everywhere.
+//! Resolving names is left to `edge::send`, deciding what may be granted to `policy`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Whether `text` can be a host: an IP address, or a name of letters, digits, `-`, `_` and dots.
+pub fn is_host(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || is_name(text.strip_suffix('.').unwrap_or(text))
+}
+
+fn is_name(text: &str) -> bool {
+    // `300.1.2.3` is a mistyped address, not a name: no top-level domain is a number.
+    let number = text.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
+    text.len() <= 253 && !number && text.split('.').all(is_label)
+}
+
+fn is_label(label: &str) -> bool {
+    (1..=63).contains(&label.len())
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+/// How far an address means the same machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Everywhere.
+    Global,
+    /// Inside one organisation: RFC 1918, RFC 6598, ULA.
+    Private,
+    /// On one link or one machine.
+    Local,
+    /// Nobody has it: unspecified, multicast, broadcast, reserved.
+    Nobody,
+}
+
+/// The reach of `ip`. Documentation prefixes count as global, as their routers would treat them.
+pub fn reach(ip: IpAddr) -> Reach {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => reach4(v4),
+        IpAddr::V6(v6) => reach6(v6),
+    }
+}
+
+fn reach4(ip: Ipv4Addr) -> Reach {
+    let [first, second, ..] = ip.octets();
+    if ip.is_loopback() || ip.is_link_local() {
+        Reach::Local
+    } else if ip.is_multicast() || first == 0 || first >= 240 {
+        Reach::Nobody
+    } else if ip.is_private() || (first == 100 && second & 0xc0 == 64) {
+        Reach::Private
+    } else {
+        Reach::Global
+    }
+}
+
+fn reach6(ip: Ipv6Addr) -> Reach {
+    let first = ip.segments()[0];
+    if ip.is_loopback() || first & 0xffc0 == 0xfe80 {
+        Reach::Local
+    } else if first & 0xfe00 == 0xfc00 {
+        Reach::Private
+    } else if first & 0xe000 == 0x2000 {
+        Reach::Global
+    } else {
+        Reach::Nobody
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_names_or_addresses_without_ports() {
+        for good in
+            ["gate", "gate.example.org", "gate.example.org.", "192.0.2.1", "2001:db8::1", "a_b-c.d", "xn--9a.de"]
+        {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in ["", ".", "a..b", "-a", "a-", "a b", "300.1.2.3", "gate:22", "[::1]", "ü.de", "fe80::1%eth0", "a/b"]
+        {
+            assert!(!is_host(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_address_has_its_reach() {
+        use Reach::*;
+        for (ip, expected) in [
+            ("8.8.8.8", Global),
+            ("192.0.2.1", Global),
+            ("10.1.2.3", Private),
+            ("172.31.0.1", Private),
+            ("172.32.0.1", Global),
+            ("100.64.0.1", Private),
+            ("100.128.0.1", Global),
+            ("127.0.0.1", Local),
+            ("169.254.1.1", Local),
+            ("0.0.0.0", Nobody),
+            ("224.0.0.1", Nobody),
+            ("255.255.255.255", Nobody),
+            ("::1", Local),
+            ("fe80::1", Local),
+            ("fd00::1", Private),
+            ("2001:db8::1", Global),
+            ("ff02::1", Nobody),
+            ("::", Nobody),
+            ("::ffff:10.0.0.1", Private),
+        ] {
+            assert_eq!(reach(ip.parse().unwrap()), expected, "{ip}");
+        }
+    }
+}

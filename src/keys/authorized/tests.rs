@@ -1,0 +1,152 @@
+//! Lines that are none, lines that contradict each other, and edits that leave the rest alone.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::types::{ClientId, Fingerprint};
+use crate::keys::public::PublicKey;
+use crate::keys::public::tests::LINE;
+
+const ID: &str = "000102030405060708090a0b0c0d0e0f";
+const OTHER_ID: &str = "ff0102030405060708090a0b0c0d0e0f";
+const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINJEc5/Kk72OD9mSpuJPkOAykjcMzrpepBsHGTKjdCkm";
+
+fn key() -> &'static str {
+    LINE.rsplit_once(' ').unwrap().0
+}
+
+fn what(text: &str) -> String {
+    let fault = parse("c", text, None).expect_err(text);
+    assert!(!fault.remedy.is_empty(), "{fault}");
+    fault.what
+}
+
+#[test]
+fn a_line_says_who_may_open_what() {
+    let text = format!(
+        "# heading\n\n  id={ID},services=\"ssh,web\",expires=\"2027-01-01T00:00:00Z\",max-seconds=600 {} laptop\r\n",
+        key()
+    );
+    let clients = parse("c", &text, None).unwrap();
+    let [client] = clients.as_slice() else { panic!("one client") };
+    assert_eq!(client.name, "laptop");
+    assert_eq!(client.id.to_string(), ID);
+    assert_eq!(client.services.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["ssh", "web"]);
+    assert_eq!(client.expires, Some(1_798_761_600));
+    assert_eq!(client.max_seconds, Some(600));
+    assert_eq!(client.key, PublicKey::from_line(LINE).unwrap().0.bytes());
+    assert_ne!(client.fingerprint, Fingerprint([0; 32]));
+}
+
+#[test]
+fn each_mistake_is_named_with_its_place() {
+    let k = key();
+    let other = OTHER;
+    for (text, wanted) in [
+        (format!("{k} laptop"), "c:1:1: this line does not begin with options"),
+        (format!("id={ID} {k} laptop"), "c:1:1: no `services=` on this line"),
+        (format!("services=ssh {k} laptop"), "c:1:1: no `id=` on this line"),
+        (format!("\n id=12,services=ssh {k} laptop"), "c:2:5: not an id"),
+        (format!("id={ID},servics=ssh {k} laptop"), "c:1:37: unknown option `servics`"),
+        (format!("id={ID},services=\"ssh {k} laptop"), "c:1:46: this quotation mark is never closed"),
+        (format!("id={ID},services=\"ssh\"x {k} laptop"), "c:1:51: a comma or a blank is missing here"),
+        (format!("id={ID},services=\"SSH\" {k} laptop"), "c:1:46: `SSH` is no service name"),
+        (format!("id={ID},services=\"ssh,ssh\" {k} laptop"), "c:1:46: service `ssh` is named twice"),
+        (format!("id={ID},id={ID},services=ssh {k} laptop"), "c:1:37: `id` stands here twice"),
+        (format!("id={ID},services {k} laptop"), "c:1:45: `=` is missing behind `services`"),
+        (format!("id={ID},services=ssh,expires=soon {k} laptop"), "c:1:58: not a moment"),
+        (format!("id={ID},services=ssh,max-seconds=0 {k} laptop"), "c:1:62: max-seconds is out of range"),
+        (format!("id={ID},services=ssh {k}"), "c:1:130: no name behind the key"),
+        (format!("id={ID},services=ssh {k} my laptop"), "c:1:131: `my laptop` is no name"),
+        (
+            format!("id={ID},services=ssh ssh-rsa AAAA laptop"),
+            "c:1:50: a key of type ssh-rsa; only ssh-ed25519 works yet",
+        ),
+        (format!("id={ID},services=ssh ssh-ed25519 AAAA laptop"), "c:1:50: not an ssh-ed25519 key"),
+        (format!("id={ID},services=ssh {k} a\nid={ID},services=ssh {other} b"), "c:2:1: the same id as on line 1"),
+        (
+            format!("id={ID},services=ssh {k} a\n\nid={OTHER_ID},services=ssh {k} b"),
+            "c:3:50: the same key as on line 1",
+        ),
+        (
+            format!("id={ID},services=ssh {k} a\nid={OTHER_ID},services=ssh {other} a"),
+            "c:2:131: the same name as on line 1",
+        ),
+        ("x".repeat(5000), "c:1:1: a line of more than 4096 bytes"),
+    ] {
+        let said = what(&text);
+        assert!(said.starts_with(wanted), "{text}\nsaid:   {said}\nwanted: {wanted}");
+    }
+}
+
+#[test]
+fn a_service_that_the_gateway_does_not_have_is_refused() {
+    let text = format!("id={ID},services=\"shs\" {} a", key());
+    let known = [ServiceName::new("ssh").unwrap()];
+    let fault = parse("c", &text, Some(&known)).unwrap_err();
+    assert_eq!(fault.what, "c:1:46: unknown service `shs`");
+    assert_eq!(fault.remedy, "did you mean `ssh`?");
+}
+
+#[test]
+fn nobody_is_added_twice() {
+    let client = parse("c", &format!("id={ID},services=ssh {} a", key()), None).unwrap().remove(0);
+    let text = add("c", EMPTY, &client).unwrap();
+    assert!(add("c", &text, &client).unwrap_err().what.contains("has this name already"));
+    let renamed = Client { name: "b".into(), id: ClientId([9; 16]), ..client };
+    assert!(add("c", &text, &renamed).unwrap_err().what.contains("has this key already"));
+}
+
+#[test]
+fn revoking_a_stranger_guesses_at_who_was_meant() {
+    let text = format!("id={ID},services=ssh {} laptop", key());
+    let fault = revoke("c", &text, "laptpo").unwrap_err();
+    assert_eq!(fault.remedy, "did you mean `laptop`?");
+    assert!(revoke("c", EMPTY, "x\u{1b}").unwrap_err().what.contains("x\\u{1b}"));
+}
+
+/// A client whose key is a real curve point: hashed out of a small number by the signature crate.
+fn client() -> impl Strategy<Value = Client> {
+    (
+        any::<[u8; 32]>(),
+        "[a-zA-Z0-9._@+-]{1,20}",
+        proptest::collection::btree_set("[a-z]{1,5}", 1..4),
+        any::<(bool, bool)>(),
+    )
+        .prop_map(|(seed, name, services, (expires, max))| {
+            let key = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key().to_bytes();
+            let [id, ..] = seed.as_chunks::<16>().0 else { panic!("32 bytes are two ids") };
+            Client {
+                id: ClientId(*id),
+                name,
+                key,
+                fingerprint: PublicKey::new(key).unwrap().fingerprint(),
+                services: services.iter().map(|s| ServiceName::new(s).unwrap()).collect(),
+                expires: expires.then_some(1_800_000_000),
+                max_seconds: max.then_some(77),
+            }
+        })
+}
+
+proptest! {
+    #[test]
+    fn what_is_added_reads_back_and_what_is_revoked_leaves_no_trace(
+        client in client(),
+        before in "(# [a-z ]{0,9}|[ \t]{0,3})(\r?\n(# [a-z ]{0,9}|[ \t]{0,3})){0,3}",
+    ) {
+        let text = add("c", &before, &client).unwrap();
+        prop_assert_eq!(parse("c", &text, None).unwrap(), std::slice::from_ref(&client));
+        let after = format!("{text}# the end, without an end of line");
+        let (without, who) = revoke("c", &after, &client.name).unwrap();
+        prop_assert_eq!(who, client);
+        let newline = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
+        prop_assert_eq!(without, format!("{before}{newline}# the end, without an end of line"));
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(id=|services=|[a-f0-9]{0,33}|\"|,| |ssh-ed25519|AAAA[A-Za-z]{0,70}|é|\n){0,12}") {
+        if let Err(fault) = parse("c", &text, None) {
+            prop_assert!(fault.what.starts_with("c:"));
+        }
+    }
+}
