@@ -139,7 +139,7 @@ fn check_signature(key: &[u8; 32], blob: &[u8; BLOB], signature: &Signature) -> 
 /// Under a key of small order signatures exist that nobody made; a second encoding of a key has another fingerprint
 /// and would escape a revocation by it.
 pub fn check_enrolment_key(key: &[u8; 32]) -> Result<(), Fault> {
-    let fault = |what: &str| Fault::new(what, "make a new one with `toctoc key new` or `ssh-keygen -t ed25519`");
+    let fault = |what: &str| Fault::new(what, "make a new one with `toctoc keygen` or `ssh-keygen -t ed25519`");
     let parsed = VerifyingKey::from_bytes(key).map_err(|_| fault("the Ed25519 key is not a point on the curve"))?;
     let point = parsed.to_edwards();
     if point.compress().to_bytes() != *key {

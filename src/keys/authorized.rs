@@ -9,6 +9,8 @@ use crate::core::types::{Fault, ServiceName};
 
 mod line;
 
+pub(crate) use line::is_name;
+
 /// How many clients a gateway may have.
 pub const MAX_CLIENTS: usize = 1 << 20;
 /// The longest line, bytes.

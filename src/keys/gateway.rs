@@ -9,6 +9,7 @@ use crate::core::complaint::Text;
 use crate::core::keyring::{Master, Realm, Secret, TEST_GATEWAY_ID};
 use crate::core::noise::KeyPair;
 use crate::core::types::{Fault, GatewayId, RealmId};
+use crate::core::wire::GatewayKeys;
 
 /// What the key file holds.
 pub struct GatewayFile {
@@ -120,6 +121,15 @@ impl GatewayFile {
         key("master", self.master.expose());
         key("mask", self.realm.mask().expose());
         text
+    }
+
+    /// The keys as the listener needs them; the master stays here.
+    pub fn for_listener(&self) -> GatewayKeys {
+        GatewayKeys {
+            realm: self.realm.duplicate(),
+            current: KeyPair::new(&self.secret),
+            other: self.previous.as_ref().map(KeyPair::new),
+        }
     }
 
     /// The X25519 public key that profiles carry.

@@ -1,2 +1,279 @@
-//! A client's Ed25519 key in OpenSSH form, and what it signs.
-//! Asking for a passphrase is left to `app`.
+//! A client's Ed25519 private key in OpenSSH form, and whatever else can sign in its place.
+//! Asking for a passphrase is left to `app`, the signature itself to `core::authentic`.
+
+use ssh_key::private::{Ed25519Keypair, KeypairData};
+use ssh_key::{Cipher, Error, Kdf, LineEnding, PrivateKey};
+use zeroize::Zeroizing;
+
+use super::public::PublicKey;
+use crate::core::authentic::{self, Message};
+use crate::core::complaint::printable;
+use crate::core::keyring::Secret;
+use crate::core::knock::Signature;
+use crate::core::types::Fault;
+
+/// Rounds of bcrypt-pbkdf over a new passphrase: OpenSSH's default since 9.4, about a quarter second.
+const ROUNDS: u32 = 24;
+/// The most rounds that we try: a file that asks for more would keep us busy for minutes.
+const MAX_ROUNDS: u32 = 1024;
+
+/// A private key that may sign.
+pub struct Identity {
+    seed: Secret<32>,
+    public: PublicKey,
+}
+
+/// A key file, read.
+pub enum KeyFile {
+    /// It was not encrypted.
+    Open(Identity),
+    /// It wants its passphrase.
+    Locked(Locked),
+}
+
+/// An encrypted private key. Its text does not say more than its public half.
+pub struct Locked(PrivateKey);
+
+/// Whatever holds the client's key. An agent or a FIDO token will be further cases.
+pub enum Signer {
+    /// The key itself, in this process.
+    Key(Identity),
+}
+
+impl Signer {
+    /// Signs the SSHSIG blob of `message`.
+    ///
+    /// # Errors
+    /// Never for a key that we hold; an agent may refuse.
+    pub fn sign(&self, message: &Message) -> Result<Signature, Fault> {
+        match self {
+            Signer::Key(identity) => Ok(authentic::sign(&identity.seed, message)),
+        }
+    }
+
+    /// The public half.
+    pub fn public(&self) -> &PublicKey {
+        match self {
+            Signer::Key(identity) => &identity.public,
+        }
+    }
+}
+
+impl Identity {
+    /// A new key out of 32 random bytes.
+    ///
+    /// # Errors
+    /// Never for a seed that is random.
+    pub fn new(seed: Secret<32>) -> Result<Self, Fault> {
+        let public = PublicKey::new(authentic::public_key(&seed))?;
+        Ok(Self { seed, public })
+    }
+
+    /// The public half.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The private key in OpenSSH form with `comment`; wiped when dropped.
+    ///
+    /// `lock` encrypts it: the passphrase, and 20 random bytes for salt and check.
+    ///
+    /// # Errors
+    /// The comment cannot stand in a key file.
+    pub fn print(&self, comment: &str, lock: Option<(&str, [u8; 20])>) -> Result<Zeroizing<String>, Fault> {
+        let broken =
+            |_| Fault::new("this key cannot be written in OpenSSH form", "leave special characters out of the comment");
+        let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(self.seed.expose()));
+        let mut key = PrivateKey::new(pair, comment).map_err(broken)?;
+        if let Some((passphrase, random)) = lock {
+            let (salt, check) = random.split_at(16);
+            let check = check.try_into().map_or(0, u32::from_be_bytes);
+            let kdf = Kdf::Bcrypt { salt: salt.to_vec(), rounds: ROUNDS };
+            key = key.encrypt_with(Cipher::Aes256Ctr, kdf, check, passphrase).map_err(broken)?;
+        }
+        key.to_openssh(LineEnding::LF).map_err(broken)
+    }
+
+    fn from_key(label: &str, key: &PrivateKey) -> Result<Self, Fault> {
+        let wrong = || wrong_type(label, &format!("type {}", key.algorithm()));
+        let pair = key.key_data().ed25519().ok_or_else(wrong)?;
+        let seed = Secret::new(pair.private.to_bytes());
+        let public = authentic::public_key(&seed);
+        // Signing under another public key than the seed's own gives the seed away.
+        if public != pair.public.0 {
+            return Err(Fault::new(
+                format!("{label}: its public and its private half do not belong together"),
+                "restore it from a backup",
+            ));
+        }
+        Ok(Self { seed, public: PublicKey::new(public)? })
+    }
+}
+
+impl KeyFile {
+    /// Reads an OpenSSH private key; `label` is the path that complaints name.
+    ///
+    /// # Errors
+    /// It is none, or one of another type.
+    pub fn parse(label: &str, text: &str) -> Result<Self, Fault> {
+        if !text.contains("-----BEGIN OPENSSH PRIVATE KEY-----") {
+            return Err(not_openssh(label, text));
+        }
+        let key = PrivateKey::from_openssh(text.trim()).map_err(|e| match e {
+            Error::AlgorithmUnknown | Error::AlgorithmUnsupported { .. } => wrong_type(label, "another type"),
+            other => Fault::new(
+                format!("{label}: not a readable OpenSSH private key: {}", printable(&other.to_string())),
+                format!("`ssh-keygen -y -f {label}` reads it, or says more"),
+            ),
+        })?;
+        if !key.is_encrypted() {
+            return Identity::from_key(label, &key).map(Self::Open);
+        }
+        match key.kdf() {
+            Kdf::Bcrypt { rounds, .. } if *rounds > MAX_ROUNDS => Err(Fault::new(
+                format!("{label}: its passphrase is hashed in {rounds} rounds, more than {MAX_ROUNDS}"),
+                format!("`ssh-keygen -p -a 24 -f {label}` lowers them"),
+            )),
+            _ => Ok(Self::Locked(Locked(key))),
+        }
+    }
+}
+
+impl Locked {
+    /// The key, if `passphrase` is right: `Ok(None)` if it is not.
+    ///
+    /// # Errors
+    /// It opened, but is a key of another type.
+    pub fn unlock(&self, label: &str, passphrase: &str) -> Result<Option<Identity>, Fault> {
+        match self.0.decrypt(passphrase) {
+            Ok(key) => Identity::from_key(label, &key).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+fn wrong_type(label: &str, shown: &str) -> Fault {
+    Fault::new(
+        format!("{label}: a key of {shown}; only ssh-ed25519 works yet"),
+        "make one with `toctoc keygen` or `ssh-keygen -t ed25519`, and have it enrolled",
+    )
+}
+
+fn not_openssh(label: &str, text: &str) -> Fault {
+    if text.trim_start().starts_with("ssh-") {
+        return Fault::new(format!("{label}: this is a public key"), "name the private one, without .pub");
+    }
+    if text.contains("PRIVATE KEY-----") || text.contains("PuTTY-User-Key-File") {
+        return Fault::new(
+            format!("{label}: a private key, but not in OpenSSH's own form"),
+            format!("`ssh-keygen -p -f {label}` rewrites PEM keys, `puttygen -O private-openssh-new` PuTTY's"),
+        );
+    }
+    Fault::new(format!("{label}: not a private key"), "name an OpenSSH private key file, as `toctoc keygen` makes it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::public::tests::LINE;
+
+    /// Made by ssh-keygen 9.2 for these tests; never to be trusted.
+    const PLAIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW
+QyNTUxOQAAACDR+T3iw5m77y2cPDxGEbWxRci5XW5z5AjwJCDA7VCgMgAAAJgTXHTBE1x0
+wQAAAAtzc2gtZWQyNTUxOQAAACDR+T3iw5m77y2cPDxGEbWxRci5XW5z5AjwJCDA7VCgMg
+AAAECyTA+M9sPvF1DI0IGE/v938fA+xuihOm6yP25LJcwHTdH5PeLDmbvvLZw8PEYRtbFF
+yLldbnPkCPAkIMDtUKAyAAAAE3Rlc3RAdG9jdG9jLmV4YW1wbGUBAg==
+-----END OPENSSH PRIVATE KEY-----
+";
+    /// The same key under the passphrase `open sesame`, encrypted by ssh-keygen 9.2.
+    const LOCKED: &str = "-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABBI2gyKYd
+FIq2vWWktxANhbAAAAEAAAAAEAAAAzAAAAC3NzaC1lZDI1NTE5AAAAINH5PeLDmbvvLZw8
+PEYRtbFFyLldbnPkCPAkIMDtUKAyAAAAoIneSS/+RGAWr/dXAax+7+FBQ2xrc9mSv9zNd3
+QouA13UTggvAHY76ZrxlGtHjUQB0ZS31WNQN4xyVCH0iJMWa4TkN6QsQva5u25TmJTTAhV
+G9SL4xAqbh7nemJ7TSCnpxPfn3Bm/5Em31xxVTK+cf3KMHkCH9ldB3rTdg+nuB4OFOslRx
+5hKZaOy6eSKh/Of6ibwqWQKwtlZiMgDGxPHW8=
+-----END OPENSSH PRIVATE KEY-----
+";
+    const ECDSA: &str = "-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAaAAAABNlY2RzYS
+1zaGEyLW5pc3RwMjU2AAAACG5pc3RwMjU2AAAAQQTX404A2FTtELNUr+nLkLxq4uiVmcIM
+MeX8Y35KdjvJDEwMzXaqxVDkfAinQIb7L/m+/PMOnAeeUiveu1vVbTz4AAAAoCtrABEraw
+ARAAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBNfjTgDYVO0Qs1Sv
+6cuQvGri6JWZwgwx5fxjfkp2O8kMTAzNdqrFUOR8CKdAhvsv+b788w6cB55SK967W9VtPP
+gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
+-----END OPENSSH PRIVATE KEY-----
+";
+
+    fn open(text: &str) -> Identity {
+        match KeyFile::parse("id", text).unwrap() {
+            KeyFile::Open(identity) => identity,
+            KeyFile::Locked(_) => panic!("locked"),
+        }
+    }
+
+    fn locked(text: &str) -> Locked {
+        match KeyFile::parse("id", text).unwrap() {
+            KeyFile::Open(_) => panic!("open"),
+            KeyFile::Locked(locked) => locked,
+        }
+    }
+
+    fn fault(text: &str) -> String {
+        KeyFile::parse("id", text).err().expect("refused").to_string()
+    }
+
+    #[test]
+    fn openssh_s_own_key_is_read_and_written() {
+        let identity = open(PLAIN);
+        let (public, comment) = PublicKey::from_line(LINE).unwrap();
+        assert_eq!(*identity.public(), public);
+        let again = identity.print(comment, None).unwrap();
+        assert_eq!(*open(&again).public(), public);
+    }
+
+    #[test]
+    fn an_encrypted_key_opens_by_its_passphrase_alone() {
+        let key = locked(LOCKED);
+        assert!(key.unlock("id", "open barley").unwrap().is_none());
+        assert_eq!(key.unlock("id", "open sesame").unwrap().unwrap().public(), open(PLAIN).public());
+    }
+
+    #[test]
+    fn what_we_encrypt_opens_again() {
+        let text = open(PLAIN).print("c", Some(("parole", [7; 20]))).unwrap();
+        let key = locked(&text);
+        assert!(key.unlock("id", "").unwrap().is_none());
+        assert!(key.unlock("id", "parole").unwrap().is_some());
+    }
+
+    #[test]
+    fn other_keys_are_refused_by_name() {
+        let said = fault(ECDSA);
+        assert!(said.contains("only ssh-ed25519 works yet"), "{said}");
+        assert!(fault(LINE).contains("this is a public key"));
+        assert!(fault("-----BEGIN RSA PRIVATE KEY-----").contains("not in OpenSSH's own form"));
+        assert!(fault("hello").contains("not a private key"));
+        assert!(fault(&PLAIN.replace("QyNTUx", "QyNTUy")).contains("not a readable"));
+        assert!(fault(&PLAIN[..120]).contains("not a readable"));
+    }
+
+    #[test]
+    fn halves_that_do_not_belong_together_never_sign() {
+        // One bit of the seed: both copies of the public half still agree with each other.
+        let swapped = PLAIN.replace("AAECyTA+M9s", "AAECyTB+M9s");
+        assert_ne!(swapped, PLAIN);
+        assert!(KeyFile::parse("id", &swapped).is_err());
+    }
+
+    #[test]
+    fn a_signature_verifies_over_the_sshsig_blob() {
+        use ed25519_dalek::{Signature as Ed25519, VerifyingKey};
+        let signer = Signer::Key(open(PLAIN));
+        let message = [5; authentic::MESSAGE];
+        let signature = signer.sign(&message).unwrap();
+        let key = VerifyingKey::from_bytes(&signer.public().bytes()).unwrap();
+        key.verify_strict(&authentic::sshsig_blob(&message), &Ed25519::from_bytes(&signature.ed25519)).unwrap();
+    }
+}

@@ -1,2 +1,217 @@
-//! What a client holds of one gateway, as TOML.
-//! Where profiles lie is left to `app`.
+//! What a client holds of one gateway, as TOML: addresses, the gateway's public key, the symmetric keys.
+//! Where profiles lie is left to `app`, the client's own private key to `identity`.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+use zeroize::Zeroizing;
+
+use super::authorized::is_name;
+use super::encoded::{IdText, PublicText, SecretText, base64};
+use super::public::PublicKey;
+use crate::core::address::is_host;
+use crate::core::complaint::{Text, printable};
+use crate::core::keyring::{ClientKeys, Realm};
+use crate::core::types::{ClientId, Fault, GatewayId, RealmId, ServiceName};
+use crate::core::wire::ClientSide;
+
+/// A profile. Made by `toctocd client add`, kept by `toctoc import`.
+pub struct Profile {
+    /// The client's name at that gateway, for people.
+    pub name: String,
+    /// Its id there; the keys derive from it.
+    pub client: ClientId,
+    /// The public key that is enrolled: another one's signature would come to nothing.
+    pub key: PublicKey,
+    /// Host names or IP addresses of the gateway, at least one; tried in order.
+    pub addresses: Vec<String>,
+    /// The knock port.
+    pub port: u16,
+    /// What the knock is sealed with.
+    pub side: ClientSide,
+    /// What the client may open, as far as was known when the profile was made.
+    pub services: Vec<ServiceName>,
+    /// What `toctoc open PROFILE` opens.
+    pub default_service: Option<ServiceName>,
+    /// The private key; `None` = the client's usual one.
+    pub identity: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a profile")]
+struct Raw {
+    version: Spanned<i64>,
+    name: Spanned<String>,
+    client: IdText,
+    key: Spanned<String>,
+    addresses: Spanned<Vec<Spanned<String>>>,
+    port: Spanned<i64>,
+    gateway: IdText,
+    realm: IdText,
+    gateway_key: PublicText,
+    mask: SecretText,
+    psk: SecretText,
+    tag: SecretText,
+    mac: SecretText,
+    services: Vec<Spanned<String>>,
+    default_service: Option<Spanned<String>>,
+    identity: Option<Spanned<String>>,
+}
+
+impl Profile {
+    /// Reads a profile; `label` is the path that complaints name.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, as `label:line:column: what`; never with a secret in it.
+    pub fn parse(label: &str, text: &str) -> Result<Self, Fault> {
+        let file = Text::new(label, text);
+        let raw: Raw = toml::from_str(text).map_err(|e| complain_parse(file, &e))?;
+        let checked = Checker { file };
+        checked.version(&raw.version)?;
+        let services = raw.services.iter().map(|name| checked.service(name)).collect::<Result<Vec<_>, _>>()?;
+        let default_service = raw.default_service.map(|name| checked.default_service(&name, &services)).transpose()?;
+        let realm = Realm::new(RealmId(raw.realm.0), GatewayId(raw.gateway.0), raw.mask.0);
+        let keys = ClientKeys { psk: raw.psk.0, tag: raw.tag.0, mac: raw.mac.0 };
+        Ok(Self {
+            name: checked.name(raw.name)?,
+            client: ClientId(raw.client.0),
+            key: checked.key(&raw.key)?,
+            addresses: checked.addresses(raw.addresses)?,
+            port: checked.port(&raw.port)?,
+            side: ClientSide { realm, gateway_public: raw.gateway_key.0, keys },
+            services,
+            default_service,
+            identity: raw.identity.map(|path| checked.identity(path)).transpose()?,
+        })
+    }
+
+    /// The profile's text; wiped when dropped.
+    pub fn print(&self) -> Zeroizing<String> {
+        let services: Vec<&str> = self.services.iter().map(ServiceName::as_str).collect();
+        let mut open = [
+            format!("# toctoc profile of `{}`. It holds secrets: keep it 0600, hand it over in private.", self.name),
+            "# `toctoc import` puts it where it belongs. Alone it opens nothing: that takes the private key as well."
+                .into(),
+            "version = 1".into(),
+            line("name", self.name.as_str()),
+            line("client", self.client.to_string()),
+            line("key", self.key.line()),
+            line("addresses", self.addresses.clone()),
+            line("port", i64::from(self.port)),
+            line("services", services),
+        ]
+        .join("\n");
+        if let Some(service) = &self.default_service {
+            open.push_str(&format!("\n{}", line("default_service", service.as_str())));
+        }
+        if let Some(identity) = &self.identity {
+            open.push_str(&format!("\n{}", line("identity", identity.to_string_lossy().into_owned())));
+        }
+        open.push_str(&format!(
+            "\n{}\n{}\n",
+            line("gateway", self.side.realm.gateway().to_string()),
+            line("realm", self.side.realm.realm().to_string())
+        ));
+        // Room for all of it: a string that grows leaves copies of secrets behind.
+        let mut text = Zeroizing::new(String::with_capacity(open.len() + 512));
+        text.push_str(&open);
+        let keys = &self.side.keys;
+        for (name, bytes) in [
+            ("gateway_key", &self.side.gateway_public),
+            ("mask", self.side.realm.mask().expose()),
+            ("psk", keys.psk.expose()),
+            ("tag", keys.tag.expose()),
+            ("mac", keys.mac.expose()),
+        ] {
+            let encoded = base64(bytes);
+            [name, " = \"", encoded.as_str(), "\"\n"].iter().for_each(|part| text.push_str(part));
+        }
+        text
+    }
+}
+
+fn line(key: &str, value: impl Into<toml::Value>) -> String {
+    format!("{key} = {}", value.into())
+}
+
+fn complain_parse(file: Text<'_>, error: &toml::de::Error) -> Fault {
+    let mut fault = file.complain_serde(error.span(), error.message());
+    if !fault.remedy.starts_with("did you mean") {
+        fault.remedy = "ask the gateway's admin for the profile again: `toctocd client add` prints it".to_owned();
+    }
+    fault
+}
+
+/// The checks that TOML itself does not do, each naming its place.
+struct Checker<'a> {
+    file: Text<'a>,
+}
+
+impl Checker<'_> {
+    fn version(&self, version: &Spanned<i64>) -> Result<(), Fault> {
+        match version.get_ref() {
+            1 => Ok(()),
+            _ => Err(self.at(version, "a profile of another version", "use a newer toctoc, or ask for a new profile")),
+        }
+    }
+
+    fn name(&self, name: Spanned<String>) -> Result<String, Fault> {
+        if !is_name(name.get_ref()) {
+            return Err(self.at(&name, "not a client's name", "one word of letters, digits, and . _ @ + -"));
+        }
+        Ok(name.into_inner())
+    }
+
+    fn key(&self, line: &Spanned<String>) -> Result<PublicKey, Fault> {
+        let parsed = PublicKey::from_line(line.get_ref());
+        parsed.map(|(key, _)| key).map_err(|fault| self.at(line, &fault.what, &fault.remedy))
+    }
+
+    fn addresses(&self, list: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Fault> {
+        if list.get_ref().is_empty() || list.get_ref().len() > 16 {
+            return Err(self.at(&list, "1 to 16 addresses are needed", "write addresses = [\"gate.example.org\"]"));
+        }
+        let host = |text: Spanned<String>| match is_host(text.get_ref()) {
+            true => Ok(text.into_inner()),
+            false => Err(self.at(&text, "not a host", "write a host name or an IP address, without a port")),
+        };
+        list.into_inner().into_iter().map(host).collect()
+    }
+
+    fn port(&self, port: &Spanned<i64>) -> Result<u16, Fault> {
+        u16::try_from(*port.get_ref())
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or_else(|| self.at(port, "not a port", "from 1 to 65535"))
+    }
+
+    fn service(&self, name: &Spanned<String>) -> Result<ServiceName, Fault> {
+        let what = format!("`{}` is no service name", printable(name.get_ref()));
+        ServiceName::new(name.get_ref()).ok_or_else(|| self.at(name, &what, "use 1 to 31 of a-z 0-9 . _ -"))
+    }
+
+    fn default_service(&self, name: &Spanned<String>, services: &[ServiceName]) -> Result<ServiceName, Fault> {
+        let service = self.service(name)?;
+        if services.contains(&service) {
+            return Ok(service);
+        }
+        let known = services.iter().map(ServiceName::as_str);
+        Err(self.file.complain_unknown(name.span().start, "service", name.get_ref(), known))
+    }
+
+    fn identity(&self, path: Spanned<String>) -> Result<PathBuf, Fault> {
+        let plain = !path.get_ref().is_empty() && !path.get_ref().contains('\0');
+        if !plain {
+            return Err(self.at(&path, "not a path", "name an OpenSSH private key file, or remove this line"));
+        }
+        Ok(path.into_inner().into())
+    }
+
+    fn at<T>(&self, place: &Spanned<T>, what: &str, remedy: &str) -> Fault {
+        self.file.complain(place.span().start, what, remedy)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

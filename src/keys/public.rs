@@ -1,10 +1,9 @@
 //! An OpenSSH public key of the one kind that can knock: `ssh-ed25519 AAAA...`.
 //! Which client it belongs to is left to `authorized`, its private half to `identity`.
 
-use ssh_key::HashAlg;
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 
-use crate::core::authentic::check_enrolment_key;
+use crate::core::authentic::{self, check_enrolment_key};
 use crate::core::complaint::printable;
 use crate::core::types::{Fault, Fingerprint};
 
@@ -63,18 +62,14 @@ impl PublicKey {
 
     /// SHA-256 of the key blob, as `ssh-keygen -l` shows it.
     pub fn fingerprint(&self) -> Fingerprint {
-        let print = self.data().fingerprint(HashAlg::Sha256);
-        Fingerprint(print.sha256().unwrap_or_default())
+        authentic::fingerprint(&self.bytes)
     }
 
     /// `ssh-ed25519 AAAA...`, without a comment.
     pub fn line(&self) -> String {
+        let data = KeyData::Ed25519(Ed25519PublicKey(self.bytes));
         // Encoding 51 bytes into a string cannot run out of anything.
-        ssh_key::PublicKey::from(self.data()).to_openssh().unwrap_or_default()
-    }
-
-    fn data(&self) -> KeyData {
-        KeyData::Ed25519(Ed25519PublicKey(self.bytes))
+        ssh_key::PublicKey::from(data).to_openssh().unwrap_or_default()
     }
 }
 

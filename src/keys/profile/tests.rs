@@ -1,0 +1,84 @@
+//! Profiles come back from their text; each mistake is named with its place and without a secret.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::keyring::Secret;
+use crate::keys::public::tests::LINE;
+
+/// A profile whose keys are all alike but for one byte.
+pub(crate) fn sample() -> Profile {
+    let key = |byte: u8| Secret::new([byte; 32]);
+    Profile {
+        name: "laptop".into(),
+        client: ClientId([1; 16]),
+        key: PublicKey::from_line(LINE).unwrap().0,
+        addresses: vec!["gate.example.org".into(), "2001:db8::1".into()],
+        port: 62201,
+        side: ClientSide {
+            realm: Realm::new(RealmId([2; 16]), GatewayId([3; 16]), key(4)),
+            gateway_public: [5; 32],
+            keys: ClientKeys { psk: key(0xd6), tag: key(0xd7), mac: key(0xd8) },
+        },
+        services: vec![ServiceName::new("ssh").unwrap(), ServiceName::new("web").unwrap()],
+        default_service: ServiceName::new("ssh"),
+        identity: None,
+    }
+}
+
+#[test]
+fn each_mistake_is_named_with_its_place_and_without_a_secret() {
+    let good = sample().print();
+    for (from, to, wanted) in [
+        ("port = 62201", "port = 0", "p:8:8: not a port"),
+        ("port = 62201", "prot = 62201", "p:8:1: unknown key `prot`"),
+        ("version = 1", "version = 2", "p:3:11: a profile of another version"),
+        ("\"laptop\"", "\"my laptop\"", "p:4:8: not a client's name"),
+        ("ssh-ed25519 AAAA", "ssh-rsa AAAA", "p:6:7: a key of type ssh-rsa; only ssh-ed25519 works yet"),
+        ("\"gate.example.org\"", "\"gate:22\"", "p:7:14: not a host"),
+        ("default_service = \"ssh\"", "default_service = \"shs\"", "p:10:19: unknown service `shs`"),
+        ("[\"ssh\"", "[\"S\"", "p:9:13: `S` is no service name"),
+        ("psk = \"1tbW", "psk = \"tbW", "p:15:7: not a key: 32 bytes in base64"),
+        ("psk = \"1tbW", "psk = 1tbW", "p:15:"),
+        ("gateway = \"0303", "gateway = \"33", "p:11:11: not an id: 32 hex digits"),
+        ("mac = ", "mca = ", "p:17:1: unknown key `mca`"),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let fault = Profile::parse("p", &good.replace(from, to)).err().expect(to);
+        assert!(fault.what.starts_with(wanted), "said: {fault}\nwanted: {wanted}");
+        assert!(!fault.remedy.is_empty() && !fault.to_string().contains("tbW1tbW1"), "{fault}");
+    }
+}
+
+#[test]
+fn a_profile_without_a_key_says_which() {
+    let text: Vec<String> = sample().print().lines().filter(|l| !l.starts_with("tag")).map(str::to_owned).collect();
+    assert!(Profile::parse("p", &text.join("\n")).err().unwrap().what.contains("missing: `tag`"));
+}
+
+proptest! {
+    #[test]
+    fn profiles_come_back_from_their_text(
+        (name, addresses, port) in ("[a-zA-Z0-9._@+-]{1,64}", proptest::collection::vec("[a-z]{1,9}", 1..5), 1..=65_535_u16),
+        identity in proptest::option::of("[ -~é]{1,40}"),
+        bytes in any::<[[u8; 32]; 6]>(),
+        default in any::<bool>(),
+    ) {
+        let [mask, public, psk, tag, mac, ids] = bytes;
+        let [realm, gateway] = ids.as_chunks::<16>().0 else { panic!("32 bytes are two ids") };
+        let mut profile = sample();
+        profile.side = ClientSide {
+            realm: Realm::new(RealmId(*realm), GatewayId(*gateway), Secret::new(mask)),
+            gateway_public: public,
+            keys: ClientKeys { psk: Secret::new(psk), tag: Secret::new(tag), mac: Secret::new(mac) },
+        };
+        profile.default_service = profile.default_service.filter(|_| default);
+        (profile.name, profile.addresses, profile.port) = (name, addresses, port);
+        profile.identity = identity.map(PathBuf::from);
+        let text = profile.print();
+        let read = Profile::parse("p", &text).map_err(|e| TestCaseError::fail(format!("{e}\n{}", text.as_str())))?;
+        prop_assert_eq!(read.print(), text);
+        prop_assert_eq!(read.side.gateway_public, public);
+        prop_assert_eq!(read.side.keys.mac.expose(), &mac);
+    }
+}
