@@ -11,6 +11,7 @@ pub mod golden;
 pub mod grants;
 pub mod keyring;
 pub mod knock;
+pub mod leases;
 pub mod noise;
 pub mod packet;
 pub mod policy;
