@@ -1,0 +1,67 @@
+//! A client believes only the receipt of its own knock; and reading and writing a receipt are each other's inverse.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
+use toctoc::core::golden::{self, NOON};
+use toctoc::core::keyring::Secret;
+use toctoc::core::knock::{RECEIPT_BODY, Receipt, Status};
+use toctoc::core::wire::{Awaiting, RECEIPT};
+
+struct Knock {
+    awaiting: Awaiting,
+    receipt: Receipt,
+    answer: [u8; RECEIPT],
+}
+
+static KNOCK: LazyLock<Knock> = LazyLock::new(|| {
+    let (datagram, awaiting) = golden::datagram(&golden::request(NOON), [5; 32]);
+    let receipt = Receipt {
+        status: Status::Observed,
+        once: false,
+        seconds: 0,
+        time: NOON,
+        delay: 0,
+        observed: golden::address(),
+        granted: None,
+        ports: [None; 4],
+        challenge: None,
+        next_key: None,
+    };
+    let (_, reply) = golden::open(&datagram, NOON).unwrap_or_else(|r| panic!("{}", r.name())).split();
+    let answer = reply.seal(&golden::realm(), &receipt, Secret::new([6; 32])).expect("a good knock has an answer");
+    Knock { awaiting, receipt, answer }
+});
+
+fuzz_target!(|input: &[u8]| {
+    let Some((mode, rest)) = input.split_first() else { return };
+    match mode % 3 {
+        0 => assert!(KNOCK.awaiting.open(rest).is_none() || rest == KNOCK.answer, "a receipt that nobody sealed"),
+        1 => changed(rest),
+        _ => layout(rest),
+    }
+});
+
+fn changed(bytes: &[u8]) {
+    let mut answer = KNOCK.answer;
+    for (byte, change) in answer.iter_mut().zip(bytes) {
+        *byte ^= change;
+    }
+    let expected = (answer == KNOCK.answer).then_some(KNOCK.receipt);
+    assert_eq!(KNOCK.awaiting.open(&answer), expected);
+}
+
+/// Any 120 bytes, and a good receipt with any difference.
+fn layout(bytes: &[u8]) {
+    let mut body = KNOCK.receipt.encode();
+    for (byte, change) in body.iter_mut().zip(bytes) {
+        *byte ^= change;
+    }
+    let exact: Option<[u8; RECEIPT_BODY]> = bytes.try_into().ok();
+    for body in [Some(body), exact].into_iter().flatten() {
+        if let Some(receipt) = Receipt::decode(&body) {
+            assert_eq!(receipt.encode(), body, "two receipts mean the same");
+        }
+    }
+}

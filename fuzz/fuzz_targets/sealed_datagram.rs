@@ -1,0 +1,82 @@
+//! Whatever the bytes, only what a client sealed opens, and it opens to exactly what was sealed.
+//!
+//! The first input byte chooses: raw bytes as a datagram; a body that the target seals itself, so that the fuzzer gets
+//! past MAC and Noise to the parser; or a good datagram with the input XORed over it, MAC mended or not.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
+use toctoc::core::authentic::Authentic;
+use toctoc::core::golden::{self, CLIENT, NOON};
+use toctoc::core::keyring::{Day, Secret};
+use toctoc::core::knock::{BODY, Request, SIGNED, decode_body, encode_body};
+use toctoc::core::types::Reject;
+use toctoc::core::wire::{DATAGRAM, seal_unsigned};
+
+static GOOD: LazyLock<[u8; DATAGRAM]> = LazyLock::new(|| golden::datagram(&golden::request(NOON), [5; 32]).0);
+
+fuzz_target!(|input: &[u8]| {
+    let Some((mode, rest)) = input.split_first() else { return };
+    match mode % 4 {
+        0 => raw(rest),
+        1 => sealed_by_an_insider(rest),
+        2 => changed(rest),
+        _ => request(rest),
+    }
+});
+
+/// Without keys nothing opens but the one datagram that the keys' owner made.
+fn raw(bytes: &[u8]) {
+    let opened = golden::open(bytes, NOON).is_ok();
+    assert!(!opened || bytes == GOOD.as_slice(), "something opened that nobody sealed");
+}
+
+/// With all symmetric keys the parser is reached: what it reads is what was sealed, and no signature is made up.
+fn sealed_by_an_insider(bytes: &[u8]) {
+    let mut body = encode_body(
+        &golden::request(NOON),
+        &toctoc::core::knock::Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 },
+    );
+    for (byte, change) in body.iter_mut().zip(bytes) {
+        *byte ^= change;
+    }
+    let day = Day::Number(NOON.day());
+    let Some(datagram) = seal_unsigned(&golden::side(CLIENT), body, day, Secret::new([6; 32])) else { return };
+    match (golden::open(&datagram, NOON), decode_body(&body)) {
+        (Ok(sealed), Some((request, signature))) => {
+            assert_eq!(*sealed.request(), request);
+            assert_eq!(encode_body(&request, &signature), body, "two bodies mean the same");
+            let (parts, _) = sealed.split();
+            assert_eq!(parts.body, body);
+            let verdict = Authentic::verify(golden::claim(parts, golden::address()), &golden::client());
+            assert!(verdict.is_err(), "a signature out of thin air");
+        }
+        (Err(Reject::Fingerprint), Some((request, _))) => assert_ne!(request.fingerprint, golden::client().fingerprint),
+        (Err(Reject::Syntax), None) => {}
+        (found, _) => panic!("sealed by the right keys, yet {:?}", found.err()),
+    }
+}
+
+/// A good datagram with any difference at all is refused, before the seal.
+fn changed(bytes: &[u8]) {
+    let mut datagram = *GOOD;
+    for (byte, change) in datagram.iter_mut().zip(bytes) {
+        *byte ^= change;
+    }
+    let found = golden::open(&datagram, NOON).err();
+    if datagram == *GOOD {
+        assert_eq!(found, None);
+    } else {
+        assert!(matches!(found, Some(Reject::UnknownTag | Reject::ClientMac)), "{found:?}");
+    }
+}
+
+/// The signed layout alone: reading and writing are each other's inverse.
+fn request(bytes: &[u8]) {
+    let Ok(bytes) = <[u8; SIGNED]>::try_from(bytes) else { return };
+    if let Some(request) = Request::decode(&bytes) {
+        assert_eq!(request.encode(), bytes);
+    }
+    const { assert!(SIGNED < BODY) };
+}

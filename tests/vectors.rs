@@ -1,0 +1,402 @@
+//! The golden vectors: tests/vectors/knock.json says what sealing must give, byte for byte; tests/vectors/refused.json
+//! holds datagrams with one defect each and the reason for which they must be refused.
+//!
+//! Both were written once, by this test with TOCTOC_WRITE_VECTORS=1, from the keys under keys/. A change of either file
+//! is a change of the protocol. tests/vectors/check.py computes knock.json again without any code of ours.
+
+use std::path::PathBuf;
+
+use blake2::Blake2sMac;
+use blake2::digest::consts::U16;
+use blake2::digest::{KeyInit, Mac};
+use serde_json::{Value, json};
+use toctoc::core::authentic::{self, Authentic, Message};
+use toctoc::core::golden::{self, CLIENT, NOON};
+use toctoc::core::keyring::{ClientKeys, Day, Realm, Secret, TEST_GATEWAY_ID};
+use toctoc::core::knock::{BODY, Kind, Receipt, Request, SIGNED, Signature, Status, encode_body};
+use toctoc::core::noise::KeyPair;
+use toctoc::core::types::{ClientId, Fingerprint, GatewayId, Port, Proto, RealmId, Reject, ServiceName, Wall};
+use toctoc::core::wire::{ClientSide, DATAGRAM, RECEIPT, seal, seal_unsigned};
+
+const CLIENT_E: [u8; 32] = *b"TEST ONLY: client ephemeral 0001";
+const GATEWAY_E: [u8; 32] = *b"TEST ONLY: gateway ephemeral 001";
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    base16ct::lower::encode_string(bytes)
+}
+
+fn unhex(value: &Value) -> Vec<u8> {
+    base16ct::lower::decode_vec(value.as_str().expect("hex")).expect("hex")
+}
+
+/// Compares `computed` with the committed file, or writes that when asked to.
+fn check(name: &str, computed: &Value) {
+    if std::env::var_os("TOCTOC_WRITE_VECTORS").is_some() {
+        let text = serde_json::to_string_pretty(computed).unwrap() + "\n";
+        std::fs::write(path(name), text).unwrap();
+    }
+    let committed = std::fs::read_to_string(path(name)).expect("the vectors are committed");
+    let committed: Value = serde_json::from_str(&committed).expect("the vectors are JSON");
+    assert!(committed == *computed, "{name} is not what the code gives now:\n{computed:#}");
+}
+
+fn keys() -> Value {
+    let (gateway, keys, client) = (golden::gateway(), golden::master().client_keys(CLIENT), golden::client());
+    let other = gateway.other.unwrap();
+    json!({
+        "about": "published test keys: never to be trusted, see README.md",
+        "realm_id": hex(&golden::REALM.0),
+        "gateway_id": hex(&TEST_GATEWAY_ID.0),
+        "client_id": hex(&CLIENT.0),
+        "master_secret": hex(golden::master().expose()),
+        "realm_mask_key": hex(golden::realm().mask().expose()),
+        "gateway_secret": hex(gateway.current.expose()),
+        "gateway_public": hex(&gateway.current.public()),
+        "gateway_other_secret": hex(other.expose()),
+        "gateway_other_public": hex(&other.public()),
+        "client_psk": hex(keys.psk.expose()),
+        "client_tag_key": hex(keys.tag.expose()),
+        "client_mac_key": hex(keys.mac.expose()),
+        "client_ed25519_seed": hex(golden::seed().expose()),
+        "client_ed25519_public": hex(&client.key),
+        "client_fingerprint": hex(&client.fingerprint.0),
+    })
+}
+
+fn request() -> Request {
+    Request {
+        challenge: Some(*b"a live challenge"),
+        source_port: 40_000,
+        seconds: 45,
+        timestamp: Wall(NOON.0 + 0x1234_5678_9abc),
+        ..golden::request(NOON)
+    }
+}
+
+fn receipt() -> Receipt {
+    Receipt {
+        status: Status::Granted,
+        once: true,
+        seconds: 45,
+        time: Wall(NOON.0 + 0x1234_5700_0000),
+        delay: 0x0087_6544,
+        observed: golden::address(),
+        granted: Some(golden::address()),
+        ports: [
+            Some(Port { proto: Proto::Tcp, number: 22 }),
+            Some(Port { proto: Proto::Udp, number: 60_001 }),
+            None,
+            None,
+        ],
+        challenge: Some(*b"another, for now"),
+        next_key: Some(golden::gateway().other.unwrap().public()),
+    }
+}
+
+#[test]
+fn the_keys_are_those_of_the_file() {
+    check("keys/golden.json", &keys());
+}
+
+#[test]
+fn the_openssh_key_is_the_golden_one() {
+    let client = golden::client();
+    if std::env::var_os("TOCTOC_WRITE_VECTORS").is_some() {
+        let pair = ssh_key::private::Ed25519Keypair::from_seed(golden::seed().expose());
+        let key = ssh_key::PrivateKey::new(pair.into(), "TESTKEY-NO-TRUST").unwrap();
+        std::fs::write(path("keys/client_ed25519"), key.to_openssh(ssh_key::LineEnding::LF).unwrap()).unwrap();
+        std::fs::write(path("keys/client_ed25519.pub"), key.public_key().to_openssh().unwrap() + "\n").unwrap();
+    }
+    let text = std::fs::read_to_string(path("keys/client_ed25519")).expect("the key is committed");
+    let key = ssh_key::PrivateKey::from_openssh(text).expect("an OpenSSH key");
+    assert_eq!(key.key_data().ed25519().expect("Ed25519").private.to_bytes(), *golden::seed().expose());
+    assert_eq!(key.fingerprint(ssh_key::HashAlg::Sha256).as_bytes(), client.fingerprint.0);
+    assert_eq!(key.comment().to_string(), "TESTKEY-NO-TRUST");
+}
+
+#[test]
+fn sealing_gives_the_golden_bytes() {
+    let mut message = None;
+    let sign = |m: &Message| {
+        message = Some(*m);
+        Ok(authentic::sign(&golden::seed(), m))
+    };
+    let day = request().timestamp.day();
+    let side = golden::side(CLIENT);
+    let (datagram, awaiting) = seal(&side, &request(), Day::Number(day), Secret::new(CLIENT_E), sign).unwrap();
+    let message: Message = message.expect("signed");
+    let (parts, reply) = golden::open(&datagram, NOON).map_err(|r| r.name()).unwrap().split();
+    let sealed = reply.seal(&golden::realm(), &receipt(), Secret::new(GATEWAY_E)).unwrap();
+    let tags = [day - 1, day, day + 1].map(|d| hex(&Day::Number(d).tag(&side.keys.tag)));
+    check(
+        "tests/vectors/knock.json",
+        &json!({
+            "about": "one knock and its receipt, every value in hex; keys in keys/golden.json, layout in docs/protocol.md",
+            "client_ephemeral_secret": hex(&CLIENT_E),
+            "gateway_ephemeral_secret": hex(&GATEWAY_E),
+            "day": day,
+            "tag_of_yesterday": tags[0],
+            "tag_of_the_day": tags[1],
+            "tag_of_tomorrow": tags[2],
+            "tag_without_a_clock": hex(&Day::Unknown.tag(&side.keys.tag)),
+            "prologue": hex(&golden::realm().prologue()),
+            "request": hex(&request().encode()),
+            "h": hex(&parts.h),
+            "message": hex(&message),
+            "sshsig_blob": hex(&authentic::sshsig_blob(&message)),
+            "signature": hex(&parts.body[SIGNED..SIGNED + 64]),
+            "body": hex(&parts.body),
+            "client_mac": hex(&datagram[DATAGRAM - 16..]),
+            "datagram": hex(&datagram),
+            "receipt": hex(&receipt().encode()),
+            "receipt_datagram": hex(&sealed),
+        }),
+    );
+    assert_eq!(awaiting.open(&sealed), Some(receipt()));
+    let claim = golden::claim(parts, golden::address());
+    assert_eq!(*Authentic::verify(claim, &golden::client()).map_err(|r| r.name()).unwrap().request(), request());
+}
+
+#[test]
+fn a_computation_without_any_code_of_ours_agrees() {
+    let run = std::process::Command::new("python3").arg(path("tests/vectors/check.py")).output();
+    let run = run.expect("python3 is installed by tools/setup");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+}
+
+/// All of the way that needs no clock, no state and no policy: the listener's steps, then the signature.
+fn judged(datagram: &[u8]) -> Result<(), Reject> {
+    let (parts, _) = golden::open(datagram, NOON)?.split();
+    Authentic::verify(golden::claim(parts, golden::address()), &golden::client()).map(|_| ())
+}
+
+#[test]
+fn each_defect_is_refused_for_its_reason() {
+    let cases: Vec<Value> = defects()
+        .into_iter()
+        .map(|(name, reject, datagram)| json!({"defect": name, "reject": reject.name(), "datagram": hex(&datagram)}))
+        .collect();
+    assert_eq!(judged(&signed(&request(), |_| {})), Ok(()), "without a defect it is authentic");
+    check(
+        "tests/vectors/refused.json",
+        &json!({
+            "about": "datagrams with one defect each; `now` is 2026-03-01 12:00 UTC, keys in keys/golden.json",
+            "cases": cases,
+        }),
+    );
+    let committed = std::fs::read_to_string(path("tests/vectors/refused.json")).unwrap();
+    let committed: Value = serde_json::from_str(&committed).unwrap();
+    for case in committed["cases"].as_array().expect("cases") {
+        let found = judged(&unhex(&case["datagram"])).err().map(Reject::name);
+        assert_eq!(found, case["reject"].as_str(), "{}", case["defect"]);
+    }
+}
+
+type Defect = (&'static str, Reject, Vec<u8>);
+
+fn defects() -> Vec<Defect> {
+    [defects_of_the_envelope(), defects_of_the_seal(), defects_of_the_body(), defects_of_the_signature()].concat()
+}
+
+fn today() -> Day {
+    Day::Number(NOON.day())
+}
+
+/// The datagram of `request`, with a right signature over whatever `change` makes of its body.
+fn signed(request: &Request, change: impl Fn(&mut [u8; BODY])) -> Vec<u8> {
+    signed_as(request, &golden::side(CLIENT), change, authentic::sign)
+}
+
+fn signed_as(
+    request: &Request,
+    side: &ClientSide,
+    change: impl Fn(&mut [u8; BODY]),
+    sign: impl Fn(&Secret<32>, &Message) -> Signature,
+) -> Vec<u8> {
+    // h does not depend on the body, so a first datagram tells it.
+    let mut h = [0; 32];
+    let note = |m: &Message| {
+        h.copy_from_slice(&m[16..48]);
+        Ok(Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 })
+    };
+    seal(side, request, today(), Secret::new(CLIENT_E), note).unwrap();
+    let mut body = encode_body(request, &Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 });
+    change(&mut body);
+    let message = authentic::message(&h, body.first_chunk().unwrap());
+    let signature = sign(&golden::seed(), &message);
+    body[SIGNED..SIGNED + 64].copy_from_slice(&signature.ed25519);
+    body[SIGNED + 64] = signature.sk_flags;
+    body[SIGNED + 65..SIGNED + 69].copy_from_slice(&signature.sk_counter.to_be_bytes());
+    seal_unsigned(side, body, today(), Secret::new(CLIENT_E)).unwrap().to_vec()
+}
+
+fn with_mac(mut datagram: Vec<u8>) -> Vec<u8> {
+    let keys = golden::master().client_keys(CLIENT);
+    let mut mac = Blake2sMac::<U16>::new_from_slice(keys.mac.expose()).unwrap();
+    Mac::update(&mut mac, b"toctoc v1 mac of a knock\0");
+    Mac::update(&mut mac, &datagram[..DATAGRAM - 16]);
+    datagram[DATAGRAM - 16..].copy_from_slice(&mac.finalize().into_bytes());
+    datagram
+}
+
+fn flipped(byte: usize, bit: u8) -> Vec<u8> {
+    let mut datagram = signed(&request(), |_| {});
+    datagram[byte] ^= 1 << bit;
+    datagram
+}
+
+fn tagged(day: Day) -> Vec<u8> {
+    let sign = |m: &Message| Ok(authentic::sign(&golden::seed(), m));
+    seal(&golden::side(CLIENT), &request(), day, Secret::new(CLIENT_E), sign).unwrap().0.to_vec()
+}
+
+fn with_side(change: impl Fn(ClientSide) -> ClientSide) -> Vec<u8> {
+    signed_as(&request(), &change(golden::side(CLIENT)), |_| {}, authentic::sign)
+}
+
+fn defects_of_the_envelope() -> Vec<Defect> {
+    let good = || signed(&request(), |_| {});
+    let day = NOON.day();
+    let other_mask =
+        |side| ClientSide { realm: Realm::new(golden::REALM, TEST_GATEWAY_ID, Secret::new([1; 32])), ..side };
+    let with_keys = |keys: ClientKeys| with_side(|side| ClientSide { keys: keys.duplicate(), ..side });
+    let keys = || golden::master().client_keys(CLIENT);
+    vec![
+        ("empty", Reject::Length, vec![]),
+        ("one byte short", Reject::Length, good()[..DATAGRAM - 1].to_vec()),
+        ("one byte long", Reject::Length, [good(), vec![0]].concat()),
+        ("as long as a receipt", Reject::Length, good()[..RECEIPT].to_vec()),
+        ("all zero", Reject::UnknownTag, vec![0; DATAGRAM]),
+        ("masked for another realm", Reject::UnknownTag, with_side(other_mask)),
+        ("tag of a client that is not enrolled", Reject::UnknownTag, {
+            let keys = golden::master().client_keys(ClientId(*b"TESTCLIENT-NO-02"));
+            with_side(|side| ClientSide { keys: keys.duplicate(), ..side })
+        }),
+        ("tag of the day before yesterday", Reject::UnknownTag, tagged(Day::Number(day - 2))),
+        ("tag of the day after tomorrow", Reject::UnknownTag, tagged(Day::Number(day + 2))),
+        ("one bit of the masked tag", Reject::UnknownTag, flipped(32, 0)),
+        ("one bit of the sample", Reject::UnknownTag, flipped(48, 0)),
+        ("one bit of the masked e", Reject::ClientMac, flipped(0, 0)),
+        ("one bit of the client MAC", Reject::ClientMac, flipped(DATAGRAM - 1, 7)),
+        ("another client's MAC key", Reject::ClientMac, with_keys(ClientKeys { mac: Secret::new([1; 32]), ..keys() })),
+    ]
+}
+
+fn defects_of_the_seal() -> Vec<Defect> {
+    let mask = || golden::realm().mask().duplicate();
+    let realm = |realm, gateway| with_side(|side| ClientSide { realm: Realm::new(realm, gateway, mask()), ..side });
+    let another_public = KeyPair::new(&Secret::new([1; 32])).public();
+    let other_psk = ClientKeys { psk: Secret::new([1; 32]), ..golden::master().client_keys(CLIENT) };
+    vec![
+        ("another realm in the prologue", Reject::Noise, realm(RealmId([1; 16]), TEST_GATEWAY_ID)),
+        ("another gateway in the prologue", Reject::Noise, realm(golden::REALM, GatewayId([1; 16]))),
+        ("sealed for another gateway key", Reject::Noise, {
+            with_side(|side| ClientSide { gateway_public: another_public, ..side })
+        }),
+        ("another psk", Reject::Noise, with_side(|side| ClientSide { keys: other_psk.duplicate(), ..side })),
+        ("e of order 1, MAC right", Reject::Noise, with_ephemeral([0; 32])),
+        ("e of order 4, MAC right", Reject::Noise, with_ephemeral(std::array::from_fn(|i| u8::from(i == 0)))),
+        ("the ignored top bit of e, MAC right", Reject::Noise, with_mac(flipped(31, 7))),
+        ("one bit of the sealed body, MAC right", Reject::Noise, with_mac(flipped(100, 3))),
+        ("one bit of the Noise tag, MAC right", Reject::Noise, with_mac(flipped(240, 0))),
+    ]
+}
+
+/// The mask is XOR: another `e` goes in by difference.
+fn with_ephemeral(e: [u8; 32]) -> Vec<u8> {
+    let mut datagram = signed(&request(), |_| {});
+    let ours = KeyPair::new(&Secret::new(CLIENT_E)).public();
+    for ((byte, old), new) in datagram.iter_mut().zip(ours).zip(e) {
+        *byte ^= old ^ new;
+    }
+    with_mac(datagram)
+}
+
+fn defects_of_the_body() -> Vec<Defect> {
+    let set = |at: usize, value: u8| signed(&request(), move |b| b[at] = value);
+    let probe = Request { kind: Kind::Probe, service: ServiceName::NONE, ..request() };
+    let mut cases = vec![
+        ("version 0", set(0, 0)),
+        ("version 2", set(0, 2)),
+        ("kind 0", set(1, 0)),
+        ("kind 4", set(1, 4)),
+        ("flags 2", set(2, 2)),
+        ("reserved byte 3", set(3, 1)),
+        ("reserved byte 6", set(6, 1)),
+        ("reserved byte 7", set(7, 0x80)),
+        ("reserved byte 52", set(52, 1)),
+        ("reserved byte 55", set(55, 1)),
+        ("upper case in the service's name", set(56, b'S')),
+        ("a space in the service's name", set(57, b' ')),
+        ("a name behind the padding", set(80, b'x')),
+        ("a name without padding", signed(&request(), |b| b[56..88].fill(b'a'))),
+        ("an open without a service", signed(&request(), |b| b[56..88].fill(0))),
+        ("a probe with a service", signed(&probe, |b| b[56] = b'a')),
+        ("padding byte 189", set(189, 1)),
+        ("padding byte 191", set(191, 0x80)),
+    ]
+    .into_iter()
+    .map(|(name, datagram)| (name, Reject::Syntax, datagram))
+    .collect::<Vec<_>>();
+    let stranger = Request { fingerprint: Fingerprint([1; 32]), ..request() };
+    cases.push(("another key's fingerprint", Reject::Fingerprint, signed(&stranger, |_| {})));
+    cases
+}
+
+fn defects_of_the_signature() -> Vec<Defect> {
+    let by = |sign: fn(&Secret<32>, &Message) -> Signature| signed_as(&request(), &golden::side(CLIENT), |_| {}, sign);
+    let cases = vec![
+        ("no signature", by(|_, _| plain([0; 64]))),
+        ("signed by another key", by(|_, m| authentic::sign(&Secret::new([9; 32]), m))),
+        ("signed for another handshake", by(|seed, m| authentic::sign(seed, &other_bit(m, 16)))),
+        ("signed for another request", by(|seed, m| authentic::sign(seed, &other_bit(m, 98)))),
+        ("signed under another label", by(|seed, m| authentic::sign(seed, &other_bit(m, 0)))),
+        (
+            "signed in the namespace of files",
+            by(|seed, m| {
+                let blob = authentic::sshsig_blob(m);
+                let text = [b"SSHSIG\0\0\0\x04file".as_slice(), &blob[6 + 4 + authentic::NAMESPACE.len()..]].concat();
+                plain(ed25519(seed, &text))
+            }),
+        ),
+        ("signed without SSHSIG", by(|seed, m| plain(ed25519(seed, m)))),
+        ("s plus the group's order", by(|seed, m| plain(plus_order(authentic::sign(seed, m).ed25519)))),
+        ("R is the identity, s is 0", by(|_, _| plain(std::array::from_fn(|i| u8::from(i == 0))))),
+        ("FIDO flags of a plain key", by(|seed, m| Signature { sk_flags: 1, ..authentic::sign(seed, m) })),
+        ("FIDO counter of a plain key", by(|seed, m| Signature { sk_counter: 1, ..authentic::sign(seed, m) })),
+    ];
+    cases.into_iter().map(|(name, datagram)| (name, Reject::Signature, datagram)).collect()
+}
+
+fn plain(ed25519: [u8; 64]) -> Signature {
+    Signature { ed25519, sk_flags: 0, sk_counter: 0 }
+}
+
+fn other_bit(message: &Message, at: usize) -> Message {
+    let mut other = *message;
+    other[at] ^= 1;
+    other
+}
+
+fn ed25519(seed: &Secret<32>, text: &[u8]) -> [u8; 64] {
+    ed25519_dalek::Signer::sign(&ed25519_dalek::SigningKey::from_bytes(seed.expose()), text).to_bytes()
+}
+
+/// The same signature to a verifier that does not look whether s is canonical.
+fn plus_order(mut signature: [u8; 64]) -> [u8; 64] {
+    const ORDER: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    let mut carry = 0;
+    for (byte, order) in signature[32..].iter_mut().zip(ORDER) {
+        let sum = u16::from(*byte) + u16::from(order) + carry;
+        *byte = u8::try_from(sum & 0xff).unwrap();
+        carry = sum >> 8;
+    }
+    signature
+}
