@@ -19,6 +19,8 @@ pub mod firewall;
 #[cfg(target_os = "linux")]
 pub mod gatekeeper_pipe;
 pub mod log;
+#[cfg(target_os = "linux")]
+pub mod raw;
 pub mod send;
 #[cfg(target_os = "linux")]
 pub mod state;

@@ -1,0 +1,152 @@
+//! Raw UDP sockets: receipts leave from the knock port although nothing is bound to it.
+//! What they carry is left to `core::wire`, whether one is sent to `core::engine`.
+//!
+//! The kernel makes the IP header and takes only an address of its own as source, so that whoever owns the listener
+//! cannot forge anybody's. Nothing is ever received: a locked filter drops all.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, sendmsg};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use super::sys;
+use crate::core::bytes::Writer;
+use crate::core::packet::udp_checksum;
+use crate::core::types::Fault;
+use crate::core::wire::RECEIPT;
+
+const SEGMENT: usize = 8 + RECEIPT;
+
+/// A socket that can send UDP over IPv4 from any port.
+///
+/// # Errors
+/// No right to, most likely.
+pub fn open_v4() -> Result<OwnedFd, Fault> {
+    open(Domain::IPV4).map_err(|e| refused(&e))
+}
+
+/// The same for IPv6; `None` if this machine has none.
+///
+/// # Errors
+/// No right to, most likely.
+pub fn open_v6() -> Result<Option<OwnedFd>, Fault> {
+    match open(Domain::IPV6) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(None),
+        Err(e) => Err(refused(&e)),
+    }
+}
+
+fn open(domain: Domain) -> io::Result<OwnedFd> {
+    // Protocol UDP and not RAW: with RAW the sender would make the IP header.
+    let socket = Socket::new(domain, Type::RAW, Some(Protocol::UDP))?;
+    const RETURN_NOTHING: SockFilter = SockFilter::new(0x06, 0, 0, 0);
+    socket.attach_filter(&[RETURN_NOTHING])?;
+    sys::lock_filter(socket.as_fd())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn refused(error: &io::Error) -> Fault {
+    let remedy = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "receipts need CAP_NET_RAW: start the gateway as root or by its systemd unit"
+        }
+        _ => "the kernel says why",
+    };
+    Fault::new(format!("no raw socket for receipts: {error}"), remedy)
+}
+
+/// Sends receipts.
+#[derive(Default)]
+pub struct Sender {
+    /// For IPv4, from [`open_v4`].
+    pub v4: Option<OwnedFd>,
+    /// For IPv6, from [`open_v6`].
+    pub v6: Option<OwnedFd>,
+}
+
+impl Sender {
+    /// Sends `receipt` from an address of ours, without waiting.
+    ///
+    /// # Errors
+    /// The kernel's: no route, no room, not our address. Nobody is told: to the client the receipt is lost.
+    pub fn send(&self, from: SocketAddr, to: SocketAddr, receipt: &[u8; RECEIPT]) -> io::Result<()> {
+        let segment = segment(from, to, receipt);
+        let parts = [IoSlice::new(&segment)];
+        let no_family = || io::Error::from(io::ErrorKind::AddrNotAvailable);
+        match (from.ip(), to.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let socket = self.v4.as_ref().ok_or_else(no_family)?;
+                let source = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
+                let info =
+                    libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: libc::in_addr { s_addr: 0 } };
+                let control = [ControlMessage::Ipv4PacketInfo(&info)];
+                let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
+                sendmsg(socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let socket = self.v6.as_ref().ok_or_else(no_family)?;
+                let source = libc::in6_addr { s6_addr: from.octets() };
+                let info = libc::in6_pktinfo { ipi6_addr: source, ipi6_ifindex: 0 };
+                let control = [ControlMessage::Ipv6PacketInfo(&info)];
+                let to = SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0));
+                sendmsg(socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
+            }
+            _ => return Err(no_family()),
+        }
+        Ok(())
+    }
+}
+
+/// The UDP header, with its checksum, and the receipt.
+fn segment(from: SocketAddr, to: SocketAddr, receipt: &[u8; RECEIPT]) -> [u8; SEGMENT] {
+    const LENGTH: u16 = SEGMENT as u16;
+    let write = |check: u16| {
+        Writer::<SEGMENT>::new().u16(from.port()).u16(to.port()).u16(LENGTH).u16(check).put(receipt).done()
+    };
+    write(udp_checksum(from.ip(), to.ip(), &write(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::packet::{Arrival, Ours, glance};
+    use crate::core::types::Source;
+
+    struct All;
+
+    impl Ours for All {
+        fn has(&self, _: Source) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn the_segment_has_a_checksum_that_our_own_strict_reader_accepts() {
+        let from: SocketAddr = "192.0.2.1:62201".parse().unwrap();
+        let to: SocketAddr = "198.51.100.9:4000".parse().unwrap();
+        let segment = segment(from, to, &[0xa5; RECEIPT]);
+        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1, 198, 51, 100, 9];
+        let total = u16::try_from(20 + SEGMENT).unwrap();
+        packet[2..4].copy_from_slice(&total.to_be_bytes());
+        let sum: u32 = packet.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+        let check = !u16::try_from((sum >> 16) + (sum & 0xffff)).unwrap();
+        packet[10..12].copy_from_slice(&check.to_be_bytes());
+        packet.extend(segment);
+        let payload = glance(&packet).unwrap().strict(&All, Arrival { capture: 0, loopback: true });
+        assert_eq!(payload, Ok(&[0xa5; RECEIPT][..]));
+        packet[26..28].copy_from_slice(&0x1234u16.to_be_bytes());
+        assert!(glance(&packet).unwrap().strict(&All, Arrival { capture: 0, loopback: true }).is_err());
+    }
+
+    #[test]
+    fn without_a_socket_of_the_family_nothing_is_sent() {
+        let [v4, v6] = ["192.0.2.1:1", "[2001:db8::1]:1"].map(|text| text.parse().unwrap());
+        for (from, to) in [(v4, v4), (v6, v6), (v4, v6), (v6, v4)] {
+            assert!(Sender::default().send(from, to, &[0; RECEIPT]).is_err());
+        }
+    }
+}
