@@ -1,0 +1,226 @@
+//! Grants as elements of our sets: added, refreshed, removed and read back over the kept socket.
+//! Which there should be is left to `core::grants`, the sets themselves to `ruleset`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE};
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, Expressions, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList, SetElementMessage,
+};
+use nix::errno::Errno;
+
+use super::netlink::{Netlink, Step};
+use super::ruleset::{ONCE_ELEMENTS, TIME_ELEMENTS};
+use crate::core::grants::{Change, Element};
+use crate::core::service::Form;
+use crate::core::types::{Fault, Port, Proto, Source};
+
+/// Changes per transaction: well below what one netlink message may hold.
+const PER_BATCH: usize = 100;
+
+/// Makes the kernel hold what `changes` say, in order. Those of one transaction succeed or fail together.
+pub(super) fn apply(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fault> {
+    for part in changes.chunks(PER_BATCH) {
+        let mut steps = Vec::with_capacity(part.len() * 6);
+        for change in part {
+            push(&mut steps, table, change)?;
+        }
+        netlink.batch(&steps).map_err(|error| refused(error, table))?;
+    }
+    Ok(())
+}
+
+/// Every element that is live, with the milliseconds it has left. A spent one-connection grant is not live.
+pub(super) fn list(netlink: &mut Netlink, table: &str) -> Result<Vec<(Element, u64)>, Fault> {
+    let mut found = Vec::new();
+    for form in [Form::Time, Form::Once] {
+        for v6 in [false, true] {
+            let request = NfTablesMessage::GetSetElement(message(table, judged_by(form, v6), None));
+            let answers = netlink.dump(&request).map_err(|error| refused(error, table))?;
+            found.extend(answers.iter().flat_map(|answer| read(answer, form)));
+        }
+    }
+    Ok(found)
+}
+
+/// The milliseconds that `element` has left; `None` if it is not there, or spent.
+pub(super) fn remaining(netlink: &mut Netlink, table: &str, element: &Element) -> Result<Option<u64>, Fault> {
+    let set = judged_by(element.form, element.source.ip().is_ipv6());
+    let request = NfTablesMessage::GetSetElement(message(table, set, Some(vec![key(element)])));
+    match netlink.get(&request) {
+        Ok(answers) => {
+            Ok(answers.iter().flat_map(|a| read(a, element.form)).find(|(e, _)| e == element).map(|(_, ms)| ms))
+        }
+        // The element, not the table: a table that is gone is for the watch to say.
+        Err(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(refused(error, table)),
+    }
+}
+
+/// Refresh and removal begin alike: add, then delete. So the element is gone whether or not it was there, on every kernel;
+/// deleting a missing one would fail the batch, and adding an existing one again refreshes it on some kernels only.
+fn push(steps: &mut Vec<Step>, table: &str, change: &Change) -> Result<(), Fault> {
+    let (element, millis) = match change {
+        Change::Set { element, millis } => (element, *millis),
+        Change::Remove { element } => (element, 0),
+    };
+    if element.form == Form::Once && element.port.proto == Proto::Udp {
+        return Err(Fault::new(
+            format!("a one-connection grant for {}: datagrams have no connections", element.port),
+            "give the service form = \"time\"",
+        ));
+    }
+    for set in sets(element) {
+        let mut step = |build: fn(SetElementMessage) -> NfTablesMessage, attributes| {
+            steps.push((build(message(table, set, Some(attributes))), NLM_F_CREATE));
+        };
+        step(NfTablesMessage::NewSetElement, vec![key(element)]);
+        step(NfTablesMessage::DeleteSetElement, vec![key(element)]);
+        // A timeout of 0 would mean for ever.
+        if millis > 0 {
+            let mut attributes = vec![key(element), SetElementAttribute::Timeout(millis)];
+            if set.starts_with("once") && !set.starts_with("oncesyn") {
+                attributes.push(SetElementAttribute::ListExpressions(vec![one_packet_a_day()]));
+            }
+            step(NfTablesMessage::NewSetElement, attributes);
+        }
+    }
+    Ok(())
+}
+
+/// The sets that hold an element.
+fn sets(element: &Element) -> &'static [&'static str] {
+    match (element.form, element.source.ip().is_ipv6()) {
+        (Form::Time, false) => &["time4"],
+        (Form::Time, true) => &["time6"],
+        (Form::Once, false) => &["oncesyn4", "once4"],
+        (Form::Once, true) => &["oncesyn6", "once6"],
+    }
+}
+
+/// The set that a first packet is judged by: an element is live as long as it is in there.
+fn judged_by(form: Form, v6: bool) -> &'static str {
+    match (form, v6) {
+        (Form::Time, false) => "time4",
+        (Form::Time, true) => "time6",
+        (Form::Once, false) => "oncesyn4",
+        (Form::Once, true) => "oncesyn6",
+    }
+}
+
+fn message(table: &str, set: &str, element: Option<Vec<SetElementAttribute>>) -> SetElementMessage {
+    let mut attributes = vec![SetElementList::Table(table.to_owned()), SetElementList::Set(set.to_owned())];
+    attributes.extend(element.map(|element| SetElementList::Elements(vec![ListAttribute::Element(element)])));
+    SetElementMessage { attributes }
+}
+
+/// Address, protocol, port: each padded to four bytes, as the kernel concatenates keys.
+fn key(element: &Element) -> SetElementAttribute {
+    let mut bytes = match element.source.ip() {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    bytes.extend([element.port.proto.number(), 0, 0, 0]);
+    bytes.extend(element.port.number.to_be_bytes());
+    bytes.extend([0, 0]);
+    SetElementAttribute::Key(DataAttribute::Value(bytes))
+}
+
+/// `limit rate 1/day burst 1 packets`: the part of an element that only one packet ever passes.
+fn one_packet_a_day() -> ListAttribute<netlink_packet_netfilter::nftables::ExpressionAttribute> {
+    const DAY: u64 = 86_400;
+    let attributes = vec![
+        DefaultNla::new(1, 1u64.to_be_bytes().to_vec()), // rate
+        DefaultNla::new(2, DAY.to_be_bytes().to_vec()),  // unit, seconds
+        DefaultNla::new(3, 1u32.to_be_bytes().to_vec()), // burst
+        DefaultNla::new(4, 0u32.to_be_bytes().to_vec()), // packets, not bytes
+        DefaultNla::new(5, 0u32.to_be_bytes().to_vec()), // not inverted
+    ];
+    Expressions::Other { expression_type: "limit".to_owned(), attributes }.into()
+}
+
+/// The live elements that one answer of the kernel holds; what is none of ours is left out.
+fn read(answer: &NfTablesMessage, form: Form) -> Vec<(Element, u64)> {
+    let NfTablesMessage::NewSetElement(answer) = answer else { return Vec::new() };
+    let lists = answer.attributes.iter().filter_map(|attribute| match attribute {
+        SetElementList::Elements(elements) => Some(elements),
+        _ => None,
+    });
+    lists.flatten().filter_map(|element| read_element(element, form)).collect()
+}
+
+fn read_element(element: &ListAttribute<SetElementAttribute>, form: Form) -> Option<(Element, u64)> {
+    let ListAttribute::Element(attributes) = element else { return None };
+    let (mut key, mut left) = (None, None);
+    for attribute in attributes {
+        match attribute {
+            SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(bytes),
+            SetElementAttribute::Expiration(millis) => left = Some(*millis),
+            _ => {}
+        }
+    }
+    let (source, port) = read_key(key?)?;
+    // Without a timeout it is nothing that we added: it is live for ever, and the next restore takes it out.
+    let millis = left.unwrap_or(u64::MAX);
+    (millis > 0).then_some((Element { source, port, form }, millis))
+}
+
+fn read_key(bytes: &[u8]) -> Option<(Source, Port)> {
+    let (address, rest) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
+    let ip = match address.len() {
+        4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?)),
+        16 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?)),
+        _ => return None,
+    };
+    let [proto, _, _, _, high, low, _, _] = <[u8; 8]>::try_from(rest).ok()?;
+    let port = Port { proto: Proto::from_number(proto)?, number: u16::from_be_bytes([high, low]) };
+    Some((Source::new(ip), port))
+}
+
+fn refused(error: Errno, table: &str) -> Fault {
+    let remedy = match error {
+        Errno::EPERM => "run toctocd as root or with CAP_NET_ADMIN",
+        Errno::ENOENT => "the guard is gone: toctocd loads it again; see what flushed it",
+        Errno::ENFILE => "the set of grants is full: wait until some have ended, or close some",
+        _ => "see `nft list ruleset`; if it repeats, restart toctocd",
+    };
+    let room = format!("{TIME_ELEMENTS} time and {ONCE_ELEMENTS} one-connection elements");
+    let full = if error == Errno::ENFILE { format!(" (room for {room} per family)") } else { String::new() };
+    Fault::new(format!("nf_tables refused a change of table inet {table}: {}{full}", error.desc()), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn element(ip: &str, proto: Proto, number: u16, form: Form) -> Element {
+        Element { source: Source::new(ip.parse().unwrap()), port: Port { proto, number }, form }
+    }
+
+    #[test]
+    fn a_key_is_read_back_as_it_was_written_on_both_families() {
+        for ip in ["192.0.2.7", "2001:db8::7"] {
+            let element = element(ip, Proto::Udp, 62201, Form::Time);
+            let SetElementAttribute::Key(DataAttribute::Value(bytes)) = key(&element) else { panic!("a key") };
+            assert_eq!(bytes.len(), if ip.contains(':') { 24 } else { 12 });
+            assert_eq!(read_key(&bytes), Some((element.source, element.port)));
+        }
+        assert_eq!(read_key(&[0; 7]), None);
+        assert_eq!(read_key(&[1; 13]), None);
+    }
+
+    #[test]
+    fn a_grant_of_no_time_is_removed_and_not_made_permanent() {
+        let element = element("192.0.2.7", Proto::Tcp, 22, Form::Time);
+        let (mut set, mut removed) = (Vec::new(), Vec::new());
+        push(&mut set, "t", &Change::Set { element, millis: 0 }).unwrap();
+        push(&mut removed, "t", &Change::Remove { element }).unwrap();
+        assert_eq!(set, removed);
+    }
+
+    #[test]
+    fn a_one_connection_grant_for_datagrams_is_refused() {
+        let element = element("192.0.2.7", Proto::Udp, 53, Form::Once);
+        assert!(push(&mut Vec::new(), "t", &Change::Set { element, millis: 1000 }).is_err());
+    }
+}

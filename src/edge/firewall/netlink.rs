@@ -1,0 +1,270 @@
+//! One kept netlink socket to nf_tables: a batch goes in whole or not at all, a dump comes back whole or is asked again.
+//! What the messages say is left to `elements`.
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
+use netlink_packet_netfilter::NetfilterMessageInner::NfTables;
+use netlink_packet_netfilter::nftables::NfTablesMessage;
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+
+use crate::core::types::Fault;
+
+/// The subsystem number that a batch names.
+const NF_TABLES: u16 = 10;
+/// A dump during which somebody changed the ruleset carries this flag and is worth nothing.
+const DUMP_INTERRUPTED: u16 = 0x10;
+/// How often a refusal that means "again" is taken at its word.
+const TRIES: usize = 16;
+/// More than any single netlink message of the kernel.
+const BUFFER: usize = 64 * 1024;
+
+/// The socket.
+pub(super) struct Netlink {
+    socket: Socket,
+    port: u32,
+    sequence: u32,
+}
+
+/// One message of a batch with its flags.
+pub(super) type Step = (NfTablesMessage, u16);
+
+impl Netlink {
+    /// Opens the socket in this thread's network namespace.
+    pub(super) fn open() -> Result<Netlink, Fault> {
+        Self::bound().map_err(|error| {
+            Fault::new(format!("netlink socket: {error}"), "run toctocd on a kernel with nf_tables (nfnetlink)")
+        })
+    }
+
+    fn bound() -> io::Result<Netlink> {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        let address = socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        // Without it an error brings the whole message back, and many errors overflow the receive buffer.
+        socket.set_cap_ack(true)?;
+        Ok(Netlink { socket, port: address.port_number(), sequence: 0 })
+    }
+
+    /// The address under which the kernel announces what this socket changed.
+    pub(super) fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Carries out `steps` in one transaction. Nothing has changed if it fails.
+    pub(super) fn batch(&mut self, steps: &[Step]) -> Result<(), Errno> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        again(|| self.batch_once(steps))
+    }
+
+    fn batch_once(&mut self, steps: &[Step]) -> Result<(), Errno> {
+        let mut buffer = Vec::with_capacity(steps.len() * 160 + 40);
+        self.push(&mut buffer, control(ControlMessage::BatchBegin), 0);
+        let first = self.sequence;
+        for (index, (message, flags)) in steps.iter().enumerate() {
+            // The kernel answers each step that fails, and the last one whatever became of it.
+            let ack = if index + 1 == steps.len() { NLM_F_ACK } else { 0 };
+            self.push(&mut buffer, inner(message.clone()), flags | ack);
+        }
+        let last = self.sequence;
+        self.push(&mut buffer, control(ControlMessage::BatchEnd), 0);
+        self.drain()?;
+        self.send(&buffer)?;
+        self.verdict(first, last)
+    }
+
+    /// The kernel works inside `send`, so every answer is there already: the first error counts, silence about `last` is one.
+    fn verdict(&mut self, first: u32, last: u32) -> Result<(), Errno> {
+        let (mut answered, mut error) = (false, None);
+        while let Some(datagram) = self.receive()? {
+            for message in messages(&datagram) {
+                let about = message.header.sequence_number;
+                if let NetlinkPayload::Error(answer) = message.payload {
+                    answered |= about == last;
+                    if let Some(code) = answer.code.filter(|_| (first..=last).contains(&about)) {
+                        error = error.or(Some(Errno::from_raw(code.get().saturating_neg())));
+                    }
+                }
+            }
+        }
+        match (error, answered) {
+            (Some(error), _) => Err(error),
+            (None, true) => Ok(()),
+            (None, false) => Err(Errno::EIO),
+        }
+    }
+
+    /// All messages that answer `request`, asked as a dump.
+    pub(super) fn dump(&mut self, request: &NfTablesMessage) -> Result<Vec<NfTablesMessage>, Errno> {
+        again(|| self.ask(request, NLM_F_DUMP))
+    }
+
+    /// The message that answers `request`.
+    pub(super) fn get(&mut self, request: &NfTablesMessage) -> Result<Vec<NfTablesMessage>, Errno> {
+        again(|| self.ask(request, NLM_F_ACK))
+    }
+
+    fn ask(&mut self, request: &NfTablesMessage, flags: u16) -> Result<Vec<NfTablesMessage>, Errno> {
+        let mut buffer = Vec::new();
+        self.push(&mut buffer, inner(request.clone()), flags);
+        self.drain()?;
+        self.send(&buffer)?;
+        let (mut found, mut intact) = (Vec::new(), true);
+        while let Some(datagram) = self.receive()? {
+            for message in messages(&datagram).filter(|m| m.header.sequence_number == self.sequence) {
+                intact &= message.header.flags & DUMP_INTERRUPTED == 0;
+                match message.payload {
+                    NetlinkPayload::InnerMessage(NetfilterMessage { inner: NfTables(answer), .. }) => {
+                        found.push(answer)
+                    }
+                    NetlinkPayload::Error(answer) => finish(answer.code.map_or(0, |code| code.get()))?,
+                    NetlinkPayload::Done(done) => finish(done.code)?,
+                    _ => {}
+                }
+            }
+        }
+        if intact { Ok(found) } else { Err(Errno::EINTR) }
+    }
+
+    fn push(&mut self, buffer: &mut Vec<u8>, message: NetfilterMessage, flags: u16) {
+        self.sequence = self.sequence.checked_add(1).unwrap_or(1);
+        append(buffer, message, flags | NLM_F_REQUEST, self.sequence);
+    }
+
+    fn send(&self, buffer: &[u8]) -> Result<(), Errno> {
+        self.socket.send(buffer, 0).map(drop).map_err(|error| errno(&error))
+    }
+
+    /// Forgets what an earlier exchange left behind, so that it cannot be taken for an answer.
+    fn drain(&self) -> Result<(), Errno> {
+        while self.receive()?.is_some() {}
+        Ok(())
+    }
+
+    fn receive(&self) -> Result<Option<Vec<u8>>, Errno> {
+        receive(&self.socket)
+    }
+}
+
+/// The next datagram if there is one now.
+pub(super) fn receive(socket: &Socket) -> Result<Option<Vec<u8>>, Errno> {
+    let mut buffer = Vec::with_capacity(BUFFER);
+    match socket.recv(&mut buffer, libc::MSG_DONTWAIT) {
+        Ok(_) => Ok(Some(buffer)),
+        Err(error) => match errno(&error) {
+            Errno::EAGAIN => Ok(None),
+            Errno::EINTR => receive(socket),
+            other => Err(other),
+        },
+    }
+}
+
+/// Splits a datagram into its messages: (header and payload of each), as far as the lengths agree.
+pub(super) fn split(datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let message = NetlinkBuffer::new_checked(rest).ok()?;
+        let length = usize::try_from(message.length()).ok()?;
+        let this = rest.get(..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(NetlinkBuffer::new(this))
+    })
+}
+
+fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<NetfilterMessage>> {
+    split(datagram).filter_map(|message| NetlinkMessage::deserialize(message.into_inner()).ok())
+}
+
+/// Repeats what failed only because somebody else was at work.
+fn again<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    /// What nf_tables gives inside the kernel for "start over"; nix has no name for it.
+    const RESTART: i32 = 85;
+    let mut outcome = attempt();
+    for _ in 1..TRIES {
+        match outcome {
+            Err(Errno::EBUSY | Errno::EINTR | Errno::EAGAIN | Errno::ENOBUFS) => {}
+            Err(error) if error as i32 == RESTART => {}
+            settled => return settled,
+        }
+        std::thread::yield_now();
+        outcome = attempt();
+    }
+    outcome
+}
+
+fn finish(code: i32) -> Result<(), Errno> {
+    if code == 0 { Ok(()) } else { Err(Errno::from_raw(code.saturating_neg())) }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn control(message: ControlMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NF_TABLES), message)
+}
+
+fn inner(message: NfTablesMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0), message)
+}
+
+fn append<I: NetlinkSerializable>(buffer: &mut Vec<u8>, message: I, flags: u16, sequence: u32) {
+    let mut message = NetlinkMessage::new(Default::default(), NetlinkPayload::InnerMessage(message));
+    message.header.flags = flags;
+    message.header.sequence_number = sequence;
+    message.finalize();
+    let start = buffer.len();
+    buffer.resize(start + message.buffer_len().next_multiple_of(4), 0);
+    if let Some(place) = buffer.get_mut(start..) {
+        message.serialize(place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_framed_by_begin_and_end_of_nf_tables() {
+        let mut buffer = Vec::new();
+        append(&mut buffer, control(ControlMessage::BatchBegin), NLM_F_REQUEST, 7);
+        assert_eq!(buffer, [20, 0, 0, 0, 16, 0, 1, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10]);
+    }
+
+    #[test]
+    fn a_datagram_with_a_lying_length_ends_there() {
+        let mut buffer = Vec::new();
+        append(&mut buffer, control(ControlMessage::BatchBegin), 0, 1);
+        append(&mut buffer, control(ControlMessage::BatchEnd), 0, 2);
+        assert_eq!(split(&buffer).count(), 2);
+        for (length, expected) in [(0, 1), (15, 1), (21, 1), (u32::MAX, 1)] {
+            buffer[20..24].copy_from_slice(&u32::to_ne_bytes(length));
+            assert_eq!(split(&buffer).count(), expected, "{length}");
+        }
+        assert_eq!(split(&[1, 2, 3]).count(), 0);
+    }
+
+    #[test]
+    fn only_refusals_that_mean_again_are_repeated_and_not_for_ever() {
+        let mut count = 0;
+        let mut fail = |error| {
+            count = 0;
+            let _ = again(|| -> Result<(), Errno> {
+                count += 1;
+                Err(error)
+            });
+            count
+        };
+        assert_eq!(fail(Errno::EBUSY), TRIES);
+        assert_eq!(fail(Errno::ERESTART), TRIES);
+        assert_eq!(fail(Errno::EPERM), 1);
+    }
+}
