@@ -1,19 +1,35 @@
 //! Random bytes from the kernel, fetched here and passed in.
 //! What they become is left to `core` and `keys`.
 
+use crate::core::keyring::Secret;
 use crate::core::types::Fault;
 
-/// `N` random bytes.
+/// Fills `bytes` with random ones.
 ///
 /// # Errors
 /// The kernel has none to give: then nothing secret may be made.
-pub fn bytes<const N: usize>() -> Result<[u8; N], Fault> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|e| {
+pub fn fill(bytes: &mut [u8]) -> Result<(), Fault> {
+    getrandom::fill(bytes).map_err(|e| {
         Fault::new(
             format!("no random bytes from the system: {e}"),
             "nothing secret can be made without; mend that first",
         )
-    })?;
-    Ok(bytes)
+    })
+}
+
+/// `N` random bytes that are no secret: an id, a nonce.
+///
+/// # Errors
+/// As [`fill`].
+pub fn bytes<const N: usize>() -> Result<[u8; N], Fault> {
+    let mut bytes = [0; N];
+    fill(&mut bytes).map(|()| bytes)
+}
+
+/// `N` secret random bytes.
+///
+/// # Errors
+/// As [`fill`].
+pub fn secret<const N: usize>() -> Result<Secret<N>, Fault> {
+    Secret::filled(|bytes| fill(bytes))
 }

@@ -1,7 +1,7 @@
 //! Files opened checked (owner, mode, parent, no link, size) and written whole or not at all.
 //! What stands in them is left to `keys` and `config`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 

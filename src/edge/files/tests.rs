@@ -1,6 +1,6 @@
 //! Files that are not as they should be, each refused with its remedy.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use super::*;
