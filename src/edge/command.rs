@@ -1,2 +1,127 @@
-//! A door's start and stop commands, run so that they cannot stall anything.
-//! When they are due is left to the gatekeeper.
+//! A door's commands: started by `/bin/sh -c`, never waited for, reaped when they have ended.
+//! When which command runs is left to `core::leases`; nothing from the wire comes here but an address inside a text.
+//!
+//! Every descriptor of ours is close-on-exec, so a command inherits the standard streams and nothing else: knockd handed
+//! its packet socket down. Environment and working directory are the gateway's, as with knockd.
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus};
+
+use crate::core::leases::{Ending, Job};
+
+/// A command that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// The opening it belongs to.
+    pub id: u64,
+    /// How it ended.
+    pub how: Ending,
+}
+
+/// The commands that run at present. As many as `core::leases` lets run.
+#[derive(Debug, Default)]
+pub struct Runner {
+    children: Vec<(u64, Child)>,
+}
+
+impl Runner {
+    /// No command runs yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a command and returns at once. One that cannot even be started is reaped as killed.
+    pub fn run(&mut self, job: &Job) -> Option<Finished> {
+        // In a process group of its own: what a terminal or a script sends to the gateway's group is not meant for it.
+        match Command::new("/bin/sh").arg("-c").arg(&job.text).process_group(0).spawn() {
+            Ok(child) => {
+                self.children.push((job.id, child));
+                None
+            }
+            Err(_) => Some(Finished { id: job.id, how: Ending::Killed }),
+        }
+    }
+
+    /// How many run.
+    pub fn running(&self) -> usize {
+        self.children.len()
+    }
+
+    /// Those that have ended since the last call. To be called after each SIGCHLD; never blocks.
+    pub fn reap(&mut self) -> Vec<Finished> {
+        let mut finished = Vec::new();
+        self.children.retain_mut(|(id, child)| match child.try_wait() {
+            Ok(None) => true,
+            Ok(Some(status)) => {
+                finished.push(Finished { id: *id, how: ending(status) });
+                false
+            }
+            // Somebody else has reaped it. That it has ended is all that matters for what comes next.
+            Err(_) => {
+                finished.push(Finished { id: *id, how: Ending::Killed });
+                false
+            }
+        });
+        finished
+    }
+}
+
+fn ending(status: ExitStatus) -> Ending {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ending::Exited(code),
+        (None, _) => Ending::Killed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::time::{Duration, Instant};
+
+    fn finish(runner: &mut Runner, wanted: usize) -> Vec<Finished> {
+        let (mut all, begun) = (Vec::new(), Instant::now());
+        while all.len() < wanted {
+            assert!(begun.elapsed() < Duration::from_secs(20), "commands hang");
+            all.extend(runner.reap());
+            std::thread::yield_now();
+        }
+        all.sort_by_key(|finished| finished.id);
+        all
+    }
+
+    fn run(texts: &[&str]) -> Vec<Ending> {
+        let mut runner = Runner::new();
+        for (id, text) in (0..).zip(texts) {
+            assert_eq!(runner.run(&Job { id, text: (*text).into() }), None);
+        }
+        let finished = finish(&mut runner, texts.len());
+        assert_eq!(runner.running(), 0);
+        finished.into_iter().map(|finished| finished.how).collect()
+    }
+
+    #[test]
+    fn commands_run_beside_each_other_and_their_endings_are_told() {
+        // The first ends only after the second has: it waits for a file that the second makes.
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x");
+        let wait = format!("while ! test -e {0}; do sleep 0.01; done; exit 3", file.display());
+        let make = format!("touch {}", file.display());
+        assert_eq!(
+            run(&[&wait, &make, "kill -9 $$", ""]),
+            [Ending::Exited(3), Ending::Exited(0), Ending::Killed, Ending::Exited(0)]
+        );
+    }
+
+    #[test]
+    fn a_command_inherits_none_of_our_descriptors() {
+        let (ours, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let fd = ours.as_raw_fd();
+        assert_eq!(run(&[&format!("! test -e /proc/self/fd/{fd}")]), [Ending::Exited(0)]);
+    }
+
+    #[test]
+    fn a_command_has_a_process_group_of_its_own() {
+        assert_eq!(run(&["test \"$(ps -o pgid= -p $$ | tr -d ' ')\" = $$"]), [Ending::Exited(0)]);
+    }
+}

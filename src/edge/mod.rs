@@ -18,7 +18,10 @@ pub mod files;
 pub mod firewall;
 #[cfg(target_os = "linux")]
 pub mod gatekeeper_pipe;
+pub mod hit;
 pub mod log;
+#[cfg(target_os = "linux")]
+pub mod one_time;
 #[cfg(target_os = "linux")]
 pub mod raw;
 pub mod send;
