@@ -7,5 +7,6 @@ pub mod args;
 pub mod client;
 #[cfg(target_os = "linux")]
 pub mod gatekeeper;
+pub mod knock;
 #[cfg(target_os = "linux")]
 pub mod listener;

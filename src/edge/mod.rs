@@ -20,6 +20,7 @@ pub mod firewall;
 pub mod gatekeeper_pipe;
 pub mod hit;
 pub mod log;
+pub mod names;
 #[cfg(target_os = "linux")]
 pub mod one_time;
 #[cfg(target_os = "linux")]
