@@ -1,2 +1,104 @@
-//! Both command lines, as clap reads them.
-//! What they do is left to the other files of this floor.
+//! The two command lines, and how the words on them become values.
+//! Doing what they ask is left to `client`, `provision`, `admin` and `gatekeeper`.
+
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+
+use crate::config::parse_port;
+use crate::core::types::{Port, SERVICE_PORTS, ServiceName};
+
+pub mod toctoc;
+pub mod toctocd;
+
+/// A service as `--service` names it: `ssh=22/tcp`, `web=443/tcp,443/udp`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceArg {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its ports, 1 to 4.
+    pub ports: Vec<Port>,
+}
+
+fn service_arg(text: &str) -> Result<ServiceArg, String> {
+    let (name, ports) = text.split_once('=').ok_or("write it as NAME=PORT/PROTO, for example ssh=22/tcp")?;
+    let port = |text: &str| parse_port(text).ok_or_else(|| format!("`{text}` is no port; write for example 22/tcp"));
+    let ports = ports.split(',').map(port).collect::<Result<Vec<_>, _>>()?;
+    if ports.len() > SERVICE_PORTS {
+        return Err(format!("a service has at most {SERVICE_PORTS} ports"));
+    }
+    Ok(ServiceArg { name: service_name(name)?, ports })
+}
+
+fn service_name(text: &str) -> Result<ServiceName, String> {
+    ServiceName::new(text).ok_or_else(|| format!("`{text}` is no service name; use 1 to 31 of a-z 0-9 . _ -"))
+}
+
+fn client_name(text: &str) -> Result<String, String> {
+    match crate::keys::authorized::is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("use one word of up to 64 letters, digits, and . _ @ + -".to_owned()),
+    }
+}
+
+fn host(text: &str) -> Result<String, String> {
+    match crate::core::address::is_host(text) {
+        true => Ok(text.to_owned()),
+        false => Err("write a host name or an IP address, without a port".to_owned()),
+    }
+}
+
+fn interface(text: &str) -> Result<String, String> {
+    match crate::config::is_interface(text) {
+        true => Ok(text.to_owned()),
+        false => Err("write an interface as `ip link` shows it, or any".to_owned()),
+    }
+}
+
+/// A day (its first second in UTC) or a moment, as seconds since the epoch.
+fn moment(text: &str) -> Result<u64, String> {
+    let day = |date: Date| date.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp());
+    text.parse::<Timestamp>()
+        .or_else(|_| text.parse::<Date>().and_then(day))
+        .ok()
+        .and_then(|moment| u64::try_from(moment.as_second()).ok())
+        .ok_or_else(|| "write a day as 2027-01-31 or a moment as 2027-01-31T12:00:00Z".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn both_command_lines_are_sound() {
+        toctoc::Args::command().debug_assert();
+        toctocd::Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_says_what_it_is() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments().filter(|a| !a.is_hide_set()) {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            for sub in command.get_subcommands().filter(|s| !s.is_hide_set()) {
+                assert!(sub.get_about().is_some(), "{}", sub.get_name());
+                check(sub);
+            }
+        }
+        check(&toctoc::Args::command());
+        check(&toctocd::Args::command());
+    }
+
+    #[test]
+    fn services_and_moments_are_read_as_people_write_them() {
+        let web = service_arg("web=443/tcp,443/udp").unwrap();
+        assert_eq!((web.name.as_str(), web.ports.len()), ("web", 2));
+        for bad in ["web", "web=", "web=443", "WEB=1/tcp", "a=1/tcp,2/tcp,3/tcp,4/tcp,5/tcp"] {
+            assert!(service_arg(bad).is_err(), "{bad}");
+        }
+        assert_eq!(moment("2027-01-01"), Ok(1_798_761_600));
+        assert_eq!(moment("2027-01-01T00:00:01Z"), Ok(1_798_761_601));
+        assert!(moment("tomorrow").is_err() && moment("1960-01-01").is_err());
+    }
+}

@@ -10,3 +10,7 @@ pub mod gatekeeper;
 pub mod knock;
 #[cfg(target_os = "linux")]
 pub mod listener;
+pub mod load;
+pub mod places;
+#[cfg(unix)]
+pub mod provision;

@@ -27,6 +27,14 @@ pub const LIMIT: u64 = 64 << 20;
 /// # Errors
 /// What is not as it should be, with the command that mends it.
 pub fn read(path: &Path, care: Care) -> Result<Zeroizing<String>, Fault> {
+    text(path, read_bytes(path, care)?)
+}
+
+/// The same for a file that need not be text.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_bytes(path: &Path, care: Care) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let file = unix_or_windows::open_checked(path, care)?;
     let size = file.metadata().map_err(|e| trouble(path, &e))?.len();
     if size > LIMIT {
@@ -39,7 +47,7 @@ pub fn read(path: &Path, care: Care) -> Result<Zeroizing<String>, Fault> {
     if u64::try_from(bytes.len()).is_ok_and(|n| n > LIMIT) {
         return Err(too_long(path));
     }
-    text(path, bytes)
+    Ok(bytes)
 }
 
 /// The bytes of `path` as text, without a copy.
@@ -93,6 +101,20 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<bool, Fault> {
     }
     unix_or_windows::make_directory(path, mode).map_err(|e| trouble(path, &e))?;
     Ok(true)
+}
+
+/// Keeps other writers of ours out of the directory that holds `path` until it is dropped.
+pub struct DirectoryLock {
+    _held: unix_or_windows::Lock,
+}
+
+/// Waits for the lock on the directory that holds `path`.
+///
+/// # Errors
+/// There is no such directory, or it cannot be locked.
+pub fn lock_directory(path: &Path) -> Result<DirectoryLock, Fault> {
+    let directory = parent(path);
+    unix_or_windows::lock(&directory).map(|held| DirectoryLock { _held: held }).map_err(|e| trouble(&directory, &e))
 }
 
 /// The directory that holds `path`.
@@ -248,6 +270,13 @@ mod unix_or_windows {
         File::open(directory)?.sync_all()
     }
 
+    pub(super) type Lock = nix::fcntl::Flock<File>;
+
+    pub(super) fn lock(directory: &Path) -> io::Result<Lock> {
+        // The directory itself: a lock file would be one more thing to lie about.
+        Lock::lock(File::open(directory)?, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+    }
+
     pub(super) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
         std::fs::DirBuilder::new().recursive(true).mode(mode).create(path)
     }
@@ -278,6 +307,12 @@ mod unix_or_windows {
 
     pub(super) fn sync_directory(_: &Path) -> io::Result<()> {
         Ok(())
+    }
+
+    pub(super) struct Lock;
+
+    pub(super) fn lock(_: &Path) -> io::Result<Lock> {
+        Ok(Lock)
     }
 
     pub(super) fn make_directory(path: &Path, _: u32) -> io::Result<()> {

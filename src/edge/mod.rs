@@ -30,3 +30,4 @@ pub mod send;
 pub mod state;
 #[cfg(target_os = "linux")]
 pub mod sys;
+pub mod terminal;

@@ -90,7 +90,7 @@ fn wrong_algorithm(algorithm: &str) -> Fault {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Made for these tests by ssh-keygen 9.2; its private half is in `identity`'s tests.

@@ -1,0 +1,188 @@
+//! The command line of `toctoc`, the client.
+//! Words shared with the gateway's are left to `args`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use super::service_name;
+use crate::core::types::ServiceName;
+
+/// Knocks at a toctoc gateway: one sealed datagram, and the port opens for you alone.
+#[derive(Parser, Debug)]
+#[command(name = "toctoc", version, max_term_width = 100, after_help = HELP)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const HELP: &str = "\
+From zero to ssh:
+  toctoc keygen                      # or use the ssh-ed25519 key you have
+  toctoc import laptop.toml          # the profile that the gateway's admin made for you
+  toctoc open gate.example.org ssh && ssh gate.example.org
+
+Exit codes:
+  0  done: granted, closed, or the probe was answered
+  1  the gateway refused, and said so
+  2  wrong usage, profile or key: nothing was sent
+  3  no answer: nothing is known
+  4  nothing could be sent: no network, or the name does not resolve";
+
+/// A command of `toctoc`.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Ask for a grant, and say what was granted to which address until when.
+    Open(Open),
+    /// End your own grants for a service.
+    Close(Close),
+    /// Ask the gateway what address and clock it sees; grants nothing.
+    Probe(Probe),
+    /// Make an ssh-ed25519 key to knock with.
+    Keygen(Keygen),
+    /// Keep a profile that the gateway's admin made.
+    Import(Import),
+    /// Show the profiles you have.
+    Profiles {
+        /// As a JSON list.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hit ports in a row, as the `knock` of knockd does. It crosses the network in the clear.
+    Knock(Knock),
+}
+
+/// What the sealed commands have in common.
+#[derive(clap::Args, Debug)]
+pub struct Common {
+    /// A profile's name (see `toctoc profiles`), or the path of its file.
+    pub profile: String,
+    /// Use this private key instead of the profile's.
+    #[arg(short, long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Wait so long for each answer, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub timeout: u64,
+    /// Knock at most so many times, each time with a new packet.
+    #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10))]
+    pub attempts: u32,
+    /// IPv4 only.
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+    /// IPv6 only.
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+    /// Answer with one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `toctoc open`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  toctoc open gate ssh
+  toctoc open gate ssh --seconds 600
+  toctoc open gate ssh --source 203.0.113.7   # you know better where you come from")]
+pub struct Open {
+    /// Which gateway, and how.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to open; without it, the profile's default.
+    #[arg(value_parser = service_name)]
+    pub service: Option<ServiceName>,
+    /// How long, seconds; without it, as the gateway likes.
+    #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    pub seconds: Option<u32>,
+    /// The address to grant, if you know better than this machine does. The knock must come from it.
+    #[arg(long, value_name = "IP")]
+    pub source: Option<IpAddr>,
+    /// Grant connections from this source port only. Not through a NAT: it changes ports.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub source_port: Option<u16>,
+}
+
+/// `toctoc close`.
+#[derive(clap::Args, Debug)]
+pub struct Close {
+    /// Which gateway, and how.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to close; without it, the profile's default.
+    #[arg(value_parser = service_name)]
+    pub service: Option<ServiceName>,
+    /// The address that was granted, if it was named.
+    #[arg(long, value_name = "IP")]
+    pub source: Option<IpAddr>,
+}
+
+/// `toctoc probe`.
+#[derive(clap::Args, Debug)]
+pub struct Probe {
+    /// Which gateway, and how.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `toctoc keygen`.
+#[derive(clap::Args, Debug)]
+pub struct Keygen {
+    /// Where the private key goes; the public one goes beside it with .pub. Without it: id_ed25519 in toctoc's own
+    /// configuration directory, where it is found by itself.
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// A comment on the public line.
+    #[arg(short = 'C', long, value_name = "TEXT", default_value = "toctoc")]
+    pub comment: String,
+    /// Do not ask for a passphrase: whoever gets the file can knock as you.
+    #[arg(long)]
+    pub no_passphrase: bool,
+}
+
+/// `toctoc import`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  toctoc import laptop.toml
+  ssh root@gate toctocd client add laptop --key \"'$(cat ~/.config/toctoc/id_ed25519.pub)'\" --services ssh | toctoc import -")]
+pub struct Import {
+    /// The profile's file, or - for standard input.
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub file: PathBuf,
+    /// What to call it here; without it, the gateway's first address.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Take the place of a profile of that name.
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// `toctoc knock`: the options of knockd's client.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  toctoc knock gate.example.org 7000:tcp 8000:udp 9000")]
+pub struct Knock {
+    /// The host to knock at.
+    pub host: String,
+    /// Ports in order, each PORT[:tcp|:udp]; tcp without a word, unless -u.
+    #[arg(required = true, value_name = "PORT[:PROTO]")]
+    pub ports: Vec<String>,
+    /// Every port without a word is UDP.
+    #[arg(short, long)]
+    pub udp: bool,
+    /// Wait so many milliseconds between hits.
+    #[arg(short, long, value_name = "MS", default_value_t = 0)]
+    pub delay: u64,
+    /// Force IPv4.
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+    /// Force IPv6.
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+    /// Say each hit.
+    #[arg(short, long)]
+    pub verbose: bool,
+}

@@ -1,0 +1,129 @@
+//! The command line of `toctocd`, the gateway.
+//! Words shared with the client's are left to `args`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use super::{ServiceArg, client_name, host, interface, moment, service_arg, service_name};
+use crate::config::defaults;
+use crate::core::types::ServiceName;
+
+/// Hides network services until somebody who may enter knocks.
+///
+/// Exit codes: 0 done; 1 it could not be done; 2 wrong usage, configuration or keys: nothing was changed.
+#[derive(Parser, Debug)]
+#[command(name = "toctocd", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Args {
+    /// The configuration file.
+    #[arg(short, long, global = true, value_name = "FILE", default_value = defaults::CONFIG)]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+A gateway in four steps:
+  toctocd init --address gate.example.org --service ssh=22/tcp
+  toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' --services ssh > laptop.toml
+  toctocd check
+  toctocd run";
+
+/// A command of `toctocd`.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Serve: guard the services, listen for knocks, grant. Stays in the foreground.
+    Run,
+    /// Make the keys, a configuration with comments, and an empty clients file. Never overwrites anything.
+    Init(Init),
+    /// Enrol, list and revoke clients.
+    #[command(subcommand)]
+    Client(Client),
+    /// Ask the running gateway how it is.
+    Status {
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what is open now, and for whom.
+    Grants {
+        /// As a JSON list.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the running gateway read its configuration again; a bad one changes nothing.
+    Reload,
+    /// Read configuration, keys and clients as `run` would, and change nothing.
+    Check {
+        /// Print the effective configuration: every key, defaults included.
+        #[arg(long)]
+        print: bool,
+    },
+}
+
+/// `toctocd init`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  toctocd init --address gate.example.org --service ssh=22/tcp --service web=443/tcp,443/udp")]
+pub struct Init {
+    /// Where the files go. With another directory than this, state and control socket lie below it too.
+    #[arg(long, value_name = "DIR", default_value = "/etc/toctoc")]
+    pub dir: PathBuf,
+    /// A host name or IP address by which clients reach this gateway; may be given several times.
+    #[arg(long = "address", value_name = "HOST", value_parser = host)]
+    pub addresses: Vec<String>,
+    /// An interface to listen on; may be given several times. Without it: all.
+    #[arg(long = "interface", value_name = "NAME", value_parser = interface)]
+    pub interfaces: Vec<String>,
+    /// The UDP port to knock at.
+    #[arg(long, value_name = "PORT", default_value_t = defaults::knock().port, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// A service to hide, as NAME=PORT/PROTO[,PORT/PROTO...]; may be given several times.
+    #[arg(long = "service", value_name = "SERVICE", value_parser = service_arg, default_value = "ssh=22/tcp")]
+    pub services: Vec<ServiceArg>,
+}
+
+/// `toctocd client`.
+#[derive(Subcommand, Debug)]
+pub enum Client {
+    /// Enrol a client and print its profile, which holds secrets: hand it over in private.
+    Add(ClientAdd),
+    /// Show who is enrolled.
+    List {
+        /// As a JSON list.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a client; its live grants end at once, its profile is worth nothing from then on.
+    Revoke {
+        /// The client's name.
+        name: String,
+    },
+}
+
+/// `toctocd client add`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' --services ssh > laptop.toml
+  toctocd client add laptop --key @/tmp/id_ed25519.pub --services ssh,web --expires 2027-01-31 > laptop.toml
+On the client: toctoc import laptop.toml")]
+pub struct ClientAdd {
+    /// A name for people: one word.
+    #[arg(value_parser = client_name)]
+    pub name: String,
+    /// Its SSH public key (ssh-ed25519), the whole line, or @FILE to read it from.
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    /// What it may open, separated by commas.
+    #[arg(long, value_name = "SERVICES", required = true, value_delimiter = ',', value_parser = service_name)]
+    pub services: Vec<ServiceName>,
+    /// When it ends by itself: a day (its begin in UTC) or a moment as 2027-01-31T12:00:00Z.
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    pub expires: Option<u64>,
+    /// The longest grant for this client, seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    pub max_seconds: Option<u32>,
+}

@@ -1,0 +1,77 @@
+//! A gateway's configuration, keys and clients off the disk, all of it checked before anybody acts on it.
+//! What the texts mean is left to `config` and `keys`.
+
+use std::path::Path;
+
+use crate::config::{Settings, knockd, native};
+use crate::core::service::Client;
+use crate::core::types::{Fault, ServiceName};
+use crate::edge::files::{self, Care};
+use crate::keys::authorized;
+use crate::keys::gateway::{GatewayFile, TestKeys};
+
+/// All that a gateway runs on.
+pub struct Loaded {
+    /// The configuration, classic doors included.
+    pub settings: Settings,
+    /// The gateway's keys.
+    pub keys: GatewayFile,
+    /// The enrolled clients; each service that they name is configured.
+    pub clients: Vec<Client>,
+}
+
+/// Reads everything that the configuration at `path` leads to.
+///
+/// # Errors
+/// The first thing that is wrong, with its place and remedy.
+pub fn everything(path: &Path) -> Result<Loaded, Fault> {
+    let settings = settings(path)?;
+    let keys = keys(&settings)?;
+    let clients = clients(&settings)?;
+    Ok(Loaded { settings, keys, clients })
+}
+
+/// Reads the configuration and, if it names one, the knockd.conf.
+///
+/// # Errors
+/// As [`everything`].
+pub fn settings(path: &Path) -> Result<Settings, Fault> {
+    let text = files::read(path, Care::Trusted).map_err(|fault| match path.exists() {
+        true => fault,
+        false => Fault::new(fault.what, "`toctocd init` writes one; -c names another"),
+    })?;
+    let mut settings = native::parse(&path.display().to_string(), &text)?;
+    if let Some(classic) = &settings.classic {
+        settings.doors = doors(classic)?;
+    }
+    Ok(settings)
+}
+
+/// Reads the gateway's keys.
+///
+/// # Errors
+/// As [`everything`].
+pub fn keys(settings: &Settings) -> Result<GatewayFile, Fault> {
+    let path = &settings.gateway.key_file;
+    let text = files::read(path, Care::Secret)?;
+    GatewayFile::parse(&path.display().to_string(), &text, TestKeys::Refused)
+}
+
+/// Reads the enrolled clients.
+///
+/// # Errors
+/// As [`everything`]; also a client who may open what is not configured.
+pub fn clients(settings: &Settings) -> Result<Vec<Client>, Fault> {
+    let path = &settings.gateway.clients_file;
+    let text = files::read(path, Care::Trusted)?;
+    let known: Vec<ServiceName> = settings.services.iter().map(|service| service.name).collect();
+    authorized::parse(&path.display().to_string(), &text, Some(&known))
+}
+
+/// Doors run commands with our privilege: their file is believed only if nobody else can write it.
+fn doors(path: &Path) -> Result<Vec<crate::config::Door>, Fault> {
+    let text = files::read_bytes(path, Care::Trusted)?;
+    let mut open = |file: &Path| files::read_bytes(file, Care::Trusted).map(|b| b.to_vec()).map_err(|fault| fault.what);
+    let conf = knockd::read(&text, false, &mut open, &mut |_| {}).map_err(|error| error.fault(path))?;
+    Ok(conf.doors)
+}

@@ -1,0 +1,183 @@
+//! `toctocd init`, `client add`, `client list`, `client revoke`, `check`: the file work of an admin.
+//! What a running gateway makes of it is left to `gatekeeper`; texts of keys to `keys`.
+
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::args::toctocd::Init;
+use super::load;
+use crate::config::{Form, Service, Settings, SourceRule, defaults, native, print};
+use crate::core::types::Fault;
+use crate::edge::{entropy, files};
+use crate::keys::authorized;
+use crate::keys::gateway::GatewayFile;
+
+mod clients;
+
+pub use clients::{add, list, revoke};
+
+/// What a command has to say, and how it ended.
+pub struct Said {
+    /// For standard output; may hold a profile.
+    pub out: Zeroizing<String>,
+    /// For standard error: hints, and trouble that came after the work was done.
+    pub err: String,
+    /// The exit code: 0, or 1 where the files are changed but the running gateway did not follow.
+    pub code: u8,
+}
+
+impl Said {
+    fn out(text: String) -> Self {
+        Self { out: Zeroizing::new(text), err: String::new(), code: 0 }
+    }
+
+    /// Prints both and answers the exit code.
+    pub fn print(&self) -> u8 {
+        use std::io::Write;
+        // A closed pipe (`| head`) is the reader's wish, not a fault.
+        let _ = std::io::stdout().write_all(self.out.as_bytes());
+        let _ = std::io::stderr().write_all(self.err.as_bytes());
+        self.code
+    }
+}
+
+/// Makes directory, keys, clients file and, last, the configuration.
+///
+/// # Errors
+/// A configuration stands there already, the arguments contradict each other, or the disk refuses. Nothing that
+/// exists is ever changed.
+pub fn init(args: &Init) -> Result<Said, Fault> {
+    let settings = settings_of(args)?;
+    let config = args.dir.join("toctocd.toml");
+    if config.symlink_metadata().is_ok() {
+        return Err(Fault::new(
+            format!("{}: exists already; nothing was changed", config.display()),
+            "edit it, or move it away first; `toctocd check` reads it",
+        ));
+    }
+    let text = print::print_commented(&settings);
+    native::parse(&config.display().to_string(), &text)?;
+    let mut said = String::new();
+    make(&mut said, &args.dir, |path| files::make_directory(path, 0o755))?;
+    make(&mut said, &settings.gateway.state_dir, |path| files::make_directory(path, 0o700))?;
+    make(&mut said, &settings.gateway.key_file, |path| {
+        let keys = GatewayFile::generate(entropy::fill)?;
+        create_or_keep(path, keys.print().as_bytes(), 0o600)
+    })?;
+    make(&mut said, &settings.gateway.clients_file, |path| create_or_keep(path, authorized::EMPTY.as_bytes(), 0o600))?;
+    files::create(&config, text.as_bytes(), 0o644)?;
+    said += &format!("made {}\n{}", config.display(), next_steps(&config, &settings));
+    Ok(Said::out(said))
+}
+
+/// Reads all that `run` would read.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(config: &Path, print_settings: bool) -> Result<Said, Fault> {
+    let loaded = load::everything(config)?;
+    let settings = &loaded.settings;
+    if print_settings {
+        return Ok(Said::out(print::print(settings)));
+    }
+    let counts =
+        [(settings.services.len(), "service"), (loaded.clients.len(), "client"), (settings.doors.len(), "door")];
+    let counts = counts.map(|(number, noun)| super::admin::count(number, noun)).join(", ");
+    let mut said = format!("{}: sound; {counts}\n", config.display());
+    for note in notes(settings, loaded.clients.len()) {
+        said += &format!("note: {note}\n");
+    }
+    Ok(Said::out(said))
+}
+
+fn notes(settings: &Settings, clients: usize) -> Vec<String> {
+    let mut notes = Vec::new();
+    if settings.gateway.addresses.is_empty() {
+        notes.push("[gateway] addresses is empty, so no profile can be made".to_owned());
+    }
+    if settings.services.is_empty() && settings.doors.is_empty() {
+        notes.push("neither a service nor a classic door: there is nothing to open".to_owned());
+    }
+    if !settings.services.is_empty() && clients == 0 {
+        notes.push("nobody is enrolled yet: `toctocd client add`".to_owned());
+    }
+    for service in settings.services.iter().filter(|s| s.source == SourceRule::Observed) {
+        notes.push(format!("service {} grants whatever address a knock came from: {OBSERVED}", service.name));
+    }
+    notes
+}
+
+const OBSERVED: &str = "whoever is on the path can choose it";
+
+/// Defaults, with what the command line says.
+fn settings_of(args: &Init) -> Result<Settings, Fault> {
+    let mut settings = defaults::settings();
+    let absolute = std::path::absolute(&args.dir).map_err(|e| Fault::new(format!("--dir: {e}"), "name another"))?;
+    if absolute.to_str().is_none() {
+        return Err(Fault::new("--dir is not UTF-8 text, which a configuration must be", "name another"));
+    }
+    let gateway = &mut settings.gateway;
+    gateway.key_file = absolute.join("gateway.key");
+    gateway.clients_file = absolute.join("clients");
+    // Elsewhere than in /etc it is a trial or somebody's own: then nothing lies outside that directory.
+    if absolute != Path::new("/etc/toctoc") {
+        gateway.state_dir = absolute.join("state");
+        gateway.control_socket = absolute.join("control");
+    }
+    gateway.addresses.clone_from(&args.addresses);
+    settings.knock.port = args.port;
+    if !args.interfaces.is_empty() {
+        settings.knock.interfaces.clone_from(&args.interfaces);
+    }
+    settings.services = args.services.iter().map(|service| service_of(service.name, service.ports.clone())).collect();
+    Ok(settings)
+}
+
+fn service_of(name: crate::core::types::ServiceName, ports: Vec<crate::core::types::Port>) -> Service {
+    Service {
+        name,
+        ports,
+        form: Form::Time,
+        seconds: defaults::SECONDS,
+        max_seconds: defaults::MAX_SECONDS,
+        max_grants: defaults::SERVICE_MAX_GRANTS,
+        source: SourceRule::Bound,
+        challenge: false,
+    }
+}
+
+/// Does one step and notes whether it made something or found it.
+fn make(said: &mut String, path: &Path, step: impl FnOnce(&Path) -> Result<bool, Fault>) -> Result<(), Fault> {
+    let verb = if step(path)? { "made" } else { "kept" };
+    *said += &format!("{verb} {}\n", path.display());
+    Ok(())
+}
+
+fn create_or_keep(path: &Path, content: &[u8], mode: u32) -> Result<bool, Fault> {
+    if path.symlink_metadata().is_ok() {
+        return Ok(false);
+    }
+    files::create(path, content, mode).map(|()| true)
+}
+
+fn next_steps(config: &Path, settings: &Settings) -> String {
+    let option = match config == Path::new(defaults::CONFIG) {
+        true => String::new(),
+        false => format!(" -c {}", config.display()),
+    };
+    let service = settings.services.first().map_or("ssh", |service| service.name.as_str());
+    let mut text = "\nnext:\n".to_owned();
+    if settings.gateway.addresses.is_empty() {
+        text += &format!("  write this gateway's public name or address into `addresses` in {}\n", config.display());
+    }
+    text += &format!(
+        "  toctocd{option} client add laptop --key 'ssh-ed25519 AAAA...' --services {service} > laptop.toml\n"
+    );
+    text += "  hand laptop.toml over in private; there: toctoc import laptop.toml\n";
+    text += &format!("  toctocd{option} check\n  toctocd{option} run\n");
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! Enrolling, listing and revoking clients: the clients file is rewritten whole, under a lock, and a running gateway told.
+//! The line of a client is left to `keys::authorized`, its profile to `keys::profile`.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::Said;
+use crate::app::args::toctocd::ClientAdd;
+use crate::app::{admin, load};
+use crate::config::Settings;
+use crate::core::complaint::nearest;
+use crate::core::service::Client;
+use crate::core::types::{ClientId, Fault, ServiceName};
+use crate::core::wire::ClientSide;
+use crate::edge::entropy;
+use crate::edge::files::{self, Care};
+use crate::keys::authorized;
+use crate::keys::profile::Profile;
+use crate::keys::public::{PublicKey, show_fingerprint};
+
+/// Enrols a client: its line in the file, its profile on standard output.
+///
+/// # Errors
+/// Nothing was changed: a bad key, an unknown service, a name or key that is taken, no address for the profile.
+pub fn add(config: &Path, args: &ClientAdd) -> Result<Said, Fault> {
+    let settings = load::settings(config)?;
+    let keys = load::keys(&settings)?;
+    check_services(&settings, &args.services)?;
+    if settings.gateway.addresses.is_empty() {
+        return Err(Fault::new(
+            format!("{}: [gateway] addresses is empty, so a profile could not say where to knock", config.display()),
+            "write for example addresses = [\"gate.example.org\"] there",
+        ));
+    }
+    let key = public_key(&args.key)?;
+    let client = Client {
+        id: ClientId(entropy::bytes()?),
+        name: args.name.clone(),
+        key: key.bytes(),
+        fingerprint: key.fingerprint(),
+        services: args.services.clone(),
+        expires: args.expires,
+        max_seconds: args.max_seconds,
+    };
+    rewrite(&settings, |label, text| authorized::add(label, text, &client).map(|text| (text, ())))?;
+    let profile = Profile {
+        name: client.name,
+        client: client.id,
+        key,
+        addresses: settings.gateway.addresses.clone(),
+        port: settings.knock.port,
+        side: ClientSide { gateway_public: keys.public(), keys: keys.master.client_keys(client.id), realm: keys.realm },
+        default_service: args.services.first().copied(),
+        services: client.services,
+        identity: None,
+    };
+    let mut said = follow_up(&settings, &format!("`{}` is enrolled", profile.name));
+    said.err += "the profile holds secrets: hand it over in private; there: toctoc import FILE\n";
+    said.out = profile.print();
+    Ok(said)
+}
+
+/// Shows who is enrolled.
+///
+/// # Errors
+/// Configuration or clients file cannot be read.
+pub fn list(config: &Path, json: bool) -> Result<Said, Fault> {
+    let clients = load::clients(&load::settings(config)?)?;
+    Ok(Said::out(if json { as_json(&clients) } else { as_table(&clients) }))
+}
+
+/// Removes a client.
+///
+/// # Errors
+/// Nothing was changed: nobody has that name.
+pub fn revoke(config: &Path, name: &str) -> Result<Said, Fault> {
+    let settings = load::settings(config)?;
+    let client = rewrite(&settings, |label, text| authorized::revoke(label, text, name))?;
+    Ok(follow_up(&settings, &format!("`{}` is revoked", client.name)))
+}
+
+/// Changes the clients file under a lock, so that two admins at once do not undo each other.
+fn rewrite<T>(settings: &Settings, change: impl FnOnce(&str, &str) -> Result<(String, T), Fault>) -> Result<T, Fault> {
+    let path = &settings.gateway.clients_file;
+    let _lock = files::lock_directory(path)?;
+    let text = files::read(path, Care::Trusted)?;
+    let (text, answer) = change(&path.display().to_string(), &text)?;
+    files::replace(path, text.as_bytes(), 0o600).map(|()| answer)
+}
+
+/// Tells a running gateway; the files are changed already, so its refusal is trouble but no undoing.
+fn follow_up(settings: &Settings, done: &str) -> Said {
+    let (err, code) = match admin::tell_reload(settings) {
+        Ok(true) => (format!("{done}; the running gateway knows\n"), 0),
+        Ok(false) => (format!("{done}; no gateway is running here\n"), 0),
+        Err(fault) => (format!("{done} in the file, but the running gateway has not followed: {fault}\n"), 1),
+    };
+    Said { out: Zeroizing::default(), err, code }
+}
+
+fn check_services(settings: &Settings, wanted: &[ServiceName]) -> Result<(), Fault> {
+    let known = || settings.services.iter().map(|service| service.name);
+    let Some(stranger) = wanted.iter().find(|name| !known().any(|service| service == **name)) else {
+        return Ok(());
+    };
+    let known: Vec<String> = known().map(|name| name.to_string()).collect();
+    let remedy = match nearest(stranger.as_str(), known.iter().map(String::as_str)) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("configured are: {}", known.join(", ")),
+    };
+    Err(Fault::new(format!("this gateway has no service `{stranger}`"), remedy))
+}
+
+/// The key from the command line, or from the file that it names with `@`.
+fn public_key(text: &str) -> Result<PublicKey, Fault> {
+    let Some(path) = text.strip_prefix('@') else {
+        return PublicKey::from_line(text)
+            .map(|(key, _)| key)
+            .map_err(|f| Fault::new(format!("--key: {}", f.what), f.remedy));
+    };
+    let line = files::read(Path::new(path), Care::Trusted)?;
+    let line = line.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or("");
+    PublicKey::from_line(line).map(|(key, _)| key).map_err(|f| Fault::new(format!("{path}: {}", f.what), f.remedy))
+}
+
+fn as_json(clients: &[Client]) -> String {
+    let clients: Vec<serde_json::Value> = clients
+        .iter()
+        .map(|client| {
+            serde_json::json!({
+                "name": client.name,
+                "id": client.id.to_string(),
+                "services": client.services.iter().map(ServiceName::as_str).collect::<Vec<_>>(),
+                "key": show_fingerprint(&client.fingerprint),
+                "expires": client.expires.and_then(moment),
+                "max_seconds": client.max_seconds,
+            })
+        })
+        .collect();
+    format!("{:#}\n", serde_json::Value::from(clients))
+}
+
+fn as_table(clients: &[Client]) -> String {
+    if clients.is_empty() {
+        return "nobody is enrolled\n".to_owned();
+    }
+    let rows: Vec<[String; 4]> = clients
+        .iter()
+        .map(|client| {
+            let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
+            let expires = client.expires.and_then(moment).unwrap_or_else(|| "never".to_owned());
+            [client.name.clone(), services.join(","), expires, show_fingerprint(&client.fingerprint)]
+        })
+        .collect();
+    let titles = ["NAME", "SERVICES", "EXPIRES", "KEY"].map(str::to_owned);
+    let width = |column: usize| {
+        let cells = rows.iter().chain([&titles]).filter_map(|row| row.get(column));
+        cells.map(String::len).max().unwrap_or(0)
+    };
+    let (name, services, expires) = (width(0), width(1), width(2));
+    let mut text = String::new();
+    for [a, b, c, d] in std::iter::once(&titles).chain(&rows) {
+        text += &format!("{a:name$}  {b:services$}  {c:expires$}  {d}\n");
+    }
+    text
+}
+
+fn moment(seconds: u64) -> Option<String> {
+    Timestamp::from_second(i64::try_from(seconds).ok()?).ok().map(|moment| moment.to_string())
+}

@@ -1,0 +1,144 @@
+//! What init writes works at once, is never overwritten, and clients come and go.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use clap::Parser;
+
+use super::*;
+use crate::app::args::toctocd::{Args, Client, ClientAdd, Command};
+use crate::keys::profile::Profile;
+use crate::keys::public::tests::LINE;
+
+fn parse(words: &[&str]) -> Command {
+    Args::try_parse_from([&["toctocd"], words].concat()).unwrap().command
+}
+
+fn init_in(dir: &Path) -> Result<Said, Fault> {
+    let dir = dir.to_str().unwrap();
+    match parse(&[
+        "init",
+        "--dir",
+        dir,
+        "--address",
+        "gate.example.org",
+        "--service",
+        "ssh=22/tcp",
+        "--service",
+        "web=443/tcp",
+    ]) {
+        Command::Init(init_args) => init(&init_args),
+        _ => unreachable!("parsed as init"),
+    }
+}
+
+fn add_args(name: &str, key: &str, services: &str) -> ClientAdd {
+    match parse(&["client", "add", name, "--key", key, "--services", services, "--expires", "2027-01-01"]) {
+        Command::Client(Client::Add(args)) => args,
+        _ => unreachable!("parsed as client add"),
+    }
+}
+
+fn what(result: Result<Said, Fault>) -> String {
+    result.err().expect("refused").what
+}
+
+#[test]
+fn what_init_writes_is_sound_private_and_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("new").join("toctoc");
+    let said = init_in(&dir).unwrap();
+    assert!(said.out.contains("client add laptop"), "{}", said.out.as_str());
+    let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(
+        [mode("gateway.key"), mode("clients"), mode("state"), mode("toctocd.toml")],
+        [0o600, 0o600, 0o700, 0o644]
+    );
+    let config = dir.join("toctocd.toml");
+    let checked = check(&config, false).unwrap();
+    assert!(checked.out.contains("sound; 2 services, 0 clients, 0 doors"), "{}", checked.out.as_str());
+    assert!(checked.out.contains("nobody is enrolled yet"));
+    let printed = check(&config, true).unwrap();
+    assert_eq!(native::parse("p", &printed.out).unwrap(), load::settings(&config).unwrap());
+
+    let before: Vec<Vec<u8>> =
+        ["gateway.key", "clients", "toctocd.toml"].map(|n| fs::read(dir.join(n)).unwrap()).into();
+    assert!(what(init_in(&dir)).contains("exists already; nothing was changed"));
+    fs::remove_file(&config).unwrap();
+    let said = init_in(&dir).unwrap();
+    assert!(said.out.contains(&format!("kept {}", dir.join("gateway.key").display())), "{}", said.out.as_str());
+    let after: Vec<Vec<u8>> = ["gateway.key", "clients", "toctocd.toml"].map(|n| fs::read(dir.join(n)).unwrap()).into();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn two_services_cannot_be_given_one_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("d");
+    let words = ["init", "--dir", dir.to_str().unwrap(), "--service", "a=22/tcp", "--service", "b=22/tcp"];
+    let Command::Init(args) = parse(&words) else { unreachable!("parsed as init") };
+    assert!(what(init(&args)).contains("22/tcp is already taken by service `a`"));
+    assert!(!dir.exists(), "nothing was made");
+}
+
+#[test]
+fn a_client_comes_with_a_profile_that_fits_and_goes_without_a_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    init_in(dir).unwrap();
+    let config = dir.join("toctocd.toml");
+    let empty = fs::read(dir.join("clients")).unwrap();
+    let said = add(&config, &add_args("laptop", LINE, "ssh,web")).unwrap();
+    assert!(said.err.contains("no gateway is running here"), "{}", said.err);
+    let profile = Profile::parse("p", &said.out).unwrap();
+    let loaded = load::everything(&config).unwrap();
+    let client = loaded.clients.first().unwrap();
+    assert_eq!((profile.client, profile.key.fingerprint()), (client.id, client.fingerprint));
+    assert_eq!(profile.side.gateway_public, loaded.keys.public());
+    assert!(profile.side.keys.psk.ct_eq(&loaded.keys.master.client_keys(client.id).psk));
+    assert_eq!(profile.side.realm.prologue(), loaded.keys.realm.prologue());
+    assert_eq!(profile.default_service.map(|s| s.to_string()), Some("ssh".to_owned()));
+    assert_eq!(client.expires, Some(1_798_761_600));
+
+    let table = list(&config, false).unwrap();
+    assert!(table.out.contains("laptop  ssh,web   2027-01-01T00:00:00Z  SHA256:"), "{}", table.out.as_str());
+    let json: serde_json::Value = serde_json::from_str(&list(&config, true).unwrap().out).unwrap();
+    assert_eq!(json[0]["services"], serde_json::json!(["ssh", "web"]));
+
+    assert!(what(add(&config, &add_args("laptop", LINE, "ssh"))).contains("has this name already"));
+    assert!(what(add(&config, &add_args("other", LINE, "ssh"))).contains("has this key already"));
+    assert!(what(revoke(&config, "latpop")).contains("no client is called"));
+    revoke(&config, "laptop").unwrap();
+    assert_eq!(fs::read(dir.join("clients")).unwrap(), empty);
+    assert_eq!(list(&config, false).unwrap().out.as_str(), "nobody is enrolled\n");
+}
+
+#[test]
+fn an_enrolment_that_cannot_work_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    init_in(dir).unwrap();
+    let config = dir.join("toctocd.toml");
+    let before = fs::read(dir.join("clients")).unwrap();
+    let shs = add(&config, &add_args("a", LINE, "shs")).err().unwrap();
+    assert_eq!(shs.to_string(), "this gateway has no service `shs`\n  did you mean `ssh`?");
+    assert!(what(add(&config, &add_args("a", "ssh-rsa AAAA", "ssh"))).contains("--key: a key of type ssh-rsa"));
+    assert!(what(add(&config, &add_args("a", "@/nonexistent", "ssh"))).contains("/nonexistent: no such file"));
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("[\"gate.example.org\"]", "[]")).unwrap();
+    assert!(what(add(&config, &add_args("a", LINE, "ssh"))).contains("addresses is empty"));
+    fs::set_permissions(dir.join("gateway.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let open = add(&config, &add_args("a", LINE, "ssh")).err().unwrap();
+    assert!(open.remedy.starts_with("chmod 600 "), "{open}");
+    assert_eq!(fs::read(dir.join("clients")).unwrap(), before);
+}
+
+#[test]
+fn a_key_is_read_from_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    init_in(folder.path()).unwrap();
+    let public = folder.path().join("id.pub");
+    fs::write(&public, format!("# comment\n{LINE}\n")).unwrap();
+    let key = format!("@{}", public.display());
+    assert!(add(&folder.path().join("toctocd.toml"), &add_args("a", &key, "ssh")).is_ok());
+}
