@@ -1,0 +1,138 @@
+//! One field after the other, into a wiped buffer and out of untrusted bytes.
+//! Which fields a message has is left to `layout`.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+
+use zeroize::Zeroizing;
+
+use super::{LONGEST, Parcel};
+use crate::core::bytes::Reader;
+use crate::core::door::{STEPS, Step};
+use crate::core::keyring::Secret;
+use crate::core::types::{Port, Proto, Source};
+
+/// Writes fields into a buffer that is wiped and never moves.
+pub(super) struct Fields(Zeroizing<Vec<u8>>);
+
+impl Fields {
+    pub(super) fn of(kind: u8) -> Self {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST));
+        bytes.push(kind);
+        Self(bytes)
+    }
+
+    pub(super) fn put(mut self, bytes: &[u8]) -> Self {
+        debug_assert!(self.0.len() + bytes.len() <= LONGEST);
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    pub(super) fn u8(self, value: u8) -> Self {
+        self.put(&[value])
+    }
+
+    pub(super) fn bool(self, value: bool) -> Self {
+        self.u8(value.into())
+    }
+
+    pub(super) fn u16(self, value: u16) -> Self {
+        self.put(&value.to_be_bytes())
+    }
+
+    pub(super) fn u32(self, value: u32) -> Self {
+        self.put(&value.to_be_bytes())
+    }
+
+    pub(super) fn u64(self, value: u64) -> Self {
+        self.put(&value.to_be_bytes())
+    }
+
+    /// Family and 16 bytes: a mapped address stays what it is.
+    pub(super) fn ip(self, ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(v4) => self.u8(4).put(&v4.to_ipv6_mapped().octets()),
+            IpAddr::V6(v6) => self.u8(6).put(&v6.octets()),
+        }
+    }
+
+    pub(super) fn source(self, source: Source) -> Self {
+        self.put(&source.to_bytes())
+    }
+
+    pub(super) fn optional<const N: usize>(self, value: Option<&[u8; N]>) -> Self {
+        self.bool(value.is_some()).put(value.unwrap_or(&[0; N]))
+    }
+
+    pub(super) fn step(self, step: Step) -> Self {
+        match step {
+            Step::Port(port) => self.u8(port.proto.number()).u16(port.number),
+            Step::Echo { size } => self.u8(ECHO).u16(size),
+        }
+    }
+
+    /// Always [`STEPS`] places.
+    pub(super) fn steps(self, steps: &[Step]) -> Self {
+        let steps = steps.get(..STEPS).unwrap_or(steps);
+        let count = u8::try_from(steps.len()).unwrap_or(0);
+        let filled = steps.iter().fold(self.u8(count), |fields, step| fields.step(*step));
+        filled.put(&[0; 3 * STEPS][3 * steps.len()..])
+    }
+
+    pub(super) fn parcel(self, descriptor: Option<OwnedFd>) -> Parcel {
+        Parcel { bytes: self.0, descriptor }
+    }
+}
+
+/// How an ICMP echo step is told from the protocols, whose number it has in IPv4.
+const ECHO: u8 = 1;
+
+pub(super) fn flag(reader: &mut Reader<'_>) -> Option<bool> {
+    match reader.u8()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+pub(super) fn ip(reader: &mut Reader<'_>) -> Option<IpAddr> {
+    let family = reader.u8()?;
+    let address = Ipv6Addr::from(reader.array::<16>()?);
+    match family {
+        4 => address.to_ipv4_mapped().map(IpAddr::V4),
+        6 => Some(IpAddr::V6(address)),
+        _ => None,
+    }
+}
+
+pub(super) fn source(reader: &mut Reader<'_>) -> Option<Source> {
+    reader.array().map(Source::from_bytes)
+}
+
+pub(super) fn secret(reader: &mut Reader<'_>) -> Option<Secret<32>> {
+    let bytes = reader.take(32)?;
+    Secret::filled(|place| bytes.try_into().map(|bytes| *place = bytes)).ok()
+}
+
+pub(super) fn optional<'a>(reader: &mut Reader<'a>, length: usize) -> Option<Option<&'a [u8]>> {
+    let present = flag(reader)?;
+    let bytes = reader.take(length)?;
+    (present || bytes.iter().all(|b| *b == 0)).then_some(present.then_some(bytes))
+}
+
+pub(super) fn step(reader: &mut Reader<'_>) -> Option<Step> {
+    let kind = reader.u8()?;
+    let number = reader.u16()?;
+    if kind == ECHO {
+        return Some(Step::Echo { size: number });
+    }
+    Proto::from_number(kind).map(|proto| Step::Port(Port { proto, number }))
+}
+
+pub(super) fn steps(reader: &mut Reader<'_>) -> Option<Vec<Step>> {
+    let count = usize::from(reader.u8()?);
+    let padding = STEPS.checked_sub(count)?;
+    let steps = (0..count).map(|_| step(reader)).collect::<Option<_>>()?;
+    reader.zeros(3 * padding)?;
+    Some(steps)
+}

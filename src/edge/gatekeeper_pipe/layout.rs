@@ -1,0 +1,222 @@
+//! The bytes of each message: one byte says which it is, fixed fields follow, big-endian.
+//! What does not fill its layout exactly is no message; what a message means is left to `messages`.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+
+use super::fields::{Fields, flag, ip, optional, secret, source, step, steps};
+use super::{Message, Parcel, ToGatekeeper, ToListener};
+use crate::core::bytes::Reader;
+use crate::core::door::TcpFlags;
+use crate::core::keyring::{ClientKeys, Secret};
+use crate::core::knock::RECEIPT_BODY;
+use crate::core::sequence::{DoorSpec, Target};
+use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Reject};
+use crate::edge::capture::{Deaf, Interface};
+
+impl Message for ToListener {
+    const DESCRIPTORS: bool = true;
+
+    fn encode(self) -> Parcel {
+        match self {
+            Self::Gateway { realm, gateway, mask, current, other, port, burst, per_second } => Fields::of(1)
+                .put(&realm.0)
+                .put(&gateway.0)
+                .put(mask.expose())
+                .put(current.expose())
+                .optional(other.as_ref().map(Secret::expose))
+                .u16(port)
+                .u32(burst)
+                .u32(per_second)
+                .parcel(None),
+            Self::Client { row, keys, fingerprint } => Fields::of(2)
+                .u32(row)
+                .put(keys.psk.expose())
+                .put(keys.tag.expose())
+                .put(keys.mac.expose())
+                .put(&fingerprint.0)
+                .parcel(None),
+            Self::Doors { only_ipv4, debug } => Fields::of(3).bool(only_ipv4).bool(debug).parcel(None),
+            Self::Door { index, spec } => encode_door(index, &spec).parcel(None),
+            Self::Sequence { door, steps } => Fields::of(5).u16(door).steps(&steps).parcel(None),
+            Self::Address { address, knock, door } => Fields::of(6).ip(address).bool(knock).bool(door).parcel(None),
+            Self::AddressesDone => Fields::of(7).parcel(None),
+            Self::Capture(Deaf { socket, interface }) => {
+                Fields::of(8).u32(interface.index).bool(interface.loopback).parcel(Some(socket))
+            }
+            Self::Raw4(socket) => Fields::of(9).parcel(Some(socket)),
+            Self::Raw6(socket) => Fields::of(10).parcel(Some(socket)),
+            Self::Go { user } => {
+                let (uid, gid) = user.unwrap_or_default();
+                Fields::of(11).bool(user.is_some()).u32(uid).u32(gid).parcel(None)
+            }
+            Self::Verdict { ticket, spent, receipt } => {
+                Fields::of(12).u64(ticket).bool(spent).optional(receipt.as_ref()).parcel(None)
+            }
+            Self::AskCounters => Fields::of(13).parcel(None),
+            Self::Stop => Fields::of(14).parcel(None),
+        }
+    }
+
+    fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let r = &mut reader;
+        let kind = r.u8()?;
+        if descriptor.is_some() != matches!(kind, 8..=10) {
+            return None;
+        }
+        let message = match kind {
+            1 => Self::Gateway {
+                realm: RealmId(r.array()?),
+                gateway: GatewayId(r.array()?),
+                mask: secret(r)?,
+                current: secret(r)?,
+                other: match optional(r, 32)? {
+                    Some(bytes) => Some(secret(&mut Reader::new(bytes))?),
+                    None => None,
+                },
+                port: r.u16()?,
+                burst: r.u32()?,
+                per_second: r.u32()?,
+            },
+            2 => Self::Client {
+                row: r.u32()?,
+                keys: ClientKeys { psk: secret(r)?, tag: secret(r)?, mac: secret(r)? },
+                fingerprint: Fingerprint(r.array()?),
+            },
+            3 => Self::Doors { only_ipv4: flag(r)?, debug: flag(r)? },
+            4 => Self::Door { index: r.u16()?, spec: decode_door(r)? },
+            5 => Self::Sequence { door: r.u16()?, steps: steps(r)? },
+            6 => Self::Address { address: ip(r)?, knock: flag(r)?, door: flag(r)? },
+            7 => Self::AddressesDone,
+            8 => Self::Capture(Deaf {
+                interface: Interface { index: r.u32()?, loopback: flag(r)? },
+                socket: descriptor?,
+            }),
+            9 => Self::Raw4(descriptor?),
+            10 => Self::Raw6(descriptor?),
+            11 => {
+                let user = match flag(r)? {
+                    true => Some((r.u32()?, r.u32()?)),
+                    false => r.zeros(8).map(|()| None)?,
+                };
+                Self::Go { user }
+            }
+            12 => Self::Verdict {
+                ticket: r.u64()?,
+                spent: flag(r)?,
+                receipt: match optional(r, RECEIPT_BODY)? {
+                    Some(bytes) => Some(bytes.try_into().ok()?),
+                    None => None,
+                },
+            },
+            13 => Self::AskCounters,
+            14 => Self::Stop,
+            _ => return None,
+        };
+        reader.finish().map(|()| message)
+    }
+}
+
+/// Stands where a target has no address.
+const NOWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+fn encode_door(index: u16, spec: &DoorSpec) -> Fields {
+    let (kind, only) = match spec.target {
+        Target::Own => (0, None),
+        Target::Only(ip) => (1, Some(ip)),
+        Target::Never => (2, None),
+    };
+    Fields::of(4)
+        .u16(index)
+        .steps(&spec.sequence)
+        .u64(spec.seq_timeout.cast_unsigned())
+        .u8(spec.flags.set)
+        .u8(spec.flags.unset)
+        .u8(kind)
+        .ip(only.unwrap_or(NOWHERE))
+        .bool(spec.one_time)
+        .bool(spec.tolerate_duplicates)
+        .u32(spec.pause_after)
+}
+
+fn decode_door(r: &mut Reader<'_>) -> Option<DoorSpec> {
+    let sequence = steps(r)?;
+    let seq_timeout = r.u64()?.cast_signed();
+    let flags = TcpFlags { set: r.u8()?, unset: r.u8()? };
+    let kind = r.u8()?;
+    let only = ip(r)?;
+    let target = match (kind, only == NOWHERE) {
+        (0, true) => Target::Own,
+        (1, _) => Target::Only(only),
+        (2, true) => Target::Never,
+        _ => return None,
+    };
+    let [one_time, tolerate_duplicates] = [flag(r)?, flag(r)?];
+    Some(DoorSpec { sequence, seq_timeout, flags, target, one_time, tolerate_duplicates, pause_after: r.u32()? })
+}
+
+impl Message for ToGatekeeper {
+    const DESCRIPTORS: bool = false;
+
+    fn encode(self) -> Parcel {
+        let fields = match self {
+            Self::Ready { degraded } => Fields::of(1).u32(degraded),
+            Self::Failed { step, errno } => Fields::of(2).u8(step).u32(errno.cast_unsigned()),
+            Self::Knock { ticket, row, h, body, source, source_port } => {
+                Fields::of(3).u64(ticket).u32(row).put(&h).put(&body).source(source).u16(source_port)
+            }
+            Self::Completed { door, source } => Fields::of(4).u16(door).ip(source),
+            Self::Stage { door, source, stage } => Fields::of(5).u16(door).ip(source).u8(stage),
+            Self::TimedOut { door, source, stage } => Fields::of(6).u16(door).ip(source).u8(stage),
+            Self::Seen { source, source_port, destination, step } => {
+                Fields::of(7).ip(source).u16(source_port).ip(destination).step(step)
+            }
+            Self::Removed { source, success } => Fields::of(8).ip(source).bool(success),
+            Self::Ignored { flag, wanted } => Fields::of(9).u8(flag).bool(wanted),
+            Self::Alarm { row, first, again } => Fields::of(10).u32(row).source(first).source(again),
+            Self::Counters { counters, packets, lost } => {
+                counters.0.iter().fold(Fields::of(11), |fields, count| fields.u64(*count)).u64(packets).u64(lost)
+            }
+            Self::Down { capture } => Fields::of(12).u8(capture),
+        };
+        fields.parcel(None)
+    }
+
+    fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self> {
+        if descriptor.is_some() {
+            return None;
+        }
+        let mut reader = Reader::new(bytes);
+        let r = &mut reader;
+        let message = match r.u8()? {
+            1 => Self::Ready { degraded: r.u32()? },
+            2 => Self::Failed { step: r.u8()?, errno: r.u32()?.cast_signed() },
+            3 => Self::Knock {
+                ticket: r.u64()?,
+                row: r.u32()?,
+                h: r.array()?,
+                body: r.array()?,
+                source: source(r)?,
+                source_port: r.u16()?,
+            },
+            4 => Self::Completed { door: r.u16()?, source: ip(r)? },
+            5 => Self::Stage { door: r.u16()?, source: ip(r)?, stage: r.u8()? },
+            6 => Self::TimedOut { door: r.u16()?, source: ip(r)?, stage: r.u8()? },
+            7 => Self::Seen { source: ip(r)?, source_port: r.u16()?, destination: ip(r)?, step: step(r)? },
+            8 => Self::Removed { source: ip(r)?, success: flag(r)? },
+            9 => Self::Ignored { flag: r.u8()?, wanted: flag(r)? },
+            10 => Self::Alarm { row: r.u32()?, first: source(r)?, again: source(r)? },
+            11 => {
+                let mut counters = [0; Reject::ALL.len()];
+                for count in &mut counters {
+                    *count = r.u64()?;
+                }
+                Self::Counters { counters: Counters(counters), packets: r.u64()?, lost: r.u64()? }
+            }
+            12 => Self::Down { capture: r.u8()? },
+            _ => return None,
+        };
+        reader.finish().map(|()| message)
+    }
+}

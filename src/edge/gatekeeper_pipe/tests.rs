@@ -1,0 +1,271 @@
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::door::{STEPS, Step, TcpFlags};
+use crate::core::keyring::{ClientKeys, Secret};
+use crate::core::knock::{BODY, RECEIPT_BODY};
+use crate::core::sequence::{DoorSpec, Target};
+use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
+use crate::edge::capture::{Deaf, Interface};
+
+fn socket() -> OwnedFd {
+    pair().unwrap().1
+}
+
+fn secret(byte: u8) -> Secret<32> {
+    Secret::new([byte; 32])
+}
+
+fn keys() -> ClientKeys {
+    ClientKeys { psk: secret(1), tag: secret(2), mac: secret(3) }
+}
+
+fn spec(steps: usize) -> DoorSpec {
+    DoorSpec {
+        sequence: (0..steps).map(|i| if i % 3 == 2 { Step::Echo { size: 64 } } else { Step::tcp(7000) }).collect(),
+        seq_timeout: -5,
+        flags: TcpFlags { set: 2, unset: 16 },
+        target: Target::Only("192.0.2.9".parse().unwrap()),
+        one_time: true,
+        tolerate_duplicates: false,
+        pause_after: 77,
+    }
+}
+
+fn gateway(other: Option<Secret<32>>) -> ToListener {
+    ToListener::Gateway {
+        realm: RealmId([1; 16]),
+        gateway: GatewayId([2; 16]),
+        mask: secret(3),
+        current: secret(4),
+        other,
+        port: 62201,
+        burst: 64,
+        per_second: 4,
+    }
+}
+
+/// Every message that goes down, each in its longest form.
+fn down() -> Vec<ToListener> {
+    let address: IpAddr = "2001:db8::1".parse().unwrap();
+    vec![
+        gateway(Some(secret(5))),
+        gateway(None),
+        ToListener::Client { row: 70_000, keys: keys(), fingerprint: Fingerprint([9; 32]) },
+        ToListener::Doors { only_ipv4: true, debug: false },
+        ToListener::Door { index: 300, spec: spec(STEPS) },
+        ToListener::Door { index: 301, spec: DoorSpec { target: Target::Never, ..spec(1) } },
+        ToListener::Door { index: 302, spec: DoorSpec { target: Target::Own, ..spec(0) } },
+        ToListener::Sequence { door: 3, steps: spec(4).sequence },
+        ToListener::Address { address, knock: true, door: false },
+        ToListener::AddressesDone,
+        ToListener::Capture(Deaf { socket: socket(), interface: Interface { index: 7, loopback: true } }),
+        ToListener::Raw4(socket()),
+        ToListener::Raw6(socket()),
+        ToListener::Go { user: Some((65534, 65533)) },
+        ToListener::Go { user: None },
+        ToListener::Verdict { ticket: u64::MAX, spent: true, receipt: Some([6; RECEIPT_BODY]) },
+        ToListener::Verdict { ticket: 1, spent: false, receipt: None },
+        ToListener::AskCounters,
+        ToListener::Stop,
+    ]
+}
+
+/// Every message that goes up.
+fn up() -> Vec<ToGatekeeper> {
+    let ip: IpAddr = "192.0.2.7".parse().unwrap();
+    let source = Source::new(ip);
+    let mapped: IpAddr = "::ffff:192.0.2.7".parse().unwrap();
+    vec![
+        ToGatekeeper::Ready { degraded: 5 },
+        ToGatekeeper::Failed { step: 3, errno: -1 },
+        ToGatekeeper::Knock { ticket: 9, row: 1, h: [7; 32], body: [8; BODY], source, source_port: 4000 },
+        ToGatekeeper::Completed { door: 1, source: ip },
+        ToGatekeeper::Stage { door: 1, source: mapped, stage: 3 },
+        ToGatekeeper::TimedOut { door: 1, source: ip, stage: 2 },
+        ToGatekeeper::Seen { source: ip, source_port: 1, destination: mapped, step: Step::Echo { size: 9 } },
+        ToGatekeeper::Removed { source: ip, success: true },
+        ToGatekeeper::Ignored { flag: 1, wanted: true },
+        ToGatekeeper::Alarm { row: 1, first: source, again: Source::new("2001:db8::9".parse().unwrap()) },
+        ToGatekeeper::Counters { counters: Counters([3; 20]), packets: 4, lost: 5 },
+        ToGatekeeper::Down { capture: 2 },
+    ]
+}
+
+/// What a message decodes to, encoded once more.
+fn again(message: ToListener) -> Option<(Vec<u8>, Vec<u8>)> {
+    let Parcel { bytes, descriptor } = message.encode();
+    let decoded = ToListener::decode(&bytes, descriptor)?;
+    Some((bytes.to_vec(), decoded.encode().bytes.to_vec()))
+}
+
+#[test]
+fn every_message_comes_out_as_it_went_in() {
+    for message in down() {
+        let (sent, received) = again(message).expect("a message of ours");
+        assert_eq!(sent, received);
+        assert!(sent.len() <= LONGEST);
+    }
+    for (message, copy) in up().into_iter().zip(up()) {
+        let bytes = message.encode().bytes;
+        assert_eq!(ToGatekeeper::decode(&bytes, None), Some(copy));
+    }
+}
+
+#[test]
+fn one_byte_more_or_less_is_no_message() {
+    for message in down() {
+        let Parcel { mut bytes, descriptor } = message.encode();
+        let copy = |fd: &Option<OwnedFd>| fd.as_ref().map(|fd| fd.try_clone().unwrap());
+        assert!(ToListener::decode(&bytes[..bytes.len() - 1], copy(&descriptor)).is_none());
+        bytes.push(0);
+        assert!(ToListener::decode(&bytes, descriptor).is_none());
+    }
+    for message in up() {
+        let mut bytes = message.encode().bytes;
+        assert!(ToGatekeeper::decode(&bytes[..bytes.len() - 1], None).is_none());
+        bytes.push(0);
+        assert!(ToGatekeeper::decode(&bytes, None).is_none());
+    }
+}
+
+#[test]
+fn a_descriptor_comes_where_it_belongs_and_nowhere_else() {
+    for message in down() {
+        let Parcel { bytes, descriptor } = message.encode();
+        let swapped = if descriptor.is_some() { None } else { Some(socket()) };
+        assert!(ToListener::decode(&bytes, swapped).is_none());
+    }
+    for message in up() {
+        assert!(ToGatekeeper::decode(&message.encode().bytes, Some(socket())).is_none());
+    }
+}
+
+fn ends() -> (GatekeeperEnd, ListenerEnd) {
+    let (gatekeeper, listener) = pair().unwrap();
+    (gatekeeper, Pipe::new(listener))
+}
+
+#[test]
+fn messages_and_descriptors_travel_both_ways() {
+    let (mut gatekeeper, mut listener) = ends();
+    assert!(listener.receive().unwrap().is_none());
+    gatekeeper.send(ToListener::Raw4(socket())).unwrap();
+    gatekeeper.send(ToListener::Stop).unwrap();
+    assert!(matches!(listener.receive(), Ok(Some(ToListener::Raw4(_)))));
+    assert!(matches!(listener.receive(), Ok(Some(ToListener::Stop))));
+    for message in up() {
+        listener.send(message).unwrap();
+    }
+    for message in up() {
+        assert_eq!(gatekeeper.receive().unwrap(), Some(message));
+    }
+    assert!(gatekeeper.receive().unwrap().is_none());
+    drop(listener);
+    assert_eq!(gatekeeper.receive(), Err(Broken::Closed));
+}
+
+#[test]
+fn a_listener_that_does_not_read_never_blocks_the_gatekeeper() {
+    let (mut gatekeeper, mut listener) = ends();
+    let mut sent = 0;
+    let full = loop {
+        match gatekeeper.send(ToListener::Verdict { ticket: sent, spent: false, receipt: None }) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+        assert!(sent < 100_000, "the queue has no end");
+    };
+    assert_eq!(full, Broken::Full);
+    assert_eq!(gatekeeper.waiting(), QUEUE);
+    assert_eq!(gatekeeper.drain(Duration::ZERO), Err(Broken::Full));
+    let mut expected = 0;
+    while expected < sent {
+        gatekeeper.flush().unwrap();
+        while let Some(message) = listener.receive().unwrap() {
+            assert!(matches!(message, ToListener::Verdict { ticket, .. } if ticket == expected));
+            expected += 1;
+        }
+    }
+    assert_eq!(gatekeeper.waiting(), 0);
+}
+
+#[test]
+fn what_no_listener_of_ours_sends_breaks_the_pipe() {
+    let send = |bytes: &[u8]| {
+        let (mut gatekeeper, listener) = ends();
+        nix::sys::socket::send(listener.as_fd().as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
+        gatekeeper.receive()
+    };
+    for bytes in [&[0][..], &[200], &[1, 0, 0, 0], &[3; 257], &[0; LONGEST + 1], &[1; 5000]] {
+        assert_eq!(send(bytes), Err(Broken::Nonsense(Reject::Pipe)), "{}", bytes.len());
+    }
+}
+
+#[test]
+fn a_descriptor_sent_to_the_gatekeeper_is_not_opened_there() {
+    let (mut gatekeeper, listener) = ends();
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let bytes = ToGatekeeper::Ready { degraded: 0 }.encode().bytes;
+    put(&listener.socket, &Parcel { bytes, descriptor: Some(writer) }).unwrap();
+    assert_eq!(gatekeeper.receive().unwrap(), Some(ToGatekeeper::Ready { degraded: 0 }));
+    // Had the gatekeeper got a copy of the writing end, this would not be the end of the file.
+    assert_eq!(nix::unistd::read(&reader, &mut [0; 1]), Ok(0));
+}
+
+#[test]
+fn a_hundred_thousand_clients_go_down_the_pipe() {
+    const CLIENTS: u32 = 100_000;
+    let (mut gatekeeper, mut listener) = ends();
+    let reader = std::thread::spawn(move || {
+        let mut rows = 0;
+        loop {
+            match listener.receive().unwrap() {
+                Some(ToListener::Client { row, .. }) => {
+                    assert_eq!(row, rows);
+                    rows += 1;
+                }
+                Some(_) => return rows,
+                None => drop(poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)),
+            }
+        }
+    });
+    for row in 0..CLIENTS {
+        gatekeeper.send(ToListener::Client { row, keys: keys(), fingerprint: Fingerprint([0; 32]) }).unwrap();
+        if gatekeeper.waiting() > 0 {
+            gatekeeper.drain(Duration::from_secs(10)).unwrap();
+        }
+    }
+    gatekeeper.send(ToListener::Stop).unwrap();
+    gatekeeper.drain(Duration::from_secs(10)).unwrap();
+    assert_eq!(reader.join().unwrap(), CLIENTS);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_message_or_none_and_a_message_has_one_form(
+        kind in 0u8..20,
+        mut bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 0..LONGEST),
+    ) {
+        bytes.insert(0, kind);
+        if let Some(message) = ToListener::decode(&bytes, None) {
+            prop_assert_eq!(&*message.encode().bytes, &bytes);
+        }
+        if let Some(message) = ToGatekeeper::decode(&bytes, None) {
+            prop_assert_eq!(&*message.encode().bytes, &bytes);
+        }
+    }
+
+    #[test]
+    fn every_changed_message_is_another_message_or_none(index in 0usize..19, at in 0usize..LONGEST, flip in 1u8..=255) {
+        let Parcel { mut bytes, descriptor } = down().swap_remove(index).encode();
+        let at = at % bytes.len();
+        bytes[at] ^= flip;
+        if let Some(message) = ToListener::decode(&bytes, descriptor) {
+            prop_assert_eq!(&*message.encode().bytes, &*bytes);
+        }
+    }
+}
