@@ -2,6 +2,8 @@
 //! What should be done there is left to `core` and `app`.
 
 #[cfg(target_os = "linux")]
+pub mod addresses;
+#[cfg(target_os = "linux")]
 pub mod bpf;
 #[cfg(target_os = "linux")]
 pub mod capture;
