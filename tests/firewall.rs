@@ -1,95 +1,22 @@
-//! The guard as the kernel keeps it: real nftables, real packets, each test in namespaces of its own.
-//! The daemon around it is left to the end-to-end tests.
+//! What the guard lets through: real nftables, real packets, each test in namespaces of its own.
+//! How the guard outlives restarts and other people's changes is left to `firewall_kept`.
 
 mod harness;
 
-use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
 
-use harness::{Echo, Host, LONG, Net, SHORT, echoes, eventually, udp_echoes};
-use toctoc::config::{Firewall as Settings, Knock};
+use harness::guarded::{DNS, Guarded, KNOCK, SSH, dns, settings, ssh, start};
+use harness::raw::{ACK, RST, Raw, SYN, pings};
+use harness::{LONG, Net, SHORT, echoes, eventually, udp_echoes};
 use toctoc::core::grants::{Change, Element};
-use toctoc::core::service::{Form, Service, SourceRule};
-use toctoc::core::types::{Port, Proto, ServiceName, Source};
-use toctoc::edge::firewall::{Firewall, Nft, Repair, unload};
+use toctoc::core::service::Form;
+use toctoc::core::types::Source;
+use toctoc::edge::firewall::Firewall;
 
-const SSH: Port = Port { proto: Proto::Tcp, number: 22 };
-const DNS: Port = Port { proto: Proto::Udp, number: 53 };
 /// A port of each protocol that no service has.
 const OTHER: u16 = 8080;
-const KNOCK: u16 = 62201;
-
-fn settings() -> Settings {
-    Settings { table: "toctoc".into(), nft: "/usr/sbin/nft".into(), break_glass: Vec::new() }
-}
-
-fn services(ports: &[Port]) -> Vec<Service> {
-    vec![Service {
-        name: ServiceName::new("all").unwrap(),
-        ports: ports.to_vec(),
-        form: Form::Time,
-        seconds: 30,
-        max_seconds: 600,
-        max_grants: 64,
-        source: SourceRule::Bound,
-        challenge: false,
-    }]
-}
-
-fn knock() -> Knock {
-    Knock {
-        port: KNOCK,
-        interfaces: vec!["any".into()],
-        silent: true,
-        max_age: 30,
-        max_ahead: 10,
-        burst: 64,
-        per_second: 4,
-        max_grants: 16,
-    }
-}
-
-/// A guarded gateway with servers behind the guard, and a client.
-struct Guarded {
-    nft: Nft,
-    net: Net,
-    tcp: Echo,
-    udp: Echo,
-}
-
-impl Guarded {
-    fn new() -> Guarded {
-        Guarded::with(&settings())
-    }
-
-    fn with(settings: &Settings) -> Guarded {
-        let net = Net::new();
-        let (tcp, udp) = (net.gateway.tcp_echo(SSH.number), net.gateway.udp_echo(DNS.number));
-        let nft = net.gateway.inside(|| Nft::start(settings, &services(&[SSH, DNS]), &knock())).unwrap();
-        Guarded { nft, net, tcp, udp }
-    }
-
-    fn grant(&mut self, source: IpAddr, port: Port, form: Form, millis: u64) -> Element {
-        let element = Element { source: Source::new(source), port, form };
-        self.nft.apply(&[Change::Set { element, millis }]).unwrap();
-        element
-    }
-
-    /// (client's address, gateway's address) of each family.
-    fn pairs(&self) -> [(IpAddr, IpAddr); 2] {
-        let ([a4, a6], [b4, b6]) = (self.net.client.ips(), self.net.gateway_ips());
-        [(a4, b4), (a6, b6)]
-    }
-}
-
-fn ssh(ip: IpAddr) -> SocketAddr {
-    SocketAddr::new(ip, SSH.number)
-}
-
-fn dns(ip: IpAddr) -> SocketAddr {
-    SocketAddr::new(ip, DNS.number)
-}
 
 #[test]
 fn without_a_guard_the_harness_reaches_every_server_on_both_families() {
@@ -107,7 +34,7 @@ fn without_a_guard_the_harness_reaches_every_server_on_both_families() {
 }
 
 #[test]
-fn a_guarded_port_is_silent_until_granted_and_only_for_the_granted_source_family_and_port() {
+fn a_guarded_port_is_silent_until_granted_and_only_for_the_granted_source_and_port() {
     let mut it = Guarded::new();
     let stranger = it.net.host(1);
     for (from, to) in it.pairs() {
@@ -138,8 +65,8 @@ fn a_grant_of_one_family_opens_nothing_on_the_other() {
 fn a_time_grant_ends_by_itself_and_its_connections_live_on() {
     let mut it = Guarded::new();
     for (from, to) in it.pairs() {
-        let element = it.grant(from, SSH, Form::Time, 700);
-        it.grant(from, DNS, Form::Time, 700);
+        let element = it.grant(from, SSH, Form::Time, 1500);
+        it.grant(from, DNS, Form::Time, 1500);
         let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
         let datagrams = it.net.client.space.udp(dns(to));
         assert!(echoes(&mut session, LONG) && udp_echoes(&datagrams, LONG));
@@ -147,4 +74,232 @@ fn a_time_grant_ends_by_itself_and_its_connections_live_on() {
         assert!(!it.net.client.tcp_reaches(ssh(to), SHORT) && !it.net.client.udp_reaches(dns(to), SHORT));
         assert!(echoes(&mut session, LONG) && udp_echoes(&datagrams, LONG));
     }
+}
+
+#[test]
+fn a_grant_set_again_is_extended_or_shortened_and_a_removed_one_is_gone_at_once() {
+    let mut it = Guarded::new();
+    for (from, to) in it.pairs() {
+        let element = it.grant(from, SSH, Form::Time, 1000);
+        it.grant(from, SSH, Form::Time, 60_000);
+        let left = it.nft.remaining(&element).unwrap().unwrap();
+        assert!((50_000..=60_000).contains(&left), "{left}");
+        it.grant(from, SSH, Form::Time, 60_000);
+        assert!(
+            it.nft.remaining(&element).unwrap().unwrap() > left.saturating_sub(100),
+            "the same time again refreshes"
+        );
+        it.grant(from, SSH, Form::Time, 5000);
+        assert!(it.nft.remaining(&element).unwrap().unwrap() <= 5000);
+        assert!(it.net.client.tcp_reaches(ssh(to), LONG));
+        it.nft.apply(&[Change::Remove { element }, Change::Remove { element }]).unwrap();
+        assert_eq!(it.nft.remaining(&element).unwrap(), None);
+        assert!(!it.net.client.tcp_reaches(ssh(to), SHORT));
+    }
+}
+
+#[test]
+fn while_a_grant_is_refreshed_there_is_no_moment_without_it() {
+    let mut it = Guarded::new();
+    let (from, to) = it.pairs()[0];
+    it.grant(from, SSH, Form::Time, 60_000);
+    let client = it.net.client.space.clone();
+    // A SYN that falls into a gap is sent again after a second: well above this limit.
+    let attempts = client
+        .thread(move || (0..200).all(|_| TcpStream::connect_timeout(&ssh(to), Duration::from_millis(900)).is_ok()));
+    while !attempts.is_finished() {
+        it.grant(from, SSH, Form::Time, 60_000);
+    }
+    assert!(attempts.join().unwrap());
+}
+
+#[test]
+fn of_many_simultaneous_connections_under_a_one_connection_grant_exactly_one_wins() {
+    let mut it = Guarded::new();
+    for (round, (from, to)) in it.pairs().into_iter().enumerate() {
+        let element = it.grant(from, SSH, Form::Once, 60_000);
+        assert!(it.nft.remaining(&element).unwrap().is_some());
+        let rivals: Vec<_> =
+            (0..16).map(|_| it.net.client.space.thread(move || TcpStream::connect_timeout(&ssh(to), SHORT))).collect();
+        let mut streams: Vec<_> = rivals.into_iter().filter_map(|rival| rival.join().unwrap().ok()).collect();
+        assert!(eventually(LONG, || it.tcp.heard() == round + 1));
+        let winners = streams.iter_mut().filter_map(|stream| echoes(stream, SHORT).then_some(stream));
+        assert_eq!(winners.count(), 1);
+        assert_eq!(it.nft.remaining(&element).unwrap(), None, "spent");
+        assert!(it.nft.list().unwrap().is_empty());
+        assert!(!it.net.client.tcp_reaches(ssh(to), SHORT), "and it stays spent");
+        assert_eq!(it.tcp.heard(), round + 1);
+        it.grant(from, SSH, Form::Once, 60_000);
+        assert!(it.nft.remaining(&element).unwrap().is_some(), "a new grant arms it again");
+        it.nft.apply(&[Change::Remove { element }]).unwrap();
+    }
+}
+
+#[test]
+fn a_forged_syn_and_its_reset_spend_nothing() {
+    let mut it = Guarded::new();
+    for (round, (from, to)) in it.pairs().into_iter().enumerate() {
+        let element = it.grant(from, SSH, Form::Once, 60_000);
+        let forger = Raw::new(&it.net.client.space, SocketAddr::new(from, 4444), ssh(to));
+        forger.send(SYN, 1000, 0, &[]).unwrap();
+        let answer = forger.answer(LONG).expect("the service answers a pending flow");
+        assert_eq!((answer.flags, answer.acknowledged), (SYN | ACK, 1001));
+        // The client's own kernel has reset what it never asked for by now; here is another one.
+        forger.send(RST, 1001, 0, &[]).unwrap();
+        forger.send(RST | ACK, 1001, answer.sequence.wrapping_add(1), &[]).unwrap();
+        assert!(it.net.client.tcp_reaches(ssh(to), LONG));
+        assert_eq!(it.tcp.heard(), round + 1);
+        assert!(it.nft.remaining(&element).unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_bare_ack_neither_opens_nor_spends() {
+    let mut it = Guarded::new();
+    for (from, to) in it.pairs() {
+        let element = it.grant(from, SSH, Form::Once, 60_000);
+        let prober = Raw::new(&it.net.client.space, SocketAddr::new(from, 4445), ssh(to));
+        for flags in [ACK, RST, SYN | ACK, 0] {
+            prober.send(flags, 1, 1, &[]).unwrap();
+        }
+        assert!(prober.answer(SHORT).is_none());
+        assert!(it.nft.remaining(&element).unwrap().is_some());
+    }
+}
+
+#[test]
+fn a_syn_with_fast_open_is_dropped_even_under_a_grant() {
+    let mut it = Guarded::new();
+    for (from, to) in it.pairs() {
+        it.grant(from, SSH, Form::Time, 60_000);
+        for (port, options) in [(5001, &[34, 2][..]), (5002, &[254, 4, 0xf9, 0x89])] {
+            let sender = Raw::new(&it.net.client.space, SocketAddr::new(from, port), ssh(to));
+            sender.send(SYN, 1, 0, options).unwrap();
+            assert!(sender.answer(SHORT).is_none(), "option {}", options[0]);
+        }
+        let sender = Raw::new(&it.net.client.space, SocketAddr::new(from, 5003), ssh(to));
+        sender.send(SYN, 1, 0, &[2, 4, 5, 0xb4]).unwrap();
+        assert_eq!(sender.answer(LONG).expect("an ordinary SYN is answered").flags, SYN | ACK);
+    }
+    assert_eq!(dropped(&it).get("opening"), Some(&4));
+}
+
+#[test]
+fn a_session_older_than_the_guard_stands_still_until_its_source_has_a_time_grant() {
+    let net = Net::new();
+    let (tcp, udp) = (net.gateway.tcp_echo(SSH.number), net.gateway.udp_echo(DNS.number));
+    let mut sessions = net.gateway_ips().map(|ip| net.client.connect(ssh(ip), LONG).unwrap());
+    let talks = net.gateway_ips().map(|ip| net.client.space.udp(dns(ip)));
+    assert!(sessions.iter_mut().all(|session| echoes(session, LONG)));
+    assert!(talks.iter().all(|talk| udp_echoes(talk, LONG)));
+    let nft = start(&net, &settings());
+    let mut it = Guarded { nft, net, tcp, udp };
+    for ((mut session, talk), (from, _)) in sessions.into_iter().zip(talks).zip(it.pairs()) {
+        assert!(!echoes(&mut session, SHORT) && !udp_echoes(&talk, SHORT));
+        it.grant(from, SSH, Form::Time, 60_000);
+        it.grant(from, DNS, Form::Time, 60_000);
+        assert!(echoes(&mut session, LONG) && udp_echoes(&talk, LONG));
+    }
+}
+
+#[test]
+fn a_one_connection_grant_adopts_no_older_session() {
+    let net = Net::new();
+    let (tcp, udp) = (net.gateway.tcp_echo(SSH.number), net.gateway.udp_echo(DNS.number));
+    let mut session = net.client.connect(ssh(net.gateway_ips()[0]), LONG).unwrap();
+    let nft = start(&net, &settings());
+    let mut it = Guarded { nft, net, tcp, udp };
+    let (from, to) = it.pairs()[0];
+    let element = it.grant(from, SSH, Form::Once, 60_000);
+    assert!(!echoes(&mut session, SHORT));
+    assert!(it.nft.remaining(&element).unwrap().is_some());
+    assert!(it.net.client.tcp_reaches(ssh(to), LONG));
+}
+
+#[test]
+fn what_is_nobodys_service_is_left_alone() {
+    let it = Guarded::new();
+    let _servers = (it.net.gateway.tcp_echo(OTHER), it.net.gateway.udp_echo(OTHER));
+    let inner = it.net.host(1);
+    let (_inner_tcp, _inner_udp) = (inner.space.tcp_echo(SSH.number), inner.space.udp_echo(DNS.number));
+    it.net.gateway.sh("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
+    for (index, ip) in it.net.gateway_ips().into_iter().enumerate() {
+        assert!(it.net.client.tcp_reaches(SocketAddr::new(ip, OTHER), LONG));
+        assert!(it.net.client.udp_reaches(SocketAddr::new(ip, OTHER), LONG));
+        assert_eq!(
+            refusal(&it.net, SocketAddr::new(ip, 8081)),
+            Some(ErrorKind::ConnectionRefused),
+            "ICMP is untouched"
+        );
+        assert!(pings(&it.net.client.space, ip, LONG));
+        let forwarded = inner.ips()[index];
+        assert!(it.net.client.tcp_reaches(ssh(forwarded), LONG), "a guarded port elsewhere");
+        assert!(it.net.client.udp_reaches(dns(forwarded), LONG), "a guarded port elsewhere");
+    }
+    assert!(it.net.gateway.connect(ssh("127.0.0.1".parse().unwrap()), LONG).is_ok(), "the gateway to itself");
+    assert!(it.net.gateway.connect(ssh(it.net.gateway_ips()[1]), LONG).is_ok(), "the gateway to itself");
+}
+
+/// What the client's socket learns of a datagram that nobody answers; `None` if nothing.
+fn refusal(net: &Net, to: SocketAddr) -> Option<ErrorKind> {
+    let socket = net.client.space.udp(to);
+    socket.set_read_timeout(Some(SHORT)).unwrap();
+    socket.send(b"anybody?").unwrap();
+    socket.recv(&mut [0; 8]).err().map(|error| error.kind()).filter(|kind| *kind != ErrorKind::WouldBlock)
+}
+
+/// Packets dropped so far; asked in the gateway, where the guard is.
+fn dropped(it: &Guarded) -> std::collections::BTreeMap<String, u64> {
+    it.net.gateway.inside(|| it.nft.dropped()).unwrap()
+}
+
+#[test]
+fn the_knock_port_says_nothing() {
+    let it = Guarded::new();
+    for ip in it.net.gateway_ips() {
+        assert_eq!(refusal(&it.net, SocketAddr::new(ip, KNOCK)), None);
+    }
+    assert_eq!(dropped(&it).get("guard"), Some(&2));
+}
+
+#[test]
+fn a_broadcast_reaches_no_guarded_service() {
+    let it = Guarded::new();
+    let open = it.net.gateway.udp_echo(OTHER);
+    for broadcast in ["10.90.0.255", "255.255.255.255"] {
+        let broadcast: IpAddr = broadcast.parse().unwrap();
+        let sender = it.net.client.space.inside(|| UdpSocket::bind((it.net.client.ips()[0], 0)).unwrap());
+        sender.set_broadcast(true).unwrap();
+        sender.send_to(b"all", dns(broadcast)).unwrap();
+        sender.send_to(b"all", SocketAddr::new(broadcast, OTHER)).unwrap();
+    }
+    assert!(eventually(LONG, || open.heard() == 2), "broadcasts do arrive");
+    assert_eq!(it.udp.heard(), 0);
+}
+
+#[test]
+fn break_glass_addresses_always_pass() {
+    let mut settings = settings();
+    settings.break_glass = vec!["10.90.0.2".parse().unwrap(), "fd90::2".parse().unwrap()];
+    let it = Guarded::with(&settings);
+    let stranger = it.net.host(1);
+    for (_, to) in it.pairs() {
+        assert!(it.net.client.tcp_reaches(ssh(to), LONG) && it.net.client.udp_reaches(dns(to), LONG));
+    }
+    for to in stranger.gateway_ips() {
+        assert!(!stranger.tcp_reaches(ssh(to), SHORT));
+    }
+}
+
+#[test]
+fn a_full_set_is_a_fault_that_says_so_and_takes_nothing_of_that_transaction() {
+    let mut it = Guarded::new();
+    let elements: Vec<Element> = (0..4150u32)
+        .map(|n| Element { source: Source::new(IpAddr::V4((0x0a00_0000 + n).into())), port: SSH, form: Form::Once })
+        .collect();
+    let changes: Vec<Change> =
+        elements.iter().map(|element| Change::Set { element: *element, millis: 600_000 }).collect();
+    let fault = it.nft.apply(&changes).unwrap_err();
+    assert!(fault.what.contains("room for") && fault.remedy.contains("full"), "{fault}");
+    assert_eq!(it.nft.list().unwrap().len(), 4000);
 }

@@ -6,6 +6,9 @@
 
 #![allow(dead_code, unreachable_pub)] // each test program uses its own part of this
 
+pub mod guarded;
+pub mod raw;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -185,13 +185,10 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<NetfilterMes
 
 /// Repeats what failed only because somebody else was at work.
 fn again<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    /// What nf_tables gives inside the kernel for "start over"; nix has no name for it.
-    const RESTART: i32 = 85;
     let mut outcome = attempt();
     for _ in 1..TRIES {
         match outcome {
-            Err(Errno::EBUSY | Errno::EINTR | Errno::EAGAIN | Errno::ENOBUFS) => {}
-            Err(error) if error as i32 == RESTART => {}
+            Err(Errno::EBUSY | Errno::ERESTART | Errno::EINTR | Errno::EAGAIN | Errno::ENOBUFS) => {}
             settled => return settled,
         }
         std::thread::yield_now();

@@ -1,0 +1,211 @@
+//! How the guard outlives restarts, reloads and other people's changes, in namespaces of each test's own.
+//! What it lets through is left to `firewall`.
+
+mod harness;
+
+use std::path::PathBuf;
+
+use harness::guarded::{DNS, Guarded, KNOCK, SSH, dns, knock, services, settings, ssh, start};
+use harness::{LONG, Net, SHORT, echoes};
+use toctoc::core::grants::{Change, Element};
+use toctoc::core::service::Form;
+use toctoc::core::types::{Fault, Port, Proto};
+use toctoc::edge::firewall::{Firewall, Nft, Noticed, Repair, print_ruleset, unload};
+
+const RDP: Port = Port { proto: Proto::Tcp, number: 3389 };
+
+/// A time grant for each family, an unspent and (IPv6) a spent one-connection grant, as the gatekeeper would list them.
+fn granted(it: &mut Guarded) -> Vec<Change> {
+    let [(from4, _), (from6, to6)] = it.pairs();
+    let mut live: Vec<Element> = [from4, from6].map(|from| it.grant(from, DNS, Form::Time, 60_000)).into();
+    live.extend([from4, from6].map(|from| it.grant(from, SSH, Form::Once, 60_000)));
+    assert!(it.net.client.tcp_reaches(ssh(to6), LONG));
+    live.into_iter().map(|element| Change::Set { element, millis: 50_000 }).collect()
+}
+
+/// The state that `granted` leaves, seen from outside.
+fn assert_granted(it: &mut Guarded, once_is_left: bool) {
+    let [(_, to4), (_, to6)] = it.pairs();
+    assert!(it.net.client.udp_reaches(dns(to4), LONG) && it.net.client.udp_reaches(dns(to6), LONG));
+    assert!(!it.net.client.tcp_reaches(ssh(to6), SHORT), "a spent grant stays spent");
+    assert_eq!(it.net.client.tcp_reaches(ssh(to4), if once_is_left { LONG } else { SHORT }), once_is_left);
+}
+
+fn restore(it: &mut Guarded, live: &[Change]) -> Repair {
+    let (gateway, nft) = (it.net.gateway.clone(), &mut it.nft);
+    gateway.inside(|| nft.restore(live)).unwrap()
+}
+
+fn is_up(it: &mut Guarded) -> bool {
+    let (gateway, nft) = (it.net.gateway.clone(), &mut it.nft);
+    gateway.inside(|| nft.guard_is_up()).unwrap()
+}
+
+#[test]
+fn a_restart_neither_cuts_nor_lengthens_nor_rearms_a_grant() {
+    let mut it = Guarded::new();
+    let live = granted(&mut it);
+    let before = it.nft.list().unwrap();
+    let mut session = it.net.client.connect(ssh(it.pairs()[0].1), LONG).unwrap();
+    it.grant(it.pairs()[0].0, SSH, Form::Once, 60_000);
+    // As after SIGKILL: nothing is told to the old guard.
+    it.nft = start(&it.net, &settings());
+    let after = it.nft.list().unwrap();
+    assert_eq!(after.len(), 3);
+    for (element, left) in &after {
+        assert!(before.iter().any(|(other, had)| other == element && (left <= had || element.form == Form::Once)));
+    }
+    let repair = restore(&mut it, &live);
+    assert_eq!((repair.reloaded, repair.removed), (false, 0));
+    assert!(echoes(&mut session, LONG));
+    assert_granted(&mut it, true);
+}
+
+#[test]
+fn a_reload_guards_new_ports_frees_old_ones_and_keeps_grants_and_sessions() {
+    let mut it = Guarded::new();
+    let [(from, to), _] = it.pairs();
+    it.grant(from, SSH, Form::Time, 60_000);
+    let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
+    let _rdp = it.net.gateway.tcp_echo(RDP.number);
+    let rdp = std::net::SocketAddr::new(to, RDP.number);
+    assert!(it.net.client.tcp_reaches(rdp, LONG));
+    let (gateway, nft) = (it.net.gateway.clone(), &mut it.nft);
+    gateway.inside(|| nft.reload(&settings(), &services(&[SSH, RDP]), &knock())).unwrap();
+    assert!(it.nft.look().is_empty(), "our own change");
+    assert!(!it.net.client.tcp_reaches(rdp, SHORT));
+    assert!(it.net.client.udp_reaches(dns(to), LONG));
+    assert!(echoes(&mut session, LONG) && it.net.client.tcp_reaches(ssh(to), LONG));
+    let renamed = toctoc::config::Firewall { table: "other".into(), ..settings() };
+    assert!(it.nft.reload(&renamed, &services(&[SSH]), &knock()).is_err());
+    assert!(is_up(&mut it));
+}
+
+#[test]
+fn a_flush_is_noticed_with_its_author_and_undone_with_the_time_that_is_left() {
+    let mut it = Guarded::new();
+    let live = granted(&mut it);
+    it.net.gateway.sh("nft flush ruleset");
+    assert!(!is_up(&mut it));
+    let mut intruder = it.net.client.connect(ssh(it.pairs()[0].1), LONG).expect("nothing guards now");
+    assert!(echoes(&mut intruder, LONG));
+    assert_eq!(names(&it.nft.look()), ["nft"]);
+    let repair = restore(&mut it, &live);
+    assert_eq!(repair, Repair { reloaded: true, put_back: 2, removed: 0 });
+    assert!(is_up(&mut it) && it.nft.look().is_empty(), "our own repair is not noticed");
+    assert!(!echoes(&mut intruder, SHORT), "who slipped in does not stay");
+    assert!(it.nft.list().unwrap().iter().all(|(_, left)| (40_000..=50_000).contains(left)));
+    assert_granted(&mut it, false);
+}
+
+fn names(noticed: &[Noticed]) -> Vec<&str> {
+    assert!(noticed.iter().all(|one| one.pid != 0));
+    noticed.iter().map(|one| one.program.as_str()).collect()
+}
+
+#[test]
+fn whatever_is_changed_in_our_table_is_noticed_and_put_right() {
+    let mut it = Guarded::new();
+    let live = granted(&mut it);
+    let doings = [
+        ("nft insert rule inet toctoc guard accept", true),
+        ("nft add rule inet toctoc guard counter", true),
+        ("nft flush chain inet toctoc stream", true),
+        ("nft delete table inet toctoc; nft add table inet toctoc; nft add chain inet toctoc guard", true),
+        (
+            "nft delete table inet toctoc; nft add table inet toctoc; nft add set inet toctoc time4 '{ type mark; }'",
+            true,
+        ),
+        ("nft add table inet toctoc '{ flags dormant; }'", true),
+        ("nft add chain inet toctoc extra", true),
+        ("nft flush set inet toctoc time4", false),
+        ("nft add element inet toctoc time6 '{ fd90::99 . tcp . 22 }'", false),
+    ];
+    for (doing, breaks_the_rules) in doings {
+        it.net.gateway.sh(doing);
+        assert_eq!(is_up(&mut it), !breaks_the_rules, "{doing}");
+        assert!(!it.nft.look().is_empty(), "{doing}");
+        assert_eq!(restore(&mut it, &live).reloaded, breaks_the_rules, "{doing}");
+        assert!(is_up(&mut it) && it.nft.look().is_empty(), "{doing}");
+        let times = it.nft.list().unwrap().into_iter().filter(|(element, _)| element.form == Form::Time);
+        assert_eq!(times.count(), 2, "{doing}");
+    }
+    assert_granted(&mut it, false);
+}
+
+#[test]
+fn changes_elsewhere_and_our_own_are_not_noticed() {
+    let mut it = Guarded::new();
+    it.net.gateway.sh(
+        "nft add table inet other; nft add table ip toctoc; nft add chain ip toctoc guard; nft delete table ip toctoc",
+    );
+    granted(&mut it);
+    assert!(it.nft.look().is_empty() && is_up(&mut it));
+}
+
+#[test]
+fn a_flood_of_changes_that_overflows_the_watch_is_still_noticed() {
+    let mut it = Guarded::new();
+    let many: Vec<String> = (0..6000u32).map(|n| format!("10.{}.{}.1", n / 256, n % 256)).collect();
+    let script = tempfile::NamedTempFile::new().unwrap();
+    let text =
+        format!("add table inet other {{ set s {{ type ipv4_addr; elements = {{ {} }}; }}; }}\n", many.join(", "));
+    std::fs::write(script.path(), text).unwrap();
+    it.net.gateway.sh(&format!("nft -f {} && nft flush ruleset", script.path().display()));
+    assert!(it.nft.look().iter().any(|one| one.pid == 0));
+    assert!(restore(&mut it, &[]).reloaded);
+}
+
+#[test]
+fn other_tables_are_never_touched() {
+    let net = Net::new();
+    net.gateway.sh("nft add table inet other; nft add chain inet other input '{ type filter hook input priority 0; policy accept; }'; \
+                    nft add rule inet other input tcp dport 22 accept");
+    let others = || net.gateway.sh("nft -a list table inet other");
+    let before = others();
+    let mut nft = start(&net, &settings());
+    net.gateway.inside(|| nft.restore(&[])).unwrap();
+    assert_eq!(others(), before);
+    net.gateway.inside(|| unload(&settings(), &services(&[SSH]), &knock())).unwrap();
+    assert_eq!(others(), before);
+    assert_eq!(net.gateway.sh("nft list tables").trim(), "table inet other");
+}
+
+#[test]
+fn taking_the_guard_away_opens_what_it_guarded() {
+    let it = Guarded::new();
+    it.net.gateway.inside(|| unload(&settings(), &services(&[SSH, DNS]), &knock())).unwrap();
+    it.net.gateway.inside(|| unload(&settings(), &services(&[SSH, DNS]), &knock())).unwrap();
+    assert!(it.net.client.tcp_reaches(ssh(it.net.gateway_ips()[0]), LONG));
+}
+
+#[test]
+fn the_printed_text_loads_to_the_same_guard_and_keeps_elements() {
+    let mut it = Guarded::new();
+    it.grant(it.pairs()[0].0, SSH, Form::Time, 60_000);
+    let text = print_ruleset(&settings(), &services(&[SSH, DNS]), &knock()).unwrap();
+    it.net.gateway.sh(&format!("nft -f - <<'END'\n{text}END"));
+    assert!(is_up(&mut it));
+    assert_eq!(it.nft.list().unwrap().len(), 1);
+    it.net.gateway.sh(&format!("nft -f - <<'END'\nflush ruleset\n{text}END"));
+    assert!(is_up(&mut it) && it.nft.list().unwrap().is_empty());
+    assert!(!it.net.client.udp_reaches(std::net::SocketAddr::new(it.pairs()[0].1, KNOCK), SHORT));
+}
+
+#[test]
+fn what_hinders_a_start_is_said_with_what_to_do() {
+    let net = Net::new();
+    let try_with = |settings: &toctoc::config::Firewall| -> Fault {
+        net.gateway.inside(|| Nft::start(settings, &services(&[SSH]), &knock()).err()).expect("a fault")
+    };
+    let missing = try_with(&toctoc::config::Firewall { nft: PathBuf::from("/nowhere/nft"), ..settings() });
+    assert!(missing.remedy.contains("install the nftables package"), "{missing}");
+    let keyword = try_with(&toctoc::config::Firewall { table: "chain".into(), ..settings() });
+    assert!(keyword.what.contains("syntax error") && keyword.remedy.contains("no keyword"), "{keyword}");
+    let powerless = net.gateway.inside(|| {
+        capctl::CapState::empty().set_current().unwrap();
+        Nft::start(&settings(), &services(&[SSH]), &knock()).err()
+    });
+    let powerless = powerless.expect("a fault");
+    assert!(powerless.remedy.contains("CAP_NET_ADMIN"), "{powerless}");
+}

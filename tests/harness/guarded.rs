@@ -1,0 +1,102 @@
+//! A gateway behind the real guard, with one TCP and one UDP service, and no daemon.
+//! Who is granted what is left to the test.
+
+use std::net::{IpAddr, SocketAddr};
+
+use toctoc::config::{Firewall as Settings, Knock};
+use toctoc::core::grants::{Change, Element};
+use toctoc::core::service::{Form, Service, SourceRule};
+use toctoc::core::types::{Port, Proto, ServiceName, Source};
+use toctoc::edge::firewall::{Firewall, Nft};
+
+use super::{Echo, Net};
+
+/// The guarded stream service.
+pub const SSH: Port = Port { proto: Proto::Tcp, number: 22 };
+/// The guarded datagram service.
+pub const DNS: Port = Port { proto: Proto::Udp, number: 53 };
+/// The silent port.
+pub const KNOCK: u16 = 62201;
+
+/// A guarded gateway with servers behind the guard, and a client.
+pub struct Guarded {
+    pub nft: Nft,
+    pub net: Net,
+    /// Listens on [`SSH`].
+    pub tcp: Echo,
+    /// Listens on [`DNS`].
+    pub udp: Echo,
+}
+
+impl Guarded {
+    pub fn new() -> Guarded {
+        Guarded::with(&settings())
+    }
+
+    pub fn with(settings: &Settings) -> Guarded {
+        let net = Net::new();
+        let (tcp, udp) = (net.gateway.tcp_echo(SSH.number), net.gateway.udp_echo(DNS.number));
+        let nft = start(&net, settings);
+        Guarded { nft, net, tcp, udp }
+    }
+
+    /// Puts one grant into the kernel.
+    pub fn grant(&mut self, source: IpAddr, port: Port, form: Form, millis: u64) -> Element {
+        let element = Element { source: Source::new(source), port, form };
+        self.nft.apply(&[Change::Set { element, millis }]).expect("the kernel takes it");
+        element
+    }
+
+    /// (client's address, gateway's address) of each family.
+    pub fn pairs(&self) -> [(IpAddr, IpAddr); 2] {
+        let ([a4, a6], [b4, b6]) = (self.net.client.ips(), self.net.gateway_ips());
+        [(a4, b4), (a6, b6)]
+    }
+}
+
+/// Loads the guard for both services in the gateway.
+pub fn start(net: &Net, settings: &Settings) -> Nft {
+    net.gateway
+        .inside(|| Nft::start(settings, &services(&[SSH, DNS]), &knock()))
+        .unwrap_or_else(|fault| panic!("{fault}"))
+}
+
+pub fn settings() -> Settings {
+    Settings { table: "toctoc".into(), nft: "/usr/sbin/nft".into(), break_glass: Vec::new() }
+}
+
+pub fn services(ports: &[Port]) -> Vec<Service> {
+    vec![Service {
+        name: ServiceName::new("all").expect("a name"),
+        ports: ports.to_vec(),
+        form: Form::Time,
+        seconds: 30,
+        max_seconds: 600,
+        max_grants: 64,
+        source: SourceRule::Bound,
+        challenge: false,
+    }]
+}
+
+pub fn knock() -> Knock {
+    Knock {
+        port: KNOCK,
+        interfaces: vec!["any".into()],
+        silent: true,
+        max_age: 30,
+        max_ahead: 10,
+        burst: 64,
+        per_second: 4,
+        max_grants: 16,
+    }
+}
+
+/// The stream service at `ip`.
+pub fn ssh(ip: IpAddr) -> SocketAddr {
+    SocketAddr::new(ip, SSH.number)
+}
+
+/// The datagram service at `ip`.
+pub fn dns(ip: IpAddr) -> SocketAddr {
+    SocketAddr::new(ip, DNS.number)
+}
