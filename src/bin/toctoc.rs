@@ -1,2 +1,5 @@
 //! The client. All it does stands in `toctoc::app`.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    toctoc::app::client::main()
+}

@@ -32,7 +32,7 @@ pub enum KeyFile {
 }
 
 /// An encrypted private key. Its text does not say more than its public half.
-pub struct Locked(PrivateKey);
+pub struct Locked(Box<PrivateKey>);
 
 /// Whatever holds the client's key. An agent or a FIDO token will be further cases.
 pub enum Signer {
@@ -134,12 +134,17 @@ impl KeyFile {
                 format!("{label}: its passphrase is hashed in {rounds} rounds, more than {MAX_ROUNDS}"),
                 format!("`ssh-keygen -p -a 24 -f {label}` lowers them"),
             )),
-            _ => Ok(Self::Locked(Locked(key))),
+            _ => Ok(Self::Locked(Locked(Box::new(key)))),
         }
     }
 }
 
 impl Locked {
+    /// The public half, which is not encrypted, if it is of our kind.
+    pub fn public(&self) -> Option<PublicKey> {
+        self.0.public_key().key_data().ed25519().and_then(|key| PublicKey::new(key.0).ok())
+    }
+
     /// The key, if `passphrase` is right: `Ok(None)` if it is not.
     ///
     /// # Errors
@@ -236,6 +241,7 @@ gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
     #[test]
     fn an_encrypted_key_opens_by_its_passphrase_alone() {
         let key = locked(LOCKED);
+        assert_eq!(key.public(), Some(*open(PLAIN).public()), "the public half is no secret");
         assert!(key.unlock("id", "open barley").unwrap().is_none());
         assert_eq!(key.unlock("id", "open sesame").unwrap().unwrap().public(), open(PLAIN).public());
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use super::service_name;
+use crate::app::knock::KnockArgs;
 use crate::core::types::ServiceName;
 
 /// Knocks at a toctoc gateway: one sealed datagram, and the port opens for you alone.
@@ -51,7 +52,7 @@ pub enum Command {
         json: bool,
     },
     /// Hit ports in a row, as the `knock` of knockd does. It crosses the network in the clear.
-    Knock(Knock),
+    Knock(KnockArgs),
 }
 
 /// What the sealed commands have in common.
@@ -99,6 +100,9 @@ pub struct Open {
     /// The address to grant, if you know better than this machine does. The knock must come from it.
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
+    /// Ask the gateway where it sees you come from, and name that, even if this machine's own address seems good.
+    #[arg(long, conflicts_with = "source")]
+    pub ask_source: bool,
     /// Grant connections from this source port only. Not through a NAT: it changes ports.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub source_port: Option<u16>,
@@ -116,6 +120,9 @@ pub struct Close {
     /// The address that was granted, if it was named.
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
+    /// Ask the gateway where it sees you come from, and name that, even if this machine's own address seems good.
+    #[arg(long, conflicts_with = "source")]
+    pub ask_source: bool,
 }
 
 /// `toctoc probe`.
@@ -157,32 +164,4 @@ pub struct Import {
     /// Take the place of a profile of that name.
     #[arg(long)]
     pub replace: bool,
-}
-
-/// `toctoc knock`: the options of knockd's client.
-#[derive(clap::Args, Debug)]
-#[command(after_help = "\
-Example:
-  toctoc knock gate.example.org 7000:tcp 8000:udp 9000")]
-pub struct Knock {
-    /// The host to knock at.
-    pub host: String,
-    /// Ports in order, each PORT[:tcp|:udp]; tcp without a word, unless -u.
-    #[arg(required = true, value_name = "PORT[:PROTO]")]
-    pub ports: Vec<String>,
-    /// Every port without a word is UDP.
-    #[arg(short, long)]
-    pub udp: bool,
-    /// Wait so many milliseconds between hits.
-    #[arg(short, long, value_name = "MS", default_value_t = 0)]
-    pub delay: u64,
-    /// Force IPv4.
-    #[arg(short = '4', long, conflicts_with = "ipv6")]
-    pub ipv4: bool,
-    /// Force IPv6.
-    #[arg(short = '6', long)]
-    pub ipv6: bool,
-    /// Say each hit.
-    #[arg(short, long)]
-    pub verbose: bool,
 }

@@ -1,0 +1,325 @@
+//! A gateway on loopback that opens what the client sends, and answers as each test wants.
+
+use std::net::UdpSocket;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use super::*;
+use crate::core::authentic::{Authentic, Claim};
+use crate::core::keyring::{Master, Realm, Secret, TagTable};
+use crate::core::noise::KeyPair;
+use crate::core::service::Client;
+use crate::core::types::{ClientId, GatewayId, RealmId};
+use crate::core::wire::{ClientSide, DATAGRAM, GatewayKeys, Reply, identify};
+use crate::keys::identity::Identity;
+
+const CLIENT: ClientId = ClientId([7; 16]);
+/// Long enough for a busy machine; only a broken client waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For silence that the test wants.
+const SHORT: Duration = Duration::from_millis(500);
+
+fn realm() -> Realm {
+    Realm::new(RealmId([1; 16]), GatewayId([2; 16]), Secret::new([3; 32]))
+}
+
+fn master() -> Master {
+    Master::new(Secret::new([4; 32]))
+}
+
+fn pair() -> KeyPair {
+    KeyPair::new(&Secret::new([5; 32]))
+}
+
+fn identity() -> Identity {
+    Identity::new(Secret::new([6; 32])).unwrap()
+}
+
+fn ssh() -> ServiceName {
+    ServiceName::new("ssh").unwrap()
+}
+
+fn profile(port: u16) -> Profile {
+    Profile {
+        name: "laptop".into(),
+        client: CLIENT,
+        key: *identity().public(),
+        addresses: vec!["127.0.0.1".into()],
+        port,
+        side: ClientSide { realm: realm(), gateway_public: pair().public(), keys: master().client_keys(CLIENT) },
+        services: vec![ssh()],
+        default_service: None,
+        identity: None,
+    }
+}
+
+fn wish() -> Wish {
+    Wish {
+        kind: Kind::Open,
+        service: ssh(),
+        seconds: 60,
+        source: None,
+        ask_source: false,
+        source_port: 0,
+        timeout: PATIENCE,
+        attempts: 3,
+    }
+}
+
+fn receipt(status: Status, source: SocketAddr) -> Receipt {
+    Receipt {
+        status,
+        once: false,
+        seconds: 30,
+        time: clock::now().wall,
+        delay: 0,
+        observed: Source::new(source.ip()),
+        granted: (status == Status::Granted).then(|| Source::new(source.ip())),
+        ports: [None; 4],
+        challenge: None,
+        next_key: None,
+    }
+}
+
+/// A knock that the gateway opened and whose signature it verified.
+struct Knocked {
+    request: Request,
+    source: SocketAddr,
+    number: usize,
+}
+
+/// What the gateway does with one: datagrams before the receipt, and the receipt.
+type Conduct = Box<dyn FnMut(&Knocked) -> (Vec<Vec<u8>>, Option<Receipt>) + Send>;
+
+struct Gateway {
+    address: SocketAddr,
+    stop: Sender<()>,
+    thread: JoinHandle<Vec<Request>>,
+}
+
+impl Gateway {
+    /// `today`: the day that the gateway believes it is.
+    fn start(today: u64, conduct: Conduct) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let address = socket.local_addr().unwrap();
+        let (stop, stopped) = channel();
+        let thread = std::thread::spawn(move || serve(&socket, today, conduct, &stopped));
+        Self { address, stop, thread }
+    }
+
+    /// What it was asked, in order; each with a good tag, MAC, Noise message and signature.
+    fn requests(self) -> Vec<Request> {
+        drop(self.stop);
+        self.thread.join().unwrap()
+    }
+}
+
+fn serve(socket: &UdpSocket, today: u64, mut conduct: Conduct, stopped: &Receiver<()>) -> Vec<Request> {
+    let keys = GatewayKeys { realm: realm(), current: pair(), other: None };
+    let client_keys = master().client_keys(CLIENT);
+    let mut tags = TagTable::new(today);
+    tags.insert(0, &client_keys.tag);
+    let mut requests = Vec::new();
+    while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+        let mut buffer = [0; 1500];
+        let Ok((length, source)) = socket.recv_from(&mut buffer) else { continue };
+        assert_eq!(length, DATAGRAM);
+        // A tag of another day is silence, as with the real one.
+        let Ok(known) = identify(&keys, &tags, &buffer[..length]) else { continue };
+        let mine = known.check_mac(&client_keys).unwrap();
+        let sealed = mine.open(&keys, &client_keys, &identity().public().fingerprint()).unwrap();
+        let (parts, reply) = sealed.split();
+        let claim = Claim {
+            client: CLIENT,
+            h: parts.h,
+            body: parts.body,
+            source: Source::new(source.ip()),
+            source_port: source.port(),
+        };
+        let request = *Authentic::verify(claim, &enrolled()).unwrap().request();
+        let knocked = Knocked { request, source, number: requests.len() };
+        requests.push(request);
+        let (before, receipt) = conduct(&knocked);
+        for junk in before {
+            socket.send_to(&junk, source).unwrap();
+        }
+        if let Some(receipt) = receipt {
+            answer(socket, source, reply, &receipt);
+        }
+    }
+    requests
+}
+
+fn answer(socket: &UdpSocket, to: SocketAddr, reply: Reply, receipt: &Receipt) {
+    let sealed = reply.seal(&realm(), receipt, Secret::new([8; 32])).unwrap();
+    socket.send_to(&sealed, to).unwrap();
+}
+
+fn enrolled() -> Client {
+    Client {
+        id: CLIENT,
+        name: "laptop".into(),
+        key: identity().public().bytes(),
+        fingerprint: identity().public().fingerprint(),
+        services: vec![ssh()],
+        expires: None,
+        max_seconds: None,
+    }
+}
+
+fn today() -> u64 {
+    clock::now().wall.day()
+}
+
+fn knock(gateway: &Gateway, wish: &Wish) -> Answer {
+    let profile = profile(gateway.address.port());
+    ask(&profile, &Signer::Key(identity()), wish, gateway.address, &OnceLock::new())
+}
+
+fn heard(answer: &Answer) -> Receipt {
+    match &answer.outcome {
+        Outcome::Heard(heard) => heard.receipt,
+        Outcome::Silence => panic!("silence after {} knocks", answer.knocks),
+        Outcome::NoWay(fault) => panic!("{fault}"),
+    }
+}
+
+#[test]
+fn one_knock_names_our_address_and_its_receipt_is_believed() {
+    let gateway = Gateway::start(today(), Box::new(|k| (vec![], Some(receipt(Status::Granted, k.source)))));
+    let answer = knock(&gateway, &wish());
+    assert_eq!(heard(&answer).status, Status::Granted);
+    let ours = Source::new(IpAddr::from([127, 0, 0, 1]));
+    assert_eq!((answer.named, answer.knocks), (Some((ours, Found::Local)), 1));
+    let [request] = gateway.requests().try_into().unwrap();
+    assert_eq!((request.kind, request.seconds, request.service), (Kind::Open, 60, ssh()));
+    assert_eq!((request.address, request.challenge), (Some(ours), None));
+    assert!(clock::now().wall.since(request.timestamp).unsigned_abs() < 10_000_000_000);
+}
+
+#[test]
+fn what_is_not_the_receipt_is_ignored_until_the_receipt_comes() {
+    let junk = |k: &Knocked| {
+        let mut forged = vec![0x5a; RECEIPT];
+        forged[0] = 1;
+        (
+            vec![vec![], vec![0; 5], forged, vec![1; RECEIPT + 1], vec![2; 1400]],
+            Some(receipt(Status::Granted, k.source)),
+        )
+    };
+    let gateway = Gateway::start(today(), Box::new(junk));
+    let answer = knock(&gateway, &wish());
+    assert_eq!((heard(&answer).status, answer.knocks), (Status::Granted, 1));
+}
+
+#[test]
+fn a_lost_knock_is_followed_by_a_new_one() {
+    let second = |k: &Knocked| (vec![], (k.number > 0).then(|| receipt(Status::Granted, k.source)));
+    let gateway = Gateway::start(today(), Box::new(second));
+    let answer = knock(&gateway, &Wish { timeout: SHORT, ..wish() });
+    assert_eq!((heard(&answer).status, answer.knocks), (Status::Granted, 2));
+    let [first, second] = gateway.requests().try_into().unwrap();
+    assert_ne!(first.timestamp, second.timestamp);
+}
+
+#[test]
+fn nobody_there_is_silence_after_as_many_knocks_as_allowed() {
+    let gateway = Gateway::start(today(), Box::new(|_| (vec![vec![9; RECEIPT]], None)));
+    let answer = knock(&gateway, &Wish { timeout: SHORT / 10, ..wish() });
+    assert!(matches!(answer.outcome, Outcome::Silence));
+    assert_eq!(answer.knocks, 3);
+}
+
+#[test]
+fn a_clock_that_is_days_off_is_found_out_and_healed_by_a_challenge() {
+    let conduct = |k: &Knocked| match k.request.challenge {
+        None => {
+            let mut receipt = receipt(Status::Clock, k.source);
+            receipt.time = receipt.time.plus(40 * 86_400);
+            receipt.challenge = Some([0xcc; 16]);
+            (vec![], Some(receipt))
+        }
+        Some(_) => (vec![], Some(receipt(Status::Granted, k.source))),
+    };
+    let gateway = Gateway::start(today() + 40, Box::new(conduct));
+    let answer = knock(&gateway, &Wish { timeout: SHORT, ..wish() });
+    assert_eq!(heard(&answer).status, Status::Granted);
+    let requests = gateway.requests();
+    assert_eq!(requests.iter().map(|r| r.challenge).collect::<Vec<_>>(), [None, Some([0xcc; 16])]);
+    for request in requests {
+        let off = clock::now().wall.since(request.timestamp).unsigned_abs();
+        assert!(off < 10_000_000_000, "the timestamp is ours, whatever we were told");
+    }
+}
+
+#[test]
+fn a_challenge_is_answered_once_and_no_more() {
+    let conduct = |k: &Knocked| {
+        let mut receipt = receipt(Status::Challenge, k.source);
+        receipt.challenge = Some([u8::try_from(k.number).unwrap() + 1; 16]);
+        (vec![], Some(receipt))
+    };
+    let gateway = Gateway::start(today(), Box::new(conduct));
+    let answer = knock(&gateway, &wish());
+    assert_eq!((heard(&answer).status, answer.knocks), (Status::Challenge, 2));
+    let challenges: Vec<_> = gateway.requests().iter().map(|r| r.challenge).collect();
+    assert_eq!(challenges, [None, Some([1; 16])]);
+}
+
+#[test]
+fn an_address_that_the_path_made_is_never_asked_for_by_itself() {
+    let conduct = |k: &Knocked| {
+        let mut receipt = receipt(Status::Address, k.source);
+        receipt.observed = Source::new("203.0.113.66".parse().unwrap());
+        (vec![], Some(receipt))
+    };
+    let gateway = Gateway::start(today(), Box::new(conduct));
+    let answer = knock(&gateway, &wish());
+    assert_eq!((heard(&answer).status, answer.knocks), (Status::Address, 1));
+}
+
+#[test]
+fn behind_a_nat_a_probe_asks_for_the_address_first() {
+    let outer = Source::new("203.0.113.9".parse().unwrap());
+    let conduct = move |k: &Knocked| {
+        let status = if k.request.kind == Kind::Probe { Status::Observed } else { Status::Granted };
+        let mut receipt = receipt(status, k.source);
+        receipt.observed = outer;
+        receipt.challenge = (status == Status::Observed).then_some([5; 16]);
+        (vec![], Some(receipt))
+    };
+    let gateway = Gateway::start(today(), Box::new(conduct));
+    let answer = knock(&gateway, &Wish { ask_source: true, ..wish() });
+    assert_eq!(answer.named, Some((outer, Found::Probed)));
+    let [probe, open] = gateway.requests().try_into().unwrap();
+    assert_eq!((probe.kind, probe.address, probe.service), (Kind::Probe, None, ServiceName::NONE));
+    assert_eq!((open.kind, open.address, open.challenge), (Kind::Open, Some(outer), Some([5; 16])));
+}
+
+#[test]
+fn a_given_source_is_named_as_it_is() {
+    let given: IpAddr = "198.51.100.4".parse().unwrap();
+    let gateway = Gateway::start(today(), Box::new(|k| (vec![], Some(receipt(Status::Granted, k.source)))));
+    let answer = knock(&gateway, &Wish { source: Some(given), source_port: 4711, ..wish() });
+    assert_eq!(answer.named, Some((Source::new(given), Found::Given)));
+    let [request] = gateway.requests().try_into().unwrap();
+    assert_eq!((request.address, request.source_port), (Some(Source::new(given)), 4711));
+}
+
+#[test]
+fn our_own_address_is_good_where_no_nat_can_be() {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    for (local, gateway, good) in [
+        ("203.0.113.1", "198.51.100.1", true),
+        ("2001:db8::1", "2001:db8:1::1", true),
+        ("10.0.0.2", "10.0.0.1", true),
+        ("192.168.1.2", "198.51.100.1", false),
+        ("100.64.0.2", "198.51.100.1", false),
+        ("fd00::2", "2001:db8::1", false),
+        ("127.0.0.1", "127.0.0.1", true),
+        ("0.0.0.0", "198.51.100.1", false),
+    ] {
+        assert_eq!(usable(ip(local), ip(gateway)), good, "{local} {gateway}");
+    }
+}
