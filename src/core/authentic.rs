@@ -106,6 +106,12 @@ impl Authentic {
         Ok(Authentic { client: client.id, request, source: claim.source, source_port: claim.source_port })
     }
 
+    /// As if `client` had signed `request`, for the tests of what comes after.
+    #[cfg(test)]
+    pub(crate) fn for_test(client: ClientId, request: Request, source: Source, source_port: u16) -> Authentic {
+        Authentic { client, request, source, source_port }
+    }
+
     /// Who signed.
     pub fn client(&self) -> ClientId {
         self.client

@@ -1,11 +1,96 @@
 //! The list of live grants, and the kernel elements that it amounts to.
 //! Who may have one is left to `policy`, putting elements into the kernel to `edge::firewall`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::answer::Answer;
+use super::knock::Ports;
+use super::ledger::Ledger;
+use super::policy::Grant;
+use super::record::Record;
 use super::service::Form;
-use super::types::{Port, Source};
+use super::types::{Boot, ClientId, Now, Port, Proto, SECOND, ServiceName, Source, Wall};
+
+/// How many grants may be live at once, over all services.
+pub const GRANTS: usize = 4096;
+
+/// Who holds a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Holder {
+    /// An enrolled client.
+    Client(ClientId),
+    /// A classic door; 16 bytes that name it.
+    Door([u8; 16]),
+}
+
+/// What makes two grants the same one: asking again makes it last longer, it does not make it two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Who holds it.
+    pub holder: Holder,
+    /// For what.
+    pub service: ServiceName,
+    /// For which address.
+    pub source: Source,
+    /// From which source port; 0 = any.
+    pub source_port: u16,
+}
+
+/// A live grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// Whose, for what, for whom.
+    pub key: Key,
+    /// One connection, or any number.
+    pub form: Form,
+    /// To which ports.
+    pub ports: Ports,
+    /// When it began, by both clocks.
+    pub opened: Now,
+    /// For how long from then on.
+    pub seconds: u32,
+}
+
+impl Live {
+    /// When it ends, for people and for the record.
+    pub fn until(&self) -> Wall {
+        self.opened.wall.plus(self.seconds)
+    }
+
+    /// When it ends.
+    pub fn deadline(&self) -> Boot {
+        self.opened.boot.plus(self.seconds)
+    }
+
+    /// Seconds from `now` to its end, rounded up, so that a whole grant shows its whole time.
+    pub fn seconds_left(&self, now: Now) -> u32 {
+        let left = self.deadline().0.saturating_sub(now.boot.0).div_ceil(SECOND);
+        u32::try_from(left).unwrap_or(u32::MAX)
+    }
+
+    /// The kernel's elements: one connection is for TCP only, a UDP port of such a service is granted by time.
+    fn elements(&self) -> impl Iterator<Item = Element> {
+        let (source, form) = (self.key.source, self.form);
+        let form = move |port: Port| if port.proto == Proto::Tcp { form } else { Form::Time };
+        self.ports.into_iter().flatten().map(move |port| Element { source, port, form: form(port) })
+    }
+
+    /// The same grant after a restart at `now`, by whichever clock leaves it less. None is left of a grant that began
+    /// after `now`: then the clock was set back, and how much of it is over cannot be known.
+    fn restored(self, now: Now) -> Option<Live> {
+        let by_wall = self.until().0.saturating_sub(now.wall.0);
+        // Within one boot this is exact; after another boot it is at worst too little.
+        let by_boot = match now.boot >= self.opened.boot {
+            true => self.deadline().0.saturating_sub(now.boot.0),
+            false => u64::MAX,
+        };
+        let seconds = u32::try_from(by_wall.min(by_boot) / SECOND).ok()?;
+        (now.wall >= self.opened.wall && seconds > 0).then_some(Live { opened: now, seconds, ..self })
+    }
+}
 
 /// One element of a kernel set: who may reach what, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Element {
     /// Who.
     pub source: Source,
@@ -18,7 +103,7 @@ pub struct Element {
 /// What is to be done to the kernel's sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The element is there for this long from now on, whatever it had before.
+    /// The element is there for this long from now on, whatever it had before; for one connection it is armed anew.
     Set {
         /// Which.
         element: Element,
@@ -30,4 +115,153 @@ pub enum Change {
         /// Which.
         element: Element,
     },
+}
+
+/// How a grant ends before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its holder wants no more of it.
+    Closed,
+    /// Its holder may not have it any more.
+    Revoked,
+}
+
+/// All live grants, and what the kernel was told about them.
+#[derive(Debug, Default)]
+pub struct Grants {
+    live: BTreeMap<Key, Live>,
+    reserved: BTreeSet<Key>,
+    /// What the kernel holds, as far as we told it. An element that was spent there still stands here.
+    kernel: BTreeMap<Element, Boot>,
+}
+
+impl Grants {
+    /// The grants that a restart left, with the time that they have left. Give `standing` to the firewall's restore.
+    pub fn restore(now: Now, ledger: &Ledger) -> Self {
+        let mut grants = Self::default();
+        for live in ledger.grants().filter_map(|live| live.restored(now)).take(GRANTS) {
+            grants.live.insert(live.key, live);
+            for element in live.elements() {
+                let until = grants.kernel.entry(element).or_default();
+                *until = live.deadline().max(*until);
+            }
+        }
+        grants
+    }
+
+    /// Begins `grant`: what to tell the kernel, and the answer for its holder. One that it already had goes on at least
+    /// as long as it would have.
+    pub fn open(&mut self, now: Now, grant: Grant) -> (Vec<Change>, Answer) {
+        let (live, mut answer) = grant.into_parts();
+        self.reserved.remove(&live.key);
+        let before = self.live.get(&live.key).copied();
+        // Two of one batch were decided without knowing of each other.
+        let outlasts = |before: &Live| before.form == live.form && before.deadline() > live.deadline();
+        let live = Live { ports: live.ports, ..before.filter(outlasts).unwrap_or(live) };
+        self.live.insert(live.key, live);
+        answer.granted = Some(live);
+        let armed: BTreeSet<Element> = live.elements().collect();
+        let mut touched = armed.clone();
+        touched.extend(before.iter().flat_map(Live::elements));
+        // What only the grant of before a reload had may be a neighbour's too: that is not armed anew.
+        let changes = self.settle(now, touched, |element| if armed.contains(element) { Fit::Arm } else { Fit::Leave });
+        (changes, answer)
+    }
+
+    /// Ends these grants. A neighbour's stay.
+    pub fn end(&mut self, now: Now, keys: &[Key], how: Ending) -> Vec<Change> {
+        let ended: Vec<Live> = keys.iter().filter_map(|key| self.live.remove(key)).collect();
+        let touched = ended.iter().flat_map(Live::elements).collect();
+        // An element for one connection cannot be shortened without arming it anew, and it may be spent. So while a
+        // neighbour still has it, it stays as it is, until the neighbour's time; but nothing of a revoked client stays.
+        self.settle(now, touched, |element| match (element.form, how) {
+            (Form::Time, _) => Fit::Arm,
+            (Form::Once, Ending::Closed) => Fit::Leave,
+            (Form::Once, Ending::Revoked) => Fit::Remove,
+        })
+    }
+
+    /// Forgets what is over. The kernel ends its elements by itself; what has to be told is the rare element that was left
+    /// longer than its last grant.
+    pub fn expire(&mut self, now: Now) -> Vec<Change> {
+        let over: Vec<Live> = self.live.values().filter(|live| live.deadline() <= now.boot).copied().collect();
+        self.live.retain(|_, live| live.deadline() > now.boot);
+        let touched = over.iter().flat_map(Live::elements).collect();
+        let changes = self.settle(now, touched, |_| Fit::Leave);
+        self.kernel.retain(|_, until| *until > now.boot);
+        changes
+    }
+
+    /// When [`Grants::expire`] has something to do next.
+    pub fn deadline(&self) -> Option<Boot> {
+        self.live.values().map(Live::deadline).min()
+    }
+
+    /// The live grants, for status.
+    pub fn list(&self) -> impl Iterator<Item = &Live> {
+        self.live.values()
+    }
+
+    /// All that the kernel should hold now: for a start, and after somebody flushed it.
+    pub fn standing(&self, now: Now) -> Vec<Change> {
+        let left = |until: &Boot| until.0.saturating_sub(now.boot.0) / 1_000_000;
+        let set = |(element, until): (&Element, &Boot)| Change::Set { element: *element, millis: left(until) };
+        self.kernel.iter().filter(|(_, until)| left(until) > 0).map(set).collect()
+    }
+
+    /// The live grants, and those being decided, that fit.
+    pub fn keys(&self, fits: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let all: BTreeSet<Key> = self.live.keys().chain(&self.reserved).copied().collect();
+        all.into_iter().filter(fits).collect()
+    }
+
+    /// The records that make the end of these grants durable. Store them before [`Grants::end`].
+    pub fn endings(keys: &[Key]) -> Vec<Record> {
+        keys.iter().copied().map(Record::Ended).collect()
+    }
+
+    /// The time that a grant of this key has left.
+    pub(super) fn of(&self, key: &Key) -> Option<&Live> {
+        self.live.get(key)
+    }
+
+    /// Counts a grant that is being decided, until it is opened or given up.
+    pub(super) fn reserve(&mut self, key: Key) {
+        self.reserved.insert(key);
+    }
+
+    /// Gives up what was being decided and came to nothing: after a commit that failed.
+    pub fn give_up(&mut self) {
+        self.reserved.clear();
+    }
+
+    /// Makes the kernel's `touched` elements fit the list; `fit` says how where the kernel's time is not what the list has.
+    fn settle(&mut self, now: Now, touched: BTreeSet<Element>, fit: impl Fn(&Element) -> Fit) -> Vec<Change> {
+        touched.into_iter().filter_map(|element| self.settle_one(now, element, fit(&element))).collect()
+    }
+
+    fn settle_one(&mut self, now: Now, element: Element, fit: Fit) -> Option<Change> {
+        let holders = self.live.values().filter(|live| live.elements().any(|other| other == element));
+        let wanted = holders.map(Live::deadline).max().filter(|until| *until > now.boot);
+        match (wanted, fit) {
+            (Some(until), Fit::Arm) => {
+                self.kernel.insert(element, until);
+                let millis = (until.0 - now.boot.0) / 1_000_000;
+                Some(Change::Set { element, millis })
+            }
+            (Some(_), Fit::Leave) => None,
+            (None, _) | (Some(_), Fit::Remove) => {
+                let until = self.kernel.remove(&element)?;
+                (until > now.boot).then_some(Change::Remove { element })
+            }
+        }
+    }
+}
+
+/// What becomes of an element that somebody still holds.
+#[derive(Clone, Copy)]
+enum Fit {
+    Arm,
+    Leave,
+    Remove,
 }

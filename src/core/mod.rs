@@ -2,6 +2,7 @@
 //! No socket, file, clock, randomness, thread, environment or log is left to be found here.
 
 pub mod address;
+pub mod answer;
 pub mod authentic;
 pub mod bytes;
 pub mod complaint;
@@ -12,6 +13,7 @@ pub mod grants;
 pub mod keyring;
 pub mod knock;
 pub mod leases;
+pub mod ledger;
 pub mod noise;
 pub mod packet;
 pub mod policy;

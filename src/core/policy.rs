@@ -1,2 +1,295 @@
 //! `Fresh` -> `Admission` -> `Grant`: who may have what, and that nothing opens before its mark is durable.
-//! The list of live grants is left to `grants`.
+//! The list of live grants is left to `grants`, what was used before to `replay`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::address::{Reach, reach};
+use super::answer::{Answer, Told};
+use super::authentic::Authentic;
+use super::grants::{Ending, GRANTS, Grants, Holder, Key, Live};
+use super::knock::{Kind, Ports, Status};
+use super::record::Record;
+use super::replay::{Fresh, Judgement, Refused, Replay};
+use super::service::{Client, Service, SourceRule};
+use super::types::{ClientId, Fault, Now, Reject, SECOND, SERVICE_PORTS, ServiceName, Source};
+
+/// The rules in force: replaced as a whole at a reload.
+#[derive(Debug)]
+pub struct Policy {
+    services: BTreeMap<ServiceName, Service>,
+    clients: BTreeMap<ClientId, Client>,
+    max_grants: u32,
+    own: BTreeSet<Source>,
+}
+
+/// What is to become of an authentic knock, once its marks are durable.
+pub enum Decision {
+    /// It opens.
+    Admit(Admission),
+    /// Its sender's grants end.
+    Close(Closing),
+    /// It is only answered.
+    Tell(Told),
+    /// Silence; nothing to store.
+    Refuse(Refused),
+}
+
+impl Decision {
+    /// What to count it as; `None` if the client gets what it asked for.
+    pub fn reject(&self) -> Option<Reject> {
+        match self {
+            Decision::Admit(_) | Decision::Close(_) => None,
+            Decision::Tell(told) => told.reject(),
+            Decision::Refuse(refused) => Some(refused.reject),
+        }
+    }
+}
+
+/// A grant that policy allows and no disk knows yet.
+pub struct Admission {
+    records: Vec<Record>,
+    live: Live,
+    answer: Answer,
+}
+
+/// The end of grants that no disk knows yet.
+pub struct Closing {
+    records: Vec<Record>,
+    keys: Vec<Key>,
+    answer: Answer,
+}
+
+/// A grant whose mark is durable. The only thing that [`Grants::open`] takes.
+pub struct Grant {
+    live: Live,
+    answer: Answer,
+}
+
+impl Grant {
+    /// The grant, and what its holder is told once the firewall has it.
+    pub(super) fn into_parts(self) -> (Live, Answer) {
+        (self.live, self.answer)
+    }
+}
+
+/// What may be done now.
+pub enum Done {
+    /// Give it to [`Grants::open`], its changes to the firewall, then answer.
+    Open(Grant),
+    /// Give the keys to [`Grants::end`], its changes to the firewall, then answer.
+    Close(Vec<Key>, Ending, Answer),
+    /// Answer.
+    Tell(Answer),
+}
+
+/// Makes a batch durable, all in one, and only then hands out what may be done. After a fault nothing of it may, and
+/// [`Grants::give_up`] must be called; the marks in memory stay.
+pub fn commit(
+    decisions: Vec<Decision>,
+    store: impl FnOnce(&[Record]) -> Result<(), Fault>,
+) -> Result<Vec<Done>, Fault> {
+    let mut records = Vec::new();
+    let mut done = Vec::new();
+    for decision in decisions {
+        match decision {
+            Decision::Admit(Admission { records: mine, live, answer }) => {
+                records.extend(mine);
+                done.push(Done::Open(Grant { live, answer }));
+            }
+            Decision::Close(Closing { records: mine, keys, answer }) => {
+                records.extend(mine);
+                done.push(Done::Close(keys, Ending::Closed, answer));
+            }
+            Decision::Tell(Told { records: mine, answer, .. }) => {
+                records.extend(mine);
+                done.push(Done::Tell(answer));
+            }
+            Decision::Refuse(_) => {}
+        }
+    }
+    if !records.is_empty() {
+        store(&records)?;
+    }
+    Ok(done)
+}
+
+impl Policy {
+    /// `max_grants`: how many one client may have at once. `own`: our addresses, which are never granted.
+    pub fn new(
+        services: Vec<Service>,
+        clients: Vec<Client>,
+        max_grants: u32,
+        own: impl IntoIterator<Item = Source>,
+    ) -> Self {
+        Self {
+            services: services.into_iter().map(|service| (service.name, service)).collect(),
+            clients: clients.into_iter().map(|client| (client.id, client)).collect(),
+            max_grants,
+            own: own.into_iter().collect(),
+        }
+    }
+
+    /// Our addresses have changed.
+    pub fn set_own(&mut self, own: impl IntoIterator<Item = Source>) {
+        self.own = own.into_iter().collect();
+    }
+
+    /// An enrolled client, for `Authentic::verify`. An expired one is as if unknown.
+    pub fn client(&self, now: Now, id: ClientId) -> Option<&Client> {
+        let live = |client: &&Client| client.expires.is_none_or(|expires| now.wall.0 / SECOND < expires);
+        self.clients.get(&id).filter(live)
+    }
+
+    /// Whether a grant may go on under these rules: after a reload end the others.
+    pub fn still_allows(&self, now: Now, key: &Key) -> bool {
+        let known = self.services.contains_key(&key.service);
+        known
+            && match key.holder {
+                Holder::Client(id) => self.client(now, id).is_some_and(|client| client.services.contains(&key.service)),
+                Holder::Door(_) => true,
+            }
+    }
+
+    /// The whole way of an authentic knock in the one order that is right: used before, address, time, permission.
+    /// `entropy` must be fresh and secret: it may become a challenge.
+    pub fn decide(
+        &self,
+        now: Now,
+        authentic: Authentic,
+        replay: &mut Replay,
+        grants: &mut Grants,
+        entropy: [u8; 16],
+    ) -> Decision {
+        let Some(client) = self.client(now, authentic.client()) else {
+            return Decision::Refuse(Refused { reject: Reject::Policy, alarm: None });
+        };
+        let service = self.services.get(&authentic.request().service);
+        if let Err(refused) = replay.screen(&authentic) {
+            return Decision::Refuse(refused);
+        }
+        if !self.address_fits(&authentic, service) {
+            return replay.misplaced(authentic).map_or_else(Decision::Refuse, Decision::Tell);
+        }
+        let demanded = service.is_some_and(|service| service.challenge);
+        match replay.judge(now, authentic, demanded, entropy) {
+            Judgement::Refused(refused) => Decision::Refuse(refused),
+            Judgement::Told(told) => Decision::Tell(told),
+            Judgement::Fresh(fresh) => self.admit(now, client, fresh, grants),
+        }
+    }
+
+    /// The address rule. Only an opening grants an address; what names no known service is refused by policy later.
+    fn address_fits(&self, authentic: &Authentic, service: Option<&Service>) -> bool {
+        if authentic.request().kind != Kind::Open {
+            return true;
+        }
+        let (named, source) = (authentic.request().address, authentic.source());
+        let observed_will_do = service.is_some_and(|service| service.source == SourceRule::Observed);
+        // Even where the observed address is taken, one that is named is meant.
+        let right = named.map_or(observed_will_do, |named| named == source);
+        right && self.grantable(source)
+    }
+
+    /// Whether an address can be a peer's that reaches us from elsewhere.
+    fn grantable(&self, source: Source) -> bool {
+        matches!(reach(source.ip()), Reach::Global | Reach::Private)
+            && !embeds_ipv4(source)
+            && !self.own.contains(&source)
+    }
+
+    fn admit(&self, now: Now, client: &Client, fresh: Fresh, grants: &mut Grants) -> Decision {
+        let tell = |fresh: Fresh, status, reject| {
+            let answer = Answer::new(&fresh.authentic, status, fresh.challenge);
+            Decision::Tell(Told { records: fresh.records, answer, reject })
+        };
+        let request = *fresh.authentic.request();
+        match (request.kind, self.services.get(&request.service)) {
+            (Kind::Probe, _) => tell(fresh, Status::Observed, None),
+            (_, Some(service)) if client.services.contains(&service.name) => match request.kind {
+                Kind::Close => Decision::Close(close(fresh, grants)),
+                _ => match self.grant(now, client, service, &fresh.authentic, grants) {
+                    Ok(live) => Decision::Admit(admission(fresh, live, grants)),
+                    Err(status) => tell(fresh, status, Some(Reject::Policy)),
+                },
+            },
+            _ => tell(fresh, Status::Denied, Some(Reject::Policy)),
+        }
+    }
+
+    /// The grant that a request amounts to, within all limits.
+    fn grant(
+        &self,
+        now: Now,
+        client: &Client,
+        service: &Service,
+        authentic: &Authentic,
+        grants: &Grants,
+    ) -> Result<Live, Status> {
+        let request = authentic.request();
+        // The firewall's elements know no source port: granting every port instead would be more than was asked for.
+        if request.source_port != 0 {
+            return Err(Status::Denied);
+        }
+        let key = Key {
+            holder: Holder::Client(client.id),
+            service: service.name,
+            source: authentic.source(),
+            source_port: request.source_port,
+        };
+        self.has_room(service, &key, grants)?;
+        let asked = if request.seconds == 0 { service.seconds } else { request.seconds };
+        let expiry = client.expires.map_or(u64::MAX, |expires| expires.saturating_sub(now.wall.0 / SECOND));
+        let most = client.max_seconds.unwrap_or(u32::MAX).min(service.max_seconds);
+        let most = most.min(u32::try_from(expiry).unwrap_or(u32::MAX));
+        let already = grants.of(&key).filter(|live| live.form == service.form).map_or(0, |live| live.seconds_left(now));
+        let seconds = asked.min(most).max(already.min(most)).max(1);
+        Ok(Live { key, form: service.form, ports: ports(service), opened: now, seconds })
+    }
+
+    fn has_room(&self, service: &Service, key: &Key, grants: &Grants) -> Result<(), Status> {
+        let others = grants.keys(|other| other != key);
+        let count = |fits: &dyn Fn(&Key) -> bool| others.iter().filter(|other| fits(other)).count();
+        let below = |count: usize, limit: u32| u32::try_from(count).is_ok_and(|count| count < limit);
+        let room = others.len() < GRANTS
+            && below(count(&|other| other.holder == key.holder), self.max_grants)
+            && below(count(&|other| other.service == key.service), service.max_grants);
+        if room { Ok(()) } else { Err(Status::Full) }
+    }
+}
+
+fn admission(fresh: Fresh, live: Live, grants: &mut Grants) -> Admission {
+    grants.reserve(live.key);
+    let answer = Answer::new(&fresh.authentic, Status::Granted, None);
+    let mut records = fresh.records;
+    records.push(Record::Granted(live));
+    Admission { records, live, answer }
+}
+
+/// The sender's grants for the service; only those for one address if it names one.
+fn close(fresh: Fresh, grants: &Grants) -> Closing {
+    let (holder, request) = (Holder::Client(fresh.authentic.client()), fresh.authentic.request());
+    let keys = grants.keys(|key| {
+        key.holder == holder
+            && key.service == request.service
+            && request.address.is_none_or(|address| address == key.source)
+    });
+    let mut records = fresh.records;
+    records.extend(Grants::endings(&keys));
+    Closing { records, keys, answer: Answer::new(&fresh.authentic, Status::Closed, None) }
+}
+
+fn ports(service: &Service) -> Ports {
+    let mut ports = [None; SERVICE_PORTS];
+    for (slot, port) in ports.iter_mut().zip(&service.ports) {
+        *slot = Some(*port);
+    }
+    ports
+}
+
+/// IPv6 forms that carry an IPv4 address: whoever may have the one could otherwise ask for the other.
+fn embeds_ipv4(source: Source) -> bool {
+    let std::net::IpAddr::V6(v6) = source.ip() else { return false };
+    let [a, b, ..] = v6.segments();
+    // 6to4, Teredo. NAT64, IPv4-compatible and IPv4-translated forms lie outside of 2000::/3 and have no reach.
+    a == 0x2002 || (a == 0x2001 && b == 0)
+}

@@ -4,7 +4,7 @@
 use super::types::{ClientId, Fingerprint, Port, ServiceName};
 
 /// How long a grant lasts, and for how many connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Form {
     /// Any number of new connections until the time is over; connections that stand live on.
     Time,

@@ -1,0 +1,82 @@
+//! What the holder of a good signature is told, and that nobody is told anything before the mark of his packet is durable.
+//! What to tell is left to `replay` and `policy`, the receipt's seal to `wire`.
+
+use super::authentic::Authentic;
+use super::grants::Live;
+use super::knock::{Challenge, Ports, Receipt, Status};
+use super::record::Record;
+use super::service::Form;
+use super::types::{ClientId, Now, Reject, SERVICE_PORTS, ServiceName, Source, Wall};
+
+/// An answer that may be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// To whom.
+    pub client: ClientId,
+    /// Where the packet came from.
+    pub source: Source,
+    /// Which service it named.
+    pub service: ServiceName,
+    /// The packet's timestamp.
+    pub timestamp: Wall,
+    /// Whether the client waits for a receipt.
+    pub receipt_wanted: bool,
+    /// How it ended.
+    pub status: Status,
+    /// For one retry.
+    pub challenge: Option<Challenge>,
+    /// What was granted; its time is what the firewall holds, which may be more than this packet asked for.
+    pub granted: Option<Live>,
+}
+
+impl Answer {
+    pub(super) fn new(authentic: &Authentic, status: Status, challenge: Option<Challenge>) -> Self {
+        Self {
+            client: authentic.client(),
+            source: authentic.source(),
+            service: authentic.request().service,
+            timestamp: authentic.request().timestamp,
+            receipt_wanted: authentic.request().receipt_wanted,
+            status,
+            challenge,
+            granted: None,
+        }
+    }
+
+    /// The same packet's answer when the firewall refused what was decided.
+    pub fn trouble(self) -> Self {
+        Self { status: Status::Trouble, challenge: None, granted: None, ..self }
+    }
+
+    /// The receipt, at `now`, if one is wanted.
+    pub fn receipt(&self, now: Now, next_key: Option<[u8; 32]>) -> Option<Receipt> {
+        let none: Ports = [None; SERVICE_PORTS];
+        self.receipt_wanted.then(|| Receipt {
+            status: self.status,
+            once: self.granted.is_some_and(|live| live.form == Form::Once),
+            seconds: self.granted.map_or(0, |live| live.seconds_left(now)),
+            time: now.wall,
+            delay: now.wall.since(self.timestamp),
+            observed: self.source,
+            granted: self.granted.map(|live| live.key.source),
+            ports: self.granted.map_or(none, |live| live.ports),
+            challenge: self.challenge,
+            next_key,
+        })
+    }
+}
+
+/// An answer that must not be given before `records` are durable.
+pub struct Told {
+    pub(super) records: Vec<Record>,
+    pub(super) answer: Answer,
+    /// What to count; `None` if the client got what it asked for.
+    pub(super) reject: Option<Reject>,
+}
+
+impl Told {
+    /// What this will count as; `None` for a probe, which got what it asked for.
+    pub fn reject(&self) -> Option<Reject> {
+        self.reject
+    }
+}
