@@ -30,6 +30,7 @@ pub fn gateway() -> Gateway {
         key_file: "/etc/toctoc/gateway.key".into(),
         clients_file: "/etc/toctoc/clients".into(),
         state_dir: "/var/lib/toctoc".into(),
+        state_on_tmpfs: false,
         control_socket: "/run/toctoc/control".into(),
         user: None,
         addresses: Vec::new(),

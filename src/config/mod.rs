@@ -39,6 +39,8 @@ pub struct Gateway {
     pub clients_file: PathBuf,
     /// Directory of the durable state, on a real disk.
     pub state_dir: PathBuf,
+    /// Whether the state may lie on a file system that a reboot empties. Then a reboot forgets used timestamps.
+    pub state_on_tmpfs: bool,
     /// The control socket.
     pub control_socket: PathBuf,
     /// The user that the listener runs as; `None` = the first of `_toctoc` and `nobody` that exists.

@@ -40,6 +40,7 @@ struct RawGateway {
     key_file: At<String>,
     clients_file: At<String>,
     state_dir: At<String>,
+    state_on_tmpfs: Option<bool>,
     control_socket: At<String>,
     user: At<String>,
     addresses: Option<Vec<Spanned<String>>>,
@@ -110,6 +111,7 @@ fn gateway(file: Text<'_>, raw: RawGateway) -> Result<Gateway, Fault> {
         key_file: path(raw.key_file, "key_file", default.key_file)?,
         clients_file: path(raw.clients_file, "clients_file", default.clients_file)?,
         state_dir: path(raw.state_dir, "state_dir", default.state_dir)?,
+        state_on_tmpfs: raw.state_on_tmpfs.unwrap_or(default.state_on_tmpfs),
         control_socket: path(raw.control_socket, "control_socket", default.control_socket)?,
         user: raw.user.map(|user| word(file, user, "user", USER)).transpose()?,
         addresses: raw

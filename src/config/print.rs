@@ -84,6 +84,11 @@ fn gateway(page: &mut Page, settings: &Settings) {
         "Used timestamps and live grants, durable: a real disk, never a tmpfs, never restored from a backup.",
     );
     page.key(
+        "state_on_tmpfs",
+        gateway.state_on_tmpfs,
+        "true: the state may lie in memory, and a reboot forgets what was used: then only challenges count for a while.",
+    );
+    page.key(
         "control_socket",
         path(&gateway.control_socket),
         "Where `toctocd status`, `grants` and `reload` reach the running gateway.",

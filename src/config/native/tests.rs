@@ -176,6 +176,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             key_file: key_file.into(),
             clients_file: other.clone().into(),
             state_dir: other.clone().into(),
+            state_on_tmpfs: true,
             control_socket: other.into(),
             user,
             addresses,
