@@ -5,7 +5,7 @@ mod harness;
 
 use std::path::PathBuf;
 
-use harness::guarded::{DNS, Guarded, KNOCK, SSH, dns, knock, services, settings, ssh, start};
+use harness::guarded::{DNS, Guarded, KNOCK, SSH, dns, knock, services, settings, ssh, start, track};
 use harness::{LONG, Net, SHORT, echoes};
 use toctoc::core::grants::{Change, Element};
 use toctoc::core::service::Form;
@@ -96,6 +96,17 @@ fn a_flush_is_noticed_with_its_author_and_undone_with_the_time_that_is_left() {
     assert!(!echoes(&mut intruder, SHORT), "who slipped in does not stay");
     assert!(it.nft.list().unwrap().iter().all(|(_, left)| (40_000..=50_000).contains(left)));
     assert_granted(&mut it, false);
+}
+
+#[test]
+fn who_slipped_in_while_the_table_was_gone_does_not_stay_though_conntrack_knows_the_flow() {
+    let mut it = Guarded::new();
+    track(&it.net);
+    it.net.gateway.sh("nft delete table inet toctoc");
+    let mut intruders = it.net.gateway_ips().map(|ip| it.net.client.connect(ssh(ip), LONG).unwrap());
+    assert!(intruders.iter_mut().all(|intruder| echoes(intruder, LONG)));
+    assert!(restore(&mut it, &[]).reloaded);
+    assert!(intruders.iter_mut().all(|intruder| !echoes(intruder, SHORT)));
 }
 
 fn names(noticed: &[Noticed]) -> Vec<&str> {

@@ -61,6 +61,14 @@ pub fn start(net: &Net, settings: &Settings) -> Nft {
         .unwrap_or_else(|fault| panic!("{fault}"))
 }
 
+/// Another table in the gateway, as an admin's own firewall would be, for which conntrack follows every flow.
+pub fn track(net: &Net) {
+    net.gateway.sh(
+        "nft add table inet admin; nft add chain inet admin input '{ type filter hook input priority 0; policy accept; }'; \
+         nft add rule inet admin input ct state established accept",
+    );
+}
+
 pub fn settings() -> Settings {
     Settings { table: "toctoc".into(), nft: "/usr/sbin/nft".into(), break_glass: Vec::new() }
 }
