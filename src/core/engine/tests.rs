@@ -1,0 +1,399 @@
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::core::authentic;
+use crate::core::door::TcpFlags;
+use crate::core::golden::{self, NOON};
+use crate::core::keyring::Day;
+use crate::core::knock::{Challenge, Status};
+use crate::core::packet::udp_checksum;
+use crate::core::sequence::Target;
+use crate::core::types::{ClientId, SECOND, Wall};
+use crate::core::wire::{Awaiting, ClientSide, seal, seal_unsigned};
+
+const PORT: u16 = 62201;
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+const ADMIN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 66);
+const OUTSIDE: Arrival = Arrival { capture: 0, loopback: false };
+
+fn id(number: u8) -> ClientId {
+    ClientId([number; 16])
+}
+
+/// Row 0 is the golden client; the others have ids of their own and the same SSH key.
+fn setup(clients: u8) -> Setup {
+    let fingerprint = golden::client().fingerprint;
+    let others = (1..clients).map(|number| (golden::master().client_keys(id(number)), fingerprint));
+    let keys = std::iter::once((golden::master().client_keys(golden::CLIENT), fingerprint)).chain(others);
+    Setup {
+        sealed: Some(SealedSetup { keys: golden::gateway(), port: PORT, burst: 64, per_second: 4 }),
+        clients: keys.collect(),
+        ..Setup::default()
+    }
+}
+
+/// An engine and its clock.
+struct Bench {
+    engine: Engine,
+    now: Now,
+    entropy: u8,
+}
+
+impl Bench {
+    fn new(setup: Setup) -> Self {
+        let now = Now { wall: NOON, boot: Boot(1000 * SECOND) };
+        let mut engine = Engine::new(now, setup);
+        engine.set_addresses(vec![GATEWAY.into()], vec![GATEWAY.into()]);
+        Self { engine, now, entropy: 0 }
+    }
+
+    fn wait(&mut self, nanos: u64) {
+        self.now = Now { wall: Wall(self.now.wall.0 + nanos), boot: Boot(self.now.boot.0 + nanos) };
+        self.engine.tick(self.now);
+    }
+
+    /// A knock of the client `side` that nobody has sent before.
+    fn datagram_of(&mut self, side: &ClientSide) -> ([u8; DATAGRAM], Awaiting) {
+        self.entropy += 1;
+        let day = Day::Number(self.now.wall.day());
+        let sign = |message: &_| Ok(authentic::sign(&golden::seed(), message));
+        let request = golden::request(Wall(self.now.wall.0 + u64::from(self.entropy)));
+        seal(side, &request, day, Secret::new([self.entropy; 32]), sign).unwrap()
+    }
+
+    fn datagram(&mut self) -> ([u8; DATAGRAM], Awaiting) {
+        self.datagram_of(&golden::side(golden::CLIENT))
+    }
+
+    /// What comes of a datagram from `source`, without serving.
+    fn take(&mut self, source: Ipv4Addr, datagram: &[u8]) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let packet = packet(source, PORT, datagram);
+        self.engine.packet(self.now, OUTSIDE, &packet, &mut actions);
+        actions
+    }
+
+    fn serve(&mut self, budget: usize) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.engine.serve(self.now.boot, budget, &mut actions);
+        actions
+    }
+
+    /// Both.
+    fn knock(&mut self, source: Ipv4Addr, datagram: &[u8]) -> Vec<Action> {
+        let mut actions = self.take(source, datagram);
+        actions.extend(self.serve(100));
+        actions
+    }
+
+    fn verdict(&mut self, ticket: u64, spent: bool, receipt: Option<Receipt>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let receipt = receipt.map(|receipt| receipt.encode());
+        self.engine.verdict(ticket, spent, receipt.as_ref(), Secret::new([99; 32]), &mut actions);
+        actions
+    }
+
+    fn refused(&self, reject: Reject) -> u64 {
+        self.engine.counters().of(reject)
+    }
+}
+
+fn packet(source: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len() + 8).unwrap();
+    let mut segment = [&40_000u16.to_be_bytes()[..], &port.to_be_bytes(), &length.to_be_bytes(), &[0, 0]].concat();
+    segment.extend(payload);
+    let check = udp_checksum(source.into(), GATEWAY.into(), &segment);
+    segment[6..8].copy_from_slice(&check.to_be_bytes());
+    let mut header = vec![0x45, 0];
+    header.extend((length + 20).to_be_bytes());
+    header.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
+    header.extend(source.octets());
+    header.extend(GATEWAY.octets());
+    let sum: u32 = header.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+    let check = !u16::try_from((sum >> 16) + (sum & 0xffff)).unwrap();
+    header[10..12].copy_from_slice(&check.to_be_bytes());
+    [header, segment].concat()
+}
+
+fn ticket(actions: &[Action]) -> Option<u64> {
+    actions.iter().find_map(|action| match action {
+        Action::Knock { ticket, .. } => Some(*ticket),
+        _ => None,
+    })
+}
+
+fn knocks(actions: &[Action]) -> Vec<u32> {
+    let row = |action: &Action| match action {
+        Action::Knock { row, .. } => Some(*row),
+        _ => None,
+    };
+    actions.iter().filter_map(row).collect()
+}
+
+fn receipt(challenge: Option<Challenge>) -> Receipt {
+    Receipt {
+        status: Status::Clock,
+        once: false,
+        seconds: 0,
+        time: NOON,
+        delay: 5,
+        observed: golden::address(),
+        granted: None,
+        ports: [None; 4],
+        challenge,
+        next_key: None,
+    }
+}
+
+#[test]
+fn a_knock_goes_up_and_its_receipt_comes_back_to_where_it_came_from() {
+    let mut bench = Bench::new(setup(1));
+    let (datagram, awaiting) = bench.datagram();
+    let actions = bench.knock(ADMIN, &datagram);
+    let [Action::Knock { ticket, row: 0, h, body, source, source_port: 40_000 }] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(*source, Source::new(ADMIN.into()));
+    let claim = authentic::Claim { client: golden::CLIENT, h: *h, body: *body, source: *source, source_port: 40_000 };
+    assert!(authentic::Authentic::verify(claim, &golden::client()).is_ok());
+    let receipt = receipt(Some([7; 16]));
+    let answered = bench.verdict(*ticket, true, Some(receipt));
+    let [Action::Receipt { from, to, bytes }] = &answered[..] else { panic!("{answered:?}") };
+    assert_eq!((*from, *to), (SocketAddr::new(GATEWAY.into(), PORT), SocketAddr::new(ADMIN.into(), 40_000)));
+    assert_eq!(awaiting.open(bytes), Some(receipt));
+    assert_eq!(bench.verdict(*ticket, true, Some(receipt)), [], "a ticket is good for one receipt");
+}
+
+#[test]
+fn every_refusal_is_counted_under_its_reason_and_does_nothing_else() {
+    let mut bench = Bench::new(setup(2));
+    let (good, _) = bench.datagram();
+    let stranger = bench.datagram_of(&golden::side(id(77))).0;
+    let mut bad_mac = good;
+    *bad_mac.last_mut().unwrap() ^= 1;
+    let unsigned = seal_unsigned(&golden::side(id(1)), [0; BODY], Day::Unknown, Secret::new([3; 32])).unwrap();
+    for (datagram, reason) in [
+        (&good[1..], Reject::Length),
+        (&[0x5a; DATAGRAM], Reject::UnknownTag),
+        (&stranger, Reject::UnknownTag),
+        (&bad_mac, Reject::ClientMac),
+        (&unsigned, Reject::Syntax),
+    ] {
+        let before = bench.refused(reason);
+        assert_eq!(bench.knock(ADMIN, datagram), []);
+        assert_eq!(bench.refused(reason), before + 1, "{}", reason.name());
+    }
+    assert_eq!(bench.knock(Ipv4Addr::new(224, 0, 0, 1), &good), []);
+    assert_eq!(bench.refused(Reject::NotForUs), 1);
+    assert_eq!(bench.engine.packets(), 6);
+    assert_eq!(knocks(&bench.knock(ADMIN, &good)), [0], "none of it harmed the good one");
+}
+
+#[test]
+fn a_key_that_is_not_the_clients_is_refused_here_already() {
+    let mut other = setup(1);
+    other.clients[0].1 = Fingerprint([9; 32]);
+    let mut bench = Bench::new(other);
+    let (datagram, _) = bench.datagram();
+    assert_eq!(bench.knock(ADMIN, &datagram), []);
+    assert_eq!(bench.refused(Reject::Fingerprint), 1);
+}
+
+#[test]
+fn a_copy_from_the_same_address_is_dropped_at_once() {
+    let mut bench = Bench::new(setup(1));
+    let (datagram, _) = bench.datagram();
+    assert_eq!(knocks(&bench.knock(ADMIN, &datagram)), [0]);
+    assert_eq!(bench.knock(ADMIN, &datagram), []);
+    assert_eq!(bench.refused(Reject::SeenBefore), 1);
+}
+
+#[test]
+fn a_spent_packet_from_elsewhere_raises_one_alarm_and_goes_no_further() {
+    let mut bench = Bench::new(setup(1));
+    let (datagram, _) = bench.datagram();
+    let ticket = ticket(&bench.knock(ADMIN, &datagram)).unwrap();
+    bench.verdict(ticket, true, None);
+    let [first, again] = [ADMIN, STRANGER].map(|ip| Source::new(ip.into()));
+    assert_eq!(bench.knock(STRANGER, &datagram), [Action::Alarm { row: 0, first, again }]);
+    assert_eq!(bench.knock(Ipv4Addr::new(198, 51, 100, 67), &datagram), [], "one alarm a packet");
+    assert_eq!(bench.refused(Reject::SeenBefore), 2);
+}
+
+#[test]
+fn an_attacker_who_is_faster_with_his_copy_does_not_shut_the_admin_out() {
+    let mut bench = Bench::new(setup(1));
+    let (datagram, _) = bench.datagram();
+    let early = ticket(&bench.knock(STRANGER, &datagram)).unwrap();
+    // The address does not fit: refused without a mark.
+    bench.verdict(early, false, None);
+    let actions = bench.knock(ADMIN, &datagram);
+    assert_eq!(knocks(&actions), [0]);
+    let [first, again] = [STRANGER, ADMIN].map(|ip| Source::new(ip.into()));
+    assert_eq!(actions[0], Action::Alarm { row: 0, first, again });
+    // Once the admin's is through, no copy is worth a curve operation, whoever sends it.
+    bench.verdict(ticket(&actions).unwrap(), true, None);
+    for source in [STRANGER, ADMIN, Ipv4Addr::new(198, 51, 100, 67)] {
+        assert_eq!(bench.knock(source, &datagram), []);
+    }
+}
+
+#[test]
+fn a_client_over_its_rate_is_refused_without_a_trace_and_heard_again_later() {
+    let mut bench = Bench::new(setup(2));
+    let datagrams: Vec<_> = (0..65).map(|_| bench.datagram().0).collect();
+    for datagram in &datagrams {
+        bench.take(ADMIN, datagram);
+    }
+    assert_eq!(bench.refused(Reject::Quota), 1);
+    assert_eq!(knocks(&bench.serve(100)).len(), 64, "a burst of 64 goes through whole");
+    let other = bench.datagram_of(&golden::side(id(1))).0;
+    assert_eq!(knocks(&bench.knock(ADMIN, &other)), [1], "another client is not concerned");
+    bench.wait(SECOND / 4 - 2);
+    assert_eq!(bench.knock(ADMIN, &datagrams[64]), []);
+    bench.wait(2);
+    assert_eq!(knocks(&bench.knock(ADMIN, &datagrams[64])), [0], "the refused packet itself");
+    assert_eq!((bench.refused(Reject::Quota), bench.refused(Reject::SeenBefore)), (2, 0));
+}
+
+#[test]
+fn clients_are_served_in_turn_however_much_one_sends() {
+    let mut bench = Bench::new(setup(4));
+    for _ in 0..20 {
+        let datagram = bench.datagram().0;
+        bench.take(STRANGER, &datagram);
+    }
+    for number in [1, 2, 3, 3] {
+        let datagram = bench.datagram_of(&golden::side(id(number))).0;
+        bench.take(ADMIN, &datagram);
+    }
+    assert_eq!(knocks(&bench.serve(6)), [0, 1, 2, 3, 0, 3]);
+    assert!(bench.engine.serve(bench.now.boot, 1, &mut Vec::new()), "more wait");
+    assert_eq!(knocks(&bench.serve(100)), vec![0; 17]);
+    assert!(!bench.engine.serve(bench.now.boot, 1, &mut Vec::new()));
+}
+
+#[test]
+fn a_ticket_ends_after_ten_seconds() {
+    let mut bench = Bench::new(setup(1));
+    let datagrams = [bench.datagram(), bench.datagram()];
+    let first = ticket(&bench.knock(ADMIN, &datagrams[0].0)).unwrap();
+    assert_eq!(bench.engine.deadline(), Some(bench.now.boot.plus(10)));
+    bench.wait(5 * SECOND);
+    let second = ticket(&bench.knock(ADMIN, &datagrams[1].0)).unwrap();
+    bench.wait(5 * SECOND);
+    assert_eq!(bench.verdict(first, true, Some(receipt(None))), []);
+    assert_eq!(bench.verdict(second, true, Some(receipt(None))).len(), 1);
+    assert_eq!(bench.engine.deadline(), None);
+    for unknown in [0, 3, u64::MAX] {
+        assert_eq!(bench.verdict(unknown, true, Some(receipt(None))), []);
+    }
+}
+
+#[test]
+fn with_all_tickets_out_knocks_wait_instead_of_being_lost() {
+    let mut bench = Bench::new(setup(1));
+    let sealed = bench.engine.sealed.as_mut().unwrap();
+    let (datagram, _) = golden::datagram(&golden::request(NOON), [200; 32]);
+    for _ in 0..TICKETS {
+        let (_, reply) = golden::open(&datagram, NOON).unwrap_or_else(|r| panic!("{}", r.name())).split();
+        let source = Source::new(ADMIN.into());
+        let pending = Pending { reply, row: 0, mark: 0, source, source_port: 1, destination: source };
+        sealed.tickets.issue(bench.now.boot, pending);
+    }
+    let fresh = bench.datagram().0;
+    assert_eq!(bench.knock(ADMIN, &fresh), []);
+    bench.verdict(1, false, None);
+    assert_eq!(knocks(&bench.serve(10)), [0]);
+}
+
+#[test]
+fn nonsense_from_the_gatekeeper_makes_no_receipt() {
+    let mut bench = Bench::new(setup(1));
+    let (datagram, _) = bench.datagram();
+    let ticket = ticket(&bench.knock(ADMIN, &datagram)).unwrap();
+    let mut actions = Vec::new();
+    bench.engine.verdict(ticket, true, Some(&[0xff; RECEIPT_BODY]), Secret::new([1; 32]), &mut actions);
+    assert_eq!(actions, []);
+}
+
+#[test]
+fn tags_move_on_at_midnight() {
+    let mut bench = Bench::new(setup(1));
+    for _ in 0..5 {
+        bench.wait(86_400 * SECOND);
+        let datagram = bench.datagram().0;
+        assert_eq!(knocks(&bench.knock(ADMIN, &datagram)), [0]);
+    }
+}
+
+#[test]
+fn addresses_that_are_not_ours_any_more_are_deaf() {
+    let mut bench = Bench::new(setup(1));
+    let datagram = bench.datagram().0;
+    bench.engine.set_addresses(Vec::new(), vec![GATEWAY.into()]);
+    assert_eq!(bench.knock(ADMIN, &datagram), []);
+    assert_eq!(bench.refused(Reject::NotForUs), 1);
+    bench.engine.set_addresses(vec![GATEWAY.into()], Vec::new());
+    assert_eq!(knocks(&bench.knock(ADMIN, &datagram)), [0]);
+}
+
+fn door(ports: &[u16]) -> DoorSpec {
+    DoorSpec {
+        sequence: ports.iter().map(|port| Step::udp(*port)).collect(),
+        seq_timeout: 5,
+        flags: TcpFlags::default(),
+        target: Target::Own,
+        one_time: false,
+        tolerate_duplicates: false,
+        pause_after: 0,
+    }
+}
+
+#[test]
+fn doors_and_sealed_knocks_live_side_by_side_even_on_one_port() {
+    let mut both = setup(1);
+    both.doors = vec![door(&[7000, PORT])];
+    let mut bench = Bench::new(both);
+    let (datagram, _) = bench.datagram();
+    let mut hit = |port, payload: &[u8]| {
+        let mut actions = Vec::new();
+        bench.engine.packet(bench.now, OUTSIDE, &packet(ADMIN, port, payload), &mut actions);
+        actions
+    };
+    let stage = |stage| Action::Door(Effect::Stage { door: 0, source: ADMIN.into(), stage });
+    assert_eq!(hit(7000, b"x"), [stage(1)]);
+    assert_eq!(hit(PORT, &datagram), [], "a sealed knock is no hit");
+    let opened = hit(PORT, b"x");
+    assert!(
+        matches!(&opened[..], [two, Action::Door(Effect::Completed(done))] if *two == stage(2) && done.door() == 0)
+    );
+    assert_eq!(knocks(&bench.serve(10)), [0]);
+}
+
+#[test]
+fn debugging_doors_tells_of_each_packet_and_else_nothing_does() {
+    for debug in [false, true] {
+        let mut doors = Setup { doors: vec![door(&[7000])], ..Setup::default() };
+        doors.rules.debug = debug;
+        let mut bench = Bench::new(doors);
+        let mut actions = Vec::new();
+        for _ in 0..2 {
+            bench.engine.packet(bench.now, OUTSIDE, &packet(ADMIN, 7000, b""), &mut actions);
+        }
+        let seen = |action: &Action| matches!(action, Action::Seen { source_port: 40_000, .. });
+        let removed = |action: &Action| matches!(action, Action::Door(Effect::Removed { .. }));
+        assert_eq!(actions.iter().any(seen), debug);
+        assert_eq!(actions.iter().any(removed), debug);
+    }
+}
+
+#[test]
+fn an_engine_with_nothing_to_listen_for_only_counts() {
+    let mut bench = Bench::new(Setup::default());
+    let (datagram, _) = golden::datagram(&golden::request(NOON), [1; 32]);
+    assert_eq!(bench.knock(ADMIN, &datagram), []);
+    assert_eq!((bench.engine.packets(), bench.refused(Reject::NotForUs)), (1, 1));
+    assert_eq!(bench.verdict(1, true, None), []);
+}
