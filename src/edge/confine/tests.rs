@@ -1,0 +1,121 @@
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
+
+use super::*;
+
+/// Runs the test `child` of this very program as a process of its own, to confine it and see what becomes of it.
+fn child(deed: &str) -> (ExitStatus, String) {
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new(program)
+        .args(["--exact", "edge::confine::tests::child_process", "--nocapture", "--test-threads=1"])
+        .env("TOCTOC_TEST_DEED", deed)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+const DONE: i32 = 42;
+const REFUSED: i32 = 43;
+const NOBODY: (u32, u32) = (65534, 65534);
+
+fn user() -> Option<(u32, u32)> {
+    Uid::effective().is_root().then_some(NOBODY)
+}
+
+#[test]
+fn child_process() {
+    let Ok(deed) = std::env::var("TOCTOC_TEST_DEED") else { return };
+    match deed.as_str() {
+        "root stays root" => refused(confine(None, 4)),
+        "becomes root" => refused(confine(Some((0, 0)), 4)),
+        "half root" => refused(confine(Some((65534, 0)), 4)),
+        _ => {}
+    }
+    let file = File::open("/dev/null").unwrap();
+    let notes = confine(user(), 4).unwrap_or_else(|failure| panic!("{}", failure.fault()));
+    match deed.as_str() {
+        "nothing" => {}
+        "open" => drop(File::open("/dev/null")),
+        "write" => drop(nix::unistd::write(io::stdout(), b"x")),
+        "read" => drop(nix::unistd::read(&file, &mut [0; 1])),
+        "socket" => drop(std::net::UdpSocket::bind("127.0.0.1:0")),
+        "exec" => drop(Command::new("/bin/true").status()),
+        "thread" => drop(std::thread::Builder::new().spawn(|| ())),
+        "kill" => drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), None)),
+        "memory" => assert_eq!(vec![1u8; 64 << 20].iter().map(|b| usize::from(*b)).sum::<usize>(), 64 << 20),
+        "entropy" => drop(crate::edge::entropy::bytes::<32>().unwrap()),
+        "notes" => std::process::exit(i32::try_from(notes.bits()).unwrap()),
+        deed => panic!("{deed}"),
+    }
+    std::process::exit(DONE);
+}
+
+fn refused(outcome: Result<Notes, Failure>) {
+    std::process::exit(if outcome.is_err_and(|failure| failure.step == Step::User) { REFUSED } else { 1 });
+}
+
+#[test]
+fn a_confined_process_still_computes_gets_memory_and_entropy() {
+    for deed in ["nothing", "memory", "entropy"] {
+        let (status, stderr) = child(deed);
+        assert_eq!(status.code(), Some(DONE), "{deed}: {status} {stderr}");
+    }
+}
+
+#[test]
+fn whatever_else_a_confined_process_tries_kills_it() {
+    for deed in ["open", "write", "read", "socket", "exec", "thread", "kill"] {
+        let (status, stderr) = child(deed);
+        assert_eq!(status.signal(), Some(libc::SIGSYS), "{deed}: {status} {stderr}");
+    }
+}
+
+#[test]
+fn root_must_become_somebody_else() {
+    if !Uid::effective().is_root() || Mapped::read().unwrap().single() {
+        return eprintln!("skipped: needs root and another user to become");
+    }
+    for deed in ["root stays root", "becomes root", "half root"] {
+        let (status, stderr) = child(deed);
+        assert_eq!(status.code(), Some(REFUSED), "{deed}: {status} {stderr}");
+    }
+}
+
+#[test]
+fn with_root_and_a_new_kernel_nothing_is_left_out() {
+    if !Uid::effective().is_root() || Mapped::read().unwrap().single() {
+        return eprintln!("skipped: needs root and another user to become");
+    }
+    let (status, stderr) = child("notes");
+    let notes = Notes::from_bits(status.code().unwrap_or(-1).cast_unsigned());
+    let kernel_s = [Degraded::LandlockPartly, Degraded::NoLandlock];
+    assert!(status.code().is_some() && notes.iter().all(|note| kernel_s.contains(&note)), "{notes:?} {stderr}");
+}
+
+#[test]
+fn an_id_is_looked_up_in_the_map_of_the_user_namespace() {
+    let whole = "         0          0 4294967295\n";
+    assert!(in_map(whole, 0) && in_map(whole, 65534));
+    let single = "         0       1000          1\n";
+    assert!(in_map(single, 0) && !in_map(single, 1) && !in_map(single, 65534));
+    let two = "0 1000 1\n1 100000 65536\n";
+    assert!(in_map(two, 65536) && !in_map(two, 65537));
+    for nonsense in ["", "x y z", "1", "0 0 x", "0 0 -1"] {
+        assert!(!in_map(nonsense, 0), "{nonsense}");
+    }
+}
+
+#[test]
+fn steps_and_notes_survive_the_pipe_and_nonsense_does_not() {
+    let failure = Failure { step: Step::Landlock, errno: libc::EPERM };
+    assert_eq!(Failure::from_pipe(failure.step as u8, failure.errno), Some(failure));
+    assert!(failure.fault().what.contains("landlock"));
+    assert_eq!(Failure::from_pipe(0, 0), None);
+    assert_eq!(Failure::from_pipe(200, 0), None);
+    let mut notes = Notes::default();
+    notes.add(Degraded::UserKept);
+    notes.add(Degraded::Inherited);
+    assert_eq!(Notes::from_bits(notes.bits() | 0xff00_0000), notes);
+    assert_eq!(notes.iter().collect::<Vec<_>>(), [Degraded::UserKept, Degraded::Inherited]);
+}
