@@ -1,2 +1,346 @@
 //! The process that touches hostile bytes: one poll loop around `core::engine`.
-//! Whether anything opens is left to `gatekeeper`.
+//! Whether anything opens is left to `gatekeeper`, which starts this process and tells it all that it knows.
+//!
+//! It is started with [`ARGUMENT`] and its end of the pipe as descriptor 0, hears its set-up, gives up everything, and only then
+//! reads the first packet. It ends when the pipe does.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::core::engine::{Action, Engine, SealedSetup, Setup};
+use crate::core::keyring::{ClientKeys, Realm};
+use crate::core::noise::KeyPair;
+use crate::core::packet::Arrival;
+use crate::core::sequence::{DoorSpec, Effect};
+use crate::core::types::{Boot, Fingerprint};
+use crate::core::wire::GatewayKeys;
+use crate::edge::capture::{Capture, Deaf, Next};
+use crate::edge::confine::{Degraded, Failure, Step, confine};
+use crate::edge::gatekeeper_pipe::{Broken, ListenerEnd, Pipe, QUEUE, ToGatekeeper, ToListener};
+use crate::edge::raw::Sender;
+use crate::edge::{clock, entropy, sys};
+
+/// The hidden argument that makes `toctocd` a listener.
+pub const ARGUMENT: &str = "--listener";
+
+/// Packets read from one socket before the pipe and the other sockets are looked at again.
+const PACKETS: usize = 64;
+/// Knocks opened before packets are looked at again: about a millisecond of curve operations.
+const OPENED: usize = 16;
+/// Messages from the gatekeeper taken at once.
+const MESSAGES: usize = 256;
+/// The loop wakes up at least this often, milliseconds: midnight is not missed by much.
+const LONGEST_WAIT: u64 = 30_000;
+
+/// Everything, from the first to the last moment of the process.
+pub fn main() -> ExitCode {
+    let Some(socket) = sys::take_stdin() else { return not_by_hand() };
+    let inherited = sys::close_inherited().is_err();
+    let mut pipe = Pipe::new(socket);
+    let end = match Prepared::hear(&mut pipe) {
+        Ok(prepared) => serve(&mut pipe, prepared, inherited),
+        Err(Broken::System(libc::ENOTSOCK)) => return not_by_hand(),
+        Err(broken) => broken,
+    };
+    match end {
+        Broken::Closed => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn not_by_hand() -> ExitCode {
+    eprintln!("toctocd {ARGUMENT}: the gateway starts this by itself");
+    ExitCode::from(2)
+}
+
+/// What the gatekeeper has told so far.
+#[derive(Default)]
+struct Prepared {
+    setup: Setup,
+    addresses: Addresses,
+    deaf: Vec<Deaf>,
+    sender: Sender,
+    user: Option<(u32, u32)>,
+}
+
+/// Addresses as they come, and those in force.
+#[derive(Default)]
+struct Addresses {
+    coming: (Vec<IpAddr>, Vec<IpAddr>),
+    done: (Vec<IpAddr>, Vec<IpAddr>),
+}
+
+impl Addresses {
+    fn add(&mut self, address: IpAddr, knock: bool, door: bool) {
+        if knock {
+            self.coming.0.push(address);
+        }
+        if door {
+            self.coming.1.push(address);
+        }
+    }
+
+    fn done(&mut self) {
+        self.done = std::mem::take(&mut self.coming);
+    }
+}
+
+impl Prepared {
+    /// Hears the set-up, up to `Go`.
+    fn hear(pipe: &mut ListenerEnd) -> Result<Self, Broken> {
+        let mut prepared = Self::default();
+        loop {
+            match pipe.receive()? {
+                None => wait(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?,
+                Some(ToListener::Go { user }) => {
+                    prepared.user = user;
+                    return Ok(prepared);
+                }
+                Some(message) => {
+                    if prepared.take(message).is_none() {
+                        return Err(fail(pipe, Failure { step: Step::SetUp, errno: 0 }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// `None` if it comes at the wrong time or out of order: a bug on our own side.
+    fn take(&mut self, message: ToListener) -> Option<()> {
+        match message {
+            ToListener::Gateway { realm, gateway, mask, current, other, port, burst, per_second } => {
+                let realm = Realm::new(realm, gateway, mask);
+                let other = other.as_ref().map(KeyPair::new);
+                let keys = GatewayKeys { realm, current: KeyPair::new(&current), other };
+                self.setup.sealed = Some(SealedSetup { keys, port, burst, per_second });
+            }
+            ToListener::Client { row, keys, fingerprint } => self.client(row, keys, fingerprint)?,
+            ToListener::Doors { only_ipv4, debug } => {
+                self.setup.rules.only_ipv4 = only_ipv4;
+                self.setup.rules.debug = debug;
+            }
+            ToListener::Door { index, spec } => self.door(index, spec)?,
+            ToListener::Address { address, knock, door } => self.addresses.add(address, knock, door),
+            ToListener::AddressesDone => self.addresses.done(),
+            ToListener::Capture(deaf) => self.deaf.push(deaf),
+            ToListener::Raw4(socket) => self.sender.v4 = Some(socket),
+            ToListener::Raw6(socket) => self.sender.v6 = Some(socket),
+            ToListener::Stop => return None,
+            ToListener::Sequence { .. } | ToListener::Go { .. } => return None,
+            ToListener::Verdict { .. } | ToListener::AskCounters => return None,
+        }
+        Some(())
+    }
+
+    fn client(&mut self, row: u32, keys: ClientKeys, fingerprint: Fingerprint) -> Option<()> {
+        (usize::try_from(row).ok()? == self.setup.clients.len()).then(|| self.setup.clients.push((keys, fingerprint)))
+    }
+
+    fn door(&mut self, index: u16, spec: DoorSpec) -> Option<()> {
+        (usize::from(index) == self.setup.doors.len()).then(|| self.setup.doors.push(spec))
+    }
+}
+
+/// Says why it ends, and ends.
+fn fail(pipe: &mut ListenerEnd, failure: Failure) -> Broken {
+    let told = pipe.send(ToGatekeeper::Failed { step: failure.step as u8, errno: failure.errno });
+    told.err().unwrap_or(Broken::Closed)
+}
+
+/// Waits until something can be read or written, or time is up.
+fn wait(descriptors: &mut [PollFd<'_>], timeout: PollTimeout) -> Result<(), Broken> {
+    match poll(descriptors, timeout) {
+        Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn serve(pipe: &mut ListenerEnd, prepared: Prepared, inherited: bool) -> Broken {
+    let mut listener = match Listener::confined(prepared, inherited) {
+        Ok((listener, degraded)) => {
+            if let Err(broken) = pipe.send(ToGatekeeper::Ready { degraded }) {
+                return broken;
+            }
+            listener
+        }
+        Err(failure) => return fail(pipe, failure),
+    };
+    loop {
+        match listener.turn(pipe) {
+            Ok(()) => {}
+            Err(broken) => return broken,
+        }
+    }
+}
+
+struct Listener {
+    engine: Engine,
+    captures: Vec<(Arrival, Capture)>,
+    sender: Sender,
+    addresses: Addresses,
+    actions: Vec<Action>,
+    lost: u64,
+    /// Whether knocks wait that could be opened at once.
+    busy: bool,
+}
+
+impl Listener {
+    /// Everything that needs a right or a file happens here, then both are gone.
+    fn confined(prepared: Prepared, inherited: bool) -> Result<(Self, u32), Failure> {
+        let Prepared { setup, addresses, deaf, sender, user } = prepared;
+        // Whatever the library needs to find out about the system, it finds out now.
+        entropy::bytes::<1>().map_err(|_| Failure { step: Step::Entropy, errno: 0 })?;
+        let mut engine = Engine::new(clock::now(), setup);
+        engine.set_addresses(addresses.done.0.clone(), addresses.done.1.clone());
+        let mut captures = Vec::with_capacity(deaf.len());
+        for (number, deaf) in (0..=u8::MAX).zip(deaf) {
+            let arrival = Arrival { capture: number, loopback: deaf.interface.loopback };
+            captures.push((arrival, Capture::bind(deaf).map_err(|e| Failure::io(Step::Bind, &e))?));
+        }
+        let descriptors = u64::try_from(captures.len()).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(4);
+        let mut notes = confine(user, descriptors)?;
+        if inherited {
+            notes.add(Degraded::Inherited);
+        }
+        let listener = Self { engine, captures, sender, addresses, actions: Vec::new(), lost: 0, busy: false };
+        Ok((listener, notes.bits()))
+    }
+
+    /// Waits for something, then does a bounded piece of each kind of work.
+    fn turn(&mut self, pipe: &mut ListenerEnd) -> Result<(), Broken> {
+        let ready = self.wait(pipe)?;
+        let now = clock::now();
+        self.engine.tick(now);
+        self.hear(pipe)?;
+        for index in ready {
+            self.read(index, pipe)?;
+        }
+        pipe.flush()?;
+        // Knocks wait in their clients' queues rather than in the pipe's.
+        self.busy = pipe.waiting() == 0 && self.engine.serve(now.boot, OPENED, &mut self.actions);
+        self.act(pipe)
+    }
+
+    /// Which capture sockets have something.
+    fn wait(&self, pipe: &ListenerEnd) -> Result<Vec<usize>, Broken> {
+        let writable = if pipe.waiting() > 0 { PollFlags::POLLOUT } else { PollFlags::empty() };
+        let mut descriptors = Vec::with_capacity(self.captures.len() + 1);
+        descriptors.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN | writable));
+        descriptors.extend(self.captures.iter().map(|(_, capture)| PollFd::new(capture.as_fd(), PollFlags::POLLIN)));
+        wait(&mut descriptors, self.patience())?;
+        let ready = descriptors.iter().skip(1).enumerate().filter(|(_, one)| one.any().unwrap_or(true));
+        Ok(ready.map(|(index, _)| index).collect())
+    }
+
+    fn patience(&self) -> PollTimeout {
+        if self.busy {
+            return PollTimeout::ZERO;
+        }
+        let until = |deadline: Boot| deadline.0.saturating_sub(clock::now().boot.0) / 1_000_000 + 1;
+        let wait = self.engine.deadline().map_or(LONGEST_WAIT, until).min(LONGEST_WAIT);
+        i32::try_from(wait).ok().and_then(|wait| PollTimeout::try_from(wait).ok()).unwrap_or(PollTimeout::ZERO)
+    }
+
+    fn read(&mut self, index: usize, pipe: &mut ListenerEnd) -> Result<(), Broken> {
+        for _ in 0..PACKETS {
+            let Some((arrival, capture)) = self.captures.get_mut(index) else { return Ok(()) };
+            match capture.next() {
+                Next::Packet(packet) => self.engine.packet(clock::now(), *arrival, packet, &mut self.actions),
+                Next::Dry => return Ok(()),
+                Next::Down => return tell(pipe, ToGatekeeper::Down { capture: arrival.capture }),
+            }
+            if !self.actions.is_empty() {
+                self.act(pipe)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, pipe: &mut ListenerEnd) -> Result<(), Broken> {
+        for _ in 0..MESSAGES {
+            let Some(message) = pipe.receive()? else { break };
+            self.obey(message, pipe)?;
+            self.act(pipe)?;
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, message: ToListener, pipe: &mut ListenerEnd) -> Result<(), Broken> {
+        match message {
+            ToListener::Verdict { ticket, spent, receipt } => {
+                // Without entropy there is no receipt; the verdict itself was carried out already.
+                if let Ok(fresh) = entropy::secret() {
+                    self.engine.verdict(ticket, spent, receipt.as_ref(), fresh, &mut self.actions);
+                }
+            }
+            ToListener::Address { address, knock, door } => self.addresses.add(address, knock, door),
+            ToListener::AddressesDone => {
+                self.addresses.done();
+                self.engine.set_addresses(self.addresses.done.0.clone(), self.addresses.done.1.clone());
+            }
+            ToListener::Sequence { door, steps } => self.engine.set_sequence(door, steps),
+            ToListener::AskCounters => {
+                self.lost += self.captures.iter().map(|(_, capture)| capture.lost()).sum::<u64>();
+                let (counters, packets) = (self.engine.counters(), self.engine.packets());
+                tell(pipe, ToGatekeeper::Counters { counters, packets, lost: self.lost })?;
+            }
+            ToListener::Stop => return Err(Broken::Closed),
+            // Set-up is over: what still comes of it is dropped, and its sockets closed.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, pipe: &mut ListenerEnd) -> Result<(), Broken> {
+        for action in self.actions.drain(..) {
+            match action {
+                Action::Receipt { from, to, bytes } => {
+                    // A receipt that cannot be sent is one that was lost on the way.
+                    let _ = self.sender.send(from, to, &bytes);
+                }
+                Action::Knock { ticket, row, h, body, source, source_port } => {
+                    tell(pipe, ToGatekeeper::Knock { ticket, row, h, body, source, source_port })?;
+                }
+                Action::Alarm { row, first, again } => tell(pipe, ToGatekeeper::Alarm { row, first, again })?,
+                Action::Seen { hit, source_port } => {
+                    let (source, destination, step) = (hit.source, hit.destination, hit.step);
+                    chat(pipe, ToGatekeeper::Seen { source, source_port, destination, step })?;
+                }
+                Action::Door(effect) => door(pipe, effect)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn door(pipe: &mut ListenerEnd, effect: Effect) -> Result<(), Broken> {
+    match effect {
+        Effect::Seen => Ok(()),
+        Effect::Completed(done) => tell(pipe, ToGatekeeper::Completed { door: done.door(), source: done.source() }),
+        Effect::Stage { door, source, stage } => chat(pipe, ToGatekeeper::Stage { door, source, stage }),
+        Effect::TimedOut { door, source, stage } => chat(pipe, ToGatekeeper::TimedOut { door, source, stage }),
+        Effect::Removed { source, success } => chat(pipe, ToGatekeeper::Removed { source, success }),
+        Effect::Ignored(name, wanted) => {
+            let flag = crate::core::door::TcpFlags::NAMES.iter().position(|one| *one == name);
+            let flag = flag.and_then(|index| u8::try_from(index).ok()).unwrap_or(u8::MAX);
+            chat(pipe, ToGatekeeper::Ignored { flag, wanted })
+        }
+    }
+}
+
+/// A message that matters. If even the queue is full the gatekeeper has stopped reading: then it is lost, and the gatekeeper
+/// has more to mend than that.
+fn tell(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), Broken> {
+    match pipe.send(message) {
+        Err(Broken::Full) => Ok(()),
+        other => other,
+    }
+}
+
+/// A message for log lines only. Anybody can cause many of them by forged hits, so half of the queue is kept free of them.
+fn chat(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), Broken> {
+    if pipe.waiting() > QUEUE / 2 { Ok(()) } else { tell(pipe, message) }
+}
