@@ -164,7 +164,11 @@ impl Realm {
 /// 32 bytes out of `key` for one purpose. Labels are ASCII and end where the zero byte stands, and the data of one
 /// label has one length: no two purposes ever hash the same bytes.
 fn derive(key: &Secret<32>, label: &[u8], data: &[u8]) -> Secret<32> {
-    Secret::new(keyed::<U32>(key.expose(), &[label, &[0], data]).into())
+    let mut derived = keyed::<U32>(key.expose(), &[label, &[0], data]);
+    let mut secret = Secret(Box::new([0; 32]));
+    secret.0.copy_from_slice(&derived);
+    derived.as_mut_slice().zeroize();
+    secret
 }
 
 /// Keyed BLAKE2s (RFC 7693) with 16 bytes out, over `parts` in a row. No allocation: it runs once per packet that

@@ -125,10 +125,12 @@ fn hmac(key: &Hash, parts: [&[u8]; 2]) -> Hash {
 /// Noise's HKDF with three outputs; callers that want two leave the third.
 fn hkdf(chaining: &Hash, material: &[u8]) -> Zeroizing<[Hash; 3]> {
     let temp = Zeroizing::new(hmac(chaining, [material, &[]]));
-    let first = hmac(&temp, [&[1], &[]]);
-    let second = hmac(&temp, [&first, &[2]]);
-    let third = hmac(&temp, [&second, &[3]]);
-    Zeroizing::new([first, second, third])
+    let mut outputs = Zeroizing::new([[0; 32]; 3]);
+    let [first, second, third] = &mut *outputs;
+    *first = hmac(&temp, [&[1], &[]]);
+    *second = hmac(&temp, [&*first, &[2]]);
+    *third = hmac(&temp, [&*second, &[3]]);
+    outputs
 }
 
 #[cfg(test)]
