@@ -74,21 +74,18 @@ fn leave_the_files(held: &CapState) -> Result<bool, Failure> {
         return Ok(false);
     }
     let failure = |e| Failure::nix(Step::Root, e);
-    let directory = ["/run/toctoc-XXXXXX", "/tmp/toctoc-XXXXXX", "/dev/shm/toctoc-XXXXXX"]
+    let directory = ["/run", "/tmp", "/dev/shm"]
         .into_iter()
-        .map(nameless_directory)
-        .reduce(|first, next| first.or(next))
-        .unwrap_or(Err(nix::Error::ENOENT))
-        .map_err(failure)?;
+        .find_map(|place| nameless_directory(place).ok())
+        .ok_or(Failure { step: Step::Root, errno: libc::EROFS })?;
     unistd::fchdir(directory).and_then(|()| unistd::chroot(".")).and_then(|()| unistd::chdir("/")).map_err(failure)?;
     Ok(true)
 }
 
-fn nameless_directory(template: &str) -> nix::Result<OwnedFd> {
-    let path = unistd::mkdtemp(template)?;
-    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let directory = open(&path, flags, Mode::empty());
-    nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &path, unistd::UnlinkatFlags::RemoveDir)?;
+fn nameless_directory(place: &str) -> nix::Result<OwnedFd> {
+    let path = unistd::mkdtemp(format!("{place}/toctoc-{}", "X".repeat(6)).as_str())?;
+    let directory = open(&path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty());
+    unistd::unlinkat(nix::fcntl::AT_FDCWD, &path, unistd::UnlinkatFlags::RemoveDir)?;
     directory
 }
 

@@ -1,0 +1,335 @@
+//! The listener as the process that it is: real packets in, messages out, receipts from the knock port; and what it is left with.
+//! What the gatekeeper makes of it is left to the tests of the whole gateway.
+
+mod harness;
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use harness::{Host, LONG, Net, Running, SHORT};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Uid;
+use socket2::{Domain, Protocol, Socket, Type};
+use toctoc::core::authentic::{self, Authentic, Claim};
+use toctoc::core::door::{Step, TcpFlags};
+use toctoc::core::golden;
+use toctoc::core::keyring::{ClientKeys, Day, Secret};
+use toctoc::core::knock::{Receipt, Request, Status};
+use toctoc::core::sequence::{DoorSpec, Target};
+use toctoc::core::types::{Fingerprint, Reject, Source};
+use toctoc::core::wire::{Awaiting, DATAGRAM, seal};
+use toctoc::edge::bpf::{Wanted, program};
+use toctoc::edge::confine::{Notes, verify};
+use toctoc::edge::gatekeeper_pipe::{Broken, GatekeeperEnd, ToGatekeeper, ToListener, pair};
+use toctoc::edge::{capture, clock, entropy, raw};
+
+const PORT: u16 = 62201;
+const NOBODY: (u32, u32) = (65534, 65534);
+
+/// A listener on the gateway of a net, and the gatekeeper's end of its pipe.
+struct Listening {
+    pipe: GatekeeperEnd,
+    process: Running,
+    notes: Notes,
+}
+
+fn door() -> DoorSpec {
+    DoorSpec {
+        sequence: vec![Step::udp(7000), Step::tcp(8000), Step::Echo { size: 100 }],
+        seq_timeout: 20,
+        flags: TcpFlags { set: 2, unset: 16 },
+        target: Target::Own,
+        one_time: false,
+        tolerate_duplicates: false,
+        pause_after: 0,
+    }
+}
+
+impl Listening {
+    fn start(net: &Net, interface: &str) -> Self {
+        let (mut pipe, theirs) = pair().unwrap();
+        let process = net.gateway.spawn(&mut command(theirs));
+        let mut send = |message| {
+            pipe.send(message).unwrap();
+            pipe.drain(LONG).unwrap();
+        };
+        let gateway = |current: &[u8; 32]| ToListener::Gateway {
+            realm: golden::realm().realm(),
+            gateway: golden::realm().gateway(),
+            mask: golden::realm().mask().duplicate(),
+            current: Secret::new(*current),
+            other: None,
+            port: PORT,
+            burst: 64,
+            per_second: 4,
+        };
+        send(gateway(golden::gateway().current.expose()));
+        let keys = golden::master().client_keys(golden::CLIENT);
+        send(ToListener::Client { row: 0, keys, fingerprint: golden::client().fingerprint });
+        send(ToListener::Door { index: 0, spec: door() });
+        for address in net.gateway_ips() {
+            send(ToListener::Address { address, knock: true, door: true });
+        }
+        send(ToListener::AddressesDone);
+        let steps = door().sequence.into_iter().map(|step| (step, door().flags)).collect();
+        let filter = program(&Wanted { knock_port: Some(PORT), steps });
+        let (deaf, v4, v6) = net.gateway.inside(|| {
+            (capture::open(interface, &filter).unwrap(), raw::open_v4().unwrap(), raw::open_v6().unwrap().unwrap())
+        });
+        send(ToListener::Capture(deaf));
+        send(ToListener::Raw4(v4));
+        send(ToListener::Raw6(v6));
+        send(ToListener::Go { user: user() });
+        let mut listening = Listening { pipe, process, notes: Notes::default() };
+        match listening.next() {
+            ToGatekeeper::Ready { degraded } => listening.notes = Notes::from_bits(degraded),
+            other => panic!("{other:?}"),
+        }
+        listening
+    }
+
+    fn next(&mut self) -> ToGatekeeper {
+        self.within(LONG).expect("a message in time")
+    }
+
+    fn within(&mut self, patience: Duration) -> Option<ToGatekeeper> {
+        message(&mut self.pipe, patience).expect("the listener lives")
+    }
+
+    fn counters(&mut self) -> (toctoc::core::types::Counters, u64) {
+        self.pipe.send(ToListener::AskCounters).unwrap();
+        match self.next() {
+            ToGatekeeper::Counters { counters, packets, .. } => (counters, packets),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn command(pipe: OwnedFd) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
+    command.arg(toctoc::app::listener::ARGUMENT).env_clear().stdin(Stdio::from(pipe));
+    command
+}
+
+fn user() -> Option<(u32, u32)> {
+    Uid::effective().is_root().then_some(NOBODY)
+}
+
+fn message(pipe: &mut GatekeeperEnd, patience: Duration) -> Result<Option<ToGatekeeper>, Broken> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(message) = pipe.receive()? {
+            return Ok(Some(message));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout).unwrap();
+    }
+}
+
+/// A good knock of now.
+fn knock() -> ([u8; DATAGRAM], Awaiting) {
+    let request = Request { ..golden::request(clock::now().wall) };
+    let day = Day::Number(request.timestamp.day());
+    let sign = |message: &_| Ok(authentic::sign(&golden::seed(), message));
+    seal(&golden::side(golden::CLIENT), &request, day, entropy::secret().unwrap(), sign).unwrap()
+}
+
+fn receipt(observed: Source) -> Receipt {
+    Receipt {
+        status: Status::Observed,
+        once: false,
+        seconds: 0,
+        time: clock::now().wall,
+        delay: 1,
+        observed,
+        granted: None,
+        ports: [None; 4],
+        challenge: None,
+        next_key: None,
+    }
+}
+
+fn receive(socket: &UdpSocket, patience: Duration) -> Option<Vec<u8>> {
+    let mut buffer = [0; 2048];
+    socket.set_read_timeout(Some(patience)).unwrap();
+    socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())
+}
+
+#[test]
+fn a_knock_of_either_family_goes_up_and_its_receipt_comes_from_the_knock_port() {
+    let net = Net::new();
+    for interface in ["gw0", "any"] {
+        let mut it = Listening::start(&net, interface);
+        for (to, from) in net.gateway_ips().into_iter().zip(net.client.ips()) {
+            // Connected: it hears nothing but what comes from the very address and port.
+            let socket = net.client.space.udp(SocketAddr::new(to, PORT));
+            let (datagram, awaiting) = knock();
+            socket.send(&datagram).unwrap();
+            let ToGatekeeper::Knock { ticket, row: 0, h, body, source, source_port } = it.next() else { panic!() };
+            assert_eq!((source.ip(), source_port), (from, socket.local_addr().unwrap().port()));
+            let claim = Claim { client: golden::CLIENT, h, body, source, source_port };
+            assert!(Authentic::verify(claim, &golden::client()).is_ok());
+            let receipt = receipt(source);
+            it.pipe.send(ToListener::Verdict { ticket, spent: true, receipt: Some(receipt.encode()) }).unwrap();
+            // The kernel's "port unreachable" may come first: nothing is bound there.
+            let answer = (0..3).find_map(|_| receive(&socket, LONG)).expect("a receipt");
+            assert_eq!(awaiting.open(&answer), Some(receipt), "{interface} {from}");
+        }
+    }
+}
+
+#[test]
+fn junk_is_counted_and_never_answered_or_told() {
+    let net = Net::new();
+    let mut it = Listening::start(&net, "gw0");
+    let socket = net.client.space.udp(SocketAddr::new(net.gateway_ips()[0], PORT));
+    for _ in 0..50 {
+        let _ = socket.send(&[0x5a; DATAGRAM]);
+        let _ = socket.send(&[0x5a; DATAGRAM - 1]);
+    }
+    let (datagram, _) = knock();
+    let _ = socket.send(&datagram);
+    assert!(matches!(it.next(), ToGatekeeper::Knock { .. }));
+    let (counters, packets) = it.counters();
+    assert_eq!((counters.of(Reject::UnknownTag), packets), (50, 51), "the kernel's filter keeps other lengths out");
+    assert!(it.within(SHORT).is_none());
+}
+
+#[test]
+fn a_door_of_udp_tcp_and_echo_opens_over_real_packets() {
+    let net = Net::new();
+    let mut it = Listening::start(&net, "gw0");
+    for (to, from) in net.gateway_ips().into_iter().zip(net.client.ips()) {
+        let _ = net.client.space.udp(SocketAddr::new(to, 7000)).send(b"");
+        assert_eq!(it.next(), ToGatekeeper::Stage { door: 0, source: from, stage: 1 });
+        let _ = net.client.connect(SocketAddr::new(to, 8000), SHORT);
+        assert_eq!(it.next(), ToGatekeeper::Stage { door: 0, source: from, stage: 2 });
+        echo(&net.client, to, 100);
+        assert_eq!(it.next(), ToGatekeeper::Stage { door: 0, source: from, stage: 3 });
+        assert_eq!(it.next(), ToGatekeeper::Completed { door: 0, source: from });
+    }
+}
+
+/// An echo request that carries `size` bytes. Its IPv4 checksum is wrong: doors do not look at it.
+fn echo(from: &Host, to: IpAddr, size: usize) {
+    let (domain, protocol, kind) =
+        if to.is_ipv4() { (Domain::IPV4, Protocol::ICMPV4, 8) } else { (Domain::IPV6, Protocol::ICMPV6, 128) };
+    let socket = from.space.inside(|| Socket::new(domain, Type::RAW, Some(protocol)).expect("root"));
+    let mut message = vec![0; 8 + size];
+    message[0] = kind;
+    socket.send_to(&message, &SocketAddr::new(to, 0).into()).unwrap();
+}
+
+#[test]
+fn the_listener_is_left_with_nothing() {
+    let net = Net::new();
+    let it = Listening::start(&net, "gw0");
+    let process = it.process.0.id();
+    verify(process, it.notes, user()).unwrap();
+    let mut open: Vec<_> = fs::read_dir(format!("/proc/{process}/fd")).unwrap().map(|e| e.unwrap().path()).collect();
+    open.sort();
+    let links: Vec<_> = open.iter().map(|path| fs::read_link(path).unwrap().to_string_lossy().into_owned()).collect();
+    let files: Vec<_> = links.iter().skip(3).filter(|link| !link.starts_with("socket:")).collect();
+    assert!(files.is_empty(), "nothing but sockets besides stdin, stdout, stderr: {links:?}");
+    let environment = fs::read(format!("/proc/{process}/environ")).unwrap();
+    assert!(environment.is_empty());
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    for limit in ["Max core file size         0", "Max processes              0"] {
+        let wanted = limit.split_whitespace().collect::<Vec<_>>();
+        assert!(
+            limits.lines().any(|line| line.split_whitespace().collect::<Vec<_>>().starts_with(&wanted)),
+            "{limits}"
+        );
+    }
+}
+
+#[test]
+fn it_ends_with_its_pipe_and_when_told_to() {
+    let net = Net::new();
+    let Listening { pipe, mut process, .. } = Listening::start(&net, "gw0");
+    drop(pipe);
+    let end = process.wait(LONG).expect("it ends");
+    assert!(end.success(), "{end}");
+    let mut it = Listening::start(&net, "gw0");
+    it.pipe.send(ToListener::Stop).unwrap();
+    let end = it.process.wait(LONG).expect("it ends");
+    assert!(end.success(), "{end}");
+}
+
+#[test]
+fn an_interface_that_goes_down_and_up_is_listened_to_again() {
+    let net = Net::new();
+    let mut it = Listening::start(&net, "gw0");
+    net.gateway.sh("ip link set gw0 down");
+    assert_eq!(it.next(), ToGatekeeper::Down { capture: 0 });
+    net.gateway.sh("ip link set gw0 up");
+    let socket = net.client.space.udp(SocketAddr::new(net.gateway_ips()[0], PORT));
+    let deadline = Instant::now() + LONG;
+    loop {
+        let (datagram, _) = knock();
+        let _ = socket.send(&datagram);
+        match it.within(SHORT) {
+            Some(ToGatekeeper::Knock { .. }) => break,
+            _ => assert!(Instant::now() < deadline, "no packet is seen any more"),
+        }
+    }
+    let before = cpu_ticks(it.process.0.id());
+    assert!(it.within(SHORT).is_none());
+    assert!(cpu_ticks(it.process.0.id()) - before < 20, "it must wait, not spin");
+}
+
+/// User and system time of a process, in ticks of 10 ms.
+fn cpu_ticks(process: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_set_up_out_of_order_is_refused_in_words() {
+    let net = Net::new();
+    for wrong in [
+        ToListener::Client { row: 1, keys: keys(), fingerprint: Fingerprint([0; 32]) },
+        ToListener::Door { index: 1, spec: door() },
+        ToListener::AskCounters,
+    ] {
+        let (mut pipe, theirs) = pair().unwrap();
+        let mut process = net.gateway.spawn(&mut command(theirs));
+        pipe.send(wrong).unwrap();
+        let Some(ToGatekeeper::Failed { step, errno }) = message(&mut pipe, LONG).unwrap() else { panic!() };
+        let failure = toctoc::edge::confine::Failure::from_pipe(step, errno).unwrap();
+        assert!(failure.fault().what.contains("set-up"));
+        assert!(process.wait(LONG).is_some());
+    }
+}
+
+fn keys() -> ClientKeys {
+    golden::master().client_keys(golden::CLIENT)
+}
+
+#[test]
+fn by_hand_it_only_says_what_it_is() {
+    for stdin in [Stdio::null(), Stdio::piped()] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
+        let output = command.arg(toctoc::app::listener::ARGUMENT).stdin(stdin).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("the gateway starts this by itself"));
+    }
+}
+
+#[test]
+fn a_missing_or_sleeping_interface_is_a_fault_with_a_remedy() {
+    let net = Net::new();
+    net.gateway.sh("ip link add idle0 type veth peer name idle1");
+    let open = |name: &str| net.gateway.inside(|| capture::open(name, &program(&Wanted::default())).err().unwrap());
+    assert!(open("nope0").what.contains("there is none"));
+    let down = open("idle0");
+    assert!(down.what.contains("it is down") && down.remedy.contains("ip link set idle0 up"));
+}
