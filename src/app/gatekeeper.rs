@@ -1,2 +1,433 @@
-//! The privileged process: one poll loop around proofs, state, firewall and control socket.
-//! Packets are left to `listener`.
+//! The privileged process: one poll loop around proofs, state, firewall, doors and control socket.
+//! Packets are left to `listener`; what a knock, a door or an admin leads to stands in the files below.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_dumpable;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, umask};
+
+use crate::app::load::{self, Loaded};
+use crate::core::grants::Grants;
+use crate::core::leases::Leases;
+use crate::core::policy::Policy;
+use crate::core::replay::{Replay, Window};
+use crate::core::types::{Boot, Counters, Fault, Now, Reject, Source};
+use crate::edge::addresses::{self, Own};
+use crate::edge::clock;
+use crate::edge::command::Runner;
+use crate::edge::control::Control;
+use crate::edge::firewall::{Firewall, Nft, Noticed};
+use crate::edge::gatekeeper_pipe::{Broken, ToGatekeeper, ToListener};
+use crate::edge::log::Log;
+use crate::edge::state::State;
+
+mod answers;
+mod child;
+mod doors;
+mod knocks;
+mod reload;
+mod upkeep;
+
+use child::Child;
+pub use child::ROLE;
+use knocks::Knock;
+
+/// What status says of a state from which no mark is missing.
+const INTACT: &str = "intact";
+/// How often we look whether all is as it should be, without being told.
+const LOOK: u32 = 10;
+/// Messages of the listener that are taken in one turn, so that signals and deadlines get theirs.
+const TURN: usize = 256;
+/// A listener that ended is started again after this many seconds, doubled each time up to [`MAX_PAUSE`].
+const PAUSE: u32 = 1;
+/// The longest pause between two listeners, seconds.
+const MAX_PAUSE: u32 = 60;
+
+/// All that the privileged process holds.
+pub struct Gatekeeper {
+    config: PathBuf,
+    loaded: Loaded,
+    started: Now,
+    log: Log,
+    signals: SignalFd,
+    addresses: addresses::Watch,
+    own: Vec<Own>,
+    state: State,
+    /// How the state was found: `intact`, or what happened.
+    found: String,
+    /// After a commit that failed, until the state was read again: nothing opens.
+    broken: bool,
+    replay: Replay,
+    policy: Policy,
+    grants: Grants,
+    firewall: Nft,
+    leases: Leases,
+    runner: Runner,
+    /// Lent out while it is served.
+    control: Option<Control>,
+    child: Option<Child>,
+    /// A listener that a reload replaced: it sends what it still has, then ends.
+    retiring: Option<Child>,
+    restart: Restart,
+    counters: Counters,
+    heard: Heard,
+    next_look: Boot,
+    ending: bool,
+    /// When what kind of line was last said, of those that could come often.
+    said: BTreeMap<&'static str, Boot>,
+}
+
+/// When a listener that ended is started again.
+#[derive(Default)]
+struct Restart {
+    pause: u32,
+    at: Option<Boot>,
+}
+
+/// What the listeners have counted: those that are gone, and the one that runs.
+#[derive(Default)]
+struct Heard {
+    past: (Counters, u64),
+    present: (Counters, u64),
+}
+
+impl Gatekeeper {
+    /// Reads and validates everything, puts the guard up, starts the listener.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting. Nothing was changed then, except that the guard may be up: shut.
+    pub fn start(config: &Path) -> Result<Gatekeeper, Fault> {
+        keep_secrets()?;
+        let loaded = load::everything(config)?;
+        let settings = &loaded.settings;
+        let log = Log::stderr();
+        let signals = signals()?;
+        let (addresses, own) = (addresses::Watch::start()?, addresses::own()?);
+        let started = clock::now();
+        let (state, recovered) =
+            State::open(&settings.gateway.state_dir, started.wall, settings.gateway.state_on_tmpfs)?;
+        let control = Control::bind(&settings.gateway.control_socket)?;
+        let replay = Replay::restore(window(&loaded), started, &recovered.ledger, recovered.standing);
+        let policy = policy(&loaded, &own);
+        let grants = Grants::restore(started, &recovered.ledger);
+        let leases = Leases::restore(started, recovered.ledger.openings().cloned());
+        // The guard goes up before anything listens, and before a listener could fail to start: shut, not open.
+        let firewall = Nft::start(&settings.firewall, &settings.services, &settings.knock)?;
+        let mut gatekeeper = Gatekeeper {
+            config: config.to_owned(),
+            started,
+            log,
+            signals,
+            addresses,
+            state,
+            found: recovered.why.map_or_else(|| INTACT.to_owned(), |fault| fault.to_string()),
+            broken: false,
+            replay,
+            policy,
+            grants,
+            firewall,
+            leases,
+            runner: Runner::new(),
+            control: Some(control),
+            said: BTreeMap::new(),
+            child: None,
+            retiring: None,
+            restart: Restart::default(),
+            counters: Counters::default(),
+            heard: Heard::default(),
+            next_look: started.boot,
+            ending: false,
+            loaded,
+            own,
+        };
+        gatekeeper.end_what_is_not_allowed(started);
+        gatekeeper.restore_firewall(started)?;
+        gatekeeper.child = Some(Child::start(&gatekeeper.loaded, &gatekeeper.own)?);
+        Ok(gatekeeper)
+    }
+
+    /// Serves until it is told to end.
+    ///
+    /// # Errors
+    /// The kernel refuses what it never refuses.
+    pub fn serve(mut self) -> Result<(), Fault> {
+        self.say_ready();
+        while !self.ending {
+            self.turn()?;
+        }
+        self.end();
+        Ok(())
+    }
+
+    fn say_ready(&mut self) {
+        let settings = &self.loaded.settings;
+        let text = format!(
+            "ready: sealed knocks on udp/{} of {}; {}, {}, {}",
+            settings.knock.port,
+            settings.knock.interfaces.join(", "),
+            super::admin::count(settings.services.len(), "service"),
+            super::admin::count(self.loaded.clients.len(), "client"),
+            super::admin::count(settings.doors.len(), "door"),
+        );
+        if self.found != INTACT {
+            self.say(&format!("state: {}", self.found));
+        }
+        let degraded = self.child.as_ref().map(|child| child.degraded.clone()).unwrap_or_default();
+        degraded.iter().for_each(|line| self.say(&format!("degraded: {line}")));
+        load::warnings(&self.loaded.settings).iter().for_each(|line| self.say(&format!("warning: {line}")));
+        self.say(&text);
+    }
+
+    /// Waits for something to do and does it.
+    fn turn(&mut self) -> Result<(), Fault> {
+        self.wait()?;
+        let now = clock::now();
+        self.take_signals(now);
+        self.hear(now);
+        self.look(now)?;
+        self.meet_deadlines(now);
+        self.serve_control(now);
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<(), Fault> {
+        let timeout = self.timeout(clock::now());
+        let readable = [self.signals.as_fd(), self.addresses.as_fd(), self.firewall.watch_fd()];
+        let mut fds: Vec<PollFd<'_>> = readable.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        for child in self.child.iter().chain(&self.retiring) {
+            fds.push(interest(child.pipe.as_fd(), child.pipe.waiting() > 0));
+        }
+        fds.extend(self.control.iter().flat_map(Control::interests).map(|(fd, writes)| interest(fd, writes)));
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Err(error) => Err(Fault::new(format!("poll: {error}"), "the kernel is out of memory")),
+        }
+    }
+
+    fn timeout(&self, now: Now) -> PollTimeout {
+        let deadlines = [self.grants.deadline(), self.leases.deadline(), self.restart.at, Some(self.next_look)];
+        let next = deadlines.into_iter().flatten().min().unwrap_or(self.next_look);
+        // Rounded up: waking a moment too early would spin.
+        let millis = next.0.saturating_sub(now.boot.0).div_ceil(1_000_000);
+        PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+    }
+
+    fn take_signals(&mut self, now: Now) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
+                Some(Signal::SIGTERM | Signal::SIGINT) => self.ending = true,
+                Some(Signal::SIGHUP) => match self.reload(now) {
+                    Ok(said) => self.say(&said),
+                    Err(fault) => self.say(&format!("not reloaded: {fault}")),
+                },
+                Some(Signal::SIGCHLD) => self.reap(now),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes what the listeners have sent. Knocks are judged together, so that one sync serves them all.
+    fn hear(&mut self, now: Now) {
+        if let Some(mut child) = self.retiring.take() {
+            if self.hear_one(now, &mut child).is_ok() {
+                self.retiring = Some(child);
+            }
+        }
+        if let Some(mut child) = self.child.take() {
+            match self.hear_one(now, &mut child) {
+                Ok(()) => self.child = Some(child),
+                Err(broken) => self.lose(now, &mut child, &broken),
+            }
+        }
+    }
+
+    fn hear_one(&mut self, now: Now, child: &mut Child) -> Result<(), Broken> {
+        let mut knocks = Vec::new();
+        let mut end = Ok(());
+        for _ in 0..TURN {
+            match child.pipe.receive() {
+                Ok(Some(ToGatekeeper::Knock { ticket, row, h, body, source, source_port })) => {
+                    knocks.push(Knock { ticket, row, h, body, source, source_port });
+                }
+                Ok(Some(message)) => self.hear_other(now, child, message),
+                Ok(None) => break,
+                Err(broken) => {
+                    end = Err(broken);
+                    break;
+                }
+            }
+        }
+        self.judge(now, child, knocks);
+        end.and_then(|()| child.pipe.flush())
+    }
+
+    fn hear_other(&mut self, now: Now, child: &mut Child, message: ToGatekeeper) {
+        match message {
+            ToGatekeeper::Completed { door, source } => self.completed(now, child, door, source),
+            ToGatekeeper::Stage { door, source, stage } => {
+                self.door_line(child, door, |name| format!("{source}: {name}: Stage {stage}"));
+            }
+            ToGatekeeper::TimedOut { door, source, stage } => {
+                self.door_line(child, door, |name| format!("{source}: {name}: sequence timeout (stage {stage})"));
+            }
+            ToGatekeeper::Alarm { row, first, again } => self.alarm(child, row, first, again),
+            ToGatekeeper::Counters { counters, packets, .. } => self.heard.present = (counters, packets),
+            _ => {}
+        }
+    }
+
+    /// A listener is gone, or sends what none of ours would.
+    fn lose(&mut self, now: Now, child: &mut Child, broken: &Broken) {
+        let how = child.ended().unwrap_or_else(|| format!("{broken:?}"));
+        if matches!(broken, Broken::Nonsense(_)) {
+            self.counters.count(Reject::Pipe);
+        }
+        self.heard.fold();
+        self.restart.pause = (self.restart.pause * 2).clamp(PAUSE, MAX_PAUSE);
+        self.restart.at = Some(now.boot.plus(self.restart.pause));
+        self.say(&format!("the listener ended ({how}); the next one starts in {} s", self.restart.pause));
+    }
+
+    fn start_listener_again(&mut self, now: Now) {
+        self.restart.at = None;
+        match Child::start(&self.loaded, &self.own) {
+            Ok(child) => {
+                self.child = Some(child);
+                self.say("a new listener listens");
+            }
+            Err(fault) => {
+                self.restart.pause = (self.restart.pause * 2).clamp(PAUSE, MAX_PAUSE);
+                self.restart.at = Some(now.boot.plus(self.restart.pause));
+                self.say(&format!("no listener: {fault}"));
+            }
+        }
+    }
+
+    /// Looks at what others may have changed: our addresses, our table.
+    fn look(&mut self, now: Now) -> Result<(), Fault> {
+        if self.addresses.changed() {
+            self.own = addresses::own()?;
+            self.policy.set_own(self.own.iter().map(|own| Source::new(own.address)));
+            if let Some(child) = &mut self.child {
+                // A pipe that is of no use is noticed when it is read.
+                let _ = child.tell_addresses(&self.loaded, &self.own);
+            }
+        }
+        let noticed = self.firewall.look();
+        if !noticed.is_empty() {
+            let who = |one: &Noticed| match one.pid {
+                0 => "somebody".to_owned(),
+                pid => format!("{} (pid {pid})", one.program),
+            };
+            let who: Vec<String> = noticed.iter().map(who).collect();
+            self.say(&format!("our firewall table was changed by {}", who.join(", ")));
+            self.try_restore_firewall(now);
+        }
+        Ok(())
+    }
+
+    fn meet_deadlines(&mut self, now: Now) {
+        let changes = self.grants.expire(now);
+        self.change_firewall(now, &changes);
+        let mut work = Vec::new();
+        self.leases.due(now, &mut work);
+        self.carry_out(now, work);
+        if self.restart.at.is_some_and(|at| at <= now.boot) {
+            self.start_listener_again(now);
+        }
+        if self.next_look <= now.boot {
+            self.next_look = now.boot.plus(LOOK);
+            self.look_around(now);
+        }
+    }
+
+    /// What nobody would tell us of.
+    fn look_around(&mut self, now: Now) {
+        let suspect = self.replay.suspect(now);
+        if let Some(record) = self.replay.heartbeat(now, 60) {
+            self.store(&[record]);
+        }
+        if let Some(suspect) = suspect {
+            self.say_suspect(suspect);
+        }
+        // By netlink, without starting a program: a table that is gone has no elements to list.
+        if self.firewall.list().is_err() {
+            self.say("our firewall table cannot be read: loading it again");
+            self.try_restore_firewall(now);
+        }
+        if let Some(child) = &mut self.child {
+            let _ = child.pipe.send(ToListener::AskCounters);
+            // It has lived through a whole look: the next end is not part of a row of failures.
+            self.restart.pause = 0;
+        }
+        if self.broken {
+            self.reopen_state();
+        }
+    }
+
+    /// Stop commands are run now instead of later: a door that nobody watches is better shut.
+    fn end(&mut self) {
+        let now = clock::now();
+        let mut work = Vec::new();
+        self.leases.due(Now { boot: Boot(u64::MAX), ..now }, &mut work);
+        self.carry_out(now, work);
+        self.wait_for_commands();
+        self.say("ends; the guard stays up, grants end on time");
+    }
+
+    fn say(&mut self, text: &str) {
+        self.log.line(clock::now().wall, text);
+    }
+}
+
+impl Heard {
+    /// The listener that counted is gone; what it counted stays.
+    fn fold(&mut self) {
+        let (counters, packets) = std::mem::take(&mut self.present);
+        for (sum, number) in self.past.0.0.iter_mut().zip(counters.0) {
+            *sum = sum.saturating_add(number);
+        }
+        self.past.1 = self.past.1.saturating_add(packets);
+    }
+}
+
+fn interest(fd: BorrowedFd<'_>, writes: bool) -> PollFd<'_> {
+    PollFd::new(fd, if writes { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN })
+}
+
+/// The signals that we take as descriptors; blocked, so that none interrupts a commit.
+fn signals() -> Result<SignalFd, Fault> {
+    let mut mask = nix::sys::signal::SigSet::empty();
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD].into_iter().for_each(|signal| mask.add(signal));
+    mask.thread_block()
+        .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))
+        .map_err(|e| {
+            Fault::new(format!("signals cannot be taken as a descriptor: {e}"), "the kernel needs CONFIG_SIGNALFD")
+        })
+}
+
+/// Neither a core file nor another process of this user gets to see the keys, and no file is made for others to read.
+fn keep_secrets() -> Result<(), Fault> {
+    umask(Mode::from_bits_truncate(0o077));
+    set_dumpable(false).and_then(|()| setrlimit(Resource::RLIMIT_CORE, 0, 0)).map_err(|e| {
+        Fault::new(
+            format!("the keys cannot be kept out of core files: {e}"),
+            "is this Linux, and not a restricted container?",
+        )
+    })
+}
+
+fn window(loaded: &Loaded) -> Window {
+    Window { max_age: loaded.settings.knock.max_age, max_ahead: loaded.settings.knock.max_ahead }
+}
+
+fn policy(loaded: &Loaded, own: &[Own]) -> Policy {
+    let own = own.iter().map(|own| Source::new(own.address));
+    Policy::new(loaded.settings.services.clone(), loaded.clients.clone(), loaded.settings.knock.max_grants, own)
+}

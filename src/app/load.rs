@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::config::{Settings, knockd, native};
+use crate::core::door::{Weakness, weaknesses};
 use crate::core::service::Client;
 use crate::core::types::{Fault, ServiceName};
 use crate::edge::files::{self, Care};
@@ -73,5 +74,36 @@ fn doors(path: &Path) -> Result<Vec<crate::config::Door>, Fault> {
     let text = files::read_bytes(path, Care::Trusted)?;
     let mut open = |file: &Path| files::read_bytes(file, Care::Trusted).map(|b| b.to_vec()).map_err(|fault| fault.what);
     let conf = knockd::read(&text, false, &mut open, &mut |_| {}).map_err(|error| error.fault(path))?;
-    Ok(conf.doors)
+    match weaknesses(&conf.doors).into_iter().find(|(_, weakness)| *weakness == Weakness::Shipped) {
+        Some((door, _)) => Err(Fault::new(
+            format!(
+                "{}: door [{}] has the sequence that knockd ships: every scanner knows it",
+                path.display(),
+                door.name
+            ),
+            "choose other ports, at least three, not in rising order",
+        )),
+        None => Ok(conf.doors),
+    }
+}
+
+/// What is allowed but unwise, one sentence each.
+pub fn warnings(settings: &Settings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (door, weakness) in weaknesses(&settings.doors) {
+        match weakness {
+            Weakness::Shipped => {}
+            Weakness::Short(steps) => {
+                warnings
+                    .push(format!("door [{}] has a sequence of only {steps}: a scan finds it by chance", door.name));
+            }
+            Weakness::Contains(other) => {
+                warnings.push(format!("whoever opens door [{}] opens door [{other}] on the way", door.name));
+            }
+        }
+    }
+    if !settings.firewall.break_glass.is_empty() {
+        warnings.push("break_glass addresses always pass the guard".to_owned());
+    }
+    warnings
 }

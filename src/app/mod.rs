@@ -6,6 +6,8 @@ pub mod admin;
 pub mod args;
 pub mod client;
 #[cfg(target_os = "linux")]
+pub mod daemon;
+#[cfg(target_os = "linux")]
 pub mod gatekeeper;
 pub mod knock;
 #[cfg(target_os = "linux")]

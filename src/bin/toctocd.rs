@@ -1,2 +1,12 @@
 //! The gateway. All it does stands in `toctoc::app`.
-fn main() {}
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    toctoc::app::daemon::main()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    eprintln!("toctocd: the gateway runs on Linux only; the client is called toctoc");
+    std::process::exit(2);
+}

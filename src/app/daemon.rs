@@ -1,0 +1,62 @@
+//! The program `toctocd`: which of its commands, or of its two processes, is to run.
+//! What they do is left to the other files of this floor.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use super::args::toctocd::{Args, Client, Command};
+use super::{admin, gatekeeper, listener, load, provision};
+use crate::core::types::Fault;
+
+/// Done.
+const DONE: u8 = 0;
+/// It could not be done.
+const FAILED: u8 = 1;
+/// Wrong usage, configuration or keys; nothing was changed.
+const WRONG: u8 = 2;
+
+/// Runs what the command line says; answers the exit code.
+pub fn main() -> ExitCode {
+    // The listener is this program once more; it is told so by an argument that no help mentions.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == gatekeeper::ROLE) {
+        return listener::main();
+    }
+    ExitCode::from(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> u8 {
+    match &args.command {
+        // Whatever is wrong before it serves leaves everything as it was.
+        Command::Run => match gatekeeper::Gatekeeper::start(&args.config) {
+            Ok(gatekeeper) => finish(gatekeeper.serve().map(|()| DONE), FAILED),
+            Err(fault) => finish(Err(fault), WRONG),
+        },
+        Command::Init(init) => finish(provision::init(init).map(|said| said.print()), WRONG),
+        Command::Check { print } => finish(provision::check(&args.config, *print).map(|said| said.print()), WRONG),
+        Command::Client(Client::Add(add)) => finish(provision::add(&args.config, add).map(|said| said.print()), WRONG),
+        Command::Client(Client::List { json }) => {
+            finish(provision::list(&args.config, *json).map(|said| said.print()), WRONG)
+        }
+        Command::Client(Client::Revoke { name }) => {
+            finish(provision::revoke(&args.config, name).map(|said| said.print()), WRONG)
+        }
+        Command::Status { json } => ask(args, |settings| admin::status(settings, *json)),
+        Command::Grants { json } => ask(args, |settings| admin::grants(settings, *json)),
+        Command::Reload => ask(args, admin::reload),
+    }
+}
+
+fn ask(args: &Args, question: impl FnOnce(&crate::config::Settings) -> Result<(), Fault>) -> u8 {
+    match load::settings(&args.config) {
+        Ok(settings) => finish(question(&settings).map(|()| DONE), FAILED),
+        Err(fault) => finish(Err(fault), WRONG),
+    }
+}
+
+fn finish(outcome: Result<u8, Fault>, code: u8) -> u8 {
+    outcome.unwrap_or_else(|fault| {
+        eprintln!("toctocd: {fault}");
+        code
+    })
+}

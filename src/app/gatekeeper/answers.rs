@@ -1,0 +1,86 @@
+//! What an admin is told over the control socket.
+//! How it is shown is left to `app::admin`.
+
+use super::Gatekeeper;
+use super::upkeep::suspect_words;
+use crate::app::admin::{GrantLine, Status};
+use crate::core::service::Form;
+use crate::core::types::{Counters, Now, Reject};
+use crate::edge::control::{Answer, Command};
+use crate::edge::firewall::Firewall;
+use crate::edge::log::{clock_time, date_time};
+
+impl Gatekeeper {
+    /// Serves whoever has asked something.
+    pub(super) fn serve_control(&mut self, now: Now) {
+        // The socket is lent out, so that the answer may use all the rest.
+        let Some(mut control) = self.control.take() else { return };
+        control.serve(|command| self.answer(now, &command));
+        self.control = Some(control);
+    }
+
+    fn answer(&mut self, now: Now, command: &Command) -> Answer {
+        let value = match command {
+            Command::Status => serde_json::to_value(self.status(now)),
+            Command::Grants => serde_json::to_value(self.grant_lines(now)),
+            Command::Reload => match self.reload(now) {
+                Ok(said) => {
+                    self.say(&said);
+                    Ok(serde_json::json!({ "said": said }))
+                }
+                Err(fault) => {
+                    self.say(&format!("not reloaded: {fault}"));
+                    return fault.into();
+                }
+            },
+        };
+        value.map_or_else(|e| crate::core::types::Fault::new(e.to_string(), "").into(), Answer::Ok)
+    }
+
+    fn status(&mut self, now: Now) -> Status {
+        let settings = &self.loaded.settings;
+        let suspect = self.replay.suspect(now);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            since: date_time(self.started.wall),
+            knock_port: settings.knock.port,
+            interfaces: settings.knock.interfaces.clone(),
+            guard: self.firewall.guard_is_up().unwrap_or(false),
+            state: if self.broken { "NOT WRITABLE: nothing opens".to_owned() } else { self.found.clone() },
+            clock: suspect.map_or_else(|| "sure".to_owned(), suspect_words),
+            degraded: self.child.as_ref().map_or_else(|| vec!["no listener runs".to_owned()], |c| c.degraded.clone()),
+            break_glass: settings.firewall.break_glass.iter().map(ToString::to_string).collect(),
+            services: settings.services.len(),
+            clients: self.loaded.clients.len(),
+            doors: settings.doors.len(),
+            grants: self.grants.list().count(),
+            packets: self.heard.past.1.saturating_add(self.heard.present.1),
+            rejected: self.rejected(),
+        }
+    }
+
+    /// What came to nothing, in both processes.
+    fn rejected(&self) -> Vec<(String, u64)> {
+        let counters: [&Counters; 3] = [&self.counters, &self.heard.past.0, &self.heard.present.0];
+        let sum = |reject: Reject| counters.iter().map(|one| one.of(reject)).fold(0, u64::saturating_add);
+        let all = Reject::ALL.into_iter().map(|reject| (reject.name().to_owned(), sum(reject)));
+        all.filter(|(_, number)| *number > 0).collect()
+    }
+
+    fn grant_lines(&self, now: Now) -> Vec<GrantLine> {
+        let line = |live: &crate::core::grants::Live| GrantLine {
+            client: self.holder(live.key.holder),
+            service: live.key.service.to_string(),
+            address: live.key.source.to_string(),
+            ports: live.ports.iter().flatten().map(ToString::to_string).collect(),
+            form: match live.form {
+                Form::Time => "time".to_owned(),
+                Form::Once => "once".to_owned(),
+            },
+            until: clock_time(now.wall.plus(live.seconds_left(now))),
+            seconds_left: u64::from(live.seconds_left(now)),
+        };
+        self.grants.list().map(line).collect()
+    }
+}

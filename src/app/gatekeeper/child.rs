@@ -1,0 +1,202 @@
+//! Starting a listener and handing it what it needs: sockets, keys, clients, doors, addresses.
+//! What it reports afterwards is left to `gatekeeper`.
+
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child as Process, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{User, geteuid};
+
+use crate::app::load::Loaded;
+use crate::core::door::Door;
+use crate::core::sequence::DoorSpec;
+use crate::core::types::{ClientId, Fault, Reject};
+use crate::edge::addresses::Own;
+use crate::edge::confine::{Failure, Notes};
+use crate::edge::gatekeeper_pipe::{self, Broken, GatekeeperEnd, ToGatekeeper, ToListener};
+use crate::edge::{bpf, capture, raw};
+
+/// The hidden argument by which the program knows that it is to be the listener.
+pub const ROLE: &str = "--listener";
+/// How long a listener may take from its start to `Ready`, 100,000 clients included.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Users that the listener runs as unless the configuration names one, the first that exists.
+const USERS: [&str; 2] = ["_toctoc", "nobody"];
+
+/// A running listener. Killed and waited for when dropped.
+pub(super) struct Child {
+    process: Process,
+    /// Our end of the pipe.
+    pub(super) pipe: GatekeeperEnd,
+    /// What this machine could not do to confine it, one sentence each.
+    pub(super) degraded: Vec<String>,
+    /// The clients that it knows, by the row under which it names them.
+    pub(super) rows: Vec<ClientId>,
+    /// The doors that it watches, by index.
+    pub(super) doors: Vec<Door>,
+}
+
+impl Child {
+    /// Starts a listener for `loaded` and waits until it has given up its rights and listens.
+    ///
+    /// # Errors
+    /// Whatever it lacks: an interface, a right, a kernel feature.
+    pub(super) fn start(loaded: &Loaded, own: &[Own]) -> Result<Child, Fault> {
+        let sockets = sockets(loaded)?;
+        let user = user(loaded)?;
+        let (pipe, theirs) = gatekeeper_pipe::pair()?;
+        let process = Command::new("/proc/self/exe")
+            .arg0("toctocd: listener")
+            .arg(ROLE)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .map_err(|e| Fault::new(format!("the listener cannot be started: {e}"), "is /proc mounted?"))?;
+        let rows = loaded.clients.iter().map(|client| client.id).collect();
+        let doors = loaded.settings.doors.clone();
+        let mut child = Child { process, pipe, degraded: Vec::new(), rows, doors };
+        child.set_up(loaded, own, sockets, user).map_err(|broken| child.lost(&broken))?;
+        child.wait_ready()?;
+        Ok(child)
+    }
+
+    /// Our own addresses have changed.
+    ///
+    /// # Errors
+    /// The pipe is of no use any more.
+    pub(super) fn tell_addresses(&mut self, loaded: &Loaded, own: &[Own]) -> Result<(), Broken> {
+        let any = loaded.settings.knock.interfaces.iter().any(|name| name == capture::ANY);
+        for one in own {
+            let captured = any || loaded.settings.knock.interfaces.contains(&one.interface);
+            self.pipe.send(ToListener::Address { address: one.address, knock: true, door: captured })?;
+        }
+        self.pipe.send(ToListener::AddressesDone)
+    }
+
+    /// Whether the process has ended, and how, in words.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        self.process.try_wait().ok().flatten().map(|status| status.to_string())
+    }
+
+    fn set_up(
+        &mut self,
+        loaded: &Loaded,
+        own: &[Own],
+        sockets: Vec<ToListener>,
+        user: Option<(u32, u32)>,
+    ) -> Result<(), Broken> {
+        let knock = &loaded.settings.knock;
+        self.tell(ToListener::Gateway {
+            realm: loaded.keys.realm.realm(),
+            gateway: loaded.keys.realm.gateway(),
+            mask: loaded.keys.realm.mask().duplicate(),
+            current: loaded.keys.secret.duplicate(),
+            other: loaded.keys.previous.as_ref().map(|secret| secret.duplicate()),
+            port: knock.port,
+            burst: knock.burst,
+            per_second: knock.per_second,
+        })?;
+        for (row, client) in (0..).zip(&loaded.clients) {
+            let keys = loaded.keys.master.client_keys(client.id);
+            self.tell(ToListener::Client { row, keys, fingerprint: client.fingerprint })?;
+        }
+        self.tell(ToListener::Doors { only_ipv4: false, debug: false })?;
+        for (index, door) in (0..).zip(&loaded.settings.doors) {
+            self.tell(ToListener::Door { index, spec: DoorSpec::from(door) })?;
+        }
+        self.tell_addresses(loaded, own)?;
+        for socket in sockets {
+            self.tell(socket)?;
+        }
+        self.tell(ToListener::Go { user })
+    }
+
+    /// Sends, and waits for room: in set-up the listener has nothing to do but to read.
+    fn tell(&mut self, message: ToListener) -> Result<(), Broken> {
+        self.pipe.send(message)?;
+        if self.pipe.waiting() > gatekeeper_pipe::QUEUE / 2 { self.pipe.drain(PATIENCE) } else { Ok(()) }
+    }
+
+    fn wait_ready(&mut self) -> Result<(), Fault> {
+        self.pipe.drain(PATIENCE).map_err(|broken| self.lost(&broken))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.pipe.receive() {
+                Ok(Some(ToGatekeeper::Ready { degraded })) => {
+                    self.degraded = Notes::from_bits(degraded).iter().map(|note| note.text().to_owned()).collect();
+                    return Ok(());
+                }
+                Ok(Some(ToGatekeeper::Failed { step, errno })) => return Err(failure(step, errno)),
+                Ok(Some(_)) => return Err(self.lost(&Broken::Nonsense(Reject::Pipe))),
+                Ok(None) => {}
+                Err(broken) => return Err(self.lost(&broken)),
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Fault::new("the listener did not get ready in time", "is this machine overloaded?"));
+            }
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            // An interrupted wait is only a shorter one.
+            let _ = poll(&mut [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)], timeout);
+        }
+    }
+
+    /// The pipe broke before the listener was ready: says how it ended, if it did.
+    fn lost(&mut self, broken: &Broken) -> Fault {
+        let _ = self.process.kill();
+        let how = self.process.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+        Fault::new(format!("the listener did not start: {broken:?}, {how}"), "its own words stand above, if it had any")
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a listener that could not get ready says of it.
+fn failure(step: u8, errno: i32) -> Fault {
+    let unknown = || Fault::new("the listener could not get ready and does not say why", "is it the same program?");
+    Failure::from_pipe(step, errno).map_or_else(unknown, Failure::fault)
+}
+
+/// The sockets that need our rights, as messages.
+fn sockets(loaded: &Loaded) -> Result<Vec<ToListener>, Fault> {
+    let program = bpf::program(&wanted(loaded));
+    let mut sockets = Vec::new();
+    for name in &loaded.settings.knock.interfaces {
+        sockets.push(ToListener::Capture(capture::open(name, &program)?));
+    }
+    sockets.push(ToListener::Raw4(raw::open_v4()?));
+    sockets.extend(raw::open_v6()?.map(ToListener::Raw6));
+    Ok(sockets)
+}
+
+fn wanted(loaded: &Loaded) -> bpf::Wanted {
+    let steps = loaded.settings.doors.iter().flat_map(|door| door.sequence.iter().map(|step| (*step, door.flags)));
+    bpf::Wanted { knock_port: Some(loaded.settings.knock.port), steps: steps.collect() }
+}
+
+/// User and group id that the listener is to become; none if we are not root and so cannot become anybody.
+fn user(loaded: &Loaded) -> Result<Option<(u32, u32)>, Fault> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    let find = |name: &str| User::from_name(name).ok().flatten().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+    match &loaded.settings.gateway.user {
+        Some(name) => find(name).map(Some).ok_or_else(|| {
+            Fault::new(
+                format!("[gateway] user = \"{name}\": there is no such user"),
+                format!("`useradd --system --no-create-home --shell /usr/sbin/nologin {name}`, or leave the key out"),
+            )
+        }),
+        None => Ok(USERS.iter().find_map(|name| find(name))),
+    }
+}

@@ -1,0 +1,124 @@
+//! Classic doors: from a completed sequence to the end of its stop command.
+//! When what runs is left to `core::leases`, running it to `edge::command`.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Gatekeeper;
+use super::child::Child;
+use crate::core::leases::Work;
+use crate::core::record::Record;
+use crate::core::types::Now;
+use crate::edge::gatekeeper_pipe::ToListener;
+use crate::edge::{clock, one_time};
+
+use std::os::fd::AsFd;
+
+/// How long the end waits for stop commands that are running.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Gatekeeper {
+    /// The listener says that `source` completed the sequence of `door`.
+    pub(super) fn completed(&mut self, now: Now, child: &mut Child, door: u16, source: IpAddr) {
+        self.door_line(child, door, |name| format!("{source}: {name}: OPEN SESAME"));
+        let Some(at) = child.doors.get(usize::from(door)).cloned() else { return };
+        if self.broken || !self.use_up(child, door) {
+            return;
+        }
+        let opening = match self.leases.prepare(now, &at, source) {
+            Ok(opening) => opening,
+            Err(refused) => {
+                if let Some(text) = refused.text() {
+                    self.say(text);
+                }
+                return;
+            }
+        };
+        match opening.commit(|opened| self.state.commit(&[Record::Opened(opened.clone())])) {
+            Ok(journalled) => {
+                let mut work = Vec::new();
+                self.leases.begin(journalled, &mut work);
+                self.carry_out(now, work);
+            }
+            Err(fault) => self.state_failed(&fault),
+        }
+    }
+
+    /// Burns a one-time sequence, durably, before anything runs; whether the door may open.
+    fn use_up(&mut self, child: &mut Child, index: u16) -> bool {
+        let Some(door) = child.doors.get_mut(usize::from(index)) else { return false };
+        let Some(path) = &door.one_time_sequences else { return true };
+        match one_time::burn(path, &door.sequence, &door.name, &mut |_| {}) {
+            Ok(next) => {
+                door.sequence = next.unwrap_or_default();
+                let (name, steps) = (door.name.clone(), door.sequence.clone());
+                if steps.is_empty() {
+                    self.say(&format!(
+                        "no more sequences left in the one time sequences file for door {name} --> disabling the door"
+                    ));
+                }
+                // A pipe that is of no use is noticed when it is read.
+                let _ = child.pipe.send(ToListener::Sequence { door: index, steps });
+                true
+            }
+            Err(reason) => {
+                let name = door.name.clone();
+                self.say(&format!("door {name}: its one-time sequence cannot be used up, so it stays shut: {reason}"));
+                false
+            }
+        }
+    }
+
+    /// Does what the leases ask for, in order.
+    pub(super) fn carry_out(&mut self, now: Now, work: Vec<Work>) {
+        let mut todo = std::collections::VecDeque::from(work);
+        while let Some(work) = todo.pop_front() {
+            let mut more = Vec::new();
+            match work {
+                Work::Run(job) => {
+                    if let Some(finished) = self.runner.run(&job) {
+                        self.leases.ended(now, finished.id, finished.how, &mut more);
+                    }
+                }
+                // If this is lost, the stop command runs once more at the next start: late twice is better than never.
+                Work::Forget(id) => drop(self.store(&[Record::Stopped { id }])),
+                Work::Note(note) => self.say(&note.text(|ip| ip.to_string())),
+            }
+            todo.extend(more);
+        }
+    }
+
+    /// Some process of ours has ended.
+    pub(super) fn reap(&mut self, now: Now) {
+        let mut work = Vec::new();
+        for finished in self.runner.reap() {
+            self.leases.ended(now, finished.id, finished.how, &mut work);
+        }
+        self.carry_out(now, work);
+    }
+
+    /// At the end: waits for commands that run, not for ever.
+    pub(super) fn wait_for_commands(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.runner.running() > 0 && Instant::now() < deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            let _ = poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], timeout);
+            while let Ok(Some(_)) = self.signals.read_signal() {}
+            self.reap(clock::now());
+        }
+        if self.runner.running() > 0 {
+            self.say("a command still runs; its stop command runs at the next start");
+        }
+    }
+
+    /// A log line in knockd's words about a door that exists.
+    pub(super) fn door_line(&mut self, child: &Child, door: u16, text: impl FnOnce(&str) -> String) {
+        if let Some(door) = child.doors.get(usize::from(door)) {
+            let text = text(&door.name);
+            self.say(&text);
+        }
+    }
+}

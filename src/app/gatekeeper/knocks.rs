@@ -1,0 +1,233 @@
+//! What becomes of sealed knocks: signature, decision, one commit for all, firewall, verdicts. In this order, always.
+//! How each step is decided is left to `core`.
+
+use super::Gatekeeper;
+use super::child::Child;
+use crate::core::answer::Answer;
+use crate::core::authentic::{Authentic, Claim};
+use crate::core::grants::{Change, Ending, Grants, Holder, Key};
+use crate::core::knock::{BODY, Status};
+use crate::core::policy::{Decision, Done, commit};
+use crate::core::replay::{Alarm, Refused};
+use crate::core::types::{ClientId, Fault, Now, Reject, Source};
+use crate::edge::entropy;
+use crate::edge::firewall::Firewall;
+use crate::edge::gatekeeper_pipe::ToListener;
+use crate::edge::log::clock_time;
+
+/// What the listener handed up. Nothing of it is proven.
+pub(super) struct Knock {
+    /// For the verdict.
+    pub(super) ticket: u64,
+    /// Whose it seems to be.
+    pub(super) row: u32,
+    /// The handshake hash.
+    pub(super) h: [u8; 32],
+    /// The body, signature included.
+    pub(super) body: [u8; BODY],
+    /// Where it came from.
+    pub(super) source: Source,
+    /// And from which port.
+    pub(super) source_port: u16,
+}
+
+/// An answer that is ready, and the grant that it depends on.
+struct Pending {
+    ticket: u64,
+    answer: Answer,
+    grant: Option<Key>,
+}
+
+impl Gatekeeper {
+    /// Judges what came in one turn.
+    pub(super) fn judge(&mut self, now: Now, child: &mut Child, knocks: Vec<Knock>) {
+        let mut tickets = Vec::new();
+        let mut decisions = Vec::new();
+        for knock in knocks {
+            let ticket = knock.ticket;
+            match self.decide(now, child, knock) {
+                Ok(decision) => {
+                    tickets.push(ticket);
+                    decisions.push(decision);
+                }
+                Err(reject) => {
+                    self.counters.count(reject);
+                    silence(child, ticket, reject == Reject::Replayed);
+                }
+            }
+        }
+        if decisions.is_empty() {
+            return;
+        }
+        match commit(decisions, |records| self.state.commit(records)) {
+            Ok(done) => self.carry_out_knocks(now, child, tickets, done),
+            Err(fault) => self.lost_commit(child, &tickets, &fault),
+        }
+    }
+
+    fn decide(&mut self, now: Now, child: &Child, knock: Knock) -> Result<Decision, Reject> {
+        if self.broken {
+            return Err(Reject::State);
+        }
+        let row = usize::try_from(knock.row).ok().and_then(|row| child.rows.get(row));
+        // A client that a reload has removed is unknown, whatever an old listener still says.
+        let client = row.and_then(|id| self.policy.client(now, *id)).ok_or(Reject::Policy)?;
+        let Knock { h, body, source, source_port, .. } = knock;
+        let authentic = Authentic::verify(Claim { client: client.id, h, body, source, source_port }, client)?;
+        let entropy = entropy::bytes().map_err(|_| Reject::State)?;
+        match self.policy.decide(now, authentic, &mut self.replay, &mut self.grants, entropy) {
+            Decision::Refuse(refused) => Err(self.refused(refused)),
+            decision => Ok(self.counted(decision)),
+        }
+    }
+
+    fn refused(&mut self, refused: Refused) -> Reject {
+        if let Some(Alarm { client, first, again }) = refused.alarm {
+            self.say_alarm(client, first, again);
+        }
+        refused.reject
+    }
+
+    /// Counts what is answered although it was refused.
+    fn counted(&mut self, decision: Decision) -> Decision {
+        if let Decision::Tell(told) = &decision {
+            if let Some(reject) = told.reject() {
+                self.counters.count(reject);
+            }
+        }
+        decision
+    }
+
+    /// The marks are on disk: now the firewall may know.
+    fn carry_out_knocks(&mut self, now: Now, child: &mut Child, tickets: Vec<u64>, done: Vec<Done>) {
+        let mut changes = Vec::new();
+        let mut pending = Vec::new();
+        for (ticket, done) in tickets.into_iter().zip(done) {
+            let (answer, grant) = match done {
+                Done::Open(grant) => {
+                    let (mine, answer) = self.grants.open(now, grant);
+                    changes.extend(mine);
+                    (answer, answer.granted.map(|live| live.key))
+                }
+                Done::Close(keys, how, answer) => {
+                    changes.extend(self.grants.end(now, &keys, how));
+                    (answer, None)
+                }
+                Done::Tell(answer) => (answer, None),
+            };
+            pending.push(Pending { ticket, answer, grant });
+        }
+        let applied = self.firewall.apply(&changes);
+        if let Err(fault) = &applied {
+            self.say(&format!("the firewall refused a grant: {fault}"));
+            self.take_back(now, &pending);
+        }
+        for one in pending {
+            let failed = one.grant.is_some() && (applied.is_err() || !self.stands(&changes, &one));
+            let answer = if failed { one.answer.trouble() } else { one.answer };
+            if failed {
+                self.counters.count(Reject::Firewall);
+            }
+            self.tell_of(now, &answer);
+            let receipt = answer.receipt(now, None).map(|receipt| receipt.encode());
+            let spent = answer.status != Status::Address;
+            // A pipe that is of no use is noticed when it is read.
+            let _ = child.pipe.send(ToListener::Verdict { ticket: one.ticket, spent, receipt });
+        }
+    }
+
+    /// Reads the grant's elements back: a receipt says what the kernel holds, not what we hoped.
+    fn stands(&mut self, changes: &[Change], one: &Pending) -> bool {
+        let mine = changes.iter().filter_map(|change| match change {
+            Change::Set { element, .. } if Some(element.source) == one.grant.map(|key| key.source) => Some(*element),
+            _ => None,
+        });
+        let elements: Vec<_> = mine.collect();
+        elements.iter().all(|element| matches!(self.firewall.remaining(element), Ok(Some(_))))
+    }
+
+    /// The firewall does not have these grants, so nobody has them.
+    fn take_back(&mut self, now: Now, pending: &[Pending]) {
+        let keys: Vec<Key> = pending.iter().filter_map(|one| one.grant).collect();
+        self.grants.end(now, &keys, Ending::Revoked);
+        self.store(&Grants::endings(&keys));
+        self.try_restore_firewall(now);
+    }
+
+    /// Nothing is durable, so nothing is opened and nobody is told.
+    fn lost_commit(&mut self, child: &mut Child, tickets: &[u64], fault: &Fault) {
+        self.grants.give_up();
+        self.state_failed(fault);
+        for ticket in tickets {
+            self.counters.count(Reject::State);
+            silence(child, *ticket, true);
+        }
+    }
+
+    /// One line for each knock with a good signature.
+    fn tell_of(&mut self, now: Now, answer: &Answer) {
+        let (client, from, service) = (self.name(answer.client), answer.source, answer.service);
+        let text = match (answer.status, answer.granted) {
+            (Status::Granted, Some(live)) => {
+                let seconds = live.seconds_left(now);
+                let until = clock_time(now.wall.plus(seconds));
+                format!("{client}: {service} granted to {} for {seconds} s, until {until}", live.key.source)
+            }
+            (Status::Closed, _) => format!("{client}: {service} closed, asked from {from}"),
+            (Status::Observed, _) => format!("{client}: probe from {from}"),
+            (status, _) => format!("{client}: refused from {from}: {}", reason(status)),
+        };
+        self.say(&text);
+    }
+
+    /// The listener saw a used packet come from elsewhere.
+    pub(super) fn alarm(&mut self, child: &Child, row: u32, first: Source, again: Source) {
+        let id = usize::try_from(row).ok().and_then(|row| child.rows.get(row)).copied();
+        if let Some(id) = id {
+            self.say_alarm(id, first, again);
+        }
+    }
+
+    /// At most one line a second: whoever replays packets must not fill the log.
+    fn say_alarm(&mut self, client: ClientId, first: Source, again: Source) {
+        let name = self.name(client);
+        self.say_at_most(
+            "alarm",
+            1,
+            &format!(
+                "ALARM: a used knock of {name}, first from {first}, came again from {again}: somebody is on the path"
+            ),
+        );
+    }
+
+    /// What people call a client.
+    pub(super) fn name(&self, id: ClientId) -> String {
+        let known = self.loaded.clients.iter().find(|client| client.id == id);
+        known.map_or_else(|| id.to_string(), |client| client.name.clone())
+    }
+
+    /// What people call the holder of a grant.
+    pub(super) fn holder(&self, holder: Holder) -> String {
+        match holder {
+            Holder::Client(id) => self.name(id),
+            Holder::Door(_) => "a classic door".to_owned(),
+        }
+    }
+}
+
+fn silence(child: &mut Child, ticket: u64, spent: bool) {
+    // A pipe that is of no use is noticed when it is read.
+    let _ = child.pipe.send(ToListener::Verdict { ticket, spent, receipt: None });
+}
+
+fn reason(status: Status) -> &'static str {
+    match status {
+        Status::Granted | Status::Closed | Status::Observed => "nothing was wrong",
+        Status::Address => "it names another address than it came from",
+        Status::Clock => "its timestamp is outside the window",
+        Status::Denied => "not allowed to this client",
+        Status::Full => "too many live grants",
+        Status::Challenge => "it needs a challenge",
+        Status::Trouble => "the firewall did not take the grant",
+    }
+}
