@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod args;
 pub mod client;
+pub mod compat;
 #[cfg(target_os = "linux")]
 pub mod daemon;
 #[cfg(target_os = "linux")]

@@ -1,0 +1,63 @@
+//! What the reader of knockd.conf lets through can be written out and read again to the same doors, whatever the bytes were.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use std::fmt::Write;
+use toctoc::config::knockd::{KnockdConf, list, one_time, read};
+use toctoc::core::door::{DOORS, Door, STEPS, TcpFlags};
+
+fn parse(text: &[u8]) -> Option<KnockdConf> {
+    // The text itself serves as the file of one-time sequences.
+    read(text, false, &mut |_| Ok(text.to_vec()), &mut |_| ()).ok()
+}
+
+/// Only what a line can hold comes out of a reading, so every value can be written as it is.
+fn written(doors: &[Door]) -> String {
+    let mut text = String::new();
+    for door in doors {
+        let mut line = |key: &str, value: &str| writeln!(text, "{key}{value}").expect("a string grows");
+        line("[", &format!("{}]", door.name));
+        line("sequence=", &list(&door.sequence));
+        line("seq_timeout=", &door.seq_timeout.to_string());
+        line("cmd_timeout=", &door.cmd_timeout.to_string());
+        for (index, name) in TcpFlags::NAMES.iter().enumerate() {
+            match (door.flags.set >> index & 1, door.flags.unset >> index & 1) {
+                (0, 0) => {}
+                (1, 0) => line("tcpflags=", name),
+                (0, 1) => line("tcpflags=!", name),
+                both => panic!("{name} is wanted and unwanted: {both:?}"),
+            }
+        }
+        for (key, value) in [
+            ("target=", &door.target),
+            ("start_command=", &door.start_command),
+            ("start_command_6=", &door.start_command_6),
+            ("stop_command=", &door.stop_command),
+            ("stop_command_6=", &door.stop_command_6),
+        ] {
+            value.iter().for_each(|value| line(key, value));
+        }
+    }
+    text
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some(conf) = parse(input) else { return };
+    assert!(conf.doors.len() <= DOORS);
+    let mut doors = conf.doors;
+    for door in &mut doors {
+        assert!((1..=STEPS).contains(&door.sequence.len()) && (1..=127).contains(&door.name.len()));
+        if door.one_time_sequences.take().is_some() {
+            if let Some(at) = one_time::place_of(input, &door.sequence) {
+                assert!(input[at] != b'#', "a used line is in force");
+            }
+        }
+    }
+    // A line may be longer with its key spelled out than it was: then it is cut, and that is another text.
+    let text = written(&doors);
+    // A door called options, with a blank that the trimming of the line keeps, is one only inside brackets.
+    if text.lines().all(|line| line.len() < 4000) {
+        assert_eq!(parse(text.as_bytes()).map(|conf| conf.doors), Some(doors));
+    }
+});

@@ -1,0 +1,176 @@
+//! `knock`, the classic client under its old name: knock 0.8's command line, its messages, its exit statuses.
+//! A hit is left to `edge::hit`; the friendlier `toctoc knock` to `app::knock`.
+//!
+//! COMPAT: each port is looked up for itself and hit before the next one is; what cannot be sent is no error; everything
+//! behind a port's colon but `udp` means TCP.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::getopt::{Opt, Part, parts};
+use crate::config::knockd::atoi;
+use crate::core::types::Proto;
+use crate::edge::hit::{NotHit, Origin, hit};
+use crate::edge::names::{Family, numeric, resolve};
+
+const OPTIONS: [Opt; 7] = [
+    Opt { short: 'u', long: "udp", takes: false },
+    Opt { short: 'd', long: "delay", takes: true },
+    Opt { short: '4', long: "ipv4", takes: false },
+    Opt { short: '6', long: "ipv6", takes: false },
+    Opt { short: 'v', long: "verbose", takes: false },
+    Opt { short: 'V', long: "version", takes: false },
+    Opt { short: 'h', long: "help", takes: false },
+];
+
+/// Printed on stdout by `-h` and whenever the command line is wrong.
+const USAGE: &str = "\
+usage: knock [options] <host> <port[:proto]> [port[:proto]] ...
+
+  -u, --udp        hit every port by UDP, whatever stands behind it
+  -d, --delay MS   wait so long after each hit
+  -4, --ipv4       IPv4 only
+  -6, --ipv6       IPv6 only
+  -v, --verbose    say what is hit
+  -V, --version    whose version this is
+  -h, --help       this text
+
+example: knock server.example.net 7000:tcp 8000:udp 9000
+This is toctoc under the name knock. `toctoc knock` says what went wrong; `toctoc open` cannot be overheard.
+";
+
+/// Sent, or the version was asked for.
+const DONE: i32 = 0;
+/// Wrong usage (help counts as such), a name that is none, no socket.
+const WRONG: i32 = 1;
+
+/// Does what `words`, the command line behind the program's name, ask for; answers the exit status.
+///
+/// # Errors
+/// When nobody can be told.
+pub fn run(
+    program: &str,
+    words: impl IntoIterator<Item = String>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<i32> {
+    let mut knock = Knock::default();
+    for part in parts(program, &OPTIONS, words) {
+        match part {
+            Part::Flag('u') => knock.udp = true,
+            Part::Flag('4') => knock.family = Family::V4,
+            Part::Flag('6') => knock.family = Family::V6,
+            Part::Flag('v') => knock.verbose = true,
+            Part::Flag('V') => return out.write_all(super::version("knock").as_bytes()).map(|()| DONE),
+            Part::Flag(_) => return usage(out),
+            Part::Wrong(text) => {
+                writeln!(err, "{text}")?;
+                return usage(out);
+            }
+            Part::With(_, milliseconds) => match u64::try_from(atoi(&milliseconds)) {
+                Ok(milliseconds) => knock.delay = Duration::from_millis(milliseconds),
+                Err(_) => return writeln!(err, "error: delay cannot be negative").map(|()| WRONG),
+            },
+            Part::Word(word) => knock.words.push(word),
+        }
+    }
+    match knock.words.split_first() {
+        Some((host, ports)) if !ports.is_empty() => knock.hit_all(host, ports, out, err),
+        _ => usage(out),
+    }
+}
+
+fn usage(out: &mut dyn Write) -> io::Result<i32> {
+    out.write_all(USAGE.as_bytes()).map(|()| WRONG)
+}
+
+#[derive(Default)]
+struct Knock {
+    udp: bool,
+    family: Family,
+    verbose: bool,
+    delay: Duration,
+    words: Vec<String>,
+}
+
+impl Knock {
+    fn hit_all(&self, host: &str, ports: &[String], out: &mut dyn Write, err: &mut dyn Write) -> io::Result<i32> {
+        for text in ports {
+            let (port, proto) = text.split_once(':').unwrap_or((text, "tcp"));
+            let proto = if self.udp || proto == "udp" { Proto::Udp } else { Proto::Tcp };
+            let to = match resolve(host, port, proto, self.family) {
+                Ok(to) => to,
+                Err(reason) => {
+                    writeln!(err, "Failed to resolve hostname '{host}' on port {port}\ngetaddrinfo: {reason}")?;
+                    return Ok(WRONG);
+                }
+            };
+            if self.verbose {
+                writeln!(out, "hitting {} {}:{port}", proto.name(), numeric(to))?;
+            }
+            if let Err(NotHit::Socket(_)) = hit(to, proto, &Origin::default()) {
+                return writeln!(err, "Cannot open socket").map(|()| WRONG);
+            }
+            std::thread::sleep(self.delay);
+        }
+        Ok(DONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    fn knock(line: &str) -> (i32, String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let status = run("knock", line.split_whitespace().map(String::from), &mut out, &mut err).unwrap();
+        (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn usage_is_status_1_and_only_the_version_is_0() {
+        for line in ["", "-h", "127.0.0.1", "-u 127.0.0.1"] {
+            let (status, out, err) = knock(line);
+            assert_eq!((status, err.as_str()), (1, ""), "{line}");
+            assert!(out.starts_with("usage: knock [options]"), "{line}");
+        }
+        assert_eq!(knock("-V").0, 0);
+        let (status, out, err) = knock("-x 127.0.0.1 7001");
+        assert_eq!((status, err.as_str()), (1, "knock: invalid option -- 'x'\n"));
+        assert!(out.starts_with("usage: "));
+        assert_eq!(knock("-d -5 127.0.0.1 7001"), (1, String::new(), "error: delay cannot be negative\n".into()));
+    }
+
+    #[test]
+    fn hits_are_sent_and_shown_as_they_were_typed() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        // 65536 more is the same port on the wire, as with knock.
+        let line = format!("127.0.0.1 {port}:udp -v {}:udp 9:UDP -d abc 9:udp:x", u32::from(port) + 65_536);
+        let (status, out, err) = knock(&line);
+        let shown = format!(
+            "hitting udp 127.0.0.1:{port}\nhitting udp 127.0.0.1:{}\nhitting tcp 127.0.0.1:9\nhitting tcp 127.0.0.1:9\n",
+            u32::from(port) + 65_536
+        );
+        assert_eq!((status, out.as_str(), err.as_str()), (0, shown.as_str(), ""));
+        for _ in 0..2 {
+            let mut buffer = [9; 4];
+            let (length, _) = server.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], [0]);
+        }
+    }
+
+    #[test]
+    fn u_wins_over_what_stands_behind_a_port() {
+        let (status, out, _) = knock("-uv 127.0.0.1 9:tcp");
+        assert_eq!((status, out.as_str()), (0, "hitting udp 127.0.0.1:9\n"));
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_told_of_and_is_status_1() {
+        let (status, out, err) = knock("-6 127.0.0.1 7001");
+        assert_eq!((status, out.as_str()), (1, ""));
+        assert!(err.starts_with("Failed to resolve hostname '127.0.0.1' on port 7001\ngetaddrinfo: "), "{err}");
+    }
+}
