@@ -100,7 +100,7 @@ fn remedy(complaint: &str) -> &'static str {
     REMEDIES
         .iter()
         .find(|(words, _)| complaint.contains(words))
-        .map_or("compare `toctocd print-ruleset` with what `nft -c -f -` says of it", |(_, remedy)| remedy)
+        .map_or("see `nft list ruleset` for what stands in the way", |(_, remedy)| remedy)
 }
 
 #[cfg(test)]
