@@ -239,7 +239,8 @@ fn local_text(wall: Wall) -> String {
 
 /// `30 s`, `10 min`, `1 h 2 min`, `400 d`: the two largest units.
 fn duration_text(nanoseconds: i64) -> String {
-    let seconds = SignedDuration::from_nanos(nanoseconds).unsigned_abs().as_secs();
+    let rounded = SignedDuration::from_nanos(nanoseconds).unsigned_abs() + std::time::Duration::from_millis(500);
+    let seconds = rounded.as_secs();
     let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "min"), (seconds % 60, "s")];
     let shown: Vec<String> = parts
         .iter()
@@ -265,5 +266,6 @@ mod tests {
             assert_eq!(duration_text(-seconds * second), said);
         }
         assert_eq!(duration_text(400 * 86_400 * second), "400 d");
+        assert_eq!(duration_text(7200 * second - 1), "2 h", "rounded, not cut");
     }
 }

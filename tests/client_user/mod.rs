@@ -1,0 +1,196 @@
+//! A user of his own, and a gateway on loopback that answers as told.
+
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use toctoc::core::keyring::{Master, Realm, Secret, TagTable};
+use toctoc::core::knock::{Kind, Receipt, Status};
+use toctoc::core::noise::KeyPair;
+use toctoc::core::types::{ClientId, GatewayId, Port, Proto, RealmId, ServiceName, Source, Wall};
+use toctoc::core::wire::{ClientSide, GatewayKeys, identify};
+use toctoc::keys::identity::Identity;
+use toctoc::keys::profile::Profile;
+
+const CLIENT: ClientId = ClientId([7; 16]);
+
+/// A home directory with a key, and as many profiles as a test writes.
+pub(crate) struct User {
+    pub(crate) home: tempfile::TempDir,
+}
+
+impl User {
+    pub(crate) fn new() -> Self {
+        let user = Self { home: tempfile::tempdir().unwrap() };
+        std::fs::create_dir_all(user.home.path().join(".config/toctoc/profiles")).unwrap();
+        user.write(".config/toctoc/id_ed25519", &identity().print("c", None).unwrap(), 0o600);
+        user
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.home.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    pub(crate) fn with_profile(self, port: u16) -> Self {
+        self.write(".config/toctoc/profiles/gate.toml", &profile(port).print(), 0o600);
+        self
+    }
+
+    pub(crate) fn run(&self, words: &str) -> Said {
+        self.run_with(words, "")
+    }
+
+    pub(crate) fn run_with(&self, words: &str, input: &str) -> Said {
+        use std::io::Write;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_toctoc"))
+            .args(words.split_whitespace())
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("TZ", "UTC")
+            .current_dir(self.home.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A program that stops before it reads closes the pipe: that is its right.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        Said::of(words, child.wait_with_output().unwrap())
+    }
+}
+
+pub(crate) struct Said {
+    pub(crate) words: String,
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    fn of(words: &str, output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let code = output.status.code().expect("not killed");
+        Self { words: words.to_owned(), code, out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(&self, code: i32, out: &[&str], err: &[&str]) {
+        let shown = format!("toctoc {}\n--- {}\n{}---\n{}", self.words, self.code, self.out, self.err);
+        assert_eq!(self.code, code, "{shown}");
+        for part in out {
+            assert!(self.out.contains(part), "no {part:?} on standard output of {shown}");
+        }
+        for part in err {
+            assert!(self.err.contains(part), "no {part:?} on standard error of {shown}");
+        }
+    }
+}
+
+pub(crate) fn identity() -> Identity {
+    Identity::new(Secret::new([6; 32])).unwrap()
+}
+
+fn realm() -> Realm {
+    Realm::new(RealmId([1; 16]), GatewayId([2; 16]), Secret::new([3; 32]))
+}
+
+fn client_keys() -> toctoc::core::keyring::ClientKeys {
+    Master::new(Secret::new([4; 32])).client_keys(CLIENT)
+}
+
+pub(crate) fn profile(port: u16) -> Profile {
+    let name = |text| ServiceName::new(text).unwrap();
+    Profile {
+        name: "laptop".into(),
+        client: CLIENT,
+        key: *identity().public(),
+        addresses: vec!["127.0.0.1".into()],
+        port,
+        side: ClientSide {
+            realm: realm(),
+            gateway_public: KeyPair::new(&Secret::new([5; 32])).public(),
+            keys: client_keys(),
+        },
+        services: vec![name("ssh"), name("web")],
+        default_service: Some(name("ssh")),
+        identity: None,
+    }
+}
+
+/// Answers every knock with `status`; says nothing if there is none.
+pub(crate) struct Gateway {
+    pub(crate) port: u16,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Gateway {
+    pub(crate) fn start(status: Option<Status>) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let (stop, stopped) = channel();
+        let thread = std::thread::spawn(move || {
+            while stopped.try_recv() == Err(TryRecvError::Empty) {
+                if let Some(status) = status {
+                    answer(&socket, status);
+                } else {
+                    let _ = socket.recv_from(&mut [0; 1500]);
+                }
+            }
+        });
+        Self { port, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.take();
+        let joined = self.thread.take().unwrap().join();
+        assert!(joined.is_ok() || std::thread::panicking(), "the gateway panicked");
+    }
+}
+
+fn now() -> Wall {
+    Wall(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap())
+}
+
+fn answer(socket: &UdpSocket, status: Status) {
+    let mut buffer = [0; 1500];
+    let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
+    let keys = GatewayKeys { realm: realm(), current: KeyPair::new(&Secret::new([5; 32])), other: None };
+    let mut tags = TagTable::new(now().day());
+    tags.insert(0, &client_keys().tag);
+    let mine = identify(&keys, &tags, &buffer[..length]).ok().unwrap().check_mac(&client_keys()).ok().unwrap();
+    let sealed = mine.open(&keys, &client_keys(), &identity().public().fingerprint()).ok().unwrap();
+    let request = *sealed.request();
+    let (_, reply) = sealed.split();
+    let status = if request.kind == Kind::Probe { Status::Observed } else { status };
+    let mut ports = [None; 4];
+    let granted = status == Status::Granted;
+    if granted {
+        ports[0] = Some(Port { proto: Proto::Tcp, number: 22 });
+    }
+    let other = Source::new("203.0.113.66".parse().unwrap());
+    let receipt = Receipt {
+        status,
+        once: granted && request.service.as_str() == "web",
+        seconds: if granted { request.seconds.max(30) } else { 0 },
+        time: if request.seconds == 77 { now().plus(7200) } else { now() },
+        delay: 0,
+        observed: if status == Status::Address { other } else { Source::new(from.ip()) },
+        granted: granted.then_some(request.address).flatten(),
+        ports,
+        challenge: None,
+        next_key: None,
+    };
+    let sealed = reply.seal(&realm(), &receipt, Secret::new([8; 32])).unwrap();
+    socket.send_to(&sealed, from).unwrap();
+}
