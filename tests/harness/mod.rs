@@ -6,6 +6,7 @@
 
 #![allow(dead_code, unreachable_pub)] // each test program uses its own part of this
 
+pub mod gate;
 pub mod guarded;
 pub mod raw;
 

@@ -1,0 +1,102 @@
+//! What a grant is worth: for how long, for how many connections, whatever becomes of the daemon.
+
+use std::net::SocketAddr;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use toctoc::core::knock::Status;
+
+use crate::harness::gate::{Gate, RDP, SSH, ok};
+use crate::harness::{LONG, SHORT, echoes, eventually};
+
+#[test]
+fn one_of_two_simultaneous_connections_wins_a_once_grant() {
+    let gate = Gate::running(|config| config);
+    let _rdp = gate.net.gateway.tcp_echo(RDP);
+    let anna = gate.enrol("anna", "rdp");
+    for family in [0, 1] {
+        let receipt = anna.open(&gate.net.client, "rdp", family).expect("a receipt");
+        assert!(receipt.status == Status::Granted && receipt.once, "{receipt:?}");
+        let to = SocketAddr::new(gate.net.gateway_ips()[family], RDP);
+        let barrier = Barrier::new(2);
+        let won = thread::scope(|scope| {
+            let race = || {
+                barrier.wait();
+                gate.net.client.connect(to, Duration::from_secs(2)).is_ok_and(|mut stream| echoes(&mut stream, SHORT))
+            };
+            let racers = [scope.spawn(race), scope.spawn(race)];
+            racers.into_iter().map(|racer| racer.join().unwrap()).filter(|won| *won).count()
+        });
+        assert_eq!(won, 1, "exactly one connection for one grant");
+        assert!(!gate.net.client.tcp_reaches(to, SHORT), "and none after it");
+    }
+}
+
+#[test]
+fn a_grant_ends_on_time_with_the_daemon_killed_and_the_guard_stays_shut() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let (from, to) = (gate.net.client.ips()[0], SocketAddr::new(gate.net.gateway_ips()[0], SSH));
+    let mut request = anna.request("ssh", from);
+    request.seconds = 3;
+    let begin = Instant::now();
+    assert_eq!(
+        anna.seal(&request).send(&gate.net.client, to.ip()).map(|r| (r.status, r.seconds)),
+        Some((Status::Granted, 3))
+    );
+    gate.kill();
+    assert!(gate.net.client.tcp_reaches(to, LONG), "killing the daemon does not cut the grant");
+    assert!(eventually(LONG, || !gate.net.client.tcp_reaches(to, SHORT)), "it must end without the daemon");
+    assert!(begin.elapsed() >= Duration::from_millis(2900), "not before its time: {:?}", begin.elapsed());
+    assert!(
+        !gate.net.host(7).tcp_reaches(SocketAddr::new("10.90.7.1".parse().unwrap(), SSH), SHORT),
+        "shut for others all along"
+    );
+}
+
+#[test]
+fn a_connection_that_stands_outlives_its_time_grant() {
+    let gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let mut request = anna.request("ssh", gate.net.client.ips()[0]);
+    request.seconds = 1;
+    anna.seal(&request).send(&gate.net.client, to.ip()).expect("a receipt");
+    let mut stream = gate.net.client.connect(to, LONG).expect("granted");
+    assert!(eventually(LONG, || gate.net.client.connect(to, SHORT).is_err()), "new connections end with the grant");
+    assert!(echoes(&mut stream, LONG), "the one that stands goes on");
+}
+
+#[test]
+fn live_grants_survive_a_restart_with_the_time_that_they_have_left() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    gate.stop();
+    gate.start();
+    assert!(gate.net.client.tcp_reaches(to, LONG));
+    let grants = ok(&gate.toctocd(&["grants"]));
+    assert!(grants.contains("anna") && grants.contains("10.90.0.2"), "{grants}");
+    // And revocation still reaches it.
+    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    assert!(!gate.net.client.tcp_reaches(to, SHORT));
+}
+
+#[test]
+fn what_somebody_flushes_is_put_back_with_its_live_grants() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    gate.net.gateway.sh("nft flush ruleset");
+    gate.daemon().wait_for("put back");
+    assert!(gate.net.client.tcp_reaches(to, LONG), "the grant is back");
+    let stranger = gate.net.host(7);
+    assert!(!stranger.tcp_reaches(SocketAddr::new(stranger.gateway_ips()[0], SSH), SHORT), "and so is the guard");
+}

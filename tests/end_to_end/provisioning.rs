@@ -1,0 +1,82 @@
+//! What an admin types, and what a bad file does: nothing, and it says where and what to do.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use crate::harness::gate::{Gate, SSH, ok};
+use crate::harness::{LONG, SHORT};
+
+#[test]
+fn a_client_that_is_added_to_a_running_gateway_can_knock_at_once() {
+    let gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    for name in ["anna", "bert"] {
+        gate.enrol(name, "ssh");
+        let key = gate.path(&format!("{name}.key"));
+        ok(&gate.toctoc(&gate.net.client, &["open", name, "ssh", "-4", "-i", &key]));
+    }
+    let list = ok(&gate.toctocd(&["client", "list"]));
+    assert!(list.contains("anna") && list.contains("bert"), "{list}");
+    assert!(gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), LONG));
+}
+
+#[test]
+fn a_reload_of_a_bad_file_changes_nothing_and_names_its_place() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let good = fs::read_to_string(gate.config()).unwrap();
+    let line = 1 + good.lines().position(|line| line.starts_with("port = ")).unwrap();
+    fs::write(gate.config(), good.replace("port = 62201", "port = 162201")).unwrap();
+    gate.daemon().process.signal(nix::sys::signal::Signal::SIGHUP);
+    let said = gate.daemon().wait_for("not reloaded");
+    assert!(said.contains(&format!("toctocd.toml:{line}:")), "{said}");
+    assert!(anna.open(&gate.net.client, "ssh", 0).is_some(), "it goes on as before");
+    let output = gate.toctocd(&["check"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    fs::write(gate.config(), good).unwrap();
+    let said = ok(&gate.toctocd(&["reload"]));
+    assert!(said.contains("reloaded"), "{said}");
+}
+
+#[test]
+fn a_reload_takes_over_services_and_keeps_live_grants() {
+    let gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let _web = gate.net.gateway.tcp_echo(8080);
+    let anna = gate.enrol("anna", "ssh");
+    let ip = gate.net.gateway_ips()[0];
+    anna.open(&gate.net.client, "ssh", 0).expect("granted");
+    assert!(gate.net.client.tcp_reaches(SocketAddr::new(ip, 8080), LONG), "not guarded yet");
+    let config = fs::read_to_string(gate.config()).unwrap();
+    fs::write(gate.config(), config + "\n[service.web]\nports = [\"8080/tcp\"]\n").unwrap();
+    ok(&gate.toctocd(&["reload"]));
+    assert!(!gate.net.client.tcp_reaches(SocketAddr::new(ip, 8080), SHORT), "guarded now");
+    assert!(gate.net.client.tcp_reaches(SocketAddr::new(ip, SSH), LONG), "the grant goes on");
+    assert!(anna.open(&gate.net.client, "ssh", 0).is_some(), "and so does the new listener");
+}
+
+#[test]
+fn a_key_file_that_others_can_read_keeps_the_gateway_from_starting() {
+    let gate = Gate::new(|config| config);
+    gate.net.gateway.sh(&format!("chmod 644 {}", gate.path("etc/gateway.key")));
+    let output = gate.toctocd(&["run"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("gateway.key") && said.contains("chmod 600"), "{said}");
+    assert_eq!(gate.net.gateway.sh("nft list tables"), "", "nothing was changed");
+}
+
+#[test]
+fn what_is_missing_on_the_machine_is_said_in_one_sentence_with_what_to_do() {
+    for (from, to, words) in [
+        ("nft = \"/usr/sbin/nft\"", "nft = \"/nowhere/nft\"", "nftables"),
+        ("interfaces = [\"any\"]", "interfaces = [\"eth7\"]", "ip link"),
+    ] {
+        let gate = Gate::new(|config| config.replace(from, to));
+        let output = gate.toctocd(&["run"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+}

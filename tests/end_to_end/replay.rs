@@ -1,0 +1,93 @@
+//! A knock works once: not twice, not from elsewhere, not after a restart, not after SIGKILL.
+
+use std::net::SocketAddr;
+
+use toctoc::core::knock::Status;
+
+use crate::harness::gate::{Gate, SSH, Sealed, ok};
+use crate::harness::{LONG, SHORT};
+
+/// A knock that was granted, whose grant is closed again.
+fn used(gate: &Gate) -> Sealed {
+    let anna = gate.enrol("anna", "ssh");
+    let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
+    let sealed = anna.seal(&anna.request("ssh", from));
+    assert_eq!(sealed.send(&gate.net.client, to).map(|r| r.status), Some(Status::Granted));
+    let key = gate.path("anna.key");
+    ok(&gate.toctoc(&gate.net.client, &["close", "anna", "ssh", "-4", "-i", &key]));
+    sealed
+}
+
+fn opens_nothing(gate: &Gate, sealed: &Sealed) {
+    let to = gate.net.gateway_ips()[0];
+    sealed.send_in_vain(&gate.net.client, to);
+    assert!(!gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT), "a used packet opened the port");
+    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+}
+
+#[test]
+fn a_used_packet_from_the_same_host_opens_nothing() {
+    let gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let sealed = used(&gate);
+    opens_nothing(&gate, &sealed);
+}
+
+#[test]
+fn a_used_packet_from_another_host_opens_nothing_and_raises_an_alarm() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let sealed = used(&gate);
+    let thief = gate.net.host(7);
+    sealed.send_in_vain(&thief, thief.gateway_ips()[0]);
+    assert!(!thief.tcp_reaches(SocketAddr::new(thief.gateway_ips()[0], SSH), SHORT));
+    let line = gate.daemon().wait_for("ALARM");
+    assert!(line.contains("anna") && line.contains("10.90.0.2") && line.contains("10.90.7.2"), "{line}");
+}
+
+#[test]
+fn a_used_packet_after_a_restart_opens_nothing() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let sealed = used(&gate);
+    gate.stop();
+    gate.start();
+    opens_nothing(&gate, &sealed);
+}
+
+#[test]
+fn a_used_packet_after_sigkill_opens_nothing() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let sealed = used(&gate);
+    gate.kill();
+    gate.start();
+    opens_nothing(&gate, &sealed);
+}
+
+#[test]
+fn a_new_knock_right_after_sigkill_is_granted() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    used(&gate);
+    gate.kill();
+    gate.start();
+    let key = gate.path("anna.key");
+    ok(&gate.toctoc(&gate.net.client, &["open", "anna", "ssh", "-4", "-i", &key]));
+    assert!(gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), LONG));
+}
+
+#[test]
+fn fifty_parallel_knocks_are_all_granted() {
+    let gate = Gate::running(|config| config.replace("max_grants = 16", "max_grants = 64"));
+    let anna = gate.enrol("anna", "ssh");
+    let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
+    let sealed: Vec<Sealed> = (0..50).map(|_| anna.seal(&anna.request("ssh", from))).collect();
+    let sockets: Vec<_> =
+        sealed.iter().map(|one| crate::harness::gate::send(&gate.net.client, to, &one.bytes)).collect();
+    let granted = sealed
+        .iter()
+        .zip(&sockets)
+        .filter(|(one, socket)| one.receipt(socket, LONG).is_some_and(|receipt| receipt.status == Status::Granted));
+    assert_eq!(granted.count(), 50);
+}
