@@ -265,3 +265,6 @@ enum Fit {
     Leave,
     Remove,
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,6 +66,14 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// As if it had been decided and stored, for the tests of what comes after.
+    #[cfg(test)]
+    pub(crate) fn for_test(live: Live) -> Grant {
+        let Holder::Client(client) = live.key.holder else { panic!("doors are not told anything") };
+        let authentic = Authentic::for_test(client, super::golden::request(live.opened.wall), live.key.source, 1);
+        Grant { live, answer: Answer::new(&authentic, Status::Granted, None) }
+    }
+
     /// The grant, and what its holder is told once the firewall has it.
     pub(super) fn into_parts(self) -> (Live, Answer) {
         (self.live, self.answer)
@@ -293,3 +301,6 @@ fn embeds_ipv4(source: Source) -> bool {
     // 6to4, Teredo. NAT64, IPv4-compatible and IPv4-translated forms lie outside of 2000::/3 and have no reach.
     a == 0x2002 || (a == 0x2001 && b == 0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -232,3 +232,6 @@ fn take_opened(head: &mut Reader<'_>, text: &[u8]) -> Option<Opened> {
     let (door, stop) = (String::from_utf8(door.to_vec()).ok()?, String::from_utf8(stop.to_vec()).ok()?);
     Some(Opened { id, door, source, stop, opened, timeout })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,9 @@
 //! [`Marks`], and from then on it is. Whatever is accepted or answered is marked in the same step, whatever its
 //! timestamp, and nothing is told or opened before the mark is durable.
 //!
+//! What this cannot hold: marks lost *and* a clock that is behind when the loss is accepted and catches up unseen while the
+//! gateway is down. `toctocd reset` says so.
+//!
 //! INVARIANT: no client is locked out by timestamps, its own or those of a clock gone wrong. What `Marks` covers without
 //! being sure costs a challenge, never silence; only a timestamp that was certainly used is met with silence.
 
@@ -280,3 +283,6 @@ fn remember<T>(list: &mut VecDeque<T>, item: T) {
 fn nanos(seconds: u32) -> i64 {
     i64::from(seconds).saturating_mul(i64::try_from(SECOND).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

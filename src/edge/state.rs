@@ -238,3 +238,6 @@ fn lock(directory: &Path) -> Result<Flock<File>, Fault> {
         error => Fault::new(format!("{shown}: {error}"), "put the state on a disk that can lock files"),
     })
 }
+
+#[cfg(test)]
+mod tests;

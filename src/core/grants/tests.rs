@@ -1,1 +1,148 @@
+use super::*;
+use crate::core::golden::NOON;
+use crate::core::ledger::Ledger;
+use crate::core::policy::Grant;
+use crate::core::types::SERVICE_PORTS;
 
+const START: Now = Now { wall: NOON, boot: Boot(500 * SECOND) };
+
+fn at(seconds: u32) -> Now {
+    Now { wall: START.wall.plus(seconds), boot: START.boot.plus(seconds) }
+}
+
+fn home() -> Source {
+    Source::new("192.0.2.7".parse().unwrap())
+}
+
+fn tcp(number: u16) -> Port {
+    Port { proto: Proto::Tcp, number }
+}
+
+fn live(client: u8, form: Form, opened: Now, seconds: u32) -> Live {
+    let mut ports = [None; SERVICE_PORTS];
+    ports[0] = Some(tcp(22));
+    let key = Key {
+        holder: Holder::Client(ClientId([client; 16])),
+        service: ServiceName::new("ssh").unwrap(),
+        source: home(),
+        source_port: 0,
+    };
+    Live { key, form, ports, opened, seconds }
+}
+
+fn element(form: Form) -> Element {
+    Element { source: home(), port: tcp(22), form }
+}
+
+fn open(grants: &mut Grants, live: Live) -> Vec<Change> {
+    grants.open(live.opened, Grant::for_test(live)).0
+}
+
+fn set(form: Form, seconds: u64) -> Vec<Change> {
+    vec![Change::Set { element: element(form), millis: seconds * 1000 }]
+}
+
+fn remove(form: Form) -> Vec<Change> {
+    vec![Change::Remove { element: element(form) }]
+}
+
+#[test]
+fn an_element_lasts_as_long_as_its_longest_grant_and_a_neighbour_cannot_cut_it() {
+    let mut grants = Grants::default();
+    assert_eq!(open(&mut grants, live(1, Form::Time, START, 600)), set(Form::Time, 600));
+    assert_eq!(open(&mut grants, live(2, Form::Time, at(100), 5)), set(Form::Time, 500), "not 5");
+    assert_eq!(grants.expire(at(105)), [], "the kernel's element is the other's now");
+    assert_eq!(grants.list().count(), 1);
+}
+
+#[test]
+fn closing_ends_only_the_callers_grant_and_the_element_shrinks_to_the_next_longest() {
+    let mut grants = Grants::default();
+    let (long, short) = (live(1, Form::Time, START, 600), live(2, Form::Time, START, 60));
+    open(&mut grants, long);
+    open(&mut grants, short);
+    assert_eq!(grants.end(at(10), &[long.key], Ending::Closed), set(Form::Time, 50));
+    assert_eq!(grants.end(at(20), &[short.key], Ending::Closed), remove(Form::Time));
+    assert_eq!(grants.end(at(20), &[short.key], Ending::Closed), [], "twice is once");
+}
+
+#[test]
+fn a_one_connection_element_is_never_armed_anew_by_a_neighbours_closing() {
+    let mut grants = Grants::default();
+    let (long, short) = (live(1, Form::Once, START, 600), live(2, Form::Once, START, 60));
+    open(&mut grants, short);
+    assert_eq!(open(&mut grants, long), set(Form::Once, 600), "an opening does arm it");
+    assert_eq!(grants.end(at(10), &[long.key], Ending::Closed), [], "it may be spent");
+    assert_eq!(grants.expire(at(60)), remove(Form::Once), "but it does not outlast its last grant");
+}
+
+#[test]
+fn a_revoked_clients_one_connection_element_goes_even_if_a_neighbour_holds_it_too() {
+    let mut grants = Grants::default();
+    let (thief, neighbour) = (live(1, Form::Once, START, 600), live(2, Form::Once, START, 60));
+    open(&mut grants, thief);
+    open(&mut grants, neighbour);
+    assert_eq!(grants.end(at(10), &[thief.key], Ending::Revoked), remove(Form::Once));
+    assert_eq!(grants.expire(at(60)), []);
+}
+
+#[test]
+fn asking_again_makes_a_grant_last_longer_and_not_two() {
+    let mut grants = Grants::default();
+    open(&mut grants, live(1, Form::Time, START, 60));
+    assert_eq!(open(&mut grants, live(1, Form::Time, at(30), 60)), set(Form::Time, 60));
+    assert_eq!(open(&mut grants, live(1, Form::Time, at(40), 5)), set(Form::Time, 50), "and never shorter");
+    assert_eq!(grants.list().count(), 1);
+    assert_eq!(grants.deadline(), Some(at(90).boot));
+    assert_eq!(grants.expire(at(90)), []);
+    assert_eq!((grants.list().count(), grants.deadline()), (0, None));
+}
+
+#[test]
+fn a_grant_whose_service_changed_its_ports_takes_the_old_element_away() {
+    let mut grants = Grants::default();
+    open(&mut grants, live(1, Form::Time, START, 60));
+    let mut moved = live(1, Form::Time, at(1), 60);
+    moved.ports[0] = Some(tcp(2222));
+    let new = Element { port: tcp(2222), ..element(Form::Time) };
+    let changes = open(&mut grants, moved);
+    assert_eq!(changes, [remove(Form::Time), vec![Change::Set { element: new, millis: 60_000 }]].concat());
+}
+
+#[test]
+fn udp_ports_of_a_one_connection_service_are_granted_by_time() {
+    let mut both = live(1, Form::Once, START, 60);
+    both.ports[1] = Some(Port { proto: Proto::Udp, number: 53 });
+    let mut grants = Grants::default();
+    let forms: Vec<Form> = open(&mut grants, both)
+        .iter()
+        .map(|change| match change {
+            Change::Set { element, .. } | Change::Remove { element } => element.form,
+        })
+        .collect();
+    assert_eq!(forms, [Form::Once, Form::Time]);
+}
+
+#[test]
+fn after_a_restart_a_grant_has_the_time_that_it_has_left_by_whichever_clock_leaves_less() {
+    let ledger = Ledger::of(&[Record::Granted(live(1, Form::Time, START, 60))]);
+    let left = |now: Now| Grants::restore(now, &ledger).standing(now);
+    assert_eq!(left(at(20)), set(Form::Time, 40));
+    assert_eq!(left(at(60)), []);
+    let set_back = Now { wall: START.wall.plus(1), ..at(50) };
+    assert_eq!(left(set_back), set(Form::Time, 10), "the boot clock knows better");
+    let rebooted = Now { wall: START.wall.plus(50), boot: Boot(SECOND) };
+    assert_eq!(left(rebooted), set(Form::Time, 10));
+    let set_far_back = Now { wall: Wall(START.wall.0 - 1), boot: Boot(SECOND) };
+    assert_eq!(left(set_far_back), [], "a grant from the future is none");
+}
+
+#[test]
+fn what_was_closed_does_not_come_back_after_a_restart() {
+    let live = live(1, Form::Time, START, 60);
+    let mut records = vec![Record::Granted(live)];
+    records.extend(Grants::endings(&[live.key]));
+    assert_eq!(Grants::restore(at(1), &Ledger::of(&records)).list().count(), 0);
+    let lossy = [Record::Granted(live), Record::Lost { at: START.wall }];
+    assert_eq!(Grants::restore(at(1), &Ledger::of(&lossy)).list().count(), 0, "its end may be what was lost");
+}

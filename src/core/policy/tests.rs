@@ -1,1 +1,284 @@
+use super::*;
+use crate::core::golden::{self, CLIENT, NOON};
+use crate::core::knock::Request;
+use crate::core::ledger::Ledger;
+use crate::core::replay::{Standing, Window};
+use crate::core::service::Form;
+use crate::core::types::{Boot, Port, Proto, Wall};
 
+const START: Now = Now { wall: NOON, boot: Boot(500 * SECOND) };
+
+fn ssh() -> Service {
+    Service {
+        name: ServiceName::new("ssh").unwrap(),
+        ports: vec![Port { proto: Proto::Tcp, number: 22 }],
+        form: Form::Time,
+        seconds: 30,
+        max_seconds: 300,
+        max_grants: 10,
+        source: SourceRule::Bound,
+        challenge: false,
+    }
+}
+
+/// One gateway with its clock standing still; every packet gets the next nanosecond as its timestamp.
+struct Gate {
+    policy: Policy,
+    replay: Replay,
+    grants: Grants,
+    packets: u64,
+}
+
+impl Gate {
+    fn new(service: Service, client: Client, max_grants: u32) -> Self {
+        let own = [Source::new("203.0.113.1".parse().unwrap())];
+        let replay =
+            Replay::restore(Window { max_age: 30, max_ahead: 10 }, START, &Ledger::default(), Standing::Intact);
+        let policy = Policy::new(vec![service], vec![client], max_grants, own);
+        Self { policy, replay, grants: Grants::default(), packets: 0 }
+    }
+
+    fn plain() -> Self {
+        Self::new(ssh(), golden::client(), 16)
+    }
+
+    fn decide(&mut self, change: impl FnOnce(&mut Request), source: Source) -> Decision {
+        self.packets += 1;
+        let mut request = golden::request(Wall(START.wall.0 + self.packets));
+        request.address = Some(source);
+        change(&mut request);
+        let mut entropy = [1; 16];
+        entropy[..8].copy_from_slice(&self.packets.to_be_bytes());
+        let authentic = Authentic::for_test(CLIENT, request, source, 40_000);
+        self.policy.decide(START, authentic, &mut self.replay, &mut self.grants, entropy)
+    }
+
+    /// The status that the sender is told, with what is in the firewall by then; `None` is silence.
+    fn knock_from(&mut self, source: &str, change: impl FnOnce(&mut Request)) -> Option<Status> {
+        let decision = self.decide(change, Source::new(source.parse().unwrap()));
+        let mut done = commit(vec![decision], |_| Ok(())).unwrap();
+        Some(match done.pop()? {
+            Done::Open(grant) => self.grants.open(START, grant).1.status,
+            Done::Close(keys, how, answer) => {
+                self.grants.end(START, &keys, how);
+                answer.status
+            }
+            Done::Tell(answer) => answer.status,
+        })
+    }
+
+    fn knock(&mut self, change: impl FnOnce(&mut Request)) -> Option<Status> {
+        self.knock_from("192.0.2.7", change)
+    }
+
+    fn seconds(&mut self, asked: u32) -> u32 {
+        assert_eq!(self.knock(|r| r.seconds = asked), Some(Status::Granted));
+        self.grants.list().next().unwrap().seconds
+    }
+}
+
+#[test]
+fn a_fresh_knock_is_granted_and_told_what_it_got() {
+    let mut gate = Gate::plain();
+    let decision = gate.decide(|_| {}, golden::address());
+    let mut stored = Vec::new();
+    let mut done = commit(vec![decision], |records| {
+        stored = records.to_vec();
+        Ok(())
+    })
+    .unwrap();
+    assert!(matches!(stored[..], [Record::Seen { .. }, Record::Newest { .. }, Record::Granted(_)]), "{stored:?}");
+    let Some(Done::Open(grant)) = done.pop() else { panic!("not granted") };
+    let (changes, answer) = gate.grants.open(START, grant);
+    assert_eq!(changes.len(), 1);
+    let receipt = answer.receipt(START, None).unwrap();
+    assert_eq!((receipt.status, receipt.seconds, receipt.once), (Status::Granted, 30, false));
+    assert_eq!((receipt.granted, receipt.observed), (Some(golden::address()), golden::address()));
+    assert_eq!(receipt.ports[0], Some(Port { proto: Proto::Tcp, number: 22 }));
+    assert_eq!(receipt.delay, -1);
+}
+
+#[test]
+fn nothing_is_granted_closed_or_told_when_its_mark_cannot_be_stored() {
+    let mut gate = Gate::plain();
+    assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
+    let kinds = [Kind::Open, Kind::Close, Kind::Probe];
+    let decisions: Vec<Decision> = kinds.map(|kind| gate.decide(|r| r.kind = kind, golden::address())).into();
+    let failed = commit(decisions, |_| Err(Fault::new("disk full", "")));
+    assert!(failed.is_err());
+    gate.grants.give_up();
+    assert_eq!(gate.grants.list().count(), 1);
+}
+
+#[test]
+fn a_batch_is_stored_in_one_piece() {
+    let mut gate = Gate::new(ssh(), golden::client(), 64);
+    let decisions: Vec<Decision> = (0..50).map(|_| gate.decide(|_| {}, golden::address())).collect();
+    let mut stores = 0;
+    let done = commit(decisions, |_| {
+        stores += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!((stores, done.len()), (1, 50));
+    assert!(done.iter().all(|done| matches!(done, Done::Open(_))), "50 of 50 parallel knocks");
+}
+
+#[test]
+fn another_address_than_the_packets_is_told_so_and_burns_nothing() {
+    let mut gate = Gate::plain();
+    let named = Some(golden::address());
+    assert_eq!(gate.knock_from("198.51.100.1", |r| r.address = named), Some(Status::Address));
+    assert_eq!(
+        gate.knock(|r| r.timestamp = Wall(START.wall.0 + 1)),
+        Some(Status::Granted),
+        "the same packet, from home"
+    );
+    assert_eq!(gate.knock_from("198.51.100.1", |r| r.timestamp = Wall(START.wall.0 + 1)), None, "used: silence");
+    assert_eq!(gate.knock(|r| r.address = None), Some(Status::Address), "a bound service takes no unnamed one");
+}
+
+#[test]
+fn an_observing_service_takes_the_packets_address_but_never_another_than_a_named_one() {
+    let mut gate = Gate::new(Service { source: SourceRule::Observed, ..ssh() }, golden::client(), 16);
+    assert_eq!(gate.knock_from("198.51.100.1", |r| r.address = None), Some(Status::Granted));
+    assert_eq!(gate.knock_from("198.51.100.1", |r| r.address = Some(golden::address())), Some(Status::Address));
+}
+
+#[test]
+fn only_addresses_that_a_peer_elsewhere_can_have_are_granted() {
+    for good in ["8.8.8.8", "10.1.2.3", "192.168.1.9", "192.0.2.1", "100.64.1.1", "2001:db8::7", "fd00::7"] {
+        assert_eq!(Gate::plain().knock_from(good, |_| {}), Some(Status::Granted), "{good}");
+    }
+    for bad in [
+        "0.0.0.0",
+        "127.0.0.1",
+        "169.254.1.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "240.0.0.1",
+        "203.0.113.1",
+        "::ffff:127.0.0.1",
+        "::1",
+        "::",
+        "::192.0.2.7",
+        "64:ff9b::192.0.2.7",
+        "2002:c000:207::1",
+        "2001:0:c000:207::1",
+        "fe80::1",
+        "ff02::1",
+        "fec0::1",
+    ] {
+        assert_eq!(Gate::plain().knock_from(bad, |_| {}), Some(Status::Address), "{bad}");
+    }
+}
+
+#[test]
+fn a_grant_lasts_as_asked_within_the_limits_of_service_client_and_expiry() {
+    assert_eq!(Gate::plain().seconds(0), 30);
+    assert_eq!(Gate::plain().seconds(299), 299);
+    assert_eq!(Gate::plain().seconds(u32::MAX), 300);
+    let client = |change: fn(&mut Client)| {
+        let mut client = golden::client();
+        change(&mut client);
+        Gate::new(ssh(), client, 16)
+    };
+    assert_eq!(client(|c| c.max_seconds = Some(20)).seconds(0), 20);
+    assert_eq!(client(|c| c.max_seconds = Some(9999)).seconds(9999), 300);
+    assert_eq!(client(|c| c.expires = Some(NOON.0 / SECOND + 7)).seconds(0), 7);
+}
+
+#[test]
+fn an_expired_or_unknown_client_meets_silence_and_nothing_is_stored() {
+    for change in [(|c| c.expires = Some(NOON.0 / SECOND)) as fn(&mut Client), |c| c.id = ClientId([1; 16])] {
+        let mut client = golden::client();
+        change(&mut client);
+        let mut gate = Gate::new(ssh(), client, 16);
+        assert_eq!(gate.knock(|_| {}), None);
+        assert!(gate.policy.client(START, CLIENT).is_none());
+    }
+}
+
+#[test]
+fn what_a_client_may_not_have_is_denied_and_the_packet_is_used_up() {
+    let mut gate = Gate::plain();
+    let ssh = ServiceName::new("ssh").unwrap();
+    assert_eq!(gate.knock(|r| r.service = ServiceName::new("rdp").unwrap()), Some(Status::Denied));
+    gate.policy.clients.get_mut(&CLIENT).unwrap().services.clear();
+    assert_eq!(gate.knock(|_| {}), Some(Status::Denied));
+    assert_eq!(gate.knock(|r| r.kind = Kind::Close), Some(Status::Denied));
+    let again = Wall(START.wall.0 + gate.packets);
+    gate.policy.clients.get_mut(&CLIENT).unwrap().services.push(ssh);
+    assert_eq!(gate.knock(|r| (r.kind, r.timestamp) = (Kind::Close, again)), None);
+}
+
+#[test]
+fn a_source_port_is_not_granted_as_every_port() {
+    let mut gate = Gate::plain();
+    assert_eq!(gate.knock(|r| r.source_port = 5555), Some(Status::Denied));
+    assert_eq!(gate.grants.list().count(), 0);
+}
+
+#[test]
+fn a_client_and_a_service_have_only_so_many_grants_and_asking_again_is_not_one_more() {
+    let mut gate = Gate::new(ssh(), golden::client(), 3);
+    let from = |gate: &mut Gate, n: u8| gate.knock_from(&format!("10.0.0.{n}"), |_| {});
+    assert!((1..=3).all(|n| from(&mut gate, n) == Some(Status::Granted)));
+    assert_eq!(from(&mut gate, 4), Some(Status::Full));
+    assert_eq!(from(&mut gate, 2), Some(Status::Granted), "its own again");
+    let mut gate = Gate::new(Service { max_grants: 2, ..ssh() }, golden::client(), 99);
+    assert!((1..=2).all(|n| from(&mut gate, n) == Some(Status::Granted)));
+    assert_eq!(from(&mut gate, 3), Some(Status::Full));
+}
+
+#[test]
+fn knocks_of_one_batch_count_against_each_other() {
+    let mut gate = Gate::new(ssh(), golden::client(), 3);
+    let decisions: Vec<Decision> =
+        (1..=5).map(|n| gate.decide(|_| {}, Source::new(format!("10.0.0.{n}").parse().unwrap()))).collect();
+    let admitted = decisions.iter().filter(|decision| matches!(decision, Decision::Admit(_))).count();
+    assert_eq!(admitted, 3);
+}
+
+#[test]
+fn a_close_ends_the_senders_grants_for_the_service_or_for_one_address_of_it() {
+    let mut gate = Gate::plain();
+    for source in ["10.0.0.1", "10.0.0.2"] {
+        assert_eq!(gate.knock_from(source, |_| {}), Some(Status::Granted));
+    }
+    let one = Source::new("10.0.0.1".parse().unwrap());
+    assert_eq!(gate.knock(|r| (r.kind, r.address) = (Kind::Close, Some(one))), Some(Status::Closed));
+    assert_eq!(gate.grants.list().count(), 1);
+    assert_eq!(gate.knock(|r| (r.kind, r.address) = (Kind::Close, None)), Some(Status::Closed));
+    assert_eq!(gate.grants.list().count(), 0);
+}
+
+#[test]
+fn a_probe_is_told_what_was_seen_with_a_challenge_and_grants_nothing() {
+    let mut gate = Gate::plain();
+    let probe = |r: &mut Request| (r.kind, r.service, r.address) = (Kind::Probe, ServiceName::NONE, None);
+    let decision = gate.decide(probe, golden::address());
+    let done = commit(vec![decision], |_| Ok(())).unwrap().pop();
+    let Some(Done::Tell(answer)) = done else { panic!("not told") };
+    assert_eq!((answer.status, answer.source), (Status::Observed, golden::address()));
+    let challenge = answer.challenge;
+    assert!(challenge.is_some());
+    assert_eq!(gate.grants.list().count(), 0);
+    let old = Wall(START.wall.0 - 999 * SECOND);
+    assert_eq!(gate.knock(|r| (r.timestamp, r.challenge) = (old, challenge)), Some(Status::Granted));
+}
+
+#[test]
+fn a_reload_says_which_grants_may_not_go_on() {
+    let mut gate = Gate::plain();
+    assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
+    let key = gate.grants.list().next().unwrap().key;
+    assert!(gate.policy.still_allows(START, &key));
+    for policy in [
+        Policy::new(vec![], vec![golden::client()], 16, []),
+        Policy::new(vec![ssh()], vec![], 16, []),
+        Policy::new(vec![ssh()], vec![Client { services: vec![], ..golden::client() }], 16, []),
+    ] {
+        assert!(!policy.still_allows(START, &key));
+    }
+}

@@ -1,1 +1,132 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::core::leases::COMMAND;
+use crate::core::ledger::Ledger;
+
+fn ports() -> impl Strategy<Value = [Option<Port>; SERVICE_PORTS]> {
+    prop::collection::vec((any::<bool>(), 1u16..), 0..=SERVICE_PORTS).prop_map(|some| {
+        let mut ports = [None; SERVICE_PORTS];
+        for (slot, (tcp, number)) in ports.iter_mut().zip(some) {
+            *slot = Some(Port { proto: if tcp { Proto::Tcp } else { Proto::Udp }, number });
+        }
+        ports
+    })
+}
+
+fn key() -> impl Strategy<Value = Key> {
+    (any::<bool>(), any::<[u8; 16]>(), "[a-z0-9._-]{1,31}", any::<[u8; 16]>(), any::<u16>()).prop_map(
+        |(door, id, service, source, source_port)| Key {
+            holder: if door { Holder::Door(id) } else { Holder::Client(ClientId(id)) },
+            service: ServiceName::new(&service).unwrap(),
+            source: Source::from_bytes(source),
+            source_port,
+        },
+    )
+}
+
+pub(crate) fn record() -> impl Strategy<Value = Record> {
+    let client = || any::<[u8; 16]>().prop_map(ClientId);
+    let wall = || any::<u64>().prop_map(Wall);
+    let marks = prop::collection::vec((any::<bool>(), any::<u64>()), 0..200).prop_map(|steps| {
+        let mut marks = Marks::default();
+        steps.iter().for_each(|(see, t)| if *see { marks.see(Wall(*t)) } else { marks.burn(Wall(*t)) });
+        marks
+    });
+    let live = (key(), any::<bool>(), ports(), wall(), any::<u64>(), any::<u32>()).prop_map(
+        |(key, once, ports, wall, boot, seconds)| Live {
+            key,
+            form: if once { Form::Once } else { Form::Time },
+            ports,
+            opened: Now { wall, boot: Boot(boot) },
+            seconds,
+        },
+    );
+    let opened = (any::<u64>(), ".{0,100}", any::<[u8; 16]>(), ".{0,1000}", wall(), any::<u32>()).prop_map(
+        |(id, door, source, stop, opened, timeout)| Opened {
+            id,
+            door,
+            source: Source::from_bytes(source).ip(),
+            stop,
+            opened,
+            timeout,
+        },
+    );
+    prop_oneof![
+        (client(), wall()).prop_map(|(client, timestamp)| Record::Seen { client, timestamp }),
+        (client(), wall()).prop_map(|(client, timestamp)| Record::Burned { client, timestamp }),
+        (client(), marks).prop_map(|(client, marks)| Record::Marks { client, marks }),
+        wall().prop_map(|wall| Record::Newest { wall }),
+        wall().prop_map(|at| Record::Lost { at }),
+        wall().prop_map(|at| Record::Reinitialised { at }),
+        live.prop_map(Record::Granted),
+        key().prop_map(Record::Ended),
+        opened.prop_map(Record::Opened),
+        any::<u64>().prop_map(|id| Record::Stopped { id }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_record_comes_back(records in prop::collection::vec(record(), 1..5)) {
+        let mut bytes = Vec::new();
+        for record in &records {
+            record.encode(&mut bytes).unwrap();
+        }
+        let mut reader = Reader::new(&bytes);
+        for record in &records {
+            let back = Record::decode(&mut reader);
+            prop_assert_eq!(back.as_ref(), Some(record));
+        }
+        prop_assert!(reader.finish().is_some());
+    }
+
+    #[test]
+    fn bytes_that_are_no_record_are_refused_and_what_is_read_would_be_written_so(
+        record in record(), flip in any::<prop::sample::Index>(), bit in 0u8..8, cut in 0usize..300,
+    ) {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes).unwrap();
+        let place = flip.index(bytes.len());
+        bytes[place] ^= 1 << bit;
+        bytes.truncate(bytes.len().saturating_sub(cut / 2));
+        let mut reader = Reader::new(&bytes);
+        if let Some(other) = Record::decode(&mut reader) {
+            let mut again = Vec::new();
+            other.encode(&mut again).unwrap();
+            prop_assert_eq!(&again[..], &bytes[..bytes.len() - reader.rest().len()]);
+        }
+    }
+
+    #[test]
+    fn the_shortest_list_means_the_same(records in prop::collection::vec(record(), 0..40)) {
+        let ledger = Ledger::of(&records);
+        let shorter = Ledger::of(&ledger.records());
+        // Grants that are over by the newest time are the one thing that may go.
+        prop_assert_eq!(shorter.records(), ledger.records());
+        prop_assert_eq!(shorter.marks().collect::<Vec<_>>(), ledger.marks().collect::<Vec<_>>());
+        prop_assert_eq!(shorter.openings().collect::<Vec<_>>(), ledger.openings().collect::<Vec<_>>());
+        prop_assert_eq!((shorter.lost(), shorter.newest()), (ledger.lost(), ledger.newest()));
+    }
+}
+
+#[test]
+fn the_longest_stop_command_fits_and_a_longer_text_is_refused_with_a_remedy() {
+    let opened = |length: usize| {
+        Record::Opened(Opened {
+            id: 7,
+            door: "door".to_owned(),
+            source: "192.0.2.7".parse().unwrap(),
+            stop: "x".repeat(length),
+            opened: Wall(1),
+            timeout: 10,
+        })
+    };
+    let mut bytes = Vec::new();
+    opened(COMMAND).encode(&mut bytes).unwrap();
+    assert_eq!(Record::decode(&mut Reader::new(&bytes)), Some(opened(COMMAND)));
+    let before = bytes.clone();
+    let fault = opened(TEXT).encode(&mut bytes).unwrap_err();
+    assert!(fault.what.contains("door") && !fault.remedy.is_empty());
+    assert_eq!(bytes, before);
+}

@@ -52,6 +52,11 @@ impl Challenges {
         self.out.iter().position(mine).and_then(|place| self.out.remove(place)).is_some()
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.out.len()
+    }
+
     fn void_oldest(&mut self, whose: impl Fn(&Out) -> bool) {
         if let Some(place) = self.out.iter().position(whose) {
             self.out.remove(place);

@@ -113,3 +113,6 @@ impl Marks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,366 @@
+use super::*;
+use crate::core::golden::{self, CLIENT, NOON};
+use crate::core::knock::Request;
 
+mod simulation;
+
+const WINDOW: Window = Window { max_age: 30, max_ahead: 10 };
+const START: Now = Now { wall: NOON, boot: Boot(1000 * SECOND) };
+const YEAR: i64 = 365 * 86_400;
+
+fn home() -> Source {
+    golden::address()
+}
+
+fn elsewhere() -> Source {
+    Source::new("198.51.100.66".parse().unwrap())
+}
+
+/// `seconds` after the start by both clocks.
+fn at(seconds: u32) -> Now {
+    Now { wall: START.wall.plus(seconds), boot: START.boot.plus(seconds) }
+}
+
+/// The wall clock stepped by so many seconds, the boot clock not.
+fn stepped(now: Now, seconds: i64) -> Now {
+    Now { wall: shifted(now.wall, seconds), ..now }
+}
+
+fn shifted(wall: Wall, seconds: i64) -> Wall {
+    Wall(wall.0.checked_add_signed(seconds * 1_000_000_000).unwrap())
+}
+
+fn intact() -> Replay {
+    Replay::restore(WINDOW, START, &Ledger::default(), Standing::Intact)
+}
+
+fn authentic(timestamp: Wall, challenge: Option<Challenge>, source: Source) -> Authentic {
+    let request = Request { challenge, ..golden::request(timestamp) };
+    Authentic::for_test(CLIENT, request, source, 40_000)
+}
+
+/// Entropy that never comes twice in one test.
+fn entropy() -> [u8; 16] {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let mut entropy = [7; 16];
+    entropy[..8].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    entropy
+}
+
+#[derive(Debug, PartialEq, Clone, Copy)]
+enum Seen {
+    Fresh,
+    Told(Status, Challenge),
+    Silent(Reject, Option<Alarm>),
+}
+
+impl Seen {
+    fn challenge(self) -> Challenge {
+        let Seen::Told(_, challenge) = self else { panic!("{self:?} holds no challenge") };
+        challenge
+    }
+
+    fn status(self) -> Option<Status> {
+        if let Seen::Told(status, _) = self { Some(status) } else { None }
+    }
+}
+
+fn judge(replay: &mut Replay, now: Now, authentic: Authentic) -> Seen {
+    seen(replay.judge(now, authentic, false, entropy())).0
+}
+
+fn seen(judgement: Judgement) -> (Seen, Vec<Record>) {
+    match judgement {
+        Judgement::Fresh(fresh) => (Seen::Fresh, fresh.records),
+        Judgement::Told(told) => (
+            Seen::Told(told.answer.status, told.answer.challenge.expect("every told one gets a challenge")),
+            told.records,
+        ),
+        Judgement::Refused(refused) => (Seen::Silent(refused.reject, refused.alarm), Vec::new()),
+    }
+}
+
+fn knock(replay: &mut Replay, now: Now, timestamp: Wall) -> Seen {
+    judge(replay, now, authentic(timestamp, None, home()))
+}
+
+#[test]
+fn the_window_is_from_30_s_old_to_10_s_ahead_both_included() {
+    for (age, status) in [
+        (30 * 1_000_000_000, None),
+        (-10 * 1_000_000_000, None),
+        (30 * 1_000_000_000 + 1, Some(Status::Clock)),
+        (-10 * 1_000_000_000 - 1, Some(Status::Clock)),
+    ] {
+        let timestamp = Wall(START.wall.0.checked_add_signed(-age).unwrap());
+        let outcome = knock(&mut intact(), START, timestamp);
+        assert_eq!(outcome.status(), status, "{age}");
+        assert_eq!(outcome == Seen::Fresh, status.is_none(), "{age}");
+    }
+}
+
+#[test]
+fn a_used_packet_is_met_with_silence_and_from_elsewhere_with_an_alarm() {
+    let mut replay = intact();
+    assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh);
+    assert_eq!(knock(&mut replay, at(1), START.wall), Seen::Silent(Reject::Replayed, None));
+    let alarm = Alarm { client: CLIENT, first: home(), again: elsewhere() };
+    let again = judge(&mut replay, at(2), authentic(START.wall, None, elsewhere()));
+    assert_eq!(again, Seen::Silent(Reject::Replayed, Some(alarm)));
+}
+
+#[test]
+fn fifty_parallel_knocks_in_any_order_are_all_fresh() {
+    let mut replay = intact();
+    let mut order: Vec<u32> = (0..50).collect();
+    order.sort_by_key(|n| n * 37 % 50);
+    for n in order {
+        let timestamp = Wall(START.wall.0 - u64::from(n) * 1_000_003);
+        assert_eq!(knock(&mut replay, START, timestamp), Seen::Fresh, "{n}");
+    }
+}
+
+#[test]
+fn two_devices_on_one_key_with_clocks_eight_seconds_apart_do_not_disturb_each_other() {
+    let mut replay = intact();
+    for second in 0..60 {
+        let now = at(second * 10);
+        assert_eq!(knock(&mut replay, now, now.wall), Seen::Fresh, "{second}");
+        assert_eq!(knock(&mut replay, now, shifted(now.wall, 8)), Seen::Fresh, "{second}");
+    }
+}
+
+#[test]
+fn a_knock_outside_the_window_is_burned_answered_once_and_fresh_with_its_challenge() {
+    for wrong in [-YEAR, -31, 11, YEAR] {
+        let mut replay = intact();
+        let early = shifted(START.wall, wrong);
+        let (told, records) = seen(replay.judge(START, authentic(early, None, home()), false, entropy()));
+        assert_eq!(told.status(), Some(Status::Clock));
+        assert_eq!(records.first(), Some(&Record::Burned { client: CLIENT, timestamp: early }));
+        assert_eq!(knock(&mut replay, at(1), early), Seen::Silent(Reject::Replayed, None), "answered once");
+        let retry = Wall(early.0 + 5);
+        let challenge = told.challenge();
+        assert_eq!(judge(&mut replay, at(1), authentic(retry, Some(challenge), home())), Seen::Fresh);
+        assert_eq!(
+            judge(&mut replay, at(2), authentic(retry, Some(challenge), home())),
+            Seen::Silent(Reject::Replayed, None)
+        );
+    }
+}
+
+#[test]
+fn a_packet_from_the_future_is_not_fresh_when_its_time_has_come() {
+    let mut replay = intact();
+    let later = START.wall.plus(3600);
+    assert_eq!(knock(&mut replay, START, later).status(), Some(Status::Clock));
+    assert_eq!(knock(&mut replay, at(3600), later), Seen::Silent(Reject::Replayed, None));
+}
+
+#[test]
+fn a_challenged_packet_from_the_future_is_not_fresh_when_its_time_has_come_even_after_a_restart() {
+    let mut replay = intact();
+    let later = START.wall.plus(3600);
+    let challenge = knock(&mut replay, START, later).challenge();
+    let request = authentic(Wall(later.0 + 1), Some(challenge), home());
+    let (outcome, records) = seen(replay.judge(START, request, false, entropy()));
+    assert_eq!(outcome, Seen::Fresh);
+    let mut restarted = Replay::restore(WINDOW, at(3600), &Ledger::of(&records), Standing::Intact);
+    let again = judge(&mut restarted, at(3600), authentic(Wall(later.0 + 1), Some(challenge), home()));
+    assert_eq!(again, Seen::Silent(Reject::Replayed, None));
+}
+
+#[test]
+fn a_challenge_is_for_one_client_at_one_address_once_and_for_20_s() {
+    let mut replay = intact();
+    let late = |n: u64| Wall(NOON.0 - 1_000_000_000_000 + n);
+    let challenge = knock(&mut replay, START, late(0)).challenge();
+    let from_elsewhere = judge(&mut replay, START, authentic(late(1), Some(challenge), elsewhere()));
+    assert_eq!(from_elsewhere.status(), Some(Status::Challenge));
+    let other = Authentic::for_test(
+        ClientId([9; 16]),
+        Request { challenge: Some(challenge), ..golden::request(late(2)) },
+        home(),
+        1,
+    );
+    assert_eq!(judge(&mut replay, START, other).status(), Some(Status::Challenge));
+    assert_eq!(judge(&mut replay, at(19), authentic(late(3), Some(challenge), home())), Seen::Fresh);
+    let again = judge(&mut replay, at(19), authentic(late(4), Some(challenge), home()));
+    assert_eq!(again.status(), Some(Status::Challenge), "spent");
+    let stale = again.challenge();
+    assert_eq!(judge(&mut replay, at(39), authentic(late(5), Some(stale), home())).status(), Some(Status::Challenge));
+}
+
+#[test]
+fn a_dead_challenge_is_not_made_up_for_by_a_good_timestamp() {
+    let mut replay = intact();
+    let outcome = judge(&mut replay, START, authentic(START.wall, Some([3; 16]), home()));
+    assert_eq!(outcome.status(), Some(Status::Challenge));
+}
+
+#[test]
+fn a_client_holds_few_challenges_and_all_clients_together_a_bounded_number() {
+    let mut replay = intact();
+    let first: Vec<Challenge> = (0..5).map(|n| knock(&mut replay, START, Wall(n + 1)).challenge()).collect();
+    let spend = |replay: &mut Replay, n: usize| {
+        judge(replay, START, authentic(Wall(100 + n as u64), Some(first[n]), home())) == Seen::Fresh
+    };
+    assert!(!spend(&mut replay, 0), "the fifth voided the first");
+    assert!(spend(&mut replay, 4));
+    let mut challenges = Challenges::default();
+    for n in 0..5000u32 {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        let given = challenges.give(Boot(1), ClientId(id), home(), entropy());
+        assert!(given.is_some());
+    }
+    let mut last = [0; 16];
+    last[..4].copy_from_slice(&4999u32.to_be_bytes());
+    assert_eq!(challenges.len(), challenges::ALL);
+    assert_eq!(challenges.give(Boot(1), CLIENT, home(), [0; 16]), None, "no entropy, no challenge");
+}
+
+#[test]
+fn a_service_may_demand_a_challenge_of_a_knock_that_is_in_time() {
+    let mut replay = intact();
+    let told = seen(replay.judge(START, authentic(START.wall, None, home()), true, entropy())).0;
+    assert_eq!(told.status(), Some(Status::Challenge));
+    let retry = authentic(Wall(START.wall.0 + 1), Some(told.challenge()), home());
+    assert_eq!(seen(replay.judge(START, retry, true, entropy())).0, Seen::Fresh);
+    assert_eq!(knock(&mut replay, START, START.wall), Seen::Silent(Reject::Replayed, None), "it was answered");
+}
+
+#[test]
+fn a_client_that_knocked_a_year_ahead_two_hundred_times_knocks_without_a_challenge_once_its_clock_is_right() {
+    let mut replay = intact();
+    for n in 0..200 {
+        let now = at(n * 5);
+        let ahead = shifted(now.wall, YEAR);
+        let challenge = knock(&mut replay, now, ahead).challenge();
+        let retry = authentic(Wall(ahead.0 + 1), Some(challenge), home());
+        assert_eq!(judge(&mut replay, now, retry), Seen::Fresh);
+    }
+    assert_eq!(knock(&mut replay, at(2000), at(2000).wall), Seen::Fresh);
+}
+
+#[test]
+fn a_board_without_a_battery_that_always_knocks_in_1970_gets_in_every_time() {
+    let mut replay = intact();
+    assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh, "its other device, which sets no floor yet");
+    for n in 0..300u32 {
+        let now = at(n * 60);
+        assert_eq!(knock(&mut replay, now, now.wall.plus(1)), Seen::Fresh, "the device with a clock, {n}");
+        let dead = Wall(u64::from(n * 7919 % 1000) * 1_000_000_007 + 3);
+        let told = knock(&mut replay, now, dead);
+        let retry = authentic(Wall(dead.0 + 1), Some(told.challenge()), home());
+        assert_eq!(judge(&mut replay, now, retry), Seen::Fresh, "{n}");
+    }
+}
+
+#[test]
+fn a_clock_behind_its_own_past_takes_challenges_only_until_it_catches_up() {
+    let ledger = Ledger::of(&[Record::Newest { wall: START.wall.plus(100) }]);
+    let mut replay = Replay::restore(WINDOW, START, &ledger, Standing::Intact);
+    assert_eq!(replay.suspect(START), Some(Suspect::Clock(Doubt::Behind(100 * SECOND))));
+    let told = knock(&mut replay, START, START.wall);
+    assert_eq!(told.status(), Some(Status::Challenge));
+    assert_eq!(
+        judge(&mut replay, START, authentic(Wall(START.wall.0 + 1), Some(told.challenge()), home())),
+        Seen::Fresh
+    );
+    assert_eq!(knock(&mut replay, at(100), at(100).wall), Seen::Fresh);
+}
+
+#[test]
+fn a_jump_of_the_clock_is_suspect_until_it_returns_or_runs_evenly_for_ten_minutes() {
+    let mut replay = intact();
+    let doubt = |replay: &mut Replay, now| replay.suspect(now).is_some();
+    assert!(!doubt(&mut replay, at(60)));
+    assert!(doubt(&mut replay, stepped(at(61), YEAR)));
+    assert!(doubt(&mut replay, stepped(at(600), YEAR)));
+    assert!(!doubt(&mut replay, at(601)), "the step is taken back, and the false time was never believed");
+    assert!(doubt(&mut replay, stepped(at(602), 3600)));
+    assert!(doubt(&mut replay, stepped(at(1201), 3600)));
+    assert!(!doubt(&mut replay, stepped(at(1202), 3600)));
+    assert!(doubt(&mut replay, at(1203)), "back in time");
+    assert!(doubt(&mut replay, at(2500)), "and it stays so: it is behind what was believed");
+    assert!(doubt(&mut replay, stepped(at(2501), 3600)), "a jump again");
+    assert!(!doubt(&mut replay, stepped(at(3101), 3600)));
+}
+
+#[test]
+fn a_slewing_clock_is_no_jump() {
+    let mut replay = intact();
+    for minute in 1..=2000u32 {
+        let now = at(minute * 60);
+        let slewed = Now { wall: Wall(now.wall.0 - u64::from(minute) * 30_000_000), ..now };
+        assert_eq!(replay.suspect(slewed), None, "500 ppm for {minute} minutes");
+    }
+}
+
+#[test]
+fn after_a_first_start_what_was_sent_before_it_needs_a_challenge() {
+    let mut replay = Replay::restore(WINDOW, START, &Ledger::default(), Standing::First);
+    assert_eq!(knock(&mut replay, at(5), START.wall).status(), Some(Status::Challenge));
+    assert_eq!(knock(&mut replay, at(5), Wall(START.wall.0 + 1)), Seen::Fresh);
+    // The wall clock steps; how old a packet is against the start is known all the same.
+    let mut replay = Replay::restore(WINDOW, START, &Ledger::default(), Standing::First);
+    assert_eq!(knock(&mut replay, stepped(at(5), 1), START.wall).status(), Some(Status::Challenge));
+}
+
+#[test]
+fn after_a_loss_only_challenges_count_until_it_is_accepted_and_then_only_what_is_surely_newer() {
+    let ledger = Ledger::of(&[Record::Lost { at: START.wall }]);
+    let mut replay = Replay::restore(WINDOW, START, &ledger, Standing::Intact);
+    assert_eq!(replay.suspect(START), Some(Suspect::Lost(START.wall)));
+    assert_eq!(knock(&mut replay, at(100), at(100).wall).status(), Some(Status::Challenge));
+    let records = replay.reinitialise(at(200));
+    assert_eq!(replay.suspect(at(200)), None);
+    // A packet of a client whose clock is 9 s ahead, accepted just before the loss.
+    assert_eq!(knock(&mut replay, at(201), at(209).wall).status(), Some(Status::Challenge));
+    assert_eq!(knock(&mut replay, at(212), at(211).wall), Seen::Fresh);
+    let mut restarted = Replay::restore(WINDOW, at(203), &Ledger::of(&records), Standing::Intact);
+    assert_eq!(knock(&mut restarted, at(203), at(208).wall).status(), Some(Status::Challenge), "also after a restart");
+}
+
+#[test]
+fn accepting_a_clock_that_was_ahead_brings_it_back_to_the_present() {
+    let ledger = Ledger::of(&[Record::Newest { wall: shifted(START.wall, YEAR) }]);
+    let mut replay = Replay::restore(WINDOW, START, &ledger, Standing::Intact);
+    assert!(replay.suspect(START).is_some());
+    let mut records = ledger.records();
+    records.extend(replay.reinitialise(START));
+    assert_eq!(replay.suspect(at(60)), None);
+    assert_eq!(Ledger::of(&records).newest(), START.wall);
+}
+
+#[test]
+fn a_packet_at_the_wrong_address_is_answered_once_and_still_good_at_the_right_one() {
+    let mut replay = intact();
+    let told = replay.misplaced(authentic(START.wall, None, elsewhere()));
+    assert!(told.is_ok_and(|told| told.answer.status == Status::Address && told.records.is_empty()));
+    let again = replay.misplaced(authentic(START.wall, None, elsewhere()));
+    assert_eq!(again.err(), Some(Refused { reject: Reject::Address, alarm: None }));
+    assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh);
+}
+
+#[test]
+fn a_client_taken_out_and_put_back_keeps_its_marks() {
+    let mut replay = intact();
+    assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh);
+    replay.reload(WINDOW, |_| false);
+    assert_eq!(knock(&mut replay, at(1), START.wall), Seen::Silent(Reject::Replayed, None));
+    assert_eq!(replay.suspect(at(4000)), None);
+    replay.reload(WINDOW, |_| false);
+    assert!(replay.clients.is_empty(), "an hour later they are of no use");
+}
+
+#[test]
+fn the_newest_time_is_written_at_most_once_a_second_and_by_the_heartbeat() {
+    let mut replay = intact();
+    assert_eq!(replay.heartbeat(START, 600), Some(Record::Newest { wall: START.wall }));
+    assert_eq!(replay.heartbeat(at(600), 600), None);
+    assert_eq!(replay.heartbeat(at(601), 600), Some(Record::Newest { wall: at(601).wall }));
+    assert_eq!(replay.heartbeat(stepped(at(1300), YEAR), 600), None, "a time that is not believed is not kept");
+}

@@ -197,3 +197,6 @@ fn put(file: &mut [u8], place: usize, bytes: &[u8]) {
         slot.copy_from_slice(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! On a real disk: the directory, its lock, and what people are told.
+
+use std::fs;
+
+use super::*;
+
+fn open(directory: &Path) -> (State, Recovered) {
+    State::open(directory, NOW, true).unwrap()
+}
+
+#[test]
+fn marks_are_there_after_a_restart_and_only_root_can_read_them() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let place = home.path().join("state");
+    let (mut state, recovered) = open(&place);
+    assert_eq!((recovered.intact, recovered.standing), (true, Standing::First));
+    state.commit(&[seen(1), seen(2)]).unwrap();
+    state.commit(&[seen(3)]).unwrap();
+    drop(state);
+    let (_state, recovered) = open(&place);
+    assert_eq!((recovered.intact, recovered.standing), (true, Standing::Intact));
+    assert_eq!(held(&recovered.ledger), [1, 2, 3].into());
+    for name in [JOURNAL, USED, LOCK] {
+        let mode = fs::metadata(place.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_second_gateway_is_refused_and_told_why() {
+    let home = tempfile::tempdir().unwrap();
+    let (_first, _) = open(home.path());
+    let fault = State::open(home.path(), NOW, true).err().unwrap();
+    assert!(fault.what.ends_with("lock: another gateway uses this state"), "{fault}");
+}
+
+#[test]
+fn a_journal_that_is_missing_on_a_used_host_is_a_loss_until_somebody_accepts_it() {
+    let home = tempfile::tempdir().unwrap();
+    drop(open(home.path()));
+    fs::remove_file(home.path().join(JOURNAL)).unwrap();
+    for _ in 0..2 {
+        let (_, recovered) = open(home.path());
+        assert!(!recovered.intact);
+        assert_eq!(recovered.ledger.lost(), Some(NOW));
+        let why = recovered.why.unwrap();
+        assert!(why.what.contains("by challenge only") && why.remedy.contains("toctocd reset"), "{why}");
+    }
+    let (mut state, _) = open(home.path());
+    state.commit(&[Record::Reinitialised { at: NOW }]).unwrap();
+    drop(state);
+    assert!(open(home.path()).1.intact);
+}
+
+#[test]
+fn damage_is_loud_keeps_the_damaged_file_and_every_mark_around_it() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut state, _) = open(home.path());
+    (0..10).for_each(|n| state.commit(&[seen(n)]).unwrap());
+    drop(state);
+    let path = home.path().join(JOURNAL);
+    let mut bytes = fs::read(&path).unwrap();
+    let place = bytes.len() - 4 * 176 - 10;
+    bytes[place] ^= 4;
+    fs::write(&path, &bytes).unwrap();
+    let (_, recovered) = open(home.path());
+    assert!(!recovered.intact);
+    assert_eq!(held(&recovered.ledger).len(), 9);
+    assert_eq!(fs::read(home.path().join(DAMAGED)).unwrap(), bytes);
+    assert!(!open(home.path()).1.intact, "also at the next start");
+}
+
+#[test]
+fn a_torn_tail_is_cut_off_without_a_word() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut state, _) = open(home.path());
+    state.commit(&[seen(1)]).unwrap();
+    let (torn, _) = state.tail.batch(&[seen(2)]).unwrap();
+    drop(state);
+    let path = home.path().join(JOURNAL);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.extend(&torn[..torn.len() - 1]);
+    fs::write(&path, &bytes).unwrap();
+    let (_, recovered) = open(home.path());
+    assert_eq!((recovered.intact, held(&recovered.ledger)), (true, [1].into()));
+}
+
+#[test]
+fn a_record_that_is_too_long_spoils_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut state, _) = open(home.path());
+    let opened = crate::core::leases::Opened {
+        id: 1,
+        door: "d".to_owned(),
+        source: "192.0.2.1".parse().unwrap(),
+        stop: "x".repeat(9000),
+        opened: NOW,
+        timeout: 1,
+    };
+    assert!(state.commit(&[seen(1), Record::Opened(opened)]).is_err());
+    state.commit(&[seen(2)]).unwrap();
+    drop(state);
+    assert_eq!(held(&open(home.path()).1.ledger), [2].into());
+}
+
+#[test]
+fn a_directory_in_memory_is_refused_unless_it_is_allowed() {
+    let Ok(home) = tempfile::tempdir_in("/dev/shm") else { return };
+    let fault = State::open(home.path(), NOW, false).err().unwrap();
+    assert!(fault.what.contains("tmpfs") && fault.remedy.contains("state_dir"), "{fault}");
+    assert!(State::open(home.path(), NOW, true).is_ok());
+}
+
+#[test]
+fn a_link_in_the_place_of_the_journal_is_not_followed() {
+    let home = tempfile::tempdir().unwrap();
+    drop(open(home.path()));
+    let path = home.path().join(JOURNAL);
+    fs::rename(&path, home.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+    assert!(State::open(home.path(), NOW, true).is_err());
+}
