@@ -161,7 +161,7 @@ impl World {
             return;
         }
         // Rather the newest: those are in the window.
-        let back = self.random.below(1 << self.random.0.trailing_zeros().min(12).max(4));
+        let back = self.random.below(1 << self.random.0.trailing_zeros().clamp(4, 12));
         let place = self.recorded.len().saturating_sub(1 + usize::try_from(back).unwrap());
         let mut packet = self.recorded[place];
         if self.random.one_in(2) {
