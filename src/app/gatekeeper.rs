@@ -12,6 +12,8 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 
+use crate::app::child::Child;
+pub use crate::app::child::ROLE;
 use crate::app::load::{self, Loaded};
 use crate::core::grants::Grants;
 use crate::core::leases::Leases;
@@ -28,14 +30,11 @@ use crate::edge::log::Log;
 use crate::edge::state::State;
 
 mod answers;
-mod child;
 mod doors;
 mod knocks;
 mod reload;
 mod upkeep;
 
-use child::Child;
-pub use child::ROLE;
 use knocks::Knock;
 
 /// What status says of a state from which no mark is missing.

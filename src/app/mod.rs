@@ -4,6 +4,8 @@
 #[cfg(unix)]
 pub mod admin;
 pub mod args;
+#[cfg(target_os = "linux")]
+mod child;
 pub mod client;
 pub mod compat;
 #[cfg(target_os = "linux")]

@@ -221,6 +221,7 @@ impl Reading<'_, '_> {
         (self.note)(Note::Trace(one_time::new_sequence(&name, &sequence)));
         if let Some(door) = self.conf.doors.last_mut() {
             door.one_time_sequences = Some(path);
+            door.later_steps = one_time::steps(&text);
             door.sequence = sequence;
         }
         Ok(())

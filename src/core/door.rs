@@ -38,6 +38,8 @@ pub struct Door {
     pub target: Option<String>,
     /// File of one-time sequences.
     pub one_time_sequences: Option<PathBuf>,
+    /// Every step of that file's usable lines: the kernel's filter is fixed once it stands, so it must know them beforehand.
+    pub later_steps: Vec<Step>,
     /// Granted natively, instead of by commands (TOML form only).
     pub service: Option<ServiceName>,
     /// Whether the step that was just right may be repeated without a reset: retransmitted SYNs, browsers (TOML form only).
@@ -61,6 +63,7 @@ impl Default for Door {
             stop_command_6: None,
             target: None,
             one_time_sequences: None,
+            later_steps: Vec::new(),
             service: None,
             tolerate_duplicates: false,
             pause_after: 0,

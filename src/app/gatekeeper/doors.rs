@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Gatekeeper;
-use super::child::Child;
+use crate::app::child::Child;
 use crate::core::leases::Work;
 use crate::core::record::Record;
 use crate::core::types::Now;

@@ -2,7 +2,7 @@
 //! How each step is decided is left to `core`.
 
 use super::Gatekeeper;
-use super::child::Child;
+use crate::app::child::Child;
 use crate::core::answer::Answer;
 use crate::core::authentic::{Authentic, Claim};
 use crate::core::grants::{Change, Ending, Grants, Holder, Key};

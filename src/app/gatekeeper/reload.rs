@@ -1,9 +1,9 @@
 //! A reload: everything is read and validated, a new listener listens, and only then anything changes.
 //! Reading is left to `app::load`; a bad file leaves everything as it was.
 
-use super::child::Child;
 use super::{Gatekeeper, policy, window};
 use crate::app::admin::count;
+use crate::app::child::Child;
 use crate::app::load::{self, Loaded};
 use crate::core::types::{Fault, Now};
 use crate::edge::gatekeeper_pipe::ToListener;

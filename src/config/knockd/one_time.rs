@@ -16,6 +16,12 @@ pub fn first(text: &[u8], door: &str, skipped: &mut dyn FnMut(SequenceError)) ->
     })
 }
 
+/// Every step that any usable line names, each once.
+pub fn steps(text: &[u8]) -> Vec<Step> {
+    let all = usable(text).filter_map(|(_, line)| parse(line, "").ok()).flatten();
+    all.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+}
+
 /// Where in `text` the `#` belongs that uses `sequence` up: at the first byte of the first usable line that holds it.
 pub fn place_of(text: &[u8], sequence: &[Step]) -> Option<usize> {
     usable(text).find(|(_, line)| parse(line, "").is_ok_and(|found| found == sequence)).map(|(at, _)| at)
@@ -82,5 +88,6 @@ mod tests {
         assert_eq!(file, b" 70000,1\n#7101,7102\n 7201,7202\n");
         assert_eq!(place_of(&file, &used), None, "used once");
         assert_eq!(first(&file, "d", &mut |_| ()).unwrap(), sequence("7201,7202", "d").unwrap());
+        assert_eq!(steps(&file), [Step::tcp(7201), Step::tcp(7202)]);
     }
 }

@@ -1,6 +1,7 @@
 //! Starting a listener and handing it what it needs: sockets, keys, clients, doors, addresses.
 //! What it reports afterwards is left to `gatekeeper`.
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child as Process, Command, Stdio};
@@ -10,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{User, geteuid};
 
 use crate::app::load::Loaded;
-use crate::core::door::Door;
+use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::sequence::DoorSpec;
 use crate::core::types::{ClientId, Fault, Reject};
 use crate::edge::addresses::Own;
@@ -38,17 +39,51 @@ pub(super) struct Child {
     pub(super) doors: Vec<Door>,
 }
 
+/// All that a listener is to know.
+pub(super) struct Brief<'a> {
+    /// Its name in the list of processes.
+    pub(super) name: &'a str,
+    /// Keys and clients; none where there are only doors.
+    pub(super) sealed: Option<&'a Loaded>,
+    /// The classic doors.
+    pub(super) doors: &'a [Door],
+    /// Doors leave IPv6 alone.
+    pub(super) only_ipv4: bool,
+    /// Every step at a door is told.
+    pub(super) debug: bool,
+    /// Our own addresses: whether sealed knocks, and whether doors, count there.
+    pub(super) addresses: Vec<(IpAddr, bool, bool)>,
+    /// Who it is to become, if not one of [`USERS`].
+    pub(super) user: Option<&'a str>,
+}
+
 impl Child {
     /// Starts a listener for `loaded` and waits until it has given up its rights and listens.
     ///
     /// # Errors
     /// Whatever it lacks: an interface, a right, a kernel feature.
     pub(super) fn start(loaded: &Loaded, own: &[Own]) -> Result<Child, Fault> {
-        let sockets = sockets(loaded)?;
-        let user = user(loaded)?;
+        let brief = Brief {
+            name: "toctocd: listener",
+            sealed: Some(loaded),
+            doors: &loaded.settings.doors,
+            only_ipv4: false,
+            debug: false,
+            addresses: addresses(loaded, own),
+            user: loaded.settings.gateway.user.as_deref(),
+        };
+        Self::brief(&brief, sockets(loaded)?)
+    }
+
+    /// Starts a listener with these sockets and waits until it has given up its rights and listens.
+    ///
+    /// # Errors
+    /// Whatever it lacks.
+    pub(super) fn brief(brief: &Brief<'_>, sockets: Vec<ToListener>) -> Result<Child, Fault> {
+        let user = user(brief.user)?;
         let (pipe, theirs) = gatekeeper_pipe::pair()?;
         let process = Command::new("/proc/self/exe")
-            .arg0("toctocd: listener")
+            .arg0(brief.name)
             .arg(ROLE)
             .env_clear()
             .current_dir("/")
@@ -57,10 +92,10 @@ impl Child {
             .stderr(Stdio::inherit())
             .spawn()
             .map_err(|e| Fault::new(format!("the listener cannot be started: {e}"), "is /proc mounted?"))?;
-        let rows = loaded.clients.iter().map(|client| client.id).collect();
-        let doors = loaded.settings.doors.clone();
+        let rows = brief.sealed.iter().flat_map(|loaded| &loaded.clients).map(|client| client.id).collect();
+        let doors = brief.doors.to_vec();
         let mut child = Child { process, pipe, degraded: Vec::new(), rows, doors };
-        child.set_up(loaded, own, sockets, user).map_err(|broken| child.lost(&broken))?;
+        child.set_up(brief, sockets, user).map_err(|broken| child.lost(&broken))?;
         child.wait_ready()?;
         Ok(child)
     }
@@ -70,10 +105,12 @@ impl Child {
     /// # Errors
     /// The pipe is of no use any more.
     pub(super) fn tell_addresses(&mut self, loaded: &Loaded, own: &[Own]) -> Result<(), Broken> {
-        let any = loaded.settings.knock.interfaces.iter().any(|name| name == capture::ANY);
-        for one in own {
-            let captured = any || loaded.settings.knock.interfaces.contains(&one.interface);
-            self.pipe.send(ToListener::Address { address: one.address, knock: true, door: captured })?;
+        self.tell_all(&addresses(loaded, own))
+    }
+
+    fn tell_all(&mut self, addresses: &[(IpAddr, bool, bool)]) -> Result<(), Broken> {
+        for (address, knock, door) in addresses.iter().copied() {
+            self.pipe.send(ToListener::Address { address, knock, door })?;
         }
         self.pipe.send(ToListener::AddressesDone)
     }
@@ -83,13 +120,22 @@ impl Child {
         self.process.try_wait().ok().flatten().map(|status| status.to_string())
     }
 
-    fn set_up(
-        &mut self,
-        loaded: &Loaded,
-        own: &[Own],
-        sockets: Vec<ToListener>,
-        user: Option<(u32, u32)>,
-    ) -> Result<(), Broken> {
+    fn set_up(&mut self, brief: &Brief<'_>, sockets: Vec<ToListener>, user: Option<(u32, u32)>) -> Result<(), Broken> {
+        if let Some(loaded) = brief.sealed {
+            self.tell_sealed(loaded)?;
+        }
+        self.tell(ToListener::Doors { only_ipv4: brief.only_ipv4, debug: brief.debug })?;
+        for (index, door) in (0..).zip(brief.doors) {
+            self.tell(ToListener::Door { index, spec: DoorSpec::from(door) })?;
+        }
+        self.tell_all(&brief.addresses)?;
+        for socket in sockets {
+            self.tell(socket)?;
+        }
+        self.tell(ToListener::Go { user })
+    }
+
+    fn tell_sealed(&mut self, loaded: &Loaded) -> Result<(), Broken> {
         let knock = &loaded.settings.knock;
         self.tell(ToListener::Gateway {
             realm: loaded.keys.realm.realm(),
@@ -105,15 +151,7 @@ impl Child {
             let keys = loaded.keys.master.client_keys(client.id);
             self.tell(ToListener::Client { row, keys, fingerprint: client.fingerprint })?;
         }
-        self.tell(ToListener::Doors { only_ipv4: false, debug: false })?;
-        for (index, door) in (0..).zip(&loaded.settings.doors) {
-            self.tell(ToListener::Door { index, spec: DoorSpec::from(door) })?;
-        }
-        self.tell_addresses(loaded, own)?;
-        for socket in sockets {
-            self.tell(socket)?;
-        }
-        self.tell(ToListener::Go { user })
+        Ok(())
     }
 
     /// Sends, and waits for room: in set-up the listener has nothing to do but to read.
@@ -180,17 +218,30 @@ fn sockets(loaded: &Loaded) -> Result<Vec<ToListener>, Fault> {
 }
 
 fn wanted(loaded: &Loaded) -> bpf::Wanted {
-    let steps = loaded.settings.doors.iter().flat_map(|door| door.sequence.iter().map(|step| (*step, door.flags)));
-    bpf::Wanted { knock_port: Some(loaded.settings.knock.port), steps: steps.collect() }
+    bpf::Wanted { knock_port: Some(loaded.settings.knock.port), steps: steps(&loaded.settings.doors) }
+}
+
+/// What the kernel must let through for `doors`.
+pub(super) fn steps(doors: &[Door]) -> Vec<(Step, TcpFlags)> {
+    let all =
+        |door: &Door| door.sequence.iter().chain(&door.later_steps).map(|step| (*step, door.flags)).collect::<Vec<_>>();
+    doors.iter().flat_map(all).collect()
+}
+
+/// Our own addresses as a listener is to know them: doors count on the interfaces that are captured.
+fn addresses(loaded: &Loaded, own: &[Own]) -> Vec<(IpAddr, bool, bool)> {
+    let interfaces = &loaded.settings.knock.interfaces;
+    let any = interfaces.iter().any(|name| name == capture::ANY);
+    own.iter().map(|one| (one.address, true, any || interfaces.contains(&one.interface))).collect()
 }
 
 /// User and group id that the listener is to become; none if we are not root and so cannot become anybody.
-fn user(loaded: &Loaded) -> Result<Option<(u32, u32)>, Fault> {
+fn user(wanted: Option<&str>) -> Result<Option<(u32, u32)>, Fault> {
     if !geteuid().is_root() {
         return Ok(None);
     }
     let find = |name: &str| User::from_name(name).ok().flatten().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
-    match &loaded.settings.gateway.user {
+    match wanted {
         Some(name) => find(name).map(Some).ok_or_else(|| {
             Fault::new(
                 format!("[gateway] user = \"{name}\": there is no such user"),
