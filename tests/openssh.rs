@@ -24,7 +24,7 @@ fn enrolled(folder: &Path) -> Client {
     let file = folder.join("id");
     let (ok, said) = ssh_keygen(&["-q", "-t", "ed25519", "-N", "", "-f", file.to_str().unwrap()], Stdio::null());
     assert!(ok, "{said}");
-    let key = PublicKey::read_openssh_file(&folder.join("id.pub")).unwrap();
+    let key = PublicKey::read_openssh_file(folder.join("id.pub").as_path()).unwrap();
     let bytes = key.key_data().ed25519().unwrap().0;
     let fingerprint = Fingerprint(key.fingerprint(HashAlg::Sha256).as_bytes().try_into().unwrap());
     assert_eq!(authentic::fingerprint(&bytes), fingerprint, "our fingerprint is OpenSSH's");
