@@ -183,6 +183,21 @@ fn a_syn_with_fast_open_is_dropped_even_under_a_grant() {
 }
 
 #[test]
+fn a_syn_within_a_granted_flow_is_judged_anew() {
+    let mut it = Guarded::new();
+    for (round, (from, to)) in it.pairs().into_iter().enumerate() {
+        let element = it.grant(from, SSH, Form::Time, 60_000);
+        let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
+        assert!(echoes(&mut session, LONG));
+        it.nft.apply(&[Change::Remove { element }]).unwrap();
+        let before = dropped(&it)["opening"];
+        Raw::new(&it.net.client.space, session.local_addr().unwrap(), ssh(to)).send(SYN, 1, 0, &[]).unwrap();
+        assert!(eventually(LONG, || dropped(&it)["opening"] == before + 1), "round {round}");
+        assert!(echoes(&mut session, LONG), "and the session does not suffer");
+    }
+}
+
+#[test]
 fn a_session_older_than_the_guard_stands_still_until_its_source_has_a_time_grant() {
     for tracked in [false, true] {
         older_session(tracked);
@@ -213,6 +228,7 @@ fn older_session(tracked: bool) {
 #[test]
 fn a_one_connection_grant_adopts_no_older_session() {
     let net = Net::new();
+    track(&net);
     let (tcp, udp) = (net.gateway.tcp_echo(SSH.number), net.gateway.udp_echo(DNS.number));
     let mut session = net.client.connect(ssh(net.gateway_ips()[0]), LONG).unwrap();
     let nft = start(&net, &settings());
