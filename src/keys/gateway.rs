@@ -169,6 +169,9 @@ mod tests {
             assert_eq!(read.print(), text);
             assert_eq!(read.public(), keys.public());
             assert_eq!(read.realm.prologue(), keys.realm.prologue());
+            assert!(read.realm.mask().ct_eq(keys.realm.mask()));
+            assert_eq!(read.master.expose(), keys.master.expose());
+            assert_eq!(read.previous.as_ref().map(Secret::expose), keys.previous.as_ref().map(Secret::expose));
         }
     }
 

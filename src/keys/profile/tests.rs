@@ -79,6 +79,9 @@ proptest! {
         let read = Profile::parse("p", &text).map_err(|e| TestCaseError::fail(format!("{e}\n{}", text.as_str())))?;
         prop_assert_eq!(read.print(), text);
         prop_assert_eq!(read.side.gateway_public, public);
-        prop_assert_eq!(read.side.keys.mac.expose(), &mac);
+        let keys = &read.side.keys;
+        let found = [read.side.realm.mask(), &keys.psk, &keys.tag, &keys.mac].map(|secret| *secret.expose());
+        prop_assert_eq!(found, [mask, psk, tag, mac], "each key in its own place");
+        prop_assert_eq!(read.side.realm.prologue(), profile.side.realm.prologue());
     }
 }
