@@ -1,0 +1,187 @@
+//! The command line of `toctocd`, as data: what stands in the files, what is typed, what is said, how it exits.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINH5PeLDmbvvLZw8PEYRtbFFyLldbnPkCPAkIMDtUKAy me";
+
+/// A gateway's directory, made by `init`.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        let said =
+            place.run(&["init", "--dir", place.folder.path().to_str().unwrap(), "--address", "gate.example.org"]);
+        assert_eq!(said.code, 0, "{}", said.err);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, words: &[&str]) -> Said {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_toctocd")).args(words).current_dir(self.folder.path()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Said { code: output.status.code().expect("not killed"), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// Runs a command on this place's configuration.
+    fn with_config(&self, words: &[&str]) -> Said {
+        self.run(&[words, &["-c", self.path("toctocd.toml").to_str().unwrap()]].concat())
+    }
+
+    fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        assert!(text.contains(from), "{from}");
+        fs::write(self.path(name), text.replace(from, to)).unwrap();
+    }
+
+    /// Everything that stands in the directory.
+    fn everything(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files: Vec<_> = fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_file())
+            .map(|path| (path.clone(), fs::read(&path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn from_nothing_to_a_profile() {
+    let place = Place::new();
+    let added = place.with_config(&["client", "add", "laptop", "--key", KEY, "--services", "ssh"]);
+    assert_eq!(added.code, 0, "{}", added.err);
+    assert!(added.out.starts_with("# toctoc profile of `laptop`."), "{}", added.out);
+    assert!(added.err.contains("`laptop` is enrolled; no gateway is running here"), "{}", added.err);
+    assert!(added.err.contains("hand it over in private"), "{}", added.err);
+    let listed = place.with_config(&["client", "list"]);
+    assert!(
+        listed.out.contains("laptop  ssh       never    SHA256:951OBp4BMmuD3VVyyNsL77r9RL+6MKh8lI3dxdtWRjM"),
+        "{}",
+        listed.out
+    );
+    let checked = place.with_config(&["check"]);
+    assert!(checked.out.contains("sound; 1 service, 1 client, 0 doors"), "{}", checked.out);
+    assert_eq!(place.with_config(&["client", "revoke", "laptop"]).code, 0);
+    assert_eq!(place.with_config(&["client", "list"]).out, "nobody is enrolled\n");
+}
+
+#[test]
+fn what_check_prints_is_the_whole_configuration() {
+    let place = Place::new();
+    let printed = place.with_config(&["check", "--print"]);
+    fs::write(place.path("toctocd.toml"), &printed.out).unwrap();
+    assert_eq!(place.with_config(&["check", "--print"]).out, printed.out);
+}
+
+#[test]
+fn bad_files_are_named_with_line_and_column_and_nothing_is_changed() {
+    type Damage = fn(&Place);
+    let cases: &[(&str, Damage, &[&str])] = &[
+        (
+            "unknown key",
+            |p| p.edit("toctocd.toml", "max_age = 30", "max_aeg = 30"),
+            &["toctocd.toml:", "unknown key `max_aeg`", "did you mean `max_age`?"],
+        ),
+        (
+            "wrong type",
+            |p| p.edit("toctocd.toml", "port = 62201", "port = \"62201\""),
+            &["the wrong kind of value", "whole number"],
+        ),
+        (
+            "bad range",
+            |p| p.edit("toctocd.toml", "port = 62201", "port = 0"),
+            &["port = 0 is out of range", "from 1 to"],
+        ),
+        ("no TOML", |p| fs::write(p.path("toctocd.toml"), "[knock\n").unwrap(), &["toctocd.toml:1:"]),
+        ("no config", |p| fs::remove_file(p.path("toctocd.toml")).unwrap(), &["no such file", "toctocd init"]),
+        ("open key", |p| mode(&p.path("gateway.key"), 0o640), &["gateway.key: holds secrets", "chmod 600 "]),
+        ("open config", |p| mode(&p.path("toctocd.toml"), 0o666), &["others may write it", "chmod go-w "]),
+        ("no key", |p| fs::remove_file(p.path("gateway.key")).unwrap(), &["gateway.key: no such file"]),
+        ("broken key", |p| p.edit("gateway.key", "mask = \"", "mask = \"x"), &["gateway.key:8:8: not a key"]),
+        ("broken client", |p| fs::write(p.path("clients"), "\nid=1 x\n").unwrap(), &["clients:2:4: not an id"]),
+        (
+            "client of an unknown service",
+            |p| {
+                assert_eq!(p.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh"]).code, 0);
+                p.edit("toctocd.toml", "[service.ssh]", "[service.shell]");
+            },
+            &["clients:4:46: unknown service `ssh`"],
+        ),
+        (
+            "no knockd.conf",
+            |p| {
+                p.edit(
+                    "toctocd.toml",
+                    "# knockd_conf = \"/etc/knockd.conf\"",
+                    "knockd_conf = \"/nonexistent/knockd.conf\"",
+                )
+            },
+            &["/nonexistent", "no such file"],
+        ),
+    ];
+    for (name, damage, said) in cases {
+        let place = Place::new();
+        damage(&place);
+        let before = place.everything();
+        let check = place.with_config(&["check"]);
+        assert_eq!(check.code, 2, "{name}: {}", check.err);
+        for part in *said {
+            assert!(check.err.contains(part), "{name}: no {part:?} in {}", check.err);
+        }
+        // `run` must say the same before it touches anything.
+        let run = place.with_config(&["run"]);
+        assert_eq!((run.code, &run.err), (2, &check.err), "{name}");
+        assert!(before == place.everything(), "{name}: something was changed");
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_changes_nothing() {
+    let place = Place::new();
+    let dir = place.folder.path().to_str().unwrap();
+    let before = place.everything();
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "Usage"),
+        (&["strat"], "unrecognized subcommand"),
+        (&["init", "--dir", dir], "exists already; nothing was changed"),
+        (&["init", "--dir", "x", "--service", "ssh"], "NAME=PORT/PROTO"),
+        (&["init", "--dir", "x", "--port", "0"], "--port"),
+        (&["init", "--dir", "x", "--address", "a b"], "host name"),
+        (&["init", "--dir", "x", "--service", "a=1/tcp", "--service", "b=1/tcp"], "already taken"),
+        (&["client", "add", "a", "--key", KEY], "--services"),
+        (&["client", "add", "a b", "--key", KEY, "--services", "ssh"], "one word"),
+        (&["client", "add", "a", "--key", "ssh-rsa AAAA", "--services", "ssh"], "only ssh-ed25519"),
+        (&["client", "add", "a", "--key", KEY, "--services", "shs"], "did you mean `ssh`?"),
+        (&["client", "add", "a", "--key", KEY, "--services", "ssh", "--expires", "soon"], "2027-01-31"),
+        (&["client", "add", "a", "--key", KEY, "--services", "ssh", "--max-seconds", "0"], "--max-seconds"),
+        (&["client", "add", "a", "--key", "@missing.pub", "--services", "ssh"], "missing.pub: no such file"),
+        (&["client", "revoke", "nobody"], "no client is called `nobody`"),
+    ];
+    for (words, said) in cases {
+        let run = if words.is_empty() { place.run(&[]) } else { place.with_config(words) };
+        assert_eq!(run.code, 2, "{words:?}: {}{}", run.out, run.err);
+        assert!(run.err.contains(said), "{words:?}: no {said:?} in {}", run.err);
+        assert!(before == place.everything(), "{words:?}: something was changed");
+    }
+}
