@@ -247,7 +247,7 @@ impl Listener {
     fn read(&mut self, index: usize, pipe: &mut ListenerEnd) -> Result<(), Broken> {
         for _ in 0..PACKETS {
             let Some((arrival, capture)) = self.captures.get_mut(index) else { return Ok(()) };
-            match capture.next() {
+            match capture.take() {
                 Next::Packet(packet) => self.engine.packet(clock::now(), *arrival, packet, &mut self.actions),
                 Next::Dry => return Ok(()),
                 Next::Down => return tell(pipe, ToGatekeeper::Down { capture: arrival.capture }),

@@ -157,7 +157,7 @@ impl Capture {
     }
 
     /// The next packet that waits, without waiting for one.
-    pub fn next(&mut self) -> Next<'_> {
+    pub fn take(&mut self) -> Next<'_> {
         match self.receiver.next() {
             Ok(packet) => Next::Packet(packet),
             Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => Next::Dry,

@@ -55,7 +55,7 @@ fn rewrite_header_sum(packet: &mut [u8]) {
     packet[10..12].copy_from_slice(&check.to_be_bytes());
 }
 
-fn strict<'a>(packet: &'a [u8], arrival: Arrival) -> Result<&'a [u8], Reject> {
+fn strict(packet: &[u8], arrival: Arrival) -> Result<&[u8], Reject> {
     glance(packet)?.strict(&OURS, arrival)
 }
 
