@@ -97,10 +97,10 @@ struct Heard {
 }
 
 impl Gatekeeper {
-    /// Reads and validates everything, puts the guard up, starts the listener.
+    /// Reads and validates everything, starts the listener, puts the guard up.
     ///
     /// # Errors
-    /// Whatever keeps it from starting. Nothing was changed then, except that the guard may be up: shut.
+    /// Whatever keeps it from starting. The firewall is as it was then.
     pub fn start(config: &Path) -> Result<Gatekeeper, Fault> {
         keep_secrets()?;
         let loaded = load::everything(config)?;
@@ -108,6 +108,8 @@ impl Gatekeeper {
         let log = Log::stderr();
         let signals = signals()?;
         let (addresses, own) = (addresses::Watch::start()?, addresses::own()?);
+        // First what can fail without having changed anything: whoever lacks a right or an interface is not locked out.
+        let child = Child::start(&loaded, &own)?;
         let started = clock::now();
         let (state, recovered) =
             State::open(&settings.gateway.state_dir, started.wall, settings.gateway.state_on_tmpfs)?;
@@ -116,7 +118,6 @@ impl Gatekeeper {
         let policy = policy(&loaded, &own);
         let grants = Grants::restore(started, &recovered.ledger);
         let leases = Leases::restore(started, recovered.ledger.openings().cloned());
-        // The guard goes up before anything listens, and before a listener could fail to start: shut, not open.
         let firewall = Nft::start(&settings.firewall, &settings.services, &settings.knock)?;
         let mut gatekeeper = Gatekeeper {
             config: config.to_owned(),
@@ -135,7 +136,7 @@ impl Gatekeeper {
             runner: Runner::new(),
             control: Some(control),
             said: BTreeMap::new(),
-            child: None,
+            child: Some(child),
             retiring: None,
             restart: Restart::default(),
             counters: Counters::default(),
@@ -147,7 +148,6 @@ impl Gatekeeper {
         };
         gatekeeper.end_what_is_not_allowed(started);
         gatekeeper.restore_firewall(started)?;
-        gatekeeper.child = Some(Child::start(&gatekeeper.loaded, &gatekeeper.own)?);
         Ok(gatekeeper)
     }
 

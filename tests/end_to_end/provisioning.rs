@@ -78,5 +78,6 @@ fn what_is_missing_on_the_machine_is_said_in_one_sentence_with_what_to_do() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(words), "{said}");
+        assert_eq!(gate.net.gateway.sh("nft list tables"), "", "nothing was changed");
     }
 }
