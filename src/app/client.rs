@@ -82,12 +82,11 @@ struct Plan {
     seconds: u32,
     source: Option<std::net::IpAddr>,
     ask_source: bool,
-    source_port: u16,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { kind: Kind::Open, service: None, seconds: 0, source: None, ask_source: false, source_port: 0 }
+        Self { kind: Kind::Open, service: None, seconds: 0, source: None, ask_source: false }
     }
 }
 
@@ -98,7 +97,6 @@ fn open(args: &Open) -> Plan {
         seconds: args.seconds.unwrap_or(0),
         source: args.source,
         ask_source: args.ask_source,
-        source_port: args.source_port.unwrap_or(0),
     }
 }
 
@@ -122,7 +120,8 @@ fn sealed(common: &Common, plan: Plan) -> Result<u8, Stop> {
         seconds: plan.seconds,
         source: plan.source,
         ask_source: plan.ask_source,
-        source_port: plan.source_port,
+        // The gateway cannot bind a grant to a port yet.
+        source_port: 0,
         timeout: Duration::from_secs(common.timeout),
         attempts: common.attempts,
     };

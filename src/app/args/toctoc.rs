@@ -103,9 +103,6 @@ pub struct Open {
     /// Ask the gateway where it sees you come from, and name that, even if this machine's own address seems good.
     #[arg(long, conflicts_with = "source")]
     pub ask_source: bool,
-    /// Grant connections from this source port only. Not through a NAT: it changes ports.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub source_port: Option<u16>,
 }
 
 /// `toctoc close`.
