@@ -18,6 +18,7 @@ use crate::app::load::{self, Loaded};
 use crate::core::grants::Grants;
 use crate::core::leases::Leases;
 use crate::core::policy::Policy;
+use crate::core::quota::Bucket;
 use crate::core::replay::{Replay, Window};
 use crate::core::types::{Boot, Counters, Fault, Now, Reject, Source};
 use crate::edge::addresses::{self, Own};
@@ -78,6 +79,10 @@ pub struct Gatekeeper {
     heard: Heard,
     next_look: Boot,
     ending: bool,
+    /// Lines about doors come from packets that anybody can send: so many, and no more.
+    door_lines: Bucket,
+    /// How many of them were not written.
+    unsaid: u64,
     /// When what kind of line was last said, of those that could come often.
     said: BTreeMap<&'static str, Boot>,
 }
@@ -136,6 +141,8 @@ impl Gatekeeper {
             runner: Runner::new(),
             control: Some(control),
             said: BTreeMap::new(),
+            door_lines: Bucket::new(),
+            unsaid: 0,
             child: Some(child),
             retiring: None,
             restart: Restart::default(),
@@ -367,6 +374,10 @@ impl Gatekeeper {
         }
         if self.broken {
             self.reopen_state();
+        }
+        if self.unsaid > 0 {
+            let unsaid = std::mem::take(&mut self.unsaid);
+            self.say(&format!("{unsaid} lines about doors were left out: somebody knocks faster than people do"));
         }
     }
 

@@ -11,7 +11,7 @@ fn gate(cmd_timeout: u32) -> Gate {
     let (doors, log) = (gate.path("doors.conf"), gate.path("door.log"));
     let text = format!(
         "[options]\n  UseSyslog\n[web]\n  sequence = 7321:tcp,8432:udp,9543:tcp\n  seq_timeout = 10\n  tcpflags = syn\n  \
-         start_command = echo open %IP% >> {log}\n  cmd_timeout = {cmd_timeout}\n  stop_command = echo shut %IP% >> {log}\n"
+         start_command = echo open %IP% >> {log}\n  cmd_timeout = {cmd_timeout}\n  stop_command = echo shut %IP% >> {log}\n[flood]\n  sequence = 5001:udp,5002:udp,5003:udp\n"
     );
     fs::write(&doors, text).expect("our own file");
     let config = fs::read_to_string(gate.config()).expect("our own file");
@@ -77,4 +77,18 @@ fn a_stop_command_survives_sigkill_and_runs_once_at_the_next_start() {
     gate.stop();
     gate.start();
     assert_eq!(log(&gate), "open 10.90.0.2\nshut 10.90.0.2\n", "once, not again");
+}
+
+#[test]
+fn a_flood_of_first_hits_fills_no_log_and_keeps_nobody_out() {
+    let mut gate = gate(0);
+    let other = gate.net.host(7);
+    let socket = other.space.udp("10.90.7.1:5001".parse().unwrap());
+    // Each second one begins an attempt: more lines than anybody could read.
+    (0..4000).for_each(|_| drop(socket.send(b"x")));
+    gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 8432:udp 9543:tcp");
+    opens_and_shuts(&gate, "10.90.0.2");
+    gate.daemon().wait_for("were left out");
+    let lines = gate.daemon().said().lines().count();
+    assert!(lines < 1000, "{lines} lines");
 }

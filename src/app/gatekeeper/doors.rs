@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::Gatekeeper;
 use crate::app::child::Child;
 use crate::core::leases::Work;
+use crate::core::quota::Rate;
 use crate::core::record::Record;
 use crate::core::types::Now;
 use crate::edge::gatekeeper_pipe::ToListener;
@@ -16,14 +17,17 @@ use crate::edge::{clock, one_time};
 
 use std::os::fd::AsFd;
 
+/// Lines about doors: what people's knocks need, and no more.
+const LINES: Rate = Rate { burst: 256, per_second: 16 };
 /// How long the end waits for stop commands that are running.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Gatekeeper {
     /// The listener says that `source` completed the sequence of `door`.
     pub(super) fn completed(&mut self, now: Now, child: &mut Child, door: u16, source: IpAddr) {
-        self.door_line(child, door, |name| format!("{source}: {name}: OPEN SESAME"));
         let Some(at) = child.doors.get(usize::from(door)).cloned() else { return };
+        // Never left out: this is what opened.
+        self.say(&format!("{source}: {}: OPEN SESAME", at.name));
         if self.broken || !self.use_up(child, door) {
             return;
         }
@@ -114,11 +118,14 @@ impl Gatekeeper {
         }
     }
 
-    /// A log line in knockd's words about a door that exists.
+    /// A log line in knockd's words about a door that exists. Beyond [`LINES`] they are only counted.
     pub(super) fn door_line(&mut self, child: &Child, door: u16, text: impl FnOnce(&str) -> String) {
-        if let Some(door) = child.doors.get(usize::from(door)) {
+        let Some(door) = child.doors.get(usize::from(door)) else { return };
+        if self.door_lines.take(clock::now().boot, LINES) {
             let text = text(&door.name);
             self.say(&text);
+        } else {
+            self.unsaid = self.unsaid.saturating_add(1);
         }
     }
 }
