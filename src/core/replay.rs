@@ -7,7 +7,7 @@
 //! timestamp, and nothing is told or opened before the mark is durable.
 //!
 //! What this cannot hold: marks lost *and* a clock that is behind when the loss is accepted and catches up unseen while the
-//! gateway is down. `toctocd reset` says so.
+//! gateway is down. `toctocd reinitialise` says so.
 //!
 //! INVARIANT: no client is locked out by timestamps, its own or those of a clock gone wrong. What `Marks` covers without
 //! being sure costs a challenge, never silence; only a timestamp that was certainly used is met with silence.

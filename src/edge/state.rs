@@ -95,7 +95,7 @@ impl<D: Disk> State<D> {
     pub fn commit(&mut self, records: &[Record]) -> Result<(), Fault> {
         if self.poisoned {
             return Err(
-                self.fault("an earlier write failed", "see the log for its reason; `toctocd reload` tries again")
+                self.fault("an earlier write failed", "see the log for its reason; the gateway tries again by itself")
             );
         }
         let (batch, tail) = self.tail.batch(records)?;
@@ -180,7 +180,7 @@ impl<D: Disk> State<D> {
     fn loss(&self, damage: Option<&str>) -> Fault {
         let how = damage.unwrap_or("records were lost, and nobody has accepted that yet");
         let what = format!("{}/{JOURNAL}: {how}: knocks open by challenge only", self.shown);
-        Fault::new(what, "find out how it came to that, then accept the loss with `toctocd reset`")
+        Fault::new(what, "find out how it came to that, then accept the loss with `toctocd reinitialise`")
     }
 
     fn io(&self, doing: &str, error: &io::Error) -> Fault {

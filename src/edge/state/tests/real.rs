@@ -45,7 +45,7 @@ fn a_journal_that_is_missing_on_a_used_host_is_a_loss_until_somebody_accepts_it(
         assert!(!recovered.intact);
         assert_eq!(recovered.ledger.lost(), Some(NOW));
         let why = recovered.why.unwrap();
-        assert!(why.what.contains("by challenge only") && why.remedy.contains("toctocd reset"), "{why}");
+        assert!(why.what.contains("by challenge only") && why.remedy.contains("toctocd reinitialise"), "{why}");
     }
     let (mut state, _) = open(home.path());
     state.commit(&[Record::Reinitialised { at: NOW }]).unwrap();
