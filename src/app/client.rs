@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use super::args::toctoc::{Args, Close, Command, Common, Open};
+use super::compat;
 use crate::core::knock::Kind;
 use crate::core::types::{Fault, ServiceName};
 use crate::edge::send::{Family, resolve};
@@ -33,6 +34,9 @@ const NO_WAY: u8 = 4;
 
 /// Runs `toctoc` with this process's arguments.
 pub fn main() -> ExitCode {
+    if compat::called(std::env::args_os().next().as_deref(), "knock") {
+        return compat::knock::main();
+    }
     // Clap ends with 2 itself where the words make no sense.
     let args = Args::parse();
     let code = run(&args.command).unwrap_or_else(|stop| {

@@ -1,9 +1,17 @@
 //! The old names: what the programs do when they are called knockd and knock.
 //! Packets, attempts and commands are left to the same parts that serve under our own names.
 
-pub mod getopt;
+#[cfg(target_os = "linux")]
+mod background;
+#[cfg(target_os = "linux")]
+pub mod daemon;
+#[cfg(target_os = "linux")]
+mod expression;
+mod getopt;
 pub mod knock;
-pub mod options;
+mod options;
+#[cfg(target_os = "linux")]
+pub mod runner;
 
 /// The version of knockd whose behaviour this is; the first words that scripts look for.
 const LIKE: &str = "0.8";

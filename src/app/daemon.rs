@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::toctocd::{Args, Client, Command};
-use super::{admin, gatekeeper, listener, load, provision};
+use super::{admin, compat, gatekeeper, listener, load, provision};
 use crate::core::types::Fault;
 
 /// Done.
@@ -21,6 +21,12 @@ pub fn main() -> ExitCode {
     // The listener is this program once more; it is told so by an argument that no help mentions.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == gatekeeper::ROLE) {
         return listener::main();
+    }
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == compat::runner::ROLE) {
+        return compat::runner::main();
+    }
+    if compat::called(std::env::args_os().next().as_deref(), "knockd") {
+        return compat::daemon::main();
     }
     ExitCode::from(run(&Args::parse()))
 }

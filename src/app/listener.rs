@@ -305,9 +305,9 @@ impl Listener {
                     tell(pipe, ToGatekeeper::Knock { ticket, row, h, body, source, source_port })?;
                 }
                 Action::Alarm { row, first, again } => tell(pipe, ToGatekeeper::Alarm { row, first, again })?,
-                Action::Seen { hit, source_port } => {
+                Action::Seen { hit, source_port, length } => {
                     let (source, destination, step) = (hit.source, hit.destination, hit.step);
-                    chat(pipe, ToGatekeeper::Seen { source, source_port, destination, step })?;
+                    chat(pipe, ToGatekeeper::Seen { source, source_port, destination, step, length })?;
                 }
                 Action::Door(effect) => door(pipe, effect)?,
             }

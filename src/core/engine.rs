@@ -91,6 +91,8 @@ pub enum Action {
         hit: Hit,
         /// Its source port.
         source_port: u16,
+        /// Its length as its IP header gives it.
+        length: u16,
     },
     /// Something happened at a door. Never [`Effect::Seen`].
     Door(Effect),
@@ -269,10 +271,10 @@ impl Sealed {
 }
 
 fn hit(machine: &mut Machine, now: Now, sighting: Sighting<'_>, debug: bool, actions: &mut Vec<Action>) {
-    let Sighting { source, destination, step, source_port, flags, .. } = sighting;
-    let hit = Hit { source: source.ip(), destination: destination.ip(), step, flags };
+    let Sighting { knocker: source, destination, step, source_port, flags, length, .. } = sighting;
+    let hit = Hit { source, destination: destination.ip(), step, flags };
     machine.hit(now.wall, &hit, &mut |effect| match effect {
-        Effect::Seen if debug => actions.push(Action::Seen { hit, source_port }),
+        Effect::Seen if debug => actions.push(Action::Seen { hit, source_port, length }),
         Effect::Seen => {}
         Effect::Removed { .. } | Effect::Ignored(..) if !debug => {}
         effect => actions.push(Action::Door(effect)),

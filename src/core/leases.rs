@@ -228,13 +228,19 @@ impl Leases {
         Ok(Opening { id, door: door.name.clone(), start, source, stop })
     }
 
-    /// Begins: the start command runs now, or as soon as fewer than [`STARTS`] others do.
-    pub fn begin(&mut self, Journalled(opening): Journalled, work: &mut Vec<Work>) {
+    /// Whether the opening `id` is under way.
+    pub fn knows(&self, id: u64) -> bool {
+        self.live.contains_key(&id)
+    }
+
+    /// Begins: the start command runs now, or as soon as fewer than [`STARTS`] others do. Answers the opening's id.
+    pub fn begin(&mut self, Journalled(opening): Journalled, work: &mut Vec<Work>) -> u64 {
         let Opening { id, door, start, source, stop } = opening;
         let stop = stop.map(|opened| (opened.stop, opened.timeout));
         self.live.insert(id, Lease { door, source, start, stop, phase: Phase::Queued });
         self.queue.push_back(id);
         self.start_next(work);
+        id
     }
 
     /// A command of opening `id` has ended.

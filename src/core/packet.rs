@@ -18,6 +18,8 @@ mod tests;
 pub struct Sighting<'a> {
     /// Where it claims to come from.
     pub source: Source,
+    /// The same as it stands in the header, for doors: a mapped IPv4 address in an IPv6 header is not that IPv4 address.
+    pub knocker: IpAddr,
     /// Where it is addressed to.
     pub destination: Source,
     /// The port there, or the size of an echo request.
@@ -28,6 +30,8 @@ pub struct Sighting<'a> {
     pub flags: Option<u8>,
     /// What follows the UDP header, as far as it was captured; empty for all others.
     pub payload: &'a [u8],
+    /// The packet's length as its IP header gives it.
+    pub length: u16,
     /// What a stack, or we, hold against it as a sealed knock.
     flaw: Option<Reject>,
 }
@@ -48,7 +52,7 @@ pub struct Arrival {
 }
 
 /// The lenient reading. Refused are only: what is not TCP, UDP or an echo request over IP, later fragments, IPv6 extension headers, ports
-/// that were not captured, and IPv6 packets that pretend to be IPv4 ones by mapped addresses.
+/// that were not captured, and IPv6 packets to mapped IPv4 addresses.
 pub fn glance(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
     match packet.first().map(|b| b >> 4) {
         Some(4) => glance_v4(packet),
@@ -98,6 +102,9 @@ fn possible_v6(source: Ipv6Addr, loopback: bool) -> bool {
 /// What the transport layer needs to know of the IP header.
 struct Carrier {
     source: Source,
+    knocker: IpAddr,
+    /// Length of the whole packet as the IP header gives it.
+    total: u16,
     destination: Source,
     protocol: u8,
     /// Length of the transport part as the IP header gives it.
@@ -140,6 +147,8 @@ fn glance_v4(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
     };
     let carrier = Carrier {
         source: Source::new(Ipv4Addr::from(source).into()),
+        knocker: Ipv4Addr::from(source).into(),
+        total,
         destination: Source::new(Ipv4Addr::from(destination).into()),
         protocol,
         length,
@@ -160,16 +169,20 @@ fn glance_v6(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
     };
     let (length, protocol, source, destination) = read(&mut reader).ok_or(Reject::Malformed)?;
     let [source_ip, destination_ip] = [source, destination].map(Ipv6Addr::from);
-    if source_ip.to_ipv4_mapped().is_some() || destination_ip.to_ipv4_mapped().is_some() {
+    if destination_ip.to_ipv4_mapped().is_some() {
         return Err(Reject::NotForUs);
     }
+    // COMPAT: a door takes such a source for what it is, an IPv6 address.
+    let flaw = source_ip.to_ipv4_mapped().map(|_| Reject::NotForUs);
     let carrier = Carrier {
         source: Source::new(source_ip.into()),
+        knocker: source_ip.into(),
+        total: length.saturating_add(40),
         destination: Source::new(destination_ip.into()),
         protocol,
         length: usize::from(length),
         sum: sum(sum(0, &source), &destination),
-        flaw: None,
+        flaw,
     };
     transport(carrier, reader.rest(), false)
 }
@@ -177,15 +190,24 @@ fn glance_v6(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
 /// `body` is all that was captured behind the IP header: more than the packet if the link padded it, less if it was cut.
 fn transport(carrier: Carrier, body: &[u8], v4: bool) -> Result<Sighting<'_>, Reject> {
     let segment = body.get(..carrier.length).unwrap_or(body);
-    let Carrier { source, destination, .. } = carrier;
+    let Carrier { source, knocker, total: length, destination, .. } = carrier;
     let (step, source_port) = match Proto::from_number(carrier.protocol) {
         Some(proto) => hit(proto, segment).ok_or(Reject::Malformed)?,
         None => (echo(&carrier, segment, v4).ok_or(Reject::Headers)?, 0),
     };
     let tcp = step.is_tcp();
     let flags = segment.get(13).filter(|_| tcp).map(|b| b & 0x3f);
-    let sighting =
-        Sighting { source, destination, step, source_port, flags, payload: &[], flaw: Some(Reject::Headers) };
+    let sighting = Sighting {
+        source,
+        knocker,
+        destination,
+        step,
+        source_port,
+        flags,
+        payload: &[],
+        length,
+        flaw: Some(Reject::Headers),
+    };
     let Step::Port(Port { proto: Proto::Udp, .. }) = step else { return Ok(sighting) };
     let flaw = carrier.flaw.or_else(|| udp_flaw(&carrier, body, segment, v4));
     Ok(Sighting { payload: segment.get(8..).unwrap_or_default(), flaw, ..sighting })

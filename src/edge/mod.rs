@@ -7,6 +7,8 @@ pub mod addresses;
 pub mod bpf;
 #[cfg(target_os = "linux")]
 pub mod capture;
+#[cfg(target_os = "linux")]
+pub mod classic_log;
 pub mod clock;
 #[cfg(target_os = "linux")]
 pub mod command;
@@ -21,12 +23,16 @@ pub mod firewall;
 #[cfg(target_os = "linux")]
 pub mod gatekeeper_pipe;
 pub mod hit;
+#[cfg(target_os = "linux")]
+pub mod link;
 pub mod log;
 pub mod names;
 #[cfg(target_os = "linux")]
 pub mod one_time;
 #[cfg(target_os = "linux")]
 pub mod raw;
+#[cfg(target_os = "linux")]
+pub mod runner_pipe;
 pub mod send;
 #[cfg(target_os = "linux")]
 pub mod state;

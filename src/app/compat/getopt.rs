@@ -3,18 +3,18 @@
 
 /// One option of a program.
 #[derive(Clone, Copy, Debug)]
-pub struct Opt {
+pub(super) struct Opt {
     /// The letter behind one dash, which names the option here.
-    pub short: char,
+    pub(super) short: char,
     /// The word behind two dashes.
-    pub long: &'static str,
+    pub(super) long: &'static str,
     /// Whether an argument follows.
-    pub takes: bool,
+    pub(super) takes: bool,
 }
 
 /// One part of a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(super) enum Part {
     /// An option without an argument.
     Flag(char),
     /// An option with its argument.
@@ -27,7 +27,7 @@ pub enum Part {
 
 /// Takes `words`, without the program's name, apart. Options and words keep their order; as with GNU, options may stand behind
 /// words, and everything behind `--` is a word.
-pub fn parts(program: &str, options: &[Opt], words: impl IntoIterator<Item = String>) -> Vec<Part> {
+pub(super) fn parts(program: &str, options: &[Opt], words: impl IntoIterator<Item = String>) -> Vec<Part> {
     let (mut parts, mut words) = (Vec::new(), words.into_iter());
     while let Some(word) = words.next() {
         if word == "--" {

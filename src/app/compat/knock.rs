@@ -5,6 +5,7 @@
 //! behind a port's colon but `udp` means TCP.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use super::getopt::{Opt, Part, parts};
@@ -43,6 +44,14 @@ This is toctoc under the name knock. `toctoc knock` says what went wrong; `tocto
 const DONE: i32 = 0;
 /// Wrong usage (help counts as such), a name that is none, no socket.
 const WRONG: i32 = 1;
+
+/// Runs knock with this process's arguments.
+pub fn main() -> ExitCode {
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let program = words.next().unwrap_or_default();
+    let status = run(&program, words, &mut io::stdout(), &mut io::stderr()).unwrap_or(WRONG);
+    ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
+}
 
 /// Does what `words`, the command line behind the program's name, ask for; answers the exit status.
 ///

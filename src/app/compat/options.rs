@@ -19,7 +19,7 @@ const OPTIONS: [Opt; 11] = [
 ];
 
 /// Printed on stdout by `-h`, and whenever the command line or the configuration is wrong.
-pub const USAGE: &str = "\
+pub(super) const USAGE: &str = "\
 usage: knockd [options]
 
   -i, --interface NAME   listen there (default: Interface in the configuration, else eth0)
@@ -42,25 +42,25 @@ const INTERFACE: usize = 31;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub(super) struct Options {
     /// `-i`, unless empty.
-    pub interface: Option<String>,
+    pub(super) interface: Option<String>,
     /// `-c`.
-    pub config: String,
+    pub(super) config: String,
     /// `-p`.
-    pub pid_file: String,
+    pub(super) pid_file: String,
     /// `-g`, unless empty.
-    pub log_file: Option<String>,
+    pub(super) log_file: Option<String>,
     /// `-d`.
-    pub daemon: bool,
+    pub(super) daemon: bool,
     /// `-D`.
-    pub debug: bool,
+    pub(super) debug: bool,
     /// `-l`.
-    pub lookup: bool,
+    pub(super) lookup: bool,
     /// `-v`.
-    pub verbose: bool,
+    pub(super) verbose: bool,
     /// `-4`.
-    pub only_ipv4: bool,
+    pub(super) only_ipv4: bool,
 }
 
 impl Default for Options {
@@ -81,7 +81,7 @@ impl Default for Options {
 
 /// What to do with a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub(super) enum Asked {
     /// Serve.
     Serve(Options),
     /// Print this on stdout, that on stderr, and leave with status 0.
@@ -97,7 +97,7 @@ pub enum Asked {
 ///
 /// COMPAT: a wrong option ends with status 0, words that are no options are ignored, `-V` and `-h` count as soon as they are
 /// reached.
-pub fn read(program: &str, words: impl IntoIterator<Item = String>) -> Asked {
+pub(super) fn read(program: &str, words: impl IntoIterator<Item = String>) -> Asked {
     let mut options = Options::default();
     for part in parts(program, &OPTIONS, words) {
         match part {

@@ -175,6 +175,7 @@ fn flags_decide_whether_a_packet_counts_at_all() {
     check("no flags captured, none asked for", vec![any_flags("1,2")], "a:1=none a:2=none", &["a0 open"]);
     check("no flags captured, SYN asked for", vec![door("1,2")], "a:1=none a:1 a:2=none a:2", &["a0 open"]);
     check("a UDP hit out of turn resets a SYN door", vec![door("1,2/udp,3")], "a:1 a:2/udp a:2/udp a:3", &[]);
+    check("flags say nothing about UDP", vec![door("1,2/udp")], "a:1 a:2/udp=none", &["a0 open"]);
     check("RST", vec![any_flags("1,2")], &format!("a:1={RST} a:2={RST}"), &["a0 open"]);
 }
 

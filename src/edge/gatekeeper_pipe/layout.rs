@@ -169,8 +169,8 @@ impl Message for ToGatekeeper {
             Self::Completed { door, source } => Fields::of(4).u16(door).ip(source),
             Self::Stage { door, source, stage } => Fields::of(5).u16(door).ip(source).u8(stage),
             Self::TimedOut { door, source, stage } => Fields::of(6).u16(door).ip(source).u8(stage),
-            Self::Seen { source, source_port, destination, step } => {
-                Fields::of(7).ip(source).u16(source_port).ip(destination).step(step)
+            Self::Seen { source, source_port, destination, step, length } => {
+                Fields::of(7).ip(source).u16(source_port).ip(destination).step(step).u16(length)
             }
             Self::Removed { source, success } => Fields::of(8).ip(source).bool(success),
             Self::Ignored { flag, wanted } => Fields::of(9).u8(flag).bool(wanted),
@@ -203,7 +203,13 @@ impl Message for ToGatekeeper {
             4 => Self::Completed { door: r.u16()?, source: ip(r)? },
             5 => Self::Stage { door: r.u16()?, source: ip(r)?, stage: r.u8()? },
             6 => Self::TimedOut { door: r.u16()?, source: ip(r)?, stage: r.u8()? },
-            7 => Self::Seen { source: ip(r)?, source_port: r.u16()?, destination: ip(r)?, step: step(r)? },
+            7 => Self::Seen {
+                source: ip(r)?,
+                source_port: r.u16()?,
+                destination: ip(r)?,
+                step: step(r)?,
+                length: r.u16()?,
+            },
             8 => Self::Removed { source: ip(r)?, success: flag(r)? },
             9 => Self::Ignored { flag: r.u8()?, wanted: flag(r)? },
             10 => Self::Alarm { row: r.u32()?, first: source(r)?, again: source(r)? },

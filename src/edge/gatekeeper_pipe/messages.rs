@@ -164,6 +164,8 @@ pub enum ToGatekeeper {
         destination: IpAddr,
         /// To what.
         step: Step,
+        /// Its length as its IP header gives it.
+        length: u16,
     },
     /// For debugging doors: an attempt is off the books.
     Removed {

@@ -1,0 +1,389 @@
+//! The program `knockd`: start order, one poll loop, signals, reload, end, as knockd 0.8's users know them.
+//! Packets are left to the listener, commands and their timers to the runner, what a line looks like to `edge::classic_log`.
+//!
+//! COMPAT: the order in which things are looked at, and so which complaint comes first, is knockd's; so are the exit statuses.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::background::{self, Terminal};
+use super::options::{self, Asked, Options, USAGE};
+use super::{expression, runner};
+use crate::app::child::{Brief, Child, steps};
+use crate::config::knockd::{self, KnockdConf, Note};
+use crate::core::door::{Weakness, weaknesses};
+use crate::core::types::{Boot, Fault};
+use crate::edge::classic_log::{ClassicLog, Facility, Line, Sinks, say};
+use crate::edge::gatekeeper_pipe::ToListener;
+use crate::edge::link::{self, Kind, Link, NoLink};
+use crate::edge::{bpf, capture, clock, one_time};
+use commands::Commands;
+use who::Names;
+
+mod commands;
+mod knocks;
+mod reload;
+mod who;
+
+/// An orderly end before anything was served.
+const REFUSED: u8 = 1;
+/// Messages of the listener that are taken in one turn, so that signals get theirs.
+const TURN: usize = 256;
+/// Seconds between two attempts to listen again.
+const PAUSE: u32 = 1;
+
+/// Runs knockd with this process's arguments.
+pub fn main() -> ExitCode {
+    let mut words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let background = background::is_asked(&mut words);
+    let program = if words.is_empty() { "knockd".into() } else { words.remove(0) };
+    match options::read(&program, words.iter().cloned()) {
+        Asked::Say { out, err } => {
+            eprint!("{err}");
+            print!("{out}");
+            ExitCode::SUCCESS
+        }
+        Asked::Serve(options) if options.daemon && !background => background::start(&OsString::from(program), &words),
+        Asked::Serve(options) => {
+            let terminal = if background { Terminal::waiting() } else { Terminal::ours() };
+            ExitCode::from(Knockd::start(options, terminal).map_or_else(|status| status, Knockd::serve))
+        }
+    }
+}
+
+/// All that the daemon holds.
+struct Knockd {
+    options: Options,
+    /// Where the configuration is, wherever a daemon's working directory goes.
+    config: PathBuf,
+    conf: KnockdConf,
+    interface: String,
+    link: Link,
+    log: ClassicLog,
+    sinks: Sinks,
+    signals: SignalFd,
+    /// `None` while there is nothing to listen to.
+    listener: Option<Child>,
+    listen_again: Option<Boot>,
+    commands: Commands,
+    names: Names,
+    pid_file: Option<PathBuf>,
+    throttle: who::Throttle,
+}
+
+impl Knockd {
+    /// Everything up to the first packet. The status to leave with, if it does not get there; whoever started us has been told.
+    fn start(options: Options, mut terminal: Terminal) -> Result<Self, u8> {
+        let config = std::path::absolute(&options.config).unwrap_or_else(|_| PathBuf::from(&options.config));
+        let conf = read(&config, &options, options.interface.is_some(), &mut |_| {}).map_err(|text| {
+            eprintln!("{text}");
+            print!("{USAGE}");
+            REFUSED
+        })?;
+        let interface = options.interface.clone().or(conf.interface.clone()).unwrap_or_else(|| "eth0".into());
+        let sinks = Sinks {
+            file: conf.log_file.clone().or(options.log_file.clone()),
+            syslog: conf.use_syslog.then_some(Facility::Daemon),
+            verbose: options.verbose,
+        };
+        let (mut log, failed) = ClassicLog::open(&sinks);
+        if let Some(reason) = failed {
+            eprintln!("warning: cannot open logfile: {reason}");
+        }
+        let (link, sockets) = open(&conf, &interface).map_err(|text| {
+            eprintln!("{text}");
+            REFUSED
+        })?;
+        let ready = check(&options, &conf, &link, &mut log).and_then(|()| {
+            terminal.leave().map_err(|error| format!("error: {error}"))?;
+            let commands =
+                Commands::start(&sinks).map_err(|error| format!("error: no process for commands: {error}"))?;
+            Ok((signals().map_err(|error| format!("error: {error}"))?, commands))
+        });
+        let (signals, commands) = ready.map_err(|text| refuse(&mut log, &text))?;
+        let (names, throttle) = (Names::new(options.lookup), who::Throttle::default());
+        let (listener, listen_again, pid_file) = (None, None, None);
+        let mut knockd = Self {
+            config,
+            conf,
+            interface,
+            link,
+            log,
+            sinks,
+            signals,
+            listener,
+            listen_again,
+            commands,
+            names,
+            pid_file,
+            throttle,
+            options,
+        };
+        knockd.begin(sockets)?;
+        terminal.release();
+        Ok(knockd)
+    }
+
+    fn begin(&mut self, sockets: Vec<ToListener>) -> Result<(), u8> {
+        self.trace_filter();
+        let listener = self.listen(sockets).map_err(|fault| refuse(&mut self.log, &format!("error: {fault}")))?;
+        self.listener = Some(listener);
+        self.write_pid_file();
+        self.log.show(&format!("listening on {}...", self.interface));
+        let text = format!("starting up, listening on {}", self.interface);
+        self.line(Line::quiet(&text));
+        Ok(())
+    }
+
+    /// Serves until a signal ends it; the status to leave with.
+    fn serve(mut self) -> u8 {
+        loop {
+            self.wait();
+            if let Some(signal) = self.take_signals() {
+                return self.end(signal);
+            }
+            self.hear();
+            self.commands.hear(&self.sinks);
+            if self.listen_again.is_some_and(|at| at <= clock::now().boot) {
+                self.try_to_listen();
+            }
+        }
+    }
+
+    fn wait(&self) {
+        let again = self.listen_again.map(|at| at.0.saturating_sub(clock::now().boot.0).div_ceil(1_000_000));
+        let timeout =
+            again.map_or(PollTimeout::NONE, |millis| PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX));
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if let Some(listener) = &self.listener {
+            let writes = if listener.pipe.waiting() > 0 { PollFlags::POLLOUT } else { PollFlags::empty() };
+            fds.push(PollFd::new(listener.pipe.as_fd(), PollFlags::POLLIN | writes));
+        }
+        fds.extend(self.commands.interest());
+        // An interrupted wait is only a shorter one.
+        let _ = poll(&mut fds, timeout);
+    }
+
+    /// The signal that ends us, if it has come.
+    fn take_signals(&mut self) -> Option<Signal> {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
+                Some(signal @ (Signal::SIGTERM | Signal::SIGINT)) => return Some(signal),
+                Some(Signal::SIGHUP) => self.reload(),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// COMPAT: waits for the first opening that ends, if any is under way; the others go on with the runner.
+    fn end(&mut self, signal: Signal) -> u8 {
+        self.log.show("waiting for child processes...");
+        self.commands.wait_for_one();
+        self.log.show("closing...");
+        self.line(Line::quiet("shutting down"));
+        if let Some(path) = &self.pid_file {
+            // Somebody else may have removed it; there is nothing to do about it.
+            let _ = std::fs::remove_file(path);
+        }
+        u8::try_from(signal as i32).unwrap_or(REFUSED)
+    }
+
+    fn line(&mut self, line: Line<'_>) {
+        self.log.line(clock::now().wall, line);
+    }
+
+    /// A listener over `sockets`, confined and at work.
+    fn listen(&self, sockets: Vec<ToListener>) -> Result<Child, Fault> {
+        let only_ipv4 = only_ipv4(&self.options, &self.link);
+        let own = self.link.addresses.iter().copied().filter(|ip| ip.is_ipv4() || !only_ipv4);
+        let brief = Brief {
+            name: "knockd: listener",
+            sealed: None,
+            doors: &self.conf.doors,
+            only_ipv4,
+            debug: self.options.debug,
+            addresses: own.map(|address: IpAddr| (address, false, true)).collect(),
+            user: None,
+        };
+        Child::brief(&brief, sockets)
+    }
+
+    /// The listener or its interface went away: tries until both are back. knockd ends here, with status 0.
+    fn try_to_listen(&mut self) {
+        self.listen_again = Some(clock::now().boot.plus(PAUSE));
+        let Ok((link, sockets)) = open(&self.conf, &self.interface) else { return };
+        self.link = link;
+        if let Ok(listener) = self.listen(sockets) {
+            self.listener = Some(listener);
+            self.listen_again = None;
+            let text = format!("listening on {} again", self.interface);
+            self.line(Line::shown(&text));
+        }
+    }
+
+    fn lose_listener(&mut self, why: &str) {
+        self.listener = None;
+        self.listen_again = Some(clock::now().boot.plus(PAUSE));
+        let text = format!("not listening on {}: {why}; waiting until it is back", self.interface);
+        eprintln!("{text}");
+        self.line(Line::quiet(&text));
+    }
+
+    fn write_pid_file(&mut self) {
+        if !self.options.daemon {
+            return;
+        }
+        let path = PathBuf::from(self.conf.pid_file.as_ref().unwrap_or(&self.options.pid_file));
+        match std::fs::write(&path, format!("{}\n", std::process::id())) {
+            Ok(()) => self.pid_file = Some(path),
+            Err(error) => {
+                let text = format!("could not create pid file {}: {}", path.display(), one_time::reason(&error));
+                self.line(Line::quiet(&text));
+            }
+        }
+    }
+
+    fn trace_filter(&self) {
+        if self.options.debug {
+            expression::lines(&self.conf.doors, &self.link.addresses, only_ipv4(&self.options, &self.link))
+                .iter()
+                .for_each(|line| say(line));
+        }
+    }
+}
+
+/// Reads the configuration, with knockd's words for what is wrong. `log` gets what a reload logs besides.
+fn read(
+    path: &Path,
+    options: &Options,
+    interface_given: bool,
+    log: &mut dyn FnMut(String),
+) -> Result<KnockdConf, String> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        // COMPAT: a directory reads as an empty file.
+        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => Vec::new(),
+        Err(error) => return Err(format!("{}: {}", options.config, one_time::reason(&error))),
+    };
+    let mut logged = Vec::new();
+    let mut note = |note| match note {
+        Note::Trace(text) if options.debug => say(&text),
+        Note::Trace(_) => {}
+        Note::Skipped(error) => {
+            eprintln!("config: {}", error.text());
+            logged.extend(error.logged());
+        }
+    };
+    let conf = knockd::read(&text, interface_given, &mut |file| one_time::read(file), &mut note);
+    let conf = conf.map_err(|error| {
+        logged.extend(error.logged());
+        error.to_string()
+    });
+    logged.into_iter().for_each(log);
+    conf
+}
+
+/// Finds the interface and opens it.
+fn open(conf: &KnockdConf, interface: &str) -> Result<(Link, Vec<ToListener>), String> {
+    let link = link::look(interface).map_err(|reason| could_not_open(interface, reason))?;
+    let sockets = capture(conf, interface, &link)?;
+    Ok((link, sockets))
+}
+
+/// What is wrong only once the interface is open.
+fn check(options: &Options, conf: &KnockdConf, link: &Link, log: &mut ClassicLog) -> Result<(), String> {
+    if let Kind::Other(number) = link.kind {
+        return Err(format!("error: unsupported link-layer type: {number}"));
+    }
+    trace_link(options, link);
+    if let Some(text) = expression::refusal(&conf.doors) {
+        return Err(format!("pcap_compile: {text}"));
+    }
+    warn_of_shipped(conf, log);
+    Ok(())
+}
+
+/// An end that the log hears of.
+fn refuse(log: &mut ClassicLog, text: &str) -> u8 {
+    eprintln!("{text}");
+    log.line(clock::now().wall, Line::quiet("shutting down"));
+    REFUSED
+}
+
+/// The capture socket, filtered and locked, and still deaf.
+fn capture(conf: &KnockdConf, interface: &str, link: &Link) -> Result<Vec<ToListener>, String> {
+    if let Kind::Other(_) = link.kind {
+        return Ok(Vec::new());
+    }
+    let program = bpf::program(&bpf::Wanted { knock_port: None, steps: steps(&conf.doors) });
+    match capture::open(interface, &program) {
+        Ok(deaf) => Ok(vec![ToListener::Capture(deaf)]),
+        Err(_) if !may_capture() => Err(format!(
+            "could not open {interface}: You don't have permission to perform this capture on that device \
+             (socket: Operation not permitted)"
+        )),
+        Err(fault) => Err(format!("could not open {interface}: {}", fault.what)),
+    }
+}
+
+fn may_capture() -> bool {
+    capctl::CapState::get_current().is_ok_and(|caps| caps.effective.has(capctl::Cap::NET_RAW))
+}
+
+fn could_not_open(interface: &str, reason: NoLink) -> String {
+    match reason {
+        NoLink::Missing => {
+            format!("could not open {interface}: {interface}: No such device exists (No such device exists)")
+        }
+        NoLink::Down => format!("could not open {interface}: That device is not up"),
+    }
+}
+
+/// COMPAT: knockd knows IPv6 on Ethernet only.
+fn only_ipv4(options: &Options, link: &Link) -> bool {
+    options.only_ipv4 || link.kind != Kind::Ethernet
+}
+
+fn trace_link(options: &Options, link: &Link) {
+    if !options.debug {
+        return;
+    }
+    say(match link.kind {
+        Kind::Ethernet => "ethernet interface detected",
+        Kind::Cooked => "ppp interface detected (linux \"cooked\" encapsulation)",
+        Kind::Raw | Kind::Other(_) => "raw interface detected, no encapsulation",
+    });
+    let shown = link.addresses.iter().filter(|address| address.is_ipv4() || !options.only_ipv4);
+    shown.for_each(|address| say(&format!("local IP: {address}")));
+}
+
+/// The one thing that we say where knockd is silent.
+fn warn_of_shipped(conf: &KnockdConf, log: &mut ClassicLog) {
+    for (door, weakness) in weaknesses(&conf.doors) {
+        if weakness == Weakness::Shipped {
+            let text = format!(
+                "WARNING: door {} has the sequence that knockd ships ({}). Every scanner knows it: anybody can open this door. \
+                 Choose other ports.",
+                door.name,
+                knockd::list(&door.sequence)
+            );
+            eprintln!("{text}");
+            log.line(clock::now().wall, Line::quiet(&text));
+        }
+    }
+}
+
+/// COMPAT: USR1, QUIT and the like keep their deadly default.
+fn signals() -> nix::Result<SignalFd> {
+    let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}

@@ -1,0 +1,145 @@
+//! What the listener tells: stages, timeouts, opened doors; and what `-D` shows of it.
+//! Commands are left to the runner.
+
+use std::net::IpAddr;
+
+use super::{Knockd, TURN};
+use crate::config::knockd::one_time;
+use crate::core::door::{Step, TcpFlags};
+use crate::edge::classic_log::{Line, say, stamp};
+use crate::edge::gatekeeper_pipe::{Broken, ToGatekeeper, ToListener};
+use crate::edge::runner_pipe::Order;
+use crate::edge::{clock, link};
+
+impl Knockd {
+    /// Takes what the listener has sent.
+    pub(super) fn hear(&mut self) {
+        for _ in 0..TURN {
+            let Some(listener) = &mut self.listener else { return };
+            let came = listener.pipe.flush().and_then(|()| listener.pipe.receive());
+            match came {
+                Ok(Some(message)) => self.take(message),
+                Ok(None) => return,
+                Err(broken) => return self.lost(&broken),
+            }
+        }
+    }
+
+    fn take(&mut self, message: ToGatekeeper) {
+        match message {
+            ToGatekeeper::Completed { door, source } => self.completed(door, source),
+            ToGatekeeper::Stage { door, source, stage } => {
+                if stage == 1 {
+                    self.names.begin(source);
+                }
+                self.knock_line(door, source, &format!("Stage {stage}"), false);
+            }
+            ToGatekeeper::TimedOut { door, source, stage } => {
+                self.knock_line(door, source, &format!("sequence timeout (stage {stage})"), true);
+            }
+            ToGatekeeper::Down { .. } if link::look(&self.interface) == Err(link::NoLink::Missing) => {
+                self.lose_listener("the interface disappeared");
+            }
+            ToGatekeeper::Seen { source, source_port, destination, step, length } => {
+                let what = match step {
+                    Step::Port(port) => format!(
+                        "{}: {source}:{source_port} -> {destination}:{} {length} bytes",
+                        port.proto.name(),
+                        port.number
+                    ),
+                    Step::Echo { .. } => format!("icmp: {source} -> {destination} {length} bytes"),
+                };
+                say(&format!("{}: {what}", stamp(clock::now().wall)));
+            }
+            ToGatekeeper::Removed { source, success } => {
+                let how = if success { "successful" } else { "failed" };
+                say(&format!("removing {how} knock attempt ({source})"));
+            }
+            ToGatekeeper::Ignored { flag, wanted } => {
+                let name = TcpFlags::NAMES.get(usize::from(flag)).copied().unwrap_or("?");
+                say(&format!("packet is not {}{name}, ignoring...", if wanted { "" } else { "!" }));
+            }
+            _ => {}
+        }
+    }
+
+    fn lost(&mut self, broken: &Broken) {
+        let how = self.listener.as_mut().and_then(crate::app::child::Child::ended);
+        self.lose_listener(&how.unwrap_or_else(|| format!("the listener ended ({broken:?})")));
+    }
+
+    /// A line that packets cause: forged ones must not fill the log.
+    fn knock_line(&mut self, door: u16, source: IpAddr, what: &str, gap: bool) {
+        let Some(left_out) = self.throttle.admit(clock::now().boot) else { return };
+        if left_out > 0 {
+            self.line(Line::shown(&format!("{left_out} lines about knocks left out: too many at once")));
+        }
+        let Some(door) = self.conf.doors.get(usize::from(door)) else { return };
+        let text = format!("{}: {}: {what}", self.names.shown(source), door.name);
+        self.line(Line { gap, ..Line::shown(&text) });
+    }
+
+    /// A door is open for `source`. A one-time sequence is used up durably before anything runs.
+    fn completed(&mut self, index: u16, source: IpAddr) {
+        let Some(door) = self.conf.doors.get(usize::from(index)) else { return };
+        let text = format!("{}: {}: OPEN SESAME", self.names.shown(source), door.name);
+        let order = door.commands(source).map(|(start, stop)| Order {
+            door: door.name.clone(),
+            source,
+            start: start.into(),
+            stop: stop.map(Into::into),
+            timeout: door.cmd_timeout,
+        });
+        self.line(Line::shown(&text));
+        if !self.use_up(index) {
+            return;
+        }
+        if order.is_some_and(|order| !self.commands.open(order)) {
+            self.complain("error: command fork failed!");
+        }
+    }
+
+    /// Uses the sequence up, if it is a one-time one, and puts the next one in force. Whether the door may open.
+    fn use_up(&mut self, index: u16) -> bool {
+        let Some(door) = self.conf.doors.get_mut(usize::from(index)) else { return false };
+        let Some(path) = &door.one_time_sequences else { return true };
+        let mut skipped = Vec::new();
+        let burned = crate::edge::one_time::burn(path, &door.sequence, &door.name, &mut |error| skipped.push(error));
+        let name = door.name.clone();
+        let next = burned.as_ref().ok().cloned().flatten();
+        let known = next.iter().flatten().all(|step| door.later_steps.contains(step) || door.sequence.contains(step));
+        door.sequence = next.clone().unwrap_or_default();
+        for error in skipped {
+            eprintln!("config: {}", error.text());
+            if let Some(text) = error.logged() {
+                self.line(Line::quiet(&text).gap());
+            }
+        }
+        match (&burned, &next) {
+            (Err(_), _) => self.complain_gap(&one_time::not_marked(&name)),
+            (Ok(_), None) => self.complain_gap(&one_time::none_left(&name)),
+            (Ok(_), Some(steps)) if self.options.debug => say(&one_time::new_sequence(&name, steps)),
+            (Ok(_), Some(_)) => {}
+        }
+        if let Some(listener) = &mut self.listener {
+            // A pipe that is of no use is noticed when it is read.
+            let _ = listener.pipe.send(ToListener::Sequence { door: index, steps: next.unwrap_or_default() });
+        }
+        if !known {
+            // Lines were added since the start: the kernel's filter does not know their ports.
+            self.renew_listener();
+        }
+        burned.is_ok()
+    }
+
+    /// A line for the log and for standard error.
+    pub(super) fn complain(&mut self, text: &str) {
+        eprintln!("{text}");
+        self.line(Line::quiet(text));
+    }
+
+    fn complain_gap(&mut self, text: &str) {
+        eprintln!("{text}");
+        self.line(Line::quiet(text).gap());
+    }
+}

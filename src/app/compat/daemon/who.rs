@@ -1,0 +1,89 @@
+//! Who knocks, in words: addresses, with host names where they are asked for; and how many such lines there may be.
+//! The look-up itself is left to `edge::names`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::core::types::{Boot, SECOND};
+use crate::edge::names::reverse;
+
+/// Names that are remembered at once.
+const NAMES: usize = 1024;
+/// Lines that packets may cause at once.
+const BURST: u64 = 500;
+/// And per second after that.
+const PER_SECOND: u64 = 100;
+
+/// Host names of knockers.
+pub(super) struct Names {
+    lookup: bool,
+    known: BTreeMap<IpAddr, Option<String>>,
+}
+
+impl Names {
+    /// `lookup`: whether names are wanted at all.
+    pub(super) fn new(lookup: bool) -> Self {
+        Self { lookup, known: BTreeMap::new() }
+    }
+
+    /// A first step was right: its name is looked up, for this line and the next ones.
+    ///
+    /// COMPAT: the log waits for the name servers. Packets and commands do not: others see to them.
+    pub(super) fn begin(&mut self, ip: IpAddr) {
+        if !self.lookup {
+            return;
+        }
+        if self.known.len() >= NAMES {
+            self.known.clear();
+        }
+        self.known.insert(ip, reverse(ip));
+    }
+
+    /// `<ip>`, or `<ip> (<host name>)`.
+    pub(super) fn shown(&self, ip: IpAddr) -> String {
+        match self.known.get(&ip) {
+            Some(Some(name)) => format!("{ip} ({name})"),
+            _ => ip.to_string(),
+        }
+    }
+}
+
+/// Forged packets must not fill the log: a bucket of lines.
+#[derive(Default)]
+pub(super) struct Throttle {
+    /// Lines spent, in nanoseconds of refill.
+    debt: u64,
+    last: Boot,
+    left_out: u64,
+}
+
+impl Throttle {
+    /// Whether one more line may be written; how many were left out before it.
+    pub(super) fn admit(&mut self, now: Boot) -> Option<u64> {
+        let line = SECOND / PER_SECOND;
+        self.debt = self.debt.saturating_sub(now.0.saturating_sub(self.last.0));
+        self.last = now;
+        if self.debt > line * (BURST - 1) {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        }
+        self.debt += line;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_leaves_a_burst_and_then_a_trickle_and_says_how_much_it_left_out() {
+        let mut throttle = Throttle::default();
+        let at = |seconds: u64| Boot(seconds * SECOND);
+        let written = (0..100_000).filter(|_| throttle.admit(at(1)).is_some()).count();
+        assert_eq!(written, 500);
+        assert_eq!(throttle.admit(at(2)), Some(99_500));
+        let written = (0..100_000).filter(|_| throttle.admit(at(2)).is_some()).count();
+        assert_eq!(written, 99);
+    }
+}

@@ -1,0 +1,201 @@
+//! Log lines as knockd writes them: to a file, to syslog, to standard output.
+//! What is worth a line is left to the callers; lines for our own names are left to `log`.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::net::UnixDatagram;
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+use serde::{Deserialize, Serialize};
+
+use super::one_time::reason;
+use crate::core::types::Wall;
+
+/// Bytes of a line; the rest is cut off, as knockd cuts it.
+const LONGEST: usize = 1023;
+
+const SYSLOG: &str = "/dev/log";
+
+/// Where lines go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sinks {
+    /// This file, appended to.
+    pub file: Option<String>,
+    /// The system's log.
+    pub syslog: Option<Facility>,
+    /// Standard output, for those lines that `-v` shows there.
+    pub verbose: bool,
+}
+
+/// Under which facility the system's log has them; the level is always notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Facility {
+    /// 1.
+    User,
+    /// 3.
+    Daemon,
+}
+
+impl Facility {
+    fn priority(self) -> u8 {
+        const NOTICE: u8 = 5;
+        match self {
+            Facility::User => 8 + NOTICE,
+            Facility::Daemon => 3 * 8 + NOTICE,
+        }
+    }
+}
+
+/// One line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Its text.
+    pub text: &'a str,
+    /// COMPAT: some of knockd's texts carry a newline of their own.
+    pub gap: bool,
+    /// Whether `-v` shows it too.
+    pub shown: bool,
+}
+
+impl<'a> Line<'a> {
+    /// A line that `-v` shows.
+    pub fn shown(text: &'a str) -> Self {
+        Self { text, gap: false, shown: true }
+    }
+
+    /// A line for file and syslog alone.
+    pub fn quiet(text: &'a str) -> Self {
+        Self { text, gap: false, shown: false }
+    }
+
+    /// The same, with an empty line behind it.
+    pub fn gap(self) -> Self {
+        Self { gap: true, ..self }
+    }
+}
+
+/// Writes lines. What cannot be written is lost: a full disk must neither open nor shut anything.
+#[derive(Default)]
+pub struct ClassicLog {
+    file: Option<File>,
+    syslog: Option<(Facility, UnixDatagram)>,
+    verbose: bool,
+}
+
+impl ClassicLog {
+    /// A log to `sinks`, and why its file is not among them, if it should be.
+    pub fn open(sinks: &Sinks) -> (Self, Option<String>) {
+        let opened = sinks.file.as_ref().map(|path| OpenOptions::new().append(true).create(true).open(path));
+        let (file, failed) = match opened {
+            Some(Ok(file)) => (Some(file), None),
+            Some(Err(error)) => (None, Some(reason(&error))),
+            None => (None, None),
+        };
+        let syslog = sinks.syslog.and_then(|facility| {
+            let socket = UnixDatagram::unbound().ok()?;
+            // A system log that does not read must not stop us.
+            socket.set_nonblocking(true).ok()?;
+            Some((facility, socket))
+        });
+        (Self { file, syslog, verbose: sinks.verbose }, failed)
+    }
+
+    /// Writes one line.
+    pub fn line(&mut self, now: Wall, line: Line<'_>) {
+        let mut text = plain(line.text);
+        if line.gap {
+            text.push('\n');
+        }
+        let text = cut(&text, LONGEST);
+        if let Some(file) = &mut self.file {
+            let _ = file.write_all(format!("[{}] {text}\n", local(now).strftime("%Y-%m-%d %H:%M")).as_bytes());
+        }
+        if let Some((facility, socket)) = &self.syslog {
+            let stamp = local(now).strftime("%b %e %H:%M:%S");
+            let record = format!("<{}>{stamp} knockd: {text}", facility.priority());
+            let _ = socket.send_to(record.as_bytes(), SYSLOG);
+        }
+        if line.shown {
+            self.show(line.text);
+        }
+    }
+
+    /// A line that only `-v` shows.
+    pub fn show(&mut self, text: &str) {
+        if self.verbose {
+            say(text);
+        }
+    }
+}
+
+/// Writes one line to standard output at once.
+pub fn say(text: &str) {
+    let _ = std::io::stdout().lock().write_all(format!("{}\n", plain(text)).as_bytes());
+}
+
+/// `2026-11-23 14:03:20`, local time.
+pub fn stamp(at: Wall) -> String {
+    local(at).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn local(at: Wall) -> Zoned {
+    Timestamp::from_nanosecond(at.0.into()).unwrap_or_default().to_zoned(TimeZone::system())
+}
+
+/// One line whatever is in it: a host name or a door's name must not forge a second one, nor move a cursor. Tabs stay, as
+/// commands have them.
+fn plain(text: &str) -> String {
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        let turns = ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
+        match c {
+            '\t' => line.push(c),
+            c if c.is_control() || turns => line.extend(c.escape_unicode()),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
+fn cut(text: &str, limit: usize) -> &str {
+    (0..=limit).rev().find_map(|end| text.get(..end.min(text.len()))).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_lines_carry_minutes_and_gaps_and_are_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "old\n").unwrap();
+        let sinks = Sinks { file: Some(path.display().to_string()), ..Sinks::default() };
+        let (mut log, failed) = ClassicLog::open(&sinks);
+        assert_eq!(failed, None);
+        log.line(Wall(0), Line::quiet("one\r\x1b[2J\n[2026-01-01 00:00] forged\ttab"));
+        log.line(Wall(0), Line::quiet("two").gap());
+        log.line(Wall(0), Line::quiet(&"x".repeat(2000)).gap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (old, rest) = text.split_once('\n').unwrap();
+        assert_eq!(old, "old", "appended");
+        let lines: Vec<_> = rest.split('\n').map(|line| line.get(19..).unwrap_or("")).collect();
+        assert_eq!(lines[0], "one\\u{d}\\u{1b}[2J\\u{a}[2026-01-01 00:00] forged\ttab");
+        assert_eq!(&lines[1..], ["two", "", &"x".repeat(1023), ""]);
+        assert!(rest.starts_with('[') && rest.as_bytes()[17] == b']');
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_told_of_in_the_systems_words() {
+        let sinks = Sinks { file: Some("/nonexistent/log".into()), ..Sinks::default() };
+        let (mut log, failed) = ClassicLog::open(&sinks);
+        assert_eq!(failed.as_deref(), Some("No such file or directory"));
+        log.line(Wall(0), Line::quiet("into the void"));
+    }
+
+    #[test]
+    fn priorities_are_facility_and_notice() {
+        assert_eq!((Facility::Daemon.priority(), Facility::User.priority()), (29, 13));
+    }
+}
