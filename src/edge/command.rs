@@ -33,7 +33,8 @@ impl Runner {
     /// Starts a command and returns at once. One that cannot even be started is reaped as killed.
     pub fn run(&mut self, job: &Job) -> Option<Finished> {
         // In a process group of its own: what a terminal or a script sends to the gateway's group is not meant for it.
-        match Command::new("/bin/sh").arg("-c").arg(&job.text).process_group(0).spawn() {
+        // COMPAT: the shell's own name is `sh`, as with system(3); scripts that tell it from bash look.
+        match Command::new("/bin/sh").arg0("sh").arg("-c").arg(&job.text).process_group(0).spawn() {
             Ok(child) => {
                 self.children.push((job.id, child));
                 None

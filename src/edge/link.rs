@@ -19,6 +19,17 @@ pub enum Kind {
     Other(u32),
 }
 
+impl Kind {
+    /// Bytes in front of the IP header.
+    pub fn header(self) -> u32 {
+        match self {
+            Kind::Ethernet => 14,
+            Kind::Cooked => 16,
+            Kind::Raw | Kind::Other(_) => 0,
+        }
+    }
+}
+
 /// An interface that can be listened to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {

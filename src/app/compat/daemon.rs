@@ -367,18 +367,18 @@ fn trace_link(options: &Options, link: &Link) {
 
 /// The one thing that we say where knockd is silent.
 fn warn_of_shipped(conf: &KnockdConf, log: &mut ClassicLog) {
-    for (door, weakness) in weaknesses(&conf.doors) {
-        if weakness == Weakness::Shipped {
-            let text = format!(
-                "WARNING: door {} has the sequence that knockd ships ({}). Every scanner knows it: anybody can open this door. \
-                 Choose other ports.",
-                door.name,
-                knockd::list(&door.sequence)
-            );
-            eprintln!("{text}");
-            log.line(clock::now().wall, Line::quiet(&text));
-        }
+    let shipped = weaknesses(&conf.doors).into_iter().filter(|(_, weakness)| *weakness == Weakness::Shipped);
+    let names: Vec<_> = shipped.map(|(door, _)| door.name.as_str()).collect();
+    if names.is_empty() {
+        return;
     }
+    let text = format!(
+        "WARNING: door {} has the sequence that knockd ships, which every scanner knows: anybody can open it. \
+         Choose other ports than 7000, 8000, 9000",
+        names.join(", ")
+    );
+    eprintln!("{text}");
+    log.line(clock::now().wall, Line::quiet(&text));
 }
 
 /// COMPAT: USR1, QUIT and the like keep their deadly default.

@@ -41,6 +41,7 @@ impl Knockd {
                 self.lose_listener("the interface disappeared");
             }
             ToGatekeeper::Seen { source, source_port, destination, step, length } => {
+                let length = u32::from(length) + self.link.kind.header();
                 let what = match step {
                     Step::Port(port) => format!(
                         "{}: {source}:{source_port} -> {destination}:{} {length} bytes",
