@@ -3,7 +3,7 @@
 SHELL = /bin/sh
 SECONDS = 5
 
-.PHONY: all build demo test e2e fuzz setup install clean
+.PHONY: all build demo test e2e fuzz model setup install clean
 
 all: build
 
@@ -27,6 +27,10 @@ e2e: setup
 fuzz:
 	tools/setup fuzz
 	tools/fuzz $(SECONDS)
+
+## The symbolic models against their expected codes: docs/models.md.
+model:
+	tools/model
 
 setup:
 	tools/setup
