@@ -3,7 +3,7 @@
 SHELL = /bin/sh
 SECONDS = 5
 
-.PHONY: all build demo test e2e fuzz model setup install clean
+.PHONY: all build demo test compat e2e fuzz model setup install install-knockd clean
 
 all: build
 
@@ -18,6 +18,10 @@ demo: setup
 ## Everything: fmt, clippy, unit, vectors, properties, end to end, docs, a few seconds of each fuzz target.
 test:
 	tools/test
+
+## knockd's own cases, against our programs by the names knockd and knock, and against the real ones: make compat CASES=DIRECTORY
+compat:
+	tools/compat
 
 ## Only the tests that need namespaces.
 e2e: setup
@@ -39,6 +43,11 @@ PREFIX = /usr/local
 install: build
 	install -D -m 755 target/release/toctocd $(DESTDIR)$(PREFIX)/sbin/toctocd
 	install -D -m 755 target/release/toctoc $(DESTDIR)$(PREFIX)/bin/toctoc
+
+## The old names, in front of knockd's own in the path.
+install-knockd: install
+	ln -sf toctocd $(DESTDIR)$(PREFIX)/sbin/knockd
+	ln -sf toctoc $(DESTDIR)$(PREFIX)/bin/knock
 
 clean:
 	cargo clean

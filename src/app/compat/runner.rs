@@ -28,8 +28,11 @@ use crate::edge::state::State;
 /// The hidden argument by which the program knows that it is to be the runner.
 pub const ROLE: &str = "--runner";
 
-/// Where journals lie, one directory for each daemon that runs at the same time.
-const JOURNALS: &str = "/var/lib/toctoc/knockd";
+/// Where journals lie, one directory for each daemon that runs at the same time; below what systemd's `StateDirectory=` names, if
+/// it does.
+const STATE: &str = "/var/lib/toctoc";
+/// The directory's name there.
+const JOURNALS: &str = "knockd";
 /// How many daemons may run at the same time with a journal each.
 const SLOTS: u32 = 64;
 
@@ -75,7 +78,8 @@ impl Process {
         deaf.thread_block()?;
         let signals = SignalFd::with_flags(&ours, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         let now = clock::now();
-        let (journal, left) = match adopt(Path::new(JOURNALS), now) {
+        let state = std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from(STATE), PathBuf::from);
+        let (journal, left) = match adopt(&state.join(JOURNALS), now) {
             Ok((state, left)) => (Ok(state), left),
             Err(fault) => (Err(fault), Vec::new()),
         };

@@ -3,6 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
 
 use crate::core::types::{Boot, SECOND};
 use crate::edge::names::reverse;
@@ -14,29 +17,43 @@ const BURST: u64 = 500;
 /// And per second after that.
 const PER_SECOND: u64 = 100;
 
+/// How long a line waits for a name.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// Host names of knockers.
 pub(super) struct Names {
-    lookup: bool,
+    lookup: Option<Lookup>,
     known: BTreeMap<IpAddr, Option<String>>,
+}
+
+/// A thread that asks name servers, one question at a time.
+struct Lookup {
+    ask: Sender<IpAddr>,
+    told: Receiver<(IpAddr, Option<String>)>,
+    busy: bool,
 }
 
 impl Names {
     /// `lookup`: whether names are wanted at all.
     pub(super) fn new(lookup: bool) -> Self {
-        Self { lookup, known: BTreeMap::new() }
+        Self { lookup: lookup.then(Lookup::start), known: BTreeMap::new() }
     }
 
-    /// A first step was right: its name is looked up, for this line and the next ones.
-    ///
-    /// COMPAT: the log waits for the name servers. Packets and commands do not: others see to them.
+    /// A first step was right: its name is looked up, for this line and the next ones. A name server that is slow keeps this
+    /// line waiting, not the ones behind it: meanwhile they go without names. knockd waits for each, packets and all.
     pub(super) fn begin(&mut self, ip: IpAddr) {
-        if !self.lookup {
-            return;
-        }
+        let Some(lookup) = &mut self.lookup else { return };
         if self.known.len() >= NAMES {
             self.known.clear();
         }
-        self.known.insert(ip, reverse(ip));
+        self.known.remove(&ip);
+        let late = lookup.told.try_iter().last();
+        lookup.busy &= late.is_none();
+        let asked = !lookup.busy && lookup.ask.send(ip).is_ok();
+        lookup.busy |= asked;
+        let told = if asked { lookup.told.recv_timeout(PATIENCE).ok() } else { None };
+        lookup.busy &= told.is_none();
+        self.known.extend(late.into_iter().chain(told));
     }
 
     /// `<ip>`, or `<ip> (<host name>)`.
@@ -45,6 +62,16 @@ impl Names {
             Some(Some(name)) => format!("{ip} ({name})"),
             _ => ip.to_string(),
         }
+    }
+}
+
+impl Lookup {
+    fn start() -> Self {
+        let (ask, asked) = channel::<IpAddr>();
+        let (tell, told) = channel();
+        // It ends when nobody asks any more.
+        thread::spawn(move || asked.into_iter().try_for_each(|ip| tell.send((ip, reverse(ip)))));
+        Self { ask, told, busy: false }
     }
 }
 

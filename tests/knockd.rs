@@ -1,0 +1,253 @@
+//! The programs under the names knockd and knock, on real packets: what no case of knockd's own can show, because knockd fails it.
+//! What knockd does is compared case by case, by `make compat`.
+
+#![cfg(target_os = "linux")]
+
+mod harness;
+
+use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use harness::{LONG, Net, Running, eventually};
+use tempfile::TempDir;
+
+/// A machine with doors, and somebody who knocks.
+struct Place {
+    net: Net,
+    dir: TempDir,
+}
+
+impl Place {
+    /// `doors` with `@` for the directory that all files are in.
+    fn new(doors: &str) -> Place {
+        let place = Place { net: Net::new(), dir: tempfile::tempdir().unwrap() };
+        symlink(env!("CARGO_BIN_EXE_toctocd"), place.path("knockd")).unwrap();
+        symlink(env!("CARGO_BIN_EXE_toctoc"), place.path("knock")).unwrap();
+        fs::create_dir(place.path("state")).unwrap();
+        place.configure(doors);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn configure(&self, doors: &str) {
+        let here = self.dir.path().display().to_string();
+        let text = format!("[options]\nlogfile = @/log\npidfile = @/pid\n{doors}").replace('@', &here);
+        fs::write(self.path("conf"), text).unwrap();
+    }
+
+    fn knockd(&self) -> Command {
+        let mut command = Command::new(self.path("knockd"));
+        command.arg("-c").arg(self.path("conf")).args(["-i", "gw0"]).env("STATE_DIRECTORY", self.path("state"));
+        command
+    }
+
+    /// Starts the daemon and waits until it listens.
+    fn start(&self) -> Running {
+        let before = self.log().matches("starting up").count();
+        let running = self.net.gateway.spawn(&mut self.knockd());
+        until("the daemon starts", || self.log().matches("starting up").count() > before);
+        running
+    }
+
+    fn knock(&self, ports: &str) {
+        let to = self.net.gateway_ips()[0].to_string();
+        let mut command = Command::new(self.path("knock"));
+        assert!(self.net.client.space.run(command.arg(to).args(ports.split(' '))).status.success());
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    fn log(&self) -> String {
+        self.text("log")
+    }
+
+    /// The lines that commands have written so far.
+    fn did(&self) -> String {
+        self.text("did").replace('\n', " ")
+    }
+
+    fn wait_for(&self, done: &str) {
+        until(done, || self.did().trim() == done);
+    }
+}
+
+fn until(what: &str, happened: impl FnMut() -> bool) {
+    assert!(eventually(LONG, happened), "{what}: not in time");
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn runner(pid: u32) -> u32 {
+    let is_runner =
+        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("--runner"));
+    children(pid).into_iter().find(is_runner).expect("a daemon has a runner")
+}
+
+fn kill(signal: &str, pid: u32) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+}
+
+fn gone(pid: u32) -> bool {
+    !Path::new(&format!("/proc/{pid}/stat")).exists()
+        || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}
+
+const DOOR: &str = "[door]\nsequence = 7001,7002:udp\ntcpflags = syn\ncommand = echo open >> @/did\n\
+    cmd_timeout = 2\nstop_command = echo close >> @/did\n";
+
+#[test]
+fn a_stop_command_survives_the_death_of_every_process_and_runs_once() {
+    let place = Place::new(DOOR);
+    let daemon = place.start();
+    place.knock("7001 7002:udp");
+    place.wait_for("open");
+    // The start command has run; now everything dies at once, as in a power cut.
+    let (pid, runner) = (daemon.0.id(), runner(daemon.0.id()));
+    kill("-KILL", pid);
+    kill("-KILL", runner);
+    until("both are gone", || gone(runner));
+    let next = place.start();
+    place.wait_for("open close");
+    kill("-TERM", next.0.id());
+    until("it ends", || gone(next.0.id()));
+    let _third = place.start();
+    place.knock("7001 7002:udp");
+    place.wait_for("open close open");
+    assert_eq!(place.log().matches("command timeout").count(), 1);
+}
+
+#[test]
+fn a_stop_command_outlives_its_daemon_and_no_later_daemon_runs_it_again() {
+    let place = Place::new(DOOR);
+    let daemon = place.start();
+    place.knock("7001 7002:udp");
+    place.wait_for("open");
+    let runner = runner(daemon.0.id());
+    kill("-KILL", daemon.0.id());
+    let _next = place.start();
+    place.wait_for("open close");
+    until("the old runner ends with its last stop command", || gone(runner));
+    place.knock("7001 7002:udp");
+    place.wait_for("open close open");
+    assert_eq!(place.log().matches("command timeout").count(), 1);
+}
+
+#[test]
+fn what_is_sent_to_all_processes_of_the_name_costs_no_stop_command() {
+    let place = Place::new(DOOR);
+    let daemon = place.start();
+    place.knock("7001 7002:udp");
+    place.wait_for("open");
+    for child in children(daemon.0.id()) {
+        kill("-HUP", child);
+        kill("-TERM", child);
+        kill("-INT", child);
+    }
+    place.wait_for("open close");
+    place.knock("7001 7002:udp");
+    place.wait_for("open close open");
+    assert!(!place.log().contains("not listening"), "{}", place.log());
+}
+
+#[test]
+fn a_reload_that_is_refused_changes_nothing() {
+    let place = Place::new(DOOR);
+    let daemon = place.start();
+    place.configure("[door]\nsequence = 70000\n");
+    kill("-HUP", daemon.0.id());
+    until("the reload is refused", || place.log().contains("port 70000 is invalid; everything stays as it was"));
+    place.knock("7001 7002:udp");
+    place.wait_for("open");
+    place.configure(&DOOR.replace("7001", "7101"));
+    kill("-HUP", daemon.0.id());
+    until("the reload is followed", || place.log().matches("re-reading").count() == 2);
+    // The new listener is there when it has taken a knock: until then, knock again.
+    until("the new door opens", || {
+        place.knock("7101 7002:udp");
+        place.did().matches("open").count() >= 2
+    });
+}
+
+#[test]
+fn an_interface_that_comes_back_is_listened_to_again() {
+    let place = Place::new(DOOR);
+    let daemon = place.start();
+    place.net.gateway.sh("ip link del gw0");
+    until("its end is noticed", || place.log().contains("not listening on gw0"));
+    let outer = place.net.client.space.path();
+    place.net.gateway.sh(&format!(
+        "ip link add gw0 type veth peer name eth0 netns {outer} && ip addr add 10.90.0.1/24 dev gw0 && ip link set gw0 up"
+    ));
+    place.net.client.space.sh("ip addr add 10.90.0.2/24 dev eth0 && ip link set eth0 up");
+    until("it listens again", || place.log().contains("listening on gw0 again"));
+    place.knock("7001 7002:udp");
+    place.wait_for("open");
+    assert!(!gone(daemon.0.id()));
+}
+
+#[test]
+fn a_one_time_sequence_is_used_up_before_its_command_and_the_next_one_counts() {
+    let place = Place::new("[door]\none_time_sequences = @/ots\ncommand = head -n 1 @/ots >> @/did\n");
+    fs::write(place.path("ots"), " 7001,7002:udp\n 7101,7102:udp\n").unwrap();
+    let daemon = place.start();
+    place.knock("7001 7002:udp");
+    place.wait_for("#7001,7002:udp");
+    place.knock("7001 7002:udp");
+    place.knock("7101 7102:udp");
+    place.wait_for("#7001,7002:udp #7001,7002:udp");
+    assert_eq!(place.text("ots"), "#7001,7002:udp\n#7101,7102:udp\n");
+    until("the log says that none is left", || place.log().contains("no more sequences left"));
+    assert!(!gone(daemon.0.id()), "knockd would be dead by now");
+}
+
+#[test]
+fn in_the_background_the_pid_file_is_there_before_the_parent_leaves() {
+    let place = Place::new(DOOR);
+    let parent = place.net.gateway.run(place.knockd().arg("-d"));
+    assert!(parent.status.success() && parent.stderr.is_empty());
+    let pid: u32 = place.text("pid").trim().parse().expect("a pid file");
+    place.knock("7001 7002:udp");
+    place.wait_for("open");
+    kill("-TERM", pid);
+    place.wait_for("open close");
+    until("it ends", || gone(pid));
+    assert!(!place.path("pid").exists());
+    let refused = place.net.gateway.run(place.knockd().args(["-d", "-i", "nope0"]));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).starts_with("could not open nope0: "));
+}
+
+#[test]
+fn a_flood_of_half_knockers_neither_fills_the_log_nor_keeps_a_knock_out() {
+    let place =
+        Place::new(&DOOR.replace("7001,7002:udp", "7001:udp,7002:udp,7003:udp").replace("tcpflags = syn\n", ""));
+    let _daemon = place.start();
+    // Each source knocks half: 3,000 addresses that the client's kernel takes for its own.
+    place.net.client.space.sh("ip route add local 10.90.64.0/18 dev lo");
+    let to = place.net.gateway_ips()[0];
+    place.net.client.space.inside(|| {
+        for n in 1..=3000_u32 {
+            let from = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 90, 64, 0)) + n);
+            let socket = UdpSocket::bind((from, 0)).unwrap();
+            for port in [7001, 7002] {
+                // The port is closed, and what comes back of it is no concern of a knocker.
+                let _ = socket.send_to(&[0], (to, port));
+            }
+        }
+    });
+    place.knock("7001:udp 7002:udp 7003:udp");
+    place.wait_for("open");
+    let stages = place.log().matches("Stage").count();
+    assert!((500..3000).contains(&stages), "{stages} lines");
+}
