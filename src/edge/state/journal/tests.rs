@@ -61,6 +61,17 @@ fn a_mark_that_was_torn_while_it_was_written_is_no_damage() {
 }
 
 #[test]
+fn a_torn_mark_does_not_excuse_a_batch_that_is_missing() {
+    for commits in 2..6 {
+        let (mut bytes, tail) = file(commits);
+        let (shorter, _) = file(commits - 1);
+        bytes[tail.mark_place() + 20..tail.mark_place() + 30].fill(0xee);
+        bytes.truncate(shorter.len());
+        assert!(read(&bytes).damage.is_some(), "the mark can only have been torn after its batch was there");
+    }
+}
+
+#[test]
 fn a_mark_that_was_never_written_back_is_no_damage() {
     let (with, tail) = file(5);
     let (without, _) = file(4);

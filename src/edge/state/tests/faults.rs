@@ -181,7 +181,9 @@ impl Disk for Faulty {
         let inode = disk.open.unwrap();
         if wrong.is_err() {
             // As Linux does: the pages count as clean from now on, are read as written, and may never reach the disk.
-            disk.inodes[inode].pending.clear();
+            if disk.fate.is_some_and(|(_, fate)| matches!(fate, Fate::Error | Fate::Dead)) {
+                disk.inodes[inode].pending.clear();
+            }
             return broken();
         }
         disk.sync(inode);
