@@ -158,7 +158,7 @@ fn ip(dice: &mut Dice, protocol: u8, transport: &[u8]) -> Vec<u8> {
     if dice.roll(2) == 0 {
         let words = dice.pick(&[5u8, 5, 5, 6, 15]);
         let total = (usize::from(words) * 4 + transport.len()) as u16;
-        let fragment = dice.pick(&[0u16, 0x4000, 0x4000, 0x2000, 0x0001, 0x20b9]);
+        let fragment = dice.pick(&[0u16, 0x4000, 0x4000, 0x2000, 0x0001, 0x20b9, 0x1000]);
         let mut header = vec![0x40 | words, 0];
         header.extend(total.to_be_bytes());
         header.extend([0, 0]);
@@ -272,6 +272,16 @@ fn knock() -> Packet {
     Packet::to_us(bytes)
 }
 
+fn knock_v6() -> Packet {
+    let udp = &knock().bytes[20..];
+    let mut bytes = vec![0x60, 0, 0, 0];
+    bytes.extend((UDP_LENGTH as u16).to_be_bytes());
+    bytes.extend([17, 64]);
+    bytes.resize(40, 9);
+    bytes.extend(udp);
+    Packet::to_us(bytes)
+}
+
 #[test]
 fn nothing_outgoing_is_seen_and_a_sealed_knock_must_be_addressed_to_this_host() {
     let program = program(&Wanted { knock_port: Some(62201), steps: vec![(Step::tcp(7000), ANY)] });
@@ -296,9 +306,11 @@ fn a_priority_tag_passes_for_a_sealed_knock_and_a_vlan_never() {
 #[test]
 fn frames_that_are_not_ip_are_never_seen_whatever_they_look_like() {
     let program = program(&Wanted { knock_port: Some(62201), steps: Vec::new() });
-    assert_eq!(run(&program, &knock()), WHOLE);
+    assert_eq!((run(&program, &knock()), run(&program, &knock_v6())), (WHOLE, WHOLE));
     for protocol in [0x0806, 0x8864, 0x88cc, 0x0004] {
-        assert_eq!(run(&program, &Packet { protocol, ..knock() }), 0);
+        for packet in [knock(), knock_v6()] {
+            assert_eq!(run(&program, &Packet { protocol, ..packet }), 0);
+        }
     }
 }
 

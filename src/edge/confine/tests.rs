@@ -3,10 +3,19 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use super::*;
 
-/// Runs the test `child` of this very program as a process of its own, to confine it and see what becomes of it.
+/// Runs the test `child_process` of this very program as a process of its own, to confine it and see what becomes of it.
 fn child(deed: &str) -> (ExitStatus, String) {
-    let program = std::env::current_exe().unwrap();
-    let output = Command::new(program)
+    run(&mut Command::new(std::env::current_exe().unwrap()), deed)
+}
+
+/// The same in a new user namespace that knows one id.
+fn child_alone(deed: &str) -> (ExitStatus, String) {
+    let mut unshare = Command::new("unshare");
+    run(unshare.args(["--user", "--map-root-user"]).arg(std::env::current_exe().unwrap()), deed)
+}
+
+fn run(command: &mut Command, deed: &str) -> (ExitStatus, String) {
+    let output = command
         .args(["--exact", "edge::confine::tests::child_process", "--nocapture", "--test-threads=1"])
         .env("TOCTOC_TEST_DEED", deed)
         .stdin(Stdio::null())
@@ -33,6 +42,10 @@ fn child_process() {
         _ => {}
     }
     let file = File::open("/dev/null").unwrap();
+    if Uid::effective().is_root() && !Mapped::read().unwrap().single() {
+        // Something to lose.
+        unistd::setgroups(&[Gid::from_raw(0), Gid::from_raw(4)]).unwrap();
+    }
     let notes = confine(user(), 4).unwrap_or_else(|failure| panic!("{}", failure.fault()));
     match deed.as_str() {
         "nothing" => {}
@@ -91,6 +104,16 @@ fn with_root_and_a_new_kernel_nothing_is_left_out() {
     let notes = Notes::from_bits(status.code().unwrap_or(-1).cast_unsigned());
     let kernel_s = [Degraded::LandlockPartly, Degraded::NoLandlock];
     assert!(status.code().is_some() && notes.iter().all(|note| kernel_s.contains(&note)), "{notes:?} {stderr}");
+}
+
+#[test]
+fn where_nobody_else_can_be_become_that_is_said_and_all_else_is_given_up() {
+    let (status, stderr) = child_alone("notes");
+    let notes = Notes::from_bits(status.code().unwrap_or(-1).cast_unsigned());
+    // Had it kept a capability, its own check would have ended it.
+    assert!(status.code().is_some_and(|code| code != 101) && notes.has(Degraded::UserKept), "{notes:?} {stderr}");
+    let (status, stderr) = child_alone("open");
+    assert_eq!(status.signal(), Some(libc::SIGSYS), "{status} {stderr}");
 }
 
 #[test]
