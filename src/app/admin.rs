@@ -104,8 +104,20 @@ pub fn grants(settings: &Settings, json: bool) -> Result<(), Fault> {
 /// # Errors
 /// If none answers, or it refuses: then it goes on with what it had.
 pub fn reload(settings: &Settings) -> Result<(), Fault> {
-    let value = ask(&settings.gateway.control_socket, &Command::Reload, PATIENCE)?;
-    let said = value.get("said").and_then(serde_json::Value::as_str).unwrap_or("reloaded");
+    tell(settings, &Command::Reload)
+}
+
+/// Makes the running gateway accept a loss of marks.
+///
+/// # Errors
+/// If none answers, or the acceptance cannot be made durable.
+pub fn reinitialise(settings: &Settings) -> Result<(), Fault> {
+    tell(settings, &Command::Reinitialise)
+}
+
+fn tell(settings: &Settings, command: &Command) -> Result<(), Fault> {
+    let value = ask(&settings.gateway.control_socket, command, PATIENCE)?;
+    let said = value.get("said").and_then(serde_json::Value::as_str).unwrap_or("done");
     print(&format!("{said}\n"));
     Ok(())
 }

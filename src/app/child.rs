@@ -37,6 +37,19 @@ pub(super) struct Child {
     pub(super) rows: Vec<ClientId>,
     /// The doors that it watches, by index.
     pub(super) doors: Vec<Door>,
+    /// The interfaces that it captures on, by the number of their socket.
+    pub(super) interfaces: Vec<String>,
+    /// Interfaces that are not there, so that nothing is heard on them.
+    pub(super) missing: Vec<String>,
+}
+
+/// What to do about a configured interface that is not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// Refuse: at a start and at a reload an admin is there to be told.
+    Refuse,
+    /// Listen on the others: while the gateway runs, links come and go.
+    Skip,
 }
 
 /// All that a listener is to know.
@@ -62,7 +75,7 @@ impl Child {
     ///
     /// # Errors
     /// Whatever it lacks: an interface, a right, a kernel feature.
-    pub(super) fn start(loaded: &Loaded, own: &[Own]) -> Result<Child, Fault> {
+    pub(super) fn start(loaded: &Loaded, own: &[Own], absent: Absent) -> Result<Child, Fault> {
         let brief = Brief {
             name: "toctocd: listener",
             sealed: Some(loaded),
@@ -72,7 +85,13 @@ impl Child {
             addresses: addresses(loaded, own),
             user: loaded.settings.gateway.user.as_deref(),
         };
-        Self::brief(&brief, sockets(loaded)?)
+        let captures = captures(loaded, absent)?;
+        let mut messages = captures.sockets;
+        messages.push(ToListener::Raw4(raw::open_v4()?));
+        messages.extend(raw::open_v6()?.map(ToListener::Raw6));
+        let mut child = Self::brief(&brief, messages)?;
+        (child.interfaces, child.missing) = (captures.interfaces, captures.missing);
+        Ok(child)
     }
 
     /// Starts a listener with these sockets and waits until it has given up its rights and listens.
@@ -94,7 +113,8 @@ impl Child {
             .map_err(|e| Fault::new(format!("the listener cannot be started: {e}"), "is /proc mounted?"))?;
         let rows = brief.sealed.iter().flat_map(|loaded| &loaded.clients).map(|client| client.id).collect();
         let doors = brief.doors.to_vec();
-        let mut child = Child { process, pipe, degraded: Vec::new(), rows, doors };
+        let (interfaces, missing) = (Vec::new(), Vec::new());
+        let mut child = Child { process, pipe, degraded: Vec::new(), rows, doors, interfaces, missing };
         child.set_up(brief, sockets, user).map_err(|broken| child.lost(&broken))?;
         child.wait_ready()?;
         Ok(child)
@@ -205,16 +225,33 @@ fn failure(step: u8, errno: i32) -> Fault {
     Failure::from_pipe(step, errno).map_or_else(unknown, Failure::fault)
 }
 
-/// The sockets that need our rights, as messages.
-fn sockets(loaded: &Loaded) -> Result<Vec<ToListener>, Fault> {
+/// Capture sockets as messages, with the interfaces that they are for.
+struct Captures {
+    sockets: Vec<ToListener>,
+    interfaces: Vec<String>,
+    missing: Vec<String>,
+}
+
+fn captures(loaded: &Loaded, absent: Absent) -> Result<Captures, Fault> {
     let program = bpf::program(&wanted(loaded));
-    let mut sockets = Vec::new();
+    let mut captures = Captures { sockets: Vec::new(), interfaces: Vec::new(), missing: Vec::new() };
     for name in &loaded.settings.knock.interfaces {
-        sockets.push(ToListener::Capture(capture::open(name, &program)?));
+        match capture::open(name, &program) {
+            Ok(socket) => {
+                captures.sockets.push(ToListener::Capture(socket));
+                captures.interfaces.push(name.clone());
+            }
+            Err(_) if absent == Absent::Skip && capture::interface(name).is_err() => {
+                captures.missing.push(name.clone())
+            }
+            Err(fault) => return Err(fault),
+        }
     }
-    sockets.push(ToListener::Raw4(raw::open_v4()?));
-    sockets.extend(raw::open_v6()?.map(ToListener::Raw6));
-    Ok(sockets)
+    if captures.sockets.is_empty() {
+        let names = captures.missing.join(", ");
+        return Err(Fault::new(format!("no interface to listen on: {names}"), "`ip link` shows what is there and up"));
+    }
+    Ok(captures)
 }
 
 fn wanted(loaded: &Loaded) -> bpf::Wanted {

@@ -50,6 +50,7 @@ fn run(args: &Args) -> u8 {
         Command::Status { json } => ask(args, |settings| admin::status(settings, *json)),
         Command::Grants { json } => ask(args, |settings| admin::grants(settings, *json)),
         Command::Reload => ask(args, admin::reload),
+        Command::Reinitialise => ask(args, admin::reinitialise),
     }
 }
 

@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 
-use crate::app::child::Child;
 pub use crate::app::child::ROLE;
+use crate::app::child::{Absent, Child};
 use crate::app::load::{self, Loaded};
 use crate::core::grants::Grants;
 use crate::core::leases::Leases;
@@ -22,6 +22,7 @@ use crate::core::quota::Bucket;
 use crate::core::replay::{Replay, Window};
 use crate::core::types::{Boot, Counters, Fault, Now, Reject, Source};
 use crate::edge::addresses::{self, Own};
+use crate::edge::capture::{self, ANY};
 use crate::edge::clock;
 use crate::edge::command::Runner;
 use crate::edge::control::Control;
@@ -42,6 +43,8 @@ use knocks::Knock;
 const INTACT: &str = "intact";
 /// How often we look whether all is as it should be, without being told.
 const LOOK: u32 = 10;
+/// Seconds between two looks at every rule of the guard, which takes a process.
+const WHOLE_LOOK: u32 = 600;
 /// Messages of the listener that are taken in one turn, so that signals and deadlines get theirs.
 const TURN: usize = 256;
 /// A listener that ended is started again after this many seconds, doubled each time up to [`MAX_PAUSE`].
@@ -73,12 +76,18 @@ pub struct Gatekeeper {
     control: Option<Control>,
     child: Option<Child>,
     /// A listener that a reload replaced: it sends what it still has, then ends.
-    retiring: Option<Child>,
+    retiring: Option<(Child, Boot)>,
     restart: Restart,
     counters: Counters,
     heard: Heard,
     next_look: Boot,
     ending: bool,
+    /// A repair of the guard failed, or is under way.
+    guard_in_doubt: bool,
+    /// When the guard is compared rule by rule again.
+    next_whole_look: Boot,
+    /// What doors may open.
+    openings: Bucket,
     /// Lines about doors come from packets that anybody can send: so many, and no more.
     door_lines: Bucket,
     /// How many of them were not written.
@@ -97,6 +106,8 @@ struct Restart {
 /// What the listeners have counted: those that are gone, and the one that runs.
 #[derive(Default)]
 struct Heard {
+    /// Packets that the kernel had no room for.
+    lost: u64,
     past: (Counters, u64),
     present: (Counters, u64),
 }
@@ -114,7 +125,7 @@ impl Gatekeeper {
         let signals = signals()?;
         let (addresses, own) = (addresses::Watch::start()?, addresses::own()?);
         // First what can fail without having changed anything: whoever lacks a right or an interface is not locked out.
-        let child = Child::start(&loaded, &own)?;
+        let child = Child::start(&loaded, &own, Absent::Refuse)?;
         let started = clock::now();
         let (state, recovered) =
             State::open(&settings.gateway.state_dir, started.wall, settings.gateway.state_on_tmpfs)?;
@@ -141,6 +152,9 @@ impl Gatekeeper {
             runner: Runner::new(),
             control: Some(control),
             said: BTreeMap::new(),
+            guard_in_doubt: true,
+            next_whole_look: started.boot.plus(WHOLE_LOOK),
+            openings: Bucket::new(),
             door_lines: Bucket::new(),
             unsaid: 0,
             child: Some(child),
@@ -154,7 +168,13 @@ impl Gatekeeper {
             own,
         };
         gatekeeper.end_what_is_not_allowed(started);
-        gatekeeper.restore_firewall(started)?;
+        gatekeeper.restore_firewall().map_err(|fault| Fault {
+            what: format!("{}; the guard is up and nobody runs", fault.what),
+            remedy: format!(
+                "{}; `nft delete table inet {}` opens",
+                fault.remedy, gatekeeper.loaded.settings.firewall.table
+            ),
+        })?;
         Ok(gatekeeper)
     }
 
@@ -196,7 +216,7 @@ impl Gatekeeper {
         let now = clock::now();
         self.take_signals(now);
         self.hear(now);
-        self.look(now)?;
+        self.look();
         self.meet_deadlines(now);
         self.serve_control(now);
         Ok(())
@@ -206,7 +226,7 @@ impl Gatekeeper {
         let timeout = self.timeout(clock::now());
         let readable = [self.signals.as_fd(), self.addresses.as_fd(), self.firewall.watch_fd()];
         let mut fds: Vec<PollFd<'_>> = readable.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        for child in self.child.iter().chain(&self.retiring) {
+        for child in self.child.iter().chain(self.retiring.iter().map(|(child, _)| child)) {
             fds.push(interest(child.pipe.as_fd(), child.pipe.waiting() > 0));
         }
         fds.extend(self.control.iter().flat_map(Control::interests).map(|(fd, writes)| interest(fd, writes)));
@@ -217,7 +237,9 @@ impl Gatekeeper {
     }
 
     fn timeout(&self, now: Now) -> PollTimeout {
-        let deadlines = [self.grants.deadline(), self.leases.deadline(), self.restart.at, Some(self.next_look)];
+        let retiring = self.retiring.as_ref().map(|(_, until)| *until);
+        let deadlines =
+            [self.grants.deadline(), self.leases.deadline(), self.restart.at, retiring, Some(self.next_look)];
         let next = deadlines.into_iter().flatten().min().unwrap_or(self.next_look);
         // Rounded up: waking a moment too early would spin.
         let millis = next.0.saturating_sub(now.boot.0).div_ceil(1_000_000);
@@ -225,35 +247,42 @@ impl Gatekeeper {
     }
 
     fn take_signals(&mut self, now: Now) {
+        // Many that came since the last turn are one.
+        let mut hangup = false;
         while let Ok(Some(info)) = self.signals.read_signal() {
             match i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
                 Some(Signal::SIGTERM | Signal::SIGINT) => self.ending = true,
-                Some(Signal::SIGHUP) => match self.reload(now) {
-                    Ok(said) => self.say(&said),
-                    Err(fault) => self.say(&format!("not reloaded: {fault}")),
-                },
+                Some(Signal::SIGHUP) => hangup = true,
                 Some(Signal::SIGCHLD) => self.reap(now),
                 _ => {}
+            }
+        }
+        if hangup && !self.ending {
+            match self.reload(now) {
+                Ok(said) => self.say(&said),
+                Err(fault) => self.say(&format!("not reloaded: {fault}")),
             }
         }
     }
 
     /// Takes what the listeners have sent. Knocks are judged together, so that one sync serves them all.
     fn hear(&mut self, now: Now) {
-        if let Some(mut child) = self.retiring.take() {
-            if self.hear_one(now, &mut child).is_ok() {
-                self.retiring = Some(child);
+        if let Some((mut child, until)) = self.retiring.take() {
+            // One that does not end by itself is ended: what it was told to forget must not be asked of it for ever.
+            if self.hear_one(now, &mut child, false).is_ok() && now.boot < until {
+                self.retiring = Some((child, until));
             }
         }
         if let Some(mut child) = self.child.take() {
-            match self.hear_one(now, &mut child) {
+            match self.hear_one(now, &mut child, true) {
                 Ok(()) => self.child = Some(child),
                 Err(broken) => self.lose(now, &mut child, &broken),
             }
         }
     }
 
-    fn hear_one(&mut self, now: Now, child: &mut Child) -> Result<(), Broken> {
+    /// From a listener that was replaced only knocks count: its successor watches the doors, and would open them again.
+    fn hear_one(&mut self, now: Now, child: &mut Child, doors_too: bool) -> Result<(), Broken> {
         let mut knocks = Vec::new();
         let mut end = Ok(());
         for _ in 0..TURN {
@@ -261,7 +290,8 @@ impl Gatekeeper {
                 Ok(Some(ToGatekeeper::Knock { ticket, row, h, body, source, source_port })) => {
                     knocks.push(Knock { ticket, row, h, body, source, source_port });
                 }
-                Ok(Some(message)) => self.hear_other(now, child, message),
+                Ok(Some(message)) if doors_too => self.hear_other(now, child, message),
+                Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(broken) => {
                     end = Err(broken);
@@ -283,7 +313,11 @@ impl Gatekeeper {
                 self.door_line(child, door, |name| format!("{source}: {name}: sequence timeout (stage {stage})"));
             }
             ToGatekeeper::Alarm { row, first, again } => self.alarm(child, row, first, again),
-            ToGatekeeper::Counters { counters, packets, .. } => self.heard.present = (counters, packets),
+            ToGatekeeper::Counters { counters, packets, lost } => {
+                self.heard.present = (counters, packets);
+                self.heard.lost = self.heard.lost.saturating_add(lost);
+            }
+            ToGatekeeper::Down { capture } => self.lost_interface(child, capture),
             _ => {}
         }
     }
@@ -302,7 +336,7 @@ impl Gatekeeper {
 
     fn start_listener_again(&mut self, now: Now) {
         self.restart.at = None;
-        match Child::start(&self.loaded, &self.own) {
+        match Child::start(&self.loaded, &self.own, Absent::Skip) {
             Ok(child) => {
                 self.child = Some(child);
                 self.say("a new listener listens");
@@ -316,14 +350,9 @@ impl Gatekeeper {
     }
 
     /// Looks at what others may have changed: our addresses, our table.
-    fn look(&mut self, now: Now) -> Result<(), Fault> {
+    fn look(&mut self) {
         if self.addresses.changed() {
-            self.own = addresses::own()?;
-            self.policy.set_own(self.own.iter().map(|own| Source::new(own.address)));
-            if let Some(child) = &mut self.child {
-                // A pipe that is of no use is noticed when it is read.
-                let _ = child.tell_addresses(&self.loaded, &self.own);
-            }
+            self.learn_addresses();
         }
         let noticed = self.firewall.look();
         if !noticed.is_empty() {
@@ -333,14 +362,52 @@ impl Gatekeeper {
             };
             let who: Vec<String> = noticed.iter().map(who).collect();
             self.say(&format!("our firewall table was changed by {}", who.join(", ")));
-            self.try_restore_firewall(now);
+            self.try_restore_firewall();
         }
-        Ok(())
+    }
+
+    fn learn_addresses(&mut self) {
+        match addresses::own() {
+            Ok(own) => self.own = own,
+            Err(fault) => return self.say_at_most("addresses", 10, &fault.to_string()),
+        }
+        self.policy.set_own(self.own.iter().map(|own| Source::new(own.address)));
+        if let Some(child) = &mut self.child {
+            // A pipe that is of no use is noticed when it is read.
+            let _ = child.tell_addresses(&self.loaded, &self.own);
+        }
+        self.find_interfaces();
+    }
+
+    /// A captured interface has gone: deaf there, until one of its name is back.
+    fn lost_interface(&mut self, child: &mut Child, capture: u8) {
+        let Some(name) = child.interfaces.get(usize::from(capture)).cloned() else { return };
+        if name != ANY && !child.missing.contains(&name) {
+            child.missing.push(name.clone());
+            self.say_at_most("interface", 1, &format!("interface {name} went down: no knock is heard there"));
+            self.next_look = self.next_look.min(clock::now().boot.plus(1));
+        }
+    }
+
+    /// An interface that was missing is there: a listener that hears it takes over.
+    fn find_interfaces(&mut self) {
+        let missing = self.child.iter().flat_map(|child| &child.missing);
+        let back: Vec<String> = missing.filter(|name| capture::interface(name).is_ok()).cloned().collect();
+        if back.is_empty() {
+            return;
+        }
+        match Child::start(&self.loaded, &self.own, Absent::Skip) {
+            Ok(child) => {
+                self.exchange(child);
+                self.say(&format!("interface {} is back: knocks are heard there", back.join(", ")));
+            }
+            Err(fault) => self.say_at_most("back", 10, &fault.to_string()),
+        }
     }
 
     fn meet_deadlines(&mut self, now: Now) {
         let changes = self.grants.expire(now);
-        self.change_firewall(now, &changes);
+        self.change_firewall(&changes);
         let mut work = Vec::new();
         self.leases.due(now, &mut work);
         self.carry_out(now, work);
@@ -362,11 +429,8 @@ impl Gatekeeper {
         if let Some(suspect) = suspect {
             self.say_suspect(suspect);
         }
-        // By netlink, without starting a program: a table that is gone has no elements to list.
-        if self.firewall.list().is_err() {
-            self.say("our firewall table cannot be read: loading it again");
-            self.try_restore_firewall(now);
-        }
+        self.find_interfaces();
+        self.look_at_guard(now);
         if let Some(child) = &mut self.child {
             let _ = child.pipe.send(ToListener::AskCounters);
             // It has lived through a whole look: the next end is not part of a row of failures.
@@ -378,6 +442,19 @@ impl Gatekeeper {
         if self.unsaid > 0 {
             let unsaid = std::mem::take(&mut self.unsaid);
             self.say(&format!("{unsaid} lines about doors were left out: somebody knocks faster than people do"));
+        }
+    }
+
+    /// By netlink, without starting a program: a table that is gone has no elements to list. Rarely by the program too:
+    /// rules can go while sets stay. The watch tells of both; this is for what it may have missed.
+    fn look_at_guard(&mut self, now: Now) {
+        let whole = now.boot >= self.next_whole_look;
+        if whole {
+            self.next_whole_look = now.boot.plus(WHOLE_LOOK);
+        }
+        let sound = self.firewall.list().is_ok() && (!whole || self.firewall.guard_is_up().unwrap_or(false));
+        if self.guard_in_doubt || !sound {
+            self.try_restore_firewall();
         }
     }
 

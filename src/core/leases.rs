@@ -195,6 +195,11 @@ impl Leases {
         leases
     }
 
+    /// Whether this opening is under way.
+    pub fn has(&self, id: u64) -> bool {
+        self.live.contains_key(&id)
+    }
+
     /// How many openings are under way.
     pub fn len(&self) -> usize {
         self.live.len()

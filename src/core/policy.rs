@@ -148,12 +148,22 @@ impl Policy {
         self.clients.get(&id).filter(live)
     }
 
-    /// Whether a grant may go on under these rules: after a reload end the others.
-    pub fn still_allows(&self, now: Now, key: &Key) -> bool {
-        let known = self.services.contains_key(&key.service);
-        known
-            && match key.holder {
-                Holder::Client(id) => self.client(now, id).is_some_and(|client| client.services.contains(&key.service)),
+    /// Keeps only these clients; the others are as if unknown from now on. For revocations, which must not wait until all
+    /// the rest of a configuration is sound.
+    pub fn keep_clients(&mut self, keep: impl Fn(ClientId) -> bool) {
+        self.clients.retain(|id, _| keep(*id));
+    }
+
+    /// Whether a grant may go on under these rules: after a reload end the others. It may not if it is for other ports, of
+    /// another form or longer than the service's are now.
+    pub fn still_allows(&self, now: Now, live: &Live) -> bool {
+        let Some(service) = self.services.get(&live.key.service) else { return false };
+        let same = live.ports == ports(service) && live.form == service.form;
+        same && live.seconds <= service.max_seconds
+            && match live.key.holder {
+                Holder::Client(id) => {
+                    self.client(now, id).is_some_and(|client| client.services.contains(&service.name))
+                }
                 Holder::Door(_) => true,
             }
     }

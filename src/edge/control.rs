@@ -32,6 +32,8 @@ pub enum Command {
     Grants,
     /// Read the configuration and the clients again.
     Reload,
+    /// Accept that marks of used knocks were lost, or that the clock was ahead: timestamps count again.
+    Reinitialise,
 }
 
 /// What comes back: `{"ok": ...}` or `{"fault": {"what": ..., "remedy": ...}}`.

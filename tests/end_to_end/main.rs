@@ -10,3 +10,4 @@ mod provisioning;
 mod replay;
 mod sealed;
 mod silence;
+mod trouble;

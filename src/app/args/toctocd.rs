@@ -54,6 +54,9 @@ pub enum Command {
     },
     /// Have the running gateway read its configuration again; a bad one changes nothing.
     Reload,
+    /// Accept that the state was lost or damaged, or that the clock was ahead: until then every knock needs a challenge.
+    /// A packet that was used before the loss stays worthless: timestamps up to now do not count.
+    Reinitialise,
     /// Read configuration, keys and clients as `run` would, and change nothing.
     Check {
         /// Print the effective configuration: every key, defaults included.

@@ -5,7 +5,7 @@ use super::Gatekeeper;
 use super::upkeep::suspect_words;
 use crate::app::admin::{GrantLine, Status};
 use crate::core::service::Form;
-use crate::core::types::{Counters, Now, Reject};
+use crate::core::types::{Counters, Fault, Now, Reject};
 use crate::edge::control::{Answer, Command};
 use crate::edge::firewall::Firewall;
 use crate::edge::log::{clock_time, date_time};
@@ -23,18 +23,30 @@ impl Gatekeeper {
         let value = match command {
             Command::Status => serde_json::to_value(self.status(now)),
             Command::Grants => serde_json::to_value(self.grant_lines(now)),
-            Command::Reload => match self.reload(now) {
-                Ok(said) => {
-                    self.say(&said);
-                    Ok(serde_json::json!({ "said": said }))
-                }
-                Err(fault) => {
-                    self.say(&format!("not reloaded: {fault}"));
-                    return fault.into();
-                }
-            },
+            Command::Reload => {
+                let outcome = self.reload(now);
+                return self.said_or(outcome, "not reloaded");
+            }
+            Command::Reinitialise => {
+                let outcome = self.reinitialise(now);
+                return self.said_or(outcome, "not re-initialised");
+            }
         };
-        value.map_or_else(|e| crate::core::types::Fault::new(e.to_string(), "").into(), Answer::Ok)
+        value.map_or_else(|e| Fault::new(e.to_string(), "").into(), Answer::Ok)
+    }
+
+    /// Says to the log what the admin is told.
+    fn said_or(&mut self, outcome: Result<String, Fault>, not: &str) -> Answer {
+        match outcome {
+            Ok(said) => {
+                self.say(&said);
+                Answer::Ok(serde_json::json!({ "said": said }))
+            }
+            Err(fault) => {
+                self.say(&format!("{not}: {fault}"));
+                fault.into()
+            }
+        }
     }
 
     fn status(&mut self, now: Now) -> Status {
@@ -49,7 +61,7 @@ impl Gatekeeper {
             guard: self.firewall.guard_is_up().unwrap_or(false),
             state: if self.broken { "NOT WRITABLE: nothing opens".to_owned() } else { self.found.clone() },
             clock: suspect.map_or_else(|| "sure".to_owned(), suspect_words),
-            degraded: self.child.as_ref().map_or_else(|| vec!["no listener runs".to_owned()], |c| c.degraded.clone()),
+            degraded: self.degraded(),
             break_glass: settings.firewall.break_glass.iter().map(ToString::to_string).collect(),
             services: settings.services.len(),
             clients: self.loaded.clients.len(),
@@ -58,6 +70,14 @@ impl Gatekeeper {
             packets: self.heard.past.1.saturating_add(self.heard.present.1),
             rejected: self.rejected(),
         }
+    }
+
+    /// What does not work here, or not now.
+    fn degraded(&self) -> Vec<String> {
+        let Some(child) = &self.child else { return vec!["no listener runs: no knock is heard".to_owned()] };
+        let deaf = child.missing.iter().map(|name| format!("interface {name} is not there: no knock is heard on it"));
+        let lost = (self.heard.lost > 0).then(|| format!("{} packets were lost for want of room", self.heard.lost));
+        child.degraded.iter().cloned().chain(deaf).chain(lost).collect()
     }
 
     /// What came to nothing, in both processes.

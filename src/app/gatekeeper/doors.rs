@@ -19,6 +19,8 @@ use std::os::fd::AsFd;
 
 /// Lines about doors: what people's knocks need, and no more.
 const LINES: Rate = Rate { burst: 256, per_second: 16 };
+/// Openings of all doors together.
+const OPENINGS: Rate = Rate { burst: 256, per_second: 16 };
 /// How long the end waits for stop commands that are running.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -28,6 +30,10 @@ impl Gatekeeper {
         let Some(at) = child.doors.get(usize::from(door)).cloned() else { return };
         // Never left out: this is what opened.
         self.say(&format!("{source}: {}: OPEN SESAME", at.name));
+        // Whoever owns the listener can claim any number of completed sequences; people need few.
+        if !self.openings.take(now.boot, OPENINGS) {
+            return self.say_at_most("openings", 10, "a door is not opened: too many openings at once");
+        }
         if self.broken || !self.use_up(child, door) {
             return;
         }

@@ -10,10 +10,10 @@ use crate::core::knock::{BODY, Status};
 use crate::core::policy::{Decision, Done, commit};
 use crate::core::replay::{Alarm, Refused};
 use crate::core::types::{ClientId, Fault, Now, Reject, Source};
-use crate::edge::entropy;
 use crate::edge::firewall::Firewall;
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::clock_time;
+use crate::edge::{clock, entropy};
 
 /// What the listener handed up. Nothing of it is proven.
 pub(super) struct Knock {
@@ -60,7 +60,8 @@ impl Gatekeeper {
             return;
         }
         match commit(decisions, |records| self.state.commit(records)) {
-            Ok(done) => self.carry_out_knocks(now, child, tickets, done),
+            // The commit may have taken long, and what a grant has left is less by that.
+            Ok(done) => self.carry_out_knocks(clock::now(), child, tickets, done),
             Err(fault) => self.lost_commit(child, &tickets, &fault),
         }
     }
@@ -123,7 +124,8 @@ impl Gatekeeper {
             self.take_back(now, &pending);
         }
         for one in pending {
-            let failed = one.grant.is_some() && (applied.is_err() || !self.stands(&changes, &one));
+            let over = one.answer.granted.is_some_and(|live| live.seconds_left(now) == 0);
+            let failed = one.grant.is_some() && (over || applied.is_err() || !self.stands(&changes, &one));
             let answer = if failed { one.answer.trouble() } else { one.answer };
             if failed {
                 self.counters.count(Reject::Firewall);
@@ -143,7 +145,7 @@ impl Gatekeeper {
             _ => None,
         });
         let elements: Vec<_> = mine.collect();
-        elements.iter().all(|element| matches!(self.firewall.remaining(element), Ok(Some(_))))
+        !elements.is_empty() && elements.iter().all(|element| matches!(self.firewall.remaining(element), Ok(Some(_))))
     }
 
     /// The firewall does not have these grants, so nobody has them.
@@ -151,7 +153,7 @@ impl Gatekeeper {
         let keys: Vec<Key> = pending.iter().filter_map(|one| one.grant).collect();
         self.grants.end(now, &keys, Ending::Revoked);
         self.store(&Grants::endings(&keys));
-        self.try_restore_firewall(now);
+        self.try_restore_firewall();
     }
 
     /// Nothing is durable, so nothing is opened and nobody is told.

@@ -1,28 +1,37 @@
 //! A reload: everything is read and validated, a new listener listens, and only then anything changes.
 //! Reading is left to `app::load`; a bad file leaves everything as it was.
 
+use std::collections::HashSet;
+
 use super::{Gatekeeper, policy, window};
 use crate::app::admin::count;
-use crate::app::child::Child;
+use crate::app::child::{Absent, Child};
 use crate::app::load::{self, Loaded};
-use crate::core::types::{Fault, Now};
+use crate::core::types::{ClientId, Fault, Now};
+use crate::edge::clock;
+use crate::edge::files::{self, Care};
 use crate::edge::gatekeeper_pipe::ToListener;
+use crate::keys::authorized;
+
+/// Seconds that a listener which was replaced has for handing over what it still holds.
+const RETIRING: u32 = 2;
 
 impl Gatekeeper {
     /// Takes over what the files say now; answers what to tell the admin.
     pub(super) fn reload(&mut self, now: Now) -> Result<String, Fault> {
+        self.revoke_first(now)?;
         let loaded = load::everything(&self.config)?;
         self.can_follow(&loaded)?;
-        let child = Child::start(&loaded, &self.own)?;
+        let child = Child::start(&loaded, &self.own, Absent::Refuse)?;
         let settings = &loaded.settings;
         self.firewall.reload(&settings.firewall, &settings.services, &settings.knock)?;
         self.policy = policy(&loaded, &self.own);
         self.loaded = loaded;
         let clients = &self.loaded.clients;
-        let enrolled: std::collections::HashSet<_> = clients.iter().map(|client| client.id).collect();
+        let enrolled: HashSet<ClientId> = clients.iter().map(|client| client.id).collect();
         self.replay.reload(window(&self.loaded), |id| enrolled.contains(&id));
         self.end_what_is_not_allowed(now);
-        self.try_restore_firewall(now);
+        self.try_restore_firewall();
         self.exchange(child);
         Ok(format!(
             "reloaded: {}, {}, {}",
@@ -30,6 +39,18 @@ impl Gatekeeper {
             count(self.loaded.clients.len(), "client"),
             count(self.loaded.settings.doors.len(), "door"),
         ))
+    }
+
+    /// Whoever has no line in the clients file any more is revoked at once, whatever else may be wrong with the new
+    /// configuration: a door that cannot be read must not keep a thief's key alive.
+    fn revoke_first(&mut self, now: Now) -> Result<(), Fault> {
+        let path = &self.loaded.settings.gateway.clients_file;
+        let text = files::read(path, Care::Trusted)?;
+        let clients = authorized::parse(&path.display().to_string(), &text, None)?;
+        let enrolled: HashSet<ClientId> = clients.iter().map(|client| client.id).collect();
+        self.policy.keep_clients(|id| enrolled.contains(&id));
+        self.end_what_is_not_allowed(now);
+        Ok(())
     }
 
     /// What is held open for as long as we run cannot be moved by a reload.
@@ -49,14 +70,15 @@ impl Gatekeeper {
         }
     }
 
-    /// From here on the new listener is the listener; the old one still hands over what it has.
-    fn exchange(&mut self, child: Child) {
+    /// From here on the new listener is the listener; the old one still hands over the knocks that it has, not for long.
+    pub(super) fn exchange(&mut self, child: Child) {
         self.heard.fold();
-        self.retiring = self.child.replace(child);
-        if let Some(old) = &mut self.retiring {
+        let until = clock::now().boot.plus(RETIRING);
+        self.retiring = self.child.replace(child).map(|mut old| {
             // A pipe that is of no use is noticed when it is read.
             let _ = old.pipe.send(ToListener::Stop);
-        }
+            (old, until)
+        });
         self.restart = super::Restart::default();
     }
 }

@@ -1,13 +1,16 @@
 //! State and firewall kept as they should be: storing, reading again after a failure, putting back what others removed.
 //! What is stored and what should stand is left to `core`.
 
-use super::Gatekeeper;
-use crate::core::grants::{Change, Ending, Grants};
+use std::collections::BTreeMap;
+
+use super::{Gatekeeper, INTACT};
+use crate::core::grants::{Change, Ending, Grants, Key};
+use crate::core::ledger::Ledger;
 use crate::core::record::Record;
 use crate::core::replay::{Doubt, Suspect};
 use crate::core::types::{Fault, Now, SECOND};
 use crate::edge::clock;
-use crate::edge::firewall::Firewall;
+use crate::edge::firewall::{Firewall, Repair};
 
 impl Gatekeeper {
     /// Makes `records` durable; whether that worked. What they allow may be done only then.
@@ -34,6 +37,12 @@ impl Gatekeeper {
     pub(super) fn reopen_state(&mut self) {
         match self.state.reopen(clock::now().wall) {
             Ok(recovered) => {
+                // What was written by a commit that failed may stand there: nothing of it was done, so nothing of it
+                // may come to life at the next start.
+                if let Err(fault) = self.state.commit(&self.undone(&recovered.ledger)) {
+                    self.say(&format!("NOTHING OPENS: {fault}"));
+                    return;
+                }
                 self.broken = false;
                 if let Some(why) = recovered.why {
                     self.found = why.to_string();
@@ -44,16 +53,38 @@ impl Gatekeeper {
         }
     }
 
+    /// An admin accepts that marks were lost, or that the clock was ahead.
+    pub(super) fn reinitialise(&mut self, now: Now) -> Result<String, Fault> {
+        let records = self.replay.reinitialise(now);
+        if let Err(fault) = self.state.commit(&records) {
+            self.state_failed(&fault);
+            return Err(fault);
+        }
+        self.found = INTACT.to_owned();
+        Ok("re-initialised: timestamps from now on count again".to_owned())
+    }
+
+    /// The records that make `ledger` say what is true: our grants and openings, and no others.
+    fn undone(&self, ledger: &Ledger) -> Vec<Record> {
+        let live: BTreeMap<_, _> = self.grants.list().map(|live| (live.key, *live)).collect();
+        let ended =
+            ledger.grants().filter(|there| !live.contains_key(&there.key)).map(|there| Record::Ended(there.key));
+        let stopped = ledger.openings().filter(|there| !self.leases.has(there.id));
+        let stopped = stopped.map(|there| Record::Stopped { id: there.id });
+        ended.chain(stopped).chain(live.values().copied().map(Record::Granted)).collect()
+    }
+
     /// At a start and after a reload: no grant outlives the rules that allowed it.
     pub(super) fn end_what_is_not_allowed(&mut self, now: Now) {
-        let keys = self.grants.keys(|key| !self.policy.still_allows(now, key));
+        let over = self.grants.list().filter(|live| !self.policy.still_allows(now, live));
+        let keys: Vec<Key> = over.map(|live| live.key).collect();
         if keys.is_empty() {
             return;
         }
         // Stored or not, they end: this is the safe side.
         self.store(&Grants::endings(&keys));
         let changes = self.grants.end(now, &keys, Ending::Revoked);
-        self.change_firewall(now, &changes);
+        self.change_firewall(&changes);
         for key in keys {
             let holder = self.holder(key.holder);
             self.say(&format!("{holder}: {} of {} ended: it is allowed no more", key.service, key.source));
@@ -61,8 +92,16 @@ impl Gatekeeper {
     }
 
     /// Puts guard and live grants into the kernel as they should be.
-    pub(super) fn restore_firewall(&mut self, now: Now) -> Result<(), Fault> {
-        let repair = self.firewall.restore(&self.grants.standing(now))?;
+    pub(super) fn restore_firewall(&mut self) -> Result<(), Fault> {
+        self.guard_in_doubt = true;
+        let begin = clock::now();
+        let mut repair = self.firewall.restore(&self.grants.standing(begin))?;
+        if clock::now().boot > begin.boot.plus(1) {
+            // The nft program was slow, and every grant has gained that time: once more, now that the guard is loaded.
+            let again = self.firewall.restore(&self.grants.standing(clock::now()))?;
+            repair = Repair { reloaded: repair.reloaded || again.reloaded, ..repair };
+        }
+        self.guard_in_doubt = false;
         if repair.reloaded {
             self.say("the guard was loaded again");
         }
@@ -72,21 +111,22 @@ impl Gatekeeper {
         Ok(())
     }
 
-    /// The same where a failure is only said: it is tried again at the next look.
-    pub(super) fn try_restore_firewall(&mut self, now: Now) {
-        if let Err(fault) = self.restore_firewall(now) {
+    /// The same where a failure is said and tried again a second later, until it succeeds.
+    pub(super) fn try_restore_firewall(&mut self) {
+        if let Err(fault) = self.restore_firewall() {
+            self.next_look = self.next_look.min(clock::now().boot.plus(1));
             self.say_at_most("firewall", 10, &format!("THE GUARD MAY BE DOWN: {fault}"));
         }
     }
 
     /// Tells the kernel; if it refuses, everything is put right from the list.
-    pub(super) fn change_firewall(&mut self, now: Now, changes: &[Change]) {
+    pub(super) fn change_firewall(&mut self, changes: &[Change]) {
         if changes.is_empty() {
             return;
         }
         if let Err(fault) = self.firewall.apply(changes) {
             self.say(&format!("the firewall refused a change: {fault}"));
-            self.try_restore_firewall(now);
+            self.try_restore_firewall();
         }
     }
 

@@ -272,13 +272,27 @@ fn a_probe_is_told_what_was_seen_with_a_challenge_and_grants_nothing() {
 fn a_reload_says_which_grants_may_not_go_on() {
     let mut gate = Gate::plain();
     assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
-    let key = gate.grants.list().next().unwrap().key;
-    assert!(gate.policy.still_allows(START, &key));
+    let live = *gate.grants.list().next().unwrap();
+    assert!(gate.policy.still_allows(START, &live));
+    let moved = vec![Port { proto: Proto::Tcp, number: 8022 }];
     for policy in [
         Policy::new(vec![], vec![golden::client()], 16, []),
         Policy::new(vec![ssh()], vec![], 16, []),
         Policy::new(vec![ssh()], vec![Client { services: vec![], ..golden::client() }], 16, []),
+        Policy::new(vec![Service { ports: moved, ..ssh() }], vec![golden::client()], 16, []),
+        Policy::new(vec![Service { form: Form::Once, ..ssh() }], vec![golden::client()], 16, []),
+        Policy::new(vec![Service { max_seconds: live.seconds - 1, ..ssh() }], vec![golden::client()], 16, []),
     ] {
-        assert!(!policy.still_allows(START, &key));
+        assert!(!policy.still_allows(START, &live));
     }
+}
+
+#[test]
+fn a_client_that_is_not_kept_is_unknown_at_once() {
+    let mut gate = Gate::plain();
+    assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
+    let live = *gate.grants.list().next().unwrap();
+    gate.policy.keep_clients(|_| false);
+    assert!(gate.policy.client(START, golden::client().id).is_none());
+    assert!(!gate.policy.still_allows(START, &live));
 }

@@ -1,0 +1,106 @@
+//! When something goes wrong around the gateway, the door stays shut, or it opens again for those who may enter.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use toctoc::core::knock::Status;
+
+use crate::harness::gate::{Gate, SSH, ok};
+use crate::harness::{LONG, SHORT, eventually};
+
+#[test]
+fn a_guard_that_could_not_be_repaired_is_repaired_as_soon_as_it_can_be() {
+    let mut gate = Gate::new(|config| config);
+    let nft = gate.path("nft");
+    let config = fs::read_to_string(gate.config()).unwrap().replace("/usr/sbin/nft", &nft);
+    fs::write(gate.config(), config).unwrap();
+    let link = || std::os::unix::fs::symlink("/usr/sbin/nft", &nft).unwrap();
+    link();
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    gate.start();
+    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    fs::remove_file(&nft).unwrap();
+    gate.net.gateway.sh("nft flush table inet toctoc");
+    gate.daemon().wait_for("THE GUARD MAY BE DOWN");
+    link();
+    gate.daemon().wait_for("loaded again");
+    assert!(!gate.net.client.tcp_reaches(to, SHORT));
+    assert!(ok(&gate.toctocd(&["status"])).contains("guard       up"));
+}
+
+#[test]
+fn a_revocation_counts_even_if_the_rest_of_the_configuration_is_broken() {
+    let gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    let config = fs::read_to_string(gate.config()).unwrap();
+    fs::write(gate.config(), config.replace("interfaces = [\"any\"]", "interfaces = [\"eth7\"]")).unwrap();
+    let output = gate.toctocd(&["client", "revoke", "anna"]);
+    assert_eq!(output.status.code(), Some(1), "it says that the reload failed: {output:?}");
+    assert!(!gate.net.client.tcp_reaches(to, SHORT), "but the grant has ended");
+    anna.seal(&anna.request("ssh", gate.net.client.ips()[0])).send_in_vain(&gate.net.client, to.ip());
+}
+
+#[test]
+fn a_captured_interface_that_goes_and_comes_back_is_heard_again() {
+    let mut gate = Gate::new(|config| config.replace("interfaces = [\"any\"]", "interfaces = [\"gw0\", \"gw9\"]"));
+    gate.net.gateway.sh("ip link add gw9 type veth peer name gw9p && ip link set gw9p up && ip link set gw9 up");
+    gate.start();
+    let anna = gate.enrol("anna", "ssh");
+    gate.net.gateway.sh("ip link del gw9");
+    gate.daemon().wait_for("gw9 went down");
+    let status = ok(&gate.toctocd(&["status"]));
+    assert!(status.contains("gw9 is not there"), "{status}");
+    assert!(anna.open(&gate.net.client, "ssh", 0).is_some(), "the other one is heard all along");
+    gate.net.gateway.sh("ip link add gw9 type veth peer name gw9p && ip link set gw9p up && ip link set gw9 up && ip addr add 10.99.9.1/24 dev gw9");
+    gate.daemon().wait_for("gw9 is back");
+    assert!(anna.open(&gate.net.client, "ssh", 0).is_some());
+    assert!(!ok(&gate.toctocd(&["status"])).contains("gw9 is not there"));
+}
+
+#[test]
+fn a_listener_that_is_killed_is_replaced() {
+    let mut gate = Gate::running(|config| config);
+    let anna = gate.enrol("anna", "ssh");
+    let parent = gate.daemon().process.0.id();
+    gate.net.gateway.sh(&format!("kill -9 $(pgrep -P {parent})"));
+    gate.daemon().wait_for("a new listener listens");
+    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+}
+
+#[test]
+fn a_grant_does_not_outlive_the_ports_that_it_was_for() {
+    let gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    let config = fs::read_to_string(gate.config()).unwrap();
+    let moved = config.replace("ports = [\"22/tcp\"]", "ports = [\"8022/tcp\"]");
+    fs::write(gate.config(), moved + "\n[service.boss]\nports = [\"22/tcp\"]\n").unwrap();
+    ok(&gate.toctocd(&["reload"]));
+    assert!(!gate.net.client.tcp_reaches(to, SHORT), "port 22 is another service's now");
+}
+
+#[test]
+fn a_lost_state_demands_challenges_until_an_admin_accepts_the_loss() {
+    let mut gate = Gate::running(|config| config);
+    let anna = gate.enrol("anna", "ssh");
+    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    gate.stop();
+    fs::remove_file(gate.path("etc/state/journal")).unwrap();
+    gate.start();
+    let receipt = anna.open(&gate.net.client, "ssh", 0).expect("a receipt");
+    assert_eq!(receipt.status, Status::Challenge);
+    // The client that people use heals it by itself, in one more round.
+    let key = gate.path("anna.key");
+    ok(&gate.toctoc(&gate.net.client, &["open", "anna", "ssh", "-4", "-i", &key]));
+    assert!(ok(&gate.toctocd(&["status"])).contains("marks of used knocks were lost"));
+    ok(&gate.toctocd(&["reinitialise"]));
+    assert!(ok(&gate.toctocd(&["status"])).contains("clock       sure"));
+    // Timestamps of just now still do not count; later ones do.
+    let granted = || anna.open(&gate.net.client, "ssh", 0).is_some_and(|receipt| receipt.status == Status::Granted);
+    assert!(eventually(2 * LONG, granted));
+}
