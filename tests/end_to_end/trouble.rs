@@ -85,6 +85,31 @@ fn a_grant_does_not_outlive_the_ports_that_it_was_for() {
 }
 
 #[test]
+fn a_full_disk_opens_nothing_and_loses_nothing() {
+    let mut gate = Gate::new(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let disk = gate.start_on_small_disk(64);
+    let anna = gate.enrol("anna", "ssh");
+    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let _ = fs::write(disk.join("fill"), vec![0; 64 << 10]);
+    // The journal's last page still has room for a few.
+    let knock = || {
+        let mut request = anna.request("ssh", gate.net.client.ips()[0]);
+        request.seconds = 1;
+        anna.seal(&request).send_waiting(&gate.net.client, to.ip(), 2 * SHORT).is_some()
+    };
+    let granted = (0..60).take_while(|_| knock()).count();
+    assert!(granted < 60, "sixty marks do not fit a page");
+    gate.daemon().wait_for("NOTHING OPENS");
+    assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"));
+    assert!(!gate.net.client.tcp_reaches(to, SHORT), "no mark, no grant");
+    anna.seal(&anna.request("ssh", gate.net.client.ips()[0])).send_in_vain(&gate.net.client, to.ip());
+    fs::remove_file(disk.join("fill")).unwrap();
+    gate.daemon().wait_for("knocks count again");
+    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+}
+
+#[test]
 fn a_lost_state_demands_challenges_until_an_admin_accepts_the_loss() {
     let mut gate = Gate::running(|config| config);
     let anna = gate.enrol("anna", "ssh");

@@ -93,8 +93,23 @@ impl Gate {
     /// Starts toctocd and waits until it is ready.
     pub fn start(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
-        command.args(["run", "-c"]).arg(self.config()).stderr(Stdio::piped()).stdin(Stdio::null());
-        let mut process = self.net.gateway.spawn(&mut command);
+        self.start_by(command.args(["run", "-c"]).arg(self.config()));
+    }
+
+    /// The same with a state directory on a disk of its own, of `kilobytes`, that only this toctocd sees. It is gone with it.
+    /// Answers a path by which others reach that directory.
+    pub fn start_on_small_disk(&mut self, kilobytes: u32) -> PathBuf {
+        let state = self.path("etc/state");
+        let line = format!("mount -t tmpfs -o mode=700,size={kilobytes}k tmpfs {state} && exec \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &line, "sh", env!("CARGO_BIN_EXE_toctocd"), "run", "-c"]);
+        self.start_by(command.arg(self.config()));
+        let pid = self.daemon().process.0.id();
+        PathBuf::from(format!("/proc/{pid}/root{state}"))
+    }
+
+    fn start_by(&mut self, command: &mut Command) {
+        let mut process = self.net.gateway.spawn(command.stderr(Stdio::piped()).stdin(Stdio::null()));
         let errors = process.0.stderr.take().expect("piped");
         let (sender, lines) = channel();
         thread::spawn(move || {
@@ -224,8 +239,13 @@ impl Knocker {
 impl Sealed {
     /// Sends it from `host` and waits for its receipt.
     pub fn send(&self, host: &Host, to: IpAddr) -> Option<Receipt> {
+        self.send_waiting(host, to, LONG)
+    }
+
+    /// The same, not waiting so long.
+    pub fn send_waiting(&self, host: &Host, to: IpAddr, patience: Duration) -> Option<Receipt> {
         let socket = send(host, to, &self.bytes);
-        self.receipt(&socket, LONG)
+        self.receipt(&socket, patience)
     }
 
     /// Sends it where no receipt must come: none does within a short time that a receipt would take.
