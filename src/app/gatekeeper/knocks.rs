@@ -92,9 +92,7 @@ impl Gatekeeper {
     /// Counts what is answered although it was refused.
     fn counted(&mut self, decision: Decision) -> Decision {
         if let Decision::Tell(told) = &decision {
-            if let Some(reject) = told.reject() {
-                self.counters.count(reject);
-            }
+            told.reject().into_iter().for_each(|reject| self.counters.count(reject));
         }
         decision
     }
