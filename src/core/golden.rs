@@ -1,5 +1,5 @@
 //! The published test keys of keys/README.md, for vectors, tests and fuzzing: everybody has them, nobody may trust them.
-//! A daemon recognises them by [`TEST_GATEWAY_ID`](super::keyring::TEST_GATEWAY_ID) and refuses to start.
+//! A daemon recognises them by [`TEST_GATEWAY_ID`] and refuses to start.
 
 use super::authentic::{self, Claim};
 use super::keyring::{Day, Master, Realm, Secret, TEST_GATEWAY_ID, TagTable};

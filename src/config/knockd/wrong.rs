@@ -21,7 +21,7 @@ pub struct SequenceError {
 /// What can be wrong with a list of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadSequence {
-    /// More than [`STEPS`].
+    /// More than [`crate::core::door::STEPS`].
     TooMany,
     /// This number is above 65535.
     Port(String),
