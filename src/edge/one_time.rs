@@ -22,29 +22,34 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     open(path).and_then(|file| content(&file)).map_err(|error| reason(&error))
 }
 
-/// Writes `#` over the first byte of the line that holds `used`, syncs it, and answers the next usable sequence, if there is
-/// one. A line that is no longer there is used up already: somebody edited the file.
+/// What became of a sequence that was to be used up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Burned {
+    /// Whether this call used the line up. If not, it was gone before: used up through another listener, as happens around a
+    /// reload, or edited away. Then nothing may open.
+    pub ours: bool,
+    /// The next usable sequence, if there is one; to be taken over in either case.
+    pub next: Option<Vec<Step>>,
+}
+
+/// Writes `#` over the first byte of the line that holds `used`, and syncs it.
 ///
 /// # Errors
 /// The reason, as the system words it: then nothing may open.
-pub fn burn(
-    path: &Path,
-    used: &[Step],
-    door: &str,
-    skipped: &mut dyn FnMut(SequenceError),
-) -> Result<Option<Vec<Step>>, String> {
-    let burn = || -> io::Result<Vec<u8>> {
+pub fn burn(path: &Path, used: &[Step], door: &str, skipped: &mut dyn FnMut(SequenceError)) -> Result<Burned, String> {
+    let burn = || -> io::Result<(bool, Vec<u8>)> {
         let file = open(path)?;
         let mut text = content(&file)?;
-        if let Some(at) = one_time::place_of(&text, used) {
+        let place = one_time::place_of(&text, used);
+        if let Some(at) = place {
             file.write_all_at(b"#", u64::try_from(at).map_err(io::Error::other)?)?;
             file.sync_data()?;
             text.splice(at..=at, *b"#");
         }
-        Ok(text)
+        Ok((place.is_some(), text))
     };
-    let text = burn().map_err(|error| reason(&error))?;
-    Ok(one_time::first(&text, door, skipped))
+    let (ours, text) = burn().map_err(|error| reason(&error))?;
+    Ok(Burned { ours, next: one_time::first(&text, door, skipped) })
 }
 
 /// `No such file or directory`, without the number that Rust adds.
@@ -77,11 +82,24 @@ mod tests {
         std::fs::write(&path, "# doors\n 70000\n 7101,7102\n7201,7202").unwrap();
         let (first, second) = (sequence("7101,7102", "").unwrap(), sequence("7201,7202", "").unwrap());
         let mut skipped = 0;
-        assert_eq!(burn(&path, &first, "d", &mut |_| skipped += 1).unwrap(), Some(second.clone()));
-        assert_eq!(burn(&path, &second, "d", &mut |_| skipped += 1).unwrap(), None);
-        assert_eq!(burn(&path, &second, "d", &mut |_| ()).unwrap(), None, "not there any more");
+        let mut count = |_| skipped += 1;
+        let after_first = burn(&path, &first, "d", &mut count).unwrap();
+        assert_eq!(after_first, Burned { ours: true, next: Some(second.clone()) });
+        assert_eq!(burn(&path, &second, "d", &mut count).unwrap(), Burned { ours: true, next: None });
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "# doors\n 70000\n#7101,7102\n#201,7202");
         assert_eq!(skipped, 2);
+    }
+
+    #[test]
+    fn a_line_that_two_listeners_saw_completed_is_ours_once_and_both_learn_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ots");
+        std::fs::write(&path, "7101,7102\n7201,7202\n").unwrap();
+        let (first, second) = (sequence("7101,7102", "").unwrap(), sequence("7201,7202", "").unwrap());
+        let told = [(); 2].map(|()| burn(&path, &first, "d", &mut |_| ()).unwrap());
+        assert_eq!(told, [true, false].map(|ours| Burned { ours, next: Some(second.clone()) }));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "#101,7102\n7201,7202\n");
+        assert!(!burn(&path, &[], "d", &mut |_| ()).unwrap().ours, "a door without a sequence has nothing to use up");
     }
 
     #[test]

@@ -56,13 +56,14 @@ impl Gatekeeper {
         }
     }
 
-    /// Burns a one-time sequence, durably, before anything runs; whether the door may open.
+    /// Burns a one-time sequence, durably, before anything runs; whether the door may open. Around a reload the old and the
+    /// new listener both tell of one knock: it opens for the first of them.
     fn use_up(&mut self, child: &mut Child, index: u16) -> bool {
         let Some(door) = child.doors.get_mut(usize::from(index)) else { return false };
         let Some(path) = &door.one_time_sequences else { return true };
         match one_time::burn(path, &door.sequence, &door.name, &mut |_| {}) {
-            Ok(next) => {
-                door.sequence = next.unwrap_or_default();
+            Ok(burned) => {
+                door.sequence = burned.next.unwrap_or_default();
                 let (name, steps) = (door.name.clone(), door.sequence.clone());
                 if steps.is_empty() {
                     self.say(&format!(
@@ -71,7 +72,10 @@ impl Gatekeeper {
                 }
                 // A pipe that is of no use is noticed when it is read.
                 let _ = child.pipe.send(ToListener::Sequence { door: index, steps });
-                true
+                if !burned.ours {
+                    self.say(&format!("door {name}: its one-time sequence was used up before, so it stays shut"));
+                }
+                burned.ours
             }
             Err(reason) => {
                 let name = door.name.clone();

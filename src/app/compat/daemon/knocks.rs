@@ -107,7 +107,7 @@ impl Knockd {
         let mut skipped = Vec::new();
         let burned = crate::edge::one_time::burn(path, &door.sequence, &door.name, &mut |error| skipped.push(error));
         let name = door.name.clone();
-        let next = burned.as_ref().ok().cloned().flatten();
+        let next = burned.as_ref().ok().and_then(|burned| burned.next.clone());
         let known = next.iter().flatten().all(|step| door.later_steps.contains(step) || door.sequence.contains(step));
         door.sequence = next.clone().unwrap_or_default();
         for error in skipped {
@@ -130,7 +130,7 @@ impl Knockd {
             // Lines were added since the start: the kernel's filter does not know their ports.
             self.renew_listener();
         }
-        burned.is_ok()
+        burned.is_ok_and(|burned| burned.ours)
     }
 
     /// A line for the log and for standard error.
