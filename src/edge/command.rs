@@ -1,12 +1,16 @@
 //! A door's commands: started by `/bin/sh -c`, never waited for, reaped when they have ended.
 //! When which command runs is left to `core::leases`; nothing from the wire comes here but an address inside a text.
 //!
-//! Every descriptor of ours is close-on-exec, so a command inherits the standard streams and nothing else: knockd handed
-//! its packet socket down. Environment and working directory are the gateway's, as with knockd.
+//! Every descriptor of ours is close-on-exec, so a command inherits standard output and error and nothing else: knockd
+//! handed its packet socket down. It reads nothing. Environment and working directory are the gateway's, as with knockd,
+//! and so is the umask that the gateway was *started* with: the one under which it writes its own files is no command's business.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
+use nix::sys::stat::Mode;
+
+use super::sys;
 use crate::core::leases::{Ending, Job};
 
 /// A command that has ended.
@@ -22,19 +26,28 @@ pub struct Finished {
 #[derive(Debug, Default)]
 pub struct Runner {
     children: Vec<(u64, Child)>,
+    umask: Option<Mode>,
 }
 
 impl Runner {
-    /// No command runs yet.
+    /// No command runs yet. They will have our umask.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// No command runs yet. They will have this umask, whatever ours is.
+    pub fn with_umask(umask: Mode) -> Self {
+        Self { umask: Some(umask), ..Self::default() }
     }
 
     /// Starts a command and returns at once. One that cannot even be started is reaped as killed.
     pub fn run(&mut self, job: &Job) -> Option<Finished> {
         // In a process group of its own: what a terminal or a script sends to the gateway's group is not meant for it.
         // COMPAT: the shell's own name is `sh`, as with system(3); scripts that tell it from bash look.
-        match Command::new("/bin/sh").arg0("sh").arg("-c").arg(&job.text).process_group(0).spawn() {
+        let mut command = Command::new("/bin/sh");
+        command.arg0("sh").arg("-c").arg(&job.text).process_group(0).stdin(Stdio::null());
+        sys::start_afresh(&mut command, self.umask);
+        match command.spawn() {
             Ok(child) => {
                 self.children.push((job.id, child));
                 None
@@ -92,7 +105,10 @@ mod tests {
     }
 
     fn run(texts: &[&str]) -> Vec<Ending> {
-        let mut runner = Runner::new();
+        run_with(Runner::new(), texts)
+    }
+
+    fn run_with(mut runner: Runner, texts: &[&str]) -> Vec<Ending> {
         for (id, text) in (0..).zip(texts) {
             assert_eq!(runner.run(&Job { id, text: (*text).into() }), None);
         }
@@ -124,5 +140,26 @@ mod tests {
     #[test]
     fn a_command_has_a_process_group_of_its_own() {
         assert_eq!(run(&["test \"$(ps -o pgid= -p $$ | tr -d ' ')\" = $$"]), [Ending::Exited(0)]);
+    }
+
+    #[test]
+    fn a_command_has_the_umask_that_is_meant_for_it_and_ours_stays() {
+        let ours = || std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = |text: &str| text.lines().find(|line| line.starts_with("Umask")).map(str::to_owned);
+        let before = line(&ours());
+        let runner = Runner::with_umask(Mode::from_bits_truncate(0o135));
+        assert_eq!(run_with(runner, &["test \"$(umask)\" = 0135"]), [Ending::Exited(0)]);
+        assert_eq!(line(&ours()), before);
+    }
+
+    #[test]
+    fn a_command_reads_nothing_from_our_standard_input() {
+        assert_eq!(run(&["test \"$(readlink /proc/$$/fd/0)\" = /dev/null"]), [Ending::Exited(0)]);
+    }
+
+    #[test]
+    fn a_command_can_be_ended_by_the_signals_that_we_block() {
+        nix::sys::signal::SigSet::from_iter([nix::sys::signal::Signal::SIGTERM]).thread_block().unwrap();
+        assert_eq!(run(&["kill -TERM $$; exit 1"]), [Ending::Killed]);
     }
 }

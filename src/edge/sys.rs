@@ -5,9 +5,13 @@
 use std::ffi::c_int;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::SigSet;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::stat::Mode;
 
 /// From here on the filter of `socket` can be neither changed nor removed, whatever becomes of this process
 /// (SO_LOCK_FILTER).
@@ -51,6 +55,21 @@ pub fn close_inherited() -> io::Result<()> {
     // by calling it first, and a wrong promise breaks descriptors, not memory.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The process that `command` starts has no signal blocked, although we take ours as descriptors and block them; and it has
+/// `umask`, if one is given, while ours stays as it is: there is no moment at which a file of ours is made with another.
+pub fn start_afresh(command: &mut Command, umask: Option<Mode>) {
+    let none = SigSet::empty();
+    let set = move || {
+        if let Some(umask) = umask {
+            // SAFETY: takes an integer, has no way to fail, and is async-signal-safe.
+            unsafe { libc::umask(umask.bits()) };
+        }
+        none.thread_set_mask().map_err(io::Error::from)
+    };
+    // SAFETY: between fork and exec only these two system calls are made: no memory is allocated and no lock taken.
+    unsafe { command.pre_exec(set) };
 }
 
 /// One message from a SOCK_SEQPACKET socket, without waiting, and at most one descriptor with it. `Ok((0, None))` = the other end is closed.
