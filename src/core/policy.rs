@@ -186,7 +186,7 @@ impl Policy {
             return Decision::Refuse(refused);
         }
         if !self.address_fits(&authentic, service) {
-            return replay.misplaced(authentic).map_or_else(Decision::Refuse, Decision::Tell);
+            return replay.misplaced(now, authentic).map_or_else(Decision::Refuse, Decision::Tell);
         }
         let demanded = service.is_some_and(|service| service.challenge);
         match replay.judge(now, authentic, demanded, entropy) {

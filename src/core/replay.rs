@@ -31,7 +31,11 @@ pub use watch::{Doubt, Watch};
 
 /// How many packets of one client are remembered with the address that they came from. The table of clients needs no cap: only
 /// a good signature of an enrolled client makes an entry.
-const RECENT: usize = 64;
+///
+/// This many, so that a recorded packet is met with silence until its day's tag is unknown: two days of a knock every three
+/// minutes. One that was forgotten all the same, or by a restart, opens nothing but may be answered once more. It cannot be
+/// silence: an honest client whose clock is behind looks just like that, and no budget of answers tells the two apart.
+const RECENT: usize = 1024;
 
 /// How far a timestamp may be from now, seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,10 +189,14 @@ impl Replay {
     }
 
     /// Answers a packet that names another address than it came from. It is not burned: from the right address it is
-    /// still good. It is answered once.
-    pub fn misplaced(&mut self, authentic: Authentic) -> Result<Told, Refused> {
-        let client = self.clients.entry(authentic.client()).or_default();
+    /// still good. It is answered once, and only in its window: whoever sends old packets again from his own address hears
+    /// nothing, ever. An honest client loses no more than the word: with the right address it is told about its clock.
+    pub fn misplaced(&mut self, now: Now, authentic: Authentic) -> Result<Told, Refused> {
         let timestamp = authentic.request().timestamp;
+        if !self.in_window(now, timestamp) {
+            return Err(Refused { reject: Reject::Clock, alarm: None });
+        }
+        let client = self.clients.entry(authentic.client()).or_default();
         if client.misplaced.contains(&timestamp) {
             return Err(Refused { reject: Reject::Address, alarm: None });
         }

@@ -340,11 +340,46 @@ fn accepting_a_clock_that_was_ahead_brings_it_back_to_the_present() {
 #[test]
 fn a_packet_at_the_wrong_address_is_answered_once_and_still_good_at_the_right_one() {
     let mut replay = intact();
-    let told = replay.misplaced(authentic(START.wall, None, elsewhere()));
+    let told = replay.misplaced(START, authentic(START.wall, None, elsewhere()));
     assert!(told.is_ok_and(|told| told.answer.status == Status::Address && told.records.is_empty()));
-    let again = replay.misplaced(authentic(START.wall, None, elsewhere()));
+    let again = replay.misplaced(START, authentic(START.wall, None, elsewhere()));
     assert_eq!(again.err(), Some(Refused { reject: Reject::Address, alarm: None }));
     assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh);
+}
+
+#[test]
+fn a_packet_at_the_wrong_address_is_met_with_silence_outside_its_window_and_still_told_the_time_at_the_right_one() {
+    for wrong in [-31, 11] {
+        let (mut replay, timestamp) = (intact(), shifted(START.wall, wrong));
+        let silence = replay.misplaced(START, authentic(timestamp, None, elsewhere()));
+        assert_eq!(silence.err(), Some(Refused { reject: Reject::Clock, alarm: None }));
+        assert_eq!(knock(&mut replay, START, timestamp).status(), Some(Status::Clock));
+    }
+}
+
+#[test]
+fn a_recorded_packet_is_met_with_silence_after_a_thousand_later_knocks() {
+    let mut replay = intact();
+    assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh);
+    for n in 1..1024 {
+        assert_eq!(knock(&mut replay, at(n * 60), at(n * 60).wall), Seen::Fresh);
+    }
+    let again = knock(&mut replay, at(1024 * 60), START.wall);
+    assert_eq!(again, Seen::Silent(Reject::Replayed, None));
+}
+
+#[test]
+fn a_used_packet_that_was_forgotten_opens_nothing_and_is_answered_once() {
+    let mut replay = intact();
+    assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh);
+    let mut ledger = Vec::new();
+    for n in 1..100 {
+        let fresh = authentic(at(n).wall, None, home());
+        ledger.extend(seen(replay.judge(at(n), fresh, false, entropy())).1);
+    }
+    let mut restarted = Replay::restore(WINDOW, at(100), &Ledger::of(&ledger), Standing::Intact);
+    assert_eq!(knock(&mut restarted, at(100), START.wall).status(), Some(Status::Clock));
+    assert_eq!(knock(&mut restarted, at(101), START.wall), Seen::Silent(Reject::Replayed, None));
 }
 
 #[test]
