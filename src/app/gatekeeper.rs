@@ -95,7 +95,7 @@ impl Gatekeeper {
     /// # Errors
     /// Whatever keeps it from starting. The firewall is as it was then.
     pub fn start(config: &Path) -> Result<Gatekeeper, Fault> {
-        keep_secrets()?;
+        let umask = keep_secrets()?;
         let loaded = load::everything(config)?;
         let settings = &loaded.settings;
         let log = Log::stderr();
@@ -126,7 +126,7 @@ impl Gatekeeper {
             grants,
             firewall,
             leases,
-            runner: Runner::new(),
+            runner: Runner::with_umask(umask),
             control: Some(control),
             said: BTreeMap::new(),
             guard_in_doubt: true,
@@ -356,9 +356,10 @@ fn signals() -> Result<SignalFd, Fault> {
 }
 
 /// Neither a core file nor another process of this user gets to see the keys, and no file is made for others to read.
-fn keep_secrets() -> Result<(), Fault> {
-    umask(Mode::from_bits_truncate(0o077));
-    set_dumpable(false).and_then(|()| setrlimit(Resource::RLIMIT_CORE, 0, 0)).map_err(|e| {
+/// The umask as it was: that is for the commands of doors.
+fn keep_secrets() -> Result<Mode, Fault> {
+    let before = umask(Mode::from_bits_truncate(0o077));
+    set_dumpable(false).and_then(|()| setrlimit(Resource::RLIMIT_CORE, 0, 0)).map(|()| before).map_err(|e| {
         Fault::new(
             format!("the keys cannot be kept out of core files: {e}"),
             "is this Linux, and not a restricted container?",
