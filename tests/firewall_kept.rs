@@ -49,7 +49,7 @@ fn a_restart_neither_cuts_nor_lengthens_nor_rearms_a_grant() {
     let mut session = it.net.client.connect(ssh(it.pairs()[0].1), LONG).unwrap();
     it.grant(it.pairs()[0].0, SSH, Form::Once, 60_000);
     // As after SIGKILL: nothing is told to the old guard.
-    it.nft = start(&it.net, &settings());
+    let mut it = it.restarted();
     let after = it.nft.list().unwrap();
     assert_eq!(after.len(), 3);
     for (element, left) in &after {
@@ -219,4 +219,69 @@ fn what_hinders_a_start_is_said_with_what_to_do() {
     });
     let powerless = powerless.expect("a fault");
     assert!(powerless.remedy.contains("CAP_NET_ADMIN"), "{powerless}");
+}
+
+#[test]
+fn two_gateways_never_keep_one_table_in_one_namespace() {
+    let it = Guarded::new();
+    let again = |table: &str| {
+        let settings = toctoc::config::Firewall { table: table.into(), ..settings() };
+        it.net.gateway.inside(|| Nft::start(&settings, &services(&[SSH]), &knock()))
+    };
+    let fault = again("toctoc").err().expect("refused");
+    assert!(fault.what.contains("another toctocd already keeps the table `toctoc`"), "{fault}");
+    assert!(!it.net.client.tcp_reaches(ssh(it.net.gateway_ips()[0]), SHORT), "the first one's guard stands");
+    assert!(again("other").is_ok());
+    let elsewhere = Net::new();
+    drop(start(&elsewhere, &settings()));
+    drop(start(&elsewhere, &settings()));
+}
+
+/// An nft program that does `before_list` whenever it is asked to list, and otherwise is the real one.
+fn meddling_nft(folder: &tempfile::TempDir, before_list: &str) -> toctoc::config::Firewall {
+    let path = folder.path().join("nft");
+    let text = format!("#!/bin/sh\n[ \"$1\" = -j ] && {{ {before_list}; }}\nexec /usr/sbin/nft \"$@\"\n");
+    // Written by another process: a descriptor of ours, open for writing in some other test's fork, would make it "busy".
+    let write = "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\"";
+    let done = std::process::Command::new("/bin/sh").args(["-c", write]).arg(&path).arg(text).status();
+    assert!(done.expect("a shell").success());
+    toctoc::config::Firewall { nft: path, ..settings() }
+}
+
+#[test]
+fn what_somebody_changes_between_our_loading_and_our_reading_back_never_counts_as_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let once = folder.path().join("once");
+    let meddle = |doing: &str| format!("[ -e {0} ] || {{ : >{0}; /usr/sbin/nft {doing}; }}", once.display());
+    // The second one leaves as many rules as there were: only its announcement tells.
+    let as_many = format!("'flush chain inet toctoc stream{}'", "; add rule inet toctoc stream accept".repeat(8));
+    for doing in ["insert rule inet toctoc guard accept", &as_many] {
+        let _ = std::fs::remove_file(&once);
+        let mut it = Guarded::with(&meddling_nft(&folder, &meddle(doing)));
+        assert!(!it.net.client.tcp_reaches(ssh(it.net.gateway_ips()[0]), SHORT), "{doing}");
+        assert_eq!(names(&it.nft.look()), ["nft"], "{doing}");
+        assert!(is_up(&mut it), "{doing}");
+    }
+}
+
+#[test]
+fn a_guard_that_somebody_changes_again_and_again_is_a_fault_and_not_up() {
+    let (net, folder) = (Net::new(), tempfile::tempdir().unwrap());
+    let start = |settings| net.gateway.inside(|| Nft::start(&settings, &services(&[SSH]), &knock()).err());
+    let other_rules =
+        start(meddling_nft(&folder, "/usr/sbin/nft insert rule inet toctoc guard accept")).expect("a fault");
+    assert!(other_rules.what.contains("it has other rules"), "{other_rules}");
+    let element = "/usr/sbin/nft 'flush set inet toctoc time4; add element inet toctoc time4 { 10.9.9.9 . tcp . 22 }'";
+    let restless = start(meddling_nft(&folder, element)).expect("a fault");
+    assert!(restless.what.contains("again and again"), "{restless}");
+}
+
+#[test]
+fn a_guard_of_other_ports_is_never_taken_for_ours_though_nobody_was_heard_changing_it() {
+    let (net, folder) = (Net::new(), tempfile::tempdir().unwrap());
+    // What a lost announcement would leave: a listing of somebody else's guard.
+    let lying = "/usr/sbin/nft \"$@\" | /usr/bin/sed 's/\"tcp\", 22\\]/\"tcp\", 2222]/'; exit";
+    let settings = meddling_nft(&folder, lying);
+    let fault = net.gateway.inside(|| Nft::start(&settings, &services(&[SSH]), &knock()).err()).expect("a fault");
+    assert!(fault.what.contains("it guards other ports"), "{fault}");
 }

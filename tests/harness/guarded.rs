@@ -40,6 +40,14 @@ impl Guarded {
         Guarded { nft, net, tcp, udp }
     }
 
+    /// Another gateway after this one, which ended without a word.
+    pub fn restarted(self) -> Guarded {
+        let Guarded { nft, net, tcp, udp } = self;
+        drop(nft);
+        let nft = start(&net, &settings());
+        Guarded { nft, net, tcp, udp }
+    }
+
     /// Puts one grant into the kernel.
     pub fn grant(&mut self, source: IpAddr, port: Port, form: Form, millis: u64) -> Element {
         let element = Element { source: Source::new(source), port, form };

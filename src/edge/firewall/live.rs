@@ -7,14 +7,18 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::elements;
 use super::netlink::Netlink;
 use super::nft::Program;
+use super::owner::Owner;
 use super::ruleset::Plan;
 use super::standing::{self, Standing};
-use super::watch::{Noticed, Watch};
+use super::watch::{MOST, Noticed, Watch};
 use super::{Firewall, Repair};
 use crate::config::{self, Knock};
 use crate::core::grants::{Change, Element};
 use crate::core::service::{Form, Service};
 use crate::core::types::Fault;
+
+/// How often the guard is loaded again because somebody else changed it in the meantime.
+const TRIES: usize = 8;
 
 /// The real firewall.
 pub struct Nft {
@@ -23,6 +27,9 @@ pub struct Nft {
     loaded: Standing,
     netlink: Netlink,
     watch: Watch,
+    /// Who changed the table while it was being loaded: put right already, and still to be told.
+    noticed: Vec<Noticed>,
+    _owner: Owner,
 }
 
 impl Nft {
@@ -34,9 +41,11 @@ impl Nft {
         let plan = Plan::new(settings, services, knock)?;
         let program = Program::new(&settings.nft)?;
         let netlink = Netlink::open()?;
+        let _owner = Owner::claim(plan.table())?;
         let mut watch = Watch::open(plan.table(), netlink.port())?;
-        let loaded = load(&program, &plan, &mut watch)?;
-        Ok(Nft { program, plan, loaded, netlink, watch })
+        let mut noticed = Vec::new();
+        let loaded = load(&program, &plan, &mut watch, &mut noticed)?;
+        Ok(Nft { program, plan, loaded, netlink, watch, noticed, _owner })
     }
 
     /// As [`Nft::start`], with new settings, the table's name excepted. On a fault the old guard stands as before.
@@ -46,7 +55,7 @@ impl Nft {
         if plan.table() != self.plan.table() {
             return Err(Fault::new("firewall.table cannot change while toctocd runs", "restart toctocd"));
         }
-        self.loaded = load(&program, &plan, &mut self.watch)?;
+        self.loaded = load(&program, &plan, &mut self.watch, &mut self.noticed)?;
         (self.plan, self.program) = (plan, program);
         Ok(())
     }
@@ -58,7 +67,9 @@ impl Nft {
 
     /// Who else changed our table since the last look. If anybody did, log it and call [`Firewall::restore`]. Never waits.
     pub fn look(&mut self) -> Vec<Noticed> {
-        self.watch.look()
+        let mut noticed = std::mem::take(&mut self.noticed);
+        noticed.extend(self.watch.look());
+        noticed
     }
 
     /// Packets dropped so far, by chain of the guard: `opening` and `datagram` had no grant, `stream` belonged to no granted
@@ -94,7 +105,7 @@ impl Firewall for Nft {
     fn restore(&mut self, live: &[Change]) -> Result<Repair, Fault> {
         let reloaded = !self.guard_is_up()?;
         if reloaded {
-            self.loaded = load(&self.program, &self.plan, &mut self.watch)?;
+            self.loaded = load(&self.program, &self.plan, &mut self.watch, &mut self.noticed)?;
         }
         let standing = self.list()?;
         let changes = reconcile(&standing, live);
@@ -121,16 +132,52 @@ pub fn unload(settings: &config::Firewall, services: &[Service], knock: &Knock) 
     Program::new(&settings.nft)?.load(&plan.text_off()).map(drop)
 }
 
-fn load(program: &Program, plan: &Plan, watch: &mut Watch) -> Result<Standing, Fault> {
-    let pid = program.load(&plan.text()).or_else(|fault| {
+/// Loads the guard and reads it back until what stands is what was loaded: nobody else has changed the table in between, and
+/// it fits the plan. Only that is what `guard_is_up` compares with from then on; who did change it is added to `noticed`.
+fn load(program: &Program, plan: &Plan, watch: &mut Watch, noticed: &mut Vec<Noticed>) -> Result<Standing, Fault> {
+    let (mut misfit, mut anew) = (None, false);
+    for _ in 0..TRIES {
+        note(noticed, watch.look());
+        watch.expect(load_once(program, plan, anew)?);
+        let found = stands(program, plan)?;
+        let others = watch.look();
+        let settled = others.is_empty();
+        note(noticed, others);
+        misfit = match found {
+            Some(standing) => match standing.misfit(plan) {
+                None if settled => return Ok(standing),
+                other => other,
+            },
+            None => Some("it is not there".to_owned()),
+        };
+        // What our text leaves as it is, a chain that is not ours, goes with the table.
+        anew = settled;
+    }
+    let why = misfit.unwrap_or_else(|| "somebody else changes it again and again".to_owned());
+    Err(Fault::new(
+        format!("the guard was loaded {TRIES} times and does not stand as it was loaded: {why}"),
+        format!("see what else changes nftables: `nft monitor`, `nft list table inet {}`", plan.table()),
+    ))
+}
+
+fn note(noticed: &mut Vec<Noticed>, others: Vec<Noticed>) {
+    for one in others {
+        if !noticed.contains(&one) && noticed.len() < MOST {
+            noticed.push(one);
+        }
+    }
+}
+
+/// One transaction, `anew` without the elements that stand. Gives the pid under which the kernel announces it.
+fn load_once(program: &Program, plan: &Plan, anew: bool) -> Result<u32, Fault> {
+    if anew {
+        return program.load(&plan.text_anew());
+    }
+    program.load(&plan.text()).or_else(|fault| {
         // A table of that name that is not as ours ever was (an older version's set, a chain without its hook) refuses the
         // change. Only replacing it helps, still in one transaction; `restore` brings the grants back.
         program.load(&plan.text_anew()).map_err(|_| fault)
-    })?;
-    watch.expect(pid);
-    let gone = || Fault::new("the guard was loaded and is not there", "see what else changes nftables");
-    let standing = stands(program, plan)?.ok_or_else(gone)?;
-    if standing.is_hooked() { Ok(standing) } else { Err(gone()) }
+    })
 }
 
 fn stands(program: &Program, plan: &Plan) -> Result<Option<Standing>, Fault> {

@@ -5,6 +5,7 @@ mod elements;
 mod live;
 mod netlink;
 mod nft;
+mod owner;
 pub mod ruleset;
 mod standing;
 mod watch;

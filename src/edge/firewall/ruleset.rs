@@ -1,6 +1,7 @@
 //! The guard as text: the one truth of what our table says, loaded by us and printed for a file to include.
 //! Loading it is left to `nft`, the elements in its sets to `elements`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -72,6 +73,20 @@ impl Plan {
         format!("add table inet {table}\ndelete table inet {table}\n")
     }
 
+    /// How many rules each chain of the table holds.
+    pub fn rules(&self) -> BTreeMap<String, usize> {
+        let mut chains = BTreeMap::new();
+        let mut chain = None;
+        for line in self.body().lines() {
+            if let Some(name) = line.strip_prefix("\tchain ").and_then(|rest| rest.strip_suffix(" {")) {
+                chain = Some(chains.entry(name.to_owned()).or_insert(0_usize));
+            } else if line.starts_with("\t\t") && !line.starts_with("\t\ttype ") {
+                chain.iter_mut().for_each(|rules| **rules += 1);
+            }
+        }
+        chains
+    }
+
     fn body(&self) -> String {
         let mut text = format!("table inet {} {{\n", self.table);
         text.push_str(&sets());
@@ -90,7 +105,8 @@ impl Plan {
         line("iif \"lo\" accept");
         // ICMP, its errors and IPv6's neighbours are nobody's service.
         line("meta l4proto != { tcp, udp } accept");
-        let looked_at = self.looked_at();
+        let looked_at: Vec<String> =
+            self.looked_at().iter().map(|port| format!("{} . {}", port.proto.name(), port.number)).collect();
         if !looked_at.is_empty() {
             line(&format!("meta l4proto . th dport != {{ {} }} accept", looked_at.join(", ")));
             // Not `daddr type local`: a broadcast reaches a guarded datagram service as well.
@@ -111,13 +127,13 @@ impl Plan {
         format!("\tchain {CHAIN} {{\n{lines}\t}}\n")
     }
 
-    /// `tcp . 22` for each port that any rule below asks about.
-    fn looked_at(&self) -> Vec<String> {
+    /// Each port that any rule asks about, in order: the guarded ones and the silent knock port.
+    pub fn looked_at(&self) -> Vec<Port> {
         let knock = self.knock.map(|number| Port { proto: Proto::Udp, number });
         let mut all: Vec<Port> = self.ports.iter().copied().chain(knock).collect();
         all.sort_unstable();
         all.dedup();
-        all.iter().map(|port| format!("{} . {}", port.proto.name(), port.number)).collect()
+        all
     }
 
     fn break_glass(&self, v6: bool) -> Vec<String> {

@@ -1,14 +1,14 @@
 //! Reads our table back from the kernel, so that what stands can be compared with what was loaded.
 //! What should stand is left to `ruleset`, running nft to `nft`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nftables::schema::NfListObject;
 use nftables::types::{NfChainType, NfHook};
 use serde_json::Value;
 
-use super::ruleset::CHAIN;
-use crate::core::types::Fault;
+use super::ruleset::{CHAIN, Plan};
+use crate::core::types::{Fault, Port, Proto};
 
 /// Our table as it stands, without handles, counts and elements. Two are equal if the rules are.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,8 +20,24 @@ impl Standing {
         Ok(Standing(objects(json)?.map(bare).collect()))
     }
 
+    /// What about it is not as `plan` says, if anything: the hook, a dormant table, chains and how many rules each has, and the
+    /// ports that the guard looks at. Whether each rule says what it should is known from who wrote it, see `live`.
+    pub(super) fn misfit(&self, plan: &Plan) -> Option<String> {
+        if !self.is_hooked() {
+            return Some("its chain does not hang in the prerouting hook".to_owned());
+        }
+        if self.0.iter().any(|object| object.pointer("/table/flags").is_some_and(|flags| mentions(flags, "dormant"))) {
+            return Some("its table is dormant".to_owned());
+        }
+        if self.rules() != plan.rules() {
+            return Some(format!("it has other rules: {:?} instead of {:?}", self.rules(), plan.rules()));
+        }
+        let (wanted, found) = (plan.looked_at(), self.looked_at());
+        (wanted.into_iter().collect::<BTreeSet<Port>>() != found).then(|| "it guards other ports".to_owned())
+    }
+
     /// Whether the guard's chain hangs where it must: prerouting, after conntrack and before all else.
-    pub(super) fn is_hooked(&self) -> bool {
+    fn is_hooked(&self) -> bool {
         self.typed().any(|object| match object {
             NfListObject::Chain(chain) => {
                 chain.name == CHAIN
@@ -33,10 +49,58 @@ impl Standing {
         })
     }
 
+    /// How many rules each chain has.
+    fn rules(&self) -> BTreeMap<String, usize> {
+        let mut chains = BTreeMap::new();
+        for object in &self.0 {
+            if let Some(name) = object.pointer("/chain/name").and_then(Value::as_str) {
+                chains.entry(name.to_owned()).or_insert(0);
+            } else if let Some(name) = object.pointer("/rule/chain").and_then(Value::as_str) {
+                *chains.entry(name.to_owned()).or_insert(0_usize) += 1;
+            }
+        }
+        chains
+    }
+
+    /// The ports in the rule of the guard that lets all others pass.
+    fn looked_at(&self) -> BTreeSet<Port> {
+        let mut ports = BTreeSet::new();
+        let guard = self.0.iter().filter(|object| object.pointer("/rule/chain").and_then(Value::as_str) == Some(CHAIN));
+        guard.for_each(|rule| collect_ports(rule, &mut ports));
+        ports
+    }
+
     /// Each object as its type; what the types do not know is left out here, and still counts in a comparison.
     fn typed(&self) -> impl Iterator<Item = NfListObject<'static>> {
         self.0.iter().filter_map(|object| serde_json::from_value(object.clone()).ok())
     }
+}
+
+fn mentions(value: &Value, word: &str) -> bool {
+    value.as_str() == Some(word) || value.as_array().is_some_and(|all| all.iter().any(|one| mentions(one, word)))
+}
+
+/// Every `tcp . 22` inside `value`.
+fn collect_ports(value: &Value, ports: &mut BTreeSet<Port>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some([proto, number]) = fields.get("concat").and_then(Value::as_array).map(Vec::as_slice) {
+                ports.extend(port(proto, number));
+            }
+            fields.values().for_each(|field| collect_ports(field, ports));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_ports(item, ports)),
+        _ => {}
+    }
+}
+
+fn port(proto: &Value, number: &Value) -> Option<Port> {
+    let proto = match (proto.as_str(), proto.as_u64()) {
+        (Some("tcp"), _) | (_, Some(6)) => Proto::Tcp,
+        (Some("udp"), _) | (_, Some(17)) => Proto::Udp,
+        _ => return None,
+    };
+    Some(Port { proto, number: u16::try_from(number.as_u64()?).ok()? })
 }
 
 /// Packets counted by the rules that drop, by chain.

@@ -20,7 +20,7 @@ const NEW_GENERATION: u16 = 15;
 /// The family of our table.
 const INET: u8 = 1;
 /// Authors remembered per look; beyond it the guard is only known to have been changed.
-const MOST: usize = 16;
+pub(super) const MOST: usize = 16;
 
 /// Somebody else changed our table, or may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
