@@ -149,8 +149,9 @@ impl Gatekeeper {
     /// The firewall does not have these grants, so nobody has them.
     fn take_back(&mut self, now: Now, pending: &[Pending]) {
         let keys: Vec<Key> = pending.iter().filter_map(|one| one.grant).collect();
-        self.grants.end(now, &keys, Ending::Revoked);
+        // First on disk: a crash in between must not bring them back.
         self.store(&Grants::endings(&keys));
+        self.grants.end(now, &keys, Ending::Revoked);
         self.try_restore_firewall();
     }
 

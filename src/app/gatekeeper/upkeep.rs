@@ -47,6 +47,7 @@ impl Gatekeeper {
                 if let Some(why) = recovered.why {
                     self.found = why.to_string();
                 }
+                recovered.ledger.lost().into_iter().for_each(|at| self.replay.lose(at));
                 self.say("the state was read again; knocks count again");
             }
             Err(fault) => self.say(&format!("NOTHING OPENS: {fault}")),
