@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use crate::config::{Settings, knockd, native};
+use crate::config::knockd::one_time;
+use crate::config::{Door, Settings, knockd, native};
 use crate::core::door::{Weakness, weaknesses};
 use crate::core::service::Client;
 use crate::core::types::{Fault, ServiceName};
@@ -42,8 +43,9 @@ pub fn settings(path: &Path) -> Result<Settings, Fault> {
         false => Fault::new(fault.what, "`toctocd init` writes one; -c names another"),
     })?;
     let mut settings = native::parse(&path.display().to_string(), &text)?;
+    settings.doors.iter_mut().try_for_each(first_sequence)?;
     if let Some(classic) = &settings.classic {
-        settings.doors = doors(classic)?;
+        settings.doors.extend(doors(classic)?);
     }
     Ok(settings)
 }
@@ -69,8 +71,22 @@ pub fn clients(settings: &Settings) -> Result<Vec<Client>, Fault> {
     authorized::parse(&path.display().to_string(), &text, Some(&known))
 }
 
+/// A door of our own form with one-time sequences: reads its file for the one that is in force.
+fn first_sequence(door: &mut Door) -> Result<(), Fault> {
+    let Some(file) = &door.one_time_sequences else { return Ok(()) };
+    let text = files::read_bytes(file, Care::Trusted)?;
+    door.later_steps = one_time::steps(&text);
+    door.sequence = one_time::first(&text, &door.name, &mut |_| {}).ok_or_else(|| {
+        Fault::new(
+            format!("{}: no one-time sequence is left for door {}", file.display(), door.name),
+            "append lines to it",
+        )
+    })?;
+    Ok(())
+}
+
 /// Doors run commands with our privilege: their file is believed only if nobody else can write it.
-fn doors(path: &Path) -> Result<Vec<crate::config::Door>, Fault> {
+fn doors(path: &Path) -> Result<Vec<Door>, Fault> {
     let text = files::read_bytes(path, Care::Trusted)?;
     let mut open = |file: &Path| files::read_bytes(file, Care::Trusted).map(|b| b.to_vec()).map_err(|fault| fault.what);
     let conf = knockd::read(&text, false, &mut open, &mut |_| {}).map_err(|error| error.fault(path))?;

@@ -26,7 +26,7 @@ pub struct Settings {
     pub services: Vec<Service>,
     /// The knockd.conf that the classic doors are read from; absolute.
     pub classic: Option<PathBuf>,
-    /// Classic doors, in file order; filled from `classic` by whoever reads that file.
+    /// Classic doors, in file order: our own, then those that whoever reads `classic` appends.
     pub doors: Vec<Door>,
 }
 

@@ -13,6 +13,10 @@ use super::{Firewall, Form, Gateway, Knock, Service, Settings, SourceRule, defau
 use crate::core::address::is_host;
 use crate::core::complaint::{Text, printable};
 use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
+use doors::{RawDoor, doors};
+pub use doors::{flag_words, step_text};
+
+mod doors;
 
 /// How many services a gateway may have.
 pub const MAX_SERVICES: usize = 256;
@@ -30,6 +34,8 @@ struct RawSettings {
     firewall: RawFirewall,
     #[serde(default)]
     service: BTreeMap<Spanned<String>, RawService>,
+    #[serde(default)]
+    door: BTreeMap<Spanned<String>, RawDoor>,
     #[serde(default)]
     classic: RawClassic,
 }
@@ -85,7 +91,8 @@ struct RawClassic {
     knockd_conf: At<String>,
 }
 
-/// Reads toctocd.toml; `label` is the path that complaints name. `doors` are left empty: `classic` says where they stand.
+/// Reads toctocd.toml; `label` is the path that complaints name. The doors of a knockd.conf are not read: `classic` says where
+/// they stand.
 ///
 /// # Errors
 /// The first thing that is wrong, as `label:line:column: what`, with its remedy.
@@ -93,13 +100,14 @@ pub fn parse(label: &str, text: &str) -> Result<Settings, Fault> {
     let file = Text::new(label, text);
     let raw: RawSettings = toml::from_str(text).map_err(|e| file.complain_serde(e.span(), e.message()))?;
     let knock = knock(file, raw.knock)?;
+    let services = services(file, raw.service, &knock)?;
     let settings = Settings {
         gateway: gateway(file, raw.gateway)?,
-        services: services(file, raw.service, &knock)?,
+        doors: doors(file, raw.door, &services)?,
+        services,
         knock,
         firewall: firewall(file, raw.firewall)?,
         classic: raw.classic.knockd_conf.map(|path| absolute(file, path, "knockd_conf")).transpose()?,
-        doors: Vec::new(),
     };
     Ok(settings)
 }

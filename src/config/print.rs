@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Form, Service, Settings, SourceRule};
+use super::{Door, Form, Service, Settings, SourceRule, native};
 
 /// The effective configuration: every key, nothing else.
 pub fn print(settings: &Settings) -> String {
@@ -61,6 +61,7 @@ fn write(settings: &Settings, comments: bool) -> String {
     knock(&mut page, settings);
     firewall(&mut page, settings);
     settings.services.iter().for_each(|one| service(&mut page, one));
+    settings.doors.iter().filter(|one| one.native).for_each(|one| door(&mut page, one));
     classic(&mut page, settings);
     page.text
 }
@@ -181,6 +182,52 @@ fn service(page: &mut Page, service: &Service) {
         service.challenge,
         "true: the knock must carry a challenge that the gateway gave a moment ago (one round trip more).",
     );
+}
+
+fn door(page: &mut Page, door: &Door) {
+    page.section(
+        &format!("door.{}", toml::Value::from(door.name.as_str())),
+        "A classic door, by the name that its log lines have.",
+    );
+    let steps: Vec<String> = door.sequence.iter().map(native::step_text).collect();
+    match &door.one_time_sequences {
+        Some(file) => {
+            page.key("one_time_sequences", path(file), "A file of sequences, one a line, each of which counts once.")
+        }
+        None => page.key("sequence", steps, "What to hit, in order: \"7001/tcp\", \"7002/udp\", \"icmp:64\"."),
+    }
+    page.key("seq_timeout", door.seq_timeout, "Seconds from the first hit to the last, 1 to 86400.");
+    page.key(
+        "tcpflags",
+        native::flag_words(door.flags),
+        "Flags that a TCP hit must have, or with ! must not have; [] = any.",
+    );
+    if let Some(target) = &door.target {
+        page.key("target", target.as_str(), "The destination that counts, in place of our own addresses.");
+    }
+    page.key("tolerate_duplicates", door.tolerate_duplicates, "true: the hit that was just right may be repeated.");
+    page.key(
+        "pause_after",
+        i64::from(door.pause_after),
+        "Seconds after an opening in which the same source cannot begin again.",
+    );
+    if let Some(service) = &door.service {
+        page.key("service", service.as_str(), "Granted to the knocker, as long as that service says.");
+    }
+    let commands = [
+        ("start_command", &door.start_command),
+        ("start_command_6", &door.start_command_6),
+        ("stop_command", &door.stop_command),
+        ("stop_command_6", &door.stop_command_6),
+    ];
+    for (key, command) in commands {
+        if let Some(command) = command {
+            page.key(key, command.as_str(), "Run by /bin/sh; %IP% is the knocker's address.");
+        }
+    }
+    if door.start_command.is_some() || door.start_command_6.is_some() {
+        page.key("cmd_timeout", door.cmd_timeout, "Seconds from the end of the start command to the stop command.");
+    }
 }
 
 fn classic(page: &mut Page, settings: &Settings) {

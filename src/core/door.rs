@@ -46,6 +46,8 @@ pub struct Door {
     pub tolerate_duplicates: bool,
     /// Seconds after an opening in which the same source's hits are left alone (TOML form only).
     pub pause_after: u32,
+    /// Whether it stands in our own configuration, not in a knockd.conf.
+    pub native: bool,
 }
 
 impl Default for Door {
@@ -67,6 +69,7 @@ impl Default for Door {
             service: None,
             tolerate_duplicates: false,
             pause_after: 0,
+            native: false,
         }
     }
 }
@@ -190,7 +193,8 @@ pub fn weaknesses(doors: &[Door]) -> Vec<(&Door, Weakness)> {
     found
 }
 
-fn is_shipped(sequence: &[Step]) -> bool {
+/// Whether it is the sequence that knockd ships, or that reversed, in whatever protocols.
+pub fn is_shipped(sequence: &[Step]) -> bool {
     let numbers = || {
         sequence.iter().map(|step| match step {
             Step::Port(port) => Some(port.number),

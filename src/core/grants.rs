@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::answer::Answer;
 use super::knock::Ports;
 use super::ledger::Ledger;
-use super::policy::Grant;
+use super::policy::{DoorGrant, Grant};
 use super::record::Record;
 use super::service::Form;
 use super::types::{Boot, ClientId, Now, Port, Proto, SECOND, ServiceName, Source, Wall};
@@ -21,6 +21,14 @@ pub enum Holder {
     Client(ClientId),
     /// A classic door; 16 bytes that name it.
     Door([u8; 16]),
+}
+
+impl Holder {
+    /// The door of this name. FNV-1a: names are the admin's, nobody has to be kept from finding two alike.
+    pub fn door(name: &str) -> Self {
+        let mix = |hash: u128, byte: u8| (hash ^ u128::from(byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b);
+        Holder::Door(name.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, mix).to_be_bytes())
+    }
 }
 
 /// What makes two grants the same one: asking again makes it last longer, it does not make it two.
@@ -153,19 +161,29 @@ impl Grants {
     /// as long as it would have.
     pub fn open(&mut self, now: Now, grant: Grant) -> (Vec<Change>, Answer) {
         let (live, mut answer) = grant.into_parts();
+        let (changes, live) = self.begin(now, live);
+        answer.granted = Some(live);
+        (changes, answer)
+    }
+
+    /// Begins what a classic door grants: what to tell the kernel, and the grant as it is then, for its record.
+    pub fn open_for_door(&mut self, now: Now, grant: DoorGrant) -> (Vec<Change>, Live) {
+        self.begin(now, grant.into_live())
+    }
+
+    fn begin(&mut self, now: Now, live: Live) -> (Vec<Change>, Live) {
         self.reserved.remove(&live.key);
         let before = self.live.get(&live.key).copied();
         // Two of one batch were decided without knowing of each other.
         let outlasts = |before: &Live| before.form == live.form && before.deadline() > live.deadline();
         let live = Live { ports: live.ports, ..before.filter(outlasts).unwrap_or(live) };
         self.live.insert(live.key, live);
-        answer.granted = Some(live);
         let armed: BTreeSet<Element> = live.elements().collect();
         let mut touched = armed.clone();
         touched.extend(before.iter().flat_map(Live::elements));
         // What only the grant of before a reload had may be a neighbour's too: that is not armed anew.
         let changes = self.settle(now, touched, |element| if armed.contains(element) { Fit::Arm } else { Fit::Leave });
-        (changes, answer)
+        (changes, live)
     }
 
     /// Ends these grants. A neighbour's stay.

@@ -2,10 +2,12 @@
 //! The list of live grants is left to `grants`, what was used before to `replay`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::address::{Reach, reach};
 use super::answer::{Answer, Told};
 use super::authentic::Authentic;
+use super::door::Door;
 use super::grants::{Ending, GRANTS, Grants, Holder, Key, Live};
 use super::knock::{Kind, Ports, Status};
 use super::record::Record;
@@ -42,6 +44,20 @@ impl Decision {
             Decision::Tell(told) => told.reject(),
             Decision::Refuse(refused) => Some(refused.reject),
         }
+    }
+}
+
+/// What a classic door grants. The only thing that [`Grants::open_for_door`] takes.
+///
+/// No mark has to be durable before it: a classic sequence may be repeated, and a one-time sequence was used up before. A record
+/// that is lost shuts the door earlier, at a restart.
+pub struct DoorGrant {
+    live: Live,
+}
+
+impl DoorGrant {
+    pub(super) fn into_live(self) -> Live {
+        self.live
     }
 }
 
@@ -194,6 +210,25 @@ impl Policy {
             Judgement::Told(told) => Decision::Tell(told),
             Judgement::Fresh(fresh) => self.admit(now, client, fresh, grants),
         }
+    }
+
+    /// What the knocker `source`, who completed the sequence of `door`, is granted, if that door grants a service at all. Only an
+    /// address that could be granted to a client too: a forged sequence must not open anything for ourselves or for a mapped form.
+    pub fn through_door(&self, now: Now, door: &Door, source: IpAddr, grants: &Grants) -> Result<DoorGrant, Status> {
+        let service = door.service.and_then(|name| self.services.get(&name)).ok_or(Status::Denied)?;
+        let canonical = Source::new(source);
+        if canonical.ip() != source || !self.grantable(canonical) {
+            return Err(Status::Address);
+        }
+        let key = Key { holder: Holder::door(&door.name), service: service.name, source: canonical, source_port: 0 };
+        let others = grants.keys(|other| *other != key);
+        let of_service = others.iter().filter(|other| other.service == key.service).count();
+        if others.len() >= GRANTS || u32::try_from(of_service).is_ok_and(|count| count >= service.max_grants) {
+            return Err(Status::Full);
+        }
+        let already = grants.of(&key).filter(|live| live.form == service.form).map_or(0, |live| live.seconds_left(now));
+        let seconds = service.seconds.max(already);
+        Ok(DoorGrant { live: Live { key, form: service.form, ports: ports(service), opened: now, seconds } })
     }
 
     /// The address rule. Only an opening grants an address; what names no known service is refused by policy later.

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::harness::gate::Gate;
-use crate::harness::{LONG, eventually};
+use crate::harness::gate::{Gate, SSH, section};
+use crate::harness::{LONG, SHORT, eventually};
 
 /// A gateway with one door that writes down what its commands are given.
 fn gate(cmd_timeout: u32) -> Gate {
@@ -91,4 +91,45 @@ fn a_flood_of_first_hits_fills_no_log_and_keeps_nobody_out() {
     gate.daemon().wait_for("were left out");
     let lines = gate.daemon().said().lines().count();
     assert!(lines < 1000, "{lines} lines");
+}
+
+/// A gateway with one door that grants ssh for `seconds`, by TCP, UDP and an echo request of 64 bytes.
+fn granting(seconds: u32) -> Gate {
+    let door = "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"icmp:64\"]\nservice = \"ssh\"\n";
+    Gate::running(|config| section(&config, "service.ssh", "seconds = 30", &format!("seconds = {seconds}")) + door)
+}
+
+/// An echo request as the phone apps for port knocking send it: 64 bytes of anything behind the header.
+fn ping(gate: &Gate, bytes: usize) {
+    let mut packet = vec![0; 8 + bytes];
+    packet[0] = 8;
+    // All but the type is zero, and so the checksum is what remains of it.
+    packet[2..4].copy_from_slice(&(!0x0800_u16).to_be_bytes());
+    let to = std::net::SocketAddr::new(gate.net.gateway_ips()[0], 0);
+    gate.net.client.space.inside(|| {
+        let kind = (socket2::Domain::IPV4, socket2::Type::RAW, socket2::Protocol::ICMPV4);
+        let socket = socket2::Socket::new(kind.0, kind.1, Some(kind.2)).expect("root has raw sockets");
+        socket.send_to(&packet, &to.into()).expect("sent");
+    });
+}
+
+#[test]
+fn a_door_grants_a_service_without_any_command_and_the_grant_ends_by_itself() {
+    let mut gate = granting(2);
+    let _echo = gate.net.gateway.tcp_echo(SSH);
+    let ssh = (gate.net.gateway_ips()[0], SSH).into();
+    let knock = |gate: &Gate, bytes| {
+        gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 8432:udp");
+        ping(gate, bytes);
+    };
+    assert!(!gate.net.client.tcp_reaches(ssh, SHORT), "shut");
+    knock(&gate, 63);
+    gate.daemon().wait_for("side: Stage 2");
+    assert!(!gate.net.client.tcp_reaches(ssh, SHORT), "an echo request of another size is not the step");
+    // The wrong size is no step of any door, so it was not seen at all: the right one still completes the sequence.
+    ping(&gate, 64);
+    gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
+    assert!(gate.net.client.tcp_reaches(ssh, LONG));
+    assert!(!gate.net.host(1).tcp_reaches((gate.net.gateway_ips()[0], SSH).into(), SHORT), "for nobody else");
+    assert!(eventually(LONG, || !gate.net.client.tcp_reaches(ssh, SHORT)), "the grant ends");
 }

@@ -8,11 +8,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Gatekeeper;
 use crate::app::child::Child;
+use crate::core::door::Door;
+use crate::core::grants::Ending;
+use crate::core::knock::Status;
 use crate::core::leases::Work;
 use crate::core::quota::Rate;
 use crate::core::record::Record;
 use crate::core::types::Now;
+use crate::edge::firewall::Firewall;
 use crate::edge::gatekeeper_pipe::ToListener;
+use crate::edge::log::clock_time;
 use crate::edge::{clock, one_time};
 
 use std::os::fd::AsFd;
@@ -37,6 +42,9 @@ impl Gatekeeper {
         if self.broken || !self.use_up(child, door) {
             return;
         }
+        if at.service.is_some() {
+            return self.grant_through(now, &at, source);
+        }
         let opening = match self.leases.prepare(now, &at, source) {
             Ok(opening) => opening,
             Err(refused) => {
@@ -54,6 +62,23 @@ impl Gatekeeper {
             }
             Err(fault) => self.state_failed(&fault),
         }
+    }
+
+    /// A door that grants a service: the firewall first, so that the knocker waits for no disk, then the record.
+    fn grant_through(&mut self, now: Now, door: &Door, source: IpAddr) {
+        let grant = match self.policy.through_door(now, door, source, &self.grants) {
+            Ok(grant) => grant,
+            Err(status) => return self.say(&format!("{source}: {}: not granted: {}", door.name, why_not(status))),
+        };
+        let (changes, live) = self.grants.open_for_door(now, grant);
+        if let Err(fault) = self.firewall.apply(&changes) {
+            self.say(&format!("the firewall refused a grant: {fault}"));
+            self.grants.end(now, &[live.key], Ending::Revoked);
+            return self.try_restore_firewall();
+        }
+        self.store(&[Record::Granted(live)]);
+        let until = clock_time(now.wall.plus(live.seconds_left(now)));
+        self.say(&format!("{}: {} granted to {source} until {until}", door.name, live.key.service));
     }
 
     /// Burns a one-time sequence, durably, before anything runs; whether the door may open. Around a reload the old and the
@@ -137,5 +162,13 @@ impl Gatekeeper {
         } else {
             self.unsaid = self.unsaid.saturating_add(1);
         }
+    }
+}
+
+fn why_not(status: Status) -> &'static str {
+    match status {
+        Status::Address => "this address can never be granted",
+        Status::Full => "too many live grants",
+        _ => "its service is not configured",
     }
 }

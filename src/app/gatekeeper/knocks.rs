@@ -211,7 +211,10 @@ impl Gatekeeper {
     pub(super) fn holder(&self, holder: Holder) -> String {
         match holder {
             Holder::Client(id) => self.name(id),
-            Holder::Door(_) => "a classic door".to_owned(),
+            Holder::Door(_) => {
+                let named = self.loaded.settings.doors.iter().find(|door| Holder::door(&door.name) == holder);
+                named.map_or_else(|| "a classic door".to_owned(), |door| format!("door {}", door.name))
+            }
         }
     }
 }

@@ -296,3 +296,24 @@ fn a_client_that_is_not_kept_is_unknown_at_once() {
     assert!(gate.policy.client(START, golden::client().id).is_none());
     assert!(!gate.policy.still_allows(START, &live));
 }
+
+#[test]
+fn a_door_grants_its_service_to_addresses_that_can_be_granted_and_to_so_many_only() {
+    let mut gate = Gate::new(Service { max_grants: 2, ..ssh() }, golden::client(), 16);
+    let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
+    let mut knock = |door: &Door, source: &str| {
+        let grant = gate.policy.through_door(START, door, source.parse().unwrap(), &gate.grants)?;
+        Ok::<_, Status>(gate.grants.open_for_door(START, grant))
+    };
+    let (changes, live) = knock(&door, "192.0.2.9").unwrap();
+    assert_eq!((changes.len(), live.seconds, live.key.holder), (1, 30, Holder::door("side")));
+    for never in ["203.0.113.1", "0.0.0.0", "127.0.0.1", "255.255.255.255", "::ffff:192.0.2.9", "2002:c000:209::1"] {
+        assert_eq!(knock(&door, never).err(), Some(Status::Address), "{never}");
+    }
+    assert!(knock(&door, "192.0.2.9").is_ok(), "again is no second one");
+    assert!(knock(&door, "2001:db8::9").is_ok());
+    assert_eq!(knock(&door, "192.0.2.10").err(), Some(Status::Full));
+    let elsewhere = Door { service: ServiceName::new("rdp"), ..door.clone() };
+    assert_eq!(knock(&elsewhere, "192.0.2.9").err(), Some(Status::Denied));
+    assert_ne!(Holder::door("side"), Holder::door("edis"));
+}
