@@ -175,7 +175,7 @@ fn a_knock_of_either_family_goes_up_and_its_receipt_comes_from_the_knock_port() 
             let ToGatekeeper::Knock { ticket, row: 0, h, body, source, source_port } = it.next() else { panic!() };
             assert_eq!((source.ip(), source_port), (from, socket.local_addr().unwrap().port()));
             let claim = Claim { client: golden::CLIENT, h, body, source, source_port };
-            assert!(Authentic::verify(claim, &golden::client()).is_ok());
+            assert!(Authentic::verify(claim, &golden::client(), golden::realm().gateway()).is_ok());
             let receipt = receipt(source);
             it.pipe.send(ToListener::Verdict { ticket, spent: true, receipt: Some(receipt.encode()) }).unwrap();
             // The kernel's "port unreachable" may come first: nothing is bound there.

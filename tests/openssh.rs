@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use ssh_key::{HashAlg, LineEnding, PublicKey, SshSig};
 use toctoc::core::authentic::{self, Authentic, Message, NAMESPACE};
 use toctoc::core::golden::{self, CLIENT, NOON};
-use toctoc::core::keyring::{Day, Secret};
+use toctoc::core::keyring::{Day, Secret, TEST_GATEWAY_ID};
 use toctoc::core::knock::{Request, Signature};
 use toctoc::core::service::Client;
 use toctoc::core::types::{Fault, Fingerprint, Reject};
@@ -59,7 +59,8 @@ fn knock_signed_in(namespace: &str) -> Result<Request, Reject> {
     let gateway = golden::gateway();
     let known = identify(&gateway, &golden::tags(NOON.day()), &datagram)?;
     let (parts, _) = known.check_mac(&side.keys)?.open(&gateway, &side.keys, &client.fingerprint)?.split();
-    Authentic::verify(golden::claim(parts, golden::address()), &client).map(|proven| *proven.request())
+    let claim = golden::claim(parts, golden::address());
+    Authentic::verify(claim, &client, TEST_GATEWAY_ID).map(|proven| *proven.request())
 }
 
 #[test]
@@ -79,7 +80,7 @@ fn a_signature_that_openssh_made_for_something_else_is_none() {
 fn ssh_keygen_believes_our_signature() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let message = authentic::message(&[3; 32], &golden::request(NOON).encode());
+    let message = authentic::message(TEST_GATEWAY_ID, &[3; 32], &golden::request(NOON).encode());
     let ours = authentic::sign(&golden::seed(), &message);
     let key = PublicKey::from(ssh_key::public::Ed25519PublicKey(golden::client().key));
     let signature = ssh_key::Signature::new(ssh_key::Algorithm::Ed25519, ours.ed25519.as_slice()).unwrap();

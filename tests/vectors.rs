@@ -10,6 +10,7 @@ use blake2::Blake2sMac;
 use blake2::digest::consts::U16;
 use blake2::digest::{KeyInit, Mac};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha512};
 use toctoc::core::authentic::{self, Authentic, Message};
 use toctoc::core::golden::{self, CLIENT, NOON};
 use toctoc::core::keyring::{ClientKeys, Day, Realm, Secret, TEST_GATEWAY_ID};
@@ -158,7 +159,8 @@ fn sealing_gives_the_golden_bytes() {
     );
     assert_eq!(awaiting.open(&sealed), Some(receipt()));
     let claim = golden::claim(parts, golden::address());
-    assert_eq!(*Authentic::verify(claim, &golden::client()).map_err(|r| r.name()).unwrap().request(), request());
+    let proven = Authentic::verify(claim, &golden::client(), TEST_GATEWAY_ID);
+    assert_eq!(*proven.map_err(|r| r.name()).unwrap().request(), request());
 }
 
 #[test]
@@ -171,7 +173,8 @@ fn a_computation_without_any_code_of_ours_agrees() {
 /// All of the way that needs no clock, no state and no policy: the listener's steps, then the signature.
 fn judged(datagram: &[u8]) -> Result<(), Reject> {
     let (parts, _) = golden::open(datagram, NOON)?.split();
-    Authentic::verify(golden::claim(parts, golden::address()), &golden::client()).map(|_| ())
+    let claim = golden::claim(parts, golden::address());
+    Authentic::verify(claim, &golden::client(), TEST_GATEWAY_ID).map(|_| ())
 }
 
 #[test]
@@ -220,13 +223,13 @@ fn signed_as(
     // h does not depend on the body, so a first datagram tells it.
     let mut h = [0; 32];
     let note = |m: &Message| {
-        h.copy_from_slice(&m[16..48]);
+        h.copy_from_slice(&m[32..64]);
         Ok(Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 })
     };
     seal(side, request, today(), Secret::new(CLIENT_E), note).unwrap();
     let mut body = encode_body(request, &Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 });
     change(&mut body);
-    let message = authentic::message(&h, body.first_chunk().unwrap());
+    let message = authentic::message(side.realm.gateway(), &h, body.first_chunk().unwrap());
     let signature = sign(&golden::seed(), &message);
     body[SIGNED..SIGNED + 64].copy_from_slice(&signature.ed25519);
     body[SIGNED + 64] = signature.sk_flags;
@@ -352,8 +355,10 @@ fn defects_of_the_signature() -> Vec<Defect> {
     let cases = vec![
         ("no signature", by(|_, _| plain([0; 64]))),
         ("signed by another key", by(|_, m| authentic::sign(&Secret::new([9; 32]), m))),
-        ("signed for another handshake", by(|seed, m| authentic::sign(seed, &other_bit(m, 16)))),
-        ("signed for another request", by(|seed, m| authentic::sign(seed, &other_bit(m, 98)))),
+        ("signed for another gateway", by(|seed, m| authentic::sign(seed, &other_bit(m, 16)))),
+        ("signed for another handshake", by(|seed, m| authentic::sign(seed, &other_bit(m, 32)))),
+        ("signed for another request", by(|seed, m| authentic::sign(seed, &other_bit(m, 114)))),
+        ("signed without the gateway's name", by(|seed, m| plain(ed25519(seed, &without_name(m))))),
         ("signed under another label", by(|seed, m| authentic::sign(seed, &other_bit(m, 0)))),
         (
             "signed in the namespace of files",
@@ -374,6 +379,14 @@ fn defects_of_the_signature() -> Vec<Defect> {
 
 fn plain(ed25519: [u8; 64]) -> Signature {
     Signature { ed25519, sk_flags: 0, sk_counter: 0 }
+}
+
+/// The blob over a message that names no gateway but in `h`.
+fn without_name(message: &Message) -> Vec<u8> {
+    let mut blob = authentic::sshsig_blob(message);
+    let hash = Sha512::digest([&message[..16], &message[32..]].concat());
+    blob[authentic::BLOB - 64..].copy_from_slice(&hash);
+    blob.to_vec()
 }
 
 fn other_bit(message: &Message, at: usize) -> Message {

@@ -230,7 +230,8 @@ proptest! {
         let (parts, reply) = sealed.split();
         prop_assert_eq!(parts.body.len(), BODY);
         let claim = golden::claim(parts, golden::address());
-        let authentic = toctoc::core::authentic::Authentic::verify(claim, &golden::client());
+        let gateway = golden::realm().gateway();
+        let authentic = toctoc::core::authentic::Authentic::verify(claim, &golden::client(), gateway);
         prop_assert_eq!(authentic.map(|a| *a.request()).ok(), Some(request));
         let answer = reply.seal(&golden::realm(), &receipt, Secret::new([7; 32])).unwrap();
         prop_assert_eq!(awaiting.open(&answer), Some(receipt));

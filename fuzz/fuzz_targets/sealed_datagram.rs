@@ -75,7 +75,8 @@ fn sealed_by_an_insider(bytes: &[u8]) {
             assert_eq!(encode_body(&request, &signature), body, "two bodies mean the same");
             let (parts, _) = sealed.split();
             assert_eq!(parts.body, body);
-            let verdict = Authentic::verify(golden::claim(parts, golden::address()), &LISTENER.client);
+            let claim = golden::claim(parts, golden::address());
+            let verdict = Authentic::verify(claim, &LISTENER.client, LISTENER.side.realm.gateway());
             assert!(verdict.is_err(), "a signature out of thin air");
         }
         (Err(Reject::Fingerprint), Some((request, _))) => assert_ne!(request.fingerprint, LISTENER.client.fingerprint),

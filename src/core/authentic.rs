@@ -8,7 +8,7 @@ use super::bytes::Writer;
 use super::keyring::Secret;
 use super::knock::{BODY, Request, SIGNED, Signature, decode_body};
 use super::service::Client;
-use super::types::{ClientId, Fault, Fingerprint, Reject, Source};
+use super::types::{ClientId, Fault, Fingerprint, GatewayId, Reject, Source};
 
 #[cfg(test)]
 mod tests;
@@ -18,8 +18,8 @@ pub const NAMESPACE: &str = "knock@toctoc.v1";
 
 const LABEL: &[u8; 16] = b"toctoc knock v1\0";
 /// Bytes of a message to be signed.
-pub const MESSAGE: usize = LABEL.len() + 32 + SIGNED;
-/// What the client signs: label, handshake hash, the signed bytes of its request.
+pub const MESSAGE: usize = LABEL.len() + 16 + 32 + SIGNED;
+/// What the client signs: label, gateway id, handshake hash, the signed bytes of its request.
 pub type Message = [u8; MESSAGE];
 /// Bytes of the SSHSIG blob: the preamble, then namespace, empty reserved, hash name and hash, each behind its length.
 pub const BLOB: usize = 6 + (4 + NAMESPACE.len()) + 4 + (4 + HASH.len()) + (4 + 64);
@@ -27,12 +27,13 @@ pub const BLOB: usize = 6 + (4 + NAMESPACE.len()) + 4 + (4 + HASH.len()) + (4 + 
 const PREAMBLE: &[u8; 6] = b"SSHSIG";
 const HASH: &[u8; 6] = b"sha512";
 
-/// The message for the handshake hash `h` (after `psk, e, es`) and the request's `signed` bytes.
+/// The message for `gateway`, the handshake hash `h` (after `psk, e, es`) and the request's `signed` bytes.
 ///
-/// `h` binds the signature to one gateway key, one gateway id and one ephemeral key: without it a gateway that a client
-/// also knocks at could carry its knock to another.
-pub fn message(h: &[u8; 32], signed: &[u8; SIGNED]) -> Message {
-    Writer::new().put(LABEL).put(h).put(signed).done()
+/// `h` binds the signature to one gateway key and one ephemeral key: without it a gateway that a client also knocks at
+/// could carry its knock to another. The gateway's name stands beside it because a verifier that opens no packets must
+/// believe whoever tells it `h`, but knows its own name.
+pub fn message(gateway: GatewayId, h: &[u8; 32], signed: &[u8; SIGNED]) -> Message {
+    Writer::new().put(LABEL).put(&gateway.0).put(h).put(signed).done()
 }
 
 /// What Ed25519 signs, the same bytes that `ssh-keygen -Y sign -n knock@toctoc.v1` and an agent are given
@@ -87,11 +88,11 @@ pub struct Authentic {
 }
 
 impl Authentic {
-    /// Proves `claim` to be `client`'s.
+    /// Proves `claim` to be `client`'s, signed for `gateway`: the verifier's own name, never one that came with the claim.
     ///
     /// Fails with `Pipe` (another client's), `Syntax`, `Fingerprint` or `Signature`. Strict: points of small order and
     /// encodings that are not canonical are refused, and so are the FIDO fields of a key that is none.
-    pub fn verify(claim: Claim, client: &Client) -> Result<Authentic, Reject> {
+    pub fn verify(claim: Claim, client: &Client, gateway: GatewayId) -> Result<Authentic, Reject> {
         if claim.client != client.id {
             return Err(Reject::Pipe);
         }
@@ -101,7 +102,7 @@ impl Authentic {
         }
         // The bytes as they came, not as we would write them again: nothing that was not signed slips in between.
         let signed = claim.body.first_chunk::<SIGNED>().ok_or(Reject::Syntax)?;
-        let blob = sshsig_blob(&message(&claim.h, signed));
+        let blob = sshsig_blob(&message(gateway, &claim.h, signed));
         check_signature(&client.key, &blob, &signature).ok_or(Reject::Signature)?;
         Ok(Authentic { client: client.id, request, source: claim.source, source_port: claim.source_port })
     }

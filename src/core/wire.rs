@@ -112,7 +112,7 @@ pub fn seal(
             "ask for a new invitation",
         )
     })?;
-    let signature = sign(&authentic::message(&start.hash(), &request.encode()))?;
+    let signature = sign(&authentic::message(side.realm.gateway(), &start.hash(), &request.encode()))?;
     let body = encode_body(request, &signature);
     let (datagram, noise) = seal_body(side, start, day.tag(&side.keys.tag), body);
     Ok((datagram, Awaiting { noise, mask: Secret::new(*side.realm.receipt_mask()) }))

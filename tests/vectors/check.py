@@ -191,7 +191,7 @@ def compute(keys, vector):
     noise.mix_key(x25519(vector["client_ephemeral_secret"], gateway))
     out["h"] = noise.h
 
-    out["message"] = b"toctoc knock v1\0" + noise.h + vector["request"]
+    out["message"] = b"toctoc knock v1\0" + keys["gateway_id"] + noise.h + vector["request"]
     fields = (b"knock@toctoc.v1", b"", b"sha512", hashlib.sha512(out["message"]).digest())
     out["sshsig_blob"] = b"SSHSIG" + b"".join(map(string, fields))
     key, out["signature"] = ed25519(keys["client_ed25519_seed"], out["sshsig_blob"])

@@ -74,7 +74,9 @@ impl Gatekeeper {
         // A client that a reload has removed is unknown, whatever an old listener still says.
         let client = row.and_then(|id| self.policy.client(now, *id)).ok_or(Reject::Policy)?;
         let Knock { h, body, source, source_port, .. } = knock;
-        let authentic = Authentic::verify(Claim { client: client.id, h, body, source, source_port }, client)?;
+        let claim = Claim { client: client.id, h, body, source, source_port };
+        // Our own name: `h` names the gateway too, but it is the listener's word.
+        let authentic = Authentic::verify(claim, client, self.loaded.keys.realm.gateway())?;
         let entropy = entropy::bytes().map_err(|_| Reject::State)?;
         match self.policy.decide(now, authentic, &mut self.replay, &mut self.grants, entropy) {
             Decision::Refuse(refused) => Err(self.refused(refused)),

@@ -1,12 +1,14 @@
 use super::*;
 use crate::core::golden::{self, NOON};
+use crate::core::keyring::{Day, Realm, TEST_GATEWAY_ID as GATEWAY};
 use crate::core::knock::encode_body;
+use crate::core::wire::{ClientSide, seal};
 
 const H: [u8; 32] = [3; 32];
 
 fn claim(change: impl FnOnce(&mut Claim)) -> Claim {
     let request = golden::request(NOON);
-    let signature = sign(&golden::seed(), &message(&H, &request.encode()));
+    let signature = sign(&golden::seed(), &message(GATEWAY, &H, &request.encode()));
     let body = encode_body(&request, &signature);
     let mut claim = Claim { client: golden::CLIENT, h: H, body, source: golden::address(), source_port: 40_000 };
     change(&mut claim);
@@ -14,12 +16,12 @@ fn claim(change: impl FnOnce(&mut Claim)) -> Claim {
 }
 
 fn refused(change: impl FnOnce(&mut Claim)) -> Option<Reject> {
-    Authentic::verify(claim(change), &golden::client()).err()
+    Authentic::verify(claim(change), &golden::client(), GATEWAY).err()
 }
 
 #[test]
 fn a_signed_claim_is_authentic() {
-    let authentic = Authentic::verify(claim(|_| {}), &golden::client()).map_err(|r| r.name()).unwrap();
+    let authentic = Authentic::verify(claim(|_| {}), &golden::client(), GATEWAY).map_err(|r| r.name()).unwrap();
     assert_eq!(authentic.client(), golden::CLIENT);
     assert_eq!(*authentic.request(), golden::request(NOON));
     assert_eq!((authentic.source(), authentic.source_port()), (golden::address(), 40_000));
@@ -37,6 +39,29 @@ fn a_listener_that_an_attacker_owns_cannot_make_a_claim_true() {
     assert_eq!(refused(|c| c.body[SIGNED + 64] = 1), Some(Reject::Signature), "FIDO flags of a plain key");
     assert_eq!(refused(|c| c.body[SIGNED + 68] = 1), Some(Reject::Signature), "FIDO counter of a plain key");
     assert_eq!(refused(|c| c.body[BODY - 1] = 1), Some(Reject::Syntax), "padding");
+}
+
+/// Who took over the listener here and can read another gateway where the same key is enrolled has all of a knock that
+/// was signed for that one, and can say its `h`.
+#[test]
+fn a_knock_signed_for_another_gateway_is_refused_whatever_h_says() {
+    let there = Realm::new(golden::REALM, GatewayId([2; 16]), Secret::new([1; 32]));
+    let side = ClientSide { realm: there, ..golden::side(golden::CLIENT) };
+    let (mut h, mut signature) = ([0; 32], None);
+    let sign_there = |m: &Message| {
+        h.copy_from_slice(&m[MESSAGE - SIGNED - 32..MESSAGE - SIGNED]);
+        let made = sign(&golden::seed(), m);
+        signature = Some(Signature { ..made });
+        Ok(made)
+    };
+    let request = golden::request(NOON);
+    assert!(seal(&side, &request, Day::Number(NOON.day()), Secret::new([5; 32]), sign_there).is_ok());
+    let body = encode_body(&request, &signature.unwrap());
+    let carried = |h| claim(|c| (c.h, c.body) = (h, body));
+    let verdict = |h, gateway| Authentic::verify(carried(h), &golden::client(), gateway).err();
+    assert_eq!(verdict(h, GatewayId([2; 16])), None, "good where it was meant to go");
+    assert_eq!(verdict(h, GATEWAY), Some(Reject::Signature), "its own h");
+    assert_eq!(verdict(H, GATEWAY), Some(Reject::Signature), "an h of ours");
 }
 
 #[test]
@@ -78,7 +103,7 @@ fn a_key_of_small_order_signs_nothing_even_if_enrolled() {
         c.body[SIGNED..SIGNED + 64].fill(0);
         c.body[SIGNED] = 1;
     });
-    assert_eq!(Authentic::verify(forged, &client).err(), Some(Reject::Signature));
+    assert_eq!(Authentic::verify(forged, &client, GATEWAY).err(), Some(Reject::Signature));
 }
 
 #[test]
@@ -106,7 +131,7 @@ fn only_honest_keys_can_be_enrolled() {
 
 #[test]
 fn the_blob_is_that_of_openssh() {
-    let blob = sshsig_blob(&message(&H, &golden::request(NOON).encode()));
+    let blob = sshsig_blob(&message(GATEWAY, &H, &golden::request(NOON).encode()));
     let head = b"SSHSIG\0\0\0\x0fknock@toctoc.v1\0\0\0\0\0\0\0\x06sha512\0\0\0\x40";
     assert_eq!(&blob[..head.len()], head);
     assert_eq!(blob.len(), head.len() + 64);

@@ -156,7 +156,7 @@ fn a_knock_goes_up_and_its_receipt_comes_back_to_where_it_came_from() {
     };
     assert_eq!(*source, Source::new(ADMIN.into()));
     let claim = authentic::Claim { client: golden::CLIENT, h: *h, body: *body, source: *source, source_port: 40_000 };
-    assert!(authentic::Authentic::verify(claim, &golden::client()).is_ok());
+    assert!(authentic::Authentic::verify(claim, &golden::client(), golden::realm().gateway()).is_ok());
     let receipt = receipt(Some([7; 16]));
     let answered = bench.verdict(*ticket, true, Some(receipt));
     let [Action::Receipt { from, to, bytes }] = &answered[..] else { panic!("{answered:?}") };

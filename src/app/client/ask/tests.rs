@@ -137,7 +137,7 @@ fn serve(socket: &UdpSocket, today: u64, mut conduct: Conduct, stopped: &Receive
             source: Source::new(source.ip()),
             source_port: source.port(),
         };
-        let request = *Authentic::verify(claim, &enrolled()).unwrap().request();
+        let request = *Authentic::verify(claim, &enrolled(), keys.realm.gateway()).unwrap().request();
         let knocked = Knocked { request, source, number: requests.len() };
         requests.push(request);
         let (before, receipt) = conduct(&knocked);
