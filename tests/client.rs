@@ -150,6 +150,13 @@ fn keygen_never_overwrites_and_never_asks_nobody() {
 }
 
 #[test]
+fn a_usual_key_that_others_can_read_is_mended_by_the_command_that_is_told() {
+    let user = User::new().with_profile(9);
+    let path = user.write(".config/toctoc/id_ed25519", "never read", 0o644);
+    user.run("open gate").expect(2, &[], &["no private key for SHA256:", &format!("chmod 600 {}", path.display())]);
+}
+
+#[test]
 fn a_profile_is_imported_once_and_kept_private() {
     use std::os::unix::fs::PermissionsExt;
     let user = User::new();
@@ -158,7 +165,7 @@ fn a_profile_is_imported_once_and_kept_private() {
     user.run("import laptop.toml --name gate").expect(
         0,
         &["imported as gate: opens ssh, web", "toctoc open gate ssh"],
-        &["remove it"],
+        &["remove it", "others could read its secrets (mode 0644): chmod 600 laptop.toml"],
     );
     let path = user.home.path().join(".config/toctoc/profiles/gate.toml");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -277,14 +277,22 @@ fn user(wanted: Option<&str>) -> Result<Option<(u32, u32)>, Fault> {
     if !geteuid().is_root() {
         return Ok(None);
     }
-    let find = |name: &str| User::from_name(name).ok().flatten().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
     match wanted {
-        Some(name) => find(name).map(Some).ok_or_else(|| {
-            Fault::new(
-                format!("[gateway] user = \"{name}\": there is no such user"),
-                format!("`useradd --system --no-create-home --shell /usr/sbin/nologin {name}`, or leave the key out"),
-            )
-        }),
-        None => Ok(USERS.iter().find_map(|name| find(name))),
+        Some(name) => named_user(name).map(Some),
+        None => Ok(USERS.iter().find_map(|name| find_user(name))),
     }
+}
+
+/// User and group id of the user that the configuration names.
+pub(super) fn named_user(name: &str) -> Result<(u32, u32), Fault> {
+    find_user(name).ok_or_else(|| {
+        Fault::new(
+            format!("[gateway] user = \"{name}\": there is no such user"),
+            format!("`useradd --system --no-create-home --shell /usr/sbin/nologin {name}`, or leave the key out"),
+        )
+    })
+}
+
+fn find_user(name: &str) -> Option<(u32, u32)> {
+    User::from_name(name).ok().flatten().map(|user| (user.uid.as_raw(), user.gid.as_raw()))
 }

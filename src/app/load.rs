@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::config::knockd::one_time;
+use crate::config::knockd::{KnockdConf, one_time};
 use crate::config::{Door, Settings, knockd, native};
 use crate::core::door::{Weakness, weaknesses};
 use crate::core::service::Client;
@@ -45,7 +45,9 @@ pub fn settings(path: &Path) -> Result<Settings, Fault> {
     let mut settings = native::parse(&path.display().to_string(), &text)?;
     settings.doors.iter_mut().try_for_each(first_sequence)?;
     if let Some(classic) = &settings.classic {
-        settings.doors.extend(doors(classic)?);
+        let (doors, unused) = doors(classic)?;
+        settings.doors.extend(doors);
+        settings.unused_options = unused;
     }
     Ok(settings)
 }
@@ -86,21 +88,40 @@ fn first_sequence(door: &mut Door) -> Result<(), Fault> {
 }
 
 /// Doors run commands with our privilege: their file is believed only if nobody else can write it.
-fn doors(path: &Path) -> Result<Vec<Door>, Fault> {
+fn doors(path: &Path) -> Result<(Vec<Door>, Vec<&'static str>), Fault> {
     let text = files::read_bytes(path, Care::Trusted)?;
     let mut open = |file: &Path| files::read_bytes(file, Care::Trusted).map(|b| b.to_vec()).map_err(|fault| fault.what);
     let conf = knockd::read(&text, false, &mut open, &mut |_| {}).map_err(|error| error.fault(path))?;
-    match weaknesses(&conf.doors).into_iter().find(|(_, weakness)| *weakness == Weakness::Shipped) {
-        Some((door, _)) => Err(Fault::new(
+    let shipped = weaknesses(&conf.doors).into_iter().find(|(_, weakness)| *weakness == Weakness::Shipped);
+    match shipped.map(|(door, _)| door) {
+        Some(door) => Err(Fault::new(
             format!(
-                "{}: door [{}] has the sequence that knockd ships: every scanner knows it",
+                "{}:{}: door [{}] has the sequence that knockd ships: every scanner knows it",
                 path.display(),
+                conf.doors
+                    .iter()
+                    .zip(&conf.lines)
+                    .find(|(one, _)| std::ptr::eq(*one, door))
+                    .map_or(1, |(_, line)| *line),
                 door.name
             ),
             "choose other ports, at least three, not in rising order",
         )),
-        None => Ok(conf.doors),
+        None => {
+            let unused = unused_options(&conf);
+            Ok((conf.doors, unused))
+        }
     }
+}
+
+fn unused_options(conf: &KnockdConf) -> Vec<&'static str> {
+    let all = [
+        ("Interface", conf.interface.is_some()),
+        ("LogFile", conf.log_file.is_some()),
+        ("PidFile", conf.pid_file.is_some()),
+        ("UseSyslog", conf.use_syslog),
+    ];
+    all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
 }
 
 /// What is allowed but unwise, one sentence each.
@@ -117,6 +138,15 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
                 warnings.push(format!("whoever opens door [{}] opens door [{other}] on the way", door.name));
             }
         }
+    }
+    for door in settings.doors.iter().filter(|door| door.seq_timeout <= 0 && door.sequence.len() > 1) {
+        warnings.push(format!("door [{}] can never open: its seq_timeout is {}", door.name, door.seq_timeout));
+    }
+    if !settings.unused_options.is_empty() {
+        warnings.push(format!(
+            "[options] of the knockd.conf are read by knockd only; here they mean nothing: {}",
+            settings.unused_options.join(", ")
+        ));
     }
     if !settings.firewall.break_glass.is_empty() {
         warnings.push("break_glass addresses always pass the guard".to_owned());

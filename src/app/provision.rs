@@ -6,10 +6,11 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::args::toctocd::Init;
-use super::load;
+use super::{child, load};
 use crate::config::{Form, Service, Settings, SourceRule, defaults, native, print};
 use crate::core::types::Fault;
-use crate::edge::{entropy, files};
+use crate::edge::state::State;
+use crate::edge::{capture, entropy, files};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 
@@ -71,24 +72,50 @@ pub fn init(args: &Init) -> Result<Said, Fault> {
     Ok(Said::out(said))
 }
 
-/// Reads all that `run` would read.
+/// Reads all that `run` would read, and looks for what else it would refuse or warn of.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first thing for which `run` would not start.
 pub fn check(config: &Path, print_settings: bool) -> Result<Said, Fault> {
     let loaded = load::everything(config)?;
     let settings = &loaded.settings;
     if print_settings {
         return Ok(Said::out(print::print(settings)));
     }
+    would_run(settings)?;
     let counts =
         [(settings.services.len(), "service"), (loaded.clients.len(), "client"), (settings.doors.len(), "door")];
     let counts = counts.map(|(number, noun)| super::admin::count(number, noun)).join(", ");
     let mut said = format!("{}: sound; {counts}\n", config.display());
+    for warning in load::warnings(settings) {
+        said += &format!("warning: {warning}\n");
+    }
     for note in notes(settings, loaded.clients.len()) {
         said += &format!("note: {note}\n");
     }
     Ok(Said::out(said))
+}
+
+/// What `run` needs of this machine, as far as it can be seen without changing anything.
+fn would_run(settings: &Settings) -> Result<(), Fault> {
+    if let Some(name) = &settings.gateway.user {
+        child::named_user(name)?;
+    }
+    State::check(&settings.gateway.state_dir, settings.gateway.state_on_tmpfs)?;
+    let missing = |name: &&String| *name != capture::ANY && nix::net::if_::if_nametoindex(name.as_str()).is_err();
+    if let Some(name) = settings.knock.interfaces.iter().find(missing) {
+        return Err(Fault::new(
+            format!("[knock] interfaces: there is no interface `{name}`"),
+            "`ip link` shows those that there are",
+        ));
+    }
+    let nft = &settings.firewall.nft;
+    nix::unistd::access(nft, nix::unistd::AccessFlags::X_OK).map_err(|error| {
+        Fault::new(
+            format!("{}: {}", nft.display(), error.desc()),
+            "install the nftables package, or set firewall.nft to where the program is",
+        )
+    })
 }
 
 fn notes(settings: &Settings, clients: usize) -> Vec<String> {
@@ -172,7 +199,7 @@ fn next_steps(config: &Path, settings: &Settings) -> String {
         text += &format!("  write this gateway's public name or address into `addresses` in {}\n", config.display());
     }
     text += &format!(
-        "  toctocd{option} client add laptop --key 'ssh-ed25519 AAAA...' --services {service} > laptop.toml\n"
+        "  toctocd{option} client add laptop --key 'ssh-ed25519 AAAA...' --services {service} --out laptop.toml\n"
     );
     text += "  hand laptop.toml over in private; there: toctoc import laptop.toml\n";
     text += &format!("  toctocd{option} check\n  toctocd{option} run\n");

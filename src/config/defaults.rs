@@ -21,6 +21,7 @@ pub fn settings() -> Settings {
         services: Vec::new(),
         classic: None,
         doors: Vec::new(),
+        unused_options: Vec::new(),
     }
 }
 

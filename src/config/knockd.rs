@@ -36,6 +36,8 @@ pub struct KnockdConf {
     pub interface: Option<String>,
     /// The doors, in file order.
     pub doors: Vec<Door>,
+    /// The line on which each door begins, in the same order, counted from 1.
+    pub lines: Vec<usize>,
 }
 
 /// What the reading has to tell on its way.
@@ -58,9 +60,10 @@ pub fn read(
     note: &mut dyn FnMut(Note),
 ) -> Result<KnockdConf, KnockdError> {
     let (conf, section) = (KnockdConf::default(), Section::None);
-    let mut reading = Reading { conf, section, interface_given, open, note };
+    let mut reading = Reading { conf, section, interface_given, open, note, at: 0 };
     let mut last = 0;
     for (line, bytes) in (1..).zip(lines(text)) {
+        reading.at = line;
         reading.line(bytes).map_err(|what| KnockdError { line, what })?;
         last = line;
     }
@@ -97,6 +100,7 @@ struct Reading<'a, 'o> {
     interface_given: bool,
     open: OpenOneTime<'o>,
     note: &'a mut dyn FnMut(Note),
+    at: usize,
 }
 
 impl Reading<'_, '_> {
@@ -139,6 +143,7 @@ impl Reading<'_, '_> {
             return Err(Wrong::TooManyDoors);
         }
         self.section = Section::Door;
+        self.conf.lines.push(self.at);
         self.conf.doors.push(Door { name: name.into(), ..Door::default() });
         Ok(())
     }

@@ -28,6 +28,8 @@ pub struct Settings {
     pub classic: Option<PathBuf>,
     /// Classic doors, in file order: our own, then those that whoever reads `classic` appends.
     pub doors: Vec<Door>,
+    /// Keys of that file's `[options]` that mean nothing to `toctocd run`, as it writes them.
+    pub unused_options: Vec<&'static str>,
 }
 
 /// Files and names.

@@ -108,6 +108,7 @@ pub fn parse(label: &str, text: &str) -> Result<Settings, Fault> {
         knock,
         firewall: firewall(file, raw.firewall)?,
         classic: raw.classic.knockd_conf.map(|path| absolute(file, path, "knockd_conf")).transpose()?,
+        unused_options: Vec::new(),
     };
     Ok(settings)
 }

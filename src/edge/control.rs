@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -87,10 +88,7 @@ impl Control {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|e| unusable(path, &e))?;
         }
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(unusable(path, &e)),
-            _ => {}
-        }
+        remove_dead_socket(path)?;
         let before = umask(Mode::from_bits_truncate(0o177));
         let bound = UnixListener::bind(path);
         umask(before);
@@ -212,6 +210,22 @@ pub fn ask(path: &Path, command: &Command, patience: Duration) -> Result<serde_j
     }
 }
 
+/// Removes what a gateway that died left behind, and nothing else, whatever the configuration points at.
+fn remove_dead_socket(path: &Path) -> Result<(), Fault> {
+    let metadata = match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(|e| unusable(path, &e))?,
+    };
+    let ours = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
+    if !(metadata.file_type().is_socket() && ours) {
+        return Err(Fault::new(
+            format!("{}: is there already and is no socket of a toctocd; left as it is", path.display()),
+            "set [gateway] control_socket to a name that is free",
+        ));
+    }
+    fs::remove_file(path).map_err(|e| unusable(path, &e))
+}
+
 /// Root and the gateway's own user, nobody else, whatever the file's mode became.
 fn peer_may_ask(stream: &UnixStream) -> bool {
     getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
@@ -277,6 +291,22 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.contains("not one that this toctocd knows"), "{answer}");
+    }
+
+    #[test]
+    fn what_is_no_socket_is_never_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("shadow"), dir.path().join("link"));
+        fs::write(&file, "precious").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for path in [&file, &link] {
+            let fault = Control::bind(path).err().unwrap();
+            assert!(fault.what.contains("is no socket of a toctocd"), "{fault}");
+        }
+        assert!(link.is_symlink() && fs::read(&file).unwrap() == b"precious");
+        let left = dir.path().join("left");
+        drop(UnixListener::bind(&left).unwrap());
+        assert!(Control::bind(&left).is_ok(), "what a dead gateway left");
     }
 
     #[test]

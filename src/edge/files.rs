@@ -103,6 +103,30 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<bool, Fault> {
     Ok(true)
 }
 
+/// Whether `path` is a directory in which only root and we can put anything: no link, ours, in a directory where a stranger
+/// cannot exchange it.
+///
+/// # Errors
+/// What is not as it should be, with the command that mends it.
+#[cfg(unix)]
+pub fn check_own_directory(path: &Path) -> Result<(), Fault> {
+    unix_or_windows::check_own_directory(path)
+}
+
+/// Whether an open file is one that we may believe: regular, owned by root or us, written by nobody else.
+///
+/// # Errors
+/// What is not as it should be, with the command that mends it.
+#[cfg(unix)]
+pub fn check_open(path: &Path, file: &fs::File) -> Result<(), Fault> {
+    unix_or_windows::check_file(path, file, Care::Trusted)
+}
+
+/// The mode of a file that others than its owner can read.
+pub fn readable_by_others(path: &Path) -> Option<u32> {
+    unix_or_windows::mode(path).filter(|mode| mode & 0o044 != 0)
+}
+
 /// Keeps other writers of ours out of the directory that holds `path` until it is dropped.
 pub struct DirectoryLock {
     _held: unix_or_windows::Lock,
@@ -225,7 +249,33 @@ mod unix_or_windows {
         Ok(())
     }
 
-    fn check_file(path: &Path, file: &File, care: Care) -> Result<(), Fault> {
+    pub(super) fn check_own_directory(path: &Path) -> Result<(), Fault> {
+        let above = parent(path);
+        check_directory(&above, &File::open(&above).map_err(|e| trouble(&above, &e))?)?;
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
+        let at = open(path, flags, Mode::empty()).map_err(|e| match e {
+            Errno::ENOTDIR | Errno::ELOOP => {
+                Fault::new(format!("{}: is a link or no directory", path.display()), "name the directory itself")
+            }
+            other => trouble(path, &other.into()),
+        })?;
+        let at = File::from(at);
+        check_directory(path, &at)?;
+        let mode = at.metadata().map_err(|e| trouble(path, &e))?.mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(Fault::new(
+                format!("{}: others may write into it (mode {mode:04o})", path.display()),
+                format!("see what was put there, then chmod 700 {}", path.display()),
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn mode(path: &Path) -> Option<u32> {
+        std::fs::metadata(path).ok().map(|metadata| metadata.mode() & 0o7777)
+    }
+
+    pub(super) fn check_file(path: &Path, file: &File, care: Care) -> Result<(), Fault> {
         let metadata = file.metadata().map_err(|e| trouble(path, &e))?;
         let shown = path.display();
         if metadata.is_dir() {
@@ -297,6 +347,10 @@ mod unix_or_windows {
             return Err(Fault::new(format!("{}: not a regular file", path.display()), "name the file itself"));
         }
         File::open(path).map_err(|e| trouble(path, &e))
+    }
+
+    pub(super) fn mode(_: &Path) -> Option<u32> {
+        None
     }
 
     pub(super) fn private(_: &mut OpenOptions) {}

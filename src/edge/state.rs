@@ -73,9 +73,23 @@ impl State {
     /// written. Lost records are not an error: the gateway then runs on challenges, see [`Recovered`].
     pub fn open(directory: &Path, now: Wall, volatile_too: bool) -> Result<(State, Recovered), Fault> {
         files::make_directory(directory, 0o700)?;
+        files::check_own_directory(directory)?;
         refuse_volatile(directory, volatile_too)?;
         let lock = lock(directory)?;
         State::open_on(Directory::new(directory), &directory.display().to_string(), now, Some(lock))
+    }
+
+    /// Whether [`State::open`] would believe what is there; changes nothing. A directory that is not there yet is fine.
+    ///
+    /// # Errors
+    /// Somebody else could have written it, or it lies in memory only.
+    pub fn check(directory: &Path, volatile_too: bool) -> Result<(), Fault> {
+        if directory.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            return Ok(());
+        }
+        files::check_own_directory(directory)?;
+        refuse_volatile(directory, volatile_too)?;
+        [JOURNAL, NEXT, DAMAGED, USED, LOCK].iter().try_for_each(|name| disk::check(&directory.join(name)))
     }
 }
 
@@ -231,6 +245,7 @@ fn lock(directory: &Path) -> Result<Flock<File>, Fault> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
     let file = options.open(&path).map_err(|e| Fault::new(format!("{shown}: {e}"), "make its directory writable"))?;
+    files::check_open(&path, &file)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
         Errno::EWOULDBLOCK => {
             Fault::new(format!("{shown}: another gateway uses this state"), "stop it, or set another state_dir")

@@ -26,7 +26,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 A gateway in four steps:
   toctocd init --address gate.example.org --service ssh=22/tcp
-  toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' --services ssh > laptop.toml
+  toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' --services ssh --out laptop.toml
   toctocd check
   toctocd run";
 
@@ -110,8 +110,8 @@ pub enum Client {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' --services ssh > laptop.toml
-  toctocd client add laptop --key @/tmp/id_ed25519.pub --services ssh,web --expires 2027-01-31 > laptop.toml
+  toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' --services ssh --out laptop.toml
+  toctocd client add laptop --key @/tmp/id_ed25519.pub --services ssh,web --expires 2027-01-31 --out laptop.toml
 On the client: toctoc import laptop.toml")]
 pub struct ClientAdd {
     /// A name for people: one word.
@@ -129,4 +129,7 @@ pub struct ClientAdd {
     /// The longest grant for this client, seconds.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub max_seconds: Option<u32>,
+    /// Write the profile there, for its owner's eyes only, instead of printing it; never overwrites.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }

@@ -43,7 +43,7 @@ pub(super) fn signer(profile: &Profile, profile_path: &Path, named: Option<&Path
         }
         return unlock(file, &path).map(Signer::Key);
     }
-    let mut looked = Vec::new();
+    let (mut looked, mut mend) = (Vec::new(), None);
     for path in places::identities()?.into_iter().filter(|path| path.exists()) {
         // A usual key may well be of another type, or somebody else's: then it is not the one that is meant.
         match key_file(&path) {
@@ -51,13 +51,18 @@ pub(super) fn signer(profile: &Profile, profile_path: &Path, named: Option<&Path
                 return unlock(file, &path).map(Signer::Key);
             }
             Ok(_) => looked.push(format!("{} is another key", path.display())),
-            Err(fault) => looked.push(fault.what),
+            Err(fault) => {
+                looked.push(fault.what);
+                mend = mend.or(Some(fault.remedy).filter(|remedy| remedy.starts_with("chmod")));
+            }
         }
     }
     let seen = if looked.is_empty() { "none is in the usual places".to_owned() } else { looked.join("; ") };
     Err(Fault::new(
         format!("no private key for {}: {seen}", show_fingerprint(&profile.key.fingerprint())),
-        format!("name it with --identity, or write identity = \"...\" into {}", profile_path.display()),
+        mend.unwrap_or_else(|| {
+            format!("name it with --identity, or write identity = \"...\" into {}", profile_path.display())
+        }),
     ))
 }
 
@@ -179,6 +184,10 @@ pub(super) fn import(args: &Import) -> Result<(String, String), Fault> {
     let example = profile.default_service.map(|service| format!(" {service}")).unwrap_or_default();
     let out = format!("imported as {name}: opens {}\n  toctoc open {name}{example}\n", services.join(", "));
     let mut err = String::new();
+    if let Some(mode) = files::readable_by_others(&args.file).filter(|_| !piped) {
+        let file = args.file.display();
+        let _ = writeln!(err, "{file}: others could read its secrets (mode {mode:04o}): chmod 600 {file}");
+    }
     if !piped {
         let _ = writeln!(err, "{} holds the same secrets: remove it", args.file.display());
     }

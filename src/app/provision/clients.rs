@@ -20,7 +20,7 @@ use crate::keys::authorized;
 use crate::keys::profile::Profile;
 use crate::keys::public::{PublicKey, show_fingerprint};
 
-/// Enrols a client: its line in the file, its profile on standard output.
+/// Enrols a client: its line in the file, its profile on standard output or in the file that `--out` names.
 ///
 /// # Errors
 /// Nothing was changed: a bad key, an unknown service, a name or key that is taken, no address for the profile.
@@ -44,21 +44,33 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<Said, Fault> {
         expires: args.expires,
         max_seconds: args.max_seconds,
     };
-    rewrite(&settings, |label, text| authorized::add(label, text, &client).map(|text| (text, ())))?;
+    let line = |label: &str, text: &str| authorized::add(label, text, &client).map(|text| (text, ()));
     let profile = Profile {
-        name: client.name,
+        name: client.name.clone(),
         client: client.id,
         key,
         addresses: settings.gateway.addresses.clone(),
         port: settings.knock.port,
         side: ClientSide { gateway_public: keys.public(), keys: keys.master.client_keys(client.id), realm: keys.realm },
         default_service: args.services.first().copied(),
-        services: client.services,
+        services: client.services.clone(),
         identity: None,
     };
+    let text = profile.print();
+    // First what can fail without having enrolled anybody: a client without a profile would have to be revoked again.
+    if let Some(out) = &args.out {
+        files::create(out, text.as_bytes(), 0o600)?;
+    }
+    if let Err(fault) = rewrite(&settings, line) {
+        args.out.iter().for_each(|out| drop(std::fs::remove_file(out)));
+        return Err(fault);
+    }
     let mut said = follow_up(&settings, &format!("`{}` is enrolled", profile.name));
+    match &args.out {
+        Some(out) => said.err += &format!("its profile is {}\n", out.display()),
+        None => said.out = text,
+    }
     said.err += "the profile holds secrets: hand it over in private; there: toctoc import FILE\n";
-    said.out = profile.print();
     Ok(said)
 }
 

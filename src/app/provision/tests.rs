@@ -142,3 +142,58 @@ fn a_key_is_read_from_its_file() {
     let key = format!("@{}", public.display());
     assert!(add(&folder.path().join("toctocd.toml"), &add_args("a", &key, "ssh")).is_ok());
 }
+
+#[test]
+fn check_refuses_what_run_would_refuse_and_shows_what_run_would_warn_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    init_in(dir).unwrap();
+    let config = dir.join("toctocd.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let settings = load::settings(&config).unwrap();
+    let with = |change: &dyn Fn(&mut Settings)| {
+        let mut settings = settings.clone();
+        change(&mut settings);
+        fs::write(&config, print::print(&settings)).unwrap();
+        check(&config, false)
+    };
+    assert!(what(with(&|s| s.gateway.user = Some("nobody-of-that-name".into()))).contains("there is no such user"));
+    assert!(what(with(&|s| s.knock.interfaces = vec!["none0".into()])).contains("no interface `none0`"));
+    assert!(what(with(&|s| s.firewall.nft = "/nowhere/nft".into())).contains("/nowhere/nft: No such file"));
+    let warned = with(&|s| s.firewall.break_glass = vec!["192.0.2.1".parse().unwrap()]).unwrap();
+    assert!(warned.out.contains("warning: break_glass"), "{}", warned.out.as_str());
+    let doors = dir.join("doors.conf");
+    let classic = |text: &str| {
+        fs::write(&doors, text).unwrap();
+        with(&|s| s.classic = Some(doors.clone()))
+    };
+    let dead = "[options]\nLogFile=/l\nUseSyslog\nInterface=eth9\n\n[d]\nsequence=9000,7000,8000\nseq_timeout=x\n";
+    let said = classic(dead).unwrap();
+    assert!(said.out.contains("mean nothing: Interface, LogFile, UseSyslog"), "{}", said.out.as_str());
+    assert!(said.out.contains("door [d] can never open: its seq_timeout is 0"), "{}", said.out.as_str());
+    let shipped = what(classic("# mine\n[a]\nsequence=1,9,5,3\n\n[b]\nsequence=7000,8000,9000\n"));
+    assert!(shipped.contains("doors.conf:5: door [b]"), "{shipped}");
+    fs::write(&config, text).unwrap();
+    fs::set_permissions(dir.join("state"), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(what(check(&config, false)).contains("(mode 0777)"));
+}
+
+#[test]
+fn a_profile_goes_into_a_private_file_that_was_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    init_in(dir).unwrap();
+    let (config, out) = (dir.join("toctocd.toml"), dir.join("laptop.toml"));
+    let args = |name: &str| ClientAdd { out: Some(out.clone()), ..add_args(name, LINE, "ssh") };
+    let said = add(&config, &args("laptop")).unwrap();
+    assert!(said.out.is_empty() && said.err.contains("laptop.toml"), "{}", said.err);
+    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert!(Profile::parse("p", &fs::read_to_string(&out).unwrap()).is_ok());
+    revoke(&config, "laptop").unwrap();
+    assert!(what(add(&config, &args("again"))).contains("exists already"));
+    assert!(load::clients(&load::settings(&config).unwrap()).unwrap().is_empty(), "nobody was enrolled");
+    fs::remove_file(&out).unwrap();
+    add(&config, &add_args("first", LINE, "ssh")).unwrap();
+    assert!(what(add(&config, &args("second"))).contains("has this key already"));
+    assert!(!out.exists(), "no profile of nobody");
+}

@@ -214,6 +214,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             services,
             classic: classic.map(Into::into),
             doors: Vec::new(),
+            unused_options: Vec::new(),
         },
     )
 }

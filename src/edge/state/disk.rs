@@ -6,6 +6,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::core::types::Fault;
+use crate::edge::files;
+
 /// More than any state grows to; a larger file is not ours.
 const LIMIT: u64 = 1 << 30;
 
@@ -47,7 +50,7 @@ impl Directory {
 
 impl Disk for Directory {
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let file = match no_link(OpenOptions::new().read(true)).open(self.path.join(name)) {
+        let file = match believed(OpenOptions::new().read(true), &self.path.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
@@ -61,7 +64,8 @@ impl Disk for Directory {
     }
 
     fn write_new(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let file = no_link(OpenOptions::new().write(true).create(true).truncate(true)).open(self.path.join(name))?;
+        let file = believed(OpenOptions::new().write(true).create(true).truncate(false), &self.path.join(name))?;
+        file.set_len(0)?;
         file.write_all_at(bytes, 0)?;
         file.sync_all()
     }
@@ -76,7 +80,7 @@ impl Disk for Directory {
 
     fn open(&mut self, name: &str) -> io::Result<()> {
         self.open = None;
-        self.open = Some(no_link(OpenOptions::new().write(true)).open(self.path.join(name))?);
+        self.open = Some(believed(OpenOptions::new().write(true), &self.path.join(name))?);
         Ok(())
     }
 
@@ -89,6 +93,21 @@ impl Disk for Directory {
     }
 }
 
-fn no_link(options: &mut OpenOptions) -> &mut OpenOptions {
-    options.mode(0o600).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
+/// Whether the file is one that we would believe; none is fine.
+pub(super) fn check(path: &Path) -> Result<(), Fault> {
+    match believed(OpenOptions::new().read(true), path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map(drop).map_err(|error| {
+            Fault::new(error.to_string(), format!("see how it came to that, then mend or remove {}", path.display()))
+        }),
+    }
+}
+
+/// Opens what only we can have written: a forged record would open doors, and doors run commands.
+fn believed(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    // O_NONBLOCK: a FIFO put there must not hang us.
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC | nix::libc::O_NONBLOCK;
+    let file = options.mode(0o600).custom_flags(flags).open(path)?;
+    files::check_open(path, &file).map_err(|fault| io::Error::other(fault.what))?;
+    Ok(file)
 }

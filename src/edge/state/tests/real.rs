@@ -121,3 +121,36 @@ fn a_link_in_the_place_of_the_journal_is_not_followed() {
     std::os::unix::fs::symlink("elsewhere", &path).unwrap();
     assert!(State::open(home.path(), NOW, true).is_err());
 }
+
+#[test]
+fn what_somebody_else_could_have_written_is_never_believed() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let home = tempfile::tempdir().unwrap();
+    let place = home.path().join("state");
+    drop(open(&place));
+    let refused = |place: &Path, words: &str| {
+        let faults = [State::open(place, NOW, true).err(), State::check(place, true).err()];
+        faults.into_iter().for_each(|fault| assert!(fault.unwrap().what.contains(words), "{words}"));
+    };
+    let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for mode in [0o770, 0o702, 0o1777] {
+        set_mode(&place, mode);
+        refused(&place, "(mode");
+    }
+    set_mode(&place, 0o700);
+    for name in [JOURNAL, USED, LOCK] {
+        set_mode(&place.join(name), 0o660);
+        refused(&place, "others may write it (mode 0660)");
+        set_mode(&place.join(name), 0o600);
+    }
+    assert!(State::check(&place, true).is_ok());
+    let link = home.path().join("link");
+    symlink(&place, &link).unwrap();
+    refused(&link, "is a link");
+    fs::rename(place.join(JOURNAL), home.path().join("forged")).unwrap();
+    symlink(home.path().join("forged"), place.join(JOURNAL)).unwrap();
+    refused(&place, "");
+    fs::remove_file(place.join(JOURNAL)).unwrap();
+    nix::unistd::mkfifo(&place.join(JOURNAL), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    refused(&place, "not a regular file");
+}
