@@ -40,6 +40,7 @@ fn run(args: &Args) -> u8 {
         },
         Command::Init(init) => finish(provision::init(init).map(|said| said.print()), WRONG),
         Command::Check { print } => finish(provision::check(&args.config, *print).map(|said| said.print()), WRONG),
+        Command::Convert { file } => finish(provision::convert(file).map(|said| said.print()), WRONG),
         Command::Client(Client::Add(add)) => finish(provision::add(&args.config, add).map(|said| said.print()), WRONG),
         Command::Client(Client::List { json }) => {
             finish(provision::list(&args.config, *json).map(|said| said.print()), WRONG)

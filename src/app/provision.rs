@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 
 use super::args::toctocd::Init;
 use super::{child, load};
-use crate::config::{Form, Service, Settings, SourceRule, defaults, native, print};
+use crate::config::convert::{self, Converted};
+use crate::config::{Form, Service, Settings, SourceRule, defaults, knockd, native, print};
 use crate::core::types::Fault;
 use crate::edge::state::State;
 use crate::edge::{capture, entropy, files};
@@ -70,6 +71,23 @@ pub fn init(args: &Init) -> Result<Said, Fault> {
     files::create(&config, text.as_bytes(), 0o644)?;
     said += &format!("made {}\n{}", config.display(), next_steps(&config, &settings));
     Ok(Said::out(said))
+}
+
+/// The doors of the knockd.conf at `path` in our own form; what is different, as comments above them.
+///
+/// # Errors
+/// If it cannot be read, or knockd would not take it.
+pub fn convert(path: &Path) -> Result<Said, Fault> {
+    let text = files::read_bytes(path, files::Care::Trusted)?;
+    let mut open = |file: &Path| files::read_bytes(file, files::Care::Trusted).map(|b| b.to_vec()).map_err(|f| f.what);
+    let conf = knockd::read(&text, false, &mut open, &mut |_| {}).map_err(|error| error.fault(path))?;
+    let Converted { toml, remarks } = convert::convert(&conf);
+    let mut out = format!(
+        "# From {}, by `toctocd convert`. Append it to toctocd.toml and run `toctocd check`.\n",
+        path.display()
+    );
+    remarks.iter().for_each(|remark| out += &format!("# - {remark}\n"));
+    Ok(Said::out(format!("{out}\n{toml}")))
 }
 
 /// Reads all that `run` would read, and looks for what else it would refuse or warn of.

@@ -8,6 +8,7 @@ pub use crate::core::door::{Door, Step, TcpFlags};
 pub use crate::core::service::{Client, Form, Service, SourceRule};
 use crate::core::types::{GatewayId, Port, Proto, RealmId};
 
+pub mod convert;
 pub mod defaults;
 pub mod knockd;
 pub mod native;

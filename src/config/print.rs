@@ -15,6 +15,14 @@ pub fn print_commented(settings: &Settings) -> String {
     write(settings, true)
 }
 
+/// Services and doors alone.
+pub fn print_doors(settings: &Settings) -> String {
+    let mut page = Page { text: String::new(), comments: false };
+    settings.services.iter().for_each(|one| service(&mut page, one));
+    settings.doors.iter().for_each(|one| door(&mut page, one));
+    page.text
+}
+
 /// A page that grows by sections and keys.
 struct Page {
     text: String,

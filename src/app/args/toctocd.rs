@@ -57,6 +57,12 @@ pub enum Command {
     /// Accept that the state was lost or damaged, or that the clock was ahead: until then every knock needs a challenge.
     /// A packet that was used before the loss stays worthless: timestamps up to now do not count.
     Reinitialise,
+    /// Print the doors of a knockd.conf as sections for toctocd.toml, and say what is different there.
+    Convert {
+        /// The file to convert.
+        #[arg(value_name = "FILE", default_value = "/etc/knockd.conf")]
+        file: std::path::PathBuf,
+    },
     /// Read configuration, keys and clients as `run` would, and change nothing.
     Check {
         /// Print the effective configuration: every key, defaults included.
