@@ -31,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
     let mut history: BTreeMap<IpAddr, Vec<(usize, u64, Step)>> = BTreeMap::new();
     let (mut second, mut set_at) = (0, 0);
     for (at, bytes) in input.chunks_exact(3).enumerate() {
-        let [what, who, port] = [bytes[0], bytes[1] % 4, u16::from(bytes[2] % 4)];
+        let (what, who, port) = (bytes[0], bytes[1] % 4, u16::from(bytes[2] % 4));
         second += u64::from(what >> 6);
         if what & 63 == 63 {
             specs[2].sequence = vec![Step::tcp(port), Step::tcp(2)];
