@@ -64,8 +64,7 @@ fn a_captured_interface_that_goes_and_comes_back_is_heard_again() {
 fn a_listener_that_is_killed_is_replaced() {
     let mut gate = Gate::running(|config| config);
     let anna = gate.enrol("anna", "ssh");
-    let parent = gate.daemon().process.0.id();
-    gate.net.gateway.sh(&format!("kill -9 $(pgrep -P {parent})"));
+    gate.daemon().kill_listener();
     gate.daemon().wait_for("a new listener listens");
     assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
 }

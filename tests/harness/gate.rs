@@ -185,6 +185,22 @@ impl Daemon {
         }
     }
 
+    /// Ends its listener by SIGKILL. Its other children, such as the `nft` of a look at the guard, come and go.
+    pub fn kill_listener(&self) {
+        let parent = self.process.0.id();
+        let listeners = || {
+            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("it runs");
+            let listens = |pid: &&str| {
+                fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.windows(10).any(|w| w == b"--listener"))
+            };
+            children.split_whitespace().filter(listens).map(|pid| pid.parse().expect("a pid")).collect::<Vec<i32>>()
+        };
+        // Right after a reload the old one may still be about to end.
+        assert!(super::eventually(LONG, || listeners().len() == 1), "one listener: {:?}", listeners());
+        let pid = nix::unistd::Pid::from_raw(listeners()[0]);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it lives");
+    }
+
     /// What it said, up to now.
     pub fn said(&mut self) -> String {
         self.said.extend(self.lines.try_iter());
