@@ -251,3 +251,42 @@ fn a_flood_of_half_knockers_neither_fills_the_log_nor_keeps_a_knock_out() {
     let stages = place.log().matches("Stage").count();
     assert!((500..3000).contains(&stages), "{stages} lines");
 }
+
+/// The service that Debian's unit file for knockd makes, as far as the kernel knows of it: `CapabilityBoundingSet=` and
+/// `ProtectSystem=true` as they stand there, no `StateDirectory=`, and no other user to become. `/var/lib` is the test's own.
+fn as_debians_unit(place: &Place) -> Command {
+    let line = "for at in /usr /boot; do [ ! -d $at ] || mount -o bind,ro $at $at; done && mount --bind \"$0\" /var/lib && \
+        exec setpriv --inh-caps=-all --bounding-set=-all,+net_raw,+net_admin,+sys_module -- \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", line]).arg(place.path("state"));
+    command
+        .arg(place.path("knockd"))
+        .arg("-c")
+        .arg(place.path("conf"))
+        .args(["-i", "gw0"])
+        .env_remove("STATE_DIRECTORY");
+    command
+}
+
+#[test]
+fn below_debians_unit_file_it_starts_opens_closes_and_loses_no_stop_command() {
+    let probe = "(grep CapBnd /proc/self/status; touch /usr/toctoc-was-here || echo no) >> @/caps 2>&1;";
+    let place = Place::new(&DOOR.replace("command = echo open", &format!("command = {probe} echo open")));
+    let daemon = place.net.gateway.spawn(&mut as_debians_unit(&place));
+    until("the daemon starts", || place.log().contains("starting up"));
+    place.knock("7001 7002:udp");
+    place.wait_for("open");
+    assert!(place.text("caps").contains("CapBnd:\t0000000000013000\n"), "three capabilities: {}", place.text("caps"));
+    assert!(place.text("caps").contains("Read-only"), "a system that is read-only: {}", place.text("caps"));
+    assert!(place.path("state/toctoc/knockd").is_dir(), "the journal is where it is without StateDirectory=");
+    place.wait_for("open close");
+    // `systemctl stop` with KillMode=mixed: TERM for the main process, KILL for what is left of its children.
+    place.knock("7001 7002:udp");
+    place.wait_for("open close open");
+    let runner = runner(daemon.0.id());
+    kill("-KILL", runner);
+    kill("-TERM", daemon.0.id());
+    until("both are gone", || gone(runner) && gone(daemon.0.id()));
+    let _next = place.net.gateway.spawn(&mut as_debians_unit(&place));
+    place.wait_for("open close open close");
+}

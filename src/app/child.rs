@@ -99,7 +99,7 @@ impl Child {
     /// # Errors
     /// Whatever it lacks.
     pub(super) fn brief(brief: &Brief<'_>, sockets: Vec<ToListener>) -> Result<Child, Fault> {
-        let user = user(brief.user)?;
+        let user = user(brief)?;
         let (pipe, theirs) = gatekeeper_pipe::pair()?;
         let process = Command::new("/proc/self/exe")
             .arg0(brief.name)
@@ -272,15 +272,21 @@ fn addresses(loaded: &Loaded, own: &[Own]) -> Vec<(IpAddr, bool, bool)> {
     own.iter().map(|one| (one.address, true, any || interfaces.contains(&one.interface))).collect()
 }
 
-/// User and group id that the listener is to become; none if we are not root and so cannot become anybody.
-fn user(wanted: Option<&str>) -> Result<Option<(u32, u32)>, Fault> {
-    if !geteuid().is_root() {
+/// User and group id that the listener is to become; none if we cannot become anybody: we are not root, or serve only doors below
+/// Debian's unit for knockd, whose CapabilityBoundingSet= has no CAP_SETUID. Where there are keys to lose, that is refused.
+fn user(brief: &Brief<'_>) -> Result<Option<(u32, u32)>, Fault> {
+    if !geteuid().is_root() || brief.sealed.is_none() && !may_change_user() {
         return Ok(None);
     }
-    match wanted {
+    match brief.user {
         Some(name) => named_user(name).map(Some),
         None => Ok(USERS.iter().find_map(|name| find_user(name))),
     }
+}
+
+fn may_change_user() -> bool {
+    let held = capctl::CapState::get_current();
+    held.is_ok_and(|held| [capctl::Cap::SETUID, capctl::Cap::SETGID].into_iter().all(|cap| held.effective.has(cap)))
 }
 
 /// User and group id of the user that the configuration names.

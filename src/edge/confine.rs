@@ -26,8 +26,9 @@ pub use proof::verify;
 
 /// Gives up everything that a process can give up: files, other users' ids, capabilities, new processes, most system calls.
 ///
-/// `user`: user and group id to become; `None` stays who it is, which must not be root. `descriptors`: how many more than the
-/// three standard ones stay in use. Only for a process with one thread. What is not possible here is in the [`Notes`].
+/// `user`: user and group id to become; `None` stays who it is, which must not be a root that could become somebody else, nor
+/// any root where there is no landlock: files of root's are open to it even without a capability. `descriptors`: how many more
+/// than the three standard ones stay in use. Only for a process with one thread. What is not possible here is in the [`Notes`].
 ///
 /// # Errors
 /// A step failed although it is possible here, or did not have its effect. The process must end then.
@@ -45,6 +46,7 @@ pub fn confine(user: Option<(u32, u32)>, descriptors: u64) -> Result<Notes, Fail
     drop_capabilities()?;
     prctl::set_no_new_privs().map_err(|e| Failure::caps(Step::NoNewPrivileges, e))?;
     landlock(&mut notes)?;
+    no_root_without_landlock(&user_namespace, notes)?;
     files_are_out_of_reach(chrooted, &mut notes)?;
     let mut text = String::new();
     status.rewind().and_then(|()| status.read_to_string(&mut text)).map_err(|e| Failure::io(Step::Proof, &e))?;
@@ -139,8 +141,9 @@ fn become_user(user: Option<(u32, u32)>, held: &CapState, mapped: &Mapped, notes
     let is_root = Uid::effective().is_root();
     let may = [Cap::SETUID, Cap::SETGID].into_iter().all(|cap| held.effective.has(cap));
     let Some((uid, gid)) = user.filter(|user| may && mapped.knows(*user)) else {
-        // Root must become somebody else, unless there is nobody else here: then it is root over nothing but its own files.
-        if is_root && !mapped.single() {
+        // Root must become somebody else. Unless there is nobody else here: then it is root over nothing but its own files. Or
+        // it may not, and is not asked to, as below a unit that leaves it no CAP_SETUID: then landlock keeps it from files.
+        if is_root && !mapped.single() && (may || user.is_some()) {
             return Err(Failure { step: Step::User, errno: libc::EPERM });
         }
         if user != Some((Uid::effective().as_raw(), Gid::effective().as_raw())) {
@@ -194,6 +197,13 @@ fn landlock(notes: &mut Notes) -> Result<(), Failure> {
         RulesetStatus::NotEnforced => notes.add(Degraded::NoLandlock),
     }
     Ok(())
+}
+
+fn no_root_without_landlock(mapped: &Mapped, notes: Notes) -> Result<(), Failure> {
+    match Uid::effective().is_root() && !mapped.single() && notes.has(Degraded::NoLandlock) {
+        true => Err(Failure { step: Step::User, errno: libc::EPERM }),
+        false => Ok(()),
+    }
 }
 
 fn files_are_out_of_reach(chrooted: bool, notes: &mut Notes) -> Result<(), Failure> {

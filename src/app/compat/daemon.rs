@@ -213,7 +213,11 @@ impl Knockd {
             addresses: own.map(|address: IpAddr| (address, false, true)).collect(),
             user: None,
         };
-        Child::brief(&brief, sockets)
+        let child = Child::brief(&brief, sockets)?;
+        if self.options.debug {
+            child.degraded.iter().for_each(|line| say(line));
+        }
+        Ok(child)
     }
 
     /// The listener or its interface went away: tries until both are back. knockd ends here, with status 0.

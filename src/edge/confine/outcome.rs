@@ -75,8 +75,8 @@ impl Step {
             Step::Groups => ("its supplementary groups cannot be dropped", "the kernel says why"),
             Step::Group => ("its group cannot be changed", "the gateway needs CAP_SETGID, and the group must exist"),
             Step::User => (
-                "it cannot become the configured user",
-                "the gateway needs CAP_SETUID and CAP_SETGID; set `user` under [gateway] to one that is not root",
+                "it cannot become another user than root",
+                "leave it CAP_SETUID and CAP_SETGID (CapabilityBoundingSet= of its unit), and name a user that is not root",
             ),
             Step::Capabilities => ("its capabilities cannot be dropped", "the kernel says why"),
             Step::NoNewPrivileges => ("no_new_privs cannot be set", "the kernel is older than 3.5, or restricted"),
@@ -166,7 +166,9 @@ impl Degraded {
     /// What it means and why it is so.
     pub fn text(self) -> &'static str {
         match self {
-            Degraded::UserKept => "the listener runs as the gatekeeper's user: no other one can be become here",
+            Degraded::UserKept => {
+                "the listener runs as the gatekeeper's user, without any capability: it can become no other one here"
+            }
             Degraded::GroupsKept => {
                 "the listener keeps its supplementary groups: this user namespace forbids to drop them"
             }

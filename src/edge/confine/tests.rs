@@ -14,6 +14,13 @@ fn child_alone(deed: &str) -> (ExitStatus, String) {
     run(unshare.args(["--user", "--map-root-user"]).arg(std::env::current_exe().unwrap()), deed)
 }
 
+/// The same as root that may not become anybody else, as below Debian's unit file for knockd.
+fn child_bound(deed: &str) -> (ExitStatus, String) {
+    let mut bound = Command::new("setpriv");
+    bound.args(["--inh-caps=-all", "--bounding-set=-all,+net_raw", "--"]);
+    run(bound.arg(std::env::current_exe().unwrap()), deed)
+}
+
 fn run(command: &mut Command, deed: &str) -> (ExitStatus, String) {
     let output = command
         .args(["--exact", "edge::confine::tests::child_process", "--nocapture", "--test-threads=1"])
@@ -39,6 +46,15 @@ fn child_process() {
         "root stays root" => refused(confine(None, 4)),
         "becomes root" => refused(confine(Some((0, 0)), 4)),
         "half root" => refused(confine(Some((65534, 0)), 4)),
+        "becomes nobody" => refused(confine(Some(NOBODY), 4)),
+        "notes of root" => {
+            let notes = confine(None, 4).unwrap_or_else(|failure| panic!("{}", failure.fault()));
+            std::process::exit(i32::try_from(notes.bits()).unwrap());
+        }
+        "open as root" => {
+            confine(None, 4).unwrap_or_else(|failure| panic!("{}", failure.fault()));
+            drop(File::open("/dev/null"));
+        }
         _ => {}
     }
     let file = File::open("/dev/null").unwrap();
@@ -93,6 +109,26 @@ fn root_must_become_somebody_else() {
         let (status, stderr) = child(deed);
         assert_eq!(status.code(), Some(REFUSED), "{deed}: {status} {stderr}");
     }
+}
+
+#[test]
+fn root_that_cannot_become_somebody_else_stays_behind_landlock_or_is_refused() {
+    if !Uid::effective().is_root() || Mapped::read().unwrap().single() {
+        return eprintln!("skipped: needs root and another user to become");
+    }
+    let (status, stderr) = child_bound("becomes nobody");
+    assert_eq!(status.code(), Some(REFUSED), "who was asked for is not dropped in silence: {status} {stderr}");
+    let (status, stderr) = child_bound("notes of root");
+    let notes = Notes::from_bits(status.code().unwrap_or(-1).cast_unsigned());
+    assert!(status.code().is_some_and(|code| code != 101) && notes.has(Degraded::UserKept), "{notes:?} {stderr}");
+    let (status, stderr) = child_bound("open as root");
+    assert_eq!(status.signal(), Some(libc::SIGSYS), "{status} {stderr}");
+    let mapped = |users: &str| Mapped { users: users.into(), groups: users.into(), may_set_groups: true };
+    let mut none = Notes::default();
+    none.add(Degraded::NoLandlock);
+    assert!(no_root_without_landlock(&mapped("0 0 4294967295\n"), none).is_err());
+    assert!(no_root_without_landlock(&mapped("0 0 4294967295\n"), Notes::default()).is_ok());
+    assert!(no_root_without_landlock(&mapped("0 1000 1\n"), none).is_ok(), "root over nothing but its own files");
 }
 
 #[test]
