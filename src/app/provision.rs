@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::args::toctocd::Init;
 use super::{child, load};
 use crate::config::convert::{self, Converted};
-use crate::config::{Form, Service, Settings, SourceRule, defaults, knockd, native, print};
+use crate::config::{Form, Mode, Service, Settings, SourceRule, defaults, knockd, native, print};
 use crate::core::types::Fault;
 use crate::edge::state::State;
 use crate::edge::{capture, entropy, files};
@@ -183,6 +183,7 @@ fn service_of(name: crate::core::types::ServiceName, ports: Vec<crate::core::typ
     Service {
         name,
         ports,
+        mode: Mode::Guard,
         form: Form::Time,
         seconds: defaults::SECONDS,
         max_seconds: defaults::MAX_SECONDS,

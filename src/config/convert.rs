@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::knockd::KnockdConf;
-use super::{Door, Form, Service, Settings, SourceRule, defaults, print};
+use super::{Door, Form, Mode, Service, Settings, SourceRule, defaults, print};
 use crate::core::door::{Step, is_shipped};
 use crate::core::types::{Port, Proto, ServiceName};
 use iptables::{Rule, Verb};
@@ -152,6 +152,7 @@ impl Work {
         let service = Service {
             name,
             ports: vec![port],
+            mode: Mode::Guard,
             form: Form::Time,
             seconds,
             max_seconds: defaults::MAX_SECONDS.max(seconds),

@@ -1,7 +1,7 @@
 //! Every default of a gateway's configuration; none stands anywhere else.
 //! What a value may be is left to `native`.
 
-use super::{Firewall, Gateway, Knock, Settings};
+use super::{Firewall, Gateway, Knock, Mode, Settings};
 
 /// Where the configuration lies unless `-c` names another place.
 pub const CONFIG: &str = "/etc/toctoc/toctocd.toml";
@@ -54,5 +54,12 @@ pub fn knock() -> Knock {
 
 /// Section `[firewall]`.
 pub fn firewall() -> Firewall {
-    Firewall { table: "toctoc".to_owned(), nft: "/usr/sbin/nft".into(), break_glass: Vec::new() }
+    Firewall {
+        table: "toctoc".to_owned(),
+        nft: "/usr/sbin/nft".into(),
+        mode: Mode::Guard,
+        mark: 0x1000_0000,
+        pending_mark: 0x2000_0000,
+        break_glass: Vec::new(),
+    }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use crate::core::door::{Door, Step, TcpFlags};
-pub use crate::core::service::{Client, Form, Service, SourceRule};
+pub use crate::core::service::{Client, Form, Mode, Service, SourceRule};
 use crate::core::types::{GatewayId, Port, Proto, RealmId};
 
 pub mod convert;
@@ -80,6 +80,12 @@ pub struct Firewall {
     pub table: String,
     /// Path of the nft program.
     pub nft: PathBuf,
+    /// Who drops what no grant covers, for services that do not say it themselves (default [`Mode::Guard`]).
+    pub mode: Mode,
+    /// The bit of a flow's conntrack mark that says: granted.
+    pub mark: u32,
+    /// The bit that is set too while a one-connection grant waits for the end of the handshake.
+    pub pending_mark: u32,
     /// Addresses that always pass the guard, shown in every status.
     pub break_glass: Vec<IpAddr>,
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Firewall, Form, Gateway, Knock, Service, Settings, SourceRule, defaults};
+use super::{Firewall, Form, Gateway, Knock, Mode, Service, Settings, SourceRule, defaults};
 use crate::core::address::is_host;
 use crate::core::complaint::{Text, printable};
 use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
@@ -70,6 +70,9 @@ struct RawKnock {
 struct RawFirewall {
     table: At<String>,
     nft: At<String>,
+    mode: At<String>,
+    mark: At<i64>,
+    pending_mark: At<i64>,
     break_glass: Option<Vec<Spanned<String>>>,
 }
 
@@ -77,6 +80,7 @@ struct RawFirewall {
 #[serde(deny_unknown_fields, expecting = "section [service.NAME]")]
 struct RawService {
     ports: Option<Spanned<Vec<Spanned<String>>>>,
+    mode: At<String>,
     form: At<String>,
     seconds: At<i64>,
     max_seconds: At<i64>,
@@ -100,13 +104,14 @@ pub fn parse(label: &str, text: &str) -> Result<Settings, Fault> {
     let file = Text::new(label, text);
     let raw: RawSettings = toml::from_str(text).map_err(|e| file.complain_serde(e.span(), e.message()))?;
     let knock = knock(file, raw.knock)?;
-    let services = services(file, raw.service, &knock)?;
+    let firewall = firewall(file, raw.firewall)?;
+    let services = services(file, raw.service, &knock, firewall.mode)?;
     let settings = Settings {
         gateway: gateway(file, raw.gateway)?,
         doors: doors(file, raw.door, &services)?,
         services,
         knock,
-        firewall: firewall(file, raw.firewall)?,
+        firewall,
         classic: raw.classic.knockd_conf.map(|path| absolute(file, path, "knockd_conf")).transpose()?,
         unused_options: Vec::new(),
     };
@@ -176,14 +181,46 @@ fn firewall(file: Text<'_>, raw: RawFirewall) -> Result<Firewall, Fault> {
             file.complain(text.span().start, "not an IP address", "write for example break_glass = [\"192.0.2.7\"]")
         })
     };
+    let pending_at = raw.pending_mark.as_ref().or(raw.mark.as_ref()).map_or(0, |at| at.span().start);
+    let mark = bit(file, raw.mark, "mark", default.mark)?;
+    let pending_mark = bit(file, raw.pending_mark, "pending_mark", default.pending_mark)?;
+    if mark == pending_mark {
+        return Err(file.complain(
+            pending_at,
+            "mark and pending_mark are the same bit",
+            "choose two that nobody else uses",
+        ));
+    }
     Ok(Firewall {
+        mode: raw.mode.map_or(Ok(default.mode), |mode| choice(file, &mode, "mode", &MODES))?,
+        mark,
+        pending_mark,
         table: raw.table.map_or(Ok(default.table), |table| word(file, table, "table", TABLE))?,
         nft: raw.nft.map_or(Ok(default.nft), |nft| absolute(file, nft, "nft"))?,
         break_glass: raw.break_glass.unwrap_or_default().into_iter().map(address).collect::<Result<_, _>>()?,
     })
 }
 
-fn services(file: Text<'_>, raw: BTreeMap<Spanned<String>, RawService>, knock: &Knock) -> Result<Vec<Service>, Fault> {
+/// One bit of a conntrack mark.
+fn bit(file: Text<'_>, value: At<i64>, key: &str, default: u32) -> Result<u32, Fault> {
+    let at = value.as_ref().map_or(0, |value| value.span().start);
+    let mask: u32 = number(file, value, key, 1..=0xffff_ffff, default)?;
+    if mask.is_power_of_two() {
+        return Ok(mask);
+    }
+    Err(file.complain(
+        at,
+        format!("{key} = {mask:#x} is not one bit"),
+        format!("write for example {key} = {default:#x}"),
+    ))
+}
+
+fn services(
+    file: Text<'_>,
+    raw: BTreeMap<Spanned<String>, RawService>,
+    knock: &Knock,
+    mode: Mode,
+) -> Result<Vec<Service>, Fault> {
     let mut raw: Vec<_> = raw.into_iter().collect();
     raw.sort_by_key(|(name, _)| name.span().start);
     if let Some((name, _)) = raw.get(MAX_SERVICES) {
@@ -191,7 +228,7 @@ fn services(file: Text<'_>, raw: BTreeMap<Spanned<String>, RawService>, knock: &
     }
     let mut taken: BTreeMap<Port, String> = BTreeMap::new();
     taken.insert(Port { proto: Proto::Udp, number: knock.port }, "the knock port itself".to_owned());
-    raw.into_iter().map(|(name, service)| one_service(file, &name, service, &mut taken)).collect()
+    raw.into_iter().map(|(name, service)| one_service(file, &name, service, &mut taken, mode)).collect()
 }
 
 fn one_service(
@@ -199,6 +236,7 @@ fn one_service(
     at: &Spanned<String>,
     raw: RawService,
     taken: &mut BTreeMap<Port, String>,
+    mode: Mode,
 ) -> Result<Service, Fault> {
     let start = at.span().start;
     let name = ServiceName::new(at.get_ref()).ok_or_else(|| {
@@ -228,6 +266,7 @@ fn one_service(
     Ok(Service {
         name,
         ports,
+        mode: raw.mode.map_or(Ok(mode), |mode| choice(file, &mode, "mode", &MODES))?,
         form,
         seconds,
         max_seconds,
@@ -237,6 +276,7 @@ fn one_service(
     })
 }
 
+const MODES: [(&str, Mode); 2] = [("guard", Mode::Guard), ("mark", Mode::Mark)];
 const FORMS: [(&str, Form); 2] = [("time", Form::Time), ("once", Form::Once)];
 const SOURCES: [(&str, SourceRule); 2] = [("bound", SourceRule::Bound), ("observed", SourceRule::Observed)];
 

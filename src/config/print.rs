@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Door, Form, Service, Settings, SourceRule, native};
+use super::{Door, Form, Mode, Service, Settings, SourceRule, native};
 
 /// The effective configuration: every key, nothing else.
 pub fn print(settings: &Settings) -> String {
@@ -18,7 +18,7 @@ pub fn print_commented(settings: &Settings) -> String {
 /// Services and doors alone.
 pub fn print_doors(settings: &Settings) -> String {
     let mut page = Page { text: String::new(), comments: false };
-    settings.services.iter().for_each(|one| service(&mut page, one));
+    settings.services.iter().for_each(|one| service(&mut page, one, one.mode));
     settings.doors.iter().for_each(|one| door(&mut page, one));
     page.text
 }
@@ -54,6 +54,12 @@ impl Page {
         self.line(&format!("{key} = {}", value.into()));
     }
 
+    /// One bit, as people write masks.
+    fn bit(&mut self, key: &str, value: u32, comment: &str) {
+        self.comment(comment);
+        self.line(&format!("{key} = {value:#x}"));
+    }
+
     /// A key without a value, shown as a comment with an example.
     fn absent(&mut self, key: &str, example: &str, comment: &str) {
         self.comment(comment);
@@ -68,7 +74,7 @@ fn write(settings: &Settings, comments: bool) -> String {
     gateway(&mut page, settings);
     knock(&mut page, settings);
     firewall(&mut page, settings);
-    settings.services.iter().for_each(|one| service(&mut page, one));
+    settings.services.iter().for_each(|one| service(&mut page, one, settings.firewall.mode));
     settings.doors.iter().filter(|one| one.native).for_each(|one| door(&mut page, one));
     classic(&mut page, settings);
     page.text
@@ -148,6 +154,22 @@ fn firewall(page: &mut Page, settings: &Settings) {
     );
     page.key("table", firewall.table.as_str(), "Name of that table in family inet.");
     page.key("nft", path(&firewall.nft), "The nft program.");
+    page.key(
+        "mode",
+        mode(firewall.mode),
+        "Who drops what is not granted. \"guard\": our table does. \"mark\": your own firewall does, because it drops by default,\n\
+         and lets in the flows that our table marks; `toctocd check` prints the rule for that.",
+    );
+    page.bit(
+        "mark",
+        firewall.mark,
+        "The bit of a flow's conntrack mark that says: granted. Choose one that nobody else uses.",
+    );
+    page.bit(
+        "pending_mark",
+        firewall.pending_mark,
+        "Set beside it while a \"once\" grant waits for the end of the handshake.",
+    );
     let addresses: Vec<String> = firewall.break_glass.iter().map(ToString::to_string).collect();
     page.key(
         "break_glass",
@@ -156,13 +178,26 @@ fn firewall(page: &mut Page, settings: &Settings) {
     );
 }
 
-fn service(page: &mut Page, service: &Service) {
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Guard => "guard",
+        Mode::Mark => "mark",
+    }
+}
+
+fn service(page: &mut Page, service: &Service, default: Mode) {
     // Names are of [a-z0-9._-]; a dot would nest, so the name is quoted where it has one.
     let name = service.name.as_str();
     let quoted = if name.contains('.') { format!("service.\"{name}\"") } else { format!("service.{name}") };
     page.section(&quoted, "Something behind the guard, by the name that knocks use: one section each.");
     let ports: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
     page.key("ports", ports, "Its ports, 1 to 4, as \"22/tcp\". They are shut to all but granted addresses.");
+    let comment = "As in [firewall], for this service alone.";
+    if service.mode == default {
+        page.absent("mode", mode(default), comment);
+    } else {
+        page.key("mode", mode(service.mode), comment);
+    }
     let form = match service.form {
         Form::Time => "time",
         Form::Once => "once",

@@ -12,6 +12,15 @@ pub enum Form {
     Once,
 }
 
+/// Who drops what no grant covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Our table does.
+    Guard,
+    /// The admin's own firewall does; our table marks the flows that it is to let in.
+    Mark,
+}
+
 /// Which address a service grants.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceRule {
@@ -28,6 +37,8 @@ pub struct Service {
     pub name: ServiceName,
     /// Its ports, 1 to 4.
     pub ports: Vec<Port>,
+    /// Who drops what is not granted.
+    pub mode: Mode,
     /// One connection or many.
     pub form: Form,
     /// Seconds that a grant lasts when the knock says 0.

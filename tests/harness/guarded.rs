@@ -3,9 +3,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use toctoc::config::{Firewall as Settings, Knock};
+use toctoc::config::{Firewall as Settings, Knock, defaults};
 use toctoc::core::grants::{Change, Element};
-use toctoc::core::service::{Form, Service, SourceRule};
+use toctoc::core::service::{Form, Mode, Service, SourceRule};
 use toctoc::core::types::{Port, Proto, ServiceName, Source};
 use toctoc::edge::firewall::{Firewall, Nft};
 
@@ -34,9 +34,13 @@ impl Guarded {
     }
 
     pub fn with(settings: &Settings) -> Guarded {
-        let net = Net::new();
+        Guarded::within(Net::new(), settings, &services(&[SSH, DNS]))
+    }
+
+    /// In a network that the test has prepared.
+    pub fn within(net: Net, settings: &Settings, services: &[Service]) -> Guarded {
         let (tcp, udp) = (net.gateway.tcp_echo(SSH.number), net.gateway.udp_echo(DNS.number));
-        let nft = start(&net, settings);
+        let nft = start_for(&net, settings, services);
         Guarded { nft, net, tcp, udp }
     }
 
@@ -64,9 +68,12 @@ impl Guarded {
 
 /// Loads the guard for both services in the gateway.
 pub fn start(net: &Net, settings: &Settings) -> Nft {
-    net.gateway
-        .inside(|| Nft::start(settings, &services(&[SSH, DNS]), &knock()))
-        .unwrap_or_else(|fault| panic!("{fault}"))
+    start_for(net, settings, &services(&[SSH, DNS]))
+}
+
+/// The same for other services.
+pub fn start_for(net: &Net, settings: &Settings, services: &[Service]) -> Nft {
+    net.gateway.inside(|| Nft::start(settings, services, &knock())).unwrap_or_else(|fault| panic!("{fault}"))
 }
 
 /// Another table in the gateway, as an admin's own firewall would be, for which conntrack follows every flow.
@@ -78,13 +85,14 @@ pub fn track(net: &Net) {
 }
 
 pub fn settings() -> Settings {
-    Settings { table: "toctoc".into(), nft: "/usr/sbin/nft".into(), break_glass: Vec::new() }
+    defaults::firewall()
 }
 
 pub fn services(ports: &[Port]) -> Vec<Service> {
     vec![Service {
         name: ServiceName::new("all").expect("a name"),
         ports: ports.to_vec(),
+        mode: Mode::Guard,
         form: Form::Time,
         seconds: 30,
         max_seconds: 600,

@@ -70,6 +70,16 @@ knockd_conf = "/etc/knockd.conf"
 }
 
 #[test]
+fn a_service_meets_the_firewall_as_all_do_or_in_its_own_way() {
+    let text = "[service.a]\nports = [\"1/tcp\"]\n[service.b]\nports = [\"2/tcp\"]\nmode = \"guard\"\n[firewall]\nmode = \"mark\"\nmark = 0x40\n";
+    let settings = parse("t.toml", text).unwrap();
+    assert_eq!(settings.services.iter().map(|s| s.mode).collect::<Vec<_>>(), [Mode::Mark, Mode::Guard]);
+    assert_eq!((settings.firewall.mark, settings.firewall.pending_mark), (0x40, defaults::firewall().pending_mark));
+    let printed = print::print_commented(&settings);
+    assert!(printed.contains("\nmark = 0x40\n") && printed.contains("\nmode = \"guard\"\n"), "{printed}");
+}
+
+#[test]
 fn each_mistake_is_named_with_its_place_and_a_remedy() {
     let cases: &[(&str, &str, &str)] = &[
         ("[knock]\nprot = 1\n", "t.toml:2:1: unknown key `prot`", "did you mean `port`?"),
@@ -96,6 +106,10 @@ fn each_mistake_is_named_with_its_place_and_a_remedy() {
         ("[gateway]\nuser = \"a b\"\n", "t.toml:2:8: `a b` cannot stand in `user`", "user of this machine"),
         ("[firewall]\ntable = \"1x\"\n", "t.toml:2:9: `1x` cannot stand in `table`", "a letter"),
         ("[firewall]\nbreak_glass = [\"10.0.0.0/8\"]\n", "t.toml:2:16: not an IP address", "192.0.2.7"),
+        ("[firewall]\nmode = \"gaurd\"\n", "t.toml:2:8: unknown mode `gaurd`", "did you mean `guard`?"),
+        ("[firewall]\nmark = 0x30\n", "t.toml:2:8: mark = 0x30 is not one bit", "0x10000000"),
+        ("[firewall]\nmark = 0x1_0000_0000\n", "t.toml:2:8: mark = 4294967296 is out of range", "from 1"),
+        ("[firewall]\nmark = 0x20000000\n", "t.toml:2:8: mark and pending_mark are the same bit", "nobody else"),
         ("[service.ssh]\n", "t.toml:1:10: service `ssh` has no ports", "22/tcp"),
         ("[service.ssh]\nports = []\n", "t.toml:2:9: service `ssh` has no ports", "22/tcp"),
         ("[service.SSH]\nports = [\"22/tcp\"]\n", "t.toml:1:10: not a service name", "a-z"),
@@ -158,6 +172,7 @@ fn service(index: usize) -> impl Strategy<Value = Service> {
         any::<(bool, bool)>(),
     )
         .prop_map(move |(name, ports, once, (seconds, more, max_grants), (observed, challenge))| Service {
+            mode: if max_grants % 2 == 0 { Mode::Guard } else { Mode::Mark },
             name: ServiceName::new(&format!("{name}-{index}")).unwrap(),
             ports: ports.into_iter().map(|n| Port { proto: Proto::Tcp, number: port + n }).collect(),
             form: if once { Form::Once } else { Form::Time },
@@ -200,8 +215,11 @@ fn settings() -> impl Strategy<Value = Settings> {
     let firewall =
         ("[a-z][a-z0-9_]{0,20}", proptest::collection::vec(any::<IpAddr>(), 0..3)).prop_map(|(table, addresses)| {
             Firewall {
-                table,
                 nft: "/usr/sbin/nft".into(),
+                mode: if table.len() % 2 == 0 { Mode::Guard } else { Mode::Mark },
+                mark: 1 << (table.len() % 32),
+                pending_mark: 1 << ((table.len() + 1) % 32),
+                table,
                 break_glass: addresses.into_iter().map(|a| a.to_canonical()).collect(),
             }
         });

@@ -3,7 +3,7 @@ use crate::core::golden::{self, CLIENT, NOON};
 use crate::core::knock::Request;
 use crate::core::ledger::Ledger;
 use crate::core::replay::{Standing, Window};
-use crate::core::service::Form;
+use crate::core::service::{Form, Mode};
 use crate::core::types::{Boot, Port, Proto, Wall};
 
 const START: Now = Now { wall: NOON, boot: Boot(500 * SECOND) };
@@ -12,6 +12,7 @@ fn ssh() -> Service {
     Service {
         name: ServiceName::new("ssh").unwrap(),
         ports: vec![Port { proto: Proto::Tcp, number: 22 }],
+        mode: Mode::Guard,
         form: Form::Time,
         seconds: 30,
         max_seconds: 300,

@@ -1,6 +1,7 @@
 //! The firewall: our table, its guard, and the elements that grants are.
 //! Which grants there are is left to `core::grants`.
 
+pub mod advice;
 mod elements;
 mod live;
 mod netlink;

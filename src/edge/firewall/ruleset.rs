@@ -1,22 +1,13 @@
 //! The guard as text: the one truth of what our table says, loaded by us and printed for a file to include.
 //! Loading it is left to `nft`, the elements in its sets to `elements`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::IpAddr;
 
 use crate::config::{Firewall, Knock};
-use crate::core::service::Service;
+use crate::core::service::{Mode, Service};
 use crate::core::types::{Fault, Port, Proto};
-
-/// The bit of a flow's conntrack mark that says: granted. Only our rules set it on flows to guarded ports.
-pub const GRANTED: u32 = 0x1000_0000;
-/// The bit that says: a SYN came under a one-connection grant and its handshake is not complete.
-pub const PENDING: u32 = 0x2000_0000;
-/// Both.
-const OURS: u32 = GRANTED | PENDING;
-/// All bits but [`PENDING`].
-const NOT_PENDING: u32 = !PENDING;
 
 /// The most elements that a set of time grants holds, expired ones included until the kernel has collected them.
 pub const TIME_ELEMENTS: u32 = 65_535;
@@ -31,6 +22,9 @@ pub const CHAIN: &str = "guard";
 pub struct Plan {
     table: String,
     ports: Vec<Port>,
+    /// Those of `ports` that the admin's own firewall shuts.
+    marked: Vec<Port>,
+    marks: Marks,
     knock: Option<u16>,
     break_glass: Vec<IpAddr>,
 }
@@ -38,12 +32,13 @@ pub struct Plan {
 impl Plan {
     /// From the settings. Fails if the table's name is not one that nft can read back unquoted.
     pub fn new(settings: &Firewall, services: &[Service], knock: &Knock) -> Result<Plan, Fault> {
-        let mut ports: Vec<Port> = services.iter().flat_map(|service| service.ports.iter().copied()).collect();
-        ports.sort_unstable();
-        ports.dedup();
+        let in_order = |ports: Vec<Port>| ports.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
+        let of = |mode| services.iter().filter(move |service| service.mode == mode).flat_map(|service| &service.ports);
         Ok(Plan {
             table: table_name(&settings.table)?,
-            ports,
+            ports: in_order(services.iter().flat_map(|service| &service.ports).copied().collect()),
+            marked: in_order(of(Mode::Mark).copied().collect()),
+            marks: Marks { granted: settings.mark, pending: settings.pending_mark },
             knock: knock.silent.then_some(knock.port),
             break_glass: settings.break_glass.iter().map(|ip| ip.to_canonical()).collect(),
         })
@@ -91,7 +86,7 @@ impl Plan {
         let mut text = format!("table inet {} {{\n", self.table);
         text.push_str(&sets());
         text.push_str(&self.guard());
-        text.push_str(&rest());
+        text.push_str(&rest(self.marks, &self.left_to_admin()));
         text.push_str("}\n");
         text
     }
@@ -105,10 +100,8 @@ impl Plan {
         line("iif \"lo\" accept");
         // ICMP, its errors and IPv6's neighbours are nobody's service.
         line("meta l4proto != { tcp, udp } accept");
-        let looked_at: Vec<String> =
-            self.looked_at().iter().map(|port| format!("{} . {}", port.proto.name(), port.number)).collect();
-        if !looked_at.is_empty() {
-            line(&format!("meta l4proto . th dport != {{ {} }} accept", looked_at.join(", ")));
+        if !self.looked_at().is_empty() {
+            line(&format!("meta l4proto . th dport != {} accept", set_of(&self.looked_at())));
             // Not `daddr type local`: a broadcast reaches a guarded datagram service as well.
             line("fib daddr type unicast accept comment \"on its way elsewhere\"");
         }
@@ -117,6 +110,10 @@ impl Plan {
         }
         for (family, list) in [("ip", self.break_glass(false)), ("ip6", self.break_glass(true))] {
             if !list.is_empty() {
+                if !self.marked.is_empty() {
+                    let (ports, grant) = (set_of(&self.marked), self.marks.grant());
+                    line(&format!("{family} saddr {{ {} }} meta l4proto . th dport {ports} {grant}", list.join(", ")));
+                }
                 line(&format!("{family} saddr {{ {} }} counter accept comment \"break-glass\"", list.join(", ")));
             }
         }
@@ -125,6 +122,16 @@ impl Plan {
             line("goto datagram");
         }
         format!("\tchain {CHAIN} {{\n{lines}\t}}\n")
+    }
+
+    /// A line of a chain that comes before its drop: what bears no bit of ours is for the admin's own firewall, if the port is.
+    /// What bears one and has come this far would pass there by an old grant's mark: that stays ours to drop.
+    fn left_to_admin(&self) -> String {
+        if self.marked.is_empty() {
+            return String::new();
+        }
+        let (ports, ours) = (set_of(&self.marked), self.marks.ours());
+        format!("\t\tmeta l4proto . th dport {ports} ct mark and {ours:#x} == 0x0 accept comment \"mark mode\"\n")
     }
 
     /// Each port that any rule asks about, in order: the guarded ones and the silent knock port.
@@ -158,6 +165,31 @@ fn table_name(name: &str) -> Result<String, Fault> {
     ))
 }
 
+/// The two bits of a flow's conntrack mark that are ours: `granted` alone, or both while a one-connection grant waits for the
+/// end of the handshake. So one bit is enough for an admin's rule that lets in what we let in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Marks {
+    granted: u32,
+    pending: u32,
+}
+
+impl Marks {
+    fn ours(self) -> u32 {
+        self.granted | self.pending
+    }
+
+    /// The statement that lets a flow in for good.
+    fn grant(self) -> String {
+        format!("ct mark set ct mark and {:#x} or {:#x} counter accept", !self.pending, self.granted)
+    }
+}
+
+/// `{ tcp . 22, udp . 53 }`
+fn set_of(ports: &[Port]) -> String {
+    let each: Vec<String> = ports.iter().map(|port| format!("{} . {}", port.proto.name(), port.number)).collect();
+    format!("{{ {} }}", each.join(", "))
+}
+
 /// No `flags interval`: such a set is copied whole at each change.
 fn sets() -> String {
     let mut text = String::new();
@@ -173,7 +205,7 @@ fn sets() -> String {
     text
 }
 
-/// The chains behind the guard; they are the same for every plan.
+/// The chains behind the guard; `left` stands before each drop.
 ///
 /// - `stream`: a bare SYN is judged by the grants whatever conntrack thinks of its flow; all else passes by our mark on
 ///   the flow. A live time grant also adopts what its source has open already (it could open the same anew): so one
@@ -183,12 +215,12 @@ fn sets() -> String {
 /// - `won`: the last ACK of a pending flow's handshake. Each element of `once` carries its own limit of one packet a day,
 ///   which exactly one packet ever passes, on however many CPUs.
 /// - `datagram`: under a grant every packet marks its flow; an answered flow lives on with its conntrack entry, as a connection does.
-fn rest() -> String {
+fn rest(marks: Marks, left: &str) -> String {
     let [key4, key6] = ["ip", "ip6"].map(|family| format!("{family} saddr . meta l4proto . th dport"));
-    let granted = format!("ct state established ct mark and {OURS:#x} == {GRANTED:#x}");
-    let pending = format!("ct state established ct mark and {OURS:#x} == {PENDING:#x}");
-    let grant = format!("ct mark set ct mark and {NOT_PENDING:#x} or {GRANTED:#x} counter accept");
-    let pend = format!("ct status & assured != assured ct mark set ct mark or {PENDING:#x} counter accept");
+    let (ours, grant) = (marks.ours(), marks.grant());
+    let granted = format!("ct state established ct mark and {ours:#x} == {:#x}", marks.granted);
+    let pending = format!("ct state established ct mark and {ours:#x} == {ours:#x}");
+    let pend = format!("ct status & assured != assured ct mark set ct mark or {ours:#x} counter accept");
     format!(
         "\tchain stream {{
 \t\ttcp flags & (fin | syn | rst | ack) == syn goto opening
@@ -198,7 +230,7 @@ fn rest() -> String {
 \t\t{pending} {key6} @once6 goto won
 \t\tct state established,new {key4} @time4 {grant}
 \t\tct state established,new {key6} @time6 {grant}
-\t\tcounter drop comment \"neither granted nor a winner\"
+{left}\t\tcounter drop comment \"neither granted nor a winner\"
 \t}}
 \tchain opening {{
 \t\ttcp option 34 exists counter drop comment \"Fast Open\"
@@ -207,7 +239,7 @@ fn rest() -> String {
 \t\t{key6} @time6 {grant}
 \t\t{key4} @oncesyn4 {pend}
 \t\t{key6} @oncesyn6 {pend}
-\t\tcounter drop comment \"no grant\"
+{left}\t\tcounter drop comment \"no grant\"
 \t}}
 \tchain won {{
 \t\tdelete @oncesyn4 {{ {key4} }}
@@ -218,88 +250,11 @@ fn rest() -> String {
 \t\t{granted} accept
 \t\t{key4} @time4 {grant}
 \t\t{key6} @time6 {grant}
-\t\tcounter drop comment \"no grant\"
+{left}\t\tcounter drop comment \"no grant\"
 \t}}
 "
     )
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::service::{Form, SourceRule};
-    use crate::core::types::ServiceName;
-
-    fn plan(table: &str, ports: &[Port], silent: bool, break_glass: &[&str]) -> Result<Plan, Fault> {
-        let settings = Firewall {
-            table: table.into(),
-            nft: "/usr/sbin/nft".into(),
-            break_glass: break_glass.iter().map(|ip| ip.parse().unwrap()).collect(),
-        };
-        let service = Service {
-            name: ServiceName::new("ssh").unwrap(),
-            ports: ports.to_vec(),
-            form: Form::Time,
-            seconds: 30,
-            max_seconds: 600,
-            max_grants: 64,
-            source: SourceRule::Bound,
-            challenge: false,
-        };
-        let knock = Knock {
-            port: 62201,
-            interfaces: vec!["any".into()],
-            silent,
-            max_age: 30,
-            max_ahead: 10,
-            burst: 64,
-            per_second: 4,
-            max_grants: 16,
-        };
-        Plan::new(&settings, &[service], &knock)
-    }
-
-    const SSH: Port = Port { proto: Proto::Tcp, number: 22 };
-
-    #[test]
-    fn a_table_name_cannot_say_anything_else() {
-        for bad in ["", "a b", "a;", "a{", "1a", "a\nflush ruleset", "é", &"x".repeat(32)] {
-            assert!(plan(bad, &[SSH], true, &[]).is_err(), "{bad:?}");
-        }
-        assert_eq!(plan("toctoc_2-a", &[SSH], true, &[]).unwrap().table(), "toctoc_2-a");
-    }
-
-    #[test]
-    fn a_reload_flushes_rules_and_leaves_the_sets() {
-        let text = plan("toctoc", &[SSH], true, &[]).unwrap().text();
-        assert!(text.starts_with("add table inet toctoc\nflush table inet toctoc\ntable inet toctoc {\n"));
-        assert!(!text.contains("delete table") && !text.contains("flush set"));
-    }
-
-    #[test]
-    fn only_guarded_ports_and_the_silent_knock_port_are_looked_at() {
-        let dns = Port { proto: Proto::Udp, number: 53 };
-        let text = plan("toctoc", &[dns, SSH, SSH], true, &[]).unwrap().text();
-        assert!(text.contains("th dport != { tcp . 22, udp . 53, udp . 62201 } accept"));
-        let text = plan("toctoc", &[SSH], false, &[]).unwrap().text();
-        assert!(text.contains("th dport != { tcp . 22 } accept") && !text.contains("62201"));
-    }
-
-    #[test]
-    fn break_glass_addresses_stand_under_their_own_family() {
-        let text = plan("toctoc", &[SSH], true, &["2001:db8::1", "::ffff:192.0.2.1", "192.0.2.1"]).unwrap().text();
-        assert!(text.contains("\tip saddr { 192.0.2.1 } "));
-        assert!(text.contains("\tip6 saddr { 2001:db8::1 } "));
-    }
-
-    #[test]
-    fn both_families_are_guarded_by_the_same_rules() {
-        let text = plan("toctoc", &[SSH], true, &[]).unwrap().text();
-        let of = |word: &str| text.lines().filter(|line| line.contains(word)).count();
-        for (four, six) in
-            [("@time4", "@time6"), ("@once4", "@once6"), ("@oncesyn4", "@oncesyn6"), ("ip saddr", "ip6 saddr")]
-        {
-            assert!(of(four) > 0 && of(four) == of(six), "{four} {six}");
-        }
-    }
-}
+mod tests;

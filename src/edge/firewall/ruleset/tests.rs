@@ -1,0 +1,102 @@
+//! The text of the guard, as far as it can be judged without a kernel.
+//! What the kernel makes of it is left to `tests/firewall.rs`.
+
+use super::*;
+use crate::config::defaults;
+use crate::core::service::{Form, SourceRule};
+use crate::core::types::ServiceName;
+
+fn plan(table: &str, ports: &[Port], silent: bool, break_glass: &[&str]) -> Result<Plan, Fault> {
+    let settings = Firewall {
+        table: table.into(),
+        break_glass: break_glass.iter().map(|ip| ip.parse().unwrap()).collect(),
+        ..defaults::firewall()
+    };
+    let service = Service {
+        name: ServiceName::new("ssh").unwrap(),
+        ports: ports.to_vec(),
+        mode: Mode::Guard,
+        form: Form::Time,
+        seconds: 30,
+        max_seconds: 600,
+        max_grants: 64,
+        source: SourceRule::Bound,
+        challenge: false,
+    };
+    let knock = Knock {
+        port: 62201,
+        interfaces: vec!["any".into()],
+        silent,
+        max_age: 30,
+        max_ahead: 10,
+        burst: 64,
+        per_second: 4,
+        max_grants: 16,
+    };
+    Plan::new(&settings, &[service], &knock)
+}
+
+const SSH: Port = Port { proto: Proto::Tcp, number: 22 };
+
+#[test]
+fn a_table_name_cannot_say_anything_else() {
+    for bad in ["", "a b", "a;", "a{", "1a", "a\nflush ruleset", "é", &"x".repeat(32)] {
+        assert!(plan(bad, &[SSH], true, &[]).is_err(), "{bad:?}");
+    }
+    assert_eq!(plan("toctoc_2-a", &[SSH], true, &[]).unwrap().table(), "toctoc_2-a");
+}
+
+#[test]
+fn a_reload_flushes_rules_and_leaves_the_sets() {
+    let text = plan("toctoc", &[SSH], true, &[]).unwrap().text();
+    assert!(text.starts_with("add table inet toctoc\nflush table inet toctoc\ntable inet toctoc {\n"));
+    assert!(!text.contains("delete table") && !text.contains("flush set"));
+}
+
+#[test]
+fn only_guarded_ports_and_the_silent_knock_port_are_looked_at() {
+    let dns = Port { proto: Proto::Udp, number: 53 };
+    let text = plan("toctoc", &[dns, SSH, SSH], true, &[]).unwrap().text();
+    assert!(text.contains("th dport != { tcp . 22, udp . 53, udp . 62201 } accept"));
+    let text = plan("toctoc", &[SSH], false, &[]).unwrap().text();
+    assert!(text.contains("th dport != { tcp . 22 } accept") && !text.contains("62201"));
+}
+
+#[test]
+fn break_glass_addresses_stand_under_their_own_family() {
+    let text = plan("toctoc", &[SSH], true, &["2001:db8::1", "::ffff:192.0.2.1", "192.0.2.1"]).unwrap().text();
+    assert!(text.contains("\tip saddr { 192.0.2.1 } "));
+    assert!(text.contains("\tip6 saddr { 2001:db8::1 } "));
+}
+
+#[test]
+fn the_marks_are_those_of_the_settings_and_only_marked_ports_are_left_to_the_admin() {
+    let settings = Firewall { mark: 0x4, pending_mark: 0x40, ..defaults::firewall() };
+    let service = |name: &str, number, mode| Service {
+        name: ServiceName::new(name).unwrap(),
+        ports: vec![Port { proto: Proto::Tcp, number }],
+        mode,
+        ..crate::config::native::parse("t", "[service.x]\nports = [\"9/tcp\"]").unwrap().services.remove(0)
+    };
+    let both = [service("ssh", 22, Mode::Guard), service("rdp", 3389, Mode::Mark)];
+    let text = Plan::new(&settings, &both, &defaults::knock()).unwrap().text();
+    assert!(
+        text.contains("ct mark and 0x44 == 0x4 accept")
+            && text.contains("ct mark and 0xffffffbf or 0x4 counter accept")
+    );
+    let left = "\t\tmeta l4proto . th dport { tcp . 3389 } ct mark and 0x44 == 0x0 accept comment \"mark mode\"\n\t\tcounter drop";
+    assert_eq!(text.matches(left).count(), 3, "{text}");
+    let guarded = Plan::new(&settings, &both[..1], &defaults::knock()).unwrap().text();
+    assert!(!guarded.contains("mark mode") && !guarded.contains("== 0x0"));
+}
+
+#[test]
+fn both_families_are_guarded_by_the_same_rules() {
+    let text = plan("toctoc", &[SSH], true, &[]).unwrap().text();
+    let of = |word: &str| text.lines().filter(|line| line.contains(word)).count();
+    for (four, six) in
+        [("@time4", "@time6"), ("@once4", "@once6"), ("@oncesyn4", "@oncesyn6"), ("ip saddr", "ip6 saddr")]
+    {
+        assert!(of(four) > 0 && of(four) == of(six), "{four} {six}");
+    }
+}

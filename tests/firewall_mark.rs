@@ -1,0 +1,159 @@
+//! Mark mode: our table marks what is granted, and an admin's own default-drop firewall lets in what is marked.
+//! Guard mode is left to `firewall`.
+
+mod harness;
+
+use std::net::{SocketAddr, TcpStream};
+
+use harness::guarded::{DNS, Guarded, SSH, dns, services, settings, ssh};
+use harness::raw::{Raw, SYN};
+use harness::{LONG, Net, SHORT, echoes, eventually, udp_echoes};
+use toctoc::config::Firewall as Settings;
+use toctoc::core::grants::Change;
+use toctoc::core::service::{Form, Mode, Service};
+use toctoc::core::types::{Port, Proto};
+use toctoc::edge::firewall::{Firewall, advice};
+
+/// A port that is another service's, in guard mode.
+const RDP: Port = Port { proto: Proto::Tcp, number: 3389 };
+
+fn marked(ports: &[Port]) -> Vec<Service> {
+    services(ports).into_iter().map(|service| Service { mode: Mode::Mark, ..service }).collect()
+}
+
+/// An nftables firewall as distributions write it, with the one rule that we ask for.
+fn nft_firewall(net: &Net, settings: &Settings) {
+    let rule = advice::let_marked_in(settings).nft;
+    net.gateway.sh(&format!(
+        "nft 'table inet admin {{ chain input {{ type filter hook input priority 0; policy drop; \
+           iif lo accept; ct state established,related accept; meta l4proto {{ icmp, ipv6-icmp }} accept; {rule}; }}; }}'"
+    ));
+}
+
+/// The same by iptables.
+fn iptables_firewall(net: &Net, settings: &Settings) {
+    let rule = advice::let_marked_in(settings).iptables;
+    for program in ["iptables", "ip6tables"] {
+        let rule = rule.replace("iptables", program);
+        net.gateway.sh(&format!(
+            "{program} -P INPUT DROP && {program} -A INPUT -i lo -j ACCEPT && \
+             {program} -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT && {rule}"
+        ));
+    }
+    net.gateway.sh("ip6tables -A INPUT -p ipv6-icmp -j ACCEPT");
+}
+
+#[test]
+fn a_firewall_that_drops_by_default_lets_in_what_is_granted_and_nothing_else() {
+    for firewall in [nft_firewall, iptables_firewall] {
+        let net = Net::new();
+        firewall(&net, &settings());
+        let mut it = Guarded::within(net, &settings(), &marked(&[SSH, DNS]));
+        let stranger = it.net.host(1);
+        for (index, (from, to)) in it.pairs().into_iter().enumerate() {
+            assert!(!it.net.client.tcp_reaches(ssh(to), SHORT) && !it.net.client.udp_reaches(dns(to), SHORT));
+            let grants = [SSH, DNS].map(|port| it.grant(from, port, Form::Time, 60_000));
+            let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
+            let talk = it.net.client.space.udp(dns(to));
+            assert!(echoes(&mut session, LONG) && udp_echoes(&talk, LONG));
+            let theirs = stranger.gateway_ips()[index];
+            assert!(!stranger.tcp_reaches(ssh(theirs), SHORT) && !stranger.udp_reaches(dns(theirs), SHORT));
+            it.nft.apply(&grants.map(|element| Change::Remove { element })).unwrap();
+            assert!(!it.net.client.tcp_reaches(ssh(to), SHORT));
+            assert!(echoes(&mut session, LONG) && udp_echoes(&talk, LONG), "what stands goes on");
+        }
+    }
+}
+
+#[test]
+fn our_table_drops_nothing_that_it_did_not_mark() {
+    let it = Guarded::within(Net::new(), &settings(), &marked(&[SSH, DNS]));
+    for (_, to) in it.pairs() {
+        assert!(it.net.client.tcp_reaches(ssh(to), LONG) && it.net.client.udp_reaches(dns(to), LONG));
+    }
+}
+
+#[test]
+fn without_our_table_the_door_is_shut_and_what_stands_goes_on() {
+    let net = Net::new();
+    nft_firewall(&net, &settings());
+    let mut it = Guarded::within(net, &settings(), &marked(&[SSH, DNS]));
+    for (from, _) in it.pairs() {
+        it.grant(from, SSH, Form::Time, 60_000);
+    }
+    let mut sessions = it.net.gateway_ips().map(|to| it.net.client.connect(ssh(to), LONG).unwrap());
+    it.net.gateway.sh("nft delete table inet toctoc");
+    for (to, session) in it.net.gateway_ips().into_iter().zip(&mut sessions) {
+        assert!(!it.net.client.tcp_reaches(ssh(to), SHORT));
+        assert!(echoes(session, LONG));
+    }
+}
+
+#[test]
+fn one_connection_is_one_though_the_admin_lets_in_all_that_is_established() {
+    let net = Net::new();
+    nft_firewall(&net, &settings());
+    let mut it = Guarded::within(net, &settings(), &marked(&[SSH, DNS]));
+    for (round, (from, to)) in it.pairs().into_iter().enumerate() {
+        it.grant(from, SSH, Form::Once, 60_000);
+        let rivals: Vec<_> =
+            (0..16).map(|_| it.net.client.space.thread(move || TcpStream::connect_timeout(&ssh(to), SHORT))).collect();
+        let mut streams: Vec<_> = rivals.into_iter().filter_map(|rival| rival.join().unwrap().ok()).collect();
+        assert!(eventually(LONG, || it.tcp.heard() == round + 1));
+        assert_eq!(streams.iter_mut().filter_map(|stream| echoes(stream, SHORT).then_some(())).count(), 1);
+        assert!(!it.net.client.tcp_reaches(ssh(to), SHORT), "spent");
+        assert_eq!(it.tcp.heard(), round + 1);
+    }
+}
+
+#[test]
+fn a_new_connection_in_the_name_of_a_granted_one_is_dropped_here_for_its_mark_would_pass() {
+    let net = Net::new();
+    nft_firewall(&net, &settings());
+    let mut it = Guarded::within(net, &settings(), &marked(&[SSH, DNS]));
+    for (from, to) in it.pairs() {
+        let element = it.grant(from, SSH, Form::Time, 60_000);
+        let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
+        assert!(echoes(&mut session, LONG));
+        it.nft.apply(&[Change::Remove { element }]).unwrap();
+        let dropped = |it: &Guarded| it.net.gateway.inside(|| it.nft.dropped()).unwrap()["opening"];
+        let before = dropped(&it);
+        Raw::new(&it.net.client.space, session.local_addr().unwrap(), ssh(to)).send(SYN, 1, 0, &[]).unwrap();
+        assert!(eventually(LONG, || dropped(&it) == before + 1));
+        assert!(echoes(&mut session, LONG), "and the session does not suffer");
+    }
+}
+
+#[test]
+fn break_glass_addresses_pass_the_admins_firewall_too() {
+    let settings =
+        Settings { break_glass: vec!["10.90.0.2".parse().unwrap(), "fd90::2".parse().unwrap()], ..settings() };
+    let net = Net::new();
+    nft_firewall(&net, &settings);
+    let it = Guarded::within(net, &settings, &marked(&[SSH, DNS]));
+    let stranger = it.net.host(1);
+    for (to, theirs) in it.net.gateway_ips().into_iter().zip(stranger.gateway_ips()) {
+        assert!(it.net.client.tcp_reaches(ssh(to), LONG) && it.net.client.udp_reaches(dns(to), LONG));
+        assert!(!stranger.tcp_reaches(ssh(theirs), SHORT));
+    }
+}
+
+#[test]
+fn the_marks_can_be_other_bits_and_a_service_beside_can_be_guarded() {
+    let settings = Settings { mark: 0x4, pending_mark: 0x400, ..settings() };
+    let net = Net::new();
+    nft_firewall(&net, &settings);
+    net.gateway.sh("nft add rule inet admin input tcp dport 3389 accept");
+    let _rdp = net.gateway.tcp_echo(RDP.number);
+    let both: Vec<Service> = marked(&[SSH, DNS]).into_iter().chain(services(&[RDP])).collect();
+    let mut it = Guarded::within(net, &settings, &both);
+    for (from, to) in it.pairs() {
+        let rdp = SocketAddr::new(to, RDP.number);
+        assert!(!it.net.client.tcp_reaches(ssh(to), SHORT) && !it.net.client.tcp_reaches(rdp, SHORT));
+        it.grant(from, SSH, Form::Time, 60_000);
+        it.grant(from, RDP, Form::Once, 60_000);
+        assert!(it.net.client.tcp_reaches(ssh(to), LONG) && it.net.client.tcp_reaches(rdp, LONG));
+        assert!(!it.net.client.tcp_reaches(rdp, SHORT));
+    }
+    assert!(it.net.gateway.sh("conntrack -L 2>&1").contains("mark=4 "));
+}
