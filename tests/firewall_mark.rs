@@ -157,3 +157,30 @@ fn the_marks_can_be_other_bits_and_a_service_beside_can_be_guarded() {
     }
     assert!(it.net.gateway.sh("conntrack -L 2>&1").contains("mark=4 "));
 }
+
+#[test]
+fn a_cut_connection_stays_cut_although_its_server_goes_on_sending() {
+    use std::io::{Read, Write};
+    let net = Net::new();
+    nft_firewall(&net, &settings());
+    let mut it = Guarded::within(net, &settings(), &marked(&[RDP]));
+    let server = it.net.gateway.inside(|| std::net::TcpListener::bind(("::", RDP.number))).unwrap();
+    for (from, to) in it.pairs() {
+        let element = it.grant(from, RDP, Form::Time, 60_000);
+        let mut client = it.net.client.connect(SocketAddr::new(to, RDP.number), LONG).unwrap();
+        let (mut served, _) = server.accept().unwrap();
+        let mut byte = [0];
+        client.write_all(b"a").unwrap();
+        served.set_read_timeout(Some(LONG)).unwrap();
+        served.read_exact(&mut byte).unwrap();
+        it.nft.apply(&[Change::Remove { element }, Change::Cut { element }]).unwrap();
+        assert_eq!(it.nft.flows().unwrap(), []);
+        // An entry that this makes would be one of the server's own: answers to it are "established" for the admin's firewall.
+        served.write_all(b"b").unwrap();
+        client.set_read_timeout(Some(LONG)).unwrap();
+        client.read_exact(&mut byte).unwrap();
+        client.write_all(b"c").unwrap();
+        served.set_read_timeout(Some(2 * SHORT)).unwrap();
+        assert!(served.read_exact(&mut byte).is_err(), "a byte got through");
+    }
+}

@@ -298,6 +298,7 @@ impl Gatekeeper {
         }
         self.find_interfaces();
         self.look_at_guard(now);
+        self.look_at_connections();
         if let Some(child) = &mut self.child {
             let _ = child.pipe.send(ToListener::AskCounters);
             // It has lived through a whole look: the next end is not part of a row of failures.

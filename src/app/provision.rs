@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::args::toctocd::Init;
 use super::{child, load};
 use crate::config::convert::{self, Converted};
-use crate::config::{Form, Mode, Service, Settings, SourceRule, defaults, knockd, native, print};
+use crate::config::{Settings, SourceRule, defaults, knockd, native, print};
 use crate::core::types::Fault;
 use crate::edge::state::State;
 use crate::edge::{capture, entropy, files};
@@ -175,22 +175,9 @@ fn settings_of(args: &Init) -> Result<Settings, Fault> {
     if !args.interfaces.is_empty() {
         settings.knock.interfaces.clone_from(&args.interfaces);
     }
-    settings.services = args.services.iter().map(|service| service_of(service.name, service.ports.clone())).collect();
+    settings.services =
+        args.services.iter().map(|service| defaults::service(service.name, service.ports.clone())).collect();
     Ok(settings)
-}
-
-fn service_of(name: crate::core::types::ServiceName, ports: Vec<crate::core::types::Port>) -> Service {
-    Service {
-        name,
-        ports,
-        mode: Mode::Guard,
-        form: Form::Time,
-        seconds: defaults::SECONDS,
-        max_seconds: defaults::MAX_SECONDS,
-        max_grants: defaults::SERVICE_MAX_GRANTS,
-        source: SourceRule::Bound,
-        challenge: false,
-    }
 }
 
 /// Does one step and notes whether it made something or found it.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::knockd::KnockdConf;
-use super::{Door, Form, Mode, Service, Settings, SourceRule, defaults, print};
+use super::{Door, Service, Settings, defaults, print};
 use crate::core::door::{Step, is_shipped};
 use crate::core::types::{Port, Proto, ServiceName};
 use iptables::{Rule, Verb};
@@ -149,17 +149,8 @@ impl Work {
             return known.unwrap_or(ServiceName::NONE);
         }
         let name = service_name(port);
-        let service = Service {
-            name,
-            ports: vec![port],
-            mode: Mode::Guard,
-            form: Form::Time,
-            seconds,
-            max_seconds: defaults::MAX_SECONDS.max(seconds),
-            max_grants: defaults::SERVICE_MAX_GRANTS,
-            source: SourceRule::Bound,
-            challenge: false,
-        };
+        let max_seconds = defaults::MAX_SECONDS.max(seconds);
+        let service = Service { seconds, max_seconds, ..defaults::service(name, vec![port]) };
         self.by_port.insert((port, seconds), name);
         self.services.push(service);
         self.remark(format!(

@@ -1,7 +1,8 @@
 //! Every default of a gateway's configuration; none stands anywhere else.
 //! What a value may be is left to `native`.
 
-use super::{Firewall, Gateway, Knock, Mode, Settings};
+use super::{Cut, Firewall, Form, Gateway, Knock, Mode, Service, Settings, SourceRule};
+use crate::core::types::{Port, ServiceName};
 
 /// Where the configuration lies unless `-c` names another place.
 pub const CONFIG: &str = "/etc/toctoc/toctocd.toml";
@@ -49,6 +50,22 @@ pub fn knock() -> Knock {
         burst: 64,
         per_second: 4,
         max_grants: 16,
+    }
+}
+
+/// Section `[service.NAME]` with nothing but its ports.
+pub fn service(name: ServiceName, ports: Vec<Port>) -> Service {
+    Service {
+        name,
+        ports,
+        mode: Mode::Guard,
+        form: Form::Time,
+        seconds: SECONDS,
+        max_seconds: MAX_SECONDS,
+        max_grants: SERVICE_MAX_GRANTS,
+        source: SourceRule::Bound,
+        challenge: false,
+        cut: Cut::Never,
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Firewall, Form, Gateway, Knock, Mode, Service, Settings, SourceRule, defaults};
+use super::{Cut, Firewall, Form, Gateway, Knock, Mode, Service, Settings, SourceRule, defaults};
 use crate::core::address::is_host;
 use crate::core::complaint::{Text, printable};
 use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
@@ -87,6 +87,7 @@ struct RawService {
     max_grants: At<i64>,
     source: At<String>,
     challenge: Option<bool>,
+    cut: At<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -273,11 +274,13 @@ fn one_service(
         max_grants: number(file, raw.max_grants, "max_grants", 1..=65_535, defaults::SERVICE_MAX_GRANTS)?,
         source: raw.source.map_or(Ok(SourceRule::Bound), |source| choice(file, &source, "source", &SOURCES))?,
         challenge: raw.challenge.unwrap_or(false),
+        cut: raw.cut.map_or(Ok(Cut::Never), |cut| choice(file, &cut, "cut", &CUTS))?,
     })
 }
 
 const MODES: [(&str, Mode); 2] = [("guard", Mode::Guard), ("mark", Mode::Mark)];
 const FORMS: [(&str, Form); 2] = [("time", Form::Time), ("once", Form::Once)];
+const CUTS: [(&str, Cut); 3] = [("never", Cut::Never), ("revoke", Cut::Revoked), ("close", Cut::Closed)];
 const SOURCES: [(&str, SourceRule); 2] = [("bound", SourceRule::Bound), ("observed", SourceRule::Observed)];
 
 fn ports(

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Door, Form, Mode, Service, Settings, SourceRule, native};
+use super::{Cut, Door, Form, Mode, Service, Settings, SourceRule, native};
 
 /// The effective configuration: every key, nothing else.
 pub fn print(settings: &Settings) -> String {
@@ -224,6 +224,17 @@ fn service(page: &mut Page, service: &Service, default: Mode) {
         "challenge",
         service.challenge,
         "true: the knock must carry a challenge that the gateway gave a moment ago (one round trip more).",
+    );
+    let cut = match service.cut {
+        Cut::Never => "never",
+        Cut::Revoked => "revoke",
+        Cut::Closed => "close",
+    };
+    page.key(
+        "cut",
+        cut,
+        "Whether connections end with the right to them. \"never\": they live on. \"revoke\": those from the addresses of a client\n\
+         who is revoked are cut at once, also of others behind the same address. \"close\": and when a client closes a grant.",
     );
 }
 

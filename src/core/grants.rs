@@ -8,7 +8,7 @@ use super::knock::Ports;
 use super::ledger::Ledger;
 use super::policy::{DoorGrant, Grant};
 use super::record::Record;
-use super::service::Form;
+use super::service::{Cut, Form};
 use super::types::{Boot, ClientId, Now, Port, Proto, SECOND, ServiceName, Source, Wall};
 
 /// How many grants may be live at once, over all services.
@@ -57,6 +57,8 @@ pub struct Live {
     pub opened: Now,
     /// For how long from then on.
     pub seconds: u32,
+    /// Whether connections end with it; as the service said when it began.
+    pub cut: Cut,
 }
 
 impl Live {
@@ -81,6 +83,15 @@ impl Live {
         let (source, form) = (self.key.source, self.form);
         let form = move |port: Port| if port.proto == Proto::Tcp { form } else { Form::Time };
         self.ports.into_iter().flatten().map(move |port| Element { source, port, form: form(port) })
+    }
+
+    /// Whether connections that came in under it end when it ends so.
+    fn is_cut(&self, how: Ending) -> bool {
+        match how {
+            Ending::Closed => self.cut >= Cut::Closed,
+            Ending::Revoked => self.cut >= Cut::Revoked,
+            Ending::Changed => false,
+        }
     }
 
     /// The same grant after a restart at `now`, by whichever clock leaves it less. None is left of a grant that began
@@ -118,11 +129,36 @@ pub enum Change {
         /// For how long.
         millis: u64,
     },
+    /// The element, if it is still there, ends after this long. One for one connection is not armed anew.
+    Shorten {
+        /// Which.
+        element: Element,
+        /// After how long.
+        millis: u64,
+    },
     /// The element is gone.
     Remove {
         /// Which.
         element: Element,
     },
+    /// Connections that are such as the element lets in are dead from now on. It comes after the changes of elements, because a
+    /// live element may let them go on.
+    Cut {
+        /// Which.
+        element: Element,
+    },
+}
+
+impl Change {
+    /// What it is about.
+    pub fn element(&self) -> &Element {
+        match self {
+            Change::Set { element, .. }
+            | Change::Shorten { element, .. }
+            | Change::Remove { element }
+            | Change::Cut { element } => element,
+        }
+    }
 }
 
 /// How a grant ends before its time.
@@ -132,12 +168,16 @@ pub enum Ending {
     Closed,
     /// Its holder may not have it any more.
     Revoked,
+    /// Its holder may have such a grant, but not this one: the service has other ports, another form or less time now.
+    Changed,
 }
 
 /// All live grants, and what the kernel was told about them.
 #[derive(Debug, Default)]
 pub struct Grants {
     live: BTreeMap<Key, Live>,
+    /// Grants that are over, of services whose connections can be cut: their connections may still stand.
+    past: BTreeMap<Key, Live>,
     reserved: BTreeSet<Key>,
     /// What the kernel holds, as far as we told it. An element that was spent there still stands here.
     kernel: BTreeMap<Element, Boot>,
@@ -147,7 +187,11 @@ impl Grants {
     /// The grants that a restart left, with the time that they have left. Give `standing` to the firewall's restore.
     pub fn restore(now: Now, ledger: &Ledger) -> Self {
         let mut grants = Self::default();
-        for live in ledger.grants().filter_map(|live| live.restored(now)).take(GRANTS) {
+        for before in ledger.grants() {
+            let Some(live) = before.restored(now).filter(|_| grants.live.len() < GRANTS) else {
+                grants.remember(*before);
+                continue;
+            };
             grants.live.insert(live.key, live);
             for element in live.elements() {
                 let until = grants.kernel.entry(element).or_default();
@@ -173,6 +217,7 @@ impl Grants {
 
     fn begin(&mut self, now: Now, live: Live) -> (Vec<Change>, Live) {
         self.reserved.remove(&live.key);
+        self.past.remove(&live.key);
         let before = self.live.get(&live.key).copied();
         // Two of one batch were decided without knowing of each other.
         let outlasts = |before: &Live| before.form == live.form && before.deadline() > live.deadline();
@@ -182,30 +227,50 @@ impl Grants {
         let mut touched = armed.clone();
         touched.extend(before.iter().flat_map(Live::elements));
         // What only the grant of before a reload had may be a neighbour's too: that is not armed anew.
-        let changes = self.settle(now, touched, |element| if armed.contains(element) { Fit::Arm } else { Fit::Leave });
+        let changes =
+            self.settle(now, touched, |element| if armed.contains(element) { Fit::Arm } else { Fit::Shorten });
         (changes, live)
     }
 
-    /// Ends these grants. A neighbour's stay.
+    /// Ends these grants, and where their services say so the connections that came in under them, also under one that is over.
+    /// A neighbour's grants stay, and on a close his connections too.
     pub fn end(&mut self, now: Now, keys: &[Key], how: Ending) -> Vec<Change> {
         let ended: Vec<Live> = keys.iter().filter_map(|key| self.live.remove(key)).collect();
+        let over: Vec<Live> = keys.iter().filter_map(|key| self.past.remove(key)).collect();
         let touched = ended.iter().flat_map(Live::elements).collect();
-        // An element for one connection cannot be shortened without arming it anew, and it may be spent. So while a
-        // neighbour still has it, it stays as it is, until the neighbour's time; but nothing of a revoked client stays.
-        self.settle(now, touched, |element| match (element.form, how) {
-            (Form::Time, _) => Fit::Arm,
-            (Form::Once, Ending::Closed) => Fit::Leave,
-            (Form::Once, Ending::Revoked) => Fit::Remove,
-        })
+        let fits: BTreeMap<Element, Fit> = ended
+            .iter()
+            .flat_map(|one| one.elements().map(|element| (element, self.fit_after(&ended, &element, how))))
+            .collect();
+        let mut changes = self.settle(now, touched, |element| fits.get(element).copied().unwrap_or(Fit::Remove));
+        changes.extend(self.cuts(ended.iter().chain(&over), how));
+        changes
     }
 
-    /// Forgets what is over. The kernel ends its elements by itself; what has to be told is the rare element that was left
-    /// longer than its last grant.
+    /// What becomes of an element that some of `ended` had, where others still have it.
+    fn fit_after(&self, ended: &[Live], element: &Element, how: Ending) -> Fit {
+        let last = |mut lives: Vec<&Live>| {
+            lives.retain(|live| live.elements().any(|other| other == *element));
+            lives.iter().map(|live| live.opened.boot).max()
+        };
+        match (element.form, how) {
+            (Form::Time, _) => Fit::Arm,
+            // The one connection that is still to come may be the revoked client's: it armed the element last, and whether it
+            // was spent before cannot be told. A neighbour who armed it after that keeps what is his.
+            (Form::Once, Ending::Revoked) if last(self.live.values().collect()) <= last(ended.iter().collect()) => {
+                Fit::Remove
+            }
+            (Form::Once, _) => Fit::Shorten,
+        }
+    }
+
+    /// Forgets what is over. The kernel ends its elements by itself.
     pub fn expire(&mut self, now: Now) -> Vec<Change> {
         let over: Vec<Live> = self.live.values().filter(|live| live.deadline() <= now.boot).copied().collect();
         self.live.retain(|_, live| live.deadline() > now.boot);
+        over.iter().for_each(|live| self.remember(*live));
         let touched = over.iter().flat_map(Live::elements).collect();
-        let changes = self.settle(now, touched, |_| Fit::Leave);
+        let changes = self.settle(now, touched, |_| Fit::Shorten);
         self.kernel.retain(|_, until| *until > now.boot);
         changes
     }
@@ -261,13 +326,17 @@ impl Grants {
     fn settle_one(&mut self, now: Now, element: Element, fit: Fit) -> Option<Change> {
         let holders = self.live.values().filter(|live| live.elements().any(|other| other == element));
         let wanted = holders.map(Live::deadline).max().filter(|until| *until > now.boot);
+        let millis = |until: Boot| (until.0 - now.boot.0) / 1_000_000;
         match (wanted, fit) {
             (Some(until), Fit::Arm) => {
                 self.kernel.insert(element, until);
-                let millis = (until.0 - now.boot.0) / 1_000_000;
-                Some(Change::Set { element, millis })
+                Some(Change::Set { element, millis: millis(until) })
             }
-            (Some(_), Fit::Leave) => None,
+            (Some(until), Fit::Shorten) => {
+                let known = self.kernel.get_mut(&element).filter(|known| **known > until)?;
+                *known = until;
+                Some(Change::Shorten { element, millis: millis(until) })
+            }
             (None, _) | (Some(_), Fit::Remove) => {
                 let until = self.kernel.remove(&element)?;
                 (until > now.boot).then_some(Change::Remove { element })
@@ -279,10 +348,16 @@ impl Grants {
 /// What becomes of an element that somebody still holds.
 #[derive(Clone, Copy)]
 enum Fit {
+    /// It lasts as long as its longest grant, and is armed anew.
     Arm,
-    Leave,
+    /// It lasts no longer than its longest grant.
+    Shorten,
+    /// It goes all the same.
     Remove,
 }
+
+mod past;
+pub use past::Flow;
 
 #[cfg(test)]
 mod tests;

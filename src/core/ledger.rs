@@ -7,6 +7,7 @@ use super::grants::{Key, Live};
 use super::leases::Opened;
 use super::record::Record;
 use super::replay::Marks;
+use super::service::Cut;
 use super::types::{ClientId, Wall};
 
 /// The sum of a journal. Grows with enrolled clients, live grants and waiting stop commands, each bounded where it is made.
@@ -46,15 +47,16 @@ impl Ledger {
         }
     }
 
-    /// The shortest list with the same sum. Grants that were over when the clock was last looked at are left out.
+    /// The shortest list with the same sum. Grants that were over when the clock was last looked at are left out, unless
+    /// connections that came in under them can still be cut.
     pub fn records(&self) -> Vec<Record> {
         let marks = |(client, marks): (&ClientId, &Marks)| Record::Marks { client: *client, marks: marks.clone() };
         let mut records: Vec<Record> = self.marks.iter().map(marks).collect();
         records.extend(self.reinitialised.map(|at| Record::Reinitialised { at }));
         records.push(Record::Newest { wall: self.newest });
         records.extend(self.lost.map(|at| Record::Lost { at }));
-        records
-            .extend(self.grants.values().filter(|live| live.until() > self.newest).map(|live| Record::Granted(*live)));
+        let counts = |live: &&Live| live.until() > self.newest || live.cut != Cut::Never;
+        records.extend(self.grants.values().filter(counts).map(|live| Record::Granted(*live)));
         records.extend(self.openings.values().cloned().map(Record::Opened));
         records
     }

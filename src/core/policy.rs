@@ -170,18 +170,20 @@ impl Policy {
         self.clients.retain(|id, _| keep(*id));
     }
 
-    /// Whether a grant may go on under these rules: after a reload end the others. It may not if it is for other ports, of
-    /// another form or longer than the service's are now.
-    pub fn still_allows(&self, now: Now, live: &Live) -> bool {
-        let Some(service) = self.services.get(&live.key.service) else { return false };
-        let same = live.ports == ports(service) && live.form == service.form;
-        same && live.seconds <= service.max_seconds
-            && match live.key.holder {
-                Holder::Client(id) => {
-                    self.client(now, id).is_some_and(|client| client.services.contains(&service.name))
-                }
-                Holder::Door(_) => true,
-            }
+    /// How a grant must end under these rules, after a reload; `None` if it may go on. Revoked: its holder may have none for that
+    /// service any more. Changed: not for those ports, of that form or for so long.
+    pub fn must_end(&self, now: Now, live: &Live) -> Option<Ending> {
+        let Some(service) = self.services.get(&live.key.service) else { return Some(Ending::Revoked) };
+        let holder_may = match live.key.holder {
+            Holder::Client(id) => self.client(now, id).is_some_and(|client| client.services.contains(&service.name)),
+            Holder::Door(_) => true,
+        };
+        let same = live.ports == ports(service) && live.form == service.form && live.seconds <= service.max_seconds;
+        match (holder_may, same) {
+            (false, _) => Some(Ending::Revoked),
+            (true, false) => Some(Ending::Changed),
+            (true, true) => None,
+        }
     }
 
     /// The whole way of an authentic knock in the one order that is right: used before, address, time, permission.
@@ -228,7 +230,7 @@ impl Policy {
         }
         let already = grants.of(&key).filter(|live| live.form == service.form).map_or(0, |live| live.seconds_left(now));
         let seconds = service.seconds.max(already);
-        Ok(DoorGrant { live: Live { key, form: service.form, ports: ports(service), opened: now, seconds } })
+        Ok(DoorGrant { live: live(key, service, now, seconds) })
     }
 
     /// The address rule. Only an opening grants an address; what names no known service is refused by policy later.
@@ -296,7 +298,7 @@ impl Policy {
         let most = most.min(u32::try_from(expiry).unwrap_or(u32::MAX));
         let already = grants.of(&key).filter(|live| live.form == service.form).map_or(0, |live| live.seconds_left(now));
         let seconds = asked.min(most).max(already.min(most)).max(1);
-        Ok(Live { key, form: service.form, ports: ports(service), opened: now, seconds })
+        Ok(live(key, service, now, seconds))
     }
 
     fn has_room(&self, service: &Service, key: &Key, grants: &Grants) -> Result<(), Status> {
@@ -321,7 +323,7 @@ fn admission(fresh: Fresh, live: Live, grants: &mut Grants) -> Admission {
 /// The sender's grants for the service; only those for one address if it names one.
 fn close(fresh: Fresh, grants: &Grants) -> Closing {
     let (holder, request) = (Holder::Client(fresh.authentic.client()), fresh.authentic.request());
-    let keys = grants.keys(|key| {
+    let keys = grants.keys_to_close(|key| {
         key.holder == holder
             && key.service == request.service
             && request.address.is_none_or(|address| address == key.source)
@@ -329,6 +331,10 @@ fn close(fresh: Fresh, grants: &Grants) -> Closing {
     let mut records = fresh.records;
     records.extend(Grants::endings(&keys));
     Closing { records, keys, answer: Answer::new(&fresh.authentic, Status::Closed, None) }
+}
+
+fn live(key: Key, service: &Service, opened: Now, seconds: u32) -> Live {
+    Live { key, form: service.form, ports: ports(service), opened, seconds, cut: service.cut }
 }
 
 fn ports(service: &Service) -> Ports {

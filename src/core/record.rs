@@ -5,7 +5,7 @@ use super::bytes::Reader;
 use super::grants::{Holder, Key, Live};
 use super::leases::Opened;
 use super::replay::Marks;
-use super::service::Form;
+use super::service::{Cut, Form};
 use super::types::{Boot, ClientId, Fault, Now, Port, Proto, SERVICE_PORTS, ServiceName, Source, Wall};
 
 /// Bytes of a record without its text.
@@ -190,6 +190,11 @@ fn put_live(out: &mut Vec<u8>, live: &Live) {
         out.extend_from_slice(&port.map_or(0, |p| p.number).to_be_bytes());
     }
     put_all(out, &[&live.opened.wall.0.to_be_bytes(), &live.opened.boot.0.to_be_bytes(), &live.seconds.to_be_bytes()]);
+    out.push(match live.cut {
+        Cut::Never => 0,
+        Cut::Revoked => 1,
+        Cut::Closed => 2,
+    });
 }
 
 fn take_live(head: &mut Reader<'_>) -> Option<Live> {
@@ -207,7 +212,14 @@ fn take_live(head: &mut Reader<'_>) -> Option<Live> {
         };
     }
     let opened = Now { wall: wall(head)?, boot: Boot(head.u64()?) };
-    Some(Live { key, form, ports, opened, seconds: head.u32()? })
+    let seconds = head.u32()?;
+    let cut = match head.u8()? {
+        0 => Cut::Never,
+        1 => Cut::Revoked,
+        2 => Cut::Closed,
+        _ => return None,
+    };
+    Some(Live { key, form, ports, opened, seconds, cut })
 }
 
 fn put_opened(head: &mut Vec<u8>, text: &mut Vec<u8>, opened: &Opened) -> Result<(), Fault> {

@@ -21,6 +21,18 @@ pub enum Mode {
     Mark,
 }
 
+/// When a service's connections end before their ends want it. In this order: each includes those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cut {
+    /// Never: what was let in stays until one of its ends closes it.
+    #[default]
+    Never,
+    /// When whoever had the grant may have it no more.
+    Revoked,
+    /// And when he closes the grant himself.
+    Closed,
+}
+
 /// Which address a service grants.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceRule {
@@ -51,6 +63,8 @@ pub struct Service {
     pub source: SourceRule,
     /// Whether a knock must carry a live challenge.
     pub challenge: bool,
+    /// Whether connections end with the right to them.
+    pub cut: Cut,
 }
 
 /// One enrolled client, as a line of the clients file says it.

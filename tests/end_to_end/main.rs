@@ -5,9 +5,11 @@
 mod harness;
 
 mod classic;
+mod cut;
 mod grants;
 mod provisioning;
 mod replay;
 mod sealed;
+mod shared;
 mod silence;
 mod trouble;

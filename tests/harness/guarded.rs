@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use toctoc::config::{Firewall as Settings, Knock, defaults};
 use toctoc::core::grants::{Change, Element};
-use toctoc::core::service::{Form, Mode, Service, SourceRule};
+use toctoc::core::service::{Form, Service};
 use toctoc::core::types::{Port, Proto, ServiceName, Source};
 use toctoc::edge::firewall::{Firewall, Nft};
 
@@ -89,17 +89,7 @@ pub fn settings() -> Settings {
 }
 
 pub fn services(ports: &[Port]) -> Vec<Service> {
-    vec![Service {
-        name: ServiceName::new("all").expect("a name"),
-        ports: ports.to_vec(),
-        mode: Mode::Guard,
-        form: Form::Time,
-        seconds: 30,
-        max_seconds: 600,
-        max_grants: 64,
-        source: SourceRule::Bound,
-        challenge: false,
-    }]
+    vec![defaults::service(ServiceName::new("all").expect("a name"), ports.to_vec())]
 }
 
 pub fn knock() -> Knock {

@@ -122,7 +122,9 @@ impl Gatekeeper {
         if let Err(fault) = &applied {
             self.say(&format!("the firewall refused a grant: {fault}"));
             self.take_back(now, &pending);
+            self.cut_again(&changes);
         }
+        self.say_cuts(&changes);
         for one in pending {
             let over = one.answer.granted.is_some_and(|live| live.seconds_left(now) == 0);
             let failed = one.grant.is_some() && (over || applied.is_err() || !self.stands(&changes, &one));

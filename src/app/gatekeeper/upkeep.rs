@@ -67,7 +67,7 @@ impl Gatekeeper {
 
     /// The records that make `ledger` say what is true: our grants and openings, and no others.
     fn undone(&self, ledger: &Ledger) -> Vec<Record> {
-        let live: BTreeMap<_, _> = self.grants.list().map(|live| (live.key, *live)).collect();
+        let live: BTreeMap<_, _> = self.grants.list().chain(self.grants.past()).map(|live| (live.key, *live)).collect();
         let ended =
             ledger.grants().filter(|there| !live.contains_key(&there.key)).map(|there| Record::Ended(there.key));
         let stopped = ledger.openings().filter(|there| !self.leases.has(there.id));
@@ -77,18 +77,50 @@ impl Gatekeeper {
 
     /// At a start and after a reload: no grant outlives the rules that allowed it.
     pub(super) fn end_what_is_not_allowed(&mut self, now: Now) {
-        let over = self.grants.list().filter(|live| !self.policy.still_allows(now, live));
-        let keys: Vec<Key> = over.map(|live| live.key).collect();
-        if keys.is_empty() {
-            return;
+        for how in [Ending::Revoked, Ending::Changed] {
+            let over = self.grants.list().filter(|live| self.policy.must_end(now, live) == Some(how));
+            let keys: Vec<Key> = over.map(|live| live.key).collect();
+            // Of what is over only the connections are left: they go with the right to them, and not because ports have changed.
+            let past = self.grants.past().filter(|live| self.policy.must_end(now, live) == Some(Ending::Revoked));
+            let past: Vec<Key> = past.filter(|_| how == Ending::Revoked).map(|live| live.key).collect();
+            self.end_at_once(now, &keys, &past, how);
         }
-        // Stored or not, they end: this is the safe side.
-        self.store(&Grants::endings(&keys));
-        let changes = self.grants.end(now, &keys, Ending::Revoked);
+    }
+
+    /// First the firewall, then the disk: a crash in between finds them in the journal and ends them again.
+    fn end_at_once(&mut self, now: Now, keys: &[Key], past: &[Key], how: Ending) {
+        let all = [keys, past].concat();
+        let changes = self.grants.end(now, &all, how);
         self.change_firewall(&changes);
+        // Stored or not, they have ended: this is the safe side.
+        self.store(&Grants::endings(&all));
         for key in keys {
             let holder = self.holder(key.holder);
             self.say(&format!("{holder}: {} of {} ended: it is allowed no more", key.service, key.source));
+        }
+        self.say_cuts(&changes);
+    }
+
+    /// One line for each address whose connections were cut.
+    pub(super) fn say_cuts(&mut self, changes: &[Change]) {
+        for change in changes {
+            if let Change::Cut { element } = change {
+                self.say(&format!("connections of {} to {} were cut", element.source, element.port));
+            }
+        }
+    }
+
+    /// Forgets grants that are over and have no connection left.
+    pub(super) fn look_at_connections(&mut self) {
+        if self.grants.past().next().is_none() {
+            return;
+        }
+        match self.firewall.flows() {
+            Ok(standing) => {
+                let records = self.grants.forget_past(&standing);
+                self.store(&records);
+            }
+            Err(fault) => self.say_at_most("connections", 600, &fault.to_string()),
         }
     }
 
@@ -128,6 +160,15 @@ impl Gatekeeper {
         if let Err(fault) = self.firewall.apply(changes) {
             self.say(&format!("the firewall refused a change: {fault}"));
             self.try_restore_firewall();
+            self.cut_again(changes);
+        }
+    }
+
+    /// Cuts once more what was to be cut: an element that stood until the repair may have let it go on.
+    pub(super) fn cut_again(&mut self, changes: &[Change]) {
+        let cuts: Vec<Change> = changes.iter().filter(|c| matches!(c, Change::Cut { .. })).copied().collect();
+        if let Err(fault) = self.firewall.apply(&cuts) {
+            self.say(&format!("CONNECTIONS THAT SHOULD BE CUT MAY STAND: {fault}"));
         }
     }
 

@@ -170,8 +170,9 @@ fn service(index: usize) -> impl Strategy<Value = Service> {
         any::<bool>(),
         (1..86_400_u32, 0..500_000_u32, 1..65_535_u32),
         any::<(bool, bool)>(),
+        prop_oneof![Just(Cut::Never), Just(Cut::Revoked), Just(Cut::Closed)],
     )
-        .prop_map(move |(name, ports, once, (seconds, more, max_grants), (observed, challenge))| Service {
+        .prop_map(move |(name, ports, once, (seconds, more, max_grants), (observed, challenge), cut)| Service {
             mode: if max_grants % 2 == 0 { Mode::Guard } else { Mode::Mark },
             name: ServiceName::new(&format!("{name}-{index}")).unwrap(),
             ports: ports.into_iter().map(|n| Port { proto: Proto::Tcp, number: port + n }).collect(),
@@ -181,6 +182,7 @@ fn service(index: usize) -> impl Strategy<Value = Service> {
             max_grants,
             source: if observed { SourceRule::Observed } else { SourceRule::Bound },
             challenge,
+            cut,
         })
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::core::golden::NOON;
 use crate::core::ledger::Ledger;
 use crate::core::policy::Grant;
+use crate::core::service::Cut;
 use crate::core::types::SERVICE_PORTS;
 
 const START: Now = Now { wall: NOON, boot: Boot(500 * SECOND) };
@@ -27,7 +28,7 @@ fn live(client: u8, form: Form, opened: Now, seconds: u32) -> Live {
         source: home(),
         source_port: 0,
     };
-    Live { key, form, ports, opened, seconds }
+    Live { key, form, ports, opened, seconds, cut: Cut::Never }
 }
 
 fn element(form: Form) -> Element {
@@ -72,8 +73,13 @@ fn a_one_connection_element_is_never_armed_anew_by_a_neighbours_closing() {
     let (long, short) = (live(1, Form::Once, START, 600), live(2, Form::Once, START, 60));
     open(&mut grants, short);
     assert_eq!(open(&mut grants, long), set(Form::Once, 600), "an opening does arm it");
-    assert_eq!(grants.end(at(10), &[long.key], Ending::Closed), [], "it may be spent");
-    assert_eq!(grants.expire(at(60)), remove(Form::Once), "but it does not outlast its last grant");
+    let shorter = vec![Change::Shorten { element: element(Form::Once), millis: 50_000 }];
+    assert_eq!(
+        grants.end(at(10), &[long.key], Ending::Closed),
+        shorter,
+        "it may be spent, and does not outlast its grant"
+    );
+    assert_eq!(grants.expire(at(60)), [], "the kernel has ended it");
 }
 
 #[test]
@@ -84,6 +90,100 @@ fn a_revoked_clients_one_connection_element_goes_even_if_a_neighbour_holds_it_to
     open(&mut grants, neighbour);
     assert_eq!(grants.end(at(10), &[thief.key], Ending::Revoked), remove(Form::Once));
     assert_eq!(grants.expire(at(60)), []);
+}
+
+#[test]
+fn a_neighbour_who_armed_a_one_connection_element_last_keeps_it_when_the_other_is_revoked() {
+    let mut grants = Grants::default();
+    let (thief, neighbour) = (live(1, Form::Once, START, 600), live(2, Form::Once, at(1), 60));
+    open(&mut grants, thief);
+    open(&mut grants, neighbour);
+    let shorter = vec![Change::Shorten { element: element(Form::Once), millis: 51_000 }];
+    assert_eq!(grants.end(at(10), &[thief.key], Ending::Revoked), shorter);
+}
+
+fn cutting(client: u8, opened: Now, cut: Cut) -> Live {
+    Live { cut, ..live(client, Form::Time, opened, 60) }
+}
+
+fn flow() -> Flow {
+    Flow { source: home(), source_port: 40_000, port: tcp(22) }
+}
+
+#[test]
+fn connections_end_with_a_grant_as_far_as_its_service_says_so_also_long_after_it() {
+    let cut = Change::Cut { element: element(Form::Time) };
+    for (says, closed, revoked) in [(Cut::Never, 0, 0), (Cut::Revoked, 0, 1), (Cut::Closed, 1, 1)] {
+        for (how, cuts) in [(Ending::Closed, closed), (Ending::Revoked, revoked), (Ending::Changed, 0)] {
+            for over in [false, true] {
+                let mut grants = Grants::default();
+                let live = cutting(1, START, says);
+                open(&mut grants, live);
+                if over {
+                    grants.expire(at(60));
+                }
+                let changes = grants.end(at(61), &[live.key], how);
+                assert_eq!(changes.iter().filter(|change| **change == cut).count(), cuts, "{says:?} {how:?} {over}");
+                assert!(cuts == 0 || changes.last() == Some(&cut), "elements first: a live one would let them go on");
+            }
+        }
+    }
+}
+
+#[test]
+fn who_closes_cuts_no_neighbours_connection_and_who_is_revoked_is_cut_whoever_else_there_is() {
+    let open_both = |over: bool| {
+        let mut grants = Grants::default();
+        let [mine, theirs] = [1, 2].map(|client| cutting(client, START, Cut::Closed));
+        open(&mut grants, mine);
+        open(&mut grants, theirs);
+        if over {
+            grants.expire(at(60));
+        }
+        (grants, mine)
+    };
+    let cuts = |changes: Vec<Change>| changes.iter().filter(|change| matches!(change, Change::Cut { .. })).count();
+    for over in [false, true] {
+        let (mut grants, mine) = open_both(over);
+        assert_eq!(cuts(grants.end(at(1), &[mine.key], Ending::Closed)), 0);
+        let (mut grants, mine) = open_both(over);
+        assert_eq!(cuts(grants.end(at(1), &[mine.key], Ending::Revoked)), 1);
+    }
+}
+
+#[test]
+fn a_grant_that_is_over_is_forgotten_with_its_last_connection_and_not_before() {
+    let mut grants = Grants::default();
+    let live = cutting(1, START, Cut::Revoked);
+    open(&mut grants, live);
+    grants.expire(at(60));
+    assert_eq!(grants.forget_past(&[flow()]), []);
+    let elsewhere =
+        [Flow { port: tcp(23), ..flow() }, Flow { source: Source::new("192.0.2.8".parse().unwrap()), ..flow() }];
+    assert_eq!(grants.forget_past(&elsewhere), [Record::Ended(live.key)]);
+    assert_eq!(grants.past().count(), 0);
+    open(&mut grants, cutting(1, at(70), Cut::Revoked));
+    assert_eq!(grants.forget_past(&[]), [], "one that is live again is none of those");
+    assert_eq!(grants.list().count(), 1);
+}
+
+#[test]
+fn grants_that_are_over_are_remembered_across_a_restart_and_only_so_many() {
+    let kept = Ledger::of(
+        &Ledger::of(&[Record::Granted(cutting(1, START, Cut::Revoked)), Record::Newest { wall: at(90).wall }])
+            .records(),
+    );
+    let mut grants = Grants::restore(at(100), &kept);
+    assert_eq!((grants.list().count(), grants.past().count()), (0, 1));
+    for n in 0..5000_u32 {
+        let mut live = cutting(1, at(n), Cut::Revoked);
+        live.key.source = Source::new(std::net::Ipv4Addr::from(0x0a00_0000 + n).into());
+        open(&mut grants, live);
+        grants.expire(at(n + 60));
+    }
+    let flows: Vec<Flow> = grants.past().map(|live| Flow { source: live.key.source, ..flow() }).collect();
+    assert_eq!(grants.forget_past(&flows).len(), 5001 - past::PAST);
+    assert_eq!(grants.past().map(|live| live.opened.boot).min(), Some(at(5000 - 4096).boot), "the oldest went");
 }
 
 #[test]
@@ -114,12 +214,7 @@ fn udp_ports_of_a_one_connection_service_are_granted_by_time() {
     let mut both = live(1, Form::Once, START, 60);
     both.ports[1] = Some(Port { proto: Proto::Udp, number: 53 });
     let mut grants = Grants::default();
-    let forms: Vec<Form> = open(&mut grants, both)
-        .iter()
-        .map(|change| match change {
-            Change::Set { element, .. } | Change::Remove { element } => element.form,
-        })
-        .collect();
+    let forms: Vec<Form> = open(&mut grants, both).iter().map(|change| change.element().form).collect();
     assert_eq!(forms, [Form::Once, Form::Time]);
 }
 

@@ -33,13 +33,15 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         steps.iter().for_each(|(see, t)| if *see { marks.see(Wall(*t)) } else { marks.burn(Wall(*t)) });
         marks
     });
-    let live = (key(), any::<bool>(), ports(), wall(), any::<u64>(), any::<u32>()).prop_map(
-        |(key, once, ports, wall, boot, seconds)| Live {
+    let cut = prop_oneof![Just(Cut::Never), Just(Cut::Revoked), Just(Cut::Closed)];
+    let live = (key(), any::<bool>(), ports(), wall(), any::<u64>(), any::<u32>(), cut).prop_map(
+        |(key, once, ports, wall, boot, seconds, cut)| Live {
             key,
             form: if once { Form::Once } else { Form::Time },
             ports,
             opened: Now { wall, boot: Boot(boot) },
             seconds,
+            cut,
         },
     );
     let opened = (any::<u64>(), ".{0,100}", any::<[u8; 16]>(), ".{0,1000}", wall(), any::<u32>()).prop_map(

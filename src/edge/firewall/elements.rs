@@ -18,8 +18,9 @@ use crate::core::types::{Fault, Port, Proto, Source};
 /// Changes per transaction: well below what one netlink message may hold.
 const PER_BATCH: usize = 100;
 
-/// Makes the kernel hold what `changes` say, in order. Those of one transaction succeed or fail together.
+/// Makes the kernel hold what `changes` say, in order. Those of one transaction succeed or fail together. Cuts are none of ours.
 pub(super) fn apply(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fault> {
+    let changes = still_there(netlink, table, changes)?;
     for part in changes.chunks(PER_BATCH) {
         let mut steps = Vec::with_capacity(part.len() * 6);
         for change in part {
@@ -28,6 +29,20 @@ pub(super) fn apply(netlink: &mut Netlink, table: &str, changes: &[Change]) -> R
         netlink.batch(&steps).map_err(|error| refused(error, table))?;
     }
     Ok(())
+}
+
+/// `changes` without those that shorten what has been spent in the meantime. If a handshake is completed between this look and
+/// the change, the element seems live again and still lets nobody in: what was spent stays spent.
+fn still_there(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<Vec<Change>, Fault> {
+    let mut there = Vec::with_capacity(changes.len());
+    for change in changes {
+        match change {
+            Change::Shorten { element, .. } if remaining(netlink, table, element)?.is_none() => {}
+            Change::Cut { .. } => {}
+            _ => there.push(*change),
+        }
+    }
+    Ok(there)
 }
 
 /// Every element that is live, with the milliseconds it has left. A spent one-connection grant is not live.
@@ -61,9 +76,11 @@ pub(super) fn remaining(netlink: &mut Netlink, table: &str, element: &Element) -
 /// deleting a missing one would fail the batch, and adding an existing one again refreshes it on some kernels only.
 fn push(steps: &mut Vec<Step>, table: &str, change: &Change) -> Result<(), Fault> {
     let (element, millis) = match change {
-        Change::Set { element, millis } => (element, *millis),
+        Change::Set { element, millis } | Change::Shorten { element, millis } => (element, *millis),
         Change::Remove { element } => (element, 0),
+        Change::Cut { .. } => return Ok(()),
     };
+    let shorten = matches!(change, Change::Shorten { .. }) && millis > 0;
     if element.form == Form::Once && element.port.proto == Proto::Udp {
         return Err(Fault::new(
             format!("a one-connection grant for {}: datagrams have no connections", element.port),
@@ -71,6 +88,10 @@ fn push(steps: &mut Vec<Step>, table: &str, change: &Change) -> Result<(), Fault
         ));
     }
     for set in sets(element) {
+        // What says whether the connection was spent stays as it is. It counts for handshakes that the other set let begin.
+        if shorten && *set != judged_by(element.form, element.source.ip().is_ipv6()) {
+            continue;
+        }
         let mut step = |build: fn(SetElementMessage) -> NfTablesMessage, attributes| {
             steps.push((build(message(table, set, Some(attributes))), NLM_F_CREATE));
         };

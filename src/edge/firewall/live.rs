@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::conntrack;
 use super::elements;
 use super::netlink::Netlink;
 use super::nft::Program;
@@ -13,8 +14,8 @@ use super::standing::{self, Standing};
 use super::watch::{MOST, Noticed, Watch};
 use super::{Firewall, Repair};
 use crate::config::{self, Knock};
-use crate::core::grants::{Change, Element};
-use crate::core::service::{Form, Service};
+use crate::core::grants::{Change, Element, Flow};
+use crate::core::service::{Cut, Form, Service};
 use crate::core::types::Fault;
 
 /// How often the guard is loaded again because somebody else changed it in the meantime.
@@ -40,7 +41,8 @@ impl Nft {
     pub fn start(settings: &config::Firewall, services: &[Service], knock: &Knock) -> Result<Nft, Fault> {
         let plan = Plan::new(settings, services, knock)?;
         let program = Program::new(&settings.nft)?;
-        let netlink = Netlink::open()?;
+        let mut netlink = Netlink::open()?;
+        can_cut(&mut netlink, &plan, services)?;
         let _owner = Owner::claim(plan.table())?;
         let mut watch = Watch::open(plan.table(), netlink.port())?;
         let mut noticed = Vec::new();
@@ -55,6 +57,7 @@ impl Nft {
         if plan.table() != self.plan.table() {
             return Err(Fault::new("firewall.table cannot change while toctocd runs", "restart toctocd"));
         }
+        can_cut(&mut self.netlink, &plan, services)?;
         self.loaded = load(&program, &plan, &mut self.watch, &mut self.noticed)?;
         (self.plan, self.program) = (plan, program);
         Ok(())
@@ -87,7 +90,15 @@ impl AsFd for Nft {
 
 impl Firewall for Nft {
     fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
-        elements::apply(&mut self.netlink, self.plan.table(), changes)
+        let applied = elements::apply(&mut self.netlink, self.plan.table(), changes);
+        let cuts = changes.iter().filter(|change| matches!(change, Change::Cut { .. }));
+        let cuts: Vec<Element> = cuts.map(|change| *change.element()).collect();
+        let cut = if cuts.is_empty() { Ok(()) } else { conntrack::cut(&mut self.netlink, self.plan.marks(), &cuts) };
+        applied.and(cut)
+    }
+
+    fn flows(&mut self) -> Result<Vec<Flow>, Fault> {
+        conntrack::flows(&mut self.netlink, self.plan.marks())
     }
 
     fn list(&mut self) -> Result<Vec<(Element, u64)>, Fault> {
@@ -119,6 +130,12 @@ impl Firewall for Nft {
             removed: changes.iter().filter(is_removal).count(),
         })
     }
+}
+
+/// Whether connections can be cut, if they are to be: a revocation is no moment to find out.
+fn can_cut(netlink: &mut Netlink, plan: &Plan, services: &[Service]) -> Result<(), Fault> {
+    let wanted = services.iter().any(|service| service.cut != Cut::Never);
+    if wanted { conntrack::flows(netlink, plan.marks()).map(drop) } else { Ok(()) }
 }
 
 /// The text of the guard, fit for a file that nftables.conf includes after its flush. It opens nothing.

@@ -1,7 +1,8 @@
-//! The firewall: our table, its guard, and the elements that grants are.
+//! The firewall: our table, its guard, the elements that grants are, and the connections that came in under them.
 //! Which grants there are is left to `core::grants`.
 
 pub mod advice;
+mod conntrack;
 mod elements;
 mod live;
 mod netlink;
@@ -14,14 +15,15 @@ mod watch;
 pub use live::{Nft, print_ruleset, unload};
 pub use watch::Noticed;
 
-use crate::core::grants::{Change, Element};
+use crate::core::grants::{Change, Element, Flow};
 use crate::core::service::Form;
 use crate::core::types::Fault;
 
 /// What the gatekeeper asks of a firewall. After a fault of a change, what was asked for may or may not hold: `restore` settles it.
 pub trait Firewall {
     /// Makes `changes` hold, in order: `Set` replaces whatever time the element had and arms a one-connection element anew;
-    /// `Remove` of a missing element is no fault. Up to 100 changes succeed or fail together. 0 milliseconds removes.
+    /// `Remove` of a missing element is no fault. Up to 100 changes succeed or fail together. 0 milliseconds removes. Cuts come last,
+    /// and are made whatever became of the rest.
     fn apply(&mut self, changes: &[Change]) -> Result<(), Fault>;
 
     /// What is live in the kernel with the milliseconds it has left. A spent one-connection element is not.
@@ -29,6 +31,9 @@ pub trait Firewall {
 
     /// The milliseconds that one element has left; `None` if it is not live.
     fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault>;
+
+    /// The connections that the guard let in and that stand.
+    fn flows(&mut self) -> Result<Vec<Flow>, Fault>;
 
     /// Whether the guard stands exactly as we loaded it: table, chains, sets, rules.
     fn guard_is_up(&mut self) -> Result<bool, Fault>;
@@ -56,6 +61,8 @@ pub struct Recording {
     pub changes: Vec<Change>,
     /// What is live, as (element, milliseconds as last set): time stands still here.
     pub live: Vec<(Element, u64)>,
+    /// The connections that stand.
+    pub flows: Vec<Flow>,
     /// Whether the guard was taken away.
     pub down: bool,
     /// Given to every call while it is there.
@@ -70,7 +77,12 @@ impl Recording {
     fn take(&mut self, change: &Change) {
         let (element, millis) = match change {
             Change::Set { element, millis } => (*element, *millis),
+            Change::Shorten { element, millis } if self.live.iter().any(|(other, _)| other == element) => {
+                (*element, *millis)
+            }
             Change::Remove { element } => (*element, 0),
+            Change::Cut { element } => return self.flows.retain(|flow| !element.lets_in(flow)),
+            Change::Shorten { .. } => return,
         };
         self.live.retain(|(other, _)| *other != element);
         if millis > 0 {
@@ -97,6 +109,11 @@ impl Firewall for Recording {
     fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault> {
         self.check()?;
         Ok(self.live.iter().find(|(other, _)| other == element).map(|(_, millis)| *millis))
+    }
+
+    fn flows(&mut self) -> Result<Vec<Flow>, Fault> {
+        self.check()?;
+        Ok(self.flows.clone())
     }
 
     fn guard_is_up(&mut self) -> Result<bool, Fault> {

@@ -1,12 +1,13 @@
 //! One kept netlink socket to nf_tables: a batch goes in whole or not at all, a dump comes back whole or is asked again.
-//! What the messages say is left to `elements`.
+//! What the messages say is left to `elements` and `conntrack`.
 
 use std::io;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
-use netlink_packet_netfilter::NetfilterMessageInner::NfTables;
+use netlink_packet_netfilter::NetfilterMessageInner::{Conntrack, NfTables};
+use netlink_packet_netfilter::conntrack::ConntrackMessage;
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
@@ -104,17 +105,29 @@ impl Netlink {
 
     /// All messages that answer `request`, asked as a dump.
     pub(super) fn dump(&mut self, request: &NfTablesMessage) -> Result<Vec<NfTablesMessage>, Errno> {
-        again(|| self.ask(request, NLM_F_DUMP))
+        again(|| self.ask(inner(request.clone()), NLM_F_DUMP)).map(tables)
     }
 
     /// The message that answers `request`.
     pub(super) fn get(&mut self, request: &NfTablesMessage) -> Result<Vec<NfTablesMessage>, Errno> {
-        again(|| self.ask(request, NLM_F_ACK))
+        again(|| self.ask(inner(request.clone()), NLM_F_ACK)).map(tables)
     }
 
-    fn ask(&mut self, request: &NfTablesMessage, flags: u16) -> Result<Vec<NfTablesMessage>, Errno> {
+    /// All connections that `request` asks for.
+    pub(super) fn connections(&mut self, request: &ConntrackMessage) -> Result<Vec<NetfilterMessage>, Errno> {
+        let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
+        again(|| self.ask(NetfilterMessage::new(header.clone(), request.clone()), NLM_F_DUMP))
+    }
+
+    /// Changes one connection as `order` says; ENOENT if there is none.
+    pub(super) fn order(&mut self, family: NetfilterProtoFamily, order: &ConntrackMessage) -> Result<(), Errno> {
+        let header = NetfilterHeader::new(family, 0, 0);
+        again(|| self.ask(NetfilterMessage::new(header.clone(), order.clone()), NLM_F_ACK)).map(drop)
+    }
+
+    fn ask(&mut self, request: NetfilterMessage, flags: u16) -> Result<Vec<NetfilterMessage>, Errno> {
         let mut buffer = Vec::new();
-        self.push(&mut buffer, inner(request.clone()), flags);
+        self.push(&mut buffer, request, flags);
         self.drain()?;
         self.send(&buffer)?;
         let (mut found, mut intact) = (Vec::new(), true);
@@ -122,9 +135,7 @@ impl Netlink {
             for message in messages(&datagram).filter(|m| m.header.sequence_number == self.sequence) {
                 intact &= message.header.flags & DUMP_INTERRUPTED == 0;
                 match message.payload {
-                    NetlinkPayload::InnerMessage(NetfilterMessage { inner: NfTables(answer), .. }) => {
-                        found.push(answer)
-                    }
+                    NetlinkPayload::InnerMessage(answer) => found.push(answer),
                     NetlinkPayload::Error(answer) => finish(answer.code.map_or(0, |code| code.get()))?,
                     NetlinkPayload::Done(done) => finish(done.code)?,
                     _ => {}
@@ -203,6 +214,16 @@ fn finish(code: i32) -> Result<(), Errno> {
 
 fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn tables(answers: Vec<NetfilterMessage>) -> Vec<NfTablesMessage> {
+    let table = |answer: NetfilterMessage| if let NfTables(inner) = answer.inner { Some(inner) } else { None };
+    answers.into_iter().filter_map(table).collect()
+}
+
+/// What an answer says of one connection, with the family that it is of.
+pub(super) fn connection(answer: NetfilterMessage) -> Option<(NetfilterProtoFamily, ConntrackMessage)> {
+    if let Conntrack(inner) = answer.inner { Some((answer.header.family, inner)) } else { None }
 }
 
 fn control(message: ControlMessage) -> NetfilterMessage {

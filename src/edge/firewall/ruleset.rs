@@ -49,6 +49,11 @@ impl Plan {
         &self.table
     }
 
+    /// The bits of a flow's conntrack mark that are ours.
+    pub(super) fn marks(&self) -> Marks {
+        self.marks
+    }
+
     /// The transaction that makes the table say this, whatever it said before, and keeps the elements of its sets.
     pub fn text(&self) -> String {
         let table = &self.table;
@@ -166,15 +171,16 @@ fn table_name(name: &str) -> Result<String, Fault> {
 }
 
 /// The two bits of a flow's conntrack mark that are ours: `granted` alone, or both while a one-connection grant waits for the
-/// end of the handshake. So one bit is enough for an admin's rule that lets in what we let in.
+/// end of the handshake. So one bit is enough for an admin's rule that lets in what we let in. `pending` alone is on a flow that was
+/// cut: no rule of ours lets it pass, and none leaves it to the admin.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Marks {
-    granted: u32,
-    pending: u32,
+pub(super) struct Marks {
+    pub(super) granted: u32,
+    pub(super) pending: u32,
 }
 
 impl Marks {
-    fn ours(self) -> u32 {
+    pub(super) fn ours(self) -> u32 {
         self.granted | self.pending
     }
 

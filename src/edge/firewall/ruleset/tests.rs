@@ -3,7 +3,6 @@
 
 use super::*;
 use crate::config::defaults;
-use crate::core::service::{Form, SourceRule};
 use crate::core::types::ServiceName;
 
 fn plan(table: &str, ports: &[Port], silent: bool, break_glass: &[&str]) -> Result<Plan, Fault> {
@@ -12,17 +11,7 @@ fn plan(table: &str, ports: &[Port], silent: bool, break_glass: &[&str]) -> Resu
         break_glass: break_glass.iter().map(|ip| ip.parse().unwrap()).collect(),
         ..defaults::firewall()
     };
-    let service = Service {
-        name: ServiceName::new("ssh").unwrap(),
-        ports: ports.to_vec(),
-        mode: Mode::Guard,
-        form: Form::Time,
-        seconds: 30,
-        max_seconds: 600,
-        max_grants: 64,
-        source: SourceRule::Bound,
-        challenge: false,
-    };
+    let service = defaults::service(ServiceName::new("ssh").unwrap(), ports.to_vec());
     let knock = Knock {
         port: 62201,
         interfaces: vec!["any".into()],

@@ -1,0 +1,84 @@
+//! Grants that are over while connections that came in under them may still stand, so that a revocation finds those too.
+//! Which connections stand is left to `edge::firewall`, grants that are live to the file above.
+
+use super::{Change, Element, Ending, Grants, Key, Live};
+use crate::core::record::Record;
+use crate::core::service::Cut;
+use crate::core::types::{Port, Source};
+
+/// How many grants that are over are remembered beyond one look at the connections. Beyond it the oldest are forgotten: their
+/// connections live on, as those of any other service do.
+pub(super) const PAST: usize = 4096;
+
+/// A connection that the guard let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Flow {
+    /// Who began it.
+    pub source: Source,
+    /// From which port.
+    pub source_port: u16,
+    /// To what, as it was asked for: before any translation.
+    pub port: Port,
+}
+
+impl Element {
+    /// Whether it would let such a connection in.
+    pub fn lets_in(&self, flow: &Flow) -> bool {
+        self.source == flow.source && self.port == flow.port
+    }
+}
+
+impl Grants {
+    /// Grants that are over and not forgotten.
+    pub fn past(&self) -> impl Iterator<Item = &Live> {
+        self.past.values()
+    }
+
+    /// As [`Grants::keys`], and those that are over of services that cut connections when a grant is closed.
+    pub(in crate::core) fn keys_to_close(&self, fits: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let mut keys = self.keys(&fits);
+        keys.extend(self.past.values().filter(|live| live.is_cut(Ending::Closed)).map(|live| live.key).filter(&fits));
+        keys
+    }
+
+    /// Forgets those that are over and of which no connection of `standing` can be, and what is more than [`PAST`]. Answers the
+    /// records of that.
+    pub fn forget_past(&mut self, standing: &[Flow]) -> Vec<Record> {
+        let may_stand = |live: &Live| live.elements().any(|element| standing.iter().any(|flow| element.lets_in(flow)));
+        let (kept, mut gone): (Vec<Live>, Vec<Live>) = self.past.values().copied().partition(may_stand);
+        let mut oldest_last = kept;
+        oldest_last.sort_unstable_by_key(|live| std::cmp::Reverse(live.deadline()));
+        gone.extend(oldest_last.get(PAST..).unwrap_or_default());
+        for live in &gone {
+            self.past.remove(&live.key);
+        }
+        gone.iter().map(|live| Record::Ended(live.key)).collect()
+    }
+
+    /// A grant is over; its connections may matter yet.
+    pub(super) fn remember(&mut self, live: Live) {
+        if live.cut != Cut::Never && !self.live.contains_key(&live.key) {
+            self.past.insert(live.key, live);
+        }
+    }
+
+    /// The connections that end with these grants. A revoked client's end whoever else may come from that address: better one
+    /// connection too few. Those of who closes end only where nobody else's can be meant.
+    pub(super) fn cuts<'a>(&self, ended: impl Iterator<Item = &'a Live>, how: Ending) -> Vec<Change> {
+        let others = |element: &Element| {
+            self.live.values().chain(self.past.values()).any(|live| live.elements().any(|other| other.meets(element)))
+        };
+        let mut elements: Vec<Element> = ended.filter(|live| live.is_cut(how)).flat_map(Live::elements).collect();
+        elements.retain(|element| how == Ending::Revoked || !others(element));
+        elements.sort_unstable();
+        elements.dedup();
+        elements.into_iter().map(|element| Change::Cut { element }).collect()
+    }
+}
+
+impl Element {
+    /// Whether a connection could come in under both.
+    fn meets(&self, other: &Element) -> bool {
+        (self.source, self.port) == (other.source, other.port)
+    }
+}

@@ -1,0 +1,99 @@
+//! Connections that end with the right to them, where a service says so: measured with bytes that no longer come back.
+
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+
+use toctoc::core::knock::{Kind, Status};
+
+use crate::harness::gate::{DNS, Gate, Knocker, SSH, ok, section};
+use crate::harness::{Echo, Host, LONG, SHORT, echoes, eventually, udp_echoes};
+
+/// A gateway whose services say `cut`, with servers behind them.
+fn gate(cut: &'static str) -> (Gate, Echo, Echo) {
+    let gate = Gate::running(move |config| {
+        let says = |config: String, service| section(&config, service, "cut = \"never\"", &format!("cut = \"{cut}\""));
+        says(says(config, "service.ssh"), "service.dns")
+    });
+    let servers = (gate.net.gateway.tcp_echo(SSH), gate.net.gateway.udp_echo(DNS));
+    (gate, servers.0, servers.1)
+}
+
+/// Sessions of each family and protocol that `who` was let in for, from `host`, and then alone: the grants are over.
+fn sessions(gate: &Gate, who: &Knocker, host: &Host) -> (Vec<TcpStream>, Vec<UdpSocket>) {
+    let (mut streams, mut talks) = (Vec::new(), Vec::new());
+    for (from, to) in host.ips().into_iter().zip(host.gateway_ips()) {
+        for service in ["ssh", "dns"] {
+            let request = toctoc::core::knock::Request { seconds: 1, ..who.request(service, from) };
+            assert_eq!(who.seal(&request).send(host, to).map(|receipt| receipt.status), Some(Status::Granted));
+        }
+        let mut stream = host.connect(SocketAddr::new(to, SSH), LONG).expect("granted");
+        let talk = host.space.udp(SocketAddr::new(to, DNS));
+        assert!(echoes(&mut stream, LONG) && udp_echoes(&talk, LONG));
+        streams.push(stream);
+        talks.push(talk);
+    }
+    assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"));
+    (streams, talks)
+}
+
+fn alive((streams, talks): &mut (Vec<TcpStream>, Vec<UdpSocket>), patience: std::time::Duration) -> usize {
+    streams.iter_mut().filter_map(|stream| echoes(stream, patience).then_some(())).count()
+        + talks.iter().filter(|talk| udp_echoes(talk, patience)).count()
+}
+
+#[test]
+fn a_revoked_clients_connections_stop_passing_bytes_long_after_his_grant_and_no_others_do() {
+    let (mut gate, _tcp, _udp) = gate("revoke");
+    let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "ssh,dns"));
+    let other = gate.net.host(7);
+    let mut cut = sessions(&gate, &anna, &gate.net.client);
+    let mut kept = sessions(&gate, &bert, &other);
+    // The gateway has been started anew in the meantime, and not been told of anything.
+    gate.kill();
+    gate.start();
+    assert_eq!((alive(&mut cut, LONG), alive(&mut kept, LONG)), (4, 4));
+    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    assert_eq!(alive(&mut cut, SHORT), 0, "dead when the command is done");
+    assert_eq!(alive(&mut kept, LONG), 4);
+    gate.daemon().wait_for("connections of 10.90.0.2 to 22/tcp were cut");
+    let tracked = gate.net.gateway.inside(|| std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack"));
+    assert!(tracked.is_ok(), "connection tracking is in use");
+}
+
+#[test]
+fn connections_live_on_after_a_revocation_where_the_service_does_not_say_otherwise() {
+    let (gate, _tcp, _udp) = gate("never");
+    let anna = gate.enrol("anna", "ssh,dns");
+    let mut kept = sessions(&gate, &anna, &gate.net.client);
+    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    assert_eq!(alive(&mut kept, LONG), 4);
+}
+
+#[test]
+fn a_close_cuts_the_callers_connections_only_where_the_service_says_so() {
+    for (cut, left) in [("close", 0), ("revoke", 4)] {
+        let (gate, _tcp, _udp) = gate(cut);
+        let anna = gate.enrol("anna", "ssh,dns");
+        let mut mine = sessions(&gate, &anna, &gate.net.client);
+        for (from, to) in gate.net.client.ips().into_iter().zip(gate.net.gateway_ips()) {
+            for service in ["ssh", "dns"] {
+                let request = toctoc::core::knock::Request { kind: Kind::Close, ..anna.request(service, from) };
+                let receipt = anna.seal(&request).send(&gate.net.client, to).expect("a receipt");
+                assert_eq!(receipt.status, Status::Closed);
+            }
+        }
+        assert_eq!(alive(&mut mine, if left == 0 { SHORT } else { LONG }), left, "{cut}");
+    }
+}
+
+#[test]
+fn a_connection_under_a_live_grant_dies_with_its_clients_key_and_is_not_adopted_again() {
+    let (gate, _tcp, _udp) = gate("revoke");
+    let anna = gate.enrol("anna", "ssh");
+    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|receipt| receipt.status), Some(Status::Granted));
+    let mut stream = gate.net.client.connect(to, LONG).expect("granted");
+    assert!(echoes(&mut stream, LONG));
+    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    assert!(!echoes(&mut stream, SHORT), "the element went first");
+    assert!(!gate.net.client.tcp_reaches(to, SHORT));
+}
