@@ -185,3 +185,144 @@ fn wrong_usage_exits_with_2_and_changes_nothing() {
         assert!(before == place.everything(), "{words:?}: something was changed");
     }
 }
+
+/// A place whose configuration ends with `doors`.
+fn with_doors(doors: &str) -> Place {
+    let place = Place::new();
+    let text = fs::read_to_string(place.path("toctocd.toml")).unwrap();
+    fs::write(place.path("toctocd.toml"), text + doors).unwrap();
+    place
+}
+
+/// A place whose configuration includes a directory with a door, a service, and what is not to be read.
+fn including() -> (Place, PathBuf) {
+    let place = Place::new();
+    let directory = place.path("conf.d");
+    fs::create_dir(&directory).unwrap();
+    mode(&directory, 0o755);
+    let text = fs::read_to_string(place.path("toctocd.toml")).unwrap();
+    fs::write(place.path("toctocd.toml"), format!("include = {directory:?}\n{text}")).unwrap();
+    for (name, text) in [
+        ("10-door.toml", "[door.side]\nsequence = [\"7411/tcp\", \"2833/udp\", \"9412/tcp\"]\nservice = \"web\"\n"),
+        ("20-web.toml", "[service.web]\nports = [\"80/tcp\"]\n"),
+        (".hidden.toml", "nonsense"),
+        ("old.toml~", "nonsense"),
+        ("README", "nonsense"),
+    ] {
+        fs::write(directory.join(name), text).unwrap();
+    }
+    (place, directory)
+}
+
+#[test]
+fn the_files_of_an_include_directory_count_as_if_they_stood_in_the_configuration() {
+    let (place, _) = including();
+    let checked = place.with_config(&["check"]);
+    assert!(checked.out.contains("sound; 2 services, 0 clients, 1 door"), "{}{}", checked.out, checked.err);
+    let printed = place.with_config(&["check", "--print"]).out;
+    assert!(printed.contains("[door.\"side\"]") && !printed.contains("include"), "{printed}");
+}
+
+#[test]
+fn an_included_file_is_as_carefully_read_as_the_configuration_itself() {
+    type Damage = fn(&Path);
+    let cases: &[(Damage, &[&str])] = &[
+        (|d| mode(&d.join("20-web.toml"), 0o666), &["20-web.toml: others may write it", "chmod go-w"]),
+        (|d| mode(d, 0o775), &["conf.d: others may write into it (mode 0775)"]),
+        (
+            |d| fs::write(d.join("30.toml"), "[service.web]\nports = [\"81/tcp\"]").unwrap(),
+            &["30.toml:1:10: service `web` stands in ", "20-web.toml already"],
+        ),
+        (|d| fs::write(d.join("20-web.toml"), "\n[knock]\n").unwrap(), &["20-web.toml:2:2: unknown key `knock`"]),
+        (|d| fs::create_dir(d.join("x.toml")).unwrap(), &["x.toml: is a directory"]),
+        (|d| fs::rename(d, d.with_extension("gone")).unwrap(), &["conf.d: no such file"]),
+    ];
+    for (damage, said) in cases {
+        let (place, directory) = including();
+        damage(&directory);
+        for command in ["check", "run"] {
+            let run = place.with_config(&[command]);
+            assert_eq!(run.code, 2, "{}{}", run.out, run.err);
+            said.iter().for_each(|part| assert!(run.err.contains(part), "no {part:?} in {}", run.err));
+        }
+    }
+}
+
+#[test]
+fn check_warns_of_every_door_that_is_weak_and_says_what_to_do() {
+    let server = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let live = server.local_addr().unwrap().port();
+    let place = with_doors(&format!(
+        "[door.short]\nsequence = [\"7411/tcp\", \"2833/tcp\"]\nservice = \"ssh\"\n\
+         [door.long]\nsequence = [\"7411/tcp\", \"2833/tcp\", \"22/tcp\", \"{live}/tcp\"]\nstart_command = \"true\"\n\
+         [door.rising]\nsequence = [\"11/udp\", \"12/udp\", \"13/udp\"]\nstart_command = \"true\"\n"
+    ));
+    let warnings = |place: &Place| {
+        let checked = place.with_config(&["check"]);
+        assert_eq!(checked.code, 0, "{}", checked.err);
+        let lines = checked.out.lines().filter_map(|line| line.strip_prefix("warning: ").map(str::to_owned));
+        lines.collect::<Vec<_>>()
+    };
+    let found = warnings(&place);
+    let expected = [
+        "door [short]: a sequence of 2 steps is hit by a scan by chance; use at least three".to_owned(),
+        "door [long]: its sequence begins with that of door [short], which it opens on the way; let it begin otherwise".to_owned(),
+        "door [rising]: a UDP scan that counts up or down opens it; mix the order, or tcp with udp".to_owned(),
+        "door [long]: its step 22/tcp is a port of service ssh: what is sent there for other reasons begins and breaks \
+         attempts; choose a port that nothing uses"
+            .to_owned(),
+        format!("door [long]: its step {live}/tcp is a port that a program here listens on: what is sent there for other reasons \
+                 begins and breaks attempts; choose a port that nothing uses"),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(place.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh"]).code, 0);
+    let clear = "door [short]: it opens ssh in the clear, which clients open by a sealed knock: whoever sees the sequence can repeat it. \
+                 Keep it only if you need the fallback";
+    assert!(warnings(&place).iter().any(|warning| warning == clear), "{:#?}", warnings(&place));
+}
+
+#[test]
+fn the_sequence_that_knockd_ships_is_refused_wherever_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other");
+    let shown = other.to_str().unwrap();
+    let native = |keys: &str| format!("[door.d]\nservice = \"ssh\"\n{keys}\n");
+    let remedy = "sequence = [\"NUMBER/tcp\", \"NUMBER/udp\", \"NUMBER/tcp\"]";
+    for (doors, text, said) in [
+        (
+            native("sequence = [\"7000/tcp\", \"8000/tcp\", \"9000/tcp\"]"),
+            "",
+            ["the sequence that knockd ships", remedy],
+        ),
+        (
+            native("sequence = [\"9000/udp\", \"8000/tcp\", \"7000/udp\"]"),
+            "",
+            ["the sequence that knockd ships", remedy],
+        ),
+        (
+            native(&format!("one_time_sequences = \"{shown}\"")),
+            "7000,8000,9000\n1,2,3\n",
+            [
+                "other: the next one-time sequence of door d is the sequence that knockd ships",
+                "put a # before that line",
+            ],
+        ),
+        (
+            String::new(),
+            "[options]\n[open]\n  sequence = 7000,8000,9000\n  start_command = true\n",
+            ["other:2: door [open] has the sequence that knockd ships", remedy],
+        ),
+    ] {
+        fs::write(&other, text).unwrap();
+        let place = with_doors(&doors);
+        if doors.is_empty() {
+            let to = format!("knockd_conf = \"{shown}\"");
+            place.edit("toctocd.toml", "# knockd_conf = \"/etc/knockd.conf\"", &to);
+        }
+        for command in ["check", "run"] {
+            let run = place.with_config(&[command]);
+            assert_eq!(run.code, 2, "{}", run.out);
+            said.iter().for_each(|part| assert!(run.err.contains(part), "no {part:?} in {}", run.err));
+        }
+    }
+}

@@ -3,7 +3,6 @@
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
-use crate::config::parse_port;
 use crate::core::types::{Port, SERVICE_PORTS, ServiceName};
 
 pub mod toctoc;
@@ -20,7 +19,7 @@ pub struct ServiceArg {
 
 fn service_arg(text: &str) -> Result<ServiceArg, String> {
     let (name, ports) = text.split_once('=').ok_or("write it as NAME=PORT/PROTO, for example ssh=22/tcp")?;
-    let port = |text: &str| parse_port(text).ok_or_else(|| format!("`{text}` is no port; write for example 22/tcp"));
+    let port = |text: &str| Port::read(text).ok_or_else(|| format!("`{text}` is no port; write for example 22/tcp"));
     let ports = ports.split(',').map(port).collect::<Result<Vec<_>, _>>()?;
     if ports.len() > SERVICE_PORTS {
         return Err(format!("a service has at most {SERVICE_PORTS} ports"));

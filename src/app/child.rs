@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{User, geteuid};
 
+use crate::app::interfaces;
 use crate::app::load::Loaded;
+use crate::config::DEFAULT_ROUTE;
 use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::sequence::DoorSpec;
 use crate::core::types::{ClientId, Fault, Reject};
@@ -37,6 +39,8 @@ pub(super) struct Child {
     pub(super) rows: Vec<ClientId>,
     /// The doors that it watches, by index.
     pub(super) doors: Vec<Door>,
+    /// The interfaces that the configuration meant when it was started.
+    pub(super) meant: Vec<String>,
     /// The interfaces that it captures on, by the number of their socket.
     pub(super) interfaces: Vec<String>,
     /// Interfaces that are not there, so that nothing is heard on them.
@@ -76,21 +80,22 @@ impl Child {
     /// # Errors
     /// Whatever it lacks: an interface, a right, a kernel feature.
     pub(super) fn start(loaded: &Loaded, own: &[Own], absent: Absent) -> Result<Child, Fault> {
+        let meant = interfaces::meant(&loaded.settings);
         let brief = Brief {
             name: "toctocd: listener",
             sealed: Some(loaded),
             doors: &loaded.settings.doors,
             only_ipv4: false,
             debug: false,
-            addresses: addresses(loaded, own),
+            addresses: addresses(&meant, own),
             user: loaded.settings.gateway.user.as_deref(),
         };
-        let captures = captures(loaded, absent)?;
+        let captures = captures(loaded, &meant, absent)?;
         let mut messages = captures.sockets;
         messages.push(ToListener::Raw4(raw::open_v4()?));
         messages.extend(raw::open_v6()?.map(ToListener::Raw6));
         let mut child = Self::brief(&brief, messages)?;
-        (child.interfaces, child.missing) = (captures.interfaces, captures.missing);
+        (child.meant, child.interfaces, child.missing) = (meant, captures.interfaces, captures.missing);
         Ok(child)
     }
 
@@ -113,8 +118,8 @@ impl Child {
             .map_err(|e| Fault::new(format!("the listener cannot be started: {e}"), "is /proc mounted?"))?;
         let rows = brief.sealed.iter().flat_map(|loaded| &loaded.clients).map(|client| client.id).collect();
         let doors = brief.doors.to_vec();
-        let (interfaces, missing) = (Vec::new(), Vec::new());
-        let mut child = Child { process, pipe, degraded: Vec::new(), rows, doors, interfaces, missing };
+        let (meant, interfaces, missing) = (Vec::new(), Vec::new(), Vec::new());
+        let mut child = Child { process, pipe, degraded: Vec::new(), rows, doors, meant, interfaces, missing };
         child.set_up(brief, sockets, user).map_err(|broken| child.lost(&broken))?;
         child.wait_ready()?;
         Ok(child)
@@ -124,8 +129,8 @@ impl Child {
     ///
     /// # Errors
     /// The pipe is of no use any more.
-    pub(super) fn tell_addresses(&mut self, loaded: &Loaded, own: &[Own]) -> Result<(), Broken> {
-        self.tell_all(&addresses(loaded, own))
+    pub(super) fn tell_addresses(&mut self, own: &[Own]) -> Result<(), Broken> {
+        self.tell_all(&addresses(&self.meant, own))
     }
 
     fn tell_all(&mut self, addresses: &[(IpAddr, bool, bool)]) -> Result<(), Broken> {
@@ -232,10 +237,13 @@ struct Captures {
     missing: Vec<String>,
 }
 
-fn captures(loaded: &Loaded, absent: Absent) -> Result<Captures, Fault> {
+fn captures(loaded: &Loaded, meant: &[String], absent: Absent) -> Result<Captures, Fault> {
     let program = bpf::program(&wanted(loaded));
     let mut captures = Captures { sockets: Vec::new(), interfaces: Vec::new(), missing: Vec::new() };
-    for name in &loaded.settings.knock.interfaces {
+    for name in meant {
+        if name == DEFAULT_ROUTE && absent == Absent::Refuse {
+            return Err(interfaces::no_default_route());
+        }
         match capture::open(name, &program) {
             Ok(socket) => {
                 captures.sockets.push(ToListener::Capture(socket));
@@ -266,8 +274,7 @@ pub(super) fn steps(doors: &[Door]) -> Vec<(Step, TcpFlags)> {
 }
 
 /// Our own addresses as a listener is to know them: doors count on the interfaces that are captured.
-fn addresses(loaded: &Loaded, own: &[Own]) -> Vec<(IpAddr, bool, bool)> {
-    let interfaces = &loaded.settings.knock.interfaces;
+fn addresses(interfaces: &[String], own: &[Own]) -> Vec<(IpAddr, bool, bool)> {
     let any = interfaces.iter().any(|name| name == capture::ANY);
     own.iter().map(|one| (one.address, true, any || interfaces.contains(&one.interface))).collect()
 }

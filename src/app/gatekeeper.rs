@@ -15,6 +15,8 @@ use nix::sys::stat::{Mode, umask};
 pub use crate::app::child::ROLE;
 use crate::app::child::{Absent, Child};
 use crate::app::load::{self, Loaded};
+use crate::app::warnings::warnings;
+use crate::config::Settings;
 use crate::core::grants::Grants;
 use crate::core::leases::Leases;
 use crate::core::policy::Policy;
@@ -28,6 +30,7 @@ use crate::edge::control::Control;
 use crate::edge::firewall::{Firewall, Nft, Noticed};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::Log;
+use crate::edge::proc_net::listening;
 use crate::edge::state::State;
 
 mod answers;
@@ -100,7 +103,7 @@ impl Gatekeeper {
         let settings = &loaded.settings;
         let log = Log::stderr();
         let signals = signals()?;
-        let (addresses, own) = (addresses::Watch::start()?, addresses::own()?);
+        let (addresses, own) = (watch(settings)?, addresses::own()?);
         // First what can fail without having changed anything: whoever lacks a right or an interface is not locked out.
         let child = Child::start(&loaded, &own, Absent::Refuse)?;
         let started = clock::now();
@@ -173,7 +176,7 @@ impl Gatekeeper {
         let text = format!(
             "ready: sealed knocks on udp/{} of {}; {}, {}, {}",
             settings.knock.port,
-            settings.knock.interfaces.join(", "),
+            self.child.iter().flat_map(|child| child.interfaces.clone()).collect::<Vec<_>>().join(", "),
             super::admin::count(settings.services.len(), "service"),
             super::admin::count(self.loaded.clients.len(), "client"),
             super::admin::count(settings.doors.len(), "door"),
@@ -183,7 +186,7 @@ impl Gatekeeper {
         }
         let degraded = self.child.as_ref().map(|child| child.degraded.clone()).unwrap_or_default();
         degraded.iter().for_each(|line| self.say(&format!("degraded: {line}")));
-        load::warnings(&self.loaded.settings).iter().for_each(|line| self.say(&format!("warning: {line}")));
+        warnings(&self.loaded, &listening()).iter().for_each(|line| self.say(&format!("warning: {line}")));
         self.say(&text);
     }
 
@@ -267,7 +270,7 @@ impl Gatekeeper {
         self.policy.set_own(self.own.iter().map(|own| Source::new(own.address)));
         if let Some(child) = &mut self.child {
             // A pipe that is of no use is noticed when it is read.
-            let _ = child.tell_addresses(&self.loaded, &self.own);
+            let _ = child.tell_addresses(&self.own);
         }
         self.find_interfaces();
     }
@@ -366,6 +369,11 @@ fn keep_secrets() -> Result<Mode, Fault> {
             "is this Linux, and not a restricted container?",
         )
     })
+}
+
+/// Tells of what decides where knocks are heard: our addresses, and the routes where the configuration follows them.
+fn watch(settings: &Settings) -> Result<addresses::Watch, Fault> {
+    addresses::Watch::start(super::interfaces::follows_default_route(settings))
 }
 
 fn window(loaded: &Loaded) -> Window {

@@ -1,11 +1,12 @@
 //! A gateway's configuration, keys and clients off the disk, all of it checked before anybody acts on it.
 //! What the texts mean is left to `config` and `keys`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::knockd::{KnockdConf, one_time};
+use crate::config::native::{OWN_SEQUENCE, PARTS, Part};
 use crate::config::{Door, Settings, knockd, native};
-use crate::core::door::{Weakness, weaknesses};
+use crate::core::door::is_shipped;
 use crate::core::service::Client;
 use crate::core::types::{Fault, ServiceName};
 use crate::edge::files::{self, Care};
@@ -42,7 +43,7 @@ pub fn settings(path: &Path) -> Result<Settings, Fault> {
         true => fault,
         false => Fault::new(fault.what, "`toctocd init` writes one; -c names another"),
     })?;
-    let mut settings = native::parse(&path.display().to_string(), &text)?;
+    let mut settings = native::read(&path.display().to_string(), &text, &mut parts)?;
     settings.doors.iter_mut().try_for_each(first_sequence)?;
     if let Some(classic) = &settings.classic {
         let (doors, unused) = doors(classic)?;
@@ -73,6 +74,30 @@ pub fn clients(settings: &Settings) -> Result<Vec<Client>, Fault> {
     authorized::parse(&path.display().to_string(), &text, Some(&known))
 }
 
+/// The `*.toml` of a directory, in the order of their names. Whoever can put a file there says what is opened, so the directory must be
+/// ours alone, and each file is checked as the configuration itself is.
+fn parts(directory: &Path) -> Result<Vec<Part>, Fault> {
+    files::check_own_directory(directory)?;
+    let trouble = |e: std::io::Error| Fault::new(format!("{}: {e}", directory.display()), "check the directory");
+    let entries = std::fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(trouble)?;
+    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| is_part(path)).collect();
+    paths.sort();
+    if paths.len() > PARTS {
+        return Err(Fault::new(format!("{}: more than {PARTS} files", directory.display()), "join some of them"));
+    }
+    let part = |path: &PathBuf| {
+        let text = files::read(path, Care::Trusted)?;
+        Ok(Part { label: path.display().to_string(), text: text.as_str().to_owned() })
+    };
+    paths.iter().map(part).collect()
+}
+
+/// What an editor leaves behind is hidden or ends otherwise.
+fn is_part(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    path.extension().is_some_and(|extension| extension == "toml") && !hidden
+}
+
 /// A door of our own form with one-time sequences: reads its file for the one that is in force.
 fn first_sequence(door: &mut Door) -> Result<(), Fault> {
     let Some(file) = &door.one_time_sequences else { return Ok(()) };
@@ -84,34 +109,30 @@ fn first_sequence(door: &mut Door) -> Result<(), Fault> {
             "append lines to it",
         )
     })?;
-    Ok(())
+    match is_shipped(&door.sequence) {
+        true => Err(Fault::new(
+            format!("{}: the next one-time sequence of door {} is {EVERYBODYS}", file.display(), door.name),
+            "put a # before that line, and write sequences of your own",
+        )),
+        false => Ok(()),
+    }
 }
+
+const EVERYBODYS: &str = "the sequence that knockd ships: every scanner knows it";
 
 /// Doors run commands with our privilege: their file is believed only if nobody else can write it.
 fn doors(path: &Path) -> Result<(Vec<Door>, Vec<&'static str>), Fault> {
     let text = files::read_bytes(path, Care::Trusted)?;
     let mut open = |file: &Path| files::read_bytes(file, Care::Trusted).map(|b| b.to_vec()).map_err(|fault| fault.what);
     let conf = knockd::read(&text, false, &mut open, &mut |_| {}).map_err(|error| error.fault(path))?;
-    let shipped = weaknesses(&conf.doors).into_iter().find(|(_, weakness)| *weakness == Weakness::Shipped);
-    match shipped.map(|(door, _)| door) {
-        Some(door) => Err(Fault::new(
-            format!(
-                "{}:{}: door [{}] has the sequence that knockd ships: every scanner knows it",
-                path.display(),
-                conf.doors
-                    .iter()
-                    .zip(&conf.lines)
-                    .find(|(one, _)| std::ptr::eq(*one, door))
-                    .map_or(1, |(_, line)| *line),
-                door.name
-            ),
-            "choose other ports, at least three, not in rising order",
-        )),
-        None => {
-            let unused = unused_options(&conf);
-            Ok((conf.doors, unused))
-        }
+    if let Some((door, line)) = conf.doors.iter().zip(&conf.lines).find(|(door, _)| is_shipped(&door.sequence)) {
+        return Err(Fault::new(
+            format!("{}:{line}: door [{}] has {EVERYBODYS}", path.display(), door.name),
+            OWN_SEQUENCE,
+        ));
     }
+    let unused = unused_options(&conf);
+    Ok((conf.doors, unused))
 }
 
 fn unused_options(conf: &KnockdConf) -> Vec<&'static str> {
@@ -122,34 +143,4 @@ fn unused_options(conf: &KnockdConf) -> Vec<&'static str> {
         ("UseSyslog", conf.use_syslog),
     ];
     all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
-}
-
-/// What is allowed but unwise, one sentence each.
-pub fn warnings(settings: &Settings) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for (door, weakness) in weaknesses(&settings.doors) {
-        match weakness {
-            Weakness::Shipped => {}
-            Weakness::Short(steps) => {
-                warnings
-                    .push(format!("door [{}] has a sequence of only {steps}: a scan finds it by chance", door.name));
-            }
-            Weakness::Contains(other) => {
-                warnings.push(format!("whoever opens door [{}] opens door [{other}] on the way", door.name));
-            }
-        }
-    }
-    for door in settings.doors.iter().filter(|door| door.seq_timeout <= 0 && door.sequence.len() > 1) {
-        warnings.push(format!("door [{}] can never open: its seq_timeout is {}", door.name, door.seq_timeout));
-    }
-    if !settings.unused_options.is_empty() {
-        warnings.push(format!(
-            "[options] of the knockd.conf are read by knockd only; here they mean nothing: {}",
-            settings.unused_options.join(", ")
-        ));
-    }
-    if !settings.firewall.break_glass.is_empty() {
-        warnings.push("break_glass addresses always pass the guard".to_owned());
-    }
-    warnings
 }

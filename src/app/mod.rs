@@ -12,6 +12,8 @@ pub mod compat;
 pub mod daemon;
 #[cfg(target_os = "linux")]
 pub mod gatekeeper;
+#[cfg(target_os = "linux")]
+mod interfaces;
 pub mod knock;
 #[cfg(target_os = "linux")]
 pub mod listener;
@@ -19,3 +21,4 @@ pub mod load;
 pub mod places;
 #[cfg(unix)]
 pub mod provision;
+pub mod warnings;

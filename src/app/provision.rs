@@ -6,12 +6,13 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::args::toctocd::Init;
+use super::warnings::warnings;
 use super::{child, load};
 use crate::config::convert::{self, Converted};
-use crate::config::{Settings, SourceRule, defaults, knockd, native, print};
+use crate::config::{DEFAULT_ROUTE, Settings, SourceRule, defaults, knockd, native, print};
 use crate::core::types::Fault;
 use crate::edge::state::State;
-use crate::edge::{capture, entropy, files};
+use crate::edge::{capture, entropy, files, proc_net};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 
@@ -105,7 +106,7 @@ pub fn check(config: &Path, print_settings: bool) -> Result<Said, Fault> {
         [(settings.services.len(), "service"), (loaded.clients.len(), "client"), (settings.doors.len(), "door")];
     let counts = counts.map(|(number, noun)| super::admin::count(number, noun)).join(", ");
     let mut said = format!("{}: sound; {counts}\n", config.display());
-    for warning in load::warnings(settings) {
+    for warning in warnings(&loaded, &proc_net::listening()) {
         said += &format!("warning: {warning}\n");
     }
     for note in notes(settings, loaded.clients.len()) {
@@ -121,7 +122,11 @@ fn would_run(settings: &Settings) -> Result<(), Fault> {
     }
     State::check(&settings.gateway.state_dir, settings.gateway.state_on_tmpfs)?;
     let missing = |name: &&String| *name != capture::ANY && nix::net::if_::if_nametoindex(name.as_str()).is_err();
-    if let Some(name) = settings.knock.interfaces.iter().find(missing) {
+    let meant = super::interfaces::meant(settings);
+    if meant.iter().any(|name| name == DEFAULT_ROUTE) {
+        return Err(super::interfaces::no_default_route());
+    }
+    if let Some(name) = meant.iter().find(missing) {
         return Err(Fault::new(
             format!("[knock] interfaces: there is no interface `{name}`"),
             "`ip link` shows those that there are",

@@ -6,13 +6,17 @@ use std::path::PathBuf;
 
 pub use crate::core::door::{Door, Step, TcpFlags};
 pub use crate::core::service::{Client, Cut, Form, Mode, Service, SourceRule};
-use crate::core::types::{GatewayId, Port, Proto, RealmId};
+use crate::core::types::{GatewayId, RealmId};
 
 pub mod convert;
 pub mod defaults;
 pub mod knockd;
 pub mod native;
 pub mod print;
+
+/// The word for the interfaces that default routes lead out of at the time. No interface can be called so: the kernel keeps the name
+/// for itself (net/ipv4/devinet.c, `sysctl_dev_name_is_allowed`).
+pub const DEFAULT_ROUTE: &str = "default";
 
 /// All that `toctocd run` needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +61,7 @@ pub struct Gateway {
 pub struct Knock {
     /// UDP port; nothing is bound to it.
     pub port: u16,
-    /// Interfaces to capture on; `any` alone means all.
+    /// Interfaces to capture on; `any` alone means all, [`DEFAULT_ROUTE`] those that default routes lead out of.
     pub interfaces: Vec<String>,
     /// Whether the guard drops what arrives for the knock port, so that the kernel never answers "port unreachable".
     pub silent: bool,
@@ -99,19 +103,6 @@ pub struct Identity {
     pub realm: RealmId,
     /// Its X25519 public key.
     pub public: [u8; 32],
-}
-
-/// Reads a port as people write it: `22/tcp`, `53/udp`; 0 is no port.
-pub fn parse_port(text: &str) -> Option<Port> {
-    let (number, proto) = text.split_once('/')?;
-    let proto = match proto {
-        "tcp" => Proto::Tcp,
-        "udp" => Proto::Udp,
-        _ => return None,
-    };
-    let plain = number.len() <= 5 && number.bytes().all(|b| b.is_ascii_digit());
-    let number = number.parse::<u16>().ok().filter(|n| plain && *n != 0)?;
-    Some(Port { proto, number })
 }
 
 /// Whether the kernel could have an interface of this name.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -13,19 +13,25 @@ use super::{Cut, Firewall, Form, Gateway, Knock, Mode, Service, Settings, Source
 use crate::core::address::is_host;
 use crate::core::complaint::{Text, printable};
 use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
+pub use doors::{OWN_SEQUENCE, flag_words};
 use doors::{RawDoor, doors};
-pub use doors::{flag_words, step_text};
+pub use parts::{PARTS, Part};
+use parts::{RawPart, in_order};
 
 mod doors;
+mod parts;
 
 /// How many services a gateway may have.
 pub const MAX_SERVICES: usize = 256;
 
 type At<T> = Option<Spanned<T>>;
+/// Sections `[SORT.NAME]` of one file.
+type Named<T> = BTreeMap<Spanned<String>, T>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "sections")]
 struct RawSettings {
+    include: At<String>,
     #[serde(default)]
     gateway: RawGateway,
     #[serde(default)]
@@ -33,9 +39,9 @@ struct RawSettings {
     #[serde(default)]
     firewall: RawFirewall,
     #[serde(default)]
-    service: BTreeMap<Spanned<String>, RawService>,
+    service: Named<RawService>,
     #[serde(default)]
-    door: BTreeMap<Spanned<String>, RawDoor>,
+    door: Named<RawDoor>,
     #[serde(default)]
     classic: RawClassic,
 }
@@ -96,20 +102,42 @@ struct RawClassic {
     knockd_conf: At<String>,
 }
 
-/// Reads toctocd.toml; `label` is the path that complaints name. The doors of a knockd.conf are not read: `classic` says where
-/// they stand.
+/// Reads toctocd.toml alone, as [`read`] does where `include` leads to no file.
 ///
 /// # Errors
-/// The first thing that is wrong, as `label:line:column: what`, with its remedy.
+/// As [`read`].
 pub fn parse(label: &str, text: &str) -> Result<Settings, Fault> {
+    read(label, text, &mut |_| Ok(Vec::new()))
+}
+
+/// Reads toctocd.toml; `label` is the path that complaints name. `open` answers the files of the directory that `include` names,
+/// in their order. The doors of a knockd.conf are not read: `classic` says where they stand.
+///
+/// # Errors
+/// The first thing that is wrong, as `label:line:column: what`, with its remedy; or the fault of `open`.
+pub fn read(
+    label: &str,
+    text: &str,
+    open: &mut dyn FnMut(&Path) -> Result<Vec<Part>, Fault>,
+) -> Result<Settings, Fault> {
     let file = Text::new(label, text);
     let raw: RawSettings = toml::from_str(text).map_err(|e| file.complain_serde(e.span(), e.message()))?;
+    let parts = match raw.include {
+        Some(directory) => open(&absolute(file, directory, "include")?)?,
+        None => Vec::new(),
+    };
     let knock = knock(file, raw.knock)?;
     let firewall = firewall(file, raw.firewall)?;
-    let services = services(file, raw.service, &knock, firewall.mode)?;
+    let (mut all_services, mut all_doors) = (vec![(file, raw.service)], vec![(file, raw.door)]);
+    for part in &parts {
+        let RawPart { service, door } = part.read()?;
+        all_services.push((part.text(), service));
+        all_doors.push((part.text(), door));
+    }
+    let services = services(all_services, &knock, firewall.mode)?;
     let settings = Settings {
         gateway: gateway(file, raw.gateway)?,
-        doors: doors(file, raw.door, &services)?,
+        doors: doors(all_doors, &services)?,
         services,
         knock,
         firewall,
@@ -216,20 +244,11 @@ fn bit(file: Text<'_>, value: At<i64>, key: &str, default: u32) -> Result<u32, F
     ))
 }
 
-fn services(
-    file: Text<'_>,
-    raw: BTreeMap<Spanned<String>, RawService>,
-    knock: &Knock,
-    mode: Mode,
-) -> Result<Vec<Service>, Fault> {
-    let mut raw: Vec<_> = raw.into_iter().collect();
-    raw.sort_by_key(|(name, _)| name.span().start);
-    if let Some((name, _)) = raw.get(MAX_SERVICES) {
-        return Err(file.complain(name.span().start, format!("more than {MAX_SERVICES} services"), "remove some"));
-    }
+fn services(raw: Vec<(Text<'_>, Named<RawService>)>, knock: &Knock, mode: Mode) -> Result<Vec<Service>, Fault> {
     let mut taken: BTreeMap<Port, String> = BTreeMap::new();
     taken.insert(Port { proto: Proto::Udp, number: knock.port }, "the knock port itself".to_owned());
-    raw.into_iter().map(|(name, service)| one_service(file, &name, service, &mut taken, mode)).collect()
+    let raw = in_order(raw, "service", MAX_SERVICES)?;
+    raw.into_iter().map(|(file, name, service)| one_service(file, &name, service, &mut taken, mode)).collect()
 }
 
 fn one_service(
@@ -307,7 +326,7 @@ fn ports(
     let mut ports = Vec::with_capacity(list.len());
     for text in list {
         let at = text.span().start;
-        let port = super::parse_port(text.get_ref()).ok_or_else(|| {
+        let port = Port::read(text.get_ref()).ok_or_else(|| {
             file.complain(at, "not a port", "write a number from 1 to 65535 and its protocol, as in \"22/tcp\"")
         })?;
         if let Some(owner) = taken.insert(port, format!("service `{name}`")) {
@@ -360,7 +379,8 @@ fn absolute(file: Text<'_>, value: Spanned<String>, key: &str) -> Result<PathBuf
 type Rule = (fn(&str) -> bool, &'static str);
 
 const USER: Rule = (|word| is_plain(word, 32, "._-"), "write the name of a user of this machine");
-const INTERFACE: Rule = (super::is_interface, "write interface names as `ip link` shows them, or [\"any\"]");
+const INTERFACE: Rule =
+    (super::is_interface, "write interface names as `ip link` shows them, or \"default\", or [\"any\"] alone");
 const TABLE: Rule = (
     |word| is_plain(word, 31, "_") && word.starts_with(|c: char| c.is_ascii_alphabetic()),
     "a letter, then up to 30 letters, digits or _",

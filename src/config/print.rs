@@ -71,6 +71,11 @@ fn write(settings: &Settings, comments: bool) -> String {
     let mut page = Page { text: String::new(), comments };
     page.comment("toctocd.toml: the gateway's configuration. `toctocd check` reads it and changes nothing;");
     page.comment("`toctocd reload` (or SIGHUP) takes it over, or leaves everything as it was and says what is wrong.");
+    page.absent(
+        "include",
+        "/etc/toctoc/conf.d",
+        "\nA directory whose *.toml files, in the order of their names, hold more [service.NAME] and [door.NAME].",
+    );
     gateway(&mut page, settings);
     knock(&mut page, settings);
     firewall(&mut page, settings);
@@ -131,7 +136,8 @@ fn knock(page: &mut Page, settings: &Settings) {
     page.key(
         "interfaces",
         knock.interfaces.clone(),
-        "Interfaces to capture on, as `ip link` names them; \"any\" alone means all.",
+        "Interfaces to capture on, as `ip link` names them; \"default\" is whichever the default route leads out of now;\n\
+         \"any\" alone means all.",
     );
     page.key(
         "silent",
@@ -243,7 +249,7 @@ fn door(page: &mut Page, door: &Door) {
         &format!("door.{}", toml::Value::from(door.name.as_str())),
         "A classic door, by the name that its log lines have.",
     );
-    let steps: Vec<String> = door.sequence.iter().map(native::step_text).collect();
+    let steps: Vec<String> = door.sequence.iter().map(|step| step.notation()).collect();
     match &door.one_time_sequences {
         Some(file) => {
             page.key("one_time_sequences", path(file), "A file of sequences, one a line, each of which counts once.")

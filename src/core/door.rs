@@ -1,11 +1,15 @@
-//! A classic door: its sequence, what a hit must look like, its commands, and what is weak about it.
-//! Its text is left to `config`, hits and stages to `sequence`, the commands' lives to `leases` and `edge::command`.
+//! A classic door: its sequence, what a hit must look like, its commands.
+//! Its text is left to `config`, hits and stages to `sequence`, the commands' lives to `leases` and `edge::command`, what is weak
+//! about it to `weakness`.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::types::{Port, Proto, ServiceName};
+pub use weakness::{Weakness, is_shipped, weaknesses};
+
+pub mod weakness;
 
 /// How many steps a sequence may have.
 pub const STEPS: usize = 32;
@@ -86,6 +90,9 @@ impl Door {
     }
 }
 
+/// The largest echo request that an IP packet holds.
+const ECHO: u16 = 65_507;
+
 /// One hit of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
@@ -109,13 +116,28 @@ impl Step {
         Step::Port(Port { proto: Proto::Udp, number })
     }
 
+    /// Reads a step in our own notation: `7001/tcp`, `7001/udp`, `icmp:64`.
+    pub fn read(text: &str) -> Option<Self> {
+        let Some(size) = text.strip_prefix("icmp:") else { return Port::read(text).map(Step::Port) };
+        let plain = size.bytes().all(|b| b.is_ascii_digit()) && (size == "0" || !size.starts_with('0'));
+        size.parse().ok().filter(|size| plain && *size <= ECHO).map(|size| Step::Echo { size })
+    }
+
+    /// The same notation written.
+    pub fn notation(self) -> String {
+        match self {
+            Step::Port(port) => port.to_string(),
+            Step::Echo { size } => format!("icmp:{size}"),
+        }
+    }
+
     /// Whether TCP flags say anything about it.
     pub fn is_tcp(self) -> bool {
         matches!(self, Step::Port(Port { proto: Proto::Tcp, .. }))
     }
 }
 
-/// As in a configuration: `7001:tcp`, `icmp:64`.
+/// As in a knockd.conf: `7001:tcp`, `icmp:64`.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -160,50 +182,6 @@ impl TcpFlags {
     }
 }
 
-/// What is weak about a door, for `toctocd check` and the warning at start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Weakness {
-    /// It uses the sequence that knockd ships, or that reversed: every scanner knows it.
-    Shipped,
-    /// It has fewer than three steps: this many.
-    Short(usize),
-    /// Its sequence begins with the whole sequence of this other door: whoever opens this one opens that one too.
-    Contains(String),
-}
-
-/// The sequence in knockd's shipped configuration; its close door has it reversed.
-const SHIPPED: [u16; 3] = [7000, 8000, 9000];
-
-/// Everything weak about `doors`, in their order. One-time sequences are spared the check for length.
-pub fn weaknesses(doors: &[Door]) -> Vec<(&Door, Weakness)> {
-    let mut found = Vec::new();
-    for (index, door) in doors.iter().enumerate() {
-        if is_shipped(&door.sequence) {
-            found.push((door, Weakness::Shipped));
-        }
-        if door.sequence.len() < 3 && door.one_time_sequences.is_none() {
-            found.push((door, Weakness::Short(door.sequence.len())));
-        }
-        let prefixes = doors.iter().enumerate().filter(|(at, other)| {
-            let twin = other.sequence == door.sequence && *at > index;
-            *at != index && !twin && !other.sequence.is_empty() && door.sequence.starts_with(&other.sequence)
-        });
-        found.extend(prefixes.map(|(_, other)| (door, Weakness::Contains(other.name.clone()))));
-    }
-    found
-}
-
-/// Whether it is the sequence that knockd ships, or that reversed, in whatever protocols.
-pub fn is_shipped(sequence: &[Step]) -> bool {
-    let numbers = || {
-        sequence.iter().map(|step| match step {
-            Step::Port(port) => Some(port.number),
-            Step::Echo { .. } => None,
-        })
-    };
-    numbers().eq(SHIPPED.map(Some)) || numbers().rev().eq(SHIPPED.map(Some))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,30 +189,6 @@ mod tests {
     fn door(name: &str, ports: &[u16]) -> Door {
         let sequence = ports.iter().map(|number| Step::tcp(*number)).collect();
         Door { name: name.into(), sequence, ..Door::default() }
-    }
-
-    #[test]
-    fn the_shipped_sequence_is_known_in_both_directions_and_in_any_protocol() {
-        let mut udp = door("u", &[9000, 8000, 7000]);
-        udp.sequence[1] = Step::udp(8000);
-        let doors = [door("a", &[7000, 8000, 9000]), udp, door("c", &[7000, 9000, 8000])];
-        let names: Vec<_> = weaknesses(&doors).iter().map(|(door, _)| door.name.clone()).collect();
-        assert_eq!(names, ["a", "u"]);
-    }
-
-    #[test]
-    fn short_sequences_and_prefixes_are_named_with_their_partner() {
-        let doors = [door("long", &[1, 2, 3]), door("short", &[1, 2]), door("twin", &[1, 2, 3])];
-        let found: Vec<_> = weaknesses(&doors).into_iter().map(|(door, weak)| (door.name.as_str(), weak)).collect();
-        assert_eq!(
-            found,
-            [
-                ("long", Weakness::Contains("short".into())),
-                ("short", Weakness::Short(2)),
-                ("twin", Weakness::Contains("long".into())),
-                ("twin", Weakness::Contains("short".into())),
-            ]
-        );
     }
 
     #[test]

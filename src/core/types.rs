@@ -137,6 +137,21 @@ pub struct Port {
     pub number: u16,
 }
 
+impl Port {
+    /// Reads a port as people write it: `22/tcp`, `53/udp`; 0 is no port.
+    pub fn read(text: &str) -> Option<Port> {
+        let (number, proto) = text.split_once('/')?;
+        let proto = match proto {
+            "tcp" => Proto::Tcp,
+            "udp" => Proto::Udp,
+            _ => return None,
+        };
+        let plain = number.len() <= 5 && number.bytes().all(|b| b.is_ascii_digit());
+        let number = number.parse::<u16>().ok().filter(|n| plain && *n != 0)?;
+        Some(Port { proto, number })
+    }
+}
+
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.number, self.proto.name())

@@ -13,6 +13,9 @@ use crate::core::types::Fault;
 /// RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR of linux/rtnetlink.h.
 const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
 
+/// RTMGRP_IPV4_ROUTE and RTMGRP_IPV6_ROUTE.
+const ROUTE_GROUPS: u32 = 0x40 | 0x400;
+
 /// One address of an interface of ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Own {
@@ -45,20 +48,21 @@ pub fn own() -> Result<Vec<Own>, Fault> {
     Ok(found)
 }
 
-/// Tells when addresses come and go.
+/// Tells when addresses, and perhaps routes, come and go.
 pub struct Watch {
     socket: Socket,
 }
 
 impl Watch {
-    /// Begins to watch.
+    /// Begins to watch; the `routes` too only if somebody asks: on a router they change all the time.
     ///
     /// # Errors
     /// If the kernel gives no such socket.
-    pub fn start() -> Result<Watch, Fault> {
+    pub fn start(routes: bool) -> Result<Watch, Fault> {
+        let groups = if routes { ADDRESS_GROUPS | ROUTE_GROUPS } else { ADDRESS_GROUPS };
         let start = || -> std::io::Result<Socket> {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind(&SocketAddr::new(0, ADDRESS_GROUPS))?;
+            socket.bind(&SocketAddr::new(0, groups))?;
             socket.set_non_blocking(true)?;
             Ok(socket)
         };
@@ -68,7 +72,7 @@ impl Watch {
         Ok(Watch { socket })
     }
 
-    /// Takes what has come; whether addresses may have changed. An overrun counts as a change.
+    /// Takes what has come; whether anything may have changed. An overrun counts as a change.
     pub fn changed(&self) -> bool {
         let mut any = false;
         let mut buffer = Vec::with_capacity(8192);
@@ -99,6 +103,6 @@ mod tests {
     fn loopback_is_among_our_addresses() {
         let own = own().unwrap();
         assert!(own.iter().any(|one| one.loopback && one.address.is_loopback()), "{own:?}");
-        assert!(!Watch::start().unwrap().changed());
+        assert!(!Watch::start(false).unwrap().changed());
     }
 }

@@ -30,6 +30,8 @@ pub mod names;
 #[cfg(target_os = "linux")]
 pub mod one_time;
 #[cfg(target_os = "linux")]
+pub mod proc_net;
+#[cfg(target_os = "linux")]
 pub mod raw;
 #[cfg(target_os = "linux")]
 pub mod runner_pipe;

@@ -7,6 +7,7 @@ mod harness;
 mod classic;
 mod cut;
 mod grants;
+mod interfaces;
 mod provisioning;
 mod replay;
 mod sealed;

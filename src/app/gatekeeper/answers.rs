@@ -57,7 +57,7 @@ impl Gatekeeper {
             pid: std::process::id(),
             since: date_time(self.started.wall),
             knock_port: settings.knock.port,
-            interfaces: settings.knock.interfaces.clone(),
+            interfaces: self.child.iter().flat_map(|child| child.interfaces.clone()).collect(),
             guard: self.firewall.guard_is_up().unwrap_or(false),
             state: if self.broken { "NOT WRITABLE: nothing opens".to_owned() } else { self.found.clone() },
             clock: suspect.map_or_else(|| "sure".to_owned(), suspect_words),

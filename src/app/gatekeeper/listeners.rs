@@ -4,6 +4,8 @@
 use super::Gatekeeper;
 use super::knocks::Knock;
 use crate::app::child::{Absent, Child};
+use crate::app::interfaces;
+use crate::config::DEFAULT_ROUTE;
 use crate::core::types::{Boot, Counters, Now, Reject};
 use crate::edge::capture::{self, ANY};
 use crate::edge::clock;
@@ -127,17 +129,25 @@ impl Gatekeeper {
         }
     }
 
-    /// An interface that was missing is there: a listener that hears it takes over.
+    /// An interface that was missing is there, or the default route leads elsewhere: a listener that hears it takes over. Without any
+    /// default route the old one stays: it loses nothing.
     pub(super) fn find_interfaces(&mut self) {
-        let missing = self.child.iter().flat_map(|child| &child.missing);
+        let Some(child) = &self.child else { return };
+        let meant = interfaces::meant(&self.loaded.settings);
+        let moved = meant != child.meant && !meant.iter().any(|name| name == DEFAULT_ROUTE);
+        let missing = child.missing.iter();
         let back: Vec<String> = missing.filter(|name| capture::interface(name).is_ok()).cloned().collect();
-        if back.is_empty() {
+        if back.is_empty() && !moved {
             return;
         }
         match Child::start(&self.loaded, &self.own, Absent::Skip) {
             Ok(child) => {
+                let heard = child.interfaces.join(", ");
                 self.exchange(child);
-                self.say(&format!("interface {} is back: knocks are heard there", back.join(", ")));
+                self.say(&match moved {
+                    true => format!("the default route has changed: knocks are heard on {heard}"),
+                    false => format!("interface {} is back: knocks are heard there", back.join(", ")),
+                });
             }
             Err(fault) => self.say_at_most("back", 10, &fault.to_string()),
         }

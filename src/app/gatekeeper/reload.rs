@@ -3,14 +3,16 @@
 
 use std::collections::HashSet;
 
-use super::{Gatekeeper, policy, window};
+use super::{Gatekeeper, policy, watch, window};
 use crate::app::admin::count;
 use crate::app::child::{Absent, Child};
 use crate::app::load::{self, Loaded};
+use crate::app::warnings::warnings;
 use crate::core::types::{ClientId, Fault, Now};
 use crate::edge::clock;
 use crate::edge::files::{self, Care};
 use crate::edge::gatekeeper_pipe::ToListener;
+use crate::edge::proc_net::listening;
 use crate::keys::authorized;
 
 /// Seconds that a listener which was replaced has for handing over what it still holds.
@@ -23,9 +25,12 @@ impl Gatekeeper {
         let loaded = load::everything(&self.config)?;
         self.can_follow(&loaded)?;
         let child = Child::start(&loaded, &self.own, Absent::Refuse)?;
+        let addresses = watch(&loaded.settings)?;
         let settings = &loaded.settings;
         self.firewall.reload(&settings.firewall, &settings.services, &settings.knock)?;
+        self.addresses = addresses;
         self.policy = policy(&loaded, &self.own);
+        self.warn_of_new(&loaded);
         self.loaded = loaded;
         let clients = &self.loaded.clients;
         let enrolled: HashSet<ClientId> = clients.iter().map(|client| client.id).collect();
@@ -39,6 +44,14 @@ impl Gatekeeper {
             count(self.loaded.clients.len(), "client"),
             count(self.loaded.settings.doors.len(), "door"),
         ))
+    }
+
+    /// Each enrolment is a reload: only what was not said before is news.
+    fn warn_of_new(&mut self, loaded: &Loaded) {
+        let listening = listening();
+        let known = warnings(&self.loaded, &listening);
+        let new = warnings(loaded, &listening).into_iter().filter(|warning| !known.contains(warning));
+        new.for_each(|warning| self.say(&format!("warning: {warning}")));
     }
 
     /// Whoever has no line in the clients file any more is revoked at once, whatever else may be wrong with the new

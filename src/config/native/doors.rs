@@ -1,13 +1,12 @@
 //! `[door.NAME]` of toctocd.toml: classic doors in our own form.
 //! What knockd.conf says of doors is left to `config::knockd`.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{At, absolute, number};
+use super::{At, Named, absolute, in_order, number};
 use crate::core::complaint::Text;
 use crate::core::door::{DOORS, Door, STEPS, Step, TcpFlags, is_shipped};
 use crate::core::service::Service;
@@ -15,8 +14,6 @@ use crate::core::types::{Fault, ServiceName};
 
 /// Bytes of a door's name.
 const NAME: usize = 127;
-/// The largest echo request that an IP packet holds.
-const ECHO: u16 = 65_507;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "section [door.NAME]")]
@@ -36,18 +33,10 @@ pub(super) struct RawDoor {
     pause_after: At<i64>,
 }
 
-/// Reads all doors, in the order of the file.
-pub(super) fn doors(
-    file: Text<'_>,
-    raw: BTreeMap<Spanned<String>, RawDoor>,
-    services: &[Service],
-) -> Result<Vec<Door>, Fault> {
-    let mut raw: Vec<_> = raw.into_iter().collect();
-    raw.sort_by_key(|(name, _)| name.span().start);
-    if let Some((name, _)) = raw.get(DOORS) {
-        return Err(file.complain(name.span().start, format!("more than {DOORS} doors"), "remove some"));
-    }
-    raw.into_iter().map(|(name, door)| one_door(file, name, door, services)).collect()
+/// Reads all doors, in the order of the files and in them.
+pub(super) fn doors(raw: Vec<(Text<'_>, Named<RawDoor>)>, services: &[Service]) -> Result<Vec<Door>, Fault> {
+    let raw = in_order(raw, "door", DOORS)?;
+    raw.into_iter().map(|(file, name, door)| one_door(file, name, door, services)).collect()
 }
 
 fn one_door(file: Text<'_>, name: Spanned<String>, raw: RawDoor, services: &[Service]) -> Result<Door, Fault> {
@@ -92,6 +81,9 @@ fn one_door(file: Text<'_>, name: Spanned<String>, raw: RawDoor, services: &[Ser
     })
 }
 
+/// What to do about a sequence that is everybody's.
+pub const OWN_SEQUENCE: &str = "choose numbers of your own, at least three and in no rising order: sequence = [\"NUMBER/tcp\", \"NUMBER/udp\", \"NUMBER/tcp\"]";
+
 const SEQUENCE: &str =
     "write for example sequence = [\"7001/tcp\", \"8002/udp\", \"9003/tcp\"], with numbers of your own";
 
@@ -118,7 +110,7 @@ fn opens_one_way(file: Text<'_>, start: usize, raw: &RawDoor) -> Result<(), Faul
 fn sequence(file: Text<'_>, list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<Step>, Fault> {
     let at = list.span().start;
     let steps = list.get_ref().iter().map(|text| {
-        step(text.get_ref()).ok_or_else(|| {
+        Step::read(text.get_ref()).ok_or_else(|| {
             file.complain(text.span().start, "not a step of a sequence", "write 7001/tcp, 7001/udp or icmp:64")
         })
     });
@@ -132,27 +124,9 @@ fn sequence(file: Text<'_>, list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<
     }
     if is_shipped(&steps) {
         let what = "the sequence that knockd ships: every scanner knows it";
-        return Err(file.complain(at, what, "choose other ports, at least three, not in rising order"));
+        return Err(file.complain(at, what, OWN_SEQUENCE));
     }
     Ok(steps)
-}
-
-fn step(text: &str) -> Option<Step> {
-    match text.strip_prefix("icmp:") {
-        Some(size) => {
-            let plain = size.bytes().all(|b| b.is_ascii_digit()) && (size == "0" || !size.starts_with('0'));
-            size.parse().ok().filter(|size| plain && *size <= ECHO).map(|size| Step::Echo { size })
-        }
-        None => crate::config::parse_port(text).map(Step::Port),
-    }
-}
-
-/// A step as it stands in this form.
-pub fn step_text(step: &Step) -> String {
-    match step {
-        Step::Port(port) => port.to_string(),
-        Step::Echo { size } => format!("icmp:{size}"),
-    }
 }
 
 /// Flags as they stand in this form.

@@ -87,7 +87,7 @@ fn each_mistake_is_named_with_its_place_and_a_remedy() {
         (
             "port = 1\n",
             "t.toml:1:1: unknown key `port`",
-            "known here: gateway, knock, firewall, service, door, classic",
+            "known here: include, gateway, knock, firewall, service, door, classic",
         ),
         ("[knock]\nport = \"x\"\n", "t.toml:2:8: the wrong kind of value: string \"x\", expected a whole number", ""),
         ("[knock]\nport = 70000\n", "t.toml:2:8: port = 70000 is out of range", "from 1 to 65535"),

@@ -1,0 +1,119 @@
+//! What is allowed in a configuration but unwise, one sentence each, with what to do.
+//! What is weak about doors is found by `core::door::weakness`; what cannot be allowed is refused by `app::load`.
+
+use std::collections::BTreeSet;
+
+use super::load::Loaded;
+use crate::core::door::weakness::{Around, WHOLE_ECHO, Weakness, misplaced, weaknesses};
+use crate::core::types::{Port, Proto};
+
+/// All warnings about `loaded` on a machine whose programs listen on `listening`.
+pub fn warnings(loaded: &Loaded, listening: &BTreeSet<Port>) -> Vec<String> {
+    let settings = &loaded.settings;
+    let sealed = loaded.clients.iter().flat_map(|client| client.services.iter().copied()).collect();
+    let around = Around { services: &settings.services, sealed: &sealed, knock_port: settings.knock.port, listening };
+    let found = weaknesses(&settings.doors).into_iter().chain(misplaced(&settings.doors, &around));
+    let mut warnings: Vec<String> = found.map(|(door, weakness)| sentence(&door.name, &weakness)).collect();
+    for door in settings.doors.iter().filter(|door| door.seq_timeout <= 0 && door.sequence.len() > 1) {
+        warnings.push(format!("door [{}] can never open: its seq_timeout is {}", door.name, door.seq_timeout));
+    }
+    if !settings.unused_options.is_empty() {
+        warnings.push(format!(
+            "[options] of the knockd.conf are read by knockd only; here they mean nothing: {}",
+            settings.unused_options.join(", ")
+        ));
+    }
+    if !settings.firewall.break_glass.is_empty() {
+        warnings.push("break_glass addresses always pass the guard".to_owned());
+    }
+    warnings
+}
+
+fn sentence(door: &str, weakness: &Weakness) -> String {
+    let about = match weakness {
+        Weakness::Shipped => {
+            "it has the sequence that knockd ships: every scanner knows it, so choose your own".to_owned()
+        }
+        Weakness::Short(1) => "a sequence of one step is found by any scan; use at least three".to_owned(),
+        Weakness::Short(steps) => format!("a sequence of {steps} steps is hit by a scan by chance; use at least three"),
+        Weakness::InOrder(proto) => {
+            format!("a {} scan that counts up or down opens it; mix the order, or tcp with udp", title(*proto))
+        }
+        Weakness::Twin(other) => format!("it has the same sequence as door [{other}]: one knock opens both"),
+        Weakness::Contains(other) => {
+            format!(
+                "its sequence begins with that of door [{other}], which it opens on the way; let it begin otherwise"
+            )
+        }
+        Weakness::Guarded(port, service) => format!("its step {port} is a port of service {service}: {BUSY}"),
+        Weakness::KnockPort(port) => format!("its step {port} is the port of the sealed knock: {BUSY}"),
+        Weakness::Listening(port) => format!("its step {port} is a port that a program here listens on: {BUSY}"),
+        Weakness::Fragments(size) => format!(
+            "its step icmp:{size} does not fit into one packet on most links, and fragments do not count; use at most \
+             icmp:{WHOLE_ECHO}"
+        ),
+        Weakness::InTheClear(service) => format!(
+            "it opens {service} in the clear, which clients open by a sealed knock: whoever sees the sequence can repeat it. \
+             Keep it only if you need the fallback"
+        ),
+    };
+    format!("door [{door}]: {about}")
+}
+
+/// Why a step should be a port where nothing else goes on.
+const BUSY: &str = "what is sent there for other reasons begins and breaks attempts; choose a port that nothing uses";
+
+fn title(proto: Proto) -> &'static str {
+    match proto {
+        Proto::Tcp => "TCP",
+        Proto::Udp => "UDP",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::native;
+    use crate::core::types::ServiceName;
+    use crate::keys::gateway::GatewayFile;
+
+    fn loaded(doors: &str) -> Loaded {
+        let text = format!("[service.ssh]\nports = [\"22/tcp\"]\n{doors}");
+        Loaded {
+            settings: native::parse("t.toml", &text).unwrap(),
+            keys: GatewayFile::generate(crate::edge::entropy::fill).unwrap(),
+            clients: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_weakness_is_one_sentence_about_its_door_with_what_to_do() {
+        let (port, ssh) = (Port { proto: Proto::Tcp, number: 22 }, ServiceName::new("ssh").unwrap());
+        let other = || "other".to_owned();
+        for (weakness, said) in [
+            (Weakness::Shipped, "choose your own"),
+            (Weakness::Short(1), "at least three"),
+            (Weakness::Short(2), "a sequence of 2 steps"),
+            (Weakness::InOrder(Proto::Udp), "a UDP scan that counts up or down opens it"),
+            (Weakness::Twin(other()), "the same sequence as door [other]"),
+            (Weakness::Contains(other()), "begins with that of door [other]"),
+            (Weakness::Guarded(port, ssh), "its step 22/tcp is a port of service ssh: what is sent there"),
+            (Weakness::KnockPort(port), "the port of the sealed knock: what is sent there"),
+            (Weakness::Listening(port), "a port that a program here listens on: what is sent there"),
+            (Weakness::Fragments(2000), "icmp:2000 does not fit into one packet"),
+            (Weakness::InTheClear(ssh), "it opens ssh in the clear"),
+        ] {
+            let sentence = sentence("web", &weakness);
+            assert!(sentence.starts_with("door [web]: ") && sentence.contains(said), "{sentence}");
+            assert!(!sentence.contains("  ") && !sentence.ends_with('.'), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a_sound_door_is_not_warned_of() {
+        let door = "[door.d]\nsequence = [\"7411/tcp\", \"2833/udp\", \"icmp:64\"]\nservice = \"ssh\"\n";
+        assert_eq!(warnings(&loaded(door), &BTreeSet::new()), [""; 0]);
+        let listening = BTreeSet::from([Port { proto: Proto::Udp, number: 2833 }]);
+        assert_eq!(warnings(&loaded(door), &listening).len(), 1);
+    }
+}

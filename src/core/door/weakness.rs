@@ -1,0 +1,230 @@
+//! What is weak about classic doors: in themselves, and where they stand.
+//! Saying it in words is left to `app::warnings`, finding out what listens here to `edge::proc_net`.
+
+use std::collections::BTreeSet;
+
+use super::{Door, Step};
+use crate::core::service::Service;
+use crate::core::types::{Port, Proto, ServiceName};
+
+/// What is weak about a door, for `toctocd check` and the warning at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Weakness {
+    /// It uses the sequence that knockd ships, or that reversed: every scanner knows it.
+    Shipped,
+    /// It has fewer than three steps: this many.
+    Short(usize),
+    /// Its steps are all of this protocol, and their numbers only rise, or only fall: a scan in that order opens it, since ports
+    /// that no door lists do not count as wrong.
+    InOrder(Proto),
+    /// It has the very sequence of this other door.
+    Twin(String),
+    /// Its sequence begins with the whole sequence of this other door: whoever opens this one opens that one too.
+    Contains(String),
+    /// This step is a port of this service: who connects there begins or breaks an attempt.
+    Guarded(Port, ServiceName),
+    /// This step is the port of the sealed knock.
+    KnockPort(Port),
+    /// Some program on this machine listens on this step.
+    Listening(Port),
+    /// This step's echo request does not fit into one packet, and fragments do not count.
+    Fragments(u16),
+    /// It opens in the clear what clients of this service open by a sealed knock.
+    InTheClear(ServiceName),
+}
+
+/// The sequence in knockd's shipped configuration; its close door has it reversed.
+const SHIPPED: [u16; 3] = [7000, 8000, 9000];
+
+/// What an echo request can carry in one packet of 1500 bytes, behind 40 bytes of IPv6 and 8 of ICMPv6.
+pub const WHOLE_ECHO: u16 = 1452;
+
+/// What stands around the doors of a gateway.
+pub struct Around<'a> {
+    /// The services behind the guard.
+    pub services: &'a [Service],
+    /// Those that some client may open by a sealed knock.
+    pub sealed: &'a BTreeSet<ServiceName>,
+    /// The UDP port of the sealed knock.
+    pub knock_port: u16,
+    /// What programs on this machine listen on.
+    pub listening: &'a BTreeSet<Port>,
+}
+
+/// Everything weak about `doors` in themselves, in their order. One-time sequences are spared the check for length and order.
+pub fn weaknesses(doors: &[Door]) -> Vec<(&Door, Weakness)> {
+    let mut found = Vec::new();
+    for (index, door) in doors.iter().enumerate() {
+        if is_shipped(&door.sequence) {
+            found.push((door, Weakness::Shipped));
+        }
+        if door.one_time_sequences.is_none() {
+            if door.sequence.len() < 3 {
+                found.push((door, Weakness::Short(door.sequence.len())));
+            } else if let Some(proto) = scanned_in_order(&door.sequence) {
+                found.push((door, Weakness::InOrder(proto)));
+            }
+        }
+        found.extend(others_opened(doors, index).map(|weakness| (door, weakness)));
+    }
+    found
+}
+
+/// Which other doors open with the one at `index`.
+fn others_opened(doors: &[Door], index: usize) -> impl Iterator<Item = Weakness> {
+    let mine = doors.get(index).map_or(&[][..], |door| &door.sequence);
+    let others = doors.iter().enumerate().filter(move |(at, other)| *at != index && !other.sequence.is_empty());
+    others.filter_map(move |(at, other)| {
+        if other.sequence == mine {
+            // Of two that are alike the second one says so.
+            return (at < index).then(|| Weakness::Twin(other.name.clone()));
+        }
+        mine.starts_with(&other.sequence).then(|| Weakness::Contains(other.name.clone()))
+    })
+}
+
+/// Everything weak about `doors` where they stand, in their order.
+pub fn misplaced<'d>(doors: &'d [Door], around: &Around<'_>) -> Vec<(&'d Door, Weakness)> {
+    let mut found = Vec::new();
+    for door in doors {
+        let steps: BTreeSet<Step> = door.sequence.iter().chain(&door.later_steps).copied().collect();
+        found.extend(steps.into_iter().filter_map(|step| around.step(step)).map(|weakness| (door, weakness)));
+        if let Some(service) = door.service.filter(|service| around.sealed.contains(service)) {
+            found.push((door, Weakness::InTheClear(service)));
+        }
+    }
+    found
+}
+
+impl Around<'_> {
+    fn step(&self, step: Step) -> Option<Weakness> {
+        let port = match step {
+            Step::Port(port) => port,
+            Step::Echo { size } => return (size > WHOLE_ECHO).then_some(Weakness::Fragments(size)),
+        };
+        let guarded = self.services.iter().find(|service| service.ports.contains(&port));
+        match guarded {
+            Some(service) => Some(Weakness::Guarded(port, service.name)),
+            None if port == (Port { proto: Proto::Udp, number: self.knock_port }) => Some(Weakness::KnockPort(port)),
+            None => self.listening.contains(&port).then_some(Weakness::Listening(port)),
+        }
+    }
+}
+
+/// The one protocol of a sequence whose port numbers only rise or only fall.
+fn scanned_in_order(sequence: &[Step]) -> Option<Proto> {
+    let port = |step: &Step| match step {
+        Step::Port(port) => Some(*port),
+        Step::Echo { .. } => None,
+    };
+    let ports: Vec<Port> = sequence.iter().map(port).collect::<Option<_>>()?;
+    let proto = ports.first()?.proto;
+    let same = ports.iter().all(|port| port.proto == proto);
+    let rising = ports.is_sorted_by(|a, b| a.number < b.number);
+    let falling = ports.is_sorted_by(|a, b| a.number > b.number);
+    (same && (rising || falling)).then_some(proto)
+}
+
+/// Whether it is the sequence that knockd ships, or that reversed, in whatever protocols.
+pub fn is_shipped(sequence: &[Step]) -> bool {
+    let numbers = || {
+        sequence.iter().map(|step| match step {
+            Step::Port(port) => Some(port.number),
+            Step::Echo { .. } => None,
+        })
+    };
+    numbers().eq(SHIPPED.map(Some)) || numbers().rev().eq(SHIPPED.map(Some))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::service::{Cut, Form, Mode, SourceRule};
+
+    fn door(name: &str, ports: &[u16]) -> Door {
+        let sequence = ports.iter().map(|number| Step::tcp(*number)).collect();
+        Door { name: name.into(), sequence, ..Door::default() }
+    }
+
+    fn all(doors: &[Door]) -> Vec<(&str, Weakness)> {
+        weaknesses(doors).into_iter().map(|(door, weak)| (door.name.as_str(), weak)).collect()
+    }
+
+    #[test]
+    fn the_shipped_sequence_is_known_in_both_directions_and_in_any_protocol() {
+        let mut udp = door("u", &[9000, 8000, 7000]);
+        udp.sequence[1] = Step::udp(8000);
+        let doors = [door("a", &[7000, 8000, 9000]), udp, door("c", &[7000, 9000, 8000])];
+        let shipped: Vec<_> = weaknesses(&doors).into_iter().filter(|(_, weak)| *weak == Weakness::Shipped).collect();
+        let names: Vec<_> = shipped.iter().map(|(door, _)| door.name.as_str()).collect();
+        assert_eq!(names, ["a", "u"]);
+    }
+
+    #[test]
+    fn short_sequences_twins_and_prefixes_are_named_with_their_partner() {
+        let doors = [door("long", &[1, 3, 2]), door("short", &[1, 3]), door("twin", &[1, 3, 2])];
+        assert_eq!(
+            all(&doors),
+            [
+                ("long", Weakness::Contains("short".into())),
+                ("short", Weakness::Short(2)),
+                ("twin", Weakness::Twin("long".into())),
+                ("twin", Weakness::Contains("short".into())),
+            ]
+        );
+    }
+
+    #[test]
+    fn numbers_that_a_scan_tries_in_order_are_told_of_and_mixed_ones_are_not() {
+        let mut mixed = door("mixed", &[4, 5, 6]);
+        mixed.sequence[1] = Step::udp(5);
+        let mut echo = door("echo", &[4, 5, 6]);
+        echo.sequence[1] = Step::Echo { size: 5 };
+        let mut one_time = door("once", &[14, 15, 16]);
+        one_time.one_time_sequences = Some("/f".into());
+        let doors = [door("up", &[1, 2, 9]), door("down", &[9, 2, 1]), mixed, echo, one_time, door("same", &[3, 3, 3])];
+        let weak = Weakness::InOrder(Proto::Tcp);
+        assert_eq!(all(&doors), [("up", weak.clone()), ("down", weak)]);
+    }
+
+    #[test]
+    fn a_step_is_weak_where_something_else_goes_on_there() {
+        let service = Service {
+            name: ServiceName::new("ssh").unwrap(),
+            ports: vec![Port { proto: Proto::Tcp, number: 22 }],
+            mode: Mode::Guard,
+            form: Form::Time,
+            seconds: 1,
+            max_seconds: 1,
+            max_grants: 1,
+            source: SourceRule::Bound,
+            challenge: false,
+            cut: Cut::Never,
+        };
+        let port = |number| Port { proto: Proto::Tcp, number };
+        let knock = Port { proto: Proto::Udp, number: 62201 };
+        let mut door = door("d", &[22, 80, 443]);
+        door.later_steps = vec![Step::Port(knock), Step::Echo { size: 1452 }, Step::Echo { size: 1453 }];
+        let sealed = BTreeSet::from([service.name]);
+        let around = Around {
+            services: std::slice::from_ref(&service),
+            sealed: &sealed,
+            knock_port: 62201,
+            listening: &BTreeSet::from([port(22), port(80), Port { proto: Proto::Udp, number: 443 }]),
+        };
+        let doors = [door.clone(), Door { service: Some(service.name), sequence: vec![], later_steps: vec![], ..door }];
+        let found: Vec<_> = misplaced(&doors, &around).into_iter().map(|(_, weak)| weak).collect();
+        assert_eq!(
+            found,
+            [
+                Weakness::Guarded(port(22), service.name),
+                Weakness::Listening(port(80)),
+                Weakness::KnockPort(knock),
+                Weakness::Fragments(1453),
+                Weakness::InTheClear(service.name),
+            ]
+        );
+        let nobody = Around { sealed: &BTreeSet::new(), ..around };
+        assert_eq!(misplaced(&doors[1..], &nobody), [], "without clients there is no sealed knock for it");
+    }
+}

@@ -1,0 +1,84 @@
+//! Where knocks are heard: several interfaces, and the one of the default route.
+
+use std::fs;
+
+use crate::harness::gate::{Gate, ok};
+use crate::harness::{Host, LONG, eventually};
+
+const DOOR: &str = "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"6543/tcp\"]\nservice = \"ssh\"\n";
+
+fn listening_on(interfaces: &str) -> Gate {
+    let gate =
+        Gate::new(|config| config.replace("interfaces = [\"any\"]", &format!("interfaces = {interfaces}")) + DOOR);
+    assert!(fs::read_to_string(gate.config()).expect("our own file").contains(interfaces));
+    gate
+}
+
+/// The whole sequence from `host` to the gateway's address on its own link.
+fn knock(gate: &Gate, host: &Host, family: usize) {
+    let to = host.gateway_ips()[family].to_string();
+    ok(&gate.toctoc(host, &["knock", &to, "7321:tcp", "8432:udp", "6543:tcp"]));
+}
+
+fn granted(gate: &mut Gate, host: &Host, family: usize) {
+    let from = host.ips()[family];
+    knock(gate, host, family);
+    gate.daemon().wait_for(&format!("side: ssh granted to {from}"));
+}
+
+#[test]
+fn knocks_are_heard_on_each_interface_that_is_named_and_on_no_other() {
+    let mut gate = listening_on("[\"gw0\", \"gw1\"]");
+    let (near, deaf) = (gate.net.host(1), gate.net.host(2));
+    let knocker = gate.enrol("laptop", "ssh");
+    gate.start();
+    for family in [0, 1] {
+        knock(&gate, &deaf, family);
+        let sealed = knocker.seal(&knocker.request("ssh", deaf.ips()[family]));
+        sealed.send_in_vain(&deaf, deaf.gateway_ips()[family]);
+        granted(&mut gate, &near, family);
+        assert!(knocker.open(&near, "ssh", family).is_some());
+    }
+    assert!(!gate.daemon().said().contains(&deaf.ips()[0].to_string()));
+}
+
+#[test]
+fn the_default_route_decides_where_knocks_are_heard_and_is_followed() {
+    let mut gate = listening_on("[\"default\"]");
+    let other = gate.net.host(1);
+    for command in ["check", "run"] {
+        let output = gate.toctocd(&[command]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("there is no default route now") && said.contains("ip route"), "{said}");
+    }
+    gate.net.gateway.sh("ip route add default via 10.90.0.2 dev gw0");
+    assert!(gate.toctocd(&["check"]).status.success());
+    gate.start();
+    assert!(gate.daemon().said().contains("sealed knocks on udp/62201 of gw0;"));
+    knock(&gate, &other, 0);
+    granted_by_first(&mut gate);
+    assert!(!gate.daemon().said().contains("10.90.1.2"), "not heard on gw1");
+    gate.net.gateway.sh("ip route replace default via 10.90.1.2 dev gw1");
+    gate.daemon().wait_for("the default route has changed: knocks are heard on gw1");
+    granted(&mut gate, &other, 0);
+    gate.net.gateway.sh("ip -6 route add default via fd90::2 dev gw0");
+    gate.daemon().wait_for("the default route has changed: knocks are heard on gw0, gw1");
+    granted(&mut gate, &other, 1);
+    assert!(ok(&gate.toctocd(&["status"])).contains("udp/62201 on gw0, gw1"));
+    // A default route that goes and does not come back is no reason to go deaf.
+    gate.net.gateway.sh("ip route del default; ip -6 route del default");
+    gate.net.gateway.sh("ip addr add 10.91.0.1/32 dev gw1");
+    let to = "10.91.0.1";
+    assert!(eventually(LONG, || {
+        ok(&gate.toctoc(&other, &["knock", to, "7321:tcp", "8432:udp", "6543:tcp"]));
+        gate.daemon().said().matches("ssh granted to 10.90.1.2").count() > 1
+    }));
+}
+
+/// A grant to the first host over IPv4.
+fn granted_by_first(gate: &mut Gate) {
+    let to = gate.net.gateway_ips()[0].to_string();
+    ok(&gate.toctoc(&gate.net.client, &["knock", &to, "7321:tcp", "8432:udp", "6543:tcp"]));
+    gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
+}
