@@ -194,6 +194,37 @@ fn with_doors(doors: &str) -> Place {
     place
 }
 
+#[test]
+fn the_sequence_of_a_door_goes_into_a_profile_only_if_it_can_be_used_from_there() {
+    let steps = "sequence = [\"7411/tcp\", \"icmp:64\", \"2833/udp\"]\nservice = \"ssh\"\n";
+    let doors = format!(
+        "[door.side]\n{steps}[door.far]\ntarget = \"192.0.2.1\"\n{steps}[door.odd]\ntcpflags = [\"fin\"]\n{steps}\
+         [door.once]\none_time_sequences = \"OTS\"\nservice = \"ssh\"\n"
+    );
+    let ots = tempfile::NamedTempFile::new().unwrap();
+    fs::write(ots.path(), "7411:tcp,2833:udp,9412:tcp\n").unwrap();
+    let place = with_doors(&doors.replace("OTS", ots.path().to_str().unwrap()));
+    let before = place.everything();
+    let add =
+        |door: &str| place.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh", "--door", door]);
+    for (door, said) in [
+        ("sid", "did you mean `side`?"),
+        ("far", "only hits to 192.0.2.1 count"),
+        ("odd", "more than a plain SYN"),
+        ("once", "each of its sequences counts once"),
+    ] {
+        let added = add(door);
+        assert_eq!(added.code, 2, "{}", added.err);
+        assert!(added.err.contains(said), "{door}: {}", added.err);
+        assert!(before == place.everything(), "{door}: something was changed");
+    }
+    let added = add("side");
+    assert_eq!(added.code, 0, "{}", added.err);
+    assert!(added.out.contains("sequence = [\"7411/tcp\", \"icmp:64\", \"2833/udp\"]\n"), "{}", added.out);
+    assert!(added.out.contains("classic = \"never\"\n"), "{}", added.out);
+    assert!(added.err.contains("the classic sequence of door [side]"), "{}", added.err);
+}
+
 /// A place whose configuration includes a directory with a door, a service, and what is not to be read.
 fn including() -> (Place, PathBuf) {
     let place = Place::new();

@@ -2,8 +2,17 @@
 
 mod client_user;
 
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::UdpSocket;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use client_user::{Gateway, User, identity, profile};
+use nix::poll::{PollFd, PollFlags, poll};
+use toctoc::core::door::Step;
 use toctoc::core::knock::Status;
+use toctoc::keys::profile::{Fallback, Profile};
 
 #[test]
 fn what_was_granted_is_said_with_address_port_and_end() {
@@ -177,4 +186,118 @@ fn a_profile_is_imported_once_and_kept_private() {
     user.run("profiles").expect(0, &["gate: opens ssh, web at 127.0.0.1, as `laptop`"], &[]);
     let list: serde_json::Value = serde_json::from_str(&user.run("profiles --json").out).unwrap();
     assert_eq!(list.as_array().map(Vec::len), Some(2));
+}
+
+/// A user whose profile holds the sequence of a door of two ports, and that door's ports.
+fn with_fallback(gateway: &Gateway, offer: bool) -> (User, [UdpSocket; 2]) {
+    let door = [0; 2].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+    door.iter().for_each(|port| port.set_nonblocking(true).unwrap());
+    let step = |port: &UdpSocket| Step::udp(port.local_addr().unwrap().port());
+    let fallback = Some(Fallback { sequence: door.iter().map(step).collect(), offer });
+    let user = User::new();
+    let text = Profile { fallback, ..profile(gateway.port) }.print();
+    user.write(".config/toctoc/profiles/gate.toml", &text, 0o600);
+    (user, door)
+}
+
+/// How many hits each port of the door has had since this was last asked.
+fn hits(door: &[UdpSocket; 2]) -> [usize; 2] {
+    [0, 1].map(|port| std::iter::from_fn(|| door[port].recv(&mut [0; 9]).ok()).count())
+}
+
+#[test]
+fn a_classic_sequence_is_named_after_silence_and_sent_only_by_its_own_option() {
+    let gateway = Gateway::start(None);
+    let (user, door) = with_fallback(&gateway, true);
+    let silent = "open gate --timeout 1 --attempts 1";
+    let named = "toctoc open --classic gate\n  sends it in the clear";
+    user.run(silent).expect(3, &[], &["no answer from 127.0.0.1", named]);
+    let json = user.run(&format!("{silent} --json"));
+    json.expect(3, &["\"result\": \"no-answer\""], &[]);
+    assert_eq!(json.err, "");
+    let other = user.run("probe gate --timeout 1 --attempts 1");
+    assert!(!other.err.contains("--classic"), "{}", other.err);
+    assert_eq!(hits(&door), [0, 0], "never by itself");
+    user.run("open gate --classic").expect(0, &["sent in the clear: 2 hits to 127.0.0.1", "nobody says whether"], &[]);
+    user.run("open --classic gate ssh --source 127.0.0.3").expect(0, &["2 hits"], &[]);
+    assert_eq!(hits(&door), [2, 2]);
+    for words in ["open gate --classic --json", "open gate --classic --seconds 9", "open gate --classic --ask-source"] {
+        user.run(words).expect(2, &[], &["cannot be used with"]);
+    }
+    user.run("open gate --classic -6").expect(4, &[], &["no address of that family"]);
+    assert_eq!(hits(&door), [0, 0]);
+}
+
+#[test]
+fn profiles_show_that_there_is_a_sequence_and_never_which() {
+    let gateway = Gateway::start(Some(Status::Granted));
+    for (offer, said, word) in
+        [(true, "offered after a knock without an answer", "ask"), (false, "never offered", "never")]
+    {
+        let (user, door) = with_fallback(&gateway, offer);
+        let shown = user.run("profiles");
+        shown.expect(0, &["holds a door's classic sequence", said, "toctoc open --classic gate"], &[]);
+        let json = user.run("profiles --json");
+        let list: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+        assert_eq!(list[0]["classic"], word);
+        let port = door[0].local_addr().unwrap().port().to_string();
+        assert!(!shown.out.contains(&port) && !json.out.contains(&format!("{port}/udp")));
+        // A knock that is answered needs no fallback.
+        user.run("open gate ssh").expect(0, &["granted"], &[]);
+        assert_eq!(hits(&door), [0, 0]);
+    }
+    let user = User::new().with_profile(gateway.port);
+    assert!(!user.run("profiles").out.contains("classic"));
+    user.run("open gate --classic").expect(2, &[], &["`gate` holds no classic sequence", "--door NAME"]);
+}
+
+/// Runs toctoc at a terminal at which `early` has been typed before it starts, and `answer` once it asks. The exit code, and all that the
+/// terminal shows.
+fn at_a_terminal(user: &User, words: &str, early: &str, answer: &str) -> (i32, String) {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let (mut person, terminal) = (File::from(pty.master), pty.slave);
+    person.write_all(early.as_bytes()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toctoc"));
+    command.args(words.split_whitespace()).env_clear().env("HOME", user.home.path());
+    command.stdin(terminal.try_clone().unwrap()).stderr(terminal).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    // The command holds our ends of the terminal: without them it ends when the child does.
+    drop(command);
+    let (mut shown, mut asked) = (String::new(), false);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut buffer = [0; 1024];
+    loop {
+        assert!(Instant::now() < deadline, "it neither asks nor ends: {shown}");
+        if poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&person), PollFlags::POLLIN)], 1000_u16).unwrap() == 0 {
+            continue;
+        }
+        // EIO once nobody has the other end open.
+        let Ok(read @ 1..) = person.read(&mut buffer) else { break };
+        shown.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        if !asked && shown.contains("[y/N] ") {
+            asked = true;
+            person.write_all(answer.as_bytes()).unwrap();
+        }
+    }
+    (child.wait().unwrap().code().unwrap(), shown)
+}
+
+#[test]
+fn a_person_at_a_terminal_is_asked_if_the_profile_says_so_and_only_a_yes_sends() {
+    let gateway = Gateway::start(None);
+    let (user, door) = with_fallback(&gateway, true);
+    let silent = "open gate --timeout 1 --attempts 1";
+    for (early, answer, code, sent) in
+        [("", "\n", 3, [0, 0]), ("", "no\n", 3, [0, 0]), ("y\n", "\n", 3, [0, 0]), ("", "y\n", 0, [1, 1])]
+    {
+        let (ended, shown) = at_a_terminal(&user, silent, early, answer);
+        assert!(shown.contains("whoever sees it can repeat it") && shown.contains("[y/N]"), "{shown}");
+        assert_eq!((ended, hits(&door)), (code, sent), "{early:?} {answer:?}: {shown}");
+    }
+    let (ended, shown) = at_a_terminal(&user, &format!("{silent} --json"), "", "y\n");
+    assert_eq!((ended, hits(&door)), (3, [0, 0]), "{shown}");
+    let (user, door) = with_fallback(&gateway, false);
+    let (ended, shown) = at_a_terminal(&user, silent, "", "y\n");
+    assert!(!shown.contains("[y/N]"), "{shown}");
+    assert_eq!((ended, hits(&door)), (3, [0, 0]));
 }

@@ -1,8 +1,8 @@
 //! `toctoc`: knocks, and says in words how it ended.
-//! The conversation with the gateway is left to `ask`, files to `keys`, sentences to `words`.
+//! The conversation with the gateway is left to `ask`, files to `keys`, sentences to `words`, the sequence of a door to `classic`.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::keys::profile::Profile;
 use ask::{Answer, Wish, ask};
 
 mod ask;
+mod classic;
 mod keys;
 mod words;
 
@@ -65,6 +66,7 @@ fn usage(json: bool) -> impl Fn(Fault) -> Stop {
 
 fn run(command: &Command) -> Result<u8, Stop> {
     match command {
+        Command::Open(args) if args.classic => classic::open(args),
         Command::Open(args) => sealed(&args.common, open(args)),
         Command::Close(args) => sealed(&args.common, close(args)),
         Command::Probe(args) => sealed(&args.common, Plan { kind: Kind::Probe, ..Plan::default() }),
@@ -84,7 +86,7 @@ struct Plan {
     kind: Kind,
     service: Option<ServiceName>,
     seconds: u32,
-    source: Option<std::net::IpAddr>,
+    source: Option<IpAddr>,
     ask_source: bool,
 }
 
@@ -117,7 +119,7 @@ fn close(args: &Close) -> Plan {
 fn sealed(common: &Common, plan: Plan) -> Result<u8, Stop> {
     let stop = usage(common.json);
     let (profile, path) = keys::profile(&common.profile).map_err(&stop)?;
-    let family = family(common, &plan).map_err(&stop)?;
+    let family = family(common, plan.source).map_err(&stop)?;
     let wish = Wish {
         kind: plan.kind,
         service: service(common, &plan, &profile).map_err(&stop)?,
@@ -136,12 +138,18 @@ fn sealed(common: &Common, plan: Plan) -> Result<u8, Stop> {
         json: common.json,
     })?;
     let answers = ask_all(&profile, &signer, &wish, &gateways);
+    let code = words::code(&answers);
     if common.json {
         print(&format!("{:#}\n", words::as_json(&common.profile, &wish, &answers)));
-    } else {
-        tell(words::say(&common.profile, &profile, &wish, &answers));
+        return Ok(code);
     }
-    Ok(words::code(&answers))
+    tell(words::say(&common.profile, &profile, &wish, &answers));
+    match &profile.fallback {
+        Some(fallback) if code == NO_ANSWER && plan.kind == Kind::Open && classic::accepted(fallback) => {
+            classic::send(&profile, fallback, family, plan.source)
+        }
+        _ => Ok(code),
+    }
 }
 
 /// Asks every address at once: one that is silent must not hold up the other.
@@ -162,13 +170,13 @@ fn ask_all(
     })
 }
 
-fn family(common: &Common, plan: &Plan) -> Result<Option<Family>, Fault> {
+fn family(common: &Common, source: Option<IpAddr>) -> Result<Option<Family>, Fault> {
     let wanted = match (common.ipv4, common.ipv6) {
         (true, _) => Some(Family::V4),
         (_, true) => Some(Family::V6),
         _ => None,
     };
-    let named = plan.source.map(Family::of);
+    let named = source.map(Family::of);
     match (wanted, named) {
         (Some(wanted), Some(named)) if wanted != named => {
             Err(Fault::new("--source is of the other family than the one that is asked for", "leave -4 or -6 out"))

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::core::types::{Fault, Proto};
-use crate::edge::hit::{NotHit, Origin, hit};
+use crate::core::door::Step;
+use crate::core::types::{Fault, Port, Proto};
+use crate::edge::hit::{self, NotHit, Origin};
 use crate::edge::names::{Family, numeric, resolve};
 
 /// Hits the ports of a classic sequence, in order.
@@ -16,8 +17,9 @@ use crate::edge::names::{Family, numeric, resolve};
 pub struct KnockArgs {
     /// The host to knock at: a name or an address.
     pub host: String,
-    /// What to hit, in order: a number or a service name, with `:udp` or `:tcp` behind it; tcp unless said otherwise.
-    #[arg(required = true, value_name = "PORT[:PROTO]")]
+    /// What to hit, in order: a number or a service name, with `:udp` or `:tcp` behind it; tcp unless said otherwise. `icmp:64` is an
+    /// echo request that carries 64 bytes.
+    #[arg(required = true, value_name = "PORT[:PROTO]|icmp:SIZE")]
     pub ports: Vec<String>,
     /// UDP for the ports that name no protocol.
     #[arg(short, long)]
@@ -47,6 +49,18 @@ pub const SENT: i32 = 0;
 /// Something could not be sent; what, was said on stderr.
 pub const NOT_SENT: i32 = 1;
 
+/// What lies between two hits unless somebody says otherwise.
+pub const DELAY: Duration = Duration::from_millis(10);
+
+/// A sequence that was not sent whole.
+#[derive(Debug)]
+pub struct NotSent {
+    /// How many hits have left.
+    pub hits: usize,
+    /// Why the next one has not.
+    pub fault: Fault,
+}
+
 /// `toctoc knock`: all names are looked up and all ports read before the first hit, so that none is wasted. The exit status
 /// is [`SENT`] or [`NOT_SENT`].
 ///
@@ -58,67 +72,150 @@ pub fn main(args: &KnockArgs, out: &mut dyn Write, err: &mut dyn Write) -> Resul
         (_, true) => Family::V6,
         _ => Family::Any,
     };
-    let steps = args.ports.iter().map(|port| step(port, args.udp)).collect::<Result<Vec<_>, Fault>>()?;
-    let targets = match targets(&args.host, &steps, family) {
-        Ok(targets) => targets,
+    let steps = args.ports.iter().map(|port| wanted(port, args.udp)).collect::<Result<Vec<_>, Fault>>()?;
+    let hits = match targets(&args.host, &steps, family) {
+        Ok(hits) => hits,
         Err(fault) => return say(err, &fault).map(|()| NOT_SENT),
     };
     let origin = Origin { source: args.source, interface: args.interface.clone() };
-    for (index, (to, proto)) in targets.iter().enumerate() {
-        if index > 0 {
-            std::thread::sleep(Duration::from_millis(args.delay.into()));
-        }
+    let delay = Duration::from_millis(args.delay.into());
+    let sent = send(&hits, delay, &origin, &mut |to, step| {
         if args.verbose {
-            let line = writeln!(out, "hitting {} {}:{}", proto.name(), numeric(*to), to.port());
-            line.and_then(|()| out.flush()).map_err(|error| Fault::new(format!("standard output: {error}"), ""))?;
+            // A closed pipe is the reader's wish: the knock goes on.
+            let _ = writeln!(out, "hitting {}", shown(to, step)).and_then(|()| out.flush());
         }
-        if let Err(error) = hit(*to, *proto, &origin) {
-            return say(err, &not_sent(*to, *proto, &error)).map(|()| NOT_SENT);
-        }
+    });
+    match sent {
+        Ok(()) => Ok(SENT),
+        Err(not_sent) => say(err, &not_sent.fault).map(|()| NOT_SENT),
     }
-    Ok(SENT)
+}
+
+/// Sends `hits` in order, `delay` apart; `before` hears of each.
+///
+/// # Errors
+/// The first hit that did not leave; no later one is tried.
+pub fn send(
+    hits: &[(SocketAddr, Step)],
+    delay: Duration,
+    origin: &Origin,
+    before: &mut dyn FnMut(SocketAddr, Step),
+) -> Result<(), NotSent> {
+    let failed = |hits, to, step, error: NotHit| NotSent { hits, fault: not_sent(to, step, &error) };
+    if let Some((to, step)) = hits.iter().find(|(_, step)| matches!(step, Step::Echo { .. })) {
+        hit::may_ping(*to).map_err(|error| failed(0, *to, *step, error))?;
+    }
+    for (index, (to, step)) in hits.iter().enumerate() {
+        if index > 0 {
+            std::thread::sleep(delay);
+        }
+        before(*to, *step);
+        let sent = match step {
+            Step::Port(port) => hit::hit(*to, port.proto, origin),
+            Step::Echo { size } => hit::ping(*to, *size, origin),
+        };
+        sent.map_err(|error| failed(index, *to, *step, error))?;
+    }
+    Ok(())
+}
+
+/// What a word of the command line asks for.
+enum Wanted<'a> {
+    Port(&'a str, Proto),
+    Echo(u16),
 }
 
 /// A port as people write it. Unlike knock's: what is neither tcp nor udp, or is port 0 or above 65535, is refused.
-fn step(text: &str, udp: bool) -> Result<(&str, Proto), Fault> {
+fn wanted(text: &str, udp: bool) -> Result<Wanted<'_>, Fault> {
+    if text.starts_with("icmp:") {
+        return match Step::read(text) {
+            Some(Step::Echo { size }) => Ok(Wanted::Echo(size)),
+            _ => Err(Fault::new(
+                format!("{text}: not a size"),
+                "write icmp:64 for an echo request that carries 64 bytes",
+            )),
+        };
+    }
     let (port, proto) = match text.split_once(':') {
         None if udp => (text, Proto::Udp),
         None => (text, Proto::Tcp),
         Some((port, "tcp")) => (port, Proto::Tcp),
         Some((port, "udp")) => (port, Proto::Udp),
         Some((_, other)) => {
-            return Err(Fault::new(format!("{text}: no protocol is called {other:?}"), "write :tcp or :udp"));
+            let what = format!("{text}: no protocol is called {other:?}");
+            return Err(Fault::new(what, "write :tcp or :udp behind a port, or icmp:SIZE"));
         }
     };
     let number = port.bytes().all(|b| b.is_ascii_digit());
     if port.is_empty() || number && !port.parse().is_ok_and(|port: u16| port > 0) {
         return Err(Fault::new(format!("{text}: not a port"), "write 1 to 65535 or a service name from /etc/services"));
     }
-    Ok((port, proto))
+    Ok(Wanted::Port(port, proto))
 }
 
 /// One look-up decides on the address: all hits go to the same, whatever a name server rotates.
-fn targets(host: &str, steps: &[(&str, Proto)], family: Family) -> Result<Vec<(SocketAddr, Proto)>, Fault> {
+fn targets(host: &str, steps: &[Wanted<'_>], family: Family) -> Result<Vec<(SocketAddr, Step)>, Fault> {
     let mut address: Option<SocketAddr> = None;
     let mut targets = Vec::new();
-    for (port, proto) in steps {
+    for step in steps {
         let known = address.map(numeric);
-        let found = resolve(known.as_deref().unwrap_or(host), port, *proto, family).map_err(|reason| {
-            let what = format!("{host}, port {port}/{}: {reason}", proto.name());
+        let (port, proto) = match step {
+            Wanted::Port(port, proto) => (*port, *proto),
+            Wanted::Echo(_) => ("0", Proto::Udp),
+        };
+        let found = resolve(known.as_deref().unwrap_or(host), port, proto, family).map_err(|reason| {
+            let what = match step {
+                Wanted::Port(..) => format!("{host}, port {port}/{}: {reason}", proto.name()),
+                Wanted::Echo(_) => format!("{host}: {reason}"),
+            };
             Fault::new(what, "check the name, the port, and with -4 or -6 that the host has such an address")
         })?;
         address = Some(found);
-        targets.push((found, *proto));
+        targets.push((found, step.at(found.port())));
     }
     Ok(targets)
 }
 
-fn not_sent(to: SocketAddr, proto: Proto, error: &NotHit) -> Fault {
-    let what = |error: &io::Error| format!("{} port {}/{}: not sent: {error}", numeric(to), to.port(), proto.name());
-    match error {
-        NotHit::Socket(error) => Fault::new(what(error), "check --source and --interface"),
-        NotHit::Send(error) => Fault::new(what(error), "check the route to the host and this machine's own firewall"),
+impl Wanted<'_> {
+    /// The step, once the number of a named port is known.
+    fn at(&self, number: u16) -> Step {
+        match self {
+            Wanted::Port(_, proto) => Step::Port(Port { proto: *proto, number }),
+            Wanted::Echo(size) => Step::Echo { size: *size },
+        }
     }
+}
+
+/// As knock's `-v` has it.
+fn shown(to: SocketAddr, step: Step) -> String {
+    match step {
+        Step::Port(port) => format!("{} {}:{}", port.proto.name(), numeric(to), port.number),
+        Step::Echo { .. } => format!("{step} {}", numeric(to)),
+    }
+}
+
+fn not_sent(to: SocketAddr, step: Step, error: &NotHit) -> Fault {
+    let what = |error: &io::Error| format!("{}: {} was not sent: {error}", numeric(to), step.notation());
+    match (error, step) {
+        (NotHit::Socket(error), Step::Echo { .. }) if no_ping_sockets(error) => Fault::new(
+            format!(
+                "{}: {} was not sent: this system gives you no ping socket ({error})",
+                numeric(to),
+                step.notation()
+            ),
+            "on Linux its admin allows them to all: sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"; or use a door without icmp",
+        ),
+        (NotHit::Socket(error), _) => Fault::new(what(error), "check --source and --interface"),
+        (NotHit::Send(error), _) => {
+            Fault::new(what(error), "check the route to the host and this machine's own firewall")
+        }
+    }
+}
+
+/// Not allowed on Linux; not there at all on some other systems.
+fn no_ping_sockets(error: &io::Error) -> bool {
+    let unknown = cfg!(not(target_os = "linux")) && error.kind() != io::ErrorKind::AddrNotAvailable;
+    error.kind() == io::ErrorKind::PermissionDenied || unknown
 }
 
 fn say(err: &mut dyn Write, fault: &Fault) -> Result<(), Fault> {
@@ -157,7 +254,7 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
         let good = format!("{}:udp", server.local_addr().unwrap().port());
-        for bad in ["0", "65536", "70000:udp", "7:icmp", "7:UDP", "", ":udp", "7:tcp:x"] {
+        for bad in ["0", "65536", "70000:udp", "7:icmp", "icmp:", "icmp:65508", "7:UDP", "", ":udp", "7:tcp:x"] {
             assert!(knock(&[&good, bad], |_| ()).0.is_err(), "{bad:?}");
         }
         assert_eq!(knock(&[&good, "no-such-service"], |_| ()).0.unwrap(), NOT_SENT);

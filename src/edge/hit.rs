@@ -1,4 +1,4 @@
-//! One hit of a classic sequence: a SYN, a datagram.
+//! One hit of a classic sequence: a SYN, a datagram, an echo request.
 //! Names are left to `names`, the order and the pauses to `app::knock`.
 
 use std::io;
@@ -37,7 +37,7 @@ pub fn hit(to: SocketAddr, proto: Proto, from: &Origin) -> Result<(), NotHit> {
         Proto::Udp => (Type::DGRAM, Protocol::UDP),
     };
     let socket = Socket::new(Domain::for_address(to), kind, Some(protocol)).map_err(NotHit::Socket)?;
-    leave_from(&socket, from).map_err(NotHit::Socket)?;
+    leave_from(&socket, from, to).map_err(NotHit::Socket)?;
     socket.set_nonblocking(true).map_err(NotHit::Socket)?;
     let to = SockAddr::from(to);
     match proto {
@@ -47,12 +47,45 @@ pub fn hit(to: SocketAddr, proto: Proto, from: &Origin) -> Result<(), NotHit> {
     .map_err(NotHit::Send)
 }
 
-fn leave_from(socket: &Socket, from: &Origin) -> io::Result<()> {
+/// Sends one echo request that carries `size` bytes, by a ping socket: that takes no privilege, only a system that lets this user's
+/// group have one. The kernel fills in identifier and checksum. Of `to` the port means nothing.
+///
+/// # Errors
+/// What the kernel says; `NotHit::Socket` with `PermissionDenied` where it gives no such socket.
+pub fn ping(to: SocketAddr, size: u16, from: &Origin) -> Result<(), NotHit> {
+    let socket = ping_socket(to).map_err(NotHit::Socket)?;
+    leave_from(&socket, from, to).map_err(NotHit::Socket)?;
+    let mut message = vec![0; 8 + usize::from(size)];
+    if let Some(kind) = message.first_mut() {
+        *kind = if to.is_ipv4() { 8 } else { 128 };
+    }
+    socket.send_to(&message, &SockAddr::from(to)).map(drop).map_err(NotHit::Send)
+}
+
+/// Whether [`ping`] would get its socket: to be asked before the first hit, so that none is wasted.
+///
+/// # Errors
+/// As [`ping`].
+pub fn may_ping(to: SocketAddr) -> Result<(), NotHit> {
+    ping_socket(to).map(drop).map_err(NotHit::Socket)
+}
+
+fn ping_socket(to: SocketAddr) -> io::Result<Socket> {
+    let protocol = if to.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
+    Socket::new(Domain::for_address(to), Type::DGRAM, Some(protocol))
+}
+
+fn leave_from(socket: &Socket, from: &Origin, to: SocketAddr) -> io::Result<()> {
     if let Some(interface) = &from.interface {
         bind_interface(socket, interface)?;
     }
     if let Some(source) = from.source {
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        let mut local = SocketAddr::new(source, 0);
+        if let (SocketAddr::V6(local), SocketAddr::V6(to)) = (&mut local, to) {
+            // A link-local address belongs to a link: the one that the target is on, if that says so.
+            local.set_scope_id(if local.ip().is_unicast_link_local() { to.scope_id() } else { 0 });
+        }
+        socket.bind(&local.into())?;
     }
     Ok(())
 }

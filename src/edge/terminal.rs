@@ -1,5 +1,5 @@
-//! Asking a person for a passphrase on the terminal, without echo.
-//! What it opens is left to `keys::identity`.
+//! Asking a person on the terminal: for a passphrase, without echo; for a yes.
+//! What the passphrase opens is left to `keys::identity`, what the yes allows to `app`.
 
 use zeroize::Zeroizing;
 
@@ -64,6 +64,31 @@ pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
     let what = format!("cannot ask here: {}", question.trim_end_matches(": "));
     Err(Fault::new(what, "use a key without a passphrase on this system, protected by your account"))
 }
+
+/// Asks a person who sits at standard input and error; `y` or `yes` is yes. Anything else is no, and so is that nobody sits there.
+pub fn confirm(question: &str) -> bool {
+    use std::io::{BufRead, IsTerminal, Read, Write, stderr, stdin};
+
+    if !(stdin().is_terminal() && stderr().is_terminal()) {
+        return false;
+    }
+    forget_what_was_typed();
+    let asked = write!(stderr(), "{question} [y/N] ").and_then(|()| stderr().flush());
+    let mut line = String::new();
+    let heard = asked.and_then(|()| stdin().lock().take(64).read_line(&mut line));
+    heard.is_ok() && ["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str())
+}
+
+/// What was typed before the question stood there is no answer to it.
+#[cfg(unix)]
+fn forget_what_was_typed() {
+    use nix::sys::termios::{FlushArg, tcflush};
+    // If the terminal cannot do that, it cannot: the answer is still a person's.
+    let _ = tcflush(std::io::stdin(), FlushArg::TCIFLUSH);
+}
+
+#[cfg(not(unix))]
+fn forget_what_was_typed() {}
 
 #[cfg(unix)]
 fn drop_last_character(typed: &mut Vec<u8>) {

@@ -12,6 +12,7 @@ use super::encoded::{IdText, PublicText, SecretText, base64};
 use super::public::PublicKey;
 use crate::core::address::is_host;
 use crate::core::complaint::{Text, printable};
+use crate::core::door::{STEPS, Step};
 use crate::core::keyring::{ClientKeys, Realm};
 use crate::core::types::{ClientId, Fault, GatewayId, RealmId, ServiceName};
 use crate::core::wire::ClientSide;
@@ -36,6 +37,17 @@ pub struct Profile {
     pub default_service: Option<ServiceName>,
     /// The private key; `None` = the client's usual one.
     pub identity: Option<PathBuf>,
+    /// For when no sealed knock gets through.
+    pub fallback: Option<Fallback>,
+}
+
+/// The classic sequence of a door. Shown to nobody, but no key: it crosses the network in the clear whenever it is used.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Fallback {
+    /// What to hit, in order, 1 to [`STEPS`].
+    pub sequence: Vec<Step>,
+    /// Whether the client may offer it after a sealed knock without an answer. It never uses it by itself.
+    pub offer: bool,
 }
 
 #[derive(Deserialize)]
@@ -57,6 +69,8 @@ struct Raw {
     services: Vec<Spanned<String>>,
     default_service: Option<Spanned<String>>,
     identity: Option<Spanned<String>>,
+    classic: Option<Spanned<String>>,
+    sequence: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 impl Profile {
@@ -83,6 +97,7 @@ impl Profile {
             services,
             default_service,
             identity: raw.identity.map(|path| checked.identity(path)).transpose()?,
+            fallback: checked.fallback(raw.classic.as_ref(), raw.sequence.as_ref())?,
         })
     }
 
@@ -108,6 +123,9 @@ impl Profile {
         if let Some(identity) = &self.identity {
             open.push_str(&format!("\n{}", line("identity", identity.to_string_lossy().into_owned())));
         }
+        if let Some(fallback) = &self.fallback {
+            open.push_str(&fallback.print());
+        }
         open.push_str(&format!(
             "\n{}\n{}\n",
             line("gateway", self.side.realm.gateway().to_string()),
@@ -130,6 +148,22 @@ impl Profile {
         text
     }
 }
+
+impl Fallback {
+    fn print(&self) -> String {
+        let steps: Vec<String> = self.sequence.iter().map(|step| step.notation()).collect();
+        [
+            "\n# A door's classic sequence, for when no sealed knock gets through: `toctoc open --classic` sends it, in the clear.",
+            &line("sequence", steps),
+            "# \"ask\": offer it after a sealed knock without an answer. \"never\": only --classic sends it.",
+            &line("classic", if self.offer { ASK } else { NEVER }),
+        ]
+        .join("\n")
+    }
+}
+
+const ASK: &str = "ask";
+const NEVER: &str = "never";
 
 fn line(key: &str, value: impl Into<toml::Value>) -> String {
     format!("{key} = {}", value.into())
@@ -206,6 +240,40 @@ impl Checker<'_> {
             return Err(self.at(&path, "not a path", "name an OpenSSH private key file, or remove this line"));
         }
         Ok(path.into_inner().into())
+    }
+
+    /// Never shows a step that it complains about: it may be right but for a letter.
+    fn fallback(
+        &self,
+        classic: Option<&Spanned<String>>,
+        sequence: Option<&Spanned<Vec<Spanned<String>>>>,
+    ) -> Result<Option<Fallback>, Fault> {
+        let (list, word) = match (sequence, classic) {
+            (None, None) => return Ok(None),
+            (None, Some(word)) => {
+                return Err(self.at(
+                    word,
+                    "`classic` without a `sequence`",
+                    "write sequence = [...] too, or remove it",
+                ));
+            }
+            (Some(list), word) => (list, word),
+        };
+        let offer = match word.map(|word| (word, word.get_ref().as_str())) {
+            None | Some((_, NEVER)) => false,
+            Some((_, ASK)) => true,
+            Some((word, other)) => {
+                return Err(self.file.complain_unknown(word.span().start, "word", other, [NEVER, ASK]));
+            }
+        };
+        if !(1..=STEPS).contains(&list.get_ref().len()) {
+            return Err(self.at(list, "not a sequence", &format!("1 to {STEPS} steps, as the door has them")));
+        }
+        let step = |text: &Spanned<String>| {
+            Step::read(text.get_ref())
+                .ok_or_else(|| self.at(text, "not a step of a sequence", "write 7001/tcp, 7001/udp or icmp:64"))
+        };
+        Ok(Some(Fallback { sequence: list.get_ref().iter().map(step).collect::<Result<_, _>>()?, offer }))
     }
 
     fn at<T>(&self, place: &Spanned<T>, what: &str, remedy: &str) -> Fault {

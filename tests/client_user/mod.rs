@@ -121,6 +121,7 @@ pub(crate) fn profile(port: u16) -> Profile {
         services: vec![name("ssh"), name("web")],
         default_service: Some(name("ssh")),
         identity: None,
+        fallback: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where knocks are heard: several interfaces, and the one of the default route.
+//! Where knocks are heard: several interfaces, the one of the default route, and how a knocker leaves by one of its own.
 
 use std::fs;
 
@@ -81,4 +81,38 @@ fn granted_by_first(gate: &mut Gate) {
     let to = gate.net.gateway_ips()[0].to_string();
     ok(&gate.toctoc(&gate.net.client, &["knock", &to, "7321:tcp", "8432:udp", "6543:tcp"]));
     gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
+}
+
+#[test]
+fn a_knocker_leaves_from_the_address_and_interface_that_it_names_also_on_the_link_itself() {
+    let mut gate = Gate::new(|config| config);
+    let log = gate.path("door.log");
+    let door = format!(
+        "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"6543/tcp\"]\nstart_command = \"echo open %IP% >> {log}\"\n"
+    );
+    let config = fs::read_to_string(gate.config()).expect("our own file");
+    fs::write(gate.config(), config + &door).expect("our own file");
+    gate.net.gateway.sh("ip addr add fe80::a/64 dev gw0 nodad");
+    gate.net.client.space.sh("ip addr add fe80::b/64 dev eth0 nodad; ip addr add fd90::9/64 dev eth0 nodad; ip addr add 10.90.0.9/24 dev eth0");
+    gate.start();
+    let mut expected = String::new();
+    for (words, from) in [
+        ("10.90.0.1 --source 10.90.0.9", "10.90.0.9"),
+        ("10.90.0.1 --source 10.90.0.9 --interface eth0", "10.90.0.9"),
+        ("fd90::1 --source fd90::9", "fd90::9"),
+        ("fe80::a%eth0 --source fe80::b", "fe80::b"),
+        ("fe80::a --interface eth0 --source fe80::b", "fe80::b"),
+    ] {
+        let words: Vec<&str> = ["knock"].into_iter().chain(words.split(' ')).collect();
+        ok(&gate.toctoc(&gate.net.client, &[&words[..], &["7321:tcp", "8432:udp", "6543:tcp"]].concat()));
+        expected += &format!("open {from}\n");
+        let log = || fs::read_to_string(gate.path("door.log")).unwrap_or_default();
+        assert!(eventually(LONG, || log() == expected), "{words:?}: {}", log());
+    }
+    for (words, code) in [("fe80::a", 1), ("10.90.0.1 --source 10.90.0.77", 1), ("10.90.0.1 --interface eth7", 1)] {
+        let words: Vec<&str> = ["knock"].into_iter().chain(words.split(' ')).collect();
+        let output = gate.toctoc(&gate.net.client, &[&words[..], &["7321:tcp"]].concat());
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("was not sent"), "{output:?}");
+    }
 }

@@ -6,6 +6,7 @@ mod harness;
 
 mod classic;
 mod cut;
+mod fallback;
 mod grants;
 mod interfaces;
 mod provisioning;

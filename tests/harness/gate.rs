@@ -156,9 +156,16 @@ impl Gate {
 
     /// Makes a key and enrols it by the commands that people use; the profile `name` can then be opened by [`Gate::toctoc`].
     pub fn enrol(&self, name: &str, services: &str) -> Knocker {
+        self.enrol_with(name, services, &[])
+    }
+
+    /// The same with more words behind `client add`.
+    pub fn enrol_with(&self, name: &str, services: &str, more: &[&str]) -> Knocker {
         let key = self.path(&format!("{name}.key"));
         ok(&self.toctoc(&self.net.client, &["keygen", "--no-passphrase", "--out", &key]));
-        let added = self.toctocd(&["client", "add", name, "--key", &format!("@{key}.pub"), "--services", services]);
+        let public = format!("@{key}.pub");
+        let words = ["client", "add", name, "--key", &public, "--services", services];
+        let added = self.toctocd(&[&words, more].concat());
         let profile = ok(&added);
         let file = self.path(&format!("{name}.toml"));
         fs::write(&file, &profile).expect("our own file");

@@ -26,11 +26,12 @@ From zero to ssh:
   toctoc open gate.example.org ssh && ssh gate.example.org
 
 Exit codes:
-  0  done: granted, closed, or the probe was answered
+  0  done: granted, closed, or the probe was answered; the hits of a classic sequence have left
   1  the gateway refused, and said so
   2  wrong usage, profile or key: nothing was sent
   3  no answer: nothing is known
-  4  nothing could be sent: no network, or the name does not resolve";
+  4  nothing could be sent: no network, or the name does not resolve
+`toctoc knock`: 0 all hits have left, 1 one of them has not, 2 wrong usage";
 
 /// A command of `toctoc`.
 #[derive(Subcommand, Debug)]
@@ -86,7 +87,8 @@ pub struct Common {
 Examples:
   toctoc open gate ssh
   toctoc open gate ssh --seconds 600
-  toctoc open gate ssh --source 203.0.113.7   # you know better where you come from")]
+  toctoc open gate ssh --source 203.0.113.7   # you know better where you come from
+  toctoc open gate --classic                  # no sealed knock gets through, and you accept the risk")]
 pub struct Open {
     /// Which gateway, and how.
     #[command(flatten)]
@@ -103,6 +105,10 @@ pub struct Open {
     /// Ask the gateway where it sees you come from, and name that, even if this machine's own address seems good.
     #[arg(long, conflicts_with = "source")]
     pub ask_source: bool,
+    /// Send the classic sequence of a door that the profile holds, and no sealed knock. It opens what that door opens, to whoever sees and
+    /// repeats it, and nobody says whether it did.
+    #[arg(long, conflicts_with_all = ["seconds", "ask_source", "json", "identity"])]
+    pub classic: bool,
 }
 
 /// `toctoc close`.

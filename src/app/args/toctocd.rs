@@ -135,6 +135,10 @@ pub struct ClientAdd {
     /// The longest grant for this client, seconds.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub max_seconds: Option<u32>,
+    /// Put the classic sequence of this door into the profile, for when no sealed knock gets through. The client sends it only when its
+    /// user says so.
+    #[arg(long, value_name = "NAME")]
+    pub door: Option<String>,
     /// Write the profile there, for its owner's eyes only, instead of printing it; never overwrites.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,

@@ -230,9 +230,15 @@ pub(super) fn profiles(json: bool) -> Result<(String, String), Fault> {
                 let services: Vec<&str> = profile.services.iter().map(ServiceName::as_str).collect();
                 let hosts = profile.addresses.join(", ");
                 let _ = writeln!(out, "{name}: opens {} at {hosts}, as `{}`", services.join(", "), profile.name);
+                let offered = profile.fallback.as_ref().map(|fallback| fallback.offer);
+                if let Some(offered) = offered {
+                    let when = if offered { "offered after a knock without an answer" } else { "never offered" };
+                    let _ = writeln!(out, "  holds a door's classic sequence, {when}: toctoc open --classic {name}");
+                }
                 list.push(serde_json::json!({
                     "profile": name, "file": path.display().to_string(), "addresses": profile.addresses,
                     "port": profile.port, "services": services, "client": profile.name,
+                    "classic": offered.map(|offered| if offered { "ask" } else { "never" }),
                 }));
             }
             Err(fault) => {

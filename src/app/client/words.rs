@@ -48,6 +48,12 @@ pub(super) fn say(profile: &str, held: &Profile, wish: &Wish, answers: &[Answer]
             Outcome::NoWay(fault) => err += &format!("{fault}\n"),
         }
     }
+    if code(answers) == NO_ANSWER && wish.kind == Kind::Open && held.fallback.is_some() {
+        err += &format!(
+            "the profile holds a door's classic sequence too: toctoc open --classic {profile}\n  \
+             sends it in the clear: whoever sees it can repeat it, and may have stopped the sealed knock for that\n"
+        );
+    }
     (out, err)
 }
 

@@ -10,14 +10,15 @@ use super::Said;
 use crate::app::args::toctocd::ClientAdd;
 use crate::app::{admin, load};
 use crate::config::Settings;
-use crate::core::complaint::nearest;
+use crate::core::complaint::{nearest, printable};
+use crate::core::door::Step;
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, ServiceName};
 use crate::core::wire::ClientSide;
 use crate::edge::entropy;
 use crate::edge::files::{self, Care};
 use crate::keys::authorized;
-use crate::keys::profile::Profile;
+use crate::keys::profile::{Fallback, Profile};
 use crate::keys::public::{PublicKey, show_fingerprint};
 
 /// Enrols a client: its line in the file, its profile on standard output or in the file that `--out` names.
@@ -34,6 +35,7 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<Said, Fault> {
             "write for example addresses = [\"gate.example.org\"] there",
         ));
     }
+    let fallback = args.door.as_deref().map(|door| fallback(&settings, door)).transpose()?;
     let key = public_key(&args.key)?;
     let client = Client {
         id: ClientId(entropy::bytes()?),
@@ -55,6 +57,7 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<Said, Fault> {
         default_service: args.services.first().copied(),
         services: client.services.clone(),
         identity: None,
+        fallback,
     };
     let text = profile.print();
     // First what can fail without having enrolled anybody: a client without a profile would have to be revoked again.
@@ -69,6 +72,10 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<Said, Fault> {
     match &args.out {
         Some(out) => said.err += &format!("its profile is {}\n", out.display()),
         None => said.out = text,
+    }
+    if let Some(door) = &args.door {
+        said.err +=
+            &format!("it also holds the classic sequence of door [{door}]: whoever sees that sent can repeat it\n");
     }
     said.err += "the profile holds secrets: hand it over in private; there: toctoc import FILE\n";
     Ok(said)
@@ -124,6 +131,38 @@ fn check_services(settings: &Settings, wanted: &[ServiceName]) -> Result<(), Fau
     };
     Err(Fault::new(format!("this gateway has no service `{stranger}`"), remedy))
 }
+
+/// The sequence of the door called `name`, if a client can use it for long and from far: ordinary packets to the addresses of the profile.
+fn fallback(settings: &Settings, name: &str) -> Result<Fallback, Fault> {
+    let Some(door) = settings.doors.iter().find(|door| door.name == name) else {
+        let known: Vec<&str> = settings.doors.iter().map(|door| door.name.as_str()).collect();
+        let remedy = match nearest(name, known.iter().copied()) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None if known.is_empty() => "it has no classic door at all: leave --door out".to_owned(),
+            None => format!("configured are: {}", known.join(", ")),
+        };
+        return Err(Fault::new(format!("this gateway has no door `{}`", printable(name)), remedy));
+    };
+    let refuse =
+        |why: String, remedy: &str| Err(Fault::new(format!("door [{name}] is of no use in a profile: {why}"), remedy));
+    let elsewhere = door.target.as_ref().filter(|target| !settings.gateway.addresses.contains(target));
+    if door.one_time_sequences.is_some() {
+        return refuse("each of its sequences counts once".into(), "name a door with one lasting sequence");
+    }
+    if let Some(target) = elsewhere {
+        return refuse(format!("only hits to {target} count"), "write that address into [gateway] addresses too");
+    }
+    if door.sequence.iter().any(|step| step.is_tcp()) && !door.flags.fit(SYN) {
+        return refuse("its tcpflags ask for more than a plain SYN".into(), "leave tcpflags out, or name another door");
+    }
+    if door.sequence.iter().any(|step| Step::read(&step.notation()) != Some(*step)) {
+        return refuse("one of its steps is port 0".into(), "choose other ports");
+    }
+    Ok(Fallback { sequence: door.sequence.clone(), offer: false })
+}
+
+/// The flags of the one TCP packet that any client can send.
+const SYN: u8 = 2;
 
 /// The key from the command line, or from the file that it names with `@`.
 fn public_key(text: &str) -> Result<PublicKey, Fault> {

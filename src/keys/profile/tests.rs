@@ -23,6 +23,7 @@ pub(crate) fn sample() -> Profile {
         services: vec![ServiceName::new("ssh").unwrap(), ServiceName::new("web").unwrap()],
         default_service: ServiceName::new("ssh"),
         identity: None,
+        fallback: None,
     }
 }
 
@@ -50,6 +51,35 @@ fn each_mistake_is_named_with_its_place_and_without_a_secret() {
     }
 }
 
+/// A profile with a classic sequence, and what is wrong with it once `from` in it has become `to`.
+fn fallback_complaint(from: &str, to: &str) -> Fault {
+    let sequence = vec![Step::tcp(7411), Step::Echo { size: 64 }];
+    let good = Profile { fallback: Some(Fallback { sequence, offer: true }), ..sample() }.print();
+    assert!(good.contains(from), "{}", good.as_str());
+    Profile::parse("p", &good.replace(from, to)).err().expect(to)
+}
+
+#[test]
+fn a_classic_sequence_is_read_whole_and_never_shown_where_it_is_wrong() {
+    for (from, to, wanted) in [
+        ("\"icmp:64\"", "\"icmp\"", "p:12:25: not a step of a sequence"),
+        ("[\"7411/tcp\", \"icmp:64\"]", "[]", "p:12:12: not a sequence"),
+        ("classic = \"ask\"", "classic = \"aks\"", "p:14:11: unknown word `aks`"),
+        ("sequence = [\"7411/tcp\", \"icmp:64\"]", "", "p:14:11: `classic` without a `sequence`"),
+    ] {
+        let fault = fallback_complaint(from, to);
+        assert!(fault.what.starts_with(wanted), "said: {fault}\nwanted: {wanted}");
+        assert!(!fault.to_string().contains("7411"), "{fault}");
+    }
+}
+
+#[test]
+fn a_sequence_without_a_word_on_it_is_never_offered() {
+    let text = sample().print().replace("gateway = ", "sequence = [\"1/udp\"]\ngateway = ");
+    let fallback = Profile::parse("p", &text).ok().unwrap().fallback.unwrap();
+    assert!(!fallback.offer && fallback.sequence == [Step::udp(1)]);
+}
+
 #[test]
 fn a_profile_without_a_key_says_which() {
     let text: Vec<String> = sample().print().lines().filter(|l| !l.starts_with("tag")).map(str::to_owned).collect();
@@ -61,6 +91,7 @@ proptest! {
     fn profiles_come_back_from_their_text(
         (name, addresses, port) in ("[a-zA-Z0-9._@+-]{1,64}", proptest::collection::vec("[a-z]{1,9}", 1..5), 1..=65_535_u16),
         identity in proptest::option::of("[ -~é]{1,40}"),
+        fallback in proptest::option::of((proptest::collection::vec((0..3_u8, 1..=65_507_u16), 1..=STEPS), any::<bool>())),
         bytes in any::<[[u8; 32]; 6]>(),
         default in any::<bool>(),
     ) {
@@ -75,9 +106,17 @@ proptest! {
         profile.default_service = profile.default_service.filter(|_| default);
         (profile.name, profile.addresses, profile.port) = (name, addresses, port);
         profile.identity = identity.map(PathBuf::from);
+        let step = |(kind, number)| match kind {
+            0 => Step::tcp(number),
+            1 => Step::udp(number),
+            _ => Step::Echo { size: number },
+        };
+        profile.fallback =
+            fallback.map(|(steps, offer)| Fallback { sequence: steps.into_iter().map(step).collect(), offer });
         let text = profile.print();
         let read = Profile::parse("p", &text).map_err(|e| TestCaseError::fail(format!("{e}\n{}", text.as_str())))?;
         prop_assert_eq!(read.print(), text);
+        prop_assert!(read.fallback == profile.fallback);
         prop_assert_eq!(read.side.gateway_public, public);
         let keys = &read.side.keys;
         let found = [read.side.realm.mask(), &keys.psk, &keys.tag, &keys.mac].map(|secret| *secret.expose());

@@ -50,6 +50,7 @@ fn profile(port: u16) -> Profile {
         services: vec![ssh()],
         default_service: None,
         identity: None,
+        fallback: None,
     }
 }
 

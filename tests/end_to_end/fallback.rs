@@ -1,0 +1,67 @@
+//! The classic sequence as the admin's fallback: in the profile, named when the sealed knock has no answer, sent when told to.
+
+use std::fs;
+use std::process::Output;
+
+use crate::harness::gate::{Gate, ok};
+
+/// A running gateway with one door that grants ssh, and the profile `laptop` that knows its sequence.
+fn gate() -> Gate {
+    let door = "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"icmp:64\"]\nservice = \"ssh\"\n";
+    let mut gate = Gate::new(|config| config + door);
+    gate.enrol_with("laptop", "ssh", &["--door", "side"]);
+    gate.start();
+    gate
+}
+
+/// From now on sealed knocks of `laptop` go where nobody hears them.
+fn lose_sealed_knocks(gate: &Gate) {
+    let profile = gate.path("home/toctoc/profiles/laptop.toml");
+    let text = fs::read_to_string(&profile).expect("imported");
+    assert!(text.contains("port = 62201"));
+    fs::write(profile, text.replace("port = 62201", "port = 62202")).expect("our own file");
+}
+
+fn says(output: &Output, code: i32, words: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    words.iter().for_each(|words| assert!(said.contains(words), "no {words:?} in {said}"));
+}
+
+#[test]
+fn when_no_sealed_knock_gets_through_the_sequence_opens_if_the_user_says_so() {
+    let mut gate = gate();
+    lose_sealed_knocks(&gate);
+    let toctoc = |gate: &Gate, words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        gate.toctoc(&gate.net.client, &words)
+    };
+    let key = gate.path("laptop.key");
+    let silence = toctoc(&gate, &format!("open laptop --timeout 1 --attempts 1 --identity {key}"));
+    says(&silence, 3, &["no answer from", "toctoc open --classic laptop"]);
+    let allow = |range: &str| {
+        gate.net.client.space.sh(&format!("echo '{range}' > /proc/sys/net/ipv4/ping_group_range"));
+    };
+    allow("1 0");
+    says(&toctoc(&gate, "open --classic laptop"), 4, &["icmp:64 was not sent", "ping_group_range"]);
+    allow("0 2147483647");
+    for (family, address) in [("-4", "10.90.0.2"), ("-6", "fd90::2")] {
+        let said = ok(&toctoc(&gate, &format!("open --classic laptop {family}")));
+        assert!(said.contains("sent in the clear: 3 hits to"), "{said}");
+        gate.daemon().wait_for(&format!("side: ssh granted to {address}"));
+    }
+    let said = gate.daemon().said();
+    assert_eq!(said.matches("side: Stage 1").count(), 2, "nothing was sent but what the user asked for: {said}");
+}
+
+#[test]
+fn toctoc_knock_sends_echo_requests_too() {
+    let mut gate = gate();
+    gate.net.client.space.sh("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
+    for (to, from) in gate.net.gateway_ips().into_iter().zip(gate.net.client.ips()) {
+        let words = ["knock", "-v", &to.to_string(), "7321", "8432:udp", "icmp:64"];
+        let said = ok(&gate.toctoc(&gate.net.client, &words));
+        assert_eq!(said, format!("hitting tcp {to}:7321\nhitting udp {to}:8432\nhitting icmp:64 {to}\n"));
+        gate.daemon().wait_for(&format!("side: ssh granted to {from}"));
+    }
+}
