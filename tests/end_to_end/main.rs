@@ -5,6 +5,7 @@
 mod harness;
 
 mod classic;
+mod clients_of_others;
 mod cut;
 mod fallback;
 mod grants;

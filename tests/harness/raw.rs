@@ -121,7 +121,7 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 }
 
 /// The Internet checksum over both, each of even length.
-fn checksum(pseudo: &[u8], segment: &[u8]) -> u16 {
+pub fn checksum(pseudo: &[u8], segment: &[u8]) -> u16 {
     let words = pseudo.chunks(2).chain(segment.chunks(2));
     let mut sum: u32 = words.map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
     while sum >> 16 != 0 {
