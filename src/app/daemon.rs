@@ -40,7 +40,7 @@ fn run(args: &Args) -> u8 {
         },
         Command::Init(init) => finish(provision::init(init).map(|said| said.print()), WRONG),
         Command::Check { print } => finish(provision::check(&args.config, *print).map(|said| said.print()), WRONG),
-        Command::Convert { file } => finish(provision::convert(file).map(|said| said.print()), WRONG),
+        Command::Convert { file } => finish(provision::convert(&args.config, file).map(|said| said.print()), WRONG),
         Command::Client(Client::Add(add)) => finish(provision::add(&args.config, add).map(|said| said.print()), WRONG),
         Command::Client(Client::List { json }) => {
             finish(provision::list(&args.config, *json).map(|said| said.print()), WRONG)
@@ -56,7 +56,7 @@ fn run(args: &Args) -> u8 {
 }
 
 fn ask(args: &Args, question: impl FnOnce(&crate::config::Settings) -> Result<(), Fault>) -> u8 {
-    match load::settings(&args.config) {
+    match load::native(&args.config) {
         Ok(settings) => finish(question(&settings).map(|()| DONE), FAILED),
         Err(fault) => finish(Err(fault), WRONG),
     }

@@ -39,11 +39,7 @@ pub fn everything(path: &Path) -> Result<Loaded, Fault> {
 /// # Errors
 /// As [`everything`].
 pub fn settings(path: &Path) -> Result<Settings, Fault> {
-    let text = files::read(path, Care::Trusted).map_err(|fault| match path.exists() {
-        true => fault,
-        false => Fault::new(fault.what, "`toctocd init` writes one; -c names another"),
-    })?;
-    let mut settings = native::read(&path.display().to_string(), &text, &mut parts)?;
+    let mut settings = native(path)?;
     settings.doors.iter_mut().try_for_each(first_sequence)?;
     if let Some(classic) = &settings.classic {
         let (doors, unused) = doors(classic)?;
@@ -51,6 +47,19 @@ pub fn settings(path: &Path) -> Result<Settings, Fault> {
         settings.unused_options = unused;
     }
     Ok(settings)
+}
+
+/// The configuration alone, without the files that its doors name: enough to find a running gateway, whose own doors may by now
+/// have used those files up.
+///
+/// # Errors
+/// As [`everything`].
+pub fn native(path: &Path) -> Result<Settings, Fault> {
+    let text = files::read(path, Care::Trusted).map_err(|fault| match path.exists() {
+        true => fault,
+        false => Fault::new(fault.what, "`toctocd init` writes one; -c names another"),
+    })?;
+    native::read(&path.display().to_string(), &text, &mut parts)
 }
 
 /// Reads the gateway's keys.

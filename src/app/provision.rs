@@ -74,21 +74,32 @@ pub fn init(args: &Init) -> Result<Said, Fault> {
     Ok(Said::out(said))
 }
 
-/// The doors of the knockd.conf at `path` in our own form; what is different, as comments above them.
+/// The doors of the knockd.conf at `path` in our own form, to be appended to the configuration, which need not be there yet.
 ///
 /// # Errors
-/// If it cannot be read, or knockd would not take it.
-pub fn convert(path: &Path) -> Result<Said, Fault> {
+/// One of the two cannot be read, or knockd would not take its own.
+pub fn convert(config: &Path, path: &Path) -> Result<Said, Fault> {
+    let there = match config.symlink_metadata() {
+        Ok(_) => load::native(config)?,
+        Err(_) => defaults::settings(),
+    };
     let text = files::read_bytes(path, files::Care::Trusted)?;
     let mut open = |file: &Path| files::read_bytes(file, files::Care::Trusted).map(|b| b.to_vec()).map_err(|f| f.what);
     let conf = knockd::read(&text, false, &mut open, &mut |_| {}).map_err(|error| error.fault(path))?;
-    let Converted { toml, remarks } = convert::convert(&conf);
-    let mut out = format!(
-        "# From {}, by `toctocd convert`. Append it to toctocd.toml and run `toctocd check`.\n",
-        path.display()
-    );
-    remarks.iter().for_each(|remark| out += &format!("# - {remark}\n"));
-    Ok(Said::out(format!("{out}\n{toml}")))
+    let Converted { toml, left_out, notes } = convert::convert(&conf, &there);
+    let mut said = Said::out(String::new());
+    if !toml.is_empty() {
+        let head = format!("# From {}, by `toctocd convert`.", path.display());
+        said.out = Zeroizing::new(format!("\n{head}\n\n{toml}"));
+    }
+    left_out.iter().for_each(|line| said.err += &format!("left out: {line}\n"));
+    notes.iter().for_each(|line| said.err += &format!("note: {line}\n"));
+    said.err += &match toml.is_empty() {
+        true => format!("{}: no door to convert\n", path.display()),
+        false => format!("next: append the sections to {}, then `toctocd check`\n", config.display()),
+    };
+    said.code = u8::from(!left_out.is_empty() || toml.is_empty());
+    Ok(said)
 }
 
 /// Reads all that `run` would read, and looks for what else it would refuse or warn of.

@@ -6,6 +6,7 @@ mod harness;
 
 mod classic;
 mod clients_of_others;
+mod convert;
 mod cut;
 mod fallback;
 mod grants;

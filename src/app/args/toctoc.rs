@@ -11,6 +11,8 @@ use crate::app::knock::KnockArgs;
 use crate::core::types::ServiceName;
 
 /// Knocks at a toctoc gateway: one sealed datagram, and the port opens for you alone.
+///
+/// You need a key, and a profile that the gateway's admin makes for it. Started by the name knock it behaves as knock.
 #[derive(Parser, Debug)]
 #[command(name = "toctoc", version, max_term_width = 100, after_help = HELP)]
 pub struct Args {

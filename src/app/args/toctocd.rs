@@ -11,11 +11,11 @@ use crate::core::types::ServiceName;
 
 /// Hides network services until somebody who may enter knocks.
 ///
-/// Exit codes: 0 done; 1 it could not be done; 2 wrong usage, configuration or keys: nothing was changed.
+/// `toctocd run` is the gateway; all other commands are for its admin. Started by the name knockd it behaves as knockd.
 #[derive(Parser, Debug)]
-#[command(name = "toctocd", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "toctocd", version, max_term_width = 100, after_help = HELP)]
 pub struct Args {
-    /// The configuration file.
+    /// The configuration file. (`init` does not read it: it writes one below its --dir.)
     #[arg(short, long, global = true, value_name = "FILE", default_value = defaults::CONFIG)]
     pub config: PathBuf,
     /// What to do.
@@ -23,20 +23,37 @@ pub struct Args {
     pub command: Command,
 }
 
-const EXAMPLES: &str = "\
+const HELP: &str = "\
 A gateway in four steps:
   toctocd init --address gate.example.org --service ssh=22/tcp
   toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' --services ssh --out laptop.toml
   toctocd check
-  toctocd run";
+  toctocd run                        # from now on ssh needs a knock: have a second way in
+
+Coming from knockd:
+  toctocd convert /etc/knockd.conf >>/etc/toctoc/toctocd.toml
+
+Exit codes:
+  0  done
+  1  it could not be done
+  2  wrong usage, configuration or keys: nothing was changed";
 
 /// A command of `toctocd`.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Serve: guard the services, listen for knocks, grant. Stays in the foreground.
+    ///
+    /// From then on the services are shut to all but granted addresses. Log lines go to standard error. SIGHUP reads the
+    /// configuration again, as `reload` does; SIGTERM ends it, and leaves the guard and live grants to the kernel.
     Run,
     /// Make the keys, a configuration with comments, and an empty clients file. Never overwrites anything.
     Init(Init),
+    /// Read configuration, keys and clients as `run` would, and change nothing.
+    Check {
+        /// Print the effective configuration: every key, defaults included.
+        #[arg(long)]
+        print: bool,
+    },
     /// Enrol, list and revoke clients.
     #[command(subcommand)]
     Client(Client),
@@ -54,20 +71,19 @@ pub enum Command {
     },
     /// Have the running gateway read its configuration again; a bad one changes nothing.
     Reload,
-    /// Accept that the state was lost or damaged, or that the clock was ahead: until then every knock needs a challenge.
-    /// A packet that was used before the loss stays worthless: timestamps up to now do not count.
+    /// Accept that the state was lost or damaged, or that the clock was ahead, after `status` said so.
+    ///
+    /// Until then every knock needs a challenge. A packet that was used before the loss stays worthless: timestamps up to now do not count.
     Reinitialise,
-    /// Print the doors of a knockd.conf as sections for toctocd.toml, and say what is different there.
+    /// Print the doors of a knockd.conf as sections to append to toctocd.toml; on standard error, what is different.
+    ///
+    /// Nothing is changed. Pairs of iptables or ufw commands for a port become a service that toctocd itself opens and shuts;
+    /// all other commands stay as they are. Services that the configuration has already are used, not written again. Exit
+    /// code 1: something is left out, and standard error says what.
     Convert {
         /// The file to convert.
         #[arg(value_name = "FILE", default_value = "/etc/knockd.conf")]
         file: std::path::PathBuf,
-    },
-    /// Read configuration, keys and clients as `run` would, and change nothing.
-    Check {
-        /// Print the effective configuration: every key, defaults included.
-        #[arg(long)]
-        print: bool,
     },
 }
 

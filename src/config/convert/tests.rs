@@ -1,5 +1,5 @@
 //! Conversions are read back by the reader of our own form, and must mean what the old doors meant.
-//! Which command is a rule is tested in `iptables`.
+//! Which command is a rule is tested in `rules`.
 
 use super::*;
 use crate::config::{knockd, native};
@@ -9,10 +9,21 @@ fn read(text: &str) -> KnockdConf {
     knockd::read(text.as_bytes(), false, &mut |_| Ok(b" 1,2,3\n".to_vec()), &mut |_| ()).unwrap()
 }
 
+/// What comes of `text` behind the configuration `there`, and all that is said of it.
+fn appended(there: &str, text: &str) -> (Settings, Vec<String>) {
+    let Converted { toml, left_out, notes } = convert(&read(text), &native::parse("there.toml", there).unwrap());
+    let whole = format!("{there}{toml}");
+    let settings = native::parse("converted.toml", &whole).unwrap_or_else(|fault| panic!("{fault}\n{whole}"));
+    let left_out = left_out.into_iter().map(|line| format!("left out: {line}"));
+    (settings, left_out.chain(notes).collect())
+}
+
 fn converted(text: &str) -> (Settings, Vec<String>) {
-    let Converted { toml, remarks } = convert(&read(text));
-    let settings = native::parse("converted.toml", &toml).unwrap_or_else(|fault| panic!("{fault}\n{toml}"));
-    (settings, remarks)
+    appended("", text)
+}
+
+fn says(remarks: &[String], words: &str) -> bool {
+    remarks.iter().any(|remark| remark.contains(words))
 }
 
 const OPEN: &str = "/sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
@@ -40,7 +51,60 @@ fn a_door_that_another_one_shuts_becomes_a_service_and_the_other_is_not_needed()
     let (settings, remarks) = converted(&text);
     assert_eq!(settings.doors.len(), 1);
     assert_eq!(settings.services[0].seconds, BY_HAND);
-    assert!(remarks.iter().any(|remark| remark.starts_with("door shut: left out")), "{remarks:?}");
+    assert!(says(&remarks, "door shut: not written"), "{remarks:?}");
+}
+
+#[test]
+fn a_door_that_shuts_stays_as_long_as_commands_open_what_it_shuts() {
+    let ever = format!("[ever]\nsequence=74,85,96\ncommand={OPEN}\ncommand_6=logger x\n");
+    let shut = format!("[shut]\nsequence=93,82,71\ncommand={SHUT}\n");
+    let (settings, remarks) = converted(&format!("[open]\nsequence=71,82,93\ncommand={OPEN}\n{ever}{shut}"));
+    assert_eq!(settings.doors.len(), 3, "whether `ever` runs iptables is not known, so `shut` goes on");
+    assert!(!says(&remarks, "not written"), "{remarks:?}");
+    let (settings, remarks) = converted(&format!("{OPEN_ONLY}{shut}"));
+    assert_eq!((settings.doors.len(), settings.services.len()), (1, 1), "{remarks:?}");
+}
+
+const OPEN_ONLY: &str =
+    "[open]\nsequence=71,82,93\ncommand=/sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n";
+
+#[test]
+fn ipv6_commands_that_say_the_same_belong_to_the_service() {
+    let six = |text: &str| text.replace("/sbin/iptables", "ip6tables");
+    let pair = format!("[ssh]\nsequence=71,82,93\ncommand={OPEN}\nstop_command={SHUT}\n");
+    let both = format!("{pair}command_6={}\nstop_command_6={}\n", six(OPEN), six(SHUT));
+    assert_eq!(converted(&both).0.services.len(), 1);
+    for other in ["command_6=\n".to_string(), "command_6=logger x\n".into(), format!("stop_command_6={}\n", six(SHUT))]
+    {
+        let (settings, _) = converted(&format!("{pair}{other}"));
+        assert_eq!((settings.services.len(), settings.doors.len()), (0, 1), "{other}");
+    }
+}
+
+#[test]
+fn a_rule_that_nothing_takes_back_in_time_stays_a_command() {
+    let (settings, remarks) = converted(OPEN_ONLY);
+    assert!(settings.services.is_empty() && says(&remarks, "nothing takes back"), "{remarks:?}");
+    let never = format!("{OPEN_ONLY}stop_command={SHUT}\ncmd_timeout=-1\n");
+    let (settings, remarks) = converted(&never);
+    assert!(settings.services.is_empty() && settings.doors[0].stop_command.is_none(), "{remarks:?}");
+}
+
+#[test]
+fn services_and_doors_that_are_there_are_not_written_again() {
+    let there = "[service.ssh]\nports = [\"22/tcp\"]\n[door.old]\nsequence = [\"1/tcp\"]\nservice = \"ssh\"\n";
+    let pair = format!("{OPEN_ONLY}stop_command={SHUT}\ncmd_timeout=60\n");
+    let (settings, remarks) = appended(there, &pair);
+    assert_eq!((settings.services.len(), settings.doors.len()), (1, 2));
+    assert_eq!(settings.doors[1].service, Some(settings.services[0].name));
+    assert!(says(&remarks, "lasts 30 s, its own rule lasted 60 s"), "{remarks:?}");
+    assert!(says(&remarks, "your own firewall must let its ports"), "{remarks:?}");
+    let (settings, remarks) = appended(there, &pair.replace("[open]", "[old]"));
+    assert_eq!(settings.doors.len(), 1);
+    assert!(says(&remarks, "left out: door old: toctocd.toml has a door of that name"), "{remarks:?}");
+    let wider = "[service.net]\nports = [\"22/tcp\", \"80/tcp\"]\n";
+    let (settings, remarks) = appended(wider, &pair);
+    assert!(settings.doors[0].service.is_none() && says(&remarks, "open nothing any more: service net"), "{remarks:?}");
 }
 
 #[test]
@@ -53,15 +117,15 @@ fn commands_that_are_no_rule_stay_commands_to_the_letter() {
     assert_eq!((first.start_command_6.as_deref(), first.target.as_deref()), (Some(""), Some("192.0.2.1")));
     assert_eq!(second.name, "a-2");
     assert!(second.one_time_sequences.is_some());
-    assert!(remarks.iter().any(|remark| remark.contains("[\"eth1\"]")), "{remarks:?}");
+    assert!(says(&remarks, "[\"eth1\"]"), "{remarks:?}");
 }
 
 #[test]
 fn what_cannot_be_said_is_said_to_be_missing() {
     let text = "[shipped]\nsequence=7000,8000,9000\ncommand=a\n[typo]\nsequence=ssh,1\ncommand=a\n[odd]\nsequence=1,2,3\n\
-        target=10.0.0.05\ncommand=a\n[idle]\nsequence=1,2,3\n";
+        target=10.0.0.05\ncommand=a\n[never]\nsequence=1,2,3\nseq_timeout=0\ncommand=a\n[idle]\nsequence=1,2,3\n";
     let (settings, remarks) = converted(text);
     assert!(settings.doors.is_empty());
     let left_out: Vec<_> = remarks.iter().filter(|remark| remark.contains("left out")).collect();
-    assert_eq!(left_out.len(), 4, "{remarks:?}");
+    assert_eq!(left_out.len(), 5, "{remarks:?}");
 }

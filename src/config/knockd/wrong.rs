@@ -110,7 +110,9 @@ impl KnockdError {
     /// The same for people who do not know knockd's messages: with the file, the line, and what to do.
     pub fn fault(&self, path: &Path) -> Fault {
         let (what, remedy) = match &self.what {
-            Wrong::Syntax => ("not a key that this section knows".into(), "write `key = value` as in knockd.conf(5)"),
+            Wrong::Syntax => {
+                ("not a key that this section knows".into(), "write `key = value` as in toctoc-knockd.conf(5)")
+            }
             Wrong::SectionName => ("a section without a name".into(), "write `[name]`"),
             Wrong::NoSection => ("a key before the first section".into(), "write `[options]` or `[door]` above it"),
             Wrong::Flag(flag) => (
