@@ -3,7 +3,7 @@
 SHELL = /bin/sh
 SECONDS = 5
 
-.PHONY: all build demo test compat e2e fuzz model setup install install-knockd clean
+.PHONY: all build demo test compat e2e fuzz model man setup install install-knockd clean
 
 all: build
 
@@ -36,6 +36,10 @@ fuzz:
 model:
 	tools/model
 
+## The programs' manual pages, of the definitions in src/app/args.
+man:
+	TOCTOC_MAN=write cargo test --locked --quiet --test man programs
+
 setup:
 	tools/setup
 
@@ -43,11 +47,17 @@ PREFIX = /usr/local
 install: build
 	install -D -m 755 target/release/toctocd $(DESTDIR)$(PREFIX)/sbin/toctocd
 	install -D -m 755 target/release/toctoc $(DESTDIR)$(PREFIX)/bin/toctoc
+	install -D -m 644 man/toctoc.1 $(DESTDIR)$(PREFIX)/share/man/man1/toctoc.1
+	install -D -m 644 man/toctocd.8 $(DESTDIR)$(PREFIX)/share/man/man8/toctocd.8
+	install -D -m 644 man/toctocd.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/toctocd.toml.5
+	install -D -m 644 man/toctoc-knockd.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5/toctoc-knockd.conf.5
 
 ## The old names, in front of knockd's own in the path.
 install-knockd: install
 	ln -sf toctocd $(DESTDIR)$(PREFIX)/sbin/knockd
 	ln -sf toctoc $(DESTDIR)$(PREFIX)/bin/knock
+	install -D -m 644 man/knockd.1 $(DESTDIR)$(PREFIX)/share/man/man1/knockd.1
+	install -D -m 644 man/knock.1 $(DESTDIR)$(PREFIX)/share/man/man1/knock.1
 
 clean:
 	cargo clean

@@ -1,0 +1,246 @@
+//! The manual pages against the code: the programs' pages are made of the command lines' own definitions, and the page of the
+//! configuration is held against what the configuration's reader takes.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command as Program;
+
+use clap::{Command, CommandFactory};
+use clap_mangen::Man;
+use toctoc::app::args::{toctoc as client, toctocd as gateway};
+use toctoc::config::{native, print};
+
+/// A file below man/.
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("man").join(name)
+}
+
+/// The page of a program: its definitions, command by command, and behind them what is written by hand.
+fn page(mut command: Command, section: &str, manual: &str, by_hand: &str) -> String {
+    command.build();
+    let name = command.get_name().to_owned();
+    let mut text = ".\\\" Made by `make man` of the definitions in src/app/args; do not edit.\n".to_owned();
+    let root = quiet(&command);
+    let man = Man::new(root.clone());
+    text += &format!(".TH {} {section} \"\" toctoc \"{manual}\"\n", name.to_uppercase());
+    text += &rendered(|out| man.render_name_section(out));
+    text += &format!(".SH SYNOPSIS\n\\fB{name}\\fR [\\fIoptions\\fR] \\fIcommand\\fR ...\n");
+    text += &rendered(|out| man.render_description_section(out));
+    text += ".SH COMMANDS\n";
+    leaves(&command, &mut text);
+    text += &rendered(|out| man.render_options_section(out));
+    text += &verbatim(".SH NOTES", root.get_after_help());
+    text + by_hand
+}
+
+/// Every command that does something, by its usage, with its options.
+fn leaves(command: &Command, text: &mut String) {
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        if sub.has_subcommands() {
+            leaves(sub, text);
+            continue;
+        }
+        let usage = sub.clone().render_usage().to_string();
+        *text += &format!(".SS {}\n", escaped(usage.trim_start_matches("Usage: ")));
+        let man = Man::new(quiet(sub));
+        *text += without_heading(&rendered(|out| man.render_description_section(out)));
+        *text += without_heading(&rendered(|out| man.render_options_section(out)));
+        *text += &verbatim(".PP", sub.get_after_help());
+    }
+}
+
+/// Without what every command has: `--help`, and the options that stand with the program.
+fn quiet(command: &Command) -> Command {
+    let is_root = command.get_name().starts_with("toctoc");
+    let hidden = |id: &str, global: bool| id == "help" || id == "version" || global && !is_root;
+    command.clone().mut_args(|arg| {
+        let hide = hidden(arg.get_id().as_str(), arg.is_global_set());
+        arg.hide(hide)
+    })
+}
+
+fn rendered(render: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> String {
+    let mut out = Vec::new();
+    render(&mut out).unwrap();
+    // An apostrophe is a string that each whole page would define for itself; the plain character needs no definition.
+    let lines = String::from_utf8(out).unwrap().replace("\\*(Aq", "\\(aq");
+    lines.lines().filter(|line| !line.starts_with(".ie") && !line.starts_with(".el")).flat_map(|l| [l, "\n"]).collect()
+}
+
+fn without_heading(text: &str) -> &str {
+    text.strip_prefix(".SH").and_then(|rest| rest.split_once('\n')).map_or(text, |(_, rest)| rest)
+}
+
+fn verbatim(heading: &str, help: Option<&clap::builder::StyledStr>) -> String {
+    let lines = help.map(|help| escaped(&help.to_string())).filter(|help| !help.is_empty());
+    lines.map(|lines| format!("{heading}\n.nf\n{lines}\n.fi\n")).unwrap_or_default()
+}
+
+/// Text that roff takes as it is.
+fn escaped(text: &str) -> String {
+    let line = |line: &str| {
+        let plain = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq").replace('~', "\\(ti");
+        if plain.starts_with('.') { format!("\\&{plain}") } else { plain }
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+const TOCTOCD: &str = "\
+.SH SIGNALS
+HUP has
+.B toctocd run
+read its configuration again, as
+.B toctocd reload
+does.
+TERM and INT end it: grants stay until their time is over, and the guard stays.
+.SH FILES
+.I /etc/toctoc/toctocd.toml
+.br
+.I /etc/toctoc/gateway.key
+and
+.IR /etc/toctoc/clients :
+secrets, and who may knock
+.br
+.IR /var/lib/toctoc :
+used timestamps and live grants
+.br
+.IR /run/toctoc/control :
+where the commands reach the running gateway
+.SH SEE ALSO
+.BR toctocd.toml (5),
+.BR toctoc (1),
+.BR toctoc\\-knockd.conf (5),
+.BR nft (8)
+";
+
+const TOCTOC: &str = "\
+.SH FILES
+.I $XDG_CONFIG_HOME/toctoc
+(by default
+.IR ~/.config/toctoc ):
+.I profiles/NAME.toml
+and
+.I id_ed25519
+.br
+.IR ~/.ssh/id_ed25519 :
+the key that is tried next
+.SH SEE ALSO
+.BR toctocd (8),
+.BR ssh\\-keygen (1)
+";
+
+#[test]
+fn the_pages_of_the_programs_are_what_their_definitions_say() {
+    let write = std::env::var_os("TOCTOC_MAN").is_some();
+    for (name, text) in [
+        ("toctocd.8", page(gateway::Args::command(), "8", "System administration", TOCTOCD)),
+        ("toctoc.1", page(client::Args::command(), "1", "User commands", TOCTOC)),
+    ] {
+        if write {
+            fs::write(file(name), &text).unwrap();
+        }
+        let committed = fs::read_to_string(file(name)).unwrap_or_default();
+        assert!(committed == text, "man/{name} is not what src/app/args says now: run `make man` and commit it");
+    }
+}
+
+#[test]
+fn every_page_is_rendered_without_a_warning() {
+    let mut pages = 0;
+    for entry in fs::read_dir(file("")).unwrap() {
+        let path = entry.unwrap().path();
+        let output = Program::new("groff").args(["-man", "-Tutf8", "-ww"]).arg(&path).output();
+        let output = output.expect("groff is there: tools/setup installs it");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{}: {said}", path.display());
+        assert!(!output.stdout.is_empty());
+        pages += 1;
+    }
+    assert!(pages >= 6, "{pages} pages");
+}
+
+/// What the page says of one key.
+#[derive(Debug)]
+struct Key {
+    range: Option<(i64, i64)>,
+    /// As it would stand in the file.
+    default: Option<String>,
+}
+
+/// All keys of toctocd.toml(5), by section and name.
+fn documented() -> BTreeMap<(String, String), Key> {
+    let text = fs::read_to_string(file("toctocd.toml.5")).unwrap();
+    let (mut section, mut keys) = (String::new(), BTreeMap::new());
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix(".SS [").and_then(|rest| rest.strip_suffix(']')) {
+            section = name.trim_end_matches(".NAME").to_owned();
+        }
+        let Some((name, rest)) = line.strip_prefix("\\fB").and_then(|rest| rest.split_once("\\fR = ")) else {
+            continue;
+        };
+        let (_, facts) = rest.rsplit_once("R [").or_else(|| rest.rsplit_once("\" [")).expect("facts in brackets");
+        let facts = facts.strip_suffix(']').expect("facts in brackets");
+        let number = |text: &str| text.parse::<i64>().ok();
+        let range = facts.split(';').next().and_then(|range| range.split_once(" to "));
+        let range = range.and_then(|(low, high)| Some((number(low)?, number(high)?)));
+        let default = facts.split_once("default ").filter(|_| facts != "no default").map(|(_, value)| value.to_owned());
+        let twice = keys.insert((section.clone(), name.to_owned()), Key { range, default });
+        assert!(twice.is_none(), "[{section}] {name} stands there twice");
+    }
+    keys
+}
+
+/// A configuration that uses no key that it need not, as the least that its sections can hold.
+const LEAST: &str =
+    "[service.x]\nports = [\"22/tcp\"]\n[door.x]\nsequence = [\"7001/tcp\"]\nstart_command = \"true\"\n";
+
+#[test]
+fn the_page_of_the_configuration_has_every_key_and_no_other() {
+    let full = "[gateway]\nuser = \"u\"\n[service.x]\nports = [\"22/tcp\"]\nmode = \"mark\"\n\
+        [door.x]\nsequence = [\"7001/tcp\"]\ntarget = \"::1\"\nstart_command = \"a\"\nstart_command_6 = \"a\"\nstop_command = \"b\"\n\
+        stop_command_6 = \"b\"\n[door.y]\none_time_sequences = \"/o\"\nservice = \"x\"\n[classic]\nknockd_conf = \"/k\"\n";
+    let (mut section, mut known) = (String::new(), std::collections::BTreeSet::new());
+    for line in print::print_commented(&native::parse("full", full).unwrap()).lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name.split('.').next().unwrap().to_owned();
+        }
+        // A key without a value stands there as a comment.
+        let key = line.trim_start_matches("# ").split_once(" = ").map(|(key, _)| key);
+        let plain = |key: &&str| key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        known.extend(key.filter(plain).map(|key| (section.clone(), key.to_owned())));
+    }
+    let documented: std::collections::BTreeSet<_> = documented().into_keys().collect();
+    assert_eq!(documented, known, "man/toctocd.toml.5 on the left, what the configuration can hold on the right");
+}
+
+#[test]
+fn the_page_of_the_configuration_has_the_ranges_and_defaults_of_the_code() {
+    let defaults: toml::Table = toml::from_str(&print::print(&native::parse("least", LEAST).unwrap())).unwrap();
+    for ((section, name), key) in documented() {
+        let table = defaults.get(&section).map(|table| table.get("x").unwrap_or(table));
+        if let Some(default) = key.default {
+            let stated: toml::Table = toml::from_str(&format!("v = {default}")).expect("a value");
+            assert_eq!(
+                table.and_then(|table| table.get(&name)),
+                Some(&stated["v"]),
+                "the default of [{section}] {name}"
+            );
+        }
+        let Some((low, high)) = key.range else { continue };
+        let takes = |number: i64| {
+            let mut file: toml::Table = toml::from_str(LEAST).unwrap();
+            let table = file.entry(&section).or_insert(toml::Table::new().into()).as_table_mut().unwrap();
+            let table = if table.contains_key("x") { table["x"].as_table_mut().unwrap() } else { table };
+            if name == "max_seconds" {
+                table.insert("seconds".into(), 1.into());
+            }
+            table.insert(name.clone(), number.into());
+            native::parse("range", &toml::to_string(&file).unwrap()).is_ok()
+        };
+        assert!(takes(low) && takes(high), "[{section}] {name} takes {low} and {high}");
+        assert!(!takes(low - 1) && !takes(high + 1), "[{section}] {name} takes nothing beyond {low} to {high}");
+    }
+}
