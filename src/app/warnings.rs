@@ -17,6 +17,13 @@ pub fn warnings(loaded: &Loaded, listening: &BTreeSet<Port>) -> Vec<String> {
     for door in settings.doors.iter().filter(|door| door.seq_timeout <= 0 && door.sequence.len() > 1) {
         warnings.push(format!("door [{}] can never open: its seq_timeout is {}", door.name, door.seq_timeout));
     }
+    for door in settings.doors.iter().filter(|door| door.sequence.is_empty()) {
+        let file = door.one_time_sequences.as_deref().unwrap_or("".as_ref()).display();
+        warnings.push(format!(
+            "door [{}] stays shut: no sequence is left in {file}; append some, then `toctocd reload`",
+            door.name
+        ));
+    }
     if !settings.unused_options.is_empty() {
         warnings.push(format!(
             "[options] of the knockd.conf are read by knockd only; here they mean nothing: {}",

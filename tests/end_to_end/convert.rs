@@ -135,5 +135,10 @@ fn the_doors_of_a_knockd_conf_open_under_the_old_name_and_after_convert() {
     let grants = ok(&gate.toctocd(&["grants"]));
     assert!(grants.contains(&format!("tcp-{WIKI}")) && grants.contains("10.90.0.2"), "{grants}");
     assert!(!gate.net.host(1).tcp_reaches(to(&gate, WIKI), SHORT), "for nobody else");
+    // Its last one-time sequence is used: that door is shut, and the gateway comes up again all the same.
+    assert!(ok(&gate.toctocd(&["check"])).contains("door [web] stays shut: no sequence is left in "));
+    gate.stop();
+    gate.start();
+    opens(&gate, SSH, "7321 8432:udp 9543");
     assert!(gate.net.gateway.sh("iptables -S INPUT").lines().count() == 2, "our own name edits nobody's rules");
 }
