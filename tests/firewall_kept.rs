@@ -204,6 +204,40 @@ fn the_printed_text_loads_to_the_same_guard_and_keeps_elements() {
 }
 
 #[test]
+fn thirty_reloads_of_a_file_that_includes_the_printed_text_let_no_attacker_through() {
+    let it = Guarded::new();
+    let included = tempfile::NamedTempFile::new().unwrap();
+    let conf = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(included.path(), print_ruleset(&settings(), &services(&[SSH, DNS]), &knock()).unwrap()).unwrap();
+    let text = format!("flush ruleset\ninclude \"{}\"\n", included.path().display());
+    std::fs::write(conf.path(), text).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let over = || stop.load(std::sync::atomic::Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        for to in it.net.gateway_ips() {
+            let (attacker, over) = (it.net.client.space.clone(), &over);
+            // Another socket each time: the kernel's own repetitions of a SYN are too slow to meet a gap.
+            scope.spawn(move || {
+                while !over() {
+                    let _ = attacker.connect(ssh(to), std::time::Duration::from_millis(1));
+                }
+            });
+            let flood = it.net.client.space.udp(dns(to));
+            scope.spawn(move || {
+                while !over() {
+                    let _ = flood.send(b"ping");
+                    std::thread::yield_now();
+                }
+            });
+        }
+        (0..30).for_each(|_| drop(it.net.gateway.sh(&format!("nft -f {}", conf.path().display()))));
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    assert_eq!((it.tcp.heard(), it.udp.heard()), (0, 0));
+    assert!(it.net.gateway.inside(|| it.nft.dropped()).unwrap()["datagram"] > 0, "the attack took place");
+}
+
+#[test]
 fn what_hinders_a_start_is_said_with_what_to_do() {
     let net = Net::new();
     let try_with = |settings: &toctoc::config::Firewall| -> Fault {

@@ -28,6 +28,12 @@ pub struct Status {
     pub interfaces: Vec<String>,
     /// Whether our guard stands in the kernel as we loaded it.
     pub guard: bool,
+    /// Whether an admin has taken the guard away.
+    pub guard_off: bool,
+    /// Grants to sealed knocks from other machines since the start.
+    pub granted: u64,
+    /// The last of them: who, what, from where; empty if there was none.
+    pub last_granted: String,
     /// `intact`, or what happened to the state.
     pub state: String,
     /// `sure`, or why every knock needs a challenge.
@@ -67,6 +73,15 @@ pub struct GrantLine {
     pub until: String,
     /// Seconds until then.
     pub seconds_left: u64,
+}
+
+/// What the gateway says of itself.
+///
+/// # Errors
+/// If none answers.
+pub fn ask_status(settings: &Settings) -> Result<Status, Fault> {
+    let value = ask(&settings.gateway.control_socket, &Command::Status, PATIENCE)?;
+    serde_json::from_value(value).map_err(|_| other_version())
 }
 
 /// Prints what the gateway says of itself.
@@ -115,7 +130,11 @@ pub fn reinitialise(settings: &Settings) -> Result<(), Fault> {
     tell(settings, &Command::Reinitialise)
 }
 
-fn tell(settings: &Settings, command: &Command) -> Result<(), Fault> {
+/// Has the running gateway do something, and prints what it says.
+///
+/// # Errors
+/// If none answers, or it could not be done.
+pub fn tell(settings: &Settings, command: &Command) -> Result<(), Fault> {
     let value = ask(&settings.gateway.control_socket, command, PATIENCE)?;
     let said = value.get("said").and_then(serde_json::Value::as_str).unwrap_or("done");
     print(&format!("{said}\n"));
@@ -134,7 +153,7 @@ pub fn tell_reload(settings: &Settings) -> Result<bool, Fault> {
 }
 
 /// Whether somebody listens on the control socket.
-fn runs(path: &Path) -> bool {
+pub fn runs(path: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(path).is_ok()
 }
 
@@ -142,7 +161,8 @@ fn other_version() -> Fault {
     Fault::new("the gateway's answer is of another version", "use the toctocd that is running, or restart it")
 }
 
-fn print(text: &str) {
+/// To standard output.
+pub fn print(text: &str) {
     use std::io::Write;
     // A closed pipe (`| head`) is the reader's wish, not a fault.
     let _ = std::io::stdout().write_all(text.as_bytes());
@@ -156,7 +176,7 @@ fn status_text(status: &Status) -> String {
         status.since,
         status.knock_port,
         status.interfaces.join(", "),
-        if status.guard { "up" } else { "NOT AS LOADED: see the log" },
+        guard_words(status),
         status.state,
         status.clock,
     );
@@ -178,6 +198,15 @@ fn status_text(status: &Status) -> String {
         text += &format!("  degraded    {line}\n");
     }
     text
+}
+
+/// How the guard is.
+pub fn guard_words(status: &Status) -> &'static str {
+    match (status.guard_off, status.guard) {
+        (true, _) => "OFF by command: what it guards is OPEN; `toctocd guard on` puts it up",
+        (false, true) => "up",
+        (false, false) => "NOT AS LOADED: see the log",
+    }
 }
 
 fn grants_text(lines: &[GrantLine]) -> String {

@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::toctocd::{Args, Client, Command};
-use super::{admin, compat, gatekeeper, listener, load, provision};
+use super::{admin, compat, gatekeeper, guard, listener, load, provision};
 use crate::core::types::Fault;
 
 /// Done.
-const DONE: u8 = 0;
+pub(super) const DONE: u8 = 0;
 /// It could not be done.
-const FAILED: u8 = 1;
+pub(super) const FAILED: u8 = 1;
 /// Wrong usage, configuration or keys; nothing was changed.
-const WRONG: u8 = 2;
+pub(super) const WRONG: u8 = 2;
 
 /// Runs what the command line says; answers the exit code.
 pub fn main() -> ExitCode {
@@ -48,6 +48,7 @@ fn run(args: &Args) -> u8 {
         Command::Client(Client::Revoke { name }) => {
             finish(provision::revoke(&args.config, name).map(|said| said.print()), WRONG)
         }
+        Command::Guard(command) => guard::run(&args.config, command),
         Command::Status { json } => ask(args, |settings| admin::status(settings, *json)),
         Command::Grants { json } => ask(args, |settings| admin::grants(settings, *json)),
         Command::Reload => ask(args, admin::reload),
@@ -62,7 +63,8 @@ fn ask(args: &Args, question: impl FnOnce(&crate::config::Settings) -> Result<()
     }
 }
 
-fn finish(outcome: Result<u8, Fault>, code: u8) -> u8 {
+/// The exit code of what was tried; a fault is said first, and `code` is its code.
+pub(super) fn finish(outcome: Result<u8, Fault>, code: u8) -> u8 {
     outcome.unwrap_or_else(|fault| {
         eprintln!("toctocd: {fault}");
         code

@@ -35,6 +35,7 @@ use crate::edge::state::State;
 
 mod answers;
 mod doors;
+mod guard;
 mod knocks;
 mod listeners;
 mod reload;
@@ -76,6 +77,8 @@ pub struct Gatekeeper {
     restart: Restart,
     counters: Counters,
     heard: Heard,
+    /// Grants to sealed knocks that came from elsewhere: what tells an admin that there is a way in.
+    outside: guard::Outside,
     next_look: Boot,
     ending: bool,
     /// A repair of the guard failed, or is under way.
@@ -142,6 +145,7 @@ impl Gatekeeper {
             restart: Restart::default(),
             counters: Counters::default(),
             heard: Heard::default(),
+            outside: guard::Outside::default(),
             next_look: started.boot,
             ending: false,
             loaded,
@@ -258,7 +262,7 @@ impl Gatekeeper {
             };
             let who: Vec<String> = noticed.iter().map(who).collect();
             self.say(&format!("our firewall table was changed by {}", who.join(", ")));
-            self.try_restore_firewall();
+            self.guard_was_changed();
         }
     }
 

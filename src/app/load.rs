@@ -50,7 +50,7 @@ pub fn settings(path: &Path) -> Result<Settings, Fault> {
 }
 
 /// The configuration alone, without the files that its doors name: enough to find a running gateway, whose own doors may by now
-/// have used those files up.
+/// have used those files up, and to put up the guard while one of them is broken.
 ///
 /// # Errors
 /// As [`everything`].

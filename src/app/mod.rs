@@ -13,6 +13,8 @@ pub mod daemon;
 #[cfg(target_os = "linux")]
 pub mod gatekeeper;
 #[cfg(target_os = "linux")]
+pub mod guard;
+#[cfg(target_os = "linux")]
 mod interfaces;
 pub mod knock;
 #[cfg(target_os = "linux")]

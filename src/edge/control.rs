@@ -33,6 +33,10 @@ pub enum Command {
     Grants,
     /// Read the configuration and the clients again.
     Reload,
+    /// Put the guard up, if it is not, with all live grants.
+    GuardOn,
+    /// Take the guard away, and leave it away.
+    GuardOff,
     /// Accept that marks of used knocks were lost, or that the clock was ahead: timestamps count again.
     Reinitialise,
 }

@@ -11,6 +11,7 @@ mod cut;
 mod fallback;
 mod grants;
 mod interfaces;
+mod kept;
 mod provisioning;
 mod replay;
 mod sealed;

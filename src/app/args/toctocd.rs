@@ -57,6 +57,9 @@ pub enum Command {
     /// Enrol, list and revoke clients.
     #[command(subcommand)]
     Client(Client),
+    /// Put the guard up or take it away by hand, and see how it stands.
+    #[command(subcommand)]
+    Guard(Guard),
     /// Ask the running gateway how it is.
     Status {
         /// As one JSON object.
@@ -85,6 +88,23 @@ pub enum Command {
         #[arg(value_name = "FILE", default_value = "/etc/knockd.conf")]
         file: std::path::PathBuf,
     },
+}
+
+/// `toctocd guard`.
+#[derive(Subcommand, Debug)]
+pub enum Guard {
+    /// Shut what the guard shuts; grants that live stay. Works without a running gateway, so also before the network is up.
+    On {
+        /// Take the guard away again after so long, unless a knock from another machine opened something by then.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        confirm: Option<u32>,
+    },
+    /// Take the guard away, and all grants with it: what it guarded is OPEN to everybody, until `guard on` or the next start.
+    Off,
+    /// Show how the guard stands, whether or not a gateway runs.
+    Status,
+    /// Print the guard without its grants, for a file that nftables.conf includes after its flush.
+    Print,
 }
 
 /// `toctocd init`.

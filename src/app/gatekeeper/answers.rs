@@ -27,6 +27,14 @@ impl Gatekeeper {
                 let outcome = self.reload(now);
                 return self.said_or(outcome, "not reloaded");
             }
+            Command::GuardOn => {
+                let outcome = self.guard_on();
+                return self.said_or(outcome, "the guard is not up");
+            }
+            Command::GuardOff => {
+                let outcome = self.guard_off();
+                return self.said_or(outcome, "the guard was left as it is");
+            }
             Command::Reinitialise => {
                 let outcome = self.reinitialise(now);
                 return self.said_or(outcome, "not re-initialised");
@@ -59,6 +67,9 @@ impl Gatekeeper {
             knock_port: settings.knock.port,
             interfaces: self.child.iter().flat_map(|child| child.interfaces.clone()).collect(),
             guard: self.firewall.guard_is_up().unwrap_or(false),
+            guard_off: self.firewall.is_down(),
+            granted: self.outside.granted,
+            last_granted: self.outside.last.clone(),
             state: if self.broken { "NOT WRITABLE: nothing opens".to_owned() } else { self.found.clone() },
             clock: suspect.map_or_else(|| "sure".to_owned(), suspect_words),
             degraded: self.degraded(),

@@ -183,6 +183,7 @@ impl Gatekeeper {
             (status, _) => format!("{client}: refused from {from}: {}", reason(status)),
         };
         self.say(&text);
+        self.note_outside(answer);
     }
 
     /// The listener saw a used packet come from elsewhere.

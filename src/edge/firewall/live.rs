@@ -30,6 +30,8 @@ pub struct Nft {
     watch: Watch,
     /// Who changed the table while it was being loaded: put right already, and still to be told.
     noticed: Vec<Noticed>,
+    /// An admin has taken the guard away: nothing is loaded, put back or granted.
+    down: bool,
     _owner: Owner,
 }
 
@@ -47,7 +49,7 @@ impl Nft {
         let mut watch = Watch::open(plan.table(), netlink.port())?;
         let mut noticed = Vec::new();
         let loaded = load(&program, &plan, &mut watch, &mut noticed)?;
-        Ok(Nft { program, plan, loaded, netlink, watch, noticed, _owner })
+        Ok(Nft { program, plan, loaded, netlink, watch, noticed, down: false, _owner })
     }
 
     /// As [`Nft::start`], with new settings, the table's name excepted. On a fault the old guard stands as before.
@@ -58,9 +60,30 @@ impl Nft {
             return Err(Fault::new("firewall.table cannot change while toctocd runs", "restart toctocd"));
         }
         can_cut(&mut self.netlink, &plan, services)?;
-        self.loaded = load(&program, &plan, &mut self.watch, &mut self.noticed)?;
+        if !self.down {
+            self.loaded = load(&program, &plan, &mut self.watch, &mut self.noticed)?;
+        }
         (self.plan, self.program) = (plan, program);
         Ok(())
+    }
+
+    /// Takes the guard away, with all grants, and keeps it away until [`Nft::stand_up`].
+    pub fn stand_down(&mut self) -> Result<(), Fault> {
+        self.watch.expect(self.program.load(&self.plan.text_off())?);
+        self.down = true;
+        Ok(())
+    }
+
+    /// Loads the guard that an admin had taken away. Follow it with [`Firewall::restore`].
+    pub fn stand_up(&mut self) -> Result<(), Fault> {
+        self.loaded = load(&self.program, &self.plan, &mut self.watch, &mut self.noticed)?;
+        self.down = false;
+        Ok(())
+    }
+
+    /// Whether an admin has taken the guard away.
+    pub fn is_down(&self) -> bool {
+        self.down
     }
 
     /// The descriptor to poll for reading; then call [`Nft::look`].
@@ -90,7 +113,10 @@ impl AsFd for Nft {
 
 impl Firewall for Nft {
     fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
-        let applied = elements::apply(&mut self.netlink, self.plan.table(), changes);
+        let applied = match self.down {
+            true => nothing_to_grant(changes),
+            false => elements::apply(&mut self.netlink, self.plan.table(), changes),
+        };
         let cuts = changes.iter().filter(|change| matches!(change, Change::Cut { .. }));
         let cuts: Vec<Element> = cuts.map(|change| *change.element()).collect();
         let cut = if cuts.is_empty() { Ok(()) } else { conntrack::cut(&mut self.netlink, self.plan.marks(), &cuts) };
@@ -102,6 +128,9 @@ impl Firewall for Nft {
     }
 
     fn list(&mut self) -> Result<Vec<(Element, u64)>, Fault> {
+        if self.down {
+            return Ok(Vec::new());
+        }
         elements::list(&mut self.netlink, self.plan.table())
     }
 
@@ -114,6 +143,9 @@ impl Firewall for Nft {
     }
 
     fn restore(&mut self, live: &[Change]) -> Result<Repair, Fault> {
+        if self.down {
+            return Ok(Repair::default());
+        }
         let reloaded = !self.guard_is_up()?;
         if reloaded {
             self.loaded = load(&self.program, &self.plan, &mut self.watch, &mut self.noticed)?;
@@ -132,6 +164,14 @@ impl Firewall for Nft {
     }
 }
 
+/// While the guard is off: what is taken away is gone already, and what is granted would be a lie.
+fn nothing_to_grant(changes: &[Change]) -> Result<(), Fault> {
+    if changes.iter().any(|change| matches!(change, Change::Set { .. })) {
+        return Err(Fault::new("the guard is off: there is nothing to grant", "`toctocd guard on` puts it up"));
+    }
+    Ok(())
+}
+
 /// Whether connections can be cut, if they are to be: a revocation is no moment to find out.
 fn can_cut(netlink: &mut Netlink, plan: &Plan, services: &[Service]) -> Result<(), Fault> {
     let wanted = services.iter().any(|service| service.cut != Cut::Never);
@@ -143,10 +183,29 @@ pub fn print_ruleset(settings: &config::Firewall, services: &[Service], knock: &
     Ok(Plan::new(settings, services, knock)?.text())
 }
 
-/// Takes the guard away, all grants with it, and so opens what it guarded.
+/// Takes the guard away where no gateway keeps it, all grants with it, and so opens what it guarded.
 pub fn unload(settings: &config::Firewall, services: &[Service], knock: &Knock) -> Result<(), Fault> {
     let plan = Plan::new(settings, services, knock)?;
+    let _owner = Owner::claim(plan.table())?;
     Program::new(&settings.nft)?.load(&plan.text_off()).map(drop)
+}
+
+/// How the guard stands, asked by somebody who does not keep it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// `None` if there is no such table; else what is not as these settings say, if anything.
+    pub misfit: Option<Option<String>>,
+    /// Packets dropped, by chain.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// Looks, and changes nothing.
+pub fn look_at(settings: &config::Firewall, services: &[Service], knock: &Knock) -> Result<Look, Fault> {
+    let plan = Plan::new(settings, services, knock)?;
+    let Some(json) = Program::new(&settings.nft)?.list(plan.table())? else {
+        return Ok(Look { misfit: None, dropped: BTreeMap::new() });
+    };
+    Ok(Look { misfit: Some(Standing::read(&json)?.misfit(&plan)), dropped: standing::dropped(&json)? })
 }
 
 /// Loads the guard and reads it back until what stands is what was loaded: nobody else has changed the table in between, and

@@ -12,7 +12,7 @@ pub mod ruleset;
 mod standing;
 mod watch;
 
-pub use live::{Nft, print_ruleset, unload};
+pub use live::{Look, Nft, look_at, print_ruleset, unload};
 pub use watch::Noticed;
 
 use crate::core::grants::{Change, Element, Flow};
