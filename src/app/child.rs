@@ -17,7 +17,7 @@ use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::sequence::DoorSpec;
 use crate::core::types::{ClientId, Fault, Reject};
 use crate::edge::addresses::Own;
-use crate::edge::confine::{Failure, Notes};
+use crate::edge::confine::{self, Failure, Notes};
 use crate::edge::gatekeeper_pipe::{self, Broken, GatekeeperEnd, ToGatekeeper, ToListener};
 use crate::edge::{bpf, capture, raw};
 
@@ -121,7 +121,10 @@ impl Child {
         let (meant, interfaces, missing) = (Vec::new(), Vec::new(), Vec::new());
         let mut child = Child { process, pipe, degraded: Vec::new(), rows, doors, meant, interfaces, missing };
         child.set_up(brief, sockets, user).map_err(|broken| child.lost(&broken))?;
-        child.wait_ready()?;
+        let notes = child.wait_ready()?;
+        // Its own word is not enough: one that is not confined is not used. It is killed as it is dropped.
+        confine::verify(child.process.id(), notes, user)?;
+        child.degraded = notes.iter().map(|note| note.text().to_owned()).collect();
         Ok(child)
     }
 
@@ -185,15 +188,12 @@ impl Child {
         if self.pipe.waiting() > gatekeeper_pipe::QUEUE / 2 { self.pipe.drain(PATIENCE) } else { Ok(()) }
     }
 
-    fn wait_ready(&mut self) -> Result<(), Fault> {
+    fn wait_ready(&mut self) -> Result<Notes, Fault> {
         self.pipe.drain(PATIENCE).map_err(|broken| self.lost(&broken))?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.pipe.receive() {
-                Ok(Some(ToGatekeeper::Ready { degraded })) => {
-                    self.degraded = Notes::from_bits(degraded).iter().map(|note| note.text().to_owned()).collect();
-                    return Ok(());
-                }
+                Ok(Some(ToGatekeeper::Ready { degraded })) => return Ok(Notes::from_bits(degraded)),
                 Ok(Some(ToGatekeeper::Failed { step, errno })) => return Err(failure(step, errno)),
                 Ok(Some(_)) => return Err(self.lost(&Broken::Nonsense(Reject::Pipe))),
                 Ok(None) => {}

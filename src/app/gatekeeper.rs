@@ -39,6 +39,7 @@ mod guard;
 mod knocks;
 mod listeners;
 mod reload;
+mod rights;
 mod upkeep;
 
 use listeners::{Heard, Restart};
@@ -72,6 +73,8 @@ pub struct Gatekeeper {
     /// Lent out while it is served.
     control: Option<Control>,
     child: Option<Child>,
+    /// Nothing was given up: see `rights`.
+    all_rights: bool,
     /// A listener that a reload replaced: it sends what it still has, then ends.
     retiring: Option<(Child, Boot)>,
     restart: Restart,
@@ -117,6 +120,7 @@ impl Gatekeeper {
         let policy = policy(&loaded, &own);
         let grants = Grants::restore(started, &recovered.ledger);
         let leases = Leases::restore(started, recovered.ledger.openings().cloned());
+        let all_rights = rights::settle(&loaded, &leases)?;
         let firewall = Nft::start(&settings.firewall, &settings.services, &settings.knock)?;
         let mut gatekeeper = Gatekeeper {
             config: config.to_owned(),
@@ -141,6 +145,7 @@ impl Gatekeeper {
             door_lines: Bucket::new(),
             unsaid: 0,
             child: Some(child),
+            all_rights,
             retiring: None,
             restart: Restart::default(),
             counters: Counters::default(),
@@ -188,8 +193,7 @@ impl Gatekeeper {
         if self.found != INTACT {
             self.say(&format!("state: {}", self.found));
         }
-        let degraded = self.child.as_ref().map(|child| child.degraded.clone()).unwrap_or_default();
-        degraded.iter().for_each(|line| self.say(&format!("degraded: {line}")));
+        self.degraded().iter().for_each(|line| self.say(&format!("degraded: {line}")));
         warnings(&self.loaded, &listening()).iter().for_each(|line| self.say(&format!("warning: {line}")));
         self.say(&text);
     }

@@ -4,8 +4,10 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod captured;
 mod classic;
 mod clients_of_others;
+mod confinement;
 mod convert;
 mod cut;
 mod fallback;

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use toctoc::core::keyring::Day;
 use toctoc::core::knock::{Kind, Receipt, Request};
 use toctoc::core::types::{ServiceName, Source, Wall};
@@ -192,8 +193,8 @@ impl Daemon {
         }
     }
 
-    /// Ends its listener by SIGKILL. Its other children, such as the `nft` of a look at the guard, come and go.
-    pub fn kill_listener(&self) {
+    /// The pid of its listener. Its other children, such as the `nft` of a look at the guard, come and go.
+    pub fn listener(&self) -> Pid {
         let parent = self.process.0.id();
         let listeners = || {
             let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("it runs");
@@ -204,8 +205,12 @@ impl Daemon {
         };
         // Right after a reload the old one may still be about to end.
         assert!(super::eventually(LONG, || listeners().len() == 1), "one listener: {:?}", listeners());
-        let pid = nix::unistd::Pid::from_raw(listeners()[0]);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it lives");
+        Pid::from_raw(listeners()[0])
+    }
+
+    /// Ends its listener by SIGKILL.
+    pub fn kill_listener(&self) {
+        nix::sys::signal::kill(self.listener(), nix::sys::signal::Signal::SIGKILL).expect("it lives");
     }
 
     /// What it said, up to now.

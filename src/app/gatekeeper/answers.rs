@@ -84,17 +84,18 @@ impl Gatekeeper {
     }
 
     /// What does not work here, or not now.
-    fn degraded(&self) -> Vec<String> {
+    pub(super) fn degraded(&self) -> Vec<String> {
         let Some(child) = &self.child else { return vec!["no listener runs: no knock is heard".to_owned()] };
         let deaf = child.missing.iter().map(|name| format!("interface {name} is not there: no knock is heard on it"));
         let lost = (self.heard.lost > 0).then(|| format!("{} packets were lost for want of room", self.heard.lost));
-        child.degraded.iter().cloned().chain(deaf).chain(lost).collect()
+        child.degraded.iter().cloned().chain(rights).chain(deaf).chain(lost).collect()
     }
 
     /// What came to nothing, in both processes.
     fn rejected(&self) -> Vec<(String, u64)> {
         let counters: [&Counters; 3] = [&self.counters, &self.heard.past.0, &self.heard.present.0];
         let sum = |reject: Reject| counters.iter().map(|one| one.of(reject)).fold(0, u64::saturating_add);
+        let rights = self.all_rights.then(|| super::rights::ALL_KEPT.to_owned());
         let all = Reject::ALL.into_iter().map(|reject| (reject.name().to_owned(), sum(reject)));
         all.filter(|(_, number)| *number > 0).collect()
     }

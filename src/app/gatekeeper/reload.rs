@@ -68,6 +68,7 @@ impl Gatekeeper {
 
     /// What is held open for as long as we run cannot be moved by a reload.
     fn can_follow(&self, loaded: &Loaded) -> Result<(), Fault> {
+        self.has_rights_for(loaded)?;
         let (old, new) = (&self.loaded.settings, &loaded.settings);
         let moved = [
             ("state_dir", old.gateway.state_dir != new.gateway.state_dir),

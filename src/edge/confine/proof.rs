@@ -1,5 +1,5 @@
 //! What the kernel says of a confined process, held against what it should say.
-//! Getting there is left to `confine`.
+//! Getting there is left to `confine` and `keep_little`.
 
 use std::fs;
 
@@ -7,19 +7,30 @@ use super::{Degraded, Failure, Notes, Step};
 use crate::core::types::Fault;
 
 /// Asks the kernel about the listener from outside, where it cannot lie: ids, groups, capabilities, no_new_privs, seccomp.
-/// For the gatekeeper, after `Ready`.
+/// For the gatekeeper, after `Ready`. The notes are the listener's, from before it has read a packet.
 ///
 /// # Errors
 /// Something is not as the listener said.
 pub fn verify(process: u32, notes: Notes, user: Option<(u32, u32)>) -> Result<(), Fault> {
-    let path = format!("/proc/{process}/status");
-    let text = fs::read_to_string(&path)
-        .map_err(|e| Fault::new(format!("{path}: {e}"), "is /proc mounted, without hidepid?"))?;
-    check(&text, notes, user, true).map_err(Failure::fault)
+    // What we have, the listener has inherited, and it proves nothing of it: it must have one list of its own more.
+    let inherited = filters(&status("self")?);
+    check(&status(&process.to_string())?, notes, user, Some(inherited)).map_err(Failure::fault)
 }
 
-/// Holds the text of a `status` file against what was asked for.
-pub(super) fn check(status: &str, notes: Notes, user: Option<(u32, u32)>, seccomp: bool) -> Result<(), Failure> {
+/// The `status` file of a process.
+pub(super) fn status(process: &str) -> Result<String, Fault> {
+    let path = format!("/proc/{process}/status");
+    fs::read_to_string(&path).map_err(|e| Fault::new(format!("{path}: {e}"), "is /proc mounted, without hidepid?"))
+}
+
+/// Holds the text of a `status` file against what was asked for. `inherited`: more lists of system calls than this must be in
+/// force; none yet if there is no number.
+pub(super) fn check(
+    status: &str,
+    notes: Notes,
+    user: Option<(u32, u32)>,
+    inherited: Option<u64>,
+) -> Result<(), Failure> {
     let (uid, gid) = user.map_or((None, None), |(uid, gid)| (Some(uid), Some(gid)));
     let kept = notes.has(Degraded::UserKept);
     let good = ids(status, "Uid", uid.filter(|_| !kept))
@@ -28,7 +39,7 @@ pub(super) fn check(status: &str, notes: Notes, user: Option<(u32, u32)>, seccom
         && ["CapInh", "CapPrm", "CapEff", "CapAmb"].into_iter().all(|set| empty(status, set))
         && (notes.has(Degraded::BoundingKept) || empty(status, "CapBnd"))
         && field(status, "NoNewPrivs") == Some("1")
-        && (!seccomp || field(status, "Seccomp") == Some("2"));
+        && inherited.is_none_or(|inherited| filters(status) > inherited);
     if good { Ok(()) } else { Err(Failure { step: Step::Proof, errno: 0 }) }
 }
 
@@ -44,11 +55,18 @@ fn ids(status: &str, name: &str, wanted: Option<u32>) -> bool {
     }
 }
 
+/// How many lists of system calls are in force. A kernel before 5.9 only says whether there is any.
+pub(super) fn filters(status: &str) -> u64 {
+    let any = field(status, "Seccomp") == Some("2");
+    let number = field(status, "Seccomp_filters").map_or(1, |number| number.parse().unwrap_or(0));
+    if any { number } else { 0 }
+}
+
 fn empty(status: &str, set: &str) -> bool {
     field(status, set).is_some_and(|hex| !hex.is_empty() && hex.bytes().all(|b| b == b'0'))
 }
 
-fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
@@ -63,7 +81,7 @@ mod tests {
     fn good(status: &str, notes: &[Degraded], user: Option<(u32, u32)>) -> bool {
         let mut set = Notes::default();
         notes.iter().for_each(|note| set.add(*note));
-        check(status, set, user, true).is_ok()
+        check(status, set, user, Some(0)).is_ok()
     }
 
     #[test]
@@ -93,6 +111,25 @@ mod tests {
         assert!(!good(GOOD, &[], Some((100, 98))));
         assert!(!good(GOOD, &[], Some((99, 100))));
         assert!(!good("", &[], None));
+    }
+
+    #[test]
+    fn a_list_of_system_calls_that_was_inherited_is_none_of_its_own() {
+        let under = |filters: &str, inherited| {
+            let status = GOOD.replace("Seccomp_filters:\t1\n", filters);
+            check(&status, Notes::default(), Some((99, 98)), Some(inherited)).is_ok()
+        };
+        assert!(under("Seccomp_filters:\t1\n", 0) && under("Seccomp_filters:\t3\n", 2));
+        assert!(!under("Seccomp_filters:\t1\n", 1) && !under("Seccomp_filters:\t0\n", 0));
+        assert!(under("", 0) && !under("", 1), "a kernel that does not count them");
+    }
+
+    #[test]
+    fn a_process_that_gave_up_nothing_is_found_out() {
+        let mut idle = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let fault = verify(idle.id(), Notes::default(), None).err();
+        idle.kill().and_then(|()| idle.wait()).unwrap();
+        assert!(fault.is_some_and(|fault| fault.what.contains("not what was asked for")));
     }
 
     #[test]
