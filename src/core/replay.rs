@@ -6,8 +6,12 @@
 //! [`Marks`], and from then on it is. Whatever is accepted or answered is marked in the same step, whatever its
 //! timestamp, and nothing is told or opened before the mark is durable.
 //!
+//! A state that is found at a start may be an older one, put back from a backup: nothing in it tells. So what may have been
+//! accepted before the start, by a clock that is ahead as far as is allowed, needs a challenge after every start.
+//!
 //! What this cannot hold: marks lost *and* a clock that is behind when the loss is accepted and catches up unseen while the
-//! gateway is down. `toctocd reinitialise` says so.
+//! gateway is down. `toctocd reinitialise` says so. And a packet of the future that was refused, never accepted, may count
+//! when its time has come if the mark of that refusal is lost.
 //!
 //! INVARIANT: no client is locked out by timestamps, its own or those of a clock gone wrong. What `Marks` covers without
 //! being sure costs a challenge, never silence; only a timestamp that was certainly used is met with silence.
@@ -49,9 +53,9 @@ pub struct Window {
 /// How the state was found at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Every mark is there.
-    Intact,
-    /// There never was one: what was sent before the start does not count.
+    /// There is one, whole in itself. Whether it is the newest that there was cannot be seen.
+    Found,
+    /// There never was one: nothing can have been accepted before the start, and what was sent before it does not count.
     First,
 }
 
@@ -109,7 +113,7 @@ pub struct Replay {
     watch: Watch,
     lost: Option<Wall>,
     /// Timestamps from before this moment do not count, up to this many seconds after it.
-    since: Option<(Boot, u32)>,
+    since: (Boot, u32),
     reinitialised: Option<Wall>,
     recorded: Wall,
 }
@@ -125,13 +129,17 @@ impl Replay {
     /// Goes on from what the state holds.
     pub fn restore(window: Window, now: Now, ledger: &Ledger, standing: Standing) -> Self {
         let client = |(id, marks): (ClientId, &Marks)| (id, Client { marks: marks.clone(), ..Client::default() });
+        let margin = match standing {
+            Standing::Found => window.max_ahead,
+            Standing::First => 0,
+        };
         Self {
             window,
             clients: ledger.marks().map(client).collect(),
             challenges: Challenges::default(),
             watch: Watch::new(now, ledger.newest()),
             lost: ledger.lost(),
-            since: (standing == Standing::First).then_some((now.boot, 0)),
+            since: (now.boot, margin),
             reinitialised: ledger.reinitialised(),
             recorded: ledger.newest(),
         }
@@ -156,13 +164,21 @@ impl Replay {
         self.watch.believe(now);
         (self.lost, self.reinitialised, self.recorded) = (None, Some(now.wall), now.wall);
         // A packet accepted just before the loss may have come from a clock that is ahead.
-        self.since = Some((now.boot, self.window.max_ahead));
+        self.since = (now.boot, self.window.max_ahead);
         vec![Record::Reinitialised { at: now.wall }]
     }
 
     /// The state turned out to have lost marks while we run; ours in memory stay.
     pub fn lose(&mut self, at: Wall) {
         self.lost = Some(at);
+    }
+
+    /// The clients that have marks in the future, and until when those reach. Their clocks were ahead, or ours was. Nothing is
+    /// locked out by it: a timestamp that is covered costs a challenge when its time has come.
+    pub fn ahead(&self, now: Now) -> impl Iterator<Item = (ClientId, Wall)> {
+        let horizon = now.wall.plus(self.window.max_ahead);
+        let newest = self.clients.iter().map(|(id, client)| (*id, client.marks.newest()));
+        newest.filter(move |(_, newest)| *newest > horizon)
     }
 
     /// The newest time, if it was not made durable for `seconds`: so that a clock set back while we are down is noticed.
@@ -252,11 +268,10 @@ impl Replay {
 
     /// Whether a packet of this timestamp may have been accepted by a run whose marks are lost.
     fn before_start(&self, now: Now, timestamp: Wall) -> bool {
+        let (since, margin) = self.since;
         let age = now.wall.since(timestamp);
-        let early = self.since.is_some_and(|(since, margin)| {
-            let running = i64::try_from(now.boot.0.saturating_sub(since.0)).unwrap_or(i64::MAX);
-            age.saturating_add(nanos(margin)) >= running
-        });
+        let running = i64::try_from(now.boot.0.saturating_sub(since.0)).unwrap_or(i64::MAX);
+        let early = age.saturating_add(nanos(margin)) >= running;
         early || self.reinitialised.is_some_and(|at| timestamp <= at.plus(self.window.max_ahead))
     }
 

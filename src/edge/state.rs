@@ -155,7 +155,7 @@ impl<D: Disk> State<D> {
         }
         self.poisoned = false;
         let why = ledger.lost().map(|_| self.loss(damage));
-        let standing = if first { Standing::First } else { Standing::Intact };
+        let standing = if first { Standing::First } else { Standing::Found };
         Ok(Recovered { intact: why.is_none(), why, standing, ledger })
     }
 

@@ -66,6 +66,23 @@ fn a_used_packet_after_sigkill_opens_nothing() {
 }
 
 #[test]
+fn a_used_packet_opens_nothing_after_an_older_state_was_put_back() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let (journal, backup) = (gate.path("etc/state/journal"), gate.path("backup"));
+    std::fs::copy(&journal, &backup).unwrap();
+    let sealed = used(&gate);
+    gate.kill();
+    std::fs::copy(&backup, &journal).unwrap();
+    gate.start();
+    // Nobody knows any more that it was used. What was sent before the start does not count by its time.
+    let to = gate.net.gateway_ips()[0];
+    let told = sealed.send(&gate.net.client, to).expect("it looks like a first one");
+    assert_eq!(told.status, Status::Challenge);
+    opens_nothing(&gate, &sealed);
+}
+
+#[test]
 fn a_new_knock_right_after_sigkill_is_granted() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);

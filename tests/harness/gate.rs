@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use toctoc::core::keyring::Day;
-use toctoc::core::knock::{Kind, Receipt, Request};
+use toctoc::core::knock::{Kind, Receipt, Request, Status};
 use toctoc::core::types::{ServiceName, Source, Wall};
 use toctoc::core::wire::{self, Awaiting};
 use toctoc::edge::{clock, entropy};
@@ -257,10 +257,16 @@ impl Knocker {
         Sealed { bytes: bytes.to_vec(), awaiting }
     }
 
-    /// Knocks from `host` at its own gateway address and waits for the receipt.
+    /// Knocks from `host` at its own gateway address and waits for the receipt. Where a challenge is asked for, as right after
+    /// a restart, it knocks once more with that, as the client does.
     pub fn open(&self, host: &Host, service: &str, family: usize) -> Option<Receipt> {
         let (from, to) = (host.ips()[family], host.gateway_ips()[family]);
-        self.seal(&self.request(service, from)).send(host, to)
+        let receipt = self.seal(&self.request(service, from)).send(host, to)?;
+        if !matches!(receipt.status, Status::Clock | Status::Challenge) {
+            return Some(receipt);
+        }
+        let retry = Request { challenge: receipt.challenge, ..self.request(service, from) };
+        self.seal(&retry).send(host, to)
     }
 }
 

@@ -34,8 +34,9 @@ struct Gate {
 impl Gate {
     fn new(service: Service, client: Client, max_grants: u32) -> Self {
         let own = [Source::new("203.0.113.1".parse().unwrap())];
-        let replay =
-            Replay::restore(Window { max_age: 30, max_ahead: 10 }, START, &Ledger::default(), Standing::Intact);
+        let window = Window { max_age: 30, max_ahead: 10 };
+        let begin = Now { wall: Wall(START.wall.0 - 400 * SECOND), boot: Boot(START.boot.0 - 400 * SECOND) };
+        let replay = Replay::restore(window, begin, &Ledger::default(), Standing::Found);
         let policy = Policy::new(vec![service], vec![client], max_grants, own);
         Self { policy, replay, grants: Grants::default(), packets: 0 }
     }

@@ -8,10 +8,11 @@ use crate::core::types::{Boot, ClientId, Source};
 
 /// Seconds that a challenge lives.
 pub(super) const LIFETIME: u32 = 20;
-/// How many one client may have out; one more voids its oldest.
-pub(super) const PER_CLIENT: usize = 4;
+/// How many one client may have out; one more voids its oldest. As many as it may knock at once, so that senders in parallel
+/// heal in parallel.
+pub(super) const PER_CLIENT: usize = 64;
 /// How many may be out over all clients; one more voids the oldest.
-pub(super) const ALL: usize = 1024;
+pub(super) const ALL: usize = 4096;
 
 /// Challenges in the order they were given out.
 #[derive(Debug, Default)]

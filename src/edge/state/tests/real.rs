@@ -19,7 +19,7 @@ fn marks_are_there_after_a_restart_and_only_root_can_read_them() {
     state.commit(&[seen(3)]).unwrap();
     drop(state);
     let (_state, recovered) = open(&place);
-    assert_eq!((recovered.intact, recovered.standing), (true, Standing::Intact));
+    assert_eq!((recovered.intact, recovered.standing), (true, Standing::Found));
     assert_eq!(held(&recovered.ledger), [1, 2, 3].into());
     for name in [JOURNAL, USED, LOCK] {
         let mode = fs::metadata(place.join(name)).unwrap().permissions().mode();
