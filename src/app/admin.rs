@@ -13,6 +13,9 @@ use crate::edge::control::{Command, ask};
 /// How long a command waits for the gateway. A reload starts a whole listener, so it is not short.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How many clients with marks in the future are named.
+const SHOWN: usize = 10;
+
 /// The answer to `status`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Status {
@@ -38,6 +41,8 @@ pub struct Status {
     pub state: String,
     /// `sure`, or why every knock needs a challenge.
     pub clock: String,
+    /// Clients with marks in the future, and the local time up to which those reach.
+    pub ahead: Vec<(String, String)>,
     /// What this machine cannot do for us, one sentence each.
     pub degraded: Vec<String>,
     /// Addresses that always pass the guard.
@@ -193,6 +198,15 @@ fn status_text(status: &Status) -> String {
     }
     if !status.break_glass.is_empty() {
         text += &format!("  ALWAYS OPEN to {}\n", status.break_glass.join(", "));
+    }
+    for (client, until) in status.ahead.iter().take(SHOWN) {
+        text += &format!(
+            "  ahead       {client}: a clock was ahead, so its knocks need a challenge now and then until {until};\n              \
+             harmless; `toctocd client forgive {client}` gives it a clean start\n"
+        );
+    }
+    if let Some(more @ 1..) = status.ahead.len().checked_sub(SHOWN) {
+        text += &format!("              and {}\n", count(more, "more client"));
     }
     for line in &status.degraded {
         text += &format!("  degraded    {line}\n");

@@ -45,6 +45,9 @@ fn run(args: &Args) -> u8 {
         Command::Client(Client::List { json }) => {
             finish(provision::list(&args.config, *json).map(|said| said.print()), WRONG)
         }
+        Command::Client(Client::Forgive { name, profile }) => {
+            finish(provision::forgive(&args.config, name, profile).map(|said| said.print()), WRONG)
+        }
         Command::Client(Client::Revoke { name }) => {
             finish(provision::revoke(&args.config, name).map(|said| said.print()), WRONG)
         }

@@ -1,4 +1,4 @@
-//! `toctocd init`, `client add`, `client list`, `client revoke`, `check`: the file work of an admin.
+//! `toctocd init`, `client add`, `client list`, `client forgive`, `client revoke`, `check`: the file work of an admin.
 //! What a running gateway makes of it is left to `gatekeeper`; texts of keys to `keys`.
 
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::keys::gateway::GatewayFile;
 
 mod clients;
 
-pub use clients::{add, list, revoke};
+pub use clients::{add, forgive, list, revoke};
 
 /// What a command has to say, and how it ended.
 pub struct Said {

@@ -7,6 +7,7 @@ mod harness;
 mod captured;
 mod classic;
 mod clients_of_others;
+mod clocks;
 mod confinement;
 mod convert;
 mod cut;

@@ -155,6 +155,13 @@ impl Gate {
         host.space.run(command.args(arguments).env("XDG_CONFIG_HOME", self.path("home")).stdin(Stdio::null()))
     }
 
+    /// The same on a host whose clock is wrong: by `+10y`, `-1d`, as faketime says it. Only that process sees it.
+    pub fn toctoc_at(&self, host: &Host, wrong: &str, arguments: &[&str]) -> Output {
+        let mut command = Command::new("faketime");
+        command.args(["-m", "--exclude-monotonic", "-f", wrong, env!("CARGO_BIN_EXE_toctoc")]).args(arguments);
+        host.space.run(command.env("XDG_CONFIG_HOME", self.path("home")).stdin(Stdio::null()))
+    }
+
     /// Makes a key and enrols it by the commands that people use; the profile `name` can then be opened by [`Gate::toctoc`].
     pub fn enrol(&self, name: &str, services: &str) -> Knocker {
         self.enrol_with(name, services, &[])

@@ -141,6 +141,15 @@ pub enum Client {
         #[arg(long)]
         json: bool,
     },
+    /// Give a client a clean start, with a new id and a new profile: for one that `status` calls ahead. Its key, services and
+    /// limits stay; its live grants end; nothing that it sent before ever opens anything.
+    Forgive {
+        /// The client's name.
+        name: String,
+        /// What the new profile holds, and where it goes.
+        #[command(flatten)]
+        profile: ProfileArgs,
+    },
     /// Remove a client; its live grants end at once, its profile is worth nothing from then on.
     Revoke {
         /// The client's name.
@@ -171,6 +180,14 @@ pub struct ClientAdd {
     /// The longest grant for this client, seconds.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub max_seconds: Option<u32>,
+    /// What the profile holds, and where it goes.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+}
+
+/// What a new profile holds, and where it goes.
+#[derive(clap::Args, Debug)]
+pub struct ProfileArgs {
     /// Put the classic sequence of this door into the profile, for when no sealed knock gets through. The client sends it only when its
     /// user says so.
     #[arg(long, value_name = "NAME")]

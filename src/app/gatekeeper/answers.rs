@@ -1,10 +1,12 @@
 //! What an admin is told over the control socket.
 //! How it is shown is left to `app::admin`.
 
+use std::collections::BTreeMap;
+
 use super::Gatekeeper;
 use super::upkeep::suspect_words;
 use crate::app::admin::{GrantLine, Status};
-use crate::core::service::Form;
+use crate::core::service::{Client, Form};
 use crate::core::types::{Counters, Fault, Now, Reject};
 use crate::edge::control::{Answer, Command};
 use crate::edge::firewall::Firewall;
@@ -72,6 +74,7 @@ impl Gatekeeper {
             last_granted: self.outside.last.clone(),
             state: if self.broken { "NOT WRITABLE: nothing opens".to_owned() } else { self.found.clone() },
             clock: suspect.map_or_else(|| "sure".to_owned(), suspect_words),
+            ahead: self.ahead(now),
             degraded: self.degraded(),
             break_glass: settings.firewall.break_glass.iter().map(ToString::to_string).collect(),
             services: settings.services.len(),
@@ -83,9 +86,16 @@ impl Gatekeeper {
         }
     }
 
+    fn ahead(&self, now: Now) -> Vec<(String, String)> {
+        let until: BTreeMap<_, _> = self.replay.ahead(now).collect();
+        let line = |client: &Client| until.get(&client.id).map(|until| (client.name.clone(), date_time(*until)));
+        self.loaded.clients.iter().filter_map(line).collect()
+    }
+
     /// What does not work here, or not now.
     pub(super) fn degraded(&self) -> Vec<String> {
         let Some(child) = &self.child else { return vec!["no listener runs: no knock is heard".to_owned()] };
+        let rights = self.all_rights.then(|| super::rights::ALL_KEPT.to_owned());
         let deaf = child.missing.iter().map(|name| format!("interface {name} is not there: no knock is heard on it"));
         let lost = (self.heard.lost > 0).then(|| format!("{} packets were lost for want of room", self.heard.lost));
         child.degraded.iter().cloned().chain(rights).chain(deaf).chain(lost).collect()
@@ -95,7 +105,6 @@ impl Gatekeeper {
     fn rejected(&self) -> Vec<(String, u64)> {
         let counters: [&Counters; 3] = [&self.counters, &self.heard.past.0, &self.heard.present.0];
         let sum = |reject: Reject| counters.iter().map(|one| one.of(reject)).fold(0, u64::saturating_add);
-        let rights = self.all_rights.then(|| super::rights::ALL_KEPT.to_owned());
         let all = Reject::ALL.into_iter().map(|reject| (reject.name().to_owned(), sum(reject)));
         all.filter(|(_, number)| *number > 0).collect()
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::Said;
-use crate::app::args::toctocd::ClientAdd;
+use crate::app::args::toctocd::{ClientAdd, ProfileArgs};
 use crate::app::{admin, load};
 use crate::config::Settings;
 use crate::core::complaint::{nearest, printable};
@@ -18,6 +18,7 @@ use crate::core::wire::ClientSide;
 use crate::edge::entropy;
 use crate::edge::files::{self, Care};
 use crate::keys::authorized;
+use crate::keys::gateway::GatewayFile;
 use crate::keys::profile::{Fallback, Profile};
 use crate::keys::public::{PublicKey, show_fingerprint};
 
@@ -29,13 +30,6 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<Said, Fault> {
     let settings = load::settings(config)?;
     let keys = load::keys(&settings)?;
     check_services(&settings, &args.services)?;
-    if settings.gateway.addresses.is_empty() {
-        return Err(Fault::new(
-            format!("{}: [gateway] addresses is empty, so a profile could not say where to knock", config.display()),
-            "write for example addresses = [\"gate.example.org\"] there",
-        ));
-    }
-    let fallback = args.door.as_deref().map(|door| fallback(&settings, door)).transpose()?;
     let key = public_key(&args.key)?;
     let client = Client {
         id: ClientId(entropy::bytes()?),
@@ -47,31 +41,90 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<Said, Fault> {
         max_seconds: args.max_seconds,
     };
     let line = |label: &str, text: &str| authorized::add(label, text, &client).map(|text| (text, ()));
+    let text = profile(config, &settings, &keys, &client, args.profile.door.as_deref())?;
+    hand_over(&settings, &text, &args.profile, line, &format!("`{}` is enrolled", client.name))
+}
+
+/// Gives a client a clean start: a new id, and so a new profile; its key, its services and its limits stay.
+///
+/// Marks in the future cannot simply be dropped: a packet that was sent without a challenge, by a clock that was ahead,
+/// counts when its time has come unless its mark is there. Under a new id every packet that the client ever sent is a
+/// stranger's: its tag is unknown. So no mark of it is needed, and none is in anybody's way.
+///
+/// # Errors
+/// Nothing was changed: nobody has that name, no address for the profile.
+pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<Said, Fault> {
+    let settings = load::settings(config)?;
+    let keys = load::keys(&settings)?;
+    let path = &settings.gateway.clients_file;
+    let (_, old) = authorized::revoke(&path.display().to_string(), &files::read(path, Care::Trusted)?, name)?;
+    let client = Client { id: ClientId(entropy::bytes()?), ..old.clone() };
+    let line = |label: &str, text: &str| {
+        let (without, there) = authorized::revoke(label, text, name)?;
+        if there != old {
+            return Err(Fault::new(format!("{label}: `{name}` has just been changed by somebody else"), "try again"));
+        }
+        authorized::add(label, &without, &client).map(|text| (text, ()))
+    };
+    let text = profile(config, &settings, &keys, &client, args.door.as_deref())?;
+    let done = format!("`{name}` starts anew: what it sent before, and its old profile, are worth nothing");
+    hand_over(&settings, &text, args, line, &done)
+}
+
+/// The text of a client's profile.
+fn profile(
+    config: &Path,
+    settings: &Settings,
+    keys: &GatewayFile,
+    client: &Client,
+    door: Option<&str>,
+) -> Result<Zeroizing<String>, Fault> {
+    if settings.gateway.addresses.is_empty() {
+        return Err(Fault::new(
+            format!("{}: [gateway] addresses is empty, so a profile could not say where to knock", config.display()),
+            "write for example addresses = [\"gate.example.org\"] there",
+        ));
+    }
+    let fallback = door.map(|door| fallback(settings, door)).transpose()?;
     let profile = Profile {
         name: client.name.clone(),
         client: client.id,
-        key,
+        key: PublicKey::new(client.key)?,
         addresses: settings.gateway.addresses.clone(),
         port: settings.knock.port,
-        side: ClientSide { gateway_public: keys.public(), keys: keys.master.client_keys(client.id), realm: keys.realm },
-        default_service: args.services.first().copied(),
+        side: ClientSide {
+            gateway_public: keys.public(),
+            keys: keys.master.client_keys(client.id),
+            realm: keys.realm.duplicate(),
+        },
+        default_service: client.services.first().copied(),
         services: client.services.clone(),
         identity: None,
         fallback,
     };
-    let text = profile.print();
+    Ok(profile.print())
+}
+
+/// Writes the profile, then the clients file, then tells a running gateway.
+fn hand_over(
+    settings: &Settings,
+    profile: &Zeroizing<String>,
+    args: &ProfileArgs,
+    line: impl FnOnce(&str, &str) -> Result<(String, ()), Fault>,
+    done: &str,
+) -> Result<Said, Fault> {
     // First what can fail without having enrolled anybody: a client without a profile would have to be revoked again.
     if let Some(out) = &args.out {
-        files::create(out, text.as_bytes(), 0o600)?;
+        files::create(out, profile.as_bytes(), 0o600)?;
     }
-    if let Err(fault) = rewrite(&settings, line) {
+    if let Err(fault) = rewrite(settings, line) {
         args.out.iter().for_each(|out| drop(std::fs::remove_file(out)));
         return Err(fault);
     }
-    let mut said = follow_up(&settings, &format!("`{}` is enrolled", profile.name));
+    let mut said = follow_up(settings, done);
     match &args.out {
         Some(out) => said.err += &format!("its profile is {}\n", out.display()),
-        None => said.out = text,
+        None => said.out = profile.clone(),
     }
     if let Some(door) = &args.door {
         said.err +=

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use clap::Parser;
 
 use super::*;
-use crate::app::args::toctocd::{Args, Client, ClientAdd, Command};
+use crate::app::args::toctocd::{Args, Client, ClientAdd, Command, ProfileArgs};
 use crate::keys::profile::Profile;
 use crate::keys::public::tests::LINE;
 
@@ -184,7 +184,10 @@ fn a_profile_goes_into_a_private_file_that_was_not_there() {
     let dir = folder.path();
     init_in(dir).unwrap();
     let (config, out) = (dir.join("toctocd.toml"), dir.join("laptop.toml"));
-    let args = |name: &str| ClientAdd { out: Some(out.clone()), ..add_args(name, LINE, "ssh") };
+    let args = |name: &str| ClientAdd {
+        profile: ProfileArgs { door: None, out: Some(out.clone()) },
+        ..add_args(name, LINE, "ssh")
+    };
     let said = add(&config, &args("laptop")).unwrap();
     assert!(said.out.is_empty() && said.err.contains("laptop.toml"), "{}", said.err);
     assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o7777, 0o600);
