@@ -169,9 +169,14 @@ fn a_reload_that_is_refused_changes_nothing() {
     until("the reload is refused", || place.log().contains("port 70000 is invalid; everything stays as it was"));
     place.knock("7001 7002:udp");
     place.wait_for("open");
+    place.configure(&format!("{DOOR}target = 10.0.0.0/8\n"));
+    kill("-HUP", daemon.0.id());
+    until("a target that makes no filter is refused too", || {
+        place.log().contains("pcap_compile: Mask syntax for networks only; everything stays as it was")
+    });
     place.configure(&DOOR.replace("7001", "7101"));
     kill("-HUP", daemon.0.id());
-    until("the reload is followed", || place.log().matches("re-reading").count() == 2);
+    until("the reload is followed", || place.log().matches("re-reading").count() == 3);
     // The new listener is there when it has taken a knock: until then, knock again.
     until("the new door opens", || {
         place.knock("7101 7002:udp");
@@ -226,6 +231,80 @@ fn in_the_background_the_pid_file_is_there_before_the_parent_leaves() {
     let refused = place.net.gateway.run(place.knockd().args(["-d", "-i", "nope0"]));
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).starts_with("could not open nope0: "));
+}
+
+#[test]
+fn relative_names_with_d_lead_to_where_the_daemon_was_started() {
+    let place = Place::new("");
+    let conf = "[options]\nlogfile = log\n[door]\none_time_sequences = ots\ncommand = pwd >> @/did\n";
+    fs::write(place.path("conf"), conf.replace('@', &place.dir.path().display().to_string())).unwrap();
+    fs::write(place.path("ots"), " 7001,7002:udp\n 7101,7102:udp\n").unwrap();
+    let mut command = Command::new(place.path("knockd"));
+    command.args(["-c", "conf", "-i", "gw0", "-d", "-p"]).arg(place.path("pid")).current_dir(place.dir.path());
+    let parent = place.net.gateway.run(command.env("STATE_DIRECTORY", place.path("state")));
+    assert!(parent.status.success() && parent.stderr.is_empty());
+    let pid: u32 = place.text("pid").trim().parse().expect("a pid file");
+    place.knock("7001 7002:udp");
+    place.wait_for("/");
+    assert_eq!(place.text("ots"), "#7001,7002:udp\n 7101,7102:udp\n");
+    assert!(place.log().contains("running command"), "the runner writes to the same file");
+    kill("-HUP", pid);
+    // The new listener is there when it has taken a knock: until then, knock again.
+    until("the reload finds all of it", || {
+        place.knock("7101 7102:udp");
+        place.did().trim() == "/ /"
+    });
+    assert_eq!(place.log().matches("running command").count(), 2);
+    kill("-TERM", pid);
+    until("it ends", || gone(pid));
+}
+
+#[test]
+fn what_this_machine_sends_to_a_target_opens_its_door() {
+    let place = Place::new("");
+    let target = place.net.client.ips()[0];
+    let door = "[door]\nsequence = 7001,7002:udp\ncommand = echo %IP% >> @/did\n";
+    place.configure(&format!("{door}target = {target}\n"));
+    let _daemon = place.start();
+    let mut knock = Command::new(place.path("knock"));
+    assert!(place.net.gateway.run(knock.arg(target.to_string()).args(["7001", "7002:udp"])).status.success());
+    place.wait_for(&place.net.gateway_ips()[0].to_string());
+}
+
+#[test]
+fn ipv6_on_any_is_refused_aloud_and_log_lines_have_the_time_zones_that_names_stand_for() {
+    let place = Place::new(DOOR);
+    let stamp = || {
+        let date = Command::new("date").env("TZ", "Pacific/Kiritimati").arg("+[%Y-%m-%d %H:%M]").output().unwrap();
+        String::from_utf8(date.stdout).unwrap().trim().to_string()
+    };
+    let before = stamp();
+    let mut command = place.knockd();
+    command.args(["-i", "any"]).env("TZ", "Pacific/Kiritimati");
+    let _daemon = place.net.gateway.spawn(command.stderr(fs::File::create(place.path("stderr")).unwrap()));
+    until("the daemon starts", || place.log().contains("starting up"));
+    let log = place.log();
+    assert!(log.starts_with(&before) || log.starts_with(&stamp()), "{log}");
+    let to = place.net.gateway_ips()[1].to_string();
+    assert!(place.net.client.space.run(Command::new(place.path("knock")).args([&to, "7001"])).status.success());
+    until("it says so", || place.text("stderr").starts_with("IPv6 is not supported under this link-layer type\n"));
+}
+
+#[test]
+fn with_l_a_host_has_its_name_in_the_line_of_the_stop_command_too() {
+    let place = Place::new(&DOOR.replace("timeout = 2", "timeout = 0"));
+    let _daemon = place.net.gateway.spawn(place.knockd().args(["-l", "-i", "lo"]));
+    until("the daemon starts", || place.log().contains("starting up"));
+    // A busy resolver may be too late for one knock.
+    let mut knocks = 0;
+    until("the name is there", || {
+        if place.log().matches("command timeout").count() == knocks {
+            let mut knock = Command::new(place.path("knock"));
+            assert!(place.net.gateway.run(knock.args(["127.0.0.1", "7001", "7002:udp"])).status.success());
+            knocks += 1;
+        }
+        place.log().contains("127.0.0.1 (localhost): door: command timeout")
+    });
 }
 
 #[test]

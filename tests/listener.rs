@@ -75,7 +75,7 @@ impl Listening {
         }
         send(ToListener::AddressesDone);
         let steps = door().sequence.into_iter().map(|step| (step, door().flags)).collect();
-        let filter = program(&Wanted { knock_port: Some(PORT), steps });
+        let filter = program(&Wanted { knock_port: Some(PORT), steps, outgoing: false });
         let (deaf, v4, v6) = net.gateway.inside(|| {
             (capture::open(interface, &filter).unwrap(), raw::open_v4().unwrap(), raw::open_v6().unwrap().unwrap())
         });

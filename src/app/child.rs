@@ -14,7 +14,7 @@ use crate::app::interfaces;
 use crate::app::load::Loaded;
 use crate::config::DEFAULT_ROUTE;
 use crate::core::door::{Door, Step, TcpFlags};
-use crate::core::sequence::DoorSpec;
+use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{ClientId, Fault, Reject};
 use crate::edge::addresses::Own;
 use crate::edge::confine::{self, Failure, Notes};
@@ -64,8 +64,8 @@ pub(super) struct Brief<'a> {
     pub(super) sealed: Option<&'a Loaded>,
     /// The classic doors.
     pub(super) doors: &'a [Door],
-    /// Doors leave IPv6 alone.
-    pub(super) only_ipv4: bool,
+    /// What becomes of hits over IPv6 on doors.
+    pub(super) ipv6: Ipv6,
     /// Every step at a door is told.
     pub(super) debug: bool,
     /// Our own addresses: whether sealed knocks, and whether doors, count there.
@@ -85,7 +85,7 @@ impl Child {
             name: "toctocd: listener",
             sealed: Some(loaded),
             doors: &loaded.settings.doors,
-            only_ipv4: false,
+            ipv6: Ipv6::Counts,
             debug: false,
             addresses: addresses(&meant, own),
             user: loaded.settings.gateway.user.as_deref(),
@@ -152,7 +152,7 @@ impl Child {
         if let Some(loaded) = brief.sealed {
             self.tell_sealed(loaded)?;
         }
-        self.tell(ToListener::Doors { only_ipv4: brief.only_ipv4, debug: brief.debug })?;
+        self.tell(ToListener::Doors { ipv6: brief.ipv6, debug: brief.debug })?;
         for (index, door) in (0..).zip(brief.doors) {
             self.tell(ToListener::Door { index, spec: DoorSpec::from(door) })?;
         }
@@ -263,7 +263,8 @@ fn captures(loaded: &Loaded, meant: &[String], absent: Absent) -> Result<Capture
 }
 
 fn wanted(loaded: &Loaded) -> bpf::Wanted {
-    bpf::Wanted { knock_port: Some(loaded.settings.knock.port), steps: steps(&loaded.settings.doors) }
+    let knock_port = Some(loaded.settings.knock.port);
+    bpf::Wanted { knock_port, steps: steps(&loaded.settings.doors), outgoing: false }
 }
 
 /// What the kernel must let through for `doors`.

@@ -163,7 +163,7 @@ fn targets(host: &str, steps: &[Wanted<'_>], family: Family) -> Result<Vec<(Sock
             Wanted::Port(port, proto) => (*port, *proto),
             Wanted::Echo(_) => ("0", Proto::Udp),
         };
-        let found = resolve(known.as_deref().unwrap_or(host), port, proto, family).map_err(|reason| {
+        let found = resolve(known.as_deref().unwrap_or(host), port, Some(proto), family).map_err(|reason| {
             let what = match step {
                 Wanted::Port(..) => format!("{host}, port {port}/{}: {reason}", proto.name()),
                 Wanted::Echo(_) => format!("{host}: {reason}"),

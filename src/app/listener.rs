@@ -122,8 +122,8 @@ impl Prepared {
                 self.setup.sealed = Some(SealedSetup { keys, port, burst, per_second });
             }
             ToListener::Client { row, keys, fingerprint } => self.client(row, keys, fingerprint)?,
-            ToListener::Doors { only_ipv4, debug } => {
-                self.setup.rules.only_ipv4 = only_ipv4;
+            ToListener::Doors { ipv6, debug } => {
+                self.setup.rules.ipv6 = ipv6;
                 self.setup.rules.debug = debug;
             }
             ToListener::Door { index, spec } => self.door(index, spec)?,
@@ -326,6 +326,7 @@ fn door(pipe: &mut ListenerEnd, effect: Effect) -> Result<(), Broken> {
         Effect::Completed(done) => tell(pipe, ToGatekeeper::Completed { door: done.door(), source: done.source() }),
         Effect::Stage { door, source, stage } => chat(pipe, ToGatekeeper::Stage { door, source, stage }),
         Effect::TimedOut { door, source, stage } => chat(pipe, ToGatekeeper::TimedOut { door, source, stage }),
+        Effect::Refused { source } => chat(pipe, ToGatekeeper::Refused { source }),
         Effect::Removed { source, success } => chat(pipe, ToGatekeeper::Removed { source, success }),
         Effect::Ignored(name, wanted) => {
             let flag = crate::core::door::TcpFlags::NAMES.iter().position(|one| *one == name);

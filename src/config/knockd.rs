@@ -14,7 +14,7 @@ pub mod one_time;
 mod tests;
 mod wrong;
 
-pub use wrong::{BadSequence, KnockdError, SequenceError, Wrong};
+pub use wrong::{BadSequence, KnockdError, SequenceError, Wrong, not_opened};
 
 /// Bytes of a line, its newline included, that are read at once.
 const LINE: usize = 4095;
@@ -178,6 +178,7 @@ impl Reading<'_, '_> {
         let shown = match key {
             "sequence" => {
                 door.sequence = sequence(value, &name).map_err(Wrong::Sequence)?;
+                door.fixed_first = door.one_time_sequences.is_some();
                 format!("sequence: {}", list(&door.sequence))
             }
             "one_time_sequences" => return self.one_time(value),
@@ -224,8 +225,10 @@ impl Reading<'_, '_> {
         let first = one_time::first(&text, &name, &mut |error| (self.note)(Note::Skipped(error)));
         let Some(sequence) = first else { return Err(Wrong::NoneLeft(name)) };
         (self.note)(Note::Trace(one_time::new_sequence(&name, &sequence)));
+        self.trace(format!("{name}: sequence: {}", list(&sequence)));
         if let Some(door) = self.conf.doors.last_mut() {
             door.one_time_sequences = Some(path);
+            door.fixed_first = false;
             door.later_steps = one_time::steps(&text);
             door.sequence = sequence;
         }

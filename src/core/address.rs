@@ -1,4 +1,4 @@
-//! Addresses as people name them, and which of them mean the same everywhere.
+//! Addresses as people and C name them, and which of them mean the same everywhere.
 //! Resolving names is left to `edge::send`, deciding what may be granted to `policy`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,6 +19,22 @@ fn is_label(label: &str) -> bool {
         && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         && !label.starts_with('-')
         && !label.ends_with('-')
+}
+
+/// The address as C's `inet_ntop` writes it. It differs from Rust's text only where the first 96 bits of an IPv6 address are
+/// zero, and not all the rest of its first 112: `::10.1.2.3`.
+///
+/// COMPAT: knockd puts this text into commands and log lines, and compares it with a `Target`.
+pub fn as_text(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V6(v6) => match v6.segments() {
+            [0, 0, 0, 0, 0, 0, high, low] if high != 0 => {
+                format!("::{}", Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+            }
+            _ => v6.to_string(),
+        },
+        IpAddr::V4(v4) => v4.to_string(),
+    }
 }
 
 /// How far an address means the same machine.
@@ -82,6 +98,26 @@ mod tests {
         for bad in ["", ".", "a..b", "-a", "a-", "a b", "300.1.2.3", "gate:22", "[::1]", "ü.de", "fe80::1%eth0", "a/b"]
         {
             assert!(!is_host(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_written_as_c_writes_them() {
+        for text in [
+            "192.0.2.1",
+            "::",
+            "::1",
+            "::ffff",
+            "::0.1.0.0",
+            "::10.1.2.3",
+            "::ffff:10.1.2.3",
+            "::ffff:0:102:304",
+            "64:ff9b::a4d:2",
+            "fd77::1:0:0:2",
+            "0:0:1::",
+            "2001:db8:0:1:1:1:1:1",
+        ] {
+            assert_eq!(as_text(text.parse().unwrap()), text);
         }
     }
 

@@ -42,6 +42,9 @@ pub struct Door {
     pub target: Option<String>,
     /// File of one-time sequences.
     pub one_time_sequences: Option<PathBuf>,
+    /// Whether `sequence` does not come from that file but stands in the configuration itself: it counts until it is used, then
+    /// the file does.
+    pub fixed_first: bool,
     /// Every step of that file's usable lines: the kernel's filter is fixed once it stands, so it must know them beforehand.
     pub later_steps: Vec<Step>,
     /// Granted natively, instead of by commands (TOML form only).
@@ -69,6 +72,7 @@ impl Default for Door {
             stop_command_6: None,
             target: None,
             one_time_sequences: None,
+            fixed_first: false,
             later_steps: Vec::new(),
             service: None,
             tolerate_duplicates: false,

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
+use super::address::as_text;
 use super::door::Door;
 use super::types::{Boot, Fault, Now, SECOND, Wall};
 
@@ -79,6 +80,8 @@ pub enum Note {
     },
     /// The time for the stop command has come.
     Timeout {
+        /// The opening.
+        id: u64,
         /// The door.
         door: String,
         /// Who had knocked.
@@ -283,7 +286,7 @@ impl Leases {
             let Some(lease) = self.live.get_mut(&id) else { continue };
             let Some((stop, _)) = lease.stop.clone() else { continue };
             lease.phase = Phase::Stopping;
-            work.push(Work::Note(Note::Timeout { door: lease.door.clone(), source: lease.source }));
+            work.push(Work::Note(Note::Timeout { id, door: lease.door.clone(), source: lease.source }));
             work.push(Work::Note(Note::Running { door: lease.door.clone(), command: stop.clone() }));
             work.push(Work::Run(Job { id, text: stop }));
         }
@@ -309,18 +312,18 @@ impl Leases {
 
 /// `%IP%` by the address, everywhere; nothing else is replaced or quoted: an address has no character that a shell minds.
 fn substitute(command: &str, source: IpAddr) -> Option<String> {
-    let text = command.replace("%IP%", &source.to_string());
+    let text = command.replace("%IP%", &as_text(source));
     (text.len() <= COMMAND).then_some(text)
 }
 
 /// As knockd writes them; `who` names the source, with its host name if it was looked up.
 impl Note {
-    /// The text of the log line. `who` shows a source.
-    pub fn text(&self, who: impl Fn(IpAddr) -> String) -> String {
+    /// The text of the log line. `who` shows the source of an opening.
+    pub fn text(&self, who: impl Fn(u64, IpAddr) -> String) -> String {
         match self {
             Note::Running { door, command } => format!("{door}: running command: {command}"),
             Note::Status { door, status } => format!("{door}: command returned non-zero status code ({status})"),
-            Note::Timeout { door, source } => format!("{}: {door}: command timeout", who(*source)),
+            Note::Timeout { id, door, source } => format!("{}: {door}: command timeout", who(*id, *source)),
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::address::as_text;
 use super::door::{Door, Step, TcpFlags};
 use super::types::{SECOND, Wall};
 use attempts::Attempts;
@@ -82,7 +83,7 @@ impl From<Option<&str>> for Target {
     fn from(text: Option<&str>) -> Self {
         let Some(text) = text else { return Target::Own };
         match text.parse::<IpAddr>() {
-            Ok(ip) if ip.to_string() == text => Target::Only(ip),
+            Ok(ip) if as_text(ip) == text => Target::Only(ip),
             _ => Target::Never,
         }
     }
@@ -91,7 +92,7 @@ impl From<Option<&str>> for Target {
 /// What a hit led to, in knockd's order. `door` is an index into the list that the machine was made with.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Some door listens for this packet. Always the first effect; for debugging.
+    /// Some door listens for this packet. The first effect of all that counts; for debugging.
     Seen,
     /// An attempt ran out of time.
     TimedOut {
@@ -108,6 +109,11 @@ pub enum Effect {
         source: IpAddr,
         /// Whether it had opened the door.
         success: bool,
+    },
+    /// A hit over IPv6 that counts for nothing here: nothing else comes of it.
+    Refused {
+        /// Where it claims to come from.
+        source: IpAddr,
     },
     /// The packet's TCP flags keep it from counting for a door; for debugging. The flag's name, and whether it is wanted.
     Ignored(&'static str, bool),
@@ -143,13 +149,25 @@ impl Completed {
     }
 }
 
+/// What becomes of a hit over IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ipv6 {
+    /// It counts.
+    #[default]
+    Counts,
+    /// It counts for nothing, and somebody is told: knockd knows IPv6 on Ethernet alone.
+    Refused,
+    /// It is not seen (knockd's `-4`).
+    Ignored,
+}
+
 /// Who may knock at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Our own addresses.
     pub own: Vec<IpAddr>,
-    /// Leave IPv6 alone (knockd's `-4`).
-    pub only_ipv4: bool,
+    /// What becomes of hits over IPv6.
+    pub ipv6: Ipv6,
     /// Tell of every door whose flags a first hit does not fit, as `knockd -D` does: time per packet grows with the doors.
     pub debug: bool,
 }
@@ -211,6 +229,9 @@ impl Machine {
 
     /// Takes one packet, captured at `at`.
     pub fn hit(&mut self, at: Wall, hit: &Hit, effect: &mut impl FnMut(Effect)) {
+        if hit.source.is_ipv6() && self.rules.ipv6 != Ipv6::Counts {
+            return self.refuse(hit, effect);
+        }
         if !self.sees(hit) {
             return;
         }
@@ -228,14 +249,20 @@ impl Machine {
 
     /// Whether the filter of knockd would let it through: some door accepts its destination, lists its step and likes its flags.
     fn sees(&self, hit: &Hit) -> bool {
-        if self.rules.only_ipv4 && hit.source.is_ipv6() {
-            return false;
-        }
         self.listed.get(&hit.step).is_some_and(|doors| {
             doors.iter().any(|door| {
                 accepts(&self.doors, &self.rules, *door, hit.destination) && self.misfit(*door, hit).is_none()
             })
         })
+    }
+
+    /// COMPAT: where knockd has no address of its own it sets no filter, so there it tells of every packet over IPv6; we of
+    /// those that some door lists.
+    fn refuse(&self, hit: &Hit, effect: &mut impl FnMut(Effect)) {
+        let unfiltered = self.rules.own.is_empty() && self.listed.contains_key(&hit.step);
+        if self.rules.ipv6 == Ipv6::Refused && (unfiltered || self.sees(hit)) {
+            effect(Effect::Refused { source: hit.source });
+        }
     }
 
     /// The first flag that keeps `hit` from counting for `door`.

@@ -34,16 +34,19 @@ pub struct Wanted {
     pub knock_port: Option<u16>,
     /// Every step of every door with that door's flags, in any order, those of later one-time sequences too.
     pub steps: Vec<(Step, TcpFlags)>,
+    /// Whether what this machine sends counts too, as knockd counts it for a `Target`. Never on a loopback device, which shows
+    /// each packet twice.
+    pub outgoing: bool,
 }
 
 /// The program for `wanted`, never longer than [`LONGEST`]. With more doors than fit it lets neighbouring ports and other
 /// TCP flags through as well; the sequence machine leaves them alone.
 pub fn program(wanted: &Wanted) -> Vec<Instruction> {
     let mut plan = Plan::exact(&wanted.steps);
-    let mut program = assemble(wanted.knock_port, &plan);
+    let mut program = assemble(wanted, &plan);
     if program.len() > LONGEST {
         plan.coarsen();
-        program = assemble(wanted.knock_port, &plan);
+        program = assemble(wanted, &plan);
     }
     program
 }
@@ -53,21 +56,24 @@ mod ancillary {
     const BASE: u32 = 0xffff_f000;
     pub(super) const PROTOCOL: u32 = BASE;
     pub(super) const PACKET_TYPE: u32 = BASE + 4;
+    pub(super) const HARDWARE: u32 = BASE + 28;
     pub(super) const VLAN_TAG: u32 = BASE + 44;
     pub(super) const VLAN_PRESENT: u32 = BASE + 48;
 }
 
 const TO_THIS_HOST: u32 = 0;
 const OUTGOING: u32 = 4;
+/// ARPHRD_LOOPBACK.
+const LOOPBACK: u32 = 772;
 const VLAN_ID: u32 = 0x0fff;
 
-fn assemble(knock_port: Option<u16>, plan: &Plan) -> Vec<Instruction> {
+fn assemble(wanted: &Wanted, plan: &Plan) -> Vec<Instruction> {
     let mut asm = Assembler::new();
     let [v4, v6, udp, tcp, echo4, echo6, door, drop] = asm.labels();
-    outset(&mut asm, v4, v6, drop);
+    outset(&mut asm, wanted.outgoing, v4, v6, drop);
     families(&mut asm, [v4, v6], [udp, tcp, echo4, echo6], drop);
     asm.place(udp);
-    if let Some(port) = knock_port {
+    if let Some(port) = wanted.knock_port {
         sealed(&mut asm, port, drop);
     }
     asm.load_half_behind_ip(2);
@@ -90,11 +96,19 @@ fn assemble(knock_port: Option<u16>, plan: &Plan) -> Vec<Instruction> {
     asm.finish()
 }
 
-/// Nothing that we sent ourselves (a loopback device shows each packet twice), and only IP.
-fn outset(asm: &mut Assembler, v4: Label, v6: Label, drop: Label) {
+/// Nothing that we sent ourselves, unless that is wanted (a loopback device shows each packet twice), and only IP.
+fn outset(asm: &mut Assembler, outgoing: bool, v4: Label, v6: Label, drop: Label) {
     let [incoming, not_v4] = asm.labels();
     asm.load_byte(ancillary::PACKET_TYPE);
-    asm.if_equal(OUTGOING, drop, incoming);
+    if outgoing {
+        let sent = asm.label();
+        asm.if_equal(OUTGOING, sent, incoming);
+        asm.place(sent);
+        asm.load_half(ancillary::HARDWARE);
+        asm.if_equal(LOOPBACK, drop, incoming);
+    } else {
+        asm.if_equal(OUTGOING, drop, incoming);
+    }
     asm.place(incoming);
     asm.load_half(ancillary::PROTOCOL);
     asm.if_equal(0x0800, v4, not_v4);

@@ -19,13 +19,14 @@ pub enum Family {
     V6,
 }
 
-/// The first address of `host`, with the port that `service`, a number or a name, stands for.
+/// The first address of `host`, with the port that `service`, a number or a name, stands for; without `proto` the name of a
+/// service of any protocol will do.
 ///
 /// # Errors
 /// The resolver's reason, in its own words.
-pub fn resolve(host: &str, service: &str, proto: Proto, family: Family) -> Result<SocketAddr, String> {
+pub fn resolve(host: &str, service: &str, proto: Option<Proto>, family: Family) -> Result<SocketAddr, String> {
     let hints = AddrInfoHints {
-        socktype: if proto == Proto::Tcp { SockType::Stream } else { SockType::DGram }.into(),
+        socktype: proto.map_or(0, |proto| if proto == Proto::Tcp { SockType::Stream } else { SockType::DGram }.into()),
         address: address_family(family),
         ..AddrInfoHints::default()
     };
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     fn resolved(host: &str, service: &str, proto: Proto) -> String {
-        resolve(host, service, proto, Family::Any).map_or_else(|reason| reason, |address| address.to_string())
+        resolve(host, service, Some(proto), Family::Any).map_or_else(|reason| reason, |address| address.to_string())
     }
 
     #[test]
@@ -95,12 +96,15 @@ mod tests {
         assert_eq!(resolved("2001:db8::1", "0", Proto::Udp), "[2001:db8::1]:0");
         if std::path::Path::new("/etc/services").exists() {
             assert_eq!(resolved("192.0.2.1", "domain", Proto::Udp), "192.0.2.1:53");
+            assert!(resolve("192.0.2.1", "ssh", Some(Proto::Udp), Family::Any).is_err());
+            let any = resolve("192.0.2.1", "ssh", None, Family::Any);
+            assert_eq!(any, Ok("192.0.2.1:22".parse().unwrap()), "a service of TCP alone");
         }
     }
 
     #[test]
     fn a_literal_of_the_wrong_family_is_refused_with_a_reason() {
-        let reason = resolve("192.0.2.1", "1", Proto::Tcp, Family::V6).unwrap_err();
+        let reason = resolve("192.0.2.1", "1", Some(Proto::Tcp), Family::V6).unwrap_err();
         assert!(!reason.is_empty() && !reason.contains("lookup"), "{reason}");
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::errno::Errno;
 
 use crate::config::knockd::{SequenceError, one_time};
-use crate::core::door::Step;
+use crate::core::door::{Door, Step};
 
 /// The most that such a file may hold: some 50,000 sequences.
 const LIMIT: u64 = 1 << 20;
@@ -32,24 +32,25 @@ pub struct Burned {
     pub next: Option<Vec<Step>>,
 }
 
-/// Writes `#` over the first byte of the line that holds `used`, and syncs it.
+/// Writes `#` over the first byte of the line that holds the sequence of `door`, and syncs it. A sequence that stands in the
+/// configuration itself ([`Door::fixed_first`]) is used up without that: from here on the file counts.
 ///
 /// # Errors
 /// The reason, as the system words it: then nothing may open.
-pub fn burn(path: &Path, used: &[Step], door: &str, skipped: &mut dyn FnMut(SequenceError)) -> Result<Burned, String> {
+pub fn burn(path: &Path, door: &Door, skipped: &mut dyn FnMut(SequenceError)) -> Result<Burned, String> {
     let burn = || -> io::Result<(bool, Vec<u8>)> {
         let file = open(path)?;
         let mut text = content(&file)?;
-        let place = one_time::place_of(&text, used);
-        if let Some(at) = place {
+        let place = one_time::place_of(&text, &door.sequence);
+        if let (Some(at), false) = (place, door.fixed_first) {
             file.write_all_at(b"#", u64::try_from(at).map_err(io::Error::other)?)?;
             file.sync_data()?;
             text.splice(at..=at, *b"#");
         }
-        Ok((place.is_some(), text))
+        Ok((place.is_some() || door.fixed_first, text))
     };
     let (ours, text) = burn().map_err(|error| reason(&error))?;
-    Ok(Burned { ours, next: one_time::first(&text, door, skipped) })
+    Ok(Burned { ours, next: one_time::first(&text, &door.name, skipped) })
 }
 
 /// `No such file or directory`, without the number that Rust adds.
@@ -75,17 +76,21 @@ mod tests {
     use super::*;
     use crate::config::knockd::sequence;
 
+    fn door(ports: &str) -> Door {
+        Door { name: "d".into(), sequence: sequence(ports, "").unwrap_or_default(), ..Door::default() }
+    }
+
     #[test]
     fn each_line_is_used_up_in_place_and_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ots");
         std::fs::write(&path, "# doors\n 70000\n 7101,7102\n7201,7202").unwrap();
-        let (first, second) = (sequence("7101,7102", "").unwrap(), sequence("7201,7202", "").unwrap());
+        let (first, second) = (door("7101,7102"), door("7201,7202"));
         let mut skipped = 0;
         let mut count = |_| skipped += 1;
-        let after_first = burn(&path, &first, "d", &mut count).unwrap();
-        assert_eq!(after_first, Burned { ours: true, next: Some(second.clone()) });
-        assert_eq!(burn(&path, &second, "d", &mut count).unwrap(), Burned { ours: true, next: None });
+        let after_first = burn(&path, &first, &mut count).unwrap();
+        assert_eq!(after_first, Burned { ours: true, next: Some(second.sequence.clone()) });
+        assert_eq!(burn(&path, &second, &mut count).unwrap(), Burned { ours: true, next: None });
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "# doors\n 70000\n#7101,7102\n#201,7202");
         assert_eq!(skipped, 2);
     }
@@ -95,11 +100,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ots");
         std::fs::write(&path, "7101,7102\n7201,7202\n").unwrap();
-        let (first, second) = (sequence("7101,7102", "").unwrap(), sequence("7201,7202", "").unwrap());
-        let told = [(); 2].map(|()| burn(&path, &first, "d", &mut |_| ()).unwrap());
-        assert_eq!(told, [true, false].map(|ours| Burned { ours, next: Some(second.clone()) }));
+        let (first, second) = (door("7101,7102"), door("7201,7202"));
+        let told = [(); 2].map(|()| burn(&path, &first, &mut |_| ()).unwrap());
+        assert_eq!(told, [true, false].map(|ours| Burned { ours, next: Some(second.sequence.clone()) }));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "#101,7102\n7201,7202\n");
-        assert!(!burn(&path, &[], "d", &mut |_| ()).unwrap().ours, "a door without a sequence has nothing to use up");
+        let shut = Door { sequence: Vec::new(), ..door("1") };
+        assert!(!burn(&path, &shut, &mut |_| ()).unwrap().ours, "a door without a sequence has nothing to use up");
+    }
+
+    #[test]
+    fn a_sequence_of_the_configuration_opens_once_and_then_the_file_counts_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ots");
+        std::fs::write(&path, " 7101,7102\n").unwrap();
+        let fixed = |ports| Door { fixed_first: true, ..door(ports) };
+        let next = Some(door("7101,7102").sequence);
+        assert_eq!(burn(&path, &fixed("7001,7002"), &mut |_| ()).unwrap(), Burned { ours: true, next: next.clone() });
+        assert_eq!(burn(&path, &fixed("7101,7102"), &mut |_| ()).unwrap(), Burned { ours: true, next });
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), " 7101,7102\n", "also where its ports are the same");
     }
 
     #[test]

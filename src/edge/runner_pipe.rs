@@ -34,6 +34,8 @@ pub struct Order {
     pub door: String,
     /// Who knocked.
     pub source: IpAddr,
+    /// The same for log lines, with the host name if it was looked up.
+    pub who: String,
     /// The start command, `%IP%` still in it.
     pub start: String,
     /// The stop command.
@@ -142,6 +144,7 @@ mod tests {
         let order = |n: i64| Order {
             door: "d\n\"".into(),
             source: "::ffff:192.0.2.1".parse().unwrap(),
+            who: "::ffff:192.0.2.1 (host.example)".into(),
             start: "\u{1}".repeat(4095),
             stop: Some(String::new()),
             timeout: n,

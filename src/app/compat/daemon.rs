@@ -4,9 +4,8 @@
 //! COMPAT: the order in which things are looked at, and so which complaint comes first, is knockd's; so are the exit statuses.
 
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,21 +14,24 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::background::{self, Terminal};
 use super::options::{self, Asked, Options, USAGE};
-use super::{expression, runner};
-use crate::app::child::{Brief, Child, steps};
-use crate::config::knockd::{self, KnockdConf, Note};
-use crate::core::door::{Weakness, weaknesses};
+use super::runner;
+use crate::app::child::{Brief, Child};
+use crate::config::knockd::KnockdConf;
 use crate::core::types::{Boot, Fault};
-use crate::edge::classic_log::{ClassicLog, Facility, Line, Sinks, say};
+use crate::edge::classic_log::{ClassicLog, Facility, Line, Sinks};
 use crate::edge::gatekeeper_pipe::ToListener;
-use crate::edge::link::{self, Kind, Link, NoLink};
-use crate::edge::{bpf, capture, clock, one_time};
+use crate::edge::link::Link;
+use crate::edge::{clock, one_time};
 use commands::Commands;
+use interface::{capture, doors_of, open};
+use settings::{Places, read};
 use who::Names;
 
 mod commands;
+mod interface;
 mod knocks;
 mod reload;
+mod settings;
 mod who;
 
 /// An orderly end before anything was served.
@@ -61,12 +63,13 @@ pub fn main() -> ExitCode {
 /// All that the daemon holds.
 struct Knockd {
     options: Options,
-    /// Where the configuration is, wherever a daemon's working directory goes.
-    config: PathBuf,
+    places: Places,
     conf: KnockdConf,
     interface: String,
     link: Link,
     log: ClassicLog,
+    /// The log file's name, as it was given.
+    log_name: String,
     sinks: Sinks,
     signals: SignalFd,
     /// `None` while there is nothing to listen to.
@@ -81,15 +84,16 @@ struct Knockd {
 impl Knockd {
     /// Everything up to the first packet. The status to leave with, if it does not get there; whoever started us has been told.
     fn start(options: Options, mut terminal: Terminal) -> Result<Self, u8> {
-        let config = std::path::absolute(&options.config).unwrap_or_else(|_| PathBuf::from(&options.config));
-        let conf = read(&config, &options, options.interface.is_some(), &mut |_| {}).map_err(|text| {
+        let places = Places::here();
+        let conf = read(&places, &options, options.interface.is_some(), &mut |_| {}).map_err(|text| {
             eprintln!("{text}");
             print!("{USAGE}");
             REFUSED
         })?;
         let interface = options.interface.clone().or(conf.interface.clone()).unwrap_or_else(|| "eth0".into());
+        let log_name = conf.log_file.clone().or(options.log_file.clone()).unwrap_or_default();
         let sinks = Sinks {
-            file: conf.log_file.clone().or(options.log_file.clone()),
+            file: places.file(&log_name),
             syslog: conf.use_syslog.then_some(Facility::Daemon),
             verbose: options.verbose,
         };
@@ -101,7 +105,8 @@ impl Knockd {
             eprintln!("{text}");
             REFUSED
         })?;
-        let ready = check(&options, &conf, &link, &mut log).and_then(|()| {
+        let ready = interface::check(&options, &conf, &link).and_then(|()| {
+            settings::warn_of_shipped(&conf, &[], &mut log);
             terminal.leave().map_err(|error| format!("error: {error}"))?;
             let commands =
                 Commands::start(&sinks).map_err(|error| format!("error: no process for commands: {error}"))?;
@@ -111,11 +116,12 @@ impl Knockd {
         let (names, throttle) = (Names::new(options.lookup), who::Throttle::default());
         let (listener, listen_again, pid_file) = (None, None, None);
         let mut knockd = Self {
-            config,
+            places,
             conf,
             interface,
             link,
             log,
+            log_name,
             sinks,
             signals,
             listener,
@@ -132,7 +138,6 @@ impl Knockd {
     }
 
     fn begin(&mut self, sockets: Vec<ToListener>) -> Result<(), u8> {
-        self.trace_filter();
         let listener = self.listen(sockets).map_err(|fault| refuse(&mut self.log, &format!("error: {fault}")))?;
         self.listener = Some(listener);
         self.write_pid_file();
@@ -202,22 +207,17 @@ impl Knockd {
 
     /// A listener over `sockets`, confined and at work.
     fn listen(&self, sockets: Vec<ToListener>) -> Result<Child, Fault> {
-        let only_ipv4 = only_ipv4(&self.options, &self.link);
-        let own = self.link.addresses.iter().copied().filter(|ip| ip.is_ipv4() || !only_ipv4);
+        let (ipv6, own) = doors_of(&self.options, &self.link);
         let brief = Brief {
             name: "knockd: listener",
             sealed: None,
             doors: &self.conf.doors,
-            only_ipv4,
+            ipv6,
             debug: self.options.debug,
-            addresses: own.map(|address: IpAddr| (address, false, true)).collect(),
+            addresses: own.map(|address| (address, false, true)).collect(),
             user: None,
         };
-        let child = Child::brief(&brief, sockets)?;
-        if self.options.debug {
-            child.degraded.iter().for_each(|line| say(line));
-        }
-        Ok(child)
+        Child::brief(&brief, sockets)
     }
 
     /// The listener or its interface went away: tries until both are back. knockd ends here, with status 0.
@@ -254,65 +254,6 @@ impl Knockd {
             }
         }
     }
-
-    fn trace_filter(&self) {
-        if self.options.debug {
-            expression::lines(&self.conf.doors, &self.link.addresses, only_ipv4(&self.options, &self.link))
-                .iter()
-                .for_each(|line| say(line));
-        }
-    }
-}
-
-/// Reads the configuration, with knockd's words for what is wrong. `log` gets what a reload logs besides.
-fn read(
-    path: &Path,
-    options: &Options,
-    interface_given: bool,
-    log: &mut dyn FnMut(String),
-) -> Result<KnockdConf, String> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        // COMPAT: a directory reads as an empty file.
-        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => Vec::new(),
-        Err(error) => return Err(format!("{}: {}", options.config, one_time::reason(&error))),
-    };
-    let mut logged = Vec::new();
-    let mut note = |note| match note {
-        Note::Trace(text) if options.debug => say(&text),
-        Note::Trace(_) => {}
-        Note::Skipped(error) => {
-            eprintln!("config: {}", error.text());
-            logged.extend(error.logged());
-        }
-    };
-    let conf = knockd::read(&text, interface_given, &mut |file| one_time::read(file), &mut note);
-    let conf = conf.map_err(|error| {
-        logged.extend(error.logged());
-        error.to_string()
-    });
-    logged.into_iter().for_each(log);
-    conf
-}
-
-/// Finds the interface and opens it.
-fn open(conf: &KnockdConf, interface: &str) -> Result<(Link, Vec<ToListener>), String> {
-    let link = link::look(interface).map_err(|reason| could_not_open(interface, reason))?;
-    let sockets = capture(conf, interface, &link)?;
-    Ok((link, sockets))
-}
-
-/// What is wrong only once the interface is open.
-fn check(options: &Options, conf: &KnockdConf, link: &Link, log: &mut ClassicLog) -> Result<(), String> {
-    if let Kind::Other(number) = link.kind {
-        return Err(format!("error: unsupported link-layer type: {number}"));
-    }
-    trace_link(options, link);
-    if let Some(text) = expression::refusal(&conf.doors) {
-        return Err(format!("pcap_compile: {text}"));
-    }
-    warn_of_shipped(conf, log);
-    Ok(())
 }
 
 /// An end that the log hears of.
@@ -320,69 +261,6 @@ fn refuse(log: &mut ClassicLog, text: &str) -> u8 {
     eprintln!("{text}");
     log.line(clock::now().wall, Line::quiet("shutting down"));
     REFUSED
-}
-
-/// The capture socket, filtered and locked, and still deaf.
-fn capture(conf: &KnockdConf, interface: &str, link: &Link) -> Result<Vec<ToListener>, String> {
-    if let Kind::Other(_) = link.kind {
-        return Ok(Vec::new());
-    }
-    let program = bpf::program(&bpf::Wanted { knock_port: None, steps: steps(&conf.doors) });
-    match capture::open(interface, &program) {
-        Ok(deaf) => Ok(vec![ToListener::Capture(deaf)]),
-        Err(_) if !may_capture() => Err(format!(
-            "could not open {interface}: You don't have permission to perform this capture on that device \
-             (socket: Operation not permitted)"
-        )),
-        Err(fault) => Err(format!("could not open {interface}: {}", fault.what)),
-    }
-}
-
-fn may_capture() -> bool {
-    capctl::CapState::get_current().is_ok_and(|caps| caps.effective.has(capctl::Cap::NET_RAW))
-}
-
-fn could_not_open(interface: &str, reason: NoLink) -> String {
-    match reason {
-        NoLink::Missing => {
-            format!("could not open {interface}: {interface}: No such device exists (No such device exists)")
-        }
-        NoLink::Down => format!("could not open {interface}: That device is not up"),
-    }
-}
-
-/// COMPAT: knockd knows IPv6 on Ethernet only.
-fn only_ipv4(options: &Options, link: &Link) -> bool {
-    options.only_ipv4 || link.kind != Kind::Ethernet
-}
-
-fn trace_link(options: &Options, link: &Link) {
-    if !options.debug {
-        return;
-    }
-    say(match link.kind {
-        Kind::Ethernet => "ethernet interface detected",
-        Kind::Cooked => "ppp interface detected (linux \"cooked\" encapsulation)",
-        Kind::Raw | Kind::Other(_) => "raw interface detected, no encapsulation",
-    });
-    let shown = link.addresses.iter().filter(|address| address.is_ipv4() || !options.only_ipv4);
-    shown.for_each(|address| say(&format!("local IP: {address}")));
-}
-
-/// The one thing that we say where knockd is silent.
-fn warn_of_shipped(conf: &KnockdConf, log: &mut ClassicLog) {
-    let shipped = weaknesses(&conf.doors).into_iter().filter(|(_, weakness)| *weakness == Weakness::Shipped);
-    let names: Vec<_> = shipped.map(|(door, _)| door.name.as_str()).collect();
-    if names.is_empty() {
-        return;
-    }
-    let text = format!(
-        "WARNING: door {} has the sequence that knockd ships, which every scanner knows: anybody can open it. \
-         Choose other ports than 7000, 8000, 9000",
-        names.join(", ")
-    );
-    eprintln!("{text}");
-    log.line(clock::now().wall, Line::quiet(&text));
 }
 
 /// COMPAT: USR1, QUIT and the like keep their deadly default.

@@ -3,16 +3,17 @@
 
 use std::net::IpAddr;
 
+use crate::core::address::as_text;
 use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::types::{Port, Proto};
 use crate::edge::names::{self, Family};
 
 /// One line a door and address family, IPv4 first.
-pub(super) fn lines(doors: &[Door], addresses: &[IpAddr], only_ipv4: bool) -> Vec<String> {
+pub(super) fn lines(doors: &[Door], addresses: &[IpAddr]) -> Vec<String> {
     let (v4, v6): (Vec<_>, Vec<_>) = addresses.iter().rev().partition(|address| address.is_ipv4());
     let mut lines = Vec::new();
     for (addresses, six) in [(v4, false), (v6, true)] {
-        if addresses.is_empty() || six && only_ipv4 {
+        if addresses.is_empty() {
             continue;
         }
         lines.extend(doors.iter().map(|door| {
@@ -25,7 +26,7 @@ pub(super) fn lines(doors: &[Door], addresses: &[IpAddr], only_ipv4: bool) -> Ve
 fn expression(door: &Door, addresses: &[&IpAddr], six: bool) -> String {
     let hosts: Vec<_> = addresses
         .iter()
-        .map(|address| format!("dst host {}", door.target.clone().unwrap_or_else(|| address.to_string())))
+        .map(|address| format!("dst host {}", door.target.clone().unwrap_or_else(|| as_text(**address))))
         .collect();
     let ports = |wanted: Proto| {
         let numbers = door.sequence.iter().filter_map(|step| match step {
@@ -51,20 +52,31 @@ fn flags(flags: TcpFlags, six: bool) -> String {
     NAMES.iter().enumerate().filter_map(term).collect()
 }
 
-/// What libpcap says of a `Target` that it cannot make a filter of: a prefix length, or a name that does not resolve.
+/// What libpcap says of a `Target` that it cannot make a filter of: a prefix length, a number that is no octet, what is neither
+/// an address nor a name, or a name that does not resolve.
 ///
 /// COMPAT: a name that does resolve, or an odd spelling of an address, is taken and then never matches.
 pub(super) fn refusal(doors: &[Door]) -> Option<String> {
-    doors.iter().filter_map(|door| door.target.as_deref()).find_map(|target| {
-        if target.contains('/') {
-            return Some(format!("syntax error in filter expression: {target} is a network, not a host"));
-        }
-        let dotted = target.split('.').count() == 4 && target.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        if dotted || target.parse::<IpAddr>().is_ok() {
-            return None;
-        }
-        names::resolve(target, "0", Proto::Udp, Family::Any).err().map(|_| format!("unknown host '{target}'"))
-    })
+    doors.iter().filter_map(|door| door.target.as_deref()).find_map(refused)
+}
+
+fn refused(target: &str) -> Option<String> {
+    const SYNTAX: &str = "can't parse filter expression: syntax error";
+    let only = |allowed: fn(u8) -> bool| !target.is_empty() && target.bytes().all(allowed);
+    if target.parse::<IpAddr>().is_ok() {
+        return None;
+    }
+    if target.split_once('/').is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok()) {
+        return Some("Mask syntax for networks only".into());
+    }
+    if !only(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
+        return Some(SYNTAX.into());
+    }
+    if target.split('.').count() == 4 && only(|b| b.is_ascii_digit() || b == b'.') {
+        let octets = target.split('.').all(|octet| octet.parse::<u8>().is_ok());
+        return (!octets).then(|| format!("invalid IPv4 address '{target}'"));
+    }
+    names::resolve(target, "0", Some(Proto::Udp), Family::Any).err().map(|_| format!("unknown host '{target}'"))
 }
 
 #[cfg(test)]
@@ -78,7 +90,7 @@ mod tests {
 
     fn shown(door: Door) -> Vec<String> {
         let addresses = ["10.77.0.1", "fd77::1", "fe80::1"].map(|address| address.parse().unwrap());
-        let lines = lines(&[door], &addresses, false);
+        let lines = lines(&[door], &addresses);
         lines.iter().map(|line| line.strip_prefix("adding pcap expression for door 'd': ").unwrap().into()).collect()
     }
 
@@ -112,6 +124,15 @@ mod tests {
         for fine in ["10.0.0.5", "10.0.0.05", "2001:DB8::1", "224.0.0.1"] {
             assert_eq!(refusal(&[aimed(fine)]), None, "{fine}");
         }
-        assert!(refusal(&[aimed("10.0.0.0/24")]).unwrap().contains("10.0.0.0/24"));
+        for (target, said) in [
+            ("10.0.0.0/24", "Mask syntax for networks only"),
+            ("fd00::/8", "Mask syntax for networks only"),
+            ("10.0.0.256", "invalid IPv4 address '10.0.0.256'"),
+            ("", "can't parse filter expression: syntax error"),
+            ("fe80::1%eth0", "can't parse filter expression: syntax error"),
+            ("10.0.0.1,10.0.0.2", "can't parse filter expression: syntax error"),
+        ] {
+            assert_eq!(refusal(&[aimed("10.0.0.5"), aimed(target)]).as_deref(), Some(said));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! A hit is left to `edge::hit`; the friendlier `toctoc knock` to `app::knock`.
 //!
 //! COMPAT: each port is looked up for itself and hit before the next one is; what cannot be sent is no error; everything
-//! behind a port's colon but `udp` means TCP.
+//! behind a port's colon but `udp` means TCP; the name of a service counts whatever protocol it has.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -76,16 +76,14 @@ pub fn run(
                 writeln!(err, "{text}")?;
                 return usage(out);
             }
-            Part::With(_, milliseconds) => match u64::try_from(atoi(&milliseconds)) {
-                Ok(milliseconds) => knock.delay = Duration::from_millis(milliseconds),
-                Err(_) => return writeln!(err, "error: delay cannot be negative").map(|()| WRONG),
-            },
+            Part::With(_, milliseconds) => knock.delay = atoi(&milliseconds),
             Part::Word(word) => knock.words.push(word),
         }
     }
-    match knock.words.split_first() {
-        Some((host, ports)) if !ports.is_empty() => knock.hit_all(host, ports, out, err),
-        _ => usage(out),
+    match (knock.words.split_first(), u64::try_from(knock.delay)) {
+        (Some((_, [])) | None, _) => usage(out),
+        (_, Err(_)) => writeln!(err, "error: delay cannot be negative").map(|()| WRONG),
+        (Some((host, ports)), Ok(delay)) => knock.hit_all(host, ports, Duration::from_millis(delay), out, err),
     }
 }
 
@@ -98,16 +96,24 @@ struct Knock {
     udp: bool,
     family: Family,
     verbose: bool,
-    delay: Duration,
+    /// Milliseconds.
+    delay: i32,
     words: Vec<String>,
 }
 
 impl Knock {
-    fn hit_all(&self, host: &str, ports: &[String], out: &mut dyn Write, err: &mut dyn Write) -> io::Result<i32> {
+    fn hit_all(
+        &self,
+        host: &str,
+        ports: &[String],
+        delay: Duration,
+        out: &mut dyn Write,
+        err: &mut dyn Write,
+    ) -> io::Result<i32> {
         for text in ports {
             let (port, proto) = text.split_once(':').unwrap_or((text, "tcp"));
             let proto = if self.udp || proto == "udp" { Proto::Udp } else { Proto::Tcp };
-            let to = match resolve(host, port, proto, self.family) {
+            let to = match resolve(host, port, None, self.family) {
                 Ok(to) => to,
                 Err(reason) => {
                     writeln!(err, "Failed to resolve hostname '{host}' on port {port}\ngetaddrinfo: {reason}")?;
@@ -120,7 +126,7 @@ impl Knock {
             if let Err(NotHit::Socket(_)) = hit(to, proto, &Origin::default()) {
                 return writeln!(err, "Cannot open socket").map(|()| WRONG);
             }
-            std::thread::sleep(self.delay);
+            std::thread::sleep(delay);
         }
         Ok(DONE)
     }
@@ -139,7 +145,7 @@ mod tests {
 
     #[test]
     fn usage_is_status_1_and_only_the_version_is_0() {
-        for line in ["", "-h", "127.0.0.1", "-u 127.0.0.1"] {
+        for line in ["", "-h", "127.0.0.1", "-u 127.0.0.1", "-d -5", "-d -5 127.0.0.1"] {
             let (status, out, err) = knock(line);
             assert_eq!((status, err.as_str()), (1, ""), "{line}");
             assert!(out.starts_with("usage: knock [options]"), "{line}");
@@ -181,5 +187,14 @@ mod tests {
         let (status, out, err) = knock("-6 127.0.0.1 7001");
         assert_eq!((status, out.as_str()), (1, ""));
         assert!(err.starts_with("Failed to resolve hostname '127.0.0.1' on port 7001\ngetaddrinfo: "), "{err}");
+    }
+
+    #[test]
+    fn the_name_of_a_service_counts_whatever_protocol_it_has() {
+        if std::path::Path::new("/etc/services").exists() {
+            let (status, out, err) = knock("-v 127.0.0.1 ssh:udp tftp ssh");
+            let shown = "hitting udp 127.0.0.1:ssh\nhitting tcp 127.0.0.1:tftp\nhitting tcp 127.0.0.1:ssh\n";
+            assert_eq!((status, out.as_str(), err.as_str()), (0, shown, ""));
+        }
     }
 }

@@ -3,12 +3,12 @@
 
 use super::getopt::{Opt, Part, parts};
 
-/// knockd's options, in the order of its help.
+/// knockd's options, in the order in which getopt names those that a shortened one may mean.
 const OPTIONS: [Opt; 11] = [
     Opt { short: 'i', long: "interface", takes: true },
+    Opt { short: 'D', long: "debug", takes: false },
     Opt { short: 'd', long: "daemon", takes: false },
     Opt { short: 'c', long: "config", takes: true },
-    Opt { short: 'D', long: "debug", takes: false },
     Opt { short: 'l', long: "lookup", takes: false },
     Opt { short: 'p', long: "pidfile", takes: true },
     Opt { short: 'g', long: "logfile", takes: true },
@@ -164,6 +164,11 @@ mod tests {
         assert!(said("-h -V").0.starts_with("usage: knockd [options]"));
         assert_eq!(said("-x"), (USAGE.into(), "knockd: invalid option -- 'x'\n".into()));
         assert_eq!(said("-c").1, "knockd: option requires an argument -- 'c'\n");
+        assert_eq!(
+            said("--d").1,
+            "knockd: option '--d' is ambiguous; possibilities: '--debug' '--daemon'\n",
+            "in knockd's order"
+        );
         for option in OPTIONS {
             assert!(USAGE.contains(&format!("-{}, --{} ", option.short, option.long)), "{}", option.long);
         }

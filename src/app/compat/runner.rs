@@ -4,7 +4,7 @@
 //! Whoever is responsible for stop commands holds the lock of their journal: this process, as long as it lives. So a daemon
 //! that is killed loses none; and if this process is killed too, the next one that starts finds the journal unlocked.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{dup2_stdin, setsid};
 
+use crate::core::address::as_text;
 use crate::core::door::Door;
 use crate::core::leases::{Leases, NotOpened, Note, Opened, Work};
 use crate::core::record::Record;
@@ -58,8 +59,8 @@ struct Process {
     /// Whether it was said that there is no journal.
     warned: bool,
     leases: Leases,
-    /// The openings that the daemon ordered, not those of an earlier one.
-    mine: BTreeSet<u64>,
+    /// The openings that the daemon ordered, not those of an earlier one, and who knocked, in words.
+    mine: BTreeMap<u64, String>,
     runner: Runner,
 }
 
@@ -90,7 +91,7 @@ impl Process {
             journal,
             warned: false,
             leases: Leases::restore(now, left),
-            mine: BTreeSet::new(),
+            mine: BTreeMap::new(),
             runner: Runner::new(),
         })
     }
@@ -152,7 +153,7 @@ impl Process {
             Ok(journalled) => {
                 let mut work = Vec::new();
                 let id = self.leases.begin(journalled, &mut work);
-                self.mine.insert(id);
+                self.mine.insert(id, order.who.clone());
                 self.carry_out(now, work);
             }
             Err(fault) => {
@@ -204,7 +205,7 @@ impl Process {
             }
             todo.extend(more);
         }
-        let over: Vec<u64> = self.mine.iter().copied().filter(|id| !self.leases.knows(*id)).collect();
+        let over: Vec<u64> = self.mine.keys().copied().filter(|id| !self.leases.knows(*id)).collect();
         for id in over {
             self.mine.remove(&id);
             self.over();
@@ -226,7 +227,7 @@ impl Process {
     }
 
     fn note(&mut self, note: &Note) {
-        let text = note.text(|ip| ip.to_string());
+        let text = note.text(|id, ip| self.mine.get(&id).cloned().unwrap_or_else(|| as_text(ip)));
         match note {
             Note::Running { .. } => self.log.line(clock::now().wall, Line::shown(&text).gap()),
             Note::Timeout { .. } => self.log.line(clock::now().wall, Line::shown(&text)),

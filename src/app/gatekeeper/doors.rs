@@ -86,8 +86,9 @@ impl Gatekeeper {
     fn use_up(&mut self, child: &mut Child, index: u16) -> bool {
         let Some(door) = child.doors.get_mut(usize::from(index)) else { return false };
         let Some(path) = &door.one_time_sequences else { return true };
-        match one_time::burn(path, &door.sequence, &door.name, &mut |_| {}) {
+        match one_time::burn(path, door, &mut |_| {}) {
             Ok(burned) => {
+                door.fixed_first = false;
                 door.sequence = burned.next.unwrap_or_default();
                 let (name, steps) = (door.name.clone(), door.sequence.clone());
                 if steps.is_empty() {
@@ -123,7 +124,7 @@ impl Gatekeeper {
                 }
                 // If this is lost, the stop command runs once more at the next start: late twice is better than never.
                 Work::Forget(id) => drop(self.store(&[Record::Stopped { id }])),
-                Work::Note(note) => self.say(&note.text(|ip| ip.to_string())),
+                Work::Note(note) => self.say(&note.text(|_, ip| ip.to_string())),
             }
             todo.extend(more);
         }

@@ -80,6 +80,7 @@ fn every_refusal_has_knockds_words_and_its_line() {
         (&many, "config: section d: too many ports in knock sequence"),
         ("[a]\n[b]\nsequence = 1\n", "error: section 'a' has an empty knock sequence"),
         ("[d]\none_time_sequences = /none\n", "/none: No such file or directory"),
+        ("[d]\none_time_sequences =\n", "No such file or directory"),
     ] {
         assert_eq!(message(text), expected, "{text:?}");
     }
@@ -168,7 +169,9 @@ fn one_time_sequences_and_a_fixed_one_follow_their_order_in_the_file() {
     assert_eq!(conf.doors[0].sequence, [Step::tcp(7101), Step::tcp(7102)]);
     assert_eq!(conf.doors[1].sequence, [Step::tcp(2)]);
     assert!(conf.doors.iter().all(|door| door.one_time_sequences.is_some()));
-    assert!(notes.contains(&Note::Trace("new sequence for door d: 7101:tcp,7102:tcp".into())));
+    assert_eq!(conf.doors.iter().map(|door| door.fixed_first).collect::<Vec<_>>(), [false, true]);
+    let traced = ["new sequence for door d: 7101:tcp,7102:tcp", "config: d: sequence: 7101:tcp,7102:tcp"];
+    assert!(notes.windows(2).any(|two| two == traced.map(|text| Note::Trace(text.into()))));
     let skipped = notes.iter().filter(|note| matches!(note, Note::Skipped(_))).count();
     assert_eq!(skipped, 2);
     let mut used = |_: &Path| Ok(b"#7101\n".to_vec());

@@ -88,13 +88,18 @@ impl fmt::Display for KnockdError {
             Wrong::NoSection => write!(f, "config: line {line}: all directives must belong to a section"),
             Wrong::Flag(flag) => write!(f, "config: line {line}: unrecognized flag \"{flag}\""),
             Wrong::Sequence(error) => write!(f, "config: {}", error.text()),
-            Wrong::OneTimeFile(path, reason) => write!(f, "{}: {reason}", path.display()),
+            Wrong::OneTimeFile(path, reason) => f.write_str(&not_opened(&path.to_string_lossy(), reason)),
             Wrong::NoneLeft(door) => f.write_str(&one_time::none_left(door)),
             Wrong::Empty(door) => write!(f, "error: section '{door}' has an empty knock sequence"),
             Wrong::NotText => write!(f, "config: line {line}: not UTF-8 text"),
             Wrong::TooManyDoors => write!(f, "config: line {line}: more than {DOORS} doors"),
         }
     }
+}
+
+/// As C's `perror` says it.
+pub fn not_opened(path: &str, reason: &str) -> String {
+    if path.is_empty() { reason.into() } else { format!("{path}: {reason}") }
 }
 
 impl KnockdError {

@@ -44,7 +44,7 @@ fn texts(work: &[Work]) -> Vec<String> {
     let text = |work: &Work| match work {
         Work::Run(job) => format!("run {}: {}", short(job.id), job.text),
         Work::Forget(id) => format!("forget {}", short(*id)),
-        Work::Note(note) => note.text(|ip| ip.to_string()),
+        Work::Note(note) => note.text(|id, ip| format!("{ip} ({})", short(id))),
     };
     work.iter().map(text).collect()
 }
@@ -67,7 +67,7 @@ fn the_stop_command_runs_its_time_after_the_start_command_has_ended() {
             "d: running command: open 192.0.2.7,192.0.2.7 %ip%",
             "run 0: open 192.0.2.7,192.0.2.7 %ip%",
             "d: command returned non-zero status code (3)",
-            "192.0.2.7: d: command timeout",
+            "192.0.2.7 (0): d: command timeout",
             "d: running command: close 192.0.2.7",
             "run 0: close 192.0.2.7",
             "d: command returned non-zero status code (0)",

@@ -82,7 +82,7 @@ impl Bench {
             Effect::Stage { door, source, stage } => log.push(format!("{}{door}.{stage}", letter(source))),
             Effect::Completed(done) => log.push(format!("{}{} open", letter(done.source()), done.door())),
             Effect::TimedOut { door, source, stage } => log.push(format!("{}{door} late.{stage}", letter(source))),
-            Effect::Seen | Effect::Removed { .. } | Effect::Ignored(..) => {}
+            Effect::Seen | Effect::Refused { .. } | Effect::Removed { .. } | Effect::Ignored(..) => {}
         });
         self.milliseconds += 10;
     }
@@ -207,8 +207,34 @@ fn destinations_that_a_door_does_not_mean_do_not_exist_for_it() {
 #[test]
 fn minus_4_leaves_ipv6_alone() {
     let mut bench = Bench::new(vec![door("1,2")]);
-    bench.machine.rules.only_ipv4 = true;
+    bench.machine.rules.ipv6 = Ipv6::Ignored;
     assert_eq!(bench.run("A:1 A:2 a:1 a:2"), ["a0.1", "a0.2", "a0 open"]);
+}
+
+#[test]
+fn ipv6_on_a_link_where_it_counts_for_nothing_is_told_of_and_touches_no_attempt() {
+    let refused = |own: &[&str], hits: &[(&str, &str, u16)]| {
+        let doors = vec![door("1,2"), DoorSpec { target: Target::from(Some("fd00::9")), ..door("7") }];
+        let own = own.iter().map(|ip| ip.parse().unwrap()).collect();
+        let mut machine = Machine::new(doors, Rules { own, ipv6: Ipv6::Refused, debug: false });
+        let mut told = Vec::new();
+        for (source, destination, port) in hits {
+            let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+            let hit = Hit { source, destination, step: Step::tcp(*port), flags: Some(SYN) };
+            machine.hit(Wall(0), &hit, &mut |effect| match effect {
+                Effect::Refused { source } => told.push(source.to_string()),
+                Effect::Completed(done) => told.push(format!("{} in", done.source())),
+                _ => {}
+            });
+        }
+        told
+    };
+    let (v4, v6) = ("192.0.2.2", "fd00::2");
+    let knock = [(v4, "192.0.2.1", 1), (v6, "fd00::1", 2), (v6, "fd00::8", 1), (v6, "fd00::9", 7), (v6, "fd00::1", 9)];
+    let mut hits = knock.to_vec();
+    hits.push((v4, "192.0.2.1", 2));
+    assert_eq!(refused(&["192.0.2.1", "fd00::1"], &hits), [v6, v6, "192.0.2.2 in"]);
+    assert_eq!(refused(&[], &knock), [v6, v6, v6], "no address, no filter: every listed port is told of");
 }
 
 #[test]

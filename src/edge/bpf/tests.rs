@@ -10,18 +10,20 @@ struct Packet {
     protocol: u32,
     kind: u32,
     vlan: Option<u32>,
+    hardware: u32,
 }
 
 impl Packet {
     fn to_us(bytes: Vec<u8>) -> Self {
         let protocol = if bytes[0] >> 4 == 6 { 0x86dd } else { 0x0800 };
-        Self { bytes, protocol, kind: TO_THIS_HOST, vlan: None }
+        Self { bytes, protocol, kind: TO_THIS_HOST, vlan: None, hardware: 1 }
     }
 
     fn load(&self, at: u32, size: u32) -> Option<u32> {
         match at {
             ancillary::PROTOCOL => Some(self.protocol),
             ancillary::PACKET_TYPE => Some(self.kind),
+            ancillary::HARDWARE => Some(self.hardware),
             ancillary::VLAN_TAG => Some(self.vlan.unwrap_or(0)),
             ancillary::VLAN_PRESENT => Some(u32::from(self.vlan.is_some())),
             at => {
@@ -191,7 +193,7 @@ fn agree(wanted: &Wanted, expression: &str, ports: &[u16]) {
 
 #[test]
 fn sealed_knocks_are_let_through_as_libpcap_would() {
-    let wanted = Wanted { knock_port: Some(62201), steps: Vec::new() };
+    let wanted = Wanted { knock_port: Some(62201), ..Wanted::default() };
     let length = 8 + DATAGRAM;
     // libpcap follows IPv4 options for ports, and `udp[4:2]` means IPv4 only.
     let expression = format!("udp dst port 62201 and ((ip and udp[4:2] = {length}) or (ip6 and ip6[44:2] = {length}))");
@@ -209,7 +211,7 @@ fn doors_are_let_through_as_knockd_lets_them() {
         (Step::udp(9101), ANY),
         (Step::udp(9102), ANY),
     ];
-    let wanted = Wanted { knock_port: None, steps };
+    let wanted = Wanted { knock_port: None, steps, outgoing: false };
     let flags = "((ip and tcp[13] & 2 != 0 and tcp[13] & 16 == 0) or (ip6 and ip6[53] & 2 != 0 and ip6[53] & 16 == 0))";
     let fin = "((ip and tcp[13] & 1 != 0) or (ip6 and ip6[53] & 1 != 0))";
     let expression = format!(
@@ -222,7 +224,7 @@ fn doors_are_let_through_as_knockd_lets_them() {
 #[test]
 fn echo_requests_are_let_through_by_size() {
     let steps = vec![(Step::Echo { size: 64 }, ANY), (Step::Echo { size: 56 }, ANY)];
-    let wanted = Wanted { knock_port: None, steps };
+    let wanted = Wanted { knock_port: None, steps, outgoing: false };
     let expression = "(ip proto 1 and ip[6:2] & 0x1fff = 0 and icmp[0:2] = 0x0800 \
          and (ip[2:2] - ((ip[0] & 15) << 2) = 72 or ip[2:2] - ((ip[0] & 15) << 2) = 64)) \
          or (ip6[6] = 58 and ip6[40:2] = 0x8000 and (ip6[4:2] = 72 or ip6[4:2] = 64))";
@@ -233,7 +235,7 @@ fn echo_requests_are_let_through_by_size() {
 fn three_hundred_doors_are_still_filtered_exactly() {
     let ports: Vec<u16> = (0..900).map(|i| 1000 + i * 7).collect();
     let steps = ports.iter().map(|port| (Step::tcp(*port), SYN)).collect();
-    let wanted = Wanted { knock_port: Some(62201), steps };
+    let wanted = Wanted { knock_port: Some(62201), steps, outgoing: false };
     let program = program(&wanted);
     assert!(program.len() <= LONGEST, "{}", program.len());
     for port in 990..8000u16 {
@@ -250,7 +252,7 @@ fn too_many_doors_make_a_coarser_program_that_still_lets_every_door_through() {
             let flags = if i % 5 == 0 { TcpFlags { set: 2, unset: 0 } } else { flags };
             (Step::tcp(*port), flags)
         });
-        let wanted = Wanted { knock_port: Some(62201), steps: steps.collect() };
+        let wanted = Wanted { knock_port: Some(62201), steps: steps.collect(), outgoing: false };
         let program = program(&wanted);
         assert!(program.len() <= LONGEST, "{}", program.len());
         assert!(ports.iter().all(|port| run(&program, &tcp_syn(*port)) > 0));
@@ -284,7 +286,7 @@ fn knock_v6() -> Packet {
 
 #[test]
 fn nothing_outgoing_is_seen_and_a_sealed_knock_must_be_addressed_to_this_host() {
-    let program = program(&Wanted { knock_port: Some(62201), steps: vec![(Step::tcp(7000), ANY)] });
+    let program = program(&Wanted { knock_port: Some(62201), steps: vec![(Step::tcp(7000), ANY)], outgoing: false });
     // Broadcast, multicast, other host: a door counts them, knockd does.
     for (kind, sealed, door) in
         [(0, true, true), (1, false, true), (2, false, true), (3, false, true), (4, false, false)]
@@ -295,8 +297,17 @@ fn nothing_outgoing_is_seen_and_a_sealed_knock_must_be_addressed_to_this_host() 
 }
 
 #[test]
+fn outgoing_packets_are_seen_where_they_are_wanted_and_never_on_a_loopback_device() {
+    let steps = vec![(Step::tcp(7000), ANY)];
+    let program = program(&Wanted { knock_port: None, steps, outgoing: true });
+    let seen = |kind, hardware| run(&program, &Packet { kind, hardware, ..tcp_syn(7000) }) > 0;
+    assert!(seen(OUTGOING, 1) && seen(TO_THIS_HOST, 1) && seen(TO_THIS_HOST, LOOPBACK));
+    assert!(!seen(OUTGOING, LOOPBACK), "it comes in as well");
+}
+
+#[test]
 fn a_priority_tag_passes_for_a_sealed_knock_and_a_vlan_never() {
-    let program = program(&Wanted { knock_port: Some(62201), steps: vec![(Step::tcp(7000), ANY)] });
+    let program = program(&Wanted { knock_port: Some(62201), steps: vec![(Step::tcp(7000), ANY)], outgoing: false });
     for (vlan, sealed, door) in [(None, true, true), (Some(0x6000), true, false), (Some(5), false, false)] {
         assert_eq!(run(&program, &Packet { vlan, ..knock() }) > 0, sealed, "{vlan:?}");
         assert_eq!(run(&program, &Packet { vlan, ..tcp_syn(7000) }) > 0, door, "{vlan:?}");
@@ -305,7 +316,7 @@ fn a_priority_tag_passes_for_a_sealed_knock_and_a_vlan_never() {
 
 #[test]
 fn frames_that_are_not_ip_are_never_seen_whatever_they_look_like() {
-    let program = program(&Wanted { knock_port: Some(62201), steps: Vec::new() });
+    let program = program(&Wanted { knock_port: Some(62201), ..Wanted::default() });
     assert_eq!((run(&program, &knock()), run(&program, &knock_v6())), (WHOLE, WHOLE));
     for protocol in [0x0806, 0x8864, 0x88cc, 0x0004] {
         for packet in [knock(), knock_v6()] {
@@ -317,7 +328,7 @@ fn frames_that_are_not_ip_are_never_seen_whatever_they_look_like() {
 #[test]
 fn a_door_on_the_knock_port_sees_every_other_length() {
     let steps = vec![(Step::udp(62201), ANY)];
-    let program = program(&Wanted { knock_port: Some(62201), steps });
+    let program = program(&Wanted { knock_port: Some(62201), steps, outgoing: false });
     let mut short = knock();
     short.bytes.truncate(40);
     short.bytes[24..26].copy_from_slice(&20u16.to_be_bytes());

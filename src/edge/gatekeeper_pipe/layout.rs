@@ -10,7 +10,7 @@ use crate::core::bytes::Reader;
 use crate::core::door::TcpFlags;
 use crate::core::keyring::{ClientKeys, Secret};
 use crate::core::knock::RECEIPT_BODY;
-use crate::core::sequence::{DoorSpec, Target};
+use crate::core::sequence::{DoorSpec, Ipv6, Target};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Reject};
 use crate::edge::capture::{Deaf, Interface};
 
@@ -36,7 +36,7 @@ impl Message for ToListener {
                 .put(keys.mac.expose())
                 .put(&fingerprint.0)
                 .parcel(None),
-            Self::Doors { only_ipv4, debug } => Fields::of(3).bool(only_ipv4).bool(debug).parcel(None),
+            Self::Doors { ipv6, debug } => Fields::of(3).u8(encode_ipv6(ipv6)).bool(debug).parcel(None),
             Self::Door { index, spec } => encode_door(index, &spec).parcel(None),
             Self::Sequence { door, steps } => Fields::of(5).u16(door).steps(&steps).parcel(None),
             Self::Address { address, knock, door } => Fields::of(6).ip(address).bool(knock).bool(door).parcel(None),
@@ -84,7 +84,7 @@ impl Message for ToListener {
                 keys: ClientKeys { psk: secret(r)?, tag: secret(r)?, mac: secret(r)? },
                 fingerprint: Fingerprint(r.array()?),
             },
-            3 => Self::Doors { only_ipv4: flag(r)?, debug: flag(r)? },
+            3 => Self::Doors { ipv6: decode_ipv6(r.u8()?)?, debug: flag(r)? },
             4 => Self::Door { index: r.u16()?, spec: decode_door(r)? },
             5 => Self::Sequence { door: r.u16()?, steps: steps(r)? },
             6 => Self::Address { address: ip(r)?, knock: flag(r)?, door: flag(r)? },
@@ -116,6 +116,18 @@ impl Message for ToListener {
         };
         reader.finish().map(|()| message)
     }
+}
+
+fn encode_ipv6(ipv6: Ipv6) -> u8 {
+    match ipv6 {
+        Ipv6::Counts => 0,
+        Ipv6::Refused => 1,
+        Ipv6::Ignored => 2,
+    }
+}
+
+fn decode_ipv6(number: u8) -> Option<Ipv6> {
+    [Ipv6::Counts, Ipv6::Refused, Ipv6::Ignored].into_iter().find(|ipv6| encode_ipv6(*ipv6) == number)
 }
 
 /// Stands where a target has no address.
@@ -179,6 +191,7 @@ impl Message for ToGatekeeper {
                 counters.0.iter().fold(Fields::of(11), |fields, count| fields.u64(*count)).u64(packets).u64(lost)
             }
             Self::Down { capture } => Fields::of(12).u8(capture),
+            Self::Refused { source } => Fields::of(13).ip(source),
         };
         fields.parcel(None)
     }
@@ -221,6 +234,7 @@ impl Message for ToGatekeeper {
                 Self::Counters { counters: Counters(counters), packets: r.u64()?, lost: r.u64()? }
             }
             12 => Self::Down { capture: r.u8()? },
+            13 => Self::Refused { source: ip(r)? },
             _ => return None,
         };
         reader.finish().map(|()| message)

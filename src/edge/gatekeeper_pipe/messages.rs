@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use crate::core::door::Step;
 use crate::core::keyring::{ClientKeys, Secret};
 use crate::core::knock::{BODY, RECEIPT_BODY};
-use crate::core::sequence::DoorSpec;
+use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
 use crate::edge::capture::Deaf;
 
@@ -43,8 +43,8 @@ pub enum ToListener {
     },
     /// How doors are watched.
     Doors {
-        /// Leave IPv6 alone.
-        only_ipv4: bool,
+        /// What becomes of hits over IPv6.
+        ipv6: Ipv6,
         /// Tell of every packet that some door listens for.
         debug: bool,
     },
@@ -153,6 +153,11 @@ pub enum ToGatekeeper {
         source: IpAddr,
         /// How many steps were done.
         stage: u8,
+    },
+    /// A hit over IPv6 on a link where none counts.
+    Refused {
+        /// From where.
+        source: IpAddr,
     },
     /// For debugging doors: some door listens for this packet.
     Seen {

@@ -7,7 +7,7 @@ use super::*;
 use crate::core::door::{STEPS, Step, TcpFlags};
 use crate::core::keyring::{ClientKeys, Secret};
 use crate::core::knock::{BODY, RECEIPT_BODY};
-use crate::core::sequence::{DoorSpec, Target};
+use crate::core::sequence::{DoorSpec, Ipv6, Target};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
 use crate::edge::capture::{Deaf, Interface};
 
@@ -55,7 +55,9 @@ fn down() -> Vec<ToListener> {
         gateway(Some(secret(5))),
         gateway(None),
         ToListener::Client { row: 70_000, keys: keys(), fingerprint: Fingerprint([9; 32]) },
-        ToListener::Doors { only_ipv4: true, debug: false },
+        ToListener::Doors { ipv6: Ipv6::Counts, debug: true },
+        ToListener::Doors { ipv6: Ipv6::Refused, debug: false },
+        ToListener::Doors { ipv6: Ipv6::Ignored, debug: false },
         ToListener::Door { index: 300, spec: spec(STEPS) },
         ToListener::Door { index: 301, spec: DoorSpec { target: Target::Never, ..spec(1) } },
         ToListener::Door { index: 302, spec: DoorSpec { target: Target::Own, ..spec(0) } },
@@ -98,6 +100,7 @@ fn up() -> Vec<ToGatekeeper> {
         ToGatekeeper::Alarm { row: 1, first: source, again: Source::new("2001:db8::9".parse().unwrap()) },
         ToGatekeeper::Counters { counters: Counters([3; 20]), packets: 4, lost: 5 },
         ToGatekeeper::Down { capture: 2 },
+        ToGatekeeper::Refused { source: mapped },
     ]
 }
 

@@ -3,8 +3,10 @@
 
 use std::net::IpAddr;
 
+use super::interface::trace_filter;
 use super::{Knockd, TURN};
 use crate::config::knockd::one_time;
+use crate::core::address::as_text;
 use crate::core::door::{Step, TcpFlags};
 use crate::edge::classic_log::{Line, say, stamp};
 use crate::edge::gatekeeper_pipe::{Broken, ToGatekeeper, ToListener};
@@ -40,12 +42,19 @@ impl Knockd {
             ToGatekeeper::Down { .. } if link::look(&self.interface) == Err(link::NoLink::Missing) => {
                 self.lose_listener("the interface disappeared");
             }
+            ToGatekeeper::Refused { .. } => {
+                if self.throttle.admit(clock::now().boot).is_some() {
+                    eprintln!("IPv6 is not supported under this link-layer type");
+                }
+            }
             ToGatekeeper::Seen { source, source_port, destination, step, length } => {
                 let length = u32::from(length) + self.link.kind.header();
                 let what = match step {
                     Step::Port(port) => format!(
-                        "{}: {source}:{source_port} -> {destination}:{} {length} bytes",
+                        "{}: {}:{source_port} -> {}:{} {length} bytes",
                         port.proto.name(),
+                        as_text(source),
+                        as_text(destination),
                         port.number
                     ),
                     Step::Echo { .. } => format!("icmp: {source} -> {destination} {length} bytes"),
@@ -54,7 +63,7 @@ impl Knockd {
             }
             ToGatekeeper::Removed { source, success } => {
                 let how = if success { "successful" } else { "failed" };
-                say(&format!("removing {how} knock attempt ({source})"));
+                say(&format!("removing {how} knock attempt ({})", as_text(source)));
             }
             ToGatekeeper::Ignored { flag, wanted } => {
                 let name = TcpFlags::NAMES.get(usize::from(flag)).copied().unwrap_or("?");
@@ -87,6 +96,7 @@ impl Knockd {
         let order = door.commands(source).map(|(start, stop)| Order {
             door: door.name.clone(),
             source,
+            who: self.names.shown(source),
             start: start.into(),
             stop: stop.map(Into::into),
             timeout: door.cmd_timeout,
@@ -105,7 +115,8 @@ impl Knockd {
         let Some(door) = self.conf.doors.get_mut(usize::from(index)) else { return false };
         let Some(path) = &door.one_time_sequences else { return true };
         let mut skipped = Vec::new();
-        let burned = crate::edge::one_time::burn(path, &door.sequence, &door.name, &mut |error| skipped.push(error));
+        let burned = crate::edge::one_time::burn(path, door, &mut |error| skipped.push(error));
+        door.fixed_first = false;
         let name = door.name.clone();
         let next = burned.as_ref().ok().and_then(|burned| burned.next.clone());
         let known = next.iter().flatten().all(|step| door.later_steps.contains(step) || door.sequence.contains(step));
@@ -119,8 +130,7 @@ impl Knockd {
         match (&burned, &next) {
             (Err(_), _) => self.complain_gap(&one_time::not_marked(&name)),
             (Ok(_), None) => self.complain_gap(&one_time::none_left(&name)),
-            (Ok(_), Some(steps)) if self.options.debug => say(&one_time::new_sequence(&name, steps)),
-            (Ok(_), Some(_)) => {}
+            (Ok(_), Some(steps)) => self.trace_next(index, steps),
         }
         if let Some(listener) = &mut self.listener {
             // A pipe that is of no use is noticed when it is read.
@@ -131,6 +141,13 @@ impl Knockd {
             self.renew_listener();
         }
         burned.is_ok_and(|burned| burned.ours)
+    }
+
+    /// COMPAT: knockd renews its filter for IPv4 alone, and shows only that. Ours lets IPv6 through as well.
+    fn trace_next(&self, index: u16, steps: &[Step]) {
+        let Some(door) = self.conf.doors.get(usize::from(index)).filter(|_| self.options.debug) else { return };
+        say(&one_time::new_sequence(&door.name, steps));
+        trace_filter(&self.options, std::slice::from_ref(door), &self.link, [false]);
     }
 
     /// A line for the log and for standard error.

@@ -1,7 +1,8 @@
 //! SIGHUP: the configuration is read anew; what it takes over and what it keeps is knockd's.
 //! A configuration that is refused changes nothing here, where knockd ends.
 
-use super::{Knockd, capture, read, warn_of_shipped};
+use super::settings::{shipped, warn_of_shipped};
+use super::{Knockd, capture, interface, read};
 use crate::edge::classic_log::{ClassicLog, Facility, Line, Sinks};
 use crate::edge::clock;
 use crate::edge::gatekeeper_pipe::ToListener;
@@ -12,10 +13,11 @@ impl Knockd {
         let text = format!("re-reading config file: {}", self.options.config);
         self.line(Line::shown(&text).gap());
         let mut logged = Vec::new();
-        let conf = read(&self.config, &self.options, true, &mut |text| logged.push(text));
+        let conf = read(&self.places, &self.options, true, &mut |text| logged.push(text));
         for text in logged {
             self.line(Line::quiet(&text).gap());
         }
+        let conf = conf.and_then(|conf| interface::filter(&self.options, &conf.doors, &self.link).map(|()| conf));
         let conf = match conf {
             Ok(conf) => conf,
             Err(text) => {
@@ -26,20 +28,24 @@ impl Knockd {
         };
         // COMPAT: what the new file does not mention stays; syslog that comes late comes under another facility.
         let sinks = Sinks {
-            file: conf.log_file.clone().or(self.sinks.file.clone()),
+            file: conf.log_file.as_ref().map_or(self.sinks.file.clone(), |name| self.places.file(name)),
             syslog: self.sinks.syslog.or(conf.use_syslog.then_some(Facility::User)),
             verbose: self.sinks.verbose,
         };
+        let warned = shipped(&self.conf);
+        if let Some(name) = &conf.log_file {
+            self.log_name.clone_from(name);
+        }
         self.conf = conf;
         self.reopen_log(sinks);
-        warn_of_shipped(&self.conf, &mut self.log);
-        self.trace_filter();
+        warn_of_shipped(&self.conf, &warned, &mut self.log);
+        interface::trace_filter(&self.options, &self.conf.doors, &self.link, [false, true]);
         self.renew_listener();
     }
 
     /// COMPAT: the line that tells of the log file is written while it is closed, so only syslog has it.
     fn reopen_log(&mut self, sinks: Sinks) {
-        let name = sinks.file.clone().unwrap_or_default();
+        let name = self.log_name.clone();
         self.log.show(&format!("closing log file: {name}"));
         let (mut log, _) = ClassicLog::open(&Sinks { file: None, ..sinks.clone() });
         log.line(clock::now().wall, Line::shown(&format!("re-opening log file: {name}")).gap());

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::core::address::as_text;
 use crate::core::types::{Boot, SECOND};
 use crate::edge::names::reverse;
 
@@ -59,8 +60,8 @@ impl Names {
     /// `<ip>`, or `<ip> (<host name>)`.
     pub(super) fn shown(&self, ip: IpAddr) -> String {
         match self.known.get(&ip) {
-            Some(Some(name)) => format!("{ip} ({name})"),
-            _ => ip.to_string(),
+            Some(Some(name)) => format!("{} ({name})", as_text(ip)),
+            _ => as_text(ip),
         }
     }
 }
