@@ -6,10 +6,11 @@
 mod harness;
 
 use std::fs;
+use std::io::Read;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use harness::{LONG, Net, Running, eventually};
 use tempfile::TempDir;
@@ -368,4 +369,22 @@ fn below_debians_unit_file_it_starts_opens_closes_and_loses_no_stop_command() {
     until("both are gone", || gone(runner) && gone(daemon.0.id()));
     let _next = place.net.gateway.spawn(&mut as_debians_unit(&place));
     place.wait_for("open close open close");
+}
+
+#[test]
+fn the_shipped_sequence_is_warned_of_once_on_standard_error_and_once_in_the_log() {
+    let place = Place::new(
+        "[openSSH]\nsequence = 7000,8000,9000\ncommand = true\n[closeSSH]\nsequence = 9000,8000,7000\ncommand = true\n",
+    );
+    let mut command = place.knockd();
+    let mut running = place.net.gateway.spawn(command.stderr(Stdio::piped()));
+    until("the daemon starts", || place.log().contains("starting up"));
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    running.wait(LONG).expect("it ends");
+    let mut errors = String::new();
+    running.0.stderr.take().expect("piped").read_to_string(&mut errors).unwrap();
+    for said in [errors, place.log()] {
+        assert_eq!(said.matches("WARNING").count(), 1, "{said}");
+        assert!(said.contains("openSSH, closeSSH") && said.contains("the sequence that knockd ships"), "{said}");
+    }
 }

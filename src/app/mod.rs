@@ -19,8 +19,10 @@ mod interfaces;
 pub mod knock;
 #[cfg(target_os = "linux")]
 pub mod listener;
+#[cfg(unix)]
 pub mod load;
 pub mod places;
 #[cfg(unix)]
 pub mod provision;
+#[cfg(unix)]
 pub mod warnings;

@@ -57,6 +57,21 @@ fn a_reload_takes_over_services_and_keeps_live_grants() {
 }
 
 #[test]
+fn a_reload_warns_of_what_has_become_weak_and_not_again_of_what_was() {
+    let door =
+        |name, first| format!("[door.{name}]\nsequence = [\"{first}/tcp\", \"2833/udp\"]\nstart_command = \"true\"\n");
+    let mut gate = Gate::running(|config| config + &door("old", 7411));
+    let config = fs::read_to_string(gate.config()).unwrap();
+    fs::write(gate.config(), config + &door("new", 7412)).unwrap();
+    ok(&gate.toctocd(&["reload"]));
+    gate.daemon().wait_for("reloaded:");
+    let said = gate.daemon().said();
+    for name in ["old", "new"] {
+        assert_eq!(said.matches(&format!("warning: door [{name}]: a sequence of 2 steps")).count(), 1, "{said}");
+    }
+}
+
+#[test]
 fn a_key_file_that_others_can_read_keeps_the_gateway_from_starting() {
     let gate = Gate::new(|config| config);
     gate.net.gateway.sh(&format!("chmod 644 {}", gate.path("etc/gateway.key")));
