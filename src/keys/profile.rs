@@ -106,8 +106,7 @@ impl Profile {
         let services: Vec<&str> = self.services.iter().map(ServiceName::as_str).collect();
         let mut open = [
             format!("# toctoc profile of `{}`. It holds secrets: keep it 0600, hand it over in private.", self.name),
-            "# `toctoc import` puts it where it belongs. Alone it opens nothing: that takes the private key as well."
-                .into(),
+            format!("# `toctoc import` puts it where it belongs. {}", self.worth()),
             "version = 1".into(),
             line("name", self.name.as_str()),
             line("client", self.client.to_string()),
@@ -146,6 +145,16 @@ impl Profile {
             [name, " = \"", encoded.as_str(), "\"\n"].iter().for_each(|part| text.push_str(part));
         }
         text
+    }
+
+    /// What whoever finds it can do with it.
+    fn worth(&self) -> &'static str {
+        match self.fallback {
+            None => "Alone it opens nothing: that takes the private key as well.",
+            Some(_) => {
+                "Alone it opens the door whose sequence it holds; for all else it takes the private key as well."
+            }
+        }
     }
 }
 

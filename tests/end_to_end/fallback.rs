@@ -55,6 +55,24 @@ fn when_no_sealed_knock_gets_through_the_sequence_opens_if_the_user_says_so() {
 }
 
 #[test]
+fn the_whole_sequence_goes_to_the_first_address_that_there_is_a_way_to() {
+    let mut gate = gate();
+    gate.net.client.space.sh("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
+    gate.net.client.space.sh("ip -6 route add unreachable 2001:db8::/32");
+    let profile = gate.path("home/toctoc/profiles/laptop.toml");
+    let text = fs::read_to_string(&profile).expect("imported");
+    let with = |addresses: &str| text.replace("[\"10.90.0.1\", \"fd90::1\"]", addresses);
+    assert_ne!(text, with("[]"), "{text}");
+    let open = |gate: &Gate| gate.toctoc(&gate.net.client, &["open", "--classic", "laptop"]);
+    fs::write(&profile, with("[\"2001:db8::1\"]")).expect("our own file");
+    says(&open(&gate), 4, &["2001:db8::1: 7321/tcp was not sent"]);
+    fs::write(&profile, with("[\"2001:db8::1\", \"10.90.0.1\"]")).expect("our own file");
+    let said = ok(&open(&gate));
+    assert!(said.contains("3 hits to 10.90.0.1;"), "{said}");
+    gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
+}
+
+#[test]
 fn toctoc_knock_sends_echo_requests_too() {
     let mut gate = gate();
     gate.net.client.space.sh("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");

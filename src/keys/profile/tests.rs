@@ -78,6 +78,9 @@ fn a_sequence_without_a_word_on_it_is_never_offered() {
     let text = sample().print().replace("gateway = ", "sequence = [\"1/udp\"]\ngateway = ");
     let fallback = Profile::parse("p", &text).ok().unwrap().fallback.unwrap();
     assert!(!fallback.offer && fallback.sequence == [Step::udp(1)]);
+    assert!(sample().print().contains("Alone it opens nothing:"));
+    let holder = Profile { fallback: Some(fallback), ..sample() };
+    assert!(holder.print().contains("Alone it opens the door whose sequence it holds;"));
 }
 
 #[test]
