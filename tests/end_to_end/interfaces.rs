@@ -67,7 +67,9 @@ fn the_default_route_decides_where_knocks_are_heard_and_is_followed() {
     granted(&mut gate, &other, 1);
     assert!(ok(&gate.toctocd(&["status"])).contains("udp/62201 on gw0, gw1"));
     // A default route that goes and does not come back is no reason to go deaf.
-    gate.net.gateway.sh("ip route del default; ip -6 route del default");
+    gate.net.gateway.sh("ip -6 route del default");
+    gate.daemon().wait_for("the default route has changed: knocks are heard on gw1");
+    gate.net.gateway.sh("ip route del default");
     gate.net.gateway.sh("ip addr add 10.91.0.1/32 dev gw1");
     let to = "10.91.0.1";
     assert!(eventually(LONG, || {
