@@ -103,7 +103,7 @@ fn wrong_usage_exits_with_2_and_sends_nothing() {
         ("open gate --source here", "--source"),
         ("open gate --timeout 0", "--timeout"),
         ("open gate -4 -6", "cannot be used with"),
-        ("open gate -6 --source 192.0.2.1", "other family"),
+        ("open gate --source-port 0", "--source-port"),
         ("open gate --identity nothing", "nothing: no such file"),
         ("import nothing.toml", "nothing.toml: no such file"),
         ("knock host 7000:icmp", "icmp"),

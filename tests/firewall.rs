@@ -360,7 +360,7 @@ fn break_glass_addresses_always_pass() {
 fn a_full_set_is_a_fault_that_says_so_and_takes_nothing_of_that_transaction() {
     let mut it = Guarded::new();
     let elements: Vec<Element> = (0..4150u32)
-        .map(|n| Element { source: Source::new(IpAddr::V4((0x0a00_0000 + n).into())), port: SSH, form: Form::Once })
+        .map(|n| Element::plain(Source::new(IpAddr::V4((0x0a00_0000 + n).into())), SSH, Form::Once))
         .collect();
     let changes: Vec<Change> =
         elements.iter().map(|element| Change::Set { element: *element, millis: 600_000 }).collect();

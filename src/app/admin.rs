@@ -68,7 +68,7 @@ pub struct GrantLine {
     pub client: String,
     /// The service's name.
     pub service: String,
-    /// Who may connect.
+    /// Who may connect: `192.0.2.7`, `192.0.2.7 port 40000`, `2001:db8::/64`.
     pub address: String,
     /// To which ports, as `22/tcp`.
     pub ports: Vec<String>,

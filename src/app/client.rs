@@ -87,12 +87,13 @@ struct Plan {
     service: Option<ServiceName>,
     seconds: u32,
     source: Option<IpAddr>,
+    source_port: u16,
     ask_source: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { kind: Kind::Open, service: None, seconds: 0, source: None, ask_source: false }
+        Self { kind: Kind::Open, service: None, seconds: 0, source: None, source_port: 0, ask_source: false }
     }
 }
 
@@ -102,6 +103,7 @@ fn open(args: &Open) -> Plan {
         service: args.service,
         seconds: args.seconds.unwrap_or(0),
         source: args.source,
+        source_port: args.source_port.unwrap_or(0),
         ask_source: args.ask_source,
     }
 }
@@ -119,15 +121,14 @@ fn close(args: &Close) -> Plan {
 fn sealed(common: &Common, plan: Plan) -> Result<u8, Stop> {
     let stop = usage(common.json);
     let (profile, path) = keys::profile(&common.profile).map_err(&stop)?;
-    let family = family(common, plan.source).map_err(&stop)?;
+    let family = family(common, plan.source);
     let wish = Wish {
         kind: plan.kind,
         service: service(common, &plan, &profile).map_err(&stop)?,
         seconds: plan.seconds,
         source: plan.source,
         ask_source: plan.ask_source,
-        // The gateway cannot bind a grant to a port yet.
-        source_port: 0,
+        source_port: plan.source_port,
         timeout: Duration::from_secs(common.timeout),
         attempts: common.attempts,
     };
@@ -170,18 +171,12 @@ fn ask_all(
     })
 }
 
-fn family(common: &Common, source: Option<IpAddr>) -> Result<Option<Family>, Fault> {
-    let wanted = match (common.ipv4, common.ipv6) {
+/// By which family to knock. An address of the other one may be named: whether it counts is for the gateway's policy.
+fn family(common: &Common, source: Option<IpAddr>) -> Option<Family> {
+    match (common.ipv4, common.ipv6) {
         (true, _) => Some(Family::V4),
         (_, true) => Some(Family::V6),
-        _ => None,
-    };
-    let named = source.map(Family::of);
-    match (wanted, named) {
-        (Some(wanted), Some(named)) if wanted != named => {
-            Err(Fault::new("--source is of the other family than the one that is asked for", "leave -4 or -6 out"))
-        }
-        _ => Ok(wanted.or(named)),
+        _ => source.map(Family::of),
     }
 }
 

@@ -9,7 +9,8 @@ use super::args::toctocd::Init;
 use super::warnings::warnings;
 use super::{child, load};
 use crate::config::convert::{self, Converted};
-use crate::config::{DEFAULT_ROUTE, Settings, SourceRule, defaults, knockd, native, print};
+use crate::config::{DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, knockd, native, print};
+use crate::core::prefix::Span;
 use crate::core::types::Fault;
 use crate::edge::state::State;
 use crate::edge::{capture, entropy, files, proc_net};
@@ -163,8 +164,29 @@ fn notes(settings: &Settings, clients: usize) -> Vec<String> {
     if !settings.services.is_empty() && clients == 0 {
         notes.push("nobody is enrolled yet: `toctocd client add`".to_owned());
     }
-    for service in settings.services.iter().filter(|s| s.source == SourceRule::Observed) {
-        notes.push(format!("service {} grants whatever address a knock came from: {OBSERVED}", service.name));
+    notes.extend(settings.services.iter().flat_map(wide_notes));
+    notes
+}
+
+/// What a service grants beyond the one address that a knock comes from.
+fn wide_notes(service: &Service) -> Vec<String> {
+    let name = service.name;
+    let mut notes = Vec::new();
+    match &service.source {
+        SourceRule::Bound => {}
+        SourceRule::Observed => {
+            notes.push(format!("service {name} grants whatever address a knock came from: {OBSERVED}"))
+        }
+        SourceRule::Within(prefixes) => {
+            let list: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+            notes.push(format!(
+                "service {name} grants any address of {} to whoever has a client's key",
+                list.join(", ")
+            ));
+        }
+    }
+    if service.span == Span::Net64 {
+        notes.push(format!("service {name} grants the whole /64 of an IPv6 address"));
     }
     notes
 }

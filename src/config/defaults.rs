@@ -2,6 +2,7 @@
 //! What a value may be is left to `native`.
 
 use super::{Cut, Firewall, Form, Gateway, Knock, Mode, Service, Settings, SourceRule};
+use crate::core::prefix::Span;
 use crate::core::types::{Port, ServiceName};
 
 /// Where the configuration lies unless `-c` names another place.
@@ -64,6 +65,7 @@ pub fn service(name: ServiceName, ports: Vec<Port>) -> Service {
         max_seconds: MAX_SECONDS,
         max_grants: SERVICE_MAX_GRANTS,
         source: SourceRule::Bound,
+        span: Span::Host,
         challenge: false,
         cut: Cut::Never,
     }

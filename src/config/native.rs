@@ -9,20 +9,20 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Cut, Firewall, Form, Gateway, Knock, Mode, Service, Settings, SourceRule, defaults};
+use super::{Firewall, Gateway, Knock, Settings, defaults};
 use crate::core::address::is_host;
 use crate::core::complaint::{Text, printable};
-use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
+use crate::core::types::Fault;
 pub use doors::{OWN_SEQUENCE, flag_words};
 use doors::{RawDoor, doors};
 pub use parts::{PARTS, Part};
 use parts::{RawPart, in_order};
+pub use services::MAX_SERVICES;
+use services::{MODES, RawService, services};
 
 mod doors;
 mod parts;
-
-/// How many services a gateway may have.
-pub const MAX_SERVICES: usize = 256;
+mod services;
 
 type At<T> = Option<Spanned<T>>;
 /// Sections `[SORT.NAME]` of one file.
@@ -80,20 +80,6 @@ struct RawFirewall {
     mark: At<i64>,
     pending_mark: At<i64>,
     break_glass: Option<Vec<Spanned<String>>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "section [service.NAME]")]
-struct RawService {
-    ports: Option<Spanned<Vec<Spanned<String>>>>,
-    mode: At<String>,
-    form: At<String>,
-    seconds: At<i64>,
-    max_seconds: At<i64>,
-    max_grants: At<i64>,
-    source: At<String>,
-    challenge: Option<bool>,
-    cut: At<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -242,103 +228,6 @@ fn bit(file: Text<'_>, value: At<i64>, key: &str, default: u32) -> Result<u32, F
         format!("{key} = {mask:#x} is not one bit"),
         format!("write for example {key} = {default:#x}"),
     ))
-}
-
-fn services(raw: Vec<(Text<'_>, Named<RawService>)>, knock: &Knock, mode: Mode) -> Result<Vec<Service>, Fault> {
-    let mut taken: BTreeMap<Port, String> = BTreeMap::new();
-    taken.insert(Port { proto: Proto::Udp, number: knock.port }, "the knock port itself".to_owned());
-    let raw = in_order(raw, "service", MAX_SERVICES)?;
-    raw.into_iter().map(|(file, name, service)| one_service(file, &name, service, &mut taken, mode)).collect()
-}
-
-fn one_service(
-    file: Text<'_>,
-    at: &Spanned<String>,
-    raw: RawService,
-    taken: &mut BTreeMap<Port, String>,
-    mode: Mode,
-) -> Result<Service, Fault> {
-    let start = at.span().start;
-    let name = ServiceName::new(at.get_ref()).ok_or_else(|| {
-        file.complain(start, "not a service name", "use 1 to 31 of a-z 0-9 . _ -, for example [service.ssh]")
-    })?;
-    let ports = ports(file, start, raw.ports, taken, name)?;
-    let form_at = raw.form.as_ref().map_or(start, |form| form.span().start);
-    let form = raw.form.map_or(Ok(Form::Time), |form| choice(file, &form, "form", &FORMS))?;
-    if form == Form::Once && ports.iter().any(|port| port.proto == Proto::Udp) {
-        return Err(file.complain(
-            form_at,
-            "form = \"once\" works for TCP only: UDP has no handshake that could spend the grant",
-            "write form = \"time\", or make the UDP ports a service of their own",
-        ));
-    }
-    let max_at = raw.max_seconds.as_ref().or(raw.seconds.as_ref()).map_or(start, |at| at.span().start);
-    let seconds = number(file, raw.seconds, "seconds", 1..=86_400, defaults::SECONDS)?;
-    let max_default = defaults::MAX_SECONDS.max(seconds);
-    let max_seconds = number(file, raw.max_seconds, "max_seconds", 1..=604_800, max_default)?;
-    if max_seconds < seconds {
-        return Err(file.complain(
-            max_at,
-            format!("max_seconds ({max_seconds}) is less than seconds ({seconds})"),
-            "raise max_seconds or lower seconds",
-        ));
-    }
-    Ok(Service {
-        name,
-        ports,
-        mode: raw.mode.map_or(Ok(mode), |mode| choice(file, &mode, "mode", &MODES))?,
-        form,
-        seconds,
-        max_seconds,
-        max_grants: number(file, raw.max_grants, "max_grants", 1..=65_535, defaults::SERVICE_MAX_GRANTS)?,
-        source: raw.source.map_or(Ok(SourceRule::Bound), |source| choice(file, &source, "source", &SOURCES))?,
-        challenge: raw.challenge.unwrap_or(false),
-        cut: raw.cut.map_or(Ok(Cut::Never), |cut| choice(file, &cut, "cut", &CUTS))?,
-    })
-}
-
-const MODES: [(&str, Mode); 2] = [("guard", Mode::Guard), ("mark", Mode::Mark)];
-const FORMS: [(&str, Form); 2] = [("time", Form::Time), ("once", Form::Once)];
-const CUTS: [(&str, Cut); 3] = [("never", Cut::Never), ("revoke", Cut::Revoked), ("close", Cut::Closed)];
-const SOURCES: [(&str, SourceRule); 2] = [("bound", SourceRule::Bound), ("observed", SourceRule::Observed)];
-
-fn ports(
-    file: Text<'_>,
-    start: usize,
-    list: Option<Spanned<Vec<Spanned<String>>>>,
-    taken: &mut BTreeMap<Port, String>,
-    name: ServiceName,
-) -> Result<Vec<Port>, Fault> {
-    let example = "write for example ports = [\"22/tcp\"]";
-    let list = list.ok_or_else(|| file.complain(start, format!("service `{name}` has no ports"), example))?;
-    let start = list.span().start;
-    let list = list.into_inner();
-    if list.is_empty() {
-        return Err(file.complain(start, format!("service `{name}` has no ports"), example));
-    }
-    if list.len() > SERVICE_PORTS {
-        return Err(file.complain(
-            start,
-            format!("service `{name}` has {} ports, more than the {SERVICE_PORTS} that a receipt can name", list.len()),
-            "split it into two services",
-        ));
-    }
-    let mut ports = Vec::with_capacity(list.len());
-    for text in list {
-        let at = text.span().start;
-        let port = Port::read(text.get_ref()).ok_or_else(|| {
-            file.complain(at, "not a port", "write a number from 1 to 65535 and its protocol, as in \"22/tcp\"")
-        })?;
-        if let Some(owner) = taken.insert(port, format!("service `{name}`")) {
-            return Err(file.complain(
-                at,
-                format!("{port} is already taken by {owner}"),
-                "give each port to one service",
-            ));
-        }
-        ports.push(port);
-    }
-    Ok(ports)
 }
 
 fn number<N: TryFrom<i64>>(

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::{Cut, Door, Form, Mode, Service, Settings, SourceRule, native};
+use crate::core::prefix::Span;
 
 /// The effective configuration: every key, nothing else.
 pub fn print(settings: &Settings) -> String {
@@ -216,15 +217,24 @@ fn service(page: &mut Page, service: &Service, default: Mode) {
     );
     page.key("max_seconds", i64::from(service.max_seconds), "The most that a knock may ask for, up to 604800.");
     page.key("max_grants", i64::from(service.max_grants), "Live grants over all clients, 1 to 65535.");
-    let source = match service.source {
-        SourceRule::Bound => "bound",
-        SourceRule::Observed => "observed",
+    let source = match &service.source {
+        SourceRule::Bound => toml::Value::from("bound"),
+        SourceRule::Observed => toml::Value::from("observed"),
+        SourceRule::Within(prefixes) => prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().into(),
     };
     page.key(
         "source",
         source,
         "\"bound\": the address that is granted is signed by the client and must be the packet's source.\n\
-         \"observed\": whatever address the packet came from. Whoever is on the path can change that: avoid it.",
+         \"observed\": whatever address the packet came from. Whoever is on the path can change that: avoid it.\n\
+         [\"203.0.113.0/24\", \"2001:db8::/48\"]: the signed address may also be any of these, wherever the packet came from, to knock by\n\
+         one family or carrier address and connect by another. Whoever has a client's key can then open for any of them.",
+    );
+    page.key(
+        "grant_prefix",
+        if service.span == Span::Net64 { 64_i64 } else { 128 },
+        "128: a grant is for one address. 64: of an IPv6 address for its whole /64, where hosts change the lower half as they like:\n\
+         then for all in that net, which may be a household, a company's floor or a hotel.",
     );
     page.key(
         "challenge",

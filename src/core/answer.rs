@@ -15,6 +15,8 @@ pub struct Answer {
     pub client: ClientId,
     /// Where the packet came from.
     pub source: Source,
+    /// The address that it names, or else where it came from: what is granted if anything is.
+    pub address: Source,
     /// Which service it named.
     pub service: ServiceName,
     /// The packet's timestamp.
@@ -34,6 +36,7 @@ impl Answer {
         Self {
             client: authentic.client(),
             source: authentic.source(),
+            address: authentic.address(),
             service: authentic.request().service,
             timestamp: authentic.request().timestamp,
             receipt_wanted: authentic.request().receipt_wanted,
@@ -58,7 +61,7 @@ impl Answer {
             time: now.wall,
             delay: now.wall.since(self.timestamp),
             observed: self.source,
-            granted: self.granted.map(|live| live.key.source),
+            granted: self.granted.map(|_| self.address),
             ports: self.granted.map_or(none, |live| live.ports),
             challenge: self.challenge,
             next_key,

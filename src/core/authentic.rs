@@ -128,6 +128,11 @@ impl Authentic {
         self.source
     }
 
+    /// The address that it is about: the one that was signed, or if none was, where the packet came from.
+    pub fn address(&self) -> Source {
+        self.request.address.unwrap_or(self.source)
+    }
+
     /// Its source port, as the listener says.
     pub fn source_port(&self) -> u16 {
         self.source_port

@@ -7,6 +7,7 @@ use super::answer::Answer;
 use super::knock::Ports;
 use super::ledger::Ledger;
 use super::policy::{DoorGrant, Grant};
+use super::prefix::Span;
 use super::record::Record;
 use super::service::{Cut, Form};
 use super::types::{Boot, ClientId, Now, Port, Proto, SECOND, ServiceName, Source, Wall};
@@ -42,6 +43,20 @@ pub struct Key {
     pub source: Source,
     /// From which source port; 0 = any.
     pub source_port: u16,
+    /// Whether for that address alone; of a wider one `source` is the first address.
+    pub span: Span,
+}
+
+impl Key {
+    /// Who may connect: `192.0.2.7`, `192.0.2.7 port 40000`, `2001:db8::/64`.
+    pub fn who(&self) -> String {
+        let Key { source, source_port, .. } = self;
+        match (self.span, source_port) {
+            (Span::Net64, _) => format!("{source}/64"),
+            (Span::Host, 0) => source.to_string(),
+            (Span::Host, port) => format!("{source} port {port}"),
+        }
+    }
 }
 
 /// A live grant.
@@ -80,9 +95,11 @@ impl Live {
 
     /// The kernel's elements: one connection is for TCP only, a UDP port of such a service is granted by time.
     fn elements(&self) -> impl Iterator<Item = Element> {
-        let (source, form) = (self.key.source, self.form);
+        let Key { source, source_port, span, .. } = self.key;
+        let form = self.form;
         let form = move |port: Port| if port.proto == Proto::Tcp { form } else { Form::Time };
-        self.ports.into_iter().flatten().map(move |port| Element { source, port, form: form(port) })
+        let ports = self.ports.into_iter().flatten();
+        ports.map(move |port| Element { source, source_port, span, port, form: form(port) })
     }
 
     /// Whether connections that came in under it end when it ends so.
@@ -105,59 +122,6 @@ impl Live {
         };
         let seconds = u32::try_from(by_wall.min(by_boot) / SECOND).ok()?;
         (now.wall >= self.opened.wall && seconds > 0).then_some(Live { opened: now, seconds, ..self })
-    }
-}
-
-/// One element of a kernel set: who may reach what, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Element {
-    /// Who.
-    pub source: Source,
-    /// What.
-    pub port: Port,
-    /// Any number of connections, or one.
-    pub form: Form,
-}
-
-/// What is to be done to the kernel's sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// The element is there for this long from now on, whatever it had before; for one connection it is armed anew.
-    Set {
-        /// Which.
-        element: Element,
-        /// For how long.
-        millis: u64,
-    },
-    /// The element, if it is still there, ends after this long. One for one connection is not armed anew.
-    Shorten {
-        /// Which.
-        element: Element,
-        /// After how long.
-        millis: u64,
-    },
-    /// The element is gone.
-    Remove {
-        /// Which.
-        element: Element,
-    },
-    /// Connections that are such as the element lets in are dead from now on. It comes after the changes of elements, because a
-    /// live element may let them go on.
-    Cut {
-        /// Which.
-        element: Element,
-    },
-}
-
-impl Change {
-    /// What it is about.
-    pub fn element(&self) -> &Element {
-        match self {
-            Change::Set { element, .. }
-            | Change::Shorten { element, .. }
-            | Change::Remove { element }
-            | Change::Cut { element } => element,
-        }
     }
 }
 
@@ -356,8 +320,10 @@ enum Fit {
     Remove,
 }
 
+mod element;
 mod past;
-pub use past::Flow;
+
+pub use element::{Change, Element, Flow};
 
 #[cfg(test)]
 mod tests;

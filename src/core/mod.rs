@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod noise;
 pub mod packet;
 pub mod policy;
+pub mod prefix;
 pub mod quota;
 pub mod record;
 pub mod replay;

@@ -10,6 +10,7 @@ use super::authentic::Authentic;
 use super::door::Door;
 use super::grants::{Ending, GRANTS, Grants, Holder, Key, Live};
 use super::knock::{Kind, Ports, Status};
+use super::prefix::Span;
 use super::record::Record;
 use super::replay::{Fresh, Judgement, Refused, Replay};
 use super::service::{Client, Service, SourceRule};
@@ -178,7 +179,8 @@ impl Policy {
             Holder::Client(id) => self.client(now, id).is_some_and(|client| client.services.contains(&service.name)),
             Holder::Door(_) => true,
         };
-        let same = live.ports == ports(service) && live.form == service.form && live.seconds <= service.max_seconds;
+        let same = live.ports == ports(service) && live.form == service.form;
+        let same = same && live.seconds <= service.max_seconds && live.key.span <= service.span;
         match (holder_may, same) {
             (false, _) => Some(Ending::Revoked),
             (true, false) => Some(Ending::Changed),
@@ -222,7 +224,9 @@ impl Policy {
         if canonical.ip() != source || !self.grantable(canonical) {
             return Err(Status::Address);
         }
-        let key = Key { holder: Holder::door(&door.name), service: service.name, source: canonical, source_port: 0 };
+        // A sequence that anybody may have forged is for one address, whatever the service would give to a client.
+        let (holder, span) = (Holder::door(&door.name), Span::Host);
+        let key = Key { holder, service: service.name, source: canonical, source_port: 0, span };
         let others = grants.keys(|other| *other != key);
         let of_service = others.iter().filter(|other| other.service == key.service).count();
         if others.len() >= GRANTS || u32::try_from(of_service).is_ok_and(|count| count >= service.max_grants) {
@@ -239,10 +243,13 @@ impl Policy {
             return true;
         }
         let (named, source) = (authentic.request().address, authentic.source());
-        let observed_will_do = service.is_some_and(|service| service.source == SourceRule::Observed);
-        // Even where the observed address is taken, one that is named is meant.
-        let right = named.map_or(observed_will_do, |named| named == source);
-        right && self.grantable(source)
+        // Even where another address will do, one that is named is meant.
+        let right = match (named, service.map(|service| &service.source)) {
+            (None, rule) => rule == Some(&SourceRule::Observed),
+            (Some(named), Some(SourceRule::Within(prefixes))) if prefixes.iter().any(|one| one.contains(named)) => true,
+            (Some(named), _) => named == source,
+        };
+        right && self.grantable(authentic.address())
     }
 
     /// Whether an address can be a peer's that reaches us from elsewhere.
@@ -281,15 +288,17 @@ impl Policy {
         grants: &Grants,
     ) -> Result<Live, Status> {
         let request = authentic.request();
-        // The firewall's elements know no source port: granting every port instead would be more than was asked for.
-        if request.source_port != 0 {
-            return Err(Status::Denied);
-        }
+        // Who knows the port that he will come from knows his address too: then the whole net is more than is needed.
+        let span = match (authentic.address().ip().is_ipv6(), request.source_port) {
+            (true, 0) => service.span,
+            _ => Span::Host,
+        };
         let key = Key {
             holder: Holder::Client(client.id),
             service: service.name,
-            source: authentic.source(),
+            source: span.of(authentic.address()),
             source_port: request.source_port,
+            span,
         };
         self.has_room(service, &key, grants)?;
         let asked = if request.seconds == 0 { service.seconds } else { request.seconds };
@@ -320,13 +329,14 @@ fn admission(fresh: Fresh, live: Live, grants: &mut Grants) -> Admission {
     Admission { records, live, answer }
 }
 
-/// The sender's grants for the service; only those for one address if it names one.
+/// The sender's grants for the service; only those for one address or from one source port if it names one.
 fn close(fresh: Fresh, grants: &Grants) -> Closing {
     let (holder, request) = (Holder::Client(fresh.authentic.client()), fresh.authentic.request());
     let keys = grants.keys_to_close(|key| {
         key.holder == holder
             && key.service == request.service
-            && request.address.is_none_or(|address| address == key.source)
+            && request.address.is_none_or(|address| key.span.of(address) == key.source)
+            && (request.source_port == 0 || request.source_port == key.source_port)
     });
     let mut records = fresh.records;
     records.extend(Grants::endings(&keys));

@@ -4,6 +4,7 @@
 use super::bytes::Reader;
 use super::grants::{Holder, Key, Live};
 use super::leases::Opened;
+use super::prefix::Span;
 use super::replay::Marks;
 use super::service::{Cut, Form};
 use super::types::{Boot, ClientId, Fault, Now, Port, Proto, SERVICE_PORTS, ServiceName, Source, Wall};
@@ -166,6 +167,10 @@ fn put_key(out: &mut Vec<u8>, key: &Key) {
     };
     put_all(out, &[&[kind], &holder, &key.service.to_bytes(), &key.source.to_bytes()]);
     out.extend_from_slice(&key.source_port.to_be_bytes());
+    out.push(match key.span {
+        Span::Host => 0,
+        Span::Net64 => 1,
+    });
 }
 
 fn take_key(head: &mut Reader<'_>) -> Option<Key> {
@@ -175,7 +180,13 @@ fn take_key(head: &mut Reader<'_>) -> Option<Key> {
         _ => return None,
     };
     let (service, source) = (ServiceName::from_bytes(head.array()?)?, Source::from_bytes(head.array()?));
-    Some(Key { holder, service, source, source_port: head.u16()? })
+    let source_port = head.u16()?;
+    let span = match head.u8()? {
+        0 => Span::Host,
+        1 => Span::Net64,
+        _ => return None,
+    };
+    Some(Key { holder, service, source, source_port, span })
 }
 
 fn put_live(out: &mut Vec<u8>, live: &Live) {

@@ -1,6 +1,7 @@
 //! What can be granted, and to whom: services and enrolled clients as policy sees them.
 //! Their text is left to `config::native` and `keys::authorized`, the decision to `policy`.
 
+use super::prefix::{Prefix, Span};
 use super::types::{ClientId, Fingerprint, Port, ServiceName};
 
 /// How long a grant lasts, and for how many connections.
@@ -40,6 +41,8 @@ pub enum SourceRule {
     Bound,
     /// Whatever address the packet came from.
     Observed,
+    /// The body names it, and it is the packet's source or one of these, wherever the packet came from.
+    Within(Vec<Prefix>),
 }
 
 /// Something behind the guard.
@@ -61,6 +64,8 @@ pub struct Service {
     pub max_grants: u32,
     /// Which address is granted.
     pub source: SourceRule,
+    /// And how much of it, if the knock names no source port.
+    pub span: Span,
     /// Whether a knock must carry a live challenge.
     pub challenge: bool,
     /// Whether connections end with the right to them.

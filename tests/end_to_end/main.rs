@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod bound;
 mod captured;
 mod classic;
 mod clients_of_others;

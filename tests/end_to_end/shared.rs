@@ -103,6 +103,7 @@ fn a_close_neither_arms_nor_cuts_a_neighbours_one_connection() {
         assert!(echoes(&mut session, LONG));
         it.close(&it.anna, family, "rdp");
         assert!(!it.reaches(family, RDP, SHORT), "spent is spent");
+        assert!(it.left(set).is_empty(), "and seems to be nothing else");
         assert!(echoes(&mut session, LONG), "and what stands stands");
         // Unspent: it stays, for as long as the neighbour has it and no longer.
         it.open(&it.anna, family, "rdp", 600);

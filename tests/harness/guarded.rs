@@ -54,7 +54,12 @@ impl Guarded {
 
     /// Puts one grant into the kernel.
     pub fn grant(&mut self, source: IpAddr, port: Port, form: Form, millis: u64) -> Element {
-        let element = Element { source: Source::new(source), port, form };
+        let element = Element::plain(Source::new(source), port, form);
+        self.put(element, millis)
+    }
+
+    /// Puts any element into the kernel.
+    pub fn put(&mut self, element: Element, millis: u64) -> Element {
         self.nft.apply(&[Change::Set { element, millis }]).expect("the kernel takes it");
         element
     }

@@ -90,6 +90,8 @@ Examples:
   toctoc open gate ssh
   toctoc open gate ssh --seconds 600
   toctoc open gate ssh --source 203.0.113.7   # you know better where you come from
+  toctoc open gate ssh --source 203.0.113.7 -6   # knock by IPv6, connect by IPv4, if the gateway's policy has that address
+  toctoc open gate ssh --source-port 40022 && ssh -o 'ProxyCommand=nc -p 40022 %h %p' gate
   toctoc open gate --classic                  # no sealed knock gets through, and you accept the risk")]
 pub struct Open {
     /// Which gateway, and how.
@@ -101,9 +103,14 @@ pub struct Open {
     /// How long, seconds; without it, as the gateway likes.
     #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub seconds: Option<u32>,
-    /// The address to grant, if you know better than this machine does. The knock must come from it.
+    /// The address to grant, if you know better than this machine does. The knock must come from it, unless the gateway's
+    /// policy lists its prefix for that service.
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
+    /// Grant connections from this source port alone, so that nobody else behind your address can use it. Only where no NAT is in
+    /// between, because that chooses other ports, and only if you make the client connect from this port.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub source_port: Option<u16>,
     /// Ask the gateway where it sees you come from, and name that, even if this machine's own address seems good.
     #[arg(long, conflicts_with = "source")]
     pub ask_source: bool,

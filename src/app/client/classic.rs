@@ -18,7 +18,11 @@ use crate::keys::profile::{Fallback, Profile};
 pub(super) fn open(args: &Open) -> Result<u8, Stop> {
     let stop = usage(false);
     let (profile, path) = keys::profile(&args.common.profile).map_err(&stop)?;
-    let family = family(&args.common, args.source).map_err(&stop)?;
+    let family = family(&args.common, args.source);
+    if args.source.map(Family::of).is_some_and(|named| family != Some(named)) {
+        let what = "--source is of the other family than the one that is asked for";
+        return Err(stop(Fault::new(what, "leave -4 or -6 out: who hits ports must come from that address")));
+    }
     let none = || {
         let name = printable(&args.common.profile);
         let remedy = format!(

@@ -62,7 +62,8 @@ pub(super) fn as_json(profile: &str, wish: &Wish, answers: &[Answer]) -> Value {
     let answers: Vec<Value> = answers.iter().map(answer_json).collect();
     let exit = answers_exit(&answers);
     let service = Some(wish.service.as_str()).filter(|_| wish.kind != Kind::Probe);
-    json!({ "profile": profile, "service": service, "result": exit, "answers": answers })
+    let port = Some(wish.source_port).filter(|port| *port != 0);
+    json!({ "profile": profile, "service": service, "source_port": port, "result": exit, "answers": answers })
 }
 
 fn answers_exit(answers: &[Value]) -> Value {
@@ -132,7 +133,7 @@ fn heard_text(profile: &str, wish: &Wish, answer: &Answer, heard: &Heard) -> Str
     let service = wish.service;
     let host = answer.gateway.ip();
     match receipt.status {
-        Status::Granted => granted_text(answer, heard),
+        Status::Granted => granted_text(wish, answer, heard),
         Status::Closed => format!("closed: your grants for {service} at {host} have ended\n"),
         Status::Observed => format!("{host} answers; it sees you as {}\n", receipt.observed),
         Status::Address => address_text(profile, wish, answer, receipt.observed),
@@ -159,18 +160,19 @@ fn heard_text(profile: &str, wish: &Wish, answer: &Answer, heard: &Heard) -> Str
     }
 }
 
-fn granted_text(answer: &Answer, heard: &Heard) -> String {
+fn granted_text(wish: &Wish, answer: &Answer, heard: &Heard) -> String {
     let receipt = &heard.receipt;
     let who = receipt.granted.unwrap_or(receipt.observed);
     let how = if receipt.once { "with one connection" } else { "" };
+    let from = if wish.source_port == 0 { String::new() } else { format!("from port {}", wish.source_port) };
     let text = format!(
-        "granted: {who} may reach {} at {} {how} for {}, until {}",
+        "granted: {who} may reach {} at {} {from} {how} for {}, until {}",
         port_list(receipt).join(", "),
         answer.gateway.ip(),
         duration_text(i64::from(receipt.seconds) * SECOND.cast_signed()),
         local_text(until(heard)),
     );
-    let mut text = text.replace("  ", " ");
+    let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     text.push('\n');
     if who != receipt.observed {
         text += &format!("  the knock came from {}\n", receipt.observed);

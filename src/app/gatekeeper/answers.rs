@@ -113,7 +113,7 @@ impl Gatekeeper {
         let line = |live: &crate::core::grants::Live| GrantLine {
             client: self.holder(live.key.holder),
             service: live.key.service.to_string(),
-            address: live.key.source.to_string(),
+            address: live.key.who(),
             ports: live.ports.iter().flatten().map(ToString::to_string).collect(),
             form: match live.form {
                 Form::Time => "time".to_owned(),

@@ -5,7 +5,7 @@ use super::Gatekeeper;
 use crate::app::child::Child;
 use crate::core::answer::Answer;
 use crate::core::authentic::{Authentic, Claim};
-use crate::core::grants::{Change, Ending, Grants, Holder, Key};
+use crate::core::grants::{Change, Element, Ending, Grants, Holder, Key};
 use crate::core::knock::{BODY, Status};
 use crate::core::policy::{Decision, Done, commit};
 use crate::core::replay::{Alarm, Refused};
@@ -142,8 +142,13 @@ impl Gatekeeper {
 
     /// Reads the grant's elements back: a receipt says what the kernel holds, not what we hoped.
     fn stands(&mut self, changes: &[Change], one: &Pending) -> bool {
+        let whose = |element: &Element| (element.source, element.source_port, element.span);
         let mine = changes.iter().filter_map(|change| match change {
-            Change::Set { element, .. } if Some(element.source) == one.grant.map(|key| key.source) => Some(*element),
+            Change::Set { element, .. }
+                if one.grant.is_some_and(|key| whose(element) == (key.source, key.source_port, key.span)) =>
+            {
+                Some(*element)
+            }
             _ => None,
         });
         let elements: Vec<_> = mine.collect();
@@ -176,7 +181,13 @@ impl Gatekeeper {
             (Status::Granted, Some(live)) => {
                 let seconds = live.seconds_left(now);
                 let until = clock_time(now.wall.plus(seconds));
-                format!("{client}: {service} granted to {} for {seconds} s, until {until}", live.key.source)
+                let who = live.key.who();
+                let elsewhere = if live.key.span.of(from) == live.key.source {
+                    String::new()
+                } else {
+                    format!(", asked from {from}")
+                };
+                format!("{client}: {service} granted to {who} for {seconds} s, until {until}{elsewhere}")
             }
             (Status::Closed, _) => format!("{client}: {service} closed, asked from {from}"),
             (Status::Observed, _) => format!("{client}: probe from {from}"),

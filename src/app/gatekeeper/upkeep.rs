@@ -96,7 +96,7 @@ impl Gatekeeper {
         self.store(&Grants::endings(&all));
         for key in keys {
             let holder = self.holder(key.holder);
-            self.say(&format!("{holder}: {} of {} ended: it is allowed no more", key.service, key.source));
+            self.say(&format!("{holder}: {} of {} ended: it is allowed no more", key.service, key.who()));
         }
         self.say_cuts(&changes);
     }

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::{Cut, Form, Mode, Service, SourceRule};
 use crate::config::{defaults, print};
+use crate::core::prefix::{Prefix, Span};
+use crate::core::types::{Port, Proto, ServiceName};
 
 fn complaint(text: &str) -> (String, String) {
     let fault = parse("t.toml", text).expect_err(text);
@@ -147,6 +150,16 @@ fn each_mistake_is_named_with_its_place_and_a_remedy() {
             "raise",
         ),
         (
+            "[service.d]\nports = [\"1/tcp\"]\nsource = [\"10.0.0.1/8\"]\n",
+            "t.toml:3:10: \"10.0.0.1/8\" is no prefix",
+            "nothing set behind its length",
+        ),
+        ("[service.d]\nports = [\"1/tcp\"]\nsource = []\n", "t.toml:3:10: `source` lists none", "list of prefixes"),
+        ("[service.d]\nports = [\"1/tcp\"]\nsource = [7]\n", "t.toml:3:10: 7 is no prefix", "203.0.113.0/24"),
+        ("[service.d]\nports = [\"1/tcp\"]\nsource = 7\n", "t.toml:3:10: `source` is neither", "bound"),
+        ("[service.d]\nports = [\"1/tcp\"]\ngrant_prefix = 48\n", "t.toml:3:16: grant_prefix = 48", "128 or 64"),
+        ("[service.d]\nports = [\"1/tcp\"]\ncut = \"no\"\n", "t.toml:3:7: unknown cut `no`", "never"),
+        (
             "[service.d]\nports = [\"1/tcp\"]\nsource = \"any\"\n",
             "t.toml:3:10: unknown source `any`",
             "known here: bound",
@@ -171,18 +184,26 @@ fn service(index: usize) -> impl Strategy<Value = Service> {
         (1..86_400_u32, 0..500_000_u32, 1..65_535_u32),
         any::<(bool, bool)>(),
         prop_oneof![Just(Cut::Never), Just(Cut::Revoked), Just(Cut::Closed)],
+        prop_oneof![
+            Just(SourceRule::Bound),
+            Just(SourceRule::Observed),
+            Just(SourceRule::Within(["192.0.2.0/25", "2001:db8::/48"].map(|text| Prefix::parse(text).unwrap()).into())),
+        ],
     )
-        .prop_map(move |(name, ports, once, (seconds, more, max_grants), (observed, challenge), cut)| Service {
-            mode: if max_grants % 2 == 0 { Mode::Guard } else { Mode::Mark },
-            name: ServiceName::new(&format!("{name}-{index}")).unwrap(),
-            ports: ports.into_iter().map(|n| Port { proto: Proto::Tcp, number: port + n }).collect(),
-            form: if once { Form::Once } else { Form::Time },
-            seconds,
-            max_seconds: seconds + more,
-            max_grants,
-            source: if observed { SourceRule::Observed } else { SourceRule::Bound },
-            challenge,
-            cut,
+        .prop_map(move |(name, ports, once, (seconds, more, max_grants), (observed, challenge), cut, source)| {
+            Service {
+                mode: if max_grants % 2 == 0 { Mode::Guard } else { Mode::Mark },
+                name: ServiceName::new(&format!("{name}-{index}")).unwrap(),
+                ports: ports.into_iter().map(|n| Port { proto: Proto::Tcp, number: port + n }).collect(),
+                form: if once { Form::Once } else { Form::Time },
+                seconds,
+                max_seconds: seconds + more,
+                max_grants,
+                source: source.clone(),
+                span: if observed { Span::Net64 } else { Span::Host },
+                challenge,
+                cut,
+            }
         })
 }
 

@@ -198,6 +198,7 @@ mod tests {
             max_seconds: 1,
             max_grants: 1,
             source: SourceRule::Bound,
+            span: crate::core::prefix::Span::Host,
             challenge: false,
             cut: Cut::Never,
         };

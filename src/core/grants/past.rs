@@ -1,32 +1,13 @@
 //! Grants that are over while connections that came in under them may still stand, so that a revocation finds those too.
 //! Which connections stand is left to `edge::firewall`, grants that are live to the file above.
 
-use super::{Change, Element, Ending, Grants, Key, Live};
+use super::{Change, Element, Ending, Flow, Grants, Key, Live};
 use crate::core::record::Record;
 use crate::core::service::Cut;
-use crate::core::types::{Port, Source};
 
 /// How many grants that are over are remembered beyond one look at the connections. Beyond it the oldest are forgotten: their
 /// connections live on, as those of any other service do.
 pub(super) const PAST: usize = 4096;
-
-/// A connection that the guard let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Flow {
-    /// Who began it.
-    pub source: Source,
-    /// From which port.
-    pub source_port: u16,
-    /// To what, as it was asked for: before any translation.
-    pub port: Port,
-}
-
-impl Element {
-    /// Whether it would let such a connection in.
-    pub fn lets_in(&self, flow: &Flow) -> bool {
-        self.source == flow.source && self.port == flow.port
-    }
-}
 
 impl Grants {
     /// Grants that are over and not forgotten.
@@ -73,12 +54,5 @@ impl Grants {
         elements.sort_unstable();
         elements.dedup();
         elements.into_iter().map(|element| Change::Cut { element }).collect()
-    }
-}
-
-impl Element {
-    /// Whether a connection could come in under both.
-    fn meets(&self, other: &Element) -> bool {
-        (self.source, self.port) == (other.source, other.port)
     }
 }

@@ -2,6 +2,7 @@ use super::*;
 use crate::core::golden::NOON;
 use crate::core::ledger::Ledger;
 use crate::core::policy::Grant;
+use crate::core::prefix::Span;
 use crate::core::service::Cut;
 use crate::core::types::SERVICE_PORTS;
 
@@ -27,12 +28,13 @@ fn live(client: u8, form: Form, opened: Now, seconds: u32) -> Live {
         service: ServiceName::new("ssh").unwrap(),
         source: home(),
         source_port: 0,
+        span: Span::Host,
     };
     Live { key, form, ports, opened, seconds, cut: Cut::Never }
 }
 
 fn element(form: Form) -> Element {
-    Element { source: home(), port: tcp(22), form }
+    Element::plain(home(), tcp(22), form)
 }
 
 fn open(grants: &mut Grants, live: Live) -> Vec<Change> {
@@ -122,7 +124,7 @@ fn connections_end_with_a_grant_as_far_as_its_service_says_so_also_long_after_it
                 if over {
                     grants.expire(at(60));
                 }
-                let changes = grants.end(at(61), &[live.key], how);
+                let changes = grants.end(at(if over { 61 } else { 10 }), &[live.key], how);
                 assert_eq!(changes.iter().filter(|change| **change == cut).count(), cuts, "{says:?} {how:?} {over}");
                 assert!(cuts == 0 || changes.last() == Some(&cut), "elements first: a live one would let them go on");
             }

@@ -2,6 +2,7 @@ use super::*;
 use crate::core::golden::{self, CLIENT, NOON};
 use crate::core::knock::Request;
 use crate::core::ledger::Ledger;
+use crate::core::prefix::Prefix;
 use crate::core::replay::{Standing, Window};
 use crate::core::service::{Cut, Form, Mode};
 use crate::core::types::{Boot, Port, Proto, Wall};
@@ -18,6 +19,7 @@ fn ssh() -> Service {
         max_seconds: 300,
         max_grants: 10,
         source: SourceRule::Bound,
+        span: Span::Host,
         challenge: false,
         cut: Cut::Never,
     }
@@ -216,10 +218,76 @@ fn what_a_client_may_not_have_is_denied_and_the_packet_is_used_up() {
 }
 
 #[test]
-fn a_source_port_is_not_granted_as_every_port() {
+fn a_source_port_is_granted_alone_and_beside_every_port() {
     let mut gate = Gate::plain();
-    assert_eq!(gate.knock(|r| r.source_port = 5555), Some(Status::Denied));
-    assert_eq!(gate.grants.list().count(), 0);
+    let keys = |gate: &Gate| gate.grants.list().map(|live| live.key.who()).collect::<Vec<_>>();
+    assert_eq!(gate.knock(|r| r.source_port = 5555), Some(Status::Granted));
+    assert_eq!(keys(&gate), ["192.0.2.7 port 5555"]);
+    assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
+    assert_eq!(gate.knock(|r| r.source_port = 6666), Some(Status::Granted));
+    assert_eq!(keys(&gate), ["192.0.2.7", "192.0.2.7 port 5555", "192.0.2.7 port 6666"]);
+    assert_eq!(gate.knock(|r| (r.kind, r.source_port) = (Kind::Close, 5555)), Some(Status::Closed));
+    assert_eq!(keys(&gate), ["192.0.2.7", "192.0.2.7 port 6666"], "its own alone");
+    assert_eq!(gate.knock(|r| r.kind = Kind::Close), Some(Status::Closed));
+    assert_eq!(keys(&gate), [""; 0]);
+}
+
+fn within(prefixes: &[&str]) -> Service {
+    let prefixes = prefixes.iter().map(|prefix| Prefix::parse(prefix).unwrap()).collect();
+    Service { source: SourceRule::Within(prefixes), ..ssh() }
+}
+
+#[test]
+fn a_named_address_within_the_listed_prefixes_is_granted_wherever_the_packet_comes_from() {
+    let mut gate = Gate::new(within(&["198.51.100.0/24", "2001:db8:1::/48", "203.0.113.0/24"]), golden::client(), 16);
+    let named = |text: &str| Some(Source::new(text.parse().unwrap()));
+    for (address, from) in
+        [("198.51.100.9", "192.0.2.7"), ("2001:db8:1::9", "192.0.2.7"), ("198.51.100.10", "2001:db8::7")]
+    {
+        assert_eq!(
+            gate.knock_from(from, |r| r.address = named(address)),
+            Some(Status::Granted),
+            "{address} from {from}"
+        );
+        assert!(gate.grants.list().any(|live| live.key.who() == address), "{address}, and not {from}");
+    }
+    assert_eq!(gate.knock_from("192.0.2.7", |_| {}), Some(Status::Granted), "its own is always right");
+    for address in ["198.51.101.9", "2001:db8:2::9", "192.0.2.8"] {
+        assert_eq!(gate.knock_from("192.0.2.7", |r| r.address = named(address)), Some(Status::Address), "{address}");
+    }
+    assert_eq!(gate.knock_from("198.51.100.9", |r| r.address = None), Some(Status::Address), "it must be named");
+    assert_eq!(gate.knock_from("192.0.2.7", |r| r.address = named("203.0.113.1")), Some(Status::Address), "never ours");
+    assert_eq!(gate.grants.list().count(), 4);
+}
+
+#[test]
+fn the_receipt_says_which_address_was_granted_and_which_was_seen() {
+    let mut gate = Gate::new(Service { span: Span::Net64, ..within(&["2001:db8::/32"]) }, golden::client(), 16);
+    let named = Source::new("2001:db8:1:2:3:4:5:6".parse().unwrap());
+    let decision = gate.decide(|r| r.address = Some(named), golden::address());
+    let Some(Done::Open(grant)) = commit(vec![decision], |_| Ok(())).unwrap().pop() else { panic!("not granted") };
+    let receipt = gate.grants.open(START, grant).1.receipt(START, None).unwrap();
+    assert_eq!((receipt.granted, receipt.observed), (Some(named), golden::address()));
+    assert_eq!(gate.grants.list().next().unwrap().key.who(), "2001:db8:1:2::/64");
+}
+
+#[test]
+fn a_whole_net_is_granted_by_policy_alone_to_ipv6_alone_and_to_no_single_port() {
+    let mut gate = Gate::new(Service { span: Span::Net64, ..ssh() }, golden::client(), 16);
+    assert_eq!(gate.knock_from("2001:db8::7", |_| {}), Some(Status::Granted));
+    assert_eq!(gate.knock_from("2001:db8::8", |_| {}), Some(Status::Granted), "the same grant");
+    assert_eq!(gate.knock_from("192.0.2.7", |_| {}), Some(Status::Granted));
+    assert_eq!(gate.knock_from("2001:db8::9", |r| r.source_port = 77), Some(Status::Granted));
+    let who: Vec<String> = gate.grants.list().map(|live| live.key.who()).collect();
+    assert_eq!(who, ["192.0.2.7", "2001:db8::/64", "2001:db8::9 port 77"]);
+    let wide = *gate.grants.list().nth(1).unwrap();
+    let narrow = Policy::new(vec![ssh()], vec![golden::client()], 16, []);
+    assert_eq!(narrow.must_end(START, &wide), Some(Ending::Changed), "after a reload that takes it back");
+    assert_eq!(gate.knock_from("2001:db8::aaaa", |r| r.kind = Kind::Close), Some(Status::Closed));
+    assert_eq!(gate.grants.list().count(), 2, "any address of the net closes it");
+    let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
+    let grant = gate.policy.through_door(START, &door, "2001:db8::7".parse().unwrap(), &gate.grants).ok().unwrap();
+    assert_eq!(gate.grants.open_for_door(START, grant).1.key.who(), "2001:db8::7");
 }
 
 #[test]

@@ -15,12 +15,13 @@ fn ports() -> impl Strategy<Value = [Option<Port>; SERVICE_PORTS]> {
 }
 
 fn key() -> impl Strategy<Value = Key> {
-    (any::<bool>(), any::<[u8; 16]>(), "[a-z0-9._-]{1,31}", any::<[u8; 16]>(), any::<u16>()).prop_map(
-        |(door, id, service, source, source_port)| Key {
+    (any::<bool>(), any::<[u8; 16]>(), "[a-z0-9._-]{1,31}", any::<[u8; 16]>(), any::<u16>(), any::<bool>()).prop_map(
+        |(door, id, service, source, source_port, wide)| Key {
             holder: if door { Holder::Door(id) } else { Holder::Client(ClientId(id)) },
             service: ServiceName::new(&service).unwrap(),
             source: Source::from_bytes(source),
             source_port,
+            span: if wide { Span::Net64 } else { Span::Host },
         },
     )
 }

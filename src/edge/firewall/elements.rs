@@ -10,7 +10,7 @@ use netlink_packet_netfilter::nftables::{
 use nix::errno::Errno;
 
 use super::netlink::{Netlink, Step};
-use super::ruleset::{ONCE_ELEMENTS, TIME_ELEMENTS};
+use super::ruleset::{ONCE_ELEMENTS, SHAPES, Shape, TIME_ELEMENTS};
 use crate::core::grants::{Change, Element};
 use crate::core::service::Form;
 use crate::core::types::{Fault, Port, Proto, Source};
@@ -49,10 +49,10 @@ fn still_there(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result
 pub(super) fn list(netlink: &mut Netlink, table: &str) -> Result<Vec<(Element, u64)>, Fault> {
     let mut found = Vec::new();
     for form in [Form::Time, Form::Once] {
-        for v6 in [false, true] {
-            let request = NfTablesMessage::GetSetElement(message(table, judged_by(form, v6), None));
+        for shape in &SHAPES {
+            let request = NfTablesMessage::GetSetElement(message(table, &judged_by(form, shape), None));
             let answers = netlink.dump(&request).map_err(|error| refused(error, table))?;
-            found.extend(answers.iter().flat_map(|answer| read(answer, form)));
+            found.extend(answers.iter().flat_map(|answer| read(answer, form, shape)));
         }
     }
     Ok(found)
@@ -60,11 +60,11 @@ pub(super) fn list(netlink: &mut Netlink, table: &str) -> Result<Vec<(Element, u
 
 /// The milliseconds that `element` has left; `None` if it is not there, or spent.
 pub(super) fn remaining(netlink: &mut Netlink, table: &str, element: &Element) -> Result<Option<u64>, Fault> {
-    let set = judged_by(element.form, element.source.ip().is_ipv6());
-    let request = NfTablesMessage::GetSetElement(message(table, set, Some(vec![key(element)])));
+    let (form, shape) = (element.form, Shape::of(element));
+    let request = NfTablesMessage::GetSetElement(message(table, &judged_by(form, shape), Some(vec![key(element)])));
     match netlink.get(&request) {
         Ok(answers) => {
-            Ok(answers.iter().flat_map(|a| read(a, element.form)).find(|(e, _)| e == element).map(|(_, ms)| ms))
+            Ok(answers.iter().flat_map(|a| read(a, form, shape)).find(|(e, _)| e == element).map(|(_, ms)| ms))
         }
         // The element, not the table: a table that is gone is for the watch to say.
         Err(Errno::ENOENT) => Ok(None),
@@ -87,11 +87,9 @@ fn push(steps: &mut Vec<Step>, table: &str, change: &Change) -> Result<(), Fault
             "give the service form = \"time\"",
         ));
     }
-    for set in sets(element) {
-        // What says whether the connection was spent stays as it is. It counts for handshakes that the other set let begin.
-        if shorten && *set != judged_by(element.form, element.source.ip().is_ipv6()) {
-            continue;
-        }
+    let shape = Shape::of(element);
+    let judge = judged_by(element.form, shape);
+    let mut put = |set: &str, armed: bool| {
         let mut step = |build: fn(SetElementMessage) -> NfTablesMessage, attributes| {
             steps.push((build(message(table, set, Some(attributes))), NLM_F_CREATE));
         };
@@ -100,33 +98,22 @@ fn push(steps: &mut Vec<Step>, table: &str, change: &Change) -> Result<(), Fault
         // A timeout of 0 would mean for ever.
         if millis > 0 {
             let mut attributes = vec![key(element), SetElementAttribute::Timeout(millis)];
-            if set.starts_with("once") && !set.starts_with("oncesyn") {
-                attributes.push(SetElementAttribute::ListExpressions(vec![one_packet_a_day()]));
-            }
+            attributes.extend(armed.then(|| SetElementAttribute::ListExpressions(vec![one_packet_a_day()])));
             step(NfTablesMessage::NewSetElement, attributes);
         }
+    };
+    put(&judge, false);
+    // What says whether the connection was spent is not shortened: it counts for handshakes that the other set let begin.
+    if element.form == Form::Once && !shorten {
+        put(&format!("once{}", shape.name), true);
     }
     Ok(())
 }
 
-/// The sets that hold an element.
-fn sets(element: &Element) -> &'static [&'static str] {
-    match (element.form, element.source.ip().is_ipv6()) {
-        (Form::Time, false) => &["time4"],
-        (Form::Time, true) => &["time6"],
-        (Form::Once, false) => &["oncesyn4", "once4"],
-        (Form::Once, true) => &["oncesyn6", "once6"],
-    }
-}
-
 /// The set that a first packet is judged by: an element is live as long as it is in there.
-fn judged_by(form: Form, v6: bool) -> &'static str {
-    match (form, v6) {
-        (Form::Time, false) => "time4",
-        (Form::Time, true) => "time6",
-        (Form::Once, false) => "oncesyn4",
-        (Form::Once, true) => "oncesyn6",
-    }
+fn judged_by(form: Form, shape: &Shape) -> String {
+    let name = if form == Form::Time { "time" } else { "oncesyn" };
+    format!("{name}{}", shape.name)
 }
 
 fn message(table: &str, set: &str, element: Option<Vec<SetElementAttribute>>) -> SetElementMessage {
@@ -135,12 +122,16 @@ fn message(table: &str, set: &str, element: Option<Vec<SetElementAttribute>>) ->
     SetElementMessage { attributes }
 }
 
-/// Address, protocol, port: each padded to four bytes, as the kernel concatenates keys.
+/// Address, source port where it counts, protocol, port: each padded to four bytes, as the kernel concatenates keys.
 fn key(element: &Element) -> SetElementAttribute {
     let mut bytes = match element.source.ip() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
+    if element.source_port != 0 {
+        bytes.extend(element.source_port.to_be_bytes());
+        bytes.extend([0, 0]);
+    }
     bytes.extend([element.port.proto.number(), 0, 0, 0]);
     bytes.extend(element.port.number.to_be_bytes());
     bytes.extend([0, 0]);
@@ -161,16 +152,16 @@ fn one_packet_a_day() -> ListAttribute<netlink_packet_netfilter::nftables::Expre
 }
 
 /// The live elements that one answer of the kernel holds; what is none of ours is left out.
-fn read(answer: &NfTablesMessage, form: Form) -> Vec<(Element, u64)> {
+fn read(answer: &NfTablesMessage, form: Form, shape: &Shape) -> Vec<(Element, u64)> {
     let NfTablesMessage::NewSetElement(answer) = answer else { return Vec::new() };
     let lists = answer.attributes.iter().filter_map(|attribute| match attribute {
         SetElementList::Elements(elements) => Some(elements),
         _ => None,
     });
-    lists.flatten().filter_map(|element| read_element(element, form)).collect()
+    lists.flatten().filter_map(|element| read_element(element, form, shape)).collect()
 }
 
-fn read_element(element: &ListAttribute<SetElementAttribute>, form: Form) -> Option<(Element, u64)> {
+fn read_element(element: &ListAttribute<SetElementAttribute>, form: Form, shape: &Shape) -> Option<(Element, u64)> {
     let ListAttribute::Element(attributes) = element else { return None };
     let (mut key, mut left) = (None, None);
     for attribute in attributes {
@@ -180,22 +171,23 @@ fn read_element(element: &ListAttribute<SetElementAttribute>, form: Form) -> Opt
             _ => {}
         }
     }
-    let (source, port) = read_key(key?)?;
+    let (source, source_port, port) = read_key(key?, shape)?;
     // Without a timeout it is nothing that we added: it is live for ever, and the next restore takes it out.
     let millis = left.unwrap_or(u64::MAX);
-    (millis > 0).then_some((Element { source, port, form }, millis))
+    (millis > 0).then_some((Element { source, source_port, span: shape.span, port, form }, millis))
 }
 
-fn read_key(bytes: &[u8]) -> Option<(Source, Port)> {
-    let (address, rest) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
-    let ip = match address.len() {
-        4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?)),
-        16 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?)),
-        _ => return None,
+fn read_key(bytes: &[u8], shape: &Shape) -> Option<(Source, u16, Port)> {
+    let (address, rest) = bytes.split_at_checked(if shape.v6 { 16 } else { 4 })?;
+    let ip = match shape.v6 {
+        false => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?)),
+        true => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?)),
     };
+    let (from, rest) = rest.split_at_checked(if shape.has_port { 4 } else { 0 })?;
+    let from = from.first_chunk().map_or(0, |port| u16::from_be_bytes(*port));
     let [proto, _, _, _, high, low, _, _] = <[u8; 8]>::try_from(rest).ok()?;
     let port = Port { proto: Proto::from_number(proto)?, number: u16::from_be_bytes([high, low]) };
-    Some((Source::new(ip), port))
+    Some((Source::new(ip), from, port))
 }
 
 fn refused(error: Errno, table: &str) -> Fault {
@@ -215,19 +207,24 @@ mod tests {
     use super::*;
 
     fn element(ip: &str, proto: Proto, number: u16, form: Form) -> Element {
-        Element { source: Source::new(ip.parse().unwrap()), port: Port { proto, number }, form }
+        Element::plain(Source::new(ip.parse().unwrap()), Port { proto, number }, form)
     }
 
     #[test]
-    fn a_key_is_read_back_as_it_was_written_on_both_families() {
-        for ip in ["192.0.2.7", "2001:db8::7"] {
-            let element = element(ip, Proto::Udp, 62201, Form::Time);
+    fn a_key_of_each_shape_is_read_back_as_it_was_written() {
+        let [four, six] = ["192.0.2.7", "2001:db8::"].map(|ip| element(ip, Proto::Udp, 62201, Form::Time));
+        let bound = |element| Element { source_port: 40_000, ..element };
+        let net = Element { span: crate::core::prefix::Span::Net64, ..six };
+        for (element, name, length) in
+            [(four, "4", 12), (six, "6", 24), (bound(four), "4p", 16), (bound(six), "6p", 28), (net, "6n", 24)]
+        {
+            let shape = Shape::of(&element);
             let SetElementAttribute::Key(DataAttribute::Value(bytes)) = key(&element) else { panic!("a key") };
-            assert_eq!(bytes.len(), if ip.contains(':') { 24 } else { 12 });
-            assert_eq!(read_key(&bytes), Some((element.source, element.port)));
+            assert_eq!((shape.name, bytes.len()), (name, length));
+            assert_eq!(read_key(&bytes, shape), Some((element.source, element.source_port, element.port)));
+            assert_eq!(read_key(&bytes[1..], shape), None);
+            assert_eq!(read_key(&[&bytes[..], &[0]].concat(), shape), None);
         }
-        assert_eq!(read_key(&[0; 7]), None);
-        assert_eq!(read_key(&[1; 13]), None);
     }
 
     #[test]

@@ -287,7 +287,7 @@ mod tests {
 
     fn element(last: u8, form: Form) -> Element {
         let source = Source::new(std::net::IpAddr::from([192, 0, 2, last]));
-        Element { source, port: Port { proto: Proto::Tcp, number: 22 }, form }
+        Element::plain(source, Port { proto: Proto::Tcp, number: 22 }, form)
     }
 
     #[test]

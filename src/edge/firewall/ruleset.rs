@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use crate::config::{Firewall, Knock};
+use crate::core::prefix::Span;
 use crate::core::service::{Mode, Service};
 use crate::core::types::{Fault, Port, Proto};
 
@@ -24,6 +25,8 @@ pub struct Plan {
     ports: Vec<Port>,
     /// Those of `ports` that the admin's own firewall shuts.
     marked: Vec<Port>,
+    /// Whether any service grants whole nets.
+    wide: bool,
     marks: Marks,
     knock: Option<u16>,
     break_glass: Vec<IpAddr>,
@@ -38,6 +41,7 @@ impl Plan {
             table: table_name(&settings.table)?,
             ports: in_order(services.iter().flat_map(|service| &service.ports).copied().collect()),
             marked: in_order(of(Mode::Mark).copied().collect()),
+            wide: services.iter().any(|service| service.span == Span::Net64),
             marks: Marks { granted: settings.mark, pending: settings.pending_mark },
             knock: knock.silent.then_some(knock.port),
             break_glass: settings.break_glass.iter().map(|ip| ip.to_canonical()).collect(),
@@ -89,9 +93,9 @@ impl Plan {
 
     fn body(&self) -> String {
         let mut text = format!("table inet {} {{\n", self.table);
-        text.push_str(&sets());
+        text.push_str(&judges::sets());
         text.push_str(&self.guard());
-        text.push_str(&rest(self.marks, &self.left_to_admin()));
+        text.push_str(&judges::chains(&self.shapes(), self.marks, &self.left_to_admin()));
         text.push_str("}\n");
         text
     }
@@ -127,6 +131,11 @@ impl Plan {
             line("goto datagram");
         }
         format!("\tchain {CHAIN} {{\n{lines}\t}}\n")
+    }
+
+    /// The shapes of keys that are asked for; the sets of the others stay empty.
+    fn shapes(&self) -> Vec<Shape> {
+        SHAPES.into_iter().filter(|shape| shape.span == Span::Host || self.wide).collect()
     }
 
     /// A line of a chain that comes before its drop: what bears no bit of ours is for the admin's own firewall, if the port is.
@@ -196,71 +205,8 @@ fn set_of(ports: &[Port]) -> String {
     format!("{{ {} }}", each.join(", "))
 }
 
-/// No `flags interval`: such a set is copied whole at each change.
-fn sets() -> String {
-    let mut text = String::new();
-    for (family, address) in [(4, "ipv4_addr"), (6, "ipv6_addr")] {
-        let key = format!("type {address} . inet_proto . inet_service");
-        let _ = write!(
-            text,
-            "\tset time{family} {{ {key}; size {TIME_ELEMENTS}; flags timeout; }}\n\
-             \tset oncesyn{family} {{ {key}; size {ONCE_ELEMENTS}; flags dynamic,timeout; }}\n\
-             \tset once{family} {{ {key}; size {ONCE_ELEMENTS}; flags dynamic,timeout; }}\n"
-        );
-    }
-    text
-}
-
-/// The chains behind the guard; `left` stands before each drop.
-///
-/// - `stream`: a bare SYN is judged by the grants whatever conntrack thinks of its flow; all else passes by our mark on
-///   the flow. A live time grant also adopts what its source has open already (it could open the same anew): so one
-///   knock revives a session after a first installation, a flush, or a conntrack table that was emptied.
-/// - `opening`: a SYN under a one-connection grant only makes its flow pending, so that a forged or lost one spends nothing.
-///   Fast Open would carry a request inside the SYN (254: its experimental form).
-/// - `won`: the last ACK of a pending flow's handshake. Each element of `once` carries its own limit of one packet a day,
-///   which exactly one packet ever passes, on however many CPUs.
-/// - `datagram`: under a grant every packet marks its flow; an answered flow lives on with its conntrack entry, as a connection does.
-fn rest(marks: Marks, left: &str) -> String {
-    let [key4, key6] = ["ip", "ip6"].map(|family| format!("{family} saddr . meta l4proto . th dport"));
-    let (ours, grant) = (marks.ours(), marks.grant());
-    let granted = format!("ct state established ct mark and {ours:#x} == {:#x}", marks.granted);
-    let pending = format!("ct state established ct mark and {ours:#x} == {ours:#x}");
-    let pend = format!("ct status & assured != assured ct mark set ct mark or {ours:#x} counter accept");
-    format!(
-        "\tchain stream {{
-\t\ttcp flags & (fin | syn | rst | ack) == syn goto opening
-\t\t{granted} accept
-\t\t{pending} tcp flags & rst == rst accept comment \"a reset never spends the grant\"
-\t\t{pending} {key4} @once4 goto won
-\t\t{pending} {key6} @once6 goto won
-\t\tct state established,new {key4} @time4 {grant}
-\t\tct state established,new {key6} @time6 {grant}
-{left}\t\tcounter drop comment \"neither granted nor a winner\"
-\t}}
-\tchain opening {{
-\t\ttcp option 34 exists counter drop comment \"Fast Open\"
-\t\ttcp option 254 exists counter drop comment \"Fast Open, experimental\"
-\t\t{key4} @time4 {grant}
-\t\t{key6} @time6 {grant}
-\t\t{key4} @oncesyn4 {pend}
-\t\t{key6} @oncesyn6 {pend}
-{left}\t\tcounter drop comment \"no grant\"
-\t}}
-\tchain won {{
-\t\tdelete @oncesyn4 {{ {key4} }}
-\t\tdelete @oncesyn6 {{ {key6} }}
-\t\t{grant}
-\t}}
-\tchain datagram {{
-\t\t{granted} accept
-\t\t{key4} @time4 {grant}
-\t\t{key6} @time6 {grant}
-{left}\t\tcounter drop comment \"no grant\"
-\t}}
-"
-    )
-}
+mod judges;
+pub(super) use judges::{SHAPES, Shape};
 
 #[cfg(test)]
 mod tests;

@@ -84,8 +84,18 @@ fn both_families_are_guarded_by_the_same_rules() {
     let text = plan("toctoc", &[SSH], true, &[]).unwrap().text();
     let of = |word: &str| text.lines().filter(|line| line.contains(word)).count();
     for (four, six) in
-        [("@time4", "@time6"), ("@once4", "@once6"), ("@oncesyn4", "@oncesyn6"), ("ip saddr", "ip6 saddr")]
+        [("@time4 ", "@time6 "), ("@once4p ", "@once6p "), ("@oncesyn4 ", "@oncesyn6 "), ("ip saddr", "ip6 saddr")]
     {
         assert!(of(four) > 0 && of(four) == of(six), "{four} {six}");
     }
+}
+
+#[test]
+fn whole_nets_are_asked_for_only_where_a_service_grants_them() {
+    let of = |span| {
+        let services = [Service { span, ..defaults::service(ServiceName::new("ssh").unwrap(), vec![SSH]) }];
+        Plan::new(&defaults::firewall(), &services, &defaults::knock()).unwrap().text()
+    };
+    assert!(of(Span::Host).contains("set time6n") && !of(Span::Host).contains("@time6n"));
+    assert!(of(Span::Net64).contains("ip6 saddr & ffff:ffff:ffff:ffff:: . meta l4proto . th dport @time6n"));
 }

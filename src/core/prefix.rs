@@ -1,0 +1,136 @@
+//! Ranges of addresses: the prefixes that an admin lists, and how much of an address a grant covers.
+//! Which service has which is left to `service`, what follows from it to `policy`.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::types::Source;
+
+/// How much a grant covers of the address that it is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Span {
+    /// The one address.
+    #[default]
+    Host,
+    /// Its whole /64: where an IPv6 host changes its lower half as it likes.
+    Net64,
+}
+
+impl Span {
+    /// `source` with what this span ignores set to zero. An IPv4 address has no lower half to ignore.
+    pub fn of(self, source: Source) -> Source {
+        match (self, source.ip()) {
+            (Span::Net64, IpAddr::V6(v6)) => {
+                Source::new(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into())
+            }
+            _ => source,
+        }
+    }
+}
+
+/// All addresses of one family that begin with the same bits, written `203.0.113.0/24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    base: IpAddr,
+    length: u8,
+}
+
+impl Prefix {
+    /// Reads one. None that is everybody (`/0`), has bits set behind its length, or is an IPv4 address in IPv6 clothes.
+    pub fn parse(text: &str) -> Option<Prefix> {
+        let (base, length) = text.split_once('/')?;
+        let plain = length.len() <= 3 && length.bytes().all(|b| b.is_ascii_digit());
+        let prefix = Prefix { base: base.parse().ok()?, length: length.parse().ok().filter(|_| plain)? };
+        let most = if prefix.base.is_ipv4() { 32 } else { 128 };
+        let sound = (1..=most).contains(&prefix.length) && prefix.base.to_canonical() == prefix.base;
+        (sound && prefix.masked(prefix.base) == Some(bits(prefix.base))).then_some(prefix)
+    }
+
+    /// Whether `source` is one of these.
+    pub fn contains(&self, source: Source) -> bool {
+        self.masked(source.ip()) == Some(bits(self.base))
+    }
+
+    /// The bits of `ip` that count here; `None` if it is of the other family.
+    fn masked(&self, ip: IpAddr) -> Option<u128> {
+        let width = if ip.is_ipv4() { 32 } else { 128 };
+        let ignored = u32::from(width - self.length.min(width));
+        (ip.is_ipv4() == self.base.is_ipv4()).then(|| bits(ip).checked_shr(ignored).unwrap_or(0) << ignored)
+    }
+}
+
+fn bits(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(v4) => v4.to_bits().into(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base, self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        Source::new(text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_prefix_holds_what_begins_like_it_and_nothing_of_the_other_family() {
+        for (prefix, inside, outside) in [
+            ("203.0.113.0/24", "203.0.113.255", "203.0.114.0"),
+            ("203.0.113.7/32", "203.0.113.7", "203.0.113.6"),
+            ("128.0.0.0/1", "255.0.0.1", "127.255.255.255"),
+            ("2001:db8::/48", "2001:db8:0:ffff::1", "2001:db8:1::"),
+            ("2001:db8::7/128", "2001:db8::7", "2001:db8::6"),
+            ("8000::/1", "ffff::", "7fff::"),
+        ] {
+            let read = Prefix::parse(prefix).unwrap();
+            assert!(read.contains(source(inside)) && !read.contains(source(outside)), "{prefix}");
+            assert_eq!(read.to_string(), prefix);
+        }
+        assert!(!Prefix::parse("203.0.113.0/24").unwrap().contains(source("::cb00:7101")));
+        assert!(!Prefix::parse("8000::/1").unwrap().contains(source("203.0.113.1")));
+        assert!(
+            Prefix::parse("203.0.113.0/24").unwrap().contains(source("::ffff:203.0.113.9")),
+            "that is the IPv4 address"
+        );
+    }
+
+    #[test]
+    fn what_is_no_prefix_or_everybody_is_refused() {
+        for bad in [
+            "",
+            "/",
+            "10.0.0.0",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.1/24",
+            "0.0.0.0/0",
+            "::/0",
+            "10.0.0.0/+8",
+            "10.0.0.0/008x",
+            "2001:db8::1/64",
+            "2001:db8::/129",
+            "::ffff:10.0.0.0/104",
+            "a/8",
+            "10.0.0.0/8/8",
+            "10.0.0.0/-1",
+            " 10.0.0.0/8",
+        ] {
+            assert_eq!(Prefix::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_an_ipv6_address_has_a_lower_half_to_ignore() {
+        assert_eq!(Span::Net64.of(source("2001:db8:1:2:3:4:5:6")), source("2001:db8:1:2::"));
+        assert_eq!(Span::Net64.of(source("192.0.2.7")), source("192.0.2.7"));
+        assert_eq!(Span::Host.of(source("2001:db8:1:2:3:4:5:6")), source("2001:db8:1:2:3:4:5:6"));
+    }
+}
