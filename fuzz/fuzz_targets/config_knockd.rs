@@ -4,12 +4,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::fmt::Write;
-use toctoc::config::knockd::{KnockdConf, list, one_time, read};
+use toctoc::config::knockd::{KnockdConf, UsedUp, list, one_time, read};
 use toctoc::core::door::{DOORS, Door, STEPS, TcpFlags};
 
 fn parse(text: &[u8]) -> Option<KnockdConf> {
     // The text itself serves as the file of one-time sequences.
-    read(text, false, &mut |_| Ok(text.to_vec()), &mut |_| ()).ok()
+    read(text, false, UsedUp::Refuse, &mut |_| Ok(text.to_vec()), &mut |_| ()).ok()
 }
 
 /// Only what a line can hold comes out of a reading, so every value can be written as it is.

@@ -129,7 +129,8 @@ const EVERYBODYS: &str = "the sequence that knockd ships: every scanner knows it
 fn doors(path: &Path) -> Result<(Vec<Door>, Vec<&'static str>), Fault> {
     let text = files::read_bytes(path, Care::Trusted)?;
     let mut open = |file: &Path| files::read_bytes(file, Care::Trusted).map(|b| b.to_vec()).map_err(|fault| fault.what);
-    let conf = knockd::read(&text, false, &mut open, &mut |_| {}).map_err(|error| error.fault(path))?;
+    let conf = knockd::read(&text, false, knockd::UsedUp::ShutDoor, &mut open, &mut |_| {})
+        .map_err(|error| error.fault(path))?;
     if let Some((door, line)) = conf.doors.iter().zip(&conf.lines).find(|(door, _)| is_shipped(&door.sequence)) {
         return Err(Fault::new(
             format!("{}:{line}: door [{}] has {EVERYBODYS}", path.display(), door.name),

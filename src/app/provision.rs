@@ -86,7 +86,8 @@ pub fn convert(config: &Path, path: &Path) -> Result<Said, Fault> {
     };
     let text = files::read_bytes(path, files::Care::Trusted)?;
     let mut open = |file: &Path| files::read_bytes(file, files::Care::Trusted).map(|b| b.to_vec()).map_err(|f| f.what);
-    let conf = knockd::read(&text, false, &mut open, &mut |_| {}).map_err(|error| error.fault(path))?;
+    let conf = knockd::read(&text, false, knockd::UsedUp::ShutDoor, &mut open, &mut |_| {})
+        .map_err(|error| error.fault(path))?;
     let Converted { toml, left_out, notes } = convert::convert(&conf, &there);
     let mut said = Said::out(String::new());
     if !toml.is_empty() {

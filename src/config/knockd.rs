@@ -52,22 +52,33 @@ pub enum Note {
 /// Reads a whole file of one-time sequences, or says why not, as the system words it.
 pub type OpenOneTime<'a> = &'a mut dyn FnMut(&Path) -> Result<Vec<u8>, String>;
 
+/// What becomes of a door whose file of one-time sequences has no usable line left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsedUp {
+    /// The whole configuration is refused, as knockd refuses it.
+    Refuse,
+    /// That door has an empty sequence, so it is shut, and all the others are served.
+    ShutDoor,
+}
+
 /// Reads `text`. `interface_given`: whether `-i` named one, so that `Interface` is not taken.
 pub fn read(
     text: &[u8],
     interface_given: bool,
+    used_up: UsedUp,
     open: OpenOneTime<'_>,
     note: &mut dyn FnMut(Note),
 ) -> Result<KnockdConf, KnockdError> {
     let (conf, section) = (KnockdConf::default(), Section::None);
-    let mut reading = Reading { conf, section, interface_given, open, note, at: 0 };
+    let mut reading = Reading { conf, section, interface_given, used_up, open, note, at: 0 };
     let mut last = 0;
     for (line, bytes) in (1..).zip(lines(text)) {
         reading.at = line;
         reading.line(bytes).map_err(|what| KnockdError { line, what })?;
         last = line;
     }
-    match reading.conf.doors.iter().find(|door| door.sequence.is_empty()) {
+    let without = |door: &&Door| door.sequence.is_empty() && door.one_time_sequences.is_none();
+    match reading.conf.doors.iter().find(without) {
         Some(door) => Err(KnockdError { line: last, what: Wrong::Empty(door.name.clone()) }),
         None => Ok(reading.conf),
     }
@@ -98,6 +109,7 @@ struct Reading<'a, 'o> {
     conf: KnockdConf,
     section: Section,
     interface_given: bool,
+    used_up: UsedUp,
     open: OpenOneTime<'o>,
     note: &'a mut dyn FnMut(Note),
     at: usize,
@@ -223,7 +235,11 @@ impl Reading<'_, '_> {
         let Some(name) = self.conf.doors.last().map(|door| door.name.clone()) else { return Err(Wrong::NoSection) };
         self.trace(format!("{name}: one time sequences file: {value}"));
         let first = one_time::first(&text, &name, &mut |error| (self.note)(Note::Skipped(error)));
-        let Some(sequence) = first else { return Err(Wrong::NoneLeft(name)) };
+        let sequence = match (first, self.used_up) {
+            (Some(sequence), _) => sequence,
+            (None, UsedUp::ShutDoor) => Vec::new(),
+            (None, UsedUp::Refuse) => return Err(Wrong::NoneLeft(name)),
+        };
         (self.note)(Note::Trace(one_time::new_sequence(&name, &sequence)));
         self.trace(format!("{name}: sequence: {}", list(&sequence)));
         if let Some(door) = self.conf.doors.last_mut() {

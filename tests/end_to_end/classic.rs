@@ -45,6 +45,21 @@ fn the_stock_knock_client_opens_and_the_door_shuts_after_its_time() {
 }
 
 #[test]
+fn a_door_whose_one_time_sequences_are_used_up_is_shut_and_keeps_no_other_from_being_served() {
+    let mut gate = gate(0);
+    gate.stop();
+    let (doors, once) = (gate.path("doors.conf"), gate.path("once"));
+    let text = fs::read_to_string(&doors).expect("our own file");
+    fs::write(&once, "#7001,7002\n").expect("our own file");
+    fs::write(&doors, format!("{text}[used]\n  one_time_sequences = {once}\n  command = true\n"))
+        .expect("our own file");
+    gate.start();
+    assert!(gate.daemon().said().contains("door [used] stays shut"), "{}", gate.daemon().said());
+    gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 8432:udp 9543:tcp");
+    opens_and_shuts(&gate, "10.90.0.2");
+}
+
+#[test]
 fn toctoc_knock_opens_over_ipv4_and_ipv6() {
     let gate = gate(0);
     for (ip, address) in gate.net.gateway_ips().iter().zip(["10.90.0.2", "fd90::2"]) {

@@ -6,7 +6,8 @@ use crate::config::{knockd, native};
 use crate::core::door::TcpFlags;
 
 fn read(text: &str) -> KnockdConf {
-    knockd::read(text.as_bytes(), false, &mut |_| Ok(b" 1,2,3\n".to_vec()), &mut |_| ()).unwrap()
+    knockd::read(text.as_bytes(), false, knockd::UsedUp::Refuse, &mut |_| Ok(b" 1,2,3\n".to_vec()), &mut |_| ())
+        .unwrap()
 }
 
 /// What comes of `text` behind the configuration `there`, and all that is said of it.

@@ -8,7 +8,7 @@ fn no_file(_: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn parse(text: &str) -> Result<KnockdConf, KnockdError> {
-    read(text.as_bytes(), false, &mut no_file, &mut |_| ())
+    read(text.as_bytes(), false, UsedUp::Refuse, &mut no_file, &mut |_| ())
 }
 
 fn door(body: &str) -> Door {
@@ -145,7 +145,7 @@ fn an_empty_file_and_options_alone_are_no_error() {
 
 #[test]
 fn latin1_is_welcome_in_comments_alone() {
-    let read = |text: &[u8]| read(text, false, &mut no_file, &mut |_| ());
+    let read = |text: &[u8]| read(text, false, UsedUp::Refuse, &mut no_file, &mut |_| ());
     assert!(read(b"# \xe4\n[d]\nsequence=1\n").is_ok());
     assert_eq!(read(b"[\xe4]\nsequence=1\n").unwrap_err().what, Wrong::NotText);
 }
@@ -154,7 +154,7 @@ fn latin1_is_welcome_in_comments_alone() {
 fn the_interface_of_the_command_line_wins_and_of_several_the_first() {
     let text = "[options]\ninterface =\ninterface = a\ninterface = b\n";
     assert_eq!(parse(text).unwrap().interface.as_deref(), Some("a"));
-    assert_eq!(read(text.as_bytes(), true, &mut no_file, &mut |_| ()).unwrap().interface, None);
+    assert_eq!(read(text.as_bytes(), true, UsedUp::Refuse, &mut no_file, &mut |_| ()).unwrap().interface, None);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn one_time_sequences_and_a_fixed_one_follow_their_order_in_the_file() {
     };
     let mut notes = Vec::new();
     let text = "[d]\nsequence = 1\none_time_sequences = /ots\n[e]\none_time_sequences = /ots\nsequence = 2\n";
-    let conf = read(text.as_bytes(), false, &mut open, &mut |note| notes.push(note)).unwrap();
+    let conf = read(text.as_bytes(), false, UsedUp::Refuse, &mut open, &mut |note| notes.push(note)).unwrap();
     assert_eq!(conf.doors[0].sequence, [Step::tcp(7101), Step::tcp(7102)]);
     assert_eq!(conf.doors[1].sequence, [Step::tcp(2)]);
     assert!(conf.doors.iter().all(|door| door.one_time_sequences.is_some()));
@@ -175,8 +175,14 @@ fn one_time_sequences_and_a_fixed_one_follow_their_order_in_the_file() {
     let skipped = notes.iter().filter(|note| matches!(note, Note::Skipped(_))).count();
     assert_eq!(skipped, 2);
     let mut used = |_: &Path| Ok(b"#7101\n".to_vec());
-    let error = read(text.as_bytes(), false, &mut used, &mut |_| ()).unwrap_err();
+    let error = read(text.as_bytes(), false, UsedUp::Refuse, &mut used, &mut |_| ()).unwrap_err();
     assert_eq!(error.to_string(), one_time::none_left("d"));
+    let text = "[d]\none_time_sequences = /ots\n[e]\nsequence = 2\n";
+    let conf = read(text.as_bytes(), false, UsedUp::ShutDoor, &mut used, &mut |_| ()).unwrap();
+    assert_eq!(conf.doors[0].sequence, [], "shut, and the other one is served");
+    assert_eq!(conf.doors[1].sequence, [Step::tcp(2)]);
+    let without = read(b"[d]\ntimeout = 5\n", false, UsedUp::ShutDoor, &mut used, &mut |_| ()).unwrap_err();
+    assert_eq!(without.what, Wrong::Empty("d".into()), "a door without any sequence is a mistake all the same");
 }
 
 #[test]
@@ -187,7 +193,7 @@ fn the_trace_names_what_was_read() {
         Note::Trace(text) => trace.push(text),
         Note::Skipped(_) => {}
     };
-    read(text.as_bytes(), false, &mut no_file, &mut keep).unwrap();
+    read(text.as_bytes(), false, UsedUp::Refuse, &mut no_file, &mut keep).unwrap();
     assert_eq!(
         trace,
         [

@@ -54,7 +54,13 @@ pub(super) fn read(
         }
     };
     let find = |name: &std::path::Path| places.find(&name.to_string_lossy()).unwrap_or_default();
-    let conf = knockd::read(&text, interface_given, &mut |file| one_time::read(&find(file)), &mut note);
+    let conf = knockd::read(
+        &text,
+        interface_given,
+        knockd::UsedUp::Refuse,
+        &mut |file| one_time::read(&find(file)),
+        &mut note,
+    );
     let conf = conf.map_err(|error| {
         logged.extend(error.logged());
         error.to_string()
