@@ -278,3 +278,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_becomes_of_ipv6_arrives_as_it_was_meant() {
+    for ipv6 in [Ipv6::Counts, Ipv6::Refused, Ipv6::Ignored] {
+        let sent = ToListener::Doors { ipv6, debug: false }.encode();
+        let came = ToListener::decode(&sent.bytes, None);
+        assert!(matches!(came, Some(ToListener::Doors { ipv6: same, debug: false }) if same == ipv6), "{ipv6:?}");
+    }
+}
