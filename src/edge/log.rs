@@ -1,7 +1,7 @@
 //! Lines for people: control characters escaped, one event one line.
 //! What is worth a line is left to the callers; nothing unauthenticated is, per packet.
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Write, stderr};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -11,23 +11,53 @@ use crate::core::types::Wall;
 /// The longest line, bytes; the rest is cut off.
 const LONGEST: usize = 1024;
 
-/// Where lines go. Writing never fails for the caller: a full disk must not open or shut anything.
+/// How long a line waits for whoever reads the log, milliseconds.
+const PATIENCE: u8 = 50;
+
+/// Where lines go. Writing never fails for the caller: a full disk must not open or shut anything. And it never waits for long:
+/// commands write to the same place, and one that floods it must not keep packets waiting.
 pub struct Log {
     /// Whether lines carry the time of day: not for journald, which has its own.
     stamped: bool,
+    /// Lines that found no room since the last one that did.
+    lost: u64,
 }
 
 impl Log {
     /// Lines to standard error.
     pub fn stderr() -> Log {
-        Log { stamped: std::io::stderr().is_terminal() }
+        Log { stamped: stderr().is_terminal(), lost: 0 }
     }
 
     /// Writes one line.
     pub fn line(&mut self, now: Wall, text: &str) {
         let text = escaped(text);
         let line = if self.stamped { format!("{} {text}\n", clock_time(now)) } else { format!("{text}\n") };
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        if !self.has_room() {
+            self.lost = self.lost.saturating_add(1);
+            return;
+        }
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            let _ = stderr().write_all(format!("{lost} lines were lost: nobody read the log\n").as_bytes());
+        }
+        let _ = stderr().write_all(line.as_bytes());
+    }
+
+    /// Whether a line can be written without waiting: a pipe that says so has room for a page. After one that could not, no
+    /// line waits until one can. (The pipe cannot be made non-blocking for us alone: commands share it.)
+    #[cfg(unix)]
+    fn has_room(&self) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd;
+        let patience = if self.lost == 0 { PollTimeout::from(PATIENCE) } else { PollTimeout::ZERO };
+        poll(&mut [PollFd::new(stderr().as_fd(), PollFlags::POLLOUT)], patience) != Ok(0)
+    }
+
+    /// Elsewhere nobody serves, and nobody waits.
+    #[cfg(not(unix))]
+    fn has_room(&self) -> bool {
+        true
     }
 }
 
