@@ -337,12 +337,8 @@ impl Gatekeeper {
         }
     }
 
-    /// Stop commands are run now instead of later: a door that nobody watches is better shut.
     fn end(&mut self) {
-        let now = clock::now();
-        let mut work = Vec::new();
-        self.leases.due(Now { boot: Boot(u64::MAX), ..now }, &mut work);
-        self.carry_out(now, work);
+        self.run_all_stop_commands();
         self.wait_for_commands();
         self.say("ends; the guard stays up, grants end on time");
     }

@@ -2,8 +2,8 @@
 //! Running them is left to `edge::command`, keeping the journal to `record` and `edge::state`.
 //!
 //! The journal knows of a stop command before its start command runs, and forgets it after the stop command has ended. So
-//! whatever ends the gateway in between, the stop command runs at the next start; only an end in the middle of the stop
-//! command makes it run twice.
+//! whatever ends the gateway in between, the stop command runs at the next start; only an end between the beginning of the
+//! stop command and the note that it has ended makes it run twice: nobody can tell then how far it got.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -59,6 +59,8 @@ pub struct Job {
     pub id: u64,
     /// For `/bin/sh -c`.
     pub text: String,
+    /// Whether a stop command follows or is this one: then it must not outlive whoever runs it.
+    pub tied: bool,
 }
 
 /// Log lines, in knockd's words where it has any.
@@ -181,21 +183,26 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// What the journal still holds, at a start. Overdue stop commands are due at once. Whatever the clock says now, none
-    /// waits longer than its whole time.
+    /// What the journal still holds, at a start.
     pub fn restore(now: Now, journal: impl IntoIterator<Item = Opened>) -> Self {
         let mut leases = Self::default();
+        leases.take_over(now, journal);
+        leases
+    }
+
+    /// The same later, from a journal that could not be read before. Overdue stop commands are due at once. Whatever the clock
+    /// says now, none waits longer than its whole time.
+    pub fn take_over(&mut self, now: Now, journal: impl IntoIterator<Item = Opened>) {
         for opened in journal {
             let whole = i64::from(opened.timeout) * i64::try_from(SECOND).unwrap_or(i64::MAX);
             let left = (whole - now.wall.since(opened.opened)).clamp(0, whole);
             let at = now.boot.plus_nanos(u64::try_from(left).unwrap_or(0));
-            leases.next = leases.next.max(opened.id.saturating_add(1));
-            leases.due.insert((at, opened.id));
+            self.next = self.next.max(opened.id.saturating_add(1));
+            self.due.insert((at, opened.id));
             let (stop, phase) = (Some((opened.stop, opened.timeout)), Phase::Waiting(at));
             let lease = Lease { door: opened.door, source: opened.source, start: String::new(), stop, phase };
-            leases.live.insert(opened.id, lease);
+            self.live.insert(opened.id, lease);
         }
-        leases
     }
 
     /// Whether this opening is under way.
@@ -288,7 +295,7 @@ impl Leases {
             lease.phase = Phase::Stopping;
             work.push(Work::Note(Note::Timeout { id, door: lease.door.clone(), source: lease.source }));
             work.push(Work::Note(Note::Running { door: lease.door.clone(), command: stop.clone() }));
-            work.push(Work::Run(Job { id, text: stop }));
+            work.push(Work::Run(Job { id, text: stop, tied: true }));
         }
     }
 
@@ -305,7 +312,7 @@ impl Leases {
             self.starting += 1;
             let text = std::mem::take(&mut lease.start);
             work.push(Work::Note(Note::Running { door: lease.door.clone(), command: text.clone() }));
-            work.push(Work::Run(Job { id, text }));
+            work.push(Work::Run(Job { id, text, tied: lease.stop.is_some() }));
         }
     }
 }

@@ -4,6 +4,9 @@
 //! Every descriptor of ours is close-on-exec, so a command inherits standard output and error and nothing else: knockd
 //! handed its packet socket down. It reads nothing. Environment and working directory are the gateway's, as with knockd,
 //! and so is the umask that the gateway was *started* with: the one under which it writes its own files is no command's business.
+//!
+//! Where a stop command is to follow, a shell dies with us: one that went on alone could open a door after the next start has
+//! shut it. What that shell had started itself, such as a script, goes on.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -46,7 +49,7 @@ impl Runner {
         // COMPAT: the shell's own name is `sh`, as with system(3); scripts that tell it from bash look.
         let mut command = Command::new("/bin/sh");
         command.arg0("sh").arg("-c").arg(&job.text).process_group(0).stdin(Stdio::null());
-        sys::start_afresh(&mut command, self.umask);
+        sys::start_afresh(&mut command, self.umask, job.tied);
         match command.spawn() {
             Ok(child) => {
                 self.children.push((job.id, child));
@@ -110,7 +113,7 @@ mod tests {
 
     fn run_with(mut runner: Runner, texts: &[&str]) -> Vec<Ending> {
         for (id, text) in (0..).zip(texts) {
-            assert_eq!(runner.run(&Job { id, text: (*text).into() }), None);
+            assert_eq!(runner.run(&Job { id, text: (*text).into(), tied: true }), None);
         }
         let finished = finish(&mut runner, texts.len());
         assert_eq!(runner.running(), 0);

@@ -9,9 +9,11 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::signal::SigSet;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::Mode;
+use nix::unistd::{getpid, getppid};
 
 /// From here on the filter of `socket` can be neither changed nor removed, whatever becomes of this process
 /// (SO_LOCK_FILTER).
@@ -59,16 +61,25 @@ pub fn close_inherited() -> io::Result<()> {
 
 /// The process that `command` starts has no signal blocked, although we take ours as descriptors and block them; and it has
 /// `umask`, if one is given, while ours stays as it is: there is no moment at which a file of ours is made with another.
-pub fn start_afresh(command: &mut Command, umask: Option<Mode>) {
+/// If it is `tied` to us it does not outlive us: it, not what it has started, is killed when the thread that starts it ends.
+pub fn start_afresh(command: &mut Command, umask: Option<Mode>, tied: bool) {
     let none = SigSet::empty();
+    let parent = getpid();
     let set = move || {
+        if tied {
+            set_pdeathsig(Signal::SIGKILL)?;
+            // Who ended before that was set is not noticed by the kernel.
+            if getppid() != parent {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+        }
         if let Some(umask) = umask {
             // SAFETY: takes an integer, has no way to fail, and is async-signal-safe.
             unsafe { libc::umask(umask.bits()) };
         }
         none.thread_set_mask().map_err(io::Error::from)
     };
-    // SAFETY: between fork and exec only these two system calls are made: no memory is allocated and no lock taken.
+    // SAFETY: between fork and exec only these system calls are made: no memory is allocated and no lock taken.
     unsafe { command.pre_exec(set) };
 }
 

@@ -1,8 +1,8 @@
-//! Single TCP segments, as an attacker or an odd stack would send them: written and read below the kernel's own TCP.
-//! The kernel builds the IP header, so the source is the namespace's own address.
+//! Single packets, as an attacker or an odd stack would send them: written and read below the kernel's own TCP.
+//! With [`Raw`] the kernel builds the IP header, so the source is the namespace's own address; [`Forger`] takes any.
 
 use std::io::{self, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -88,6 +88,54 @@ impl Raw {
         (word(0)? == ports).then_some(())?;
         Some(Answer { flags: *segment.get(13)?, sequence: word(4)?, acknowledged: word(8)? })
     }
+}
+
+/// Sends IPv4 packets from whatever source it likes.
+pub struct Forger {
+    socket: Socket,
+}
+
+impl Forger {
+    pub fn new(space: &Space) -> Forger {
+        let raw = Protocol::from(255); // IPPROTO_RAW: the IP header is ours, but for its lengths and checksum
+        let socket = space.inside(|| Socket::new(Domain::IPV4, Type::RAW, Some(raw))).expect("root");
+        Forger { socket }
+    }
+
+    /// One SYN.
+    pub fn syn(&self, from: SocketAddrV4, to: SocketAddrV4) {
+        let mut packet = ip_header(from, to, 6);
+        packet.extend([from.port().to_be_bytes(), to.port().to_be_bytes()].concat());
+        packet.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, SYN, 0xff, 0xff, 0, 0, 0, 0]);
+        let pseudo = [&from.ip().octets()[..], &to.ip().octets(), &[0, 6, 0, 20]].concat();
+        let sum = checksum(&pseudo, &packet[20..]);
+        packet[36..38].copy_from_slice(&sum.to_be_bytes());
+        self.send(&packet, to);
+    }
+
+    /// One datagram of a single byte, without a checksum: IPv4 allows that.
+    pub fn datagram(&self, from: SocketAddrV4, to: SocketAddrV4) {
+        let mut packet = ip_header(from, to, 17);
+        packet.extend([from.port().to_be_bytes(), to.port().to_be_bytes()].concat());
+        packet.extend([0, 9, 0, 0, 0]);
+        self.send(&packet, to);
+    }
+
+    /// What finds no room on the way is lost, as on any wire.
+    fn send(&self, packet: &[u8], to: SocketAddrV4) {
+        let _ = self.socket.send_to(packet, &SocketAddr::from(to).into());
+    }
+}
+
+fn ip_header(from: SocketAddrV4, to: SocketAddrV4, protocol: u8) -> Vec<u8> {
+    let fixed = [0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0];
+    [&fixed[..], &from.ip().octets(), &to.ip().octets()].concat()
+}
+
+/// The source number `n` of a flood: an address that is nobody's here.
+pub fn stranger(n: u32) -> SocketAddrV4 {
+    let port = u16::try_from(1024 + n % 60_000).expect("a port");
+    SocketAddrV4::new(Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + n % (1 << 20)), port)
 }
 
 /// Whether `to` answers an ICMP echo request in time.

@@ -13,13 +13,14 @@ use std::process::ExitCode;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::{dup2_stdin, setsid};
 
 use crate::core::address::as_text;
 use crate::core::door::Door;
 use crate::core::leases::{Leases, NotOpened, Note, Opened, Work};
 use crate::core::record::Record;
-use crate::core::types::{Fault, Now};
+use crate::core::types::{Boot, Fault, Now};
 use crate::edge::classic_log::{ClassicLog, Line};
 use crate::edge::clock;
 use crate::edge::command::Runner;
@@ -36,12 +37,18 @@ const STATE: &str = "/var/lib/toctoc";
 const JOURNALS: &str = "knockd";
 /// How many daemons may run at the same time with a journal each.
 const SLOTS: u32 = 64;
+/// Seconds between two attempts to write what could not be written.
+const AGAIN: u32 = 5;
+/// Bytes that a journal needs at the least.
+const ROOM: u64 = 64 << 10;
 
 /// Everything, from the first to the last moment of the process.
 pub fn main() -> ExitCode {
     match Process::start() {
         Ok(mut process) => {
             while process.turn() {}
+            // The last chance to say that all has been closed.
+            let _ = process.mend(clock::now());
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -51,11 +58,22 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Where stop commands are kept.
+enum Journal {
+    Open(State),
+    /// The disk is full: until it is not, no door with a stop command opens.
+    NoRoom(Fault),
+    /// None can be made, as for an ordinary user: they live in memory, as knockd's do.
+    Never(Fault),
+}
+
 struct Process {
     pipe: Option<RunnerPipe>,
     signals: SignalFd,
     log: ClassicLog,
-    journal: Result<State, Fault>,
+    journal: Journal,
+    /// When to try again what the journal did not take.
+    again: Option<Boot>,
     /// Whether it was said that there is no journal.
     warned: bool,
     leases: Leases,
@@ -79,16 +97,14 @@ impl Process {
         deaf.thread_block()?;
         let signals = SignalFd::with_flags(&ours, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         let now = clock::now();
-        let state = std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from(STATE), PathBuf::from);
-        let (journal, left) = match adopt(&state.join(JOURNALS), now) {
-            Ok((state, left)) => (Ok(state), left),
-            Err(fault) => (Err(fault), Vec::new()),
-        };
+        let (journal, left) = Journal::open(now);
+        let again = matches!(journal, Journal::NoRoom(_)).then(|| now.boot.plus(AGAIN));
         Ok(Self {
             pipe: Some(RunnerPipe::new(socket)),
             signals,
             log: ClassicLog::default(),
             journal,
+            again,
             warned: false,
             leases: Leases::restore(now, left),
             mine: BTreeMap::new(),
@@ -108,13 +124,18 @@ impl Process {
         }
         self.leases.due(now, &mut work);
         self.carry_out(now, work);
+        if self.again.is_some_and(|at| at <= now.boot) {
+            // What is wrong was said, or will be when it keeps a door shut.
+            let _ = self.mend(now);
+        }
         self.pipe.is_some() || !self.leases.is_empty()
     }
 
     fn wait(&mut self) {
-        let deadline = self.leases.deadline().map(|at| at.0.saturating_sub(clock::now().boot.0).div_ceil(1_000_000));
+        let deadline = self.leases.deadline().into_iter().chain(self.again).min();
+        let millis = deadline.map(|at| at.0.saturating_sub(clock::now().boot.0).div_ceil(1_000_000));
         let timeout =
-            deadline.map_or(PollTimeout::NONE, |millis| PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX));
+            millis.map_or(PollTimeout::NONE, |millis| PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX));
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         if let Some(pipe) = &self.pipe {
             let writes = if pipe.waiting() > 0 { PollFlags::POLLOUT } else { PollFlags::empty() };
@@ -173,21 +194,46 @@ impl Process {
         self.over();
     }
 
-    /// Without any journal, as for an ordinary user, stop commands live in memory, as knockd's do. With one that cannot be
-    /// written nothing opens: a full disk must not leave a door open.
+    /// With a journal that cannot be written nothing opens: a full disk must not leave a door open.
     fn store(&mut self, opened: &Opened) -> Result<(), Fault> {
-        if let Ok(journal) = &mut self.journal {
-            let record = [Record::Opened(opened.clone())];
-            return journal
-                .commit(&record)
-                .or_else(|_| journal.reopen(clock::now().wall).and_then(|_| journal.commit(&record)));
+        let record = [Record::Opened(opened.clone())];
+        if let Journal::Open(state) = &mut self.journal
+            && state.commit(&record).is_ok()
+        {
+            return Ok(());
         }
-        if let (Err(fault), false) = (&self.journal, self.warned) {
-            let text = format!("warning: a stop command will not survive a reboot: {}", fault.what);
-            self.warned = true;
-            self.complain(&text);
+        self.mend(clock::now())?;
+        match &mut self.journal {
+            Journal::Open(state) => state.commit(&record).inspect_err(|_| self.again = Some(soon())),
+            Journal::NoRoom(fault) => Err(fault.clone()),
+            Journal::Never(_) if self.warned => Ok(()),
+            Journal::Never(fault) => {
+                let text = format!("warning: a stop command will not survive a reboot: {}", fault.what);
+                self.warned = true;
+                self.complain(&text);
+                Ok(())
+            }
         }
-        Ok(())
+    }
+
+    /// Tries again what the journal did not take before: what is over is struck out, also what a write that failed may have
+    /// left of an opening that never was. Otherwise the next start would run its stop command once more.
+    fn mend(&mut self, now: Now) -> Result<(), Fault> {
+        if self.again.is_none() && !matches!(&self.journal, Journal::Open(state) if state.is_poisoned()) {
+            return Ok(());
+        }
+        if matches!(self.journal, Journal::NoRoom(_)) {
+            let (journal, left) = Journal::open(now);
+            self.journal = journal;
+            self.leases.take_over(now, left);
+        }
+        let done = match &mut self.journal {
+            Journal::Open(state) => strike(state, now, &self.leases),
+            Journal::NoRoom(fault) => Err(fault.clone()),
+            Journal::Never(_) => Ok(()),
+        };
+        self.again = done.is_err().then(soon);
+        done
     }
 
     fn carry_out(&mut self, now: Now, work: Vec<Work>) {
@@ -221,8 +267,10 @@ impl Process {
 
     /// If this is lost, the stop command runs once more at the next start: late twice is better than never.
     fn forget(&mut self, id: u64) {
-        if let Ok(journal) = &mut self.journal {
-            let _ = journal.commit(&[Record::Stopped { id }]);
+        if let Journal::Open(state) = &mut self.journal
+            && state.commit(&[Record::Stopped { id }]).is_err()
+        {
+            self.again = Some(soon());
         }
     }
 
@@ -242,6 +290,42 @@ impl Process {
     }
 }
 
+/// When to try again.
+fn soon() -> Boot {
+    clock::now().boot.plus(AGAIN)
+}
+
+impl Journal {
+    /// A journal of our own, and what is still to be done.
+    fn open(now: Now) -> (Self, Vec<Opened>) {
+        let state = std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from(STATE), PathBuf::from);
+        match adopt(&state.join(JOURNALS), now) {
+            Ok((state, left)) => (Journal::Open(state), left),
+            Err(fault) if is_full(&state) => (Journal::NoRoom(fault), Vec::new()),
+            Err(fault) => (Journal::Never(fault), Vec::new()),
+        }
+    }
+}
+
+/// Whether the disk that `path` is on, or would be, has no room for a journal.
+fn is_full(path: &Path) -> bool {
+    let there = path.ancestors().find(|path| path.exists());
+    let disk = there.and_then(|path| statvfs(path).ok());
+    disk.is_some_and(|disk| {
+        // Some have no number of files.
+        let files = disk.files() > 0 && disk.files_free() == 0;
+        files || disk.blocks_free().saturating_mul(disk.fragment_size()) < ROOM
+    })
+}
+
+/// Reads the journal anew and strikes out what is not, or no more, under way.
+fn strike(state: &mut State, now: Now, leases: &Leases) -> Result<(), Fault> {
+    let recovered = state.reopen(now.wall)?;
+    let over = recovered.ledger.openings().filter(|there| !leases.knows(there.id));
+    let over: Vec<_> = over.map(|there| Record::Stopped { id: there.id }).collect();
+    if over.is_empty() { Ok(()) } else { state.commit(&over) }
+}
+
 /// A journal of our own, and all that the journals of the dead still hold: moved into ours, so that they are empty.
 fn adopt(base: &Path, now: Now) -> Result<(State, Vec<Opened>), Fault> {
     let mut own: Option<(State, Vec<Opened>)> = None;
@@ -253,6 +337,7 @@ fn adopt(base: &Path, now: Now) -> Result<(State, Vec<Opened>), Fault> {
         }
         let (mut state, recovered) = match State::open(&directory, now.wall, true) {
             Ok(opened) => opened,
+            Err(fault) if is_full(&directory) => return Err(fault),
             Err(fault) => {
                 reason = fault;
                 continue;

@@ -14,7 +14,7 @@ use crate::core::knock::Status;
 use crate::core::leases::Work;
 use crate::core::quota::Rate;
 use crate::core::record::Record;
-use crate::core::types::Now;
+use crate::core::types::{Boot, Now};
 use crate::edge::firewall::Firewall;
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::clock_time;
@@ -139,6 +139,14 @@ impl Gatekeeper {
         self.carry_out(now, work);
     }
 
+    /// At the end: those that wait run now instead of later, for a door that nobody watches is better shut.
+    pub(super) fn run_all_stop_commands(&mut self) {
+        let now = clock::now();
+        let mut work = Vec::new();
+        self.leases.due(Now { boot: Boot(u64::MAX), ..now }, &mut work);
+        self.carry_out(now, work);
+    }
+
     /// At the end: waits for commands that run, not for ever.
     pub(super) fn wait_for_commands(&mut self) {
         let deadline = Instant::now() + PATIENCE;
@@ -148,9 +156,11 @@ impl Gatekeeper {
             let _ = poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], timeout);
             while let Ok(Some(_)) = self.signals.read_signal() {}
             self.reap(clock::now());
+            // Those whose start command has ended just now.
+            self.run_all_stop_commands();
         }
         if self.runner.running() > 0 {
-            self.say("a command still runs; its stop command runs at the next start");
+            self.say("a command still runs: if a stop command is to follow it is killed, and that one runs at the next start");
         }
     }
 
