@@ -263,6 +263,13 @@ impl Site {
     pub fn ends_once_released(&mut self) {
         let mut daemon = self.daemon.take().expect("it runs");
         daemon.signal(Signal::SIGTERM);
+        // Not before it knows, or the command may have ended first.
+        let pending = || {
+            let status = fs::read_to_string(format!("/proc/{}/status", daemon.0.id())).unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:\t")).unwrap();
+            u64::from_str_radix(mask, 16).unwrap() >> (Signal::SIGTERM as i32 - 1) & 1 == 1
+        };
+        until("it takes the signal", || !pending());
         let fifo = self.write_to_fifo();
         assert!(daemon.wait(2 * LONG).is_some(), "{self:?}");
         drop(fifo);
