@@ -3,7 +3,7 @@
 SHELL = /bin/sh
 SECONDS = 5
 
-.PHONY: all build demo test compat e2e fuzz model man setup install install-knockd clean
+.PHONY: all build demo test compat bench e2e fuzz model man setup install install-knockd clean
 
 all: build
 
@@ -22,6 +22,10 @@ test:
 ## knockd's own cases, against our programs by the names knockd and knock, and against the real ones: make compat CASES=DIRECTORY
 compat:
 	tools/compat
+
+## Classic doors beside the real knockd: docs/benchmarks.md. Some six minutes; says little on a busy machine.
+bench: setup
+	tools/in-namespaces cargo bench --locked --bench classic
 
 ## Only the tests that need namespaces.
 e2e: setup

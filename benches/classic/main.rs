@@ -1,0 +1,30 @@
+//! Classic doors beside the real knockd, in one run: the same configuration and commands, in namespaces made for it.
+//! Prints figures and ratios and judges nothing; what they were on a quiet machine stands in docs/benchmarks.md.
+//!
+//! usage: cargo bench --bench classic [-- KNOCKS]   (as root, or inside tools/in-namespaces; `make bench` does all)
+
+#[path = "../../tests/harness/mod.rs"]
+mod harness;
+
+mod contestant;
+mod measure;
+mod table;
+
+use contestant::{Contestant, Kind};
+use measure::Figures;
+
+fn main() {
+    // Cargo adds `--bench`; what is left may say how many knocks.
+    let knocks = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(100);
+    let mut columns = Vec::new();
+    for kind in Kind::ALL {
+        if !kind.is_installed() {
+            eprintln!("{}: not installed, left out", kind.title());
+            continue;
+        }
+        eprintln!("measuring {} ...", kind.title());
+        let mut contestant = Contestant::start(kind);
+        columns.push((kind, Figures::of(&mut contestant, knocks)));
+    }
+    table::print(&columns, knocks);
+}
