@@ -3,7 +3,7 @@
 SHELL = /bin/sh
 SECONDS = 5
 
-.PHONY: all build demo test compat bench e2e fuzz model man setup install install-knockd clean
+.PHONY: all build demo test compat bench e2e fuzz model man setup install install-units install-knockd clean
 
 all: build
 
@@ -48,13 +48,21 @@ setup:
 	tools/setup
 
 PREFIX = /usr/local
-install: build
+install: build install-units
 	install -D -m 755 target/release/toctocd $(DESTDIR)$(PREFIX)/sbin/toctocd
 	install -D -m 755 target/release/toctoc $(DESTDIR)$(PREFIX)/bin/toctoc
 	install -D -m 644 man/toctoc.1 $(DESTDIR)$(PREFIX)/share/man/man1/toctoc.1
 	install -D -m 644 man/toctocd.8 $(DESTDIR)$(PREFIX)/share/man/man8/toctocd.8
 	install -D -m 644 man/toctocd.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/toctocd.toml.5
 	install -D -m 644 man/toctoc-knockd.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5/toctoc-knockd.conf.5
+
+## The units of systemd: the closed guard before the network, and the gateway. They name the programs where PREFIX puts them.
+install-units:
+	for unit in toctoc-guard toctocd; do \
+		sed 's|/usr/local/|$(PREFIX)/|' packaging/systemd/$$unit.service >$$unit.service.tmp && \
+		install -D -m 644 $$unit.service.tmp $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service && \
+		rm $$unit.service.tmp || exit 1; \
+	done
 
 ## The old names, in front of knockd's own in the path.
 install-knockd: install

@@ -18,6 +18,7 @@ use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 
 mod clients;
+mod live;
 
 pub use clients::{add, forgive, list, revoke};
 
@@ -124,6 +125,9 @@ pub fn check(config: &Path, print_settings: bool) -> Result<Said, Fault> {
     }
     for note in notes(settings, loaded.clients.len()) {
         said += &format!("note: {note}\n");
+    }
+    for line in live::remarks(settings) {
+        said += &format!("{line}\n");
     }
     Ok(Said::out(said))
 }

@@ -6,6 +6,7 @@ mod harness;
 
 mod bound;
 mod captured;
+mod check;
 mod classic;
 mod clients_of_others;
 mod clocks;
@@ -22,3 +23,4 @@ mod sealed;
 mod shared;
 mod silence;
 mod trouble;
+mod units;

@@ -97,6 +97,13 @@ impl Gate {
         self.start_by(command.args(["run", "-c"]).arg(self.config()));
     }
 
+    /// The same by a command line that ends in ours: `prefix... toctocd run -c CONFIG`.
+    pub fn start_under(&mut self, prefix: &[&str]) {
+        let mut command = Command::new(prefix[0]);
+        command.args(&prefix[1..]).args([env!("CARGO_BIN_EXE_toctocd"), "run", "-c"]);
+        self.start_by(command.arg(self.config()));
+    }
+
     /// The same with a state directory on a disk of its own, of `kilobytes`, that only this toctocd sees. It is gone with it.
     /// Answers a path by which others reach that directory.
     pub fn start_on_small_disk(&mut self, kilobytes: u32) -> PathBuf {

@@ -3,6 +3,7 @@
 
 pub mod advice;
 mod conntrack;
+pub mod course;
 mod elements;
 mod live;
 mod netlink;
@@ -10,6 +11,7 @@ mod nft;
 mod owner;
 pub mod ruleset;
 mod standing;
+pub mod survey;
 mod watch;
 
 pub use live::{Look, Nft, look_at, print_ruleset, unload};

@@ -39,6 +39,15 @@ impl Program {
         if complaint.contains("No such file or directory") { Ok(None) } else { Err(self.explain(&output)) }
     }
 
+    /// The whole ruleset as JSON, without the elements of named sets.
+    pub(super) fn list_all(&self) -> Result<String, Fault> {
+        let (_, output) = self.run(&["-j", "-t", "list", "ruleset"], "")?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(self.explain(&output))
+    }
+
     fn run(&self, arguments: &[&str], input: &str) -> Result<(u32, Output), Fault> {
         let trouble = |error| self.cannot_run(&error);
         let mut child = Command::new(&self.0)

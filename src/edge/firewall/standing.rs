@@ -124,7 +124,8 @@ fn drops(object: &Value) -> Option<(String, u64)> {
     Some((rule.get("chain")?.as_str()?.to_owned(), packets))
 }
 
-fn objects(json: &str) -> Result<impl Iterator<Item = Value>, Fault> {
+/// Each object of a listing.
+pub(super) fn objects(json: &str) -> Result<impl Iterator<Item = Value>, Fault> {
     let unreadable = || Fault::new("nft listed our table in a form that is not its JSON", "use nft 0.9.8 or later");
     match serde_json::from_str(json).map_err(|_| unreadable())? {
         Value::Object(mut top) => match top.remove("nftables") {

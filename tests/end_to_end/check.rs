@@ -1,0 +1,163 @@
+//! `toctocd check` beside firewalls as admins have them: what would keep a granted connection or a receipt out, or a stranger in.
+//! How the checks of files and keys are worded is left to `provisioning`.
+
+use crate::harness::gate::{Gate, ok, section};
+
+/// What `check` says of the firewall in the gateway's namespace.
+fn said(gate: &Gate) -> String {
+    ok(&gate.toctocd(&["check"]))
+}
+
+/// Replaces whatever ruleset there is by `input`, an input chain's rules, and `output`, an output chain's.
+fn load(gate: &Gate, policy: &str, input: &str, output: &str) {
+    let text = format!(
+        "flush ruleset\ntable inet filter {{\nset d {{ type ipv4_addr; flags dynamic; size 100; }}\n map m {{ type inet_service : verdict; }}\n chain extra {{\n tcp dport 25 drop\n }}\n\
+         chain input {{\n type filter hook input priority 0; policy {policy};\n{input}\n}}\n\
+         chain output {{\n type filter hook output priority 0; {output}\n}}\n}}\n"
+    );
+    let file = gate.path("admin.nft");
+    std::fs::write(&file, text).unwrap();
+    gate.net.gateway.sh(&format!("nft -f {file}"));
+}
+
+/// The gateway has ssh on 22/tcp alone.
+fn gate(mode: &str) -> Gate {
+    let gate = Gate::new(|config| section(&config, "firewall", "mode = \"guard\"", &format!("mode = \"{mode}\"")));
+    let config = std::fs::read_to_string(gate.config()).unwrap();
+    let only_ssh = config.split("[service.rdp]").next().unwrap().to_owned();
+    std::fs::write(gate.config(), only_ssh).unwrap();
+    gate
+}
+
+const OPEN: &str = "policy accept;";
+
+#[test]
+fn check_finds_what_drops_a_guarded_port_for_all_and_names_the_place() {
+    let gate = gate("guard");
+    let sound = [
+        "tcp dport 22 accept",
+        "tcp dport { 22, 80-90 } accept",
+        "meta l4proto tcp accept",
+        "ct state new accept",
+        "tcp dport != 80 accept",
+        "meta l4proto . th dport { tcp . 22 } accept",
+        "ct state vmap { established : accept, new : accept }",
+        "iif != lo accept",
+        "ct mark & 0x10000000 == 0x10000000 accept",
+    ];
+    for rule in sound {
+        load(&gate, "drop", &format!("tcp dport 25 drop\njump extra\nudp dport 22 drop\n{rule}"), OPEN);
+        let said = said(&gate);
+        assert!(!said.contains("22/tcp"), "{rule}: {said}");
+    }
+    for (policy, rules, expected) in [
+        (
+            "drop",
+            "tcp dport 80 accept",
+            "over IPv4 is dropped even under a grant, by inet filter input: policy drop: put `tcp dport 22 accept` before it",
+        ),
+        ("drop", "ct state established,related accept", "inet filter input: policy drop"),
+        (
+            "accept",
+            "tcp dport 22 drop\ntcp dport 22 accept",
+            "over IPv6 is dropped even under a grant, by inet filter input: rule with handle",
+        ),
+        ("accept", "reject", "warning: 22/tcp (service ssh) over IPv4 is dropped"),
+        ("accept", "ct state vmap { new : drop }", "warning: 22/tcp"),
+        (
+            "accept",
+            "iifname \"eth0\" drop\ntcp dport 22 accept",
+            "note: 22/tcp (service ssh) over IPv4 may be dropped even under a grant, by inet filter input: rule with handle",
+        ),
+        (
+            "drop",
+            "ip saddr 10.0.0.0/8 tcp dport 22 accept",
+            "note: 22/tcp (service ssh) over IPv4 is dropped even under a grant, by inet filter input: policy drop, unless",
+        ),
+    ] {
+        load(&gate, policy, rules, OPEN);
+        let said = said(&gate);
+        assert!(said.contains(expected), "{rules}\nsaid: {said}");
+    }
+    // Where a map decides that is not listed.
+    load(&gate, "drop", "tcp dport vmap @m", OPEN);
+    assert!(said(&gate).contains("unless inet filter input: rule with handle"));
+    // For one family only.
+    load(&gate, "drop", "meta nfproto ipv4 tcp dport 22 accept", OPEN);
+    let said = said(&gate);
+    assert!(
+        said.contains("warning: 22/tcp (service ssh) over IPv6 is dropped") && !said.contains("over IPv4"),
+        "{said}"
+    );
+}
+
+#[test]
+fn check_finds_that_nothing_shuts_a_marked_port_or_nothing_lets_it_in() {
+    let gate = gate("mark");
+    let marked = "ct mark & 0x10000000 == 0x10000000 accept";
+    load(&gate, "drop", &format!("ct state established accept\n{marked}"), OPEN);
+    let sound = said(&gate);
+    assert!(!sound.contains("22/tcp") && sound.contains("--mark 0x10000000/0x10000000 -j ACCEPT"), "{sound}");
+    for (policy, rules, expected) in [
+        ("accept", "", "warning: 22/tcp (service ssh) over IPv4 is OPEN TO EVERYBODY"),
+        ("drop", "tcp dport 22 accept", "is OPEN TO EVERYBODY"),
+        ("accept", "iifname \"eth0\" tcp dport 22 drop", "is dropped even under a grant"),
+        (
+            "drop",
+            "tcp dport 80 accept",
+            "is dropped even under a grant, by inet filter input: policy drop: put `ct mark and 0x10000000 == 0x10000000 accept` before it",
+        ),
+    ] {
+        load(&gate, policy, rules, OPEN);
+        let said = said(&gate);
+        let may = said.contains("may be open to everybody: only inet filter input");
+        assert!(said.contains(expected) || (rules.starts_with("iifname") && may), "{rules}\nsaid: {said}");
+    }
+    load(&gate, "drop", &format!("ip saddr 192.0.2.0/24 accept\n{marked}"), OPEN);
+    let said = said(&gate);
+    assert!(said.contains("over IPv4 may be open to some without a grant"), "{said}");
+}
+
+#[test]
+fn check_reads_iptables_as_far_as_it_can_and_says_where_it_cannot() {
+    let gate = gate("guard");
+    for program in ["iptables", "ip6tables"] {
+        gate.net.gateway.sh(&format!("{program} -P INPUT DROP; {program} -A INPUT -i eth0 -j DROP; {program} -A INPUT -p tcp --dport 22 -j ACCEPT"));
+    }
+    // The classic mistake.
+    let first = said(&gate);
+    assert!(first.contains("note: 22/tcp (service ssh) over IPv4 may be dropped even under a grant, by ip filter INPUT: rule with handle"), "{first}");
+    for program in ["iptables", "ip6tables"] {
+        gate.net
+            .gateway
+            .sh(&format!("{program} -F INPUT; {program} -A INPUT -p tcp -m multiport --dports 22,80 -j ACCEPT"));
+    }
+    let extension = said(&gate);
+    assert!(extension.contains("over IPv6 is dropped even under a grant, by ip6 filter INPUT: policy drop, unless ip6 filter INPUT: rule with handle"), "{extension}");
+    for program in ["iptables", "ip6tables"] {
+        gate.net.gateway.sh(&format!("{program} -F INPUT; {program} -A INPUT -j REJECT"));
+    }
+    assert!(said(&gate).contains(
+        "warning: 22/tcp (service ssh) over IPv4 is dropped even under a grant, by ip filter INPUT: rule with handle"
+    ));
+}
+
+#[test]
+fn check_finds_what_keeps_receipts_in_and_says_what_it_looked_at() {
+    let gate = gate("guard");
+    load(&gate, "accept", "", "policy drop;\nct state established accept");
+    let kept = said(&gate);
+    assert!(kept.contains("warning: receipts over IPv4 are kept in by inet filter output: policy drop: clients are told nothing; put `udp sport 62201 accept`"), "{kept}");
+    load(&gate, "accept", "", "policy drop;\nudp sport 62201 accept");
+    let out = said(&gate);
+    assert!(!out.contains("receipts") && out.contains("0 chains in prerouting, 1 in input, 1 in output"), "{out}");
+    // What it does not know is never a fault.
+    load(
+        &gate,
+        "accept",
+        "fib saddr type local accept\nmeta length > 100 accept\ntcp option maxseg exists accept\nip6 nexthdr vmap { tcp : continue }\nupdate @d { ip saddr limit rate 5/second } accept",
+        OPEN,
+    );
+    gate.net.gateway.sh("nft add table netdev n");
+    assert!(said(&gate).contains("not at tables of netdev"));
+}
