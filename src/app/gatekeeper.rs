@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, umask};
 pub use crate::app::child::ROLE;
 use crate::app::child::{Absent, Child};
 use crate::app::load::{self, Loaded};
-use crate::app::warnings::warnings;
+use crate::app::warnings::{leads_nowhere, warnings};
 use crate::config::Settings;
 use crate::core::grants::Grants;
 use crate::core::leases::Leases;
@@ -30,7 +30,7 @@ use crate::edge::control::Control;
 use crate::edge::firewall::{Firewall, Nft, Noticed};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::Log;
-use crate::edge::proc_net::listening;
+use crate::edge::proc_net::{listening, passes_on};
 use crate::edge::state::State;
 
 mod answers;
@@ -194,7 +194,9 @@ impl Gatekeeper {
             self.say(&format!("state: {}", self.found));
         }
         self.degraded().iter().for_each(|line| self.say(&format!("degraded: {line}")));
-        warnings(&self.loaded, &listening()).iter().for_each(|line| self.say(&format!("warning: {line}")));
+        let unfollowed = leads_nowhere(&self.loaded.settings, passes_on());
+        let warnings = warnings(&self.loaded, &listening()).into_iter().chain(unfollowed);
+        warnings.for_each(|line| self.say(&format!("warning: {line}")));
         self.say(&text);
     }
 

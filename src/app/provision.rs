@@ -6,7 +6,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::args::toctocd::Init;
-use super::warnings::warnings;
+use super::warnings::{leads_nowhere, warnings};
 use super::{child, load};
 use crate::config::convert::{self, Converted};
 use crate::config::{DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, knockd, native, print};
@@ -120,7 +120,8 @@ pub fn check(config: &Path, print_settings: bool) -> Result<Said, Fault> {
         [(settings.services.len(), "service"), (loaded.clients.len(), "client"), (settings.doors.len(), "door")];
     let counts = counts.map(|(number, noun)| super::admin::count(number, noun)).join(", ");
     let mut said = format!("{}: sound; {counts}\n", config.display());
-    for warning in warnings(&loaded, &proc_net::listening()) {
+    let unfollowed = leads_nowhere(settings, proc_net::passes_on());
+    for warning in warnings(&loaded, &proc_net::listening()).into_iter().chain(unfollowed) {
         said += &format!("warning: {warning}\n");
     }
     for note in notes(settings, loaded.clients.len()) {

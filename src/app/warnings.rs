@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::load::Loaded;
+use crate::config::Settings;
 use crate::core::door::weakness::{Around, WHOLE_ECHO, Weakness, misplaced, weaknesses};
 use crate::core::types::{Port, Proto};
 
@@ -32,6 +33,21 @@ pub fn warnings(loaded: &Loaded, listening: &BTreeSet<Port>) -> Vec<String> {
     }
     if !settings.firewall.break_glass.is_empty() {
         warnings.push("break_glass addresses always pass the guard".to_owned());
+    }
+    warnings
+}
+
+/// Services that lead to an inner host over a family, IPv4 or IPv6, that this machine does not pass on.
+pub fn leads_nowhere(settings: &Settings, passes_on: [bool; 2]) -> Vec<String> {
+    let families = [(false, "net.ipv4.ip_forward"), (true, "net.ipv6.conf.all.forwarding")];
+    let mut warnings = Vec::new();
+    for service in &settings.services {
+        for ((v6, sysctl), _) in families.into_iter().zip(passes_on).filter(|(_, passes_on)| !passes_on) {
+            if let Some(to) = service.forward.as_ref().and_then(|forward| forward.target(v6)) {
+                let name = service.name;
+                warnings.push(format!("service {name} leads to {to}, and nothing is passed on: sysctl -w {sysctl}=1"));
+            }
+        }
     }
     warnings
 }

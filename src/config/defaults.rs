@@ -68,6 +68,7 @@ pub fn service(name: ServiceName, ports: Vec<Port>) -> Service {
         span: Span::Host,
         challenge: false,
         cut: Cut::Never,
+        forward: None,
     }
 }
 

@@ -252,6 +252,24 @@ fn service(page: &mut Page, service: &Service, default: Mode) {
         "Whether connections end with the right to them. \"never\": they live on. \"revoke\": those from the addresses of a client\n\
          who is revoked are cut at once, also of others behind the same address. \"close\": and when a client closes a grant.",
     );
+    forward(page, service);
+}
+
+fn forward(page: &mut Page, service: &Service) {
+    let leads = "An inner host to which granted flows to the one port are led (DNAT), or a list with one of each family. This machine must\n\
+        forward packets (sysctl net.ipv4.ip_forward), its own firewall must let them through, and the inner host must answer by this machine.";
+    let masked = "true: the inner host sees this machine as the sender. For one that has no way back through this machine; its log is the poorer.";
+    match &service.forward {
+        Some(forward) => {
+            let list: Vec<String> = forward.to.iter().map(ToString::to_string).collect();
+            page.key("forward", list, leads);
+            page.key("masquerade", forward.masquerade, masked);
+        }
+        None => {
+            page.absent("forward", "192.168.1.10:3389", leads);
+            page.key("masquerade", false, masked);
+        }
+    }
 }
 
 fn door(page: &mut Page, door: &Door) {

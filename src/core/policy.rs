@@ -224,6 +224,9 @@ impl Policy {
         if canonical.ip() != source || !self.grantable(canonical) {
             return Err(Status::Address);
         }
+        if service.forward.as_ref().is_some_and(|forward| forward.target(source.is_ipv6()).is_none()) {
+            return Err(Status::Denied);
+        }
         // A sequence that anybody may have forged is for one address, whatever the service would give to a client.
         let (holder, span) = (Holder::door(&door.name), Span::Host);
         let key = Key { holder, service: service.name, source: canonical, source_port: 0, span };
@@ -288,8 +291,13 @@ impl Policy {
         grants: &Grants,
     ) -> Result<Live, Status> {
         let request = authentic.request();
+        // A grant that leads nowhere would be one for this machine's own port.
+        let v6 = authentic.address().ip().is_ipv6();
+        if service.forward.as_ref().is_some_and(|forward| forward.target(v6).is_none()) {
+            return Err(Status::Denied);
+        }
         // Who knows the port that he will come from knows his address too: then the whole net is more than is needed.
-        let span = match (authentic.address().ip().is_ipv6(), request.source_port) {
+        let span = match (v6, request.source_port) {
             (true, 0) => service.span,
             _ => Span::Host,
         };

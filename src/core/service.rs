@@ -1,6 +1,8 @@
 //! What can be granted, and to whom: services and enrolled clients as policy sees them.
 //! Their text is left to `config::native` and `keys::authorized`, the decision to `policy`.
 
+use std::net::SocketAddr;
+
 use super::prefix::{Prefix, Span};
 use super::types::{ClientId, Fingerprint, Port, ServiceName};
 
@@ -45,6 +47,22 @@ pub enum SourceRule {
     Within(Vec<Prefix>),
 }
 
+/// Where the one port of a service leads if not to this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The inner host and its port: one of each family at most, and one at least.
+    pub to: Vec<SocketAddr>,
+    /// Whether the inner host sees this machine as the sender, for want of a way back to the real one.
+    pub masquerade: bool,
+}
+
+impl Forward {
+    /// Where it leads those of this family.
+    pub fn target(&self, v6: bool) -> Option<SocketAddr> {
+        self.to.iter().copied().find(|to| to.is_ipv6() == v6)
+    }
+}
+
 /// Something behind the guard.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
@@ -70,6 +88,8 @@ pub struct Service {
     pub challenge: bool,
     /// Whether connections end with the right to them.
     pub cut: Cut,
+    /// Where it leads; `None` = here.
+    pub forward: Option<Forward>,
 }
 
 /// One enrolled client, as a line of the clients file says it.

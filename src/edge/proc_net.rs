@@ -27,6 +27,12 @@ pub fn default_interfaces() -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
+/// Whether this machine passes packets on, over IPv4 and over IPv6.
+pub fn passes_on() -> [bool; 2] {
+    ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
+        .map(|name| fs::read_to_string(format!("/proc/sys/net/{name}")).is_ok_and(|text| text.trim() != "0"))
+}
+
 fn read(table: &str) -> String {
     fs::read_to_string(format!("{PLACE}/{table}")).unwrap_or_default()
 }

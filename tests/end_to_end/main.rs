@@ -14,6 +14,7 @@ mod confinement;
 mod convert;
 mod cut;
 mod fallback;
+mod forward;
 mod grants;
 mod interfaces;
 mod kept;

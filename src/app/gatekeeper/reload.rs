@@ -8,7 +8,7 @@ use crate::app::admin::count;
 use crate::app::child::{Absent, Child};
 use crate::app::load::{self, Loaded};
 use crate::app::warnings::warnings;
-use crate::core::types::{ClientId, Fault, Now};
+use crate::core::types::{ClientId, Fault, Now, ServiceName};
 use crate::edge::clock;
 use crate::edge::files::{self, Care};
 use crate::edge::gatekeeper_pipe::ToListener;
@@ -31,11 +31,13 @@ impl Gatekeeper {
         self.addresses = addresses;
         self.policy = policy(&loaded, &self.own);
         self.warn_of_new(&loaded);
+        let moved = moved_inside(&self.loaded, &loaded);
         self.loaded = loaded;
         let clients = &self.loaded.clients;
         let enrolled: HashSet<ClientId> = clients.iter().map(|client| client.id).collect();
         self.replay.reload(window(&self.loaded), |id| enrolled.contains(&id));
         self.end_what_is_not_allowed(now);
+        self.end_what_led_elsewhere(now, &moved);
         self.try_restore_firewall();
         self.exchange(child);
         Ok(format!(
@@ -95,4 +97,12 @@ impl Gatekeeper {
         });
         self.restart = super::Restart::default();
     }
+}
+
+/// Services that lead to another inner host than before, or to this machine instead of one: what was granted was the old way.
+fn moved_inside(old: &Loaded, new: &Loaded) -> Vec<ServiceName> {
+    let before = |name| old.settings.services.iter().find(|service| service.name == name);
+    let moved =
+        new.settings.services.iter().filter(|new| before(new.name).is_some_and(|old| old.forward != new.forward));
+    moved.map(|service| service.name).collect()
 }

@@ -8,7 +8,7 @@ use crate::core::grants::{Change, Ending, Grants, Key};
 use crate::core::ledger::Ledger;
 use crate::core::record::Record;
 use crate::core::replay::{Doubt, Suspect};
-use crate::core::types::{Fault, Now, SECOND};
+use crate::core::types::{Fault, Now, SECOND, ServiceName};
 use crate::edge::clock;
 use crate::edge::firewall::{Firewall, Repair};
 
@@ -85,6 +85,13 @@ impl Gatekeeper {
             let past: Vec<Key> = past.filter(|_| how == Ending::Revoked).map(|live| live.key).collect();
             self.end_at_once(now, &keys, &past, how);
         }
+    }
+
+    /// After a reload: no grant leads to an inner host that it was not made for.
+    pub(super) fn end_what_led_elsewhere(&mut self, now: Now, moved: &[ServiceName]) {
+        let over = self.grants.list().map(|live| live.key).filter(|key| moved.contains(&key.service));
+        let keys: Vec<Key> = over.collect();
+        self.end_at_once(now, &keys, &[], Ending::Changed);
     }
 
     /// First the firewall, then the disk: a crash in between finds them in the journal and ends them again.

@@ -2,13 +2,15 @@
 //! The rest of the file is left to `native`, what a service is to `core::service`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::parts::in_order;
 use super::{At, Named, choice, number};
-use crate::config::{Cut, Form, Knock, Mode, Service, SourceRule, defaults};
+use crate::config::{Cut, Form, Forward, Knock, Mode, Service, SourceRule, defaults};
+use crate::core::address::{Reach, reach};
 use crate::core::complaint::Text;
 use crate::core::prefix::{Prefix, Span};
 use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
@@ -31,6 +33,8 @@ pub(super) struct RawService {
     grant_prefix: At<i64>,
     challenge: Option<bool>,
     cut: At<String>,
+    forward: At<toml::Value>,
+    masquerade: At<bool>,
 }
 
 pub(super) fn services(
@@ -56,6 +60,7 @@ fn one_service(
         file.complain(start, "not a service name", "use 1 to 31 of a-z 0-9 . _ -, for example [service.ssh]")
     })?;
     let ports = ports(file, start, raw.ports, taken, name)?;
+    let forward = forward(file, raw.forward, raw.masquerade, &ports)?;
     let form_at = raw.form.as_ref().map_or(start, |form| form.span().start);
     let form = raw.form.map_or(Ok(Form::Time), |form| choice(file, &form, "form", &FORMS))?;
     if form == Form::Once && ports.iter().any(|port| port.proto == Proto::Udp) {
@@ -88,6 +93,7 @@ fn one_service(
         span: raw.grant_prefix.map_or(Ok(Span::Host), |length| span(file, &length))?,
         challenge: raw.challenge.unwrap_or(false),
         cut: raw.cut.map_or(Ok(Cut::Never), |cut| choice(file, &cut, "cut", &CUTS))?,
+        forward,
     })
 }
 
@@ -130,6 +136,53 @@ fn span(file: Text<'_>, length: &Spanned<i64>) -> Result<Span, Fault> {
             "write 128 or 64",
         )),
     }
+}
+
+/// `"192.168.1.10:3389"`, or a list with one of each family.
+fn forward(
+    file: Text<'_>,
+    value: At<toml::Value>,
+    masquerade: At<bool>,
+    ports: &[Port],
+) -> Result<Option<Forward>, Fault> {
+    let Some(value) = value else {
+        return match masquerade.filter(|masquerade| *masquerade.get_ref()) {
+            Some(at) => {
+                Err(file.complain(at.span().start, "masquerade without forward", "say where it leads: forward = ..."))
+            }
+            None => Ok(None),
+        };
+    };
+    let start = value.span().start;
+    let list = match value.into_inner() {
+        toml::Value::Array(list) => list,
+        one => vec![one],
+    };
+    let target = |value: &toml::Value| {
+        let to = value.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
+        let sound = |to: &SocketAddr| {
+            to.port() != 0
+                && to.ip() == to.ip().to_canonical()
+                && matches!(reach(to.ip()), Reach::Global | Reach::Private)
+        };
+        to.filter(sound).ok_or_else(|| {
+            let what = format!("{value} is no inner host with its port");
+            file.complain(start, what, "write for example forward = \"192.168.1.10:3389\" or \"[fd00::10]:3389\"")
+        })
+    };
+    let to: Vec<SocketAddr> = list.iter().map(target).collect::<Result<_, _>>()?;
+    let twice = to.iter().filter(|to| to.is_ipv4()).count() > 1 || to.iter().filter(|to| to.is_ipv6()).count() > 1;
+    if to.is_empty() || twice {
+        return Err(file.complain(
+            start,
+            "`forward` needs one inner host, or one of each family",
+            "split it into services",
+        ));
+    }
+    if ports.len() != 1 {
+        return Err(file.complain(start, "a service that forwards has one port", "make one service of each port"));
+    }
+    Ok(Some(Forward { to, masquerade: masquerade.is_some_and(Spanned::into_inner) }))
 }
 
 fn ports(

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Cut, Form, Mode, Service, SourceRule};
+use crate::config::{Cut, Form, Forward, Mode, Service, SourceRule};
 use crate::config::{defaults, print};
 use crate::core::prefix::{Prefix, Span};
 use crate::core::types::{Port, Proto, ServiceName};
@@ -154,6 +154,23 @@ fn each_mistake_is_named_with_its_place_and_a_remedy() {
             "t.toml:3:10: \"10.0.0.1/8\" is no prefix",
             "nothing set behind its length",
         ),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\nforward = \"10.0.0.9\"\n",
+            "t.toml:3:11: \"10.0.0.9\" is no inner host",
+            "3389",
+        ),
+        ("[service.d]\nports = [\"1/tcp\"]\nforward = \"127.0.0.1:9\"\n", "t.toml:3:11: \"127.0.0.1:9\" is no", "3389"),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\nforward = [\"10.0.0.9:1\", \"10.0.0.8:1\"]\n",
+            "t.toml:3:11: `forward` needs",
+            "split",
+        ),
+        (
+            "[service.d]\nports = [\"1/tcp\", \"2/tcp\"]\nforward = \"10.0.0.9:1\"\n",
+            "t.toml:3:11: a service that",
+            "one service",
+        ),
+        ("[service.d]\nports = [\"1/tcp\"]\nmasquerade = true\n", "t.toml:3:14: masquerade without", "forward"),
         ("[service.d]\nports = [\"1/tcp\"]\nsource = []\n", "t.toml:3:10: `source` lists none", "list of prefixes"),
         ("[service.d]\nports = [\"1/tcp\"]\nsource = [7]\n", "t.toml:3:10: 7 is no prefix", "203.0.113.0/24"),
         ("[service.d]\nports = [\"1/tcp\"]\nsource = 7\n", "t.toml:3:10: `source` is neither", "bound"),
@@ -194,6 +211,11 @@ fn service(index: usize) -> impl Strategy<Value = Service> {
             Service {
                 mode: if max_grants % 2 == 0 { Mode::Guard } else { Mode::Mark },
                 name: ServiceName::new(&format!("{name}-{index}")).unwrap(),
+                forward: (ports.len() == 1).then(|| Forward {
+                    to: ["192.168.1.10:3389", "[fd00::10]:3389"].map(|to| to.parse().unwrap())[..1 + usize::from(once)]
+                        .into(),
+                    masquerade: challenge,
+                }),
                 ports: ports.into_iter().map(|n| Port { proto: Proto::Tcp, number: port + n }).collect(),
                 form: if once { Form::Once } else { Form::Time },
                 seconds,

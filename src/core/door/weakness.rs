@@ -201,6 +201,7 @@ mod tests {
             span: crate::core::prefix::Span::Host,
             challenge: false,
             cut: Cut::Never,
+            forward: None,
         };
         let port = |number| Port { proto: Proto::Tcp, number };
         let knock = Port { proto: Proto::Udp, number: 62201 };

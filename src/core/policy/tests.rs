@@ -4,7 +4,7 @@ use crate::core::knock::Request;
 use crate::core::ledger::Ledger;
 use crate::core::prefix::Prefix;
 use crate::core::replay::{Standing, Window};
-use crate::core::service::{Cut, Form, Mode};
+use crate::core::service::{Cut, Form, Forward, Mode};
 use crate::core::types::{Boot, Port, Proto, Wall};
 
 const START: Now = Now { wall: NOON, boot: Boot(500 * SECOND) };
@@ -22,6 +22,7 @@ fn ssh() -> Service {
         span: Span::Host,
         challenge: false,
         cut: Cut::Never,
+        forward: None,
     }
 }
 
@@ -404,4 +405,15 @@ fn a_door_grants_its_service_to_addresses_that_can_be_granted_and_to_so_many_onl
     let elsewhere = Door { service: ServiceName::new("rdp"), ..door.clone() };
     assert_eq!(knock(&elsewhere, "192.0.2.9").err(), Some(Status::Denied));
     assert_ne!(Holder::door("side"), Holder::door("edis"));
+}
+
+#[test]
+fn a_forward_that_has_no_target_of_a_family_grants_that_family_nothing() {
+    let forward = Forward { to: vec!["192.168.1.10:3389".parse().unwrap()], masquerade: false };
+    let mut gate = Gate::new(Service { forward: Some(forward), ..ssh() }, golden::client(), 16);
+    assert_eq!(gate.knock_from("192.0.2.7", |_| {}), Some(Status::Granted));
+    assert_eq!(gate.knock_from("2001:db8::7", |_| {}), Some(Status::Denied));
+    let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
+    let through = |source: &str| gate.policy.through_door(START, &door, source.parse().unwrap(), &gate.grants).err();
+    assert_eq!((through("192.0.2.7"), through("2001:db8::7")), (None, Some(Status::Denied)));
 }

@@ -27,6 +27,7 @@ pub struct Plan {
     marked: Vec<Port>,
     /// Whether any service grants whole nets.
     wide: bool,
+    leads: Vec<Leads>,
     marks: Marks,
     knock: Option<u16>,
     break_glass: Vec<IpAddr>,
@@ -42,6 +43,7 @@ impl Plan {
             ports: in_order(services.iter().flat_map(|service| &service.ports).copied().collect()),
             marked: in_order(of(Mode::Mark).copied().collect()),
             wide: services.iter().any(|service| service.span == Span::Net64),
+            leads: forwards::leads(services),
             marks: Marks { granted: settings.mark, pending: settings.pending_mark },
             knock: knock.silent.then_some(knock.port),
             break_glass: settings.break_glass.iter().map(|ip| ip.to_canonical()).collect(),
@@ -96,6 +98,7 @@ impl Plan {
         text.push_str(&judges::sets());
         text.push_str(&self.guard());
         text.push_str(&judges::chains(&self.shapes(), self.marks, &self.left_to_admin()));
+        text.push_str(&forwards::chains(&self.leads, self.marks));
         text.push_str("}\n");
         text
     }
@@ -205,7 +208,10 @@ fn set_of(ports: &[Port]) -> String {
     format!("{{ {} }}", each.join(", "))
 }
 
+mod forwards;
 mod judges;
+
+use forwards::Leads;
 pub(super) use judges::{SHAPES, Shape};
 
 #[cfg(test)]

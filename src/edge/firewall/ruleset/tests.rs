@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::config::defaults;
+use crate::core::service::Forward;
 use crate::core::types::ServiceName;
 
 fn plan(table: &str, ports: &[Port], silent: bool, break_glass: &[&str]) -> Result<Plan, Fault> {
@@ -98,4 +99,20 @@ fn whole_nets_are_asked_for_only_where_a_service_grants_them() {
     };
     assert!(of(Span::Host).contains("set time6n") && !of(Span::Host).contains("@time6n"));
     assert!(of(Span::Net64).contains("ip6 saddr & ffff:ffff:ffff:ffff:: . meta l4proto . th dport @time6n"));
+}
+
+#[test]
+fn a_forward_translates_what_bears_our_mark_and_no_plan_without_one_translates_at_all() {
+    let of = |forward| {
+        let services = [Service { forward, ..defaults::service(ServiceName::new("rdp").unwrap(), vec![SSH]) }];
+        Plan::new(&defaults::firewall(), &services, &defaults::knock()).unwrap()
+    };
+    assert!(!of(None).text().contains("nat"));
+    let to = vec!["192.168.1.10:3389".parse().unwrap(), "[fd00::10]:3389".parse().unwrap()];
+    let plan = of(Some(Forward { to, masquerade: false }));
+    let text = plan.text();
+    assert!(text.contains("dnat ip to 192.168.1.10:3389") && text.contains("dnat ip6 to [fd00::10]:3389"));
+    assert!(text.lines().filter(|line| line.contains("dnat")).all(|line| line.contains("ct mark and 0x10000000 == ")));
+    assert!(!text.contains("masquerade"));
+    assert_eq!(["inward", "arrival", "stray"].map(|name| plan.rules()[name]), [2, 3, 1]);
 }

@@ -1,0 +1,161 @@
+//! Services that lead to an inner host: for granted sources alone, to that host's one port alone, whatever else translates.
+
+use std::net::{IpAddr, SocketAddr};
+
+use toctoc::core::knock::Status;
+
+use crate::harness::gate::{Gate, SSH, ok, section};
+use crate::harness::{Echo, Host, LONG, SHORT, echoes};
+
+/// The outer port, and the inner host's.
+const OUTER: u16 = 3389;
+const INNER: u16 = 3390;
+/// The service of the harness is for one connection.
+const TIME: (&str, &str) = ("form = \"once\"", "form = \"time\"");
+
+/// A gateway that passes packets on, an inner host behind it with a server, and one on the gateway's own port that nobody must meet.
+struct Inside {
+    gate: Gate,
+    inner: Host,
+    server: Echo,
+    own: Echo,
+}
+
+impl Inside {
+    /// `changes` are of lines in the section of the service.
+    fn new(changes: &[(&str, &str)]) -> Inside {
+        let mut gate = Gate::new(|config| {
+            let lines = format!("masquerade = false\nforward = [\"10.90.7.2:{INNER}\", \"[fd90:7::2]:{INNER}\"]");
+            let config = section(&config, "service.rdp", "masquerade = false", &lines);
+            changes.iter().fold(config, |config, (from, to)| section(&config, "service.rdp", from, to))
+        });
+        let inner = gate.net.host(7);
+        gate.net.gateway.sh("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
+        let (server, own) = (inner.space.tcp_echo(INNER), gate.net.gateway.tcp_echo(OUTER));
+        gate.start();
+        Inside { gate, inner, server, own }
+    }
+
+    fn outer(&self, family: usize) -> SocketAddr {
+        SocketAddr::new(self.gate.net.gateway_ips()[family], OUTER)
+    }
+}
+
+#[test]
+fn a_granted_source_reaches_the_inner_host_by_the_outer_port_and_nobody_else_does() {
+    let it = Inside::new(&[TIME]);
+    let anna = it.gate.enrol("anna", "rdp");
+    let stranger = it.gate.net.host(8);
+    for family in [0, 1] {
+        assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT));
+        assert_eq!(anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status), Some(Status::Granted));
+        assert!(it.gate.net.client.tcp_reaches(it.outer(family), LONG));
+        assert!(!stranger.tcp_reaches(SocketAddr::new(stranger.gateway_ips()[family], OUTER), SHORT));
+    }
+    let peers: Vec<IpAddr> = it.server.peers().iter().map(SocketAddr::ip).collect();
+    assert_eq!(peers, it.gate.net.client.ips(), "the inner host sees who it is");
+    assert_eq!(it.own.heard(), 0, "the gateway's own port is not what was granted");
+}
+
+#[test]
+fn one_connection_to_an_inner_host_is_one() {
+    let it = Inside::new(&[]);
+    let anna = it.gate.enrol("anna", "rdp");
+    for family in [0, 1] {
+        assert!(anna.open(&it.gate.net.client, "rdp", family).is_some_and(|receipt| receipt.once));
+        let mut stream = it.gate.net.client.connect(it.outer(family), LONG).expect("granted");
+        assert!(echoes(&mut stream, LONG));
+        assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT));
+        assert!(echoes(&mut stream, LONG));
+    }
+    assert_eq!((it.server.heard(), it.own.heard()), (2, 0));
+}
+
+#[test]
+fn authorization_for_the_outer_port_is_none_for_wherever_else_a_translation_leads() {
+    let it = Inside::new(&[TIME]);
+    let [anna, bert] = [("anna", "rdp"), ("bert", "ssh")].map(|(name, service)| it.gate.enrol(name, service));
+    let (_ssh, inner_ssh) = (it.gate.net.gateway.tcp_echo(SSH), it.inner.space.tcp_echo(SSH));
+    for family in [0, 1] {
+        // Another service's grant leads nowhere inside.
+        assert_eq!(bert.open(&it.gate.net.client, "ssh", family).map(|r| r.status), Some(Status::Granted));
+        assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT));
+        assert!(it.gate.net.client.tcp_reaches(SocketAddr::new(it.outer(family).ip(), SSH), LONG));
+    }
+    // Somebody else's translation comes first and leads the outer port to another one of the inner host.
+    it.gate.net.gateway.sh(&format!(
+        "nft 'table inet other {{ chain pre {{ type nat hook prerouting priority -150; \
+           ip daddr 10.90.0.1 tcp dport {OUTER} dnat ip to 10.90.7.2:{SSH}; \
+           ip6 daddr fd90::1 tcp dport {OUTER} dnat ip6 to [fd90:7::2]:{SSH}; }}; }}'"
+    ));
+    for family in [0, 1] {
+        assert_eq!(anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status), Some(Status::Granted));
+        assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT), "not what was granted");
+    }
+    // And to this machine's own port.
+    it.gate.net.gateway.sh(&format!(
+        "nft flush table inet other; nft 'add rule inet other pre tcp dport {OUTER} redirect to :{OUTER}'"
+    ));
+    for family in [0, 1] {
+        assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT), "not what was granted");
+    }
+    it.gate.net.gateway.sh("nft delete table inet other");
+    assert!([0, 1].iter().all(|family| it.gate.net.client.tcp_reaches(it.outer(*family), LONG)));
+    assert_eq!((inner_ssh.heard(), it.own.heard(), it.server.heard()), (0, 0, 2));
+}
+
+#[test]
+fn an_inner_host_without_a_way_back_is_reached_by_masquerade() {
+    let it = Inside::new(&[TIME, ("masquerade = false", "masquerade = true")]);
+    it.inner.space.sh("ip route del default; ip -6 route del default");
+    let anna = it.gate.enrol("anna", "rdp");
+    for family in [0, 1] {
+        assert_eq!(anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status), Some(Status::Granted));
+        assert!(it.gate.net.client.tcp_reaches(it.outer(family), LONG));
+    }
+    let peers: Vec<IpAddr> = it.server.peers().iter().map(SocketAddr::ip).collect();
+    assert_eq!(peers, it.inner.gateway_ips());
+}
+
+#[test]
+fn a_forwarded_connection_is_cut_with_its_clients_key() {
+    let it = Inside::new(&[TIME, ("cut = \"never\"", "cut = \"revoke\"")]);
+    let anna = it.gate.enrol("anna", "rdp");
+    let mut streams = Vec::new();
+    for family in [0, 1] {
+        assert_eq!(anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status), Some(Status::Granted));
+        streams.push(it.gate.net.client.connect(it.outer(family), LONG).expect("granted"));
+    }
+    assert!(streams.iter_mut().all(|stream| echoes(stream, LONG)));
+    ok(&it.gate.toctocd(&["client", "revoke", "anna"]));
+    assert!(!streams.iter_mut().any(|stream| echoes(stream, SHORT)));
+}
+
+#[test]
+fn a_reload_that_leads_elsewhere_ends_what_was_granted() {
+    let it = Inside::new(&[TIME]);
+    let anna = it.gate.enrol("anna", "rdp");
+    let _other = it.inner.space.tcp_echo(INNER + 1);
+    assert_eq!(anna.open(&it.gate.net.client, "rdp", 0).map(|r| r.status), Some(Status::Granted));
+    let mut stream = it.gate.net.client.connect(it.outer(0), LONG).expect("granted");
+    let config = std::fs::read_to_string(it.gate.config()).unwrap();
+    std::fs::write(it.gate.config(), config.replace(&format!(":{INNER}\""), &format!(":{}\"", INNER + 1))).unwrap();
+    ok(&it.gate.toctocd(&["reload"]));
+    assert!(!it.gate.net.client.tcp_reaches(it.outer(0), SHORT), "it was for the other one");
+    assert!(!echoes(&mut stream, SHORT), "and so is what stands");
+    assert_eq!(anna.open(&it.gate.net.client, "rdp", 0).map(|r| r.status), Some(Status::Granted));
+    assert!(it.gate.net.client.tcp_reaches(it.outer(0), LONG));
+}
+
+#[test]
+fn check_and_start_say_that_nothing_is_passed_on() {
+    let it = Inside::new(&[TIME]);
+    assert!(!ok(&it.gate.toctocd(&["check"])).contains("passed on"));
+    it.gate.net.gateway.sh("echo 0 >/proc/sys/net/ipv4/ip_forward");
+    let said = ok(&it.gate.toctocd(&["check"]));
+    assert!(
+        said.contains("service rdp leads to 10.90.7.2:3390, and nothing is passed on: sysctl -w net.ipv4.ip_forward=1"),
+        "{said}"
+    );
+    assert!(!said.contains("[fd90:7::2]"), "{said}");
+}
