@@ -52,6 +52,22 @@ fn a_gatekeeper_without_commands_keeps_few_rights_and_its_listener_none() {
 }
 
 #[test]
+fn what_a_gatekeeper_starts_is_refused_the_system_calls_that_it_never_makes() {
+    let mut gate = Gate::new(|config| config);
+    let (nft, log) = (gate.path("nft"), gate.path("nft.log"));
+    // Root may make a user namespace without any capability: only the list of system calls refuses it.
+    let tries = "if unshare --user true 2>/dev/null; then echo allowed; else echo refused; fi";
+    gate.net.gateway.sh(&format!("[ $({tries}) = allowed ]"));
+    fs::write(&nft, format!("#!/bin/sh\n{tries} >>{log}\nexec /usr/sbin/nft \"$@\"\n")).unwrap();
+    gate.net.gateway.sh(&format!("chmod 755 {nft}"));
+    let config = fs::read_to_string(gate.config()).unwrap();
+    fs::write(gate.config(), config.replace("/usr/sbin/nft", &nft)).unwrap();
+    gate.start();
+    let log = fs::read_to_string(log).unwrap();
+    assert!(!log.is_empty() && log.lines().all(|line| line == "refused"), "{log}");
+}
+
+#[test]
 fn doors_with_commands_keep_all_rights_and_cannot_come_later() {
     let mut gate = Gate::running(|config| config + DOOR);
     let all = fs::read_to_string("/proc/self/status").unwrap();
