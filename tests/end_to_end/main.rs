@@ -19,6 +19,7 @@ mod grants;
 mod interfaces;
 mod kept;
 mod provisioning;
+mod receipts;
 mod replay;
 mod sealed;
 mod shared;

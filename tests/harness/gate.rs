@@ -104,6 +104,18 @@ impl Gate {
         self.start_by(command.arg(self.config()));
     }
 
+    /// The same with a clock that is wrong, by `+10y` or `-1d`; its listener's is right.
+    pub fn start_at(&mut self, wrong: &str) {
+        // By faketime's library alone: the program of that name would stand between us and toctocd.
+        let library = ok(&Command::new("faketime")
+            .args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"])
+            .output()
+            .expect("faketime"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
+        command.env("LD_PRELOAD", library.trim()).env("FAKETIME", wrong).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        self.start_by(command.args(["run", "-c"]).arg(self.config()));
+    }
+
     /// The same with a state directory on a disk of its own, of `kilobytes`, that only this toctocd sees. It is gone with it.
     /// Answers a path by which others reach that directory.
     pub fn start_on_small_disk(&mut self, kilobytes: u32) -> PathBuf {
