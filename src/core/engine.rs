@@ -8,9 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::door::Step;
 use super::keyring::{ClientKeys, Secret, TagTable};
-use super::knock::{BODY, RECEIPT_BODY, Receipt};
+use super::knock::{BODY, Kind, RECEIPT_BODY, Receipt, Request};
 use super::packet::{Arrival, Ours, Sighting, glance};
-use super::sequence::{DoorSpec, Effect, Hit, Machine, Rules};
+use super::sequence::{ATTEMPTS, DoorSpec, Effect, Hit, Machine, Rules};
 use super::types::{Boot, Counters, Fingerprint, Now, Reject, Source};
 use super::wire::{DATAGRAM, GatewayKeys, Known, RECEIPT, identify};
 use clients::{Clients, Rate, Waiting};
@@ -228,6 +228,16 @@ impl Engine {
         self.sealed.as_ref()?.tickets.deadline()
     }
 
+    /// What packets can grow: each table's name, how much it holds at most anywhere, and its cap.
+    pub fn tables(&self) -> Vec<(&'static str, usize, usize)> {
+        let sealed = self.sealed.iter().flat_map(|sealed| {
+            let [waiting, seen] = sealed.clients.held();
+            [("waiting", waiting, QUEUED), ("seen", seen, RING), ("tickets", sealed.tickets.held(), TICKETS)]
+        });
+        let doors = self.doors.iter().map(|machine| ("attempts", machine.under_way(), ATTEMPTS));
+        sealed.chain(doors).collect()
+    }
+
     /// Packets refused, by reason.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -263,7 +273,12 @@ impl Sealed {
         let mark = waiting.mark();
         let Waiting { mine, source, source_port, destination } = waiting;
         let (keys, fingerprint) = self.clients.client(row).ok_or(Reject::UnknownTag)?;
-        let (parts, reply) = mine.open(&self.keys, keys, fingerprint)?.split();
+        let opened = mine.open(&self.keys, keys, fingerprint)?;
+        // A close may name an address that it does not come from.
+        if let Request { kind: Kind::Open, address: Some(address), .. } = opened.request() {
+            self.clients.names(row, mark, *address);
+        }
+        let (parts, reply) = opened.split();
         let pending = Pending { reply, row, mark, source, source_port, destination };
         let ticket = self.tickets.issue(now, pending);
         Ok(Action::Knock { ticket, row, h: parts.h, body: parts.body, source, source_port })

@@ -25,3 +25,5 @@ pub mod sequence;
 pub mod service;
 pub mod types;
 pub mod wire;
+#[cfg(test)]
+mod work;

@@ -52,6 +52,8 @@ impl KeyPair {
     /// The shared secret; `None` if it is all zero, that is if `their` key is of small order and the result says
     /// nothing about who computed it.
     fn agree(&self, their: &[u8; KEY]) -> Option<Zeroizing<[u8; 32]>> {
+        #[cfg(test)]
+        super::work::count(|done| done.curves += 1);
         let shared = self.secret.diffie_hellman(&PublicKey::from(*their));
         shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))
     }

@@ -190,6 +190,16 @@ impl Replay {
         })
     }
 
+    /// What clients can grow: each table's name, how much it holds at most anywhere, and its cap.
+    pub fn tables(&self) -> [(&'static str, usize, usize); 3] {
+        let most = |of: fn(&Client) -> usize| self.clients.values().map(of).max().unwrap_or(0);
+        [
+            ("challenges", self.challenges.len(), challenges::ALL),
+            ("recent", most(|client| client.recent.len().max(client.misplaced.len())), RECENT),
+            ("marks", most(|client| client.marks.held()), marks::SEEN.max(marks::BURNED)),
+        ]
+    }
+
     /// Refuses a packet that was certainly used before. Changes nothing.
     pub fn screen(&self, authentic: &Authentic) -> Result<(), Refused> {
         let Some(client) = self.clients.get(&authentic.client()) else { return Ok(()) };

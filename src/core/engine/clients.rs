@@ -19,6 +19,12 @@ const SHARE: usize = 64;
 /// And then: it takes a thousand clients acting together to fill the other half.
 const SMALL_SHARE: usize = 2;
 
+/// How many copies of one packet, each from another address, are let through before it is known which address it names.
+///
+/// Each costs its client a token: without this, whoever kept one packet from arriving could use up its client's rate with
+/// copies from forged addresses, for as long as the packet's tag is known.
+const COPIES: usize = 8;
+
 /// The first half of a client MAC: names one datagram among its client's.
 pub(super) type Mark = u64;
 
@@ -58,6 +64,8 @@ impl Rate {
 struct Trace {
     mark: Mark,
     source: Source,
+    /// The address that it asks to open for, once that was read: from elsewhere it can only be refused.
+    names: Option<Source>,
     /// The gatekeeper has set its mark: a copy can only be refused.
     spent: bool,
     alarmed: bool,
@@ -107,9 +115,9 @@ impl Clients {
 
     /// Lets a packet wait for its turn: not one that was seen before, and not more than its client may send.
     ///
-    /// A copy from another address is told to `alarm`, once for each packet. It still goes its way unless the packet is spent:
-    /// the first copy may have been the attacker's, who sent it from his own address faster than the path carried the
-    /// client's, and that one was or will be refused without burning anything.
+    /// A copy from another address is told to `alarm`, once for each packet. It still goes its way unless the packet is spent or
+    /// known to name another address: the first copy may have been the attacker's, who sent it from his own address faster
+    /// than the path carried the client's, and that one was or will be refused without burning anything.
     ///
     /// Fails with `SeenBefore` or `Quota`; what fails with `Quota` leaves no trace, so that it may come again.
     pub(super) fn admit(
@@ -150,23 +158,39 @@ impl Clients {
         Some((row, waiting))
     }
 
+    /// Packets that wait, and the most that are remembered of one client.
+    pub(super) fn held(&self) -> [usize; 2] {
+        [self.waiting, self.rows.iter().map(|client| client.seen.len()).max().unwrap_or(0)]
+    }
+
     pub(super) fn some_wait(&self) -> bool {
         self.waiting > 0
     }
 
     /// The packet's mark was set.
     pub(super) fn spend(&mut self, row: u32, mark: Mark) {
-        let Some(client) = usize::try_from(row).ok().and_then(|row| self.rows.get_mut(row)) else { return };
-        client.seen.iter_mut().filter(|trace| trace.mark == mark).for_each(|trace| trace.spent = true);
+        self.traces(row, mark).for_each(|trace| trace.spent = true);
+    }
+
+    /// The packet was opened: it asks to open for this address.
+    pub(super) fn names(&mut self, row: u32, mark: Mark, address: Source) {
+        self.traces(row, mark).for_each(|trace| trace.names = Some(address));
+    }
+
+    fn traces(&mut self, row: u32, mark: Mark) -> impl Iterator<Item = &mut Trace> {
+        let client = usize::try_from(row).ok().and_then(|row| self.rows.get_mut(row));
+        client.into_iter().flat_map(|client| &mut client.seen).filter(move |trace| trace.mark == mark)
     }
 }
 
 impl Client {
     fn look_back(&mut self, mark: Mark, source: Source, alarm: impl FnOnce(Source)) -> Result<(), Reject> {
-        let (mut again, mut spent, mut first) = (false, false, None);
+        let (mut again, mut spent, mut copies, mut names, mut first) = (false, false, 0, None, None);
         for trace in self.seen.iter_mut().filter(|trace| trace.mark == mark) {
             again |= trace.source == source;
             spent |= trace.spent;
+            copies += 1;
+            names = names.or(trace.names);
             first.get_or_insert(trace);
         }
         let Some(first) = first else { return Ok(()) };
@@ -174,7 +198,8 @@ impl Client {
             first.alarmed = true;
             alarm(first.source);
         }
-        if again || spent { Err(Reject::SeenBefore) } else { Ok(()) }
+        let useless = names.map_or(copies >= COPIES, |named| named != source);
+        if again || spent || useless { Err(Reject::SeenBefore) } else { Ok(()) }
     }
 
     /// Takes a token. The bucket is one number: the moment at which it will be full again.
@@ -191,6 +216,7 @@ impl Client {
         if self.seen.len() >= RING {
             self.seen.pop_front();
         }
-        self.seen.push_back(Trace { mark: waiting.mark(), source: waiting.source, spent: false, alarmed: false });
+        let (mark, source) = (waiting.mark(), waiting.source);
+        self.seen.push_back(Trace { mark, source, names: None, spent: false, alarmed: false });
     }
 }

@@ -11,6 +11,8 @@ use crate::core::sequence::Target;
 use crate::core::types::{ClientId, SECOND, Wall};
 use crate::core::wire::{Awaiting, ClientSide, seal, seal_unsigned};
 
+mod floods;
+
 const PORT: u16 = 62201;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ADMIN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);

@@ -30,6 +30,10 @@ pub(super) struct Tickets {
 }
 
 impl Tickets {
+    pub(super) fn held(&self) -> usize {
+        self.pending.len()
+    }
+
     pub(super) fn full(&self) -> bool {
         self.pending.len() >= TICKETS
     }

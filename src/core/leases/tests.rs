@@ -205,3 +205,16 @@ proptest! {
         prop_assert!(stops.values().all(|times| *times == 1));
     }
 }
+
+proptest! {
+    #[test]
+    fn whatever_a_packets_source_a_command_gets_a_canonical_address_and_nothing_else(v4: [u8; 4], v6: [u8; 16]) {
+        for source in [IpAddr::from(v4), IpAddr::from(v6)] {
+            let text = substitute("'%IP%' \"%IP%\" $(%IP%)", source).unwrap();
+            let address = text.split('\'').nth(1).unwrap();
+            prop_assert_eq!(address.parse(), Ok(source));
+            prop_assert!(address.chars().all(|c| c.is_ascii_hexdigit() || ".:".contains(c)), "{}", address);
+            prop_assert_eq!(&text, &format!("'{address}' \"{address}\" $({address})"));
+        }
+    }
+}

@@ -53,7 +53,6 @@ impl Challenges {
         self.out.iter().position(mine).and_then(|place| self.out.remove(place)).is_some()
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.out.len()
     }

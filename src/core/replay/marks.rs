@@ -68,6 +68,11 @@ impl Marks {
         }
     }
 
+    /// How many are held one by one, of whichever kind there are more.
+    pub(super) fn held(&self) -> usize {
+        self.seen.len().max(self.burned.len())
+    }
+
     /// The newest timestamp that is covered.
     pub fn newest(&self) -> Wall {
         let burned = self.burned.last().map(|(_, last)| *last);
