@@ -3,7 +3,7 @@
 SHELL = /bin/sh
 SECONDS = 5
 
-.PHONY: all build demo test compat bench e2e fuzz model man setup install install-units install-knockd clean
+.PHONY: all build demo test attacks compat bench e2e fuzz model man setup install install-knockd clean install-units
 
 all: build
 
@@ -18,6 +18,10 @@ demo: setup
 ## Everything: fmt, clippy, unit, vectors, properties, end to end, docs, a few seconds of each fuzz target.
 test:
 	tools/test
+
+## The 26 attacks of tests/ATTACKS: what is tried, by which test, and whether it holds. Part of `make test`.
+attacks: setup
+	tools/attacks
 
 ## knockd's own cases, against our programs by the names knockd and knock, and against the real ones: make compat CASES=DIRECTORY
 compat:

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use harness::guarded::{DNS, Guarded, KNOCK, SSH, dns, knock, services, settings, ssh, start, track};
 use harness::{LONG, Net, SHORT, echoes};
 use toctoc::core::grants::{Change, Element};
+use toctoc::core::prefix::Span;
 use toctoc::core::service::Form;
 use toctoc::core::types::{Fault, Port, Proto};
 use toctoc::edge::firewall::{Firewall, Nft, Noticed, Repair, print_ruleset, unload};
@@ -318,4 +319,25 @@ fn a_guard_of_other_ports_is_never_taken_for_ours_though_nobody_was_heard_changi
     let settings = meddling_nft(&folder, lying);
     let fault = net.gateway.inside(|| Nft::start(&settings, &services(&[SSH]), &knock()).err()).expect("a fault");
     assert!(fault.what.contains("it guards other ports"), "{fault}");
+}
+
+#[test]
+fn a_packet_passes_as_many_rules_with_four_thousand_grants_as_with_none() {
+    let mut it = Guarded::new();
+    // Without elements and counters: chains, rules, and what kind the sets are.
+    let shape = |it: &Guarded| it.net.gateway.sh("nft -s -t list table inet toctoc");
+    let before = shape(&it);
+    let element = |n: u32| Element {
+        source: toctoc::core::types::Source::new(std::net::IpAddr::V4((0x0a00_0000 + n).into())),
+        source_port: 0,
+        span: Span::Host,
+        port: SSH,
+        form: Form::Time,
+    };
+    let changes: Vec<Change> = (0..4000).map(|n| Change::Set { element: element(n), millis: 600_000 }).collect();
+    it.nft.apply(&changes).unwrap();
+    assert_eq!(it.nft.list().unwrap().len(), 4000);
+    assert_eq!(shape(&it), before);
+    // Sets of intervals would be searched, and copied at each change; these are hashed.
+    assert!(!before.contains("interval"), "{before}");
 }

@@ -1,5 +1,5 @@
 //! The law of the house (ARCHITECTURE.md), enforced: floors, the one file with `unsafe`, where crypto may be used,
-//! what core never touches, and the two opening lines of every file.
+//! what core never touches, the two opening lines of every file, dependencies, and that tests which texts name are there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,9 @@ const FLOORS: [(&str, &[&str]); 5] = [
     ("edge", &["core", "keys", "config", "edge"]),
     ("app", &["core", "keys", "config", "edge", "app"]),
 ];
+
+/// Blocks of `unsafe` in edge/sys.rs.
+const UNSAFE: usize = 7;
 
 /// Every Rust file below src, as (path relative to src, text without its tests module).
 fn files() -> Vec<(String, String)> {
@@ -83,6 +86,14 @@ fn unsafe_stands_in_one_file() {
             .extend(code_lines(&text).filter(|(_, l)| words(l)).map(|(n, l)| format!("src/{path}:{n}: {}", l.trim())));
     }
     report("`unsafe` belongs to edge/sys.rs alone:", &faults);
+}
+
+#[test]
+fn the_one_file_with_unsafe_says_of_each_block_why_it_is_safe() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/edge/sys.rs")).expect("the file");
+    let blocks = code_lines(&text).filter(|(_, line)| line.contains("unsafe {")).count();
+    assert_eq!(blocks, text.matches("// SAFETY:").count(), "each block under its own SAFETY:");
+    assert_eq!(blocks, UNSAFE, "a block more or less is a change of the law: say it in ARCHITECTURE.md and count here");
 }
 
 #[test]
@@ -163,4 +174,118 @@ fn nothing_is_left_over() {
         }
     }
     report("no left-overs:", &faults);
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+#[test]
+fn every_package_is_locked_by_its_checksum_and_of_one_registry() {
+    const REGISTRY: &str = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
+    for lock in ["Cargo.lock", "fuzz/Cargo.lock"] {
+        let text = read(lock);
+        let packages: Vec<&str> = text.split("[[package]]").skip(1).collect();
+        assert!(packages.len() > 50, "{lock}: found {} packages", packages.len());
+        let ours =
+            |package: &&&str| package.contains("name = \"toctoc\"") || package.contains("name = \"toctoc-fuzz\"");
+        let bad: Vec<String> = packages
+            .iter()
+            .filter(|package| !ours(package) && !(package.contains(REGISTRY) && package.contains("checksum = \"")))
+            .map(|package| package.to_string())
+            .collect();
+        report(&format!("{lock}: from crates.io, with a checksum:"), &bad);
+    }
+}
+
+#[test]
+fn every_dependency_stands_under_its_reason() {
+    let text = read("Cargo.toml");
+    let (mut wanted, mut reason, mut count, mut faults) = (false, false, 0, Vec::new());
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.starts_with('[') {
+            wanted = line.ends_with("dependencies]");
+            reason = false;
+        } else if line.starts_with('#') {
+            reason = true;
+        } else if line.trim().is_empty() {
+            reason = false;
+        } else if wanted && line.contains(" = ") {
+            count += 1;
+            if !reason {
+                faults.push(format!("Cargo.toml:{number}: {line}"));
+            }
+        }
+    }
+    assert!(count > 25, "found {count} dependencies");
+    report("a dependency stands under the reason that needs it:", &faults);
+}
+
+/// Every test function: (file, name).
+fn tests() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut found, mut folders) = (Vec::new(), vec![root.join("src"), root.join("tests")]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("readable").map(|e| e.expect("entry").path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&entry).expect("source is text");
+                for place in text.match_indices("#[test]\n").map(|(at, word)| at + word.len()) {
+                    let name = text[place..].split_once("fn ").and_then(|(_, rest)| rest.split_once('('));
+                    found.extend(name.map(|(name, _)| (relative(root, &entry), name.to_owned())));
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_attack_of_the_table_has_its_tests() {
+    let (tests, mut faults, mut row, mut named) = (tests(), Vec::new(), 0, 1);
+    for line in read("tests/ATTACKS").lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
+        match line.strip_prefix("    ") {
+            None => {
+                row += 1;
+                if named == 0 || !line.starts_with(&format!("{row} ")) || line.matches(" | ").count() != 1 {
+                    faults.push(format!("row {row}: {line}"));
+                }
+                named = 0;
+            }
+            Some(test) => {
+                named += 1;
+                let known =
+                    test.split_once(' ').is_some_and(|(file, name)| tests.contains(&(file.into(), name.into())));
+                if !known {
+                    faults.push(format!("row {row}: there is no {test}"));
+                }
+            }
+        }
+    }
+    assert!(row == 26 && named > 0, "26 rows, not {row}");
+    report("tests/ATTACKS:", &faults);
+}
+
+#[test]
+fn what_texts_claim_by_a_tests_name_has_that_test() {
+    let tests = tests();
+    let mut faults = Vec::new();
+    let mut claims = 0;
+    for file in ["SECURITY.md", "docs/lessons.md"] {
+        // A name of a test is a sentence: five words at least.
+        for word in read(file).split('`').skip(1).step_by(2) {
+            let name = word.rsplit("::").next().expect("one part at least");
+            if name.matches('_').count() >= 4
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            {
+                claims += 1;
+                if !tests.iter().any(|(_, test)| test == name) {
+                    faults.push(format!("{file}: {name}"));
+                }
+            }
+        }
+    }
+    assert!(claims > 40, "found {claims} names");
+    report("there is no such test:", &faults);
 }

@@ -19,7 +19,7 @@ use toctoc::edge::{clock, entropy};
 use toctoc::keys::identity::{KeyFile, Signer};
 use toctoc::keys::profile::Profile;
 
-use super::{Host, LONG, Net, Running, eventually};
+use super::{Host, LONG, Net, Running, Space, eventually};
 
 /// The UDP port of sealed knocks.
 pub const KNOCK: u16 = 62201;
@@ -170,8 +170,25 @@ impl Gate {
 
     /// Runs `toctoc` on a host, with a configuration directory of its own.
     pub fn toctoc(&self, host: &Host, arguments: &[&str]) -> Output {
+        self.toctoc_in(&host.space, arguments)
+    }
+
+    /// The same in a namespace that is no host of the gateway's: behind a NAT, say.
+    pub fn toctoc_in(&self, space: &Space, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_toctoc"));
-        host.space.run(command.args(arguments).env("XDG_CONFIG_HOME", self.path("home")).stdin(Stdio::null()))
+        space.run(command.args(arguments).env("XDG_CONFIG_HOME", self.path("home")).stdin(Stdio::null()))
+    }
+
+    /// What `toctocd status --json` says.
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&ok(&self.toctocd(&["status", "--json"]))).expect("JSON")
+    }
+
+    /// How often the gateway has refused a packet for this reason.
+    pub fn refused(&self, reason: &str) -> u64 {
+        let status = self.status();
+        let counts = status["rejected"].as_array().expect("a list").clone();
+        counts.iter().find(|one| one[0] == reason).and_then(|one| one[1].as_u64()).unwrap_or(0)
     }
 
     /// The same on a host whose clock is wrong: by `+10y`, `-1d`, as faketime says it. Only that process sees it.

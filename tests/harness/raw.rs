@@ -113,11 +113,17 @@ impl Forger {
         self.send(&packet, to);
     }
 
-    /// One datagram of a single byte, without a checksum: IPv4 allows that.
+    /// One datagram of a single byte.
     pub fn datagram(&self, from: SocketAddrV4, to: SocketAddrV4) {
+        self.datagram_of(from, to, &[0]);
+    }
+
+    /// One datagram, without a checksum: IPv4 allows that.
+    pub fn datagram_of(&self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) {
+        let length = u16::try_from(payload.len() + 8).expect("short");
         let mut packet = ip_header(from, to, 17);
-        packet.extend([from.port().to_be_bytes(), to.port().to_be_bytes()].concat());
-        packet.extend([0, 9, 0, 0, 0]);
+        packet.extend([from.port().to_be_bytes(), to.port().to_be_bytes(), length.to_be_bytes(), [0, 0]].concat());
+        packet.extend(payload);
         self.send(&packet, to);
     }
 

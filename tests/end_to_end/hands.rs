@@ -1,0 +1,127 @@
+//! The same packet or the same address in other hands: held back, behind one NAT, at another gateway, or after the admin has left.
+
+use std::net::SocketAddr;
+
+use toctoc::core::knock::Status;
+use toctoc::core::types::{SECOND, Wall};
+
+use crate::harness::gate::{Gate, KNOCK, RDP, SSH, ok, stamp};
+use crate::harness::{Host, LONG, SHORT, Space, echoes, eventually};
+
+#[test]
+fn a_packet_held_back_past_its_window_opens_nothing_and_tells_its_thief_nothing() {
+    let gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let (thief, to) = (gate.net.host(7), gate.net.gateway_ips()[0]);
+    let mut request = anna.request("ssh", gate.net.client.ips()[0]);
+    request.timestamp = Wall(stamp().0 - 31 * SECOND);
+    let held_back = anna.seal(&request);
+    held_back.send_in_vain(&thief, thief.gateway_ips()[0]);
+    // With the admin's address forged, the answer goes to the admin: the time, and a challenge that needs the admin's key.
+    let receipt = held_back.send(&gate.net.client, to).expect("told about the clock");
+    assert_eq!((receipt.status, receipt.granted), (Status::Clock, None));
+    held_back.send_in_vain(&gate.net.client, to);
+    assert!(!gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT));
+    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+}
+
+#[test]
+fn a_packet_from_the_future_opens_nothing_not_even_when_its_time_has_come() {
+    let gate = Gate::running(|config| config.replace("max_ahead = 10", "max_ahead = 1"));
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let to = gate.net.gateway_ips()[0];
+    let mut request = anna.request("ssh", gate.net.client.ips()[0]);
+    request.timestamp = Wall(stamp().0 + 3 * SECOND);
+    let early = anna.seal(&request);
+    assert_eq!(early.send(&gate.net.client, to).map(|receipt| receipt.status), Some(Status::Clock));
+    assert!(eventually(LONG, || stamp().0 > request.timestamp.0), "its time comes");
+    early.send_in_vain(&gate.net.client, to);
+    assert!(!gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT));
+}
+
+#[test]
+fn a_knock_for_one_gateway_is_junk_at_another_that_enrolled_the_same_key() {
+    let (here, there) = (Gate::running(|config| config), Gate::running(|config| config));
+    let anna = here.enrol("anna", "ssh");
+    let key = format!("@{}", here.path("anna.key.pub"));
+    ok(&there.toctocd(&["client", "add", "anna", "--key", &key, "--services", "ssh"]));
+    // Both nets have the same addresses, so that nothing but the keys tells the two gateways apart.
+    let (from, to) = (here.net.client.ips()[0], here.net.gateway_ips()[0]);
+    assert_eq!((from, to), (there.net.client.ips()[0], there.net.gateway_ips()[0]));
+    let knock = anna.seal(&anna.request("ssh", from));
+    knock.send_in_vain(&there.net.client, to);
+    assert!(eventually(LONG, || there.refused("unknown-tag") == 1), "{}", there.status());
+    assert_eq!(ok(&there.toctocd(&["grants"])), "nothing is open\n");
+    assert_eq!(knock.send(&here.net.client, to).map(|receipt| receipt.status), Some(Status::Granted));
+}
+
+/// A host of the gateway's that hides two others behind its own address.
+struct Nat {
+    admin: Space,
+    neighbour: Space,
+}
+
+impl Nat {
+    fn behind(router: &Host) -> Nat {
+        router.space.sh(
+            "echo 1 >/proc/sys/net/ipv4/ip_forward; nft add table ip hide; \
+             nft add chain ip hide out '{ type nat hook postrouting priority 100; }'; nft add rule ip hide out oifname eth0 masquerade",
+        );
+        let inside = |index: u8| {
+            let space = Space::new();
+            router.space.sh(&format!(
+                "ip link add in{index} type veth peer name eth0 netns {} && ip addr add 192.168.{index}.1/24 dev in{index} && ip link set in{index} up",
+                space.path()
+            ));
+            space.sh(&format!(
+                "ip addr add 192.168.{index}.2/24 dev eth0 && ip link set eth0 up && ip route add default via 192.168.{index}.1"
+            ));
+            space
+        };
+        Nat { admin: inside(1), neighbour: inside(2) }
+    }
+}
+
+#[test]
+fn a_neighbour_behind_the_same_nat_gets_nothing_of_a_grant_for_one_connection_that_is_used() {
+    let gate = Gate::running(|config| config);
+    let _rdp = gate.net.gateway.tcp_echo(RDP);
+    gate.enrol("anna", "rdp");
+    let nat = Nat::behind(&gate.net.client);
+    let (key, to) = (gate.path("anna.key"), SocketAddr::new(gate.net.gateway_ips()[0], RDP));
+    assert!(nat.neighbour.connect(to, SHORT).is_err(), "shut before the knock");
+    let said = ok(&gate.toctoc_in(&nat.admin, &["open", "anna", "rdp", "-4", "-i", &key, "--ask-source"]));
+    assert!(said.contains("10.90.0.2"), "the admin is told that it is the NAT's address: {said}");
+    let mut mine = nat.admin.connect(to, LONG).expect("granted");
+    assert!(echoes(&mut mine, LONG));
+    for _ in 0..3 {
+        assert!(nat.neighbour.connect(to, SHORT).is_err(), "the one connection is used");
+    }
+    assert!(nat.admin.connect(to, SHORT).is_err(), "by whomever");
+    assert!(echoes(&mut mine, LONG), "and it goes on");
+}
+
+#[test]
+fn the_next_owner_of_an_address_finds_nothing_open_once_the_grant_is_closed_or_over() {
+    let gate = Gate::running(|config| config);
+    let _servers = (gate.net.gateway.tcp_echo(SSH), gate.net.gateway.tcp_echo(RDP));
+    let anna = gate.enrol("anna", "ssh,rdp");
+    let (key, ip) = (gate.path("anna.key"), gate.net.gateway_ips()[0]);
+    let mut request = anna.request("ssh", gate.net.client.ips()[0]);
+    request.seconds = 1;
+    assert_eq!(anna.seal(&request).send(&gate.net.client, ip).map(|r| r.status), Some(Status::Granted));
+    ok(&gate.toctoc(&gate.net.client, &["open", "anna", "rdp", "-4", "-i", &key]));
+    ok(&gate.toctoc(&gate.net.client, &["close", "anna", "rdp", "-4", "-i", &key]));
+    // The link with its addresses goes to another machine.
+    let next = Space::new();
+    gate.net.client.space.sh(&format!("ip link set eth0 netns {}", next.path()));
+    next.sh("ip addr add 10.90.0.2/24 dev eth0 && ip link set eth0 up");
+    assert!(next.connect(SocketAddr::new(ip, RDP), SHORT).is_err(), "closed by its holder");
+    assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"), "over by itself");
+    assert!(next.connect(SocketAddr::new(ip, SSH), SHORT).is_err(), "over");
+    let neighbours = gate.net.gateway.sh("ip neigh show to 10.90.0.2");
+    assert!(neighbours.contains("lladdr"), "it was a real machine that tried: {neighbours}");
+    assert!(next.inside(|| std::net::UdpSocket::bind(("10.90.0.2", KNOCK)).is_ok()), "with that very address");
+}
