@@ -36,8 +36,7 @@ e2e: setup
 	tools/in-namespaces cargo test --locked --test '*'
 
 ## Each fuzz target for SECONDS seconds: make fuzz SECONDS=600
-fuzz:
-	tools/setup fuzz
+fuzz: setup
 	tools/fuzz $(SECONDS)
 
 ## The symbolic models against their expected codes: docs/models.md.

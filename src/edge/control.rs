@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 use crate::core::types::Fault;
 
 /// The longest request line, bytes.
-const MAX_REQUEST: usize = 4096;
+pub const MAX_REQUEST: usize = 4096;
 /// The longest answer, bytes: a table of 100,000 grants.
 const MAX_ANSWER: u64 = 64 << 20;
 /// Sessions served at once; a further one waits in the kernel's queue.
-const MAX_SESSIONS: usize = 8;
+pub const MAX_SESSIONS: usize = 8;
 
 /// What an admin may ask of a running gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,13 @@ pub enum Command {
     GuardOff,
     /// Accept that marks of used knocks were lost, or that the clock was ahead: timestamps count again.
     Reinitialise,
+}
+
+impl Command {
+    /// A request line, without its end; `None` if it is none of ours.
+    pub fn parse(line: &[u8]) -> Option<Command> {
+        (line.len() <= MAX_REQUEST).then(|| serde_json::from_slice(line).ok())?
+    }
 }
 
 /// What comes back: `{"ok": ...}` or `{"fault": {"what": ..., "remedy": ...}}`.
@@ -150,9 +157,9 @@ impl Session {
             }
         }
         let Some(end) = self.inbox.iter().position(|b| *b == b'\n') else { return Turn::Wait };
-        match serde_json::from_slice(self.inbox.get(..end).unwrap_or_default()) {
-            Ok(command) => Turn::Asked(command),
-            Err(_) => {
+        match Command::parse(self.inbox.get(..end).unwrap_or_default()) {
+            Some(command) => Turn::Asked(command),
+            None => {
                 let fault =
                     Fault::new("the request is not one that this toctocd knows", "use the toctocd of the same version");
                 if self.answer(&Answer::from(fault)) { Turn::Wait } else { Turn::Done }

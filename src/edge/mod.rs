@@ -1,7 +1,9 @@
 //! Where the house meets the kernel and the disk.
 //! What should be done there is left to `core` and `app`.
 
-#[cfg(target_os = "linux")]
+// What no fuzz target reaches is left out of their build, with the crates that it needs.
+
+#[cfg(all(target_os = "linux", not(fuzzing)))]
 pub mod addresses;
 #[cfg(target_os = "linux")]
 pub mod bpf;
@@ -12,13 +14,13 @@ pub mod classic_log;
 pub mod clock;
 #[cfg(target_os = "linux")]
 pub mod command;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(fuzzing)))]
 pub mod confine;
 #[cfg(target_os = "linux")]
 pub mod control;
 pub mod entropy;
 pub mod files;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(fuzzing)))]
 pub mod firewall;
 #[cfg(target_os = "linux")]
 pub mod gatekeeper_pipe;

@@ -94,6 +94,14 @@ impl State {
 }
 
 impl<D: Disk> State<D> {
+    /// The state on another kind of disk, without a lock: for those who try what a disk can do to it.
+    ///
+    /// # Errors
+    /// As for [`State::open`].
+    pub fn on_disk(disk: D, now: Wall) -> Result<(State<D>, Recovered), Fault> {
+        State::open_on(disk, "a disk", now, None)
+    }
+
     fn open_on(disk: D, shown: &str, now: Wall, lock: Option<Flock<File>>) -> Result<(State<D>, Recovered), Fault> {
         let (_, tail) = journal::fresh([0; 16], &[])?;
         let mut state = State { disk, shown: shown.to_owned(), tail, limit: 0, poisoned: true, _lock: lock };

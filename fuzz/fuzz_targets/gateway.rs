@@ -1,0 +1,447 @@
+//! Whatever happens to a whole gateway, in whatever order: nothing is granted without a fresh signature of an enrolled client, no
+//! packet twice, over restarts, failed commits and clock jumps too; no table outgrows its cap; nothing panics.
+//!
+//! The input is a list of events, four bytes each. Packets are real: sealed, captured, opened, verified.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use std::collections::{BTreeMap, HashSet};
+use std::net::Ipv4Addr;
+use std::sync::LazyLock;
+use toctoc::core::authentic::{self, Authentic, Claim};
+use toctoc::core::engine::{Action, Engine, SealedSetup, Setup};
+use toctoc::core::golden::{self, NOON};
+use toctoc::core::grants::{Change, Ending, Grants, Live};
+use toctoc::core::keyring::{Day, Secret};
+use toctoc::core::knock::{Challenge, Kind, Request, SIGNED, Signature, encode_body};
+use toctoc::core::ledger::Ledger;
+use toctoc::core::packet::{Arrival, udp_checksum};
+use toctoc::core::policy::{Decision, Done, Policy, commit};
+use toctoc::core::prefix::Span;
+use toctoc::core::record::Record;
+use toctoc::core::replay::{Replay, Standing, Window};
+use toctoc::core::service::{Client, Cut, Form, Mode, Service, SourceRule};
+use toctoc::core::types::{Boot, ClientId, Fault, Now, Port, Proto, SECOND, ServiceName, Source, Wall};
+use toctoc::core::wire::{DATAGRAM, seal, seal_unsigned};
+
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+const PORT: u16 = 62201;
+const WINDOW: Window = Window { max_age: 30, max_ahead: 10 };
+/// Grants that a client may have at once.
+const MOST: u32 = 3;
+const OUTSIDE: Arrival = Arrival { capture: 0, loopback: false };
+
+/// The enrolled clients: the published test client, and another one with a key of its own.
+static CLIENTS: LazyLock<[Client; 2]> = LazyLock::new(|| {
+    let key = authentic::public_key(&seed(1));
+    let services = vec![name("ssh"), name("rdp")];
+    let other = Client { id: ClientId([2; 16]), key, fingerprint: authentic::fingerprint(&key), ..golden::client() };
+    [Client { services: services.clone(), ..golden::client() }, Client { services, ..other }]
+});
+
+fn seed(client: usize) -> Secret<32> {
+    if client == 0 { golden::seed() } else { Secret::new([0x42; 32]) }
+}
+
+fn name(text: &str) -> ServiceName {
+    ServiceName::new(text).expect("a name")
+}
+
+fn services() -> Vec<Service> {
+    let service = |text, number, form, source, challenge, cut| Service {
+        name: name(text),
+        ports: vec![Port { proto: Proto::Tcp, number }],
+        form,
+        seconds: 20,
+        max_seconds: 60,
+        max_grants: 4,
+        source,
+        challenge,
+        mode: Mode::Guard,
+        span: Span::Host,
+        forward: None,
+        cut,
+    };
+    vec![
+        service("ssh", 22, Form::Time, SourceRule::Bound, false, Cut::Closed),
+        service("rdp", 3389, Form::Once, SourceRule::Observed, true, Cut::Never),
+    ]
+}
+
+/// A packet that a client made.
+#[derive(Clone)]
+struct Made {
+    datagram: [u8; DATAGRAM],
+    request: Request,
+}
+
+struct World {
+    now: Now,
+    engine: Engine,
+    policy: Policy,
+    replay: Replay,
+    grants: Grants,
+    /// Both are enrolled at first.
+    enrolled: [bool; 2],
+    /// What the disk has.
+    journal: Vec<Record>,
+    commit_fails: bool,
+    made: Vec<Made>,
+    /// Signed bytes that a client really signed, and those that were accepted.
+    signed: HashSet<(ClientId, [u8; SIGNED])>,
+    accepted: HashSet<(ClientId, [u8; SIGNED])>,
+    /// Challenges that are out: to whom, and where he was.
+    challenges: BTreeMap<Challenge, (ClientId, Source)>,
+    /// And all that there ever were, oldest first: clients show old ones too.
+    given: Vec<(Challenge, (ClientId, Source))>,
+    /// A burst is many curve operations: one an input.
+    burst: bool,
+    counter: u64,
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut world = World::new();
+    for event in input.chunks_exact(4).take(64) {
+        world.event(event[0], event[1], event[2], event[3]);
+        world.check();
+    }
+});
+
+impl World {
+    fn new() -> World {
+        let now = Now { wall: NOON, boot: Boot(5000 * SECOND) };
+        let mut world = World {
+            now,
+            engine: engine(now, [true; 2]),
+            policy: policy([true; 2]),
+            replay: Replay::restore(WINDOW, now, &Ledger::default(), Standing::First),
+            grants: Grants::default(),
+            enrolled: [true; 2],
+            journal: Vec::new(),
+            commit_fails: false,
+            made: Vec::new(),
+            signed: HashSet::new(),
+            accepted: HashSet::new(),
+            challenges: BTreeMap::new(),
+            given: Vec::new(),
+            burst: false,
+            counter: 0,
+        };
+        world.engine.set_addresses(vec![GATEWAY.into()], vec![]);
+        world
+    }
+
+    fn event(&mut self, what: u8, a: u8, b: u8, c: u8) {
+        match what % 13 {
+            0 | 1 => self.knock(a, b, c),
+            2 | 3 => self.replay_one(a, source(c)),
+            4 => self.mutated(a, b, c),
+            5 => self.forged(a, b),
+            6 => self.pass(u64::from(a) * u64::from(a) * SECOND / 8),
+            7 => {
+                let by = (u64::from(b) << (c % 24)) * SECOND;
+                let wall = self.now.wall.0;
+                self.now.wall = Wall(if a % 2 == 0 { wall.saturating_add(by) } else { wall.saturating_sub(by) });
+                self.pass(0);
+            }
+            8 => self.restart(a % 2 == 0),
+            9 => self.commit_fails = true,
+            10 => self.enrol(usize::from(a % 2), b % 2 == 0),
+            11 if !std::mem::replace(&mut self.burst, true) => (0..70).for_each(|_| self.knock(6 | a & 1, 0, c)),
+            _ => {
+                let records = self.replay.reinitialise(self.now);
+                self.journal.extend(records);
+            }
+        }
+    }
+
+    fn pass(&mut self, nanos: u64) {
+        self.now = Now { wall: Wall(self.now.wall.0.saturating_add(nanos)), boot: self.now.boot.plus_nanos(nanos) };
+        self.engine.tick(self.now);
+        self.replay.suspect(self.now);
+        self.grants.expire(self.now);
+        let beat = self.replay.heartbeat(self.now, 60);
+        self.journal.extend(beat);
+    }
+
+    /// What a client sends: mostly as it should, from where it says.
+    fn knock(&mut self, a: u8, b: u8, c: u8) {
+        let client = usize::from(a & 1);
+        self.counter += 1;
+        let kind = [Kind::Open, Kind::Open, Kind::Close, Kind::Probe][usize::from(a >> 1 & 3)];
+        let from = source(c);
+        let off = [0, 0, 5, 25, 45, 3600, 100_000, 31_536_000][usize::from(b & 7)] * SECOND;
+        let wall = if b & 8 == 0 { self.now.wall.0.saturating_sub(off) } else { self.now.wall.0.saturating_add(off) };
+        let me = CLIENTS[client].id;
+        let his = self.given.iter().rev().find(|(_, to)| *to == (me, from)).or(self.given.last());
+        let challenge = his.filter(|_| b & 16 != 0).map(|(challenge, _)| *challenge);
+        let request = Request {
+            kind,
+            receipt_wanted: true,
+            timestamp: Wall(wall.saturating_add(self.counter)),
+            challenge,
+            address: [Some(from), Some(from), None, Some(source(c ^ 1))][usize::from(b >> 5 & 3)],
+            source_port: 0,
+            seconds: u32::from(a >> 4) * 9,
+            service: if kind == Kind::Probe { ServiceName::NONE } else { name(if a & 8 == 0 { "ssh" } else { "rdp" }) },
+            fingerprint: CLIENTS[client].fingerprint,
+        };
+        let day = if b & 128 == 0 { Day::Number(self.now.wall.day()) } else { Day::Unknown };
+        let sign = |message: &authentic::Message| Ok(authentic::sign(&seed(client), message));
+        let made = seal(&golden::side(me), &request, day, Secret::new(entropy(self.counter)), sign);
+        let (datagram, _) = made.expect("the test gateway's key is sound");
+        self.signed.insert((me, request.encode()));
+        self.made.push(Made { datagram, request });
+        self.deliver(&datagram, from);
+    }
+
+    fn replay_one(&mut self, which: u8, from: Source) {
+        // Rather the newest.
+        let Some(place) = self.made.len().checked_sub(1 + usize::from(which) % self.made.len().max(1)) else { return };
+        let datagram = self.made[place].datagram;
+        self.deliver(&datagram, from);
+    }
+
+    fn mutated(&mut self, which: u8, at: u8, change: u8) {
+        let Some(made) = self.made.get(usize::from(which) % self.made.len().max(1)).cloned() else { return };
+        let mut datagram = made.datagram;
+        datagram[(usize::from(at) + usize::from(change & 16)) % DATAGRAM] ^= change | 1;
+        let before = self.accepted.len();
+        self.deliver(&datagram, made.request.address.unwrap_or(source(0)));
+        assert_eq!(self.accepted.len(), before, "a changed packet was accepted");
+    }
+
+    /// By whoever holds the gateway's and a client's symmetric keys, but not its signature key.
+    fn forged(&mut self, a: u8, b: u8) {
+        self.counter += 1;
+        let (client, other) = (usize::from(a & 1), usize::from(!a & 1));
+        let request = Request {
+            timestamp: Wall(self.now.wall.0.saturating_add(self.counter)),
+            address: Some(source(b)),
+            fingerprint: CLIENTS[client].fingerprint,
+            ..golden::request(self.now.wall)
+        };
+        let side = golden::side(CLIENTS[client].id);
+        let day = Day::Number(self.now.wall.day());
+        let key = Secret::new(entropy(self.counter));
+        let datagram = if a & 2 == 0 {
+            let signature = Signature { ed25519: [b; 64], sk_flags: 0, sk_counter: 0 };
+            seal_unsigned(&side, encode_body(&request, &signature), day, key).expect("sound keys")
+        } else {
+            let sign = |message: &authentic::Message| Ok(authentic::sign(&seed(other), message));
+            seal(&side, &request, day, key, sign).expect("sound keys").0
+        };
+        let before = self.accepted.len();
+        self.deliver(&datagram, source(b));
+        assert_eq!(self.accepted.len(), before, "a forged packet was accepted");
+    }
+
+    fn deliver(&mut self, datagram: &[u8; DATAGRAM], from: Source) {
+        let mut actions = Vec::new();
+        self.engine.packet(self.now, OUTSIDE, &packet(from, datagram), &mut actions);
+        self.engine.serve(self.now.boot, 64, &mut actions);
+        for action in actions {
+            if let Action::Knock { ticket, row, h, body, source, source_port } = action {
+                let spent = self.judge(row, h, &body, source, source_port);
+                self.engine.verdict(ticket, spent, None, Secret::new([9; 32]), &mut Vec::new());
+            }
+        }
+    }
+
+    /// As the gatekeeper does it. Answers whether the packet is of no more use.
+    fn judge(
+        &mut self,
+        row: u32,
+        h: [u8; 32],
+        body: &[u8; toctoc::core::knock::BODY],
+        from: Source,
+        port: u16,
+    ) -> bool {
+        let who = &CLIENTS[usize::try_from(row).expect("a row")];
+        let Some(client) = self.policy.client(self.now, who.id) else { return false };
+        let claim = Claim { client: client.id, h, body: *body, source: from, source_port: port };
+        let Ok(authentic) = Authentic::verify(claim, client, golden::realm().gateway()) else { return false };
+        let request = *authentic.request();
+        let key = (who.id, request.encode());
+        assert!(self.signed.contains(&key), "authentic, and nobody signed it");
+        self.counter += 1;
+        let mut fresh = [0; 16];
+        fresh.copy_from_slice(&entropy(self.counter)[..16]);
+        let suspect = self.replay.suspect(self.now).is_some();
+        let decision = self.policy.decide(self.now, authentic, &mut self.replay, &mut self.grants, fresh);
+        if let Decision::Refuse(refused) = decision {
+            return refused.reject == toctoc::core::types::Reject::Replayed;
+        }
+        let (fails, lands) = (std::mem::take(&mut self.commit_fails), self.counter.is_multiple_of(2));
+        let journal = &mut self.journal;
+        let done = commit(vec![decision], |records| {
+            // After a failed sync nobody knows what the disk has.
+            if !fails || lands {
+                journal.extend_from_slice(records);
+            }
+            if fails { Err(Fault::new("the disk failed", "")) } else { Ok(()) }
+        });
+        let Ok(done) = done else {
+            self.grants.give_up();
+            self.restart(true);
+            return true;
+        };
+        for done in done {
+            let answer = match done {
+                Done::Open(grant) => {
+                    self.accept(key, &request, from, suspect);
+                    let (_, answer) = self.grants.open(self.now, grant);
+                    let live = answer.granted.expect("it opened");
+                    assert_eq!(
+                        (live.key.source, live.key.service),
+                        (from, request.service),
+                        "granted to somebody else"
+                    );
+                    assert!(live.seconds_left(self.now) <= 60, "longer than the service allows");
+                    answer
+                }
+                Done::Close(keys, how, answer) => {
+                    self.accept(key, &request, from, suspect);
+                    self.grants.end(self.now, &keys, how);
+                    answer
+                }
+                Done::Tell(answer) => answer,
+            };
+            if let Some(challenge) = answer.challenge {
+                self.challenges.insert(challenge, (who.id, from));
+                self.given.push((challenge, (who.id, from)));
+            }
+            return answer.status != toctoc::core::knock::Status::Address;
+        }
+        false
+    }
+
+    fn accept(&mut self, key: (ClientId, [u8; SIGNED]), request: &Request, from: Source, suspect: bool) {
+        assert!(self.accepted.insert(key), "accepted twice: {request:?}");
+        match request.challenge {
+            Some(challenge) => {
+                assert_eq!(self.challenges.remove(&challenge), Some((key.0, from)), "a challenge that is not his");
+            }
+            None => {
+                assert!(!suspect, "accepted by a clock that nobody believes");
+                let age = self.now.wall.since(request.timestamp);
+                assert!((-10_000_000_000..=30_000_000_000).contains(&age), "accepted at the age of {age} ns");
+                assert_ne!(request.service, name("rdp"), "that service wants a challenge");
+            }
+        }
+        if request.kind == Kind::Open {
+            assert!(request.address.is_none_or(|named| named == from), "not the address that it names");
+            assert!(request.address.is_some() || request.service == name("rdp"), "a bound service without an address");
+        }
+    }
+
+    /// From what the disk has, as it is read back; also after a reboot, which starts the boot clock anew.
+    fn restart(&mut self, same_boot: bool) {
+        let mut bytes = Vec::new();
+        for record in Ledger::of(&self.journal).records() {
+            record.encode(&mut bytes).expect("it came from here");
+        }
+        let mut reader = toctoc::core::bytes::Reader::new(&bytes);
+        self.journal = std::iter::from_fn(|| Record::decode(&mut reader)).collect();
+        assert!(reader.rest().is_empty(), "what is written is read");
+        if !same_boot {
+            self.now.boot = Boot(30 * SECOND);
+        }
+        let ledger = Ledger::of(&self.journal);
+        self.replay = Replay::restore(WINDOW, self.now, &ledger, Standing::Found);
+        self.grants = Grants::restore(self.now, &ledger);
+        self.challenges.clear();
+        self.reload();
+    }
+
+    fn enrol(&mut self, client: usize, is: bool) {
+        self.enrolled[client] = is;
+        self.reload();
+    }
+
+    fn reload(&mut self) {
+        self.policy = policy(self.enrolled);
+        self.replay.reload(WINDOW, |_| true);
+        for ending in [Ending::Revoked, Ending::Changed] {
+            let ends = |live: &&Live| self.policy.must_end(self.now, live) == Some(ending);
+            let over: Vec<_> = self.grants.list().filter(ends).map(|live| live.key).collect();
+            self.journal.extend(Grants::endings(&over));
+            self.grants.end(self.now, &over, ending);
+        }
+        self.engine = engine(self.now, self.enrolled);
+        self.engine.set_addresses(vec![GATEWAY.into()], vec![]);
+    }
+
+    fn check(&mut self) {
+        for (table, held, cap) in self.engine.tables().into_iter().chain(self.replay.tables()) {
+            assert!(held <= cap, "{table}: {held} of {cap}");
+        }
+        self.grants.expire(self.now);
+        let most = usize::try_from(MOST).expect("few") * CLIENTS.len();
+        assert!(self.grants.list().count() <= most, "more grants than clients may have");
+        for live in self.grants.list() {
+            assert!(self.policy.must_end(self.now, live).is_none(), "a grant that policy would not give");
+        }
+        for change in self.grants.standing(self.now) {
+            let Change::Set { element, millis } = change else { continue };
+            let holds = |live: &&Live| {
+                live.key.source == element.source
+                    && live.ports.contains(&Some(element.port))
+                    && live.form == element.form
+            };
+            let left = self.grants.list().filter(holds).map(|live| live.seconds_left(self.now)).max();
+            assert!(
+                left.is_some_and(|left| millis <= u64::from(left) * 1000),
+                "open for nobody: {element:?}, {millis} ms"
+            );
+        }
+    }
+}
+
+fn policy(enrolled: [bool; 2]) -> Policy {
+    let clients = CLIENTS.iter().zip(enrolled).filter(|(_, is)| *is).map(|(client, _)| client.clone());
+    Policy::new(services(), clients.collect(), MOST, [Source::new(GATEWAY.into())])
+}
+
+/// A revoked client keeps its row, with keys that nobody has.
+fn engine(now: Now, enrolled: [bool; 2]) -> Engine {
+    let keys = |(client, is): (&Client, bool)| {
+        let id = if is { client.id } else { ClientId([0xee; 16]) };
+        (golden::master().client_keys(id), client.fingerprint)
+    };
+    let sealed = SealedSetup { keys: golden::gateway(), port: PORT, burst: 64, per_second: 4 };
+    Engine::new(
+        now,
+        Setup { sealed: Some(sealed), clients: CLIENTS.iter().zip(enrolled).map(keys).collect(), ..Setup::default() },
+    )
+}
+
+/// Few, so that they meet.
+fn source(c: u8) -> Source {
+    Source::new(Ipv4Addr::new(192, 0, 2, 7 + c % 4).into())
+}
+
+fn entropy(counter: u64) -> [u8; 32] {
+    let mut bytes = [0x5a; 32];
+    bytes[..8].copy_from_slice(&counter.to_be_bytes());
+    bytes
+}
+
+fn packet(from: Source, payload: &[u8]) -> Vec<u8> {
+    let std::net::IpAddr::V4(from) = from.ip() else { unreachable!("IPv4 only") };
+    let length = u16::try_from(payload.len() + 8).expect("short");
+    let mut segment = [&40_000u16.to_be_bytes()[..], &PORT.to_be_bytes(), &length.to_be_bytes(), &[0, 0]].concat();
+    segment.extend(payload);
+    let check = udp_checksum(from.into(), GATEWAY.into(), &segment);
+    segment[6..8].copy_from_slice(&check.to_be_bytes());
+    let mut header = vec![0x45, 0];
+    header.extend((length + 20).to_be_bytes());
+    header.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
+    header.extend(from.octets());
+    header.extend(GATEWAY.octets());
+    let sum: u32 = header.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+    let check = !u16::try_from((sum >> 16) + (sum & 0xffff)).expect("folded");
+    header[10..12].copy_from_slice(&check.to_be_bytes());
+    [header, segment].concat()
+}
