@@ -211,16 +211,16 @@ impl Child {
 
     /// The pipe broke before the listener was ready: says how it ended, if it did.
     fn lost(&mut self, broken: &Broken) -> Fault {
-        let _ = self.process.kill();
-        let how = self.process.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+        let end = self.process.kill().and_then(|()| self.process.wait());
+        let how = end.map_or_else(|e| e.to_string(), |status| status.to_string());
         Fault::new(format!("the listener did not start: {broken:?}, {how}"), "its own words stand above, if it had any")
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        // It is another user's: without CAP_KILL it cannot be ended, and must not be waited for. It ends with the pipe.
+        let _ = self.process.kill().and_then(|()| self.process.wait());
     }
 }
 

@@ -2,7 +2,7 @@
 //! is ours. What is done with the table is left to `live`.
 //!
 //! A name among the abstract Unix sockets would be the namespace's own and leave no file, but any user could take it first, and
-//! so keep the gateway from starting. A lock binds only those who see the same /run: of two containers that share a network
+//! so keep the gateway from starting. A lock binds only those who see the same /run/toctoc: of two containers that share a network
 //! and nothing else, each is told by its watch that the other changes the table.
 
 use std::fs::{self, File, OpenOptions};
@@ -16,8 +16,9 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::core::types::Fault;
 use crate::edge::files;
 
-/// Where the lock files lie. Nobody but root may write there, on any system; it is empty after a boot.
-const PLACE: &str = "/run";
+/// Where the lock files lie: in a directory that only root can have made, since /run is root's. A unit with ProtectSystem=strict
+/// leaves nothing else there to be written.
+const PLACE: &str = "/run/toctoc";
 /// This thread's network namespace.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
@@ -33,11 +34,13 @@ impl Owner {
         let namespace = fs::metadata(NAMESPACE).map_err(|e| {
             Fault::new(format!("{NAMESPACE}: {e}"), "is /proc mounted, and this a Linux with namespaces?")
         })?;
+        files::make_directory(Path::new(PLACE), 0o700)?;
+        files::check_own_directory(Path::new(PLACE))?;
         Owner::claim_in(Path::new(PLACE), table, namespace.ino())
     }
 
     fn claim_in(place: &Path, table: &str, namespace: u64) -> Result<Owner, Fault> {
-        let path = place.join(format!("toctoc-{table}-{namespace}.lock"));
+        let path = place.join(format!("{table}-{namespace}.lock"));
         loop {
             let file = open(&path).map_err(|e| unusable(&path, &e))?;
             files::check_open(&path, &file)?;
@@ -82,7 +85,7 @@ fn taken(path: &Path, table: &str) -> Fault {
 fn unusable(path: &Path, error: &io::Error) -> Fault {
     Fault::new(
         format!("{}: the lock that keeps a second gateway from this table cannot be had: {error}", path.display()),
-        "run toctocd as root, with a writable /run",
+        "run toctocd as root, with a writable /run/toctoc",
     )
 }
 
@@ -107,14 +110,14 @@ mod tests {
     #[test]
     fn what_a_killed_gateway_left_is_in_nobodys_way() {
         let place = tempfile::tempdir().unwrap();
-        fs::write(place.path().join("toctoc-toctoc-1.lock"), "").unwrap();
+        fs::write(place.path().join("toctoc-1.lock"), "").unwrap();
         Owner::claim_in(place.path(), "toctoc", 1).unwrap();
     }
 
     #[test]
     fn what_a_stranger_could_have_put_there_is_refused() {
         let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("toctoc-toctoc-1.lock");
+        let path = place.path().join("toctoc-1.lock");
         let refused = || Owner::claim_in(place.path(), "toctoc", 1).is_err();
         let target = place.path().join("shadow");
         fs::write(&target, "precious").unwrap();
