@@ -50,6 +50,7 @@ fuzz_target!(|input: &[u8]| {
         assert!((1..=STEPS).contains(&door.sequence.len()) && (1..=127).contains(&door.name.len()));
         door.later_steps.clear();
         if door.one_time_sequences.take().is_some() {
+            door.fixed_first = false;
             if let Some(at) = one_time::place_of(input, &door.sequence) {
                 assert!(input[at] != b'#', "a used line is in force");
             }
