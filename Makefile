@@ -36,7 +36,8 @@ e2e: setup
 	tools/in-namespaces cargo test --locked --test '*'
 
 ## Each fuzz target for SECONDS seconds: make fuzz SECONDS=600
-fuzz: setup
+fuzz:
+	tools/setup fuzz
 	tools/fuzz $(SECONDS)
 
 ## The symbolic models against their expected codes: docs/models.md.

@@ -369,7 +369,11 @@ fn a_close_reaches_a_grant_that_is_over_only_where_it_cuts_connections() {
         assert_eq!(gate.grants.list().count(), 0);
         let decision = gate.decide(|r| r.kind = Kind::Close, golden::address());
         let mut stored = Vec::new();
-        let done = commit(vec![decision], |records| Ok(stored = records.to_vec())).unwrap().pop();
+        let mut store = |records: &[Record]| {
+            stored = records.to_vec();
+            Ok(())
+        };
+        let done = commit(vec![decision], &mut store).unwrap().pop();
         let Some(Done::Close(keys, how, _)) = done else { panic!("not closed") };
         assert_eq!((keys.len(), how), (reached, Ending::Closed));
         assert_eq!(stored.iter().filter(|record| matches!(record, Record::Ended(_))).count(), reached);

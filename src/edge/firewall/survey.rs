@@ -61,10 +61,10 @@ impl Survey {
                 survey.chains.extend(read_chain(chain));
             } else if let Some(rule) = object.get("rule") {
                 survey.add(rule);
-            } else if let Some(family) = object.pointer("/table/family").and_then(Value::as_str) {
-                if !["inet", "ip", "ip6", "arp"].contains(&family) {
-                    survey.elsewhere.push(family.to_owned());
-                }
+            } else if let Some(family) = object.pointer("/table/family").and_then(Value::as_str)
+                && !["inet", "ip", "ip6", "arp"].contains(&family)
+            {
+                survey.elsewhere.push(family.to_owned());
             }
         }
         survey.chains.sort_by_key(|chain| chain.base.as_ref().map_or(i64::MAX, |base| base.priority));

@@ -42,10 +42,8 @@ impl Knockd {
             ToGatekeeper::Down { .. } if link::look(&self.interface) == Err(link::NoLink::Missing) => {
                 self.lose_listener("the interface disappeared");
             }
-            ToGatekeeper::Refused { .. } => {
-                if self.throttle.admit(clock::now().boot).is_some() {
-                    eprintln!("IPv6 is not supported under this link-layer type");
-                }
+            ToGatekeeper::Refused { .. } if self.throttle.admit(clock::now().boot).is_some() => {
+                eprintln!("IPv6 is not supported under this link-layer type");
             }
             ToGatekeeper::Seen { source, source_port, destination, step, length } => {
                 let length = u32::from(length) + self.link.kind.header();
