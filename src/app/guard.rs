@@ -15,8 +15,9 @@ use super::daemon::{DONE, FAILED, WRONG, finish};
 use super::load;
 use crate::config::{Mode, Service, Settings};
 use crate::core::types::Fault;
+use crate::edge::addresses;
 use crate::edge::control::Command;
-use crate::edge::firewall::{self, Look, Nft, advice};
+use crate::edge::firewall::{self, Look, Nft, Older, advice};
 
 /// How often a trial asks whether somebody got in.
 const ASK: Duration = Duration::from_millis(250);
@@ -32,6 +33,7 @@ pub fn run(config: &Path, command: &Guard) -> u8 {
         Guard::On { confirm: None } => finish(on(&settings).map(|()| DONE), FAILED),
         Guard::On { confirm: Some(seconds) } => finish(on_trial(&settings, *seconds), FAILED),
         Guard::Off => finish(off(&settings).map(|()| DONE), FAILED),
+        Guard::Adopt => finish(adopt(&settings).map(|()| DONE), FAILED),
         Guard::Status => finish(status(&settings).map(|()| DONE), FAILED),
         Guard::Print => finish(ruleset(&settings).map(|()| DONE), FAILED),
     }
@@ -55,6 +57,19 @@ fn off(settings: &Settings) -> Result<(), Fault> {
         print("the guard is OFF until `toctocd guard on` or the next start\n");
     }
     print(&opens(&settings.services));
+    Ok(())
+}
+
+/// Lets what stands go on. Whoever slipped in while the guard was away is let in too: so it says whom.
+fn adopt(settings: &Settings) -> Result<(), Fault> {
+    let own: Vec<_> = addresses::own()?.into_iter().map(|own| own.address).collect();
+    let adopted = firewall::adopt(&settings.firewall, &settings.services, &settings.knock, &own)?;
+    if adopted.is_empty() {
+        print("nothing to adopt: no connection to a guarded port stands without a mark\n");
+    }
+    for Older { from, to, proto } in adopted {
+        print(&format!("adopted {from} -> {to} ({})\n", proto.name()));
+    }
     Ok(())
 }
 

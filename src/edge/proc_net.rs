@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::core::types::{Port, Proto};
 
@@ -18,6 +19,11 @@ const REJECT: u32 = 0x200;
 pub fn listening() -> BTreeSet<Port> {
     let tables = [("tcp", Proto::Tcp), ("tcp6", Proto::Tcp), ("udp", Proto::Udp), ("udp6", Proto::Udp)];
     tables.into_iter().flat_map(|(table, proto)| listeners(&read(table), proto).collect::<Vec<_>>()).collect()
+}
+
+/// TCP connections that end in programs here, as (our end, theirs). What cannot be read counts as nothing.
+pub fn sessions() -> Vec<(SocketAddr, SocketAddr)> {
+    ["tcp", "tcp6"].into_iter().flat_map(|table| connected(&read(table)).collect::<Vec<_>>()).collect()
 }
 
 /// The interfaces that a default route leads out of, over IPv4 or IPv6, sorted.
@@ -48,6 +54,33 @@ fn listeners(table: &str, proto: Proto) -> impl Iterator<Item = Port> {
         let number = u16::from_str_radix(number, 16).ok()?;
         (is == state && number != 0 && !is_loopback(address)).then_some(Port { proto, number })
     })
+}
+
+/// Rows in state 01, established.
+fn connected(table: &str) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+    table.lines().skip(1).filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().take(4).collect();
+        let [_, local, remote, "01"] = words[..] else { return None };
+        Some((end(local)?, end(remote)?))
+    })
+}
+
+/// An IPv4 address that stands in the table of IPv6 is one of IPv4 on the wire.
+fn end(text: &str) -> Option<SocketAddr> {
+    let (address, number) = text.split_once(':')?;
+    let word = |index: usize| {
+        let digits = address.get(index * 8..index * 8 + 8)?;
+        u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes)
+    };
+    let ip = match address.len() {
+        8 => IpAddr::from(Ipv4Addr::from(word(0)?)),
+        32 => {
+            let octets = [word(0)?, word(1)?, word(2)?, word(3)?].concat();
+            IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)).to_canonical()
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(number, 16).ok()?))
 }
 
 /// Each group of eight digits is a word in this machine's own byte order.
@@ -104,6 +137,24 @@ mod tests {
   3: B80D0120000000000000000001000000:1F91 00000000000000000000000002000000:0035 01 0
   broken\n";
         assert_eq!(listeners(udp6, Proto::Udp).collect::<Vec<_>>(), [port(Proto::Udp, 8080)]);
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn connections_are_told_from_listeners_with_both_ends_on_both_families() {
+        let tcp = "head
+   0: 00000000:0016 00000000:0000 0A 0
+   1: 0100000A:0016 0200000A:C001 01 0
+   2: 0100000A:0016 0200000A:C002 06 0\n";
+        let ends = |local: &str, remote: &str| (local.parse().unwrap(), remote.parse().unwrap());
+        assert_eq!(connected(tcp).collect::<Vec<_>>(), [ends("10.0.0.1:22", "10.0.0.2:49153")]);
+        let tcp6 = "head
+  1: B80D0120000000000000000001000000:0016 B80D0120000000000000000002000000:C001 01 0
+  2: 0000000000000000FFFF00000100000A:0016 0000000000000000FFFF00000200000A:C001 01 0
+  3: B80D0120:0016 B80D01200000:C001 01 0\n";
+        let mapped = ends("10.0.0.1:22", "10.0.0.2:49153");
+        let found: Vec<_> = connected(tcp6).filter(|(_, remote)| remote.port() == 0xc001).take(2).collect();
+        assert_eq!(found, [ends("[2001:db8::1]:22", "[2001:db8::2]:49153"), mapped]);
     }
 
     #[test]

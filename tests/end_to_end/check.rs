@@ -119,6 +119,22 @@ fn check_finds_that_nothing_shuts_a_marked_port_or_nothing_lets_it_in() {
 }
 
 #[test]
+fn check_follows_a_service_that_leads_elsewhere_to_its_inner_port() {
+    let gate = gate("guard");
+    let config = std::fs::read_to_string(gate.config()).unwrap();
+    let rdp = "\n[service.rdp]\nports = [\"3389/tcp\"]\nforward = [\"10.90.7.2:3390\"]\n";
+    std::fs::write(gate.config(), config + rdp).unwrap();
+    let chain = "}\nchain forward {\n type filter hook forward priority 0; policy drop;\n";
+    load(&gate, "drop", "tcp dport 22 accept", &format!("{OPEN}\n{chain}tcp dport 3390 accept"));
+    let sound = said(&gate);
+    assert!(!sound.contains("3389/tcp (service rdp) over"), "{sound}");
+    load(&gate, "accept", "", &format!("{OPEN}\n{chain}tcp dport 3389 accept"));
+    let outer = said(&gate);
+    let expected = "over IPv4 is dropped even under a grant, by inet filter forward: policy drop: put `tcp dport 3390 accept` before it";
+    assert!(outer.contains(expected) && !outer.contains("(service rdp) over IPv6"), "{outer}");
+}
+
+#[test]
 fn check_reads_iptables_as_far_as_it_can_and_says_where_it_cannot() {
     let gate = gate("guard");
     for program in ["iptables", "ip6tables"] {

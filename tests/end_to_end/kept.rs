@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use toctoc::core::knock::Status;
 
 use crate::harness::gate::{Gate, SSH, ok};
-use crate::harness::{Host, LONG, Running, SHORT, eventually};
+use crate::harness::{Host, LONG, Running, SHORT, echoes, eventually};
 
 /// How many connections an attacker keeps until they are looked at.
 const KEPT: usize = 4;
@@ -207,7 +207,13 @@ fn without_a_gateway_the_guard_is_shut_by_command_and_opened_by_command() {
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let tos = gate.net.gateway_ips().map(|ip| SocketAddr::new(ip, SSH));
     assert!(ok(&gate.toctocd(&["guard", "status"])).contains("OFF: there is no such table"));
+    let mut session = gate.net.client.connect(tos[0], LONG).unwrap();
     assert!(ok(&gate.toctocd(&["guard", "on"])).contains("no gateway runs"));
+    assert!(!echoes(&mut session, SHORT));
+    let adopted = format!("adopted {} -> {} (tcp)\n", session.local_addr().unwrap(), tos[0]);
+    assert_eq!(ok(&gate.toctocd(&["guard", "adopt"])), adopted);
+    assert!(echoes(&mut session, LONG));
+    assert!(ok(&gate.toctocd(&["guard", "adopt"])).starts_with("nothing to adopt"));
     assert!(tos.iter().all(|to| !gate.net.client.tcp_reaches(*to, SHORT)), "a broken door is no reason to stay open");
     let status = ok(&gate.toctocd(&["guard", "status"]));
     assert!(

@@ -101,6 +101,9 @@ pub enum Guard {
     },
     /// Take the guard away, and all grants with it: what it guarded is OPEN to everybody, until `guard on` or the next start.
     Off,
+    /// Let what is connected to a guarded port now go on, once, as if it had been granted; prints what that was. For a first
+    /// installation over SSH: without it older sessions stand still until their address has a grant.
+    Adopt,
     /// Show how the guard stands, whether or not a gateway runs.
     Status,
     /// Print the guard without its grants, for a file that nftables.conf includes after its flush.

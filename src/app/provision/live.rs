@@ -35,18 +35,26 @@ fn about(settings: &Settings, survey: &Survey) -> Vec<String> {
 
 fn about_port(settings: &Settings, survey: &Survey, service: &Service, port: Port, v6: bool) -> Option<String> {
     let firewall = &settings.firewall;
+    // Granted flows of a service that leads elsewhere are passed on, to the inner port; strangers' are not translated.
+    let inner = service.forward.as_ref().map(|forward| forward.target(v6));
+    // In a family without an inner host nobody is let in anyway.
+    let inner = if inner == Some(None) { return None } else { inner.flatten() };
     let course = |mark| {
+        let led = inner.filter(|_| mark != 0);
+        let (hook, to) = led.map_or(("input", port.number), |inner| ("forward", inner.port()));
         let packet = Packet { v6, proto: port.proto, from: None, to: Some(port.number), mark };
         // Our own chain has had it before; what is left is what comes before and after it, up to the service.
         let before = follow(survey, "prerouting", &firewall.table, &packet);
-        let within = follow(survey, "input", &firewall.table, &packet);
+        let within = follow(survey, hook, &firewall.table, &Packet { to: Some(to), ..packet });
         let perhaps = [before.perhaps, within.perhaps].concat();
         Course { dropped: before.dropped.or(within.dropped), perhaps }
     };
     let (granted, stranger) = (course(firewall.mark), course(0));
     let what = format!("{port} (service {}) over {}", service.name, if v6 { "IPv6" } else { "IPv4" });
     let add = match service.mode {
-        Mode::Guard => format!("`{} dport {} accept`", port.proto.name(), port.number),
+        Mode::Guard => {
+            format!("`{} dport {} accept`", port.proto.name(), inner.map_or(port.number, |inner| inner.port()))
+        }
         Mode::Mark => format!("`{}`", advice::let_marked_in(firewall).nft),
     };
     if let Some(place) = &granted.dropped {

@@ -19,9 +19,9 @@ use crate::core::grants::{Element, Flow};
 use crate::core::types::{Fault, Port, Proto, Source};
 
 /// Attributes that the library has no names for, as in linux/netfilter/nfnetlink_conntrack.h.
-const MARK: u16 = 8;
-const ZONE: u16 = 18;
-const MARK_MASK: u16 = 21;
+pub(super) const MARK: u16 = 8;
+pub(super) const ZONE: u16 = 18;
+pub(super) const MARK_MASK: u16 = 21;
 
 /// How often we look again whether a packet that was on its way has brought a connection back.
 const LOOKS: usize = 4;
@@ -66,7 +66,8 @@ fn ours(netlink: &mut Netlink, marks: Marks) -> Result<Vec<Tracked>, Fault> {
     Ok(answers.into_iter().filter_map(connection).filter_map(|(family, message)| read(family, message)).collect())
 }
 
-fn other(kind: u16, value: u32) -> ConntrackAttribute {
+/// One of those, big endian as all of them are.
+pub(super) fn other(kind: u16, value: u32) -> ConntrackAttribute {
     ConntrackAttribute::Other(DefaultNla::new(kind, value.to_be_bytes().to_vec()))
 }
 
@@ -105,13 +106,13 @@ fn read_tuple(tuple: &[Tuple]) -> Option<Flow> {
     Some(Flow { source: Source::new(source?), source_port: from?, port: Port { proto: proto?, number: to? } })
 }
 
-fn refused(error: Errno) -> Fault {
+pub(super) fn refused(error: Errno) -> Fault {
     let remedy = match error {
         Errno::EPERM => "run toctocd as root or with CAP_NET_ADMIN",
         Errno::EOPNOTSUPP | Errno::EINVAL => "the kernel needs nf_conntrack_netlink, or every service cut = \"never\"",
         _ => "the connections of who was revoked may stand: `conntrack -L` shows them",
     };
-    Fault::new(format!("connection tracking refused to list or cut connections: {}", error.desc()), remedy)
+    Fault::new(format!("connection tracking refused to list or change connections: {}", error.desc()), remedy)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The firewall: our table, its guard, the elements that grants are, and the connections that came in under them.
 //! Which grants there are is left to `core::grants`.
 
+mod adopt;
 pub mod advice;
 mod conntrack;
 pub mod course;
@@ -14,6 +15,7 @@ mod standing;
 pub mod survey;
 mod watch;
 
+pub use adopt::{Older, adopt};
 pub use live::{Look, Nft, look_at, print_ruleset, unload};
 pub use watch::Noticed;
 

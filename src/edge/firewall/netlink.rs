@@ -4,7 +4,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+    NetlinkSerializable,
 };
 use netlink_packet_netfilter::NetfilterMessageInner::{Conntrack, NfTables};
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
@@ -123,6 +124,13 @@ impl Netlink {
     pub(super) fn order(&mut self, family: NetfilterProtoFamily, order: &ConntrackMessage) -> Result<(), Errno> {
         let header = NetfilterHeader::new(family, 0, 0);
         again(|| self.ask(NetfilterMessage::new(header.clone(), order.clone()), NLM_F_ACK)).map(drop)
+    }
+
+    /// Makes a connection known; EEXIST if it is.
+    pub(super) fn create(&mut self, family: NetfilterProtoFamily, order: &ConntrackMessage) -> Result<(), Errno> {
+        let header = NetfilterHeader::new(family, 0, 0);
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        again(|| self.ask(NetfilterMessage::new(header.clone(), order.clone()), flags)).map(drop)
     }
 
     fn ask(&mut self, request: NetfilterMessage, flags: u16) -> Result<Vec<NetfilterMessage>, Errno> {
