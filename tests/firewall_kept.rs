@@ -178,17 +178,26 @@ fn other_tables_are_never_touched() {
     let mut nft = start(&net, &settings());
     net.gateway.inside(|| nft.restore(&[])).unwrap();
     assert_eq!(others(), before);
+    drop(nft);
     net.gateway.inside(|| unload(&settings(), &services(&[SSH]), &knock())).unwrap();
     assert_eq!(others(), before);
     assert_eq!(net.gateway.sh("nft list tables").trim(), "table inet other");
 }
 
 #[test]
-fn taking_the_guard_away_opens_what_it_guarded() {
+fn taking_the_guard_away_opens_what_it_guarded_once_nobody_keeps_it() {
     let it = Guarded::new();
-    it.net.gateway.inside(|| unload(&settings(), &services(&[SSH, DNS]), &knock())).unwrap();
-    it.net.gateway.inside(|| unload(&settings(), &services(&[SSH, DNS]), &knock())).unwrap();
-    assert!(it.net.client.tcp_reaches(ssh(it.net.gateway_ips()[0]), LONG));
+    let off = || it.net.gateway.inside(|| unload(&settings(), &services(&[SSH, DNS]), &knock()));
+    let to = ssh(it.net.gateway_ips()[0]);
+    let fault = off().expect_err("whoever keeps it would put it back");
+    assert!(fault.what.contains("another toctocd already keeps"), "{fault}");
+    assert!(!it.net.client.tcp_reaches(to, SHORT));
+    let Guarded { nft, net, tcp: _tcp, udp: _udp } = it;
+    drop(nft);
+    let off = || net.gateway.inside(|| unload(&settings(), &services(&[SSH, DNS]), &knock()));
+    off().unwrap();
+    off().unwrap();
+    assert!(net.client.tcp_reaches(to, LONG));
 }
 
 #[test]
