@@ -22,7 +22,7 @@ impl Grants {
         keys
     }
 
-    /// Forgets those that are over and of which no connection of `standing` can be, and what is more than [`PAST`]. Answers the
+    /// Forgets those that are over and of which no connection of `standing` can be, and what is more than `PAST`. Answers the
     /// records of that.
     pub fn forget_past(&mut self, standing: &[Flow]) -> Vec<Record> {
         let may_stand = |live: &Live| live.elements().any(|element| standing.iter().any(|flow| element.lets_in(flow)));
