@@ -20,6 +20,7 @@ mod grants;
 mod hands;
 mod interfaces;
 mod kept;
+mod leftovers;
 mod provisioning;
 mod receipts;
 mod replay;

@@ -381,15 +381,6 @@ impl Site {
     }
 }
 
-impl Drop for Site {
-    /// A runner outlives its daemon; not this test.
-    fn drop(&mut self) {
-        if self.daemon.is_some() && !std::thread::panicking() {
-            self.die();
-        }
-    }
-}
-
 fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()

@@ -1,8 +1,8 @@
 //! A network of its own for each test: a gateway and hosts in anonymous network namespaces, joined by veth pairs.
 //! What is tried in it is left to the tests.
 //!
-//! The namespaces have no name: they live as long as a descriptor or a process in them, so nothing is left behind
-//! however a test ends. Host `i` has 10.90.i.2 and fd90:i::2, the gateway 10.90.i.1 and fd90:i::1 on its interface `gw<i>`.
+//! The namespaces have no name: they live as long as a descriptor or a process in them, and what still runs in one is killed
+//! when the test drops it. So nothing is left behind however a test ends, short of SIGKILL. Host `i` has 10.90.i.2 and fd90:i::2, the gateway 10.90.i.1 and fd90:i::1 on its interface `gw<i>`.
 
 #![allow(dead_code, unreachable_pub)] // each test program uses its own part of this
 
@@ -10,10 +10,11 @@ pub mod gate;
 pub mod guarded;
 pub mod raw;
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,6 +22,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Long enough for anything that will happen on a busy machine.
 pub const LONG: Duration = Duration::from_secs(10);
@@ -44,7 +47,11 @@ pub struct Host {
 
 /// A network namespace without a name. Clones are the same namespace.
 #[derive(Clone)]
-pub struct Space(Arc<File>);
+pub struct Space(Arc<Held>);
+
+/// The namespace itself. Whatever runs in it is killed with the last of its clones: a daemon in the background, a runner that
+/// outlives its daemon, a listener that a test has stopped.
+struct Held(File);
 
 impl Net {
     /// A gateway with one host. Panics with the remedy if this process may not make namespaces.
@@ -120,14 +127,14 @@ impl Space {
                 .expect("network namespaces need root: run the tests by `make test`, or as `unshare -Urnm cargo test`");
             File::open("/proc/thread-self/ns/net").expect("a thread sees its own namespace")
         });
-        let space = Space(Arc::new(file.join().expect("namespace made")));
+        let space = Space(Arc::new(Held(file.join().expect("namespace made"))));
         space.sh("ip link set lo up");
         space
     }
 
     /// A path by which any process of this user reaches the namespace while this one runs: for `ip ... netns PATH`, `nsenter --net=PATH`.
     pub fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.0.as_raw_fd())
     }
 
     /// Runs `work` in a thread inside the namespace: sockets it opens and processes it starts belong there.
@@ -135,7 +142,7 @@ impl Space {
         let outcome = thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    setns(&*self.0, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
+                    setns(&self.0.0, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
                     work()
                 })
                 .join()
@@ -147,7 +154,9 @@ impl Space {
     pub fn thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         let space = self.clone();
         thread::spawn(move || {
-            setns(&*space.0, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
+            setns(&space.0.0, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
+            // A thread that never ends must not keep processes alive.
+            drop(space);
             work()
         })
     }
@@ -198,14 +207,42 @@ impl Space {
     }
 }
 
+impl Held {
+    /// The processes in it. A zombie is in no namespace any more.
+    fn processes(&self) -> Vec<Pid> {
+        let identity = |data: Metadata| (data.dev(), data.ino());
+        let this = self.0.metadata().map(identity).expect("an open file");
+        let inside = |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|data| identity(data) == this);
+        let all = fs::read_dir("/proc").expect("procfs").flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(inside);
+        pids.map(Pid::from_raw).collect()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Once more for what was started meanwhile.
+        let gone = eventually(LONG, || {
+            let left = self.processes();
+            for pid in &left {
+                let _ = kill(*pid, Signal::SIGKILL);
+            }
+            left.is_empty()
+        });
+        if !gone {
+            eprintln!("still in the namespace of a test: {:?}", self.processes());
+        }
+    }
+}
+
 /// A process that is killed and waited for when dropped.
 pub struct Running(pub Child);
 
 impl Running {
     /// Sends a signal.
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.0.id()).expect("a pid");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("our own child");
+        kill(Pid::from_raw(pid), signal).expect("our own child");
     }
 
     /// Waits until it has ended by itself.
