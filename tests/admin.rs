@@ -313,7 +313,7 @@ fn check_warns_of_every_door_that_is_weak_and_says_what_to_do() {
 }
 
 #[test]
-fn the_sequence_that_knockd_ships_is_refused_wherever_it_stands() {
+fn the_sequence_that_knockd_ships_is_refused_wherever_an_admin_wrote_it() {
     let folder = tempfile::tempdir().unwrap();
     let other = folder.path().join("other");
     let shown = other.to_str().unwrap();
@@ -329,14 +329,6 @@ fn the_sequence_that_knockd_ships_is_refused_wherever_it_stands() {
             native("sequence = [\"9000/udp\", \"8000/tcp\", \"7000/udp\"]"),
             "",
             ["the sequence that knockd ships", remedy],
-        ),
-        (
-            native(&format!("one_time_sequences = \"{shown}\"")),
-            "7000,8000,9000\n1,2,3\n",
-            [
-                "other: the next one-time sequence of door d is the sequence that knockd ships",
-                "put a # before that line",
-            ],
         ),
         (
             String::new(),
@@ -356,4 +348,20 @@ fn the_sequence_that_knockd_ships_is_refused_wherever_it_stands() {
             said.iter().for_each(|part| assert!(run.err.contains(part), "no {part:?} in {}", run.err));
         }
     }
+}
+
+#[test]
+fn check_says_which_door_stays_shut_because_its_next_one_time_sequence_is_everybodys() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("once");
+    fs::write(&file, "#1,2,3\n9000:udp,8000,7000\n1,3,2\n").unwrap();
+    let shown = file.to_str().unwrap();
+    let place = with_doors(&format!("[door.d]\nservice = \"ssh\"\none_time_sequences = \"{shown}\"\n"));
+    let run = place.with_config(&["check"]);
+    assert_eq!(run.code, 0, "{} {}", run.out, run.err);
+    let said = format!(
+        "door [d] stays shut: the sequence that knockd ships, which every scanner knows, is the next one in {shown}; \
+         put a # before that line, then `toctocd reload`"
+    );
+    assert!(run.out.contains(&said) || run.err.contains(&said), "{} {}", run.out, run.err);
 }

@@ -114,12 +114,15 @@ fn first_sequence(door: &mut Door) -> Result<(), Fault> {
     door.later_steps = one_time::steps(&text);
     // None left shuts this door, and only it: a gateway must come up again after somebody has used the last one.
     door.sequence = one_time::first(&text, &door.name, &mut |_| {}).unwrap_or_default();
-    match is_shipped(&door.sequence) {
-        true => Err(Fault::new(
-            format!("{}: the next one-time sequence of door {} is {EVERYBODYS}", file.display(), door.name),
-            "put a # before that line, and write sequences of your own",
-        )),
-        false => Ok(()),
+    bar(door);
+    Ok(())
+}
+
+/// A next line that every scanner knows shuts its door, and only it: it comes up between two starts, when others have been used.
+fn bar(door: &mut Door) {
+    let from_file = door.one_time_sequences.is_some() && !door.fixed_first;
+    if from_file && is_shipped(&door.sequence) {
+        door.sequence.clear();
     }
 }
 
@@ -129,8 +132,9 @@ const EVERYBODYS: &str = "the sequence that knockd ships: every scanner knows it
 fn doors(path: &Path) -> Result<(Vec<Door>, Vec<&'static str>), Fault> {
     let text = files::read_bytes(path, Care::Trusted)?;
     let mut open = |file: &Path| files::read_bytes(file, Care::Trusted).map(|b| b.to_vec()).map_err(|fault| fault.what);
-    let conf = knockd::read(&text, false, knockd::UsedUp::ShutDoor, &mut open, &mut |_| {})
+    let mut conf = knockd::read(&text, false, knockd::UsedUp::ShutDoor, &mut open, &mut |_| {})
         .map_err(|error| error.fault(path))?;
+    conf.doors.iter_mut().for_each(bar);
     if let Some((door, line)) = conf.doors.iter().zip(&conf.lines).find(|(door, _)| is_shipped(&door.sequence)) {
         return Err(Fault::new(
             format!("{}:{line}: door [{}] has {EVERYBODYS}", path.display(), door.name),

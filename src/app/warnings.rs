@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::load::Loaded;
 use crate::config::Settings;
+use crate::core::door::Door;
 use crate::core::door::weakness::{Around, WHOLE_ECHO, Weakness, misplaced, weaknesses};
 use crate::core::types::{Port, Proto};
 
@@ -18,13 +19,7 @@ pub fn warnings(loaded: &Loaded, listening: &BTreeSet<Port>) -> Vec<String> {
     for door in settings.doors.iter().filter(|door| door.seq_timeout <= 0 && door.sequence.len() > 1) {
         warnings.push(format!("door [{}] can never open: its seq_timeout is {}", door.name, door.seq_timeout));
     }
-    for door in settings.doors.iter().filter(|door| door.sequence.is_empty()) {
-        let file = door.one_time_sequences.as_deref().unwrap_or("".as_ref()).display();
-        warnings.push(format!(
-            "door [{}] stays shut: no sequence is left in {file}; append some, then `toctocd reload`",
-            door.name
-        ));
-    }
+    warnings.extend(settings.doors.iter().filter(|door| door.sequence.is_empty()).map(stays_shut));
     if !settings.unused_options.is_empty() {
         warnings.push(format!(
             "[options] of the knockd.conf are read by knockd only; here they mean nothing: {}",
@@ -36,6 +31,20 @@ pub fn warnings(loaded: &Loaded, listening: &BTreeSet<Port>) -> Vec<String> {
     }
     warnings
 }
+
+/// Why a door with one-time sequences has none in force.
+fn stays_shut(door: &Door) -> String {
+    let file = door.one_time_sequences.as_deref().unwrap_or("".as_ref()).display();
+    let why = match door.later_steps.is_empty() {
+        true => format!("no sequence is left in {file}; append some"),
+        // Lines that could be used, and none is: the next one is everybody's.
+        false => format!("{NEXT_IS_SHIPPED} in {file}; put a # before that line"),
+    };
+    format!("door [{}] stays shut: {why}, then `toctocd reload`", door.name)
+}
+
+/// Why a door stays shut although its file has sequences left.
+pub const NEXT_IS_SHIPPED: &str = "the sequence that knockd ships, which every scanner knows, is the next one";
 
 /// Services that lead to an inner host over a family, IPv4 or IPv6, that this machine does not pass on.
 pub fn leads_nowhere(settings: &Settings, passes_on: [bool; 2]) -> Vec<String> {

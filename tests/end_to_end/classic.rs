@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::gate::{Gate, SSH, section};
+use crate::harness::gate::{Gate, SSH, ok, section};
 use crate::harness::{LONG, SHORT, eventually};
 
 /// A gateway with one door that writes down what its commands are given.
@@ -57,6 +57,34 @@ fn a_door_whose_one_time_sequences_are_used_up_is_shut_and_keeps_no_other_from_b
     assert!(gate.daemon().said().contains("door [used] stays shut"), "{}", gate.daemon().said());
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 8432:udp 9543:tcp");
     opens_and_shuts(&gate, "10.90.0.2");
+}
+
+#[test]
+fn a_door_whose_next_one_time_sequence_is_everybodys_is_shut_alone_at_the_start_a_reload_and_in_between() {
+    let mut gate = gate(0);
+    let (doors, once, log) = (gate.path("doors.conf"), gate.path("once"), gate.path("once.log"));
+    let text = fs::read_to_string(&doors).expect("our own file");
+    let door = format!("{text}[once]\n  one_time_sequences = {once}\n  command = echo opened >> {log}\n");
+    fs::write(&once, " 7101:tcp,7102:tcp,7103:tcp\n 7000,8000,9000\n 7201,7202,7203\n").expect("our own file");
+    fs::write(&doors, door).expect("our own file");
+    ok(&gate.toctocd(&["reload"]));
+    gate.net.client.space.sh("knock -d 20 10.90.0.1 7101 7102 7103");
+    gate.daemon().wait_for("door once stays shut from now on: the sequence that knockd ships");
+    for _ in 0..2 {
+        gate.net.client.space.sh("knock -d 20 10.90.0.1 7000 8000 9000");
+        // The other door, afterwards: once it has opened, that was looked at.
+        gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 8432:udp 9543:tcp");
+        gate.daemon().wait_for("web: OPEN SESAME");
+        assert_eq!(fs::read_to_string(&log).expect("it opened once"), "opened\n");
+        gate.stop();
+        gate.start();
+        assert!(gate.daemon().said().contains("door [once] stays shut: the sequence that knockd ships"));
+    }
+    let used = fs::read_to_string(&once).expect("our own file").replace(" 7000", "#7000");
+    fs::write(&once, used).expect("our own file");
+    ok(&gate.toctocd(&["reload"]));
+    gate.net.client.space.sh("knock -d 20 10.90.0.1 7201 7202 7203");
+    gate.daemon().wait_for("once: OPEN SESAME");
 }
 
 #[test]

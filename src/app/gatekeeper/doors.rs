@@ -8,7 +8,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Gatekeeper;
 use crate::app::child::Child;
-use crate::core::door::Door;
+use crate::app::warnings::NEXT_IS_SHIPPED;
+use crate::core::door::{Door, is_shipped};
 use crate::core::grants::Ending;
 use crate::core::knock::Status;
 use crate::core::leases::Work;
@@ -85,13 +86,17 @@ impl Gatekeeper {
     /// new listener both tell of one knock: it opens for the first of them.
     fn use_up(&mut self, child: &mut Child, index: u16) -> bool {
         let Some(door) = child.doors.get_mut(usize::from(index)) else { return false };
-        let Some(path) = &door.one_time_sequences else { return true };
-        match one_time::burn(path, door, &mut |_| {}) {
+        let Some(path) = door.one_time_sequences.clone() else { return true };
+        match one_time::burn(&path, door, &mut |_| {}) {
             Ok(burned) => {
                 door.fixed_first = false;
-                door.sequence = burned.next.unwrap_or_default();
+                let next = burned.next.unwrap_or_default();
+                let barred = is_shipped(&next);
+                door.sequence = if barred { Vec::new() } else { next };
                 let (name, steps) = (door.name.clone(), door.sequence.clone());
-                if steps.is_empty() {
+                if barred {
+                    self.say(&format!("door {name} stays shut from now on: {NEXT_IS_SHIPPED} in {}", path.display()));
+                } else if steps.is_empty() {
                     self.say(&format!(
                         "no more sequences left in the one time sequences file for door {name} --> disabling the door"
                     ));
