@@ -388,5 +388,7 @@ fn window(loaded: &Loaded) -> Window {
 
 fn policy(loaded: &Loaded, own: &[Own]) -> Policy {
     let own = own.iter().map(|own| Source::new(own.address));
-    Policy::new(loaded.settings.services.clone(), loaded.clients.clone(), loaded.settings.knock.max_grants, own)
+    let settings = &loaded.settings;
+    Policy::new(settings.services.clone(), loaded.clients.clone(), settings.knock.max_grants, own)
+        .with_doors(&settings.doors)
 }

@@ -9,7 +9,7 @@ use super::ledger::Ledger;
 use super::policy::{DoorGrant, Grant};
 use super::prefix::Span;
 use super::record::Record;
-use super::service::{Cut, Form};
+use super::service::{Basis, Cut, Form};
 use super::types::{Boot, ClientId, Now, Port, Proto, SECOND, ServiceName, Source, Wall};
 
 /// How many grants may be live at once, over all services.
@@ -74,6 +74,8 @@ pub struct Live {
     pub seconds: u32,
     /// Whether connections end with it; as the service said when it began.
     pub cut: Cut,
+    /// Why for this address.
+    pub basis: Basis,
 }
 
 impl Live {
@@ -132,7 +134,7 @@ pub enum Ending {
     Closed,
     /// Its holder may not have it any more.
     Revoked,
-    /// Its holder may have such a grant, but not this one: the service has other ports, another form or less time now.
+    /// Its holder may have such a grant, but not this one: it is for other ports, of another form or for less time now.
     Changed,
 }
 
@@ -185,7 +187,7 @@ impl Grants {
         let before = self.live.get(&live.key).copied();
         // Two of one batch were decided without knowing of each other.
         let outlasts = |before: &Live| before.form == live.form && before.deadline() > live.deadline();
-        let live = Live { ports: live.ports, ..before.filter(outlasts).unwrap_or(live) };
+        let live = Live { ports: live.ports, basis: live.basis, ..before.filter(outlasts).unwrap_or(live) };
         self.live.insert(live.key, live);
         let armed: BTreeSet<Element> = live.elements().collect();
         let mut touched = armed.clone();

@@ -13,7 +13,7 @@ use super::knock::{Kind, Ports, Status};
 use super::prefix::Span;
 use super::record::Record;
 use super::replay::{Fresh, Judgement, Refused, Replay};
-use super::service::{Client, Service, SourceRule};
+use super::service::{Basis, Client, Service, SourceRule};
 use super::types::{ClientId, Fault, Now, Reject, SECOND, SERVICE_PORTS, ServiceName, Source};
 
 /// The rules in force: replaced as a whole at a reload.
@@ -23,6 +23,8 @@ pub struct Policy {
     clients: BTreeMap<ClientId, Client>,
     max_grants: u32,
     own: BTreeSet<Source>,
+    /// Which doors grant which services.
+    doors: BTreeSet<(Holder, ServiceName)>,
 }
 
 /// What is to become of an authentic knock, once its marks are durable.
@@ -151,7 +153,14 @@ impl Policy {
             clients: clients.into_iter().map(|client| (client.id, client)).collect(),
             max_grants,
             own: own.into_iter().collect(),
+            doors: BTreeSet::new(),
         }
+    }
+
+    /// With these doors, as far as they grant services: what was granted through another one must end.
+    pub fn with_doors(self, doors: &[Door]) -> Self {
+        let granting = |door: &Door| Some((Holder::door(&door.name), door.service?));
+        Self { doors: doors.iter().filter_map(granting).collect(), ..self }
     }
 
     /// Our addresses have changed.
@@ -172,20 +181,24 @@ impl Policy {
     }
 
     /// How a grant must end under these rules, after a reload; `None` if it may go on. Revoked: its holder may have none for that
-    /// service any more. Changed: not for those ports, of that form or for so long.
+    /// service, or not for that address, any more. Changed: not for those ports, of that form or for so long.
     pub fn must_end(&self, now: Now, live: &Live) -> Option<Ending> {
         let Some(service) = self.services.get(&live.key.service) else { return Some(Ending::Revoked) };
-        let holder_may = match live.key.holder {
-            Holder::Client(id) => self.client(now, id).is_some_and(|client| client.services.contains(&service.name)),
-            Holder::Door(_) => true,
+        let most = match live.key.holder {
+            Holder::Client(id) => {
+                let may = |client: &&Client| client.services.contains(&service.name);
+                let Some(client) = self.client(now, id).filter(may) else { return Some(Ending::Revoked) };
+                if !service.source.admits(live.basis, live.key.source, live.key.span) {
+                    return Some(Ending::Revoked);
+                }
+                most_seconds(live.opened, client, service)
+            }
+            Holder::Door(_) if !self.doors.contains(&(live.key.holder, service.name)) => return Some(Ending::Revoked),
+            Holder::Door(_) => service.max_seconds,
         };
         let same = live.ports == ports(service) && live.form == service.form;
-        let same = same && live.seconds <= service.max_seconds && live.key.span <= service.span;
-        match (holder_may, same) {
-            (false, _) => Some(Ending::Revoked),
-            (true, false) => Some(Ending::Changed),
-            (true, true) => None,
-        }
+        let same = same && live.seconds <= most && live.key.span <= service.span;
+        (!same).then_some(Ending::Changed)
     }
 
     /// The whole way of an authentic knock in the one order that is right: used before, address, time, permission.
@@ -237,7 +250,7 @@ impl Policy {
         }
         let already = grants.of(&key).filter(|live| live.form == service.form).map_or(0, |live| live.seconds_left(now));
         let seconds = service.seconds.max(already);
-        Ok(DoorGrant { live: live(key, service, now, seconds) })
+        Ok(DoorGrant { live: live(key, service, now, seconds, Basis::Seen) })
     }
 
     /// The address rule. Only an opening grants an address; what names no known service is refused by policy later.
@@ -245,14 +258,9 @@ impl Policy {
         if authentic.request().kind != Kind::Open {
             return true;
         }
-        let (named, source) = (authentic.request().address, authentic.source());
-        // Even where another address will do, one that is named is meant.
-        let right = match (named, service.map(|service| &service.source)) {
-            (None, rule) => rule == Some(&SourceRule::Observed),
-            (Some(named), Some(SourceRule::Within(prefixes))) if prefixes.iter().any(|one| one.contains(named)) => true,
-            (Some(named), _) => named == source,
-        };
-        right && self.grantable(authentic.address())
+        let rule = service.map_or(&SourceRule::Bound, |service| &service.source);
+        let address = authentic.address();
+        rule.admits(basis(authentic), address, Span::Host) && self.grantable(address)
     }
 
     /// Whether an address can be a peer's that reaches us from elsewhere.
@@ -310,12 +318,10 @@ impl Policy {
         };
         self.has_room(service, &key, grants)?;
         let asked = if request.seconds == 0 { service.seconds } else { request.seconds };
-        let expiry = client.expires.map_or(u64::MAX, |expires| expires.saturating_sub(now.wall.0 / SECOND));
-        let most = client.max_seconds.unwrap_or(u32::MAX).min(service.max_seconds);
-        let most = most.min(u32::try_from(expiry).unwrap_or(u32::MAX));
+        let most = most_seconds(now, client, service);
         let already = grants.of(&key).filter(|live| live.form == service.form).map_or(0, |live| live.seconds_left(now));
         let seconds = asked.min(most).max(already.min(most)).max(1);
-        Ok(live(key, service, now, seconds))
+        Ok(live(key, service, now, seconds, basis(authentic)))
     }
 
     fn has_room(&self, service: &Service, key: &Key, grants: &Grants) -> Result<(), Status> {
@@ -351,8 +357,23 @@ fn close(fresh: Fresh, grants: &Grants) -> Closing {
     Closing { records, keys, answer: Answer::new(&fresh.authentic, Status::Closed, None) }
 }
 
-fn live(key: Key, service: &Service, opened: Now, seconds: u32) -> Live {
-    Live { key, form: service.form, ports: ports(service), opened, seconds, cut: service.cut }
+/// The longest grant that this client may have from then on.
+fn most_seconds(opened: Now, client: &Client, service: &Service) -> u32 {
+    let expiry = client.expires.map_or(u64::MAX, |expires| expires.saturating_sub(opened.wall.0 / SECOND));
+    let most = client.max_seconds.unwrap_or(u32::MAX).min(service.max_seconds);
+    most.min(u32::try_from(expiry).unwrap_or(u32::MAX))
+}
+
+fn basis(authentic: &Authentic) -> Basis {
+    match authentic.request().address {
+        None => Basis::Seen,
+        Some(named) if named == authentic.source() => Basis::Both,
+        Some(_) => Basis::Signed,
+    }
+}
+
+fn live(key: Key, service: &Service, opened: Now, seconds: u32, basis: Basis) -> Live {
+    Live { key, form: service.form, ports: ports(service), opened, seconds, cut: service.cut, basis }
 }
 
 fn ports(service: &Service) -> Ports {

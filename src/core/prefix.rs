@@ -51,6 +51,12 @@ impl Prefix {
         self.masked(source.ip()) == Some(bits(self.base))
     }
 
+    /// Whether it has an address of those that `span` makes of `source`.
+    pub fn meets(&self, source: Source, span: Span) -> bool {
+        let narrower = self.length >= 64 && span.of(Source::new(self.base)) == source;
+        narrower || self.contains(source)
+    }
+
     /// The bits of `ip` that count here; `None` if it is of the other family.
     fn masked(&self, ip: IpAddr) -> Option<u128> {
         let width = if ip.is_ipv4() { 32 } else { 128 };
@@ -100,6 +106,24 @@ mod tests {
             Prefix::parse("203.0.113.0/24").unwrap().contains(source("::ffff:203.0.113.9")),
             "that is the IPv4 address"
         );
+    }
+
+    #[test]
+    fn a_prefix_meets_a_net_that_it_holds_or_lies_in() {
+        let net = source("2001:db8:0:7::");
+        for (prefix, host, wide) in [
+            ("2001:db8::/48", true, true),
+            ("2001:db8:0:7::/64", true, true),
+            ("2001:db8:0:7:1::/80", false, true),
+            ("2001:db8:0:7::9/128", false, true),
+            ("2001:db8:0:8::9/128", false, false),
+            ("203.0.113.0/24", false, false),
+        ] {
+            let read = Prefix::parse(prefix).unwrap();
+            assert_eq!((read.meets(net, Span::Host), read.meets(net, Span::Net64)), (host, wide), "{prefix}");
+        }
+        let v4 = Prefix::parse("203.0.113.7/32").unwrap();
+        assert!(v4.meets(source("203.0.113.7"), Span::Net64) && !v4.meets(source("203.0.113.6"), Span::Net64));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::grants::{Holder, Key, Live};
 use super::leases::Opened;
 use super::prefix::Span;
 use super::replay::Marks;
-use super::service::{Cut, Form};
+use super::service::{Basis, Cut, Form};
 use super::types::{Boot, ClientId, Fault, Now, Port, Proto, SERVICE_PORTS, ServiceName, Source, Wall};
 
 /// Bytes of a record without its text.
@@ -206,6 +206,11 @@ fn put_live(out: &mut Vec<u8>, live: &Live) {
         Cut::Revoked => 1,
         Cut::Closed => 2,
     });
+    out.push(match live.basis {
+        Basis::Both => 0,
+        Basis::Seen => 1,
+        Basis::Signed => 2,
+    });
 }
 
 fn take_live(head: &mut Reader<'_>) -> Option<Live> {
@@ -230,7 +235,13 @@ fn take_live(head: &mut Reader<'_>) -> Option<Live> {
         2 => Cut::Closed,
         _ => return None,
     };
-    Some(Live { key, form, ports, opened, seconds, cut })
+    let basis = match head.u8()? {
+        0 => Basis::Both,
+        1 => Basis::Seen,
+        2 => Basis::Signed,
+        _ => return None,
+    };
+    Some(Live { key, form, ports, opened, seconds, cut, basis })
 }
 
 fn put_opened(head: &mut Vec<u8>, text: &mut Vec<u8>, opened: &Opened) -> Result<(), Fault> {

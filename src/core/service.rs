@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::prefix::{Prefix, Span};
-use super::types::{ClientId, Fingerprint, Port, ServiceName};
+use super::types::{ClientId, Fingerprint, Port, ServiceName, Source};
 
 /// How long a grant lasts, and for how many connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +45,30 @@ pub enum SourceRule {
     Observed,
     /// The body names it, and it is the packet's source or one of these, wherever the packet came from.
     Within(Vec<Prefix>),
+}
+
+/// What speaks for the address of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// It was signed, and the packet came from it.
+    Both,
+    /// The packet came from it, and none was signed.
+    Seen,
+    /// It was signed, and the packet came from elsewhere.
+    Signed,
+}
+
+impl SourceRule {
+    /// Whether a client may have a grant for this address on this basis.
+    pub fn admits(&self, basis: Basis, source: Source, span: Span) -> bool {
+        match (self, basis) {
+            // Even where another address will do, one that is named is meant.
+            (_, Basis::Both) => true,
+            (SourceRule::Observed, Basis::Seen) => true,
+            (SourceRule::Within(prefixes), Basis::Signed) => prefixes.iter().any(|one| one.meets(source, span)),
+            _ => false,
+        }
+    }
 }
 
 /// Where the one port of a service leads if not to this machine.

@@ -86,9 +86,9 @@ fn one_connection_from_a_source_port_is_spent_by_no_other_one() {
         assert!(!gate.net.client.tcp_reaches(there, SHORT), "from another port");
         // A neighbour's grant for any port is spent by his own connection, and the one for this port stands.
         assert!(knock(&bert, &gate.net.client, family, "rdp", |_| {}).once);
-        assert!(gate.net.client.tcp_reaches(there, LONG));
+        // Even if it happens to come from this port.
+        assert!(reaches(&gate.net.client, here, there, LONG) && reaches(&gate.net.client, here, there, LONG));
         assert!(!gate.net.client.tcp_reaches(there, SHORT), "spent");
-        assert!(reaches(&gate.net.client, here, there, LONG));
         assert!(!reaches(&gate.net.client, here, there, SHORT), "spent");
     }
 }
@@ -128,6 +128,35 @@ fn an_address_that_policy_lists_is_granted_to_a_knock_from_elsewhere_and_no_othe
         let receipt = knock(&anna, &other, 0, "ssh", |r| r.address = Some(address));
         assert_eq!(receipt.status, Status::Address, "{unlisted}");
     }
+}
+
+#[test]
+fn a_reload_that_lists_an_address_no_more_ends_what_was_granted_for_it_from_elsewhere_and_nothing_else() {
+    let prefixes = "source = [\"10.90.0.0/24\", \"fd90::/64\"]";
+    let mut gate = Gate::running(|config| {
+        let cutting = section(&config, "service.ssh", "cut = \"never\"", "cut = \"revoke\"");
+        section(&cutting, "service.ssh", "source = \"bound\"", prefixes)
+    });
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "ssh"));
+    let (other, mine) = (gate.net.host(7), gate.net.client.ips());
+    // For the client: of IPv4 from elsewhere, of IPv6 from its own address.
+    let named = Some(toctoc::core::types::Source::new(mine[0]));
+    assert_eq!(knock(&anna, &other, 0, "ssh", |r| r.address = named).status, Status::Granted);
+    assert_eq!(knock(&bert, &gate.net.client, 1, "ssh", |_| {}).status, Status::Granted);
+    let to = gate.net.gateway_ips().map(|ip| SocketAddr::new(ip, SSH));
+    let mut streams = to.map(|to| gate.net.client.connect(to, LONG).unwrap());
+    ok(&gate.toctocd(&["reload"]));
+    assert!(streams.iter_mut().all(|stream| echoes(stream, LONG)), "a reload that changes nothing ends nothing");
+    let config = std::fs::read_to_string(gate.config()).unwrap();
+    std::fs::write(gate.config(), config.replace(prefixes, "source = [\"10.90.7.0/24\"]")).unwrap();
+    ok(&gate.toctocd(&["reload"]));
+    gate.daemon().wait_for("anna: ssh of 10.90.0.2 ended: it is allowed no more");
+    gate.daemon().wait_for("connections of 10.90.0.2 to 22/tcp were cut");
+    assert!(!gate.net.client.tcp_reaches(to[0], SHORT) && gate.net.client.tcp_reaches(to[1], LONG));
+    assert_eq!(streams.each_mut().map(|stream| echoes(stream, SHORT)), [false, true]);
+    let grants = ok(&gate.toctocd(&["grants"]));
+    assert!(!grants.contains("10.90.0.2") && grants.contains("fd90::2"), "{grants}");
 }
 
 #[test]

@@ -3,7 +3,7 @@ use crate::core::golden::NOON;
 use crate::core::ledger::Ledger;
 use crate::core::policy::Grant;
 use crate::core::prefix::Span;
-use crate::core::service::Cut;
+use crate::core::service::{Basis, Cut};
 use crate::core::types::SERVICE_PORTS;
 
 const START: Now = Now { wall: NOON, boot: Boot(500 * SECOND) };
@@ -30,7 +30,7 @@ fn live(client: u8, form: Form, opened: Now, seconds: u32) -> Live {
         source_port: 0,
         span: Span::Host,
     };
-    Live { key, form, ports, opened, seconds, cut: Cut::Never }
+    Live { key, form, ports, opened, seconds, cut: Cut::Never, basis: Basis::Both }
 }
 
 fn element(form: Form) -> Element {
@@ -242,4 +242,14 @@ fn what_was_closed_does_not_come_back_after_a_restart() {
     assert_eq!(Grants::restore(at(1), &Ledger::of(&records)).list().count(), 0);
     let lossy = [Record::Granted(live), Record::Lost { at: START.wall }];
     assert_eq!(Grants::restore(at(1), &Ledger::of(&lossy)).list().count(), 0, "its end may be what was lost");
+}
+
+#[test]
+fn asking_again_puts_all_the_time_that_is_left_on_what_was_asked_last() {
+    let mut grants = Grants::default();
+    let by = |basis, opened, seconds| Live { basis, ..live(1, Form::Time, opened, seconds) };
+    open(&mut grants, by(Basis::Signed, START, 600));
+    open(&mut grants, by(Basis::Both, at(100), 5));
+    let left = grants.list().next().unwrap();
+    assert_eq!((left.basis, left.seconds), (Basis::Both, 600));
 }

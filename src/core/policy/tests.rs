@@ -7,6 +7,8 @@ use crate::core::replay::{Standing, Window};
 use crate::core::service::{Cut, Form, Forward, Mode};
 use crate::core::types::{Boot, Port, Proto, Wall};
 
+mod reload;
+
 const START: Now = Now { wall: NOON, boot: Boot(500 * SECOND) };
 
 fn ssh() -> Service {
@@ -341,26 +343,6 @@ fn a_probe_is_told_what_was_seen_with_a_challenge_and_grants_nothing() {
 }
 
 #[test]
-fn a_reload_says_which_grants_may_not_go_on_and_whether_their_holder_may_have_others() {
-    let mut gate = Gate::plain();
-    assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
-    let live = *gate.grants.list().next().unwrap();
-    assert_eq!(gate.policy.must_end(START, &live), None);
-    let moved = vec![Port { proto: Proto::Tcp, number: 8022 }];
-    let services = |service: Service| Policy::new(vec![service], vec![golden::client()], 16, []);
-    for (how, policy) in [
-        (Ending::Revoked, Policy::new(vec![], vec![golden::client()], 16, [])),
-        (Ending::Revoked, Policy::new(vec![ssh()], vec![], 16, [])),
-        (Ending::Revoked, Policy::new(vec![ssh()], vec![Client { services: vec![], ..golden::client() }], 16, [])),
-        (Ending::Changed, services(Service { ports: moved, ..ssh() })),
-        (Ending::Changed, services(Service { form: Form::Once, ..ssh() })),
-        (Ending::Changed, services(Service { max_seconds: live.seconds - 1, ..ssh() })),
-    ] {
-        assert_eq!(policy.must_end(START, &live), Some(how));
-    }
-}
-
-#[test]
 fn a_close_reaches_a_grant_that_is_over_only_where_it_cuts_connections() {
     for (cut, reached) in [(Cut::Never, 0), (Cut::Revoked, 0), (Cut::Closed, 1)] {
         let mut gate = Gate::new(Service { cut, ..ssh() }, golden::client(), 16);
@@ -378,16 +360,6 @@ fn a_close_reaches_a_grant_that_is_over_only_where_it_cuts_connections() {
         assert_eq!((keys.len(), how), (reached, Ending::Closed));
         assert_eq!(stored.iter().filter(|record| matches!(record, Record::Ended(_))).count(), reached);
     }
-}
-
-#[test]
-fn a_client_that_is_not_kept_is_unknown_at_once() {
-    let mut gate = Gate::plain();
-    assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
-    let live = *gate.grants.list().next().unwrap();
-    gate.policy.keep_clients(|_| false);
-    assert!(gate.policy.client(START, golden::client().id).is_none());
-    assert_eq!(gate.policy.must_end(START, &live), Some(Ending::Revoked));
 }
 
 #[test]

@@ -35,14 +35,16 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         marks
     });
     let cut = prop_oneof![Just(Cut::Never), Just(Cut::Revoked), Just(Cut::Closed)];
-    let live = (key(), any::<bool>(), ports(), wall(), any::<u64>(), any::<u32>(), cut).prop_map(
-        |(key, once, ports, wall, boot, seconds, cut)| Live {
+    let basis = prop_oneof![Just(Basis::Both), Just(Basis::Seen), Just(Basis::Signed)];
+    let live = (key(), any::<bool>(), ports(), wall(), any::<u64>(), any::<u32>(), cut, basis).prop_map(
+        |(key, once, ports, wall, boot, seconds, cut, basis)| Live {
             key,
             form: if once { Form::Once } else { Form::Time },
             ports,
             opened: Now { wall, boot: Boot(boot) },
             seconds,
             cut,
+            basis,
         },
     );
     let opened = (any::<u64>(), ".{0,100}", any::<[u8; 16]>(), ".{0,1000}", wall(), any::<u32>()).prop_map(

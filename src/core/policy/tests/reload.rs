@@ -1,0 +1,83 @@
+//! Which grants a reload ends, and how: those that the new rules would not give.
+//! What they would give is left to the tests above this.
+
+use super::*;
+
+#[test]
+fn a_reload_says_which_grants_may_not_go_on_and_whether_their_holder_may_have_others() {
+    let mut gate = Gate::plain();
+    assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
+    let live = *gate.grants.list().next().unwrap();
+    assert_eq!(gate.policy.must_end(START, &live), None);
+    let moved = vec![Port { proto: Proto::Tcp, number: 8022 }];
+    let services = |service: Service| Policy::new(vec![service], vec![golden::client()], 16, []);
+    for (how, policy) in [
+        (Ending::Revoked, Policy::new(vec![], vec![golden::client()], 16, [])),
+        (Ending::Revoked, Policy::new(vec![ssh()], vec![], 16, [])),
+        (Ending::Revoked, Policy::new(vec![ssh()], vec![Client { services: vec![], ..golden::client() }], 16, [])),
+        (Ending::Changed, services(Service { ports: moved, ..ssh() })),
+        (Ending::Changed, services(Service { form: Form::Once, ..ssh() })),
+        (Ending::Changed, services(Service { max_seconds: live.seconds - 1, ..ssh() })),
+    ] {
+        assert_eq!(policy.must_end(START, &live), Some(how));
+    }
+    let to_client = |client: Client| Policy::new(vec![ssh()], vec![client], 16, []).must_end(START, &live);
+    let (enough, now) = (live.seconds, START.wall.0 / SECOND);
+    for (seconds, end) in [(enough, None), (enough - 1, Some(Ending::Changed))] {
+        assert_eq!(to_client(Client { max_seconds: Some(seconds), ..golden::client() }), end);
+        assert_eq!(to_client(Client { expires: Some(now + u64::from(seconds)), ..golden::client() }), end);
+    }
+}
+
+#[test]
+fn a_reload_ends_grants_for_addresses_that_the_service_would_grant_on_that_basis_no_more() {
+    let (named, elsewhere) = (golden::address(), "198.51.100.1");
+    let observing = || Service { source: SourceRule::Observed, ..ssh() };
+    let signed = |r: &mut Request| r.address = Some(named);
+    let unnamed = |r: &mut Request| r.address = None;
+    let given = |service: Service, from: &str, change: &dyn Fn(&mut Request)| {
+        let mut gate = Gate::new(service, golden::client(), 16);
+        assert_eq!(gate.knock_from(from, change), Some(Status::Granted));
+        *gate.grants.list().next().unwrap()
+    };
+    let [both, seen, far] = [
+        given(within(&["192.0.2.0/24"]), "192.0.2.7", &signed),
+        given(observing(), "192.0.2.7", &unnamed),
+        given(within(&["192.0.2.0/24"]), elsewhere, &signed),
+    ];
+    for (service, ends) in [
+        (ssh(), [false, true, true]),
+        (observing(), [false, false, true]),
+        (within(&["192.0.2.0/28"]), [false, true, false]),
+        (within(&["192.0.2.128/25"]), [false, true, true]),
+    ] {
+        let policy = Policy::new(vec![service], vec![golden::client()], 16, []);
+        let expected = ends.map(|ends| ends.then_some(Ending::Revoked));
+        assert_eq!([&both, &seen, &far].map(|live| policy.must_end(START, live)), expected, "{policy:?}");
+    }
+}
+
+#[test]
+fn a_reload_ends_what_was_granted_through_a_door_that_is_gone_or_grants_something_else() {
+    let gate = Gate::new(ssh(), golden::client(), 16);
+    let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
+    let grant = gate.policy.through_door(START, &door, "192.0.2.9".parse().unwrap(), &gate.grants).ok().unwrap();
+    let live = grant.into_live();
+    let with = |doors: &[Door]| Policy::new(vec![ssh()], vec![], 16, []).with_doors(doors).must_end(START, &live);
+    assert_eq!(with(std::slice::from_ref(&door)), None);
+    let other = Door { service: ServiceName::new("rdp"), ..door.clone() };
+    let renamed = Door { name: "edis".into(), ..door };
+    for doors in [vec![], vec![other], vec![renamed]] {
+        assert_eq!(with(&doors), Some(Ending::Revoked), "{doors:?}");
+    }
+}
+
+#[test]
+fn a_client_that_is_not_kept_is_unknown_at_once() {
+    let mut gate = Gate::plain();
+    assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
+    let live = *gate.grants.list().next().unwrap();
+    gate.policy.keep_clients(|_| false);
+    assert!(gate.policy.client(START, golden::client().id).is_none());
+    assert_eq!(gate.policy.must_end(START, &live), Some(Ending::Revoked));
+}
