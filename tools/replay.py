@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Sends the UDP payloads of a pcap file again, from this host: what somebody who recorded knocks would do.
+"""Records knocks and sends them again from this host: what somebody on the path would do.
 
-usage: replay.py FILE ADDRESS [PORT]     sends each to ADDRESS, port 62201 by default
-       replay.py --count FILE            prints how many there are
+usage: replay.py --record FILE INTERFACE [PORT]  writes what goes to that UDP port, 62201 by default, into a pcap file
+       replay.py --count FILE                    prints how many there are
+       replay.py FILE ADDRESS [PORT]             sends each payload to ADDRESS, port 62201 by default
+
+It records by itself because tcpdump insists on becoming another user, and in a user namespace there is none.
 """
 import socket
 import struct
 import sys
+import time
 
 
 def payloads(path):
@@ -22,7 +26,26 @@ def payloads(path):
             yield ip[(ip[0] & 15) * 4 + 8 :]
 
 
-if sys.argv[1] == "--count":
+def record(path, interface, port):
+    """Writes each IPv4 frame to that UDP port into a pcap file, at once, until it is killed."""
+    every = 3  # ETH_P_ALL: the only one that shows what this host sends
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(every))
+    wire.bind((interface, every))
+    with open(path, "wb", buffering=0) as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+        print("listening", file=sys.stderr, flush=True)
+        while True:
+            frame = wire.recv(65535)
+            udp = frame[12:14] == b"\x08\x00" and frame[23] == 17
+            header = 14 + (frame[14] & 15) * 4 if udp else 0
+            if udp and frame[header + 2 : header + 4] == struct.pack(">H", port):
+                seconds, rest = divmod(time.time_ns(), 10**9)
+                file.write(struct.pack("<IIII", seconds, rest // 1000, len(frame), len(frame)) + frame)
+
+
+if sys.argv[1] == "--record":
+    record(sys.argv[2], sys.argv[3], int(sys.argv[4]) if len(sys.argv) > 4 else 62201)
+elif sys.argv[1] == "--count":
     print(len(list(payloads(sys.argv[2]))))
 else:
     port = int(sys.argv[3]) if len(sys.argv) > 3 else 62201
