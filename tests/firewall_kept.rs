@@ -11,7 +11,7 @@ use toctoc::core::grants::{Change, Element};
 use toctoc::core::prefix::Span;
 use toctoc::core::service::Form;
 use toctoc::core::types::{Fault, Port, Proto};
-use toctoc::edge::firewall::{Firewall, Nft, Noticed, Older, Repair, print_ruleset, unload};
+use toctoc::edge::firewall::{Connection, Firewall, Nft, Noticed, Repair, print_ruleset, unload};
 
 const RDP: Port = Port { proto: Proto::Tcp, number: 3389 };
 
@@ -364,7 +364,7 @@ fn with_older_sessions(tracked: bool) -> (Guarded, Vec<std::net::TcpStream>) {
     (Guarded { nft, net, tcp: server, udp }, sessions)
 }
 
-fn adopt(it: &Guarded) -> Vec<Older> {
+fn adopt(it: &Guarded) -> Vec<Connection> {
     let own: Vec<_> = it.net.gateway_ips().into();
     it.net
         .gateway

@@ -17,7 +17,7 @@ use crate::config::{Mode, Service, Settings};
 use crate::core::types::Fault;
 use crate::edge::addresses;
 use crate::edge::control::Command;
-use crate::edge::firewall::{self, Look, Nft, Older, advice};
+use crate::edge::firewall::{self, Connection, Look, Nft, advice};
 
 /// How often a trial asks whether somebody got in.
 const ASK: Duration = Duration::from_millis(250);
@@ -67,7 +67,7 @@ fn adopt(settings: &Settings) -> Result<(), Fault> {
     if adopted.is_empty() {
         print("nothing to adopt: no connection to a guarded port stands without a mark\n");
     }
-    for Older { from, to, proto } in adopted {
+    for Connection { from, to, proto } in adopted {
         print(&format!("adopted {from} -> {to} ({})\n", proto.name()));
     }
     Ok(())

@@ -13,10 +13,12 @@ mod owner;
 pub mod ruleset;
 mod standing;
 pub mod survey;
+mod tracked;
 mod watch;
 
-pub use adopt::{Older, adopt};
+pub use adopt::adopt;
 pub use live::{Look, Nft, look_at, print_ruleset, unload};
+pub use tracked::Connection;
 pub use watch::Noticed;
 
 use crate::core::grants::{Change, Element, Flow};

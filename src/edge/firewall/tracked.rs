@@ -1,0 +1,162 @@
+//! One entry of connection tracking: read from the kernel's message, and what names it in an order.
+//! Which entries are looked for, and what is done with them, is left to `conntrack` and `adopt`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use netlink_packet_core::{DefaultNla, Nla};
+use netlink_packet_netfilter::NetfilterProtoFamily;
+use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Status, Tuple};
+use nix::errno::Errno;
+
+use super::netlink::{Netlink, connection};
+use crate::core::types::{Fault, Proto};
+
+/// Attributes that the library has no names for, as in linux/netfilter/nfnetlink_conntrack.h.
+pub(super) const MARK: u16 = 8;
+pub(super) const MARK_MASK: u16 = 21;
+const ZONE: u16 = 18;
+
+/// The bit of an entry's status that says: its destination is translated.
+const DESTINATION_TRANSLATED: u32 = 1 << 5;
+
+/// One connection, as it was asked for: before any translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Connection {
+    /// Who asked.
+    pub from: SocketAddr,
+    /// For what.
+    pub to: SocketAddr,
+    /// By what.
+    pub proto: Proto,
+}
+
+/// What connection tracking says of one.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    /// Which.
+    pub connection: Connection,
+    /// Its family, for orders.
+    pub family: NetfilterProtoFamily,
+    /// What names it in an order.
+    pub name: Vec<ConntrackAttribute>,
+    /// All bits, those of others too.
+    pub mark: u32,
+    /// Whether anything came back.
+    pub answered: bool,
+    /// Whether it leads elsewhere than was asked for.
+    pub translated: bool,
+}
+
+/// The connections that the kernel finds by `filter`, as far as they have ports.
+pub(super) fn tracked(netlink: &mut Netlink, filter: &[ConntrackAttribute]) -> Result<Vec<Tracked>, Fault> {
+    let answers = netlink.connections(&ConntrackMessage::Get(filter.to_vec())).map_err(refused)?;
+    Ok(answers.into_iter().filter_map(connection).filter_map(|(family, message)| read(family, message)).collect())
+}
+
+/// An attribute without a name, big endian as all of them are.
+pub(super) fn other(kind: u16, value: u32) -> ConntrackAttribute {
+    ConntrackAttribute::Other(DefaultNla::new(kind, value.to_be_bytes().to_vec()))
+}
+
+fn read(family: NetfilterProtoFamily, message: ConntrackMessage) -> Option<Tracked> {
+    let ConntrackMessage::New(attributes) = message else { return None };
+    let (mut found, mut name, mut mark, mut answered, mut translated) = (None, Vec::new(), 0, false, false);
+    for attribute in attributes {
+        let mut names = false;
+        match &attribute {
+            ConntrackAttribute::CtaTupleOrig(tuple) => (found, names) = (read_tuple(tuple), true),
+            ConntrackAttribute::CtaMark(bits) => mark = *bits,
+            ConntrackAttribute::CtaStatus(status) => {
+                answered = status.contains(Status::SeenReply);
+                translated = status.bits() & DESTINATION_TRANSLATED != 0;
+            }
+            ConntrackAttribute::Other(other) => names = other.kind() == ZONE,
+            _ => {}
+        }
+        name.extend(Some(attribute).filter(|_| names));
+    }
+    found.map(|connection| Tracked { connection, family, name, mark, answered, translated })
+}
+
+fn read_tuple(tuple: &[Tuple]) -> Option<Connection> {
+    let (mut source, mut destination, mut proto, mut from, mut to) = (None, None, None, None, None);
+    for part in tuple {
+        match part {
+            Tuple::Ip(addresses) => addresses.iter().for_each(|address| match address {
+                IPTuple::SourceAddress(ip) => source = Some(*ip),
+                IPTuple::DestinationAddress(ip) => destination = Some(*ip),
+                _ => {}
+            }),
+            Tuple::Proto(ports) => ports.iter().for_each(|port| match port {
+                ProtoTuple::Protocol(number) => proto = Proto::from_number((*number).into()),
+                ProtoTuple::SourcePort(number) => from = Some(*number),
+                ProtoTuple::DestinationPort(number) => to = Some(*number),
+                _ => {}
+            }),
+            _ => {}
+        }
+    }
+    let at = |ip: Option<IpAddr>, port: Option<u16>| Some(SocketAddr::new(ip?, port?));
+    Some(Connection { from: at(source, from)?, to: at(destination, to)?, proto: proto? })
+}
+
+pub(super) fn refused(error: Errno) -> Fault {
+    let remedy = match error {
+        Errno::EPERM => "run toctocd as root or with CAP_NET_ADMIN",
+        Errno::EOPNOTSUPP | Errno::EINVAL => "the kernel needs nf_conntrack_netlink, or every service cut = \"never\"",
+        _ => "the connections of who was revoked may stand: `conntrack -L` shows them",
+    };
+    Fault::new(format!("connection tracking refused to list or change connections: {}", error.desc()), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(source: &str, proto: u8, from: u16, to: u16) -> Vec<Tuple> {
+        let ip = vec![
+            IPTuple::SourceAddress(source.parse().unwrap()),
+            IPTuple::DestinationAddress("192.0.2.1".parse().unwrap()),
+        ];
+        let ports =
+            vec![ProtoTuple::Protocol(proto.into()), ProtoTuple::SourcePort(from), ProtoTuple::DestinationPort(to)];
+        vec![Tuple::Ip(ip), Tuple::Proto(ports)]
+    }
+
+    #[test]
+    fn a_connection_is_named_by_its_tuple_and_its_zone_alone() {
+        let kept = [ConntrackAttribute::CtaTupleOrig(tuple("192.0.2.7", 6, 40_000, 22)), other(ZONE, 7)];
+        let all = [vec![ConntrackAttribute::CtaMark(1), other(25, 0)], kept.to_vec()].concat();
+        let tracked = read(NetfilterProtoFamily::IPv4, ConntrackMessage::New(all)).unwrap();
+        assert_eq!((tracked.name, tracked.mark), (kept.to_vec(), 1));
+        let (from, to) = ("192.0.2.7:40000".parse().unwrap(), "192.0.2.1:22".parse().unwrap());
+        assert_eq!(tracked.connection, Connection { from, to, proto: Proto::Tcp });
+        assert!(!tracked.answered && !tracked.translated, "nothing says so");
+    }
+
+    #[test]
+    fn what_came_back_and_what_leads_elsewhere_are_bits_of_the_status() {
+        for (status, found) in [
+            (Status::SeenReply.bits(), (true, false)),
+            (DESTINATION_TRANSLATED, (false, true)),
+            (Status::Assured.bits() | Status::Confirmed.bits(), (false, false)),
+        ] {
+            let status = ConntrackAttribute::CtaStatus(Status::from_bits_retain(status));
+            let tuple = ConntrackAttribute::CtaTupleOrig(tuple("192.0.2.7", 17, 40_000, 53));
+            let read = read(NetfilterProtoFamily::IPv4, ConntrackMessage::New(vec![status, tuple])).unwrap();
+            assert_eq!((read.answered, read.translated, read.connection.proto), (found.0, found.1, Proto::Udp));
+        }
+    }
+
+    #[test]
+    fn what_has_no_ports_is_no_connection_of_ours() {
+        let mut icmp = tuple("192.0.2.7", 1, 0, 0);
+        assert_eq!(read_tuple(&icmp), None);
+        icmp.pop();
+        assert_eq!(read_tuple(&icmp), None);
+        let mut half = tuple("192.0.2.7", 6, 40_000, 22);
+        let Some(Tuple::Proto(ports)) = half.last_mut() else { panic!("as made above") };
+        ports.pop();
+        assert_eq!(read_tuple(&half), None);
+    }
+}
