@@ -35,6 +35,9 @@ fn killed_before_the_journal_knew_nothing_runs_then_or_later() {
         site.start();
         site.freeze();
         site.knock("7001:udp 7002:udp");
+        if site.is_knockd() {
+            until("the daemon has seen it", || site.log().contains("OPEN SESAME"));
+        }
         site.die();
         site.start();
         site.knock("7001:udp 7002:udp");
