@@ -11,7 +11,7 @@ use toctoc::core::grants::{Change, Element};
 use toctoc::core::prefix::Span;
 use toctoc::core::service::Form;
 use toctoc::core::types::{Fault, Port, Proto};
-use toctoc::edge::firewall::{Connection, Firewall, Nft, Noticed, Repair, print_ruleset, unload};
+use toctoc::edge::firewall::{Firewall, Nft, Noticed, Repair, print_ruleset, unload};
 
 const RDP: Port = Port { proto: Proto::Tcp, number: 3389 };
 
@@ -349,65 +349,4 @@ fn a_packet_passes_as_many_rules_with_four_thousand_grants_as_with_none() {
     assert_eq!(shape(&it), before);
     // Sets of intervals would be searched, and copied at each change; these are hashed.
     assert!(!before.contains("interval"), "{before}");
-}
-
-/// A gateway whose sessions are older than its guard; with `tracked`, conntrack knew them.
-fn with_older_sessions(tracked: bool) -> (Guarded, Vec<std::net::TcpStream>) {
-    let net = Net::new();
-    if tracked {
-        track(&net);
-    }
-    let server = net.gateway.tcp_echo(SSH.number);
-    let mut sessions: Vec<_> = net.gateway_ips().map(|ip| net.client.connect(ssh(ip), LONG).unwrap()).into();
-    assert!(sessions.iter_mut().all(|session| echoes(session, LONG)));
-    let (udp, nft) = (net.gateway.udp_echo(DNS.number), start(&net, &settings()));
-    (Guarded { nft, net, tcp: server, udp }, sessions)
-}
-
-fn adopt(it: &Guarded) -> Vec<Connection> {
-    let own: Vec<_> = it.net.gateway_ips().into();
-    it.net
-        .gateway
-        .inside(|| toctoc::edge::firewall::adopt(&settings(), &services(&[SSH, DNS]), &knock(), &own))
-        .unwrap()
-}
-
-#[test]
-fn older_sessions_are_adopted_once_by_command_whether_or_not_conntrack_knew_them() {
-    for tracked in [false, true] {
-        let (it, mut sessions) = with_older_sessions(tracked);
-        assert!(sessions.iter_mut().all(|session| !echoes(session, SHORT)), "they stand still");
-        let adopted = adopt(&it);
-        let ends: Vec<_> =
-            sessions.iter().map(|session| (session.local_addr().unwrap(), session.peer_addr().unwrap())).collect();
-        assert_eq!(adopted.iter().map(|one| (one.from, one.to)).collect::<Vec<_>>(), ends, "tracked: {tracked}");
-        assert!(sessions.iter_mut().all(|session| echoes(session, LONG)), "tracked: {tracked}");
-        for ip in it.net.gateway_ips() {
-            assert!(!it.net.client.tcp_reaches(ssh(ip), SHORT), "no new one");
-        }
-        assert!(adopt(&it).is_empty(), "all of them bear a mark now");
-    }
-}
-
-#[test]
-fn what_was_cut_is_not_adopted_nor_what_leads_elsewhere() {
-    let (mut it, mut sessions) = with_older_sessions(true);
-    adopt(&it);
-    let elements = it.pairs().map(|(from, _)| it.grant(from, SSH, Form::Time, 60_000));
-    it.nft.apply(&elements.map(|element| Change::Remove { element })).unwrap();
-    it.nft.apply(&elements.map(|element| Change::Cut { element })).unwrap();
-    assert!(sessions.iter_mut().all(|session| !echoes(session, SHORT)));
-    assert!(adopt(&it).is_empty(), "revoked is revoked");
-    // A connection of the gateway's own to such a port elsewhere.
-    let _other = it.net.client.space.tcp_echo(SSH.number);
-    let mut out = it.net.gateway.connect(ssh(it.net.client.ips()[0]), LONG).unwrap();
-    assert!(echoes(&mut out, LONG) && adopt(&it).is_empty());
-    // One that the gateway only passes on, and one of its own to itself.
-    let inner = it.net.host(1);
-    let _inner = inner.space.tcp_echo(SSH.number);
-    it.net.gateway.sh("echo 1 >/proc/sys/net/ipv4/ip_forward");
-    let mut through = it.net.client.connect(ssh(inner.ips()[0]), LONG).unwrap();
-    let mut own = it.net.gateway.connect(ssh(it.net.gateway_ips()[0]), LONG).unwrap();
-    assert!(echoes(&mut through, LONG) && echoes(&mut own, LONG));
-    assert_eq!(adopt(&it), []);
 }

@@ -10,8 +10,11 @@ use crate::core::keyring::{ClientKeys, Secret};
 use crate::core::types::{Boot, Fingerprint, Reject, SECOND, Source};
 use crate::core::wire::Mine;
 
-/// How many of a client's packets are remembered.
-pub const RING: usize = 64;
+/// How many of a client's packets are remembered, 48 bytes each.
+///
+/// Whoever recorded more than these while their tags are known, two days, can use up the client's rate by sending them round and
+/// round from anywhere: so as many as a client that knocks every three minutes makes.
+pub const RING: usize = 1024;
 /// How many packets wait at most, of all clients together.
 pub const QUEUED: usize = 4096;
 /// How many of one client, as long as the queue is less than half full: a whole burst.

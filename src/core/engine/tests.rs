@@ -2,15 +2,14 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::core::authentic;
-use crate::core::door::TcpFlags;
 use crate::core::golden::{self, NOON};
 use crate::core::keyring::Day;
 use crate::core::knock::{Challenge, Status};
 use crate::core::packet::udp_checksum;
-use crate::core::sequence::Target;
 use crate::core::types::{ClientId, SECOND, Wall};
 use crate::core::wire::{Awaiting, ClientSide, seal, seal_unsigned};
 
+mod doors;
 mod floods;
 
 const PORT: u16 = 62201;
@@ -39,7 +38,7 @@ fn setup(clients: u8) -> Setup {
 struct Bench {
     engine: Engine,
     now: Now,
-    entropy: u8,
+    entropy: u64,
 }
 
 impl Bench {
@@ -60,8 +59,9 @@ impl Bench {
         self.entropy += 1;
         let day = Day::Number(self.now.wall.day());
         let sign = |message: &_| Ok(authentic::sign(&golden::seed(), message));
-        let request = golden::request(Wall(self.now.wall.0 + u64::from(self.entropy)));
-        seal(side, &request, day, Secret::new([self.entropy; 32]), sign).unwrap()
+        let request = golden::request(Wall(self.now.wall.0 + self.entropy));
+        let ephemeral = std::array::from_fn(|i| self.entropy.to_be_bytes()[i % 8]);
+        seal(side, &request, day, Secret::new(ephemeral), sign).unwrap()
     }
 
     fn datagram(&mut self) -> ([u8; DATAGRAM], Awaiting) {
@@ -339,56 +339,6 @@ fn addresses_that_are_not_ours_any_more_are_deaf() {
     assert_eq!(bench.refused(Reject::NotForUs), 1);
     bench.engine.set_addresses(vec![GATEWAY.into()], Vec::new());
     assert_eq!(knocks(&bench.knock(ADMIN, &datagram)), [0]);
-}
-
-fn door(ports: &[u16]) -> DoorSpec {
-    DoorSpec {
-        sequence: ports.iter().map(|port| Step::udp(*port)).collect(),
-        seq_timeout: 5,
-        flags: TcpFlags::default(),
-        target: Target::Own,
-        one_time: false,
-        tolerate_duplicates: false,
-        pause_after: 0,
-    }
-}
-
-#[test]
-fn doors_and_sealed_knocks_live_side_by_side_even_on_one_port() {
-    let mut both = setup(1);
-    both.doors = vec![door(&[7000, PORT])];
-    let mut bench = Bench::new(both);
-    let (datagram, _) = bench.datagram();
-    let mut hit = |port, payload: &[u8]| {
-        let mut actions = Vec::new();
-        bench.engine.packet(bench.now, OUTSIDE, &packet(ADMIN, port, payload), &mut actions);
-        actions
-    };
-    let stage = |stage| Action::Door(Effect::Stage { door: 0, source: ADMIN.into(), stage });
-    assert_eq!(hit(7000, b"x"), [stage(1)]);
-    assert_eq!(hit(PORT, &datagram), [], "a sealed knock is no hit");
-    let opened = hit(PORT, b"x");
-    assert!(
-        matches!(&opened[..], [two, Action::Door(Effect::Completed(done))] if *two == stage(2) && done.door() == 0)
-    );
-    assert_eq!(knocks(&bench.serve(10)), [0]);
-}
-
-#[test]
-fn debugging_doors_tells_of_each_packet_and_else_nothing_does() {
-    for debug in [false, true] {
-        let mut doors = Setup { doors: vec![door(&[7000])], ..Setup::default() };
-        doors.rules.debug = debug;
-        let mut bench = Bench::new(doors);
-        let mut actions = Vec::new();
-        for _ in 0..2 {
-            bench.engine.packet(bench.now, OUTSIDE, &packet(ADMIN, 7000, b""), &mut actions);
-        }
-        let seen = |action: &Action| matches!(action, Action::Seen { source_port: 40_000, .. });
-        let removed = |action: &Action| matches!(action, Action::Door(Effect::Removed { .. }));
-        assert_eq!(actions.iter().any(seen), debug);
-        assert_eq!(actions.iter().any(removed), debug);
-    }
 }
 
 #[test]

@@ -85,8 +85,9 @@ pub(super) fn warn_of_shipped(conf: &KnockdConf, warned: &[String], log: &mut Cl
     if names.is_empty() {
         return;
     }
+    let (doors, have, them) = if names.len() == 1 { ("door", "has", "it") } else { ("doors", "have", "them") };
     let text = format!(
-        "WARNING: door {} has the sequence that knockd ships, which every scanner knows: anybody can open it. \
+        "WARNING: {doors} {} {have} the sequence that knockd ships, which every scanner knows: anybody can open {them}. \
          Choose other ports than 7000, 8000, 9000",
         names.join(", ")
     );

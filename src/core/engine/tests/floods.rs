@@ -52,6 +52,26 @@ fn a_packet_of_junk_costs_one_mask_and_one_look_up_however_many_clients_and_knoc
 }
 
 #[test]
+fn whoever_recorded_a_days_knocks_cannot_use_up_their_clients_rate_with_them() {
+    let mut bench = Bench::new(setup(1));
+    let used: Vec<_> = (0..300)
+        .map(|_| {
+            bench.wait(SECOND);
+            let datagram = bench.datagram().0;
+            let ticket = ticket(&bench.knock(ADMIN, &datagram)).unwrap();
+            bench.verdict(ticket, true, None);
+            datagram
+        })
+        .collect();
+    for copy in used.iter().chain(&used) {
+        assert!(knocks(&bench.knock(STRANGER, copy)).is_empty());
+    }
+    assert_eq!((bench.refused(Reject::Quota), bench.refused(Reject::SeenBefore)), (0, 600));
+    let fresh = bench.datagram().0;
+    assert_eq!(knocks(&bench.knock(ADMIN, &fresh)), [0]);
+}
+
+#[test]
 fn copies_of_a_packet_that_never_arrived_cost_its_client_a_few_tokens_and_no_more() {
     let mut bench = Bench::new(setup(1));
     let (kept, _) = bench.datagram();
