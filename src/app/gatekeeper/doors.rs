@@ -34,12 +34,12 @@ impl Gatekeeper {
     /// The listener says that `source` completed the sequence of `door`.
     pub(super) fn completed(&mut self, now: Now, child: &mut Child, door: u16, source: IpAddr) {
         let Some(at) = child.doors.get(usize::from(door)).cloned() else { return };
-        // Never left out: this is what opened.
-        self.say(&format!("{source}: {}: OPEN SESAME", at.name));
         // Whoever owns the listener can claim any number of completed sequences; people need few.
         if !self.openings.take(now.boot, OPENINGS) {
             return self.say_at_most("openings", 10, "a door is not opened: too many openings at once");
         }
+        // Never left out: this is what opened.
+        self.say(&format!("{source}: {}: OPEN SESAME", at.name));
         if self.broken || !self.use_up(child, door) {
             return;
         }
