@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use harness::raw::{Forger, stranger};
 use site::{Site, until};
-use toctoc::core::leases::Opened;
+use toctoc::core::leases::{Command, Opened};
 use toctoc::core::record::Record;
 use toctoc::core::types::{SECOND, Wall};
 use toctoc::edge::clock;
@@ -141,7 +141,7 @@ fn a_clock_that_was_set_back_or_forward_in_between_delays_no_stop_command_beyond
             id,
             door: "door".into(),
             source: [192, 0, 2, 7].into(),
-            stop: format!("echo stop{id} >> {}", site.path("did")),
+            stop: Command::Shell(format!("echo stop{id} >> {}", site.path("did"))),
             opened: Wall(opened),
             timeout: 1 + u32::try_from(id).unwrap(),
         };

@@ -52,6 +52,7 @@ fn services() -> Vec<Service> {
     let service = |text, number, form, source, challenge, cut| Service {
         name: name(text),
         ports: vec![Port { proto: Proto::Tcp, number }],
+        commands: None,
         form,
         seconds: 20,
         max_seconds: 60,

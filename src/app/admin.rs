@@ -244,7 +244,7 @@ fn grants_text(lines: &[GrantLine]) -> String {
             line.form,
             line.seconds_left,
             line.until,
-            line.ports.join(" "),
+            if line.ports.is_empty() { "by commands".to_owned() } else { line.ports.join(" ") },
         );
     }
     text

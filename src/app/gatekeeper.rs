@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, umask};
 pub use crate::app::child::ROLE;
 use crate::app::child::{Absent, Child};
 use crate::app::load::{self, Loaded};
-use crate::app::warnings::{leads_nowhere, warnings};
+use crate::app::warnings::{leads_nowhere, starts_nothing, warnings};
 use crate::config::Settings;
 use crate::core::grants::Grants;
 use crate::core::leases::Leases;
@@ -25,7 +25,7 @@ use crate::core::replay::{Replay, Window};
 use crate::core::types::{Boot, Counters, Fault, Now, Source};
 use crate::edge::addresses::{self, Own};
 use crate::edge::clock;
-use crate::edge::command::Runner;
+use crate::edge::command::{Runner, is_program};
 use crate::edge::control::Control;
 use crate::edge::firewall::{Firewall, Nft, Noticed};
 use crate::edge::gatekeeper_pipe::ToListener;
@@ -34,6 +34,7 @@ use crate::edge::proc_net::{listening, passes_on};
 use crate::edge::state::State;
 
 mod answers;
+mod commands;
 mod doors;
 mod guard;
 mod knocks;
@@ -70,6 +71,8 @@ pub struct Gatekeeper {
     firewall: Nft,
     leases: Leases,
     runner: Runner,
+    /// Answers that depend on start commands.
+    waiting: Vec<commands::Waiting>,
     /// Lent out while it is served.
     control: Option<Control>,
     child: Option<Child>,
@@ -137,6 +140,7 @@ impl Gatekeeper {
             firewall,
             leases,
             runner: Runner::with_umask(umask),
+            waiting: Vec::new(),
             control: Some(control),
             said: BTreeMap::new(),
             guard_in_doubt: true,
@@ -195,6 +199,7 @@ impl Gatekeeper {
         }
         self.degraded().iter().for_each(|line| self.say(&format!("degraded: {line}")));
         let unfollowed = leads_nowhere(&self.loaded.settings, passes_on());
+        let unfollowed = unfollowed.into_iter().chain(starts_nothing(&self.loaded.settings, is_program));
         let warnings = warnings(&self.loaded, &listening()).into_iter().chain(unfollowed);
         warnings.for_each(|line| self.say(&format!("warning: {line}")));
         self.say(&text);
@@ -209,6 +214,7 @@ impl Gatekeeper {
         self.look();
         self.meet_deadlines(now);
         self.serve_control(now);
+        self.settle_commands(clock::now());
         Ok(())
     }
 
@@ -230,7 +236,7 @@ impl Gatekeeper {
         let retiring = self.retiring.as_ref().map(|(_, until)| *until);
         let deadlines =
             [self.grants.deadline(), self.leases.deadline(), self.restart.at, retiring, Some(self.next_look)];
-        let next = deadlines.into_iter().flatten().min().unwrap_or(self.next_look);
+        let next = deadlines.into_iter().chain([self.answer_deadline()]).flatten().min().unwrap_or(self.next_look);
         // Rounded up: waking a moment too early would spin.
         let millis = next.0.saturating_sub(now.boot.0).div_ceil(1_000_000);
         PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)

@@ -172,7 +172,7 @@ fn status(settings: &Settings) -> Result<(), Fault> {
         None => "kept by     NOBODY: no gateway runs; grants end on time, and nobody gets a new one\n".to_owned(),
     };
     for (mode, word) in [(Mode::Guard, "guards"), (Mode::Mark, "marks")] {
-        for service in settings.services.iter().filter(|service| service.mode == mode) {
+        for service in settings.services.iter().filter(|service| service.mode == mode && !service.ports.is_empty()) {
             text += &format!("{word:10}  {}\n", words(service));
         }
     }
@@ -199,7 +199,8 @@ fn opens(services: &[Service]) -> String {
         Mode::Guard => format!("OPEN to everybody whom your own firewall lets in: {}\n", words(service)),
         Mode::Mark => format!("shut, as long as your own firewall drops it: {}\n", words(service)),
     };
-    services.iter().map(line).collect()
+    // What commands open does not hang on the guard.
+    services.iter().filter(|service| !service.ports.is_empty()).map(line).collect()
 }
 
 fn words(service: &Service) -> String {

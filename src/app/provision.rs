@@ -6,12 +6,13 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::args::toctocd::Init;
-use super::warnings::{leads_nowhere, warnings};
+use super::warnings::{leads_nowhere, starts_nothing, warnings};
 use super::{child, load};
 use crate::config::convert::{self, Converted};
 use crate::config::{DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, knockd, native, print};
 use crate::core::prefix::Span;
 use crate::core::types::Fault;
+use crate::edge::command::is_program;
 use crate::edge::state::State;
 use crate::edge::{capture, entropy, files, proc_net};
 use crate::keys::authorized;
@@ -121,6 +122,7 @@ pub fn check(config: &Path, print_settings: bool) -> Result<Said, Fault> {
     let counts = counts.map(|(number, noun)| super::admin::count(number, noun)).join(", ");
     let mut said = format!("{}: sound; {counts}\n", config.display());
     let unfollowed = leads_nowhere(settings, proc_net::passes_on());
+    let unfollowed = unfollowed.into_iter().chain(starts_nothing(settings, is_program));
     for warning in warnings(&loaded, &proc_net::listening()).into_iter().chain(unfollowed) {
         said += &format!("warning: {warning}\n");
     }

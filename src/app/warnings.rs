@@ -61,6 +61,22 @@ pub fn leads_nowhere(settings: &Settings, passes_on: [bool; 2]) -> Vec<String> {
     warnings
 }
 
+/// Services whose commands name a program that cannot be started.
+pub fn starts_nothing(settings: &Settings, is_program: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for service in &settings.services {
+        let both = service.commands.iter().flat_map(|commands| [("start", &commands.start), ("stop", &commands.stop)]);
+        for (key, program) in both.filter_map(|(key, argv)| Some((key, argv.first()?))) {
+            if !is_program(program) {
+                let name = service.name;
+                warnings
+                    .push(format!("service {name}: its `{key}` names {program}, which is no program here: install it"));
+            }
+        }
+    }
+    warnings
+}
+
 fn sentence(door: &str, weakness: &Weakness) -> String {
     let about = match weakness {
         Weakness::Shipped => {

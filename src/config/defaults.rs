@@ -59,6 +59,7 @@ pub fn service(name: ServiceName, ports: Vec<Port>) -> Service {
     Service {
         name,
         ports,
+        commands: None,
         mode: Mode::Guard,
         form: Form::Time,
         seconds: SECONDS,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use crate::core::door::{Door, Step, TcpFlags};
-pub use crate::core::service::{Client, Cut, Form, Forward, Mode, Service, SourceRule};
+pub use crate::core::service::{Client, Commands, Cut, Form, Forward, Mode, Service, SourceRule};
 use crate::core::types::{GatewayId, RealmId};
 
 pub mod convert;

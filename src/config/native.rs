@@ -20,6 +20,7 @@ use parts::{RawPart, in_order};
 pub use services::MAX_SERVICES;
 use services::{MODES, RawService, services};
 
+mod commands;
 mod doors;
 mod parts;
 mod services;

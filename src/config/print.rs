@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Cut, Door, Form, Mode, Service, Settings, SourceRule, native};
+use super::{Commands, Cut, Door, Form, Mode, Service, Settings, SourceRule, native};
 use crate::core::prefix::Span;
 
 /// The effective configuration: every key, nothing else.
@@ -81,6 +81,7 @@ fn write(settings: &Settings, comments: bool) -> String {
     knock(&mut page, settings);
     firewall(&mut page, settings);
     settings.services.iter().for_each(|one| service(&mut page, one, settings.firewall.mode));
+    page.comment(COMMANDS);
     settings.doors.iter().filter(|one| one.native).for_each(|one| door(&mut page, one));
     classic(&mut page, settings);
     page.text
@@ -196,6 +197,9 @@ fn service(page: &mut Page, service: &Service, default: Mode) {
     // Names are of [a-z0-9._-]; a dot would nest, so the name is quoted where it has one.
     let name = service.name.as_str();
     let quoted = if name.contains('.') { format!("service.\"{name}\"") } else { format!("service.{name}") };
+    if let Some(commands) = &service.commands {
+        return by_commands(page, &quoted, service, commands);
+    }
     page.section(&quoted, "Something behind the guard, by the name that knocks use: one section each.");
     let ports: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
     page.key("ports", ports, "Its ports, 1 to 4, as \"22/tcp\". They are shut to all but granted addresses.");
@@ -210,13 +214,66 @@ fn service(page: &mut Page, service: &Service, default: Mode) {
         Form::Once => "once",
     };
     page.key("form", form, "\"time\": new connections until the time is over. \"once\": one TCP connection per grant.");
+    limits(page, service, " Connections that stand live on.");
+    source(page, service);
     page.key(
-        "seconds",
-        i64::from(service.seconds),
-        "How long a grant lasts when the knock does not say, 1 to 86400. Connections that stand live on.",
+        "grant_prefix",
+        if service.span == Span::Net64 { 64_i64 } else { 128 },
+        "128: a grant is for one address. 64: of an IPv6 address for its whole /64, where hosts change the lower half as they like:\n\
+         then for all in that net, which may be a household, a company's floor or a hotel.",
     );
+    challenge(page, service);
+    let cut = match service.cut {
+        Cut::Never => "never",
+        Cut::Revoked => "revoke",
+        Cut::Closed => "close",
+    };
+    page.key(
+        "cut",
+        cut,
+        "Whether connections end with the right to them. \"never\": they live on. \"revoke\": those from the addresses of a client\n\
+         who is revoked are cut at once, also of others behind the same address. \"close\": and when a client closes a grant.",
+    );
+    forward(page, service);
+}
+
+/// What a commented file says of a kind of service that it does not have.
+const COMMANDS: &str = "
+A service of commands, for what our own table cannot open: an ipset, another firewall, a cloud. It has no ports, and no shell reads it.
+[service.vpn]
+start = [\"/usr/sbin/ipset\", \"add\", \"vpn\", \"%IP%\"]
+stop = [\"/usr/sbin/ipset\", \"del\", \"vpn\", \"%IP%\"]";
+
+fn by_commands(page: &mut Page, name: &str, service: &Service, commands: &Commands) {
+    page.section(name, "A service of commands, by the name that knocks use.");
+    page.key(
+        "start",
+        commands.start.clone(),
+        "The program and its arguments, run as root by no shell, with %IP% as the granted address: once for all who hold a grant for it.\n\
+         The receipt waits until it has ended; after 5 seconds it is killed and nothing is granted.",
+    );
+    page.key("stop", commands.stop.clone(), "Run when the last of them has none any more, after a failed start too.");
+    limits(page, service, "");
+    source(page, service);
+    challenge(page, service);
+}
+
+fn limits(page: &mut Page, service: &Service, also: &str) {
+    let seconds = format!("How long a grant lasts when the knock does not say, 1 to 86400.{also}");
+    page.key("seconds", i64::from(service.seconds), &seconds);
     page.key("max_seconds", i64::from(service.max_seconds), "The most that a knock may ask for, up to 604800.");
     page.key("max_grants", i64::from(service.max_grants), "Live grants over all clients, 1 to 65535.");
+}
+
+fn challenge(page: &mut Page, service: &Service) {
+    page.key(
+        "challenge",
+        service.challenge,
+        "true: the knock must carry a challenge that the gateway gave a moment ago (one round trip more).",
+    );
+}
+
+fn source(page: &mut Page, service: &Service) {
     let source = match &service.source {
         SourceRule::Bound => toml::Value::from("bound"),
         SourceRule::Observed => toml::Value::from("observed"),
@@ -230,29 +287,6 @@ fn service(page: &mut Page, service: &Service, default: Mode) {
          [\"203.0.113.0/24\", \"2001:db8::/48\"]: the signed address may also be any of these, wherever the packet came from, to knock by\n\
          one family or carrier address and connect by another. Whoever has a client's key can then open for any of them.",
     );
-    page.key(
-        "grant_prefix",
-        if service.span == Span::Net64 { 64_i64 } else { 128 },
-        "128: a grant is for one address. 64: of an IPv6 address for its whole /64, where hosts change the lower half as they like:\n\
-         then for all in that net, which may be a household, a company's floor or a hotel.",
-    );
-    page.key(
-        "challenge",
-        service.challenge,
-        "true: the knock must carry a challenge that the gateway gave a moment ago (one round trip more).",
-    );
-    let cut = match service.cut {
-        Cut::Never => "never",
-        Cut::Revoked => "revoke",
-        Cut::Closed => "close",
-    };
-    page.key(
-        "cut",
-        cut,
-        "Whether connections end with the right to them. \"never\": they live on. \"revoke\": those from the addresses of a client\n\
-         who is revoked are cut at once, also of others behind the same address. \"close\": and when a client closes a grant.",
-    );
-    forward(page, service);
 }
 
 fn forward(page: &mut Page, service: &Service) {

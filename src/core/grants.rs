@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::answer::Answer;
 use super::knock::Ports;
+use super::leases::Place;
 use super::ledger::Ledger;
 use super::policy::{DoorGrant, Grant};
 use super::prefix::Span;
@@ -95,6 +96,12 @@ impl Live {
         u32::try_from(left).unwrap_or(u32::MAX)
     }
 
+    /// Where it is if its service is one of commands: then it has no ports, and the kernel knows nothing of it.
+    pub fn place(&self) -> Option<Place> {
+        let Key { service, source, .. } = self.key;
+        self.ports.iter().all(Option::is_none).then_some(Place { service, source })
+    }
+
     /// The kernel's elements: one connection is for TCP only, a UDP port of such a service is granted by time.
     fn elements(&self) -> impl Iterator<Item = Element> {
         let Key { source, source_port, span, .. } = self.key;
@@ -153,7 +160,8 @@ impl Grants {
     /// The grants that a restart left, with the time that they have left. Give `standing` to the firewall's restore.
     pub fn restore(now: Now, ledger: &Ledger) -> Self {
         let mut grants = Self::default();
-        for before in ledger.grants() {
+        // One of commands is never stored: at a start all of those are over.
+        for before in ledger.grants().filter(|live| live.place().is_none()) {
             let Some(live) = before.restored(now).filter(|_| grants.live.len() < GRANTS) else {
                 grants.remember(*before);
                 continue;
@@ -251,6 +259,11 @@ impl Grants {
         self.live.values()
     }
 
+    /// Where somebody has a grant of a service of commands.
+    pub fn places(&self) -> BTreeSet<Place> {
+        self.live.values().filter_map(Live::place).collect()
+    }
+
     /// All that the kernel should hold now: for a start, and after somebody flushed it.
     pub fn standing(&self, now: Now) -> Vec<Change> {
         let left = |until: &Boot| until.0.saturating_sub(now.boot.0) / 1_000_000;
@@ -269,8 +282,8 @@ impl Grants {
         keys.iter().copied().map(Record::Ended).collect()
     }
 
-    /// The time that a grant of this key has left.
-    pub(super) fn of(&self, key: &Key) -> Option<&Live> {
+    /// The live grant of this key.
+    pub fn of(&self, key: &Key) -> Option<&Live> {
         self.live.get(key)
     }
 

@@ -155,7 +155,7 @@ pub fn decode_body(bytes: &[u8; BODY]) -> Option<(Request, Signature)> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
-    /// The grant is in the firewall.
+    /// The grant is in the firewall, or its start command has ended well.
     Granted = 1,
     /// The caller's grants for the service have ended.
     Closed = 2,
@@ -171,7 +171,7 @@ pub enum Status {
     Full = 7,
     /// The gateway wants a challenge for this service, or from all while its clock is suspect.
     Challenge = 8,
-    /// The gateway could not make the mark durable or change its firewall. Nothing was opened.
+    /// The gateway could not make the mark durable or change its firewall, or its start command failed. Nothing is open.
     Trouble = 9,
 }
 
@@ -205,7 +205,7 @@ pub struct Receipt {
     pub observed: Source,
     /// The address that was granted; `None` without a grant.
     pub granted: Option<Source>,
-    /// The ports that were opened.
+    /// The ports that were opened; none by a service of commands.
     pub ports: Ports,
     /// A challenge for one retry, single use.
     pub challenge: Option<Challenge>,

@@ -1,5 +1,7 @@
-//! A door's opening by commands: what runs when, from the start command to the end of the stop command.
+//! Openings by commands: what runs when, from the start command to the end of the stop command.
 //! Running them is left to `edge::command`, keeping the journal to `record` and `edge::state`.
+//!
+//! A door's opening ends after its time, a service's when nobody holds it any more (`held`).
 //!
 //! The journal knows of a stop command before its start command runs, and forgets it after the stop command has ended. So
 //! whatever ends the gateway in between, the stop command runs at the next start; only an end between the beginning of the
@@ -8,18 +10,28 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use super::address::as_text;
 use super::door::Door;
-use super::types::{Boot, Fault, Now, SECOND, Wall};
+use super::types::{Boot, Fault, Now, SECOND, ServiceName, Source, Wall};
 
+mod command;
+mod held;
 #[cfg(test)]
 mod tests;
+mod words;
 
-/// How many openings may be under way at once, those that wait for their stop command included.
+pub use command::Command;
+pub use held::{Place, START, Standing};
+pub use words::{NotOpened, Note};
+
+/// How many openings of doors, and how many of services, may be under way at once, those that wait for their stop command included:
+/// whoever repeats sequences takes no room from those who have keys.
 pub const LEASES: usize = 4096;
 
-/// How many start commands may run at once; the next ones wait. Stop commands never wait.
+/// How many start commands of either may run at once; the next ones wait. Stop commands never wait.
 pub const STARTS: usize = 128;
+
+/// Seconds after which a stop command is tried again that could not be started for want of processes or memory.
+pub const AGAIN: u32 = 5;
 
 /// Bytes of a command after substitution.
 pub const COMMAND: usize = 4095;
@@ -29,16 +41,24 @@ pub const COMMAND: usize = 4095;
 pub struct Opened {
     /// Names the opening for ever.
     pub id: u64,
-    /// The door's name, for the log.
+    /// The door's or the service's name, for the log.
     pub door: String,
-    /// Who knocked.
+    /// Who knocked; of a service's the address that was granted.
     pub source: IpAddr,
-    /// The stop command, the address already in it.
-    pub stop: String,
+    /// The stop command, the address already in it. A door's is for a shell, a service's is not.
+    pub stop: Command,
     /// When the start command was about to run.
     pub opened: Wall,
-    /// Seconds from the end of the start command to the stop command.
+    /// Seconds from the end of the start command to the stop command; of a service's 0: at a start it is overdue.
     pub timeout: u32,
+}
+
+impl Opened {
+    /// Where it is, of a service's opening.
+    fn place(&self) -> Option<Place> {
+        let service = matches!(self.stop, Command::Argv(_)).then(|| ServiceName::new(&self.door))??;
+        Some(Place { service, source: Source::new(self.source) })
+    }
 }
 
 /// What to do next. In order.
@@ -46,6 +66,8 @@ pub struct Opened {
 pub enum Work {
     /// Run this command and tell [`Leases::ended`] when it has. Nothing else may wait for it.
     Run(Job),
+    /// End the command of this opening, which takes too long; then it has [`Leases::ended`] as any other.
+    Kill(u64),
     /// The stop command has ended: the journal may forget this opening.
     Forget(u64),
     /// Something for the log.
@@ -57,38 +79,10 @@ pub enum Work {
 pub struct Job {
     /// The opening; at most one of its commands runs at a time.
     pub id: u64,
-    /// For `/bin/sh -c`.
-    pub text: String,
+    /// What to run.
+    pub command: Command,
     /// Whether a stop command follows or is this one: then it must not outlive whoever runs it.
     pub tied: bool,
-}
-
-/// Log lines, in knockd's words where it has any.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// A command is about to run.
-    Running {
-        /// The door.
-        door: String,
-        /// The command.
-        command: String,
-    },
-    /// It ended, and not well.
-    Status {
-        /// The door.
-        door: String,
-        /// Its exit status; 0 when a signal ended it.
-        status: i32,
-    },
-    /// The time for the stop command has come.
-    Timeout {
-        /// The opening.
-        id: u64,
-        /// The door.
-        door: String,
-        /// Who had knocked.
-        source: IpAddr,
-    },
 }
 
 /// How a command ended.
@@ -98,35 +92,8 @@ pub enum Ending {
     Exited(i32),
     /// By a signal, or it could not be started.
     Killed,
-}
-
-/// Why no command runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotOpened {
-    /// The door has no start command for this address family.
-    NoCommand,
-    /// The start command is longer than [`COMMAND`].
-    StartTooLong,
-    /// The stop command is.
-    StopTooLong,
-    /// [`LEASES`] are under way.
-    Full,
-}
-
-impl NotOpened {
-    /// What the log says of it, in knockd's words where it has any.
-    pub fn text(self) -> Option<&'static str> {
-        match self {
-            NotOpened::NoCommand => None,
-            NotOpened::StartTooLong => Some("error: parsed start command has been truncated! --> won't execute it"),
-            NotOpened::StopTooLong => {
-                Some("error: parsed stop command has been truncated! --> won't execute start command")
-            }
-            NotOpened::Full => {
-                Some("error: too many openings wait for their stop commands --> won't execute start command")
-            }
-        }
-    }
+    /// It has not begun, for want of processes or memory.
+    NotNow,
 }
 
 /// An opening that is not in the journal yet: nothing of it may run.
@@ -134,9 +101,10 @@ impl NotOpened {
 pub struct Opening {
     id: u64,
     door: String,
-    start: String,
+    start: Command,
     source: IpAddr,
     stop: Option<Opened>,
+    place: Option<Place>,
 }
 
 /// An opening whose stop command, if it has one, is in the journal.
@@ -151,12 +119,27 @@ impl Opening {
     }
 }
 
+/// The same for many, stored together with whatever else `store` has to make durable.
+pub fn commit_all(
+    openings: Vec<Opening>,
+    store: impl FnOnce(Vec<Opened>) -> Result<(), Fault>,
+) -> Result<Vec<Journalled>, Fault> {
+    store(openings.iter().filter_map(|opening| opening.stop.clone()).collect())?;
+    Ok(openings.into_iter().map(Journalled).collect())
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Its start command waits for others to end.
     Queued,
+    /// Its start command waits for the stop command of an earlier opening of its place.
+    Behind,
     /// Its start command runs.
     Starting,
+    /// Its start command still runs, and its stop command follows at once.
+    Leaving,
+    /// It is open until nobody holds it any more.
+    Held,
     /// Its stop command waits for this moment.
     Waiting(Boot),
     /// Its stop command runs.
@@ -167,8 +150,10 @@ enum Phase {
 struct Lease {
     door: String,
     source: IpAddr,
-    start: String,
-    stop: Option<(String, u32)>,
+    start: Command,
+    stop: Option<(Command, u32)>,
+    /// Of a service's opening.
+    place: Option<Place>,
     phase: Phase,
 }
 
@@ -177,9 +162,20 @@ struct Lease {
 pub struct Leases {
     next: u64,
     live: BTreeMap<u64, Lease>,
+    /// The openings of services that grants can share: those that do not end yet, at most one of each place.
+    places: BTreeMap<Place, u64>,
+    /// When something is to happen to what: a stop command is to run, a start command of a service to be over.
     due: BTreeSet<(Boot, u64)>,
+    /// Doors and services have [`STARTS`] each, for the same reason as [`LEASES`].
+    doors: Starts,
+    services: Starts,
+}
+
+/// Start commands that run, and openings whose start commands wait for one of them to end.
+#[derive(Debug, Default)]
+struct Starts {
+    running: usize,
     queue: VecDeque<u64>,
-    starting: usize,
 }
 
 impl Leases {
@@ -199,9 +195,10 @@ impl Leases {
             let at = now.boot.plus_nanos(u64::try_from(left).unwrap_or(0));
             self.next = self.next.max(opened.id.saturating_add(1));
             self.due.insert((at, opened.id));
-            let (stop, phase) = (Some((opened.stop, opened.timeout)), Phase::Waiting(at));
-            let lease = Lease { door: opened.door, source: opened.source, start: String::new(), stop, phase };
-            self.live.insert(opened.id, lease);
+            let (id, place, phase) = (opened.id, opened.place(), Phase::Waiting(at));
+            let (start, stop) = (Command::default(), Some((opened.stop, opened.timeout)));
+            let lease = Lease { door: opened.door, source: opened.source, start, stop, place, phase };
+            self.live.insert(id, lease);
         }
     }
 
@@ -223,14 +220,9 @@ impl Leases {
     /// The commands of `door` for a knocker from `source`. Changes nothing but the next id.
     pub fn prepare(&mut self, now: Now, door: &Door, source: IpAddr) -> Result<Opening, NotOpened> {
         let (start, stop) = door.commands(source).ok_or(NotOpened::NoCommand)?;
-        let start = substitute(start, source).ok_or(NotOpened::StartTooLong)?;
-        let stop = stop.map(|stop| substitute(stop, source).ok_or(NotOpened::StopTooLong)).transpose()?;
-        if self.live.len() >= LEASES {
-            return Err(NotOpened::Full);
-        }
-        // By the clock, so that an id of before a restart, which the journal has forgotten, does not come again.
-        let id = self.next.max(now.wall.0);
-        self.next = id.saturating_add(1);
+        let start = Command::shell(start, source).ok_or(NotOpened::StartTooLong)?;
+        let stop = stop.map(|stop| Command::shell(stop, source).ok_or(NotOpened::StopTooLong)).transpose()?;
+        let id = self.next_id(now, false)?;
         // COMPAT: knockd sleeps for ever where the time is negative.
         let stop = stop.zip(u32::try_from(door.cmd_timeout).ok()).map(|(stop, timeout)| Opened {
             id,
@@ -240,7 +232,17 @@ impl Leases {
             opened: now.wall,
             timeout,
         });
-        Ok(Opening { id, door: door.name.clone(), start, source, stop })
+        Ok(Opening { id, door: door.name.clone(), start, source, stop, place: None })
+    }
+
+    fn next_id(&mut self, now: Now, service: bool) -> Result<u64, NotOpened> {
+        if self.live.values().filter(|lease| lease.place.is_some() == service).count() >= LEASES {
+            return Err(NotOpened::Full);
+        }
+        // By the clock, so that an id of before a restart, which the journal has forgotten, does not come again.
+        let id = self.next.max(now.wall.0);
+        self.next = id.saturating_add(1);
+        Ok(id)
     }
 
     /// Whether the opening `id` is under way.
@@ -249,12 +251,18 @@ impl Leases {
     }
 
     /// Begins: the start command runs now, or as soon as fewer than [`STARTS`] others do. Answers the opening's id.
-    pub fn begin(&mut self, Journalled(opening): Journalled, work: &mut Vec<Work>) -> u64 {
-        let Opening { id, door, start, source, stop } = opening;
+    pub fn begin(&mut self, now: Now, Journalled(opening): Journalled, work: &mut Vec<Work>) -> u64 {
+        let Opening { id, door, start, source, stop, place } = opening;
         let stop = stop.map(|opened| (opened.stop, opened.timeout));
-        self.live.insert(id, Lease { door, source, start, stop, phase: Phase::Queued });
-        self.queue.push_back(id);
-        self.start_next(work);
+        if place.is_some_and(|place| self.places.contains_key(&place)) {
+            // Nobody would ever end the other one: its place is this one's.
+            work.push(Work::Forget(id));
+            return id;
+        }
+        let phase = place.map_or(Phase::Queued, |place| self.settle_in(place, id));
+        self.live.insert(id, Lease { door, source, start, stop, place, phase });
+        self.starts(place).queue.extend((phase == Phase::Queued).then_some(id));
+        self.start_next(now, work);
         id
     }
 
@@ -265,38 +273,58 @@ impl Leases {
             let status = if let Ending::Exited(status) = how { status } else { 0 };
             work.push(Work::Note(Note::Status { door: lease.door.clone(), status }));
         }
+        let place = lease.place;
         match lease.phase {
-            Phase::Starting => {
-                self.starting = self.starting.saturating_sub(1);
-                match &lease.stop {
-                    Some((_, timeout)) => {
+            Phase::Starting | Phase::Leaving => {
+                match (place, &lease.stop) {
+                    (Some(place), _) => self.started(place, id, how, work),
+                    (None, Some((_, timeout))) => {
                         let at = now.boot.plus(*timeout);
                         lease.phase = Phase::Waiting(at);
                         self.due.insert((at, id));
                     }
-                    None => drop(self.live.remove(&id)),
+                    (None, None) => drop(self.live.remove(&id)),
                 }
-                self.start_next(work);
+                let starts = self.starts(place);
+                starts.running = starts.running.saturating_sub(1);
+            }
+            Phase::Stopping if how == Ending::NotNow => {
+                let at = now.boot.plus(AGAIN);
+                lease.phase = Phase::Waiting(at);
+                self.due.insert((at, id));
             }
             Phase::Stopping => {
                 self.live.remove(&id);
                 work.push(Work::Forget(id));
+                place.into_iter().for_each(|place| self.move_up(place));
             }
-            Phase::Queued | Phase::Waiting(_) => {}
+            Phase::Queued | Phase::Behind | Phase::Held | Phase::Waiting(_) => return,
         }
+        self.start_next(now, work);
     }
 
-    /// Stop commands whose time has come.
+    /// Stop commands whose time has come, and start commands whose time is over.
     pub fn due(&mut self, now: Now, work: &mut Vec<Work>) {
         while let Some((at, id)) = self.due.first().copied().filter(|(at, _)| *at <= now.boot) {
             self.due.remove(&(at, id));
-            let Some(lease) = self.live.get_mut(&id) else { continue };
-            let Some((stop, _)) = lease.stop.clone() else { continue };
-            lease.phase = Phase::Stopping;
-            work.push(Work::Note(Note::Timeout { id, door: lease.door.clone(), source: lease.source }));
-            work.push(Work::Note(Note::Running { door: lease.door.clone(), command: stop.clone() }));
-            work.push(Work::Run(Job { id, text: stop, tied: true }));
+            match self.live.get(&id).map(|lease| lease.phase) {
+                Some(Phase::Starting | Phase::Leaving) => self.give_up(id, work),
+                Some(Phase::Waiting(_)) => self.stop(id, work),
+                _ => {}
+            }
         }
+    }
+
+    fn stop(&mut self, id: u64, work: &mut Vec<Work>) {
+        let Some(lease) = self.live.get_mut(&id) else { return };
+        let Some((stop, _)) = lease.stop.clone() else { return };
+        lease.phase = Phase::Stopping;
+        // COMPAT: knockd's word for a door whose time is over.
+        if lease.place.is_none() {
+            work.push(Work::Note(Note::Timeout { id, door: lease.door.clone(), source: lease.source }));
+        }
+        work.push(Work::Note(Note::Running { door: lease.door.clone(), command: stop.clone() }));
+        work.push(Work::Run(Job { id, command: stop, tied: true }));
     }
 
     /// When [`Leases::due`] has something to do next.
@@ -304,33 +332,23 @@ impl Leases {
         self.due.first().map(|(at, _)| *at)
     }
 
-    fn start_next(&mut self, work: &mut Vec<Work>) {
-        while self.starting < STARTS {
-            let Some(id) = self.queue.pop_front() else { return };
+    fn starts(&mut self, place: Option<Place>) -> &mut Starts {
+        if place.is_some() { &mut self.services } else { &mut self.doors }
+    }
+
+    fn start_next(&mut self, now: Now, work: &mut Vec<Work>) {
+        let may_go_on = |starts: &&mut Starts| starts.running < STARTS && !starts.queue.is_empty();
+        while let Some(starts) = [&mut self.doors, &mut self.services].into_iter().find(may_go_on) {
+            let Some(id) = starts.queue.pop_front() else { return };
             let Some(lease) = self.live.get_mut(&id) else { continue };
             lease.phase = Phase::Starting;
-            self.starting += 1;
-            let text = std::mem::take(&mut lease.start);
-            work.push(Work::Note(Note::Running { door: lease.door.clone(), command: text.clone() }));
-            work.push(Work::Run(Job { id, text, tied: lease.stop.is_some() }));
-        }
-    }
-}
-
-/// `%IP%` by the address, everywhere; nothing else is replaced or quoted: an address has no character that a shell minds.
-fn substitute(command: &str, source: IpAddr) -> Option<String> {
-    let text = command.replace("%IP%", &as_text(source));
-    (text.len() <= COMMAND).then_some(text)
-}
-
-/// As knockd writes them; `who` names the source, with its host name if it was looked up.
-impl Note {
-    /// The text of the log line. `who` shows the source of an opening.
-    pub fn text(&self, who: impl Fn(u64, IpAddr) -> String) -> String {
-        match self {
-            Note::Running { door, command } => format!("{door}: running command: {command}"),
-            Note::Status { door, status } => format!("{door}: command returned non-zero status code ({status})"),
-            Note::Timeout { id, door, source } => format!("{}: {door}: command timeout", who(*id, *source)),
+            starts.running += 1;
+            if lease.place.is_some() {
+                self.due.insert((now.boot.plus(START), id));
+            }
+            let command = std::mem::take(&mut lease.start);
+            work.push(Work::Note(Note::Running { door: lease.door.clone(), command: command.clone() }));
+            work.push(Work::Run(Job { id, command, tied: lease.stop.is_some() }));
         }
     }
 }

@@ -10,10 +10,11 @@ use super::authentic::Authentic;
 use super::door::Door;
 use super::grants::{Ending, GRANTS, Grants, Holder, Key, Live};
 use super::knock::{Kind, Ports, Status};
+use super::leases::{Journalled, Opening, Place, commit_all};
 use super::prefix::Span;
 use super::record::Record;
 use super::replay::{Fresh, Judgement, Refused, Replay};
-use super::service::{Basis, Client, Service, SourceRule};
+use super::service::{Basis, Client, Commands, Service, SourceRule};
 use super::types::{ClientId, Fault, Now, Reject, SECOND, SERVICE_PORTS, ServiceName, Source};
 
 /// The rules in force: replaced as a whole at a reload.
@@ -47,6 +48,11 @@ impl Decision {
             Decision::Tell(told) => told.reject(),
             Decision::Refuse(refused) => Some(refused.reject),
         }
+    }
+
+    /// Where commands have to open before it is a grant; see [`super::leases::Leases::hold`].
+    pub fn place(&self) -> Option<Place> {
+        if let Decision::Admit(admission) = self { admission.live.place() } else { None }
     }
 }
 
@@ -115,6 +121,15 @@ pub fn commit(
     decisions: Vec<Decision>,
     store: impl FnOnce(&[Record]) -> Result<(), Fault>,
 ) -> Result<Vec<Done>, Fault> {
+    commit_with(decisions, Vec::new(), store).map(|(done, _)| done)
+}
+
+/// The same with the openings that some of the grants need: neither is durable without the other.
+pub fn commit_with(
+    decisions: Vec<Decision>,
+    openings: Vec<Opening>,
+    store: impl FnOnce(&[Record]) -> Result<(), Fault>,
+) -> Result<(Vec<Done>, Vec<Journalled>), Fault> {
     let mut records = Vec::new();
     let mut done = Vec::new();
     for decision in decisions {
@@ -134,10 +149,11 @@ pub fn commit(
             Decision::Refuse(_) => {}
         }
     }
-    if !records.is_empty() {
-        store(&records)?;
-    }
-    Ok(done)
+    let journalled = commit_all(openings, |opened| {
+        records.extend(opened.into_iter().map(Record::Opened));
+        if records.is_empty() { Ok(()) } else { store(&records) }
+    })?;
+    Ok((done, journalled))
 }
 
 impl Policy {
@@ -172,6 +188,11 @@ impl Policy {
     pub fn client(&self, now: Now, id: ClientId) -> Option<&Client> {
         let live = |client: &&Client| client.expires.is_none_or(|expires| now.wall.0 / SECOND < expires);
         self.clients.get(&id).filter(live)
+    }
+
+    /// The commands that open this service, if it is one of those.
+    pub fn commands(&self, service: ServiceName) -> Option<&Commands> {
+        self.services.get(&service)?.commands.as_ref()
     }
 
     /// Keeps only these clients; the others are as if unknown from now on. For revocations, which must not wait until all
@@ -233,6 +254,10 @@ impl Policy {
     /// address that could be granted to a client too: a forged sequence must not open anything for ourselves or for a mapped form.
     pub fn through_door(&self, now: Now, door: &Door, source: IpAddr, grants: &Grants) -> Result<DoorGrant, Status> {
         let service = door.service.and_then(|name| self.services.get(&name)).ok_or(Status::Denied)?;
+        // What is not journalled opens nothing; the configuration refuses such a door.
+        if service.commands.is_some() {
+            return Err(Status::Denied);
+        }
         let canonical = Source::new(source);
         if canonical.ip() != source || !self.grantable(canonical) {
             return Err(Status::Address);
@@ -304,6 +329,10 @@ impl Policy {
         if service.forward.as_ref().is_some_and(|forward| forward.target(v6).is_none()) {
             return Err(Status::Denied);
         }
+        // Commands know of no port: they would open to the whole address.
+        if service.commands.is_some() && request.source_port != 0 {
+            return Err(Status::Denied);
+        }
         // Who knows the port that he will come from knows his address too: then the whole net is more than is needed.
         let span = match (v6, request.source_port) {
             (true, 0) => service.span,
@@ -339,7 +368,8 @@ fn admission(fresh: Fresh, live: Live, grants: &mut Grants) -> Admission {
     grants.reserve(live.key);
     let answer = Answer::new(&fresh.authentic, Status::Granted, None);
     let mut records = fresh.records;
-    records.push(Record::Granted(live));
+    // One of commands ends with this process: what is stored of it is how to end it.
+    records.extend(live.place().is_none().then_some(Record::Granted(live)));
     Admission { records, live, answer }
 }
 

@@ -3,7 +3,7 @@
 
 use super::bytes::Reader;
 use super::grants::{Holder, Key, Live};
-use super::leases::Opened;
+use super::leases::{Command, Opened};
 use super::prefix::Span;
 use super::replay::Marks;
 use super::service::{Basis, Cut, Form};
@@ -57,7 +57,7 @@ pub enum Record {
     Granted(Live),
     /// A grant ended before its time.
     Ended(Key),
-    /// A door is about to open: its stop command must run, whatever comes.
+    /// A door or a service's commands are about to open: its stop command must run, whatever comes.
     Opened(Opened),
     /// The stop command of this opening has ended.
     Stopped {
@@ -123,14 +123,15 @@ impl Record {
             Record::Reinitialised { .. } => 6,
             Record::Granted(_) => 7,
             Record::Ended(_) => 8,
-            Record::Opened(_) => 9,
+            Record::Opened(Opened { stop: Command::Shell(_), .. }) => 9,
             Record::Stopped { .. } => 10,
+            Record::Opened(Opened { stop: Command::Argv(_), .. }) => 11,
         }
     }
 }
 
 fn decode_kind(kind: u8, head: &mut Reader<'_>, text: &[u8]) -> Option<Record> {
-    (matches!(kind, 3 | 9) || text.is_empty()).then_some(())?;
+    (matches!(kind, 3 | 9 | 11) || text.is_empty()).then_some(())?;
     Some(match kind {
         1 => Record::Seen { client: client(head)?, timestamp: wall(head)? },
         2 => Record::Burned { client: client(head)?, timestamp: wall(head)? },
@@ -140,7 +141,7 @@ fn decode_kind(kind: u8, head: &mut Reader<'_>, text: &[u8]) -> Option<Record> {
         6 => Record::Reinitialised { at: wall(head)? },
         7 => Record::Granted(take_live(head)?),
         8 => Record::Ended(take_key(head)?),
-        9 => Record::Opened(take_opened(head, text)?),
+        9 | 11 => Record::Opened(take_opened(kind, head, text)?),
         10 => Record::Stopped { id: head.u64()? },
         _ => return None,
     })
@@ -246,7 +247,11 @@ fn take_live(head: &mut Reader<'_>) -> Option<Live> {
 
 fn put_opened(head: &mut Vec<u8>, text: &mut Vec<u8>, opened: &Opened) -> Result<(), Fault> {
     text.extend_from_slice(opened.door.as_bytes());
-    text.extend_from_slice(opened.stop.as_bytes());
+    match &opened.stop {
+        Command::Shell(line) => text.extend_from_slice(line.as_bytes()),
+        // Each with a NUL behind it, which no argument can have in it.
+        Command::Argv(argv) => argv.iter().for_each(|argument| put_all(text, &[argument.as_bytes(), &[0]])),
+    }
     let too_long = || {
         let what = format!("{}: the door's name and stop command are longer than {TEXT} bytes", opened.door);
         Fault::new(what, "put the command into a script and name that")
@@ -258,12 +263,16 @@ fn put_opened(head: &mut Vec<u8>, text: &mut Vec<u8>, opened: &Opened) -> Result
     Ok(())
 }
 
-fn take_opened(head: &mut Reader<'_>, text: &[u8]) -> Option<Opened> {
+fn take_opened(kind: u8, head: &mut Reader<'_>, text: &[u8]) -> Option<Opened> {
     (text.len() <= TEXT).then_some(())?;
     let (id, source) = (head.u64()?, Source::from_bytes(head.array()?).ip());
     let (opened, timeout, door) = (wall(head)?, head.u32()?, head.u16()?);
     let (door, stop) = text.split_at_checked(usize::from(door))?;
     let (door, stop) = (String::from_utf8(door.to_vec()).ok()?, String::from_utf8(stop.to_vec()).ok()?);
+    let stop = match kind {
+        9 => Command::Shell(stop),
+        _ => Command::Argv(stop.strip_suffix('\0')?.split('\0').map(str::to_owned).collect()),
+    };
     Some(Opened { id, door, source, stop, opened, timeout })
 }
 

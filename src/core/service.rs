@@ -87,13 +87,25 @@ impl Forward {
     }
 }
 
-/// Something behind the guard.
+/// What makes and what ends a grant where our own table does not: programs with their arguments, for no shell. Never empty;
+/// `%IP%` stands for the address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commands {
+    /// Run when the first grant for an address begins.
+    pub start: Vec<String>,
+    /// Run when the last one has ended.
+    pub stop: Vec<String>,
+}
+
+/// Something behind the guard, or what commands open.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its name in knocks.
     pub name: ServiceName,
-    /// Its ports, 1 to 4.
+    /// Its ports, 1 to 4; none with `commands`.
     pub ports: Vec<Port>,
+    /// What opens it if not our own table. Then mode, form, span, cut and forward mean nothing and have their defaults.
+    pub commands: Option<Commands>,
     /// Who drops what is not granted.
     pub mode: Mode,
     /// One connection or many.

@@ -207,13 +207,15 @@ pub enum Reject {
     State,
     /// The firewall refused the change.
     Firewall,
+    /// A start command failed, or took too long.
+    Command,
     /// The listener sent what no listener of ours sends.
     Pipe,
 }
 
 impl Reject {
     /// Every reason, in order: index `i` is the reason whose `as usize` is `i`.
-    pub const ALL: [Reject; 20] = [
+    pub const ALL: [Reject; 21] = [
         Reject::Malformed,
         Reject::Headers,
         Reject::NotForUs,
@@ -233,6 +235,7 @@ impl Reject {
         Reject::Policy,
         Reject::State,
         Reject::Firewall,
+        Reject::Command,
         Reject::Pipe,
     ];
 
@@ -258,6 +261,7 @@ impl Reject {
             Reject::Policy => "policy",
             Reject::State => "state",
             Reject::Firewall => "firewall",
+            Reject::Command => "command",
             Reject::Pipe => "pipe",
         }
     }

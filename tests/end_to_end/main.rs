@@ -10,6 +10,7 @@ mod check;
 mod classic;
 mod clients_of_others;
 mod clocks;
+mod commands;
 mod confinement;
 mod convert;
 mod cut;

@@ -153,7 +153,7 @@ fn heard_text(profile: &str, wish: &Wish, answer: &Answer, heard: &Heard) -> Str
                               try again, with a longer --timeout on a slow line\n"
             .to_owned(),
         Status::Trouble => {
-            "refused: the gateway has trouble of its own: its state or its firewall. Nothing was opened\n  \
+            "refused: the gateway has trouble of its own: its state, its firewall or a command. Nothing was opened\n  \
                             tell its admin; its log says which\n"
                 .to_owned()
         }
@@ -165,9 +165,11 @@ fn granted_text(wish: &Wish, answer: &Answer, heard: &Heard) -> String {
     let who = receipt.granted.unwrap_or(receipt.observed);
     let how = if receipt.once { "with one connection" } else { "" };
     let from = if wish.source_port == 0 { String::new() } else { format!("from port {}", wish.source_port) };
+    let ports = port_list(receipt).join(", ");
+    // A service of commands has none.
+    let what = if ports.is_empty() { wish.service.to_string() } else { ports };
     let text = format!(
-        "granted: {who} may reach {} at {} {from} {how} for {}, until {}",
-        port_list(receipt).join(", "),
+        "granted: {who} may reach {what} at {} {from} {how} for {}, until {}",
         answer.gateway.ip(),
         duration_text(i64::from(receipt.seconds) * SECOND.cast_signed()),
         local_text(until(heard)),

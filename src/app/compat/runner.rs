@@ -173,7 +173,7 @@ impl Process {
         match opening.commit(|opened| self.store(opened)) {
             Ok(journalled) => {
                 let mut work = Vec::new();
-                let id = self.leases.begin(journalled, &mut work);
+                let id = self.leases.begin(now, journalled, &mut work);
                 self.mine.insert(id, order.who.clone());
                 self.carry_out(now, work);
             }
@@ -246,6 +246,7 @@ impl Process {
                         self.leases.ended(now, finished.id, finished.how, &mut more);
                     }
                 }
+                Work::Kill(id) => self.runner.kill(id),
                 Work::Forget(id) => self.forget(id),
                 Work::Note(note) => self.note(&note),
             }

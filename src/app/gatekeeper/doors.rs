@@ -1,5 +1,5 @@
 //! Classic doors: from a completed sequence to the end of its stop command.
-//! When what runs is left to `core::leases`, running it to `edge::command`.
+//! When what runs is left to `core::leases`, running it to `edge::command`, services of commands to `commands`.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ impl Gatekeeper {
         match opening.commit(|opened| self.state.commit(&[Record::Opened(opened.clone())])) {
             Ok(journalled) => {
                 let mut work = Vec::new();
-                self.leases.begin(journalled, &mut work);
+                self.leases.begin(now, journalled, &mut work);
                 self.carry_out(now, work);
             }
             Err(fault) => self.state_failed(&fault),
@@ -127,6 +127,7 @@ impl Gatekeeper {
                         self.leases.ended(now, finished.id, finished.how, &mut more);
                     }
                 }
+                Work::Kill(id) => self.runner.kill(id),
                 // If this is lost, the stop command runs once more at the next start: late twice is better than never.
                 Work::Forget(id) => drop(self.store(&[Record::Stopped { id }])),
                 Work::Note(note) => self.say(&note.text(|_, ip| ip.to_string())),
@@ -148,6 +149,7 @@ impl Gatekeeper {
     pub(super) fn run_all_stop_commands(&mut self) {
         let now = clock::now();
         let mut work = Vec::new();
+        self.leases.release(|_| false, &mut work);
         self.leases.due(Now { boot: Boot(u64::MAX), ..now }, &mut work);
         self.carry_out(now, work);
     }

@@ -7,7 +7,7 @@ use crate::core::answer::Answer;
 use crate::core::authentic::{Authentic, Claim};
 use crate::core::grants::{Change, Element, Ending, Grants, Holder, Key};
 use crate::core::knock::{BODY, Status};
-use crate::core::policy::{Decision, Done, commit};
+use crate::core::policy::{Decision, Done, commit_with};
 use crate::core::replay::{Alarm, Refused};
 use crate::core::types::{ClientId, Fault, Now, Reject, Source};
 use crate::edge::firewall::Firewall;
@@ -31,7 +31,7 @@ pub(super) struct Knock {
     pub(super) source_port: u16,
 }
 
-/// An answer that is ready, and the grant that it depends on.
+/// An answer that is ready, and the grant in the firewall that it depends on.
 struct Pending {
     ticket: u64,
     answer: Answer,
@@ -59,9 +59,13 @@ impl Gatekeeper {
         if decisions.is_empty() {
             return;
         }
-        match commit(decisions, |records| self.state.commit(records)) {
+        let openings = self.openings_for(now, &decisions);
+        match commit_with(decisions, openings, |records| self.state.commit(records)) {
             // The commit may have taken long, and what a grant has left is less by that.
-            Ok(done) => self.carry_out_knocks(clock::now(), child, tickets, done),
+            Ok((done, journalled)) => {
+                self.carry_out_knocks(clock::now(), child, tickets, done);
+                self.begin(clock::now(), journalled);
+            }
             Err(fault) => self.lost_commit(child, &tickets, &fault),
         }
     }
@@ -108,7 +112,7 @@ impl Gatekeeper {
                 Done::Open(grant) => {
                     let (mine, answer) = self.grants.open(now, grant);
                     changes.extend(mine);
-                    (answer, answer.granted.map(|live| live.key))
+                    (answer, answer.granted.filter(|live| live.place().is_none()).map(|live| live.key))
                 }
                 Done::Close(keys, how, answer) => {
                     changes.extend(self.grants.end(now, &keys, how));
@@ -126,6 +130,10 @@ impl Gatekeeper {
         }
         self.say_cuts(&changes);
         for one in pending {
+            if one.answer.granted.is_some() && one.grant.is_none() {
+                self.answer_later(now, child, one.ticket, one.answer);
+                continue;
+            }
             let over = one.answer.granted.is_some_and(|live| live.seconds_left(now) == 0);
             let failed = one.grant.is_some() && (over || applied.is_err() || !self.stands(&changes, &one));
             let answer = if failed { one.answer.trouble() } else { one.answer };
@@ -175,7 +183,7 @@ impl Gatekeeper {
     }
 
     /// One line for each knock with a good signature.
-    fn tell_of(&mut self, now: Now, answer: &Answer) {
+    pub(super) fn tell_of(&mut self, now: Now, answer: &Answer) {
         let (client, from, service) = (self.name(answer.client), answer.source, answer.service);
         let text = match (answer.status, answer.granted) {
             (Status::Granted, Some(live)) => {
@@ -248,6 +256,6 @@ fn reason(status: Status) -> &'static str {
         Status::Denied => "not allowed to this client",
         Status::Full => "too many live grants",
         Status::Challenge => "it needs a challenge",
-        Status::Trouble => "the firewall did not take the grant",
+        Status::Trouble => "the firewall did not take the grant, or its start command failed",
     }
 }

@@ -8,6 +8,7 @@ use crate::app::admin::count;
 use crate::app::child::{Absent, Child};
 use crate::app::load::{self, Loaded};
 use crate::app::warnings::warnings;
+use crate::core::service::Service;
 use crate::core::types::{ClientId, Fault, Now, ServiceName};
 use crate::edge::clock;
 use crate::edge::files::{self, Care};
@@ -99,10 +100,11 @@ impl Gatekeeper {
     }
 }
 
-/// Services that lead to another inner host than before, or to this machine instead of one: what was granted was the old way.
+/// Services that lead to another inner host than before, or to this machine instead of one, or that are opened otherwise: what was granted
+/// was the old way.
 fn moved_inside(old: &Loaded, new: &Loaded) -> Vec<ServiceName> {
     let before = |name| old.settings.services.iter().find(|service| service.name == name);
-    let moved =
-        new.settings.services.iter().filter(|new| before(new.name).is_some_and(|old| old.forward != new.forward));
+    let differs = |old: &Service, new: &Service| old.forward != new.forward || old.commands != new.commands;
+    let moved = new.settings.services.iter().filter(|new| before(new.name).is_some_and(|old| differs(old, new)));
     moved.map(|service| service.name).collect()
 }

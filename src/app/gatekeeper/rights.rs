@@ -1,4 +1,4 @@
-//! Which rights this process keeps while it serves: few, unless commands of doors may need them all.
+//! Which rights this process keeps while it serves: few, unless commands of doors or services may need them all.
 //! Giving the others up is left to `edge::confine`.
 
 use super::Gatekeeper;
@@ -9,12 +9,13 @@ use crate::core::types::Fault;
 use crate::edge::confine::keep_little;
 
 /// What status says where nothing was given up.
-pub(super) const ALL_KEPT: &str = "the gatekeeper keeps all of its rights: the commands of doors may need them";
+pub(super) const ALL_KEPT: &str =
+    "the gatekeeper keeps all of its rights: the commands of doors or services may need them";
 
 /// Gives up all rights that `loaded` does not need; whether they were kept instead. What is given up cannot be had again, and
 /// those that we start do not get it either: an admin's command may need anything that root has.
 pub(super) fn settle(loaded: &Loaded, leases: &Leases) -> Result<bool, Fault> {
-    // A stop command of an earlier run may be waiting although its door is gone.
+    // A stop command of an earlier run may be waiting although its door or service is gone.
     let all = runs_commands(loaded) || !leases.is_empty();
     if all { Ok(true) } else { keep_little().map(|()| false) }
 }
@@ -27,10 +28,10 @@ impl Gatekeeper {
         }
         Err(Fault::new(
             format!(
-                "{}: a door has commands, and this toctocd has given up the rights for them",
+                "{}: a door or a service has commands, and this toctocd has given up the rights for them",
                 self.config.display()
             ),
-            "restart toctocd: it keeps its rights if a door has commands when it starts",
+            "restart toctocd: it keeps its rights if one has commands when it starts",
         ))
     }
 }
@@ -39,5 +40,6 @@ fn runs_commands(loaded: &Loaded) -> bool {
     let commands = |door: &Door| {
         [&door.start_command, &door.start_command_6, &door.stop_command, &door.stop_command_6].map(Option::is_some)
     };
-    loaded.settings.doors.iter().any(|door| commands(door).contains(&true))
+    let doors = loaded.settings.doors.iter().any(|door| commands(door).contains(&true));
+    doors || loaded.settings.services.iter().any(|service| service.commands.is_some())
 }

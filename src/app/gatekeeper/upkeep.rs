@@ -67,7 +67,8 @@ impl Gatekeeper {
 
     /// The records that make `ledger` say what is true: our grants and openings, and no others.
     fn undone(&self, ledger: &Ledger) -> Vec<Record> {
-        let live: BTreeMap<_, _> = self.grants.list().chain(self.grants.past()).map(|live| (live.key, *live)).collect();
+        let live = self.grants.list().chain(self.grants.past()).filter(|live| live.place().is_none());
+        let live: BTreeMap<_, _> = live.map(|live| (live.key, *live)).collect();
         let ended =
             ledger.grants().filter(|there| !live.contains_key(&there.key)).map(|there| Record::Ended(there.key));
         let stopped = ledger.openings().filter(|there| !self.leases.has(there.id));
@@ -87,7 +88,7 @@ impl Gatekeeper {
         }
     }
 
-    /// After a reload: no grant leads to an inner host that it was not made for.
+    /// After a reload: no grant leads to an inner host, or is kept open by commands, that it was not made for.
     pub(super) fn end_what_led_elsewhere(&mut self, now: Now, moved: &[ServiceName]) {
         let over = self.grants.list().map(|live| live.key).filter(|key| moved.contains(&key.service));
         let keys: Vec<Key> = over.collect();

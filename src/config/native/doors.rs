@@ -170,10 +170,18 @@ fn address(file: Text<'_>, text: &Spanned<String>) -> Result<String, Fault> {
 
 fn known(file: Text<'_>, text: &Spanned<String>, services: &[Service]) -> Result<ServiceName, Fault> {
     let found = services.iter().find(|service| service.name.as_str() == text.get_ref());
-    found.map(|service| service.name).ok_or_else(|| {
+    let service = found.ok_or_else(|| {
         let names = services.iter().map(|service| service.name.as_str());
         file.complain_unknown(text.span().start, "service", text.get_ref(), names)
-    })
+    })?;
+    if service.commands.is_some() {
+        return Err(file.complain(
+            text.span().start,
+            format!("service `{}` is one of commands, which a door has itself", service.name),
+            "give the door a `start_command` and a `stop_command`",
+        ));
+    }
+    Ok(service.name)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Section `[service.NAME]` of toctocd.toml.
-//! The rest of the file is left to `native`, what a service is to `core::service`.
+//! The rest of the file is left to `native`, what a service is to `core::service`, services of commands to `commands`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::commands::{self, RawCommand};
 use super::parts::in_order;
 use super::{At, Named, choice, number};
 use crate::config::{Cut, Form, Forward, Knock, Mode, Service, SourceRule, defaults};
@@ -23,18 +24,20 @@ const MAX_PREFIXES: usize = 64;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "section [service.NAME]")]
 pub(super) struct RawService {
-    ports: Option<Spanned<Vec<Spanned<String>>>>,
-    mode: At<String>,
-    form: At<String>,
+    pub(super) ports: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) start: RawCommand,
+    pub(super) stop: RawCommand,
+    pub(super) mode: At<String>,
+    pub(super) form: At<String>,
     seconds: At<i64>,
     max_seconds: At<i64>,
     max_grants: At<i64>,
     source: At<toml::Value>,
-    grant_prefix: At<i64>,
+    pub(super) grant_prefix: At<i64>,
     challenge: Option<bool>,
-    cut: At<String>,
-    forward: At<toml::Value>,
-    masquerade: At<bool>,
+    pub(super) cut: At<String>,
+    pub(super) forward: At<toml::Value>,
+    pub(super) masquerade: At<bool>,
 }
 
 pub(super) fn services(
@@ -51,7 +54,7 @@ pub(super) fn services(
 fn one_service(
     file: Text<'_>,
     at: &Spanned<String>,
-    raw: RawService,
+    mut raw: RawService,
     taken: &mut BTreeMap<Port, String>,
     mode: Mode,
 ) -> Result<Service, Fault> {
@@ -59,7 +62,11 @@ fn one_service(
     let name = ServiceName::new(at.get_ref()).ok_or_else(|| {
         file.complain(start, "not a service name", "use 1 to 31 of a-z 0-9 . _ -, for example [service.ssh]")
     })?;
-    let ports = ports(file, start, raw.ports, taken, name)?;
+    let commands = commands::commands(file, start, &mut raw)?;
+    let (ports, mode) = match &commands {
+        Some(_) => (Vec::new(), Mode::Guard),
+        None => (ports(file, start, raw.ports, taken, name)?, mode),
+    };
     let forward = forward(file, raw.forward, raw.masquerade, &ports)?;
     let form_at = raw.form.as_ref().map_or(start, |form| form.span().start);
     let form = raw.form.map_or(Ok(Form::Time), |form| choice(file, &form, "form", &FORMS))?;
@@ -84,6 +91,7 @@ fn one_service(
     Ok(Service {
         name,
         ports,
+        commands,
         mode: raw.mode.map_or(Ok(mode), |mode| choice(file, &mode, "mode", &MODES))?,
         form,
         seconds,
@@ -192,7 +200,7 @@ fn ports(
     taken: &mut BTreeMap<Port, String>,
     name: ServiceName,
 ) -> Result<Vec<Port>, Fault> {
-    let example = "write for example ports = [\"22/tcp\"]";
+    let example = "write for example ports = [\"22/tcp\"], or start and stop commands";
     let list = list.ok_or_else(|| file.complain(start, format!("service `{name}` has no ports"), example))?;
     let start = list.span().start;
     let list = list.into_inner();

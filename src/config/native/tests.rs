@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Cut, Form, Forward, Mode, Service, SourceRule};
+use crate::config::{Commands, Cut, Form, Forward, Mode, Service, SourceRule};
 use crate::config::{defaults, print};
 use crate::core::prefix::{Prefix, Span};
 use crate::core::types::{Port, Proto, ServiceName};
@@ -211,6 +211,7 @@ fn service(index: usize) -> impl Strategy<Value = Service> {
             Service {
                 mode: if max_grants % 2 == 0 { Mode::Guard } else { Mode::Mark },
                 name: ServiceName::new(&format!("{name}-{index}")).unwrap(),
+                commands: None,
                 forward: (ports.len() == 1).then(|| Forward {
                     to: ["192.168.1.10:3389", "[fd00::10]:3389"].map(|to| to.parse().unwrap())[..1 + usize::from(once)]
                         .into(),
@@ -227,6 +228,24 @@ fn service(index: usize) -> impl Strategy<Value = Service> {
                 cut,
             }
         })
+}
+
+/// A service of commands, with arguments such as no shell would leave alone.
+fn of_commands() -> impl Strategy<Value = Service> {
+    let argv = || proptest::collection::vec("[ -~é\n\t]{0,30}|%IP%", 0..5);
+    (argv(), argv(), service(9)).prop_map(|(start, stop, service)| {
+        let program = |argv: Vec<String>| [vec!["/usr/sbin/ipset".to_owned()], argv].concat();
+        Service {
+            commands: Some(Commands { start: program(start), stop: program(stop) }),
+            ports: Vec::new(),
+            mode: Mode::Guard,
+            form: Form::Time,
+            span: Span::Host,
+            cut: Cut::Never,
+            forward: None,
+            ..service
+        }
+    })
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
@@ -268,7 +287,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 break_glass: addresses.into_iter().map(|a| a.to_canonical()).collect(),
             }
         });
-    let services = (service(0), service(1), service(2)).prop_map(|(a, b, c)| vec![a, b, c]);
+    let services = (service(0), service(1), of_commands()).prop_map(|(a, b, c)| vec![a, b, c]);
     (gateway, knock, firewall, services, proptest::option::of("/[a-z.]{1,9}")).prop_map(
         |(gateway, knock, firewall, services, classic)| Settings {
             gateway,

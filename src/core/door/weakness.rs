@@ -192,6 +192,7 @@ mod tests {
         let service = Service {
             name: ServiceName::new("ssh").unwrap(),
             ports: vec![Port { proto: Proto::Tcp, number: 22 }],
+            commands: None,
             mode: Mode::Guard,
             form: Form::Time,
             seconds: 1,

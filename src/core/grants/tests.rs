@@ -253,3 +253,10 @@ fn asking_again_puts_all_the_time_that_is_left_on_what_was_asked_last() {
     let left = grants.list().next().unwrap();
     assert_eq!((left.basis, left.seconds), (Basis::Both, 600));
 }
+
+#[test]
+fn a_grant_of_commands_comes_back_from_no_journal() {
+    let live = Live { ports: [None; SERVICE_PORTS], ..live(1, Form::Time, START, 600) };
+    let grants = Grants::restore(at(1), &Ledger::of(&[Record::Granted(live)]));
+    assert_eq!((grants.list().count(), grants.places().len()), (0, 0));
+}

@@ -47,7 +47,11 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
             basis,
         },
     );
-    let opened = (any::<u64>(), ".{0,100}", any::<[u8; 16]>(), ".{0,1000}", wall(), any::<u32>()).prop_map(
+    let stop = prop_oneof![
+        ".{0,1000}".prop_map(Command::Shell),
+        prop::collection::vec("[^\0]{0,100}", 1..8).prop_map(Command::Argv),
+    ];
+    let opened = (any::<u64>(), ".{0,100}", any::<[u8; 16]>(), stop, wall(), any::<u32>()).prop_map(
         |(id, door, source, stop, opened, timeout)| Opened {
             id,
             door,
@@ -122,7 +126,7 @@ fn the_longest_stop_command_fits_and_a_longer_text_is_refused_with_a_remedy() {
             id: 7,
             door: "door".to_owned(),
             source: "192.0.2.7".parse().unwrap(),
-            stop: "x".repeat(length),
+            stop: Command::Shell("x".repeat(length)),
             opened: Wall(1),
             timeout: 10,
         })
@@ -134,4 +138,30 @@ fn the_longest_stop_command_fits_and_a_longer_text_is_refused_with_a_remedy() {
     let fault = opened(TEXT).encode(&mut bytes).unwrap_err();
     assert!(fault.what.contains("door") && !fault.remedy.is_empty());
     assert_eq!(bytes, before);
+}
+
+#[test]
+fn a_stop_command_that_was_promised_before_there_were_programs_is_read_as_it_was_written() {
+    let head = "09000017000000000000000700000000000000000000ffffc00002070000000000000001000000 0a0004";
+    let mut bytes: Vec<u8> = head.replace(' ', "").as_bytes().chunks(2).map(hex).collect();
+    bytes.resize(RECORD, 0);
+    bytes.extend(b"door/bin/close 192.0.2.7");
+    bytes[3] = 24;
+    let stop = Command::Shell("/bin/close 192.0.2.7".to_owned());
+    let (source, opened) = ("192.0.2.7".parse().unwrap(), Wall(1));
+    let shell = Opened { id: 7, door: "door".to_owned(), source, stop, opened, timeout: 10 };
+    assert_eq!(Record::decode(&mut Reader::new(&bytes)), Some(Record::Opened(shell.clone())));
+    // And a program with its arguments is another kind of record.
+    let argv = ["/bin/close", "", "a b"].map(str::to_owned).to_vec();
+    let mut written = Vec::new();
+    Record::Opened(Opened { stop: Command::Argv(argv), ..shell }).encode(&mut written).unwrap();
+    assert_eq!((written[0], &written[RECORD..]), (11, &b"door/bin/close\0\0a b\0"[..]));
+    // One that does not end with its last argument is none.
+    written.pop();
+    written[3] -= 1;
+    assert_eq!(Record::decode(&mut Reader::new(&written)), None);
+}
+
+fn hex(pair: &[u8]) -> u8 {
+    u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()
 }

@@ -98,7 +98,7 @@ fn up() -> Vec<ToGatekeeper> {
         ToGatekeeper::Removed { source: ip, success: true },
         ToGatekeeper::Ignored { flag: 1, wanted: true },
         ToGatekeeper::Alarm { row: 1, first: source, again: Source::new("2001:db8::9".parse().unwrap()) },
-        ToGatekeeper::Counters { counters: Counters([3; 20]), packets: 4, lost: 5 },
+        ToGatekeeper::Counters { counters: Counters([3; 21]), packets: 4, lost: 5 },
         ToGatekeeper::Down { capture: 2 },
         ToGatekeeper::Refused { source: mapped },
     ]

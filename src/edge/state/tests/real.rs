@@ -94,7 +94,7 @@ fn a_record_that_is_too_long_spoils_nothing() {
         id: 1,
         door: "d".to_owned(),
         source: "192.0.2.1".parse().unwrap(),
-        stop: "x".repeat(9000),
+        stop: crate::core::leases::Command::Shell("x".repeat(9000)),
         opened: NOW,
         timeout: 1,
     };

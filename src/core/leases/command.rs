@@ -1,0 +1,110 @@
+//! A command as it will be run: a line for a shell, or a program with its arguments.
+//! Running it is left to `edge::command`, when to the file above.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::COMMAND;
+use crate::core::address::as_text;
+
+/// What stands for the address.
+const IP: &str = "%IP%";
+
+/// A command, the address already in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// For `/bin/sh -c`.
+    Shell(String),
+    /// A program and its arguments, for no shell. The program is the first, and an absolute path.
+    Argv(Vec<String>),
+}
+
+/// A shell's command that does nothing.
+impl Default for Command {
+    fn default() -> Self {
+        Command::Shell(String::new())
+    }
+}
+
+impl Command {
+    /// `%IP%` by the address, everywhere; nothing else is replaced or quoted: an address has no character that a shell minds. None
+    /// if it is longer than [`COMMAND`] then.
+    pub(super) fn shell(text: &str, source: IpAddr) -> Option<Command> {
+        let text = text.replace(IP, &as_text(source));
+        (text.len() <= COMMAND).then_some(Command::Shell(text))
+    }
+
+    /// The same in each argument. What was one argument stays one, whatever is in it.
+    pub fn argv(argv: &[String], source: IpAddr) -> Option<Command> {
+        let argv: Vec<String> = argv.iter().map(|argument| argument.replace(IP, &as_text(source))).collect();
+        // Each with the NUL that ends it, as in the journal and for the kernel.
+        let length: usize = argv.iter().map(|argument| argument.len() + 1).sum();
+        (length <= COMMAND).then_some(Command::Argv(argv))
+    }
+}
+
+/// For the log: what a shell gets is shown as it is, an argument in quotes where it could be taken for more than one.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::Shell(text) => f.write_str(text),
+            Command::Argv(argv) => {
+                let shown: Vec<String> = argv.iter().map(|argument| show(argument)).collect();
+                f.write_str(&shown.join(" "))
+            }
+        }
+    }
+}
+
+fn show(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "%+,-./:=@_".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) { argument.to_owned() } else { format!("{argument:?}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn argv(argv: &[&str], source: &str) -> Option<Command> {
+        let argv: Vec<String> = argv.iter().map(|argument| (*argument).to_owned()).collect();
+        Command::argv(&argv, source.parse().unwrap())
+    }
+
+    #[test]
+    fn an_argument_stays_one_argument_whatever_stands_in_it() {
+        let given = ["/bin/x", "a b", "$(reboot); %IP%", "%IP%/32,%IP%", "", "%ip%"];
+        let command = argv(&given, "192.0.2.7").unwrap();
+        let meant = ["/bin/x", "a b", "$(reboot); 192.0.2.7", "192.0.2.7/32,192.0.2.7", "", "%ip%"];
+        assert_eq!(command, Command::Argv(meant.map(str::to_owned).to_vec()));
+        let shown = r#"/bin/x "a b" "$(reboot); 192.0.2.7" 192.0.2.7/32,192.0.2.7 "" %ip%"#;
+        assert_eq!(command.to_string(), shown);
+        assert_eq!(
+            argv(&["/bin/x", "a\nb"], "192.0.2.7").unwrap().to_string(),
+            r#"/bin/x "a\nb""#,
+            "one line of the log"
+        );
+    }
+
+    #[test]
+    fn a_command_that_has_become_too_long_is_none() {
+        let long = "x".repeat(COMMAND - "/x".len() - 2);
+        assert!(argv(&["/x", &long], "192.0.2.7").is_some());
+        assert_eq!(argv(&["/x", &(long + "x")], "192.0.2.7"), None);
+        assert_eq!(argv(&["/x", &"%IP%".repeat(500)], "192.0.2.7"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_packets_source_a_command_gets_a_canonical_address_and_nothing_else(v4: [u8; 4], v6: [u8; 16]) {
+            for source in [IpAddr::from(v4), IpAddr::from(v6)] {
+                let Some(Command::Shell(text)) = Command::shell("'%IP%' \"%IP%\" $(%IP%)", source) else { panic!() };
+                let address = text.split('\'').nth(1).unwrap();
+                prop_assert_eq!(address.parse(), Ok(source));
+                prop_assert!(address.chars().all(|c| c.is_ascii_hexdigit() || ".:".contains(c)), "{}", address);
+                prop_assert_eq!(&text, &format!("'{address}' \"{address}\" $({address})"));
+                prop_assert_eq!(argv(&["%IP%"], address), Some(Command::Argv(vec![address.to_owned()])));
+            }
+        }
+    }
+}
