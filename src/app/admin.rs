@@ -100,7 +100,8 @@ pub fn status(settings: &Settings, json: bool) -> Result<(), Fault> {
         return Ok(());
     }
     let status: Status = serde_json::from_value(value).map_err(|_| other_version())?;
-    print(&status_text(&status));
+    let stale = super::guard::stale(settings).map(|stale| format!("  warning     {stale}\n"));
+    print(&(status_text(&status) + &stale.unwrap_or_default()));
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, umask};
 
 pub use crate::app::child::ROLE;
 use crate::app::child::{Absent, Child};
+use crate::app::guard::stale;
 use crate::app::load::{self, Loaded};
 use crate::app::warnings::{leads_nowhere, starts_nothing, warnings};
 use crate::config::Settings;
@@ -200,7 +201,8 @@ impl Gatekeeper {
         self.degraded().iter().for_each(|line| self.say(&format!("degraded: {line}")));
         let unfollowed = leads_nowhere(&self.loaded.settings, passes_on());
         let unfollowed = unfollowed.into_iter().chain(starts_nothing(&self.loaded.settings, is_program));
-        let warnings = warnings(&self.loaded, &listening()).into_iter().chain(unfollowed);
+        let stale = stale(&self.loaded.settings);
+        let warnings = warnings(&self.loaded, &listening()).into_iter().chain(unfollowed).chain(stale);
         warnings.for_each(|line| self.say(&format!("warning: {line}")));
         self.say(&text);
     }

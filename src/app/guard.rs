@@ -17,6 +17,7 @@ use crate::config::{Mode, Service, Settings};
 use crate::core::types::Fault;
 use crate::edge::addresses;
 use crate::edge::control::Command;
+use crate::edge::files::{self, Care};
 use crate::edge::firewall::{self, Connection, Look, Nft, advice};
 
 /// How often a trial asks whether somebody got in.
@@ -151,10 +152,30 @@ fn ruleset(settings: &Settings) -> Result<(), Fault> {
     let text = firewall::print_ruleset(&settings.firewall, &settings.services, &settings.knock)?;
     print(&format!(
         "# The guard of toctoc without its grants, by `toctocd guard print`. In nftables.conf, after `flush ruleset`:\n\
-         #   include \"/etc/nftables.d/toctoc.nft\"\n\
-         # Print it again whenever a service, break_glass, knock.silent or [firewall] changes.\n{text}"
+         #   include \"{}\"\n\
+         # Print it again whenever a service, break_glass, knock.silent or [firewall] changes.\n{text}",
+        settings.firewall.printed.display()
     ));
     Ok(())
+}
+
+/// What is wrong with the text that nftables.conf includes, if it is where it should be: what it guards is not what is guarded
+/// now, so the next `flush ruleset` would open something, or shut what is none of ours.
+pub fn stale(settings: &Settings) -> Option<String> {
+    let path = &settings.firewall.printed;
+    if !path.exists() {
+        return None;
+    }
+    let again = format!("toctocd guard print >{}", path.display());
+    let text = match files::read(path, Care::Trusted) {
+        Ok(text) => text,
+        Err(fault) => return Some(format!("the printed guard cannot be trusted: {}; {}", fault.what, fault.remedy)),
+    };
+    let now = firewall::print_ruleset(&settings.firewall, &settings.services, &settings.knock).ok()?;
+    // Comments may be of another version, or somebody's own.
+    let rules = |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+    let stale = rules(&text) != rules(&now);
+    stale.then(|| format!("{} is not the guard as it is now: `{again}`", path.display()))
 }
 
 fn status(settings: &Settings) -> Result<(), Fault> {
@@ -181,6 +202,9 @@ fn status(settings: &Settings) -> Result<(), Fault> {
             "lets in     {}   (a rule that your firewall needs)\n",
             advice::let_marked_in(&settings.firewall).nft
         );
+    }
+    if let Some(stale) = stale(settings) {
+        text += &format!("OUT OF DATE {stale}\n");
     }
     let addresses: Vec<String> = settings.firewall.break_glass.iter().map(ToString::to_string).collect();
     if !addresses.is_empty() {

@@ -123,7 +123,8 @@ pub fn check(config: &Path, print_settings: bool) -> Result<Said, Fault> {
     let mut said = format!("{}: sound; {counts}\n", config.display());
     let unfollowed = leads_nowhere(settings, proc_net::passes_on());
     let unfollowed = unfollowed.into_iter().chain(starts_nothing(settings, is_program));
-    for warning in warnings(&loaded, &proc_net::listening()).into_iter().chain(unfollowed) {
+    let stale = super::guard::stale(settings);
+    for warning in warnings(&loaded, &proc_net::listening()).into_iter().chain(unfollowed).chain(stale) {
         said += &format!("warning: {warning}\n");
     }
     for note in notes(settings, loaded.clients.len()) {

@@ -82,5 +82,6 @@ pub fn firewall() -> Firewall {
         mark: 0x1000_0000,
         pending_mark: 0x2000_0000,
         break_glass: Vec::new(),
+        printed: "/etc/nftables.d/toctoc.nft".into(),
     }
 }

@@ -92,6 +92,8 @@ pub struct Firewall {
     pub pending_mark: u32,
     /// Addresses that always pass the guard, shown in every status.
     pub break_glass: Vec<IpAddr>,
+    /// Where the printed guard lies if nftables.conf includes it (default `/etc/nftables.d/toctoc.nft`).
+    pub printed: PathBuf,
 }
 
 /// Who this gateway is, without its secrets.

@@ -81,6 +81,7 @@ struct RawFirewall {
     mark: At<i64>,
     pending_mark: At<i64>,
     break_glass: Option<Vec<Spanned<String>>>,
+    printed: At<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -214,6 +215,7 @@ fn firewall(file: Text<'_>, raw: RawFirewall) -> Result<Firewall, Fault> {
         table: raw.table.map_or(Ok(default.table), |table| word(file, table, "table", TABLE))?,
         nft: raw.nft.map_or(Ok(default.nft), |nft| absolute(file, nft, "nft"))?,
         break_glass: raw.break_glass.unwrap_or_default().into_iter().map(address).collect::<Result<_, _>>()?,
+        printed: raw.printed.map_or(Ok(default.printed), |printed| absolute(file, printed, "printed"))?,
     })
 }
 

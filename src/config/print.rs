@@ -184,6 +184,11 @@ fn firewall(page: &mut Page, settings: &Settings) {
         addresses,
         "IP addresses that always pass the guard. Shown in every status; best left empty.",
     );
+    page.key(
+        "printed",
+        path(&firewall.printed),
+        "Where the text of `toctocd guard print` lies, if your nftables.conf includes it: you are told when it is out of date.",
+    );
 }
 
 fn mode(mode: Mode) -> &'static str {

@@ -96,3 +96,36 @@ fn what_is_missing_on_the_machine_is_said_in_one_sentence_with_what_to_do() {
         assert_eq!(gate.net.gateway.sh("nft list tables"), "", "nothing was changed");
     }
 }
+
+#[test]
+fn a_printed_guard_that_a_reload_leaves_behind_is_told_of_until_it_is_printed_again() {
+    let mut gate = Gate::new(|config| config);
+    let printed = gate.path("etc/printed.nft");
+    let edit = |gate: &Gate, from: &str, to: &str| {
+        let config = fs::read_to_string(gate.config()).unwrap();
+        assert!(config.contains(from), "{from}");
+        fs::write(gate.config(), config.replace(from, to)).unwrap();
+    };
+    edit(&gate, "/etc/nftables.d/toctoc.nft", &printed);
+    gate.start();
+    let asked = |gate: &Gate| [&["status"][..], &["guard", "status"], &["check"]].map(|words| ok(&gate.toctocd(words)));
+    let warned =
+        |gate: &Gate| asked(gate).map(|said| said.contains(&format!("{printed} is not the guard as it is now")));
+    assert_eq!(warned(&gate), [false; 3], "there is none");
+    let text = ok(&gate.toctocd(&["guard", "print"]));
+    assert!(text.contains(&format!("include \"{printed}\"")), "{text}");
+    fs::write(&printed, format!("# mine\n{text}")).unwrap();
+    ok(&gate.toctocd(&["reload"]));
+    assert_eq!(warned(&gate), [false; 3], "it is up to date");
+    edit(&gate, "\"22/tcp\"", "\"2222/tcp\"");
+    ok(&gate.toctocd(&["reload"]));
+    gate.daemon()
+        .wait_for(&format!("warning: {printed} is not the guard as it is now: `toctocd guard print >{printed}`"));
+    assert_eq!(warned(&gate), [true; 3]);
+    gate.stop();
+    gate.start();
+    assert!(gate.daemon().said().contains("is not the guard as it is now"));
+    fs::write(&printed, ok(&gate.toctocd(&["guard", "print"]))).unwrap();
+    assert_eq!(warned(&gate), [false; 3]);
+    assert_eq!(gate.daemon().said().matches("is not the guard").count(), 1);
+}

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use super::{Gatekeeper, policy, watch, window};
 use crate::app::admin::count;
 use crate::app::child::{Absent, Child};
+use crate::app::guard::stale;
 use crate::app::load::{self, Loaded};
 use crate::app::warnings::warnings;
 use crate::core::service::Service;
@@ -52,9 +53,10 @@ impl Gatekeeper {
     /// Each enrolment is a reload: only what was not said before is news.
     fn warn_of_new(&mut self, loaded: &Loaded) {
         let listening = listening();
-        let known = warnings(&self.loaded, &listening);
-        let new = warnings(loaded, &listening).into_iter().filter(|warning| !known.contains(warning));
-        new.for_each(|warning| self.say(&format!("warning: {warning}")));
+        let all = |loaded: &Loaded| warnings(loaded, &listening).into_iter().chain(stale(&loaded.settings));
+        let known: Vec<String> = all(&self.loaded).collect();
+        let new: Vec<String> = all(loaded).filter(|warning| !known.contains(warning)).collect();
+        new.iter().for_each(|warning| self.say(&format!("warning: {warning}")));
     }
 
     /// Whoever has no line in the clients file any more is revoked at once, whatever else may be wrong with the new

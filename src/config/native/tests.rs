@@ -283,6 +283,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 mode: if table.len() % 2 == 0 { Mode::Guard } else { Mode::Mark },
                 mark: 1 << (table.len() % 32),
                 pending_mark: 1 << ((table.len() + 1) % 32),
+                printed: format!("/{table}").into(),
                 table,
                 break_glass: addresses.into_iter().map(|a| a.to_canonical()).collect(),
             }
