@@ -219,6 +219,24 @@ fn a_start_that_fails_or_hangs_is_told_and_stopped_and_nobody_else_waits() {
 }
 
 #[test]
+fn who_comes_while_a_stop_command_hangs_is_told_and_has_nothing_and_nothing_was_run_for_him() {
+    let mut gate = gate(
+        "[service.slow]\nstart = [\"NOTE\", \"LOG\", \"open\", \"%IP%\"]\n\
+         stop = [\"/bin/sh\", \"-c\", \"while ! test -e LOG.go; do sleep 0.05; done; NOTE LOG shut %IP%\"]\n",
+    );
+    gate.start();
+    let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "slow,ssh"));
+    assert_eq!(knock(&gate, &anna, "slow", |_| ()).status, Status::Granted);
+    assert_eq!(knock(&gate, &anna, "slow", |request| request.kind = Kind::Close).status, Status::Closed);
+    assert_eq!(knock(&gate, &bert, "slow", |request| request.seconds = 600).status, Status::Trouble);
+    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+    fs::write(log_path(&gate) + ".go", "").unwrap();
+    does(&gate, &[OPEN, SHUT]);
+    assert_eq!(knock(&gate, &bert, "slow", |_| ()).status, Status::Granted);
+    assert_eq!(did(&gate), [OPEN, SHUT, OPEN]);
+}
+
+#[test]
 fn fifty_knocks_at_once_are_fifty_grants_and_the_end_of_the_gateway_stops_each() {
     let mut gate = gate(
         "[service.many]\nstart = [\"NOTE\", \"LOG\", \"open\", \"%IP%\"]\nstop = [\"NOTE\", \"LOG\", \"shut\", \"%IP%\"]\nsource = [\"198.51.100.0/24\"]\n",
