@@ -6,7 +6,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::prctl::set_timerslack;
 use socket2::{Domain, Socket, Type};
 
 use crate::contestant::{Contestant, Kind, OPEN_FOR, OPENS, SAYS};
@@ -14,13 +13,13 @@ use crate::harness::raw::{Forger, stranger};
 
 /// Between the hits of one knock, as `knock -d 10` waits.
 const BETWEEN: Duration = Duration::from_millis(10);
-/// Between two attempts to connect.
-const RETRY: Duration = Duration::from_micros(20);
 /// When a knock counts as lost.
 const LOST: Duration = Duration::from_secs(3);
 /// Packets a second of a flood, and how many.
 const RATE: u32 = 50_000;
 const FLOOD: u32 = 500_000;
+/// Attempts to connect that are waited for; an older one has no answer any more.
+const TRIES: usize = 256;
 /// Knocks during a flood.
 const MEANWHILE: usize = 40;
 /// Sources that knock half.
@@ -92,24 +91,26 @@ fn to_connect(contestant: &Contestant, ip: Ipv4Addr) -> Option<f64> {
     let to = SocketAddr::from(([10, 90, 0, 1], contestant.behind()));
     // One thread for both: to start another takes longer than the fastest door.
     contestant.gate.net.client.space.inside(|| {
-        // Sleeps end when they should, not 50 us later.
-        let _ = set_timerslack(1);
         let (begun, _hits) = knock(ip, OPENS);
         first_connection(ip, to, begun).map(|at| millis(at.saturating_duration_since(begun)))
     })
 }
 
-/// Tries again and again, without waiting for the answers of earlier tries.
+/// Tries again and again, without waiting for the answers of earlier tries. It yields and does not sleep: to wake up a halted
+/// processor takes longer than the fastest door.
 fn first_connection(from: Ipv4Addr, to: SocketAddr, begun: Instant) -> Option<Instant> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("an epoll");
     let mut tries = Vec::new();
     let mut events = [EpollEvent::empty(); 64];
     while begun.elapsed() < LOST {
-        let socket = connecting(from, to);
+        let socket = bound(from);
+        let _ = socket.connect(&to.into());
         let event = EpollEvent::new(EpollFlags::EPOLLOUT, tries.len() as u64);
         epoll.add(&socket, event).expect("an epoll");
         tries.push(Some(socket));
-        thread::sleep(RETRY);
+        if let Some(oldest) = tries.len().checked_sub(TRIES) {
+            tries[oldest] = None;
+        }
         let ready = epoll.wait(&mut events, EpollTimeout::ZERO).expect("an epoll");
         for event in &events[..ready] {
             // Dropped, it leaves the epoll too.
@@ -118,15 +119,15 @@ fn first_connection(from: Ipv4Addr, to: SocketAddr, begun: Instant) -> Option<In
                 return Some(Instant::now());
             }
         }
+        thread::yield_now();
     }
     None
 }
 
-/// A connection on its way: its SYN is out.
-fn connecting(from: Ipv4Addr, to: SocketAddr) -> Socket {
+/// A socket that is about to connect.
+fn bound(from: Ipv4Addr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).expect("a socket");
     socket.bind(&SocketAddr::from((from, 0)).into()).expect("our own address");
-    let _ = socket.connect(&to.into());
     socket
 }
 
@@ -143,8 +144,10 @@ fn knock(ip: Ipv4Addr, ports: [u16; 3]) -> (Instant, Vec<Socket>) {
         if !hits.is_empty() {
             thread::sleep(BETWEEN);
         }
+        let socket = bound(ip);
         last = Instant::now();
-        hits.push(connecting(ip, SocketAddr::from(([10, 90, 0, 1], port))));
+        let _ = socket.connect(&SocketAddr::from(([10, 90, 0, 1], port)).into());
+        hits.push(socket);
     }
     (last, hits)
 }

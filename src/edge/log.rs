@@ -11,6 +11,9 @@ use crate::core::types::Wall;
 /// The longest line, bytes; the rest is cut off.
 const LONGEST: usize = 1024;
 
+/// The most lines that are held back.
+const HELD: usize = 64;
+
 /// How long a line waits for whoever reads the log, milliseconds.
 const PATIENCE: u8 = 50;
 
@@ -21,18 +24,41 @@ pub struct Log {
     stamped: bool,
     /// Lines that found no room since the last one that did.
     lost: u64,
+    /// Lines held back, while lines are.
+    held: Option<Vec<String>>,
 }
 
 impl Log {
     /// Lines to standard error.
     pub fn stderr() -> Log {
-        Log { stamped: stderr().is_terminal(), lost: 0 }
+        Log { stamped: stderr().is_terminal(), lost: 0, held: None }
     }
 
     /// Writes one line.
     pub fn line(&mut self, now: Wall, text: &str) {
         let text = escaped(text);
         let line = if self.stamped { format!("{} {text}\n", clock_time(now)) } else { format!("{text}\n") };
+        match &mut self.held {
+            Some(held) if held.len() < HELD => held.push(line),
+            _ => {
+                let earlier = self.held.as_mut().map(std::mem::take).unwrap_or_default();
+                earlier.iter().chain([&line]).for_each(|line| self.write(line));
+            }
+        }
+    }
+
+    /// Lines wait from here on, in their order, until [`Log::release`]: whoever knocks does not wait for whoever reads the log.
+    /// Only some tens are kept.
+    pub fn hold(&mut self) {
+        self.held.get_or_insert_default();
+    }
+
+    /// Writes what was held back; from here on lines are written at once.
+    pub fn release(&mut self) {
+        self.held.take().unwrap_or_default().iter().for_each(|line| self.write(line));
+    }
+
+    fn write(&mut self, line: &str) {
         if !self.has_room() {
             self.lost = self.lost.saturating_add(1);
             return;
@@ -101,6 +127,23 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn held_lines_wait_for_their_release_and_only_some_of_them() {
+        let mut log = Log { stamped: false, lost: 0, held: None };
+        let waiting = |log: &Log| log.held.as_ref().map(Vec::len);
+        log.line(Wall(0), "at once");
+        assert_eq!(waiting(&log), None);
+        log.hold();
+        (0..HELD).for_each(|_| log.line(Wall(0), "held"));
+        log.hold();
+        assert_eq!(waiting(&log), Some(HELD));
+        log.line(Wall(0), "too many: all are written, and the next ones wait again");
+        assert_eq!(waiting(&log), Some(0));
+        log.line(Wall(0), "held");
+        log.release();
+        assert_eq!(waiting(&log), None);
+    }
 
     #[test]
     fn a_line_stays_one_line_whatever_is_in_it() {

@@ -77,6 +77,8 @@ impl Gatekeeper {
             self.grants.end(now, &[live.key], Ending::Revoked);
             return self.try_restore_firewall();
         }
+        // It is open: the log says so before anything waits for the disk.
+        self.log.release();
         self.store(&[Record::Granted(live)]);
         let until = clock_time(now.wall.plus(live.seconds_left(now)));
         self.say(&format!("{}: {} granted to {source} until {until}", door.name, live.key.service));
@@ -123,6 +125,8 @@ impl Gatekeeper {
             let mut more = Vec::new();
             match work {
                 Work::Run(job) => {
+                    // What a command writes comes after the lines that tell why it runs.
+                    self.log.release();
                     if let Some(finished) = self.runner.run(&job) {
                         self.leases.ended(now, finished.id, finished.how, &mut more);
                     }
