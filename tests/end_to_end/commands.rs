@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use toctoc::core::knock::{Kind, Receipt, Request, Status};
 
 use crate::harness::gate::{Gate, Knocker, ok, send};
-use crate::harness::{LONG, SHORT, eventually};
+use crate::harness::{Host, LONG, SHORT, eventually};
 
 /// Sections `[service.NAME]` whose commands write down what they were given, each argument in angle brackets, and `more`.
 fn gate(more: &str) -> Gate {
@@ -47,10 +47,14 @@ fn does(gate: &Gate, wanted: &[&str]) {
     assert!(eventually(LONG, || did(gate) == wanted), "{:?}, not {wanted:?}", did(gate));
 }
 
-fn knock(gate: &Gate, who: &Knocker, service: &str, change: impl FnOnce(&mut Request)) -> Receipt {
-    let mut request = who.request(service, gate.net.client.ips()[0]);
-    change(&mut request);
-    who.seal(&request).send(&gate.net.client, gate.net.gateway_ips()[0]).expect("a receipt")
+/// Knocks, and again with a new packet where no answer comes in time, as the client does: a machine may stand still for seconds.
+fn knock(gate: &Gate, who: &Knocker, service: &str, change: impl Fn(&mut Request)) -> Receipt {
+    let one = |_| {
+        let mut request = who.request(service, gate.net.client.ips()[0]);
+        change(&mut request);
+        who.seal(&request).send(&gate.net.client, gate.net.gateway_ips()[0])
+    };
+    (0..3).find_map(one).expect("a receipt")
 }
 
 const OPEN: &str = "<open><10.90.0.2>";
@@ -122,6 +126,8 @@ fn clients_behind_one_address_share_a_start_and_the_last_of_them_stops() {
     close(&anna);
     assert_eq!(knock(&gate, &anna, "vpn", |_| ()).status, Status::Granted);
     does(&gate, &[OPEN, SHUT, OPEN, SHUT, OPEN]);
+    gate.stop();
+    assert_eq!(did(&gate), [OPEN, SHUT, OPEN, SHUT, OPEN, SHUT], "with the gateway ends what it keeps open");
 }
 
 #[test]
@@ -193,29 +199,35 @@ fn a_start_that_fails_or_hangs_is_told_and_stopped_and_nobody_else_waits() {
     }
     assert_eq!((ok(&gate.toctocd(&["grants"])), gate.refused("command")), ("nothing is open\n".to_owned(), 2));
     fs::remove_file(log_path(&gate)).unwrap();
+    let other = gate.net.host(7);
+    // A machine that stands still for seconds proves nothing: then once more.
+    assert!((1..=4).any(|round| others_go_on_while_it_hangs(&gate, &other, [&anna, &bert], round)));
+    assert!(!ok(&gate.toctocd(&["grants"])).contains("hangs"));
+}
+
+/// Whether both who wait for what hangs are told so after its time, and others are served before that. What becomes of the command
+/// holds in any case.
+fn others_go_on_while_it_hangs(gate: &Gate, other: &Host, who: [&Knocker; 2], round: usize) -> bool {
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
+    let pids = || did(gate).into_iter().filter(|line| line.parse::<u32>().is_ok()).collect::<Vec<_>>();
     let begin = Instant::now();
-    let [first, second] = [&anna, &bert].map(|who| {
+    let waiting = who.map(|who| {
         let knock = who.seal(&who.request("hangs", from));
         let socket = send(&gate.net.client, to, &knock.bytes);
         (knock, socket)
     });
-    assert!(eventually(LONG, || did(&gate).len() == 1), "it runs");
-    let pid = did(&gate)[0].clone();
-    let other = gate.net.host(7);
-    for service in ["ssh", "vpn"] {
-        assert_eq!(anna.open(&other, service, 0).map(|receipt| receipt.status), Some(Status::Granted));
-    }
-    assert!(begin.elapsed() < Duration::from_secs(5), "they did not wait for it");
-    for (knock, socket) in [first, second] {
-        assert_eq!(knock.receipt(&socket, LONG).map(|receipt| receipt.status), Some(Status::Trouble));
-    }
+    assert!(eventually(LONG, || pids().len() == round), "it runs");
+    let served = ["ssh", "vpn"].map(|service| who[0].open(other, service, 0).map(|receipt| receipt.status));
+    let quick = served == [Some(Status::Granted); 2] && begin.elapsed() < Duration::from_secs(5);
+    let told = waiting.map(|(knock, socket)| knock.receipt(&socket, LONG).map(|receipt| receipt.status));
+    assert!(told.iter().flatten().all(|status| *status == Status::Trouble), "{told:?}");
     assert!(begin.elapsed() >= Duration::from_millis(4900), "{:?}: it had its time", begin.elapsed());
-    let open = "<open><10.90.7.2>";
-    does(&gate, &[&pid, open, SHUT]);
+    let shut = || did(gate).iter().filter(|line| *line == SHUT).count();
+    assert!(eventually(LONG, || shut() == round), "{:?}", did(gate));
     // The group has it as its number, and with it goes what it started.
+    let pid = pids().pop().expect("it ran");
     assert!(eventually(LONG, || gate.net.gateway.sh(&format!("pgrep -g {pid} || true")).is_empty()));
-    assert!(!ok(&gate.toctocd(&["grants"])).contains("hangs"));
+    quick && !told.contains(&None)
 }
 
 #[test]
@@ -237,7 +249,7 @@ fn who_comes_while_a_stop_command_hangs_is_told_and_has_nothing_and_nothing_was_
 }
 
 #[test]
-fn fifty_knocks_at_once_are_fifty_grants_and_the_end_of_the_gateway_stops_each() {
+fn fifty_knocks_at_once_are_fifty_grants_and_one_closing_stops_each() {
     let mut gate = gate(
         "[service.many]\nstart = [\"NOTE\", \"LOG\", \"open\", \"%IP%\"]\nstop = [\"NOTE\", \"LOG\", \"shut\", \"%IP%\"]\nsource = [\"198.51.100.0/24\"]\n",
     );
@@ -252,7 +264,9 @@ fn fifty_knocks_at_once_are_fifty_grants_and_the_end_of_the_gateway_stops_each()
     for (knock, socket) in knocks.iter().zip(&sockets) {
         assert_eq!(knock.receipt(socket, LONG).map(|receipt| receipt.status), Some(Status::Granted));
     }
-    gate.stop();
+    let close = |request: &mut Request| (request.kind, request.address) = (Kind::Close, None);
+    assert_eq!(knock(&gate, &anna, "many", close).status, Status::Closed);
+    assert!(eventually(4 * LONG, || did(&gate).len() == 100), "{:?}", did(&gate));
     let did = did(&gate);
     for address in addresses {
         let times = |what: &str| did.iter().filter(|line| **line == format!("<{what}><{address}>")).count();
