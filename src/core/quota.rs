@@ -1,8 +1,5 @@
-//! Bounded tables and token buckets.
+//! Token buckets: so many at once, and so many a second after that.
 //! What is limited is the caller's.
-
-use std::collections::HashMap;
-use std::hash::Hash;
 
 use super::types::{Boot, SECOND};
 
@@ -52,67 +49,6 @@ impl Default for Bucket {
     }
 }
 
-/// A table that does not grow past its cap: when it is full, whoever was touched longest ago goes.
-#[derive(Debug)]
-pub struct Table<K, V> {
-    cap: usize,
-    entries: HashMap<K, (u64, V)>,
-    /// Counts touches.
-    clock: u64,
-}
-
-impl<K: Eq + Hash + Clone, V> Table<K, V> {
-    /// An empty table of at most `cap` entries, at least one.
-    pub fn new(cap: usize) -> Self {
-        Self { cap: cap.max(1), entries: HashMap::new(), clock: 0 }
-    }
-
-    /// How many entries there are.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The entry of `key`, made by `new` if it is not there. The least recently touched quarter makes room if need be, so that
-    /// a flood of new keys costs one scan for every quarter of a table and not one each.
-    pub fn entry(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
-        self.clock += 1;
-        if self.entries.len() >= self.cap && !self.entries.contains_key(&key) {
-            self.make_room();
-        }
-        let (touched, value) = self.entries.entry(key).or_insert_with(|| (0, new()));
-        *touched = self.clock;
-        value
-    }
-
-    /// The entry of `key`, untouched.
-    pub fn get(&self, key: &K) -> Option<&V> {
-        self.entries.get(key).map(|(_, value)| value)
-    }
-
-    /// Takes the entry of `key` out.
-    pub fn remove(&mut self, key: &K) -> Option<V> {
-        self.entries.remove(key).map(|(_, value)| value)
-    }
-
-    /// Keeps what fits.
-    pub fn retain(&mut self, mut fits: impl FnMut(&K, &mut V) -> bool) {
-        self.entries.retain(|key, (_, value)| fits(key, value));
-    }
-
-    fn make_room(&mut self) {
-        let mut touched: Vec<u64> = self.entries.values().map(|(touched, _)| *touched).collect();
-        let quarter = self.cap.div_ceil(4).min(touched.len()).saturating_sub(1);
-        let (_, last, _) = touched.select_nth_unstable(quarter);
-        let last = *last;
-        self.entries.retain(|_, (touched, _)| *touched > last);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,26 +79,5 @@ mod tests {
         let mut bucket = Bucket::new();
         assert!(!bucket.take(Boot(5), Rate { burst: 0, per_second: 0 }));
         assert!(Bucket::new().take(Boot(u64::MAX), Rate { burst: 2, per_second: u32::MAX }));
-    }
-
-    #[test]
-    fn a_table_never_outgrows_its_cap_and_keeps_who_comes_often() {
-        let mut table = Table::new(100);
-        for stranger in 0..10_000u32 {
-            table.entry(stranger, || 0);
-            *table.entry(1_000_000, || 0) += 1;
-            assert!(table.len() <= 100);
-        }
-        assert_eq!(table.get(&1_000_000), Some(&10_000));
-        assert_eq!(table.get(&9_999), Some(&0));
-        assert_eq!(table.get(&5), None);
-    }
-
-    #[test]
-    fn a_table_of_one_holds_the_last() {
-        let mut table = Table::new(0);
-        assert_eq!(*table.entry(1, || 'a'), 'a');
-        assert_eq!(*table.entry(2, || 'b'), 'b');
-        assert_eq!((table.len(), table.get(&1)), (1, None));
     }
 }

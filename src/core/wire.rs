@@ -168,11 +168,6 @@ impl Known {
 }
 
 impl Mine {
-    /// The row of the client whose MAC key made it.
-    pub fn row(&self) -> u32 {
-        self.row
-    }
-
     /// The client MAC: names this one datagram, for the ring of those seen before.
     pub fn mac(&self) -> [u8; MAC] {
         self.mac
@@ -202,11 +197,6 @@ impl Mine {
 }
 
 impl Sealed {
-    /// The row of the client whose keys made it.
-    pub fn row(&self) -> u32 {
-        self.parts.row
-    }
-
     /// What it asks for, not yet proven to be the client's wish.
     pub fn request(&self) -> &Request {
         &self.request

@@ -53,11 +53,6 @@ impl TagTable {
         Self { today, owners: HashMap::default() }
     }
 
-    /// The day in the middle of the table.
-    pub fn today(&self) -> u64 {
-        self.today
-    }
-
     /// Adds the four tags of the client in `row`.
     pub fn insert(&mut self, row: u32, key: &Secret<32>) {
         self.put(row, Day::Unknown.tag(key), (0, u64::MAX));
