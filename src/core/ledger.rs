@@ -91,3 +91,51 @@ impl Ledger {
         self.openings.values()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::grants::Holder;
+    use crate::core::knock::Ports;
+    use crate::core::prefix::Span;
+    use crate::core::service::{Basis, Form};
+    use crate::core::types::{Boot, Now, SECOND, ServiceName, Source};
+
+    fn at(second: u64) -> Wall {
+        Wall(second * SECOND)
+    }
+
+    /// A grant from 100 to 160.
+    fn grant(cut: Cut) -> Record {
+        let key = Key {
+            holder: Holder::door("side"),
+            service: ServiceName::new("ssh").unwrap(),
+            source: Source::new([192, 0, 2, 7].into()),
+            source_port: 0,
+            span: Span::Host,
+        };
+        let (ports, opened): (Ports, _) = ([None; 4], Now { wall: at(100), boot: Boot(1) });
+        Record::Granted(Live { key, form: Form::Time, ports, opened, seconds: 60, cut, basis: Basis::Seen })
+    }
+
+    #[test]
+    fn the_shortest_list_has_a_grant_until_it_is_over_and_one_that_can_be_cut_also_after_that() {
+        let kept = |cut, now| {
+            let records = Ledger::of(&[grant(cut), Record::Newest { wall: now }]).records();
+            records.iter().filter(|record| matches!(record, Record::Granted(_))).count()
+        };
+        let last = Wall(at(160).0 - 1);
+        assert_eq!([at(100), last, at(160), at(161)].map(|now| kept(Cut::Never, now)), [1, 1, 0, 0]);
+        assert_eq!([at(100), last, at(160), at(161)].map(|now| kept(Cut::Revoked, now)), [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn that_a_loss_was_accepted_and_when_is_not_forgotten_with_the_loss() {
+        let ledger = Ledger::of(&[Record::Lost { at: at(1) }, Record::Reinitialised { at: at(2) }]);
+        let again = Ledger::of(&ledger.records());
+        for ledger in [ledger, again] {
+            assert_eq!((ledger.lost(), ledger.reinitialised(), ledger.newest()), (None, Some(at(2)), at(2)));
+        }
+        assert_eq!(Ledger::default().reinitialised(), None);
+    }
+}

@@ -2,6 +2,7 @@ use super::*;
 use crate::core::golden::{self, CLIENT, NOON};
 use crate::core::knock::Request;
 
+mod running;
 mod simulation;
 mod starts;
 

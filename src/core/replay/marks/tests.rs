@@ -29,6 +29,63 @@ fn burned_timestamps_grow_together_where_they_are_closest_and_never_shrink() {
     assert!(!marks.covered(Wall(4_999_999)) && !marks.covered(Wall(5_000_008)), "and no other");
 }
 
+#[test]
+fn a_timestamp_is_used_beyond_doubt_at_the_floor_and_at_either_end_of_what_was_burned() {
+    assert!(!Marks::default().used(Wall(0)) && Marks::default().covered(Wall(0)), "nothing was used yet");
+    let mut marks = marks(&(1..=65).map(|n| n * 10).collect::<Vec<_>>(), &[]);
+    assert!(marks.used(Wall(10)), "the one that became the floor");
+    marks.burned = vec![(Wall(1000), Wall(2000))];
+    assert_eq!([999, 1000, 1500, 2000, 2001].map(|t| marks.used(Wall(t))), [false, true, false, true, false]);
+    assert_eq!([999, 1000, 1500, 2000, 2001].map(|t| marks.covered(Wall(t))), [false, true, true, true, false]);
+}
+
+#[test]
+fn the_floor_does_not_rise_before_memory_ends_and_rises_by_one_from_then_on() {
+    let full: Vec<u64> = (1..=64).map(|n| n * 10).collect();
+    assert!(!marks(&full, &[]).covered(Wall(9)), "64 fit");
+    let mut over = marks(&full, &[]);
+    over.see(Wall(650));
+    assert_eq!((over.floor, over.seen.len()), (Wall(10), SEEN));
+    over.see(Wall(660));
+    assert_eq!((over.floor, over.seen.len()), (Wall(20), SEEN));
+}
+
+#[test]
+fn burning_twice_is_burning_once_at_both_ends_of_a_range_too() {
+    let mut marks = marks(&[], &[5, 5]);
+    assert_eq!(marks.burned, [(Wall(5), Wall(5))]);
+    marks.burned = vec![(Wall(5), Wall(9))];
+    [5, 7, 9].into_iter().for_each(|t| marks.burn(Wall(t)));
+    assert_eq!(marks.burned, [(Wall(5), Wall(9))]);
+}
+
+#[test]
+fn bytes_in_which_anything_stands_out_of_order_are_no_marks() {
+    let written = |floor, seen: &[u64], burned: &[(u64, u64)]| {
+        let seen = seen.iter().map(|t| Wall(*t)).collect();
+        let burned = burned.iter().map(|(first, last)| (Wall(*first), Wall(*last))).collect();
+        let mut bytes = Vec::new();
+        Marks { seen, floor: Wall(floor), burned }.encode(&mut bytes);
+        Marks::decode(&bytes).is_some()
+    };
+    assert!(written(3, &[4, 5], &[(6, 6), (7, 9)]));
+    for (floor, seen, burned) in [
+        (3, vec![5, 4], vec![]),
+        (3, vec![4, 4], vec![]),
+        (4, vec![4, 5], vec![]),
+        (9, vec![4, 5], vec![]),
+        (3, vec![], vec![(7, 6)]),
+        (3, vec![], vec![(7, 9), (5, 6)]),
+        (3, vec![], vec![(5, 7), (7, 9)]),
+    ] {
+        assert!(!written(floor, &seen, &burned), "{floor} {seen:?} {burned:?}");
+    }
+    let many = |count: u64| (1..=count).map(|n| n * 10).collect::<Vec<_>>();
+    let ranges = |count| many(count).into_iter().map(|n| (n, n + 1)).collect::<Vec<_>>();
+    assert!(written(3, &many(64), &ranges(64)));
+    assert!(!written(3, &many(65), &[]) && !written(3, &[], &ranges(65)), "more than memory holds");
+}
+
 proptest! {
     #[test]
     fn whatever_was_marked_stays_covered_in_bounded_memory(
