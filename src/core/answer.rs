@@ -83,3 +83,54 @@ impl Told {
         self.reject
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::golden::{self, CLIENT, NOON};
+    use crate::core::grants::{Holder, Key};
+    use crate::core::prefix::Span;
+    use crate::core::service::{Basis, Cut};
+    use crate::core::types::Boot;
+
+    fn answer(timestamp: Wall) -> Answer {
+        let request = golden::request(timestamp);
+        let authentic = Authentic::for_test(CLIENT, request, golden::address(), 1);
+        let now = Now { wall: NOON, boot: Boot(1) };
+        let key = Key {
+            holder: Holder::Client(CLIENT),
+            service: request.service,
+            source: golden::address(),
+            source_port: 0,
+            span: Span::Host,
+        };
+        let live = Live {
+            key,
+            form: Form::Once,
+            ports: [None; SERVICE_PORTS],
+            opened: now,
+            seconds: 30,
+            cut: Cut::Never,
+            basis: Basis::Both,
+        };
+        Answer { granted: Some(live), ..Answer::new(&authentic, Status::Granted, Some([7; 16])) }
+    }
+
+    #[test]
+    fn an_answer_about_trouble_promises_nothing_of_what_was_decided() {
+        let now = Now { wall: NOON, boot: Boot(1) };
+        let granted = answer(NOON).receipt(now, None).unwrap();
+        assert_eq!((granted.status, granted.seconds, granted.once), (Status::Granted, 30, true));
+        let trouble = answer(NOON).trouble().receipt(now, None).unwrap();
+        assert_eq!((trouble.status, trouble.seconds, trouble.once), (Status::Trouble, 0, false));
+        assert_eq!((trouble.granted, trouble.challenge), (None, None));
+    }
+
+    #[test]
+    fn a_clock_at_either_end_of_time_is_told_the_longest_delay_in_its_own_direction() {
+        let delay = |timestamp, wall| {
+            answer(Wall(timestamp)).receipt(Now { wall: Wall(wall), boot: Boot(1) }, None).unwrap().delay
+        };
+        assert_eq!((delay(0, u64::MAX), delay(u64::MAX, 0)), (i64::MAX, i64::MIN));
+    }
+}

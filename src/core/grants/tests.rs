@@ -6,6 +6,8 @@ use crate::core::prefix::Span;
 use crate::core::service::{Basis, Cut};
 use crate::core::types::SERVICE_PORTS;
 
+mod bounds;
+
 const START: Now = Now { wall: NOON, boot: Boot(500 * SECOND) };
 
 fn at(seconds: u32) -> Now {

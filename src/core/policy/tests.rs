@@ -7,6 +7,7 @@ use crate::core::replay::{Standing, Window};
 use crate::core::service::{Cut, Form, Forward, Mode};
 use crate::core::types::{Boot, Port, Proto, Wall};
 
+mod neighbours;
 mod reload;
 
 const START: Now = Now { wall: NOON, boot: Boot(500 * SECOND) };

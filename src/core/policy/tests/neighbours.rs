@@ -1,0 +1,117 @@
+//! What one client's knocks, closes and limits have to do with another's, and with another service: nothing.
+//! What a single client may have is left to the tests above.
+
+use super::*;
+use crate::core::service::Basis;
+
+/// A grant that somebody has for `service` at the address of all these tests.
+fn held(holder: Holder, service: &str) -> Live {
+    let key = Key {
+        holder,
+        service: ServiceName::new(service).unwrap(),
+        source: golden::address(),
+        source_port: 0,
+        span: Span::Host,
+    };
+    live(key, &ssh(), START, 30, Basis::Both)
+}
+
+fn put(gate: &mut Gate, live: Live) {
+    gate.grants.open_for_door(START, DoorGrant { live });
+}
+
+fn neighbour() -> Holder {
+    Holder::Client(ClientId([9; 16]))
+}
+
+#[test]
+fn a_close_ends_nobody_elses_grant_and_none_of_another_service() {
+    let mut gate = Gate::plain();
+    let others = [held(neighbour(), "ssh"), held(Holder::Client(CLIENT), "web"), held(Holder::door("side"), "ssh")];
+    for one in others {
+        put(&mut gate, one);
+    }
+    assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
+    assert_eq!(gate.grants.list().count(), 4);
+    for address in [Some(golden::address()), None] {
+        assert_eq!(gate.knock(|r| (r.kind, r.address) = (Kind::Close, address)), Some(Status::Closed));
+        let mut left: Vec<Key> = gate.grants.list().map(|live| live.key).collect();
+        left.retain(|key| !others.iter().any(|one| one.key == *key));
+        assert_eq!((left, gate.grants.list().count()), (vec![], 3), "{address:?}");
+    }
+}
+
+#[test]
+fn a_service_counts_its_own_grants_alone_for_clients_and_doors_alike() {
+    let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
+    for (service, status) in [("web", Status::Granted), ("ssh", Status::Full)] {
+        let mut gate = Gate::new(Service { max_grants: 1, ..ssh() }, golden::client(), 16);
+        put(&mut gate, held(neighbour(), service));
+        let through = gate.policy.through_door(START, &door, "192.0.2.9".parse().unwrap(), &gate.grants);
+        assert_eq!(through.err(), (status == Status::Full).then_some(Status::Full), "{service}");
+        assert_eq!(gate.knock(|_| {}), Some(status), "{service}");
+    }
+}
+
+#[test]
+fn all_services_together_have_only_so_many_grants() {
+    for (there, status) in [(GRANTS - 1, Status::Granted), (GRANTS, Status::Full)] {
+        let mut gate = Gate::plain();
+        for number in 0..there {
+            let source = std::net::Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number).unwrap());
+            gate.grants.reserve(Key { source: Source::new(source.into()), ..held(neighbour(), "web").key });
+        }
+        assert_eq!(gate.knock(|_| {}), Some(status), "{there}");
+    }
+}
+
+#[test]
+fn the_record_of_who_asks_again_for_less_still_has_the_time_that_is_left() {
+    let mut gate = Gate::plain();
+    assert_eq!(gate.seconds(200), 200);
+    let decision = gate.decide(|r| r.seconds = 5, golden::address());
+    let mut stored = Vec::new();
+    let done = commit(vec![decision], |records| {
+        stored = records.to_vec();
+        Ok(())
+    });
+    assert!(matches!(done.unwrap()[..], [Done::Open(_)]));
+    let seconds = |record: &Record| if let Record::Granted(live) = record { Some(live.seconds) } else { None };
+    assert_eq!(stored.iter().filter_map(seconds).collect::<Vec<_>>(), [200], "a restart must not shorten it");
+    // Of another form it is another grant, and as long as was asked.
+    gate.policy = Policy::new(vec![Service { form: Form::Once, ..ssh() }], vec![golden::client()], 16, []);
+    let Decision::Admit(admission) = gate.decide(|r| r.seconds = 5, golden::address()) else { panic!("not admitted") };
+    assert_eq!((admission.live.form, admission.live.seconds), (Form::Once, 5));
+    // The same through a door.
+    let mut gate = Gate::plain();
+    put(&mut gate, Live { seconds: 200, ..held(Holder::door("side"), "ssh") });
+    let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
+    for (form, seconds) in [(Form::Time, 200), (Form::Once, 30)] {
+        gate.policy = Policy::new(vec![Service { form, ..ssh() }], vec![], 16, []);
+        let grant = gate.policy.through_door(START, &door, golden::address().ip(), &gate.grants).ok().unwrap();
+        assert_eq!(grant.into_live().seconds, seconds, "{form:?}");
+    }
+}
+
+#[test]
+fn each_decision_is_counted_as_what_it_was() {
+    let mut gate = Gate::plain();
+    let mut reject = |change: fn(&mut Request), source: &str| {
+        gate.decide(change, Source::new(source.parse().unwrap())).reject().map(|reject| reject.name())
+    };
+    assert_eq!(reject(|_| {}, "192.0.2.7"), None);
+    assert_eq!(reject(|r| r.kind = Kind::Close, "192.0.2.7"), None);
+    assert_eq!(reject(|r| r.kind = Kind::Probe, "192.0.2.7"), None);
+    let name = |reject: Reject| Some(reject.name());
+    assert_eq!(reject(|r| r.service = ServiceName::NONE, "192.0.2.7"), name(Reject::Policy));
+    assert_eq!(reject(|r| r.address = Some(golden::address()), "192.0.2.8"), name(Reject::Address));
+    assert_eq!(reject(|r| r.timestamp = Wall(START.wall.0 + 1), "192.0.2.7"), name(Reject::Replayed));
+}
+
+#[test]
+fn an_address_that_becomes_ours_is_granted_no_more_and_one_that_was_ours_is() {
+    let mut gate = Gate::plain();
+    gate.policy.set_own([golden::address()]);
+    assert_eq!(gate.knock(|_| {}), Some(Status::Address));
+    assert_eq!(gate.knock_from("203.0.113.1", |_| {}), Some(Status::Granted));
+}
