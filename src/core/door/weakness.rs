@@ -175,6 +175,12 @@ mod tests {
     }
 
     #[test]
+    fn a_door_whose_one_time_sequences_are_used_up_is_contained_in_no_other() {
+        let used_up = |name| Door { one_time_sequences: Some("/f".into()), ..door(name, &[]) };
+        assert_eq!(all(&[used_up("once"), door("long", &[1, 3, 2]), used_up("twice")]), []);
+    }
+
+    #[test]
     fn numbers_that_a_scan_tries_in_order_are_told_of_and_mixed_ones_are_not() {
         let mut mixed = door("mixed", &[4, 5, 6]);
         mixed.sequence[1] = Step::udp(5);

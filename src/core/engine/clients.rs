@@ -223,3 +223,6 @@ impl Client {
         self.seen.push_back(Trace { mark, source, names: None, spent: false, alarmed: false });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use crate::core::wire::{Awaiting, ClientSide, seal, seal_unsigned};
 
 mod doors;
 mod floods;
+mod turns;
 
 const PORT: u16 = 62201;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);

@@ -183,4 +183,16 @@ mod tests {
         table.advance(103, []);
         assert!(table.owners.is_empty());
     }
+
+    #[test]
+    fn tags_are_spread_over_the_table_so_that_a_look_up_stays_one_step() {
+        let hash = |tag: u128| {
+            let mut hasher = TagHasher::default();
+            std::hash::Hash::hash(&tag, &mut hasher);
+            hasher.finish()
+        };
+        let tags = (0..=u8::MAX).flat_map(|byte| [Day::Unknown, Day::Number(100)].map(|day| day.tag(&key(byte))));
+        let hashes: std::collections::HashSet<u64> = tags.map(u128::from_be_bytes).map(hash).collect();
+        assert_eq!(hashes.len(), 512);
+    }
 }

@@ -179,6 +179,13 @@ fn a_wrong_checksum_is_refused_to_a_knock_and_fine_for_a_door() {
 }
 
 #[test]
+fn the_checksum_of_an_odd_length_is_what_a_computation_without_our_code_gives() {
+    let segment = [&40_000u16.to_be_bytes()[..], &62_201u16.to_be_bytes(), &[0, 11, 0, 0], b"odd"].concat();
+    let check = udp_checksum("192.0.2.7".parse().unwrap(), "203.0.113.1".parse().unwrap(), &segment);
+    assert_eq!(check, 0x9f2f, "the last byte counts as the high half of a word");
+}
+
+#[test]
 fn an_absent_checksum_is_fine_in_ipv4_only() {
     let mut packet = v4();
     packet[26..28].fill(0);

@@ -5,6 +5,8 @@ use super::*;
 use crate::core::types::{Port, Proto};
 use proptest::prelude::*;
 
+mod rests;
+
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;

@@ -4,7 +4,7 @@ use super::*;
 use crate::core::door::TcpFlags;
 use crate::core::sequence::Target;
 
-fn door(ports: &[u16]) -> DoorSpec {
+pub(super) fn door(ports: &[u16]) -> DoorSpec {
     DoorSpec {
         sequence: ports.iter().map(|port| Step::udp(*port)).collect(),
         seq_timeout: 5,
