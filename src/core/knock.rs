@@ -272,3 +272,17 @@ fn decode_port(reader: &mut Reader<'_>) -> Option<Option<Port>> {
         (proto, number) => Some(Some(Port { proto: Proto::from_number(proto)?, number })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_is_the_time_with_a_millisecond_of_entropy_in_its_lowest_bits() {
+        let now = Wall(0x1234_5678_9abc_def0);
+        assert_eq!(timestamp(now, 0), Wall(0x1234_5678_9ab0_0000));
+        assert_eq!(timestamp(now, u32::MAX), Wall(0x1234_5678_9abf_ffff));
+        assert_eq!(timestamp(now, 0xfff5_a5a5), Wall(0x1234_5678_9ab5_a5a5));
+        assert!(now.since(timestamp(now, 7)).unsigned_abs() < 1 << 20);
+    }
+}

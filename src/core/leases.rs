@@ -202,11 +202,6 @@ impl Leases {
         }
     }
 
-    /// Whether this opening is under way.
-    pub fn has(&self, id: u64) -> bool {
-        self.live.contains_key(&id)
-    }
-
     /// How many openings are under way.
     pub fn len(&self) -> usize {
         self.live.len()

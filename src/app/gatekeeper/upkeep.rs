@@ -71,7 +71,7 @@ impl Gatekeeper {
         let live: BTreeMap<_, _> = live.map(|live| (live.key, *live)).collect();
         let ended =
             ledger.grants().filter(|there| !live.contains_key(&there.key)).map(|there| Record::Ended(there.key));
-        let stopped = ledger.openings().filter(|there| !self.leases.has(there.id));
+        let stopped = ledger.openings().filter(|there| !self.leases.knows(there.id));
         let stopped = stopped.map(|there| Record::Stopped { id: there.id });
         ended.chain(stopped).chain(live.values().copied().map(Record::Granted)).collect()
     }

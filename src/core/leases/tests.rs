@@ -144,6 +144,34 @@ fn a_door_without_a_start_command_runs_nothing_and_a_long_command_neither() {
 }
 
 #[test]
+fn the_log_says_why_a_door_did_not_open_and_nothing_where_nothing_was_to_run() {
+    assert_eq!(NotOpened::NoCommand.text(), None);
+    for (why, words) in [
+        (NotOpened::StartTooLong, "start command has been truncated! --> won't execute it"),
+        (NotOpened::StopTooLong, "stop command has been truncated! --> won't execute start command"),
+        (NotOpened::Full, "too many openings"),
+    ] {
+        assert!(why.text().is_some_and(|text| text.contains(words)), "{why:?}");
+    }
+}
+
+#[test]
+fn an_opening_is_known_from_its_start_command_to_the_end_of_its_stop_command() {
+    let (mut leases, mut work) = (Leases::default(), Vec::new());
+    let known = |leases: &Leases| [id(0), id(1)].map(|id| leases.knows(id));
+    assert_eq!((known(&leases), leases.len(), leases.is_empty()), ([false; 2], 0, true));
+    open(&mut leases, now(0), &door(Some("close"), 1), &mut work);
+    open(&mut leases, now(0), &door(None, 1), &mut work);
+    assert_eq!((known(&leases), leases.len(), leases.is_empty()), ([true; 2], 2, false));
+    leases.ended(now(0), id(1), Ending::Exited(0), &mut work);
+    leases.ended(now(0), id(0), Ending::Exited(0), &mut work);
+    leases.due(now(1), &mut work);
+    assert_eq!((known(&leases), leases.len()), ([true, false], 1), "its stop command runs");
+    leases.ended(now(2), id(0), Ending::Exited(0), &mut work);
+    assert_eq!((known(&leases), leases.len(), leases.is_empty()), ([false; 2], 0, true));
+}
+
+#[test]
 fn a_negative_time_never_stops_and_a_zero_time_stops_at_once() {
     let (mut leases, mut work) = (Leases::default(), Vec::new());
     assert!(open(&mut leases, now(0), &door(Some("close"), -1), &mut work).is_none());
