@@ -196,6 +196,18 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_asked_for_anew_leaves_the_others_as_they_were_asked_for_and_a_packet_fits_by_all_of_them() {
+        let (syn, ack) = (2, 16);
+        let mut flags = TcpFlags::default();
+        assert!(flags.fit(0) && flags.fit(syn | ack), "nothing was asked for");
+        for (bit, set) in [(syn, false), (ack, false), (syn, true)] {
+            flags.ask(bit, set);
+        }
+        assert_eq!((flags.set, flags.unset), (syn, ack));
+        assert_eq!([0, syn, ack, syn | ack, syn | 32].map(|byte| flags.fit(byte)), [false, true, false, false, true]);
+    }
+
+    #[test]
     fn ipv6_knockers_get_their_own_commands_where_there_are_some() {
         let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
         let mut door = door("d", &[1]);
