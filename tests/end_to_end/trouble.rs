@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use toctoc::core::knock::Status;
 
-use crate::harness::gate::{Gate, SSH, ok};
+use crate::harness::gate::{self, Gate, SSH, ok};
 use crate::harness::{LONG, SHORT, eventually};
 
 #[test]
@@ -26,6 +29,31 @@ fn a_guard_that_could_not_be_repaired_is_repaired_as_soon_as_it_can_be() {
     gate.daemon().wait_for("loaded again");
     assert!(!gate.net.client.tcp_reaches(to, SHORT));
     assert!(ok(&gate.toctocd(&["status"])).contains("guard       up"));
+}
+
+#[test]
+fn a_grant_that_the_kernel_does_not_take_is_told_as_trouble_and_nobody_has_it() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
+    let gatekeeper = Pid::from_raw(gate.daemon().process.0.id().try_into().unwrap());
+    // The gatekeeper stands still while the table goes and the knock comes: then it finds the knock first.
+    kill(gatekeeper, Signal::SIGSTOP).unwrap();
+    gate.net.gateway.sh("nft delete table inet toctoc");
+    let sealed = anna.seal(&anna.request("ssh", from));
+    let socket = gate::send(&gate.net.client, to, &sealed.bytes);
+    let waits = "ss -H -x -a | awk '$1 == \"u_seq\" && $3 > 0 { found = 1 } END { exit !found }'";
+    let heard = eventually(LONG, || gate.net.gateway.run(Command::new("sh").args(["-c", waits])).status.success());
+    kill(gatekeeper, Signal::SIGCONT).unwrap();
+    assert!(heard, "the listener passed it on");
+    assert_eq!(sealed.receipt(&socket, LONG).map(|receipt| receipt.status), Some(Status::Trouble));
+    gate.daemon().wait_for("the firewall refused a grant");
+    gate.daemon().wait_for("loaded again");
+    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+    assert!(!gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT));
+    assert_eq!(gate.refused("firewall"), 1);
+    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
 }
 
 #[test]

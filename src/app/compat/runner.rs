@@ -336,9 +336,15 @@ fn adopt(base: &Path, now: Now) -> Result<(State, Vec<Opened>), Fault> {
         if own.is_some() && !directory.exists() {
             break;
         }
-        let (mut state, recovered) = match State::open(&directory, now.wall, true) {
-            Ok(opened) => opened,
+        let open = || State::open(&directory, now.wall, true);
+        let opened = match open() {
             Err(fault) if is_full(&directory) => return Err(fault),
+            // What it lacked room for may have it since: left alone now, its stop commands would wait for the next start.
+            Err(_) => open(),
+            opened => opened,
+        };
+        let (mut state, recovered) = match opened {
+            Ok(opened) => opened,
             Err(fault) => {
                 reason = fault;
                 continue;
