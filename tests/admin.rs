@@ -165,6 +165,7 @@ fn wrong_usage_exits_with_2_and_changes_nothing() {
         (&[], "Usage"),
         (&["strat"], "unrecognized subcommand"),
         (&["init", "--dir", dir], "exists already; nothing was changed"),
+        (&["init", "--dir", "x"], "init would write x/toctocd.toml instead"),
         (&["init", "--dir", "x", "--service", "ssh"], "NAME=PORT/PROTO"),
         (&["init", "--dir", "x", "--port", "0"], "--port"),
         (&["init", "--dir", "x", "--address", "a b"], "host name"),

@@ -38,7 +38,7 @@ fn run(args: &Args) -> u8 {
             Ok(gatekeeper) => finish(gatekeeper.serve().map(|()| DONE), FAILED),
             Err(fault) => finish(Err(fault), WRONG),
         },
-        Command::Init(init) => finish(provision::init(init).map(|said| said.print()), WRONG),
+        Command::Init(init) => finish(provision::init(&args.config, init).map(|said| said.print()), WRONG),
         Command::Check { print } => finish(provision::check(&args.config, *print).map(|said| said.print()), WRONG),
         Command::Convert { file } => finish(provision::convert(&args.config, file).map(|said| said.print()), WRONG),
         Command::Client(Client::Add(add)) => finish(provision::add(&args.config, add).map(|said| said.print()), WRONG),

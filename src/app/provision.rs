@@ -48,12 +48,12 @@ impl Said {
     }
 }
 
-/// Makes directory, keys, clients file and, last, the configuration.
+/// Makes directory, keys, clients file and, last, the configuration; `named` is what `--config` says.
 ///
 /// # Errors
 /// A configuration stands there already, the arguments contradict each other, or the disk refuses. Nothing that
 /// exists is ever changed.
-pub fn init(args: &Init) -> Result<Said, Fault> {
+pub fn init(named: &Path, args: &Init) -> Result<Said, Fault> {
     let settings = settings_of(args)?;
     let config = args.dir.join("toctocd.toml");
     if config.symlink_metadata().is_ok() {
@@ -64,6 +64,12 @@ pub fn init(args: &Init) -> Result<Said, Fault> {
     }
     let text = print::print_commented(&settings);
     native::parse(&config.display().to_string(), &text)?;
+    if named != Path::new(defaults::CONFIG) && named != config {
+        return Err(Fault::new(
+            format!("--config {}: init would write {} instead", named.display(), config.display()),
+            "say by --dir in which directory it goes; its name is always toctocd.toml",
+        ));
+    }
     let mut said = String::new();
     make(&mut said, &args.dir, |path| files::make_directory(path, 0o755))?;
     make(&mut said, &settings.gateway.state_dir, |path| files::make_directory(path, 0o700))?;

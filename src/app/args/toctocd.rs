@@ -15,7 +15,7 @@ use crate::core::types::ServiceName;
 #[derive(Parser, Debug)]
 #[command(name = "toctocd", version, max_term_width = 100, after_help = HELP)]
 pub struct Args {
-    /// The configuration file. (`init` does not read it: it writes one below its --dir.)
+    /// The configuration file. (`init` reads none: it writes toctocd.toml below its --dir.)
     #[arg(short, long, global = true, value_name = "FILE", default_value = defaults::CONFIG)]
     pub config: PathBuf,
     /// What to do.

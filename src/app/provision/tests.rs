@@ -27,7 +27,7 @@ fn init_in(dir: &Path) -> Result<Said, Fault> {
         "--service",
         "web=443/tcp",
     ]) {
-        Command::Init(init_args) => init(&init_args),
+        Command::Init(init_args) => init(Path::new(defaults::CONFIG), &init_args),
         _ => unreachable!("parsed as init"),
     }
 }
@@ -77,7 +77,7 @@ fn two_services_cannot_be_given_one_port() {
     let dir = folder.path().join("d");
     let words = ["init", "--dir", dir.to_str().unwrap(), "--service", "a=22/tcp", "--service", "b=22/tcp"];
     let Command::Init(args) = parse(&words) else { unreachable!("parsed as init") };
-    assert!(what(init(&args)).contains("22/tcp is already taken by service `a`"));
+    assert!(what(init(Path::new(defaults::CONFIG), &args)).contains("22/tcp is already taken by service `a`"));
     assert!(!dir.exists(), "nothing was made");
 }
 
