@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::gate::{Gate, SSH};
 use crate::harness::{Echo, LONG, Running, eventually};
+use crate::processors::theirs;
 
 /// The first client address that knocks; as many follow as there are knocks.
 const FIRST_CLIENT: u8 = 10;
@@ -86,6 +87,7 @@ impl Contestant {
             Kind::Run | Kind::Grant => contestant.gate.start(),
             Kind::Sets => contestant.load_sets(),
         }
+        contestant.processes().into_iter().for_each(|pid| theirs().take(pid));
         contestant
     }
 
