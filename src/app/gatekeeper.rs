@@ -209,9 +209,11 @@ impl Gatekeeper {
 
     /// Waits for something to do and does it.
     fn turn(&mut self) -> Result<(), Fault> {
-        self.wait()?;
+        let signalled = self.wait()?;
         let now = clock::now();
-        self.take_signals(now);
+        if signalled {
+            self.take_signals(now);
+        }
         self.hear(now);
         self.look();
         self.meet_deadlines(now);
@@ -220,7 +222,8 @@ impl Gatekeeper {
         Ok(())
     }
 
-    fn wait(&self) -> Result<(), Fault> {
+    /// Whether a signal has come.
+    fn wait(&self) -> Result<bool, Fault> {
         let timeout = self.timeout(clock::now());
         let readable = [self.signals.as_fd(), self.addresses.as_fd(), self.firewall.watch_fd()];
         let mut fds: Vec<PollFd<'_>> = readable.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -229,7 +232,8 @@ impl Gatekeeper {
         }
         fds.extend(self.control.iter().flat_map(Control::interests).map(|(fd, writes)| interest(fd, writes)));
         match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Ok(_) => Ok(fds.first().and_then(PollFd::any).unwrap_or(true)),
+            Err(nix::Error::EINTR) => Ok(true),
             Err(error) => Err(Fault::new(format!("poll: {error}"), "the kernel is out of memory")),
         }
     }

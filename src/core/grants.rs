@@ -271,10 +271,9 @@ impl Grants {
         self.kernel.iter().filter(|(_, until)| left(until) > 0).map(set).collect()
     }
 
-    /// The live grants, and those being decided, that fit.
-    pub fn keys(&self, fits: impl Fn(&Key) -> bool) -> Vec<Key> {
-        let all: BTreeSet<Key> = self.live.keys().chain(&self.reserved).copied().collect();
-        all.into_iter().filter(fits).collect()
+    /// The live grants, and those being decided: each once.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.live.keys().chain(self.reserved.iter().filter(|key| !self.live.contains_key(key)))
     }
 
     /// The records that make the end of these grants durable. Store them before [`Grants::end`].

@@ -268,9 +268,8 @@ impl Policy {
         // A sequence that anybody may have forged is for one address, whatever the service would give to a client.
         let (holder, span) = (Holder::door(&door.name), Span::Host);
         let key = Key { holder, service: service.name, source: canonical, source_port: 0, span };
-        let others = grants.keys(|other| *other != key);
-        let of_service = others.iter().filter(|other| other.service == key.service).count();
-        if others.len() >= GRANTS || u32::try_from(of_service).is_ok_and(|count| count >= service.max_grants) {
+        let others = Others::of(&key, grants);
+        if others.all >= GRANTS || !below(others.of_service, service.max_grants) {
             return Err(Status::Full);
         }
         let already = grants.of(&key).filter(|live| live.form == service.form).map_or(0, |live| live.seconds_left(now));
@@ -354,14 +353,36 @@ impl Policy {
     }
 
     fn has_room(&self, service: &Service, key: &Key, grants: &Grants) -> Result<(), Status> {
-        let others = grants.keys(|other| other != key);
-        let count = |fits: &dyn Fn(&Key) -> bool| others.iter().filter(|other| fits(other)).count();
-        let below = |count: usize, limit: u32| u32::try_from(count).is_ok_and(|count| count < limit);
-        let room = others.len() < GRANTS
-            && below(count(&|other| other.holder == key.holder), self.max_grants)
-            && below(count(&|other| other.service == key.service), service.max_grants);
+        let others = Others::of(key, grants);
+        let room = others.all < GRANTS
+            && below(others.of_holder, self.max_grants)
+            && below(others.of_service, service.max_grants);
         if room { Ok(()) } else { Err(Status::Full) }
     }
+}
+
+/// How many grants there are besides one.
+#[derive(Default)]
+struct Others {
+    all: usize,
+    of_holder: usize,
+    of_service: usize,
+}
+
+impl Others {
+    fn of(key: &Key, grants: &Grants) -> Others {
+        let mut others = Others::default();
+        for other in grants.keys().filter(|other| *other != key) {
+            others.all += 1;
+            others.of_holder += usize::from(other.holder == key.holder);
+            others.of_service += usize::from(other.service == key.service);
+        }
+        others
+    }
+}
+
+fn below(count: usize, limit: u32) -> bool {
+    u32::try_from(count).is_ok_and(|count| count < limit)
 }
 
 fn admission(fresh: Fresh, live: Live, grants: &mut Grants) -> Admission {

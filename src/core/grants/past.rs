@@ -17,7 +17,7 @@ impl Grants {
 
     /// As [`Grants::keys`], and those that are over of services that cut connections when a grant is closed.
     pub(in crate::core) fn keys_to_close(&self, fits: impl Fn(&Key) -> bool) -> Vec<Key> {
-        let mut keys = self.keys(&fits);
+        let mut keys: Vec<Key> = self.keys().copied().filter(&fits).collect();
         keys.extend(self.past.values().filter(|live| live.is_cut(Ending::Closed)).map(|live| live.key).filter(&fits));
         keys
     }
