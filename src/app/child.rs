@@ -143,12 +143,12 @@ impl Child {
         self.pipe.send(ToListener::AddressesDone)
     }
 
-    /// Whether the process has ended, and how, in words.
     /// Tells it from every other that runs.
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
 
+    /// Whether the process has ended, and how, in words.
     pub(super) fn ended(&mut self) -> Option<String> {
         self.process.try_wait().ok().flatten().map(|status| status.to_string())
     }

@@ -6,11 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::set_dumpable;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::signalfd::SignalFd;
 
 pub use crate::app::child::ROLE;
 use crate::app::child::{Absent, Child};
@@ -40,6 +37,7 @@ mod doors;
 mod guard;
 mod knocks;
 mod listeners;
+mod process;
 mod reload;
 mod rights;
 mod upkeep;
@@ -108,11 +106,11 @@ impl Gatekeeper {
     /// # Errors
     /// Whatever keeps it from starting. The firewall is as it was then.
     pub fn start(config: &Path) -> Result<Gatekeeper, Fault> {
-        let umask = keep_secrets()?;
+        let umask = process::keep_secrets()?;
         let loaded = load::everything(config)?;
         let settings = &loaded.settings;
         let log = Log::stderr();
-        let signals = signals()?;
+        let signals = process::signals()?;
         let (addresses, own) = (watch(settings)?, addresses::own()?);
         // First what can fail without having changed anything: whoever lacks a right or an interface is not locked out.
         let child = Child::start(&loaded, &own, Absent::Refuse)?;
@@ -364,29 +362,6 @@ impl Gatekeeper {
 
 fn interest(fd: BorrowedFd<'_>, writes: bool) -> PollFd<'_> {
     PollFd::new(fd, if writes { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN })
-}
-
-/// The signals that we take as descriptors; blocked, so that none interrupts a commit.
-fn signals() -> Result<SignalFd, Fault> {
-    let mut mask = nix::sys::signal::SigSet::empty();
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD].into_iter().for_each(|signal| mask.add(signal));
-    mask.thread_block()
-        .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))
-        .map_err(|e| {
-            Fault::new(format!("signals cannot be taken as a descriptor: {e}"), "the kernel needs CONFIG_SIGNALFD")
-        })
-}
-
-/// Neither a core file nor another process of this user gets to see the keys, and no file is made for others to read.
-/// The umask as it was: that is for the commands of doors.
-fn keep_secrets() -> Result<Mode, Fault> {
-    let before = umask(Mode::from_bits_truncate(0o077));
-    set_dumpable(false).and_then(|()| setrlimit(Resource::RLIMIT_CORE, 0, 0)).map(|()| before).map_err(|e| {
-        Fault::new(
-            format!("the keys cannot be kept out of core files: {e}"),
-            "is this Linux, and not a restricted container?",
-        )
-    })
 }
 
 /// Tells of what decides where knocks are heard: our addresses, and the routes where the configuration follows them.

@@ -1,5 +1,6 @@
-//! `Fresh` -> `Admission` -> `Grant`: who may have what, and that nothing opens before its mark is durable.
-//! The list of live grants is left to `grants`, what was used before to `replay`.
+//! `Fresh` -> `Admission`: who may have what, within all limits.
+//! That nothing opens before its mark is durable is left to `commit`, the list of live grants to `grants`, what was used before to
+//! `replay`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,12 +11,13 @@ use super::authentic::Authentic;
 use super::door::Door;
 use super::grants::{Ending, GRANTS, Grants, Holder, Key, Live};
 use super::knock::{Kind, Ports, Status};
-use super::leases::{Journalled, Opening, Place, commit_all};
 use super::prefix::Span;
-use super::record::Record;
 use super::replay::{Fresh, Judgement, Refused, Replay};
 use super::service::{Basis, Client, Commands, Service, SourceRule};
-use super::types::{ClientId, Fault, Now, Reject, SECOND, SERVICE_PORTS, ServiceName, Source};
+use super::types::{ClientId, Now, Reject, SECOND, SERVICE_PORTS, ServiceName, Source};
+
+mod commit;
+pub use commit::{Admission, Closing, Decision, Done, Grant, commit, commit_with};
 
 /// The rules in force: replaced as a whole at a reload.
 #[derive(Debug)]
@@ -26,34 +28,6 @@ pub struct Policy {
     own: BTreeSet<Source>,
     /// Which doors grant which services.
     doors: BTreeSet<(Holder, ServiceName)>,
-}
-
-/// What is to become of an authentic knock, once its marks are durable.
-pub enum Decision {
-    /// It opens.
-    Admit(Admission),
-    /// Its sender's grants end.
-    Close(Closing),
-    /// It is only answered.
-    Tell(Told),
-    /// Silence; nothing to store.
-    Refuse(Refused),
-}
-
-impl Decision {
-    /// What to count it as; `None` if the client gets what it asked for.
-    pub fn reject(&self) -> Option<Reject> {
-        match self {
-            Decision::Admit(_) | Decision::Close(_) => None,
-            Decision::Tell(told) => told.reject(),
-            Decision::Refuse(refused) => Some(refused.reject),
-        }
-    }
-
-    /// Where commands have to open before it is a grant; see [`super::leases::Leases::hold`].
-    pub fn place(&self) -> Option<Place> {
-        if let Decision::Admit(admission) = self { admission.live.place() } else { None }
-    }
 }
 
 /// What a classic door grants. The only thing that [`Grants::open_for_door`] takes.
@@ -68,92 +42,6 @@ impl DoorGrant {
     pub(super) fn into_live(self) -> Live {
         self.live
     }
-}
-
-/// A grant that policy allows and no disk knows yet.
-pub struct Admission {
-    records: Vec<Record>,
-    live: Live,
-    answer: Answer,
-}
-
-/// The end of grants that no disk knows yet.
-pub struct Closing {
-    records: Vec<Record>,
-    keys: Vec<Key>,
-    answer: Answer,
-}
-
-/// A grant whose mark is durable. The only thing that [`Grants::open`] takes.
-pub struct Grant {
-    live: Live,
-    answer: Answer,
-}
-
-impl Grant {
-    /// As if it had been decided and stored, for the tests of what comes after.
-    #[cfg(test)]
-    pub(crate) fn for_test(live: Live) -> Grant {
-        let Holder::Client(client) = live.key.holder else { panic!("doors are not told anything") };
-        let authentic = Authentic::for_test(client, super::golden::request(live.opened.wall), live.key.source, 1);
-        Grant { live, answer: Answer::new(&authentic, Status::Granted, None) }
-    }
-
-    /// The grant, and what its holder is told once the firewall has it.
-    pub(super) fn into_parts(self) -> (Live, Answer) {
-        (self.live, self.answer)
-    }
-}
-
-/// What may be done now.
-pub enum Done {
-    /// Give it to [`Grants::open`], its changes to the firewall, then answer.
-    Open(Grant),
-    /// Give the keys to [`Grants::end`], its changes to the firewall, then answer.
-    Close(Vec<Key>, Ending, Answer),
-    /// Answer.
-    Tell(Answer),
-}
-
-/// Makes a batch durable, all in one, and only then hands out what may be done. After a fault nothing of it may, and
-/// [`Grants::give_up`] must be called; the marks in memory stay.
-pub fn commit(
-    decisions: Vec<Decision>,
-    store: impl FnOnce(&[Record]) -> Result<(), Fault>,
-) -> Result<Vec<Done>, Fault> {
-    commit_with(decisions, Vec::new(), store).map(|(done, _)| done)
-}
-
-/// The same with the openings that some of the grants need: neither is durable without the other.
-pub fn commit_with(
-    decisions: Vec<Decision>,
-    openings: Vec<Opening>,
-    store: impl FnOnce(&[Record]) -> Result<(), Fault>,
-) -> Result<(Vec<Done>, Vec<Journalled>), Fault> {
-    let mut records = Vec::new();
-    let mut done = Vec::new();
-    for decision in decisions {
-        match decision {
-            Decision::Admit(Admission { records: mine, live, answer }) => {
-                records.extend(mine);
-                done.push(Done::Open(Grant { live, answer }));
-            }
-            Decision::Close(Closing { records: mine, keys, answer }) => {
-                records.extend(mine);
-                done.push(Done::Close(keys, Ending::Closed, answer));
-            }
-            Decision::Tell(Told { records: mine, answer, .. }) => {
-                records.extend(mine);
-                done.push(Done::Tell(answer));
-            }
-            Decision::Refuse(_) => {}
-        }
-    }
-    let journalled = commit_all(openings, |opened| {
-        records.extend(opened.into_iter().map(Record::Opened));
-        if records.is_empty() { Ok(()) } else { store(&records) }
-    })?;
-    Ok((done, journalled))
 }
 
 impl Policy {
@@ -305,7 +193,7 @@ impl Policy {
             (_, Some(service)) if client.services.contains(&service.name) => match request.kind {
                 Kind::Close => Decision::Close(close(fresh, grants)),
                 _ => match self.grant(now, client, service, &fresh.authentic, grants) {
-                    Ok(live) => Decision::Admit(admission(fresh, live, grants)),
+                    Ok(live) => Decision::Admit(Admission::new(fresh, live, grants)),
                     Err(status) => tell(fresh, status, Some(Reject::Policy)),
                 },
             },
@@ -385,15 +273,6 @@ fn below(count: usize, limit: u32) -> bool {
     u32::try_from(count).is_ok_and(|count| count < limit)
 }
 
-fn admission(fresh: Fresh, live: Live, grants: &mut Grants) -> Admission {
-    grants.reserve(live.key);
-    let answer = Answer::new(&fresh.authentic, Status::Granted, None);
-    let mut records = fresh.records;
-    // One of commands ends with this process: what is stored of it is how to end it.
-    records.extend(live.place().is_none().then_some(Record::Granted(live)));
-    Admission { records, live, answer }
-}
-
 /// The sender's grants for the service; only those for one address or from one source port if it names one.
 fn close(fresh: Fresh, grants: &Grants) -> Closing {
     let (holder, request) = (Holder::Client(fresh.authentic.client()), fresh.authentic.request());
@@ -403,9 +282,7 @@ fn close(fresh: Fresh, grants: &Grants) -> Closing {
             && request.address.is_none_or(|address| key.span.of(address) == key.source)
             && (request.source_port == 0 || request.source_port == key.source_port)
     });
-    let mut records = fresh.records;
-    records.extend(Grants::endings(&keys));
-    Closing { records, keys, answer: Answer::new(&fresh.authentic, Status::Closed, None) }
+    Closing::new(fresh, keys)
 }
 
 /// The longest grant that this client may have from then on.

@@ -2,7 +2,8 @@
 //! What is tried in it is left to the tests.
 //!
 //! The namespaces have no name: they live as long as a descriptor or a process in them, and what still runs in one is killed
-//! when the test drops it. So nothing is left behind however a test ends, short of SIGKILL. Host `i` has 10.90.i.2 and fd90:i::2, the gateway 10.90.i.1 and fd90:i::1 on its interface `gw<i>`.
+//! when the test drops it. So nothing is left behind however a test ends, short of SIGKILL. Host `i` has 10.90.i.2 and
+//! fd90:i::2, the gateway 10.90.i.1 and fd90:i::1 on its interface `gw<i>`.
 
 #![allow(dead_code, unreachable_pub)] // each test program uses its own part of this
 

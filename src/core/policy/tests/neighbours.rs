@@ -80,8 +80,10 @@ fn the_record_of_who_asks_again_for_less_still_has_the_time_that_is_left() {
     assert_eq!(stored.iter().filter_map(seconds).collect::<Vec<_>>(), [200], "a restart must not shorten it");
     // Of another form it is another grant, and as long as was asked.
     gate.policy = Policy::new(vec![Service { form: Form::Once, ..ssh() }], vec![golden::client()], 16, []);
-    let Decision::Admit(admission) = gate.decide(|r| r.seconds = 5, golden::address()) else { panic!("not admitted") };
-    assert_eq!((admission.live.form, admission.live.seconds), (Form::Once, 5));
+    let decision = gate.decide(|r| r.seconds = 5, golden::address());
+    let Some(Done::Open(grant)) = commit(vec![decision], |_| Ok(())).unwrap().pop() else { panic!("not admitted") };
+    let live = grant.into_parts().0;
+    assert_eq!((live.form, live.seconds), (Form::Once, 5));
     // The same through a door.
     let mut gate = Gate::plain();
     put(&mut gate, Live { seconds: 200, ..held(Holder::door("side"), "ssh") });
