@@ -14,7 +14,7 @@ const FLOORS: [(&str, &[&str]); 5] = [
 ];
 
 /// Blocks of `unsafe` in edge/sys.rs.
-const UNSAFE: usize = 7;
+const UNSAFE: usize = 8;
 
 /// Every Rust file below src, as (path relative to src, text without its tests module).
 fn files() -> Vec<(String, String)> {

@@ -8,18 +8,19 @@
 //! Where a stop command is to follow, a shell or program dies with us: one that went on alone could open a door after the next start has
 //! shut it. What it had started itself, such as a script, goes on.
 
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command as Process, ExitStatus, Stdio};
-
-use nix::sys::stat::Mode;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{AccessFlags, Pid, access};
 
-use super::sys;
+use super::sys::{self, Program};
 use crate::core::leases::{Command, Ending, Job};
+
+const SHELL: &CStr = c"/bin/sh";
 
 /// Whether a program of this path could be started.
 pub fn is_program(path: &str) -> bool {
@@ -38,7 +39,7 @@ pub struct Finished {
 /// The commands that run at present. As many as `core::leases` lets run.
 #[derive(Debug, Default)]
 pub struct Runner {
-    children: Vec<(u64, Child)>,
+    children: Vec<(u64, Pid)>,
     umask: Option<Mode>,
 }
 
@@ -55,26 +56,31 @@ impl Runner {
 
     /// Starts a command and returns at once. One that cannot even be started has ended.
     pub fn run(&mut self, job: &Job) -> Option<Finished> {
-        // In a process group of its own: what a terminal or a script sends to the gateway's group is not meant for it.
-        let mut command = process(&job.command);
-        command.process_group(0).stdin(Stdio::null());
-        sys::start_afresh(&mut command, self.umask, job.tied);
-        match command.spawn() {
-            Ok(child) => {
-                self.children.push((job.id, child));
+        match self.start(job) {
+            Ok(pid) => {
+                self.children.push((job.id, pid));
                 None
             }
             Err(error) => Some(Finished { id: job.id, how: not_started(&error) }),
         }
     }
 
+    fn start(&self, job: &Job) -> io::Result<Pid> {
+        let argv = argv(&job.command)?;
+        let name = argv.first().ok_or(Errno::ENOENT)?;
+        let path = match job.command {
+            Command::Shell(_) => SHELL,
+            Command::Argv(_) => name,
+        };
+        sys::start_afresh(&Program { path, argv: &argv, umask: self.umask, tied: job.tied })
+    }
+
     /// Kills the command of this opening and all of its process group; it is reaped as any other. What has left that group goes on.
     pub fn kill(&mut self, id: u64) {
         // Not reaped yet, so its number is nobody else's.
         for (_, child) in self.children.iter().filter(|(other, _)| *other == id) {
-            let group = i32::try_from(child.id()).map(Pid::from_raw);
             // One that has just ended has no group any more.
-            let _ = group.map(|group| killpg(group, Signal::SIGKILL));
+            let _ = killpg(*child, Signal::SIGKILL);
         }
     }
 
@@ -86,15 +92,10 @@ impl Runner {
     /// Those that have ended since the last call. To be called after each SIGCHLD; never blocks.
     pub fn reap(&mut self) -> Vec<Finished> {
         let mut finished = Vec::new();
-        self.children.retain_mut(|(id, child)| match child.try_wait() {
-            Ok(None) => true,
-            Ok(Some(status)) => {
-                finished.push(Finished { id: *id, how: ending(status) });
-                false
-            }
-            // Somebody else has reaped it. That it has ended is all that matters for what comes next.
-            Err(_) => {
-                finished.push(Finished { id: *id, how: Ending::Killed });
+        self.children.retain(|(id, child)| match ending(waitpid(*child, Some(WaitPidFlag::WNOHANG))) {
+            None => true,
+            Some(how) => {
+                finished.push(Finished { id: *id, how });
                 false
             }
         });
@@ -102,21 +103,15 @@ impl Runner {
     }
 }
 
-fn process(command: &Command) -> Process {
-    match command {
-        Command::Shell(text) => {
-            // COMPAT: the shell's own name is `sh`, as with system(3); scripts that tell it from bash look.
-            let mut shell = Process::new("/bin/sh");
-            shell.arg0("sh").arg("-c").arg(text);
-            shell
-        }
-        Command::Argv(argv) => {
-            let mut argv = argv.iter();
-            let mut program = Process::new(argv.next().map_or("", String::as_str));
-            program.args(argv);
-            program
-        }
-    }
+/// Name and arguments as execve(2) takes them.
+fn argv(command: &Command) -> io::Result<Vec<CString>> {
+    let texts: Vec<&str> = match command {
+        // COMPAT: the shell's own name is `sh`, as with system(3); scripts that tell it from bash look.
+        Command::Shell(text) => vec!["sh", "-c", text],
+        Command::Argv(argv) => argv.iter().map(String::as_str).collect(),
+    };
+    // No text from the wire is in it, and none of a file can hold a zero byte.
+    texts.into_iter().map(|text| CString::new(text).map_err(io::Error::from)).collect()
 }
 
 /// What is missing only now may be there later; a program that is not there is not waited for.
@@ -127,10 +122,13 @@ fn not_started(error: &io::Error) -> Ending {
     }
 }
 
-fn ending(status: ExitStatus) -> Ending {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Ending::Exited(code),
-        (None, _) => Ending::Killed,
+/// None while it runs.
+fn ending(status: nix::Result<WaitStatus>) -> Option<Ending> {
+    match status {
+        Ok(WaitStatus::StillAlive | WaitStatus::Stopped(..) | WaitStatus::Continued(_)) | Err(Errno::EINTR) => None,
+        Ok(WaitStatus::Exited(_, code)) => Some(Ending::Exited(code)),
+        // Also if somebody else has reaped it: that it has ended is all that matters for what comes next.
+        Ok(_) | Err(_) => Some(Ending::Killed),
     }
 }
 
@@ -215,6 +213,17 @@ mod tests {
     }
 
     #[test]
+    fn a_script_that_names_no_interpreter_is_not_given_to_a_shell_behind_the_admins_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("x");
+        std::fs::write(&script, "exit 0\n").unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let command = Command::Argv(vec![script.display().to_string()]);
+        let how = Ending::Killed;
+        assert_eq!(Runner::new().run(&Job { id: 1, command, tied: false }), Some(Finished { id: 1, how }));
+    }
+
+    #[test]
     fn a_command_that_is_killed_takes_what_it_has_started_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("x");
@@ -251,12 +260,30 @@ mod tests {
 
     #[test]
     fn a_command_reads_nothing_from_our_standard_input() {
+        let (ours, _writer) = nix::unistd::pipe().unwrap();
+        nix::unistd::dup2_stdin(&ours).unwrap();
         assert_eq!(run(&["test \"$(readlink /proc/$$/fd/0)\" = /dev/null"]), [Ending::Exited(0)]);
+    }
+
+    #[test]
+    fn a_command_ends_when_nobody_reads_what_it_writes_although_we_do_not() {
+        // Bit 12 is SIGPIPE: this program ignores it, as every Rust program does.
+        let ignored = |text: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
+            u64::from_str_radix(line.trim(), 16).unwrap() & 1 << 12 != 0
+        };
+        assert!(ignored(&std::fs::read_to_string("/proc/self/status").unwrap()));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x");
+        assert_eq!(run(&[&format!("cat /proc/self/status >{}", file.display())]), [Ending::Exited(0)]);
+        assert!(!ignored(&std::fs::read_to_string(file).unwrap()));
     }
 
     #[test]
     fn a_command_can_be_ended_by_the_signals_that_we_block() {
         nix::sys::signal::SigSet::from_iter([nix::sys::signal::Signal::SIGTERM]).thread_block().unwrap();
         assert_eq!(run(&["kill -TERM $$; exit 1"]), [Ending::Killed]);
+        let ours = nix::sys::signal::SigSet::thread_get_mask().unwrap();
+        assert!(ours.contains(Signal::SIGTERM) && !ours.contains(Signal::SIGINT), "and ours are as they were");
     }
 }
