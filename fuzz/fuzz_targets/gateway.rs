@@ -23,7 +23,7 @@ use toctoc::core::record::Record;
 use toctoc::core::replay::{Replay, Standing, Window};
 use toctoc::core::service::{Client, Cut, Form, Mode, Service, SourceRule};
 use toctoc::core::types::{Boot, ClientId, Fault, Now, Port, Proto, SECOND, ServiceName, Source, Wall};
-use toctoc::core::wire::{DATAGRAM, seal, seal_unsigned};
+use toctoc::core::wire::{ClientSide, DATAGRAM, seal, seal_unsigned};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const PORT: u16 = 62201;
@@ -39,6 +39,9 @@ static CLIENTS: LazyLock<[Client; 2]> = LazyLock::new(|| {
     let other = Client { id: ClientId([2; 16]), key, fingerprint: authentic::fingerprint(&key), ..golden::client() };
     [Client { services: services.clone(), ..golden::client() }, Client { services, ..other }]
 });
+
+/// How each of them sees the gateway.
+static SIDES: LazyLock<[ClientSide; 2]> = LazyLock::new(|| [golden::side(CLIENTS[0].id), golden::side(CLIENTS[1].id)]);
 
 fn seed(client: usize) -> Secret<32> {
     if client == 0 { golden::seed() } else { Secret::new([0x42; 32]) }
@@ -96,7 +99,7 @@ struct World {
     challenges: BTreeMap<Challenge, (ClientId, Source)>,
     /// And all that there ever were, oldest first: clients show old ones too.
     given: Vec<(Challenge, (ClientId, Source))>,
-    /// A burst is many curve operations: one an input.
+    /// A burst is many curve operations: one an input, of few inputs.
     burst: bool,
     counter: u64,
 }
@@ -149,7 +152,8 @@ impl World {
             8 => self.restart(a % 2 == 0),
             9 => self.commit_fails = true,
             10 => self.enrol(usize::from(a % 2), b % 2 == 0),
-            11 if !std::mem::replace(&mut self.burst, true) => (0..70).for_each(|_| self.knock(6 | a & 1, 0, c)),
+            11 if a < 2 && !std::mem::replace(&mut self.burst, true) => (0..70).for_each(|_| self.knock(6 | a, 0, c)),
+            11 => self.knock(a, b, c),
             _ => {
                 let records = self.replay.reinitialise(self.now);
                 self.journal.extend(records);
@@ -190,7 +194,7 @@ impl World {
         };
         let day = if b & 128 == 0 { Day::Number(self.now.wall.day()) } else { Day::Unknown };
         let sign = |message: &authentic::Message| Ok(authentic::sign(&seed(client), message));
-        let made = seal(&golden::side(me), &request, day, Secret::new(entropy(self.counter)), sign);
+        let made = seal(&SIDES[client], &request, day, Secret::new(entropy(self.counter)), sign);
         let (datagram, _) = made.expect("the test gateway's key is sound");
         self.signed.insert((me, request.encode()));
         self.made.push(Made { datagram, request });
@@ -223,15 +227,15 @@ impl World {
             fingerprint: CLIENTS[client].fingerprint,
             ..golden::request(self.now.wall)
         };
-        let side = golden::side(CLIENTS[client].id);
+        let side = &SIDES[client];
         let day = Day::Number(self.now.wall.day());
         let key = Secret::new(entropy(self.counter));
         let datagram = if a & 2 == 0 {
             let signature = Signature { ed25519: [b; 64], sk_flags: 0, sk_counter: 0 };
-            seal_unsigned(&side, encode_body(&request, &signature), day, key).expect("sound keys")
+            seal_unsigned(side, encode_body(&request, &signature), day, key).expect("sound keys")
         } else {
             let sign = |message: &authentic::Message| Ok(authentic::sign(&seed(other), message));
-            seal(&side, &request, day, key, sign).expect("sound keys").0
+            seal(side, &request, day, key, sign).expect("sound keys").0
         };
         let before = self.accepted.len();
         self.deliver(&datagram, source(b));
