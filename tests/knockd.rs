@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use harness::{LONG, Net, Running, eventually};
 use tempfile::TempDir;
@@ -336,6 +337,33 @@ fn a_flood_of_half_knockers_neither_fills_the_log_nor_keeps_a_knock_out() {
     place.wait_for("open");
     let stages = place.log().matches("Stage").count();
     assert!((500..3000).contains(&stages), "{stages} lines");
+}
+
+#[test]
+fn a_flood_of_whole_knocks_opens_some_and_the_next_knock_after_it() {
+    let place = Place::new(
+        "[door]\nsequence = 7001:udp\ncommand = true\n[other]\nsequence = 7002:udp\ncommand = echo open >> @/did\n",
+    );
+    let _daemon = place.start();
+    place.net.client.space.sh("ip route add local 10.90.64.0/18 dev lo");
+    let (to, begun) = (place.net.gateway_ips()[0], Instant::now());
+    place.net.client.space.inside(|| {
+        for n in 1..=3000_u32 {
+            let from = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 90, 64, 0)) + n);
+            // The port is closed, and what comes back of it is no concern of a knocker.
+            let _ = UdpSocket::bind((from, 0)).unwrap().send_to(&[0], (to, 7001));
+        }
+    });
+    until("a knock opens", || {
+        place.knock("7002:udp");
+        place.did().contains("open")
+    });
+    let (opened, seconds) = (place.log().matches("SESAME").count(), begun.elapsed().as_secs());
+    let most = 500 + 100 * (usize::try_from(seconds).unwrap() + 1);
+    assert!((500..=most).contains(&opened), "{opened} openings in {seconds} s");
+    // On a machine that stands still for half a minute they are not too many.
+    let said = place.log().contains(" knocks opened nothing: too many at once");
+    assert!(said || opened > 3000, "{opened} openings in {seconds} s");
 }
 
 /// The service that Debian's unit file for knockd makes, as far as the kernel knows of it: `CapabilityBoundingSet=` and

@@ -78,7 +78,9 @@ struct Knockd {
     commands: Commands,
     names: Names,
     pid_file: Option<PathBuf>,
+    /// Lines that packets cause.
     throttle: who::Throttle,
+    openings: who::Throttle,
 }
 
 impl Knockd {
@@ -113,7 +115,8 @@ impl Knockd {
             Ok((signals().map_err(|error| format!("error: {error}"))?, commands))
         });
         let (signals, commands) = ready.map_err(|text| refuse(&mut log, &text))?;
-        let (names, throttle) = (Names::new(options.lookup), who::Throttle::default());
+        let names = Names::new(options.lookup);
+        let (throttle, openings) = (who::Throttle::default(), who::Throttle::default());
         let (listener, listen_again, pid_file) = (None, None, None);
         let mut knockd = Self {
             places,
@@ -130,6 +133,7 @@ impl Knockd {
             names,
             pid_file,
             throttle,
+            openings,
             options,
         };
         knockd.begin(sockets)?;

@@ -87,8 +87,13 @@ impl Knockd {
         self.line(Line { gap, ..Line::shown(&text) });
     }
 
-    /// A door is open for `source`. A one-time sequence is used up durably before anything runs.
+    /// A door is open for `source`. A one-time sequence is used up durably before anything runs. Whoever knows a sequence, or needs
+    /// none because it has one step, can complete it from any number of addresses: people need few.
     fn completed(&mut self, index: u16, source: IpAddr) {
+        let Some(left_out) = self.openings.admit(clock::now().boot) else { return };
+        if left_out > 0 {
+            self.line(Line::shown(&format!("{left_out} knocks opened nothing: too many at once")));
+        }
         let Some(door) = self.conf.doors.get(usize::from(index)) else { return };
         let text = format!("{}: {}: OPEN SESAME", self.names.shown(source), door.name);
         let order = door.commands(source).map(|(start, stop)| Order {

@@ -1,4 +1,4 @@
-//! Who knocks, in words: addresses, with host names where they are asked for; and how many such lines there may be.
+//! Who knocks, in words: addresses, with host names where they are asked for; and how many lines and openings there may be.
 //! The look-up itself is left to `edge::names`.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::edge::names::reverse;
 
 /// Names that are remembered at once.
 const NAMES: usize = 1024;
-/// Lines that packets may cause at once.
+/// Lines, or openings, that packets may cause at once.
 const BURST: u64 = 500;
 /// And per second after that.
 const PER_SECOND: u64 = 100;
@@ -76,7 +76,7 @@ impl Lookup {
     }
 }
 
-/// Forged packets must not fill the log: a bucket of lines.
+/// Forged packets must not fill the log, or the machine with commands: a bucket of lines, or of openings.
 #[derive(Default)]
 pub(super) struct Throttle {
     /// Lines spent, in nanoseconds of refill.
@@ -88,7 +88,7 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// Whether one more line may be written; how many were left out before it, once a second.
+    /// Whether there may be one more; how many were left out before it, once a second.
     pub(super) fn admit(&mut self, now: Boot) -> Option<u64> {
         let line = SECOND / PER_SECOND;
         self.debt = self.debt.saturating_sub(now.0.saturating_sub(self.last.0));
