@@ -11,9 +11,8 @@ use nix::sys::signalfd::SignalFd;
 
 pub use crate::app::child::ROLE;
 use crate::app::child::{Absent, Child};
-use crate::app::guard::stale;
 use crate::app::load::{self, Loaded};
-use crate::app::warnings::{leads_nowhere, starts_nothing, warnings};
+use crate::app::warnings::warnings_here;
 use crate::config::Settings;
 use crate::core::grants::Grants;
 use crate::core::leases::Leases;
@@ -23,12 +22,11 @@ use crate::core::replay::{Replay, Window};
 use crate::core::types::{Boot, Counters, Fault, Now, Source};
 use crate::edge::addresses::{self, Own};
 use crate::edge::clock;
-use crate::edge::command::{Runner, is_program};
+use crate::edge::command::Runner;
 use crate::edge::control::Control;
 use crate::edge::firewall::{Firewall, Nft, Noticed};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::Log;
-use crate::edge::proc_net::{listening, passes_on};
 use crate::edge::state::State;
 
 mod answers;
@@ -197,11 +195,7 @@ impl Gatekeeper {
             self.say(&format!("state: {}", self.found));
         }
         self.degraded().iter().for_each(|line| self.say(&format!("degraded: {line}")));
-        let unfollowed = leads_nowhere(&self.loaded.settings, passes_on());
-        let unfollowed = unfollowed.into_iter().chain(starts_nothing(&self.loaded.settings, is_program));
-        let stale = stale(&self.loaded.settings);
-        let warnings = warnings(&self.loaded, &listening()).into_iter().chain(unfollowed).chain(stale);
-        warnings.for_each(|line| self.say(&format!("warning: {line}")));
+        warnings_here(&self.loaded).iter().for_each(|line| self.say(&format!("warning: {line}")));
         self.say(&text);
     }
 

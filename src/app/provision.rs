@@ -6,15 +6,14 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::args::toctocd::Init;
-use super::warnings::{leads_nowhere, starts_nothing, warnings};
+use super::warnings::warnings_here;
 use super::{child, load};
 use crate::config::convert::{self, Converted};
 use crate::config::{DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, knockd, native, print};
 use crate::core::prefix::Span;
 use crate::core::types::Fault;
-use crate::edge::command::is_program;
 use crate::edge::state::State;
-use crate::edge::{capture, entropy, files, proc_net};
+use crate::edge::{capture, entropy, files};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 
@@ -127,10 +126,7 @@ pub fn check(config: &Path, print_settings: bool) -> Result<Said, Fault> {
         [(settings.services.len(), "service"), (loaded.clients.len(), "client"), (settings.doors.len(), "door")];
     let counts = counts.map(|(number, noun)| super::admin::count(number, noun)).join(", ");
     let mut said = format!("{}: sound; {counts}\n", config.display());
-    let unfollowed = leads_nowhere(settings, proc_net::passes_on());
-    let unfollowed = unfollowed.into_iter().chain(starts_nothing(settings, is_program));
-    let stale = super::guard::stale(settings);
-    for warning in warnings(&loaded, &proc_net::listening()).into_iter().chain(unfollowed).chain(stale) {
+    for warning in warnings_here(&loaded) {
         said += &format!("warning: {warning}\n");
     }
     for note in notes(settings, loaded.clients.len()) {

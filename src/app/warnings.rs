@@ -3,14 +3,26 @@
 
 use std::collections::BTreeSet;
 
+use super::guard::stale;
 use super::load::Loaded;
 use crate::config::Settings;
 use crate::core::door::Door;
 use crate::core::door::weakness::{Around, WHOLE_ECHO, Weakness, misplaced, weaknesses};
 use crate::core::types::{Port, Proto};
+use crate::edge::command::is_program;
+use crate::edge::proc_net;
 
-/// All warnings about `loaded` on a machine whose programs listen on `listening`.
-pub fn warnings(loaded: &Loaded, listening: &BTreeSet<Port>) -> Vec<String> {
+/// All warnings about `loaded` on this machine as it is now.
+pub fn warnings_here(loaded: &Loaded) -> Vec<String> {
+    let mut all = warnings(loaded, &proc_net::listening());
+    all.extend(leads_nowhere(&loaded.settings, proc_net::passes_on()));
+    all.extend(starts_nothing(&loaded.settings, is_program));
+    all.extend(stale(&loaded.settings));
+    all
+}
+
+/// Those about `loaded` on a machine whose programs listen on `listening`.
+fn warnings(loaded: &Loaded, listening: &BTreeSet<Port>) -> Vec<String> {
     let settings = &loaded.settings;
     let sealed = loaded.clients.iter().flat_map(|client| client.services.iter().copied()).collect();
     let around = Around { services: &settings.services, sealed: &sealed, knock_port: settings.knock.port, listening };
@@ -47,7 +59,7 @@ fn stays_shut(door: &Door) -> String {
 pub const NEXT_IS_SHIPPED: &str = "the sequence that knockd ships, which every scanner knows, is the next one";
 
 /// Services that lead to an inner host over a family, IPv4 or IPv6, that this machine does not pass on.
-pub fn leads_nowhere(settings: &Settings, passes_on: [bool; 2]) -> Vec<String> {
+fn leads_nowhere(settings: &Settings, passes_on: [bool; 2]) -> Vec<String> {
     let families = [(false, "net.ipv4.ip_forward"), (true, "net.ipv6.conf.all.forwarding")];
     let mut warnings = Vec::new();
     for service in &settings.services {
@@ -62,7 +74,7 @@ pub fn leads_nowhere(settings: &Settings, passes_on: [bool; 2]) -> Vec<String> {
 }
 
 /// Services whose commands name a program that cannot be started.
-pub fn starts_nothing(settings: &Settings, is_program: impl Fn(&str) -> bool) -> Vec<String> {
+fn starts_nothing(settings: &Settings, is_program: impl Fn(&str) -> bool) -> Vec<String> {
     let mut warnings = Vec::new();
     for service in &settings.services {
         let both = service.commands.iter().flat_map(|commands| [("start", &commands.start), ("stop", &commands.stop)]);

@@ -58,8 +58,13 @@ fn a_reload_takes_over_services_and_keeps_live_grants() {
 
 #[test]
 fn a_reload_warns_of_what_has_become_weak_and_not_again_of_what_was() {
-    let door =
-        |name, first| format!("[door.{name}]\nsequence = [\"{first}/tcp\", \"2833/udp\"]\nstart_command = \"true\"\n");
+    // A door that is weak, and a service whose program is not there.
+    let door = |name, first| {
+        format!(
+            "[door.{name}]\nsequence = [\"{first}/tcp\", \"2833/udp\"]\nstart_command = \"true\"\n\
+             [service.{name}]\nstart = [\"/no/{name}\"]\nstop = [\"/bin/true\"]\n"
+        )
+    };
     let mut gate = Gate::running(|config| config + &door("old", 7411));
     let config = fs::read_to_string(gate.config()).unwrap();
     fs::write(gate.config(), config + &door("new", 7412)).unwrap();
@@ -68,6 +73,11 @@ fn a_reload_warns_of_what_has_become_weak_and_not_again_of_what_was() {
     let said = gate.daemon().said();
     for name in ["old", "new"] {
         assert_eq!(said.matches(&format!("warning: door [{name}]: a sequence of 2 steps")).count(), 1, "{said}");
+        assert_eq!(
+            said.matches(&format!("warning: service {name}: its `start` names /no/{name}")).count(),
+            1,
+            "{said}"
+        );
     }
 }
 

@@ -6,15 +6,13 @@ use std::collections::HashSet;
 use super::{Gatekeeper, policy, watch, window};
 use crate::app::admin::count;
 use crate::app::child::{Absent, Child};
-use crate::app::guard::stale;
 use crate::app::load::{self, Loaded};
-use crate::app::warnings::warnings;
+use crate::app::warnings::warnings_here;
 use crate::core::service::Service;
 use crate::core::types::{ClientId, Fault, Now, ServiceName};
 use crate::edge::clock;
 use crate::edge::files::{self, Care};
 use crate::edge::gatekeeper_pipe::ToListener;
-use crate::edge::proc_net::listening;
 use crate::keys::authorized;
 
 /// Seconds that a listener which was replaced has for handing over what it still holds.
@@ -52,11 +50,10 @@ impl Gatekeeper {
 
     /// Each enrolment is a reload: only what was not said before is news.
     fn warn_of_new(&mut self, loaded: &Loaded) {
-        let listening = listening();
-        let all = |loaded: &Loaded| warnings(loaded, &listening).into_iter().chain(stale(&loaded.settings));
-        let known: Vec<String> = all(&self.loaded).collect();
-        let new: Vec<String> = all(loaded).filter(|warning| !known.contains(warning)).collect();
-        new.iter().for_each(|warning| self.say(&format!("warning: {warning}")));
+        let known = warnings_here(&self.loaded);
+        for warning in warnings_here(loaded).iter().filter(|warning| !known.contains(warning)) {
+            self.say(&format!("warning: {warning}"));
+        }
     }
 
     /// Whoever has no line in the clients file any more is revoked at once, whatever else may be wrong with the new
