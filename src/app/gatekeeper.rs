@@ -373,3 +373,15 @@ fn policy(loaded: &Loaded, own: &[Own]) -> Policy {
     Policy::new(settings.services.clone(), loaded.clients.clone(), settings.knock.max_grants, own)
         .with_doors(&settings.doors)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_with_something_left_to_send_is_waited_for_both_ways() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let events = |writes| interest(file.as_fd(), writes).events();
+        assert_eq!((events(false), events(true)), (PollFlags::POLLIN, PollFlags::POLLIN | PollFlags::POLLOUT));
+    }
+}

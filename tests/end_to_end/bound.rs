@@ -96,7 +96,7 @@ fn one_connection_from_a_source_port_is_spent_by_no_other_one() {
 #[test]
 fn an_address_that_policy_lists_is_granted_to_a_knock_from_elsewhere_and_no_other_is() {
     let prefixes = "source = [\"10.90.0.0/24\", \"fd90::/64\"]";
-    let gate = Gate::running(|config| section(&config, "service.ssh", "source = \"bound\"", prefixes));
+    let mut gate = Gate::running(|config| section(&config, "service.ssh", "source = \"bound\"", prefixes));
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
     let other = gate.net.host(7);
@@ -120,6 +120,8 @@ fn an_address_that_policy_lists_is_granted_to_a_knock_from_elsewhere_and_no_othe
         let receipt = knock(&anna, &other, family, "ssh", |r| r.address = Some(toctoc::core::types::Source::new(mine)));
         assert_eq!((receipt.status, receipt.granted.map(|s| s.ip())), (Status::Granted, Some(mine)));
         assert_eq!(receipt.observed.ip(), other.ips()[family]);
+        let said = gate.daemon().wait_for(&format!(", asked from {}", other.ips()[family]));
+        assert!(said.contains(&format!("ssh granted to {mine} for")), "{said}");
         assert!(gate.net.client.tcp_reaches(to, LONG));
         assert!(!other.tcp_reaches(SocketAddr::new(other.gateway_ips()[family], SSH), SHORT), "not for who knocked");
     }

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, send};
 use toctoc::core::keyring::TagTable;
 use toctoc::core::knock::{BODY, Receipt, Status};
-use toctoc::core::types::{ClientId, Source};
+use toctoc::core::types::{ClientId, Counters, Reject, Source};
 use toctoc::core::wire::identify;
 use toctoc::edge::clock;
 use toctoc::edge::gatekeeper_pipe::{Broken, ListenerEnd, Pipe, ToGatekeeper, ToListener};
@@ -162,6 +162,62 @@ fn a_listener_that_is_killed_again_and_again_is_replaced_slower_and_slower() {
 }
 
 #[test]
+fn a_listener_that_was_replaced_may_hand_over_knocks_but_opens_no_door_and_is_ended() {
+    let mut gate = Gate::running(|config| config + DOOR);
+    let anna = gate.enrol("anna", "ssh");
+    let me = gate.net.client.ips()[0];
+    let (h, body) = opened(&gate, &anna, "ssh", me);
+    let row = row_of(&gate, anna.profile.client);
+    let old = gate.daemon().listener();
+    let mut pipe = capture(&mut gate);
+    ok(&gate.toctocd(&["reload"]));
+    tell(&mut pipe, ToGatekeeper::Completed { door: 0, source: me });
+    let mut knock = |ticket| {
+        tell(&mut pipe, ToGatekeeper::Knock { ticket, row, h, body, source: Source::new(me), source_port: 4711 });
+        verdict(&mut pipe, ticket).map(|receipt| receipt.status)
+    };
+    // It was sent behind the other one, so that one was looked at.
+    assert_eq!(knock(1), Some(Status::Granted));
+    assert_eq!(knock(2), None, "heard once more, but used");
+    assert!(!gate.daemon().said().contains("OPEN SESAME"), "its successor watches the doors");
+    // It stands still, and so does not end by itself.
+    assert!(eventually(LONG, || kill(old, None).is_err()), "it still runs");
+}
+
+#[test]
+fn a_listener_that_reads_late_gets_all_verdicts_as_soon_as_it_reads() {
+    let mut gate = Gate::running(|config| config);
+    let source = Source::new(gate.net.client.ips()[0]);
+    let mut pipe = capture(&mut gate);
+    // Several times what the kernel keeps for a pipe: the gatekeeper keeps the rest, and waits until there is room.
+    for ticket in 0..2000 {
+        let (row, h, body) = (u32::MAX, [0; 32], [0; BODY]);
+        tell(&mut pipe, ToGatekeeper::Knock { ticket, row, h, body, source, source_port: 1 });
+    }
+    assert!(eventually(LONG, || pipe.flush() == Ok(()) && pipe.waiting() == 0));
+    assert_eq!(verdict(&mut pipe, 1999), None);
+}
+
+#[test]
+fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
+    let mut gate = Gate::running(|config| config);
+    assert_eq!(gate.status()["degraded"], serde_json::json!([]));
+    let mut pipe = capture(&mut gate);
+    let mut counters = Counters::default();
+    (0..3).for_each(|_| counters.count(Reject::UnknownTag));
+    tell(&mut pipe, ToGatekeeper::Counters { counters, packets: 7, lost: 2 });
+    tell(&mut pipe, ToGatekeeper::Counters { counters, packets: 7, lost: 3 });
+    let told = |gate: &Gate| {
+        let status = gate.status();
+        let lost = status["degraded"].to_string().contains("5 packets were lost for want of room");
+        lost && status["packets"] == 7 && status["rejected"] == serde_json::json!([[Reject::UnknownTag.name(), 3]])
+    };
+    assert!(eventually(LONG, || told(&gate)), "{}", gate.status());
+    ok(&gate.toctocd(&["reload"]));
+    assert!(told(&gate), "{}", gate.status());
+}
+
+#[test]
 fn a_flood_of_requests_opens_nothing_fills_nothing_and_keeps_no_admin_waiting() {
     let mut gate = Gate::running(|config| config + DOOR);
     let anna = gate.enrol("anna", "ssh");
@@ -218,13 +274,17 @@ fn doors_that_do_not_exist_and_addresses_that_nobody_has_open_nothing() {
     }
     // Numbers of captures and clients that there are not.
     tell(&mut pipe, ToGatekeeper::Down { capture: 9 });
+    // The one that there is stands for all interfaces, which cannot go.
+    tell(&mut pipe, ToGatekeeper::Down { capture: 0 });
     tell(&mut pipe, ToGatekeeper::Alarm { row: 9, first: Source::new(me), again: Source::new(me) });
     assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
     // Of a door that there is, its word is enough: SECURITY.md says so.
     tell(&mut pipe, ToGatekeeper::Completed { door: 0, source: me });
     gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
+    tell(&mut pipe, ToGatekeeper::TimedOut { door: 0, source: me, stage: 2 });
+    gate.daemon().wait_for("10.90.0.2: side: sequence timeout (stage 2)");
     let said = gate.daemon().said();
     assert_eq!(said.matches("OPEN SESAME").count(), 10, "{said}");
-    assert!(!said.contains("Stage") && !said.contains("ALARM"), "{said}");
+    assert!(!said.contains("Stage") && !said.contains("ALARM") && !said.contains("went down"), "{said}");
     assert_eq!(pipe.receive().err(), None::<Broken>);
 }

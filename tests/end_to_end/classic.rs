@@ -172,6 +172,7 @@ fn a_door_grants_a_service_without_any_command_and_the_grant_ends_by_itself() {
     // The wrong size is no step of any door, so it was not seen at all: the right one still completes the sequence.
     ping(&gate, 64);
     gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
+    assert!(ok(&gate.toctocd(&["grants"])).contains("\ndoor side  ssh "));
     assert!(gate.net.client.tcp_reaches(ssh, LONG));
     assert!(!gate.net.host(1).tcp_reaches((gate.net.gateway_ips()[0], SSH).into(), SHORT), "for nobody else");
     assert!(eventually(LONG, || !gate.net.client.tcp_reaches(ssh, SHORT)), "the grant ends");

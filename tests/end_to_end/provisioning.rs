@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::SocketAddr;
 
+use nix::sys::signal::Signal;
+
 use crate::harness::gate::{Gate, SSH, ok};
 use crate::harness::{LONG, SHORT};
 
@@ -28,7 +30,7 @@ fn a_reload_of_a_bad_file_changes_nothing_and_names_its_place() {
     let good = fs::read_to_string(gate.config()).unwrap();
     let line = 1 + good.lines().position(|line| line.starts_with("port = ")).unwrap();
     fs::write(gate.config(), good.replace("port = 62201", "port = 162201")).unwrap();
-    gate.daemon().process.signal(nix::sys::signal::Signal::SIGHUP);
+    gate.daemon().process.signal(Signal::SIGHUP);
     let said = gate.daemon().wait_for("not reloaded");
     assert!(said.contains(&format!("toctocd.toml:{line}:")), "{said}");
     assert!(anna.open(&gate.net.client, "ssh", 0).is_some(), "it goes on as before");
@@ -37,6 +39,18 @@ fn a_reload_of_a_bad_file_changes_nothing_and_names_its_place() {
     fs::write(gate.config(), good).unwrap();
     let said = ok(&gate.toctocd(&["reload"]));
     assert!(said.contains("reloaded"), "{said}");
+}
+
+#[test]
+fn who_is_told_to_end_does_not_reload_before() {
+    let mut gate = Gate::running(|config| config);
+    let process = &gate.daemon().process;
+    // Both signals are there when it goes on.
+    [Signal::SIGSTOP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCONT].into_iter().for_each(|one| process.signal(one));
+    let said = gate.daemon().wait_for("ends;");
+    let all = gate.daemon().said();
+    assert!(!all.contains("reload") && !all.contains("still runs"), "{said}: {all}");
+    assert!(gate.daemon().process.wait(LONG).is_some_and(|status| status.success()));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! To whoever may not knock, the gateway sends nothing at all.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use toctoc::core::knock::Status;
 use toctoc::edge::entropy;
 
+use crate::harness::SHORT;
 use crate::harness::gate::{Gate, KNOCK, SSH, ok};
 
 /// IP packets that this host has received since it was made, on its link; neighbour discovery is not among them over IPv4.
@@ -59,4 +61,21 @@ fn a_scanner_finds_neither_the_service_nor_the_knock_port() {
     assert!(udp.contains("62201/open|filtered/udp"), "{udp}");
     let bound = gate.net.gateway.sh("cat /proc/net/udp /proc/net/udp6 | grep -c ':F2F9 ' || true");
     assert_eq!(bound.trim(), "0", "nothing is bound to the knock port");
+}
+
+#[test]
+fn a_gateway_that_hears_nothing_sleeps() {
+    let mut gate = Gate::running(|config| config);
+    let anna = gate.enrol("anna", "ssh");
+    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    let gatekeeper = gate.daemon().process.0.id();
+    // Nanoseconds on a processor: however busy the machine is, who sleeps needs none.
+    let worked = || {
+        let text = std::fs::read_to_string(format!("/proc/{gatekeeper}/schedstat")).expect("it runs");
+        Duration::from_nanos(text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number"))
+    };
+    let before = worked();
+    std::thread::sleep(2 * SHORT);
+    let during = worked() - before;
+    assert!(during < SHORT / 8, "{during:?}");
 }

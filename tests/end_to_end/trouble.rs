@@ -3,12 +3,15 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use toctoc::core::knock::Status;
+use toctoc::edge::clock;
+use toctoc::edge::state::State;
 
-use crate::harness::gate::{self, Gate, SSH, ok};
+use crate::harness::gate::{self, Gate, SSH, ok, section};
 use crate::harness::{LONG, SHORT, eventually};
 
 #[test]
@@ -98,6 +101,25 @@ fn a_listener_that_is_killed_is_replaced() {
 }
 
 #[test]
+fn a_listener_that_cannot_be_started_is_tried_again_after_a_longer_pause() {
+    let mut gate = Gate::new(|config| config.replace("interfaces = [\"any\"]", "interfaces = [\"gw9\"]"));
+    let add = "ip link add gw9 type veth peer name gw9p && ip link set gw9p up && ip link set gw9 up";
+    gate.net.gateway.sh(add);
+    gate.start();
+    gate.net.gateway.sh("ip link del gw9");
+    gate.daemon().wait_for("gw9 went down");
+    let killed = Instant::now();
+    gate.daemon().kill_listener();
+    gate.daemon().wait_for("the next one starts in 1 s");
+    gate.daemon().wait_for("no listener: no interface to listen on");
+    gate.net.gateway.sh(add);
+    assert!(ok(&gate.toctocd(&["status"])).contains("no listener runs: no knock is heard"));
+    gate.daemon().wait_for("a new listener listens");
+    // After one second in vain, after two more not.
+    assert!(killed.elapsed() > Duration::from_millis(2900), "{:?}", killed.elapsed());
+}
+
+#[test]
 fn a_grant_does_not_outlive_the_ports_that_it_was_for() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
@@ -116,8 +138,9 @@ fn a_full_disk_opens_nothing_and_loses_nothing() {
     let mut gate = Gate::new(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let disk = gate.start_on_small_disk(64);
-    let anna = gate.enrol("anna", "ssh");
+    let anna = gate.enrol("anna", "ssh,dns");
     let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    assert_eq!(anna.open(&gate.net.client, "dns", 0).map(|r| r.status), Some(Status::Granted));
     let _ = fs::write(disk.join("fill"), vec![0; 64 << 10]);
     // The journal's last page still has room for a few.
     let knock = || {
@@ -128,12 +151,21 @@ fn a_full_disk_opens_nothing_and_loses_nothing() {
     let granted = (0..60).take_while(|_| knock()).count();
     assert!(granted < 60, "sixty marks do not fit a page");
     gate.daemon().wait_for("NOTHING OPENS");
+    // What leads elsewhere from now on has ended, although that cannot be written either.
+    let config = fs::read_to_string(gate.config()).unwrap();
+    let moved = section(&config, "service.dns", "[service.dns]", "[service.dns]\nforward = \"10.90.0.2:5353\"");
+    fs::write(gate.config(), moved).unwrap();
+    ok(&gate.toctocd(&["reload"]));
     assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"));
     // The kernel ends an element by its own tick, some milliseconds after we count the grant as over.
     assert!(eventually(LONG, || !gate.net.client.tcp_reaches(to, SHORT)), "no mark, no grant");
     anna.seal(&anna.request("ssh", gate.net.client.ips()[0])).send_in_vain(&gate.net.client, to.ip());
     fs::remove_file(disk.join("fill")).unwrap();
     gate.daemon().wait_for("knocks count again");
+    let copy = tempfile::tempdir().unwrap();
+    fs::copy(disk.join("journal"), copy.path().join("journal")).unwrap();
+    let (_, recovered) = State::open(copy.path(), clock::now().wall, true).unwrap();
+    assert_eq!(recovered.ledger.grants().find(|grant| grant.key.service.as_str() == "dns"), None);
     assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
 }
 
@@ -146,6 +178,7 @@ fn a_lost_state_demands_challenges_until_an_admin_accepts_the_loss() {
     fs::remove_file(gate.path("etc/state/journal")).unwrap();
     gate.start();
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
+    gate.daemon().wait_for("every knock needs a challenge: marks of used knocks were lost");
     let by_time = || anna.seal(&anna.request("ssh", from)).send(&gate.net.client, to).map(|receipt| receipt.status);
     assert_eq!(by_time(), Some(Status::Challenge));
     // The client that people use heals it by itself, in one more round.

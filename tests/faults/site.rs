@@ -244,7 +244,7 @@ impl Site {
 
     /// After one more start a whole knock happens, and nothing else that had not happened before.
     pub fn dies_and_runs_nothing_again(&mut self) {
-        until("the journal forgets", || self.journal_is_empty());
+        until("the journal forgets", || self.journal_has(0));
         let before = self.did();
         self.die();
         self.start();
@@ -327,12 +327,12 @@ impl Site {
         self.journal().windows(text.len()).any(|window| window == text.as_bytes())
     }
 
-    /// Whether a start now would find no stop command to run.
-    pub fn journal_is_empty(&self) -> bool {
+    /// Whether a start now would find so many stop commands to run.
+    pub fn journal_has(&self, openings: usize) -> bool {
         let copy = tempfile::tempdir().unwrap();
         fs::write(copy.path().join("journal"), self.journal()).unwrap();
         let (_, recovered) = State::open(copy.path(), clock::now().wall, true).unwrap();
-        recovered.intact && recovered.ledger.openings().next().is_none()
+        recovered.intact && recovered.ledger.openings().count() == openings
     }
 
     /// The journal lies on a small disk of its own, which outlives the program.

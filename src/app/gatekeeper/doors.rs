@@ -194,3 +194,15 @@ fn why_not(status: Status) -> &'static str {
         _ => "its service is not configured",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_admin_is_told_why_a_door_grants_nothing() {
+        assert!(why_not(Status::Address).contains("address"));
+        assert!(why_not(Status::Full).contains("too many"));
+        assert!(why_not(Status::Denied).contains("not configured"));
+    }
+}

@@ -259,3 +259,19 @@ fn reason(status: Status) -> &'static str {
         Status::Trouble => "the firewall did not take the grant, or its start command failed",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn an_admin_is_told_of_each_refusal_in_words_of_its_own() {
+        let refusals =
+            [Status::Address, Status::Clock, Status::Denied, Status::Full, Status::Challenge, Status::Trouble];
+        let words: BTreeSet<&str> = refusals.into_iter().map(reason).collect();
+        assert_eq!(words.len(), refusals.len(), "{words:?}");
+        assert!(reason(Status::Denied).contains("not allowed") && reason(Status::Clock).contains("window"));
+    }
+}

@@ -209,3 +209,16 @@ pub(super) fn suspect_words(suspect: Suspect) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_admin_is_told_by_how_much_and_which_way_the_clock_is_wrong() {
+        let words = |doubt| suspect_words(Suspect::Clock(doubt));
+        assert!(words(Doubt::Behind(7 * SECOND)).contains("shows 7 s less"));
+        assert!(words(Doubt::Jumped(7_000_000_000)).contains("jumped 7 s forward"));
+        assert!(words(Doubt::Jumped(-7_000_000_000)).contains("jumped 7 s back"));
+    }
+}
