@@ -9,6 +9,7 @@ pub mod daemon;
 mod expression;
 mod getopt;
 pub mod knock;
+#[cfg(target_os = "linux")]
 mod options;
 #[cfg(target_os = "linux")]
 pub mod runner;

@@ -15,6 +15,7 @@ const LONGEST: usize = 1024;
 const HELD: usize = 64;
 
 /// How long a line waits for whoever reads the log, milliseconds.
+#[cfg(unix)]
 const PATIENCE: u8 = 50;
 
 /// Where lines go. Writing never fails for the caller: a full disk must not open or shut anything. And it never waits for long:
