@@ -224,6 +224,10 @@ fn in_the_background_the_pid_file_is_there_before_the_parent_leaves() {
     let parent = place.net.gateway.run(place.knockd().arg("-d"));
     assert!(parent.status.success() && parent.stderr.is_empty());
     let pid: u32 = place.text("pid").trim().parse().expect("a pid file");
+    let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    assert_eq!(name(&pid), "knockd\n", "killall goes by it");
+    let children: Vec<String> = children(pid).iter().map(name).collect();
+    assert_eq!(children, ["toctoc-runner\n", "toctoc-listener\n"]);
     place.knock("7001 7002:udp");
     place.wait_for("open");
     kill("-TERM", pid);

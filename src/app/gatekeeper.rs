@@ -27,6 +27,7 @@ use crate::edge::control::Control;
 use crate::edge::firewall::{Firewall, Nft, Noticed};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::Log;
+use crate::edge::service_manager;
 use crate::edge::state::State;
 
 mod answers;
@@ -197,6 +198,9 @@ impl Gatekeeper {
         self.degraded().iter().for_each(|line| self.say(&format!("degraded: {line}")));
         warnings_here(&self.loaded).iter().for_each(|line| self.say(&format!("warning: {line}")));
         self.say(&text);
+        if let Err(error) = service_manager::ready() {
+            self.say(&format!("the service manager cannot be told: {error}; it may end us when its patience does"));
+        }
     }
 
     /// Waits for something to do and does it.

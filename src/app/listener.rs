@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::core::engine::{Action, Engine, SealedSetup, Setup};
@@ -41,6 +42,8 @@ pub fn main() -> ExitCode {
     // Who ends us is who started us, by closing the pipe. What a terminal or killall sends to all of our name is meant for that.
     let deaf = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     let _ = deaf.thread_block();
+    // Else it is called `exe`, by whose link it was started. Another name than the gateway's: `killall` goes by it.
+    let _ = set_name(c"toctoc-listener");
     let Some(socket) = sys::take_stdin() else { return not_by_hand() };
     let inherited = sys::close_inherited().is_err();
     let mut pipe = Pipe::new(socket);

@@ -109,13 +109,18 @@ fn local(at: Wall, format: &str) -> String {
 /// The text as one line: whatever could forge a second one, or move a terminal's cursor, is written as `\u{..}`.
 fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
         if line.len() >= LONGEST {
             line.push_str("...");
             break;
         }
         match c {
-            '\n' => line.push_str("; "),
+            // The lines that follow are indented.
+            '\n' => {
+                line.push_str("; ");
+                while chars.next_if_eq(&' ').is_some() {}
+            }
             c if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => {
                 line.extend(c.escape_unicode());
             }
@@ -149,7 +154,7 @@ mod tests {
     #[test]
     fn a_line_stays_one_line_whatever_is_in_it() {
         assert_eq!(escaped("door: a\r\x1b[2Jb\u{202e}"), "door: a\\u{d}\\u{1b}[2Jb\\u{202e}");
-        assert_eq!(escaped("what\n  remedy"), "what;   remedy");
+        assert_eq!(escaped("what\n  remedy"), "what; remedy");
         assert!(escaped(&"x".repeat(5000)).len() < 1100);
     }
 }

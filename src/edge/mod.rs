@@ -39,6 +39,8 @@ pub mod raw;
 pub mod runner_pipe;
 pub mod send;
 #[cfg(target_os = "linux")]
+pub mod service_manager;
+#[cfg(target_os = "linux")]
 pub mod state;
 #[cfg(target_os = "linux")]
 pub mod sys;

@@ -1,9 +1,10 @@
 //! The units of systemd: in the order that keeps the ports shut at boot, installed where `make install` says, and no tighter than
-//! what the gateway needs.
+//! what guard and gateway need.
 //! What the commands in them do is left to the other tests.
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -54,7 +55,8 @@ fn the_guard_is_shut_after_the_firewall_is_loaded_and_before_the_network_is_up()
     );
     assert_eq!(words(guard, "Service", "Type"), ["oneshot"]);
     assert_eq!(words(guard, "Service", "ExecStart")[1..], ["guard", "on"]);
-    assert_eq!(words(guard, "Install", "WantedBy"), ["sysinit.target"]);
+    // By the firewall too: to stop it and start it again flushes as well.
+    assert_eq!(words(guard, "Install", "WantedBy"), ["sysinit.target", "nftables.service"]);
     for unit in [guard, "toctocd"] {
         assert!(words(unit, "Service", "ExecStop").is_empty(), "{unit}: to stop it opens nothing");
     }
@@ -94,22 +96,41 @@ fn the_units_are_installed_with_the_programs_paths_and_systemd_finds_no_fault_in
     }
 }
 
+/// The start of a command line that lives as below `unit`: in its bounding set, without new privileges, and with no place to write
+/// but those that the unit names. `etc` stands for /etc/toctoc, with the state and the control socket in it.
+fn below(unit: &str, etc: &str) -> Vec<String> {
+    let capabilities = words(unit, "Service", "CapabilityBoundingSet");
+    assert!(!capabilities.is_empty());
+    assert!(has(unit, "Service", "NoNewPrivileges", "yes") && has(unit, "Service", "ProtectSystem", "strict"));
+    let kept: String =
+        capabilities.iter().map(|cap| format!(",+{}", cap.trim_start_matches("CAP_").to_lowercase())).collect();
+    // As at boot: nothing is there but what the unit has made.
+    let mut mounts = vec!["mount -t tmpfs tmpfs /run".to_owned()];
+    for made in words(unit, "Service", "RuntimeDirectory") {
+        mounts.push(format!("mkdir -m 700 /run/{made} && mount --bind /run/{made} /run/{made}"));
+    }
+    if has(unit, "Service", "ReadWritePaths", "-/etc/toctoc") {
+        mounts.push(format!("mount --bind {etc} {etc}"));
+    }
+    mounts.extend(["/run", "/"].map(|place| format!("mount -o remount,bind,ro {place}")));
+    let script = format!("{} && exec \"$@\"", mounts.join(" && "));
+    let set = format!("--bounding-set=-all{kept}");
+    ["unshare", "--mount", "sh", "-c", &script, "sh", "setpriv", "--no-new-privs", &set].map(str::to_owned).into()
+}
+
 #[test]
-fn the_gateway_does_all_its_work_with_the_capabilities_that_its_unit_leaves_it() {
-    let limit = |unit| {
-        let words = words(unit, "Service", "CapabilityBoundingSet");
-        assert!(!words.is_empty());
-        let caps = words.iter().map(|cap| format!(",+{}", cap.trim_start_matches("CAP_").to_lowercase()));
-        format!("--bounding-set=-all{}", caps.collect::<String>())
-    };
+fn guard_and_gateway_do_all_their_work_with_the_rights_and_places_that_their_units_leave_them() {
     let mut gate = Gate::new(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    let mut on = Command::new("setpriv");
-    on.args(["--no-new-privs", &limit("toctoc-guard"), env!("CARGO_BIN_EXE_toctocd"), "guard", "on", "-c"]);
+    let etc = gate.path("etc");
+    let guard = below("toctoc-guard", &etc);
+    let mut on = Command::new(&guard[0]);
+    on.args(&guard[1..]).args([env!("CARGO_BIN_EXE_toctocd"), "guard", "on", "-c"]);
     ok(&gate.net.gateway.run(on.arg(gate.config())));
     assert!(!gate.net.client.tcp_reaches(to, SHORT), "shut before the gateway runs");
-    gate.start_under(&["setpriv", "--no-new-privs", &limit("toctocd")]);
+    let run = below("toctocd", &etc);
+    gate.start_under(&run.iter().map(String::as_str).collect::<Vec<_>>());
     let status = ok(&gate.toctocd(&["status"]));
     assert!(!status.contains("degraded"), "the listener gives up all that it could: {status}");
     let anna = gate.enrol("anna", "ssh");
@@ -119,4 +140,31 @@ fn the_gateway_does_all_its_work_with_the_capabilities_that_its_unit_leaves_it()
     gate.daemon().wait_for("put back");
     ok(&gate.toctocd(&["client", "revoke", "anna"]));
     assert!(!gate.net.client.tcp_reaches(to, SHORT));
+}
+
+#[test]
+fn the_gateway_is_started_until_it_can_and_says_when_it_serves() {
+    // An interface, or the default route, may come minutes after us: five attempts in ten seconds are soon used up.
+    assert_eq!(words("toctocd", "Unit", "StartLimitIntervalSec"), ["0"]);
+    assert_eq!(words("toctocd", "Service", "Restart"), ["on-failure"]);
+    assert_eq!(words("toctocd", "Service", "Type"), ["notify"]);
+    let mut gate = Gate::new(|config| config.replace("\"any\"", "\"late0\""));
+    let path = gate.path("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let variable = format!("NOTIFY_SOCKET={path}");
+    let mut early = Command::new("env");
+    early.args([&variable, env!("CARGO_BIN_EXE_toctocd"), "run", "-c"]);
+    assert_eq!(gate.net.gateway.run(early.arg(gate.config())).status.code(), Some(2), "there is no such interface");
+    manager.set_nonblocking(true).unwrap();
+    assert!(manager.recv(&mut [0; 64]).is_err(), "and nothing to tell");
+    manager.set_nonblocking(false).unwrap();
+    manager.set_read_timeout(Some(LONG)).unwrap();
+    gate.net.gateway.sh("ip link add late0 type veth peer name late1 && ip link set late0 up");
+    gate.start_under(&["env", &variable]);
+    let mut word = [0; 64];
+    let length = manager.recv(&mut word).expect("the manager is told in time");
+    assert_eq!(&word[..length], b"READY=1");
+    let pid = gate.daemon().process.0.id();
+    let child = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    assert_eq!(fs::read_to_string(format!("/proc/{}/comm", child.trim())).unwrap(), "toctoc-listener\n");
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -55,6 +56,10 @@ pub fn main() -> ExitCode {
         Asked::Serve(options) if options.daemon && !background => background::start(&OsString::from(program), &words),
         Asked::Serve(options) => {
             let terminal = if background { Terminal::waiting() } else { Terminal::ours() };
+            if background {
+                // It was started by a link called `exe`. Admins signal it by its name.
+                let _ = set_name(c"knockd");
+            }
             ExitCode::from(Knockd::start(options, terminal).map_or_else(|status| status, Knockd::serve))
         }
     }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::statvfs::statvfs;
@@ -44,6 +45,8 @@ const ROOM: u64 = 64 << 10;
 
 /// Everything, from the first to the last moment of the process.
 pub fn main() -> ExitCode {
+    // As the listener, and for the same reason.
+    let _ = set_name(c"toctoc-runner");
     match Process::start() {
         Ok(mut process) => {
             while process.turn() {}

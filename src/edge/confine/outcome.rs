@@ -178,7 +178,9 @@ impl Degraded {
             Degraded::LandlockPartly => {
                 "the listener is under a part of the landlock rules only: the kernel is older than 6.12"
             }
-            Degraded::NoLandlock => "the listener is not under landlock: the kernel has none",
+            Degraded::NoLandlock => {
+                "the listener is not under landlock: the kernel has none, or a container keeps it away"
+            }
             Degraded::FilesInReach => {
                 "only the list of system calls keeps the listener from files: neither chroot nor landlock is possible here"
             }
