@@ -134,13 +134,17 @@ fn a_forwarded_connection_is_cut_with_its_clients_key() {
 #[test]
 fn a_reload_that_leads_elsewhere_ends_what_was_granted() {
     let it = Inside::new(&[TIME]);
-    let anna = it.gate.enrol("anna", "rdp");
+    let anna = it.gate.enrol("anna", "ssh,rdp,dns");
     let _other = it.inner.space.tcp_echo(INNER + 1);
-    assert_eq!(anna.open(&it.gate.net.client, "rdp", 0).map(|r| r.status), Some(Status::Granted));
+    for service in ["ssh", "rdp", "dns"] {
+        assert_eq!(anna.open(&it.gate.net.client, service, 0).map(|r| r.status), Some(Status::Granted));
+    }
     let mut stream = it.gate.net.client.connect(it.outer(0), LONG).expect("granted");
     let config = std::fs::read_to_string(it.gate.config()).unwrap();
     std::fs::write(it.gate.config(), config.replace(&format!(":{INNER}\""), &format!(":{}\"", INNER + 1))).unwrap();
     ok(&it.gate.toctocd(&["reload"]));
+    let left = ok(&it.gate.toctocd(&["grants"]));
+    assert!(left.contains(" ssh ") && left.contains(" dns ") && !left.contains(" rdp "), "{left}");
     assert!(!it.gate.net.client.tcp_reaches(it.outer(0), SHORT), "it was for the other one");
     assert!(!echoes(&mut stream, SHORT), "and so is what stands");
     assert_eq!(anna.open(&it.gate.net.client, "rdp", 0).map(|r| r.status), Some(Status::Granted));

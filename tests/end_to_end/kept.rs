@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -170,6 +171,28 @@ fn run(gate: &mut Gate, order: &[Act], conf: &str, attackers: &[Attacker; 2]) {
         }
     }
     gate.start();
+}
+
+#[test]
+fn a_grant_gains_nothing_by_a_slow_repair_of_the_guard() {
+    let mut gate = Gate::new(|config| config);
+    let (nft, slow) = (gate.path("nft"), gate.path("slow"));
+    // Slow where it loads a guard, not where it lists one.
+    let script = format!("#!/bin/sh\ncase $* in *-f*) [ ! -e {slow} ] || sleep 3;; esac\nexec /usr/sbin/nft \"$@\"\n");
+    fs::write(&nft, script).unwrap();
+    fs::set_permissions(&nft, fs::Permissions::from_mode(0o755)).unwrap();
+    let config = fs::read_to_string(gate.config()).unwrap().replace("/usr/sbin/nft", &nft);
+    fs::write(gate.config(), config).unwrap();
+    gate.start();
+    let anna = gate.enrol("anna", "ssh");
+    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    fs::write(slow, "").unwrap();
+    gate.net.gateway.sh("nft delete table inet toctoc");
+    gate.daemon().wait_for("loaded again");
+    let grants = ok(&gate.toctocd(&["grants", "--json"]));
+    let ours = serde_json::from_str::<serde_json::Value>(&grants).unwrap()[0]["seconds_left"].as_u64().unwrap();
+    let kernels = seconds_left(&gate, gate.net.client.ips()[0]).expect("put back");
+    assert!(kernels <= ours + 1, "{kernels} s in the kernel, {ours} s as we count");
 }
 
 #[test]

@@ -178,6 +178,7 @@ fn a_lost_state_demands_challenges_until_an_admin_accepts_the_loss() {
     fs::remove_file(gate.path("etc/state/journal")).unwrap();
     gate.start();
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
+    assert!(gate.daemon().said.iter().any(|line| line.starts_with("state: ")), "{:?}", gate.daemon().said);
     gate.daemon().wait_for("every knock needs a challenge: marks of used knocks were lost");
     let by_time = || anna.seal(&anna.request("ssh", from)).send(&gate.net.client, to).map(|receipt| receipt.status);
     assert_eq!(by_time(), Some(Status::Challenge));
