@@ -350,7 +350,10 @@ impl Gatekeeper {
     fn end(&mut self) {
         self.run_all_stop_commands();
         self.wait_for_commands();
-        self.say("ends; the guard stays up, grants end on time");
+        self.say(match self.firewall.is_down() {
+            true => "ends; the guard stays OFF until the next start",
+            false => "ends; the guard stays up, grants end on time",
+        });
     }
 
     fn say(&mut self, text: &str) {

@@ -221,6 +221,15 @@ fn an_admin_takes_the_guard_away_and_puts_it_up_through_the_running_gateway() {
     gate.net.gateway.sh(&format!("nft -f {conf}"));
     gate.daemon().wait_for("no longer off");
     assert!(!stranger.tcp_reaches(theirs, SHORT) && gate.net.client.tcp_reaches(to, LONG));
+    // What the log ends with is what stays.
+    for (command, left) in [("on", "ends; the guard stays up"), ("off", "ends; the guard stays OFF")] {
+        ok(&gate.toctocd(&["guard", command]));
+        gate.daemon().process.signal(nix::sys::signal::Signal::SIGTERM);
+        gate.daemon().wait_for(left);
+        assert!(gate.daemon().process.wait(LONG).expect("it ends").success());
+        assert_eq!(stranger.tcp_reaches(theirs, SHORT), command == "off");
+        gate.start();
+    }
 }
 
 #[test]
