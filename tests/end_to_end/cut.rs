@@ -1,8 +1,10 @@
 //! Connections that end with the right to them, where a service says so: measured with bytes that no longer come back.
 
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
 use toctoc::core::knock::{Kind, Status};
+use toctoc::edge::clock;
+use toctoc::edge::state::State;
 
 use crate::harness::gate::{DNS, Gate, Knocker, SSH, ok, section};
 use crate::harness::{Echo, Host, LONG, SHORT, echoes, eventually, udp_echoes};
@@ -96,4 +98,36 @@ fn a_connection_under_a_live_grant_dies_with_its_clients_key_and_is_not_adopted_
     ok(&gate.toctocd(&["client", "revoke", "anna"]));
     assert!(!echoes(&mut stream, SHORT), "the element went first");
     assert!(!gate.net.client.tcp_reaches(to, SHORT));
+}
+
+/// Whose grants the journal keeps: those that are over too, while a connection may have to be cut.
+fn kept_in_mind(gate: &Gate) -> Vec<IpAddr> {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(gate.path("etc/state/journal"), copy.path().join("journal")).unwrap();
+    let (_, recovered) = State::open(copy.path(), clock::now().wall, true).unwrap();
+    recovered.ledger.grants().map(|live| live.key.source.ip()).collect()
+}
+
+#[test]
+fn a_grant_that_is_over_is_kept_in_mind_for_as_long_as_a_connection_stands() {
+    let mut gate = Gate::new(|config| {
+        let config = section(&config, "service.ssh", "cut = \"never\"", "cut = \"revoke\"");
+        config.replace("interfaces = [\"any\"]", "interfaces = [\"gw0\", \"gw9\"]")
+    });
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    gate.net.gateway.sh("ip link add gw9 type veth peer name gw9p && ip link set gw9p up && ip link set gw9 up");
+    gate.start();
+    let anna = gate.enrol("anna", "ssh");
+    let [with, without] = gate.net.client.ips();
+    for (from, to) in [with, without].into_iter().zip(gate.net.gateway_ips()) {
+        let request = toctoc::core::knock::Request { seconds: 1, ..anna.request("ssh", from) };
+        let receipt = anna.seal(&request).send(&gate.net.client, to);
+        assert_eq!(receipt.map(|receipt| receipt.status), Some(Status::Granted));
+    }
+    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let _stream = gate.net.client.connect(to, LONG).expect("granted");
+    assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"));
+    // It looks around a second later, and not only when it would have anyway.
+    gate.net.gateway.sh("ip link del gw9");
+    assert!(eventually(LONG, || kept_in_mind(&gate) == [with]), "{:?}", kept_in_mind(&gate));
 }
