@@ -52,6 +52,8 @@ setup:
 	tools/setup
 
 PREFIX = /usr/local
+# Must be there when systemd starts: /etc/systemd/system where PREFIX is on a file system of its own.
+UNITDIR = $(PREFIX)/lib/systemd/system
 install: build install-units
 	install -D -m 755 target/release/toctocd $(DESTDIR)$(PREFIX)/sbin/toctocd
 	install -D -m 755 target/release/toctoc $(DESTDIR)$(PREFIX)/bin/toctoc
@@ -64,7 +66,7 @@ install: build install-units
 install-units:
 	for unit in toctoc-guard toctocd; do \
 		sed 's|/usr/local/|$(PREFIX)/|' packaging/systemd/$$unit.service >$$unit.service.tmp && \
-		install -D -m 644 $$unit.service.tmp $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service && \
+		install -D -m 644 $$unit.service.tmp $(DESTDIR)$(UNITDIR)/$$unit.service && \
 		rm $$unit.service.tmp || exit 1; \
 	done
 

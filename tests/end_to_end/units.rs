@@ -81,6 +81,8 @@ fn the_units_are_installed_with_the_programs_paths_and_systemd_finds_no_fault_in
         let path = root.path().join(format!("opt/x/lib/systemd/system/{unit}.service"));
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("ExecStart=/opt/x/sbin/toctocd ") && !text.contains("/usr/local"), "{text}");
+        let mounts = "RequiresMountsFor=/opt/x/sbin ";
+        assert!(unit == "toctocd" || text.contains(mounts), "the program may be on a file system of its own: {text}");
         // systemd looks whether the program is there.
         fs::write(&path, text.replace("/opt/x/sbin/toctocd", env!("CARGO_BIN_EXE_toctocd"))).unwrap();
         units.push(path);
