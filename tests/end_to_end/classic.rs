@@ -85,6 +85,8 @@ fn a_door_whose_next_one_time_sequence_is_everybodys_is_shut_alone_at_the_start_
     ok(&gate.toctocd(&["reload"]));
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7201 7202 7203");
     gate.daemon().wait_for("once: OPEN SESAME");
+    ok(&gate.toctocd(&["status"]));
+    assert!(!gate.daemon().said().contains("was used up before"), "each of them opened: {:?}", gate.daemon().said);
 }
 
 #[test]
