@@ -3,7 +3,7 @@
 SHELL = /bin/sh
 SECONDS = 5
 
-.PHONY: all build demo test attacks compat bench e2e fuzz model mutants man setup install install-knockd clean install-units
+.PHONY: all build demo test attacks compat bench e2e fuzz model mutants systemd man setup install install-knockd clean install-units
 
 all: build
 
@@ -43,6 +43,10 @@ fuzz:
 ## The symbolic models against their expected codes: docs/models.md.
 model:
 	tools/model
+
+## The units under a real systemd, in a Debian that it fetches; as root. A few minutes the first time, then ten seconds.
+systemd:
+	tools/under-systemd
 
 ## Where core could be wrong and none of its tests would notice: days, `tools/mutants FILE` an hour. Needs cargo-mutants.
 mutants:
