@@ -97,6 +97,7 @@ mod tests {
     use super::*;
     use crate::core::grants::Holder;
     use crate::core::knock::Ports;
+    use crate::core::leases::Command;
     use crate::core::prefix::Span;
     use crate::core::service::{Basis, Form};
     use crate::core::types::{Boot, Now, SECOND, ServiceName, Source};
@@ -137,5 +138,23 @@ mod tests {
             assert_eq!((ledger.lost(), ledger.reinitialised(), ledger.newest()), (None, Some(at(2)), at(2)));
         }
         assert_eq!(Ledger::default().reinitialised(), None);
+    }
+
+    #[test]
+    fn an_opening_is_there_until_its_stop_command_has_ended_the_oldest_first() {
+        let opened = |id| Opened {
+            id,
+            door: "side".into(),
+            source: [192, 0, 2, 7].into(),
+            stop: Command::Shell("stop".into()),
+            opened: at(100),
+            timeout: 5,
+        };
+        let records = [2, 1, 3].map(|id| Record::Opened(opened(id)));
+        let ledger = Ledger::of(&[&records[..], &[Record::Stopped { id: 1 }]].concat());
+        let again = Ledger::of(&ledger.records());
+        for ledger in [ledger, again] {
+            assert_eq!(ledger.openings().cloned().collect::<Vec<_>>(), [opened(2), opened(3)]);
+        }
     }
 }
