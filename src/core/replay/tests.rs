@@ -294,6 +294,15 @@ fn a_jump_of_the_clock_is_suspect_until_it_returns_or_runs_evenly_for_ten_minute
 }
 
 #[test]
+fn a_step_of_two_seconds_is_believed_and_one_of_three_is_not() {
+    for (step, believed) in [(2, true), (3, false)] {
+        let mut replay = intact();
+        assert_eq!(replay.suspect(at(60)), None);
+        assert_eq!(replay.suspect(stepped(at(61), step)).is_none(), believed, "{step}");
+    }
+}
+
+#[test]
 fn a_slewing_clock_is_no_jump() {
     let mut replay = intact();
     for minute in 1..=2000u32 {

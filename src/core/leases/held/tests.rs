@@ -89,6 +89,7 @@ fn the_first_grant_of_an_address_starts_and_the_last_one_that_ends_stops() {
     assert_eq!(bench.leases.standing(&place(7)), Standing::Starting);
     assert_eq!(bench.asked(), [r#"0 /open "192.0.2.7; $(x)""#]);
     assert!(!bench.hold(now(0), 7), "another grant of the same address");
+    assert!(bench.leases.holds_any());
     bench.ended(now(1), id(0), WELL);
     assert_eq!(bench.leases.standing(&place(7)), Standing::Open);
     assert!(!bench.hold(now(1), 7));
@@ -148,6 +149,17 @@ fn a_start_command_that_takes_too_long_is_killed_and_then_its_stop_command_runs(
     bench.ended(now(101), id(0), WELL);
     let second = now(START).wall.0 - now(0).wall.0;
     assert_eq!(bench.asked(), ["0 forget".to_owned(), format!(r#"{second} /open "192.0.2.7; $(x)""#)]);
+}
+
+#[test]
+fn a_start_command_that_has_ended_leaves_the_others_their_deadlines() {
+    let mut bench = Bench::default();
+    assert!(bench.hold(now(0), 7) && bench.hold(now(0), 8));
+    bench.ended(now(1), id(0), WELL);
+    bench.asked();
+    bench.due(now(START));
+    assert_eq!(bench.asked(), ["1 kill"]);
+    assert_eq!([7, 8].map(|n| bench.leases.standing(&place(n))), [Standing::Open, Standing::Gone]);
 }
 
 #[test]
