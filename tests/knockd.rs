@@ -370,6 +370,25 @@ fn a_flood_of_whole_knocks_opens_some_and_the_next_knock_after_it() {
     assert!(said || opened > 3000, "{opened} openings in {seconds} s");
 }
 
+#[test]
+fn a_one_time_sequence_that_comes_amid_too_many_knocks_is_used_up_although_it_opens_nothing() {
+    let doors = "[door]\nsequence = 7001:udp\ncommand = true\n[once]\none_time_sequences = @/ots\ncommand = true\n";
+    let place = Place::new(doors);
+    fs::write(place.path("ots"), " 7101:udp\n 7102:udp\n").unwrap();
+    let _daemon = place.start();
+    place.net.client.space.sh("ip route add local 10.90.64.0/18 dev lo");
+    let to = place.net.gateway_ips()[0];
+    place.net.client.space.inside(|| {
+        for n in 1..=1500_u32 {
+            let from = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 90, 64, 0)) + n);
+            let port = if n == 1400 { 7101 } else { 7001 };
+            // The port is closed, and what comes back of it is no concern of a knocker.
+            let _ = UdpSocket::bind((from, 0)).unwrap().send_to(&[0], (to, port));
+        }
+    });
+    until("it is used up", || place.text("ots") == "#7101:udp\n 7102:udp\n");
+}
+
 /// The service that Debian's unit file for knockd makes, as far as the kernel knows of it: `CapabilityBoundingSet=` and
 /// `ProtectSystem=true` as they stand there, no `StateDirectory=`, and no other user to become. `/var/lib` is the test's own.
 fn as_debians_unit(place: &Place) -> Command {

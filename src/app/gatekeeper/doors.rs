@@ -36,6 +36,10 @@ impl Gatekeeper {
         let Some(at) = child.doors.get(usize::from(door)).cloned() else { return };
         // Whoever owns the listener can claim any number of completed sequences; people need few.
         if !self.openings.take(now.boot, OPENINGS) {
+            // It crossed the network in the clear: what opened nothing now must not open for somebody else later.
+            if !at.sequence.is_empty() {
+                self.use_up(child, door);
+            }
             return self.say_at_most("openings", 10, "a door is not opened: too many openings at once");
         }
         // Never left out: this is what opened.

@@ -90,7 +90,13 @@ impl Knockd {
     /// A door is open for `source`. A one-time sequence is used up durably before anything runs. Whoever knows a sequence, or needs
     /// none because it has one step, can complete it from any number of addresses: people need few.
     fn completed(&mut self, index: u16, source: IpAddr) {
-        let Some(left_out) = self.openings.admit(clock::now().boot) else { return };
+        let Some(left_out) = self.openings.admit(clock::now().boot) else {
+            // It crossed the network in the clear: what opened nothing now must not open for somebody else later.
+            if self.conf.doors.get(usize::from(index)).is_some_and(|door| !door.sequence.is_empty()) {
+                self.use_up(index);
+            }
+            return;
+        };
         if left_out > 0 {
             self.line(Line::shown(&format!("{left_out} knocks opened nothing: too many at once")));
         }
