@@ -1,11 +1,13 @@
-//! The command line of `toctocd`, as data: what stands in the files, what is typed, what is said, how it exits.
+//! The command line of `toctocd`, as data: what stands in the files, what is typed, what is said,
+//! how it exits.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINH5PeLDmbvvLZw8PEYRtbFFyLldbnPkCPAkIMDtUKAy me";
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINH5PeLDmbvvLZw8PEYRtbFFyLldbnPkCPAkIMDtUKAy me";
 
 /// A gateway's directory, made by `init`.
 struct Place {
@@ -21,8 +23,13 @@ struct Said {
 impl Place {
     fn new() -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap() };
-        let said =
-            place.run(&["init", "--dir", place.folder.path().to_str().unwrap(), "--address", "gate.example.org"]);
+        let said = place.run(&[
+            "init",
+            "--dir",
+            place.folder.path().to_str().unwrap(),
+            "--address",
+            "gate.example.org",
+        ]);
         assert_eq!(said.code, 0, "{}", said.err);
         place
     }
@@ -32,10 +39,17 @@ impl Place {
     }
 
     fn run(&self, words: &[&str]) -> Said {
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_toctocd")).args(words).current_dir(self.folder.path()).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_toctocd"))
+            .args(words)
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Said { code: output.status.code().expect("not killed"), out: text(output.stdout), err: text(output.stderr) }
+        Said {
+            code: output.status.code().expect("not killed"),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
     }
 
     /// Runs a command on this place's configuration.
@@ -72,11 +86,17 @@ fn from_nothing_to_a_profile() {
     let added = place.with_config(&["client", "add", "laptop", "--key", KEY, "--services", "ssh"]);
     assert_eq!(added.code, 0, "{}", added.err);
     assert!(added.out.starts_with("# toctoc profile of `laptop`."), "{}", added.out);
-    assert!(added.err.contains("`laptop` is enrolled; no gateway is running here"), "{}", added.err);
+    assert!(
+        added.err.contains("`laptop` is enrolled; no gateway is running here"),
+        "{}",
+        added.err
+    );
     assert!(added.err.contains("hand it over in private"), "{}", added.err);
     let listed = place.with_config(&["client", "list"]);
     assert!(
-        listed.out.contains("laptop  ssh       never    SHA256:951OBp4BMmuD3VVyyNsL77r9RL+6MKh8lI3dxdtWRjM"),
+        listed.out.contains(
+            "laptop  ssh       never    SHA256:951OBp4BMmuD3VVyyNsL77r9RL+6MKh8lI3dxdtWRjM"
+        ),
         "{}",
         listed.out
     );
@@ -113,17 +133,48 @@ fn bad_files_are_named_with_line_and_column_and_nothing_is_changed() {
             |p| p.edit("toctocd.toml", "port = 62201", "port = 0"),
             &["port = 0 is out of range", "from 1 to"],
         ),
-        ("no TOML", |p| fs::write(p.path("toctocd.toml"), "[knock\n").unwrap(), &["toctocd.toml:1:"]),
-        ("no config", |p| fs::remove_file(p.path("toctocd.toml")).unwrap(), &["no such file", "toctocd init"]),
-        ("open key", |p| mode(&p.path("gateway.key"), 0o640), &["gateway.key: holds secrets", "chmod 600 "]),
-        ("open config", |p| mode(&p.path("toctocd.toml"), 0o666), &["others may write it", "chmod go-w "]),
-        ("no key", |p| fs::remove_file(p.path("gateway.key")).unwrap(), &["gateway.key: no such file"]),
-        ("broken key", |p| p.edit("gateway.key", "mask = \"", "mask = \"x"), &["gateway.key:8:8: not a key"]),
-        ("broken client", |p| fs::write(p.path("clients"), "\nid=1 x\n").unwrap(), &["clients:2:4: not an id"]),
+        (
+            "no TOML",
+            |p| fs::write(p.path("toctocd.toml"), "[knock\n").unwrap(),
+            &["toctocd.toml:1:"],
+        ),
+        (
+            "no config",
+            |p| fs::remove_file(p.path("toctocd.toml")).unwrap(),
+            &["no such file", "toctocd init"],
+        ),
+        (
+            "open key",
+            |p| mode(&p.path("gateway.key"), 0o640),
+            &["gateway.key: holds secrets", "chmod 600 "],
+        ),
+        (
+            "open config",
+            |p| mode(&p.path("toctocd.toml"), 0o666),
+            &["others may write it", "chmod go-w "],
+        ),
+        (
+            "no key",
+            |p| fs::remove_file(p.path("gateway.key")).unwrap(),
+            &["gateway.key: no such file"],
+        ),
+        (
+            "broken key",
+            |p| p.edit("gateway.key", "mask = \"", "mask = \"x"),
+            &["gateway.key:8:8: not a key"],
+        ),
+        (
+            "broken client",
+            |p| fs::write(p.path("clients"), "\nid=1 x\n").unwrap(),
+            &["clients:2:4: not an id"],
+        ),
         (
             "client of an unknown service",
             |p| {
-                assert_eq!(p.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh"]).code, 0);
+                assert_eq!(
+                    p.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh"]).code,
+                    0
+                );
                 p.edit("toctocd.toml", "[service.ssh]", "[service.shell]");
             },
             &["clients:4:46: unknown service `ssh`"],
@@ -174,9 +225,18 @@ fn wrong_usage_exits_with_2_and_changes_nothing() {
         (&["client", "add", "a b", "--key", KEY, "--services", "ssh"], "one word"),
         (&["client", "add", "a", "--key", "ssh-rsa AAAA", "--services", "ssh"], "only ssh-ed25519"),
         (&["client", "add", "a", "--key", KEY, "--services", "shs"], "did you mean `ssh`?"),
-        (&["client", "add", "a", "--key", KEY, "--services", "ssh", "--expires", "soon"], "2027-01-31"),
-        (&["client", "add", "a", "--key", KEY, "--services", "ssh", "--max-seconds", "0"], "--max-seconds"),
-        (&["client", "add", "a", "--key", "@missing.pub", "--services", "ssh"], "missing.pub: no such file"),
+        (
+            &["client", "add", "a", "--key", KEY, "--services", "ssh", "--expires", "soon"],
+            "2027-01-31",
+        ),
+        (
+            &["client", "add", "a", "--key", KEY, "--services", "ssh", "--max-seconds", "0"],
+            "--max-seconds",
+        ),
+        (
+            &["client", "add", "a", "--key", "@missing.pub", "--services", "ssh"],
+            "missing.pub: no such file",
+        ),
         (&["client", "revoke", "nobody"], "no client is called `nobody`"),
     ];
     for (words, said) in cases {
@@ -206,8 +266,19 @@ fn the_sequence_of_a_door_goes_into_a_profile_only_if_it_can_be_used_from_there(
     fs::write(ots.path(), "7411:tcp,2833:udp,9412:tcp\n").unwrap();
     let place = with_doors(&doors.replace("OTS", ots.path().to_str().unwrap()));
     let before = place.everything();
-    let add =
-        |door: &str| place.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh", "--door", door]);
+    let add = |door: &str| {
+        place.with_config(&[
+            "client",
+            "add",
+            "a",
+            "--key",
+            KEY,
+            "--services",
+            "ssh",
+            "--door",
+            door,
+        ])
+    };
     for (door, said) in [
         ("sid", "did you mean `side`?"),
         ("far", "only hits to 192.0.2.1 count"),
@@ -221,12 +292,17 @@ fn the_sequence_of_a_door_goes_into_a_profile_only_if_it_can_be_used_from_there(
     }
     let added = add("side");
     assert_eq!(added.code, 0, "{}", added.err);
-    assert!(added.out.contains("sequence = [\"7411/tcp\", \"icmp:64\", \"2833/udp\"]\n"), "{}", added.out);
+    assert!(
+        added.out.contains("sequence = [\"7411/tcp\", \"icmp:64\", \"2833/udp\"]\n"),
+        "{}",
+        added.out
+    );
     assert!(added.out.contains("classic = \"never\"\n"), "{}", added.out);
     assert!(added.err.contains("the classic sequence of door [side]"), "{}", added.err);
 }
 
-/// A place whose configuration includes a directory with a door, a service, and what is not to be read.
+/// A place whose configuration includes a directory with a door, a service, and what is not to be
+/// read.
 fn including() -> (Place, PathBuf) {
     let place = Place::new();
     let directory = place.path("conf.d");
@@ -235,7 +311,10 @@ fn including() -> (Place, PathBuf) {
     let text = fs::read_to_string(place.path("toctocd.toml")).unwrap();
     fs::write(place.path("toctocd.toml"), format!("include = {directory:?}\n{text}")).unwrap();
     for (name, text) in [
-        ("10-door.toml", "[door.side]\nsequence = [\"7411/tcp\", \"2833/udp\", \"9412/tcp\"]\nservice = \"web\"\n"),
+        (
+            "10-door.toml",
+            "[door.side]\nsequence = [\"7411/tcp\", \"2833/udp\", \"9412/tcp\"]\nservice = \"web\"\n",
+        ),
         ("20-web.toml", "[service.web]\nports = [\"80/tcp\"]\n"),
         (".hidden.toml", "nonsense"),
         ("old.toml~", "nonsense"),
@@ -250,7 +329,12 @@ fn including() -> (Place, PathBuf) {
 fn the_files_of_an_include_directory_count_as_if_they_stood_in_the_configuration() {
     let (place, _) = including();
     let checked = place.with_config(&["check"]);
-    assert!(checked.out.contains("sound; 2 services, 0 clients, 1 door"), "{}{}", checked.out, checked.err);
+    assert!(
+        checked.out.contains("sound; 2 services, 0 clients, 1 door"),
+        "{}{}",
+        checked.out,
+        checked.err
+    );
     let printed = place.with_config(&["check", "--print"]).out;
     assert!(printed.contains("[door.\"side\"]") && !printed.contains("include"), "{printed}");
 }
@@ -259,13 +343,19 @@ fn the_files_of_an_include_directory_count_as_if_they_stood_in_the_configuration
 fn an_included_file_is_as_carefully_read_as_the_configuration_itself() {
     type Damage = fn(&Path);
     let cases: &[(Damage, &[&str])] = &[
-        (|d| mode(&d.join("20-web.toml"), 0o666), &["20-web.toml: others may write it", "chmod go-w"]),
+        (
+            |d| mode(&d.join("20-web.toml"), 0o666),
+            &["20-web.toml: others may write it", "chmod go-w"],
+        ),
         (|d| mode(d, 0o775), &["conf.d: others may write into it (mode 0775)"]),
         (
             |d| fs::write(d.join("30.toml"), "[service.web]\nports = [\"81/tcp\"]").unwrap(),
             &["30.toml:1:10: service `web` stands in ", "20-web.toml already"],
         ),
-        (|d| fs::write(d.join("20-web.toml"), "\n[knock]\n").unwrap(), &["20-web.toml:2:2: unknown key `knock`"]),
+        (
+            |d| fs::write(d.join("20-web.toml"), "\n[knock]\n").unwrap(),
+            &["20-web.toml:2:2: unknown key `knock`"],
+        ),
         (|d| fs::create_dir(d.join("x.toml")).unwrap(), &["x.toml: is a directory"]),
         (|d| fs::rename(d, d.with_extension("gone")).unwrap(), &["conf.d: no such file"]),
     ];
@@ -275,7 +365,8 @@ fn an_included_file_is_as_carefully_read_as_the_configuration_itself() {
         for command in ["check", "run"] {
             let run = place.with_config(&[command]);
             assert_eq!(run.code, 2, "{}{}", run.out, run.err);
-            said.iter().for_each(|part| assert!(run.err.contains(part), "no {part:?} in {}", run.err));
+            said.iter()
+                .for_each(|part| assert!(run.err.contains(part), "no {part:?} in {}", run.err));
         }
     }
 }
@@ -292,7 +383,10 @@ fn check_warns_of_every_door_that_is_weak_and_says_what_to_do() {
     let warnings = |place: &Place| {
         let checked = place.with_config(&["check"]);
         assert_eq!(checked.code, 0, "{}", checked.err);
-        let lines = checked.out.lines().filter_map(|line| line.strip_prefix("warning: ").map(str::to_owned));
+        let lines = checked
+            .out
+            .lines()
+            .filter_map(|line| line.strip_prefix("warning: ").map(str::to_owned));
         lines.collect::<Vec<_>>()
     };
     let found = warnings(&place);
@@ -307,7 +401,10 @@ fn check_warns_of_every_door_that_is_weak_and_says_what_to_do() {
                  begins and breaks attempts; choose a port that nothing uses"),
     ];
     assert_eq!(found, expected);
-    assert_eq!(place.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh"]).code, 0);
+    assert_eq!(
+        place.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh"]).code,
+        0
+    );
     let clear = "door [short]: it opens ssh in the clear, which clients open by a sealed knock: whoever sees the sequence can repeat it. \
                  Keep it only if you need the fallback";
     assert!(warnings(&place).iter().any(|warning| warning == clear), "{:#?}", warnings(&place));
@@ -346,7 +443,8 @@ fn the_sequence_that_knockd_ships_is_refused_wherever_an_admin_wrote_it() {
         for command in ["check", "run"] {
             let run = place.with_config(&[command]);
             assert_eq!(run.code, 2, "{}", run.out);
-            said.iter().for_each(|part| assert!(run.err.contains(part), "no {part:?} in {}", run.err));
+            said.iter()
+                .for_each(|part| assert!(run.err.contains(part), "no {part:?} in {}", run.err));
         }
     }
 }
@@ -357,7 +455,8 @@ fn check_says_which_door_stays_shut_because_its_next_one_time_sequence_is_everyb
     let file = folder.path().join("once");
     fs::write(&file, "#1,2,3\n9000:udp,8000,7000\n1,3,2\n").unwrap();
     let shown = file.to_str().unwrap();
-    let place = with_doors(&format!("[door.d]\nservice = \"ssh\"\none_time_sequences = \"{shown}\"\n"));
+    let place =
+        with_doors(&format!("[door.d]\nservice = \"ssh\"\none_time_sequences = \"{shown}\"\n"));
     let run = place.with_config(&["check"]);
     assert_eq!(run.code, 0, "{} {}", run.out, run.err);
     let said = format!(

@@ -18,14 +18,22 @@ use toctoc::keys::profile::{Fallback, Profile};
 fn what_was_granted_is_said_with_address_port_and_end() {
     let gateway = Gateway::start(Some(Status::Granted));
     let user = User::new().with_profile(gateway.port);
-    user.run("open gate ssh").expect(0, &["granted: 127.0.0.1 may reach 22/tcp at 127.0.0.1 for 30 s, until "], &[]);
+    user.run("open gate ssh").expect(
+        0,
+        &["granted: 127.0.0.1 may reach 22/tcp at 127.0.0.1 for 30 s, until "],
+        &[],
+    );
     user.run("open gate").expect(0, &["22/tcp"], &[]);
     user.run("open gate web --seconds 600").expect(
         0,
         &["22/tcp at 127.0.0.1 with one connection for 10 min, until "],
         &[],
     );
-    user.run("open gate --seconds 77").expect(0, &["granted"], &["this machine's clock is 2 h behind the gateway's"]);
+    user.run("open gate --seconds 77").expect(
+        0,
+        &["granted"],
+        &["this machine's clock is 2 h behind the gateway's"],
+    );
     user.run("open gate --ask-source").expect(0, &["what the gateway saw of you"], &[]);
     user.run("probe gate").expect(0, &["127.0.0.1 answers; it sees you as 127.0.0.1"], &[]);
     let path = user.home.path().join(".config/toctoc/profiles/gate.toml");
@@ -40,7 +48,10 @@ fn a_refusal_says_why_and_what_to_do() {
         (Status::Trouble, ["trouble of its own", "tell its admin"]),
         (Status::Clock, ["clock is too far off", "set the clock"]),
         (Status::Challenge, ["wants its challenge back", "try again"]),
-        (Status::Address, ["reached the gateway from 203.0.113.66", "toctoc open gate ssh --source 203.0.113.66"]),
+        (
+            Status::Address,
+            ["reached the gateway from 203.0.113.66", "toctoc open gate ssh --source 203.0.113.66"],
+        ),
     ] {
         let gateway = Gateway::start(Some(status));
         let user = User::new().with_profile(gateway.port);
@@ -51,7 +62,11 @@ fn a_refusal_says_why_and_what_to_do() {
 #[test]
 fn closing_is_said() {
     let gateway = Gateway::start(Some(Status::Closed));
-    User::new().with_profile(gateway.port).run("close gate ssh").expect(0, &["closed: your grants for ssh"], &[]);
+    User::new().with_profile(gateway.port).run("close gate ssh").expect(
+        0,
+        &["closed: your grants for ssh"],
+        &[],
+    );
 }
 
 #[test]
@@ -59,8 +74,21 @@ fn silence_says_what_to_check_and_that_nothing_is_known() {
     let gateway = Gateway::start(None);
     let user = User::new().with_profile(gateway.port);
     let said = user.run("open gate --timeout 1 --attempts 2");
-    said.expect(3, &[], &["no answer from 127.0.0.1 to 2 knocks", "let through", "`laptop` (SHA256:", "may be open"]);
-    user.run("open gate --timeout 1 --attempts 1 --json").expect(3, &["\"result\": \"no-answer\""], &[]);
+    said.expect(
+        3,
+        &[],
+        &[
+            "no answer from 127.0.0.1 to 2 knocks",
+            "let through",
+            "`laptop` (SHA256:",
+            "may be open",
+        ],
+    );
+    user.run("open gate --timeout 1 --attempts 1 --json").expect(
+        3,
+        &["\"result\": \"no-answer\""],
+        &[],
+    );
 }
 
 #[test]
@@ -143,10 +171,26 @@ fn a_broken_profile_is_named_with_line_and_column() {
 #[test]
 fn another_key_than_the_enrolled_one_is_refused_before_anything_is_sent() {
     let user = User::new().with_profile(9);
-    user.run("keygen --no-passphrase --out other").expect(0, &["made other and other.pub", "ssh-ed25519 AAAA"], &[]);
-    user.run("open gate --identity other").expect(2, &[], &["but `laptop` is enrolled with SHA256:"]);
-    std::fs::rename(user.home.path().join("other"), user.home.path().join(".config/toctoc/id_ed25519")).unwrap();
-    user.run("open gate").expect(2, &[], &["no private key for SHA256:", "is another key", "--identity"]);
+    user.run("keygen --no-passphrase --out other").expect(
+        0,
+        &["made other and other.pub", "ssh-ed25519 AAAA"],
+        &[],
+    );
+    user.run("open gate --identity other").expect(
+        2,
+        &[],
+        &["but `laptop` is enrolled with SHA256:"],
+    );
+    std::fs::rename(
+        user.home.path().join("other"),
+        user.home.path().join(".config/toctoc/id_ed25519"),
+    )
+    .unwrap();
+    user.run("open gate").expect(
+        2,
+        &[],
+        &["no private key for SHA256:", "is another key", "--identity"],
+    );
     user.run("open gate --identity other.pub").expect(2, &[], &["other.pub: holds secrets"]);
 }
 
@@ -162,7 +206,11 @@ fn keygen_never_overwrites_and_never_asks_nobody() {
 fn a_usual_key_that_others_can_read_is_mended_by_the_command_that_is_told() {
     let user = User::new().with_profile(9);
     let path = user.write(".config/toctoc/id_ed25519", "never read", 0o644);
-    user.run("open gate").expect(2, &[], &["no private key for SHA256:", &format!("chmod 600 {}", path.display())]);
+    user.run("open gate").expect(
+        2,
+        &[],
+        &["no private key for SHA256:", &format!("chmod 600 {}", path.display())],
+    );
 }
 
 #[test]
@@ -218,10 +266,18 @@ fn a_classic_sequence_is_named_after_silence_and_sent_only_by_its_own_option() {
     let other = user.run("probe gate --timeout 1 --attempts 1");
     assert!(!other.err.contains("--classic"), "{}", other.err);
     assert_eq!(hits(&door), [0, 0], "never by itself");
-    user.run("open gate --classic").expect(0, &["sent in the clear: 2 hits to 127.0.0.1", "nobody says whether"], &[]);
+    user.run("open gate --classic").expect(
+        0,
+        &["sent in the clear: 2 hits to 127.0.0.1", "nobody says whether"],
+        &[],
+    );
     user.run("open --classic gate ssh --source 127.0.0.3").expect(0, &["2 hits"], &[]);
     assert_eq!(hits(&door), [2, 2]);
-    for words in ["open gate --classic --json", "open gate --classic --seconds 9", "open gate --classic --ask-source"] {
+    for words in [
+        "open gate --classic --json",
+        "open gate --classic --seconds 9",
+        "open gate --classic --ask-source",
+    ] {
         user.run(words).expect(2, &[], &["cannot be used with"]);
     }
     user.run("open gate --classic -6").expect(4, &[], &["no address of that family"]);
@@ -231,12 +287,17 @@ fn a_classic_sequence_is_named_after_silence_and_sent_only_by_its_own_option() {
 #[test]
 fn profiles_show_that_there_is_a_sequence_and_never_which() {
     let gateway = Gateway::start(Some(Status::Granted));
-    for (offer, said, word) in
-        [(true, "offered after a knock without an answer", "ask"), (false, "never offered", "never")]
-    {
+    for (offer, said, word) in [
+        (true, "offered after a knock without an answer", "ask"),
+        (false, "never offered", "never"),
+    ] {
         let (user, door) = with_fallback(&gateway, offer);
         let shown = user.run("profiles");
-        shown.expect(0, &["holds a door's classic sequence", said, "toctoc open --classic gate"], &[]);
+        shown.expect(
+            0,
+            &["holds a door's classic sequence", said, "toctoc open --classic gate"],
+            &[],
+        );
         let json = user.run("profiles --json");
         let list: serde_json::Value = serde_json::from_str(&json.out).unwrap();
         assert_eq!(list[0]["classic"], word);
@@ -248,11 +309,15 @@ fn profiles_show_that_there_is_a_sequence_and_never_which() {
     }
     let user = User::new().with_profile(gateway.port);
     assert!(!user.run("profiles").out.contains("classic"));
-    user.run("open gate --classic").expect(2, &[], &["`gate` holds no classic sequence", "--door NAME"]);
+    user.run("open gate --classic").expect(
+        2,
+        &[],
+        &["`gate` holds no classic sequence", "--door NAME"],
+    );
 }
 
-/// Runs toctoc at a terminal at which `early` has been typed before it starts, and `answer` once it asks. The exit code, and all that the
-/// terminal shows.
+/// Runs toctoc at a terminal at which `early` has been typed before it starts, and `answer` once it
+/// asks. The exit code, and all that the terminal shows.
 fn at_a_terminal(user: &User, words: &str, early: &str, answer: &str) -> (i32, String) {
     let pty = nix::pty::openpty(None, None).unwrap();
     let (mut person, terminal) = (File::from(pty.master), pty.slave);
@@ -268,7 +333,10 @@ fn at_a_terminal(user: &User, words: &str, early: &str, answer: &str) -> (i32, S
     let mut buffer = [0; 1024];
     loop {
         assert!(Instant::now() < deadline, "it neither asks nor ends: {shown}");
-        if poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&person), PollFlags::POLLIN)], 1000_u16).unwrap() == 0 {
+        if poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&person), PollFlags::POLLIN)], 1000_u16)
+            .unwrap()
+            == 0
+        {
             continue;
         }
         // EIO once nobody has the other end open.
@@ -287,11 +355,17 @@ fn a_person_at_a_terminal_is_asked_if_the_profile_says_so_and_only_a_yes_sends()
     let gateway = Gateway::start(None);
     let (user, door) = with_fallback(&gateway, true);
     let silent = "open gate --timeout 1 --attempts 1";
-    for (early, answer, code, sent) in
-        [("", "\n", 3, [0, 0]), ("", "no\n", 3, [0, 0]), ("y\n", "\n", 3, [0, 0]), ("", "y\n", 0, [1, 1])]
-    {
+    for (early, answer, code, sent) in [
+        ("", "\n", 3, [0, 0]),
+        ("", "no\n", 3, [0, 0]),
+        ("y\n", "\n", 3, [0, 0]),
+        ("", "y\n", 0, [1, 1]),
+    ] {
         let (ended, shown) = at_a_terminal(&user, silent, early, answer);
-        assert!(shown.contains("whoever sees it can repeat it") && shown.contains("[y/N]"), "{shown}");
+        assert!(
+            shown.contains("whoever sees it can repeat it") && shown.contains("[y/N]"),
+            "{shown}"
+        );
         assert_eq!((ended, hits(&door)), (code, sent), "{early:?} {answer:?}: {shown}");
     }
     let (ended, shown) = at_a_terminal(&user, &format!("{silent} --json"), "", "y\n");

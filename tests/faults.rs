@@ -1,5 +1,6 @@
-//! Classic doors when processes die, disks are full and clocks are wrong: the stop command is run, late if need be, and once.
-//! Both programs that have doors go through the same; at which step they die is told by what the journal and the commands say.
+//! Classic doors when processes die, disks are full and clocks are wrong: the stop command is run,
+//! late if need be, and once. Both programs that have doors go through the same; at which step they
+//! die is told by what the journal and the commands say.
 
 #![cfg(target_os = "linux")]
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use harness::raw::{Forger, stranger};
 use site::{Site, until};
-use toctoc::core::leases::{Command, Opened};
+use toctoc::core::openings::{CommandLine, OpeningEntry};
 use toctoc::core::record::Record;
 use toctoc::core::types::{SECOND, Wall};
 use toctoc::edge::clock;
@@ -101,7 +102,8 @@ fn killed_during_the_stop_command_it_runs_again_from_its_beginning() {
 }
 
 #[test]
-fn killed_after_the_stop_command_before_the_journal_forgets_it_runs_once_more_and_not_a_third_time() {
+fn killed_after_the_stop_command_before_the_journal_forgets_it_runs_once_more_and_not_a_third_time()
+{
     for mut site in Site::both(&door("", WAITS_TO_CLOSE)) {
         site.start();
         site.knock("7001:udp 7002:udp");
@@ -137,11 +139,11 @@ fn after_a_reboot_the_stop_command_is_not_late_although_the_clock_since_boot_beg
 fn a_clock_that_was_set_back_or_forward_in_between_delays_no_stop_command_beyond_its_time() {
     for mut site in Site::both(&door("", "")) {
         let now = clock::now().wall;
-        let opened = |id: u64, opened: u64| Opened {
+        let opened = |id: u64, opened: u64| OpeningEntry {
             id,
             door: "door".into(),
             source: [192, 0, 2, 7].into(),
-            stop: Command::Shell(format!("echo stop{id} >> {}", site.path("did"))),
+            stop: CommandLine::Shell(format!("echo stop{id} >> {}", site.path("did"))),
             opened: Wall(opened),
             timeout: 1 + u32::try_from(id).unwrap(),
         };
@@ -156,7 +158,8 @@ fn a_clock_that_was_set_back_or_forward_in_between_delays_no_stop_command_beyond
 
 #[test]
 fn the_start_command_that_runs_when_we_are_told_to_end_is_closed_before_we_do() {
-    let mut site = Site::run(&door(WAITS_TO_OPEN, "").replace("cmd_timeout = 1", "cmd_timeout = 3600"));
+    let mut site =
+        Site::run(&door(WAITS_TO_OPEN, "").replace("cmd_timeout = 1", "cmd_timeout = 3600"));
     site.start();
     site.knock("7001:udp 7002:udp");
     site.wait_for("opening");
@@ -166,8 +169,7 @@ fn the_start_command_that_runs_when_we_are_told_to_end_is_closed_before_we_do() 
 
 #[test]
 fn a_full_disk_opens_nothing_repeats_nothing_forgets_nothing_and_is_recovered_from() {
-    let long =
-        "[long]\nsequence = 7003:udp\nstart_command = true\ncmd_timeout = 3600\nstop_command = echo late >> @/did\n";
+    let long = "[long]\nsequence = 7003:udp\nstart_command = true\ncmd_timeout = 3600\nstop_command = echo late >> @/did\n";
     for mut site in Site::both(&(door("", "") + long)) {
         site.on_small_disk();
         site.start();
@@ -292,7 +294,8 @@ fn a_hundred_thousand_spoofed_half_knockers_cost_no_memory_no_log_and_nobody_a_k
             for n in 0..5_000 {
                 forger.datagram(stranger(part * 5_000 + n), site.gateway(7001));
                 if n % 250 == 0 {
-                    // Twenty times what it takes on an idle machine, so that its socket does not overflow on a busy one.
+                    // Twenty times what it takes on an idle machine, so that its socket does not
+                    // overflow on a busy one.
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
@@ -304,8 +307,14 @@ fn a_hundred_thousand_spoofed_half_knockers_cost_no_memory_no_log_and_nobody_a_k
             }
         }
         let (after, lines) = (site.memory(), site.log().lines().count());
-        println!("{before} KiB, {full} with a full table, {after} at the end; {lines} lines; {:?}", begun.elapsed());
-        assert!(after < full + 2048, "{before}, {full}, {after} KiB: 25,000 fill the table, the others cost nothing");
+        println!(
+            "{before} KiB, {full} with a full table, {after} at the end; {lines} lines; {:?}",
+            begun.elapsed()
+        );
+        assert!(
+            after < full + 2048,
+            "{before}, {full}, {after} KiB: 25,000 fill the table, the others cost nothing"
+        );
         assert!(after < before + 16 * 1024, "{before}, {after} KiB");
         let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
         assert!(lines < 700 + 102 * (seconds + 1), "{lines} lines in {seconds} s");

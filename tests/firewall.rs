@@ -11,7 +11,7 @@ use harness::guarded::{DNS, Guarded, KNOCK, SSH, dns, settings, ssh, start, trac
 use harness::raw::{ACK, RST, Raw, SYN, pings};
 use harness::{LONG, Net, SHORT, echoes, eventually, udp_echoes};
 use toctoc::core::grants::{Change, Element};
-use toctoc::core::service::Form;
+use toctoc::core::service::GrantKind;
 use toctoc::core::types::Source;
 use toctoc::edge::firewall::Firewall;
 
@@ -40,10 +40,10 @@ fn a_guarded_port_is_silent_until_granted_and_only_for_the_granted_source_and_po
     for (from, to) in it.pairs() {
         assert!(!it.net.client.tcp_reaches(ssh(to), SHORT));
         assert!(!it.net.client.udp_reaches(dns(to), SHORT));
-        it.grant(from, SSH, Form::Time, 60_000);
+        it.grant(from, SSH, GrantKind::Time, 60_000);
         assert!(it.net.client.tcp_reaches(ssh(to), LONG));
         assert!(!it.net.client.udp_reaches(dns(to), SHORT), "another port");
-        it.grant(from, DNS, Form::Time, 60_000);
+        it.grant(from, DNS, GrantKind::Time, 60_000);
         assert!(it.net.client.udp_reaches(dns(to), LONG));
     }
     for to in stranger.gateway_ips() {
@@ -56,7 +56,7 @@ fn a_guarded_port_is_silent_until_granted_and_only_for_the_granted_source_and_po
 fn a_grant_of_one_family_opens_nothing_on_the_other() {
     let mut it = Guarded::new();
     let [(from4, to4), (_, to6)] = it.pairs();
-    it.grant(from4, SSH, Form::Time, 60_000);
+    it.grant(from4, SSH, GrantKind::Time, 60_000);
     assert!(!it.net.client.tcp_reaches(ssh(to6), SHORT));
     assert!(it.net.client.tcp_reaches(ssh(to4), LONG));
 }
@@ -65,13 +65,17 @@ fn a_grant_of_one_family_opens_nothing_on_the_other() {
 fn a_time_grant_ends_by_itself_and_its_connections_live_on() {
     let mut it = Guarded::new();
     for (from, to) in it.pairs() {
-        let element = it.grant(from, SSH, Form::Time, 1500);
-        it.grant(from, DNS, Form::Time, 1500);
+        let element = it.grant(from, SSH, GrantKind::Time, 1500);
+        it.grant(from, DNS, GrantKind::Time, 1500);
         let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
         let datagrams = it.net.client.space.udp(dns(to));
         assert!(echoes(&mut session, LONG) && udp_echoes(&datagrams, LONG));
-        assert!(eventually(LONG, || it.nft.remaining(&element).unwrap().is_none() && it.nft.list().unwrap().is_empty()));
-        assert!(!it.net.client.tcp_reaches(ssh(to), SHORT) && !it.net.client.udp_reaches(dns(to), SHORT));
+        assert!(eventually(LONG, || it.nft.remaining(&element).unwrap().is_none()
+            && it.nft.list().unwrap().is_empty()));
+        assert!(
+            !it.net.client.tcp_reaches(ssh(to), SHORT)
+                && !it.net.client.udp_reaches(dns(to), SHORT)
+        );
         assert!(echoes(&mut session, LONG) && udp_echoes(&datagrams, LONG));
     }
 }
@@ -80,8 +84,8 @@ fn a_time_grant_ends_by_itself_and_its_connections_live_on() {
 fn a_grant_set_again_is_extended_or_shortened_and_a_removed_one_is_gone_at_once() {
     let mut it = Guarded::new();
     for (from, to) in it.pairs() {
-        let element = it.grant(from, SSH, Form::Time, 1000);
-        it.grant(from, SSH, Form::Time, 60_000);
+        let element = it.grant(from, SSH, GrantKind::Time, 1000);
+        it.grant(from, SSH, GrantKind::Time, 60_000);
         let left = it.nft.remaining(&element).unwrap().unwrap();
         assert!((50_000..=60_000).contains(&left), "{left}");
         let mut left = left;
@@ -89,9 +93,12 @@ fn a_grant_set_again_is_extended_or_shortened_and_a_removed_one_is_gone_at_once(
             left = it.nft.remaining(&element).unwrap().unwrap();
             left < 59_900
         }));
-        it.grant(from, SSH, Form::Time, 60_000);
-        assert!(it.nft.remaining(&element).unwrap().unwrap() > left, "the same time again refreshes");
-        it.grant(from, SSH, Form::Time, 5000);
+        it.grant(from, SSH, GrantKind::Time, 60_000);
+        assert!(
+            it.nft.remaining(&element).unwrap().unwrap() > left,
+            "the same time again refreshes"
+        );
+        it.grant(from, SSH, GrantKind::Time, 5000);
         assert!(it.nft.remaining(&element).unwrap().unwrap() <= 5000);
         assert!(it.net.client.tcp_reaches(ssh(to), LONG));
         it.nft.apply(&[Change::Remove { element }, Change::Remove { element }]).unwrap();
@@ -104,11 +111,12 @@ fn a_grant_set_again_is_extended_or_shortened_and_a_removed_one_is_gone_at_once(
 fn while_a_grant_is_refreshed_there_is_no_moment_without_it() {
     let mut it = Guarded::new();
     let (from, to) = it.pairs()[0];
-    it.grant(from, SSH, Form::Time, 60_000);
+    it.grant(from, SSH, GrantKind::Time, 60_000);
     let client = it.net.client.space.clone();
-    let attempts = client.thread(move || (0..200).all(|_| TcpStream::connect_timeout(&ssh(to), LONG).is_ok()));
+    let attempts =
+        client.thread(move || (0..200).all(|_| TcpStream::connect_timeout(&ssh(to), LONG).is_ok()));
     while !attempts.is_finished() {
-        it.grant(from, SSH, Form::Time, 60_000);
+        it.grant(from, SSH, GrantKind::Time, 60_000);
     }
     assert!(attempts.join().unwrap());
     assert_eq!(dropped(&it).get("opening"), Some(&0), "a SYN that fell into a gap");
@@ -118,19 +126,24 @@ fn while_a_grant_is_refreshed_there_is_no_moment_without_it() {
 fn of_many_simultaneous_connections_under_a_one_connection_grant_exactly_one_wins() {
     let mut it = Guarded::new();
     for (round, (from, to)) in it.pairs().into_iter().enumerate() {
-        let element = it.grant(from, SSH, Form::Once, 60_000);
+        let element = it.grant(from, SSH, GrantKind::Once, 60_000);
         assert!(it.nft.remaining(&element).unwrap().is_some());
-        let rivals: Vec<_> =
-            (0..16).map(|_| it.net.client.space.thread(move || TcpStream::connect_timeout(&ssh(to), SHORT))).collect();
-        let mut streams: Vec<_> = rivals.into_iter().filter_map(|rival| rival.join().unwrap().ok()).collect();
+        let rivals: Vec<_> = (0..16)
+            .map(|_| {
+                it.net.client.space.thread(move || TcpStream::connect_timeout(&ssh(to), SHORT))
+            })
+            .collect();
+        let mut streams: Vec<_> =
+            rivals.into_iter().filter_map(|rival| rival.join().unwrap().ok()).collect();
         assert!(eventually(LONG, || it.tcp.heard() == round + 1));
-        let winners = streams.iter_mut().filter_map(|stream| echoes(stream, SHORT).then_some(stream));
+        let winners =
+            streams.iter_mut().filter_map(|stream| echoes(stream, SHORT).then_some(stream));
         assert_eq!(winners.count(), 1);
         assert_eq!(it.nft.remaining(&element).unwrap(), None, "spent");
         assert!(it.nft.list().unwrap().is_empty());
         assert!(!it.net.client.tcp_reaches(ssh(to), SHORT), "and it stays spent");
         assert_eq!(it.tcp.heard(), round + 1);
-        it.grant(from, SSH, Form::Once, 60_000);
+        it.grant(from, SSH, GrantKind::Once, 60_000);
         assert!(it.nft.remaining(&element).unwrap().is_some(), "a new grant arms it again");
         it.nft.apply(&[Change::Remove { element }]).unwrap();
     }
@@ -146,7 +159,7 @@ fn of_many_handshakes_that_are_all_pending_exactly_one_is_completed() {
          nft add rule inet own out tcp sport 6000-6099 tcp flags and rst == rst drop",
     );
     for (round, (from, to)) in it.pairs().into_iter().enumerate() {
-        it.grant(from, SSH, Form::Once, 60_000);
+        it.grant(from, SSH, GrantKind::Once, 60_000);
         let lost_before = dropped(&it)["stream"];
         let rivals: Vec<_> = (6000..6000 + RIVALS)
             .map(|port| Raw::new(&it.net.client.space, SocketAddr::new(from, port), ssh(to)))
@@ -155,7 +168,10 @@ fn of_many_handshakes_that_are_all_pending_exactly_one_is_completed() {
             .into_iter()
             .map(|rival| {
                 rival.send(SYN, 1000, 0, &[]).unwrap();
-                let theirs = rival.answer(LONG).expect("every SYN is answered while nobody has won").sequence;
+                let theirs = rival
+                    .answer(LONG)
+                    .expect("every SYN is answered while nobody has won")
+                    .sequence;
                 (rival, theirs.wrapping_add(1))
             })
             .collect();
@@ -169,7 +185,8 @@ fn of_many_handshakes_that_are_all_pending_exactly_one_is_completed() {
             }
         });
         let losers = u64::from(RIVALS) - 1;
-        assert!(eventually(LONG, || it.tcp.heard() > round && dropped(&it)["stream"] >= lost_before + losers));
+        assert!(eventually(LONG, || it.tcp.heard() > round
+            && dropped(&it)["stream"] >= lost_before + losers));
         assert_eq!((it.tcp.heard(), dropped(&it)["stream"]), (round + 1, lost_before + losers));
     }
 }
@@ -178,7 +195,7 @@ fn of_many_handshakes_that_are_all_pending_exactly_one_is_completed() {
 fn a_forged_syn_and_its_reset_spend_nothing() {
     let mut it = Guarded::new();
     for (round, (from, to)) in it.pairs().into_iter().enumerate() {
-        let element = it.grant(from, SSH, Form::Once, 60_000);
+        let element = it.grant(from, SSH, GrantKind::Once, 60_000);
         let forger = Raw::new(&it.net.client.space, SocketAddr::new(from, 4444), ssh(to));
         forger.send(SYN, 1000, 0, &[]).unwrap();
         let answer = forger.answer(LONG).expect("the service answers a pending flow");
@@ -196,7 +213,7 @@ fn a_forged_syn_and_its_reset_spend_nothing() {
 fn a_bare_ack_neither_opens_nor_spends() {
     let mut it = Guarded::new();
     for (from, to) in it.pairs() {
-        let element = it.grant(from, SSH, Form::Once, 60_000);
+        let element = it.grant(from, SSH, GrantKind::Once, 60_000);
         let prober = Raw::new(&it.net.client.space, SocketAddr::new(from, 4445), ssh(to));
         for flags in [ACK, RST, SYN | ACK, 0] {
             prober.send(flags, 1, 1, &[]).unwrap();
@@ -210,7 +227,7 @@ fn a_bare_ack_neither_opens_nor_spends() {
 fn a_syn_with_fast_open_is_dropped_even_under_a_grant() {
     let mut it = Guarded::new();
     for (from, to) in it.pairs() {
-        it.grant(from, SSH, Form::Time, 60_000);
+        it.grant(from, SSH, GrantKind::Time, 60_000);
         for (port, options) in [(5001, &[34, 2][..]), (5002, &[254, 4, 0xf9, 0x89])] {
             let sender = Raw::new(&it.net.client.space, SocketAddr::new(from, port), ssh(to));
             sender.send(SYN, 1, 0, options).unwrap();
@@ -227,12 +244,14 @@ fn a_syn_with_fast_open_is_dropped_even_under_a_grant() {
 fn a_syn_within_a_granted_flow_is_judged_anew() {
     let mut it = Guarded::new();
     for (round, (from, to)) in it.pairs().into_iter().enumerate() {
-        let element = it.grant(from, SSH, Form::Time, 60_000);
+        let element = it.grant(from, SSH, GrantKind::Time, 60_000);
         let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
         assert!(echoes(&mut session, LONG));
         it.nft.apply(&[Change::Remove { element }]).unwrap();
         let before = dropped(&it)["opening"];
-        Raw::new(&it.net.client.space, session.local_addr().unwrap(), ssh(to)).send(SYN, 1, 0, &[]).unwrap();
+        Raw::new(&it.net.client.space, session.local_addr().unwrap(), ssh(to))
+            .send(SYN, 1, 0, &[])
+            .unwrap();
         assert!(eventually(LONG, || dropped(&it)["opening"] == before + 1), "round {round}");
         assert!(echoes(&mut session, LONG), "and the session does not suffer");
     }
@@ -245,7 +264,8 @@ fn a_session_older_than_the_guard_stands_still_until_its_source_has_a_time_grant
     }
 }
 
-/// With `tracked`, conntrack knew the session before the guard came; else it picks it up in the middle.
+/// With `tracked`, conntrack knew the session before the guard came; else it picks it up in the
+/// middle.
 fn older_session(tracked: bool) {
     let net = Net::new();
     if tracked {
@@ -260,8 +280,8 @@ fn older_session(tracked: bool) {
     let mut it = Guarded { nft, net, tcp, udp };
     for ((mut session, talk), (from, _)) in sessions.into_iter().zip(talks).zip(it.pairs()) {
         assert!(!echoes(&mut session, SHORT) && !udp_echoes(&talk, SHORT));
-        it.grant(from, SSH, Form::Time, 60_000);
-        it.grant(from, DNS, Form::Time, 60_000);
+        it.grant(from, SSH, GrantKind::Time, 60_000);
+        it.grant(from, DNS, GrantKind::Time, 60_000);
         assert!(echoes(&mut session, LONG) && udp_echoes(&talk, LONG));
     }
 }
@@ -275,7 +295,7 @@ fn a_one_connection_grant_adopts_no_older_session() {
     let nft = start(&net, &settings());
     let mut it = Guarded { nft, net, tcp, udp };
     let (from, to) = it.pairs()[0];
-    let element = it.grant(from, SSH, Form::Once, 60_000);
+    let element = it.grant(from, SSH, GrantKind::Once, 60_000);
     assert!(!echoes(&mut session, SHORT));
     assert!(it.nft.remaining(&element).unwrap().is_some());
     assert!(it.net.client.tcp_reaches(ssh(to), LONG));
@@ -286,8 +306,11 @@ fn what_is_nobodys_service_is_left_alone() {
     let it = Guarded::new();
     let _servers = (it.net.gateway.tcp_echo(OTHER), it.net.gateway.udp_echo(OTHER));
     let inner = it.net.host(1);
-    let (_inner_tcp, _inner_udp) = (inner.space.tcp_echo(SSH.number), inner.space.udp_echo(DNS.number));
-    it.net.gateway.sh("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
+    let (_inner_tcp, _inner_udp) =
+        (inner.space.tcp_echo(SSH.number), inner.space.udp_echo(DNS.number));
+    it.net.gateway.sh(
+        "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding",
+    );
     for (index, ip) in it.net.gateway_ips().into_iter().enumerate() {
         assert!(it.net.client.tcp_reaches(SocketAddr::new(ip, OTHER), LONG));
         assert!(it.net.client.udp_reaches(SocketAddr::new(ip, OTHER), LONG));
@@ -301,8 +324,14 @@ fn what_is_nobodys_service_is_left_alone() {
         assert!(it.net.client.tcp_reaches(ssh(forwarded), LONG), "a guarded port elsewhere");
         assert!(it.net.client.udp_reaches(dns(forwarded), LONG), "a guarded port elsewhere");
     }
-    assert!(it.net.gateway.connect(ssh("127.0.0.1".parse().unwrap()), LONG).is_ok(), "the gateway to itself");
-    assert!(it.net.gateway.connect(ssh(it.net.gateway_ips()[1]), LONG).is_ok(), "the gateway to itself");
+    assert!(
+        it.net.gateway.connect(ssh("127.0.0.1".parse().unwrap()), LONG).is_ok(),
+        "the gateway to itself"
+    );
+    assert!(
+        it.net.gateway.connect(ssh(it.net.gateway_ips()[1]), LONG).is_ok(),
+        "the gateway to itself"
+    );
 }
 
 /// What the client's socket learns of a datagram that nobody answers; `None` if nothing.
@@ -310,7 +339,11 @@ fn refusal(net: &Net, to: SocketAddr) -> Option<ErrorKind> {
     let socket = net.client.space.udp(to);
     socket.set_read_timeout(Some(SHORT)).unwrap();
     socket.send(b"anybody?").unwrap();
-    socket.recv(&mut [0; 8]).err().map(|error| error.kind()).filter(|kind| *kind != ErrorKind::WouldBlock)
+    socket
+        .recv(&mut [0; 8])
+        .err()
+        .map(|error| error.kind())
+        .filter(|kind| *kind != ErrorKind::WouldBlock)
 }
 
 /// Packets dropped so far; asked in the gateway, where the guard is.
@@ -333,7 +366,8 @@ fn a_broadcast_reaches_no_guarded_service() {
     let open = it.net.gateway.udp_echo(OTHER);
     for broadcast in ["10.90.0.255", "255.255.255.255"] {
         let broadcast: IpAddr = broadcast.parse().unwrap();
-        let sender = it.net.client.space.inside(|| UdpSocket::bind((it.net.client.ips()[0], 0)).unwrap());
+        let sender =
+            it.net.client.space.inside(|| UdpSocket::bind((it.net.client.ips()[0], 0)).unwrap());
         sender.set_broadcast(true).unwrap();
         sender.send_to(b"all", dns(broadcast)).unwrap();
         sender.send_to(b"all", SocketAddr::new(broadcast, OTHER)).unwrap();
@@ -349,7 +383,9 @@ fn break_glass_addresses_always_pass() {
     let it = Guarded::with(&settings);
     let stranger = it.net.host(1);
     for (_, to) in it.pairs() {
-        assert!(it.net.client.tcp_reaches(ssh(to), LONG) && it.net.client.udp_reaches(dns(to), LONG));
+        assert!(
+            it.net.client.tcp_reaches(ssh(to), LONG) && it.net.client.udp_reaches(dns(to), LONG)
+        );
     }
     for to in stranger.gateway_ips() {
         assert!(!stranger.tcp_reaches(ssh(to), SHORT));
@@ -360,7 +396,9 @@ fn break_glass_addresses_always_pass() {
 fn a_full_set_is_a_fault_that_says_so_and_takes_nothing_of_that_transaction() {
     let mut it = Guarded::new();
     let elements: Vec<Element> = (0..4150u32)
-        .map(|n| Element::plain(Source::new(IpAddr::V4((0x0a00_0000 + n).into())), SSH, Form::Once))
+        .map(|n| {
+            Element::plain(Source::new(IpAddr::V4((0x0a00_0000 + n).into())), SSH, GrantKind::Once)
+        })
         .collect();
     let changes: Vec<Change> =
         elements.iter().map(|element| Change::Set { element: *element, millis: 600_000 }).collect();

@@ -8,7 +8,7 @@ mod harness;
 use harness::guarded::{DNS, Guarded, SSH, knock, services, settings, ssh, start, track};
 use harness::{LONG, Net, SHORT, echoes};
 use toctoc::core::grants::Change;
-use toctoc::core::service::Form;
+use toctoc::core::service::GrantKind;
 use toctoc::edge::firewall::{Connection, Firewall};
 
 /// A gateway whose sessions are older than its guard; with `tracked`, conntrack knew them.
@@ -18,7 +18,8 @@ fn with_older_sessions(tracked: bool) -> (Guarded, Vec<std::net::TcpStream>) {
         track(&net);
     }
     let server = net.gateway.tcp_echo(SSH.number);
-    let mut sessions: Vec<_> = net.gateway_ips().map(|ip| net.client.connect(ssh(ip), LONG).unwrap()).into();
+    let mut sessions: Vec<_> =
+        net.gateway_ips().map(|ip| net.client.connect(ssh(ip), LONG).unwrap()).into();
     assert!(sessions.iter_mut().all(|session| echoes(session, LONG)));
     let (udp, nft) = (net.gateway.udp_echo(DNS.number), start(&net, &settings()));
     (Guarded { nft, net, tcp: server, udp }, sessions)
@@ -28,7 +29,9 @@ fn adopt(it: &Guarded) -> Vec<Connection> {
     let own: Vec<_> = it.net.gateway_ips().into();
     it.net
         .gateway
-        .inside(|| toctoc::edge::firewall::adopt(&settings(), &services(&[SSH, DNS]), &knock(), &own))
+        .inside(|| {
+            toctoc::edge::firewall::adopt(&settings(), &services(&[SSH, DNS]), &knock(), &own)
+        })
         .unwrap()
 }
 
@@ -38,9 +41,15 @@ fn older_sessions_are_adopted_once_by_command_whether_or_not_conntrack_knew_them
         let (it, mut sessions) = with_older_sessions(tracked);
         assert!(sessions.iter_mut().all(|session| !echoes(session, SHORT)), "they stand still");
         let adopted = adopt(&it);
-        let ends: Vec<_> =
-            sessions.iter().map(|session| (session.local_addr().unwrap(), session.peer_addr().unwrap())).collect();
-        assert_eq!(adopted.iter().map(|one| (one.from, one.to)).collect::<Vec<_>>(), ends, "tracked: {tracked}");
+        let ends: Vec<_> = sessions
+            .iter()
+            .map(|session| (session.local_addr().unwrap(), session.peer_addr().unwrap()))
+            .collect();
+        assert_eq!(
+            adopted.iter().map(|one| (one.from, one.to)).collect::<Vec<_>>(),
+            ends,
+            "tracked: {tracked}"
+        );
         assert!(sessions.iter_mut().all(|session| echoes(session, LONG)), "tracked: {tracked}");
         for ip in it.net.gateway_ips() {
             assert!(!it.net.client.tcp_reaches(ssh(ip), SHORT), "no new one");
@@ -53,7 +62,7 @@ fn older_sessions_are_adopted_once_by_command_whether_or_not_conntrack_knew_them
 fn what_was_cut_is_not_adopted_nor_what_leads_elsewhere() {
     let (mut it, mut sessions) = with_older_sessions(true);
     adopt(&it);
-    let elements = it.pairs().map(|(from, _)| it.grant(from, SSH, Form::Time, 60_000));
+    let elements = it.pairs().map(|(from, _)| it.grant(from, SSH, GrantKind::Time, 60_000));
     it.nft.apply(&elements.map(|element| Change::Remove { element })).unwrap();
     it.nft.apply(&elements.map(|element| Change::Cut { element })).unwrap();
     assert!(sessions.iter_mut().all(|session| !echoes(session, SHORT)));

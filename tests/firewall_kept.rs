@@ -1,25 +1,29 @@
-//! How the guard outlives restarts, reloads and other people's changes, in namespaces of each test's own.
-//! What it lets through is left to `firewall`.
+//! How the guard outlives restarts, reloads and other people's changes, in namespaces of each
+//! test's own. What it lets through is left to `firewall`.
 
 mod harness;
 
 use std::path::PathBuf;
 
-use harness::guarded::{DNS, Guarded, KNOCK, SSH, dns, knock, services, settings, ssh, start, track};
+use harness::guarded::{
+    DNS, Guarded, KNOCK, SSH, dns, knock, services, settings, ssh, start, track,
+};
 use harness::{LONG, Net, SHORT, echoes};
 use toctoc::core::grants::{Change, Element};
 use toctoc::core::prefix::Span;
-use toctoc::core::service::Form;
+use toctoc::core::service::GrantKind;
 use toctoc::core::types::{Fault, Port, Proto};
-use toctoc::edge::firewall::{Firewall, Nft, Noticed, Repair, print_ruleset, unload};
+use toctoc::edge::firewall::{Firewall, NftFirewall, Repair, TableChange, print_ruleset, unload};
 
 const RDP: Port = Port { proto: Proto::Tcp, number: 3389 };
 
-/// A time grant for each family, an unspent and (IPv6) a spent one-connection grant, as the gatekeeper would list them.
+/// A time grant for each family, an unspent and (IPv6) a spent one-connection grant, as the
+/// gatekeeper would list them.
 fn granted(it: &mut Guarded) -> Vec<Change> {
     let [(from4, _), (from6, to6)] = it.pairs();
-    let mut live: Vec<Element> = [from4, from6].map(|from| it.grant(from, DNS, Form::Time, 60_000)).into();
-    live.extend([from4, from6].map(|from| it.grant(from, SSH, Form::Once, 60_000)));
+    let mut live: Vec<Element> =
+        [from4, from6].map(|from| it.grant(from, DNS, GrantKind::Time, 60_000)).into();
+    live.extend([from4, from6].map(|from| it.grant(from, SSH, GrantKind::Once, 60_000)));
     assert!(it.net.client.tcp_reaches(ssh(to6), LONG));
     live.into_iter().map(|element| Change::Set { element, millis: 50_000 }).collect()
 }
@@ -29,7 +33,10 @@ fn assert_granted(it: &mut Guarded, once_is_left: bool) {
     let [(_, to4), (_, to6)] = it.pairs();
     assert!(it.net.client.udp_reaches(dns(to4), LONG) && it.net.client.udp_reaches(dns(to6), LONG));
     assert!(!it.net.client.tcp_reaches(ssh(to6), SHORT), "a spent grant stays spent");
-    assert_eq!(it.net.client.tcp_reaches(ssh(to4), if once_is_left { LONG } else { SHORT }), once_is_left);
+    assert_eq!(
+        it.net.client.tcp_reaches(ssh(to4), if once_is_left { LONG } else { SHORT }),
+        once_is_left
+    );
 }
 
 fn restore(it: &mut Guarded, live: &[Change]) -> Repair {
@@ -48,13 +55,15 @@ fn a_restart_neither_cuts_nor_lengthens_nor_rearms_a_grant() {
     let live = granted(&mut it);
     let before = it.nft.list().unwrap();
     let mut session = it.net.client.connect(ssh(it.pairs()[0].1), LONG).unwrap();
-    it.grant(it.pairs()[0].0, SSH, Form::Once, 60_000);
+    it.grant(it.pairs()[0].0, SSH, GrantKind::Once, 60_000);
     // As after SIGKILL: nothing is told to the old guard.
     let mut it = it.restarted();
     let after = it.nft.list().unwrap();
     assert_eq!(after.len(), 3);
     for (element, left) in &after {
-        assert!(before.iter().any(|(other, had)| other == element && (left <= had || element.form == Form::Once)));
+        assert!(before.iter().any(
+            |(other, had)| other == element && (left <= had || element.form == GrantKind::Once)
+        ));
     }
     let repair = restore(&mut it, &live);
     assert_eq!((repair.reloaded, repair.removed), (false, 0));
@@ -66,18 +75,18 @@ fn a_restart_neither_cuts_nor_lengthens_nor_rearms_a_grant() {
 fn a_reload_guards_new_ports_frees_old_ones_and_keeps_grants_and_sessions() {
     let mut it = Guarded::new();
     let [(from, to), _] = it.pairs();
-    it.grant(from, SSH, Form::Time, 60_000);
+    it.grant(from, SSH, GrantKind::Time, 60_000);
     let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
     let _rdp = it.net.gateway.tcp_echo(RDP.number);
     let rdp = std::net::SocketAddr::new(to, RDP.number);
     assert!(it.net.client.tcp_reaches(rdp, LONG));
     let (gateway, nft) = (it.net.gateway.clone(), &mut it.nft);
     gateway.inside(|| nft.reload(&settings(), &services(&[SSH, RDP]), &knock())).unwrap();
-    assert!(it.nft.look().is_empty(), "our own change");
+    assert!(it.nft.take_changes().is_empty(), "our own change");
     assert!(!it.net.client.tcp_reaches(rdp, SHORT));
     assert!(it.net.client.udp_reaches(dns(to), LONG));
     assert!(echoes(&mut session, LONG) && it.net.client.tcp_reaches(ssh(to), LONG));
-    let renamed = toctoc::config::Firewall { table: "other".into(), ..settings() };
+    let renamed = toctoc::config::FirewallSettings { table: "other".into(), ..settings() };
     assert!(it.nft.reload(&renamed, &services(&[SSH]), &knock()).is_err());
     assert!(is_up(&mut it));
 }
@@ -88,12 +97,13 @@ fn a_flush_is_noticed_with_its_author_and_undone_with_the_time_that_is_left() {
     let live = granted(&mut it);
     it.net.gateway.sh("nft flush ruleset");
     assert!(!is_up(&mut it));
-    let mut intruder = it.net.client.connect(ssh(it.pairs()[0].1), LONG).expect("nothing guards now");
+    let mut intruder =
+        it.net.client.connect(ssh(it.pairs()[0].1), LONG).expect("nothing guards now");
     assert!(echoes(&mut intruder, LONG));
-    assert_eq!(names(&it.nft.look()), ["nft"]);
+    assert_eq!(names(&it.nft.take_changes()), ["nft"]);
     let repair = restore(&mut it, &live);
     assert_eq!(repair, Repair { reloaded: true, put_back: 2, removed: 0 });
-    assert!(is_up(&mut it) && it.nft.look().is_empty(), "our own repair is not noticed");
+    assert!(is_up(&mut it) && it.nft.take_changes().is_empty(), "our own repair is not noticed");
     assert!(!echoes(&mut intruder, SHORT), "who slipped in does not stay");
     assert!(it.nft.list().unwrap().iter().all(|(_, left)| (40_000..=50_000).contains(left)));
     assert_granted(&mut it, false);
@@ -104,13 +114,14 @@ fn who_slipped_in_while_the_table_was_gone_does_not_stay_though_conntrack_knows_
     let mut it = Guarded::new();
     track(&it.net);
     it.net.gateway.sh("nft delete table inet toctoc");
-    let mut intruders = it.net.gateway_ips().map(|ip| it.net.client.connect(ssh(ip), LONG).unwrap());
+    let mut intruders =
+        it.net.gateway_ips().map(|ip| it.net.client.connect(ssh(ip), LONG).unwrap());
     assert!(intruders.iter_mut().all(|intruder| echoes(intruder, LONG)));
     assert!(restore(&mut it, &[]).reloaded);
     assert!(intruders.iter_mut().all(|intruder| !echoes(intruder, SHORT)));
 }
 
-fn names(noticed: &[Noticed]) -> Vec<&str> {
+fn names(noticed: &[TableChange]) -> Vec<&str> {
     assert!(noticed.iter().all(|one| one.pid != 0));
     noticed.iter().map(|one| one.program.as_str()).collect()
 }
@@ -123,7 +134,10 @@ fn whatever_is_changed_in_our_table_is_noticed_and_put_right() {
         ("nft insert rule inet toctoc guard accept", true),
         ("nft add rule inet toctoc guard counter", true),
         ("nft flush chain inet toctoc stream", true),
-        ("nft delete table inet toctoc; nft add table inet toctoc; nft add chain inet toctoc guard", true),
+        (
+            "nft delete table inet toctoc; nft add table inet toctoc; nft add chain inet toctoc guard",
+            true,
+        ),
         (
             "nft delete table inet toctoc; nft add table inet toctoc; nft add set inet toctoc time4 '{ type mark; }'",
             true,
@@ -136,10 +150,15 @@ fn whatever_is_changed_in_our_table_is_noticed_and_put_right() {
     for (doing, breaks_the_rules) in doings {
         it.net.gateway.sh(doing);
         assert_eq!(is_up(&mut it), !breaks_the_rules, "{doing}");
-        assert!(!it.nft.look().is_empty(), "{doing}");
+        assert!(!it.nft.take_changes().is_empty(), "{doing}");
         assert_eq!(restore(&mut it, &live).reloaded, breaks_the_rules, "{doing}");
-        assert!(is_up(&mut it) && it.nft.look().is_empty(), "{doing}");
-        let times = it.nft.list().unwrap().into_iter().filter(|(element, _)| element.form == Form::Time);
+        assert!(is_up(&mut it) && it.nft.take_changes().is_empty(), "{doing}");
+        let times = it
+            .nft
+            .list()
+            .unwrap()
+            .into_iter()
+            .filter(|(element, _)| element.form == GrantKind::Time);
         assert_eq!(times.count(), 2, "{doing}");
     }
     assert_granted(&mut it, false);
@@ -152,7 +171,7 @@ fn changes_elsewhere_and_our_own_are_not_noticed() {
         "nft add table inet other; nft add table ip toctoc; nft add chain ip toctoc guard; nft delete table ip toctoc",
     );
     granted(&mut it);
-    assert!(it.nft.look().is_empty() && is_up(&mut it));
+    assert!(it.nft.take_changes().is_empty() && is_up(&mut it));
 }
 
 #[test]
@@ -160,11 +179,13 @@ fn a_flood_of_changes_that_overflows_the_watch_is_still_noticed() {
     let mut it = Guarded::new();
     let many: Vec<String> = (0..6000u32).map(|n| format!("10.{}.{}.1", n / 256, n % 256)).collect();
     let script = tempfile::NamedTempFile::new().unwrap();
-    let text =
-        format!("add table inet other {{ set s {{ type ipv4_addr; elements = {{ {} }}; }}; }}\n", many.join(", "));
+    let text = format!(
+        "add table inet other {{ set s {{ type ipv4_addr; elements = {{ {} }}; }}; }}\n",
+        many.join(", ")
+    );
     std::fs::write(script.path(), text).unwrap();
     it.net.gateway.sh(&format!("nft -f {} && nft flush ruleset", script.path().display()));
-    assert!(it.nft.look().iter().any(|one| one.pid == 0));
+    assert!(it.nft.take_changes().iter().any(|one| one.pid == 0));
     assert!(restore(&mut it, &[]).reloaded);
 }
 
@@ -203,7 +224,7 @@ fn taking_the_guard_away_opens_what_it_guarded_once_nobody_keeps_it() {
 #[test]
 fn the_printed_text_loads_to_the_same_guard_and_keeps_elements() {
     let mut it = Guarded::new();
-    it.grant(it.pairs()[0].0, SSH, Form::Time, 60_000);
+    it.grant(it.pairs()[0].0, SSH, GrantKind::Time, 60_000);
     let text = print_ruleset(&settings(), &services(&[SSH, DNS]), &knock()).unwrap();
     it.net.gateway.sh(&format!("nft -f - <<'END'\n{text}END"));
     assert!(is_up(&mut it));
@@ -218,7 +239,11 @@ fn thirty_reloads_of_a_file_that_includes_the_printed_text_let_no_attacker_throu
     let it = Guarded::new();
     let included = tempfile::NamedTempFile::new().unwrap();
     let conf = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(included.path(), print_ruleset(&settings(), &services(&[SSH, DNS]), &knock()).unwrap()).unwrap();
+    std::fs::write(
+        included.path(),
+        print_ruleset(&settings(), &services(&[SSH, DNS]), &knock()).unwrap(),
+    )
+    .unwrap();
     let text = format!("flush ruleset\ninclude \"{}\"\n", included.path().display());
     std::fs::write(conf.path(), text).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -226,7 +251,8 @@ fn thirty_reloads_of_a_file_that_includes_the_printed_text_let_no_attacker_throu
     std::thread::scope(|scope| {
         for to in it.net.gateway_ips() {
             let (attacker, over) = (it.net.client.space.clone(), &over);
-            // Another socket each time: the kernel's own repetitions of a SYN are too slow to meet a gap.
+            // Another socket each time: the kernel's own repetitions of a SYN are too slow to meet
+            // a gap.
             scope.spawn(move || {
                 while !over() {
                     let _ = attacker.connect(ssh(to), std::time::Duration::from_millis(1));
@@ -244,22 +270,34 @@ fn thirty_reloads_of_a_file_that_includes_the_printed_text_let_no_attacker_throu
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
     });
     assert_eq!((it.tcp.heard(), it.udp.heard()), (0, 0));
-    assert!(it.net.gateway.inside(|| it.nft.dropped()).unwrap()["datagram"] > 0, "the attack took place");
+    assert!(
+        it.net.gateway.inside(|| it.nft.dropped()).unwrap()["datagram"] > 0,
+        "the attack took place"
+    );
 }
 
 #[test]
 fn what_hinders_a_start_is_said_with_what_to_do() {
     let net = Net::new();
-    let try_with = |settings: &toctoc::config::Firewall| -> Fault {
-        net.gateway.inside(|| Nft::start(settings, &services(&[SSH]), &knock()).err()).expect("a fault")
+    let try_with = |settings: &toctoc::config::FirewallSettings| -> Fault {
+        net.gateway
+            .inside(|| NftFirewall::start(settings, &services(&[SSH]), &knock()).err())
+            .expect("a fault")
     };
-    let missing = try_with(&toctoc::config::Firewall { nft: PathBuf::from("/nowhere/nft"), ..settings() });
+    let missing = try_with(&toctoc::config::FirewallSettings {
+        nft: PathBuf::from("/nowhere/nft"),
+        ..settings()
+    });
     assert!(missing.remedy.contains("install the nftables package"), "{missing}");
-    let keyword = try_with(&toctoc::config::Firewall { table: "chain".into(), ..settings() });
-    assert!(keyword.what.contains("syntax error") && keyword.remedy.contains("no keyword"), "{keyword}");
+    let keyword =
+        try_with(&toctoc::config::FirewallSettings { table: "chain".into(), ..settings() });
+    assert!(
+        keyword.what.contains("syntax error") && keyword.remedy.contains("no keyword"),
+        "{keyword}"
+    );
     let powerless = net.gateway.inside(|| {
         capctl::CapState::empty().set_current().unwrap();
-        Nft::start(&settings(), &services(&[SSH]), &knock()).err()
+        NftFirewall::start(&settings(), &services(&[SSH]), &knock()).err()
     });
     let powerless = powerless.expect("a fault");
     assert!(powerless.remedy.contains("CAP_NET_ADMIN"), "{powerless}");
@@ -269,41 +307,52 @@ fn what_hinders_a_start_is_said_with_what_to_do() {
 fn two_gateways_never_keep_one_table_in_one_namespace() {
     let it = Guarded::new();
     let again = |table: &str| {
-        let settings = toctoc::config::Firewall { table: table.into(), ..settings() };
-        it.net.gateway.inside(|| Nft::start(&settings, &services(&[SSH]), &knock()))
+        let settings = toctoc::config::FirewallSettings { table: table.into(), ..settings() };
+        it.net.gateway.inside(|| NftFirewall::start(&settings, &services(&[SSH]), &knock()))
     };
     let fault = again("toctoc").err().expect("refused");
     assert!(fault.what.contains("another toctocd already keeps the table `toctoc`"), "{fault}");
-    assert!(!it.net.client.tcp_reaches(ssh(it.net.gateway_ips()[0]), SHORT), "the first one's guard stands");
+    assert!(
+        !it.net.client.tcp_reaches(ssh(it.net.gateway_ips()[0]), SHORT),
+        "the first one's guard stands"
+    );
     assert!(again("other").is_ok());
     let elsewhere = Net::new();
     drop(start(&elsewhere, &settings()));
     drop(start(&elsewhere, &settings()));
 }
 
-/// An nft program that does `before_list` whenever it is asked to list, and otherwise is the real one.
-fn meddling_nft(folder: &tempfile::TempDir, before_list: &str) -> toctoc::config::Firewall {
+/// An nft program that does `before_list` whenever it is asked to list, and otherwise is the real
+/// one.
+fn meddling_nft(folder: &tempfile::TempDir, before_list: &str) -> toctoc::config::FirewallSettings {
     let path = folder.path().join("nft");
-    let text = format!("#!/bin/sh\n[ \"$1\" = -j ] && {{ {before_list}; }}\nexec /usr/sbin/nft \"$@\"\n");
-    // Written by another process: a descriptor of ours, open for writing in some other test's fork, would make it "busy".
+    let text =
+        format!("#!/bin/sh\n[ \"$1\" = -j ] && {{ {before_list}; }}\nexec /usr/sbin/nft \"$@\"\n");
+    // Written by another process: a descriptor of ours, open for writing in some other test's fork,
+    // would make it "busy".
     let write = "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\"";
-    let done = std::process::Command::new("/bin/sh").args(["-c", write]).arg(&path).arg(text).status();
+    let done =
+        std::process::Command::new("/bin/sh").args(["-c", write]).arg(&path).arg(text).status();
     assert!(done.expect("a shell").success());
-    toctoc::config::Firewall { nft: path, ..settings() }
+    toctoc::config::FirewallSettings { nft: path, ..settings() }
 }
 
 #[test]
 fn what_somebody_changes_between_our_loading_and_our_reading_back_never_counts_as_ours() {
     let folder = tempfile::tempdir().unwrap();
     let once = folder.path().join("once");
-    let meddle = |doing: &str| format!("[ -e {0} ] || {{ : >{0}; /usr/sbin/nft {doing}; }}", once.display());
+    let meddle =
+        |doing: &str| format!("[ -e {0} ] || {{ : >{0}; /usr/sbin/nft {doing}; }}", once.display());
     // The second one leaves as many rules as there were: only its announcement tells.
-    let as_many = format!("'flush chain inet toctoc stream{}'", "; add rule inet toctoc stream accept".repeat(8));
+    let as_many = format!(
+        "'flush chain inet toctoc stream{}'",
+        "; add rule inet toctoc stream accept".repeat(8)
+    );
     for doing in ["insert rule inet toctoc guard accept", &as_many] {
         let _ = std::fs::remove_file(&once);
         let mut it = Guarded::with(&meddling_nft(&folder, &meddle(doing)));
         assert!(!it.net.client.tcp_reaches(ssh(it.net.gateway_ips()[0]), SHORT), "{doing}");
-        assert_eq!(names(&it.nft.look()), ["nft"], "{doing}");
+        assert_eq!(names(&it.nft.take_changes()), ["nft"], "{doing}");
         assert!(is_up(&mut it), "{doing}");
     }
 }
@@ -311,9 +360,12 @@ fn what_somebody_changes_between_our_loading_and_our_reading_back_never_counts_a
 #[test]
 fn a_guard_that_somebody_changes_again_and_again_is_a_fault_and_not_up() {
     let (net, folder) = (Net::new(), tempfile::tempdir().unwrap());
-    let start = |settings| net.gateway.inside(|| Nft::start(&settings, &services(&[SSH]), &knock()).err());
+    let start = |settings| {
+        net.gateway.inside(|| NftFirewall::start(&settings, &services(&[SSH]), &knock()).err())
+    };
     let other_rules =
-        start(meddling_nft(&folder, "/usr/sbin/nft insert rule inet toctoc guard accept")).expect("a fault");
+        start(meddling_nft(&folder, "/usr/sbin/nft insert rule inet toctoc guard accept"))
+            .expect("a fault");
     assert!(other_rules.what.contains("it has other rules"), "{other_rules}");
     let element = "/usr/sbin/nft 'flush set inet toctoc time4; add element inet toctoc time4 { 10.9.9.9 . tcp . 22 }'";
     let restless = start(meddling_nft(&folder, element)).expect("a fault");
@@ -326,7 +378,10 @@ fn a_guard_of_other_ports_is_never_taken_for_ours_though_nobody_was_heard_changi
     // What a lost announcement would leave: a listing of somebody else's guard.
     let lying = "/usr/sbin/nft \"$@\" | /usr/bin/sed 's/\"tcp\", 22\\]/\"tcp\", 2222]/'; exit";
     let settings = meddling_nft(&folder, lying);
-    let fault = net.gateway.inside(|| Nft::start(&settings, &services(&[SSH]), &knock()).err()).expect("a fault");
+    let fault = net
+        .gateway
+        .inside(|| NftFirewall::start(&settings, &services(&[SSH]), &knock()).err())
+        .expect("a fault");
     assert!(fault.what.contains("it guards other ports"), "{fault}");
 }
 
@@ -341,9 +396,10 @@ fn a_packet_passes_as_many_rules_with_four_thousand_grants_as_with_none() {
         source_port: 0,
         span: Span::Host,
         port: SSH,
-        form: Form::Time,
+        form: GrantKind::Time,
     };
-    let changes: Vec<Change> = (0..4000).map(|n| Change::Set { element: element(n), millis: 600_000 }).collect();
+    let changes: Vec<Change> =
+        (0..4000).map(|n| Change::Set { element: element(n), millis: 600_000 }).collect();
     it.nft.apply(&changes).unwrap();
     assert_eq!(it.nft.list().unwrap().len(), 4000);
     assert_eq!(shape(&it), before);

@@ -1,5 +1,5 @@
-//! Mark mode: our table marks what is granted, and an admin's own default-drop firewall lets in what is marked.
-//! Guard mode is left to `firewall`.
+//! Mark mode: our table marks what is granted, and an admin's own default-drop firewall lets in
+//! what is marked. Guard mode is left to `firewall`.
 
 mod harness;
 
@@ -8,9 +8,9 @@ use std::net::{SocketAddr, TcpStream};
 use harness::guarded::{DNS, Guarded, SSH, dns, services, settings, ssh};
 use harness::raw::{Raw, SYN};
 use harness::{LONG, Net, SHORT, echoes, eventually, udp_echoes};
-use toctoc::config::Firewall as Settings;
+use toctoc::config::FirewallSettings as Settings;
 use toctoc::core::grants::Change;
-use toctoc::core::service::{Form, Mode, Service};
+use toctoc::core::service::{GrantKind, Mode, Service};
 use toctoc::core::types::{Port, Proto};
 use toctoc::edge::firewall::{Firewall, advice};
 
@@ -51,13 +51,19 @@ fn a_firewall_that_drops_by_default_lets_in_what_is_granted_and_nothing_else() {
         let mut it = Guarded::within(net, &settings(), &marked(&[SSH, DNS]));
         let stranger = it.net.host(1);
         for (index, (from, to)) in it.pairs().into_iter().enumerate() {
-            assert!(!it.net.client.tcp_reaches(ssh(to), SHORT) && !it.net.client.udp_reaches(dns(to), SHORT));
-            let grants = [SSH, DNS].map(|port| it.grant(from, port, Form::Time, 60_000));
+            assert!(
+                !it.net.client.tcp_reaches(ssh(to), SHORT)
+                    && !it.net.client.udp_reaches(dns(to), SHORT)
+            );
+            let grants = [SSH, DNS].map(|port| it.grant(from, port, GrantKind::Time, 60_000));
             let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
             let talk = it.net.client.space.udp(dns(to));
             assert!(echoes(&mut session, LONG) && udp_echoes(&talk, LONG));
             let theirs = stranger.gateway_ips()[index];
-            assert!(!stranger.tcp_reaches(ssh(theirs), SHORT) && !stranger.udp_reaches(dns(theirs), SHORT));
+            assert!(
+                !stranger.tcp_reaches(ssh(theirs), SHORT)
+                    && !stranger.udp_reaches(dns(theirs), SHORT)
+            );
             it.nft.apply(&grants.map(|element| Change::Remove { element })).unwrap();
             assert!(!it.net.client.tcp_reaches(ssh(to), SHORT));
             assert!(echoes(&mut session, LONG) && udp_echoes(&talk, LONG), "what stands goes on");
@@ -69,7 +75,9 @@ fn a_firewall_that_drops_by_default_lets_in_what_is_granted_and_nothing_else() {
 fn our_table_drops_nothing_that_it_did_not_mark() {
     let it = Guarded::within(Net::new(), &settings(), &marked(&[SSH, DNS]));
     for (_, to) in it.pairs() {
-        assert!(it.net.client.tcp_reaches(ssh(to), LONG) && it.net.client.udp_reaches(dns(to), LONG));
+        assert!(
+            it.net.client.tcp_reaches(ssh(to), LONG) && it.net.client.udp_reaches(dns(to), LONG)
+        );
     }
 }
 
@@ -79,7 +87,7 @@ fn without_our_table_the_door_is_shut_and_what_stands_goes_on() {
     nft_firewall(&net, &settings());
     let mut it = Guarded::within(net, &settings(), &marked(&[SSH, DNS]));
     for (from, _) in it.pairs() {
-        it.grant(from, SSH, Form::Time, 60_000);
+        it.grant(from, SSH, GrantKind::Time, 60_000);
     }
     let mut sessions = it.net.gateway_ips().map(|to| it.net.client.connect(ssh(to), LONG).unwrap());
     it.net.gateway.sh("nft delete table inet toctoc");
@@ -95,12 +103,19 @@ fn one_connection_is_one_though_the_admin_lets_in_all_that_is_established() {
     nft_firewall(&net, &settings());
     let mut it = Guarded::within(net, &settings(), &marked(&[SSH, DNS]));
     for (round, (from, to)) in it.pairs().into_iter().enumerate() {
-        it.grant(from, SSH, Form::Once, 60_000);
-        let rivals: Vec<_> =
-            (0..16).map(|_| it.net.client.space.thread(move || TcpStream::connect_timeout(&ssh(to), SHORT))).collect();
-        let mut streams: Vec<_> = rivals.into_iter().filter_map(|rival| rival.join().unwrap().ok()).collect();
+        it.grant(from, SSH, GrantKind::Once, 60_000);
+        let rivals: Vec<_> = (0..16)
+            .map(|_| {
+                it.net.client.space.thread(move || TcpStream::connect_timeout(&ssh(to), SHORT))
+            })
+            .collect();
+        let mut streams: Vec<_> =
+            rivals.into_iter().filter_map(|rival| rival.join().unwrap().ok()).collect();
         assert!(eventually(LONG, || it.tcp.heard() == round + 1));
-        assert_eq!(streams.iter_mut().filter_map(|stream| echoes(stream, SHORT).then_some(())).count(), 1);
+        assert_eq!(
+            streams.iter_mut().filter_map(|stream| echoes(stream, SHORT).then_some(())).count(),
+            1
+        );
         assert!(!it.net.client.tcp_reaches(ssh(to), SHORT), "spent");
         assert_eq!(it.tcp.heard(), round + 1);
     }
@@ -112,13 +127,15 @@ fn a_new_connection_in_the_name_of_a_granted_one_is_dropped_here_for_its_mark_wo
     nft_firewall(&net, &settings());
     let mut it = Guarded::within(net, &settings(), &marked(&[SSH, DNS]));
     for (from, to) in it.pairs() {
-        let element = it.grant(from, SSH, Form::Time, 60_000);
+        let element = it.grant(from, SSH, GrantKind::Time, 60_000);
         let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
         assert!(echoes(&mut session, LONG));
         it.nft.apply(&[Change::Remove { element }]).unwrap();
         let dropped = |it: &Guarded| it.net.gateway.inside(|| it.nft.dropped()).unwrap()["opening"];
         let before = dropped(&it);
-        Raw::new(&it.net.client.space, session.local_addr().unwrap(), ssh(to)).send(SYN, 1, 0, &[]).unwrap();
+        Raw::new(&it.net.client.space, session.local_addr().unwrap(), ssh(to))
+            .send(SYN, 1, 0, &[])
+            .unwrap();
         assert!(eventually(LONG, || dropped(&it) == before + 1));
         assert!(echoes(&mut session, LONG), "and the session does not suffer");
     }
@@ -126,14 +143,18 @@ fn a_new_connection_in_the_name_of_a_granted_one_is_dropped_here_for_its_mark_wo
 
 #[test]
 fn break_glass_addresses_pass_the_admins_firewall_too() {
-    let settings =
-        Settings { break_glass: vec!["10.90.0.2".parse().unwrap(), "fd90::2".parse().unwrap()], ..settings() };
+    let settings = Settings {
+        break_glass: vec!["10.90.0.2".parse().unwrap(), "fd90::2".parse().unwrap()],
+        ..settings()
+    };
     let net = Net::new();
     nft_firewall(&net, &settings);
     let it = Guarded::within(net, &settings, &marked(&[SSH, DNS]));
     let stranger = it.net.host(1);
     for (to, theirs) in it.net.gateway_ips().into_iter().zip(stranger.gateway_ips()) {
-        assert!(it.net.client.tcp_reaches(ssh(to), LONG) && it.net.client.udp_reaches(dns(to), LONG));
+        assert!(
+            it.net.client.tcp_reaches(ssh(to), LONG) && it.net.client.udp_reaches(dns(to), LONG)
+        );
         assert!(!stranger.tcp_reaches(ssh(theirs), SHORT));
     }
 }
@@ -149,9 +170,11 @@ fn the_marks_can_be_other_bits_and_a_service_beside_can_be_guarded() {
     let mut it = Guarded::within(net, &settings, &both);
     for (from, to) in it.pairs() {
         let rdp = SocketAddr::new(to, RDP.number);
-        assert!(!it.net.client.tcp_reaches(ssh(to), SHORT) && !it.net.client.tcp_reaches(rdp, SHORT));
-        it.grant(from, SSH, Form::Time, 60_000);
-        it.grant(from, RDP, Form::Once, 60_000);
+        assert!(
+            !it.net.client.tcp_reaches(ssh(to), SHORT) && !it.net.client.tcp_reaches(rdp, SHORT)
+        );
+        it.grant(from, SSH, GrantKind::Time, 60_000);
+        it.grant(from, RDP, GrantKind::Once, 60_000);
         assert!(it.net.client.tcp_reaches(ssh(to), LONG) && it.net.client.tcp_reaches(rdp, LONG));
         assert!(!it.net.client.tcp_reaches(rdp, SHORT));
     }
@@ -166,7 +189,7 @@ fn a_cut_connection_stays_cut_although_its_server_goes_on_sending() {
     let mut it = Guarded::within(net, &settings(), &marked(&[RDP]));
     let server = it.net.gateway.inside(|| std::net::TcpListener::bind(("::", RDP.number))).unwrap();
     for (from, to) in it.pairs() {
-        let element = it.grant(from, RDP, Form::Time, 60_000);
+        let element = it.grant(from, RDP, GrantKind::Time, 60_000);
         let mut client = it.net.client.connect(SocketAddr::new(to, RDP.number), LONG).unwrap();
         let (mut served, _) = server.accept().unwrap();
         let mut byte = [0];
@@ -175,7 +198,8 @@ fn a_cut_connection_stays_cut_although_its_server_goes_on_sending() {
         served.read_exact(&mut byte).unwrap();
         it.nft.apply(&[Change::Remove { element }, Change::Cut { element }]).unwrap();
         assert_eq!(it.nft.flows().unwrap(), []);
-        // An entry that this makes would be one of the server's own: answers to it are "established" for the admin's firewall.
+        // An entry that this makes would be one of the server's own: answers to it are
+        // "established" for the admin's firewall.
         served.write_all(b"b").unwrap();
         client.set_read_timeout(Some(LONG)).unwrap();
         client.read_exact(&mut byte).unwrap();

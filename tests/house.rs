@@ -1,5 +1,6 @@
-//! The law of the house (ARCHITECTURE.md), enforced: floors, the one file with `unsafe`, where crypto may be used,
-//! what core never touches, the two opening lines of every file, dependencies, and that tests which texts name are there.
+//! The law of the house (ARCHITECTURE.md), enforced: floors, the one file with `unsafe`, where
+//! crypto may be used, what core never touches, the two opening lines of every file, dependencies,
+//! and that tests which texts name are there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,11 +23,16 @@ fn files() -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("src is readable").map(|e| e.expect("entry").path()) {
+        for entry in
+            fs::read_dir(&folder).expect("src is readable").map(|e| e.expect("entry").path())
+        {
             if entry.is_dir() {
                 folders.push(entry);
             } else if entry.extension().is_some_and(|e| e == "rs") {
-                found.push((relative(&root, &entry), fs::read_to_string(&entry).expect("source is text")));
+                found.push((
+                    relative(&root, &entry),
+                    fs::read_to_string(&entry).expect("source is text"),
+                ));
             }
         }
     }
@@ -42,7 +48,10 @@ fn relative(root: &Path, path: &Path) -> String {
 
 /// Lines that are code, with their numbers: comments are left out.
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().map(|(i, line)| (i + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
+    text.lines()
+        .enumerate()
+        .map(|(i, line)| (i + 1, line))
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
 /// The lines of a file before its `#[cfg(test)] mod tests`: what ships.
@@ -62,12 +71,15 @@ fn report(rule: &str, faults: &[String]) {
 fn arrows_point_only_down() {
     let mut faults = Vec::new();
     for (path, text) in files() {
-        let Some((_, allowed)) = FLOORS.iter().find(|(floor, _)| path.starts_with(&format!("{floor}/"))) else {
+        let Some((_, allowed)) =
+            FLOORS.iter().find(|(floor, _)| path.starts_with(&format!("{floor}/")))
+        else {
             continue;
         };
         for (number, line) in code_lines(&text) {
             for (floor, _) in FLOORS {
-                let named = line.contains(&format!("crate::{floor}::")) || line.contains(&format!("crate::{{{floor}"));
+                let named = line.contains(&format!("crate::{floor}::"))
+                    || line.contains(&format!("crate::{{{floor}"));
                 if named && !allowed.contains(&floor) {
                     faults.push(format!("src/{path}:{number}: uses {floor}: {}", line.trim()));
                 }
@@ -81,19 +93,28 @@ fn arrows_point_only_down() {
 fn unsafe_stands_in_one_file() {
     let mut faults = Vec::new();
     for (path, text) in files().into_iter().filter(|(path, _)| path != "edge/sys.rs") {
-        let words = |line: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe");
-        faults
-            .extend(code_lines(&text).filter(|(_, l)| words(l)).map(|(n, l)| format!("src/{path}:{n}: {}", l.trim())));
+        let words = |line: &str| {
+            line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe")
+        };
+        faults.extend(
+            code_lines(&text)
+                .filter(|(_, l)| words(l))
+                .map(|(n, l)| format!("src/{path}:{n}: {}", l.trim())),
+        );
     }
     report("`unsafe` belongs to edge/sys.rs alone:", &faults);
 }
 
 #[test]
 fn the_one_file_with_unsafe_says_of_each_block_why_it_is_safe() {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/edge/sys.rs")).expect("the file");
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/edge/sys.rs"))
+        .expect("the file");
     let blocks = code_lines(&text).filter(|(_, line)| line.contains("unsafe {")).count();
     assert_eq!(blocks, text.matches("// SAFETY:").count(), "each block under its own SAFETY:");
-    assert_eq!(blocks, UNSAFE, "a block more or less is a change of the law: say it in ARCHITECTURE.md and count here");
+    assert_eq!(
+        blocks, UNSAFE,
+        "a block more or less is a change of the law: say it in ARCHITECTURE.md and count here"
+    );
 }
 
 #[test]
@@ -138,9 +159,16 @@ fn core_is_a_function_of_state_now_and_event() {
         "std::io",
     ];
     let mut faults = Vec::new();
-    for (path, text) in files().into_iter().filter(|(path, _)| path.starts_with("core/") && !is_test_file(path)) {
+    for (path, text) in
+        files().into_iter().filter(|(path, _)| path.starts_with("core/") && !is_test_file(path))
+    {
         for (number, line) in code_lines(shipped(&text)) {
-            faults.extend(WORLD.iter().filter(|w| line.contains(**w)).map(|w| format!("src/{path}:{number}: {w}")));
+            faults.extend(
+                WORLD
+                    .iter()
+                    .filter(|w| line.contains(**w))
+                    .map(|w| format!("src/{path}:{number}: {w}")),
+            );
         }
     }
     report("core has no socket, file, clock, randomness, thread, environment or log:", &faults);
@@ -167,7 +195,9 @@ fn nothing_is_left_over() {
     let mut faults = Vec::new();
     for (path, text) in files() {
         for (number, line) in text.lines().enumerate() {
-            let bad = ["todo!(", "unimplemented!(", "FIXME", "XXX", "dbg!("].iter().any(|word| line.contains(word));
+            let bad = ["todo!(", "unimplemented!(", "FIXME", "XXX", "dbg!("]
+                .iter()
+                .any(|word| line.contains(word));
             if bad {
                 faults.push(format!("src/{path}:{}: {}", number + 1, line.trim()));
             }
@@ -177,7 +207,8 @@ fn nothing_is_left_over() {
 }
 
 fn read(path: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        .unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
 #[test]
@@ -188,9 +219,12 @@ fn every_package_is_locked_by_its_checksum_and_of_one_registry() {
         let packages: Vec<&str> = text.split("[[package]]").skip(1).collect();
         assert!(packages.len() > 50, "{lock}: found {} packages", packages.len());
         let ours = |package: &str| {
-            ["toctoc", "toctoc-fuzz"].iter().any(|name| package.contains(&format!("name = \"{name}\"")))
+            ["toctoc", "toctoc-fuzz"]
+                .iter()
+                .any(|name| package.contains(&format!("name = \"{name}\"")))
         };
-        let registered = |package: &str| package.contains(REGISTRY) && package.contains("checksum = \"");
+        let registered =
+            |package: &str| package.contains(REGISTRY) && package.contains("checksum = \"");
         let bad = packages.iter().filter(|package| !(ours(package) || registered(package)));
         let bad: Vec<String> = bad.map(|package| package.to_string()).collect();
         report(&format!("{lock}: from crates.io, with a checksum:"), &bad);
@@ -231,7 +265,8 @@ fn tests() -> Vec<(String, String)> {
             } else if entry.extension().is_some_and(|e| e == "rs") {
                 let text = fs::read_to_string(&entry).expect("source is text");
                 for place in text.match_indices("#[test]\n").map(|(at, word)| at + word.len()) {
-                    let name = text[place..].split_once("fn ").and_then(|(_, rest)| rest.split_once('('));
+                    let name =
+                        text[place..].split_once("fn ").and_then(|(_, rest)| rest.split_once('('));
                     found.extend(name.map(|(name, _)| (relative(root, &entry), name.to_owned())));
                 }
             }
@@ -243,19 +278,26 @@ fn tests() -> Vec<(String, String)> {
 #[test]
 fn every_attack_of_the_table_has_its_tests() {
     let (tests, mut faults, mut row, mut named) = (tests(), Vec::new(), 0, 1);
-    for line in read("tests/ATTACKS").lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
+    for line in read("tests/ATTACKS")
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.trim().is_empty())
+    {
         match line.strip_prefix("    ") {
             None => {
                 row += 1;
-                if named == 0 || !line.starts_with(&format!("{row} ")) || line.matches(" | ").count() != 1 {
+                if named == 0
+                    || !line.starts_with(&format!("{row} "))
+                    || line.matches(" | ").count() != 1
+                {
                     faults.push(format!("row {row}: {line}"));
                 }
                 named = 0;
             }
             Some(test) => {
                 named += 1;
-                let known =
-                    test.split_once(' ').is_some_and(|(file, name)| tests.contains(&(file.into(), name.into())));
+                let known = test
+                    .split_once(' ')
+                    .is_some_and(|(file, name)| tests.contains(&(file.into(), name.into())));
                 if !known {
                     faults.push(format!("row {row}: there is no {test}"));
                 }

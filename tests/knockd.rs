@@ -1,5 +1,5 @@
-//! The programs under the names knockd and knock, on real packets: what no case of knockd's own can show, because knockd fails it.
-//! What knockd does is compared case by case, by `make compat`.
+//! The programs under the names knockd and knock, on real packets: what no case of knockd's own can
+//! show, because knockd fails it. What knockd does is compared case by case, by `make compat`.
 
 #![cfg(target_os = "linux")]
 
@@ -39,13 +39,18 @@ impl Place {
 
     fn configure(&self, doors: &str) {
         let here = self.dir.path().display().to_string();
-        let text = format!("[options]\nlogfile = @/log\npidfile = @/pid\n{doors}").replace('@', &here);
+        let text =
+            format!("[options]\nlogfile = @/log\npidfile = @/pid\n{doors}").replace('@', &here);
         fs::write(self.path("conf"), text).unwrap();
     }
 
     fn knockd(&self) -> Command {
         let mut command = Command::new(self.path("knockd"));
-        command.arg("-c").arg(self.path("conf")).args(["-i", "gw0"]).env("STATE_DIRECTORY", self.path("state"));
+        command
+            .arg("-c")
+            .arg(self.path("conf"))
+            .args(["-i", "gw0"])
+            .env("STATE_DIRECTORY", self.path("state"));
         command
     }
 
@@ -91,8 +96,10 @@ fn children(pid: u32) -> Vec<u32> {
 }
 
 fn runner(pid: u32) -> u32 {
-    let is_runner =
-        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("--runner"));
+    let is_runner = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.contains("--runner"))
+    };
     children(pid).into_iter().find(is_runner).expect("a daemon has a runner")
 }
 
@@ -168,13 +175,17 @@ fn a_reload_that_is_refused_changes_nothing() {
     let daemon = place.start();
     place.configure("[door]\nsequence = 70000\n");
     kill("-HUP", daemon.0.id());
-    until("the reload is refused", || place.log().contains("port 70000 is invalid; everything stays as it was"));
+    until("the reload is refused", || {
+        place.log().contains("port 70000 is invalid; everything stays as it was")
+    });
     place.knock("7001 7002:udp");
     place.wait_for("open");
     place.configure(&format!("{DOOR}target = 10.0.0.0/8\n"));
     kill("-HUP", daemon.0.id());
     until("a target that makes no filter is refused too", || {
-        place.log().contains("pcap_compile: Mask syntax for networks only; everything stays as it was")
+        place
+            .log()
+            .contains("pcap_compile: Mask syntax for networks only; everything stays as it was")
     });
     place.configure(&DOOR.replace("7001", "7101"));
     kill("-HUP", daemon.0.id());
@@ -205,7 +216,8 @@ fn an_interface_that_comes_back_is_listened_to_again() {
 
 #[test]
 fn a_one_time_sequence_is_used_up_before_its_command_and_the_next_one_counts() {
-    let place = Place::new("[door]\none_time_sequences = @/ots\ncommand = head -n 1 @/ots >> @/did\n");
+    let place =
+        Place::new("[door]\none_time_sequences = @/ots\ncommand = head -n 1 @/ots >> @/did\n");
     fs::write(place.path("ots"), " 7001,7002:udp\n 7101,7102:udp\n").unwrap();
     let daemon = place.start();
     place.knock("7001 7002:udp");
@@ -242,11 +254,16 @@ fn in_the_background_the_pid_file_is_there_before_the_parent_leaves() {
 #[test]
 fn relative_names_with_d_lead_to_where_the_daemon_was_started() {
     let place = Place::new("");
-    let conf = "[options]\nlogfile = log\n[door]\none_time_sequences = ots\ncommand = pwd >> @/did\n";
-    fs::write(place.path("conf"), conf.replace('@', &place.dir.path().display().to_string())).unwrap();
+    let conf =
+        "[options]\nlogfile = log\n[door]\none_time_sequences = ots\ncommand = pwd >> @/did\n";
+    fs::write(place.path("conf"), conf.replace('@', &place.dir.path().display().to_string()))
+        .unwrap();
     fs::write(place.path("ots"), " 7001,7002:udp\n 7101,7102:udp\n").unwrap();
     let mut command = Command::new(place.path("knockd"));
-    command.args(["-c", "conf", "-i", "gw0", "-d", "-p"]).arg(place.path("pid")).current_dir(place.dir.path());
+    command
+        .args(["-c", "conf", "-i", "gw0", "-d", "-p"])
+        .arg(place.path("pid"))
+        .current_dir(place.dir.path());
     let parent = place.net.gateway.run(command.env("STATE_DIRECTORY", place.path("state")));
     assert!(parent.status.success() && parent.stderr.is_empty());
     let pid: u32 = place.text("pid").trim().parse().expect("a pid file");
@@ -273,7 +290,14 @@ fn what_this_machine_sends_to_a_target_opens_its_door() {
     place.configure(&format!("{door}target = {target}\n"));
     let _daemon = place.start();
     let mut knock = Command::new(place.path("knock"));
-    assert!(place.net.gateway.run(knock.arg(target.to_string()).args(["7001", "7002:udp"])).status.success());
+    assert!(
+        place
+            .net
+            .gateway
+            .run(knock.arg(target.to_string()).args(["7001", "7002:udp"]))
+            .status
+            .success()
+    );
     place.wait_for(&place.net.gateway_ips()[0].to_string());
 }
 
@@ -284,15 +308,29 @@ fn ipv6_on_any_is_refused_aloud() {
     let _daemon = place.net.gateway.spawn(place.knockd().args(["-i", "any"]).stderr(stderr));
     until("the daemon starts", || place.log().contains("starting up"));
     let to = place.net.gateway_ips()[1].to_string();
-    assert!(place.net.client.space.run(Command::new(place.path("knock")).args([&to, "7001"])).status.success());
-    until("it says so", || place.text("stderr").starts_with("IPv6 is not supported under this link-layer type\n"));
+    assert!(
+        place
+            .net
+            .client
+            .space
+            .run(Command::new(place.path("knock")).args([&to, "7001"]))
+            .status
+            .success()
+    );
+    until("it says so", || {
+        place.text("stderr").starts_with("IPv6 is not supported under this link-layer type\n")
+    });
 }
 
 #[test]
 fn log_lines_have_the_time_of_the_zone_that_is_named() {
     let place = Place::new(DOOR);
     let stamp = || {
-        let date = Command::new("date").env("TZ", "Pacific/Kiritimati").arg("+[%Y-%m-%d %H:%M]").output().unwrap();
+        let date = Command::new("date")
+            .env("TZ", "Pacific/Kiritimati")
+            .arg("+[%Y-%m-%d %H:%M]")
+            .output()
+            .unwrap();
         String::from_utf8(date.stdout).unwrap().trim().to_string()
     };
     let before = stamp();
@@ -312,7 +350,14 @@ fn with_l_a_host_has_its_name_in_the_line_of_the_stop_command_too() {
     until("the name is there", || {
         if place.log().matches("command timeout").count() == knocks {
             let mut knock = Command::new(place.path("knock"));
-            assert!(place.net.gateway.run(knock.args(["127.0.0.1", "7001", "7002:udp"])).status.success());
+            assert!(
+                place
+                    .net
+                    .gateway
+                    .run(knock.args(["127.0.0.1", "7001", "7002:udp"]))
+                    .status
+                    .success()
+            );
             knocks += 1;
         }
         place.log().contains("127.0.0.1 (localhost): door: command timeout")
@@ -321,8 +366,11 @@ fn with_l_a_host_has_its_name_in_the_line_of_the_stop_command_too() {
 
 #[test]
 fn a_flood_of_half_knockers_neither_fills_the_log_nor_keeps_a_knock_out() {
-    let place =
-        Place::new(&DOOR.replace("7001,7002:udp", "7001:udp,7002:udp,7003:udp").replace("tcpflags = syn\n", ""));
+    let place = Place::new(
+        &DOOR
+            .replace("7001,7002:udp", "7001:udp,7002:udp,7003:udp")
+            .replace("tcpflags = syn\n", ""),
+    );
     let _daemon = place.start();
     // Each source knocks half: 3,000 addresses that the client's kernel takes for its own.
     place.net.client.space.sh("ip route add local 10.90.64.0/18 dev lo");
@@ -389,13 +437,16 @@ fn a_one_time_sequence_that_comes_amid_too_many_knocks_is_used_up_although_it_op
     until("it is used up", || place.text("ots") == "#7101:udp\n 7102:udp\n");
 }
 
-/// The service that Debian's unit file for knockd makes, as far as the kernel knows of it: `CapabilityBoundingSet=` and
-/// `ProtectSystem=true` as they stand there, no `StateDirectory=`, and no other user to become. `/var/lib` is the test's own.
+/// The service that Debian's unit file for knockd makes, as far as the kernel knows of it:
+/// `CapabilityBoundingSet=` and `ProtectSystem=true` as they stand there, no `StateDirectory=`, and
+/// no other user to become. `/var/lib` is the test's own.
 fn as_debians_unit(place: &Place) -> Command {
     let line = "for at in /usr /boot; do [ ! -d $at ] || mount -o bind,ro $at $at; done && mount --bind \"$0\" /var/lib && \
         exec setpriv --inh-caps=-all --bounding-set=-all,+net_raw,+net_admin,+sys_module -- \"$@\"";
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-ec", line]).arg(place.path("state"));
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-ec", line])
+        .arg(place.path("state"));
     command
         .arg(place.path("knockd"))
         .arg("-c")
@@ -407,17 +458,31 @@ fn as_debians_unit(place: &Place) -> Command {
 
 #[test]
 fn below_debians_unit_file_it_starts_opens_closes_and_loses_no_stop_command() {
-    let probe = "(grep CapBnd /proc/self/status; touch /usr/toctoc-was-here || echo no) >> @/caps 2>&1;";
-    let place = Place::new(&DOOR.replace("command = echo open", &format!("command = {probe} echo open")));
+    let probe =
+        "(grep CapBnd /proc/self/status; touch /usr/toctoc-was-here || echo no) >> @/caps 2>&1;";
+    let place =
+        Place::new(&DOOR.replace("command = echo open", &format!("command = {probe} echo open")));
     let daemon = place.net.gateway.spawn(&mut as_debians_unit(&place));
     until("the daemon starts", || place.log().contains("starting up"));
     place.knock("7001 7002:udp");
     place.wait_for("open");
-    assert!(place.text("caps").contains("CapBnd:\t0000000000013000\n"), "three capabilities: {}", place.text("caps"));
-    assert!(place.text("caps").contains("Read-only"), "a system that is read-only: {}", place.text("caps"));
-    assert!(place.path("state/toctoc/knockd").is_dir(), "the journal is where it is without StateDirectory=");
+    assert!(
+        place.text("caps").contains("CapBnd:\t0000000000013000\n"),
+        "three capabilities: {}",
+        place.text("caps")
+    );
+    assert!(
+        place.text("caps").contains("Read-only"),
+        "a system that is read-only: {}",
+        place.text("caps")
+    );
+    assert!(
+        place.path("state/toctoc/knockd").is_dir(),
+        "the journal is where it is without StateDirectory="
+    );
     place.wait_for("open close");
-    // `systemctl stop` with KillMode=mixed: TERM for the main process, KILL for what is left of its children.
+    // `systemctl stop` with KillMode=mixed: TERM for the main process, KILL for what is left of its
+    // children.
     place.knock("7001 7002:udp");
     place.wait_for("open close open");
     let runner = runner(daemon.0.id());
@@ -442,6 +507,9 @@ fn the_shipped_sequence_is_warned_of_once_on_standard_error_and_once_in_the_log(
     running.0.stderr.take().expect("piped").read_to_string(&mut errors).unwrap();
     for said in [errors, place.log()] {
         assert_eq!(said.matches("WARNING").count(), 1, "{said}");
-        assert!(said.contains("WARNING: doors openSSH, closeSSH have the sequence that knockd ships"), "{said}");
+        assert!(
+            said.contains("WARNING: doors openSSH, closeSSH have the sequence that knockd ships"),
+            "{said}"
+        );
     }
 }

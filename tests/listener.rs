@@ -1,5 +1,6 @@
-//! The listener as the process that it is: real packets in, messages out, receipts from the knock port; and what it is left with.
-//! What the gatekeeper makes of it is left to the tests of the whole gateway.
+//! The listener as the process that it is: real packets in, messages out, receipts from the knock
+//! port; and what it is left with. What the gatekeeper makes of it is left to the tests of the
+//! whole gateway.
 
 mod harness;
 
@@ -15,15 +16,15 @@ use nix::unistd::Uid;
 use socket2::{Domain, Protocol, Socket, Type};
 use toctoc::core::authentic::{self, Authentic, Claim};
 use toctoc::core::door::{Step, TcpFlags};
-use toctoc::core::golden;
 use toctoc::core::keyring::{ClientKeys, Day, Secret};
 use toctoc::core::knock::{Receipt, Request, Status};
 use toctoc::core::sequence::{DoorSpec, Target};
+use toctoc::core::test_vectors;
 use toctoc::core::types::{Fingerprint, Reject, Source};
-use toctoc::core::wire::{Awaiting, DATAGRAM, seal};
-use toctoc::edge::bpf::{Wanted, program};
-use toctoc::edge::confine::{Notes, verify};
-use toctoc::edge::gatekeeper_pipe::{Broken, GatekeeperEnd, ToGatekeeper, ToListener, pair};
+use toctoc::core::wire::{AwaitingReceipt, DATAGRAM, seal};
+use toctoc::edge::bpf::{FilterSpec, program};
+use toctoc::edge::confine::{Limitations, verify};
+use toctoc::edge::gatekeeper_pipe::{GatekeeperEnd, PipeError, ToGatekeeper, ToListener, pair};
 use toctoc::edge::{capture, clock, entropy, raw};
 
 const PORT: u16 = 62201;
@@ -33,7 +34,7 @@ const NOBODY: (u32, u32) = (65534, 65534);
 struct Listening {
     pipe: GatekeeperEnd,
     process: Running,
-    notes: Notes,
+    notes: Limitations,
 }
 
 fn door() -> DoorSpec {
@@ -57,35 +58,39 @@ impl Listening {
             pipe.drain(LONG).unwrap();
         };
         let gateway = |current: &[u8; 32]| ToListener::Gateway {
-            realm: golden::realm().realm(),
-            gateway: golden::realm().gateway(),
-            mask: golden::realm().mask().duplicate(),
+            realm: test_vectors::realm().realm(),
+            gateway: test_vectors::realm().gateway(),
+            mask: test_vectors::realm().mask().duplicate(),
             current: Secret::new(*current),
             other: None,
             port: PORT,
             burst: 64,
             per_second: 4,
         };
-        send(gateway(golden::gateway().current.expose()));
-        let keys = golden::master().client_keys(golden::CLIENT);
-        send(ToListener::Client { row: 0, keys, fingerprint: golden::client().fingerprint });
+        send(gateway(test_vectors::gateway().current.expose()));
+        let keys = test_vectors::master().client_keys(test_vectors::CLIENT);
+        send(ToListener::Client { row: 0, keys, fingerprint: test_vectors::client().fingerprint });
         send(ToListener::Door { index: 0, spec: door() });
         for address in net.gateway_ips() {
             send(ToListener::Address { address, knock: true, door: true });
         }
         send(ToListener::AddressesDone);
         let steps = door().sequence.into_iter().map(|step| (step, door().flags)).collect();
-        let filter = program(&Wanted { knock_port: Some(PORT), steps, outgoing: false });
+        let filter = program(&FilterSpec { knock_port: Some(PORT), steps, outgoing: false });
         let (deaf, v4, v6) = net.gateway.inside(|| {
-            (capture::open(interface, &filter).unwrap(), raw::open_v4().unwrap(), raw::open_v6().unwrap().unwrap())
+            (
+                capture::open(interface, &filter).unwrap(),
+                raw::open_v4().unwrap(),
+                raw::open_v6().unwrap().unwrap(),
+            )
         });
         send(ToListener::Capture(deaf));
         send(ToListener::Raw4(v4));
         send(ToListener::Raw6(v6));
         send(ToListener::Go { user: user() });
-        let mut listening = Listening { pipe, process, notes: Notes::default() };
+        let mut listening = Listening { pipe, process, notes: Limitations::default() };
         match listening.next() {
-            ToGatekeeper::Ready { degraded } => listening.notes = Notes::from_bits(degraded),
+            ToGatekeeper::Ready { degraded } => listening.notes = Limitations::from_bits(degraded),
             other => panic!("{other:?}"),
         }
         listening
@@ -118,7 +123,10 @@ fn user() -> Option<(u32, u32)> {
     Uid::effective().is_root().then_some(NOBODY)
 }
 
-fn message(pipe: &mut GatekeeperEnd, patience: Duration) -> Result<Option<ToGatekeeper>, Broken> {
+fn message(
+    pipe: &mut GatekeeperEnd,
+    patience: Duration,
+) -> Result<Option<ToGatekeeper>, PipeError> {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(message) = pipe.receive()? {
@@ -134,11 +142,12 @@ fn message(pipe: &mut GatekeeperEnd, patience: Duration) -> Result<Option<ToGate
 }
 
 /// A good knock of now.
-fn knock() -> ([u8; DATAGRAM], Awaiting) {
-    let request = Request { ..golden::request(clock::now().wall) };
+fn knock() -> ([u8; DATAGRAM], AwaitingReceipt) {
+    let request = Request { ..test_vectors::request(clock::now().wall) };
     let day = Day::Number(request.timestamp.day());
-    let sign = |message: &_| Ok(authentic::sign(&golden::seed(), message));
-    seal(&golden::side(golden::CLIENT), &request, day, entropy::secret().unwrap(), sign).unwrap()
+    let sign = |message: &_| Ok(authentic::sign(&test_vectors::seed(), message));
+    seal(&test_vectors::side(test_vectors::CLIENT), &request, day, entropy::secret().unwrap(), sign)
+        .unwrap()
 }
 
 fn receipt(observed: Source) -> Receipt {
@@ -172,12 +181,20 @@ fn a_knock_of_either_family_goes_up_and_its_receipt_comes_from_the_knock_port() 
             let socket = net.client.space.udp(SocketAddr::new(to, PORT));
             let (datagram, awaiting) = knock();
             socket.send(&datagram).unwrap();
-            let ToGatekeeper::Knock { ticket, row: 0, h, body, source, source_port } = it.next() else { panic!() };
+            let ToGatekeeper::Knock { ticket, row: 0, h, body, source, source_port } = it.next()
+            else {
+                panic!()
+            };
             assert_eq!((source.ip(), source_port), (from, socket.local_addr().unwrap().port()));
-            let claim = Claim { client: golden::CLIENT, h, body, source, source_port };
-            assert!(Authentic::verify(claim, &golden::client(), golden::realm().gateway()).is_ok());
+            let claim = Claim { client: test_vectors::CLIENT, h, body, source, source_port };
+            assert!(
+                Authentic::verify(claim, &test_vectors::client(), test_vectors::realm().gateway())
+                    .is_ok()
+            );
             let receipt = receipt(source);
-            it.pipe.send(ToListener::Verdict { ticket, spent: true, receipt: Some(receipt.encode()) }).unwrap();
+            it.pipe
+                .send(ToListener::Verdict { ticket, spent: true, receipt: Some(receipt.encode()) })
+                .unwrap();
             // The kernel's "port unreachable" may come first: nothing is bound there.
             let answer = (0..3).find_map(|_| receive(&socket, LONG)).expect("a receipt");
             assert_eq!(awaiting.open(&answer), Some(receipt), "{interface} {from}");
@@ -198,7 +215,11 @@ fn junk_is_counted_and_never_answered_or_told() {
     let _ = socket.send(&datagram);
     assert!(matches!(it.next(), ToGatekeeper::Knock { .. }));
     let (counters, packets) = it.counters();
-    assert_eq!((counters.of(Reject::UnknownTag), packets), (50, 51), "the kernel's filter keeps other lengths out");
+    assert_eq!(
+        (counters.of(Reject::UnknownTag), packets),
+        (50, 51),
+        "the kernel's filter keeps other lengths out"
+    );
     assert!(it.within(SHORT).is_none());
 }
 
@@ -219,9 +240,13 @@ fn a_door_of_udp_tcp_and_echo_opens_over_real_packets() {
 
 /// An echo request that carries `size` bytes. Its IPv4 checksum is wrong: doors do not look at it.
 fn echo(from: &Host, to: IpAddr, size: usize) {
-    let (domain, protocol, kind) =
-        if to.is_ipv4() { (Domain::IPV4, Protocol::ICMPV4, 8) } else { (Domain::IPV6, Protocol::ICMPV6, 128) };
-    let socket = from.space.inside(|| Socket::new(domain, Type::RAW, Some(protocol)).expect("root"));
+    let (domain, protocol, kind) = if to.is_ipv4() {
+        (Domain::IPV4, Protocol::ICMPV4, 8)
+    } else {
+        (Domain::IPV6, Protocol::ICMPV6, 128)
+    };
+    let socket =
+        from.space.inside(|| Socket::new(domain, Type::RAW, Some(protocol)).expect("root"));
     let mut message = vec![0; 8 + size];
     message[0] = kind;
     socket.send_to(&message, &SocketAddr::new(to, 0).into()).unwrap();
@@ -233,9 +258,13 @@ fn the_listener_is_left_with_nothing() {
     let it = Listening::start(&net, "gw0");
     let process = it.process.0.id();
     verify(process, it.notes, user()).unwrap();
-    let mut open: Vec<_> = fs::read_dir(format!("/proc/{process}/fd")).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut open: Vec<_> =
+        fs::read_dir(format!("/proc/{process}/fd")).unwrap().map(|e| e.unwrap().path()).collect();
     open.sort();
-    let links: Vec<_> = open.iter().map(|path| fs::read_link(path).unwrap().to_string_lossy().into_owned()).collect();
+    let links: Vec<_> = open
+        .iter()
+        .map(|path| fs::read_link(path).unwrap().to_string_lossy().into_owned())
+        .collect();
     let files: Vec<_> = links.iter().skip(3).filter(|link| !link.starts_with("socket:")).collect();
     assert!(files.is_empty(), "nothing but sockets besides stdin, stdout, stderr: {links:?}");
     let environment = fs::read(format!("/proc/{process}/environ")).unwrap();
@@ -244,7 +273,9 @@ fn the_listener_is_left_with_nothing() {
     for limit in ["Max core file size         0", "Max processes              0"] {
         let wanted = limit.split_whitespace().collect::<Vec<_>>();
         assert!(
-            limits.lines().any(|line| line.split_whitespace().collect::<Vec<_>>().starts_with(&wanted)),
+            limits
+                .lines()
+                .any(|line| line.split_whitespace().collect::<Vec<_>>().starts_with(&wanted)),
             "{limits}"
         );
     }
@@ -303,7 +334,9 @@ fn a_set_up_out_of_order_is_refused_in_words() {
         let (mut pipe, theirs) = pair().unwrap();
         let mut process = net.gateway.spawn(&mut command(theirs));
         pipe.send(wrong).unwrap();
-        let Some(ToGatekeeper::Failed { step, errno }) = message(&mut pipe, LONG).unwrap() else { panic!() };
+        let Some(ToGatekeeper::Failed { step, errno }) = message(&mut pipe, LONG).unwrap() else {
+            panic!()
+        };
         let failure = toctoc::edge::confine::Failure::from_pipe(step, errno).unwrap();
         assert!(failure.fault().what.contains("set-up"));
         assert!(process.wait(LONG).is_some());
@@ -311,7 +344,7 @@ fn a_set_up_out_of_order_is_refused_in_words() {
 }
 
 fn keys() -> ClientKeys {
-    golden::master().client_keys(golden::CLIENT)
+    test_vectors::master().client_keys(test_vectors::CLIENT)
 }
 
 #[test]
@@ -320,7 +353,9 @@ fn by_hand_it_only_says_what_it_is() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
         let output = command.arg(toctoc::app::listener::ARGUMENT).stdin(stdin).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
-        assert!(String::from_utf8_lossy(&output.stderr).contains("the gateway starts this by itself"));
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("the gateway starts this by itself")
+        );
     }
 }
 
@@ -328,7 +363,9 @@ fn by_hand_it_only_says_what_it_is() {
 fn a_missing_or_sleeping_interface_is_a_fault_with_a_remedy() {
     let net = Net::new();
     net.gateway.sh("ip link add idle0 type veth peer name idle1");
-    let open = |name: &str| net.gateway.inside(|| capture::open(name, &program(&Wanted::default())).err().unwrap());
+    let open = |name: &str| {
+        net.gateway.inside(|| capture::open(name, &program(&FilterSpec::default())).err().unwrap())
+    };
     assert!(open("nope0").what.contains("there is none"));
     let down = open("idle0");
     assert!(down.what.contains("it is down") && down.remedy.contains("ip link set idle0 up"));

@@ -1,5 +1,6 @@
-//! The manual pages against the code: the programs' pages are made of the command lines' own definitions, and the page of the
-//! configuration is held against what the configuration's reader takes.
+//! The manual pages against the code: the programs' pages are made of the command lines' own
+//! definitions, and the page of the configuration is held against what the configuration's reader
+//! takes.
 
 #![cfg(target_os = "linux")]
 
@@ -18,11 +19,13 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("man").join(name)
 }
 
-/// The page of a program: its definitions, command by command, and behind them what is written by hand.
+/// The page of a program: its definitions, command by command, and behind them what is written by
+/// hand.
 fn page(mut command: Command, section: &str, manual: &str, by_hand: &str) -> String {
     command.build();
     let name = command.get_name().to_owned();
-    let mut text = ".\\\" Made by `make man` of the definitions in src/app/args; do not edit.\n".to_owned();
+    let mut text =
+        ".\\\" Made by `make man` of the definitions in src/app/args; do not edit.\n".to_owned();
     let root = quiet(&command);
     let man = Man::new(root.clone());
     text += &format!(".TH {} {section} \"\" toctoc \"{manual}\"\n", name.to_uppercase());
@@ -38,7 +41,9 @@ fn page(mut command: Command, section: &str, manual: &str, by_hand: &str) -> Str
 
 /// Every command that does something, by its usage, with its options.
 fn leaves(command: &Command, text: &mut String) {
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+    for sub in
+        command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
+    {
         if sub.has_subcommands() {
             leaves(sub, text);
             continue;
@@ -65,9 +70,14 @@ fn quiet(command: &Command) -> Command {
 fn rendered(render: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> String {
     let mut out = Vec::new();
     render(&mut out).unwrap();
-    // An apostrophe is a string that each whole page would define for itself; the plain character needs no definition.
+    // An apostrophe is a string that each whole page would define for itself; the plain character
+    // needs no definition.
     let lines = String::from_utf8(out).unwrap().replace("\\*(Aq", "\\(aq");
-    lines.lines().filter(|line| !line.starts_with(".ie") && !line.starts_with(".el")).flat_map(|l| [l, "\n"]).collect()
+    lines
+        .lines()
+        .filter(|line| !line.starts_with(".ie") && !line.starts_with(".el"))
+        .flat_map(|l| [l, "\n"])
+        .collect()
 }
 
 fn without_heading(text: &str) -> &str {
@@ -82,7 +92,11 @@ fn verbatim(heading: &str, help: Option<&clap::builder::StyledStr>) -> String {
 /// Text that roff takes as it is.
 fn escaped(text: &str) -> String {
     let line = |line: &str| {
-        let plain = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq").replace('~', "\\(ti");
+        let plain = line
+            .replace('\\', "\\e")
+            .replace('-', "\\-")
+            .replace('\'', "\\(aq")
+            .replace('~', "\\(ti");
         if plain.starts_with('.') { format!("\\&{plain}") } else { plain }
     };
     text.lines().map(line).collect::<Vec<_>>().join("\n")
@@ -136,14 +150,17 @@ the key that is tried next
 fn the_pages_of_the_programs_are_what_their_definitions_say() {
     let write = std::env::var_os("TOCTOC_MAN").is_some();
     for (name, text) in [
-        ("toctocd.8", page(gateway::Args::command(), "8", "System administration", TOCTOCD)),
-        ("toctoc.1", page(client::Args::command(), "1", "User commands", TOCTOC)),
+        ("toctocd.8", page(gateway::ToctocdArgs::command(), "8", "System administration", TOCTOCD)),
+        ("toctoc.1", page(client::ToctocArgs::command(), "1", "User commands", TOCTOC)),
     ] {
         if write {
             fs::write(file(name), &text).unwrap();
         }
         let committed = fs::read_to_string(file(name)).unwrap_or_default();
-        assert!(committed == text, "man/{name} is not what src/app/args says now: run `make man` and commit it");
+        assert!(
+            committed == text,
+            "man/{name} is not what src/app/args says now: run `make man` and commit it"
+        );
     }
 }
 
@@ -178,15 +195,23 @@ fn documented() -> BTreeMap<(String, String), Key> {
         if let Some(name) = line.strip_prefix(".SS [").and_then(|rest| rest.strip_suffix(']')) {
             section = name.trim_end_matches(".NAME").to_owned();
         }
-        let Some((name, rest)) = line.strip_prefix("\\fB").and_then(|rest| rest.split_once("\\fR = ")) else {
+        let Some((name, rest)) =
+            line.strip_prefix("\\fB").and_then(|rest| rest.split_once("\\fR = "))
+        else {
             continue;
         };
-        let (_, facts) = rest.rsplit_once("R [").or_else(|| rest.rsplit_once("\" [")).expect("facts in brackets");
+        let (_, facts) = rest
+            .rsplit_once("R [")
+            .or_else(|| rest.rsplit_once("\" ["))
+            .expect("facts in brackets");
         let facts = facts.strip_suffix(']').expect("facts in brackets");
         let number = |text: &str| text.parse::<i64>().ok();
         let range = facts.split(';').next().and_then(|range| range.split_once(" to "));
         let range = range.and_then(|(low, high)| Some((number(low)?, number(high)?)));
-        let default = facts.split_once("default ").filter(|_| facts != "no default").map(|(_, value)| value.to_owned());
+        let default = facts
+            .split_once("default ")
+            .filter(|_| facts != "no default")
+            .map(|(_, value)| value.to_owned());
         let twice = keys.insert((section.clone(), name.to_owned()), Key { range, default });
         assert!(twice.is_none(), "[{section}] {name} stands there twice");
     }
@@ -194,8 +219,7 @@ fn documented() -> BTreeMap<(String, String), Key> {
 }
 
 /// A configuration that uses no key that it need not, as the least that its sections can hold.
-const LEAST: &str =
-    "[service.x]\nports = [\"22/tcp\"]\n[door.x]\nsequence = [\"7001/tcp\"]\nstart_command = \"true\"\n";
+const LEAST: &str = "[service.x]\nports = [\"22/tcp\"]\n[door.x]\nsequence = [\"7001/tcp\"]\nstart_command = \"true\"\n";
 
 #[test]
 fn the_page_of_the_configuration_has_every_key_and_no_other() {
@@ -209,16 +233,22 @@ fn the_page_of_the_configuration_has_every_key_and_no_other() {
         }
         // A key without a value stands there as a comment.
         let key = line.trim_start_matches("# ").split_once(" = ").map(|(key, _)| key);
-        let plain = |key: &&str| key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        let plain = |key: &&str| {
+            key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        };
         known.extend(key.filter(plain).map(|key| (section.clone(), key.to_owned())));
     }
     let documented: std::collections::BTreeSet<_> = documented().into_keys().collect();
-    assert_eq!(documented, known, "man/toctocd.toml.5 on the left, what the configuration can hold on the right");
+    assert_eq!(
+        documented, known,
+        "man/toctocd.toml.5 on the left, what the configuration can hold on the right"
+    );
 }
 
 #[test]
 fn the_page_of_the_configuration_has_the_ranges_and_defaults_of_the_code() {
-    let defaults: toml::Table = toml::from_str(&print::print(&native::parse("least", LEAST).unwrap())).unwrap();
+    let defaults: toml::Table =
+        toml::from_str(&print::print(&native::parse("least", LEAST).unwrap())).unwrap();
     for ((section, name), key) in documented() {
         let table = defaults.get(&section).map(|table| table.get("x").unwrap_or(table));
         if let Some(default) = key.default {
@@ -232,8 +262,10 @@ fn the_page_of_the_configuration_has_the_ranges_and_defaults_of_the_code() {
         let Some((low, high)) = key.range else { continue };
         let takes = |number: i64| {
             let mut file: toml::Table = toml::from_str(LEAST).unwrap();
-            let table = file.entry(&section).or_insert(toml::Table::new().into()).as_table_mut().unwrap();
-            let table = if table.contains_key("x") { table["x"].as_table_mut().unwrap() } else { table };
+            let table =
+                file.entry(&section).or_insert(toml::Table::new().into()).as_table_mut().unwrap();
+            let table =
+                if table.contains_key("x") { table["x"].as_table_mut().unwrap() } else { table };
             if name == "max_seconds" {
                 table.insert("seconds".into(), 1.into());
             }
@@ -241,6 +273,9 @@ fn the_page_of_the_configuration_has_the_ranges_and_defaults_of_the_code() {
             native::parse("range", &toml::to_string(&file).unwrap()).is_ok()
         };
         assert!(takes(low) && takes(high), "[{section}] {name} takes {low} and {high}");
-        assert!(!takes(low - 1) && !takes(high + 1), "[{section}] {name} takes nothing beyond {low} to {high}");
+        assert!(
+            !takes(low - 1) && !takes(high + 1),
+            "[{section}] {name} takes nothing beyond {low} to {high}"
+        );
     }
 }

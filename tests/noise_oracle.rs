@@ -1,11 +1,11 @@
-//! `snow`, an independent implementation, as the oracle for both Noise messages in both directions: the same bytes, the
-//! same final handshake hash. Used nowhere else.
+//! `snow`, an independent implementation, as the oracle for both Noise messages in both directions:
+//! the same bytes, the same final handshake hash. Used nowhere else.
 
 use snow::{Builder, HandshakeState};
-use toctoc::core::golden;
 use toctoc::core::keyring::Secret;
 use toctoc::core::knock::{BODY, RECEIPT_BODY};
 use toctoc::core::noise::{Initiator, KeyPair, Responder};
+use toctoc::core::test_vectors;
 
 const PATTERN: &str = "Noise_NKpsk0_25519_ChaChaPoly_BLAKE2s";
 const PSK: [u8; 32] = [0x50; 32];
@@ -14,7 +14,7 @@ const CLIENT_E: [u8; 32] = [0x70; 32];
 const GATEWAY_E: [u8; 32] = [0x71; 32];
 
 fn prologue() -> Vec<u8> {
-    golden::realm().prologue().to_vec()
+    test_vectors::realm().prologue().to_vec()
 }
 
 fn snow_initiator() -> HandshakeState {
@@ -36,7 +36,8 @@ fn gateway() -> KeyPair {
 }
 
 fn initiator() -> Initiator {
-    Initiator::new(&prologue(), &gateway().public(), &Secret::new(PSK), &Secret::new(CLIENT_E)).unwrap()
+    Initiator::new(&prologue(), &gateway().public(), &Secret::new(PSK), &Secret::new(CLIENT_E))
+        .unwrap()
 }
 
 /// `e | ciphertext | tag`, as snow writes and reads a message.
@@ -86,7 +87,8 @@ fn snows_client_and_our_gateway_agree() {
     let knock = [0xab; BODY];
     let mut snow = snow_initiator();
     let (e, mut sealed, tag) = parted(&write(&mut snow, &knock));
-    let ours = Responder::open(&prologue(), &gateway(), &Secret::new(PSK), &e, &mut sealed, &tag).expect("opens");
+    let ours = Responder::open(&prologue(), &gateway(), &Secret::new(PSK), &e, &mut sealed, &tag)
+        .expect("opens");
     assert_eq!(sealed, knock);
 
     let receipt = [0xcd; RECEIPT_BODY];
@@ -107,7 +109,8 @@ fn with_the_same_ephemeral_keys_the_bytes_are_the_same() {
     let mut theirs = snow_responder();
     read(&mut theirs, &message);
     let mut payload = sealed;
-    let ours = Responder::open(&prologue(), &gateway(), &Secret::new(PSK), &e, &mut payload, &tag).unwrap();
+    let ours = Responder::open(&prologue(), &gateway(), &Secret::new(PSK), &e, &mut payload, &tag)
+        .unwrap();
     let mut answer = [2; RECEIPT_BODY];
     let (e, tag, _) = ours.seal(&Secret::new(GATEWAY_E), &mut answer).unwrap();
     assert_eq!(joined(e, &answer, tag), write(&mut theirs, &[2; RECEIPT_BODY]));

@@ -1,5 +1,6 @@
-//! Our signatures and OpenSSH's are the same thing: what `ssh-keygen -Y sign` makes we believe, what we make
-//! `ssh-keygen -Y verify` believes. Needs ssh-keygen (openssh-client), which the project's set-up installs.
+//! Our signatures and OpenSSH's are the same thing: what `ssh-keygen -Y sign` makes we believe,
+//! what we make `ssh-keygen -Y verify` believes. Needs ssh-keygen (openssh-client), which the
+//! project's set-up installs.
 
 use std::fs;
 use std::path::Path;
@@ -7,29 +8,34 @@ use std::process::{Command, Stdio};
 
 use ssh_key::{HashAlg, LineEnding, PublicKey, SshSig};
 use toctoc::core::authentic::{self, Authentic, Message, NAMESPACE};
-use toctoc::core::golden::{self, CLIENT, NOON};
 use toctoc::core::keyring::{Day, Secret, TEST_GATEWAY_ID};
 use toctoc::core::knock::{Request, Signature};
 use toctoc::core::service::Client;
+use toctoc::core::test_vectors::{self, CLIENT, NOON};
 use toctoc::core::types::{Fault, Fingerprint, Reject};
 use toctoc::core::wire::{identify, seal};
 
 fn ssh_keygen(arguments: &[&str], stdin: Stdio) -> (bool, String) {
-    let run = Command::new("ssh-keygen").args(arguments).stdin(stdin).output().expect("ssh-keygen is installed");
+    let run = Command::new("ssh-keygen")
+        .args(arguments)
+        .stdin(stdin)
+        .output()
+        .expect("ssh-keygen is installed");
     (run.status.success(), String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned())
 }
 
 /// A fresh key of OpenSSH's own making, enrolled.
 fn enrolled(folder: &Path) -> Client {
     let file = folder.join("id");
-    let (ok, said) = ssh_keygen(&["-q", "-t", "ed25519", "-N", "", "-f", file.to_str().unwrap()], Stdio::null());
+    let (ok, said) =
+        ssh_keygen(&["-q", "-t", "ed25519", "-N", "", "-f", file.to_str().unwrap()], Stdio::null());
     assert!(ok, "{said}");
     let key = PublicKey::read_openssh_file(folder.join("id.pub").as_path()).unwrap();
     let bytes = key.key_data().ed25519().unwrap().0;
     let fingerprint = Fingerprint(key.fingerprint(HashAlg::Sha256).as_bytes().try_into().unwrap());
     assert_eq!(authentic::fingerprint(&bytes), fingerprint, "our fingerprint is OpenSSH's");
     assert!(authentic::check_enrolment_key(&bytes).is_ok());
-    Client { key: bytes, fingerprint, ..golden::client() }
+    Client { key: bytes, fingerprint, ..test_vectors::client() }
 }
 
 /// Has ssh-keygen sign `message` in `namespace`.
@@ -38,7 +44,8 @@ fn sign_by_openssh(folder: &Path, namespace: &str, message: &Message) -> Signatu
     fs::write(&file, message).unwrap();
     let _ = fs::remove_file(folder.join("message.sig"));
     let key = folder.join("id");
-    let arguments = ["-Y", "sign", "-n", namespace, "-f", key.to_str().unwrap(), file.to_str().unwrap()];
+    let arguments =
+        ["-Y", "sign", "-n", namespace, "-f", key.to_str().unwrap(), file.to_str().unwrap()];
     let (ok, said) = ssh_keygen(&arguments, Stdio::null());
     assert!(ok, "{said}");
     let signed = SshSig::from_pem(fs::read(folder.join("message.sig")).unwrap()).unwrap();
@@ -51,15 +58,17 @@ fn sign_by_openssh(folder: &Path, namespace: &str, message: &Message) -> Signatu
 fn knock_signed_in(namespace: &str) -> Result<Request, Reject> {
     let folder = tempfile::tempdir().unwrap();
     let client = enrolled(folder.path());
-    let request = Request { fingerprint: client.fingerprint, ..golden::request(NOON) };
-    let (side, day) = (golden::side(CLIENT), Day::Number(NOON.day()));
-    let sign =
-        |message: &Message| -> Result<Signature, Fault> { Ok(sign_by_openssh(folder.path(), namespace, message)) };
+    let request = Request { fingerprint: client.fingerprint, ..test_vectors::request(NOON) };
+    let (side, day) = (test_vectors::side(CLIENT), Day::Number(NOON.day()));
+    let sign = |message: &Message| -> Result<Signature, Fault> {
+        Ok(sign_by_openssh(folder.path(), namespace, message))
+    };
     let (datagram, _) = seal(&side, &request, day, Secret::new([5; 32]), sign).unwrap();
-    let gateway = golden::gateway();
-    let known = identify(&gateway, &golden::tags(NOON.day()), &datagram)?;
-    let (parts, _) = known.check_mac(&side.keys)?.open(&gateway, &side.keys, &client.fingerprint)?.split();
-    let claim = golden::claim(parts, golden::address());
+    let gateway = test_vectors::gateway();
+    let known = identify(&gateway, &test_vectors::tags(NOON.day()), &datagram)?;
+    let (parts, _) =
+        known.check_mac(&side.keys)?.open(&gateway, &side.keys, &client.fingerprint)?.split();
+    let claim = test_vectors::claim(parts, test_vectors::address());
     Authentic::verify(claim, &client, TEST_GATEWAY_ID).map(|proven| *proven.request())
 }
 
@@ -80,17 +89,20 @@ fn a_signature_that_openssh_made_for_something_else_is_none() {
 fn ssh_keygen_believes_our_signature() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let message = authentic::message(TEST_GATEWAY_ID, &[3; 32], &golden::request(NOON).encode());
-    let ours = authentic::sign(&golden::seed(), &message);
-    let key = PublicKey::from(ssh_key::public::Ed25519PublicKey(golden::client().key));
-    let signature = ssh_key::Signature::new(ssh_key::Algorithm::Ed25519, ours.ed25519.as_slice()).unwrap();
+    let message =
+        authentic::message(TEST_GATEWAY_ID, &[3; 32], &test_vectors::request(NOON).encode());
+    let ours = authentic::sign(&test_vectors::seed(), &message);
+    let key = PublicKey::from(ssh_key::public::Ed25519PublicKey(test_vectors::client().key));
+    let signature =
+        ssh_key::Signature::new(ssh_key::Algorithm::Ed25519, ours.ed25519.as_slice()).unwrap();
     let file = SshSig::new(key.key_data().clone(), NAMESPACE, HashAlg::Sha512, signature).unwrap();
     fs::write(at("message.sig"), file.to_pem(LineEnding::LF).unwrap()).unwrap();
     fs::write(at("allowed"), format!("admin {}\n", key.to_openssh().unwrap())).unwrap();
     let verify = |message: &Message| {
         fs::write(at("message"), message).unwrap();
         let (allowed, signature) = (at("allowed"), at("message.sig"));
-        let arguments = ["-Y", "verify", "-f", &allowed, "-I", "admin", "-n", NAMESPACE, "-s", &signature];
+        let arguments =
+            ["-Y", "verify", "-f", &allowed, "-I", "admin", "-n", NAMESPACE, "-s", &signature];
         ssh_keygen(&arguments, fs::File::open(at("message")).unwrap().into())
     };
     let (ok, said) = verify(&message);

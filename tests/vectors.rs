@@ -1,8 +1,10 @@
-//! The golden vectors: tests/vectors/knock.json says what sealing must give, byte for byte; tests/vectors/refused.json
-//! holds datagrams with one defect each and the reason for which they must be refused.
+//! The golden vectors: tests/vectors/knock.json says what sealing must give, byte for byte;
+//! tests/vectors/refused.json holds datagrams with one defect each and the reason for which they
+//! must be refused.
 //!
-//! Both were written once, by this test with TOCTOC_WRITE_VECTORS=1, from the keys under keys/. A change of either file
-//! is a change of the protocol. tests/vectors/check.py computes knock.json again without any code of ours.
+//! Both were written once, by this test with TOCTOC_WRITE_VECTORS=1, from the keys under keys/. A
+//! change of either file is a change of the protocol. tests/vectors/check.py computes knock.json
+//! again without any code of ours.
 
 use std::path::PathBuf;
 
@@ -12,11 +14,15 @@ use blake2::digest::{KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 use toctoc::core::authentic::{self, Authentic, Message};
-use toctoc::core::golden::{self, CLIENT, NOON};
 use toctoc::core::keyring::{ClientKeys, Day, Realm, Secret, TEST_GATEWAY_ID};
-use toctoc::core::knock::{BODY, Kind, Receipt, Request, SIGNED, Signature, Status, encode_body};
+use toctoc::core::knock::{
+    BODY, KnockKind, Receipt, Request, SIGNED, Signature, Status, encode_body,
+};
 use toctoc::core::noise::KeyPair;
-use toctoc::core::types::{ClientId, Fingerprint, GatewayId, Port, Proto, RealmId, Reject, ServiceName, Wall};
+use toctoc::core::test_vectors::{self, CLIENT, NOON};
+use toctoc::core::types::{
+    ClientId, Fingerprint, GatewayId, Port, Proto, RealmId, Reject, ServiceName, Wall,
+};
 use toctoc::core::wire::{ClientSide, DATAGRAM, RECEIPT, seal, seal_unsigned};
 
 const CLIENT_E: [u8; 32] = *b"TEST ONLY: client ephemeral 0001";
@@ -46,15 +52,19 @@ fn check(name: &str, computed: &Value) {
 }
 
 fn keys() -> Value {
-    let (gateway, keys, client) = (golden::gateway(), golden::master().client_keys(CLIENT), golden::client());
+    let (gateway, keys, client) = (
+        test_vectors::gateway(),
+        test_vectors::master().client_keys(CLIENT),
+        test_vectors::client(),
+    );
     let other = gateway.other.unwrap();
     json!({
         "about": "published test keys: never to be trusted, see README.md",
-        "realm_id": hex(&golden::REALM.0),
+        "realm_id": hex(&test_vectors::REALM.0),
         "gateway_id": hex(&TEST_GATEWAY_ID.0),
         "client_id": hex(&CLIENT.0),
-        "master_secret": hex(golden::master().expose()),
-        "realm_mask_key": hex(golden::realm().mask().expose()),
+        "master_secret": hex(test_vectors::master().expose()),
+        "realm_mask_key": hex(test_vectors::realm().mask().expose()),
         "gateway_secret": hex(gateway.current.expose()),
         "gateway_public": hex(&gateway.current.public()),
         "gateway_other_secret": hex(other.expose()),
@@ -62,7 +72,7 @@ fn keys() -> Value {
         "client_psk": hex(keys.psk.expose()),
         "client_tag_key": hex(keys.tag.expose()),
         "client_mac_key": hex(keys.mac.expose()),
-        "client_ed25519_seed": hex(golden::seed().expose()),
+        "client_ed25519_seed": hex(test_vectors::seed().expose()),
         "client_ed25519_public": hex(&client.key),
         "client_fingerprint": hex(&client.fingerprint.0),
     })
@@ -74,7 +84,7 @@ fn request() -> Request {
         source_port: 40_000,
         seconds: 45,
         timestamp: Wall(NOON.0 + 0x1234_5678_9abc),
-        ..golden::request(NOON)
+        ..test_vectors::request(NOON)
     }
 }
 
@@ -85,8 +95,8 @@ fn receipt() -> Receipt {
         seconds: 45,
         time: Wall(NOON.0 + 0x1234_5700_0000),
         delay: 0x0087_6544,
-        observed: golden::address(),
-        granted: Some(golden::address()),
+        observed: test_vectors::address(),
+        granted: Some(test_vectors::address()),
         ports: [
             Some(Port { proto: Proto::Tcp, number: 22 }),
             Some(Port { proto: Proto::Udp, number: 60_001 }),
@@ -94,7 +104,7 @@ fn receipt() -> Receipt {
             None,
         ],
         challenge: Some(*b"another, for now"),
-        next_key: Some(golden::gateway().other.unwrap().public()),
+        next_key: Some(test_vectors::gateway().other.unwrap().public()),
     }
 }
 
@@ -105,16 +115,27 @@ fn the_keys_are_those_of_the_file() {
 
 #[test]
 fn the_openssh_key_is_the_golden_one() {
-    let client = golden::client();
+    let client = test_vectors::client();
     if std::env::var_os("TOCTOC_WRITE_VECTORS").is_some() {
-        let pair = ssh_key::private::Ed25519Keypair::from_seed(golden::seed().expose());
+        let pair = ssh_key::private::Ed25519Keypair::from_seed(test_vectors::seed().expose());
         let key = ssh_key::PrivateKey::new(pair.into(), "TESTKEY-NO-TRUST").unwrap();
-        std::fs::write(path("keys/client_ed25519"), key.to_openssh(ssh_key::LineEnding::LF).unwrap()).unwrap();
-        std::fs::write(path("keys/client_ed25519.pub"), key.public_key().to_openssh().unwrap() + "\n").unwrap();
+        std::fs::write(
+            path("keys/client_ed25519"),
+            key.to_openssh(ssh_key::LineEnding::LF).unwrap(),
+        )
+        .unwrap();
+        std::fs::write(
+            path("keys/client_ed25519.pub"),
+            key.public_key().to_openssh().unwrap() + "\n",
+        )
+        .unwrap();
     }
     let text = std::fs::read_to_string(path("keys/client_ed25519")).expect("the key is committed");
     let key = ssh_key::PrivateKey::from_openssh(text).expect("an OpenSSH key");
-    assert_eq!(key.key_data().ed25519().expect("Ed25519").private.to_bytes(), *golden::seed().expose());
+    assert_eq!(
+        key.key_data().ed25519().expect("Ed25519").private.to_bytes(),
+        *test_vectors::seed().expose()
+    );
     assert_eq!(key.fingerprint(ssh_key::HashAlg::Sha256).as_bytes(), client.fingerprint.0);
     assert_eq!(key.comment().to_string(), "TESTKEY-NO-TRUST");
 }
@@ -124,14 +145,15 @@ fn sealing_gives_the_golden_bytes() {
     let mut message = None;
     let sign = |m: &Message| {
         message = Some(*m);
-        Ok(authentic::sign(&golden::seed(), m))
+        Ok(authentic::sign(&test_vectors::seed(), m))
     };
     let day = request().timestamp.day();
-    let side = golden::side(CLIENT);
-    let (datagram, awaiting) = seal(&side, &request(), Day::Number(day), Secret::new(CLIENT_E), sign).unwrap();
+    let side = test_vectors::side(CLIENT);
+    let (datagram, awaiting) =
+        seal(&side, &request(), Day::Number(day), Secret::new(CLIENT_E), sign).unwrap();
     let message: Message = message.expect("signed");
-    let (parts, reply) = golden::open(&datagram, NOON).map_err(|r| r.name()).unwrap().split();
-    let sealed = reply.seal(&golden::realm(), &receipt(), Secret::new(GATEWAY_E)).unwrap();
+    let (parts, reply) = test_vectors::open(&datagram, NOON).map_err(|r| r.name()).unwrap().split();
+    let sealed = reply.seal(&test_vectors::realm(), &receipt(), Secret::new(GATEWAY_E)).unwrap();
     let tags = [day - 1, day, day + 1].map(|d| hex(&Day::Number(d).tag(&side.keys.tag)));
     check(
         "tests/vectors/knock.json",
@@ -144,7 +166,7 @@ fn sealing_gives_the_golden_bytes() {
             "tag_of_the_day": tags[1],
             "tag_of_tomorrow": tags[2],
             "tag_without_a_clock": hex(&Day::Unknown.tag(&side.keys.tag)),
-            "prologue": hex(&golden::realm().prologue()),
+            "prologue": hex(&test_vectors::realm().prologue()),
             "request": hex(&request().encode()),
             "h": hex(&parts.h),
             "message": hex(&message),
@@ -158,8 +180,8 @@ fn sealing_gives_the_golden_bytes() {
         }),
     );
     assert_eq!(awaiting.open(&sealed), Some(receipt()));
-    let claim = golden::claim(parts, golden::address());
-    let proven = Authentic::verify(claim, &golden::client(), TEST_GATEWAY_ID);
+    let claim = test_vectors::claim(parts, test_vectors::address());
+    let proven = Authentic::verify(claim, &test_vectors::client(), TEST_GATEWAY_ID);
     assert_eq!(*proven.map_err(|r| r.name()).unwrap().request(), request());
 }
 
@@ -170,11 +192,12 @@ fn a_computation_without_any_code_of_ours_agrees() {
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
 }
 
-/// All of the way that needs no clock, no state and no policy: the listener's steps, then the signature.
+/// All of the way that needs no clock, no state and no policy: the listener's steps, then the
+/// signature.
 fn judged(datagram: &[u8]) -> Result<(), Reject> {
-    let (parts, _) = golden::open(datagram, NOON)?.split();
-    let claim = golden::claim(parts, golden::address());
-    Authentic::verify(claim, &golden::client(), TEST_GATEWAY_ID).map(|_| ())
+    let (parts, _) = test_vectors::open(datagram, NOON)?.split();
+    let claim = test_vectors::claim(parts, test_vectors::address());
+    Authentic::verify(claim, &test_vectors::client(), TEST_GATEWAY_ID).map(|_| ())
 }
 
 #[test]
@@ -202,7 +225,13 @@ fn each_defect_is_refused_for_its_reason() {
 type Defect = (&'static str, Reject, Vec<u8>);
 
 fn defects() -> Vec<Defect> {
-    [defects_of_the_envelope(), defects_of_the_seal(), defects_of_the_body(), defects_of_the_signature()].concat()
+    [
+        defects_of_the_envelope(),
+        defects_of_the_seal(),
+        defects_of_the_body(),
+        defects_of_the_signature(),
+    ]
+    .concat()
 }
 
 fn today() -> Day {
@@ -211,7 +240,7 @@ fn today() -> Day {
 
 /// The datagram of `request`, with a right signature over whatever `change` makes of its body.
 fn signed(request: &Request, change: impl Fn(&mut [u8; BODY])) -> Vec<u8> {
-    signed_as(request, &golden::side(CLIENT), change, authentic::sign)
+    signed_as(request, &test_vectors::side(CLIENT), change, authentic::sign)
 }
 
 fn signed_as(
@@ -227,10 +256,11 @@ fn signed_as(
         Ok(Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 })
     };
     seal(side, request, today(), Secret::new(CLIENT_E), note).unwrap();
-    let mut body = encode_body(request, &Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 });
+    let mut body =
+        encode_body(request, &Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 });
     change(&mut body);
     let message = authentic::message(side.realm.gateway(), &h, body.first_chunk().unwrap());
-    let signature = sign(&golden::seed(), &message);
+    let signature = sign(&test_vectors::seed(), &message);
     body[SIGNED..SIGNED + 64].copy_from_slice(&signature.ed25519);
     body[SIGNED + 64] = signature.sk_flags;
     body[SIGNED + 65..SIGNED + 69].copy_from_slice(&signature.sk_counter.to_be_bytes());
@@ -238,7 +268,7 @@ fn signed_as(
 }
 
 fn with_mac(mut datagram: Vec<u8>) -> Vec<u8> {
-    let keys = golden::master().client_keys(CLIENT);
+    let keys = test_vectors::master().client_keys(CLIENT);
     let mut mac = Blake2sMac::<U16>::new_from_slice(keys.mac.expose()).unwrap();
     Mac::update(&mut mac, b"toctoc v1 mac of a knock\0");
     Mac::update(&mut mac, &datagram[..DATAGRAM - 16]);
@@ -253,21 +283,27 @@ fn flipped(byte: usize, bit: u8) -> Vec<u8> {
 }
 
 fn tagged(day: Day) -> Vec<u8> {
-    let sign = |m: &Message| Ok(authentic::sign(&golden::seed(), m));
-    seal(&golden::side(CLIENT), &request(), day, Secret::new(CLIENT_E), sign).unwrap().0.to_vec()
+    let sign = |m: &Message| Ok(authentic::sign(&test_vectors::seed(), m));
+    seal(&test_vectors::side(CLIENT), &request(), day, Secret::new(CLIENT_E), sign)
+        .unwrap()
+        .0
+        .to_vec()
 }
 
 fn with_side(change: impl Fn(ClientSide) -> ClientSide) -> Vec<u8> {
-    signed_as(&request(), &change(golden::side(CLIENT)), |_| {}, authentic::sign)
+    signed_as(&request(), &change(test_vectors::side(CLIENT)), |_| {}, authentic::sign)
 }
 
 fn defects_of_the_envelope() -> Vec<Defect> {
     let good = || signed(&request(), |_| {});
     let day = NOON.day();
-    let other_mask =
-        |side| ClientSide { realm: Realm::new(golden::REALM, TEST_GATEWAY_ID, Secret::new([1; 32])), ..side };
-    let with_keys = |keys: ClientKeys| with_side(|side| ClientSide { keys: keys.duplicate(), ..side });
-    let keys = || golden::master().client_keys(CLIENT);
+    let other_mask = |side| ClientSide {
+        realm: Realm::new(test_vectors::REALM, TEST_GATEWAY_ID, Secret::new([1; 32])),
+        ..side
+    };
+    let with_keys =
+        |keys: ClientKeys| with_side(|side| ClientSide { keys: keys.duplicate(), ..side });
+    let keys = || test_vectors::master().client_keys(CLIENT);
     vec![
         ("empty", Reject::Length, vec![]),
         ("one byte short", Reject::Length, good()[..DATAGRAM - 1].to_vec()),
@@ -276,7 +312,7 @@ fn defects_of_the_envelope() -> Vec<Defect> {
         ("all zero", Reject::UnknownTag, vec![0; DATAGRAM]),
         ("masked for another realm", Reject::UnknownTag, with_side(other_mask)),
         ("tag of a client that is not enrolled", Reject::UnknownTag, {
-            let keys = golden::master().client_keys(ClientId(*b"TESTCLIENT-NO-02"));
+            let keys = test_vectors::master().client_keys(ClientId(*b"TESTCLIENT-NO-02"));
             with_side(|side| ClientSide { keys: keys.duplicate(), ..side })
         }),
         ("tag of the day before yesterday", Reject::UnknownTag, tagged(Day::Number(day - 2))),
@@ -285,24 +321,43 @@ fn defects_of_the_envelope() -> Vec<Defect> {
         ("one bit of the sample", Reject::UnknownTag, flipped(48, 0)),
         ("one bit of the masked e", Reject::ClientMac, flipped(0, 0)),
         ("one bit of the client MAC", Reject::ClientMac, flipped(DATAGRAM - 1, 7)),
-        ("another client's MAC key", Reject::ClientMac, with_keys(ClientKeys { mac: Secret::new([1; 32]), ..keys() })),
+        (
+            "another client's MAC key",
+            Reject::ClientMac,
+            with_keys(ClientKeys { mac: Secret::new([1; 32]), ..keys() }),
+        ),
     ]
 }
 
 fn defects_of_the_seal() -> Vec<Defect> {
-    let mask = || golden::realm().mask().duplicate();
-    let realm = |realm, gateway| with_side(|side| ClientSide { realm: Realm::new(realm, gateway, mask()), ..side });
+    let mask = || test_vectors::realm().mask().duplicate();
+    let realm = |realm, gateway| {
+        with_side(|side| ClientSide { realm: Realm::new(realm, gateway, mask()), ..side })
+    };
     let another_public = KeyPair::new(&Secret::new([1; 32])).public();
-    let other_psk = ClientKeys { psk: Secret::new([1; 32]), ..golden::master().client_keys(CLIENT) };
+    let other_psk =
+        ClientKeys { psk: Secret::new([1; 32]), ..test_vectors::master().client_keys(CLIENT) };
     vec![
         ("another realm in the prologue", Reject::Noise, realm(RealmId([1; 16]), TEST_GATEWAY_ID)),
-        ("another gateway in the prologue", Reject::Noise, realm(golden::REALM, GatewayId([1; 16]))),
+        (
+            "another gateway in the prologue",
+            Reject::Noise,
+            realm(test_vectors::REALM, GatewayId([1; 16])),
+        ),
         ("sealed for another gateway key", Reject::Noise, {
             with_side(|side| ClientSide { gateway_public: another_public, ..side })
         }),
-        ("another psk", Reject::Noise, with_side(|side| ClientSide { keys: other_psk.duplicate(), ..side })),
+        (
+            "another psk",
+            Reject::Noise,
+            with_side(|side| ClientSide { keys: other_psk.duplicate(), ..side }),
+        ),
         ("e of order 1, MAC right", Reject::Noise, with_ephemeral([0; 32])),
-        ("e of order 4, MAC right", Reject::Noise, with_ephemeral(std::array::from_fn(|i| u8::from(i == 0)))),
+        (
+            "e of order 4, MAC right",
+            Reject::Noise,
+            with_ephemeral(std::array::from_fn(|i| u8::from(i == 0))),
+        ),
         ("the ignored top bit of e, MAC right", Reject::Noise, with_mac(flipped(31, 7))),
         ("one bit of the sealed body, MAC right", Reject::Noise, with_mac(flipped(100, 3))),
         ("one bit of the Noise tag, MAC right", Reject::Noise, with_mac(flipped(240, 0))),
@@ -321,7 +376,7 @@ fn with_ephemeral(e: [u8; 32]) -> Vec<u8> {
 
 fn defects_of_the_body() -> Vec<Defect> {
     let set = |at: usize, value: u8| signed(&request(), move |b| b[at] = value);
-    let probe = Request { kind: Kind::Probe, service: ServiceName::NONE, ..request() };
+    let probe = Request { kind: KnockKind::Probe, service: ServiceName::NONE, ..request() };
     let mut cases = vec![
         ("version 0", set(0, 0)),
         ("version 2", set(0, 2)),
@@ -351,7 +406,9 @@ fn defects_of_the_body() -> Vec<Defect> {
 }
 
 fn defects_of_the_signature() -> Vec<Defect> {
-    let by = |sign: fn(&Secret<32>, &Message) -> Signature| signed_as(&request(), &golden::side(CLIENT), |_| {}, sign);
+    let by = |sign: fn(&Secret<32>, &Message) -> Signature| {
+        signed_as(&request(), &test_vectors::side(CLIENT), |_| {}, sign)
+    };
     let cases = vec![
         ("no signature", by(|_, _| plain([0; 64]))),
         ("signed by another key", by(|_, m| authentic::sign(&Secret::new([9; 32]), m))),
@@ -364,15 +421,28 @@ fn defects_of_the_signature() -> Vec<Defect> {
             "signed in the namespace of files",
             by(|seed, m| {
                 let blob = authentic::sshsig_blob(m);
-                let text = [b"SSHSIG\0\0\0\x04file".as_slice(), &blob[6 + 4 + authentic::NAMESPACE.len()..]].concat();
+                let text = [
+                    b"SSHSIG\0\0\0\x04file".as_slice(),
+                    &blob[6 + 4 + authentic::NAMESPACE.len()..],
+                ]
+                .concat();
                 plain(ed25519(seed, &text))
             }),
         ),
         ("signed without SSHSIG", by(|seed, m| plain(ed25519(seed, m)))),
-        ("s plus the group's order", by(|seed, m| plain(plus_order(authentic::sign(seed, m).ed25519)))),
+        (
+            "s plus the group's order",
+            by(|seed, m| plain(plus_order(authentic::sign(seed, m).ed25519))),
+        ),
         ("R is the identity, s is 0", by(|_, _| plain(std::array::from_fn(|i| u8::from(i == 0))))),
-        ("FIDO flags of a plain key", by(|seed, m| Signature { sk_flags: 1, ..authentic::sign(seed, m) })),
-        ("FIDO counter of a plain key", by(|seed, m| Signature { sk_counter: 1, ..authentic::sign(seed, m) })),
+        (
+            "FIDO flags of a plain key",
+            by(|seed, m| Signature { sk_flags: 1, ..authentic::sign(seed, m) }),
+        ),
+        (
+            "FIDO counter of a plain key",
+            by(|seed, m| Signature { sk_counter: 1, ..authentic::sign(seed, m) }),
+        ),
     ];
     cases.into_iter().map(|(name, datagram)| (name, Reject::Signature, datagram)).collect()
 }
@@ -396,14 +466,15 @@ fn other_bit(message: &Message, at: usize) -> Message {
 }
 
 fn ed25519(seed: &Secret<32>, text: &[u8]) -> [u8; 64] {
-    ed25519_dalek::Signer::sign(&ed25519_dalek::SigningKey::from_bytes(seed.expose()), text).to_bytes()
+    ed25519_dalek::Signer::sign(&ed25519_dalek::SigningKey::from_bytes(seed.expose()), text)
+        .to_bytes()
 }
 
 /// The same signature to a verifier that does not look whether s is canonical.
 fn plus_order(mut signature: [u8; 64]) -> [u8; 64] {
     const ORDER: [u8; 32] = [
-        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
+        0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
     ];
     let mut carry = 0;
     for (byte, order) in signature[32..].iter_mut().zip(ORDER) {

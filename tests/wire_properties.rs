@@ -1,5 +1,6 @@
-//! Properties of the sealed knock that hold for every bit and every body: whatever is not exactly what was sealed opens
-//! nothing, what is written is read back, and to those outside the realm all bytes look alike.
+//! Properties of the sealed knock that hold for every bit and every body: whatever is not exactly
+//! what was sealed opens nothing, what is written is read back, and to those outside the realm all
+//! bytes look alike.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -7,9 +8,11 @@ use blake2::Blake2sMac;
 use blake2::digest::consts::U16;
 use blake2::digest::{KeyInit, Mac};
 use proptest::prelude::*;
-use toctoc::core::golden::{self, NOON};
 use toctoc::core::keyring::Secret;
-use toctoc::core::knock::{self, BODY, Kind, RECEIPT_BODY, Receipt, Request, SIGNED, Signature, Status};
+use toctoc::core::knock::{
+    self, BODY, KnockKind, RECEIPT_BODY, Receipt, Request, SIGNED, Signature, Status,
+};
+use toctoc::core::test_vectors::{self, NOON};
 use toctoc::core::types::{Fingerprint, Port, Proto, Reject, ServiceName, Source, Wall};
 use toctoc::core::wire::{DATAGRAM, RECEIPT};
 
@@ -19,9 +22,10 @@ fn entropy(index: u32, salt: u8) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// The datagram with a client MAC that fits it: what an insider with the client's MAC key, but not its psk, can send.
+/// The datagram with a client MAC that fits it: what an insider with the client's MAC key, but not
+/// its psk, can send.
 fn with_mac(mut datagram: [u8; DATAGRAM]) -> [u8; DATAGRAM] {
-    let keys = golden::master().client_keys(golden::CLIENT);
+    let keys = test_vectors::master().client_keys(test_vectors::CLIENT);
     let mut mac = Blake2sMac::<U16>::new_from_slice(keys.mac.expose()).unwrap();
     Mac::update(&mut mac, b"toctoc v1 mac of a knock\0");
     Mac::update(&mut mac, &datagram[..DATAGRAM - 16]);
@@ -36,8 +40,8 @@ fn receipt() -> Receipt {
         seconds: 30,
         time: NOON,
         delay: -5,
-        observed: golden::address(),
-        granted: Some(golden::address()),
+        observed: test_vectors::address(),
+        granted: Some(test_vectors::address()),
         ports: [Some(Port { proto: Proto::Tcp, number: 22 }), None, None, None],
         challenge: Some([1; 16]),
         next_key: None,
@@ -45,14 +49,14 @@ fn receipt() -> Receipt {
 }
 
 fn answer(datagram: &[u8], receipt: &Receipt, entropy: [u8; 32]) -> [u8; RECEIPT] {
-    let (_, reply) = golden::open(datagram, NOON).map_err(|r| r.name()).unwrap().split();
-    reply.seal(&golden::realm(), receipt, Secret::new(entropy)).unwrap()
+    let (_, reply) = test_vectors::open(datagram, NOON).map_err(|r| r.name()).unwrap().split();
+    reply.seal(&test_vectors::realm(), receipt, Secret::new(entropy)).unwrap()
 }
 
 #[test]
 fn no_bit_of_a_datagram_can_change() {
-    let (datagram, _) = golden::datagram(&golden::request(NOON), [5; 32]);
-    assert!(golden::open(&datagram, NOON).is_ok());
+    let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
+    assert!(test_vectors::open(&datagram, NOON).is_ok());
     for bit in 0..DATAGRAM * 8 {
         let mut changed = datagram;
         changed[bit / 8] ^= 1 << (bit % 8);
@@ -60,13 +64,13 @@ fn no_bit_of_a_datagram_can_change() {
             32..64 => Reject::UnknownTag,
             _ => Reject::ClientMac,
         };
-        assert_eq!(golden::open(&changed, NOON).err(), Some(expected), "bit {bit}");
+        assert_eq!(test_vectors::open(&changed, NOON).err(), Some(expected), "bit {bit}");
     }
 }
 
 #[test]
 fn no_bit_below_the_mac_can_change_either() {
-    let (datagram, _) = golden::datagram(&golden::request(NOON), [5; 32]);
+    let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
     assert_eq!(with_mac(datagram), datagram);
     for bit in 0..(DATAGRAM - 16) * 8 {
         let mut changed = datagram;
@@ -75,13 +79,13 @@ fn no_bit_below_the_mac_can_change_either() {
             32..64 => Reject::UnknownTag,
             _ => Reject::Noise,
         };
-        assert_eq!(golden::open(&with_mac(changed), NOON).err(), Some(expected), "bit {bit}");
+        assert_eq!(test_vectors::open(&with_mac(changed), NOON).err(), Some(expected), "bit {bit}");
     }
 }
 
 #[test]
 fn no_bit_of_a_receipt_can_change() {
-    let (datagram, awaiting) = golden::datagram(&golden::request(NOON), [5; 32]);
+    let (datagram, awaiting) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
     let sealed = answer(&datagram, &receipt(), [6; 32]);
     assert_eq!(awaiting.open(&sealed), Some(receipt()));
     for bit in 0..RECEIPT * 8 {
@@ -96,36 +100,61 @@ fn no_bit_of_a_receipt_can_change() {
 
 #[test]
 fn every_other_length_is_refused_by_length() {
-    let (datagram, _) = golden::datagram(&golden::request(NOON), [5; 32]);
+    let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
     let long = [datagram.as_slice(), &[0; 300]].concat();
     for length in (0..long.len()).filter(|l| *l != DATAGRAM) {
-        assert_eq!(golden::open(&long[..length], NOON).err(), Some(Reject::Length), "{length} bytes");
+        assert_eq!(
+            test_vectors::open(&long[..length], NOON).err(),
+            Some(Reject::Length),
+            "{length} bytes"
+        );
     }
 }
 
-/// Fails if any bit position of the messages leans, or any of their regions prefers byte values. With fixed seeds this
-/// is one fixed computation: it cannot flicker.
+/// Fails if any bit position of the messages leans, or any of their regions prefers byte values.
+/// With fixed seeds this is one fixed computation: it cannot flicker.
 fn assert_uniform<const N: usize>(messages: &[[u8; N]], regions: &[std::ops::Range<usize>]) {
     let count = f64::from(u32::try_from(messages.len()).unwrap());
     for bit in 0..N * 8 {
         let ones = messages.iter().filter(|m| m[bit / 8] >> (bit % 8) & 1 == 1).count();
-        let deviation = (f64::from(u32::try_from(ones).unwrap()) - count / 2.0) / (count.sqrt() / 2.0);
-        assert!(deviation.abs() < 5.5, "bit {} of byte {} is one {ones} times in {count}", bit % 8, bit / 8);
+        let deviation =
+            (f64::from(u32::try_from(ones).unwrap()) - count / 2.0) / (count.sqrt() / 2.0);
+        assert!(
+            deviation.abs() < 5.5,
+            "bit {} of byte {} is one {ones} times in {count}",
+            bit % 8,
+            bit / 8
+        );
     }
     for region in regions {
         let mut histogram = [0_u32; 256];
-        messages.iter().flat_map(|m| &m[region.clone()]).for_each(|byte| histogram[usize::from(*byte)] += 1);
+        messages
+            .iter()
+            .flat_map(|m| &m[region.clone()])
+            .for_each(|byte| histogram[usize::from(*byte)] += 1);
         let expected = count * f64::from(u32::try_from(region.len()).unwrap()) / 256.0;
-        let chi: f64 = histogram.iter().map(|n| (f64::from(*n) - expected).powi(2) / expected).sum();
-        assert!((120.0..390.0).contains(&chi), "bytes {region:?}: chi-square {chi} on 255 degrees of freedom");
+        let chi: f64 =
+            histogram.iter().map(|n| (f64::from(*n) - expected).powi(2) / expected).sum();
+        assert!(
+            (120.0..390.0).contains(&chi),
+            "bytes {region:?}: chi-square {chi} on 255 degrees of freedom"
+        );
     }
 }
 
 #[test]
 fn to_an_outsider_all_bytes_look_alike() {
-    // One client, one day, one request but for the timestamp: whatever is constant inside must not show outside.
-    let knocks: Vec<[u8; DATAGRAM]> =
-        (0..1500).map(|i| golden::datagram(&golden::request(Wall(NOON.0 + u64::from(i))), entropy(i, 1)).0).collect();
+    // One client, one day, one request but for the timestamp: whatever is constant inside must not
+    // show outside.
+    let knocks: Vec<[u8; DATAGRAM]> = (0..1500)
+        .map(|i| {
+            test_vectors::datagram(
+                &test_vectors::request(Wall(NOON.0 + u64::from(i))),
+                entropy(i, 1),
+            )
+            .0
+        })
+        .collect();
     assert_uniform(&knocks, &[0..32, 32..48, 48..240, 240..256, 256..272]);
     let receipts: Vec<[u8; RECEIPT]> =
         (0..).zip(&knocks).map(|(i, knock)| answer(knock, &receipt(), entropy(i, 2))).collect();
@@ -149,11 +178,11 @@ fn challenge() -> impl Strategy<Value = Option<[u8; 16]>> {
 
 prop_compose! {
     fn request()(
-        kind in prop_oneof![Just(Kind::Open), Just(Kind::Close), Just(Kind::Probe)],
+        kind in prop_oneof![Just(KnockKind::Open), Just(KnockKind::Close), Just(KnockKind::Probe)],
         receipt_wanted: bool, timestamp: u64, challenge in challenge(), address in proptest::option::of(source()),
         source_port: u16, seconds: u32, service in service(), fingerprint: [u8; 32],
     ) -> Request {
-        let service = if kind == Kind::Probe { ServiceName::NONE } else { service };
+        let service = if kind == KnockKind::Probe { ServiceName::NONE } else { service };
         Request {
             kind, receipt_wanted, timestamp: Wall(timestamp), challenge, address, source_port, seconds, service,
             fingerprint: Fingerprint(fingerprint),
@@ -212,8 +241,8 @@ proptest! {
 
     #[test]
     fn noise_of_any_content_is_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), DATAGRAM)) {
-        prop_assert_eq!(golden::open(&bytes, NOON).err(), Some(Reject::UnknownTag));
-        let (_, awaiting) = golden::datagram(&golden::request(NOON), [5; 32]);
+        prop_assert_eq!(test_vectors::open(&bytes, NOON).err(), Some(Reject::UnknownTag));
+        let (_, awaiting) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
         prop_assert_eq!(awaiting.open(&bytes[..RECEIPT]), None);
     }
 }
@@ -223,17 +252,17 @@ proptest! {
 
     #[test]
     fn every_request_and_receipt_travels(request in request(), receipt in any_receipt(), entropy: [u8; 32]) {
-        let request = Request { timestamp: NOON, fingerprint: golden::client().fingerprint, ..request };
-        let (datagram, awaiting) = golden::datagram(&request, entropy);
-        let sealed = golden::open(&datagram, NOON).map_err(|r| TestCaseError::fail(r.name()))?;
+        let request = Request { timestamp: NOON, fingerprint: test_vectors::client().fingerprint, ..request };
+        let (datagram, awaiting) = test_vectors::datagram(&request, entropy);
+        let sealed = test_vectors::open(&datagram, NOON).map_err(|r| TestCaseError::fail(r.name()))?;
         prop_assert_eq!(sealed.request(), &request);
         let (parts, reply) = sealed.split();
         prop_assert_eq!(parts.body.len(), BODY);
-        let claim = golden::claim(parts, golden::address());
-        let gateway = golden::realm().gateway();
-        let authentic = toctoc::core::authentic::Authentic::verify(claim, &golden::client(), gateway);
+        let claim = test_vectors::claim(parts, test_vectors::address());
+        let gateway = test_vectors::realm().gateway();
+        let authentic = toctoc::core::authentic::Authentic::verify(claim, &test_vectors::client(), gateway);
         prop_assert_eq!(authentic.map(|a| *a.request()).ok(), Some(request));
-        let answer = reply.seal(&golden::realm(), &receipt, Secret::new([7; 32])).unwrap();
+        let answer = reply.seal(&test_vectors::realm(), &receipt, Secret::new([7; 32])).unwrap();
         prop_assert_eq!(awaiting.open(&answer), Some(receipt));
     }
 }

@@ -1,5 +1,5 @@
-//! Whoever opens the door: knockd, our programs, or a few nftables rules, each alone on a gateway of its own.
-//! What is measured is left to `measure`.
+//! Whoever opens the door: knockd, our programs, or a few nftables rules, each alone on a gateway
+//! of its own. What is measured is left to `measure`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
@@ -36,7 +36,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 5] = [Kind::Knockd, Kind::OursAsKnockd, Kind::Run, Kind::Grant, Kind::Sets];
+    pub(crate) const ALL: [Kind; 5] =
+        [Kind::Knockd, Kind::OursAsKnockd, Kind::Run, Kind::Grant, Kind::Sets];
 
     pub(crate) fn title(self) -> &'static str {
         match self {
@@ -71,7 +72,8 @@ pub(crate) struct Contestant {
 impl Contestant {
     pub(crate) fn start(kind: Kind) -> Contestant {
         let gate = Gate::new(|config| config);
-        let clients = (FIRST_CLIENT..=250).map(|last| format!("ip addr add 10.90.0.{last}/24 dev eth0"));
+        let clients =
+            (FIRST_CLIENT..=250).map(|last| format!("ip addr add 10.90.0.{last}/24 dev eth0"));
         gate.net.client.space.sh(&clients.collect::<Vec<_>>().join("\n"));
         let said = hear(Path::new(&gate.path("said")));
         let behind = gate.net.gateway.tcp_echo(if kind == Kind::Grant { SSH } else { BEHIND });
@@ -124,19 +126,22 @@ impl Contestant {
         fs::write(self.gate.path("doors.conf"), kept).expect("our own file");
         let config = fs::read_to_string(self.gate.config()).expect("init wrote it");
         let path = self.gate.path("doors.conf");
-        let config = config.replace("# knockd_conf = \"/etc/knockd.conf\"", &format!("knockd_conf = \"{path}\""));
+        let config = config
+            .replace("# knockd_conf = \"/etc/knockd.conf\"", &format!("knockd_conf = \"{path}\""));
         fs::write(self.gate.config(), config + &native).expect("our own file");
-        self.gate
-            .net
-            .gateway
-            .sh(&format!("iptables -A INPUT -p tcp --dport {BEHIND} -j REJECT --reject-with tcp-reset"));
+        self.gate.net.gateway.sh(&format!(
+            "iptables -A INPUT -p tcp --dport {BEHIND} -j REJECT --reject-with tcp-reset"
+        ));
     }
 
     fn start_knockd(&mut self, program: &Path) {
         let log = self.gate.path("log");
         let mut command = Command::new(program);
         command.args(["-i", "gw0", "-g", &log, "-c", &self.gate.path("doors.conf")]);
-        command.env("STATE_DIRECTORY", self.gate.path("journals")).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .env("STATE_DIRECTORY", self.gate.path("journals"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         fs::create_dir(self.gate.path("journals")).expect("our own directory");
         self.process = Some(self.gate.net.gateway.spawn(&mut command));
         let listens = || fs::read_to_string(&log).is_ok_and(|text| text.contains("starting up"));
@@ -222,7 +227,9 @@ fn hear(path: &Path) -> Receiver<(Instant, Ipv4Addr)> {
     let (tell, told) = channel();
     thread::spawn(move || {
         let lines = BufReader::new(fifo).lines().map_while(Result::ok);
-        lines.filter_map(|line| line.parse().ok()).try_for_each(|ip| tell.send((Instant::now(), ip)))
+        lines
+            .filter_map(|line| line.parse().ok())
+            .try_for_each(|ip| tell.send((Instant::now(), ip)))
     });
     told
 }

@@ -1,7 +1,9 @@
-//! Classic doors beside the real knockd, in one run: the same configuration and commands, in namespaces made for it.
-//! Prints figures and ratios and judges nothing; what they were on a quiet machine stands in docs/benchmarks.md.
+//! Classic doors beside the real knockd, in one run: the same configuration and commands, in
+//! namespaces made for it. Prints figures and ratios and judges nothing; what they were on a quiet
+//! machine stands in docs/benchmarks.md.
 //!
-//! usage: cargo bench --bench classic [-- KNOCKS COLUMN...]   (as root, or inside tools/in-namespaces; `make bench` does all)
+//! usage: cargo bench --bench classic [-- KNOCKS COLUMN...]   (as root, or inside
+//! tools/in-namespaces; `make bench` does all)
 
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
@@ -16,12 +18,15 @@ use measure::Figures;
 
 fn main() {
     // Cargo adds `--bench`; what is left may say how many knocks, and of whom.
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let words: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let knocks = words.iter().find_map(|word| word.parse().ok()).unwrap_or(100);
     let names: Vec<&String> = words.iter().filter(|word| word.parse::<usize>().is_err()).collect();
     processors::ours().take(0);
     let mut columns = Vec::new();
-    for kind in Kind::ALL.into_iter().filter(|kind| names.is_empty() || names.iter().any(|name| *name == kind.title()))
+    for kind in Kind::ALL
+        .into_iter()
+        .filter(|kind| names.is_empty() || names.iter().any(|name| *name == kind.title()))
     {
         if !kind.is_installed() {
             eprintln!("{}: not installed, left out", kind.title());

@@ -1,5 +1,5 @@
-//! The figures of one contestant: how long a knock takes, what it costs, and what floods cost and spoil.
-//! Who is measured is left to `contestant`.
+//! The figures of one contestant: how long a knock takes, what it costs, and what floods cost and
+//! spoil. Who is measured is left to `contestant`.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::thread;
@@ -58,17 +58,20 @@ impl Figures {
             figures.memory = Some((before, contestant.memory()));
         }
         if contestant.kind.has_commands() {
-            figures.to_command = sorted(contestant.clients(knocks).filter_map(|ip| to_command(contestant, ip)));
+            figures.to_command =
+                sorted(contestant.clients(knocks).filter_map(|ip| to_command(contestant, ip)));
         }
         let cpu = contestant.cpu();
-        figures.to_connect = sorted(contestant.clients(knocks).filter_map(|ip| to_connect(contestant, ip)));
+        figures.to_connect =
+            sorted(contestant.clients(knocks).filter_map(|ip| to_connect(contestant, ip)));
         if contestant.kind != Kind::Sets {
             // Until all has been closed again.
             thread::sleep(Duration::from_secs(OPEN_FOR + 2));
             figures.cpu_per_knock = Some(millis(contestant.cpu() - cpu) / knocks as f64);
         }
         if contestant.kind.has_commands() {
-            figures.unrelated = Some(flood(contestant, |n| 10_000 + u16::try_from(n % 50_000).unwrap_or(0)));
+            figures.unrelated =
+                Some(flood(contestant, |n| 10_000 + u16::try_from(n % 50_000).unwrap_or(0)));
             let ports = [SAYS, OPENS].concat();
             figures.junk = Some(flood(contestant, move |n| ports[n as usize % ports.len()]));
         }
@@ -96,8 +99,8 @@ fn to_connect(contestant: &Contestant, ip: Ipv4Addr) -> Option<f64> {
     })
 }
 
-/// Tries again and again, without waiting for the answers of earlier tries. It yields and does not sleep: to wake up a halted
-/// processor takes longer than the fastest door.
+/// Tries again and again, without waiting for the answers of earlier tries. It yields and does not
+/// sleep: to wake up a halted processor takes longer than the fastest door.
 fn first_connection(from: Ipv4Addr, to: SocketAddr, begun: Instant) -> Option<Instant> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("an epoll");
     let mut tries = Vec::new();
@@ -136,7 +139,8 @@ fn pause(ip: Ipv4Addr) {
     thread::sleep(Duration::from_micros(80_000 + u64::from(ip.octets()[3]) * 7_919 % 50_000));
 }
 
-/// Knocks from `ip`, one SYN a port, in the namespace that this thread is in; when the last one went out.
+/// Knocks from `ip`, one SYN a port, in the namespace that this thread is in; when the last one
+/// went out.
 fn knock(ip: Ipv4Addr, ports: [u16; 3]) -> (Instant, Vec<Socket>) {
     let mut hits = Vec::new();
     let mut last = Instant::now();

@@ -4,8 +4,8 @@
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-/// Keeps what has this process id, 0 for the calling thread, and all that it starts from now on, to one processor. Where there is
-/// one only, or it may not be chosen, nothing changes.
+/// Keeps what has this process id, 0 for the calling thread, and all that it starts from now on, to
+/// one processor. Where there is one only, or it may not be chosen, nothing changes.
 #[derive(Clone, Copy)]
 pub(crate) struct Processor(Option<usize>);
 
@@ -32,7 +32,8 @@ pub(crate) fn theirs() -> Processor {
 fn pick(which: usize) -> Processor {
     // Process 1 is not kept to any.
     let all = sched_getaffinity(Pid::from_raw(1)).or_else(|_| sched_getaffinity(Pid::from_raw(0)));
-    let usable = |number: &usize| all.as_ref().is_ok_and(|set| set.is_set(*number).unwrap_or(false));
+    let usable =
+        |number: &usize| all.as_ref().is_ok_and(|set| set.is_set(*number).unwrap_or(false));
     let usable: Vec<usize> = (0..CpuSet::count()).filter(usable).collect();
     Processor(usable.get(which).copied().filter(|_| usable.len() > 1))
 }

@@ -26,7 +26,9 @@ pub(crate) fn print(columns: &[(Kind, Figures)], knocks: usize) {
     let heads = columns.iter().map(|(kind, _)| format!("{:>16}", kind.title()));
     println!("{:30}{}", format!("{knocks} knocks"), heads.collect::<String>());
     for (label, figure, digits) in LINES {
-        let shown = |f: &Figures| figure(f).map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
+        let shown = |f: &Figures| {
+            figure(f).map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+        };
         let cells = columns.iter().map(|(_, figures)| format!("{:>16}", shown(figures)));
         println!("{label:30}{}", cells.collect::<String>());
     }
@@ -40,12 +42,17 @@ pub(crate) fn print(columns: &[(Kind, Figures)], knocks: usize) {
         let cells = columns.iter().map(|(_, figures)| format!("{:>16}", ratio(figures)));
         println!("{label:30}{}", cells.collect::<String>());
     }
-    let floods = columns.iter().flat_map(|(_, figures)| figures.unrelated.iter().chain(&figures.junk));
-    let rates: Vec<String> = floods.map(|flooded: &Flooded| format!("{:.0}", flooded.rate)).collect();
+    let floods =
+        columns.iter().flat_map(|(_, figures)| figures.unrelated.iter().chain(&figures.junk));
+    let rates: Vec<String> =
+        floods.map(|flooded: &Flooded| format!("{:.0}", flooded.rate)).collect();
     let lost = columns.iter().map(|(_, figures)| (knocks - figures.to_connect.len()).to_string());
     println!("\npackets a second of the floods: {}", rates.join(", "));
     println!("knocks that did not open, by column: {}", lost.collect::<Vec<_>>().join(", "));
-    println!("load average: {}", std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
+    println!(
+        "load average: {}",
+        std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim()
+    );
 }
 
 /// The value at this rank, nearest above, of sorted values.

@@ -1,4 +1,5 @@
-//! The clients file: whoever is revoked is gone and nobody else; what is added is read; every other line stays.
+//! The clients file: whoever is revoked is gone and nobody else; what is added is read; every other
+//! line stays.
 
 #![no_main]
 

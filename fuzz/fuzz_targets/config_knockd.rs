@@ -1,4 +1,5 @@
-//! What the reader of knockd.conf lets through can be written out and read again to the same doors, whatever the bytes were.
+//! What the reader of knockd.conf lets through can be written out and read again to the same doors,
+//! whatever the bytes were.
 
 #![no_main]
 
@@ -56,9 +57,11 @@ fuzz_target!(|input: &[u8]| {
             }
         }
     }
-    // A line may be longer with its key spelled out than it was: then it is cut, and that is another text.
+    // A line may be longer with its key spelled out than it was: then it is cut, and that is
+    // another text.
     let text = written(&doors);
-    // A door called options, with a blank that the trimming of the line keeps, is one only inside brackets.
+    // A door called options, with a blank that the trimming of the line keeps, is one only inside
+    // brackets.
     if text.lines().all(|line| line.len() < 4000) {
         assert_eq!(parse(text.as_bytes()).map(|conf| conf.doors), Some(doors));
     }

@@ -1,4 +1,5 @@
-//! toctocd.toml: what is read and printed reads back the same; what is refused names its place and a remedy.
+//! toctocd.toml: what is read and printed reads back the same; what is refused names its place and
+//! a remedy.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Whatever an admin's peer writes to the control socket, in whatever pieces: only the four commands are asked for, at most
-//! one a connection, and neither lines nor connections pile up.
+//! Whatever an admin's peer writes to the control socket, in whatever pieces: only the four
+//! commands are asked for, at most one a connection, and neither lines nor connections pile up.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use toctoc::edge::control::{Answer, Command, Control, MAX_REQUEST, MAX_SESSIONS};
+use toctoc::edge::control::{ControlResponse, ControlRequest, Control, MAX_REQUEST, MAX_SESSIONS};
 
 fn path() -> PathBuf {
     std::env::temp_dir().join(format!("toctoc-fuzz-{}.sock", std::process::id()))
@@ -22,21 +22,21 @@ fuzz_target!(|input: &[u8]| CONTROL.with_borrow_mut(|control| run(control, input
 
 fn run(control: &mut Control, input: &[u8]) {
     let Some((size, line)) = input.split_first() else { return };
-    if let Some(command) = Command::parse(line) {
+    if let Some(command) = ControlRequest::parse(line) {
         let again = serde_json::to_vec(&command).expect("it can be written");
-        assert_eq!(Command::parse(&again), Some(command));
+        assert_eq!(ControlRequest::parse(&again), Some(command));
         assert!(line.len() <= MAX_REQUEST);
     }
     let mut peer = UnixStream::connect(path()).expect("somebody listens");
     peer.set_nonblocking(true).expect("a socket");
     let asked = line.iter().position(|byte| *byte == b'\n').map(|end| &line[..end]);
-    let expected = asked.and_then(Command::parse);
+    let expected = asked.and_then(ControlRequest::parse);
     let mut answers = 0;
     let mut serve = |control: &mut Control| {
         control.serve(|command| {
             assert_eq!(Some(&command), expected.as_ref(), "a command that nobody wrote");
             answers += 1;
-            Answer::Ok(serde_json::json!({}))
+            ControlResponse::Ok(serde_json::json!({}))
         });
         assert!(control.interests().count() <= MAX_SESSIONS + 1);
     };

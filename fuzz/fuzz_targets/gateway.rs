@@ -1,7 +1,9 @@
-//! Whatever happens to a whole gateway, in whatever order: nothing is granted without a fresh signature of an enrolled client, no
-//! packet twice, over restarts, failed commits and clock jumps too; no table outgrows its cap; nothing panics.
+//! Whatever happens to a whole gateway, in whatever order: nothing is granted without a fresh
+//! signature of an enrolled client, no packet twice, over restarts, failed commits and clock jumps
+//! too; no table outgrows its cap; nothing panics.
 //!
-//! The input is a list of events, four bytes each. Packets are real: sealed, captured, opened, verified.
+//! The input is a list of events, four bytes each. Packets are real: sealed, captured, opened,
+//! verified.
 
 #![no_main]
 
@@ -11,17 +13,17 @@ use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 use toctoc::core::authentic::{self, Authentic, Claim};
 use toctoc::core::engine::{Action, Engine, SealedSetup, Setup};
-use toctoc::core::golden::{self, NOON};
-use toctoc::core::grants::{Change, Ending, Grants, Live};
+use toctoc::core::test_vectors::{self, NOON};
+use toctoc::core::grants::{Change, GrantEnd, Grants, ActiveGrant};
 use toctoc::core::keyring::{Day, Secret};
-use toctoc::core::knock::{Challenge, Kind, Request, SIGNED, Signature, encode_body};
+use toctoc::core::knock::{Challenge, KnockKind, Request, SIGNED, Signature, encode_body};
 use toctoc::core::ledger::Ledger;
 use toctoc::core::packet::{Arrival, udp_checksum};
-use toctoc::core::policy::{Decision, Done, Policy, commit};
+use toctoc::core::policy::{Decision, Committed, Policy, commit};
 use toctoc::core::prefix::Span;
 use toctoc::core::record::Record;
-use toctoc::core::replay::{Replay, Standing, Window};
-use toctoc::core::service::{Client, Cut, Form, Mode, Service, SourceRule};
+use toctoc::core::replay::{Replay, StateOrigin, Window};
+use toctoc::core::service::{Client, DisconnectPolicy, GrantKind, Mode, Service, SourceRule};
 use toctoc::core::types::{Boot, ClientId, Fault, Now, Port, Proto, SECOND, ServiceName, Source, Wall};
 use toctoc::core::wire::{ClientSide, DATAGRAM, seal, seal_unsigned};
 
@@ -36,15 +38,15 @@ const OUTSIDE: Arrival = Arrival { capture: 0, loopback: false };
 static CLIENTS: LazyLock<[Client; 2]> = LazyLock::new(|| {
     let key = authentic::public_key(&seed(1));
     let services = vec![name("ssh"), name("rdp")];
-    let other = Client { id: ClientId([2; 16]), key, fingerprint: authentic::fingerprint(&key), ..golden::client() };
-    [Client { services: services.clone(), ..golden::client() }, Client { services, ..other }]
+    let other = Client { id: ClientId([2; 16]), key, fingerprint: authentic::fingerprint(&key), ..test_vectors::client() };
+    [Client { services: services.clone(), ..test_vectors::client() }, Client { services, ..other }]
 });
 
 /// How each of them sees the gateway.
-static SIDES: LazyLock<[ClientSide; 2]> = LazyLock::new(|| [golden::side(CLIENTS[0].id), golden::side(CLIENTS[1].id)]);
+static SIDES: LazyLock<[ClientSide; 2]> = LazyLock::new(|| [test_vectors::side(CLIENTS[0].id), test_vectors::side(CLIENTS[1].id)]);
 
 fn seed(client: usize) -> Secret<32> {
-    if client == 0 { golden::seed() } else { Secret::new([0x42; 32]) }
+    if client == 0 { test_vectors::seed() } else { Secret::new([0x42; 32]) }
 }
 
 fn name(text: &str) -> ServiceName {
@@ -68,8 +70,8 @@ fn services() -> Vec<Service> {
         cut,
     };
     vec![
-        service("ssh", 22, Form::Time, SourceRule::Bound, false, Cut::Closed),
-        service("rdp", 3389, Form::Once, SourceRule::Observed, true, Cut::Never),
+        service("ssh", 22, GrantKind::Time, SourceRule::Bound, false, DisconnectPolicy::Closed),
+        service("rdp", 3389, GrantKind::Once, SourceRule::Observed, true, DisconnectPolicy::Never),
     ]
 }
 
@@ -119,7 +121,7 @@ impl World {
             now,
             engine: engine(now, [true; 2]),
             policy: policy([true; 2]),
-            replay: Replay::restore(WINDOW, now, &Ledger::default(), Standing::First),
+            replay: Replay::restore(WINDOW, now, &Ledger::default(), StateOrigin::First),
             grants: Grants::default(),
             enrolled: [true; 2],
             journal: Vec::new(),
@@ -164,7 +166,7 @@ impl World {
     fn pass(&mut self, nanos: u64) {
         self.now = Now { wall: Wall(self.now.wall.0.saturating_add(nanos)), boot: self.now.boot.plus_nanos(nanos) };
         self.engine.tick(self.now);
-        self.replay.suspect(self.now);
+        self.replay.challenge_reason(self.now);
         self.grants.expire(self.now);
         let beat = self.replay.heartbeat(self.now, 60);
         self.journal.extend(beat);
@@ -174,7 +176,7 @@ impl World {
     fn knock(&mut self, a: u8, b: u8, c: u8) {
         let client = usize::from(a & 1);
         self.counter += 1;
-        let kind = [Kind::Open, Kind::Open, Kind::Close, Kind::Probe][usize::from(a >> 1 & 3)];
+        let kind = [KnockKind::Open, KnockKind::Open, KnockKind::Close, KnockKind::Probe][usize::from(a >> 1 & 3)];
         let from = source(c);
         let off = [0, 0, 5, 25, 45, 3600, 100_000, 31_536_000][usize::from(b & 7)] * SECOND;
         let wall = if b & 8 == 0 { self.now.wall.0.saturating_sub(off) } else { self.now.wall.0.saturating_add(off) };
@@ -189,7 +191,7 @@ impl World {
             address: [Some(from), Some(from), None, Some(source(c ^ 1))][usize::from(b >> 5 & 3)],
             source_port: 0,
             seconds: u32::from(a >> 4) * 9,
-            service: if kind == Kind::Probe { ServiceName::NONE } else { name(if a & 8 == 0 { "ssh" } else { "rdp" }) },
+            service: if kind == KnockKind::Probe { ServiceName::NONE } else { name(if a & 8 == 0 { "ssh" } else { "rdp" }) },
             fingerprint: CLIENTS[client].fingerprint,
         };
         let day = if b & 128 == 0 { Day::Number(self.now.wall.day()) } else { Day::Unknown };
@@ -225,7 +227,7 @@ impl World {
             timestamp: Wall(self.now.wall.0.saturating_add(self.counter)),
             address: Some(source(b)),
             fingerprint: CLIENTS[client].fingerprint,
-            ..golden::request(self.now.wall)
+            ..test_vectors::request(self.now.wall)
         };
         let side = &SIDES[client];
         let day = Day::Number(self.now.wall.day());
@@ -266,14 +268,14 @@ impl World {
         let who = &CLIENTS[usize::try_from(row).expect("a row")];
         let Some(client) = self.policy.client(self.now, who.id) else { return false };
         let claim = Claim { client: client.id, h, body: *body, source: from, source_port: port };
-        let Ok(authentic) = Authentic::verify(claim, client, golden::realm().gateway()) else { return false };
+        let Ok(authentic) = Authentic::verify(claim, client, test_vectors::realm().gateway()) else { return false };
         let request = *authentic.request();
         let key = (who.id, request.encode());
         assert!(self.signed.contains(&key), "authentic, and nobody signed it");
         self.counter += 1;
         let mut fresh = [0; 16];
         fresh.copy_from_slice(&entropy(self.counter)[..16]);
-        let suspect = self.replay.suspect(self.now).is_some();
+        let suspect = self.replay.challenge_reason(self.now).is_some();
         let decision = self.policy.decide(self.now, authentic, &mut self.replay, &mut self.grants, fresh);
         if let Decision::Refuse(refused) = decision {
             return refused.reject == toctoc::core::types::Reject::Replayed;
@@ -294,7 +296,7 @@ impl World {
         };
         for done in done {
             let answer = match done {
-                Done::Open(grant) => {
+                Committed::Open(grant) => {
                     self.accept(key, &request, from, suspect);
                     let (_, answer) = self.grants.open(self.now, grant);
                     let live = answer.granted.expect("it opened");
@@ -306,12 +308,12 @@ impl World {
                     assert!(live.seconds_left(self.now) <= 60, "longer than the service allows");
                     answer
                 }
-                Done::Close(keys, how, answer) => {
+                Committed::Close(keys, how, answer) => {
                     self.accept(key, &request, from, suspect);
                     self.grants.end(self.now, &keys, how);
                     answer
                 }
-                Done::Tell(answer) => answer,
+                Committed::Tell(answer) => answer,
             };
             if let Some(challenge) = answer.challenge {
                 self.challenges.insert(challenge, (who.id, from));
@@ -335,13 +337,14 @@ impl World {
                 assert_ne!(request.service, name("rdp"), "that service wants a challenge");
             }
         }
-        if request.kind == Kind::Open {
+        if request.kind == KnockKind::Open {
             assert!(request.address.is_none_or(|named| named == from), "not the address that it names");
             assert!(request.address.is_some() || request.service == name("rdp"), "a bound service without an address");
         }
     }
 
-    /// From what the disk has, as it is read back; also after a reboot, which starts the boot clock anew.
+    /// From what the disk has, as it is read back; also after a reboot, which starts the boot clock
+    /// anew.
     fn restart(&mut self, same_boot: bool) {
         let mut bytes = Vec::new();
         for record in Ledger::of(&self.journal).records() {
@@ -354,7 +357,7 @@ impl World {
             self.now.boot = Boot(30 * SECOND);
         }
         let ledger = Ledger::of(&self.journal);
-        self.replay = Replay::restore(WINDOW, self.now, &ledger, Standing::Found);
+        self.replay = Replay::restore(WINDOW, self.now, &ledger, StateOrigin::Found);
         self.grants = Grants::restore(self.now, &ledger);
         self.challenges.clear();
         self.reload();
@@ -368,8 +371,8 @@ impl World {
     fn reload(&mut self) {
         self.policy = policy(self.enrolled);
         self.replay.reload(WINDOW, |_| true);
-        for ending in [Ending::Revoked, Ending::Changed] {
-            let ends = |live: &&Live| self.policy.must_end(self.now, live) == Some(ending);
+        for ending in [GrantEnd::Revoked, GrantEnd::Changed] {
+            let ends = |live: &&ActiveGrant| self.policy.must_end(self.now, live) == Some(ending);
             let over: Vec<_> = self.grants.list().filter(ends).map(|live| live.key).collect();
             self.journal.extend(Grants::endings(&over));
             self.grants.end(self.now, &over, ending);
@@ -388,9 +391,9 @@ impl World {
         for live in self.grants.list() {
             assert!(self.policy.must_end(self.now, live).is_none(), "a grant that policy would not give");
         }
-        for change in self.grants.standing(self.now) {
+        for change in self.grants.expected_elements(self.now) {
             let Change::Set { element, millis } = change else { continue };
-            let holds = |live: &&Live| {
+            let holds = |live: &&ActiveGrant| {
                 live.key.source == element.source
                     && live.ports.contains(&Some(element.port))
                     && live.form == element.form
@@ -413,9 +416,9 @@ fn policy(enrolled: [bool; 2]) -> Policy {
 fn engine(now: Now, enrolled: [bool; 2]) -> Engine {
     let keys = |(client, is): (&Client, bool)| {
         let id = if is { client.id } else { ClientId([0xee; 16]) };
-        (golden::master().client_keys(id), client.fingerprint)
+        (test_vectors::master().client_keys(id), client.fingerprint)
     };
-    let sealed = SealedSetup { keys: golden::gateway(), port: PORT, burst: 64, per_second: 4 };
+    let sealed = SealedSetup { keys: test_vectors::gateway(), port: PORT, burst: 64, per_second: 4 };
     Engine::new(
         now,
         Setup { sealed: Some(sealed), clients: CLIENTS.iter().zip(enrolled).map(keys).collect(), ..Setup::default() },

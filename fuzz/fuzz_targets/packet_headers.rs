@@ -1,5 +1,5 @@
-//! Whatever bytes a link delivers: no panic, and what the strict reading accepts is a whole, plain UDP packet to us that says
-//! the same when read by a second, independent and slower reader.
+//! Whatever bytes a link delivers: no panic, and what the strict reading accepts is a whole, plain
+//! UDP packet to us that says the same when read by a second, independent and slower reader.
 
 #![no_main]
 
@@ -7,13 +7,13 @@ use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
 use toctoc::core::door::Step;
-use toctoc::core::packet::{Arrival, Ours, glance};
+use toctoc::core::packet::{Arrival, LocalAddresses, parse};
 use toctoc::core::types::Source;
 
 /// Addresses with an odd last byte are ours, so that both answers are easily found.
 struct Odd;
 
-impl Ours for Odd {
+impl LocalAddresses for Odd {
     fn has(&self, address: Source) -> bool {
         address.to_bytes()[15] % 2 == 1
     }
@@ -26,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
         mend(&mut packet);
     }
     let arrival = Arrival { capture: 0, loopback: mode & 2 != 0 };
-    let Ok(sighting) = glance(&packet) else { return };
+    let Ok(sighting) = parse(&packet) else { return };
     let Ok(payload) = sighting.strict(&Odd, arrival) else { return };
     let (start, protocol, length) = match packet[0] >> 4 {
         4 => (20, packet[9], usize::from(u16::from_be_bytes([packet[2], packet[3]])) - 20),

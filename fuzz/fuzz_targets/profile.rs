@@ -1,4 +1,5 @@
-//! A profile: what is read and printed reads back the same; what is refused names its place and a remedy.
+//! A profile: what is read and printed reads back the same; what is refused names its place and a
+//! remedy.
 
 #![no_main]
 

@@ -1,36 +1,37 @@
-//! A client believes only the receipt of its own knock; and reading and writing a receipt are each other's inverse.
+//! A client believes only the receipt of its own knock; and reading and writing a receipt are each
+//! other's inverse.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
-use toctoc::core::golden::{self, NOON};
+use toctoc::core::test_vectors::{self, NOON};
 use toctoc::core::keyring::Secret;
 use toctoc::core::knock::{RECEIPT_BODY, Receipt, Status};
-use toctoc::core::wire::{Awaiting, RECEIPT};
+use toctoc::core::wire::{AwaitingReceipt, RECEIPT};
 
 struct Knock {
-    awaiting: Awaiting,
+    awaiting: AwaitingReceipt,
     receipt: Receipt,
     answer: [u8; RECEIPT],
 }
 
 static KNOCK: LazyLock<Knock> = LazyLock::new(|| {
-    let (datagram, awaiting) = golden::datagram(&golden::request(NOON), [5; 32]);
+    let (datagram, awaiting) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
     let receipt = Receipt {
         status: Status::Observed,
         once: false,
         seconds: 0,
         time: NOON,
         delay: 0,
-        observed: golden::address(),
+        observed: test_vectors::address(),
         granted: None,
         ports: [None; 4],
         challenge: None,
         next_key: None,
     };
-    let (_, reply) = golden::open(&datagram, NOON).unwrap_or_else(|r| panic!("{}", r.name())).split();
-    let answer = reply.seal(&golden::realm(), &receipt, Secret::new([6; 32])).expect("a good knock has an answer");
+    let (_, reply) = test_vectors::open(&datagram, NOON).unwrap_or_else(|r| panic!("{}", r.name())).split();
+    let answer = reply.seal(&test_vectors::realm(), &receipt, Secret::new([6; 32])).expect("a good knock has an answer");
     Knock { awaiting, receipt, answer }
 });
 

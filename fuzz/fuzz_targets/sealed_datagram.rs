@@ -1,19 +1,20 @@
 //! Whatever the bytes, only what a client sealed opens, and it opens to exactly what was sealed.
 //!
-//! The first input byte chooses: raw bytes as a datagram; a body that the target seals itself, so that the fuzzer gets
-//! past MAC and Noise to the parser; or a good datagram with the input XORed over it, MAC mended or not.
+//! The first input byte chooses: raw bytes as a datagram; a body that the target seals itself, so
+//! that the fuzzer gets past MAC and Noise to the parser; or a good datagram with the input XORed
+//! over it, MAC mended or not.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 use toctoc::core::authentic::Authentic;
-use toctoc::core::golden::{self, CLIENT, NOON};
+use toctoc::core::test_vectors::{self, CLIENT, NOON};
 use toctoc::core::keyring::{ClientKeys, Day, Secret, TagTable};
 use toctoc::core::knock::{Request, SIGNED, Signature, decode_body, encode_body};
 use toctoc::core::service::Client;
 use toctoc::core::types::Reject;
-use toctoc::core::wire::{ClientSide, DATAGRAM, GatewayKeys, Sealed, identify, seal_unsigned};
+use toctoc::core::wire::{ClientSide, DATAGRAM, GatewayKeys, Decrypted, identify, seal_unsigned};
 
 /// The listener's tables, made once.
 struct Listener {
@@ -25,15 +26,15 @@ struct Listener {
 }
 
 static LISTENER: LazyLock<Listener> = LazyLock::new(|| Listener {
-    gateway: golden::gateway(),
-    tags: golden::tags(NOON.day()),
-    keys: golden::master().client_keys(CLIENT),
-    side: golden::side(CLIENT),
-    client: golden::client(),
+    gateway: test_vectors::gateway(),
+    tags: test_vectors::tags(NOON.day()),
+    keys: test_vectors::master().client_keys(CLIENT),
+    side: test_vectors::side(CLIENT),
+    client: test_vectors::client(),
 });
 
 impl Listener {
-    fn open(&self, datagram: &[u8]) -> Result<Sealed, Reject> {
+    fn open(&self, datagram: &[u8]) -> Result<Decrypted, Reject> {
         let mine = identify(&self.gateway, &self.tags, datagram)?.check_mac(&self.keys)?;
         mine.open(&self.gateway, &self.keys, &self.client.fingerprint)
     }
@@ -41,9 +42,9 @@ impl Listener {
 
 /// A request that nobody signed.
 static BLANK: LazyLock<(Request, Signature)> =
-    LazyLock::new(|| (golden::request(NOON), Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 }));
+    LazyLock::new(|| (test_vectors::request(NOON), Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 }));
 
-static GOOD: LazyLock<[u8; DATAGRAM]> = LazyLock::new(|| golden::datagram(&golden::request(NOON), [5; 32]).0);
+static GOOD: LazyLock<[u8; DATAGRAM]> = LazyLock::new(|| test_vectors::datagram(&test_vectors::request(NOON), [5; 32]).0);
 
 fuzz_target!(|input: &[u8]| {
     let Some((mode, rest)) = input.split_first() else { return };
@@ -61,7 +62,8 @@ fn raw(bytes: &[u8]) {
     assert!(!opened || bytes == GOOD.as_slice(), "something opened that nobody sealed");
 }
 
-/// With all symmetric keys the parser is reached: what it reads is what was sealed, and no signature is made up.
+/// With all symmetric keys the parser is reached: what it reads is what was sealed, and no
+/// signature is made up.
 fn sealed_by_an_insider(bytes: &[u8]) {
     let mut body = encode_body(&BLANK.0, &BLANK.1);
     for (byte, change) in body.iter_mut().zip(bytes) {
@@ -75,7 +77,7 @@ fn sealed_by_an_insider(bytes: &[u8]) {
             assert_eq!(encode_body(&request, &signature), body, "two bodies mean the same");
             let (parts, _) = sealed.split();
             assert_eq!(parts.body, body);
-            let claim = golden::claim(parts, golden::address());
+            let claim = test_vectors::claim(parts, test_vectors::address());
             let verdict = Authentic::verify(claim, &LISTENER.client, LISTENER.side.realm.gateway());
             assert!(verdict.is_err(), "a signature out of thin air");
         }

@@ -1,5 +1,5 @@
-//! Whatever the disk makes of the journal: no panic, what is read back was written, a torn tail is cut off, damage is told and
-//! kept, and what was written anew says the same.
+//! Whatever the disk makes of the journal: no panic, what is read back was written, a torn tail is
+//! cut off, damage is told and kept, and what was written anew says the same.
 
 #![no_main]
 
@@ -99,7 +99,8 @@ fn anything(bytes: &[u8]) {
     assert!(open(&disk).1.intact);
 }
 
-/// Batches out of the input are committed; then one stretch of the file is changed, or its end is cut off or grows.
+/// Batches out of the input are committed; then one stretch of the file is changed, or its end is
+/// cut off or grows.
 fn harmed(input: &[u8]) {
     let Some((&[kind, a, b, c], rest)) = input.split_first_chunk::<4>() else { return };
     let disk = Memory::default();

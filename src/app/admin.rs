@@ -1,5 +1,5 @@
-//! `toctocd status`, `grants`, `reload`: what an admin asks of a running gateway, and how it is said.
-//! What the gateway does is left to `gatekeeper`, files of keys and clients to `provision`.
+//! `toctocd status`, `grants`, `reload`: what an admin asks of a running gateway, and how it is
+//! said. What the gateway does is left to `gatekeeper`, files of keys and clients to `provision`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
 use crate::core::types::Fault;
-use crate::edge::control::{Command, ask};
+use crate::edge::control::{ControlRequest, ask};
 
 /// How long a command waits for the gateway. A reload starts a whole listener, so it is not short.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -18,7 +18,7 @@ const SHOWN: usize = 10;
 
 /// The answer to `status`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Status {
+pub struct GatewayStatus {
     /// Version of the running program.
     pub version: String,
     /// Its process id.
@@ -84,8 +84,8 @@ pub struct GrantLine {
 ///
 /// # Errors
 /// If none answers.
-pub fn ask_status(settings: &Settings) -> Result<Status, Fault> {
-    let value = ask(&settings.gateway.control_socket, &Command::Status, PATIENCE)?;
+pub fn ask_status(settings: &Settings) -> Result<GatewayStatus, Fault> {
+    let value = ask(&settings.gateway.control_socket, &ControlRequest::Status, PATIENCE)?;
     serde_json::from_value(value).map_err(|_| other_version())
 }
 
@@ -94,12 +94,12 @@ pub fn ask_status(settings: &Settings) -> Result<Status, Fault> {
 /// # Errors
 /// If none answers.
 pub fn status(settings: &Settings, json: bool) -> Result<(), Fault> {
-    let value = ask(&settings.gateway.control_socket, &Command::Status, PATIENCE)?;
+    let value = ask(&settings.gateway.control_socket, &ControlRequest::Status, PATIENCE)?;
     if json {
         print(&format!("{value:#}\n"));
         return Ok(());
     }
-    let status: Status = serde_json::from_value(value).map_err(|_| other_version())?;
+    let status: GatewayStatus = serde_json::from_value(value).map_err(|_| other_version())?;
     let stale = super::guard::stale(settings).map(|stale| format!("  warning     {stale}\n"));
     print(&(status_text(&status) + &stale.unwrap_or_default()));
     Ok(())
@@ -110,7 +110,7 @@ pub fn status(settings: &Settings, json: bool) -> Result<(), Fault> {
 /// # Errors
 /// If no gateway answers.
 pub fn grants(settings: &Settings, json: bool) -> Result<(), Fault> {
-    let value = ask(&settings.gateway.control_socket, &Command::Grants, PATIENCE)?;
+    let value = ask(&settings.gateway.control_socket, &ControlRequest::Grants, PATIENCE)?;
     if json {
         print(&format!("{value:#}\n"));
         return Ok(());
@@ -125,7 +125,7 @@ pub fn grants(settings: &Settings, json: bool) -> Result<(), Fault> {
 /// # Errors
 /// If none answers, or it refuses: then it goes on with what it had.
 pub fn reload(settings: &Settings) -> Result<(), Fault> {
-    tell(settings, &Command::Reload)
+    tell(settings, &ControlRequest::Reload)
 }
 
 /// Makes the running gateway accept a loss of marks.
@@ -133,14 +133,14 @@ pub fn reload(settings: &Settings) -> Result<(), Fault> {
 /// # Errors
 /// If none answers, or the acceptance cannot be made durable.
 pub fn reinitialise(settings: &Settings) -> Result<(), Fault> {
-    tell(settings, &Command::Reinitialise)
+    tell(settings, &ControlRequest::Reinitialise)
 }
 
 /// Has the running gateway do something, and prints what it says.
 ///
 /// # Errors
 /// If none answers, or it could not be done.
-pub fn tell(settings: &Settings, command: &Command) -> Result<(), Fault> {
+pub fn tell(settings: &Settings, command: &ControlRequest) -> Result<(), Fault> {
     let value = ask(&settings.gateway.control_socket, command, PATIENCE)?;
     let said = value.get("said").and_then(serde_json::Value::as_str).unwrap_or("done");
     print(&format!("{said}\n"));
@@ -155,7 +155,7 @@ pub fn tell_reload(settings: &Settings) -> Result<bool, Fault> {
     if !runs(&settings.gateway.control_socket) {
         return Ok(false);
     }
-    ask(&settings.gateway.control_socket, &Command::Reload, PATIENCE).map(|_| true)
+    ask(&settings.gateway.control_socket, &ControlRequest::Reload, PATIENCE).map(|_| true)
 }
 
 /// Whether somebody listens on the control socket.
@@ -164,7 +164,10 @@ pub fn runs(path: &Path) -> bool {
 }
 
 fn other_version() -> Fault {
-    Fault::new("the gateway's answer is of another version", "use the toctocd that is running, or restart it")
+    Fault::new(
+        "the gateway's answer is of another version",
+        "use the toctocd that is running, or restart it",
+    )
 }
 
 /// To standard output.
@@ -174,7 +177,7 @@ pub fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn status_text(status: &Status) -> String {
+fn status_text(status: &GatewayStatus) -> String {
     let mut text = format!(
         "toctocd {} (pid {}) since {}\n  listening   udp/{} on {}\n  guard       {}\n  state       {}\n  clock       {}\n",
         status.version,
@@ -216,7 +219,7 @@ fn status_text(status: &Status) -> String {
 }
 
 /// How the guard is.
-pub fn guard_words(status: &Status) -> &'static str {
+pub fn guard_words(status: &GatewayStatus) -> &'static str {
     match (status.guard_off, status.guard) {
         (true, _) => "OFF by command: what it guards is OPEN; `toctocd guard on` puts it up",
         (false, true) => "up",
@@ -228,8 +231,9 @@ fn grants_text(lines: &[GrantLine]) -> String {
     if lines.is_empty() {
         return "nothing is open\n".to_owned();
     }
-    let width =
-        |of: fn(&GrantLine) -> &str, title: &str| lines.iter().map(|l| of(l).len()).max().unwrap_or(0).max(title.len());
+    let width = |of: fn(&GrantLine) -> &str, title: &str| {
+        lines.iter().map(|l| of(l).len()).max().unwrap_or(0).max(title.len())
+    };
     let (client, service) = (width(|l| &l.client, "CLIENT"), width(|l| &l.service, "SERVICE"));
     let address = width(|l| &l.address, "ADDRESS");
     let mut text = format!(

@@ -18,8 +18,11 @@ pub struct ServiceArg {
 }
 
 fn service_arg(text: &str) -> Result<ServiceArg, String> {
-    let (name, ports) = text.split_once('=').ok_or("write it as NAME=PORT/PROTO, for example ssh=22/tcp")?;
-    let port = |text: &str| Port::read(text).ok_or_else(|| format!("`{text}` is no port; write for example 22/tcp"));
+    let (name, ports) =
+        text.split_once('=').ok_or("write it as NAME=PORT/PROTO, for example ssh=22/tcp")?;
+    let port = |text: &str| {
+        Port::read(text).ok_or_else(|| format!("`{text}` is no port; write for example 22/tcp"))
+    };
     let ports = ports.split(',').map(port).collect::<Result<Vec<_>, _>>()?;
     if ports.len() > SERVICE_PORTS {
         return Err(format!("a service has at most {SERVICE_PORTS} ports"));
@@ -28,7 +31,8 @@ fn service_arg(text: &str) -> Result<ServiceArg, String> {
 }
 
 fn service_name(text: &str) -> Result<ServiceName, String> {
-    ServiceName::new(text).ok_or_else(|| format!("`{text}` is no service name; use 1 to 31 of a-z 0-9 . _ -"))
+    ServiceName::new(text)
+        .ok_or_else(|| format!("`{text}` is no service name; use 1 to 31 of a-z 0-9 . _ -"))
 }
 
 fn client_name(text: &str) -> Result<String, String> {
@@ -70,23 +74,28 @@ mod tests {
 
     #[test]
     fn both_command_lines_are_sound() {
-        toctoc::Args::command().debug_assert();
-        toctocd::Args::command().debug_assert();
+        toctoc::ToctocArgs::command().debug_assert();
+        toctocd::ToctocdArgs::command().debug_assert();
     }
 
     #[test]
     fn every_command_and_option_says_what_it_is() {
         fn check(command: &clap::Command) {
             for argument in command.get_arguments().filter(|a| !a.is_hide_set()) {
-                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} {}",
+                    command.get_name(),
+                    argument.get_id()
+                );
             }
             for sub in command.get_subcommands().filter(|s| !s.is_hide_set()) {
                 assert!(sub.get_about().is_some(), "{}", sub.get_name());
                 check(sub);
             }
         }
-        check(&toctoc::Args::command());
-        check(&toctocd::Args::command());
+        check(&toctoc::ToctocArgs::command());
+        check(&toctocd::ToctocdArgs::command());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `toctoc`: knocks, and says in words how it ended.
-//! The conversation with the gateway is left to `ask`, files to `keys`, sentences to `words`, the sequence of a door to `classic`.
+//! `toctoc`: knocks, and says in words how it ended. The conversation with the gateway is left to
+//! `ask`, files to `keys`, sentences to `words`, the sequence of a door to `classic`.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::args::toctoc::{Args, Close, Command, Common, Open};
+use super::args::toctoc::{Close, Common, Open, ToctocArgs, ToctocCommand};
 use super::compat;
-use crate::core::knock::Kind;
+use crate::core::knock::KnockKind;
 use crate::core::types::{Fault, ServiceName};
-use crate::edge::send::{Family, resolve};
+use crate::edge::send::{AddressFamily, resolve};
 use crate::keys::profile::Profile;
-use ask::{Answer, Wish, ask};
+use ask::{ClientRequest, GatewayResult, ask};
 
 mod ask;
 mod classic;
 mod keys;
-mod words;
+mod messages;
 
 /// Granted, closed, or the probe was answered.
 const GRANTED: u8 = 0;
@@ -39,7 +39,7 @@ pub fn main() -> ExitCode {
         return compat::knock::main();
     }
     // Clap ends with 2 itself where the words make no sense.
-    let args = Args::parse();
+    let args = ToctocArgs::parse();
     let code = run(&args.command).unwrap_or_else(|stop| {
         match stop.json {
             true => print(&format!(
@@ -54,36 +54,41 @@ pub fn main() -> ExitCode {
 }
 
 /// Why nothing was sent.
-struct Stop {
+struct NothingSent {
     fault: Fault,
     code: u8,
     json: bool,
 }
 
-fn usage(json: bool) -> impl Fn(Fault) -> Stop {
-    move |fault| Stop { fault, code: USAGE, json }
+fn usage(json: bool) -> impl Fn(Fault) -> NothingSent {
+    move |fault| NothingSent { fault, code: USAGE, json }
 }
 
-fn run(command: &Command) -> Result<u8, Stop> {
+fn run(command: &ToctocCommand) -> Result<u8, NothingSent> {
     match command {
-        Command::Open(args) if args.classic => classic::open(args),
-        Command::Open(args) => sealed(&args.common, open(args)),
-        Command::Close(args) => sealed(&args.common, close(args)),
-        Command::Probe(args) => sealed(&args.common, Plan { kind: Kind::Probe, ..Plan::default() }),
-        Command::Keygen(args) => keys::keygen(args).map(|out| tell((out, String::new()))).map_err(usage(false)),
-        Command::Import(args) => keys::import(args).map(tell).map_err(usage(false)),
-        Command::Profiles { json } => keys::profiles(*json).map(tell).map_err(usage(*json)),
-        Command::Knock(args) => {
-            let code =
-                super::knock::main(args, &mut std::io::stdout(), &mut std::io::stderr()).map_err(usage(false))?;
+        ToctocCommand::Open(args) if args.classic => classic::open(args),
+        ToctocCommand::Open(args) => sealed(&args.common, open(args)),
+        ToctocCommand::Close(args) => sealed(&args.common, close(args)),
+        ToctocCommand::Probe(args) => sealed(
+            &args.common,
+            SealedCommand { kind: KnockKind::Probe, ..SealedCommand::default() },
+        ),
+        ToctocCommand::Keygen(args) => {
+            keys::keygen(args).map(|out| tell((out, String::new()))).map_err(usage(false))
+        }
+        ToctocCommand::Import(args) => keys::import(args).map(tell).map_err(usage(false)),
+        ToctocCommand::Profiles { json } => keys::profiles(*json).map(tell).map_err(usage(*json)),
+        ToctocCommand::Knock(args) => {
+            let code = super::knock::main(args, &mut std::io::stdout(), &mut std::io::stderr())
+                .map_err(usage(false))?;
             Ok(u8::try_from(code).unwrap_or(REFUSED))
         }
     }
 }
 
 /// What differs between the sealed commands.
-struct Plan {
-    kind: Kind,
+struct SealedCommand {
+    kind: KnockKind,
     service: Option<ServiceName>,
     seconds: u32,
     source: Option<IpAddr>,
@@ -91,15 +96,22 @@ struct Plan {
     ask_source: bool,
 }
 
-impl Default for Plan {
+impl Default for SealedCommand {
     fn default() -> Self {
-        Self { kind: Kind::Open, service: None, seconds: 0, source: None, source_port: 0, ask_source: false }
+        Self {
+            kind: KnockKind::Open,
+            service: None,
+            seconds: 0,
+            source: None,
+            source_port: 0,
+            ask_source: false,
+        }
     }
 }
 
-fn open(args: &Open) -> Plan {
-    Plan {
-        kind: Kind::Open,
+fn open(args: &Open) -> SealedCommand {
+    SealedCommand {
+        kind: KnockKind::Open,
         service: args.service,
         seconds: args.seconds.unwrap_or(0),
         source: args.source,
@@ -108,21 +120,21 @@ fn open(args: &Open) -> Plan {
     }
 }
 
-fn close(args: &Close) -> Plan {
-    Plan {
-        kind: Kind::Close,
+fn close(args: &Close) -> SealedCommand {
+    SealedCommand {
+        kind: KnockKind::Close,
         service: args.service,
         source: args.source,
         ask_source: args.ask_source,
-        ..Plan::default()
+        ..SealedCommand::default()
     }
 }
 
-fn sealed(common: &Common, plan: Plan) -> Result<u8, Stop> {
+fn sealed(common: &Common, plan: SealedCommand) -> Result<u8, NothingSent> {
     let stop = usage(common.json);
     let (profile, path) = keys::profile(&common.profile).map_err(&stop)?;
     let family = family(common, plan.source);
-    let wish = Wish {
+    let wish = ClientRequest {
         kind: plan.kind,
         service: service(common, &plan, &profile).map_err(&stop)?,
         seconds: plan.seconds,
@@ -133,20 +145,19 @@ fn sealed(common: &Common, plan: Plan) -> Result<u8, Stop> {
         attempts: common.attempts,
     };
     let signer = keys::signer(&profile, &path, common.identity.as_deref()).map_err(&stop)?;
-    let gateways = resolve(&profile.addresses, profile.port, family).map_err(|fault| Stop {
-        fault,
-        code: NO_WAY,
-        json: common.json,
-    })?;
+    let gateways = resolve(&profile.addresses, profile.port, family)
+        .map_err(|fault| NothingSent { fault, code: NO_WAY, json: common.json })?;
     let answers = ask_all(&profile, &signer, &wish, &gateways);
-    let code = words::code(&answers);
+    let code = messages::code(&answers);
     if common.json {
-        print(&format!("{:#}\n", words::as_json(&common.profile, &wish, &answers)));
+        print(&format!("{:#}\n", messages::as_json(&common.profile, &wish, &answers)));
         return Ok(code);
     }
-    tell(words::say(&common.profile, &profile, &wish, &answers));
+    tell(messages::describe(&common.profile, &profile, &wish, &answers));
     match &profile.fallback {
-        Some(fallback) if code == NO_ANSWER && plan.kind == Kind::Open && classic::accepted(fallback) => {
+        Some(fallback)
+            if code == NO_ANSWER && plan.kind == KnockKind::Open && classic::accepted(fallback) =>
+        {
             classic::send(&profile, fallback, family, plan.source)
         }
         _ => Ok(code),
@@ -157,9 +168,9 @@ fn sealed(common: &Common, plan: Plan) -> Result<u8, Stop> {
 fn ask_all(
     profile: &Profile,
     signer: &crate::keys::identity::Signer,
-    wish: &Wish,
+    wish: &ClientRequest,
     gateways: &[SocketAddr],
-) -> Vec<Answer> {
+) -> Vec<GatewayResult> {
     let answered = OnceLock::new();
     std::thread::scope(|scope| {
         let start = |gateway: &SocketAddr| {
@@ -171,20 +182,22 @@ fn ask_all(
     })
 }
 
-/// By which family to knock. An address of the other one may be named: whether it counts is for the gateway's policy.
-fn family(common: &Common, source: Option<IpAddr>) -> Option<Family> {
+/// By which family to knock. An address of the other one may be named: whether it counts is for the
+/// gateway's policy.
+fn family(common: &Common, source: Option<IpAddr>) -> Option<AddressFamily> {
     match (common.ipv4, common.ipv6) {
-        (true, _) => Some(Family::V4),
-        (_, true) => Some(Family::V6),
-        _ => source.map(Family::of),
+        (true, _) => Some(AddressFamily::V4),
+        (_, true) => Some(AddressFamily::V6),
+        _ => source.map(AddressFamily::of),
     }
 }
 
-fn service(common: &Common, plan: &Plan, profile: &Profile) -> Result<ServiceName, Fault> {
-    if plan.kind == Kind::Probe {
+fn service(common: &Common, plan: &SealedCommand, profile: &Profile) -> Result<ServiceName, Fault> {
+    if plan.kind == KnockKind::Probe {
         return Ok(ServiceName::NONE);
     }
-    // A service that the profile does not list is no error: the gateway may have learnt of it since.
+    // A service that the profile does not list is no error: the gateway may have learnt of it
+    // since.
     plan.service.or(profile.default_service).ok_or_else(|| {
         let known: Vec<&str> = profile.services.iter().map(ServiceName::as_str).collect();
         Fault::new(

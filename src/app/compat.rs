@@ -27,5 +27,8 @@ fn version(name: &str) -> String {
 
 /// Whether `program`, as the first word of the command line, calls us by `name`.
 pub fn called(program: Option<&std::ffi::OsStr>, name: &str) -> bool {
-    program.map(std::path::Path::new).and_then(std::path::Path::file_name).is_some_and(|file| file == name)
+    program
+        .map(std::path::Path::new)
+        .and_then(std::path::Path::file_name)
+        .is_some_and(|file| file == name)
 }

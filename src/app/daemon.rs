@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::args::toctocd::{Args, Client, Command};
+use super::args::toctocd::{ClientCommand, ToctocdArgs, ToctocdCommand};
 use super::{admin, compat, gatekeeper, guard, listener, load, provision};
 use crate::core::types::Fault;
 
@@ -28,38 +28,49 @@ pub fn main() -> ExitCode {
     if compat::called(std::env::args_os().next().as_deref(), "knockd") {
         return compat::daemon::main();
     }
-    ExitCode::from(run(&Args::parse()))
+    ExitCode::from(run(&ToctocdArgs::parse()))
 }
 
-fn run(args: &Args) -> u8 {
+fn run(args: &ToctocdArgs) -> u8 {
     match &args.command {
         // Whatever is wrong before it serves leaves everything as it was.
-        Command::Run => match gatekeeper::Gatekeeper::start(&args.config) {
+        ToctocdCommand::Run => match gatekeeper::Gatekeeper::start(&args.config) {
             Ok(gatekeeper) => finish(gatekeeper.serve().map(|()| DONE), FAILED),
             Err(fault) => finish(Err(fault), WRONG),
         },
-        Command::Init(init) => finish(provision::init(&args.config, init).map(|said| said.print()), WRONG),
-        Command::Check { print } => finish(provision::check(&args.config, *print).map(|said| said.print()), WRONG),
-        Command::Convert { file } => finish(provision::convert(&args.config, file).map(|said| said.print()), WRONG),
-        Command::Client(Client::Add(add)) => finish(provision::add(&args.config, add).map(|said| said.print()), WRONG),
-        Command::Client(Client::List { json }) => {
+        ToctocdCommand::Init(init) => {
+            finish(provision::init(&args.config, init).map(|said| said.print()), WRONG)
+        }
+        ToctocdCommand::Check { print } => {
+            finish(provision::check(&args.config, *print).map(|said| said.print()), WRONG)
+        }
+        ToctocdCommand::Convert { file } => {
+            finish(provision::convert(&args.config, file).map(|said| said.print()), WRONG)
+        }
+        ToctocdCommand::Client(ClientCommand::Add(add)) => {
+            finish(provision::add(&args.config, add).map(|said| said.print()), WRONG)
+        }
+        ToctocdCommand::Client(ClientCommand::List { json }) => {
             finish(provision::list(&args.config, *json).map(|said| said.print()), WRONG)
         }
-        Command::Client(Client::Forgive { name, profile }) => {
+        ToctocdCommand::Client(ClientCommand::Forgive { name, profile }) => {
             finish(provision::forgive(&args.config, name, profile).map(|said| said.print()), WRONG)
         }
-        Command::Client(Client::Revoke { name }) => {
+        ToctocdCommand::Client(ClientCommand::Revoke { name }) => {
             finish(provision::revoke(&args.config, name).map(|said| said.print()), WRONG)
         }
-        Command::Guard(command) => guard::run(&args.config, command),
-        Command::Status { json } => ask(args, |settings| admin::status(settings, *json)),
-        Command::Grants { json } => ask(args, |settings| admin::grants(settings, *json)),
-        Command::Reload => ask(args, admin::reload),
-        Command::Reinitialise => ask(args, admin::reinitialise),
+        ToctocdCommand::Guard(command) => guard::run(&args.config, command),
+        ToctocdCommand::Status { json } => ask(args, |settings| admin::status(settings, *json)),
+        ToctocdCommand::Grants { json } => ask(args, |settings| admin::grants(settings, *json)),
+        ToctocdCommand::Reload => ask(args, admin::reload),
+        ToctocdCommand::Reinitialise => ask(args, admin::reinitialise),
     }
 }
 
-fn ask(args: &Args, question: impl FnOnce(&crate::config::Settings) -> Result<(), Fault>) -> u8 {
+fn ask(
+    args: &ToctocdArgs,
+    question: impl FnOnce(&crate::config::Settings) -> Result<(), Fault>,
+) -> u8 {
     match load::native(&args.config) {
         Ok(settings) => finish(question(&settings).map(|()| DONE), FAILED),
         Err(fault) => finish(Err(fault), WRONG),

@@ -1,5 +1,6 @@
 //! The privileged process: one poll loop around proofs, state, firewall, doors and control socket.
-//! Packets are left to `listener`; what a knock, a door or an admin leads to stands in the files below.
+//! Packets are left to `listener`; what a knock, a door or an admin leads to stands in the files
+//! below.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,22 +10,22 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
-pub use crate::app::child::ROLE;
-use crate::app::child::{Absent, Child};
-use crate::app::load::{self, Loaded};
+pub use crate::app::listener_process::ROLE;
+use crate::app::listener_process::{ListenerProcess, MissingInterface};
+use crate::app::load::{self, GatewayConfig};
 use crate::app::warnings::warnings_here;
 use crate::config::Settings;
 use crate::core::grants::Grants;
-use crate::core::leases::Leases;
+use crate::core::openings::Openings;
 use crate::core::policy::Policy;
 use crate::core::quota::Bucket;
 use crate::core::replay::{Replay, Window};
 use crate::core::types::{Boot, Counters, Fault, Now, Source};
-use crate::edge::addresses::{self, Own};
+use crate::edge::addresses::{self, LocalAddress};
 use crate::edge::clock;
 use crate::edge::command::Runner;
 use crate::edge::control::Control;
-use crate::edge::firewall::{Firewall, Nft, Noticed};
+use crate::edge::firewall::{Firewall, NftFirewall, TableChange};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::Log;
 use crate::edge::service_manager;
@@ -41,7 +42,7 @@ mod reload;
 mod rights;
 mod upkeep;
 
-use listeners::{Heard, Restart};
+use listeners::{ListenerCounters, Restart};
 
 /// What status says of a state from which no mark is missing.
 const INTACT: &str = "intact";
@@ -52,12 +53,12 @@ const WHOLE_LOOK: u32 = 600;
 /// All that the privileged process holds.
 pub struct Gatekeeper {
     config: PathBuf,
-    loaded: Loaded,
+    loaded: GatewayConfig,
     started: Now,
     log: Log,
     signals: SignalFd,
-    addresses: addresses::Watch,
-    own: Vec<Own>,
+    addresses: addresses::AddressWatch,
+    own: Vec<LocalAddress>,
     state: State,
     /// How the state was found: `intact`, or what happened.
     found: String,
@@ -66,23 +67,24 @@ pub struct Gatekeeper {
     replay: Replay,
     policy: Policy,
     grants: Grants,
-    firewall: Nft,
-    leases: Leases,
+    firewall: NftFirewall,
+    leases: Openings,
     runner: Runner,
     /// Answers that depend on start commands.
-    waiting: Vec<commands::Waiting>,
+    waiting: Vec<commands::WaitingReply>,
     /// Lent out while it is served.
     control: Option<Control>,
-    child: Option<Child>,
+    child: Option<ListenerProcess>,
     /// Nothing was given up: see `rights`.
     all_rights: bool,
     /// A listener that a reload replaced: it sends what it still has, then ends.
-    retiring: Option<(Child, Boot)>,
+    retiring: Option<(ListenerProcess, Boot)>,
     restart: Restart,
     counters: Counters,
-    heard: Heard,
-    /// Grants to sealed knocks that came from elsewhere: what tells an admin that there is a way in.
-    outside: guard::Outside,
+    heard: ListenerCounters,
+    /// Grants to sealed knocks that came from elsewhere: what tells an admin that there is a way
+    /// in.
+    outside: guard::RemoteGrants,
     next_look: Boot,
     ending: bool,
     /// A repair of the guard failed, or is under way.
@@ -106,23 +108,28 @@ impl Gatekeeper {
     /// Whatever keeps it from starting. The firewall is as it was then.
     pub fn start(config: &Path) -> Result<Gatekeeper, Fault> {
         let umask = process::keep_secrets()?;
-        let loaded = load::everything(config)?;
+        let loaded = load::load_all(config)?;
         let settings = &loaded.settings;
         let log = Log::stderr();
         let signals = process::signals()?;
         let (addresses, own) = (watch(settings)?, addresses::own()?);
-        // First what can fail without having changed anything: whoever lacks a right or an interface is not locked out.
-        let child = Child::start(&loaded, &own, Absent::Refuse)?;
+        // First what can fail without having changed anything: whoever lacks a right or an
+        // interface is not locked out.
+        let child = ListenerProcess::start(&loaded, &own, MissingInterface::Refuse)?;
         let started = clock::now();
-        let (state, recovered) =
-            State::open(&settings.gateway.state_dir, started.wall, settings.gateway.state_on_tmpfs)?;
+        let (state, recovered) = State::open(
+            &settings.gateway.state_dir,
+            started.wall,
+            settings.gateway.state_on_tmpfs,
+        )?;
         let control = Control::bind(&settings.gateway.control_socket)?;
-        let replay = Replay::restore(window(&loaded), started, &recovered.ledger, recovered.standing);
+        let replay =
+            Replay::restore(window(&loaded), started, &recovered.ledger, recovered.standing);
         let policy = policy(&loaded, &own);
         let grants = Grants::restore(started, &recovered.ledger);
-        let leases = Leases::restore(started, recovered.ledger.openings().cloned());
+        let leases = Openings::restore(started, recovered.ledger.openings().cloned());
         let all_rights = rights::settle(&loaded, &leases)?;
-        let firewall = Nft::start(&settings.firewall, &settings.services, &settings.knock)?;
+        let firewall = NftFirewall::start(&settings.firewall, &settings.services, &settings.knock)?;
         let mut gatekeeper = Gatekeeper {
             config: config.to_owned(),
             started,
@@ -151,8 +158,8 @@ impl Gatekeeper {
             retiring: None,
             restart: Restart::default(),
             counters: Counters::default(),
-            heard: Heard::default(),
-            outside: guard::Outside::default(),
+            heard: ListenerCounters::default(),
+            outside: guard::RemoteGrants::default(),
             next_look: started.boot,
             ending: false,
             loaded,
@@ -187,7 +194,11 @@ impl Gatekeeper {
         let text = format!(
             "ready: sealed knocks on udp/{} of {}; {}, {}, {}",
             settings.knock.port,
-            self.child.iter().flat_map(|child| child.interfaces.clone()).collect::<Vec<_>>().join(", "),
+            self.child
+                .iter()
+                .flat_map(|child| child.interfaces.clone())
+                .collect::<Vec<_>>()
+                .join(", "),
             super::admin::count(settings.services.len(), "service"),
             super::admin::count(self.loaded.clients.len(), "client"),
             super::admin::count(settings.doors.len(), "door"),
@@ -199,7 +210,9 @@ impl Gatekeeper {
         warnings_here(&self.loaded).iter().for_each(|line| self.say(&format!("warning: {line}")));
         self.say(&text);
         if let Err(error) = service_manager::ready() {
-            self.say(&format!("the service manager cannot be told: {error}; it may end us when its patience does"));
+            self.say(&format!(
+                "the service manager cannot be told: {error}; it may end us when its patience does"
+            ));
         }
     }
 
@@ -222,11 +235,17 @@ impl Gatekeeper {
     fn wait(&self) -> Result<bool, Fault> {
         let timeout = self.timeout(clock::now());
         let readable = [self.signals.as_fd(), self.addresses.as_fd(), self.firewall.watch_fd()];
-        let mut fds: Vec<PollFd<'_>> = readable.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let mut fds: Vec<PollFd<'_>> =
+            readable.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         for child in self.child.iter().chain(self.retiring.iter().map(|(child, _)| child)) {
             fds.push(interest(child.pipe.as_fd(), child.pipe.waiting() > 0));
         }
-        fds.extend(self.control.iter().flat_map(Control::interests).map(|(fd, writes)| interest(fd, writes)));
+        fds.extend(
+            self.control
+                .iter()
+                .flat_map(Control::interests)
+                .map(|(fd, writes)| interest(fd, writes)),
+        );
         match poll(&mut fds, timeout) {
             Ok(_) => Ok(fds.first().and_then(PollFd::any).unwrap_or(true)),
             Err(nix::Error::EINTR) => Ok(true),
@@ -236,9 +255,19 @@ impl Gatekeeper {
 
     fn timeout(&self, now: Now) -> PollTimeout {
         let retiring = self.retiring.as_ref().map(|(_, until)| *until);
-        let deadlines =
-            [self.grants.deadline(), self.leases.deadline(), self.restart.at, retiring, Some(self.next_look)];
-        let next = deadlines.into_iter().chain([self.answer_deadline()]).flatten().min().unwrap_or(self.next_look);
+        let deadlines = [
+            self.grants.deadline(),
+            self.leases.deadline(),
+            self.restart.at,
+            retiring,
+            Some(self.next_look),
+        ];
+        let next = deadlines
+            .into_iter()
+            .chain([self.answer_deadline()])
+            .flatten()
+            .min()
+            .unwrap_or(self.next_look);
         // Rounded up: waking a moment too early would spin.
         let millis = next.0.saturating_sub(now.boot.0).div_ceil(1_000_000);
         PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
@@ -248,7 +277,10 @@ impl Gatekeeper {
         // Many that came since the last turn are one.
         let mut hangup = false;
         while let Ok(Some(info)) = self.signals.read_signal() {
-            match i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
+            match i32::try_from(info.ssi_signo)
+                .ok()
+                .and_then(|number| Signal::try_from(number).ok())
+            {
                 Some(Signal::SIGTERM | Signal::SIGINT) => self.ending = true,
                 Some(Signal::SIGHUP) => hangup = true,
                 Some(Signal::SIGCHLD) => self.reap(now),
@@ -268,9 +300,9 @@ impl Gatekeeper {
         if self.addresses.changed() {
             self.learn_addresses();
         }
-        let noticed = self.firewall.look();
+        let noticed = self.firewall.take_changes();
         if !noticed.is_empty() {
-            let who = |one: &Noticed| match one.pid {
+            let who = |one: &TableChange| match one.pid {
                 0 => "somebody".to_owned(),
                 pid => format!("{} (pid {pid})", one.program),
             };
@@ -310,7 +342,7 @@ impl Gatekeeper {
 
     /// What nobody would tell us of.
     fn look_around(&mut self, now: Now) {
-        let suspect = self.replay.suspect(now);
+        let suspect = self.replay.challenge_reason(now);
         if let Some(record) = self.replay.heartbeat(now, 60) {
             self.store(&[record]);
         }
@@ -330,18 +362,22 @@ impl Gatekeeper {
         }
         if self.unsaid > 0 {
             let unsaid = std::mem::take(&mut self.unsaid);
-            self.say(&format!("{unsaid} lines about doors were left out: somebody knocks faster than people do"));
+            self.say(&format!(
+                "{unsaid} lines about doors were left out: somebody knocks faster than people do"
+            ));
         }
     }
 
-    /// By netlink, without starting a program: a table that is gone has no elements to list. Rarely by the program too:
-    /// rules can go while sets stay. The watch tells of both; this is for what it may have missed.
+    /// By netlink, without starting a program: a table that is gone has no elements to list. Rarely
+    /// by the program too: rules can go while sets stay. The watch tells of both; this is for what
+    /// it may have missed.
     fn look_at_guard(&mut self, now: Now) {
         let whole = now.boot >= self.next_whole_look;
         if whole {
             self.next_whole_look = now.boot.plus(WHOLE_LOOK);
         }
-        let sound = self.firewall.list().is_ok() && (!whole || self.firewall.guard_is_up().unwrap_or(false));
+        let sound = self.firewall.list().is_ok()
+            && (!whole || self.firewall.guard_is_up().unwrap_or(false));
         if self.guard_in_doubt || !sound {
             self.try_restore_firewall();
         }
@@ -350,7 +386,7 @@ impl Gatekeeper {
     fn end(&mut self) {
         self.run_all_stop_commands();
         self.wait_for_commands();
-        self.say(match self.firewall.is_down() {
+        self.say(match self.firewall.is_disabled() {
             true => "ends; the guard stays OFF until the next start",
             false => "ends; the guard stays up, grants end on time",
         });
@@ -365,16 +401,17 @@ fn interest(fd: BorrowedFd<'_>, writes: bool) -> PollFd<'_> {
     PollFd::new(fd, if writes { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN })
 }
 
-/// Tells of what decides where knocks are heard: our addresses, and the routes where the configuration follows them.
-fn watch(settings: &Settings) -> Result<addresses::Watch, Fault> {
-    addresses::Watch::start(super::interfaces::follows_default_route(settings))
+/// Tells of what decides where knocks are heard: our addresses, and the routes where the
+/// configuration follows them.
+fn watch(settings: &Settings) -> Result<addresses::AddressWatch, Fault> {
+    addresses::AddressWatch::start(super::interfaces::follows_default_route(settings))
 }
 
-fn window(loaded: &Loaded) -> Window {
+fn window(loaded: &GatewayConfig) -> Window {
     Window { max_age: loaded.settings.knock.max_age, max_ahead: loaded.settings.knock.max_ahead }
 }
 
-fn policy(loaded: &Loaded, own: &[Own]) -> Policy {
+fn policy(loaded: &GatewayConfig, own: &[LocalAddress]) -> Policy {
     let own = own.iter().map(|own| Source::new(own.address));
     let settings = &loaded.settings;
     Policy::new(settings.services.clone(), loaded.clients.clone(), settings.knock.max_grants, own)
@@ -389,6 +426,9 @@ mod tests {
     fn a_pipe_with_something_left_to_send_is_waited_for_both_ways() {
         let file = std::fs::File::open("/dev/null").unwrap();
         let events = |writes| interest(file.as_fd(), writes).events();
-        assert_eq!((events(false), events(true)), (PollFlags::POLLIN, PollFlags::POLLIN | PollFlags::POLLOUT));
+        assert_eq!(
+            (events(false), events(true)),
+            (PollFlags::POLLIN, PollFlags::POLLIN | PollFlags::POLLOUT)
+        );
     }
 }

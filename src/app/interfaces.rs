@@ -5,9 +5,9 @@ use crate::config::{DEFAULT_ROUTE, Settings};
 use crate::core::types::Fault;
 use crate::edge::proc_net::default_interfaces;
 
-/// The interfaces by name, each once, in the order of the configuration. Where no default route leads out of any, [`DEFAULT_ROUTE`]
-/// itself stands for those that there are not.
-pub(super) fn meant(settings: &Settings) -> Vec<String> {
+/// The interfaces by name, each once, in the order of the configuration. Where no default route
+/// leads out of any, [`DEFAULT_ROUTE`] itself stands for those that there are not.
+pub(super) fn resolved_interfaces(settings: &Settings) -> Vec<String> {
     meant_by(&settings.knock.interfaces, default_interfaces)
 }
 

@@ -9,16 +9,16 @@ use clap::Args;
 
 use crate::core::door::Step;
 use crate::core::types::{Fault, Port, Proto};
-use crate::edge::hit::{self, NotHit, Origin};
-use crate::edge::names::{Family, numeric, resolve};
+use crate::edge::knock_packet::{self, PacketOrigin, SendError};
+use crate::edge::names::{FamilyPreference, numeric, resolve};
 
 /// Hits the ports of a classic sequence, in order.
 #[derive(Args, Clone, Debug, Default)]
 pub struct KnockArgs {
     /// The host to knock at: a name or an address.
     pub host: String,
-    /// What to hit, in order: a number or a service name, with `:udp` or `:tcp` behind it; tcp unless said otherwise. `icmp:64` is an
-    /// echo request that carries 64 bytes.
+    /// What to hit, in order: a number or a service name, with `:udp` or `:tcp` behind it; tcp
+    /// unless said otherwise. `icmp:64` is an echo request that carries 64 bytes.
     #[arg(required = true, value_name = "PORT[:PROTO]|icmp:SIZE")]
     pub ports: Vec<String>,
     /// UDP for the ports that name no protocol.
@@ -61,23 +61,24 @@ pub struct NotSent {
     pub fault: Fault,
 }
 
-/// `toctoc knock`: all names are looked up and all ports read before the first hit, so that none is wasted. The exit status
-/// is [`SENT`] or [`NOT_SENT`].
+/// `toctoc knock`: all names are looked up and all ports read before the first hit, so that none is
+/// wasted. The exit status is [`SENT`] or [`NOT_SENT`].
 ///
 /// # Errors
 /// The command line is wrong; nothing was sent.
 pub fn main(args: &KnockArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<i32, Fault> {
     let family = match (args.ipv4, args.ipv6) {
-        (true, _) => Family::V4,
-        (_, true) => Family::V6,
-        _ => Family::Any,
+        (true, _) => FamilyPreference::V4,
+        (_, true) => FamilyPreference::V6,
+        _ => FamilyPreference::Any,
     };
-    let steps = args.ports.iter().map(|port| wanted(port, args.udp)).collect::<Result<Vec<_>, Fault>>()?;
+    let steps =
+        args.ports.iter().map(|port| wanted(port, args.udp)).collect::<Result<Vec<_>, Fault>>()?;
     let hits = match targets(&args.host, &steps, family) {
         Ok(hits) => hits,
         Err(fault) => return say(err, &fault).map(|()| NOT_SENT),
     };
-    let origin = Origin { source: args.source, interface: args.interface.clone() };
+    let origin = PacketOrigin { source: args.source, interface: args.interface.clone() };
     let delay = Duration::from_millis(args.delay.into());
     let sent = send(&hits, delay, &origin, &mut |to, step| {
         if args.verbose {
@@ -98,12 +99,13 @@ pub fn main(args: &KnockArgs, out: &mut dyn Write, err: &mut dyn Write) -> Resul
 pub fn send(
     hits: &[(SocketAddr, Step)],
     delay: Duration,
-    origin: &Origin,
+    origin: &PacketOrigin,
     before: &mut dyn FnMut(SocketAddr, Step),
 ) -> Result<(), NotSent> {
-    let failed = |hits, to, step, error: NotHit| NotSent { hits, fault: not_sent(to, step, &error) };
+    let failed =
+        |hits, to, step, error: SendError| NotSent { hits, fault: not_sent(to, step, &error) };
     if let Some((to, step)) = hits.iter().find(|(_, step)| matches!(step, Step::Echo { .. })) {
-        hit::may_ping(*to).map_err(|error| failed(0, *to, *step, error))?;
+        knock_packet::may_ping(*to).map_err(|error| failed(0, *to, *step, error))?;
     }
     for (index, (to, step)) in hits.iter().enumerate() {
         if index > 0 {
@@ -111,8 +113,8 @@ pub fn send(
         }
         before(*to, *step);
         let sent = match step {
-            Step::Port(port) => hit::hit(*to, port.proto, origin),
-            Step::Echo { size } => hit::ping(*to, *size, origin),
+            Step::Port(port) => knock_packet::hit(*to, port.proto, origin),
+            Step::Echo { size } => knock_packet::ping(*to, *size, origin),
         };
         sent.map_err(|error| failed(index, *to, *step, error))?;
     }
@@ -120,16 +122,17 @@ pub fn send(
 }
 
 /// What a word of the command line asks for.
-enum Wanted<'a> {
+enum KnockTarget<'a> {
     Port(&'a str, Proto),
     Echo(u16),
 }
 
-/// A port as people write it. Unlike knock's: what is neither tcp nor udp, or is port 0 or above 65535, is refused.
-fn wanted(text: &str, udp: bool) -> Result<Wanted<'_>, Fault> {
+/// A port as people write it. Unlike knock's: what is neither tcp nor udp, or is port 0 or above
+/// 65535, is refused.
+fn wanted(text: &str, udp: bool) -> Result<KnockTarget<'_>, Fault> {
     if text.starts_with("icmp:") {
         return match Step::read(text) {
-            Some(Step::Echo { size }) => Ok(Wanted::Echo(size)),
+            Some(Step::Echo { size }) => Ok(KnockTarget::Echo(size)),
             _ => Err(Fault::new(
                 format!("{text}: not a size"),
                 "write icmp:64 for an echo request that carries 64 bytes",
@@ -148,40 +151,54 @@ fn wanted(text: &str, udp: bool) -> Result<Wanted<'_>, Fault> {
     };
     let number = port.bytes().all(|b| b.is_ascii_digit());
     if port.is_empty() || number && !port.parse().is_ok_and(|port: u16| port > 0) {
-        return Err(Fault::new(format!("{text}: not a port"), "write 1 to 65535 or a service name from /etc/services"));
+        return Err(Fault::new(
+            format!("{text}: not a port"),
+            "write 1 to 65535 or a service name from /etc/services",
+        ));
     }
-    Ok(Wanted::Port(port, proto))
+    Ok(KnockTarget::Port(port, proto))
 }
 
 /// One look-up decides on the address: all hits go to the same, whatever a name server rotates.
-fn targets(host: &str, steps: &[Wanted<'_>], family: Family) -> Result<Vec<(SocketAddr, Step)>, Fault> {
+fn targets(
+    host: &str,
+    steps: &[KnockTarget<'_>],
+    family: FamilyPreference,
+) -> Result<Vec<(SocketAddr, Step)>, Fault> {
     let mut address: Option<SocketAddr> = None;
     let mut targets = Vec::new();
     for step in steps {
         let known = address.map(numeric);
         let (port, proto) = match step {
-            Wanted::Port(port, proto) => (*port, *proto),
-            Wanted::Echo(_) => ("0", Proto::Udp),
+            KnockTarget::Port(port, proto) => (*port, *proto),
+            KnockTarget::Echo(_) => ("0", Proto::Udp),
         };
-        let found = resolve(known.as_deref().unwrap_or(host), port, Some(proto), family).map_err(|reason| {
-            let what = match step {
-                Wanted::Port(..) => format!("{host}, port {port}/{}: {reason}", proto.name()),
-                Wanted::Echo(_) => format!("{host}: {reason}"),
-            };
-            Fault::new(what, "check the name, the port, and with -4 or -6 that the host has such an address")
-        })?;
+        let found = resolve(known.as_deref().unwrap_or(host), port, Some(proto), family).map_err(
+            |reason| {
+                let what = match step {
+                    KnockTarget::Port(..) => {
+                        format!("{host}, port {port}/{}: {reason}", proto.name())
+                    }
+                    KnockTarget::Echo(_) => format!("{host}: {reason}"),
+                };
+                Fault::new(
+                    what,
+                    "check the name, the port, and with -4 or -6 that the host has such an address",
+                )
+            },
+        )?;
         address = Some(found);
         targets.push((found, step.at(found.port())));
     }
     Ok(targets)
 }
 
-impl Wanted<'_> {
+impl KnockTarget<'_> {
     /// The step, once the number of a named port is known.
     fn at(&self, number: u16) -> Step {
         match self {
-            Wanted::Port(_, proto) => Step::Port(Port { proto: *proto, number }),
-            Wanted::Echo(size) => Step::Echo { size: *size },
+            KnockTarget::Port(_, proto) => Step::Port(Port { proto: *proto, number }),
+            KnockTarget::Echo(size) => Step::Echo { size: *size },
         }
     }
 }
@@ -194,10 +211,11 @@ fn shown(to: SocketAddr, step: Step) -> String {
     }
 }
 
-fn not_sent(to: SocketAddr, step: Step, error: &NotHit) -> Fault {
-    let what = |error: &io::Error| format!("{}: {} was not sent: {error}", numeric(to), step.notation());
+fn not_sent(to: SocketAddr, step: Step, error: &SendError) -> Fault {
+    let what =
+        |error: &io::Error| format!("{}: {} was not sent: {error}", numeric(to), step.notation());
     match (error, step) {
-        (NotHit::Socket(error), Step::Echo { .. }) if no_ping_sockets(error) => Fault::new(
+        (SendError::Socket(error), Step::Echo { .. }) if no_ping_sockets(error) => Fault::new(
             format!(
                 "{}: {} was not sent: this system gives you no ping socket ({error})",
                 numeric(to),
@@ -205,8 +223,8 @@ fn not_sent(to: SocketAddr, step: Step, error: &NotHit) -> Fault {
             ),
             "on Linux its admin allows them to all: sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"; or use a door without icmp",
         ),
-        (NotHit::Socket(error), _) => Fault::new(what(error), "check --source and --interface"),
-        (NotHit::Send(error), _) => {
+        (SendError::Socket(error), _) => Fault::new(what(error), "check --source and --interface"),
+        (SendError::Send(error), _) => {
             Fault::new(what(error), "check the route to the host and this machine's own firewall")
         }
     }
@@ -219,7 +237,8 @@ fn no_ping_sockets(error: &io::Error) -> bool {
 }
 
 fn say(err: &mut dyn Write, fault: &Fault) -> Result<(), Fault> {
-    writeln!(err, "toctoc: {fault}").map_err(|error| Fault::new(format!("standard error: {error}"), ""))
+    writeln!(err, "toctoc: {fault}")
+        .map_err(|error| Fault::new(format!("standard error: {error}"), ""))
 }
 
 #[cfg(test)]
@@ -227,7 +246,10 @@ mod tests {
     use super::*;
     use std::net::UdpSocket;
 
-    fn knock(ports: &[&str], with: impl FnOnce(&mut KnockArgs)) -> (Result<i32, Fault>, String, String) {
+    fn knock(
+        ports: &[&str],
+        with: impl FnOnce(&mut KnockArgs),
+    ) -> (Result<i32, Fault>, String, String) {
         let ports = ports.iter().map(ToString::to_string).collect();
         let mut args = KnockArgs { host: "127.0.0.1".into(), ports, ..KnockArgs::default() };
         with(&mut args);
@@ -241,7 +263,8 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = server.local_addr().unwrap().port();
         let text = format!("{port}:udp");
-        let (status, out, err) = knock(&[&text, &port.to_string()], |args| (args.verbose, args.udp) = (true, true));
+        let (status, out, err) =
+            knock(&[&text, &port.to_string()], |args| (args.verbose, args.udp) = (true, true));
         assert_eq!((status.unwrap(), err.as_str()), (SENT, ""));
         assert_eq!(out, format!("hitting udp 127.0.0.1:{port}\n").repeat(2));
         for _ in 0..2 {
@@ -254,7 +277,18 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
         let good = format!("{}:udp", server.local_addr().unwrap().port());
-        for bad in ["0", "65536", "70000:udp", "7:icmp", "icmp:", "icmp:65508", "7:UDP", "", ":udp", "7:tcp:x"] {
+        for bad in [
+            "0",
+            "65536",
+            "70000:udp",
+            "7:icmp",
+            "icmp:",
+            "icmp:65508",
+            "7:UDP",
+            "",
+            ":udp",
+            "7:tcp:x",
+        ] {
             assert!(knock(&[&good, bad], |_| ()).0.is_err(), "{bad:?}");
         }
         assert_eq!(knock(&[&good, "no-such-service"], |_| ()).0.unwrap(), NOT_SENT);
@@ -263,7 +297,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_sent_ends_the_knock_with_a_reason() {
-        let (status, _, err) = knock(&["7"], |args| args.source = Some("192.0.2.99".parse().unwrap()));
+        let (status, _, err) =
+            knock(&["7"], |args| args.source = Some("192.0.2.99".parse().unwrap()));
         assert_eq!(status.unwrap(), NOT_SENT);
         assert!(err.contains("--source"), "{err}");
     }

@@ -1,8 +1,8 @@
-//! The process that touches hostile bytes: one poll loop around `core::engine`.
-//! Whether anything opens is left to `gatekeeper`, which starts this process and tells it all that it knows.
+//! The process that touches hostile bytes: one poll loop around `core::engine`. Whether anything
+//! opens is left to `gatekeeper`, which starts this process and tells it all that it knows.
 //!
-//! It is started with [`ARGUMENT`] and its end of the pipe as descriptor 0, hears its set-up, gives up everything, and only then
-//! reads the first packet. It ends when the pipe does.
+//! It is started with [`ARGUMENT`] and its end of the pipe as descriptor 0, hears its set-up, gives
+//! up everything, and only then reads the first packet. It ends when the pipe does.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -16,12 +16,12 @@ use crate::core::engine::{Action, Engine, SealedSetup, Setup};
 use crate::core::keyring::{ClientKeys, Realm};
 use crate::core::noise::KeyPair;
 use crate::core::packet::Arrival;
-use crate::core::sequence::{DoorSpec, Effect};
+use crate::core::sequence::{DoorSpec, SequenceEvent};
 use crate::core::types::{Boot, Fingerprint};
 use crate::core::wire::GatewayKeys;
-use crate::edge::capture::{Capture, Deaf, Next};
-use crate::edge::confine::{Degraded, Failure, Step, confine};
-use crate::edge::gatekeeper_pipe::{Broken, ListenerEnd, Pipe, QUEUE, ToGatekeeper, ToListener};
+use crate::edge::capture::{Capture, CaptureResult, UnboundCapture};
+use crate::edge::confine::{ConfineStep, Failure, Limitation, confine};
+use crate::edge::gatekeeper_pipe::{ListenerEnd, Pipe, PipeError, QUEUE, ToGatekeeper, ToListener};
 use crate::edge::raw::Sender;
 use crate::edge::{clock, entropy, sys};
 
@@ -39,21 +39,23 @@ const LONGEST_WAIT: u64 = 30_000;
 
 /// Everything, from the first to the last moment of the process.
 pub fn main() -> ExitCode {
-    // Who ends us is who started us, by closing the pipe. What a terminal or killall sends to all of our name is meant for that.
+    // Who ends us is who started us, by closing the pipe. What a terminal or killall sends to all
+    // of our name is meant for that.
     let deaf = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     let _ = deaf.thread_block();
-    // Else it is called `exe`, by whose link it was started. Another name than the gateway's: `killall` goes by it.
+    // Else it is called `exe`, by whose link it was started. Another name than the gateway's:
+    // `killall` goes by it.
     let _ = set_name(c"toctoc-listener");
     let Some(socket) = sys::take_stdin() else { return not_by_hand() };
     let inherited = sys::close_inherited().is_err();
     let mut pipe = Pipe::new(socket);
     let end = match Prepared::hear(&mut pipe) {
         Ok(prepared) => serve(&mut pipe, prepared, inherited),
-        Err(Broken::System(libc::ENOTSOCK)) => return not_by_hand(),
+        Err(PipeError::System(libc::ENOTSOCK)) => return not_by_hand(),
         Err(broken) => broken,
     };
     match end {
-        Broken::Closed => ExitCode::SUCCESS,
+        PipeError::Closed => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
 }
@@ -67,20 +69,20 @@ fn not_by_hand() -> ExitCode {
 #[derive(Default)]
 struct Prepared {
     setup: Setup,
-    addresses: Addresses,
-    deaf: Vec<Deaf>,
+    addresses: AddressUpdate,
+    deaf: Vec<UnboundCapture>,
     sender: Sender,
     user: Option<(u32, u32)>,
 }
 
 /// Addresses as they come, and those in force.
 #[derive(Default)]
-struct Addresses {
+struct AddressUpdate {
     coming: (Vec<IpAddr>, Vec<IpAddr>),
     done: (Vec<IpAddr>, Vec<IpAddr>),
 }
 
-impl Addresses {
+impl AddressUpdate {
     fn add(&mut self, address: IpAddr, knock: bool, door: bool) {
         if knock {
             self.coming.0.push(address);
@@ -97,18 +99,20 @@ impl Addresses {
 
 impl Prepared {
     /// Hears the set-up, up to `Go`.
-    fn hear(pipe: &mut ListenerEnd) -> Result<Self, Broken> {
+    fn hear(pipe: &mut ListenerEnd) -> Result<Self, PipeError> {
         let mut prepared = Self::default();
         loop {
             match pipe.receive()? {
-                None => wait(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?,
+                None => {
+                    wait(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?
+                }
                 Some(ToListener::Go { user }) => {
                     prepared.user = user;
                     return Ok(prepared);
                 }
                 Some(message) => {
                     if prepared.take(message).is_none() {
-                        return Err(fail(pipe, Failure { step: Step::SetUp, errno: 0 }));
+                        return Err(fail(pipe, Failure { step: ConfineStep::SetUp, errno: 0 }));
                     }
                 }
             }
@@ -118,7 +122,16 @@ impl Prepared {
     /// `None` if it comes at the wrong time or out of order: a bug on our own side.
     fn take(&mut self, message: ToListener) -> Option<()> {
         match message {
-            ToListener::Gateway { realm, gateway, mask, current, other, port, burst, per_second } => {
+            ToListener::Gateway {
+                realm,
+                gateway,
+                mask,
+                current,
+                other,
+                port,
+                burst,
+                per_second,
+            } => {
                 let realm = Realm::new(realm, gateway, mask);
                 let other = other.as_ref().map(KeyPair::new);
                 let keys = GatewayKeys { realm, current: KeyPair::new(&current), other };
@@ -130,7 +143,9 @@ impl Prepared {
                 self.setup.rules.debug = debug;
             }
             ToListener::Door { index, spec } => self.door(index, spec)?,
-            ToListener::Address { address, knock, door } => self.addresses.add(address, knock, door),
+            ToListener::Address { address, knock, door } => {
+                self.addresses.add(address, knock, door)
+            }
             ToListener::AddressesDone => self.addresses.done(),
             ToListener::Capture(deaf) => self.deaf.push(deaf),
             ToListener::Raw4(socket) => self.sender.v4 = Some(socket),
@@ -143,7 +158,8 @@ impl Prepared {
     }
 
     fn client(&mut self, row: u32, keys: ClientKeys, fingerprint: Fingerprint) -> Option<()> {
-        (usize::try_from(row).ok()? == self.setup.clients.len()).then(|| self.setup.clients.push((keys, fingerprint)))
+        (usize::try_from(row).ok()? == self.setup.clients.len())
+            .then(|| self.setup.clients.push((keys, fingerprint)))
     }
 
     fn door(&mut self, index: u16, spec: DoorSpec) -> Option<()> {
@@ -152,20 +168,20 @@ impl Prepared {
 }
 
 /// Says why it ends, and ends.
-fn fail(pipe: &mut ListenerEnd, failure: Failure) -> Broken {
+fn fail(pipe: &mut ListenerEnd, failure: Failure) -> PipeError {
     let told = pipe.send(ToGatekeeper::Failed { step: failure.step as u8, errno: failure.errno });
-    told.err().unwrap_or(Broken::Closed)
+    told.err().unwrap_or(PipeError::Closed)
 }
 
 /// Waits until something can be read or written, or time is up.
-fn wait(descriptors: &mut [PollFd<'_>], timeout: PollTimeout) -> Result<(), Broken> {
+fn wait(descriptors: &mut [PollFd<'_>], timeout: PollTimeout) -> Result<(), PipeError> {
     match poll(descriptors, timeout) {
         Ok(_) | Err(nix::Error::EINTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-fn serve(pipe: &mut ListenerEnd, prepared: Prepared, inherited: bool) -> Broken {
+fn serve(pipe: &mut ListenerEnd, prepared: Prepared, inherited: bool) -> PipeError {
     let mut listener = match Listener::confined(prepared, inherited) {
         Ok((listener, degraded)) => {
             if let Err(broken) = pipe.send(ToGatekeeper::Ready { degraded }) {
@@ -187,7 +203,7 @@ struct Listener {
     engine: Engine,
     captures: Vec<(Arrival, Capture)>,
     sender: Sender,
-    addresses: Addresses,
+    addresses: AddressUpdate,
     actions: Vec<Action>,
     lost: u64,
     /// Whether knocks wait that could be opened at once.
@@ -199,25 +215,30 @@ impl Listener {
     fn confined(prepared: Prepared, inherited: bool) -> Result<(Self, u32), Failure> {
         let Prepared { setup, addresses, deaf, sender, user } = prepared;
         // Whatever the library needs to find out about the system, it finds out now.
-        entropy::bytes::<1>().map_err(|_| Failure { step: Step::Entropy, errno: 0 })?;
+        entropy::bytes::<1>().map_err(|_| Failure { step: ConfineStep::Entropy, errno: 0 })?;
         let mut engine = Engine::new(clock::now(), setup);
         engine.set_addresses(addresses.done.0.clone(), addresses.done.1.clone());
         let mut captures = Vec::with_capacity(deaf.len());
         for (number, deaf) in (0..=u8::MAX).zip(deaf) {
             let arrival = Arrival { capture: number, loopback: deaf.interface.loopback };
-            captures.push((arrival, Capture::bind(deaf).map_err(|e| Failure::io(Step::Bind, &e))?));
+            captures.push((
+                arrival,
+                Capture::bind(deaf).map_err(|e| Failure::io(ConfineStep::Bind, &e))?,
+            ));
         }
-        let descriptors = u64::try_from(captures.len()).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(4);
+        let descriptors =
+            u64::try_from(captures.len()).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(4);
         let mut notes = confine(user, descriptors)?;
         if inherited {
-            notes.add(Degraded::Inherited);
+            notes.add(Limitation::Inherited);
         }
-        let listener = Self { engine, captures, sender, addresses, actions: Vec::new(), lost: 0, busy: false };
+        let listener =
+            Self { engine, captures, sender, addresses, actions: Vec::new(), lost: 0, busy: false };
         Ok((listener, notes.bits()))
     }
 
     /// Waits for something, then does a bounded piece of each kind of work.
-    fn turn(&mut self, pipe: &mut ListenerEnd) -> Result<(), Broken> {
+    fn turn(&mut self, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         let ready = self.wait(pipe)?;
         let now = clock::now();
         self.engine.tick(now);
@@ -232,13 +253,18 @@ impl Listener {
     }
 
     /// Which capture sockets have something.
-    fn wait(&self, pipe: &ListenerEnd) -> Result<Vec<usize>, Broken> {
+    fn wait(&self, pipe: &ListenerEnd) -> Result<Vec<usize>, PipeError> {
         let writable = if pipe.waiting() > 0 { PollFlags::POLLOUT } else { PollFlags::empty() };
         let mut descriptors = Vec::with_capacity(self.captures.len() + 1);
         descriptors.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN | writable));
-        descriptors.extend(self.captures.iter().map(|(_, capture)| PollFd::new(capture.as_fd(), PollFlags::POLLIN)));
+        descriptors.extend(
+            self.captures
+                .iter()
+                .map(|(_, capture)| PollFd::new(capture.as_fd(), PollFlags::POLLIN)),
+        );
         wait(&mut descriptors, self.patience())?;
-        let ready = descriptors.iter().skip(1).enumerate().filter(|(_, one)| one.any().unwrap_or(true));
+        let ready =
+            descriptors.iter().skip(1).enumerate().filter(|(_, one)| one.any().unwrap_or(true));
         Ok(ready.map(|(index, _)| index).collect())
     }
 
@@ -248,16 +274,23 @@ impl Listener {
         }
         let until = |deadline: Boot| deadline.0.saturating_sub(clock::now().boot.0) / 1_000_000 + 1;
         let wait = self.engine.deadline().map_or(LONGEST_WAIT, until).min(LONGEST_WAIT);
-        i32::try_from(wait).ok().and_then(|wait| PollTimeout::try_from(wait).ok()).unwrap_or(PollTimeout::ZERO)
+        i32::try_from(wait)
+            .ok()
+            .and_then(|wait| PollTimeout::try_from(wait).ok())
+            .unwrap_or(PollTimeout::ZERO)
     }
 
-    fn read(&mut self, index: usize, pipe: &mut ListenerEnd) -> Result<(), Broken> {
+    fn read(&mut self, index: usize, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         for _ in 0..PACKETS {
             let Some((arrival, capture)) = self.captures.get_mut(index) else { return Ok(()) };
             match capture.take() {
-                Next::Packet(packet) => self.engine.packet(clock::now(), *arrival, packet, &mut self.actions),
-                Next::Dry => return Ok(()),
-                Next::Down => return tell(pipe, ToGatekeeper::Down { capture: arrival.capture }),
+                CaptureResult::Packet(packet) => {
+                    self.engine.packet(clock::now(), *arrival, packet, &mut self.actions)
+                }
+                CaptureResult::Dry => return Ok(()),
+                CaptureResult::Down => {
+                    return tell(pipe, ToGatekeeper::Down { capture: arrival.capture });
+                }
             }
             if !self.actions.is_empty() {
                 self.act(pipe)?;
@@ -266,7 +299,7 @@ impl Listener {
         Ok(())
     }
 
-    fn hear(&mut self, pipe: &mut ListenerEnd) -> Result<(), Broken> {
+    fn hear(&mut self, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         for _ in 0..MESSAGES {
             let Some(message) = pipe.receive()? else { break };
             self.obey(message, pipe)?;
@@ -275,7 +308,7 @@ impl Listener {
         Ok(())
     }
 
-    fn obey(&mut self, message: ToListener, pipe: &mut ListenerEnd) -> Result<(), Broken> {
+    fn obey(&mut self, message: ToListener, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         match message {
             ToListener::Verdict { ticket, spent, receipt } => {
                 // Without entropy there is no receipt; the verdict itself was carried out already.
@@ -283,10 +316,13 @@ impl Listener {
                     self.engine.verdict(ticket, spent, receipt.as_ref(), fresh, &mut self.actions);
                 }
             }
-            ToListener::Address { address, knock, door } => self.addresses.add(address, knock, door),
+            ToListener::Address { address, knock, door } => {
+                self.addresses.add(address, knock, door)
+            }
             ToListener::AddressesDone => {
                 self.addresses.done();
-                self.engine.set_addresses(self.addresses.done.0.clone(), self.addresses.done.1.clone());
+                self.engine
+                    .set_addresses(self.addresses.done.0.clone(), self.addresses.done.1.clone());
             }
             ToListener::Sequence { door, steps } => self.engine.set_sequence(door, steps),
             ToListener::AskCounters => {
@@ -294,14 +330,14 @@ impl Listener {
                 let (counters, packets) = (self.engine.counters(), self.engine.packets());
                 tell(pipe, ToGatekeeper::Counters { counters, packets, lost: self.lost })?;
             }
-            ToListener::Stop => return Err(Broken::Closed),
+            ToListener::Stop => return Err(PipeError::Closed),
             // Set-up is over: what still comes of it is dropped, and its sockets closed.
             _ => {}
         }
         Ok(())
     }
 
-    fn act(&mut self, pipe: &mut ListenerEnd) -> Result<(), Broken> {
+    fn act(&mut self, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         for action in self.actions.drain(..) {
             match action {
                 Action::Receipt { from, to, bytes } => {
@@ -311,10 +347,15 @@ impl Listener {
                 Action::Knock { ticket, row, h, body, source, source_port } => {
                     tell(pipe, ToGatekeeper::Knock { ticket, row, h, body, source, source_port })?;
                 }
-                Action::Alarm { row, first, again } => tell(pipe, ToGatekeeper::Alarm { row, first, again })?,
+                Action::Alarm { row, first, again } => {
+                    tell(pipe, ToGatekeeper::Alarm { row, first, again })?
+                }
                 Action::Seen { hit, source_port, length } => {
                     let (source, destination, step) = (hit.source, hit.destination, hit.step);
-                    chat(pipe, ToGatekeeper::Seen { source, source_port, destination, step, length })?;
+                    chat(
+                        pipe,
+                        ToGatekeeper::Seen { source, source_port, destination, step, length },
+                    )?;
                 }
                 Action::Door(effect) => door(pipe, effect)?,
             }
@@ -323,15 +364,23 @@ impl Listener {
     }
 }
 
-fn door(pipe: &mut ListenerEnd, effect: Effect) -> Result<(), Broken> {
+fn door(pipe: &mut ListenerEnd, effect: SequenceEvent) -> Result<(), PipeError> {
     match effect {
-        Effect::Seen => Ok(()),
-        Effect::Completed(done) => tell(pipe, ToGatekeeper::Completed { door: done.door(), source: done.source() }),
-        Effect::Stage { door, source, stage } => chat(pipe, ToGatekeeper::Stage { door, source, stage }),
-        Effect::TimedOut { door, source, stage } => chat(pipe, ToGatekeeper::TimedOut { door, source, stage }),
-        Effect::Refused { source } => chat(pipe, ToGatekeeper::Refused { source }),
-        Effect::Removed { source, success } => chat(pipe, ToGatekeeper::Removed { source, success }),
-        Effect::Ignored(name, wanted) => {
+        SequenceEvent::Seen => Ok(()),
+        SequenceEvent::Completed(done) => {
+            tell(pipe, ToGatekeeper::Completed { door: done.door(), source: done.source() })
+        }
+        SequenceEvent::Stage { door, source, stage } => {
+            chat(pipe, ToGatekeeper::Stage { door, source, stage })
+        }
+        SequenceEvent::TimedOut { door, source, stage } => {
+            chat(pipe, ToGatekeeper::TimedOut { door, source, stage })
+        }
+        SequenceEvent::Refused { source } => chat(pipe, ToGatekeeper::Refused { source }),
+        SequenceEvent::Removed { source, success } => {
+            chat(pipe, ToGatekeeper::Removed { source, success })
+        }
+        SequenceEvent::Ignored(name, wanted) => {
             let flag = crate::core::door::TcpFlags::NAMES.iter().position(|one| *one == name);
             let flag = flag.and_then(|index| u8::try_from(index).ok()).unwrap_or(u8::MAX);
             chat(pipe, ToGatekeeper::Ignored { flag, wanted })
@@ -339,16 +388,17 @@ fn door(pipe: &mut ListenerEnd, effect: Effect) -> Result<(), Broken> {
     }
 }
 
-/// A message that matters. If even the queue is full the gatekeeper has stopped reading: then it is lost, and the gatekeeper
-/// has more to mend than that.
-fn tell(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), Broken> {
+/// A message that matters. If even the queue is full the gatekeeper has stopped reading: then it is
+/// lost, and the gatekeeper has more to mend than that.
+fn tell(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), PipeError> {
     match pipe.send(message) {
-        Err(Broken::Full) => Ok(()),
+        Err(PipeError::Full) => Ok(()),
         other => other,
     }
 }
 
-/// A message for log lines only. Anybody can cause many of them by forged hits, so half of the queue is kept free of them.
-fn chat(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), Broken> {
+/// A message for log lines only. Anybody can cause many of them by forged hits, so half of the
+/// queue is kept free of them.
+fn chat(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), PipeError> {
     if pipe.waiting() > QUEUE / 2 { Ok(()) } else { tell(pipe, message) }
 }

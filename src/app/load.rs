@@ -1,20 +1,20 @@
-//! A gateway's configuration, keys and clients off the disk, all of it checked before anybody acts on it.
-//! What the texts mean is left to `config` and `keys`.
+//! A gateway's configuration, keys and clients off the disk, all of it checked before anybody acts
+//! on it. What the texts mean is left to `config` and `keys`.
 
 use std::path::{Path, PathBuf};
 
 use crate::config::knockd::{KnockdConf, one_time};
-use crate::config::native::{OWN_SEQUENCE, PARTS, Part};
+use crate::config::native::{ConfigPart, OWN_SEQUENCE, PARTS};
 use crate::config::{Door, Settings, knockd, native};
 use crate::core::door::is_shipped;
 use crate::core::service::Client;
 use crate::core::types::{Fault, ServiceName};
-use crate::edge::files::{self, Care};
+use crate::edge::files::{self, FileCheck};
 use crate::keys::authorized;
 use crate::keys::gateway::{GatewayFile, TestKeys};
 
 /// All that a gateway runs on.
-pub struct Loaded {
+pub struct GatewayConfig {
     /// The configuration, classic doors included.
     pub settings: Settings,
     /// The gateway's keys.
@@ -27,11 +27,11 @@ pub struct Loaded {
 ///
 /// # Errors
 /// The first thing that is wrong, with its place and remedy.
-pub fn everything(path: &Path) -> Result<Loaded, Fault> {
+pub fn load_all(path: &Path) -> Result<GatewayConfig, Fault> {
     let settings = settings(path)?;
     let keys = keys(&settings)?;
     let clients = clients(&settings)?;
-    Ok(Loaded { settings, keys, clients })
+    Ok(GatewayConfig { settings, keys, clients })
 }
 
 /// Reads the configuration and, if it names one, the knockd.conf.
@@ -49,13 +49,14 @@ pub fn settings(path: &Path) -> Result<Settings, Fault> {
     Ok(settings)
 }
 
-/// The configuration alone, without the files that its doors name: enough to find a running gateway, whose own doors may by now
-/// have used those files up, and to put up the guard while one of them is broken.
+/// The configuration alone, without the files that its doors name: enough to find a running
+/// gateway, whose own doors may by now have used those files up, and to put up the guard while one
+/// of them is broken.
 ///
 /// # Errors
 /// As [`everything`].
 pub fn native(path: &Path) -> Result<Settings, Fault> {
-    let text = files::read(path, Care::Trusted).map_err(|fault| match path.exists() {
+    let text = files::read(path, FileCheck::Trusted).map_err(|fault| match path.exists() {
         true => fault,
         false => Fault::new(fault.what, "`toctocd init` writes one; -c names another"),
     })?;
@@ -68,7 +69,7 @@ pub fn native(path: &Path) -> Result<Settings, Fault> {
 /// As [`everything`].
 pub fn keys(settings: &Settings) -> Result<GatewayFile, Fault> {
     let path = &settings.gateway.key_file;
-    let text = files::read(path, Care::Secret)?;
+    let text = files::read(path, FileCheck::Secret)?;
     GatewayFile::parse(&path.display().to_string(), &text, TestKeys::Refused)
 }
 
@@ -78,25 +79,34 @@ pub fn keys(settings: &Settings) -> Result<GatewayFile, Fault> {
 /// As [`everything`]; also a client who may open what is not configured.
 pub fn clients(settings: &Settings) -> Result<Vec<Client>, Fault> {
     let path = &settings.gateway.clients_file;
-    let text = files::read(path, Care::Trusted)?;
+    let text = files::read(path, FileCheck::Trusted)?;
     let known: Vec<ServiceName> = settings.services.iter().map(|service| service.name).collect();
     authorized::parse(&path.display().to_string(), &text, Some(&known))
 }
 
-/// The `*.toml` of a directory, in the order of their names. Whoever can put a file there says what is opened, so the directory must be
-/// ours alone, and each file is checked as the configuration itself is.
-fn parts(directory: &Path) -> Result<Vec<Part>, Fault> {
+/// The `*.toml` of a directory, in the order of their names. Whoever can put a file there says what
+/// is opened, so the directory must be ours alone, and each file is checked as the configuration
+/// itself is.
+fn parts(directory: &Path) -> Result<Vec<ConfigPart>, Fault> {
     files::check_own_directory(directory)?;
-    let trouble = |e: std::io::Error| Fault::new(format!("{}: {e}", directory.display()), "check the directory");
-    let entries = std::fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(trouble)?;
-    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| is_part(path)).collect();
+    let trouble = |e: std::io::Error| {
+        Fault::new(format!("{}: {e}", directory.display()), "check the directory")
+    };
+    let entries = std::fs::read_dir(directory)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(trouble)?;
+    let mut paths: Vec<PathBuf> =
+        entries.into_iter().map(|entry| entry.path()).filter(|path| is_part(path)).collect();
     paths.sort();
     if paths.len() > PARTS {
-        return Err(Fault::new(format!("{}: more than {PARTS} files", directory.display()), "join some of them"));
+        return Err(Fault::new(
+            format!("{}: more than {PARTS} files", directory.display()),
+            "join some of them",
+        ));
     }
     let part = |path: &PathBuf| {
-        let text = files::read(path, Care::Trusted)?;
-        Ok(Part { label: path.display().to_string(), text: text.as_str().to_owned() })
+        let text = files::read(path, FileCheck::Trusted)?;
+        Ok(ConfigPart { label: path.display().to_string(), text: text.as_str().to_owned() })
     };
     paths.iter().map(part).collect()
 }
@@ -110,16 +120,18 @@ fn is_part(path: &Path) -> bool {
 /// A door of our own form with one-time sequences: reads its file for the one that is in force.
 fn first_sequence(door: &mut Door) -> Result<(), Fault> {
     let Some(file) = &door.one_time_sequences else { return Ok(()) };
-    let text = files::read_bytes(file, Care::Trusted)?;
+    let text = files::read_bytes(file, FileCheck::Trusted)?;
     door.later_steps = one_time::steps(&text);
-    // None left shuts this door, and only it: a gateway must come up again after somebody has used the last one.
+    // None left shuts this door, and only it: a gateway must come up again after somebody has used
+    // the last one.
     door.sequence = one_time::first(&text, &door.name, &mut |_| {}).unwrap_or_default();
-    bar(door);
+    disable_shipped_sequence(door);
     Ok(())
 }
 
-/// A next line that every scanner knows shuts its door, and only it: it comes up between two starts, when others have been used.
-fn bar(door: &mut Door) {
+/// A next line that every scanner knows shuts its door, and only it: it comes up between two
+/// starts, when others have been used.
+fn disable_shipped_sequence(door: &mut Door) {
     let from_file = door.one_time_sequences.is_some() && !door.fixed_first;
     if from_file && is_shipped(&door.sequence) {
         door.sequence.clear();
@@ -130,12 +142,16 @@ const EVERYBODYS: &str = "the sequence that knockd ships: every scanner knows it
 
 /// Doors run commands with our privilege: their file is believed only if nobody else can write it.
 fn doors(path: &Path) -> Result<(Vec<Door>, Vec<&'static str>), Fault> {
-    let text = files::read_bytes(path, Care::Trusted)?;
-    let mut open = |file: &Path| files::read_bytes(file, Care::Trusted).map(|b| b.to_vec()).map_err(|fault| fault.what);
+    let text = files::read_bytes(path, FileCheck::Trusted)?;
+    let mut open = |file: &Path| {
+        files::read_bytes(file, FileCheck::Trusted).map(|b| b.to_vec()).map_err(|fault| fault.what)
+    };
     let mut conf = knockd::read(&text, false, knockd::UsedUp::ShutDoor, &mut open, &mut |_| {})
         .map_err(|error| error.fault(path))?;
-    conf.doors.iter_mut().for_each(bar);
-    if let Some((door, line)) = conf.doors.iter().zip(&conf.lines).find(|(door, _)| is_shipped(&door.sequence)) {
+    conf.doors.iter_mut().for_each(disable_shipped_sequence);
+    if let Some((door, line)) =
+        conf.doors.iter().zip(&conf.lines).find(|(door, _)| is_shipped(&door.sequence))
+    {
         return Err(Fault::new(
             format!("{}:{line}: door [{}] has {EVERYBODYS}", path.display(), door.name),
             OWN_SEQUENCE,

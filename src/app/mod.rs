@@ -4,8 +4,6 @@
 #[cfg(unix)]
 pub mod admin;
 pub mod args;
-#[cfg(target_os = "linux")]
-mod child;
 pub mod client;
 pub mod compat;
 #[cfg(target_os = "linux")]
@@ -19,9 +17,11 @@ mod interfaces;
 pub mod knock;
 #[cfg(target_os = "linux")]
 pub mod listener;
+#[cfg(target_os = "linux")]
+mod listener_process;
 #[cfg(unix)]
 pub mod load;
-pub mod places;
+pub mod paths;
 #[cfg(unix)]
 pub mod provision;
 #[cfg(unix)]

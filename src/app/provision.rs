@@ -1,5 +1,6 @@
-//! `toctocd init`, `client add`, `client list`, `client forgive`, `client revoke`, `check`: the file work of an admin.
-//! What a running gateway makes of it is left to `gatekeeper`; texts of keys to `keys`.
+//! `toctocd init`, `client add`, `client list`, `client forgive`, `client revoke`, `check`: the
+//! file work of an admin. What a running gateway makes of it is left to `gatekeeper`; texts of keys
+//! to `keys`.
 
 use std::path::Path;
 
@@ -7,9 +8,11 @@ use zeroize::Zeroizing;
 
 use super::args::toctocd::Init;
 use super::warnings::warnings_here;
-use super::{child, load};
+use super::{listener_process, load};
 use crate::config::convert::{self, Converted};
-use crate::config::{DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, knockd, native, print};
+use crate::config::{
+    DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, knockd, native, print,
+};
 use crate::core::prefix::Span;
 use crate::core::types::Fault;
 use crate::edge::state::State;
@@ -23,7 +26,7 @@ mod live;
 pub use clients::{add, forgive, list, revoke};
 
 /// What a command has to say, and how it ended.
-pub struct Said {
+pub struct CommandOutput {
     /// For standard output; may hold a profile.
     pub out: Zeroizing<String>,
     /// For standard error: hints, and trouble that came after the work was done.
@@ -32,7 +35,7 @@ pub struct Said {
     pub code: u8,
 }
 
-impl Said {
+impl CommandOutput {
     fn out(text: String) -> Self {
         Self { out: Zeroizing::new(text), err: String::new(), code: 0 }
     }
@@ -47,12 +50,13 @@ impl Said {
     }
 }
 
-/// Makes directory, keys, clients file and, last, the configuration; `named` is what `--config` says.
+/// Makes directory, keys, clients file and, last, the configuration; `named` is what `--config`
+/// says.
 ///
 /// # Errors
-/// A configuration stands there already, the arguments contradict each other, or the disk refuses. Nothing that
-/// exists is ever changed.
-pub fn init(named: &Path, args: &Init) -> Result<Said, Fault> {
+/// A configuration stands there already, the arguments contradict each other, or the disk refuses.
+/// Nothing that exists is ever changed.
+pub fn init(named: &Path, args: &Init) -> Result<CommandOutput, Fault> {
     let settings = settings_of(args)?;
     let config = args.dir.join("toctocd.toml");
     if config.symlink_metadata().is_ok() {
@@ -76,27 +80,32 @@ pub fn init(named: &Path, args: &Init) -> Result<Said, Fault> {
         let keys = GatewayFile::generate(entropy::fill)?;
         create_or_keep(path, keys.print().as_bytes(), 0o600)
     })?;
-    make(&mut said, &settings.gateway.clients_file, |path| create_or_keep(path, authorized::EMPTY.as_bytes(), 0o600))?;
+    make(&mut said, &settings.gateway.clients_file, |path| {
+        create_or_keep(path, authorized::EMPTY.as_bytes(), 0o600)
+    })?;
     files::create(&config, text.as_bytes(), 0o644)?;
     said += &format!("made {}\n{}", config.display(), next_steps(&config, &settings));
-    Ok(Said::out(said))
+    Ok(CommandOutput::out(said))
 }
 
-/// The doors of the knockd.conf at `path` in our own form, to be appended to the configuration, which need not be there yet.
+/// The doors of the knockd.conf at `path` in our own form, to be appended to the configuration,
+/// which need not be there yet.
 ///
 /// # Errors
 /// One of the two cannot be read, or knockd would not take its own.
-pub fn convert(config: &Path, path: &Path) -> Result<Said, Fault> {
+pub fn convert(config: &Path, path: &Path) -> Result<CommandOutput, Fault> {
     let there = match config.symlink_metadata() {
         Ok(_) => load::native(config)?,
         Err(_) => defaults::settings(),
     };
-    let text = files::read_bytes(path, files::Care::Trusted)?;
-    let mut open = |file: &Path| files::read_bytes(file, files::Care::Trusted).map(|b| b.to_vec()).map_err(|f| f.what);
+    let text = files::read_bytes(path, files::FileCheck::Trusted)?;
+    let mut open = |file: &Path| {
+        files::read_bytes(file, files::FileCheck::Trusted).map(|b| b.to_vec()).map_err(|f| f.what)
+    };
     let conf = knockd::read(&text, false, knockd::UsedUp::ShutDoor, &mut open, &mut |_| {})
         .map_err(|error| error.fault(path))?;
     let Converted { toml, left_out, notes } = convert::convert(&conf, &there);
-    let mut said = Said::out(String::new());
+    let mut said = CommandOutput::out(String::new());
     if !toml.is_empty() {
         let head = format!("# From {}, by `toctocd convert`.", path.display());
         said.out = Zeroizing::new(format!("\n{head}\n\n{toml}"));
@@ -105,7 +114,9 @@ pub fn convert(config: &Path, path: &Path) -> Result<Said, Fault> {
     notes.iter().for_each(|line| said.err += &format!("note: {line}\n"));
     said.err += &match toml.is_empty() {
         true => format!("{}: no door to convert\n", path.display()),
-        false => format!("next: append the sections to {}, then `toctocd check`\n", config.display()),
+        false => {
+            format!("next: append the sections to {}, then `toctocd check`\n", config.display())
+        }
     };
     said.code = u8::from(!left_out.is_empty() || toml.is_empty());
     Ok(said)
@@ -115,15 +126,18 @@ pub fn convert(config: &Path, path: &Path) -> Result<Said, Fault> {
 ///
 /// # Errors
 /// The first thing for which `run` would not start.
-pub fn check(config: &Path, print_settings: bool) -> Result<Said, Fault> {
-    let loaded = load::everything(config)?;
+pub fn check(config: &Path, print_settings: bool) -> Result<CommandOutput, Fault> {
+    let loaded = load::load_all(config)?;
     let settings = &loaded.settings;
     if print_settings {
-        return Ok(Said::out(print::print(settings)));
+        return Ok(CommandOutput::out(print::print(settings)));
     }
     would_run(settings)?;
-    let counts =
-        [(settings.services.len(), "service"), (loaded.clients.len(), "client"), (settings.doors.len(), "door")];
+    let counts = [
+        (settings.services.len(), "service"),
+        (loaded.clients.len(), "client"),
+        (settings.doors.len(), "door"),
+    ];
     let counts = counts.map(|(number, noun)| super::admin::count(number, noun)).join(", ");
     let mut said = format!("{}: sound; {counts}\n", config.display());
     for warning in warnings_here(&loaded) {
@@ -135,17 +149,19 @@ pub fn check(config: &Path, print_settings: bool) -> Result<Said, Fault> {
     for line in live::remarks(settings) {
         said += &format!("{line}\n");
     }
-    Ok(Said::out(said))
+    Ok(CommandOutput::out(said))
 }
 
 /// What `run` needs of this machine, as far as it can be seen without changing anything.
 fn would_run(settings: &Settings) -> Result<(), Fault> {
     if let Some(name) = &settings.gateway.user {
-        child::named_user(name)?;
+        listener_process::named_user(name)?;
     }
     State::check(&settings.gateway.state_dir, settings.gateway.state_on_tmpfs)?;
-    let missing = |name: &&String| *name != capture::ANY && nix::net::if_::if_nametoindex(name.as_str()).is_err();
-    let meant = super::interfaces::meant(settings);
+    let missing = |name: &&String| {
+        *name != capture::ANY && nix::net::if_::if_nametoindex(name.as_str()).is_err()
+    };
+    let meant = super::interfaces::resolved_interfaces(settings);
     if meant.iter().any(|name| name == DEFAULT_ROUTE) {
         return Err(super::interfaces::no_default_route());
     }
@@ -185,9 +201,8 @@ fn wide_notes(service: &Service) -> Vec<String> {
     let mut notes = Vec::new();
     match &service.source {
         SourceRule::Bound => {}
-        SourceRule::Observed => {
-            notes.push(format!("service {name} grants whatever address a knock came from: {OBSERVED}"))
-        }
+        SourceRule::Observed => notes
+            .push(format!("service {name} grants whatever address a knock came from: {OBSERVED}")),
         SourceRule::Within(prefixes) => {
             let list: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
             notes.push(format!(
@@ -207,14 +222,19 @@ const OBSERVED: &str = "whoever is on the path can choose it";
 /// Defaults, with what the command line says.
 fn settings_of(args: &Init) -> Result<Settings, Fault> {
     let mut settings = defaults::settings();
-    let absolute = std::path::absolute(&args.dir).map_err(|e| Fault::new(format!("--dir: {e}"), "name another"))?;
+    let absolute = std::path::absolute(&args.dir)
+        .map_err(|e| Fault::new(format!("--dir: {e}"), "name another"))?;
     if absolute.to_str().is_none() {
-        return Err(Fault::new("--dir is not UTF-8 text, which a configuration must be", "name another"));
+        return Err(Fault::new(
+            "--dir is not UTF-8 text, which a configuration must be",
+            "name another",
+        ));
     }
     let gateway = &mut settings.gateway;
     gateway.key_file = absolute.join("gateway.key");
     gateway.clients_file = absolute.join("clients");
-    // Elsewhere than in /etc it is a trial or somebody's own: then nothing lies outside that directory.
+    // Elsewhere than in /etc it is a trial or somebody's own: then nothing lies outside that
+    // directory.
     if absolute != Path::new("/etc/toctoc") {
         gateway.state_dir = absolute.join("state");
         gateway.control_socket = absolute.join("control");
@@ -224,13 +244,20 @@ fn settings_of(args: &Init) -> Result<Settings, Fault> {
     if !args.interfaces.is_empty() {
         settings.knock.interfaces.clone_from(&args.interfaces);
     }
-    settings.services =
-        args.services.iter().map(|service| defaults::service(service.name, service.ports.clone())).collect();
+    settings.services = args
+        .services
+        .iter()
+        .map(|service| defaults::service(service.name, service.ports.clone()))
+        .collect();
     Ok(settings)
 }
 
 /// Does one step and notes whether it made something or found it.
-fn make(said: &mut String, path: &Path, step: impl FnOnce(&Path) -> Result<bool, Fault>) -> Result<(), Fault> {
+fn make(
+    said: &mut String,
+    path: &Path,
+    step: impl FnOnce(&Path) -> Result<bool, Fault>,
+) -> Result<(), Fault> {
     let verb = if step(path)? { "made" } else { "kept" };
     *said += &format!("{verb} {}\n", path.display());
     Ok(())
@@ -251,7 +278,10 @@ fn next_steps(config: &Path, settings: &Settings) -> String {
     let service = settings.services.first().map_or("ssh", |service| service.name.as_str());
     let mut text = "\nnext:\n".to_owned();
     if settings.gateway.addresses.is_empty() {
-        text += &format!("  write this gateway's public name or address into `addresses` in {}\n", config.display());
+        text += &format!(
+            "  write this gateway's public name or address into `addresses` in {}\n",
+            config.display()
+        );
     }
     text += &format!(
         "  toctocd{option} client add laptop --key 'ssh-ed25519 AAAA...' --services {service} --out laptop.toml\n"

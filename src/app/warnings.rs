@@ -1,19 +1,20 @@
-//! What is allowed in a configuration but unwise, one sentence each, with what to do.
-//! What is weak about doors is found by `core::door::weakness`; what cannot be allowed is refused by `app::load`.
+//! What is allowed in a configuration but unwise, one sentence each, with what to do. What is weak
+//! about doors is found by `core::door::weakness`; what cannot be allowed is refused by
+//! `app::load`.
 
 use std::collections::BTreeSet;
 
 use super::guard::stale;
-use super::load::Loaded;
+use super::load::GatewayConfig;
 use crate::config::Settings;
 use crate::core::door::Door;
-use crate::core::door::weakness::{Around, WHOLE_ECHO, Weakness, misplaced, weaknesses};
+use crate::core::door::weakness::{DoorContext, WHOLE_ECHO, Weakness, badly_placed, weaknesses};
 use crate::core::types::{Port, Proto};
 use crate::edge::command::is_program;
 use crate::edge::proc_net;
 
 /// All warnings about `loaded` on this machine as it is now.
-pub fn warnings_here(loaded: &Loaded) -> Vec<String> {
+pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
     let mut all = warnings(loaded, &proc_net::listening());
     all.extend(leads_nowhere(&loaded.settings, proc_net::passes_on()));
     all.extend(starts_nothing(&loaded.settings, is_program));
@@ -22,14 +23,26 @@ pub fn warnings_here(loaded: &Loaded) -> Vec<String> {
 }
 
 /// Those about `loaded` on a machine whose programs listen on `listening`.
-fn warnings(loaded: &Loaded, listening: &BTreeSet<Port>) -> Vec<String> {
+fn warnings(loaded: &GatewayConfig, listening: &BTreeSet<Port>) -> Vec<String> {
     let settings = &loaded.settings;
     let sealed = loaded.clients.iter().flat_map(|client| client.services.iter().copied()).collect();
-    let around = Around { services: &settings.services, sealed: &sealed, knock_port: settings.knock.port, listening };
-    let found = weaknesses(&settings.doors).into_iter().chain(misplaced(&settings.doors, &around));
-    let mut warnings: Vec<String> = found.map(|(door, weakness)| sentence(&door.name, &weakness)).collect();
-    for door in settings.doors.iter().filter(|door| door.seq_timeout <= 0 && door.sequence.len() > 1) {
-        warnings.push(format!("door [{}] can never open: its seq_timeout is {}", door.name, door.seq_timeout));
+    let around = DoorContext {
+        services: &settings.services,
+        sealed: &sealed,
+        knock_port: settings.knock.port,
+        listening,
+    };
+    let found =
+        weaknesses(&settings.doors).into_iter().chain(badly_placed(&settings.doors, &around));
+    let mut warnings: Vec<String> =
+        found.map(|(door, weakness)| sentence(&door.name, &weakness)).collect();
+    for door in
+        settings.doors.iter().filter(|door| door.seq_timeout <= 0 && door.sequence.len() > 1)
+    {
+        warnings.push(format!(
+            "door [{}] can never open: its seq_timeout is {}",
+            door.name, door.seq_timeout
+        ));
     }
     warnings.extend(settings.doors.iter().filter(|door| door.sequence.is_empty()).map(stays_shut));
     if !settings.unused_options.is_empty() {
@@ -56,17 +69,23 @@ fn stays_shut(door: &Door) -> String {
 }
 
 /// Why a door stays shut although its file has sequences left.
-pub const NEXT_IS_SHIPPED: &str = "the sequence that knockd ships, which every scanner knows, is the next one";
+pub const NEXT_IS_SHIPPED: &str =
+    "the sequence that knockd ships, which every scanner knows, is the next one";
 
-/// Services that lead to an inner host over a family, IPv4 or IPv6, that this machine does not pass on.
+/// Services that lead to an inner host over a family, IPv4 or IPv6, that this machine does not pass
+/// on.
 fn leads_nowhere(settings: &Settings, passes_on: [bool; 2]) -> Vec<String> {
     let families = [(false, "net.ipv4.ip_forward"), (true, "net.ipv6.conf.all.forwarding")];
     let mut warnings = Vec::new();
     for service in &settings.services {
-        for ((v6, sysctl), _) in families.into_iter().zip(passes_on).filter(|(_, passes_on)| !passes_on) {
+        for ((v6, sysctl), _) in
+            families.into_iter().zip(passes_on).filter(|(_, passes_on)| !passes_on)
+        {
             if let Some(to) = service.forward.as_ref().and_then(|forward| forward.target(v6)) {
                 let name = service.name;
-                warnings.push(format!("service {name} leads to {to}, and nothing is passed on: sysctl -w {sysctl}=1"));
+                warnings.push(format!(
+                    "service {name} leads to {to}, and nothing is passed on: sysctl -w {sysctl}=1"
+                ));
             }
         }
     }
@@ -77,7 +96,10 @@ fn leads_nowhere(settings: &Settings, passes_on: [bool; 2]) -> Vec<String> {
 fn starts_nothing(settings: &Settings, is_program: impl Fn(&str) -> bool) -> Vec<String> {
     let mut warnings = Vec::new();
     for service in &settings.services {
-        let both = service.commands.iter().flat_map(|commands| [("start", &commands.start), ("stop", &commands.stop)]);
+        let both = service
+            .commands
+            .iter()
+            .flat_map(|commands| [("start", &commands.start), ("stop", &commands.stop)]);
         for (key, program) in both.filter_map(|(key, argv)| Some((key, argv.first()?))) {
             if !is_program(program) {
                 let name = service.name;
@@ -92,22 +114,38 @@ fn starts_nothing(settings: &Settings, is_program: impl Fn(&str) -> bool) -> Vec
 fn sentence(door: &str, weakness: &Weakness) -> String {
     let about = match weakness {
         Weakness::Shipped => {
-            "it has the sequence that knockd ships: every scanner knows it, so choose your own".to_owned()
+            "it has the sequence that knockd ships: every scanner knows it, so choose your own"
+                .to_owned()
         }
-        Weakness::Short(1) => "a sequence of one step is found by any scan; use at least three".to_owned(),
-        Weakness::Short(steps) => format!("a sequence of {steps} steps is hit by a scan by chance; use at least three"),
+        Weakness::Short(1) => {
+            "a sequence of one step is found by any scan; use at least three".to_owned()
+        }
+        Weakness::Short(steps) => {
+            format!("a sequence of {steps} steps is hit by a scan by chance; use at least three")
+        }
         Weakness::InOrder(proto) => {
-            format!("a {} scan that counts up or down opens it; mix the order, or tcp with udp", title(*proto))
+            format!(
+                "a {} scan that counts up or down opens it; mix the order, or tcp with udp",
+                title(*proto)
+            )
         }
-        Weakness::Twin(other) => format!("it has the same sequence as door [{other}]: one knock opens both"),
+        Weakness::Twin(other) => {
+            format!("it has the same sequence as door [{other}]: one knock opens both")
+        }
         Weakness::Contains(other) => {
             format!(
                 "its sequence begins with that of door [{other}], which it opens on the way; let it begin otherwise"
             )
         }
-        Weakness::Guarded(port, service) => format!("its step {port} is a port of service {service}: {BUSY}"),
-        Weakness::KnockPort(port) => format!("its step {port} is the port of the sealed knock: {BUSY}"),
-        Weakness::Listening(port) => format!("its step {port} is a port that a program here listens on: {BUSY}"),
+        Weakness::Guarded(port, service) => {
+            format!("its step {port} is a port of service {service}: {BUSY}")
+        }
+        Weakness::KnockPort(port) => {
+            format!("its step {port} is the port of the sealed knock: {BUSY}")
+        }
+        Weakness::Listening(port) => {
+            format!("its step {port} is a port that a program here listens on: {BUSY}")
+        }
         Weakness::Fragments(size) => format!(
             "its step icmp:{size} does not fit into one packet on most links, and fragments do not count; use at most \
              icmp:{WHOLE_ECHO}"
@@ -137,9 +175,9 @@ mod tests {
     use crate::core::types::ServiceName;
     use crate::keys::gateway::GatewayFile;
 
-    fn loaded(doors: &str) -> Loaded {
+    fn loaded(doors: &str) -> GatewayConfig {
         let text = format!("[service.ssh]\nports = [\"22/tcp\"]\n{doors}");
-        Loaded {
+        GatewayConfig {
             settings: native::parse("t.toml", &text).unwrap(),
             keys: GatewayFile::generate(crate::edge::entropy::fill).unwrap(),
             clients: Vec::new(),
@@ -148,7 +186,8 @@ mod tests {
 
     #[test]
     fn every_weakness_is_one_sentence_about_its_door_with_what_to_do() {
-        let (port, ssh) = (Port { proto: Proto::Tcp, number: 22 }, ServiceName::new("ssh").unwrap());
+        let (port, ssh) =
+            (Port { proto: Proto::Tcp, number: 22 }, ServiceName::new("ssh").unwrap());
         let other = || "other".to_owned();
         for (weakness, said) in [
             (Weakness::Shipped, "choose your own"),
@@ -157,9 +196,15 @@ mod tests {
             (Weakness::InOrder(Proto::Udp), "a UDP scan that counts up or down opens it"),
             (Weakness::Twin(other()), "the same sequence as door [other]"),
             (Weakness::Contains(other()), "begins with that of door [other]"),
-            (Weakness::Guarded(port, ssh), "its step 22/tcp is a port of service ssh: what is sent there"),
+            (
+                Weakness::Guarded(port, ssh),
+                "its step 22/tcp is a port of service ssh: what is sent there",
+            ),
             (Weakness::KnockPort(port), "the port of the sealed knock: what is sent there"),
-            (Weakness::Listening(port), "a port that a program here listens on: what is sent there"),
+            (
+                Weakness::Listening(port),
+                "a port that a program here listens on: what is sent there",
+            ),
             (Weakness::Fragments(2000), "icmp:2000 does not fit into one packet"),
             (Weakness::InTheClear(ssh), "it opens ssh in the clear"),
         ] {
@@ -171,7 +216,8 @@ mod tests {
 
     #[test]
     fn a_sound_door_is_not_warned_of() {
-        let door = "[door.d]\nsequence = [\"7411/tcp\", \"2833/udp\", \"icmp:64\"]\nservice = \"ssh\"\n";
+        let door =
+            "[door.d]\nsequence = [\"7411/tcp\", \"2833/udp\", \"icmp:64\"]\nservice = \"ssh\"\n";
         assert_eq!(warnings(&loaded(door), &BTreeSet::new()), [""; 0]);
         let listening = BTreeSet::from([Port { proto: Proto::Udp, number: 2833 }]);
         assert_eq!(warnings(&loaded(door), &listening).len(), 1);

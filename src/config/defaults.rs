@@ -1,7 +1,10 @@
 //! Every default of a gateway's configuration; none stands anywhere else.
 //! What a value may be is left to `native`.
 
-use super::{Cut, Firewall, Form, Gateway, Knock, Mode, Service, Settings, SourceRule};
+use super::{
+    DisconnectPolicy, FirewallSettings, GatewaySettings, GrantKind, KnockSettings, Mode, Service,
+    Settings, SourceRule,
+};
 use crate::core::prefix::Span;
 use crate::core::types::{Port, ServiceName};
 
@@ -28,8 +31,8 @@ pub fn settings() -> Settings {
 }
 
 /// Section `[gateway]`.
-pub fn gateway() -> Gateway {
-    Gateway {
+pub fn gateway() -> GatewaySettings {
+    GatewaySettings {
         key_file: "/etc/toctoc/gateway.key".into(),
         clients_file: "/etc/toctoc/clients".into(),
         state_dir: "/var/lib/toctoc".into(),
@@ -41,8 +44,8 @@ pub fn gateway() -> Gateway {
 }
 
 /// Section `[knock]`.
-pub fn knock() -> Knock {
-    Knock {
+pub fn knock() -> KnockSettings {
+    KnockSettings {
         port: 62201,
         interfaces: vec!["any".to_owned()],
         silent: true,
@@ -61,21 +64,21 @@ pub fn service(name: ServiceName, ports: Vec<Port>) -> Service {
         ports,
         commands: None,
         mode: Mode::Guard,
-        form: Form::Time,
+        form: GrantKind::Time,
         seconds: SECONDS,
         max_seconds: MAX_SECONDS,
         max_grants: SERVICE_MAX_GRANTS,
         source: SourceRule::Bound,
         span: Span::Host,
         challenge: false,
-        cut: Cut::Never,
+        cut: DisconnectPolicy::Never,
         forward: None,
     }
 }
 
 /// Section `[firewall]`.
-pub fn firewall() -> Firewall {
-    Firewall {
+pub fn firewall() -> FirewallSettings {
+    FirewallSettings {
         table: "toctoc".to_owned(),
         nft: "/usr/sbin/nft".into(),
         mode: Mode::Guard,

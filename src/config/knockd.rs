@@ -1,20 +1,21 @@
-//! knockd.conf, read as knockd 0.8 reads it, with its messages and its line numbers.
-//! What doors do is left to `core::sequence`; opening files, also those of one-time sequences, to the caller.
+//! knockd.conf, read as knockd 0.8 reads it, with its messages and its line numbers. What doors do
+//! is left to `core::sequence`; opening files, also those of one-time sequences, to the caller.
 //!
-//! COMPAT: `#` only begins a comment at the start of a line, numbers are read like C's `atoi`, lines are cut at 4095 bytes,
-//! every section but `options` is a door, and the first error ends the reading.
+//! COMPAT: `#` only begins a comment at the start of a line, numbers are read like C's `atoi`,
+//! lines are cut at 4095 bytes, every section but `options` is a door, and the first error ends the
+//! reading.
 
 use std::path::{Path, PathBuf};
 
 use crate::core::door::{DOORS, Door, STEPS, Step, TcpFlags};
 use crate::core::types::{Port, Proto};
 
+mod errors;
 pub mod one_time;
 #[cfg(test)]
 mod tests;
-mod wrong;
 
-pub use wrong::{BadSequence, KnockdError, SequenceError, Wrong, not_opened};
+pub use errors::{BadSequence, KnockdError, SequenceError, Wrong, not_opened};
 
 /// Bytes of a line, its newline included, that are read at once.
 const LINE: usize = 4095;
@@ -42,7 +43,7 @@ pub struct KnockdConf {
 
 /// What the reading has to tell on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
+pub enum ParseNote {
     /// A line for `knockd -D`.
     Trace(String),
     /// A line of a one-time file that is no sequence and was skipped.
@@ -67,10 +68,10 @@ pub fn read(
     interface_given: bool,
     used_up: UsedUp,
     open: OpenOneTime<'_>,
-    note: &mut dyn FnMut(Note),
+    note: &mut dyn FnMut(ParseNote),
 ) -> Result<KnockdConf, KnockdError> {
     let (conf, section) = (KnockdConf::default(), Section::None);
-    let mut reading = Reading { conf, section, interface_given, used_up, open, note, at: 0 };
+    let mut reading = ConfReader { conf, section, interface_given, used_up, open, note, at: 0 };
     let mut last = 0;
     for (line, bytes) in (1..).zip(lines(text)) {
         reading.at = line;
@@ -105,17 +106,17 @@ enum Section {
     Door,
 }
 
-struct Reading<'a, 'o> {
+struct ConfReader<'a, 'o> {
     conf: KnockdConf,
     section: Section,
     interface_given: bool,
     used_up: UsedUp,
     open: OpenOneTime<'o>,
-    note: &'a mut dyn FnMut(Note),
+    note: &'a mut dyn FnMut(ParseNote),
     at: usize,
 }
 
-impl Reading<'_, '_> {
+impl ConfReader<'_, '_> {
     fn line(&mut self, bytes: &[u8]) -> Result<(), Wrong> {
         let bytes = trim(bytes);
         if bytes.is_empty() || bytes.starts_with(b"#") {
@@ -232,15 +233,18 @@ impl Reading<'_, '_> {
     fn one_time(&mut self, value: &str) -> Result<(), Wrong> {
         let path = PathBuf::from(value);
         let text = (self.open)(&path).map_err(|reason| Wrong::OneTimeFile(path.clone(), reason))?;
-        let Some(name) = self.conf.doors.last().map(|door| door.name.clone()) else { return Err(Wrong::NoSection) };
+        let Some(name) = self.conf.doors.last().map(|door| door.name.clone()) else {
+            return Err(Wrong::NoSection);
+        };
         self.trace(format!("{name}: one time sequences file: {value}"));
-        let first = one_time::first(&text, &name, &mut |error| (self.note)(Note::Skipped(error)));
+        let first =
+            one_time::first(&text, &name, &mut |error| (self.note)(ParseNote::Skipped(error)));
         let sequence = match (first, self.used_up) {
             (Some(sequence), _) => sequence,
             (None, UsedUp::ShutDoor) => Vec::new(),
             (None, UsedUp::Refuse) => return Err(Wrong::NoneLeft(name)),
         };
-        (self.note)(Note::Trace(one_time::new_sequence(&name, &sequence)));
+        (self.note)(ParseNote::Trace(one_time::new_sequence(&name, &sequence)));
         self.trace(format!("{name}: sequence: {}", list(&sequence)));
         if let Some(door) = self.conf.doors.last_mut() {
             door.one_time_sequences = Some(path);
@@ -254,7 +258,8 @@ impl Reading<'_, '_> {
     fn flags(&mut self, value: &str) -> Result<(), Wrong> {
         for word in value.split(',') {
             let word = word.to_ascii_uppercase();
-            let (name, wanted) = word.strip_prefix('!').map_or((word.as_str(), true), |name| (name, false));
+            let (name, wanted) =
+                word.strip_prefix('!').map_or((word.as_str(), true), |name| (name, false));
             let index = TcpFlags::NAMES.iter().position(|known| *known == name);
             let Some(index) = index else { return Err(Wrong::Flag(word)) };
             if let Some(door) = self.conf.doors.last_mut() {
@@ -266,7 +271,7 @@ impl Reading<'_, '_> {
     }
 
     fn trace(&mut self, text: String) {
-        (self.note)(Note::Trace(format!("config: {text}")));
+        (self.note)(ParseNote::Trace(format!("config: {text}")));
     }
 }
 
@@ -292,7 +297,8 @@ fn seconds(text: &str) -> i64 {
     i64::from(atoi(text))
 }
 
-/// COMPAT: C's `atoi` where `long` has 64 bits: leading blanks, a sign, digits; clamped to 64 bits, then cut to 32.
+/// COMPAT: C's `atoi` where `long` has 64 bits: leading blanks, a sign, digits; clamped to 64 bits,
+/// then cut to 32.
 pub fn atoi(text: &str) -> i32 {
     let text = text.trim_start_matches(is_blank);
     let (negative, digits) = match text.strip_prefix('-') {

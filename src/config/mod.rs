@@ -1,11 +1,14 @@
-//! `Settings`: the one validated form of a gateway's configuration. Whoever holds one need not doubt it.
-//! Reading text into it is left to `native` (TOML) and `knockd` (knockd.conf), writing it to `print`.
+//! `Settings`: the one validated form of a gateway's configuration. Whoever holds one need not
+//! doubt it. Reading text into it is left to `native` (TOML) and `knockd` (knockd.conf), writing it
+//! to `print`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use crate::core::door::{Door, Step, TcpFlags};
-pub use crate::core::service::{Client, Commands, Cut, Form, Forward, Mode, Service, SourceRule};
+pub use crate::core::service::{
+    Client, DisconnectPolicy, Forward, GrantKind, Mode, Service, ServiceCommands, SourceRule,
+};
 use crate::core::types::{GatewayId, RealmId};
 
 pub mod convert;
@@ -14,19 +17,20 @@ pub mod knockd;
 pub mod native;
 pub mod print;
 
-/// The word for the interfaces that default routes lead out of at the time. No interface can be called so: the kernel keeps the name
-/// for itself (net/ipv4/devinet.c, `sysctl_dev_name_is_allowed`).
+/// The word for the interfaces that default routes lead out of at the time. No interface can be
+/// called so: the kernel keeps the name for itself (net/ipv4/devinet.c,
+/// `sysctl_dev_name_is_allowed`).
 pub const DEFAULT_ROUTE: &str = "default";
 
 /// All that `toctocd run` needs to know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Where things lie and who runs them.
-    pub gateway: Gateway,
+    pub gateway: GatewaySettings,
     /// The sealed knock.
-    pub knock: Knock,
+    pub knock: KnockSettings,
     /// The firewall.
-    pub firewall: Firewall,
+    pub firewall: FirewallSettings,
     /// What can be granted, in file order; names are unique.
     pub services: Vec<Service>,
     /// The knockd.conf that the classic doors are read from; absolute.
@@ -39,18 +43,20 @@ pub struct Settings {
 
 /// Files and names.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Gateway {
+pub struct GatewaySettings {
     /// The gateway's secrets (`keys::gateway`), 0600.
     pub key_file: PathBuf,
     /// The enrolled clients (`keys::authorized`), one per line.
     pub clients_file: PathBuf,
     /// Directory of the durable state, on a real disk.
     pub state_dir: PathBuf,
-    /// Whether the state may lie on a file system that a reboot empties. Then a reboot forgets used timestamps.
+    /// Whether the state may lie on a file system that a reboot empties. Then a reboot forgets used
+    /// timestamps.
     pub state_on_tmpfs: bool,
     /// The control socket.
     pub control_socket: PathBuf,
-    /// The user that the listener runs as; `None` = the first of `_toctoc` and `nobody` that exists.
+    /// The user that the listener runs as; `None` = the first of `_toctoc` and `nobody` that
+    /// exists.
     pub user: Option<String>,
     /// What profiles give as the gateway's addresses: names or IP addresses.
     pub addresses: Vec<String>,
@@ -58,12 +64,14 @@ pub struct Gateway {
 
 /// The sealed knock's settings.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Knock {
+pub struct KnockSettings {
     /// UDP port; nothing is bound to it.
     pub port: u16,
-    /// Interfaces to capture on; `any` alone means all, [`DEFAULT_ROUTE`] those that default routes lead out of.
+    /// Interfaces to capture on; `any` alone means all, [`DEFAULT_ROUTE`] those that default routes
+    /// lead out of.
     pub interfaces: Vec<String>,
-    /// Whether the guard drops what arrives for the knock port, so that the kernel never answers "port unreachable".
+    /// Whether the guard drops what arrives for the knock port, so that the kernel never answers
+    /// "port unreachable".
     pub silent: bool,
     /// How old a timestamp may be, seconds (default 30).
     pub max_age: u32,
@@ -79,12 +87,13 @@ pub struct Knock {
 
 /// How grants meet the firewall.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Firewall {
+pub struct FirewallSettings {
     /// The name of our nftables table in family inet (default `toctoc`).
     pub table: String,
     /// Path of the nft program.
     pub nft: PathBuf,
-    /// Who drops what no grant covers, for services that do not say it themselves (default [`Mode::Guard`]).
+    /// Who drops what no grant covers, for services that do not say it themselves (default
+    /// [`Mode::GuardCommand`]).
     pub mode: Mode,
     /// The bit of a flow's conntrack mark that says: granted.
     pub mark: u32,
@@ -92,13 +101,14 @@ pub struct Firewall {
     pub pending_mark: u32,
     /// Addresses that always pass the guard, shown in every status.
     pub break_glass: Vec<IpAddr>,
-    /// Where the printed guard lies if nftables.conf includes it (default `/etc/nftables.d/toctoc.nft`).
+    /// Where the printed guard lies if nftables.conf includes it (default
+    /// `/etc/nftables.d/toctoc.nft`).
     pub printed: PathBuf,
 }
 
 /// Who this gateway is, without its secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct GatewayIdentity {
     /// The gateway.
     pub gateway: GatewayId,
     /// Its realm.

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Firewall, Gateway, Knock, Settings, defaults};
+use super::{FirewallSettings, GatewaySettings, KnockSettings, Settings, defaults};
 use crate::core::address::is_host;
-use crate::core::complaint::{Text, printable};
+use crate::core::diagnostic::{SourceText, printable};
 use crate::core::types::Fault;
 pub use doors::{OWN_SEQUENCE, flag_words};
 use doors::{RawDoor, doors};
-pub use parts::{PARTS, Part};
+pub use parts::{ConfigPart, PARTS};
 use parts::{RawPart, in_order};
 pub use services::MAX_SERVICES;
 use services::{MODES, RawService, services};
@@ -98,18 +98,21 @@ pub fn parse(label: &str, text: &str) -> Result<Settings, Fault> {
     read(label, text, &mut |_| Ok(Vec::new()))
 }
 
-/// Reads toctocd.toml; `label` is the path that complaints name. `open` answers the files of the directory that `include` names,
-/// in their order. The doors of a knockd.conf are not read: `classic` says where they stand.
+/// Reads toctocd.toml; `label` is the path that complaints name. `open` answers the files of the
+/// directory that `include` names, in their order. The doors of a knockd.conf are not read:
+/// `classic` says where they stand.
 ///
 /// # Errors
-/// The first thing that is wrong, as `label:line:column: what`, with its remedy; or the fault of `open`.
+/// The first thing that is wrong, as `label:line:column: what`, with its remedy; or the fault of
+/// `open`.
 pub fn read(
     label: &str,
     text: &str,
-    open: &mut dyn FnMut(&Path) -> Result<Vec<Part>, Fault>,
+    open: &mut dyn FnMut(&Path) -> Result<Vec<ConfigPart>, Fault>,
 ) -> Result<Settings, Fault> {
-    let file = Text::new(label, text);
-    let raw: RawSettings = toml::from_str(text).map_err(|e| file.complain_serde(e.span(), e.message()))?;
+    let file = SourceText::new(label, text);
+    let raw: RawSettings =
+        toml::from_str(text).map_err(|e| file.complain_serde(e.span(), e.message()))?;
     let parts = match raw.include {
         Some(directory) => open(&absolute(file, directory, "include")?)?,
         None => Vec::new(),
@@ -129,16 +132,22 @@ pub fn read(
         services,
         knock,
         firewall,
-        classic: raw.classic.knockd_conf.map(|path| absolute(file, path, "knockd_conf")).transpose()?,
+        classic: raw
+            .classic
+            .knockd_conf
+            .map(|path| absolute(file, path, "knockd_conf"))
+            .transpose()?,
         unused_options: Vec::new(),
     };
     Ok(settings)
 }
 
-fn gateway(file: Text<'_>, raw: RawGateway) -> Result<Gateway, Fault> {
+fn gateway(file: SourceText<'_>, raw: RawGateway) -> Result<GatewaySettings, Fault> {
     let default = defaults::gateway();
-    let path = |value: At<String>, key, default| value.map_or(Ok(default), |value| absolute(file, value, key));
-    Ok(Gateway {
+    let path = |value: At<String>, key, default| {
+        value.map_or(Ok(default), |value| absolute(file, value, key))
+    };
+    Ok(GatewaySettings {
         key_file: path(raw.key_file, "key_file", default.key_file)?,
         clients_file: path(raw.clients_file, "clients_file", default.clients_file)?,
         state_dir: path(raw.state_dir, "state_dir", default.state_dir)?,
@@ -154,9 +163,9 @@ fn gateway(file: Text<'_>, raw: RawGateway) -> Result<Gateway, Fault> {
     })
 }
 
-fn knock(file: Text<'_>, raw: RawKnock) -> Result<Knock, Fault> {
+fn knock(file: SourceText<'_>, raw: RawKnock) -> Result<KnockSettings, Fault> {
     let default = defaults::knock();
-    Ok(Knock {
+    Ok(KnockSettings {
         port: number(file, raw.port, "port", 1..=65535, default.port)?,
         interfaces: raw.interfaces.map_or(Ok(default.interfaces), |list| interfaces(file, list))?,
         silent: raw.silent.unwrap_or(default.silent),
@@ -168,12 +177,19 @@ fn knock(file: Text<'_>, raw: RawKnock) -> Result<Knock, Fault> {
     })
 }
 
-fn interfaces(file: Text<'_>, list: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Fault> {
+fn interfaces(
+    file: SourceText<'_>,
+    list: Spanned<Vec<Spanned<String>>>,
+) -> Result<Vec<String>, Fault> {
     let start = list.span().start;
     let list = list.into_inner();
     let any = list.iter().find(|name| name.get_ref() == "any").map(Spanned::span);
     if list.is_empty() {
-        return Err(file.complain(start, "`interfaces` is empty", "write interfaces = [\"any\"] to capture on all"));
+        return Err(file.complain(
+            start,
+            "`interfaces` is empty",
+            "write interfaces = [\"any\"] to capture on all",
+        ));
     }
     if let Some(at) = any.filter(|_| list.len() > 1) {
         return Err(file.complain(
@@ -185,20 +201,29 @@ fn interfaces(file: Text<'_>, list: Spanned<Vec<Spanned<String>>>) -> Result<Vec
     let mut seen = BTreeSet::new();
     for name in &list {
         if !seen.insert(name.get_ref().clone()) {
-            return Err(file.complain(name.span().start, "this interface is named twice", "remove one of the two"));
+            return Err(file.complain(
+                name.span().start,
+                "this interface is named twice",
+                "remove one of the two",
+            ));
         }
     }
     list.into_iter().map(|name| word(file, name, "interfaces", INTERFACE)).collect()
 }
 
-fn firewall(file: Text<'_>, raw: RawFirewall) -> Result<Firewall, Fault> {
+fn firewall(file: SourceText<'_>, raw: RawFirewall) -> Result<FirewallSettings, Fault> {
     let default = defaults::firewall();
     let address = |text: Spanned<String>| {
         text.get_ref().parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| {
-            file.complain(text.span().start, "not an IP address", "write for example break_glass = [\"192.0.2.7\"]")
+            file.complain(
+                text.span().start,
+                "not an IP address",
+                "write for example break_glass = [\"192.0.2.7\"]",
+            )
         })
     };
-    let pending_at = raw.pending_mark.as_ref().or(raw.mark.as_ref()).map_or(0, |at| at.span().start);
+    let pending_at =
+        raw.pending_mark.as_ref().or(raw.mark.as_ref()).map_or(0, |at| at.span().start);
     let mark = bit(file, raw.mark, "mark", default.mark)?;
     let pending_mark = bit(file, raw.pending_mark, "pending_mark", default.pending_mark)?;
     if mark == pending_mark {
@@ -208,19 +233,26 @@ fn firewall(file: Text<'_>, raw: RawFirewall) -> Result<Firewall, Fault> {
             "choose two that nobody else uses",
         ));
     }
-    Ok(Firewall {
+    Ok(FirewallSettings {
         mode: raw.mode.map_or(Ok(default.mode), |mode| choice(file, &mode, "mode", &MODES))?,
         mark,
         pending_mark,
         table: raw.table.map_or(Ok(default.table), |table| word(file, table, "table", TABLE))?,
         nft: raw.nft.map_or(Ok(default.nft), |nft| absolute(file, nft, "nft"))?,
-        break_glass: raw.break_glass.unwrap_or_default().into_iter().map(address).collect::<Result<_, _>>()?,
-        printed: raw.printed.map_or(Ok(default.printed), |printed| absolute(file, printed, "printed"))?,
+        break_glass: raw
+            .break_glass
+            .unwrap_or_default()
+            .into_iter()
+            .map(address)
+            .collect::<Result<_, _>>()?,
+        printed: raw
+            .printed
+            .map_or(Ok(default.printed), |printed| absolute(file, printed, "printed"))?,
     })
 }
 
 /// One bit of a conntrack mark.
-fn bit(file: Text<'_>, value: At<i64>, key: &str, default: u32) -> Result<u32, Fault> {
+fn bit(file: SourceText<'_>, value: At<i64>, key: &str, default: u32) -> Result<u32, Fault> {
     let at = value.as_ref().map_or(0, |value| value.span().start);
     let mask: u32 = number(file, value, key, 1..=0xffff_ffff, default)?;
     if mask.is_power_of_two() {
@@ -234,7 +266,7 @@ fn bit(file: Text<'_>, value: At<i64>, key: &str, default: u32) -> Result<u32, F
 }
 
 fn number<N: TryFrom<i64>>(
-    file: Text<'_>,
+    file: SourceText<'_>,
     value: At<i64>,
     key: &str,
     range: RangeInclusive<i64>,
@@ -244,42 +276,67 @@ fn number<N: TryFrom<i64>>(
     let (low, high) = (range.start(), range.end());
     let given = *value.get_ref();
     N::try_from(given).ok().filter(|_| range.contains(&given)).ok_or_else(|| {
-        file.complain(value.span().start, format!("{key} = {given} is out of range"), format!("from {low} to {high}"))
+        file.complain(
+            value.span().start,
+            format!("{key} = {given} is out of range"),
+            format!("from {low} to {high}"),
+        )
     })
 }
 
-fn choice<T: Clone>(file: Text<'_>, value: &Spanned<String>, key: &str, known: &[(&str, T)]) -> Result<T, Fault> {
+fn choice<T: Clone>(
+    file: SourceText<'_>,
+    value: &Spanned<String>,
+    key: &str,
+    known: &[(&str, T)],
+) -> Result<T, Fault> {
     match known.iter().find(|(word, _)| word == value.get_ref()) {
         Some((_, meaning)) => Ok(meaning.clone()),
-        None => {
-            Err(file.complain_unknown(value.span().start, key, value.get_ref(), known.iter().map(|(word, _)| *word)))
-        }
+        None => Err(file.complain_unknown(
+            value.span().start,
+            key,
+            value.get_ref(),
+            known.iter().map(|(word, _)| *word),
+        )),
     }
 }
 
-fn absolute(file: Text<'_>, value: Spanned<String>, key: &str) -> Result<PathBuf, Fault> {
+fn absolute(file: SourceText<'_>, value: Spanned<String>, key: &str) -> Result<PathBuf, Fault> {
     let at = value.span().start;
     let path = PathBuf::from(value.into_inner());
-    // has_root, not is_absolute: the latter wants a drive letter on Windows, where `check` of a config may still run.
+    // has_root, not is_absolute: the latter wants a drive letter on Windows, where `check` of a
+    // config may still run.
     if !path.has_root() || path.to_string_lossy().contains('\0') {
-        return Err(file.complain(at, format!("`{key}` is not an absolute path"), "begin it with a slash"));
+        return Err(file.complain(
+            at,
+            format!("`{key}` is not an absolute path"),
+            "begin it with a slash",
+        ));
     }
     Ok(path)
 }
 
 /// What a word must be, and what to say where it is not.
-type Rule = (fn(&str) -> bool, &'static str);
+type WordRule = (fn(&str) -> bool, &'static str);
 
-const USER: Rule = (|word| is_plain(word, 32, "._-"), "write the name of a user of this machine");
-const INTERFACE: Rule =
-    (super::is_interface, "write interface names as `ip link` shows them, or \"default\", or [\"any\"] alone");
-const TABLE: Rule = (
+const USER: WordRule =
+    (|word| is_plain(word, 32, "._-"), "write the name of a user of this machine");
+const INTERFACE: WordRule = (
+    super::is_interface,
+    "write interface names as `ip link` shows them, or \"default\", or [\"any\"] alone",
+);
+const TABLE: WordRule = (
     |word| is_plain(word, 31, "_") && word.starts_with(|c: char| c.is_ascii_alphabetic()),
     "a letter, then up to 30 letters, digits or _",
 );
-const ADDRESS: Rule = (is_host, "write a host name or an IP address, without a port");
+const ADDRESS: WordRule = (is_host, "write a host name or an IP address, without a port");
 
-fn word(file: Text<'_>, value: Spanned<String>, key: &str, (fits, remedy): Rule) -> Result<String, Fault> {
+fn word(
+    file: SourceText<'_>,
+    value: Spanned<String>,
+    key: &str,
+    (fits, remedy): WordRule,
+) -> Result<String, Fault> {
     if fits(value.get_ref()) {
         return Ok(value.into_inner());
     }
@@ -288,7 +345,8 @@ fn word(file: Text<'_>, value: Spanned<String>, key: &str, (fits, remedy): Rule)
 }
 
 fn is_plain(word: &str, most: usize, also: &str) -> bool {
-    (1..=most).contains(&word.len()) && word.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c))
+    (1..=most).contains(&word.len())
+        && word.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c))
 }
 
 #[cfg(test)]

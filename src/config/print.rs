@@ -1,9 +1,11 @@
-//! Settings as TOML that `native` reads back to the same settings, bare or with a comment on every key.
-//! Where the text goes is left to `app`.
+//! Settings as TOML that `native` reads back to the same settings, bare or with a comment on every
+//! key. Where the text goes is left to `app`.
 
 use std::path::Path;
 
-use super::{Commands, Cut, Door, Form, Mode, Service, Settings, SourceRule, native};
+use super::{
+    DisconnectPolicy, Door, GrantKind, Mode, Service, ServiceCommands, Settings, SourceRule, native,
+};
 use crate::core::prefix::Span;
 
 /// The effective configuration: every key, nothing else.
@@ -70,7 +72,9 @@ impl Page {
 
 fn write(settings: &Settings, comments: bool) -> String {
     let mut page = Page { text: String::new(), comments };
-    page.comment("toctocd.toml: the gateway's configuration. `toctocd check` reads it and changes nothing;");
+    page.comment(
+        "toctocd.toml: the gateway's configuration. `toctocd check` reads it and changes nothing;",
+    );
     page.comment("`toctocd reload` (or SIGHUP) takes it over, or leaves everything as it was and says what is wrong.");
     page.absent(
         "include",
@@ -147,11 +151,31 @@ fn knock(page: &mut Page, settings: &Settings) {
         "true: what arrives for the knock port is dropped after we saw it. false: the kernel answers \"port unreachable\"\n\
          as for its neighbours; choose what makes this port look like the others.",
     );
-    page.key("max_age", i64::from(knock.max_age), "How old a knock's timestamp may be, seconds, 1 to 3600.");
-    page.key("max_ahead", i64::from(knock.max_ahead), "How far in the future it may be, seconds, 0 to 3600.");
-    page.key("burst", i64::from(knock.burst), "How many knocks one client may send at once, 1 to 10000.");
-    page.key("per_second", i64::from(knock.per_second), "And how many per second after that, 1 to 10000.");
-    page.key("max_grants", i64::from(knock.max_grants), "Live grants that one client may have at once, 1 to 65535.");
+    page.key(
+        "max_age",
+        i64::from(knock.max_age),
+        "How old a knock's timestamp may be, seconds, 1 to 3600.",
+    );
+    page.key(
+        "max_ahead",
+        i64::from(knock.max_ahead),
+        "How far in the future it may be, seconds, 0 to 3600.",
+    );
+    page.key(
+        "burst",
+        i64::from(knock.burst),
+        "How many knocks one client may send at once, 1 to 10000.",
+    );
+    page.key(
+        "per_second",
+        i64::from(knock.per_second),
+        "And how many per second after that, 1 to 10000.",
+    );
+    page.key(
+        "max_grants",
+        i64::from(knock.max_grants),
+        "Live grants that one client may have at once, 1 to 65535.",
+    );
 }
 
 fn firewall(page: &mut Page, settings: &Settings) {
@@ -201,13 +225,21 @@ fn mode(mode: Mode) -> &'static str {
 fn service(page: &mut Page, service: &Service, default: Mode) {
     // Names are of [a-z0-9._-]; a dot would nest, so the name is quoted where it has one.
     let name = service.name.as_str();
-    let quoted = if name.contains('.') { format!("service.\"{name}\"") } else { format!("service.{name}") };
+    let quoted =
+        if name.contains('.') { format!("service.\"{name}\"") } else { format!("service.{name}") };
     if let Some(commands) = &service.commands {
         return by_commands(page, &quoted, service, commands);
     }
-    page.section(&quoted, "Something behind the guard, by the name that knocks use: one section each.");
+    page.section(
+        &quoted,
+        "Something behind the guard, by the name that knocks use: one section each.",
+    );
     let ports: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
-    page.key("ports", ports, "Its ports, 1 to 4, as \"22/tcp\". They are shut to all but granted addresses.");
+    page.key(
+        "ports",
+        ports,
+        "Its ports, 1 to 4, as \"22/tcp\". They are shut to all but granted addresses.",
+    );
     let comment = "As in [firewall], for this service alone.";
     if service.mode == default {
         page.absent("mode", mode(default), comment);
@@ -215,10 +247,14 @@ fn service(page: &mut Page, service: &Service, default: Mode) {
         page.key("mode", mode(service.mode), comment);
     }
     let form = match service.form {
-        Form::Time => "time",
-        Form::Once => "once",
+        GrantKind::Time => "time",
+        GrantKind::Once => "once",
     };
-    page.key("form", form, "\"time\": new connections until the time is over. \"once\": one TCP connection per grant.");
+    page.key(
+        "form",
+        form,
+        "\"time\": new connections until the time is over. \"once\": one TCP connection per grant.",
+    );
     limits(page, service, " Connections that stand live on.");
     source(page, service);
     page.key(
@@ -229,9 +265,9 @@ fn service(page: &mut Page, service: &Service, default: Mode) {
     );
     challenge(page, service);
     let cut = match service.cut {
-        Cut::Never => "never",
-        Cut::Revoked => "revoke",
-        Cut::Closed => "close",
+        DisconnectPolicy::Never => "never",
+        DisconnectPolicy::Revoked => "revoke",
+        DisconnectPolicy::Closed => "close",
     };
     page.key(
         "cut",
@@ -249,7 +285,7 @@ A service of commands, for what our own table cannot open: an ipset, another fir
 start = [\"/usr/sbin/ipset\", \"add\", \"vpn\", \"%IP%\"]
 stop = [\"/usr/sbin/ipset\", \"del\", \"vpn\", \"%IP%\"]";
 
-fn by_commands(page: &mut Page, name: &str, service: &Service, commands: &Commands) {
+fn by_commands(page: &mut Page, name: &str, service: &Service, commands: &ServiceCommands) {
     page.section(name, "A service of commands, by the name that knocks use.");
     page.key(
         "start",
@@ -257,7 +293,11 @@ fn by_commands(page: &mut Page, name: &str, service: &Service, commands: &Comman
         "The program and its arguments, run as root by no shell, with %IP% as the granted address: once for all who hold a grant for it.\n\
          The receipt waits until it has ended; after 5 seconds it is killed and nothing is granted.",
     );
-    page.key("stop", commands.stop.clone(), "Run when the last of them has none any more, after a failed start too.");
+    page.key(
+        "stop",
+        commands.stop.clone(),
+        "Run when the last of them has none any more, after a failed start too.",
+    );
     limits(page, service, "");
     source(page, service);
     challenge(page, service);
@@ -266,8 +306,16 @@ fn by_commands(page: &mut Page, name: &str, service: &Service, commands: &Comman
 fn limits(page: &mut Page, service: &Service, also: &str) {
     let seconds = format!("How long a grant lasts when the knock does not say, 1 to 86400.{also}");
     page.key("seconds", i64::from(service.seconds), &seconds);
-    page.key("max_seconds", i64::from(service.max_seconds), "The most that a knock may ask for, up to 604800.");
-    page.key("max_grants", i64::from(service.max_grants), "Live grants over all clients, 1 to 65535.");
+    page.key(
+        "max_seconds",
+        i64::from(service.max_seconds),
+        "The most that a knock may ask for, up to 604800.",
+    );
+    page.key(
+        "max_grants",
+        i64::from(service.max_grants),
+        "Live grants over all clients, 1 to 65535.",
+    );
 }
 
 fn challenge(page: &mut Page, service: &Service) {
@@ -282,7 +330,9 @@ fn source(page: &mut Page, service: &Service) {
     let source = match &service.source {
         SourceRule::Bound => toml::Value::from("bound"),
         SourceRule::Observed => toml::Value::from("observed"),
-        SourceRule::Within(prefixes) => prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().into(),
+        SourceRule::Within(prefixes) => {
+            prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().into()
+        }
     };
     page.key(
         "source",
@@ -318,28 +368,50 @@ fn door(page: &mut Page, door: &Door) {
     );
     let steps: Vec<String> = door.sequence.iter().map(|step| step.notation()).collect();
     match &door.one_time_sequences {
-        Some(file) => {
-            page.key("one_time_sequences", path(file), "A file of sequences, one a line, each of which counts once.")
-        }
-        None => page.key("sequence", steps, "What to hit, in order: \"7001/tcp\", \"7002/udp\", \"icmp:64\"."),
+        Some(file) => page.key(
+            "one_time_sequences",
+            path(file),
+            "A file of sequences, one a line, each of which counts once.",
+        ),
+        None => page.key(
+            "sequence",
+            steps,
+            "What to hit, in order: \"7001/tcp\", \"7002/udp\", \"icmp:64\".",
+        ),
     }
-    page.key("seq_timeout", door.seq_timeout, "Seconds from the first hit to the last, 1 to 86400.");
+    page.key(
+        "seq_timeout",
+        door.seq_timeout,
+        "Seconds from the first hit to the last, 1 to 86400.",
+    );
     page.key(
         "tcpflags",
         native::flag_words(door.flags),
         "Flags that a TCP hit must have, or with ! must not have; [] = any.",
     );
     if let Some(target) = &door.target {
-        page.key("target", target.as_str(), "The destination that counts, in place of our own addresses.");
+        page.key(
+            "target",
+            target.as_str(),
+            "The destination that counts, in place of our own addresses.",
+        );
     }
-    page.key("tolerate_duplicates", door.tolerate_duplicates, "true: the hit that was just right may be repeated.");
+    page.key(
+        "tolerate_duplicates",
+        door.tolerate_duplicates,
+        "true: the hit that was just right may be repeated.",
+    );
     page.key(
         "pause_after",
         i64::from(door.pause_after),
         "Seconds after an opening in which the same source cannot begin again.",
     );
     if let Some(service) = &door.service {
-        page.key("service", service.as_str(), "Granted to the knocker, as long as that service says.");
+        page.key(
+            "service",
+            service.as_str(),
+            "Granted to the knocker, as long as that service says.",
+        );
     }
     let commands = [
         ("start_command", &door.start_command),
@@ -353,7 +425,11 @@ fn door(page: &mut Page, door: &Door) {
         }
     }
     if door.start_command.is_some() || door.start_command_6.is_some() {
-        page.key("cmd_timeout", door.cmd_timeout, "Seconds from the end of the start command to the stop command.");
+        page.key(
+            "cmd_timeout",
+            door.cmd_timeout,
+            "Seconds from the end of the start command to the stop command.",
+        );
     }
 }
 

@@ -10,7 +10,8 @@ pub fn is_host(text: &str) -> bool {
 
 fn is_name(text: &str) -> bool {
     // `300.1.2.3` is a mistyped address, not a name: no top-level domain is a number.
-    let number = text.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
+    let number =
+        text.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
     text.len() <= 253 && !number && text.split('.').all(is_label)
 }
 
@@ -21,8 +22,8 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// The address as C's `inet_ntop` writes it. It differs from Rust's text only where the first 96 bits of an IPv6 address are
-/// zero, and not all the rest of its first 112: `::10.1.2.3`.
+/// The address as C's `inet_ntop` writes it. It differs from Rust's text only where the first 96
+/// bits of an IPv6 address are zero, and not all the rest of its first 112: `::10.1.2.3`.
 ///
 /// COMPAT: knockd puts this text into commands and log lines, and compares it with a `Target`.
 pub fn as_text(ip: IpAddr) -> String {
@@ -39,7 +40,7 @@ pub fn as_text(ip: IpAddr) -> String {
 
 /// How far an address means the same machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum AddressScope {
     /// Everywhere.
     Global,
     /// Inside one organisation: RFC 1918, RFC 6598, ULA.
@@ -51,36 +52,36 @@ pub enum Reach {
 }
 
 /// The reach of `ip`. Documentation prefixes count as global, as their routers would treat them.
-pub fn reach(ip: IpAddr) -> Reach {
+pub fn reach(ip: IpAddr) -> AddressScope {
     match ip.to_canonical() {
         IpAddr::V4(v4) => reach4(v4),
         IpAddr::V6(v6) => reach6(v6),
     }
 }
 
-fn reach4(ip: Ipv4Addr) -> Reach {
+fn reach4(ip: Ipv4Addr) -> AddressScope {
     let [first, second, ..] = ip.octets();
     if ip.is_loopback() || ip.is_link_local() {
-        Reach::Local
+        AddressScope::Local
     } else if ip.is_multicast() || first == 0 || first >= 240 {
-        Reach::Nobody
+        AddressScope::Nobody
     } else if ip.is_private() || (first == 100 && second & 0xc0 == 64) {
-        Reach::Private
+        AddressScope::Private
     } else {
-        Reach::Global
+        AddressScope::Global
     }
 }
 
-fn reach6(ip: Ipv6Addr) -> Reach {
+fn reach6(ip: Ipv6Addr) -> AddressScope {
     let first = ip.segments()[0];
     if ip.is_loopback() || first & 0xffc0 == 0xfe80 {
-        Reach::Local
+        AddressScope::Local
     } else if first & 0xfe00 == 0xfc00 {
-        Reach::Private
+        AddressScope::Private
     } else if first & 0xe000 == 0x2000 {
-        Reach::Global
+        AddressScope::Global
     } else {
-        Reach::Nobody
+        AddressScope::Nobody
     }
 }
 
@@ -90,13 +91,31 @@ mod tests {
 
     #[test]
     fn hosts_are_names_or_addresses_without_ports() {
-        for good in
-            ["gate", "gate.example.org", "gate.example.org.", "192.0.2.1", "2001:db8::1", "a_b-c.d", "xn--9a.de"]
-        {
+        for good in [
+            "gate",
+            "gate.example.org",
+            "gate.example.org.",
+            "192.0.2.1",
+            "2001:db8::1",
+            "a_b-c.d",
+            "xn--9a.de",
+        ] {
             assert!(is_host(good), "{good}");
         }
-        for bad in ["", ".", "a..b", "-a", "a-", "a b", "300.1.2.3", "gate:22", "[::1]", "ü.de", "fe80::1%eth0", "a/b"]
-        {
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            "-a",
+            "a-",
+            "a b",
+            "300.1.2.3",
+            "gate:22",
+            "[::1]",
+            "ü.de",
+            "fe80::1%eth0",
+            "a/b",
+        ] {
             assert!(!is_host(bad), "{bad}");
         }
     }
@@ -123,7 +142,7 @@ mod tests {
 
     #[test]
     fn every_address_has_its_reach() {
-        use Reach::*;
+        use AddressScope::*;
         for (ip, expected) in [
             ("8.8.8.8", Global),
             ("192.0.2.1", Global),

@@ -1,7 +1,8 @@
 //! A bounded reader and writer: the only indexing of untrusted bytes in the house.
 //! What the bytes mean is left to the callers; nothing here panics, and a short read is `None`.
 
-/// Reads big-endian fields from the front of a slice. Every call answers `None` once the bytes run out.
+/// Reads big-endian fields from the front of a slice. Every call answers `None` once the bytes run
+/// out.
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -55,14 +56,15 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    /// `Some` only if every byte was read. Call it last: a parser that leaves bytes over has not understood them.
+    /// `Some` only if every byte was read. Call it last: a parser that leaves bytes over has not
+    /// understood them.
     pub fn finish(self) -> Option<()> {
         self.rest.is_empty().then_some(())
     }
 }
 
-/// Fills a fixed array from the front, big-endian. Writing past the end is a bug of ours and panics in
-/// [`Writer::done`] at the latest, never silently truncates.
+/// Fills a fixed array from the front, big-endian. Writing past the end is a bug of ours and panics
+/// in [`Writer::done`] at the latest, never silently truncates.
 pub struct Writer<const N: usize> {
     buffer: [u8; N],
     at: usize,
@@ -117,7 +119,8 @@ impl<const N: usize> Writer<N> {
     /// The filled array.
     ///
     /// # Panics
-    /// If not exactly `N` bytes were written: the layout in the code is then wrong, whatever the input.
+    /// If not exactly `N` bytes were written: the layout in the code is then wrong, whatever the
+    /// input.
     pub fn done(&self) -> [u8; N] {
         assert_eq!(self.at, N, "a fixed layout must be filled exactly");
         self.buffer

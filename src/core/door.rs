@@ -1,6 +1,6 @@
-//! A classic door: its sequence, what a hit must look like, its commands.
-//! Its text is left to `config`, hits and stages to `sequence`, the commands' lives to `leases` and `edge::command`, what is weak
-//! about it to `weakness`.
+//! A classic door: its sequence, what a hit must look like, its commands. Its text is left to
+//! `config`, hits and stages to `sequence`, the commands' lives to `leases` and `edge::command`,
+//! what is weak about it to `weakness`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -22,9 +22,11 @@ pub const DOORS: usize = 4096;
 pub struct Door {
     /// Its name in log lines, at most 127 bytes. Names need not differ.
     pub name: String,
-    /// What to hit, in order, 1 to [`STEPS`]. With one-time sequences: the one in force when the configuration was read.
+    /// What to hit, in order, 1 to [`STEPS`]. With one-time sequences: the one in force when the
+    /// configuration was read.
     pub sequence: Vec<Step>,
-    /// Seconds from the first hit to the last. 0 and less: no sequence of more than one step can be completed.
+    /// Seconds from the first hit to the last. 0 and less: no sequence of more than one step can be
+    /// completed.
     pub seq_timeout: i64,
     /// Which TCP flags a hit must and must not have.
     pub flags: TcpFlags,
@@ -38,18 +40,21 @@ pub struct Door {
     pub stop_command: Option<String>,
     /// For IPv6.
     pub stop_command_6: Option<String>,
-    /// Destination that counts, instead of the interface's own addresses. Compared as text, as knockd does.
+    /// Destination that counts, instead of the interface's own addresses. Compared as text, as
+    /// knockd does.
     pub target: Option<String>,
     /// File of one-time sequences.
     pub one_time_sequences: Option<PathBuf>,
-    /// Whether `sequence` does not come from that file but stands in the configuration itself: it counts until it is used, then
-    /// the file does.
+    /// Whether `sequence` does not come from that file but stands in the configuration itself: it
+    /// counts until it is used, then the file does.
     pub fixed_first: bool,
-    /// Every step of that file's usable lines: the kernel's filter is fixed once it stands, so it must know them beforehand.
+    /// Every step of that file's usable lines: the kernel's filter is fixed once it stands, so it
+    /// must know them beforehand.
     pub later_steps: Vec<Step>,
     /// Granted natively, instead of by commands (TOML form only).
     pub service: Option<ServiceName>,
-    /// Whether the step that was just right may be repeated without a reset: retransmitted SYNs, browsers (TOML form only).
+    /// Whether the step that was just right may be repeated without a reset: retransmitted SYNs,
+    /// browsers (TOML form only).
     pub tolerate_duplicates: bool,
     /// Seconds after an opening in which the same source's hits are left alone (TOML form only).
     pub pause_after: u32,
@@ -83,12 +88,14 @@ impl Default for Door {
 }
 
 impl Door {
-    /// The start and the stop command for a knocker from `source`, `%IP%` still in them. None without a start command:
-    /// then no stop command runs either.
+    /// The start and the stop command for a knocker from `source`, `%IP%` still in them. None
+    /// without a start command: then no stop command runs either.
     pub fn commands(&self, source: IpAddr) -> Option<(&str, Option<&str>)> {
         let six = |six: &'_ Option<String>| six.is_some() && source.is_ipv6();
-        let start = if six(&self.start_command_6) { &self.start_command_6 } else { &self.start_command };
-        let stop = if six(&self.stop_command_6) { &self.stop_command_6 } else { &self.stop_command };
+        let start =
+            if six(&self.start_command_6) { &self.start_command_6 } else { &self.start_command };
+        let stop =
+            if six(&self.stop_command_6) { &self.stop_command_6 } else { &self.stop_command };
         let start = start.as_deref().filter(|text| !text.is_empty())?;
         Some((start, stop.as_deref()))
     }
@@ -122,8 +129,11 @@ impl Step {
 
     /// Reads a step in our own notation: `7001/tcp`, `7001/udp`, `icmp:64`.
     pub fn read(text: &str) -> Option<Self> {
-        let Some(size) = text.strip_prefix("icmp:") else { return Port::read(text).map(Step::Port) };
-        let plain = size.bytes().all(|b| b.is_ascii_digit()) && (size == "0" || !size.starts_with('0'));
+        let Some(size) = text.strip_prefix("icmp:") else {
+            return Port::read(text).map(Step::Port);
+        };
+        let plain =
+            size.bytes().all(|b| b.is_ascii_digit()) && (size == "0" || !size.starts_with('0'));
         size.parse().ok().filter(|size| plain && *size <= ECHO).map(|size| Step::Echo { size })
     }
 
@@ -176,10 +186,11 @@ impl TcpFlags {
         flags & self.set == self.set && flags & self.unset == 0
     }
 
-    /// The first flag, in header order, that is not as it must be: its name, and whether it is wanted. Of a packet that ends
-    /// before its flags (`None`) every flag that matters is wrong.
+    /// The first flag, in header order, that is not as it must be: its name, and whether it is
+    /// wanted. Of a packet that ends before its flags (`None`) every flag that matters is wrong.
     pub fn misfit(self, flags: Option<u8>) -> Option<(&'static str, bool)> {
-        let wrong = flags.map_or(self.set | self.unset, |flags| (self.set & !flags) | (self.unset & flags));
+        let wrong =
+            flags.map_or(self.set | self.unset, |flags| (self.set & !flags) | (self.unset & flags));
         let bit = wrong.trailing_zeros();
         let name = Self::NAMES.get(usize::try_from(bit).ok()?)?;
         Some((name, self.set & (1 << bit) != 0))
@@ -196,7 +207,8 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_asked_for_anew_leaves_the_others_as_they_were_asked_for_and_a_packet_fits_by_all_of_them() {
+    fn a_flag_asked_for_anew_leaves_the_others_as_they_were_asked_for_and_a_packet_fits_by_all_of_them()
+     {
         let (syn, ack) = (2, 16);
         let mut flags = TcpFlags::default();
         assert!(flags.fit(0) && flags.fit(syn | ack), "nothing was asked for");
@@ -204,7 +216,10 @@ mod tests {
             flags.ask(bit, set);
         }
         assert_eq!((flags.set, flags.unset), (syn, ack));
-        assert_eq!([0, syn, ack, syn | ack, syn | 32].map(|byte| flags.fit(byte)), [false, true, false, false, true]);
+        assert_eq!(
+            [0, syn, ack, syn | ack, syn | 32].map(|byte| flags.fit(byte)),
+            [false, true, false, false, true]
+        );
     }
 
     #[test]

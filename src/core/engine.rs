@@ -1,20 +1,21 @@
-//! The listener as a function: a packet or a verdict in, actions out.
-//! Sockets, pipes and clocks are left to `app::listener`, one client's rings and queues to `clients`.
+//! The listener as a function: a packet or a verdict in, actions out. Sockets, pipes and clocks are
+//! left to `app::listener`, one client's rings and queues to `clients`.
 //!
-//! A sealed knock is worked on in the order of cost: headers, tag, MAC, seen before, rate; then it waits in its client's
-//! queue, and only [`Engine::serve`], which takes the clients in turn, spends a curve operation on it.
+//! A sealed knock is worked on in the order of cost: headers, tag, MAC, seen before, rate; then it
+//! waits in its client's queue, and only [`Engine::serve`], which takes the clients in turn, spends
+//! a curve operation on it.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::door::Step;
 use super::keyring::{ClientKeys, Secret, TagTable};
-use super::knock::{BODY, Kind, RECEIPT_BODY, Receipt, Request};
-use super::packet::{Arrival, Ours, Sighting, glance};
-use super::sequence::{ATTEMPTS, DoorSpec, Effect, Hit, Machine, Rules};
+use super::knock::{BODY, KnockKind, RECEIPT_BODY, Receipt, Request};
+use super::packet::{Arrival, LocalAddresses, ParsedPacket, parse};
+use super::sequence::{ATTEMPTS, DoorSpec, KnockPacket, Machine, MachineRules, SequenceEvent};
 use super::types::{Boot, Counters, Fingerprint, Now, Reject, Source};
-use super::wire::{DATAGRAM, GatewayKeys, Known, RECEIPT, identify};
-use clients::{Clients, Rate, Waiting};
-use tickets::{Pending, Tickets};
+use super::wire::{DATAGRAM, GatewayKeys, RECEIPT, Tagged, identify};
+use clients::{Clients, KnockRate, QueuedKnock};
+use tickets::{OpenTicket, Tickets};
 
 mod clients;
 #[cfg(test)]
@@ -34,7 +35,7 @@ pub struct Setup {
     /// Doors by index.
     pub doors: Vec<DoorSpec>,
     /// How doors are watched; its addresses are replaced by [`Engine::set_addresses`].
-    pub rules: Rules,
+    pub rules: MachineRules,
 }
 
 /// The sealed knock's part of it.
@@ -88,27 +89,28 @@ pub enum Action {
     /// Some door listens for this packet; only for debugging.
     Seen {
         /// What is known of it.
-        hit: Hit,
+        hit: KnockPacket,
         /// Its source port.
         source_port: u16,
         /// Its length as its IP header gives it.
         length: u16,
     },
     /// Something happened at a door. Never [`Effect::Seen`].
-    Door(Effect),
+    Door(SequenceEvent),
 }
 
-/// The listener's state. What packets can grow of it is bounded: [`RING`], [`QUEUED`], [`TICKETS`], and the machine's own.
+/// The listener's state. What packets can grow of it is bounded: [`RING`], [`QUEUED`], [`TICKETS`],
+/// and the machine's own.
 pub struct Engine {
-    sealed: Option<Sealed>,
+    sealed: Option<SealedKnocks>,
     doors: Option<Machine>,
     debug: bool,
-    ours: Addresses,
+    ours: AddressSet,
     counters: Counters,
     packets: u64,
 }
 
-struct Sealed {
+struct SealedKnocks {
     keys: GatewayKeys,
     port: u16,
     tags: TagTable,
@@ -125,18 +127,19 @@ impl Engine {
             for (row, (keys, _)) in (0..).zip(&clients) {
                 tags.insert(row, &keys.tag);
             }
-            let clients = Clients::new(clients, Rate::new(burst, per_second));
-            Sealed { keys, port, tags, clients, tickets: Tickets::default() }
+            let clients = Clients::new(clients, KnockRate::new(burst, per_second));
+            SealedKnocks { keys, port, tags, clients, tickets: Tickets::default() }
         });
         let debug = rules.debug;
         let doors = (!doors.is_empty()).then(|| Machine::new(doors, rules));
-        let ours = Addresses::default();
+        let ours = AddressSet::default();
         Self { sealed, doors, debug, ours, counters: Counters::default(), packets: 0 }
     }
 
-    /// Our unicast addresses: those that sealed knocks may be sent to, and those that doors count as their own.
+    /// Our unicast addresses: those that sealed knocks may be sent to, and those that doors count
+    /// as their own.
     pub fn set_addresses(&mut self, knock: Vec<IpAddr>, door: Vec<IpAddr>) {
-        self.ours = Addresses::new(knock);
+        self.ours = AddressSet::new(knock);
         if let Some(machine) = &mut self.doors {
             machine.set_addresses(door);
         }
@@ -149,20 +152,20 @@ impl Engine {
         }
     }
 
-    /// Takes one captured packet, from its IP header on. Does no curve operation and, unless a client made the packet or a
-    /// door listens for it, no allocation.
+    /// Takes one captured packet, from its IP header on. Does no curve operation and, unless a
+    /// client made the packet or a door listens for it, no allocation.
     pub fn packet(&mut self, now: Now, arrival: Arrival, packet: &[u8], actions: &mut Vec<Action>) {
         self.packets = self.packets.saturating_add(1);
-        let sighting = match glance(packet) {
+        let sighting = match parse(packet) {
             Ok(sighting) => sighting,
             Err(reject) => return self.counters.count(reject),
         };
-        let at_port = self.sealed.as_ref().is_some_and(|sealed| sighting.step == Step::udp(sealed.port));
+        let at_port =
+            self.sealed.as_ref().is_some_and(|sealed| sighting.step == Step::udp(sealed.port));
         if at_port && (sighting.payload.len() == DATAGRAM || self.doors.is_none()) {
-            let taken = self
-                .sealed
-                .as_mut()
-                .map_or(Err(Reject::NotForUs), |sealed| sealed.knock(now.boot, sighting, &self.ours, arrival, actions));
+            let taken = self.sealed.as_mut().map_or(Err(Reject::NotForUs), |sealed| {
+                sealed.knock(now.boot, sighting, &self.ours, arrival, actions)
+            });
             if let Err(reject) = taken {
                 self.counters.count(reject);
             }
@@ -173,8 +176,8 @@ impl Engine {
         }
     }
 
-    /// Opens at most `budget` knocks that wait, one of each client in turn: a curve operation each. Answers whether some
-    /// still wait and could be served at once.
+    /// Opens at most `budget` knocks that wait, one of each client in turn: a curve operation each.
+    /// Answers whether some still wait and could be served at once.
     pub fn serve(&mut self, now: Boot, budget: usize, actions: &mut Vec<Action>) -> bool {
         let Some(sealed) = &mut self.sealed else { return false };
         for _ in 0..budget {
@@ -190,8 +193,9 @@ impl Engine {
         sealed.clients.some_wait() && !sealed.tickets.full()
     }
 
-    /// The gatekeeper has judged a knock. `spent`: its mark was set, so that copies of it are worth nothing. `entropy`: 32 fresh
-    /// random bytes, for the receipt if there is one. A ticket that is unknown or over is ignored.
+    /// The gatekeeper has judged a knock. `spent`: its mark was set, so that copies of it are worth
+    /// nothing. `entropy`: 32 fresh random bytes, for the receipt if there is one. A ticket that is
+    /// unknown or over is ignored.
     pub fn verdict(
         &mut self,
         ticket: u64,
@@ -223,7 +227,8 @@ impl Engine {
         }
     }
 
-    /// When the next ticket ends. Midnight is no deadline of its own: the table holds tomorrow's tags already.
+    /// When the next ticket ends. Midnight is no deadline of its own: the table holds tomorrow's
+    /// tags already.
     pub fn deadline(&self) -> Option<Boot> {
         self.sealed.as_ref()?.tickets.deadline()
     }
@@ -232,7 +237,11 @@ impl Engine {
     pub fn tables(&self) -> Vec<(&'static str, usize, usize)> {
         let sealed = self.sealed.iter().flat_map(|sealed| {
             let [waiting, seen] = sealed.clients.held();
-            [("waiting", waiting, QUEUED), ("seen", seen, RING), ("tickets", sealed.tickets.held(), TICKETS)]
+            [
+                ("waiting", waiting, QUEUED),
+                ("seen", seen, RING),
+                ("tickets", sealed.tickets.held(), TICKETS),
+            ]
         });
         let doors = self.doors.iter().map(|machine| ("attempts", machine.under_way(), ATTEMPTS));
         sealed.chain(doors).collect()
@@ -249,58 +258,65 @@ impl Engine {
     }
 }
 
-impl Sealed {
+impl SealedKnocks {
     /// All that costs no curve operation. What passes waits in its client's queue.
     fn knock(
         &mut self,
         now: Boot,
-        sighting: Sighting<'_>,
-        ours: &Addresses,
+        sighting: ParsedPacket<'_>,
+        ours: &AddressSet,
         arrival: Arrival,
         actions: &mut Vec<Action>,
     ) -> Result<(), Reject> {
         let datagram = sighting.strict(ours, arrival)?;
-        let known: Known = identify(&self.keys, &self.tags, datagram)?;
+        let known: Tagged = identify(&self.keys, &self.tags, datagram)?;
         let row = known.row();
         let mine = known.check_mac(self.clients.keys(row).ok_or(Reject::UnknownTag)?)?;
-        let Sighting { source, source_port, destination, .. } = sighting;
+        let ParsedPacket { source, source_port, destination, .. } = sighting;
         let alarm = |first| actions.push(Action::Alarm { row, first, again: source });
-        self.clients.admit(now, row, Waiting { mine, source, source_port, destination }, alarm)
+        self.clients.admit(now, row, QueuedKnock { mine, source, source_port, destination }, alarm)
     }
 
     /// The curve operation, and a ticket for the answer.
-    fn open(&mut self, now: Boot, row: u32, waiting: Waiting) -> Result<Action, Reject> {
+    fn open(&mut self, now: Boot, row: u32, waiting: QueuedKnock) -> Result<Action, Reject> {
         let mark = waiting.mark();
-        let Waiting { mine, source, source_port, destination } = waiting;
+        let QueuedKnock { mine, source, source_port, destination } = waiting;
         let (keys, fingerprint) = self.clients.client(row).ok_or(Reject::UnknownTag)?;
         let opened = mine.open(&self.keys, keys, fingerprint)?;
         // A close may name an address that it does not come from.
-        if let Request { kind: Kind::Open, address: Some(address), .. } = opened.request() {
+        if let Request { kind: KnockKind::Open, address: Some(address), .. } = opened.request() {
             self.clients.names(row, mark, *address);
         }
         let (parts, reply) = opened.split();
-        let pending = Pending { reply, row, mark, source, source_port, destination };
+        let pending = OpenTicket { reply, row, mark, source, source_port, destination };
         let ticket = self.tickets.issue(now, pending);
         Ok(Action::Knock { ticket, row, h: parts.h, body: parts.body, source, source_port })
     }
 }
 
-fn hit(machine: &mut Machine, now: Now, sighting: Sighting<'_>, debug: bool, actions: &mut Vec<Action>) {
-    let Sighting { knocker: source, destination, step, source_port, flags, length, .. } = sighting;
-    let hit = Hit { source, destination: destination.ip(), step, flags };
+fn hit(
+    machine: &mut Machine,
+    now: Now,
+    sighting: ParsedPacket<'_>,
+    debug: bool,
+    actions: &mut Vec<Action>,
+) {
+    let ParsedPacket { knocker: source, destination, step, source_port, flags, length, .. } =
+        sighting;
+    let hit = KnockPacket { source, destination: destination.ip(), step, flags };
     machine.hit(now.wall, &hit, &mut |effect| match effect {
-        Effect::Seen if debug => actions.push(Action::Seen { hit, source_port, length }),
-        Effect::Seen => {}
-        Effect::Removed { .. } | Effect::Ignored(..) if !debug => {}
+        SequenceEvent::Seen if debug => actions.push(Action::Seen { hit, source_port, length }),
+        SequenceEvent::Seen => {}
+        SequenceEvent::Removed { .. } | SequenceEvent::Ignored(..) if !debug => {}
         effect => actions.push(Action::Door(effect)),
     });
 }
 
 /// Sorted, so that asking costs a few comparisons.
 #[derive(Default)]
-struct Addresses(Vec<Source>);
+struct AddressSet(Vec<Source>);
 
-impl Addresses {
+impl AddressSet {
     fn new(addresses: Vec<IpAddr>) -> Self {
         let mut sorted: Vec<_> = addresses.into_iter().map(Source::new).collect();
         sorted.sort_unstable();
@@ -308,7 +324,7 @@ impl Addresses {
     }
 }
 
-impl Ours for Addresses {
+impl LocalAddresses for AddressSet {
     fn has(&self, address: Source) -> bool {
         self.0.binary_search(&address).is_ok()
     }

@@ -14,13 +14,15 @@ mod tags;
 
 pub use tags::{Day, TAG, Tag, TagTable};
 
-/// The gateway id of the published test keys (keys/README.md). A daemon must refuse to start with it: everybody
-/// has those keys.
+/// The gateway id of the published test keys (keys/README.md). A daemon must refuse to start with
+/// it: everybody has those keys.
 pub const TEST_GATEWAY_ID: GatewayId = GatewayId(*b"TESTKEY-NO-TRUST");
 
-/// `N` secret bytes: not printable, not comparable except in constant time, copied only by name, wiped when dropped.
+/// `N` secret bytes: not printable, not comparable except in constant time, copied only by name,
+/// wiped when dropped.
 ///
-/// They live on the heap so that moving a `Secret` moves a pointer and leaves no second copy behind.
+/// They live on the heap so that moving a `Secret` moves a pointer and leaves no second copy
+/// behind.
 pub struct Secret<const N: usize>(Box<[u8; N]>);
 
 impl<const N: usize> Secret<N> {
@@ -31,7 +33,8 @@ impl<const N: usize> Secret<N> {
         secret
     }
 
-    /// Lets `fill` write the bytes in place, so that they never lie anywhere else. Fails as `fill` does.
+    /// Lets `fill` write the bytes in place, so that they never lie anywhere else. Fails as `fill`
+    /// does.
     pub fn filled<E>(fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>) -> Result<Self, E> {
         let mut secret = Self(Box::new([0; N]));
         fill(&mut secret.0)?;
@@ -77,8 +80,8 @@ impl ClientKeys {
     }
 }
 
-/// The gateway's secret from which every client's keys derive: a client costs no stored secret, and knowing
-/// one client's keys says nothing about another's.
+/// The gateway's secret from which every client's keys derive: a client costs no stored secret, and
+/// knowing one client's keys says nothing about another's.
 pub struct Master(Secret<32>);
 
 impl Master {
@@ -102,7 +105,8 @@ impl Master {
     }
 }
 
-/// What a gateway and its clients have in common: who they are, and the mask that makes their bytes look random.
+/// What a gateway and its clients have in common: who they are, and the mask that makes their bytes
+/// look random.
 pub struct Realm {
     realm: RealmId,
     gateway: GatewayId,
@@ -142,7 +146,8 @@ impl Realm {
         Self::new(self.realm, self.gateway, self.mask.duplicate())
     }
 
-    /// What both sides must agree on before the first Noise message: project and version, realm, gateway.
+    /// What both sides must agree on before the first Noise message: project and version, realm,
+    /// gateway.
     pub fn prologue(&self) -> [u8; PROLOGUE] {
         let mut prologue = *b"toctoc knock v1\0________________________________";
         let (_, ids) = prologue.split_at_mut(16);
@@ -161,8 +166,8 @@ impl Realm {
     }
 }
 
-/// 32 bytes out of `key` for one purpose. Labels are ASCII and end where the zero byte stands, and the data of one
-/// label has one length: no two purposes ever hash the same bytes.
+/// 32 bytes out of `key` for one purpose. Labels are ASCII and end where the zero byte stands, and
+/// the data of one label has one length: no two purposes ever hash the same bytes.
 fn derive(key: &Secret<32>, label: &[u8], data: &[u8]) -> Secret<32> {
     let mut derived = keyed::<U32>(key.expose(), &[label, &[0], data]);
     let mut secret = Secret(Box::new([0; 32]));
@@ -171,8 +176,8 @@ fn derive(key: &Secret<32>, label: &[u8], data: &[u8]) -> Secret<32> {
     secret
 }
 
-/// Keyed BLAKE2s (RFC 7693) with 16 bytes out, over `parts` in a row. No allocation: it runs once per packet that
-/// carries a client's tag.
+/// Keyed BLAKE2s (RFC 7693) with 16 bytes out, over `parts` in a row. No allocation: it runs once
+/// per packet that carries a client's tag.
 pub(super) fn keyed16(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 16] {
     keyed::<U16>(key, parts).into()
 }
@@ -182,7 +187,7 @@ fn keyed<N: ArraySize + IsLessOrEqual<U32, Output = True>>(
     parts: &[&[u8]],
 ) -> blake2::digest::array::Array<u8, N> {
     #[cfg(test)]
-    super::work::count(|done| done.hashes += 1);
+    super::op_counter::count(|done| done.hashes += 1);
     let mut mac = <Blake2sMac<N> as KeyInit>::new(key.into());
     for part in parts {
         Mac::update(&mut mac, part);
@@ -202,7 +207,10 @@ mod tests {
     fn keyed_blake2s_is_rfc_7693s() {
         // Computed with Python's hashlib.blake2s(b"abc", digest_size=16, key=bytes(range(32))).
         let key: [u8; 32] = std::array::from_fn(|i| u8::try_from(i).unwrap());
-        let expected = [0x61, 0xba, 0x5f, 0x16, 0x5c, 0x19, 0x46, 0x92, 0xe0, 0x9d, 0x12, 0x52, 0x0c, 0xc4, 0xc7, 0x4a];
+        let expected = [
+            0x61, 0xba, 0x5f, 0x16, 0x5c, 0x19, 0x46, 0x92, 0xe0, 0x9d, 0x12, 0x52, 0x0c, 0xc4,
+            0xc7, 0x4a,
+        ];
         assert_eq!(keyed16(&key, &[b"a", b"bc"]), expected);
     }
 

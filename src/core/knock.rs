@@ -1,5 +1,5 @@
-//! What a sealed knock says and what a receipt answers: the two fixed layouts, byte for byte (docs/protocol.md).
-//! Sealing and opening them is left to `wire`, believing them to `authentic`.
+//! What a sealed knock says and what a receipt answers: the two fixed layouts, byte for byte
+//! (docs/protocol.md). Sealing and opening them is left to `wire`, believing them to `authentic`.
 
 use super::bytes::{Reader, Writer};
 use super::types::{Fingerprint, Port, Proto, SERVICE_PORTS, ServiceName, Source, Wall};
@@ -16,7 +16,7 @@ pub const VERSION: u8 = 1;
 /// What a knock asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum KnockKind {
     /// A grant.
     Open = 1,
     /// The end of the caller's own grants for the service.
@@ -25,14 +25,15 @@ pub enum Kind {
     Probe = 3,
 }
 
-/// A gateway's random 16 bytes; a knock that carries a live one is fresh whatever its timestamp. Never all zero.
+/// A gateway's random 16 bytes; a knock that carries a live one is fresh whatever its timestamp.
+/// Never all zero.
 pub type Challenge = [u8; 16];
 
 /// The signed part of a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// What is asked for.
-    pub kind: Kind,
+    pub kind: KnockKind,
     /// Whether the client waits for a receipt.
     pub receipt_wanted: bool,
     /// Nanoseconds since the epoch by the client's clock, the lowest 20 bits random.
@@ -62,8 +63,9 @@ pub struct Signature {
     pub sk_counter: u32,
 }
 
-/// The timestamp of a knock made at `now`: its lowest 20 bits, about a millisecond, are `entropy`'s, so that two knocks
-/// in one moment differ and a client's clock cannot be told from its knocks to the nanosecond.
+/// The timestamp of a knock made at `now`: its lowest 20 bits, about a millisecond, are
+/// `entropy`'s, so that two knocks in one moment differ and a client's clock cannot be told from
+/// its knocks to the nanosecond.
 pub fn timestamp(now: Wall, entropy: u32) -> Wall {
     const RANDOM: u64 = (1 << 20) - 1;
     Wall((now.0 & !RANDOM) | (u64::from(entropy) & RANDOM))
@@ -89,14 +91,15 @@ impl Request {
             .done()
     }
 
-    /// Reads the [`SIGNED`] bytes; `None` if a reserved bit is set, the version or kind is unknown, or the name is not one.
+    /// Reads the [`SIGNED`] bytes; `None` if a reserved bit is set, the version or kind is unknown,
+    /// or the name is not one.
     pub fn decode(bytes: &[u8; SIGNED]) -> Option<Request> {
         let mut reader = Reader::new(bytes);
         (reader.u8()? == VERSION).then_some(())?;
         let kind = match reader.u8()? {
-            1 => Kind::Open,
-            2 => Kind::Close,
-            3 => Kind::Probe,
+            1 => KnockKind::Open,
+            2 => KnockKind::Close,
+            3 => KnockKind::Probe,
             _ => return None,
         };
         let receipt_wanted = match reader.u8()? {
@@ -115,7 +118,7 @@ impl Request {
         let service = ServiceName::from_bytes(reader.array()?)?;
         let fingerprint = Fingerprint(reader.array()?);
         reader.finish()?;
-        ((service == ServiceName::NONE) == (kind == Kind::Probe)).then_some(())?;
+        ((service == ServiceName::NONE) == (kind == KnockKind::Probe)).then_some(())?;
         Some(Request {
             kind,
             receipt_wanted,
@@ -145,7 +148,8 @@ pub fn encode_body(request: &Request, signature: &Signature) -> [u8; BODY] {
 pub fn decode_body(bytes: &[u8; BODY]) -> Option<(Request, Signature)> {
     let mut reader = Reader::new(bytes);
     let request = Request::decode(&reader.array()?)?;
-    let signature = Signature { ed25519: reader.array()?, sk_flags: reader.u8()?, sk_counter: reader.u32()? };
+    let signature =
+        Signature { ed25519: reader.array()?, sk_flags: reader.u8()?, sk_counter: reader.u32()? };
     reader.zeros(3)?;
     reader.finish()?;
     Some((request, signature))
@@ -161,7 +165,8 @@ pub enum Status {
     Closed = 2,
     /// A probe's answer; nothing was granted.
     Observed = 3,
-    /// The named address is not the packet's source: nothing was burned, `observed` says what the gateway saw.
+    /// The named address is not the packet's source: nothing was burned, `observed` says what the
+    /// gateway saw.
     Address = 4,
     /// Outside the time window: `time` and `challenge` allow one retry.
     Clock = 5,
@@ -171,7 +176,8 @@ pub enum Status {
     Full = 7,
     /// The gateway wants a challenge for this service, or from all while its clock is suspect.
     Challenge = 8,
-    /// The gateway could not make the mark durable or change its firewall, or its start command failed. Nothing is open.
+    /// The gateway could not make the mark durable or change its firewall, or its start command
+    /// failed. Nothing is open.
     Trouble = 9,
 }
 
@@ -228,12 +234,19 @@ impl Receipt {
             .put(&self.observed.to_bytes())
             .put(&self.granted.map(Source::to_bytes).unwrap_or_default());
         for port in self.ports {
-            writer.u8(port.map_or(0, |p| p.proto.number())).zeros(1).u16(port.map_or(0, |p| p.number));
+            writer
+                .u8(port.map_or(0, |p| p.proto.number()))
+                .zeros(1)
+                .u16(port.map_or(0, |p| p.number));
         }
-        writer.put(&self.challenge.unwrap_or_default()).put(&self.next_key.unwrap_or_default()).done()
+        writer
+            .put(&self.challenge.unwrap_or_default())
+            .put(&self.next_key.unwrap_or_default())
+            .done()
     }
 
-    /// Reads a receipt; `None` if a reserved bit is set, or version, status or a protocol is unknown.
+    /// Reads a receipt; `None` if a reserved bit is set, or version, status or a protocol is
+    /// unknown.
     pub fn decode(bytes: &[u8; RECEIPT_BODY]) -> Option<Receipt> {
         let mut reader = Reader::new(bytes);
         (reader.u8()? == VERSION).then_some(())?;
@@ -257,7 +270,18 @@ impl Receipt {
         let challenge = Some(reader.array::<16>()?).filter(|c| *c != [0; 16]);
         let next_key = Some(reader.array::<32>()?).filter(|k| *k != [0; 32]);
         reader.finish()?;
-        Some(Receipt { status, once, seconds, time, delay, observed, granted, ports, challenge, next_key })
+        Some(Receipt {
+            status,
+            once,
+            seconds,
+            time,
+            delay,
+            observed,
+            granted,
+            ports,
+            challenge,
+            next_key,
+        })
     }
 }
 

@@ -1,24 +1,26 @@
-//! What a list of records amounts to: the marks, grants and openings that still count, and the shortest list that says the same.
-//! Where the records lie is left to `edge::state`, what follows from them to `replay`, `grants` and `leases`.
+//! What a list of records amounts to: the marks, grants and openings that still count, and the
+//! shortest list that says the same. Where the records lie is left to `edge::state`, what follows
+//! from them to `replay`, `grants` and `leases`.
 
 use std::collections::BTreeMap;
 
-use super::grants::{Key, Live};
-use super::leases::Opened;
+use super::grants::{ActiveGrant, GrantKey};
+use super::openings::OpeningEntry;
 use super::record::Record;
-use super::replay::Marks;
-use super::service::Cut;
+use super::replay::UsedMarks;
+use super::service::DisconnectPolicy;
 use super::types::{ClientId, Wall};
 
-/// The sum of a journal. Grows with enrolled clients, live grants and waiting stop commands, each bounded where it is made.
+/// The sum of a journal. Grows with enrolled clients, live grants and waiting stop commands, each
+/// bounded where it is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    marks: BTreeMap<ClientId, Marks>,
+    marks: BTreeMap<ClientId, UsedMarks>,
     newest: Wall,
     lost: Option<Wall>,
     reinitialised: Option<Wall>,
-    grants: BTreeMap<Key, Live>,
-    openings: BTreeMap<u64, Opened>,
+    grants: BTreeMap<GrantKey, ActiveGrant>,
+    openings: BTreeMap<u64, OpeningEntry>,
 }
 
 impl Ledger {
@@ -32,14 +34,21 @@ impl Ledger {
     /// Adds one record.
     pub fn apply(&mut self, record: &Record) {
         match record {
-            Record::Seen { client, timestamp } => self.marks.entry(*client).or_default().see(*timestamp),
-            Record::Burned { client, timestamp } => self.marks.entry(*client).or_default().burn(*timestamp),
+            Record::Seen { client, timestamp } => {
+                self.marks.entry(*client).or_default().see(*timestamp)
+            }
+            Record::Burned { client, timestamp } => {
+                self.marks.entry(*client).or_default().record(*timestamp)
+            }
             Record::Marks { client, marks } => drop(self.marks.insert(*client, marks.clone())),
             Record::Newest { wall } => self.newest = self.newest.max(*wall),
             // The end of a grant may be among what is lost: none goes on.
             Record::Lost { at } => (self.lost, self.grants) = (Some(*at), BTreeMap::new()),
-            // Also how an admin says that the clock was ahead before: the newest time goes back with him.
-            Record::Reinitialised { at } => (self.lost, self.reinitialised, self.newest) = (None, Some(*at), *at),
+            // Also how an admin says that the clock was ahead before: the newest time goes back
+            // with him.
+            Record::Reinitialised { at } => {
+                (self.lost, self.reinitialised, self.newest) = (None, Some(*at), *at)
+            }
             Record::Granted(live) => drop(self.grants.insert(live.key, *live)),
             Record::Ended(key) => drop(self.grants.remove(key)),
             Record::Opened(opened) => drop(self.openings.insert(opened.id, opened.clone())),
@@ -47,22 +56,26 @@ impl Ledger {
         }
     }
 
-    /// The shortest list with the same sum. Grants that were over when the clock was last looked at are left out, unless
-    /// connections that came in under them can still be cut.
+    /// The shortest list with the same sum. Grants that were over when the clock was last looked at
+    /// are left out, unless connections that came in under them can still be cut.
     pub fn records(&self) -> Vec<Record> {
-        let marks = |(client, marks): (&ClientId, &Marks)| Record::Marks { client: *client, marks: marks.clone() };
+        let marks = |(client, marks): (&ClientId, &UsedMarks)| Record::Marks {
+            client: *client,
+            marks: marks.clone(),
+        };
         let mut records: Vec<Record> = self.marks.iter().map(marks).collect();
         records.extend(self.reinitialised.map(|at| Record::Reinitialised { at }));
         records.push(Record::Newest { wall: self.newest });
         records.extend(self.lost.map(|at| Record::Lost { at }));
-        let counts = |live: &&Live| live.until() > self.newest || live.cut != Cut::Never;
+        let counts =
+            |live: &&ActiveGrant| live.until() > self.newest || live.cut != DisconnectPolicy::Never;
         records.extend(self.grants.values().filter(counts).map(|live| Record::Granted(*live)));
         records.extend(self.openings.values().cloned().map(Record::Opened));
         records
     }
 
     /// The marks of every client that has any.
-    pub fn marks(&self) -> impl Iterator<Item = (ClientId, &Marks)> {
+    pub fn marks(&self) -> impl Iterator<Item = (ClientId, &UsedMarks)> {
         self.marks.iter().map(|(client, marks)| (*client, marks))
     }
 
@@ -81,13 +94,14 @@ impl Ledger {
         self.reinitialised
     }
 
-    /// Grants that did not end before their time; whether that is over is for [`super::grants::Grants::restore`] to see.
-    pub fn grants(&self) -> impl Iterator<Item = &Live> {
+    /// Grants that did not end before their time; whether that is over is for
+    /// [`super::grants::Grants::restore`] to see.
+    pub fn grants(&self) -> impl Iterator<Item = &ActiveGrant> {
         self.grants.values()
     }
 
     /// Openings whose stop command has not ended, oldest first.
-    pub fn openings(&self) -> impl Iterator<Item = &Opened> {
+    pub fn openings(&self) -> impl Iterator<Item = &OpeningEntry> {
         self.openings.values()
     }
 }
@@ -97,9 +111,9 @@ mod tests {
     use super::*;
     use crate::core::grants::Holder;
     use crate::core::knock::Ports;
-    use crate::core::leases::Command;
+    use crate::core::openings::CommandLine;
     use crate::core::prefix::Span;
-    use crate::core::service::{Basis, Form};
+    use crate::core::service::{AddressProof, GrantKind};
     use crate::core::types::{Boot, Now, SECOND, ServiceName, Source};
 
     fn at(second: u64) -> Wall {
@@ -107,8 +121,8 @@ mod tests {
     }
 
     /// A grant from 100 to 160.
-    fn grant(cut: Cut) -> Record {
-        let key = Key {
+    fn grant(cut: DisconnectPolicy) -> Record {
+        let key = GrantKey {
             holder: Holder::door("side"),
             service: ServiceName::new("ssh").unwrap(),
             source: Source::new([192, 0, 2, 7].into()),
@@ -116,7 +130,15 @@ mod tests {
             span: Span::Host,
         };
         let (ports, opened): (Ports, _) = ([None; 4], Now { wall: at(100), boot: Boot(1) });
-        Record::Granted(Live { key, form: Form::Time, ports, opened, seconds: 60, cut, basis: Basis::Seen })
+        Record::Granted(ActiveGrant {
+            key,
+            form: GrantKind::Time,
+            ports,
+            opened,
+            seconds: 60,
+            cut,
+            basis: AddressProof::Seen,
+        })
     }
 
     #[test]
@@ -126,8 +148,14 @@ mod tests {
             records.iter().filter(|record| matches!(record, Record::Granted(_))).count()
         };
         let last = Wall(at(160).0 - 1);
-        assert_eq!([at(100), last, at(160), at(161)].map(|now| kept(Cut::Never, now)), [1, 1, 0, 0]);
-        assert_eq!([at(100), last, at(160), at(161)].map(|now| kept(Cut::Revoked, now)), [1, 1, 1, 1]);
+        assert_eq!(
+            [at(100), last, at(160), at(161)].map(|now| kept(DisconnectPolicy::Never, now)),
+            [1, 1, 0, 0]
+        );
+        assert_eq!(
+            [at(100), last, at(160), at(161)].map(|now| kept(DisconnectPolicy::Revoked, now)),
+            [1, 1, 1, 1]
+        );
     }
 
     #[test]
@@ -135,18 +163,21 @@ mod tests {
         let ledger = Ledger::of(&[Record::Lost { at: at(1) }, Record::Reinitialised { at: at(2) }]);
         let again = Ledger::of(&ledger.records());
         for ledger in [ledger, again] {
-            assert_eq!((ledger.lost(), ledger.reinitialised(), ledger.newest()), (None, Some(at(2)), at(2)));
+            assert_eq!(
+                (ledger.lost(), ledger.reinitialised(), ledger.newest()),
+                (None, Some(at(2)), at(2))
+            );
         }
         assert_eq!(Ledger::default().reinitialised(), None);
     }
 
     #[test]
     fn an_opening_is_there_until_its_stop_command_has_ended_the_oldest_first() {
-        let opened = |id| Opened {
+        let opened = |id| OpeningEntry {
             id,
             door: "side".into(),
             source: [192, 0, 2, 7].into(),
-            stop: Command::Shell("stop".into()),
+            stop: CommandLine::Shell("stop".into()),
             opened: at(100),
             timeout: 5,
         };

@@ -1,8 +1,9 @@
-//! IP bytes -> `Sighting`, by an explicit refusal list; no allocation.
+//! IP bytes -> `ParsedPacket`, by an explicit refusal list; no allocation.
 //! What the payload means is left to `wire` and `sequence`.
 //!
-//! A capture socket sees what the IP stack would refuse, so there are two readings of one packet. A door's reading is as
-//! lenient as knockd's ([`glance`]); a sealed knock's is as strict as a stack's and stricter ([`Sighting::strict`]).
+//! A capture socket sees what the IP stack would refuse, so there are two readings of one packet. A
+//! door's reading is as lenient as knockd's ([`glance`]); a sealed knock's is as strict as a
+//! stack's and stricter ([`ParsedPacket::strict`]).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,12 +14,14 @@ use super::types::{Port, Proto, Reject, Source};
 #[cfg(test)]
 mod tests;
 
-/// What one captured packet says of itself. Borrowed from the capture buffer; nothing of it is proven.
+/// What one captured packet says of itself. Borrowed from the capture buffer; nothing of it is
+/// proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sighting<'a> {
+pub struct ParsedPacket<'a> {
     /// Where it claims to come from.
     pub source: Source,
-    /// The same as it stands in the header, for doors: a mapped IPv4 address in an IPv6 header is not that IPv4 address.
+    /// The same as it stands in the header, for doors: a mapped IPv4 address in an IPv6 header is
+    /// not that IPv4 address.
     pub knocker: IpAddr,
     /// Where it is addressed to.
     pub destination: Source,
@@ -26,7 +29,8 @@ pub struct Sighting<'a> {
     pub step: Step,
     /// The port it claims to come from; 0 for an echo request.
     pub source_port: u16,
-    /// The six TCP flags, FIN in the lowest bit; `None` if it is not TCP or a first fragment ends before them.
+    /// The six TCP flags, FIN in the lowest bit; `None` if it is not TCP or a first fragment ends
+    /// before them.
     pub flags: Option<u8>,
     /// What follows the UDP header, as far as it was captured; empty for all others.
     pub payload: &'a [u8],
@@ -37,7 +41,7 @@ pub struct Sighting<'a> {
 }
 
 /// Which addresses are ours. Asked for each packet, so it must be cheap.
-pub trait Ours {
+pub trait LocalAddresses {
     /// Whether `address` is a unicast address of this machine.
     fn has(&self, address: Source) -> bool;
 }
@@ -47,13 +51,15 @@ pub trait Ours {
 pub struct Arrival {
     /// Which capture socket, in the order they were handed over.
     pub capture: u8,
-    /// Whether that socket listens on a loopback device alone: only there may our own addresses be the source.
+    /// Whether that socket listens on a loopback device alone: only there may our own addresses be
+    /// the source.
     pub loopback: bool,
 }
 
-/// The lenient reading. Refused are only: what is not TCP, UDP or an echo request over IP, later fragments, IPv6 extension headers, ports
-/// that were not captured, and IPv6 packets to mapped IPv4 addresses.
-pub fn glance(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
+/// The lenient reading. Refused are only: what is not TCP, UDP or an echo request over IP, later
+/// fragments, IPv6 extension headers, ports that were not captured, and IPv6 packets to mapped IPv4
+/// addresses.
+pub fn parse(packet: &[u8]) -> Result<ParsedPacket<'_>, Reject> {
     match packet.first().map(|b| b >> 4) {
         Some(4) => glance_v4(packet),
         Some(6) => glance_v6(packet),
@@ -61,12 +67,13 @@ pub fn glance(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
     }
 }
 
-impl<'a> Sighting<'a> {
+impl<'a> ParsedPacket<'a> {
     /// The payload, if nothing speaks against the packet as a sealed knock that was sent to us.
     ///
-    /// Refused on top of [`glance`]: IP options, fragments, lengths that disagree, wrong checksums, port 0, destinations
-    /// that are not ours, and sources that no peer can have (docs/protocol.md).
-    pub fn strict(&self, ours: &impl Ours, arrival: Arrival) -> Result<&'a [u8], Reject> {
+    /// Refused on top of [`glance`]: IP options, fragments, lengths that disagree, wrong checksums,
+    /// port 0, destinations that are not ours, and sources that no peer can have
+    /// (docs/protocol.md).
+    pub fn strict(&self, ours: &impl LocalAddresses, arrival: Arrival) -> Result<&'a [u8], Reject> {
         if let Some(reject) = self.flaw {
             return Err(reject);
         }
@@ -74,7 +81,8 @@ impl<'a> Sighting<'a> {
             IpAddr::V4(v4) => possible_v4(v4, arrival.loopback),
             IpAddr::V6(v6) => possible_v6(v6, arrival.loopback),
         };
-        if !possible || !ours.has(self.destination) || (ours.has(self.source) && !arrival.loopback) {
+        if !possible || !ours.has(self.destination) || (ours.has(self.source) && !arrival.loopback)
+        {
             return Err(Reject::NotForUs);
         }
         Ok(self.payload)
@@ -100,7 +108,7 @@ fn possible_v6(source: Ipv6Addr, loopback: bool) -> bool {
 }
 
 /// What the transport layer needs to know of the IP header.
-struct Carrier {
+struct IpHeader {
     source: Source,
     knocker: IpAddr,
     /// Length of the whole packet as the IP header gives it.
@@ -114,7 +122,7 @@ struct Carrier {
     flaw: Option<Reject>,
 }
 
-fn glance_v4(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
+fn glance_v4(packet: &[u8]) -> Result<ParsedPacket<'_>, Reject> {
     const MORE_FRAGMENTS: u16 = 0x2000;
     const OFFSET: u16 = 0x1fff;
     let first = *packet.first().ok_or(Reject::Malformed)?;
@@ -132,7 +140,8 @@ fn glance_v4(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
         reader.take(2)?;
         Some((total, fragment, protocol, reader.array::<4>()?, reader.array::<4>()?))
     };
-    let (total, fragment, protocol, source, destination) = read(&mut reader).ok_or(Reject::Malformed)?;
+    let (total, fragment, protocol, source, destination) =
+        read(&mut reader).ok_or(Reject::Malformed)?;
     if fragment & OFFSET != 0 {
         return Err(Reject::Headers);
     }
@@ -145,7 +154,7 @@ fn glance_v4(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
     } else {
         None
     };
-    let carrier = Carrier {
+    let carrier = IpHeader {
         source: Source::new(Ipv4Addr::from(source).into()),
         knocker: Ipv4Addr::from(source).into(),
         total,
@@ -158,7 +167,7 @@ fn glance_v4(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
     transport(carrier, body, true)
 }
 
-fn glance_v6(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
+fn glance_v6(packet: &[u8]) -> Result<ParsedPacket<'_>, Reject> {
     let mut reader = Reader::new(packet);
     let read = |reader: &mut Reader<'_>| {
         reader.take(4)?;
@@ -174,7 +183,7 @@ fn glance_v6(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
     }
     // COMPAT: a door takes such a source for what it is, an IPv6 address.
     let flaw = source_ip.to_ipv4_mapped().map(|_| Reject::NotForUs);
-    let carrier = Carrier {
+    let carrier = IpHeader {
         source: Source::new(source_ip.into()),
         knocker: source_ip.into(),
         total: length.saturating_add(40),
@@ -187,17 +196,18 @@ fn glance_v6(packet: &[u8]) -> Result<Sighting<'_>, Reject> {
     transport(carrier, reader.rest(), false)
 }
 
-/// `body` is all that was captured behind the IP header: more than the packet if the link padded it, less if it was cut.
-fn transport(carrier: Carrier, body: &[u8], v4: bool) -> Result<Sighting<'_>, Reject> {
+/// `body` is all that was captured behind the IP header: more than the packet if the link padded
+/// it, less if it was cut.
+fn transport(carrier: IpHeader, body: &[u8], v4: bool) -> Result<ParsedPacket<'_>, Reject> {
     let segment = body.get(..carrier.length).unwrap_or(body);
-    let Carrier { source, knocker, total: length, destination, .. } = carrier;
+    let IpHeader { source, knocker, total: length, destination, .. } = carrier;
     let (step, source_port) = match Proto::from_number(carrier.protocol) {
         Some(proto) => hit(proto, segment).ok_or(Reject::Malformed)?,
         None => (echo(&carrier, segment, v4).ok_or(Reject::Headers)?, 0),
     };
     let tcp = step.is_tcp();
     let flags = segment.get(13).filter(|_| tcp).map(|b| b & 0x3f);
-    let sighting = Sighting {
+    let sighting = ParsedPacket {
         source,
         knocker,
         destination,
@@ -210,7 +220,7 @@ fn transport(carrier: Carrier, body: &[u8], v4: bool) -> Result<Sighting<'_>, Re
     };
     let Step::Port(Port { proto: Proto::Udp, .. }) = step else { return Ok(sighting) };
     let flaw = carrier.flaw.or_else(|| udp_flaw(&carrier, body, segment, v4));
-    Ok(Sighting { payload: segment.get(8..).unwrap_or_default(), flaw, ..sighting })
+    Ok(ParsedPacket { payload: segment.get(8..).unwrap_or_default(), flaw, ..sighting })
 }
 
 fn hit(proto: Proto, segment: &[u8]) -> Option<(Step, u16)> {
@@ -219,15 +229,16 @@ fn hit(proto: Proto, segment: &[u8]) -> Option<(Step, u16)> {
     Some((Step::Port(Port { proto, number: reader.u16()? }), source_port))
 }
 
-/// An echo request, ICMP type 8 or ICMPv6 type 128: what it carries behind its header of eight bytes.
-fn echo(carrier: &Carrier, segment: &[u8], v4: bool) -> Option<Step> {
+/// An echo request, ICMP type 8 or ICMPv6 type 128: what it carries behind its header of eight
+/// bytes.
+fn echo(carrier: &IpHeader, segment: &[u8], v4: bool) -> Option<Step> {
     let (protocol, kind) = if v4 { (1, 8) } else { (58, 128) };
     let request = carrier.protocol == protocol && segment.get(..2) == Some(&[kind, 0]);
     let size = carrier.length.checked_sub(8).and_then(|size| u16::try_from(size).ok())?;
     request.then_some(Step::Echo { size })
 }
 
-fn udp_flaw(carrier: &Carrier, body: &[u8], segment: &[u8], v4: bool) -> Option<Reject> {
+fn udp_flaw(carrier: &IpHeader, body: &[u8], segment: &[u8], v4: bool) -> Option<Reject> {
     let mut reader = Reader::new(segment);
     let (Some(source_port), Some(number), Some(length), Some(check)) =
         (reader.u16(), reader.u16(), reader.u16(), reader.u16())
@@ -242,8 +253,9 @@ fn udp_flaw(carrier: &Carrier, body: &[u8], segment: &[u8], v4: bool) -> Option<
     (!checksum_fits(pseudo, segment, check, v4)).then_some(Reject::Checksum)
 }
 
-/// Right, or absent (IPv4 only), or not filled in yet: a packet from this machine or a container on it carries the bare
-/// sum of its pseudo header until a network card would complete it. The client MAC protects the payload in each case.
+/// Right, or absent (IPv4 only), or not filled in yet: a packet from this machine or a container on
+/// it carries the bare sum of its pseudo header until a network card would complete it. The client
+/// MAC protects the payload in each case.
 fn checksum_fits(pseudo: u32, segment: &[u8], check: u16, v4: bool) -> bool {
     match check {
         0 => v4,
@@ -251,7 +263,8 @@ fn checksum_fits(pseudo: u32, segment: &[u8], check: u16, v4: bool) -> bool {
     }
 }
 
-/// The ones' complement checksum of a UDP segment whose checksum field holds zero, ready to be written there.
+/// The ones' complement checksum of a UDP segment whose checksum field holds zero, ready to be
+/// written there.
 pub fn udp_checksum(source: IpAddr, destination: IpAddr, segment: &[u8]) -> u16 {
     let add = |total: u32, ip: IpAddr| match ip {
         IpAddr::V4(v4) => sum(total, &v4.octets()),
@@ -265,7 +278,8 @@ pub fn udp_checksum(source: IpAddr, destination: IpAddr, segment: &[u8]) -> u16 
     }
 }
 
-/// Adds the big-endian 16-bit words of `bytes`. At most 64 KiB are ever summed, so 32 bits do not overflow.
+/// Adds the big-endian 16-bit words of `bytes`. At most 64 KiB are ever summed, so 32 bits do not
+/// overflow.
 fn sum(start: u32, bytes: &[u8]) -> u32 {
     let mut words = bytes.chunks_exact(2);
     let mut total = start;

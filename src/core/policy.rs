@@ -1,23 +1,23 @@
-//! `Fresh` -> `Admission`: who may have what, within all limits.
-//! That nothing opens before its mark is durable is left to `commit`, the list of live grants to `grants`, what was used before to
+//! `Fresh` -> `Admission`: who may have what, within all limits. That nothing opens before its mark
+//! is durable is left to `commit`, the list of live grants to `grants`, what was used before to
 //! `replay`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::address::{Reach, reach};
-use super::answer::{Answer, Told};
+use super::address::{AddressScope, reach};
 use super::authentic::Authentic;
 use super::door::Door;
-use super::grants::{Ending, GRANTS, Grants, Holder, Key, Live};
-use super::knock::{Kind, Ports, Status};
+use super::grants::{ActiveGrant, GRANTS, GrantEnd, GrantKey, Grants, Holder};
+use super::knock::{KnockKind, Ports, Status};
 use super::prefix::Span;
-use super::replay::{Fresh, Judgement, Refused, Replay};
-use super::service::{Basis, Client, Commands, Service, SourceRule};
+use super::replay::{Fresh, Refused, Replay, ReplayDecision};
+use super::reply::{PendingReply, Reply};
+use super::service::{AddressProof, Client, Service, ServiceCommands, SourceRule};
 use super::types::{ClientId, Now, Reject, SECOND, SERVICE_PORTS, ServiceName, Source};
 
 mod commit;
-pub use commit::{Admission, Closing, Decision, Done, Grant, commit, commit_with};
+pub use commit::{Admission, Closing, Committed, Decision, Grant, commit, commit_with};
 
 /// The rules in force: replaced as a whole at a reload.
 #[derive(Debug)]
@@ -32,20 +32,21 @@ pub struct Policy {
 
 /// What a classic door grants. The only thing that [`Grants::open_for_door`] takes.
 ///
-/// No mark has to be durable before it: a classic sequence may be repeated, and a one-time sequence was used up before. A record
-/// that is lost shuts the door earlier, at a restart.
+/// No mark has to be durable before it: a classic sequence may be repeated, and a one-time sequence
+/// was used up before. A record that is lost shuts the door earlier, at a restart.
 pub struct DoorGrant {
-    live: Live,
+    live: ActiveGrant,
 }
 
 impl DoorGrant {
-    pub(super) fn into_live(self) -> Live {
+    pub(super) fn into_live(self) -> ActiveGrant {
         self.live
     }
 }
 
 impl Policy {
-    /// `max_grants`: how many one client may have at once. `own`: our addresses, which are never granted.
+    /// `max_grants`: how many one client may have at once. `own`: our addresses, which are never
+    /// granted.
     pub fn new(
         services: Vec<Service>,
         clients: Vec<Client>,
@@ -61,7 +62,8 @@ impl Policy {
         }
     }
 
-    /// With these doors, as far as they grant services: what was granted through another one must end.
+    /// With these doors, as far as they grant services: what was granted through another one must
+    /// end.
     pub fn with_doors(self, doors: &[Door]) -> Self {
         let granting = |door: &Door| Some((Holder::door(&door.name), door.service?));
         Self { doors: doors.iter().filter_map(granting).collect(), ..self }
@@ -74,44 +76,52 @@ impl Policy {
 
     /// An enrolled client, for `Authentic::verify`. An expired one is as if unknown.
     pub fn client(&self, now: Now, id: ClientId) -> Option<&Client> {
-        let live = |client: &&Client| client.expires.is_none_or(|expires| now.wall.0 / SECOND < expires);
+        let live =
+            |client: &&Client| client.expires.is_none_or(|expires| now.wall.0 / SECOND < expires);
         self.clients.get(&id).filter(live)
     }
 
     /// The commands that open this service, if it is one of those.
-    pub fn commands(&self, service: ServiceName) -> Option<&Commands> {
+    pub fn commands(&self, service: ServiceName) -> Option<&ServiceCommands> {
         self.services.get(&service)?.commands.as_ref()
     }
 
-    /// Keeps only these clients; the others are as if unknown from now on. For revocations, which must not wait until all
-    /// the rest of a configuration is sound.
+    /// Keeps only these clients; the others are as if unknown from now on. For revocations, which
+    /// must not wait until all the rest of a configuration is sound.
     pub fn keep_clients(&mut self, keep: impl Fn(ClientId) -> bool) {
         self.clients.retain(|id, _| keep(*id));
     }
 
-    /// How a grant must end under these rules, after a reload; `None` if it may go on. Revoked: its holder may have none for that
-    /// service, or not for that address, any more. Changed: not for those ports, of that form or for so long.
-    pub fn must_end(&self, now: Now, live: &Live) -> Option<Ending> {
-        let Some(service) = self.services.get(&live.key.service) else { return Some(Ending::Revoked) };
+    /// How a grant must end under these rules, after a reload; `None` if it may go on. Revoked: its
+    /// holder may have none for that service, or not for that address, any more. Changed: not for
+    /// those ports, of that form or for so long.
+    pub fn must_end(&self, now: Now, live: &ActiveGrant) -> Option<GrantEnd> {
+        let Some(service) = self.services.get(&live.key.service) else {
+            return Some(GrantEnd::Revoked);
+        };
         let most = match live.key.holder {
             Holder::Client(id) => {
                 let may = |client: &&Client| client.services.contains(&service.name);
-                let Some(client) = self.client(now, id).filter(may) else { return Some(Ending::Revoked) };
+                let Some(client) = self.client(now, id).filter(may) else {
+                    return Some(GrantEnd::Revoked);
+                };
                 if !service.source.admits(live.basis, live.key.source, live.key.span) {
-                    return Some(Ending::Revoked);
+                    return Some(GrantEnd::Revoked);
                 }
                 most_seconds(live.opened, client, service)
             }
-            Holder::Door(_) if !self.doors.contains(&(live.key.holder, service.name)) => return Some(Ending::Revoked),
+            Holder::Door(_) if !self.doors.contains(&(live.key.holder, service.name)) => {
+                return Some(GrantEnd::Revoked);
+            }
             Holder::Door(_) => service.max_seconds,
         };
         let same = live.ports == ports(service) && live.form == service.form;
         let same = same && live.seconds <= most && live.key.span <= service.span;
-        (!same).then_some(Ending::Changed)
+        (!same).then_some(GrantEnd::Changed)
     }
 
-    /// The whole way of an authentic knock in the one order that is right: used before, address, time, permission.
-    /// `entropy` must be fresh and secret: it may become a challenge.
+    /// The whole way of an authentic knock in the one order that is right: used before, address,
+    /// time, permission. `entropy` must be fresh and secret: it may become a challenge.
     pub fn decide(
         &self,
         now: Now,
@@ -124,24 +134,34 @@ impl Policy {
             return Decision::Refuse(Refused { reject: Reject::Policy, alarm: None });
         };
         let service = self.services.get(&authentic.request().service);
-        if let Err(refused) = replay.screen(&authentic) {
+        if let Err(refused) = replay.reject_used(&authentic) {
             return Decision::Refuse(refused);
         }
         if !self.address_fits(&authentic, service) {
-            return replay.misplaced(now, authentic).map_or_else(Decision::Refuse, Decision::Tell);
+            return replay
+                .wrong_address(now, authentic)
+                .map_or_else(Decision::Refuse, Decision::Tell);
         }
         let demanded = service.is_some_and(|service| service.challenge);
-        match replay.judge(now, authentic, demanded, entropy) {
-            Judgement::Refused(refused) => Decision::Refuse(refused),
-            Judgement::Told(told) => Decision::Tell(told),
-            Judgement::Fresh(fresh) => self.admit(now, client, fresh, grants),
+        match replay.check(now, authentic, demanded, entropy) {
+            ReplayDecision::Refused(refused) => Decision::Refuse(refused),
+            ReplayDecision::Told(told) => Decision::Tell(told),
+            ReplayDecision::Fresh(fresh) => self.admit(now, client, fresh, grants),
         }
     }
 
-    /// What the knocker `source`, who completed the sequence of `door`, is granted, if that door grants a service at all. Only an
-    /// address that could be granted to a client too: a forged sequence must not open anything for ourselves or for a mapped form.
-    pub fn through_door(&self, now: Now, door: &Door, source: IpAddr, grants: &Grants) -> Result<DoorGrant, Status> {
-        let service = door.service.and_then(|name| self.services.get(&name)).ok_or(Status::Denied)?;
+    /// What the knocker `source`, who completed the sequence of `door`, is granted, if that door
+    /// grants a service at all. Only an address that could be granted to a client too: a forged
+    /// sequence must not open anything for ourselves or for a mapped form.
+    pub fn through_door(
+        &self,
+        now: Now,
+        door: &Door,
+        source: IpAddr,
+        grants: &Grants,
+    ) -> Result<DoorGrant, Status> {
+        let service =
+            door.service.and_then(|name| self.services.get(&name)).ok_or(Status::Denied)?;
         // What is not journalled opens nothing; the configuration refuses such a door.
         if service.commands.is_some() {
             return Err(Status::Denied);
@@ -150,24 +170,34 @@ impl Policy {
         if canonical.ip() != source || !self.grantable(canonical) {
             return Err(Status::Address);
         }
-        if service.forward.as_ref().is_some_and(|forward| forward.target(source.is_ipv6()).is_none()) {
+        if service
+            .forward
+            .as_ref()
+            .is_some_and(|forward| forward.target(source.is_ipv6()).is_none())
+        {
             return Err(Status::Denied);
         }
-        // A sequence that anybody may have forged is for one address, whatever the service would give to a client.
+        // A sequence that anybody may have forged is for one address, whatever the service would
+        // give to a client.
         let (holder, span) = (Holder::door(&door.name), Span::Host);
-        let key = Key { holder, service: service.name, source: canonical, source_port: 0, span };
-        let others = Others::of(&key, grants);
+        let key =
+            GrantKey { holder, service: service.name, source: canonical, source_port: 0, span };
+        let others = OtherGrants::of(&key, grants);
         if others.all >= GRANTS || !below(others.of_service, service.max_grants) {
             return Err(Status::Full);
         }
-        let already = grants.of(&key).filter(|live| live.form == service.form).map_or(0, |live| live.seconds_left(now));
+        let already = grants
+            .of(&key)
+            .filter(|live| live.form == service.form)
+            .map_or(0, |live| live.seconds_left(now));
         let seconds = service.seconds.max(already);
-        Ok(DoorGrant { live: live(key, service, now, seconds, Basis::Seen) })
+        Ok(DoorGrant { live: live(key, service, now, seconds, AddressProof::Seen) })
     }
 
-    /// The address rule. Only an opening grants an address; what names no known service is refused by policy later.
+    /// The address rule. Only an opening grants an address; what names no known service is refused
+    /// by policy later.
     fn address_fits(&self, authentic: &Authentic, service: Option<&Service>) -> bool {
-        if authentic.request().kind != Kind::Open {
+        if authentic.request().kind != KnockKind::Open {
             return true;
         }
         let rule = service.map_or(&SourceRule::Bound, |service| &service.source);
@@ -177,21 +207,21 @@ impl Policy {
 
     /// Whether an address can be a peer's that reaches us from elsewhere.
     fn grantable(&self, source: Source) -> bool {
-        matches!(reach(source.ip()), Reach::Global | Reach::Private)
+        matches!(reach(source.ip()), AddressScope::Global | AddressScope::Private)
             && !embeds_ipv4(source)
             && !self.own.contains(&source)
     }
 
     fn admit(&self, now: Now, client: &Client, fresh: Fresh, grants: &mut Grants) -> Decision {
         let tell = |fresh: Fresh, status, reject| {
-            let answer = Answer::new(&fresh.authentic, status, fresh.challenge);
-            Decision::Tell(Told { records: fresh.records, answer, reject })
+            let answer = Reply::new(&fresh.authentic, status, fresh.challenge);
+            Decision::Tell(PendingReply { records: fresh.records, answer, reject })
         };
         let request = *fresh.authentic.request();
         match (request.kind, self.services.get(&request.service)) {
-            (Kind::Probe, _) => tell(fresh, Status::Observed, None),
+            (KnockKind::Probe, _) => tell(fresh, Status::Observed, None),
             (_, Some(service)) if client.services.contains(&service.name) => match request.kind {
-                Kind::Close => Decision::Close(close(fresh, grants)),
+                KnockKind::Close => Decision::Close(close(fresh, grants)),
                 _ => match self.grant(now, client, service, &fresh.authentic, grants) {
                     Ok(live) => Decision::Admit(Admission::new(fresh, live, grants)),
                     Err(status) => tell(fresh, status, Some(Reject::Policy)),
@@ -209,7 +239,7 @@ impl Policy {
         service: &Service,
         authentic: &Authentic,
         grants: &Grants,
-    ) -> Result<Live, Status> {
+    ) -> Result<ActiveGrant, Status> {
         let request = authentic.request();
         // A grant that leads nowhere would be one for this machine's own port.
         let v6 = authentic.address().ip().is_ipv6();
@@ -220,12 +250,13 @@ impl Policy {
         if service.commands.is_some() && request.source_port != 0 {
             return Err(Status::Denied);
         }
-        // Who knows the port that he will come from knows his address too: then the whole net is more than is needed.
+        // Who knows the port that he will come from knows his address too: then the whole net is
+        // more than is needed.
         let span = match (v6, request.source_port) {
             (true, 0) => service.span,
             _ => Span::Host,
         };
-        let key = Key {
+        let key = GrantKey {
             holder: Holder::Client(client.id),
             service: service.name,
             source: span.of(authentic.address()),
@@ -235,13 +266,16 @@ impl Policy {
         self.has_room(service, &key, grants)?;
         let asked = if request.seconds == 0 { service.seconds } else { request.seconds };
         let most = most_seconds(now, client, service);
-        let already = grants.of(&key).filter(|live| live.form == service.form).map_or(0, |live| live.seconds_left(now));
+        let already = grants
+            .of(&key)
+            .filter(|live| live.form == service.form)
+            .map_or(0, |live| live.seconds_left(now));
         let seconds = asked.min(most).max(already.min(most)).max(1);
         Ok(live(key, service, now, seconds, basis(authentic)))
     }
 
-    fn has_room(&self, service: &Service, key: &Key, grants: &Grants) -> Result<(), Status> {
-        let others = Others::of(key, grants);
+    fn has_room(&self, service: &Service, key: &GrantKey, grants: &Grants) -> Result<(), Status> {
+        let others = OtherGrants::of(key, grants);
         let room = others.all < GRANTS
             && below(others.of_holder, self.max_grants)
             && below(others.of_service, service.max_grants);
@@ -251,15 +285,15 @@ impl Policy {
 
 /// How many grants there are besides one.
 #[derive(Default)]
-struct Others {
+struct OtherGrants {
     all: usize,
     of_holder: usize,
     of_service: usize,
 }
 
-impl Others {
-    fn of(key: &Key, grants: &Grants) -> Others {
-        let mut others = Others::default();
+impl OtherGrants {
+    fn of(key: &GrantKey, grants: &Grants) -> OtherGrants {
+        let mut others = OtherGrants::default();
         for other in grants.keys().filter(|other| *other != key) {
             others.all += 1;
             others.of_holder += usize::from(other.holder == key.holder);
@@ -273,7 +307,8 @@ fn below(count: usize, limit: u32) -> bool {
     u32::try_from(count).is_ok_and(|count| count < limit)
 }
 
-/// The sender's grants for the service; only those for one address or from one source port if it names one.
+/// The sender's grants for the service; only those for one address or from one source port if it
+/// names one.
 fn close(fresh: Fresh, grants: &Grants) -> Closing {
     let (holder, request) = (Holder::Client(fresh.authentic.client()), fresh.authentic.request());
     let keys = grants.keys_to_close(|key| {
@@ -287,21 +322,36 @@ fn close(fresh: Fresh, grants: &Grants) -> Closing {
 
 /// The longest grant that this client may have from then on.
 fn most_seconds(opened: Now, client: &Client, service: &Service) -> u32 {
-    let expiry = client.expires.map_or(u64::MAX, |expires| expires.saturating_sub(opened.wall.0 / SECOND));
+    let expiry =
+        client.expires.map_or(u64::MAX, |expires| expires.saturating_sub(opened.wall.0 / SECOND));
     let most = client.max_seconds.unwrap_or(u32::MAX).min(service.max_seconds);
     most.min(u32::try_from(expiry).unwrap_or(u32::MAX))
 }
 
-fn basis(authentic: &Authentic) -> Basis {
+fn basis(authentic: &Authentic) -> AddressProof {
     match authentic.request().address {
-        None => Basis::Seen,
-        Some(named) if named == authentic.source() => Basis::Both,
-        Some(_) => Basis::Signed,
+        None => AddressProof::Seen,
+        Some(named) if named == authentic.source() => AddressProof::Both,
+        Some(_) => AddressProof::Signed,
     }
 }
 
-fn live(key: Key, service: &Service, opened: Now, seconds: u32, basis: Basis) -> Live {
-    Live { key, form: service.form, ports: ports(service), opened, seconds, cut: service.cut, basis }
+fn live(
+    key: GrantKey,
+    service: &Service,
+    opened: Now,
+    seconds: u32,
+    basis: AddressProof,
+) -> ActiveGrant {
+    ActiveGrant {
+        key,
+        form: service.form,
+        ports: ports(service),
+        opened,
+        seconds,
+        cut: service.cut,
+        basis,
+    }
 }
 
 fn ports(service: &Service) -> Ports {
@@ -312,11 +362,13 @@ fn ports(service: &Service) -> Ports {
     ports
 }
 
-/// IPv6 forms that carry an IPv4 address: whoever may have the one could otherwise ask for the other.
+/// IPv6 forms that carry an IPv4 address: whoever may have the one could otherwise ask for the
+/// other.
 fn embeds_ipv4(source: Source) -> bool {
     let std::net::IpAddr::V6(v6) = source.ip() else { return false };
     let [a, b, ..] = v6.segments();
-    // 6to4, Teredo. NAT64, IPv4-compatible and IPv4-translated forms lie outside of 2000::/3 and have no reach.
+    // 6to4, Teredo. NAT64, IPv4-compatible and IPv4-translated forms lie outside of 2000::/3 and
+    // have no reach.
     a == 0x2002 || (a == 0x2001 && b == 0)
 }
 

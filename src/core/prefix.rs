@@ -1,5 +1,5 @@
-//! Ranges of addresses: the prefixes that an admin lists, and how much of an address a grant covers.
-//! Which service has which is left to `service`, what follows from it to `policy`.
+//! Ranges of addresses: the prefixes that an admin lists, and how much of an address a grant
+//! covers. Which service has which is left to `service`, what follows from it to `policy`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,7 +17,8 @@ pub enum Span {
 }
 
 impl Span {
-    /// `source` with what this span ignores set to zero. An IPv4 address has no lower half to ignore.
+    /// `source` with what this span ignores set to zero. An IPv4 address has no lower half to
+    /// ignore.
     pub fn of(self, source: Source) -> Source {
         match (self, source.ip()) {
             (Span::Net64, IpAddr::V6(v6)) => {
@@ -36,13 +37,16 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Reads one. None that is everybody (`/0`), has bits set behind its length, or is an IPv4 address in IPv6 clothes.
+    /// Reads one. None that is everybody (`/0`), has bits set behind its length, or is an IPv4
+    /// address in IPv6 clothes.
     pub fn parse(text: &str) -> Option<Prefix> {
         let (base, length) = text.split_once('/')?;
         let plain = length.len() <= 3 && length.bytes().all(|b| b.is_ascii_digit());
-        let prefix = Prefix { base: base.parse().ok()?, length: length.parse().ok().filter(|_| plain)? };
+        let prefix =
+            Prefix { base: base.parse().ok()?, length: length.parse().ok().filter(|_| plain)? };
         let most = if prefix.base.is_ipv4() { 32 } else { 128 };
-        let sound = (1..=most).contains(&prefix.length) && prefix.base.to_canonical() == prefix.base;
+        let sound =
+            (1..=most).contains(&prefix.length) && prefix.base.to_canonical() == prefix.base;
         (sound && prefix.masked(prefix.base) == Some(bits(prefix.base))).then_some(prefix)
     }
 
@@ -61,7 +65,8 @@ impl Prefix {
     fn masked(&self, ip: IpAddr) -> Option<u128> {
         let width = if ip.is_ipv4() { 32 } else { 128 };
         let ignored = u32::from(width - self.length.min(width));
-        (ip.is_ipv4() == self.base.is_ipv4()).then(|| bits(ip).checked_shr(ignored).unwrap_or(0) << ignored)
+        (ip.is_ipv4() == self.base.is_ipv4())
+            .then(|| bits(ip).checked_shr(ignored).unwrap_or(0) << ignored)
     }
 }
 
@@ -120,10 +125,17 @@ mod tests {
             ("203.0.113.0/24", false, false),
         ] {
             let read = Prefix::parse(prefix).unwrap();
-            assert_eq!((read.meets(net, Span::Host), read.meets(net, Span::Net64)), (host, wide), "{prefix}");
+            assert_eq!(
+                (read.meets(net, Span::Host), read.meets(net, Span::Net64)),
+                (host, wide),
+                "{prefix}"
+            );
         }
         let v4 = Prefix::parse("203.0.113.7/32").unwrap();
-        assert!(v4.meets(source("203.0.113.7"), Span::Net64) && !v4.meets(source("203.0.113.6"), Span::Net64));
+        assert!(
+            v4.meets(source("203.0.113.7"), Span::Net64)
+                && !v4.meets(source("203.0.113.6"), Span::Net64)
+        );
     }
 
     #[test]

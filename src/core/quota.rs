@@ -14,7 +14,8 @@ pub struct Rate {
 
 /// A token bucket by the clock that is never stepped. Full at first.
 ///
-/// INVARIANT: `full_at - now`, over the time that one token takes to grow, is the number of tokens that are missing.
+/// INVARIANT: `full_at - now`, over the time that one token takes to grow, is the number of tokens
+/// that are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
     full_at: Boot,
@@ -60,7 +61,8 @@ mod tests {
         let (mut bucket, start) = (Bucket::new(), Boot(77 * SECOND));
         let taken = (0..100).filter(|_| bucket.take(start, RATE)).count();
         assert_eq!(taken, 64);
-        let taken = (0..4000).filter(|ms| bucket.take(start.plus_nanos(ms * 1_000_000), RATE)).count();
+        let taken =
+            (0..4000).filter(|ms| bucket.take(start.plus_nanos(ms * 1_000_000), RATE)).count();
         assert_eq!(taken, 15, "4 a second; the 16th grows at the end of the 4th");
         assert!(!bucket.is_full(start.plus(15)));
         assert!(bucket.is_full(start.plus(20)));

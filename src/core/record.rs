@@ -1,17 +1,21 @@
-//! What the state file holds: 128 bytes a record; behind a door's opening its stop command, behind a client's marks the marks.
-//! Checksums, files and syncs are left to `edge::state`, what the records amount to to `ledger`.
+//! What the state file holds: 128 bytes a record; behind a door's opening its stop command, behind
+//! a client's marks the marks. Checksums, files and syncs are left to `edge::state`, what the
+//! records amount to to `ledger`.
 
 use super::bytes::Reader;
-use super::grants::{Holder, Key, Live};
-use super::leases::{Command, Opened};
+use super::grants::{ActiveGrant, GrantKey, Holder};
+use super::openings::{CommandLine, OpeningEntry};
 use super::prefix::Span;
-use super::replay::Marks;
-use super::service::{Basis, Cut, Form};
-use super::types::{Boot, ClientId, Fault, Now, Port, Proto, SERVICE_PORTS, ServiceName, Source, Wall};
+use super::replay::UsedMarks;
+use super::service::{AddressProof, DisconnectPolicy, GrantKind};
+use super::types::{
+    Boot, ClientId, Fault, Now, Port, Proto, SERVICE_PORTS, ServiceName, Source, Wall,
+};
 
 /// Bytes of a record without its text.
 pub const RECORD: usize = 128;
-/// The most bytes of text behind a record: a door's name and a stop command of [`super::leases::COMMAND`] bytes.
+/// The most bytes of text behind a record: a door's name and a stop command of
+/// [`super::leases::COMMAND`] bytes.
 pub const TEXT: usize = 8 * 1024;
 
 /// One thing that a restart must not forget.
@@ -36,7 +40,7 @@ pub enum Record {
         /// Whose.
         client: ClientId,
         /// They.
-        marks: Marks,
+        marks: UsedMarks,
     },
     /// The wall clock showed this while it was trusted.
     Newest {
@@ -54,11 +58,11 @@ pub enum Record {
         at: Wall,
     },
     /// A grant began.
-    Granted(Live),
+    Granted(ActiveGrant),
     /// A grant ended before its time.
-    Ended(Key),
+    Ended(GrantKey),
     /// A door or a service's commands are about to open: its stop command must run, whatever comes.
-    Opened(Opened),
+    Opened(OpeningEntry),
     /// The stop command of this opening has ended.
     Stopped {
         /// The opening's id.
@@ -83,7 +87,9 @@ impl Record {
                 let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
                 put_all(&mut head, &[&length.to_be_bytes(), &client.0]);
             }
-            Record::Newest { wall } | Record::Lost { at: wall } | Record::Reinitialised { at: wall } => {
+            Record::Newest { wall }
+            | Record::Lost { at: wall }
+            | Record::Reinitialised { at: wall } => {
                 put_all(&mut head, &[&[0; 2], &wall.0.to_be_bytes()]);
             }
             Record::Granted(live) => put_live(&mut head, live),
@@ -123,9 +129,9 @@ impl Record {
             Record::Reinitialised { .. } => 6,
             Record::Granted(_) => 7,
             Record::Ended(_) => 8,
-            Record::Opened(Opened { stop: Command::Shell(_), .. }) => 9,
+            Record::Opened(OpeningEntry { stop: CommandLine::Shell(_), .. }) => 9,
             Record::Stopped { .. } => 10,
-            Record::Opened(Opened { stop: Command::Argv(_), .. }) => 11,
+            Record::Opened(OpeningEntry { stop: CommandLine::Argv(_), .. }) => 11,
         }
     }
 }
@@ -135,7 +141,7 @@ fn decode_kind(kind: u8, head: &mut Reader<'_>, text: &[u8]) -> Option<Record> {
     Some(match kind {
         1 => Record::Seen { client: client(head)?, timestamp: wall(head)? },
         2 => Record::Burned { client: client(head)?, timestamp: wall(head)? },
-        3 => Record::Marks { client: client(head)?, marks: Marks::decode(text)? },
+        3 => Record::Marks { client: client(head)?, marks: UsedMarks::decode(text)? },
         4 => Record::Newest { wall: wall(head)? },
         5 => Record::Lost { at: wall(head)? },
         6 => Record::Reinitialised { at: wall(head)? },
@@ -161,7 +167,7 @@ fn wall(head: &mut Reader<'_>) -> Option<Wall> {
     head.u64().map(Wall)
 }
 
-fn put_key(out: &mut Vec<u8>, key: &Key) {
+fn put_key(out: &mut Vec<u8>, key: &GrantKey) {
     let (kind, holder) = match &key.holder {
         Holder::Client(client) => (1, client.0),
         Holder::Door(door) => (2, *door),
@@ -174,51 +180,59 @@ fn put_key(out: &mut Vec<u8>, key: &Key) {
     });
 }
 
-fn take_key(head: &mut Reader<'_>) -> Option<Key> {
+fn take_key(head: &mut Reader<'_>) -> Option<GrantKey> {
     let holder = match (head.u8()?, head.array()?) {
         (1, id) => Holder::Client(ClientId(id)),
         (2, id) => Holder::Door(id),
         _ => return None,
     };
-    let (service, source) = (ServiceName::from_bytes(head.array()?)?, Source::from_bytes(head.array()?));
+    let (service, source) =
+        (ServiceName::from_bytes(head.array()?)?, Source::from_bytes(head.array()?));
     let source_port = head.u16()?;
     let span = match head.u8()? {
         0 => Span::Host,
         1 => Span::Net64,
         _ => return None,
     };
-    Some(Key { holder, service, source, source_port, span })
+    Some(GrantKey { holder, service, source, source_port, span })
 }
 
-fn put_live(out: &mut Vec<u8>, live: &Live) {
+fn put_live(out: &mut Vec<u8>, live: &ActiveGrant) {
     out.extend([0; 2]);
     put_key(out, &live.key);
     out.push(match live.form {
-        Form::Time => 1,
-        Form::Once => 2,
+        GrantKind::Time => 1,
+        GrantKind::Once => 2,
     });
     for port in live.ports {
         out.push(port.map_or(0, |p| p.proto.number()));
         out.extend_from_slice(&port.map_or(0, |p| p.number).to_be_bytes());
     }
-    put_all(out, &[&live.opened.wall.0.to_be_bytes(), &live.opened.boot.0.to_be_bytes(), &live.seconds.to_be_bytes()]);
+    put_all(
+        out,
+        &[
+            &live.opened.wall.0.to_be_bytes(),
+            &live.opened.boot.0.to_be_bytes(),
+            &live.seconds.to_be_bytes(),
+        ],
+    );
     out.push(match live.cut {
-        Cut::Never => 0,
-        Cut::Revoked => 1,
-        Cut::Closed => 2,
+        DisconnectPolicy::Never => 0,
+        DisconnectPolicy::Revoked => 1,
+        DisconnectPolicy::Closed => 2,
     });
     out.push(match live.basis {
-        Basis::Both => 0,
-        Basis::Seen => 1,
-        Basis::Signed => 2,
+        AddressProof::Both => 0,
+        AddressProof::Seen => 1,
+        AddressProof::Signed => 2,
     });
 }
 
-fn take_live(head: &mut Reader<'_>) -> Option<Live> {
+fn take_live(head: &mut Reader<'_>) -> Option<ActiveGrant> {
     let key = take_key(head)?;
     let form = match head.u8()? {
-        1 => Form::Time,
-        2 => Form::Once,
+        1 => GrantKind::Time,
+        2 => GrantKind::Once,
         _ => return None,
     };
     let mut ports = [None; SERVICE_PORTS];
@@ -231,49 +245,62 @@ fn take_live(head: &mut Reader<'_>) -> Option<Live> {
     let opened = Now { wall: wall(head)?, boot: Boot(head.u64()?) };
     let seconds = head.u32()?;
     let cut = match head.u8()? {
-        0 => Cut::Never,
-        1 => Cut::Revoked,
-        2 => Cut::Closed,
+        0 => DisconnectPolicy::Never,
+        1 => DisconnectPolicy::Revoked,
+        2 => DisconnectPolicy::Closed,
         _ => return None,
     };
     let basis = match head.u8()? {
-        0 => Basis::Both,
-        1 => Basis::Seen,
-        2 => Basis::Signed,
+        0 => AddressProof::Both,
+        1 => AddressProof::Seen,
+        2 => AddressProof::Signed,
         _ => return None,
     };
-    Some(Live { key, form, ports, opened, seconds, cut, basis })
+    Some(ActiveGrant { key, form, ports, opened, seconds, cut, basis })
 }
 
-fn put_opened(head: &mut Vec<u8>, text: &mut Vec<u8>, opened: &Opened) -> Result<(), Fault> {
+fn put_opened(head: &mut Vec<u8>, text: &mut Vec<u8>, opened: &OpeningEntry) -> Result<(), Fault> {
     text.extend_from_slice(opened.door.as_bytes());
     match &opened.stop {
-        Command::Shell(line) => text.extend_from_slice(line.as_bytes()),
+        CommandLine::Shell(line) => text.extend_from_slice(line.as_bytes()),
         // Each with a NUL behind it, which no argument can have in it.
-        Command::Argv(argv) => argv.iter().for_each(|argument| put_all(text, &[argument.as_bytes(), &[0]])),
+        CommandLine::Argv(argv) => {
+            argv.iter().for_each(|argument| put_all(text, &[argument.as_bytes(), &[0]]))
+        }
     }
     let too_long = || {
-        let what = format!("{}: the door's name and stop command are longer than {TEXT} bytes", opened.door);
+        let what = format!(
+            "{}: the door's name and stop command are longer than {TEXT} bytes",
+            opened.door
+        );
         Fault::new(what, "put the command into a script and name that")
     };
-    let length = u16::try_from(text.len()).ok().filter(|n| usize::from(*n) <= TEXT).ok_or_else(too_long)?;
+    let length =
+        u16::try_from(text.len()).ok().filter(|n| usize::from(*n) <= TEXT).ok_or_else(too_long)?;
     let door = u16::try_from(opened.door.len()).map_err(|_| too_long())?;
-    put_all(head, &[&length.to_be_bytes(), &opened.id.to_be_bytes(), &Source::new(opened.source).to_bytes()]);
-    put_all(head, &[&opened.opened.0.to_be_bytes(), &opened.timeout.to_be_bytes(), &door.to_be_bytes()]);
+    put_all(
+        head,
+        &[&length.to_be_bytes(), &opened.id.to_be_bytes(), &Source::new(opened.source).to_bytes()],
+    );
+    put_all(
+        head,
+        &[&opened.opened.0.to_be_bytes(), &opened.timeout.to_be_bytes(), &door.to_be_bytes()],
+    );
     Ok(())
 }
 
-fn take_opened(kind: u8, head: &mut Reader<'_>, text: &[u8]) -> Option<Opened> {
+fn take_opened(kind: u8, head: &mut Reader<'_>, text: &[u8]) -> Option<OpeningEntry> {
     (text.len() <= TEXT).then_some(())?;
     let (id, source) = (head.u64()?, Source::from_bytes(head.array()?).ip());
     let (opened, timeout, door) = (wall(head)?, head.u32()?, head.u16()?);
     let (door, stop) = text.split_at_checked(usize::from(door))?;
-    let (door, stop) = (String::from_utf8(door.to_vec()).ok()?, String::from_utf8(stop.to_vec()).ok()?);
+    let (door, stop) =
+        (String::from_utf8(door.to_vec()).ok()?, String::from_utf8(stop.to_vec()).ok()?);
     let stop = match kind {
-        9 => Command::Shell(stop),
-        _ => Command::Argv(stop.strip_suffix('\0')?.split('\0').map(str::to_owned).collect()),
+        9 => CommandLine::Shell(stop),
+        _ => CommandLine::Argv(stop.strip_suffix('\0')?.split('\0').map(str::to_owned).collect()),
     };
-    Some(Opened { id, door, source, stop, opened, timeout })
+    Some(OpeningEntry { id, door, source, stop, opened, timeout })
 }
 
 #[cfg(test)]

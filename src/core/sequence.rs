@@ -1,8 +1,10 @@
-//! The classic state machine, doors times sources: knockd 0.8's behaviour without the attempts that it loses.
-//! Headers are left to `packet`, the kernel's filter to `edge::bpf`, commands and grants to the gatekeeper.
+//! The classic state machine, doors times sources: knockd 0.8's behaviour without the attempts that
+//! it loses. Headers are left to `packet`, the kernel's filter to `edge::bpf`, commands and grants
+//! to the gatekeeper.
 //!
-//! COMPAT: time is counted in whole seconds of the packets' clock from the first hit; a timeout is noticed by the next
-//! packet that some door listens for; a wrong hit ends an attempt and begins none; ports that no door lists are not seen.
+//! COMPAT: time is counted in whole seconds of the packets' clock from the first hit; a timeout is
+//! noticed by the next packet that some door listens for; a wrong hit ends an attempt and begins
+//! none; ports that no door lists are not seen.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,14 +25,15 @@ pub const RESTING: usize = 4096;
 
 /// One packet, as a door sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hit {
+pub struct KnockPacket {
     /// Where it claims to come from. Not canonicalised: hits over IPv4 and IPv6 never add up.
     pub source: IpAddr,
     /// Where it is addressed to.
     pub destination: IpAddr,
     /// What it hits.
     pub step: Step,
-    /// The TCP flags; `None` where the packet ends before them, which fits only doors that do not ask. Ignored for other steps.
+    /// The TCP flags; `None` where the packet ends before them, which fits only doors that do not
+    /// ask. Ignored for other steps.
     pub flags: Option<u8>,
 }
 
@@ -79,7 +82,8 @@ impl From<&Door> for DoorSpec {
 }
 
 impl From<Option<&str>> for Target {
-    /// COMPAT: knockd compares the text with the packet's address as text, so only the canonical spelling matches.
+    /// COMPAT: knockd compares the text with the packet's address as text, so only the canonical
+    /// spelling matches.
     fn from(text: Option<&str>) -> Self {
         let Some(text) = text else { return Target::Own };
         match text.parse::<IpAddr>() {
@@ -89,9 +93,10 @@ impl From<Option<&str>> for Target {
     }
 }
 
-/// What a hit led to, in knockd's order. `door` is an index into the list that the machine was made with.
+/// What a hit led to, in knockd's order. `door` is an index into the list that the machine was made
+/// with.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum SequenceEvent {
     /// Some door listens for this packet. The first effect of all that counts; for debugging.
     Seen,
     /// An attempt ran out of time.
@@ -115,7 +120,8 @@ pub enum Effect {
         /// Where it claims to come from.
         source: IpAddr,
     },
-    /// The packet's TCP flags keep it from counting for a door; for debugging. The flag's name, and whether it is wanted.
+    /// The packet's TCP flags keep it from counting for a door; for debugging. The flag's name, and
+    /// whether it is wanted.
     Ignored(&'static str, bool),
     /// Step number `stage` was right.
     Stage {
@@ -163,17 +169,19 @@ pub enum Ipv6 {
 
 /// Who may knock at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
+pub struct MachineRules {
     /// Our own addresses.
     pub own: Vec<IpAddr>,
     /// What becomes of hits over IPv6.
     pub ipv6: Ipv6,
-    /// Tell of every door whose flags a first hit does not fit, as `knockd -D` does: time per packet grows with the doors.
+    /// Tell of every door whose flags a first hit does not fit, as `knockd -D` does: time per
+    /// packet grows with the doors.
     pub debug: bool,
 }
 
-/// An attempt that is over and is taken off the books, and its debug line written, by the next packet.
-struct Spent {
+/// An attempt that is over and is taken off the books, and its debug line written, by the next
+/// packet.
+struct ExpiredAttempt {
     id: u64,
     source: IpAddr,
     success: bool,
@@ -182,19 +190,19 @@ struct Spent {
 /// The machine. Its memory is bounded by its doors and by [`ATTEMPTS`].
 pub struct Machine {
     doors: Vec<DoorSpec>,
-    rules: Rules,
+    rules: MachineRules,
     /// Doors by every step in their sequence: what the filter lets through.
     listed: BTreeMap<Step, Vec<u16>>,
     attempts: Attempts,
     /// At most as many as one source has doors: only one packet's worth.
-    spent: Vec<Spent>,
+    spent: Vec<ExpiredAttempt>,
     /// Second until which a source has to pause at a door; at most [`RESTING`].
     resting: BTreeMap<(u16, IpAddr), i64>,
 }
 
 impl Machine {
     /// A machine in which nobody has knocked yet. Of `doors`, only as many as fit an index count.
-    pub fn new(doors: Vec<DoorSpec>, rules: Rules) -> Self {
+    pub fn new(doors: Vec<DoorSpec>, rules: MachineRules) -> Self {
         let mut machine = Self {
             doors,
             rules,
@@ -212,8 +220,9 @@ impl Machine {
         self.rules.own = own;
     }
 
-    /// The sequence in force at `door` from now on; empty shuts it. Whoever was under way there begins anew: an attempt
-    /// carried over would be in the middle of a sequence whose beginning it never knew.
+    /// The sequence in force at `door` from now on; empty shuts it. Whoever was under way there
+    /// begins anew: an attempt carried over would be in the middle of a sequence whose beginning it
+    /// never knew.
     pub fn set_sequence(&mut self, door: u16, sequence: Vec<Step>) {
         if let Some(spec) = self.doors.get_mut(usize::from(door)) {
             spec.sequence = sequence;
@@ -228,17 +237,19 @@ impl Machine {
     }
 
     /// Takes one packet, captured at `at`.
-    pub fn hit(&mut self, at: Wall, hit: &Hit, effect: &mut impl FnMut(Effect)) {
+    pub fn hit(&mut self, at: Wall, hit: &KnockPacket, effect: &mut impl FnMut(SequenceEvent)) {
         if hit.source.is_ipv6() && self.rules.ipv6 != Ipv6::Counts {
             return self.refuse(hit, effect);
         }
         if !self.sees(hit) {
             return;
         }
-        effect(Effect::Seen);
+        effect(SequenceEvent::Seen);
         let second = i64::try_from(at.0 / SECOND).unwrap_or(i64::MAX);
         self.sweep(second, effect);
-        let candidates = self.attempts.of(hit.source, |door| accepts(&self.doors, &self.rules, door, hit.destination));
+        let candidates = self
+            .attempts
+            .of(hit.source, |door| accepts(&self.doors, &self.rules, door, hit.destination));
         if candidates.is_empty() {
             self.begin(second, hit, effect);
         }
@@ -247,54 +258,67 @@ impl Machine {
         }
     }
 
-    /// Whether the filter of knockd would let it through: some door accepts its destination, lists its step and likes its flags.
-    fn sees(&self, hit: &Hit) -> bool {
+    /// Whether the filter of knockd would let it through: some door accepts its destination, lists
+    /// its step and likes its flags.
+    fn sees(&self, hit: &KnockPacket) -> bool {
         self.listed.get(&hit.step).is_some_and(|doors| {
             doors.iter().any(|door| {
-                accepts(&self.doors, &self.rules, *door, hit.destination) && self.misfit(*door, hit).is_none()
+                accepts(&self.doors, &self.rules, *door, hit.destination)
+                    && self.misfit(*door, hit).is_none()
             })
         })
     }
 
-    /// COMPAT: where knockd has no address of its own it sets no filter, so there it tells of every packet over IPv6; we of
-    /// those that some door lists.
-    fn refuse(&self, hit: &Hit, effect: &mut impl FnMut(Effect)) {
+    /// COMPAT: where knockd has no address of its own it sets no filter, so there it tells of every
+    /// packet over IPv6; we of those that some door lists.
+    fn refuse(&self, hit: &KnockPacket, effect: &mut impl FnMut(SequenceEvent)) {
         let unfiltered = self.rules.own.is_empty() && self.listed.contains_key(&hit.step);
         if self.rules.ipv6 == Ipv6::Refused && (unfiltered || self.sees(hit)) {
-            effect(Effect::Refused { source: hit.source });
+            effect(SequenceEvent::Refused { source: hit.source });
         }
     }
 
     /// The first flag that keeps `hit` from counting for `door`.
-    fn misfit(&self, door: u16, hit: &Hit) -> Option<(&'static str, bool)> {
+    fn misfit(&self, door: u16, hit: &KnockPacket) -> Option<(&'static str, bool)> {
         let flags = self.doors.get(usize::from(door))?.flags;
         if hit.step.is_tcp() { flags.misfit(hit.flags) } else { None }
     }
 
-    fn sweep(&mut self, second: i64, effect: &mut impl FnMut(Effect)) {
+    fn sweep(&mut self, second: i64, effect: &mut impl FnMut(SequenceEvent)) {
         let mut over: Vec<_> = self
             .spent
             .drain(..)
-            .map(|spent| (spent.id, Effect::Removed { source: spent.source, success: spent.success }))
+            .map(|spent| {
+                (spent.id, SequenceEvent::Removed { source: spent.source, success: spent.success })
+            })
             .collect();
         while let Some((id, source, attempt)) = self.attempts.take_expired(second) {
-            over.push((id, Effect::TimedOut { door: attempt.door, source, stage: attempt.stage }));
+            over.push((
+                id,
+                SequenceEvent::TimedOut { door: attempt.door, source, stage: attempt.stage },
+            ));
         }
         over.sort_by_key(|(id, _)| *id);
         over.into_iter().for_each(|(_, over)| effect(over));
     }
 
     /// Nobody from this source is under way: the hit may be the first of one or several doors.
-    fn begin(&mut self, second: i64, hit: &Hit, effect: &mut impl FnMut(Effect)) {
+    fn begin(&mut self, second: i64, hit: &KnockPacket, effect: &mut impl FnMut(SequenceEvent)) {
         let listed = || self.listed.get(&hit.step).cloned().unwrap_or_default();
-        let doors = if self.rules.debug { (0..=u16::MAX).take(self.doors.len()).collect() } else { listed() };
+        let doors = if self.rules.debug {
+            (0..=u16::MAX).take(self.doors.len()).collect()
+        } else {
+            listed()
+        };
         for door in doors {
             if let Some((name, wanted)) = self.misfit(door, hit) {
-                effect(Effect::Ignored(name, wanted));
+                effect(SequenceEvent::Ignored(name, wanted));
                 continue;
             }
             let Some(spec) = self.doors.get(usize::from(door)) else { continue };
-            if spec.sequence.first() != Some(&hit.step) || self.rests(door, hit.source, second) {
+            if spec.sequence.first() != Some(&hit.step)
+                || self.in_cooldown(door, hit.source, second)
+            {
                 continue;
             }
             if !accepts(&self.doors, &self.rules, door, hit.destination) {
@@ -306,28 +330,42 @@ impl Machine {
         }
     }
 
-    fn carry_on(&mut self, second: i64, hit: &Hit, id: u64, effect: &mut impl FnMut(Effect)) {
-        // A one-time sequence that an earlier attempt of the same packet used up has taken this attempt with it.
+    fn carry_on(
+        &mut self,
+        second: i64,
+        hit: &KnockPacket,
+        id: u64,
+        effect: &mut impl FnMut(SequenceEvent),
+    ) {
+        // A one-time sequence that an earlier attempt of the same packet used up has taken this
+        // attempt with it.
         let Some(attempt) = self.attempts.get(hit.source, id) else { return };
         if let Some((name, wanted)) = self.misfit(attempt.door, hit) {
-            return effect(Effect::Ignored(name, wanted));
+            return effect(SequenceEvent::Ignored(name, wanted));
         }
         let Some(spec) = self.doors.get(usize::from(attempt.door)) else { return };
         let stage = usize::from(attempt.stage);
         if spec.sequence.get(stage) == Some(&hit.step) {
             return self.advance(second, hit.source, id, effect);
         }
-        let again = stage.checked_sub(1).and_then(|last| spec.sequence.get(last)) == Some(&hit.step);
+        let again =
+            stage.checked_sub(1).and_then(|last| spec.sequence.get(last)) == Some(&hit.step);
         if !(again && spec.tolerate_duplicates) {
             self.end(hit.source, id, false);
         }
     }
 
     /// One step further; with the last one, through the door.
-    fn advance(&mut self, second: i64, source: IpAddr, id: u64, effect: &mut impl FnMut(Effect)) {
+    fn advance(
+        &mut self,
+        second: i64,
+        source: IpAddr,
+        id: u64,
+        effect: &mut impl FnMut(SequenceEvent),
+    ) {
         let Some(attempt) = self.attempts.advance(source, id) else { return };
         let (door, stage) = (attempt.door, attempt.stage);
-        effect(Effect::Stage { door, source, stage });
+        effect(SequenceEvent::Stage { door, source, stage });
         let Some(spec) = self.doors.get(usize::from(door)) else { return };
         if usize::from(stage) < spec.sequence.len() {
             return;
@@ -338,16 +376,16 @@ impl Machine {
         if one_time {
             self.set_sequence(door, Vec::new());
         }
-        effect(Effect::Completed(Completed { door, source }));
+        effect(SequenceEvent::Completed(Completed { door, source }));
     }
 
     fn end(&mut self, source: IpAddr, id: u64, success: bool) {
         if self.attempts.remove(source, id) {
-            self.spent.push(Spent { id, source, success });
+            self.spent.push(ExpiredAttempt { id, source, success });
         }
     }
 
-    fn rests(&self, door: u16, source: IpAddr, second: i64) -> bool {
+    fn in_cooldown(&self, door: u16, source: IpAddr, second: i64) -> bool {
         self.resting.get(&(door, source)).is_some_and(|until| second < *until)
     }
 
@@ -376,8 +414,9 @@ impl Machine {
     }
 }
 
-/// Whether a packet to `destination` can count for `door`. Not a method: the table of attempts is borrowed meanwhile.
-fn accepts(doors: &[DoorSpec], rules: &Rules, door: u16, destination: IpAddr) -> bool {
+/// Whether a packet to `destination` can count for `door`. Not a method: the table of attempts is
+/// borrowed meanwhile.
+fn accepts(doors: &[DoorSpec], rules: &MachineRules, door: u16, destination: IpAddr) -> bool {
     doors.get(usize::from(door)).is_some_and(|spec| match spec.target {
         Target::Own => rules.own.contains(&destination),
         Target::Only(ip) => ip == destination,

@@ -8,7 +8,7 @@ use super::types::{ClientId, Fingerprint, Port, ServiceName, Source};
 
 /// How long a grant lasts, and for how many connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Form {
+pub enum GrantKind {
     /// Any number of new connections until the time is over; connections that stand live on.
     Time,
     /// One connection, spent by the first completed handshake. TCP only.
@@ -24,9 +24,10 @@ pub enum Mode {
     Mark,
 }
 
-/// When a service's connections end before their ends want it. In this order: each includes those before it.
+/// When a service's connections end before their ends want it. In this order: each includes those
+/// before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Cut {
+pub enum DisconnectPolicy {
     /// Never: what was let in stays until one of its ends closes it.
     #[default]
     Never,
@@ -43,13 +44,14 @@ pub enum SourceRule {
     Bound,
     /// Whatever address the packet came from.
     Observed,
-    /// The body names it, and it is the packet's source or one of these, wherever the packet came from.
+    /// The body names it, and it is the packet's source or one of these, wherever the packet came
+    /// from.
     Within(Vec<Prefix>),
 }
 
 /// What speaks for the address of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Basis {
+pub enum AddressProof {
     /// It was signed, and the packet came from it.
     Both,
     /// The packet came from it, and none was signed.
@@ -60,12 +62,14 @@ pub enum Basis {
 
 impl SourceRule {
     /// Whether a client may have a grant for this address on this basis.
-    pub fn admits(&self, basis: Basis, source: Source, span: Span) -> bool {
+    pub fn admits(&self, basis: AddressProof, source: Source, span: Span) -> bool {
         match (self, basis) {
             // Even where another address will do, one that is named is meant.
-            (_, Basis::Both) => true,
-            (SourceRule::Observed, Basis::Seen) => true,
-            (SourceRule::Within(prefixes), Basis::Signed) => prefixes.iter().any(|one| one.meets(source, span)),
+            (_, AddressProof::Both) => true,
+            (SourceRule::Observed, AddressProof::Seen) => true,
+            (SourceRule::Within(prefixes), AddressProof::Signed) => {
+                prefixes.iter().any(|one| one.meets(source, span))
+            }
             _ => false,
         }
     }
@@ -76,7 +80,8 @@ impl SourceRule {
 pub struct Forward {
     /// The inner host and its port: one of each family at most, and one at least.
     pub to: Vec<SocketAddr>,
-    /// Whether the inner host sees this machine as the sender, for want of a way back to the real one.
+    /// Whether the inner host sees this machine as the sender, for want of a way back to the real
+    /// one.
     pub masquerade: bool,
 }
 
@@ -87,10 +92,10 @@ impl Forward {
     }
 }
 
-/// What makes and what ends a grant where our own table does not: programs with their arguments, for no shell. Never empty;
-/// `%IP%` stands for the address.
+/// What makes and what ends a grant where our own table does not: programs with their arguments,
+/// for no shell. Never empty; `%IP%` stands for the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Commands {
+pub struct ServiceCommands {
     /// Run when the first grant for an address begins.
     pub start: Vec<String>,
     /// Run when the last one has ended.
@@ -104,12 +109,13 @@ pub struct Service {
     pub name: ServiceName,
     /// Its ports, 1 to 4; none with `commands`.
     pub ports: Vec<Port>,
-    /// What opens it if not our own table. Then mode, form, span, cut and forward mean nothing and have their defaults.
-    pub commands: Option<Commands>,
+    /// What opens it if not our own table. Then mode, form, span, cut and forward mean nothing and
+    /// have their defaults.
+    pub commands: Option<ServiceCommands>,
     /// Who drops what is not granted.
     pub mode: Mode,
     /// One connection or many.
-    pub form: Form,
+    pub form: GrantKind,
     /// Seconds that a grant lasts when the knock says 0.
     pub seconds: u32,
     /// The most that a knock may ask for.
@@ -123,7 +129,7 @@ pub struct Service {
     /// Whether a knock must carry a live challenge.
     pub challenge: bool,
     /// Whether connections end with the right to them.
-    pub cut: Cut,
+    pub cut: DisconnectPolicy,
     /// Where it leads; `None` = here.
     pub forward: Option<Forward>,
 }

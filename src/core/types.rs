@@ -1,5 +1,6 @@
-//! The words that every floor shares: moments, sources, ports, names and ids, and the two kinds of error.
-//! What a value entitles anybody to is left to the proof types in `authentic`, `replay` and `policy`.
+//! The words that every floor shares: moments, sources, ports, names and ids, and the two kinds of
+//! error. What a value entitles anybody to is left to the proof types in `authentic`, `replay` and
+//! `policy`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -165,13 +166,15 @@ impl fmt::Display for Port {
 /// How many ports one service may have: as many as a receipt can name.
 pub const SERVICE_PORTS: usize = 4;
 
-/// Why a packet came to nothing. Counted, never answered and never logged per packet; carries no text from a peer.
+/// Why a packet came to nothing. Counted, never answered and never logged per packet; carries no
+/// text from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Reject {
     /// Not an IP packet of a kind we read, or its lengths disagree.
     Malformed,
-    /// Fragments, IP options or extension headers: the stack would reassemble or refuse, we only refuse.
+    /// Fragments, IP options or extension headers: the stack would reassemble or refuse, we only
+    /// refuse.
     Headers,
     /// Not sent to one of our unicast addresses, or from an address that no peer can have.
     NotForUs,
@@ -285,10 +288,12 @@ impl Counters {
     }
 }
 
-/// Something that a person must hear of: what happened and where, and what to do next. Never holds a secret.
+/// Something that a person must hear of: what happened and where, and what to do next. Never holds
+/// a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What is wrong and where, lower case, one sentence without a full stop: `/etc/toctoc/toctocd.toml:12:3: ...`.
+    /// What is wrong and where, lower case, one sentence without a full stop:
+    /// `/etc/toctoc/toctocd.toml:12:3: ...`.
     pub what: String,
     /// The remedy, one sentence; empty only where nothing can be done.
     pub remedy: String,

@@ -18,7 +18,7 @@ const ROUTE_GROUPS: u32 = 0x40 | 0x400;
 
 /// One address of an interface of ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Own {
+pub struct LocalAddress {
     /// The interface, as `ip link` names it.
     pub interface: String,
     /// Whether that is a loopback device.
@@ -31,16 +31,17 @@ pub struct Own {
 ///
 /// # Errors
 /// If the kernel does not say.
-pub fn own() -> Result<Vec<Own>, Fault> {
-    let all = getifaddrs()
-        .map_err(|e| Fault::new(format!("the kernel does not tell our addresses: {e}"), "is this a usual Linux?"))?;
-    let mut found: Vec<Own> = all
+pub fn own() -> Result<Vec<LocalAddress>, Fault> {
+    let all = getifaddrs().map_err(|e| {
+        Fault::new(format!("the kernel does not tell our addresses: {e}"), "is this a usual Linux?")
+    })?;
+    let mut found: Vec<LocalAddress> = all
         .filter_map(|one| {
             let storage = one.address?;
             let v4 = storage.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
             let v6 = storage.as_sockaddr_in6().map(|a| IpAddr::from(a.ip()));
             let loopback = one.flags.contains(InterfaceFlags::IFF_LOOPBACK);
-            Some(Own { interface: one.interface_name, loopback, address: v4.or(v6)? })
+            Some(LocalAddress { interface: one.interface_name, loopback, address: v4.or(v6)? })
         })
         .collect();
     found.sort();
@@ -49,16 +50,17 @@ pub fn own() -> Result<Vec<Own>, Fault> {
 }
 
 /// Tells when addresses, and perhaps routes, come and go.
-pub struct Watch {
+pub struct AddressWatch {
     socket: Socket,
 }
 
-impl Watch {
-    /// Begins to watch; the `routes` too only if somebody asks: on a router they change all the time.
+impl AddressWatch {
+    /// Begins to watch; the `routes` too only if somebody asks: on a router they change all the
+    /// time.
     ///
     /// # Errors
     /// If the kernel gives no such socket.
-    pub fn start(routes: bool) -> Result<Watch, Fault> {
+    pub fn start(routes: bool) -> Result<AddressWatch, Fault> {
         let groups = if routes { ADDRESS_GROUPS | ROUTE_GROUPS } else { ADDRESS_GROUPS };
         let start = || -> std::io::Result<Socket> {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
@@ -67,9 +69,12 @@ impl Watch {
             Ok(socket)
         };
         let socket = start().map_err(|e| {
-            Fault::new(format!("no socket that tells of address changes: {e}"), "the kernel needs CONFIG_NETLINK")
+            Fault::new(
+                format!("no socket that tells of address changes: {e}"),
+                "the kernel needs CONFIG_NETLINK",
+            )
         })?;
-        Ok(Watch { socket })
+        Ok(AddressWatch { socket })
     }
 
     /// Takes what has come; whether anything may have changed. An overrun counts as a change.
@@ -89,7 +94,7 @@ impl Watch {
     }
 }
 
-impl AsFd for Watch {
+impl AsFd for AddressWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -103,6 +108,6 @@ mod tests {
     fn loopback_is_among_our_addresses() {
         let own = own().unwrap();
         assert!(own.iter().any(|one| one.loopback && one.address.is_loopback()), "{own:?}");
-        assert!(!Watch::start(false).unwrap().changed());
+        assert!(!AddressWatch::start(false).unwrap().changed());
     }
 }

@@ -1,14 +1,15 @@
-//! What to listen for -> classic BPF program for the capture socket, with an interpreter in its tests.
-//! Sockets are left to `capture`, judging what the program lets through to `core::packet`.
+//! What to listen for -> classic BPF program for the capture socket, with an interpreter in its
+//! tests. Sockets are left to `capture`, judging what the program lets through to `core::packet`.
 //!
-//! Offset 0 is the IP header: the sockets are of the cooked kind. The program is the first, not the only guard: all that
-//! it tests is tested again behind it, except how the packet was addressed on the link, which only the kernel knows.
+//! Offset 0 is the IP header: the sockets are of the cooked kind. The program is the first, not the
+//! only guard: all that it tests is tested again behind it, except how the packet was addressed on
+//! the link, which only the kernel knows.
 
 use crate::core::door::{Step, TcpFlags};
 use crate::core::types::{Port, Proto};
 use crate::core::wire::DATAGRAM;
 use assembler::{Assembler, Label};
-use plan::{Intervals, Plan};
+use plan::{FilterPlan, Intervals};
 
 mod assembler;
 mod plan;
@@ -20,7 +21,8 @@ pub use assembler::Instruction;
 /// The longest program that the kernel takes (BPF_MAXINSNS).
 pub const LONGEST: usize = 4096;
 
-/// How much of a sealed knock is captured: all of it, under either header, with room for what is to be refused.
+/// How much of a sealed knock is captured: all of it, under either header, with room for what is to
+/// be refused.
 const WHOLE: u32 = 512;
 /// How much of a hit on a door is captured: any IP header and the TCP header.
 const HEADERS: u32 = 128;
@@ -29,20 +31,21 @@ const UDP_LENGTH: u32 = 8 + DATAGRAM as u32;
 
 /// What the sockets must let through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct FilterSpec {
     /// The port of sealed knocks, if there are any.
     pub knock_port: Option<u16>,
-    /// Every step of every door with that door's flags, in any order, those of later one-time sequences too.
+    /// Every step of every door with that door's flags, in any order, those of later one-time
+    /// sequences too.
     pub steps: Vec<(Step, TcpFlags)>,
-    /// Whether what this machine sends counts too, as knockd counts it for a `Target`. Never on a loopback device, which shows
-    /// each packet twice.
+    /// Whether what this machine sends counts too, as knockd counts it for a `Target`. Never on a
+    /// loopback device, which shows each packet twice.
     pub outgoing: bool,
 }
 
-/// The program for `wanted`, never longer than [`LONGEST`]. With more doors than fit it lets neighbouring ports and other
-/// TCP flags through as well; the sequence machine leaves them alone.
-pub fn program(wanted: &Wanted) -> Vec<Instruction> {
-    let mut plan = Plan::exact(&wanted.steps);
+/// The program for `wanted`, never longer than [`LONGEST`]. With more doors than fit it lets
+/// neighbouring ports and other TCP flags through as well; the sequence machine leaves them alone.
+pub fn program(wanted: &FilterSpec) -> Vec<Instruction> {
+    let mut plan = FilterPlan::exact(&wanted.steps);
     let mut program = assemble(wanted, &plan);
     if program.len() > LONGEST {
         plan.coarsen();
@@ -67,7 +70,7 @@ const OUTGOING: u32 = 4;
 const LOOPBACK: u32 = 772;
 const VLAN_ID: u32 = 0x0fff;
 
-fn assemble(wanted: &Wanted, plan: &Plan) -> Vec<Instruction> {
+fn assemble(wanted: &FilterSpec, plan: &FilterPlan) -> Vec<Instruction> {
     let mut asm = Assembler::new();
     let [v4, v6, udp, tcp, echo4, echo6, door, drop] = asm.labels();
     outset(&mut asm, wanted.outgoing, v4, v6, drop);
@@ -96,7 +99,8 @@ fn assemble(wanted: &Wanted, plan: &Plan) -> Vec<Instruction> {
     asm.finish()
 }
 
-/// Nothing that we sent ourselves, unless that is wanted (a loopback device shows each packet twice), and only IP.
+/// Nothing that we sent ourselves, unless that is wanted (a loopback device shows each packet
+/// twice), and only IP.
 fn outset(asm: &mut Assembler, outgoing: bool, v4: Label, v6: Label, drop: Label) {
     let [incoming, not_v4] = asm.labels();
     asm.load_byte(ancillary::PACKET_TYPE);
@@ -117,7 +121,12 @@ fn outset(asm: &mut Assembler, outgoing: bool, v4: Label, v6: Label, drop: Label
 }
 
 /// Leaves the length of the IP header in the index register.
-fn families(asm: &mut Assembler, [v4, v6]: [Label; 2], [udp, tcp, echo4, echo6]: [Label; 4], drop: Label) {
+fn families(
+    asm: &mut Assembler,
+    [v4, v6]: [Label; 2],
+    [udp, tcp, echo4, echo6]: [Label; 4],
+    drop: Label,
+) {
     let unfragmented = asm.label();
     asm.place(v4);
     asm.load_half(6);
@@ -184,8 +193,15 @@ fn tcp_group(asm: &mut Assembler, flags: TcpFlags, ports: &Intervals, door: Labe
     asm.place(other);
 }
 
-/// Echo requests by the size of what they carry: the length in the IP header less the IP and the ICMP header.
-fn echoes(asm: &mut Assembler, sizes: &Intervals, [echo4, echo6]: [Label; 2], door: Label, drop: Label) {
+/// Echo requests by the size of what they carry: the length in the IP header less the IP and the
+/// ICMP header.
+fn echoes(
+    asm: &mut Assembler,
+    sizes: &Intervals,
+    [echo4, echo6]: [Label; 2],
+    door: Label,
+    drop: Label,
+) {
     let [request4, request6, size] = asm.labels();
     asm.place(echo4);
     asm.load_half_behind_ip(0);

@@ -1,8 +1,9 @@
-//! The AF_PACKET sockets: our filter attached and locked before they are bound, then handed to pnet.
-//! Which filter is left to `bpf`, parsing to `core::packet`.
+//! The AF_PACKET sockets: our filter attached and locked before they are bound, then handed to
+//! pnet. Which filter is left to `bpf`, parsing to `core::packet`.
 //!
-//! A socket of protocol 0 receives nothing until it is bound, so no packet ever gets past the filter. The privileged process
-//! makes it with [`open`]; the listener, which has no right to, binds and reads it with [`Capture`].
+//! A socket of protocol 0 receives nothing until it is bound, so no packet ever gets past the
+//! filter. The privileged process makes it with [`open`]; the listener, which has no right to,
+//! binds and reads it with [`Capture`].
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
@@ -28,7 +29,7 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 const PACKET: usize = 2048;
 
 /// A capture socket, filtered and locked, deaf until it is bound.
-pub struct Deaf {
+pub struct UnboundCapture {
     /// The socket.
     pub socket: OwnedFd,
     /// What to bind it to.
@@ -65,22 +66,28 @@ pub fn interface(name: &str) -> Result<Interface, Fault> {
     if !flags.contains(InterfaceFlags::IFF_UP) {
         return Err(Fault::new(
             format!("interface {name}: it is down"),
-            format!("`ip link set {name} up`, or let the gateway start after the network; or use `any`"),
+            format!(
+                "`ip link set {name} up`, or let the gateway start after the network; or use `any`"
+            ),
         ));
     }
     Ok(Interface { index, loopback: flags.contains(InterfaceFlags::IFF_LOOPBACK) })
 }
 
-/// A capture socket for the interface `name` that will let through what `program` does, and never anything else.
+/// A capture socket for the interface `name` that will let through what `program` does, and never
+/// anything else.
 ///
 /// # Errors
 /// As [`interface`]; no right to capture; or the kernel refuses the program.
-pub fn open(name: &str, program: &[Instruction]) -> Result<Deaf, Fault> {
+pub fn open(name: &str, program: &[Instruction]) -> Result<UnboundCapture, Fault> {
     let interface = interface(name)?;
     // Cooked: offset 0 is the IP header on every kind of link.
-    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0))).map_err(|e| refused(name, &e))?;
-    let filter: Vec<_> =
-        program.iter().map(|one| SockFilter::new(one.code, one.jump_true, one.jump_false, one.operand)).collect();
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))
+        .map_err(|e| refused(name, &e))?;
+    let filter: Vec<_> = program
+        .iter()
+        .map(|one| SockFilter::new(one.code, one.jump_true, one.jump_false, one.operand))
+        .collect();
     socket.attach_filter(&filter).and_then(|()| sys::lock_filter(socket.as_fd())).map_err(|e| {
         Fault::new(
             format!("interface {name}: the kernel refuses the capture filter of {} instructions: {e}", filter.len()),
@@ -89,9 +96,10 @@ pub fn open(name: &str, program: &[Instruction]) -> Result<Deaf, Fault> {
     })?;
     // Beyond the system's limit only with CAP_NET_ADMIN; the limit itself is the next best.
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(|e| refused(name, &e.into()))?;
+        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
+            .map_err(|e| refused(name, &e.into()))?;
     }
-    Ok(Deaf { socket: socket.into(), interface })
+    Ok(UnboundCapture { socket: socket.into(), interface })
 }
 
 fn refused(name: &str, error: &io::Error) -> Fault {
@@ -106,7 +114,7 @@ fn refused(name: &str, error: &io::Error) -> Fault {
 }
 
 /// What a capture socket has for us.
-pub enum Next<'a> {
+pub enum CaptureResult<'a> {
     /// A packet from its IP header on, cut off after what the filter lets through.
     Packet(&'a [u8]),
     /// Nothing more for now.
@@ -127,7 +135,7 @@ impl Capture {
     ///
     /// # Errors
     /// The kernel's, if the interface has gone since.
-    pub fn bind(deaf: Deaf) -> io::Result<Self> {
+    pub fn bind(deaf: UnboundCapture) -> io::Result<Self> {
         let socket = Socket::from(deaf.socket.try_clone()?);
         let interface = NetworkInterface {
             name: String::new(),
@@ -157,15 +165,20 @@ impl Capture {
     }
 
     /// The next packet that waits, without waiting for one.
-    pub fn take(&mut self) -> Next<'_> {
+    pub fn take(&mut self) -> CaptureResult<'_> {
         match self.receiver.next() {
-            Ok(packet) => Next::Packet(packet),
-            Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => Next::Dry,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Next::Dry,
+            Ok(packet) => CaptureResult::Packet(packet),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) =>
+            {
+                CaptureResult::Dry
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => CaptureResult::Dry,
             Err(_) => {
-                // An error that waits on the socket stays there, and poll returns at once for ever, until it is taken.
+                // An error that waits on the socket stays there, and poll returns at once for ever,
+                // until it is taken.
                 let _ = self.socket.take_error();
-                Next::Down
+                CaptureResult::Down
             }
         }
     }

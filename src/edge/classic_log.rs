@@ -49,7 +49,7 @@ impl Facility {
 
 /// One line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line<'a> {
+pub struct ClassicLine<'a> {
     /// Its text.
     pub text: &'a str,
     /// COMPAT: some of knockd's texts carry a newline of their own.
@@ -58,7 +58,7 @@ pub struct Line<'a> {
     pub shown: bool,
 }
 
-impl<'a> Line<'a> {
+impl<'a> ClassicLine<'a> {
     /// A line that `-v` shows.
     pub fn shown(text: &'a str) -> Self {
         Self { text, gap: false, shown: true }
@@ -86,7 +86,8 @@ pub struct ClassicLog {
 impl ClassicLog {
     /// A log to `sinks`, and why its file is not among them, if it should be.
     pub fn open(sinks: &Sinks) -> (Self, Option<String>) {
-        let opened = sinks.file.as_ref().map(|path| OpenOptions::new().append(true).create(true).open(path));
+        let opened =
+            sinks.file.as_ref().map(|path| OpenOptions::new().append(true).create(true).open(path));
         let (file, failed) = match opened {
             Some(Ok(file)) => (Some(file), None),
             Some(Err(error)) => (None, Some(reason(&error))),
@@ -102,14 +103,16 @@ impl ClassicLog {
     }
 
     /// Writes one line.
-    pub fn line(&mut self, now: Wall, line: Line<'_>) {
+    pub fn line(&mut self, now: Wall, line: ClassicLine<'_>) {
         let mut text = plain(line.text);
         if line.gap {
             text.push('\n');
         }
         let text = cut(&text, LONGEST);
         if let Some(file) = &mut self.file {
-            let _ = file.write_all(format!("[{}] {text}\n", local(now).strftime("%Y-%m-%d %H:%M")).as_bytes());
+            let _ = file.write_all(
+                format!("[{}] {text}\n", local(now).strftime("%Y-%m-%d %H:%M")).as_bytes(),
+            );
         }
         if let Some((facility, socket)) = &self.syslog {
             let stamp = local(now).strftime("%b %e %H:%M:%S");
@@ -143,12 +146,13 @@ fn local(at: Wall) -> Zoned {
     Timestamp::from_nanosecond(at.0.into()).unwrap_or_default().to_zoned(TimeZone::system())
 }
 
-/// One line whatever is in it: a host name or a door's name must not forge a second one, nor move a cursor. Tabs stay, as
-/// commands have them.
+/// One line whatever is in it: a host name or a door's name must not forge a second one, nor move a
+/// cursor. Tabs stay, as commands have them.
 fn plain(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + 1);
     for c in text.chars() {
-        let turns = ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
+        let turns =
+            ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
         match c {
             '\t' => line.push(c),
             c if c.is_control() || turns => line.extend(c.escape_unicode()),
@@ -174,9 +178,9 @@ mod tests {
         let sinks = Sinks { file: Some(path.display().to_string()), ..Sinks::default() };
         let (mut log, failed) = ClassicLog::open(&sinks);
         assert_eq!(failed, None);
-        log.line(Wall(0), Line::quiet("one\r\x1b[2J\n[2026-01-01 00:00] forged\ttab"));
-        log.line(Wall(0), Line::quiet("two").gap());
-        log.line(Wall(0), Line::quiet(&"x".repeat(2000)).gap());
+        log.line(Wall(0), ClassicLine::quiet("one\r\x1b[2J\n[2026-01-01 00:00] forged\ttab"));
+        log.line(Wall(0), ClassicLine::quiet("two").gap());
+        log.line(Wall(0), ClassicLine::quiet(&"x".repeat(2000)).gap());
         let text = std::fs::read_to_string(&path).unwrap();
         let (old, rest) = text.split_once('\n').unwrap();
         assert_eq!(old, "old", "appended");
@@ -191,7 +195,7 @@ mod tests {
         let sinks = Sinks { file: Some("/nonexistent/log".into()), ..Sinks::default() };
         let (mut log, failed) = ClassicLog::open(&sinks);
         assert_eq!(failed.as_deref(), Some("No such file or directory"));
-        log.line(Wall(0), Line::quiet("into the void"));
+        log.line(Wall(0), ClassicLine::quiet("into the void"));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::core::types::{Boot, Now, Wall};
 
-/// Now. A wall clock before 1970 reads as 1970: such a clock is wrong, and the gateway will say by how much.
+/// Now. A wall clock before 1970 reads as 1970: such a clock is wrong, and the gateway will say by
+/// how much.
 pub fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { wall: Wall(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX)), boot: boot() }
@@ -16,11 +17,13 @@ pub fn now() -> Now {
 fn boot() -> Boot {
     use nix::time::{ClockId, clock_gettime};
     // It cannot fail on a kernel that we run on; a zero would only make every deadline seem far.
-    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from).unwrap_or_default();
+    let time =
+        clock_gettime(ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from).unwrap_or_default();
     Boot(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Elsewhere only the client runs, which measures short waits: any clock that is never stepped will do.
+/// Elsewhere only the client runs, which measures short waits: any clock that is never stepped will
+/// do.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn boot() -> Boot {
     use std::sync::OnceLock;

@@ -1,12 +1,15 @@
-//! Commands of doors, by `/bin/sh -c`, and of services, by no shell: started, never waited for, reaped when they have ended.
-//! When which command runs is left to `core::leases`; nothing from the wire comes here but an address inside an argument.
+//! Commands of doors, by `/bin/sh -c`, and of services, by no shell: started, never waited for,
+//! reaped when they have ended. When which command runs is left to `core::openings`; nothing from
+//! the wire comes here but an address inside an argument.
 //!
-//! Every descriptor of ours is close-on-exec, so a command inherits standard output and error and nothing else: knockd
-//! handed its packet socket down. It reads nothing. Environment and working directory are the gateway's, as with knockd,
-//! and so is the umask that the gateway was *started* with: the one under which it writes its own files is no command's business.
+//! Every descriptor of ours is close-on-exec, so a command inherits standard output and error and
+//! nothing else: knockd handed its packet socket down. It reads nothing. Environment and working
+//! directory are the gateway's, as with knockd, and so is the umask that the gateway was *started*
+//! with: the one under which it writes its own files is no command's business.
 //!
-//! Where a stop command is to follow, a shell or program dies with us: one that went on alone could open a door after the next start has
-//! shut it. What it had started itself, such as a script, goes on.
+//! Where a stop command is to follow, a shell or program dies with us: one that went on alone could
+//! open a door after the next start has shut it. What it had started itself, such as a script, goes
+//! on.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -17,8 +20,8 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{AccessFlags, Pid, access};
 
-use super::sys::{self, Program};
-use crate::core::leases::{Command, Ending, Job};
+use super::sys::{self, ProgramSpec};
+use crate::core::openings::{CommandEnd, CommandLine, Job};
 
 const SHELL: &CStr = c"/bin/sh";
 
@@ -33,10 +36,10 @@ pub struct Finished {
     /// The opening it belongs to.
     pub id: u64,
     /// How it ended.
-    pub how: Ending,
+    pub how: CommandEnd,
 }
 
-/// The commands that run at present. As many as `core::leases` lets run.
+/// The commands that run at present. As many as `core::openings` lets run.
 #[derive(Debug, Default)]
 pub struct Runner {
     children: Vec<(u64, Pid)>,
@@ -69,13 +72,14 @@ impl Runner {
         let argv = argv(&job.command)?;
         let name = argv.first().ok_or(Errno::ENOENT)?;
         let path = match job.command {
-            Command::Shell(_) => SHELL,
-            Command::Argv(_) => name,
+            CommandLine::Shell(_) => SHELL,
+            CommandLine::Argv(_) => name,
         };
-        sys::start_afresh(&Program { path, argv: &argv, umask: self.umask, tied: job.tied })
+        sys::start_afresh(&ProgramSpec { path, argv: &argv, umask: self.umask, tied: job.tied })
     }
 
-    /// Kills the command of this opening and all of its process group; it is reaped as any other. What has left that group goes on.
+    /// Kills the command of this opening and all of its process group; it is reaped as any other.
+    /// What has left that group goes on.
     pub fn kill(&mut self, id: u64) {
         // Not reaped yet, so its number is nobody else's.
         for (_, child) in self.children.iter().filter(|(other, _)| *other == id) {
@@ -92,11 +96,13 @@ impl Runner {
     /// Those that have ended since the last call. To be called after each SIGCHLD; never blocks.
     pub fn reap(&mut self) -> Vec<Finished> {
         let mut finished = Vec::new();
-        self.children.retain(|(id, child)| match ending(waitpid(*child, Some(WaitPidFlag::WNOHANG))) {
-            None => true,
-            Some(how) => {
-                finished.push(Finished { id: *id, how });
-                false
+        self.children.retain(|(id, child)| {
+            match ending(waitpid(*child, Some(WaitPidFlag::WNOHANG))) {
+                None => true,
+                Some(how) => {
+                    finished.push(Finished { id: *id, how });
+                    false
+                }
             }
         });
         finished
@@ -104,31 +110,34 @@ impl Runner {
 }
 
 /// Name and arguments as execve(2) takes them.
-fn argv(command: &Command) -> io::Result<Vec<CString>> {
+fn argv(command: &CommandLine) -> io::Result<Vec<CString>> {
     let texts: Vec<&str> = match command {
-        // COMPAT: the shell's own name is `sh`, as with system(3); scripts that tell it from bash look.
-        Command::Shell(text) => vec!["sh", "-c", text],
-        Command::Argv(argv) => argv.iter().map(String::as_str).collect(),
+        // COMPAT: the shell's own name is `sh`, as with system(3); scripts that tell it from bash
+        // look.
+        CommandLine::Shell(text) => vec!["sh", "-c", text],
+        CommandLine::Argv(argv) => argv.iter().map(String::as_str).collect(),
     };
     // No text from the wire is in it, and none of a file can hold a zero byte.
     texts.into_iter().map(|text| CString::new(text).map_err(io::Error::from)).collect()
 }
 
 /// What is missing only now may be there later; a program that is not there is not waited for.
-fn not_started(error: &io::Error) -> Ending {
+fn not_started(error: &io::Error) -> CommandEnd {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => Ending::NotNow,
-        _ => Ending::Killed,
+        Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => CommandEnd::NotNow,
+        _ => CommandEnd::Killed,
     }
 }
 
 /// None while it runs.
-fn ending(status: nix::Result<WaitStatus>) -> Option<Ending> {
+fn ending(status: nix::Result<WaitStatus>) -> Option<CommandEnd> {
     match status {
-        Ok(WaitStatus::StillAlive | WaitStatus::Stopped(..) | WaitStatus::Continued(_)) | Err(Errno::EINTR) => None,
-        Ok(WaitStatus::Exited(_, code)) => Some(Ending::Exited(code)),
-        // Also if somebody else has reaped it: that it has ended is all that matters for what comes next.
-        Ok(_) | Err(_) => Some(Ending::Killed),
+        Ok(WaitStatus::StillAlive | WaitStatus::Stopped(..) | WaitStatus::Continued(_))
+        | Err(Errno::EINTR) => None,
+        Ok(WaitStatus::Exited(_, code)) => Some(CommandEnd::Exited(code)),
+        // Also if somebody else has reaped it: that it has ended is all that matters for what comes
+        // next.
+        Ok(_) | Err(_) => Some(CommandEnd::Killed),
     }
 }
 
@@ -149,13 +158,16 @@ mod tests {
         all
     }
 
-    fn run(texts: &[&str]) -> Vec<Ending> {
+    fn run(texts: &[&str]) -> Vec<CommandEnd> {
         run_with(Runner::new(), texts)
     }
 
-    fn run_with(mut runner: Runner, texts: &[&str]) -> Vec<Ending> {
+    fn run_with(mut runner: Runner, texts: &[&str]) -> Vec<CommandEnd> {
         for (id, text) in (0..).zip(texts) {
-            assert_eq!(runner.run(&Job { id, command: Command::Shell((*text).into()), tied: true }), None);
+            assert_eq!(
+                runner.run(&Job { id, command: CommandLine::Shell((*text).into()), tied: true }),
+                None
+            );
         }
         let finished = finish(&mut runner, texts.len());
         assert_eq!(runner.running(), 0);
@@ -171,7 +183,12 @@ mod tests {
         let make = format!("touch {}", file.display());
         assert_eq!(
             run(&[&wait, &make, "kill -9 $$", ""]),
-            [Ending::Exited(3), Ending::Exited(0), Ending::Killed, Ending::Exited(0)]
+            [
+                CommandEnd::Exited(3),
+                CommandEnd::Exited(0),
+                CommandEnd::Killed,
+                CommandEnd::Exited(0)
+            ]
         );
     }
 
@@ -179,21 +196,25 @@ mod tests {
     fn a_command_inherits_none_of_our_descriptors() {
         let (ours, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let fd = ours.as_raw_fd();
-        assert_eq!(run(&[&format!("! test -e /proc/self/fd/{fd}")]), [Ending::Exited(0)]);
+        assert_eq!(run(&[&format!("! test -e /proc/self/fd/{fd}")]), [CommandEnd::Exited(0)]);
     }
 
     #[test]
     fn a_command_has_a_process_group_of_its_own() {
-        assert_eq!(run(&["test \"$(ps -o pgid= -p $$ | tr -d ' ')\" = $$"]), [Ending::Exited(0)]);
+        assert_eq!(
+            run(&["test \"$(ps -o pgid= -p $$ | tr -d ' ')\" = $$"]),
+            [CommandEnd::Exited(0)]
+        );
     }
 
     #[test]
     fn a_command_has_the_umask_that_is_meant_for_it_and_ours_stays() {
         let ours = || std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = |text: &str| text.lines().find(|line| line.starts_with("Umask")).map(str::to_owned);
+        let line =
+            |text: &str| text.lines().find(|line| line.starts_with("Umask")).map(str::to_owned);
         let before = line(&ours());
         let runner = Runner::with_umask(Mode::from_bits_truncate(0o135));
-        assert_eq!(run_with(runner, &["test \"$(umask)\" = 0135"]), [Ending::Exited(0)]);
+        assert_eq!(run_with(runner, &["test \"$(umask)\" = 0135"]), [CommandEnd::Exited(0)]);
         assert_eq!(line(&ours()), before);
     }
 
@@ -201,15 +222,19 @@ mod tests {
     fn a_program_gets_its_arguments_as_they_are_and_no_shell_reads_them() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("x").display().to_string();
-        let argv = ["/bin/sh", "-c", "printf '<%s>' \"$@\" >$0", &file, "a  b", "$(touch y)", ";", ""];
-        let command = Command::Argv(argv.map(str::to_owned).to_vec());
+        let argv =
+            ["/bin/sh", "-c", "printf '<%s>' \"$@\" >$0", &file, "a  b", "$(touch y)", ";", ""];
+        let command = CommandLine::Argv(argv.map(str::to_owned).to_vec());
         let mut runner = Runner::new();
         assert_eq!(runner.run(&Job { id: 1, command, tied: true }), None);
-        assert_eq!(finish(&mut runner, 1), [Finished { id: 1, how: Ending::Exited(0) }]);
+        assert_eq!(finish(&mut runner, 1), [Finished { id: 1, how: CommandEnd::Exited(0) }]);
         assert_eq!(std::fs::read_to_string(file).unwrap(), "<a  b><$(touch y)><;><>");
-        let absent = Command::Argv(vec!["/no/such/program".to_owned()]);
-        let how = Ending::Killed;
-        assert_eq!(runner.run(&Job { id: 2, command: absent, tied: true }), Some(Finished { id: 2, how }));
+        let absent = CommandLine::Argv(vec!["/no/such/program".to_owned()]);
+        let how = CommandEnd::Killed;
+        assert_eq!(
+            runner.run(&Job { id: 2, command: absent, tied: true }),
+            Some(Finished { id: 2, how })
+        );
     }
 
     #[test]
@@ -217,10 +242,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("x");
         std::fs::write(&script, "exit 0\n").unwrap();
-        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let command = Command::Argv(vec![script.display().to_string()]);
-        let how = Ending::Killed;
-        assert_eq!(Runner::new().run(&Job { id: 1, command, tied: false }), Some(Finished { id: 1, how }));
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+        let command = CommandLine::Argv(vec![script.display().to_string()]);
+        let how = CommandEnd::Killed;
+        assert_eq!(
+            Runner::new().run(&Job { id: 1, command, tied: false }),
+            Some(Finished { id: 1, how })
+        );
     }
 
     #[test]
@@ -229,7 +258,9 @@ mod tests {
         let file = dir.path().join("x");
         let text = format!("sleep 60 & echo $! >{0}.new; mv {0}.new {0}; wait", file.display());
         let mut runner = Runner::new();
-        for (id, command) in [(1, Command::Shell(text)), (2, Command::Shell("sleep 60".into()))] {
+        for (id, command) in
+            [(1, CommandLine::Shell(text)), (2, CommandLine::Shell("sleep 60".into()))]
+        {
             assert_eq!(runner.run(&Job { id, command, tied: true }), None);
         }
         let begun = Instant::now();
@@ -238,7 +269,7 @@ mod tests {
             std::thread::yield_now();
         }
         runner.kill(1);
-        assert_eq!(finish(&mut runner, 1), [Finished { id: 1, how: Ending::Killed }]);
+        assert_eq!(finish(&mut runner, 1), [Finished { id: 1, how: CommandEnd::Killed }]);
         let sleeps = format!("/proc/{}/stat", std::fs::read_to_string(file).unwrap().trim());
         // Whoever has inherited it may take a moment to reap it.
         let lives = || std::fs::read_to_string(&sleeps).is_ok_and(|stat| !stat.contains(") Z"));
@@ -254,36 +285,54 @@ mod tests {
     #[test]
     fn only_what_may_change_by_itself_is_tried_again() {
         let how = |errno: Errno| not_started(&errno.into());
-        assert_eq!([Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE].map(how), [Ending::NotNow; 4]);
-        assert_eq!([Errno::ENOENT, Errno::EACCES, Errno::ENOEXEC, Errno::E2BIG].map(how), [Ending::Killed; 4]);
+        assert_eq!(
+            [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE].map(how),
+            [CommandEnd::NotNow; 4]
+        );
+        assert_eq!(
+            [Errno::ENOENT, Errno::EACCES, Errno::ENOEXEC, Errno::E2BIG].map(how),
+            [CommandEnd::Killed; 4]
+        );
     }
 
     #[test]
     fn a_command_reads_nothing_from_our_standard_input() {
         let (ours, _writer) = nix::unistd::pipe().unwrap();
         nix::unistd::dup2_stdin(&ours).unwrap();
-        assert_eq!(run(&["test \"$(readlink /proc/$$/fd/0)\" = /dev/null"]), [Ending::Exited(0)]);
+        assert_eq!(
+            run(&["test \"$(readlink /proc/$$/fd/0)\" = /dev/null"]),
+            [CommandEnd::Exited(0)]
+        );
     }
 
     #[test]
     fn a_command_ends_when_nobody_reads_what_it_writes_although_we_do_not() {
         // Bit 12 is SIGPIPE: this program ignores it, as every Rust program does.
         let ignored = |text: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
+            let line =
+                text.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
             u64::from_str_radix(line.trim(), 16).unwrap() & 1 << 12 != 0
         };
         assert!(ignored(&std::fs::read_to_string("/proc/self/status").unwrap()));
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("x");
-        assert_eq!(run(&[&format!("cat /proc/self/status >{}", file.display())]), [Ending::Exited(0)]);
+        assert_eq!(
+            run(&[&format!("cat /proc/self/status >{}", file.display())]),
+            [CommandEnd::Exited(0)]
+        );
         assert!(!ignored(&std::fs::read_to_string(file).unwrap()));
     }
 
     #[test]
     fn a_command_can_be_ended_by_the_signals_that_we_block() {
-        nix::sys::signal::SigSet::from_iter([nix::sys::signal::Signal::SIGTERM]).thread_block().unwrap();
-        assert_eq!(run(&["kill -TERM $$; exit 1"]), [Ending::Killed]);
+        nix::sys::signal::SigSet::from_iter([nix::sys::signal::Signal::SIGTERM])
+            .thread_block()
+            .unwrap();
+        assert_eq!(run(&["kill -TERM $$; exit 1"]), [CommandEnd::Killed]);
         let ours = nix::sys::signal::SigSet::thread_get_mask().unwrap();
-        assert!(ours.contains(Signal::SIGTERM) && !ours.contains(Signal::SIGINT), "and ours are as they were");
+        assert!(
+            ours.contains(Signal::SIGTERM) && !ours.contains(Signal::SIGINT),
+            "and ours are as they were"
+        );
     }
 }

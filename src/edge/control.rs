@@ -1,5 +1,5 @@
-//! The local socket for status and admin commands: one JSON line in, one out; the peer is checked by SO_PEERCRED.
-//! What the commands do is left to `app::gatekeeper`.
+//! The local socket for status and admin commands: one JSON line in, one out; the peer is checked
+//! by SO_PEERCRED. What the commands do is left to `app::gatekeeper`.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -26,7 +26,7 @@ pub const MAX_SESSIONS: usize = 8;
 /// What an admin may ask of a running gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Command {
+pub enum ControlRequest {
     /// Counters, guard, state, what is degraded.
     Status,
     /// The live grants.
@@ -37,13 +37,14 @@ pub enum Command {
     GuardOn,
     /// Take the guard away, and leave it away.
     GuardOff,
-    /// Accept that marks of used knocks were lost, or that the clock was ahead: timestamps count again.
+    /// Accept that marks of used knocks were lost, or that the clock was ahead: timestamps count
+    /// again.
     Reinitialise,
 }
 
-impl Command {
+impl ControlRequest {
     /// A request line, without its end; `None` if it is none of ours.
-    pub fn parse(line: &[u8]) -> Option<Command> {
+    pub fn parse(line: &[u8]) -> Option<ControlRequest> {
         (line.len() <= MAX_REQUEST).then(|| serde_json::from_slice(line).ok())?
     }
 }
@@ -51,7 +52,7 @@ impl Command {
 /// What comes back: `{"ok": ...}` or `{"fault": {"what": ..., "remedy": ...}}`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Answer {
+pub enum ControlResponse {
     /// The command's own object.
     Ok(serde_json::Value),
     /// It could not be done; nothing was changed.
@@ -78,9 +79,9 @@ struct Session {
 }
 
 /// What a session's turn came to.
-enum Turn {
+enum SessionState {
     Wait,
-    Asked(Command),
+    Asked(ControlRequest),
     Done,
 }
 
@@ -112,11 +113,13 @@ impl Control {
     pub fn interests(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
         let room = self.sessions.len() < MAX_SESSIONS;
         let listener = room.then(|| (self.listener.as_fd(), false));
-        listener.into_iter().chain(self.sessions.iter().map(|s| (s.stream.as_fd(), !s.outbox.is_empty())))
+        listener
+            .into_iter()
+            .chain(self.sessions.iter().map(|s| (s.stream.as_fd(), !s.outbox.is_empty())))
     }
 
     /// Does whatever can be done without waiting; `answer` is called once per complete request.
-    pub fn serve(&mut self, mut answer: impl FnMut(Command) -> Answer) {
+    pub fn serve(&mut self, mut answer: impl FnMut(ControlRequest) -> ControlResponse) {
         while self.sessions.len() < MAX_SESSIONS {
             let Ok((stream, _)) = self.listener.accept() else { break };
             if peer_may_ask(&stream) && stream.set_nonblocking(true).is_ok() {
@@ -124,9 +127,9 @@ impl Control {
             }
         }
         self.sessions.retain_mut(|session| match session.turn() {
-            Turn::Wait => true,
-            Turn::Done => false,
-            Turn::Asked(command) => session.answer(&answer(command)),
+            SessionState::Wait => true,
+            SessionState::Done => false,
+            SessionState::Asked(command) => session.answer(&answer(command)),
         });
     }
 }
@@ -139,36 +142,44 @@ impl Drop for Control {
 }
 
 impl Session {
-    fn turn(&mut self) -> Turn {
+    fn turn(&mut self) -> SessionState {
         if !self.outbox.is_empty() {
-            return if self.flush() { Turn::Wait } else { Turn::Done };
+            return if self.flush() { SessionState::Wait } else { SessionState::Done };
         }
         let mut chunk = [0; 512];
         loop {
             match self.stream.read(&mut chunk) {
-                Ok(0) => return Turn::Done,
+                Ok(0) => return SessionState::Done,
                 Ok(n) => self.inbox.extend_from_slice(chunk.get(..n).unwrap_or_default()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Turn::Done,
+                Err(_) => return SessionState::Done,
             }
             if self.inbox.len() > MAX_REQUEST {
-                return Turn::Done;
+                return SessionState::Done;
             }
         }
-        let Some(end) = self.inbox.iter().position(|b| *b == b'\n') else { return Turn::Wait };
-        match Command::parse(self.inbox.get(..end).unwrap_or_default()) {
-            Some(command) => Turn::Asked(command),
+        let Some(end) = self.inbox.iter().position(|b| *b == b'\n') else {
+            return SessionState::Wait;
+        };
+        match ControlRequest::parse(self.inbox.get(..end).unwrap_or_default()) {
+            Some(command) => SessionState::Asked(command),
             None => {
-                let fault =
-                    Fault::new("the request is not one that this toctocd knows", "use the toctocd of the same version");
-                if self.answer(&Answer::from(fault)) { Turn::Wait } else { Turn::Done }
+                let fault = Fault::new(
+                    "the request is not one that this toctocd knows",
+                    "use the toctocd of the same version",
+                );
+                if self.answer(&ControlResponse::from(fault)) {
+                    SessionState::Wait
+                } else {
+                    SessionState::Done
+                }
             }
         }
     }
 
     /// Queues the answer; whether the session lives on.
-    fn answer(&mut self, answer: &Answer) -> bool {
+    fn answer(&mut self, answer: &ControlResponse) -> bool {
         self.outbox = serde_json::to_vec(answer).unwrap_or_default();
         self.outbox.push(b'\n');
         self.flush()
@@ -188,9 +199,9 @@ impl Session {
     }
 }
 
-impl From<Fault> for Answer {
-    fn from(fault: Fault) -> Answer {
-        Answer::Fault { what: fault.what, remedy: fault.remedy }
+impl From<Fault> for ControlResponse {
+    fn from(fault: Fault) -> ControlResponse {
+        ControlResponse::Fault { what: fault.what, remedy: fault.remedy }
     }
 }
 
@@ -198,7 +209,11 @@ impl From<Fault> for Answer {
 ///
 /// # Errors
 /// If nobody answers, or the gateway says that it could not.
-pub fn ask(path: &Path, command: &Command, patience: Duration) -> Result<serde_json::Value, Fault> {
+pub fn ask(
+    path: &Path,
+    command: &ControlRequest,
+    patience: Duration,
+) -> Result<serde_json::Value, Fault> {
     let stream = UnixStream::connect(path).map_err(|e| unreachable(path, &e))?;
     let talk = || -> io::Result<Vec<u8>> {
         stream.set_read_timeout(Some(patience))?;
@@ -212,8 +227,8 @@ pub fn ask(path: &Path, command: &Command, patience: Duration) -> Result<serde_j
     };
     let answer = talk().map_err(|e| unreachable(path, &e))?;
     match serde_json::from_slice(&answer) {
-        Ok(Answer::Ok(value)) => Ok(value),
-        Ok(Answer::Fault { what, remedy }) => Err(Fault { what, remedy }),
+        Ok(ControlResponse::Ok(value)) => Ok(value),
+        Ok(ControlResponse::Fault { what, remedy }) => Err(Fault { what, remedy }),
         Err(_) => Err(Fault::new(
             format!("{}: the gateway gave no answer that makes sense", path.display()),
             "is it a toctocd of the same version, and are you root?",
@@ -221,7 +236,8 @@ pub fn ask(path: &Path, command: &Command, patience: Duration) -> Result<serde_j
     }
 }
 
-/// Removes what a gateway that died left behind, and nothing else, whatever the configuration points at.
+/// Removes what a gateway that died left behind, and nothing else, whatever the configuration
+/// points at.
 fn remove_dead_socket(path: &Path) -> Result<(), Fault> {
     let metadata = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -230,7 +246,10 @@ fn remove_dead_socket(path: &Path) -> Result<(), Fault> {
     let ours = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
     if !(metadata.file_type().is_socket() && ours) {
         return Err(Fault::new(
-            format!("{}: is there already and is no socket of a toctocd; left as it is", path.display()),
+            format!(
+                "{}: is there already and is no socket of a toctocd; left as it is",
+                path.display()
+            ),
             "set [gateway] control_socket to a name that is free",
         ));
     }
@@ -239,7 +258,8 @@ fn remove_dead_socket(path: &Path) -> Result<(), Fault> {
 
 /// Root and the gateway's own user, nobody else, whatever the file's mode became.
 fn peer_may_ask(stream: &UnixStream) -> bool {
-    getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
+    getsockopt(stream, PeerCredentials)
+        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Fault {
@@ -267,11 +287,12 @@ mod tests {
     fn serve(control: &mut Control, answers: usize) {
         let mut left = answers;
         while left > 0 || !control.sessions.is_empty() {
-            let mut fds: Vec<PollFd> = control.interests().map(|(fd, _)| PollFd::new(fd, PollFlags::POLLIN)).collect();
+            let mut fds: Vec<PollFd> =
+                control.interests().map(|(fd, _)| PollFd::new(fd, PollFlags::POLLIN)).collect();
             assert!(poll(&mut fds, PollTimeout::from(10_000u16)).unwrap() > 0, "nobody came");
             control.serve(|command| {
                 left -= 1;
-                Answer::Ok(serde_json::json!({ "was": format!("{command:?}") }))
+                ControlResponse::Ok(serde_json::json!({ "was": format!("{command:?}") }))
             });
         }
     }
@@ -284,7 +305,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let asked = {
             let path = path.clone();
-            thread::spawn(move || ask(&path, &Command::Status, Duration::from_secs(10)))
+            thread::spawn(move || ask(&path, &ControlRequest::Status, Duration::from_secs(10)))
         };
         serve(&mut control, 1);
         assert_eq!(asked.join().unwrap().unwrap()["was"], "Status");

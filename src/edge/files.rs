@@ -11,7 +11,7 @@ use crate::core::types::Fault;
 
 /// How careful a file's owner must have been with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Care {
+pub enum FileCheck {
     /// Holds secrets: nobody but its owner may read or write it.
     Secret,
     /// Is believed: nobody but its owner may write it.
@@ -21,12 +21,13 @@ pub enum Care {
 /// The most that any file of ours may hold: a clients file with 100,000 lines is 20 MB.
 pub const LIMIT: u64 = 64 << 20;
 
-/// Reads a file that is what it should be: a regular file, reached through no link at its end, owned by root or us,
-/// with a mode as `care` asks, in a directory where a stranger cannot have put it. The text is wiped when dropped.
+/// Reads a file that is what it should be: a regular file, reached through no link at its end,
+/// owned by root or us, with a mode as `care` asks, in a directory where a stranger cannot have put
+/// it. The text is wiped when dropped.
 ///
 /// # Errors
 /// What is not as it should be, with the command that mends it.
-pub fn read(path: &Path, care: Care) -> Result<Zeroizing<String>, Fault> {
+pub fn read(path: &Path, care: FileCheck) -> Result<Zeroizing<String>, Fault> {
     text(path, read_bytes(path, care)?)
 }
 
@@ -34,7 +35,7 @@ pub fn read(path: &Path, care: Care) -> Result<Zeroizing<String>, Fault> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_bytes(path: &Path, care: Care) -> Result<Zeroizing<Vec<u8>>, Fault> {
+pub fn read_bytes(path: &Path, care: FileCheck) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let file = unix_or_windows::open_checked(path, care)?;
     let size = file.metadata().map_err(|e| trouble(path, &e))?.len();
     if size > LIMIT {
@@ -55,7 +56,10 @@ pub fn text(path: &Path, mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Stri
     String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         drop(Zeroizing::new(e.into_bytes()));
-        Fault::new(format!("{}: byte {at} is not UTF-8 text", path.display()), "is it the right file?")
+        Fault::new(
+            format!("{}: byte {at} is not UTF-8 text", path.display()),
+            "is it the right file?",
+        )
     })
 }
 
@@ -78,7 +82,8 @@ pub fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     unix_or_windows::sync_directory(&parent(path)).map_err(|e| trouble(path, &e))
 }
 
-/// Replaces a file, or makes it, with `mode`: whoever reads it sees all of the old content or all of the new.
+/// Replaces a file, or makes it, with `mode`: whoever reads it sees all of the old content or all
+/// of the new.
 ///
 /// # Errors
 /// The path cannot be written; the old content then still stands.
@@ -91,7 +96,8 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     unix_or_windows::sync_directory(&parent(path)).map_err(|e| trouble(path, &e))
 }
 
-/// Makes a directory of `mode`, and those above it, unless it is there. Answers whether it was made.
+/// Makes a directory of `mode`, and those above it, unless it is there. Answers whether it was
+/// made.
 ///
 /// # Errors
 /// It cannot be made, or something else has its name.
@@ -103,8 +109,8 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<bool, Fault> {
     Ok(true)
 }
 
-/// Whether `path` is a directory in which only root and we can put anything: no link, ours, in a directory where a stranger
-/// cannot exchange it.
+/// Whether `path` is a directory in which only root and we can put anything: no link, ours, in a
+/// directory where a stranger cannot exchange it.
 ///
 /// # Errors
 /// What is not as it should be, with the command that mends it.
@@ -113,13 +119,14 @@ pub fn check_own_directory(path: &Path) -> Result<(), Fault> {
     unix_or_windows::check_own_directory(path)
 }
 
-/// Whether an open file is one that we may believe: regular, owned by root or us, written by nobody else.
+/// Whether an open file is one that we may believe: regular, owned by root or us, written by nobody
+/// else.
 ///
 /// # Errors
 /// What is not as it should be, with the command that mends it.
 #[cfg(unix)]
 pub fn check_open(path: &Path, file: &fs::File) -> Result<(), Fault> {
-    unix_or_windows::check_file(path, file, Care::Trusted)
+    unix_or_windows::check_file(path, file, FileCheck::Trusted)
 }
 
 /// The mode of a file that others than its owner can read.
@@ -138,7 +145,9 @@ pub struct DirectoryLock {
 /// There is no such directory, or it cannot be locked.
 pub fn lock_directory(path: &Path) -> Result<DirectoryLock, Fault> {
     let directory = parent(path);
-    unix_or_windows::lock(&directory).map(|held| DirectoryLock { _held: held }).map_err(|e| trouble(&directory, &e))
+    unix_or_windows::lock(&directory)
+        .map(|held| DirectoryLock { _held: held })
+        .map_err(|e| trouble(&directory, &e))
 }
 
 /// The directory that holds `path`.
@@ -146,11 +155,16 @@ pub fn parent(path: &Path) -> PathBuf {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }
 
-/// Writes and syncs a temporary file in the same directory, created with no more than its final rights.
+/// Writes and syncs a temporary file in the same directory, created with no more than its final
+/// rights.
 fn write_beside(path: &Path, content: &[u8], mode: u32) -> Result<PathBuf, Fault> {
-    let name = path.file_name().ok_or_else(|| Fault::new(format!("{}: names no file", path.display()), ""))?;
-    // One name per process: a writer that died leaves one file at most, which the next with that id replaces.
-    let temporary = parent(path).join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+    let name = path
+        .file_name()
+        .ok_or_else(|| Fault::new(format!("{}: names no file", path.display()), ""))?;
+    // One name per process: a writer that died leaves one file at most, which the next with that id
+    // replaces.
+    let temporary =
+        parent(path).join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
     let _ = fs::remove_file(&temporary);
     let written = write_synced(&temporary, content, mode);
     if written.is_err() {
@@ -170,11 +184,17 @@ fn write_synced(temporary: &Path, content: &[u8], mode: u32) -> std::io::Result<
 }
 
 fn exists(path: &Path) -> Fault {
-    Fault::new(format!("{}: exists already; left as it is", path.display()), "name another path, or move it away first")
+    Fault::new(
+        format!("{}: exists already; left as it is", path.display()),
+        "name another path, or move it away first",
+    )
 }
 
 fn too_long(path: &Path) -> Fault {
-    Fault::new(format!("{}: longer than {} MiB", path.display(), LIMIT >> 20), "is it the right file?")
+    Fault::new(
+        format!("{}: longer than {} MiB", path.display(), LIMIT >> 20),
+        "is it the right file?",
+    )
 }
 
 /// The kernel's complaint about a path, with the remedy that usually helps.
@@ -183,10 +203,16 @@ fn trouble(path: &Path, error: &std::io::Error) -> Fault {
     let shown = path.display();
     match error.kind() {
         NotFound => Fault::new(format!("{shown}: no such file"), "check the path"),
-        PermissionDenied => Fault::new(format!("{shown}: permission denied"), "run this as its owner, or as root"),
+        PermissionDenied => {
+            Fault::new(format!("{shown}: permission denied"), "run this as its owner, or as root")
+        }
         IsADirectory => Fault::new(format!("{shown}: is a directory"), "name a file"),
-        ReadOnlyFilesystem => Fault::new(format!("{shown}: the file system is read-only"), "choose another place"),
-        StorageFull => Fault::new(format!("{shown}: the disk is full"), "make room; nothing was changed"),
+        ReadOnlyFilesystem => {
+            Fault::new(format!("{shown}: the file system is read-only"), "choose another place")
+        }
+        StorageFull => {
+            Fault::new(format!("{shown}: the disk is full"), "make room; nothing was changed")
+        }
         _ => Fault::new(format!("{shown}: {error}"), "check the path, its rights and the disk"),
     }
 }
@@ -203,18 +229,27 @@ mod unix_or_windows {
     use nix::sys::stat::Mode;
     use nix::unistd::geteuid;
 
-    use super::{Care, Fault, parent, trouble};
+    use super::{Fault, FileCheck, parent, trouble};
 
     /// Opens the directory first and the file by it, so that what was checked is what is read.
-    pub(super) fn open_checked(path: &Path, care: Care) -> Result<File, Fault> {
+    pub(super) fn open_checked(path: &Path, care: FileCheck) -> Result<File, Fault> {
         let directory = parent(path);
-        let name = path.file_name().ok_or_else(|| trouble(path, &io::ErrorKind::IsADirectory.into()))?;
-        let at = open(&directory, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY, Mode::empty())
-            .map_err(|e| trouble(path, &e.into()))?;
+        let name =
+            path.file_name().ok_or_else(|| trouble(path, &io::ErrorKind::IsADirectory.into()))?;
+        let at = open(
+            &directory,
+            OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY,
+            Mode::empty(),
+        )
+        .map_err(|e| trouble(path, &e.into()))?;
         let at = File::from(at);
         check_directory(&directory, &at)?;
         // O_NONBLOCK: a FIFO put there must not hang us.
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let flags = OFlag::O_RDONLY
+            | OFlag::O_NOFOLLOW
+            | OFlag::O_CLOEXEC
+            | OFlag::O_NONBLOCK
+            | OFlag::O_NOCTTY;
         let file = openat(&at, name, flags, Mode::empty()).map_err(|e| match e {
             Errno::ELOOP => Fault::new(
                 format!("{}: is a symbolic link", path.display()),
@@ -235,14 +270,20 @@ mod unix_or_windows {
         let shown = directory.display();
         if !ours(metadata.uid()) {
             return Err(Fault::new(
-                format!("{shown}: belongs to uid {}, who could exchange the files in it", metadata.uid()),
+                format!(
+                    "{shown}: belongs to uid {}, who could exchange the files in it",
+                    metadata.uid()
+                ),
                 format!("chown {} {shown}", geteuid()),
             ));
         }
         let everybody_may_write = metadata.mode() & 0o002 != 0 && metadata.mode() & 0o1000 == 0;
         if everybody_may_write {
             return Err(Fault::new(
-                format!("{shown}: everybody may exchange the files in it (mode {:04o})", metadata.mode() & 0o7777),
+                format!(
+                    "{shown}: everybody may exchange the files in it (mode {:04o})",
+                    metadata.mode() & 0o7777
+                ),
                 format!("chmod o-w {shown}"),
             ));
         }
@@ -254,9 +295,10 @@ mod unix_or_windows {
         check_directory(&above, &File::open(&above).map_err(|e| trouble(&above, &e))?)?;
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
         let at = open(path, flags, Mode::empty()).map_err(|e| match e {
-            Errno::ENOTDIR | Errno::ELOOP => {
-                Fault::new(format!("{}: is a link or no directory", path.display()), "name the directory itself")
-            }
+            Errno::ENOTDIR | Errno::ELOOP => Fault::new(
+                format!("{}: is a link or no directory", path.display()),
+                "name the directory itself",
+            ),
             other => trouble(path, &other.into()),
         })?;
         let at = File::from(at);
@@ -275,7 +317,7 @@ mod unix_or_windows {
         std::fs::metadata(path).ok().map(|metadata| metadata.mode() & 0o7777)
     }
 
-    pub(super) fn check_file(path: &Path, file: &File, care: Care) -> Result<(), Fault> {
+    pub(super) fn check_file(path: &Path, file: &File, care: FileCheck) -> Result<(), Fault> {
         let metadata = file.metadata().map_err(|e| trouble(path, &e))?;
         let shown = path.display();
         if metadata.is_dir() {
@@ -292,11 +334,11 @@ mod unix_or_windows {
         }
         let mode = metadata.mode() & 0o7777;
         match care {
-            Care::Secret if mode & 0o077 != 0 => Err(Fault::new(
+            FileCheck::Secret if mode & 0o077 != 0 => Err(Fault::new(
                 format!("{shown}: holds secrets, but others may use it (mode {mode:04o})"),
                 format!("chmod 600 {shown}"),
             )),
-            Care::Trusted if mode & 0o022 != 0 => Err(Fault::new(
+            FileCheck::Trusted if mode & 0o022 != 0 => Err(Fault::new(
                 format!("{shown}: others may write it (mode {mode:04o})"),
                 format!("chmod go-w {shown}"),
             )),
@@ -324,7 +366,8 @@ mod unix_or_windows {
 
     pub(super) fn lock(directory: &Path) -> io::Result<Lock> {
         // The directory itself: a lock file would be one more thing to lie about.
-        Lock::lock(File::open(directory)?, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+        Lock::lock(File::open(directory)?, nix::fcntl::FlockArg::LockExclusive)
+            .map_err(|(_, e)| e.into())
     }
 
     pub(super) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
@@ -339,12 +382,15 @@ mod unix_or_windows {
     use std::io;
     use std::path::Path;
 
-    use super::{Care, Fault, trouble};
+    use super::{Fault, FileCheck, trouble};
 
-    pub(super) fn open_checked(path: &Path, _: Care) -> Result<File, Fault> {
+    pub(super) fn open_checked(path: &Path, _: FileCheck) -> Result<File, Fault> {
         let metadata = std::fs::symlink_metadata(path).map_err(|e| trouble(path, &e))?;
         if !metadata.is_file() {
-            return Err(Fault::new(format!("{}: not a regular file", path.display()), "name the file itself"));
+            return Err(Fault::new(
+                format!("{}: not a regular file", path.display()),
+                "name the file itself",
+            ));
         }
         File::open(path).map_err(|e| trouble(path, &e))
     }

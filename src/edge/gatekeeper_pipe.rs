@@ -1,8 +1,8 @@
-//! Both ends of the privileged pipe: fixed-size messages over SOCK_SEQPACKET, each direction a closed table.
-//! The tables are left to `messages`, what the messages cause to `app`.
+//! Both ends of the privileged pipe: fixed-size messages over SOCK_SEQPACKET, each direction a
+//! closed table. The tables are left to `messages`, what the messages cause to `app`.
 //!
-//! Neither end ever waits for the other once set-up is over: what does not fit into the kernel's buffer is queued, up to
-//! [`QUEUE`], and an end whose other end does not read is told so.
+//! Neither end ever waits for the other once set-up is over: what does not fit into the kernel's
+//! buffer is queued, up to [`QUEUE`], and an end whose other end does not read is told so.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -11,7 +11,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
+};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::sys;
@@ -37,14 +39,14 @@ pub trait Message: Sized {
     const DESCRIPTORS: bool;
 
     /// The bytes, which are wiped when dropped, and the descriptor.
-    fn encode(self) -> Parcel;
+    fn encode(self) -> EncodedMessage;
 
     /// Reads what came; `None` if no message of this table looks like that. Any bytes may come.
     fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self>;
 }
 
 /// An encoded message.
-pub struct Parcel {
+pub struct EncodedMessage {
     /// Its bytes, at most [`LONGEST`].
     pub bytes: Zeroizing<Vec<u8>>,
     /// What travels with it.
@@ -53,7 +55,7 @@ pub struct Parcel {
 
 /// Why a pipe is of no use any more.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Broken {
+pub enum PipeError {
     /// The other end is gone.
     Closed,
     /// The other end does not read: [`QUEUE`] messages wait already.
@@ -64,26 +66,26 @@ pub enum Broken {
     System(i32),
 }
 
-impl From<io::Error> for Broken {
+impl From<io::Error> for PipeError {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error() {
-            Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Broken::Closed,
-            Some(number) => Broken::System(number),
-            None => Broken::Nonsense(Reject::Pipe),
+            Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => PipeError::Closed,
+            Some(number) => PipeError::System(number),
+            None => PipeError::Nonsense(Reject::Pipe),
         }
     }
 }
 
-impl From<nix::Error> for Broken {
+impl From<nix::Error> for PipeError {
     fn from(error: nix::Error) -> Self {
         io::Error::from(error).into()
     }
 }
 
-/// One end: sends `Out`, receives `In`.
+/// One end: sends `OutstandingChallenge`, receives `In`.
 pub struct Pipe<Out, In> {
     socket: OwnedFd,
-    queue: VecDeque<Parcel>,
+    queue: VecDeque<EncodedMessage>,
     direction: PhantomData<(Out, In)>,
 }
 
@@ -92,14 +94,20 @@ pub type GatekeeperEnd = Pipe<ToListener, ToGatekeeper>;
 /// The listener's end.
 pub type ListenerEnd = Pipe<ToGatekeeper, ToListener>;
 
-/// A new pipe: the gatekeeper's end, and the socket that the listener must find as its descriptor 0. Both close on exec.
+/// A new pipe: the gatekeeper's end, and the socket that the listener must find as its descriptor
+/// 0. Both close on exec.
 ///
 /// # Errors
 /// The kernel's.
 pub fn pair() -> Result<(GatekeeperEnd, OwnedFd), Fault> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
-        .map_err(|e| Fault::new(format!("no pipe to the listener: {}", io::Error::from(e)), "the kernel says why"))?;
+        .map_err(|e| {
+            Fault::new(
+                format!("no pipe to the listener: {}", io::Error::from(e)),
+                "the kernel says why",
+            )
+        })?;
     Ok((Pipe::new(ours), theirs))
 }
 
@@ -112,23 +120,25 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
     /// Sends `message`, or queues it if the pipe is full.
     ///
     /// # Errors
-    /// [`Broken::Full`] if the queue is full as well: the message is dropped. Else the pipe is of no use any more.
-    pub fn send(&mut self, message: Out) -> Result<(), Broken> {
+    /// [`PipeError::Full`] if the queue is full as well: the message is dropped. Else the pipe is
+    /// of no use any more.
+    pub fn send(&mut self, message: Out) -> Result<(), PipeError> {
         if self.queue.len() >= QUEUE {
             self.flush()?;
         }
         if self.queue.len() >= QUEUE {
-            return Err(Broken::Full);
+            return Err(PipeError::Full);
         }
         self.queue.push_back(message.encode());
         self.flush()
     }
 
-    /// Sends what is queued, as far as the other end has room; to be called when the pipe can be written.
+    /// Sends what is queued, as far as the other end has room; to be called when the pipe can be
+    /// written.
     ///
     /// # Errors
     /// The pipe is of no use any more.
-    pub fn flush(&mut self) -> Result<(), Broken> {
+    pub fn flush(&mut self) -> Result<(), PipeError> {
         while let Some(parcel) = self.queue.front() {
             match put(&self.socket, parcel) {
                 Ok(()) => drop(self.queue.pop_front()),
@@ -148,14 +158,15 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
     /// Waits until all that was sent is on its way; for set-up only.
     ///
     /// # Errors
-    /// [`Broken::Full`] if the other end has not read within `patience`. Else the pipe is of no use any more.
-    pub fn drain(&mut self, patience: Duration) -> Result<(), Broken> {
+    /// [`PipeError::Full`] if the other end has not read within `patience`. Else the pipe is of no
+    /// use any more.
+    pub fn drain(&mut self, patience: Duration) -> Result<(), PipeError> {
         let deadline = Instant::now() + patience;
         self.flush()?;
         while self.waiting() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Broken::Full);
+                return Err(PipeError::Full);
             }
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)], timeout) {
@@ -170,24 +181,29 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
     ///
     /// # Errors
     /// The pipe is of no use any more.
-    pub fn receive(&mut self) -> Result<Option<In>, Broken> {
+    pub fn receive(&mut self) -> Result<Option<In>, PipeError> {
         let mut buffer = [0; LONGEST + 1];
         let message = self.receive_into(&mut buffer);
         buffer.zeroize();
         message
     }
 
-    fn receive_into(&self, buffer: &mut [u8; LONGEST + 1]) -> Result<Option<In>, Broken> {
+    fn receive_into(&self, buffer: &mut [u8; LONGEST + 1]) -> Result<Option<In>, PipeError> {
         let (length, descriptor) = match get::<In>(&self.socket, buffer) {
             Ok(got) => got,
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return Ok(None),
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
+            {
+                return Ok(None);
+            }
             Err(e) => return Err(e.into()),
         };
         if length == 0 {
-            return Err(Broken::Closed);
+            return Err(PipeError::Closed);
         }
-        let message = buffer.get(..length.min(LONGEST)).and_then(|bytes| In::decode(bytes, descriptor));
-        message.map(Some).ok_or(Broken::Nonsense(Reject::Pipe))
+        let message =
+            buffer.get(..length.min(LONGEST)).and_then(|bytes| In::decode(bytes, descriptor));
+        message.map(Some).ok_or(PipeError::Nonsense(Reject::Pipe))
     }
 }
 
@@ -197,16 +213,17 @@ impl<Out, In> AsFd for Pipe<Out, In> {
     }
 }
 
-fn put(socket: &OwnedFd, parcel: &Parcel) -> nix::Result<()> {
+fn put(socket: &OwnedFd, parcel: &EncodedMessage) -> nix::Result<()> {
     let raw = parcel.descriptor.as_ref().map(|fd| [fd.as_raw_fd()]);
     let rights = raw.as_ref().map(|raw| [ControlMessage::ScmRights(raw)]);
     let control = rights.as_ref().map_or(&[][..], |rights| rights);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&parcel.bytes)], control, flags, None).map(drop)
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&parcel.bytes)], control, flags, None)
+        .map(drop)
 }
 
-/// Where no descriptor can come there is no room for one, and the kernel throws away what is sent along: a listener that
-/// somebody took over cannot fill the gatekeeper's table.
+/// Where no descriptor can come there is no room for one, and the kernel throws away what is sent
+/// along: a listener that somebody took over cannot fill the gatekeeper's table.
 fn get<In: Message>(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     if In::DESCRIPTORS {
         sys::receive(socket.as_fd(), buffer)

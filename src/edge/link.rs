@@ -8,7 +8,7 @@ use nix::net::if_::InterfaceFlags;
 
 /// What frames of an interface begin with, as libpcap sorts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum LinkKind {
     /// Ethernet, loopback included.
     Ethernet,
     /// PPP, and all interfaces at once.
@@ -19,13 +19,13 @@ pub enum Kind {
     Other(u32),
 }
 
-impl Kind {
+impl LinkKind {
     /// Bytes in front of the IP header.
     pub fn header(self) -> u32 {
         match self {
-            Kind::Ethernet => 14,
-            Kind::Cooked => 16,
-            Kind::Raw | Kind::Other(_) => 0,
+            LinkKind::Ethernet => 14,
+            LinkKind::Cooked => 16,
+            LinkKind::Raw | LinkKind::Other(_) => 0,
         }
     }
 }
@@ -34,14 +34,14 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: LinkKind,
     /// Its addresses; none for all interfaces at once.
     pub addresses: Vec<IpAddr>,
 }
 
 /// Why an interface cannot be listened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoLink {
+pub enum LinkError {
     /// There is none of this name.
     Missing,
     /// It is down.
@@ -68,16 +68,21 @@ const NFLOG: (&str, u32) = ("nflog", 239);
 ///
 /// # Errors
 /// If it cannot be listened to.
-pub fn look(name: &str) -> Result<Link, NoLink> {
+pub fn look(name: &str) -> Result<Link, LinkError> {
     match name {
-        super::capture::ANY => return Ok(Link { kind: Kind::Cooked, addresses: Vec::new() }),
-        name if name == NFLOG.0 => return Ok(Link { kind: Kind::Other(NFLOG.1), addresses: Vec::new() }),
+        super::capture::ANY => return Ok(Link { kind: LinkKind::Cooked, addresses: Vec::new() }),
+        name if name == NFLOG.0 => {
+            return Ok(Link { kind: LinkKind::Other(NFLOG.1), addresses: Vec::new() });
+        }
         _ => {}
     }
-    let entries: Vec<_> = getifaddrs().map_err(|_| NoLink::Missing)?.filter(|one| one.interface_name == name).collect();
-    let flags = entries.first().map(|one| one.flags).ok_or(NoLink::Missing)?;
+    let entries: Vec<_> = getifaddrs()
+        .map_err(|_| LinkError::Missing)?
+        .filter(|one| one.interface_name == name)
+        .collect();
+    let flags = entries.first().map(|one| one.flags).ok_or(LinkError::Missing)?;
     if !flags.contains(InterfaceFlags::IFF_UP) {
-        return Err(NoLink::Down);
+        return Err(LinkError::Down);
     }
     let storages = || entries.iter().filter_map(|one| one.address.as_ref());
     let hardware = storages().find_map(|address| address.as_link_addr().map(|link| link.hatype()));
@@ -85,15 +90,20 @@ pub fn look(name: &str) -> Result<Link, NoLink> {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
     });
-    Ok(Link { kind: hardware.map_or(Kind::Raw, kind), addresses: addresses.collect() })
+    Ok(Link { kind: hardware.map_or(LinkKind::Raw, kind), addresses: addresses.collect() })
 }
 
-fn kind(hardware: u16) -> Kind {
+fn kind(hardware: u16) -> LinkKind {
     match hardware {
-        arphrd::ETHER | arphrd::LOOPBACK => Kind::Ethernet,
-        arphrd::PPP => Kind::Cooked,
-        arphrd::NONE | arphrd::RAWIP | arphrd::TUNNEL | arphrd::TUNNEL6 | arphrd::SIT | arphrd::IPGRE => Kind::Raw,
-        other => Kind::Other(other.into()),
+        arphrd::ETHER | arphrd::LOOPBACK => LinkKind::Ethernet,
+        arphrd::PPP => LinkKind::Cooked,
+        arphrd::NONE
+        | arphrd::RAWIP
+        | arphrd::TUNNEL
+        | arphrd::TUNNEL6
+        | arphrd::SIT
+        | arphrd::IPGRE => LinkKind::Raw,
+        other => LinkKind::Other(other.into()),
     }
 }
 
@@ -105,10 +115,12 @@ mod tests {
     fn loopback_is_ethernet_like_and_has_its_address() {
         // A namespace begins with its loopback down.
         match look("lo") {
-            Ok(link) => assert!(link.kind == Kind::Ethernet && link.addresses.iter().all(IpAddr::is_loopback)),
-            Err(reason) => assert_eq!(reason, NoLink::Down),
+            Ok(link) => assert!(
+                link.kind == LinkKind::Ethernet && link.addresses.iter().all(IpAddr::is_loopback)
+            ),
+            Err(reason) => assert_eq!(reason, LinkError::Down),
         }
-        assert_eq!(look("no-such-interface"), Err(NoLink::Missing));
+        assert_eq!(look("no-such-interface"), Err(LinkError::Missing));
         assert_eq!(look("any").map(|link| link.addresses), Ok(Vec::new()));
     }
 }

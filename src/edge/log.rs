@@ -18,8 +18,9 @@ const HELD: usize = 64;
 #[cfg(unix)]
 const PATIENCE: u8 = 50;
 
-/// Where lines go. Writing never fails for the caller: a full disk must not open or shut anything. And it never waits for long:
-/// commands write to the same place, and one that floods it must not keep packets waiting.
+/// Where lines go. Writing never fails for the caller: a full disk must not open or shut anything.
+/// And it never waits for long: commands write to the same place, and one that floods it must not
+/// keep packets waiting.
 pub struct Log {
     /// Whether lines carry the time of day: not for journald, which has its own.
     stamped: bool,
@@ -38,7 +39,11 @@ impl Log {
     /// Writes one line.
     pub fn line(&mut self, now: Wall, text: &str) {
         let text = escaped(text);
-        let line = if self.stamped { format!("{} {text}\n", clock_time(now)) } else { format!("{text}\n") };
+        let line = if self.stamped {
+            format!("{} {text}\n", clock_time(now))
+        } else {
+            format!("{text}\n")
+        };
         match &mut self.held {
             Some(held) if held.len() < HELD => held.push(line),
             _ => {
@@ -48,8 +53,8 @@ impl Log {
         }
     }
 
-    /// Lines wait from here on, in their order, until [`Log::release`]: whoever knocks does not wait for whoever reads the log.
-    /// Only some tens are kept.
+    /// Lines wait from here on, in their order, until [`Log::release`]: whoever knocks does not
+    /// wait for whoever reads the log. Only some tens are kept.
     pub fn hold(&mut self) {
         self.held.get_or_insert_default();
     }
@@ -66,13 +71,15 @@ impl Log {
         }
         let lost = std::mem::take(&mut self.lost);
         if lost > 0 {
-            let _ = stderr().write_all(format!("{lost} lines were lost: nobody read the log\n").as_bytes());
+            let _ = stderr()
+                .write_all(format!("{lost} lines were lost: nobody read the log\n").as_bytes());
         }
         let _ = stderr().write_all(line.as_bytes());
     }
 
-    /// Whether a line can be written without waiting: a pipe that says so has room for a page. After one that could not, no
-    /// line waits until one can. (The pipe cannot be made non-blocking for us alone: commands share it.)
+    /// Whether a line can be written without waiting: a pipe that says so has room for a page.
+    /// After one that could not, no line waits until one can. (The pipe cannot be made non-blocking
+    /// for us alone: commands share it.)
     #[cfg(unix)]
     fn has_room(&self) -> bool {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -106,7 +113,8 @@ fn local(at: Wall, format: &str) -> String {
     )
 }
 
-/// The text as one line: whatever could forge a second one, or move a terminal's cursor, is written as `\u{..}`.
+/// The text as one line: whatever could forge a second one, or move a terminal's cursor, is written
+/// as `\u{..}`.
 fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -121,7 +129,10 @@ fn escaped(text: &str) -> String {
                 line.push_str("; ");
                 while chars.next_if_eq(&' ').is_some() {}
             }
-            c if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => {
+            c if c.is_control()
+                || ('\u{202a}'..='\u{202e}').contains(&c)
+                || ('\u{2066}'..='\u{2069}').contains(&c) =>
+            {
                 line.extend(c.escape_unicode());
             }
             c => line.push(c),

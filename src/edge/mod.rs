@@ -24,7 +24,7 @@ pub mod files;
 pub mod firewall;
 #[cfg(target_os = "linux")]
 pub mod gatekeeper_pipe;
-pub mod hit;
+pub mod knock_packet;
 #[cfg(target_os = "linux")]
 pub mod link;
 pub mod log;

@@ -9,7 +9,7 @@ use crate::core::types::Proto;
 
 /// Which addresses of a host will do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Family {
+pub enum FamilyPreference {
     /// The resolver's first answer.
     #[default]
     Any,
@@ -19,22 +19,36 @@ pub enum Family {
     V6,
 }
 
-/// The first address of `host`, with the port that `service`, a number or a name, stands for; without `proto` the name of a
-/// service of any protocol will do.
+/// The first address of `host`, with the port that `service`, a number or a name, stands for;
+/// without `proto` the name of a service of any protocol will do.
 ///
 /// # Errors
 /// The resolver's reason, in its own words.
-pub fn resolve(host: &str, service: &str, proto: Option<Proto>, family: Family) -> Result<SocketAddr, String> {
+pub fn resolve(
+    host: &str,
+    service: &str,
+    proto: Option<Proto>,
+    family: FamilyPreference,
+) -> Result<SocketAddr, String> {
     let hints = AddrInfoHints {
-        socktype: proto.map_or(0, |proto| if proto == Proto::Tcp { SockType::Stream } else { SockType::DGram }.into()),
+        socktype: proto.map_or(0, |proto| {
+            if proto == Proto::Tcp { SockType::Stream } else { SockType::DGram }.into()
+        }),
         address: address_family(family),
         ..AddrInfoHints::default()
     };
-    let found = dns_lookup::getaddrinfo(Some(host), Some(service), Some(hints)).map_err(|error| match error.kind() {
-        LookupErrorKind::System => std::io::Error::last_os_error().to_string(),
-        _ => reason(error.into()),
-    });
-    found?.filter_map(Result::ok).map(|info| info.sockaddr).next().ok_or_else(|| "no address".into())
+    let found =
+        dns_lookup::getaddrinfo(Some(host), Some(service), Some(hints)).map_err(
+            |error| match error.kind() {
+                LookupErrorKind::System => std::io::Error::last_os_error().to_string(),
+                _ => reason(error.into()),
+            },
+        );
+    found?
+        .filter_map(Result::ok)
+        .map(|info| info.sockaddr)
+        .next()
+        .ok_or_else(|| "no address".into())
 }
 
 /// The name of the host at `ip`, if it has one. Blocks while name servers are asked.
@@ -73,12 +87,12 @@ fn reason(error: std::io::Error) -> String {
     text.rsplit_once("information: ").map_or(text.clone(), |(_, reason)| reason.into())
 }
 
-fn address_family(family: Family) -> i32 {
+fn address_family(family: FamilyPreference) -> i32 {
     use socket2::Domain;
     match family {
-        Family::Any => 0,
-        Family::V4 => Domain::IPV4.into(),
-        Family::V6 => Domain::IPV6.into(),
+        FamilyPreference::Any => 0,
+        FamilyPreference::V4 => Domain::IPV4.into(),
+        FamilyPreference::V6 => Domain::IPV6.into(),
     }
 }
 
@@ -87,7 +101,8 @@ mod tests {
     use super::*;
 
     fn resolved(host: &str, service: &str, proto: Proto) -> String {
-        resolve(host, service, Some(proto), Family::Any).map_or_else(|reason| reason, |address| address.to_string())
+        resolve(host, service, Some(proto), FamilyPreference::Any)
+            .map_or_else(|reason| reason, |address| address.to_string())
     }
 
     #[test]
@@ -96,15 +111,22 @@ mod tests {
         assert_eq!(resolved("2001:db8::1", "0", Proto::Udp), "[2001:db8::1]:0");
         if std::path::Path::new("/etc/services").exists() {
             assert_eq!(resolved("192.0.2.1", "domain", Proto::Udp), "192.0.2.1:53");
-            assert!(resolve("192.0.2.1", "ssh", Some(Proto::Udp), Family::Any).is_err());
-            let any = |service| resolve("192.0.2.1", service, None, Family::Any).map(|address| address.port());
-            assert_eq!([any("ssh"), any("tftp")], [Ok(22), Ok(69)], "services of TCP alone and of UDP alone");
+            assert!(resolve("192.0.2.1", "ssh", Some(Proto::Udp), FamilyPreference::Any).is_err());
+            let any = |service| {
+                resolve("192.0.2.1", service, None, FamilyPreference::Any)
+                    .map(|address| address.port())
+            };
+            assert_eq!(
+                [any("ssh"), any("tftp")],
+                [Ok(22), Ok(69)],
+                "services of TCP alone and of UDP alone"
+            );
         }
     }
 
     #[test]
     fn a_literal_of_the_wrong_family_is_refused_with_a_reason() {
-        let reason = resolve("192.0.2.1", "1", Some(Proto::Tcp), Family::V6).unwrap_err();
+        let reason = resolve("192.0.2.1", "1", Some(Proto::Tcp), FamilyPreference::V6).unwrap_err();
         assert!(!reason.is_empty() && !reason.contains("lookup"), "{reason}");
     }
 

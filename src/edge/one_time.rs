@@ -14,7 +14,8 @@ use crate::core::door::{Door, Step};
 /// The most that such a file may hold: some 50,000 sequences.
 const LIMIT: u64 = 1 << 20;
 
-/// Opens the file for reading and writing, as knockd does, so that one that could not be used up is refused at the start.
+/// Opens the file for reading and writing, as knockd does, so that one that could not be used up is
+/// refused at the start.
 ///
 /// # Errors
 /// The reason, as the system words it.
@@ -24,20 +25,25 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
 
 /// What became of a sequence that was to be used up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Burned {
-    /// Whether this call used the line up. If not, it was gone before: used up through another listener, as happens around a
-    /// reload, or edited away. Then nothing may open.
+pub struct SequenceUse {
+    /// Whether this call used the line up. If not, it was gone before: used up through another
+    /// listener, as happens around a reload, or edited away. Then nothing may open.
     pub ours: bool,
     /// The next usable sequence, if there is one; to be taken over in either case.
     pub next: Option<Vec<Step>>,
 }
 
-/// Writes `#` over the first byte of the line that holds the sequence of `door`, and syncs it. A sequence that stands in the
-/// configuration itself ([`Door::fixed_first`]) is used up without that: from here on the file counts.
+/// Writes `#` over the first byte of the line that holds the sequence of `door`, and syncs it. A
+/// sequence that stands in the configuration itself ([`Door::fixed_first`]) is used up without
+/// that: from here on the file counts.
 ///
 /// # Errors
 /// The reason, as the system words it: then nothing may open.
-pub fn burn(path: &Path, door: &Door, skipped: &mut dyn FnMut(SequenceError)) -> Result<Burned, String> {
+pub fn use_up(
+    path: &Path,
+    door: &Door,
+    skipped: &mut dyn FnMut(SequenceError),
+) -> Result<SequenceUse, String> {
     let burn = || -> io::Result<(bool, Vec<u8>)> {
         let file = open(path)?;
         let mut text = content(&file)?;
@@ -50,12 +56,14 @@ pub fn burn(path: &Path, door: &Door, skipped: &mut dyn FnMut(SequenceError)) ->
         Ok((place.is_some() || door.fixed_first, text))
     };
     let (ours, text) = burn().map_err(|error| reason(&error))?;
-    Ok(Burned { ours, next: one_time::first(&text, &door.name, skipped) })
+    Ok(SequenceUse { ours, next: one_time::first(&text, &door.name, skipped) })
 }
 
 /// `No such file or directory`, without the number that Rust adds.
 pub fn reason(error: &io::Error) -> String {
-    error.raw_os_error().map_or_else(|| error.to_string(), |number| Errno::from_raw(number).desc().into())
+    error
+        .raw_os_error()
+        .map_or_else(|| error.to_string(), |number| Errno::from_raw(number).desc().into())
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -77,7 +85,11 @@ mod tests {
     use crate::config::knockd::sequence;
 
     fn door(ports: &str) -> Door {
-        Door { name: "d".into(), sequence: sequence(ports, "").unwrap_or_default(), ..Door::default() }
+        Door {
+            name: "d".into(),
+            sequence: sequence(ports, "").unwrap_or_default(),
+            ..Door::default()
+        }
     }
 
     #[test]
@@ -88,10 +100,16 @@ mod tests {
         let (first, second) = (door("7101,7102"), door("7201,7202"));
         let mut skipped = 0;
         let mut count = |_| skipped += 1;
-        let after_first = burn(&path, &first, &mut count).unwrap();
-        assert_eq!(after_first, Burned { ours: true, next: Some(second.sequence.clone()) });
-        assert_eq!(burn(&path, &second, &mut count).unwrap(), Burned { ours: true, next: None });
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "# doors\n 70000\n#7101,7102\n#201,7202");
+        let after_first = use_up(&path, &first, &mut count).unwrap();
+        assert_eq!(after_first, SequenceUse { ours: true, next: Some(second.sequence.clone()) });
+        assert_eq!(
+            use_up(&path, &second, &mut count).unwrap(),
+            SequenceUse { ours: true, next: None }
+        );
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "# doors\n 70000\n#7101,7102\n#201,7202"
+        );
         assert_eq!(skipped, 2);
     }
 
@@ -101,11 +119,17 @@ mod tests {
         let path = dir.path().join("ots");
         std::fs::write(&path, "7101,7102\n7201,7202\n").unwrap();
         let (first, second) = (door("7101,7102"), door("7201,7202"));
-        let told = [(); 2].map(|()| burn(&path, &first, &mut |_| ()).unwrap());
-        assert_eq!(told, [true, false].map(|ours| Burned { ours, next: Some(second.sequence.clone()) }));
+        let told = [(); 2].map(|()| use_up(&path, &first, &mut |_| ()).unwrap());
+        assert_eq!(
+            told,
+            [true, false].map(|ours| SequenceUse { ours, next: Some(second.sequence.clone()) })
+        );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "#101,7102\n7201,7202\n");
         let shut = Door { sequence: Vec::new(), ..door("1") };
-        assert!(!burn(&path, &shut, &mut |_| ()).unwrap().ours, "a door without a sequence has nothing to use up");
+        assert!(
+            !use_up(&path, &shut, &mut |_| ()).unwrap().ours,
+            "a door without a sequence has nothing to use up"
+        );
     }
 
     #[test]
@@ -115,9 +139,19 @@ mod tests {
         std::fs::write(&path, " 7101,7102\n").unwrap();
         let fixed = |ports| Door { fixed_first: true, ..door(ports) };
         let next = Some(door("7101,7102").sequence);
-        assert_eq!(burn(&path, &fixed("7001,7002"), &mut |_| ()).unwrap(), Burned { ours: true, next: next.clone() });
-        assert_eq!(burn(&path, &fixed("7101,7102"), &mut |_| ()).unwrap(), Burned { ours: true, next });
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), " 7101,7102\n", "also where its ports are the same");
+        assert_eq!(
+            use_up(&path, &fixed("7001,7002"), &mut |_| ()).unwrap(),
+            SequenceUse { ours: true, next: next.clone() }
+        );
+        assert_eq!(
+            use_up(&path, &fixed("7101,7102"), &mut |_| ()).unwrap(),
+            SequenceUse { ours: true, next }
+        );
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            " 7101,7102\n",
+            "also where its ports are the same"
+        );
     }
 
     #[test]

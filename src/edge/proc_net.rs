@@ -1,8 +1,10 @@
-//! What the kernel's tables say of this machine: ports that programs listen on, interfaces that default routes lead out of.
-//! Who may reach those ports is left to the firewall, capturing on those interfaces to `capture`.
+//! What the kernel's tables say of this machine: ports that programs listen on, interfaces that
+//! default routes lead out of. Who may reach those ports is left to the firewall, capturing on
+//! those interfaces to `capture`.
 //!
-//! Read as text, from the namespace of the thread that asks: the five tables have had their form for twenty years, and of the
-//! crates that read them none knows the one of IPv6 routes without bringing a whole netlink with it.
+//! Read as text, from the namespace of the thread that asks: the five tables have had their form
+//! for twenty years, and of the crates that read them none knows the one of IPv6 routes without
+//! bringing a whole netlink with it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,15 +17,24 @@ const PLACE: &str = "/proc/thread-self/net";
 const UP: u32 = 0x1;
 const REJECT: u32 = 0x200;
 
-/// The ports that programs here listen on for others than this machine itself. What cannot be read counts as nothing.
+/// The ports that programs here listen on for others than this machine itself. What cannot be read
+/// counts as nothing.
 pub fn listening() -> BTreeSet<Port> {
-    let tables = [("tcp", Proto::Tcp), ("tcp6", Proto::Tcp), ("udp", Proto::Udp), ("udp6", Proto::Udp)];
-    tables.into_iter().flat_map(|(table, proto)| listeners(&read(table), proto).collect::<Vec<_>>()).collect()
+    let tables =
+        [("tcp", Proto::Tcp), ("tcp6", Proto::Tcp), ("udp", Proto::Udp), ("udp6", Proto::Udp)];
+    tables
+        .into_iter()
+        .flat_map(|(table, proto)| listeners(&read(table), proto).collect::<Vec<_>>())
+        .collect()
 }
 
-/// TCP connections that end in programs here, as (our end, theirs). What cannot be read counts as nothing.
+/// TCP connections that end in programs here, as (our end, theirs). What cannot be read counts as
+/// nothing.
 pub fn sessions() -> Vec<(SocketAddr, SocketAddr)> {
-    ["tcp", "tcp6"].into_iter().flat_map(|table| connected(&read(table)).collect::<Vec<_>>()).collect()
+    ["tcp", "tcp6"]
+        .into_iter()
+        .flat_map(|table| connected(&read(table)).collect::<Vec<_>>())
+        .collect()
 }
 
 /// The interfaces that a default route leads out of, over IPv4 or IPv6, sorted.
@@ -35,16 +46,17 @@ pub fn default_interfaces() -> Vec<String> {
 
 /// Whether this machine passes packets on, over IPv4 and over IPv6.
 pub fn passes_on() -> [bool; 2] {
-    ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
-        .map(|name| fs::read_to_string(format!("/proc/sys/net/{name}")).is_ok_and(|text| text.trim() != "0"))
+    ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(|name| {
+        fs::read_to_string(format!("/proc/sys/net/{name}")).is_ok_and(|text| text.trim() != "0")
+    })
 }
 
 fn read(table: &str) -> String {
     fs::read_to_string(format!("{PLACE}/{table}")).unwrap_or_default()
 }
 
-/// Rows are `N: LOCAL:PORT REMOTE:PORT STATE ...`, in hex. A TCP socket listens in state 0A; a UDP socket that is not connected, and
-/// so takes from everybody, is in 07.
+/// Rows are `N: LOCAL:PORT REMOTE:PORT STATE ...`, in hex. A TCP socket listens in state 0A; a UDP
+/// socket that is not connected, and so takes from everybody, is in 07.
 fn listeners(table: &str, proto: Proto) -> impl Iterator<Item = Port> {
     let state = if proto == Proto::Tcp { "0A" } else { "07" };
     table.lines().skip(1).filter_map(move |line| {
@@ -105,7 +117,8 @@ fn defaults_v4(table: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Columns: destination and its length, source and its length, gateway, metric, references, use, flags, interface.
+/// Columns: destination and its length, source and its length, gateway, metric, references, use,
+/// flags, interface.
 fn defaults_v6(table: &str) -> impl Iterator<Item = &str> {
     table.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -153,7 +166,8 @@ mod tests {
   2: 0000000000000000FFFF00000100000A:0016 0000000000000000FFFF00000200000A:C001 01 0
   3: B80D0120:0016 B80D01200000:C001 01 0\n";
         let mapped = ends("10.0.0.1:22", "10.0.0.2:49153");
-        let found: Vec<_> = connected(tcp6).filter(|(_, remote)| remote.port() == 0xc001).take(2).collect();
+        let found: Vec<_> =
+            connected(tcp6).filter(|(_, remote)| remote.port() == 0xc001).take(2).collect();
         assert_eq!(found, [ends("[2001:db8::1]:22", "[2001:db8::2]:49153"), mapped]);
     }
 
@@ -166,7 +180,8 @@ mod tests {
 
     #[test]
     fn default_routes_are_those_that_lead_out() {
-        let v4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+        let v4 =
+            "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 eth0\t00000000\t0102000A\t0003\t0\t0\t100\t00000000\t0\t0\t0
 *\t00000000\t00000000\t0201\t0\t0\t0\t00000000\t0\t0\t0
 tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0
@@ -176,7 +191,9 @@ eth1\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
         let row = |length, flags, name| {
             format!("{zero} {length} {zero} 00 {zero} 00000400 00000001 00000000 {flags} {name}\n")
         };
-        let v6 = row("00", "00450003", "wlan0") + &row("00", "00200200", "lo") + &row("40", "00000001", "eth1");
+        let v6 = row("00", "00450003", "wlan0")
+            + &row("00", "00200200", "lo")
+            + &row("40", "00000001", "eth1");
         assert_eq!(defaults_v6(&v6).collect::<Vec<_>>(), ["wlan0"]);
     }
 }

@@ -1,8 +1,8 @@
 //! Raw UDP sockets: receipts leave from the knock port although nothing is bound to it.
 //! What they carry is left to `core::wire`, whether one is sent to `core::engine`.
 //!
-//! The kernel makes the IP header and takes only an address of its own as source, so that whoever owns the listener
-//! cannot forge anybody's. Nothing is ever received: a locked filter drops all.
+//! The kernel makes the IP header and takes only an address of its own as source, so that whoever
+//! owns the listener cannot forge anybody's. Nothing is ever received: a locked filter drops all.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -72,8 +72,14 @@ impl Sender {
     /// Sends `receipt` from an address of ours, without waiting.
     ///
     /// # Errors
-    /// The kernel's: no route, no room, not our address. Nobody is told: to the client the receipt is lost.
-    pub fn send(&self, from: SocketAddr, to: SocketAddr, receipt: &[u8; RECEIPT]) -> io::Result<()> {
+    /// The kernel's: no route, no room, not our address. Nobody is told: to the client the receipt
+    /// is lost.
+    pub fn send(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+        receipt: &[u8; RECEIPT],
+    ) -> io::Result<()> {
         let segment = segment(from, to, receipt);
         let parts = [IoSlice::new(&segment)];
         let no_family = || io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -81,8 +87,11 @@ impl Sender {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let socket = self.v4.as_ref().ok_or_else(no_family)?;
                 let source = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
-                let info =
-                    libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: libc::in_addr { s_addr: 0 } };
+                let info = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: source,
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
                 let control = [ControlMessage::Ipv4PacketInfo(&info)];
                 let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
                 sendmsg(socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
@@ -105,7 +114,13 @@ impl Sender {
 fn segment(from: SocketAddr, to: SocketAddr, receipt: &[u8; RECEIPT]) -> [u8; SEGMENT] {
     const LENGTH: u16 = SEGMENT as u16;
     let write = |check: u16| {
-        Writer::<SEGMENT>::new().u16(from.port()).u16(to.port()).u16(LENGTH).u16(check).put(receipt).done()
+        Writer::<SEGMENT>::new()
+            .u16(from.port())
+            .u16(to.port())
+            .u16(LENGTH)
+            .u16(check)
+            .put(receipt)
+            .done()
     };
     write(udp_checksum(from.ip(), to.ip(), &write(0)))
 }
@@ -113,12 +128,12 @@ fn segment(from: SocketAddr, to: SocketAddr, receipt: &[u8; RECEIPT]) -> [u8; SE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::packet::{Arrival, Ours, glance};
+    use crate::core::packet::{Arrival, LocalAddresses, parse};
     use crate::core::types::Source;
 
     struct All;
 
-    impl Ours for All {
+    impl LocalAddresses for All {
         fn has(&self, _: Source) -> bool {
             true
         }
@@ -129,17 +144,20 @@ mod tests {
         let from: SocketAddr = "192.0.2.1:62201".parse().unwrap();
         let to: SocketAddr = "198.51.100.9:4000".parse().unwrap();
         let segment = segment(from, to, &[0xa5; RECEIPT]);
-        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1, 198, 51, 100, 9];
+        let mut packet =
+            vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1, 198, 51, 100, 9];
         let total = u16::try_from(20 + SEGMENT).unwrap();
         packet[2..4].copy_from_slice(&total.to_be_bytes());
         let sum: u32 = packet.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
         let check = !u16::try_from((sum >> 16) + (sum & 0xffff)).unwrap();
         packet[10..12].copy_from_slice(&check.to_be_bytes());
         packet.extend(segment);
-        let payload = glance(&packet).unwrap().strict(&All, Arrival { capture: 0, loopback: true });
+        let payload = parse(&packet).unwrap().strict(&All, Arrival { capture: 0, loopback: true });
         assert_eq!(payload, Ok(&[0xa5; RECEIPT][..]));
         packet[26..28].copy_from_slice(&0x1234u16.to_be_bytes());
-        assert!(glance(&packet).unwrap().strict(&All, Arrival { capture: 0, loopback: true }).is_err());
+        assert!(
+            parse(&packet).unwrap().strict(&All, Arrival { capture: 0, loopback: true }).is_err()
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The pipe between knockd's daemon and its runner: one JSON text a message, both ends ours and equally trusted.
-//! What an order means is left to `app::compat::runner`.
+//! The pipe between knockd's daemon and its runner: one JSON text a message, both ends ours and
+//! equally trusted. What an order means is left to `app::compat::runner`.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +15,8 @@ use super::classic_log::Sinks;
 
 /// Orders that wait at most while the runner is busy with its disk.
 const QUEUE: usize = 4096;
-/// No message is longer: two commands of 4 KiB, each byte of which JSON may have to escape, and a door's name.
+/// No message is longer: two commands of 4 KiB, each byte of which JSON may have to escape, and a
+/// door's name.
 const LONGEST: usize = 64 * 1024;
 
 /// From the daemon.
@@ -24,12 +25,12 @@ pub enum ToRunner {
     /// Lines go there from now on.
     Log(Sinks),
     /// A door is open for this knocker. Answered by one [`FromRunner::Over`].
-    Open(Order),
+    Open(RunRequest),
 }
 
 /// The commands of one opening.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Order {
+pub struct RunRequest {
     /// The door's name.
     pub door: String,
     /// Who knocked.
@@ -59,7 +60,7 @@ pub struct RunnerPipe {
 
 /// What came of a look at the pipe.
 #[derive(Debug)]
-pub enum Came<T> {
+pub enum Received<T> {
     /// This.
     Message(T),
     /// Nothing for now.
@@ -96,7 +97,8 @@ impl RunnerPipe {
         }
     }
 
-    /// Sends what is queued, as far as there is room. An end that is gone is noticed when it is read.
+    /// Sends what is queued, as far as there is room. An end that is gone is noticed when it is
+    /// read.
     pub fn flush(&mut self) {
         while let Some(bytes) = self.queue.front() {
             match send(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
@@ -113,16 +115,16 @@ impl RunnerPipe {
     }
 
     /// The next message, without waiting for one.
-    pub fn receive<T: DeserializeOwned>(&self) -> Came<T> {
+    pub fn receive<T: DeserializeOwned>(&self) -> Received<T> {
         let mut buffer = vec![0; LONGEST];
         match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => Came::Closed,
+            Ok(0) => Received::Closed,
             Ok(length) => buffer
                 .get(..length)
                 .and_then(|text| serde_json::from_slice(text).ok())
-                .map_or(Came::Closed, Came::Message),
-            Err(Errno::EAGAIN | Errno::EINTR) => Came::Nothing,
-            Err(_) => Came::Closed,
+                .map_or(Received::Closed, Received::Message),
+            Err(Errno::EAGAIN | Errno::EINTR) => Received::Nothing,
+            Err(_) => Received::Closed,
         }
     }
 }
@@ -141,7 +143,7 @@ mod tests {
     fn orders_arrive_whole_and_in_order_even_through_a_full_pipe() {
         let (mut ours, theirs) = pair().unwrap();
         let theirs = RunnerPipe::new(theirs);
-        let order = |n: i64| Order {
+        let order = |n: i64| RunRequest {
             door: "d\n\"".into(),
             source: "::ffff:192.0.2.1".parse().unwrap(),
             who: "::ffff:192.0.2.1 (host.example)".into(),
@@ -156,12 +158,14 @@ mod tests {
         for n in 0..200 {
             ours.flush();
             match theirs.receive() {
-                Came::Message(ToRunner::Open(came)) => assert_eq!((came.timeout, came.start.len()), (n, 4095)),
+                Received::Message(ToRunner::Open(came)) => {
+                    assert_eq!((came.timeout, came.start.len()), (n, 4095))
+                }
                 other => panic!("{other:?}"),
             }
         }
-        assert!(matches!(theirs.receive::<ToRunner>(), Came::Nothing));
+        assert!(matches!(theirs.receive::<ToRunner>(), Received::Nothing));
         drop(ours);
-        assert!(matches!(theirs.receive::<ToRunner>(), Came::Closed));
+        assert!(matches!(theirs.receive::<ToRunner>(), Received::Closed));
     }
 }

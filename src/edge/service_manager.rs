@@ -7,13 +7,15 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Where a manager that waits for word listens: a path, or the name of an abstract socket after `@`.
+/// Where a manager that waits for word listens: a path, or the name of an abstract socket after
+/// `@`.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
 /// Says that this process serves from now on. Without a manager that waits nothing happens.
 ///
 /// # Errors
-/// The manager cannot be reached. It will then take us for one that hangs, so somebody should hear of it.
+/// The manager cannot be reached. It will then take us for one that hangs, so somebody should hear
+/// of it.
 pub fn ready() -> io::Result<()> {
     std::env::var_os(SOCKET).map_or(Ok(()), |name| tell(&name))
 }
@@ -44,7 +46,8 @@ mod tests {
         tell(path.as_os_str()).unwrap();
         assert_eq!(heard(&manager), b"READY=1");
         let name = format!("toctoc-test-{}", std::process::id());
-        let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let manager =
+            UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         tell(OsStr::new(&format!("@{name}"))).unwrap();
         assert_eq!(heard(&manager), b"READY=1");
         assert!(tell(place.path().join("nobody").as_os_str()).is_err());

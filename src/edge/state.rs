@@ -1,10 +1,11 @@
 //! Marks and leases, durable: an append-only journal with checksums, one writer, group commit.
 //! What the records mean is left to `core`.
 //!
-//! A commit is one write at the end of the file and one fdatasync, then its mark, which the next commit syncs. Measured on
-//! ext4: a file of blocks written beforehand is some 30 % quicker than one that grows, and the second sync for the mark
-//! doubles the time; neither is worth what it costs, so the file grows and the mark comes late (`journal` says why that is
-//! enough to tell a torn tail from a loss).
+//! A commit is one write at the end of the file and one fdatasync, then its mark, which the next
+//! commit syncs. Measured on ext4: a file of blocks written beforehand is some 30 % quicker than
+//! one that grows, and the second sync for the mark doubles the time; neither is worth what it
+//! costs, so the file grows and the mark comes late (`journal` says why that is enough to tell a
+//! torn tail from a loss).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -19,7 +20,7 @@ use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use super::files;
 use crate::core::ledger::Ledger;
 use crate::core::record::Record;
-use crate::core::replay::Standing;
+use crate::core::replay::StateOrigin;
 use crate::core::types::{Fault, Wall};
 
 mod disk;
@@ -51,7 +52,7 @@ pub struct Recovered {
     /// If it is not intact: what is wrong and what to do, for log and status.
     pub why: Option<Fault>,
     /// For `Replay::restore`.
-    pub standing: Standing,
+    pub standing: StateOrigin,
 }
 
 /// The state of one gateway. Its directory is locked as long as this lives.
@@ -66,12 +67,18 @@ pub struct State<D = Directory> {
 }
 
 impl State {
-    /// Opens the state in `directory`, which is made if it is not there. `now` names what is found to be lost.
+    /// Opens the state in `directory`, which is made if it is not there. `now` names what is found
+    /// to be lost.
     ///
     /// # Errors
-    /// If another gateway has it, if it lies in memory only and `volatile_too` does not allow that, or if it cannot be read or
-    /// written. Lost records are not an error: the gateway then runs on challenges, see [`Recovered`].
-    pub fn open(directory: &Path, now: Wall, volatile_too: bool) -> Result<(State, Recovered), Fault> {
+    /// If another gateway has it, if it lies in memory only and `volatile_too` does not allow that,
+    /// or if it cannot be read or written. Lost records are not an error: the gateway then runs on
+    /// challenges, see [`Recovered`].
+    pub fn open(
+        directory: &Path,
+        now: Wall,
+        volatile_too: bool,
+    ) -> Result<(State, Recovered), Fault> {
         files::make_directory(directory, 0o700)?;
         files::check_own_directory(directory)?;
         refuse_volatile(directory, volatile_too)?;
@@ -79,7 +86,8 @@ impl State {
         State::open_on(Directory::new(directory), &directory.display().to_string(), now, Some(lock))
     }
 
-    /// Whether [`State::open`] would believe what is there; changes nothing. A directory that is not there yet is fine.
+    /// Whether [`State::open`] would believe what is there; changes nothing. A directory that is
+    /// not there yet is fine.
     ///
     /// # Errors
     /// Somebody else could have written it, or it lies in memory only.
@@ -89,12 +97,15 @@ impl State {
         }
         files::check_own_directory(directory)?;
         refuse_volatile(directory, volatile_too)?;
-        [JOURNAL, NEXT, DAMAGED, USED, LOCK].iter().try_for_each(|name| disk::check(&directory.join(name)))
+        [JOURNAL, NEXT, DAMAGED, USED, LOCK]
+            .iter()
+            .try_for_each(|name| disk::check(&directory.join(name)))
     }
 }
 
 impl<D: Disk> State<D> {
-    /// The state on another kind of disk, without a lock: for those who try what a disk can do to it.
+    /// The state on another kind of disk, without a lock: for those who try what a disk can do to
+    /// it.
     ///
     /// # Errors
     /// As for [`State::open`].
@@ -102,9 +113,15 @@ impl<D: Disk> State<D> {
         State::open_on(disk, "a disk", now, None)
     }
 
-    fn open_on(disk: D, shown: &str, now: Wall, lock: Option<Flock<File>>) -> Result<(State<D>, Recovered), Fault> {
+    fn open_on(
+        disk: D,
+        shown: &str,
+        now: Wall,
+        lock: Option<Flock<File>>,
+    ) -> Result<(State<D>, Recovered), Fault> {
         let (_, tail) = journal::fresh([0; 16], &[])?;
-        let mut state = State { disk, shown: shown.to_owned(), tail, limit: 0, poisoned: true, _lock: lock };
+        let mut state =
+            State { disk, shown: shown.to_owned(), tail, limit: 0, poisoned: true, _lock: lock };
         let recovered = state.reopen(now)?;
         Ok((state, recovered))
     }
@@ -112,18 +129,20 @@ impl<D: Disk> State<D> {
     /// Makes `records` durable, all or none: one write, one sync.
     ///
     /// # Errors
-    /// After an error nothing of it may be acted upon, and no commit succeeds before [`State::reopen`]: what the disk then
-    /// holds cannot be known.
+    /// After an error nothing of it may be acted upon, and no commit succeeds before
+    /// [`State::reopen`]: what the disk then holds cannot be known.
     pub fn commit(&mut self, records: &[Record]) -> Result<(), Fault> {
         if self.poisoned {
-            return Err(
-                self.fault("an earlier write failed", "see the log for its reason; the gateway tries again by itself")
-            );
+            return Err(self.fault(
+                "an earlier write failed",
+                "see the log for its reason; the gateway tries again by itself",
+            ));
         }
         let (batch, tail) = self.tail.batch(records)?;
         self.poisoned = true;
         let written = self.disk.write_at(self.tail.at, &batch).and_then(|()| self.disk.sync());
-        let marked = written.and_then(|()| self.disk.write_at(as_u64(tail.mark_place()), &tail.mark()));
+        let marked =
+            written.and_then(|()| self.disk.write_at(as_u64(tail.mark_place()), &tail.mark()));
         marked.map_err(|error| self.io("writing", &error))?;
         self.tail = tail;
         self.poisoned = false;
@@ -147,14 +166,17 @@ impl<D: Disk> State<D> {
             None => (Ledger::default(), used.then_some("it is missing, and this host had one")),
         };
         if let (Some(_), Some(file)) = (damage, &file) {
-            self.disk.write_new(DAMAGED, file).map_err(|error| self.io("keeping the damaged journal", &error))?;
+            self.disk
+                .write_new(DAMAGED, file)
+                .map_err(|error| self.io("keeping the damaged journal", &error))?;
         }
         if damage.is_some() {
             ledger.apply(&Record::Lost { at: now });
         }
-        // Written anew at every start: so what is read from here on is what the disk has, not what a cache had before a
-        // sync failed; and a torn tail is gone for good.
-        self.replace(&ledger, file.as_deref().unwrap_or_default(), now).map_err(|error| self.io("writing", &error))?;
+        // Written anew at every start: so what is read from here on is what the disk has, not what
+        // a cache had before a sync failed; and a torn tail is gone for good.
+        self.replace(&ledger, file.as_deref().unwrap_or_default(), now)
+            .map_err(|error| self.io("writing", &error))?;
         if !used {
             self.disk
                 .write_new(USED, b"This host has had a state: if it is missing, marks are lost.\n")
@@ -163,7 +185,7 @@ impl<D: Disk> State<D> {
         }
         self.poisoned = false;
         let why = ledger.lost().map(|_| self.loss(damage));
-        let standing = if first { Standing::First } else { Standing::Found };
+        let standing = if first { StateOrigin::First } else { StateOrigin::Found };
         Ok(Recovered { intact: why.is_none(), why, standing, ledger })
     }
 
@@ -172,8 +194,9 @@ impl<D: Disk> State<D> {
         self.poisoned
     }
 
-    /// Writes the journal anew without what no longer counts. Nothing is lost if it fails: until the rename the old file goes on;
-    /// after it, both names mean a file that holds every mark, but which one a crash would leave is open: so no commits.
+    /// Writes the journal anew without what no longer counts. Nothing is lost if it fails: until
+    /// the rename the old file goes on; after it, both names mean a file that holds every mark, but
+    /// which one a crash would leave is open: so no commits.
     fn compact(&mut self) {
         self.limit = self.tail.at.saturating_mul(2);
         let Ok(Some(file)) = self.disk.read(JOURNAL) else { return };
@@ -188,7 +211,8 @@ impl<D: Disk> State<D> {
     /// Puts a journal of `ledger` in the place of the present one.
     fn replace(&mut self, ledger: &Ledger, before: &[u8], now: Wall) -> io::Result<()> {
         let salt = salt(before, now);
-        let (file, tail) = journal::fresh(salt, &ledger.records()).map_err(|fault| io::Error::other(fault.what))?;
+        let (file, tail) = journal::fresh(salt, &ledger.records())
+            .map_err(|fault| io::Error::other(fault.what))?;
         self.disk.write_new(NEXT, &file)?;
         self.poisoned = true;
         self.disk.rename(NEXT, JOURNAL)?;
@@ -202,12 +226,17 @@ impl<D: Disk> State<D> {
     fn loss(&self, damage: Option<&str>) -> Fault {
         let how = damage.unwrap_or("records were lost, and nobody has accepted that yet");
         let what = format!("{}/{JOURNAL}: {how}: knocks open by challenge only", self.shown);
-        Fault::new(what, "find out how it came to that, then accept the loss with `toctocd reinitialise`")
+        Fault::new(
+            what,
+            "find out how it came to that, then accept the loss with `toctocd reinitialise`",
+        )
     }
 
     fn io(&self, doing: &str, error: &io::Error) -> Fault {
         let remedy = match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOSPC | Errno::EDQUOT) => "make room on that disk; nothing opens until it can be written",
+            Some(Errno::ENOSPC | Errno::EDQUOT) => {
+                "make room on that disk; nothing opens until it can be written"
+            }
             _ => "look after that disk; nothing opens until it can be read and written",
         };
         self.fault(&format!("{doing}: {error}"), remedy)
@@ -238,12 +267,15 @@ fn as_u64(place: usize) -> u64 {
 /// What lies in memory only forgets every mark at a reboot: then recorded knocks would open again.
 fn refuse_volatile(directory: &Path, volatile_too: bool) -> Result<(), Fault> {
     let shown = directory.display();
-    let kind = statfs(directory).map_err(|error| Fault::new(format!("{shown}: {error}"), "make it readable"))?;
+    let kind = statfs(directory)
+        .map_err(|error| Fault::new(format!("{shown}: {error}"), "make it readable"))?;
     let kind = kind.filesystem_type();
     if volatile_too || (kind != TMPFS_MAGIC && kind != FsType(RAMFS)) {
         return Ok(());
     }
-    let what = format!("{shown}: lies in memory (tmpfs), so a reboot would make recorded knocks usable again");
+    let what = format!(
+        "{shown}: lies in memory (tmpfs), so a reboot would make recorded knocks usable again"
+    );
     Err(Fault::new(what, "set state_dir to a directory on a disk"))
 }
 
@@ -251,14 +283,24 @@ fn lock(directory: &Path) -> Result<Flock<File>, Fault> {
     let path = directory.join(LOCK);
     let shown = path.display();
     let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
-    let file = options.open(&path).map_err(|e| Fault::new(format!("{shown}: {e}"), "make its directory writable"))?;
+    options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW);
+    let file = options
+        .open(&path)
+        .map_err(|e| Fault::new(format!("{shown}: {e}"), "make its directory writable"))?;
     files::check_open(&path, &file)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-        Errno::EWOULDBLOCK => {
-            Fault::new(format!("{shown}: another gateway uses this state"), "stop it, or set another state_dir")
+        Errno::EWOULDBLOCK => Fault::new(
+            format!("{shown}: another gateway uses this state"),
+            "stop it, or set another state_dir",
+        ),
+        error => {
+            Fault::new(format!("{shown}: {error}"), "put the state on a disk that can lock files")
         }
-        error => Fault::new(format!("{shown}: {error}"), "put the state on a disk that can lock files"),
     })
 }
 

@@ -17,14 +17,15 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, dup2_stdin, getpid, getppid, setpgid};
 
-/// From here on the filter of `socket` can be neither changed nor removed, whatever becomes of this process
-/// (SO_LOCK_FILTER).
+/// From here on the filter of `socket` can be neither changed nor removed, whatever becomes of this
+/// process (SO_LOCK_FILTER).
 ///
 /// # Errors
 /// The kernel's.
 pub fn lock_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
     let on: c_int = 1;
-    // SAFETY: the option takes an int, and `on` is one that lives through the call; the length given is its size.
+    // SAFETY: the option takes an int, and `on` is one that lives through the call; the length
+    // given is its size.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -37,57 +38,65 @@ pub fn lock_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Takes descriptor 0 over, once in the life of a process; `None` afterwards. Only for a program that was started to find
-/// its pipe there and that reads no standard input.
+/// Takes descriptor 0 over, once in the life of a process; `None` afterwards. Only for a program
+/// that was started to find its pipe there and that reads no standard input.
 pub fn take_stdin() -> Option<OwnedFd> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
-    if TAKEN.swap(true, Ordering::Relaxed) || nix::fcntl::fcntl(io::stdin(), nix::fcntl::FcntlArg::F_GETFD).is_err() {
+    if TAKEN.swap(true, Ordering::Relaxed)
+        || nix::fcntl::fcntl(io::stdin(), nix::fcntl::FcntlArg::F_GETFD).is_err()
+    {
         return None;
     }
-    // SAFETY: descriptor 0 is open, as was just asked, and nobody else in this program closes it: std never does, and
-    // this function hands it out once.
+    // SAFETY: descriptor 0 is open, as was just asked, and nobody else in this program closes it:
+    // std never does, and this function hands it out once.
     Some(unsafe { OwnedFd::from_raw_fd(0) })
 }
 
-/// Closes every descriptor from 3 on that this process was born with. To be called first thing, before anything of ours
-/// is open: whoever started the gateway may have left something open that the listener must not hold.
+/// Closes every descriptor from 3 on that this process was born with. To be called first thing,
+/// before anything of ours is open: whoever started the gateway may have left something open that
+/// the listener must not hold.
 ///
 /// # Errors
 /// The kernel's; before 5.9 it has no such call.
 pub fn close_inherited() -> io::Result<()> {
-    // SAFETY: takes three integers. Nothing in this process owns a descriptor from 3 on yet: that is what callers promise
-    // by calling it first, and a wrong promise breaks descriptors, not memory.
+    // SAFETY: takes three integers. Nothing in this process owns a descriptor from 3 on yet: that
+    // is what callers promise by calling it first, and a wrong promise breaks descriptors, not
+    // memory.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A program to start.
 #[derive(Debug)]
-pub struct Program<'a> {
+pub struct ProgramSpec<'a> {
     /// Its file.
     pub path: &'a CStr,
     /// Its arguments, its own name the first.
     pub argv: &'a [CString],
-    /// Its umask, if not ours: ours stays as it is, so there is no moment at which a file of ours is made with another.
+    /// Its umask, if not ours: ours stays as it is, so there is no moment at which a file of ours
+    /// is made with another.
     pub umask: Option<Mode>,
-    /// It does not outlive us: it, not what it has started, is killed when the thread that starts it ends.
+    /// It does not outlive us: it, not what it has started, is killed when the thread that starts
+    /// it ends.
     pub tied: bool,
 }
 
-/// Starts a program, with nothing to read, no signal blocked, SIGPIPE as by default, and our environment. It has our standard output
-/// and error, and what else of ours is not close-on-exec. It has a process group of its own: what a terminal or a script sends to
-/// ours is not meant for it.
+/// Starts a program, with nothing to read, no signal blocked, SIGPIPE as by default, and our
+/// environment. It has our standard output and error, and what else of ours is not close-on-exec.
+/// It has a process group of its own: what a terminal or a script sends to ours is not meant for
+/// it.
 ///
-/// As posix_spawn(3) does it, which has no way to tie the program to us: until it runs, the new process borrows our memory and
-/// we stand still. A fork copies our page tables instead, and we both pay for each page that we touch afterwards: 0.4 ms and more
-/// of every knock.
+/// As posix_spawn(3) does it, which has no way to tie the program to us: until it runs, the new
+/// process borrows our memory and we stand still. A fork copies our page tables instead, and we
+/// both pay for each page that we touch afterwards: 0.4 ms and more of every knock.
 ///
 /// # Errors
 /// The kernel's, also those of execve.
-pub fn start_afresh(program: &Program<'_>) -> io::Result<Pid> {
+pub fn start_afresh(program: &ProgramSpec<'_>) -> io::Result<Pid> {
     let nothing = File::open("/dev/null")?;
     let environment = std::env::vars_os().map(|(name, value)| {
-        CString::new([name.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat()).map_err(io::Error::from)
+        CString::new([name.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat())
+            .map_err(io::Error::from)
     });
     let environment = environment.collect::<io::Result<Vec<CString>>>()?;
     let (argv, envp) = (pointers(program.argv), pointers(&environment));
@@ -106,14 +115,16 @@ pub fn start_afresh(program: &Program<'_>) -> io::Result<Pid> {
             program.umask.map(umask);
             setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
             dup2_stdin(&nothing)?;
-            // SAFETY: no handler is set but the kernel's own, and in this process alone: handlers are not shared with us.
+            // SAFETY: no handler is set but the kernel's own, and in this process alone: handlers
+            // are not shared with us.
             unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
             SigSet::empty().thread_set_mask()
         };
         if let Err(errno) = set() {
             return errno;
         }
-        // SAFETY: a C string and two arrays of them, each ending with a null pointer, that live through the call.
+        // SAFETY: a C string and two arrays of them, each ending with a null pointer, that live
+        // through the call.
         unsafe { libc::execve(program.path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
         Errno::last()
     };
@@ -124,10 +135,17 @@ pub fn start_afresh(program: &Program<'_>) -> io::Result<Pid> {
     let mut stack = vec![0; 64 << 10];
     // What is sent to us must not be taken by the new process, in our memory.
     let blocked = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    // SAFETY: with CLONE_VFORK this thread goes on only when the new process has left our memory, so all that the callback borrows
-    // lives, and nobody else uses it. The callback makes system calls and returns, which takes a small part of this stack.
-    let started =
-        unsafe { clone(callback, &mut stack, CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK, Some(libc::SIGCHLD)) };
+    // SAFETY: with CLONE_VFORK this thread goes on only when the new process has left our memory,
+    // so all that the callback borrows lives, and nobody else uses it. The callback makes system
+    // calls and returns, which takes a small part of this stack.
+    let started = unsafe {
+        clone(
+            callback,
+            &mut stack,
+            CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK,
+            Some(libc::SIGCHLD),
+        )
+    };
     blocked.thread_set_mask()?;
     let pid = started?;
     match failed.load(Ordering::Relaxed) {
@@ -145,11 +163,12 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
     texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
-/// One message from a SOCK_SEQPACKET socket, without waiting, and at most one descriptor with it. `Ok((0, None))` = the other end is closed.
+/// One message from a SOCK_SEQPACKET socket, without waiting, and at most one descriptor with it.
+/// `Ok((0, None))` = the other end is closed.
 ///
 /// # Errors
-/// The kernel's, `WouldBlock` among them; `InvalidData` if the message did not fit or brought more than one descriptor:
-/// those are closed.
+/// The kernel's, `WouldBlock` among them; `InvalidData` if the message did not fit or brought more
+/// than one descriptor: those are closed.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let mut slices = [IoSliceMut::new(buffer)];
@@ -169,14 +188,16 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
     Ok((message.bytes, descriptors.pop()))
 }
 
-/// How many packets `socket` has lost for want of room since this was last asked (PACKET_STATISTICS).
+/// How many packets `socket` has lost for want of room since this was last asked
+/// (PACKET_STATISTICS).
 ///
 /// # Errors
 /// The kernel's.
 pub fn lost_packets(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut counted = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
-    // SAFETY: the option fills a `tpacket_stats`, and `counted` is one that lives through the call; `length` is its size.
+    // SAFETY: the option fills a `tpacket_stats`, and `counted` is one that lives through the call;
+    // `length` is its size.
     let done = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

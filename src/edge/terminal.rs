@@ -24,9 +24,11 @@ pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
             "run this in a terminal, or use a key without a passphrase for unattended use",
         )
     };
-    let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
+    let mut terminal =
+        OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
     let broken = |e: std::io::Error| Fault::new(format!("the terminal: {e}"), "try another one");
-    let _quiet = Quiet::begin(terminal.try_clone().map_err(broken)?).map_err(|e| broken(e.into()))?;
+    let _quiet =
+        EchoOff::begin(terminal.try_clone().map_err(broken)?).map_err(|e| broken(e.into()))?;
     terminal.write_all(question.as_bytes()).map_err(broken)?;
     let mut typed = Zeroizing::new(Vec::with_capacity(LONGEST));
     let ended = loop {
@@ -62,10 +64,14 @@ pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
 #[cfg(not(unix))]
 pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
     let what = format!("cannot ask here: {}", question.trim_end_matches(": "));
-    Err(Fault::new(what, "use a key without a passphrase on this system, protected by your account"))
+    Err(Fault::new(
+        what,
+        "use a key without a passphrase on this system, protected by your account",
+    ))
 }
 
-/// Asks a person who sits at standard input and error; `y` or `yes` is yes. Anything else is no, and so is that nobody sits there.
+/// Asks a person who sits at standard input and error; `y` or `yes` is yes. Anything else is no,
+/// and so is that nobody sits there.
 pub fn confirm(question: &str) -> bool {
     use std::io::{BufRead, IsTerminal, Read, Write, stderr, stdin};
 
@@ -96,28 +102,29 @@ fn drop_last_character(typed: &mut Vec<u8>) {
     while typed.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
 }
 
-/// A terminal that shows nothing of what is typed and sends no signals, so that Ctrl-C cannot leave it like that;
-/// as it was again when dropped.
+/// A terminal that shows nothing of what is typed and sends no signals, so that Ctrl-C cannot leave
+/// it like that; as it was again when dropped.
 #[cfg(unix)]
-struct Quiet {
+struct EchoOff {
     terminal: std::fs::File,
     before: nix::sys::termios::Termios,
 }
 
 #[cfg(unix)]
-impl Quiet {
+impl EchoOff {
     fn begin(terminal: std::fs::File) -> nix::Result<Self> {
         use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
         let before = tcgetattr(&terminal)?;
         let mut quiet = before.clone();
-        quiet.local_flags &= !(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
+        quiet.local_flags &=
+            !(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
         tcsetattr(&terminal, SetArg::TCSAFLUSH, &quiet)?;
         Ok(Self { terminal, before })
     }
 }
 
 #[cfg(unix)]
-impl Drop for Quiet {
+impl Drop for EchoOff {
     fn drop(&mut self) {
         use nix::sys::termios::{SetArg, tcsetattr};
         let _ = tcsetattr(&self.terminal, SetArg::TCSAFLUSH, &self.before);

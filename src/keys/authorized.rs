@@ -1,9 +1,9 @@
-//! The clients file: one enrolled client per line, options first, as OpenSSH writes authorised keys.
-//! Reading and writing the file is left to `edge::files`, taking one line apart to `line`.
+//! The clients file: one enrolled client per line, options first, as OpenSSH writes authorised
+//! keys. Reading and writing the file is left to `edge::files`, taking one line apart to `line`.
 
 use std::collections::HashMap;
 
-use crate::core::complaint::{Text, printable};
+use crate::core::diagnostic::{SourceText, printable};
 use crate::core::service::Client;
 use crate::core::types::{Fault, ServiceName};
 
@@ -23,19 +23,23 @@ pub const EMPTY: &str = "\
 # The id is what the client's profile was made for: a line with another id needs a new profile.
 ";
 
-/// Reads the clients file; `label` is the path that complaints name. With `known` given, a line may only name those
-/// services.
+/// Reads the clients file; `label` is the path that complaints name. With `known` given, a line may
+/// only name those services.
 ///
 /// # Errors
-/// The first thing that is wrong, as `label:line:column: what`: a line that is none, a key that cannot be trusted,
-/// an id, a name or a key that stands on two lines.
+/// The first thing that is wrong, as `label:line:column: what`: a line that is none, a key that
+/// cannot be trusted, an id, a name or a key that stands on two lines.
 pub fn parse(label: &str, text: &str, known: Option<&[ServiceName]>) -> Result<Vec<Client>, Fault> {
-    let file = Text::new(label, text);
+    let file = SourceText::new(label, text);
     let mut clients = Vec::new();
-    let mut taken = Taken::default();
+    let mut taken = UsedNames::default();
     for (start, content) in client_lines(text) {
         if content.len() > MAX_LINE {
-            return Err(file.complain(start, format!("a line of more than {MAX_LINE} bytes"), "is it the right file?"));
+            return Err(file.complain(
+                start,
+                format!("a line of more than {MAX_LINE} bytes"),
+                "is it the right file?",
+            ));
         }
         let parsed = line::parse(file, start, content)?;
         if let Some(known) = known {
@@ -44,7 +48,11 @@ pub fn parse(label: &str, text: &str, known: Option<&[ServiceName]>) -> Result<V
         taken.claim(file, &parsed)?;
         clients.push(parsed.client);
         if clients.len() > MAX_CLIENTS {
-            return Err(file.complain(start, format!("more than {MAX_CLIENTS} clients"), "revoke some"));
+            return Err(file.complain(
+                start,
+                format!("more than {MAX_CLIENTS} clients"),
+                "revoke some",
+            ));
         }
     }
     Ok(clients)
@@ -56,14 +64,21 @@ pub fn parse(label: &str, text: &str, known: Option<&[ServiceName]>) -> Result<V
 /// The text is no clients file, or has that id, name or key already.
 pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
     let there = parse(label, text, None)?;
-    let twin = there.iter().find(|c| c.name == client.name || c.key == client.key || c.id == client.id);
+    let twin =
+        there.iter().find(|c| c.name == client.name || c.key == client.key || c.id == client.id);
     if let Some(twin) = twin {
         let (same, remedy) = if twin.name == client.name {
             ("name", "choose another name, or revoke the old one first")
         } else {
-            ("key", "one key, one client: make another with `toctoc keygen`, or revoke the old one first")
+            (
+                "key",
+                "one key, one client: make another with `toctoc keygen`, or revoke the old one first",
+            )
         };
-        return Err(Fault::new(format!("{label}: client `{}` has this {same} already", twin.name), remedy));
+        return Err(Fault::new(
+            format!("{label}: client `{}` has this {same} already", twin.name),
+            remedy,
+        ));
     }
     let mut text = text.to_owned();
     if !text.is_empty() && !text.ends_with('\n') {
@@ -75,24 +90,30 @@ pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
     parse(label, &text, None).map(|_| text)
 }
 
-/// The text without the line of the client called `name`, and that client; all else byte for byte as it was.
+/// The text without the line of the client called `name`, and that client; all else byte for byte
+/// as it was.
 ///
 /// # Errors
 /// The text is no clients file, or nobody has that name.
 pub fn revoke(label: &str, text: &str, name: &str) -> Result<(String, Client), Fault> {
     let clients = parse(label, text, None)?;
-    let Some((index, client)) = clients.iter().enumerate().find(|(_, client)| client.name == name) else {
-        let near = crate::core::complaint::nearest(name, clients.iter().map(|c| c.name.as_str()));
+    let Some((index, client)) = clients.iter().enumerate().find(|(_, client)| client.name == name)
+    else {
+        let near = crate::core::diagnostic::nearest(name, clients.iter().map(|c| c.name.as_str()));
         return Err(Fault::new(
             format!("{label}: no client is called `{}`", printable(name)),
-            near.map_or("`toctocd client list` shows them".to_owned(), |near| format!("did you mean `{near}`?")),
+            near.map_or("`toctocd client list` shows them".to_owned(), |near| {
+                format!("did you mean `{near}`?")
+            }),
         ));
     };
     let (start, content) = client_lines(text).nth(index).unwrap_or((text.len(), ""));
     let end = start + content.len();
     let rest = text.get(end..).unwrap_or("");
     let ending = rest.find('\n').map_or(rest.len(), |at| at + 1);
-    let without = [text.get(..line_start(text, start)).unwrap_or(""), rest.get(ending..).unwrap_or("")].concat();
+    let without =
+        [text.get(..line_start(text, start)).unwrap_or(""), rest.get(ending..).unwrap_or("")]
+            .concat();
     Ok((without, client.clone()))
 }
 
@@ -112,7 +133,11 @@ fn line_start(text: &str, offset: usize) -> usize {
     text.get(..offset).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1)
 }
 
-fn check_services(file: Text<'_>, parsed: &line::Parsed, known: &[ServiceName]) -> Result<(), Fault> {
+fn check_services(
+    file: SourceText<'_>,
+    parsed: &line::Parsed,
+    known: &[ServiceName],
+) -> Result<(), Fault> {
     match parsed.client.services.iter().find(|service| !known.contains(service)) {
         None => Ok(()),
         Some(service) => Err(file.complain_unknown(
@@ -126,14 +151,14 @@ fn check_services(file: Text<'_>, parsed: &line::Parsed, known: &[ServiceName]) 
 
 /// Which ids, names and keys stand where.
 #[derive(Default)]
-struct Taken {
+struct UsedNames {
     ids: HashMap<[u8; 16], usize>,
     names: HashMap<String, usize>,
     keys: HashMap<[u8; 32], usize>,
 }
 
-impl Taken {
-    fn claim(&mut self, file: Text<'_>, parsed: &line::Parsed) -> Result<(), Fault> {
+impl UsedNames {
+    fn claim(&mut self, file: SourceText<'_>, parsed: &line::Parsed) -> Result<(), Fault> {
         let client = &parsed.client;
         let twice = |what: &str, first: usize, at: usize| {
             let (line, _) = file.place(first);

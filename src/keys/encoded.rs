@@ -100,12 +100,21 @@ mod tests {
         let key = [0xfe; 32];
         assert_eq!(PublicText::decode(&base64(&key)).unwrap().0, key);
         assert_eq!(SecretText::decode(&base64(&key)).unwrap().0.expose(), &key);
-        assert_eq!(id("000102030405060708090a0b0c0d0e0f"), Some(std::array::from_fn(|i| u8::try_from(i).unwrap())));
+        assert_eq!(
+            id("000102030405060708090a0b0c0d0e0f"),
+            Some(std::array::from_fn(|i| u8::try_from(i).unwrap()))
+        );
     }
 
     #[test]
     fn texts_of_another_length_or_alphabet_are_refused() {
-        for bad in ["", "AAAA", &Base64::encode_string(&[0; 31]), &Base64::encode_string(&[0; 33]), &"!".repeat(44)] {
+        for bad in [
+            "",
+            "AAAA",
+            &Base64::encode_string(&[0; 31]),
+            &Base64::encode_string(&[0; 33]),
+            &"!".repeat(44),
+        ] {
             assert!(PublicText::decode(bad).is_none(), "{bad}");
         }
         for bad in ["", "00", &"0".repeat(34), &"A".repeat(32), &"g".repeat(32)] {

@@ -1,11 +1,11 @@
-//! The gateway's key file: who it is, its X25519 secrets, the master secret and the realm's mask key.
-//! Opening it is left to `edge::files`, deriving keys from it to `core::keyring`.
+//! The gateway's key file: who it is, its X25519 secrets, the master secret and the realm's mask
+//! key. Opening it is left to `edge::files`, deriving keys from it to `core::keyring`.
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::encoded::{IdText, SecretText, base64};
-use crate::core::complaint::Text;
+use crate::core::diagnostic::SourceText;
 use crate::core::keyring::{Master, Realm, Secret, TEST_GATEWAY_ID};
 use crate::core::noise::KeyPair;
 use crate::core::types::{Fault, GatewayId, RealmId};
@@ -34,7 +34,7 @@ pub enum TestKeys {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a gateway's keys")]
-struct Raw {
+struct RawGatewayFile {
     version: toml::Spanned<i64>,
     gateway: toml::Spanned<IdText>,
     realm: IdText,
@@ -49,7 +49,9 @@ impl GatewayFile {
     ///
     /// # Errors
     /// As `entropy` fails.
-    pub fn generate(mut entropy: impl FnMut(&mut [u8]) -> Result<(), Fault>) -> Result<Self, Fault> {
+    pub fn generate(
+        mut entropy: impl FnMut(&mut [u8]) -> Result<(), Fault>,
+    ) -> Result<Self, Fault> {
         let (mut gateway, mut realm) = ([0; 16], [0; 16]);
         entropy(&mut gateway)?;
         entropy(&mut realm)?;
@@ -68,8 +70,9 @@ impl GatewayFile {
     /// # Errors
     /// The first thing that is wrong, as `label:line:column: what`; never with a secret in it.
     pub fn parse(label: &str, text: &str, test_keys: TestKeys) -> Result<Self, Fault> {
-        let file = Text::new(label, text);
-        let raw: Raw = toml::from_str(text).map_err(|e| file.complain_serde(e.span(), e.message()))?;
+        let file = SourceText::new(label, text);
+        let raw: RawGatewayFile =
+            toml::from_str(text).map_err(|e| file.complain_serde(e.span(), e.message()))?;
         if *raw.version.get_ref() != 1 {
             let at = raw.version.span().start;
             return Err(file.complain(
@@ -103,8 +106,12 @@ impl GatewayFile {
             text.push_str(line);
             text.push('\n');
         };
-        line("# The keys of one toctoc gateway, written by `toctocd init`. Keep it 0600 and off other machines:");
-        line("# whoever reads it can read knocks and pose as this gateway. Nobody can knock with it.");
+        line(
+            "# The keys of one toctoc gateway, written by `toctocd init`. Keep it 0600 and off other machines:",
+        );
+        line(
+            "# whoever reads it can read knocks and pose as this gateway. Nobody can knock with it.",
+        );
         line("version = 1");
         line(&format!("gateway = \"{}\"", self.realm.gateway()));
         line(&format!("realm = \"{}\"", self.realm.realm()));
@@ -171,7 +178,10 @@ mod tests {
             assert_eq!(read.realm.prologue(), keys.realm.prologue());
             assert!(read.realm.mask().ct_eq(keys.realm.mask()));
             assert_eq!(read.master.expose(), keys.master.expose());
-            assert_eq!(read.previous.as_ref().map(Secret::expose), keys.previous.as_ref().map(Secret::expose));
+            assert_eq!(
+                read.previous.as_ref().map(Secret::expose),
+                keys.previous.as_ref().map(Secret::expose)
+            );
         }
     }
 
@@ -203,7 +213,11 @@ mod tests {
         let unquoted = error(&good.replace(&format!("\"{}\"", secret.as_str()), &secret));
         assert!(!unquoted.to_string().contains(&secret[..20]), "{unquoted}");
         assert!(error(&good.replace("master", "mastre")).remedy.contains("did you mean `master`"));
-        assert!(error(&good.replace("version = 1", "version = 2")).what.starts_with("k:3:11: a key file of another"));
+        assert!(
+            error(&good.replace("version = 1", "version = 2"))
+                .what
+                .starts_with("k:3:11: a key file of another")
+        );
         let lines: Vec<&str> = good.lines().filter(|line| !line.starts_with("mask")).collect();
         assert!(error(&lines.join("\n")).what.contains("missing: `mask`"));
     }

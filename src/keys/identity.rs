@@ -7,12 +7,13 @@ use zeroize::Zeroizing;
 
 use super::public::PublicKey;
 use crate::core::authentic::{self, Message};
-use crate::core::complaint::printable;
+use crate::core::diagnostic::printable;
 use crate::core::keyring::Secret;
 use crate::core::knock::Signature;
 use crate::core::types::Fault;
 
-/// Rounds of bcrypt-pbkdf over a new passphrase: OpenSSH's default since 9.4, about a quarter second.
+/// Rounds of bcrypt-pbkdf over a new passphrase: OpenSSH's default since 9.4, about a quarter
+/// second.
 const ROUNDS: u32 = 24;
 /// The most rounds that we try: a file that asks for more would keep us busy for minutes.
 const MAX_ROUNDS: u32 = 1024;
@@ -80,9 +81,17 @@ impl Identity {
     ///
     /// # Errors
     /// The comment cannot stand in a key file.
-    pub fn print(&self, comment: &str, lock: Option<(&str, [u8; 20])>) -> Result<Zeroizing<String>, Fault> {
-        let broken =
-            |_| Fault::new("this key cannot be written in OpenSSH form", "leave special characters out of the comment");
+    pub fn print(
+        &self,
+        comment: &str,
+        lock: Option<(&str, [u8; 20])>,
+    ) -> Result<Zeroizing<String>, Fault> {
+        let broken = |_| {
+            Fault::new(
+                "this key cannot be written in OpenSSH form",
+                "leave special characters out of the comment",
+            )
+        };
         let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(self.seed.expose()));
         let mut key = PrivateKey::new(pair, comment).map_err(broken)?;
         if let Some((passphrase, random)) = lock {
@@ -120,9 +129,14 @@ impl KeyFile {
             return Err(not_openssh(label, text));
         }
         let key = PrivateKey::from_openssh(text.trim()).map_err(|e| match e {
-            Error::AlgorithmUnknown | Error::AlgorithmUnsupported { .. } => wrong_type(label, "another type"),
+            Error::AlgorithmUnknown | Error::AlgorithmUnsupported { .. } => {
+                wrong_type(label, "another type")
+            }
             other => Fault::new(
-                format!("{label}: not a readable OpenSSH private key: {}", printable(&other.to_string())),
+                format!(
+                    "{label}: not a readable OpenSSH private key: {}",
+                    printable(&other.to_string())
+                ),
                 format!("`ssh-keygen -y -f {label}` reads it, or says more"),
             ),
         })?;
@@ -131,7 +145,9 @@ impl KeyFile {
         }
         match key.kdf() {
             Kdf::Bcrypt { rounds, .. } if *rounds > MAX_ROUNDS => Err(Fault::new(
-                format!("{label}: its passphrase is hashed in {rounds} rounds, more than {MAX_ROUNDS}"),
+                format!(
+                    "{label}: its passphrase is hashed in {rounds} rounds, more than {MAX_ROUNDS}"
+                ),
                 format!("`ssh-keygen -p -a 24 -f {label}` lowers them"),
             )),
             _ => Ok(Self::Locked(Locked(Box::new(key)))),
@@ -166,15 +182,23 @@ fn wrong_type(label: &str, shown: &str) -> Fault {
 
 fn not_openssh(label: &str, text: &str) -> Fault {
     if text.trim_start().starts_with("ssh-") {
-        return Fault::new(format!("{label}: this is a public key"), "name the private one, without .pub");
+        return Fault::new(
+            format!("{label}: this is a public key"),
+            "name the private one, without .pub",
+        );
     }
     if text.contains("PRIVATE KEY-----") || text.contains("PuTTY-User-Key-File") {
         return Fault::new(
             format!("{label}: a private key, but not in OpenSSH's own form"),
-            format!("`ssh-keygen -p -f {label}` rewrites PEM keys, `puttygen -O private-openssh-new` PuTTY's"),
+            format!(
+                "`ssh-keygen -p -f {label}` rewrites PEM keys, `puttygen -O private-openssh-new` PuTTY's"
+            ),
         );
     }
-    Fault::new(format!("{label}: not a private key"), "name an OpenSSH private key file, as `toctoc keygen` makes it")
+    Fault::new(
+        format!("{label}: not a private key"),
+        "name an OpenSSH private key file, as `toctoc keygen` makes it",
+    )
 }
 
 #[cfg(test)]
@@ -243,7 +267,10 @@ gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
         let key = locked(LOCKED);
         assert_eq!(key.public(), Some(*open(PLAIN).public()), "the public half is no secret");
         assert!(key.unlock("id", "open barley").unwrap().is_none());
-        assert_eq!(key.unlock("id", "open sesame").unwrap().unwrap().public(), open(PLAIN).public());
+        assert_eq!(
+            key.unlock("id", "open sesame").unwrap().unwrap().public(),
+            open(PLAIN).public()
+        );
     }
 
     #[test]
@@ -280,6 +307,10 @@ gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
         let message = [5; authentic::MESSAGE];
         let signature = signer.sign(&message).unwrap();
         let key = VerifyingKey::from_bytes(&signer.public().bytes()).unwrap();
-        key.verify_strict(&authentic::sshsig_blob(&message), &Ed25519::from_bytes(&signature.ed25519)).unwrap();
+        key.verify_strict(
+            &authentic::sshsig_blob(&message),
+            &Ed25519::from_bytes(&signature.ed25519),
+        )
+        .unwrap();
     }
 }

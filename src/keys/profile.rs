@@ -1,5 +1,5 @@
-//! What a client holds of one gateway, as TOML: addresses, the gateway's public key, the symmetric keys.
-//! Where profiles lie is left to `app`, the client's own private key to `identity`.
+//! What a client holds of one gateway, as TOML: addresses, the gateway's public key, the symmetric
+//! keys. Where profiles lie is left to `app`, the client's own private key to `identity`.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use super::authorized::is_name;
 use super::encoded::{IdText, PublicText, SecretText, base64};
 use super::public::PublicKey;
 use crate::core::address::is_host;
-use crate::core::complaint::{Text, printable};
+use crate::core::diagnostic::{SourceText, printable};
 use crate::core::door::{STEPS, Step};
 use crate::core::keyring::{ClientKeys, Realm};
 use crate::core::types::{ClientId, Fault, GatewayId, RealmId, ServiceName};
@@ -41,18 +41,20 @@ pub struct Profile {
     pub fallback: Option<Fallback>,
 }
 
-/// The classic sequence of a door. Shown to nobody, but no key: it crosses the network in the clear whenever it is used.
+/// The classic sequence of a door. Shown to nobody, but no key: it crosses the network in the clear
+/// whenever it is used.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fallback {
     /// What to hit, in order, 1 to [`STEPS`].
     pub sequence: Vec<Step>,
-    /// Whether the client may offer it after a sealed knock without an answer. It never uses it by itself.
+    /// Whether the client may offer it after a sealed knock without an answer. It never uses it by
+    /// itself.
     pub offer: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a profile")]
-struct Raw {
+struct RawProfile {
     version: Spanned<i64>,
     name: Spanned<String>,
     client: IdText,
@@ -79,12 +81,16 @@ impl Profile {
     /// # Errors
     /// The first thing that is wrong, as `label:line:column: what`; never with a secret in it.
     pub fn parse(label: &str, text: &str) -> Result<Self, Fault> {
-        let file = Text::new(label, text);
-        let raw: Raw = toml::from_str(text).map_err(|e| complain_parse(file, &e))?;
+        let file = SourceText::new(label, text);
+        let raw: RawProfile = toml::from_str(text).map_err(|e| complain_parse(file, &e))?;
         let checked = Checker { file };
         checked.version(&raw.version)?;
-        let services = raw.services.iter().map(|name| checked.service(name)).collect::<Result<Vec<_>, _>>()?;
-        let default_service = raw.default_service.map(|name| checked.default_service(&name, &services)).transpose()?;
+        let services =
+            raw.services.iter().map(|name| checked.service(name)).collect::<Result<Vec<_>, _>>()?;
+        let default_service = raw
+            .default_service
+            .map(|name| checked.default_service(&name, &services))
+            .transpose()?;
         let realm = Realm::new(RealmId(raw.realm.0), GatewayId(raw.gateway.0), raw.mask.0);
         let keys = ClientKeys { psk: raw.psk.0, tag: raw.tag.0, mac: raw.mac.0 };
         Ok(Self {
@@ -120,7 +126,10 @@ impl Profile {
             open.push_str(&format!("\n{}", line("default_service", service.as_str())));
         }
         if let Some(identity) = &self.identity {
-            open.push_str(&format!("\n{}", line("identity", identity.to_string_lossy().into_owned())));
+            open.push_str(&format!(
+                "\n{}",
+                line("identity", identity.to_string_lossy().into_owned())
+            ));
         }
         if let Some(fallback) = &self.fallback {
             open.push_str(&fallback.print());
@@ -178,30 +187,40 @@ fn line(key: &str, value: impl Into<toml::Value>) -> String {
     format!("{key} = {}", value.into())
 }
 
-fn complain_parse(file: Text<'_>, error: &toml::de::Error) -> Fault {
+fn complain_parse(file: SourceText<'_>, error: &toml::de::Error) -> Fault {
     let mut fault = file.complain_serde(error.span(), error.message());
     if !fault.remedy.starts_with("did you mean") {
-        fault.remedy = "ask the gateway's admin for the profile again: `toctocd client add` prints it".to_owned();
+        fault.remedy =
+            "ask the gateway's admin for the profile again: `toctocd client add` prints it"
+                .to_owned();
     }
     fault
 }
 
 /// The checks that TOML itself does not do, each naming its place.
 struct Checker<'a> {
-    file: Text<'a>,
+    file: SourceText<'a>,
 }
 
 impl Checker<'_> {
     fn version(&self, version: &Spanned<i64>) -> Result<(), Fault> {
         match version.get_ref() {
             1 => Ok(()),
-            _ => Err(self.at(version, "a profile of another version", "use a newer toctoc, or ask for a new profile")),
+            _ => Err(self.at(
+                version,
+                "a profile of another version",
+                "use a newer toctoc, or ask for a new profile",
+            )),
         }
     }
 
     fn name(&self, name: Spanned<String>) -> Result<String, Fault> {
         if !is_name(name.get_ref()) {
-            return Err(self.at(&name, "not a client's name", "one word of letters, digits, and . _ @ + -"));
+            return Err(self.at(
+                &name,
+                "not a client's name",
+                "one word of letters, digits, and . _ @ + -",
+            ));
         }
         Ok(name.into_inner())
     }
@@ -213,11 +232,19 @@ impl Checker<'_> {
 
     fn addresses(&self, list: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Fault> {
         if list.get_ref().is_empty() || list.get_ref().len() > 16 {
-            return Err(self.at(&list, "1 to 16 addresses are needed", "write addresses = [\"gate.example.org\"]"));
+            return Err(self.at(
+                &list,
+                "1 to 16 addresses are needed",
+                "write addresses = [\"gate.example.org\"]",
+            ));
         }
         let host = |text: Spanned<String>| match is_host(text.get_ref()) {
             true => Ok(text.into_inner()),
-            false => Err(self.at(&text, "not a host", "write a host name or an IP address, without a port")),
+            false => Err(self.at(
+                &text,
+                "not a host",
+                "write a host name or an IP address, without a port",
+            )),
         };
         list.into_inner().into_iter().map(host).collect()
     }
@@ -231,10 +258,15 @@ impl Checker<'_> {
 
     fn service(&self, name: &Spanned<String>) -> Result<ServiceName, Fault> {
         let what = format!("`{}` is no service name", printable(name.get_ref()));
-        ServiceName::new(name.get_ref()).ok_or_else(|| self.at(name, &what, "use 1 to 31 of a-z 0-9 . _ -"))
+        ServiceName::new(name.get_ref())
+            .ok_or_else(|| self.at(name, &what, "use 1 to 31 of a-z 0-9 . _ -"))
     }
 
-    fn default_service(&self, name: &Spanned<String>, services: &[ServiceName]) -> Result<ServiceName, Fault> {
+    fn default_service(
+        &self,
+        name: &Spanned<String>,
+        services: &[ServiceName],
+    ) -> Result<ServiceName, Fault> {
         let service = self.service(name)?;
         if services.contains(&service) {
             return Ok(service);
@@ -246,7 +278,11 @@ impl Checker<'_> {
     fn identity(&self, path: Spanned<String>) -> Result<PathBuf, Fault> {
         let plain = !path.get_ref().is_empty() && !path.get_ref().contains('\0');
         if !plain {
-            return Err(self.at(&path, "not a path", "name an OpenSSH private key file, or remove this line"));
+            return Err(self.at(
+                &path,
+                "not a path",
+                "name an OpenSSH private key file, or remove this line",
+            ));
         }
         Ok(path.into_inner().into())
     }
@@ -272,17 +308,30 @@ impl Checker<'_> {
             None | Some((_, NEVER)) => false,
             Some((_, ASK)) => true,
             Some((word, other)) => {
-                return Err(self.file.complain_unknown(word.span().start, "word", other, [NEVER, ASK]));
+                return Err(self.file.complain_unknown(
+                    word.span().start,
+                    "word",
+                    other,
+                    [NEVER, ASK],
+                ));
             }
         };
         if !(1..=STEPS).contains(&list.get_ref().len()) {
-            return Err(self.at(list, "not a sequence", &format!("1 to {STEPS} steps, as the door has them")));
+            return Err(self.at(
+                list,
+                "not a sequence",
+                &format!("1 to {STEPS} steps, as the door has them"),
+            ));
         }
         let step = |text: &Spanned<String>| {
-            Step::read(text.get_ref())
-                .ok_or_else(|| self.at(text, "not a step of a sequence", "write 7001/tcp, 7001/udp or icmp:64"))
+            Step::read(text.get_ref()).ok_or_else(|| {
+                self.at(text, "not a step of a sequence", "write 7001/tcp, 7001/udp or icmp:64")
+            })
         };
-        Ok(Some(Fallback { sequence: list.get_ref().iter().map(step).collect::<Result<_, _>>()?, offer }))
+        Ok(Some(Fallback {
+            sequence: list.get_ref().iter().map(step).collect::<Result<_, _>>()?,
+            offer,
+        }))
     }
 
     fn at<T>(&self, place: &Spanned<T>, what: &str, remedy: &str) -> Fault {

@@ -4,7 +4,7 @@
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 
 use crate::core::authentic::{self, check_enrolment_key};
-use crate::core::complaint::printable;
+use crate::core::diagnostic::printable;
 use crate::core::types::{Fault, Fingerprint};
 
 /// The one algorithm's name.
@@ -33,12 +33,15 @@ impl PublicKey {
         if algorithm != ALGORITHM {
             return Err(wrong_algorithm(algorithm));
         }
-        let broken = || Fault::new("not an ssh-ed25519 key", "copy the whole line of the .pub file");
-        let key = ssh_key::PublicKey::from_openssh(&format!("{algorithm} {blob}")).map_err(|_| broken())?;
+        let broken =
+            || Fault::new("not an ssh-ed25519 key", "copy the whole line of the .pub file");
+        let key = ssh_key::PublicKey::from_openssh(&format!("{algorithm} {blob}"))
+            .map_err(|_| broken())?;
         Self::new(key.key_data().ed25519().ok_or_else(broken)?.0)
     }
 
-    /// From a line as `ssh-keygen` writes it: algorithm, blob, and perhaps a comment, which is answered too.
+    /// From a line as `ssh-keygen` writes it: algorithm, blob, and perhaps a comment, which is
+    /// answered too.
     ///
     /// # Errors
     /// As [`PublicKey::from_words`].
@@ -86,7 +89,10 @@ fn wrong_algorithm(algorithm: &str) -> Fault {
             "make one with `toctoc keygen` or `ssh-keygen -t ed25519`",
         );
     }
-    Fault::new("not an SSH public key line", "it begins with ssh-ed25519 AAAA: copy the whole line of the .pub file")
+    Fault::new(
+        "not an SSH public key line",
+        "it begins with ssh-ed25519 AAAA: copy the whole line of the .pub file",
+    )
 }
 
 #[cfg(test)]
@@ -94,8 +100,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// Made for these tests by ssh-keygen 9.2; its private half is in `identity`'s tests.
-    pub(crate) const LINE: &str =
-        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINH5PeLDmbvvLZw8PEYRtbFFyLldbnPkCPAkIMDtUKAy test@toctoc.example";
+    pub(crate) const LINE: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINH5PeLDmbvvLZw8PEYRtbFFyLldbnPkCPAkIMDtUKAy test@toctoc.example";
 
     #[test]
     fn a_line_comes_back_and_has_openssh_s_fingerprint() {
@@ -110,13 +115,20 @@ pub(crate) mod tests {
     fn other_keys_are_refused_by_name() {
         for algorithm in ["ssh-rsa", "ecdsa-sha2-nistp256", "sk-ssh-ed25519@openssh.com"] {
             let fault = PublicKey::from_line(&format!("{algorithm} AAAA x")).unwrap_err();
-            assert!(fault.what.contains(algorithm) && fault.what.contains("only ssh-ed25519"), "{fault}");
+            assert!(
+                fault.what.contains(algorithm) && fault.what.contains("only ssh-ed25519"),
+                "{fault}"
+            );
         }
         let fault = PublicKey::from_line("-----BEGIN OPENSSH PRIVATE KEY-----").unwrap_err();
         assert!(fault.what.contains("private key"), "{fault}");
-        for bad in
-            ["", "ssh-ed25519", "ssh-ed25519 AAAA", "hello world", "ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQABAAAAAQC7"]
-        {
+        for bad in [
+            "",
+            "ssh-ed25519",
+            "ssh-ed25519 AAAA",
+            "hello world",
+            "ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQABAAAAAQC7",
+        ] {
             assert!(PublicKey::from_line(bad).is_err(), "{bad}");
         }
     }

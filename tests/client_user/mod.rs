@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use toctoc::core::keyring::{Master, Realm, Secret, TagTable};
-use toctoc::core::knock::{Kind, Receipt, Status};
+use toctoc::core::knock::{KnockKind, Receipt, Status};
 use toctoc::core::noise::KeyPair;
 use toctoc::core::types::{ClientId, GatewayId, Port, Proto, RealmId, ServiceName, Source, Wall};
 use toctoc::core::wire::{ClientSide, GatewayKeys, identify};
@@ -82,7 +82,8 @@ impl Said {
 
     #[track_caller]
     pub(crate) fn expect(&self, code: i32, out: &[&str], err: &[&str]) {
-        let shown = format!("toctoc {}\n--- {}\n{}---\n{}", self.words, self.code, self.out, self.err);
+        let shown =
+            format!("toctoc {}\n--- {}\n{}---\n{}", self.words, self.code, self.out, self.err);
         assert_eq!(self.code, code, "{shown}");
         for part in out {
             assert!(self.out.contains(part), "no {part:?} on standard output of {shown}");
@@ -166,14 +167,20 @@ fn now() -> Wall {
 fn answer(socket: &UdpSocket, status: Status) {
     let mut buffer = [0; 1500];
     let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
-    let keys = GatewayKeys { realm: realm(), current: KeyPair::new(&Secret::new([5; 32])), other: None };
+    let keys =
+        GatewayKeys { realm: realm(), current: KeyPair::new(&Secret::new([5; 32])), other: None };
     let mut tags = TagTable::new(now().day());
     tags.insert(0, &client_keys().tag);
-    let mine = identify(&keys, &tags, &buffer[..length]).ok().unwrap().check_mac(&client_keys()).ok().unwrap();
+    let mine = identify(&keys, &tags, &buffer[..length])
+        .ok()
+        .unwrap()
+        .check_mac(&client_keys())
+        .ok()
+        .unwrap();
     let sealed = mine.open(&keys, &client_keys(), &identity().public().fingerprint()).ok().unwrap();
     let request = *sealed.request();
     let (_, reply) = sealed.split();
-    let status = if request.kind == Kind::Probe { Status::Observed } else { status };
+    let status = if request.kind == KnockKind::Probe { Status::Observed } else { status };
     let mut ports = [None; 4];
     let granted = status == Status::Granted;
     if granted {

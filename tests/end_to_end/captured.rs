@@ -1,7 +1,9 @@
-//! A listener that was taken over: it opens nothing that no client signed, whatever it sends, and is replaced with a limit.
+//! A listener that was taken over: it opens nothing that no client signed, whatever it sends, and
+//! is replaced with a limit.
 //!
-//! The test stops the listener and takes a copy of its end of the pipe out of it, as whoever owned it would: so it speaks to
-//! the real gatekeeper in its stead, and nothing that ships has a door for that.
+//! The test stops the listener and takes a copy of its end of the pipe out of it, as whoever owned
+//! it would: so it speaks to the real gatekeeper in its stead, and nothing that ships has a door
+//! for that.
 #![allow(unsafe_code)]
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,20 +19,25 @@ use toctoc::core::knock::{BODY, Receipt, Status};
 use toctoc::core::types::{ClientId, Counters, Reject, Source};
 use toctoc::core::wire::identify;
 use toctoc::edge::clock;
-use toctoc::edge::gatekeeper_pipe::{Broken, ListenerEnd, Pipe, ToGatekeeper, ToListener};
+use toctoc::edge::gatekeeper_pipe::{ListenerEnd, Pipe, PipeError, ToGatekeeper, ToListener};
 use toctoc::keys::gateway::{GatewayFile, TestKeys};
 
 use crate::harness::gate::{Gate, Knocker, SSH, ok};
 use crate::harness::{LONG, SHORT, eventually};
 
-const DOOR: &str = "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"9543/tcp\"]\nservice = \"ssh\"\n";
+const DOOR: &str =
+    "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"9543/tcp\"]\nservice = \"ssh\"\n";
 
 /// The listener stands still; its end of the pipe is ours.
 fn capture(gate: &mut Gate) -> ListenerEnd {
     let pid = gate.daemon().listener();
     kill(pid, Signal::SIGSTOP).unwrap();
     let owned = |number: libc::c_long| {
-        assert!(number >= 0, "pidfd: {}; needs Linux 5.6 and root", std::io::Error::last_os_error());
+        assert!(
+            number >= 0,
+            "pidfd: {}; needs Linux 5.6 and root",
+            std::io::Error::last_os_error()
+        );
         // SAFETY: the kernel has just opened it for us; nobody else knows its number.
         unsafe { OwnedFd::from_raw_fd(i32::try_from(number).unwrap()) }
     };
@@ -43,7 +50,8 @@ fn capture(gate: &mut Gate) -> ListenerEnd {
 /// Sends; waits where there is no room.
 fn tell(pipe: &mut ListenerEnd, message: ToGatekeeper) {
     while pipe.waiting() > 1000 {
-        poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)], PollTimeout::from(1000u16)).unwrap();
+        poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)], PollTimeout::from(1000u16))
+            .unwrap();
         pipe.flush().unwrap();
     }
     pipe.send(message).unwrap();
@@ -59,7 +67,13 @@ fn verdict(pipe: &mut ListenerEnd, wanted: u64) -> Option<Receipt> {
                 return receipt.map(|bytes| Receipt::decode(&bytes).unwrap());
             }
             Some(_) => {}
-            None => _ = poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::from(100u16)).unwrap(),
+            None => {
+                _ = poll(
+                    &mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)],
+                    PollTimeout::from(100u16),
+                )
+                .unwrap()
+            }
         }
     }
     panic!("no verdict on {wanted}");
@@ -74,7 +88,8 @@ fn opened(gate: &Gate, client: &Knocker, service: &str, from: IpAddr) -> ([u8; 3
     tags.insert(0, &mine.tag);
     let sealed = client.seal(&client.request(service, from));
     let known = identify(&keys, &tags, &sealed.bytes).ok().unwrap().check_mac(&mine).ok().unwrap();
-    let (parts, _) = known.open(&keys, &mine, &client.profile.key.fingerprint()).ok().unwrap().split();
+    let (parts, _) =
+        known.open(&keys, &mine, &client.profile.key.fingerprint()).ok().unwrap().split();
     (parts.h, parts.body)
 }
 
@@ -110,8 +125,16 @@ fn forged_requests_open_nothing_and_what_a_client_signed_opens_once() {
         bent[place] ^= 1 << (place % 8);
         assert_eq!(claim(row, h, bent, me), None, "byte {place}");
     }
-    assert_eq!(claim(row, h, body, thief.ips()[0]), Some(Status::Address), "for an address that anna did not sign");
-    assert_eq!(claim(row, other_h, for_rdp, me), Some(Status::Denied), "a service that is not hers");
+    assert_eq!(
+        claim(row, h, body, thief.ips()[0]),
+        Some(Status::Address),
+        "for an address that anna did not sign"
+    );
+    assert_eq!(
+        claim(row, other_h, for_rdp, me),
+        Some(Status::Denied),
+        "a service that is not hers"
+    );
     assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
     assert!(!gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), SHORT));
     // That the same words with nothing forged are heard shows that the others were.
@@ -131,9 +154,14 @@ fn hostile_bytes_end_the_listener_and_the_next_ones_come_slower_and_slower() {
     let (h, body) = opened(&gate, &anna, "ssh", me);
     let row = row_of(&gate, anna.profile.client);
     let mut whole = vec![3];
-    for field in
-        [&1u64.to_be_bytes()[..], &row.to_be_bytes(), &h, &body, &Source::new(me).to_bytes(), &4711u16.to_be_bytes()]
-    {
+    for field in [
+        &1u64.to_be_bytes()[..],
+        &row.to_be_bytes(),
+        &h,
+        &body,
+        &Source::new(me).to_bytes(),
+        &4711u16.to_be_bytes(),
+    ] {
         whole.extend_from_slice(field);
     }
     let (short, long) = (whole[..whole.len() - 1].to_vec(), [&whole[..], &[0]].concat());
@@ -173,7 +201,17 @@ fn a_listener_that_was_replaced_may_hand_over_knocks_but_opens_no_door_and_is_en
     ok(&gate.toctocd(&["reload"]));
     tell(&mut pipe, ToGatekeeper::Completed { door: 0, source: me });
     let mut knock = |ticket| {
-        tell(&mut pipe, ToGatekeeper::Knock { ticket, row, h, body, source: Source::new(me), source_port: 4711 });
+        tell(
+            &mut pipe,
+            ToGatekeeper::Knock {
+                ticket,
+                row,
+                h,
+                body,
+                source: Source::new(me),
+                source_port: 4711,
+            },
+        );
         verdict(&mut pipe, ticket).map(|receipt| receipt.status)
     };
     // It was sent behind the other one, so that one was looked at.
@@ -189,7 +227,8 @@ fn a_listener_that_reads_late_gets_all_verdicts_as_soon_as_it_reads() {
     let mut gate = Gate::running(|config| config);
     let source = Source::new(gate.net.client.ips()[0]);
     let mut pipe = capture(&mut gate);
-    // Several times what the kernel keeps for a pipe: the gatekeeper keeps the rest, and waits until there is room.
+    // Several times what the kernel keeps for a pipe: the gatekeeper keeps the rest, and waits
+    // until there is room.
     for ticket in 0..2000 {
         let (row, h, body) = (u32::MAX, [0; 32], [0; BODY]);
         tell(&mut pipe, ToGatekeeper::Knock { ticket, row, h, body, source, source_port: 1 });
@@ -255,7 +294,8 @@ fn a_flood_of_requests_opens_nothing_fills_nothing_and_keeps_no_admin_waiting() 
     assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
     let (after, lines) = (memory(), gate.daemon().said().lines().count());
     assert!(after < before + 16 * 1024, "{before} kB became {after} kB");
-    // Of a door that there is, people's knocks need some lines: 256 at once and 16 a second, of each kind.
+    // Of a door that there is, people's knocks need some lines: 256 at once and 16 a second, of
+    // each kind.
     let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
     assert!(lines < 200 + 3 * (256 + 16 * (seconds + 1)), "{lines} lines in {seconds} s");
 }
@@ -270,9 +310,17 @@ fn doors_that_do_not_exist_and_addresses_that_nobody_has_open_nothing() {
         tell(&mut pipe, ToGatekeeper::Stage { door, source: me, stage: 2 });
         tell(&mut pipe, ToGatekeeper::TimedOut { door, source: me, stage: 2 });
     }
-    for nobody in
-        ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "10.90.0.1", "::", "::1", "fe80::1", "ff02::1"]
-    {
+    for nobody in [
+        "0.0.0.0",
+        "127.0.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "10.90.0.1",
+        "::",
+        "::1",
+        "fe80::1",
+        "ff02::1",
+    ] {
         tell(&mut pipe, ToGatekeeper::Completed { door: 0, source: nobody.parse().unwrap() });
         gate.daemon().wait_for("side: not granted: this address can never be granted");
     }
@@ -289,6 +337,9 @@ fn doors_that_do_not_exist_and_addresses_that_nobody_has_open_nothing() {
     gate.daemon().wait_for("10.90.0.2: side: sequence timeout (stage 2)");
     let said = gate.daemon().said();
     assert_eq!(said.matches("OPEN SESAME").count(), 10, "{said}");
-    assert!(!said.contains("Stage") && !said.contains("ALARM") && !said.contains("went down"), "{said}");
-    assert_eq!(pipe.receive().err(), None::<Broken>);
+    assert!(
+        !said.contains("Stage") && !said.contains("ALARM") && !said.contains("went down"),
+        "{said}"
+    );
+    assert_eq!(pipe.receive().err(), None::<PipeError>);
 }

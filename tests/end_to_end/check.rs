@@ -1,5 +1,6 @@
-//! `toctocd check` beside firewalls as admins have them: what would keep a granted connection or a receipt out, or a stranger in.
-//! How the checks of files and keys are worded is left to `provisioning`.
+//! `toctocd check` beside firewalls as admins have them: what would keep a granted connection or a
+//! receipt out, or a stranger in. How the checks of files and keys are worded is left to
+//! `provisioning`.
 
 use crate::harness::gate::{Gate, ok, section};
 
@@ -8,7 +9,8 @@ fn said(gate: &Gate) -> String {
     ok(&gate.toctocd(&["check"]))
 }
 
-/// Replaces whatever ruleset there is by `input`, an input chain's rules, and `output`, an output chain's.
+/// Replaces whatever ruleset there is by `input`, an input chain's rules, and `output`, an output
+/// chain's.
 fn load(gate: &Gate, policy: &str, input: &str, output: &str) {
     let text = format!(
         "flush ruleset\ntable inet filter {{\nset d {{ type ipv4_addr; flags dynamic; size 100; }}\n map m {{ type inet_service : verdict; }}\n chain extra {{\n tcp dport 25 drop\n }}\n\
@@ -22,7 +24,9 @@ fn load(gate: &Gate, policy: &str, input: &str, output: &str) {
 
 /// The gateway has ssh on 22/tcp alone.
 fn gate(mode: &str) -> Gate {
-    let gate = Gate::new(|config| section(&config, "firewall", "mode = \"guard\"", &format!("mode = \"{mode}\"")));
+    let gate = Gate::new(|config| {
+        section(&config, "firewall", "mode = \"guard\"", &format!("mode = \"{mode}\""))
+    });
     let config = std::fs::read_to_string(gate.config()).unwrap();
     let only_ssh = config.split("[service.rdp]").next().unwrap().to_owned();
     std::fs::write(gate.config(), only_ssh).unwrap();
@@ -46,7 +50,12 @@ fn check_finds_what_drops_a_guarded_port_for_all_and_names_the_place() {
         "ct mark & 0x10000000 == 0x10000000 accept",
     ];
     for rule in sound {
-        load(&gate, "drop", &format!("tcp dport 25 drop\njump extra\nudp dport 22 drop\n{rule}"), OPEN);
+        load(
+            &gate,
+            "drop",
+            &format!("tcp dport 25 drop\njump extra\nudp dport 22 drop\n{rule}"),
+            OPEN,
+        );
         let said = said(&gate);
         assert!(!said.contains("22/tcp"), "{rule}: {said}");
     }
@@ -86,7 +95,8 @@ fn check_finds_what_drops_a_guarded_port_for_all_and_names_the_place() {
     load(&gate, "drop", "meta nfproto ipv4 tcp dport 22 accept", OPEN);
     let said = said(&gate);
     assert!(
-        said.contains("warning: 22/tcp (service ssh) over IPv6 is dropped") && !said.contains("over IPv4"),
+        said.contains("warning: 22/tcp (service ssh) over IPv6 is dropped")
+            && !said.contains("over IPv4"),
         "{said}"
     );
 }
@@ -97,7 +107,10 @@ fn check_finds_that_nothing_shuts_a_marked_port_or_nothing_lets_it_in() {
     let marked = "ct mark & 0x10000000 == 0x10000000 accept";
     load(&gate, "drop", &format!("ct state established accept\n{marked}"), OPEN);
     let sound = said(&gate);
-    assert!(!sound.contains("22/tcp") && sound.contains("--mark 0x10000000/0x10000000 -j ACCEPT"), "{sound}");
+    assert!(
+        !sound.contains("22/tcp") && sound.contains("--mark 0x10000000/0x10000000 -j ACCEPT"),
+        "{sound}"
+    );
     for (policy, rules, expected) in [
         ("accept", "", "warning: 22/tcp (service ssh) over IPv4 is OPEN TO EVERYBODY"),
         ("drop", "tcp dport 22 accept", "is OPEN TO EVERYBODY"),
@@ -111,7 +124,10 @@ fn check_finds_that_nothing_shuts_a_marked_port_or_nothing_lets_it_in() {
         load(&gate, policy, rules, OPEN);
         let said = said(&gate);
         let may = said.contains("may be open to everybody: only inet filter input");
-        assert!(said.contains(expected) || (rules.starts_with("iifname") && may), "{rules}\nsaid: {said}");
+        assert!(
+            said.contains(expected) || (rules.starts_with("iifname") && may),
+            "{rules}\nsaid: {said}"
+        );
     }
     load(&gate, "drop", &format!("ip saddr 192.0.2.0/24 accept\n{marked}"), OPEN);
     let said = said(&gate);
@@ -144,9 +160,9 @@ fn check_reads_iptables_as_far_as_it_can_and_says_where_it_cannot() {
     let first = said(&gate);
     assert!(first.contains("note: 22/tcp (service ssh) over IPv4 may be dropped even under a grant, by ip filter INPUT: rule with handle"), "{first}");
     for program in ["iptables", "ip6tables"] {
-        gate.net
-            .gateway
-            .sh(&format!("{program} -F INPUT; {program} -A INPUT -p tcp -m multiport --dports 22,80 -j ACCEPT"));
+        gate.net.gateway.sh(&format!(
+            "{program} -F INPUT; {program} -A INPUT -p tcp -m multiport --dports 22,80 -j ACCEPT"
+        ));
     }
     let extension = said(&gate);
     assert!(extension.contains("over IPv6 is dropped even under a grant, by ip6 filter INPUT: policy drop, unless ip6 filter INPUT: rule with handle"), "{extension}");
@@ -166,7 +182,11 @@ fn check_finds_what_keeps_receipts_in_and_says_what_it_looked_at() {
     assert!(kept.contains("warning: receipts over IPv4 are kept in by inet filter output: policy drop: clients are told nothing; put `udp sport 62201 accept`"), "{kept}");
     load(&gate, "accept", "", "policy drop;\nudp sport 62201 accept");
     let out = said(&gate);
-    assert!(!out.contains("receipts") && out.contains("0 chains in prerouting, 1 in input, 1 in output"), "{out}");
+    assert!(
+        !out.contains("receipts")
+            && out.contains("0 chains in prerouting, 1 in input, 1 in output"),
+        "{out}"
+    );
     // What it does not know is never a fault.
     load(
         &gate,

@@ -1,4 +1,5 @@
-//! Classic doors: the stock `knock` and `toctoc knock` open them, their commands run, and the stop command is never lost.
+//! Classic doors: the stock `knock` and `toctoc knock` open them, their commands run, and the stop
+//! command is never lost.
 
 use std::fs;
 
@@ -15,7 +16,8 @@ fn gate(cmd_timeout: u32) -> Gate {
     );
     fs::write(&doors, text).expect("our own file");
     let config = fs::read_to_string(gate.config()).expect("our own file");
-    let with = config.replace("# knockd_conf = \"/etc/knockd.conf\"", &format!("knockd_conf = \"{doors}\""));
+    let with = config
+        .replace("# knockd_conf = \"/etc/knockd.conf\"", &format!("knockd_conf = \"{doors}\""));
     assert_ne!(config, with, "the commented configuration shows the key");
     fs::write(gate.config(), with).expect("our own file");
     gate.start();
@@ -39,7 +41,9 @@ fn the_stock_knock_client_opens_and_the_door_shuts_after_its_time() {
     let daemon = gate.daemon();
     daemon.wait_for("web: command timeout");
     let said = daemon.said();
-    for line in ["10.90.0.2: web: Stage 1", "10.90.0.2: web: Stage 3", "10.90.0.2: web: OPEN SESAME"] {
+    for line in
+        ["10.90.0.2: web: Stage 1", "10.90.0.2: web: Stage 3", "10.90.0.2: web: OPEN SESAME"]
+    {
         assert!(said.contains(line), "{line:?} in {said}");
     }
 }
@@ -60,12 +64,15 @@ fn a_door_whose_one_time_sequences_are_used_up_is_shut_and_keeps_no_other_from_b
 }
 
 #[test]
-fn a_door_whose_next_one_time_sequence_is_everybodys_is_shut_alone_at_the_start_a_reload_and_in_between() {
+fn a_door_whose_next_one_time_sequence_is_everybodys_is_shut_alone_at_the_start_a_reload_and_in_between()
+ {
     let mut gate = gate(0);
     let (doors, once, log) = (gate.path("doors.conf"), gate.path("once"), gate.path("once.log"));
     let text = fs::read_to_string(&doors).expect("our own file");
-    let door = format!("{text}[once]\n  one_time_sequences = {once}\n  command = echo opened >> {log}\n");
-    fs::write(&once, " 7101:tcp,7102:tcp,7103:tcp\n 7000,8000,9000\n 7201,7202,7203\n").expect("our own file");
+    let door =
+        format!("{text}[once]\n  one_time_sequences = {once}\n  command = echo opened >> {log}\n");
+    fs::write(&once, " 7101:tcp,7102:tcp,7103:tcp\n 7000,8000,9000\n 7201,7202,7203\n")
+        .expect("our own file");
     fs::write(&doors, door).expect("our own file");
     ok(&gate.toctocd(&["reload"]));
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7101 7102 7103");
@@ -78,7 +85,9 @@ fn a_door_whose_next_one_time_sequence_is_everybodys_is_shut_alone_at_the_start_
         assert_eq!(fs::read_to_string(&log).expect("it opened once"), "opened\n");
         gate.stop();
         gate.start();
-        assert!(gate.daemon().said().contains("door [once] stays shut: the sequence that knockd ships"));
+        assert!(
+            gate.daemon().said().contains("door [once] stays shut: the sequence that knockd ships")
+        );
     }
     let used = fs::read_to_string(&once).expect("our own file").replace(" 7000", "#7000");
     fs::write(&once, used).expect("our own file");
@@ -86,7 +95,11 @@ fn a_door_whose_next_one_time_sequence_is_everybodys_is_shut_alone_at_the_start_
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7201 7202 7203");
     gate.daemon().wait_for("once: OPEN SESAME");
     ok(&gate.toctocd(&["status"]));
-    assert!(!gate.daemon().said().contains("was used up before"), "each of them opened: {:?}", gate.daemon().said);
+    assert!(
+        !gate.daemon().said().contains("was used up before"),
+        "each of them opened: {:?}",
+        gate.daemon().said
+    );
 }
 
 #[test]
@@ -94,7 +107,10 @@ fn toctoc_knock_opens_over_ipv4_and_ipv6() {
     let gate = gate(0);
     for (ip, address) in gate.net.gateway_ips().iter().zip(["10.90.0.2", "fd90::2"]) {
         let _ = fs::remove_file(gate.path("door.log"));
-        let output = gate.toctoc(&gate.net.client, &["knock", &ip.to_string(), "7321:tcp", "8432:udp", "9543:tcp"]);
+        let output = gate.toctoc(
+            &gate.net.client,
+            &["knock", &ip.to_string(), "7321:tcp", "8432:udp", "9543:tcp"],
+        );
         assert!(output.status.success(), "{output:?}");
         opens_and_shuts(&gate, address);
     }
@@ -104,7 +120,8 @@ fn toctoc_knock_opens_over_ipv4_and_ipv6() {
 fn a_wrong_order_opens_nothing() {
     let mut gate = gate(0);
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 9543:tcp 8432:udp");
-    // A whole right one from another host afterwards: once it has opened, the wrong one was looked at.
+    // A whole right one from another host afterwards: once it has opened, the wrong one was looked
+    // at.
     let other = gate.net.host(7);
     other.space.sh("knock -d 20 10.90.7.1 7321:tcp 8432:udp 9543:tcp");
     opens_and_shuts(&gate, "10.90.7.2");
@@ -139,13 +156,18 @@ fn a_flood_of_first_hits_fills_no_log_and_keeps_nobody_out() {
     assert!(lines < 1000, "{lines} lines");
 }
 
-/// A gateway with one door that grants ssh for `seconds`, by TCP, UDP and an echo request of 64 bytes.
+/// A gateway with one door that grants ssh for `seconds`, by TCP, UDP and an echo request of 64
+/// bytes.
 fn granting(seconds: u32) -> Gate {
-    let door = "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"icmp:64\"]\nservice = \"ssh\"\n";
-    Gate::running(|config| section(&config, "service.ssh", "seconds = 30", &format!("seconds = {seconds}")) + door)
+    let door =
+        "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"icmp:64\"]\nservice = \"ssh\"\n";
+    Gate::running(|config| {
+        section(&config, "service.ssh", "seconds = 30", &format!("seconds = {seconds}")) + door
+    })
 }
 
-/// An echo request as the phone apps for port knocking send it: 64 bytes of anything behind the header.
+/// An echo request as the phone apps for port knocking send it: 64 bytes of anything behind the
+/// header.
 fn ping(gate: &Gate, bytes: usize) {
     let mut packet = vec![0; 8 + bytes];
     packet[0] = 8;
@@ -154,7 +176,8 @@ fn ping(gate: &Gate, bytes: usize) {
     let to = std::net::SocketAddr::new(gate.net.gateway_ips()[0], 0);
     gate.net.client.space.inside(|| {
         let kind = (socket2::Domain::IPV4, socket2::Type::RAW, socket2::Protocol::ICMPV4);
-        let socket = socket2::Socket::new(kind.0, kind.1, Some(kind.2)).expect("root has raw sockets");
+        let socket =
+            socket2::Socket::new(kind.0, kind.1, Some(kind.2)).expect("root has raw sockets");
         socket.send_to(&packet, &to.into()).expect("sent");
     });
 }
@@ -171,12 +194,19 @@ fn a_door_grants_a_service_without_any_command_and_the_grant_ends_by_itself() {
     assert!(!gate.net.client.tcp_reaches(ssh, SHORT), "shut");
     knock(&gate, 63);
     gate.daemon().wait_for("side: Stage 2");
-    assert!(!gate.net.client.tcp_reaches(ssh, SHORT), "an echo request of another size is not the step");
-    // The wrong size is no step of any door, so it was not seen at all: the right one still completes the sequence.
+    assert!(
+        !gate.net.client.tcp_reaches(ssh, SHORT),
+        "an echo request of another size is not the step"
+    );
+    // The wrong size is no step of any door, so it was not seen at all: the right one still
+    // completes the sequence.
     ping(&gate, 64);
     gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
     assert!(ok(&gate.toctocd(&["grants"])).contains("\ndoor side  ssh "));
     assert!(gate.net.client.tcp_reaches(ssh, LONG));
-    assert!(!gate.net.host(1).tcp_reaches((gate.net.gateway_ips()[0], SSH).into(), SHORT), "for nobody else");
+    assert!(
+        !gate.net.host(1).tcp_reaches((gate.net.gateway_ips()[0], SSH).into(), SHORT),
+        "for nobody else"
+    );
     assert!(eventually(LONG, || !gate.net.client.tcp_reaches(ssh, SHORT)), "the grant ends");
 }

@@ -1,4 +1,5 @@
-//! Doors open to what other people's clients send: phones and Windows connect, send datagrams with and without a payload, and ping.
+//! Doors open to what other people's clients send: phones and Windows connect, send datagrams with
+//! and without a payload, and ping.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,10 +13,14 @@ use crate::harness::{Host, SHORT};
 const DOOR: &str = "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"icmp:64\", \"8433/udp\", \"icmp:0\", \"7322/tcp\"]\n\
                     service = \"ssh\"\n";
 
-/// An echo request as `ping -s SIZE` sends it: an identifier, a number, and `size` bytes that count up.
+/// An echo request as `ping -s SIZE` sends it: an identifier, a number, and `size` bytes that count
+/// up.
 fn ping(from: &Host, to: IpAddr, size: u8) {
-    let (domain, protocol, kind) =
-        if to.is_ipv4() { (Domain::IPV4, Protocol::ICMPV4, 8) } else { (Domain::IPV6, Protocol::ICMPV6, 128) };
+    let (domain, protocol, kind) = if to.is_ipv4() {
+        (Domain::IPV4, Protocol::ICMPV4, 8)
+    } else {
+        (Domain::IPV6, Protocol::ICMPV6, 128)
+    };
     let mut packet = vec![kind, 0, 0, 0, 0x12, 0x34, 0, 1];
     packet.extend(0..size);
     if to.is_ipv4() {
@@ -23,7 +28,8 @@ fn ping(from: &Host, to: IpAddr, size: u8) {
         let sum = checksum(&[], &packet);
         packet[2..4].copy_from_slice(&sum.to_be_bytes());
     }
-    let socket = from.space.inside(|| Socket::new(domain, Type::RAW, Some(protocol)).expect("root"));
+    let socket =
+        from.space.inside(|| Socket::new(domain, Type::RAW, Some(protocol)).expect("root"));
     socket.send_to(&packet, &SocketAddr::new(to, 0).into()).expect("sent");
 }
 
@@ -50,7 +56,8 @@ fn a_phone_that_connects_sends_any_payload_and_pings_is_let_in_over_ipv4_and_ipv
     }
 }
 
-/// Windows repeats the SYN that was answered by a RST twice more, half a second later each; many stacks ask for ECN in it.
+/// Windows repeats the SYN that was answered by a RST twice more, half a second later each; many
+/// stacks ask for ECN in it.
 #[test]
 fn repeated_syns_and_datagrams_of_a_windows_client_do_not_spoil_a_knock() {
     const ECN: u8 = 0x40 | 0x80;
@@ -58,8 +65,11 @@ fn repeated_syns_and_datagrams_of_a_windows_client_do_not_spoil_a_knock() {
     for (to, from) in gate.net.gateway_ips().into_iter().zip(gate.net.client.ips()) {
         let client = &gate.net.client;
         let connect = |port: u16| {
-            let raw = Raw::new(&client.space, SocketAddr::new(from, 40_000), SocketAddr::new(to, port));
-            (0..3).for_each(|_| raw.send(SYN | ECN, 7, 0, &[2, 4, 5, 180, 1, 3, 3, 8, 1, 1, 4, 2]).expect("sent"));
+            let raw =
+                Raw::new(&client.space, SocketAddr::new(from, 40_000), SocketAddr::new(to, port));
+            (0..3).for_each(|_| {
+                raw.send(SYN | ECN, 7, 0, &[2, 4, 5, 180, 1, 3, 3, 8, 1, 1, 4, 2]).expect("sent")
+            });
         };
         connect(7321);
         (0..3).for_each(|_| datagram(client, SocketAddr::new(to, 8432), b"x"));
@@ -89,12 +99,12 @@ fn the_kernels_own_repeated_syn_to_a_port_that_drops_does_not_spoil_a_knock() {
 
 #[test]
 fn a_pause_after_an_opening_holds_that_source_off_and_nobody_else() {
-    let door =
-        "[door.side]\nsequence = [\"7321/udp\", \"8432/udp\", \"6543/udp\"]\npause_after = 60\nservice = \"ssh\"\n";
+    let door = "[door.side]\nsequence = [\"7321/udp\", \"8432/udp\", \"6543/udp\"]\npause_after = 60\nservice = \"ssh\"\n";
     let mut gate = Gate::running(|config| config + door);
     let other = gate.net.host(1);
     let knock = |host: &Host| {
-        let words = ["knock", &host.gateway_ips()[0].to_string(), "7321:udp", "8432:udp", "6543:udp"];
+        let words =
+            ["knock", &host.gateway_ips()[0].to_string(), "7321:udp", "8432:udp", "6543:udp"];
         assert!(gate.toctoc(host, &words).status.success());
     };
     (0..2).for_each(|_| knock(&gate.net.client));

@@ -1,4 +1,5 @@
-//! A client whose clock is wrong gets in all the same, and is told by how much it is wrong. Nobody's clock opens an old packet.
+//! A client whose clock is wrong gets in all the same, and is told by how much it is wrong.
+//! Nobody's clock opens an old packet.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,11 +19,18 @@ fn a_client_whose_clock_is_wrong_by_a_minute_a_day_or_ten_years_opens_and_says_b
     gate.enrol("anna", "ssh");
     let key = gate.path("anna.key");
     let ssh = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    let wrongs =
-        [("-1m", MINUTE), ("+1m", -MINUTE), ("-1d", DAY), ("+1d", -DAY), ("-10y", 3650 * DAY), ("+10y", -3650 * DAY)];
+    let wrongs = [
+        ("-1m", MINUTE),
+        ("+1m", -MINUTE),
+        ("-1d", DAY),
+        ("+1d", -DAY),
+        ("-10y", 3650 * DAY),
+        ("+10y", -3650 * DAY),
+    ];
     for (wrong, behind) in wrongs {
-        let toctoc =
-            |words: &[&str]| gate.toctoc_at(&gate.net.client, wrong, &[words, &["anna", "-4", "-i", &key]].concat());
+        let toctoc = |words: &[&str]| {
+            gate.toctoc_at(&gate.net.client, wrong, &[words, &["anna", "-4", "-i", &key]].concat())
+        };
         assert!(!gate.net.client.tcp_reaches(ssh, SHORT), "{wrong}: shut");
         let said: serde_json::Value =
             serde_json::from_str(&ok(&toctoc(&["open", "--timeout", "1", "--json"]))).unwrap();
@@ -35,7 +43,10 @@ fn a_client_whose_clock_is_wrong_by_a_minute_a_day_or_ten_years_opens_and_says_b
         ok(&closed);
         let side = if behind > 0 { "behind the gateway's" } else { "ahead of the gateway's" };
         let words = String::from_utf8_lossy(&closed.stderr);
-        assert!(words.contains("note: this machine's clock is") && words.contains(side), "{wrong}: {words}");
+        assert!(
+            words.contains("note: this machine's clock is") && words.contains(side),
+            "{wrong}: {words}"
+        );
     }
 }
 
@@ -46,7 +57,9 @@ fn status_names_a_client_whose_clock_was_ahead_and_forgiving_gives_it_a_clean_st
     let bert = gate.enrol("bert", "ssh");
     let anna = gate.enrol("anna", "ssh");
     let key = gate.path("anna.key");
-    let open = |profile: &str| gate.toctoc_at(&gate.net.client, "+1d", &["open", profile, "-4", "-i", &key]);
+    let open = |profile: &str| {
+        gate.toctoc_at(&gate.net.client, "+1d", &["open", profile, "-4", "-i", &key])
+    };
     ok(&open("anna"));
     let status = ok(&gate.toctocd(&["status"]));
     assert!(status.contains("ahead       anna: a clock was ahead"), "{status}");
@@ -64,7 +77,11 @@ fn status_names_a_client_whose_clock_was_ahead_and_forgiving_gives_it_a_clean_st
     ok(&gate.toctoc(&gate.net.client, &["import", "--name", "anew", &new]));
     ok(&gate.toctoc(&gate.net.client, &["open", "anew", "-4", "-i", &key]));
     assert!(gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), LONG));
-    assert_eq!(bert.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted), "others notice nothing");
+    assert_eq!(
+        bert.open(&gate.net.client, "ssh", 0).map(|r| r.status),
+        Some(Status::Granted),
+        "others notice nothing"
+    );
     let clients = fs::read_to_string(gate.path("etc/clients")).unwrap();
     assert_eq!(clients.lines().filter(|line| line.ends_with(" anna")).count(), 1, "{clients}");
 }

@@ -1,26 +1,32 @@
-//! Services of commands: one start and one stop for all behind an address, by no shell, whatever becomes of the daemon.
+//! Services of commands: one start and one stop for all behind an address, by no shell, whatever
+//! becomes of the daemon.
 
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use toctoc::core::knock::{Kind, Receipt, Request, Status};
+use toctoc::core::knock::{KnockKind, Receipt, Request, Status};
 
 use crate::harness::gate::{Gate, Knocker, ok, send};
 use crate::harness::{Host, LONG, SHORT, eventually};
 
-/// Sections `[service.NAME]` whose commands write down what they were given, each argument in angle brackets, and `more`.
+/// Sections `[service.NAME]` whose commands write down what they were given, each argument in angle
+/// brackets, and `more`.
 fn gate(more: &str) -> Gate {
     let gate = Gate::new(|config| config);
     let note = gate.path("note");
     // One write for each line: several may write at once.
-    let script = "#!/bin/sh\nlog=$1\nshift\nline=$(printf '<%s>' \"$@\")\necho \"$line\" >>\"$log\"\n";
+    let script =
+        "#!/bin/sh\nlog=$1\nshift\nline=$(printf '<%s>' \"$@\")\necho \"$line\" >>\"$log\"\n";
     fs::write(&note, script).unwrap();
     fs::set_permissions(&note, fs::Permissions::from_mode(0o755)).unwrap();
     let config = fs::read_to_string(gate.config()).unwrap();
-    fs::write(gate.config(), config + &vpn(&gate) + &more.replace("NOTE", &note).replace("LOG", &log_path(&gate)))
-        .unwrap();
+    fs::write(
+        gate.config(),
+        config + &vpn(&gate) + &more.replace("NOTE", &note).replace("LOG", &log_path(&gate)),
+    )
+    .unwrap();
     gate
 }
 
@@ -47,7 +53,8 @@ fn does(gate: &Gate, wanted: &[&str]) {
     assert!(eventually(LONG, || did(gate) == wanted), "{:?}, not {wanted:?}", did(gate));
 }
 
-/// Knocks, and again with a new packet where no answer comes in time, as the client does: a machine may stand still for seconds.
+/// Knocks, and again with a new packet where no answer comes in time, as the client does: a machine
+/// may stand still for seconds.
 fn knock(gate: &Gate, who: &Knocker, service: &str, change: impl Fn(&mut Request)) -> Receipt {
     let one = |_| {
         let mut request = who.request(service, gate.net.client.ips()[0]);
@@ -69,13 +76,29 @@ fn a_knock_runs_the_programs_by_no_shell_and_its_receipt_comes_when_the_start_ha
         let _ = fs::remove_file(log_path(&gate));
         let said = ok(&gate.toctoc(
             &gate.net.client,
-            &["open", family, "anna", "vpn", "--seconds", "2", "--identity", &gate.path("anna.key")],
+            &[
+                "open",
+                family,
+                "anna",
+                "vpn",
+                "--seconds",
+                "2",
+                "--identity",
+                &gate.path("anna.key"),
+            ],
         ));
-        assert!(said.contains(&format!("granted: {address} may reach vpn at")) && said.contains("for 2 s"), "{said}");
+        assert!(
+            said.contains(&format!("granted: {address} may reach vpn at"))
+                && said.contains("for 2 s"),
+            "{said}"
+        );
         // Already there when the client was told.
         let text = fs::read_to_string(log_path(&gate)).unwrap();
         let touched = gate.path("touched");
-        assert_eq!(text, format!("<open><{address}><$(touch {touched}); touch {touched} #><a  b>\n"));
+        assert_eq!(
+            text,
+            format!("<open><{address}><$(touch {touched}); touch {touched} #><a  b>\n")
+        );
         assert!(ok(&gate.toctocd(&["grants"])).contains("by commands"));
         does(&gate, &[&format!("<open><{address}>"), &format!("<shut><{address}>")]);
         assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
@@ -89,17 +112,24 @@ fn a_knock_runs_the_programs_by_no_shell_and_its_receipt_comes_when_the_start_ha
 fn commands_open_a_set_of_another_table_and_shut_it_again() {
     let mut gate = Gate::new(|config| {
         let command = |verb: &str| {
-            format!("[\"/usr/sbin/nft\", \"{verb}\", \"element\", \"inet\", \"mine\", \"vpn\", \"{{ %IP% }}\"]")
+            format!(
+                "[\"/usr/sbin/nft\", \"{verb}\", \"element\", \"inet\", \"mine\", \"vpn\", \"{{ %IP% }}\"]"
+            )
         };
         format!("{config}[service.set]\nstart = {}\nstop = {}\n", command("add"), command("delete"))
     });
-    gate.net.gateway.sh("nft add table inet mine && nft 'add set inet mine vpn { type ipv4_addr; }'");
+    gate.net
+        .gateway
+        .sh("nft add table inet mine && nft 'add set inet mine vpn { type ipv4_addr; }'");
     gate.start();
     let anna = gate.enrol("anna", "set");
     let set = || gate.net.gateway.sh("nft list set inet mine vpn");
     assert_eq!(knock(&gate, &anna, "set", |_| ()).status, Status::Granted);
     assert!(set().contains("10.90.0.2"), "{}", set());
-    assert_eq!(knock(&gate, &anna, "set", |request| request.kind = Kind::Close).status, Status::Closed);
+    assert_eq!(
+        knock(&gate, &anna, "set", |request| request.kind = KnockKind::Close).status,
+        Status::Closed
+    );
     assert!(eventually(LONG, || !set().contains("10.90.0.2")), "{}", set());
 }
 
@@ -109,11 +139,17 @@ fn clients_behind_one_address_share_a_start_and_the_last_of_them_stops() {
     gate.start();
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn"));
     let close = |who: &Knocker| {
-        assert_eq!(knock(&gate, who, "vpn", |request| request.kind = Kind::Close).status, Status::Closed);
+        assert_eq!(
+            knock(&gate, who, "vpn", |request| request.kind = KnockKind::Close).status,
+            Status::Closed
+        );
     };
     for who in [&anna, &bert, &anna] {
         let receipt = knock(&gate, who, "vpn", |request| request.seconds = 600);
-        assert_eq!((receipt.status, receipt.seconds, receipt.ports), (Status::Granted, 600, [None; 4]));
+        assert_eq!(
+            (receipt.status, receipt.seconds, receipt.ports),
+            (Status::Granted, 600, [None; 4])
+        );
     }
     close(&anna);
     // Told by the next turn at the latest.
@@ -127,7 +163,11 @@ fn clients_behind_one_address_share_a_start_and_the_last_of_them_stops() {
     assert_eq!(knock(&gate, &anna, "vpn", |_| ()).status, Status::Granted);
     does(&gate, &[OPEN, SHUT, OPEN, SHUT, OPEN]);
     gate.stop();
-    assert_eq!(did(&gate), [OPEN, SHUT, OPEN, SHUT, OPEN, SHUT], "with the gateway ends what it keeps open");
+    assert_eq!(
+        did(&gate),
+        [OPEN, SHUT, OPEN, SHUT, OPEN, SHUT],
+        "with the gateway ends what it keeps open"
+    );
 }
 
 #[test]
@@ -139,13 +179,16 @@ fn who_is_revoked_or_whose_service_is_gone_or_changed_is_stopped_as_it_was_promi
     ok(&gate.toctocd(&["client", "revoke", "anna"]));
     does(&gate, &[OPEN, SHUT]);
     let config = fs::read_to_string(gate.config()).unwrap();
-    let changed = config.replace("\"shut\"", "\"shut otherwise\"").replace("\"open\"", "\"open otherwise\"");
+    let changed =
+        config.replace("\"shut\"", "\"shut otherwise\"").replace("\"open\"", "\"open otherwise\"");
     assert_eq!(knock(&gate, &bert, "vpn", |request| request.seconds = 600).status, Status::Granted);
     fs::write(gate.config(), &changed).unwrap();
     ok(&gate.toctocd(&["reload"]));
     does(&gate, &[OPEN, SHUT, OPEN, SHUT]);
     assert_eq!(knock(&gate, &bert, "vpn", |request| request.seconds = 600).status, Status::Granted);
-    let vpn = vpn(&gate).replace("\"shut\"", "\"shut otherwise\"").replace("\"open\"", "\"open otherwise\"");
+    let vpn = vpn(&gate)
+        .replace("\"shut\"", "\"shut otherwise\"")
+        .replace("\"open\"", "\"open otherwise\"");
     fs::write(gate.config(), changed.replace(&vpn, "")).unwrap();
     let clients = fs::read_to_string(gate.path("etc/clients")).unwrap();
     fs::write(gate.path("etc/clients"), clients.replace("vpn,ssh", "ssh")).unwrap();
@@ -166,7 +209,10 @@ fn a_stop_command_survives_sigkill_and_its_services_end_and_runs_once() {
     does(&gate, &[OPEN, SHUT]);
     assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n", "what is shut is nobody's");
     // The same with a service that is no more: then only the journal knows what was promised.
-    assert_eq!(anna.open(&gate.net.client, "vpn", 0).map(|receipt| receipt.status), Some(Status::Granted));
+    assert_eq!(
+        anna.open(&gate.net.client, "vpn", 0).map(|receipt| receipt.status),
+        Some(Status::Granted)
+    );
     gate.kill();
     let config = fs::read_to_string(gate.config()).unwrap();
     fs::write(gate.config(), config.replace(&vpn(&gate), "")).unwrap();
@@ -189,15 +235,22 @@ fn a_start_that_fails_or_hangs_is_told_and_stopped_and_nobody_else_waits() {
     ));
     gate.start();
     assert!(gate.daemon().said().contains("service absent: its `start` names /no/such/program"));
-    assert!(ok(&gate.toctocd(&["check"])).contains("service absent: its `start` names /no/such/program"));
+    assert!(
+        ok(&gate.toctocd(&["check"]))
+            .contains("service absent: its `start` names /no/such/program")
+    );
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn,ssh,fails,absent,hangs"));
     for (times, service) in [(1, "fails"), (2, "absent")] {
         let receipt = knock(&gate, &anna, service, |_| ());
         assert_eq!((receipt.status, receipt.seconds, receipt.granted), (Status::Trouble, 0, None));
         does(&gate, &[SHUT].repeat(times));
-        gate.daemon().wait_for(&format!("anna: {service} of 10.90.0.2 ended: its start command failed"));
+        gate.daemon()
+            .wait_for(&format!("anna: {service} of 10.90.0.2 ended: its start command failed"));
     }
-    assert_eq!((ok(&gate.toctocd(&["grants"])), gate.refused("command")), ("nothing is open\n".to_owned(), 2));
+    assert_eq!(
+        (ok(&gate.toctocd(&["grants"])), gate.refused("command")),
+        ("nothing is open\n".to_owned(), 2)
+    );
     fs::remove_file(log_path(&gate)).unwrap();
     let other = gate.net.host(7);
     // A machine that stands still for seconds proves nothing: then once more.
@@ -205,11 +258,17 @@ fn a_start_that_fails_or_hangs_is_told_and_stopped_and_nobody_else_waits() {
     assert!(!ok(&gate.toctocd(&["grants"])).contains("hangs"));
 }
 
-/// Whether both who wait for what hangs are told so after its time, and others are served before that. What becomes of the command
-/// holds in any case.
-fn others_go_on_while_it_hangs(gate: &Gate, other: &Host, who: [&Knocker; 2], round: usize) -> bool {
+/// Whether both who wait for what hangs are told so after its time, and others are served before
+/// that. What becomes of the command holds in any case.
+fn others_go_on_while_it_hangs(
+    gate: &Gate,
+    other: &Host,
+    who: [&Knocker; 2],
+    round: usize,
+) -> bool {
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
-    let pids = || did(gate).into_iter().filter(|line| line.parse::<u32>().is_ok()).collect::<Vec<_>>();
+    let pids =
+        || did(gate).into_iter().filter(|line| line.parse::<u32>().is_ok()).collect::<Vec<_>>();
     let begin = Instant::now();
     let waiting = who.map(|who| {
         let knock = who.seal(&who.request("hangs", from));
@@ -217,16 +276,26 @@ fn others_go_on_while_it_hangs(gate: &Gate, other: &Host, who: [&Knocker; 2], ro
         (knock, socket)
     });
     assert!(eventually(LONG, || pids().len() == round), "it runs");
-    let served = ["ssh", "vpn"].map(|service| who[0].open(other, service, 0).map(|receipt| receipt.status));
+    let served =
+        ["ssh", "vpn"].map(|service| who[0].open(other, service, 0).map(|receipt| receipt.status));
     let quick = served == [Some(Status::Granted); 2] && begin.elapsed() < Duration::from_secs(5);
-    let told = waiting.map(|(knock, socket)| knock.receipt(&socket, LONG).map(|receipt| receipt.status));
+    let told =
+        waiting.map(|(knock, socket)| knock.receipt(&socket, LONG).map(|receipt| receipt.status));
     assert!(told.iter().flatten().all(|status| *status == Status::Trouble), "{told:?}");
-    assert!(begin.elapsed() >= Duration::from_millis(4900), "{:?}: it had its time", begin.elapsed());
+    assert!(
+        begin.elapsed() >= Duration::from_millis(4900),
+        "{:?}: it had its time",
+        begin.elapsed()
+    );
     let shut = || did(gate).iter().filter(|line| *line == SHUT).count();
     assert!(eventually(LONG, || shut() == round), "{:?}", did(gate));
     // The group has it as its number, and with it goes what it started.
     let pid = pids().pop().expect("it ran");
-    assert!(eventually(LONG, || gate.net.gateway.sh(&format!("pgrep -g {pid} || true")).is_empty()));
+    assert!(eventually(LONG, || gate
+        .net
+        .gateway
+        .sh(&format!("pgrep -g {pid} || true"))
+        .is_empty()));
     quick && !told.contains(&None)
 }
 
@@ -239,8 +308,14 @@ fn who_comes_while_a_stop_command_hangs_is_told_and_has_nothing_and_nothing_was_
     gate.start();
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "slow,ssh"));
     assert_eq!(knock(&gate, &anna, "slow", |_| ()).status, Status::Granted);
-    assert_eq!(knock(&gate, &anna, "slow", |request| request.kind = Kind::Close).status, Status::Closed);
-    assert_eq!(knock(&gate, &bert, "slow", |request| request.seconds = 600).status, Status::Trouble);
+    assert_eq!(
+        knock(&gate, &anna, "slow", |request| request.kind = KnockKind::Close).status,
+        Status::Closed
+    );
+    assert_eq!(
+        knock(&gate, &bert, "slow", |request| request.seconds = 600).status,
+        Status::Trouble
+    );
     assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
     fs::write(log_path(&gate) + ".go", "").unwrap();
     does(&gate, &[OPEN, SHUT]);
@@ -258,18 +333,25 @@ fn fifty_knocks_at_once_are_fifty_grants_and_one_closing_stops_each() {
     gate.start();
     let anna = gate.enrol("anna", "many");
     let addresses: Vec<IpAddr> = (1..=50).map(|n| [198, 51, 100, n].into()).collect();
-    let knocks: Vec<_> = addresses.iter().map(|address| anna.seal(&anna.request("many", *address))).collect();
-    let sockets: Vec<_> =
-        knocks.iter().map(|knock| send(&gate.net.client, gate.net.gateway_ips()[0], &knock.bytes)).collect();
+    let knocks: Vec<_> =
+        addresses.iter().map(|address| anna.seal(&anna.request("many", *address))).collect();
+    let sockets: Vec<_> = knocks
+        .iter()
+        .map(|knock| send(&gate.net.client, gate.net.gateway_ips()[0], &knock.bytes))
+        .collect();
     for (knock, socket) in knocks.iter().zip(&sockets) {
-        assert_eq!(knock.receipt(socket, LONG).map(|receipt| receipt.status), Some(Status::Granted));
+        assert_eq!(
+            knock.receipt(socket, LONG).map(|receipt| receipt.status),
+            Some(Status::Granted)
+        );
     }
-    let close = |request: &mut Request| (request.kind, request.address) = (Kind::Close, None);
+    let close = |request: &mut Request| (request.kind, request.address) = (KnockKind::Close, None);
     assert_eq!(knock(&gate, &anna, "many", close).status, Status::Closed);
     assert!(eventually(4 * LONG, || did(&gate).len() == 100), "{:?}", did(&gate));
     let did = did(&gate);
     for address in addresses {
-        let times = |what: &str| did.iter().filter(|line| **line == format!("<{what}><{address}>")).count();
+        let times =
+            |what: &str| did.iter().filter(|line| **line == format!("<{what}><{address}>")).count();
         assert_eq!((times("open"), times("shut")), (1, 1), "{address}");
     }
 }
@@ -283,7 +365,11 @@ fn a_full_disk_starts_nothing_and_a_grant_that_was_there_is_stopped_all_the_same
     let _ = fs::write(disk.join("fill"), vec![0; 64 << 10]);
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     // The journal's last page still has room for a few.
-    let answered = || bert.seal(&bert.request("ssh", from)).send_waiting(&gate.net.client, to, 2 * SHORT).is_some();
+    let answered = || {
+        bert.seal(&bert.request("ssh", from))
+            .send_waiting(&gate.net.client, to, 2 * SHORT)
+            .is_some()
+    };
     assert!((0..60).any(|_| !answered()));
     gate.daemon().wait_for("NOTHING OPENS");
     let other = gate.net.host(7);
@@ -301,9 +387,15 @@ fn what_commands_cannot_be_bound_to_is_refused_and_they_cannot_come_by_a_reload(
     let mut gate = gate("");
     gate.start();
     let anna = gate.enrol("anna", "vpn,ssh");
-    assert_eq!(knock(&gate, &anna, "vpn", |request| request.source_port = 40_000).status, Status::Denied);
+    assert_eq!(
+        knock(&gate, &anna, "vpn", |request| request.source_port = 40_000).status,
+        Status::Denied
+    );
     assert_eq!(did(&gate), [""; 0]);
-    assert!(ok(&gate.toctocd(&["status"])).contains("keeps all of its rights: the commands of doors or services"));
+    assert!(
+        ok(&gate.toctocd(&["status"]))
+            .contains("keeps all of its rights: the commands of doors or services")
+    );
     gate.stop();
     let config = fs::read_to_string(gate.config()).unwrap();
     let clients = fs::read_to_string(gate.path("etc/clients")).unwrap();
@@ -314,7 +406,9 @@ fn what_commands_cannot_be_bound_to_is_refused_and_they_cannot_come_by_a_reload(
     let refused = gate.toctocd(&["reload"]);
     let words = String::from_utf8_lossy(&refused.stderr);
     assert!(
-        !refused.status.success() && words.contains("a service has commands") && words.contains("restart"),
+        !refused.status.success()
+            && words.contains("a service has commands")
+            && words.contains("restart"),
         "{words}"
     );
 }

@@ -1,4 +1,5 @@
-//! What the two processes are left with, as the kernel shows it from outside; a listener that is not confined is not used.
+//! What the two processes are left with, as the kernel shows it from outside; a listener that is
+//! not confined is not used.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +22,8 @@ fn gatekeeper(gate: &mut Gate) -> Pid {
 }
 
 /// A door whose commands do nothing.
-const DOOR: &str = "[door.web]\nsequence = [\"7321/tcp\", \"8432/udp\", \"9543/tcp\"]\nstart_command = \"true\"\n";
+const DOOR: &str =
+    "[door.web]\nsequence = [\"7321/tcp\", \"8432/udp\", \"9543/tcp\"]\nstart_command = \"true\"\n";
 
 #[test]
 fn a_gatekeeper_without_commands_keeps_few_rights_and_its_listener_none() {
@@ -32,7 +34,10 @@ fn a_gatekeeper_without_commands_keeps_few_rights_and_its_listener_none() {
     for set in ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"] {
         assert_eq!(kept(set) & !0x431e0, 0, "{set} {:x}", kept(set));
     }
-    assert_eq!((status(pid, "NoNewPrivs"), status(pid, "Seccomp")), ("1".to_owned(), "2".to_owned()));
+    assert_eq!(
+        (status(pid, "NoNewPrivs"), status(pid, "Seccomp")),
+        ("1".to_owned(), "2".to_owned())
+    );
     let listener = gate.daemon().listener();
     assert_eq!(status(listener, "CapEff"), "0000000000000000");
     let filters = |pid| status(pid, "Seccomp_filters").parse::<u32>().unwrap();
@@ -55,7 +60,8 @@ fn a_gatekeeper_without_commands_keeps_few_rights_and_its_listener_none() {
 fn what_a_gatekeeper_starts_is_refused_the_system_calls_that_it_never_makes() {
     let mut gate = Gate::new(|config| config);
     let (nft, log) = (gate.path("nft"), gate.path("nft.log"));
-    // Root may make a user namespace without any capability: only the list of system calls refuses it.
+    // Root may make a user namespace without any capability: only the list of system calls refuses
+    // it.
     let tries = "if unshare --user true 2>/dev/null; then echo allowed; else echo refused; fi";
     gate.net.gateway.sh(&format!("[ $({tries}) = allowed ]"));
     fs::write(&nft, format!("#!/bin/sh\n{tries} >>{log}\nexec /usr/sbin/nft \"$@\"\n")).unwrap();
@@ -71,7 +77,10 @@ fn what_a_gatekeeper_starts_is_refused_the_system_calls_that_it_never_makes() {
 fn doors_with_commands_keep_all_rights_and_cannot_come_later() {
     let mut gate = Gate::running(|config| config + DOOR);
     let all = fs::read_to_string("/proc/self/status").unwrap();
-    assert!(all.contains(&format!("CapEff:\t{}", status(gatekeeper(&mut gate), "CapEff"))), "as it was started");
+    assert!(
+        all.contains(&format!("CapEff:\t{}", status(gatekeeper(&mut gate), "CapEff"))),
+        "as it was started"
+    );
     assert!(ok(&gate.toctocd(&["status"])).contains("keeps all of its rights"));
     gate.stop();
     let config = fs::read_to_string(gate.config()).unwrap();
@@ -80,7 +89,12 @@ fn doors_with_commands_keep_all_rights_and_cannot_come_later() {
     fs::write(gate.config(), config).unwrap();
     let refused = gate.toctocd(&["reload"]);
     let words = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && words.contains("given up the rights") && words.contains("restart"), "{words}");
+    assert!(
+        !refused.status.success()
+            && words.contains("given up the rights")
+            && words.contains("restart"),
+        "{words}"
+    );
 }
 
 #[test]
@@ -89,15 +103,23 @@ fn a_listener_that_is_not_under_its_list_of_system_calls_is_not_used() {
     // A kernel that says yes to every new list and puts none in force: the listener believes it.
     let calls = BTreeMap::from([(nix::libc::SYS_seccomp, Vec::new())]);
     let arch = std::env::consts::ARCH.try_into().unwrap();
-    let lie = SeccompFilter::new(calls, SeccompAction::Allow, SeccompAction::Errno(0), arch).unwrap();
+    let lie =
+        SeccompFilter::new(calls, SeccompAction::Allow, SeccompAction::Errno(0), arch).unwrap();
     let lie: BpfProgram = lie.try_into().unwrap();
     let config = gate.config();
     let output = gate.net.gateway.inside(|| {
         apply_filter(&lie).unwrap();
-        Command::new(env!("CARGO_BIN_EXE_toctocd")).args(["run", "-c"]).arg(&config).output().unwrap()
+        Command::new(env!("CARGO_BIN_EXE_toctocd"))
+            .args(["run", "-c"])
+            .arg(&config)
+            .output()
+            .unwrap()
     });
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{words}");
-    assert!(words.contains("the listener cannot be confined") && words.contains("/proc/self/status"), "{words}");
+    assert!(
+        words.contains("the listener cannot be confined") && words.contains("/proc/self/status"),
+        "{words}"
+    );
     assert!(!gate.net.gateway.sh("nft list tables").contains("toctoc"), "and nothing was changed");
 }

@@ -1,5 +1,6 @@
-//! From knockd to toctoc: three kinds of doors over a real firewall, served by the name knockd, then converted and served by
-//! `toctocd`. The same stock `knock` opens them before and after, and a client sees the same services.
+//! From knockd to toctoc: three kinds of doors over a real firewall, served by the name knockd,
+//! then converted and served by `toctocd`. The same stock `knock` opens them before and after, and
+//! a client sees the same services.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,7 +20,8 @@ fn rule(verb: &str, port: u16) -> String {
     format!("/sbin/iptables -{verb} INPUT -s %IP% -p tcp --dport {port} -j ACCEPT")
 }
 
-/// A rule that is taken back after 2 s, the same by one-time sequences, and two doors that open and shut.
+/// A rule that is taken back after 2 s, the same by one-time sequences, and two doors that open and
+/// shut.
 fn knockd_conf(gate: &Gate) -> String {
     let timed = |port| {
         format!(
@@ -81,11 +83,16 @@ struct Background(String);
 
 impl Background {
     fn end(&self) {
-        if let Some(pid) = fs::read_to_string(&self.0).ok().and_then(|text| text.trim().parse().ok()) {
+        if let Some(pid) =
+            fs::read_to_string(&self.0).ok().and_then(|text| text.trim().parse().ok())
+        {
             let pid = nix::unistd::Pid::from_raw(pid);
             // It may have gone by itself.
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-            assert!(eventually(LONG, || !Path::new(&self.0).exists()), "it takes its pid file away");
+            assert!(
+                eventually(LONG, || !Path::new(&self.0).exists()),
+                "it takes its pid file away"
+            );
         }
     }
 }
@@ -100,14 +107,17 @@ impl Drop for Background {
 
 #[test]
 fn the_doors_of_a_knockd_conf_open_under_the_old_name_and_after_convert() {
-    let mut gate = Gate::new(|config| section(&config, "service.ssh", "seconds = 30", "seconds = 2"));
+    let mut gate =
+        Gate::new(|config| section(&config, "service.ssh", "seconds = 30", "seconds = 2"));
     let _services = [SSH, WEB, WIKI].map(|port| gate.net.gateway.tcp_echo(port));
     let conf = gate.path("knockd.conf");
     fs::write(&conf, knockd_conf(&gate)).unwrap();
     fs::write(gate.path("once"), " 7001,7012,7003\n 7104,7115,7106\n").unwrap();
     fs::create_dir(gate.path("knockd-state")).unwrap();
     symlink(env!("CARGO_BIN_EXE_toctocd"), gate.path("knockd")).unwrap();
-    gate.net.gateway.sh("iptables -P INPUT DROP && iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT");
+    gate.net.gateway.sh(
+        "iptables -P INPUT DROP && iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT",
+    );
 
     // The old half: knockd's own command line, its way into the background, and its rules.
     let daemon = Background(gate.path("pid"));
@@ -119,26 +129,40 @@ fn the_doors_of_a_knockd_conf_open_under_the_old_name_and_after_convert() {
     shuts(&gate, WIKI);
     daemon.end();
 
-    // The new half: the rules of the firewall go, the guard comes; whoever knocks, knocks as before.
+    // The new half: the rules of the firewall go, the guard comes; whoever knocks, knocks as
+    // before.
     let converted = gate.toctocd(&["convert", &conf]);
     let sections = ok(&converted);
     let notes = String::from_utf8_lossy(&converted.stderr).into_owned();
     assert!(!sections.contains("command"), "every pair became a service:\n{sections}");
-    assert!(notes.contains("door closeWiki: not written") && notes.contains("service ssh: toctocd itself"), "{notes}");
+    assert!(
+        notes.contains("door closeWiki: not written")
+            && notes.contains("service ssh: toctocd itself"),
+        "{notes}"
+    );
     let config = fs::read_to_string(gate.config()).unwrap();
     fs::write(gate.config(), config + &sections).unwrap();
     assert!(ok(&gate.toctocd(&["check"])).contains("5 services, 0 clients, 3 doors"));
     gate.net.gateway.sh("iptables -P INPUT ACCEPT");
     gate.start();
     the_doors_open_and_shut(&gate, "7104 7115 7106");
-    assert_eq!(fs::read_to_string(gate.path("once")).unwrap(), "#7001,7012,7003\n#7104,7115,7106\n");
+    assert_eq!(
+        fs::read_to_string(gate.path("once")).unwrap(),
+        "#7001,7012,7003\n#7104,7115,7106\n"
+    );
     let grants = ok(&gate.toctocd(&["grants"]));
     assert!(grants.contains(&format!("tcp-{WIKI}")) && grants.contains("10.90.0.2"), "{grants}");
     assert!(!gate.net.host(1).tcp_reaches(to(&gate, WIKI), SHORT), "for nobody else");
-    // Its last one-time sequence is used: that door is shut, and the gateway comes up again all the same.
-    assert!(ok(&gate.toctocd(&["check"])).contains("door [web] stays shut: no sequence is left in "));
+    // Its last one-time sequence is used: that door is shut, and the gateway comes up again all the
+    // same.
+    assert!(
+        ok(&gate.toctocd(&["check"])).contains("door [web] stays shut: no sequence is left in ")
+    );
     gate.stop();
     gate.start();
     opens(&gate, SSH, "7321 8432:udp 9543");
-    assert!(gate.net.gateway.sh("iptables -S INPUT").lines().count() == 2, "our own name edits nobody's rules");
+    assert!(
+        gate.net.gateway.sh("iptables -S INPUT").lines().count() == 2,
+        "our own name edits nobody's rules"
+    );
 }

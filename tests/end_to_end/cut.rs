@@ -1,8 +1,9 @@
-//! Connections that end with the right to them, where a service says so: measured with bytes that no longer come back.
+//! Connections that end with the right to them, where a service says so: measured with bytes that
+//! no longer come back.
 
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
-use toctoc::core::knock::{Kind, Status};
+use toctoc::core::knock::{KnockKind, Status};
 use toctoc::edge::clock;
 use toctoc::edge::state::State;
 
@@ -12,20 +13,26 @@ use crate::harness::{Echo, Host, LONG, SHORT, echoes, eventually, udp_echoes};
 /// A gateway whose services say `cut`, with servers behind them.
 fn gate(cut: &'static str) -> (Gate, Echo, Echo) {
     let gate = Gate::running(move |config| {
-        let says = |config: String, service| section(&config, service, "cut = \"never\"", &format!("cut = \"{cut}\""));
+        let says = |config: String, service| {
+            section(&config, service, "cut = \"never\"", &format!("cut = \"{cut}\""))
+        };
         says(says(config, "service.ssh"), "service.dns")
     });
     let servers = (gate.net.gateway.tcp_echo(SSH), gate.net.gateway.udp_echo(DNS));
     (gate, servers.0, servers.1)
 }
 
-/// Sessions of each family and protocol that `who` was let in for, from `host`, and then alone: the grants are over.
+/// Sessions of each family and protocol that `who` was let in for, from `host`, and then alone: the
+/// grants are over.
 fn sessions(gate: &Gate, who: &Knocker, host: &Host) -> (Vec<TcpStream>, Vec<UdpSocket>) {
     let (mut streams, mut talks) = (Vec::new(), Vec::new());
     for (from, to) in host.ips().into_iter().zip(host.gateway_ips()) {
         for service in ["ssh", "dns"] {
             let request = toctoc::core::knock::Request { seconds: 1, ..who.request(service, from) };
-            assert_eq!(who.seal(&request).send(host, to).map(|receipt| receipt.status), Some(Status::Granted));
+            assert_eq!(
+                who.seal(&request).send(host, to).map(|receipt| receipt.status),
+                Some(Status::Granted)
+            );
         }
         let mut stream = host.connect(SocketAddr::new(to, SSH), LONG).expect("granted");
         let talk = host.space.udp(SocketAddr::new(to, DNS));
@@ -37,7 +44,10 @@ fn sessions(gate: &Gate, who: &Knocker, host: &Host) -> (Vec<TcpStream>, Vec<Udp
     (streams, talks)
 }
 
-fn alive((streams, talks): &mut (Vec<TcpStream>, Vec<UdpSocket>), patience: std::time::Duration) -> usize {
+fn alive(
+    (streams, talks): &mut (Vec<TcpStream>, Vec<UdpSocket>),
+    patience: std::time::Duration,
+) -> usize {
     streams.iter_mut().filter_map(|stream| echoes(stream, patience).then_some(())).count()
         + talks.iter().filter(|talk| udp_echoes(talk, patience)).count()
 }
@@ -57,7 +67,10 @@ fn a_revoked_clients_connections_stop_passing_bytes_long_after_his_grant_and_no_
     assert_eq!(alive(&mut cut, SHORT), 0, "dead when the command is done");
     assert_eq!(alive(&mut kept, LONG), 4);
     gate.daemon().wait_for("connections of 10.90.0.2 to 22/tcp were cut");
-    let tracked = gate.net.gateway.inside(|| std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack"));
+    let tracked = gate
+        .net
+        .gateway
+        .inside(|| std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack"));
     assert!(tracked.is_ok(), "connection tracking is in use");
 }
 
@@ -78,7 +91,10 @@ fn a_close_cuts_the_callers_connections_only_where_the_service_says_so() {
         let mut mine = sessions(&gate, &anna, &gate.net.client);
         for (from, to) in gate.net.client.ips().into_iter().zip(gate.net.gateway_ips()) {
             for service in ["ssh", "dns"] {
-                let request = toctoc::core::knock::Request { kind: Kind::Close, ..anna.request(service, from) };
+                let request = toctoc::core::knock::Request {
+                    kind: KnockKind::Close,
+                    ..anna.request(service, from)
+                };
                 let receipt = anna.seal(&request).send(&gate.net.client, to).expect("a receipt");
                 assert_eq!(receipt.status, Status::Closed);
             }
@@ -92,7 +108,10 @@ fn a_connection_under_a_live_grant_dies_with_its_clients_key_and_is_not_adopted_
     let (gate, _tcp, _udp) = gate("revoke");
     let anna = gate.enrol("anna", "ssh");
     let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|receipt| receipt.status), Some(Status::Granted));
+    assert_eq!(
+        anna.open(&gate.net.client, "ssh", 0).map(|receipt| receipt.status),
+        Some(Status::Granted)
+    );
     let mut stream = gate.net.client.connect(to, LONG).expect("granted");
     assert!(echoes(&mut stream, LONG));
     ok(&gate.toctocd(&["client", "revoke", "anna"]));
@@ -115,7 +134,9 @@ fn a_grant_that_is_over_is_kept_in_mind_for_as_long_as_a_connection_stands() {
         config.replace("interfaces = [\"any\"]", "interfaces = [\"gw0\", \"gw9\"]")
     });
     let _ssh = gate.net.gateway.tcp_echo(SSH);
-    gate.net.gateway.sh("ip link add gw9 type veth peer name gw9p && ip link set gw9p up && ip link set gw9 up");
+    gate.net.gateway.sh(
+        "ip link add gw9 type veth peer name gw9p && ip link set gw9p up && ip link set gw9 up",
+    );
     gate.start();
     let anna = gate.enrol("anna", "ssh");
     let [with, without] = gate.net.client.ips();

@@ -1,13 +1,16 @@
-//! The classic sequence as the admin's fallback: in the profile, named when the sealed knock has no answer, sent when told to.
+//! The classic sequence as the admin's fallback: in the profile, named when the sealed knock has no
+//! answer, sent when told to.
 
 use std::fs;
 use std::process::Output;
 
 use crate::harness::gate::{Gate, ok};
 
-/// A running gateway with one door that grants ssh, and the profile `laptop` that knows its sequence.
+/// A running gateway with one door that grants ssh, and the profile `laptop` that knows its
+/// sequence.
 fn gate() -> Gate {
-    let door = "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"icmp:64\"]\nservice = \"ssh\"\n";
+    let door =
+        "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"icmp:64\"]\nservice = \"ssh\"\n";
     let mut gate = Gate::new(|config| config + door);
     gate.enrol_with("laptop", "ssh", &["--door", "side"]);
     gate.start();
@@ -51,7 +54,11 @@ fn when_no_sealed_knock_gets_through_the_sequence_opens_if_the_user_says_so() {
         gate.daemon().wait_for(&format!("side: ssh granted to {address}"));
     }
     let said = gate.daemon().said();
-    assert_eq!(said.matches("side: Stage 1").count(), 2, "nothing was sent but what the user asked for: {said}");
+    assert_eq!(
+        said.matches("side: Stage 1").count(),
+        2,
+        "nothing was sent but what the user asked for: {said}"
+    );
 }
 
 #[test]
@@ -79,7 +86,10 @@ fn toctoc_knock_sends_echo_requests_too() {
     for (to, from) in gate.net.gateway_ips().into_iter().zip(gate.net.client.ips()) {
         let words = ["knock", "-v", &to.to_string(), "7321", "8432:udp", "icmp:64"];
         let said = ok(&gate.toctoc(&gate.net.client, &words));
-        assert_eq!(said, format!("hitting tcp {to}:7321\nhitting udp {to}:8432\nhitting icmp:64 {to}\n"));
+        assert_eq!(
+            said,
+            format!("hitting tcp {to}:7321\nhitting udp {to}:8432\nhitting icmp:64 {to}\n")
+        );
         gate.daemon().wait_for(&format!("side: ssh granted to {from}"));
     }
 }

@@ -1,9 +1,10 @@
-//! Floods: nobody keeps an admin out by sending much, from wherever, of whatever, and nobody is hit by what we answer.
+//! Floods: nobody keeps an admin out by sending much, from wherever, of whatever, and nobody is hit
+//! by what we answer.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
-use toctoc::core::knock::{Kind, Status};
+use toctoc::core::knock::{KnockKind, Status};
 use toctoc::core::types::{SECOND, ServiceName, Wall};
 use toctoc::edge::entropy;
 
@@ -11,7 +12,8 @@ use crate::harness::gate::{Gate, KNOCK, Knocker, Sealed, ok, send, stamp};
 use crate::harness::raw::Forger;
 use crate::harness::{Host, LONG, SHORT, Space, eventually};
 
-/// Packets between one knock and the next. The ring of the capture socket holds more, whoever else uses this machine.
+/// Packets between one knock and the next. The ring of the capture socket holds more, whoever else
+/// uses this machine.
 const ROUND: u32 = 1500;
 
 /// IP packets that a namespace has sent or received since it was made.
@@ -37,7 +39,9 @@ struct Flooder {
 
 impl Flooder {
     fn on(host: &Host) -> Flooder {
-        let std::net::IpAddr::V4(gateway) = host.gateway_ips()[0] else { panic!("IPv4 stands first") };
+        let std::net::IpAddr::V4(gateway) = host.gateway_ips()[0] else {
+            panic!("IPv4 stands first")
+        };
         Flooder { forger: Forger::new(&host.space), to: SocketAddrV4::new(gateway, KNOCK) }
     }
 
@@ -67,7 +71,11 @@ fn a_blind_flood_from_forged_addresses_hinders_no_knock_and_is_never_answered() 
         "all were looked at: {}",
         gate.status()
     );
-    assert_eq!(counted(&gate.net.gateway, "OutRequests") - before, 0, "not one packet left the gateway");
+    assert_eq!(
+        counted(&gate.net.gateway, "OutRequests") - before,
+        0,
+        "not one packet left the gateway"
+    );
     for round in 1..=10 {
         (round * ROUND..(round + 1) * ROUND).for_each(junk);
         assert!(granted(&anna, &gate), "knock {round} after {} packets of junk", round * ROUND);
@@ -104,8 +112,10 @@ fn who_kept_one_packet_from_arriving_cannot_use_up_its_clients_rate_with_copies(
     let spy = gate.net.host(7);
     let forger = Flooder::on(&spy);
     // Neither was ever used: the second is too old already, which only the gatekeeper can see.
-    let (kept, mut old) =
-        (anna.request("ssh", gate.net.client.ips()[0]), anna.request("ssh", gate.net.client.ips()[0]));
+    let (kept, mut old) = (
+        anna.request("ssh", gate.net.client.ips()[0]),
+        anna.request("ssh", gate.net.client.ips()[0]),
+    );
     old.timestamp = Wall(stamp().0 - 40 * SECOND);
     for request in [kept, old] {
         let kept = anna.seal(&request);
@@ -123,13 +133,17 @@ fn a_clients_flood_of_good_knocks_takes_nothing_from_another() {
     let host = gate.net.host(7);
     let to = host.gateway_ips()[0];
     let mut probe = bert.request("ssh", host.ips()[0]);
-    (probe.kind, probe.service, probe.address) = (Kind::Probe, ServiceName::NONE, None);
+    (probe.kind, probe.service, probe.address) = (KnockKind::Probe, ServiceName::NONE, None);
     for _ in 0..200 {
         probe.timestamp = stamp();
         drop(send(&host, to, &bert.seal(&probe).bytes));
     }
     assert!(granted(&anna, &gate));
-    assert!(eventually(LONG, || gate.refused("quota") > 0), "bert ran into his limit: {}", gate.status());
+    assert!(
+        eventually(LONG, || gate.refused("quota") > 0),
+        "bert ran into his limit: {}",
+        gate.status()
+    );
     // And from the very address that the junk of others claims to come from.
     for _ in 0..ROUND {
         drop(send(&gate.net.client, gate.net.gateway_ips()[0], &[7; 272]));
@@ -150,7 +164,8 @@ fn late_reordered_and_doubled_packets_are_each_granted_once() {
         request.timestamp = Wall(request.timestamp.0 - n * SECOND / 10);
         anna.seal(&request)
     };
-    // The newest last in time and first on the wire, up to 3 s late, and each of them twice in a row.
+    // The newest last in time and first on the wire, up to 3 s late, and each of them twice in a
+    // row.
     let knocks: Vec<Sealed> = (0..30).map(late).collect();
     let sockets: Vec<_> = knocks
         .iter()
@@ -161,16 +176,27 @@ fn late_reordered_and_doubled_packets_are_each_granted_once() {
         })
         .collect();
     for (knock, socket) in knocks.iter().zip(&sockets) {
-        assert_eq!(knock.receipt(socket, LONG).map(|receipt| receipt.status), Some(Status::Granted));
+        assert_eq!(
+            knock.receipt(socket, LONG).map(|receipt| receipt.status),
+            Some(Status::Granted)
+        );
     }
     // A later one is answered after all that came before it.
     assert!(granted(&anna, &gate));
     for (knock, socket) in knocks.iter().zip(&sockets) {
         socket.set_nonblocking(true).expect("a socket");
         let mut more = [0; 512];
-        assert!(socket.recv(&mut more).is_err(), "one answer for one packet: {}", knock.bytes.len());
+        assert!(
+            socket.recv(&mut more).is_err(),
+            "one answer for one packet: {}",
+            knock.bytes.len()
+        );
     }
-    assert_eq!(ok(&gate.toctocd(&["grants"])).lines().count(), 2, "one heading, one grant that goes on");
+    assert_eq!(
+        ok(&gate.toctocd(&["grants"])).lines().count(),
+        2,
+        "one heading, one grant that goes on"
+    );
 }
 
 #[test]
@@ -196,6 +222,10 @@ fn nobody_is_sent_more_than_one_smaller_packet_for_whatever_is_forged_in_his_nam
     socket.send(&knock.bytes).expect("a route");
     socket.set_read_timeout(Some(LONG)).expect("a timeout");
     let length = socket.recv(&mut mine).expect("a receipt");
-    assert!(length < knock.bytes.len(), "a receipt of {length} bytes for a knock of {}", knock.bytes.len());
+    assert!(
+        length < knock.bytes.len(),
+        "a receipt of {length} bytes for a knock of {}",
+        knock.bytes.len()
+    );
     assert!(!victim.tcp_reaches(SocketAddr::new(victim.gateway_ips()[0], 22), SHORT));
 }

@@ -1,4 +1,5 @@
-//! Services that lead to an inner host: for granted sources alone, to that host's one port alone, whatever else translates.
+//! Services that lead to an inner host: for granted sources alone, to that host's one port alone,
+//! whatever else translates.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,7 +14,8 @@ const INNER: u16 = 3390;
 /// The service of the harness is for one connection.
 const TIME: (&str, &str) = ("form = \"once\"", "form = \"time\"");
 
-/// A gateway that passes packets on, an inner host behind it with a server, and one on the gateway's own port that nobody must meet.
+/// A gateway that passes packets on, an inner host behind it with a server, and one on the
+/// gateway's own port that nobody must meet.
 struct Inside {
     gate: Gate,
     inner: Host,
@@ -25,12 +27,18 @@ impl Inside {
     /// `changes` are of lines in the section of the service.
     fn new(changes: &[(&str, &str)]) -> Inside {
         let mut gate = Gate::new(|config| {
-            let lines = format!("masquerade = false\nforward = [\"10.90.7.2:{INNER}\", \"[fd90:7::2]:{INNER}\"]");
+            let lines = format!(
+                "masquerade = false\nforward = [\"10.90.7.2:{INNER}\", \"[fd90:7::2]:{INNER}\"]"
+            );
             let config = section(&config, "service.rdp", "masquerade = false", &lines);
-            changes.iter().fold(config, |config, (from, to)| section(&config, "service.rdp", from, to))
+            changes
+                .iter()
+                .fold(config, |config, (from, to)| section(&config, "service.rdp", from, to))
         });
         let inner = gate.net.host(7);
-        gate.net.gateway.sh("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
+        gate.net.gateway.sh(
+            "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding",
+        );
         let (server, own) = (inner.space.tcp_echo(INNER), gate.net.gateway.tcp_echo(OUTER));
         gate.start();
         Inside { gate, inner, server, own }
@@ -48,9 +56,14 @@ fn a_granted_source_reaches_the_inner_host_by_the_outer_port_and_nobody_else_doe
     let stranger = it.gate.net.host(8);
     for family in [0, 1] {
         assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT));
-        assert_eq!(anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status), Some(Status::Granted));
+        assert_eq!(
+            anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status),
+            Some(Status::Granted)
+        );
         assert!(it.gate.net.client.tcp_reaches(it.outer(family), LONG));
-        assert!(!stranger.tcp_reaches(SocketAddr::new(stranger.gateway_ips()[family], OUTER), SHORT));
+        assert!(
+            !stranger.tcp_reaches(SocketAddr::new(stranger.gateway_ips()[family], OUTER), SHORT)
+        );
     }
     let peers: Vec<IpAddr> = it.server.peers().iter().map(SocketAddr::ip).collect();
     assert_eq!(peers, it.gate.net.client.ips(), "the inner host sees who it is");
@@ -74,22 +87,30 @@ fn one_connection_to_an_inner_host_is_one() {
 #[test]
 fn authorization_for_the_outer_port_is_none_for_wherever_else_a_translation_leads() {
     let it = Inside::new(&[TIME]);
-    let [anna, bert] = [("anna", "rdp"), ("bert", "ssh")].map(|(name, service)| it.gate.enrol(name, service));
+    let [anna, bert] =
+        [("anna", "rdp"), ("bert", "ssh")].map(|(name, service)| it.gate.enrol(name, service));
     let (_ssh, inner_ssh) = (it.gate.net.gateway.tcp_echo(SSH), it.inner.space.tcp_echo(SSH));
     for family in [0, 1] {
         // Another service's grant leads nowhere inside.
-        assert_eq!(bert.open(&it.gate.net.client, "ssh", family).map(|r| r.status), Some(Status::Granted));
+        assert_eq!(
+            bert.open(&it.gate.net.client, "ssh", family).map(|r| r.status),
+            Some(Status::Granted)
+        );
         assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT));
         assert!(it.gate.net.client.tcp_reaches(SocketAddr::new(it.outer(family).ip(), SSH), LONG));
     }
-    // Somebody else's translation comes first and leads the outer port to another one of the inner host.
+    // Somebody else's translation comes first and leads the outer port to another one of the inner
+    // host.
     it.gate.net.gateway.sh(&format!(
         "nft 'table inet other {{ chain pre {{ type nat hook prerouting priority -150; \
            ip daddr 10.90.0.1 tcp dport {OUTER} dnat ip to 10.90.7.2:{SSH}; \
            ip6 daddr fd90::1 tcp dport {OUTER} dnat ip6 to [fd90:7::2]:{SSH}; }}; }}'"
     ));
     for family in [0, 1] {
-        assert_eq!(anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status), Some(Status::Granted));
+        assert_eq!(
+            anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status),
+            Some(Status::Granted)
+        );
         assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT), "not what was granted");
     }
     // And to this machine's own port.
@@ -110,7 +131,10 @@ fn an_inner_host_without_a_way_back_is_reached_by_masquerade() {
     it.inner.space.sh("ip route del default; ip -6 route del default");
     let anna = it.gate.enrol("anna", "rdp");
     for family in [0, 1] {
-        assert_eq!(anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status), Some(Status::Granted));
+        assert_eq!(
+            anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status),
+            Some(Status::Granted)
+        );
         assert!(it.gate.net.client.tcp_reaches(it.outer(family), LONG));
     }
     let peers: Vec<IpAddr> = it.server.peers().iter().map(SocketAddr::ip).collect();
@@ -123,7 +147,10 @@ fn a_forwarded_connection_is_cut_with_its_clients_key() {
     let anna = it.gate.enrol("anna", "rdp");
     let mut streams = Vec::new();
     for family in [0, 1] {
-        assert_eq!(anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status), Some(Status::Granted));
+        assert_eq!(
+            anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status),
+            Some(Status::Granted)
+        );
         streams.push(it.gate.net.client.connect(it.outer(family), LONG).expect("granted"));
     }
     assert!(streams.iter_mut().all(|stream| echoes(stream, LONG)));
@@ -137,11 +164,18 @@ fn a_reload_that_leads_elsewhere_ends_what_was_granted() {
     let anna = it.gate.enrol("anna", "ssh,rdp,dns");
     let _other = it.inner.space.tcp_echo(INNER + 1);
     for service in ["ssh", "rdp", "dns"] {
-        assert_eq!(anna.open(&it.gate.net.client, service, 0).map(|r| r.status), Some(Status::Granted));
+        assert_eq!(
+            anna.open(&it.gate.net.client, service, 0).map(|r| r.status),
+            Some(Status::Granted)
+        );
     }
     let mut stream = it.gate.net.client.connect(it.outer(0), LONG).expect("granted");
     let config = std::fs::read_to_string(it.gate.config()).unwrap();
-    std::fs::write(it.gate.config(), config.replace(&format!(":{INNER}\""), &format!(":{}\"", INNER + 1))).unwrap();
+    std::fs::write(
+        it.gate.config(),
+        config.replace(&format!(":{INNER}\""), &format!(":{}\"", INNER + 1)),
+    )
+    .unwrap();
     ok(&it.gate.toctocd(&["reload"]));
     let left = ok(&it.gate.toctocd(&["grants"]));
     assert!(left.contains(" ssh ") && left.contains(" dns ") && !left.contains(" rdp "), "{left}");

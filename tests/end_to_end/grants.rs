@@ -23,7 +23,10 @@ fn one_of_two_simultaneous_connections_wins_a_once_grant() {
         let won = thread::scope(|scope| {
             let race = || {
                 barrier.wait();
-                gate.net.client.connect(to, Duration::from_secs(2)).is_ok_and(|mut stream| echoes(&mut stream, SHORT))
+                gate.net
+                    .client
+                    .connect(to, Duration::from_secs(2))
+                    .is_ok_and(|mut stream| echoes(&mut stream, SHORT))
             };
             let racers = [scope.spawn(race), scope.spawn(race)];
             racers.into_iter().map(|racer| racer.join().unwrap()).filter(|won| *won).count()
@@ -48,8 +51,15 @@ fn a_grant_ends_on_time_with_the_daemon_killed_and_the_guard_stays_shut() {
     );
     gate.kill();
     assert!(gate.net.client.tcp_reaches(to, LONG), "killing the daemon does not cut the grant");
-    assert!(eventually(LONG, || !gate.net.client.tcp_reaches(to, SHORT)), "it must end without the daemon");
-    assert!(begin.elapsed() >= Duration::from_millis(2900), "not before its time: {:?}", begin.elapsed());
+    assert!(
+        eventually(LONG, || !gate.net.client.tcp_reaches(to, SHORT)),
+        "it must end without the daemon"
+    );
+    assert!(
+        begin.elapsed() >= Duration::from_millis(2900),
+        "not before its time: {:?}",
+        begin.elapsed()
+    );
     assert!(
         !gate.net.host(7).tcp_reaches(SocketAddr::new("10.90.7.1".parse().unwrap(), SSH), SHORT),
         "shut for others all along"
@@ -66,7 +76,10 @@ fn a_connection_that_stands_outlives_its_time_grant() {
     request.seconds = 1;
     anna.seal(&request).send(&gate.net.client, to.ip()).expect("a receipt");
     let mut stream = gate.net.client.connect(to, LONG).expect("granted");
-    assert!(eventually(LONG, || gate.net.client.connect(to, SHORT).is_err()), "new connections end with the grant");
+    assert!(
+        eventually(LONG, || gate.net.client.connect(to, SHORT).is_err()),
+        "new connections end with the grant"
+    );
     assert!(echoes(&mut stream, LONG), "the one that stands goes on");
 }
 
@@ -98,5 +111,8 @@ fn what_somebody_flushes_is_put_back_with_its_live_grants() {
     gate.daemon().wait_for("put back");
     assert!(gate.net.client.tcp_reaches(to, LONG), "the grant is back");
     let stranger = gate.net.host(7);
-    assert!(!stranger.tcp_reaches(SocketAddr::new(stranger.gateway_ips()[0], SSH), SHORT), "and so is the guard");
+    assert!(
+        !stranger.tcp_reaches(SocketAddr::new(stranger.gateway_ips()[0], SSH), SHORT),
+        "and so is the guard"
+    );
 }

@@ -1,4 +1,5 @@
-//! The same packet or the same address in other hands: held back, behind one NAT, at another gateway, or after the admin has left.
+//! The same packet or the same address in other hands: held back, behind one NAT, at another
+//! gateway, or after the admin has left.
 
 use std::net::SocketAddr;
 
@@ -18,7 +19,8 @@ fn a_packet_held_back_past_its_window_opens_nothing_and_tells_its_thief_nothing(
     request.timestamp = Wall(stamp().0 - 31 * SECOND);
     let held_back = anna.seal(&request);
     held_back.send_in_vain(&thief, thief.gateway_ips()[0]);
-    // With the admin's address forged, the answer goes to the admin: the time, and a challenge that needs the admin's key.
+    // With the admin's address forged, the answer goes to the admin: the time, and a challenge that
+    // needs the admin's key.
     let receipt = held_back.send(&gate.net.client, to).expect("told about the clock");
     assert_eq!((receipt.status, receipt.granted), (Status::Clock, None));
     held_back.send_in_vain(&gate.net.client, to);
@@ -54,7 +56,10 @@ fn a_knock_for_one_gateway_is_junk_at_another_that_enrolled_the_same_key() {
     knock.send_in_vain(&there.net.client, to);
     assert!(eventually(LONG, || there.refused("unknown-tag") == 1), "{}", there.status());
     assert_eq!(ok(&there.toctocd(&["grants"])), "nothing is open\n");
-    assert_eq!(knock.send(&here.net.client, to).map(|receipt| receipt.status), Some(Status::Granted));
+    assert_eq!(
+        knock.send(&here.net.client, to).map(|receipt| receipt.status),
+        Some(Status::Granted)
+    );
 }
 
 /// A host of the gateway's that hides two others behind its own address.
@@ -92,7 +97,8 @@ fn a_neighbour_behind_the_same_nat_gets_nothing_of_a_grant_for_one_connection_th
     let nat = Nat::behind(&gate.net.client);
     let (key, to) = (gate.path("anna.key"), SocketAddr::new(gate.net.gateway_ips()[0], RDP));
     assert!(nat.neighbour.connect(to, SHORT).is_err(), "shut before the knock");
-    let said = ok(&gate.toctoc_in(&nat.admin, &["open", "anna", "rdp", "-4", "-i", &key, "--ask-source"]));
+    let said =
+        ok(&gate.toctoc_in(&nat.admin, &["open", "anna", "rdp", "-4", "-i", &key, "--ask-source"]));
     assert!(said.contains("10.90.0.2"), "the admin is told that it is the NAT's address: {said}");
     let mut mine = nat.admin.connect(to, LONG).expect("granted");
     assert!(echoes(&mut mine, LONG));
@@ -112,19 +118,32 @@ fn the_next_owner_of_an_address_finds_nothing_open_once_the_grant_is_closed_or_o
     let (key, ip) = (gate.path("anna.key"), gate.net.gateway_ips()[0]);
     let mut request = anna.request("ssh", gate.net.client.ips()[0]);
     request.seconds = 1;
-    assert_eq!(anna.seal(&request).send(&gate.net.client, ip).map(|r| r.status), Some(Status::Granted));
+    assert_eq!(
+        anna.seal(&request).send(&gate.net.client, ip).map(|r| r.status),
+        Some(Status::Granted)
+    );
     ok(&gate.toctoc(&gate.net.client, &["open", "anna", "rdp", "-4", "-i", &key]));
     ok(&gate.toctoc(&gate.net.client, &["close", "anna", "rdp", "-4", "-i", &key]));
     // The link with its addresses goes to another machine.
     let next = Space::new();
     gate.net.client.space.sh(&format!("ip link set eth0 netns {}", next.path()));
     next.sh("ip addr add 10.90.0.2/24 dev eth0 && ip link set eth0 up");
-    // The first packets of a link that has just come up may be lost: that silence would not be the guard's.
-    assert!(eventually(LONG, || next.connect(SocketAddr::new(ip, UNGUARDED), SHORT).is_ok()), "it is heard");
+    // The first packets of a link that has just come up may be lost: that silence would not be the
+    // guard's.
+    assert!(
+        eventually(LONG, || next.connect(SocketAddr::new(ip, UNGUARDED), SHORT).is_ok()),
+        "it is heard"
+    );
     assert!(next.connect(SocketAddr::new(ip, RDP), SHORT).is_err(), "closed by its holder");
-    assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"), "over by itself");
+    assert!(
+        eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"),
+        "over by itself"
+    );
     assert!(next.connect(SocketAddr::new(ip, SSH), SHORT).is_err(), "over");
     let neighbours = gate.net.gateway.sh("ip neigh show to 10.90.0.2");
     assert!(neighbours.contains("lladdr"), "it was a real machine that tried: {neighbours}");
-    assert!(next.inside(|| std::net::UdpSocket::bind(("10.90.0.2", KNOCK)).is_ok()), "with that very address");
+    assert!(
+        next.inside(|| std::net::UdpSocket::bind(("10.90.0.2", KNOCK)).is_ok()),
+        "with that very address"
+    );
 }

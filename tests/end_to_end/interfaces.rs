@@ -1,15 +1,18 @@
-//! Where knocks are heard: several interfaces, the one of the default route, and how a knocker leaves by one of its own.
+//! Where knocks are heard: several interfaces, the one of the default route, and how a knocker
+//! leaves by one of its own.
 
 use std::fs;
 
 use crate::harness::gate::{Gate, ok};
 use crate::harness::{Host, LONG, eventually};
 
-const DOOR: &str = "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"6543/tcp\"]\nservice = \"ssh\"\n";
+const DOOR: &str =
+    "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"6543/tcp\"]\nservice = \"ssh\"\n";
 
 fn listening_on(interfaces: &str) -> Gate {
-    let gate =
-        Gate::new(|config| config.replace("interfaces = [\"any\"]", &format!("interfaces = {interfaces}")) + DOOR);
+    let gate = Gate::new(|config| {
+        config.replace("interfaces = [\"any\"]", &format!("interfaces = {interfaces}")) + DOOR
+    });
     assert!(fs::read_to_string(gate.config()).expect("our own file").contains(interfaces));
     gate
 }
@@ -50,7 +53,10 @@ fn the_default_route_decides_where_knocks_are_heard_and_is_followed() {
         let output = gate.toctocd(&[command]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains("there is no default route now") && said.contains("ip route"), "{said}");
+        assert!(
+            said.contains("there is no default route now") && said.contains("ip route"),
+            "{said}"
+        );
     }
     gate.net.gateway.sh("ip route add default via 10.90.0.2 dev gw0");
     assert!(gate.toctocd(&["check"]).status.success());
@@ -106,12 +112,17 @@ fn a_knocker_leaves_from_the_address_and_interface_that_it_names_also_on_the_lin
         ("fe80::a --interface eth0 --source fe80::b", "fe80::b"),
     ] {
         let words: Vec<&str> = ["knock"].into_iter().chain(words.split(' ')).collect();
-        ok(&gate.toctoc(&gate.net.client, &[&words[..], &["7321:tcp", "8432:udp", "6543:tcp"]].concat()));
+        ok(&gate.toctoc(
+            &gate.net.client,
+            &[&words[..], &["7321:tcp", "8432:udp", "6543:tcp"]].concat(),
+        ));
         expected += &format!("open {from}\n");
         let log = || fs::read_to_string(gate.path("door.log")).unwrap_or_default();
         assert!(eventually(LONG, || log() == expected), "{words:?}: {}", log());
     }
-    for (words, code) in [("fe80::a", 1), ("10.90.0.1 --source 10.90.0.77", 1), ("10.90.0.1 --interface eth7", 1)] {
+    for (words, code) in
+        [("fe80::a", 1), ("10.90.0.1 --source 10.90.0.77", 1), ("10.90.0.1 --interface eth7", 1)]
+    {
         let words: Vec<&str> = ["knock"].into_iter().chain(words.split(' ')).collect();
         let output = gate.toctoc(&gate.net.client, &[&words[..], &["7321:tcp"]].concat());
         assert_eq!(output.status.code(), Some(code), "{words:?}");

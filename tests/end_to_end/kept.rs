@@ -1,5 +1,5 @@
-//! The gate stands, whatever others do to nftables and to the daemon, and an admin's command takes it away and puts it up.
-//! What the guard lets through is left to `tests/firewall.rs`.
+//! The gate stands, whatever others do to nftables and to the daemon, and an admin's command takes
+//! it away and puts it up. What the guard lets through is left to `tests/firewall.rs`.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -59,8 +59,10 @@ impl Drop for Attacker {
 
 /// How many of the connections that they kept still answer, all asked at once; they begin anew.
 fn alive(attackers: &[Attacker]) -> usize {
-    let mut kept: Vec<TcpStream> =
-        attackers.iter().flat_map(|attacker| std::mem::take(&mut *attacker.kept.lock().unwrap())).collect();
+    let mut kept: Vec<TcpStream> = attackers
+        .iter()
+        .flat_map(|attacker| std::mem::take(&mut *attacker.kept.lock().unwrap()))
+        .collect();
     kept.iter_mut().for_each(|stream| stream.write_all(b"ping").unwrap_or(()));
     let begin = Instant::now();
     let answers = |stream: &mut TcpStream| {
@@ -76,7 +78,8 @@ fn alive(attackers: &[Attacker]) -> usize {
 enum Act {
     Flush,
     Delete,
-    /// `nft -f` of a file that flushes, has rules of the admin's own, and includes the printed guard.
+    /// `nft -f` of a file that flushes, has rules of the admin's own, and includes the printed
+    /// guard.
     Reload,
     /// SIGKILL; nobody starts the daemon again until all else is done.
     Kill,
@@ -109,10 +112,15 @@ fn nftables_conf(gate: &Gate) -> String {
 fn seconds_left(gate: &Gate, source: IpAddr) -> Option<u64> {
     let table: serde_json::Value =
         serde_json::from_str(&gate.net.gateway.sh("nft -j list table inet toctoc")).expect("JSON");
-    let sets = table["nftables"].as_array().expect("objects").iter().filter_map(|object| object.pointer("/set/elem"));
+    let sets = table["nftables"]
+        .as_array()
+        .expect("objects")
+        .iter()
+        .filter_map(|object| object.pointer("/set/elem"));
     let elements = sets.filter_map(|list| list.as_array()).flatten();
-    let mine = elements
-        .filter(|element| element.pointer("/elem/val").is_some_and(|v| v.to_string().contains(&source.to_string())));
+    let mine = elements.filter(|element| {
+        element.pointer("/elem/val").is_some_and(|v| v.to_string().contains(&source.to_string()))
+    });
     mine.filter_map(|element| element.pointer("/elem/expires")?.as_u64()).next()
 }
 
@@ -129,14 +137,20 @@ fn no_connection_without_a_grant_survives_a_flush_a_deletion_a_reload_and_a_kill
     let receipt = anna.seal(&request).send(&gate.net.client, to.ip()).expect("a receipt");
     assert_eq!((receipt.status, receipt.seconds), (Status::Granted, 600));
     let stranger = gate.net.host(7);
-    let attackers = stranger.gateway_ips().map(|ip| Attacker::start(&stranger, SocketAddr::new(ip, SSH)));
+    let attackers =
+        stranger.gateway_ips().map(|ip| Attacker::start(&stranger, SocketAddr::new(ip, SSH)));
     for order in orders(&ACTS) {
         run(&mut gate, &order, &conf, &attackers);
         assert_eq!(alive(&attackers), 0, "{order:?}: who slipped in is cut");
         assert!(gate.net.client.tcp_reaches(to, LONG), "{order:?}: the grant is back");
-        let (left, should) =
-            (seconds_left(&gate, gate.net.client.ips()[0]).expect("live"), 600 - begin.elapsed().as_secs());
-        assert!((should.saturating_sub(2)..=should + 1).contains(&left), "{order:?}: {left} s instead of {should}");
+        let (left, should) = (
+            seconds_left(&gate, gate.net.client.ips()[0]).expect("live"),
+            600 - begin.elapsed().as_secs(),
+        );
+        assert!(
+            (should.saturating_sub(2)..=should + 1).contains(&left),
+            "{order:?}: {left} s instead of {should}"
+        );
     }
 }
 
@@ -178,7 +192,9 @@ fn a_grant_gains_nothing_by_a_slow_repair_of_the_guard() {
     let mut gate = Gate::new(|config| config);
     let (nft, slow) = (gate.path("nft"), gate.path("slow"));
     // Slow where it loads a guard, not where it lists one.
-    let script = format!("#!/bin/sh\ncase $* in *-f*) [ ! -e {slow} ] || sleep 3;; esac\nexec /usr/sbin/nft \"$@\"\n");
+    let script = format!(
+        "#!/bin/sh\ncase $* in *-f*) [ ! -e {slow} ] || sleep 3;; esac\nexec /usr/sbin/nft \"$@\"\n"
+    );
     fs::write(&nft, script).unwrap();
     fs::set_permissions(&nft, fs::Permissions::from_mode(0o755)).unwrap();
     let config = fs::read_to_string(gate.config()).unwrap().replace("/usr/sbin/nft", &nft);
@@ -190,7 +206,9 @@ fn a_grant_gains_nothing_by_a_slow_repair_of_the_guard() {
     gate.net.gateway.sh("nft delete table inet toctoc");
     gate.daemon().wait_for("loaded again");
     let grants = ok(&gate.toctocd(&["grants", "--json"]));
-    let ours = serde_json::from_str::<serde_json::Value>(&grants).unwrap()[0]["seconds_left"].as_u64().unwrap();
+    let ours = serde_json::from_str::<serde_json::Value>(&grants).unwrap()[0]["seconds_left"]
+        .as_u64()
+        .unwrap();
     let kernels = seconds_left(&gate, gate.net.client.ips()[0]).expect("put back");
     assert!(kernels <= ours + 1, "{kernels} s in the kernel, {ours} s as we count");
 }
@@ -204,25 +222,35 @@ fn an_admin_takes_the_guard_away_and_puts_it_up_through_the_running_gateway() {
     let theirs = SocketAddr::new(stranger.gateway_ips()[0], SSH);
     assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
     let said = ok(&gate.toctocd(&["guard", "off"]));
-    assert!(said.contains("OPEN to everybody whom your own firewall lets in: 22/tcp (ssh)"), "{said}");
+    assert!(
+        said.contains("OPEN to everybody whom your own firewall lets in: 22/tcp (ssh)"),
+        "{said}"
+    );
     assert!(stranger.tcp_reaches(theirs, LONG));
     for command in [&["status"][..], &["guard", "status"]] {
         assert!(ok(&gate.toctocd(command)).contains("guard       OFF by command"), "{command:?}");
     }
-    assert_eq!(anna.open(&gate.net.client, "ssh", 1).map(|r| r.status), Some(Status::Trouble), "nothing is granted");
+    assert_eq!(
+        anna.open(&gate.net.client, "ssh", 1).map(|r| r.status),
+        Some(Status::Trouble),
+        "nothing is granted"
+    );
     ok(&gate.toctocd(&["reload"]));
     assert!(stranger.tcp_reaches(theirs, LONG), "a reload is no reason to put it up");
     assert!(ok(&gate.toctocd(&["guard", "on"])).contains("the guard is up"));
     assert!(!stranger.tcp_reaches(theirs, SHORT));
     assert!(gate.net.client.tcp_reaches(to, LONG), "and live grants are back");
-    // Whoever loads our table while it is off puts it up: nobody could be granted anything there else.
+    // Whoever loads our table while it is off puts it up: nobody could be granted anything there
+    // else.
     ok(&gate.toctocd(&["guard", "off"]));
     let conf = nftables_conf(&gate);
     gate.net.gateway.sh(&format!("nft -f {conf}"));
     gate.daemon().wait_for("no longer off");
     assert!(!stranger.tcp_reaches(theirs, SHORT) && gate.net.client.tcp_reaches(to, LONG));
     // What the log ends with is what stays.
-    for (command, left) in [("on", "ends; the guard stays up"), ("off", "ends; the guard stays OFF")] {
+    for (command, left) in
+        [("on", "ends; the guard stays up"), ("off", "ends; the guard stays OFF")]
+    {
         ok(&gate.toctocd(&["guard", command]));
         gate.daemon().process.signal(nix::sys::signal::Signal::SIGTERM);
         gate.daemon().wait_for(left);
@@ -234,8 +262,9 @@ fn an_admin_takes_the_guard_away_and_puts_it_up_through_the_running_gateway() {
 
 #[test]
 fn without_a_gateway_the_guard_is_shut_by_command_and_opened_by_command() {
-    let gate =
-        Gate::new(|config| config + "\n[door.broken]\none_time_sequences = \"/nowhere\"\nstart_command = \"true\"\n");
+    let gate = Gate::new(|config| {
+        config + "\n[door.broken]\none_time_sequences = \"/nowhere\"\nstart_command = \"true\"\n"
+    });
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let tos = gate.net.gateway_ips().map(|ip| SocketAddr::new(ip, SSH));
     assert!(ok(&gate.toctocd(&["guard", "status"])).contains("OFF: there is no such table"));
@@ -246,14 +275,21 @@ fn without_a_gateway_the_guard_is_shut_by_command_and_opened_by_command() {
     assert_eq!(ok(&gate.toctocd(&["guard", "adopt"])), adopted);
     assert!(echoes(&mut session, LONG));
     assert!(ok(&gate.toctocd(&["guard", "adopt"])).starts_with("nothing to adopt"));
-    assert!(tos.iter().all(|to| !gate.net.client.tcp_reaches(*to, SHORT)), "a broken door is no reason to stay open");
+    assert!(
+        tos.iter().all(|to| !gate.net.client.tcp_reaches(*to, SHORT)),
+        "a broken door is no reason to stay open"
+    );
     let status = ok(&gate.toctocd(&["guard", "status"]));
     assert!(
-        status.contains("guard       up") && status.contains("NOBODY") && status.contains("22/tcp (ssh)"),
+        status.contains("guard       up")
+            && status.contains("NOBODY")
+            && status.contains("22/tcp (ssh)"),
         "{status}"
     );
     gate.net.gateway.sh("nft insert rule inet toctoc guard accept");
-    assert!(ok(&gate.toctocd(&["guard", "status"])).contains("NOT AS CONFIGURED: it has other rules"));
+    assert!(
+        ok(&gate.toctocd(&["guard", "status"])).contains("NOT AS CONFIGURED: it has other rules")
+    );
     ok(&gate.toctocd(&["guard", "on"]));
     assert!(ok(&gate.toctocd(&["guard", "status"])).contains("guard       up"));
     ok(&gate.toctocd(&["guard", "off"]));

@@ -1,5 +1,5 @@
-//! What a test started ends with it, however it ends: not even a process that stands still stays behind.
-//! What the tests try is left to them.
+//! What a test started ends with it, however it ends: not even a process that stands still stays
+//! behind. What the tests try is left to them.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
@@ -11,9 +11,13 @@ use crate::harness::{LONG, Net};
 #[test]
 fn a_process_that_was_stopped_and_forgotten_ends_with_its_namespace() {
     let net = Net::new();
-    let mut forgotten = std::mem::ManuallyDrop::new(net.client.space.spawn(Command::new("sleep").arg("1000")));
+    let mut forgotten =
+        std::mem::ManuallyDrop::new(net.client.space.spawn(Command::new("sleep").arg("1000")));
     let mut elsewhere = Net::new().gateway.spawn(Command::new("sleep").arg("1000"));
-    assert!(elsewhere.wait(LONG).is_some(), "a namespace that nobody holds any more has nobody in it");
+    assert!(
+        elsewhere.wait(LONG).is_some(),
+        "a namespace that nobody holds any more has nobody in it"
+    );
     forgotten.signal(Signal::SIGSTOP);
     let failing = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let _net = net;

@@ -46,7 +46,9 @@ fn who_is_told_to_end_does_not_reload_before() {
     let mut gate = Gate::running(|config| config);
     let process = &gate.daemon().process;
     // Both signals are there when it goes on.
-    [Signal::SIGSTOP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCONT].into_iter().for_each(|one| process.signal(one));
+    [Signal::SIGSTOP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCONT]
+        .into_iter()
+        .for_each(|one| process.signal(one));
     let said = gate.daemon().wait_for("ends;");
     let all = gate.daemon().said();
     assert!(!all.contains("reload") && !all.contains("still runs"), "{said}: {all}");
@@ -86,7 +88,11 @@ fn a_reload_warns_of_what_has_become_weak_and_not_again_of_what_was() {
     gate.daemon().wait_for("reloaded:");
     let said = gate.daemon().said();
     for name in ["old", "new"] {
-        assert_eq!(said.matches(&format!("warning: door [{name}]: a sequence of 2 steps")).count(), 1, "{said}");
+        assert_eq!(
+            said.matches(&format!("warning: door [{name}]: a sequence of 2 steps")).count(),
+            1,
+            "{said}"
+        );
         assert_eq!(
             said.matches(&format!("warning: service {name}: its `start` names /no/{name}")).count(),
             1,
@@ -132,9 +138,12 @@ fn a_printed_guard_that_a_reload_leaves_behind_is_told_of_until_it_is_printed_ag
     };
     edit(&gate, "/etc/nftables.d/toctoc.nft", &printed);
     gate.start();
-    let asked = |gate: &Gate| [&["status"][..], &["guard", "status"], &["check"]].map(|words| ok(&gate.toctocd(words)));
-    let warned =
-        |gate: &Gate| asked(gate).map(|said| said.contains(&format!("{printed} is not the guard as it is now")));
+    let asked = |gate: &Gate| {
+        [&["status"][..], &["guard", "status"], &["check"]].map(|words| ok(&gate.toctocd(words)))
+    };
+    let warned = |gate: &Gate| {
+        asked(gate).map(|said| said.contains(&format!("{printed} is not the guard as it is now")))
+    };
     assert_eq!(warned(&gate), [false; 3], "there is none");
     let text = ok(&gate.toctocd(&["guard", "print"]));
     assert!(text.contains(&format!("include \"{printed}\"")), "{text}");
@@ -143,8 +152,9 @@ fn a_printed_guard_that_a_reload_leaves_behind_is_told_of_until_it_is_printed_ag
     assert_eq!(warned(&gate), [false; 3], "it is up to date");
     edit(&gate, "\"22/tcp\"", "\"2222/tcp\"");
     ok(&gate.toctocd(&["reload"]));
-    gate.daemon()
-        .wait_for(&format!("warning: {printed} is not the guard as it is now: `toctocd guard print >{printed}`"));
+    gate.daemon().wait_for(&format!(
+        "warning: {printed} is not the guard as it is now: `toctocd guard print >{printed}`"
+    ));
     assert_eq!(warned(&gate), [true; 3]);
     gate.stop();
     gate.start();

@@ -1,4 +1,5 @@
-//! What the holder of a good key is told: where he comes from, why not, and what to try; and that the client heals what can be healed.
+//! What the holder of a good key is told: where he comes from, why not, and what to try; and that
+//! the client heals what can be healed.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -51,33 +52,50 @@ fn behind_a_nat_the_client_says_which_address_was_seen_and_names_it_when_told_to
     let refused = open(&[]);
     let words = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{words}");
-    assert!(words.contains("you asked for 192.168.7.2") && words.contains("from 10.90.0.2"), "{words}");
+    assert!(
+        words.contains("you asked for 192.168.7.2") && words.contains("from 10.90.0.2"),
+        "{words}"
+    );
     assert!(inner.connect(ssh, SHORT).is_err(), "nothing was opened");
     let granted = ok(&open(&["--ask-source"]));
-    assert!(granted.contains("10.90.0.2 may reach 22/tcp") && granted.contains("what the gateway saw"), "{granted}");
+    assert!(
+        granted.contains("10.90.0.2 may reach 22/tcp") && granted.contains("what the gateway saw"),
+        "{granted}"
+    );
     assert!(inner.connect(ssh, LONG).is_ok());
 }
 
 #[test]
 fn a_service_that_demands_a_challenge_takes_one_retry_and_no_knock_by_its_time() {
-    let gate = Gate::running(|config| section(&config, "service.ssh", "challenge = false", "challenge = true"));
+    let gate = Gate::running(|config| {
+        section(&config, "service.ssh", "challenge = false", "challenge = true")
+    });
     let knocker = gate.enrol("anna", "ssh");
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
-    let told = knocker.seal(&knocker.request("ssh", from)).send(&gate.net.client, to).expect("a receipt");
+    let told =
+        knocker.seal(&knocker.request("ssh", from)).send(&gate.net.client, to).expect("a receipt");
     assert!(told.status == Status::Challenge && told.challenge.is_some(), "{told:?}");
     let said = json(&anna(&gate, &["open", "anna", "ssh", "--json"]));
-    assert_eq!((&said["result"], &said["answers"][0]["knocks"]), (&"granted".into(), &2.into()), "{said}");
+    assert_eq!(
+        (&said["result"], &said["answers"][0]["knocks"]),
+        (&"granted".into(), &2.into()),
+        "{said}"
+    );
 }
 
 #[test]
 fn too_many_grants_are_refused_in_words_and_a_knock_that_wants_no_receipt_gets_none() {
-    let gate = Gate::running(|config| section(&config, "knock", "max_grants = 16", "max_grants = 1"));
+    let gate =
+        Gate::running(|config| section(&config, "knock", "max_grants = 16", "max_grants = 1"));
     let knocker = gate.enrol("anna", "ssh,rdp");
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     let mut silent = knocker.request("ssh", from);
     silent.receipt_wanted = false;
     knocker.seal(&silent).send_in_vain(&gate.net.client, to);
-    assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])).contains("10.90.0.2")), "but it was heard");
+    assert!(
+        eventually(LONG, || ok(&gate.toctocd(&["grants"])).contains("10.90.0.2")),
+        "but it was heard"
+    );
     let full = anna(&gate, &["open", "anna", "rdp", "--json"]);
     assert_eq!((full.status.code(), &json(&full)["result"]), (Some(1), &"full".into()), "{full:?}");
 }
@@ -102,5 +120,8 @@ fn a_gateway_whose_clock_went_back_says_so_and_opens_by_challenges_alone() {
     gate.stop();
     assert!(fs::metadata(gate.path("etc/state/journal")).is_ok());
     gate.start();
-    assert!(ok(&gate.toctocd(&["status"])).contains("clock       sure"), "with the right time again");
+    assert!(
+        ok(&gate.toctocd(&["status"])).contains("clock       sure"),
+        "with the right time again"
+    );
 }

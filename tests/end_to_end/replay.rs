@@ -21,7 +21,10 @@ fn used(gate: &Gate) -> Sealed {
 fn opens_nothing(gate: &Gate, sealed: &Sealed) {
     let to = gate.net.gateway_ips()[0];
     sealed.send_in_vain(&gate.net.client, to);
-    assert!(!gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT), "a used packet opened the port");
+    assert!(
+        !gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT),
+        "a used packet opened the port"
+    );
     assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
 }
 
@@ -42,7 +45,10 @@ fn a_used_packet_from_another_host_opens_nothing_and_raises_an_alarm() {
     sealed.send_in_vain(&thief, thief.gateway_ips()[0]);
     assert!(!thief.tcp_reaches(SocketAddr::new(thief.gateway_ips()[0], SSH), SHORT));
     let line = gate.daemon().wait_for("ALARM");
-    assert!(line.contains("anna") && line.contains("10.90.0.2") && line.contains("10.90.7.2"), "{line}");
+    assert!(
+        line.contains("anna") && line.contains("10.90.0.2") && line.contains("10.90.7.2"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -75,7 +81,8 @@ fn a_used_packet_opens_nothing_after_an_older_state_was_put_back() {
     gate.kill();
     std::fs::copy(&backup, &journal).unwrap();
     gate.start();
-    // Nobody knows any more that it was used. What was sent before the start does not count by its time.
+    // Nobody knows any more that it was used. What was sent before the start does not count by its
+    // time.
     let to = gate.net.gateway_ips()[0];
     let told = sealed.send(&gate.net.client, to).expect("it looks like a first one");
     assert_eq!(told.status, Status::Challenge);
@@ -100,11 +107,12 @@ fn fifty_parallel_knocks_are_all_granted() {
     let anna = gate.enrol("anna", "ssh");
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     let sealed: Vec<Sealed> = (0..50).map(|_| anna.seal(&anna.request("ssh", from))).collect();
-    let sockets: Vec<_> =
-        sealed.iter().map(|one| crate::harness::gate::send(&gate.net.client, to, &one.bytes)).collect();
-    let granted = sealed
+    let sockets: Vec<_> = sealed
         .iter()
-        .zip(&sockets)
-        .filter(|(one, socket)| one.receipt(socket, LONG).is_some_and(|receipt| receipt.status == Status::Granted));
+        .map(|one| crate::harness::gate::send(&gate.net.client, to, &one.bytes))
+        .collect();
+    let granted = sealed.iter().zip(&sockets).filter(|(one, socket)| {
+        one.receipt(socket, LONG).is_some_and(|receipt| receipt.status == Status::Granted)
+    });
     assert_eq!(granted.count(), 50);
 }

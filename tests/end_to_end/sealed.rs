@@ -21,7 +21,10 @@ fn a_sealed_knock_opens_its_port_over_ipv4_and_ipv6_and_no_other() {
         let said = ok(&gate.toctoc(&gate.net.client, &["open", "anna", "ssh", family, "-i", &key]));
         assert!(said.contains("granted") && said.contains("22/tcp"), "{said}");
         assert!(gate.net.client.tcp_reaches(to, LONG), "{to} must be open after the knock");
-        assert!(!gate.net.client.tcp_reaches(SocketAddr::new(ip, RDP), SHORT), "only what was asked for is open");
+        assert!(
+            !gate.net.client.tcp_reaches(SocketAddr::new(ip, RDP), SHORT),
+            "only what was asked for is open"
+        );
         let (v4, v6) = (stranger.gateway_ips()[0], stranger.gateway_ips()[1]);
         assert!(
             !stranger.tcp_reaches(SocketAddr::new(if ip.is_ipv4() { v4 } else { v6 }, SSH), SHORT),
@@ -38,7 +41,10 @@ fn a_udp_service_opens_by_time() {
     for (family, ip) in gate.net.gateway_ips().into_iter().enumerate() {
         let to = SocketAddr::new(ip, crate::harness::gate::DNS);
         assert!(!gate.net.client.udp_reaches(to, SHORT));
-        assert_eq!(anna.open(&gate.net.client, "dns", family).map(|r| r.status), Some(Status::Granted));
+        assert_eq!(
+            anna.open(&gate.net.client, "dns", family).map(|r| r.status),
+            Some(Status::Granted)
+        );
         assert!(gate.net.client.udp_reaches(to, LONG));
     }
 }
@@ -67,7 +73,10 @@ fn a_revoked_client_is_a_stranger_and_its_live_grant_ends_at_once() {
     assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
     assert!(gate.net.client.tcp_reaches(to, LONG));
     ok(&gate.toctocd(&["client", "revoke", "anna"]));
-    assert!(!gate.net.client.tcp_reaches(to, SHORT), "the grant must be gone when the command is done");
+    assert!(
+        !gate.net.client.tcp_reaches(to, SHORT),
+        "the grant must be gone when the command is done"
+    );
     gate.daemon().wait_for("allowed no more");
     let again = anna.seal(&anna.request("ssh", gate.net.client.ips()[0]));
     again.send_in_vain(&gate.net.client, to.ip());
@@ -92,7 +101,10 @@ fn a_flipped_bit_anywhere_makes_a_knock_worthless() {
     let grants = ok(&gate.toctocd(&["grants"]));
     assert_eq!(grants.lines().count(), 2, "one heading, one grant:\n{grants}");
     let status = ok(&gate.toctocd(&["status"]));
-    assert!(!status.contains("signature"), "nothing but the whole packet gets as far as a signature:\n{status}");
+    assert!(
+        !status.contains("signature"),
+        "nothing but the whole packet gets as far as a signature:\n{status}"
+    );
 }
 
 #[test]
@@ -102,12 +114,16 @@ fn a_bound_source_is_refused_from_elsewhere_without_burning_the_packet() {
     let anna = gate.enrol("anna", "ssh");
     let (thief, me) = (gate.net.host(7), gate.net.client.ips()[0]);
     let sealed = anna.seal(&anna.request("ssh", me));
-    let receipt = sealed.send(&thief, thief.gateway_ips()[0]).expect("a good signature is answered");
+    let receipt =
+        sealed.send(&thief, thief.gateway_ips()[0]).expect("a good signature is answered");
     assert_eq!((receipt.status, receipt.observed.ip()), (Status::Address, thief.ips()[0]));
     assert!(!thief.tcp_reaches(SocketAddr::new(thief.gateway_ips()[0], SSH), SHORT));
     assert!(!gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), SHORT));
     // Whoever caught and re-sent it must not have used it up.
-    assert_eq!(sealed.send(&gate.net.client, gate.net.gateway_ips()[0]).map(|r| r.status), Some(Status::Granted));
+    assert_eq!(
+        sealed.send(&gate.net.client, gate.net.gateway_ips()[0]).map(|r| r.status),
+        Some(Status::Granted)
+    );
     assert!(gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), LONG));
 }
 
@@ -116,7 +132,8 @@ fn a_service_that_is_not_the_clients_is_denied_in_words() {
     let gate = Gate::running(|config| config);
     gate.enrol("anna", "ssh");
     let key = gate.path("anna.key");
-    let output = gate.toctoc(&gate.net.client, &["open", "anna", "rdp", "-4", "-i", &key, "--json"]);
+    let output =
+        gate.toctoc(&gate.net.client, &["open", "anna", "rdp", "-4", "-i", &key, "--json"]);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success() && said.contains("denied"), "{output:?}");
 }

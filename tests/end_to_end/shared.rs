@@ -1,9 +1,10 @@
-//! Two clients behind one address: each has what is his, and an end of one is no end of the other's.
+//! Two clients behind one address: each has what is his, and an end of one is no end of the
+//! other's.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use toctoc::core::knock::{Kind, Receipt, Status};
+use toctoc::core::knock::{KnockKind, Receipt, Status};
 
 use crate::harness::gate::{Gate, Knocker, RDP, SSH, ok};
 use crate::harness::{LONG, SHORT, echoes, eventually};
@@ -22,32 +23,56 @@ impl Shared {
         Shared { gate, anna, bert }
     }
 
-    fn knock(&self, who: &Knocker, family: usize, kind: Kind, service: &str, seconds: u32) -> Receipt {
-        let request =
-            toctoc::core::knock::Request { kind, seconds, ..who.request(service, self.gate.net.client.ips()[family]) };
-        who.seal(&request).send(&self.gate.net.client, self.gate.net.gateway_ips()[family]).expect("a receipt")
+    fn knock(
+        &self,
+        who: &Knocker,
+        family: usize,
+        kind: KnockKind,
+        service: &str,
+        seconds: u32,
+    ) -> Receipt {
+        let request = toctoc::core::knock::Request {
+            kind,
+            seconds,
+            ..who.request(service, self.gate.net.client.ips()[family])
+        };
+        who.seal(&request)
+            .send(&self.gate.net.client, self.gate.net.gateway_ips()[family])
+            .expect("a receipt")
     }
 
     fn open(&self, who: &Knocker, family: usize, service: &str, seconds: u32) {
-        assert_eq!(self.knock(who, family, Kind::Open, service, seconds).status, Status::Granted);
+        assert_eq!(
+            self.knock(who, family, KnockKind::Open, service, seconds).status,
+            Status::Granted
+        );
     }
 
     fn close(&self, who: &Knocker, family: usize, service: &str) {
-        assert_eq!(self.knock(who, family, Kind::Close, service, 0).status, Status::Closed);
+        assert_eq!(self.knock(who, family, KnockKind::Close, service, 0).status, Status::Closed);
     }
 
     fn reaches(&self, family: usize, port: u16, timeout: Duration) -> bool {
-        self.gate.net.client.tcp_reaches(SocketAddr::new(self.gate.net.gateway_ips()[family], port), timeout)
+        self.gate
+            .net
+            .client
+            .tcp_reaches(SocketAddr::new(self.gate.net.gateway_ips()[family], port), timeout)
     }
 
     /// Seconds that the kernel says are left of elements in these sets.
     fn left(&self, set: &str) -> Vec<u64> {
         let text = self.gate.net.gateway.sh(&format!("nft -j list set inet toctoc {set}"));
         let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let elements = json.pointer("/nftables/1/set/elem").and_then(|all| all.as_array()).cloned().unwrap_or_default();
+        let elements = json
+            .pointer("/nftables/1/set/elem")
+            .and_then(|all| all.as_array())
+            .cloned()
+            .unwrap_or_default();
         elements
             .iter()
-            .map(|one| one.pointer("/elem/expires").and_then(|left| left.as_u64()).expect("a timeout"))
+            .map(|one| {
+                one.pointer("/elem/expires").and_then(|left| left.as_u64()).expect("a timeout")
+            })
             .collect()
     }
 }
@@ -59,9 +84,17 @@ fn the_kernel_holds_the_longer_of_two_grants_and_each_client_ends_only_his_own()
     for (family, set) in [(0, "time4"), (1, "time6")] {
         it.open(&it.anna, family, "ssh", 600);
         it.open(&it.bert, family, "ssh", 60);
-        assert!(matches!(it.left(set)[..], [590..=600]), "{:?}: the longer one, in one element", it.left(set));
+        assert!(
+            matches!(it.left(set)[..], [590..=600]),
+            "{:?}: the longer one, in one element",
+            it.left(set)
+        );
         it.close(&it.anna, family, "ssh");
-        assert!(matches!(it.left(set)[..], [50..=60]), "{:?}: what the other has left", it.left(set));
+        assert!(
+            matches!(it.left(set)[..], [50..=60]),
+            "{:?}: what the other has left",
+            it.left(set)
+        );
         assert!(it.reaches(family, SSH, LONG));
         it.close(&it.anna, family, "ssh");
         assert!(it.reaches(family, SSH, LONG), "twice is once");
@@ -98,8 +131,12 @@ fn a_close_neither_arms_nor_cuts_a_neighbours_one_connection() {
         // Spent by the neighbour: the close must not let another one in.
         it.open(&it.anna, family, "rdp", 600);
         it.open(&it.bert, family, "rdp", 60);
-        let mut session =
-            it.gate.net.client.connect(SocketAddr::new(it.gate.net.gateway_ips()[family], RDP), LONG).unwrap();
+        let mut session = it
+            .gate
+            .net
+            .client
+            .connect(SocketAddr::new(it.gate.net.gateway_ips()[family], RDP), LONG)
+            .unwrap();
         assert!(echoes(&mut session, LONG));
         it.close(&it.anna, family, "rdp");
         assert!(!it.reaches(family, RDP, SHORT), "spent is spent");
@@ -133,12 +170,15 @@ fn a_revoked_clients_one_connection_is_gone_and_one_that_a_neighbour_knocked_for
 #[test]
 fn a_client_and_a_service_have_only_so_many_grants_and_a_close_makes_room() {
     let limits = |config: String| {
-        let config = crate::harness::gate::section(&config, "knock", "max_grants = 16", "max_grants = 2");
+        let config =
+            crate::harness::gate::section(&config, "knock", "max_grants = 16", "max_grants = 2");
         crate::harness::gate::section(&config, "service.ssh", "max_grants = 1024", "max_grants = 3")
     };
     let it = Shared::new(limits);
     let hosts = [it.gate.net.host(7), it.gate.net.host(8)];
-    let open_from = |who: &Knocker, host: &crate::harness::Host| who.open(host, "ssh", 0).map(|receipt| receipt.status);
+    let open_from = |who: &Knocker, host: &crate::harness::Host| {
+        who.open(host, "ssh", 0).map(|receipt| receipt.status)
+    };
     it.open(&it.anna, 0, "ssh", 600);
     assert_eq!(open_from(&it.anna, &hosts[0]), Some(Status::Granted));
     assert_eq!(open_from(&it.anna, &hosts[1]), Some(Status::Full), "two for one client");
@@ -146,10 +186,18 @@ fn a_client_and_a_service_have_only_so_many_grants_and_a_close_makes_room() {
     it.open(&it.bert, 0, "ssh", 600);
     assert_eq!(open_from(&it.bert, &hosts[1]), Some(Status::Full), "three for the service");
     let key = it.gate.path("anna.key");
-    let output = it.gate.toctoc(&hosts[1], &["open", "anna", "ssh", "-4", "-i", &key, "--source", "10.90.8.2"]);
+    let output = it
+        .gate
+        .toctoc(&hosts[1], &["open", "anna", "ssh", "-4", "-i", &key, "--source", "10.90.8.2"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("as many grants as the gateway allows"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("as many grants as the gateway allows"),
+        "{output:?}"
+    );
     it.close(&it.anna, 0, "ssh");
     assert_eq!(open_from(&it.bert, &hosts[1]), Some(Status::Granted));
-    assert!(eventually(LONG, || ok(&it.gate.toctocd(&["grants"])).lines().count() == 4), "a heading and three");
+    assert!(
+        eventually(LONG, || ok(&it.gate.toctocd(&["grants"])).lines().count() == 4),
+        "a heading and three"
+    );
 }

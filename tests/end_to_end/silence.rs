@@ -9,7 +9,8 @@ use toctoc::edge::entropy;
 use crate::harness::SHORT;
 use crate::harness::gate::{Gate, KNOCK, SSH, ok};
 
-/// IP packets that this host has received since it was made, on its link; neighbour discovery is not among them over IPv4.
+/// IP packets that this host has received since it was made, on its link; neighbour discovery is
+/// not among them over IPv4.
 fn received(host: &crate::harness::Host) -> u64 {
     let line = host.space.sh("cat /proc/net/snmp | grep '^Ip:' | tail -n 1");
     line.split_whitespace().nth(3).and_then(|number| number.parse().ok()).expect("InReceives")
@@ -28,7 +29,8 @@ fn ten_thousand_junk_packets_get_no_answer_and_a_knock_among_them_is_heard() {
     let before = received(&junker);
     for round in 0..10_000_usize {
         let mut junk: [u8; 300] = entropy::bytes().expect("entropy");
-        // Of every kind: the right length, other lengths, empty ones, and good packets with one byte changed.
+        // Of every kind: the right length, other lengths, empty ones, and good packets with one
+        // byte changed.
         let bytes = match round % 4 {
             0 => &junk[..272],
             1 => &junk[..round % 300],
@@ -71,8 +73,11 @@ fn a_gateway_that_hears_nothing_sleeps() {
     let gatekeeper = gate.daemon().process.0.id();
     // Nanoseconds on a processor: however busy the machine is, who sleeps needs none.
     let worked = || {
-        let text = std::fs::read_to_string(format!("/proc/{gatekeeper}/schedstat")).expect("it runs");
-        Duration::from_nanos(text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number"))
+        let text =
+            std::fs::read_to_string(format!("/proc/{gatekeeper}/schedstat")).expect("it runs");
+        Duration::from_nanos(
+            text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number"),
+        )
     };
     let before = worked();
     std::thread::sleep(2 * SHORT);

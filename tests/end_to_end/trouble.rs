@@ -1,4 +1,5 @@
-//! When something goes wrong around the gateway, the door stays shut, or it opens again for those who may enter.
+//! When something goes wrong around the gateway, the door stays shut, or it opens again for those
+//! who may enter.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -41,13 +42,16 @@ fn a_grant_that_the_kernel_does_not_take_is_told_as_trouble_and_nobody_has_it() 
     let anna = gate.enrol("anna", "ssh");
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     let gatekeeper = Pid::from_raw(gate.daemon().process.0.id().try_into().unwrap());
-    // The gatekeeper stands still while the table goes and the knock comes: then it finds the knock first.
+    // The gatekeeper stands still while the table goes and the knock comes: then it finds the knock
+    // first.
     kill(gatekeeper, Signal::SIGSTOP).unwrap();
     gate.net.gateway.sh("nft delete table inet toctoc");
     let sealed = anna.seal(&anna.request("ssh", from));
     let socket = gate::send(&gate.net.client, to, &sealed.bytes);
     let waits = "ss -H -x -a | awk '$1 == \"u_seq\" && $3 > 0 { found = 1 } END { exit !found }'";
-    let heard = eventually(LONG, || gate.net.gateway.run(Command::new("sh").args(["-c", waits])).status.success());
+    let heard = eventually(LONG, || {
+        gate.net.gateway.run(Command::new("sh").args(["-c", waits])).status.success()
+    });
     kill(gatekeeper, Signal::SIGCONT).unwrap();
     assert!(heard, "the listener passed it on");
     assert_eq!(sealed.receipt(&socket, LONG).map(|receipt| receipt.status), Some(Status::Trouble));
@@ -67,17 +71,23 @@ fn a_revocation_counts_even_if_the_rest_of_the_configuration_is_broken() {
     let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
     assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
     let config = fs::read_to_string(gate.config()).unwrap();
-    fs::write(gate.config(), config.replace("interfaces = [\"any\"]", "interfaces = [\"eth7\"]")).unwrap();
+    fs::write(gate.config(), config.replace("interfaces = [\"any\"]", "interfaces = [\"eth7\"]"))
+        .unwrap();
     let output = gate.toctocd(&["client", "revoke", "anna"]);
     assert_eq!(output.status.code(), Some(1), "it says that the reload failed: {output:?}");
     assert!(!gate.net.client.tcp_reaches(to, SHORT), "but the grant has ended");
-    anna.seal(&anna.request("ssh", gate.net.client.ips()[0])).send_in_vain(&gate.net.client, to.ip());
+    anna.seal(&anna.request("ssh", gate.net.client.ips()[0]))
+        .send_in_vain(&gate.net.client, to.ip());
 }
 
 #[test]
 fn a_captured_interface_that_goes_and_comes_back_is_heard_again() {
-    let mut gate = Gate::new(|config| config.replace("interfaces = [\"any\"]", "interfaces = [\"gw0\", \"gw9\"]"));
-    gate.net.gateway.sh("ip link add gw9 type veth peer name gw9p && ip link set gw9p up && ip link set gw9 up");
+    let mut gate = Gate::new(|config| {
+        config.replace("interfaces = [\"any\"]", "interfaces = [\"gw0\", \"gw9\"]")
+    });
+    gate.net.gateway.sh(
+        "ip link add gw9 type veth peer name gw9p && ip link set gw9p up && ip link set gw9 up",
+    );
     gate.start();
     let anna = gate.enrol("anna", "ssh");
     gate.net.gateway.sh("ip link del gw9");
@@ -102,8 +112,10 @@ fn a_listener_that_is_killed_is_replaced() {
 
 #[test]
 fn a_listener_that_cannot_be_started_is_tried_again_after_a_longer_pause() {
-    let mut gate = Gate::new(|config| config.replace("interfaces = [\"any\"]", "interfaces = [\"gw9\"]"));
-    let add = "ip link add gw9 type veth peer name gw9p && ip link set gw9p up && ip link set gw9 up";
+    let mut gate =
+        Gate::new(|config| config.replace("interfaces = [\"any\"]", "interfaces = [\"gw9\"]"));
+    let add =
+        "ip link add gw9 type veth peer name gw9p && ip link set gw9p up && ip link set gw9 up";
     gate.net.gateway.sh(add);
     gate.start();
     gate.net.gateway.sh("ip link del gw9");
@@ -153,13 +165,20 @@ fn a_full_disk_opens_nothing_and_loses_nothing() {
     gate.daemon().wait_for("NOTHING OPENS");
     // What leads elsewhere from now on has ended, although that cannot be written either.
     let config = fs::read_to_string(gate.config()).unwrap();
-    let moved = section(&config, "service.dns", "[service.dns]", "[service.dns]\nforward = \"10.90.0.2:5353\"");
+    let moved = section(
+        &config,
+        "service.dns",
+        "[service.dns]",
+        "[service.dns]\nforward = \"10.90.0.2:5353\"",
+    );
     fs::write(gate.config(), moved).unwrap();
     ok(&gate.toctocd(&["reload"]));
     assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"));
-    // The kernel ends an element by its own tick, some milliseconds after we count the grant as over.
+    // The kernel ends an element by its own tick, some milliseconds after we count the grant as
+    // over.
     assert!(eventually(LONG, || !gate.net.client.tcp_reaches(to, SHORT)), "no mark, no grant");
-    anna.seal(&anna.request("ssh", gate.net.client.ips()[0])).send_in_vain(&gate.net.client, to.ip());
+    anna.seal(&anna.request("ssh", gate.net.client.ips()[0]))
+        .send_in_vain(&gate.net.client, to.ip());
     fs::remove_file(disk.join("fill")).unwrap();
     gate.daemon().wait_for("knocks count again");
     let copy = tempfile::tempdir().unwrap();
@@ -178,9 +197,17 @@ fn a_lost_state_demands_challenges_until_an_admin_accepts_the_loss() {
     fs::remove_file(gate.path("etc/state/journal")).unwrap();
     gate.start();
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
-    assert!(gate.daemon().said.iter().any(|line| line.starts_with("state: ")), "{:?}", gate.daemon().said);
+    assert!(
+        gate.daemon().said.iter().any(|line| line.starts_with("state: ")),
+        "{:?}",
+        gate.daemon().said
+    );
     gate.daemon().wait_for("every knock needs a challenge: marks of used knocks were lost");
-    let by_time = || anna.seal(&anna.request("ssh", from)).send(&gate.net.client, to).map(|receipt| receipt.status);
+    let by_time = || {
+        anna.seal(&anna.request("ssh", from))
+            .send(&gate.net.client, to)
+            .map(|receipt| receipt.status)
+    };
     assert_eq!(by_time(), Some(Status::Challenge));
     // The client that people use heals it by itself, in one more round.
     let key = gate.path("anna.key");

@@ -1,6 +1,6 @@
-//! The units of systemd: in the order that keeps the ports shut at boot, installed where `make install` says, and no tighter than
-//! what guard and gateway need.
-//! What the commands in them do is left to the other tests.
+//! The units of systemd: in the order that keeps the ports shut at boot, installed where `make
+//! install` says, and no tighter than what guard and gateway need. What the commands in them do is
+//! left to the other tests.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,10 +19,13 @@ fn tree(path: &str) -> PathBuf {
 
 /// The words of `key` in `section` of a unit, over all of its lines.
 fn words(unit: &str, section: &str, key: &str) -> Vec<String> {
-    let text = fs::read_to_string(tree(&format!("packaging/systemd/{unit}.service"))).expect("the unit");
+    let text =
+        fs::read_to_string(tree(&format!("packaging/systemd/{unit}.service"))).expect("the unit");
     let mut inside = "";
     let mut found = Vec::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for line in
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             inside = name;
         } else if let Some((name, value)) = line.split_once('=') {
@@ -46,8 +49,14 @@ fn the_guard_is_shut_after_the_firewall_is_loaded_and_before_the_network_is_up()
     for later in ["network-pre.target", "toctocd.service"] {
         assert!(has(guard, "Unit", "Before", later), "{later}");
     }
-    assert!(has(guard, "Unit", "Wants", "network-pre.target"), "nobody else may want it, and then it is no barrier");
-    assert!(has(guard, "Unit", "DefaultDependencies", "no"), "else it waits for all of the system's start");
+    assert!(
+        has(guard, "Unit", "Wants", "network-pre.target"),
+        "nobody else may want it, and then it is no barrier"
+    );
+    assert!(
+        has(guard, "Unit", "DefaultDependencies", "no"),
+        "else it waits for all of the system's start"
+    );
     assert!(has(guard, "Unit", "PartOf", "nftables.service"), "a restart of it flushes");
     assert!(
         has(guard, "Unit", "ReloadPropagatedFrom", "nftables.service")
@@ -80,17 +89,27 @@ fn the_units_are_installed_with_the_programs_paths_and_systemd_finds_no_fault_in
     for unit in ["toctoc-guard", "toctocd"] {
         let path = root.path().join(format!("opt/x/lib/systemd/system/{unit}.service"));
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.contains("ExecStart=/opt/x/sbin/toctocd ") && !text.contains("/usr/local"), "{text}");
+        assert!(
+            text.contains("ExecStart=/opt/x/sbin/toctocd ") && !text.contains("/usr/local"),
+            "{text}"
+        );
         let mounts = "RequiresMountsFor=/opt/x/sbin ";
-        assert!(unit == "toctocd" || text.contains(mounts), "the program may be on a file system of its own: {text}");
+        assert!(
+            unit == "toctocd" || text.contains(mounts),
+            "the program may be on a file system of its own: {text}"
+        );
         // systemd looks whether the program is there.
-        fs::write(&path, text.replace("/opt/x/sbin/toctocd", env!("CARGO_BIN_EXE_toctocd"))).unwrap();
+        fs::write(&path, text.replace("/opt/x/sbin/toctocd", env!("CARGO_BIN_EXE_toctocd")))
+            .unwrap();
         units.push(path);
     }
     let install = fs::read_to_string(tree("Makefile")).unwrap();
     assert!(install.contains("\ninstall: build install-units\n"));
-    let verify =
-        Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).stdin(Stdio::null()).output();
+    let verify = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .args(&units)
+        .stdin(Stdio::null())
+        .output();
     // A machine without systemd has nobody to ask.
     if let Ok(output) = verify {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -98,14 +117,20 @@ fn the_units_are_installed_with_the_programs_paths_and_systemd_finds_no_fault_in
     }
 }
 
-/// The start of a command line that lives as below `unit`: in its bounding set, without new privileges, and with no place to write
-/// but those that the unit names. `etc` stands for /etc/toctoc, with the state and the control socket in it.
+/// The start of a command line that lives as below `unit`: in its bounding set, without new
+/// privileges, and with no place to write but those that the unit names. `etc` stands for
+/// /etc/toctoc, with the state and the control socket in it.
 fn below(unit: &str, etc: &str) -> Vec<String> {
     let capabilities = words(unit, "Service", "CapabilityBoundingSet");
     assert!(!capabilities.is_empty());
-    assert!(has(unit, "Service", "NoNewPrivileges", "yes") && has(unit, "Service", "ProtectSystem", "strict"));
-    let kept: String =
-        capabilities.iter().map(|cap| format!(",+{}", cap.trim_start_matches("CAP_").to_lowercase())).collect();
+    assert!(
+        has(unit, "Service", "NoNewPrivileges", "yes")
+            && has(unit, "Service", "ProtectSystem", "strict")
+    );
+    let kept: String = capabilities
+        .iter()
+        .map(|cap| format!(",+{}", cap.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
     // As at boot: nothing is there but what the unit has made.
     let mut mounts = vec!["mount -t tmpfs tmpfs /run".to_owned()];
     for made in words(unit, "Service", "RuntimeDirectory") {
@@ -117,7 +142,9 @@ fn below(unit: &str, etc: &str) -> Vec<String> {
     mounts.extend(["/run", "/"].map(|place| format!("mount -o remount,bind,ro {place}")));
     let script = format!("{} && exec \"$@\"", mounts.join(" && "));
     let set = format!("--bounding-set=-all{kept}");
-    ["unshare", "--mount", "sh", "-c", &script, "sh", "setpriv", "--no-new-privs", &set].map(str::to_owned).into()
+    ["unshare", "--mount", "sh", "-c", &script, "sh", "setpriv", "--no-new-privs", &set]
+        .map(str::to_owned)
+        .into()
 }
 
 #[test]
@@ -151,7 +178,8 @@ fn guard_and_gateway_do_all_their_work_with_the_rights_and_places_that_their_uni
 
 #[test]
 fn the_gateway_is_started_until_it_can_and_says_when_it_serves() {
-    // An interface, or the default route, may come minutes after us: five attempts in ten seconds are soon used up.
+    // An interface, or the default route, may come minutes after us: five attempts in ten seconds
+    // are soon used up.
     assert_eq!(words("toctocd", "Unit", "StartLimitIntervalSec"), ["0"]);
     assert_eq!(words("toctocd", "Service", "Restart"), ["on-failure"]);
     assert_eq!(words("toctocd", "Service", "Type"), ["notify"]);
@@ -161,7 +189,11 @@ fn the_gateway_is_started_until_it_can_and_says_when_it_serves() {
     let variable = format!("NOTIFY_SOCKET={path}");
     let mut early = Command::new("env");
     early.args([&variable, env!("CARGO_BIN_EXE_toctocd"), "run", "-c"]);
-    assert_eq!(gate.net.gateway.run(early.arg(gate.config())).status.code(), Some(2), "there is no such interface");
+    assert_eq!(
+        gate.net.gateway.run(early.arg(gate.config())).status.code(),
+        Some(2),
+        "there is no such interface"
+    );
     manager.set_nonblocking(true).unwrap();
     assert!(manager.recv(&mut [0; 64]).is_err(), "and nothing to tell");
     manager.set_nonblocking(false).unwrap();
@@ -173,5 +205,8 @@ fn the_gateway_is_started_until_it_can_and_says_when_it_serves() {
     assert_eq!(&word[..length], b"READY=1");
     let pid = gate.daemon().process.0.id();
     let child = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    assert_eq!(fs::read_to_string(format!("/proc/{}/comm", child.trim())).unwrap(), "toctoc-listener\n");
+    assert_eq!(
+        fs::read_to_string(format!("/proc/{}/comm", child.trim())).unwrap(),
+        "toctoc-listener\n"
+    );
 }

@@ -1,5 +1,5 @@
-//! A machine with a classic door under one of the two programs that serve it, which can be frozen, killed and started again.
-//! What is expected of it is left to the tests.
+//! A machine with a classic door under one of the two programs that serve it, which can be frozen,
+//! killed and started again. What is expected of it is left to the tests.
 
 #![allow(unreachable_pub)] // the test program is its own crate
 
@@ -45,7 +45,13 @@ pub struct Site {
 
 impl Debug for Site {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}, did {:?}, said {}", self.program, self.did(), self.log().lines().take(30).collect::<String>())
+        write!(
+            f,
+            "{:?}, did {:?}, said {}",
+            self.program,
+            self.did(),
+            self.log().lines().take(30).collect::<String>()
+        )
     }
 }
 
@@ -67,12 +73,23 @@ impl Site {
 
     fn new(program: Program, doors: &str) -> Site {
         let gate = Gate::new(|config| config);
-        let site = Site { program, gate, daemon: None, disk: None, boot_clock_ahead: 0, deaf_terminal: None };
+        let site = Site {
+            program,
+            gate,
+            daemon: None,
+            disk: None,
+            boot_clock_ahead: 0,
+            deaf_terminal: None,
+        };
         let here = site.gate.path("");
         site.write("doors.conf", &format!("[options]\n{doors}").replace("@/", &here));
         let config = fs::read_to_string(site.gate.config()).unwrap();
         let line = format!("knockd_conf = \"{}\"", site.path("doors.conf"));
-        fs::write(site.gate.config(), config.replace("# knockd_conf = \"/etc/knockd.conf\"", &line)).unwrap();
+        fs::write(
+            site.gate.config(),
+            config.replace("# knockd_conf = \"/etc/knockd.conf\"", &line),
+        )
+        .unwrap();
         symlink(env!("CARGO_BIN_EXE_toctocd"), site.path("knockd")).unwrap();
         fs::create_dir(site.path("journals")).unwrap();
         nix::unistd::mkfifo(Path::new(&site.path("fifo")), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -144,7 +161,14 @@ impl Site {
         let mut command = self.wrapped();
         match self.program {
             Program::Knockd => {
-                command.args(["-i", "gw0", "-g", &self.path("log"), "-c", &self.path("doors.conf")]);
+                command.args([
+                    "-i",
+                    "gw0",
+                    "-g",
+                    &self.path("log"),
+                    "-c",
+                    &self.path("doors.conf"),
+                ]);
                 command.env("STATE_DIRECTORY", self.path("journals")).stdout(Stdio::null());
             }
             Program::Run => drop(command.args(["run", "-c"]).arg(self.gate.config())),
@@ -173,7 +197,13 @@ impl Site {
         }
         if self.boot_clock_ahead > 0 {
             let mut command = Command::new("unshare");
-            command.args(["--time", "--boottime", &self.boot_clock_ahead.to_string(), "--", &program]);
+            command.args([
+                "--time",
+                "--boottime",
+                &self.boot_clock_ahead.to_string(),
+                "--",
+                &program,
+            ]);
             return command;
         }
         Command::new(program)
@@ -187,7 +217,8 @@ impl Site {
     /// Standard error goes into a pipe that nobody reads.
     pub fn deaf_terminal(&mut self) {
         nix::unistd::mkfifo(Path::new(&self.path("deaf")), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        self.deaf_terminal = Some(OpenOptions::new().read(true).write(true).open(self.path("deaf")).unwrap());
+        self.deaf_terminal =
+            Some(OpenOptions::new().read(true).write(true).open(self.path("deaf")).unwrap());
     }
 
     fn pid(&self) -> u32 {
@@ -220,7 +251,8 @@ impl Site {
 
     /// Ends the commands that still run.
     pub fn end_commands(&self) {
-        let commands = children(self.holder()).into_iter().filter(|pid| is(*pid, "sh\0-c") || is(*pid, "yes"));
+        let commands =
+            children(self.holder()).into_iter().filter(|pid| is(*pid, "sh\0-c") || is(*pid, "yes"));
         commands.for_each(|pid| signal(pid, Signal::SIGKILL));
     }
 
@@ -278,7 +310,8 @@ impl Site {
     pub fn knock(&self, ports: &str) {
         let to = self.gate.net.gateway_ips()[0].to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_toctoc"));
-        let output = self.gate.net.client.space.run(command.args(["knock", &to]).args(ports.split(' ')));
+        let output =
+            self.gate.net.client.space.run(command.args(["knock", &to]).args(ports.split(' ')));
         assert!(output.status.success(), "{output:?}");
     }
 
@@ -303,7 +336,11 @@ impl Site {
 
     /// The FIFO for writing, if somebody reads it.
     fn fifo(&self) -> Option<File> {
-        OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(self.path("fifo")).ok()
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(self.path("fifo"))
+            .ok()
     }
 
     fn write_to_fifo(&self) -> File {
@@ -319,7 +356,8 @@ impl Site {
 
     fn journal(&self) -> Vec<u8> {
         let state = self.state().display().to_string();
-        let root = self.disk.as_ref().map_or(String::new(), |disk| format!("/proc/{}/root", disk.0.id()));
+        let root =
+            self.disk.as_ref().map_or(String::new(), |disk| format!("/proc/{}/root", disk.0.id()));
         fs::read(format!("{root}{state}/journal")).unwrap_or_default()
     }
 
@@ -340,8 +378,9 @@ impl Site {
         let place = self.disk_place();
         fs::create_dir_all(&place).unwrap();
         let mounted = self.path("mounted");
-        let line =
-            format!("mount -t tmpfs -o mode=700,size={DISK}k tmpfs {place} && touch {mounted} && exec sleep 1000");
+        let line = format!(
+            "mount -t tmpfs -o mode=700,size={DISK}k tmpfs {place} && touch {mounted} && exec sleep 1000"
+        );
         let mut command = Command::new("unshare");
         self.disk = Some(self.gate.net.gateway.spawn(command.args(["--mount", "sh", "-c", &line])));
         until("the disk is there", || Path::new(&mounted).exists());
@@ -374,7 +413,8 @@ impl Site {
         let all = self.children().into_iter().chain([self.pid()]);
         let resident = |pid: u32| -> u64 {
             let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+            let line =
+                text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
             line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
         };
         all.filter(|pid| is(*pid, "--") || *pid == self.pid()).map(resident).sum()

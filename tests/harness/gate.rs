@@ -1,5 +1,5 @@
-//! A whole gateway for a test: `toctocd` in the gateway's namespace, provisioned by its own commands, and clients of it.
-//! What is tried against it is left to the tests.
+//! A whole gateway for a test: `toctocd` in the gateway's namespace, provisioned by its own
+//! commands, and clients of it. What is tried against it is left to the tests.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use toctoc::core::keyring::Day;
-use toctoc::core::knock::{Kind, Receipt, Request, Status};
+use toctoc::core::knock::{KnockKind, Receipt, Request, Status};
 use toctoc::core::types::{ServiceName, Source, Wall};
-use toctoc::core::wire::{self, Awaiting};
+use toctoc::core::wire::{self, AwaitingReceipt};
 use toctoc::edge::{clock, entropy};
 use toctoc::keys::identity::{KeyFile, Signer};
 use toctoc::keys::profile::Profile;
@@ -23,7 +23,8 @@ use super::{Host, LONG, Net, Running, Space, eventually};
 
 /// The UDP port of sealed knocks.
 pub const KNOCK: u16 = 62201;
-/// Services that every gate has: `ssh` by time, `rdp` for one connection, `dns` over UDP, each on these ports.
+/// Services that every gate has: `ssh` by time, `rdp` for one connection, `dns` over UDP, each on
+/// these ports.
 pub const SSH: u16 = 22;
 pub const RDP: u16 = 3389;
 pub const DNS: u16 = 5353;
@@ -51,7 +52,7 @@ pub struct Knocker {
 /// A sealed knock, and what opens its receipt.
 pub struct Sealed {
     pub bytes: Vec<u8>,
-    pub awaiting: Awaiting,
+    pub awaiting: AwaitingReceipt,
 }
 
 impl Gate {
@@ -61,7 +62,8 @@ impl Gate {
         let dir = tempfile::tempdir().expect("a directory");
         let gate = Gate { net, dir, daemon: None };
         let address = gate.net.gateway_ips();
-        let services = [format!("ssh={SSH}/tcp"), format!("rdp={RDP}/tcp"), format!("dns={DNS}/udp")];
+        let services =
+            [format!("ssh={SSH}/tcp"), format!("rdp={RDP}/tcp"), format!("dns={DNS}/udp")];
         let mut init = vec!["init".to_owned(), "--dir".to_owned(), gate.path("etc")];
         address.iter().for_each(|ip| init.extend(["--address".to_owned(), ip.to_string()]));
         services.iter().for_each(|service| init.extend(["--service".to_owned(), service.clone()]));
@@ -112,28 +114,45 @@ impl Gate {
             .output()
             .expect("faketime"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
-        command.env("LD_PRELOAD", library.trim()).env("FAKETIME", wrong).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        command
+            .env("LD_PRELOAD", library.trim())
+            .env("FAKETIME", wrong)
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         self.start_by(command.args(["run", "-c"]).arg(self.config()));
     }
 
-    /// The same with a state directory on a disk of its own, of `kilobytes`, that only this toctocd sees. It is gone with it.
-    /// Answers a path by which others reach that directory.
+    /// The same with a state directory on a disk of its own, of `kilobytes`, that only this toctocd
+    /// sees. It is gone with it. Answers a path by which others reach that directory.
     pub fn start_on_small_disk(&mut self, kilobytes: u32) -> PathBuf {
         let state = self.path("etc/state");
-        let line = format!("mount -t tmpfs -o mode=700,size={kilobytes}k tmpfs {state} && exec \"$@\"");
+        let line =
+            format!("mount -t tmpfs -o mode=700,size={kilobytes}k tmpfs {state} && exec \"$@\"");
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &line, "sh", env!("CARGO_BIN_EXE_toctocd"), "run", "-c"]);
+        command.args([
+            "--mount",
+            "sh",
+            "-c",
+            &line,
+            "sh",
+            env!("CARGO_BIN_EXE_toctocd"),
+            "run",
+            "-c",
+        ]);
         self.start_by(command.arg(self.config()));
         let pid = self.daemon().process.0.id();
         PathBuf::from(format!("/proc/{pid}/root{state}"))
     }
 
     fn start_by(&mut self, command: &mut Command) {
-        let mut process = self.net.gateway.spawn(command.stderr(Stdio::piped()).stdin(Stdio::null()));
+        let mut process =
+            self.net.gateway.spawn(command.stderr(Stdio::piped()).stdin(Stdio::null()));
         let errors = process.0.stderr.take().expect("piped");
         let (sender, lines) = channel();
         thread::spawn(move || {
-            BufReader::new(errors).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            BufReader::new(errors)
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
         });
         let mut daemon = Daemon { process, lines, said: Vec::new() };
         daemon.wait_for("ready:");
@@ -176,7 +195,9 @@ impl Gate {
     /// The same in a namespace that is no host of the gateway's: behind a NAT, say.
     pub fn toctoc_in(&self, space: &Space, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_toctoc"));
-        space.run(command.args(arguments).env("XDG_CONFIG_HOME", self.path("home")).stdin(Stdio::null()))
+        space.run(
+            command.args(arguments).env("XDG_CONFIG_HOME", self.path("home")).stdin(Stdio::null()),
+        )
     }
 
     /// What `toctocd status --json` says.
@@ -191,14 +212,18 @@ impl Gate {
         counts.iter().find(|one| one[0] == reason).and_then(|one| one[1].as_u64()).unwrap_or(0)
     }
 
-    /// The same on a host whose clock is wrong: by `+10y`, `-1d`, as faketime says it. Only that process sees it.
+    /// The same on a host whose clock is wrong: by `+10y`, `-1d`, as faketime says it. Only that
+    /// process sees it.
     pub fn toctoc_at(&self, host: &Host, wrong: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new("faketime");
-        command.args(["-m", "--exclude-monotonic", "-f", wrong, env!("CARGO_BIN_EXE_toctoc")]).args(arguments);
+        command
+            .args(["-m", "--exclude-monotonic", "-f", wrong, env!("CARGO_BIN_EXE_toctoc")])
+            .args(arguments);
         host.space.run(command.env("XDG_CONFIG_HOME", self.path("home")).stdin(Stdio::null()))
     }
 
-    /// Makes a key and enrols it by the commands that people use; the profile `name` can then be opened by [`Gate::toctoc`].
+    /// Makes a key and enrols it by the commands that people use; the profile `name` can then be
+    /// opened by [`Gate::toctoc`].
     pub fn enrol(&self, name: &str, services: &str) -> Knocker {
         self.enrol_with(name, services, &[])
     }
@@ -236,24 +261,36 @@ impl Daemon {
         }
     }
 
-    /// The pid of its listener. Its other children, such as the `nft` of a look at the guard, come and go.
+    /// The pid of its listener. Its other children, such as the `nft` of a look at the guard, come
+    /// and go.
     pub fn listener(&self) -> Pid {
         let parent = self.process.0.id();
         let listeners = || {
-            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("it runs");
+            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
+                .expect("it runs");
             let listens = |pid: &&str| {
-                fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.windows(10).any(|w| w == b"--listener"))
+                fs::read(format!("/proc/{pid}/cmdline"))
+                    .is_ok_and(|line| line.windows(10).any(|w| w == b"--listener"))
             };
-            children.split_whitespace().filter(listens).map(|pid| pid.parse().expect("a pid")).collect::<Vec<i32>>()
+            children
+                .split_whitespace()
+                .filter(listens)
+                .map(|pid| pid.parse().expect("a pid"))
+                .collect::<Vec<i32>>()
         };
         // Right after a reload the old one may still be about to end.
-        assert!(super::eventually(LONG, || listeners().len() == 1), "one listener: {:?}", listeners());
+        assert!(
+            super::eventually(LONG, || listeners().len() == 1),
+            "one listener: {:?}",
+            listeners()
+        );
         Pid::from_raw(listeners()[0])
     }
 
     /// Ends its listener by SIGKILL.
     pub fn kill_listener(&self) {
-        nix::sys::signal::kill(self.listener(), nix::sys::signal::Signal::SIGKILL).expect("it lives");
+        nix::sys::signal::kill(self.listener(), nix::sys::signal::Signal::SIGKILL)
+            .expect("it lives");
     }
 
     /// What it said, up to now.
@@ -267,8 +304,13 @@ impl Knocker {
     /// Out of the texts that the commands printed.
     pub fn new(profile: &str, key: &Path) -> Knocker {
         let text = fs::read_to_string(key).expect("the key file");
-        let KeyFile::Open(identity) = KeyFile::parse("key", &text).expect("a key") else { panic!("no passphrase") };
-        Knocker { profile: Profile::parse("profile", profile).expect("a profile"), signer: Signer::Key(identity) }
+        let KeyFile::Open(identity) = KeyFile::parse("key", &text).expect("a key") else {
+            panic!("no passphrase")
+        };
+        Knocker {
+            profile: Profile::parse("profile", profile).expect("a profile"),
+            signer: Signer::Key(identity),
+        }
     }
 
     /// This profile with another's key.
@@ -279,7 +321,7 @@ impl Knocker {
     /// A request to open `service` for `address`, made now.
     pub fn request(&self, service: &str, address: IpAddr) -> Request {
         Request {
-            kind: Kind::Open,
+            kind: KnockKind::Open,
             receipt_wanted: true,
             timestamp: stamp(),
             challenge: None,
@@ -295,13 +337,15 @@ impl Knocker {
     pub fn seal(&self, request: &Request) -> Sealed {
         let day = Day::Number(clock::now().wall.day());
         let ephemeral = entropy::secret().expect("entropy");
-        let sealed = wire::seal(&self.profile.side, request, day, ephemeral, |message| self.signer.sign(message));
+        let sealed = wire::seal(&self.profile.side, request, day, ephemeral, |message| {
+            self.signer.sign(message)
+        });
         let (bytes, awaiting) = sealed.expect("it can be sealed");
         Sealed { bytes: bytes.to_vec(), awaiting }
     }
 
-    /// Knocks from `host` at its own gateway address and waits for the receipt. Where a challenge is asked for, as right after
-    /// a restart, it knocks once more with that, as the client does.
+    /// Knocks from `host` at its own gateway address and waits for the receipt. Where a challenge
+    /// is asked for, as right after a restart, it knocks once more with that, as the client does.
     pub fn open(&self, host: &Host, service: &str, family: usize) -> Option<Receipt> {
         let (from, to) = (host.ips()[family], host.gateway_ips()[family]);
         let receipt = self.seal(&self.request(service, from)).send(host, to)?;
@@ -325,7 +369,8 @@ impl Sealed {
         self.receipt(&socket, patience)
     }
 
-    /// Sends it where no receipt must come: none does within a short time that a receipt would take.
+    /// Sends it where no receipt must come: none does within a short time that a receipt would
+    /// take.
     pub fn send_in_vain(&self, host: &Host, to: IpAddr) {
         let socket = send(host, to, &self.bytes);
         let receipt = self.receipt(&socket, super::SHORT);

@@ -3,11 +3,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use toctoc::config::{Firewall as Settings, Knock, defaults};
+use toctoc::config::{FirewallSettings as Settings, KnockSettings, defaults};
 use toctoc::core::grants::{Change, Element};
-use toctoc::core::service::{Form, Service};
+use toctoc::core::service::{GrantKind, Service};
 use toctoc::core::types::{Port, Proto, ServiceName, Source};
-use toctoc::edge::firewall::{Firewall, Nft};
+use toctoc::edge::firewall::{Firewall, NftFirewall};
 
 use super::{Echo, Net};
 
@@ -20,7 +20,7 @@ pub const KNOCK: u16 = 62201;
 
 /// A guarded gateway with servers behind the guard, and a client.
 pub struct Guarded {
-    pub nft: Nft,
+    pub nft: NftFirewall,
     pub net: Net,
     /// Listens on [`SSH`].
     pub tcp: Echo,
@@ -53,7 +53,7 @@ impl Guarded {
     }
 
     /// Puts one grant into the kernel.
-    pub fn grant(&mut self, source: IpAddr, port: Port, form: Form, millis: u64) -> Element {
+    pub fn grant(&mut self, source: IpAddr, port: Port, form: GrantKind, millis: u64) -> Element {
         let element = Element::plain(Source::new(source), port, form);
         self.put(element, millis)
     }
@@ -72,16 +72,19 @@ impl Guarded {
 }
 
 /// Loads the guard for both services in the gateway.
-pub fn start(net: &Net, settings: &Settings) -> Nft {
+pub fn start(net: &Net, settings: &Settings) -> NftFirewall {
     start_for(net, settings, &services(&[SSH, DNS]))
 }
 
 /// The same for other services.
-pub fn start_for(net: &Net, settings: &Settings, services: &[Service]) -> Nft {
-    net.gateway.inside(|| Nft::start(settings, services, &knock())).unwrap_or_else(|fault| panic!("{fault}"))
+pub fn start_for(net: &Net, settings: &Settings, services: &[Service]) -> NftFirewall {
+    net.gateway
+        .inside(|| NftFirewall::start(settings, services, &knock()))
+        .unwrap_or_else(|fault| panic!("{fault}"))
 }
 
-/// Another table in the gateway, as an admin's own firewall would be, for which conntrack follows every flow.
+/// Another table in the gateway, as an admin's own firewall would be, for which conntrack follows
+/// every flow.
 pub fn track(net: &Net) {
     net.gateway.sh(
         "nft add table inet admin; nft add chain inet admin input '{ type filter hook input priority 0; policy accept; }'; \
@@ -97,8 +100,8 @@ pub fn services(ports: &[Port]) -> Vec<Service> {
     vec![defaults::service(ServiceName::new("all").expect("a name"), ports.to_vec())]
 }
 
-pub fn knock() -> Knock {
-    Knock {
+pub fn knock() -> KnockSettings {
+    KnockSettings {
         port: KNOCK,
         interfaces: vec!["any".into()],
         silent: true,

@@ -1,9 +1,10 @@
-//! A network of its own for each test: a gateway and hosts in anonymous network namespaces, joined by veth pairs.
-//! What is tried in it is left to the tests.
+//! A network of its own for each test: a gateway and hosts in anonymous network namespaces, joined
+//! by veth pairs. What is tried in it is left to the tests.
 //!
-//! The namespaces have no name: they live as long as a descriptor or a process in them, and what still runs in one is killed
-//! when the test drops it. So nothing is left behind however a test ends, short of SIGKILL. Host `i` has 10.90.i.2 and
-//! fd90:i::2, the gateway 10.90.i.1 and fd90:i::1 on its interface `gw<i>`.
+//! The namespaces have no name: they live as long as a descriptor or a process in them, and what
+//! still runs in one is killed when the test drops it. So nothing is left behind however a test
+//! ends, short of SIGKILL. Host `i` has 10.90.i.2 and fd90:i::2, the gateway 10.90.i.1 and
+//! fd90:i::1 on its interface `gw<i>`.
 
 #![allow(dead_code, unreachable_pub)] // each test program uses its own part of this
 
@@ -50,8 +51,8 @@ pub struct Host {
 #[derive(Clone)]
 pub struct Space(Arc<Held>);
 
-/// The namespace itself. Whatever runs in it is killed with the last of its clones: a daemon in the background, a runner that
-/// outlives its daemon, a listener that a test has stopped.
+/// The namespace itself. Whatever runs in it is killed with the last of its clones: a daemon in the
+/// background, a runner that outlives its daemon, a listener that a test has stopped.
 struct Held(File);
 
 impl Net {
@@ -133,17 +134,20 @@ impl Space {
         space
     }
 
-    /// A path by which any process of this user reaches the namespace while this one runs: for `ip ... netns PATH`, `nsenter --net=PATH`.
+    /// A path by which any process of this user reaches the namespace while this one runs: for `ip
+    /// ... netns PATH`, `nsenter --net=PATH`.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.0.as_raw_fd())
     }
 
-    /// Runs `work` in a thread inside the namespace: sockets it opens and processes it starts belong there.
+    /// Runs `work` in a thread inside the namespace: sockets it opens and processes it starts
+    /// belong there.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let outcome = thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    setns(&self.0.0, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
+                    setns(&self.0.0, CloneFlags::CLONE_NEWNET)
+                        .expect("the namespace can be entered");
                     work()
                 })
                 .join()
@@ -152,7 +156,10 @@ impl Space {
     }
 
     /// Starts `work` in a thread inside the namespace and leaves it running.
-    pub fn thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    pub fn thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
         let space = self.clone();
         thread::spawn(move || {
             setns(&space.0.0, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
@@ -164,7 +171,9 @@ impl Space {
 
     /// Starts a program inside; it dies with the returned guard.
     pub fn spawn(&self, command: &mut Command) -> Running {
-        Running(self.inside(|| command.spawn()).unwrap_or_else(|error| panic!("{command:?}: {error}")))
+        Running(
+            self.inside(|| command.spawn()).unwrap_or_else(|error| panic!("{command:?}: {error}")),
+        )
     }
 
     /// Runs a program inside to its end, whatever its exit code.
@@ -197,13 +206,15 @@ impl Space {
 
     /// A TCP server inside on both families, which sends back whatever it gets.
     pub fn tcp_echo(&self, port: u16) -> Echo {
-        let listener = self.inside(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a free port"));
+        let listener =
+            self.inside(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a free port"));
         Echo::start(move |state| serve_tcp(&listener, state))
     }
 
     /// A UDP server inside on both families, which sends back whatever it gets.
     pub fn udp_echo(&self, port: u16) -> Echo {
-        let socket = self.inside(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a free port"));
+        let socket =
+            self.inside(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a free port"));
         Echo::start(move |state| serve_udp(&socket, state))
     }
 }
@@ -213,7 +224,9 @@ impl Held {
     fn processes(&self) -> Vec<Pid> {
         let identity = |data: Metadata| (data.dev(), data.ino());
         let this = self.0.metadata().map(identity).expect("an open file");
-        let inside = |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|data| identity(data) == this);
+        let inside = |pid: &i32| {
+            fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|data| identity(data) == this)
+        };
         let all = fs::read_dir("/proc").expect("procfs").flatten();
         let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(inside);
         pids.map(Pid::from_raw).collect()

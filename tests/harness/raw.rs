@@ -1,5 +1,6 @@
-//! Single packets, as an attacker or an odd stack would send them: written and read below the kernel's own TCP.
-//! With [`Raw`] the kernel builds the IP header, so the source is the namespace's own address; [`Forger`] takes any.
+//! Single packets, as an attacker or an odd stack would send them: written and read below the
+//! kernel's own TCP. With [`Raw`] the kernel builds the IP header, so the source is the namespace's
+//! own address; [`Forger`] takes any.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -31,13 +32,20 @@ pub struct Answer {
 impl Raw {
     pub fn new(space: &Space, from: SocketAddr, to: SocketAddr) -> Raw {
         let domain = if from.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-        let socket = space.inside(|| Socket::new(domain, Type::RAW, Some(Protocol::TCP))).expect("root");
+        let socket =
+            space.inside(|| Socket::new(domain, Type::RAW, Some(Protocol::TCP))).expect("root");
         socket.bind(&SocketAddr::new(from.ip(), 0).into()).expect("our own address");
         Raw { socket, from, to }
     }
 
     /// Sends one segment; `options` is padded to a multiple of four.
-    pub fn send(&self, flags: u8, sequence: u32, acknowledged: u32, options: &[u8]) -> io::Result<()> {
+    pub fn send(
+        &self,
+        flags: u8,
+        sequence: u32,
+        acknowledged: u32,
+        options: &[u8],
+    ) -> io::Result<()> {
         let mut segment = self.header(flags, sequence, acknowledged, options);
         let sum = checksum(&self.pseudo(segment.len()), &segment);
         segment[16..18].copy_from_slice(&sum.to_be_bytes());
@@ -70,7 +78,9 @@ impl Raw {
     pub fn answer(&self, timeout: Duration) -> Option<Answer> {
         let end = Instant::now() + timeout;
         let mut buffer = [0; 2048];
-        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        while let Some(left) =
+            end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        {
             self.socket.set_read_timeout(Some(left)).expect("a timeout");
             let read = (&self.socket).read(&mut buffer).ok()?;
             if let Some(answer) = self.read(&buffer[..read]) {
@@ -82,7 +92,11 @@ impl Raw {
 
     /// IPv4 raw sockets give the IP header as well.
     fn read(&self, bytes: &[u8]) -> Option<Answer> {
-        let segment = if self.from.is_ipv4() { bytes.get(usize::from(bytes.first()? & 15) * 4..)? } else { bytes };
+        let segment = if self.from.is_ipv4() {
+            bytes.get(usize::from(bytes.first()? & 15) * 4..)?
+        } else {
+            bytes
+        };
         let word = |at: usize| Some(u32::from_be_bytes(segment.get(at..at + 4)?.try_into().ok()?));
         let ports = (u32::from(self.to.port()) << 16) | u32::from(self.from.port());
         (word(0)? == ports).then_some(())?;
@@ -98,7 +112,8 @@ pub struct Forger {
 impl Forger {
     pub fn new(space: &Space) -> Forger {
         let raw = Protocol::from(255); // IPPROTO_RAW: the IP header is ours, but for its lengths and checksum
-        let socket = space.inside(|| Socket::new(Domain::IPV4, Type::RAW, Some(raw))).expect("root");
+        let socket =
+            space.inside(|| Socket::new(Domain::IPV4, Type::RAW, Some(raw))).expect("root");
         Forger { socket }
     }
 
@@ -122,7 +137,10 @@ impl Forger {
     pub fn datagram_of(&self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) {
         let length = u16::try_from(payload.len() + 8).expect("short");
         let mut packet = ip_header(from, to, 17);
-        packet.extend([from.port().to_be_bytes(), to.port().to_be_bytes(), length.to_be_bytes(), [0, 0]].concat());
+        packet.extend(
+            [from.port().to_be_bytes(), to.port().to_be_bytes(), length.to_be_bytes(), [0, 0]]
+                .concat(),
+        );
         packet.extend(payload);
         self.send(&packet, to);
     }
@@ -159,7 +177,9 @@ pub fn pings(space: &Space, to: IpAddr, timeout: Duration) -> bool {
     let mut buffer = [0; 256];
     while let Ok(read) = (&socket).read(&mut buffer) {
         let skip = if to.is_ipv4() { 20 } else { 0 };
-        if buffer[..read].get(skip..).is_some_and(|b| b.first() == Some(&reply) && b.get(4..8) == Some(&message[4..8]))
+        if buffer[..read]
+            .get(skip..)
+            .is_some_and(|b| b.first() == Some(&reply) && b.get(4..8) == Some(&message[4..8]))
         {
             return true;
         }
@@ -177,7 +197,8 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 /// The Internet checksum over both, each of even length.
 pub fn checksum(pseudo: &[u8], segment: &[u8]) -> u16 {
     let words = pseudo.chunks(2).chain(segment.chunks(2));
-    let mut sum: u32 = words.map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
+    let mut sum: u32 =
+        words.map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -12,13 +12,14 @@ use crate::core::types::ServiceName;
 
 /// Knocks at a toctoc gateway: one sealed datagram, and the port opens for you alone.
 ///
-/// You need a key, and a profile that the gateway's admin makes for it. Started by the name knock it behaves as knock.
+/// You need a key, and a profile that the gateway's admin makes for it. Started by the name knock
+/// it behaves as knock.
 #[derive(Parser, Debug)]
 #[command(name = "toctoc", version, max_term_width = 100, after_help = HELP)]
-pub struct Args {
+pub struct ToctocArgs {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: ToctocCommand,
 }
 
 const HELP: &str = "\
@@ -37,7 +38,7 @@ Exit codes:
 
 /// A command of `toctoc`.
 #[derive(Subcommand, Debug)]
-pub enum Command {
+pub enum ToctocCommand {
     /// Ask for a grant, and say what was granted to which address until when.
     Open(Open),
     /// End your own grants for a service.
@@ -103,19 +104,21 @@ pub struct Open {
     /// How long, seconds; without it, as the gateway likes.
     #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub seconds: Option<u32>,
-    /// The address to grant, if you know better than this machine does. The knock must come from it, unless the gateway's
-    /// policy lists its prefix for that service.
+    /// The address to grant, if you know better than this machine does. The knock must come from
+    /// it, unless the gateway's policy lists its prefix for that service.
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
-    /// Grant connections from this source port alone, so that nobody else behind your address can use it. Only where no NAT is in
-    /// between, because that chooses other ports, and only if you make the client connect from this port.
+    /// Grant connections from this source port alone, so that nobody else behind your address can
+    /// use it. Only where no NAT is in between, because that chooses other ports, and only if you
+    /// make the client connect from this port.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub source_port: Option<u16>,
-    /// Ask the gateway where it sees you come from, and name that, even if this machine's own address seems good.
+    /// Ask the gateway where it sees you come from, and name that, even if this machine's own
+    /// address seems good.
     #[arg(long, conflicts_with = "source")]
     pub ask_source: bool,
-    /// Send the classic sequence of a door that the profile holds, and no sealed knock. It opens what that door opens, to whoever sees and
-    /// repeats it, and nobody says whether it did.
+    /// Send the classic sequence of a door that the profile holds, and no sealed knock. It opens
+    /// what that door opens, to whoever sees and repeats it, and nobody says whether it did.
     #[arg(long, conflicts_with_all = ["seconds", "ask_source", "json", "identity"])]
     pub classic: bool,
 }
@@ -132,7 +135,8 @@ pub struct Close {
     /// The address that was granted, if it was named.
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
-    /// Ask the gateway where it sees you come from, and name that, even if this machine's own address seems good.
+    /// Ask the gateway where it sees you come from, and name that, even if this machine's own
+    /// address seems good.
     #[arg(long, conflicts_with = "source")]
     pub ask_source: bool,
 }
@@ -148,8 +152,8 @@ pub struct Probe {
 /// `toctoc keygen`.
 #[derive(clap::Args, Debug)]
 pub struct Keygen {
-    /// Where the private key goes; the public one goes beside it with .pub. Without it: id_ed25519 in toctoc's own
-    /// configuration directory, where it is found by itself.
+    /// Where the private key goes; the public one goes beside it with .pub. Without it: id_ed25519
+    /// in toctoc's own configuration directory, where it is found by itself.
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// A comment on the public line.

@@ -11,16 +11,17 @@ use crate::core::types::ServiceName;
 
 /// Hides network services until somebody who may enter knocks.
 ///
-/// `toctocd run` is the gateway; all other commands are for its admin. Started by the name knockd it behaves as knockd.
+/// `toctocd run` is the gateway; all other commands are for its admin. Started by the name knockd
+/// it behaves as knockd.
 #[derive(Parser, Debug)]
 #[command(name = "toctocd", version, max_term_width = 100, after_help = HELP)]
-pub struct Args {
+pub struct ToctocdArgs {
     /// The configuration file. (`init` reads none: it writes toctocd.toml below its --dir.)
     #[arg(short, long, global = true, value_name = "FILE", default_value = defaults::CONFIG)]
     pub config: PathBuf,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: ToctocdCommand,
 }
 
 const HELP: &str = "\
@@ -40,13 +41,15 @@ Exit codes:
 
 /// A command of `toctocd`.
 #[derive(Subcommand, Debug)]
-pub enum Command {
+pub enum ToctocdCommand {
     /// Serve: guard the services, listen for knocks, grant. Stays in the foreground.
     ///
-    /// From then on the services are shut to all but granted addresses. Log lines go to standard error. SIGHUP reads the
-    /// configuration again, as `reload` does; SIGTERM ends it, and leaves the guard and live grants to the kernel.
+    /// From then on the services are shut to all but granted addresses. Log lines go to standard
+    /// error. SIGHUP reads the configuration again, as `reload` does; SIGTERM ends it, and leaves
+    /// the guard and live grants to the kernel.
     Run,
-    /// Make the keys, a configuration with comments, and an empty clients file. Never overwrites anything.
+    /// Make the keys, a configuration with comments, and an empty clients file. Never overwrites
+    /// anything.
     Init(Init),
     /// Read configuration, keys and clients as `run` would, and change nothing.
     Check {
@@ -56,10 +59,10 @@ pub enum Command {
     },
     /// Enrol, list and revoke clients.
     #[command(subcommand)]
-    Client(Client),
+    Client(ClientCommand),
     /// Put the guard up or take it away by hand, and see how it stands.
     #[command(subcommand)]
-    Guard(Guard),
+    Guard(GuardCommand),
     /// Ask the running gateway how it is.
     Status {
         /// As one JSON object.
@@ -74,15 +77,19 @@ pub enum Command {
     },
     /// Have the running gateway read its configuration again; a bad one changes nothing.
     Reload,
-    /// Accept that the state was lost or damaged, or that the clock was ahead, after `status` said so.
+    /// Accept that the state was lost or damaged, or that the clock was ahead, after `status` said
+    /// so.
     ///
-    /// Until then every knock needs a challenge. A packet that was used before the loss stays worthless: timestamps up to now do not count.
+    /// Until then every knock needs a challenge. A packet that was used before the loss stays
+    /// worthless: timestamps up to now do not count.
     Reinitialise,
-    /// Print the doors of a knockd.conf as sections to append to toctocd.toml; on standard error, what is different.
+    /// Print the doors of a knockd.conf as sections to append to toctocd.toml; on standard error,
+    /// what is different.
     ///
-    /// Nothing is changed. Pairs of iptables or ufw commands for a port become a service that toctocd itself opens and shuts;
-    /// all other commands stay as they are. Services that the configuration has already are used, not written again. Exit
-    /// code 1: something is left out, and standard error says what.
+    /// Nothing is changed. Pairs of iptables or ufw commands for a port become a service that
+    /// toctocd itself opens and shuts; all other commands stay as they are. Services that the
+    /// configuration has already are used, not written again. Exit code 1: something is left out,
+    /// and standard error says what.
     Convert {
         /// The file to convert.
         #[arg(value_name = "FILE", default_value = "/etc/knockd.conf")]
@@ -92,17 +99,21 @@ pub enum Command {
 
 /// `toctocd guard`.
 #[derive(Subcommand, Debug)]
-pub enum Guard {
-    /// Shut what the guard shuts; grants that live stay. Works without a running gateway, so also before the network is up.
+pub enum GuardCommand {
+    /// Shut what the guard shuts; grants that live stay. Works without a running gateway, so also
+    /// before the network is up.
     On {
-        /// Take the guard away again after so long, unless a knock from another machine opened something by then.
+        /// Take the guard away again after so long, unless a knock from another machine opened
+        /// something by then.
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
         confirm: Option<u32>,
     },
-    /// Take the guard away, and all grants with it: what it guarded is OPEN to everybody, until `guard on` or the next start.
+    /// Take the guard away, and all grants with it: what it guarded is OPEN to everybody, until
+    /// `guard on` or the next start.
     Off,
-    /// Let what is connected to a guarded port now go on, once, as if it had been granted; prints what that was. For a first
-    /// installation over SSH: without it older sessions stand still until their address has a grant.
+    /// Let what is connected to a guarded port now go on, once, as if it had been granted; prints
+    /// what that was. For a first installation over SSH: without it older sessions stand still
+    /// until their address has a grant.
     Adopt,
     /// Show how the guard stands, whether or not a gateway runs.
     Status,
@@ -116,7 +127,8 @@ pub enum Guard {
 Example:
   toctocd init --address gate.example.org --service ssh=22/tcp --service web=443/tcp,443/udp")]
 pub struct Init {
-    /// Where the files go. With another directory than this, state and control socket lie below it too.
+    /// Where the files go. With another directory than this, state and control socket lie below it
+    /// too.
     #[arg(long, value_name = "DIR", default_value = "/etc/toctoc")]
     pub dir: PathBuf,
     /// A host name or IP address by which clients reach this gateway; may be given several times.
@@ -135,7 +147,7 @@ pub struct Init {
 
 /// `toctocd client`.
 #[derive(Subcommand, Debug)]
-pub enum Client {
+pub enum ClientCommand {
     /// Enrol a client and print its profile, which holds secrets: hand it over in private.
     Add(ClientAdd),
     /// Show who is enrolled.
@@ -144,8 +156,9 @@ pub enum Client {
         #[arg(long)]
         json: bool,
     },
-    /// Give a client a clean start, with a new id and a new profile: for one that `status` calls ahead. Its key, services and
-    /// limits stay; its live grants end; nothing that it sent before ever opens anything.
+    /// Give a client a clean start, with a new id and a new profile: for one that `status` calls
+    /// ahead. Its key, services and limits stay; its live grants end; nothing that it sent before
+    /// ever opens anything.
     Forgive {
         /// The client's name.
         name: String,
@@ -191,11 +204,12 @@ pub struct ClientAdd {
 /// What a new profile holds, and where it goes.
 #[derive(clap::Args, Debug)]
 pub struct ProfileArgs {
-    /// Put the classic sequence of this door into the profile, for when no sealed knock gets through. The client sends it only when its
-    /// user says so.
+    /// Put the classic sequence of this door into the profile, for when no sealed knock gets
+    /// through. The client sends it only when its user says so.
     #[arg(long, value_name = "NAME")]
     pub door: Option<String>,
-    /// Write the profile there, for its owner's eyes only, instead of printing it; never overwrites.
+    /// Write the profile there, for its owner's eyes only, instead of printing it; never
+    /// overwrites.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }

@@ -1,16 +1,16 @@
-//! One gateway address asked: find our own address, knock, wait for the receipt, retry once where it says how.
-//! Saying how it ended is left to `words`; the socket to `edge::send`.
+//! One gateway address asked: find our own address, knock, wait for the receipt, retry once where
+//! it says how. Saying how it ended is left to `words`; the socket to `edge::send`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::core::address::{Reach, reach};
+use crate::core::address::{AddressScope, reach};
 use crate::core::keyring::Day;
-use crate::core::knock::{Challenge, Kind, Receipt, Request, Status};
+use crate::core::knock::{Challenge, KnockKind, Receipt, Request, Status};
 use crate::core::types::{Fault, ServiceName, Source, Wall};
-use crate::core::wire::{Awaiting, RECEIPT, seal};
-use crate::edge::send::Line;
+use crate::core::wire::{AwaitingReceipt, RECEIPT, seal};
+use crate::edge::send::GatewaySocket;
 use crate::edge::{clock, entropy};
 use crate::keys::identity::Signer;
 use crate::keys::profile::Profile;
@@ -23,8 +23,8 @@ const GRACE: Duration = Duration::from_millis(300);
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// What is wanted of every address of the gateway.
-pub(super) struct Wish {
-    pub(super) kind: Kind,
+pub(super) struct ClientRequest {
+    pub(super) kind: KnockKind,
     pub(super) service: ServiceName,
     pub(super) seconds: u32,
     pub(super) source: Option<IpAddr>,
@@ -36,18 +36,18 @@ pub(super) struct Wish {
 }
 
 /// How it went with one address of the gateway.
-pub(super) struct Answer {
+pub(super) struct GatewayResult {
     pub(super) gateway: SocketAddr,
     /// The address that the knock named, and how it was found.
-    pub(super) named: Option<(Source, Found)>,
+    pub(super) named: Option<(Source, AddressOrigin)>,
     /// Knocks that were sent, probes included.
     pub(super) knocks: u32,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: ExchangeOutcome,
 }
 
 /// How the client found its own address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum AddressOrigin {
     /// Told by the user.
     Given,
     /// The socket's own.
@@ -57,9 +57,9 @@ pub(super) enum Found {
 }
 
 /// What is known at the end.
-pub(super) enum Outcome {
+pub(super) enum ExchangeOutcome {
     /// The gateway's own word.
-    Heard(Heard),
+    Heard(ReceivedReceipt),
     /// Nothing came that could be opened.
     Silence,
     /// Nothing could be sent.
@@ -68,7 +68,7 @@ pub(super) enum Outcome {
 
 /// A receipt, and when it came by the clock of this machine.
 #[derive(Clone, Copy)]
-pub(super) struct Heard {
+pub(super) struct ReceivedReceipt {
     pub(super) receipt: Receipt,
     pub(super) at: Wall,
 }
@@ -77,39 +77,40 @@ pub(super) struct Heard {
 pub(super) fn ask(
     profile: &Profile,
     signer: &Signer,
-    wish: &Wish,
+    wish: &ClientRequest,
     gateway: SocketAddr,
     answered: &OnceLock<Instant>,
-) -> Answer {
-    let mut answer = Answer { gateway, named: None, knocks: 0, outcome: Outcome::Silence };
-    let result = Line::open(gateway).and_then(|line| {
-        let talk = Talk { profile, signer, wish, line, answered };
-        talk.whole(&mut answer)
+) -> GatewayResult {
+    let mut answer =
+        GatewayResult { gateway, named: None, knocks: 0, outcome: ExchangeOutcome::Silence };
+    let result = GatewaySocket::open(gateway).and_then(|line| {
+        let talk = Exchange { profile, signer, wish, line, answered };
+        talk.run(&mut answer)
     });
     match result {
         Ok(Some(heard)) => {
             let _ = answered.set(Instant::now());
-            answer.outcome = Outcome::Heard(heard);
+            answer.outcome = ExchangeOutcome::Heard(heard);
         }
         Ok(None) => {}
-        Err(fault) => answer.outcome = Outcome::NoWay(fault),
+        Err(fault) => answer.outcome = ExchangeOutcome::NoWay(fault),
     }
     answer
 }
 
 /// A conversation with one address of the gateway.
-struct Talk<'a> {
+struct Exchange<'a> {
     profile: &'a Profile,
     signer: &'a Signer,
-    wish: &'a Wish,
-    line: Line,
+    wish: &'a ClientRequest,
+    line: GatewaySocket,
     answered: &'a OnceLock<Instant>,
 }
 
-impl Talk<'_> {
-    fn whole(&self, answer: &mut Answer) -> Result<Option<Heard>, Fault> {
-        if self.wish.kind == Kind::Probe {
-            return self.settle(self.probe(), answer);
+impl Exchange<'_> {
+    fn run(&self, answer: &mut GatewayResult) -> Result<Option<ReceivedReceipt>, Fault> {
+        if self.wish.kind == KnockKind::Probe {
+            return self.send_with_retry(self.probe(), answer);
         }
         let mut request = Request {
             kind: self.wish.kind,
@@ -121,32 +122,34 @@ impl Talk<'_> {
         let (source, found) = match self.own_address() {
             Some(named) => named,
             None => {
-                let Some(heard) = self.settle(self.probe(), answer)? else { return Ok(None) };
+                let Some(heard) = self.send_with_retry(self.probe(), answer)? else {
+                    return Ok(None);
+                };
                 if heard.receipt.status != Status::Observed {
                     return Ok(Some(heard));
                 }
                 request.challenge = heard.receipt.challenge;
-                (heard.receipt.observed, Found::Probed)
+                (heard.receipt.observed, AddressOrigin::Probed)
             }
         };
         answer.named = Some((source, found));
         request.address = Some(source);
-        self.settle(request, answer)
+        self.send_with_retry(request, answer)
     }
 
-    /// Our address as the gateway will see it, if nobody needs to be asked: what the user says, or the socket's own where
-    /// no NAT can be in between as far as one can tell.
-    fn own_address(&self) -> Option<(Source, Found)> {
+    /// Our address as the gateway will see it, if nobody needs to be asked: what the user says, or
+    /// the socket's own where no NAT can be in between as far as one can tell.
+    fn own_address(&self) -> Option<(Source, AddressOrigin)> {
         if let Some(ip) = self.wish.source {
-            return Some((Source::new(ip), Found::Given));
+            return Some((Source::new(ip), AddressOrigin::Given));
         }
         let usable = !self.wish.ask_source && usable(self.line.local(), self.line.gateway().ip());
-        usable.then(|| (Source::new(self.line.local()), Found::Local))
+        usable.then(|| (Source::new(self.line.local()), AddressOrigin::Local))
     }
 
     fn probe(&self) -> Request {
         Request {
-            kind: Kind::Probe,
+            kind: KnockKind::Probe,
             receipt_wanted: true,
             timestamp: Wall(0),
             challenge: None,
@@ -158,11 +161,16 @@ impl Talk<'_> {
         }
     }
 
-    /// Knocks; if the gateway does not believe our clock and gives a challenge, knocks once more with that. The
-    /// timestamp stays ours in any case: who signs for a time that he was told can be made to sign for any.
-    fn settle(&self, request: Request, answer: &mut Answer) -> Result<Option<Heard>, Fault> {
+    /// Knocks; if the gateway does not believe our clock and gives a challenge, knocks once more
+    /// with that. The timestamp stays ours in any case: who signs for a time that he was told can
+    /// be made to sign for any.
+    fn send_with_retry(
+        &self,
+        request: Request,
+        answer: &mut GatewayResult,
+    ) -> Result<Option<ReceivedReceipt>, Fault> {
         let first = self.knock(&request, None, answer)?;
-        let Some(Heard { receipt, .. }) = first else { return Ok(None) };
+        let Some(ReceivedReceipt { receipt, .. }) = first else { return Ok(None) };
         match (receipt.status, receipt.challenge) {
             (Status::Clock | Status::Challenge, Some(challenge)) => {
                 let second = self.knock(&request, Some((challenge, receipt.status)), answer)?;
@@ -177,9 +185,9 @@ impl Talk<'_> {
         &self,
         request: &Request,
         told: Option<(Challenge, Status)>,
-        answer: &mut Answer,
-    ) -> Result<Option<Heard>, Fault> {
-        let mut waiting: Vec<Awaiting> = Vec::new();
+        answer: &mut GatewayResult,
+    ) -> Result<Option<ReceivedReceipt>, Fault> {
+        let mut waiting: Vec<AwaitingReceipt> = Vec::new();
         for attempt in 1..=self.wish.attempts {
             let now = clock::now().wall;
             let request = Request {
@@ -187,13 +195,15 @@ impl Talk<'_> {
                 challenge: told.map(|(challenge, _)| challenge).or(request.challenge),
                 ..*request
             };
-            // The tag of the day is unknown to the gateway if our day is wrong, and then it says nothing at all: so the
-            // last attempt does not rest on it.
+            // The tag of the day is unknown to the gateway if our day is wrong, and then it says
+            // nothing at all: so the last attempt does not rest on it.
             let last = attempt == self.wish.attempts && attempt > 1;
-            let doubted = last || now < SANE || told.is_some_and(|(_, status)| status == Status::Clock);
+            let doubted =
+                last || now < SANE || told.is_some_and(|(_, status)| status == Status::Clock);
             let day = if doubted { Day::Unknown } else { Day::Number(now.day()) };
             let sign = |message: &_| self.signer.sign(message);
-            let (datagram, awaiting) = seal(&self.profile.side, &request, day, entropy::secret()?, sign)?;
+            let (datagram, awaiting) =
+                seal(&self.profile.side, &request, day, entropy::secret()?, sign)?;
             waiting.push(awaiting);
             self.line.send(&datagram)?;
             answer.knocks += 1;
@@ -208,7 +218,7 @@ impl Talk<'_> {
     }
 
     /// Waits for one attempt's time. What does not open says nothing: anybody can send that.
-    fn wait(&self, waiting: &[Awaiting]) -> Option<Heard> {
+    fn wait(&self, waiting: &[AwaitingReceipt]) -> Option<ReceivedReceipt> {
         // One byte more than a receipt has, so that a longer datagram does not look like one.
         let mut buffer = [0; RECEIPT + 1];
         let deadline = Instant::now() + self.wish.timeout;
@@ -218,21 +228,25 @@ impl Talk<'_> {
             if now >= end {
                 return None;
             }
-            let Some(datagram) = self.line.receive(&mut buffer, end.min(now + GLANCE)) else { continue };
+            let Some(datagram) = self.line.receive(&mut buffer, end.min(now + GLANCE)) else {
+                continue;
+            };
             if let Some(receipt) = waiting.iter().find_map(|awaiting| awaiting.open(datagram)) {
-                return Some(Heard { receipt, at: clock::now().wall });
+                return Some(ReceivedReceipt { receipt, at: clock::now().wall });
             }
         }
     }
 }
 
-/// Whether the gateway will probably see us come from `local`: a global address, or both of us on private ground.
+/// Whether the gateway will probably see us come from `local`: a global address, or both of us on
+/// private ground.
 fn usable(local: IpAddr, gateway: IpAddr) -> bool {
     let ours = reach(local);
-    ours == Reach::Global || (ours == reach(gateway) && ours != Reach::Nobody)
+    ours == AddressScope::Global || (ours == reach(gateway) && ours != AddressScope::Nobody)
 }
 
-/// The timestamp of a knock at `now`: the lowest 20 bits, a millisecond, are random, so that no two are alike.
+/// The timestamp of a knock at `now`: the lowest 20 bits, a millisecond, are random, so that no two
+/// are alike.
 fn stamp(now: Wall) -> Result<Wall, Fault> {
     const RANDOM: u64 = (1 << 20) - 1;
     let random = u64::from(u32::from_be_bytes(entropy::bytes()?));

@@ -1,27 +1,31 @@
-//! The classic fallback: a door's sequence, sent in the clear because the user said so, and never else.
-//! That a sealed knock had no answer is found out by `client`; sending is left to `app::knock`.
+//! The classic fallback: a door's sequence, sent in the clear because the user said so, and never
+//! else. That a sealed knock had no answer is found out by `client`; sending is left to
+//! `app::knock`.
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{NO_WAY, Stop, family, keys, tell, usage};
+use super::{NO_WAY, NothingSent, family, keys, tell, usage};
 use crate::app::args::toctoc::Open;
 use crate::app::knock::{self, NotSent};
-use crate::core::complaint::printable;
+use crate::core::diagnostic::printable;
 use crate::core::door::Step;
 use crate::core::types::Fault;
-use crate::edge::hit::Origin;
-use crate::edge::send::{Family, resolve};
+use crate::edge::knock_packet::PacketOrigin;
+use crate::edge::send::{AddressFamily, resolve};
 use crate::edge::terminal;
 use crate::keys::profile::{Fallback, Profile};
 
 /// `toctoc open --classic`.
-pub(super) fn open(args: &Open) -> Result<u8, Stop> {
+pub(super) fn open(args: &Open) -> Result<u8, NothingSent> {
     let stop = usage(false);
     let (profile, path) = keys::profile(&args.common.profile).map_err(&stop)?;
     let family = family(&args.common, args.source);
-    if args.source.map(Family::of).is_some_and(|named| family != Some(named)) {
+    if args.source.map(AddressFamily::of).is_some_and(|named| family != Some(named)) {
         let what = "--source is of the other family than the one that is asked for";
-        return Err(stop(Fault::new(what, "leave -4 or -6 out: who hits ports must come from that address")));
+        return Err(stop(Fault::new(
+            what,
+            "leave -4 or -6 out: who hits ports must come from that address",
+        )));
     }
     let none = || {
         let name = printable(&args.common.profile);
@@ -34,8 +38,8 @@ pub(super) fn open(args: &Open) -> Result<u8, Stop> {
     send(&profile, profile.fallback.as_ref().ok_or_else(none)?, family, args.source)
 }
 
-/// Whether the profile allows to ask, and the user says yes. Whoever dropped the sealed knock may wait for just that, so it is
-/// said, and no is what nothing means.
+/// Whether the profile allows to ask, and the user says yes. Whoever dropped the sealed knock may
+/// wait for just that, so it is said, and no is what nothing means.
 pub(super) fn accepted(fallback: &Fallback) -> bool {
     const QUESTION: &str = "Send the door's classic sequence now? It crosses the network in the clear: whoever sees it can repeat it,\n\
                             and somebody may have stopped the sealed knock to make you send it.";
@@ -46,15 +50,17 @@ pub(super) fn accepted(fallback: &Fallback) -> bool {
 pub(super) fn send(
     profile: &Profile,
     fallback: &Fallback,
-    family: Option<Family>,
+    family: Option<AddressFamily>,
     source: Option<IpAddr>,
-) -> Result<u8, Stop> {
-    let no_way = |fault| Stop { fault, code: NO_WAY, json: false };
+) -> Result<u8, NothingSent> {
+    let no_way = |fault| NothingSent { fault, code: NO_WAY, json: false };
     let gateways = resolve(&profile.addresses, profile.port, family).map_err(no_way)?;
-    let origin = Origin { source, interface: None };
-    let mut trouble = Fault::new("the profile has no address", "ask the gateway's admin for a new one");
+    let origin = PacketOrigin { source, interface: None };
+    let mut trouble =
+        Fault::new("the profile has no address", "ask the gateway's admin for a new one");
     for gateway in gateways {
-        let hits: Vec<_> = fallback.sequence.iter().map(|step| (target(gateway, *step), *step)).collect();
+        let hits: Vec<_> =
+            fallback.sequence.iter().map(|step| (target(gateway, *step), *step)).collect();
         match knock::send(&hits, knock::DELAY, &origin, &mut |_, _| {}) {
             Ok(()) => return Ok(tell((sent(hits.len(), gateway), String::new()))),
             Err(NotSent { hits: 0, fault }) => trouble = fault,

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::app::args::toctoc::{Import, Keygen};
-use crate::app::places;
-use crate::core::complaint::printable;
+use crate::app::paths;
+use crate::core::diagnostic::printable;
 use crate::core::types::{Fault, ServiceName};
-use crate::edge::files::{self, Care};
+use crate::edge::files::{self, FileCheck};
 use crate::edge::{entropy, terminal};
 use crate::keys::identity::{Identity, KeyFile, Locked, Signer};
 use crate::keys::profile::Profile;
@@ -24,17 +24,26 @@ const LONGEST_PROFILE: u64 = 1 << 16;
 
 /// Reads the profile called `name`, and says where it lies.
 pub(super) fn profile(name: &str) -> Result<(Profile, PathBuf), Fault> {
-    let path = places::profile(name)?;
-    let text = files::read(&path, Care::Secret).map_err(|fault| match path.exists() {
+    let path = paths::profile(name)?;
+    let text = files::read(&path, FileCheck::Secret).map_err(|fault| match path.exists() {
         true => fault,
-        false => Fault::new(format!("no profile `{}` ({})", printable(name), path.display()), known_profiles()),
+        false => Fault::new(
+            format!("no profile `{}` ({})", printable(name), path.display()),
+            known_profiles(),
+        ),
     })?;
     Ok((Profile::parse(&path.display().to_string(), &text)?, path))
 }
 
-/// The private key that fits `profile`: the one that is named, or the first of the usual ones that fits.
-pub(super) fn signer(profile: &Profile, profile_path: &Path, named: Option<&Path>) -> Result<Signer, Fault> {
-    let from_profile = profile.identity.as_deref().map(|path| places::expand(path, &files::parent(profile_path)));
+/// The private key that fits `profile`: the one that is named, or the first of the usual ones that
+/// fits.
+pub(super) fn signer(
+    profile: &Profile,
+    profile_path: &Path,
+    named: Option<&Path>,
+) -> Result<Signer, Fault> {
+    let from_profile =
+        profile.identity.as_deref().map(|path| paths::expand(path, &files::parent(profile_path)));
     if let Some(path) = named.map(Path::to_owned).or(from_profile) {
         let file = key_file(&path)?;
         let theirs = public_half(&file);
@@ -44,8 +53,9 @@ pub(super) fn signer(profile: &Profile, profile_path: &Path, named: Option<&Path
         return unlock(file, &path).map(Signer::Key);
     }
     let (mut looked, mut mend) = (Vec::new(), None);
-    for path in places::identities()?.into_iter().filter(|path| path.exists()) {
-        // A usual key may well be of another type, or somebody else's: then it is not the one that is meant.
+    for path in paths::identities()?.into_iter().filter(|path| path.exists()) {
+        // A usual key may well be of another type, or somebody else's: then it is not the one that
+        // is meant.
         match key_file(&path) {
             Ok(file) if public_half(&file).as_ref() == Some(&profile.key) => {
                 return unlock(file, &path).map(Signer::Key);
@@ -57,17 +67,24 @@ pub(super) fn signer(profile: &Profile, profile_path: &Path, named: Option<&Path
             }
         }
     }
-    let seen = if looked.is_empty() { "none is in the usual places".to_owned() } else { looked.join("; ") };
+    let seen = if looked.is_empty() {
+        "none is in the usual places".to_owned()
+    } else {
+        looked.join("; ")
+    };
     Err(Fault::new(
         format!("no private key for {}: {seen}", show_fingerprint(&profile.key.fingerprint())),
         mend.unwrap_or_else(|| {
-            format!("name it with --identity, or write identity = \"...\" into {}", profile_path.display())
+            format!(
+                "name it with --identity, or write identity = \"...\" into {}",
+                profile_path.display()
+            )
         }),
     ))
 }
 
 fn key_file(path: &Path) -> Result<KeyFile, Fault> {
-    KeyFile::parse(&path.display().to_string(), &files::read(path, Care::Secret)?)
+    KeyFile::parse(&path.display().to_string(), &files::read(path, FileCheck::Secret)?)
 }
 
 fn public_half(file: &KeyFile) -> Option<PublicKey> {
@@ -98,7 +115,10 @@ fn ask_passphrase(locked: &Locked, path: &Path) -> Result<Identity, Fault> {
 }
 
 fn wrong_key(path: &Path, theirs: Option<&PublicKey>, profile: &Profile) -> Fault {
-    let theirs = theirs.map_or_else(|| "not an ssh-ed25519 key".to_owned(), |key| show_fingerprint(&key.fingerprint()));
+    let theirs = theirs.map_or_else(
+        || "not an ssh-ed25519 key".to_owned(),
+        |key| show_fingerprint(&key.fingerprint()),
+    );
     Fault::new(
         format!(
             "{}: {theirs}, but `{}` is enrolled with {}",
@@ -115,7 +135,7 @@ pub(super) fn keygen(args: &Keygen) -> Result<String, Fault> {
     let path = match &args.out {
         Some(path) => path.clone(),
         None => {
-            let directory = places::directory()?;
+            let directory = paths::directory()?;
             files::make_directory(&directory, 0o700)?;
             directory.join("id_ed25519")
         }
@@ -123,14 +143,19 @@ pub(super) fn keygen(args: &Keygen) -> Result<String, Fault> {
     let mut public_path = path.clone().into_os_string();
     public_path.push(".pub");
     let public_path = PathBuf::from(public_path);
-    if let Some(there) = [&path, &public_path].into_iter().find(|path| path.symlink_metadata().is_ok()) {
+    if let Some(there) =
+        [&path, &public_path].into_iter().find(|path| path.symlink_metadata().is_ok())
+    {
         return Err(Fault::new(
             format!("{}: exists already; nothing was changed", there.display()),
             "use --out with another name",
         ));
     }
     if args.comment.chars().any(char::is_control) {
-        return Err(Fault::new("the comment holds control characters", "write one line of plain text"));
+        return Err(Fault::new(
+            "the comment holds control characters",
+            "write one line of plain text",
+        ));
     }
     let passphrase = if args.no_passphrase { Zeroizing::default() } else { new_passphrase()? };
     let identity = Identity::new(entropy::secret()?)?;
@@ -141,12 +166,18 @@ pub(super) fn keygen(args: &Keygen) -> Result<String, Fault> {
     let line = format!("{} {}\n", identity.public().line(), args.comment);
     files::create(&path, identity.print(&args.comment, lock)?.as_bytes(), 0o600)?;
     files::create(&public_path, line.as_bytes(), 0o644)?;
-    Ok(format!("made {} and {}; give the gateway's admin this line:\n{line}", path.display(), public_path.display()))
+    Ok(format!(
+        "made {} and {}; give the gateway's admin this line:\n{line}",
+        path.display(),
+        public_path.display()
+    ))
 }
 
 fn new_passphrase() -> Result<Zeroizing<String>, Fault> {
-    let without = |fault: Fault| Fault::new(fault.what, "run it in a terminal, or with --no-passphrase");
-    let first = terminal::ask_secret("Passphrase for the new key (empty for none): ").map_err(without)?;
+    let without =
+        |fault: Fault| Fault::new(fault.what, "run it in a terminal, or with --no-passphrase");
+    let first =
+        terminal::ask_secret("Passphrase for the new key (empty for none): ").map_err(without)?;
     let second = terminal::ask_secret("The same again: ").map_err(without)?;
     match *first == *second {
         true => Ok(first),
@@ -157,36 +188,47 @@ fn new_passphrase() -> Result<Zeroizing<String>, Fault> {
 /// `toctoc import`: what for standard output, and hints for standard error.
 pub(super) fn import(args: &Import) -> Result<(String, String), Fault> {
     let piped = args.file == Path::new("-");
-    let text = if piped { standard_input()? } else { files::read(&args.file, Care::Trusted)? };
+    let text = if piped { standard_input()? } else { files::read(&args.file, FileCheck::Trusted)? };
     let label = if piped { "standard input".to_owned() } else { args.file.display().to_string() };
     let profile = Profile::parse(&label, &text)?;
     let name = match &args.name {
         Some(name) => name.clone(),
-        None => profile.addresses.first().map(|host| places::profile_name_of(host)).unwrap_or_default(),
+        None => {
+            profile.addresses.first().map(|host| paths::profile_name_of(host)).unwrap_or_default()
+        }
     };
-    if !places::is_profile_name(&name) {
+    if !paths::is_profile_name(&name) {
         return Err(Fault::new(
             format!("`{}` cannot be a profile's name", printable(&name)),
             "choose one with --name, of letters, digits, and . _ - (not first)",
         ));
     }
-    let directory = places::directory()?.join("profiles");
+    let directory = paths::directory()?.join("profiles");
     files::make_directory(&directory, 0o700)?;
     let path = directory.join(format!("{name}.toml"));
     if args.replace {
         files::replace(&path, text.as_bytes(), 0o600)?;
     } else {
         files::create(&path, text.as_bytes(), 0o600).map_err(|fault| {
-            Fault::new(fault.what, "give it another name with --name, or take its place with --replace")
+            Fault::new(
+                fault.what,
+                "give it another name with --name, or take its place with --replace",
+            )
         })?;
     }
     let services: Vec<&str> = profile.services.iter().map(ServiceName::as_str).collect();
     let example = profile.default_service.map(|service| format!(" {service}")).unwrap_or_default();
-    let out = format!("imported as {name}: opens {}\n  toctoc open {name}{example}\n", services.join(", "));
+    let out = format!(
+        "imported as {name}: opens {}\n  toctoc open {name}{example}\n",
+        services.join(", ")
+    );
     let mut err = String::new();
     if let Some(mode) = files::readable_by_others(&args.file).filter(|_| !piped) {
         let file = args.file.display();
-        let _ = writeln!(err, "{file}: others could read its secrets (mode {mode:04o}): chmod 600 {file}");
+        let _ = writeln!(
+            err,
+            "{file}: others could read its secrets (mode {mode:04o}): chmod 600 {file}"
+        );
     }
     if !piped {
         let _ = writeln!(err, "{} holds the same secrets: remove it", args.file.display());
@@ -204,18 +246,22 @@ pub(super) fn import(args: &Import) -> Result<(String, String), Fault> {
 
 /// Whether the private key can be found, without asking for a passphrase.
 fn has_key(profile: &Profile, path: &Path) -> bool {
-    let named = profile.identity.as_deref().map(|identity| places::expand(identity, &files::parent(path)));
+    let named =
+        profile.identity.as_deref().map(|identity| paths::expand(identity, &files::parent(path)));
     let candidates = match named {
         Some(path) => vec![path],
-        None => places::identities().unwrap_or_default(),
+        None => paths::identities().unwrap_or_default(),
     };
-    let fits = |path: &PathBuf| key_file(path).ok().and_then(|file| public_half(&file)) == Some(profile.key);
+    let fits = |path: &PathBuf| {
+        key_file(path).ok().and_then(|file| public_half(&file)) == Some(profile.key)
+    };
     candidates.iter().any(fits)
 }
 
 fn standard_input() -> Result<Zeroizing<String>, Fault> {
     // Room for all of it at once: a string that grows leaves copies of secrets behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(LONGEST_PROFILE).unwrap_or(0)));
+    let mut bytes =
+        Zeroizing::new(Vec::with_capacity(usize::try_from(LONGEST_PROFILE).unwrap_or(0)));
     let read = std::io::stdin().lock().take(LONGEST_PROFILE).read_to_end(&mut bytes);
     read.map_err(|e| Fault::new(format!("standard input: {e}"), "give the profile as a file"))?;
     files::text(Path::new("standard input"), bytes)
@@ -227,13 +273,26 @@ pub(super) fn profiles(json: bool) -> Result<(String, String), Fault> {
     for name in names()? {
         match profile(&name) {
             Ok((profile, path)) => {
-                let services: Vec<&str> = profile.services.iter().map(ServiceName::as_str).collect();
+                let services: Vec<&str> =
+                    profile.services.iter().map(ServiceName::as_str).collect();
                 let hosts = profile.addresses.join(", ");
-                let _ = writeln!(out, "{name}: opens {} at {hosts}, as `{}`", services.join(", "), profile.name);
+                let _ = writeln!(
+                    out,
+                    "{name}: opens {} at {hosts}, as `{}`",
+                    services.join(", "),
+                    profile.name
+                );
                 let offered = profile.fallback.as_ref().map(|fallback| fallback.offer);
                 if let Some(offered) = offered {
-                    let when = if offered { "offered after a knock without an answer" } else { "never offered" };
-                    let _ = writeln!(out, "  holds a door's classic sequence, {when}: toctoc open --classic {name}");
+                    let when = if offered {
+                        "offered after a knock without an answer"
+                    } else {
+                        "never offered"
+                    };
+                    let _ = writeln!(
+                        out,
+                        "  holds a door's classic sequence, {when}: toctoc open --classic {name}"
+                    );
                 }
                 list.push(serde_json::json!({
                     "profile": name, "file": path.display().to_string(), "addresses": profile.addresses,
@@ -263,11 +322,13 @@ fn known_profiles() -> String {
 
 /// The names of the profiles that are there, in order.
 fn names() -> Result<Vec<String>, Fault> {
-    let directory = places::directory()?.join("profiles");
+    let directory = paths::directory()?.join("profiles");
     let Ok(entries) = std::fs::read_dir(&directory) else { return Ok(Vec::new()) };
     let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".toml").map(str::to_owned))
-        .filter(|name| places::is_profile_name(name))
+        .filter_map(|entry| {
+            entry.ok()?.file_name().to_str()?.strip_suffix(".toml").map(str::to_owned)
+        })
+        .filter(|name| paths::is_profile_name(name))
         .collect();
     names.sort();
     Ok(names)

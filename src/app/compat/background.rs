@@ -1,7 +1,8 @@
-//! Going to the background: the program starts itself once more, and leaves when that one is ready or has failed.
-//! What being ready means is left to `daemon`.
+//! Going to the background: the program starts itself once more, and leaves when that one is ready
+//! or has failed. What being ready means is left to `daemon`.
 //!
-//! knockd forks, and its parent leaves before the pid file is there; here whoever waits for the parent finds it written.
+//! knockd forks, and its parent leaves before the pid file is there; here whoever waits for the
+//! parent finds it written.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -24,7 +25,8 @@ pub(super) fn is_asked(words: &mut Vec<String>) -> bool {
     asked
 }
 
-/// Starts `program` with `words` again, waits until it is ready or has failed, and answers its status.
+/// Starts `program` with `words` again, waits until it is ready or has failed, and answers its
+/// status.
 pub(super) fn start(program: &OsStr, words: &[String]) -> ExitCode {
     let run = || -> io::Result<ExitCode> {
         let (mut ours, theirs) = UnixStream::pair()?;
@@ -62,7 +64,8 @@ impl Terminal {
         Self { waiting: io::stdin().as_fd().try_clone_to_owned().ok() }
     }
 
-    /// Leaves it: a session of our own, `/` as working directory, nothing to read from and nowhere to write to.
+    /// Leaves it: a session of our own, `/` as working directory, nothing to read from and nowhere
+    /// to write to.
     pub(super) fn leave(&mut self) -> io::Result<()> {
         if self.waiting.is_none() {
             return Ok(());

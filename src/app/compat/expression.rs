@@ -1,12 +1,12 @@
-//! The filter as `knockd -D` prints it, in libpcap's language, and what libpcap would say against it.
-//! The filter that the kernel runs is left to `edge::bpf`; this text is never compiled.
+//! The filter as `knockd -D` prints it, in libpcap's language, and what libpcap would say against
+//! it. The filter that the kernel runs is left to `edge::bpf`; this text is never compiled.
 
 use std::net::IpAddr;
 
 use crate::core::address::as_text;
 use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::types::{Port, Proto};
-use crate::edge::names::{self, Family};
+use crate::edge::names::{self, FamilyPreference};
 
 /// One line a door and address family, IPv4 first.
 pub(super) fn lines(doors: &[Door], addresses: &[IpAddr]) -> Vec<String> {
@@ -17,7 +17,11 @@ pub(super) fn lines(doors: &[Door], addresses: &[IpAddr]) -> Vec<String> {
             continue;
         }
         lines.extend(doors.iter().map(|door| {
-            format!("adding pcap expression for door '{}': {}", door.name, expression(door, &addresses, six))
+            format!(
+                "adding pcap expression for door '{}': {}",
+                door.name,
+                expression(door, &addresses, six)
+            )
         }));
     }
     lines
@@ -26,7 +30,9 @@ pub(super) fn lines(doors: &[Door], addresses: &[IpAddr]) -> Vec<String> {
 fn expression(door: &Door, addresses: &[&IpAddr], six: bool) -> String {
     let hosts: Vec<_> = addresses
         .iter()
-        .map(|address| format!("dst host {}", door.target.clone().unwrap_or_else(|| as_text(**address))))
+        .map(|address| {
+            format!("dst host {}", door.target.clone().unwrap_or_else(|| as_text(**address)))
+        })
         .collect();
     let ports = |wanted: Proto| {
         let numbers = door.sequence.iter().filter_map(|step| match step {
@@ -34,7 +40,8 @@ fn expression(door: &Door, addresses: &[&IpAddr], six: bool) -> String {
             _ => None,
         });
         let numbers: Vec<_> = numbers.collect();
-        (!numbers.is_empty()).then(|| format!("({} dst port {})", wanted.name(), numbers.join(" or ")))
+        (!numbers.is_empty())
+            .then(|| format!("({} dst port {})", wanted.name(), numbers.join(" or ")))
     };
     let tcp = ports(Proto::Tcp).map(|ports| format!("({ports}{})", flags(door.flags, six)));
     let both: Vec<_> = tcp.into_iter().chain(ports(Proto::Udp)).collect();
@@ -52,10 +59,11 @@ fn flags(flags: TcpFlags, six: bool) -> String {
     NAMES.iter().enumerate().filter_map(term).collect()
 }
 
-/// What libpcap says of a `Target` that it cannot make a filter of: a prefix length, a number that is no octet, what is neither
-/// an address nor a name, or a name that does not resolve.
+/// What libpcap says of a `Target` that it cannot make a filter of: a prefix length, a number that
+/// is no octet, what is neither an address nor a name, or a name that does not resolve.
 ///
-/// COMPAT: a name that does resolve, or an odd spelling of an address, is taken and then never matches.
+/// COMPAT: a name that does resolve, or an odd spelling of an address, is taken and then never
+/// matches.
 pub(super) fn refusal(doors: &[Door]) -> Option<String> {
     doors.iter().filter_map(|door| door.target.as_deref()).find_map(refused)
 }
@@ -76,7 +84,9 @@ fn refused(target: &str) -> Option<String> {
         let octets = target.split('.').all(|octet| octet.parse::<u8>().is_ok());
         return (!octets).then(|| format!("invalid IPv4 address '{target}'"));
     }
-    names::resolve(target, "0", Some(Proto::Udp), Family::Any).err().map(|_| format!("unknown host '{target}'"))
+    names::resolve(target, "0", Some(Proto::Udp), FamilyPreference::Any)
+        .err()
+        .map(|_| format!("unknown host '{target}'"))
 }
 
 #[cfg(test)]
@@ -91,7 +101,10 @@ mod tests {
     fn shown(door: Door) -> Vec<String> {
         let addresses = ["10.77.0.1", "fd77::1", "fe80::1"].map(|address| address.parse().unwrap());
         let lines = lines(&[door], &addresses);
-        lines.iter().map(|line| line.strip_prefix("adding pcap expression for door 'd': ").unwrap().into()).collect()
+        lines
+            .iter()
+            .map(|line| line.strip_prefix("adding pcap expression for door 'd': ").unwrap().into())
+            .collect()
     }
 
     #[test]
@@ -115,12 +128,16 @@ mod tests {
                 "((dst host 10.0.0.9 or dst host 10.0.0.9) and (((tcp dst port 7001))))",
             ]
         );
-        assert_eq!(shown(door("5:udp", TcpFlags::default()))[0], "((dst host 10.77.0.1) and ((udp dst port 5)))");
+        assert_eq!(
+            shown(door("5:udp", TcpFlags::default()))[0],
+            "((dst host 10.77.0.1) and ((udp dst port 5)))"
+        );
     }
 
     #[test]
     fn targets_that_make_no_filter_are_named() {
-        let aimed = |target: &str| Door { target: Some(target.into()), ..door("1", TcpFlags::default()) };
+        let aimed =
+            |target: &str| Door { target: Some(target.into()), ..door("1", TcpFlags::default()) };
         for fine in ["10.0.0.5", "10.0.0.05", "2001:DB8::1", "224.0.0.1"] {
             assert_eq!(refusal(&[aimed(fine)]), None, "{fine}");
         }

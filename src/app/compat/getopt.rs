@@ -14,7 +14,7 @@ pub(super) struct Opt {
 
 /// One part of a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum OptPart {
     /// An option without an argument.
     Flag(char),
     /// An option with its argument.
@@ -25,19 +25,23 @@ pub(super) enum Part {
     Wrong(String),
 }
 
-/// Takes `words`, without the program's name, apart. Options and words keep their order; as with GNU, options may stand behind
-/// words, and everything behind `--` is a word.
-pub(super) fn parts(program: &str, options: &[Opt], words: impl IntoIterator<Item = String>) -> Vec<Part> {
+/// Takes `words`, without the program's name, apart. Options and words keep their order; as with
+/// GNU, options may stand behind words, and everything behind `--` is a word.
+pub(super) fn parts(
+    program: &str,
+    options: &[Opt],
+    words: impl IntoIterator<Item = String>,
+) -> Vec<OptPart> {
     let (mut parts, mut words) = (Vec::new(), words.into_iter());
     while let Some(word) = words.next() {
         if word == "--" {
-            parts.extend(words.by_ref().map(Part::Word));
+            parts.extend(words.by_ref().map(OptPart::Word));
         } else if let Some(long) = word.strip_prefix("--") {
             parts.push(long_option(program, options, long, &mut words));
         } else if word.len() > 1 && word.starts_with('-') {
             short_options(program, options, &word[1..], &mut words, &mut parts);
         } else {
-            parts.push(Part::Word(word));
+            parts.push(OptPart::Word(word));
         }
     }
     parts
@@ -48,45 +52,61 @@ fn short_options(
     options: &[Opt],
     cluster: &str,
     words: &mut impl Iterator<Item = String>,
-    parts: &mut Vec<Part>,
+    parts: &mut Vec<OptPart>,
 ) {
     let mut letters = cluster.chars();
     while let Some(letter) = letters.next() {
         let Some(option) = options.iter().find(|option| option.short == letter) else {
-            parts.push(Part::Wrong(format!("{program}: invalid option -- '{letter}'")));
+            parts.push(OptPart::Wrong(format!("{program}: invalid option -- '{letter}'")));
             continue;
         };
         if !option.takes {
-            parts.push(Part::Flag(letter));
+            parts.push(OptPart::Flag(letter));
             continue;
         }
         let rest = letters.as_str();
         let argument = if rest.is_empty() { words.next() } else { Some(rest.to_string()) };
         parts.push(argument.map_or_else(
-            || Part::Wrong(format!("{program}: option requires an argument -- '{letter}'")),
-            |argument| Part::With(letter, argument),
+            || OptPart::Wrong(format!("{program}: option requires an argument -- '{letter}'")),
+            |argument| OptPart::With(letter, argument),
         ));
         return;
     }
 }
 
-fn long_option(program: &str, options: &[Opt], text: &str, words: &mut impl Iterator<Item = String>) -> Part {
-    let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_string())));
+fn long_option(
+    program: &str,
+    options: &[Opt],
+    text: &str,
+    words: &mut impl Iterator<Item = String>,
+) -> OptPart {
+    let (name, value) =
+        text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_string())));
     let begun = || options.iter().filter(|option| option.long.starts_with(name));
     let exact = options.iter().find(|option| option.long == name);
     let Some(option) = exact.or_else(|| begun().next()) else {
-        return Part::Wrong(format!("{program}: unrecognized option '--{name}'"));
+        return OptPart::Wrong(format!("{program}: unrecognized option '--{name}'"));
     };
     if exact.is_none() && begun().count() > 1 {
         let possible: String = begun().map(|option| format!(" '--{}'", option.long)).collect();
-        return Part::Wrong(format!("{program}: option '--{text}' is ambiguous; possibilities:{possible}"));
+        return OptPart::Wrong(format!(
+            "{program}: option '--{text}' is ambiguous; possibilities:{possible}"
+        ));
     }
     match (option.takes, value) {
-        (false, None) => Part::Flag(option.short),
-        (false, Some(_)) => Part::Wrong(format!("{program}: option '--{}' doesn't allow an argument", option.long)),
+        (false, None) => OptPart::Flag(option.short),
+        (false, Some(_)) => OptPart::Wrong(format!(
+            "{program}: option '--{}' doesn't allow an argument",
+            option.long
+        )),
         (true, value) => value.or_else(|| words.next()).map_or_else(
-            || Part::Wrong(format!("{program}: option '--{}' requires an argument", option.long)),
-            |value| Part::With(option.short, value),
+            || {
+                OptPart::Wrong(format!(
+                    "{program}: option '--{}' requires an argument",
+                    option.long
+                ))
+            },
+            |value| OptPart::With(option.short, value),
         ),
     }
 }
@@ -104,12 +124,15 @@ mod tests {
 
     fn shown(line: &str) -> Vec<String> {
         let show = |part| match part {
-            Part::Flag(letter) => letter.to_string(),
-            Part::With(letter, argument) => format!("{letter}={argument}"),
-            Part::Word(word) => format!("({word})"),
-            Part::Wrong(text) => text,
+            OptPart::Flag(letter) => letter.to_string(),
+            OptPart::With(letter, argument) => format!("{letter}={argument}"),
+            OptPart::Word(word) => format!("({word})"),
+            OptPart::Wrong(text) => text,
         };
-        parts("p", &OPTIONS, line.split_whitespace().map(String::from)).into_iter().map(show).collect()
+        parts("p", &OPTIONS, line.split_whitespace().map(String::from))
+            .into_iter()
+            .map(show)
+            .collect()
     }
 
     #[test]
@@ -123,7 +146,10 @@ mod tests {
 
     #[test]
     fn mistakes_are_told_in_gnus_words() {
-        assert_eq!(shown("-xv -d"), ["p: invalid option -- 'x'", "v", "p: option requires an argument -- 'd'"]);
+        assert_eq!(
+            shown("-xv -d"),
+            ["p: invalid option -- 'x'", "v", "p: option requires an argument -- 'd'"]
+        );
         assert_eq!(
             shown("--nonsense=3 --delay"),
             ["p: unrecognized option '--nonsense'", "p: option '--delay' requires an argument"]

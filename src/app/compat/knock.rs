@@ -1,18 +1,19 @@
-//! `knock`, the classic client under its old name: knock 0.8's command line, its messages, its exit statuses.
-//! A hit is left to `edge::hit`; the friendlier `toctoc knock` to `app::knock`.
+//! `knock`, the classic client under its old name: knock 0.8's command line, its messages, its exit
+//! statuses. A hit is left to `edge::hit`; the friendlier `toctoc knock` to `app::knock`.
 //!
-//! COMPAT: each port is looked up for itself and hit before the next one is; what cannot be sent is no error; everything
-//! behind a port's colon but `udp` means TCP; the name of a service counts whatever protocol it has.
+//! COMPAT: each port is looked up for itself and hit before the next one is; what cannot be sent is
+//! no error; everything behind a port's colon but `udp` means TCP; the name of a service counts
+//! whatever protocol it has.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::getopt::{Opt, Part, parts};
+use super::getopt::{Opt, OptPart, parts};
 use crate::config::knockd::atoi;
 use crate::core::types::Proto;
-use crate::edge::hit::{NotHit, Origin, hit};
-use crate::edge::names::{Family, numeric, resolve};
+use crate::edge::knock_packet::{PacketOrigin, SendError, hit};
+use crate::edge::names::{FamilyPreference, numeric, resolve};
 
 const OPTIONS: [Opt; 7] = [
     Opt { short: 'u', long: "udp", takes: false },
@@ -63,27 +64,31 @@ pub fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<i32> {
-    let mut knock = Knock::default();
+    let mut knock = KnockProgram::default();
     for part in parts(program, &OPTIONS, words) {
         match part {
-            Part::Flag('u') => knock.udp = true,
-            Part::Flag('4') => knock.family = Family::V4,
-            Part::Flag('6') => knock.family = Family::V6,
-            Part::Flag('v') => knock.verbose = true,
-            Part::Flag('V') => return out.write_all(super::version("knock").as_bytes()).map(|()| DONE),
-            Part::Flag(_) => return usage(out),
-            Part::Wrong(text) => {
+            OptPart::Flag('u') => knock.udp = true,
+            OptPart::Flag('4') => knock.family = FamilyPreference::V4,
+            OptPart::Flag('6') => knock.family = FamilyPreference::V6,
+            OptPart::Flag('v') => knock.verbose = true,
+            OptPart::Flag('V') => {
+                return out.write_all(super::version("knock").as_bytes()).map(|()| DONE);
+            }
+            OptPart::Flag(_) => return usage(out),
+            OptPart::Wrong(text) => {
                 writeln!(err, "{text}")?;
                 return usage(out);
             }
-            Part::With(_, milliseconds) => knock.delay = atoi(&milliseconds),
-            Part::Word(word) => knock.words.push(word),
+            OptPart::With(_, milliseconds) => knock.delay = atoi(&milliseconds),
+            OptPart::Word(word) => knock.words.push(word),
         }
     }
     match (knock.words.split_first(), u64::try_from(knock.delay)) {
         (Some((_, [])) | None, _) => usage(out),
         (_, Err(_)) => writeln!(err, "error: delay cannot be negative").map(|()| WRONG),
-        (Some((host, ports)), Ok(delay)) => knock.hit_all(host, ports, Duration::from_millis(delay), out, err),
+        (Some((host, ports)), Ok(delay)) => {
+            knock.hit_all(host, ports, Duration::from_millis(delay), out, err)
+        }
     }
 }
 
@@ -92,16 +97,16 @@ fn usage(out: &mut dyn Write) -> io::Result<i32> {
 }
 
 #[derive(Default)]
-struct Knock {
+struct KnockProgram {
     udp: bool,
-    family: Family,
+    family: FamilyPreference,
     verbose: bool,
     /// Milliseconds.
     delay: i32,
     words: Vec<String>,
 }
 
-impl Knock {
+impl KnockProgram {
     fn hit_all(
         &self,
         host: &str,
@@ -116,14 +121,17 @@ impl Knock {
             let to = match resolve(host, port, None, self.family) {
                 Ok(to) => to,
                 Err(reason) => {
-                    writeln!(err, "Failed to resolve hostname '{host}' on port {port}\ngetaddrinfo: {reason}")?;
+                    writeln!(
+                        err,
+                        "Failed to resolve hostname '{host}' on port {port}\ngetaddrinfo: {reason}"
+                    )?;
                     return Ok(WRONG);
                 }
             };
             if self.verbose {
                 writeln!(out, "hitting {} {}:{port}", proto.name(), numeric(to))?;
             }
-            if let Err(NotHit::Socket(_)) = hit(to, proto, &Origin::default()) {
+            if let Err(SendError::Socket(_)) = hit(to, proto, &PacketOrigin::default()) {
                 return writeln!(err, "Cannot open socket").map(|()| WRONG);
             }
             std::thread::sleep(delay);
@@ -139,7 +147,8 @@ mod tests {
 
     fn knock(line: &str) -> (i32, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let status = run("knock", line.split_whitespace().map(String::from), &mut out, &mut err).unwrap();
+        let status =
+            run("knock", line.split_whitespace().map(String::from), &mut out, &mut err).unwrap();
         (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
@@ -154,7 +163,10 @@ mod tests {
         let (status, out, err) = knock("-x 127.0.0.1 7001");
         assert_eq!((status, err.as_str()), (1, "knock: invalid option -- 'x'\n"));
         assert!(out.starts_with("usage: "));
-        assert_eq!(knock("-d -5 127.0.0.1 7001"), (1, String::new(), "error: delay cannot be negative\n".into()));
+        assert_eq!(
+            knock("-d -5 127.0.0.1 7001"),
+            (1, String::new(), "error: delay cannot be negative\n".into())
+        );
     }
 
     #[test]
@@ -162,7 +174,10 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = server.local_addr().unwrap().port();
         // 65536 more is the same port on the wire, as with knock.
-        let line = format!("127.0.0.1 {port}:udp -v {}:udp 9:UDP -d abc 9:udp:x", u32::from(port) + 65_536);
+        let line = format!(
+            "127.0.0.1 {port}:udp -v {}:udp 9:UDP -d abc 9:udp:x",
+            u32::from(port) + 65_536
+        );
         let (status, out, err) = knock(&line);
         let shown = format!(
             "hitting udp 127.0.0.1:{port}\nhitting udp 127.0.0.1:{}\nhitting tcp 127.0.0.1:9\nhitting tcp 127.0.0.1:9\n",
@@ -186,7 +201,10 @@ mod tests {
     fn a_name_that_is_none_is_told_of_and_is_status_1() {
         let (status, out, err) = knock("-6 127.0.0.1 7001");
         assert_eq!((status, out.as_str()), (1, ""));
-        assert!(err.starts_with("Failed to resolve hostname '127.0.0.1' on port 7001\ngetaddrinfo: "), "{err}");
+        assert!(
+            err.starts_with("Failed to resolve hostname '127.0.0.1' on port 7001\ngetaddrinfo: "),
+            "{err}"
+        );
     }
 
     #[test]

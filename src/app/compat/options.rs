@@ -1,7 +1,7 @@
 //! knockd's command line.
 //! Doing what it asks is left to the daemon.
 
-use super::getopt::{Opt, Part, parts};
+use super::getopt::{Opt, OptPart, parts};
 
 /// knockd's options, in the order in which getopt names those that a shortened one may mean.
 const OPTIONS: [Opt; 11] = [
@@ -42,7 +42,7 @@ const INTERFACE: usize = 31;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Options {
+pub(super) struct KnockdOptions {
     /// `-i`, unless empty.
     pub(super) interface: Option<String>,
     /// `-c`.
@@ -63,7 +63,7 @@ pub(super) struct Options {
     pub(super) only_ipv4: bool,
 }
 
-impl Default for Options {
+impl Default for KnockdOptions {
     fn default() -> Self {
         Self {
             interface: None,
@@ -83,7 +83,7 @@ impl Default for Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     /// Serve.
-    Serve(Options),
+    Serve(KnockdOptions),
     /// Print this on stdout, that on stderr, and leave with status 0.
     Say {
         /// For stdout.
@@ -95,25 +95,31 @@ pub(super) enum Asked {
 
 /// Reads the words behind the program's name.
 ///
-/// COMPAT: a wrong option ends with status 0, words that are no options are ignored, `-V` and `-h` count as soon as they are
-/// reached.
+/// COMPAT: a wrong option ends with status 0, words that are no options are ignored, `-V` and `-h`
+/// count as soon as they are reached.
 pub(super) fn read(program: &str, words: impl IntoIterator<Item = String>) -> Asked {
-    let mut options = Options::default();
+    let mut options = KnockdOptions::default();
     for part in parts(program, &OPTIONS, words) {
         match part {
-            Part::Flag('d') => options.daemon = true,
-            Part::Flag('D') => options.debug = true,
-            Part::Flag('l') => options.lookup = true,
-            Part::Flag('v') => options.verbose = true,
-            Part::Flag('4') => options.only_ipv4 = true,
-            Part::Flag('V') => return Asked::Say { out: super::version("knockd"), err: String::new() },
-            Part::Flag(_) => return Asked::Say { out: USAGE.into(), err: String::new() },
-            Part::Wrong(text) => return Asked::Say { out: USAGE.into(), err: format!("{text}\n") },
-            Part::With('i', name) => options.interface = some(&name).map(|name| cut(name, INTERFACE).into()),
-            Part::With('c', path) => options.config = path,
-            Part::With('p', path) => options.pid_file = path,
-            Part::With(_, path) => options.log_file = some(&path).map(Into::into),
-            Part::Word(_) => {}
+            OptPart::Flag('d') => options.daemon = true,
+            OptPart::Flag('D') => options.debug = true,
+            OptPart::Flag('l') => options.lookup = true,
+            OptPart::Flag('v') => options.verbose = true,
+            OptPart::Flag('4') => options.only_ipv4 = true,
+            OptPart::Flag('V') => {
+                return Asked::Say { out: super::version("knockd"), err: String::new() };
+            }
+            OptPart::Flag(_) => return Asked::Say { out: USAGE.into(), err: String::new() },
+            OptPart::Wrong(text) => {
+                return Asked::Say { out: USAGE.into(), err: format!("{text}\n") };
+            }
+            OptPart::With('i', name) => {
+                options.interface = some(&name).map(|name| cut(name, INTERFACE).into())
+            }
+            OptPart::With('c', path) => options.config = path,
+            OptPart::With('p', path) => options.pid_file = path,
+            OptPart::With(_, path) => options.log_file = some(&path).map(Into::into),
+            OptPart::Word(_) => {}
         }
     }
     Asked::Serve(options)
@@ -137,7 +143,7 @@ mod tests {
 
     #[test]
     fn every_option_has_its_place_and_words_are_ignored() {
-        let expected = Options {
+        let expected = KnockdOptions {
             interface: Some("eth1".into()),
             config: "/c".into(),
             pid_file: "/p".into(),
@@ -148,10 +154,15 @@ mod tests {
             verbose: true,
             only_ipv4: true,
         };
-        assert_eq!(read_line("-dDlv4 -i eth1 -c/c word --pidfile=/p --logf /l"), Asked::Serve(expected));
-        assert_eq!(read_line("--interface="), Asked::Serve(Options::default()));
+        assert_eq!(
+            read_line("-dDlv4 -i eth1 -c/c word --pidfile=/p --logf /l"),
+            Asked::Serve(expected)
+        );
+        assert_eq!(read_line("--interface="), Asked::Serve(KnockdOptions::default()));
         let long = format!("-i {}", "x".repeat(40));
-        assert!(matches!(read_line(&long), Asked::Serve(options) if options.interface == Some("x".repeat(31))));
+        assert!(
+            matches!(read_line(&long), Asked::Serve(options) if options.interface == Some("x".repeat(31)))
+        );
     }
 
     #[test]
@@ -170,7 +181,11 @@ mod tests {
             "in knockd's order"
         );
         for option in OPTIONS {
-            assert!(USAGE.contains(&format!("-{}, --{} ", option.short, option.long)), "{}", option.long);
+            assert!(
+                USAGE.contains(&format!("-{}, --{} ", option.short, option.long)),
+                "{}",
+                option.long
+            );
         }
     }
 }

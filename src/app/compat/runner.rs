@@ -1,8 +1,9 @@
-//! The process that runs the doors' commands for knockd's daemon, and outlives it until every stop command has run.
-//! When what runs is left to `core::leases`, which door opens to the daemon.
+//! The process that runs the doors' commands for knockd's daemon, and outlives it until every stop
+//! command has run. When what runs is left to `core::openings`, which door opens to the daemon.
 //!
-//! Whoever is responsible for stop commands holds the lock of their journal: this process, as long as it lives. So a daemon
-//! that is killed loses none; and if this process is killed too, the next one that starts finds the journal unlocked.
+//! Whoever is responsible for stop commands holds the lock of their journal: this process, as long
+//! as it lives. So a daemon that is killed loses none; and if this process is killed too, the next
+//! one that starts finds the journal unlocked.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,20 +20,20 @@ use nix::unistd::{dup2_stdin, setsid};
 
 use crate::core::address::as_text;
 use crate::core::door::Door;
-use crate::core::leases::{Leases, NotOpened, Note, Opened, Work};
+use crate::core::openings::{NotOpened, OpeningAction, OpeningEntry, OpeningNote, Openings};
 use crate::core::record::Record;
 use crate::core::types::{Boot, Fault, Now};
-use crate::edge::classic_log::{ClassicLog, Line};
+use crate::edge::classic_log::{ClassicLine, ClassicLog};
 use crate::edge::clock;
 use crate::edge::command::Runner;
-use crate::edge::runner_pipe::{Came, FromRunner, Order, RunnerPipe, ToRunner};
+use crate::edge::runner_pipe::{FromRunner, Received, RunRequest, RunnerPipe, ToRunner};
 use crate::edge::state::State;
 
 /// The hidden argument by which the program knows that it is to be the runner.
 pub const ROLE: &str = "--runner";
 
-/// Where journals lie, one directory for each daemon that runs at the same time; below what systemd's `StateDirectory=` names, if
-/// it does.
+/// Where journals lie, one directory for each daemon that runs at the same time; below what
+/// systemd's `StateDirectory=` names, if it does.
 const STATE: &str = "/var/lib/toctoc";
 /// The directory's name there.
 const JOURNALS: &str = "knockd";
@@ -79,8 +80,9 @@ struct Process {
     again: Option<Boot>,
     /// Whether it was said that there is no journal.
     warned: bool,
-    leases: Leases,
-    /// The openings that the daemon ordered, not those of an earlier one, and who knocked, in words.
+    leases: Openings,
+    /// The openings that the daemon ordered, not those of an earlier one, and who knocked, in
+    /// words.
     mine: BTreeMap<u64, String>,
     runner: Runner,
 }
@@ -88,15 +90,22 @@ struct Process {
 impl Process {
     fn start() -> nix::Result<Self> {
         // A copy that closes on exec; descriptor 0 itself is what commands inherit.
-        let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(|_| nix::Error::EBADF)?;
+        let socket =
+            std::io::stdin().as_fd().try_clone_to_owned().map_err(|_| nix::Error::EBADF)?;
         let null = fs::File::open("/dev/null").map_err(|_| nix::Error::ENODEV)?;
         dup2_stdin(&null)?;
-        // COMPAT: commands run in a session whose leader is their parent. And what is sent to the daemon's group, by a
-        // terminal or by killall, is not meant for us: we end when all is done.
+        // COMPAT: commands run in a session whose leader is their parent. And what is sent to the
+        // daemon's group, by a terminal or by killall, is not meant for us: we end when all is
+        // done.
         setsid()?;
         let ours = SigSet::from_iter([Signal::SIGCHLD]);
-        let deaf =
-            SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE]);
+        let deaf = SigSet::from_iter([
+            Signal::SIGCHLD,
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGPIPE,
+        ]);
         deaf.thread_block()?;
         let signals = SignalFd::with_flags(&ours, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         let now = clock::now();
@@ -109,7 +118,7 @@ impl Process {
             journal,
             again,
             warned: false,
-            leases: Leases::restore(now, left),
+            leases: Openings::restore(now, left),
             mine: BTreeMap::new(),
             runner: Runner::new(),
         })
@@ -136,9 +145,11 @@ impl Process {
 
     fn wait(&mut self) {
         let deadline = self.leases.deadline().into_iter().chain(self.again).min();
-        let millis = deadline.map(|at| at.0.saturating_sub(clock::now().boot.0).div_ceil(1_000_000));
-        let timeout =
-            millis.map_or(PollTimeout::NONE, |millis| PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX));
+        let millis =
+            deadline.map(|at| at.0.saturating_sub(clock::now().boot.0).div_ceil(1_000_000));
+        let timeout = millis.map_or(PollTimeout::NONE, |millis| {
+            PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+        });
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         if let Some(pipe) = &self.pipe {
             let writes = if pipe.waiting() > 0 { PollFlags::POLLOUT } else { PollFlags::empty() };
@@ -152,15 +163,15 @@ impl Process {
         while let Some(pipe) = &mut self.pipe {
             pipe.flush();
             match pipe.receive() {
-                Came::Message(ToRunner::Log(sinks)) => self.log = ClassicLog::open(&sinks).0,
-                Came::Message(ToRunner::Open(order)) => self.open(&order),
-                Came::Nothing => return,
-                Came::Closed => self.pipe = None,
+                Received::Message(ToRunner::Log(sinks)) => self.log = ClassicLog::open(&sinks).0,
+                Received::Message(ToRunner::Open(order)) => self.open(&order),
+                Received::Nothing => return,
+                Received::Closed => self.pipe = None,
             }
         }
     }
 
-    fn open(&mut self, order: &Order) {
+    fn open(&mut self, order: &RunRequest) {
         let now = clock::now();
         let door = Door {
             name: order.door.clone(),
@@ -198,7 +209,7 @@ impl Process {
     }
 
     /// With a journal that cannot be written nothing opens: a full disk must not leave a door open.
-    fn store(&mut self, opened: &Opened) -> Result<(), Fault> {
+    fn store(&mut self, opened: &OpeningEntry) -> Result<(), Fault> {
         let record = [Record::Opened(opened.clone())];
         if let Journal::Open(state) = &mut self.journal
             && state.commit(&record).is_ok()
@@ -207,11 +218,14 @@ impl Process {
         }
         self.mend(clock::now())?;
         match &mut self.journal {
-            Journal::Open(state) => state.commit(&record).inspect_err(|_| self.again = Some(soon())),
+            Journal::Open(state) => {
+                state.commit(&record).inspect_err(|_| self.again = Some(soon()))
+            }
             Journal::NoRoom(fault) => Err(fault.clone()),
             Journal::Never(_) if self.warned => Ok(()),
             Journal::Never(fault) => {
-                let text = format!("warning: a stop command will not survive a reboot: {}", fault.what);
+                let text =
+                    format!("warning: a stop command will not survive a reboot: {}", fault.what);
                 self.warned = true;
                 self.complain(&text);
                 Ok(())
@@ -219,10 +233,13 @@ impl Process {
         }
     }
 
-    /// Tries again what the journal did not take before: what is over is struck out, also what a write that failed may have
-    /// left of an opening that never was. Otherwise the next start would run its stop command once more.
+    /// Tries again what the journal did not take before: what is over is struck out, also what a
+    /// write that failed may have left of an opening that never was. Otherwise the next start would
+    /// run its stop command once more.
     fn mend(&mut self, now: Now) -> Result<(), Fault> {
-        if self.again.is_none() && !matches!(&self.journal, Journal::Open(state) if state.is_poisoned()) {
+        if self.again.is_none()
+            && !matches!(&self.journal, Journal::Open(state) if state.is_poisoned())
+        {
             return Ok(());
         }
         if matches!(self.journal, Journal::NoRoom(_)) {
@@ -239,23 +256,24 @@ impl Process {
         done
     }
 
-    fn carry_out(&mut self, now: Now, work: Vec<Work>) {
+    fn carry_out(&mut self, now: Now, work: Vec<OpeningAction>) {
         let mut todo = std::collections::VecDeque::from(work);
         while let Some(work) = todo.pop_front() {
             let mut more = Vec::new();
             match work {
-                Work::Run(job) => {
+                OpeningAction::Run(job) => {
                     if let Some(finished) = self.runner.run(&job) {
                         self.leases.ended(now, finished.id, finished.how, &mut more);
                     }
                 }
-                Work::Kill(id) => self.runner.kill(id),
-                Work::Forget(id) => self.forget(id),
-                Work::Note(note) => self.note(&note),
+                OpeningAction::Kill(id) => self.runner.kill(id),
+                OpeningAction::Forget(id) => self.forget(id),
+                OpeningAction::Note(note) => self.note(&note),
             }
             todo.extend(more);
         }
-        let over: Vec<u64> = self.mine.keys().copied().filter(|id| !self.leases.knows(*id)).collect();
+        let over: Vec<u64> =
+            self.mine.keys().copied().filter(|id| !self.leases.knows(*id)).collect();
         for id in over {
             self.mine.remove(&id);
             self.over();
@@ -269,7 +287,8 @@ impl Process {
         }
     }
 
-    /// If this is lost, the stop command runs once more at the next start: late twice is better than never.
+    /// If this is lost, the stop command runs once more at the next start: late twice is better
+    /// than never.
     fn forget(&mut self, id: u64) {
         if let Journal::Open(state) = &mut self.journal
             && state.commit(&[Record::Stopped { id }]).is_err()
@@ -278,19 +297,23 @@ impl Process {
         }
     }
 
-    fn note(&mut self, note: &Note) {
+    fn note(&mut self, note: &OpeningNote) {
         let text = note.text(|id, ip| self.mine.get(&id).cloned().unwrap_or_else(|| as_text(ip)));
         match note {
-            Note::Running { .. } => self.log.line(clock::now().wall, Line::shown(&text).gap()),
-            Note::Timeout { .. } => self.log.line(clock::now().wall, Line::shown(&text)),
-            Note::Status { .. } => self.complain(&text),
+            OpeningNote::Running { .. } => {
+                self.log.line(clock::now().wall, ClassicLine::shown(&text).gap())
+            }
+            OpeningNote::Timeout { .. } => {
+                self.log.line(clock::now().wall, ClassicLine::shown(&text))
+            }
+            OpeningNote::Status { .. } => self.complain(&text),
         }
     }
 
     /// A line for the log and for standard error.
     fn complain(&mut self, text: &str) {
         eprintln!("{text}");
-        self.log.line(clock::now().wall, Line::quiet(text));
+        self.log.line(clock::now().wall, ClassicLine::quiet(text));
     }
 }
 
@@ -301,8 +324,9 @@ fn soon() -> Boot {
 
 impl Journal {
     /// A journal of our own, and what is still to be done.
-    fn open(now: Now) -> (Self, Vec<Opened>) {
-        let state = std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from(STATE), PathBuf::from);
+    fn open(now: Now) -> (Self, Vec<OpeningEntry>) {
+        let state =
+            std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from(STATE), PathBuf::from);
         match adopt(&state.join(JOURNALS), now) {
             Ok((state, left)) => (Journal::Open(state), left),
             Err(fault) if is_full(&state) => (Journal::NoRoom(fault), Vec::new()),
@@ -323,17 +347,19 @@ fn is_full(path: &Path) -> bool {
 }
 
 /// Reads the journal anew and strikes out what is not, or no more, under way.
-fn strike(state: &mut State, now: Now, leases: &Leases) -> Result<(), Fault> {
+fn strike(state: &mut State, now: Now, leases: &Openings) -> Result<(), Fault> {
     let recovered = state.reopen(now.wall)?;
     let over = recovered.ledger.openings().filter(|there| !leases.knows(there.id));
     let over: Vec<_> = over.map(|there| Record::Stopped { id: there.id }).collect();
     if over.is_empty() { Ok(()) } else { state.commit(&over) }
 }
 
-/// A journal of our own, and all that the journals of the dead still hold: moved into ours, so that they are empty.
-fn adopt(base: &Path, now: Now) -> Result<(State, Vec<Opened>), Fault> {
-    let mut own: Option<(State, Vec<Opened>)> = None;
-    let mut reason = Fault::new(format!("{}: no journal is free", base.display()), "too many daemons run");
+/// A journal of our own, and all that the journals of the dead still hold: moved into ours, so that
+/// they are empty.
+fn adopt(base: &Path, now: Now) -> Result<(State, Vec<OpeningEntry>), Fault> {
+    let mut own: Option<(State, Vec<OpeningEntry>)> = None;
+    let mut reason =
+        Fault::new(format!("{}: no journal is free", base.display()), "too many daemons run");
     for slot in 0..SLOTS {
         let directory: PathBuf = base.join(slot.to_string());
         if own.is_some() && !directory.exists() {
@@ -342,7 +368,8 @@ fn adopt(base: &Path, now: Now) -> Result<(State, Vec<Opened>), Fault> {
         let open = || State::open(&directory, now.wall, true);
         let opened = match open() {
             Err(fault) if is_full(&directory) => return Err(fault),
-            // What it lacked room for may have it since: left alone now, its stop commands would wait for the next start.
+            // What it lacked room for may have it since: left alone now, its stop commands would
+            // wait for the next start.
             Err(_) => open(),
             opened => opened,
         };
@@ -353,14 +380,16 @@ fn adopt(base: &Path, now: Now) -> Result<(State, Vec<Opened>), Fault> {
                 continue;
             }
         };
-        let found: Vec<Opened> = recovered.ledger.openings().cloned().collect();
+        let found: Vec<OpeningEntry> = recovered.ledger.openings().cloned().collect();
         match &mut own {
             None => own = Some((state, found)),
             Some((ours, all)) => {
-                // First into ours, then out of theirs: an end in between runs a stop command twice, never not at all.
+                // First into ours, then out of theirs: an end in between runs a stop command twice,
+                // never not at all.
                 let records: Vec<_> = found.iter().cloned().map(Record::Opened).collect();
                 if !records.is_empty() && ours.commit(&records).is_ok() {
-                    let done: Vec<_> = found.iter().map(|opened| Record::Stopped { id: opened.id }).collect();
+                    let done: Vec<_> =
+                        found.iter().map(|opened| Record::Stopped { id: opened.id }).collect();
                     let _ = state.commit(&done);
                     all.extend(found);
                 }

@@ -1,40 +1,50 @@
-//! Services of commands: grants that are one only once a start command has ended well, and the receipts that wait for that.
-//! What runs when is left to `core::leases`, running it to `doors` and `edge::command`.
+//! Services of commands: grants that are one only once a start command has ended well, and the
+//! receipts that wait for that. What runs when is left to `core::openings`, running it to `doors`
+//! and `edge::command`.
 //!
-//! Nobody waits for a command here. Once a turn it is looked at how the openings stand: what has opened is told, what has failed
-//! ends its grants, and what nobody holds any more is shut. So no way on which a grant ends has to think of its commands.
+//! Nobody waits for a command here. Once a turn it is looked at how the openings stand: what has
+//! opened is told, what has failed ends its grants, and what nobody holds any more is shut. So no
+//! way on which a grant ends has to think of its commands.
 
 use std::collections::BTreeSet;
 
 use super::Gatekeeper;
-use crate::app::child::Child;
-use crate::core::answer::Answer;
+use crate::app::listener_process::ListenerProcess;
 use crate::core::engine::TICKETS;
-use crate::core::grants::{Ending, Key};
-use crate::core::leases::{Journalled, Opening, Place, START, Standing};
+use crate::core::grants::{GrantEnd, GrantKey};
+use crate::core::openings::{
+    JournalledOpening, OpeningState, PreparedOpening, START, ServiceAddress,
+};
 use crate::core::policy::Decision;
+use crate::core::reply::Reply;
 use crate::core::types::{Boot, Now, Reject};
 use crate::edge::gatekeeper_pipe::ToListener;
 
 /// An answer that depends on a start command.
-pub(super) struct Waiting {
+pub(super) struct WaitingReply {
     /// The listener that has its ticket.
     listener: u32,
     ticket: u64,
-    answer: Answer,
-    key: Key,
-    place: Place,
+    answer: Reply,
+    key: GrantKey,
+    place: ServiceAddress,
     until: Boot,
 }
 
 impl Gatekeeper {
-    /// The openings without which these decisions would be about nothing: one for each place that has none.
-    pub(super) fn openings_for(&mut self, now: Now, decisions: &[Decision]) -> Vec<Opening> {
-        let places: BTreeSet<Place> = decisions.iter().filter_map(Decision::place).collect();
+    /// The openings without which these decisions would be about nothing: one for each place that
+    /// has none.
+    pub(super) fn openings_for(
+        &mut self,
+        now: Now,
+        decisions: &[Decision],
+    ) -> Vec<PreparedOpening> {
+        let places: BTreeSet<ServiceAddress> =
+            decisions.iter().filter_map(Decision::place).collect();
         let mut openings = Vec::new();
         for place in places {
             let Some(commands) = self.policy.commands(place.service) else { continue };
-            match self.leases.hold(now, place, commands) {
+            match self.leases.acquire(now, place, commands) {
                 Ok(opening) => openings.extend(opening),
                 // It has no opening then, and is answered so.
                 Err(refused) => self.say_at_most("hold", 10, refused.text().unwrap_or_default()),
@@ -44,7 +54,7 @@ impl Gatekeeper {
     }
 
     /// What is in the journal may begin.
-    pub(super) fn begin(&mut self, now: Now, journalled: Vec<Journalled>) {
+    pub(super) fn begin(&mut self, now: Now, journalled: Vec<JournalledOpening>) {
         let mut work = Vec::new();
         for opening in journalled {
             self.leases.begin(now, opening, &mut work);
@@ -52,13 +62,30 @@ impl Gatekeeper {
         self.carry_out(now, work);
     }
 
-    /// The answer is given when it is known how the start command has ended. Beyond as many as a listener can ask for, which only
-    /// one that was taken over would do, the grant stands and nobody is told.
-    pub(super) fn answer_later(&mut self, now: Now, child: &Child, ticket: u64, answer: Answer) {
-        let Some((key, place)) = answer.granted.and_then(|live| Some((live.key, live.place()?))) else { return };
+    /// The answer is given when it is known how the start command has ended. Beyond as many as a
+    /// listener can ask for, which only one that was taken over would do, the grant stands and
+    /// nobody is told.
+    pub(super) fn answer_later(
+        &mut self,
+        now: Now,
+        child: &ListenerProcess,
+        ticket: u64,
+        answer: Reply,
+    ) {
+        let Some((key, place)) = answer.granted.and_then(|live| Some((live.key, live.place()?)))
+        else {
+            return;
+        };
         if self.waiting.len() < 2 * TICKETS {
             let until = now.boot.plus(START);
-            self.waiting.push(Waiting { listener: child.id(), ticket, answer, key, place, until });
+            self.waiting.push(WaitingReply {
+                listener: child.id(),
+                ticket,
+                answer,
+                key,
+                place,
+                until,
+            });
         }
     }
 
@@ -76,25 +103,30 @@ impl Gatekeeper {
         self.end_what_did_not_open(now);
         self.shut_what_nobody_holds(now);
         let waiting = std::mem::take(&mut self.waiting);
-        let (wait, ready): (Vec<Waiting>, Vec<Waiting>) = waiting.into_iter().partition(|one| self.waits(now, one));
+        let (wait, ready): (Vec<WaitingReply>, Vec<WaitingReply>) =
+            waiting.into_iter().partition(|one| self.waits(now, one));
         self.waiting = wait;
         ready.into_iter().for_each(|one| self.answer_now(now, one));
     }
 
-    fn waits(&self, now: Now, one: &Waiting) -> bool {
-        self.leases.standing(&one.place) == Standing::Starting && now.boot < one.until
+    fn waits(&self, now: Now, one: &WaitingReply) -> bool {
+        self.leases.state_of(&one.place) == OpeningState::Starting && now.boot < one.until
     }
 
     fn end_what_did_not_open(&mut self, now: Now) {
-        let gone = |place: Place| self.leases.standing(&place) == Standing::Gone;
-        let failed = self.grants.list().filter(|live| live.place().is_some_and(gone)).map(|live| live.key);
-        // One that still starts then waits for others: its client is told that it has nothing, so it must have nothing.
+        let gone = |place: ServiceAddress| self.leases.state_of(&place) == OpeningState::Gone;
+        let failed =
+            self.grants.list().filter(|live| live.place().is_some_and(gone)).map(|live| live.key);
+        // One that still starts then waits for others: its client is told that it has nothing, so
+        // it must have nothing.
         let late = self.waiting.iter().filter(|one| one.until <= now.boot);
-        let late = late.filter(|one| self.leases.standing(&one.place) == Standing::Starting).map(|one| one.key);
-        let keys: BTreeSet<Key> = failed.chain(late).collect();
+        let late = late
+            .filter(|one| self.leases.state_of(&one.place) == OpeningState::Starting)
+            .map(|one| one.key);
+        let keys: BTreeSet<GrantKey> = failed.chain(late).collect();
         for key in keys {
             // Nothing of it is in the journal but how to end it, and nothing in the kernel.
-            self.grants.end(now, &[key], Ending::Revoked);
+            self.grants.end(now, &[key], GrantEnd::Revoked);
             let (holder, service, who) = (self.holder(key.holder), key.service, key.who());
             self.say(&format!(
                 "{holder}: {service} of {who} ended: its start command failed, or took longer than {START} s"
@@ -109,10 +141,10 @@ impl Gatekeeper {
         self.carry_out(now, work);
     }
 
-    fn answer_now(&mut self, now: Now, one: Waiting) {
+    fn answer_now(&mut self, now: Now, one: WaitingReply) {
         let live = self.grants.of(&one.key).copied().filter(|live| live.seconds_left(now) > 0);
-        let answer = match (self.leases.standing(&one.place), live) {
-            (Standing::Open, Some(live)) => Answer { granted: Some(live), ..one.answer },
+        let answer = match (self.leases.state_of(&one.place), live) {
+            (OpeningState::Open, Some(live)) => Reply { granted: Some(live), ..one.answer },
             _ => {
                 self.counters.count(Reject::Command);
                 one.answer.trouble()
@@ -120,11 +152,13 @@ impl Gatekeeper {
         };
         self.tell_of(now, &answer);
         let receipt = answer.receipt(now, None).map(|receipt| receipt.encode());
-        let children = self.child.iter_mut().chain(self.retiring.iter_mut().map(|(child, _)| child));
+        let children =
+            self.child.iter_mut().chain(self.retiring.iter_mut().map(|(child, _)| child));
         // The tickets of a listener that is gone are gone with it.
         for child in children.filter(|child| child.id() == one.listener) {
             // A pipe that is of no use is noticed when it is read.
-            let _ = child.pipe.send(ToListener::Verdict { ticket: one.ticket, spent: true, receipt });
+            let _ =
+                child.pipe.send(ToListener::Verdict { ticket: one.ticket, spent: true, receipt });
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Classic doors: from a completed sequence to the end of its stop command.
-//! When what runs is left to `core::leases`, running it to `edge::command`, services of commands to `commands`.
+//! Classic doors: from a completed sequence to the end of its stop command. When what runs is left
+//! to `core::openings`, running it to `edge::command`, services of commands to `commands`.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Gatekeeper;
-use crate::app::child::Child;
+use crate::app::listener_process::ListenerProcess;
 use crate::app::warnings::NEXT_IS_SHIPPED;
 use crate::core::door::{Door, is_shipped};
-use crate::core::grants::Ending;
+use crate::core::grants::GrantEnd;
 use crate::core::knock::Status;
-use crate::core::leases::Work;
+use crate::core::openings::OpeningAction;
 use crate::core::quota::Rate;
 use crate::core::record::Record;
 use crate::core::types::{Boot, Now};
@@ -32,15 +32,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Gatekeeper {
     /// The listener says that `source` completed the sequence of `door`.
-    pub(super) fn completed(&mut self, now: Now, child: &mut Child, door: u16, source: IpAddr) {
+    pub(super) fn completed(
+        &mut self,
+        now: Now,
+        child: &mut ListenerProcess,
+        door: u16,
+        source: IpAddr,
+    ) {
         let Some(at) = child.doors.get(usize::from(door)).cloned() else { return };
         // Whoever owns the listener can claim any number of completed sequences; people need few.
         if !self.openings.take(now.boot, OPENINGS) {
-            // It crossed the network in the clear: what opened nothing now must not open for somebody else later.
+            // It crossed the network in the clear: what opened nothing now must not open for
+            // somebody else later.
             if !at.sequence.is_empty() {
                 self.use_up(child, door);
             }
-            return self.say_at_most("openings", 10, "a door is not opened: too many openings at once");
+            return self.say_at_most(
+                "openings",
+                10,
+                "a door is not opened: too many openings at once",
+            );
         }
         // Never left out: this is what opened.
         self.say(&format!("{source}: {}: OPEN SESAME", at.name));
@@ -69,16 +80,23 @@ impl Gatekeeper {
         }
     }
 
-    /// A door that grants a service: the firewall first, so that the knocker waits for no disk, then the record.
+    /// A door that grants a service: the firewall first, so that the knocker waits for no disk,
+    /// then the record.
     fn grant_through(&mut self, now: Now, door: &Door, source: IpAddr) {
         let grant = match self.policy.through_door(now, door, source, &self.grants) {
             Ok(grant) => grant,
-            Err(status) => return self.say(&format!("{source}: {}: not granted: {}", door.name, why_not(status))),
+            Err(status) => {
+                return self.say(&format!(
+                    "{source}: {}: not granted: {}",
+                    door.name,
+                    why_not(status)
+                ));
+            }
         };
         let (changes, live) = self.grants.open_for_door(now, grant);
         if let Err(fault) = self.firewall.apply(&changes) {
             self.say(&format!("the firewall refused a grant: {fault}"));
-            self.grants.end(now, &[live.key], Ending::Revoked);
+            self.grants.end(now, &[live.key], GrantEnd::Revoked);
             return self.try_restore_firewall();
         }
         // It is open: the log says so before anything waits for the disk.
@@ -88,12 +106,13 @@ impl Gatekeeper {
         self.say(&format!("{}: {} granted to {source} until {until}", door.name, live.key.service));
     }
 
-    /// Burns a one-time sequence, durably, before anything runs; whether the door may open. Around a reload the old and the
-    /// new listener both tell of one knock: it opens for the first of them.
-    fn use_up(&mut self, child: &mut Child, index: u16) -> bool {
+    /// Burns a one-time sequence, durably, before anything runs; whether the door may open. Around
+    /// a reload the old and the new listener both tell of one knock: it opens for the first of
+    /// them.
+    fn use_up(&mut self, child: &mut ListenerProcess, index: u16) -> bool {
         let Some(door) = child.doors.get_mut(usize::from(index)) else { return false };
         let Some(path) = door.one_time_sequences.clone() else { return true };
-        match one_time::burn(&path, door, &mut |_| {}) {
+        match one_time::use_up(&path, door, &mut |_| {}) {
             Ok(burned) => {
                 door.fixed_first = false;
                 let next = burned.next.unwrap_or_default();
@@ -101,7 +120,10 @@ impl Gatekeeper {
                 door.sequence = if barred { Vec::new() } else { next };
                 let (name, steps) = (door.name.clone(), door.sequence.clone());
                 if barred {
-                    self.say(&format!("door {name} stays shut from now on: {NEXT_IS_SHIPPED} in {}", path.display()));
+                    self.say(&format!(
+                        "door {name} stays shut from now on: {NEXT_IS_SHIPPED} in {}",
+                        path.display()
+                    ));
                 } else if steps.is_empty() {
                     self.say(&format!(
                         "no more sequences left in the one time sequences file for door {name} --> disabling the door"
@@ -110,7 +132,9 @@ impl Gatekeeper {
                 // A pipe that is of no use is noticed when it is read.
                 let _ = child.pipe.send(ToListener::Sequence { door: index, steps });
                 if !burned.ours {
-                    self.say(&format!("door {name}: its one-time sequence was used up before, so it stays shut"));
+                    self.say(&format!(
+                        "door {name}: its one-time sequence was used up before, so it stays shut"
+                    ));
                 }
                 burned.ours
             }
@@ -123,22 +147,23 @@ impl Gatekeeper {
     }
 
     /// Does what the leases ask for, in order.
-    pub(super) fn carry_out(&mut self, now: Now, work: Vec<Work>) {
+    pub(super) fn carry_out(&mut self, now: Now, work: Vec<OpeningAction>) {
         let mut todo = std::collections::VecDeque::from(work);
         while let Some(work) = todo.pop_front() {
             let mut more = Vec::new();
             match work {
-                Work::Run(job) => {
+                OpeningAction::Run(job) => {
                     // What a command writes comes after the lines that tell why it runs.
                     self.log.release();
                     if let Some(finished) = self.runner.run(&job) {
                         self.leases.ended(now, finished.id, finished.how, &mut more);
                     }
                 }
-                Work::Kill(id) => self.runner.kill(id),
-                // If this is lost, the stop command runs once more at the next start: late twice is better than never.
-                Work::Forget(id) => drop(self.store(&[Record::Stopped { id }])),
-                Work::Note(note) => self.say(&note.text(|_, ip| ip.to_string())),
+                OpeningAction::Kill(id) => self.runner.kill(id),
+                // If this is lost, the stop command runs once more at the next start: late twice is
+                // better than never.
+                OpeningAction::Forget(id) => drop(self.store(&[Record::Stopped { id }])),
+                OpeningAction::Note(note) => self.say(&note.text(|_, ip| ip.to_string())),
             }
             todo.extend(more);
         }
@@ -153,7 +178,8 @@ impl Gatekeeper {
         self.carry_out(now, work);
     }
 
-    /// At the end: those that wait run now instead of later, for a door that nobody watches is better shut.
+    /// At the end: those that wait run now instead of later, for a door that nobody watches is
+    /// better shut.
     pub(super) fn run_all_stop_commands(&mut self) {
         let now = clock::now();
         let mut work = Vec::new();
@@ -179,8 +205,14 @@ impl Gatekeeper {
         }
     }
 
-    /// A log line in knockd's words about a door that exists. Beyond [`LINES`] they are only counted.
-    pub(super) fn door_line(&mut self, child: &Child, door: u16, text: impl FnOnce(&str) -> String) {
+    /// A log line in knockd's words about a door that exists. Beyond [`LINES`] they are only
+    /// counted.
+    pub(super) fn door_line(
+        &mut self,
+        child: &ListenerProcess,
+        door: u16,
+        text: impl FnOnce(&str) -> String,
+    ) {
         let Some(door) = child.doors.get(usize::from(door)) else { return };
         if self.door_lines.take(clock::now().boot, LINES) {
             let text = text(&door.name);

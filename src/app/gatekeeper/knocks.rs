@@ -1,14 +1,14 @@
-//! What becomes of sealed knocks: signature, decision, one commit for all, firewall, verdicts. In this order, always.
-//! How each step is decided is left to `core`.
+//! What becomes of sealed knocks: signature, decision, one commit for all, firewall, verdicts. In
+//! this order, always. How each step is decided is left to `core`.
 
 use super::Gatekeeper;
-use crate::app::child::Child;
-use crate::core::answer::Answer;
+use crate::app::listener_process::ListenerProcess;
 use crate::core::authentic::{Authentic, Claim};
-use crate::core::grants::{Change, Element, Ending, Grants, Holder, Key};
+use crate::core::grants::{Change, Element, GrantEnd, GrantKey, Grants, Holder};
 use crate::core::knock::{BODY, Status};
-use crate::core::policy::{Decision, Done, commit_with};
+use crate::core::policy::{Committed, Decision, commit_with};
 use crate::core::replay::{Alarm, Refused};
+use crate::core::reply::Reply;
 use crate::core::types::{ClientId, Fault, Now, Reject, Source};
 use crate::edge::firewall::Firewall;
 use crate::edge::gatekeeper_pipe::ToListener;
@@ -16,7 +16,7 @@ use crate::edge::log::clock_time;
 use crate::edge::{clock, entropy};
 
 /// What the listener handed up. Nothing of it is proven.
-pub(super) struct Knock {
+pub(super) struct HandedKnock {
     /// For the verdict.
     pub(super) ticket: u64,
     /// Whose it seems to be.
@@ -32,15 +32,20 @@ pub(super) struct Knock {
 }
 
 /// An answer that is ready, and the grant in the firewall that it depends on.
-struct Pending {
+struct PendingVerdict {
     ticket: u64,
-    answer: Answer,
-    grant: Option<Key>,
+    answer: Reply,
+    grant: Option<GrantKey>,
 }
 
 impl Gatekeeper {
     /// Judges what came in one turn.
-    pub(super) fn judge(&mut self, now: Now, child: &mut Child, knocks: Vec<Knock>) {
+    pub(super) fn judge(
+        &mut self,
+        now: Now,
+        child: &mut ListenerProcess,
+        knocks: Vec<HandedKnock>,
+    ) {
         let mut tickets = Vec::new();
         let mut decisions = Vec::new();
         for knock in knocks {
@@ -70,14 +75,19 @@ impl Gatekeeper {
         }
     }
 
-    fn decide(&mut self, now: Now, child: &Child, knock: Knock) -> Result<Decision, Reject> {
+    fn decide(
+        &mut self,
+        now: Now,
+        child: &ListenerProcess,
+        knock: HandedKnock,
+    ) -> Result<Decision, Reject> {
         if self.broken {
             return Err(Reject::State);
         }
         let row = usize::try_from(knock.row).ok().and_then(|row| child.rows.get(row));
         // A client that a reload has removed is unknown, whatever an old listener still says.
         let client = row.and_then(|id| self.policy.client(now, *id)).ok_or(Reject::Policy)?;
-        let Knock { h, body, source, source_port, .. } = knock;
+        let HandedKnock { h, body, source, source_port, .. } = knock;
         let claim = Claim { client: client.id, h, body, source, source_port };
         // Our own name: `h` names the gateway too, but it is the listener's word.
         let authentic = Authentic::verify(claim, client, self.loaded.keys.realm.gateway())?;
@@ -104,23 +114,32 @@ impl Gatekeeper {
     }
 
     /// The marks are on disk: now the firewall may know.
-    fn carry_out_knocks(&mut self, now: Now, child: &mut Child, tickets: Vec<u64>, done: Vec<Done>) {
+    fn carry_out_knocks(
+        &mut self,
+        now: Now,
+        child: &mut ListenerProcess,
+        tickets: Vec<u64>,
+        done: Vec<Committed>,
+    ) {
         let mut changes = Vec::new();
         let mut pending = Vec::new();
         for (ticket, done) in tickets.into_iter().zip(done) {
             let (answer, grant) = match done {
-                Done::Open(grant) => {
+                Committed::Open(grant) => {
                     let (mine, answer) = self.grants.open(now, grant);
                     changes.extend(mine);
-                    (answer, answer.granted.filter(|live| live.place().is_none()).map(|live| live.key))
+                    (
+                        answer,
+                        answer.granted.filter(|live| live.place().is_none()).map(|live| live.key),
+                    )
                 }
-                Done::Close(keys, how, answer) => {
+                Committed::Close(keys, how, answer) => {
                     changes.extend(self.grants.end(now, &keys, how));
                     (answer, None)
                 }
-                Done::Tell(answer) => (answer, None),
+                Committed::Tell(answer) => (answer, None),
             };
-            pending.push(Pending { ticket, answer, grant });
+            pending.push(PendingVerdict { ticket, answer, grant });
         }
         let applied = self.firewall.apply(&changes);
         if let Err(fault) = &applied {
@@ -135,7 +154,8 @@ impl Gatekeeper {
                 continue;
             }
             let over = one.answer.granted.is_some_and(|live| live.seconds_left(now) == 0);
-            let failed = one.grant.is_some() && (over || applied.is_err() || !self.stands(&changes, &one));
+            let failed =
+                one.grant.is_some() && (over || applied.is_err() || !self.stands(&changes, &one));
             let answer = if failed { one.answer.trouble() } else { one.answer };
             if failed {
                 self.counters.count(Reject::Firewall);
@@ -149,31 +169,36 @@ impl Gatekeeper {
     }
 
     /// Reads the grant's elements back: a receipt says what the kernel holds, not what we hoped.
-    fn stands(&mut self, changes: &[Change], one: &Pending) -> bool {
+    fn stands(&mut self, changes: &[Change], one: &PendingVerdict) -> bool {
         let whose = |element: &Element| (element.source, element.source_port, element.span);
         let mine = changes.iter().filter_map(|change| match change {
             Change::Set { element, .. }
-                if one.grant.is_some_and(|key| whose(element) == (key.source, key.source_port, key.span)) =>
+                if one.grant.is_some_and(|key| {
+                    whose(element) == (key.source, key.source_port, key.span)
+                }) =>
             {
                 Some(*element)
             }
             _ => None,
         });
         let elements: Vec<_> = mine.collect();
-        !elements.is_empty() && elements.iter().all(|element| matches!(self.firewall.remaining(element), Ok(Some(_))))
+        !elements.is_empty()
+            && elements
+                .iter()
+                .all(|element| matches!(self.firewall.remaining(element), Ok(Some(_))))
     }
 
     /// The firewall does not have these grants, so nobody has them.
-    fn take_back(&mut self, now: Now, pending: &[Pending]) {
-        let keys: Vec<Key> = pending.iter().filter_map(|one| one.grant).collect();
+    fn take_back(&mut self, now: Now, pending: &[PendingVerdict]) {
+        let keys: Vec<GrantKey> = pending.iter().filter_map(|one| one.grant).collect();
         // First on disk: a crash in between must not bring them back.
         self.store(&Grants::endings(&keys));
-        self.grants.end(now, &keys, Ending::Revoked);
+        self.grants.end(now, &keys, GrantEnd::Revoked);
         self.try_restore_firewall();
     }
 
     /// Nothing is durable, so nothing is opened and nobody is told.
-    fn lost_commit(&mut self, child: &mut Child, tickets: &[u64], fault: &Fault) {
+    fn lost_commit(&mut self, child: &mut ListenerProcess, tickets: &[u64], fault: &Fault) {
         self.grants.give_up();
         self.state_failed(fault);
         for ticket in tickets {
@@ -183,7 +208,7 @@ impl Gatekeeper {
     }
 
     /// One line for each knock with a good signature.
-    pub(super) fn tell_of(&mut self, now: Now, answer: &Answer) {
+    pub(super) fn tell_of(&mut self, now: Now, answer: &Reply) {
         let (client, from, service) = (self.name(answer.client), answer.source, answer.service);
         let text = match (answer.status, answer.granted) {
             (Status::Granted, Some(live)) => {
@@ -195,18 +220,26 @@ impl Gatekeeper {
                 } else {
                     format!(", asked from {from}")
                 };
-                format!("{client}: {service} granted to {who} for {seconds} s, until {until}{elsewhere}")
+                format!(
+                    "{client}: {service} granted to {who} for {seconds} s, until {until}{elsewhere}"
+                )
             }
             (Status::Closed, _) => format!("{client}: {service} closed, asked from {from}"),
             (Status::Observed, _) => format!("{client}: probe from {from}"),
             (status, _) => format!("{client}: refused from {from}: {}", reason(status)),
         };
         self.say(&text);
-        self.note_outside(answer);
+        self.record_remote_grant(answer);
     }
 
     /// The listener saw a used packet come from elsewhere.
-    pub(super) fn alarm(&mut self, child: &Child, row: u32, first: Source, again: Source) {
+    pub(super) fn alarm(
+        &mut self,
+        child: &ListenerProcess,
+        row: u32,
+        first: Source,
+        again: Source,
+    ) {
         let id = usize::try_from(row).ok().and_then(|row| child.rows.get(row)).copied();
         if let Some(id) = id {
             self.say_alarm(id, first, again);
@@ -236,14 +269,22 @@ impl Gatekeeper {
         match holder {
             Holder::Client(id) => self.name(id),
             Holder::Door(_) => {
-                let named = self.loaded.settings.doors.iter().find(|door| Holder::door(&door.name) == holder);
-                named.map_or_else(|| "a classic door".to_owned(), |door| format!("door {}", door.name))
+                let named = self
+                    .loaded
+                    .settings
+                    .doors
+                    .iter()
+                    .find(|door| Holder::door(&door.name) == holder);
+                named.map_or_else(
+                    || "a classic door".to_owned(),
+                    |door| format!("door {}", door.name),
+                )
             }
         }
     }
 }
 
-fn silence(child: &mut Child, ticket: u64, spent: bool) {
+fn silence(child: &mut ListenerProcess, ticket: u64, spent: bool) {
     // A pipe that is of no use is noticed when it is read.
     let _ = child.pipe.send(ToListener::Verdict { ticket, spent, receipt: None });
 }
@@ -268,10 +309,19 @@ mod tests {
 
     #[test]
     fn an_admin_is_told_of_each_refusal_in_words_of_its_own() {
-        let refusals =
-            [Status::Address, Status::Clock, Status::Denied, Status::Full, Status::Challenge, Status::Trouble];
+        let refusals = [
+            Status::Address,
+            Status::Clock,
+            Status::Denied,
+            Status::Full,
+            Status::Challenge,
+            Status::Trouble,
+        ];
         let words: BTreeSet<&str> = refusals.into_iter().map(reason).collect();
         assert_eq!(words.len(), refusals.len(), "{words:?}");
-        assert!(reason(Status::Denied).contains("not allowed") && reason(Status::Clock).contains("window"));
+        assert!(
+            reason(Status::Denied).contains("not allowed")
+                && reason(Status::Clock).contains("window")
+        );
     }
 }

@@ -1,17 +1,17 @@
-//! A reload: everything is read and validated, a new listener listens, and only then anything changes.
-//! Reading is left to `app::load`; a bad file leaves everything as it was.
+//! A reload: everything is read and validated, a new listener listens, and only then anything
+//! changes. Reading is left to `app::load`; a bad file leaves everything as it was.
 
 use std::collections::HashSet;
 
 use super::{Gatekeeper, policy, watch, window};
 use crate::app::admin::count;
-use crate::app::child::{Absent, Child};
-use crate::app::load::{self, Loaded};
+use crate::app::listener_process::{ListenerProcess, MissingInterface};
+use crate::app::load::{self, GatewayConfig};
 use crate::app::warnings::warnings_here;
 use crate::core::service::Service;
 use crate::core::types::{ClientId, Fault, Now, ServiceName};
 use crate::edge::clock;
-use crate::edge::files::{self, Care};
+use crate::edge::files::{self, FileCheck};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::keys::authorized;
 
@@ -22,9 +22,9 @@ impl Gatekeeper {
     /// Takes over what the files say now; answers what to tell the admin.
     pub(super) fn reload(&mut self, now: Now) -> Result<String, Fault> {
         self.revoke_first(now)?;
-        let loaded = load::everything(&self.config)?;
+        let loaded = load::load_all(&self.config)?;
         self.can_follow(&loaded)?;
-        let child = Child::start(&loaded, &self.own, Absent::Refuse)?;
+        let child = ListenerProcess::start(&loaded, &self.own, MissingInterface::Refuse)?;
         let addresses = watch(&loaded.settings)?;
         let settings = &loaded.settings;
         self.firewall.reload(&settings.firewall, &settings.services, &settings.knock)?;
@@ -49,18 +49,19 @@ impl Gatekeeper {
     }
 
     /// Each enrolment is a reload: only what was not said before is news.
-    fn warn_of_new(&mut self, loaded: &Loaded) {
+    fn warn_of_new(&mut self, loaded: &GatewayConfig) {
         let known = warnings_here(&self.loaded);
         for warning in warnings_here(loaded).iter().filter(|warning| !known.contains(warning)) {
             self.say(&format!("warning: {warning}"));
         }
     }
 
-    /// Whoever has no line in the clients file any more is revoked at once, whatever else may be wrong with the new
-    /// configuration: a door that cannot be read must not keep a thief's key alive.
+    /// Whoever has no line in the clients file any more is revoked at once, whatever else may be
+    /// wrong with the new configuration: a door that cannot be read must not keep a thief's key
+    /// alive.
     fn revoke_first(&mut self, now: Now) -> Result<(), Fault> {
         let path = &self.loaded.settings.gateway.clients_file;
-        let text = files::read(path, Care::Trusted)?;
+        let text = files::read(path, FileCheck::Trusted)?;
         let clients = authorized::parse(&path.display().to_string(), &text, None)?;
         let enrolled: HashSet<ClientId> = clients.iter().map(|client| client.id).collect();
         self.policy.keep_clients(|id| enrolled.contains(&id));
@@ -69,7 +70,7 @@ impl Gatekeeper {
     }
 
     /// What is held open for as long as we run cannot be moved by a reload.
-    fn can_follow(&self, loaded: &Loaded) -> Result<(), Fault> {
+    fn can_follow(&self, loaded: &GatewayConfig) -> Result<(), Fault> {
         self.has_rights_for(loaded)?;
         let (old, new) = (&self.loaded.settings, &loaded.settings);
         let moved = [
@@ -86,8 +87,9 @@ impl Gatekeeper {
         }
     }
 
-    /// From here on the new listener is the listener; the old one still hands over the knocks that it has, not for long.
-    pub(super) fn exchange(&mut self, child: Child) {
+    /// From here on the new listener is the listener; the old one still hands over the knocks that
+    /// it has, not for long.
+    pub(super) fn exchange(&mut self, child: ListenerProcess) {
         self.heard.fold();
         let until = clock::now().boot.plus(RETIRING);
         self.retiring = self.child.replace(child).map(|mut old| {
@@ -99,11 +101,16 @@ impl Gatekeeper {
     }
 }
 
-/// Services that lead to another inner host than before, or to this machine instead of one, or that are opened otherwise: what was granted
-/// was the old way.
-fn moved_inside(old: &Loaded, new: &Loaded) -> Vec<ServiceName> {
+/// Services that lead to another inner host than before, or to this machine instead of one, or that
+/// are opened otherwise: what was granted was the old way.
+fn moved_inside(old: &GatewayConfig, new: &GatewayConfig) -> Vec<ServiceName> {
     let before = |name| old.settings.services.iter().find(|service| service.name == name);
-    let differs = |old: &Service, new: &Service| old.forward != new.forward || old.commands != new.commands;
-    let moved = new.settings.services.iter().filter(|new| before(new.name).is_some_and(|old| differs(old, new)));
+    let differs =
+        |old: &Service, new: &Service| old.forward != new.forward || old.commands != new.commands;
+    let moved = new
+        .settings
+        .services
+        .iter()
+        .filter(|new| before(new.name).is_some_and(|old| differs(old, new)));
     moved.map(|service| service.name).collect()
 }

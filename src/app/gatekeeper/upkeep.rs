@@ -1,13 +1,13 @@
-//! State and firewall kept as they should be: storing, reading again after a failure, putting back what others removed.
-//! What is stored and what should stand is left to `core`.
+//! State and firewall kept as they should be: storing, reading again after a failure, putting back
+//! what others removed. What is stored and what should stand is left to `core`.
 
 use std::collections::BTreeMap;
 
 use super::{Gatekeeper, INTACT};
-use crate::core::grants::{Change, Ending, Grants, Key};
+use crate::core::grants::{Change, GrantEnd, GrantKey, Grants};
 use crate::core::ledger::Ledger;
 use crate::core::record::Record;
-use crate::core::replay::{Doubt, Suspect};
+use crate::core::replay::{ChallengeReason, ClockFault};
 use crate::core::types::{Fault, Now, SECOND, ServiceName};
 use crate::edge::clock;
 use crate::edge::firewall::{Firewall, Repair};
@@ -37,8 +37,8 @@ impl Gatekeeper {
     pub(super) fn reopen_state(&mut self) {
         match self.state.reopen(clock::now().wall) {
             Ok(recovered) => {
-                // What was written by a commit that failed may stand there: nothing of it was done, so nothing of it
-                // may come to life at the next start.
+                // What was written by a commit that failed may stand there: nothing of it was done,
+                // so nothing of it may come to life at the next start.
                 if let Err(fault) = self.state.commit(&self.undone(&recovered.ledger)) {
                     self.say(&format!("NOTHING OPENS: {fault}"));
                     return;
@@ -47,7 +47,7 @@ impl Gatekeeper {
                 if let Some(why) = recovered.why {
                     self.found = why.to_string();
                 }
-                recovered.ledger.lost().into_iter().for_each(|at| self.replay.lose(at));
+                recovered.ledger.lost().into_iter().for_each(|at| self.replay.record_loss(at));
                 self.say("the state was read again; knocks count again");
             }
             Err(fault) => self.say(&format!("NOTHING OPENS: {fault}")),
@@ -67,10 +67,13 @@ impl Gatekeeper {
 
     /// The records that make `ledger` say what is true: our grants and openings, and no others.
     fn undone(&self, ledger: &Ledger) -> Vec<Record> {
-        let live = self.grants.list().chain(self.grants.past()).filter(|live| live.place().is_none());
+        let live =
+            self.grants.list().chain(self.grants.past()).filter(|live| live.place().is_none());
         let live: BTreeMap<_, _> = live.map(|live| (live.key, *live)).collect();
-        let ended =
-            ledger.grants().filter(|there| !live.contains_key(&there.key)).map(|there| Record::Ended(there.key));
+        let ended = ledger
+            .grants()
+            .filter(|there| !live.contains_key(&there.key))
+            .map(|there| Record::Ended(there.key));
         let stopped = ledger.openings().filter(|there| !self.leases.knows(there.id));
         let stopped = stopped.map(|there| Record::Stopped { id: there.id });
         ended.chain(stopped).chain(live.values().copied().map(Record::Granted)).collect()
@@ -78,25 +81,34 @@ impl Gatekeeper {
 
     /// At a start and after a reload: no grant outlives the rules that allowed it.
     pub(super) fn end_what_is_not_allowed(&mut self, now: Now) {
-        for how in [Ending::Revoked, Ending::Changed] {
-            let over = self.grants.list().filter(|live| self.policy.must_end(now, live) == Some(how));
-            let keys: Vec<Key> = over.map(|live| live.key).collect();
-            // Of what is over only the connections are left: they go with the right to them, and not because ports have changed.
-            let past = self.grants.past().filter(|live| self.policy.must_end(now, live) == Some(Ending::Revoked));
-            let past: Vec<Key> = past.filter(|_| how == Ending::Revoked).map(|live| live.key).collect();
+        for how in [GrantEnd::Revoked, GrantEnd::Changed] {
+            let over =
+                self.grants.list().filter(|live| self.policy.must_end(now, live) == Some(how));
+            let keys: Vec<GrantKey> = over.map(|live| live.key).collect();
+            // Of what is over only the connections are left: they go with the right to them, and
+            // not because ports have changed.
+            let past = self
+                .grants
+                .past()
+                .filter(|live| self.policy.must_end(now, live) == Some(GrantEnd::Revoked));
+            let past: Vec<GrantKey> =
+                past.filter(|_| how == GrantEnd::Revoked).map(|live| live.key).collect();
             self.end_at_once(now, &keys, &past, how);
         }
     }
 
-    /// After a reload: no grant leads to an inner host, or is kept open by commands, that it was not made for.
+    /// After a reload: no grant leads to an inner host, or is kept open by commands, that it was
+    /// not made for.
     pub(super) fn end_what_led_elsewhere(&mut self, now: Now, moved: &[ServiceName]) {
-        let over = self.grants.list().map(|live| live.key).filter(|key| moved.contains(&key.service));
-        let keys: Vec<Key> = over.collect();
-        self.end_at_once(now, &keys, &[], Ending::Changed);
+        let over =
+            self.grants.list().map(|live| live.key).filter(|key| moved.contains(&key.service));
+        let keys: Vec<GrantKey> = over.collect();
+        self.end_at_once(now, &keys, &[], GrantEnd::Changed);
     }
 
-    /// First the firewall, then the disk: a crash in between finds them in the journal and ends them again.
-    fn end_at_once(&mut self, now: Now, keys: &[Key], past: &[Key], how: Ending) {
+    /// First the firewall, then the disk: a crash in between finds them in the journal and ends
+    /// them again.
+    fn end_at_once(&mut self, now: Now, keys: &[GrantKey], past: &[GrantKey], how: GrantEnd) {
         let all = [keys, past].concat();
         let changes = self.grants.end(now, &all, how);
         self.change_firewall(&changes);
@@ -104,7 +116,11 @@ impl Gatekeeper {
         self.store(&Grants::endings(&all));
         for key in keys {
             let holder = self.holder(key.holder);
-            self.say(&format!("{holder}: {} of {} ended: it is allowed no more", key.service, key.who()));
+            self.say(&format!(
+                "{holder}: {} of {} ended: it is allowed no more",
+                key.service,
+                key.who()
+            ));
         }
         self.say_cuts(&changes);
     }
@@ -113,7 +129,10 @@ impl Gatekeeper {
     pub(super) fn say_cuts(&mut self, changes: &[Change]) {
         for change in changes {
             if let Change::Cut { element } = change {
-                self.say(&format!("connections of {} to {} were cut", element.source, element.port));
+                self.say(&format!(
+                    "connections of {} to {} were cut",
+                    element.source, element.port
+                ));
             }
         }
     }
@@ -136,10 +155,11 @@ impl Gatekeeper {
     pub(super) fn restore_firewall(&mut self) -> Result<(), Fault> {
         self.guard_in_doubt = true;
         let begin = clock::now();
-        let mut repair = self.firewall.restore(&self.grants.standing(begin))?;
+        let mut repair = self.firewall.restore(&self.grants.expected_elements(begin))?;
         if clock::now().boot > begin.boot.plus(1) {
-            // The nft program was slow, and every grant has gained that time: once more, now that the guard is loaded.
-            let again = self.firewall.restore(&self.grants.standing(clock::now()))?;
+            // The nft program was slow, and every grant has gained that time: once more, now that
+            // the guard is loaded.
+            let again = self.firewall.restore(&self.grants.expected_elements(clock::now()))?;
             repair = Repair { reloaded: repair.reloaded || again.reloaded, ..repair };
         }
         self.guard_in_doubt = false;
@@ -147,7 +167,10 @@ impl Gatekeeper {
             self.say("the guard was loaded again");
         }
         if repair.put_back + repair.removed > 0 {
-            self.say(&format!("{} grants put back, {} elements of nobody removed", repair.put_back, repair.removed));
+            self.say(&format!(
+                "{} grants put back, {} elements of nobody removed",
+                repair.put_back, repair.removed
+            ));
         }
         Ok(())
     }
@@ -172,17 +195,23 @@ impl Gatekeeper {
         }
     }
 
-    /// Cuts once more what was to be cut: an element that stood until the repair may have let it go on.
+    /// Cuts once more what was to be cut: an element that stood until the repair may have let it go
+    /// on.
     pub(super) fn cut_again(&mut self, changes: &[Change]) {
-        let cuts: Vec<Change> = changes.iter().filter(|c| matches!(c, Change::Cut { .. })).copied().collect();
+        let cuts: Vec<Change> =
+            changes.iter().filter(|c| matches!(c, Change::Cut { .. })).copied().collect();
         if let Err(fault) = self.firewall.apply(&cuts) {
             self.say(&format!("CONNECTIONS THAT SHOULD BE CUT MAY STAND: {fault}"));
         }
     }
 
     /// Says why every knock needs a challenge just now, once an hour.
-    pub(super) fn say_suspect(&mut self, suspect: Suspect) {
-        self.say_at_most("suspect", 3600, &format!("every knock needs a challenge: {}", suspect_words(suspect)));
+    pub(super) fn say_suspect(&mut self, suspect: ChallengeReason) {
+        self.say_at_most(
+            "suspect",
+            3600,
+            &format!("every knock needs a challenge: {}", suspect_words(suspect)),
+        );
     }
 
     /// Says it unless something of this `kind` was said less than `seconds` ago.
@@ -197,15 +226,20 @@ impl Gatekeeper {
 }
 
 /// For log and status.
-pub(super) fn suspect_words(suspect: Suspect) -> String {
+pub(super) fn suspect_words(suspect: ChallengeReason) -> String {
     match suspect {
-        Suspect::Lost(_) => "marks of used knocks were lost; `toctocd reinitialise` accepts that".to_owned(),
-        Suspect::Clock(Doubt::Behind(nanos)) => {
+        ChallengeReason::Lost(_) => {
+            "marks of used knocks were lost; `toctocd reinitialise` accepts that".to_owned()
+        }
+        ChallengeReason::Clock(ClockFault::Behind(nanos)) => {
             format!("the clock shows {} s less than it did before", nanos.div_ceil(SECOND))
         }
-        Suspect::Clock(Doubt::Jumped(nanos)) => {
-            let (seconds, way) = (nanos.unsigned_abs().div_ceil(SECOND), if nanos > 0 { "forward" } else { "back" });
-            format!("the clock jumped {seconds} s {way}; it is trusted again once it has run evenly for ten minutes")
+        ChallengeReason::Clock(ClockFault::Jumped(nanos)) => {
+            let (seconds, way) =
+                (nanos.unsigned_abs().div_ceil(SECOND), if nanos > 0 { "forward" } else { "back" });
+            format!(
+                "the clock jumped {seconds} s {way}; it is trusted again once it has run evenly for ten minutes"
+            )
         }
     }
 }
@@ -216,9 +250,9 @@ mod tests {
 
     #[test]
     fn an_admin_is_told_by_how_much_and_which_way_the_clock_is_wrong() {
-        let words = |doubt| suspect_words(Suspect::Clock(doubt));
-        assert!(words(Doubt::Behind(7 * SECOND)).contains("shows 7 s less"));
-        assert!(words(Doubt::Jumped(7_000_000_000)).contains("jumped 7 s forward"));
-        assert!(words(Doubt::Jumped(-7_000_000_000)).contains("jumped 7 s back"));
+        let words = |doubt| suspect_words(ChallengeReason::Clock(doubt));
+        assert!(words(ClockFault::Behind(7 * SECOND)).contains("shows 7 s less"));
+        assert!(words(ClockFault::Jumped(7_000_000_000)).contains("jumped 7 s forward"));
+        assert!(words(ClockFault::Jumped(-7_000_000_000)).contains("jumped 7 s back"));
     }
 }

@@ -1,32 +1,35 @@
-//! Enrolling, listing and revoking clients: the clients file is rewritten whole, under a lock, and a running gateway told.
-//! The line of a client is left to `keys::authorized`, its profile to `keys::profile`.
+//! Enrolling, listing and revoking clients: the clients file is rewritten whole, under a lock, and
+//! a running gateway told. The line of a client is left to `keys::authorized`, its profile to
+//! `keys::profile`.
 
 use std::path::Path;
 
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::Said;
+use super::CommandOutput;
 use crate::app::args::toctocd::{ClientAdd, ProfileArgs};
 use crate::app::{admin, load};
 use crate::config::Settings;
-use crate::core::complaint::{nearest, printable};
+use crate::core::diagnostic::{nearest, printable};
 use crate::core::door::Step;
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, ServiceName};
 use crate::core::wire::ClientSide;
 use crate::edge::entropy;
-use crate::edge::files::{self, Care};
+use crate::edge::files::{self, FileCheck};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 use crate::keys::profile::{Fallback, Profile};
 use crate::keys::public::{PublicKey, show_fingerprint};
 
-/// Enrols a client: its line in the file, its profile on standard output or in the file that `--out` names.
+/// Enrols a client: its line in the file, its profile on standard output or in the file that
+/// `--out` names.
 ///
 /// # Errors
-/// Nothing was changed: a bad key, an unknown service, a name or key that is taken, no address for the profile.
-pub fn add(config: &Path, args: &ClientAdd) -> Result<Said, Fault> {
+/// Nothing was changed: a bad key, an unknown service, a name or key that is taken, no address for
+/// the profile.
+pub fn add(config: &Path, args: &ClientAdd) -> Result<CommandOutput, Fault> {
     let settings = load::settings(config)?;
     let keys = load::keys(&settings)?;
     check_services(&settings, &args.services)?;
@@ -40,34 +43,46 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<Said, Fault> {
         expires: args.expires,
         max_seconds: args.max_seconds,
     };
-    let line = |label: &str, text: &str| authorized::add(label, text, &client).map(|text| (text, ()));
+    let line =
+        |label: &str, text: &str| authorized::add(label, text, &client).map(|text| (text, ()));
     let text = profile(config, &settings, &keys, &client, args.profile.door.as_deref())?;
     hand_over(&settings, &text, &args.profile, line, &format!("`{}` is enrolled", client.name))
 }
 
-/// Gives a client a clean start: a new id, and so a new profile; its key, its services and its limits stay.
+/// Gives a client a clean start: a new id, and so a new profile; its key, its services and its
+/// limits stay.
 ///
-/// Marks in the future cannot simply be dropped: a packet that was sent without a challenge, by a clock that was ahead,
-/// counts when its time has come unless its mark is there. Under a new id every packet that the client ever sent is a
-/// stranger's: its tag is unknown. So no mark of it is needed, and none is in anybody's way.
+/// Marks in the future cannot simply be dropped: a packet that was sent without a challenge, by a
+/// clock that was ahead, counts when its time has come unless its mark is there. Under a new id
+/// every packet that the client ever sent is a stranger's: its tag is unknown. So no mark of it is
+/// needed, and none is in anybody's way.
 ///
 /// # Errors
 /// Nothing was changed: nobody has that name, no address for the profile.
-pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<Said, Fault> {
+pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<CommandOutput, Fault> {
     let settings = load::settings(config)?;
     let keys = load::keys(&settings)?;
     let path = &settings.gateway.clients_file;
-    let (_, old) = authorized::revoke(&path.display().to_string(), &files::read(path, Care::Trusted)?, name)?;
+    let (_, old) = authorized::revoke(
+        &path.display().to_string(),
+        &files::read(path, FileCheck::Trusted)?,
+        name,
+    )?;
     let client = Client { id: ClientId(entropy::bytes()?), ..old.clone() };
     let line = |label: &str, text: &str| {
         let (without, there) = authorized::revoke(label, text, name)?;
         if there != old {
-            return Err(Fault::new(format!("{label}: `{name}` has just been changed by somebody else"), "try again"));
+            return Err(Fault::new(
+                format!("{label}: `{name}` has just been changed by somebody else"),
+                "try again",
+            ));
         }
         authorized::add(label, &without, &client).map(|text| (text, ()))
     };
     let text = profile(config, &settings, &keys, &client, args.door.as_deref())?;
-    let done = format!("`{name}` starts anew: what it sent before, and its old profile, are worth nothing");
+    let done = format!(
+        "`{name}` starts anew: what it sent before, and its old profile, are worth nothing"
+    );
     hand_over(&settings, &text, args, line, &done)
 }
 
@@ -81,7 +96,10 @@ fn profile(
 ) -> Result<Zeroizing<String>, Fault> {
     if settings.gateway.addresses.is_empty() {
         return Err(Fault::new(
-            format!("{}: [gateway] addresses is empty, so a profile could not say where to knock", config.display()),
+            format!(
+                "{}: [gateway] addresses is empty, so a profile could not say where to knock",
+                config.display()
+            ),
             "write for example addresses = [\"gate.example.org\"] there",
         ));
     }
@@ -112,8 +130,9 @@ fn hand_over(
     args: &ProfileArgs,
     line: impl FnOnce(&str, &str) -> Result<(String, ()), Fault>,
     done: &str,
-) -> Result<Said, Fault> {
-    // First what can fail without having enrolled anybody: a client without a profile would have to be revoked again.
+) -> Result<CommandOutput, Fault> {
+    // First what can fail without having enrolled anybody: a client without a profile would have to
+    // be revoked again.
     if let Some(out) = &args.out {
         files::create(out, profile.as_bytes(), 0o600)?;
     }
@@ -127,8 +146,9 @@ fn hand_over(
         None => said.out = profile.clone(),
     }
     if let Some(door) = &args.door {
-        said.err +=
-            &format!("it also holds the classic sequence of door [{door}]: whoever sees that sent can repeat it\n");
+        said.err += &format!(
+            "it also holds the classic sequence of door [{door}]: whoever sees that sent can repeat it\n"
+        );
     }
     said.err += "the profile holds secrets: hand it over in private; there: toctoc import FILE\n";
     Ok(said)
@@ -138,43 +158,50 @@ fn hand_over(
 ///
 /// # Errors
 /// Configuration or clients file cannot be read.
-pub fn list(config: &Path, json: bool) -> Result<Said, Fault> {
+pub fn list(config: &Path, json: bool) -> Result<CommandOutput, Fault> {
     let clients = load::clients(&load::settings(config)?)?;
-    Ok(Said::out(if json { as_json(&clients) } else { as_table(&clients) }))
+    Ok(CommandOutput::out(if json { as_json(&clients) } else { as_table(&clients) }))
 }
 
 /// Removes a client.
 ///
 /// # Errors
 /// Nothing was changed: nobody has that name.
-pub fn revoke(config: &Path, name: &str) -> Result<Said, Fault> {
+pub fn revoke(config: &Path, name: &str) -> Result<CommandOutput, Fault> {
     let settings = load::settings(config)?;
     let client = rewrite(&settings, |label, text| authorized::revoke(label, text, name))?;
     Ok(follow_up(&settings, &format!("`{}` is revoked", client.name)))
 }
 
 /// Changes the clients file under a lock, so that two admins at once do not undo each other.
-fn rewrite<T>(settings: &Settings, change: impl FnOnce(&str, &str) -> Result<(String, T), Fault>) -> Result<T, Fault> {
+fn rewrite<T>(
+    settings: &Settings,
+    change: impl FnOnce(&str, &str) -> Result<(String, T), Fault>,
+) -> Result<T, Fault> {
     let path = &settings.gateway.clients_file;
     let _lock = files::lock_directory(path)?;
-    let text = files::read(path, Care::Trusted)?;
+    let text = files::read(path, FileCheck::Trusted)?;
     let (text, answer) = change(&path.display().to_string(), &text)?;
     files::replace(path, text.as_bytes(), 0o600).map(|()| answer)
 }
 
-/// Tells a running gateway; the files are changed already, so its refusal is trouble but no undoing.
-fn follow_up(settings: &Settings, done: &str) -> Said {
+/// Tells a running gateway; the files are changed already, so its refusal is trouble but no
+/// undoing.
+fn follow_up(settings: &Settings, done: &str) -> CommandOutput {
     let (err, code) = match admin::tell_reload(settings) {
         Ok(true) => (format!("{done}; the running gateway knows\n"), 0),
         Ok(false) => (format!("{done}; no gateway is running here\n"), 0),
-        Err(fault) => (format!("{done} in the file, but the running gateway has not followed: {fault}\n"), 1),
+        Err(fault) => {
+            (format!("{done} in the file, but the running gateway has not followed: {fault}\n"), 1)
+        }
     };
-    Said { out: Zeroizing::default(), err, code }
+    CommandOutput { out: Zeroizing::default(), err, code }
 }
 
 fn check_services(settings: &Settings, wanted: &[ServiceName]) -> Result<(), Fault> {
     let known = || settings.services.iter().map(|service| service.name);
-    let Some(stranger) = wanted.iter().find(|name| !known().any(|service| service == **name)) else {
+    let Some(stranger) = wanted.iter().find(|name| !known().any(|service| service == **name))
+    else {
         return Ok(());
     };
     let known: Vec<String> = known().map(|name| name.to_string()).collect();
@@ -185,28 +212,42 @@ fn check_services(settings: &Settings, wanted: &[ServiceName]) -> Result<(), Fau
     Err(Fault::new(format!("this gateway has no service `{stranger}`"), remedy))
 }
 
-/// The sequence of the door called `name`, if a client can use it for long and from far: ordinary packets to the addresses of the profile.
+/// The sequence of the door called `name`, if a client can use it for long and from far: ordinary
+/// packets to the addresses of the profile.
 fn fallback(settings: &Settings, name: &str) -> Result<Fallback, Fault> {
     let Some(door) = settings.doors.iter().find(|door| door.name == name) else {
         let known: Vec<&str> = settings.doors.iter().map(|door| door.name.as_str()).collect();
         let remedy = match nearest(name, known.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),
-            None if known.is_empty() => "it has no classic door at all: leave --door out".to_owned(),
+            None if known.is_empty() => {
+                "it has no classic door at all: leave --door out".to_owned()
+            }
             None => format!("configured are: {}", known.join(", ")),
         };
         return Err(Fault::new(format!("this gateway has no door `{}`", printable(name)), remedy));
     };
-    let refuse =
-        |why: String, remedy: &str| Err(Fault::new(format!("door [{name}] is of no use in a profile: {why}"), remedy));
-    let elsewhere = door.target.as_ref().filter(|target| !settings.gateway.addresses.contains(target));
+    let refuse = |why: String, remedy: &str| {
+        Err(Fault::new(format!("door [{name}] is of no use in a profile: {why}"), remedy))
+    };
+    let elsewhere =
+        door.target.as_ref().filter(|target| !settings.gateway.addresses.contains(target));
     if door.one_time_sequences.is_some() {
-        return refuse("each of its sequences counts once".into(), "name a door with one lasting sequence");
+        return refuse(
+            "each of its sequences counts once".into(),
+            "name a door with one lasting sequence",
+        );
     }
     if let Some(target) = elsewhere {
-        return refuse(format!("only hits to {target} count"), "write that address into [gateway] addresses too");
+        return refuse(
+            format!("only hits to {target} count"),
+            "write that address into [gateway] addresses too",
+        );
     }
     if door.sequence.iter().any(|step| step.is_tcp()) && !door.flags.fit(SYN) {
-        return refuse("its tcpflags ask for more than a plain SYN".into(), "leave tcpflags out, or name another door");
+        return refuse(
+            "its tcpflags ask for more than a plain SYN".into(),
+            "leave tcpflags out, or name another door",
+        );
     }
     if door.sequence.iter().any(|step| Step::read(&step.notation()) != Some(*step)) {
         return refuse("one of its steps is port 0".into(), "choose other ports");
@@ -224,9 +265,12 @@ fn public_key(text: &str) -> Result<PublicKey, Fault> {
             .map(|(key, _)| key)
             .map_err(|f| Fault::new(format!("--key: {}", f.what), f.remedy));
     };
-    let line = files::read(Path::new(path), Care::Trusted)?;
-    let line = line.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or("");
-    PublicKey::from_line(line).map(|(key, _)| key).map_err(|f| Fault::new(format!("{path}: {}", f.what), f.remedy))
+    let line = files::read(Path::new(path), FileCheck::Trusted)?;
+    let line =
+        line.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or("");
+    PublicKey::from_line(line)
+        .map(|(key, _)| key)
+        .map_err(|f| Fault::new(format!("{path}: {}", f.what), f.remedy))
 }
 
 fn as_json(clients: &[Client]) -> String {
@@ -255,7 +299,12 @@ fn as_table(clients: &[Client]) -> String {
         .map(|client| {
             let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
             let expires = client.expires.and_then(moment).unwrap_or_else(|| "never".to_owned());
-            [client.name.clone(), services.join(","), expires, show_fingerprint(&client.fingerprint)]
+            [
+                client.name.clone(),
+                services.join(","),
+                expires,
+                show_fingerprint(&client.fingerprint),
+            ]
         })
         .collect();
     let titles = ["NAME", "SERVICES", "EXPIRES", "KEY"].map(str::to_owned);

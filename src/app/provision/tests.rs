@@ -6,15 +6,17 @@ use std::os::unix::fs::PermissionsExt;
 use clap::Parser;
 
 use super::*;
-use crate::app::args::toctocd::{Args, Client, ClientAdd, Command, ProfileArgs};
+use crate::app::args::toctocd::{
+    ClientAdd, ClientCommand, ProfileArgs, ToctocdArgs, ToctocdCommand,
+};
 use crate::keys::profile::Profile;
 use crate::keys::public::tests::LINE;
 
-fn parse(words: &[&str]) -> Command {
-    Args::try_parse_from([&["toctocd"], words].concat()).unwrap().command
+fn parse(words: &[&str]) -> ToctocdCommand {
+    ToctocdArgs::try_parse_from([&["toctocd"], words].concat()).unwrap().command
 }
 
-fn init_in(dir: &Path) -> Result<Said, Fault> {
+fn init_in(dir: &Path) -> Result<CommandOutput, Fault> {
     let dir = dir.to_str().unwrap();
     match parse(&[
         "init",
@@ -27,19 +29,29 @@ fn init_in(dir: &Path) -> Result<Said, Fault> {
         "--service",
         "web=443/tcp",
     ]) {
-        Command::Init(init_args) => init(Path::new(defaults::CONFIG), &init_args),
+        ToctocdCommand::Init(init_args) => init(Path::new(defaults::CONFIG), &init_args),
         _ => unreachable!("parsed as init"),
     }
 }
 
 fn add_args(name: &str, key: &str, services: &str) -> ClientAdd {
-    match parse(&["client", "add", name, "--key", key, "--services", services, "--expires", "2027-01-01"]) {
-        Command::Client(Client::Add(args)) => args,
+    match parse(&[
+        "client",
+        "add",
+        name,
+        "--key",
+        key,
+        "--services",
+        services,
+        "--expires",
+        "2027-01-01",
+    ]) {
+        ToctocdCommand::Client(ClientCommand::Add(args)) => args,
         _ => unreachable!("parsed as client add"),
     }
 }
 
-fn what(result: Result<Said, Fault>) -> String {
+fn what(result: Result<CommandOutput, Fault>) -> String {
     result.err().expect("refused").what
 }
 
@@ -56,7 +68,11 @@ fn what_init_writes_is_sound_private_and_never_overwritten() {
     );
     let config = dir.join("toctocd.toml");
     let checked = check(&config, false).unwrap();
-    assert!(checked.out.contains("sound; 2 services, 0 clients, 0 doors"), "{}", checked.out.as_str());
+    assert!(
+        checked.out.contains("sound; 2 services, 0 clients, 0 doors"),
+        "{}",
+        checked.out.as_str()
+    );
     assert!(checked.out.contains("nobody is enrolled yet"));
     let printed = check(&config, true).unwrap();
     assert_eq!(native::parse("p", &printed.out).unwrap(), load::settings(&config).unwrap());
@@ -66,8 +82,13 @@ fn what_init_writes_is_sound_private_and_never_overwritten() {
     assert!(what(init_in(&dir)).contains("exists already; nothing was changed"));
     fs::remove_file(&config).unwrap();
     let said = init_in(&dir).unwrap();
-    assert!(said.out.contains(&format!("kept {}", dir.join("gateway.key").display())), "{}", said.out.as_str());
-    let after: Vec<Vec<u8>> = ["gateway.key", "clients", "toctocd.toml"].map(|n| fs::read(dir.join(n)).unwrap()).into();
+    assert!(
+        said.out.contains(&format!("kept {}", dir.join("gateway.key").display())),
+        "{}",
+        said.out.as_str()
+    );
+    let after: Vec<Vec<u8>> =
+        ["gateway.key", "clients", "toctocd.toml"].map(|n| fs::read(dir.join(n)).unwrap()).into();
     assert_eq!(before, after);
 }
 
@@ -75,9 +96,13 @@ fn what_init_writes_is_sound_private_and_never_overwritten() {
 fn two_services_cannot_be_given_one_port() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("d");
-    let words = ["init", "--dir", dir.to_str().unwrap(), "--service", "a=22/tcp", "--service", "b=22/tcp"];
-    let Command::Init(args) = parse(&words) else { unreachable!("parsed as init") };
-    assert!(what(init(Path::new(defaults::CONFIG), &args)).contains("22/tcp is already taken by service `a`"));
+    let words =
+        ["init", "--dir", dir.to_str().unwrap(), "--service", "a=22/tcp", "--service", "b=22/tcp"];
+    let ToctocdCommand::Init(args) = parse(&words) else { unreachable!("parsed as init") };
+    assert!(
+        what(init(Path::new(defaults::CONFIG), &args))
+            .contains("22/tcp is already taken by service `a`")
+    );
     assert!(!dir.exists(), "nothing was made");
 }
 
@@ -91,7 +116,7 @@ fn a_client_comes_with_a_profile_that_fits_and_goes_without_a_trace() {
     let said = add(&config, &add_args("laptop", LINE, "ssh,web")).unwrap();
     assert!(said.err.contains("no gateway is running here"), "{}", said.err);
     let profile = Profile::parse("p", &said.out).unwrap();
-    let loaded = load::everything(&config).unwrap();
+    let loaded = load::load_all(&config).unwrap();
     let client = loaded.clients.first().unwrap();
     assert_eq!((profile.client, profile.key.fingerprint()), (client.id, client.fingerprint));
     assert_eq!(profile.side.gateway_public, loaded.keys.public());
@@ -101,7 +126,11 @@ fn a_client_comes_with_a_profile_that_fits_and_goes_without_a_trace() {
     assert_eq!(client.expires, Some(1_798_761_600));
 
     let table = list(&config, false).unwrap();
-    assert!(table.out.contains("laptop  ssh,web   2027-01-01T00:00:00Z  SHA256:"), "{}", table.out.as_str());
+    assert!(
+        table.out.contains("laptop  ssh,web   2027-01-01T00:00:00Z  SHA256:"),
+        "{}",
+        table.out.as_str()
+    );
     let json: serde_json::Value = serde_json::from_str(&list(&config, true).unwrap().out).unwrap();
     assert_eq!(json[0]["services"], serde_json::json!(["ssh", "web"]));
 
@@ -122,8 +151,14 @@ fn an_enrolment_that_cannot_work_changes_nothing() {
     let before = fs::read(dir.join("clients")).unwrap();
     let shs = add(&config, &add_args("a", LINE, "shs")).err().unwrap();
     assert_eq!(shs.to_string(), "this gateway has no service `shs`\n  did you mean `ssh`?");
-    assert!(what(add(&config, &add_args("a", "ssh-rsa AAAA", "ssh"))).contains("--key: a key of type ssh-rsa"));
-    assert!(what(add(&config, &add_args("a", "@/nonexistent", "ssh"))).contains("/nonexistent: no such file"));
+    assert!(
+        what(add(&config, &add_args("a", "ssh-rsa AAAA", "ssh")))
+            .contains("--key: a key of type ssh-rsa")
+    );
+    assert!(
+        what(add(&config, &add_args("a", "@/nonexistent", "ssh")))
+            .contains("/nonexistent: no such file")
+    );
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("[\"gate.example.org\"]", "[]")).unwrap();
     assert!(what(add(&config, &add_args("a", LINE, "ssh"))).contains("addresses is empty"));
@@ -157,9 +192,17 @@ fn check_refuses_what_run_would_refuse_and_shows_what_run_would_warn_of() {
         fs::write(&config, print::print(&settings)).unwrap();
         check(&config, false)
     };
-    assert!(what(with(&|s| s.gateway.user = Some("nobody-of-that-name".into()))).contains("there is no such user"));
-    assert!(what(with(&|s| s.knock.interfaces = vec!["none0".into()])).contains("no interface `none0`"));
-    assert!(what(with(&|s| s.firewall.nft = "/nowhere/nft".into())).contains("/nowhere/nft: No such file"));
+    assert!(
+        what(with(&|s| s.gateway.user = Some("nobody-of-that-name".into())))
+            .contains("there is no such user")
+    );
+    assert!(
+        what(with(&|s| s.knock.interfaces = vec!["none0".into()])).contains("no interface `none0`")
+    );
+    assert!(
+        what(with(&|s| s.firewall.nft = "/nowhere/nft".into()))
+            .contains("/nowhere/nft: No such file")
+    );
     let warned = with(&|s| s.firewall.break_glass = vec!["192.0.2.1".parse().unwrap()]).unwrap();
     assert!(warned.out.contains("warning: break_glass"), "{}", warned.out.as_str());
     let doors = dir.join("doors.conf");
@@ -169,8 +212,16 @@ fn check_refuses_what_run_would_refuse_and_shows_what_run_would_warn_of() {
     };
     let dead = "[options]\nLogFile=/l\nUseSyslog\nInterface=eth9\n\n[d]\nsequence=9000,7000,8000\nseq_timeout=x\n";
     let said = classic(dead).unwrap();
-    assert!(said.out.contains("mean nothing: Interface, LogFile, UseSyslog"), "{}", said.out.as_str());
-    assert!(said.out.contains("door [d] can never open: its seq_timeout is 0"), "{}", said.out.as_str());
+    assert!(
+        said.out.contains("mean nothing: Interface, LogFile, UseSyslog"),
+        "{}",
+        said.out.as_str()
+    );
+    assert!(
+        said.out.contains("door [d] can never open: its seq_timeout is 0"),
+        "{}",
+        said.out.as_str()
+    );
     let shipped = what(classic("# mine\n[a]\nsequence=1,9,5,3\n\n[b]\nsequence=7000,8000,9000\n"));
     assert!(shipped.contains("doors.conf:5: door [b]"), "{shipped}");
     fs::write(&config, text).unwrap();
@@ -194,7 +245,10 @@ fn a_profile_goes_into_a_private_file_that_was_not_there() {
     assert!(Profile::parse("p", &fs::read_to_string(&out).unwrap()).is_ok());
     revoke(&config, "laptop").unwrap();
     assert!(what(add(&config, &args("again"))).contains("exists already"));
-    assert!(load::clients(&load::settings(&config).unwrap()).unwrap().is_empty(), "nobody was enrolled");
+    assert!(
+        load::clients(&load::settings(&config).unwrap()).unwrap().is_empty(),
+        "nobody was enrolled"
+    );
     fs::remove_file(&out).unwrap();
     add(&config, &add_args("first", LINE, "ssh")).unwrap();
     assert!(what(add(&config, &args("second"))).contains("has this key already"));

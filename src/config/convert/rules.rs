@@ -1,11 +1,12 @@
-//! The few iptables and ufw lines that mean "this address may reach these ports", and nothing that is only nearly one.
-//! What becomes of them is left to `convert`.
+//! The few iptables and ufw lines that mean "this address may reach these ports", and nothing that
+//! is only nearly one. What becomes of them is left to `convert`.
 
 use crate::core::types::{Port, Proto, SERVICE_PORTS};
 
-/// `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT`, in any order of its options, or its like.
+/// `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT`, in any order of its options, or its
+/// like.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(super) struct IptablesRule {
     /// Whether it puts the rule in or takes it out.
     pub(super) verb: Verb,
     /// The ports that it opens, in order, each once.
@@ -27,10 +28,13 @@ enum Table {
     Ufw,
 }
 
-impl Rule {
+impl IptablesRule {
     /// Whether `other` takes out what this puts in.
-    pub(super) fn taken_back_by(&self, other: &Rule) -> bool {
-        self.verb == Verb::Add && other.verb == Verb::Delete && self.ports == other.ports && self.table == other.table
+    pub(super) fn taken_back_by(&self, other: &IptablesRule) -> bool {
+        self.verb == Verb::Add
+            && other.verb == Verb::Delete
+            && self.ports == other.ports
+            && self.table == other.table
     }
 }
 
@@ -38,10 +42,11 @@ impl Rule {
 const DIRECTORIES: [&str; 5] = ["/sbin/", "/usr/sbin/", "/bin/", "/usr/bin/", "/usr/local/sbin/"];
 
 /// Reads a command; `None` unless every word of it is understood.
-pub(super) fn read(command: &str) -> Option<Rule> {
+pub(super) fn read(command: &str) -> Option<IptablesRule> {
     let mut words: Vec<&str> = command.split_whitespace().collect();
     let program = (!words.is_empty()).then(|| words.remove(0))?;
-    let name = DIRECTORIES.iter().find_map(|directory| program.strip_prefix(directory)).unwrap_or(program);
+    let name =
+        DIRECTORIES.iter().find_map(|directory| program.strip_prefix(directory)).unwrap_or(program);
     let mut words = words.into_iter();
     match name {
         "iptables" | "iptables-nft" | "iptables-legacy" => iptables(Table::V4, &mut words),
@@ -53,8 +58,9 @@ pub(super) fn read(command: &str) -> Option<Rule> {
 
 type Words<'a> = std::vec::IntoIter<&'a str>;
 
-fn iptables(table: Table, words: &mut Words<'_>) -> Option<Rule> {
-    let (mut verb, mut source, mut accepts, mut proto, mut numbers) = (None, false, false, None, None);
+fn iptables(table: Table, words: &mut Words<'_>) -> Option<IptablesRule> {
+    let (mut verb, mut source, mut accepts, mut proto, mut numbers) =
+        (None, false, false, None, None);
     while let Some(word) = words.next() {
         match word {
             "-w" | "--wait" => skip(words, |word| word.parse::<u8>().is_ok()),
@@ -65,7 +71,8 @@ fn iptables(table: Table, words: &mut Words<'_>) -> Option<Rule> {
                 skip(words, |word| adds && word == "1");
             }
             "-s" | "--src" | "--source" => {
-                (matches!(words.next()?, "%IP%" | "%IP%/32" | "%IP%/128") && !source).then_some(())?;
+                (matches!(words.next()?, "%IP%" | "%IP%/32" | "%IP%/128") && !source)
+                    .then_some(())?;
                 source = true;
             }
             "-p" | "--proto" | "--protocol" => set(&mut proto, protocol(words.next()?)?)?,
@@ -76,13 +83,18 @@ fn iptables(table: Table, words: &mut Words<'_>) -> Option<Rule> {
                     words.next().filter(|comment| plain(comment))?;
                 }
                 "state" => (words.next()? == "--state" && states(words.next()?)).then_some(())?,
-                "conntrack" => (words.next()? == "--ctstate" && states(words.next()?)).then_some(())?,
+                "conntrack" => {
+                    (words.next()? == "--ctstate" && states(words.next()?)).then_some(())?
+                }
                 _ => return None,
             },
             "--syn" => {}
             "--dport" | "--destination-port" => set(&mut numbers, vec![number(words.next()?)?])?,
             "--dports" | "--destination-ports" => {
-                set(&mut numbers, words.next()?.split(',').map(number).collect::<Option<Vec<_>>>()?)?;
+                set(
+                    &mut numbers,
+                    words.next()?.split(',').map(number).collect::<Option<Vec<_>>>()?,
+                )?;
             }
             "-j" | "--jump" => {
                 (words.next()? == "ACCEPT" && !accepts).then_some(())?;
@@ -93,11 +105,12 @@ fn iptables(table: Table, words: &mut Words<'_>) -> Option<Rule> {
     }
     let (proto, numbers) = (proto?, numbers?);
     let ports = ports(numbers.iter().map(|number| Port { proto, number: *number }))?;
-    (source && accepts).then_some(Rule { verb: verb?, ports, table })
+    (source && accepts).then_some(IptablesRule { verb: verb?, ports, table })
 }
 
-/// `ufw [insert 1] allow [proto tcp] from %IP% to any port 22 [proto tcp]`, and with `delete`. Without a protocol ufw means both.
-fn ufw(words: &mut Words<'_>) -> Option<Rule> {
+/// `ufw [insert 1] allow [proto tcp] from %IP% to any port 22 [proto tcp]`, and with `delete`.
+/// Without a protocol ufw means both.
+fn ufw(words: &mut Words<'_>) -> Option<IptablesRule> {
     skip(words, |word| word == "--force");
     let mut verb = Verb::Add;
     let mut word = words.next()?;
@@ -124,7 +137,7 @@ fn ufw(words: &mut Words<'_>) -> Option<Rule> {
     let number = from.and(to).and(port)?;
     let protos = proto.map_or(vec![Proto::Tcp, Proto::Udp], |proto| vec![proto]);
     let ports = ports(protos.into_iter().map(|proto| Port { proto, number }))?;
-    Some(Rule { verb, ports, table: Table::Ufw })
+    Some(IptablesRule { verb, ports, table: Table::Ufw })
 }
 
 fn set<T>(place: &mut Option<T>, value: T) -> Option<()> {
@@ -148,7 +161,8 @@ fn protocol(word: &str) -> Option<Proto> {
 /// New connections, with or without what belongs to them.
 fn states(list: &str) -> bool {
     let known = ["NEW", "ESTABLISHED", "RELATED"];
-    list.split(',').all(|state| known.contains(&state)) && list.split(',').any(|state| state == "NEW")
+    list.split(',').all(|state| known.contains(&state))
+        && list.split(',').any(|state| state == "NEW")
 }
 
 /// A port as both programs print it: no range, no name, no zero.
@@ -181,24 +195,48 @@ mod tests {
     fn the_common_forms_are_known() {
         for (text, verb, ports) in [
             ("/sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT", Verb::Add, "22/tcp"),
-            ("/usr/sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT", Verb::Delete, "22/tcp"),
-            ("iptables -w 5 -I INPUT 1 -p tcp -s %IP%/32 -m tcp --dport 22 -j ACCEPT", Verb::Add, "22/tcp"),
+            (
+                "/usr/sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
+                Verb::Delete,
+                "22/tcp",
+            ),
+            (
+                "iptables -w 5 -I INPUT 1 -p tcp -s %IP%/32 -m tcp --dport 22 -j ACCEPT",
+                Verb::Add,
+                "22/tcp",
+            ),
             (
                 "ip6tables --insert INPUT --source %IP% -p tcp -m state --state NEW --dport 22 -j ACCEPT",
                 Verb::Add,
                 "22/tcp",
             ),
-            ("iptables -A INPUT -m comment --comment knock -s %IP% -p 6 --dport 22 --jump ACCEPT", Verb::Add, "22/tcp"),
+            (
+                "iptables -A INPUT -m comment --comment knock -s %IP% -p 6 --dport 22 --jump ACCEPT",
+                Verb::Add,
+                "22/tcp",
+            ),
             ("iptables -A INPUT -s %IP% -p tcp --syn --dport 22 -j ACCEPT", Verb::Add, "22/tcp"),
             (
                 "iptables -A INPUT -p tcp -m tcp -m conntrack --ctstate NEW,ESTABLISHED -s %IP% --dport 22 -j ACCEPT",
                 Verb::Add,
                 "22/tcp",
             ),
-            ("iptables -A INPUT -s %IP% -p tcp -m multiport --dports 443,80 -j ACCEPT", Verb::Add, "80/tcp 443/tcp"),
+            (
+                "iptables -A INPUT -s %IP% -p tcp -m multiport --dports 443,80 -j ACCEPT",
+                Verb::Add,
+                "80/tcp 443/tcp",
+            ),
             ("ufw allow from %IP% to any port 22", Verb::Add, "22/tcp 22/udp"),
-            ("/usr/sbin/ufw insert 1 allow proto tcp from %IP% to any port 22 comment knock", Verb::Add, "22/tcp"),
-            ("ufw --force delete allow in from %IP% to any port 22 proto tcp", Verb::Delete, "22/tcp"),
+            (
+                "/usr/sbin/ufw insert 1 allow proto tcp from %IP% to any port 22 comment knock",
+                Verb::Add,
+                "22/tcp",
+            ),
+            (
+                "ufw --force delete allow in from %IP% to any port 22 proto tcp",
+                Verb::Delete,
+                "22/tcp",
+            ),
         ] {
             let ports = ports.split(' ').map(ToString::to_string).collect();
             assert_eq!(said(text), Some((verb, ports)), "{text}");
@@ -209,7 +247,9 @@ mod tests {
     fn a_rule_is_taken_back_by_its_own_removal_only() {
         let rule = |text: &str| read(text).unwrap();
         let add = rule("iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT");
-        assert!(add.taken_back_by(&rule("/sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT")));
+        assert!(
+            add.taken_back_by(&rule("/sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT"))
+        );
         for other in [
             "iptables -D INPUT -s %IP% -p tcp --dport 23 -j ACCEPT",
             "iptables -D INPUT -s %IP% -p udp --dport 22 -j ACCEPT",

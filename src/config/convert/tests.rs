@@ -6,15 +6,23 @@ use crate::config::{knockd, native};
 use crate::core::door::TcpFlags;
 
 fn read(text: &str) -> KnockdConf {
-    knockd::read(text.as_bytes(), false, knockd::UsedUp::Refuse, &mut |_| Ok(b" 1,2,3\n".to_vec()), &mut |_| ())
-        .unwrap()
+    knockd::read(
+        text.as_bytes(),
+        false,
+        knockd::UsedUp::Refuse,
+        &mut |_| Ok(b" 1,2,3\n".to_vec()),
+        &mut |_| (),
+    )
+    .unwrap()
 }
 
 /// What comes of `text` behind the configuration `there`, and all that is said of it.
 fn appended(there: &str, text: &str) -> (Settings, Vec<String>) {
-    let Converted { toml, left_out, notes } = convert(&read(text), &native::parse("there.toml", there).unwrap());
+    let Converted { toml, left_out, notes } =
+        convert(&read(text), &native::parse("there.toml", there).unwrap());
     let whole = format!("{there}{toml}");
-    let settings = native::parse("converted.toml", &whole).unwrap_or_else(|fault| panic!("{fault}\n{whole}"));
+    let settings =
+        native::parse("converted.toml", &whole).unwrap_or_else(|fault| panic!("{fault}\n{whole}"));
     let left_out = left_out.into_iter().map(|line| format!("left out: {line}"));
     (settings, left_out.chain(notes).collect())
 }
@@ -48,7 +56,9 @@ fn a_rule_that_its_own_stop_command_takes_out_becomes_a_service_for_as_long() {
 
 #[test]
 fn a_door_that_another_one_shuts_becomes_a_service_and_the_other_is_not_needed() {
-    let text = format!("[open]\nsequence=71,82,93\ncommand={OPEN}\n[shut]\nsequence=93,82,71\ncommand={SHUT}\n");
+    let text = format!(
+        "[open]\nsequence=71,82,93\ncommand={OPEN}\n[shut]\nsequence=93,82,71\ncommand={SHUT}\n"
+    );
     let (settings, remarks) = converted(&text);
     assert_eq!(settings.doors.len(), 1);
     assert_eq!(settings.services[0].seconds, BY_HAND);
@@ -59,15 +69,19 @@ fn a_door_that_another_one_shuts_becomes_a_service_and_the_other_is_not_needed()
 fn a_door_that_shuts_stays_as_long_as_commands_open_what_it_shuts() {
     let ever = format!("[ever]\nsequence=74,85,96\ncommand={OPEN}\ncommand_6=logger x\n");
     let shut = format!("[shut]\nsequence=93,82,71\ncommand={SHUT}\n");
-    let (settings, remarks) = converted(&format!("[open]\nsequence=71,82,93\ncommand={OPEN}\n{ever}{shut}"));
-    assert_eq!(settings.doors.len(), 3, "whether `ever` runs iptables is not known, so `shut` goes on");
+    let (settings, remarks) =
+        converted(&format!("[open]\nsequence=71,82,93\ncommand={OPEN}\n{ever}{shut}"));
+    assert_eq!(
+        settings.doors.len(),
+        3,
+        "whether `ever` runs iptables is not known, so `shut` goes on"
+    );
     assert!(!says(&remarks, "not written"), "{remarks:?}");
     let (settings, remarks) = converted(&format!("{OPEN_ONLY}{shut}"));
     assert_eq!((settings.doors.len(), settings.services.len()), (1, 1), "{remarks:?}");
 }
 
-const OPEN_ONLY: &str =
-    "[open]\nsequence=71,82,93\ncommand=/sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n";
+const OPEN_ONLY: &str = "[open]\nsequence=71,82,93\ncommand=/sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n";
 
 #[test]
 fn ipv6_commands_that_say_the_same_belong_to_the_service() {
@@ -75,8 +89,11 @@ fn ipv6_commands_that_say_the_same_belong_to_the_service() {
     let pair = format!("[ssh]\nsequence=71,82,93\ncommand={OPEN}\nstop_command={SHUT}\n");
     let both = format!("{pair}command_6={}\nstop_command_6={}\n", six(OPEN), six(SHUT));
     assert_eq!(converted(&both).0.services.len(), 1);
-    for other in ["command_6=\n".to_string(), "command_6=logger x\n".into(), format!("stop_command_6={}\n", six(SHUT))]
-    {
+    for other in [
+        "command_6=\n".to_string(),
+        "command_6=logger x\n".into(),
+        format!("stop_command_6={}\n", six(SHUT)),
+    ] {
         let (settings, _) = converted(&format!("{pair}{other}"));
         assert_eq!((settings.services.len(), settings.doors.len()), (0, 1), "{other}");
     }
@@ -88,7 +105,10 @@ fn a_rule_that_nothing_takes_back_in_time_stays_a_command() {
     assert!(settings.services.is_empty() && says(&remarks, "nothing takes back"), "{remarks:?}");
     let never = format!("{OPEN_ONLY}stop_command={SHUT}\ncmd_timeout=-1\n");
     let (settings, remarks) = converted(&never);
-    assert!(settings.services.is_empty() && settings.doors[0].stop_command.is_none(), "{remarks:?}");
+    assert!(
+        settings.services.is_empty() && settings.doors[0].stop_command.is_none(),
+        "{remarks:?}"
+    );
 }
 
 #[test]
@@ -102,10 +122,16 @@ fn services_and_doors_that_are_there_are_not_written_again() {
     assert!(says(&remarks, "your own firewall must let its ports"), "{remarks:?}");
     let (settings, remarks) = appended(there, &pair.replace("[open]", "[old]"));
     assert_eq!(settings.doors.len(), 1);
-    assert!(says(&remarks, "left out: door old: toctocd.toml has a door of that name"), "{remarks:?}");
+    assert!(
+        says(&remarks, "left out: door old: toctocd.toml has a door of that name"),
+        "{remarks:?}"
+    );
     let wider = "[service.net]\nports = [\"22/tcp\", \"80/tcp\"]\n";
     let (settings, remarks) = appended(wider, &pair);
-    assert!(settings.doors[0].service.is_none() && says(&remarks, "open nothing any more: service net"), "{remarks:?}");
+    assert!(
+        settings.doors[0].service.is_none() && says(&remarks, "open nothing any more: service net"),
+        "{remarks:?}"
+    );
 }
 
 #[test]
@@ -115,7 +141,10 @@ fn commands_that_are_no_rule_stay_commands_to_the_letter() {
     let (settings, remarks) = converted(text);
     let [first, second] = &settings.doors[..] else { panic!("{settings:?}") };
     assert_eq!(first.start_command.as_deref(), Some("echo \"%IP%\" 'x' \\ # y"));
-    assert_eq!((first.start_command_6.as_deref(), first.target.as_deref()), (Some(""), Some("192.0.2.1")));
+    assert_eq!(
+        (first.start_command_6.as_deref(), first.target.as_deref()),
+        (Some(""), Some("192.0.2.1"))
+    );
     assert_eq!(second.name, "a-2");
     assert!(second.one_time_sequences.is_some());
     assert!(says(&remarks, "[\"eth1\"]"), "{remarks:?}");

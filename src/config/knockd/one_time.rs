@@ -1,5 +1,5 @@
-//! A file of one-time sequences: one a line, the first usable line is in force, `#` in front of a line uses it up.
-//! Writing that `#` durably, before anything opens, is left to `edge::one_time`.
+//! A file of one-time sequences: one a line, the first usable line is in force, `#` in front of a
+//! line uses it up. Writing that `#` durably, before anything opens, is left to `edge::one_time`.
 
 use crate::core::door::Step;
 
@@ -22,14 +22,19 @@ pub fn steps(text: &[u8]) -> Vec<Step> {
     all.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }
 
-/// Where in `text` the `#` belongs that uses `sequence` up: at the first byte of the first usable line that holds it.
+/// Where in `text` the `#` belongs that uses `sequence` up: at the first byte of the first usable
+/// line that holds it.
 pub fn place_of(text: &[u8], sequence: &[Step]) -> Option<usize> {
-    usable(text).find(|(_, line)| parse(line, "").is_ok_and(|found| found == sequence)).map(|(at, _)| at)
+    usable(text)
+        .find(|(_, line)| parse(line, "").is_ok_and(|found| found == sequence))
+        .map(|(at, _)| at)
 }
 
 /// knockd's message when a file has no usable line left.
 pub fn none_left(door: &str) -> String {
-    format!("no more sequences left in the one time sequences file for door {door} --> disabling the door")
+    format!(
+        "no more sequences left in the one time sequences file for door {door} --> disabling the door"
+    )
 }
 
 /// knockd's message when a used line can not be marked.
@@ -42,7 +47,8 @@ pub fn new_sequence(door: &str, sequence: &[Step]) -> String {
     format!("new sequence for door {door}: {}", list(sequence))
 }
 
-/// Lines that are neither empty nor comments, trimmed, with the place of their first byte, blanks included.
+/// Lines that are neither empty nor comments, trimmed, with the place of their first byte, blanks
+/// included.
 fn usable(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut at = 0;
     let lines = text.split_inclusive(|b| *b == b'\n').map(move |line| {
@@ -72,7 +78,10 @@ mod tests {
         let file = "# comment\r\n\n\t#7001,7002\n 70000,1\n 1:icmp\n  7101 , 7102:udp \r\n 7201";
         let (first, skipped) = first_of(file);
         assert_eq!(first.unwrap(), "7101:tcp,7102:udp");
-        assert_eq!(skipped, ["section d: port 70000 is invalid", "section d: unknown protocol in knock sequence"]);
+        assert_eq!(
+            skipped,
+            ["section d: port 70000 is invalid", "section d: unknown protocol in knock sequence"]
+        );
         assert_eq!(first_of(" 7201").0.unwrap(), "7201:tcp", "no final newline");
         assert_eq!(first_of("hello\n").0.unwrap(), "0:tcp", "as knockd reads it");
         assert_eq!(first_of("#1\n\n").0, None);

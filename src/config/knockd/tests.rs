@@ -88,7 +88,8 @@ fn every_refusal_has_knockds_words_and_its_line() {
 
 #[test]
 fn a_fault_of_ours_names_file_line_and_column_and_the_remedy() {
-    let fault = parse("[d]\n\nsequence = 70000\n").unwrap_err().fault(Path::new("/etc/knockd.conf"));
+    let fault =
+        parse("[d]\n\nsequence = 70000\n").unwrap_err().fault(Path::new("/etc/knockd.conf"));
     assert_eq!(fault.what, "/etc/knockd.conf:3:1: section d: port 70000 is invalid");
     assert!(fault.remedy.contains("port:udp"));
 }
@@ -113,7 +114,10 @@ fn ports_are_read_as_atoi_reads_them() {
     ] {
         assert_eq!(ports(text), expected, "{text:?}");
     }
-    assert_eq!(sequence("7001", "d").unwrap(), [Step::Port(Port { proto: Proto::Tcp, number: 7001 })]);
+    assert_eq!(
+        sequence("7001", "d").unwrap(),
+        [Step::Port(Port { proto: Proto::Tcp, number: 7001 })]
+    );
 }
 
 #[test]
@@ -131,7 +135,11 @@ fn names_are_cut_and_lines_are_cut() {
     let interface = parse(&format!("[options]\ninterface = {long}\n")).unwrap().interface;
     assert_eq!(interface, Some("n".repeat(31)));
     let command = format!("[d]\nsequence=1\ncommand={}\nbad\n", "x".repeat(4095 - 8));
-    assert_eq!(message(&command), "config: line 5: syntax error", "the newline itself is read as line 4");
+    assert_eq!(
+        message(&command),
+        "config: line 5: syntax error",
+        "the newline itself is read as line 4"
+    );
     let command = format!("[d]\nsequence=1\ncommand={}\n", "x".repeat(5000));
     assert_eq!(message(&command), "config: line 4: syntax error");
 }
@@ -154,7 +162,10 @@ fn latin1_is_welcome_in_comments_alone() {
 fn the_interface_of_the_command_line_wins_and_of_several_the_first() {
     let text = "[options]\ninterface =\ninterface = a\ninterface = b\n";
     assert_eq!(parse(text).unwrap().interface.as_deref(), Some("a"));
-    assert_eq!(read(text.as_bytes(), true, UsedUp::Refuse, &mut no_file, &mut |_| ()).unwrap().interface, None);
+    assert_eq!(
+        read(text.as_bytes(), true, UsedUp::Refuse, &mut no_file, &mut |_| ()).unwrap().interface,
+        None
+    );
 }
 
 #[test]
@@ -165,14 +176,17 @@ fn one_time_sequences_and_a_fixed_one_follow_their_order_in_the_file() {
     };
     let mut notes = Vec::new();
     let text = "[d]\nsequence = 1\none_time_sequences = /ots\n[e]\none_time_sequences = /ots\nsequence = 2\n";
-    let conf = read(text.as_bytes(), false, UsedUp::Refuse, &mut open, &mut |note| notes.push(note)).unwrap();
+    let conf =
+        read(text.as_bytes(), false, UsedUp::Refuse, &mut open, &mut |note| notes.push(note))
+            .unwrap();
     assert_eq!(conf.doors[0].sequence, [Step::tcp(7101), Step::tcp(7102)]);
     assert_eq!(conf.doors[1].sequence, [Step::tcp(2)]);
     assert!(conf.doors.iter().all(|door| door.one_time_sequences.is_some()));
     assert_eq!(conf.doors.iter().map(|door| door.fixed_first).collect::<Vec<_>>(), [false, true]);
-    let traced = ["new sequence for door d: 7101:tcp,7102:tcp", "config: d: sequence: 7101:tcp,7102:tcp"];
-    assert!(notes.windows(2).any(|two| two == traced.map(|text| Note::Trace(text.into()))));
-    let skipped = notes.iter().filter(|note| matches!(note, Note::Skipped(_))).count();
+    let traced =
+        ["new sequence for door d: 7101:tcp,7102:tcp", "config: d: sequence: 7101:tcp,7102:tcp"];
+    assert!(notes.windows(2).any(|two| two == traced.map(|text| ParseNote::Trace(text.into()))));
+    let skipped = notes.iter().filter(|note| matches!(note, ParseNote::Skipped(_))).count();
     assert_eq!(skipped, 2);
     let mut used = |_: &Path| Ok(b"#7101\n".to_vec());
     let error = read(text.as_bytes(), false, UsedUp::Refuse, &mut used, &mut |_| ()).unwrap_err();
@@ -181,8 +195,13 @@ fn one_time_sequences_and_a_fixed_one_follow_their_order_in_the_file() {
     let conf = read(text.as_bytes(), false, UsedUp::ShutDoor, &mut used, &mut |_| ()).unwrap();
     assert_eq!(conf.doors[0].sequence, [], "shut, and the other one is served");
     assert_eq!(conf.doors[1].sequence, [Step::tcp(2)]);
-    let without = read(b"[d]\ntimeout = 5\n", false, UsedUp::ShutDoor, &mut used, &mut |_| ()).unwrap_err();
-    assert_eq!(without.what, Wrong::Empty("d".into()), "a door without any sequence is a mistake all the same");
+    let without =
+        read(b"[d]\ntimeout = 5\n", false, UsedUp::ShutDoor, &mut used, &mut |_| ()).unwrap_err();
+    assert_eq!(
+        without.what,
+        Wrong::Empty("d".into()),
+        "a door without any sequence is a mistake all the same"
+    );
 }
 
 #[test]
@@ -190,8 +209,8 @@ fn the_trace_names_what_was_read() {
     let mut trace = Vec::new();
     let text = "[options]\nusesyslog\ninterface = i\n[d]\nsequence = 1,2:udp\ntimeout=5\ntcpflags=syn,!ack\n";
     let mut keep = |note| match note {
-        Note::Trace(text) => trace.push(text),
-        Note::Skipped(_) => {}
+        ParseNote::Trace(text) => trace.push(text),
+        ParseNote::Skipped(_) => {}
     };
     read(text.as_bytes(), false, UsedUp::Refuse, &mut no_file, &mut keep).unwrap();
     assert_eq!(

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{At, Named, absolute, in_order, number};
-use crate::core::complaint::Text;
+use crate::core::diagnostic::SourceText;
 use crate::core::door::{DOORS, Door, STEPS, Step, TcpFlags, is_shipped};
 use crate::core::service::Service;
 use crate::core::types::{Fault, ServiceName};
@@ -34,22 +34,38 @@ pub(super) struct RawDoor {
 }
 
 /// Reads all doors, in the order of the files and in them.
-pub(super) fn doors(raw: Vec<(Text<'_>, Named<RawDoor>)>, services: &[Service]) -> Result<Vec<Door>, Fault> {
+pub(super) fn doors(
+    raw: Vec<(SourceText<'_>, Named<RawDoor>)>,
+    services: &[Service],
+) -> Result<Vec<Door>, Fault> {
     let raw = in_order(raw, "door", DOORS)?;
     raw.into_iter().map(|(file, name, door)| one_door(file, name, door, services)).collect()
 }
 
-fn one_door(file: Text<'_>, name: Spanned<String>, raw: RawDoor, services: &[Service]) -> Result<Door, Fault> {
+fn one_door(
+    file: SourceText<'_>,
+    name: Spanned<String>,
+    raw: RawDoor,
+    services: &[Service],
+) -> Result<Door, Fault> {
     let start = name.span().start;
     let name = name.into_inner();
     if !(1..=NAME).contains(&name.len()) || name.chars().any(char::is_control) {
-        return Err(file.complain(start, "not a door's name", "use 1 to 127 bytes without control characters"));
+        return Err(file.complain(
+            start,
+            "not a door's name",
+            "use 1 to 127 bytes without control characters",
+        ));
     }
     opens_one_way(file, start, &raw)?;
     let sequence = match (&raw.sequence, &raw.one_time_sequences) {
         (Some(_), Some(at)) => {
             let remedy = "remove one of the two";
-            return Err(file.complain(at.span().start, "a door has either a sequence or a file of them", remedy));
+            return Err(file.complain(
+                at.span().start,
+                "a door has either a sequence or a file of them",
+                remedy,
+            ));
         }
         (None, None) => return Err(file.complain(start, "a door without a sequence", SEQUENCE)),
         (Some(list), None) => sequence(file, list)?,
@@ -64,7 +80,13 @@ fn one_door(file: Text<'_>, name: Spanned<String>, raw: RawDoor, services: &[Ser
         flags: raw.tcpflags.map_or(Ok(SYN), |words| flags(file, words))?,
         start_command: text(raw.start_command),
         start_command_6: text(raw.start_command_6),
-        cmd_timeout: number(file, raw.cmd_timeout, "cmd_timeout", 0..=31_536_000, default.cmd_timeout)?,
+        cmd_timeout: number(
+            file,
+            raw.cmd_timeout,
+            "cmd_timeout",
+            0..=31_536_000,
+            default.cmd_timeout,
+        )?,
         stop_command: text(raw.stop_command),
         stop_command_6: text(raw.stop_command_6),
         target: raw.target.map(|target| address(file, &target)).transpose()?,
@@ -73,7 +95,8 @@ fn one_door(file: Text<'_>, name: Spanned<String>, raw: RawDoor, services: &[Ser
             .map(|path| absolute(file, path, "one_time_sequences"))
             .transpose()?,
         service: raw.service.map(|service| known(file, &service, services)).transpose()?,
-        // Here repeated SYNs are welcome unless somebody minds: closed ports that drop, browsers, slow links.
+        // Here repeated SYNs are welcome unless somebody minds: closed ports that drop, browsers,
+        // slow links.
         tolerate_duplicates: raw.tolerate_duplicates.unwrap_or(true),
         pause_after: number(file, raw.pause_after, "pause_after", 0..=86_400, 0)?,
         native: true,
@@ -84,13 +107,12 @@ fn one_door(file: Text<'_>, name: Spanned<String>, raw: RawDoor, services: &[Ser
 /// What to do about a sequence that is everybody's.
 pub const OWN_SEQUENCE: &str = "choose numbers of your own, at least three and in no rising order: sequence = [\"NUMBER/tcp\", \"NUMBER/udp\", \"NUMBER/tcp\"]";
 
-const SEQUENCE: &str =
-    "write for example sequence = [\"7001/tcp\", \"8002/udp\", \"9003/tcp\"], with numbers of your own";
+const SEQUENCE: &str = "write for example sequence = [\"7001/tcp\", \"8002/udp\", \"9003/tcp\"], with numbers of your own";
 
 /// SYN without ACK: the first packet of a connection, and nothing that a server itself provokes.
 const SYN: TcpFlags = TcpFlags { set: 2, unset: 16 };
 
-fn opens_one_way(file: Text<'_>, start: usize, raw: &RawDoor) -> Result<(), Fault> {
+fn opens_one_way(file: SourceText<'_>, start: usize, raw: &RawDoor) -> Result<(), Fault> {
     let command = raw.start_command.as_ref().or(raw.start_command_6.as_ref());
     match (command, &raw.service) {
         (Some(at), Some(_)) => Err(file.complain(
@@ -107,11 +129,18 @@ fn opens_one_way(file: Text<'_>, start: usize, raw: &RawDoor) -> Result<(), Faul
     }
 }
 
-fn sequence(file: Text<'_>, list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<Step>, Fault> {
+fn sequence(
+    file: SourceText<'_>,
+    list: &Spanned<Vec<Spanned<String>>>,
+) -> Result<Vec<Step>, Fault> {
     let at = list.span().start;
     let steps = list.get_ref().iter().map(|text| {
         Step::read(text.get_ref()).ok_or_else(|| {
-            file.complain(text.span().start, "not a step of a sequence", "write 7001/tcp, 7001/udp or icmp:64")
+            file.complain(
+                text.span().start,
+                "not a step of a sequence",
+                "write 7001/tcp, 7001/udp or icmp:64",
+            )
         })
     });
     let steps: Vec<Step> = steps.collect::<Result<_, _>>()?;
@@ -140,11 +169,13 @@ pub fn flag_words(flags: TcpFlags) -> Vec<String> {
     words.collect()
 }
 
-fn flags(file: Text<'_>, words: Vec<Spanned<String>>) -> Result<TcpFlags, Fault> {
+fn flags(file: SourceText<'_>, words: Vec<Spanned<String>>) -> Result<TcpFlags, Fault> {
     let mut flags = TcpFlags::default();
     for word in words {
-        let (name, set) =
-            word.get_ref().strip_prefix('!').map_or((word.get_ref().as_str(), true), |name| (name, false));
+        let (name, set) = word
+            .get_ref()
+            .strip_prefix('!')
+            .map_or((word.get_ref().as_str(), true), |name| (name, false));
         let found = TcpFlags::NAMES.iter().position(|known| known.eq_ignore_ascii_case(name));
         let Some(bit) = found else {
             return Err(file.complain(
@@ -154,7 +185,11 @@ fn flags(file: Text<'_>, words: Vec<Spanned<String>>) -> Result<TcpFlags, Fault>
             ));
         };
         if (flags.set | flags.unset) >> bit & 1 == 1 {
-            return Err(file.complain(word.span().start, "this flag is named twice", "remove one of the two"));
+            return Err(file.complain(
+                word.span().start,
+                "this flag is named twice",
+                "remove one of the two",
+            ));
         }
         flags.ask(1 << bit, set);
     }
@@ -162,13 +197,21 @@ fn flags(file: Text<'_>, words: Vec<Spanned<String>>) -> Result<TcpFlags, Fault>
 }
 
 /// In the one spelling that counts.
-fn address(file: Text<'_>, text: &Spanned<String>) -> Result<String, Fault> {
+fn address(file: SourceText<'_>, text: &Spanned<String>) -> Result<String, Fault> {
     text.get_ref().parse::<IpAddr>().map(|ip| ip.to_string()).map_err(|_| {
-        file.complain(text.span().start, "not an IP address", "write one address, without a prefix length")
+        file.complain(
+            text.span().start,
+            "not an IP address",
+            "write one address, without a prefix length",
+        )
     })
 }
 
-fn known(file: Text<'_>, text: &Spanned<String>, services: &[Service]) -> Result<ServiceName, Fault> {
+fn known(
+    file: SourceText<'_>,
+    text: &Spanned<String>,
+    services: &[Service],
+) -> Result<ServiceName, Fault> {
     let found = services.iter().find(|service| service.name.as_str() == text.get_ref());
     let service = found.ok_or_else(|| {
         let names = services.iter().map(|service| service.name.as_str());
@@ -220,29 +263,43 @@ mod tests {
         assert_eq!(door("service = \"ssh\""), "t.toml:3:7: a door without a sequence");
         assert_eq!(door("sequence = [\"1/tcp\"]"), "t.toml:3:7: a door that opens nothing");
         assert_eq!(door("sequence = []\nservice = \"ssh\""), "t.toml:4:12: a sequence of 0 steps");
-        for bad in ["7001", "0/tcp", "7001/sctp", "icmp:", "icmp:65508", "icmp:+5", "7001:tcp", "icmp:064"] {
+        for bad in
+            ["7001", "0/tcp", "7001/sctp", "icmp:", "icmp:65508", "icmp:+5", "7001:tcp", "icmp:064"]
+        {
             let told = door(&format!("sequence = [\"{bad}\"]\nservice = \"ssh\""));
             assert_eq!(told, "t.toml:4:13: not a step of a sequence", "{bad}");
         }
         let shipped = "sequence = [\"9000/udp\", \"8000/tcp\", \"7000/tcp\"]\nservice = \"ssh\"";
-        assert_eq!(door(shipped), "t.toml:4:12: the sequence that knockd ships: every scanner knows it");
+        assert_eq!(
+            door(shipped),
+            "t.toml:4:12: the sequence that knockd ships: every scanner knows it"
+        );
         let one = "sequence = [\"1/tcp\"]\n";
         assert_eq!(door(&format!("{one}service = \"shh\"")), "t.toml:5:11: unknown service `shh`");
         assert_eq!(
             door(&format!("{one}service = \"ssh\"\nstart_command = \"x\"")),
             "t.toml:6:17: a door opens either by commands or by a service"
         );
-        assert_eq!(door(&format!("{one}service = \"ssh\"\ntcpflags = [\"sin\"]")), "t.toml:6:13: not a TCP flag");
+        assert_eq!(
+            door(&format!("{one}service = \"ssh\"\ntcpflags = [\"sin\"]")),
+            "t.toml:6:13: not a TCP flag"
+        );
         assert_eq!(
             door(&format!("{one}service = \"ssh\"\ntcpflags = [\"syn\", \"!syn\"]")),
             "t.toml:6:20: this flag is named twice"
         );
-        assert_eq!(door(&format!("{one}service = \"ssh\"\ntarget = \"10.0.0.0/8\"")), "t.toml:6:10: not an IP address");
+        assert_eq!(
+            door(&format!("{one}service = \"ssh\"\ntarget = \"10.0.0.0/8\"")),
+            "t.toml:6:10: not an IP address"
+        );
         assert_eq!(
             door(&format!("{one}service = \"ssh\"\none_time_sequences = \"/x\"")),
             "t.toml:6:22: a door has either a sequence or a file of them"
         );
-        assert!(line("[door.\"a\\nb\"]\nsequence = [\"1/tcp\"]\nservice = \"ssh\"\n").contains("not a door's name"));
+        assert!(
+            line("[door.\"a\\nb\"]\nsequence = [\"1/tcp\"]\nservice = \"ssh\"\n")
+                .contains("not a door's name")
+        );
     }
 
     #[test]

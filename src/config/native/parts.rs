@@ -1,5 +1,6 @@
-//! The files that `include` leads to: sections `[service.NAME]` and `[door.NAME]`, and names that are one's own over all files.
-//! Listing and opening them is left to `app::load`, what the sections say to `native` and `doors`.
+//! The files that `include` leads to: sections `[service.NAME]` and `[door.NAME]`, and names that
+//! are one's own over all files. Listing and opening them is left to `app::load`, what the sections
+//! say to `native` and `doors`.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +9,14 @@ use toml::Spanned;
 
 use super::doors::RawDoor;
 use super::{Named, RawService};
-use crate::core::complaint::{Text, printable};
+use crate::core::diagnostic::{SourceText, printable};
 use crate::core::types::Fault;
 
 /// How many files a directory may add.
 pub const PARTS: usize = 1024;
 
 /// One such file.
-pub struct Part {
+pub struct ConfigPart {
     /// Its path, for complaints.
     pub label: String,
     /// What stands in it.
@@ -31,9 +32,9 @@ pub(super) struct RawPart {
     pub(super) door: Named<RawDoor>,
 }
 
-impl Part {
-    pub(super) fn text(&self) -> Text<'_> {
-        Text::new(&self.label, &self.text)
+impl ConfigPart {
+    pub(super) fn text(&self) -> SourceText<'_> {
+        SourceText::new(&self.label, &self.text)
     }
 
     pub(super) fn read(&self) -> Result<RawPart, Fault> {
@@ -42,12 +43,13 @@ impl Part {
     }
 }
 
-/// All sections of one sort, file by file and in the order of each file. No two may have one name, and there may be `most`.
+/// All sections of one sort, file by file and in the order of each file. No two may have one name,
+/// and there may be `most`.
 pub(super) fn in_order<'t, R>(
-    files: Vec<(Text<'t>, Named<R>)>,
+    files: Vec<(SourceText<'t>, Named<R>)>,
     sort: &str,
     most: usize,
-) -> Result<Vec<(Text<'t>, Spanned<String>, R)>, Fault> {
+) -> Result<Vec<(SourceText<'t>, Spanned<String>, R)>, Fault> {
     let mut owners: BTreeMap<String, &str> = BTreeMap::new();
     let mut all = Vec::new();
     for (file, sections) in files {
@@ -56,11 +58,20 @@ pub(super) fn in_order<'t, R>(
         for (name, section) in sections {
             let start = name.span().start;
             if all.len() == most {
-                return Err(file.complain(start, format!("more than {most} {sort}s"), "remove some"));
+                return Err(file.complain(
+                    start,
+                    format!("more than {most} {sort}s"),
+                    "remove some",
+                ));
             }
             if let Some(other) = owners.insert(name.get_ref().clone(), file.label) {
-                let what = format!("{sort} `{}` stands in {other} already", printable(name.get_ref()));
-                return Err(file.complain(start, what, "give one of the two another name, or remove it"));
+                let what =
+                    format!("{sort} `{}` stands in {other} already", printable(name.get_ref()));
+                return Err(file.complain(
+                    start,
+                    what,
+                    "give one of the two another name, or remove it",
+                ));
             }
             all.push((file, name, section));
         }
@@ -74,14 +85,16 @@ mod tests {
     use super::*;
     use crate::config::Settings;
 
-    const MAIN: &str =
-        "include = \"/d\"\n[service.ssh]\nports = [\"22/tcp\"]\n[door.b]\nsequence = [\"1/tcp\"]\nservice = \"web\"\n";
+    const MAIN: &str = "include = \"/d\"\n[service.ssh]\nports = [\"22/tcp\"]\n[door.b]\nsequence = [\"1/tcp\"]\nservice = \"web\"\n";
     const WEB: &str = "[service.web]\nports = [\"80/tcp\"]\n";
 
     fn with(parts: &[(&str, &str)]) -> Result<Settings, Fault> {
         read("t.toml", MAIN, &mut |directory| {
             assert_eq!(directory, std::path::Path::new("/d"));
-            let part = |(label, text): &(&str, &str)| Part { label: (*label).to_owned(), text: (*text).to_owned() };
+            let part = |(label, text): &(&str, &str)| ConfigPart {
+                label: (*label).to_owned(),
+                text: (*text).to_owned(),
+            };
             Ok(parts.iter().map(part).collect())
         })
     }
@@ -94,14 +107,24 @@ mod tests {
         assert_eq!(names, ["ssh", "web"]);
         let names: Vec<_> = read.doors.iter().map(|door| door.name.as_str()).collect();
         assert_eq!(names, ["b", "a"]);
-        assert!(parse("t.toml", MAIN).unwrap_err().what.contains("unknown service `web`"), "without the directory");
+        assert!(
+            parse("t.toml", MAIN).unwrap_err().what.contains("unknown service `web`"),
+            "without the directory"
+        );
     }
 
     #[test]
     fn each_mistake_is_named_by_its_own_file() {
-        let wrong = |text: &str| with(&[("/d/web.toml", WEB), ("/d/x.toml", text)]).unwrap_err().what;
-        assert_eq!(wrong("[door.b]\nsequence = []\n"), "/d/x.toml:1:7: door `b` stands in t.toml already");
-        assert_eq!(wrong("\n[service.web]\n"), "/d/x.toml:2:10: service `web` stands in /d/web.toml already");
+        let wrong =
+            |text: &str| with(&[("/d/web.toml", WEB), ("/d/x.toml", text)]).unwrap_err().what;
+        assert_eq!(
+            wrong("[door.b]\nsequence = []\n"),
+            "/d/x.toml:1:7: door `b` stands in t.toml already"
+        );
+        assert_eq!(
+            wrong("\n[service.web]\n"),
+            "/d/x.toml:2:10: service `web` stands in /d/web.toml already"
+        );
         assert_eq!(wrong("[knock]\nport = 1\n"), "/d/x.toml:1:2: unknown key `knock`");
         assert_eq!(wrong("include = \"/e\"\n"), "/d/x.toml:1:1: unknown key `include`");
         assert_eq!(

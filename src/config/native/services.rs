@@ -1,5 +1,5 @@
-//! Section `[service.NAME]` of toctocd.toml.
-//! The rest of the file is left to `native`, what a service is to `core::service`, services of commands to `commands`.
+//! Section `[service.NAME]` of toctocd.toml. The rest of the file is left to `native`, what a
+//! service is to `core::service`, services of commands to `commands`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,9 +10,11 @@ use toml::Spanned;
 use super::commands::{self, RawCommand};
 use super::parts::in_order;
 use super::{At, Named, choice, number};
-use crate::config::{Cut, Form, Forward, Knock, Mode, Service, SourceRule, defaults};
-use crate::core::address::{Reach, reach};
-use crate::core::complaint::Text;
+use crate::config::{
+    DisconnectPolicy, Forward, GrantKind, KnockSettings, Mode, Service, SourceRule, defaults,
+};
+use crate::core::address::{AddressScope, reach};
+use crate::core::diagnostic::SourceText;
 use crate::core::prefix::{Prefix, Span};
 use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
 
@@ -41,18 +43,21 @@ pub(super) struct RawService {
 }
 
 pub(super) fn services(
-    raw: Vec<(Text<'_>, Named<RawService>)>,
-    knock: &Knock,
+    raw: Vec<(SourceText<'_>, Named<RawService>)>,
+    knock: &KnockSettings,
     mode: Mode,
 ) -> Result<Vec<Service>, Fault> {
     let mut taken: BTreeMap<Port, String> = BTreeMap::new();
-    taken.insert(Port { proto: Proto::Udp, number: knock.port }, "the knock port itself".to_owned());
+    taken
+        .insert(Port { proto: Proto::Udp, number: knock.port }, "the knock port itself".to_owned());
     let raw = in_order(raw, "service", MAX_SERVICES)?;
-    raw.into_iter().map(|(file, name, service)| one_service(file, &name, service, &mut taken, mode)).collect()
+    raw.into_iter()
+        .map(|(file, name, service)| one_service(file, &name, service, &mut taken, mode))
+        .collect()
 }
 
 fn one_service(
-    file: Text<'_>,
+    file: SourceText<'_>,
     at: &Spanned<String>,
     mut raw: RawService,
     taken: &mut BTreeMap<Port, String>,
@@ -60,7 +65,11 @@ fn one_service(
 ) -> Result<Service, Fault> {
     let start = at.span().start;
     let name = ServiceName::new(at.get_ref()).ok_or_else(|| {
-        file.complain(start, "not a service name", "use 1 to 31 of a-z 0-9 . _ -, for example [service.ssh]")
+        file.complain(
+            start,
+            "not a service name",
+            "use 1 to 31 of a-z 0-9 . _ -, for example [service.ssh]",
+        )
     })?;
     let commands = commands::commands(file, start, &mut raw)?;
     let (ports, mode) = match &commands {
@@ -69,15 +78,16 @@ fn one_service(
     };
     let forward = forward(file, raw.forward, raw.masquerade, &ports)?;
     let form_at = raw.form.as_ref().map_or(start, |form| form.span().start);
-    let form = raw.form.map_or(Ok(Form::Time), |form| choice(file, &form, "form", &FORMS))?;
-    if form == Form::Once && ports.iter().any(|port| port.proto == Proto::Udp) {
+    let form = raw.form.map_or(Ok(GrantKind::Time), |form| choice(file, &form, "form", &FORMS))?;
+    if form == GrantKind::Once && ports.iter().any(|port| port.proto == Proto::Udp) {
         return Err(file.complain(
             form_at,
             "form = \"once\" works for TCP only: UDP has no handshake that could spend the grant",
             "write form = \"time\", or make the UDP ports a service of their own",
         ));
     }
-    let max_at = raw.max_seconds.as_ref().or(raw.seconds.as_ref()).map_or(start, |at| at.span().start);
+    let max_at =
+        raw.max_seconds.as_ref().or(raw.seconds.as_ref()).map_or(start, |at| at.span().start);
     let seconds = number(file, raw.seconds, "seconds", 1..=86_400, defaults::SECONDS)?;
     let max_default = defaults::MAX_SECONDS.max(seconds);
     let max_seconds = number(file, raw.max_seconds, "max_seconds", 1..=604_800, max_default)?;
@@ -96,45 +106,58 @@ fn one_service(
         form,
         seconds,
         max_seconds,
-        max_grants: number(file, raw.max_grants, "max_grants", 1..=65_535, defaults::SERVICE_MAX_GRANTS)?,
+        max_grants: number(
+            file,
+            raw.max_grants,
+            "max_grants",
+            1..=65_535,
+            defaults::SERVICE_MAX_GRANTS,
+        )?,
         source: raw.source.map_or(Ok(SourceRule::Bound), |source| source_rule(file, source))?,
         span: raw.grant_prefix.map_or(Ok(Span::Host), |length| span(file, &length))?,
         challenge: raw.challenge.unwrap_or(false),
-        cut: raw.cut.map_or(Ok(Cut::Never), |cut| choice(file, &cut, "cut", &CUTS))?,
+        cut: raw.cut.map_or(Ok(DisconnectPolicy::Never), |cut| choice(file, &cut, "cut", &CUTS))?,
         forward,
     })
 }
 
 pub(super) const MODES: [(&str, Mode); 2] = [("guard", Mode::Guard), ("mark", Mode::Mark)];
-const FORMS: [(&str, Form); 2] = [("time", Form::Time), ("once", Form::Once)];
-const CUTS: [(&str, Cut); 3] = [("never", Cut::Never), ("revoke", Cut::Revoked), ("close", Cut::Closed)];
-const SOURCES: [(&str, SourceRule); 2] = [("bound", SourceRule::Bound), ("observed", SourceRule::Observed)];
+const FORMS: [(&str, GrantKind); 2] = [("time", GrantKind::Time), ("once", GrantKind::Once)];
+const CUTS: [(&str, DisconnectPolicy); 3] = [
+    ("never", DisconnectPolicy::Never),
+    ("revoke", DisconnectPolicy::Revoked),
+    ("close", DisconnectPolicy::Closed),
+];
+const SOURCES: [(&str, SourceRule); 2] =
+    [("bound", SourceRule::Bound), ("observed", SourceRule::Observed)];
 
 /// A word, or a list of prefixes.
-fn source_rule(file: Text<'_>, source: Spanned<toml::Value>) -> Result<SourceRule, Fault> {
+fn source_rule(file: SourceText<'_>, source: Spanned<toml::Value>) -> Result<SourceRule, Fault> {
     let (start, span) = (source.span().start, source.span());
     let remedy = "write \"bound\", \"observed\", or a list of prefixes as in [\"203.0.113.0/24\", \"2001:db8::/48\"]";
     match source.into_inner() {
         toml::Value::String(word) => choice(file, &Spanned::new(span, word), "source", &SOURCES),
         toml::Value::Array(list) if (1..=MAX_PREFIXES).contains(&list.len()) => {
             let one = |value: &toml::Value| {
-                value
-                    .as_str()
-                    .and_then(Prefix::parse)
-                    .ok_or_else(|| file.complain(start, format!("{value} is no prefix for `source`"), PREFIX))
+                value.as_str().and_then(Prefix::parse).ok_or_else(|| {
+                    file.complain(start, format!("{value} is no prefix for `source`"), PREFIX)
+                })
             };
             list.iter().map(one).collect::<Result<_, _>>().map(SourceRule::Within)
         }
-        toml::Value::Array(_) => {
-            Err(file.complain(start, format!("`source` lists none or more than {MAX_PREFIXES} prefixes"), remedy))
-        }
+        toml::Value::Array(_) => Err(file.complain(
+            start,
+            format!("`source` lists none or more than {MAX_PREFIXES} prefixes"),
+            remedy,
+        )),
         _ => Err(file.complain(start, "`source` is neither a word nor a list", remedy)),
     }
 }
 
-const PREFIX: &str = "write one as in \"203.0.113.0/24\", with nothing set behind its length; not everybody (/0)";
+const PREFIX: &str =
+    "write one as in \"203.0.113.0/24\", with nothing set behind its length; not everybody (/0)";
 
-fn span(file: Text<'_>, length: &Spanned<i64>) -> Result<Span, Fault> {
+fn span(file: SourceText<'_>, length: &Spanned<i64>) -> Result<Span, Fault> {
     match length.get_ref() {
         64 => Ok(Span::Net64),
         128 => Ok(Span::Host),
@@ -148,16 +171,18 @@ fn span(file: Text<'_>, length: &Spanned<i64>) -> Result<Span, Fault> {
 
 /// `"192.168.1.10:3389"`, or a list with one of each family.
 fn forward(
-    file: Text<'_>,
+    file: SourceText<'_>,
     value: At<toml::Value>,
     masquerade: At<bool>,
     ports: &[Port],
 ) -> Result<Option<Forward>, Fault> {
     let Some(value) = value else {
         return match masquerade.filter(|masquerade| *masquerade.get_ref()) {
-            Some(at) => {
-                Err(file.complain(at.span().start, "masquerade without forward", "say where it leads: forward = ..."))
-            }
+            Some(at) => Err(file.complain(
+                at.span().start,
+                "masquerade without forward",
+                "say where it leads: forward = ...",
+            )),
             None => Ok(None),
         };
     };
@@ -171,15 +196,20 @@ fn forward(
         let sound = |to: &SocketAddr| {
             to.port() != 0
                 && to.ip() == to.ip().to_canonical()
-                && matches!(reach(to.ip()), Reach::Global | Reach::Private)
+                && matches!(reach(to.ip()), AddressScope::Global | AddressScope::Private)
         };
         to.filter(sound).ok_or_else(|| {
             let what = format!("{value} is no inner host with its port");
-            file.complain(start, what, "write for example forward = \"192.168.1.10:3389\" or \"[fd00::10]:3389\"")
+            file.complain(
+                start,
+                what,
+                "write for example forward = \"192.168.1.10:3389\" or \"[fd00::10]:3389\"",
+            )
         })
     };
     let to: Vec<SocketAddr> = list.iter().map(target).collect::<Result<_, _>>()?;
-    let twice = to.iter().filter(|to| to.is_ipv4()).count() > 1 || to.iter().filter(|to| to.is_ipv6()).count() > 1;
+    let twice = to.iter().filter(|to| to.is_ipv4()).count() > 1
+        || to.iter().filter(|to| to.is_ipv6()).count() > 1;
     if to.is_empty() || twice {
         return Err(file.complain(
             start,
@@ -188,20 +218,25 @@ fn forward(
         ));
     }
     if ports.len() != 1 {
-        return Err(file.complain(start, "a service that forwards has one port", "make one service of each port"));
+        return Err(file.complain(
+            start,
+            "a service that forwards has one port",
+            "make one service of each port",
+        ));
     }
     Ok(Some(Forward { to, masquerade: masquerade.is_some_and(Spanned::into_inner) }))
 }
 
 fn ports(
-    file: Text<'_>,
+    file: SourceText<'_>,
     start: usize,
     list: Option<Spanned<Vec<Spanned<String>>>>,
     taken: &mut BTreeMap<Port, String>,
     name: ServiceName,
 ) -> Result<Vec<Port>, Fault> {
     let example = "write for example ports = [\"22/tcp\"], or start and stop commands";
-    let list = list.ok_or_else(|| file.complain(start, format!("service `{name}` has no ports"), example))?;
+    let list = list
+        .ok_or_else(|| file.complain(start, format!("service `{name}` has no ports"), example))?;
     let start = list.span().start;
     let list = list.into_inner();
     if list.is_empty() {
@@ -218,7 +253,11 @@ fn ports(
     for text in list {
         let at = text.span().start;
         let port = Port::read(text.get_ref()).ok_or_else(|| {
-            file.complain(at, "not a port", "write a number from 1 to 65535 and its protocol, as in \"22/tcp\"")
+            file.complain(
+                at,
+                "not a port",
+                "write a number from 1 to 65535 and its protocol, as in \"22/tcp\"",
+            )
         })?;
         if let Some(owner) = taken.insert(port, format!("service `{name}`")) {
             return Err(file.complain(

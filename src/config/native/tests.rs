@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Commands, Cut, Form, Forward, Mode, Service, SourceRule};
+use crate::config::{
+    DisconnectPolicy, Forward, GrantKind, Mode, Service, ServiceCommands, SourceRule,
+};
 use crate::config::{defaults, print};
 use crate::core::prefix::{Prefix, Span};
 use crate::core::types::{Port, Proto, ServiceName};
@@ -27,7 +29,9 @@ fn the_config_that_init_writes_reads_back_to_the_defaults() {
 #[test]
 fn every_key_of_the_written_config_has_a_comment_above_it() {
     let mut settings = defaults::settings();
-    settings.services.push(parse("t", "[service.ssh]\nports = [\"22/tcp\"]").unwrap().services.remove(0));
+    settings
+        .services
+        .push(parse("t", "[service.ssh]\nports = [\"22/tcp\"]").unwrap().services.remove(0));
     let written = print::print_commented(&settings);
     let lines: Vec<&str> = written.lines().collect();
     for pair in lines.windows(2) {
@@ -65,21 +69,36 @@ knockd_conf = "/etc/knockd.conf"
 "#,
     )
     .unwrap();
-    assert_eq!(settings.services.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["web", "ssh"]);
-    assert_eq!(settings.services[0].max_seconds, 7200, "the default maximum follows a longer default");
+    assert_eq!(
+        settings.services.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
+        ["web", "ssh"]
+    );
+    assert_eq!(
+        settings.services[0].max_seconds, 7200,
+        "the default maximum follows a longer default"
+    );
     assert_eq!(settings.firewall.break_glass[1], "192.0.2.10".parse::<IpAddr>().unwrap());
     assert_eq!(settings.classic, Some("/etc/knockd.conf".into()));
-    assert!(settings.services[1].challenge && settings.services[1].form == Form::Once);
+    assert!(settings.services[1].challenge && settings.services[1].form == GrantKind::Once);
 }
 
 #[test]
 fn a_service_meets_the_firewall_as_all_do_or_in_its_own_way() {
     let text = "[service.a]\nports = [\"1/tcp\"]\n[service.b]\nports = [\"2/tcp\"]\nmode = \"guard\"\n[firewall]\nmode = \"mark\"\nmark = 0x40\n";
     let settings = parse("t.toml", text).unwrap();
-    assert_eq!(settings.services.iter().map(|s| s.mode).collect::<Vec<_>>(), [Mode::Mark, Mode::Guard]);
-    assert_eq!((settings.firewall.mark, settings.firewall.pending_mark), (0x40, defaults::firewall().pending_mark));
+    assert_eq!(
+        settings.services.iter().map(|s| s.mode).collect::<Vec<_>>(),
+        [Mode::Mark, Mode::Guard]
+    );
+    assert_eq!(
+        (settings.firewall.mark, settings.firewall.pending_mark),
+        (0x40, defaults::firewall().pending_mark)
+    );
     let printed = print::print_commented(&settings);
-    assert!(printed.contains("\nmark = 0x40\n") && printed.contains("\nmode = \"guard\"\n"), "{printed}");
+    assert!(
+        printed.contains("\nmark = 0x40\n") && printed.contains("\nmode = \"guard\"\n"),
+        "{printed}"
+    );
 }
 
 #[test]
@@ -92,27 +111,79 @@ fn each_mistake_is_named_with_its_place_and_a_remedy() {
             "t.toml:1:1: unknown key `port`",
             "known here: include, gateway, knock, firewall, service, door, classic",
         ),
-        ("[knock]\nport = \"x\"\n", "t.toml:2:8: the wrong kind of value: string \"x\", expected a whole number", ""),
+        (
+            "[knock]\nport = \"x\"\n",
+            "t.toml:2:8: the wrong kind of value: string \"x\", expected a whole number",
+            "",
+        ),
         ("[knock]\nport = 70000\n", "t.toml:2:8: port = 70000 is out of range", "from 1 to 65535"),
         ("[knock]\nport = 0\n", "t.toml:2:8: port = 0 is out of range", "from 1 to 65535"),
         ("[knock]\nmax_age = -1\n", "t.toml:2:11: max_age = -1 is out of range", "from 1 to 3600"),
         ("[knock]\nport = 1\nport = 2\n", "t.toml:3:1: duplicate key", ""),
         ("[knock]\nport = \n", "t.toml:2:8: ", ""),
         ("[knock]\ninterfaces = []\n", "t.toml:2:14: `interfaces` is empty", "\"any\""),
-        ("[knock]\ninterfaces = [\"eth0\", \"any\"]\n", "t.toml:2:23: `any` stands beside other interfaces", "alone"),
-        ("[knock]\ninterfaces = [\"a\", \"a\"]\n", "t.toml:2:20: this interface is named twice", "remove"),
-        ("[knock]\ninterfaces = [\"a/b\"]\n", "t.toml:2:15: `a/b` cannot stand in `interfaces`", "ip link"),
-        ("[knock]\nsilent = 1\n", "t.toml:2:10: the wrong kind of value: integer `1`, expected true or false", ""),
-        ("[gateway]\nkey_file = \"k\"\n", "t.toml:2:12: `key_file` is not an absolute path", "slash"),
-        ("[gateway]\naddresses = [\"a b\"]\n", "t.toml:2:14: `a b` cannot stand in `addresses`", "host name"),
-        ("[gateway]\naddresses = [\"300.1.2.3\"]\n", "t.toml:2:14: `300.1.2.3` cannot stand", "host name"),
-        ("[gateway]\nuser = \"a b\"\n", "t.toml:2:8: `a b` cannot stand in `user`", "user of this machine"),
+        (
+            "[knock]\ninterfaces = [\"eth0\", \"any\"]\n",
+            "t.toml:2:23: `any` stands beside other interfaces",
+            "alone",
+        ),
+        (
+            "[knock]\ninterfaces = [\"a\", \"a\"]\n",
+            "t.toml:2:20: this interface is named twice",
+            "remove",
+        ),
+        (
+            "[knock]\ninterfaces = [\"a/b\"]\n",
+            "t.toml:2:15: `a/b` cannot stand in `interfaces`",
+            "ip link",
+        ),
+        (
+            "[knock]\nsilent = 1\n",
+            "t.toml:2:10: the wrong kind of value: integer `1`, expected true or false",
+            "",
+        ),
+        (
+            "[gateway]\nkey_file = \"k\"\n",
+            "t.toml:2:12: `key_file` is not an absolute path",
+            "slash",
+        ),
+        (
+            "[gateway]\naddresses = [\"a b\"]\n",
+            "t.toml:2:14: `a b` cannot stand in `addresses`",
+            "host name",
+        ),
+        (
+            "[gateway]\naddresses = [\"300.1.2.3\"]\n",
+            "t.toml:2:14: `300.1.2.3` cannot stand",
+            "host name",
+        ),
+        (
+            "[gateway]\nuser = \"a b\"\n",
+            "t.toml:2:8: `a b` cannot stand in `user`",
+            "user of this machine",
+        ),
         ("[firewall]\ntable = \"1x\"\n", "t.toml:2:9: `1x` cannot stand in `table`", "a letter"),
-        ("[firewall]\nbreak_glass = [\"10.0.0.0/8\"]\n", "t.toml:2:16: not an IP address", "192.0.2.7"),
-        ("[firewall]\nmode = \"gaurd\"\n", "t.toml:2:8: unknown mode `gaurd`", "did you mean `guard`?"),
+        (
+            "[firewall]\nbreak_glass = [\"10.0.0.0/8\"]\n",
+            "t.toml:2:16: not an IP address",
+            "192.0.2.7",
+        ),
+        (
+            "[firewall]\nmode = \"gaurd\"\n",
+            "t.toml:2:8: unknown mode `gaurd`",
+            "did you mean `guard`?",
+        ),
         ("[firewall]\nmark = 0x30\n", "t.toml:2:8: mark = 0x30 is not one bit", "0x10000000"),
-        ("[firewall]\nmark = 0x1_0000_0000\n", "t.toml:2:8: mark = 4294967296 is out of range", "from 1"),
-        ("[firewall]\nmark = 0x20000000\n", "t.toml:2:8: mark and pending_mark are the same bit", "nobody else"),
+        (
+            "[firewall]\nmark = 0x1_0000_0000\n",
+            "t.toml:2:8: mark = 4294967296 is out of range",
+            "from 1",
+        ),
+        (
+            "[firewall]\nmark = 0x20000000\n",
+            "t.toml:2:8: mark and pending_mark are the same bit",
+            "nobody else",
+        ),
         ("[service.ssh]\n", "t.toml:1:10: service `ssh` has no ports", "22/tcp"),
         ("[service.ssh]\nports = []\n", "t.toml:2:9: service `ssh` has no ports", "22/tcp"),
         ("[service.SSH]\nports = [\"22/tcp\"]\n", "t.toml:1:10: not a service name", "a-z"),
@@ -159,7 +230,11 @@ fn each_mistake_is_named_with_its_place_and_a_remedy() {
             "t.toml:3:11: \"10.0.0.9\" is no inner host",
             "3389",
         ),
-        ("[service.d]\nports = [\"1/tcp\"]\nforward = \"127.0.0.1:9\"\n", "t.toml:3:11: \"127.0.0.1:9\" is no", "3389"),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\nforward = \"127.0.0.1:9\"\n",
+            "t.toml:3:11: \"127.0.0.1:9\" is no",
+            "3389",
+        ),
         (
             "[service.d]\nports = [\"1/tcp\"]\nforward = [\"10.0.0.9:1\", \"10.0.0.8:1\"]\n",
             "t.toml:3:11: `forward` needs",
@@ -170,19 +245,51 @@ fn each_mistake_is_named_with_its_place_and_a_remedy() {
             "t.toml:3:11: a service that",
             "one service",
         ),
-        ("[service.d]\nports = [\"1/tcp\"]\nmasquerade = true\n", "t.toml:3:14: masquerade without", "forward"),
-        ("[service.d]\nports = [\"1/tcp\"]\nsource = []\n", "t.toml:3:10: `source` lists none", "list of prefixes"),
-        ("[service.d]\nports = [\"1/tcp\"]\nsource = [7]\n", "t.toml:3:10: 7 is no prefix", "203.0.113.0/24"),
-        ("[service.d]\nports = [\"1/tcp\"]\nsource = 7\n", "t.toml:3:10: `source` is neither", "bound"),
-        ("[service.d]\nports = [\"1/tcp\"]\ngrant_prefix = 48\n", "t.toml:3:16: grant_prefix = 48", "128 or 64"),
-        ("[service.d]\nports = [\"1/tcp\"]\ncut = \"no\"\n", "t.toml:3:7: unknown cut `no`", "never"),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\nmasquerade = true\n",
+            "t.toml:3:14: masquerade without",
+            "forward",
+        ),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\nsource = []\n",
+            "t.toml:3:10: `source` lists none",
+            "list of prefixes",
+        ),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\nsource = [7]\n",
+            "t.toml:3:10: 7 is no prefix",
+            "203.0.113.0/24",
+        ),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\nsource = 7\n",
+            "t.toml:3:10: `source` is neither",
+            "bound",
+        ),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\ngrant_prefix = 48\n",
+            "t.toml:3:16: grant_prefix = 48",
+            "128 or 64",
+        ),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\ncut = \"no\"\n",
+            "t.toml:3:7: unknown cut `no`",
+            "never",
+        ),
         (
             "[service.d]\nports = [\"1/tcp\"]\nsource = \"any\"\n",
             "t.toml:3:10: unknown source `any`",
             "known here: bound",
         ),
-        ("[classic]\nknockd_conf = \"x\"\n", "t.toml:2:15: `knockd_conf` is not an absolute path", "slash"),
-        ("service = 3\n", "t.toml:1:11: the wrong kind of value: integer `3`, expected a section", ""),
+        (
+            "[classic]\nknockd_conf = \"x\"\n",
+            "t.toml:2:15: `knockd_conf` is not an absolute path",
+            "slash",
+        ),
+        (
+            "service = 3\n",
+            "t.toml:1:11: the wrong kind of value: integer `3`, expected a section",
+            "",
+        ),
     ];
     for (text, what, remedy) in cases {
         let (said, to_do) = complaint(text);
@@ -200,34 +307,54 @@ fn service(index: usize) -> impl Strategy<Value = Service> {
         any::<bool>(),
         (1..86_400_u32, 0..500_000_u32, 1..65_535_u32),
         any::<(bool, bool)>(),
-        prop_oneof![Just(Cut::Never), Just(Cut::Revoked), Just(Cut::Closed)],
+        prop_oneof![
+            Just(DisconnectPolicy::Never),
+            Just(DisconnectPolicy::Revoked),
+            Just(DisconnectPolicy::Closed)
+        ],
         prop_oneof![
             Just(SourceRule::Bound),
             Just(SourceRule::Observed),
-            Just(SourceRule::Within(["192.0.2.0/25", "2001:db8::/48"].map(|text| Prefix::parse(text).unwrap()).into())),
+            Just(SourceRule::Within(
+                ["192.0.2.0/25", "2001:db8::/48"].map(|text| Prefix::parse(text).unwrap()).into()
+            )),
         ],
     )
-        .prop_map(move |(name, ports, once, (seconds, more, max_grants), (observed, challenge), cut, source)| {
-            Service {
-                mode: if max_grants % 2 == 0 { Mode::Guard } else { Mode::Mark },
-                name: ServiceName::new(&format!("{name}-{index}")).unwrap(),
-                commands: None,
-                forward: (ports.len() == 1).then(|| Forward {
-                    to: ["192.168.1.10:3389", "[fd00::10]:3389"].map(|to| to.parse().unwrap())[..1 + usize::from(once)]
-                        .into(),
-                    masquerade: challenge,
-                }),
-                ports: ports.into_iter().map(|n| Port { proto: Proto::Tcp, number: port + n }).collect(),
-                form: if once { Form::Once } else { Form::Time },
-                seconds,
-                max_seconds: seconds + more,
-                max_grants,
-                source: source.clone(),
-                span: if observed { Span::Net64 } else { Span::Host },
-                challenge,
+        .prop_map(
+            move |(
+                name,
+                ports,
+                once,
+                (seconds, more, max_grants),
+                (observed, challenge),
                 cut,
-            }
-        })
+                source,
+            )| {
+                Service {
+                    mode: if max_grants % 2 == 0 { Mode::Guard } else { Mode::Mark },
+                    name: ServiceName::new(&format!("{name}-{index}")).unwrap(),
+                    commands: None,
+                    forward: (ports.len() == 1).then(|| Forward {
+                        to: ["192.168.1.10:3389", "[fd00::10]:3389"].map(|to| to.parse().unwrap())
+                            [..1 + usize::from(once)]
+                            .into(),
+                        masquerade: challenge,
+                    }),
+                    ports: ports
+                        .into_iter()
+                        .map(|n| Port { proto: Proto::Tcp, number: port + n })
+                        .collect(),
+                    form: if once { GrantKind::Once } else { GrantKind::Time },
+                    seconds,
+                    max_seconds: seconds + more,
+                    max_grants,
+                    source: source.clone(),
+                    span: if observed { Span::Net64 } else { Span::Host },
+                    challenge,
+                    cut,
+                }
+            },
+        )
 }
 
 /// A service of commands, with arguments such as no shell would leave alone.
@@ -236,12 +363,12 @@ fn of_commands() -> impl Strategy<Value = Service> {
     (argv(), argv(), service(9)).prop_map(|(start, stop, service)| {
         let program = |argv: Vec<String>| [vec!["/usr/sbin/ipset".to_owned()], argv].concat();
         Service {
-            commands: Some(Commands { start: program(start), stop: program(stop) }),
+            commands: Some(ServiceCommands { start: program(start), stop: program(stop) }),
             ports: Vec::new(),
             mode: Mode::Guard,
-            form: Form::Time,
+            form: GrantKind::Time,
             span: Span::Host,
-            cut: Cut::Never,
+            cut: DisconnectPolicy::Never,
             forward: None,
             ..service
         }
@@ -253,9 +380,12 @@ fn settings() -> impl Strategy<Value = Settings> {
         "/[ -~é\"\\\\\n]{0,20}",
         "/[a-z/]{1,20}",
         proptest::option::of("[a-z_]{1,20}"),
-        proptest::collection::vec("[a-z]{1,10}(\\.[a-z]{1,10})?|192\\.0\\.2\\.[1-9]|2001:db8::[1-9]", 0..3),
+        proptest::collection::vec(
+            "[a-z]{1,10}(\\.[a-z]{1,10})?|192\\.0\\.2\\.[1-9]|2001:db8::[1-9]",
+            0..3,
+        ),
     )
-        .prop_map(|(key_file, other, user, addresses)| Gateway {
+        .prop_map(|(key_file, other, user, addresses)| GatewaySettings {
             key_file: key_file.into(),
             clients_file: other.clone().into(),
             state_dir: other.clone().into(),
@@ -264,29 +394,31 @@ fn settings() -> impl Strategy<Value = Settings> {
             user,
             addresses,
         });
-    let knock = (1..=65_535_u16, any::<bool>(), 1..=3600_u32, 0..=3600_u32, 1..=10_000_u32, 1..=65_535_u32).prop_map(
-        |(port, silent, max_age, max_ahead, burst, max_grants)| Knock {
-            port,
-            silent,
-            max_age,
-            max_ahead,
-            burst,
-            max_grants,
-            per_second: burst,
-            interfaces: if silent { vec!["any".into()] } else { vec!["eth0".into(), "br-1@x".into()] },
-        },
-    );
-    let firewall =
-        ("[a-z][a-z0-9_]{0,20}", proptest::collection::vec(any::<IpAddr>(), 0..3)).prop_map(|(table, addresses)| {
-            Firewall {
-                nft: "/usr/sbin/nft".into(),
-                mode: if table.len() % 2 == 0 { Mode::Guard } else { Mode::Mark },
-                mark: 1 << (table.len() % 32),
-                pending_mark: 1 << ((table.len() + 1) % 32),
-                printed: format!("/{table}").into(),
-                table,
-                break_glass: addresses.into_iter().map(|a| a.to_canonical()).collect(),
-            }
+    let knock =
+        (1..=65_535_u16, any::<bool>(), 1..=3600_u32, 0..=3600_u32, 1..=10_000_u32, 1..=65_535_u32)
+            .prop_map(|(port, silent, max_age, max_ahead, burst, max_grants)| KnockSettings {
+                port,
+                silent,
+                max_age,
+                max_ahead,
+                burst,
+                max_grants,
+                per_second: burst,
+                interfaces: if silent {
+                    vec!["any".into()]
+                } else {
+                    vec!["eth0".into(), "br-1@x".into()]
+                },
+            });
+    let firewall = ("[a-z][a-z0-9_]{0,20}", proptest::collection::vec(any::<IpAddr>(), 0..3))
+        .prop_map(|(table, addresses)| FirewallSettings {
+            nft: "/usr/sbin/nft".into(),
+            mode: if table.len() % 2 == 0 { Mode::Guard } else { Mode::Mark },
+            mark: 1 << (table.len() % 32),
+            pending_mark: 1 << ((table.len() + 1) % 32),
+            printed: format!("/{table}").into(),
+            table,
+            break_glass: addresses.into_iter().map(|a| a.to_canonical()).collect(),
         });
     let services = (service(0), service(1), of_commands()).prop_map(|(a, b, c)| vec![a, b, c]);
     (gateway, knock, firewall, services, proptest::option::of("/[a-z.]{1,9}")).prop_map(

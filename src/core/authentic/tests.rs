@@ -1,30 +1,38 @@
 use super::*;
-use crate::core::golden::{self, NOON};
 use crate::core::keyring::{Day, Realm, TEST_GATEWAY_ID as GATEWAY};
 use crate::core::knock::encode_body;
+use crate::core::test_vectors::{self, NOON};
 use crate::core::wire::{ClientSide, seal};
 
 const H: [u8; 32] = [3; 32];
 
 fn claim(change: impl FnOnce(&mut Claim)) -> Claim {
-    let request = golden::request(NOON);
-    let signature = sign(&golden::seed(), &message(GATEWAY, &H, &request.encode()));
+    let request = test_vectors::request(NOON);
+    let signature = sign(&test_vectors::seed(), &message(GATEWAY, &H, &request.encode()));
     let body = encode_body(&request, &signature);
-    let mut claim = Claim { client: golden::CLIENT, h: H, body, source: golden::address(), source_port: 40_000 };
+    let mut claim = Claim {
+        client: test_vectors::CLIENT,
+        h: H,
+        body,
+        source: test_vectors::address(),
+        source_port: 40_000,
+    };
     change(&mut claim);
     claim
 }
 
 fn refused(change: impl FnOnce(&mut Claim)) -> Option<Reject> {
-    Authentic::verify(claim(change), &golden::client(), GATEWAY).err()
+    Authentic::verify(claim(change), &test_vectors::client(), GATEWAY).err()
 }
 
 #[test]
 fn a_signed_claim_is_authentic() {
-    let authentic = Authentic::verify(claim(|_| {}), &golden::client(), GATEWAY).map_err(|r| r.name()).unwrap();
-    assert_eq!(authentic.client(), golden::CLIENT);
-    assert_eq!(*authentic.request(), golden::request(NOON));
-    assert_eq!((authentic.source(), authentic.source_port()), (golden::address(), 40_000));
+    let authentic = Authentic::verify(claim(|_| {}), &test_vectors::client(), GATEWAY)
+        .map_err(|r| r.name())
+        .unwrap();
+    assert_eq!(authentic.client(), test_vectors::CLIENT);
+    assert_eq!(*authentic.request(), test_vectors::request(NOON));
+    assert_eq!((authentic.source(), authentic.source_port()), (test_vectors::address(), 40_000));
 }
 
 #[test]
@@ -36,29 +44,40 @@ fn a_listener_that_an_attacker_owns_cannot_make_a_claim_true() {
     assert_eq!(refused(|c| c.body[9] ^= 1), Some(Reject::Signature), "another time");
     assert_eq!(refused(|c| c.body[SIGNED] ^= 1), Some(Reject::Signature), "R");
     assert_eq!(refused(|c| c.body[SIGNED + 32] ^= 1), Some(Reject::Signature), "s");
-    assert_eq!(refused(|c| c.body[SIGNED + 64] = 1), Some(Reject::Signature), "FIDO flags of a plain key");
-    assert_eq!(refused(|c| c.body[SIGNED + 68] = 1), Some(Reject::Signature), "FIDO counter of a plain key");
+    assert_eq!(
+        refused(|c| c.body[SIGNED + 64] = 1),
+        Some(Reject::Signature),
+        "FIDO flags of a plain key"
+    );
+    assert_eq!(
+        refused(|c| c.body[SIGNED + 68] = 1),
+        Some(Reject::Signature),
+        "FIDO counter of a plain key"
+    );
     assert_eq!(refused(|c| c.body[BODY - 1] = 1), Some(Reject::Syntax), "padding");
 }
 
-/// Who took over the listener here and can read another gateway where the same key is enrolled has all of a knock that
-/// was signed for that one, and can say its `h`.
+/// Who took over the listener here and can read another gateway where the same key is enrolled has
+/// all of a knock that was signed for that one, and can say its `h`.
 #[test]
 fn a_knock_signed_for_another_gateway_is_refused_whatever_h_says() {
-    let there = Realm::new(golden::REALM, GatewayId([2; 16]), Secret::new([1; 32]));
-    let side = ClientSide { realm: there, ..golden::side(golden::CLIENT) };
+    let there = Realm::new(test_vectors::REALM, GatewayId([2; 16]), Secret::new([1; 32]));
+    let side = ClientSide { realm: there, ..test_vectors::side(test_vectors::CLIENT) };
     let (mut h, mut signature) = ([0; 32], None);
     let sign_there = |m: &Message| {
         h.copy_from_slice(&m[MESSAGE - SIGNED - 32..MESSAGE - SIGNED]);
-        let made = sign(&golden::seed(), m);
+        let made = sign(&test_vectors::seed(), m);
         signature = Some(Signature { ..made });
         Ok(made)
     };
-    let request = golden::request(NOON);
-    assert!(seal(&side, &request, Day::Number(NOON.day()), Secret::new([5; 32]), sign_there).is_ok());
+    let request = test_vectors::request(NOON);
+    assert!(
+        seal(&side, &request, Day::Number(NOON.day()), Secret::new([5; 32]), sign_there).is_ok()
+    );
     let body = encode_body(&request, &signature.unwrap());
     let carried = |h| claim(|c| (c.h, c.body) = (h, body));
-    let verdict = |h, gateway| Authentic::verify(carried(h), &golden::client(), gateway).err();
+    let verdict =
+        |h, gateway| Authentic::verify(carried(h), &test_vectors::client(), gateway).err();
     assert_eq!(verdict(h, GatewayId([2; 16])), None, "good where it was meant to go");
     assert_eq!(verdict(h, GATEWAY), Some(Reject::Signature), "its own h");
     assert_eq!(verdict(H, GATEWAY), Some(Reject::Signature), "an h of ours");
@@ -78,8 +97,8 @@ fn every_bit_of_a_claim_is_proven() {
 fn a_signature_with_a_larger_s_is_refused() {
     // s + L verifies under a lax verifier: the same knock with another signature.
     const L: [u8; 32] = [
-        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
+        0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
     ];
     let add_order = |c: &mut Claim| {
         let mut carry = 0;
@@ -97,7 +116,7 @@ fn a_key_of_small_order_signs_nothing_even_if_enrolled() {
     // Under the identity, R = identity and s = 0 fit every message.
     let mut identity = [0; 32];
     identity[0] = 1;
-    let mut client = golden::client();
+    let mut client = test_vectors::client();
     client.key = identity;
     let forged = claim(|c| {
         c.body[SIGNED..SIGNED + 64].fill(0);
@@ -108,20 +127,48 @@ fn a_key_of_small_order_signs_nothing_even_if_enrolled() {
 
 #[test]
 fn only_honest_keys_can_be_enrolled() {
-    assert!(check_enrolment_key(&golden::client().key).is_ok());
+    assert!(check_enrolment_key(&test_vectors::client().key).is_ok());
     let hex = |text: &str| -> [u8; 32] {
         let mut key = [0; 32];
         base16ct::lower::decode(text, &mut key).unwrap();
         key
     };
     let refused = [
-        ("0100000000000000000000000000000000000000000000000000000000000000", "prime-order", "identity"),
-        ("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", "prime-order", "order 2"),
-        ("0000000000000000000000000000000000000000000000000000000000000000", "prime-order", "order 4"),
-        ("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a", "prime-order", "order 8"),
-        ("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", "canonical", "y = p + 1"),
-        ("0100000000000000000000000000000000000000000000000000000000000080", "canonical", "minus zero"),
-        ("0200000000000000000000000000000000000000000000000000000000000000", "curve", "no such point"),
+        (
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "prime-order",
+            "identity",
+        ),
+        (
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "prime-order",
+            "order 2",
+        ),
+        (
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "prime-order",
+            "order 4",
+        ),
+        (
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+            "prime-order",
+            "order 8",
+        ),
+        (
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "canonical",
+            "y = p + 1",
+        ),
+        (
+            "0100000000000000000000000000000000000000000000000000000000000080",
+            "canonical",
+            "minus zero",
+        ),
+        (
+            "0200000000000000000000000000000000000000000000000000000000000000",
+            "curve",
+            "no such point",
+        ),
     ];
     for (key, word, name) in refused {
         let fault = check_enrolment_key(&hex(key)).expect_err(name);
@@ -131,7 +178,7 @@ fn only_honest_keys_can_be_enrolled() {
 
 #[test]
 fn the_blob_is_that_of_openssh() {
-    let blob = sshsig_blob(&message(GATEWAY, &H, &golden::request(NOON).encode()));
+    let blob = sshsig_blob(&message(GATEWAY, &H, &test_vectors::request(NOON).encode()));
     let head = b"SSHSIG\0\0\0\x0fknock@toctoc.v1\0\0\0\0\0\0\0\x06sha512\0\0\0\x40";
     assert_eq!(&blob[..head.len()], head);
     assert_eq!(blob.len(), head.len() + 64);

@@ -1,5 +1,5 @@
-//! What is weak about classic doors: in themselves, and where they stand.
-//! Saying it in words is left to `app::warnings`, finding out what listens here to `edge::proc_net`.
+//! What is weak about classic doors: in themselves, and where they stand. Saying it in words is
+//! left to `app::warnings`, finding out what listens here to `edge::proc_net`.
 
 use std::collections::BTreeSet;
 
@@ -14,12 +14,13 @@ pub enum Weakness {
     Shipped,
     /// It has fewer than three steps: this many.
     Short(usize),
-    /// Its steps are all of this protocol, and their numbers only rise, or only fall: a scan in that order opens it, since ports
-    /// that no door lists do not count as wrong.
+    /// Its steps are all of this protocol, and their numbers only rise, or only fall: a scan in
+    /// that order opens it, since ports that no door lists do not count as wrong.
     InOrder(Proto),
     /// It has the very sequence of this other door.
     Twin(String),
-    /// Its sequence begins with the whole sequence of this other door: whoever opens this one opens that one too.
+    /// Its sequence begins with the whole sequence of this other door: whoever opens this one opens
+    /// that one too.
     Contains(String),
     /// This step is a port of this service: who connects there begins or breaks an attempt.
     Guarded(Port, ServiceName),
@@ -36,11 +37,12 @@ pub enum Weakness {
 /// The sequence in knockd's shipped configuration; its close door has it reversed.
 const SHIPPED: [u16; 3] = [7000, 8000, 9000];
 
-/// What an echo request can carry in one packet of 1500 bytes, behind 40 bytes of IPv6 and 8 of ICMPv6.
+/// What an echo request can carry in one packet of 1500 bytes, behind 40 bytes of IPv6 and 8 of
+/// ICMPv6.
 pub const WHOLE_ECHO: u16 = 1452;
 
 /// What stands around the doors of a gateway.
-pub struct Around<'a> {
+pub struct DoorContext<'a> {
     /// The services behind the guard.
     pub services: &'a [Service],
     /// Those that some client may open by a sealed knock.
@@ -51,7 +53,8 @@ pub struct Around<'a> {
     pub listening: &'a BTreeSet<Port>,
 }
 
-/// Everything weak about `doors` in themselves, in their order. One-time sequences are spared the check for length and order.
+/// Everything weak about `doors` in themselves, in their order. One-time sequences are spared the
+/// check for length and order.
 pub fn weaknesses(doors: &[Door]) -> Vec<(&Door, Weakness)> {
     let mut found = Vec::new();
     for (index, door) in doors.iter().enumerate() {
@@ -73,7 +76,10 @@ pub fn weaknesses(doors: &[Door]) -> Vec<(&Door, Weakness)> {
 /// Which other doors open with the one at `index`.
 fn others_opened(doors: &[Door], index: usize) -> impl Iterator<Item = Weakness> {
     let mine = doors.get(index).map_or(&[][..], |door| &door.sequence);
-    let others = doors.iter().enumerate().filter(move |(at, other)| *at != index && !other.sequence.is_empty());
+    let others = doors
+        .iter()
+        .enumerate()
+        .filter(move |(at, other)| *at != index && !other.sequence.is_empty());
     others.filter_map(move |(at, other)| {
         if other.sequence == mine {
             // Of two that are alike the second one says so.
@@ -84,11 +90,14 @@ fn others_opened(doors: &[Door], index: usize) -> impl Iterator<Item = Weakness>
 }
 
 /// Everything weak about `doors` where they stand, in their order.
-pub fn misplaced<'d>(doors: &'d [Door], around: &Around<'_>) -> Vec<(&'d Door, Weakness)> {
+pub fn badly_placed<'d>(doors: &'d [Door], around: &DoorContext<'_>) -> Vec<(&'d Door, Weakness)> {
     let mut found = Vec::new();
     for door in doors {
-        let steps: BTreeSet<Step> = door.sequence.iter().chain(&door.later_steps).copied().collect();
-        found.extend(steps.into_iter().filter_map(|step| around.step(step)).map(|weakness| (door, weakness)));
+        let steps: BTreeSet<Step> =
+            door.sequence.iter().chain(&door.later_steps).copied().collect();
+        found.extend(
+            steps.into_iter().filter_map(|step| around.step(step)).map(|weakness| (door, weakness)),
+        );
         if let Some(service) = door.service.filter(|service| around.sealed.contains(service)) {
             found.push((door, Weakness::InTheClear(service)));
         }
@@ -96,7 +105,7 @@ pub fn misplaced<'d>(doors: &'d [Door], around: &Around<'_>) -> Vec<(&'d Door, W
     found
 }
 
-impl Around<'_> {
+impl DoorContext<'_> {
     fn step(&self, step: Step) -> Option<Weakness> {
         let port = match step {
             Step::Port(port) => port,
@@ -105,7 +114,9 @@ impl Around<'_> {
         let guarded = self.services.iter().find(|service| service.ports.contains(&port));
         match guarded {
             Some(service) => Some(Weakness::Guarded(port, service.name)),
-            None if port == (Port { proto: Proto::Udp, number: self.knock_port }) => Some(Weakness::KnockPort(port)),
+            None if port == (Port { proto: Proto::Udp, number: self.knock_port }) => {
+                Some(Weakness::KnockPort(port))
+            }
             None => self.listening.contains(&port).then_some(Weakness::Listening(port)),
         }
     }
@@ -139,7 +150,7 @@ pub fn is_shipped(sequence: &[Step]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::service::{Cut, Form, Mode, SourceRule};
+    use crate::core::service::{DisconnectPolicy, GrantKind, Mode, SourceRule};
 
     fn door(name: &str, ports: &[u16]) -> Door {
         let sequence = ports.iter().map(|number| Step::tcp(*number)).collect();
@@ -155,7 +166,8 @@ mod tests {
         let mut udp = door("u", &[9000, 8000, 7000]);
         udp.sequence[1] = Step::udp(8000);
         let doors = [door("a", &[7000, 8000, 9000]), udp, door("c", &[7000, 9000, 8000])];
-        let shipped: Vec<_> = weaknesses(&doors).into_iter().filter(|(_, weak)| *weak == Weakness::Shipped).collect();
+        let shipped: Vec<_> =
+            weaknesses(&doors).into_iter().filter(|(_, weak)| *weak == Weakness::Shipped).collect();
         let names: Vec<_> = shipped.iter().map(|(door, _)| door.name.as_str()).collect();
         assert_eq!(names, ["a", "u"]);
     }
@@ -188,7 +200,14 @@ mod tests {
         echo.sequence[1] = Step::Echo { size: 5 };
         let mut one_time = door("once", &[14, 15, 16]);
         one_time.one_time_sequences = Some("/f".into());
-        let doors = [door("up", &[1, 2, 9]), door("down", &[9, 2, 1]), mixed, echo, one_time, door("same", &[3, 3, 3])];
+        let doors = [
+            door("up", &[1, 2, 9]),
+            door("down", &[9, 2, 1]),
+            mixed,
+            echo,
+            one_time,
+            door("same", &[3, 3, 3]),
+        ];
         let weak = Weakness::InOrder(Proto::Tcp);
         assert_eq!(all(&doors), [("up", weak.clone()), ("down", weak)]);
     }
@@ -200,29 +219,38 @@ mod tests {
             ports: vec![Port { proto: Proto::Tcp, number: 22 }],
             commands: None,
             mode: Mode::Guard,
-            form: Form::Time,
+            form: GrantKind::Time,
             seconds: 1,
             max_seconds: 1,
             max_grants: 1,
             source: SourceRule::Bound,
             span: crate::core::prefix::Span::Host,
             challenge: false,
-            cut: Cut::Never,
+            cut: DisconnectPolicy::Never,
             forward: None,
         };
         let port = |number| Port { proto: Proto::Tcp, number };
         let knock = Port { proto: Proto::Udp, number: 62201 };
         let mut door = door("d", &[22, 80, 443]);
-        door.later_steps = vec![Step::Port(knock), Step::Echo { size: 1452 }, Step::Echo { size: 1453 }];
+        door.later_steps =
+            vec![Step::Port(knock), Step::Echo { size: 1452 }, Step::Echo { size: 1453 }];
         let sealed = BTreeSet::from([service.name]);
-        let around = Around {
+        let around = DoorContext {
             services: std::slice::from_ref(&service),
             sealed: &sealed,
             knock_port: 62201,
-            listening: &BTreeSet::from([port(22), port(80), Port { proto: Proto::Udp, number: 443 }]),
+            listening: &BTreeSet::from([
+                port(22),
+                port(80),
+                Port { proto: Proto::Udp, number: 443 },
+            ]),
         };
-        let doors = [door.clone(), Door { service: Some(service.name), sequence: vec![], later_steps: vec![], ..door }];
-        let found: Vec<_> = misplaced(&doors, &around).into_iter().map(|(_, weak)| weak).collect();
+        let doors = [
+            door.clone(),
+            Door { service: Some(service.name), sequence: vec![], later_steps: vec![], ..door },
+        ];
+        let found: Vec<_> =
+            badly_placed(&doors, &around).into_iter().map(|(_, weak)| weak).collect();
         assert_eq!(
             found,
             [
@@ -233,7 +261,11 @@ mod tests {
                 Weakness::InTheClear(service.name),
             ]
         );
-        let nobody = Around { sealed: &BTreeSet::new(), ..around };
-        assert_eq!(misplaced(&doors[1..], &nobody), [], "without clients there is no sealed knock for it");
+        let nobody = DoorContext { sealed: &BTreeSet::new(), ..around };
+        assert_eq!(
+            badly_placed(&doors[1..], &nobody),
+            [],
+            "without clients there is no sealed knock for it"
+        );
     }
 }

@@ -2,12 +2,12 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::core::authentic;
-use crate::core::golden::{self, NOON};
 use crate::core::keyring::Day;
 use crate::core::knock::{Challenge, Status};
 use crate::core::packet::udp_checksum;
+use crate::core::test_vectors::{self, NOON};
 use crate::core::types::{ClientId, SECOND, Wall};
-use crate::core::wire::{Awaiting, ClientSide, seal, seal_unsigned};
+use crate::core::wire::{AwaitingReceipt, ClientSide, seal, seal_unsigned};
 
 mod doors;
 mod floods;
@@ -25,11 +25,19 @@ fn id(number: u8) -> ClientId {
 
 /// Row 0 is the golden client; the others have ids of their own and the same SSH key.
 fn setup(clients: u8) -> Setup {
-    let fingerprint = golden::client().fingerprint;
-    let others = (1..clients).map(|number| (golden::master().client_keys(id(number)), fingerprint));
-    let keys = std::iter::once((golden::master().client_keys(golden::CLIENT), fingerprint)).chain(others);
+    let fingerprint = test_vectors::client().fingerprint;
+    let others =
+        (1..clients).map(|number| (test_vectors::master().client_keys(id(number)), fingerprint));
+    let keys =
+        std::iter::once((test_vectors::master().client_keys(test_vectors::CLIENT), fingerprint))
+            .chain(others);
     Setup {
-        sealed: Some(SealedSetup { keys: golden::gateway(), port: PORT, burst: 64, per_second: 4 }),
+        sealed: Some(SealedSetup {
+            keys: test_vectors::gateway(),
+            port: PORT,
+            burst: 64,
+            per_second: 4,
+        }),
         clients: keys.collect(),
         ..Setup::default()
     }
@@ -56,17 +64,17 @@ impl Bench {
     }
 
     /// A knock of the client `side` that nobody has sent before.
-    fn datagram_of(&mut self, side: &ClientSide) -> ([u8; DATAGRAM], Awaiting) {
+    fn datagram_of(&mut self, side: &ClientSide) -> ([u8; DATAGRAM], AwaitingReceipt) {
         self.entropy += 1;
         let day = Day::Number(self.now.wall.day());
-        let sign = |message: &_| Ok(authentic::sign(&golden::seed(), message));
-        let request = golden::request(Wall(self.now.wall.0 + self.entropy));
+        let sign = |message: &_| Ok(authentic::sign(&test_vectors::seed(), message));
+        let request = test_vectors::request(Wall(self.now.wall.0 + self.entropy));
         let ephemeral = std::array::from_fn(|i| self.entropy.to_be_bytes()[i % 8]);
         seal(side, &request, day, Secret::new(ephemeral), sign).unwrap()
     }
 
-    fn datagram(&mut self) -> ([u8; DATAGRAM], Awaiting) {
-        self.datagram_of(&golden::side(golden::CLIENT))
+    fn datagram(&mut self) -> ([u8; DATAGRAM], AwaitingReceipt) {
+        self.datagram_of(&test_vectors::side(test_vectors::CLIENT))
     }
 
     /// What comes of a datagram from `source`, without serving.
@@ -104,7 +112,9 @@ impl Bench {
 
 fn packet(source: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len() + 8).unwrap();
-    let mut segment = [&40_000u16.to_be_bytes()[..], &port.to_be_bytes(), &length.to_be_bytes(), &[0, 0]].concat();
+    let mut segment =
+        [&40_000u16.to_be_bytes()[..], &port.to_be_bytes(), &length.to_be_bytes(), &[0, 0]]
+            .concat();
     segment.extend(payload);
     let check = udp_checksum(source.into(), GATEWAY.into(), &segment);
     segment[6..8].copy_from_slice(&check.to_be_bytes());
@@ -141,7 +151,7 @@ fn receipt(challenge: Option<Challenge>) -> Receipt {
         seconds: 0,
         time: NOON,
         delay: 5,
-        observed: golden::address(),
+        observed: test_vectors::address(),
         granted: None,
         ports: [None; 4],
         challenge,
@@ -154,16 +164,33 @@ fn a_knock_goes_up_and_its_receipt_comes_back_to_where_it_came_from() {
     let mut bench = Bench::new(setup(1));
     let (datagram, awaiting) = bench.datagram();
     let actions = bench.knock(ADMIN, &datagram);
-    let [Action::Knock { ticket, row: 0, h, body, source, source_port: 40_000 }] = &actions[..] else {
+    let [Action::Knock { ticket, row: 0, h, body, source, source_port: 40_000 }] = &actions[..]
+    else {
         panic!("{actions:?}")
     };
     assert_eq!(*source, Source::new(ADMIN.into()));
-    let claim = authentic::Claim { client: golden::CLIENT, h: *h, body: *body, source: *source, source_port: 40_000 };
-    assert!(authentic::Authentic::verify(claim, &golden::client(), golden::realm().gateway()).is_ok());
+    let claim = authentic::Claim {
+        client: test_vectors::CLIENT,
+        h: *h,
+        body: *body,
+        source: *source,
+        source_port: 40_000,
+    };
+    assert!(
+        authentic::Authentic::verify(
+            claim,
+            &test_vectors::client(),
+            test_vectors::realm().gateway()
+        )
+        .is_ok()
+    );
     let receipt = receipt(Some([7; 16]));
     let answered = bench.verdict(*ticket, true, Some(receipt));
     let [Action::Receipt { from, to, bytes }] = &answered[..] else { panic!("{answered:?}") };
-    assert_eq!((*from, *to), (SocketAddr::new(GATEWAY.into(), PORT), SocketAddr::new(ADMIN.into(), 40_000)));
+    assert_eq!(
+        (*from, *to),
+        (SocketAddr::new(GATEWAY.into(), PORT), SocketAddr::new(ADMIN.into(), 40_000))
+    );
     assert_eq!(awaiting.open(bytes), Some(receipt));
     assert_eq!(bench.verdict(*ticket, true, Some(receipt)), [], "a ticket is good for one receipt");
 }
@@ -172,10 +199,12 @@ fn a_knock_goes_up_and_its_receipt_comes_back_to_where_it_came_from() {
 fn every_refusal_is_counted_under_its_reason_and_does_nothing_else() {
     let mut bench = Bench::new(setup(2));
     let (good, _) = bench.datagram();
-    let stranger = bench.datagram_of(&golden::side(id(77))).0;
+    let stranger = bench.datagram_of(&test_vectors::side(id(77))).0;
     let mut bad_mac = good;
     *bad_mac.last_mut().unwrap() ^= 1;
-    let unsigned = seal_unsigned(&golden::side(id(1)), [0; BODY], Day::Unknown, Secret::new([3; 32])).unwrap();
+    let unsigned =
+        seal_unsigned(&test_vectors::side(id(1)), [0; BODY], Day::Unknown, Secret::new([3; 32]))
+            .unwrap();
     for (datagram, reason) in [
         (&good[1..], Reject::Length),
         (&[0x5a; DATAGRAM], Reject::UnknownTag),
@@ -251,7 +280,7 @@ fn a_client_over_its_rate_is_refused_without_a_trace_and_heard_again_later() {
     }
     assert_eq!(bench.refused(Reject::Quota), 1);
     assert_eq!(knocks(&bench.serve(100)).len(), 64, "a burst of 64 goes through whole");
-    let other = bench.datagram_of(&golden::side(id(1))).0;
+    let other = bench.datagram_of(&test_vectors::side(id(1))).0;
     assert_eq!(knocks(&bench.knock(ADMIN, &other)), [1], "another client is not concerned");
     bench.wait(SECOND / 4 - 2);
     assert_eq!(bench.knock(ADMIN, &datagrams[64]), []);
@@ -268,7 +297,7 @@ fn clients_are_served_in_turn_however_much_one_sends() {
         bench.take(STRANGER, &datagram);
     }
     for number in [1, 2, 3, 3] {
-        let datagram = bench.datagram_of(&golden::side(id(number))).0;
+        let datagram = bench.datagram_of(&test_vectors::side(id(number))).0;
         bench.take(ADMIN, &datagram);
     }
     assert_eq!(knocks(&bench.serve(6)), [0, 1, 2, 3, 0, 3]);
@@ -298,11 +327,13 @@ fn a_ticket_ends_after_ten_seconds() {
 fn with_all_tickets_out_knocks_wait_instead_of_being_lost() {
     let mut bench = Bench::new(setup(1));
     let sealed = bench.engine.sealed.as_mut().unwrap();
-    let (datagram, _) = golden::datagram(&golden::request(NOON), [200; 32]);
+    let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [200; 32]);
     for _ in 0..TICKETS {
-        let (_, reply) = golden::open(&datagram, NOON).unwrap_or_else(|r| panic!("{}", r.name())).split();
+        let (_, reply) =
+            test_vectors::open(&datagram, NOON).unwrap_or_else(|r| panic!("{}", r.name())).split();
         let source = Source::new(ADMIN.into());
-        let pending = Pending { reply, row: 0, mark: 0, source, source_port: 1, destination: source };
+        let pending =
+            OpenTicket { reply, row: 0, mark: 0, source, source_port: 1, destination: source };
         sealed.tickets.issue(bench.now.boot, pending);
     }
     let fresh = bench.datagram().0;
@@ -317,7 +348,13 @@ fn nonsense_from_the_gatekeeper_makes_no_receipt() {
     let (datagram, _) = bench.datagram();
     let ticket = ticket(&bench.knock(ADMIN, &datagram)).unwrap();
     let mut actions = Vec::new();
-    bench.engine.verdict(ticket, true, Some(&[0xff; RECEIPT_BODY]), Secret::new([1; 32]), &mut actions);
+    bench.engine.verdict(
+        ticket,
+        true,
+        Some(&[0xff; RECEIPT_BODY]),
+        Secret::new([1; 32]),
+        &mut actions,
+    );
     assert_eq!(actions, []);
 }
 
@@ -345,7 +382,7 @@ fn addresses_that_are_not_ours_any_more_are_deaf() {
 #[test]
 fn an_engine_with_nothing_to_listen_for_only_counts() {
     let mut bench = Bench::new(Setup::default());
-    let (datagram, _) = golden::datagram(&golden::request(NOON), [1; 32]);
+    let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [1; 32]);
     assert_eq!(bench.knock(ADMIN, &datagram), []);
     assert_eq!((bench.engine.packets(), bench.refused(Reject::NotForUs)), (1, 1));
     assert_eq!(bench.verdict(1, true, None), []);

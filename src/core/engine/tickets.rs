@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 
 use super::clients::Mark;
 use crate::core::types::{Boot, SECOND, Source};
-use crate::core::wire::Reply;
+use crate::core::wire::ReplyDatagram;
 
 /// How many knocks may be with the gatekeeper at once. More wait in their clients' queues.
 pub const TICKETS: usize = 1024;
-/// Nanoseconds after which a knock without a verdict gets no receipt any more: its client has given up by then.
+/// Nanoseconds after which a knock without a verdict gets no receipt any more: its client has given
+/// up by then.
 pub const LIFE: u64 = 10 * SECOND;
 
 /// What is needed to answer.
-pub(super) struct Pending {
-    pub(super) reply: Reply,
+pub(super) struct OpenTicket {
+    pub(super) reply: ReplyDatagram,
     pub(super) row: u32,
     pub(super) mark: Mark,
     pub(super) source: Source,
@@ -25,7 +26,7 @@ pub(super) struct Pending {
 /// Tickets are numbered from 1, so their order is that of their ends too.
 #[derive(Default)]
 pub(super) struct Tickets {
-    pending: BTreeMap<u64, (Boot, Pending)>,
+    pending: BTreeMap<u64, (Boot, OpenTicket)>,
     last: u64,
 }
 
@@ -38,13 +39,13 @@ impl Tickets {
         self.pending.len() >= TICKETS
     }
 
-    pub(super) fn issue(&mut self, now: Boot, pending: Pending) -> u64 {
+    pub(super) fn issue(&mut self, now: Boot, pending: OpenTicket) -> u64 {
         self.last += 1;
         self.pending.insert(self.last, (now.plus_nanos(LIFE), pending));
         self.last
     }
 
-    pub(super) fn take(&mut self, ticket: u64) -> Option<Pending> {
+    pub(super) fn take(&mut self, ticket: u64) -> Option<OpenTicket> {
         self.pending.remove(&ticket).map(|(_, pending)| pending)
     }
 

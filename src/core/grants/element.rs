@@ -1,8 +1,9 @@
 //! What the kernel is told of grants: elements of its sets, and the connections that they let in.
-//! Which there should be is left to the file above, putting them into the kernel to `edge::firewall`.
+//! Which there should be is left to the file above, putting them into the kernel to
+//! `edge::firewall`.
 
 use crate::core::prefix::Span;
-use crate::core::service::Form;
+use crate::core::service::GrantKind;
 use crate::core::types::{Port, Source};
 
 /// One element of a kernel set: who may reach what, and how.
@@ -17,20 +18,22 @@ pub struct Element {
     /// What.
     pub port: Port,
     /// Any number of connections, or one.
-    pub form: Form,
+    pub form: GrantKind,
 }
 
 /// What is to be done to the kernel's sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The element is there for this long from now on, whatever it had before; for one connection it is armed anew.
+    /// The element is there for this long from now on, whatever it had before; for one connection
+    /// it is armed anew.
     Set {
         /// Which.
         element: Element,
         /// For how long.
         millis: u64,
     },
-    /// The element, if it is still there, ends after this long. One for one connection is not armed anew.
+    /// The element, if it is still there, ends after this long. One for one connection is not armed
+    /// anew.
     Shorten {
         /// Which.
         element: Element,
@@ -42,8 +45,8 @@ pub enum Change {
         /// Which.
         element: Element,
     },
-    /// Connections that are such as the element lets in are dead from now on. It comes after the changes of elements, because a
-    /// live element may let them go on.
+    /// Connections that are such as the element lets in are dead from now on. It comes after the
+    /// changes of elements, because a live element may let them go on.
     Cut {
         /// Which.
         element: Element,
@@ -75,7 +78,7 @@ pub struct Flow {
 
 impl Element {
     /// For one address, from any port.
-    pub fn plain(source: Source, port: Port, form: Form) -> Self {
+    pub fn plain(source: Source, port: Port, form: GrantKind) -> Self {
         Self { source, source_port: 0, span: Span::Host, port, form }
     }
 
@@ -104,7 +107,7 @@ mod tests {
     fn an_element_lets_in_its_address_or_net_and_its_source_port_to_its_port_alone() {
         let source = |text: &str| Source::new(text.parse().unwrap());
         let ssh = Port { proto: Proto::Tcp, number: 22 };
-        let host = Element::plain(source("2001:db8::7"), ssh, Form::Time);
+        let host = Element::plain(source("2001:db8::7"), ssh, GrantKind::Time);
         let net = Element { source: source("2001:db8::"), span: Span::Net64, ..host };
         let bound = Element { source_port: 40_000, ..host };
         let flow = Flow { source: source("2001:db8::7"), source_port: 40_000, port: ssh };

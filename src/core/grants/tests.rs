@@ -1,9 +1,9 @@
 use super::*;
-use crate::core::golden::NOON;
 use crate::core::ledger::Ledger;
 use crate::core::policy::Grant;
 use crate::core::prefix::Span;
-use crate::core::service::{Basis, Cut};
+use crate::core::service::{AddressProof, DisconnectPolicy};
+use crate::core::test_vectors::NOON;
 use crate::core::types::SERVICE_PORTS;
 
 mod bounds;
@@ -22,40 +22,52 @@ fn tcp(number: u16) -> Port {
     Port { proto: Proto::Tcp, number }
 }
 
-fn live(client: u8, form: Form, opened: Now, seconds: u32) -> Live {
+fn live(client: u8, form: GrantKind, opened: Now, seconds: u32) -> ActiveGrant {
     let mut ports = [None; SERVICE_PORTS];
     ports[0] = Some(tcp(22));
-    let key = Key {
+    let key = GrantKey {
         holder: Holder::Client(ClientId([client; 16])),
         service: ServiceName::new("ssh").unwrap(),
         source: home(),
         source_port: 0,
         span: Span::Host,
     };
-    Live { key, form, ports, opened, seconds, cut: Cut::Never, basis: Basis::Both }
+    ActiveGrant {
+        key,
+        form,
+        ports,
+        opened,
+        seconds,
+        cut: DisconnectPolicy::Never,
+        basis: AddressProof::Both,
+    }
 }
 
-fn element(form: Form) -> Element {
+fn element(form: GrantKind) -> Element {
     Element::plain(home(), tcp(22), form)
 }
 
-fn open(grants: &mut Grants, live: Live) -> Vec<Change> {
+fn open(grants: &mut Grants, live: ActiveGrant) -> Vec<Change> {
     grants.open(live.opened, Grant::for_test(live)).0
 }
 
-fn set(form: Form, seconds: u64) -> Vec<Change> {
+fn set(form: GrantKind, seconds: u64) -> Vec<Change> {
     vec![Change::Set { element: element(form), millis: seconds * 1000 }]
 }
 
-fn remove(form: Form) -> Vec<Change> {
+fn remove(form: GrantKind) -> Vec<Change> {
     vec![Change::Remove { element: element(form) }]
 }
 
 #[test]
 fn an_element_lasts_as_long_as_its_longest_grant_and_a_neighbour_cannot_cut_it() {
     let mut grants = Grants::default();
-    assert_eq!(open(&mut grants, live(1, Form::Time, START, 600)), set(Form::Time, 600));
-    assert_eq!(open(&mut grants, live(2, Form::Time, at(100), 5)), set(Form::Time, 500), "not 5");
+    assert_eq!(open(&mut grants, live(1, GrantKind::Time, START, 600)), set(GrantKind::Time, 600));
+    assert_eq!(
+        open(&mut grants, live(2, GrantKind::Time, at(100), 5)),
+        set(GrantKind::Time, 500),
+        "not 5"
+    );
     assert_eq!(grants.expire(at(105)), [], "the kernel's element is the other's now");
     assert_eq!(grants.list().count(), 1);
 }
@@ -63,23 +75,23 @@ fn an_element_lasts_as_long_as_its_longest_grant_and_a_neighbour_cannot_cut_it()
 #[test]
 fn closing_ends_only_the_callers_grant_and_the_element_shrinks_to_the_next_longest() {
     let mut grants = Grants::default();
-    let (long, short) = (live(1, Form::Time, START, 600), live(2, Form::Time, START, 60));
+    let (long, short) = (live(1, GrantKind::Time, START, 600), live(2, GrantKind::Time, START, 60));
     open(&mut grants, long);
     open(&mut grants, short);
-    assert_eq!(grants.end(at(10), &[long.key], Ending::Closed), set(Form::Time, 50));
-    assert_eq!(grants.end(at(20), &[short.key], Ending::Closed), remove(Form::Time));
-    assert_eq!(grants.end(at(20), &[short.key], Ending::Closed), [], "twice is once");
+    assert_eq!(grants.end(at(10), &[long.key], GrantEnd::Closed), set(GrantKind::Time, 50));
+    assert_eq!(grants.end(at(20), &[short.key], GrantEnd::Closed), remove(GrantKind::Time));
+    assert_eq!(grants.end(at(20), &[short.key], GrantEnd::Closed), [], "twice is once");
 }
 
 #[test]
 fn a_one_connection_element_is_never_armed_anew_by_a_neighbours_closing() {
     let mut grants = Grants::default();
-    let (long, short) = (live(1, Form::Once, START, 600), live(2, Form::Once, START, 60));
+    let (long, short) = (live(1, GrantKind::Once, START, 600), live(2, GrantKind::Once, START, 60));
     open(&mut grants, short);
-    assert_eq!(open(&mut grants, long), set(Form::Once, 600), "an opening does arm it");
-    let shorter = vec![Change::Shorten { element: element(Form::Once), millis: 50_000 }];
+    assert_eq!(open(&mut grants, long), set(GrantKind::Once, 600), "an opening does arm it");
+    let shorter = vec![Change::Shorten { element: element(GrantKind::Once), millis: 50_000 }];
     assert_eq!(
-        grants.end(at(10), &[long.key], Ending::Closed),
+        grants.end(at(10), &[long.key], GrantEnd::Closed),
         shorter,
         "it may be spent, and does not outlast its grant"
     );
@@ -89,25 +101,27 @@ fn a_one_connection_element_is_never_armed_anew_by_a_neighbours_closing() {
 #[test]
 fn a_revoked_clients_one_connection_element_goes_even_if_a_neighbour_holds_it_too() {
     let mut grants = Grants::default();
-    let (thief, neighbour) = (live(1, Form::Once, START, 600), live(2, Form::Once, START, 60));
+    let (thief, neighbour) =
+        (live(1, GrantKind::Once, START, 600), live(2, GrantKind::Once, START, 60));
     open(&mut grants, thief);
     open(&mut grants, neighbour);
-    assert_eq!(grants.end(at(10), &[thief.key], Ending::Revoked), remove(Form::Once));
+    assert_eq!(grants.end(at(10), &[thief.key], GrantEnd::Revoked), remove(GrantKind::Once));
     assert_eq!(grants.expire(at(60)), []);
 }
 
 #[test]
 fn a_neighbour_who_armed_a_one_connection_element_last_keeps_it_when_the_other_is_revoked() {
     let mut grants = Grants::default();
-    let (thief, neighbour) = (live(1, Form::Once, START, 600), live(2, Form::Once, at(1), 60));
+    let (thief, neighbour) =
+        (live(1, GrantKind::Once, START, 600), live(2, GrantKind::Once, at(1), 60));
     open(&mut grants, thief);
     open(&mut grants, neighbour);
-    let shorter = vec![Change::Shorten { element: element(Form::Once), millis: 51_000 }];
-    assert_eq!(grants.end(at(10), &[thief.key], Ending::Revoked), shorter);
+    let shorter = vec![Change::Shorten { element: element(GrantKind::Once), millis: 51_000 }];
+    assert_eq!(grants.end(at(10), &[thief.key], GrantEnd::Revoked), shorter);
 }
 
-fn cutting(client: u8, opened: Now, cut: Cut) -> Live {
-    Live { cut, ..live(client, Form::Time, opened, 60) }
+fn cutting(client: u8, opened: Now, cut: DisconnectPolicy) -> ActiveGrant {
+    ActiveGrant { cut, ..live(client, GrantKind::Time, opened, 60) }
 }
 
 fn flow() -> Flow {
@@ -116,9 +130,15 @@ fn flow() -> Flow {
 
 #[test]
 fn connections_end_with_a_grant_as_far_as_its_service_says_so_also_long_after_it() {
-    let cut = Change::Cut { element: element(Form::Time) };
-    for (says, closed, revoked) in [(Cut::Never, 0, 0), (Cut::Revoked, 0, 1), (Cut::Closed, 1, 1)] {
-        for (how, cuts) in [(Ending::Closed, closed), (Ending::Revoked, revoked), (Ending::Changed, 0)] {
+    let cut = Change::Cut { element: element(GrantKind::Time) };
+    for (says, closed, revoked) in [
+        (DisconnectPolicy::Never, 0, 0),
+        (DisconnectPolicy::Revoked, 0, 1),
+        (DisconnectPolicy::Closed, 1, 1),
+    ] {
+        for (how, cuts) in
+            [(GrantEnd::Closed, closed), (GrantEnd::Revoked, revoked), (GrantEnd::Changed, 0)]
+        {
             for over in [false, true] {
                 let mut grants = Grants::default();
                 let live = cutting(1, START, says);
@@ -127,8 +147,15 @@ fn connections_end_with_a_grant_as_far_as_its_service_says_so_also_long_after_it
                     grants.expire(at(60));
                 }
                 let changes = grants.end(at(if over { 61 } else { 10 }), &[live.key], how);
-                assert_eq!(changes.iter().filter(|change| **change == cut).count(), cuts, "{says:?} {how:?} {over}");
-                assert!(cuts == 0 || changes.last() == Some(&cut), "elements first: a live one would let them go on");
+                assert_eq!(
+                    changes.iter().filter(|change| **change == cut).count(),
+                    cuts,
+                    "{says:?} {how:?} {over}"
+                );
+                assert!(
+                    cuts == 0 || changes.last() == Some(&cut),
+                    "elements first: a live one would let them go on"
+                );
             }
         }
     }
@@ -138,7 +165,7 @@ fn connections_end_with_a_grant_as_far_as_its_service_says_so_also_long_after_it
 fn who_closes_cuts_no_neighbours_connection_and_who_is_revoked_is_cut_whoever_else_there_is() {
     let open_both = |over: bool| {
         let mut grants = Grants::default();
-        let [mine, theirs] = [1, 2].map(|client| cutting(client, START, Cut::Closed));
+        let [mine, theirs] = [1, 2].map(|client| cutting(client, START, DisconnectPolicy::Closed));
         open(&mut grants, mine);
         open(&mut grants, theirs);
         if over {
@@ -146,27 +173,31 @@ fn who_closes_cuts_no_neighbours_connection_and_who_is_revoked_is_cut_whoever_el
         }
         (grants, mine)
     };
-    let cuts = |changes: Vec<Change>| changes.iter().filter(|change| matches!(change, Change::Cut { .. })).count();
+    let cuts = |changes: Vec<Change>| {
+        changes.iter().filter(|change| matches!(change, Change::Cut { .. })).count()
+    };
     for over in [false, true] {
         let (mut grants, mine) = open_both(over);
-        assert_eq!(cuts(grants.end(at(1), &[mine.key], Ending::Closed)), 0);
+        assert_eq!(cuts(grants.end(at(1), &[mine.key], GrantEnd::Closed)), 0);
         let (mut grants, mine) = open_both(over);
-        assert_eq!(cuts(grants.end(at(1), &[mine.key], Ending::Revoked)), 1);
+        assert_eq!(cuts(grants.end(at(1), &[mine.key], GrantEnd::Revoked)), 1);
     }
 }
 
 #[test]
 fn a_grant_that_is_over_is_forgotten_with_its_last_connection_and_not_before() {
     let mut grants = Grants::default();
-    let live = cutting(1, START, Cut::Revoked);
+    let live = cutting(1, START, DisconnectPolicy::Revoked);
     open(&mut grants, live);
     grants.expire(at(60));
     assert_eq!(grants.forget_past(&[flow()]), []);
-    let elsewhere =
-        [Flow { port: tcp(23), ..flow() }, Flow { source: Source::new("192.0.2.8".parse().unwrap()), ..flow() }];
+    let elsewhere = [
+        Flow { port: tcp(23), ..flow() },
+        Flow { source: Source::new("192.0.2.8".parse().unwrap()), ..flow() },
+    ];
     assert_eq!(grants.forget_past(&elsewhere), [Record::Ended(live.key)]);
     assert_eq!(grants.past().count(), 0);
-    open(&mut grants, cutting(1, at(70), Cut::Revoked));
+    open(&mut grants, cutting(1, at(70), DisconnectPolicy::Revoked));
     assert_eq!(grants.forget_past(&[]), [], "one that is live again is none of those");
     assert_eq!(grants.list().count(), 1);
 }
@@ -174,28 +205,40 @@ fn a_grant_that_is_over_is_forgotten_with_its_last_connection_and_not_before() {
 #[test]
 fn grants_that_are_over_are_remembered_across_a_restart_and_only_so_many() {
     let kept = Ledger::of(
-        &Ledger::of(&[Record::Granted(cutting(1, START, Cut::Revoked)), Record::Newest { wall: at(90).wall }])
-            .records(),
+        &Ledger::of(&[
+            Record::Granted(cutting(1, START, DisconnectPolicy::Revoked)),
+            Record::Newest { wall: at(90).wall },
+        ])
+        .records(),
     );
     let mut grants = Grants::restore(at(100), &kept);
     assert_eq!((grants.list().count(), grants.past().count()), (0, 1));
     for n in 0..5000_u32 {
-        let mut live = cutting(1, at(n), Cut::Revoked);
+        let mut live = cutting(1, at(n), DisconnectPolicy::Revoked);
         live.key.source = Source::new(std::net::Ipv4Addr::from(0x0a00_0000 + n).into());
         open(&mut grants, live);
         grants.expire(at(n + 60));
     }
-    let flows: Vec<Flow> = grants.past().map(|live| Flow { source: live.key.source, ..flow() }).collect();
+    let flows: Vec<Flow> =
+        grants.past().map(|live| Flow { source: live.key.source, ..flow() }).collect();
     assert_eq!(grants.forget_past(&flows).len(), 5001 - past::PAST);
-    assert_eq!(grants.past().map(|live| live.opened.boot).min(), Some(at(5000 - 4096).boot), "the oldest went");
+    assert_eq!(
+        grants.past().map(|live| live.opened.boot).min(),
+        Some(at(5000 - 4096).boot),
+        "the oldest went"
+    );
 }
 
 #[test]
 fn asking_again_makes_a_grant_last_longer_and_not_two() {
     let mut grants = Grants::default();
-    open(&mut grants, live(1, Form::Time, START, 60));
-    assert_eq!(open(&mut grants, live(1, Form::Time, at(30), 60)), set(Form::Time, 60));
-    assert_eq!(open(&mut grants, live(1, Form::Time, at(40), 5)), set(Form::Time, 50), "and never shorter");
+    open(&mut grants, live(1, GrantKind::Time, START, 60));
+    assert_eq!(open(&mut grants, live(1, GrantKind::Time, at(30), 60)), set(GrantKind::Time, 60));
+    assert_eq!(
+        open(&mut grants, live(1, GrantKind::Time, at(40), 5)),
+        set(GrantKind::Time, 50),
+        "and never shorter"
+    );
     assert_eq!(grants.list().count(), 1);
     assert_eq!(grants.deadline(), Some(at(90).boot));
     assert_eq!(grants.expire(at(90)), []);
@@ -205,60 +248,69 @@ fn asking_again_makes_a_grant_last_longer_and_not_two() {
 #[test]
 fn a_grant_whose_service_changed_its_ports_takes_the_old_element_away() {
     let mut grants = Grants::default();
-    open(&mut grants, live(1, Form::Time, START, 60));
-    let mut moved = live(1, Form::Time, at(1), 60);
+    open(&mut grants, live(1, GrantKind::Time, START, 60));
+    let mut moved = live(1, GrantKind::Time, at(1), 60);
     moved.ports[0] = Some(tcp(2222));
-    let new = Element { port: tcp(2222), ..element(Form::Time) };
+    let new = Element { port: tcp(2222), ..element(GrantKind::Time) };
     let changes = open(&mut grants, moved);
-    assert_eq!(changes, [remove(Form::Time), vec![Change::Set { element: new, millis: 60_000 }]].concat());
+    assert_eq!(
+        changes,
+        [remove(GrantKind::Time), vec![Change::Set { element: new, millis: 60_000 }]].concat()
+    );
 }
 
 #[test]
 fn udp_ports_of_a_one_connection_service_are_granted_by_time() {
-    let mut both = live(1, Form::Once, START, 60);
+    let mut both = live(1, GrantKind::Once, START, 60);
     both.ports[1] = Some(Port { proto: Proto::Udp, number: 53 });
     let mut grants = Grants::default();
-    let forms: Vec<Form> = open(&mut grants, both).iter().map(|change| change.element().form).collect();
-    assert_eq!(forms, [Form::Once, Form::Time]);
+    let forms: Vec<GrantKind> =
+        open(&mut grants, both).iter().map(|change| change.element().form).collect();
+    assert_eq!(forms, [GrantKind::Once, GrantKind::Time]);
 }
 
 #[test]
 fn after_a_restart_a_grant_has_the_time_that_it_has_left_by_whichever_clock_leaves_less() {
-    let ledger = Ledger::of(&[Record::Granted(live(1, Form::Time, START, 60))]);
-    let left = |now: Now| Grants::restore(now, &ledger).standing(now);
-    assert_eq!(left(at(20)), set(Form::Time, 40));
+    let ledger = Ledger::of(&[Record::Granted(live(1, GrantKind::Time, START, 60))]);
+    let left = |now: Now| Grants::restore(now, &ledger).expected_elements(now);
+    assert_eq!(left(at(20)), set(GrantKind::Time, 40));
     assert_eq!(left(at(60)), []);
     let set_back = Now { wall: START.wall.plus(1), ..at(50) };
-    assert_eq!(left(set_back), set(Form::Time, 10), "the boot clock knows better");
+    assert_eq!(left(set_back), set(GrantKind::Time, 10), "the boot clock knows better");
     let rebooted = Now { wall: START.wall.plus(50), boot: Boot(SECOND) };
-    assert_eq!(left(rebooted), set(Form::Time, 10));
+    assert_eq!(left(rebooted), set(GrantKind::Time, 10));
     let set_far_back = Now { wall: Wall(START.wall.0 - 1), boot: Boot(SECOND) };
     assert_eq!(left(set_far_back), [], "a grant from the future is none");
 }
 
 #[test]
 fn what_was_closed_does_not_come_back_after_a_restart() {
-    let live = live(1, Form::Time, START, 60);
+    let live = live(1, GrantKind::Time, START, 60);
     let mut records = vec![Record::Granted(live)];
     records.extend(Grants::endings(&[live.key]));
     assert_eq!(Grants::restore(at(1), &Ledger::of(&records)).list().count(), 0);
     let lossy = [Record::Granted(live), Record::Lost { at: START.wall }];
-    assert_eq!(Grants::restore(at(1), &Ledger::of(&lossy)).list().count(), 0, "its end may be what was lost");
+    assert_eq!(
+        Grants::restore(at(1), &Ledger::of(&lossy)).list().count(),
+        0,
+        "its end may be what was lost"
+    );
 }
 
 #[test]
 fn asking_again_puts_all_the_time_that_is_left_on_what_was_asked_last() {
     let mut grants = Grants::default();
-    let by = |basis, opened, seconds| Live { basis, ..live(1, Form::Time, opened, seconds) };
-    open(&mut grants, by(Basis::Signed, START, 600));
-    open(&mut grants, by(Basis::Both, at(100), 5));
+    let by =
+        |basis, opened, seconds| ActiveGrant { basis, ..live(1, GrantKind::Time, opened, seconds) };
+    open(&mut grants, by(AddressProof::Signed, START, 600));
+    open(&mut grants, by(AddressProof::Both, at(100), 5));
     let left = grants.list().next().unwrap();
-    assert_eq!((left.basis, left.seconds), (Basis::Both, 600));
+    assert_eq!((left.basis, left.seconds), (AddressProof::Both, 600));
 }
 
 #[test]
 fn a_grant_of_commands_comes_back_from_no_journal() {
-    let live = Live { ports: [None; SERVICE_PORTS], ..live(1, Form::Time, START, 600) };
+    let live = ActiveGrant { ports: [None; SERVICE_PORTS], ..live(1, GrantKind::Time, START, 600) };
     let grants = Grants::restore(at(1), &Ledger::of(&[Record::Granted(live)]));
     assert_eq!((grants.list().count(), grants.places().len()), (0, 0));
 }

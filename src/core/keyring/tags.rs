@@ -17,7 +17,8 @@ pub type Tag = [u8; TAG];
 pub enum Day {
     /// The UTC day, counted from the epoch, by the client's clock.
     Number(u64),
-    /// The client was told, or suspects, that its clock is wrong: a tag that never changes, and so can be linked.
+    /// The client was told, or suspects, that its clock is wrong: a tag that never changes, and so
+    /// can be linked.
     Unknown,
 }
 
@@ -25,7 +26,9 @@ impl Day {
     /// The tag that the owner of `key` sends.
     pub fn tag(self, key: &Secret<32>) -> Tag {
         match self {
-            Day::Number(day) => keyed16(key.expose(), &[b"toctoc v1 tag of day\0", &day.to_be_bytes()]),
+            Day::Number(day) => {
+                keyed16(key.expose(), &[b"toctoc v1 tag of day\0", &day.to_be_bytes()])
+            }
             Day::Unknown => keyed16(key.expose(), &[b"toctoc v1 tag without a clock\0"]),
         }
     }
@@ -36,12 +39,13 @@ impl Day {
 /// It grows with the clients file only, four entries a client: no packet puts anything in.
 pub struct TagTable {
     today: u64,
-    owners: HashMap<u128, Owner, BuildHasherDefault<TagHasher>>,
+    owners: HashMap<u128, TagOwner, BuildHasherDefault<TagHasher>>,
 }
 
 /// Whose a tag is.
-struct Owner {
-    /// `None` where two clients have the same tag: then it is nobody's, rather than the wrong one's.
+struct TagOwner {
+    /// `None` where two clients have the same tag: then it is nobody's, rather than the wrong
+    /// one's.
     row: Option<u32>,
     /// The first and last day that put it here.
     days: (u64, u64),
@@ -61,9 +65,13 @@ impl TagTable {
         }
     }
 
-    /// Moves the table to `today`, computing only what it does not hold yet: one hash a client at midnight. `clients`
-    /// are all that were inserted. Follows the clock backwards as well.
-    pub fn advance<'a>(&mut self, today: u64, clients: impl IntoIterator<Item = (u32, &'a Secret<32>)>) {
+    /// Moves the table to `today`, computing only what it does not hold yet: one hash a client at
+    /// midnight. `clients` are all that were inserted. Follows the clock backwards as well.
+    pub fn advance<'a>(
+        &mut self,
+        today: u64,
+        clients: impl IntoIterator<Item = (u32, &'a Secret<32>)>,
+    ) {
         if today == self.today {
             return;
         }
@@ -80,14 +88,14 @@ impl TagTable {
     /// The row of the one client that has this tag.
     pub fn find(&self, tag: &Tag) -> Option<u32> {
         #[cfg(test)]
-        crate::core::work::count(|done| done.look_ups += 1);
+        crate::core::op_counter::count(|done| done.look_ups += 1);
         self.owners.get(&u128::from_be_bytes(*tag))?.row
     }
 
     fn put(&mut self, row: u32, tag: Tag, days: (u64, u64)) {
         match self.owners.entry(u128::from_be_bytes(tag)) {
             Entry::Vacant(place) => {
-                place.insert(Owner { row: Some(row), days });
+                place.insert(TagOwner { row: Some(row), days });
             }
             Entry::Occupied(mut place) => {
                 let owner = place.get_mut();
@@ -103,8 +111,9 @@ fn around(today: u64) -> std::ops::RangeInclusive<u64> {
     today.saturating_sub(1)..=today.saturating_add(1)
 }
 
-/// A tag is the output of a keyed hash under keys that no attacker chooses: to hash it again, or with a random seed
-/// (which core has not), would buy nothing. What an attacker does choose is only ever looked up.
+/// A tag is the output of a keyed hash under keys that no attacker chooses: to hash it again, or
+/// with a random seed (which core has not), would buy nothing. What an attacker does choose is only
+/// ever looked up.
 #[derive(Default)]
 struct TagHasher(u64);
 
@@ -149,7 +158,9 @@ mod tests {
 
     #[test]
     fn a_table_that_moved_is_the_table_made_anew() {
-        for (from, to) in [(100, 101), (100, 99), (100, 102), (100, 500), (100, 0), (0, 1), (100, u64::MAX)] {
+        for (from, to) in
+            [(100, 101), (100, 99), (100, 102), (100, 500), (100, 0), (0, 1), (100, u64::MAX)]
+        {
             let mut moved = two_clients(from);
             moved.advance(to, [(0, &key(1)), (1, &key(2))]);
             let fresh = two_clients(to);
@@ -170,7 +181,11 @@ mod tests {
         table.advance(101, [(0, &key(1)), (1, &key(2)), (2, &key(1))]);
         assert_eq!(table.find(&Day::Number(102).tag(&key(1))), None, "nor tomorrow");
         table.insert(1, &key(2));
-        assert_eq!(table.find(&Day::Number(101).tag(&key(2))), Some(1), "the same client twice is no collision");
+        assert_eq!(
+            table.find(&Day::Number(101).tag(&key(2))),
+            Some(1),
+            "the same client twice is no collision"
+        );
     }
 
     #[test]
@@ -179,7 +194,11 @@ mod tests {
         table.put(0, [9; 16], (99, 99));
         table.put(1, [9; 16], (101, 101));
         table.advance(101, []);
-        assert_eq!(table.find(&[9; 16]), None, "yesterday's owner has gone, but the tag was his a moment ago");
+        assert_eq!(
+            table.find(&[9; 16]),
+            None,
+            "yesterday's owner has gone, but the tag was his a moment ago"
+        );
         table.advance(103, []);
         assert!(table.owners.is_empty());
     }
@@ -191,8 +210,10 @@ mod tests {
             std::hash::Hash::hash(&tag, &mut hasher);
             hasher.finish()
         };
-        let tags = (0..=u8::MAX).flat_map(|byte| [Day::Unknown, Day::Number(100)].map(|day| day.tag(&key(byte))));
-        let hashes: std::collections::HashSet<u64> = tags.map(u128::from_be_bytes).map(hash).collect();
+        let tags = (0..=u8::MAX)
+            .flat_map(|byte| [Day::Unknown, Day::Number(100)].map(|day| day.tag(&key(byte))));
+        let hashes: std::collections::HashSet<u64> =
+            tags.map(u128::from_be_bytes).map(hash).collect();
         assert_eq!(hashes.len(), 512);
     }
 }

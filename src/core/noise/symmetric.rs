@@ -16,8 +16,8 @@ type Hash = [u8; 32];
 
 /// The three values of the handshake, wiped when dropped.
 ///
-/// INVARIANT: `key` encrypts or decrypts at most once before it is replaced, so its nonce is always 0 and no counter is
-/// kept. In NKpsk0 a mix of a DH stands between any two payloads.
+/// INVARIANT: `key` encrypts or decrypts at most once before it is replaced, so its nonce is always
+/// 0 and no counter is kept. In NKpsk0 a mix of a DH stands between any two payloads.
 pub(super) struct Symmetric {
     chaining: Hash,
     hash: Hash,
@@ -33,7 +33,8 @@ impl Drop for Symmetric {
 }
 
 impl Symmetric {
-    /// Initialises with the protocol's name (longer than a hash, so hashed), the prologue and the pre-message `<- s`.
+    /// Initialises with the protocol's name (longer than a hash, so hashed), the prologue and the
+    /// pre-message `<- s`.
     pub(super) fn start(prologue: &[u8], responder: &[u8; 32]) -> Self {
         let name = digest(&[NAME]);
         let mut state = Self { chaining: name, hash: name, key: [0; 32] };
@@ -68,7 +69,8 @@ impl Symmetric {
         self.key = *key;
     }
 
-    /// The `e` token as a handshake with a psk has it (section 9.2): the key goes into the chaining key as well.
+    /// The `e` token as a handshake with a psk has it (section 9.2): the key goes into the chaining
+    /// key as well.
     pub(super) fn mix_ephemeral(&mut self, public: &[u8; 32]) {
         self.mix_hash(public);
         self.mix_key(public);
@@ -87,7 +89,9 @@ impl Symmetric {
     /// Leaves `payload` untouched unless the tag is right.
     pub(super) fn decrypt_and_hash(&mut self, payload: &mut [u8], tag: &[u8; SEAL]) -> Option<()> {
         let after = digest(&[&self.hash, payload, tag]);
-        self.cipher().decrypt_inout_detached(&Nonce::default(), &self.hash, payload.into(), &(*tag).into()).ok()?;
+        self.cipher()
+            .decrypt_inout_detached(&Nonce::default(), &self.hash, payload.into(), &(*tag).into())
+            .ok()?;
         self.hash = after;
         Some(())
     }
@@ -143,8 +147,9 @@ mod tests {
         assert_eq!(
             hmac(&[7; 32], [b"toc", b"toc"]),
             [
-                0x38, 0xe4, 0x82, 0x36, 0xc0, 0x29, 0x44, 0x73, 0xcd, 0x10, 0xec, 0x31, 0x46, 0x71, 0x9e, 0x0e, 0xd4,
-                0x30, 0x08, 0x89, 0x85, 0xae, 0xe7, 0x7f, 0xab, 0xa3, 0x3f, 0x4f, 0x00, 0xea, 0x56, 0x15
+                0x38, 0xe4, 0x82, 0x36, 0xc0, 0x29, 0x44, 0x73, 0xcd, 0x10, 0xec, 0x31, 0x46, 0x71,
+                0x9e, 0x0e, 0xd4, 0x30, 0x08, 0x89, 0x85, 0xae, 0xe7, 0x7f, 0xab, 0xa3, 0x3f, 0x4f,
+                0x00, 0xea, 0x56, 0x15
             ]
         );
     }

@@ -4,7 +4,7 @@ use super::*;
 
 struct Mine(&'static [&'static str]);
 
-impl Ours for Mine {
+impl LocalAddresses for Mine {
     fn has(&self, address: Source) -> bool {
         self.0.iter().any(|text| text.parse() == Ok(address.ip()))
     }
@@ -18,7 +18,9 @@ const INSIDE: Arrival = Arrival { capture: 0, loopback: true };
 fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
     let (from, to): (IpAddr, IpAddr) = (source.parse().unwrap(), destination.parse().unwrap());
     let length = u16::try_from(payload.len() + 8).unwrap();
-    let mut segment = [&4000u16.to_be_bytes()[..], &62201u16.to_be_bytes(), &length.to_be_bytes(), &[0, 0]].concat();
+    let mut segment =
+        [&4000u16.to_be_bytes()[..], &62201u16.to_be_bytes(), &length.to_be_bytes(), &[0, 0]]
+            .concat();
     segment.extend(payload);
     let check = udp_checksum(from, to, &segment);
     segment[6..8].copy_from_slice(&check.to_be_bytes());
@@ -56,7 +58,7 @@ fn rewrite_header_sum(packet: &mut [u8]) {
 }
 
 fn strict(packet: &[u8], arrival: Arrival) -> Result<&[u8], Reject> {
-    glance(packet)?.strict(&OURS, arrival)
+    parse(packet)?.strict(&OURS, arrival)
 }
 
 fn v4() -> Vec<u8> {
@@ -85,13 +87,13 @@ fn v4_refused(why: Reject, change: impl Fn(&mut Vec<u8>)) {
 #[test]
 fn an_honest_packet_is_read_in_both_families() {
     for packet in [v4(), v6()] {
-        let sighting = glance(&packet).unwrap();
+        let sighting = parse(&packet).unwrap();
         assert_eq!(sighting.step, Step::udp(62201));
         assert_eq!((sighting.source_port, sighting.flags), (4000, None));
         assert_eq!(sighting.strict(&OURS, OUTSIDE), Ok(&b"hello"[..]));
     }
-    assert_eq!(glance(&v4()).unwrap().source.to_string(), "198.51.100.9");
-    assert_eq!(glance(&v6()).unwrap().destination.to_string(), "2001:db8::1");
+    assert_eq!(parse(&v4()).unwrap().source.to_string(), "198.51.100.9");
+    assert_eq!(parse(&v6()).unwrap().destination.to_string(), "2001:db8::1");
 }
 
 #[test]
@@ -122,7 +124,7 @@ fn ip_options_are_refused_to_a_knock_and_fine_for_a_door() {
         packet.splice(20..20, option);
         rewrite_header_sum(&mut packet);
         assert_eq!(strict(&packet, OUTSIDE), Err(Reject::Headers));
-        assert_eq!(glance(&packet).unwrap().step, Step::udp(62201));
+        assert_eq!(parse(&packet).unwrap().step, Step::udp(62201));
     }
 }
 
@@ -132,10 +134,10 @@ fn fragments_are_refused_to_a_knock_and_first_ones_fine_for_a_door() {
     v4_refused(Reject::Headers, |p| p[7] = 1);
     let mut first = v4();
     first[6] |= 0x20;
-    assert!(glance(&first).is_ok());
+    assert!(parse(&first).is_ok());
     let mut later = v4();
     later[7] = 185;
-    assert_eq!(glance(&later), Err(Reject::Headers));
+    assert_eq!(parse(&later), Err(Reject::Headers));
 }
 
 #[test]
@@ -144,7 +146,7 @@ fn ipv6_extension_headers_are_invisible_to_both() {
         let mut packet = v6();
         packet[6] = next;
         packet.splice(40..40, [17, 0, 1, 4, 0, 0, 0, 0]);
-        assert_eq!(glance(&packet), Err(Reject::Headers), "{next}");
+        assert_eq!(parse(&packet), Err(Reject::Headers), "{next}");
     }
 }
 
@@ -175,13 +177,15 @@ fn a_wrong_checksum_is_refused_to_a_knock_and_fine_for_a_door() {
     let mut header = v4();
     header[10] ^= 1;
     assert_eq!(strict(&header, OUTSIDE), Err(Reject::Checksum));
-    assert!(glance(&header).is_ok());
+    assert!(parse(&header).is_ok());
 }
 
 #[test]
 fn the_checksum_of_an_odd_length_is_what_a_computation_without_our_code_gives() {
-    let segment = [&40_000u16.to_be_bytes()[..], &62_201u16.to_be_bytes(), &[0, 11, 0, 0], b"odd"].concat();
-    let check = udp_checksum("192.0.2.7".parse().unwrap(), "203.0.113.1".parse().unwrap(), &segment);
+    let segment =
+        [&40_000u16.to_be_bytes()[..], &62_201u16.to_be_bytes(), &[0, 11, 0, 0], b"odd"].concat();
+    let check =
+        udp_checksum("192.0.2.7".parse().unwrap(), "203.0.113.1".parse().unwrap(), &segment);
     assert_eq!(check, 0x9f2f, "the last byte counts as the high half of a word");
 }
 
@@ -219,28 +223,47 @@ fn only_packets_to_our_unicast_addresses_count() {
 
 #[test]
 fn sources_that_no_peer_can_have_are_refused() {
-    for from in
-        ["0.0.0.0", "0.1.2.3", "127.0.0.1", "127.9.9.9", "224.0.0.5", "240.0.0.1", "255.255.255.255", "192.0.2.1"]
-    {
+    for from in [
+        "0.0.0.0",
+        "0.1.2.3",
+        "127.0.0.1",
+        "127.9.9.9",
+        "224.0.0.5",
+        "240.0.0.1",
+        "255.255.255.255",
+        "192.0.2.1",
+    ] {
         assert_eq!(strict(&udp(from, "192.0.2.1", b"x"), OUTSIDE), Err(Reject::NotForUs), "{from}");
-        assert!(glance(&udp(from, "192.0.2.1", b"x")).is_ok(), "a door counts {from}");
+        assert!(parse(&udp(from, "192.0.2.1", b"x")).is_ok(), "a door counts {from}");
     }
     for from in ["::", "::1", "::192.0.2.9", "ff02::1", "fe80::1", "2001:db8::1"] {
-        assert_eq!(strict(&udp(from, "2001:db8::1", b"x"), OUTSIDE), Err(Reject::NotForUs), "{from}");
+        assert_eq!(
+            strict(&udp(from, "2001:db8::1", b"x"), OUTSIDE),
+            Err(Reject::NotForUs),
+            "{from}"
+        );
     }
 }
 
 #[test]
 fn a_mapped_address_on_the_wire_is_never_the_ipv4_address() {
-    assert_eq!(glance(&udp("2001:db8:9::9", "::ffff:192.0.2.1", b"x")), Err(Reject::NotForUs));
+    assert_eq!(parse(&udp("2001:db8:9::9", "::ffff:192.0.2.1", b"x")), Err(Reject::NotForUs));
     let packet = udp("::ffff:198.51.100.9", "2001:db8::1", b"x");
     assert_eq!(strict(&packet, OUTSIDE), Err(Reject::NotForUs));
-    assert_eq!(glance(&packet).unwrap().knocker.to_string(), "::ffff:198.51.100.9", "a door takes it for IPv6");
+    assert_eq!(
+        parse(&packet).unwrap().knocker.to_string(),
+        "::ffff:198.51.100.9",
+        "a door takes it for IPv6"
+    );
 }
 
 #[test]
 fn our_own_addresses_may_knock_over_the_loopback_device_only() {
-    for packet in [udp("127.0.0.1", "127.0.0.1", b"x"), udp("::1", "::1", b"x"), udp("192.0.2.1", "192.0.2.1", b"x")] {
+    for packet in [
+        udp("127.0.0.1", "127.0.0.1", b"x"),
+        udp("::1", "::1", b"x"),
+        udp("192.0.2.1", "192.0.2.1", b"x"),
+    ] {
         assert!(strict(&packet, INSIDE).is_ok());
         assert_eq!(strict(&packet, OUTSIDE), Err(Reject::NotForUs));
     }
@@ -263,7 +286,7 @@ fn tcp_is_for_doors_only_and_an_eight_byte_first_fragment_has_no_flags() {
     let segment = [0x12, 0x34, 0x1b, 0x58, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0xc2, 0, 0, 0, 0, 0, 0];
     let (from, to) = ("198.51.100.9".parse().unwrap(), "192.0.2.1".parse().unwrap());
     let mut packet = [ip_header(from, to, 6, 20), segment.to_vec()].concat();
-    let sighting = glance(&packet).unwrap();
+    let sighting = parse(&packet).unwrap();
     assert_eq!(sighting.step, Step::tcp(7000));
     // ECE and CWR do not count.
     assert_eq!(sighting.flags, Some(2));
@@ -271,25 +294,26 @@ fn tcp_is_for_doors_only_and_an_eight_byte_first_fragment_has_no_flags() {
     packet.truncate(28);
     packet[3] = 28;
     packet[6] = 0x20;
-    assert_eq!(glance(&packet).unwrap().flags, None);
+    assert_eq!(parse(&packet).unwrap().flags, None);
 }
 
 #[test]
 fn an_echo_request_counts_by_the_size_of_what_it_carries() {
-    let [echo4, echo6] = [("198.51.100.9", "192.0.2.1", 1, 8), ("2001:db8:9::9", "2001:db8::1", 58, 128)].map(
-        |(from, to, protocol, kind)| {
-            let header = ip_header(from.parse().unwrap(), to.parse().unwrap(), protocol, 72);
-            [header, vec![kind; 1], vec![0; 71]].concat()
-        },
-    );
+    let [echo4, echo6] =
+        [("198.51.100.9", "192.0.2.1", 1, 8), ("2001:db8:9::9", "2001:db8::1", 58, 128)].map(
+            |(from, to, protocol, kind)| {
+                let header = ip_header(from.parse().unwrap(), to.parse().unwrap(), protocol, 72);
+                [header, vec![kind; 1], vec![0; 71]].concat()
+            },
+        );
     for (packet, start) in [(echo4, 20), (echo6, 40)] {
-        let sighting = glance(&packet).unwrap();
+        let sighting = parse(&packet).unwrap();
         assert_eq!((sighting.step, sighting.source_port), (Step::Echo { size: 64 }, 0));
         assert_eq!(sighting.strict(&OURS, OUTSIDE), Err(Reject::Headers));
         for (at, value) in [(start, 0), (start, 129), (start + 1, 1)] {
             let mut other = packet.clone();
             other[at] = value;
-            assert_eq!(glance(&other), Err(Reject::Headers));
+            assert_eq!(parse(&other), Err(Reject::Headers));
         }
     }
 }
@@ -299,14 +323,14 @@ fn other_protocols_are_invisible() {
     for protocol in [0u8, 1, 2, 41, 47, 58, 132, 136, 255] {
         let mut packet = v4();
         packet[9] = protocol;
-        assert_eq!(glance(&packet), Err(Reject::Headers), "{protocol}");
+        assert_eq!(parse(&packet), Err(Reject::Headers), "{protocol}");
     }
     for first in [0x00, 0x55, 0xf5] {
         let mut packet = v4();
         packet[0] = first;
-        assert_eq!(glance(&packet), Err(Reject::Malformed));
+        assert_eq!(parse(&packet), Err(Reject::Malformed));
     }
-    assert_eq!(glance(&[]), Err(Reject::Malformed));
+    assert_eq!(parse(&[]), Err(Reject::Malformed));
 }
 
 proptest! {

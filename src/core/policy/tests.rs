@@ -1,11 +1,11 @@
 use super::*;
-use crate::core::golden::{self, CLIENT, NOON};
 use crate::core::knock::Request;
 use crate::core::ledger::Ledger;
 use crate::core::prefix::Prefix;
 use crate::core::record::Record;
-use crate::core::replay::{Standing, Window};
-use crate::core::service::{Cut, Form, Forward, Mode};
+use crate::core::replay::{StateOrigin, Window};
+use crate::core::service::{DisconnectPolicy, Forward, GrantKind, Mode};
+use crate::core::test_vectors::{self, CLIENT, NOON};
 use crate::core::types::{Boot, Fault, Port, Proto, Wall};
 
 mod commands;
@@ -20,19 +20,20 @@ fn ssh() -> Service {
         ports: vec![Port { proto: Proto::Tcp, number: 22 }],
         commands: None,
         mode: Mode::Guard,
-        form: Form::Time,
+        form: GrantKind::Time,
         seconds: 30,
         max_seconds: 300,
         max_grants: 10,
         source: SourceRule::Bound,
         span: Span::Host,
         challenge: false,
-        cut: Cut::Never,
+        cut: DisconnectPolicy::Never,
         forward: None,
     }
 }
 
-/// One gateway with its clock standing still; every packet gets the next nanosecond as its timestamp.
+/// One gateway with its clock standing still; every packet gets the next nanosecond as its
+/// timestamp.
 struct Gate {
     policy: Policy,
     replay: Replay,
@@ -44,19 +45,22 @@ impl Gate {
     fn new(service: Service, client: Client, max_grants: u32) -> Self {
         let own = [Source::new("203.0.113.1".parse().unwrap())];
         let window = Window { max_age: 30, max_ahead: 10 };
-        let begin = Now { wall: Wall(START.wall.0 - 400 * SECOND), boot: Boot(START.boot.0 - 400 * SECOND) };
-        let replay = Replay::restore(window, begin, &Ledger::default(), Standing::Found);
+        let begin = Now {
+            wall: Wall(START.wall.0 - 400 * SECOND),
+            boot: Boot(START.boot.0 - 400 * SECOND),
+        };
+        let replay = Replay::restore(window, begin, &Ledger::default(), StateOrigin::Found);
         let policy = Policy::new(vec![service], vec![client], max_grants, own);
         Self { policy, replay, grants: Grants::default(), packets: 0 }
     }
 
     fn plain() -> Self {
-        Self::new(ssh(), golden::client(), 16)
+        Self::new(ssh(), test_vectors::client(), 16)
     }
 
     fn decide(&mut self, change: impl FnOnce(&mut Request), source: Source) -> Decision {
         self.packets += 1;
-        let mut request = golden::request(Wall(START.wall.0 + self.packets));
+        let mut request = test_vectors::request(Wall(START.wall.0 + self.packets));
         request.address = Some(source);
         change(&mut request);
         let mut entropy = [1; 16];
@@ -70,12 +74,12 @@ impl Gate {
         let decision = self.decide(change, Source::new(source.parse().unwrap()));
         let mut done = commit(vec![decision], |_| Ok(())).unwrap();
         Some(match done.pop()? {
-            Done::Open(grant) => self.grants.open(START, grant).1.status,
-            Done::Close(keys, how, answer) => {
+            Committed::Open(grant) => self.grants.open(START, grant).1.status,
+            Committed::Close(keys, how, answer) => {
                 self.grants.end(START, &keys, how);
                 answer.status
             }
-            Done::Tell(answer) => answer.status,
+            Committed::Tell(answer) => answer.status,
         })
     }
 
@@ -92,20 +96,26 @@ impl Gate {
 #[test]
 fn a_fresh_knock_is_granted_and_told_what_it_got() {
     let mut gate = Gate::plain();
-    let decision = gate.decide(|_| {}, golden::address());
+    let decision = gate.decide(|_| {}, test_vectors::address());
     let mut stored = Vec::new();
     let mut done = commit(vec![decision], |records| {
         stored = records.to_vec();
         Ok(())
     })
     .unwrap();
-    assert!(matches!(stored[..], [Record::Seen { .. }, Record::Newest { .. }, Record::Granted(_)]), "{stored:?}");
-    let Some(Done::Open(grant)) = done.pop() else { panic!("not granted") };
+    assert!(
+        matches!(stored[..], [Record::Seen { .. }, Record::Newest { .. }, Record::Granted(_)]),
+        "{stored:?}"
+    );
+    let Some(Committed::Open(grant)) = done.pop() else { panic!("not granted") };
     let (changes, answer) = gate.grants.open(START, grant);
     assert_eq!(changes.len(), 1);
     let receipt = answer.receipt(START, None).unwrap();
     assert_eq!((receipt.status, receipt.seconds, receipt.once), (Status::Granted, 30, false));
-    assert_eq!((receipt.granted, receipt.observed), (Some(golden::address()), golden::address()));
+    assert_eq!(
+        (receipt.granted, receipt.observed),
+        (Some(test_vectors::address()), test_vectors::address())
+    );
     assert_eq!(receipt.ports[0], Some(Port { proto: Proto::Tcp, number: 22 }));
     assert_eq!(receipt.delay, -1);
 }
@@ -114,8 +124,9 @@ fn a_fresh_knock_is_granted_and_told_what_it_got() {
 fn nothing_is_granted_closed_or_told_when_its_mark_cannot_be_stored() {
     let mut gate = Gate::plain();
     assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
-    let kinds = [Kind::Open, Kind::Close, Kind::Probe];
-    let decisions: Vec<Decision> = kinds.map(|kind| gate.decide(|r| r.kind = kind, golden::address())).into();
+    let kinds = [KnockKind::Open, KnockKind::Close, KnockKind::Probe];
+    let decisions: Vec<Decision> =
+        kinds.map(|kind| gate.decide(|r| r.kind = kind, test_vectors::address())).into();
     let failed = commit(decisions, |_| Err(Fault::new("disk full", "")));
     assert!(failed.is_err());
     gate.grants.give_up();
@@ -124,8 +135,9 @@ fn nothing_is_granted_closed_or_told_when_its_mark_cannot_be_stored() {
 
 #[test]
 fn a_batch_is_stored_in_one_piece() {
-    let mut gate = Gate::new(ssh(), golden::client(), 64);
-    let decisions: Vec<Decision> = (0..50).map(|_| gate.decide(|_| {}, golden::address())).collect();
+    let mut gate = Gate::new(ssh(), test_vectors::client(), 64);
+    let decisions: Vec<Decision> =
+        (0..50).map(|_| gate.decide(|_| {}, test_vectors::address())).collect();
     let mut stores = 0;
     let done = commit(decisions, |_| {
         stores += 1;
@@ -133,33 +145,47 @@ fn a_batch_is_stored_in_one_piece() {
     })
     .unwrap();
     assert_eq!((stores, done.len()), (1, 50));
-    assert!(done.iter().all(|done| matches!(done, Done::Open(_))), "50 of 50 parallel knocks");
+    assert!(done.iter().all(|done| matches!(done, Committed::Open(_))), "50 of 50 parallel knocks");
 }
 
 #[test]
 fn another_address_than_the_packets_is_told_so_and_burns_nothing() {
     let mut gate = Gate::plain();
-    let named = Some(golden::address());
+    let named = Some(test_vectors::address());
     assert_eq!(gate.knock_from("198.51.100.1", |r| r.address = named), Some(Status::Address));
     assert_eq!(
         gate.knock(|r| r.timestamp = Wall(START.wall.0 + 1)),
         Some(Status::Granted),
         "the same packet, from home"
     );
-    assert_eq!(gate.knock_from("198.51.100.1", |r| r.timestamp = Wall(START.wall.0 + 1)), None, "used: silence");
-    assert_eq!(gate.knock(|r| r.address = None), Some(Status::Address), "a bound service takes no unnamed one");
+    assert_eq!(
+        gate.knock_from("198.51.100.1", |r| r.timestamp = Wall(START.wall.0 + 1)),
+        None,
+        "used: silence"
+    );
+    assert_eq!(
+        gate.knock(|r| r.address = None),
+        Some(Status::Address),
+        "a bound service takes no unnamed one"
+    );
 }
 
 #[test]
 fn an_observing_service_takes_the_packets_address_but_never_another_than_a_named_one() {
-    let mut gate = Gate::new(Service { source: SourceRule::Observed, ..ssh() }, golden::client(), 16);
+    let mut gate =
+        Gate::new(Service { source: SourceRule::Observed, ..ssh() }, test_vectors::client(), 16);
     assert_eq!(gate.knock_from("198.51.100.1", |r| r.address = None), Some(Status::Granted));
-    assert_eq!(gate.knock_from("198.51.100.1", |r| r.address = Some(golden::address())), Some(Status::Address));
+    assert_eq!(
+        gate.knock_from("198.51.100.1", |r| r.address = Some(test_vectors::address())),
+        Some(Status::Address)
+    );
 }
 
 #[test]
 fn only_addresses_that_a_peer_elsewhere_can_have_are_granted() {
-    for good in ["8.8.8.8", "10.1.2.3", "192.168.1.9", "192.0.2.1", "100.64.1.1", "2001:db8::7", "fd00::7"] {
+    for good in
+        ["8.8.8.8", "10.1.2.3", "192.168.1.9", "192.0.2.1", "100.64.1.1", "2001:db8::7", "fd00::7"]
+    {
         assert_eq!(Gate::plain().knock_from(good, |_| {}), Some(Status::Granted), "{good}");
     }
     for bad in [
@@ -191,7 +217,7 @@ fn a_grant_lasts_as_asked_within_the_limits_of_service_client_and_expiry() {
     assert_eq!(Gate::plain().seconds(299), 299);
     assert_eq!(Gate::plain().seconds(u32::MAX), 300);
     let client = |change: fn(&mut Client)| {
-        let mut client = golden::client();
+        let mut client = test_vectors::client();
         change(&mut client);
         Gate::new(ssh(), client, 16)
     };
@@ -202,8 +228,10 @@ fn a_grant_lasts_as_asked_within_the_limits_of_service_client_and_expiry() {
 
 #[test]
 fn an_expired_or_unknown_client_meets_silence_and_nothing_is_stored() {
-    for change in [(|c| c.expires = Some(NOON.0 / SECOND)) as fn(&mut Client), |c| c.id = ClientId([1; 16])] {
-        let mut client = golden::client();
+    for change in
+        [(|c| c.expires = Some(NOON.0 / SECOND)) as fn(&mut Client), |c| c.id = ClientId([1; 16])]
+    {
+        let mut client = test_vectors::client();
         change(&mut client);
         let mut gate = Gate::new(ssh(), client, 16);
         assert_eq!(gate.knock(|_| {}), None);
@@ -218,10 +246,10 @@ fn what_a_client_may_not_have_is_denied_and_the_packet_is_used_up() {
     assert_eq!(gate.knock(|r| r.service = ServiceName::new("rdp").unwrap()), Some(Status::Denied));
     gate.policy.clients.get_mut(&CLIENT).unwrap().services.clear();
     assert_eq!(gate.knock(|_| {}), Some(Status::Denied));
-    assert_eq!(gate.knock(|r| r.kind = Kind::Close), Some(Status::Denied));
+    assert_eq!(gate.knock(|r| r.kind = KnockKind::Close), Some(Status::Denied));
     let again = Wall(START.wall.0 + gate.packets);
     gate.policy.clients.get_mut(&CLIENT).unwrap().services.push(ssh);
-    assert_eq!(gate.knock(|r| (r.kind, r.timestamp) = (Kind::Close, again)), None);
+    assert_eq!(gate.knock(|r| (r.kind, r.timestamp) = (KnockKind::Close, again)), None);
 }
 
 #[test]
@@ -233,9 +261,12 @@ fn a_source_port_is_granted_alone_and_beside_every_port() {
     assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
     assert_eq!(gate.knock(|r| r.source_port = 6666), Some(Status::Granted));
     assert_eq!(keys(&gate), ["192.0.2.7", "192.0.2.7 port 5555", "192.0.2.7 port 6666"]);
-    assert_eq!(gate.knock(|r| (r.kind, r.source_port) = (Kind::Close, 5555)), Some(Status::Closed));
+    assert_eq!(
+        gate.knock(|r| (r.kind, r.source_port) = (KnockKind::Close, 5555)),
+        Some(Status::Closed)
+    );
     assert_eq!(keys(&gate), ["192.0.2.7", "192.0.2.7 port 6666"], "its own alone");
-    assert_eq!(gate.knock(|r| r.kind = Kind::Close), Some(Status::Closed));
+    assert_eq!(gate.knock(|r| r.kind = KnockKind::Close), Some(Status::Closed));
     assert_eq!(keys(&gate), [""; 0]);
 }
 
@@ -246,41 +277,72 @@ fn within(prefixes: &[&str]) -> Service {
 
 #[test]
 fn a_named_address_within_the_listed_prefixes_is_granted_wherever_the_packet_comes_from() {
-    let mut gate = Gate::new(within(&["198.51.100.0/24", "2001:db8:1::/48", "203.0.113.0/24"]), golden::client(), 16);
+    let mut gate = Gate::new(
+        within(&["198.51.100.0/24", "2001:db8:1::/48", "203.0.113.0/24"]),
+        test_vectors::client(),
+        16,
+    );
     let named = |text: &str| Some(Source::new(text.parse().unwrap()));
-    for (address, from) in
-        [("198.51.100.9", "192.0.2.7"), ("2001:db8:1::9", "192.0.2.7"), ("198.51.100.10", "2001:db8::7")]
-    {
+    for (address, from) in [
+        ("198.51.100.9", "192.0.2.7"),
+        ("2001:db8:1::9", "192.0.2.7"),
+        ("198.51.100.10", "2001:db8::7"),
+    ] {
         assert_eq!(
             gate.knock_from(from, |r| r.address = named(address)),
             Some(Status::Granted),
             "{address} from {from}"
         );
-        assert!(gate.grants.list().any(|live| live.key.who() == address), "{address}, and not {from}");
+        assert!(
+            gate.grants.list().any(|live| live.key.who() == address),
+            "{address}, and not {from}"
+        );
     }
-    assert_eq!(gate.knock_from("192.0.2.7", |_| {}), Some(Status::Granted), "its own is always right");
+    assert_eq!(
+        gate.knock_from("192.0.2.7", |_| {}),
+        Some(Status::Granted),
+        "its own is always right"
+    );
     for address in ["198.51.101.9", "2001:db8:2::9", "192.0.2.8"] {
-        assert_eq!(gate.knock_from("192.0.2.7", |r| r.address = named(address)), Some(Status::Address), "{address}");
+        assert_eq!(
+            gate.knock_from("192.0.2.7", |r| r.address = named(address)),
+            Some(Status::Address),
+            "{address}"
+        );
     }
-    assert_eq!(gate.knock_from("198.51.100.9", |r| r.address = None), Some(Status::Address), "it must be named");
-    assert_eq!(gate.knock_from("192.0.2.7", |r| r.address = named("203.0.113.1")), Some(Status::Address), "never ours");
+    assert_eq!(
+        gate.knock_from("198.51.100.9", |r| r.address = None),
+        Some(Status::Address),
+        "it must be named"
+    );
+    assert_eq!(
+        gate.knock_from("192.0.2.7", |r| r.address = named("203.0.113.1")),
+        Some(Status::Address),
+        "never ours"
+    );
     assert_eq!(gate.grants.list().count(), 4);
 }
 
 #[test]
 fn the_receipt_says_which_address_was_granted_and_which_was_seen() {
-    let mut gate = Gate::new(Service { span: Span::Net64, ..within(&["2001:db8::/32"]) }, golden::client(), 16);
+    let mut gate = Gate::new(
+        Service { span: Span::Net64, ..within(&["2001:db8::/32"]) },
+        test_vectors::client(),
+        16,
+    );
     let named = Source::new("2001:db8:1:2:3:4:5:6".parse().unwrap());
-    let decision = gate.decide(|r| r.address = Some(named), golden::address());
-    let Some(Done::Open(grant)) = commit(vec![decision], |_| Ok(())).unwrap().pop() else { panic!("not granted") };
+    let decision = gate.decide(|r| r.address = Some(named), test_vectors::address());
+    let Some(Committed::Open(grant)) = commit(vec![decision], |_| Ok(())).unwrap().pop() else {
+        panic!("not granted")
+    };
     let receipt = gate.grants.open(START, grant).1.receipt(START, None).unwrap();
-    assert_eq!((receipt.granted, receipt.observed), (Some(named), golden::address()));
+    assert_eq!((receipt.granted, receipt.observed), (Some(named), test_vectors::address()));
     assert_eq!(gate.grants.list().next().unwrap().key.who(), "2001:db8:1:2::/64");
 }
 
 #[test]
 fn a_whole_net_is_granted_by_policy_alone_to_ipv6_alone_and_to_no_single_port() {
-    let mut gate = Gate::new(Service { span: Span::Net64, ..ssh() }, golden::client(), 16);
+    let mut gate = Gate::new(Service { span: Span::Net64, ..ssh() }, test_vectors::client(), 16);
     assert_eq!(gate.knock_from("2001:db8::7", |_| {}), Some(Status::Granted));
     assert_eq!(gate.knock_from("2001:db8::8", |_| {}), Some(Status::Granted), "the same grant");
     assert_eq!(gate.knock_from("192.0.2.7", |_| {}), Some(Status::Granted));
@@ -288,33 +350,46 @@ fn a_whole_net_is_granted_by_policy_alone_to_ipv6_alone_and_to_no_single_port() 
     let who: Vec<String> = gate.grants.list().map(|live| live.key.who()).collect();
     assert_eq!(who, ["192.0.2.7", "2001:db8::/64", "2001:db8::9 port 77"]);
     let wide = *gate.grants.list().nth(1).unwrap();
-    let narrow = Policy::new(vec![ssh()], vec![golden::client()], 16, []);
-    assert_eq!(narrow.must_end(START, &wide), Some(Ending::Changed), "after a reload that takes it back");
-    assert_eq!(gate.knock_from("2001:db8::aaaa", |r| r.kind = Kind::Close), Some(Status::Closed));
+    let narrow = Policy::new(vec![ssh()], vec![test_vectors::client()], 16, []);
+    assert_eq!(
+        narrow.must_end(START, &wide),
+        Some(GrantEnd::Changed),
+        "after a reload that takes it back"
+    );
+    assert_eq!(
+        gate.knock_from("2001:db8::aaaa", |r| r.kind = KnockKind::Close),
+        Some(Status::Closed)
+    );
     assert_eq!(gate.grants.list().count(), 2, "any address of the net closes it");
     let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
-    let grant = gate.policy.through_door(START, &door, "2001:db8::7".parse().unwrap(), &gate.grants).ok().unwrap();
+    let grant = gate
+        .policy
+        .through_door(START, &door, "2001:db8::7".parse().unwrap(), &gate.grants)
+        .ok()
+        .unwrap();
     assert_eq!(gate.grants.open_for_door(START, grant).1.key.who(), "2001:db8::7");
 }
 
 #[test]
 fn a_client_and_a_service_have_only_so_many_grants_and_asking_again_is_not_one_more() {
-    let mut gate = Gate::new(ssh(), golden::client(), 3);
+    let mut gate = Gate::new(ssh(), test_vectors::client(), 3);
     let from = |gate: &mut Gate, n: u8| gate.knock_from(&format!("10.0.0.{n}"), |_| {});
     assert!((1..=3).all(|n| from(&mut gate, n) == Some(Status::Granted)));
     assert_eq!(from(&mut gate, 4), Some(Status::Full));
     assert_eq!(from(&mut gate, 2), Some(Status::Granted), "its own again");
-    let mut gate = Gate::new(Service { max_grants: 2, ..ssh() }, golden::client(), 99);
+    let mut gate = Gate::new(Service { max_grants: 2, ..ssh() }, test_vectors::client(), 99);
     assert!((1..=2).all(|n| from(&mut gate, n) == Some(Status::Granted)));
     assert_eq!(from(&mut gate, 3), Some(Status::Full));
 }
 
 #[test]
 fn knocks_of_one_batch_count_against_each_other() {
-    let mut gate = Gate::new(ssh(), golden::client(), 3);
-    let decisions: Vec<Decision> =
-        (1..=5).map(|n| gate.decide(|_| {}, Source::new(format!("10.0.0.{n}").parse().unwrap()))).collect();
-    let admitted = decisions.iter().filter(|decision| matches!(decision, Decision::Admit(_))).count();
+    let mut gate = Gate::new(ssh(), test_vectors::client(), 3);
+    let decisions: Vec<Decision> = (1..=5)
+        .map(|n| gate.decide(|_| {}, Source::new(format!("10.0.0.{n}").parse().unwrap())))
+        .collect();
+    let admitted =
+        decisions.iter().filter(|decision| matches!(decision, Decision::Admit(_))).count();
     assert_eq!(admitted, 3);
 }
 
@@ -325,50 +400,68 @@ fn a_close_ends_the_senders_grants_for_the_service_or_for_one_address_of_it() {
         assert_eq!(gate.knock_from(source, |_| {}), Some(Status::Granted));
     }
     let one = Source::new("10.0.0.1".parse().unwrap());
-    assert_eq!(gate.knock(|r| (r.kind, r.address) = (Kind::Close, Some(one))), Some(Status::Closed));
+    assert_eq!(
+        gate.knock(|r| (r.kind, r.address) = (KnockKind::Close, Some(one))),
+        Some(Status::Closed)
+    );
     assert_eq!(gate.grants.list().count(), 1);
-    assert_eq!(gate.knock(|r| (r.kind, r.address) = (Kind::Close, None)), Some(Status::Closed));
+    assert_eq!(
+        gate.knock(|r| (r.kind, r.address) = (KnockKind::Close, None)),
+        Some(Status::Closed)
+    );
     assert_eq!(gate.grants.list().count(), 0);
 }
 
 #[test]
 fn a_probe_is_told_what_was_seen_with_a_challenge_and_grants_nothing() {
     let mut gate = Gate::plain();
-    let probe = |r: &mut Request| (r.kind, r.service, r.address) = (Kind::Probe, ServiceName::NONE, None);
-    let decision = gate.decide(probe, golden::address());
+    let probe = |r: &mut Request| {
+        (r.kind, r.service, r.address) = (KnockKind::Probe, ServiceName::NONE, None)
+    };
+    let decision = gate.decide(probe, test_vectors::address());
     let done = commit(vec![decision], |_| Ok(())).unwrap().pop();
-    let Some(Done::Tell(answer)) = done else { panic!("not told") };
-    assert_eq!((answer.status, answer.source), (Status::Observed, golden::address()));
+    let Some(Committed::Tell(answer)) = done else { panic!("not told") };
+    assert_eq!((answer.status, answer.source), (Status::Observed, test_vectors::address()));
     let challenge = answer.challenge;
     assert!(challenge.is_some());
     assert_eq!(gate.grants.list().count(), 0);
     let old = Wall(START.wall.0 - 999 * SECOND);
-    assert_eq!(gate.knock(|r| (r.timestamp, r.challenge) = (old, challenge)), Some(Status::Granted));
+    assert_eq!(
+        gate.knock(|r| (r.timestamp, r.challenge) = (old, challenge)),
+        Some(Status::Granted)
+    );
 }
 
 #[test]
 fn a_close_reaches_a_grant_that_is_over_only_where_it_cuts_connections() {
-    for (cut, reached) in [(Cut::Never, 0), (Cut::Revoked, 0), (Cut::Closed, 1)] {
-        let mut gate = Gate::new(Service { cut, ..ssh() }, golden::client(), 16);
+    for (cut, reached) in [
+        (DisconnectPolicy::Never, 0),
+        (DisconnectPolicy::Revoked, 0),
+        (DisconnectPolicy::Closed, 1),
+    ] {
+        let mut gate = Gate::new(Service { cut, ..ssh() }, test_vectors::client(), 16);
         assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
         gate.grants.expire(Now { boot: START.boot.plus(31), ..START });
         assert_eq!(gate.grants.list().count(), 0);
-        let decision = gate.decide(|r| r.kind = Kind::Close, golden::address());
+        let decision = gate.decide(|r| r.kind = KnockKind::Close, test_vectors::address());
         let mut stored = Vec::new();
         let mut store = |records: &[Record]| {
             stored = records.to_vec();
             Ok(())
         };
         let done = commit(vec![decision], &mut store).unwrap().pop();
-        let Some(Done::Close(keys, how, _)) = done else { panic!("not closed") };
-        assert_eq!((keys.len(), how), (reached, Ending::Closed));
-        assert_eq!(stored.iter().filter(|record| matches!(record, Record::Ended(_))).count(), reached);
+        let Some(Committed::Close(keys, how, _)) = done else { panic!("not closed") };
+        assert_eq!((keys.len(), how), (reached, GrantEnd::Closed));
+        assert_eq!(
+            stored.iter().filter(|record| matches!(record, Record::Ended(_))).count(),
+            reached
+        );
     }
 }
 
 #[test]
 fn a_door_grants_its_service_to_addresses_that_can_be_granted_and_to_so_many_only() {
-    let mut gate = Gate::new(Service { max_grants: 2, ..ssh() }, golden::client(), 16);
+    let mut gate = Gate::new(Service { max_grants: 2, ..ssh() }, test_vectors::client(), 16);
     let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
     let mut knock = |door: &Door, source: &str| {
         let grant = gate.policy.through_door(START, door, source.parse().unwrap(), &gate.grants)?;
@@ -376,7 +469,14 @@ fn a_door_grants_its_service_to_addresses_that_can_be_granted_and_to_so_many_onl
     };
     let (changes, live) = knock(&door, "192.0.2.9").unwrap();
     assert_eq!((changes.len(), live.seconds, live.key.holder), (1, 30, Holder::door("side")));
-    for never in ["203.0.113.1", "0.0.0.0", "127.0.0.1", "255.255.255.255", "::ffff:192.0.2.9", "2002:c000:209::1"] {
+    for never in [
+        "203.0.113.1",
+        "0.0.0.0",
+        "127.0.0.1",
+        "255.255.255.255",
+        "::ffff:192.0.2.9",
+        "2002:c000:209::1",
+    ] {
         assert_eq!(knock(&door, never).err(), Some(Status::Address), "{never}");
     }
     assert!(knock(&door, "192.0.2.9").is_ok(), "again is no second one");
@@ -390,10 +490,13 @@ fn a_door_grants_its_service_to_addresses_that_can_be_granted_and_to_so_many_onl
 #[test]
 fn a_forward_that_has_no_target_of_a_family_grants_that_family_nothing() {
     let forward = Forward { to: vec!["192.168.1.10:3389".parse().unwrap()], masquerade: false };
-    let mut gate = Gate::new(Service { forward: Some(forward), ..ssh() }, golden::client(), 16);
+    let mut gate =
+        Gate::new(Service { forward: Some(forward), ..ssh() }, test_vectors::client(), 16);
     assert_eq!(gate.knock_from("192.0.2.7", |_| {}), Some(Status::Granted));
     assert_eq!(gate.knock_from("2001:db8::7", |_| {}), Some(Status::Denied));
     let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
-    let through = |source: &str| gate.policy.through_door(START, &door, source.parse().unwrap(), &gate.grants).err();
+    let through = |source: &str| {
+        gate.policy.through_door(START, &door, source.parse().unwrap(), &gate.grants).err()
+    };
     assert_eq!((through("192.0.2.7"), through("2001:db8::7")), (None, Some(Status::Denied)));
 }

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::leases::COMMAND;
 use crate::core::ledger::Ledger;
+use crate::core::openings::COMMAND;
 
 fn ports() -> impl Strategy<Value = [Option<Port>; SERVICE_PORTS]> {
     prop::collection::vec((any::<bool>(), 1u16..), 0..=SERVICE_PORTS).prop_map(|some| {
@@ -14,53 +14,64 @@ fn ports() -> impl Strategy<Value = [Option<Port>; SERVICE_PORTS]> {
     })
 }
 
-fn key() -> impl Strategy<Value = Key> {
-    (any::<bool>(), any::<[u8; 16]>(), "[a-z0-9._-]{1,31}", any::<[u8; 16]>(), any::<u16>(), any::<bool>()).prop_map(
-        |(door, id, service, source, source_port, wide)| Key {
+fn key() -> impl Strategy<Value = GrantKey> {
+    (
+        any::<bool>(),
+        any::<[u8; 16]>(),
+        "[a-z0-9._-]{1,31}",
+        any::<[u8; 16]>(),
+        any::<u16>(),
+        any::<bool>(),
+    )
+        .prop_map(|(door, id, service, source, source_port, wide)| GrantKey {
             holder: if door { Holder::Door(id) } else { Holder::Client(ClientId(id)) },
             service: ServiceName::new(&service).unwrap(),
             source: Source::from_bytes(source),
             source_port,
             span: if wide { Span::Net64 } else { Span::Host },
-        },
-    )
+        })
 }
 
 pub(crate) fn record() -> impl Strategy<Value = Record> {
     let client = || any::<[u8; 16]>().prop_map(ClientId);
     let wall = || any::<u64>().prop_map(Wall);
     let marks = prop::collection::vec((any::<bool>(), any::<u64>()), 0..200).prop_map(|steps| {
-        let mut marks = Marks::default();
-        steps.iter().for_each(|(see, t)| if *see { marks.see(Wall(*t)) } else { marks.burn(Wall(*t)) });
+        let mut marks = UsedMarks::default();
+        steps
+            .iter()
+            .for_each(|(see, t)| if *see { marks.see(Wall(*t)) } else { marks.record(Wall(*t)) });
         marks
     });
-    let cut = prop_oneof![Just(Cut::Never), Just(Cut::Revoked), Just(Cut::Closed)];
-    let basis = prop_oneof![Just(Basis::Both), Just(Basis::Seen), Just(Basis::Signed)];
-    let live = (key(), any::<bool>(), ports(), wall(), any::<u64>(), any::<u32>(), cut, basis).prop_map(
-        |(key, once, ports, wall, boot, seconds, cut, basis)| Live {
+    let cut = prop_oneof![
+        Just(DisconnectPolicy::Never),
+        Just(DisconnectPolicy::Revoked),
+        Just(DisconnectPolicy::Closed)
+    ];
+    let basis =
+        prop_oneof![Just(AddressProof::Both), Just(AddressProof::Seen), Just(AddressProof::Signed)];
+    let live = (key(), any::<bool>(), ports(), wall(), any::<u64>(), any::<u32>(), cut, basis)
+        .prop_map(|(key, once, ports, wall, boot, seconds, cut, basis)| ActiveGrant {
             key,
-            form: if once { Form::Once } else { Form::Time },
+            form: if once { GrantKind::Once } else { GrantKind::Time },
             ports,
             opened: Now { wall, boot: Boot(boot) },
             seconds,
             cut,
             basis,
-        },
-    );
+        });
     let stop = prop_oneof![
-        ".{0,1000}".prop_map(Command::Shell),
-        prop::collection::vec("[^\0]{0,100}", 1..8).prop_map(Command::Argv),
+        ".{0,1000}".prop_map(CommandLine::Shell),
+        prop::collection::vec("[^\0]{0,100}", 1..8).prop_map(CommandLine::Argv),
     ];
-    let opened = (any::<u64>(), ".{0,100}", any::<[u8; 16]>(), stop, wall(), any::<u32>()).prop_map(
-        |(id, door, source, stop, opened, timeout)| Opened {
+    let opened = (any::<u64>(), ".{0,100}", any::<[u8; 16]>(), stop, wall(), any::<u32>())
+        .prop_map(|(id, door, source, stop, opened, timeout)| OpeningEntry {
             id,
             door,
             source: Source::from_bytes(source).ip(),
             stop,
             opened,
             timeout,
-        },
-    );
+        });
     prop_oneof![
         (client(), wall()).prop_map(|(client, timestamp)| Record::Seen { client, timestamp }),
         (client(), wall()).prop_map(|(client, timestamp)| Record::Burned { client, timestamp }),
@@ -122,11 +133,11 @@ proptest! {
 #[test]
 fn the_longest_stop_command_fits_and_a_longer_text_is_refused_with_a_remedy() {
     let opened = |length: usize| {
-        Record::Opened(Opened {
+        Record::Opened(OpeningEntry {
             id: 7,
             door: "door".to_owned(),
             source: "192.0.2.7".parse().unwrap(),
-            stop: Command::Shell("x".repeat(length)),
+            stop: CommandLine::Shell("x".repeat(length)),
             opened: Wall(1),
             timeout: 10,
         })
@@ -142,19 +153,22 @@ fn the_longest_stop_command_fits_and_a_longer_text_is_refused_with_a_remedy() {
 
 #[test]
 fn a_stop_command_that_was_promised_before_there_were_programs_is_read_as_it_was_written() {
-    let head = "09000017000000000000000700000000000000000000ffffc00002070000000000000001000000 0a0004";
+    let head =
+        "09000017000000000000000700000000000000000000ffffc00002070000000000000001000000 0a0004";
     let mut bytes: Vec<u8> = head.replace(' ', "").as_bytes().chunks(2).map(hex).collect();
     bytes.resize(RECORD, 0);
     bytes.extend(b"door/bin/close 192.0.2.7");
     bytes[3] = 24;
-    let stop = Command::Shell("/bin/close 192.0.2.7".to_owned());
+    let stop = CommandLine::Shell("/bin/close 192.0.2.7".to_owned());
     let (source, opened) = ("192.0.2.7".parse().unwrap(), Wall(1));
-    let shell = Opened { id: 7, door: "door".to_owned(), source, stop, opened, timeout: 10 };
+    let shell = OpeningEntry { id: 7, door: "door".to_owned(), source, stop, opened, timeout: 10 };
     assert_eq!(Record::decode(&mut Reader::new(&bytes)), Some(Record::Opened(shell.clone())));
     // And a program with its arguments is another kind of record.
     let argv = ["/bin/close", "", "a b"].map(str::to_owned).to_vec();
     let mut written = Vec::new();
-    Record::Opened(Opened { stop: Command::Argv(argv), ..shell }).encode(&mut written).unwrap();
+    Record::Opened(OpeningEntry { stop: CommandLine::Argv(argv), ..shell })
+        .encode(&mut written)
+        .unwrap();
     assert_eq!((written[0], &written[RECORD..]), (11, &b"door/bin/close\0\0a b\0"[..]));
     // One that does not end with its last argument is none.
     written.pop();

@@ -8,8 +8,8 @@ use crate::core::types::{Boot, ClientId, Source};
 
 /// Seconds that a challenge lives.
 pub(super) const LIFETIME: u32 = 20;
-/// How many one client may have out; one more voids its oldest. As many as it may knock at once, so that senders in parallel
-/// heal in parallel.
+/// How many one client may have out; one more voids its oldest. As many as it may knock at once, so
+/// that senders in parallel heal in parallel.
 pub(super) const PER_CLIENT: usize = 64;
 /// How many may be out over all clients; one more voids the oldest.
 pub(super) const ALL: usize = 4096;
@@ -17,11 +17,11 @@ pub(super) const ALL: usize = 4096;
 /// Challenges in the order they were given out.
 #[derive(Debug, Default)]
 pub struct Challenges {
-    out: VecDeque<Out>,
+    out: VecDeque<OutstandingChallenge>,
 }
 
 #[derive(Debug)]
-struct Out {
+struct OutstandingChallenge {
     until: Boot,
     client: ClientId,
     source: Source,
@@ -29,8 +29,15 @@ struct Out {
 }
 
 impl Challenges {
-    /// Gives out `entropy` as a challenge. `None` if it cannot be one (all zero) or is out already: bad entropy.
-    pub fn give(&mut self, now: Boot, client: ClientId, source: Source, entropy: [u8; 16]) -> Option<Challenge> {
+    /// Gives out `entropy` as a challenge. `None` if it cannot be one (all zero) or is out already:
+    /// bad entropy.
+    pub fn give(
+        &mut self,
+        now: Boot,
+        client: ClientId,
+        source: Source,
+        entropy: [u8; 16],
+    ) -> Option<Challenge> {
         self.out.retain(|out| out.until > now);
         if entropy == [0; 16] || self.out.iter().any(|out| out.challenge == entropy) {
             return None;
@@ -41,15 +48,28 @@ impl Challenges {
         if self.out.len() >= ALL {
             self.void_oldest(|_| true);
         }
-        self.out.push_back(Out { until: now.plus(LIFETIME), client, source, challenge: entropy });
+        self.out.push_back(OutstandingChallenge {
+            until: now.plus(LIFETIME),
+            client,
+            source,
+            challenge: entropy,
+        });
         Some(entropy)
     }
 
-    /// Whether `challenge` was live for this client at this address. It is not any more. One that is somebody else's stays:
-    /// whoever shows it from elsewhere first does not spend it.
-    pub fn spend(&mut self, now: Boot, client: ClientId, source: Source, challenge: &Challenge) -> bool {
+    /// Whether `challenge` was live for this client at this address. It is not any more. One that
+    /// is somebody else's stays: whoever shows it from elsewhere first does not spend it.
+    pub fn spend(
+        &mut self,
+        now: Boot,
+        client: ClientId,
+        source: Source,
+        challenge: &Challenge,
+    ) -> bool {
         self.out.retain(|out| out.until > now);
-        let mine = |out: &Out| out.client == client && out.source == source && out.challenge == *challenge;
+        let mine = |out: &OutstandingChallenge| {
+            out.client == client && out.source == source && out.challenge == *challenge
+        };
         self.out.iter().position(mine).and_then(|place| self.out.remove(place)).is_some()
     }
 
@@ -57,7 +77,7 @@ impl Challenges {
         self.out.len()
     }
 
-    fn void_oldest(&mut self, whose: impl Fn(&Out) -> bool) {
+    fn void_oldest(&mut self, whose: impl Fn(&OutstandingChallenge) -> bool) {
         if let Some(place) = self.out.iter().position(whose) {
             self.out.remove(place);
         }

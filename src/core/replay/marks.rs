@@ -9,10 +9,11 @@ pub(super) const SEEN: usize = 64;
 /// How many burned ranges are held; one more, and the two with the smallest gap become one.
 pub(super) const BURNED: usize = 64;
 
-/// INVARIANT: whatever was seen or burned once stays covered for ever. When memory ends, more than that is covered (the floor
-/// rises, ranges grow together), never less: a wrong "covered" costs an honest client one round trip for a challenge.
+/// INVARIANT: whatever was seen or burned once stays covered for ever. When memory ends, more than
+/// that is covered (the floor rises, ranges grow together), never less: a wrong "covered" costs an
+/// honest client one round trip for a challenge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
+pub struct UsedMarks {
     /// Ascending, all above the floor.
     seen: Vec<Wall>,
     /// Covers itself and all before it; nothing at 0.
@@ -21,7 +22,7 @@ pub struct Marks {
     burned: Vec<(Wall, Wall)>,
 }
 
-impl Marks {
+impl UsedMarks {
     /// Whether this very timestamp was used, beyond doubt.
     pub fn used(&self, timestamp: Wall) -> bool {
         self.seen.binary_search(&timestamp).is_ok()
@@ -57,7 +58,7 @@ impl Marks {
     }
 
     /// Marks a timestamp that was refused and answered, or accepted by a challenge.
-    pub fn burn(&mut self, timestamp: Wall) {
+    pub fn record(&mut self, timestamp: Wall) {
         let place = self.burned.partition_point(|(_, last)| *last < timestamp);
         if self.burned.get(place).is_some_and(|(first, _)| *first <= timestamp) {
             return;
@@ -82,18 +83,24 @@ impl Marks {
     /// Appends these marks as bytes, at most 1546.
     pub fn encode(&self, out: &mut Vec<u8>) {
         // Both are at most 64 long.
-        out.extend([self.seen.len(), self.burned.len()].map(|n| u8::try_from(n).unwrap_or(u8::MAX)));
+        out.extend(
+            [self.seen.len(), self.burned.len()].map(|n| u8::try_from(n).unwrap_or(u8::MAX)),
+        );
         out.extend(self.floor.0.to_be_bytes());
         out.extend(self.seen.iter().flat_map(|seen| seen.0.to_be_bytes()));
         out.extend(
-            self.burned.iter().flat_map(|(first, last)| [first.0.to_be_bytes(), last.0.to_be_bytes()]).flatten(),
+            self.burned
+                .iter()
+                .flat_map(|(first, last)| [first.0.to_be_bytes(), last.0.to_be_bytes()])
+                .flatten(),
         );
     }
 
     /// Reads what `encode` wrote; `None` if it did not.
-    pub fn decode(bytes: &[u8]) -> Option<Marks> {
+    pub fn decode(bytes: &[u8]) -> Option<UsedMarks> {
         let mut reader = Reader::new(bytes);
-        let (seen, burned, floor) = (usize::from(reader.u8()?), usize::from(reader.u8()?), Wall(reader.u64()?));
+        let (seen, burned, floor) =
+            (usize::from(reader.u8()?), usize::from(reader.u8()?), Wall(reader.u64()?));
         let mut wall = || reader.u64().map(Wall);
         let seen = (0..seen).map(|_| wall()).collect::<Option<Vec<_>>>()?;
         let burned = (0..burned).map(|_| Some((wall()?, wall()?))).collect::<Option<Vec<_>>>()?;
@@ -102,7 +109,11 @@ impl Marks {
             && seen.first().is_none_or(|first| *first > floor)
             && burned.iter().all(|(first, last)| first <= last)
             && burned.iter().is_sorted_by(|(_, last), (first, _)| last < first);
-        (ascending && seen.len() <= SEEN && burned.len() <= BURNED).then_some(Marks { seen, floor, burned })
+        (ascending && seen.len() <= SEEN && burned.len() <= BURNED).then_some(UsedMarks {
+            seen,
+            floor,
+            burned,
+        })
     }
 
     fn close_smallest_gap(&mut self) {

@@ -1,6 +1,6 @@
 use super::*;
-use crate::core::golden::{self, CLIENT, NOON};
 use crate::core::knock::Request;
+use crate::core::test_vectors::{self, CLIENT, NOON};
 
 mod running;
 mod simulation;
@@ -11,7 +11,7 @@ const START: Now = Now { wall: NOON, boot: Boot(1000 * SECOND) };
 const YEAR: i64 = 365 * 86_400;
 
 fn home() -> Source {
-    golden::address()
+    test_vectors::address()
 }
 
 fn elsewhere() -> Source {
@@ -35,11 +35,11 @@ fn shifted(wall: Wall, seconds: i64) -> Wall {
 /// A gateway that has run for a while.
 fn intact() -> Replay {
     let begin = Now { wall: shifted(START.wall, -900), boot: Boot(START.boot.0 - 900 * SECOND) };
-    Replay::restore(WINDOW, begin, &Ledger::default(), Standing::Found)
+    Replay::restore(WINDOW, begin, &Ledger::default(), StateOrigin::Found)
 }
 
 fn authentic(timestamp: Wall, challenge: Option<Challenge>, source: Source) -> Authentic {
-    let request = Request { challenge, ..golden::request(timestamp) };
+    let request = Request { challenge, ..test_vectors::request(timestamp) };
     Authentic::for_test(CLIENT, request, source, 40_000)
 }
 
@@ -71,17 +71,22 @@ impl Seen {
 }
 
 fn judge(replay: &mut Replay, now: Now, authentic: Authentic) -> Seen {
-    seen(replay.judge(now, authentic, false, entropy())).0
+    seen(replay.check(now, authentic, false, entropy())).0
 }
 
-fn seen(judgement: Judgement) -> (Seen, Vec<Record>) {
+fn seen(judgement: ReplayDecision) -> (Seen, Vec<Record>) {
     match judgement {
-        Judgement::Fresh(fresh) => (Seen::Fresh, fresh.records),
-        Judgement::Told(told) => (
-            Seen::Told(told.answer.status, told.answer.challenge.expect("every told one gets a challenge")),
+        ReplayDecision::Fresh(fresh) => (Seen::Fresh, fresh.records),
+        ReplayDecision::Told(told) => (
+            Seen::Told(
+                told.answer.status,
+                told.answer.challenge.expect("every told one gets a challenge"),
+            ),
             told.records,
         ),
-        Judgement::Refused(refused) => (Seen::Silent(refused.reject, refused.alarm), Vec::new()),
+        ReplayDecision::Refused(refused) => {
+            (Seen::Silent(refused.reject, refused.alarm), Vec::new())
+        }
     }
 }
 
@@ -140,13 +145,21 @@ fn a_knock_outside_the_window_is_burned_answered_once_and_fresh_with_its_challen
     for wrong in [-YEAR, -31, 11, YEAR] {
         let mut replay = intact();
         let early = shifted(START.wall, wrong);
-        let (told, records) = seen(replay.judge(START, authentic(early, None, home()), false, entropy()));
+        let (told, records) =
+            seen(replay.check(START, authentic(early, None, home()), false, entropy()));
         assert_eq!(told.status(), Some(Status::Clock));
         assert_eq!(records.first(), Some(&Record::Burned { client: CLIENT, timestamp: early }));
-        assert_eq!(knock(&mut replay, at(1), early), Seen::Silent(Reject::Replayed, None), "answered once");
+        assert_eq!(
+            knock(&mut replay, at(1), early),
+            Seen::Silent(Reject::Replayed, None),
+            "answered once"
+        );
         let retry = Wall(early.0 + 5);
         let challenge = told.challenge();
-        assert_eq!(judge(&mut replay, at(1), authentic(retry, Some(challenge), home())), Seen::Fresh);
+        assert_eq!(
+            judge(&mut replay, at(1), authentic(retry, Some(challenge), home())),
+            Seen::Fresh
+        );
         assert_eq!(
             judge(&mut replay, at(2), authentic(retry, Some(challenge), home())),
             Seen::Silent(Reject::Replayed, None)
@@ -168,10 +181,12 @@ fn a_challenged_packet_from_the_future_is_not_fresh_when_its_time_has_come_even_
     let later = START.wall.plus(3600);
     let challenge = knock(&mut replay, START, later).challenge();
     let request = authentic(Wall(later.0 + 1), Some(challenge), home());
-    let (outcome, records) = seen(replay.judge(START, request, false, entropy()));
+    let (outcome, records) = seen(replay.check(START, request, false, entropy()));
     assert_eq!(outcome, Seen::Fresh);
-    let mut restarted = Replay::restore(WINDOW, at(3600), &Ledger::of(&records), Standing::Found);
-    let again = judge(&mut restarted, at(3600), authentic(Wall(later.0 + 1), Some(challenge), home()));
+    let mut restarted =
+        Replay::restore(WINDOW, at(3600), &Ledger::of(&records), StateOrigin::Found);
+    let again =
+        judge(&mut restarted, at(3600), authentic(Wall(later.0 + 1), Some(challenge), home()));
     assert_eq!(again, Seen::Silent(Reject::Replayed, None));
 }
 
@@ -180,20 +195,27 @@ fn a_challenge_is_for_one_client_at_one_address_once_and_for_20_s() {
     let mut replay = intact();
     let late = |n: u64| Wall(NOON.0 - 1_000_000_000_000 + n);
     let challenge = knock(&mut replay, START, late(0)).challenge();
-    let from_elsewhere = judge(&mut replay, START, authentic(late(1), Some(challenge), elsewhere()));
+    let from_elsewhere =
+        judge(&mut replay, START, authentic(late(1), Some(challenge), elsewhere()));
     assert_eq!(from_elsewhere.status(), Some(Status::Challenge));
     let other = Authentic::for_test(
         ClientId([9; 16]),
-        Request { challenge: Some(challenge), ..golden::request(late(2)) },
+        Request { challenge: Some(challenge), ..test_vectors::request(late(2)) },
         home(),
         1,
     );
     assert_eq!(judge(&mut replay, START, other).status(), Some(Status::Challenge));
-    assert_eq!(judge(&mut replay, at(19), authentic(late(3), Some(challenge), home())), Seen::Fresh);
+    assert_eq!(
+        judge(&mut replay, at(19), authentic(late(3), Some(challenge), home())),
+        Seen::Fresh
+    );
     let again = judge(&mut replay, at(19), authentic(late(4), Some(challenge), home()));
     assert_eq!(again.status(), Some(Status::Challenge), "spent");
     let stale = again.challenge();
-    assert_eq!(judge(&mut replay, at(39), authentic(late(5), Some(stale), home())).status(), Some(Status::Challenge));
+    assert_eq!(
+        judge(&mut replay, at(39), authentic(late(5), Some(stale), home())).status(),
+        Some(Status::Challenge)
+    );
 }
 
 #[test]
@@ -206,9 +228,11 @@ fn a_dead_challenge_is_not_made_up_for_by_a_good_timestamp() {
 #[test]
 fn a_client_holds_few_challenges_and_all_clients_together_a_bounded_number() {
     let mut replay = intact();
-    let first: Vec<Challenge> = (0..65).map(|n| knock(&mut replay, START, Wall(n + 1)).challenge()).collect();
+    let first: Vec<Challenge> =
+        (0..65).map(|n| knock(&mut replay, START, Wall(n + 1)).challenge()).collect();
     let spend = |replay: &mut Replay, n: usize| {
-        judge(replay, START, authentic(Wall(1000 + n as u64), Some(first[n]), home())) == Seen::Fresh
+        judge(replay, START, authentic(Wall(1000 + n as u64), Some(first[n]), home()))
+            == Seen::Fresh
     };
     assert!((1..65).all(|n| spend(&mut replay, n)));
     assert!(!spend(&mut replay, 0), "the 65th voided the first");
@@ -228,15 +252,20 @@ fn a_client_holds_few_challenges_and_all_clients_together_a_bounded_number() {
 #[test]
 fn a_service_may_demand_a_challenge_of_a_knock_that_is_in_time() {
     let mut replay = intact();
-    let told = seen(replay.judge(START, authentic(START.wall, None, home()), true, entropy())).0;
+    let told = seen(replay.check(START, authentic(START.wall, None, home()), true, entropy())).0;
     assert_eq!(told.status(), Some(Status::Challenge));
     let retry = authentic(Wall(START.wall.0 + 1), Some(told.challenge()), home());
-    assert_eq!(seen(replay.judge(START, retry, true, entropy())).0, Seen::Fresh);
-    assert_eq!(knock(&mut replay, START, START.wall), Seen::Silent(Reject::Replayed, None), "it was answered");
+    assert_eq!(seen(replay.check(START, retry, true, entropy())).0, Seen::Fresh);
+    assert_eq!(
+        knock(&mut replay, START, START.wall),
+        Seen::Silent(Reject::Replayed, None),
+        "it was answered"
+    );
 }
 
 #[test]
-fn a_client_that_knocked_a_year_ahead_two_hundred_times_knocks_without_a_challenge_once_its_clock_is_right() {
+fn a_client_that_knocked_a_year_ahead_two_hundred_times_knocks_without_a_challenge_once_its_clock_is_right()
+ {
     let mut replay = intact();
     for n in 0..200 {
         let now = at(n * 5);
@@ -251,10 +280,18 @@ fn a_client_that_knocked_a_year_ahead_two_hundred_times_knocks_without_a_challen
 #[test]
 fn a_board_without_a_battery_that_always_knocks_in_1970_gets_in_every_time() {
     let mut replay = intact();
-    assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh, "its other device, which sets no floor yet");
+    assert_eq!(
+        knock(&mut replay, START, START.wall),
+        Seen::Fresh,
+        "its other device, which sets no floor yet"
+    );
     for n in 0..300u32 {
         let now = at(n * 60);
-        assert_eq!(knock(&mut replay, now, now.wall.plus(1)), Seen::Fresh, "the device with a clock, {n}");
+        assert_eq!(
+            knock(&mut replay, now, now.wall.plus(1)),
+            Seen::Fresh,
+            "the device with a clock, {n}"
+        );
         let dead = Wall(u64::from(n * 7919 % 1000) * 1_000_000_007 + 3);
         let told = knock(&mut replay, now, dead);
         let retry = authentic(Wall(dead.0 + 1), Some(told.challenge()), home());
@@ -265,12 +302,19 @@ fn a_board_without_a_battery_that_always_knocks_in_1970_gets_in_every_time() {
 #[test]
 fn a_clock_behind_its_own_past_takes_challenges_only_until_it_catches_up() {
     let ledger = Ledger::of(&[Record::Newest { wall: START.wall.plus(100) }]);
-    let mut replay = Replay::restore(WINDOW, START, &ledger, Standing::Found);
-    assert_eq!(replay.suspect(START), Some(Suspect::Clock(Doubt::Behind(100 * SECOND))));
+    let mut replay = Replay::restore(WINDOW, START, &ledger, StateOrigin::Found);
+    assert_eq!(
+        replay.challenge_reason(START),
+        Some(ChallengeReason::Clock(ClockFault::Behind(100 * SECOND)))
+    );
     let told = knock(&mut replay, START, START.wall);
     assert_eq!(told.status(), Some(Status::Challenge));
     assert_eq!(
-        judge(&mut replay, START, authentic(Wall(START.wall.0 + 1), Some(told.challenge()), home())),
+        judge(
+            &mut replay,
+            START,
+            authentic(Wall(START.wall.0 + 1), Some(told.challenge()), home())
+        ),
         Seen::Fresh
     );
     assert_eq!(knock(&mut replay, at(100), at(100).wall), Seen::Fresh);
@@ -279,11 +323,14 @@ fn a_clock_behind_its_own_past_takes_challenges_only_until_it_catches_up() {
 #[test]
 fn a_jump_of_the_clock_is_suspect_until_it_returns_or_runs_evenly_for_ten_minutes() {
     let mut replay = intact();
-    let doubt = |replay: &mut Replay, now| replay.suspect(now).is_some();
+    let doubt = |replay: &mut Replay, now| replay.challenge_reason(now).is_some();
     assert!(!doubt(&mut replay, at(60)));
     assert!(doubt(&mut replay, stepped(at(61), YEAR)));
     assert!(doubt(&mut replay, stepped(at(600), YEAR)));
-    assert!(!doubt(&mut replay, at(601)), "the step is taken back, and the false time was never believed");
+    assert!(
+        !doubt(&mut replay, at(601)),
+        "the step is taken back, and the false time was never believed"
+    );
     assert!(doubt(&mut replay, stepped(at(602), 3600)));
     assert!(doubt(&mut replay, stepped(at(1201), 3600)));
     assert!(!doubt(&mut replay, stepped(at(1202), 3600)));
@@ -297,8 +344,8 @@ fn a_jump_of_the_clock_is_suspect_until_it_returns_or_runs_evenly_for_ten_minute
 fn a_step_of_two_seconds_is_believed_and_one_of_three_is_not() {
     for (step, believed) in [(2, true), (3, false)] {
         let mut replay = intact();
-        assert_eq!(replay.suspect(at(60)), None);
-        assert_eq!(replay.suspect(stepped(at(61), step)).is_none(), believed, "{step}");
+        assert_eq!(replay.challenge_reason(at(60)), None);
+        assert_eq!(replay.challenge_reason(stepped(at(61), step)).is_none(), believed, "{step}");
     }
 }
 
@@ -308,25 +355,28 @@ fn a_slewing_clock_is_no_jump() {
     for minute in 1..=2000u32 {
         let now = at(minute * 60);
         let slewed = Now { wall: Wall(now.wall.0 - u64::from(minute) * 30_000_000), ..now };
-        assert_eq!(replay.suspect(slewed), None, "500 ppm for {minute} minutes");
+        assert_eq!(replay.challenge_reason(slewed), None, "500 ppm for {minute} minutes");
     }
 }
 
 #[test]
 fn a_packet_at_the_wrong_address_is_answered_once_and_still_good_at_the_right_one() {
     let mut replay = intact();
-    let told = replay.misplaced(START, authentic(START.wall, None, elsewhere()));
-    assert!(told.is_ok_and(|told| told.answer.status == Status::Address && told.records.is_empty()));
-    let again = replay.misplaced(START, authentic(START.wall, None, elsewhere()));
+    let told = replay.wrong_address(START, authentic(START.wall, None, elsewhere()));
+    assert!(
+        told.is_ok_and(|told| told.answer.status == Status::Address && told.records.is_empty())
+    );
+    let again = replay.wrong_address(START, authentic(START.wall, None, elsewhere()));
     assert_eq!(again.err(), Some(Refused { reject: Reject::Address, alarm: None }));
     assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh);
 }
 
 #[test]
-fn a_packet_at_the_wrong_address_is_met_with_silence_outside_its_window_and_still_told_the_time_at_the_right_one() {
+fn a_packet_at_the_wrong_address_is_met_with_silence_outside_its_window_and_still_told_the_time_at_the_right_one()
+ {
     for wrong in [-31, 11] {
         let (mut replay, timestamp) = (intact(), shifted(START.wall, wrong));
-        let silence = replay.misplaced(START, authentic(timestamp, None, elsewhere()));
+        let silence = replay.wrong_address(START, authentic(timestamp, None, elsewhere()));
         assert_eq!(silence.err(), Some(Refused { reject: Reject::Clock, alarm: None }));
         assert_eq!(knock(&mut replay, START, timestamp).status(), Some(Status::Clock));
     }
@@ -349,5 +399,9 @@ fn the_newest_time_is_written_at_most_once_a_second_and_by_the_heartbeat() {
     assert_eq!(replay.heartbeat(START, 600), Some(Record::Newest { wall: START.wall }));
     assert_eq!(replay.heartbeat(at(600), 600), None);
     assert_eq!(replay.heartbeat(at(601), 600), Some(Record::Newest { wall: at(601).wall }));
-    assert_eq!(replay.heartbeat(stepped(at(1300), YEAR), 600), None, "a time that is not believed is not kept");
+    assert_eq!(
+        replay.heartbeat(stepped(at(1300), YEAR), 600),
+        None,
+        "a time that is not believed is not kept"
+    );
 }

@@ -1,7 +1,8 @@
-//! The attempts under way, by source: a bounded table that a flood cannot empty of the few that get on.
-//! What is a right step is left to the machine.
+//! The attempts under way, by source: a bounded table that a flood cannot empty of the few that get
+//! on. What is a right step is left to the machine.
 //!
-//! Ordered trees and no hash table: nothing an attacker sends makes a look-up slow, and the core needs no randomness.
+//! Ordered trees and no hash table: nothing an attacker sends makes a look-up slow, and the core
+//! needs no randomness.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,7 +22,7 @@ pub(super) struct Attempt {
 }
 
 /// Attempts at the same step of the same door.
-type Crowd = (u16, u8);
+type StageGroup = (u16, u8);
 
 /// Ids are given in order of creation and never again, so a smaller one is an older attempt.
 pub(super) struct Attempts {
@@ -29,8 +30,8 @@ pub(super) struct Attempts {
     next: u64,
     live: BTreeMap<(IpAddr, u64), Attempt>,
     deadlines: BTreeSet<(i64, u64, IpAddr)>,
-    crowds: BTreeMap<Crowd, BTreeSet<(u64, IpAddr)>>,
-    sizes: BTreeSet<(usize, Crowd)>,
+    crowds: BTreeMap<StageGroup, BTreeSet<(u64, IpAddr)>>,
+    sizes: BTreeSet<(usize, StageGroup)>,
 }
 
 impl Attempts {
@@ -53,8 +54,9 @@ impl Attempts {
         all.filter(|(_, attempt)| wanted(attempt.door)).map(|((_, id), _)| *id).collect()
     }
 
-    /// A new attempt with no step done. If the table is full, the oldest one of the largest crowd makes room: a flood of
-    /// first steps pushes out its own, never somebody who is further or at another door.
+    /// A new attempt with no step done. If the table is full, the oldest one of the largest crowd
+    /// makes room: a flood of first steps pushes out its own, never somebody who is further or at
+    /// another door.
     pub(super) fn begin(&mut self, source: IpAddr, door: u16, deadline: i64) -> u64 {
         if self.live.len() >= self.cap {
             self.evict();
@@ -112,14 +114,14 @@ impl Attempts {
         }
     }
 
-    fn join(&mut self, crowd: Crowd, id: u64, source: IpAddr) {
+    fn join(&mut self, crowd: StageGroup, id: u64, source: IpAddr) {
         let members = self.crowds.entry(crowd).or_default();
         self.sizes.remove(&(members.len(), crowd));
         members.insert((id, source));
         self.sizes.insert((members.len(), crowd));
     }
 
-    fn leave(&mut self, crowd: Crowd, id: u64, source: IpAddr) {
+    fn leave(&mut self, crowd: StageGroup, id: u64, source: IpAddr) {
         let Some(members) = self.crowds.get_mut(&crowd) else { return };
         self.sizes.remove(&(members.len(), crowd));
         members.remove(&(id, source));
@@ -173,7 +175,10 @@ mod tests {
             table.advance(ip(n), id);
             table.advance(ip(n), id);
         }
-        assert!(table.get(ip(9), newcomer).is_some(), "those who flood a later step push out each other");
+        assert!(
+            table.get(ip(9), newcomer).is_some(),
+            "those who flood a later step push out each other"
+        );
     }
 
     #[test]

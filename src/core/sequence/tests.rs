@@ -27,7 +27,12 @@ fn steps(text: &str) -> Vec<Step> {
 /// A door for SYNs to our own address, 5 s.
 fn door(sequence: &str) -> DoorSpec {
     let flags = TcpFlags { set: SYN, unset: 0 };
-    DoorSpec { sequence: steps(sequence), seq_timeout: 5, flags, ..DoorSpec::from(&Door::default()) }
+    DoorSpec {
+        sequence: steps(sequence),
+        seq_timeout: 5,
+        flags,
+        ..DoorSpec::from(&Door::default())
+    }
 }
 
 fn any_flags(sequence: &str) -> DoorSpec {
@@ -42,13 +47,18 @@ struct Bench {
 
 impl Bench {
     fn new(doors: Vec<DoorSpec>) -> Self {
-        let own = vec!["10.0.0.1".parse().unwrap(), "10.0.0.9".parse().unwrap(), "fd00::1".parse().unwrap()];
-        let machine = Machine::new(doors, Rules { own, ..Rules::default() });
+        let own = vec![
+            "10.0.0.1".parse().unwrap(),
+            "10.0.0.9".parse().unwrap(),
+            "fd00::1".parse().unwrap(),
+        ];
+        let machine = Machine::new(doors, MachineRules { own, ..MachineRules::default() });
         Self { machine, log: Vec::new(), milliseconds: 100 }
     }
 
-    /// `a:7001` is a SYN to 7001 from source a (10.0.0.2, b 10.0.0.3 ...; upper case: IPv6); `a:7001/udp`; `a:7001=16`
-    /// sets the flags; `+1500` lets that many milliseconds pass; `@10.0.0.9` changes the destination from here on.
+    /// `a:7001` is a SYN to 7001 from source a (10.0.0.2, b 10.0.0.3 ...; upper case: IPv6);
+    /// `a:7001/udp`; `a:7001=16` sets the flags; `+1500` lets that many milliseconds pass;
+    /// `@10.0.0.9` changes the destination from here on.
     fn run(mut self, script: &str) -> Vec<String> {
         let mut to: Option<IpAddr> = None;
         for word in script.split_whitespace() {
@@ -68,23 +78,37 @@ impl Bench {
                 false => (format!("10.0.0.{}", letter - b'a' + 2), "10.0.0.1"),
             };
             let destination = to.unwrap_or_else(|| own.parse().unwrap());
-            let hit = Hit { source: source.parse().unwrap(), destination, step: step(what), flags: flags.parse().ok() };
+            let hit = KnockPacket {
+                source: source.parse().unwrap(),
+                destination,
+                step: step(what),
+                flags: flags.parse().ok(),
+            };
             self.hit(&hit);
         }
         self.log
     }
 
-    fn hit(&mut self, hit: &Hit) {
+    fn hit(&mut self, hit: &KnockPacket) {
         let letter = |ip: IpAddr| match ip {
             IpAddr::V4(v4) => char::from(b'a' + v4.octets()[3] - 2),
             IpAddr::V6(v6) => char::from(b'A' + v6.octets()[15] - 2),
         };
         let log = &mut self.log;
         self.machine.hit(Wall(self.milliseconds * 1_000_000), hit, &mut |effect| match effect {
-            Effect::Stage { door, source, stage } => log.push(format!("{}{door}.{stage}", letter(source))),
-            Effect::Completed(done) => log.push(format!("{}{} open", letter(done.source()), done.door())),
-            Effect::TimedOut { door, source, stage } => log.push(format!("{}{door} late.{stage}", letter(source))),
-            Effect::Seen | Effect::Refused { .. } | Effect::Removed { .. } | Effect::Ignored(..) => {}
+            SequenceEvent::Stage { door, source, stage } => {
+                log.push(format!("{}{door}.{stage}", letter(source)))
+            }
+            SequenceEvent::Completed(done) => {
+                log.push(format!("{}{} open", letter(done.source()), done.door()))
+            }
+            SequenceEvent::TimedOut { door, source, stage } => {
+                log.push(format!("{}{door} late.{stage}", letter(source)))
+            }
+            SequenceEvent::Seen
+            | SequenceEvent::Refused { .. }
+            | SequenceEvent::Removed { .. }
+            | SequenceEvent::Ignored(..) => {}
         });
         self.milliseconds += 10;
     }
@@ -93,7 +117,8 @@ impl Bench {
 /// Doors, what happens, and the openings and timeouts that must come of it.
 fn check(title: &str, doors: Vec<DoorSpec>, script: &str, expected: &[&str]) {
     let log = Bench::new(doors).run(script);
-    let notable: Vec<_> = log.iter().filter(|line| line.contains(' ')).map(String::as_str).collect();
+    let notable: Vec<_> =
+        log.iter().filter(|line| line.contains(' ')).map(String::as_str).collect();
     assert_eq!(notable, expected, "{title}\nall: {log:?}");
 }
 
@@ -123,12 +148,27 @@ fn doors_that_share_ports_neither_help_nor_starve_each_other() {
     check("last port differs", vec![door("1,2,3"), door("1,2,4")], "a:1 a:2 a:4", &["a1 open"]);
     let early = || vec![door("1,2,3"), door("1,8,9")];
     check("first port shared, the first door", early(), "a:1 a:2 a:3", &["a0 open"]);
-    check("first port shared, the second door (knockd loses it)", early(), "a:1 a:8 a:9", &["a1 open"]);
+    check(
+        "first port shared, the second door (knockd loses it)",
+        early(),
+        "a:1 a:8 a:9",
+        &["a1 open"],
+    );
     let prefix = vec![door("1,2"), door("1,2,3")];
-    check("a prefix listed first (knockd loses the long one)", prefix, "a:1 a:2 a:3", &["a0 open", "a1 open"]);
+    check(
+        "a prefix listed first (knockd loses the long one)",
+        prefix,
+        "a:1 a:2 a:3",
+        &["a0 open", "a1 open"],
+    );
     check("overlap", vec![door("1,2,3"), door("2,3,4")], "a:1 a:2 a:3 a:4", &["a0 open"]);
     check("interleaved", vec![door("1,2"), door("8,9")], "a:1 a:8 a:2 a:9", &[]);
-    check("another door's port resets", vec![door("1,2"), door("8,9")], "a:1 a:8 a:1 a:2", &["a0 open"]);
+    check(
+        "another door's port resets",
+        vec![door("1,2"), door("8,9")],
+        "a:1 a:8 a:1 a:2",
+        &["a0 open"],
+    );
     check("and starts nothing", vec![door("1,2"), door("8,9")], "a:1 a:8 a:9", &[]);
 }
 
@@ -141,7 +181,10 @@ fn sources_never_touch_each_others_attempts() {
     check("never added up", abc(), "a:1 b:2 a:3 b:1 a:2", &[]);
     check("IPv4 and IPv6 never add up", abc(), "a:1 A:2 a:3", &[]);
     check("IPv6", abc(), "A:1 A:2 A:3", &["A0 open"]);
-    let two = vec![DoorSpec { seq_timeout: 2, ..door("1,2,3") }, DoorSpec { seq_timeout: 20, ..door("7,8,9") }];
+    let two = vec![
+        DoorSpec { seq_timeout: 2, ..door("1,2,3") },
+        DoorSpec { seq_timeout: 20, ..door("7,8,9") },
+    ];
     check("the older times out", two, "a:1 b:7 +2000 b:8 b:9", &["a0 late.1", "b1 open"]);
 }
 
@@ -153,13 +196,24 @@ fn timeouts_count_whole_seconds_from_the_first_hit_and_show_late() {
     check("a knock that begins at .9 has less", two(), "+800 a:1 +1100 a:2", &["a0 late.1"]);
     check("any seen packet shows it", two(), "a:1 +9000 b:3", &["a0 late.1"]);
     check("an unlisted port shows nothing", two(), "a:1 +9000 b:99", &[]);
-    check("the late packet can begin anew", two(), "a:1 +3000 a:1 a:2 a:3", &["a0 late.1", "a0 open"]);
+    check(
+        "the late packet can begin anew",
+        two(),
+        "a:1 +3000 a:1 a:2 a:3",
+        &["a0 late.1", "a0 open"],
+    );
     let zero = |sequence| vec![DoorSpec { seq_timeout: 0, ..door(sequence) }];
     check("0 s", zero("1,2"), "a:1 a:2", &["a0 late.1"]);
     check("0 s, one port", zero("1"), "a:1 a:1", &["a0 open", "a0 open"]);
-    let shared = vec![DoorSpec { seq_timeout: 1, ..door("1,2") }, DoorSpec { seq_timeout: 20, ..door("1,3") }];
+    let shared = vec![
+        DoorSpec { seq_timeout: 1, ..door("1,2") },
+        DoorSpec { seq_timeout: 20, ..door("1,3") },
+    ];
     check("a shared first port", shared, "a:1 +1500 a:3", &["a0 late.1", "a1 open"]);
-    let order = vec![DoorSpec { seq_timeout: 9, ..door("1,2") }, DoorSpec { seq_timeout: 1, ..door("3,4") }];
+    let order = vec![
+        DoorSpec { seq_timeout: 9, ..door("1,2") },
+        DoorSpec { seq_timeout: 1, ..door("3,4") },
+    ];
     check("in order of creation", order, "a:1 b:3 +20000 c:4", &["a0 late.1", "b1 late.1"]);
 }
 
@@ -171,12 +225,38 @@ fn flags_decide_whether_a_packet_counts_at_all() {
     let flags = TcpFlags { set: SYN, unset: ACK };
     let strict = DoorSpec { flags, ..door("1,2") };
     check("syn,!ack", vec![strict], "a:1=18 a:1=2 a:2=18 a:2=2", &["a0 open"]);
-    check("syn alone takes a SYN+ACK, ECE and CWR do not matter", vec![door("1,2")], "a:1=18 a:2=194", &["a0 open"]);
-    let widened = vec![door("1,2,3"), DoorSpec { flags: TcpFlags { set: FIN, unset: 0 }, ..door("8,9") }];
-    check("ignored for its flags, it begins nothing else", widened, "a:1 a:8=1 a:9=1 a:2 a:3", &["a0 open"]);
-    check("no flags captured, none asked for", vec![any_flags("1,2")], "a:1=none a:2=none", &["a0 open"]);
-    check("no flags captured, SYN asked for", vec![door("1,2")], "a:1=none a:1 a:2=none a:2", &["a0 open"]);
-    check("a UDP hit out of turn resets a SYN door", vec![door("1,2/udp,3")], "a:1 a:2/udp a:2/udp a:3", &[]);
+    check(
+        "syn alone takes a SYN+ACK, ECE and CWR do not matter",
+        vec![door("1,2")],
+        "a:1=18 a:2=194",
+        &["a0 open"],
+    );
+    let widened =
+        vec![door("1,2,3"), DoorSpec { flags: TcpFlags { set: FIN, unset: 0 }, ..door("8,9") }];
+    check(
+        "ignored for its flags, it begins nothing else",
+        widened,
+        "a:1 a:8=1 a:9=1 a:2 a:3",
+        &["a0 open"],
+    );
+    check(
+        "no flags captured, none asked for",
+        vec![any_flags("1,2")],
+        "a:1=none a:2=none",
+        &["a0 open"],
+    );
+    check(
+        "no flags captured, SYN asked for",
+        vec![door("1,2")],
+        "a:1=none a:1 a:2=none a:2",
+        &["a0 open"],
+    );
+    check(
+        "a UDP hit out of turn resets a SYN door",
+        vec![door("1,2/udp,3")],
+        "a:1 a:2/udp a:2/udp a:3",
+        &[],
+    );
     check("flags say nothing about UDP", vec![door("1,2/udp")], "a:1 a:2/udp=none", &["a0 open"]);
     check("RST", vec![any_flags("1,2")], &format!("a:1={RST} a:2={RST}"), &["a0 open"]);
 }
@@ -216,27 +296,39 @@ fn minus_4_leaves_ipv6_alone() {
 #[test]
 fn ipv6_on_a_link_where_it_counts_for_nothing_is_told_of_and_touches_no_attempt() {
     let refused = |own: &[&str], hits: &[(&str, &str, u16)]| {
-        let doors = vec![door("1,2"), DoorSpec { target: Target::from(Some("fd00::9")), ..door("7") }];
+        let doors =
+            vec![door("1,2"), DoorSpec { target: Target::from(Some("fd00::9")), ..door("7") }];
         let own = own.iter().map(|ip| ip.parse().unwrap()).collect();
-        let mut machine = Machine::new(doors, Rules { own, ipv6: Ipv6::Refused, debug: false });
+        let mut machine =
+            Machine::new(doors, MachineRules { own, ipv6: Ipv6::Refused, debug: false });
         let mut told = Vec::new();
         for (source, destination, port) in hits {
             let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
-            let hit = Hit { source, destination, step: Step::tcp(*port), flags: Some(SYN) };
+            let hit = KnockPacket { source, destination, step: Step::tcp(*port), flags: Some(SYN) };
             machine.hit(Wall(0), &hit, &mut |effect| match effect {
-                Effect::Refused { source } => told.push(source.to_string()),
-                Effect::Completed(done) => told.push(format!("{} in", done.source())),
+                SequenceEvent::Refused { source } => told.push(source.to_string()),
+                SequenceEvent::Completed(done) => told.push(format!("{} in", done.source())),
                 _ => {}
             });
         }
         told
     };
     let (v4, v6) = ("192.0.2.2", "fd00::2");
-    let knock = [(v4, "192.0.2.1", 1), (v6, "fd00::1", 2), (v6, "fd00::8", 1), (v6, "fd00::9", 7), (v6, "fd00::1", 9)];
+    let knock = [
+        (v4, "192.0.2.1", 1),
+        (v6, "fd00::1", 2),
+        (v6, "fd00::8", 1),
+        (v6, "fd00::9", 7),
+        (v6, "fd00::1", 9),
+    ];
     let mut hits = knock.to_vec();
     hits.push((v4, "192.0.2.1", 2));
     assert_eq!(refused(&["192.0.2.1", "fd00::1"], &hits), [v6, v6, "192.0.2.2 in"]);
-    assert_eq!(refused(&[], &knock), [v6, v6, v6], "no address, no filter: every listed port is told of");
+    assert_eq!(
+        refused(&[], &knock),
+        [v6, v6, v6],
+        "no address, no filter: every listed port is told of"
+    );
 }
 
 #[test]
@@ -244,7 +336,7 @@ fn a_used_one_time_sequence_is_shut_until_the_next_is_set_and_nobody_is_carried_
     let mut bench = Bench::new(vec![DoorSpec { one_time: true, ..door("1,2") }, door("8,9")]);
     let hit = |bench: &mut Bench, who: u8, port: u16| {
         let (source, destination) = (IpAddr::from([10, 0, 0, who]), IpAddr::from([10, 0, 0, 1]));
-        bench.hit(&Hit { source, destination, step: Step::tcp(port), flags: Some(SYN) });
+        bench.hit(&KnockPacket { source, destination, step: Step::tcp(port), flags: Some(SYN) });
     };
     for (who, port) in [(3, 1), (2, 1), (2, 2), (3, 2), (2, 1), (2, 2), (2, 8), (2, 9)] {
         hit(&mut bench, who, port);
@@ -270,7 +362,12 @@ fn duplicates_and_pauses_are_granted_where_a_door_says_so() {
         "a:1 a:2 a:1 a:2 b:1 b:2 +10000 a:1 a:2",
         &["a0 open", "b0 open", "a0 open"],
     );
-    check("echo requests of chosen sizes", vec![door("64/icmp,1,65/icmp")], "a:64/icmp a:1 a:65/icmp", &["a0 open"]);
+    check(
+        "echo requests of chosen sizes",
+        vec![door("64/icmp,1,65/icmp")],
+        "a:64/icmp a:1 a:65/icmp",
+        &["a0 open"],
+    );
 }
 
 #[test]
@@ -280,19 +377,26 @@ fn debugging_tells_what_became_of_attempts_and_why_packets_were_left_out() {
     let mut all = Vec::new();
     let mut hit = |step, flags| {
         let (source, destination) = (IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 1]));
-        machine.hit(Wall(0), &Hit { source, destination, step, flags: Some(flags) }, &mut |effect| match effect {
-            Effect::Removed { success, .. } => all.push(format!("removed {success}")),
-            Effect::Ignored(name, wanted) => all.push(format!("not {wanted} {name}")),
-            Effect::Seen => all.push("seen".into()),
-            _ => {}
-        });
+        machine.hit(
+            Wall(0),
+            &KnockPacket { source, destination, step, flags: Some(flags) },
+            &mut |effect| match effect {
+                SequenceEvent::Removed { success, .. } => all.push(format!("removed {success}")),
+                SequenceEvent::Ignored(name, wanted) => all.push(format!("not {wanted} {name}")),
+                SequenceEvent::Seen => all.push("seen".into()),
+                _ => {}
+            },
+        );
     };
     hit(Step::tcp(1), ACK);
     hit(Step::tcp(1), SYN);
     hit(Step::tcp(1), SYN);
     hit(Step::tcp(2), SYN);
     hit(Step::tcp(2), SYN);
-    assert_eq!(all, ["seen", "not true SYN", "seen", "seen", "removed false", "seen", "seen", "removed true"]);
+    assert_eq!(
+        all,
+        ["seen", "not true SYN", "seen", "seen", "removed false", "seen", "seen", "removed true"]
+    );
 }
 
 #[test]
@@ -301,9 +405,14 @@ fn ten_thousand_half_knockers_change_nothing_for_the_next() {
     let destination = IpAddr::from([10, 0, 0, 1]);
     let mut opened = Vec::new();
     let mut hit = |source: u32, port: u16, at: u64| {
-        let hit = Hit { source: IpAddr::V4(source.into()), destination, step: Step::tcp(port), flags: Some(SYN) };
+        let hit = KnockPacket {
+            source: IpAddr::V4(source.into()),
+            destination,
+            step: Step::tcp(port),
+            flags: Some(SYN),
+        };
         machine.hit(Wall(at), &hit, &mut |effect| {
-            if let Effect::Completed(done) = effect {
+            if let SequenceEvent::Completed(done) = effect {
                 opened.push(done.source());
             }
         });
@@ -326,13 +435,23 @@ fn ten_thousand_half_knockers_change_nothing_for_the_next() {
 }
 
 /// An arbitrary hit from few sources on few ports, so that sequences do get completed.
-fn any_hit() -> impl Strategy<Value = (u64, u8, Hit)> {
-    let parts = (0_u64..2500, 2_u8..6, 0_u16..6, prop::bool::weighted(0.1), prop::option::weighted(0.9, 0_u8..64));
+fn any_hit() -> impl Strategy<Value = (u64, u8, KnockPacket)> {
+    let parts = (
+        0_u64..2500,
+        2_u8..6,
+        0_u16..6,
+        prop::bool::weighted(0.1),
+        prop::option::weighted(0.9, 0_u8..64),
+    );
     parts.prop_map(|(pause, who, number, udp, flags)| {
         let proto = if udp { Proto::Udp } else { Proto::Tcp };
         let (source, destination) = (IpAddr::from([10, 0, 0, who]), IpAddr::from([10, 0, 0, 1]));
         let flags = flags.map(|flags| if who % 2 == 0 { flags | SYN } else { flags });
-        (pause, who, Hit { source, destination, step: Step::Port(Port { proto, number }), flags })
+        (
+            pause,
+            who,
+            KnockPacket { source, destination, step: Step::Port(Port { proto, number }), flags },
+        )
     })
 }
 
@@ -350,14 +469,14 @@ proptest! {
             .collect();
         let mut machine = Bench::new(doors.clone()).machine;
         machine.attempts = Attempts::new(3);
-        let mut past: Vec<(u64, Hit)> = Vec::new();
+        let mut past: Vec<(u64, KnockPacket)> = Vec::new();
         let mut at = 0;
         for (pause, _, hit) in hits {
             at += pause;
             past.push((at, hit));
             let mut opened = Vec::new();
             machine.hit(Wall(at * 1_000_000), &hit, &mut |effect| {
-                if let Effect::Completed(done) = effect {
+                if let SequenceEvent::Completed(done) = effect {
                     opened.push(done);
                 }
             });

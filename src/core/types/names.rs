@@ -1,5 +1,5 @@
-//! What clients, gateways, realms, keys and services are called: bytes on the wire, and the text that people read.
-//! Who or what bears such a name is left to the texts and tables that hold it.
+//! What clients, gateways, realms, keys and services are called: bytes on the wire, and the text
+//! that people read. Who or what bears such a name is left to the texts and tables that hold it.
 
 use std::fmt;
 

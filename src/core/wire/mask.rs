@@ -1,5 +1,6 @@
-//! The mask that makes keys and tags look like the random bytes around them (as RFC 9001, 5.4.4, does for headers).
-//! It hides from those outside the realm and authenticates nothing: that is left to MAC and seal.
+//! The mask that makes keys and tags look like the random bytes around them (as RFC 9001, 5.4.4,
+//! does for headers). It hides from those outside the realm and authenticates nothing: that is left
+//! to MAC and seal.
 
 use chacha20::ChaChaCore;
 use chacha20::cipher::{KeyIvInit, StreamCipherCore};
@@ -9,15 +10,15 @@ use zeroize::Zeroize;
 /// Bytes of ciphertext that the mask is drawn from.
 pub(super) const SAMPLE: usize = 16;
 
-/// XORs one ChaCha20 block (at most 64 bytes) into `hidden`: the first four bytes of `sample` are the block counter,
-/// little-endian, the other twelve the nonce. The same call masks and unmasks.
+/// XORs one ChaCha20 block (at most 64 bytes) into `hidden`: the first four bytes of `sample` are
+/// the block counter, little-endian, the other twelve the nonce. The same call masks and unmasks.
 ///
-/// The sample is the sender's choice, so every counter must do. The block function is called directly because the
-/// crate's stream interface refuses the last block of a stream, counter 2^32-1, which is one packet in 2^32 by chance
-/// and any packet that an insider wants.
+/// The sample is the sender's choice, so every counter must do. The block function is called
+/// directly because the crate's stream interface refuses the last block of a stream, counter
+/// 2^32-1, which is one packet in 2^32 by chance and any packet that an insider wants.
 pub(super) fn apply(key: &[u8; 32], sample: &[u8; SAMPLE], hidden: &mut [u8]) {
     #[cfg(test)]
-    crate::core::work::count(|done| done.masks += 1);
+    crate::core::op_counter::count(|done| done.masks += 1);
     let [a, b, c, d, nonce @ ..] = sample;
     let mut core = ChaChaCore::<chacha20::R20, Ietf>::new(key.into(), nonce.into());
     core.set_block_pos(u32::from_le_bytes([*a, *b, *c, *d]));

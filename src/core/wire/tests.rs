@@ -1,9 +1,9 @@
 use super::*;
-use crate::core::golden;
-use crate::core::knock::{Kind, Status};
+use crate::core::knock::{KnockKind, Status};
+use crate::core::test_vectors;
 use crate::core::types::{Port, Proto, Wall};
 
-const NOON: Wall = golden::NOON;
+const NOON: Wall = test_vectors::NOON;
 
 pub(super) fn receipt() -> Receipt {
     Receipt {
@@ -12,8 +12,8 @@ pub(super) fn receipt() -> Receipt {
         seconds: 30,
         time: NOON,
         delay: 12_345,
-        observed: golden::address(),
-        granted: Some(golden::address()),
+        observed: test_vectors::address(),
+        granted: Some(test_vectors::address()),
         ports: [Some(Port { proto: Proto::Tcp, number: 22 }), None, None, None],
         challenge: None,
         next_key: None,
@@ -22,39 +22,48 @@ pub(super) fn receipt() -> Receipt {
 
 #[test]
 fn a_knock_arrives_and_its_receipt_comes_back() {
-    let request = golden::request(NOON);
-    let (datagram, awaiting) = golden::datagram(&request, [5; 32]);
-    let sealed = golden::open(&datagram, NOON).map_err(|r| r.name()).unwrap();
+    let request = test_vectors::request(NOON);
+    let (datagram, awaiting) = test_vectors::datagram(&request, [5; 32]);
+    let sealed = test_vectors::open(&datagram, NOON).map_err(|r| r.name()).unwrap();
     assert_eq!(sealed.request(), &request);
     let (parts, reply) = sealed.split();
     assert_eq!(parts.row, 0);
-    let answer = reply.seal(&golden::realm(), &receipt(), Secret::new([6; 32])).unwrap();
+    let answer = reply.seal(&test_vectors::realm(), &receipt(), Secret::new([6; 32])).unwrap();
     assert_eq!(awaiting.open(&answer), Some(receipt()));
-    let (_, stranger) = golden::datagram(&request, [7; 32]);
+    let (_, stranger) = test_vectors::datagram(&request, [7; 32]);
     assert_eq!(stranger.open(&answer), None, "the receipt of another knock");
 }
 
 #[test]
 fn a_gateway_in_rotation_opens_what_was_sealed_for_either_key() {
-    let mut side = golden::side(golden::CLIENT);
-    side.gateway_public = golden::gateway().other.unwrap().public();
-    let sign = |message: &authentic::Message| Ok(authentic::sign(&golden::seed(), message));
-    let (datagram, _) =
-        seal(&side, &golden::request(NOON), Day::Number(NOON.day()), Secret::new([5; 32]), sign).unwrap();
-    assert!(golden::open(&datagram, NOON).is_ok());
+    let mut side = test_vectors::side(test_vectors::CLIENT);
+    side.gateway_public = test_vectors::gateway().other.unwrap().public();
+    let sign = |message: &authentic::Message| Ok(authentic::sign(&test_vectors::seed(), message));
+    let (datagram, _) = seal(
+        &side,
+        &test_vectors::request(NOON),
+        Day::Number(NOON.day()),
+        Secret::new([5; 32]),
+        sign,
+    )
+    .unwrap();
+    assert!(test_vectors::open(&datagram, NOON).is_ok());
 }
 
 #[test]
 fn each_step_refuses_with_its_own_reason() {
-    let side = golden::side(golden::CLIENT);
+    let side = test_vectors::side(test_vectors::CLIENT);
     let today = Day::Number(NOON.day());
     let body = |change: fn(&mut [u8; BODY])| {
-        let mut body = encode_body(&golden::request(NOON), &Signature { ed25519: [1; 64], sk_flags: 0, sk_counter: 0 });
+        let mut body = encode_body(
+            &test_vectors::request(NOON),
+            &Signature { ed25519: [1; 64], sk_flags: 0, sk_counter: 0 },
+        );
         change(&mut body);
         body
     };
     let sent = |body, day| seal_unsigned(&side, body, day, Secret::new([5; 32])).unwrap();
-    let refused = |datagram: &[u8]| golden::open(datagram, NOON).err();
+    let refused = |datagram: &[u8]| test_vectors::open(datagram, NOON).err();
     let good = sent(body(|_| {}), today);
     assert_eq!(refused(&good), None, "the listener cannot judge a signature");
     assert_eq!(refused(&good[..DATAGRAM - 1]), Some(Reject::Length));
@@ -67,7 +76,10 @@ fn each_step_refuses_with_its_own_reason() {
     assert_eq!(refused(&sent(body(|b| b[0] = 2), today)), Some(Reject::Syntax), "version");
     assert_eq!(refused(&sent(body(|b| b[3] = 1), today)), Some(Reject::Syntax), "reserved");
     assert_eq!(refused(&sent(body(|b| b[BODY - 1] = 1), today)), Some(Reject::Syntax), "padding");
-    assert_eq!(refused(&sent(body(|b| b[SIGNED_FINGERPRINT] ^= 1), today)), Some(Reject::Fingerprint));
+    assert_eq!(
+        refused(&sent(body(|b| b[SIGNED_FINGERPRINT] ^= 1), today)),
+        Some(Reject::Fingerprint)
+    );
 }
 
 /// Where a body's fingerprint starts.
@@ -77,49 +89,67 @@ const SIGNED_FINGERPRINT: usize = 88;
 fn another_realm_gateway_or_key_opens_nothing() {
     use crate::core::keyring::TEST_GATEWAY_ID;
     use crate::core::types::{GatewayId, RealmId};
-    let (datagram, _) = golden::datagram(&golden::request(NOON), [5; 32]);
-    let keys = golden::master().client_keys(golden::CLIENT);
+    let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
+    let keys = test_vectors::master().client_keys(test_vectors::CLIENT);
     let refused = |realm: Realm, keys: &ClientKeys| {
-        let gateway = GatewayKeys { realm, ..golden::gateway() };
-        identify(&gateway, &golden::tags(NOON.day()), &datagram)
+        let gateway = GatewayKeys { realm, ..test_vectors::gateway() };
+        identify(&gateway, &test_vectors::tags(NOON.day()), &datagram)
             .and_then(|known| known.check_mac(keys))
-            .and_then(|mine| mine.open(&gateway, keys, &golden::client().fingerprint))
+            .and_then(|mine| mine.open(&gateway, keys, &test_vectors::client().fingerprint))
             .err()
     };
-    let mask = || golden::realm().mask().duplicate();
-    assert_eq!(refused(golden::realm(), &keys), None);
-    assert_eq!(refused(Realm::new(RealmId([1; 16]), TEST_GATEWAY_ID, mask()), &keys), Some(Reject::Noise));
-    assert_eq!(refused(Realm::new(golden::REALM, GatewayId([1; 16]), mask()), &keys), Some(Reject::Noise));
-    let other_mask = Realm::new(golden::REALM, TEST_GATEWAY_ID, Secret::new([1; 32]));
+    let mask = || test_vectors::realm().mask().duplicate();
+    assert_eq!(refused(test_vectors::realm(), &keys), None);
+    assert_eq!(
+        refused(Realm::new(RealmId([1; 16]), TEST_GATEWAY_ID, mask()), &keys),
+        Some(Reject::Noise)
+    );
+    assert_eq!(
+        refused(Realm::new(test_vectors::REALM, GatewayId([1; 16]), mask()), &keys),
+        Some(Reject::Noise)
+    );
+    let other_mask = Realm::new(test_vectors::REALM, TEST_GATEWAY_ID, Secret::new([1; 32]));
     assert_eq!(refused(other_mask, &keys), Some(Reject::UnknownTag));
     let other_psk = ClientKeys { psk: Secret::new([1; 32]), ..keys.duplicate() };
-    assert_eq!(refused(golden::realm(), &other_psk), Some(Reject::Noise));
+    assert_eq!(refused(test_vectors::realm(), &other_psk), Some(Reject::Noise));
     let other_mac = ClientKeys { mac: Secret::new([1; 32]), ..keys.duplicate() };
-    assert_eq!(refused(golden::realm(), &other_mac), Some(Reject::ClientMac));
-    let other_gateway =
-        GatewayKeys { realm: golden::realm(), current: KeyPair::new(&Secret::new([1; 32])), other: None };
-    let mine = identify(&other_gateway, &golden::tags(NOON.day()), &datagram).and_then(|k| k.check_mac(&keys)).unwrap();
-    assert_eq!(mine.open(&other_gateway, &keys, &golden::client().fingerprint).err(), Some(Reject::Noise));
+    assert_eq!(refused(test_vectors::realm(), &other_mac), Some(Reject::ClientMac));
+    let other_gateway = GatewayKeys {
+        realm: test_vectors::realm(),
+        current: KeyPair::new(&Secret::new([1; 32])),
+        other: None,
+    };
+    let mine = identify(&other_gateway, &test_vectors::tags(NOON.day()), &datagram)
+        .and_then(|k| k.check_mac(&keys))
+        .unwrap();
+    assert_eq!(
+        mine.open(&other_gateway, &keys, &test_vectors::client().fingerprint).err(),
+        Some(Reject::Noise)
+    );
 }
 
 #[test]
 fn a_profile_with_a_key_of_small_order_is_refused_before_anything_is_signed() {
-    let side = ClientSide { gateway_public: [0; 32], ..golden::side(golden::CLIENT) };
-    let sign = |_: &authentic::Message| -> Result<Signature, Fault> { panic!("nothing may be signed") };
-    assert!(seal(&side, &golden::request(NOON), Day::Unknown, Secret::new([5; 32]), sign).is_err());
+    let side = ClientSide { gateway_public: [0; 32], ..test_vectors::side(test_vectors::CLIENT) };
+    let sign =
+        |_: &authentic::Message| -> Result<Signature, Fault> { panic!("nothing may be signed") };
+    assert!(
+        seal(&side, &test_vectors::request(NOON), Day::Unknown, Secret::new([5; 32]), sign)
+            .is_err()
+    );
 }
 
 #[test]
 fn a_request_of_each_kind_survives_the_way() {
-    for kind in [Kind::Open, Kind::Close, Kind::Probe] {
-        let mut request = golden::request(NOON);
+    for kind in [KnockKind::Open, KnockKind::Close, KnockKind::Probe] {
+        let mut request = test_vectors::request(NOON);
         request.kind = kind;
-        if kind == Kind::Probe {
+        if kind == KnockKind::Probe {
             request.service = crate::core::types::ServiceName::NONE;
             request.address = None;
         }
         request.challenge = Some([9; 16]);
-        let (datagram, _) = golden::datagram(&request, [5; 32]);
-        assert_eq!(golden::open(&datagram, NOON).ok().map(|s| *s.request()), Some(request));
+        let (datagram, _) = test_vectors::datagram(&request, [5; 32]);
+        assert_eq!(test_vectors::open(&datagram, NOON).ok().map(|s| *s.request()), Some(request));
     }
 }

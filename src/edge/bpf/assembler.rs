@@ -19,7 +19,7 @@ pub struct Instruction {
 pub(super) struct Label(usize);
 
 #[derive(Clone, Copy)]
-enum Line {
+enum AsmLine {
     Plain { code: u16, operand: u32 },
     Branch { code: u16, operand: u32, yes: Label, no: Label, far: bool },
     Jump(Label),
@@ -28,7 +28,7 @@ enum Line {
 
 /// Collects lines; [`Assembler::finish`] turns labels into distances.
 pub(super) struct Assembler {
-    lines: Vec<Line>,
+    lines: Vec<AsmLine>,
     labels: usize,
 }
 
@@ -63,15 +63,15 @@ impl Assembler {
 
     /// The next instruction is where `label` leads.
     pub(super) fn place(&mut self, label: Label) {
-        self.lines.push(Line::Place(label));
+        self.lines.push(AsmLine::Place(label));
     }
 
     fn plain(&mut self, code: u16, operand: u32) {
-        self.lines.push(Line::Plain { code, operand });
+        self.lines.push(AsmLine::Plain { code, operand });
     }
 
     fn branch(&mut self, code: u16, operand: u32, yes: Label, no: Label) {
-        self.lines.push(Line::Branch { code, operand, yes, no, far: false });
+        self.lines.push(AsmLine::Branch { code, operand, yes, no, far: false });
     }
 
     pub(super) fn load_byte(&mut self, offset: u32) {
@@ -123,7 +123,7 @@ impl Assembler {
     }
 
     pub(super) fn jump(&mut self, to: Label) {
-        self.lines.push(Line::Jump(to));
+        self.lines.push(AsmLine::Jump(to));
     }
 
     /// Ends here with the first `bytes` bytes of the packet; 0 = none of it.
@@ -131,7 +131,8 @@ impl Assembler {
         self.plain(RETURN, bytes);
     }
 
-    /// The program. A conditional jump reaches 255 instructions; one that must go further gets two unconditional ones.
+    /// The program. A conditional jump reaches 255 instructions; one that must go further gets two
+    /// unconditional ones.
     pub(super) fn finish(mut self) -> Vec<Instruction> {
         loop {
             let places = self.places();
@@ -139,7 +140,7 @@ impl Assembler {
             let mut grown = false;
             for line in &mut self.lines {
                 let end = at + line.length();
-                if let Line::Branch { yes, no, far, .. } = line
+                if let AsmLine::Branch { yes, no, far, .. } = line
                     && !*far
                     && [yes, no].iter().any(|label| distance(&places, end, **label) > 255)
                 {
@@ -158,7 +159,7 @@ impl Assembler {
         let mut places = vec![0; self.labels];
         let mut at = 0;
         for line in &self.lines {
-            if let Line::Place(label) = line
+            if let AsmLine::Place(label) = line
                 && let Some(place) = places.get_mut(label.0)
             {
                 *place = at;
@@ -173,16 +174,18 @@ impl Assembler {
         for line in &self.lines {
             let after = program.len() + 1;
             match *line {
-                Line::Place(_) => {}
-                Line::Plain { code, operand } => program.push(plain(code, operand)),
-                Line::Jump(to) => program.push(plain(JUMP, distance(places, after, to))),
-                Line::Branch { code, operand, yes, no, far: false } => program.push(Instruction {
-                    code,
-                    jump_true: u8::try_from(distance(places, after, yes)).unwrap_or(u8::MAX),
-                    jump_false: u8::try_from(distance(places, after, no)).unwrap_or(u8::MAX),
-                    operand,
-                }),
-                Line::Branch { code, operand, yes, no, far: true } => program.extend([
+                AsmLine::Place(_) => {}
+                AsmLine::Plain { code, operand } => program.push(plain(code, operand)),
+                AsmLine::Jump(to) => program.push(plain(JUMP, distance(places, after, to))),
+                AsmLine::Branch { code, operand, yes, no, far: false } => {
+                    program.push(Instruction {
+                        code,
+                        jump_true: u8::try_from(distance(places, after, yes)).unwrap_or(u8::MAX),
+                        jump_false: u8::try_from(distance(places, after, no)).unwrap_or(u8::MAX),
+                        operand,
+                    })
+                }
+                AsmLine::Branch { code, operand, yes, no, far: true } => program.extend([
                     Instruction { code, jump_true: 0, jump_false: 1, operand },
                     plain(JUMP, distance(places, after + 1, yes)),
                     plain(JUMP, distance(places, after + 2, no)),
@@ -193,12 +196,12 @@ impl Assembler {
     }
 }
 
-impl Line {
+impl AsmLine {
     fn length(&self) -> usize {
         match self {
-            Line::Place(_) => 0,
-            Line::Plain { .. } | Line::Jump(_) | Line::Branch { far: false, .. } => 1,
-            Line::Branch { far: true, .. } => 3,
+            AsmLine::Place(_) => 0,
+            AsmLine::Plain { .. } | AsmLine::Jump(_) | AsmLine::Branch { far: false, .. } => 1,
+            AsmLine::Branch { far: true, .. } => 3,
         }
     }
 }
@@ -207,8 +210,8 @@ fn plain(code: u16, operand: u32) -> Instruction {
     Instruction { code, jump_true: 0, jump_false: 0, operand }
 }
 
-/// Instructions between the one at `from` and the label. Every label lies ahead of the jumps to it: the program is written
-/// top down, and a test runs it.
+/// Instructions between the one at `from` and the label. Every label lies ahead of the jumps to it:
+/// the program is written top down, and a test runs it.
 fn distance(places: &[usize], from: usize, to: Label) -> u32 {
     let place = places.get(to.0).copied().unwrap_or(0);
     u32::try_from(place.saturating_sub(from)).unwrap_or(u32::MAX)

@@ -34,7 +34,8 @@ impl Packet {
     }
 }
 
-/// Runs a program as the kernel would: the number of bytes that it lets through. Also runs what `tcpdump` compiles.
+/// Runs a program as the kernel would: the number of bytes that it lets through. Also runs what
+/// `tcpdump` compiles.
 fn run(program: &[Instruction], packet: &Packet) -> u32 {
     let (mut a, mut x, mut at, mut memory) = (0u32, 0u32, 0usize, [0u32; 16]);
     loop {
@@ -93,7 +94,8 @@ fn run(program: &[Instruction], packet: &Packet) -> u32 {
 
 /// What `tcpdump` makes of an expression for raw IP packets.
 fn tcpdump(expression: &str) -> Vec<Instruction> {
-    let mut capture = vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0];
+    let mut capture =
+        vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0];
     capture.extend(101u32.to_le_bytes());
     let mut child = Command::new("tcpdump")
         .args(["-r", "-", "-ddd", expression])
@@ -108,7 +110,12 @@ fn tcpdump(expression: &str) -> Vec<Instruction> {
     let instruction = |line: &str| {
         let mut numbers = line.split(' ').map(|n| n.parse::<u32>().unwrap());
         let mut next = || numbers.next().unwrap();
-        Instruction { code: next() as u16, jump_true: next() as u8, jump_false: next() as u8, operand: next() }
+        Instruction {
+            code: next() as u16,
+            jump_true: next() as u8,
+            jump_false: next() as u8,
+            operand: next(),
+        }
     };
     String::from_utf8(output.stdout).unwrap().lines().skip(1).map(instruction).collect()
 }
@@ -180,7 +187,7 @@ fn ip(dice: &mut Dice, protocol: u8, transport: &[u8]) -> Vec<u8> {
 const SYN: TcpFlags = TcpFlags { set: 2, unset: 16 };
 const ANY: TcpFlags = TcpFlags { set: 0, unset: 0 };
 
-fn agree(wanted: &Wanted, expression: &str, ports: &[u16]) {
+fn agree(wanted: &FilterSpec, expression: &str, ports: &[u16]) {
     let (ours, theirs) = (program(wanted), tcpdump(expression));
     let mut let_through = 0;
     for packet in packets(ports, 40_000) {
@@ -193,10 +200,12 @@ fn agree(wanted: &Wanted, expression: &str, ports: &[u16]) {
 
 #[test]
 fn sealed_knocks_are_let_through_as_libpcap_would() {
-    let wanted = Wanted { knock_port: Some(62201), ..Wanted::default() };
+    let wanted = FilterSpec { knock_port: Some(62201), ..FilterSpec::default() };
     let length = 8 + DATAGRAM;
     // libpcap follows IPv4 options for ports, and `udp[4:2]` means IPv4 only.
-    let expression = format!("udp dst port 62201 and ((ip and udp[4:2] = {length}) or (ip6 and ip6[44:2] = {length}))");
+    let expression = format!(
+        "udp dst port 62201 and ((ip and udp[4:2] = {length}) or (ip6 and ip6[44:2] = {length}))"
+    );
     agree(&wanted, &expression, &[62201]);
 }
 
@@ -211,7 +220,7 @@ fn doors_are_let_through_as_knockd_lets_them() {
         (Step::udp(9101), ANY),
         (Step::udp(9102), ANY),
     ];
-    let wanted = Wanted { knock_port: None, steps, outgoing: false };
+    let wanted = FilterSpec { knock_port: None, steps, outgoing: false };
     let flags = "((ip and tcp[13] & 2 != 0 and tcp[13] & 16 == 0) or (ip6 and ip6[53] & 2 != 0 and ip6[53] & 16 == 0))";
     let fin = "((ip and tcp[13] & 1 != 0) or (ip6 and ip6[53] & 1 != 0))";
     let expression = format!(
@@ -224,7 +233,7 @@ fn doors_are_let_through_as_knockd_lets_them() {
 #[test]
 fn echo_requests_are_let_through_by_size() {
     let steps = vec![(Step::Echo { size: 64 }, ANY), (Step::Echo { size: 56 }, ANY)];
-    let wanted = Wanted { knock_port: None, steps, outgoing: false };
+    let wanted = FilterSpec { knock_port: None, steps, outgoing: false };
     let expression = "(ip proto 1 and ip[6:2] & 0x1fff = 0 and icmp[0:2] = 0x0800 \
          and (ip[2:2] - ((ip[0] & 15) << 2) = 72 or ip[2:2] - ((ip[0] & 15) << 2) = 64)) \
          or (ip6[6] = 58 and ip6[40:2] = 0x8000 and (ip6[4:2] = 72 or ip6[4:2] = 64))";
@@ -235,7 +244,7 @@ fn echo_requests_are_let_through_by_size() {
 fn three_hundred_doors_are_still_filtered_exactly() {
     let ports: Vec<u16> = (0..900).map(|i| 1000 + i * 7).collect();
     let steps = ports.iter().map(|port| (Step::tcp(*port), SYN)).collect();
-    let wanted = Wanted { knock_port: Some(62201), steps, outgoing: false };
+    let wanted = FilterSpec { knock_port: Some(62201), steps, outgoing: false };
     let program = program(&wanted);
     assert!(program.len() <= LONGEST, "{}", program.len());
     for port in 990..8000u16 {
@@ -252,7 +261,8 @@ fn too_many_doors_make_a_coarser_program_that_still_lets_every_door_through() {
             let flags = if i % 5 == 0 { TcpFlags { set: 2, unset: 0 } } else { flags };
             (Step::tcp(*port), flags)
         });
-        let wanted = Wanted { knock_port: Some(62201), steps: steps.collect(), outgoing: false };
+        let wanted =
+            FilterSpec { knock_port: Some(62201), steps: steps.collect(), outgoing: false };
         let program = program(&wanted);
         assert!(program.len() <= LONGEST, "{}", program.len());
         assert!(ports.iter().all(|port| run(&program, &tcp_syn(*port)) > 0));
@@ -260,14 +270,16 @@ fn too_many_doors_make_a_coarser_program_that_still_lets_every_door_through() {
 }
 
 fn tcp_syn(port: u16) -> Packet {
-    let mut bytes = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 198, 51, 100, 9, 192, 0, 2, 1, 0x12, 0x34];
+    let mut bytes =
+        vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 198, 51, 100, 9, 192, 0, 2, 1, 0x12, 0x34];
     bytes.extend(port.to_be_bytes());
     bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0]);
     Packet::to_us(bytes)
 }
 
 fn knock() -> Packet {
-    let mut bytes = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 198, 51, 100, 9, 192, 0, 2, 1, 0x12, 0x34];
+    let mut bytes =
+        vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 198, 51, 100, 9, 192, 0, 2, 1, 0x12, 0x34];
     bytes.extend(62201u16.to_be_bytes());
     bytes.extend((UDP_LENGTH as u16).to_be_bytes());
     bytes.resize(28 + DATAGRAM, 0);
@@ -286,7 +298,11 @@ fn knock_v6() -> Packet {
 
 #[test]
 fn nothing_outgoing_is_seen_and_a_sealed_knock_must_be_addressed_to_this_host() {
-    let program = program(&Wanted { knock_port: Some(62201), steps: vec![(Step::tcp(7000), ANY)], outgoing: false });
+    let program = program(&FilterSpec {
+        knock_port: Some(62201),
+        steps: vec![(Step::tcp(7000), ANY)],
+        outgoing: false,
+    });
     // Broadcast, multicast, other host: a door counts them, knockd does.
     for (kind, sealed, door) in
         [(0, true, true), (1, false, true), (2, false, true), (3, false, true), (4, false, false)]
@@ -299,7 +315,7 @@ fn nothing_outgoing_is_seen_and_a_sealed_knock_must_be_addressed_to_this_host() 
 #[test]
 fn outgoing_packets_are_seen_where_they_are_wanted_and_never_on_a_loopback_device() {
     let steps = vec![(Step::tcp(7000), ANY)];
-    let program = program(&Wanted { knock_port: None, steps, outgoing: true });
+    let program = program(&FilterSpec { knock_port: None, steps, outgoing: true });
     let seen = |kind, hardware| run(&program, &Packet { kind, hardware, ..tcp_syn(7000) }) > 0;
     assert!(seen(OUTGOING, 1) && seen(TO_THIS_HOST, 1) && seen(TO_THIS_HOST, LOOPBACK));
     assert!(!seen(OUTGOING, LOOPBACK), "it comes in as well");
@@ -307,8 +323,14 @@ fn outgoing_packets_are_seen_where_they_are_wanted_and_never_on_a_loopback_devic
 
 #[test]
 fn a_priority_tag_passes_for_a_sealed_knock_and_a_vlan_never() {
-    let program = program(&Wanted { knock_port: Some(62201), steps: vec![(Step::tcp(7000), ANY)], outgoing: false });
-    for (vlan, sealed, door) in [(None, true, true), (Some(0x6000), true, false), (Some(5), false, false)] {
+    let program = program(&FilterSpec {
+        knock_port: Some(62201),
+        steps: vec![(Step::tcp(7000), ANY)],
+        outgoing: false,
+    });
+    for (vlan, sealed, door) in
+        [(None, true, true), (Some(0x6000), true, false), (Some(5), false, false)]
+    {
         assert_eq!(run(&program, &Packet { vlan, ..knock() }) > 0, sealed, "{vlan:?}");
         assert_eq!(run(&program, &Packet { vlan, ..tcp_syn(7000) }) > 0, door, "{vlan:?}");
     }
@@ -316,7 +338,7 @@ fn a_priority_tag_passes_for_a_sealed_knock_and_a_vlan_never() {
 
 #[test]
 fn frames_that_are_not_ip_are_never_seen_whatever_they_look_like() {
-    let program = program(&Wanted { knock_port: Some(62201), ..Wanted::default() });
+    let program = program(&FilterSpec { knock_port: Some(62201), ..FilterSpec::default() });
     assert_eq!((run(&program, &knock()), run(&program, &knock_v6())), (WHOLE, WHOLE));
     for protocol in [0x0806, 0x8864, 0x88cc, 0x0004] {
         for packet in [knock(), knock_v6()] {
@@ -328,7 +350,7 @@ fn frames_that_are_not_ip_are_never_seen_whatever_they_look_like() {
 #[test]
 fn a_door_on_the_knock_port_sees_every_other_length() {
     let steps = vec![(Step::udp(62201), ANY)];
-    let program = program(&Wanted { knock_port: Some(62201), steps, outgoing: false });
+    let program = program(&FilterSpec { knock_port: Some(62201), steps, outgoing: false });
     let mut short = knock();
     short.bytes.truncate(40);
     short.bytes[24..26].copy_from_slice(&20u16.to_be_bytes());
@@ -337,6 +359,6 @@ fn a_door_on_the_knock_port_sees_every_other_length() {
 
 #[test]
 fn without_anything_to_listen_for_nothing_is_seen() {
-    let program = program(&Wanted::default());
+    let program = program(&FilterSpec::default());
     assert!(packets(&[62201], 2000).iter().all(|packet| run(&program, packet) == 0));
 }

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    apply_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
 };
 
-use super::{Failure, Step};
+use super::{ConfineStep, Failure};
 
-/// Allowed whatever their arguments are. No open, no socket, no bind, no exec, no clone, no kill, no write: a panic cannot even say
-/// so, and ends the process as well.
+/// Allowed whatever their arguments are. No open, no socket, no bind, no exec, no clone, no kill,
+/// no write: a panic cannot even say so, and ends the process as well.
 const ALLOWED: &[libc::c_long] = &[
     // Packets and messages over descriptors that it holds.
     libc::SYS_recvfrom,
@@ -40,20 +40,25 @@ const ALLOWED: &[libc::c_long] = &[
 
 /// Puts the list in force for this thread, for good.
 pub(super) fn allow_only_ours() -> Result<(), Failure> {
-    let failure =
-        |_| Failure { step: Step::Seccomp, errno: std::io::Error::last_os_error().raw_os_error().unwrap_or(0) };
-    let program = program().map_err(|_| Failure { step: Step::Seccomp, errno: 0 })?;
+    let failure = |_| Failure {
+        step: ConfineStep::Seccomp,
+        errno: std::io::Error::last_os_error().raw_os_error().unwrap_or(0),
+    };
+    let program = program().map_err(|_| Failure { step: ConfineStep::Seccomp, errno: 0 })?;
     apply_filter(&program).map_err(failure)
 }
 
 fn program() -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![SeccompRule::new(vec![never_executable()?])?]);
     }
     // An interface's error, and how many packets were lost.
     let options = [(libc::SOL_SOCKET, libc::SO_ERROR), (libc::SOL_PACKET, libc::PACKET_STATISTICS)];
-    let options = options.into_iter().map(|(level, name)| SeccompRule::new(vec![equal(1, level)?, equal(2, name)?]));
+    let options = options
+        .into_iter()
+        .map(|(level, name)| SeccompRule::new(vec![equal(1, level)?, equal(2, name)?]));
     rules.insert(libc::SYS_getsockopt, options.collect::<Result<_, _>>()?);
     // Asked by the standard library before it closes a descriptor, in builds with debug assertions.
     rules.insert(libc::SYS_fcntl, vec![SeccompRule::new(vec![equal(1, libc::F_GETFD)?])?]);

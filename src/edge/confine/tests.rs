@@ -3,7 +3,8 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use super::*;
 
-/// Runs the test `child_process` of this very program as a process of its own, to confine it and see what becomes of it.
+/// Runs the test `child_process` of this very program as a process of its own, to confine it and
+/// see what becomes of it.
 fn child(deed: &str) -> (ExitStatus, String) {
     run(&mut Command::new(std::env::current_exe().unwrap()), deed)
 }
@@ -58,7 +59,7 @@ fn child_process() {
         _ => {}
     }
     let file = File::open("/dev/null").unwrap();
-    if Uid::effective().is_root() && !Mapped::read().unwrap().single() {
+    if Uid::effective().is_root() && !IdMap::read().unwrap().single() {
         // Something to lose.
         unistd::setgroups(&[Gid::from_raw(0), Gid::from_raw(4)]).unwrap();
     }
@@ -72,7 +73,9 @@ fn child_process() {
         "exec" => drop(Command::new("/bin/true").status()),
         "thread" => drop(std::thread::Builder::new().spawn(|| ())),
         "kill" => drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), None)),
-        "memory" => assert_eq!(vec![1u8; 64 << 20].iter().map(|b| usize::from(*b)).sum::<usize>(), 64 << 20),
+        "memory" => {
+            assert_eq!(vec![1u8; 64 << 20].iter().map(|b| usize::from(*b)).sum::<usize>(), 64 << 20)
+        }
         "entropy" => drop(crate::edge::entropy::bytes::<32>().unwrap()),
         "notes" => std::process::exit(i32::try_from(notes.bits()).unwrap()),
         deed => panic!("{deed}"),
@@ -80,8 +83,12 @@ fn child_process() {
     std::process::exit(DONE);
 }
 
-fn refused(outcome: Result<Notes, Failure>) {
-    std::process::exit(if outcome.is_err_and(|failure| failure.step == Step::User) { REFUSED } else { 1 });
+fn refused(outcome: Result<Limitations, Failure>) {
+    std::process::exit(if outcome.is_err_and(|failure| failure.step == ConfineStep::User) {
+        REFUSED
+    } else {
+        1
+    });
 }
 
 #[test]
@@ -102,7 +109,7 @@ fn whatever_else_a_confined_process_tries_kills_it() {
 
 #[test]
 fn root_must_become_somebody_else() {
-    if !Uid::effective().is_root() || Mapped::read().unwrap().single() {
+    if !Uid::effective().is_root() || IdMap::read().unwrap().single() {
         return eprintln!("skipped: needs root and another user to become");
     }
     for deed in ["root stays root", "becomes root", "half root"] {
@@ -113,41 +120,58 @@ fn root_must_become_somebody_else() {
 
 #[test]
 fn root_that_cannot_become_somebody_else_stays_behind_landlock_or_is_refused() {
-    if !Uid::effective().is_root() || Mapped::read().unwrap().single() {
+    if !Uid::effective().is_root() || IdMap::read().unwrap().single() {
         return eprintln!("skipped: needs root and another user to become");
     }
     let (status, stderr) = child_bound("becomes nobody");
-    assert_eq!(status.code(), Some(REFUSED), "who was asked for is not dropped in silence: {status} {stderr}");
+    assert_eq!(
+        status.code(),
+        Some(REFUSED),
+        "who was asked for is not dropped in silence: {status} {stderr}"
+    );
     let (status, stderr) = child_bound("notes of root");
-    let notes = Notes::from_bits(status.code().unwrap_or(-1).cast_unsigned());
-    assert!(status.code().is_some_and(|code| code != 101) && notes.has(Degraded::UserKept), "{notes:?} {stderr}");
+    let notes = Limitations::from_bits(status.code().unwrap_or(-1).cast_unsigned());
+    assert!(
+        status.code().is_some_and(|code| code != 101) && notes.has(Limitation::UserKept),
+        "{notes:?} {stderr}"
+    );
     let (status, stderr) = child_bound("open as root");
     assert_eq!(status.signal(), Some(libc::SIGSYS), "{status} {stderr}");
-    let mapped = |users: &str| Mapped { users: users.into(), groups: users.into(), may_set_groups: true };
-    let mut none = Notes::default();
-    none.add(Degraded::NoLandlock);
+    let mapped =
+        |users: &str| IdMap { users: users.into(), groups: users.into(), may_set_groups: true };
+    let mut none = Limitations::default();
+    none.add(Limitation::NoLandlock);
     assert!(no_root_without_landlock(&mapped("0 0 4294967295\n"), none).is_err());
-    assert!(no_root_without_landlock(&mapped("0 0 4294967295\n"), Notes::default()).is_ok());
-    assert!(no_root_without_landlock(&mapped("0 1000 1\n"), none).is_ok(), "root over nothing but its own files");
+    assert!(no_root_without_landlock(&mapped("0 0 4294967295\n"), Limitations::default()).is_ok());
+    assert!(
+        no_root_without_landlock(&mapped("0 1000 1\n"), none).is_ok(),
+        "root over nothing but its own files"
+    );
 }
 
 #[test]
 fn with_root_and_a_new_kernel_nothing_is_left_out() {
-    if !Uid::effective().is_root() || Mapped::read().unwrap().single() {
+    if !Uid::effective().is_root() || IdMap::read().unwrap().single() {
         return eprintln!("skipped: needs root and another user to become");
     }
     let (status, stderr) = child("notes");
-    let notes = Notes::from_bits(status.code().unwrap_or(-1).cast_unsigned());
-    let kernel_s = [Degraded::LandlockPartly, Degraded::NoLandlock];
-    assert!(status.code().is_some() && notes.iter().all(|note| kernel_s.contains(&note)), "{notes:?} {stderr}");
+    let notes = Limitations::from_bits(status.code().unwrap_or(-1).cast_unsigned());
+    let kernel_s = [Limitation::LandlockPartly, Limitation::NoLandlock];
+    assert!(
+        status.code().is_some() && notes.iter().all(|note| kernel_s.contains(&note)),
+        "{notes:?} {stderr}"
+    );
 }
 
 #[test]
 fn where_nobody_else_can_be_become_that_is_said_and_all_else_is_given_up() {
     let (status, stderr) = child_alone("notes");
-    let notes = Notes::from_bits(status.code().unwrap_or(-1).cast_unsigned());
+    let notes = Limitations::from_bits(status.code().unwrap_or(-1).cast_unsigned());
     // Had it kept a capability, its own check would have ended it.
-    assert!(status.code().is_some_and(|code| code != 101) && notes.has(Degraded::UserKept), "{notes:?} {stderr}");
+    assert!(
+        status.code().is_some_and(|code| code != 101) && notes.has(Limitation::UserKept),
+        "{notes:?} {stderr}"
+    );
     let (status, stderr) = child_alone("open");
     assert_eq!(status.signal(), Some(libc::SIGSYS), "{status} {stderr}");
 }
@@ -167,14 +191,14 @@ fn an_id_is_looked_up_in_the_map_of_the_user_namespace() {
 
 #[test]
 fn steps_and_notes_survive_the_pipe_and_nonsense_does_not() {
-    let failure = Failure { step: Step::Landlock, errno: libc::EPERM };
+    let failure = Failure { step: ConfineStep::Landlock, errno: libc::EPERM };
     assert_eq!(Failure::from_pipe(failure.step as u8, failure.errno), Some(failure));
     assert!(failure.fault().what.contains("landlock"));
     assert_eq!(Failure::from_pipe(0, 0), None);
     assert_eq!(Failure::from_pipe(200, 0), None);
-    let mut notes = Notes::default();
-    notes.add(Degraded::UserKept);
-    notes.add(Degraded::Inherited);
-    assert_eq!(Notes::from_bits(notes.bits() | 0xff00_0000), notes);
-    assert_eq!(notes.iter().collect::<Vec<_>>(), [Degraded::UserKept, Degraded::Inherited]);
+    let mut notes = Limitations::default();
+    notes.add(Limitation::UserKept);
+    notes.add(Limitation::Inherited);
+    assert_eq!(Limitations::from_bits(notes.bits() | 0xff00_0000), notes);
+    assert_eq!(notes.iter().collect::<Vec<_>>(), [Limitation::UserKept, Limitation::Inherited]);
 }

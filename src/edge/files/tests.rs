@@ -21,11 +21,11 @@ fn a_good_file_is_read() {
     let folder = folder();
     for mode in [0o600, 0o400] {
         let path = file(&folder, mode);
-        assert_eq!(&**read(&path, Care::Secret).unwrap(), "text");
+        assert_eq!(&**read(&path, FileCheck::Secret).unwrap(), "text");
         fs::remove_file(path).unwrap();
     }
     let path = file(&folder, 0o644);
-    assert_eq!(&**read(&path, Care::Trusted).unwrap(), "text");
+    assert_eq!(&**read(&path, FileCheck::Trusted).unwrap(), "text");
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn a_secret_that_others_may_use_is_refused_with_the_command_that_mends_it() {
     let folder = folder();
     for mode in [0o640, 0o604, 0o660, 0o610, 0o601, 0o777] {
         let path = file(&folder, mode);
-        let fault = read(&path, Care::Secret).unwrap_err();
+        let fault = read(&path, FileCheck::Secret).unwrap_err();
         assert!(fault.what.contains(&format!("{mode:04o}")), "{fault}");
         assert_eq!(fault.remedy, format!("chmod 600 {}", path.display()));
     }
@@ -44,7 +44,7 @@ fn a_trusted_file_may_be_read_but_not_written_by_others() {
     let folder = folder();
     for (mode, good) in [(0o644, true), (0o664, false), (0o646, false)] {
         let path = file(&folder, mode);
-        assert_eq!(read(&path, Care::Trusted).is_ok(), good, "{mode:o}");
+        assert_eq!(read(&path, FileCheck::Trusted).is_ok(), good, "{mode:o}");
     }
 }
 
@@ -54,14 +54,19 @@ fn a_link_a_folder_and_a_pipe_are_refused() {
     let path = file(&folder, 0o600);
     let link = folder.path().join("link");
     symlink(&path, &link).unwrap();
-    let fault = read(&link, Care::Secret).unwrap_err();
+    let fault = read(&link, FileCheck::Secret).unwrap_err();
     assert!(fault.what.ends_with("is a symbolic link"), "{fault}");
     assert!(fault.remedy.contains(&path.canonicalize().unwrap().display().to_string()), "{fault}");
-    assert!(read(folder.path(), Care::Trusted).unwrap_err().what.ends_with("is a directory"));
+    assert!(read(folder.path(), FileCheck::Trusted).unwrap_err().what.ends_with("is a directory"));
     let pipe = folder.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert!(read(&pipe, Care::Trusted).unwrap_err().what.ends_with("not a regular file"));
-    assert!(read(&folder.path().join("none"), Care::Trusted).unwrap_err().what.ends_with("no such file"));
+    assert!(read(&pipe, FileCheck::Trusted).unwrap_err().what.ends_with("not a regular file"));
+    assert!(
+        read(&folder.path().join("none"), FileCheck::Trusted)
+            .unwrap_err()
+            .what
+            .ends_with("no such file")
+    );
 }
 
 #[test]
@@ -70,7 +75,7 @@ fn a_folder_that_everybody_may_write_is_refused_unless_sticky() {
     let path = file(&folder, 0o600);
     for (mode, good) in [(0o777, false), (0o1777, true), (0o755, true)] {
         fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
-        assert_eq!(read(&path, Care::Secret).is_ok(), good, "{mode:o}");
+        assert_eq!(read(&path, FileCheck::Secret).is_ok(), good, "{mode:o}");
     }
 }
 
@@ -83,12 +88,14 @@ fn a_strangers_file_or_folder_is_refused() {
     let folder = folder();
     let path = file(&folder, 0o600);
     chown(&path, Some(65534), None).unwrap();
-    let fault = read(&path, Care::Secret).unwrap_err();
+    let fault = read(&path, FileCheck::Secret).unwrap_err();
     assert!(fault.what.contains("belongs to uid 65534"), "{fault}");
     assert_eq!(fault.remedy, format!("chown 0 {}", path.display()));
     chown(&path, Some(0), None).unwrap();
     chown(folder.path(), Some(65534), None).unwrap();
-    assert!(read(&path, Care::Secret).unwrap_err().what.contains("could exchange the files in it"));
+    assert!(
+        read(&path, FileCheck::Secret).unwrap_err().what.contains("could exchange the files in it")
+    );
 }
 
 #[test]
@@ -125,8 +132,8 @@ fn a_file_too_long_and_a_file_that_is_not_text_are_refused() {
     let folder = folder();
     let long = folder.path().join("long");
     File::create(&long).unwrap().set_len(LIMIT + 1).unwrap();
-    assert!(read(&long, Care::Trusted).unwrap_err().what.contains("longer than"));
+    assert!(read(&long, FileCheck::Trusted).unwrap_err().what.contains("longer than"));
     let binary = folder.path().join("binary");
     fs::write(&binary, [b'a', 0xff]).unwrap();
-    assert!(read(&binary, Care::Trusted).unwrap_err().what.contains("byte 1 is not UTF-8"));
+    assert!(read(&binary, FileCheck::Trusted).unwrap_err().what.contains("byte 1 is not UTF-8"));
 }

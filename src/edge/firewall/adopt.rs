@@ -1,8 +1,10 @@
-//! Connections that are older than the guard, let in once by an admin's command as if they had been granted.
-//! Which connections stand is left to connection tracking and the kernel's table of sockets; those that were cut stay cut.
+//! Connections that are older than the guard, let in once by an admin's command as if they had been
+//! granted. Which connections stand is left to connection tracking and the kernel's table of
+//! sockets; those that were cut stay cut.
 //!
-//! Where nothing on a machine asked for connection tracking before the guard came, it knows no older connection, and the guard
-//! drops the packets by which it would learn of them. So for a socket without an entry one is made.
+//! Where nothing on a machine asked for connection tracking before the guard came, it knows no
+//! older connection, and the guard drops the packets by which it would learn of them. So for a
+//! socket without an entry one is made.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -10,19 +12,21 @@ use std::net::{IpAddr, SocketAddr};
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::conntrack::{
-    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Protocol, Status, Tuple,
+    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Protocol,
+    Status, Tuple,
 };
 use nix::errno::Errno;
 
 use super::netlink::Netlink;
-use super::ruleset::{Marks, Plan};
+use super::ruleset::{GuardPlan, PacketMarks};
 use super::tracked::{Connection, MARK, MARK_MASK, other, refused, tracked};
-use crate::config::{self, Knock};
+use crate::config::{self, KnockSettings};
 use crate::core::service::Service;
 use crate::core::types::{Fault, Port, Proto};
 use crate::edge::proc_net;
 
-/// As in linux/netfilter/nf_conntrack_tcp.h: the state, and the flag that asks no questions about windows that nobody saw begin.
+/// As in linux/netfilter/nf_conntrack_tcp.h: the state, and the flag that asks no questions about
+/// windows that nobody saw begin.
 const ESTABLISHED: u8 = 3;
 const BE_LIBERAL: u8 = 0x08;
 /// Attributes of that state, each a byte of flags and a byte of which count.
@@ -31,20 +35,23 @@ const FLAGS_REPLY: u16 = 5;
 /// What the kernel gives an established connection, seconds; the first packet sets it anew.
 const LIFE: u32 = 432_000;
 
-/// Marks what stands to guarded ports now and bears no mark of ours; answers what that was. `own` are this machine's addresses.
+/// Marks what stands to guarded ports now and bears no mark of ours; answers what that was. `own`
+/// are this machine's addresses.
 ///
 /// # Errors
 /// If the kernel refuses; what was marked before that stays so.
 pub fn adopt(
-    settings: &config::Firewall,
+    settings: &config::FirewallSettings,
     services: &[Service],
-    knock: &Knock,
+    knock: &KnockSettings,
     own: &[IpAddr],
 ) -> Result<Vec<Connection>, Fault> {
-    let marks = Plan::new(settings, services, knock)?.marks();
-    let ports: Vec<Port> = services.iter().flat_map(|service| service.ports.iter().copied()).collect();
+    let marks = GuardPlan::new(settings, services, knock)?.marks();
+    let ports: Vec<Port> =
+        services.iter().flat_map(|service| service.ports.iter().copied()).collect();
     let guarded = |one: &Connection| {
-        ports.contains(&Port { proto: one.proto, number: one.to.port() }) && !own.contains(&one.from.ip())
+        ports.contains(&Port { proto: one.proto, number: one.to.port() })
+            && !own.contains(&one.from.ip())
     };
     let mut netlink = Netlink::open()?;
     let entries = tracked(&mut netlink, &[])?;
@@ -61,10 +68,15 @@ pub fn adopt(
             }
         }
     }
-    let sockets = proc_net::sessions().into_iter().map(|(to, from)| Connection { from, to, proto: Proto::Tcp });
+    let sockets = proc_net::sessions().into_iter().map(|(to, from)| Connection {
+        from,
+        to,
+        proto: Proto::Tcp,
+    });
     for older in sockets.filter(|older| guarded(older) && !known.contains(older)) {
         let (family, order) = unknown(&older, marks);
-        // There is one under another name, its destination being translated: it was looked at above.
+        // There is one under another name, its destination being translated: it was looked at
+        // above.
         if done(netlink.create(family, &order), Errno::EEXIST)? {
             adopted.push(older);
         }
@@ -83,7 +95,7 @@ fn done(outcome: Result<(), Errno>, unless: Errno) -> Result<bool, Fault> {
 }
 
 /// The entry of a connection whose beginning nobody saw.
-fn unknown(older: &Connection, marks: Marks) -> (NetfilterProtoFamily, ConntrackMessage) {
+fn unknown(older: &Connection, marks: PacketMarks) -> (NetfilterProtoFamily, ConntrackMessage) {
     // The library has a type for these two and no way to make one.
     let liberal = |kind| ProtoInfoTCP::Other(DefaultNla::new(kind, vec![BE_LIBERAL, BE_LIBERAL]));
     let tcp = vec![ProtoInfoTCP::State(ESTABLISHED), liberal(FLAGS_ORIGINAL), liberal(FLAGS_REPLY)];
@@ -95,7 +107,8 @@ fn unknown(older: &Connection, marks: Marks) -> (NetfilterProtoFamily, Conntrack
         ConntrackAttribute::CtaTimeout(LIFE),
         other(MARK, marks.granted),
     ]);
-    let family = if older.to.is_ipv4() { NetfilterProtoFamily::IPv4 } else { NetfilterProtoFamily::IPv6 };
+    let family =
+        if older.to.is_ipv4() { NetfilterProtoFamily::IPv4 } else { NetfilterProtoFamily::IPv6 };
     (family, order)
 }
 

@@ -1,7 +1,7 @@
 //! The rules that an admin's own firewall needs beside ours, as text to paste.
 //! Whether it has them is left to `app::check`.
 
-use crate::config::Firewall;
+use crate::config::FirewallSettings;
 
 /// One rule, for each kind of firewall.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +12,9 @@ pub struct Advice {
     pub iptables: String,
 }
 
-/// What lets in the flows that our table has marked: for services in mark mode, before anything that drops.
-pub fn let_marked_in(settings: &Firewall) -> Advice {
+/// What lets in the flows that our table has marked: for services in mark mode, before anything
+/// that drops.
+pub fn let_marked_in(settings: &FirewallSettings) -> Advice {
     let mark = settings.mark;
     Advice {
         nft: format!("ct mark and {mark:#x} == {mark:#x} accept"),

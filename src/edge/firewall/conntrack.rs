@@ -1,16 +1,18 @@
-//! Connections that the guard let in, as connection tracking knows them: listed, and cut.
-//! Which are to be cut is left to `core::grants`, what the kernel does with the next packet of such a connection to `ruleset`.
+//! Connections that the guard let in, as connection tracking knows them: listed, and cut. Which are
+//! to be cut is left to `core::grants`, what the kernel does with the next packet of such a
+//! connection to `ruleset`.
 //!
-//! A connection passes the guard by a bit of ours in its conntrack mark. To cut it is to take that bit away and leave the other
-//! one, by which it stays ours to drop also where an admin's own firewall decides about the rest. Its entry is not deleted: what a
-//! server still sends would make a new one, under which the answers to it count as established there. Both ends are left waiting,
+//! A connection passes the guard by a bit of ours in its conntrack mark. To cut it is to take that
+//! bit away and leave the other one, by which it stays ours to drop also where an admin's own
+//! firewall decides about the rest. Its entry is not deleted: what a server still sends would make
+//! a new one, under which the answers to it count as established there. Both ends are left waiting,
 //! as on a line that was cut. Entries of others are never touched.
 
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 use nix::errno::Errno;
 
 use super::netlink::Netlink;
-use super::ruleset::Marks;
+use super::ruleset::PacketMarks;
 use super::tracked::{Connection, MARK, MARK_MASK, Tracked, other, refused, tracked};
 use crate::core::grants::{Element, Flow};
 use crate::core::types::{Fault, Port, Source};
@@ -19,15 +21,21 @@ use crate::core::types::{Fault, Port, Source};
 const LOOKS: usize = 4;
 
 /// The connections that the guard let in, or is about to.
-pub(super) fn flows(netlink: &mut Netlink, marks: Marks) -> Result<Vec<Flow>, Fault> {
+pub(super) fn flows(netlink: &mut Netlink, marks: PacketMarks) -> Result<Vec<Flow>, Fault> {
     Ok(ours(netlink, marks)?.into_iter().map(|tracked| flow(&tracked.connection)).collect())
 }
 
 /// Ends those that one of `elements` could have let in.
-pub(super) fn cut(netlink: &mut Netlink, marks: Marks, elements: &[Element]) -> Result<(), Fault> {
+pub(super) fn cut(
+    netlink: &mut Netlink,
+    marks: PacketMarks,
+    elements: &[Element],
+) -> Result<(), Fault> {
     for _ in 0..LOOKS {
         let mut found = ours(netlink, marks)?;
-        found.retain(|tracked| elements.iter().any(|element| element.lets_in(&flow(&tracked.connection))));
+        found.retain(|tracked| {
+            elements.iter().any(|element| element.lets_in(&flow(&tracked.connection)))
+        });
         if found.is_empty() {
             break;
         }
@@ -44,13 +52,18 @@ pub(super) fn cut(netlink: &mut Netlink, marks: Marks, elements: &[Element]) -> 
     Ok(())
 }
 
-/// Those with the bit that a pending connection bears as well. The kernel looks for it, so that a crowd of others costs little.
-fn ours(netlink: &mut Netlink, marks: Marks) -> Result<Vec<Tracked>, Fault> {
+/// Those with the bit that a pending connection bears as well. The kernel looks for it, so that a
+/// crowd of others costs little.
+fn ours(netlink: &mut Netlink, marks: PacketMarks) -> Result<Vec<Tracked>, Fault> {
     let filter = [other(MARK, marks.granted), other(MARK_MASK, marks.granted)];
     tracked(netlink, &filter)
 }
 
 fn flow(connection: &Connection) -> Flow {
     let Connection { from, to, proto } = *connection;
-    Flow { source: Source::new(from.ip()), source_port: from.port(), port: Port { proto, number: to.port() } }
+    Flow {
+        source: Source::new(from.ip()),
+        source_port: from.port(),
+        port: Port { proto, number: to.port() },
+    }
 }

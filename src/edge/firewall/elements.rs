@@ -5,20 +5,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
-    DataAttribute, Expressions, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList, SetElementMessage,
+    DataAttribute, Expressions, ListAttribute, NfTablesMessage, SetElementAttribute,
+    SetElementList, SetElementMessage,
 };
 use nix::errno::Errno;
 
-use super::netlink::{Netlink, Step};
-use super::ruleset::{ONCE_ELEMENTS, SHAPES, Shape, TIME_ELEMENTS};
+use super::netlink::{BatchItem, Netlink};
+use super::ruleset::{KeyShape, ONCE_ELEMENTS, SHAPES, TIME_ELEMENTS};
 use crate::core::grants::{Change, Element};
-use crate::core::service::Form;
+use crate::core::service::GrantKind;
 use crate::core::types::{Fault, Port, Proto, Source};
 
 /// Changes per transaction: well below what one netlink message may hold.
 const PER_BATCH: usize = 100;
 
-/// Makes the kernel hold what `changes` say, in order. Those of one transaction succeed or fail together. Cuts are none of ours.
+/// Makes the kernel hold what `changes` say, in order. Those of one transaction succeed or fail
+/// together. Cuts are none of ours.
 pub(super) fn apply(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fault> {
     let changes = still_there(netlink, table, changes)?;
     for part in changes.chunks(PER_BATCH) {
@@ -32,11 +34,11 @@ pub(super) fn apply(netlink: &mut Netlink, table: &str, changes: &[Change]) -> R
         // Most grants are of what nobody has yet: a third of the steps, and half of the time.
         let new = part.iter().all(|change| matches!(change, Change::Set { millis: 1.., .. }));
         let outcome = match new {
-            true => match put(netlink, Way::New)? {
-                Err(Errno::EEXIST) => put(netlink, Way::Any)?,
+            true => match put(netlink, WriteMode::New)? {
+                Err(Errno::EEXIST) => put(netlink, WriteMode::Any)?,
                 settled => settled,
             },
-            false => put(netlink, Way::Any)?,
+            false => put(netlink, WriteMode::Any)?,
         };
         outcome.map_err(|error| refused(error, table))?;
     }
@@ -45,16 +47,21 @@ pub(super) fn apply(netlink: &mut Netlink, table: &str, changes: &[Change]) -> R
 
 /// How elements are put into their sets.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum WriteMode {
     /// One step a set, and EEXIST for the whole transaction where one of them is there.
     New,
     /// Whether they are there or not.
     Any,
 }
 
-/// `changes` without those that shorten what has been spent in the meantime. If a handshake is completed between this look and
-/// the change, the element seems live again and still lets nobody in: what was spent stays spent.
-fn still_there(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<Vec<Change>, Fault> {
+/// `changes` without those that shorten what has been spent in the meantime. If a handshake is
+/// completed between this look and the change, the element seems live again and still lets nobody
+/// in: what was spent stays spent.
+fn still_there(
+    netlink: &mut Netlink,
+    table: &str,
+    changes: &[Change],
+) -> Result<Vec<Change>, Fault> {
     let mut there = Vec::with_capacity(changes.len());
     for change in changes {
         match change {
@@ -66,12 +73,14 @@ fn still_there(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result
     Ok(there)
 }
 
-/// Every element that is live, with the milliseconds it has left. A spent one-connection grant is not live.
+/// Every element that is live, with the milliseconds it has left. A spent one-connection grant is
+/// not live.
 pub(super) fn list(netlink: &mut Netlink, table: &str) -> Result<Vec<(Element, u64)>, Fault> {
     let mut found = Vec::new();
-    for form in [Form::Time, Form::Once] {
+    for form in [GrantKind::Time, GrantKind::Once] {
         for shape in &SHAPES {
-            let request = NfTablesMessage::GetSetElement(message(table, &judged_by(form, shape), None));
+            let request =
+                NfTablesMessage::GetSetElement(message(table, &judged_by(form, shape), None));
             let answers = netlink.dump(&request).map_err(|error| refused(error, table))?;
             found.extend(answers.iter().flat_map(|answer| read(answer, form, shape)));
         }
@@ -80,73 +89,96 @@ pub(super) fn list(netlink: &mut Netlink, table: &str) -> Result<Vec<(Element, u
 }
 
 /// The milliseconds that `element` has left; `None` if it is not there, or spent.
-pub(super) fn remaining(netlink: &mut Netlink, table: &str, element: &Element) -> Result<Option<u64>, Fault> {
-    let (form, shape) = (element.form, Shape::of(element));
-    let request = NfTablesMessage::GetSetElement(message(table, &judged_by(form, shape), Some(vec![key(element)])));
+pub(super) fn remaining(
+    netlink: &mut Netlink,
+    table: &str,
+    element: &Element,
+) -> Result<Option<u64>, Fault> {
+    let (form, shape) = (element.form, KeyShape::of(element));
+    let request = NfTablesMessage::GetSetElement(message(
+        table,
+        &judged_by(form, shape),
+        Some(vec![key(element)]),
+    ));
     match netlink.get(&request) {
-        Ok(answers) => {
-            Ok(answers.iter().flat_map(|a| read(a, form, shape)).find(|(e, _)| e == element).map(|(_, ms)| ms))
-        }
+        Ok(answers) => Ok(answers
+            .iter()
+            .flat_map(|a| read(a, form, shape))
+            .find(|(e, _)| e == element)
+            .map(|(_, ms)| ms)),
         // The element, not the table: a table that is gone is for the watch to say.
         Err(Errno::ENOENT) => Ok(None),
         Err(error) => Err(refused(error, table)),
     }
 }
 
-/// Refresh and removal begin alike: add, then delete. So the element is gone whether or not it was there, on every kernel;
-/// deleting a missing one would fail the batch, and adding an existing one again refreshes it on some kernels only.
-fn push(steps: &mut Vec<Step>, table: &str, change: &Change, way: Way) -> Result<(), Fault> {
+/// Refresh and removal begin alike: add, then delete. So the element is gone whether or not it was
+/// there, on every kernel; deleting a missing one would fail the batch, and adding an existing one
+/// again refreshes it on some kernels only.
+fn push(
+    steps: &mut Vec<BatchItem>,
+    table: &str,
+    change: &Change,
+    way: WriteMode,
+) -> Result<(), Fault> {
     let (element, millis) = match change {
         Change::Set { element, millis } | Change::Shorten { element, millis } => (element, *millis),
         Change::Remove { element } => (element, 0),
         Change::Cut { .. } => return Ok(()),
     };
     let shorten = matches!(change, Change::Shorten { .. }) && millis > 0;
-    if element.form == Form::Once && element.port.proto == Proto::Udp {
+    if element.form == GrantKind::Once && element.port.proto == Proto::Udp {
         return Err(Fault::new(
             format!("a one-connection grant for {}: datagrams have no connections", element.port),
             "give the service form = \"time\"",
         ));
     }
-    let shape = Shape::of(element);
+    let shape = KeyShape::of(element);
     let judge = judged_by(element.form, shape);
     let mut put = |set: &str, armed: bool| {
-        let flags = if way == Way::New { NLM_F_CREATE | NLM_F_EXCL } else { NLM_F_CREATE };
+        let flags = if way == WriteMode::New { NLM_F_CREATE | NLM_F_EXCL } else { NLM_F_CREATE };
         let mut step = |build: fn(SetElementMessage) -> NfTablesMessage, attributes| {
             steps.push((build(message(table, set, Some(attributes))), flags));
         };
-        if way == Way::Any {
+        if way == WriteMode::Any {
             step(NfTablesMessage::NewSetElement, vec![key(element)]);
             step(NfTablesMessage::DeleteSetElement, vec![key(element)]);
         }
         // A timeout of 0 would mean for ever.
         if millis > 0 {
             let mut attributes = vec![key(element), SetElementAttribute::Timeout(millis)];
-            attributes.extend(armed.then(|| SetElementAttribute::ListExpressions(vec![one_packet_a_day()])));
+            attributes.extend(
+                armed.then(|| SetElementAttribute::ListExpressions(vec![one_packet_a_day()])),
+            );
             step(NfTablesMessage::NewSetElement, attributes);
         }
     };
     put(&judge, false);
-    // What says whether the connection was spent is not shortened: it counts for handshakes that the other set let begin.
-    if element.form == Form::Once && !shorten {
+    // What says whether the connection was spent is not shortened: it counts for handshakes that
+    // the other set let begin.
+    if element.form == GrantKind::Once && !shorten {
         put(&format!("once{}", shape.name), true);
     }
     Ok(())
 }
 
 /// The set that a first packet is judged by: an element is live as long as it is in there.
-fn judged_by(form: Form, shape: &Shape) -> String {
-    let name = if form == Form::Time { "time" } else { "oncesyn" };
+fn judged_by(form: GrantKind, shape: &KeyShape) -> String {
+    let name = if form == GrantKind::Time { "time" } else { "oncesyn" };
     format!("{name}{}", shape.name)
 }
 
 fn message(table: &str, set: &str, element: Option<Vec<SetElementAttribute>>) -> SetElementMessage {
-    let mut attributes = vec![SetElementList::Table(table.to_owned()), SetElementList::Set(set.to_owned())];
-    attributes.extend(element.map(|element| SetElementList::Elements(vec![ListAttribute::Element(element)])));
+    let mut attributes =
+        vec![SetElementList::Table(table.to_owned()), SetElementList::Set(set.to_owned())];
+    attributes.extend(
+        element.map(|element| SetElementList::Elements(vec![ListAttribute::Element(element)])),
+    );
     SetElementMessage { attributes }
 }
 
-/// Address, source port where it counts, protocol, port: each padded to four bytes, as the kernel concatenates keys.
+/// Address, source port where it counts, protocol, port: each padded to four bytes, as the kernel
+/// concatenates keys.
 fn key(element: &Element) -> SetElementAttribute {
     let mut bytes = match element.source.ip() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -176,7 +208,7 @@ fn one_packet_a_day() -> ListAttribute<netlink_packet_netfilter::nftables::Expre
 }
 
 /// The live elements that one answer of the kernel holds; what is none of ours is left out.
-fn read(answer: &NfTablesMessage, form: Form, shape: &Shape) -> Vec<(Element, u64)> {
+fn read(answer: &NfTablesMessage, form: GrantKind, shape: &KeyShape) -> Vec<(Element, u64)> {
     let NfTablesMessage::NewSetElement(answer) = answer else { return Vec::new() };
     let lists = answer.attributes.iter().filter_map(|attribute| match attribute {
         SetElementList::Elements(elements) => Some(elements),
@@ -185,7 +217,11 @@ fn read(answer: &NfTablesMessage, form: Form, shape: &Shape) -> Vec<(Element, u6
     lists.flatten().filter_map(|element| read_element(element, form, shape)).collect()
 }
 
-fn read_element(element: &ListAttribute<SetElementAttribute>, form: Form, shape: &Shape) -> Option<(Element, u64)> {
+fn read_element(
+    element: &ListAttribute<SetElementAttribute>,
+    form: GrantKind,
+    shape: &KeyShape,
+) -> Option<(Element, u64)> {
     let ListAttribute::Element(attributes) = element else { return None };
     let (mut key, mut left) = (None, None);
     for attribute in attributes {
@@ -196,12 +232,13 @@ fn read_element(element: &ListAttribute<SetElementAttribute>, form: Form, shape:
         }
     }
     let (source, source_port, port) = read_key(key?, shape)?;
-    // Without a timeout it is nothing that we added: it is live for ever, and the next restore takes it out.
+    // Without a timeout it is nothing that we added: it is live for ever, and the next restore
+    // takes it out.
     let millis = left.unwrap_or(u64::MAX);
     (millis > 0).then_some((Element { source, source_port, span: shape.span, port, form }, millis))
 }
 
-fn read_key(bytes: &[u8], shape: &Shape) -> Option<(Source, u16, Port)> {
+fn read_key(bytes: &[u8], shape: &KeyShape) -> Option<(Source, u16, Port)> {
     let (address, rest) = bytes.split_at_checked(if shape.v6 { 16 } else { 4 })?;
     let ip = match shape.v6 {
         false => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?)),
@@ -222,30 +259,47 @@ fn refused(error: Errno, table: &str) -> Fault {
         _ => "see `nft list ruleset`; if it repeats, restart toctocd",
     };
     let room = format!("{TIME_ELEMENTS} time and {ONCE_ELEMENTS} one-connection elements");
-    let full = if error == Errno::ENFILE { format!(" (room for {room} per family)") } else { String::new() };
-    Fault::new(format!("nf_tables refused a change of table inet {table}: {}{full}", error.desc()), remedy)
+    let full = if error == Errno::ENFILE {
+        format!(" (room for {room} per family)")
+    } else {
+        String::new()
+    };
+    Fault::new(
+        format!("nf_tables refused a change of table inet {table}: {}{full}", error.desc()),
+        remedy,
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn element(ip: &str, proto: Proto, number: u16, form: Form) -> Element {
+    fn element(ip: &str, proto: Proto, number: u16, form: GrantKind) -> Element {
         Element::plain(Source::new(ip.parse().unwrap()), Port { proto, number }, form)
     }
 
     #[test]
     fn a_key_of_each_shape_is_read_back_as_it_was_written() {
-        let [four, six] = ["192.0.2.7", "2001:db8::"].map(|ip| element(ip, Proto::Udp, 62201, Form::Time));
+        let [four, six] =
+            ["192.0.2.7", "2001:db8::"].map(|ip| element(ip, Proto::Udp, 62201, GrantKind::Time));
         let bound = |element| Element { source_port: 40_000, ..element };
         let net = Element { span: crate::core::prefix::Span::Net64, ..six };
-        for (element, name, length) in
-            [(four, "4", 12), (six, "6", 24), (bound(four), "4p", 16), (bound(six), "6p", 28), (net, "6n", 24)]
-        {
-            let shape = Shape::of(&element);
-            let SetElementAttribute::Key(DataAttribute::Value(bytes)) = key(&element) else { panic!("a key") };
+        for (element, name, length) in [
+            (four, "4", 12),
+            (six, "6", 24),
+            (bound(four), "4p", 16),
+            (bound(six), "6p", 28),
+            (net, "6n", 24),
+        ] {
+            let shape = KeyShape::of(&element);
+            let SetElementAttribute::Key(DataAttribute::Value(bytes)) = key(&element) else {
+                panic!("a key")
+            };
             assert_eq!((shape.name, bytes.len()), (name, length));
-            assert_eq!(read_key(&bytes, shape), Some((element.source, element.source_port, element.port)));
+            assert_eq!(
+                read_key(&bytes, shape),
+                Some((element.source, element.source_port, element.port))
+            );
             assert_eq!(read_key(&bytes[1..], shape), None);
             assert_eq!(read_key(&[&bytes[..], &[0]].concat(), shape), None);
         }
@@ -253,16 +307,19 @@ mod tests {
 
     #[test]
     fn a_grant_of_no_time_is_removed_and_not_made_permanent() {
-        let element = element("192.0.2.7", Proto::Tcp, 22, Form::Time);
+        let element = element("192.0.2.7", Proto::Tcp, 22, GrantKind::Time);
         let (mut set, mut removed) = (Vec::new(), Vec::new());
-        push(&mut set, "t", &Change::Set { element, millis: 0 }, Way::Any).unwrap();
-        push(&mut removed, "t", &Change::Remove { element }, Way::Any).unwrap();
+        push(&mut set, "t", &Change::Set { element, millis: 0 }, WriteMode::Any).unwrap();
+        push(&mut removed, "t", &Change::Remove { element }, WriteMode::Any).unwrap();
         assert_eq!(set, removed);
     }
 
     #[test]
     fn a_one_connection_grant_for_datagrams_is_refused() {
-        let element = element("192.0.2.7", Proto::Udp, 53, Form::Once);
-        assert!(push(&mut Vec::new(), "t", &Change::Set { element, millis: 1000 }, Way::New).is_err());
+        let element = element("192.0.2.7", Proto::Udp, 53, GrantKind::Once);
+        assert!(
+            push(&mut Vec::new(), "t", &Change::Set { element, millis: 1000 }, WriteMode::New)
+                .is_err()
+        );
     }
 }

@@ -1,38 +1,41 @@
-//! The firewall: our table, its guard, the elements that grants are, and the connections that came in under them.
-//! Which grants there are is left to `core::grants`.
+//! The firewall: our table, its guard, the elements that grants are, and the connections that came
+//! in under them. Which grants there are is left to `core::grants`.
 
 mod adopt;
 pub mod advice;
 mod conntrack;
-pub mod course;
 mod elements;
 mod live;
+mod loaded_ruleset;
 mod netlink;
 mod nft;
-mod owner;
+pub mod packet_trace;
 pub mod ruleset;
-mod standing;
-pub mod survey;
+pub mod ruleset_snapshot;
+mod table_claim;
 mod tracked;
 mod watch;
 
 pub use adopt::adopt;
-pub use live::{Look, Nft, look_at, print_ruleset, unload};
+pub use live::{GuardState, NftFirewall, look_at, print_ruleset, unload};
 pub use tracked::Connection;
-pub use watch::Noticed;
+pub use watch::TableChange;
 
 use crate::core::grants::{Change, Element, Flow};
-use crate::core::service::Form;
+use crate::core::service::GrantKind;
 use crate::core::types::Fault;
 
-/// What the gatekeeper asks of a firewall. After a fault of a change, what was asked for may or may not hold: `restore` settles it.
+/// What the gatekeeper asks of a firewall. After a fault of a change, what was asked for may or may
+/// not hold: `restore` settles it.
 pub trait Firewall {
-    /// Makes `changes` hold, in order: `Set` replaces whatever time the element had and arms a one-connection element anew;
-    /// `Remove` of a missing element is no fault. Up to 100 changes succeed or fail together. 0 milliseconds removes. Cuts come last,
-    /// and are made whatever became of the rest.
+    /// Makes `changes` hold, in order: `Set` replaces whatever time the element had and arms a
+    /// one-connection element anew; `Remove` of a missing element is no fault. Up to 100 changes
+    /// succeed or fail together. 0 milliseconds removes. Cuts come last, and are made whatever
+    /// became of the rest.
     fn apply(&mut self, changes: &[Change]) -> Result<(), Fault>;
 
-    /// What is live in the kernel with the milliseconds it has left. A spent one-connection element is not.
+    /// What is live in the kernel with the milliseconds it has left. A spent one-connection element
+    /// is not.
     fn list(&mut self) -> Result<Vec<(Element, u64)>, Fault>;
 
     /// The milliseconds that one element has left; `None` if it is not live.
@@ -44,8 +47,9 @@ pub trait Firewall {
     /// Whether the guard stands exactly as we loaded it: table, chains, sets, rules.
     fn guard_is_up(&mut self) -> Result<bool, Fault>;
 
-    /// Loads the guard if it is not up, and makes the kernel hold the `Set`s of `live` and nothing else. For a start, a reload,
-    /// and after somebody else's change. A one-connection element that is missing stays missing: it may have been spent.
+    /// Loads the guard if it is not up, and makes the kernel hold the `Set`s of `live` and nothing
+    /// else. For a start, a reload, and after somebody else's change. A one-connection element that
+    /// is missing stays missing: it may have been spent.
     fn restore(&mut self, live: &[Change]) -> Result<Repair, Fault>;
 }
 
@@ -83,7 +87,9 @@ impl Recording {
     fn take(&mut self, change: &Change) {
         let (element, millis) = match change {
             Change::Set { element, millis } => (*element, *millis),
-            Change::Shorten { element, millis } if self.live.iter().any(|(other, _)| other == element) => {
+            Change::Shorten { element, millis }
+                if self.live.iter().any(|(other, _)| other == element) =>
+            {
                 (*element, *millis)
             }
             Change::Remove { element } => (*element, 0),
@@ -130,9 +136,10 @@ impl Firewall for Recording {
     fn restore(&mut self, live: &[Change]) -> Result<Repair, Fault> {
         self.check()?;
         let (before, reloaded) = (std::mem::take(&mut self.live), std::mem::take(&mut self.down));
-        let missing = |list: &[(Element, u64)], element| !list.iter().any(|(other, _)| *other == element);
+        let missing =
+            |list: &[(Element, u64)], element| !list.iter().any(|(other, _)| *other == element);
         for change in live {
-            let stays_missing = |e: &Element| e.form == Form::Once && missing(&before, *e);
+            let stays_missing = |e: &Element| e.form == GrantKind::Once && missing(&before, *e);
             if !matches!(change, Change::Set { element, .. } if stays_missing(element)) {
                 self.take(change);
             }

@@ -1,11 +1,11 @@
-//! One kept netlink socket to nf_tables: a batch goes in whole or not at all, a dump comes back whole or is asked again.
-//! What the messages say is left to `elements` and `conntrack`.
+//! One kept netlink socket to nf_tables: a batch goes in whole or not at all, a dump comes back
+//! whole or is asked again. What the messages say is left to `elements` and `conntrack`.
 
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
-    NetlinkSerializable,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_netfilter::NetfilterMessageInner::{Conntrack, NfTables};
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
@@ -35,13 +35,16 @@ pub(super) struct Netlink {
 }
 
 /// One message of a batch with its flags.
-pub(super) type Step = (NfTablesMessage, u16);
+pub(super) type BatchItem = (NfTablesMessage, u16);
 
 impl Netlink {
     /// Opens the socket in this thread's network namespace.
     pub(super) fn open() -> Result<Netlink, Fault> {
         Self::bound().map_err(|error| {
-            Fault::new(format!("netlink socket: {error}"), "run toctocd on a kernel with nf_tables (nfnetlink)")
+            Fault::new(
+                format!("netlink socket: {error}"),
+                "run toctocd on a kernel with nf_tables (nfnetlink)",
+            )
         })
     }
 
@@ -49,7 +52,8 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         let address = socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        // Without it an error brings the whole message back, and many errors overflow the receive buffer.
+        // Without it an error brings the whole message back, and many errors overflow the receive
+        // buffer.
         socket.set_cap_ack(true)?;
         Ok(Netlink { socket, port: address.port_number(), sequence: 0 })
     }
@@ -60,14 +64,14 @@ impl Netlink {
     }
 
     /// Carries out `steps` in one transaction. Nothing has changed if it fails.
-    pub(super) fn batch(&mut self, steps: &[Step]) -> Result<(), Errno> {
+    pub(super) fn batch(&mut self, steps: &[BatchItem]) -> Result<(), Errno> {
         if steps.is_empty() {
             return Ok(());
         }
         again(|| self.batch_once(steps))
     }
 
-    fn batch_once(&mut self, steps: &[Step]) -> Result<(), Errno> {
+    fn batch_once(&mut self, steps: &[BatchItem]) -> Result<(), Errno> {
         let mut buffer = Vec::with_capacity(steps.len() * 160 + 40);
         self.push(&mut buffer, control(ControlMessage::BatchBegin), 0);
         let first = self.sequence;
@@ -83,7 +87,8 @@ impl Netlink {
         self.verdict(first, last)
     }
 
-    /// The kernel works inside `send`, so every answer is there already: the first error counts, silence about `last` is one.
+    /// The kernel works inside `send`, so every answer is there already: the first error counts,
+    /// silence about `last` is one.
     fn verdict(&mut self, first: u32, last: u32) -> Result<(), Errno> {
         let (mut answered, mut error) = (false, None);
         while let Some(datagram) = self.receive()? {
@@ -105,7 +110,10 @@ impl Netlink {
     }
 
     /// All messages that answer `request`, asked as a dump.
-    pub(super) fn dump(&mut self, request: &NfTablesMessage) -> Result<Vec<NfTablesMessage>, Errno> {
+    pub(super) fn dump(
+        &mut self,
+        request: &NfTablesMessage,
+    ) -> Result<Vec<NfTablesMessage>, Errno> {
         again(|| self.ask(inner(request.clone()), NLM_F_DUMP)).map(tables)
     }
 
@@ -115,36 +123,55 @@ impl Netlink {
     }
 
     /// All connections that `request` asks for.
-    pub(super) fn connections(&mut self, request: &ConntrackMessage) -> Result<Vec<NetfilterMessage>, Errno> {
+    pub(super) fn connections(
+        &mut self,
+        request: &ConntrackMessage,
+    ) -> Result<Vec<NetfilterMessage>, Errno> {
         let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
         again(|| self.ask(NetfilterMessage::new(header.clone(), request.clone()), NLM_F_DUMP))
     }
 
     /// Changes one connection as `order` says; ENOENT if there is none.
-    pub(super) fn order(&mut self, family: NetfilterProtoFamily, order: &ConntrackMessage) -> Result<(), Errno> {
+    pub(super) fn order(
+        &mut self,
+        family: NetfilterProtoFamily,
+        order: &ConntrackMessage,
+    ) -> Result<(), Errno> {
         let header = NetfilterHeader::new(family, 0, 0);
-        again(|| self.ask(NetfilterMessage::new(header.clone(), order.clone()), NLM_F_ACK)).map(drop)
+        again(|| self.ask(NetfilterMessage::new(header.clone(), order.clone()), NLM_F_ACK))
+            .map(drop)
     }
 
     /// Makes a connection known; EEXIST if it is.
-    pub(super) fn create(&mut self, family: NetfilterProtoFamily, order: &ConntrackMessage) -> Result<(), Errno> {
+    pub(super) fn create(
+        &mut self,
+        family: NetfilterProtoFamily,
+        order: &ConntrackMessage,
+    ) -> Result<(), Errno> {
         let header = NetfilterHeader::new(family, 0, 0);
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         again(|| self.ask(NetfilterMessage::new(header.clone(), order.clone()), flags)).map(drop)
     }
 
-    fn ask(&mut self, request: NetfilterMessage, flags: u16) -> Result<Vec<NetfilterMessage>, Errno> {
+    fn ask(
+        &mut self,
+        request: NetfilterMessage,
+        flags: u16,
+    ) -> Result<Vec<NetfilterMessage>, Errno> {
         let mut buffer = Vec::new();
         self.push(&mut buffer, request, flags);
         self.drain()?;
         self.send(&buffer)?;
         let (mut found, mut intact) = (Vec::new(), true);
         while let Some(datagram) = self.receive()? {
-            for message in messages(&datagram).filter(|m| m.header.sequence_number == self.sequence) {
+            for message in messages(&datagram).filter(|m| m.header.sequence_number == self.sequence)
+            {
                 intact &= message.header.flags & DUMP_INTERRUPTED == 0;
                 match message.payload {
                     NetlinkPayload::InnerMessage(answer) => found.push(answer),
-                    NetlinkPayload::Error(answer) => finish(answer.code.map_or(0, |code| code.get()))?,
+                    NetlinkPayload::Error(answer) => {
+                        finish(answer.code.map_or(0, |code| code.get()))?
+                    }
                     NetlinkPayload::Done(done) => finish(done.code)?,
                     _ => {}
                 }
@@ -207,7 +234,8 @@ fn again<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     let mut outcome = attempt();
     for _ in 1..TRIES {
         match outcome {
-            Err(Errno::EBUSY | Errno::ERESTART | Errno::EINTR | Errno::EAGAIN | Errno::ENOBUFS) => {}
+            Err(Errno::EBUSY | Errno::ERESTART | Errno::EINTR | Errno::EAGAIN | Errno::ENOBUFS) => {
+            }
             settled => return settled,
         }
         std::thread::yield_now();
@@ -225,12 +253,16 @@ fn errno(error: &io::Error) -> Errno {
 }
 
 fn tables(answers: Vec<NetfilterMessage>) -> Vec<NfTablesMessage> {
-    let table = |answer: NetfilterMessage| if let NfTables(inner) = answer.inner { Some(inner) } else { None };
+    let table = |answer: NetfilterMessage| {
+        if let NfTables(inner) = answer.inner { Some(inner) } else { None }
+    };
     answers.into_iter().filter_map(table).collect()
 }
 
 /// What an answer says of one connection, with the family that it is of.
-pub(super) fn connection(answer: NetfilterMessage) -> Option<(NetfilterProtoFamily, ConntrackMessage)> {
+pub(super) fn connection(
+    answer: NetfilterMessage,
+) -> Option<(NetfilterProtoFamily, ConntrackMessage)> {
     if let Conntrack(inner) = answer.inner { Some((answer.header.family, inner)) } else { None }
 }
 
@@ -243,7 +275,8 @@ fn inner(message: NfTablesMessage) -> NetfilterMessage {
 }
 
 fn append<I: NetlinkSerializable>(buffer: &mut Vec<u8>, message: I, flags: u16, sequence: u32) {
-    let mut message = NetlinkMessage::new(Default::default(), NetlinkPayload::InnerMessage(message));
+    let mut message =
+        NetlinkMessage::new(Default::default(), NetlinkPayload::InnerMessage(message));
     message.header.flags = flags;
     message.header.sequence_number = sequence;
     message.finalize();

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_netfilter::NetfilterProtoFamily;
-use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Status, Tuple};
+use netlink_packet_netfilter::conntrack::{
+    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Status, Tuple,
+};
 use nix::errno::Errno;
 
 use super::netlink::{Netlink, connection};
@@ -48,9 +50,16 @@ pub(super) struct Tracked {
 }
 
 /// The connections that the kernel finds by `filter`, as far as they have ports.
-pub(super) fn tracked(netlink: &mut Netlink, filter: &[ConntrackAttribute]) -> Result<Vec<Tracked>, Fault> {
+pub(super) fn tracked(
+    netlink: &mut Netlink,
+    filter: &[ConntrackAttribute],
+) -> Result<Vec<Tracked>, Fault> {
     let answers = netlink.connections(&ConntrackMessage::Get(filter.to_vec())).map_err(refused)?;
-    Ok(answers.into_iter().filter_map(connection).filter_map(|(family, message)| read(family, message)).collect())
+    Ok(answers
+        .into_iter()
+        .filter_map(connection)
+        .filter_map(|(family, message)| read(family, message))
+        .collect())
 }
 
 /// An attribute without a name, big endian as all of them are.
@@ -60,7 +69,8 @@ pub(super) fn other(kind: u16, value: u32) -> ConntrackAttribute {
 
 fn read(family: NetfilterProtoFamily, message: ConntrackMessage) -> Option<Tracked> {
     let ConntrackMessage::New(attributes) = message else { return None };
-    let (mut found, mut name, mut mark, mut answered, mut translated) = (None, Vec::new(), 0, false, false);
+    let (mut found, mut name, mut mark, mut answered, mut translated) =
+        (None, Vec::new(), 0, false, false);
     for attribute in attributes {
         let mut names = false;
         match &attribute {
@@ -103,10 +113,15 @@ fn read_tuple(tuple: &[Tuple]) -> Option<Connection> {
 pub(super) fn refused(error: Errno) -> Fault {
     let remedy = match error {
         Errno::EPERM => "run toctocd as root or with CAP_NET_ADMIN",
-        Errno::EOPNOTSUPP | Errno::EINVAL => "the kernel needs nf_conntrack_netlink, or every service cut = \"never\"",
+        Errno::EOPNOTSUPP | Errno::EINVAL => {
+            "the kernel needs nf_conntrack_netlink, or every service cut = \"never\""
+        }
         _ => "the connections of who was revoked may stand: `conntrack -L` shows them",
     };
-    Fault::new(format!("connection tracking refused to list or change connections: {}", error.desc()), remedy)
+    Fault::new(
+        format!("connection tracking refused to list or change connections: {}", error.desc()),
+        remedy,
+    )
 }
 
 #[cfg(test)]
@@ -118,14 +133,18 @@ mod tests {
             IPTuple::SourceAddress(source.parse().unwrap()),
             IPTuple::DestinationAddress("192.0.2.1".parse().unwrap()),
         ];
-        let ports =
-            vec![ProtoTuple::Protocol(proto.into()), ProtoTuple::SourcePort(from), ProtoTuple::DestinationPort(to)];
+        let ports = vec![
+            ProtoTuple::Protocol(proto.into()),
+            ProtoTuple::SourcePort(from),
+            ProtoTuple::DestinationPort(to),
+        ];
         vec![Tuple::Ip(ip), Tuple::Proto(ports)]
     }
 
     #[test]
     fn a_connection_is_named_by_its_tuple_and_its_zone_alone() {
-        let kept = [ConntrackAttribute::CtaTupleOrig(tuple("192.0.2.7", 6, 40_000, 22)), other(ZONE, 7)];
+        let kept =
+            [ConntrackAttribute::CtaTupleOrig(tuple("192.0.2.7", 6, 40_000, 22)), other(ZONE, 7)];
         let all = [vec![ConntrackAttribute::CtaMark(1), other(25, 0)], kept.to_vec()].concat();
         let tracked = read(NetfilterProtoFamily::IPv4, ConntrackMessage::New(all)).unwrap();
         assert_eq!((tracked.name, tracked.mark), (kept.to_vec(), 1));
@@ -143,8 +162,12 @@ mod tests {
         ] {
             let status = ConntrackAttribute::CtaStatus(Status::from_bits_retain(status));
             let tuple = ConntrackAttribute::CtaTupleOrig(tuple("192.0.2.7", 17, 40_000, 53));
-            let read = read(NetfilterProtoFamily::IPv4, ConntrackMessage::New(vec![status, tuple])).unwrap();
-            assert_eq!((read.answered, read.translated, read.connection.proto), (found.0, found.1, Proto::Udp));
+            let read = read(NetfilterProtoFamily::IPv4, ConntrackMessage::New(vec![status, tuple]))
+                .unwrap();
+            assert_eq!(
+                (read.answered, read.translated, read.connection.proto),
+                (found.0, found.1, Proto::Udp)
+            );
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) const MOST: usize = 16;
 
 /// Somebody else changed our table, or may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Noticed {
+pub struct TableChange {
     /// The program's name as the kernel knows it, printable; empty if announcements were lost.
     pub program: String,
     /// Its process id, 0 if unknown.
@@ -32,17 +32,18 @@ pub struct Noticed {
 }
 
 /// The socket that hears.
-pub(super) struct Watch {
+pub(super) struct TableWatch {
     socket: Socket,
     table: String,
     ours: Vec<u32>,
-    /// The author (netlink port) of a change of our table whose transaction has not been seen to end.
+    /// The author (netlink port) of a change of our table whose transaction has not been seen to
+    /// end.
     open: Option<u32>,
 }
 
-impl Watch {
+impl TableWatch {
     /// Begins to listen in this thread's network namespace.
-    pub(super) fn open(table: &str, port: u32) -> Result<Watch, Fault> {
+    pub(super) fn open(table: &str, port: u32) -> Result<TableWatch, Fault> {
         let listen = || {
             let mut socket = Socket::new(NETLINK_NETFILTER)?;
             socket.bind(&SocketAddr::new(0, 0))?;
@@ -51,10 +52,13 @@ impl Watch {
             Ok(socket)
         };
         let trouble = |error: std::io::Error| {
-            Fault::new(format!("watch of nf_tables: {error}"), "run toctocd as root or with CAP_NET_ADMIN")
+            Fault::new(
+                format!("watch of nf_tables: {error}"),
+                "run toctocd as root or with CAP_NET_ADMIN",
+            )
         };
         let socket = listen().map_err(trouble)?;
-        Ok(Watch { socket, table: table.to_owned(), ours: vec![port], open: None })
+        Ok(TableWatch { socket, table: table.to_owned(), ours: vec![port], open: None })
     }
 
     /// What `poll` may wait for: readable when something in nf_tables changed.
@@ -62,22 +66,26 @@ impl Watch {
         self.socket.as_fd()
     }
 
-    /// Takes the changes announced by `port` (a netlink port; an nft program's is its pid) for our own, until the next look.
+    /// Takes the changes announced by `port` (a netlink port; an nft program's is its pid) for our
+    /// own, until the next look.
     pub(super) fn expect(&mut self, port: u32) {
         self.ours.push(port);
     }
 
     /// Who else changed our table since the last look; empties the socket, never waits.
-    pub(super) fn look(&mut self) -> Vec<Noticed> {
+    pub(super) fn look(&mut self) -> Vec<TableChange> {
         let mut noticed = Vec::new();
         loop {
             match receive(&self.socket) {
                 Ok(Some(datagram)) => self.hear(&datagram, &mut noticed),
                 Ok(None) => break,
-                // ENOBUFS: more happened than the socket could hold. The error is reported once, then reading goes on.
-                Err(Errno::ENOBUFS) => note(&mut noticed, Noticed { program: String::new(), pid: 0 }),
+                // ENOBUFS: more happened than the socket could hold. The error is reported once,
+                // then reading goes on.
+                Err(Errno::ENOBUFS) => {
+                    note(&mut noticed, TableChange { program: String::new(), pid: 0 })
+                }
                 Err(_) => {
-                    note(&mut noticed, Noticed { program: String::new(), pid: 0 });
+                    note(&mut noticed, TableChange { program: String::new(), pid: 0 });
                     break;
                 }
             }
@@ -86,7 +94,7 @@ impl Watch {
         noticed
     }
 
-    fn hear(&mut self, datagram: &[u8], noticed: &mut Vec<Noticed>) {
+    fn hear(&mut self, datagram: &[u8], noticed: &mut Vec<TableChange>) {
         for message in split(datagram) {
             let (kind, author) = (message.message_type(), message.port_number());
             if kind >> 8 != NF_TABLES || self.ours.contains(&author) {
@@ -104,7 +112,7 @@ impl Watch {
     }
 }
 
-fn note(noticed: &mut Vec<Noticed>, one: Noticed) {
+fn note(noticed: &mut Vec<TableChange>, one: TableChange) {
     if noticed.len() < MOST && !noticed.contains(&one) {
         noticed.push(one);
     }
@@ -116,14 +124,18 @@ fn touches(payload: &[u8], table: &str) -> bool {
         && attributes(payload).any(|(kind, value)| kind == 1 && text(&value) == table.as_bytes())
 }
 
-fn generation(payload: &[u8]) -> Noticed {
-    let mut noticed = Noticed { program: String::new(), pid: 0 };
+fn generation(payload: &[u8]) -> TableChange {
+    let mut noticed = TableChange { program: String::new(), pid: 0 };
     for (kind, value) in attributes(payload) {
         match kind {
             2 => noticed.pid = <[u8; 4]>::try_from(value.as_slice()).map_or(0, u32::from_be_bytes),
             // Any local process chooses its own name: what would not print is not printed.
             3 => {
-                noticed.program = text(&value).iter().filter(|b| b.is_ascii_graphic()).map(|b| char::from(*b)).collect()
+                noticed.program = text(&value)
+                    .iter()
+                    .filter(|b| b.is_ascii_graphic())
+                    .map(|b| char::from(*b))
+                    .collect()
             }
             _ => {}
         }
@@ -134,7 +146,9 @@ fn generation(payload: &[u8]) -> Noticed {
 /// (kind, value) of each attribute behind the four bytes of netfilter's header.
 fn attributes(payload: &[u8]) -> impl Iterator<Item = (u16, Vec<u8>)> {
     let behind = payload.get(4..).unwrap_or_default();
-    NlasIterator::new(behind).map_while(Result::ok).map(|nla: NlaBuffer<&[u8]>| (nla.kind(), nla.value().to_vec()))
+    NlasIterator::new(behind)
+        .map_while(Result::ok)
+        .map(|nla: NlaBuffer<&[u8]>| (nla.kind(), nla.value().to_vec()))
 }
 
 /// Up to the NUL.

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use zeroize::Zeroizing;
 
-use super::{LONGEST, Parcel};
+use super::{EncodedMessage, LONGEST};
 use crate::core::bytes::Reader;
 use crate::core::door::{STEPS, Step};
 use crate::core::keyring::Secret;
@@ -79,8 +79,8 @@ impl Fields {
         filled.put(&[0; 3 * STEPS][3 * steps.len()..])
     }
 
-    pub(super) fn parcel(self, descriptor: Option<OwnedFd>) -> Parcel {
-        Parcel { bytes: self.0, descriptor }
+    pub(super) fn parcel(self, descriptor: Option<OwnedFd>) -> EncodedMessage {
+        EncodedMessage { bytes: self.0, descriptor }
     }
 }
 

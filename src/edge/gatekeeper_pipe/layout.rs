@@ -5,30 +5,32 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use super::fields::{Fields, flag, ip, optional, secret, source, step, steps};
-use super::{Message, Parcel, ToGatekeeper, ToListener};
+use super::{EncodedMessage, Message, ToGatekeeper, ToListener};
 use crate::core::bytes::Reader;
 use crate::core::door::TcpFlags;
 use crate::core::keyring::{ClientKeys, Secret};
 use crate::core::knock::RECEIPT_BODY;
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Reject};
-use crate::edge::capture::{Deaf, Interface};
+use crate::edge::capture::{Interface, UnboundCapture};
 
 impl Message for ToListener {
     const DESCRIPTORS: bool = true;
 
-    fn encode(self) -> Parcel {
+    fn encode(self) -> EncodedMessage {
         match self {
-            Self::Gateway { realm, gateway, mask, current, other, port, burst, per_second } => Fields::of(1)
-                .put(&realm.0)
-                .put(&gateway.0)
-                .put(mask.expose())
-                .put(current.expose())
-                .optional(other.as_ref().map(Secret::expose))
-                .u16(port)
-                .u32(burst)
-                .u32(per_second)
-                .parcel(None),
+            Self::Gateway { realm, gateway, mask, current, other, port, burst, per_second } => {
+                Fields::of(1)
+                    .put(&realm.0)
+                    .put(&gateway.0)
+                    .put(mask.expose())
+                    .put(current.expose())
+                    .optional(other.as_ref().map(Secret::expose))
+                    .u16(port)
+                    .u32(burst)
+                    .u32(per_second)
+                    .parcel(None)
+            }
             Self::Client { row, keys, fingerprint } => Fields::of(2)
                 .u32(row)
                 .put(keys.psk.expose())
@@ -36,12 +38,16 @@ impl Message for ToListener {
                 .put(keys.mac.expose())
                 .put(&fingerprint.0)
                 .parcel(None),
-            Self::Doors { ipv6, debug } => Fields::of(3).u8(encode_ipv6(ipv6)).bool(debug).parcel(None),
+            Self::Doors { ipv6, debug } => {
+                Fields::of(3).u8(encode_ipv6(ipv6)).bool(debug).parcel(None)
+            }
             Self::Door { index, spec } => encode_door(index, &spec).parcel(None),
             Self::Sequence { door, steps } => Fields::of(5).u16(door).steps(&steps).parcel(None),
-            Self::Address { address, knock, door } => Fields::of(6).ip(address).bool(knock).bool(door).parcel(None),
+            Self::Address { address, knock, door } => {
+                Fields::of(6).ip(address).bool(knock).bool(door).parcel(None)
+            }
             Self::AddressesDone => Fields::of(7).parcel(None),
-            Self::Capture(Deaf { socket, interface }) => {
+            Self::Capture(UnboundCapture { socket, interface }) => {
                 Fields::of(8).u32(interface.index).bool(interface.loopback).parcel(Some(socket))
             }
             Self::Raw4(socket) => Fields::of(9).parcel(Some(socket)),
@@ -89,7 +95,7 @@ impl Message for ToListener {
             5 => Self::Sequence { door: r.u16()?, steps: steps(r)? },
             6 => Self::Address { address: ip(r)?, knock: flag(r)?, door: flag(r)? },
             7 => Self::AddressesDone,
-            8 => Self::Capture(Deaf {
+            8 => Self::Capture(UnboundCapture {
                 interface: Interface { index: r.u32()?, loopback: flag(r)? },
                 socket: descriptor?,
             }),
@@ -127,7 +133,9 @@ fn encode_ipv6(ipv6: Ipv6) -> u8 {
 }
 
 fn decode_ipv6(number: u8) -> Option<Ipv6> {
-    [Ipv6::Counts, Ipv6::Refused, Ipv6::Ignored].into_iter().find(|ipv6| encode_ipv6(*ipv6) == number)
+    [Ipv6::Counts, Ipv6::Refused, Ipv6::Ignored]
+        .into_iter()
+        .find(|ipv6| encode_ipv6(*ipv6) == number)
 }
 
 /// Stands where a target has no address.
@@ -165,19 +173,31 @@ fn decode_door(r: &mut Reader<'_>) -> Option<DoorSpec> {
         _ => return None,
     };
     let [one_time, tolerate_duplicates] = [flag(r)?, flag(r)?];
-    Some(DoorSpec { sequence, seq_timeout, flags, target, one_time, tolerate_duplicates, pause_after: r.u32()? })
+    Some(DoorSpec {
+        sequence,
+        seq_timeout,
+        flags,
+        target,
+        one_time,
+        tolerate_duplicates,
+        pause_after: r.u32()?,
+    })
 }
 
 impl Message for ToGatekeeper {
     const DESCRIPTORS: bool = false;
 
-    fn encode(self) -> Parcel {
+    fn encode(self) -> EncodedMessage {
         let fields = match self {
             Self::Ready { degraded } => Fields::of(1).u32(degraded),
             Self::Failed { step, errno } => Fields::of(2).u8(step).u32(errno.cast_unsigned()),
-            Self::Knock { ticket, row, h, body, source, source_port } => {
-                Fields::of(3).u64(ticket).u32(row).put(&h).put(&body).source(source).u16(source_port)
-            }
+            Self::Knock { ticket, row, h, body, source, source_port } => Fields::of(3)
+                .u64(ticket)
+                .u32(row)
+                .put(&h)
+                .put(&body)
+                .source(source)
+                .u16(source_port),
             Self::Completed { door, source } => Fields::of(4).u16(door).ip(source),
             Self::Stage { door, source, stage } => Fields::of(5).u16(door).ip(source).u8(stage),
             Self::TimedOut { door, source, stage } => Fields::of(6).u16(door).ip(source).u8(stage),
@@ -186,10 +206,15 @@ impl Message for ToGatekeeper {
             }
             Self::Removed { source, success } => Fields::of(8).ip(source).bool(success),
             Self::Ignored { flag, wanted } => Fields::of(9).u8(flag).bool(wanted),
-            Self::Alarm { row, first, again } => Fields::of(10).u32(row).source(first).source(again),
-            Self::Counters { counters, packets, lost } => {
-                counters.0.iter().fold(Fields::of(11), |fields, count| fields.u64(*count)).u64(packets).u64(lost)
+            Self::Alarm { row, first, again } => {
+                Fields::of(10).u32(row).source(first).source(again)
             }
+            Self::Counters { counters, packets, lost } => counters
+                .0
+                .iter()
+                .fold(Fields::of(11), |fields, count| fields.u64(*count))
+                .u64(packets)
+                .u64(lost),
             Self::Down { capture } => Fields::of(12).u8(capture),
             Self::Refused { source } => Fields::of(13).ip(source),
         };

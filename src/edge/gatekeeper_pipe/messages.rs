@@ -1,5 +1,6 @@
-//! The two closed tables: what the gatekeeper may tell the listener, and what the listener may tell the gatekeeper.
-//! Carrying them is left to `gatekeeper_pipe`, believing them to the receivers: nothing that comes up is proof of anything.
+//! The two closed tables: what the gatekeeper may tell the listener, and what the listener may tell
+//! the gatekeeper. Carrying them is left to `gatekeeper_pipe`, believing them to the receivers:
+//! nothing that comes up is proof of anything.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -9,9 +10,10 @@ use crate::core::keyring::{ClientKeys, Secret};
 use crate::core::knock::{BODY, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
-use crate::edge::capture::Deaf;
+use crate::edge::capture::UnboundCapture;
 
-/// What the gatekeeper tells: first the set-up in any order, then [`ToListener::Go`], then the rest.
+/// What the gatekeeper tells: first the set-up in any order, then [`ToListener::Go`], then the
+/// rest.
 pub enum ToListener {
     /// The gateway's secrets and the sealed knock's settings. Without it no sealed knock is heard.
     Gateway {
@@ -32,7 +34,8 @@ pub enum ToListener {
         /// A client's token bucket: how many per second after that.
         per_second: u32,
     },
-    /// One client. Rows count from 0, each once, in order; a row is how the listener calls a client from then on.
+    /// One client. Rows count from 0, each once, in order; a row is how the listener calls a client
+    /// from then on.
     Client {
         /// Its row.
         row: u32,
@@ -74,12 +77,13 @@ pub enum ToListener {
     /// The addresses told since the last such message replace all earlier ones.
     AddressesDone,
     /// A capture socket to bind and read; numbered from 0 in the order of arrival.
-    Capture(Deaf),
+    Capture(UnboundCapture),
     /// A socket for receipts over IPv4.
     Raw4(OwnedFd),
     /// A socket for receipts over IPv6.
     Raw6(OwnedFd),
-    /// Set-up is over: give up all rights, become this user if there is one to become, say `Ready`, listen.
+    /// Set-up is over: give up all rights, become this user if there is one to become, say `Ready`,
+    /// listen.
     Go {
         /// User and group id.
         user: Option<(u32, u32)>,
@@ -88,7 +92,8 @@ pub enum ToListener {
     Verdict {
         /// Which knock.
         ticket: u64,
-        /// Whether its mark was set: then a copy of it, from wherever, is not worth a look any more.
+        /// Whether its mark was set: then a copy of it, from wherever, is not worth a look any
+        /// more.
         spent: bool,
         /// What to answer, if anything.
         receipt: Option<[u8; RECEIPT_BODY]>,
@@ -102,7 +107,8 @@ pub enum ToListener {
 /// What the listener tells. An attacker who owns the listener can send any of it, at any rate.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ToGatekeeper {
-    /// It has given up its rights and listens. A bit for each [`crate::edge::confine::Degraded`] that applies.
+    /// It has given up its rights and listens. A bit for each [`crate::edge::confine::Limitation`]
+    /// that applies.
     Ready {
         /// The bits.
         degraded: u32,
@@ -204,7 +210,8 @@ pub enum ToGatekeeper {
         /// Packets that the kernel lost in front of us.
         lost: u64,
     },
-    /// A captured interface went down or away; it is listened to again when it comes back as the same device.
+    /// A captured interface went down or away; it is listened to again when it comes back as the
+    /// same device.
     Down {
         /// Number of the capture socket.
         capture: u8,

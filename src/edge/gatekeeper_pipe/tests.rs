@@ -9,7 +9,7 @@ use crate::core::keyring::{ClientKeys, Secret};
 use crate::core::knock::{BODY, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
-use crate::edge::capture::{Deaf, Interface};
+use crate::edge::capture::{Interface, UnboundCapture};
 
 fn socket() -> OwnedFd {
     pair().unwrap().1
@@ -25,7 +25,9 @@ fn keys() -> ClientKeys {
 
 fn spec(steps: usize) -> DoorSpec {
     DoorSpec {
-        sequence: (0..steps).map(|i| if i % 3 == 2 { Step::Echo { size: 64 } } else { Step::tcp(7000) }).collect(),
+        sequence: (0..steps)
+            .map(|i| if i % 3 == 2 { Step::Echo { size: 64 } } else { Step::tcp(7000) })
+            .collect(),
         seq_timeout: -5,
         flags: TcpFlags { set: 2, unset: 16 },
         target: Target::Only("192.0.2.9".parse().unwrap()),
@@ -64,7 +66,10 @@ fn down() -> Vec<ToListener> {
         ToListener::Sequence { door: 3, steps: spec(4).sequence },
         ToListener::Address { address, knock: true, door: false },
         ToListener::AddressesDone,
-        ToListener::Capture(Deaf { socket: socket(), interface: Interface { index: 7, loopback: true } }),
+        ToListener::Capture(UnboundCapture {
+            socket: socket(),
+            interface: Interface { index: 7, loopback: true },
+        }),
         ToListener::Raw4(socket()),
         ToListener::Raw6(socket()),
         ToListener::Go { user: Some((65534, 65533)) },
@@ -84,7 +89,14 @@ fn up() -> Vec<ToGatekeeper> {
     vec![
         ToGatekeeper::Ready { degraded: 5 },
         ToGatekeeper::Failed { step: 3, errno: -1 },
-        ToGatekeeper::Knock { ticket: 9, row: 1, h: [7; 32], body: [8; BODY], source, source_port: 4000 },
+        ToGatekeeper::Knock {
+            ticket: 9,
+            row: 1,
+            h: [7; 32],
+            body: [8; BODY],
+            source,
+            source_port: 4000,
+        },
         ToGatekeeper::Completed { door: 1, source: ip },
         ToGatekeeper::Stage { door: 1, source: mapped, stage: 3 },
         ToGatekeeper::TimedOut { door: 1, source: ip, stage: 2 },
@@ -97,7 +109,11 @@ fn up() -> Vec<ToGatekeeper> {
         },
         ToGatekeeper::Removed { source: ip, success: true },
         ToGatekeeper::Ignored { flag: 1, wanted: true },
-        ToGatekeeper::Alarm { row: 1, first: source, again: Source::new("2001:db8::9".parse().unwrap()) },
+        ToGatekeeper::Alarm {
+            row: 1,
+            first: source,
+            again: Source::new("2001:db8::9".parse().unwrap()),
+        },
         ToGatekeeper::Counters { counters: Counters([3; 21]), packets: 4, lost: 5 },
         ToGatekeeper::Down { capture: 2 },
         ToGatekeeper::Refused { source: mapped },
@@ -106,7 +122,7 @@ fn up() -> Vec<ToGatekeeper> {
 
 /// What a message decodes to, encoded once more.
 fn again(message: ToListener) -> Option<(Vec<u8>, Vec<u8>)> {
-    let Parcel { bytes, descriptor } = message.encode();
+    let EncodedMessage { bytes, descriptor } = message.encode();
     let decoded = ToListener::decode(&bytes, descriptor)?;
     Some((bytes.to_vec(), decoded.encode().bytes.to_vec()))
 }
@@ -127,7 +143,7 @@ fn every_message_comes_out_as_it_went_in() {
 #[test]
 fn one_byte_more_or_less_is_no_message() {
     for message in down() {
-        let Parcel { mut bytes, descriptor } = message.encode();
+        let EncodedMessage { mut bytes, descriptor } = message.encode();
         let copy = |fd: &Option<OwnedFd>| fd.as_ref().map(|fd| fd.try_clone().unwrap());
         assert!(ToListener::decode(&bytes[..bytes.len() - 1], copy(&descriptor)).is_none());
         bytes.push(0);
@@ -144,7 +160,7 @@ fn one_byte_more_or_less_is_no_message() {
 #[test]
 fn a_descriptor_comes_where_it_belongs_and_nowhere_else() {
     for message in down() {
-        let Parcel { bytes, descriptor } = message.encode();
+        let EncodedMessage { bytes, descriptor } = message.encode();
         let swapped = if descriptor.is_some() { None } else { Some(socket()) };
         assert!(ToListener::decode(&bytes, swapped).is_none());
     }
@@ -174,7 +190,7 @@ fn messages_and_descriptors_travel_both_ways() {
     }
     assert!(gatekeeper.receive().unwrap().is_none());
     drop(listener);
-    assert_eq!(gatekeeper.receive(), Err(Broken::Closed));
+    assert_eq!(gatekeeper.receive(), Err(PipeError::Closed));
 }
 
 #[test]
@@ -188,9 +204,9 @@ fn a_listener_that_does_not_read_never_blocks_the_gatekeeper() {
         }
         assert!(sent < 100_000, "the queue has no end");
     };
-    assert_eq!(full, Broken::Full);
+    assert_eq!(full, PipeError::Full);
     assert_eq!(gatekeeper.waiting(), QUEUE);
-    assert_eq!(gatekeeper.drain(Duration::ZERO), Err(Broken::Full));
+    assert_eq!(gatekeeper.drain(Duration::ZERO), Err(PipeError::Full));
     let mut expected = 0;
     while expected < sent {
         gatekeeper.flush().unwrap();
@@ -210,7 +226,7 @@ fn what_no_listener_of_ours_sends_breaks_the_pipe() {
         gatekeeper.receive()
     };
     for bytes in [&[0][..], &[200], &[1, 0, 0, 0], &[3; 257], &[0; LONGEST + 1], &[1; 5000]] {
-        assert_eq!(send(bytes), Err(Broken::Nonsense(Reject::Pipe)), "{}", bytes.len());
+        assert_eq!(send(bytes), Err(PipeError::Nonsense(Reject::Pipe)), "{}", bytes.len());
     }
 }
 
@@ -219,7 +235,7 @@ fn a_descriptor_sent_to_the_gatekeeper_is_not_opened_there() {
     let (mut gatekeeper, listener) = ends();
     let (reader, writer) = nix::unistd::pipe().unwrap();
     let bytes = ToGatekeeper::Ready { degraded: 0 }.encode().bytes;
-    put(&listener.socket, &Parcel { bytes, descriptor: Some(writer) }).unwrap();
+    put(&listener.socket, &EncodedMessage { bytes, descriptor: Some(writer) }).unwrap();
     assert_eq!(gatekeeper.receive().unwrap(), Some(ToGatekeeper::Ready { degraded: 0 }));
     // Had the gatekeeper got a copy of the writing end, this would not be the end of the file.
     assert_eq!(nix::unistd::read(&reader, &mut [0; 1]), Ok(0));
@@ -238,12 +254,17 @@ fn a_hundred_thousand_clients_go_down_the_pipe() {
                     rows += 1;
                 }
                 Some(_) => return rows,
-                None => drop(poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)),
+                None => drop(poll(
+                    &mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)],
+                    PollTimeout::NONE,
+                )),
             }
         }
     });
     for row in 0..CLIENTS {
-        gatekeeper.send(ToListener::Client { row, keys: keys(), fingerprint: Fingerprint([0; 32]) }).unwrap();
+        gatekeeper
+            .send(ToListener::Client { row, keys: keys(), fingerprint: Fingerprint([0; 32]) })
+            .unwrap();
         if gatekeeper.waiting() > 0 {
             gatekeeper.drain(Duration::from_secs(10)).unwrap();
         }
@@ -270,7 +291,7 @@ proptest! {
 
     #[test]
     fn every_changed_message_is_another_message_or_none(index in 0usize..19, at in 0usize..LONGEST, flip in 1u8..=255) {
-        let Parcel { mut bytes, descriptor } = down().swap_remove(index).encode();
+        let EncodedMessage { mut bytes, descriptor } = down().swap_remove(index).encode();
         let at = at % bytes.len();
         bytes[at] ^= flip;
         if let Some(message) = ToListener::decode(&bytes, descriptor) {
@@ -284,6 +305,9 @@ fn what_becomes_of_ipv6_arrives_as_it_was_meant() {
     for ipv6 in [Ipv6::Counts, Ipv6::Refused, Ipv6::Ignored] {
         let sent = ToListener::Doors { ipv6, debug: false }.encode();
         let came = ToListener::decode(&sent.bytes, None);
-        assert!(matches!(came, Some(ToListener::Doors { ipv6: same, debug: false }) if same == ipv6), "{ipv6:?}");
+        assert!(
+            matches!(came, Some(ToListener::Doors { ipv6: same, debug: false }) if same == ipv6),
+            "{ipv6:?}"
+        );
     }
 }

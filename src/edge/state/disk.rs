@@ -1,5 +1,5 @@
-//! The few things that the state asks of a disk, as a seam: the real one here, one that tears and fails in the tests.
-//! In which order they are asked is left to `state`.
+//! The few things that the state asks of a disk, as a seam: the real one here, one that tears and
+//! fails in the tests. In which order they are asked is left to `state`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -16,7 +16,8 @@ const LIMIT: u64 = 1 << 30;
 pub trait Disk {
     /// The whole file; `None` if there is none.
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>>;
-    /// Makes the file, or empties it, writes all of `bytes` and syncs it. Its name is not durable before [`Disk::sync_directory`].
+    /// Makes the file, or empties it, writes all of `bytes` and syncs it. Its name is not durable
+    /// before [`Disk::sync_directory`].
     fn write_new(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// Gives the file another name, in one step, over one that may be there.
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
@@ -24,7 +25,8 @@ pub trait Disk {
     fn sync_directory(&mut self) -> io::Result<()>;
     /// Opens the file that the next two calls mean.
     fn open(&mut self, name: &str) -> io::Result<()>;
-    /// Writes into the open file; durable after the next [`Disk::sync`], in any order with other writes before it.
+    /// Writes into the open file; durable after the next [`Disk::sync`], in any order with other
+    /// writes before it.
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes all that was written into the open file durable.
     fn sync(&mut self) -> io::Result<()>;
@@ -64,7 +66,10 @@ impl Disk for Directory {
     }
 
     fn write_new(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let file = believed(OpenOptions::new().write(true).create(true).truncate(false), &self.path.join(name))?;
+        let file = believed(
+            OpenOptions::new().write(true).create(true).truncate(false),
+            &self.path.join(name),
+        )?;
         file.set_len(0)?;
         file.write_all_at(bytes, 0)?;
         file.sync_all()
@@ -98,7 +103,10 @@ pub(super) fn check(path: &Path) -> Result<(), Fault> {
     match believed(OpenOptions::new().read(true), path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map(drop).map_err(|error| {
-            Fault::new(error.to_string(), format!("see how it came to that, then mend or remove {}", path.display()))
+            Fault::new(
+                error.to_string(),
+                format!("see how it came to that, then mend or remove {}", path.display()),
+            )
         }),
     }
 }

@@ -1,8 +1,9 @@
-//! The journal's bytes: a page with two commit marks, then batches, each chained to the one before by a checksum.
-//! Files and syncs are left to `state`, what the records mean to `core::ledger`.
+//! The journal's bytes: a page with two commit marks, then batches, each chained to the one before
+//! by a checksum. Files and syncs are left to `state`, what the records mean to `core::ledger`.
 //!
-//! The checksum is BLAKE2s without a key: it is against disks, crashes and restored backups. Whoever can write this file is
-//! root and could read a key beside it. Chained, so that a batch that is missing, doubled or of an older file is noticed.
+//! The checksum is BLAKE2s without a key: it is against disks, crashes and restored backups.
+//! Whoever can write this file is root and could read a key beside it. Chained, so that a batch
+//! that is missing, doubled or of an older file is noticed.
 
 use blake2::{Blake2s256, Digest};
 
@@ -40,7 +41,7 @@ pub(super) struct Tail {
 
 /// What a file amounts to.
 #[derive(Debug, PartialEq)]
-pub(super) struct Reading {
+pub(super) struct JournalContents {
     /// All records that could be read, those after damage included.
     pub(super) records: Vec<Record>,
     /// What is damaged before the last commit mark; `None` if every commit is there.
@@ -49,7 +50,8 @@ pub(super) struct Reading {
     pub(super) torn: usize,
 }
 
-/// A whole new file that holds `records` as its first batch, both marks set. `salt` must differ from the one of every other file.
+/// A whole new file that holds `records` as its first batch, both marks set. `salt` must differ
+/// from the one of every other file.
 pub(super) fn fresh(salt: Sum, records: &[Record]) -> Result<(Vec<u8>, Tail), Fault> {
     let mut file = vec![0; PAGE];
     let header = Writer::<32>::new().put(MAGIC).u32(VERSION).put(&salt).done();
@@ -93,17 +95,23 @@ impl Tail {
 
 /// Reads a whole file.
 ///
-/// A commit mark is written after its batch was synced, and is itself synced by the next batch. So whatever was given out
-/// as durable is there whenever: both marks are whole, and every batch up to the higher one is; or one mark was torn
-/// while it was written, and every batch up to the one after the whole mark is. Anything less is damage.
-pub(super) fn read(file: &[u8]) -> Reading {
+/// A commit mark is written after its batch was synced, and is itself synced by the next batch. So
+/// whatever was given out as durable is there whenever: both marks are whole, and every batch up to
+/// the higher one is; or one mark was torn while it was written, and every batch up to the one
+/// after the whole mark is. Anything less is damage.
+pub(super) fn read(file: &[u8]) -> JournalContents {
     let marks = MARKS.map(|place| file.get(place..place + MARK).and_then(read_mark));
     let header = read_header(file);
     let salt = header.or_else(|| marks.into_iter().flatten().map(|(salt, _)| salt).next());
     let Some(salt) = salt else {
-        return Reading { records: Vec::new(), damage: Some("its first page is not a journal's"), torn: 0 };
+        return JournalContents {
+            records: Vec::new(),
+            damage: Some("its first page is not a journal's"),
+            torn: 0,
+        };
     };
-    let marks = marks.map(|mark| mark.filter(|(other, _)| *other == salt).map(|(_, number)| number));
+    let marks =
+        marks.map(|mark| mark.filter(|(other, _)| *other == salt).map(|(_, number)| number));
     let promised = match marks {
         [Some(a), Some(b)] => Some(a.max(b)),
         [Some(a), None] | [None, Some(a)] => a.checked_add(1),
@@ -125,14 +133,16 @@ pub(super) fn read(file: &[u8]) -> Reading {
         Some(_) if strays > 0 => Some("a batch in its middle is damaged"),
         Some(_) => None,
     };
-    Reading { records, damage, torn: if damage.is_none() { rest.len() } else { 0 } }
+    JournalContents { records, damage, torn: if damage.is_none() { rest.len() } else { 0 } }
 }
 
 fn read_header(file: &[u8]) -> Option<Sum> {
     let header = file.get(..HEADER)?;
     let (said, check) = header.split_at_checked(32)?;
     let mut reader = Reader::new(said);
-    let right = reader.take(MAGIC.len())? == MAGIC && reader.u32()? == VERSION && sum(&[b"header", said]) == check;
+    let right = reader.take(MAGIC.len())? == MAGIC
+        && reader.u32()? == VERSION
+        && sum(&[b"header", said]) == check;
     right.then(|| reader.array())?
 }
 
@@ -142,7 +152,8 @@ fn read_mark(bytes: &[u8]) -> Option<(Sum, u64)> {
     (sum(&[b"mark", said]) == check).then_some((reader.array()?, reader.u64()?))
 }
 
-/// The batch at the front of `bytes` if it is the one that follows `tail`: its records, the tail after it, its length.
+/// The batch at the front of `bytes` if it is the one that follows `tail`: its records, the tail
+/// after it, its length.
 fn read_batch(bytes: &[u8], tail: &Tail) -> Option<(Vec<Record>, Tail, usize)> {
     let (number, before, last, records, length) = read_any_batch(bytes, &tail.salt)?;
     let follows = number == tail.number.checked_add(1)? && before == tail.last;
@@ -165,7 +176,8 @@ fn read_any_batch(bytes: &[u8], salt: &Sum) -> Option<(u64, Sum, Sum, Vec<Record
     Some((number, before, last, records, BATCH_HEADER + payload.len()))
 }
 
-/// Whole batches of this file that lie behind damage: their marks count all the same. How many there were.
+/// Whole batches of this file that lie behind damage: their marks count all the same. How many
+/// there were.
 fn salvage(mut rest: &[u8], salt: &Sum, records: &mut Vec<Record>) -> usize {
     let mut found = 0;
     while let Some(place) = rest.windows(BATCH.len()).position(|four| four == BATCH) {

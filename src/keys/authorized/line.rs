@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::core::complaint::{Text, printable};
+use crate::core::diagnostic::{SourceText, printable};
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, ServiceName};
 use crate::keys::encoded;
@@ -24,16 +24,16 @@ pub(super) struct Parsed {
 const SHAPE: &str = "write id=HEX,services=\"ssh\" ssh-ed25519 AAAA... NAME";
 
 /// Reads `line`, which begins at byte `start` of `file`.
-pub(super) fn parse(file: Text<'_>, start: usize, line: &str) -> Result<Parsed, Fault> {
+pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<Parsed, Fault> {
     let mut cursor = Cursor { file, at: start, rest: line };
-    let options = Options::read(&mut cursor)?;
+    let options = LineOptions::read(&mut cursor)?;
     cursor.skip_blanks();
     let key_at = cursor.at;
     let algorithm = cursor.word();
     cursor.skip_blanks();
     let blob = cursor.word();
-    let key =
-        PublicKey::from_words(algorithm, blob).map_err(|fault| file.complain(key_at, fault.what, fault.remedy))?;
+    let key = PublicKey::from_words(algorithm, blob)
+        .map_err(|fault| file.complain(key_at, fault.what, fault.remedy))?;
     cursor.skip_blanks();
     let name_at = cursor.at;
     let name = cursor.rest;
@@ -43,7 +43,11 @@ pub(super) fn parse(file: Text<'_>, start: usize, line: &str) -> Result<Parsed, 
         } else {
             format!("`{}` is no name", printable(name))
         };
-        return Err(file.complain(name_at, what, "one word of up to 64 letters, digits, and . _ @ + -"));
+        return Err(file.complain(
+            name_at,
+            what,
+            "one word of up to 64 letters, digits, and . _ @ + -",
+        ));
     }
     let missing = |what: &str| file.complain(start, format!("no `{what}=` on this line"), SHAPE);
     let (services_at, services) = options.services.ok_or_else(|| missing("services"))?;
@@ -63,8 +67,10 @@ pub(super) fn parse(file: Text<'_>, start: usize, line: &str) -> Result<Parsed, 
 pub(super) fn print(client: &Client) -> String {
     let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
     let mut line = format!("id={},services=\"{}\"", client.id, services.join(","));
-    if let Some(expires) =
-        client.expires.and_then(|s| i64::try_from(s).ok()).and_then(|s| Timestamp::from_second(s).ok())
+    if let Some(expires) = client
+        .expires
+        .and_then(|s| i64::try_from(s).ok())
+        .and_then(|s| Timestamp::from_second(s).ok())
     {
         line.push_str(&format!(",expires=\"{expires}\""));
     }
@@ -78,18 +84,19 @@ pub(super) fn print(client: &Client) -> String {
 
 /// Whether a client can be called this.
 pub(crate) fn is_name(name: &str) -> bool {
-    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(&b))
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(&b))
 }
 
 #[derive(Default)]
-struct Options {
+struct LineOptions {
     id: Option<ClientId>,
     services: Option<(usize, Vec<ServiceName>)>,
     expires: Option<u64>,
     max_seconds: Option<u32>,
 }
 
-impl Options {
+impl LineOptions {
     fn read(cursor: &mut Cursor<'_>) -> Result<Self, Fault> {
         let mut options = Self::default();
         loop {
@@ -100,7 +107,11 @@ impl Options {
                 return Err(options.unknown(cursor, key_at, key, known));
             }
             if !cursor.eat('=') {
-                return Err(cursor.file.complain(cursor.at, format!("`=` is missing behind `{key}`"), SHAPE));
+                return Err(cursor.file.complain(
+                    cursor.at,
+                    format!("`=` is missing behind `{key}`"),
+                    SHAPE,
+                ));
             }
             let value_at = cursor.at;
             let value = cursor.value()?;
@@ -132,26 +143,44 @@ impl Options {
     }
 
     /// Sets one option; answers whether it was set before.
-    fn set(&mut self, file: Text<'_>, at: usize, key: &str, value: &str) -> Result<bool, Fault> {
+    fn set(
+        &mut self,
+        file: SourceText<'_>,
+        at: usize,
+        key: &str,
+        value: &str,
+    ) -> Result<bool, Fault> {
         match key {
             "id" => {
                 let id = encoded::id(value).map(ClientId);
-                let id =
-                    id.ok_or_else(|| file.complain(at, "not an id", "32 lower-case hex digits, as in the profile"))?;
+                let id = id.ok_or_else(|| {
+                    file.complain(at, "not an id", "32 lower-case hex digits, as in the profile")
+                })?;
                 Ok(self.id.replace(id).is_some())
             }
             "services" => Ok(self.services.replace((at, services(file, at, value)?)).is_some()),
             "expires" => {
-                let seconds = value.parse::<Timestamp>().ok().and_then(|t| u64::try_from(t.as_second()).ok());
-                let seconds = seconds
-                    .ok_or_else(|| file.complain(at, "not a moment", "write it as expires=\"2027-01-01T00:00:00Z\""))?;
+                let seconds =
+                    value.parse::<Timestamp>().ok().and_then(|t| u64::try_from(t.as_second()).ok());
+                let seconds = seconds.ok_or_else(|| {
+                    file.complain(
+                        at,
+                        "not a moment",
+                        "write it as expires=\"2027-01-01T00:00:00Z\"",
+                    )
+                })?;
                 Ok(self.expires.replace(seconds).is_some())
             }
             _ => {
                 let plain = value.bytes().all(|b| b.is_ascii_digit());
-                let seconds = value.parse::<u32>().ok().filter(|s| plain && (1..=604_800).contains(s));
+                let seconds =
+                    value.parse::<u32>().ok().filter(|s| plain && (1..=604_800).contains(s));
                 let seconds = seconds.ok_or_else(|| {
-                    file.complain(at, "max-seconds is out of range", "a whole number from 1 to 604800")
+                    file.complain(
+                        at,
+                        "max-seconds is out of range",
+                        "a whole number from 1 to 604800",
+                    )
                 })?;
                 Ok(self.max_seconds.replace(seconds).is_some())
             }
@@ -159,14 +188,22 @@ impl Options {
     }
 }
 
-fn services(file: Text<'_>, at: usize, value: &str) -> Result<Vec<ServiceName>, Fault> {
+fn services(file: SourceText<'_>, at: usize, value: &str) -> Result<Vec<ServiceName>, Fault> {
     let mut names = Vec::new();
     for word in value.split(',').map(str::trim) {
         let name = ServiceName::new(word).ok_or_else(|| {
-            file.complain(at, format!("`{}` is no service name", printable(word)), "write services=\"ssh,web\"")
+            file.complain(
+                at,
+                format!("`{}` is no service name", printable(word)),
+                "write services=\"ssh,web\"",
+            )
         })?;
         if names.contains(&name) {
-            return Err(file.complain(at, format!("service `{name}` is named twice"), "remove one of the two"));
+            return Err(file.complain(
+                at,
+                format!("service `{name}` is named twice"),
+                "remove one of the two",
+            ));
         }
         names.push(name);
     }
@@ -178,7 +215,7 @@ fn services(file: Text<'_>, at: usize, value: &str) -> Result<Vec<ServiceName>, 
 
 /// A place in the line.
 struct Cursor<'a> {
-    file: Text<'a>,
+    file: SourceText<'a>,
     at: usize,
     rest: &'a str,
 }
@@ -221,7 +258,11 @@ impl<'a> Cursor<'a> {
         let value = self.take_while(|c| c != '"');
         match self.eat('"') {
             true => Ok(value),
-            false => Err(self.file.complain(start, "this quotation mark is never closed", "close it with another")),
+            false => Err(self.file.complain(
+                start,
+                "this quotation mark is never closed",
+                "close it with another",
+            )),
         }
     }
 }

@@ -9,7 +9,8 @@ use crate::keys::public::tests::LINE;
 
 const ID: &str = "000102030405060708090a0b0c0d0e0f";
 const OTHER_ID: &str = "ff0102030405060708090a0b0c0d0e0f";
-const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINJEc5/Kk72OD9mSpuJPkOAykjcMzrpepBsHGTKjdCkm";
+const OTHER: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINJEc5/Kk72OD9mSpuJPkOAykjcMzrpepBsHGTKjdCkm";
 
 fn key() -> &'static str {
     LINE.rsplit_once(' ').unwrap().0
@@ -48,14 +49,26 @@ fn each_mistake_is_named_with_its_place() {
         (format!("services=ssh {k} laptop"), "c:1:1: no `id=` on this line"),
         (format!("\n id=12,services=ssh {k} laptop"), "c:2:5: not an id"),
         (format!("id={ID},servics=ssh {k} laptop"), "c:1:37: unknown option `servics`"),
-        (format!("id={ID},services=\"ssh {k} laptop"), "c:1:46: this quotation mark is never closed"),
-        (format!("id={ID},services=\"ssh\"x {k} laptop"), "c:1:51: a comma or a blank is missing here"),
+        (
+            format!("id={ID},services=\"ssh {k} laptop"),
+            "c:1:46: this quotation mark is never closed",
+        ),
+        (
+            format!("id={ID},services=\"ssh\"x {k} laptop"),
+            "c:1:51: a comma or a blank is missing here",
+        ),
         (format!("id={ID},services=\"SSH\" {k} laptop"), "c:1:46: `SSH` is no service name"),
-        (format!("id={ID},services=\"ssh,ssh\" {k} laptop"), "c:1:46: service `ssh` is named twice"),
+        (
+            format!("id={ID},services=\"ssh,ssh\" {k} laptop"),
+            "c:1:46: service `ssh` is named twice",
+        ),
         (format!("id={ID},id={ID},services=ssh {k} laptop"), "c:1:37: `id` stands here twice"),
         (format!("id={ID},services {k} laptop"), "c:1:45: `=` is missing behind `services`"),
         (format!("id={ID},services=ssh,expires=soon {k} laptop"), "c:1:58: not a moment"),
-        (format!("id={ID},services=ssh,max-seconds=0 {k} laptop"), "c:1:62: max-seconds is out of range"),
+        (
+            format!("id={ID},services=ssh,max-seconds=0 {k} laptop"),
+            "c:1:62: max-seconds is out of range",
+        ),
         (format!("id={ID},services=ssh {k}"), "c:1:130: no name behind the key"),
         (format!("id={ID},services=ssh {k} my laptop"), "c:1:131: `my laptop` is no name"),
         (
@@ -63,7 +76,10 @@ fn each_mistake_is_named_with_its_place() {
             "c:1:50: a key of type ssh-rsa; only ssh-ed25519 works yet",
         ),
         (format!("id={ID},services=ssh ssh-ed25519 AAAA laptop"), "c:1:50: not an ssh-ed25519 key"),
-        (format!("id={ID},services=ssh {k} a\nid={ID},services=ssh {other} b"), "c:2:1: the same id as on line 1"),
+        (
+            format!("id={ID},services=ssh {k} a\nid={ID},services=ssh {other} b"),
+            "c:2:1: the same id as on line 1",
+        ),
         (
             format!("id={ID},services=ssh {k} a\n\nid={OTHER_ID},services=ssh {k} b"),
             "c:3:50: the same key as on line 1",

@@ -35,9 +35,17 @@ fn each_mistake_is_named_with_its_place_and_without_a_secret() {
         ("port = 62201", "prot = 62201", "p:8:1: unknown key `prot`"),
         ("version = 1", "version = 2", "p:3:11: a profile of another version"),
         ("\"laptop\"", "\"my laptop\"", "p:4:8: not a client's name"),
-        ("ssh-ed25519 AAAA", "ssh-rsa AAAA", "p:6:7: a key of type ssh-rsa; only ssh-ed25519 works yet"),
+        (
+            "ssh-ed25519 AAAA",
+            "ssh-rsa AAAA",
+            "p:6:7: a key of type ssh-rsa; only ssh-ed25519 works yet",
+        ),
         ("\"gate.example.org\"", "\"gate:22\"", "p:7:14: not a host"),
-        ("default_service = \"ssh\"", "default_service = \"shs\"", "p:10:19: unknown service `shs`"),
+        (
+            "default_service = \"ssh\"",
+            "default_service = \"shs\"",
+            "p:10:19: unknown service `shs`",
+        ),
         ("[\"ssh\"", "[\"S\"", "p:9:13: `S` is no service name"),
         ("psk = \"1tbW", "psk = \"tbW", "p:15:7: not a key: 32 bytes in base64"),
         ("psk = \"1tbW", "psk = 1tbW", "p:15:"),
@@ -85,7 +93,8 @@ fn a_sequence_without_a_word_on_it_is_never_offered() {
 
 #[test]
 fn a_profile_without_a_key_says_which() {
-    let text: Vec<String> = sample().print().lines().filter(|l| !l.starts_with("tag")).map(str::to_owned).collect();
+    let text: Vec<String> =
+        sample().print().lines().filter(|l| !l.starts_with("tag")).map(str::to_owned).collect();
     assert!(Profile::parse("p", &text.join("\n")).err().unwrap().what.contains("missing: `tag`"));
 }
 

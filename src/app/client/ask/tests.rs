@@ -10,7 +10,7 @@ use crate::core::keyring::{Master, Realm, Secret, TagTable};
 use crate::core::noise::KeyPair;
 use crate::core::service::Client;
 use crate::core::types::{ClientId, GatewayId, RealmId};
-use crate::core::wire::{ClientSide, DATAGRAM, GatewayKeys, Reply, identify};
+use crate::core::wire::{ClientSide, DATAGRAM, GatewayKeys, ReplyDatagram, identify};
 use crate::keys::identity::Identity;
 
 const CLIENT: ClientId = ClientId([7; 16]);
@@ -46,7 +46,11 @@ fn profile(port: u16) -> Profile {
         key: *identity().public(),
         addresses: vec!["127.0.0.1".into()],
         port,
-        side: ClientSide { realm: realm(), gateway_public: pair().public(), keys: master().client_keys(CLIENT) },
+        side: ClientSide {
+            realm: realm(),
+            gateway_public: pair().public(),
+            keys: master().client_keys(CLIENT),
+        },
         services: vec![ssh()],
         default_service: None,
         identity: None,
@@ -54,9 +58,9 @@ fn profile(port: u16) -> Profile {
     }
 }
 
-fn wish() -> Wish {
-    Wish {
-        kind: Kind::Open,
+fn wish() -> ClientRequest {
+    ClientRequest {
+        kind: KnockKind::Open,
         service: ssh(),
         seconds: 60,
         source: None,
@@ -116,7 +120,12 @@ impl Gateway {
     }
 }
 
-fn serve(socket: &UdpSocket, today: u64, mut conduct: Conduct, stopped: &Receiver<()>) -> Vec<Request> {
+fn serve(
+    socket: &UdpSocket,
+    today: u64,
+    mut conduct: Conduct,
+    stopped: &Receiver<()>,
+) -> Vec<Request> {
     let keys = GatewayKeys { realm: realm(), current: pair(), other: None };
     let client_keys = master().client_keys(CLIENT);
     let mut tags = TagTable::new(today);
@@ -138,7 +147,8 @@ fn serve(socket: &UdpSocket, today: u64, mut conduct: Conduct, stopped: &Receive
             source: Source::new(source.ip()),
             source_port: source.port(),
         };
-        let request = *Authentic::verify(claim, &enrolled(), keys.realm.gateway()).unwrap().request();
+        let request =
+            *Authentic::verify(claim, &enrolled(), keys.realm.gateway()).unwrap().request();
         let knocked = Knocked { request, source, number: requests.len() };
         requests.push(request);
         let (before, receipt) = conduct(&knocked);
@@ -152,7 +162,7 @@ fn serve(socket: &UdpSocket, today: u64, mut conduct: Conduct, stopped: &Receive
     requests
 }
 
-fn answer(socket: &UdpSocket, to: SocketAddr, reply: Reply, receipt: &Receipt) {
+fn answer(socket: &UdpSocket, to: SocketAddr, reply: ReplyDatagram, receipt: &Receipt) {
     let sealed = reply.seal(&realm(), receipt, Secret::new([8; 32])).unwrap();
     socket.send_to(&sealed, to).unwrap();
 }
@@ -173,28 +183,29 @@ fn today() -> u64 {
     clock::now().wall.day()
 }
 
-fn knock(gateway: &Gateway, wish: &Wish) -> Answer {
+fn knock(gateway: &Gateway, wish: &ClientRequest) -> GatewayResult {
     let profile = profile(gateway.address.port());
     ask(&profile, &Signer::Key(identity()), wish, gateway.address, &OnceLock::new())
 }
 
-fn heard(answer: &Answer) -> Receipt {
+fn heard(answer: &GatewayResult) -> Receipt {
     match &answer.outcome {
-        Outcome::Heard(heard) => heard.receipt,
-        Outcome::Silence => panic!("silence after {} knocks", answer.knocks),
-        Outcome::NoWay(fault) => panic!("{fault}"),
+        ExchangeOutcome::Heard(heard) => heard.receipt,
+        ExchangeOutcome::Silence => panic!("silence after {} knocks", answer.knocks),
+        ExchangeOutcome::NoWay(fault) => panic!("{fault}"),
     }
 }
 
 #[test]
 fn one_knock_names_our_address_and_its_receipt_is_believed() {
-    let gateway = Gateway::start(today(), Box::new(|k| (vec![], Some(receipt(Status::Granted, k.source)))));
+    let gateway =
+        Gateway::start(today(), Box::new(|k| (vec![], Some(receipt(Status::Granted, k.source)))));
     let answer = knock(&gateway, &wish());
     assert_eq!(heard(&answer).status, Status::Granted);
     let ours = Source::new(IpAddr::from([127, 0, 0, 1]));
-    assert_eq!((answer.named, answer.knocks), (Some((ours, Found::Local)), 1));
+    assert_eq!((answer.named, answer.knocks), (Some((ours, AddressOrigin::Local)), 1));
     let [request] = gateway.requests().try_into().unwrap();
-    assert_eq!((request.kind, request.seconds, request.service), (Kind::Open, 60, ssh()));
+    assert_eq!((request.kind, request.seconds, request.service), (KnockKind::Open, 60, ssh()));
     assert_eq!((request.address, request.challenge), (Some(ours), None));
     assert!(clock::now().wall.since(request.timestamp).unsigned_abs() < 10_000_000_000);
 }
@@ -218,7 +229,7 @@ fn what_is_not_the_receipt_is_ignored_until_the_receipt_comes() {
 fn a_lost_knock_is_followed_by_a_new_one() {
     let second = |k: &Knocked| (vec![], (k.number > 0).then(|| receipt(Status::Granted, k.source)));
     let gateway = Gateway::start(today(), Box::new(second));
-    let answer = knock(&gateway, &Wish { timeout: SHORT, ..wish() });
+    let answer = knock(&gateway, &ClientRequest { timeout: SHORT, ..wish() });
     assert_eq!((heard(&answer).status, answer.knocks), (Status::Granted, 2));
     let [first, second] = gateway.requests().try_into().unwrap();
     assert_ne!(first.timestamp, second.timestamp);
@@ -227,8 +238,8 @@ fn a_lost_knock_is_followed_by_a_new_one() {
 #[test]
 fn nobody_there_is_silence_after_as_many_knocks_as_allowed() {
     let gateway = Gateway::start(today(), Box::new(|_| (vec![vec![9; RECEIPT]], None)));
-    let answer = knock(&gateway, &Wish { timeout: SHORT / 10, ..wish() });
-    assert!(matches!(answer.outcome, Outcome::Silence));
+    let answer = knock(&gateway, &ClientRequest { timeout: SHORT / 10, ..wish() });
+    assert!(matches!(answer.outcome, ExchangeOutcome::Silence));
     assert_eq!(answer.knocks, 3);
 }
 
@@ -244,7 +255,7 @@ fn a_clock_that_is_days_off_is_found_out_and_healed_by_a_challenge() {
         Some(_) => (vec![], Some(receipt(Status::Granted, k.source))),
     };
     let gateway = Gateway::start(today() + 40, Box::new(conduct));
-    let answer = knock(&gateway, &Wish { timeout: SHORT, ..wish() });
+    let answer = knock(&gateway, &ClientRequest { timeout: SHORT, ..wish() });
     assert_eq!(heard(&answer).status, Status::Granted);
     let requests = gateway.requests();
     assert_eq!(requests.iter().map(|r| r.challenge).collect::<Vec<_>>(), [None, Some([0xcc; 16])]);
@@ -284,26 +295,35 @@ fn an_address_that_the_path_made_is_never_asked_for_by_itself() {
 fn behind_a_nat_a_probe_asks_for_the_address_first() {
     let outer = Source::new("203.0.113.9".parse().unwrap());
     let conduct = move |k: &Knocked| {
-        let status = if k.request.kind == Kind::Probe { Status::Observed } else { Status::Granted };
+        let status =
+            if k.request.kind == KnockKind::Probe { Status::Observed } else { Status::Granted };
         let mut receipt = receipt(status, k.source);
         receipt.observed = outer;
         receipt.challenge = (status == Status::Observed).then_some([5; 16]);
         (vec![], Some(receipt))
     };
     let gateway = Gateway::start(today(), Box::new(conduct));
-    let answer = knock(&gateway, &Wish { ask_source: true, ..wish() });
-    assert_eq!(answer.named, Some((outer, Found::Probed)));
+    let answer = knock(&gateway, &ClientRequest { ask_source: true, ..wish() });
+    assert_eq!(answer.named, Some((outer, AddressOrigin::Probed)));
     let [probe, open] = gateway.requests().try_into().unwrap();
-    assert_eq!((probe.kind, probe.address, probe.service), (Kind::Probe, None, ServiceName::NONE));
-    assert_eq!((open.kind, open.address, open.challenge), (Kind::Open, Some(outer), Some([5; 16])));
+    assert_eq!(
+        (probe.kind, probe.address, probe.service),
+        (KnockKind::Probe, None, ServiceName::NONE)
+    );
+    assert_eq!(
+        (open.kind, open.address, open.challenge),
+        (KnockKind::Open, Some(outer), Some([5; 16]))
+    );
 }
 
 #[test]
 fn a_given_source_is_named_as_it_is() {
     let given: IpAddr = "198.51.100.4".parse().unwrap();
-    let gateway = Gateway::start(today(), Box::new(|k| (vec![], Some(receipt(Status::Granted, k.source)))));
-    let answer = knock(&gateway, &Wish { source: Some(given), source_port: 4711, ..wish() });
-    assert_eq!(answer.named, Some((Source::new(given), Found::Given)));
+    let gateway =
+        Gateway::start(today(), Box::new(|k| (vec![], Some(receipt(Status::Granted, k.source)))));
+    let answer =
+        knock(&gateway, &ClientRequest { source: Some(given), source_port: 4711, ..wish() });
+    assert_eq!(answer.named, Some((Source::new(given), AddressOrigin::Given)));
     let [request] = gateway.requests().try_into().unwrap();
     assert_eq!((request.address, request.source_port), (Some(Source::new(given)), 4711));
 }

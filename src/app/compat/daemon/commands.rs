@@ -10,16 +10,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::runner::ROLE;
 use crate::edge::classic_log::Sinks;
-use crate::edge::runner_pipe::{Came, FromRunner, Order, RunnerPipe, ToRunner, pair};
+use crate::edge::runner_pipe::{FromRunner, Received, RunRequest, RunnerPipe, ToRunner, pair};
 
 /// The runner, as long as it lives.
-pub(super) struct Commands {
+pub(super) struct RunnerHandle {
     process: Option<(Child, RunnerPipe)>,
     /// Openings under way.
     live: usize,
 }
 
-impl Commands {
+impl RunnerHandle {
     /// Starts the runner.
     pub(super) fn start(sinks: &Sinks) -> io::Result<Self> {
         let mut commands = Self { process: Some(spawn()?), live: 0 };
@@ -35,8 +35,9 @@ impl Commands {
     }
 
     /// Orders one opening; whether the order was taken.
-    pub(super) fn open(&mut self, order: Order) -> bool {
-        let taken = self.process.as_mut().is_some_and(|(_, pipe)| pipe.send(&ToRunner::Open(order)));
+    pub(super) fn open(&mut self, order: RunRequest) -> bool {
+        let taken =
+            self.process.as_mut().is_some_and(|(_, pipe)| pipe.send(&ToRunner::Open(order)));
         self.live += usize::from(taken);
         taken
     }
@@ -49,15 +50,16 @@ impl Commands {
         })
     }
 
-    /// Takes what the runner has to tell. One that has ended is replaced: its journal says what is still to be done.
+    /// Takes what the runner has to tell. One that has ended is replaced: its journal says what is
+    /// still to be done.
     pub(super) fn hear(&mut self, sinks: &Sinks) {
         let Some((_, pipe)) = &mut self.process else { return };
         pipe.flush();
         loop {
             match pipe.receive() {
-                Came::Message(FromRunner::Over) => self.live = self.live.saturating_sub(1),
-                Came::Nothing => return,
-                Came::Closed => break,
+                Received::Message(FromRunner::Over) => self.live = self.live.saturating_sub(1),
+                Received::Nothing => return,
+                Received::Closed => break,
             }
         }
         if let Some((mut process, _)) = mem::take(&mut self.process) {
@@ -75,12 +77,15 @@ impl Commands {
         while self.live > 0 && self.live == before {
             pipe.flush();
             match pipe.receive() {
-                Came::Message(FromRunner::Over) => self.live -= 1,
-                Came::Nothing => {
+                Received::Message(FromRunner::Over) => self.live -= 1,
+                Received::Nothing => {
                     // An interrupted wait is only a shorter one.
-                    let _ = poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+                    let _ = poll(
+                        &mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)],
+                        PollTimeout::NONE,
+                    );
                 }
-                Came::Closed => return,
+                Received::Closed => return,
             }
         }
     }
@@ -89,6 +94,10 @@ impl Commands {
 fn spawn() -> io::Result<(Child, RunnerPipe)> {
     let (ours, theirs) = pair()?;
     // Environment, working directory, standard output and error are ours: commands inherit them.
-    let process = Command::new("/proc/self/exe").arg0("knockd: runner").arg(ROLE).stdin(Stdio::from(theirs)).spawn()?;
+    let process = Command::new("/proc/self/exe")
+        .arg0("knockd: runner")
+        .arg(ROLE)
+        .stdin(Stdio::from(theirs))
+        .spawn()?;
     Ok((process, ours))
 }

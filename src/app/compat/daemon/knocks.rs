@@ -8,9 +8,9 @@ use super::{Knockd, TURN};
 use crate::config::knockd::one_time;
 use crate::core::address::as_text;
 use crate::core::door::{Step, TcpFlags};
-use crate::edge::classic_log::{Line, say, stamp};
-use crate::edge::gatekeeper_pipe::{Broken, ToGatekeeper, ToListener};
-use crate::edge::runner_pipe::Order;
+use crate::edge::classic_log::{ClassicLine, say, stamp};
+use crate::edge::gatekeeper_pipe::{PipeError, ToGatekeeper, ToListener};
+use crate::edge::runner_pipe::RunRequest;
 use crate::edge::{clock, link};
 
 impl Knockd {
@@ -39,7 +39,9 @@ impl Knockd {
             ToGatekeeper::TimedOut { door, source, stage } => {
                 self.knock_line(door, source, &format!("sequence timeout (stage {stage})"), true);
             }
-            ToGatekeeper::Down { .. } if link::look(&self.interface) == Err(link::NoLink::Missing) => {
+            ToGatekeeper::Down { .. }
+                if link::look(&self.interface) == Err(link::LinkError::Missing) =>
+            {
                 self.lose_listener("the interface disappeared");
             }
             ToGatekeeper::Refused { .. } if self.throttle.admit(clock::now().boot).is_some() => {
@@ -71,8 +73,9 @@ impl Knockd {
         }
     }
 
-    fn lost(&mut self, broken: &Broken) {
-        let how = self.listener.as_mut().and_then(crate::app::child::Child::ended);
+    fn lost(&mut self, broken: &PipeError) {
+        let how =
+            self.listener.as_mut().and_then(crate::app::listener_process::ListenerProcess::ended);
         self.lose_listener(&how.unwrap_or_else(|| format!("the listener ended ({broken:?})")));
     }
 
@@ -80,29 +83,36 @@ impl Knockd {
     fn knock_line(&mut self, door: u16, source: IpAddr, what: &str, gap: bool) {
         let Some(left_out) = self.throttle.admit(clock::now().boot) else { return };
         if left_out > 0 {
-            self.line(Line::shown(&format!("{left_out} lines about knocks left out: too many at once")));
+            self.line(ClassicLine::shown(&format!(
+                "{left_out} lines about knocks left out: too many at once"
+            )));
         }
         let Some(door) = self.conf.doors.get(usize::from(door)) else { return };
         let text = format!("{}: {}: {what}", self.names.shown(source), door.name);
-        self.line(Line { gap, ..Line::shown(&text) });
+        self.line(ClassicLine { gap, ..ClassicLine::shown(&text) });
     }
 
-    /// A door is open for `source`. A one-time sequence is used up durably before anything runs. Whoever knows a sequence, or needs
-    /// none because it has one step, can complete it from any number of addresses: people need few.
+    /// A door is open for `source`. A one-time sequence is used up durably before anything runs.
+    /// Whoever knows a sequence, or needs none because it has one step, can complete it from any
+    /// number of addresses: people need few.
     fn completed(&mut self, index: u16, source: IpAddr) {
         let Some(left_out) = self.openings.admit(clock::now().boot) else {
-            // It crossed the network in the clear: what opened nothing now must not open for somebody else later.
-            if self.conf.doors.get(usize::from(index)).is_some_and(|door| !door.sequence.is_empty()) {
+            // It crossed the network in the clear: what opened nothing now must not open for
+            // somebody else later.
+            if self.conf.doors.get(usize::from(index)).is_some_and(|door| !door.sequence.is_empty())
+            {
                 self.use_up(index);
             }
             return;
         };
         if left_out > 0 {
-            self.line(Line::shown(&format!("{left_out} knocks opened nothing: too many at once")));
+            self.line(ClassicLine::shown(&format!(
+                "{left_out} knocks opened nothing: too many at once"
+            )));
         }
         let Some(door) = self.conf.doors.get(usize::from(index)) else { return };
         let text = format!("{}: {}: OPEN SESAME", self.names.shown(source), door.name);
-        let order = door.commands(source).map(|(start, stop)| Order {
+        let order = door.commands(source).map(|(start, stop)| RunRequest {
             door: door.name.clone(),
             source,
             who: self.names.shown(source),
@@ -110,7 +120,7 @@ impl Knockd {
             stop: stop.map(Into::into),
             timeout: door.cmd_timeout,
         });
-        self.line(Line::shown(&text));
+        self.line(ClassicLine::shown(&text));
         if !self.use_up(index) {
             return;
         }
@@ -119,21 +129,25 @@ impl Knockd {
         }
     }
 
-    /// Uses the sequence up, if it is a one-time one, and puts the next one in force. Whether the door may open.
+    /// Uses the sequence up, if it is a one-time one, and puts the next one in force. Whether the
+    /// door may open.
     fn use_up(&mut self, index: u16) -> bool {
         let Some(door) = self.conf.doors.get_mut(usize::from(index)) else { return false };
         let Some(path) = &door.one_time_sequences else { return true };
         let mut skipped = Vec::new();
-        let burned = crate::edge::one_time::burn(path, door, &mut |error| skipped.push(error));
+        let burned = crate::edge::one_time::use_up(path, door, &mut |error| skipped.push(error));
         door.fixed_first = false;
         let name = door.name.clone();
         let next = burned.as_ref().ok().and_then(|burned| burned.next.clone());
-        let known = next.iter().flatten().all(|step| door.later_steps.contains(step) || door.sequence.contains(step));
+        let known = next
+            .iter()
+            .flatten()
+            .all(|step| door.later_steps.contains(step) || door.sequence.contains(step));
         door.sequence = next.clone().unwrap_or_default();
         for error in skipped {
             eprintln!("config: {}", error.text());
             if let Some(text) = error.logged() {
-                self.line(Line::quiet(&text).gap());
+                self.line(ClassicLine::quiet(&text).gap());
             }
         }
         match (&burned, &next) {
@@ -143,7 +157,9 @@ impl Knockd {
         }
         if let Some(listener) = &mut self.listener {
             // A pipe that is of no use is noticed when it is read.
-            let _ = listener.pipe.send(ToListener::Sequence { door: index, steps: next.unwrap_or_default() });
+            let _ = listener
+                .pipe
+                .send(ToListener::Sequence { door: index, steps: next.unwrap_or_default() });
         }
         if !known {
             // Lines were added since the start: the kernel's filter does not know their ports.
@@ -152,9 +168,13 @@ impl Knockd {
         burned.is_ok_and(|burned| burned.ours)
     }
 
-    /// COMPAT: knockd renews its filter for IPv4 alone, and shows only that. Ours lets IPv6 through as well.
+    /// COMPAT: knockd renews its filter for IPv4 alone, and shows only that. Ours lets IPv6 through
+    /// as well.
     fn trace_next(&self, index: u16, steps: &[Step]) {
-        let Some(door) = self.conf.doors.get(usize::from(index)).filter(|_| self.options.debug) else { return };
+        let Some(door) = self.conf.doors.get(usize::from(index)).filter(|_| self.options.debug)
+        else {
+            return;
+        };
         say(&one_time::new_sequence(&door.name, steps));
         trace_filter(&self.options, std::slice::from_ref(door), &self.link, [false]);
     }
@@ -162,11 +182,11 @@ impl Knockd {
     /// A line for the log and for standard error.
     pub(super) fn complain(&mut self, text: &str) {
         eprintln!("{text}");
-        self.line(Line::quiet(text));
+        self.line(ClassicLine::quiet(text));
     }
 
     fn complain_gap(&mut self, text: &str) {
         eprintln!("{text}");
-        self.line(Line::quiet(text).gap());
+        self.line(ClassicLine::quiet(text).gap());
     }
 }

@@ -3,32 +3,39 @@
 
 use super::settings::{shipped, warn_of_shipped};
 use super::{Knockd, capture, interface, read};
-use crate::edge::classic_log::{ClassicLog, Facility, Line, Sinks};
+use crate::edge::classic_log::{ClassicLine, ClassicLog, Facility, Sinks};
 use crate::edge::clock;
 use crate::edge::gatekeeper_pipe::ToListener;
 
 impl Knockd {
-    /// Reads the configuration again and follows it. Interface and own addresses stay; so does every opening under way.
+    /// Reads the configuration again and follows it. Interface and own addresses stay; so does
+    /// every opening under way.
     pub(super) fn reload(&mut self) {
         let text = format!("re-reading config file: {}", self.options.config);
-        self.line(Line::shown(&text).gap());
+        self.line(ClassicLine::shown(&text).gap());
         let mut logged = Vec::new();
         let conf = read(&self.places, &self.options, true, &mut |text| logged.push(text));
         for text in logged {
-            self.line(Line::quiet(&text).gap());
+            self.line(ClassicLine::quiet(&text).gap());
         }
-        let conf = conf.and_then(|conf| interface::filter(&self.options, &conf.doors, &self.link).map(|()| conf));
+        let conf = conf.and_then(|conf| {
+            interface::filter(&self.options, &conf.doors, &self.link).map(|()| conf)
+        });
         let conf = match conf {
             Ok(conf) => conf,
             Err(text) => {
                 eprintln!("{text}");
                 let text = format!("{text}; everything stays as it was");
-                return self.line(Line::quiet(&text));
+                return self.line(ClassicLine::quiet(&text));
             }
         };
-        // COMPAT: what the new file does not mention stays; syslog that comes late comes under another facility.
+        // COMPAT: what the new file does not mention stays; syslog that comes late comes under
+        // another facility.
         let sinks = Sinks {
-            file: conf.log_file.as_ref().map_or(self.sinks.file.clone(), |name| self.places.file(name)),
+            file: conf
+                .log_file
+                .as_ref()
+                .map_or(self.sinks.file.clone(), |name| self.places.file(name)),
             syslog: self.sinks.syslog.or(conf.use_syslog.then_some(Facility::User)),
             verbose: self.sinks.verbose,
         };
@@ -43,12 +50,16 @@ impl Knockd {
         self.renew_listener();
     }
 
-    /// COMPAT: the line that tells of the log file is written while it is closed, so only syslog has it.
+    /// COMPAT: the line that tells of the log file is written while it is closed, so only syslog
+    /// has it.
     fn reopen_log(&mut self, sinks: Sinks) {
         let name = self.log_name.clone();
         self.log.show(&format!("closing log file: {name}"));
         let (mut log, _) = ClassicLog::open(&Sinks { file: None, ..sinks.clone() });
-        log.line(clock::now().wall, Line::shown(&format!("re-opening log file: {name}")).gap());
+        log.line(
+            clock::now().wall,
+            ClassicLine::shown(&format!("re-opening log file: {name}")).gap(),
+        );
         let (log, failed) = ClassicLog::open(&sinks);
         match (failed, &sinks.file) {
             (Some(reason), _) => eprintln!("warning: cannot open logfile: {reason}"),
@@ -60,7 +71,8 @@ impl Knockd {
         self.sinks = sinks;
     }
 
-    /// A new listener for the doors as they are now; the old one ends once the new one listens. Attempts are forgotten.
+    /// A new listener for the doors as they are now; the old one ends once the new one listens.
+    /// Attempts are forgotten.
     pub(super) fn renew_listener(&mut self) {
         let started = capture(&self.conf, &self.interface, &self.link)
             .and_then(|sockets| self.listen(sockets).map_err(|fault| fault.what));

@@ -1,20 +1,20 @@
-//! What knockd is told to do: its configuration read, with its words for what is wrong, and where its files are.
-//! The grammar is left to `config::knockd`.
+//! What knockd is told to do: its configuration read, with its words for what is wrong, and where
+//! its files are. The grammar is left to `config::knockd`.
 
 use std::path::PathBuf;
 
-use super::Options;
-use crate::config::knockd::{self, KnockdConf, Note};
+use super::KnockdOptions;
+use crate::config::knockd::{self, KnockdConf, ParseNote};
 use crate::core::door::{Weakness, weaknesses};
-use crate::edge::classic_log::{ClassicLog, Line, say};
+use crate::edge::classic_log::{ClassicLine, ClassicLog, say};
 use crate::edge::{clock, one_time};
 
 /// Where relative names lead: to where the daemon was started, wherever its working directory goes.
-pub(super) struct Places {
+pub(super) struct BasePaths {
     start: PathBuf,
 }
 
-impl Places {
+impl BasePaths {
     /// Names lead from the working directory as it is now.
     pub(super) fn here() -> Self {
         Self { start: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")) }
@@ -31,10 +31,11 @@ impl Places {
     }
 }
 
-/// Reads the configuration, with knockd's words for what is wrong. `log` gets what a reload logs besides.
+/// Reads the configuration, with knockd's words for what is wrong. `log` gets what a reload logs
+/// besides.
 pub(super) fn read(
-    places: &Places,
-    options: &Options,
+    places: &BasePaths,
+    options: &KnockdOptions,
     interface_given: bool,
     log: &mut dyn FnMut(String),
 ) -> Result<KnockdConf, String> {
@@ -46,9 +47,9 @@ pub(super) fn read(
     };
     let mut logged = Vec::new();
     let mut note = |note| match note {
-        Note::Trace(text) if options.debug => say(&text),
-        Note::Trace(_) => {}
-        Note::Skipped(error) => {
+        ParseNote::Trace(text) if options.debug => say(&text),
+        ParseNote::Trace(_) => {}
+        ParseNote::Skipped(error) => {
             eprintln!("config: {}", error.text());
             logged.extend(error.logged());
         }
@@ -67,14 +68,18 @@ pub(super) fn read(
     });
     logged.into_iter().for_each(log);
     conf.map(|mut conf| {
-        conf.doors.iter_mut().filter_map(|door| door.one_time_sequences.as_mut()).for_each(|path| *path = find(path));
+        conf.doors
+            .iter_mut()
+            .filter_map(|door| door.one_time_sequences.as_mut())
+            .for_each(|path| *path = find(path));
         conf
     })
 }
 
 /// Names of the doors with the sequence that knockd ships.
 pub(super) fn shipped(conf: &KnockdConf) -> Vec<String> {
-    let weak = weaknesses(&conf.doors).into_iter().filter(|(_, weakness)| *weakness == Weakness::Shipped);
+    let weak =
+        weaknesses(&conf.doors).into_iter().filter(|(_, weakness)| *weakness == Weakness::Shipped);
     weak.map(|(door, _)| door.name.clone()).collect()
 }
 
@@ -85,12 +90,13 @@ pub(super) fn warn_of_shipped(conf: &KnockdConf, warned: &[String], log: &mut Cl
     if names.is_empty() {
         return;
     }
-    let (doors, have, them) = if names.len() == 1 { ("door", "has", "it") } else { ("doors", "have", "them") };
+    let (doors, have, them) =
+        if names.len() == 1 { ("door", "has", "it") } else { ("doors", "have", "them") };
     let text = format!(
         "WARNING: {doors} {} {have} the sequence that knockd ships, which every scanner knows: anybody can open {them}. \
          Choose other ports than 7000, 8000, 9000",
         names.join(", ")
     );
     eprintln!("{text}");
-    log.line(clock::now().wall, Line::quiet(&text));
+    log.line(clock::now().wall, ClassicLine::quiet(&text));
 }

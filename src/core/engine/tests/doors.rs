@@ -1,4 +1,5 @@
-//! Classic doors in the engine, beside the sealed knock. What a sequence is has its tests in `sequence`.
+//! Classic doors in the engine, beside the sealed knock. What a sequence is has its tests in
+//! `sequence`.
 
 use super::*;
 use crate::core::door::TcpFlags;
@@ -27,12 +28,12 @@ fn doors_and_sealed_knocks_live_side_by_side_even_on_one_port() {
         bench.engine.packet(bench.now, OUTSIDE, &packet(ADMIN, port, payload), &mut actions);
         actions
     };
-    let stage = |stage| Action::Door(Effect::Stage { door: 0, source: ADMIN.into(), stage });
+    let stage = |stage| Action::Door(SequenceEvent::Stage { door: 0, source: ADMIN.into(), stage });
     assert_eq!(hit(7000, b"x"), [stage(1)]);
     assert_eq!(hit(PORT, &datagram), [], "a sealed knock is no hit");
     let opened = hit(PORT, b"x");
     assert!(
-        matches!(&opened[..], [two, Action::Door(Effect::Completed(done))] if *two == stage(2) && done.door() == 0)
+        matches!(&opened[..], [two, Action::Door(SequenceEvent::Completed(done))] if *two == stage(2) && done.door() == 0)
     );
     assert_eq!(knocks(&bench.serve(10)), [0]);
 }
@@ -48,7 +49,8 @@ fn debugging_doors_tells_of_each_packet_and_else_nothing_does() {
             bench.engine.packet(bench.now, OUTSIDE, &packet(ADMIN, 7000, b""), &mut actions);
         }
         let seen = |action: &Action| matches!(action, Action::Seen { source_port: 40_000, .. });
-        let removed = |action: &Action| matches!(action, Action::Door(Effect::Removed { .. }));
+        let removed =
+            |action: &Action| matches!(action, Action::Door(SequenceEvent::Removed { .. }));
         assert_eq!(actions.iter().any(seen), debug);
         assert_eq!(actions.iter().any(removed), debug);
     }

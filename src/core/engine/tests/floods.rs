@@ -1,16 +1,23 @@
 //! What floods cost: counted operations and not seconds; and whose rate they use up.
 
 use super::*;
-use crate::core::work::{Done, done};
+use crate::core::op_counter::{OpCounts, done};
 
 /// An engine of so many clients, of which the first has knocked so often.
 fn house(clients: u16, history: usize) -> (Bench, Vec<[u8; DATAGRAM]>) {
-    let fingerprint = golden::client().fingerprint;
+    let fingerprint = test_vectors::client().fingerprint;
     let others = (1..clients).map(|number| {
         let [a, b] = number.to_be_bytes();
-        (golden::master().client_keys(ClientId([a, b, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9])), fingerprint)
+        (
+            test_vectors::master()
+                .client_keys(ClientId([a, b, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9])),
+            fingerprint,
+        )
     });
-    let keys = std::iter::once((golden::master().client_keys(golden::CLIENT), fingerprint)).chain(others).collect();
+    let keys =
+        std::iter::once((test_vectors::master().client_keys(test_vectors::CLIENT), fingerprint))
+            .chain(others)
+            .collect();
     let mut bench = Bench::new(Setup { clients: keys, ..setup(1) });
     let used = (0..history).map(|_| {
         let datagram = bench.datagram().0;
@@ -23,7 +30,7 @@ fn house(clients: u16, history: usize) -> (Bench, Vec<[u8; DATAGRAM]>) {
 }
 
 /// What one packet costs from its headers to the end of its way.
-fn cost(bench: &mut Bench, datagram: &[u8; DATAGRAM]) -> Done {
+fn cost(bench: &mut Bench, datagram: &[u8; DATAGRAM]) -> OpCounts {
     let before = done();
     assert!(knocks(&bench.knock(STRANGER, datagram)).is_empty());
     done().since(before)
@@ -34,19 +41,27 @@ fn a_packet_of_junk_costs_one_mask_and_one_look_up_however_many_clients_and_knoc
     for (clients, history) in [(1, 0), (1, 60), (500, 0), (500, 60)] {
         let (mut bench, used) = house(clients, history);
         let junk: [u8; DATAGRAM] = std::array::from_fn(|i| u8::try_from(i * 7 % 251).unwrap());
-        let first = Done { masks: 1, look_ups: 1, hashes: 0, curves: 0 };
+        let first = OpCounts { masks: 1, look_ups: 1, hashes: 0, curves: 0 };
         assert_eq!(cost(&mut bench, &junk), first, "{clients} clients, {history} knocks");
         // With a tag that is somebody's, and all else wrong: one keyed hash more.
         let good = bench.datagram().0;
         let mut known = good;
         known[DATAGRAM - 1] ^= 1;
-        assert_eq!(cost(&mut bench, &known), Done { hashes: 1, ..first }, "{clients} clients, {history} knocks");
+        assert_eq!(
+            cost(&mut bench, &known),
+            OpCounts { hashes: 1, ..first },
+            "{clients} clients, {history} knocks"
+        );
         let before = done();
         assert_eq!(knocks(&bench.knock(ADMIN, &good)), [0]);
         assert!(done().since(before).curves > 0, "only a client's own packet is worth more");
         // And no more for a packet that was seen before.
         for copy in &used {
-            assert_eq!(cost(&mut bench, copy), Done { hashes: 1, ..first }, "{clients} clients, {history} knocks");
+            assert_eq!(
+                cost(&mut bench, copy),
+                OpCounts { hashes: 1, ..first },
+                "{clients} clients, {history} knocks"
+            );
         }
     }
 }
@@ -75,7 +90,8 @@ fn whoever_recorded_a_days_knocks_cannot_use_up_their_clients_rate_with_them() {
 fn copies_of_a_packet_that_never_arrived_cost_its_client_a_few_tokens_and_no_more() {
     let mut bench = Bench::new(setup(1));
     let (kept, _) = bench.datagram();
-    // All at once, before any of them was opened; then one after the other, each refused for its address.
+    // All at once, before any of them was opened; then one after the other, each refused for its
+    // address.
     for number in 0..200 {
         bench.take(Ipv4Addr::new(10, 0, 0, number), &kept);
     }

@@ -1,5 +1,5 @@
-//! What the engine tells its caller: whether to come again at once, what it holds, and that a door's sequence is a new one.
-//! What it does with packets is left to the tests above.
+//! What the engine tells its caller: whether to come again at once, what it holds, and that a
+//! door's sequence is a new one. What it does with packets is left to the tests above.
 
 use super::doors::door;
 use super::*;
@@ -32,11 +32,13 @@ fn with_the_last_ticket_out_nobody_comes_again_until_one_is_back() {
     wait_for_a_turn(&mut bench, 3);
     let Action::Knock { ticket, .. } = bench.serve(1).pop().unwrap() else { panic!("no knock") };
     // As many more tickets as there are, short of one.
-    let (datagram, _) = golden::datagram(&golden::request(NOON), [200; 32]);
+    let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [200; 32]);
     for _ in 0..TICKETS - 2 {
-        let (_, reply) = golden::open(&datagram, NOON).unwrap_or_else(|r| panic!("{}", r.name())).split();
+        let (_, reply) =
+            test_vectors::open(&datagram, NOON).unwrap_or_else(|r| panic!("{}", r.name())).split();
         let source = Source::new(ADMIN.into());
-        let pending = Pending { reply, row: 0, mark: 0, source, source_port: 1, destination: source };
+        let pending =
+            OpenTicket { reply, row: 0, mark: 0, source, source_port: 1, destination: source };
         bench.engine.sealed.as_mut().unwrap().tickets.issue(bench.now.boot, pending);
     }
     assert_eq!(serve(&mut bench, 1), (false, 1), "one waits, and could not be served");
@@ -53,7 +55,12 @@ fn what_packets_have_grown_is_told_beside_its_bounds() {
     let held = |bench: &Bench| bench.engine.tables();
     assert_eq!(
         held(&bench),
-        [("waiting", 0, QUEUED), ("seen", 0, RING), ("tickets", 0, TICKETS), ("attempts", 0, ATTEMPTS)]
+        [
+            ("waiting", 0, QUEUED),
+            ("seen", 0, RING),
+            ("tickets", 0, TICKETS),
+            ("attempts", 0, ATTEMPTS)
+        ]
     );
     wait_for_a_turn(&mut bench, 5);
     bench.serve(3);
@@ -67,7 +74,7 @@ fn a_door_that_was_given_another_sequence_opens_to_that_one_alone() {
     let opens = |bench: &mut Bench, port| {
         let mut actions = Vec::new();
         bench.engine.packet(bench.now, OUTSIDE, &packet(ADMIN, port, b""), &mut actions);
-        actions.iter().any(|action| matches!(action, Action::Door(Effect::Completed(_))))
+        actions.iter().any(|action| matches!(action, Action::Door(SequenceEvent::Completed(_))))
     };
     assert!(opens(&mut bench, 7000));
     bench.engine.set_sequence(0, vec![Step::udp(8000)]);

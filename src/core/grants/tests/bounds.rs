@@ -1,5 +1,5 @@
-//! Grants at the edges: how many, to the very moment of their end, and what is left of those that are not given after all.
-//! What neighbours do to each other is left to the tests above.
+//! Grants at the edges: how many, to the very moment of their end, and what is left of those that
+//! are not given after all. What neighbours do to each other is left to the tests above.
 
 use super::*;
 
@@ -17,25 +17,31 @@ fn a_doors_name_is_hashed_by_the_published_fnv_1a() {
 #[test]
 fn a_grant_that_outlasts_the_next_is_for_the_ports_of_the_next() {
     let mut grants = Grants::default();
-    open(&mut grants, live(1, Form::Time, START, 600));
-    let mut moved = live(1, Form::Time, at(1), 60);
+    open(&mut grants, live(1, GrantKind::Time, START, 600));
+    let mut moved = live(1, GrantKind::Time, at(1), 60);
     moved.ports[0] = Some(tcp(2222));
-    let new = Element { port: tcp(2222), ..element(Form::Time) };
+    let new = Element { port: tcp(2222), ..element(GrantKind::Time) };
     let changes = open(&mut grants, moved);
-    assert_eq!(changes, [remove(Form::Time), vec![Change::Set { element: new, millis: 599_000 }]].concat());
-    assert_eq!(grants.list().next().map(|live| (live.ports, live.deadline())), Some((moved.ports, at(600).boot)));
+    assert_eq!(
+        changes,
+        [remove(GrantKind::Time), vec![Change::Set { element: new, millis: 599_000 }]].concat()
+    );
+    assert_eq!(
+        grants.list().next().map(|live| (live.ports, live.deadline())),
+        Some((moved.ports, at(600).boot))
+    );
 }
 
 #[test]
 fn one_grants_end_leaves_the_others_to_be_put_back_after_a_flush() {
     let mut grants = Grants::default();
-    open(&mut grants, live(1, Form::Time, START, 60));
-    let mut other = live(2, Form::Time, START, 600);
+    open(&mut grants, live(1, GrantKind::Time, START, 60));
+    let mut other = live(2, GrantKind::Time, START, 600);
     other.ports[0] = Some(tcp(2222));
     open(&mut grants, other);
     grants.expire(at(60));
-    let new = Element { port: tcp(2222), ..element(Form::Time) };
-    assert_eq!(grants.standing(at(60)), [Change::Set { element: new, millis: 540_000 }]);
+    let new = Element { port: tcp(2222), ..element(GrantKind::Time) };
+    assert_eq!(grants.expected_elements(at(60)), [Change::Set { element: new, millis: 540_000 }]);
     grants.expire(at(600));
     assert!(grants.kernel.is_empty(), "what the kernel has ended is not kept in mind");
 }
@@ -43,17 +49,22 @@ fn one_grants_end_leaves_the_others_to_be_put_back_after_a_flush() {
 #[test]
 fn no_element_is_ever_set_for_no_time_which_would_be_for_ever() {
     let mut grants = Grants::default();
-    let (over, longer) = (live(1, Form::Time, START, 60), live(2, Form::Time, START, 600));
+    let (over, longer) =
+        (live(1, GrantKind::Time, START, 60), live(2, GrantKind::Time, START, 600));
     open(&mut grants, over);
-    assert_eq!(grants.standing(at(60)), [], "its very end has come, and nobody has looked yet");
+    assert_eq!(
+        grants.expected_elements(at(60)),
+        [],
+        "its very end has come, and nobody has looked yet"
+    );
     open(&mut grants, longer);
-    assert_eq!(grants.end(at(60), &[longer.key], Ending::Closed), remove(Form::Time));
+    assert_eq!(grants.end(at(60), &[longer.key], GrantEnd::Closed), remove(GrantKind::Time));
 }
 
 #[test]
 fn what_was_being_decided_takes_up_room_until_it_is_given_up() {
     let mut grants = Grants::default();
-    let key = live(1, Form::Time, START, 60).key;
+    let key = live(1, GrantKind::Time, START, 60).key;
     grants.reserve(key);
     assert_eq!(grants.keys().collect::<Vec<_>>(), [&key]);
     grants.give_up();
@@ -63,24 +74,28 @@ fn what_was_being_decided_takes_up_room_until_it_is_given_up() {
 #[test]
 fn no_more_grants_than_the_cap_come_back_after_a_restart() {
     let records = (0..=GRANTS).map(|number| {
-        let mut one = live(1, Form::Time, START, 60);
-        one.key.source =
-            Source::new(std::net::Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number).unwrap()).into());
+        let mut one = live(1, GrantKind::Time, START, 60);
+        one.key.source = Source::new(
+            std::net::Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number).unwrap()).into(),
+        );
         Record::Granted(one)
     });
     let ledger = Ledger::of(&records.collect::<Vec<_>>());
-    assert_eq!((ledger.grants().count(), Grants::restore(at(1), &ledger).list().count()), (GRANTS + 1, GRANTS));
+    assert_eq!(
+        (ledger.grants().count(), Grants::restore(at(1), &ledger).list().count()),
+        (GRANTS + 1, GRANTS)
+    );
 }
 
 #[test]
 fn a_grant_that_is_live_again_is_not_remembered_as_over() {
     let mut grants = Grants::default();
-    let live = cutting(1, START, Cut::Revoked);
+    let live = cutting(1, START, DisconnectPolicy::Revoked);
     open(&mut grants, live);
     grants.remember(live);
     assert_eq!(grants.past().count(), 0);
-    grants.end(at(1), &[live.key], Ending::Changed);
-    grants.remember(Live { cut: Cut::Never, ..live });
+    grants.end(at(1), &[live.key], GrantEnd::Changed);
+    grants.remember(ActiveGrant { cut: DisconnectPolicy::Never, ..live });
     assert_eq!(grants.past().count(), 0, "nor one whose connections nothing would cut");
     grants.remember(live);
     assert_eq!(grants.past().count(), 1);

@@ -4,30 +4,32 @@
 use super::*;
 
 /// A service of commands, and what its opening needs.
-fn vpn() -> (Service, Commands) {
+fn vpn() -> (Service, ServiceCommands) {
     let argv = |word: &str| vec![format!("/{word}"), "%IP%".to_owned()];
-    let commands = Commands { start: argv("open"), stop: argv("shut") };
+    let commands = ServiceCommands { start: argv("open"), stop: argv("shut") };
     (Service { ports: Vec::new(), commands: Some(commands.clone()), ..ssh() }, commands)
 }
 
 #[test]
 fn a_grant_of_commands_is_stored_with_the_stop_command_in_one_and_is_itself_not_stored() {
     let (service, commands) = vpn();
-    let mut gate = Gate::new(service, golden::client(), 16);
-    let mut leases = crate::core::leases::Leases::default();
+    let mut gate = Gate::new(service, test_vectors::client(), 16);
+    let mut leases = crate::core::openings::Openings::default();
     let source = Source::new("192.0.2.7".parse().unwrap());
     for fails in [true, false] {
         let decision = gate.decide(|_| (), source);
         let place = decision.place().expect("it needs an opening");
         assert_eq!((place.source, gate.policy.commands(place.service)), (source, Some(&commands)));
-        let opening = leases.hold(START, place, &commands).unwrap().expect("the first one");
+        let opening = leases.acquire(START, place, &commands).unwrap().expect("the first one");
         let mut stored = Vec::new();
         let outcome = commit_with(vec![decision], vec![opening], |records| {
             stored.push(records.to_vec());
             if fails { Err(Fault::new("disk full", "")) } else { Ok(()) }
         });
         let [records] = &stored[..] else { panic!("one commit: {stored:?}") };
-        let [Record::Seen { .. }, .., Record::Opened(opened)] = &records[..] else { panic!("{records:?}") };
+        let [Record::Seen { .. }, .., Record::Opened(opened)] = &records[..] else {
+            panic!("{records:?}")
+        };
         assert!(!records.iter().any(|record| matches!(record, Record::Granted(_))), "{records:?}");
         assert_eq!((opened.stop.to_string().as_str(), opened.timeout), ("/shut 192.0.2.7", 0));
         assert_eq!(outcome.is_err(), fails);
@@ -35,31 +37,40 @@ fn a_grant_of_commands_is_stored_with_the_stop_command_in_one_and_is_itself_not_
             gate.grants.give_up();
             continue;
         };
-        let Some(Done::Open(grant)) = done.pop() else { panic!("granted") };
-        assert_eq!((gate.grants.open(START, grant).0.len(), journalled.len()), (0, 1), "nothing for the kernel");
+        let Some(Committed::Open(grant)) = done.pop() else { panic!("granted") };
+        assert_eq!(
+            (gate.grants.open(START, grant).0.len(), journalled.len()),
+            (0, 1),
+            "nothing for the kernel"
+        );
         assert_eq!(gate.grants.places(), [place].into());
     }
 }
 
 #[test]
 fn commands_are_bound_to_no_source_port_and_granted_through_no_door() {
-    let mut gate = Gate::new(vpn().0, golden::client(), 16);
-    assert_eq!(gate.knock_from("192.0.2.7", |request| request.source_port = 40_000), Some(Status::Denied));
+    let mut gate = Gate::new(vpn().0, test_vectors::client(), 16);
+    assert_eq!(
+        gate.knock_from("192.0.2.7", |request| request.source_port = 40_000),
+        Some(Status::Denied)
+    );
     assert_eq!(gate.knock_from("192.0.2.7", |_| ()), Some(Status::Granted));
     let door = Door { service: ServiceName::new("ssh"), ..Door::default() };
-    let through = gate.policy.through_door(START, &door, "192.0.2.8".parse().unwrap(), &gate.grants);
+    let through =
+        gate.policy.through_door(START, &door, "192.0.2.8".parse().unwrap(), &gate.grants);
     assert_eq!(through.err(), Some(Status::Denied));
 }
 
 #[test]
-fn a_service_that_is_opened_by_commands_now_ends_what_its_ports_were_granted_and_the_other_way_round() {
+fn a_service_that_is_opened_by_commands_now_ends_what_its_ports_were_granted_and_the_other_way_round()
+ {
     let grant_of = |service: Service| {
-        let mut gate = Gate::new(service, golden::client(), 16);
+        let mut gate = Gate::new(service, test_vectors::client(), 16);
         gate.knock_from("192.0.2.7", |_| ());
         *gate.grants.list().next().expect("granted")
     };
-    let policy = |service| Gate::new(service, golden::client(), 16).policy;
-    assert_eq!(policy(vpn().0).must_end(START, &grant_of(ssh())), Some(Ending::Changed));
-    assert_eq!(policy(ssh()).must_end(START, &grant_of(vpn().0)), Some(Ending::Changed));
+    let policy = |service| Gate::new(service, test_vectors::client(), 16).policy;
+    assert_eq!(policy(vpn().0).must_end(START, &grant_of(ssh())), Some(GrantEnd::Changed));
+    assert_eq!(policy(ssh()).must_end(START, &grant_of(vpn().0)), Some(GrantEnd::Changed));
     assert_eq!(policy(vpn().0).must_end(START, &grant_of(vpn().0)), None);
 }

@@ -1,22 +1,22 @@
-//! What one client's knocks, closes and limits have to do with another's, and with another service: nothing.
-//! What a single client may have is left to the tests above.
+//! What one client's knocks, closes and limits have to do with another's, and with another service:
+//! nothing. What a single client may have is left to the tests above.
 
 use super::*;
-use crate::core::service::Basis;
+use crate::core::service::AddressProof;
 
 /// A grant that somebody has for `service` at the address of all these tests.
-fn held(holder: Holder, service: &str) -> Live {
-    let key = Key {
+fn held(holder: Holder, service: &str) -> ActiveGrant {
+    let key = GrantKey {
         holder,
         service: ServiceName::new(service).unwrap(),
-        source: golden::address(),
+        source: test_vectors::address(),
         source_port: 0,
         span: Span::Host,
     };
-    live(key, &ssh(), START, 30, Basis::Both)
+    live(key, &ssh(), START, 30, AddressProof::Both)
 }
 
-fn put(gate: &mut Gate, live: Live) {
+fn put(gate: &mut Gate, live: ActiveGrant) {
     gate.grants.open_for_door(START, DoorGrant { live });
 }
 
@@ -27,15 +27,22 @@ fn neighbour() -> Holder {
 #[test]
 fn a_close_ends_nobody_elses_grant_and_none_of_another_service() {
     let mut gate = Gate::plain();
-    let others = [held(neighbour(), "ssh"), held(Holder::Client(CLIENT), "web"), held(Holder::door("side"), "ssh")];
+    let others = [
+        held(neighbour(), "ssh"),
+        held(Holder::Client(CLIENT), "web"),
+        held(Holder::door("side"), "ssh"),
+    ];
     for one in others {
         put(&mut gate, one);
     }
     assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
     assert_eq!(gate.grants.list().count(), 4);
-    for address in [Some(golden::address()), None] {
-        assert_eq!(gate.knock(|r| (r.kind, r.address) = (Kind::Close, address)), Some(Status::Closed));
-        let mut left: Vec<Key> = gate.grants.list().map(|live| live.key).collect();
+    for address in [Some(test_vectors::address()), None] {
+        assert_eq!(
+            gate.knock(|r| (r.kind, r.address) = (KnockKind::Close, address)),
+            Some(Status::Closed)
+        );
+        let mut left: Vec<GrantKey> = gate.grants.list().map(|live| live.key).collect();
         left.retain(|key| !others.iter().any(|one| one.key == *key));
         assert_eq!((left, gate.grants.list().count()), (vec![], 3), "{address:?}");
     }
@@ -45,9 +52,10 @@ fn a_close_ends_nobody_elses_grant_and_none_of_another_service() {
 fn a_service_counts_its_own_grants_alone_for_clients_and_doors_alike() {
     let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
     for (service, status) in [("web", Status::Granted), ("ssh", Status::Full)] {
-        let mut gate = Gate::new(Service { max_grants: 1, ..ssh() }, golden::client(), 16);
+        let mut gate = Gate::new(Service { max_grants: 1, ..ssh() }, test_vectors::client(), 16);
         put(&mut gate, held(neighbour(), service));
-        let through = gate.policy.through_door(START, &door, "192.0.2.9".parse().unwrap(), &gate.grants);
+        let through =
+            gate.policy.through_door(START, &door, "192.0.2.9".parse().unwrap(), &gate.grants);
         assert_eq!(through.err(), (status == Status::Full).then_some(Status::Full), "{service}");
         assert_eq!(gate.knock(|_| {}), Some(status), "{service}");
     }
@@ -58,8 +66,12 @@ fn all_services_together_have_only_so_many_grants() {
     for (there, status) in [(GRANTS - 1, Status::Granted), (GRANTS, Status::Full)] {
         let mut gate = Gate::plain();
         for number in 0..there {
-            let source = std::net::Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number).unwrap());
-            gate.grants.reserve(Key { source: Source::new(source.into()), ..held(neighbour(), "web").key });
+            let source =
+                std::net::Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number).unwrap());
+            gate.grants.reserve(GrantKey {
+                source: Source::new(source.into()),
+                ..held(neighbour(), "web").key
+            });
         }
         assert_eq!(gate.knock(|_| {}), Some(status), "{there}");
     }
@@ -69,28 +81,45 @@ fn all_services_together_have_only_so_many_grants() {
 fn the_record_of_who_asks_again_for_less_still_has_the_time_that_is_left() {
     let mut gate = Gate::plain();
     assert_eq!(gate.seconds(200), 200);
-    let decision = gate.decide(|r| r.seconds = 5, golden::address());
+    let decision = gate.decide(|r| r.seconds = 5, test_vectors::address());
     let mut stored = Vec::new();
     let done = commit(vec![decision], |records| {
         stored = records.to_vec();
         Ok(())
     });
-    assert!(matches!(done.unwrap()[..], [Done::Open(_)]));
-    let seconds = |record: &Record| if let Record::Granted(live) = record { Some(live.seconds) } else { None };
-    assert_eq!(stored.iter().filter_map(seconds).collect::<Vec<_>>(), [200], "a restart must not shorten it");
+    assert!(matches!(done.unwrap()[..], [Committed::Open(_)]));
+    let seconds = |record: &Record| {
+        if let Record::Granted(live) = record { Some(live.seconds) } else { None }
+    };
+    assert_eq!(
+        stored.iter().filter_map(seconds).collect::<Vec<_>>(),
+        [200],
+        "a restart must not shorten it"
+    );
     // Of another form it is another grant, and as long as was asked.
-    gate.policy = Policy::new(vec![Service { form: Form::Once, ..ssh() }], vec![golden::client()], 16, []);
-    let decision = gate.decide(|r| r.seconds = 5, golden::address());
-    let Some(Done::Open(grant)) = commit(vec![decision], |_| Ok(())).unwrap().pop() else { panic!("not admitted") };
+    gate.policy = Policy::new(
+        vec![Service { form: GrantKind::Once, ..ssh() }],
+        vec![test_vectors::client()],
+        16,
+        [],
+    );
+    let decision = gate.decide(|r| r.seconds = 5, test_vectors::address());
+    let Some(Committed::Open(grant)) = commit(vec![decision], |_| Ok(())).unwrap().pop() else {
+        panic!("not admitted")
+    };
     let live = grant.into_parts().0;
-    assert_eq!((live.form, live.seconds), (Form::Once, 5));
+    assert_eq!((live.form, live.seconds), (GrantKind::Once, 5));
     // The same through a door.
     let mut gate = Gate::plain();
-    put(&mut gate, Live { seconds: 200, ..held(Holder::door("side"), "ssh") });
+    put(&mut gate, ActiveGrant { seconds: 200, ..held(Holder::door("side"), "ssh") });
     let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
-    for (form, seconds) in [(Form::Time, 200), (Form::Once, 30)] {
+    for (form, seconds) in [(GrantKind::Time, 200), (GrantKind::Once, 30)] {
         gate.policy = Policy::new(vec![Service { form, ..ssh() }], vec![], 16, []);
-        let grant = gate.policy.through_door(START, &door, golden::address().ip(), &gate.grants).ok().unwrap();
+        let grant = gate
+            .policy
+            .through_door(START, &door, test_vectors::address().ip(), &gate.grants)
+            .ok()
+            .unwrap();
         assert_eq!(grant.into_live().seconds, seconds, "{form:?}");
     }
 }
@@ -99,21 +128,29 @@ fn the_record_of_who_asks_again_for_less_still_has_the_time_that_is_left() {
 fn each_decision_is_counted_as_what_it_was() {
     let mut gate = Gate::plain();
     let mut reject = |change: fn(&mut Request), source: &str| {
-        gate.decide(change, Source::new(source.parse().unwrap())).reject().map(|reject| reject.name())
+        gate.decide(change, Source::new(source.parse().unwrap()))
+            .reject()
+            .map(|reject| reject.name())
     };
     assert_eq!(reject(|_| {}, "192.0.2.7"), None);
-    assert_eq!(reject(|r| r.kind = Kind::Close, "192.0.2.7"), None);
-    assert_eq!(reject(|r| r.kind = Kind::Probe, "192.0.2.7"), None);
+    assert_eq!(reject(|r| r.kind = KnockKind::Close, "192.0.2.7"), None);
+    assert_eq!(reject(|r| r.kind = KnockKind::Probe, "192.0.2.7"), None);
     let name = |reject: Reject| Some(reject.name());
     assert_eq!(reject(|r| r.service = ServiceName::NONE, "192.0.2.7"), name(Reject::Policy));
-    assert_eq!(reject(|r| r.address = Some(golden::address()), "192.0.2.8"), name(Reject::Address));
-    assert_eq!(reject(|r| r.timestamp = Wall(START.wall.0 + 1), "192.0.2.7"), name(Reject::Replayed));
+    assert_eq!(
+        reject(|r| r.address = Some(test_vectors::address()), "192.0.2.8"),
+        name(Reject::Address)
+    );
+    assert_eq!(
+        reject(|r| r.timestamp = Wall(START.wall.0 + 1), "192.0.2.7"),
+        name(Reject::Replayed)
+    );
 }
 
 #[test]
 fn an_address_that_becomes_ours_is_granted_no_more_and_one_that_was_ours_is() {
     let mut gate = Gate::plain();
-    gate.policy.set_own([golden::address()]);
+    gate.policy.set_own([test_vectors::address()]);
     assert_eq!(gate.knock(|_| {}), Some(Status::Address));
     assert_eq!(gate.knock_from("203.0.113.1", |_| {}), Some(Status::Granted));
 }

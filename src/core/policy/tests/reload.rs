@@ -10,33 +10,46 @@ fn a_reload_says_which_grants_may_not_go_on_and_whether_their_holder_may_have_ot
     let live = *gate.grants.list().next().unwrap();
     assert_eq!(gate.policy.must_end(START, &live), None);
     let moved = vec![Port { proto: Proto::Tcp, number: 8022 }];
-    let services = |service: Service| Policy::new(vec![service], vec![golden::client()], 16, []);
+    let services =
+        |service: Service| Policy::new(vec![service], vec![test_vectors::client()], 16, []);
     for (how, policy) in [
-        (Ending::Revoked, Policy::new(vec![], vec![golden::client()], 16, [])),
-        (Ending::Revoked, Policy::new(vec![ssh()], vec![], 16, [])),
-        (Ending::Revoked, Policy::new(vec![ssh()], vec![Client { services: vec![], ..golden::client() }], 16, [])),
-        (Ending::Changed, services(Service { ports: moved, ..ssh() })),
-        (Ending::Changed, services(Service { form: Form::Once, ..ssh() })),
-        (Ending::Changed, services(Service { max_seconds: live.seconds - 1, ..ssh() })),
+        (GrantEnd::Revoked, Policy::new(vec![], vec![test_vectors::client()], 16, [])),
+        (GrantEnd::Revoked, Policy::new(vec![ssh()], vec![], 16, [])),
+        (
+            GrantEnd::Revoked,
+            Policy::new(
+                vec![ssh()],
+                vec![Client { services: vec![], ..test_vectors::client() }],
+                16,
+                [],
+            ),
+        ),
+        (GrantEnd::Changed, services(Service { ports: moved, ..ssh() })),
+        (GrantEnd::Changed, services(Service { form: GrantKind::Once, ..ssh() })),
+        (GrantEnd::Changed, services(Service { max_seconds: live.seconds - 1, ..ssh() })),
     ] {
         assert_eq!(policy.must_end(START, &live), Some(how));
     }
-    let to_client = |client: Client| Policy::new(vec![ssh()], vec![client], 16, []).must_end(START, &live);
+    let to_client =
+        |client: Client| Policy::new(vec![ssh()], vec![client], 16, []).must_end(START, &live);
     let (enough, now) = (live.seconds, START.wall.0 / SECOND);
-    for (seconds, end) in [(enough, None), (enough - 1, Some(Ending::Changed))] {
-        assert_eq!(to_client(Client { max_seconds: Some(seconds), ..golden::client() }), end);
-        assert_eq!(to_client(Client { expires: Some(now + u64::from(seconds)), ..golden::client() }), end);
+    for (seconds, end) in [(enough, None), (enough - 1, Some(GrantEnd::Changed))] {
+        assert_eq!(to_client(Client { max_seconds: Some(seconds), ..test_vectors::client() }), end);
+        assert_eq!(
+            to_client(Client { expires: Some(now + u64::from(seconds)), ..test_vectors::client() }),
+            end
+        );
     }
 }
 
 #[test]
 fn a_reload_ends_grants_for_addresses_that_the_service_would_grant_on_that_basis_no_more() {
-    let (named, elsewhere) = (golden::address(), "198.51.100.1");
+    let (named, elsewhere) = (test_vectors::address(), "198.51.100.1");
     let observing = || Service { source: SourceRule::Observed, ..ssh() };
     let signed = |r: &mut Request| r.address = Some(named);
     let unnamed = |r: &mut Request| r.address = None;
     let given = |service: Service, from: &str, change: &dyn Fn(&mut Request)| {
-        let mut gate = Gate::new(service, golden::client(), 16);
+        let mut gate = Gate::new(service, test_vectors::client(), 16);
         assert_eq!(gate.knock_from(from, change), Some(Status::Granted));
         *gate.grants.list().next().unwrap()
     };
@@ -51,24 +64,34 @@ fn a_reload_ends_grants_for_addresses_that_the_service_would_grant_on_that_basis
         (within(&["192.0.2.0/28"]), [false, true, false]),
         (within(&["192.0.2.128/25"]), [false, true, true]),
     ] {
-        let policy = Policy::new(vec![service], vec![golden::client()], 16, []);
-        let expected = ends.map(|ends| ends.then_some(Ending::Revoked));
-        assert_eq!([&both, &seen, &far].map(|live| policy.must_end(START, live)), expected, "{policy:?}");
+        let policy = Policy::new(vec![service], vec![test_vectors::client()], 16, []);
+        let expected = ends.map(|ends| ends.then_some(GrantEnd::Revoked));
+        assert_eq!(
+            [&both, &seen, &far].map(|live| policy.must_end(START, live)),
+            expected,
+            "{policy:?}"
+        );
     }
 }
 
 #[test]
 fn a_reload_ends_what_was_granted_through_a_door_that_is_gone_or_grants_something_else() {
-    let gate = Gate::new(ssh(), golden::client(), 16);
+    let gate = Gate::new(ssh(), test_vectors::client(), 16);
     let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
-    let grant = gate.policy.through_door(START, &door, "192.0.2.9".parse().unwrap(), &gate.grants).ok().unwrap();
+    let grant = gate
+        .policy
+        .through_door(START, &door, "192.0.2.9".parse().unwrap(), &gate.grants)
+        .ok()
+        .unwrap();
     let live = grant.into_live();
-    let with = |doors: &[Door]| Policy::new(vec![ssh()], vec![], 16, []).with_doors(doors).must_end(START, &live);
+    let with = |doors: &[Door]| {
+        Policy::new(vec![ssh()], vec![], 16, []).with_doors(doors).must_end(START, &live)
+    };
     assert_eq!(with(std::slice::from_ref(&door)), None);
     let other = Door { service: ServiceName::new("rdp"), ..door.clone() };
     let renamed = Door { name: "edis".into(), ..door };
     for doors in [vec![], vec![other], vec![renamed]] {
-        assert_eq!(with(&doors), Some(Ending::Revoked), "{doors:?}");
+        assert_eq!(with(&doors), Some(GrantEnd::Revoked), "{doors:?}");
     }
 }
 
@@ -78,6 +101,6 @@ fn a_client_that_is_not_kept_is_unknown_at_once() {
     assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
     let live = *gate.grants.list().next().unwrap();
     gate.policy.keep_clients(|_| false);
-    assert!(gate.policy.client(START, golden::client().id).is_none());
-    assert_eq!(gate.policy.must_end(START, &live), Some(Ending::Revoked));
+    assert!(gate.policy.client(START, test_vectors::client().id).is_none());
+    assert_eq!(gate.policy.must_end(START, &live), Some(GrantEnd::Revoked));
 }

@@ -2,10 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn marks(seen: &[u64], burned: &[u64]) -> Marks {
-    let mut marks = Marks::default();
+fn marks(seen: &[u64], burned: &[u64]) -> UsedMarks {
+    let mut marks = UsedMarks::default();
     seen.iter().for_each(|t| marks.see(Wall(*t)));
-    burned.iter().for_each(|t| marks.burn(Wall(*t)));
+    burned.iter().for_each(|t| marks.record(Wall(*t)));
     marks
 }
 
@@ -13,7 +13,10 @@ fn marks(seen: &[u64], burned: &[u64]) -> Marks {
 fn the_newest_64_are_known_one_by_one_and_the_floor_covers_the_rest() {
     let marks = marks(&(1..=100).map(|n| n * 10).collect::<Vec<_>>(), &[]);
     assert!(marks.used(Wall(1000)) && marks.used(Wall(370)));
-    assert!(marks.covered(Wall(355)) && !marks.used(Wall(355)), "below the floor, but perhaps never used");
+    assert!(
+        marks.covered(Wall(355)) && !marks.used(Wall(355)),
+        "below the floor, but perhaps never used"
+    );
     assert!(!marks.covered(Wall(375)), "between two that were seen");
     assert_eq!(marks.newest(), Wall(1000));
 }
@@ -31,12 +34,21 @@ fn burned_timestamps_grow_together_where_they_are_closest_and_never_shrink() {
 
 #[test]
 fn a_timestamp_is_used_beyond_doubt_at_the_floor_and_at_either_end_of_what_was_burned() {
-    assert!(!Marks::default().used(Wall(0)) && Marks::default().covered(Wall(0)), "nothing was used yet");
+    assert!(
+        !UsedMarks::default().used(Wall(0)) && UsedMarks::default().covered(Wall(0)),
+        "nothing was used yet"
+    );
     let mut marks = marks(&(1..=65).map(|n| n * 10).collect::<Vec<_>>(), &[]);
     assert!(marks.used(Wall(10)), "the one that became the floor");
     marks.burned = vec![(Wall(1000), Wall(2000))];
-    assert_eq!([999, 1000, 1500, 2000, 2001].map(|t| marks.used(Wall(t))), [false, true, false, true, false]);
-    assert_eq!([999, 1000, 1500, 2000, 2001].map(|t| marks.covered(Wall(t))), [false, true, true, true, false]);
+    assert_eq!(
+        [999, 1000, 1500, 2000, 2001].map(|t| marks.used(Wall(t))),
+        [false, true, false, true, false]
+    );
+    assert_eq!(
+        [999, 1000, 1500, 2000, 2001].map(|t| marks.covered(Wall(t))),
+        [false, true, true, true, false]
+    );
 }
 
 #[test]
@@ -55,7 +67,7 @@ fn burning_twice_is_burning_once_at_both_ends_of_a_range_too() {
     let mut marks = marks(&[], &[5, 5]);
     assert_eq!(marks.burned, [(Wall(5), Wall(5))]);
     marks.burned = vec![(Wall(5), Wall(9))];
-    [5, 7, 9].into_iter().for_each(|t| marks.burn(Wall(t)));
+    [5, 7, 9].into_iter().for_each(|t| marks.record(Wall(t)));
     assert_eq!(marks.burned, [(Wall(5), Wall(9))]);
 }
 
@@ -65,8 +77,8 @@ fn bytes_in_which_anything_stands_out_of_order_are_no_marks() {
         let seen = seen.iter().map(|t| Wall(*t)).collect();
         let burned = burned.iter().map(|(first, last)| (Wall(*first), Wall(*last))).collect();
         let mut bytes = Vec::new();
-        Marks { seen, floor: Wall(floor), burned }.encode(&mut bytes);
-        Marks::decode(&bytes).is_some()
+        UsedMarks { seen, floor: Wall(floor), burned }.encode(&mut bytes);
+        UsedMarks::decode(&bytes).is_some()
     };
     assert!(written(3, &[4, 5], &[(6, 6), (7, 9)]));
     for (floor, seen, burned) in [
@@ -91,9 +103,9 @@ proptest! {
     fn whatever_was_marked_stays_covered_in_bounded_memory(
         steps in prop::collection::vec((any::<bool>(), 0u64..1_000_000), 0..600),
     ) {
-        let mut marks = Marks::default();
+        let mut marks = UsedMarks::default();
         for (see, timestamp) in &steps {
-            if *see { marks.see(Wall(*timestamp)) } else { marks.burn(Wall(*timestamp)) }
+            if *see { marks.see(Wall(*timestamp)) } else { marks.record(Wall(*timestamp)) }
             prop_assert!(marks.seen.len() <= SEEN && marks.burned.len() <= BURNED);
         }
         for (_, timestamp) in &steps {
@@ -102,12 +114,12 @@ proptest! {
         let mut bytes = Vec::new();
         marks.encode(&mut bytes);
         prop_assert!(bytes.len() <= 1546);
-        prop_assert_eq!(Marks::decode(&bytes), Some(marks));
+        prop_assert_eq!(UsedMarks::decode(&bytes), Some(marks));
     }
 
     #[test]
     fn bytes_are_marks_only_if_they_would_be_written_so(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        if let Some(marks) = Marks::decode(&bytes) {
+        if let Some(marks) = UsedMarks::decode(&bytes) {
             let mut again = Vec::new();
             marks.encode(&mut again);
             prop_assert_eq!(again, bytes);

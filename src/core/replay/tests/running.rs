@@ -1,5 +1,6 @@
-//! What changes while we run: marks that are lost, clients that go and come back, a clock that nobody has watched for hours.
-//! What a start makes of an older state is left to `starts`, many of everything in any order to `simulation`.
+//! What changes while we run: marks that are lost, clients that go and come back, a clock that
+//! nobody has watched for hours. What a start makes of an older state is left to `starts`, many of
+//! everything in any order to `simulation`.
 
 use super::*;
 
@@ -7,19 +8,24 @@ use super::*;
 fn a_state_that_is_found_to_have_lost_marks_makes_every_knock_need_a_challenge() {
     let mut replay = intact();
     assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh);
-    replay.lose(at(1).wall);
-    assert_eq!(replay.suspect(at(1)), Some(Suspect::Lost(at(1).wall)));
+    replay.record_loss(at(1).wall);
+    assert_eq!(replay.challenge_reason(at(1)), Some(ChallengeReason::Lost(at(1).wall)));
     assert_eq!(knock(&mut replay, at(2), at(2).wall).status(), Some(Status::Challenge));
-    assert_eq!(knock(&mut replay, at(2), START.wall), Seen::Silent(Reject::Replayed, None), "marks in memory stay");
+    assert_eq!(
+        knock(&mut replay, at(2), START.wall),
+        Seen::Silent(Reject::Replayed, None),
+        "marks in memory stay"
+    );
 }
 
 #[test]
 fn what_a_challenge_lets_in_under_a_clock_that_is_not_believed_is_burned_and_raises_no_floor() {
     let mut replay = intact();
-    replay.lose(START.wall);
+    replay.record_loss(START.wall);
     let challenge = knock(&mut replay, START, START.wall).challenge();
     let retry = Wall(START.wall.0 + 1);
-    let (outcome, records) = seen(replay.judge(START, authentic(retry, Some(challenge), home()), false, entropy()));
+    let (outcome, records) =
+        seen(replay.check(START, authentic(retry, Some(challenge), home()), false, entropy()));
     assert_eq!(outcome, Seen::Fresh);
     assert_eq!(records.first(), Some(&Record::Burned { client: CLIENT, timestamp: retry }));
 }
@@ -29,28 +35,36 @@ fn a_client_that_is_taken_out_and_put_back_within_the_hour_finds_its_used_packet
     let mut replay = intact();
     assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh);
     for (minutes, kept) in [(1, true), (59, true), (61, false)] {
-        replay.suspect(at(minutes * 60));
+        replay.challenge_reason(at(minutes * 60));
         replay.reload(WINDOW, |_| false);
         assert_eq!(replay.clients.contains_key(&CLIENT), kept, "{minutes} minutes later");
     }
 }
 
 #[test]
-fn a_clock_that_ran_a_little_fast_or_slow_for_hours_unwatched_is_no_jump_and_one_that_ran_wild_is() {
+fn a_clock_that_ran_a_little_fast_or_slow_for_hours_unwatched_is_no_jump_and_one_that_ran_wild_is()
+{
     for (per_mille, believed) in [(-2, false), (-1, true), (1, true), (2, false)] {
         let hours = at(6 * 3600);
-        let looked = intact().suspect(hours);
+        let looked = intact().challenge_reason(hours);
         assert_eq!(looked, None, "nor are hours alone");
         let off = stepped(hours, 6 * 3600 * per_mille / 1000);
         // Behind what was believed is another doubt: here nothing newer than the start was.
-        assert_eq!(intact().suspect(off).is_none(), believed, "{per_mille} seconds in 1000");
+        assert_eq!(
+            intact().challenge_reason(off).is_none(),
+            believed,
+            "{per_mille} seconds in 1000"
+        );
     }
 }
 
 #[test]
 fn what_clients_have_grown_is_told_beside_its_bounds() {
     let mut replay = intact();
-    assert_eq!(replay.tables(), [("challenges", 0, challenges::ALL), ("recent", 0, RECENT), ("marks", 0, marks::SEEN)]);
+    assert_eq!(
+        replay.tables(),
+        [("challenges", 0, challenges::ALL), ("recent", 0, RECENT), ("marks", 0, marks::SEEN)]
+    );
     for n in 1..=3 {
         knock(&mut replay, START, Wall(n));
     }

@@ -1,5 +1,6 @@
-//! A gateway, three clients and somebody on the path who records every packet, in virtual time: clocks jump, commits fail, the
-//! gateway restarts and reboots, state is lost. No packet may ever be accepted twice, and an honest client gets in.
+//! A gateway, three clients and somebody on the path who records every packet, in virtual time:
+//! clocks jump, commits fail, the gateway restarts and reboots, state is lost. No packet may ever
+//! be accepted twice, and an honest client gets in.
 
 use std::collections::HashSet;
 
@@ -55,7 +56,8 @@ struct World {
     /// A copy of it that somebody keeps.
     backup: Vec<Record>,
     recorded: Vec<Packet>,
-    /// Packets that are worth nothing any more: those that were accepted; where no mark is ever lost, also the answered ones.
+    /// Packets that are worth nothing any more: those that were accepted; where no mark is ever
+    /// lost, also the answered ones.
     spent: HashSet<(ClientId, [u8; 120])>,
     accepted: usize,
 }
@@ -93,13 +95,18 @@ impl World {
         let id = ClientId([u8::try_from(client).unwrap() + 1; 16]);
         // Of fifty in one millisecond two would be alike now and then: one in 400 bursts.
         let mut stamp = || Wall((clock.0 & !0xf_ffff) | self.random.below(1 << 20));
-        let taken =
-            |stamp| self.recorded.iter().rev().take(200).any(|p| p.client == id && p.request.timestamp == stamp);
+        let taken = |stamp| {
+            self.recorded
+                .iter()
+                .rev()
+                .take(200)
+                .any(|p| p.client == id && p.request.timestamp == stamp)
+        };
         let mut timestamp = stamp();
         while taken(timestamp) {
             timestamp = stamp();
         }
-        let request = Request { challenge, ..golden::request(timestamp) };
+        let request = Request { challenge, ..test_vectors::request(timestamp) };
         let packet = Packet { client: id, request, source: home() };
         self.recorded.push(packet);
         packet
@@ -108,7 +115,7 @@ impl World {
     fn deliver(&mut self, packet: Packet) -> Seen {
         let authentic = Authentic::for_test(packet.client, packet.request, packet.source, 1);
         let now = self.now();
-        let (seen, records) = seen(self.replay.judge(now, authentic, false, entropy()));
+        let (seen, records) = seen(self.replay.check(now, authentic, false, entropy()));
         if records.is_empty() {
             return seen;
         }
@@ -136,7 +143,8 @@ impl World {
         let knocks: Vec<Packet> = (0..50).map(|_| self.packet(client, None)).collect();
         let seen: Vec<Seen> = knocks.into_iter().map(|packet| self.deliver(packet)).collect();
         let told = seen.iter().filter(|seen| seen.status().is_some());
-        let retries: Vec<Packet> = told.map(|seen| self.packet(client, Some(seen.challenge()))).collect();
+        let retries: Vec<Packet> =
+            told.map(|seen| self.packet(client, Some(seen.challenge()))).collect();
         let retried: Vec<Seen> = retries.into_iter().map(|packet| self.deliver(packet)).collect();
         seen.iter().chain(&retried).filter(|seen| **seen == Seen::Fresh).count()
     }
@@ -157,7 +165,8 @@ impl World {
     fn restart(&mut self) {
         // Compacted at every restart: what that makes of the records must mean the same.
         self.journal = Ledger::of(&self.journal).records();
-        self.replay = Replay::restore(WINDOW, self.now(), &Ledger::of(&self.journal), Standing::Found);
+        self.replay =
+            Replay::restore(WINDOW, self.now(), &Ledger::of(&self.journal), StateOrigin::Found);
     }
 
     fn reboot(&mut self) {
@@ -168,7 +177,8 @@ impl World {
         self.restart();
     }
 
-    /// All marks are gone. Until somebody accepts that, and after it, none of the old packets may count.
+    /// All marks are gone. Until somebody accepts that, and after it, none of the old packets may
+    /// count.
     fn lose_everything(&mut self) {
         self.journal = vec![Record::Lost { at: self.now().wall }];
         self.restart();
@@ -212,16 +222,18 @@ impl World {
         self.spend(packet, outcome);
     }
 
-    /// As `deliver`, but an answer to a packet whose mark has become a range is allowed: only acceptance is not.
+    /// As `deliver`, but an answer to a packet whose mark has become a range is allowed: only
+    /// acceptance is not.
     fn outcome_of(&mut self, packet: Packet) -> Seen {
         let authentic = Authentic::for_test(packet.client, packet.request, packet.source, 1);
         let now = self.now();
-        let (seen, records) = seen(self.replay.judge(now, authentic, false, entropy()));
+        let (seen, records) = seen(self.replay.check(now, authentic, false, entropy()));
         self.journal.extend(records);
         seen
     }
 
-    /// Not in a world that loses its state: whoever takes the marks *and* sets the clock back has gone round both.
+    /// Not in a world that loses its state: whoever takes the marks *and* sets the clock back has
+    /// gone round both.
     fn step_clock(&mut self) {
         if !self.losses {
             self.gateway = self.random.jump();

@@ -2,11 +2,11 @@ use super::*;
 
 #[test]
 fn after_a_first_start_what_was_sent_before_it_needs_a_challenge() {
-    let mut replay = Replay::restore(WINDOW, START, &Ledger::default(), Standing::First);
+    let mut replay = Replay::restore(WINDOW, START, &Ledger::default(), StateOrigin::First);
     assert_eq!(knock(&mut replay, at(5), START.wall).status(), Some(Status::Challenge));
     assert_eq!(knock(&mut replay, at(5), Wall(START.wall.0 + 1)), Seen::Fresh);
     // The wall clock steps; how old a packet is against the start is known all the same.
-    let mut replay = Replay::restore(WINDOW, START, &Ledger::default(), Standing::First);
+    let mut replay = Replay::restore(WINDOW, START, &Ledger::default(), StateOrigin::First);
     assert_eq!(knock(&mut replay, stepped(at(5), 1), START.wall).status(), Some(Status::Challenge));
 }
 
@@ -14,12 +14,13 @@ fn after_a_first_start_what_was_sent_before_it_needs_a_challenge() {
 fn after_a_start_what_an_older_state_may_have_forgotten_needs_a_challenge() {
     // Put back from a backup: whole in itself, and without the knocks of the last hour.
     let older = Ledger::of(&[Record::Newest { wall: shifted(START.wall, -3600) }]);
-    let mut replay = Replay::restore(WINDOW, START, &older, Standing::Found);
+    let mut replay = Replay::restore(WINDOW, START, &older, StateOrigin::Found);
     // Accepted just before the start: of a client whose clock is right, behind, or ahead.
     for age in [0, 29, -9] {
         let told = knock(&mut replay, at(1), shifted(START.wall, -age));
         assert_eq!(told.status(), Some(Status::Challenge), "{age}");
-        let retry = authentic(Wall(shifted(START.wall, -age).0 + 1), Some(told.challenge()), home());
+        let retry =
+            authentic(Wall(shifted(START.wall, -age).0 + 1), Some(told.challenge()), home());
         assert_eq!(judge(&mut replay, at(1), retry), Seen::Fresh, "{age}");
     }
     assert_eq!(
@@ -33,28 +34,36 @@ fn after_a_start_what_an_older_state_may_have_forgotten_needs_a_challenge() {
 #[test]
 fn after_a_loss_only_challenges_count_until_it_is_accepted_and_then_only_what_is_surely_newer() {
     let ledger = Ledger::of(&[Record::Lost { at: START.wall }]);
-    let mut replay = Replay::restore(WINDOW, START, &ledger, Standing::Found);
-    assert_eq!(replay.suspect(START), Some(Suspect::Lost(START.wall)));
+    let mut replay = Replay::restore(WINDOW, START, &ledger, StateOrigin::Found);
+    assert_eq!(replay.challenge_reason(START), Some(ChallengeReason::Lost(START.wall)));
     assert_eq!(knock(&mut replay, at(100), at(100).wall).status(), Some(Status::Challenge));
     let records = replay.reinitialise(at(200));
-    assert_eq!(replay.suspect(at(200)), None);
+    assert_eq!(replay.challenge_reason(at(200)), None);
     // A packet of a client whose clock is 9 s ahead, accepted just before the loss.
     assert_eq!(knock(&mut replay, at(201), at(209).wall).status(), Some(Status::Challenge));
-    // The clock is set by a second, which is no jump: what counts is how long ago that was by the clock since boot.
-    assert_eq!(knock(&mut replay, stepped(at(203), 1), at(211).wall).status(), Some(Status::Challenge));
+    // The clock is set by a second, which is no jump: what counts is how long ago that was by the
+    // clock since boot.
+    assert_eq!(
+        knock(&mut replay, stepped(at(203), 1), at(211).wall).status(),
+        Some(Status::Challenge)
+    );
     assert_eq!(knock(&mut replay, at(213), at(212).wall), Seen::Fresh);
-    let mut restarted = Replay::restore(WINDOW, at(203), &Ledger::of(&records), Standing::Found);
-    assert_eq!(knock(&mut restarted, at(203), at(208).wall).status(), Some(Status::Challenge), "also after a restart");
+    let mut restarted = Replay::restore(WINDOW, at(203), &Ledger::of(&records), StateOrigin::Found);
+    assert_eq!(
+        knock(&mut restarted, at(203), at(208).wall).status(),
+        Some(Status::Challenge),
+        "also after a restart"
+    );
 }
 
 #[test]
 fn accepting_a_clock_that_was_ahead_brings_it_back_to_the_present() {
     let ledger = Ledger::of(&[Record::Newest { wall: shifted(START.wall, YEAR) }]);
-    let mut replay = Replay::restore(WINDOW, START, &ledger, Standing::Found);
-    assert!(replay.suspect(START).is_some());
+    let mut replay = Replay::restore(WINDOW, START, &ledger, StateOrigin::Found);
+    assert!(replay.challenge_reason(START).is_some());
     let mut records = ledger.records();
     records.extend(replay.reinitialise(START));
-    assert_eq!(replay.suspect(at(60)), None);
+    assert_eq!(replay.challenge_reason(at(60)), None);
     assert_eq!(Ledger::of(&records).newest(), START.wall);
 }
 
@@ -64,7 +73,7 @@ fn a_client_taken_out_and_put_back_keeps_its_marks() {
     assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh);
     replay.reload(WINDOW, |_| false);
     assert_eq!(knock(&mut replay, at(1), START.wall), Seen::Silent(Reject::Replayed, None));
-    assert_eq!(replay.suspect(at(4000)), None);
+    assert_eq!(replay.challenge_reason(at(4000)), None);
     replay.reload(WINDOW, |_| false);
     assert!(replay.clients.is_empty(), "an hour later they are of no use");
 }
@@ -89,9 +98,9 @@ fn a_used_packet_that_was_forgotten_opens_nothing_and_is_answered_once() {
     let mut ledger = Vec::new();
     for n in 1..100 {
         let fresh = authentic(at(n).wall, None, home());
-        ledger.extend(seen(replay.judge(at(n), fresh, false, entropy())).1);
+        ledger.extend(seen(replay.check(at(n), fresh, false, entropy())).1);
     }
-    let mut restarted = Replay::restore(WINDOW, at(100), &Ledger::of(&ledger), Standing::Found);
+    let mut restarted = Replay::restore(WINDOW, at(100), &Ledger::of(&ledger), StateOrigin::Found);
     assert_eq!(knock(&mut restarted, at(100), START.wall).status(), Some(Status::Clock));
     assert_eq!(knock(&mut restarted, at(101), START.wall), Seen::Silent(Reject::Replayed, None));
 }

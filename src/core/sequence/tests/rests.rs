@@ -1,12 +1,13 @@
-//! The table of sources that pause after an opening: bounded, and emptied of those whose pause is over.
-//! What a pause means for a knocker is left to the tests above.
+//! The table of sources that pause after an opening: bounded, and emptied of those whose pause is
+//! over. What a pause means for a knocker is left to the tests above.
 
 use super::*;
 
 /// A machine in which as many sources as fit pause until second 10.
 fn full() -> Machine {
     let paused = vec![DoorSpec { pause_after: 10, ..door("1") }];
-    let mut machine = Machine::new(paused, Rules { own: vec![source(0)], ..Rules::default() });
+    let mut machine =
+        Machine::new(paused, MachineRules { own: vec![source(0)], ..MachineRules::default() });
     for number in 1..=RESTING {
         machine.rest(0, source(number), 0, 10);
     }
@@ -19,10 +20,15 @@ fn source(number: usize) -> IpAddr {
 }
 
 fn opens(machine: &mut Machine, number: usize, second: u64) -> bool {
-    let hit = Hit { source: source(number), destination: source(0), step: Step::tcp(1), flags: Some(SYN) };
+    let hit = KnockPacket {
+        source: source(number),
+        destination: source(0),
+        step: Step::tcp(1),
+        flags: Some(SYN),
+    };
     let mut opened = false;
     let at = Wall(second * 1_000_000_000);
-    machine.hit(at, &hit, &mut |effect| opened |= matches!(effect, Effect::Completed(_)));
+    machine.hit(at, &hit, &mut |effect| opened |= matches!(effect, SequenceEvent::Completed(_)));
     opened
 }
 

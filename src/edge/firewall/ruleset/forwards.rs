@@ -1,37 +1,41 @@
-//! Services that lead to an inner host: granted flows are translated, and looked at again where they arrive.
-//! Which flows are granted is left to the guard, which sees the outer port: it comes before every translation.
+//! Services that lead to an inner host: granted flows are translated, and looked at again where
+//! they arrive. Which flows are granted is left to the guard, which sees the outer port: it comes
+//! before every translation.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use super::Marks;
+use super::PacketMarks;
 use crate::core::service::{Forward, Service};
 use crate::core::types::Port;
 
 /// One service that leads elsewhere.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Leads {
+pub(super) struct ForwardRule {
     /// The outer port.
     port: Port,
     forward: Forward,
 }
 
 /// Those of `services` that do.
-pub(super) fn leads(services: &[Service]) -> Vec<Leads> {
+pub(super) fn leads(services: &[Service]) -> Vec<ForwardRule> {
     let one = |service: &Service| {
         let (port, forward) = (*service.ports.first()?, service.forward.clone()?);
-        Some(Leads { port, forward })
+        Some(ForwardRule { port, forward })
     };
     services.iter().filter_map(one).collect()
 }
 
-/// Their chains; none for none, because a translating chain costs every new flow of this machine something.
+/// Their chains; none for none, because a translating chain costs every new flow of this machine
+/// something.
 ///
-/// - `inward`: before other translations (-100), and the first one that translates a flow settles where it goes.
-/// - `arrival`, `stray`: what was granted is the way to the inner host and nothing else. Whatever else leads such a flow elsewhere, another
-///   program's translation, a flow that is older than these rules, an address family without an inner host: there it ends.
+/// - `inward`: before other translations (-100), and the first one that translates a flow settles
+///   where it goes.
+/// - `arrival`, `stray`: what was granted is the way to the inner host and nothing else. Whatever
+///   else leads such a flow elsewhere, another program's translation, a flow that is older than
+///   these rules, an address family without an inner host: there it ends.
 /// - `homeward`: only where the inner host would not find the way back.
-pub(super) fn chains(leads: &[Leads], marks: Marks) -> String {
+pub(super) fn chains(leads: &[ForwardRule], marks: PacketMarks) -> String {
     if leads.is_empty() {
         return String::new();
     }
@@ -54,14 +58,21 @@ pub(super) fn chains(leads: &[Leads], marks: Marks) -> String {
     });
     chain(&mut text, "stray", "filter hook input priority -175", |line| {
         leads.iter().for_each(|lead| {
-            line(&format!("{ours} {} counter drop comment \"not for this machine\"", lead.was_outer()));
+            line(&format!(
+                "{ours} {} counter drop comment \"not for this machine\"",
+                lead.was_outer()
+            ));
         });
     });
     if leads.iter().any(|lead| lead.forward.masquerade) {
         chain(&mut text, "homeward", "nat hook postrouting priority 90", |line| {
             each_target(leads, |lead, family, to| {
                 if lead.forward.masquerade {
-                    line(&format!("{ours} {} {} masquerade", lead.was_outer(), lead.inner(family, to)));
+                    line(&format!(
+                        "{ours} {} {} masquerade",
+                        lead.was_outer(),
+                        lead.inner(family, to)
+                    ));
                 }
             });
         });
@@ -69,7 +80,7 @@ pub(super) fn chains(leads: &[Leads], marks: Marks) -> String {
     text
 }
 
-impl Leads {
+impl ForwardRule {
     /// As a packet asks for it.
     fn outer(&self, family: &str) -> String {
         let Port { proto, number } = self.port;
@@ -79,7 +90,10 @@ impl Leads {
     /// As the flow was asked for; answers are no matter.
     fn was_outer(&self) -> String {
         let Port { proto, number } = self.port;
-        format!("ct direction original meta l4proto {} ct original proto-dst {number}", proto.name())
+        format!(
+            "ct direction original meta l4proto {} ct original proto-dst {number}",
+            proto.name()
+        )
     }
 
     /// As a packet is once it was translated.
@@ -92,7 +106,10 @@ fn nfproto(family: &str) -> &'static str {
     if family == "ip" { "ipv4" } else { "ipv6" }
 }
 
-fn each_target(leads: &[Leads], mut with: impl FnMut(&Leads, &'static str, SocketAddr)) {
+fn each_target(
+    leads: &[ForwardRule],
+    mut with: impl FnMut(&ForwardRule, &'static str, SocketAddr),
+) {
     for lead in leads {
         for to in &lead.forward.to {
             with(lead, if to.is_ipv4() { "ip" } else { "ip6" }, *to);

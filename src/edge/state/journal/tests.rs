@@ -7,7 +7,8 @@ fn seen(n: u64) -> Record {
     Record::Seen { client: ClientId([1; 16]), timestamp: Wall(n) }
 }
 
-/// A file of `commits` batches after the first, as it lies there while the gateway runs; one record in each, its number.
+/// A file of `commits` batches after the first, as it lies there while the gateway runs; one record
+/// in each, its number.
 fn file(commits: u64) -> (Vec<u8>, Tail) {
     let (mut file, mut tail) = fresh([5; 16], &[seen(0)]).unwrap();
     for n in 1..=commits {
@@ -19,7 +20,7 @@ fn file(commits: u64) -> (Vec<u8>, Tail) {
     (file, tail)
 }
 
-fn numbers(reading: &Reading) -> Vec<u64> {
+fn numbers(reading: &JournalContents) -> Vec<u64> {
     reading
         .records
         .iter()
@@ -42,7 +43,10 @@ fn a_batch_whose_commit_was_under_way_is_cut_off_wherever_it_is_torn() {
     for cut in 0..next.len() {
         let torn = [&whole[..], &next[..cut]].concat();
         let reading = read(&torn);
-        assert_eq!((numbers(&reading), reading.damage, reading.torn), ((0..=4).collect(), None, cut));
+        assert_eq!(
+            (numbers(&reading), reading.damage, reading.torn),
+            ((0..=4).collect(), None, cut)
+        );
     }
     let whole = [&whole[..], &next].concat();
     assert_eq!(read(&whole).damage, None, "synced, its mark not yet written");
@@ -56,7 +60,10 @@ fn a_mark_that_was_torn_while_it_was_written_is_no_damage() {
         let place = tail.mark_place();
         bytes[place + 20..place + 30].fill(0xee);
         let reading = read(&bytes);
-        assert_eq!((numbers(&reading).len(), reading.damage), (usize::try_from(commits).unwrap() + 1, None));
+        assert_eq!(
+            (numbers(&reading).len(), reading.damage),
+            (usize::try_from(commits).unwrap() + 1, None)
+        );
     }
 }
 
@@ -67,7 +74,10 @@ fn a_torn_mark_does_not_excuse_a_batch_that_is_missing() {
         let (shorter, _) = file(commits - 1);
         bytes[tail.mark_place() + 20..tail.mark_place() + 30].fill(0xee);
         bytes.truncate(shorter.len());
-        assert!(read(&bytes).damage.is_some(), "the mark can only have been torn after its batch was there");
+        assert!(
+            read(&bytes).damage.is_some(),
+            "the mark can only have been torn after its batch was there"
+        );
     }
 }
 

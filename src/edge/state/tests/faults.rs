@@ -1,4 +1,5 @@
-//! A disk that dies, fails and forgets at every step: no mark that was given out as durable may be missing afterwards.
+//! A disk that dies, fails and forgets at every step: no mark that was given out as durable may be
+//! missing afterwards.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -43,7 +44,10 @@ struct Faulty(Rc<RefCell<Platter>>);
 
 impl Platter {
     fn random(&mut self, limit: usize) -> usize {
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.random >> 33).unwrap() % limit.max(1)
     }
 
@@ -180,7 +184,8 @@ impl Disk for Faulty {
         }
         let inode = disk.open.unwrap();
         if wrong.is_err() {
-            // As Linux does: the pages count as clean from now on, are read as written, and may never reach the disk.
+            // As Linux does: the pages count as clean from now on, are read as written, and may
+            // never reach the disk.
             if disk.fate.is_some_and(|(_, fate)| matches!(fate, Fate::Error | Fate::Dead)) {
                 disk.inodes[inode].pending.clear();
             }
@@ -194,7 +199,9 @@ impl Disk for Faulty {
 /// Twelve commits of two marks each, on the disk as it is. Which marks were given out as durable.
 fn work(disk: &Faulty, from: u64, compact_always: bool) -> BTreeSet<u64> {
     let mut given = BTreeSet::new();
-    let Ok((mut state, recovered)) = State::open_on(disk.clone(), "here", NOW, None) else { return given };
+    let Ok((mut state, recovered)) = State::open_on(disk.clone(), "here", NOW, None) else {
+        return given;
+    };
     assert!(recovered.intact, "{:?}", recovered.why);
     for n in (from..from + 24).step_by(2) {
         if compact_always {

@@ -14,12 +14,12 @@ fn marks_are_there_after_a_restart_and_only_root_can_read_them() {
     let home = tempfile::tempdir().unwrap();
     let place = home.path().join("state");
     let (mut state, recovered) = open(&place);
-    assert_eq!((recovered.intact, recovered.standing), (true, Standing::First));
+    assert_eq!((recovered.intact, recovered.standing), (true, StateOrigin::First));
     state.commit(&[seen(1), seen(2)]).unwrap();
     state.commit(&[seen(3)]).unwrap();
     drop(state);
     let (_state, recovered) = open(&place);
-    assert_eq!((recovered.intact, recovered.standing), (true, Standing::Found));
+    assert_eq!((recovered.intact, recovered.standing), (true, StateOrigin::Found));
     assert_eq!(held(&recovered.ledger), [1, 2, 3].into());
     for name in [JOURNAL, USED, LOCK] {
         let mode = fs::metadata(place.join(name)).unwrap().permissions().mode();
@@ -45,7 +45,10 @@ fn a_journal_that_is_missing_on_a_used_host_is_a_loss_until_somebody_accepts_it(
         assert!(!recovered.intact);
         assert_eq!(recovered.ledger.lost(), Some(NOW));
         let why = recovered.why.unwrap();
-        assert!(why.what.contains("by challenge only") && why.remedy.contains("toctocd reinitialise"), "{why}");
+        assert!(
+            why.what.contains("by challenge only") && why.remedy.contains("toctocd reinitialise"),
+            "{why}"
+        );
     }
     let (mut state, _) = open(home.path());
     state.commit(&[Record::Reinitialised { at: NOW }]).unwrap();
@@ -90,11 +93,11 @@ fn a_torn_tail_is_cut_off_without_a_word() {
 fn a_record_that_is_too_long_spoils_nothing() {
     let home = tempfile::tempdir().unwrap();
     let (mut state, _) = open(home.path());
-    let opened = crate::core::leases::Opened {
+    let opened = crate::core::openings::OpeningEntry {
         id: 1,
         door: "d".to_owned(),
         source: "192.0.2.1".parse().unwrap(),
-        stop: crate::core::leases::Command::Shell("x".repeat(9000)),
+        stop: crate::core::openings::CommandLine::Shell("x".repeat(9000)),
         opened: NOW,
         timeout: 1,
     };
@@ -130,9 +133,12 @@ fn what_somebody_else_could_have_written_is_never_believed() {
     drop(open(&place));
     let refused = |place: &Path, words: &str| {
         let faults = [State::open(place, NOW, true).err(), State::check(place, true).err()];
-        faults.into_iter().for_each(|fault| assert!(fault.unwrap().what.contains(words), "{words}"));
+        faults
+            .into_iter()
+            .for_each(|fault| assert!(fault.unwrap().what.contains(words), "{words}"));
     };
-    let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let set_mode =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     for mode in [0o770, 0o702, 0o1777] {
         set_mode(&place, mode);
         refused(&place, "(mode");

@@ -1,5 +1,5 @@
-//! Who knocks, in words: addresses, with host names where they are asked for; and how many lines and openings there may be.
-//! The look-up itself is left to `edge::names`.
+//! Who knocks, in words: addresses, with host names where they are asked for; and how many lines
+//! and openings there may be. The look-up itself is left to `edge::names`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -40,8 +40,9 @@ impl Names {
         Self { lookup: lookup.then(Lookup::start), known: BTreeMap::new() }
     }
 
-    /// A first step was right: its name is looked up, for this line and the next ones. A name server that is slow keeps this
-    /// line waiting, not the ones behind it: meanwhile they go without names. knockd waits for each, packets and all.
+    /// A first step was right: its name is looked up, for this line and the next ones. A name
+    /// server that is slow keeps this line waiting, not the ones behind it: meanwhile they go
+    /// without names. knockd waits for each, packets and all.
     pub(super) fn begin(&mut self, ip: IpAddr) {
         let Some(lookup) = &mut self.lookup else { return };
         if self.known.len() >= NAMES {
@@ -76,7 +77,8 @@ impl Lookup {
     }
 }
 
-/// Forged packets must not fill the log, or the machine with commands: a bucket of lines, or of openings.
+/// Forged packets must not fill the log, or the machine with commands: a bucket of lines, or of
+/// openings.
 #[derive(Default)]
 pub(super) struct Throttle {
     /// Lines spent, in nanoseconds of refill.
@@ -98,7 +100,8 @@ impl Throttle {
             return None;
         }
         self.debt += line;
-        // In a flood every line that is written has others before it that are not: the number with each would double them.
+        // In a flood every line that is written has others before it that are not: the number with
+        // each would double them.
         if self.left_out == 0 || now.0 < self.told.0.saturating_add(SECOND) {
             return Some(0);
         }
@@ -120,7 +123,11 @@ mod tests {
         assert_eq!(throttle.admit(at(2)), Some(99_500));
         let written: Vec<_> = (0..100_000).filter_map(|_| throttle.admit(at(2))).collect();
         assert_eq!(written, [0; 99]);
-        let later: Vec<_> = (0..10_000).filter_map(|n| throttle.admit(Boot(at(3).0 + n * SECOND / 1000))).collect();
-        assert_eq!((later.len(), later.iter().filter(|left_out| **left_out > 0).count()), (1099, 10));
+        let later: Vec<_> =
+            (0..10_000).filter_map(|n| throttle.admit(Boot(at(3).0 + n * SECOND / 1000))).collect();
+        assert_eq!(
+            (later.len(), later.iter().filter(|left_out| **left_out > 0).count()),
+            (1099, 10)
+        );
     }
 }

@@ -1,13 +1,15 @@
-//! The published test keys of keys/README.md, for vectors, tests and fuzzing: everybody has them, nobody may trust them.
-//! A daemon recognises them by [`TEST_GATEWAY_ID`] and refuses to start.
+//! The published test keys of keys/README.md, for vectors, tests and fuzzing: everybody has them,
+//! nobody may trust them. A daemon recognises them by [`TEST_GATEWAY_ID`] and refuses to start.
 
 use super::authentic::{self, Claim};
 use super::keyring::{Day, Master, Realm, Secret, TEST_GATEWAY_ID, TagTable};
-use super::knock::{Kind, Request};
+use super::knock::{KnockKind, Request};
 use super::noise::KeyPair;
 use super::service::Client;
 use super::types::{ClientId, RealmId, ServiceName, Source, Wall};
-use super::wire::{Awaiting, ClientSide, DATAGRAM, GatewayKeys, Sealed, SealedParts, identify, seal};
+use super::wire::{
+    AwaitingReceipt, ClientSide, DATAGRAM, Decrypted, DecryptedParts, GatewayKeys, identify, seal,
+};
 
 /// The realm of all test keys.
 pub const REALM: RealmId = RealmId(*b"TESTREALM-NO-USE");
@@ -76,7 +78,7 @@ pub fn tags(today: u64) -> TagTable {
 /// Opens `ssh` from 192.0.2.7 for as long as the service says, with a receipt.
 pub fn request(timestamp: Wall) -> Request {
     Request {
-        kind: Kind::Open,
+        kind: KnockKind::Open,
         receipt_wanted: true,
         timestamp,
         challenge: None,
@@ -93,20 +95,27 @@ pub fn address() -> Source {
     Source::new(std::net::Ipv4Addr::new(192, 0, 2, 7).into())
 }
 
-/// A valid datagram of [`CLIENT`] for `request`, tagged for the day of its timestamp; `entropy` makes the ephemeral key.
-pub fn datagram(request: &Request, entropy: [u8; 32]) -> ([u8; DATAGRAM], Awaiting) {
+/// A valid datagram of [`CLIENT`] for `request`, tagged for the day of its timestamp; `entropy`
+/// makes the ephemeral key.
+pub fn datagram(request: &Request, entropy: [u8; 32]) -> ([u8; DATAGRAM], AwaitingReceipt) {
     let day = Day::Number(request.timestamp.day());
-    seal(&side(CLIENT), request, day, Secret::new(entropy), |message| Ok(authentic::sign(&seed(), message)))
-        .expect("the test gateway's key is not of small order")
+    seal(&side(CLIENT), request, day, Secret::new(entropy), |message| {
+        Ok(authentic::sign(&seed(), message))
+    })
+    .expect("the test gateway's key is not of small order")
 }
 
 /// All of the listener's steps on a datagram, on the day of `now`.
-pub fn open(datagram: &[u8], now: Wall) -> Result<Sealed, super::types::Reject> {
+pub fn open(datagram: &[u8], now: Wall) -> Result<Decrypted, super::types::Reject> {
     let (gateway, keys) = (gateway(), master().client_keys(CLIENT));
-    identify(&gateway, &tags(now.day()), datagram)?.check_mac(&keys)?.open(&gateway, &keys, &client().fingerprint)
+    identify(&gateway, &tags(now.day()), datagram)?.check_mac(&keys)?.open(
+        &gateway,
+        &keys,
+        &client().fingerprint,
+    )
 }
 
 /// What the listener hands up, as from `source`.
-pub fn claim(parts: SealedParts, source: Source) -> Claim {
+pub fn claim(parts: DecryptedParts, source: Source) -> Claim {
     Claim { client: CLIENT, h: parts.h, body: parts.body, source, source_port: 40_000 }
 }

@@ -1,17 +1,19 @@
-//! Whether the wall clock can be believed: never behind its own past, never jumping against the clock that counts since boot.
-//! What follows when it cannot is left to `replay`.
+//! Whether the wall clock can be believed: never behind its own past, never jumping against the
+//! clock that counts since boot. What follows when it cannot is left to `replay`.
 
 use crate::core::types::{Boot, Now, SECOND, Wall};
 
-/// A jump is more than this, nanoseconds, beyond what slewing can do (1 part in 1000; NTP's limit is half of that).
+/// A jump is more than this, nanoseconds, beyond what slewing can do (1 part in 1000; NTP's limit
+/// is half of that).
 const JUMP: u64 = 2 * SECOND;
-/// How many seconds a clock must run evenly after a jump to be believed again: a board without a battery jumps once, after
-/// every boot. Longer than any window, so what was recorded around the jump is stale by then.
+/// How many seconds a clock must run evenly after a jump to be believed again: a board without a
+/// battery jumps once, after every boot. Longer than any window, so what was recorded around the
+/// jump is stale by then.
 const HEALED: u32 = 600;
 
 /// Why the wall clock is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub enum ClockFault {
     /// It shows less than it did before; nanoseconds behind.
     Behind(u64),
     /// It jumped, by this many nanoseconds, forward if positive.
@@ -20,7 +22,7 @@ pub enum Doubt {
 
 /// Both clocks as last looked at.
 #[derive(Debug)]
-pub struct Watch {
+pub struct ClockMonitor {
     last: Now,
     newest: Wall,
     jump: Option<Jump>,
@@ -34,14 +36,15 @@ struct Jump {
     by: i64,
 }
 
-impl Watch {
+impl ClockMonitor {
     /// Starts at `now` with the newest time that earlier runs saw.
     pub fn new(now: Now, newest: Wall) -> Self {
         Self { last: now, newest, jump: None }
     }
 
-    /// Looks at both clocks. Call it at least once a minute, so that slow drift does not add up to a jump.
-    pub fn look(&mut self, now: Now) -> Option<Doubt> {
+    /// Looks at both clocks. Call it at least once a minute, so that slow drift does not add up to
+    /// a jump.
+    pub fn check(&mut self, now: Now) -> Option<ClockFault> {
         let by = deviation(self.last, now);
         if !is_drift(self.last, now, by) {
             let before = self.jump.as_ref().map_or(self.last, |jump| jump.before);
@@ -53,10 +56,10 @@ impl Watch {
         });
         self.last = now;
         if let Some(jump) = &self.jump {
-            return Some(Doubt::Jumped(jump.by));
+            return Some(ClockFault::Jumped(jump.by));
         }
         if now.wall < self.newest {
-            return Some(Doubt::Behind(self.newest.0 - now.wall.0));
+            return Some(ClockFault::Behind(self.newest.0 - now.wall.0));
         }
         self.newest = now.wall;
         None
@@ -68,7 +71,7 @@ impl Watch {
     }
 
     /// An admin says that the clock is right now, whatever it showed before.
-    pub fn believe(&mut self, now: Now) {
+    pub fn trust(&mut self, now: Now) {
         *self = Self::new(now, now.wall);
     }
 }

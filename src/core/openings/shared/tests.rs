@@ -1,10 +1,11 @@
-//! Openings that grants share: one start, one stop, whatever comes in between, with a clock that is passed in.
+//! Openings that grants share: one start, one stop, whatever comes in between, with a clock that is
+//! passed in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::core::door::Door;
-use crate::core::leases::{LEASES, STARTS, commit_all};
+use crate::core::openings::{LEASES, STARTS, commit_all};
 use crate::core::types::{Boot, Fault, SECOND, Wall};
 use proptest::prelude::*;
 
@@ -12,28 +13,33 @@ fn now(seconds: u32) -> Now {
     Now { wall: Wall(1_000_000 * SECOND).plus(seconds), boot: Boot(0).plus(seconds) }
 }
 
-fn commands() -> Commands {
+fn commands() -> ServiceCommands {
     let argv = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-    Commands { start: argv(&["/open", "%IP%; $(x)"]), stop: argv(&["/shut", "%IP%"]) }
+    ServiceCommands { start: argv(&["/open", "%IP%; $(x)"]), stop: argv(&["/shut", "%IP%"]) }
 }
 
 /// The `n`th address behind which somebody has a grant.
-fn place(n: u8) -> Place {
-    Place { service: ServiceName::new("vpn").unwrap(), source: Source::new([192, 0, 2, n].into()) }
+fn place(n: u8) -> ServiceAddress {
+    ServiceAddress {
+        service: ServiceName::new("vpn").unwrap(),
+        source: Source::new([192, 0, 2, n].into()),
+    }
 }
 
 /// Openings, what they asked for, and what the journal has.
 #[derive(Default)]
 struct Bench {
-    leases: Leases,
-    journal: BTreeMap<u64, Opened>,
-    work: Vec<Work>,
+    leases: Openings,
+    journal: BTreeMap<u64, OpeningEntry>,
+    work: Vec<OpeningAction>,
 }
 
 impl Bench {
     /// As for the first grant of a place, or for another one.
     fn hold(&mut self, at: Now, n: u8) -> bool {
-        let Some(opening) = self.leases.hold(at, place(n), &commands()).unwrap() else { return false };
+        let Some(opening) = self.leases.acquire(at, place(n), &commands()).unwrap() else {
+            return false;
+        };
         let journalled = commit_all(vec![opening], |opened| {
             self.journal.extend(opened.into_iter().map(|opened| (opened.id, opened)));
             Ok(())
@@ -44,12 +50,12 @@ impl Bench {
         true
     }
 
-    fn ended(&mut self, at: Now, id: u64, how: Ending) {
+    fn ended(&mut self, at: Now, id: u64, how: CommandEnd) {
         self.leases.ended(at, id, how, &mut self.work);
     }
 
     fn release(&mut self, held: &[u8]) {
-        let held: Vec<Place> = held.iter().map(|n| place(*n)).collect();
+        let held: Vec<ServiceAddress> = held.iter().map(|n| place(*n)).collect();
         self.leases.release(|place| held.contains(place), &mut self.work);
     }
 
@@ -57,18 +63,21 @@ impl Bench {
         self.leases.due(at, &mut self.work);
     }
 
-    /// What was asked for since the last look, log lines left out; the journal forgets what it should.
+    /// What was asked for since the last look, log lines left out; the journal forgets what it
+    /// should.
     fn asked(&mut self) -> Vec<String> {
         let mut asked = Vec::new();
         for work in std::mem::take(&mut self.work) {
             match work {
-                Work::Run(job) => asked.push(format!("{} {}", job.id - now(0).wall.0, job.command)),
-                Work::Kill(id) => asked.push(format!("{} kill", id - now(0).wall.0)),
-                Work::Forget(id) => {
+                OpeningAction::Run(job) => {
+                    asked.push(format!("{} {}", job.id - now(0).wall.0, job.command))
+                }
+                OpeningAction::Kill(id) => asked.push(format!("{} kill", id - now(0).wall.0)),
+                OpeningAction::Forget(id) => {
                     self.journal.remove(&id);
                     asked.push(format!("{} forget", id - now(0).wall.0));
                 }
-                Work::Note(_) => {}
+                OpeningAction::Note(_) => {}
             }
         }
         asked
@@ -80,18 +89,18 @@ fn id(n: u64) -> u64 {
     now(0).wall.0 + n
 }
 
-const WELL: Ending = Ending::Exited(0);
+const WELL: CommandEnd = CommandEnd::Exited(0);
 
 #[test]
 fn the_first_grant_of_an_address_starts_and_the_last_one_that_ends_stops() {
     let mut bench = Bench::default();
     assert!(bench.hold(now(0), 7));
-    assert_eq!(bench.leases.standing(&place(7)), Standing::Starting);
+    assert_eq!(bench.leases.state_of(&place(7)), OpeningState::Starting);
     assert_eq!(bench.asked(), [r#"0 /open "192.0.2.7; $(x)""#]);
     assert!(!bench.hold(now(0), 7), "another grant of the same address");
     assert!(bench.leases.holds_any());
     bench.ended(now(1), id(0), WELL);
-    assert_eq!(bench.leases.standing(&place(7)), Standing::Open);
+    assert_eq!(bench.leases.state_of(&place(7)), OpeningState::Open);
     assert!(!bench.hold(now(1), 7));
     bench.due(now(1_000_000));
     bench.release(&[7]);
@@ -99,29 +108,34 @@ fn the_first_grant_of_an_address_starts_and_the_last_one_that_ends_stops() {
     bench.release(&[8]);
     bench.release(&[]);
     assert_eq!(bench.asked(), ["0 /shut 192.0.2.7"]);
-    assert_eq!((bench.leases.standing(&place(7)), bench.journal.len()), (Standing::Gone, 1));
-    bench.ended(now(2), id(0), Ending::Exited(1));
+    assert_eq!((bench.leases.state_of(&place(7)), bench.journal.len()), (OpeningState::Gone, 1));
+    bench.ended(now(2), id(0), CommandEnd::Exited(1));
     assert_eq!(bench.asked(), ["0 forget"]);
-    assert!(bench.leases.is_empty() && bench.journal.is_empty() && bench.leases.deadline().is_none());
+    assert!(
+        bench.leases.is_empty() && bench.journal.is_empty() && bench.leases.deadline().is_none()
+    );
 }
 
 #[test]
 fn nothing_begins_if_the_journal_could_not_be_written() {
-    let mut leases = Leases::default();
-    let opening = leases.hold(now(0), place(7), &commands()).unwrap().unwrap();
+    let mut leases = Openings::default();
+    let opening = leases.acquire(now(0), place(7), &commands()).unwrap().unwrap();
     assert!(commit_all(vec![opening], |_| Err(Fault::new("disk full", ""))).is_err());
     assert!(leases.is_empty());
-    assert!(leases.hold(now(0), place(7), &commands()).unwrap().is_some(), "the next one tries anew");
+    assert!(
+        leases.acquire(now(0), place(7), &commands()).unwrap().is_some(),
+        "the next one tries anew"
+    );
 }
 
 #[test]
 fn a_start_command_that_fails_is_followed_by_its_stop_command_and_is_open_to_nobody() {
-    for how in [Ending::Exited(1), Ending::Killed] {
+    for how in [CommandEnd::Exited(1), CommandEnd::Killed] {
         let mut bench = Bench::default();
         bench.hold(now(0), 7);
         bench.asked();
         bench.ended(now(1), id(0), how);
-        assert_eq!(bench.leases.standing(&place(7)), Standing::Gone);
+        assert_eq!(bench.leases.state_of(&place(7)), OpeningState::Gone);
         assert_eq!(bench.asked(), ["0 /shut 192.0.2.7"]);
         bench.due(now(100));
         bench.release(&[]);
@@ -139,16 +153,22 @@ fn a_start_command_that_takes_too_long_is_killed_and_then_its_stop_command_runs(
     bench.due(now(START - 1));
     bench.asked();
     bench.due(now(START));
-    assert_eq!((bench.asked(), bench.leases.standing(&place(7))), (vec!["0 kill".to_owned()], Standing::Gone));
+    assert_eq!(
+        (bench.asked(), bench.leases.state_of(&place(7))),
+        (vec!["0 kill".to_owned()], OpeningState::Gone)
+    );
     // Whoever comes now waits until all of that is over.
     assert!(bench.hold(now(START), 7));
     bench.due(now(100));
     assert_eq!(bench.asked(), [""; 0]);
-    bench.ended(now(100), id(0), Ending::Killed);
+    bench.ended(now(100), id(0), CommandEnd::Killed);
     assert_eq!(bench.asked(), ["0 /shut 192.0.2.7"]);
     bench.ended(now(101), id(0), WELL);
     let second = now(START).wall.0 - now(0).wall.0;
-    assert_eq!(bench.asked(), ["0 forget".to_owned(), format!(r#"{second} /open "192.0.2.7; $(x)""#)]);
+    assert_eq!(
+        bench.asked(),
+        ["0 forget".to_owned(), format!(r#"{second} /open "192.0.2.7; $(x)""#)]
+    );
 }
 
 #[test]
@@ -159,7 +179,10 @@ fn a_start_command_that_has_ended_leaves_the_others_their_deadlines() {
     bench.asked();
     bench.due(now(START));
     assert_eq!(bench.asked(), ["1 kill"]);
-    assert_eq!([7, 8].map(|n| bench.leases.standing(&place(n))), [Standing::Open, Standing::Gone]);
+    assert_eq!(
+        [7, 8].map(|n| bench.leases.state_of(&place(n))),
+        [OpeningState::Open, OpeningState::Gone]
+    );
 }
 
 #[test]
@@ -202,7 +225,7 @@ fn who_comes_while_the_stop_command_runs_waits_for_its_end() {
     bench.release(&[]);
     bench.asked();
     assert!(bench.hold(now(0), 7));
-    assert_eq!(bench.leases.standing(&place(7)), Standing::Starting);
+    assert_eq!(bench.leases.state_of(&place(7)), OpeningState::Starting);
     assert!(!bench.hold(now(0), 7));
     assert_eq!(bench.asked(), [""; 0]);
     bench.hold(now(0), 8);
@@ -223,8 +246,11 @@ fn after_a_restart_everything_is_stopped_at_once_and_a_new_grant_starts_only_the
     bench.asked();
     // The clock was set back meanwhile, and the machine has been up for a moment only.
     let at = Now { wall: Wall(5 * SECOND), boot: Boot(SECOND) };
-    bench.leases = Leases::restore(at, bench.journal.values().cloned());
-    assert_eq!((bench.leases.deadline(), bench.leases.standing(&place(7))), (Some(at.boot), Standing::Gone));
+    bench.leases = Openings::restore(at, bench.journal.values().cloned());
+    assert_eq!(
+        (bench.leases.deadline(), bench.leases.state_of(&place(7))),
+        (Some(at.boot), OpeningState::Gone)
+    );
     assert!(bench.hold(at, 7));
     bench.due(at);
     assert_eq!(bench.asked(), ["0 /shut 192.0.2.7"]);
@@ -234,28 +260,33 @@ fn after_a_restart_everything_is_stopped_at_once_and_a_new_grant_starts_only_the
 
 #[test]
 fn doors_take_no_room_from_services_nor_services_from_doors() {
-    let mut leases = Leases::default();
+    let mut leases = Openings::default();
     let door = Door { name: "vpn".into(), start_command: Some("x".into()), ..Door::default() };
     for _ in 0..LEASES {
-        let opening = leases.prepare(now(0), &door, [192, 0, 2, 7].into()).unwrap().commit(|_| Ok(())).unwrap();
+        let opening = leases
+            .prepare(now(0), &door, [192, 0, 2, 7].into())
+            .unwrap()
+            .commit(|_| Ok(()))
+            .unwrap();
         leases.begin(now(0), opening, &mut Vec::new());
     }
     assert_eq!(leases.prepare(now(0), &door, [192, 0, 2, 7].into()).err(), Some(NotOpened::Full));
     let mut work = Vec::new();
-    let place = |n: u32| Place { source: Source::new(n.to_be_bytes().into()), ..place(0) };
+    let place = |n: u32| ServiceAddress { source: Source::new(n.to_be_bytes().into()), ..place(0) };
     for n in 0..u32::try_from(LEASES).unwrap() {
-        let opening = leases.hold(now(0), place(n), &commands()).unwrap().unwrap();
+        let opening = leases.acquire(now(0), place(n), &commands()).unwrap().unwrap();
         let journalled = commit_all(vec![opening], |_| Ok(())).unwrap().remove(0);
         leases.begin(now(0), journalled, &mut work);
     }
-    let running = work.iter().filter(|work| matches!(work, Work::Run(_))).count();
+    let running = work.iter().filter(|work| matches!(work, OpeningAction::Run(_))).count();
     assert_eq!(running, STARTS, "although as many of doors hang");
-    assert_eq!(leases.hold(now(0), place(u32::MAX), &commands()).err(), Some(NotOpened::Full));
+    assert_eq!(leases.acquire(now(0), place(u32::MAX), &commands()).err(), Some(NotOpened::Full));
 }
 
 proptest! {
-    /// Grants that come and go, commands that end well, badly or never, and random ends of the gateway: each start command that ran
-    /// is followed by its stop command, once unless the end came in its middle, and never do two commands of one place overlap.
+    /// Grants that come and go, commands that end well, badly or never, and random ends of the
+    /// gateway: each start command that ran is followed by its stop command, once unless the end
+    /// came in its middle, and never do two commands of one place overlap.
     #[test]
     fn no_stop_command_is_lost_or_doubled_and_none_runs_beside_another(
         events in prop::collection::vec((0_u8..12, 0_u8..3, 0_u32..4), 1..200),
@@ -265,7 +296,7 @@ proptest! {
         // What runs: the opening, and whether it is its stop command.
         let mut running: Vec<(u64, bool)> = Vec::new();
         let (mut started, mut stopped) = (BTreeSet::new(), BTreeMap::<u64, u32>::new());
-        let mut places: BTreeMap<u64, Place> = BTreeMap::new();
+        let mut places: BTreeMap<u64, ServiceAddress> = BTreeMap::new();
         let quiet = (0..600).flat_map(|_| [(9_u8, 0, 1), (1, 0, 0), (1, 1, 0), (1, 2, 0)]);
         for (event, n, pause) in events.into_iter().chain(quiet) {
             at = Now { wall: at.wall.plus(pause), boot: at.boot.plus(pause) };
@@ -284,21 +315,21 @@ proptest! {
                         }
                     }
                     held.clear();
-                    bench.leases = Leases::restore(at, bench.journal.values().cloned());
+                    bench.leases = Openings::restore(at, bench.journal.values().cloned());
                 }
                 // It hangs: only its stop command ends by itself.
                 4..=7 => {}
                 _ => {
                     if !running.is_empty() {
                         let (id, _) = running.remove(usize::from(n) % running.len());
-                        bench.ended(at, id, if event == 8 { Ending::Exited(1) } else { WELL });
+                        bench.ended(at, id, if event == 8 { CommandEnd::Exited(1) } else { WELL });
                     }
                 }
             }
             for (id, opened) in &bench.journal {
                 places.insert(*id, opened.place().unwrap());
             }
-            held.retain(|n| bench.leases.standing(&place(*n)) != Standing::Gone);
+            held.retain(|n| bench.leases.state_of(&place(*n)) != OpeningState::Gone);
             let keep: Vec<u8> = held.iter().copied().collect();
             bench.due(at);
             bench.release(&keep);
@@ -306,7 +337,7 @@ proptest! {
             while !todo.is_empty() {
                 for work in todo {
                     match work {
-                        Work::Run(job) => {
+                        OpeningAction::Run(job) => {
                             prop_assert!(bench.journal.contains_key(&job.id), "it runs what is in no journal");
                             let mine = places[&job.id];
                             prop_assert!(running.iter().all(|(id, stopping)| places[id] != mine || *stopping && job.command.to_string().starts_with("/shut")), "two at a time");
@@ -318,12 +349,12 @@ proptest! {
                             }
                             running.push((job.id, stopping));
                         }
-                        Work::Kill(id) => {
+                        OpeningAction::Kill(id) => {
                             running.retain(|(other, _)| *other != id);
-                            bench.ended(at, id, Ending::Killed);
+                            bench.ended(at, id, CommandEnd::Killed);
                         }
-                        Work::Forget(id) => drop(bench.journal.remove(&id)),
-                        Work::Note(_) => {}
+                        OpeningAction::Forget(id) => drop(bench.journal.remove(&id)),
+                        OpeningAction::Note(_) => {}
                     }
                 }
                 todo = std::mem::take(&mut bench.work);

@@ -1,8 +1,10 @@
-//! What the gatekeeper gives up once it is set up: all capabilities but a few, new privileges, system calls that it never makes.
-//! When it may, because no door of an admin needs more, is left to `app::gatekeeper`; the listener's way is `confine`.
+//! What the gatekeeper gives up once it is set up: all capabilities but a few, new privileges,
+//! system calls that it never makes. When it may, because no door of an admin needs more, is left
+//! to `app::gatekeeper`; the listener's way is `confine`.
 //!
-//! What this gives, honestly: it runs as root, so whoever takes it over still owns root's files and may speak to root's services.
-//! It is worth something against holes of the kernel, and it keeps a mistake small. The wall that counts is the listener's.
+//! What this gives, honestly: it runs as root, so whoever takes it over still owns root's files and
+//! may speak to root's services. It is worth something against holes of the kernel, and it keeps a
+//! mistake small. The wall that counts is the listener's.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +29,9 @@ const KEPT: [Cap; 7] = [
     Cap::KILL,
 ];
 
-/// System calls that neither we nor nft nor a listener ever make: other processes' memory, the kernel's code, mounts and
-/// namespaces, keys, clocks, and the interfaces where most of the kernel's holes are found.
+/// System calls that neither we nor nft nor a listener ever make: other processes' memory, the
+/// kernel's code, mounts and namespaces, keys, clocks, and the interfaces where most of the
+/// kernel's holes are found.
 const REFUSED: &[libc::c_long] = &[
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -90,19 +93,22 @@ const SECOND_NUMBER: Option<libc::c_long> = Some(0x4000_0000);
 #[cfg(not(target_arch = "x86_64"))]
 const SECOND_NUMBER: Option<libc::c_long> = None;
 
-/// Gives up what a gatekeeper without commands never needs, for good, and checks that it is gone. A refused system call
-/// fails with EPERM. Only for a process with one thread.
+/// Gives up what a gatekeeper without commands never needs, for good, and checks that it is gone. A
+/// refused system call fails with EPERM. Only for a process with one thread.
 ///
 /// # Errors
 /// Something could not be given up, or is still there. The process must end then.
-pub fn keep_little() -> Result<(), Fault> {
+pub fn drop_privileges() -> Result<(), Fault> {
     let before = filters(&status("self")?);
     let failed = |what: &'static str| move |e: capctl::Error| fault(what, &e.to_string());
     let kept = CapSet::from_iter(KEPT);
     let held = CapState::get_current().map_err(failed("its capabilities"))?;
     let (effective, permitted) = (held.effective & kept, held.permitted & kept);
     if held.effective.has(Cap::SETPCAP) {
-        (bounding::probe() - kept).iter().try_for_each(bounding::drop).map_err(failed("its bounding set"))?;
+        (bounding::probe() - kept)
+            .iter()
+            .try_for_each(bounding::drop)
+            .map_err(failed("its bounding set"))?;
         bounding::clear_unknown().map_err(failed("its bounding set"))?;
     }
     // Ambient ones go with the inheritable ones. Without root they are how nft gets its right.
@@ -117,9 +123,11 @@ pub fn keep_little() -> Result<(), Fault> {
 
 fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     let both = |call: &libc::c_long| [Some(*call), SECOND_NUMBER.map(|second| call | second)];
-    let rules: BTreeMap<i64, Vec<_>> = REFUSED.iter().flat_map(both).flatten().map(|call| (call, Vec::new())).collect();
+    let rules: BTreeMap<i64, Vec<_>> =
+        REFUSED.iter().flat_map(both).flatten().map(|call| (call, Vec::new())).collect();
     let refusal = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    SeccompFilter::new(rules, SeccompAction::Allow, refusal, std::env::consts::ARCH.try_into()?)?.try_into()
+    SeccompFilter::new(rules, SeccompAction::Allow, refusal, std::env::consts::ARCH.try_into()?)?
+        .try_into()
 }
 
 /// Holds what the kernel says against what was asked for.

@@ -1,9 +1,10 @@
-//! One gateway per table and network namespace: a lock on a file that only root can have put there, held as long as the guard
-//! is ours. What is done with the table is left to `live`.
+//! One gateway per table and network namespace: a lock on a file that only root can have put there,
+//! held as long as the guard is ours. What is done with the table is left to `live`.
 //!
-//! A name among the abstract Unix sockets would be the namespace's own and leave no file, but any user could take it first, and
-//! so keep the gateway from starting. A lock binds only those who see the same /run/toctoc: of two containers that share a network
-//! and nothing else, each is told by its watch that the other changes the table.
+//! A name among the abstract Unix sockets would be the namespace's own and leave no file, but any
+//! user could take it first, and so keep the gateway from starting. A lock binds only those who see
+//! the same /run/toctoc: of two containers that share a network and nothing else, each is told by
+//! its watch that the other changes the table.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -16,30 +17,33 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::core::types::Fault;
 use crate::edge::files;
 
-/// Where the lock files lie: in a directory that only root can have made, since /run is root's. A unit with ProtectSystem=strict
-/// leaves nothing else there to be written.
+/// Where the lock files lie: in a directory that only root can have made, since /run is root's. A
+/// unit with ProtectSystem=strict leaves nothing else there to be written.
 const PLACE: &str = "/run/toctoc";
 /// This thread's network namespace.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// The proof that no other gateway keeps this table. Ends with the process, however that ends.
-pub(super) struct Owner {
+pub(super) struct TableClaim {
     _lock: Flock<File>,
     path: PathBuf,
 }
 
-impl Owner {
+impl TableClaim {
     /// Takes the lock for `table` in this thread's network namespace.
-    pub(super) fn claim(table: &str) -> Result<Owner, Fault> {
+    pub(super) fn claim(table: &str) -> Result<TableClaim, Fault> {
         let namespace = fs::metadata(NAMESPACE).map_err(|e| {
-            Fault::new(format!("{NAMESPACE}: {e}"), "is /proc mounted, and this a Linux with namespaces?")
+            Fault::new(
+                format!("{NAMESPACE}: {e}"),
+                "is /proc mounted, and this a Linux with namespaces?",
+            )
         })?;
         files::make_directory(Path::new(PLACE), 0o700)?;
         files::check_own_directory(Path::new(PLACE))?;
-        Owner::claim_in(Path::new(PLACE), table, namespace.ino())
+        TableClaim::claim_in(Path::new(PLACE), table, namespace.ino())
     }
 
-    fn claim_in(place: &Path, table: &str, namespace: u64) -> Result<Owner, Fault> {
+    fn claim_in(place: &Path, table: &str, namespace: u64) -> Result<TableClaim, Fault> {
         let path = place.join(format!("{table}-{namespace}.lock"));
         loop {
             let file = open(&path).map_err(|e| unusable(&path, &e))?;
@@ -49,15 +53,16 @@ impl Owner {
                 Err((_, Errno::EWOULDBLOCK)) => return Err(taken(&path, table)),
                 Err((_, error)) => return Err(unusable(&path, &error.into())),
             };
-            // Whoever ended in between has taken the name away: then what we hold is a file that nobody finds.
+            // Whoever ended in between has taken the name away: then what we hold is a file that
+            // nobody finds.
             if is_still(&path, &lock) {
-                return Ok(Owner { _lock: lock, path });
+                return Ok(TableClaim { _lock: lock, path });
             }
         }
     }
 }
 
-impl Drop for Owner {
+impl Drop for TableClaim {
     fn drop(&mut self) {
         // While the lock is held. A file that is left behind, after SIGKILL, is in nobody's way.
         let _ = fs::remove_file(&self.path);
@@ -67,24 +72,37 @@ impl Drop for Owner {
 fn open(path: &Path) -> io::Result<File> {
     // O_NONBLOCK: a FIFO put there must not hang us.
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(path)
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
 }
 
 fn is_still(path: &Path, file: &File) -> bool {
     let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    fs::symlink_metadata(path).is_ok_and(|named| file.metadata().is_ok_and(|held| same(named, held)))
+    fs::symlink_metadata(path)
+        .is_ok_and(|named| file.metadata().is_ok_and(|held| same(named, held)))
 }
 
 fn taken(path: &Path, table: &str) -> Fault {
     Fault::new(
         format!("another toctocd already keeps the table `{table}` in this network namespace"),
-        format!("stop it, or give this one its own firewall.table; `fuser {}` shows who it is", path.display()),
+        format!(
+            "stop it, or give this one its own firewall.table; `fuser {}` shows who it is",
+            path.display()
+        ),
     )
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Fault {
     Fault::new(
-        format!("{}: the lock that keeps a second gateway from this table cannot be had: {error}", path.display()),
+        format!(
+            "{}: the lock that keeps a second gateway from this table cannot be had: {error}",
+            path.display()
+        ),
         "run toctocd as root, with a writable /run/toctoc",
     )
 }
@@ -97,28 +115,31 @@ mod tests {
     #[test]
     fn one_gateway_a_table_and_namespace_and_the_next_one_when_it_ends() {
         let place = tempfile::tempdir().unwrap();
-        let first = Owner::claim_in(place.path(), "toctoc", 1).unwrap();
-        let second = Owner::claim_in(place.path(), "toctoc", 1).err().unwrap();
-        assert!(second.what.contains("another toctocd already keeps the table `toctoc`"), "{second}");
-        let _other_table = Owner::claim_in(place.path(), "other", 1).unwrap();
-        let _other_namespace = Owner::claim_in(place.path(), "toctoc", 2).unwrap();
+        let first = TableClaim::claim_in(place.path(), "toctoc", 1).unwrap();
+        let second = TableClaim::claim_in(place.path(), "toctoc", 1).err().unwrap();
+        assert!(
+            second.what.contains("another toctocd already keeps the table `toctoc`"),
+            "{second}"
+        );
+        let _other_table = TableClaim::claim_in(place.path(), "other", 1).unwrap();
+        let _other_namespace = TableClaim::claim_in(place.path(), "toctoc", 2).unwrap();
         drop(first);
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "and nothing is left of it");
-        Owner::claim_in(place.path(), "toctoc", 1).unwrap();
+        TableClaim::claim_in(place.path(), "toctoc", 1).unwrap();
     }
 
     #[test]
     fn what_a_killed_gateway_left_is_in_nobodys_way() {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join("toctoc-1.lock"), "").unwrap();
-        Owner::claim_in(place.path(), "toctoc", 1).unwrap();
+        TableClaim::claim_in(place.path(), "toctoc", 1).unwrap();
     }
 
     #[test]
     fn what_a_stranger_could_have_put_there_is_refused() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("toctoc-1.lock");
-        let refused = || Owner::claim_in(place.path(), "toctoc", 1).is_err();
+        let refused = || TableClaim::claim_in(place.path(), "toctoc", 1).is_err();
         let target = place.path().join("shadow");
         fs::write(&target, "precious").unwrap();
         std::os::unix::fs::symlink(&target, &path).unwrap();

@@ -1,38 +1,47 @@
-//! A complaint about a place in a text: `path:line:column: what`, with a remedy and a guess at what was meant.
-//! Reading the text is left to `keys` and `config`; what is wrong with it, to them as well.
+//! A complaint about a place in a text: `path:line:column: what`, with a remedy and a guess at what
+//! was meant. Reading the text is left to `keys` and `config`; what is wrong with it, to them as
+//! well.
 
 use super::types::Fault;
 
 /// A text and the name that people know it by.
 #[derive(Clone, Copy)]
-pub struct Text<'a> {
+pub struct SourceText<'a> {
     /// Its path, or `-` for standard input.
     pub label: &'a str,
     /// All of it.
     pub text: &'a str,
 }
 
-impl<'a> Text<'a> {
+impl<'a> SourceText<'a> {
     /// `text`, known as `label`.
     pub fn new(label: &'a str, text: &'a str) -> Self {
         Self { label, text }
     }
 
     /// A complaint about what stands at byte `offset`.
-    pub fn complain(&self, offset: usize, what: impl AsRef<str>, remedy: impl Into<String>) -> Fault {
+    pub fn complain(
+        &self,
+        offset: usize,
+        what: impl AsRef<str>,
+        remedy: impl Into<String>,
+    ) -> Fault {
         let (line, column) = self.place(offset);
         Fault::new(format!("{}:{line}:{column}: {}", self.label, what.as_ref()), remedy)
     }
 
-    /// A complaint about what a serde format said, in words for people; `span` as that format gives it.
+    /// A complaint about what a serde format said, in words for people; `span` as that format gives
+    /// it.
     pub fn complain_serde(&self, span: Option<std::ops::Range<usize>>, message: &str) -> Fault {
         let offset = span.map_or(0, |span| span.start);
         let first = message.lines().next().unwrap_or("not readable");
         match unknown_field(first) {
             Some((key, known)) => self.complain_unknown(offset, "key", key, known),
-            None => {
-                self.complain(offset, plain_words(first), "see the comments in the file that `toctocd init` writes")
-            }
+            None => self.complain(
+                offset,
+                plain_words(first),
+                "see the comments in the file that `toctocd init` writes",
+            ),
         }
     }
 
@@ -56,11 +65,15 @@ impl<'a> Text<'a> {
     /// Line and column of byte `offset`, both from 1, the column in characters.
     pub fn place(&self, offset: usize) -> (usize, usize) {
         let before = self.text.char_indices().take_while(|(at, _)| *at < offset).map(|(_, c)| c);
-        before.fold((1, 1), |(line, column), c| if c == '\n' { (line + 1, 1) } else { (line, column + 1) })
+        before.fold(
+            (1, 1),
+            |(line, column), c| if c == '\n' { (line + 1, 1) } else { (line, column + 1) },
+        )
     }
 }
 
-/// `word` with control characters escaped and cut to a readable length: it may come from a hostile file.
+/// `word` with control characters escaped and cut to a readable length: it may come from a hostile
+/// file.
 pub fn printable(word: &str) -> String {
     let mut text: String = word.chars().take(64).flat_map(char::escape_debug).collect();
     if word.chars().nth(64).is_some() {
@@ -76,8 +89,10 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
         return None;
     }
     let normal = word.to_lowercase().replace('-', "_");
-    let (distance, best) =
-        known.into_iter().map(|k| (distance(&normal, k), k)).min_by_key(|(distance, _)| *distance)?;
+    let (distance, best) = known
+        .into_iter()
+        .map(|k| (distance(&normal, k), k))
+        .min_by_key(|(distance, _)| *distance)?;
     (distance <= best.chars().count().div_ceil(3).min(3)).then_some(best)
 }
 
@@ -92,7 +107,8 @@ fn distance(a: &str, b: &str) -> usize {
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let change = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + change);
+            let mut best =
+                (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + change);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(rows[i - 2][j - 2] + 1);
             }
@@ -135,8 +151,10 @@ mod tests {
 
     #[test]
     fn places_count_from_one_and_in_characters() {
-        let text = Text::new("f", "ab\nüx\n");
-        for (offset, place) in [(0, (1, 1)), (1, (1, 2)), (3, (2, 1)), (5, (2, 2)), (7, (3, 1)), (99, (3, 1))] {
+        let text = SourceText::new("f", "ab\nüx\n");
+        for (offset, place) in
+            [(0, (1, 1)), (1, (1, 2)), (3, (2, 1)), (5, (2, 2)), (7, (3, 1)), (99, (3, 1))]
+        {
             assert_eq!(text.place(offset), place, "{offset}");
         }
     }
@@ -153,7 +171,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_named_with_its_place() {
-        let fault = Text::new("a.toml", "x = 1\nprot = 2\n")
+        let fault = SourceText::new("a.toml", "x = 1\nprot = 2\n")
             .complain_serde(Some(6..10), "unknown field `prot`, expected one of `port`, `seconds`");
         assert_eq!(fault.what, "a.toml:2:1: unknown key `prot`");
         assert_eq!(fault.remedy, "did you mean `port`?");

@@ -6,20 +6,27 @@ use std::path::{Path, PathBuf};
 
 use crate::core::types::Fault;
 
-/// toctoc's own directory: `$XDG_CONFIG_HOME/toctoc`, by default `~/.config/toctoc`; `%APPDATA%\toctoc` on Windows.
+/// toctoc's own directory: `$XDG_CONFIG_HOME/toctoc`, by default `~/.config/toctoc`;
+/// `%APPDATA%\toctoc` on Windows.
 ///
 /// # Errors
 /// Nothing says where the user's home is.
 pub fn directory() -> Result<PathBuf, Fault> {
-    let named = env::var_os(if cfg!(windows) { "APPDATA" } else { "XDG_CONFIG_HOME" }).map(PathBuf::from);
+    let named =
+        env::var_os(if cfg!(windows) { "APPDATA" } else { "XDG_CONFIG_HOME" }).map(PathBuf::from);
     // The XDG specification: a relative path is to be ignored.
-    let base = named.filter(|path| path.is_absolute()).or_else(|| home().map(|home| home.join(".config")));
+    let base =
+        named.filter(|path| path.is_absolute()).or_else(|| home().map(|home| home.join(".config")));
     base.map(|base| base.join("toctoc")).ok_or_else(|| {
-        Fault::new("no home directory is known", "set HOME or XDG_CONFIG_HOME, or give files by their paths")
+        Fault::new(
+            "no home directory is known",
+            "set HOME or XDG_CONFIG_HOME, or give files by their paths",
+        )
     })
 }
 
-/// The file of the profile called `name`; a name with a path separator or ending in `.toml` is a path itself.
+/// The file of the profile called `name`; a name with a path separator or ending in `.toml` is a
+/// path itself.
 ///
 /// # Errors
 /// As [`directory`], or the name cannot be one.
@@ -29,7 +36,7 @@ pub fn profile(name: &str) -> Result<PathBuf, Fault> {
     }
     if !is_profile_name(name) {
         return Err(Fault::new(
-            format!("`{}` cannot be a profile's name", crate::core::complaint::printable(name)),
+            format!("`{}` cannot be a profile's name", crate::core::diagnostic::printable(name)),
             "use letters, digits, and . _ - (not first); or give the path of its file",
         ));
     }
@@ -54,7 +61,10 @@ pub fn profile_name_of(host: &str) -> String {
 /// As [`directory`].
 pub fn identities() -> Result<Vec<PathBuf>, Fault> {
     let own = directory()?.join("id_ed25519");
-    Ok([Some(own), home().map(|home| home.join(".ssh").join("id_ed25519"))].into_iter().flatten().collect())
+    Ok([Some(own), home().map(|home| home.join(".ssh").join("id_ed25519"))]
+        .into_iter()
+        .flatten()
+        .collect())
 }
 
 /// `path` with a leading `~/` resolved; a relative one is meant from `base`.

@@ -7,36 +7,45 @@ use nftables::schema::NfListObject;
 use nftables::types::{NfChainType, NfHook};
 use serde_json::Value;
 
-use super::ruleset::{CHAIN, Plan};
+use super::ruleset::{CHAIN, GuardPlan};
 use crate::core::types::{Fault, Port, Proto};
 
 /// Our table as it stands, without handles, counts and elements. Two are equal if the rules are.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Standing(Vec<Value>);
+pub(super) struct LoadedRuleset(Vec<Value>);
 
-impl Standing {
+impl LoadedRuleset {
     /// Reads what `nft -j -t list table` printed.
-    pub(super) fn read(json: &str) -> Result<Standing, Fault> {
-        Ok(Standing(objects(json)?.map(bare).collect()))
+    pub(super) fn read(json: &str) -> Result<LoadedRuleset, Fault> {
+        Ok(LoadedRuleset(objects(json)?.map(bare).collect()))
     }
 
-    /// What about it is not as `plan` says, if anything: the hook, a dormant table, chains and how many rules each has, and the
-    /// ports that the guard looks at. Whether each rule says what it should is known from who wrote it, see `live`.
-    pub(super) fn misfit(&self, plan: &Plan) -> Option<String> {
+    /// What about it is not as `plan` says, if anything: the hook, a dormant table, chains and how
+    /// many rules each has, and the ports that the guard looks at. Whether each rule says what it
+    /// should is known from who wrote it, see `live`.
+    pub(super) fn misfit(&self, plan: &GuardPlan) -> Option<String> {
         if !self.is_hooked() {
             return Some("its chain does not hang in the prerouting hook".to_owned());
         }
-        if self.0.iter().any(|object| object.pointer("/table/flags").is_some_and(|flags| mentions(flags, "dormant"))) {
+        if self.0.iter().any(|object| {
+            object.pointer("/table/flags").is_some_and(|flags| mentions(flags, "dormant"))
+        }) {
             return Some("its table is dormant".to_owned());
         }
         if self.rules() != plan.rules() {
-            return Some(format!("it has other rules: {:?} instead of {:?}", self.rules(), plan.rules()));
+            return Some(format!(
+                "it has other rules: {:?} instead of {:?}",
+                self.rules(),
+                plan.rules()
+            ));
         }
         let (wanted, found) = (plan.looked_at(), self.looked_at());
-        (wanted.into_iter().collect::<BTreeSet<Port>>() != found).then(|| "it guards other ports".to_owned())
+        (wanted.into_iter().collect::<BTreeSet<Port>>() != found)
+            .then(|| "it guards other ports".to_owned())
     }
 
-    /// Whether the guard's chain hangs where it must: prerouting, after conntrack and before all else.
+    /// Whether the guard's chain hangs where it must: prerouting, after conntrack and before all
+    /// else.
     fn is_hooked(&self) -> bool {
         self.typed().any(|object| match object {
             NfListObject::Chain(chain) => {
@@ -65,26 +74,33 @@ impl Standing {
     /// The ports in the rule of the guard that lets all others pass.
     fn looked_at(&self) -> BTreeSet<Port> {
         let mut ports = BTreeSet::new();
-        let guard = self.0.iter().filter(|object| object.pointer("/rule/chain").and_then(Value::as_str) == Some(CHAIN));
+        let guard = self
+            .0
+            .iter()
+            .filter(|object| object.pointer("/rule/chain").and_then(Value::as_str) == Some(CHAIN));
         guard.for_each(|rule| collect_ports(rule, &mut ports));
         ports
     }
 
-    /// Each object as its type; what the types do not know is left out here, and still counts in a comparison.
+    /// Each object as its type; what the types do not know is left out here, and still counts in a
+    /// comparison.
     fn typed(&self) -> impl Iterator<Item = NfListObject<'static>> {
         self.0.iter().filter_map(|object| serde_json::from_value(object.clone()).ok())
     }
 }
 
 fn mentions(value: &Value, word: &str) -> bool {
-    value.as_str() == Some(word) || value.as_array().is_some_and(|all| all.iter().any(|one| mentions(one, word)))
+    value.as_str() == Some(word)
+        || value.as_array().is_some_and(|all| all.iter().any(|one| mentions(one, word)))
 }
 
 /// Every `tcp . 22` inside `value`.
 fn collect_ports(value: &Value, ports: &mut BTreeSet<Port>) {
     match value {
         Value::Object(fields) => {
-            if let Some([proto, number]) = fields.get("concat").and_then(Value::as_array).map(Vec::as_slice) {
+            if let Some([proto, number]) =
+                fields.get("concat").and_then(Value::as_array).map(Vec::as_slice)
+            {
                 ports.extend(port(proto, number));
             }
             fields.values().for_each(|field| collect_ports(field, ports));
@@ -115,21 +131,28 @@ pub(super) fn dropped(json: &str) -> Result<BTreeMap<String, u64>, Fault> {
     Ok(chains)
 }
 
-/// Not by its type: that knows no TCP option by number, and one rule it cannot read would be a wrong sum.
+/// Not by its type: that knows no TCP option by number, and one rule it cannot read would be a
+/// wrong sum.
 fn drops(object: &Value) -> Option<(String, u64)> {
     let rule = object.get("rule")?;
     let statements = rule.get("expr")?.as_array()?;
     statements.iter().any(|statement| statement.get("drop").is_some()).then_some(())?;
-    let packets = statements.iter().find_map(|statement| statement.get("counter")?.get("packets")?.as_u64())?;
+    let packets = statements
+        .iter()
+        .find_map(|statement| statement.get("counter")?.get("packets")?.as_u64())?;
     Some((rule.get("chain")?.as_str()?.to_owned(), packets))
 }
 
 /// Each object of a listing.
 pub(super) fn objects(json: &str) -> Result<impl Iterator<Item = Value>, Fault> {
-    let unreadable = || Fault::new("nft listed our table in a form that is not its JSON", "use nft 0.9.8 or later");
+    let unreadable = || {
+        Fault::new("nft listed our table in a form that is not its JSON", "use nft 0.9.8 or later")
+    };
     match serde_json::from_str(json).map_err(|_| unreadable())? {
         Value::Object(mut top) => match top.remove("nftables") {
-            Some(Value::Array(objects)) => Ok(objects.into_iter().filter(|object| object.get("metainfo").is_none())),
+            Some(Value::Array(objects)) => {
+                Ok(objects.into_iter().filter(|object| object.get("metainfo").is_none()))
+            }
             _ => Err(unreadable()),
         },
         _ => Err(unreadable()),

@@ -1,15 +1,15 @@
-//! The sets of grants, and the chains that ask them about packets to guarded ports.
-//! Which packets come here is left to the guard's own chain in the file above, the elements to `elements`.
+//! The sets of grants, and the chains that ask them about packets to guarded ports. Which packets
+//! come here is left to the guard's own chain in the file above, the elements to `elements`.
 
 use std::fmt::Write;
 
-use super::{Marks, ONCE_ELEMENTS, TIME_ELEMENTS};
+use super::{ONCE_ELEMENTS, PacketMarks, TIME_ELEMENTS};
 use crate::core::grants::Element;
 use crate::core::prefix::Span;
 
 /// One shape of what stands before protocol and port in the keys of sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::edge::firewall) struct Shape {
+pub(in crate::edge::firewall) struct KeyShape {
     /// How the names of its sets end.
     pub(in crate::edge::firewall) name: &'static str,
     /// How much of the source address is in it.
@@ -25,12 +25,26 @@ pub(in crate::edge::firewall) struct Shape {
 const HOST: Span = Span::Host;
 const NET: Span = Span::Net64;
 
-/// All of them. A net is asked for by masking what a packet says, so that no set needs `flags interval`: such a set is copied
-/// whole at each change.
-pub(in crate::edge::firewall) static SHAPES: [Shape; 5] = [
-    Shape { name: "4", span: HOST, has_port: false, v6: false, kind: "ipv4_addr", packet: "ip saddr" },
-    Shape { name: "6", span: HOST, has_port: false, v6: true, kind: "ipv6_addr", packet: "ip6 saddr" },
-    Shape {
+/// All of them. A net is asked for by masking what a packet says, so that no set needs `flags
+/// interval`: such a set is copied whole at each change.
+pub(in crate::edge::firewall) static SHAPES: [KeyShape; 5] = [
+    KeyShape {
+        name: "4",
+        span: HOST,
+        has_port: false,
+        v6: false,
+        kind: "ipv4_addr",
+        packet: "ip saddr",
+    },
+    KeyShape {
+        name: "6",
+        span: HOST,
+        has_port: false,
+        v6: true,
+        kind: "ipv6_addr",
+        packet: "ip6 saddr",
+    },
+    KeyShape {
         name: "4p",
         span: HOST,
         has_port: true,
@@ -38,7 +52,7 @@ pub(in crate::edge::firewall) static SHAPES: [Shape; 5] = [
         kind: "ipv4_addr . inet_service",
         packet: "ip saddr . th sport",
     },
-    Shape {
+    KeyShape {
         name: "6p",
         span: HOST,
         has_port: true,
@@ -46,7 +60,7 @@ pub(in crate::edge::firewall) static SHAPES: [Shape; 5] = [
         kind: "ipv6_addr . inet_service",
         packet: "ip6 saddr . th sport",
     },
-    Shape {
+    KeyShape {
         name: "6n",
         span: NET,
         has_port: false,
@@ -56,11 +70,12 @@ pub(in crate::edge::firewall) static SHAPES: [Shape; 5] = [
     },
 ];
 
-impl Shape {
+impl KeyShape {
     /// That of an element's key.
-    pub(in crate::edge::firewall) fn of(element: &Element) -> &'static Shape {
+    pub(in crate::edge::firewall) fn of(element: &Element) -> &'static KeyShape {
         let [host4, host6, port4, port6, net6] = &SHAPES;
-        // Policy grants no net from one port and no IPv4 net; if it did, this would be the narrower reading.
+        // Policy grants no net from one port and no IPv4 net; if it did, this would be the narrower
+        // reading.
         match (element.source.ip().is_ipv6(), element.source_port, element.span) {
             (false, 0, _) => host4,
             (false, ..) => port4,
@@ -79,7 +94,7 @@ impl Shape {
 /// Three sets of each shape.
 pub(super) fn sets() -> String {
     let mut text = String::new();
-    for Shape { name, kind, .. } in SHAPES {
+    for KeyShape { name, kind, .. } in SHAPES {
         let key = format!("type {kind} . inet_proto . inet_service");
         let _ = write!(
             text,
@@ -93,19 +108,24 @@ pub(super) fn sets() -> String {
 
 /// The chains behind the guard; `left` stands before each drop.
 ///
-/// - `stream`: a bare SYN is judged by the grants whatever conntrack thinks of its flow; all else passes by our mark on
-///   the flow. A live time grant also adopts what its source has open already (it could open the same anew): so one
-///   knock revives a session after a first installation, a flush, or a conntrack table that was emptied.
-/// - `opening`: a SYN under a one-connection grant only makes its flow pending, so that a forged or lost one spends nothing.
-///   Fast Open would carry a request inside the SYN (254: its experimental form).
-/// - `won4` and its like: the last ACK of a pending flow's handshake. Each element of `once4` carries its own limit of one packet a
-///   day, which exactly one packet ever passes, on however many CPUs.
-/// - `datagram`: under a grant every packet marks its flow; an answered flow lives on with its conntrack entry, as a connection does.
-pub(super) fn chains(shapes: &[Shape], marks: Marks, left: &str) -> String {
+/// - `stream`: a bare SYN is judged by the grants whatever conntrack thinks of its flow; all else
+///   passes by our mark on the flow. A live time grant also adopts what its source has open already
+///   (it could open the same anew): so one knock revives a session after a first installation, a
+///   flush, or a conntrack table that was emptied.
+/// - `opening`: a SYN under a one-connection grant only makes its flow pending, so that a forged or
+///   lost one spends nothing. Fast Open would carry a request inside the SYN (254: its experimental
+///   form).
+/// - `won4` and its like: the last ACK of a pending flow's handshake. Each element of `once4`
+///   carries its own limit of one packet a day, which exactly one packet ever passes, on however
+///   many CPUs.
+/// - `datagram`: under a grant every packet marks its flow; an answered flow lives on with its
+///   conntrack entry, as a connection does.
+pub(super) fn chains(shapes: &[KeyShape], marks: PacketMarks, left: &str) -> String {
     let (ours, grant) = (marks.ours(), marks.grant());
     let granted = format!("ct state established ct mark and {ours:#x} == {:#x}", marks.granted);
     let pending = format!("ct state established ct mark and {ours:#x} == {ours:#x}");
-    let pend = format!("ct status & assured != assured ct mark set ct mark or {ours:#x} counter accept");
+    let pend =
+        format!("ct status & assured != assured ct mark set ct mark or {ours:#x} counter accept");
     let each = |line: &dyn Fn(&str, &str) -> String| -> String {
         shapes.iter().map(|shape| format!("\t\t{}\n", line(shape.name, &shape.key()))).collect()
     };
@@ -113,7 +133,7 @@ pub(super) fn chains(shapes: &[Shape], marks: Marks, left: &str) -> String {
     let adopted = each(&|name, key| format!("ct state established,new {key} @time{name} {grant}"));
     let timed = each(&|name, key| format!("{key} @time{name} {grant}"));
     let begun = each(&|name, key| format!("{key} @oncesyn{name} {pend}"));
-    let won = |shape: &Shape| {
+    let won = |shape: &KeyShape| {
         let (name, key) = (shape.name, shape.key());
         format!("\tchain won{name} {{\n\t\tdelete @oncesyn{name} {{ {key} }}\n\t\t{grant}\n\t}}\n")
     };

@@ -30,12 +30,17 @@ pub enum BadSequence {
 }
 
 impl SequenceError {
-    /// knockd's text behind `config: ` on stderr, and behind `error: ` in its log (there not for bad ports).
+    /// knockd's text behind `config: ` on stderr, and behind `error: ` in its log (there not for
+    /// bad ports).
     pub fn text(&self) -> String {
         match &self.what {
-            BadSequence::TooMany => format!("section {}: too many ports in knock sequence", self.door),
+            BadSequence::TooMany => {
+                format!("section {}: too many ports in knock sequence", self.door)
+            }
             BadSequence::Port(port) => format!("section {}: port {port} is invalid", self.door),
-            BadSequence::Protocol => format!("section {}: unknown protocol in knock sequence", self.door),
+            BadSequence::Protocol => {
+                format!("section {}: unknown protocol in knock sequence", self.door)
+            }
         }
     }
 
@@ -85,10 +90,14 @@ impl fmt::Display for KnockdError {
         match &self.what {
             Wrong::Syntax => write!(f, "config: line {line}: syntax error"),
             Wrong::SectionName => write!(f, "config: line {line}: bad section name"),
-            Wrong::NoSection => write!(f, "config: line {line}: all directives must belong to a section"),
+            Wrong::NoSection => {
+                write!(f, "config: line {line}: all directives must belong to a section")
+            }
             Wrong::Flag(flag) => write!(f, "config: line {line}: unrecognized flag \"{flag}\""),
             Wrong::Sequence(error) => write!(f, "config: {}", error.text()),
-            Wrong::OneTimeFile(path, reason) => f.write_str(&not_opened(&path.to_string_lossy(), reason)),
+            Wrong::OneTimeFile(path, reason) => {
+                f.write_str(&not_opened(&path.to_string_lossy(), reason))
+            }
             Wrong::NoneLeft(door) => f.write_str(&one_time::none_left(door)),
             Wrong::Empty(door) => write!(f, "error: section '{door}' has an empty knock sequence"),
             Wrong::NotText => write!(f, "config: line {line}: not UTF-8 text"),
@@ -112,29 +121,38 @@ impl KnockdError {
         }
     }
 
-    /// The same for people who do not know knockd's messages: with the file, the line, and what to do.
+    /// The same for people who do not know knockd's messages: with the file, the line, and what to
+    /// do.
     pub fn fault(&self, path: &Path) -> Fault {
         let (what, remedy) = match &self.what {
-            Wrong::Syntax => {
-                ("not a key that this section knows".into(), "write `key = value` as in toctoc-knockd.conf(5)")
-            }
+            Wrong::Syntax => (
+                "not a key that this section knows".into(),
+                "write `key = value` as in toctoc-knockd.conf(5)",
+            ),
             Wrong::SectionName => ("a section without a name".into(), "write `[name]`"),
-            Wrong::NoSection => ("a key before the first section".into(), "write `[options]` or `[door]` above it"),
+            Wrong::NoSection => {
+                ("a key before the first section".into(), "write `[options]` or `[door]` above it")
+            }
             Wrong::Flag(flag) => (
                 format!("no TCP flag is called {flag:?}"),
                 "name fin, syn, rst, psh, ack, urg, with ! for \"not set\", commas between them and no blanks",
             ),
-            Wrong::Sequence(error) => (error.text(), "write 1 to 32 of `port` or `port:udp` with commas between them"),
-            Wrong::OneTimeFile(file, reason) => {
-                (format!("{}: {reason}", file.display()), "create the file, one sequence a line, for root alone")
+            Wrong::Sequence(error) => {
+                (error.text(), "write 1 to 32 of `port` or `port:udp` with commas between them")
             }
+            Wrong::OneTimeFile(file, reason) => (
+                format!("{}: {reason}", file.display()),
+                "create the file, one sequence a line, for root alone",
+            ),
             Wrong::NoneLeft(door) => (
                 format!("door {door} has no one-time sequence left in its file"),
                 "append new lines, or remove the door's section",
             ),
             Wrong::Empty(door) => (format!("door {door} has no sequence"), "give it a `Sequence`"),
             Wrong::NotText => ("not UTF-8 text".into(), "save the file as UTF-8"),
-            Wrong::TooManyDoors => (format!("more than {DOORS} doors"), "split the doors among several gateways"),
+            Wrong::TooManyDoors => {
+                (format!("more than {DOORS} doors"), "split the doors among several gateways")
+            }
         };
         Fault::new(format!("{}:{}:1: {what}", path.display(), self.line), remedy)
     }

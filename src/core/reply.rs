@@ -1,16 +1,17 @@
-//! What the holder of a good signature is told, and that nobody is told anything before the mark of his packet is durable.
-//! What to tell is left to `replay` and `policy`, the receipt's seal to `wire`.
+//! What the holder of a good signature is told, and that nobody is told anything before the mark of
+//! his packet is durable. What to tell is left to `replay` and `policy`, the receipt's seal to
+//! `wire`.
 
 use super::authentic::Authentic;
-use super::grants::Live;
+use super::grants::ActiveGrant;
 use super::knock::{Challenge, Ports, Receipt, Status};
 use super::record::Record;
-use super::service::Form;
+use super::service::GrantKind;
 use super::types::{ClientId, Now, Reject, SERVICE_PORTS, ServiceName, Source, Wall};
 
 /// An answer that may be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Reply {
     /// To whom.
     pub client: ClientId,
     /// Where the packet came from.
@@ -27,11 +28,12 @@ pub struct Answer {
     pub status: Status,
     /// For one retry.
     pub challenge: Option<Challenge>,
-    /// What was granted; its time is what the firewall holds, which may be more than this packet asked for.
-    pub granted: Option<Live>,
+    /// What was granted; its time is what the firewall holds, which may be more than this packet
+    /// asked for.
+    pub granted: Option<ActiveGrant>,
 }
 
-impl Answer {
+impl Reply {
     pub(super) fn new(authentic: &Authentic, status: Status, challenge: Option<Challenge>) -> Self {
         Self {
             client: authentic.client(),
@@ -56,7 +58,7 @@ impl Answer {
         let none: Ports = [None; SERVICE_PORTS];
         self.receipt_wanted.then(|| Receipt {
             status: self.status,
-            once: self.granted.is_some_and(|live| live.form == Form::Once),
+            once: self.granted.is_some_and(|live| live.form == GrantKind::Once),
             seconds: self.granted.map_or(0, |live| live.seconds_left(now)),
             time: now.wall,
             delay: now.wall.since(self.timestamp),
@@ -70,14 +72,14 @@ impl Answer {
 }
 
 /// An answer that must not be given before `records` are durable.
-pub struct Told {
+pub struct PendingReply {
     pub(super) records: Vec<Record>,
-    pub(super) answer: Answer,
+    pub(super) answer: Reply,
     /// What to count; `None` if the client got what it asked for.
     pub(super) reject: Option<Reject>,
 }
 
-impl Told {
+impl PendingReply {
     /// What this will count as; `None` for a probe, which got what it asked for.
     pub fn reject(&self) -> Option<Reject> {
         self.reject
@@ -87,33 +89,33 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::golden::{self, CLIENT, NOON};
-    use crate::core::grants::{Holder, Key};
+    use crate::core::grants::{GrantKey, Holder};
     use crate::core::prefix::Span;
-    use crate::core::service::{Basis, Cut};
+    use crate::core::service::{AddressProof, DisconnectPolicy};
+    use crate::core::test_vectors::{self, CLIENT, NOON};
     use crate::core::types::Boot;
 
-    fn answer(timestamp: Wall) -> Answer {
-        let request = golden::request(timestamp);
-        let authentic = Authentic::for_test(CLIENT, request, golden::address(), 1);
+    fn answer(timestamp: Wall) -> Reply {
+        let request = test_vectors::request(timestamp);
+        let authentic = Authentic::for_test(CLIENT, request, test_vectors::address(), 1);
         let now = Now { wall: NOON, boot: Boot(1) };
-        let key = Key {
+        let key = GrantKey {
             holder: Holder::Client(CLIENT),
             service: request.service,
-            source: golden::address(),
+            source: test_vectors::address(),
             source_port: 0,
             span: Span::Host,
         };
-        let live = Live {
+        let live = ActiveGrant {
             key,
-            form: Form::Once,
+            form: GrantKind::Once,
             ports: [None; SERVICE_PORTS],
             opened: now,
             seconds: 30,
-            cut: Cut::Never,
-            basis: Basis::Both,
+            cut: DisconnectPolicy::Never,
+            basis: AddressProof::Both,
         };
-        Answer { granted: Some(live), ..Answer::new(&authentic, Status::Granted, Some([7; 16])) }
+        Reply { granted: Some(live), ..Reply::new(&authentic, Status::Granted, Some([7; 16])) }
     }
 
     #[test]
@@ -129,7 +131,10 @@ mod tests {
     #[test]
     fn a_clock_at_either_end_of_time_is_told_the_longest_delay_in_its_own_direction() {
         let delay = |timestamp, wall| {
-            answer(Wall(timestamp)).receipt(Now { wall: Wall(wall), boot: Boot(1) }, None).unwrap().delay
+            answer(Wall(timestamp))
+                .receipt(Now { wall: Wall(wall), boot: Boot(1) }, None)
+                .unwrap()
+                .delay
         };
         assert_eq!((delay(0, u64::MAX), delay(u64::MAX, 0)), (i64::MAX, i64::MIN));
     }

@@ -11,14 +11,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{User, geteuid};
 
 use crate::app::interfaces;
-use crate::app::load::Loaded;
+use crate::app::load::GatewayConfig;
 use crate::config::DEFAULT_ROUTE;
 use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{ClientId, Fault, Reject};
-use crate::edge::addresses::Own;
-use crate::edge::confine::{self, Failure, Notes};
-use crate::edge::gatekeeper_pipe::{self, Broken, GatekeeperEnd, ToGatekeeper, ToListener};
+use crate::edge::addresses::LocalAddress;
+use crate::edge::confine::{self, Failure, Limitations};
+use crate::edge::gatekeeper_pipe::{self, GatekeeperEnd, PipeError, ToGatekeeper, ToListener};
 use crate::edge::{bpf, capture, raw};
 
 /// The hidden argument by which the program knows that it is to be the listener.
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const USERS: [&str; 2] = ["_toctoc", "nobody"];
 
 /// A running listener. Killed and waited for when dropped.
-pub(super) struct Child {
+pub(super) struct ListenerProcess {
     process: Process,
     /// Our end of the pipe.
     pub(super) pipe: GatekeeperEnd,
@@ -49,7 +49,7 @@ pub(super) struct Child {
 
 /// What to do about a configured interface that is not there.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Absent {
+pub(super) enum MissingInterface {
     /// Refuse: at a start and at a reload an admin is there to be told.
     Refuse,
     /// Listen on the others: while the gateway runs, links come and go.
@@ -57,11 +57,11 @@ pub(super) enum Absent {
 }
 
 /// All that a listener is to know.
-pub(super) struct Brief<'a> {
+pub(super) struct ListenerSpec<'a> {
     /// Its name in the list of processes.
     pub(super) name: &'a str,
     /// Keys and clients; none where there are only doors.
-    pub(super) sealed: Option<&'a Loaded>,
+    pub(super) sealed: Option<&'a GatewayConfig>,
     /// The classic doors.
     pub(super) doors: &'a [Door],
     /// What becomes of hits over IPv6 on doors.
@@ -74,14 +74,18 @@ pub(super) struct Brief<'a> {
     pub(super) user: Option<&'a str>,
 }
 
-impl Child {
+impl ListenerProcess {
     /// Starts a listener for `loaded` and waits until it has given up its rights and listens.
     ///
     /// # Errors
     /// Whatever it lacks: an interface, a right, a kernel feature.
-    pub(super) fn start(loaded: &Loaded, own: &[Own], absent: Absent) -> Result<Child, Fault> {
-        let meant = interfaces::meant(&loaded.settings);
-        let brief = Brief {
+    pub(super) fn start(
+        loaded: &GatewayConfig,
+        own: &[LocalAddress],
+        absent: MissingInterface,
+    ) -> Result<ListenerProcess, Fault> {
+        let meant = interfaces::resolved_interfaces(&loaded.settings);
+        let brief = ListenerSpec {
             name: "toctocd: listener",
             sealed: Some(loaded),
             doors: &loaded.settings.doors,
@@ -94,8 +98,9 @@ impl Child {
         let mut messages = captures.sockets;
         messages.push(ToListener::Raw4(raw::open_v4()?));
         messages.extend(raw::open_v6()?.map(ToListener::Raw6));
-        let mut child = Self::brief(&brief, messages)?;
-        (child.meant, child.interfaces, child.missing) = (meant, captures.interfaces, captures.missing);
+        let mut child = Self::spawn(&brief, messages)?;
+        (child.meant, child.interfaces, child.missing) =
+            (meant, captures.interfaces, captures.missing);
         Ok(child)
     }
 
@@ -103,7 +108,10 @@ impl Child {
     ///
     /// # Errors
     /// Whatever it lacks.
-    pub(super) fn brief(brief: &Brief<'_>, sockets: Vec<ToListener>) -> Result<Child, Fault> {
+    pub(super) fn spawn(
+        brief: &ListenerSpec<'_>,
+        sockets: Vec<ToListener>,
+    ) -> Result<ListenerProcess, Fault> {
         let user = user(brief)?;
         let (pipe, theirs) = gatekeeper_pipe::pair()?;
         let process = Command::new("/proc/self/exe")
@@ -115,14 +123,31 @@ impl Child {
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .spawn()
-            .map_err(|e| Fault::new(format!("the listener cannot be started: {e}"), "is /proc mounted?"))?;
-        let rows = brief.sealed.iter().flat_map(|loaded| &loaded.clients).map(|client| client.id).collect();
+            .map_err(|e| {
+                Fault::new(format!("the listener cannot be started: {e}"), "is /proc mounted?")
+            })?;
+        let rows = brief
+            .sealed
+            .iter()
+            .flat_map(|loaded| &loaded.clients)
+            .map(|client| client.id)
+            .collect();
         let doors = brief.doors.to_vec();
         let (meant, interfaces, missing) = (Vec::new(), Vec::new(), Vec::new());
-        let mut child = Child { process, pipe, degraded: Vec::new(), rows, doors, meant, interfaces, missing };
+        let mut child = ListenerProcess {
+            process,
+            pipe,
+            degraded: Vec::new(),
+            rows,
+            doors,
+            meant,
+            interfaces,
+            missing,
+        };
         child.set_up(brief, sockets, user).map_err(|broken| child.lost(&broken))?;
         let notes = child.wait_ready()?;
-        // Its own word is not enough: one that is not confined is not used. It is killed as it is dropped.
+        // Its own word is not enough: one that is not confined is not used. It is killed as it is
+        // dropped.
         confine::verify(child.process.id(), notes, user)?;
         child.degraded = notes.iter().map(|note| note.text().to_owned()).collect();
         Ok(child)
@@ -132,11 +157,11 @@ impl Child {
     ///
     /// # Errors
     /// The pipe is of no use any more.
-    pub(super) fn tell_addresses(&mut self, own: &[Own]) -> Result<(), Broken> {
+    pub(super) fn tell_addresses(&mut self, own: &[LocalAddress]) -> Result<(), PipeError> {
         self.tell_all(&addresses(&self.meant, own))
     }
 
-    fn tell_all(&mut self, addresses: &[(IpAddr, bool, bool)]) -> Result<(), Broken> {
+    fn tell_all(&mut self, addresses: &[(IpAddr, bool, bool)]) -> Result<(), PipeError> {
         for (address, knock, door) in addresses.iter().copied() {
             self.pipe.send(ToListener::Address { address, knock, door })?;
         }
@@ -153,7 +178,12 @@ impl Child {
         self.process.try_wait().ok().flatten().map(|status| status.to_string())
     }
 
-    fn set_up(&mut self, brief: &Brief<'_>, sockets: Vec<ToListener>, user: Option<(u32, u32)>) -> Result<(), Broken> {
+    fn set_up(
+        &mut self,
+        brief: &ListenerSpec<'_>,
+        sockets: Vec<ToListener>,
+        user: Option<(u32, u32)>,
+    ) -> Result<(), PipeError> {
         if let Some(loaded) = brief.sealed {
             self.tell_sealed(loaded)?;
         }
@@ -168,7 +198,7 @@ impl Child {
         self.tell(ToListener::Go { user })
     }
 
-    fn tell_sealed(&mut self, loaded: &Loaded) -> Result<(), Broken> {
+    fn tell_sealed(&mut self, loaded: &GatewayConfig) -> Result<(), PipeError> {
         let knock = &loaded.settings.knock;
         self.tell(ToListener::Gateway {
             realm: loaded.keys.realm.realm(),
@@ -188,25 +218,34 @@ impl Child {
     }
 
     /// Sends, and waits for room: in set-up the listener has nothing to do but to read.
-    fn tell(&mut self, message: ToListener) -> Result<(), Broken> {
+    fn tell(&mut self, message: ToListener) -> Result<(), PipeError> {
         self.pipe.send(message)?;
-        if self.pipe.waiting() > gatekeeper_pipe::QUEUE / 2 { self.pipe.drain(PATIENCE) } else { Ok(()) }
+        if self.pipe.waiting() > gatekeeper_pipe::QUEUE / 2 {
+            self.pipe.drain(PATIENCE)
+        } else {
+            Ok(())
+        }
     }
 
-    fn wait_ready(&mut self) -> Result<Notes, Fault> {
+    fn wait_ready(&mut self) -> Result<Limitations, Fault> {
         self.pipe.drain(PATIENCE).map_err(|broken| self.lost(&broken))?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.pipe.receive() {
-                Ok(Some(ToGatekeeper::Ready { degraded })) => return Ok(Notes::from_bits(degraded)),
+                Ok(Some(ToGatekeeper::Ready { degraded })) => {
+                    return Ok(Limitations::from_bits(degraded));
+                }
                 Ok(Some(ToGatekeeper::Failed { step, errno })) => return Err(failure(step, errno)),
-                Ok(Some(_)) => return Err(self.lost(&Broken::Nonsense(Reject::Pipe))),
+                Ok(Some(_)) => return Err(self.lost(&PipeError::Nonsense(Reject::Pipe))),
                 Ok(None) => {}
                 Err(broken) => return Err(self.lost(&broken)),
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Fault::new("the listener did not get ready in time", "is this machine overloaded?"));
+                return Err(Fault::new(
+                    "the listener did not get ready in time",
+                    "is this machine overloaded?",
+                ));
             }
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             // An interrupted wait is only a shorter one.
@@ -215,23 +254,32 @@ impl Child {
     }
 
     /// The pipe broke before the listener was ready: says how it ended, if it did.
-    fn lost(&mut self, broken: &Broken) -> Fault {
+    fn lost(&mut self, broken: &PipeError) -> Fault {
         let end = self.process.kill().and_then(|()| self.process.wait());
         let how = end.map_or_else(|e| e.to_string(), |status| status.to_string());
-        Fault::new(format!("the listener did not start: {broken:?}, {how}"), "its own words stand above, if it had any")
+        Fault::new(
+            format!("the listener did not start: {broken:?}, {how}"),
+            "its own words stand above, if it had any",
+        )
     }
 }
 
-impl Drop for Child {
+impl Drop for ListenerProcess {
     fn drop(&mut self) {
-        // It is another user's: without CAP_KILL it cannot be ended, and must not be waited for. It ends with the pipe.
+        // It is another user's: without CAP_KILL it cannot be ended, and must not be waited for. It
+        // ends with the pipe.
         let _ = self.process.kill().and_then(|()| self.process.wait());
     }
 }
 
 /// What a listener that could not get ready says of it.
 fn failure(step: u8, errno: i32) -> Fault {
-    let unknown = || Fault::new("the listener could not get ready and does not say why", "is it the same program?");
+    let unknown = || {
+        Fault::new(
+            "the listener could not get ready and does not say why",
+            "is it the same program?",
+        )
+    };
     Failure::from_pipe(step, errno).map_or_else(unknown, Failure::fault)
 }
 
@@ -242,11 +290,16 @@ struct Captures {
     missing: Vec<String>,
 }
 
-fn captures(loaded: &Loaded, meant: &[String], absent: Absent) -> Result<Captures, Fault> {
+fn captures(
+    loaded: &GatewayConfig,
+    meant: &[String],
+    absent: MissingInterface,
+) -> Result<Captures, Fault> {
     let program = bpf::program(&wanted(loaded));
-    let mut captures = Captures { sockets: Vec::new(), interfaces: Vec::new(), missing: Vec::new() };
+    let mut captures =
+        Captures { sockets: Vec::new(), interfaces: Vec::new(), missing: Vec::new() };
     for name in meant {
-        if name == DEFAULT_ROUTE && absent == Absent::Refuse {
+        if name == DEFAULT_ROUTE && absent == MissingInterface::Refuse {
             return Err(interfaces::no_default_route());
         }
         match capture::open(name, &program) {
@@ -254,7 +307,7 @@ fn captures(loaded: &Loaded, meant: &[String], absent: Absent) -> Result<Capture
                 captures.sockets.push(ToListener::Capture(socket));
                 captures.interfaces.push(name.clone());
             }
-            Err(_) if absent == Absent::Skip && capture::interface(name).is_err() => {
+            Err(_) if absent == MissingInterface::Skip && capture::interface(name).is_err() => {
                 captures.missing.push(name.clone())
             }
             Err(fault) => return Err(fault),
@@ -262,32 +315,42 @@ fn captures(loaded: &Loaded, meant: &[String], absent: Absent) -> Result<Capture
     }
     if captures.sockets.is_empty() {
         let names = captures.missing.join(", ");
-        return Err(Fault::new(format!("no interface to listen on: {names}"), "`ip link` shows what is there and up"));
+        return Err(Fault::new(
+            format!("no interface to listen on: {names}"),
+            "`ip link` shows what is there and up",
+        ));
     }
     Ok(captures)
 }
 
-fn wanted(loaded: &Loaded) -> bpf::Wanted {
+fn wanted(loaded: &GatewayConfig) -> bpf::FilterSpec {
     let knock_port = Some(loaded.settings.knock.port);
-    bpf::Wanted { knock_port, steps: steps(&loaded.settings.doors), outgoing: false }
+    bpf::FilterSpec { knock_port, steps: steps(&loaded.settings.doors), outgoing: false }
 }
 
 /// What the kernel must let through for `doors`.
 pub(super) fn steps(doors: &[Door]) -> Vec<(Step, TcpFlags)> {
-    let all =
-        |door: &Door| door.sequence.iter().chain(&door.later_steps).map(|step| (*step, door.flags)).collect::<Vec<_>>();
+    let all = |door: &Door| {
+        door.sequence
+            .iter()
+            .chain(&door.later_steps)
+            .map(|step| (*step, door.flags))
+            .collect::<Vec<_>>()
+    };
     doors.iter().flat_map(all).collect()
 }
 
-/// Our own addresses as a listener is to know them: doors count on the interfaces that are captured.
-fn addresses(interfaces: &[String], own: &[Own]) -> Vec<(IpAddr, bool, bool)> {
+/// Our own addresses as a listener is to know them: doors count on the interfaces that are
+/// captured.
+fn addresses(interfaces: &[String], own: &[LocalAddress]) -> Vec<(IpAddr, bool, bool)> {
     let any = interfaces.iter().any(|name| name == capture::ANY);
     own.iter().map(|one| (one.address, true, any || interfaces.contains(&one.interface))).collect()
 }
 
-/// User and group id that the listener is to become; none if we cannot become anybody: we are not root, or serve only doors below
-/// Debian's unit for knockd, whose CapabilityBoundingSet= has no CAP_SETUID. Where there are keys to lose, that is refused.
-fn user(brief: &Brief<'_>) -> Result<Option<(u32, u32)>, Fault> {
+/// User and group id that the listener is to become; none if we cannot become anybody: we are not
+/// root, or serve only doors below Debian's unit for knockd, whose CapabilityBoundingSet= has no
+/// CAP_SETUID. Where there are keys to lose, that is refused.
+fn user(brief: &ListenerSpec<'_>) -> Result<Option<(u32, u32)>, Fault> {
     if !geteuid().is_root() || brief.sealed.is_none() && !may_change_user() {
         return Ok(None);
     }
@@ -299,7 +362,9 @@ fn user(brief: &Brief<'_>) -> Result<Option<(u32, u32)>, Fault> {
 
 fn may_change_user() -> bool {
     let held = capctl::CapState::get_current();
-    held.is_ok_and(|held| [capctl::Cap::SETUID, capctl::Cap::SETGID].into_iter().all(|cap| held.effective.has(cap)))
+    held.is_ok_and(|held| {
+        [capctl::Cap::SETUID, capctl::Cap::SETGID].into_iter().all(|cap| held.effective.has(cap))
+    })
 }
 
 /// User and group id of the user that the configuration names.

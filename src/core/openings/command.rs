@@ -12,7 +12,7 @@ const IP: &str = "%IP%";
 
 /// A command, the address already in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum CommandLine {
     /// For `/bin/sh -c`.
     Shell(String),
     /// A program and its arguments, for no shell. The program is the first, and an absolute path.
@@ -20,35 +20,37 @@ pub enum Command {
 }
 
 /// A shell's command that does nothing.
-impl Default for Command {
+impl Default for CommandLine {
     fn default() -> Self {
-        Command::Shell(String::new())
+        CommandLine::Shell(String::new())
     }
 }
 
-impl Command {
-    /// `%IP%` by the address, everywhere; nothing else is replaced or quoted: an address has no character that a shell minds. None
-    /// if it is longer than [`COMMAND`] then.
-    pub(super) fn shell(text: &str, source: IpAddr) -> Option<Command> {
+impl CommandLine {
+    /// `%IP%` by the address, everywhere; nothing else is replaced or quoted: an address has no
+    /// character that a shell minds. None if it is longer than [`COMMAND`] then.
+    pub(super) fn shell(text: &str, source: IpAddr) -> Option<CommandLine> {
         let text = text.replace(IP, &as_text(source));
-        (text.len() <= COMMAND).then_some(Command::Shell(text))
+        (text.len() <= COMMAND).then_some(CommandLine::Shell(text))
     }
 
     /// The same in each argument. What was one argument stays one, whatever is in it.
-    pub fn argv(argv: &[String], source: IpAddr) -> Option<Command> {
-        let argv: Vec<String> = argv.iter().map(|argument| argument.replace(IP, &as_text(source))).collect();
+    pub fn argv(argv: &[String], source: IpAddr) -> Option<CommandLine> {
+        let argv: Vec<String> =
+            argv.iter().map(|argument| argument.replace(IP, &as_text(source))).collect();
         // Each with the NUL that ends it, as in the journal and for the kernel.
         let length: usize = argv.iter().map(|argument| argument.len() + 1).sum();
-        (length <= COMMAND).then_some(Command::Argv(argv))
+        (length <= COMMAND).then_some(CommandLine::Argv(argv))
     }
 }
 
-/// For the log: what a shell gets is shown as it is, an argument in quotes where it could be taken for more than one.
-impl fmt::Display for Command {
+/// For the log: what a shell gets is shown as it is, an argument in quotes where it could be taken
+/// for more than one.
+impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Command::Shell(text) => f.write_str(text),
-            Command::Argv(argv) => {
+            CommandLine::Shell(text) => f.write_str(text),
+            CommandLine::Argv(argv) => {
                 let shown: Vec<String> = argv.iter().map(|argument| show(argument)).collect();
                 f.write_str(&shown.join(" "))
             }
@@ -58,7 +60,11 @@ impl fmt::Display for Command {
 
 fn show(argument: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "%+,-./:=@_".contains(c);
-    if !argument.is_empty() && argument.chars().all(plain) { argument.to_owned() } else { format!("{argument:?}") }
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument.to_owned()
+    } else {
+        format!("{argument:?}")
+    }
 }
 
 #[cfg(test)]
@@ -66,9 +72,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn argv(argv: &[&str], source: &str) -> Option<Command> {
+    fn argv(argv: &[&str], source: &str) -> Option<CommandLine> {
         let argv: Vec<String> = argv.iter().map(|argument| (*argument).to_owned()).collect();
-        Command::argv(&argv, source.parse().unwrap())
+        CommandLine::argv(&argv, source.parse().unwrap())
     }
 
     #[test]
@@ -76,7 +82,7 @@ mod tests {
         let given = ["/bin/x", "a b", "$(reboot); %IP%", "%IP%/32,%IP%", "", "%ip%"];
         let command = argv(&given, "192.0.2.7").unwrap();
         let meant = ["/bin/x", "a b", "$(reboot); 192.0.2.7", "192.0.2.7/32,192.0.2.7", "", "%ip%"];
-        assert_eq!(command, Command::Argv(meant.map(str::to_owned).to_vec()));
+        assert_eq!(command, CommandLine::Argv(meant.map(str::to_owned).to_vec()));
         let shown = r#"/bin/x "a b" "$(reboot); 192.0.2.7" 192.0.2.7/32,192.0.2.7 "" %ip%"#;
         assert_eq!(command.to_string(), shown);
         assert_eq!(
@@ -98,12 +104,12 @@ mod tests {
         #[test]
         fn whatever_a_packets_source_a_command_gets_a_canonical_address_and_nothing_else(v4: [u8; 4], v6: [u8; 16]) {
             for source in [IpAddr::from(v4), IpAddr::from(v6)] {
-                let Some(Command::Shell(text)) = Command::shell("'%IP%' \"%IP%\" $(%IP%)", source) else { panic!() };
+                let Some(CommandLine::Shell(text)) = CommandLine::shell("'%IP%' \"%IP%\" $(%IP%)", source) else { panic!() };
                 let address = text.split('\'').nth(1).unwrap();
                 prop_assert_eq!(address.parse(), Ok(source));
                 prop_assert!(address.chars().all(|c| c.is_ascii_hexdigit() || ".:".contains(c)), "{}", address);
                 prop_assert_eq!(&text, &format!("'{address}' \"{address}\" $({address})"));
-                prop_assert_eq!(argv(&["%IP%"], address), Some(Command::Argv(vec![address.to_owned()])));
+                prop_assert_eq!(argv(&["%IP%"], address), Some(CommandLine::Argv(vec![address.to_owned()])));
             }
         }
     }

@@ -5,9 +5,9 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::ask::{Answer, Found, Heard, Outcome, Wish};
+use super::ask::{AddressOrigin, ClientRequest, ExchangeOutcome, GatewayResult, ReceivedReceipt};
 use super::{GRANTED, NO_ANSWER, NO_WAY, REFUSED};
-use crate::core::knock::{Kind, Receipt, Status};
+use crate::core::knock::{KnockKind, Receipt, Status};
 use crate::core::types::{SECOND, Source, Wall};
 use crate::keys::profile::Profile;
 
@@ -15,40 +15,49 @@ use crate::keys::profile::Profile;
 const CLOCK_SLACK: i64 = 2 * SECOND.cast_signed();
 
 /// The exit code of them all: the best that was heard counts.
-pub(super) fn code(answers: &[Answer]) -> u8 {
-    let one = |answer: &Answer| match &answer.outcome {
-        Outcome::Heard(heard) => match heard.receipt.status {
+pub(super) fn code(answers: &[GatewayResult]) -> u8 {
+    let one = |answer: &GatewayResult| match &answer.outcome {
+        ExchangeOutcome::Heard(heard) => match heard.receipt.status {
             Status::Granted | Status::Closed | Status::Observed => GRANTED,
             _ => REFUSED,
         },
-        Outcome::Silence => NO_ANSWER,
-        Outcome::NoWay(_) => NO_WAY,
+        ExchangeOutcome::Silence => NO_ANSWER,
+        ExchangeOutcome::NoWay(_) => NO_WAY,
     };
     answers.iter().map(one).min().unwrap_or(NO_WAY)
 }
 
 /// For standard output and standard error.
-pub(super) fn say(profile: &str, held: &Profile, wish: &Wish, answers: &[Answer]) -> (String, String) {
+pub(super) fn describe(
+    profile: &str,
+    held: &Profile,
+    wish: &ClientRequest,
+    answers: &[GatewayResult],
+) -> (String, String) {
     let (mut out, mut err) = (String::new(), String::new());
     let good = code(answers) == GRANTED;
     for answer in answers {
         match &answer.outcome {
-            Outcome::Heard(heard) => {
+            ExchangeOutcome::Heard(heard) => {
                 let text = heard_text(profile, wish, answer, heard);
-                let fine = matches!(heard.receipt.status, Status::Granted | Status::Closed | Status::Observed);
+                let fine = matches!(
+                    heard.receipt.status,
+                    Status::Granted | Status::Closed | Status::Observed
+                );
                 if fine { &mut out } else { &mut err }.push_str(&text);
                 err += &clock_text(heard);
             }
             // One family that leads nowhere is no news where the other one worked.
-            Outcome::Silence if good => {
-                err += &format!("no answer from {}; the other address answered\n", answer.gateway.ip())
+            ExchangeOutcome::Silence if good => {
+                err +=
+                    &format!("no answer from {}; the other address answered\n", answer.gateway.ip())
             }
-            Outcome::NoWay(_) if good => {}
-            Outcome::Silence => err += &silence_text(profile, held, answer),
-            Outcome::NoWay(fault) => err += &format!("{fault}\n"),
+            ExchangeOutcome::NoWay(_) if good => {}
+            ExchangeOutcome::Silence => err += &silence_text(profile, held, answer),
+            ExchangeOutcome::NoWay(fault) => err += &format!("{fault}\n"),
         }
     }
-    if code(answers) == NO_ANSWER && wish.kind == Kind::Open && held.fallback.is_some() {
+    if code(answers) == NO_ANSWER && wish.kind == KnockKind::Open && held.fallback.is_some() {
         err += &format!(
             "the profile holds a door's classic sequence too: toctoc open --classic {profile}\n  \
              sends it in the clear: whoever sees it can repeat it, and may have stopped the sealed knock for that\n"
@@ -58,10 +67,10 @@ pub(super) fn say(profile: &str, held: &Profile, wish: &Wish, answers: &[Answer]
 }
 
 /// All of it as one JSON object.
-pub(super) fn as_json(profile: &str, wish: &Wish, answers: &[Answer]) -> Value {
+pub(super) fn as_json(profile: &str, wish: &ClientRequest, answers: &[GatewayResult]) -> Value {
     let answers: Vec<Value> = answers.iter().map(answer_json).collect();
     let exit = answers_exit(&answers);
-    let service = Some(wish.service.as_str()).filter(|_| wish.kind != Kind::Probe);
+    let service = Some(wish.service.as_str()).filter(|_| wish.kind != KnockKind::Probe);
     let port = Some(wish.source_port).filter(|port| *port != 0);
     json!({ "profile": profile, "service": service, "source_port": port, "result": exit, "answers": answers })
 }
@@ -71,26 +80,29 @@ fn answers_exit(answers: &[Value]) -> Value {
     let order = ["granted", "closed", "observed"];
     let word = |wanted: &&str| answers.iter().any(|answer| answer["status"] == **wanted);
     let best = order.iter().find(|wanted| word(wanted)).copied();
-    let silent = |answer: &Value| matches!(answer["status"].as_str(), Some("no-answer" | "not-sent"));
+    let silent =
+        |answer: &Value| matches!(answer["status"].as_str(), Some("no-answer" | "not-sent"));
     let refused = answers.iter().find(|answer| !silent(answer)).or(answers.first());
     best.map_or_else(|| refused.map_or(Value::Null, |answer| answer["status"].clone()), Value::from)
 }
 
-fn answer_json(answer: &Answer) -> Value {
+fn answer_json(answer: &GatewayResult) -> Value {
     let mut object = json!({
         "gateway": answer.gateway.to_string(),
         "knocks": answer.knocks,
         "named": answer.named.map(|(source, _)| source.to_string()),
         "found": answer.named.map(|(_, found)| match found {
-            Found::Given => "given",
-            Found::Local => "local",
-            Found::Probed => "probed",
+            AddressOrigin::Given => "given",
+            AddressOrigin::Local => "local",
+            AddressOrigin::Probed => "probed",
         }),
     });
     let more = match &answer.outcome {
-        Outcome::Heard(heard) => heard_json(heard),
-        Outcome::Silence => json!({ "status": "no-answer" }),
-        Outcome::NoWay(fault) => json!({ "status": "not-sent", "what": fault.what, "remedy": fault.remedy }),
+        ExchangeOutcome::Heard(heard) => heard_json(heard),
+        ExchangeOutcome::Silence => json!({ "status": "no-answer" }),
+        ExchangeOutcome::NoWay(fault) => {
+            json!({ "status": "not-sent", "what": fault.what, "remedy": fault.remedy })
+        }
     };
     if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
         object.extend(more);
@@ -98,8 +110,8 @@ fn answer_json(answer: &Answer) -> Value {
     object
 }
 
-fn heard_json(heard: &Heard) -> Value {
-    let Heard { receipt, at } = heard;
+fn heard_json(heard: &ReceivedReceipt) -> Value {
+    let ReceivedReceipt { receipt, at } = heard;
     let granted = receipt.status == Status::Granted;
     json!({
         "status": status_word(receipt.status),
@@ -128,7 +140,12 @@ fn status_word(status: Status) -> &'static str {
     }
 }
 
-fn heard_text(profile: &str, wish: &Wish, answer: &Answer, heard: &Heard) -> String {
+fn heard_text(
+    profile: &str,
+    wish: &ClientRequest,
+    answer: &GatewayResult,
+    heard: &ReceivedReceipt,
+) -> String {
     let receipt = &heard.receipt;
     let service = wish.service;
     let host = answer.gateway.ip();
@@ -160,11 +177,15 @@ fn heard_text(profile: &str, wish: &Wish, answer: &Answer, heard: &Heard) -> Str
     }
 }
 
-fn granted_text(wish: &Wish, answer: &Answer, heard: &Heard) -> String {
+fn granted_text(wish: &ClientRequest, answer: &GatewayResult, heard: &ReceivedReceipt) -> String {
     let receipt = &heard.receipt;
     let who = receipt.granted.unwrap_or(receipt.observed);
     let how = if receipt.once { "with one connection" } else { "" };
-    let from = if wish.source_port == 0 { String::new() } else { format!("from port {}", wish.source_port) };
+    let from = if wish.source_port == 0 {
+        String::new()
+    } else {
+        format!("from port {}", wish.source_port)
+    };
     let ports = port_list(receipt).join(", ");
     // A service of commands has none.
     let what = if ports.is_empty() { wish.service.to_string() } else { ports };
@@ -179,16 +200,22 @@ fn granted_text(wish: &Wish, answer: &Answer, heard: &Heard) -> String {
     if who != receipt.observed {
         text += &format!("  the knock came from {}\n", receipt.observed);
     }
-    if answer.named.is_some_and(|(_, found)| found == Found::Probed) {
+    if answer.named.is_some_and(|(_, found)| found == AddressOrigin::Probed) {
         text += "  that address is what the gateway saw of you; check it if somebody could be on the path\n";
     }
     text
 }
 
 /// The observed address is what the path made of it: it is shown, and only the user may ask for it.
-fn address_text(profile: &str, wish: &Wish, answer: &Answer, observed: Source) -> String {
-    let named = answer.named.map_or_else(|| "no address".to_owned(), |(source, _)| source.to_string());
-    let verb = if wish.kind == Kind::Close { "close" } else { "open" };
+fn address_text(
+    profile: &str,
+    wish: &ClientRequest,
+    answer: &GatewayResult,
+    observed: Source,
+) -> String {
+    let named =
+        answer.named.map_or_else(|| "no address".to_owned(), |(source, _)| source.to_string());
+    let verb = if wish.kind == KnockKind::Close { "close" } else { "open" };
     format!(
         "refused: you asked for {named}, but the knock reached the gateway from {observed}. Nothing was granted\n  \
          if {observed} is you, seen from there: toctoc {verb} {profile} {} --source {observed}\n  \
@@ -197,7 +224,7 @@ fn address_text(profile: &str, wish: &Wish, answer: &Answer, observed: Source) -
     )
 }
 
-fn clock_text(heard: &Heard) -> String {
+fn clock_text(heard: &ReceivedReceipt) -> String {
     let behind = heard.receipt.time.since(heard.at);
     if behind.unsigned_abs() <= CLOCK_SLACK.unsigned_abs() {
         return String::new();
@@ -206,7 +233,7 @@ fn clock_text(heard: &Heard) -> String {
     format!("note: this machine's clock is {} {side} the gateway's\n", duration_text(behind))
 }
 
-fn silence_text(profile: &str, held: &Profile, answer: &Answer) -> String {
+fn silence_text(profile: &str, held: &Profile, answer: &GatewayResult) -> String {
     format!(
         "no answer from {} to {} knock{}; the gateway never says why. Check\n  \
          - that udp/{} is let through on your side and before the gateway\n  \
@@ -228,9 +255,9 @@ fn port_list(receipt: &Receipt) -> Vec<String> {
     receipt.ports.iter().flatten().map(ToString::to_string).collect()
 }
 
-/// The end of a grant by the clock of this machine, however wrong that is: gateway time plus seconds, minus what the
-/// two clocks differ by, which is the receipt's arrival plus seconds.
-fn until(heard: &Heard) -> Wall {
+/// The end of a grant by the clock of this machine, however wrong that is: gateway time plus
+/// seconds, minus what the two clocks differ by, which is the receipt's arrival plus seconds.
+fn until(heard: &ReceivedReceipt) -> Wall {
     heard.at.plus(heard.receipt.seconds)
 }
 
@@ -249,9 +276,15 @@ fn local_text(wall: Wall) -> String {
 
 /// `30 s`, `10 min`, `1 h 2 min`, `400 d`: the two largest units.
 fn duration_text(nanoseconds: i64) -> String {
-    let rounded = SignedDuration::from_nanos(nanoseconds).unsigned_abs() + std::time::Duration::from_millis(500);
+    let rounded = SignedDuration::from_nanos(nanoseconds).unsigned_abs()
+        + std::time::Duration::from_millis(500);
     let seconds = rounded.as_secs();
-    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "min"), (seconds % 60, "s")];
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3600 % 24, "h"),
+        (seconds / 60 % 60, "min"),
+        (seconds % 60, "s"),
+    ];
     let shown: Vec<String> = parts
         .iter()
         .skip_while(|(n, _)| *n == 0)
@@ -269,9 +302,14 @@ mod tests {
     #[test]
     fn durations_are_said_in_their_two_largest_units() {
         let second = SECOND.cast_signed();
-        for (seconds, said) in
-            [(0, "0 s"), (30, "30 s"), (60, "1 min"), (90, "1 min 30 s"), (3720, "1 h 2 min"), (3605, "1 h")]
-        {
+        for (seconds, said) in [
+            (0, "0 s"),
+            (30, "30 s"),
+            (60, "1 min"),
+            (90, "1 min 30 s"),
+            (3720, "1 h 2 min"),
+            (3605, "1 h"),
+        ] {
             assert_eq!(duration_text(seconds * second), said);
             assert_eq!(duration_text(-seconds * second), said);
         }

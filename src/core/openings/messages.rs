@@ -3,17 +3,17 @@
 
 use std::net::IpAddr;
 
-use super::Command;
+use super::CommandLine;
 
 /// Log lines, in knockd's words where it has any.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
+pub enum OpeningNote {
     /// A command is about to run.
     Running {
         /// The door.
         door: String,
         /// The command.
-        command: Command,
+        command: CommandLine,
     },
     /// It ended, and not well.
     Status {
@@ -51,25 +51,31 @@ impl NotOpened {
     pub fn text(self) -> Option<&'static str> {
         match self {
             NotOpened::NoCommand => None,
-            NotOpened::StartTooLong => Some("error: parsed start command has been truncated! --> won't execute it"),
-            NotOpened::StopTooLong => {
-                Some("error: parsed stop command has been truncated! --> won't execute start command")
+            NotOpened::StartTooLong => {
+                Some("error: parsed start command has been truncated! --> won't execute it")
             }
-            NotOpened::Full => {
-                Some("error: too many openings wait for their stop commands --> won't execute start command")
-            }
+            NotOpened::StopTooLong => Some(
+                "error: parsed stop command has been truncated! --> won't execute start command",
+            ),
+            NotOpened::Full => Some(
+                "error: too many openings wait for their stop commands --> won't execute start command",
+            ),
         }
     }
 }
 
 /// As knockd writes them; `who` names the source, with its host name if it was looked up.
-impl Note {
+impl OpeningNote {
     /// The text of the log line. `who` shows the source of an opening.
     pub fn text(&self, who: impl Fn(u64, IpAddr) -> String) -> String {
         match self {
-            Note::Running { door, command } => format!("{door}: running command: {command}"),
-            Note::Status { door, status } => format!("{door}: command returned non-zero status code ({status})"),
-            Note::Timeout { id, door, source } => format!("{}: {door}: command timeout", who(*id, *source)),
+            OpeningNote::Running { door, command } => format!("{door}: running command: {command}"),
+            OpeningNote::Status { door, status } => {
+                format!("{door}: command returned non-zero status code ({status})")
+            }
+            OpeningNote::Timeout { id, door, source } => {
+                format!("{}: {door}: command timeout", who(*id, *source))
+            }
         }
     }
 }

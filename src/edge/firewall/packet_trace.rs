@@ -1,12 +1,13 @@
-//! What would become of one packet in the rulesets of others, as far as their rules can be read: for sure, or perhaps.
-//! Reading the ruleset is left to `survey`, what an admin is told to `app`.
+//! What would become of one packet in the rulesets of others, as far as their rules can be read:
+//! for sure, or perhaps. Reading the ruleset is left to `survey`, what an admin is told to `app`.
 //!
-//! A rule matches for sure, for sure not, or perhaps: by what is not known of the packet (its interface, its source) or not
-//! understood of the rule (iptables' extensions, named sets). A rule that perhaps matches is noted, and the packet goes on.
+//! A rule matches for sure, for sure not, or perhaps: by what is not known of the packet (its
+//! interface, its source) or not understood of the rule (iptables' extensions, named sets). A rule
+//! that perhaps matches is noted, and the packet goes on.
 
 use serde_json::{Value, json};
 
-use super::survey::{Chain, Survey};
+use super::ruleset_snapshot::{Chain, RulesetSnapshot};
 use crate::core::types::Proto;
 
 /// How deep chains may jump; the kernel allows as many.
@@ -14,7 +15,7 @@ const DEPTH: usize = 16;
 
 /// A first packet, as far as it is known.
 #[derive(Clone, Copy, Debug)]
-pub struct Packet {
+pub struct TracedPacket {
     /// Its family.
     pub v6: bool,
     /// Its protocol.
@@ -29,7 +30,7 @@ pub struct Packet {
 
 /// What a place does to a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum TraceEffect {
     /// Lets it on.
     Accept,
     /// Drops or refuses it.
@@ -38,66 +39,77 @@ pub enum Effect {
 
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Course {
+pub struct Trace {
     /// Where it ends, if it does: `inet filter input: policy drop`.
     pub dropped: Option<String>,
     /// What may decide otherwise before that, in order.
-    pub perhaps: Vec<(Effect, String)>,
+    pub possible: Vec<(TraceEffect, String)>,
 }
 
 /// Sends `packet` through all chains of `hook` but those of our table.
-pub fn follow(survey: &Survey, hook: &str, ours: &str, packet: &Packet) -> Course {
-    let mut walk = Walk { survey, packet, perhaps: Vec::new() };
-    let chains = survey.chains.iter().filter(|c| c.hangs_in(hook) && c.sees(packet.v6) && !c.is_of(ours));
+pub fn trace_packet(
+    survey: &RulesetSnapshot,
+    hook: &str,
+    ours: &str,
+    packet: &TracedPacket,
+) -> Trace {
+    let mut walk = Tracer { survey, packet, perhaps: Vec::new() };
+    let chains =
+        survey.chains.iter().filter(|c| c.hangs_in(hook) && c.sees(packet.v6) && !c.is_of(ours));
     let mut dropped = None;
     for chain in chains {
         let end = match walk.chain(chain, 0) {
-            End::Decided(Effect::Accept, _) => None,
-            End::Decided(Effect::Drop, place) => Some(place),
-            End::Through => {
-                chain.base.as_ref().filter(|base| base.drops).map(|_| format!("{}: policy drop", place(chain)))
-            }
+            ChainExit::Decided(TraceEffect::Accept, _) => None,
+            ChainExit::Decided(TraceEffect::Drop, place) => Some(place),
+            ChainExit::Through => chain
+                .base
+                .as_ref()
+                .filter(|base| base.drops)
+                .map(|_| format!("{}: policy drop", place(chain))),
         };
         if end.is_some() {
             dropped = end;
             break;
         }
     }
-    Course { dropped, perhaps: walk.perhaps }
+    Trace { dropped, possible: walk.perhaps }
 }
 
-struct Walk<'a> {
-    survey: &'a Survey,
-    packet: &'a Packet,
-    perhaps: Vec<(Effect, String)>,
+struct Tracer<'a> {
+    survey: &'a RulesetSnapshot,
+    packet: &'a TracedPacket,
+    perhaps: Vec<(TraceEffect, String)>,
 }
 
 /// How a packet leaves a chain.
-enum End {
-    Decided(Effect, String),
+enum ChainExit {
+    Decided(TraceEffect, String),
     /// By its last rule or a `return`.
     Through,
 }
 
-impl Walk<'_> {
-    fn chain(&mut self, chain: &Chain, depth: usize) -> End {
+impl Tracer<'_> {
+    fn chain(&mut self, chain: &Chain, depth: usize) -> ChainExit {
         if depth > DEPTH {
-            return End::Through;
+            return ChainExit::Through;
         }
         for (handle, statements) in &chain.rules {
             let here = format!("{}: rule with handle {handle}", place(chain));
             let (mut sure, mut next) = (true, None);
             for statement in statements {
                 match self.statement(statement) {
-                    Meaning::Matches(Some(true)) | Meaning::Nothing => {}
-                    Meaning::Matches(Some(false)) => {
+                    RuleMeaning::Matches(Some(true)) | RuleMeaning::Nothing => {}
+                    RuleMeaning::Matches(Some(false)) => {
                         next = None;
                         break;
                     }
-                    Meaning::Matches(None) => sure = false,
-                    Meaning::Verdict(verdict) => next = Some(verdict),
-                    Meaning::Decides => {
-                        self.perhaps.extend([Effect::Accept, Effect::Drop].map(|effect| (effect, here.clone())));
+                    RuleMeaning::Matches(None) => sure = false,
+                    RuleMeaning::Verdict(verdict) => next = Some(verdict),
+                    RuleMeaning::Decides => {
+                        self.perhaps.extend(
+                            [TraceEffect::Accept, TraceEffect::Drop]
+                                .map(|effect| (effect, here.clone())),
+                        );
                     }
                 }
             }
@@ -106,67 +118,82 @@ impl Walk<'_> {
                 None => continue,
             }
         }
-        End::Through
+        ChainExit::Through
     }
 
     /// What a verdict leads to; `None` if the packet goes on with the next rule.
-    fn carry_out(&mut self, verdict: &Value, chain: &Chain, here: String, sure: bool, depth: usize) -> Option<End> {
+    fn carry_out(
+        &mut self,
+        verdict: &Value,
+        chain: &Chain,
+        here: String,
+        sure: bool,
+        depth: usize,
+    ) -> Option<ChainExit> {
         let word = verdict.as_object()?.keys().next()?.as_str();
         let end = match word {
-            "accept" => End::Decided(Effect::Accept, here),
-            "drop" | "reject" => End::Decided(Effect::Drop, here),
-            "return" => End::Through,
+            "accept" => ChainExit::Decided(TraceEffect::Accept, here),
+            "drop" | "reject" => ChainExit::Decided(TraceEffect::Drop, here),
+            "return" => ChainExit::Through,
             _ => {
                 let name = verdict.pointer(&format!("/{word}/target")).and_then(Value::as_str)?;
-                let same = |c: &&Chain| c.family == chain.family && c.table == chain.table && c.name == name;
+                let same = |c: &&Chain| {
+                    c.family == chain.family && c.table == chain.table && c.name == name
+                };
                 let end = self.chain(self.survey.chains.iter().find(same)?, depth + 1);
                 match (end, word) {
-                    (End::Through, "jump") => return None,
+                    (ChainExit::Through, "jump") => return None,
                     (end, _) => end,
                 }
             }
         };
         match (sure, end) {
             (true, end) => Some(end),
-            (false, End::Decided(effect, place)) => {
+            (false, ChainExit::Decided(effect, place)) => {
                 self.perhaps.push((effect, place));
                 None
             }
-            (false, End::Through) => None,
+            (false, ChainExit::Through) => None,
         }
     }
 
-    fn statement(&self, statement: &Value) -> Meaning {
-        let Some((word, body)) = statement.as_object().and_then(|fields| fields.iter().next()) else {
-            return Meaning::Matches(None);
+    fn statement(&self, statement: &Value) -> RuleMeaning {
+        let Some((word, body)) = statement.as_object().and_then(|fields| fields.iter().next())
+        else {
+            return RuleMeaning::Matches(None);
         };
         match word.as_str() {
-            "match" => Meaning::Matches(self.matches(body)),
-            "accept" | "drop" | "reject" | "return" | "jump" | "goto" => Meaning::Verdict(statement.clone()),
-            "counter" | "log" | "comment" | "mangle" | "notrack" => Meaning::Nothing,
+            "match" => RuleMeaning::Matches(self.matches(body)),
+            "accept" | "drop" | "reject" | "return" | "jump" | "goto" => {
+                RuleMeaning::Verdict(statement.clone())
+            }
+            "counter" | "log" | "comment" | "mangle" | "notrack" => RuleMeaning::Nothing,
             // With a limit of its own it is a question.
-            "set" if body.get("stmt").is_none() => Meaning::Nothing,
-            "queue" => Meaning::Decides,
+            "set" if body.get("stmt").is_none() => RuleMeaning::Nothing,
+            "queue" => RuleMeaning::Decides,
             // iptables' own: what ends a packet is known by name, what asks something is not.
             "xt" => match (text(body, "type"), text(body, "name")) {
-                ("target", "REJECT") => Meaning::Verdict(json!({ "reject": null })),
-                ("target", "DROP") => Meaning::Verdict(json!({ "drop": null })),
-                ("target", _) => Meaning::Nothing,
-                _ => Meaning::Matches(None),
+                ("target", "REJECT") => RuleMeaning::Verdict(json!({ "reject": null })),
+                ("target", "DROP") => RuleMeaning::Verdict(json!({ "drop": null })),
+                ("target", _) => RuleMeaning::Nothing,
+                _ => RuleMeaning::Matches(None),
             },
             "vmap" => self.mapped(body),
-            _ => Meaning::Matches(None),
+            _ => RuleMeaning::Matches(None),
         }
     }
 
-    fn mapped(&self, vmap: &Value) -> Meaning {
+    fn mapped(&self, vmap: &Value) -> RuleMeaning {
         let pairs = vmap.pointer("/data/set").and_then(Value::as_array);
         if self.misses(&vmap["key"]) {
-            return Meaning::Matches(Some(false));
+            return RuleMeaning::Matches(Some(false));
         }
-        let (Some(value), Some(pairs)) = (self.value(&vmap["key"]), pairs) else { return Meaning::Decides };
+        let (Some(value), Some(pairs)) = (self.value(&vmap["key"]), pairs) else {
+            return RuleMeaning::Decides;
+        };
         let found = pairs.iter().find(|pair| is(&value, &pair[0]) == Some(true));
-        found.map_or(Meaning::Matches(Some(false)), |pair| Meaning::Verdict(pair[1].clone()))
+        found
+            .map_or(RuleMeaning::Matches(Some(false)), |pair| RuleMeaning::Verdict(pair[1].clone()))
     }
 
     fn matches(&self, body: &Value) -> Option<bool> {
@@ -175,7 +202,9 @@ impl Walk<'_> {
             return Some(false);
         }
         // What we ask about comes from outside.
-        if ["iif", "iifname"].contains(&left.pointer("/meta/key").and_then(Value::as_str).unwrap_or_default()) {
+        if ["iif", "iifname"]
+            .contains(&left.pointer("/meta/key").and_then(Value::as_str).unwrap_or_default())
+        {
             let equal = is(&json!("lo"), right)?;
             return match (text(body, "op"), equal) {
                 ("==", true) => Some(false),
@@ -203,7 +232,9 @@ impl Walk<'_> {
             "ip" => !self.packet.v6,
             "ip6" => self.packet.v6,
             "tcp" | "udp" => protocol == self.packet.proto.name(),
-            "icmp" | "icmpv6" | "sctp" | "dccp" | "ah" | "esp" | "comp" | "igmp" | "udplite" => false,
+            "icmp" | "icmpv6" | "sctp" | "dccp" | "ah" | "esp" | "comp" | "igmp" | "udplite" => {
+                false
+            }
             _ => true,
         }
     }
@@ -214,9 +245,13 @@ impl Walk<'_> {
             return Some(json!(self.value(mask_of)?.as_u64()? & mask.as_u64()?));
         }
         if let Some(parts) = left.get("concat").and_then(Value::as_array) {
-            return Some(json!({ "concat": parts.iter().map(|part| self.value(part)).collect::<Option<Vec<_>>>()? }));
+            return Some(
+                json!({ "concat": parts.iter().map(|part| self.value(part)).collect::<Option<Vec<_>>>()? }),
+            );
         }
-        let key = |kind: &str, key: &str| left.get(kind).and_then(|body| body.get(key)).and_then(Value::as_str);
+        let key = |kind: &str, key: &str| {
+            left.get(kind).and_then(|body| body.get(key)).and_then(Value::as_str)
+        };
         let family = if self.packet.v6 { "ipv6" } else { "ipv4" };
         match (key("meta", "key"), key("ct", "key"), key("payload", "field")) {
             (Some("l4proto"), ..) => Some(json!(self.packet.proto.name())),
@@ -231,7 +266,7 @@ impl Walk<'_> {
     }
 }
 
-enum Meaning {
+enum RuleMeaning {
     /// `None`: perhaps.
     Matches(Option<bool>),
     Verdict(Value),
@@ -261,7 +296,8 @@ fn is(value: &Value, right: &Value) -> Option<bool> {
         return Some((low.as_u64()?..=high.as_u64()?).contains(&value.as_u64()?));
     }
     if let (Some(parts), Some(theirs)) = (list(value), list(right)) {
-        let each: Vec<Option<bool>> = parts.iter().zip(theirs).map(|(one, other)| is(one, other)).collect();
+        let each: Vec<Option<bool>> =
+            parts.iter().zip(theirs).map(|(one, other)| is(one, other)).collect();
         return match each.contains(&Some(false)) {
             true => Some(false),
             false => each.into_iter().all(|one| one == Some(true)).then_some(true),
