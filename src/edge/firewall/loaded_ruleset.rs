@@ -47,10 +47,11 @@ impl LoadedRuleset {
 
     /// True if the guard's chain is in the prerouting hook, after conntrack and before all else.
     fn is_hooked(&self) -> bool {
-        let chains = self.0.iter().filter_map(|object| Chain::deserialize(object.get("chain")?).ok());
-        let mut guards = chains.filter(|chain| chain.name == CHAIN);
-        guards.any(|chain| {
-            chain.hook == Some(NfHook::Prerouting)
+        let chains = self.0.iter().filter_map(|object| object.get("chain"));
+        let mut chains = chains.filter_map(|chain| Chain::deserialize(chain).ok());
+        chains.any(|chain| {
+            chain.name == CHAIN
+                && chain.hook == Some(NfHook::Prerouting)
                 && chain.prio == Some(-175)
                 && chain._type == Some(NfChainType::Filter)
         })
