@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sys::socket::{setsockopt, sockopt};
-use pnet_datalink::{self as datalink, Channel, ChannelType, DataLinkReceiver, NetworkInterface};
+use pnet::datalink::{self, Channel, ChannelType, DataLinkReceiver, NetworkInterface};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::bpf::Instruction;
