@@ -292,7 +292,7 @@ impl Listener {
                 CaptureResult::Packet(packet) => {
                     self.engine.packet(clock::now(), *arrival, packet, &mut self.actions)
                 }
-                CaptureResult::Dry => return Ok(()),
+                CaptureResult::Empty => return Ok(()),
                 CaptureResult::Down => {
                     return tell(pipe, ToGatekeeper::Down { capture: arrival.capture });
                 }
