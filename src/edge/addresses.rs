@@ -10,10 +10,9 @@ use nix::net::if_::InterfaceFlags;
 
 use crate::core::types::Fault;
 
-/// RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR of linux/rtnetlink.h.
-const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
-/// RTMGRP_IPV4_ROUTE and RTMGRP_IPV6_ROUTE.
-const ROUTE_GROUPS: u32 = 0x40 | 0x400;
+/// Multicast groups of linux/rtnetlink.h.
+const ADDRESSES: u32 = (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
+const ROUTES: u32 = (libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE) as u32;
 
 /// One address of an interface of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,15 +26,10 @@ pub struct LocalAddress {
 }
 
 /// All addresses of this machine, sorted.
-///
-/// # Errors
-/// The kernel does not list them.
 pub fn own() -> Result<Vec<LocalAddress>, Fault> {
     let all = getifaddrs().map_err(|errno| {
-        Fault::new(
-            format!("cannot list this machine's addresses: {errno}"),
-            "does the kernel have CONFIG_NETLINK?",
-        )
+        let what = format!("cannot list this machine's addresses: {errno}");
+        Fault::new(what, "the kernel needs CONFIG_NETLINK")
     })?;
     let mut found = Vec::new();
     for entry in all {
@@ -62,18 +56,13 @@ pub struct AddressWatch {
 
 impl AddressWatch {
     /// Starts watching. Ask for `routes` only if needed: on a router they change all the time.
-    ///
-    /// # Errors
-    /// The kernel refuses the socket.
     pub fn start(routes: bool) -> Result<AddressWatch, Fault> {
-        let groups = if routes { ADDRESS_GROUPS | ROUTE_GROUPS } else { ADDRESS_GROUPS };
-        match Self::open(groups) {
-            Ok(socket) => Ok(AddressWatch { socket }),
-            Err(error) => Err(Fault::new(
-                format!("cannot watch for address changes: {error}"),
-                "the kernel needs CONFIG_NETLINK",
-            )),
-        }
+        let socket = Self::open(if routes { ADDRESSES | ROUTES } else { ADDRESSES });
+        let socket = socket.map_err(|error| {
+            let what = format!("cannot watch for address changes: {error}");
+            Fault::new(what, "the kernel needs CONFIG_NETLINK")
+        })?;
+        Ok(AddressWatch { socket })
     }
 
     fn open(groups: u32) -> io::Result<Socket> {
@@ -93,7 +82,7 @@ impl AddressWatch {
                 Ok(_) => any = true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Some reports were lost.
-                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => any = true,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
                 Err(_) => return any,
             }
         }

@@ -1,4 +1,4 @@
-//! AF_PACKET sockets. Our filter is attached and locked before they are bound, then pnet reads them.
+//! AF_PACKET sockets. Our filter is attached and locked before they are bound; then pnet reads.
 //!
 //! A socket of protocol 0 receives nothing until it is bound, so no packet ever gets past the
 //! filter. The privileged process makes the socket with [`open`]. The listener, which may not make
@@ -44,10 +44,7 @@ pub struct Interface {
     pub loopback: bool,
 }
 
-/// Finds `name`, or all interfaces for [`ANY`].
-///
-/// # Errors
-/// There is no such interface, or it is down.
+/// Finds `name`, or all interfaces for [`ANY`]. Fails if there is none, or it is down.
 pub fn interface(name: &str) -> Result<Interface, Fault> {
     if name == ANY {
         return Ok(Interface { index: 0, loopback: false });
@@ -65,11 +62,10 @@ pub fn interface(name: &str) -> Result<Interface, Fault> {
         flags = entry.flags;
     }
     if !flags.contains(InterfaceFlags::IFF_UP) {
+        let up = format!("`ip link set {name} up`, or start the gateway after the network");
         return Err(Fault::new(
             format!("interface {name}: it is down"),
-            format!(
-                "`ip link set {name} up`, or start the gateway after the network; or use `any`"
-            ),
+            format!("{up}; or use `any`"),
         ));
     }
     Ok(Interface { index, loopback: flags.contains(InterfaceFlags::IFF_LOOPBACK) })
@@ -77,9 +73,6 @@ pub fn interface(name: &str) -> Result<Interface, Fault> {
 
 /// Opens a capture socket for the interface `name` that accepts what `program` does, and never
 /// anything else.
-///
-/// # Errors
-/// As [`interface`]; no right to capture; or the kernel refuses the program.
 pub fn open(name: &str, program: &[Instruction]) -> Result<UnboundCapture, Fault> {
     let interface = interface(name)?;
     // Cooked: offset 0 is the IP header on every kind of link.
@@ -89,11 +82,9 @@ pub fn open(name: &str, program: &[Instruction]) -> Result<UnboundCapture, Fault
         let count = program.len();
         Fault::new(
             format!(
-                "interface {name}: the kernel refuses the capture filter of {count} instructions: \
-                 {error}"
+                "interface {name}: the kernel refuses a filter of {count} instructions: {error}"
             ),
-            "nothing is captured without it; use fewer doors, or report this with the kernel's \
-             version",
+            "use fewer doors, or report this with the kernel's version",
         )
     })?;
     // Going above the system's limit takes CAP_NET_ADMIN; the limit itself is the next best.
@@ -142,10 +133,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Binds the socket: from here on packets arrive. This needs no privilege.
-    ///
-    /// # Errors
-    /// The kernel's, if the interface has disappeared meanwhile.
+    /// Binds the socket: from here on packets arrive. This needs no privilege. Fails if the
+    /// interface has disappeared meanwhile.
     pub fn bind(unbound: UnboundCapture) -> io::Result<Self> {
         let socket = Socket::from(unbound.socket.try_clone()?);
         let interface = NetworkInterface {

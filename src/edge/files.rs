@@ -35,18 +35,12 @@ pub const LIMIT: u64 = 64 << 20;
 
 /// Reads a text file. It must be a regular file, not a link, owned by root or us, with a mode as
 /// `check` demands, in a directory where nobody else can replace it. The text is wiped when
-/// dropped.
-///
-/// # Errors
-/// The first check that failed, with the command that fixes it.
+/// dropped. An error names the first check that failed and the command that fixes it.
 pub fn read(path: &Path, check: FileCheck) -> Result<Zeroizing<String>, Fault> {
     text(path, read_bytes(path, check)?)
 }
 
 /// The same for a file that need not be text.
-///
-/// # Errors
-/// As [`read`].
 pub fn read_bytes(path: &Path, check: FileCheck) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let file = platform::open_checked(path, check)?;
     let size = file.metadata().map_err(|error| io_fault(path, &error))?.len();
@@ -63,10 +57,7 @@ pub fn read_bytes(path: &Path, check: FileCheck) -> Result<Zeroizing<Vec<u8>>, F
     Ok(bytes)
 }
 
-/// The bytes of `path` as text, without a copy.
-///
-/// # Errors
-/// They are not UTF-8.
+/// The bytes of `path` as text, without a copy. Fails if they are not UTF-8.
 pub fn text(path: &Path, mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, Fault> {
     String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
@@ -77,9 +68,6 @@ pub fn text(path: &Path, mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Stri
 }
 
 /// Writes a new file of `mode`, completely or not at all. Never replaces an existing one.
-///
-/// # Errors
-/// The path exists, or cannot be written.
 pub fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     if fs::symlink_metadata(path).is_ok() {
         return Err(exists(path));
@@ -96,10 +84,7 @@ pub fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
 }
 
 /// Writes or replaces a file, with `mode`. A reader sees either all of the old content or all of
-/// the new.
-///
-/// # Errors
-/// The path cannot be written; the old content is still there.
+/// the new. After an error the old content is still there.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     let temporary = write_beside(path, content, mode)?;
     if let Err(error) = fs::rename(&temporary, path) {
@@ -110,9 +95,6 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
 }
 
 /// Makes a directory of `mode`, and those above it. False if it exists already.
-///
-/// # Errors
-/// It cannot be made, or something else has its name.
 pub fn make_directory(path: &Path, mode: u32) -> Result<bool, Fault> {
     if path.is_dir() {
         return Ok(false);
@@ -132,9 +114,6 @@ pub struct DirectoryLock {
 }
 
 /// Waits for the lock on the directory that holds `path`.
-///
-/// # Errors
-/// There is no such directory, or it cannot be locked.
 pub fn lock_directory(path: &Path) -> Result<DirectoryLock, Fault> {
     let directory = parent(path);
     match platform::lock(&directory) {

@@ -26,10 +26,8 @@ pub enum SendError {
 }
 
 /// Sends one packet. TCP: one SYN. The socket is closed at once, so the kernel does not repeat it.
-/// UDP: one zero byte, since some middle boxes drop empty datagrams.
-///
-/// # Errors
-/// The kernel's. A closed port is no error: nobody needs to listen there.
+/// UDP: one zero byte, since some middle boxes drop empty datagrams. A closed port is no error:
+/// nobody needs to listen there.
 pub fn send(to: SocketAddr, proto: Proto, from: &PacketOrigin) -> Result<(), SendError> {
     let (kind, protocol) = match proto {
         Proto::Tcp => (Type::STREAM, Protocol::TCP),
@@ -53,9 +51,6 @@ pub fn send(to: SocketAddr, proto: Proto, from: &PacketOrigin) -> Result<(), Sen
 /// Sends one echo request with `size` bytes of payload through a ping socket. That takes no
 /// privilege, only a system that allows ping sockets for this user's group. The kernel fills in
 /// identifier and checksum. The port of `to` is ignored.
-///
-/// # Errors
-/// The kernel's; `SendError::Socket` with `PermissionDenied` if it allows no ping socket.
 pub fn ping(to: SocketAddr, size: u16, from: &PacketOrigin) -> Result<(), SendError> {
     let socket = ping_socket(to).map_err(SendError::Socket)?;
     bind(&socket, from, to).map_err(SendError::Socket)?;
@@ -65,9 +60,6 @@ pub fn ping(to: SocketAddr, size: u16, from: &PacketOrigin) -> Result<(), SendEr
 }
 
 /// Checks that [`ping`] gets its socket. Ask before the first packet, so that none is wasted.
-///
-/// # Errors
-/// As [`ping`].
 pub fn can_ping(to: SocketAddr) -> Result<(), SendError> {
     ping_socket(to).map(drop).map_err(SendError::Socket)
 }

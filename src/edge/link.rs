@@ -48,26 +48,13 @@ pub enum LinkError {
     Down,
 }
 
-/// The kernel's link types of linux/if_arp.h.
-mod arphrd {
-    pub(super) const ETHER: u16 = 1;
-    pub(super) const PPP: u16 = 512;
-    pub(super) const RAWIP: u16 = 519;
-    pub(super) const TUNNEL: u16 = 768;
-    pub(super) const TUNNEL6: u16 = 769;
-    pub(super) const LOOPBACK: u16 = 772;
-    pub(super) const SIT: u16 = 776;
-    pub(super) const IPGRE: u16 = 778;
-    pub(super) const NONE: u16 = 0xfffe;
-}
+/// ARPHRD_RAWIP of linux/if_arp.h.
+const RAWIP: u16 = 519;
 
 /// libpcap's name and number for packets that iptables logs, which come from no interface.
 const NFLOG: (&str, u32) = ("nflog", 239);
 
 /// Looks up the interface `name`.
-///
-/// # Errors
-/// If we cannot listen on it.
 pub fn inspect(name: &str) -> Result<Link, LinkError> {
     if name == super::capture::ANY {
         return Ok(Link { kind: LinkKind::Cooked, addresses: Vec::new() });
@@ -101,14 +88,10 @@ pub fn inspect(name: &str) -> Result<Link, LinkError> {
 
 fn kind_of(hardware: u16) -> LinkKind {
     match hardware {
-        arphrd::ETHER | arphrd::LOOPBACK => LinkKind::Ethernet,
-        arphrd::PPP => LinkKind::Cooked,
-        arphrd::NONE
-        | arphrd::RAWIP
-        | arphrd::TUNNEL
-        | arphrd::TUNNEL6
-        | arphrd::SIT
-        | arphrd::IPGRE => LinkKind::Raw,
+        libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => LinkKind::Ethernet,
+        libc::ARPHRD_PPP => LinkKind::Cooked,
+        libc::ARPHRD_NONE | libc::ARPHRD_TUNNEL | libc::ARPHRD_TUNNEL6 => LinkKind::Raw,
+        libc::ARPHRD_SIT | libc::ARPHRD_IPGRE | RAWIP => LinkKind::Raw,
         other => LinkKind::Other(other.into()),
     }
 }

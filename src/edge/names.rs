@@ -25,10 +25,8 @@ impl AddressFamily {
 }
 
 /// The first address of `host`, with the port of `service` (a number or a name). Without `proto`
-/// the service may be of any protocol; without `family` the address may be of either.
-///
-/// # Errors
-/// The resolver's reason, in its own words.
+/// the service may be of any protocol; without `family` the address may be of either. An error is
+/// the resolver's reason, in its own words.
 pub fn resolve(
     host: &str,
     service: &str,
@@ -39,11 +37,8 @@ pub fn resolve(
     all.first().copied().ok_or_else(|| "no address".into())
 }
 
-/// The first address of each family, or of `only` one, over all `hosts` in order. Each name is
-/// resolved once.
-///
-/// # Errors
-/// None of them has an address.
+/// The first address of each family, or of `only` one, over all `hosts` in order. Fails if there is
+/// none. Each name is resolved once.
 pub fn resolve_gateway(
     hosts: &[String],
     port: u16,

@@ -44,7 +44,7 @@ pub fn sessions() -> Vec<(SocketAddr, SocketAddr)> {
 pub fn default_interfaces() -> Vec<String> {
     let v4 = read("route");
     let v6 = read("ipv6_route");
-    let names: BTreeSet<&str> = defaults_v4(&v4).into_iter().chain(defaults_v6(&v6)).collect();
+    let names: BTreeSet<&str> = defaults_v4(&v4).chain(defaults_v6(&v6)).collect();
     names.into_iter().map(str::to_owned).collect()
 }
 
@@ -111,32 +111,26 @@ fn connected(table: &str) -> Vec<(SocketAddr, SocketAddr)> {
 }
 
 /// Columns: interface, destination, gateway, flags, references, use, metric, mask.
-fn defaults_v4(table: &str) -> Vec<&str> {
-    let mut names = Vec::new();
-    for line in table.lines().skip(1) {
+fn defaults_v4(table: &str) -> impl Iterator<Item = &str> {
+    table.lines().skip(1).filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().take(8).collect();
-        if let [name, "00000000", _, flags, _, _, _, "00000000"] = words[..]
-            && is_in_force(flags)
-        {
-            names.push(name);
+        match words[..] {
+            [name, "00000000", _, flags, _, _, _, "00000000"] if is_in_force(flags) => Some(name),
+            _ => None,
         }
-    }
-    names
+    })
 }
 
 /// Columns: destination and its length, source and its length, gateway, metric, references, use,
 /// flags, interface.
-fn defaults_v6(table: &str) -> Vec<&str> {
-    let mut names = Vec::new();
-    for line in table.lines() {
+fn defaults_v6(table: &str) -> impl Iterator<Item = &str> {
+    table.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        if let [_, "00", _, "00", _, _, _, _, flags, name] = words[..]
-            && is_in_force(flags)
-        {
-            names.push(name);
+        match words[..] {
+            [_, "00", _, "00", _, _, _, _, flags, name] if is_in_force(flags) => Some(name),
+            _ => None,
         }
-    }
-    names
+    })
 }
 
 fn is_in_force(flags: &str) -> bool {
@@ -196,7 +190,7 @@ eth0\t00000000\t0102000A\t0003\t0\t0\t100\t00000000\t0\t0\t0
 *\t00000000\t00000000\t0201\t0\t0\t0\t00000000\t0\t0\t0
 tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0
 eth1\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
-        assert_eq!(defaults_v4(v4), ["eth0"]);
+        assert_eq!(defaults_v4(v4).collect::<Vec<_>>(), ["eth0"]);
         let zero = "0".repeat(32);
         let row = |length, flags, name| {
             format!("{zero} {length} {zero} 00 {zero} 00000400 00000001 00000000 {flags} {name}\n")
@@ -204,6 +198,6 @@ eth1\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
         let v6 = row("00", "00450003", "wlan0")
             + &row("00", "00200200", "lo")
             + &row("40", "00000001", "eth1");
-        assert_eq!(defaults_v6(&v6), ["wlan0"]);
+        assert_eq!(defaults_v6(&v6).collect::<Vec<_>>(), ["wlan0"]);
     }
 }

@@ -18,18 +18,12 @@ use crate::core::wire::RECEIPT;
 
 const SEGMENT: usize = 8 + RECEIPT;
 
-/// Opens a socket that can send UDP over IPv4 from any port.
-///
-/// # Errors
-/// Most likely CAP_NET_RAW is missing.
+/// Opens a socket that can send UDP over IPv4 from any port. Fails without CAP_NET_RAW.
 pub fn open_v4() -> Result<OwnedFd, Fault> {
     open(Domain::IPV4).map_err(|error| no_socket(&error))
 }
 
 /// The same for IPv6; `None` if this machine has no IPv6.
-///
-/// # Errors
-/// As [`open_v4`].
 pub fn open_v6() -> Result<Option<OwnedFd>, Fault> {
     match open(Domain::IPV6) {
         Ok(socket) => Ok(Some(socket)),
@@ -68,10 +62,8 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Sends `receipt` from an address of this machine. Never waits.
-    ///
-    /// # Errors
-    /// The kernel's: no route, no room, not our address. To the client the receipt is lost.
+    /// Sends `receipt` from an address of this machine. Never waits. After an error (no route, no
+    /// room, not our address) the receipt is lost to the client.
     pub fn send(
         &self,
         from: SocketAddr,

@@ -70,9 +70,6 @@ pub enum Received<T> {
 }
 
 /// A new pipe: our end, and the socket that becomes the standard input of the other process.
-///
-/// # Errors
-/// The kernel's.
 pub fn pair() -> io::Result<(RunnerPipe, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;

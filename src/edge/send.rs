@@ -15,9 +15,6 @@ pub struct GatewaySocket {
 
 impl GatewaySocket {
     /// A socket to `gateway`. The routes choose the local address.
-    ///
-    /// # Errors
-    /// There is no route to it.
     pub fn open(gateway: SocketAddr) -> Result<Self, Fault> {
         Self::connect(gateway).map_err(|error| not_sent(gateway, &error))
     }
@@ -44,11 +41,8 @@ impl GatewaySocket {
         self.local
     }
 
-    /// Sends one datagram.
-    ///
-    /// # Errors
-    /// It did not leave this machine. An ICMP error to an earlier datagram does not count: anybody
-    /// on the path can send one.
+    /// Sends one datagram. An ICMP error to an earlier datagram is no error: anybody on the path
+    /// can send one.
     pub fn send(&self, datagram: &[u8]) -> Result<(), Fault> {
         let sent = match self.socket.send(datagram) {
             Err(error) if is_icmp_error(&error) => self.socket.send(datagram),

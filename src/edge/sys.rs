@@ -18,9 +18,6 @@ use nix::unistd::{Pid, dup2_stdin, getpid, getppid, setpgid};
 
 /// Locks the filter of `socket`: it can be neither changed nor removed any more, even by a
 /// taken-over process (SO_LOCK_FILTER).
-///
-/// # Errors
-/// The kernel's.
 pub fn lock_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
     let on: c_int = 1;
     // SAFETY: the option takes an int. `on` is an int that lives through the call, and the length
@@ -53,10 +50,7 @@ pub fn take_stdin() -> Option<OwnedFd> {
 
 /// Closes every descriptor from 3 on that this process inherited. Call this first, before anything
 /// of ours is open: whoever started the gateway may have left something open that the listener must
-/// not hold.
-///
-/// # Errors
-/// The kernel's. Before 5.9 it has no such call.
+/// not hold. Fails on a kernel before 5.9.
 pub fn close_inherited() -> io::Result<()> {
     // SAFETY: the call takes three integers. Nothing in this process owns a descriptor from 3 on
     // yet: callers promise that by calling it first. A broken promise breaks descriptors, not
@@ -82,14 +76,11 @@ pub struct ProgramSpec<'a> {
 /// Starts a program with empty input, no blocked signal, SIGPIPE as by default, and our
 /// environment. It shares our standard output and error, and our descriptors that are not
 /// close-on-exec. It gets a process group of its own: signals that a terminal or a script sends to
-/// our group do not reach it.
+/// our group do not reach it. An error may also be that of execve.
 ///
 /// This works like posix_spawn(3), which cannot tie the program to us: until it runs, the new
 /// process borrows our memory and we stand still. A fork would copy our page tables instead, and
 /// both processes pay for each page that they touch afterwards: 0.4 ms and more of every knock.
-///
-/// # Errors
-/// The kernel's, also those of execve.
 pub fn start_afresh(program: &ProgramSpec<'_>) -> io::Result<Pid> {
     let nothing = File::open("/dev/null")?;
     let mut environment = Vec::new();
@@ -169,11 +160,8 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
 }
 
 /// Receives one message from a SOCK_SEQPACKET socket, with at most one descriptor. Never waits.
-/// `Ok((0, None))` = the other end is closed.
-///
-/// # Errors
-/// The kernel's, `WouldBlock` among them; `InvalidData` if the message did not fit or brought more
-/// than one descriptor, which are closed.
+/// `Ok((0, None))` = the other end is closed. Fails with `WouldBlock` if there is none, and with
+/// `InvalidData` if it does not fit or carries more than one descriptor, which are closed.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let mut slices = [IoSliceMut::new(buffer)];
@@ -195,9 +183,6 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
 
 /// The number of packets that `socket` lost for lack of room since the last call
 /// (PACKET_STATISTICS).
-///
-/// # Errors
-/// The kernel's.
 pub fn lost_packets(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut counted = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;

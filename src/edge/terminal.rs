@@ -10,10 +10,8 @@ use crate::core::types::Fault;
 #[cfg(unix)]
 const LONGEST: usize = 1024;
 
-/// Asks `question` on the controlling terminal, whatever standard input and output are.
-///
-/// # Errors
-/// There is no terminal, or the person gave up (Ctrl-C, Ctrl-D).
+/// Asks `question` on the controlling terminal, whatever standard input and output are. Fails
+/// without a terminal, or if the person gives up (Ctrl-C, Ctrl-D).
 #[cfg(unix)]
 pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
     use std::fs::OpenOptions;
@@ -65,9 +63,6 @@ fn ask(
 }
 
 /// Not supported on Windows yet: ssh-agent comes first.
-///
-/// # Errors
-/// Always.
 #[cfg(not(unix))]
 pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
     Err(Fault::new(

@@ -4,41 +4,26 @@ use std::io;
 
 use crate::core::types::Fault;
 
-/// A step of the listener's confinement.
+/// A step of the listener's confinement. Its text says what fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
+#[allow(missing_docs)]
 pub enum ConfineStep {
-    /// Reading the set-up from the pipe.
     SetUp = 1,
-    /// Binding the capture sockets.
     Bind,
-    /// Getting random bytes.
     Entropy,
-    /// Forbidding memory dumps.
     Dumpable,
-    /// Setting resource limits.
     Limits,
-    /// Moving to an empty root directory.
     Root,
-    /// Emptying the bounding set.
     Bounding,
-    /// Dropping supplementary groups.
     Groups,
-    /// Changing the group id.
     Group,
-    /// Changing the user id.
     User,
-    /// Dropping capabilities.
     Capabilities,
-    /// Setting no_new_privs.
     NoNewPrivileges,
-    /// Enforcing landlock.
     Landlock,
-    /// Trying to open files, which must fail.
     Files,
-    /// Comparing the kernel's account with what was asked for.
     Proof,
-    /// Enforcing the list of system calls.
     Seccomp,
 }
 
@@ -160,20 +145,14 @@ impl Failure {
 /// A protection that is not possible on this system. Reported at start and in every status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
+#[allow(missing_docs)]
 pub enum Limitation {
-    /// The listener runs as the gatekeeper's user.
     UserKept = 0,
-    /// It keeps supplementary groups.
     GroupsKept = 1,
-    /// Its bounding set is not empty.
     BoundingKept = 2,
-    /// The kernel supports only some of the landlock rules.
     LandlockPartly = 3,
-    /// The kernel has no landlock.
     NoLandlock = 4,
-    /// Neither chroot nor landlock: only the list of system calls keeps it from files.
     FilesInReach = 5,
-    /// It could not make sure that it inherited no open files.
     Inherited = 6,
 }
 

@@ -8,9 +8,6 @@ use crate::core::types::Fault;
 /// Asks the kernel about the listener from outside, where the listener cannot lie: ids, groups,
 /// capabilities, no_new_privs, seccomp. For the gatekeeper, after `Ready`. The listener sent its
 /// limitations before it read a packet.
-///
-/// # Errors
-/// The kernel's account differs from the listener's.
 pub fn verify(
     process: u32,
     limitations: Limitations,

@@ -72,10 +72,8 @@ fn check_directory(path: &Path, directory: &File) -> Result<(), Fault> {
 }
 
 /// Checks that `path` is a directory, not a link, in which only root and we can put anything, and
-/// which nobody else can replace.
-///
-/// # Errors
-/// The first check that failed, with the command that fixes it.
+/// which nobody else can replace. An error names the first check that failed and the command that
+/// fixes it.
 pub fn check_own_directory(path: &Path) -> Result<(), Fault> {
     let above = parent(path);
     let directory = File::open(&above).map_err(|error| io_fault(&above, &error))?;
@@ -100,10 +98,7 @@ pub fn check_own_directory(path: &Path) -> Result<(), Fault> {
 }
 
 /// Checks that an open file can be trusted: a regular file, owned by root or us, that nobody else
-/// may write.
-///
-/// # Errors
-/// The first check that failed, with the command that fixes it.
+/// may write. An error names the first check that failed and the command that fixes it.
 pub fn check_open(path: &Path, file: &File) -> Result<(), Fault> {
     check_file(path, file, FileCheck::Trusted)
 }

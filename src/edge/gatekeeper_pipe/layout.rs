@@ -1,5 +1,5 @@
-//! The bytes of each message: one byte says which it is, fixed fields follow, big-endian.
-//! What does not fill its layout exactly is no message; what a message means is left to `messages`.
+//! The bytes of each message: its number in one byte, then fixed fields, big-endian. Bytes that do
+//! not fill a layout exactly are no message. See `messages` for the meaning.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
@@ -133,12 +133,11 @@ fn encode_ipv6(ipv6: Ipv6) -> u8 {
 }
 
 fn decode_ipv6(number: u8) -> Option<Ipv6> {
-    [Ipv6::Counts, Ipv6::Refused, Ipv6::Ignored]
-        .into_iter()
-        .find(|ipv6| encode_ipv6(*ipv6) == number)
+    let all = [Ipv6::Counts, Ipv6::Refused, Ipv6::Ignored];
+    all.into_iter().find(|ipv6| encode_ipv6(*ipv6) == number)
 }
 
-/// Stands where a target has no address.
+/// The address field of a target without an address.
 const NOWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 fn encode_door(index: u16, spec: &DoorSpec) -> Fields {
@@ -172,7 +171,9 @@ fn decode_door(r: &mut Reader<'_>) -> Option<DoorSpec> {
         (2, true) => Target::Never,
         _ => return None,
     };
-    let [one_time, tolerate_duplicates] = [flag(r)?, flag(r)?];
+    let one_time = flag(r)?;
+    let tolerate_duplicates = flag(r)?;
+    let pause_after = r.u32()?;
     Some(DoorSpec {
         sequence,
         seq_timeout,
@@ -180,7 +181,7 @@ fn decode_door(r: &mut Reader<'_>) -> Option<DoorSpec> {
         target,
         one_time,
         tolerate_duplicates,
-        pause_after: r.u32()?,
+        pause_after,
     })
 }
 
@@ -209,12 +210,13 @@ impl Message for ToGatekeeper {
             Self::Alarm { row, first, again } => {
                 Fields::of(10).u32(row).source(first).source(again)
             }
-            Self::Counters { counters, packets, lost } => counters
-                .0
-                .iter()
-                .fold(Fields::of(11), |fields, count| fields.u64(*count))
-                .u64(packets)
-                .u64(lost),
+            Self::Counters { counters, packets, lost } => {
+                let mut fields = Fields::of(11);
+                for count in counters.0 {
+                    fields = fields.u64(count);
+                }
+                fields.u64(packets).u64(lost)
+            }
             Self::Down { capture } => Fields::of(12).u8(capture),
             Self::Refused { source } => Fields::of(13).ip(source),
         };
