@@ -31,24 +31,12 @@ pub enum ConfineStep {
 const SEE_REASON: &str = "see the kernel's reason";
 
 impl ConfineStep {
-    const ALL: [ConfineStep; 16] = [
-        ConfineStep::SetUp,
-        ConfineStep::Bind,
-        ConfineStep::Entropy,
-        ConfineStep::Dumpable,
-        ConfineStep::Limits,
-        ConfineStep::Root,
-        ConfineStep::Bounding,
-        ConfineStep::Groups,
-        ConfineStep::Group,
-        ConfineStep::User,
-        ConfineStep::Capabilities,
-        ConfineStep::NoNewPrivileges,
-        ConfineStep::Landlock,
-        ConfineStep::Files,
-        ConfineStep::Proof,
-        ConfineStep::Seccomp,
-    ];
+    #[rustfmt::skip]
+    const ALL: [ConfineStep; 16] = {
+        use ConfineStep::*;
+        [SetUp, Bind, Entropy, Dumpable, Limits, Root, Bounding, Groups, Group, User, Capabilities,
+         NoNewPrivileges, Landlock, Files, Proof, Seccomp]
+    };
 
     /// What failed, and the remedy.
     fn text(self) -> (&'static str, &'static str) {
@@ -157,15 +145,11 @@ pub enum Limitation {
 }
 
 impl Limitation {
-    const ALL: [Limitation; 7] = [
-        Limitation::UserKept,
-        Limitation::GroupsKept,
-        Limitation::BoundingKept,
-        Limitation::LandlockPartly,
-        Limitation::NoLandlock,
-        Limitation::FilesInReach,
-        Limitation::Inherited,
-    ];
+    #[rustfmt::skip]
+    const ALL: [Limitation; 7] = {
+        use Limitation::*;
+        [UserKept, GroupsKept, BoundingKept, LandlockPartly, NoLandlock, FilesInReach, Inherited]
+    };
 
     /// The message for people: the effect and the reason.
     pub fn text(self) -> &'static str {

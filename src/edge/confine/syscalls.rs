@@ -12,30 +12,19 @@ use super::{ConfineStep, Failure};
 
 /// Allowed with any arguments. No open, socket, bind, exec, clone, kill or write: not even a panic
 /// can print its message, but it ends the process as well.
+#[rustfmt::skip]
 const ALLOWED: &[libc::c_long] = &[
     // Packets and messages, over open descriptors.
-    libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
+    libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_sendmsg, libc::SYS_ppoll, libc::SYS_close,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
-    libc::SYS_ppoll,
-    libc::SYS_close,
     // Memory.
-    libc::SYS_brk,
-    libc::SYS_munmap,
-    libc::SYS_mremap,
-    libc::SYS_madvise,
+    libc::SYS_brk, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_madvise,
     // Time and entropy.
-    libc::SYS_clock_gettime,
-    libc::SYS_getrandom,
+    libc::SYS_clock_gettime, libc::SYS_getrandom,
     // Used by the C library.
-    libc::SYS_futex,
-    libc::SYS_restart_syscall,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sigaltstack,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
+    libc::SYS_futex, libc::SYS_restart_syscall, libc::SYS_rt_sigreturn, libc::SYS_sigaltstack,
+    libc::SYS_exit, libc::SYS_exit_group,
 ];
 
 /// Enforces the list for this thread, for good.

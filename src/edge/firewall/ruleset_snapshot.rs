@@ -116,14 +116,11 @@ impl Chain {
 }
 
 fn read_chain(chain: &Value) -> Option<Chain> {
-    let base = match chain["hook"].as_str() {
-        Some(hook) => Some(BaseChain {
-            hook: hook.to_owned(),
-            priority: chain["prio"].as_i64().unwrap_or(0),
-            drops: chain["policy"] == "drop",
-        }),
-        None => None,
-    };
+    let base = chain["hook"].as_str().map(|hook| BaseChain {
+        hook: hook.to_owned(),
+        priority: chain["prio"].as_i64().unwrap_or(0),
+        drops: chain["policy"] == "drop",
+    });
     Some(Chain {
         family: chain["family"].as_str()?.to_owned(),
         table: chain["table"].as_str()?.to_owned(),

@@ -81,7 +81,7 @@ impl Fields {
         fields.put(&[0; 3 * STEPS][3 * count..])
     }
 
-    pub(super) fn parcel(self, descriptor: Option<OwnedFd>) -> EncodedMessage {
+    pub(super) fn finish(self, descriptor: Option<OwnedFd>) -> EncodedMessage {
         EncodedMessage { bytes: self.0, descriptor }
     }
 }

@@ -18,7 +18,8 @@ impl Message for ToListener {
     const DESCRIPTORS: bool = true;
 
     fn encode(self) -> EncodedMessage {
-        match self {
+        let mut descriptor = None;
+        let fields = match self {
             Self::Gateway { realm, gateway, mask, current, other, port, burst, per_second } => {
                 Fields::of(1)
                     .put(&realm.0)
@@ -29,39 +30,43 @@ impl Message for ToListener {
                     .u16(port)
                     .u32(burst)
                     .u32(per_second)
-                    .parcel(None)
             }
             Self::Client { row, keys, fingerprint } => Fields::of(2)
                 .u32(row)
                 .put(keys.psk.expose())
                 .put(keys.tag.expose())
                 .put(keys.mac.expose())
-                .put(&fingerprint.0)
-                .parcel(None),
-            Self::Doors { ipv6, debug } => {
-                Fields::of(3).u8(encode_ipv6(ipv6)).bool(debug).parcel(None)
-            }
-            Self::Door { index, spec } => encode_door(index, &spec).parcel(None),
-            Self::Sequence { door, steps } => Fields::of(5).u16(door).steps(&steps).parcel(None),
+                .put(&fingerprint.0),
+            Self::Doors { ipv6, debug } => Fields::of(3).u8(encode_ipv6(ipv6)).bool(debug),
+            Self::Door { index, spec } => encode_door(index, &spec),
+            Self::Sequence { door, steps } => Fields::of(5).u16(door).steps(&steps),
             Self::Address { address, knock, door } => {
-                Fields::of(6).ip(address).bool(knock).bool(door).parcel(None)
+                Fields::of(6).ip(address).bool(knock).bool(door)
             }
-            Self::AddressesDone => Fields::of(7).parcel(None),
+            Self::AddressesDone => Fields::of(7),
             Self::Capture(UnboundCapture { socket, interface }) => {
-                Fields::of(8).u32(interface.index).bool(interface.loopback).parcel(Some(socket))
+                descriptor = Some(socket);
+                Fields::of(8).u32(interface.index).bool(interface.loopback)
             }
-            Self::Raw4(socket) => Fields::of(9).parcel(Some(socket)),
-            Self::Raw6(socket) => Fields::of(10).parcel(Some(socket)),
+            Self::Raw4(socket) => {
+                descriptor = Some(socket);
+                Fields::of(9)
+            }
+            Self::Raw6(socket) => {
+                descriptor = Some(socket);
+                Fields::of(10)
+            }
             Self::Go { user } => {
                 let (uid, gid) = user.unwrap_or_default();
-                Fields::of(11).bool(user.is_some()).u32(uid).u32(gid).parcel(None)
+                Fields::of(11).bool(user.is_some()).u32(uid).u32(gid)
             }
             Self::Verdict { ticket, spent, receipt } => {
-                Fields::of(12).u64(ticket).bool(spent).optional(receipt.as_ref()).parcel(None)
+                Fields::of(12).u64(ticket).bool(spent).optional(receipt.as_ref())
             }
-            Self::AskCounters => Fields::of(13).parcel(None),
-            Self::Stop => Fields::of(14).parcel(None),
-        }
+            Self::AskCounters => Fields::of(13),
+            Self::Stop => Fields::of(14),
+        };
+        fields.finish(descriptor)
     }
 
     fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self> {
@@ -220,7 +225,7 @@ impl Message for ToGatekeeper {
             Self::Down { capture } => Fields::of(12).u8(capture),
             Self::Refused { source } => Fields::of(13).ip(source),
         };
-        fields.parcel(None)
+        fields.finish(None)
     }
 
     fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self> {
