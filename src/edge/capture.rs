@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sys::socket::{setsockopt, sockopt};
-use pnet::datalink::{self, Channel, ChannelType, DataLinkReceiver, NetworkInterface};
+use pnet::datalink::{self, Channel, DataLinkReceiver, NetworkInterface};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::bpf::Instruction;
@@ -150,13 +150,11 @@ impl Capture {
             read_buffer_size: PACKET,
             read_timeout: Some(Duration::ZERO),
             write_timeout: Some(Duration::ZERO),
-            channel_type: ChannelType::Layer2,
-            bpf_fd_attempts: 0,
-            linux_fanout: None,
             // We only want packets for this host; and with index 0 it would be an error.
             promiscuous: false,
             // pnet owns the socket from here on and closes it, also if it fails.
             socket_fd: Some(unbound.socket.into_raw_fd()),
+            ..datalink::Config::default()
         };
         match datalink::channel(&interface, config)? {
             Channel::Ethernet(_, receiver) => Ok(Self { receiver, socket }),
