@@ -364,7 +364,7 @@ fn a_missing_or_sleeping_interface_is_a_fault_with_a_remedy() {
     let open = |name: &str| {
         net.gateway.inside(|| capture::open(name, &program(&FilterSpec::default())).err().unwrap())
     };
-    assert!(open("nope0").what.contains("there is none"));
+    assert!(open("nope0").what.contains("no such interface"));
     let down = open("idle0");
     assert!(down.what.contains("it is down") && down.remedy.contains("ip link set idle0 up"));
 }
