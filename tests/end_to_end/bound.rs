@@ -52,7 +52,7 @@ fn knock(
 }
 
 #[test]
-fn a_grant_for_a_source_port_lets_in_from_that_port_alone_also_after_a_restart() {
+fn a_grant_for_a_source_port_covers_only_that_port_also_after_a_restart() {
     let mut gate = Gate::running(|config| config);
     let _servers = (gate.net.gateway.tcp_echo(SSH), gate.net.gateway.udp_echo(DNS));
     let anna = gate.enrol("anna", "ssh,dns");
@@ -111,7 +111,7 @@ fn a_grant_for_a_source_port_lets_in_from_that_port_alone_also_after_a_restart()
 }
 
 #[test]
-fn one_connection_from_a_source_port_is_spent_by_no_other_one() {
+fn a_one_connection_grant_for_a_source_port_is_used_up_by_no_other_port() {
     let gate = Gate::running(|config| config);
     let _rdp = gate.net.gateway.tcp_echo(RDP);
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "rdp"));
@@ -136,7 +136,7 @@ fn one_connection_from_a_source_port_is_spent_by_no_other_one() {
 }
 
 #[test]
-fn an_address_that_policy_lists_is_granted_to_a_knock_from_elsewhere_and_no_other_is() {
+fn only_an_address_that_policy_lists_is_granted_to_a_knock_from_elsewhere() {
     let prefixes = "source = [\"10.90.0.0/24\", \"fd90::/64\"]";
     let mut gate =
         Gate::running(|config| section(&config, "service.ssh", "source = \"bound\"", prefixes));
@@ -198,7 +198,7 @@ fn an_address_that_policy_lists_is_granted_to_a_knock_from_elsewhere_and_no_othe
 }
 
 #[test]
-fn a_reload_that_lists_an_address_no_more_ends_what_was_granted_for_it_from_elsewhere_and_nothing_else()
+fn a_reload_that_no_longer_lists_an_address_ends_only_the_grants_for_it_from_elsewhere()
  {
     let prefixes = "source = [\"10.90.0.0/24\", \"fd90::/64\"]";
     let mut gate = Gate::running(|config| {
@@ -231,7 +231,7 @@ fn a_reload_that_lists_an_address_no_more_ends_what_was_granted_for_it_from_else
 }
 
 #[test]
-fn a_service_can_grant_the_whole_net_of_an_ipv6_address_and_cut_it() {
+fn a_service_can_grant_and_cut_the_whole_net_of_an_ipv6_address() {
     let mut gate = Gate::running(|config| {
         let wide = section(&config, "service.ssh", "grant_prefix = 128", "grant_prefix = 64");
         let wide = section(&wide, "service.ssh", "cut = \"never\"", "cut = \"revoke\"");

@@ -153,7 +153,7 @@ fn forged_requests_open_nothing_and_what_a_client_signed_opens_once() {
 }
 
 #[test]
-fn hostile_bytes_end_the_listener_and_the_next_ones_come_slower_and_slower() {
+fn hostile_bytes_end_the_listener_and_each_restart_is_delayed_longer() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
@@ -187,7 +187,7 @@ fn hostile_bytes_end_the_listener_and_the_next_ones_come_slower_and_slower() {
 }
 
 #[test]
-fn a_listener_that_is_killed_again_and_again_is_replaced_slower_and_slower() {
+fn a_listener_that_keeps_being_killed_is_replaced_after_longer_and_longer_delays() {
     let mut gate = Gate::running(|config| config);
     for pause in [1, 2, 4] {
         gate.daemon().kill_listener();
@@ -197,7 +197,7 @@ fn a_listener_that_is_killed_again_and_again_is_replaced_slower_and_slower() {
 }
 
 #[test]
-fn a_listener_that_was_replaced_may_hand_over_knocks_but_opens_no_door_and_is_ended() {
+fn a_replaced_listener_may_hand_over_knocks_but_opens_no_door_and_is_ended() {
     let mut gate = Gate::running(|config| config + DOOR);
     let anna = gate.enrol("anna", "ssh");
     let me = gate.net.client.ips()[0];
@@ -245,7 +245,7 @@ fn a_listener_that_reads_late_gets_all_verdicts_as_soon_as_it_reads() {
 }
 
 #[test]
-fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
+fn the_counters_of_a_listener_are_reported_and_continue_with_the_next_one() {
     let mut gate = Gate::running(|config| config);
     assert!(!gate.status()["degraded"].to_string().contains("lost"));
     let mut pipe = capture(&mut gate);
@@ -308,7 +308,7 @@ fn a_flood_of_requests_opens_nothing_fills_nothing_and_keeps_no_admin_waiting() 
 }
 
 #[test]
-fn doors_that_do_not_exist_and_addresses_that_nobody_has_open_nothing() {
+fn doors_that_do_not_exist_and_impossible_addresses_open_nothing() {
     let mut gate = Gate::running(|config| config + DOOR);
     let mut pipe = capture(&mut gate);
     let me = gate.net.client.ips()[0];

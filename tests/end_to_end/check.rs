@@ -36,7 +36,7 @@ fn gate(mode: &str) -> Gate {
 const OPEN: &str = "policy accept;";
 
 #[test]
-fn check_finds_what_drops_a_guarded_port_for_all_and_names_the_place() {
+fn check_names_the_rule_that_drops_a_guarded_port_for_everybody() {
     let gate = gate("guard");
     let sound = [
         "tcp dport 22 accept",
@@ -102,7 +102,7 @@ fn check_finds_what_drops_a_guarded_port_for_all_and_names_the_place() {
 }
 
 #[test]
-fn check_finds_that_nothing_shuts_a_marked_port_or_nothing_lets_it_in() {
+fn check_reports_a_marked_port_that_no_rule_drops_or_no_rule_accepts() {
     let gate = gate("mark");
     let marked = "ct mark & 0x10000000 == 0x10000000 accept";
     load(&gate, "drop", &format!("ct state established accept\n{marked}"), OPEN);
@@ -135,7 +135,7 @@ fn check_finds_that_nothing_shuts_a_marked_port_or_nothing_lets_it_in() {
 }
 
 #[test]
-fn check_follows_a_service_that_leads_elsewhere_to_its_inner_port() {
+fn check_follows_a_forwarded_service_to_its_inner_port() {
     let gate = gate("guard");
     let config = std::fs::read_to_string(gate.config()).unwrap();
     let rdp = "\n[service.rdp]\nports = [\"3389/tcp\"]\nforward = [\"10.90.7.2:3390\"]\n";
@@ -151,7 +151,7 @@ fn check_follows_a_service_that_leads_elsewhere_to_its_inner_port() {
 }
 
 #[test]
-fn check_reads_iptables_as_far_as_it_can_and_says_where_it_cannot() {
+fn check_reads_iptables_and_names_the_rules_that_it_cannot_read() {
     let gate = gate("guard");
     for program in ["iptables", "ip6tables"] {
         gate.net.gateway.sh(&format!("{program} -P INPUT DROP; {program} -A INPUT -i eth0 -j DROP; {program} -A INPUT -p tcp --dport 22 -j ACCEPT"));
@@ -175,7 +175,7 @@ fn check_reads_iptables_as_far_as_it_can_and_says_where_it_cannot() {
 }
 
 #[test]
-fn check_finds_what_keeps_receipts_in_and_says_what_it_looked_at() {
+fn check_reports_what_blocks_receipts_and_lists_what_it_examined() {
     let gate = gate("guard");
     load(&gate, "accept", "", "policy drop;\nct state established accept");
     let kept = said(&gate);

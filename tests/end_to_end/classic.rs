@@ -49,7 +49,7 @@ fn the_stock_knock_client_opens_and_the_door_shuts_after_its_time() {
 }
 
 #[test]
-fn a_door_whose_one_time_sequences_are_used_up_is_shut_and_keeps_no_other_from_being_served() {
+fn a_door_without_one_time_sequences_left_is_shut_and_other_doors_are_served() {
     let mut gate = gate(0);
     gate.stop();
     let (doors, once) = (gate.path("doors.conf"), gate.path("once"));
@@ -64,7 +64,7 @@ fn a_door_whose_one_time_sequences_are_used_up_is_shut_and_keeps_no_other_from_b
 }
 
 #[test]
-fn a_door_whose_next_one_time_sequence_is_everybodys_is_shut_alone_at_the_start_a_reload_and_in_between()
+fn only_the_door_whose_next_one_time_sequence_is_public_is_shut_at_start_at_reload_and_in_between()
  {
     let mut gate = gate(0);
     let (doors, once, log) = (gate.path("doors.conf"), gate.path("once"), gate.path("once.log"));
@@ -142,7 +142,7 @@ fn a_stop_command_survives_sigkill_and_runs_once_at_the_next_start() {
 }
 
 #[test]
-fn a_flood_of_first_hits_fills_no_log_and_keeps_nobody_out() {
+fn a_flood_of_first_steps_neither_fills_the_log_nor_keeps_anybody_out() {
     let mut gate = gate(0);
     let other = gate.net.host(7);
     let socket = other.space.udp("10.90.7.1:5001".parse().unwrap());

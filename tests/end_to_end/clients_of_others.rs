@@ -98,7 +98,7 @@ fn the_kernels_own_repeated_syn_to_a_port_that_drops_does_not_spoil_a_knock() {
 }
 
 #[test]
-fn a_pause_after_an_opening_holds_that_source_off_and_nobody_else() {
+fn a_pause_after_an_opening_applies_to_that_source_only() {
     let door = "[door.side]\nsequence = [\"7321/udp\", \"8432/udp\", \"6543/udp\"]\npause_after = 60\nservice = \"ssh\"\n";
     let mut gate = Gate::running(|config| config + door);
     let other = gate.net.host(1);

@@ -68,7 +68,7 @@ const OPEN: &str = "<open><10.90.0.2>";
 const SHUT: &str = "<shut><10.90.0.2>";
 
 #[test]
-fn a_knock_runs_the_programs_by_no_shell_and_its_receipt_comes_when_the_start_has_ended() {
+fn a_knock_runs_the_commands_without_a_shell_and_its_receipt_comes_when_the_start_has_ended() {
     let mut gate = gate("");
     gate.start();
     gate.enrol("anna", "vpn");
@@ -109,7 +109,7 @@ fn a_knock_runs_the_programs_by_no_shell_and_its_receipt_comes_when_the_start_ha
 }
 
 #[test]
-fn commands_open_a_set_of_another_table_and_shut_it_again() {
+fn commands_can_add_to_a_set_of_another_table_and_delete_from_it_again() {
     let mut gate = Gate::new(|config| {
         let command = |verb: &str| {
             format!(
@@ -134,7 +134,7 @@ fn commands_open_a_set_of_another_table_and_shut_it_again() {
 }
 
 #[test]
-fn clients_behind_one_address_share_a_start_and_the_last_of_them_stops() {
+fn clients_behind_one_address_share_one_start_and_the_last_close_runs_the_stop() {
     let mut gate = gate("");
     gate.start();
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn"));
@@ -171,7 +171,7 @@ fn clients_behind_one_address_share_a_start_and_the_last_of_them_stops() {
 }
 
 #[test]
-fn who_is_revoked_or_whose_service_is_gone_or_changed_is_stopped_as_it_was_promised() {
+fn a_revocation_and_a_removed_or_changed_service_run_the_stop_command_that_was_journalled() {
     let mut gate = gate("");
     gate.start();
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn,ssh"));
@@ -198,7 +198,7 @@ fn who_is_revoked_or_whose_service_is_gone_or_changed_is_stopped_as_it_was_promi
 }
 
 #[test]
-fn a_stop_command_survives_sigkill_and_its_services_end_and_runs_once() {
+fn a_stop_command_survives_sigkill_and_the_end_of_its_service_and_runs_once() {
     let mut gate = gate("");
     gate.start();
     let anna = gate.enrol("anna", "vpn,ssh");
@@ -227,7 +227,7 @@ fn a_stop_command_survives_sigkill_and_its_services_end_and_runs_once() {
 }
 
 #[test]
-fn a_start_that_fails_or_hangs_is_told_and_stopped_and_nobody_else_waits() {
+fn a_start_that_fails_or_hangs_is_reported_and_stopped_and_nobody_else_waits() {
     let stop = "stop = [\"NOTE\", \"LOG\", \"shut\", \"%IP%\"]\n";
     let mut gate = gate(&format!(
         "[service.fails]\nstart = [\"/bin/false\"]\n{stop}[service.absent]\nstart = [\"/no/such/program\"]\n{stop}\
@@ -300,7 +300,7 @@ fn others_go_on_while_it_hangs(
 }
 
 #[test]
-fn who_comes_while_a_stop_command_hangs_is_told_and_has_nothing_and_nothing_was_run_for_him() {
+fn a_client_that_knocks_while_a_stop_command_hangs_is_told_and_gets_nothing() {
     let mut gate = gate(
         "[service.slow]\nstart = [\"NOTE\", \"LOG\", \"open\", \"%IP%\"]\n\
          stop = [\"/bin/sh\", \"-c\", \"while ! test -e LOG.go; do sleep 0.05; done; NOTE LOG shut %IP%\"]\n",
@@ -324,7 +324,7 @@ fn who_comes_while_a_stop_command_hangs_is_told_and_has_nothing_and_nothing_was_
 }
 
 #[test]
-fn fifty_knocks_at_once_are_fifty_grants_and_one_closing_stops_each() {
+fn fifty_knocks_at_once_are_fifty_grants_and_one_close_stops_each() {
     let mut gate = gate(
         "[service.many]\nstart = [\"NOTE\", \"LOG\", \"open\", \"%IP%\"]\nstop = [\"NOTE\", \"LOG\", \"shut\", \"%IP%\"]\nsource = [\"198.51.100.0/24\"]\n",
     );
@@ -357,7 +357,7 @@ fn fifty_knocks_at_once_are_fifty_grants_and_one_closing_stops_each() {
 }
 
 #[test]
-fn a_full_disk_starts_nothing_and_a_grant_that_was_there_is_stopped_all_the_same() {
+fn with_a_full_disk_nothing_starts_but_an_existing_grant_is_still_stopped() {
     let mut gate = gate("");
     let disk = gate.start_on_small_disk(64);
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn,ssh"));
@@ -383,7 +383,7 @@ fn a_full_disk_starts_nothing_and_a_grant_that_was_there_is_stopped_all_the_same
 }
 
 #[test]
-fn what_commands_cannot_be_bound_to_is_refused_and_they_cannot_come_by_a_reload() {
+fn a_source_port_is_refused_for_commands_and_a_reload_cannot_add_commands() {
     let mut gate = gate("");
     gate.start();
     let anna = gate.enrol("anna", "vpn,ssh");

@@ -57,7 +57,7 @@ fn a_gatekeeper_without_commands_keeps_few_rights_and_its_listener_none() {
 }
 
 #[test]
-fn what_a_gatekeeper_starts_is_refused_the_system_calls_that_it_never_makes() {
+fn the_children_of_a_gatekeeper_are_refused_the_system_calls_that_it_never_makes() {
     let mut gate = Gate::new(|config| config);
     let (nft, log) = (gate.path("nft"), gate.path("nft.log"));
     // Root may make a user namespace without any capability: only the list of system calls refuses
@@ -74,7 +74,7 @@ fn what_a_gatekeeper_starts_is_refused_the_system_calls_that_it_never_makes() {
 }
 
 #[test]
-fn doors_with_commands_keep_all_rights_and_cannot_come_later() {
+fn doors_with_commands_keep_all_rights_and_a_reload_cannot_add_them() {
     let mut gate = Gate::running(|config| config + DOOR);
     let all = fs::read_to_string("/proc/self/status").unwrap();
     assert!(

@@ -53,7 +53,7 @@ fn alive(
 }
 
 #[test]
-fn a_revoked_clients_connections_stop_passing_bytes_long_after_his_grant_and_no_others_do() {
+fn a_revocation_cuts_the_clients_connections_long_after_their_grants_and_no_others() {
     let (mut gate, _tcp, _udp) = gate("revoke");
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "ssh,dns"));
     let other = gate.net.host(7);
@@ -75,7 +75,7 @@ fn a_revoked_clients_connections_stop_passing_bytes_long_after_his_grant_and_no_
 }
 
 #[test]
-fn connections_live_on_after_a_revocation_where_the_service_does_not_say_otherwise() {
+fn connections_outlive_a_revocation_unless_the_service_says_otherwise() {
     let (gate, _tcp, _udp) = gate("never");
     let anna = gate.enrol("anna", "ssh,dns");
     let mut kept = sessions(&gate, &anna, &gate.net.client);
@@ -84,7 +84,7 @@ fn connections_live_on_after_a_revocation_where_the_service_does_not_say_otherwi
 }
 
 #[test]
-fn a_close_cuts_the_callers_connections_only_where_the_service_says_so() {
+fn a_close_cuts_the_clients_connections_only_if_the_service_says_so() {
     for (cut, left) in [("close", 0), ("revoke", 4)] {
         let (gate, _tcp, _udp) = gate(cut);
         let anna = gate.enrol("anna", "ssh,dns");
@@ -104,7 +104,7 @@ fn a_close_cuts_the_callers_connections_only_where_the_service_says_so() {
 }
 
 #[test]
-fn a_connection_under_a_live_grant_dies_with_its_clients_key_and_is_not_adopted_again() {
+fn a_revocation_cuts_a_connection_under_a_live_grant_and_it_is_not_adopted_again() {
     let (gate, _tcp, _udp) = gate("revoke");
     let anna = gate.enrol("anna", "ssh");
     let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
@@ -128,7 +128,7 @@ fn kept_in_mind(gate: &Gate) -> Vec<IpAddr> {
 }
 
 #[test]
-fn a_grant_that_is_over_is_kept_in_mind_for_as_long_as_a_connection_stands() {
+fn an_expired_grant_stays_in_the_journal_as_long_as_its_connection_exists() {
     let mut gate = Gate::new(|config| {
         let config = section(&config, "service.ssh", "cut = \"never\"", "cut = \"revoke\"");
         config.replace("interfaces = [\"any\"]", "interfaces = [\"gw0\", \"gw9\"]")

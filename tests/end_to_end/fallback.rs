@@ -62,7 +62,7 @@ fn when_no_sealed_knock_gets_through_the_sequence_opens_if_the_user_says_so() {
 }
 
 #[test]
-fn the_whole_sequence_goes_to_the_first_address_that_there_is_a_way_to() {
+fn the_whole_sequence_goes_to_the_first_reachable_address() {
     let mut gate = gate();
     gate.net.client.space.sh("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
     gate.net.client.space.sh("ip -6 route add unreachable 2001:db8::/32");

@@ -26,7 +26,7 @@ const WAITS_TO_OPEN: &str = "echo opening >> @/did; read x < @/fifo;";
 const WAITS_TO_CLOSE: &str = "echo closing >> @/did; read x < @/fifo;";
 
 #[test]
-fn killed_before_the_journal_knew_nothing_runs_then_or_later() {
+fn after_a_kill_before_the_journal_entry_nothing_runs() {
     for mut site in Site::both(&door("", "")) {
         site.start();
         site.freeze();
@@ -42,7 +42,7 @@ fn killed_before_the_journal_knew_nothing_runs_then_or_later() {
 }
 
 #[test]
-fn killed_between_journal_and_start_command_the_stop_command_runs_once() {
+fn after_a_kill_between_journal_and_start_command_the_stop_command_runs_once() {
     // As many hanging commands as may run at once: the next one is in the journal and waits.
     let hanging = "[hang]\nsequence = 7005:udp\nstart_command = read x < @/fifo\n";
     for mut site in Site::both(&(door("", "") + hanging)) {
@@ -65,7 +65,7 @@ fn killed_between_journal_and_start_command_the_stop_command_runs_once() {
 }
 
 #[test]
-fn killed_during_the_start_command_it_opens_nothing_behind_the_back_of_the_stop_command() {
+fn after_a_kill_during_the_start_command_nothing_opens_later_than_the_stop_command() {
     for mut site in Site::both(&door(WAITS_TO_OPEN, "")) {
         site.start();
         site.knock("7001:udp 7002:udp");
@@ -82,7 +82,7 @@ fn killed_during_the_start_command_it_opens_nothing_behind_the_back_of_the_stop_
 }
 
 #[test]
-fn killed_during_the_stop_command_it_runs_again_from_its_beginning() {
+fn after_a_kill_during_the_stop_command_it_runs_again_from_its_beginning() {
     for mut site in Site::both(&door("", WAITS_TO_CLOSE)) {
         site.start();
         site.knock("7001:udp 7002:udp");
@@ -97,7 +97,7 @@ fn killed_during_the_stop_command_it_runs_again_from_its_beginning() {
 }
 
 #[test]
-fn killed_after_the_stop_command_before_the_journal_forgets_it_runs_once_more_and_not_a_third_time()
+fn after_a_kill_between_stop_command_and_journal_it_runs_a_second_time_and_not_a_third()
 {
     for mut site in Site::both(&door("", WAITS_TO_CLOSE)) {
         site.start();
@@ -116,7 +116,7 @@ fn killed_after_the_stop_command_before_the_journal_forgets_it_runs_once_more_an
 }
 
 #[test]
-fn after_a_reboot_the_stop_command_is_not_late_although_the_clock_since_boot_began_anew() {
+fn after_a_reboot_the_stop_command_is_not_late_although_the_boot_clock_started_again() {
     for mut site in Site::both(&door("", "")) {
         site.boot_clock_ahead(10_000_000);
         site.start();
@@ -131,7 +131,7 @@ fn after_a_reboot_the_stop_command_is_not_late_although_the_clock_since_boot_beg
 }
 
 #[test]
-fn a_clock_that_was_set_back_or_forward_in_between_delays_no_stop_command_beyond_its_time() {
+fn a_clock_that_was_set_while_the_gateway_was_down_delays_no_stop_command() {
     for mut site in Site::both(&door("", "")) {
         let now = clock::now().wall;
         let opened = |id: u64, opened: u64| OpeningEntry {
@@ -152,7 +152,7 @@ fn a_clock_that_was_set_back_or_forward_in_between_delays_no_stop_command_beyond
 }
 
 #[test]
-fn the_start_command_that_runs_when_we_are_told_to_end_is_closed_before_we_do() {
+fn an_opening_whose_start_command_runs_at_sigterm_is_closed_before_the_program_ends() {
     let mut site =
         Site::run(&door(WAITS_TO_OPEN, "").replace("cmd_timeout = 1", "cmd_timeout = 3600"));
     site.start();
@@ -258,7 +258,7 @@ fn a_one_time_sequence_is_used_up_even_if_its_command_never_ran() {
 }
 
 #[test]
-fn commands_that_hang_or_flood_keep_neither_packets_nor_each_other_waiting() {
+fn commands_that_hang_or_flood_delay_neither_packets_nor_each_other() {
     let others = "[hang]\nsequence = 7005:udp\nstart_command = read x < @/fifo\n\
         [flood]\nsequence = 7006:udp\nstart_command = echo flood >> @/did; exec yes >&2\n";
     for mut site in Site::both(&(door("", "") + others)) {
@@ -279,7 +279,7 @@ fn commands_that_hang_or_flood_keep_neither_packets_nor_each_other_waiting() {
 }
 
 #[test]
-fn a_hundred_thousand_spoofed_half_knockers_cost_no_memory_no_log_and_nobody_a_knock() {
+fn a_hundred_thousand_spoofed_half_knocks_fill_neither_memory_nor_log_and_block_no_knock() {
     for mut site in Site::both(&door("", "").replace("cmd_timeout = 1", "cmd_timeout = 0")) {
         site.start();
         let forger = Forger::new(&site.net().client.space);

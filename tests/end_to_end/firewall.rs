@@ -148,7 +148,7 @@ fn of_many_simultaneous_connections_under_a_one_connection_grant_exactly_one_win
 }
 
 #[test]
-fn of_many_handshakes_that_are_all_pending_exactly_one_is_completed() {
+fn of_many_pending_handshakes_exactly_one_is_completed() {
     const RIVALS: u16 = 12;
     let mut it = Guarded::new();
     // The client's own kernel knows nothing of these handshakes and would reset them.
@@ -190,7 +190,7 @@ fn of_many_handshakes_that_are_all_pending_exactly_one_is_completed() {
 }
 
 #[test]
-fn a_forged_syn_and_its_reset_spend_nothing() {
+fn a_forged_syn_and_its_reset_use_up_no_grant() {
     let mut it = Guarded::new();
     for (round, (from, to)) in it.pairs().into_iter().enumerate() {
         let element = it.grant(from, SSH, GrantKind::Once, 60_000);
@@ -208,7 +208,7 @@ fn a_forged_syn_and_its_reset_spend_nothing() {
 }
 
 #[test]
-fn a_bare_ack_neither_opens_nor_spends() {
+fn a_bare_ack_neither_opens_nor_uses_up_a_grant() {
     let mut it = Guarded::new();
     for (from, to) in it.pairs() {
         let element = it.grant(from, SSH, GrantKind::Once, 60_000);
@@ -239,7 +239,7 @@ fn a_syn_with_fast_open_is_dropped_even_under_a_grant() {
 }
 
 #[test]
-fn a_syn_within_a_granted_flow_is_judged_anew() {
+fn a_syn_within_a_granted_flow_is_checked_again() {
     let mut it = Guarded::new();
     for (round, (from, to)) in it.pairs().into_iter().enumerate() {
         let element = it.grant(from, SSH, GrantKind::Time, 60_000);
@@ -256,7 +256,7 @@ fn a_syn_within_a_granted_flow_is_judged_anew() {
 }
 
 #[test]
-fn a_session_older_than_the_guard_stands_still_until_its_source_has_a_time_grant() {
+fn a_session_older_than_the_guard_is_blocked_until_its_source_has_a_time_grant() {
     for tracked in [false, true] {
         older_session(tracked);
     }
@@ -300,7 +300,7 @@ fn a_one_connection_grant_adopts_no_older_session() {
 }
 
 #[test]
-fn what_is_nobodys_service_is_left_alone() {
+fn ports_that_are_not_guarded_are_left_alone() {
     let it = Guarded::new();
     let _servers = (it.net.gateway.tcp_echo(OTHER), it.net.gateway.udp_echo(OTHER));
     let inner = it.net.host(1);
@@ -350,7 +350,7 @@ fn dropped(it: &Guarded) -> std::collections::BTreeMap<String, u64> {
 }
 
 #[test]
-fn the_knock_port_says_nothing() {
+fn the_knock_port_never_answers() {
     let it = Guarded::new();
     for ip in it.net.gateway_ips() {
         assert_eq!(refusal(&it.net, SocketAddr::new(ip, KNOCK)), None);
@@ -391,7 +391,7 @@ fn break_glass_addresses_always_pass() {
 }
 
 #[test]
-fn a_full_set_is_a_fault_that_says_so_and_takes_nothing_of_that_transaction() {
+fn a_full_set_is_a_fault_and_nothing_of_that_transaction_is_applied() {
     let mut it = Guarded::new();
     let elements: Vec<Element> = (0..4150u32)
         .map(|n| {

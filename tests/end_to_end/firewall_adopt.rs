@@ -55,7 +55,7 @@ fn older_sessions_are_adopted_once_by_command_whether_or_not_conntrack_knew_them
 }
 
 #[test]
-fn what_was_cut_is_not_adopted_nor_what_leads_elsewhere() {
+fn connections_that_were_cut_or_lead_elsewhere_are_not_adopted() {
     let (mut it, mut sessions) = with_older_sessions(true);
     adopt(&it);
     let elements = it.pairs().map(|(from, _)| it.grant(from, SSH, GrantKind::Time, 60_000));

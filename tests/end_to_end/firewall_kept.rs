@@ -90,7 +90,7 @@ fn a_reload_guards_new_ports_frees_old_ones_and_keeps_grants_and_sessions() {
 }
 
 #[test]
-fn a_flush_is_noticed_with_its_author_and_undone_with_the_time_that_is_left() {
+fn a_flush_is_noticed_with_its_author_and_undone_with_the_remaining_time() {
     let mut it = Guarded::new();
     let live = granted(&mut it);
     it.net.gateway.sh("nft flush ruleset");
@@ -108,7 +108,7 @@ fn a_flush_is_noticed_with_its_author_and_undone_with_the_time_that_is_left() {
 }
 
 #[test]
-fn who_slipped_in_while_the_table_was_gone_does_not_stay_though_conntrack_knows_the_flow() {
+fn a_connection_made_while_the_table_was_gone_is_blocked_although_conntrack_knows_it() {
     let mut it = Guarded::new();
     track(&it.net);
     it.net.gateway.sh("nft delete table inet toctoc");
@@ -125,7 +125,7 @@ fn names(noticed: &[TableChange]) -> Vec<&str> {
 }
 
 #[test]
-fn whatever_is_changed_in_our_table_is_noticed_and_put_right() {
+fn every_change_in_our_table_is_noticed_and_repaired() {
     let mut it = Guarded::new();
     let live = granted(&mut it);
     let doings = [
@@ -163,7 +163,7 @@ fn whatever_is_changed_in_our_table_is_noticed_and_put_right() {
 }
 
 #[test]
-fn changes_elsewhere_and_our_own_are_not_noticed() {
+fn our_own_changes_and_those_in_other_tables_are_not_reported() {
     let mut it = Guarded::new();
     it.net.gateway.sh(
         "nft add table inet other; nft add table ip toctoc; nft add chain ip toctoc guard; nft delete table ip toctoc",
@@ -204,7 +204,7 @@ fn other_tables_are_never_touched() {
 }
 
 #[test]
-fn taking_the_guard_away_opens_what_it_guarded_once_nobody_keeps_it() {
+fn the_guard_is_removed_by_command_only_if_no_gateway_keeps_it() {
     let it = Guarded::new();
     let off = || it.net.gateway.inside(|| unload(&settings(), &services(&[SSH, DNS]), &knock()));
     let to = ssh(it.net.gateway_ips()[0]);
@@ -275,7 +275,7 @@ fn thirty_reloads_of_a_file_that_includes_the_printed_text_let_no_attacker_throu
 }
 
 #[test]
-fn what_hinders_a_start_is_said_with_what_to_do() {
+fn a_failed_start_names_its_cause_and_a_remedy() {
     let net = Net::new();
     let try_with = |settings: &toctoc::config::FirewallSettings| -> Fault {
         net.gateway
@@ -302,7 +302,7 @@ fn what_hinders_a_start_is_said_with_what_to_do() {
 }
 
 #[test]
-fn two_gateways_never_keep_one_table_in_one_namespace() {
+fn two_gateways_never_use_the_same_table_in_one_namespace() {
     let it = Guarded::new();
     let again = |table: &str| {
         let settings = toctoc::config::FirewallSettings { table: table.into(), ..settings() };
@@ -336,7 +336,7 @@ fn meddling_nft(folder: &tempfile::TempDir, before_list: &str) -> toctoc::config
 }
 
 #[test]
-fn what_somebody_changes_between_our_loading_and_our_reading_back_never_counts_as_ours() {
+fn a_foreign_change_between_loading_and_reading_back_is_never_taken_for_ours() {
     let folder = tempfile::tempdir().unwrap();
     let once = folder.path().join("once");
     let meddle =
@@ -356,7 +356,7 @@ fn what_somebody_changes_between_our_loading_and_our_reading_back_never_counts_a
 }
 
 #[test]
-fn a_guard_that_somebody_changes_again_and_again_is_a_fault_and_not_up() {
+fn a_guard_that_keeps_being_changed_is_a_fault_and_not_up() {
     let (net, folder) = (Net::new(), tempfile::tempdir().unwrap());
     let start = |settings| {
         net.gateway.inside(|| NftFirewall::start(&settings, &services(&[SSH]), &knock()).err())
@@ -371,7 +371,7 @@ fn a_guard_that_somebody_changes_again_and_again_is_a_fault_and_not_up() {
 }
 
 #[test]
-fn a_guard_of_other_ports_is_never_taken_for_ours_though_nobody_was_heard_changing_it() {
+fn a_guard_of_other_ports_is_never_taken_for_ours_even_if_no_change_was_announced() {
     let (net, folder) = (Net::new(), tempfile::tempdir().unwrap());
     // What a lost announcement would leave: a listing of somebody else's guard.
     let lying = "/usr/sbin/nft \"$@\" | /usr/bin/sed 's/\"tcp\", 22\\]/\"tcp\", 2222]/'; exit";

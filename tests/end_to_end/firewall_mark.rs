@@ -42,7 +42,7 @@ fn iptables_firewall(net: &Net, settings: &Settings) {
 }
 
 #[test]
-fn a_firewall_that_drops_by_default_lets_in_what_is_granted_and_nothing_else() {
+fn a_default_drop_firewall_lets_in_what_is_granted_and_nothing_else() {
     for firewall in [nft_firewall, iptables_firewall] {
         let net = Net::new();
         firewall(&net, &settings());
@@ -80,7 +80,7 @@ fn our_table_drops_nothing_that_it_did_not_mark() {
 }
 
 #[test]
-fn without_our_table_the_door_is_shut_and_what_stands_goes_on() {
+fn without_our_table_new_connections_are_dropped_and_established_ones_continue() {
     let net = Net::new();
     nft_firewall(&net, &settings());
     let mut it = Guarded::within(net, &settings(), &marked(&[SSH, DNS]));
@@ -96,7 +96,7 @@ fn without_our_table_the_door_is_shut_and_what_stands_goes_on() {
 }
 
 #[test]
-fn one_connection_is_one_though_the_admin_lets_in_all_that_is_established() {
+fn a_one_connection_grant_admits_one_although_the_admin_accepts_established_traffic() {
     let net = Net::new();
     nft_firewall(&net, &settings());
     let mut it = Guarded::within(net, &settings(), &marked(&[SSH, DNS]));
@@ -120,7 +120,7 @@ fn one_connection_is_one_though_the_admin_lets_in_all_that_is_established() {
 }
 
 #[test]
-fn a_new_connection_in_the_name_of_a_granted_one_is_dropped_here_for_its_mark_would_pass() {
+fn a_new_syn_on_a_granted_flow_is_dropped_because_its_mark_would_pass() {
     let net = Net::new();
     nft_firewall(&net, &settings());
     let mut it = Guarded::within(net, &settings(), &marked(&[SSH, DNS]));
@@ -158,7 +158,7 @@ fn break_glass_addresses_pass_the_admins_firewall_too() {
 }
 
 #[test]
-fn the_marks_can_be_other_bits_and_a_service_beside_can_be_guarded() {
+fn the_marks_can_be_other_bits_and_another_service_can_be_guarded() {
     let settings = Settings { mark: 0x4, pending_mark: 0x400, ..settings() };
     let net = Net::new();
     nft_firewall(&net, &settings);

@@ -83,7 +83,7 @@ fn a_blind_flood_from_forged_addresses_hinders_no_knock_and_is_never_answered() 
 }
 
 #[test]
-fn who_saw_one_packet_can_neither_use_up_its_clients_rate_nor_fill_the_log() {
+fn an_attacker_who_saw_one_packet_can_neither_use_up_its_clients_rate_nor_fill_the_log() {
     let mut gate = Gate::running(|config| config);
     let anna = gate.enrol("anna", "ssh");
     let spy = gate.net.host(7);
@@ -106,7 +106,7 @@ fn who_saw_one_packet_can_neither_use_up_its_clients_rate_nor_fill_the_log() {
 }
 
 #[test]
-fn who_kept_one_packet_from_arriving_cannot_use_up_its_clients_rate_with_copies() {
+fn an_attacker_who_withheld_one_packet_cannot_use_up_its_clients_rate_with_copies() {
     let gate = Gate::running(|config| config);
     let anna = gate.enrol("anna", "ssh");
     let spy = gate.net.host(7);
@@ -127,7 +127,7 @@ fn who_kept_one_packet_from_arriving_cannot_use_up_its_clients_rate_with_copies(
 }
 
 #[test]
-fn a_clients_flood_of_good_knocks_takes_nothing_from_another() {
+fn a_clients_flood_of_valid_knocks_takes_nothing_from_another_client() {
     let gate = Gate::running(|config| config);
     let (anna, bert) = (gate.enrol("anna", "ssh"), gate.enrol("bert", "ssh"));
     let host = gate.net.host(7);
@@ -200,7 +200,7 @@ fn late_reordered_and_doubled_packets_are_each_granted_once() {
 }
 
 #[test]
-fn nobody_is_sent_more_than_one_smaller_packet_for_whatever_is_forged_in_his_name() {
+fn the_victim_of_forged_packets_is_sent_at_most_one_smaller_packet() {
     let gate = Gate::running(|config| config);
     let anna = gate.enrol("anna", "ssh");
     let (attacker, victim) = (gate.net.host(7), gate.net.host(8));

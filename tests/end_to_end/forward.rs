@@ -71,7 +71,7 @@ fn a_granted_source_reaches_the_inner_host_by_the_outer_port_and_nobody_else_doe
 }
 
 #[test]
-fn one_connection_to_an_inner_host_is_one() {
+fn a_one_connection_grant_admits_one_connection_to_an_inner_host() {
     let it = Inside::new(&[]);
     let anna = it.gate.enrol("anna", "rdp");
     for family in [0, 1] {
@@ -85,7 +85,7 @@ fn one_connection_to_an_inner_host_is_one() {
 }
 
 #[test]
-fn authorization_for_the_outer_port_is_none_for_wherever_else_a_translation_leads() {
+fn a_grant_for_the_outer_port_is_not_valid_for_another_translation_target() {
     let it = Inside::new(&[TIME]);
     let [anna, bert] =
         [("anna", "rdp"), ("bert", "ssh")].map(|(name, service)| it.gate.enrol(name, service));
@@ -126,7 +126,7 @@ fn authorization_for_the_outer_port_is_none_for_wherever_else_a_translation_lead
 }
 
 #[test]
-fn an_inner_host_without_a_way_back_is_reached_by_masquerade() {
+fn an_inner_host_without_a_return_route_is_reached_by_masquerade() {
     let it = Inside::new(&[TIME, ("masquerade = false", "masquerade = true")]);
     it.inner.space.sh("ip route del default; ip -6 route del default");
     let anna = it.gate.enrol("anna", "rdp");
@@ -142,7 +142,7 @@ fn an_inner_host_without_a_way_back_is_reached_by_masquerade() {
 }
 
 #[test]
-fn a_forwarded_connection_is_cut_with_its_clients_key() {
+fn a_revocation_cuts_the_clients_forwarded_connections() {
     let it = Inside::new(&[TIME, ("cut = \"never\"", "cut = \"revoke\"")]);
     let anna = it.gate.enrol("anna", "rdp");
     let mut streams = Vec::new();
@@ -159,7 +159,7 @@ fn a_forwarded_connection_is_cut_with_its_clients_key() {
 }
 
 #[test]
-fn a_reload_that_leads_elsewhere_ends_what_was_granted() {
+fn a_reload_that_changes_the_target_ends_its_grants() {
     let it = Inside::new(&[TIME]);
     let anna = it.gate.enrol("anna", "ssh,rdp,dns");
     let _other = it.inner.space.tcp_echo(INNER + 1);
@@ -186,7 +186,7 @@ fn a_reload_that_leads_elsewhere_ends_what_was_granted() {
 }
 
 #[test]
-fn check_and_start_say_that_nothing_is_passed_on() {
+fn check_and_start_say_that_forwarding_is_disabled() {
     let it = Inside::new(&[TIME]);
     assert!(!ok(&it.gate.toctocd(&["check"])).contains("passed on"));
     it.gate.net.gateway.sh("echo 0 >/proc/sys/net/ipv4/ip_forward");

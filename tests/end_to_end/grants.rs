@@ -67,7 +67,7 @@ fn a_grant_ends_on_time_with_the_daemon_killed_and_the_guard_stays_shut() {
 }
 
 #[test]
-fn a_connection_that_stands_outlives_its_time_grant() {
+fn an_established_connection_outlives_its_time_grant() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
@@ -84,7 +84,7 @@ fn a_connection_that_stands_outlives_its_time_grant() {
 }
 
 #[test]
-fn live_grants_survive_a_restart_with_the_time_that_they_have_left() {
+fn live_grants_survive_a_restart_with_their_remaining_time() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
@@ -101,7 +101,7 @@ fn live_grants_survive_a_restart_with_the_time_that_they_have_left() {
 }
 
 #[test]
-fn what_somebody_flushes_is_put_back_with_its_live_grants() {
+fn a_flushed_guard_is_put_back_with_its_live_grants() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");

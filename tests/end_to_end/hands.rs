@@ -90,7 +90,7 @@ impl Nat {
 }
 
 #[test]
-fn a_neighbour_behind_the_same_nat_gets_nothing_of_a_grant_for_one_connection_that_is_used() {
+fn a_neighbour_behind_the_same_nat_cannot_use_a_one_connection_grant_that_is_used_up() {
     let gate = Gate::running(|config| config);
     let _rdp = gate.net.gateway.tcp_echo(RDP);
     gate.enrol("anna", "rdp");

@@ -30,7 +30,7 @@ fn granted(gate: &mut Gate, host: &Host, family: usize) {
 }
 
 #[test]
-fn knocks_are_heard_on_each_interface_that_is_named_and_on_no_other() {
+fn knocks_are_received_on_each_named_interface_and_on_no_other() {
     let mut gate = listening_on("[\"gw0\", \"gw1\"]");
     let (near, deaf) = (gate.net.host(1), gate.net.host(2));
     let knocker = gate.enrol("laptop", "ssh");
@@ -46,7 +46,7 @@ fn knocks_are_heard_on_each_interface_that_is_named_and_on_no_other() {
 }
 
 #[test]
-fn the_default_route_decides_where_knocks_are_heard_and_is_followed() {
+fn knocks_are_received_on_the_interface_of_the_default_route_also_after_it_changes() {
     let mut gate = listening_on("[\"default\"]");
     let other = gate.net.host(1);
     for command in ["check", "run"] {
@@ -92,7 +92,7 @@ fn granted_by_first(gate: &mut Gate) {
 }
 
 #[test]
-fn a_knocker_leaves_from_the_address_and_interface_that_it_names_also_on_the_link_itself() {
+fn the_client_sends_from_the_named_address_and_interface_also_on_the_link_itself() {
     let mut gate = Gate::new(|config| config);
     let log = gate.path("door.log");
     let door = format!(

@@ -188,7 +188,7 @@ fn run(gate: &mut Gate, order: &[Act], conf: &str, attackers: &[Attacker; 2]) {
 }
 
 #[test]
-fn a_grant_gains_nothing_by_a_slow_repair_of_the_guard() {
+fn a_slow_repair_of_the_guard_does_not_extend_a_grant() {
     let mut gate = Gate::new(|config| config);
     let (nft, slow) = (gate.path("nft"), gate.path("slow"));
     // Slow where it loads a guard, not where it lists one.
@@ -214,7 +214,7 @@ fn a_grant_gains_nothing_by_a_slow_repair_of_the_guard() {
 }
 
 #[test]
-fn an_admin_takes_the_guard_away_and_puts_it_up_through_the_running_gateway() {
+fn an_admin_disables_and_enables_the_guard_through_the_running_gateway() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
@@ -261,7 +261,7 @@ fn an_admin_takes_the_guard_away_and_puts_it_up_through_the_running_gateway() {
 }
 
 #[test]
-fn without_a_gateway_the_guard_is_shut_by_command_and_opened_by_command() {
+fn without_a_gateway_commands_enable_and_disable_the_guard() {
     let gate = Gate::new(|config| {
         config + "\n[door.broken]\none_time_sequences = \"/nowhere\"\nstart_command = \"true\"\n"
     });
@@ -304,7 +304,7 @@ fn on_trial(gate: &Gate, seconds: &str) -> Running {
 }
 
 #[test]
-fn a_guard_on_trial_goes_away_unless_somebody_elsewhere_gets_in() {
+fn a_guard_on_trial_is_removed_unless_somebody_gets_in_from_elsewhere() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");

@@ -149,7 +149,7 @@ fn a_stop_command_outlives_its_daemon_and_no_later_daemon_runs_it_again() {
 }
 
 #[test]
-fn what_is_sent_to_all_processes_of_the_name_costs_no_stop_command() {
+fn signals_to_all_processes_of_the_name_lose_no_stop_command() {
     let place = Place::new(DOOR);
     let daemon = place.start();
     place.knock("7001 7002:udp");
@@ -194,7 +194,7 @@ fn a_reload_that_is_refused_changes_nothing() {
 }
 
 #[test]
-fn an_interface_that_comes_back_is_listened_to_again() {
+fn knocks_are_received_again_on_an_interface_that_comes_back() {
     let place = Place::new(DOOR);
     let daemon = place.start();
     place.net.gateway.sh("ip link del gw0");
@@ -227,7 +227,7 @@ fn a_one_time_sequence_is_used_up_before_its_command_and_the_next_one_counts() {
 }
 
 #[test]
-fn in_the_background_the_pid_file_is_there_before_the_parent_leaves() {
+fn in_the_background_the_pid_file_exists_before_the_parent_exits() {
     let place = Place::new(DOOR);
     let parent = place.net.gateway.run(place.knockd().arg("-d"));
     assert!(parent.status.success() && parent.stderr.is_empty());
@@ -248,7 +248,7 @@ fn in_the_background_the_pid_file_is_there_before_the_parent_leaves() {
 }
 
 #[test]
-fn relative_names_with_d_lead_to_where_the_daemon_was_started() {
+fn with_d_relative_paths_are_resolved_where_the_daemon_was_started() {
     let place = Place::new("");
     let conf =
         "[options]\nlogfile = log\n[door]\none_time_sequences = ots\ncommand = pwd >> @/did\n";
@@ -279,7 +279,7 @@ fn relative_names_with_d_lead_to_where_the_daemon_was_started() {
 }
 
 #[test]
-fn what_this_machine_sends_to_a_target_opens_its_door() {
+fn packets_that_this_machine_sends_to_a_target_open_its_door() {
     let place = Place::new("");
     let target = place.net.client.ips()[0];
     let door = "[door]\nsequence = 7001,7002:udp\ncommand = echo %IP% >> @/did\n";
@@ -298,7 +298,7 @@ fn what_this_machine_sends_to_a_target_opens_its_door() {
 }
 
 #[test]
-fn ipv6_on_any_is_refused_aloud() {
+fn ipv6_on_any_is_refused_with_a_message() {
     let place = Place::new(DOOR);
     let stderr = fs::File::create(place.path("stderr")).unwrap();
     let _daemon = place.net.gateway.spawn(place.knockd().args(["-i", "any"]).stderr(stderr));
@@ -319,7 +319,7 @@ fn ipv6_on_any_is_refused_aloud() {
 }
 
 #[test]
-fn log_lines_have_the_time_of_the_zone_that_is_named() {
+fn log_lines_have_the_local_time_of_the_zone_in_tz() {
     let place = Place::new(DOOR);
     let stamp = || {
         let date = Command::new("date")
@@ -337,7 +337,7 @@ fn log_lines_have_the_time_of_the_zone_that_is_named() {
 }
 
 #[test]
-fn with_l_a_host_has_its_name_in_the_line_of_the_stop_command_too() {
+fn with_l_the_log_line_of_the_stop_command_has_the_host_name_too() {
     let place = Place::new(&DOOR.replace("timeout = 2", "timeout = 0"));
     let _daemon = place.net.gateway.spawn(place.knockd().args(["-l", "-i", "lo"]));
     until("the daemon starts", || place.log().contains("starting up"));
@@ -361,7 +361,7 @@ fn with_l_a_host_has_its_name_in_the_line_of_the_stop_command_too() {
 }
 
 #[test]
-fn a_flood_of_half_knockers_neither_fills_the_log_nor_keeps_a_knock_out() {
+fn a_flood_of_half_knocks_neither_fills_the_log_nor_keeps_a_knock_out() {
     let place = Place::new(
         &DOOR
             .replace("7001,7002:udp", "7001:udp,7002:udp,7003:udp")
@@ -415,7 +415,7 @@ fn a_flood_of_whole_knocks_opens_some_and_the_next_knock_after_it() {
 }
 
 #[test]
-fn a_one_time_sequence_that_comes_amid_too_many_knocks_is_used_up_although_it_opens_nothing() {
+fn a_one_time_sequence_during_a_flood_is_used_up_although_it_opens_nothing() {
     let doors = "[door]\nsequence = 7001:udp\ncommand = true\n[once]\none_time_sequences = @/ots\ncommand = true\n";
     let place = Place::new(doors);
     fs::write(place.path("ots"), " 7101:udp\n 7102:udp\n").unwrap();
@@ -453,7 +453,7 @@ fn as_debians_unit(place: &Place) -> Command {
 }
 
 #[test]
-fn below_debians_unit_file_it_starts_opens_closes_and_loses_no_stop_command() {
+fn under_debians_unit_it_starts_opens_closes_and_loses_no_stop_command() {
     let probe =
         "(grep CapBnd /proc/self/status; touch /usr/toctoc-was-here || echo no) >> @/caps 2>&1;";
     let place =
@@ -490,7 +490,7 @@ fn below_debians_unit_file_it_starts_opens_closes_and_loses_no_stop_command() {
 }
 
 #[test]
-fn the_shipped_sequence_is_warned_of_once_on_standard_error_and_once_in_the_log() {
+fn the_shipped_sequence_gets_one_warning_on_standard_error_and_one_in_the_log() {
     let place = Place::new(
         "[openSSH]\nsequence = 7000,8000,9000\ncommand = true\n[closeSSH]\nsequence = 9000,8000,7000\ncommand = true\n",
     );

@@ -170,7 +170,7 @@ fn receive(socket: &UdpSocket, patience: Duration) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_knock_of_either_family_goes_up_and_its_receipt_comes_from_the_knock_port() {
+fn a_knock_of_either_family_is_passed_on_and_its_receipt_comes_from_the_knock_port() {
     let net = Net::new();
     for interface in ["gw0", "any"] {
         let mut it = Listening::start(&net, interface);
@@ -201,7 +201,7 @@ fn a_knock_of_either_family_goes_up_and_its_receipt_comes_from_the_knock_port() 
 }
 
 #[test]
-fn junk_is_counted_and_never_answered_or_told() {
+fn junk_is_counted_and_neither_answered_nor_passed_on() {
     let net = Net::new();
     let mut it = Listening::start(&net, "gw0");
     let socket = net.client.space.udp(SocketAddr::new(net.gateway_ips()[0], PORT));
@@ -251,7 +251,7 @@ fn echo(from: &Host, to: IpAddr, size: usize) {
 }
 
 #[test]
-fn the_listener_is_left_with_nothing() {
+fn the_listener_has_no_privileges_no_files_and_no_environment() {
     let net = Net::new();
     let it = Listening::start(&net, "gw0");
     let process = it.process.0.id();
@@ -280,7 +280,7 @@ fn the_listener_is_left_with_nothing() {
 }
 
 #[test]
-fn it_ends_with_its_pipe_and_when_told_to() {
+fn the_listener_ends_when_its_pipe_closes_and_when_told_to() {
     let net = Net::new();
     let Listening { pipe, mut process, .. } = Listening::start(&net, "gw0");
     drop(pipe);
@@ -293,7 +293,7 @@ fn it_ends_with_its_pipe_and_when_told_to() {
 }
 
 #[test]
-fn an_interface_that_goes_down_and_up_is_listened_to_again() {
+fn knocks_are_received_again_on_an_interface_that_went_down_and_up() {
     let net = Net::new();
     let mut it = Listening::start(&net, "gw0");
     net.gateway.sh("ip link set gw0 down");
@@ -322,7 +322,7 @@ fn cpu_ticks(process: u32) -> u64 {
 }
 
 #[test]
-fn a_set_up_out_of_order_is_refused_in_words() {
+fn a_set_up_out_of_order_is_refused_with_a_message() {
     let net = Net::new();
     for wrong in [
         ToListener::Client { row: 1, keys: keys(), fingerprint: Fingerprint([0; 32]) },
@@ -346,7 +346,7 @@ fn keys() -> ClientKeys {
 }
 
 #[test]
-fn by_hand_it_only_says_what_it_is() {
+fn started_by_hand_the_listener_only_says_what_it_is() {
     for stdin in [Stdio::null(), Stdio::piped()] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
         let output = command.arg(toctoc::app::listener::ARGUMENT).stdin(stdin).output().unwrap();
@@ -358,7 +358,7 @@ fn by_hand_it_only_says_what_it_is() {
 }
 
 #[test]
-fn a_missing_or_sleeping_interface_is_a_fault_with_a_remedy() {
+fn a_missing_or_disabled_interface_is_a_fault_with_a_remedy() {
     let net = Net::new();
     net.gateway.sh("ip link add idle0 type veth peer name idle1");
     let open = |name: &str| {

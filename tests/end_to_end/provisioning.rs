@@ -42,7 +42,7 @@ fn a_reload_of_a_bad_file_changes_nothing_and_names_its_place() {
 }
 
 #[test]
-fn who_is_told_to_end_does_not_reload_before() {
+fn a_gateway_that_is_told_to_end_does_not_reload_first() {
     let mut gate = Gate::running(|config| config);
     let process = &gate.daemon().process;
     // Both signals are there when it goes on.
@@ -56,7 +56,7 @@ fn who_is_told_to_end_does_not_reload_before() {
 }
 
 #[test]
-fn a_reload_takes_over_services_and_keeps_live_grants() {
+fn a_reload_adds_services_and_keeps_live_grants() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let _web = gate.net.gateway.tcp_echo(8080);
@@ -73,7 +73,7 @@ fn a_reload_takes_over_services_and_keeps_live_grants() {
 }
 
 #[test]
-fn a_reload_warns_of_what_has_become_weak_and_not_again_of_what_was() {
+fn a_reload_warns_of_new_weaknesses_and_does_not_repeat_old_warnings() {
     // A door that is weak, and a service whose program is not there.
     let door = |name, first| {
         format!(
@@ -113,7 +113,7 @@ fn a_key_file_that_others_can_read_keeps_the_gateway_from_starting() {
 }
 
 #[test]
-fn what_is_missing_on_the_machine_is_said_in_one_sentence_with_what_to_do() {
+fn a_missing_program_or_interface_is_reported_with_a_remedy() {
     for (from, to, words) in [
         ("nft = \"/usr/sbin/nft\"", "nft = \"/nowhere/nft\"", "nftables"),
         ("interfaces = [\"any\"]", "interfaces = [\"eth7\"]", "ip link"),
@@ -128,7 +128,7 @@ fn what_is_missing_on_the_machine_is_said_in_one_sentence_with_what_to_do() {
 }
 
 #[test]
-fn a_printed_guard_that_a_reload_leaves_behind_is_told_of_until_it_is_printed_again() {
+fn an_outdated_printed_guard_is_reported_until_it_is_printed_again() {
     let mut gate = Gate::new(|config| config);
     let printed = gate.path("etc/printed.nft");
     let edit = |gate: &Gate, from: &str, to: &str| {

@@ -22,7 +22,7 @@ fn json(output: &Output) -> Value {
 }
 
 #[test]
-fn a_probe_tells_where_it_came_from_and_opens_nothing() {
+fn a_probe_returns_the_observed_address_and_opens_nothing() {
     let gate = Gate::running(|config| config);
     gate.enrol("anna", "ssh");
     assert!(ok(&anna(&gate, &["probe", "anna"])).contains("it sees you as 10.90.0.2"));
@@ -30,7 +30,7 @@ fn a_probe_tells_where_it_came_from_and_opens_nothing() {
 }
 
 #[test]
-fn behind_a_nat_the_client_says_which_address_was_seen_and_names_it_when_told_to_ask() {
+fn behind_a_nat_the_client_prints_the_observed_address_and_uses_it_with_ask_source() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     gate.enrol("anna", "ssh");
@@ -66,7 +66,7 @@ fn behind_a_nat_the_client_says_which_address_was_seen_and_names_it_when_told_to
 }
 
 #[test]
-fn a_service_that_demands_a_challenge_takes_one_retry_and_no_knock_by_its_time() {
+fn a_service_that_demands_a_challenge_needs_one_retry_and_accepts_no_timestamp_instead() {
     let gate = Gate::running(|config| {
         section(&config, "service.ssh", "challenge = false", "challenge = true")
     });
@@ -84,7 +84,7 @@ fn a_service_that_demands_a_challenge_takes_one_retry_and_no_knock_by_its_time()
 }
 
 #[test]
-fn too_many_grants_are_refused_in_words_and_a_knock_that_wants_no_receipt_gets_none() {
+fn too_many_grants_are_refused_with_a_message_and_a_knock_that_wants_no_receipt_gets_none() {
     let gate =
         Gate::running(|config| section(&config, "knock", "max_grants = 16", "max_grants = 1"));
     let knocker = gate.enrol("anna", "ssh,rdp");
@@ -101,7 +101,7 @@ fn too_many_grants_are_refused_in_words_and_a_knock_that_wants_no_receipt_gets_n
 }
 
 #[test]
-fn a_gateway_whose_clock_went_back_says_so_and_opens_by_challenges_alone() {
+fn a_gateway_whose_clock_went_back_says_so_and_accepts_only_challenged_knocks() {
     let mut gate = Gate::running(|config| config);
     let knocker = gate.enrol("anna", "ssh");
     gate.stop();

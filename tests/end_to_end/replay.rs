@@ -72,7 +72,7 @@ fn a_used_packet_after_sigkill_opens_nothing() {
 }
 
 #[test]
-fn a_used_packet_opens_nothing_after_an_older_state_was_put_back() {
+fn a_used_packet_opens_nothing_after_an_older_state_was_restored() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let (journal, backup) = (gate.path("etc/state/journal"), gate.path("backup"));

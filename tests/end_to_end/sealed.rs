@@ -34,7 +34,7 @@ fn a_sealed_knock_opens_its_port_over_ipv4_and_ipv6_and_no_other() {
 }
 
 #[test]
-fn a_udp_service_opens_by_time() {
+fn a_knock_opens_a_udp_service_over_ipv4_and_ipv6() {
     let gate = Gate::running(|config| config);
     let _dns = gate.net.gateway.udp_echo(crate::harness::gate::DNS);
     let anna = gate.enrol("anna", "dns");
@@ -108,7 +108,7 @@ fn a_flipped_bit_anywhere_makes_a_knock_worthless() {
 }
 
 #[test]
-fn a_bound_source_is_refused_from_elsewhere_without_burning_the_packet() {
+fn a_bound_source_is_refused_from_elsewhere_without_using_up_the_packet() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
@@ -128,7 +128,7 @@ fn a_bound_source_is_refused_from_elsewhere_without_burning_the_packet() {
 }
 
 #[test]
-fn a_service_that_is_not_the_clients_is_denied_in_words() {
+fn a_service_that_the_client_may_not_open_is_denied_with_a_message() {
     let gate = Gate::running(|config| config);
     gate.enrol("anna", "ssh");
     let key = gate.path("anna.key");
@@ -139,7 +139,7 @@ fn a_service_that_is_not_the_clients_is_denied_in_words() {
 }
 
 #[test]
-fn close_ends_the_callers_grant_at_once() {
+fn a_close_ends_the_clients_grant_at_once() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     gate.enrol("anna", "ssh");

@@ -78,7 +78,7 @@ impl Shared {
 }
 
 #[test]
-fn the_kernel_holds_the_longer_of_two_grants_and_each_client_ends_only_his_own() {
+fn the_kernel_holds_the_longer_of_two_grants_and_each_client_ends_only_its_own() {
     let it = Shared::new(|config| config);
     let _ssh = it.gate.net.gateway.tcp_echo(SSH);
     for (family, set) in [(0, "time4"), (1, "time6")] {
@@ -105,7 +105,7 @@ fn the_kernel_holds_the_longer_of_two_grants_and_each_client_ends_only_his_own()
 }
 
 #[test]
-fn a_revoked_clients_part_ends_at_once_and_his_neighbours_goes_on() {
+fn a_revoked_clients_grant_ends_at_once_and_its_neighbours_continues() {
     let it = Shared::new(|config| config);
     let _ssh = it.gate.net.gateway.tcp_echo(SSH);
     for family in [0, 1] {
@@ -124,7 +124,7 @@ fn a_revoked_clients_part_ends_at_once_and_his_neighbours_goes_on() {
 }
 
 #[test]
-fn a_close_neither_arms_nor_cuts_a_neighbours_one_connection() {
+fn a_close_neither_rearms_nor_ends_a_neighbours_one_connection_grant() {
     let it = Shared::new(|config| config);
     let _rdp = it.gate.net.gateway.tcp_echo(RDP);
     for (family, set) in [(0, "oncesyn4"), (1, "oncesyn6")] {
@@ -154,7 +154,7 @@ fn a_close_neither_arms_nor_cuts_a_neighbours_one_connection() {
 }
 
 #[test]
-fn a_revoked_clients_one_connection_is_gone_and_one_that_a_neighbour_knocked_for_later_is_not() {
+fn a_revocation_ends_the_clients_one_connection_grant_and_not_a_neighbours_later_one() {
     for (first, second, still) in [("anna", "bert", true), ("bert", "anna", false)] {
         let it = Shared::new(|config| config);
         let _rdp = it.gate.net.gateway.tcp_echo(RDP);
@@ -168,7 +168,7 @@ fn a_revoked_clients_one_connection_is_gone_and_one_that_a_neighbour_knocked_for
 }
 
 #[test]
-fn a_client_and_a_service_have_only_so_many_grants_and_a_close_makes_room() {
+fn the_grants_of_a_client_and_of_a_service_are_limited_and_a_close_makes_room() {
     let limits = |config: String| {
         let config =
             crate::harness::gate::section(&config, "knock", "max_grants = 16", "max_grants = 2");

@@ -17,7 +17,7 @@ fn received(host: &crate::harness::Host) -> u64 {
 }
 
 #[test]
-fn ten_thousand_junk_packets_get_no_answer_and_a_knock_among_them_is_heard() {
+fn ten_thousand_junk_packets_get_no_answer_and_a_knock_among_them_is_granted() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
@@ -66,7 +66,7 @@ fn a_scanner_finds_neither_the_service_nor_the_knock_port() {
 }
 
 #[test]
-fn a_gateway_that_hears_nothing_sleeps() {
+fn an_idle_gateway_uses_almost_no_cpu_time() {
     let mut gate = Gate::running(|config| config);
     let anna = gate.enrol("anna", "ssh");
     assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));

@@ -16,7 +16,7 @@ use crate::harness::gate::{self, Gate, SSH, ok, section};
 use crate::harness::{LONG, SHORT, eventually};
 
 #[test]
-fn a_guard_that_could_not_be_repaired_is_repaired_as_soon_as_it_can_be() {
+fn a_failed_repair_of_the_guard_is_repeated_until_it_succeeds() {
     let mut gate = Gate::new(|config| config);
     let nft = gate.path("nft");
     let config = fs::read_to_string(gate.config()).unwrap().replace("/usr/sbin/nft", &nft);
@@ -36,7 +36,7 @@ fn a_guard_that_could_not_be_repaired_is_repaired_as_soon_as_it_can_be() {
 }
 
 #[test]
-fn a_grant_that_the_kernel_does_not_take_is_told_as_trouble_and_nobody_has_it() {
+fn a_grant_that_the_kernel_refuses_is_answered_with_trouble_and_not_kept() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
@@ -64,7 +64,7 @@ fn a_grant_that_the_kernel_does_not_take_is_told_as_trouble_and_nobody_has_it() 
 }
 
 #[test]
-fn a_revocation_counts_even_if_the_rest_of_the_configuration_is_broken() {
+fn a_revocation_takes_effect_even_if_the_rest_of_the_configuration_is_broken() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
@@ -81,7 +81,7 @@ fn a_revocation_counts_even_if_the_rest_of_the_configuration_is_broken() {
 }
 
 #[test]
-fn a_captured_interface_that_goes_and_comes_back_is_heard_again() {
+fn knocks_are_received_again_on_an_interface_that_was_removed_and_came_back() {
     let mut gate = Gate::new(|config| {
         config.replace("interfaces = [\"any\"]", "interfaces = [\"gw0\", \"gw9\"]")
     });
@@ -111,7 +111,7 @@ fn a_listener_that_is_killed_is_replaced() {
 }
 
 #[test]
-fn a_listener_that_cannot_be_started_is_tried_again_after_a_longer_pause() {
+fn a_listener_that_fails_to_start_is_retried_after_a_longer_delay() {
     let mut gate =
         Gate::new(|config| config.replace("interfaces = [\"any\"]", "interfaces = [\"gw9\"]"));
     let add =

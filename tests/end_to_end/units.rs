@@ -43,7 +43,7 @@ fn has(unit: &str, section: &str, key: &str, word: &str) -> bool {
 }
 
 #[test]
-fn the_guard_is_shut_after_the_firewall_is_loaded_and_before_the_network_is_up() {
+fn the_guard_is_loaded_after_the_firewall_and_before_the_network_is_up() {
     let guard = "toctoc-guard";
     assert!(has(guard, "Unit", "After", "nftables.service"));
     for later in ["network-pre.target", "toctocd.service"] {
@@ -76,7 +76,7 @@ fn the_guard_is_shut_after_the_firewall_is_loaded_and_before_the_network_is_up()
 }
 
 #[test]
-fn the_units_are_installed_with_the_programs_paths_and_systemd_finds_no_fault_in_them() {
+fn the_installed_units_name_the_installed_program_and_systemd_accepts_them() {
     let root = tempfile::tempdir().unwrap();
     let made = Command::new("make")
         .current_dir(tree(""))
@@ -148,7 +148,7 @@ fn below(unit: &str, etc: &str) -> Vec<String> {
 }
 
 #[test]
-fn guard_and_gateway_do_all_their_work_with_the_rights_and_places_that_their_units_leave_them() {
+fn guard_and_gateway_work_with_the_rights_and_paths_that_their_units_leave_them() {
     let mut gate = Gate::new(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
@@ -177,7 +177,7 @@ fn guard_and_gateway_do_all_their_work_with_the_rights_and_places_that_their_uni
 }
 
 #[test]
-fn the_gateway_is_started_until_it_can_and_says_when_it_serves() {
+fn systemd_restarts_a_gateway_that_cannot_start_and_is_told_when_it_is_ready() {
     // An interface, or the default route, may come minutes after us: five attempts in ten seconds
     // are soon used up.
     assert_eq!(words("toctocd", "Unit", "StartLimitIntervalSec"), ["0"]);

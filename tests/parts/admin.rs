@@ -81,7 +81,7 @@ fn mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn from_nothing_to_a_profile() {
+fn init_and_client_add_make_a_profile() {
     let place = Place::new();
     let added = place.with_config(&["client", "add", "laptop", "--key", KEY, "--services", "ssh"]);
     assert_eq!(added.code, 0, "{}", added.err);
@@ -107,7 +107,7 @@ fn from_nothing_to_a_profile() {
 }
 
 #[test]
-fn what_check_prints_is_the_whole_configuration() {
+fn check_prints_the_whole_configuration() {
     let place = Place::new();
     let printed = place.with_config(&["check", "--print"]);
     fs::write(place.path("toctocd.toml"), &printed.out).unwrap();
@@ -326,7 +326,7 @@ fn including() -> (Place, PathBuf) {
 }
 
 #[test]
-fn the_files_of_an_include_directory_count_as_if_they_stood_in_the_configuration() {
+fn the_files_of_an_include_directory_are_part_of_the_configuration() {
     let (place, _) = including();
     let checked = place.with_config(&["check"]);
     assert!(
@@ -340,7 +340,7 @@ fn the_files_of_an_include_directory_count_as_if_they_stood_in_the_configuration
 }
 
 #[test]
-fn an_included_file_is_as_carefully_read_as_the_configuration_itself() {
+fn an_included_file_is_checked_like_the_configuration_itself() {
     type Damage = fn(&Path);
     let cases: &[(Damage, &[&str])] = &[
         (
@@ -411,7 +411,7 @@ fn check_warns_of_every_door_that_is_weak_and_says_what_to_do() {
 }
 
 #[test]
-fn the_sequence_that_knockd_ships_is_refused_wherever_an_admin_wrote_it() {
+fn the_sequence_that_knockd_ships_is_refused_in_every_file() {
     let folder = tempfile::tempdir().unwrap();
     let other = folder.path().join("other");
     let shown = other.to_str().unwrap();
@@ -450,7 +450,7 @@ fn the_sequence_that_knockd_ships_is_refused_wherever_an_admin_wrote_it() {
 }
 
 #[test]
-fn check_says_which_door_stays_shut_because_its_next_one_time_sequence_is_everybodys() {
+fn check_names_the_door_that_stays_shut_because_its_next_one_time_sequence_is_public() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("once");
     fs::write(&file, "#1,2,3\n9000:udp,8000,7000\n1,3,2\n").unwrap();

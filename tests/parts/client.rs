@@ -13,7 +13,7 @@ use toctoc::core::knock::Status;
 use toctoc::keys::profile::{Fallback, Profile};
 
 #[test]
-fn what_was_granted_is_said_with_address_port_and_end() {
+fn the_client_prints_address_port_and_end_of_a_grant() {
     let gateway = Gateway::start(Some(Status::Granted));
     let user = User::new().with_profile(gateway.port);
     user.run("open gate ssh").expect(
@@ -58,7 +58,7 @@ fn a_refusal_says_why_and_what_to_do() {
 }
 
 #[test]
-fn closing_is_said() {
+fn the_client_prints_that_a_grant_was_closed() {
     let gateway = Gateway::start(Some(Status::Closed));
     User::new().with_profile(gateway.port).run("close gate ssh").expect(
         0,
@@ -68,7 +68,7 @@ fn closing_is_said() {
 }
 
 #[test]
-fn silence_says_what_to_check_and_that_nothing_is_known() {
+fn without_a_receipt_the_client_says_what_to_check_and_that_the_result_is_unknown() {
     let gateway = Gateway::start(None);
     let user = User::new().with_profile(gateway.port);
     let said = user.run("open gate --timeout 1 --attempts 2");
@@ -90,7 +90,7 @@ fn silence_says_what_to_check_and_that_nothing_is_known() {
 }
 
 #[test]
-fn a_network_without_a_way_there_is_another_exit_code() {
+fn an_unreachable_gateway_has_its_own_exit_code() {
     let user = User::new().with_profile(9);
     user.run("open gate -6").expect(4, &[], &["127.0.0.1 has no address of that family"]);
 }
@@ -167,7 +167,7 @@ fn a_broken_profile_is_named_with_line_and_column() {
 }
 
 #[test]
-fn another_key_than_the_enrolled_one_is_refused_before_anything_is_sent() {
+fn a_key_that_is_not_the_enrolled_one_is_refused_before_anything_is_sent() {
     let user = User::new().with_profile(9);
     user.run("keygen --no-passphrase --out other").expect(
         0,
@@ -193,7 +193,7 @@ fn another_key_than_the_enrolled_one_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn keygen_never_overwrites_and_never_asks_nobody() {
+fn keygen_never_overwrites_a_key_and_never_asks_without_a_terminal() {
     let user = User::new();
     let before = std::fs::read(user.home.path().join(".config/toctoc/id_ed25519")).unwrap();
     user.run("keygen --no-passphrase").expect(2, &[], &["exists already; nothing was changed"]);
@@ -201,7 +201,7 @@ fn keygen_never_overwrites_and_never_asks_nobody() {
 }
 
 #[test]
-fn a_usual_key_that_others_can_read_is_mended_by_the_command_that_is_told() {
+fn a_default_key_that_others_can_read_is_reported_with_the_command_that_fixes_it() {
     let user = User::new().with_profile(9);
     let path = user.write(".config/toctoc/id_ed25519", "never read", 0o644);
     user.run("open gate").expect(
@@ -252,7 +252,7 @@ fn hits(door: &[UdpSocket; 2]) -> [usize; 2] {
 }
 
 #[test]
-fn a_classic_sequence_is_named_after_silence_and_sent_only_by_its_own_option() {
+fn a_classic_sequence_is_suggested_when_no_receipt_comes_and_sent_only_with_its_own_option() {
     let gateway = Gateway::start(None);
     let (user, door) = with_fallback(&gateway, true);
     let silent = "open gate --timeout 1 --attempts 1";
@@ -283,7 +283,7 @@ fn a_classic_sequence_is_named_after_silence_and_sent_only_by_its_own_option() {
 }
 
 #[test]
-fn profiles_show_that_there_is_a_sequence_and_never_which() {
+fn profiles_says_that_there_is_a_sequence_and_never_prints_it() {
     let gateway = Gateway::start(Some(Status::Granted));
     for (offer, said, word) in [
         (true, "offered after a knock without an answer", "ask"),
@@ -349,7 +349,7 @@ fn at_a_terminal(user: &User, words: &str, early: &str, answer: &str) -> (i32, S
 }
 
 #[test]
-fn a_person_at_a_terminal_is_asked_if_the_profile_says_so_and_only_a_yes_sends() {
+fn a_user_at_a_terminal_is_asked_if_the_profile_says_so_and_only_yes_sends() {
     let gateway = Gateway::start(None);
     let (user, door) = with_fallback(&gateway, true);
     let silent = "open gate --timeout 1 --attempts 1";

@@ -79,14 +79,14 @@ fn a_knock_signed_by_ssh_keygen_is_authentic() {
 }
 
 #[test]
-fn a_signature_that_openssh_made_for_something_else_is_none() {
+fn an_openssh_signature_for_another_purpose_is_refused() {
     for namespace in ["file", "git", "knock@toctoc.v2"] {
         assert_eq!(knock_signed_in(namespace), Err(Reject::Signature), "{namespace}");
     }
 }
 
 #[test]
-fn ssh_keygen_believes_our_signature() {
+fn ssh_keygen_accepts_our_signature() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let message =

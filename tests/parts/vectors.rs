@@ -109,12 +109,12 @@ fn receipt() -> Receipt {
 }
 
 #[test]
-fn the_keys_are_those_of_the_file() {
+fn the_test_keys_are_the_committed_ones() {
     check("keys/golden.json", &keys());
 }
 
 #[test]
-fn the_openssh_key_is_the_golden_one() {
+fn the_committed_openssh_key_is_the_golden_key() {
     let client = test_vectors::client();
     if std::env::var_os("TOCTOC_WRITE_VECTORS").is_some() {
         let pair = ssh_key::private::Ed25519Keypair::from_seed(test_vectors::seed().expose());
@@ -186,7 +186,7 @@ fn sealing_gives_the_golden_bytes() {
 }
 
 #[test]
-fn a_computation_without_any_code_of_ours_agrees() {
+fn an_independent_computation_agrees() {
     let run = std::process::Command::new("python3").arg(path("tests/vectors/check.py")).output();
     let run = run.expect("python3 is installed by tools/setup");
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));

@@ -69,7 +69,7 @@ fn no_bit_of_a_datagram_can_change() {
 }
 
 #[test]
-fn no_bit_below_the_mac_can_change_either() {
+fn no_bit_under_a_valid_mac_can_change_either() {
     let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
     assert_eq!(with_mac(datagram), datagram);
     for bit in 0..(DATAGRAM - 16) * 8 {
@@ -143,7 +143,7 @@ fn assert_uniform<const N: usize>(messages: &[[u8; N]], regions: &[std::ops::Ran
 }
 
 #[test]
-fn to_an_outsider_all_bytes_look_alike() {
+fn to_an_outsider_all_bytes_look_random() {
     // One client, one day, one request but for the timestamp: whatever is constant inside must not
     // show outside.
     let knocks: Vec<[u8; DATAGRAM]> = (0..1500)
@@ -221,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn two_bodies_never_mean_the_same(request in request(), at in 0..SIGNED, byte: u8) {
+    fn two_bodies_never_decode_to_the_same_request(request in request(), at in 0..SIGNED, byte: u8) {
         // One byte anywhere, any value: what is still readable is written back to the same bytes.
         let mut bytes = request.encode();
         bytes[at] = byte;
@@ -231,7 +231,7 @@ proptest! {
     }
 
     #[test]
-    fn two_receipts_never_mean_the_same(receipt in any_receipt(), at in 0..RECEIPT_BODY, byte: u8) {
+    fn two_receipt_bodies_never_decode_to_the_same_receipt(receipt in any_receipt(), at in 0..RECEIPT_BODY, byte: u8) {
         let mut bytes = receipt.encode();
         bytes[at] = byte;
         if let Some(read) = Receipt::decode(&bytes) {
@@ -240,7 +240,7 @@ proptest! {
     }
 
     #[test]
-    fn noise_of_any_content_is_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), DATAGRAM)) {
+    fn random_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), DATAGRAM)) {
         prop_assert_eq!(test_vectors::open(&bytes, NOON).err(), Some(Reject::UnknownTag));
         let (_, awaiting) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
         prop_assert_eq!(awaiting.open(&bytes[..RECEIPT]), None);
@@ -251,7 +251,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_request_and_receipt_travels(request in request(), receipt in any_receipt(), entropy: [u8; 32]) {
+    fn every_request_and_receipt_arrives_unchanged(request in request(), receipt in any_receipt(), entropy: [u8; 32]) {
         let request = Request { timestamp: NOON, fingerprint: test_vectors::client().fingerprint, ..request };
         let (datagram, awaiting) = test_vectors::datagram(&request, entropy);
         let sealed = test_vectors::open(&datagram, NOON).map_err(|r| TestCaseError::fail(r.name()))?;
