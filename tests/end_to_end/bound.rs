@@ -93,8 +93,8 @@ fn a_grant_for_a_source_port_covers_only_that_port_also_after_a_restart() {
     }
     gate.kill();
     gate.start();
-    assert!(!gate.daemon().said().contains("removed"), "the elements are known again");
-    let grants = ok(&gate.toctocd(&["grants"]));
+    assert!(!gate.daemon().log().contains("removed"), "the elements are known again");
+    let grants = gate.grants();
     assert!(
         grants.contains("10.90.0.2 port 40022") && grants.contains("fd90::2 port 40022"),
         "{grants}"
@@ -173,7 +173,7 @@ fn only_an_address_that_policy_lists_is_granted_to_a_knock_from_elsewhere() {
     // From another host, by the bytes.
     for family in [0, 1] {
         let (mine, to) =
-            (gate.net.client.ips()[family], SocketAddr::new(gate.net.gateway_ips()[family], SSH));
+            (gate.net.client.ips()[family], gate.port(family, SSH));
         let receipt = knock(&anna, &other, family, "ssh", |r| {
             r.address = Some(toctoc::core::types::Source::new(mine))
         });
@@ -186,7 +186,7 @@ fn only_an_address_that_policy_lists_is_granted_to_a_knock_from_elsewhere() {
         assert!(said.contains(&format!("ssh granted to {mine} for")), "{said}");
         assert!(gate.net.client.tcp_reaches(to, LONG));
         assert!(
-            !other.tcp_reaches(SocketAddr::new(other.gateway_ips()[family], SSH), SHORT),
+            !other.tcp_reaches(other.gateway(family, SSH), SHORT),
             "not for who knocked"
         );
     }
@@ -214,19 +214,19 @@ fn a_reload_that_no_longer_lists_an_address_ends_only_the_grants_for_it_from_els
     assert_eq!(knock(&bert, &gate.net.client, 1, "ssh", |_| {}).status, Status::Granted);
     let to = gate.net.gateway_ips().map(|ip| SocketAddr::new(ip, SSH));
     let mut streams = to.map(|to| gate.net.client.connect(to, LONG).unwrap());
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     assert!(
         streams.iter_mut().all(|stream| echoes(stream, LONG)),
         "a reload that changes nothing ends nothing"
     );
     let config = std::fs::read_to_string(gate.config()).unwrap();
     std::fs::write(gate.config(), config.replace(prefixes, "source = [\"10.90.7.0/24\"]")).unwrap();
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     gate.daemon().wait_for("anna: ssh of 10.90.0.2 ended: it is allowed no more");
     gate.daemon().wait_for("connections of 10.90.0.2 to 22/tcp were cut");
     assert!(!gate.net.client.tcp_reaches(to[0], SHORT) && gate.net.client.tcp_reaches(to[1], LONG));
     assert_eq!(streams.each_mut().map(|stream| echoes(stream, SHORT)), [false, true]);
-    let grants = ok(&gate.toctocd(&["grants"]));
+    let grants = gate.grants();
     assert!(!grants.contains("10.90.0.2") && grants.contains("fd90::2"), "{grants}");
 }
 
@@ -272,13 +272,13 @@ fn a_service_can_grant_and_cut_the_whole_net_of_an_ipv6_address() {
     );
     gate.kill();
     gate.start();
-    let grants = ok(&gate.toctocd(&["grants"]));
+    let grants = gate.grants();
     assert!(grants.contains("fd90::/64") && grants.contains("10.90.0.2 "), "{grants}");
     let mut session =
         connect(&gate.net.client, from(six), (to6, SSH).into(), LONG).expect("granted");
     assert!(echoes(&mut session, LONG));
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    gate.revoke("anna");
     assert!(!echoes(&mut session, SHORT));
     assert!(!gate.net.client.tcp_reaches((to6, SSH).into(), SHORT));
-    assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"));
+    assert!(eventually(LONG, || gate.nothing_is_open()));
 }

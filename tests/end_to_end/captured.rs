@@ -142,13 +142,13 @@ fn forged_requests_open_nothing_and_what_a_client_signed_opens_once() {
         Some(Status::Denied),
         "a service that is not hers"
     );
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
-    assert!(!gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), SHORT));
+    assert!(gate.nothing_is_open());
+    assert!(!gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT));
     // That the same words with nothing forged are heard shows that the others were.
     assert_eq!(claim(row, h, body, me), Some(Status::Granted));
     assert_eq!(claim(row, h, body, me), None, "and only once");
-    assert!(gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), LONG));
-    let status = ok(&gate.toctocd(&["status"]));
+    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
+    let status = gate.status();
     assert!(status.contains("signature") && status.contains("fingerprint"), "{status}");
 }
 
@@ -157,7 +157,7 @@ fn hostile_bytes_end_the_listener_and_each_restart_is_delayed_longer() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let (me, to) = (gate.net.client.ips()[0], SocketAddr::new(gate.net.gateway_ips()[0], SSH));
+    let (me, to) = (gate.net.client.ips()[0], gate.port(0, SSH));
     let (h, body) = opened(&gate, &anna, "ssh", me);
     let row = row_of(&gate, anna.profile.client);
     let mut whole = vec![3];
@@ -179,11 +179,11 @@ fn hostile_bytes_end_the_listener_and_each_restart_is_delayed_longer() {
         let _ = send(pipe.as_fd().as_raw_fd(), &whole, MsgFlags::MSG_NOSIGNAL);
         gate.daemon().wait_for(&format!("the next one starts in {pause} s"));
         gate.daemon().wait_for("a new listener listens");
-        assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+        assert!(gate.nothing_is_open());
     }
     assert!(!gate.net.client.tcp_reaches(to, SHORT));
-    assert!(ok(&gate.toctocd(&["status"])).contains("3 pipe"));
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    assert!(gate.status().contains("3 pipe"));
+    anna.must_open(&gate.net.client, "ssh", 0);
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn a_replaced_listener_may_hand_over_knocks_but_opens_no_door_and_is_ended() {
     let row = row_of(&gate, anna.profile.client);
     let old = gate.daemon().listener();
     let mut pipe = capture(&mut gate);
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     tell(&mut pipe, ToGatekeeper::Completed { door: 0, source: me });
     let mut knock = |ticket| {
         tell(
@@ -224,7 +224,7 @@ fn a_replaced_listener_may_hand_over_knocks_but_opens_no_door_and_is_ended() {
     // It was sent behind the other one, so that one was looked at.
     assert_eq!(knock(1), Some(Status::Granted));
     assert_eq!(knock(2), None, "heard once more, but used");
-    assert!(!gate.daemon().said().contains("OPEN SESAME"), "its successor watches the doors");
+    assert!(!gate.daemon().log().contains("OPEN SESAME"), "its successor watches the doors");
     // It stands still, and so does not end by itself.
     assert!(eventually(LONG, || kill(old, None).is_err()), "it still runs");
 }
@@ -247,24 +247,24 @@ fn a_listener_that_reads_late_gets_all_verdicts_as_soon_as_it_reads() {
 #[test]
 fn the_counters_of_a_listener_are_reported_and_continue_with_the_next_one() {
     let mut gate = Gate::running(|config| config);
-    assert!(!gate.status()["degraded"].to_string().contains("lost"));
+    assert!(!gate.status_json()["degraded"].to_string().contains("lost"));
     let mut pipe = capture(&mut gate);
     let mut counters = Counters::default();
     (0..3).for_each(|_| counters.count(Reject::UnknownTag));
     tell(&mut pipe, ToGatekeeper::Counters { counters, packets: 7, lost: 2 });
     tell(&mut pipe, ToGatekeeper::Counters { counters, packets: 7, lost: 3 });
     let told = |gate: &Gate, packets: u64, rejected: u64| {
-        let status = gate.status();
+        let status = gate.status_json();
         let lost = status["degraded"].to_string().contains("5 packets were lost for want of room");
         let of = serde_json::json!([[Reject::UnknownTag.name(), rejected]]);
         lost && status["packets"] == packets && status["rejected"] == of
     };
-    assert!(eventually(LONG, || told(&gate, 7, 3)), "{}", gate.status());
-    ok(&gate.toctocd(&["reload"]));
+    assert!(eventually(LONG, || told(&gate, 7, 3)), "{}", gate.status_json());
+    gate.reload();
     drop(pipe);
     let mut pipe = capture(&mut gate);
     tell(&mut pipe, ToGatekeeper::Counters { counters, packets: 4, lost: 0 });
-    assert!(eventually(LONG, || told(&gate, 11, 6)), "{}", gate.status());
+    assert!(eventually(LONG, || told(&gate, 11, 6)), "{}", gate.status_json());
 }
 
 #[test]
@@ -293,13 +293,13 @@ fn a_flood_of_requests_opens_nothing_fills_nothing_and_keeps_no_admin_waiting() 
         tell(&mut pipe, ToGatekeeper::Completed { door: 0, source: "127.0.0.1".parse().unwrap() });
         if ticket == 3000 {
             let asked = Instant::now();
-            ok(&gate.toctocd(&["status"]));
+            gate.status();
             assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
         }
     }
     assert!(eventually(LONG, || pipe.flush() == Ok(()) && pipe.waiting() == 0));
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
-    let (after, lines) = (memory(), gate.daemon().said().lines().count());
+    assert!(gate.nothing_is_open());
+    let (after, lines) = (memory(), gate.daemon().log().lines().count());
     assert!(after < before + 16 * 1024, "{before} kB became {after} kB");
     // Of a door that there is, people's knocks need some lines: 256 at once and 16 a second, of
     // each kind.
@@ -336,13 +336,13 @@ fn doors_that_do_not_exist_and_impossible_addresses_open_nothing() {
     // The one that there is stands for all interfaces, which cannot go.
     tell(&mut pipe, ToGatekeeper::Down { capture: 0 });
     tell(&mut pipe, ToGatekeeper::Alarm { row: 9, first: Source::new(me), again: Source::new(me) });
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+    assert!(gate.nothing_is_open());
     // Of a door that there is, its word is enough: SECURITY.md says so.
     tell(&mut pipe, ToGatekeeper::Completed { door: 0, source: me });
     gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
     tell(&mut pipe, ToGatekeeper::TimedOut { door: 0, source: me, stage: 2 });
     gate.daemon().wait_for("10.90.0.2: side: sequence timeout (stage 2)");
-    let said = gate.daemon().said();
+    let said = gate.daemon().log();
     assert_eq!(said.matches("OPEN SESAME").count(), 10, "{said}");
     assert!(
         !said.contains("Stage") && !said.contains("ALARM") && !said.contains("went down"),

@@ -40,7 +40,7 @@ fn the_stock_knock_client_opens_and_the_door_shuts_after_its_time() {
     opens_and_shuts(&gate, "10.90.0.2");
     let daemon = gate.daemon();
     daemon.wait_for("web: command timeout");
-    let said = daemon.said();
+    let said = daemon.log();
     for line in
         ["10.90.0.2: web: Stage 1", "10.90.0.2: web: Stage 3", "10.90.0.2: web: OPEN SESAME"]
     {
@@ -58,7 +58,7 @@ fn a_door_without_one_time_sequences_left_is_shut_and_other_doors_are_served() {
     fs::write(&doors, format!("{text}[used]\n  one_time_sequences = {once}\n  command = true\n"))
         .expect("our own file");
     gate.start();
-    assert!(gate.daemon().said().contains("door [used] stays shut"), "{}", gate.daemon().said());
+    assert!(gate.daemon().log().contains("door [used] stays shut"), "{}", gate.daemon().log());
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 8432:udp 9543:tcp");
     opens_and_shuts(&gate, "10.90.0.2");
 }
@@ -74,7 +74,7 @@ fn only_the_door_whose_next_one_time_sequence_is_public_is_shut_at_start_at_relo
     fs::write(&once, " 7101:tcp,7102:tcp,7103:tcp\n 7000,8000,9000\n 7201,7202,7203\n")
         .expect("our own file");
     fs::write(&doors, door).expect("our own file");
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7101 7102 7103");
     gate.daemon().wait_for("door once stays shut from now on: the sequence that knockd ships");
     for _ in 0..2 {
@@ -86,17 +86,17 @@ fn only_the_door_whose_next_one_time_sequence_is_public_is_shut_at_start_at_relo
         gate.stop();
         gate.start();
         assert!(
-            gate.daemon().said().contains("door [once] stays shut: the sequence that knockd ships")
+            gate.daemon().log().contains("door [once] stays shut: the sequence that knockd ships")
         );
     }
     let used = fs::read_to_string(&once).expect("our own file").replace(" 7000", "#7000");
     fs::write(&once, used).expect("our own file");
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7201 7202 7203");
     gate.daemon().wait_for("once: OPEN SESAME");
-    ok(&gate.toctocd(&["status"]));
+    gate.status();
     assert!(
-        !gate.daemon().said().contains("was used up before"),
+        !gate.daemon().log().contains("was used up before"),
         "each of them opened: {:?}",
         gate.daemon().said
     );
@@ -125,7 +125,7 @@ fn a_wrong_order_opens_nothing() {
     let other = gate.net.host(7);
     other.space.sh("knock -d 20 10.90.7.1 7321:tcp 8432:udp 9543:tcp");
     opens_and_shuts(&gate, "10.90.7.2");
-    assert!(!gate.daemon().said().contains("10.90.0.2: web: OPEN"));
+    assert!(!gate.daemon().log().contains("10.90.0.2: web: OPEN"));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_flood_of_first_steps_neither_fills_the_log_nor_keeps_anybody_out() {
     opens_and_shuts(&gate, "10.90.0.2");
     let said = gate.daemon().wait_for("lines about doors were left out");
     assert!(!said.starts_with("0 "), "only of what was left out: {said}");
-    let lines = gate.daemon().said().lines().count();
+    let lines = gate.daemon().log().lines().count();
     assert!(lines < 1000, "{lines} lines");
 }
 
@@ -173,7 +173,7 @@ fn ping(gate: &Gate, bytes: usize) {
     packet[0] = 8;
     // All but the type is zero, and so the checksum is what remains of it.
     packet[2..4].copy_from_slice(&(!0x0800_u16).to_be_bytes());
-    let to = std::net::SocketAddr::new(gate.net.gateway_ips()[0], 0);
+    let to = gate.port(0, 0);
     gate.net.client.space.inside(|| {
         let kind = (socket2::Domain::IPV4, socket2::Type::RAW, socket2::Protocol::ICMPV4);
         let socket =
@@ -202,7 +202,7 @@ fn a_door_grants_a_service_without_any_command_and_the_grant_ends_by_itself() {
     // completes the sequence.
     ping(&gate, 64);
     gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
-    assert!(ok(&gate.toctocd(&["grants"])).contains("\ndoor side  ssh "));
+    assert!(gate.grants().contains("\ndoor side  ssh "));
     assert!(gate.net.client.tcp_reaches(ssh, LONG));
     assert!(
         !gate.net.host(1).tcp_reaches((gate.net.gateway_ips()[0], SSH).into(), SHORT),

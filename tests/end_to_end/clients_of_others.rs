@@ -110,6 +110,6 @@ fn a_pause_after_an_opening_applies_to_that_source_only() {
     (0..2).for_each(|_| knock(&gate.net.client));
     knock(&other);
     gate.daemon().wait_for("side: ssh granted to 10.90.1.2");
-    let said = gate.daemon().said();
+    let said = gate.daemon().log();
     assert_eq!(said.matches("10.90.0.2: side: Stage 1").count(), 1, "{said}");
 }

@@ -18,7 +18,7 @@ fn a_client_whose_clock_is_wrong_by_a_minute_a_day_or_ten_years_opens_and_says_b
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     gate.enrol("anna", "ssh");
     let key = gate.path("anna.key");
-    let ssh = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let ssh = gate.port(0, SSH);
     let wrongs = [
         ("-1m", MINUTE),
         ("+1m", -MINUTE),
@@ -42,7 +42,7 @@ fn a_client_whose_clock_is_wrong_by_a_minute_a_day_or_ten_years_opens_and_says_b
         let closed = toctoc(&["close", "--timeout", "1"]);
         ok(&closed);
         let side = if behind > 0 { "behind the gateway's" } else { "ahead of the gateway's" };
-        let words = String::from_utf8_lossy(&closed.stderr);
+        let words = stderr(&closed);
         assert!(
             words.contains("note: this machine's clock is") && words.contains(side),
             "{wrong}: {words}"
@@ -61,21 +61,21 @@ fn status_names_a_client_whose_clock_was_ahead_and_forgiving_gives_it_a_clean_st
         gate.toctoc_at(&gate.net.client, "+1d", &["open", profile, "-4", "-i", &key])
     };
     ok(&open("anna"));
-    let status = ok(&gate.toctocd(&["status"]));
+    let status = gate.status();
     assert!(status.contains("ahead       anna: a clock was ahead"), "{status}");
     assert!(!status.contains("bert:"), "{status}");
     let new = gate.path("anew.toml");
     let said = gate.toctocd(&["client", "forgive", "anna", "--out", &new]);
     ok(&said);
-    assert!(String::from_utf8_lossy(&said.stderr).contains("`anna` starts anew"), "{said:?}");
-    let status = ok(&gate.toctocd(&["status"]));
+    assert!(stderr(&said).contains("`anna` starts anew"), "{said:?}");
+    let status = gate.status();
     assert!(!status.contains("ahead       "), "{status}");
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n", "its grant has ended");
+    assert!(gate.nothing_is_open(), "its grant has ended");
     // With the old profile it is a stranger, whatever it sends.
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     anna.seal(&anna.request("ssh", from)).send_in_vain(&gate.net.client, to);
     ok(&gate.toctoc(&gate.net.client, &["import", "--name", "anew", &new]));
-    ok(&gate.toctoc(&gate.net.client, &["open", "anew", "-4", "-i", &key]));
+    ok(&gate.toctoc_as("anna", "open anew -4"));
     assert!(gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), LONG));
     assert_eq!(
         bert.open(&gate.net.client, "ssh", 0).map(|r| r.status),

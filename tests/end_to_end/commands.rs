@@ -99,9 +99,9 @@ fn a_knock_runs_the_commands_without_a_shell_and_its_receipt_comes_when_the_star
             text,
             format!("<open><{address}><$(touch {touched}); touch {touched} #><a  b>\n")
         );
-        assert!(ok(&gate.toctocd(&["grants"])).contains("by commands"));
+        assert!(gate.grants().contains("by commands"));
         does(&gate, &[&format!("<open><{address}>"), &format!("<shut><{address}>")]);
-        assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+        assert!(gate.nothing_is_open());
     }
     assert!(!std::path::Path::new(&gate.path("touched")).exists(), "no shell has read it");
     gate.stop();
@@ -153,7 +153,7 @@ fn clients_behind_one_address_share_one_start_and_the_last_close_runs_the_stop()
     }
     close(&anna);
     // Told by the next turn at the latest.
-    assert!(ok(&gate.toctocd(&["grants"])).contains("bert"));
+    assert!(gate.grants().contains("bert"));
     assert_eq!(did(&gate), [OPEN]);
     close(&bert);
     does(&gate, &[OPEN, SHUT]);
@@ -176,14 +176,14 @@ fn a_revocation_and_a_removed_or_changed_service_run_the_stop_command_that_was_j
     gate.start();
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn,ssh"));
     assert_eq!(knock(&gate, &anna, "vpn", |request| request.seconds = 600).status, Status::Granted);
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    gate.revoke("anna");
     does(&gate, &[OPEN, SHUT]);
     let config = fs::read_to_string(gate.config()).unwrap();
     let changed =
         config.replace("\"shut\"", "\"shut otherwise\"").replace("\"open\"", "\"open otherwise\"");
     assert_eq!(knock(&gate, &bert, "vpn", |request| request.seconds = 600).status, Status::Granted);
     fs::write(gate.config(), &changed).unwrap();
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     does(&gate, &[OPEN, SHUT, OPEN, SHUT]);
     assert_eq!(knock(&gate, &bert, "vpn", |request| request.seconds = 600).status, Status::Granted);
     let vpn = vpn(&gate)
@@ -192,7 +192,7 @@ fn a_revocation_and_a_removed_or_changed_service_run_the_stop_command_that_was_j
     fs::write(gate.config(), changed.replace(&vpn, "")).unwrap();
     let clients = fs::read_to_string(gate.path("etc/clients")).unwrap();
     fs::write(gate.path("etc/clients"), clients.replace("vpn,ssh", "ssh")).unwrap();
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     let (open, shut) = ("<open otherwise><10.90.0.2>", "<shut otherwise><10.90.0.2>");
     does(&gate, &[OPEN, SHUT, OPEN, SHUT, open, shut]);
 }
@@ -207,12 +207,9 @@ fn a_stop_command_survives_sigkill_and_the_end_of_its_service_and_runs_once() {
     assert_eq!(did(&gate), [OPEN]);
     gate.start();
     does(&gate, &[OPEN, SHUT]);
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n", "what is shut is nobody's");
+    assert!(gate.nothing_is_open(), "what is shut is nobody's");
     // The same with a service that is no more: then only the journal knows what was promised.
-    assert_eq!(
-        anna.open(&gate.net.client, "vpn", 0).map(|receipt| receipt.status),
-        Some(Status::Granted)
-    );
+    anna.must_open(&gate.net.client, "vpn", 0);
     gate.kill();
     let config = fs::read_to_string(gate.config()).unwrap();
     fs::write(gate.config(), config.replace(&vpn(&gate), "")).unwrap();
@@ -234,9 +231,9 @@ fn a_start_that_fails_or_hangs_is_reported_and_stopped_and_nobody_else_waits() {
          [service.hangs]\nstart = [\"/bin/sh\", \"-c\", \"echo $$ >>LOG; sleep 60 & wait\"]\n{stop}"
     ));
     gate.start();
-    assert!(gate.daemon().said().contains("service absent: its `start` names /no/such/program"));
+    assert!(gate.daemon().log().contains("service absent: its `start` names /no/such/program"));
     assert!(
-        ok(&gate.toctocd(&["check"]))
+        gate.check()
             .contains("service absent: its `start` names /no/such/program")
     );
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn,ssh,fails,absent,hangs"));
@@ -248,14 +245,14 @@ fn a_start_that_fails_or_hangs_is_reported_and_stopped_and_nobody_else_waits() {
             .wait_for(&format!("anna: {service} of 10.90.0.2 ended: its start command failed"));
     }
     assert_eq!(
-        (ok(&gate.toctocd(&["grants"])), gate.refused("command")),
+        (gate.grants(), gate.rejected("command")),
         ("nothing is open\n".to_owned(), 2)
     );
     fs::remove_file(log_path(&gate)).unwrap();
     let other = gate.net.host(7);
     // A machine that stands still for seconds proves nothing: then once more.
     assert!((1..=4).any(|round| others_go_on_while_it_hangs(&gate, &other, [&anna, &bert], round)));
-    assert!(!ok(&gate.toctocd(&["grants"])).contains("hangs"));
+    assert!(!gate.grants().contains("hangs"));
 }
 
 /// Whether both who wait for what hangs are told so after its time, and others are served before
@@ -316,7 +313,7 @@ fn a_client_that_knocks_while_a_stop_command_hangs_is_told_and_gets_nothing() {
         knock(&gate, &bert, "slow", |request| request.seconds = 600).status,
         Status::Trouble
     );
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+    assert!(gate.nothing_is_open());
     fs::write(log_path(&gate) + ".go", "").unwrap();
     does(&gate, &[OPEN, SHUT]);
     assert_eq!(knock(&gate, &bert, "slow", |_| ()).status, Status::Granted);
@@ -374,11 +371,11 @@ fn with_a_full_disk_nothing_starts_but_an_existing_grant_is_still_stopped() {
     gate.daemon().wait_for("NOTHING OPENS");
     let other = gate.net.host(7);
     bert.seal(&bert.request("vpn", other.ips()[0])).send_in_vain(&other, other.gateway_ips()[0]);
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    gate.revoke("anna");
     does(&gate, &[OPEN, SHUT]);
     fs::remove_file(disk.join("fill")).unwrap();
     gate.daemon().wait_for("knocks count again");
-    assert_eq!(bert.open(&other, "vpn", 0).map(|receipt| receipt.status), Some(Status::Granted));
+    bert.must_open(&other, "vpn", 0);
     assert_eq!(did(&gate), [OPEN, SHUT, "<open><10.90.7.2>"]);
 }
 
@@ -393,7 +390,7 @@ fn a_source_port_is_refused_for_commands_and_a_reload_cannot_add_commands() {
     );
     assert_eq!(did(&gate), [""; 0]);
     assert!(
-        ok(&gate.toctocd(&["status"]))
+        gate.status()
             .contains("keeps all of its rights: the commands of doors or services")
     );
     gate.stop();
@@ -404,7 +401,7 @@ fn a_source_port_is_refused_for_commands_and_a_reload_cannot_add_commands() {
     gate.start();
     fs::write(gate.config(), config).unwrap();
     let refused = gate.toctocd(&["reload"]);
-    let words = String::from_utf8_lossy(&refused.stderr);
+    let words = stderr(&refused);
     assert!(
         !refused.status.success()
             && words.contains("a service has commands")

@@ -53,7 +53,7 @@ fn a_gatekeeper_without_commands_keeps_few_rights_and_its_listener_none() {
     gate.net.gateway.sh("nft delete table inet toctoc");
     gate.daemon().wait_for("the guard was loaded again");
     assert!(anna.open(&gate.net.client, "ssh", 0).is_some_and(|receipt| receipt.granted.is_some()));
-    assert!(!ok(&gate.toctocd(&["status"])).contains("keeps all of its rights"));
+    assert!(!gate.status().contains("keeps all of its rights"));
 }
 
 #[test]
@@ -81,14 +81,14 @@ fn doors_with_commands_keep_all_rights_and_a_reload_cannot_add_them() {
         all.contains(&format!("CapEff:\t{}", status(gatekeeper(&mut gate), "CapEff"))),
         "as it was started"
     );
-    assert!(ok(&gate.toctocd(&["status"])).contains("keeps all of its rights"));
+    assert!(gate.status().contains("keeps all of its rights"));
     gate.stop();
     let config = fs::read_to_string(gate.config()).unwrap();
     fs::write(gate.config(), config.replace(DOOR, "")).unwrap();
     gate.start();
     fs::write(gate.config(), config).unwrap();
     let refused = gate.toctocd(&["reload"]);
-    let words = String::from_utf8_lossy(&refused.stderr);
+    let words = stderr(&refused);
     assert!(
         !refused.status.success()
             && words.contains("given up the rights")
@@ -115,7 +115,7 @@ fn a_listener_that_is_not_under_its_list_of_system_calls_is_not_used() {
             .output()
             .unwrap()
     });
-    let words = String::from_utf8_lossy(&output.stderr);
+    let words = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{words}");
     assert!(
         words.contains("the listener cannot be confined") && words.contains("/proc/self/status"),

@@ -133,7 +133,7 @@ fn the_doors_of_a_knockd_conf_open_under_the_old_name_and_after_convert() {
     // before.
     let converted = gate.toctocd(&["convert", &conf]);
     let sections = ok(&converted);
-    let notes = String::from_utf8_lossy(&converted.stderr).into_owned();
+    let notes = stderr(&converted);
     assert!(!sections.contains("command"), "every pair became a service:\n{sections}");
     assert!(
         notes.contains("door closeWiki: not written")
@@ -142,7 +142,7 @@ fn the_doors_of_a_knockd_conf_open_under_the_old_name_and_after_convert() {
     );
     let config = fs::read_to_string(gate.config()).unwrap();
     fs::write(gate.config(), config + &sections).unwrap();
-    assert!(ok(&gate.toctocd(&["check"])).contains("5 services, 0 clients, 3 doors"));
+    assert!(gate.check().contains("5 services, 0 clients, 3 doors"));
     gate.net.gateway.sh("iptables -P INPUT ACCEPT");
     gate.start();
     the_doors_open_and_shut(&gate, "7104 7115 7106");
@@ -150,13 +150,13 @@ fn the_doors_of_a_knockd_conf_open_under_the_old_name_and_after_convert() {
         fs::read_to_string(gate.path("once")).unwrap(),
         "#7001,7012,7003\n#7104,7115,7106\n"
     );
-    let grants = ok(&gate.toctocd(&["grants"]));
+    let grants = gate.grants();
     assert!(grants.contains(&format!("tcp-{WIKI}")) && grants.contains("10.90.0.2"), "{grants}");
     assert!(!gate.net.host(1).tcp_reaches(to(&gate, WIKI), SHORT), "for nobody else");
     // Its last one-time sequence is used: that door is shut, and the gateway comes up again all the
     // same.
     assert!(
-        ok(&gate.toctocd(&["check"])).contains("door [web] stays shut: no sequence is left in ")
+        gate.check().contains("door [web] stays shut: no sequence is left in ")
     );
     gate.stop();
     gate.start();

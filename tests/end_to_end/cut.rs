@@ -30,7 +30,7 @@ fn sessions(gate: &Gate, who: &Knocker, host: &Host) -> (Vec<TcpStream>, Vec<Udp
         for service in ["ssh", "dns"] {
             let request = toctoc::core::knock::Request { seconds: 1, ..who.request(service, from) };
             assert_eq!(
-                who.seal(&request).send(host, to).map(|receipt| receipt.status),
+                who.seal(&request).send_for_status(host, to),
                 Some(Status::Granted)
             );
         }
@@ -40,7 +40,7 @@ fn sessions(gate: &Gate, who: &Knocker, host: &Host) -> (Vec<TcpStream>, Vec<Udp
         streams.push(stream);
         talks.push(talk);
     }
-    assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"));
+    assert!(eventually(LONG, || gate.nothing_is_open()));
     (streams, talks)
 }
 
@@ -63,7 +63,7 @@ fn a_revocation_cuts_the_clients_connections_long_after_their_grants_and_no_othe
     gate.kill();
     gate.start();
     assert_eq!((alive(&mut cut, LONG), alive(&mut kept, LONG)), (4, 4));
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    gate.revoke("anna");
     assert_eq!(alive(&mut cut, SHORT), 0, "dead when the command is done");
     assert_eq!(alive(&mut kept, LONG), 4);
     gate.daemon().wait_for("connections of 10.90.0.2 to 22/tcp were cut");
@@ -79,7 +79,7 @@ fn connections_outlive_a_revocation_unless_the_service_says_otherwise() {
     let (gate, _tcp, _udp) = gate("never");
     let anna = gate.enrol("anna", "ssh,dns");
     let mut kept = sessions(&gate, &anna, &gate.net.client);
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    gate.revoke("anna");
     assert_eq!(alive(&mut kept, LONG), 4);
 }
 
@@ -107,14 +107,11 @@ fn a_close_cuts_the_clients_connections_only_if_the_service_says_so() {
 fn a_revocation_cuts_a_connection_under_a_live_grant_and_it_is_not_adopted_again() {
     let (gate, _tcp, _udp) = gate("revoke");
     let anna = gate.enrol("anna", "ssh");
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    assert_eq!(
-        anna.open(&gate.net.client, "ssh", 0).map(|receipt| receipt.status),
-        Some(Status::Granted)
-    );
+    let to = gate.port(0, SSH);
+    anna.must_open(&gate.net.client, "ssh", 0);
     let mut stream = gate.net.client.connect(to, LONG).expect("granted");
     assert!(echoes(&mut stream, LONG));
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    gate.revoke("anna");
     assert!(!echoes(&mut stream, SHORT), "the element went first");
     assert!(!gate.net.client.tcp_reaches(to, SHORT));
 }
@@ -145,9 +142,9 @@ fn an_expired_grant_stays_in_the_journal_as_long_as_its_connection_exists() {
         let receipt = anna.seal(&request).send(&gate.net.client, to);
         assert_eq!(receipt.map(|receipt| receipt.status), Some(Status::Granted));
     }
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let to = gate.port(0, SSH);
     let _stream = gate.net.client.connect(to, LONG).expect("granted");
-    assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"));
+    assert!(eventually(LONG, || gate.nothing_is_open()));
     // It looks around a second later, and not only when it would have anyway.
     gate.net.gateway.sh("ip link del gw9");
     assert!(eventually(LONG, || kept_in_mind(&gate) == [with]), "{:?}", kept_in_mind(&gate));

@@ -26,7 +26,7 @@ fn lose_sealed_knocks(gate: &Gate) {
 }
 
 fn says(output: &Output, code: i32, words: &[&str]) {
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = stderr(&output);
     assert_eq!(output.status.code(), Some(code), "{said}");
     words.iter().for_each(|words| assert!(said.contains(words), "no {words:?} in {said}"));
 }
@@ -53,7 +53,7 @@ fn when_no_sealed_knock_gets_through_the_sequence_opens_if_the_user_says_so() {
         assert!(said.contains("sent in the clear: 3 hits to"), "{said}");
         gate.daemon().wait_for(&format!("side: ssh granted to {address}"));
     }
-    let said = gate.daemon().said();
+    let said = gate.daemon().log();
     assert_eq!(
         said.matches("side: Stage 1").count(),
         2,

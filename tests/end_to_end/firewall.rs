@@ -47,7 +47,7 @@ fn a_guarded_port_is_silent_until_granted_and_only_for_the_granted_source_and_po
     for to in stranger.gateway_ips() {
         assert!(!stranger.tcp_reaches(ssh(to), SHORT) && !stranger.udp_reaches(dns(to), SHORT));
     }
-    assert_eq!((it.tcp.heard(), it.udp.heard()), (2, 2));
+    assert_eq!((it.tcp.requests(), it.udp.requests()), (2, 2));
 }
 
 #[test]
@@ -133,14 +133,14 @@ fn of_many_simultaneous_connections_under_a_one_connection_grant_exactly_one_win
             .collect();
         let mut streams: Vec<_> =
             rivals.into_iter().filter_map(|rival| rival.join().unwrap().ok()).collect();
-        assert!(eventually(LONG, || it.tcp.heard() == round + 1));
+        assert!(eventually(LONG, || it.tcp.requests() == round + 1));
         let winners =
             streams.iter_mut().filter_map(|stream| echoes(stream, SHORT).then_some(stream));
         assert_eq!(winners.count(), 1);
         assert_eq!(it.nft.remaining(&element).unwrap(), None, "spent");
         assert!(it.nft.list().unwrap().is_empty());
         assert!(!it.net.client.tcp_reaches(ssh(to), SHORT), "and it stays spent");
-        assert_eq!(it.tcp.heard(), round + 1);
+        assert_eq!(it.tcp.requests(), round + 1);
         it.grant(from, SSH, GrantKind::Once, 60_000);
         assert!(it.nft.remaining(&element).unwrap().is_some(), "a new grant arms it again");
         it.nft.apply(&[Change::Remove { element }]).unwrap();
@@ -183,9 +183,9 @@ fn of_many_pending_handshakes_exactly_one_is_completed() {
             }
         });
         let losers = u64::from(RIVALS) - 1;
-        assert!(eventually(LONG, || it.tcp.heard() > round
+        assert!(eventually(LONG, || it.tcp.requests() > round
             && dropped(&it)["stream"] >= lost_before + losers));
-        assert_eq!((it.tcp.heard(), dropped(&it)["stream"]), (round + 1, lost_before + losers));
+        assert_eq!((it.tcp.requests(), dropped(&it)["stream"]), (round + 1, lost_before + losers));
     }
 }
 
@@ -202,7 +202,7 @@ fn a_forged_syn_and_its_reset_use_up_no_grant() {
         forger.send(RST, 1001, 0, &[]).unwrap();
         forger.send(RST | ACK, 1001, answer.sequence.wrapping_add(1), &[]).unwrap();
         assert!(it.net.client.tcp_reaches(ssh(to), LONG));
-        assert_eq!(it.tcp.heard(), round + 1);
+        assert_eq!(it.tcp.requests(), round + 1);
         assert!(it.nft.remaining(&element).unwrap().is_none());
     }
 }
@@ -370,8 +370,8 @@ fn a_broadcast_reaches_no_guarded_service() {
         sender.send_to(b"all", dns(broadcast)).unwrap();
         sender.send_to(b"all", SocketAddr::new(broadcast, OTHER)).unwrap();
     }
-    assert!(eventually(LONG, || open.heard() == 2), "broadcasts do arrive");
-    assert_eq!(it.udp.heard(), 0);
+    assert!(eventually(LONG, || open.requests() == 2), "broadcasts do arrive");
+    assert_eq!(it.udp.requests(), 0);
 }
 
 #[test]

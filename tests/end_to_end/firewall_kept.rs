@@ -267,7 +267,7 @@ fn thirty_reloads_of_a_file_that_includes_the_printed_text_let_no_attacker_throu
         (0..30).for_each(|_| drop(it.net.gateway.sh(&format!("nft -f {}", conf.path().display()))));
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
     });
-    assert_eq!((it.tcp.heard(), it.udp.heard()), (0, 0));
+    assert_eq!((it.tcp.requests(), it.udp.requests()), (0, 0));
     assert!(
         it.net.gateway.inside(|| it.nft.dropped()).unwrap()["datagram"] > 0,
         "the attack took place"

@@ -109,13 +109,13 @@ fn a_one_connection_grant_admits_one_although_the_admin_accepts_established_traf
             .collect();
         let mut streams: Vec<_> =
             rivals.into_iter().filter_map(|rival| rival.join().unwrap().ok()).collect();
-        assert!(eventually(LONG, || it.tcp.heard() == round + 1));
+        assert!(eventually(LONG, || it.tcp.requests() == round + 1));
         assert_eq!(
             streams.iter_mut().filter_map(|stream| echoes(stream, SHORT).then_some(())).count(),
             1
         );
         assert!(!it.net.client.tcp_reaches(ssh(to), SHORT), "spent");
-        assert_eq!(it.tcp.heard(), round + 1);
+        assert_eq!(it.tcp.requests(), round + 1);
     }
 }
 

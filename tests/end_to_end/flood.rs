@@ -67,9 +67,9 @@ fn a_blind_flood_from_forged_addresses_hinders_no_knock_and_is_never_answered() 
     let before = counted(&gate.net.gateway, "OutRequests");
     (0..ROUND).for_each(junk);
     assert!(
-        eventually(LONG, || gate.refused("unknown-tag") == u64::from(ROUND)),
+        eventually(LONG, || gate.rejected("unknown-tag") == u64::from(ROUND)),
         "all were looked at: {}",
-        gate.status()
+        gate.status_json()
     );
     assert_eq!(
         counted(&gate.net.gateway, "OutRequests") - before,
@@ -98,9 +98,9 @@ fn an_attacker_who_saw_one_packet_can_neither_use_up_its_clients_rate_nor_fill_t
             bytes[271] ^= u8::from(n % 2 == 0);
             forger.send(forged(n, &gate.net.client), &bytes);
         }
-        assert!(granted(&anna, &gate), "round {round}: {}", gate.status());
+        assert!(granted(&anna, &gate), "round {round}: {}", gate.status_json());
     }
-    let alarms = gate.daemon().said().matches("ALARM").count();
+    let alarms = gate.daemon().log().matches("ALARM").count();
     let most = usize::try_from(begin.elapsed().as_secs()).expect("short") + 2;
     assert!((1..=most).contains(&alarms), "{alarms} alarms, at most one a second");
 }
@@ -122,7 +122,7 @@ fn an_attacker_who_withheld_one_packet_cannot_use_up_its_clients_rate_with_copie
         for n in 1..=ROUND {
             forger.send(forged(4 * n + 1, &gate.net.client), &kept.bytes);
         }
-        assert!(granted(&anna, &gate), "{}", gate.status());
+        assert!(granted(&anna, &gate), "{}", gate.status_json());
     }
 }
 
@@ -140,9 +140,9 @@ fn a_clients_flood_of_valid_knocks_takes_nothing_from_another_client() {
     }
     assert!(granted(&anna, &gate));
     assert!(
-        eventually(LONG, || gate.refused("quota") > 0),
+        eventually(LONG, || gate.rejected("quota") > 0),
         "bert ran into his limit: {}",
-        gate.status()
+        gate.status_json()
     );
     // And from the very address that the junk of others claims to come from.
     for _ in 0..ROUND {
@@ -193,7 +193,7 @@ fn late_reordered_and_doubled_packets_are_each_granted_once() {
         );
     }
     assert_eq!(
-        ok(&gate.toctocd(&["grants"])).lines().count(),
+        gate.grants().lines().count(),
         2,
         "one heading, one grant that goes on"
     );
@@ -217,7 +217,7 @@ fn the_victim_of_forged_packets_is_sent_at_most_one_smaller_packet() {
     let answers = counted(&victim.space, "InReceives") - before;
     assert!(answers <= 1, "{answers} packets for 1000");
     let mut mine = vec![0; 1500];
-    let socket = gate.net.client.space.udp(SocketAddr::new(gate.net.gateway_ips()[0], KNOCK));
+    let socket = gate.net.client.space.udp(gate.port(0, KNOCK));
     let knock = anna.seal(&anna.request("ssh", gate.net.client.ips()[0]));
     socket.send(&knock.bytes).expect("a route");
     socket.set_read_timeout(Some(LONG)).expect("a timeout");
@@ -227,5 +227,5 @@ fn the_victim_of_forged_packets_is_sent_at_most_one_smaller_packet() {
         "a receipt of {length} bytes for a knock of {}",
         knock.bytes.len()
     );
-    assert!(!victim.tcp_reaches(SocketAddr::new(victim.gateway_ips()[0], 22), SHORT));
+    assert!(!victim.tcp_reaches(victim.gateway(0, 22), SHORT));
 }

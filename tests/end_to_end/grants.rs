@@ -18,7 +18,7 @@ fn one_of_two_simultaneous_connections_wins_a_once_grant() {
     for family in [0, 1] {
         let receipt = anna.open(&gate.net.client, "rdp", family).expect("a receipt");
         assert!(receipt.status == Status::Granted && receipt.once, "{receipt:?}");
-        let to = SocketAddr::new(gate.net.gateway_ips()[family], RDP);
+        let to = gate.port(family, RDP);
         let barrier = Barrier::new(2);
         let won = thread::scope(|scope| {
             let race = || {
@@ -41,7 +41,7 @@ fn a_grant_ends_on_time_with_the_daemon_killed_and_the_guard_stays_shut() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let (from, to) = (gate.net.client.ips()[0], SocketAddr::new(gate.net.gateway_ips()[0], SSH));
+    let (from, to) = (gate.net.client.ips()[0], gate.port(0, SSH));
     let mut request = anna.request("ssh", from);
     request.seconds = 3;
     let begin = Instant::now();
@@ -71,7 +71,7 @@ fn an_established_connection_outlives_its_time_grant() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let to = gate.port(0, SSH);
     let mut request = anna.request("ssh", gate.net.client.ips()[0]);
     request.seconds = 1;
     anna.seal(&request).send(&gate.net.client, to.ip()).expect("a receipt");
@@ -88,15 +88,15 @@ fn live_grants_survive_a_restart_with_their_remaining_time() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    let to = gate.port(0, SSH);
+    anna.must_open(&gate.net.client, "ssh", 0);
     gate.stop();
     gate.start();
     assert!(gate.net.client.tcp_reaches(to, LONG));
-    let grants = ok(&gate.toctocd(&["grants"]));
+    let grants = gate.grants();
     assert!(grants.contains("anna") && grants.contains("10.90.0.2"), "{grants}");
     // And revocation still reaches it.
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    gate.revoke("anna");
     assert!(!gate.net.client.tcp_reaches(to, SHORT));
 }
 
@@ -105,14 +105,14 @@ fn a_flushed_guard_is_put_back_with_its_live_grants() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    let to = gate.port(0, SSH);
+    anna.must_open(&gate.net.client, "ssh", 0);
     gate.net.gateway.sh("nft flush ruleset");
     gate.daemon().wait_for("put back");
     assert!(gate.net.client.tcp_reaches(to, LONG), "the grant is back");
     let stranger = gate.net.host(7);
     assert!(
-        !stranger.tcp_reaches(SocketAddr::new(stranger.gateway_ips()[0], SSH), SHORT),
+        !stranger.tcp_reaches(stranger.gateway(0, SSH), SHORT),
         "and so is the guard"
     );
 }

@@ -25,7 +25,7 @@ fn a_packet_held_back_past_its_window_opens_nothing_and_tells_its_thief_nothing(
     assert_eq!((receipt.status, receipt.granted), (Status::Clock, None));
     held_back.send_in_vain(&gate.net.client, to);
     assert!(!gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT));
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+    assert!(gate.nothing_is_open());
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_packet_from_the_future_opens_nothing_not_even_when_its_time_has_come() {
     let mut request = anna.request("ssh", gate.net.client.ips()[0]);
     request.timestamp = Wall(stamp().0 + 3 * SECOND);
     let early = anna.seal(&request);
-    assert_eq!(early.send(&gate.net.client, to).map(|receipt| receipt.status), Some(Status::Clock));
+    assert_eq!(early.send_for_status(&gate.net.client, to), Some(Status::Clock));
     assert!(eventually(LONG, || stamp().0 > request.timestamp.0), "its time comes");
     early.send_in_vain(&gate.net.client, to);
     assert!(!gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT));
@@ -54,10 +54,10 @@ fn a_knock_for_one_gateway_is_junk_at_another_that_enrolled_the_same_key() {
     assert_eq!((from, to), (there.net.client.ips()[0], there.net.gateway_ips()[0]));
     let knock = anna.seal(&anna.request("ssh", from));
     knock.send_in_vain(&there.net.client, to);
-    assert!(eventually(LONG, || there.refused("unknown-tag") == 1), "{}", there.status());
-    assert_eq!(ok(&there.toctocd(&["grants"])), "nothing is open\n");
+    assert!(eventually(LONG, || there.rejected("unknown-tag") == 1), "{}", there.status_json());
+    assert!(there.nothing_is_open());
     assert_eq!(
-        knock.send(&here.net.client, to).map(|receipt| receipt.status),
+        knock.send_for_status(&here.net.client, to),
         Some(Status::Granted)
     );
 }
@@ -95,7 +95,7 @@ fn a_neighbour_behind_the_same_nat_cannot_use_a_one_connection_grant_that_is_use
     let _rdp = gate.net.gateway.tcp_echo(RDP);
     gate.enrol("anna", "rdp");
     let nat = Nat::behind(&gate.net.client);
-    let (key, to) = (gate.path("anna.key"), SocketAddr::new(gate.net.gateway_ips()[0], RDP));
+    let (key, to) = (gate.path("anna.key"), gate.port(0, RDP));
     assert!(nat.neighbour.connect(to, SHORT).is_err(), "shut before the knock");
     let said =
         ok(&gate.toctoc_in(&nat.admin, &["open", "anna", "rdp", "-4", "-i", &key, "--ask-source"]));
@@ -119,11 +119,11 @@ fn the_next_owner_of_an_address_finds_nothing_open_once_the_grant_is_closed_or_o
     let mut request = anna.request("ssh", gate.net.client.ips()[0]);
     request.seconds = 1;
     assert_eq!(
-        anna.seal(&request).send(&gate.net.client, ip).map(|r| r.status),
+        anna.seal(&request).send_for_status(&gate.net.client, ip),
         Some(Status::Granted)
     );
-    ok(&gate.toctoc(&gate.net.client, &["open", "anna", "rdp", "-4", "-i", &key]));
-    ok(&gate.toctoc(&gate.net.client, &["close", "anna", "rdp", "-4", "-i", &key]));
+    ok(&gate.toctoc_as("anna", "open anna rdp -4"));
+    ok(&gate.toctoc_as("anna", "close anna rdp -4"));
     // The link with its addresses goes to another machine.
     let next = Space::new();
     gate.net.client.space.sh(&format!("ip link set eth0 netns {}", next.path()));
@@ -136,7 +136,7 @@ fn the_next_owner_of_an_address_finds_nothing_open_once_the_grant_is_closed_or_o
     );
     assert!(next.connect(SocketAddr::new(ip, RDP), SHORT).is_err(), "closed by its holder");
     assert!(
-        eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"),
+        eventually(LONG, || gate.nothing_is_open()),
         "over by itself"
     );
     assert!(next.connect(SocketAddr::new(ip, SSH), SHORT).is_err(), "over");

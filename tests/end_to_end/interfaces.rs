@@ -42,7 +42,7 @@ fn knocks_are_received_on_each_named_interface_and_on_no_other() {
         granted(&mut gate, &near, family);
         assert!(knocker.open(&near, "ssh", family).is_some());
     }
-    assert!(!gate.daemon().said().contains(&deaf.ips()[0].to_string()));
+    assert!(!gate.daemon().log().contains(&deaf.ips()[0].to_string()));
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn knocks_are_received_on_the_interface_of_the_default_route_also_after_it_chang
     let other = gate.net.host(1);
     for command in ["check", "run"] {
         let output = gate.toctocd(&[command]);
-        let said = String::from_utf8_lossy(&output.stderr);
+        let said = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(
             said.contains("there is no default route now") && said.contains("ip route"),
@@ -61,17 +61,17 @@ fn knocks_are_received_on_the_interface_of_the_default_route_also_after_it_chang
     gate.net.gateway.sh("ip route add default via 10.90.0.2 dev gw0");
     assert!(gate.toctocd(&["check"]).status.success());
     gate.start();
-    assert!(gate.daemon().said().contains("sealed knocks on udp/62201 of gw0;"));
+    assert!(gate.daemon().log().contains("sealed knocks on udp/62201 of gw0;"));
     knock(&gate, &other, 0);
     granted_by_first(&mut gate);
-    assert!(!gate.daemon().said().contains("10.90.1.2"), "not heard on gw1");
+    assert!(!gate.daemon().log().contains("10.90.1.2"), "not heard on gw1");
     gate.net.gateway.sh("ip route replace default via 10.90.1.2 dev gw1");
     gate.daemon().wait_for("the default route has changed: knocks are heard on gw1");
     granted(&mut gate, &other, 0);
     gate.net.gateway.sh("ip -6 route add default via fd90::2 dev gw0");
     gate.daemon().wait_for("the default route has changed: knocks are heard on gw0, gw1");
     granted(&mut gate, &other, 1);
-    assert!(ok(&gate.toctocd(&["status"])).contains("udp/62201 on gw0, gw1"));
+    assert!(gate.status().contains("udp/62201 on gw0, gw1"));
     // A default route that goes and does not come back is no reason to go deaf.
     gate.net.gateway.sh("ip -6 route del default");
     gate.daemon().wait_for("the default route has changed: knocks are heard on gw1");
@@ -80,7 +80,7 @@ fn knocks_are_received_on_the_interface_of_the_default_route_also_after_it_chang
     let to = "10.91.0.1";
     assert!(eventually(LONG, || {
         ok(&gate.toctoc(&other, &["knock", to, "7321:tcp", "8432:udp", "6543:tcp"]));
-        gate.daemon().said().matches("ssh granted to 10.90.1.2").count() > 1
+        gate.daemon().log().matches("ssh granted to 10.90.1.2").count() > 1
     }));
 }
 
@@ -126,6 +126,6 @@ fn the_client_sends_from_the_named_address_and_interface_also_on_the_link_itself
         let words: Vec<&str> = ["knock"].into_iter().chain(words.split(' ')).collect();
         let output = gate.toctoc(&gate.net.client, &[&words[..], &["7321:tcp"]].concat());
         assert_eq!(output.status.code(), Some(code), "{words:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("was not sent"), "{output:?}");
+        assert!(stderr(&output).contains("was not sent"), "{output:?}");
     }
 }

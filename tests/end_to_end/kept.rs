@@ -133,7 +133,7 @@ fn no_connection_without_a_grant_survives_a_flush_a_deletion_a_reload_and_a_kill
     let mut request = anna.request("ssh", gate.net.client.ips()[0]);
     request.seconds = 600;
     let begin = Instant::now();
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let to = gate.port(0, SSH);
     let receipt = anna.seal(&request).send(&gate.net.client, to.ip()).expect("a receipt");
     assert_eq!((receipt.status, receipt.seconds), (Status::Granted, 600));
     let stranger = gate.net.host(7);
@@ -201,7 +201,7 @@ fn a_slow_repair_of_the_guard_does_not_extend_a_grant() {
     fs::write(gate.config(), config).unwrap();
     gate.start();
     let anna = gate.enrol("anna", "ssh");
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    anna.must_open(&gate.net.client, "ssh", 0);
     fs::write(slow, "").unwrap();
     gate.net.gateway.sh("nft delete table inet toctoc");
     gate.daemon().wait_for("loaded again");
@@ -218,9 +218,9 @@ fn an_admin_disables_and_enables_the_guard_through_the_running_gateway() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let (stranger, to) = (gate.net.host(7), SocketAddr::new(gate.net.gateway_ips()[0], SSH));
-    let theirs = SocketAddr::new(stranger.gateway_ips()[0], SSH);
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    let (stranger, to) = (gate.net.host(7), gate.port(0, SSH));
+    let theirs = stranger.gateway(0, SSH);
+    anna.must_open(&gate.net.client, "ssh", 0);
     let said = ok(&gate.toctocd(&["guard", "off"]));
     assert!(
         said.contains("OPEN to everybody whom your own firewall lets in: 22/tcp (ssh)"),
@@ -235,7 +235,7 @@ fn an_admin_disables_and_enables_the_guard_through_the_running_gateway() {
         Some(Status::Trouble),
         "nothing is granted"
     );
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     assert!(stranger.tcp_reaches(theirs, LONG), "a reload is no reason to put it up");
     assert!(ok(&gate.toctocd(&["guard", "on"])).contains("the guard is up"));
     assert!(!stranger.tcp_reaches(theirs, SHORT));
@@ -308,29 +308,29 @@ fn a_guard_on_trial_is_removed_unless_somebody_gets_in_from_elsewhere() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let to = gate.port(0, SSH);
     // A knock before the trial proves nothing.
-    assert_eq!(anna.open(&gate.net.client, "ssh", 1).map(|r| r.status), Some(Status::Granted));
+    anna.must_open(&gate.net.client, "ssh", 1);
     let output = gate.toctocd(&["guard", "on", "--confirm", "1"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(gate.net.client.tcp_reaches(to, LONG), "the way back");
-    assert!(ok(&gate.toctocd(&["status"])).contains("OFF by command"));
+    assert!(gate.status().contains("OFF by command"));
     let mut trial = on_trial(&gate, "60");
-    assert!(eventually(LONG, || ok(&gate.toctocd(&["status"])).contains("guard       up")));
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    assert!(eventually(LONG, || gate.status().contains("guard       up")));
+    anna.must_open(&gate.net.client, "ssh", 0);
     assert!(trial.wait(LONG).expect("it ends").success());
     let mut said = String::new();
     trial.0.stdout.take().expect("piped").read_to_string(&mut said).unwrap();
     assert!(said.contains("confirmed by anna: ssh for 10.90.0.2: the guard stays"), "{said}");
     let stranger = gate.net.host(7);
-    assert!(!stranger.tcp_reaches(SocketAddr::new(stranger.gateway_ips()[0], SSH), SHORT));
+    assert!(!stranger.tcp_reaches(stranger.gateway(0, SSH), SHORT));
 }
 
 #[test]
 fn a_gateway_that_dies_in_a_trial_locks_nobody_out() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let to = gate.port(0, SSH);
     ok(&gate.toctocd(&["guard", "off"]));
     let mut trial = on_trial(&gate, "2");
     assert!(eventually(LONG, || !gate.net.client.tcp_reaches(to, SHORT)));

@@ -244,7 +244,7 @@ fn in_the_background_the_pid_file_exists_before_the_parent_exits() {
     assert!(!place.path("pid").exists());
     let refused = place.net.gateway.run(place.knockd().args(["-d", "-i", "nope0"]));
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).starts_with("could not open nope0: "));
+    assert!(stderr(&refused).starts_with("could not open nope0: "));
 }
 
 #[test]

@@ -204,7 +204,7 @@ fn a_knock_of_either_family_is_passed_on_and_its_receipt_comes_from_the_knock_po
 fn junk_is_counted_and_neither_answered_nor_passed_on() {
     let net = Net::new();
     let mut it = Listening::start(&net, "gw0");
-    let socket = net.client.space.udp(SocketAddr::new(net.gateway_ips()[0], PORT));
+    let socket = net.client.space.udp(net.gateway(0, PORT));
     for _ in 0..50 {
         let _ = socket.send(&[0x5a; DATAGRAM]);
         let _ = socket.send(&[0x5a; DATAGRAM - 1]);
@@ -299,7 +299,7 @@ fn knocks_are_received_again_on_an_interface_that_went_down_and_up() {
     net.gateway.sh("ip link set gw0 down");
     assert_eq!(it.next(), ToGatekeeper::Down { capture: 0 });
     net.gateway.sh("ip link set gw0 up");
-    let socket = net.client.space.udp(SocketAddr::new(net.gateway_ips()[0], PORT));
+    let socket = net.client.space.udp(net.gateway(0, PORT));
     let deadline = Instant::now() + LONG;
     loop {
         let (datagram, _) = knock();
@@ -352,7 +352,7 @@ fn started_by_hand_the_listener_only_says_what_it_is() {
         let output = command.arg(toctoc::app::listener::ARGUMENT).stdin(stdin).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(
-            String::from_utf8_lossy(&output.stderr).contains("the gateway starts this by itself")
+            stderr(&output).contains("the gateway starts this by itself")
         );
     }
 }

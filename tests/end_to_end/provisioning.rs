@@ -19,7 +19,7 @@ fn a_client_that_is_added_to_a_running_gateway_can_knock_at_once() {
     }
     let list = ok(&gate.toctocd(&["client", "list"]));
     assert!(list.contains("anna") && list.contains("bert"), "{list}");
-    assert!(gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), LONG));
+    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_reload_of_a_bad_file_changes_nothing_and_names_its_place() {
     let output = gate.toctocd(&["check"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     fs::write(gate.config(), good).unwrap();
-    let said = ok(&gate.toctocd(&["reload"]));
+    let said = gate.reload();
     assert!(said.contains("reloaded"), "{said}");
 }
 
@@ -50,7 +50,7 @@ fn a_gateway_that_is_told_to_end_does_not_reload_first() {
         .into_iter()
         .for_each(|one| process.signal(one));
     let said = gate.daemon().wait_for("ends;");
-    let all = gate.daemon().said();
+    let all = gate.daemon().log();
     assert!(!all.contains("reload") && !all.contains("still runs"), "{said}: {all}");
     assert!(gate.daemon().process.wait(LONG).is_some_and(|status| status.success()));
 }
@@ -66,7 +66,7 @@ fn a_reload_adds_services_and_keeps_live_grants() {
     assert!(gate.net.client.tcp_reaches(SocketAddr::new(ip, 8080), LONG), "not guarded yet");
     let config = fs::read_to_string(gate.config()).unwrap();
     fs::write(gate.config(), config + "\n[service.web]\nports = [\"8080/tcp\"]\n").unwrap();
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     assert!(!gate.net.client.tcp_reaches(SocketAddr::new(ip, 8080), SHORT), "guarded now");
     assert!(gate.net.client.tcp_reaches(SocketAddr::new(ip, SSH), LONG), "the grant goes on");
     assert!(anna.open(&gate.net.client, "ssh", 0).is_some(), "and so does the new listener");
@@ -84,9 +84,9 @@ fn a_reload_warns_of_new_weaknesses_and_does_not_repeat_old_warnings() {
     let mut gate = Gate::running(|config| config + &door("old", 7411));
     let config = fs::read_to_string(gate.config()).unwrap();
     fs::write(gate.config(), config + &door("new", 7412)).unwrap();
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     gate.daemon().wait_for("reloaded:");
-    let said = gate.daemon().said();
+    let said = gate.daemon().log();
     for name in ["old", "new"] {
         assert_eq!(
             said.matches(&format!("warning: door [{name}]: a sequence of 2 steps")).count(),
@@ -106,7 +106,7 @@ fn a_key_file_that_others_can_read_keeps_the_gateway_from_starting() {
     let gate = Gate::new(|config| config);
     gate.net.gateway.sh(&format!("chmod 644 {}", gate.path("etc/gateway.key")));
     let output = gate.toctocd(&["run"]);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = stderr(&output);
     assert_eq!(output.status.code(), Some(2));
     assert!(said.contains("gateway.key") && said.contains("chmod 600"), "{said}");
     assert_eq!(gate.net.gateway.sh("nft list tables"), "", "nothing was changed");
@@ -120,7 +120,7 @@ fn a_missing_program_or_interface_is_reported_with_a_remedy() {
     ] {
         let gate = Gate::new(|config| config.replace(from, to));
         let output = gate.toctocd(&["run"]);
-        let said = String::from_utf8_lossy(&output.stderr);
+        let said = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(words), "{said}");
         assert_eq!(gate.net.gateway.sh("nft list tables"), "", "nothing was changed");
@@ -148,18 +148,18 @@ fn an_outdated_printed_guard_is_reported_until_it_is_printed_again() {
     let text = ok(&gate.toctocd(&["guard", "print"]));
     assert!(text.contains(&format!("include \"{printed}\"")), "{text}");
     fs::write(&printed, format!("# mine\n{text}")).unwrap();
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     assert_eq!(warned(&gate), [false; 3], "it is up to date");
     edit(&gate, "\"22/tcp\"", "\"2222/tcp\"");
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     gate.daemon().wait_for(&format!(
         "warning: {printed} is not the guard as it is now: `toctocd guard print >{printed}`"
     ));
     assert_eq!(warned(&gate), [true; 3]);
     gate.stop();
     gate.start();
-    assert!(gate.daemon().said().contains("is not the guard as it is now"));
+    assert!(gate.daemon().log().contains("is not the guard as it is now"));
     fs::write(&printed, ok(&gate.toctocd(&["guard", "print"]))).unwrap();
     assert_eq!(warned(&gate), [false; 3]);
-    assert_eq!(gate.daemon().said().matches("is not the guard").count(), 1);
+    assert_eq!(gate.daemon().log().matches("is not the guard").count(), 1);
 }

@@ -26,7 +26,7 @@ fn a_probe_returns_the_observed_address_and_opens_nothing() {
     let gate = Gate::running(|config| config);
     gate.enrol("anna", "ssh");
     assert!(ok(&anna(&gate, &["probe", "anna"])).contains("it sees you as 10.90.0.2"));
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+    assert!(gate.nothing_is_open());
 }
 
 #[test]
@@ -48,9 +48,9 @@ fn behind_a_nat_the_client_prints_the_observed_address_and_uses_it_with_ask_sour
         command.args(["open", "anna", "ssh", "-4", "-i", &key]).args(more).stdin(Stdio::null());
         inner.run(command.env("XDG_CONFIG_HOME", gate.path("home")))
     };
-    let ssh = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let ssh = gate.port(0, SSH);
     let refused = open(&[]);
-    let words = String::from_utf8_lossy(&refused.stderr);
+    let words = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{words}");
     assert!(
         words.contains("you asked for 192.168.7.2") && words.contains("from 10.90.0.2"),
@@ -93,7 +93,7 @@ fn too_many_grants_are_refused_with_a_message_and_a_knock_that_wants_no_receipt_
     silent.receipt_wanted = false;
     knocker.seal(&silent).send_in_vain(&gate.net.client, to);
     assert!(
-        eventually(LONG, || ok(&gate.toctocd(&["grants"])).contains("10.90.0.2")),
+        eventually(LONG, || gate.grants().contains("10.90.0.2")),
         "but it was heard"
     );
     let full = anna(&gate, &["open", "anna", "rdp", "--json"]);
@@ -106,22 +106,22 @@ fn a_gateway_whose_clock_went_back_says_so_and_accepts_only_challenged_knocks() 
     let knocker = gate.enrol("anna", "ssh");
     gate.stop();
     gate.start_at("-1d");
-    let status = ok(&gate.toctocd(&["status"]));
+    let status = gate.status();
     assert!(status.contains("less than it did before"), "{status}");
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     // Its timestamp is in the window of the wrong clock.
     let mut request = knocker.request("ssh", from);
     request.timestamp.0 -= 86_400 * 1_000_000_000;
-    let told = knocker.seal(&request).send(&gate.net.client, to).map(|receipt| receipt.status);
+    let told = knocker.seal(&request).send_for_status(&gate.net.client, to);
     assert_eq!(told, Some(Status::Challenge));
     let said = anna(&gate, &["open", "anna", "ssh"]);
     assert!(ok(&said).contains("granted"));
-    assert!(String::from_utf8_lossy(&said.stderr).contains("ahead of the gateway's"), "{said:?}");
+    assert!(stderr(&said).contains("ahead of the gateway's"), "{said:?}");
     gate.stop();
     assert!(fs::metadata(gate.path("etc/state/journal")).is_ok());
     gate.start();
     assert!(
-        ok(&gate.toctocd(&["status"])).contains("clock       sure"),
+        gate.status().contains("clock       sure"),
         "with the right time again"
     );
 }

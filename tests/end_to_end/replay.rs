@@ -12,9 +12,9 @@ fn used(gate: &Gate) -> Sealed {
     let anna = gate.enrol("anna", "ssh");
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     let sealed = anna.seal(&anna.request("ssh", from));
-    assert_eq!(sealed.send(&gate.net.client, to).map(|r| r.status), Some(Status::Granted));
+    assert_eq!(sealed.send_for_status(&gate.net.client, to), Some(Status::Granted));
     let key = gate.path("anna.key");
-    ok(&gate.toctoc(&gate.net.client, &["close", "anna", "ssh", "-4", "-i", &key]));
+    ok(&gate.toctoc_as("anna", "close anna ssh -4"));
     sealed
 }
 
@@ -25,7 +25,7 @@ fn opens_nothing(gate: &Gate, sealed: &Sealed) {
         !gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT),
         "a used packet opened the port"
     );
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+    assert!(gate.nothing_is_open());
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_used_packet_from_another_host_opens_nothing_and_raises_an_alarm() {
     let sealed = used(&gate);
     let thief = gate.net.host(7);
     sealed.send_in_vain(&thief, thief.gateway_ips()[0]);
-    assert!(!thief.tcp_reaches(SocketAddr::new(thief.gateway_ips()[0], SSH), SHORT));
+    assert!(!thief.tcp_reaches(thief.gateway(0, SSH), SHORT));
     let line = gate.daemon().wait_for("ALARM");
     assert!(
         line.contains("anna") && line.contains("10.90.0.2") && line.contains("10.90.7.2"),
@@ -97,8 +97,8 @@ fn a_new_knock_right_after_sigkill_is_granted() {
     gate.kill();
     gate.start();
     let key = gate.path("anna.key");
-    ok(&gate.toctoc(&gate.net.client, &["open", "anna", "ssh", "-4", "-i", &key]));
-    assert!(gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), LONG));
+    ok(&gate.toctoc_as("anna", "open anna ssh -4"));
+    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
 }
 
 #[test]

@@ -41,10 +41,7 @@ fn a_knock_opens_a_udp_service_over_ipv4_and_ipv6() {
     for (family, ip) in gate.net.gateway_ips().into_iter().enumerate() {
         let to = SocketAddr::new(ip, crate::harness::gate::DNS);
         assert!(!gate.net.client.udp_reaches(to, SHORT));
-        assert_eq!(
-            anna.open(&gate.net.client, "dns", family).map(|r| r.status),
-            Some(Status::Granted)
-        );
+        anna.must_open(&gate.net.client, "dns", family);
         assert!(gate.net.client.udp_reaches(to, LONG));
     }
 }
@@ -60,7 +57,7 @@ fn a_knock_signed_by_another_key_opens_nothing_and_is_not_answered() {
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     thief.seal(&thief.request("ssh", from)).send_in_vain(&gate.net.client, to);
     assert!(!gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT));
-    let status = ok(&gate.toctocd(&["status"]));
+    let status = gate.status();
     assert!(status.contains("1 signature"), "{status}");
 }
 
@@ -69,10 +66,10 @@ fn a_revoked_client_is_a_stranger_and_its_live_grant_ends_at_once() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    let to = gate.port(0, SSH);
+    anna.must_open(&gate.net.client, "ssh", 0);
     assert!(gate.net.client.tcp_reaches(to, LONG));
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    gate.revoke("anna");
     assert!(
         !gate.net.client.tcp_reaches(to, SHORT),
         "the grant must be gone when the command is done"
@@ -98,9 +95,9 @@ fn a_flipped_bit_anywhere_makes_a_knock_worthless() {
     // The good one comes last: once it is answered, all the bad ones have been looked at.
     let receipt = good.send(&gate.net.client, to).expect("the good one is still good");
     assert_eq!(receipt.status, Status::Granted);
-    let grants = ok(&gate.toctocd(&["grants"]));
+    let grants = gate.grants();
     assert_eq!(grants.lines().count(), 2, "one heading, one grant:\n{grants}");
-    let status = ok(&gate.toctocd(&["status"]));
+    let status = gate.status();
     assert!(
         !status.contains("signature"),
         "nothing but the whole packet gets as far as a signature:\n{status}"
@@ -117,14 +114,14 @@ fn a_bound_source_is_refused_from_elsewhere_without_using_up_the_packet() {
     let receipt =
         sealed.send(&thief, thief.gateway_ips()[0]).expect("a good signature is answered");
     assert_eq!((receipt.status, receipt.observed.ip()), (Status::Address, thief.ips()[0]));
-    assert!(!thief.tcp_reaches(SocketAddr::new(thief.gateway_ips()[0], SSH), SHORT));
-    assert!(!gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), SHORT));
+    assert!(!thief.tcp_reaches(thief.gateway(0, SSH), SHORT));
+    assert!(!gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT));
     // Whoever caught and re-sent it must not have used it up.
     assert_eq!(
-        sealed.send(&gate.net.client, gate.net.gateway_ips()[0]).map(|r| r.status),
+        sealed.send_for_status(&gate.net.client, gate.net.gateway_ips()[0]),
         Some(Status::Granted)
     );
-    assert!(gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), LONG));
+    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
 }
 
 #[test]
@@ -143,9 +140,9 @@ fn a_close_ends_the_clients_grant_at_once() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     gate.enrol("anna", "ssh");
-    let (key, to) = (gate.path("anna.key"), SocketAddr::new(gate.net.gateway_ips()[0], SSH));
-    ok(&gate.toctoc(&gate.net.client, &["open", "anna", "ssh", "-4", "-i", &key]));
+    let (key, to) = (gate.path("anna.key"), gate.port(0, SSH));
+    ok(&gate.toctoc_as("anna", "open anna ssh -4"));
     assert!(gate.net.client.tcp_reaches(to, LONG));
-    ok(&gate.toctoc(&gate.net.client, &["close", "anna", "ssh", "-4", "-i", &key]));
+    ok(&gate.toctoc_as("anna", "close anna ssh -4"));
     assert!(eventually(LONG, || !gate.net.client.tcp_reaches(to, SHORT)));
 }

@@ -56,7 +56,7 @@ impl Shared {
         self.gate
             .net
             .client
-            .tcp_reaches(SocketAddr::new(self.gate.net.gateway_ips()[family], port), timeout)
+            .tcp_reaches(self.gate.port(family, port), timeout)
     }
 
     /// Seconds that the kernel says are left of elements in these sets.
@@ -112,14 +112,14 @@ fn a_revoked_clients_grant_ends_at_once_and_its_neighbours_continues() {
         it.open(&it.anna, family, "ssh", 600);
         it.open(&it.bert, family, "ssh", 60);
     }
-    ok(&it.gate.toctocd(&["client", "revoke", "anna"]));
+    it.gate.revoke("anna");
     for (family, set) in [(0, "time4"), (1, "time6")] {
         assert!(matches!(it.left(set)[..], [30..=60]), "{:?}", it.left(set));
         assert!(it.reaches(family, SSH, LONG));
     }
-    let grants = ok(&it.gate.toctocd(&["grants"]));
+    let grants = it.gate.grants();
     assert!(grants.contains("bert") && !grants.contains("anna"), "{grants}");
-    ok(&it.gate.toctocd(&["client", "revoke", "bert"]));
+    it.gate.revoke("bert");
     assert!([0, 1].iter().all(|family| !it.reaches(*family, SSH, SHORT)));
 }
 
@@ -135,7 +135,7 @@ fn a_close_neither_rearms_nor_ends_a_neighbours_one_connection_grant() {
             .gate
             .net
             .client
-            .connect(SocketAddr::new(it.gate.net.gateway_ips()[family], RDP), LONG)
+            .connect(it.gate.port(family, RDP), LONG)
             .unwrap();
         assert!(echoes(&mut session, LONG));
         it.close(&it.anna, family, "rdp");
@@ -161,7 +161,7 @@ fn a_revocation_ends_the_clients_one_connection_grant_and_not_a_neighbours_later
         let who = |name: &str| if name == "anna" { &it.anna } else { &it.bert };
         it.open(who(first), 0, "rdp", 600);
         it.open(who(second), 0, "rdp", 600);
-        ok(&it.gate.toctocd(&["client", "revoke", "anna"]));
+        it.gate.revoke("anna");
         assert_eq!(it.reaches(0, RDP, if still { LONG } else { SHORT }), still);
         assert!(!it.reaches(0, RDP, SHORT));
     }
@@ -191,13 +191,13 @@ fn the_grants_of_a_client_and_of_a_service_are_limited_and_a_close_makes_room() 
         .toctoc(&hosts[1], &["open", "anna", "ssh", "-4", "-i", &key, "--source", "10.90.8.2"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(
-        String::from_utf8_lossy(&output.stderr).contains("as many grants as the gateway allows"),
+        stderr(&output).contains("as many grants as the gateway allows"),
         "{output:?}"
     );
     it.close(&it.anna, 0, "ssh");
     assert_eq!(open_from(&it.bert, &hosts[1]), Some(Status::Granted));
     assert!(
-        eventually(LONG, || ok(&it.gate.toctocd(&["grants"])).lines().count() == 4),
+        eventually(LONG, || it.gate.grants().lines().count() == 4),
         "a heading and three"
     );
 }

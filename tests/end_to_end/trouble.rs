@@ -25,14 +25,14 @@ fn a_failed_repair_of_the_guard_is_repeated_until_it_succeeds() {
     link();
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     gate.start();
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let to = gate.port(0, SSH);
     fs::remove_file(&nft).unwrap();
     gate.net.gateway.sh("nft flush table inet toctoc");
     gate.daemon().wait_for("THE GUARD MAY BE DOWN");
     link();
     gate.daemon().wait_for("loaded again");
     assert!(!gate.net.client.tcp_reaches(to, SHORT));
-    assert!(ok(&gate.toctocd(&["status"])).contains("guard       up"));
+    assert!(gate.status().contains("guard       up"));
 }
 
 #[test]
@@ -57,10 +57,10 @@ fn a_grant_that_the_kernel_refuses_is_answered_with_trouble_and_not_kept() {
     assert_eq!(sealed.receipt(&socket, LONG).map(|receipt| receipt.status), Some(Status::Trouble));
     gate.daemon().wait_for("the firewall refused a grant");
     gate.daemon().wait_for("loaded again");
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+    assert!(gate.nothing_is_open());
     assert!(!gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT));
-    assert_eq!(gate.refused("firewall"), 1);
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    assert_eq!(gate.rejected("firewall"), 1);
+    anna.must_open(&gate.net.client, "ssh", 0);
 }
 
 #[test]
@@ -68,8 +68,8 @@ fn a_revocation_takes_effect_even_if_the_rest_of_the_configuration_is_broken() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    let to = gate.port(0, SSH);
+    anna.must_open(&gate.net.client, "ssh", 0);
     let config = fs::read_to_string(gate.config()).unwrap();
     fs::write(gate.config(), config.replace("interfaces = [\"any\"]", "interfaces = [\"eth7\"]"))
         .unwrap();
@@ -92,13 +92,13 @@ fn knocks_are_received_again_on_an_interface_that_was_removed_and_came_back() {
     let anna = gate.enrol("anna", "ssh");
     gate.net.gateway.sh("ip link del gw9");
     gate.daemon().wait_for("gw9 went down");
-    let status = ok(&gate.toctocd(&["status"]));
+    let status = gate.status();
     assert!(status.contains("gw9 is not there"), "{status}");
     assert!(anna.open(&gate.net.client, "ssh", 0).is_some(), "the other one is heard all along");
     gate.net.gateway.sh("ip link add gw9 type veth peer name gw9p && ip link set gw9p up && ip link set gw9 up && ip addr add 10.99.9.1/24 dev gw9");
     gate.daemon().wait_for("gw9 is back");
     assert!(anna.open(&gate.net.client, "ssh", 0).is_some());
-    assert!(!ok(&gate.toctocd(&["status"])).contains("gw9 is not there"));
+    assert!(!gate.status().contains("gw9 is not there"));
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_listener_that_is_killed_is_replaced() {
     let anna = gate.enrol("anna", "ssh");
     gate.daemon().kill_listener();
     gate.daemon().wait_for("a new listener listens");
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    anna.must_open(&gate.net.client, "ssh", 0);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_listener_that_fails_to_start_is_retried_after_a_longer_delay() {
     gate.daemon().wait_for("the next one starts in 1 s");
     gate.daemon().wait_for("no listener: no interface to listen on");
     gate.net.gateway.sh(add);
-    assert!(ok(&gate.toctocd(&["status"])).contains("no listener runs: no knock is heard"));
+    assert!(gate.status().contains("no listener runs: no knock is heard"));
     gate.daemon().wait_for("a new listener listens");
     // After one second in vain, after two more not.
     assert!(killed.elapsed() > Duration::from_millis(2900), "{:?}", killed.elapsed());
@@ -136,12 +136,12 @@ fn a_grant_does_not_outlive_the_ports_that_it_was_for() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    let to = gate.port(0, SSH);
+    anna.must_open(&gate.net.client, "ssh", 0);
     let config = fs::read_to_string(gate.config()).unwrap();
     let moved = config.replace("ports = [\"22/tcp\"]", "ports = [\"8022/tcp\"]");
     fs::write(gate.config(), moved + "\n[service.boss]\nports = [\"22/tcp\"]\n").unwrap();
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     assert!(!gate.net.client.tcp_reaches(to, SHORT), "port 22 is another service's now");
 }
 
@@ -151,8 +151,8 @@ fn a_full_disk_opens_nothing_and_loses_nothing() {
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let disk = gate.start_on_small_disk(64);
     let anna = gate.enrol("anna", "ssh,dns");
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    assert_eq!(anna.open(&gate.net.client, "dns", 0).map(|r| r.status), Some(Status::Granted));
+    let to = gate.port(0, SSH);
+    anna.must_open(&gate.net.client, "dns", 0);
     let _ = fs::write(disk.join("fill"), vec![0; 64 << 10]);
     // The journal's last page still has room for a few.
     let knock = || {
@@ -172,8 +172,8 @@ fn a_full_disk_opens_nothing_and_loses_nothing() {
         "[service.dns]\nforward = \"10.90.0.2:5353\"",
     );
     fs::write(gate.config(), moved).unwrap();
-    ok(&gate.toctocd(&["reload"]));
-    assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"));
+    gate.reload();
+    assert!(eventually(LONG, || gate.nothing_is_open()));
     // The kernel ends an element by its own tick, some milliseconds after we count the grant as
     // over.
     assert!(eventually(LONG, || !gate.net.client.tcp_reaches(to, SHORT)), "no mark, no grant");
@@ -185,14 +185,14 @@ fn a_full_disk_opens_nothing_and_loses_nothing() {
     fs::copy(disk.join("journal"), copy.path().join("journal")).unwrap();
     let (_, recovered) = State::open(copy.path(), clock::now().wall, true).unwrap();
     assert_eq!(recovered.ledger.grants().find(|grant| grant.key.service.as_str() == "dns"), None);
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    anna.must_open(&gate.net.client, "ssh", 0);
 }
 
 #[test]
 fn a_lost_state_demands_challenges_until_an_admin_accepts_the_loss() {
     let mut gate = Gate::running(|config| config);
     let anna = gate.enrol("anna", "ssh");
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    anna.must_open(&gate.net.client, "ssh", 0);
     gate.stop();
     fs::remove_file(gate.path("etc/state/journal")).unwrap();
     gate.start();
@@ -205,16 +205,15 @@ fn a_lost_state_demands_challenges_until_an_admin_accepts_the_loss() {
     gate.daemon().wait_for("every knock needs a challenge: marks of used knocks were lost");
     let by_time = || {
         anna.seal(&anna.request("ssh", from))
-            .send(&gate.net.client, to)
-            .map(|receipt| receipt.status)
+            .send_for_status(&gate.net.client, to)
     };
     assert_eq!(by_time(), Some(Status::Challenge));
     // The client that people use heals it by itself, in one more round.
     let key = gate.path("anna.key");
-    ok(&gate.toctoc(&gate.net.client, &["open", "anna", "ssh", "-4", "-i", &key]));
-    assert!(ok(&gate.toctocd(&["status"])).contains("marks of used knocks were lost"));
+    ok(&gate.toctoc_as("anna", "open anna ssh -4"));
+    assert!(gate.status().contains("marks of used knocks were lost"));
     ok(&gate.toctocd(&["reinitialise"]));
-    assert!(ok(&gate.toctocd(&["status"])).contains("clock       sure"));
+    assert!(gate.status().contains("clock       sure"));
     // Timestamps of just now still do not count; later ones do.
     assert!(eventually(2 * LONG, || by_time() == Some(Status::Granted)));
 }

@@ -112,7 +112,7 @@ fn the_installed_units_name_the_installed_program_and_systemd_accepts_them() {
         .output();
     // A machine without systemd has nobody to ask.
     if let Ok(output) = verify {
-        let said = String::from_utf8_lossy(&output.stderr);
+        let said = stderr(&output);
         assert!(output.status.success() && !said.contains(".service"), "{said}");
     }
 }
@@ -151,10 +151,10 @@ fn below(unit: &str, etc: &str) -> Vec<String> {
 fn guard_and_gateway_work_with_the_rights_and_paths_that_their_units_leave_them() {
     let mut gate = Gate::new(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let to = gate.port(0, SSH);
     // What this machine itself denies, a user namespace for example, is not the unit's doing.
     gate.start();
-    let unlimited = gate.status()["degraded"].clone();
+    let unlimited = gate.status_json()["degraded"].clone();
     gate.stop();
     ok(&gate.toctocd(&["guard", "off"]));
     assert!(gate.net.client.tcp_reaches(to, LONG));
@@ -166,13 +166,13 @@ fn guard_and_gateway_work_with_the_rights_and_paths_that_their_units_leave_them(
     assert!(!gate.net.client.tcp_reaches(to, SHORT), "shut before the gateway runs");
     let run = below("toctocd", &etc);
     gate.start_under(&run.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(gate.status()["degraded"], unlimited, "the listener gives up all that it could");
+    assert_eq!(gate.status_json()["degraded"], unlimited, "the listener gives up all that it could");
     let anna = gate.enrol("anna", "ssh");
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    anna.must_open(&gate.net.client, "ssh", 0);
     assert!(gate.net.client.tcp_reaches(to, LONG));
     gate.net.gateway.sh("nft flush ruleset");
     gate.daemon().wait_for("put back");
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    gate.revoke("anna");
     assert!(!gate.net.client.tcp_reaches(to, SHORT));
 }
 

@@ -189,7 +189,7 @@ fn sealing_gives_the_golden_bytes() {
 fn an_independent_computation_agrees() {
     let run = std::process::Command::new("python3").arg(path("tests/vectors/check.py")).output();
     let run = run.expect("python3 is installed by tools/setup");
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{}", stderr(&run));
 }
 
 /// All of the way that needs no clock, no state and no policy: the listener's steps, then the
