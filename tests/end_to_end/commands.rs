@@ -1,5 +1,5 @@
-//! Services of commands: one start and one stop for all behind an address, by no shell, whatever
-//! becomes of the daemon.
+//! Command services: one start and one stop for all clients behind an address, without a shell,
+//! also when the daemon ends.
 
 use std::fs;
 use std::net::IpAddr;
@@ -8,25 +8,21 @@ use std::time::{Duration, Instant};
 
 use toctoc::core::knock::{KnockKind, Receipt, Request, Status};
 
-use crate::harness::gate::{Gate, Knocker, ok, send};
-use crate::harness::{Host, LONG, SHORT, eventually};
+use crate::harness::gate::{Gate, Knocker, ok, send, stderr};
+use crate::harness::{Host, LONG, SHORT, eventually, until};
 
-/// Sections `[service.NAME]` whose commands write down what they were given, each argument in angle
-/// brackets, and `more`.
+/// A gateway with the service `vpn` and the sections in `more`. `NOTE` is a program that logs its
+/// arguments to the file `LOG`, each in angle brackets.
 fn gate(more: &str) -> Gate {
     let gate = Gate::new(|config| config);
     let note = gate.path("note");
-    // One write for each line: several may write at once.
+    // One write for each line, because several may write at the same time.
     let script =
         "#!/bin/sh\nlog=$1\nshift\nline=$(printf '<%s>' \"$@\")\necho \"$line\" >>\"$log\"\n";
     fs::write(&note, script).unwrap();
     fs::set_permissions(&note, fs::Permissions::from_mode(0o755)).unwrap();
-    let config = fs::read_to_string(gate.config()).unwrap();
-    fs::write(
-        gate.config(),
-        config + &vpn(&gate) + &more.replace("NOTE", &note).replace("LOG", &log_path(&gate)),
-    )
-    .unwrap();
+    let more = more.replace("NOTE", &note).replace("LOG", &log_path(&gate));
+    gate.edit_config(|config| config + &vpn(&gate) + &more);
     gate
 }
 
@@ -34,7 +30,7 @@ fn log_path(gate: &Gate) -> String {
     gate.path("did")
 }
 
-/// A service whose arguments no shell would leave alone.
+/// A service whose arguments a shell would change.
 fn vpn(gate: &Gate) -> String {
     let (note, log, touched) = (gate.path("note"), log_path(gate), gate.path("touched"));
     format!(
@@ -45,21 +41,23 @@ fn vpn(gate: &Gate) -> String {
 
 fn did(gate: &Gate) -> Vec<String> {
     let text = fs::read_to_string(log_path(gate)).unwrap_or_default();
-    // Without the odd arguments, which one test looks at.
+    // Without the arguments that a shell would change, which one test checks.
     text.lines().map(|line| line.split("<$").next().unwrap().to_owned()).collect()
 }
 
-fn does(gate: &Gate, wanted: &[&str]) {
+/// Waits until the commands have logged exactly `wanted`.
+#[track_caller]
+fn wait_for(gate: &Gate, wanted: &[&str]) {
     assert!(eventually(LONG, || did(gate) == wanted), "{:?}, not {wanted:?}", did(gate));
 }
 
-/// Knocks, and again with a new packet where no answer comes in time, as the client does: a machine
-/// may stand still for seconds.
-fn knock(gate: &Gate, who: &Knocker, service: &str, change: impl Fn(&mut Request)) -> Receipt {
+/// Knocks, and again with a new packet if no receipt comes in time, as the client program does: a
+/// busy machine may stall for seconds.
+fn knock(gate: &Gate, client: &Knocker, service: &str, change: impl Fn(&mut Request)) -> Receipt {
     let one = |_| {
-        let mut request = who.request(service, gate.net.client.ips()[0]);
+        let mut request = client.request(service, gate.net.client.ips()[0]);
         change(&mut request);
-        who.seal(&request).send(&gate.net.client, gate.net.gateway_ips()[0])
+        client.seal(&request).send(&gate.net.client, gate.net.gateway_ips()[0])
     };
     (0..3).find_map(one).expect("a receipt")
 }
@@ -74,25 +72,14 @@ fn a_knock_runs_the_commands_without_a_shell_and_its_receipt_comes_when_the_star
     gate.enrol("anna", "vpn");
     for (family, address) in [("-4", "10.90.0.2"), ("-6", "fd90::2")] {
         let _ = fs::remove_file(log_path(&gate));
-        let said = ok(&gate.toctoc(
-            &gate.net.client,
-            &[
-                "open",
-                family,
-                "anna",
-                "vpn",
-                "--seconds",
-                "2",
-                "--identity",
-                &gate.path("anna.key"),
-            ],
-        ));
+        let words = format!("open {family} anna vpn --seconds 2");
+        let output = ok(&gate.toctoc_as("anna", &words));
         assert!(
-            said.contains(&format!("granted: {address} may reach vpn at"))
-                && said.contains("for 2 s"),
-            "{said}"
+            output.contains(&format!("granted: {address} may reach vpn at"))
+                && output.contains("for 2 s"),
+            "{output}"
         );
-        // Already there when the client was told.
+        // The start command has run before the client gets its receipt.
         let text = fs::read_to_string(log_path(&gate)).unwrap();
         let touched = gate.path("touched");
         assert_eq!(
@@ -100,12 +87,12 @@ fn a_knock_runs_the_commands_without_a_shell_and_its_receipt_comes_when_the_star
             format!("<open><{address}><$(touch {touched}); touch {touched} #><a  b>\n")
         );
         assert!(gate.grants().contains("by commands"));
-        does(&gate, &[&format!("<open><{address}>"), &format!("<shut><{address}>")]);
+        wait_for(&gate, &[&format!("<open><{address}>"), &format!("<shut><{address}>")]);
         assert!(gate.nothing_is_open());
     }
-    assert!(!std::path::Path::new(&gate.path("touched")).exists(), "no shell has read it");
+    assert!(!std::path::Path::new(&gate.path("touched")).exists(), "a shell ran the arguments");
     gate.stop();
-    assert_eq!(did(&gate).len(), 2, "the end of the gateway stops nothing twice");
+    assert_eq!(did(&gate).len(), 2, "the stop command ran again");
 }
 
 #[test]
@@ -138,35 +125,35 @@ fn clients_behind_one_address_share_one_start_and_the_last_close_runs_the_stop()
     let mut gate = gate("");
     gate.start();
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn"));
-    let close = |who: &Knocker| {
+    let close = |client: &Knocker| {
         assert_eq!(
-            knock(&gate, who, "vpn", |request| request.kind = KnockKind::Close).status,
+            knock(&gate, client, "vpn", |request| request.kind = KnockKind::Close).status,
             Status::Closed
         );
     };
-    for who in [&anna, &bert, &anna] {
-        let receipt = knock(&gate, who, "vpn", |request| request.seconds = 600);
+    for client in [&anna, &bert, &anna] {
+        let receipt = knock(&gate, client, "vpn", |request| request.seconds = 600);
         assert_eq!(
             (receipt.status, receipt.seconds, receipt.ports),
             (Status::Granted, 600, [None; 4])
         );
     }
     close(&anna);
-    // Told by the next turn at the latest.
+    // A stop command would have been started by now.
     assert!(gate.grants().contains("bert"));
     assert_eq!(did(&gate), [OPEN]);
     close(&bert);
-    does(&gate, &[OPEN, SHUT]);
-    // At once after the end: the start command waits for the stop command, whatever that takes.
+    wait_for(&gate, &[OPEN, SHUT]);
+    // Right after the end: the start command waits for the stop command.
     assert_eq!(knock(&gate, &anna, "vpn", |_| ()).status, Status::Granted);
     close(&anna);
     assert_eq!(knock(&gate, &anna, "vpn", |_| ()).status, Status::Granted);
-    does(&gate, &[OPEN, SHUT, OPEN, SHUT, OPEN]);
+    wait_for(&gate, &[OPEN, SHUT, OPEN, SHUT, OPEN]);
     gate.stop();
     assert_eq!(
         did(&gate),
         [OPEN, SHUT, OPEN, SHUT, OPEN, SHUT],
-        "with the gateway ends what it keeps open"
+        "the end of the gateway runs the stop command"
     );
 }
 
@@ -177,14 +164,14 @@ fn a_revocation_and_a_removed_or_changed_service_run_the_stop_command_that_was_j
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn,ssh"));
     assert_eq!(knock(&gate, &anna, "vpn", |request| request.seconds = 600).status, Status::Granted);
     gate.revoke("anna");
-    does(&gate, &[OPEN, SHUT]);
+    wait_for(&gate, &[OPEN, SHUT]);
     let config = fs::read_to_string(gate.config()).unwrap();
     let changed =
         config.replace("\"shut\"", "\"shut otherwise\"").replace("\"open\"", "\"open otherwise\"");
     assert_eq!(knock(&gate, &bert, "vpn", |request| request.seconds = 600).status, Status::Granted);
     fs::write(gate.config(), &changed).unwrap();
     gate.reload();
-    does(&gate, &[OPEN, SHUT, OPEN, SHUT]);
+    wait_for(&gate, &[OPEN, SHUT, OPEN, SHUT]);
     assert_eq!(knock(&gate, &bert, "vpn", |request| request.seconds = 600).status, Status::Granted);
     let vpn = vpn(&gate)
         .replace("\"shut\"", "\"shut otherwise\"")
@@ -194,7 +181,7 @@ fn a_revocation_and_a_removed_or_changed_service_run_the_stop_command_that_was_j
     fs::write(gate.path("etc/clients"), clients.replace("vpn,ssh", "ssh")).unwrap();
     gate.reload();
     let (open, shut) = ("<open otherwise><10.90.0.2>", "<shut otherwise><10.90.0.2>");
-    does(&gate, &[OPEN, SHUT, OPEN, SHUT, open, shut]);
+    wait_for(&gate, &[OPEN, SHUT, OPEN, SHUT, open, shut]);
 }
 
 #[test]
@@ -206,9 +193,9 @@ fn a_stop_command_survives_sigkill_and_the_end_of_its_service_and_runs_once() {
     gate.kill();
     assert_eq!(did(&gate), [OPEN]);
     gate.start();
-    does(&gate, &[OPEN, SHUT]);
-    assert!(gate.nothing_is_open(), "what is shut is nobody's");
-    // The same with a service that is no more: then only the journal knows what was promised.
+    wait_for(&gate, &[OPEN, SHUT]);
+    assert!(gate.nothing_is_open(), "a grant exists after its stop command");
+    // The same with a service that was removed: only the journal knows the stop command.
     anna.must_open(&gate.net.client, "vpn", 0);
     gate.kill();
     let config = fs::read_to_string(gate.config()).unwrap();
@@ -216,11 +203,11 @@ fn a_stop_command_survives_sigkill_and_the_end_of_its_service_and_runs_once() {
     let clients = fs::read_to_string(gate.path("etc/clients")).unwrap();
     fs::write(gate.path("etc/clients"), clients.replace("vpn,ssh", "ssh")).unwrap();
     gate.start();
-    does(&gate, &[OPEN, SHUT, OPEN, SHUT]);
+    wait_for(&gate, &[OPEN, SHUT, OPEN, SHUT]);
     gate.stop();
     gate.start();
     gate.stop();
-    assert_eq!(did(&gate), [OPEN, SHUT, OPEN, SHUT], "once, not again");
+    assert_eq!(did(&gate), [OPEN, SHUT, OPEN, SHUT], "the stop command must run once");
 }
 
 #[test]
@@ -232,68 +219,57 @@ fn a_start_that_fails_or_hangs_is_reported_and_stopped_and_nobody_else_waits() {
     ));
     gate.start();
     assert!(gate.daemon().log().contains("service absent: its `start` names /no/such/program"));
-    assert!(
-        gate.check()
-            .contains("service absent: its `start` names /no/such/program")
-    );
+    assert!(gate.check().contains("service absent: its `start` names /no/such/program"));
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn,ssh,fails,absent,hangs"));
     for (times, service) in [(1, "fails"), (2, "absent")] {
         let receipt = knock(&gate, &anna, service, |_| ());
         assert_eq!((receipt.status, receipt.seconds, receipt.granted), (Status::Trouble, 0, None));
-        does(&gate, &[SHUT].repeat(times));
+        wait_for(&gate, &[SHUT].repeat(times));
         gate.daemon()
             .wait_for(&format!("anna: {service} of 10.90.0.2 ended: its start command failed"));
     }
-    assert_eq!(
-        (gate.grants(), gate.rejected("command")),
-        ("nothing is open\n".to_owned(), 2)
-    );
+    assert_eq!((gate.grants(), gate.rejected("command")), ("nothing is open\n".to_owned(), 2));
     fs::remove_file(log_path(&gate)).unwrap();
     let other = gate.net.host(7);
-    // A machine that stands still for seconds proves nothing: then once more.
+    // A machine that stalls for seconds proves nothing: then try again.
     assert!((1..=4).any(|round| others_go_on_while_it_hangs(&gate, &other, [&anna, &bert], round)));
     assert!(!gate.grants().contains("hangs"));
 }
 
-/// Whether both who wait for what hangs are told so after its time, and others are served before
-/// that. What becomes of the command holds in any case.
+/// True if both clients that wait for the hanging command are told after its time limit, and other
+/// knocks are served before that. The checks of the command itself hold in any case.
 fn others_go_on_while_it_hangs(
     gate: &Gate,
     other: &Host,
-    who: [&Knocker; 2],
+    waiting: [&Knocker; 2],
     round: usize,
 ) -> bool {
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     let pids =
         || did(gate).into_iter().filter(|line| line.parse::<u32>().is_ok()).collect::<Vec<_>>();
     let begin = Instant::now();
-    let waiting = who.map(|who| {
-        let knock = who.seal(&who.request("hangs", from));
+    let knocks = waiting.map(|client| {
+        let knock = client.seal(&client.request("hangs", from));
         let socket = send(&gate.net.client, to, &knock.bytes);
         (knock, socket)
     });
     assert!(eventually(LONG, || pids().len() == round), "it runs");
-    let served =
-        ["ssh", "vpn"].map(|service| who[0].open(other, service, 0).map(|receipt| receipt.status));
+    let served = ["ssh", "vpn"]
+        .map(|service| waiting[0].open(other, service, 0).map(|receipt| receipt.status));
     let quick = served == [Some(Status::Granted); 2] && begin.elapsed() < Duration::from_secs(5);
-    let told =
-        waiting.map(|(knock, socket)| knock.receipt(&socket, LONG).map(|receipt| receipt.status));
-    assert!(told.iter().flatten().all(|status| *status == Status::Trouble), "{told:?}");
-    assert!(
-        begin.elapsed() >= Duration::from_millis(4900),
-        "{:?}: it had its time",
-        begin.elapsed()
-    );
+    let statuses =
+        knocks.map(|(knock, socket)| knock.receipt(&socket, LONG).map(|receipt| receipt.status));
+    assert!(statuses.iter().flatten().all(|status| *status == Status::Trouble), "{statuses:?}");
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(4900), "ended before its time limit: {took:?}");
     let shut = || did(gate).iter().filter(|line| *line == SHUT).count();
     assert!(eventually(LONG, || shut() == round), "{:?}", did(gate));
-    // The group has it as its number, and with it goes what it started.
+    // Its process group is killed, with the processes that it started.
     let pid = pids().pop().expect("it ran");
-    assert!(eventually(LONG, || gate
-        .net
-        .gateway
-        .sh(&format!("pgrep -g {pid} || true"))
-        .is_empty()));
-    quick && !told.contains(&None)
+    until("its process group ends", || {
+        gate.net.gateway.sh(&format!("pgrep -g {pid} || true")).is_empty()
+    });
+    quick && !statuses.contains(&None)
 }
 
 #[test]
@@ -315,7 +291,7 @@ fn a_client_that_knocks_while_a_stop_command_hangs_is_told_and_gets_nothing() {
     );
     assert!(gate.nothing_is_open());
     fs::write(log_path(&gate) + ".go", "").unwrap();
-    does(&gate, &[OPEN, SHUT]);
+    wait_for(&gate, &[OPEN, SHUT]);
     assert_eq!(knock(&gate, &bert, "slow", |_| ()).status, Status::Granted);
     assert_eq!(did(&gate), [OPEN, SHUT, OPEN]);
 }
@@ -323,10 +299,10 @@ fn a_client_that_knocks_while_a_stop_command_hangs_is_told_and_gets_nothing() {
 #[test]
 fn fifty_knocks_at_once_are_fifty_grants_and_one_close_stops_each() {
     let mut gate = gate(
-        "[service.many]\nstart = [\"NOTE\", \"LOG\", \"open\", \"%IP%\"]\nstop = [\"NOTE\", \"LOG\", \"shut\", \"%IP%\"]\nsource = [\"198.51.100.0/24\"]\n",
+        "[service.many]\nstart = [\"NOTE\", \"LOG\", \"open\", \"%IP%\"]\n\
+         stop = [\"NOTE\", \"LOG\", \"shut\", \"%IP%\"]\nsource = [\"198.51.100.0/24\"]\n",
     );
-    let config = fs::read_to_string(gate.config()).unwrap();
-    fs::write(gate.config(), config.replace("max_grants = 16\n", "max_grants = 100\n")).unwrap();
+    gate.edit_config(|config| config.replace("max_grants = 16\n", "max_grants = 100\n"));
     gate.start();
     let anna = gate.enrol("anna", "many");
     let addresses: Vec<IpAddr> = (1..=50).map(|n| [198, 51, 100, n].into()).collect();
@@ -337,13 +313,14 @@ fn fifty_knocks_at_once_are_fifty_grants_and_one_close_stops_each() {
         .map(|knock| send(&gate.net.client, gate.net.gateway_ips()[0], &knock.bytes))
         .collect();
     for (knock, socket) in knocks.iter().zip(&sockets) {
-        assert_eq!(
-            knock.receipt(socket, LONG).map(|receipt| receipt.status),
-            Some(Status::Granted)
-        );
+        let status = knock.receipt(socket, LONG).map(|receipt| receipt.status);
+        assert_eq!(status, Some(Status::Granted));
     }
-    let close = |request: &mut Request| (request.kind, request.address) = (KnockKind::Close, None);
-    assert_eq!(knock(&gate, &anna, "many", close).status, Status::Closed);
+    let close_all = |request: &mut Request| {
+        request.kind = KnockKind::Close;
+        request.address = None;
+    };
+    assert_eq!(knock(&gate, &anna, "many", close_all).status, Status::Closed);
     assert!(eventually(4 * LONG, || did(&gate).len() == 100), "{:?}", did(&gate));
     let did = did(&gate);
     for address in addresses {
@@ -361,7 +338,7 @@ fn with_a_full_disk_nothing_starts_but_an_existing_grant_is_still_stopped() {
     assert_eq!(knock(&gate, &anna, "vpn", |request| request.seconds = 600).status, Status::Granted);
     let _ = fs::write(disk.join("fill"), vec![0; 64 << 10]);
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
-    // The journal's last page still has room for a few.
+    // The last page of the journal still has room for a few.
     let answered = || {
         bert.seal(&bert.request("ssh", from))
             .send_waiting(&gate.net.client, to, 2 * SHORT)
@@ -372,7 +349,7 @@ fn with_a_full_disk_nothing_starts_but_an_existing_grant_is_still_stopped() {
     let other = gate.net.host(7);
     bert.seal(&bert.request("vpn", other.ips()[0])).send_in_vain(&other, other.gateway_ips()[0]);
     gate.revoke("anna");
-    does(&gate, &[OPEN, SHUT]);
+    wait_for(&gate, &[OPEN, SHUT]);
     fs::remove_file(disk.join("fill")).unwrap();
     gate.daemon().wait_for("knocks count again");
     bert.must_open(&other, "vpn", 0);
@@ -389,10 +366,7 @@ fn a_source_port_is_refused_for_commands_and_a_reload_cannot_add_commands() {
         Status::Denied
     );
     assert_eq!(did(&gate), [""; 0]);
-    assert!(
-        gate.status()
-            .contains("keeps all of its rights: the commands of doors or services")
-    );
+    assert!(gate.status().contains("keeps all of its rights: the commands of doors or services"));
     gate.stop();
     let config = fs::read_to_string(gate.config()).unwrap();
     let clients = fs::read_to_string(gate.path("etc/clients")).unwrap();

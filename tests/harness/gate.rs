@@ -1,5 +1,5 @@
-//! A whole gateway for a test: `toctocd` in the gateway's namespace, provisioned by its own commands,
-//! and its clients.
+//! A whole gateway for a test: `toctocd` in the gateway's namespace, provisioned by its own
+//! commands, and its clients.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -70,7 +70,9 @@ impl Gate {
         for ip in gate.net.gateway_ips() {
             init.extend(["--address".to_owned(), ip.to_string()]);
         }
-        for service in [format!("ssh={SSH}/tcp"), format!("rdp={RDP}/tcp"), format!("dns={DNS}/udp")] {
+        for service in
+            [format!("ssh={SSH}/tcp"), format!("rdp={RDP}/tcp"), format!("dns={DNS}/udp")]
+        {
             init.extend(["--service".to_owned(), service]);
         }
         ok(&gate.net.gateway.run(Command::new(env!("CARGO_BIN_EXE_toctocd")).args(&init)));
@@ -401,8 +403,8 @@ impl Knocker {
         Sealed { bytes: bytes.to_vec(), awaiting }
     }
 
-    /// Knocks from `host` at its gateway address and waits for the receipt. If the gateway asks for a
-    /// challenge, as right after a restart, it knocks once more with that, as the client program
+    /// Knocks from `host` at its gateway address and waits for the receipt. If the gateway asks for
+    /// a challenge, as right after a restart, it knocks once more with that, as the client program
     /// does.
     pub fn open(&self, host: &Host, service: &str, family: usize) -> Option<Receipt> {
         let (from, to) = (host.ips()[family], host.gateway_ips()[family]);

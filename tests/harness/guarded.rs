@@ -1,7 +1,7 @@
 //! A gateway with the real guard, one TCP and one UDP service, and no daemon.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use toctoc::config::{FirewallSettings, KnockSettings, defaults};
 use toctoc::core::grants::{Change, Element};
@@ -9,7 +9,7 @@ use toctoc::core::service::{GrantKind, Service};
 use toctoc::core::types::{Port, Proto, ServiceName, Source};
 use toctoc::edge::firewall::{Firewall, NftFirewall, Repair};
 
-use super::{Echo, Net};
+use super::{Echo, Net, SHORT, echoes, until};
 
 /// The guarded TCP service.
 pub const SSH: Port = Port { proto: Proto::Tcp, number: 22 };
@@ -84,6 +84,21 @@ impl Guarded {
         self.net.gateway.inside(|| self.nft.dropped()).expect("nft works")
     }
 
+    /// Makes 16 connections at once and returns how many work. Waits until the server has accepted
+    /// `round` + 1 connections since its start.
+    pub fn winners(&self, to: IpAddr, round: usize) -> usize {
+        let connect = move || TcpStream::connect_timeout(&ssh(to), SHORT);
+        let rivals: Vec<_> = (0..16).map(|_| self.net.client.space.thread(connect)).collect();
+        let mut streams = Vec::new();
+        for rival in rivals {
+            if let Ok(stream) = rival.join().expect("no panic") {
+                streams.push(stream);
+            }
+        }
+        until("a connection is accepted", || self.tcp.requests() == round + 1);
+        streams.iter_mut().map(|stream| echoes(stream, SHORT)).filter(|works| *works).count()
+    }
+
     /// Puts one grant into the kernel.
     pub fn grant(&mut self, source: IpAddr, port: Port, form: GrantKind, millis: u64) -> Element {
         let element = Element::plain(Source::new(source), port, form);
@@ -119,11 +134,9 @@ pub fn start_for(net: &Net, settings: &FirewallSettings, services: &[Service]) -
 /// Adds another table to the gateway, as an admin's own firewall would be. Because of it conntrack
 /// follows every flow.
 pub fn track(net: &Net) {
-    net.gateway.sh(
-        "nft add table inet admin
+    net.gateway.sh("nft add table inet admin
          nft add chain inet admin input '{ type filter hook input priority 0; policy accept; }'
-         nft add rule inet admin input ct state established accept",
-    );
+         nft add rule inet admin input ct state established accept");
 }
 
 pub fn settings() -> FirewallSettings {

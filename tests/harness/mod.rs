@@ -52,8 +52,8 @@ pub struct Host {
 #[derive(Clone)]
 pub struct Space(Arc<NamespaceFile>);
 
-/// The descriptor of a namespace. Dropping it kills every process inside: a daemon in the background,
-/// a runner that outlives its daemon, a listener that a test has stopped.
+/// The descriptor of a namespace. Dropping it kills every process inside: a daemon in the
+/// background, a runner that outlives its daemon, a listener that a test has stopped.
 struct NamespaceFile(File);
 
 impl Net {
@@ -108,6 +108,16 @@ impl Host {
     /// A port of the gateway, as this host sees it; family 0 is IPv4 and 1 is IPv6.
     pub fn gateway(&self, family: usize, port: u16) -> SocketAddr {
         SocketAddr::new(self.gateway_ips()[family], port)
+    }
+
+    /// This host's IPv4 address.
+    pub fn ipv4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 90, self.index, 2)
+    }
+
+    /// The gateway's IPv4 address on this host's link.
+    pub fn gateway_ipv4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 90, self.index, 1)
     }
 
     fn link_ips(&self, last: u8) -> [IpAddr; 2] {
@@ -195,6 +205,14 @@ impl Space {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "`{line}` ended with {}: {errors}", output.status);
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A counter of IPv4 packets from the `Ip:` lines of /proc/net/snmp, for example `InReceives`.
+    pub fn ip_counter(&self, name: &str) -> u64 {
+        let lines = self.sh("grep '^Ip:' /proc/net/snmp");
+        let (names, numbers) = lines.split_once('\n').expect("two lines");
+        let index = names.split_whitespace().position(|one| one == name).expect("the counter");
+        numbers.split_whitespace().nth(index).expect("its number").parse().expect("a number")
     }
 
     /// Connects by TCP from inside.

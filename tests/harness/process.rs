@@ -49,6 +49,13 @@ pub fn cpu_time(pid: u32) -> Duration {
     Duration::from_millis(10 * ticks.sum::<u64>())
 }
 
+/// Time that `pid` was on a processor, to the nanosecond.
+pub fn time_on_processor(pid: u32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("the process runs");
+    let nanos = text.split(' ').next().expect("a first field").parse().expect("a number");
+    Duration::from_nanos(nanos)
+}
+
 /// One line of /proc/PID/status, without its name; none if `pid` does not exist.
 pub fn status(pid: u32, name: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

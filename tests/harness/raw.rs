@@ -45,7 +45,8 @@ impl Raw {
         options: &[u8],
     ) -> io::Result<()> {
         let mut segment = self.header(flags, sequence, acknowledged, options);
-        let sum = checksum(&pseudo_header(self.from.ip(), self.to.ip(), 6, segment.len()), &segment);
+        let sum =
+            checksum(&pseudo_header(self.from.ip(), self.to.ip(), 6, segment.len()), &segment);
         segment[16..18].copy_from_slice(&sum.to_be_bytes());
         self.socket.send_to(&segment, &SocketAddr::new(self.to.ip(), 0).into()).map(drop)
     }
