@@ -108,7 +108,7 @@ fn a_close_cuts_the_clients_connections_only_if_the_service_says_so() {
 }
 
 #[test]
-fn a_revocation_cuts_a_connection_under_a_live_grant_and_it_is_not_adopted_again() {
+fn a_revocation_cuts_a_connection_under_a_live_grant() {
     let (gate, _tcp, _udp) = gate("revoke");
     let anna = gate.enrol("anna", "ssh");
     let to = gate.port(0, SSH);

@@ -171,13 +171,16 @@ fn a_reload_that_changes_the_target_ends_its_grants() {
 
 #[test]
 fn check_and_start_say_that_forwarding_is_disabled() {
-    let it = Forwarding::new(&[TIME]);
+    let mut it = Forwarding::new(&[TIME]);
     assert!(!it.gate.check().contains("passed on"));
     it.gate.net.gateway.sh("echo 0 >/proc/sys/net/ipv4/ip_forward");
-    let output = it.gate.check();
-    assert!(
-        output.contains("service rdp leads to 10.90.7.2:3390, and nothing is passed on: sysctl -w net.ipv4.ip_forward=1"),
-        "{output}"
-    );
-    assert!(!output.contains("[fd90:7::2]"), "{output}");
+    it.gate.stop();
+    it.gate.start();
+    for output in [it.gate.check(), it.gate.daemon().log()] {
+        assert!(
+            output.contains("service rdp leads to 10.90.7.2:3390, and nothing is passed on: sysctl -w net.ipv4.ip_forward=1"),
+            "{output}"
+        );
+        assert!(!output.contains("service rdp leads to [fd90:7::2]"), "{output}");
+    }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use toctoc::core::knock::Status;
 
-use crate::harness::gate::{Gate, RDP, SSH};
-use crate::harness::{LONG, SHORT, echoes, eventually};
+use crate::harness::gate::{Gate, RDP, SSH, ok};
+use crate::harness::{LONG, SHORT, echoes, eventually, until};
 
 #[test]
 fn one_of_two_simultaneous_connections_wins_a_once_grant() {
@@ -83,6 +83,13 @@ fn an_established_connection_outlives_its_time_grant() {
     assert!(echoes(&mut stream, LONG), "the established connection was cut");
 }
 
+/// The remaining seconds of the only grant.
+fn seconds_left(gate: &Gate) -> u64 {
+    let grants = ok(&gate.toctocd(&["grants", "--json"]));
+    let grants: serde_json::Value = serde_json::from_str(&grants).expect("JSON");
+    grants[0]["seconds_left"].as_u64().expect("a grant")
+}
+
 #[test]
 fn live_grants_survive_a_restart_with_their_remaining_time() {
     let mut gate = Gate::running(|config| config);
@@ -90,8 +97,11 @@ fn live_grants_survive_a_restart_with_their_remaining_time() {
     let anna = gate.enrol("anna", "ssh");
     let to = gate.port(0, SSH);
     anna.must_open(&gate.net.client, "ssh", 0);
+    until("two of its 30 seconds pass", || seconds_left(&gate) <= 28);
     gate.stop();
     gate.start();
+    let left = seconds_left(&gate);
+    assert!((1..=28).contains(&left), "{left} s left after the restart");
     assert!(gate.net.client.tcp_reaches(to, LONG));
     let grants = gate.grants();
     assert!(grants.contains("anna") && grants.contains("10.90.0.2"), "{grants}");

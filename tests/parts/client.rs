@@ -117,7 +117,7 @@ fn json_says_the_same_in_one_object() {
 
 #[test]
 fn wrong_usage_exits_with_2_and_sends_nothing() {
-    let user = User::new().with_profile(9);
+    let (user, gateway) = with_silent_gateway();
     for (words, expected) in [
         ("", "Usage"),
         ("opne gate", "unrecognized subcommand"),
@@ -140,6 +140,15 @@ fn wrong_usage_exits_with_2_and_sends_nothing() {
         let all = format!("{}{}", run.out, run.err);
         assert!(all.contains(expected), "toctoc {words}: no {expected:?} in\n{all}");
     }
+    assert!(gateway.recv(&mut [0; 9]).is_err(), "a knock was sent");
+}
+
+/// A user with a profile, and the socket that receives their knocks.
+fn with_silent_gateway() -> (User, UdpSocket) {
+    let gateway = UdpSocket::bind("127.0.0.1:0").unwrap();
+    gateway.set_nonblocking(true).unwrap();
+    let port = gateway.local_addr().unwrap().port();
+    (User::new().with_profile(port), gateway)
 }
 
 #[test]
@@ -169,7 +178,7 @@ fn a_broken_profile_is_named_with_line_and_column() {
 
 #[test]
 fn a_key_that_is_not_the_enrolled_one_is_refused_before_anything_is_sent() {
-    let user = User::new().with_profile(9);
+    let (user, gateway) = with_silent_gateway();
     user.run("keygen --no-passphrase --out other").expect(
         0,
         &["made other and other.pub", "ssh-ed25519 AAAA"],
@@ -191,6 +200,7 @@ fn a_key_that_is_not_the_enrolled_one_is_refused_before_anything_is_sent() {
         &["no private key for SHA256:", "is another key", "--identity"],
     );
     user.run("open gate --identity other.pub").expect(2, &[], &["other.pub: holds secrets"]);
+    assert!(gateway.recv(&mut [0; 9]).is_err(), "a knock was sent");
 }
 
 #[test]
