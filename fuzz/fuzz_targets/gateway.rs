@@ -21,6 +21,7 @@ use toctoc::core::ledger::Ledger;
 use toctoc::core::packet::{Arrival, udp_checksum};
 use toctoc::core::policy::{Decision, Committed, Policy, commit};
 use toctoc::core::prefix::Span;
+use toctoc::core::quota::Rate;
 use toctoc::core::record::Record;
 use toctoc::core::replay::{Replay, StateOrigin, Window};
 use toctoc::core::service::{Client, DisconnectPolicy, GrantKind, Mode, Service, SourceRule};
@@ -268,7 +269,7 @@ impl World {
         let who = &CLIENTS[usize::try_from(row).expect("a row")];
         let Some(client) = self.policy.client(self.now, who.id) else { return false };
         let claim = Claim { client: client.id, h, body: *body, source: from, source_port: port };
-        let Ok(authentic) = Authentic::verify(claim, client, test_vectors::realm().gateway()) else { return false };
+        let Ok(authentic) = Authentic::verify(claim, client, test_vectors::gateway().gateway) else { return false };
         let request = *authentic.request();
         let key = (who.id, request.encode());
         assert!(self.signed.contains(&key), "authentic, and nobody signed it");
@@ -418,7 +419,7 @@ fn engine(now: Now, enrolled: [bool; 2]) -> Engine {
         let id = if is { client.id } else { ClientId([0xee; 16]) };
         (test_vectors::master().client_keys(id), client.fingerprint)
     };
-    let sealed = SealedSetup { keys: test_vectors::gateway(), port: PORT, burst: 64, per_second: 4 };
+    let sealed = SealedSetup { keys: test_vectors::gateway(), port: PORT, rate: Rate { burst: 64, per_second: 4 } };
     Engine::new(
         now,
         Setup { sealed: Some(sealed), clients: CLIENTS.iter().zip(enrolled).map(keys).collect(), ..Setup::default() },

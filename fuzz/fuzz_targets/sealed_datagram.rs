@@ -78,7 +78,7 @@ fn sealed_by_an_insider(bytes: &[u8]) {
             let (parts, _) = sealed.split();
             assert_eq!(parts.body, body);
             let claim = test_vectors::claim(parts, test_vectors::address());
-            let verdict = Authentic::verify(claim, &LISTENER.client, LISTENER.side.realm.gateway());
+            let verdict = Authentic::verify(claim, &LISTENER.client, LISTENER.side.gateway);
             assert!(verdict.is_err(), "a signature out of thin air");
         }
         (Err(Reject::Fingerprint), Some((request, _))) => assert_ne!(request.fingerprint, LISTENER.client.fingerprint),

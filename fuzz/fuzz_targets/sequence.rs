@@ -46,7 +46,7 @@ fuzz_target!(|input: &[u8]| {
             history.entry(source).or_default().push((at, second, hit.step));
         }
         let mut opened = Vec::new();
-        machine.hit(Wall(second * SECOND), &hit, &mut |effect| {
+        machine.packet(Wall(second * SECOND), &hit, &mut |effect| {
             if let SequenceEvent::Completed(done) = effect {
                 opened.push(done);
             }

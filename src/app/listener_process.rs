@@ -201,8 +201,8 @@ impl ListenerProcess {
     fn tell_sealed(&mut self, loaded: &GatewayConfig) -> Result<(), PipeError> {
         let knock = &loaded.settings.knock;
         self.tell(ToListener::Gateway {
-            realm: loaded.keys.realm.realm(),
-            gateway: loaded.keys.realm.gateway(),
+            realm: loaded.keys.realm.id(),
+            gateway: loaded.keys.gateway,
             mask: loaded.keys.realm.mask().duplicate(),
             current: loaded.keys.secret.duplicate(),
             other: loaded.keys.previous.as_ref().map(|secret| secret.duplicate()),

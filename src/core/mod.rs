@@ -1,5 +1,5 @@
-//! The floor of pure functions: (state, now, event) in, what to do out.
-//! No socket, file, clock, randomness, thread, environment or log is left to be found here.
+//! The layer of pure functions: state, time and event in, decisions out.
+//! It has no socket, file, clock, random numbers, thread, environment variable or log.
 
 pub mod address;
 pub mod authentic;

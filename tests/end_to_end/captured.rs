@@ -16,8 +16,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, send};
 use toctoc::core::keyring::TagTable;
 use toctoc::core::knock::{BODY, Receipt, Status};
+use toctoc::core::noise::KeyPair;
 use toctoc::core::types::{ClientId, Counters, Reject, Source};
-use toctoc::core::wire::identify;
+use toctoc::core::wire::{GatewayKeys, identify};
 use toctoc::edge::clock;
 use toctoc::edge::gatekeeper_pipe::{ListenerEnd, Pipe, PipeError, ToGatekeeper, ToListener};
 use toctoc::keys::gateway::{GatewayFile, TestKeys};
@@ -83,7 +84,13 @@ fn verdict(pipe: &mut ListenerEnd, wanted: u64) -> Option<Receipt> {
 fn opened(gate: &Gate, client: &Knocker, service: &str, from: IpAddr) -> ([u8; 32], [u8; BODY]) {
     let text = std::fs::read_to_string(gate.path("etc/gateway.key")).unwrap();
     let file = GatewayFile::parse("gateway.key", &text, TestKeys::Refused).unwrap();
-    let (keys, mine) = (file.for_listener(), file.master.client_keys(client.profile.client));
+    let keys = GatewayKeys {
+        gateway: file.gateway,
+        realm: file.realm,
+        current: KeyPair::new(&file.secret),
+        other: None,
+    };
+    let mine = file.master.client_keys(client.profile.client);
     let mut tags = TagTable::new(clock::now().wall.day());
     tags.insert(0, &mine.tag);
     let sealed = client.seal(&client.request(service, from));

@@ -98,8 +98,10 @@ pub(crate) fn identity() -> Identity {
     Identity::new(Secret::new([6; 32])).unwrap()
 }
 
+const GATEWAY_ID: GatewayId = GatewayId([2; 16]);
+
 fn realm() -> Realm {
-    Realm::new(RealmId([1; 16]), GatewayId([2; 16]), Secret::new([3; 32]))
+    Realm::new(RealmId([1; 16]), Secret::new([3; 32]))
 }
 
 fn client_keys() -> toctoc::core::keyring::ClientKeys {
@@ -115,6 +117,7 @@ pub(crate) fn profile(port: u16) -> Profile {
         addresses: vec!["127.0.0.1".into()],
         port,
         side: ClientSide {
+            gateway: GATEWAY_ID,
             realm: realm(),
             gateway_public: KeyPair::new(&Secret::new([5; 32])).public(),
             keys: client_keys(),
@@ -167,8 +170,12 @@ fn now() -> Wall {
 fn answer(socket: &UdpSocket, status: Status) {
     let mut buffer = [0; 1500];
     let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
-    let keys =
-        GatewayKeys { realm: realm(), current: KeyPair::new(&Secret::new([5; 32])), other: None };
+    let keys = GatewayKeys {
+        gateway: GATEWAY_ID,
+        realm: realm(),
+        current: KeyPair::new(&Secret::new([5; 32])),
+        other: None,
+    };
     let mut tags = TagTable::new(now().day());
     tags.insert(0, &client_keys().tag);
     let mine = identify(&keys, &tags, &buffer[..length])

@@ -2,7 +2,7 @@
 //! the same bytes, the same final handshake hash. Used nowhere else.
 
 use snow::{Builder, HandshakeState};
-use toctoc::core::keyring::Secret;
+use toctoc::core::keyring::{Secret, TEST_GATEWAY_ID};
 use toctoc::core::knock::{BODY, RECEIPT_BODY};
 use toctoc::core::noise::{Initiator, KeyPair, Responder};
 use toctoc::core::test_vectors;
@@ -14,7 +14,7 @@ const CLIENT_E: [u8; 32] = [0x70; 32];
 const GATEWAY_E: [u8; 32] = [0x71; 32];
 
 fn prologue() -> Vec<u8> {
-    test_vectors::realm().prologue().to_vec()
+    test_vectors::realm().prologue(TEST_GATEWAY_ID).to_vec()
 }
 
 fn snow_initiator() -> HandshakeState {

@@ -166,7 +166,7 @@ fn sealing_gives_the_golden_bytes() {
             "tag_of_the_day": tags[1],
             "tag_of_tomorrow": tags[2],
             "tag_without_a_clock": hex(&Day::Unknown.tag(&side.keys.tag)),
-            "prologue": hex(&test_vectors::realm().prologue()),
+            "prologue": hex(&test_vectors::realm().prologue(TEST_GATEWAY_ID)),
             "request": hex(&request().encode()),
             "h": hex(&parts.h),
             "message": hex(&message),
@@ -259,7 +259,7 @@ fn signed_as(
     let mut body =
         encode_body(request, &Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 });
     change(&mut body);
-    let message = authentic::message(side.realm.gateway(), &h, body.first_chunk().unwrap());
+    let message = authentic::message(side.gateway, &h, body.first_chunk().unwrap());
     let signature = sign(&test_vectors::seed(), &message);
     body[SIGNED..SIGNED + 64].copy_from_slice(&signature.ed25519);
     body[SIGNED + 64] = signature.sk_flags;
@@ -297,10 +297,8 @@ fn with_side(change: impl Fn(ClientSide) -> ClientSide) -> Vec<u8> {
 fn defects_of_the_envelope() -> Vec<Defect> {
     let good = || signed(&request(), |_| {});
     let day = NOON.day();
-    let other_mask = |side| ClientSide {
-        realm: Realm::new(test_vectors::REALM, TEST_GATEWAY_ID, Secret::new([1; 32])),
-        ..side
-    };
+    let other_mask =
+        |side| ClientSide { realm: Realm::new(test_vectors::REALM, Secret::new([1; 32])), ..side };
     let with_keys =
         |keys: ClientKeys| with_side(|side| ClientSide { keys: keys.duplicate(), ..side });
     let keys = || test_vectors::master().client_keys(CLIENT);
@@ -332,7 +330,7 @@ fn defects_of_the_envelope() -> Vec<Defect> {
 fn defects_of_the_seal() -> Vec<Defect> {
     let mask = || test_vectors::realm().mask().duplicate();
     let realm = |realm, gateway| {
-        with_side(|side| ClientSide { realm: Realm::new(realm, gateway, mask()), ..side })
+        with_side(|side| ClientSide { gateway, realm: Realm::new(realm, mask()), ..side })
     };
     let another_public = KeyPair::new(&Secret::new([1; 32])).public();
     let other_psk =

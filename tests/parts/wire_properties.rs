@@ -259,7 +259,7 @@ proptest! {
         let (parts, reply) = sealed.split();
         prop_assert_eq!(parts.body.len(), BODY);
         let claim = test_vectors::claim(parts, test_vectors::address());
-        let gateway = test_vectors::realm().gateway();
+        let gateway = test_vectors::gateway().gateway;
         let authentic = toctoc::core::authentic::Authentic::verify(claim, &test_vectors::client(), gateway);
         prop_assert_eq!(authentic.map(|a| *a.request()).ok(), Some(request));
         let answer = reply.seal(&test_vectors::realm(), &receipt, Secret::new([7; 32])).unwrap();

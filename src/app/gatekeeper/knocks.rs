@@ -90,7 +90,7 @@ impl Gatekeeper {
         let HandedKnock { h, body, source, source_port, .. } = knock;
         let claim = Claim { client: client.id, h, body, source, source_port };
         // Our own name: `h` names the gateway too, but it is the listener's word.
-        let authentic = Authentic::verify(claim, client, self.loaded.keys.realm.gateway())?;
+        let authentic = Authentic::verify(claim, client, self.loaded.keys.gateway)?;
         let entropy = entropy::bytes().map_err(|_| Reject::State)?;
         match self.policy.decide(now, authentic, &mut self.replay, &mut self.grants, entropy) {
             Decision::Refuse(refused) => Err(self.refused(refused)),
