@@ -1,4 +1,4 @@
-//! `Claim` -> `Authentic`: verifies the Ed25519 signature over the SSHSIG blob, in the gatekeeper.
+//! `Claim` -> `Authentic`: the gatekeeper verifies the Ed25519 signature over the SSHSIG blob.
 //! See `replay` for time and replay, `policy` for permission.
 
 use ed25519_dalek::{Signature as Ed25519, Signer, SigningKey, VerifyingKey};
@@ -13,8 +13,7 @@ use super::types::{ClientId, Fault, Fingerprint, GatewayId, Reject, Source};
 #[cfg(test)]
 mod tests;
 
-/// The SSHSIG namespace: a signature for anything else (a git commit, a login) is not valid here,
-/// and ours is not valid there.
+/// The SSHSIG namespace. A signature for a git commit or a login is not valid here, nor ours there.
 pub const NAMESPACE: &str = "knock@toctoc.v1";
 
 const LABEL: &[u8; 16] = b"toctoc knock v1\0";
@@ -22,15 +21,13 @@ const LABEL: &[u8; 16] = b"toctoc knock v1\0";
 pub const MESSAGE: usize = LABEL.len() + 16 + 32 + SIGNED;
 /// The client signs this: label, gateway id, handshake hash, the signed bytes of its request.
 pub type Message = [u8; MESSAGE];
-/// Bytes of the SSHSIG blob: the preamble, then namespace, empty reserved field, hash name and
-/// hash, each after its length.
+/// Bytes of the SSHSIG blob: preamble, then namespace, reserved, hash name, hash after their lengths.
 pub const BLOB: usize = 6 + (4 + NAMESPACE.len()) + 4 + (4 + HASH.len()) + (4 + 64);
 
 const PREAMBLE: &[u8; 6] = b"SSHSIG";
 const HASH: &[u8; 6] = b"sha512";
 
-/// The message for `gateway`, the handshake hash `h` (after `psk, e, es`) and the request's
-/// `signed` bytes.
+/// The message for `gateway`, the handshake hash `h` and the request's `signed` bytes.
 ///
 /// `h` binds the signature to one gateway key and one ephemeral key. Without it, one gateway could
 /// pass a client's knock on to another. The gateway's id is there because the gatekeeper decrypts
@@ -68,8 +65,7 @@ pub fn fingerprint(key: &[u8; 32]) -> Fingerprint {
     Fingerprint(Sha256::digest(blob).into())
 }
 
-/// A knock as it comes through the pipe, unproven: who took over the listener can write anything
-/// here.
+/// An unproven knock from the pipe. An attacker who took over the listener can claim anything.
 pub struct Claim {
     /// The client that it claims to be from.
     pub client: ClientId,
@@ -163,8 +159,7 @@ fn check_signature(key: &[u8; 32], blob: &[u8; BLOB], signature: &Signature) -> 
     key.verify_strict(blob, &Ed25519::from_bytes(&signature.ed25519)).ok()
 }
 
-/// Checks that `key` may be enrolled: a canonical encoding of a point in the prime-order group, as
-/// every honest key is.
+/// Checks that `key` may be enrolled: a canonical encoding of a point in the prime-order group.
 ///
 /// A key of small order has valid signatures that nobody made. A second encoding of a key has
 /// another fingerprint, so a revocation by fingerprint would miss it.

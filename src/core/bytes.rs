@@ -55,8 +55,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `n` bytes, which must all be zero: reserved fields and padding.
-    pub fn zeros(&mut self, n: usize) -> Option<()> {
-        if self.take(n)?.iter().all(|byte| *byte == 0) { Some(()) } else { None }
+    pub fn zeros(&mut self, n: usize) -> Option<&mut Self> {
+        if self.take(n)?.iter().all(|byte| *byte == 0) { Some(self) } else { None }
     }
 
     /// The unread bytes.
@@ -64,15 +64,13 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    /// `None` if bytes are left. Call it last: a parser that leaves bytes over did not understand
-    /// them.
+    /// `None` if bytes are left. Call it last.
     pub fn finish(self) -> Option<()> {
         if self.rest.is_empty() { Some(()) } else { None }
     }
 }
 
-/// Fills a fixed array from the front, big-endian. Writing past the end is a bug of ours: it panics,
-/// in [`Writer::done`] at the latest, and never truncates.
+/// Fills a fixed array from the front, big-endian. Writing past the end panics: it is a bug.
 pub struct Writer<const N: usize> {
     buffer: [u8; N],
     at: usize,
@@ -124,10 +122,7 @@ impl<const N: usize> Writer<N> {
         self
     }
 
-    /// The filled array.
-    ///
-    /// # Panics
-    /// If not exactly `N` bytes were written: a wrong layout in the code, whatever the input.
+    /// The filled array. Panics if not exactly `N` bytes were written: then the layout is wrong.
     pub fn done(&self) -> [u8; N] {
         assert_eq!(self.at, N, "a fixed layout must be filled exactly");
         self.buffer
@@ -157,9 +152,9 @@ mod tests {
 
     #[test]
     fn zeros_refuses_a_single_set_bit() {
-        assert_eq!(Reader::new(&[0, 0, 0]).zeros(3), Some(()));
-        assert_eq!(Reader::new(&[0, 4, 0]).zeros(3), None);
-        assert_eq!(Reader::new(&[0, 0]).zeros(3), None);
+        assert!(Reader::new(&[0, 0, 0]).zeros(3).is_some());
+        assert!(Reader::new(&[0, 4, 0]).zeros(3).is_none());
+        assert!(Reader::new(&[0, 0]).zeros(3).is_none());
     }
 
     #[test]

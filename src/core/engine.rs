@@ -98,8 +98,7 @@ pub enum Action {
     Door(SequenceEvent),
 }
 
-/// The listener's state. What packets can grow is bounded by [`RING`], [`QUEUED`], [`TICKETS`] and
-/// [`ATTEMPTS`].
+/// The listener's state, bounded by [`RING`], [`QUEUED`], [`TICKETS`] and [`ATTEMPTS`].
 pub struct Engine {
     sealed: Option<SealedKnocks>,
     doors: Option<Machine>,
@@ -147,8 +146,8 @@ impl Engine {
         }
     }
 
-    /// Takes one captured packet, from its IP header on. It does no curve operation, and allocates
-    /// only for a packet that a client made or that a door listens for.
+    /// Takes one captured packet, from its IP header on, without a curve operation. Allocates only
+    /// for a packet that a client made or that a door listens for.
     pub fn packet(&mut self, now: Now, arrival: Arrival, packet: &[u8], actions: &mut Vec<Action>) {
         self.packets = self.packets.saturating_add(1);
         let parsed = match parse(packet) {
@@ -187,9 +186,7 @@ impl Engine {
     }
 
     /// Takes the gatekeeper's verdict on a knock; an unknown or expired ticket is ignored.
-    ///
-    /// `spent`: its used-knock mark was set, so its copies are worthless. `entropy`: 32 fresh
-    /// random bytes, for the receipt if there is one.
+    /// `spent`: its used-knock mark was set. `entropy`: 32 fresh random bytes for the receipt.
     pub fn verdict(
         &mut self,
         ticket: u64,
@@ -218,8 +215,7 @@ impl Engine {
         }
     }
 
-    /// The end of the oldest ticket. Midnight is no deadline: the table holds tomorrow's tags
-    /// already.
+    /// The end of the oldest ticket. Midnight needs none: tomorrow's tags are in the table.
     pub fn deadline(&self) -> Option<Boot> {
         self.sealed.as_ref()?.tickets.deadline()
     }

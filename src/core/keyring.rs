@@ -15,8 +15,7 @@ mod tags;
 
 pub use tags::{Day, TAG, Tag, TagTable};
 
-/// The gateway id of the published test keys (keys/README.md). A daemon must refuse to start with
-/// it, because everybody has those keys.
+/// The gateway id of the published test keys (keys/README.md). Daemons must refuse it.
 pub const TEST_GATEWAY_ID: GatewayId = GatewayId(*b"TESTKEY-NO-TRUST");
 
 /// `N` secret bytes: not printable, compared only in constant time, copied only by `duplicate`,
@@ -79,8 +78,7 @@ impl ClientKeys {
     }
 }
 
-/// The gateway's secret from which every client's keys are derived: no secret is stored per client,
-/// and one client's keys reveal nothing about another's.
+/// The gateway's secret from which every client's keys are derived: no secret is stored per client.
 pub struct Master(Secret<32>);
 
 impl Master {
@@ -107,8 +105,7 @@ impl Master {
 /// Bytes of the Noise prologue.
 pub const PROLOGUE: usize = 48;
 
-/// The realm that a gateway and its clients belong to: its id, and the mask keys that make their
-/// datagrams look random.
+/// A realm's id, and its mask keys, which make datagrams look random.
 pub struct Realm {
     id: RealmId,
     mask: Secret<32>,
@@ -139,8 +136,7 @@ impl Realm {
         Self::new(self.id, self.mask.duplicate())
     }
 
-    /// The Noise prologue of `gateway` in this realm, which both sides must agree on: project and
-    /// version, realm, gateway.
+    /// The Noise prologue: project and version, realm, gateway.
     pub fn prologue(&self, gateway: GatewayId) -> [u8; PROLOGUE] {
         Writer::new().put(b"toctoc knock v1\0").put(&self.id.0).put(&gateway.0).done()
     }
@@ -164,8 +160,7 @@ fn derive(key: &Secret<32>, label: &[u8], data: &[u8]) -> Secret<32> {
     secret
 }
 
-/// Keyed BLAKE2s (RFC 7693) of the concatenated `parts`, 16 bytes. It does not allocate: it runs
-/// for each packet with a client's tag.
+/// Keyed BLAKE2s (RFC 7693) of the concatenated `parts`, 16 bytes, without allocation.
 pub(super) fn keyed16(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 16] {
     keyed::<U16>(key, parts).into()
 }

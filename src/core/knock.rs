@@ -25,8 +25,14 @@ pub enum KnockKind {
     Probe = 3,
 }
 
-/// 16 random bytes from the gateway, never all zero. A knock with a live one is fresh, whatever its
-/// timestamp.
+impl KnockKind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        use KnockKind::*;
+        [Open, Close, Probe].into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// 16 random bytes from the gateway, never all zero. They prove that a knock with them is fresh.
 pub type Challenge = [u8; 16];
 
 /// The signed part of a knock.
@@ -64,8 +70,7 @@ pub struct Signature {
 }
 
 /// The timestamp of a knock made at `now`. Its lowest 20 bits, about a millisecond, come from
-/// `entropy`: so two knocks at one moment differ, and knocks do not reveal a client's clock to the
-/// nanosecond.
+/// `entropy`: two knocks at one moment differ, and do not reveal the client's exact clock.
 pub fn timestamp(now: Wall, entropy: u32) -> Wall {
     const RANDOM: u64 = (1 << 20) - 1;
     Wall((now.0 & !RANDOM) | (u64::from(entropy) & RANDOM))
@@ -91,45 +96,27 @@ impl Request {
             .done()
     }
 
-    /// Reads the [`SIGNED`] bytes. `None` if a reserved bit is set, the version or kind is unknown,
-    /// or the service name is invalid or does not fit the kind.
+    /// Reads the [`SIGNED`] bytes. `None` for a reserved bit, an unknown version or kind, or a
+    /// service name that is invalid or does not fit the kind.
     pub fn decode(bytes: &[u8; SIGNED]) -> Option<Request> {
         let mut reader = Reader::new(bytes);
         if reader.u8()? != VERSION {
             return None;
         }
-        let kind = match reader.u8()? {
-            1 => KnockKind::Open,
-            2 => KnockKind::Close,
-            3 => KnockKind::Probe,
-            _ => return None,
+        let request = Request {
+            kind: KnockKind::from_byte(reader.u8()?)?,
+            receipt_wanted: reader.flag()?,
+            source_port: reader.zeros(1)?.u16()?,
+            timestamp: Wall(reader.zeros(2)?.u64()?),
+            challenge: nonzero(reader.array()?),
+            address: nonzero(reader.array()?).map(Source::from_bytes),
+            seconds: reader.u32()?,
+            service: ServiceName::from_bytes(reader.zeros(4)?.array()?)?,
+            fingerprint: Fingerprint(reader.array()?),
         };
-        let receipt_wanted = reader.flag()?;
-        reader.zeros(1)?;
-        let source_port = reader.u16()?;
-        reader.zeros(2)?;
-        let timestamp = Wall(reader.u64()?);
-        let challenge = nonzero(reader.array()?);
-        let address = nonzero(reader.array()?).map(Source::from_bytes);
-        let seconds = reader.u32()?;
-        reader.zeros(4)?;
-        let service = ServiceName::from_bytes(reader.array()?)?;
-        let fingerprint = Fingerprint(reader.array()?);
         reader.finish()?;
-        if (service == ServiceName::NONE) != (kind == KnockKind::Probe) {
-            return None;
-        }
-        Some(Request {
-            kind,
-            receipt_wanted,
-            timestamp,
-            challenge,
-            address,
-            source_port,
-            seconds,
-            service,
-            fingerprint,
-        })
+        let fits = (request.service == ServiceName::NONE) == (request.kind == KnockKind::Probe);
+        if fits { Some(request) } else { None }
     }
 }
 
@@ -150,8 +137,7 @@ pub fn decode_body(bytes: &[u8; BODY]) -> Option<(Request, Signature)> {
     let request = Request::decode(&reader.array()?)?;
     let signature =
         Signature { ed25519: reader.array()?, sk_flags: reader.u8()?, sk_counter: reader.u32()? };
-    reader.zeros(3)?;
-    reader.finish()?;
+    reader.zeros(3)?.finish()?;
     Some((request, signature))
 }
 
@@ -174,8 +160,7 @@ pub enum Status {
     Denied = 6,
     /// This client, or the service, has as many live grants as allowed.
     Full = 7,
-    /// The gateway demands a challenge: for this service, or from everyone while it does not trust
-    /// its clock.
+    /// The gateway demands a challenge: for this service, or because it does not trust its clock.
     Challenge = 8,
     /// The gateway could not store the used-knock mark or change its firewall, or the start command
     /// failed. Nothing is open.
@@ -188,7 +173,7 @@ impl Status {
         use Status::*;
         [Granted, Closed, Observed, Address, Clock, Denied, Full, Challenge, Trouble]
             .into_iter()
-            .find(|s| *s as u8 == byte)
+            .find(|status| *status as u8 == byte)
     }
 }
 
@@ -246,37 +231,26 @@ impl Receipt {
             .done()
     }
 
-    /// Reads a receipt. `None` if a reserved bit is set, or version, status or a protocol is
-    /// unknown.
+    /// Reads a receipt. `None` for a reserved bit or an unknown version, status or protocol.
     pub fn decode(bytes: &[u8; RECEIPT_BODY]) -> Option<Receipt> {
         let mut reader = Reader::new(bytes);
         if reader.u8()? != VERSION {
             return None;
         }
-        let status = Status::from_byte(reader.u8()?)?;
-        let once = reader.flag()?;
-        reader.zeros(1)?;
-        let seconds = reader.u32()?;
-        let time = Wall(reader.u64()?);
-        let delay = reader.u64()?.cast_signed();
-        let observed = Source::from_bytes(reader.array()?);
-        let granted = nonzero(reader.array()?).map(Source::from_bytes);
-        let ports = decode_ports(&mut reader)?;
-        let challenge = nonzero(reader.array()?);
-        let next_key = nonzero(reader.array()?);
+        let receipt = Receipt {
+            status: Status::from_byte(reader.u8()?)?,
+            once: reader.flag()?,
+            seconds: reader.zeros(1)?.u32()?,
+            time: Wall(reader.u64()?),
+            delay: reader.u64()?.cast_signed(),
+            observed: Source::from_bytes(reader.array()?),
+            granted: nonzero(reader.array()?).map(Source::from_bytes),
+            ports: decode_ports(&mut reader)?,
+            challenge: nonzero(reader.array()?),
+            next_key: nonzero(reader.array()?),
+        };
         reader.finish()?;
-        Some(Receipt {
-            status,
-            once,
-            seconds,
-            time,
-            delay,
-            observed,
-            granted,
-            ports,
-            challenge,
-            next_key,
-        })
+        Some(receipt)
     }
 }
 
@@ -285,9 +259,7 @@ fn decode_ports(reader: &mut Reader<'_>) -> Option<Ports> {
     let mut ports = [None; SERVICE_PORTS];
     let mut ended = false;
     for port in &mut ports {
-        let proto = reader.u8()?;
-        reader.zeros(1)?;
-        match (proto, reader.u16()?) {
+        match (reader.u8()?, reader.zeros(1)?.u16()?) {
             (0, 0) => ended = true,
             (_, 0) => return None,
             _ if ended => return None,

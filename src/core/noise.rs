@@ -48,8 +48,7 @@ impl KeyPair {
         self.secret.as_bytes()
     }
 
-    /// The shared secret. `None` if it is all zero: then the `peer` key is of small order, and the
-    /// secret does not prove who computed it.
+    /// The shared secret. `None` if `peer` is of small order: then it proves nothing.
     fn diffie_hellman(&self, peer: &[u8; KEY]) -> Option<Zeroizing<[u8; 32]>> {
         #[cfg(test)]
         super::op_counter::count(|done| done.curves += 1);
@@ -98,8 +97,7 @@ impl Initiator {
         self.ephemeral.public()
     }
 
-    /// The handshake hash after `psk, e, es`, which the client signs: it covers prologue, gateway
-    /// key, psk and ephemeral key.
+    /// The hash after `psk, e, es`, which the client signs. It covers prologue, both keys and psk.
     pub fn hash(&self) -> [u8; 32] {
         self.state.hash()
     }
@@ -112,8 +110,8 @@ impl Initiator {
 }
 
 impl AwaitingResponse {
-    /// Decrypts the gateway's payload in place and returns the final handshake hash. If it is not
-    /// the response: `None`, and the payload is unchanged. Can be tried on any number of datagrams.
+    /// Decrypts the gateway's payload in place and returns the final handshake hash. `None`, and the
+    /// payload is unchanged, if it is not the response. May be tried on any number of datagrams.
     pub fn open(
         &self,
         peer_ephemeral: &[u8; KEY],
@@ -129,8 +127,8 @@ impl AwaitingResponse {
 }
 
 impl Responder {
-    /// Decrypts a client's message in place. If it was not sealed with this psk for this key and
-    /// prologue: `None`, and the payload is unchanged.
+    /// Decrypts a client's message in place. `None`, and the payload is unchanged, if it was not
+    /// sealed with this psk for this key and prologue.
     pub fn open(
         prologue: &[u8],
         gateway: &KeyPair,

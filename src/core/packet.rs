@@ -1,7 +1,6 @@
-//! IP bytes -> `ParsedPacket`, with an explicit list of refusals and no allocation.
-//! See `wire` and `sequence` for the payload.
+//! IP bytes -> `ParsedPacket`, with an explicit list of what is rejected and no allocation.
 //!
-//! A capture socket also sees packets that the IP stack would refuse, so there are two readings of
+//! A capture socket also sees packets that the IP stack would reject, so there are two readings of
 //! one packet. A door's reading ([`parse`]) is as lenient as knockd's. A sealed knock's reading
 //! ([`ParsedPacket::strict`]) is at least as strict as a stack's.
 
@@ -19,8 +18,7 @@ mod tests;
 pub struct ParsedPacket<'a> {
     /// The claimed source.
     pub source: Source,
-    /// The same address as the header has it. For a door, a mapped IPv4 address in an IPv6 header
-    /// is not that IPv4 address.
+    /// The address in the header, for doors: it may be an IPv4-mapped one.
     pub raw_source: IpAddr,
     /// The destination.
     pub destination: Source,
@@ -28,8 +26,7 @@ pub struct ParsedPacket<'a> {
     pub step: Step,
     /// The claimed source port; 0 for an echo request.
     pub source_port: u16,
-    /// The six TCP flags, FIN in the lowest bit. `None` if it is not TCP, or a first fragment that
-    /// ends before them.
+    /// The six TCP flags, FIN in the lowest bit. `None` if not TCP, or cut off before them.
     pub flags: Option<u8>,
     /// The captured bytes after the UDP header; empty for all others.
     pub payload: &'a [u8],
@@ -50,13 +47,12 @@ pub trait LocalAddresses {
 pub struct Arrival {
     /// Its index, in the order in which the sockets were handed over.
     pub capture: u8,
-    /// True if it captures on a loopback device alone: only there may our own addresses be the
-    /// source.
+    /// True if it captures on a loopback device: only there may our own addresses be the source.
     pub loopback: bool,
 }
 
-/// The lenient reading. It refuses only: protocols other than TCP, UDP and echo requests over IP,
-/// later fragments, IPv6 extension headers, ports that were not captured, and IPv6 packets to mapped
+/// The lenient reading. Rejects only: protocols other than TCP, UDP and echo requests, later
+/// fragments, IPv6 extension headers, ports that were not captured, and IPv6 packets to mapped
 /// IPv4 addresses.
 pub fn parse(packet: &[u8]) -> Result<ParsedPacket<'_>, Reject> {
     match packet.first().map(|byte| byte >> 4) {
@@ -67,11 +63,9 @@ pub fn parse(packet: &[u8]) -> Result<ParsedPacket<'_>, Reject> {
 }
 
 impl<'a> ParsedPacket<'a> {
-    /// The payload, if the packet can be a sealed knock that was sent to us.
-    ///
-    /// Refuses, in addition to [`parse`]: IP options, fragments, lengths that disagree, wrong
-    /// checksums, port 0, destinations that are not ours, and sources that no peer can have
-    /// (docs/protocol.md).
+    /// The payload, if the packet can be a sealed knock to us. Rejects, in addition to [`parse`]: IP
+    /// options, fragments, lengths that disagree, wrong checksums, port 0, destinations that are
+    /// not ours, and sources that no peer can have (docs/protocol.md).
     pub fn strict(&self, ours: &impl LocalAddresses, arrival: Arrival) -> Result<&'a [u8], Reject> {
         if let Some(reject) = self.flaw {
             return Err(reject);

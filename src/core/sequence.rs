@@ -1,5 +1,5 @@
-//! The state machine of classic knocks, over doors and sources: knockd 0.8's behaviour, without the
-//! attempts that knockd loses. See `packet` for headers and `edge::bpf` for the kernel's filter.
+//! The state machine of classic knocks: knockd 0.8's behaviour, without the attempts that it loses.
+//! See `packet` for headers and `edge::bpf` for the kernel's filter.
 //!
 //! COMPAT: time is in whole seconds of the packets' clock from the first hit. The next packet that
 //! some door listens for reports a timeout. A wrong hit ends an attempt and begins none. Ports that
@@ -31,12 +31,11 @@ pub struct KnockPacket {
     pub destination: IpAddr,
     /// The step that it hits.
     pub step: Step,
-    /// The TCP flags, ignored for other steps. `None` if the packet ends before them: that fits
-    /// only doors that do not ask for flags.
+    /// The TCP flags, ignored for other steps. `None` fits only doors that ask for no flags.
     pub flags: Option<u8>,
 }
 
-/// The part of a door that the machine needs: no name, no command.
+/// The part of a door that the machine needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoorSpec {
     /// The steps; empty = shut until [`Machine::set_sequence`].
@@ -81,8 +80,7 @@ impl From<&Door> for DoorSpec {
 }
 
 impl From<Option<&str>> for Target {
-    /// COMPAT: knockd compares the text with the packet's address as text, so only the canonical
-    /// spelling matches.
+    /// COMPAT: knockd compares addresses as text, so only the canonical spelling matches.
     fn from(text: Option<&str>) -> Self {
         let Some(text) = text else { return Target::Own };
         match text.parse::<IpAddr>() {
@@ -96,8 +94,7 @@ impl From<Option<&str>> for Target {
 /// [`Machine::new`], `source` the claimed source.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SequenceEvent {
-    /// Some door listens for this packet. The first event of each packet that counts; for
-    /// debugging.
+    /// Some door listens for this packet: its first event; for debugging.
     Seen,
     /// An attempt ran out of time.
     TimedOut {
@@ -120,8 +117,7 @@ pub enum SequenceEvent {
         /// The source.
         source: IpAddr,
     },
-    /// The packet's TCP flags do not fit a door; for debugging. The flag's name, and true if the
-    /// door wants it set.
+    /// This TCP flag does not fit a door; true if the door wants it set. For debugging.
     Ignored(&'static str, bool),
     /// Step number `stage` was right.
     Stage {
@@ -197,6 +193,8 @@ pub struct Machine {
     ended: Vec<EndedAttempt>,
     /// The second in which a source may begin again at a door.
     cooldowns: BTreeMap<(u16, IpAddr), i64>,
+    /// The second of the last packet that counts.
+    second: i64,
 }
 
 impl Machine {
@@ -209,6 +207,7 @@ impl Machine {
             attempts: Attempts::new(ATTEMPTS),
             ended: Vec::new(),
             cooldowns: BTreeMap::new(),
+            second: 0,
         };
         machine.index_steps();
         machine
@@ -219,8 +218,7 @@ impl Machine {
         self.rules.own = own;
     }
 
-    /// Sets the sequence of `door`; an empty one shuts it. Attempts at this door end: they followed
-    /// the old sequence.
+    /// Sets the sequence of `door`; an empty one shuts it. Attempts at the old one end.
     pub fn set_sequence(&mut self, door: u16, sequence: Vec<Step>) {
         if let Some(spec) = self.doors.get_mut(usize::from(door)) {
             spec.sequence = sequence;
@@ -243,19 +241,18 @@ impl Machine {
             return;
         }
         emit(SequenceEvent::Seen);
-        let second = i64::try_from(at.0 / SECOND).unwrap_or(i64::MAX);
-        self.report_ended(second, emit);
+        self.second = i64::try_from(at.0 / SECOND).unwrap_or(i64::MAX);
+        self.report_ended(emit);
         let attempts = self.attempts.of(hit.source, |door| self.accepts(door, hit.destination));
         if attempts.is_empty() {
-            self.begin(second, hit, emit);
+            self.begin(hit, emit);
         }
         for id in attempts {
-            self.go_on(second, hit, id, emit);
+            self.go_on(hit, id, emit);
         }
     }
 
-    /// True if knockd's filter would let the packet through: some door accepts its destination,
-    /// lists its step and fits its flags.
+    /// True if some door listens for the packet, as in knockd's filter.
     fn passes_filter(&self, hit: &KnockPacket) -> bool {
         let Some(doors) = self.doors_by_step.get(&hit.step) else { return false };
         doors
@@ -289,12 +286,12 @@ impl Machine {
     }
 
     /// Reports attempts that ended or timed out before this packet, in order of creation.
-    fn report_ended(&mut self, second: i64, emit: &mut impl FnMut(SequenceEvent)) {
+    fn report_ended(&mut self, emit: &mut impl FnMut(SequenceEvent)) {
         let mut events = Vec::new();
         for EndedAttempt { id, source, success } in self.ended.drain(..) {
             events.push((id, SequenceEvent::Removed { source, success }));
         }
-        while let Some((id, source, attempt)) = self.attempts.take_expired(second) {
+        while let Some((id, source, attempt)) = self.attempts.take_expired(self.second) {
             let Attempt { door, stage, .. } = attempt;
             events.push((id, SequenceEvent::TimedOut { door, source, stage }));
         }
@@ -305,7 +302,7 @@ impl Machine {
     }
 
     /// Begins an attempt at each door whose first step this is. The source has none under way.
-    fn begin(&mut self, second: i64, hit: &KnockPacket, emit: &mut impl FnMut(SequenceEvent)) {
+    fn begin(&mut self, hit: &KnockPacket, emit: &mut impl FnMut(SequenceEvent)) {
         let doors = if self.rules.debug {
             (0..=u16::MAX).take(self.doors.len()).collect()
         } else {
@@ -317,25 +314,19 @@ impl Machine {
                 continue;
             }
             let Some(spec) = self.doors.get(usize::from(door)) else { continue };
-            let begins = spec.sequence.first() == Some(&hit.step)
-                && !self.in_cooldown(door, hit.source, second)
-                && self.accepts(door, hit.destination);
-            if begins {
-                let deadline = second.saturating_add(spec.seq_timeout);
+            if spec.sequence.first() == Some(&hit.step)
+                && !self.in_cooldown(door, hit.source)
+                && self.accepts(door, hit.destination)
+            {
+                let deadline = self.second.saturating_add(spec.seq_timeout);
                 let id = self.attempts.begin(hit.source, door, deadline);
-                self.advance(second, hit.source, id, emit);
+                self.advance(hit.source, id, emit);
             }
         }
     }
 
     /// Applies a packet to one attempt of its source.
-    fn go_on(
-        &mut self,
-        second: i64,
-        hit: &KnockPacket,
-        id: u64,
-        emit: &mut impl FnMut(SequenceEvent),
-    ) {
+    fn go_on(&mut self, hit: &KnockPacket, id: u64, emit: &mut impl FnMut(SequenceEvent)) {
         // Gone if an earlier attempt of this packet used up the door's one-time sequence.
         let Some(attempt) = self.attempts.get(hit.source, id) else { return };
         if let Some((name, wanted)) = self.misfit(attempt.door, hit) {
@@ -345,20 +336,14 @@ impl Machine {
         let stage = usize::from(attempt.stage);
         let Some((done, rest)) = spec.sequence.split_at_checked(stage) else { return };
         if rest.first() == Some(&hit.step) {
-            self.advance(second, hit.source, id, emit);
+            self.advance(hit.source, id, emit);
         } else if !spec.tolerate_duplicates || done.last() != Some(&hit.step) {
             self.end(hit.source, id, false);
         }
     }
 
     /// One step further; the last step completes the sequence.
-    fn advance(
-        &mut self,
-        second: i64,
-        source: IpAddr,
-        id: u64,
-        emit: &mut impl FnMut(SequenceEvent),
-    ) {
+    fn advance(&mut self, source: IpAddr, id: u64, emit: &mut impl FnMut(SequenceEvent)) {
         let Some(attempt) = self.attempts.advance(source, id) else { return };
         let Attempt { door, stage, .. } = attempt;
         emit(SequenceEvent::Stage { door, source, stage });
@@ -366,10 +351,9 @@ impl Machine {
         if usize::from(stage) < spec.sequence.len() {
             return;
         }
-        let one_time = spec.one_time;
-        let pause = spec.pause_after;
+        let DoorSpec { one_time, pause_after, .. } = *spec;
         self.end(source, id, true);
-        self.start_cooldown(door, source, second, pause);
+        self.start_cooldown(door, source, pause_after);
         if one_time {
             self.set_sequence(door, Vec::new());
         }
@@ -382,23 +366,22 @@ impl Machine {
         }
     }
 
-    fn in_cooldown(&self, door: u16, source: IpAddr, second: i64) -> bool {
-        match self.cooldowns.get(&(door, source)) {
-            Some(end) => second < *end,
-            None => false,
-        }
+    fn in_cooldown(&self, door: u16, source: IpAddr) -> bool {
+        let end = self.cooldowns.get(&(door, source));
+        end.is_some_and(|end| self.second < *end)
     }
 
     /// With a full table there is no cooldown.
-    fn start_cooldown(&mut self, door: u16, source: IpAddr, second: i64, pause: u32) {
+    fn start_cooldown(&mut self, door: u16, source: IpAddr, pause: u32) {
         if pause == 0 {
             return;
         }
         if self.cooldowns.len() >= COOLDOWNS {
-            self.cooldowns.retain(|_, end| *end > second);
+            self.cooldowns.retain(|_, end| *end > self.second);
         }
         if self.cooldowns.len() < COOLDOWNS {
-            self.cooldowns.insert((door, source), second.saturating_add(i64::from(pause)));
+            let end = self.second.saturating_add(i64::from(pause));
+            self.cooldowns.insert((door, source), end);
         }
     }
 

@@ -100,8 +100,7 @@ pub fn address() -> Source {
     Source::new(std::net::Ipv4Addr::new(192, 0, 2, 7).into())
 }
 
-/// A valid datagram of [`CLIENT`] for `request`, with the tag of its day. `entropy` is the secret
-/// ephemeral key.
+/// A datagram of [`CLIENT`] for `request`, tagged for its day. `entropy`: the ephemeral secret.
 pub fn datagram(request: &Request, entropy: [u8; 32]) -> ([u8; DATAGRAM], AwaitingReceipt) {
     let day = Day::Number(request.timestamp.day());
     seal(&side(CLIENT), request, day, Secret::new(entropy), |message| {

@@ -1,6 +1,5 @@
 //! The knock datagram and the receipt datagram: mask, tag, client MAC, sealed Noise messages.
-//! See `knock` for their contents and `authentic` for the signature. Time, entropy and signatures
-//! are passed in.
+//! See `knock` for their contents and `authentic` for the signature.
 //!
 //! ```text
 //! knock    masked e (32) | masked tag (16) | sealed body (192 + 16) | client MAC (16)
@@ -79,8 +78,7 @@ pub struct MacVerified {
     mac: [u8; MAC],
 }
 
-/// A knock that was decrypted: made with that client's psk, for this gateway. Its signature is not
-/// verified yet.
+/// A decrypted knock: made with that client's psk, for this gateway, with an unproven signature.
 pub struct Decrypted {
     parts: DecryptedParts,
     request: Request,
@@ -103,10 +101,8 @@ pub struct ReplyDatagram(Responder);
 /// Makes the datagram for `request`, and the state that opens its receipt.
 ///
 /// `day` selects the tag. `ephemeral` is 32 fresh random bytes. `sign` gets the message whose
-/// SSHSIG blob ([`authentic::sshsig_blob`]) the client's key must sign.
-///
-/// # Errors
-/// As `sign` fails, or the gateway's key is of small order.
+/// SSHSIG blob ([`authentic::sshsig_blob`]) the client's key must sign. Fails as `sign` does, or if
+/// the gateway's key is of small order.
 pub fn seal(
     side: &ClientSide,
     request: &Request,
@@ -152,9 +148,8 @@ fn seal_body(
     (Writer::new().put(&covered).put(&mac).done(), awaiting)
 }
 
-/// Finds the client whose tag a datagram carries, with one ChaCha20 block and one look-up.
-///
-/// Fails with `Length` or `UnknownTag`, which is where a flood ends.
+/// Finds the client whose tag a datagram carries, with one ChaCha20 block and one look-up. Fails
+/// with `Length` or `UnknownTag`, which is where a flood ends.
 pub fn identify(gateway: &GatewayKeys, tags: &TagTable, datagram: &[u8]) -> Result<Tagged, Reject> {
     let datagram: &[u8; DATAGRAM] = datagram.try_into().map_err(|_| Reject::Length)?;
     let mut reader = Reader::new(datagram);
@@ -199,10 +194,8 @@ impl MacVerified {
         self.mac
     }
 
-    /// Decrypts the knock and checks the body's syntax and fingerprint. Costs one curve operation
-    /// for each of the gateway's keys until one fits.
-    ///
-    /// Fails with `Noise`, `Syntax` or `Fingerprint`.
+    /// Decrypts the knock and checks its syntax and fingerprint. Costs one curve operation for each
+    /// of the gateway's keys until one fits. Fails with `Noise`, `Syntax` or `Fingerprint`.
     pub fn open(
         self,
         gateway: &GatewayKeys,
@@ -249,8 +242,7 @@ impl Decrypted {
 }
 
 impl ReplyDatagram {
-    /// Seals the receipt; `ephemeral` is 32 fresh random bytes. Never `None` for a knock that was
-    /// decrypted.
+    /// Seals the receipt; `ephemeral` is 32 fresh random bytes. Never `None` in practice.
     pub fn seal(
         self,
         realm: &Realm,

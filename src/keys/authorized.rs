@@ -25,11 +25,7 @@ pub const EMPTY: &str = "\
 ";
 
 /// Reads the clients file. `label` is the path for messages. If `known` is given, a line may name
-/// only those services.
-///
-/// # Errors
-/// The first mistake, as `label:line:column: what`: a malformed line, a key that cannot be trusted,
-/// an unknown service, or an id, name or key that two lines share.
+/// only those services. Fails with the first mistake, as `label:line:column: what`.
 pub fn parse(label: &str, text: &str, known: Option<&[ServiceName]>) -> Result<Vec<Client>, Fault> {
     let file = SourceText::new(label, text);
     let mut clients = Vec::new();
@@ -53,10 +49,8 @@ pub fn parse(label: &str, text: &str, known: Option<&[ServiceName]>) -> Result<V
     Ok(clients)
 }
 
-/// Appends a line for `client`; all else stays byte for byte.
-///
-/// # Errors
-/// The text is not a clients file, or it already has this id, name or key.
+/// Appends a line for `client`; all else stays byte for byte. Fails if `text` is not a clients file
+/// or already has this id, name or key.
 pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
     for other in parse(label, text, None)? {
         let (same, remedy) = if other.name == client.name {
@@ -83,10 +77,8 @@ pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
     Ok(text)
 }
 
-/// Removes the line of the client called `name`; all else stays byte for byte.
-///
-/// # Errors
-/// The text is not a clients file, or nobody has that name.
+/// Removes the line of the client called `name`; all else stays byte for byte. Fails if `text` is
+/// not a clients file, or nobody has that name.
 pub fn revoke(label: &str, text: &str, name: &str) -> Result<(String, Client), Fault> {
     let clients = parse(label, text, None)?;
     for ((start, content), client) in client_lines(text).zip(&clients) {

@@ -46,10 +46,7 @@ struct RawGatewayFile {
 }
 
 impl GatewayFile {
-    /// New keys in a realm of their own. `entropy` fills a slice with random bytes.
-    ///
-    /// # Errors
-    /// As `entropy` fails.
+    /// New keys in a realm of their own. `entropy` fills a slice with random bytes or fails.
     pub fn generate(
         mut entropy: impl FnMut(&mut [u8]) -> Result<(), Fault>,
     ) -> Result<Self, Fault> {
@@ -69,10 +66,8 @@ impl GatewayFile {
         })
     }
 
-    /// Reads a key file. `label` is the path for messages.
-    ///
-    /// # Errors
-    /// The first mistake, as `label:line:column: what`; never with a secret in it.
+    /// Reads a key file. `label` is the path for messages. Fails with the first mistake, as
+    /// `label:line:column: what`, never with a secret in it.
     pub fn parse(label: &str, text: &str, test_keys: TestKeys) -> Result<Self, Fault> {
         let file = SourceText::new(label, text);
         let raw: RawGatewayFile = toml::from_str(text)

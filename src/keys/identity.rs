@@ -41,10 +41,7 @@ pub enum Signer {
 }
 
 impl Signer {
-    /// Signs the SSHSIG blob of `message`.
-    ///
-    /// # Errors
-    /// Never for a key in this process; an agent may refuse.
+    /// Signs the SSHSIG blob of `message`. Never fails for a key in this process.
     pub fn sign(&self, message: &Message) -> Result<Signature, Fault> {
         match self {
             Signer::Key(identity) => Ok(authentic::sign(&identity.seed, message)),
@@ -60,10 +57,7 @@ impl Signer {
 }
 
 impl Identity {
-    /// A new key from 32 random bytes.
-    ///
-    /// # Errors
-    /// Never for a random seed.
+    /// A new key from 32 random bytes. Never fails for a random seed.
     pub fn new(seed: Secret<32>) -> Result<Self, Fault> {
         let public = PublicKey::new(authentic::public_key(&seed))?;
         Ok(Self { seed, public })
@@ -74,12 +68,8 @@ impl Identity {
         &self.public
     }
 
-    /// The private key in OpenSSH form with `comment`; wiped when dropped.
-    ///
+    /// The private key in OpenSSH form; wiped when dropped. Fails if `comment` is not allowed there.
     /// `lock` encrypts it: the passphrase, and 20 random bytes for salt and check number.
-    ///
-    /// # Errors
-    /// The comment is not allowed in a key file.
     pub fn print(
         &self,
         comment: &str,
@@ -127,10 +117,7 @@ impl Identity {
 }
 
 impl KeyFile {
-    /// Reads an OpenSSH private key. `label` is the path for messages.
-    ///
-    /// # Errors
-    /// It is not an OpenSSH private key, or one of another type.
+    /// Reads an OpenSSH private key of our type. `label` is the path for messages.
     pub fn parse(label: &str, text: &str) -> Result<Self, Fault> {
         if !text.contains("-----BEGIN OPENSSH PRIVATE KEY-----") {
             return Err(not_openssh(label, text));
@@ -170,10 +157,7 @@ impl Locked {
         PublicKey::new(key.0).ok()
     }
 
-    /// Decrypts the key: `Ok(None)` if `passphrase` is wrong.
-    ///
-    /// # Errors
-    /// It is a key of another type.
+    /// Decrypts the key: `Ok(None)` if `passphrase` is wrong. Fails for a key of another type.
     pub fn unlock(&self, label: &str, passphrase: &str) -> Result<Option<Identity>, Fault> {
         match self.0.decrypt(passphrase) {
             Ok(key) => Identity::from_key(label, &key).map(Some),

@@ -74,10 +74,8 @@ struct RawProfile {
 }
 
 impl Profile {
-    /// Reads a profile. `label` is the path for messages.
-    ///
-    /// # Errors
-    /// The first mistake, as `label:line:column: what`; never with a secret in it.
+    /// Reads a profile. `label` is the path for messages. Fails with the first mistake, as
+    /// `label:line:column: what`, never with a secret in it.
     pub fn parse(label: &str, text: &str) -> Result<Self, Fault> {
         let file = SourceText::new(label, text);
         let raw: RawProfile = toml::from_str(text).map_err(|error| parse_fault(file, &error))?;

@@ -16,19 +16,13 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// From its 32 bytes.
-    ///
-    /// # Errors
-    /// It must not be enrolled.
+    /// From its 32 bytes. Fails if it must not be enrolled.
     pub fn new(bytes: [u8; 32]) -> Result<Self, Fault> {
         check_enrolment_key(&bytes)?;
         Ok(Self { bytes })
     }
 
     /// From the two words of its line: `ssh-ed25519` and the base64 blob.
-    ///
-    /// # Errors
-    /// Another algorithm, an invalid blob, or a key that must not be enrolled.
     pub fn from_words(algorithm: &str, blob: &str) -> Result<Self, Fault> {
         if algorithm != ALGORITHM {
             return Err(wrong_algorithm(algorithm));
@@ -40,11 +34,7 @@ impl PublicKey {
         }
     }
 
-    /// The key and the comment of a line as `ssh-keygen` writes it: algorithm, blob, and perhaps a
-    /// comment.
-    ///
-    /// # Errors
-    /// As [`PublicKey::from_words`].
+    /// The key and the comment of a line as `ssh-keygen` writes it: algorithm, blob, comment if any.
     pub fn from_line(line: &str) -> Result<(Self, &str), Fault> {
         let line = line.trim();
         if line.contains("PRIVATE KEY") {

@@ -2,8 +2,7 @@
 //! See `wire` for the proof that a client made a packet.
 //!
 //! Nothing is kept per source. Every packet here was made with a client's MAC key, so only that
-//! client can reach its own limits. An attacker on the path can repeat or race a client's packets,
-//! just as they can drop them.
+//! client can reach its limits. An attacker on the path can repeat its packets, or drop them.
 
 use std::collections::VecDeque;
 
@@ -14,9 +13,8 @@ use crate::core::wire::MacVerified;
 
 /// The number of packets that are remembered of one client, 48 bytes each.
 ///
-/// Who recorded more than these while their tags are valid (two days) can use up the client's rate
-/// by sending them round and round from any address. So it is as many as a client makes that knocks
-/// every three minutes.
+/// An attacker who recorded more than these while their tags are valid, two days, can use up the
+/// client's rate by sending them again and again. So it is enough for a knock every three minutes.
 pub const RING: usize = 1024;
 /// The most packets that wait, over all clients.
 pub const QUEUED: usize = 4096;
@@ -25,8 +23,7 @@ const SHARE: usize = 64;
 /// The most of one client after that: only a thousand clients together can fill the other half.
 const SMALL_SHARE: usize = 2;
 
-/// The most copies of one packet, each from another source, that pass before it is known which
-/// address it asks for.
+/// The most copies of one packet, from different sources, that pass before it is decrypted.
 ///
 /// Each costs the client a token. Without this limit, an attacker who kept one packet from arriving
 /// could use up its client's rate with copies from forged sources, as long as its tag is valid.
@@ -54,8 +51,7 @@ impl QueuedKnock {
 struct SeenPacket {
     id: PacketId,
     source: Source,
-    /// The address that it asks to open for, once it is decrypted: from any other source it can
-    /// only be refused.
+    /// The address that it asks for, once decrypted: from any other source it can only fail.
     requested: Option<Source>,
     /// The gatekeeper has set its used-knock mark: a copy can only be refused.
     used: bool,
@@ -112,8 +108,7 @@ impl Clients {
     /// address: the first copy may have been an attacker's, sent faster than the path carried the
     /// client's own. That one was or will be refused without a used-knock mark.
     ///
-    /// Fails with `SeenBefore` or `Quota`. A packet that fails with `Quota` is not remembered, so
-    /// it may come again.
+    /// Fails with `SeenBefore`, or with `Quota`: then it is not remembered and may come again.
     pub(super) fn admit(
         &mut self,
         now: Boot,

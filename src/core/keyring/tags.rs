@@ -16,8 +16,7 @@ pub type Tag = [u8; TAG];
 pub enum Day {
     /// The UTC day number, counted from the epoch, by the client's clock.
     Number(u64),
-    /// The client knows or suspects that its clock is wrong. This tag never changes, so observers
-    /// can link its knocks.
+    /// For a client whose clock may be wrong. This tag never changes, so its knocks are linkable.
     Unknown,
 }
 

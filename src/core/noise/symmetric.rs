@@ -34,8 +34,7 @@ impl Drop for Symmetric {
 }
 
 impl Symmetric {
-    /// Initialises with the protocol's name (longer than a hash, so hashed), the prologue and the
-    /// pre-message `<- s`.
+    /// Initialises with the protocol's name, hashed, the prologue and the pre-message `<- s`.
     pub(super) fn start(prologue: &[u8], responder: &[u8; 32]) -> Self {
         let name = digest(&[NAME]);
         let mut state = Self { chaining: name, hash: name, key: [0; 32] };
@@ -70,8 +69,7 @@ impl Symmetric {
         self.key = *key;
     }
 
-    /// The `e` token in a handshake with a psk (section 9.2): mixes the public key into the
-    /// chaining key too.
+    /// The `e` token in a handshake with a psk (section 9.2): mixes the key in too.
     pub(super) fn mix_ephemeral(&mut self, public: &[u8; 32]) {
         self.mix_hash(public);
         self.mix_key(public);

@@ -64,12 +64,9 @@ impl ServiceName {
     pub fn from_bytes(bytes: [u8; 32]) -> Option<Self> {
         let end = bytes.iter().position(|byte| *byte == 0)?;
         let (name, padding) = bytes.split_at(end);
-        for byte in name {
-            if !matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-') {
-                return None;
-            }
-        }
-        if padding.iter().all(|byte| *byte == 0) { Some(Self(bytes)) } else { None }
+        let plain =
+            name.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
+        if plain && padding.iter().all(|b| *b == 0) { Some(Self(bytes)) } else { None }
     }
 
     /// The 32 wire bytes.

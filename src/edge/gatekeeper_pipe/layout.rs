@@ -104,7 +104,7 @@ impl Message for ToListener {
             11 => {
                 let user = match flag(r)? {
                     true => Some((r.u32()?, r.u32()?)),
-                    false => r.zeros(8).map(|()| None)?,
+                    false => r.zeros(8).map(|_| None)?,
                 };
                 Self::Go { user }
             }

@@ -9,7 +9,7 @@ fn full() -> Machine {
     let mut machine =
         Machine::new(paused, MachineRules { own: vec![source(0)], ..MachineRules::default() });
     for number in 1..=COOLDOWNS {
-        machine.start_cooldown(0, source(number), 0, 10);
+        machine.start_cooldown(0, source(number), 10);
     }
     assert_eq!(machine.cooldowns.len(), COOLDOWNS);
     machine
