@@ -1,4 +1,5 @@
 //! Token buckets: a burst, then a steady rate.
+//! A bucket is one number: the moment at which it will be full again.
 
 use super::types::{Boot, SECOND};
 
