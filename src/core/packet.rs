@@ -121,33 +121,22 @@ fn parse_v4(packet: &[u8]) -> Result<ParsedPacket<'_>, Reject> {
     let header_length = usize::from(first & 0x0f) * 4;
     let (header, body) = packet.split_at_checked(header_length).ok_or(Reject::Malformed)?;
     let (fixed, options) = header.split_at_checked(20).ok_or(Reject::Malformed)?;
-    let (total, fragment, protocol, source, destination) =
-        read_v4(fixed).ok_or(Reject::Malformed)?;
+    let (mut ip, fragment) = read_v4(fixed).ok_or(Reject::Malformed)?;
     if fragment & OFFSET != 0 {
         return Err(Reject::Headers);
     }
-    let flaw = if fragment & MORE_FRAGMENTS != 0 || !options.is_empty() {
-        Some(Reject::Headers)
+    ip.length = usize::from(ip.total).checked_sub(header_length).ok_or(Reject::Malformed)?;
+    if fragment & MORE_FRAGMENTS != 0 || !options.is_empty() {
+        ip.flaw = Some(Reject::Headers);
     } else if fold(sum(0, header)) != 0xffff {
-        Some(Reject::Checksum)
-    } else {
-        None
-    };
-    let ip = IpHeader {
-        raw_source: Ipv4Addr::from(source).into(),
-        destination: Ipv4Addr::from(destination).into(),
-        protocol,
-        total,
-        length: usize::from(total).checked_sub(header_length).ok_or(Reject::Malformed)?,
-        sum: sum(sum(0, &source), &destination),
-        flaw,
-    };
+        ip.flaw = Some(Reject::Checksum);
+    }
     transport(&ip, body)
 }
 
-/// Total length, fragment field, protocol, source, destination.
-fn read_v4(header: &[u8]) -> Option<(u16, u16, u8, [u8; 4], [u8; 4])> {
-    let mut reader = Reader::new(header);
+/// The fields of the fixed part but `length` and `flaw`, and the fragment field.
+fn read_v4(fixed: &[u8]) -> Option<(IpHeader, u16)> {
+    let mut reader = Reader::new(fixed);
     reader.take(2)?;
     let total = reader.u16()?;
     reader.take(2)?;
@@ -155,7 +144,18 @@ fn read_v4(header: &[u8]) -> Option<(u16, u16, u8, [u8; 4], [u8; 4])> {
     reader.take(1)?;
     let protocol = reader.u8()?;
     reader.take(2)?;
-    Some((total, fragment, protocol, reader.array()?, reader.array()?))
+    let source: [u8; 4] = reader.array()?;
+    let destination: [u8; 4] = reader.array()?;
+    let ip = IpHeader {
+        raw_source: Ipv4Addr::from(source).into(),
+        destination: Ipv4Addr::from(destination).into(),
+        protocol,
+        total,
+        length: 0,
+        sum: sum(sum(0, &source), &destination),
+        flaw: None,
+    };
+    Some((ip, fragment))
 }
 
 fn parse_v6(packet: &[u8]) -> Result<ParsedPacket<'_>, Reject> {

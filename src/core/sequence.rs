@@ -19,7 +19,7 @@ mod tests;
 
 pub use attempts::ATTEMPTS;
 
-/// The most cooldowns at once. Only somebody who knows a sequence can add one.
+/// The most cooldowns at once. Only a source that completes a sequence adds one.
 pub const COOLDOWNS: usize = 4096;
 
 /// One packet, as a door sees it.

@@ -41,7 +41,7 @@ pub struct TagTable {
 
 /// The client that a tag belongs to.
 struct TagOwner {
-    /// `None` if two clients have this tag: nobody's is better than the wrong one's.
+    /// `None` if two clients have this tag: it must not be taken for either's.
     row: Option<u32>,
     first_day: u64,
     last_day: u64,
