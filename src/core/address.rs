@@ -1,5 +1,5 @@
 //! Addresses: text forms of hosts, C's spelling of an IP address, and the scope of one.
-//! See `edge::send` for name resolution and `policy` for grants.
+//! See `edge::names` for name resolution and `policy` for grants.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
