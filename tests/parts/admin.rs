@@ -177,7 +177,7 @@ fn bad_files_are_named_with_line_and_column_and_nothing_is_changed() {
                 );
                 p.edit("toctocd.toml", "[service.ssh]", "[service.shell]");
             },
-            &["clients:4:46: unknown service `ssh`"],
+            &["clients:5:46: unknown service `ssh`"],
         ),
         (
             "no knockd.conf",
