@@ -7,10 +7,12 @@ pub mod bytes;
 pub mod diagnostic;
 pub mod door;
 pub mod engine;
+pub mod grant;
 pub mod grants;
 pub mod keyring;
 pub mod knock;
 pub mod ledger;
+pub mod marks;
 pub mod noise;
 #[cfg(test)]
 mod op_counter;

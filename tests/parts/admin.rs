@@ -341,7 +341,7 @@ fn an_included_file_is_checked_like_the_configuration_itself() {
         (|d| mode(d, 0o775), &["conf.d: others may write into it (mode 0775)"]),
         (
             |d| fs::write(d.join("30.toml"), "[service.web]\nports = [\"81/tcp\"]").unwrap(),
-            &["30.toml:1:10: service `web` stands in ", "20-web.toml already"],
+            &["30.toml:1:10: service `web` is already in ", "20-web.toml"],
         ),
         (
             |d| fs::write(d.join("20-web.toml"), "\n[knock]\n").unwrap(),

@@ -115,12 +115,12 @@ impl Knockd {
         }
         let Some(door) = self.conf.doors.get(usize::from(index)) else { return };
         let text = format!("{}: {}: OPEN SESAME", self.names.shown(source), door.name);
-        let order = door.commands(source).map(|(start, stop)| RunRequest {
+        let order = door.commands(source).map(|commands| RunRequest {
             door: door.name.clone(),
             source,
             who: self.names.shown(source),
-            start: start.into(),
-            stop: stop.map(Into::into),
+            start: commands.start.into(),
+            stop: commands.stop.map(Into::into),
             timeout: door.cmd_timeout,
         });
         self.line(ClassicLine::shown(&text));
