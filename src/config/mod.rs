@@ -42,8 +42,8 @@ pub struct Settings {
     pub unused_options: Vec<&'static str>,
 }
 
-/// Section `[gateway]`. Here and in the next two structs the fields are the keys of toctocd.toml; the
-/// template of that name describes them.
+/// Section `[gateway]`. Here and in the next two structs the fields are the keys of toctocd.toml;
+/// the template of that name describes them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)]
 pub struct GatewaySettings {
