@@ -1,5 +1,6 @@
 //! This machine's addresses, and a descriptor that becomes readable when they change.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -47,6 +48,19 @@ pub fn own() -> Result<Vec<LocalAddress>, Fault> {
     found.sort();
     found.dedup();
     Ok(found)
+}
+
+/// The interfaces that are up.
+pub fn interfaces_up() -> BTreeSet<String> {
+    let mut up = BTreeSet::new();
+    if let Ok(all) = getifaddrs() {
+        for entry in all {
+            if entry.flags.contains(InterfaceFlags::IFF_UP) {
+                up.insert(entry.interface_name);
+            }
+        }
+    }
+    up
 }
 
 /// Reports changes of addresses, and of routes if asked to.
@@ -101,6 +115,7 @@ mod tests {
 
     #[test]
     fn loopback_is_among_our_addresses() {
+        assert!(interfaces_up().contains("lo"));
         let own = own().unwrap();
         assert!(own.iter().any(|one| one.loopback && one.address.is_loopback()), "{own:?}");
         assert!(!AddressWatch::start(false).unwrap().changed());

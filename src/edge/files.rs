@@ -110,7 +110,10 @@ pub fn readable_by_others(path: &Path) -> Option<u32> {
 
 /// Keeps our other processes from writing to one directory until it is dropped.
 pub struct DirectoryLock {
-    _held: platform::Lock,
+    #[cfg(unix)]
+    _held: nix::fcntl::Flock<fs::File>,
+    #[cfg(not(unix))]
+    _held: (),
 }
 
 /// Waits for the lock on the directory that holds `path`.

@@ -153,9 +153,7 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-pub(super) type Lock = Flock<File>;
-
-pub(super) fn lock(directory: &Path) -> io::Result<Lock> {
+pub(super) fn lock(directory: &Path) -> io::Result<Flock<File>> {
     // The directory itself: a lock file would be one more file that can be tampered with.
     Flock::lock(File::open(directory)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
