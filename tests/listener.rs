@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use toctoc::core::authentic::{self, Authentic, Claim};
 use toctoc::core::door::{Step, TcpFlags};
 use toctoc::core::keyring::{ClientKeys, Day, Secret};
-use toctoc::core::knock::{Receipt, Request, Status};
+use toctoc::core::knock::{HandedKnock, Receipt, Request, Status};
 use toctoc::core::sequence::{DoorSpec, Target};
 use toctoc::core::test_vectors;
 use toctoc::core::types::{Fingerprint, Reject, Source};
@@ -181,12 +181,10 @@ fn a_knock_of_either_family_goes_up_and_its_receipt_comes_from_the_knock_port() 
             let socket = net.client.space.udp(SocketAddr::new(to, PORT));
             let (datagram, awaiting) = knock();
             socket.send(&datagram).unwrap();
-            let ToGatekeeper::Knock { ticket, row: 0, h, body, source, source_port } = it.next()
-            else {
-                panic!()
-            };
+            let ToGatekeeper::Knock(knock) = it.next() else { panic!() };
+            let HandedKnock { ticket, row: 0, source, source_port, .. } = knock else { panic!() };
             assert_eq!((source.ip(), source_port), (from, socket.local_addr().unwrap().port()));
-            let claim = Claim { client: test_vectors::CLIENT, h, body, source, source_port };
+            let claim = Claim { client: test_vectors::CLIENT, knock };
             assert!(
                 Authentic::verify(claim, &test_vectors::client(), test_vectors::realm().gateway())
                     .is_ok()
@@ -213,7 +211,7 @@ fn junk_is_counted_and_never_answered_or_told() {
     }
     let (datagram, _) = knock();
     let _ = socket.send(&datagram);
-    assert!(matches!(it.next(), ToGatekeeper::Knock { .. }));
+    assert!(matches!(it.next(), ToGatekeeper::Knock(_)));
     let (counters, packets) = it.counters();
     assert_eq!(
         (counters.of(Reject::UnknownTag), packets),
@@ -307,7 +305,7 @@ fn an_interface_that_goes_down_and_up_is_listened_to_again() {
         let (datagram, _) = knock();
         let _ = socket.send(&datagram);
         match it.within(SHORT) {
-            Some(ToGatekeeper::Knock { .. }) => break,
+            Some(ToGatekeeper::Knock(_)) => break,
             _ => assert!(Instant::now() < deadline, "no packet is seen any more"),
         }
     }

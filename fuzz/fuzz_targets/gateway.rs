@@ -16,7 +16,7 @@ use toctoc::core::engine::{Action, Engine, SealedSetup, Setup};
 use toctoc::core::test_vectors::{self, NOON};
 use toctoc::core::grants::{Change, GrantEnd, Grants, ActiveGrant};
 use toctoc::core::keyring::{Day, Secret};
-use toctoc::core::knock::{Challenge, KnockKind, Request, SIGNED, Signature, encode_body};
+use toctoc::core::knock::{Challenge, HandedKnock, KnockKind, Request, SIGNED, Signature, encode_body};
 use toctoc::core::ledger::Ledger;
 use toctoc::core::packet::{Arrival, udp_checksum};
 use toctoc::core::policy::{Decision, Committed, Policy, commit};
@@ -249,25 +249,20 @@ impl World {
         self.engine.packet(self.now, OUTSIDE, &packet(from, datagram), &mut actions);
         self.engine.serve(self.now.boot, 64, &mut actions);
         for action in actions {
-            if let Action::Knock { ticket, row, h, body, source, source_port } = action {
-                let spent = self.judge(row, h, &body, source, source_port);
+            if let Action::Knock(knock) = action {
+                let ticket = knock.ticket;
+                let spent = self.judge(knock);
                 self.engine.verdict(ticket, spent, None, Secret::new([9; 32]), &mut Vec::new());
             }
         }
     }
 
     /// As the gatekeeper does it. Answers whether the packet is of no more use.
-    fn judge(
-        &mut self,
-        row: u32,
-        h: [u8; 32],
-        body: &[u8; toctoc::core::knock::BODY],
-        from: Source,
-        port: u16,
-    ) -> bool {
-        let who = &CLIENTS[usize::try_from(row).expect("a row")];
+    fn judge(&mut self, knock: HandedKnock) -> bool {
+        let who = &CLIENTS[usize::try_from(knock.row).expect("a row")];
+        let from = knock.source;
         let Some(client) = self.policy.client(self.now, who.id) else { return false };
-        let claim = Claim { client: client.id, h, body: *body, source: from, source_port: port };
+        let claim = Claim { client: client.id, knock };
         let Ok(authentic) = Authentic::verify(claim, client, test_vectors::realm().gateway()) else { return false };
         let request = *authentic.request();
         let key = (who.id, request.encode());

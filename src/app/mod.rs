@@ -19,9 +19,13 @@ pub mod knock;
 pub mod listener;
 #[cfg(target_os = "linux")]
 mod listener_process;
+#[cfg(target_os = "linux")]
+mod listener_user;
 #[cfg(unix)]
 pub mod load;
 pub mod paths;
+#[cfg(target_os = "linux")]
+mod prepare;
 #[cfg(unix)]
 pub mod provision;
 #[cfg(unix)]

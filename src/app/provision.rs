@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::args::toctocd::Init;
 use super::warnings::warnings_here;
-use super::{listener_process, load};
+use super::{listener_user, load};
 use crate::config::convert::{self, Converted};
 use crate::config::{
     DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, knockd, native, print,
@@ -155,13 +155,16 @@ pub fn check(config: &Path, print_settings: bool) -> Result<CommandOutput, Fault
 /// What `run` needs of this machine, as far as it can be seen without changing anything.
 fn would_run(settings: &Settings) -> Result<(), Fault> {
     if let Some(name) = &settings.gateway.user {
-        listener_process::named_user(name)?;
+        listener_user::named_user(name)?;
     }
     State::check(&settings.gateway.state_dir, settings.gateway.state_on_tmpfs)?;
     let missing = |name: &&String| {
         *name != capture::ANY && nix::net::if_::if_nametoindex(name.as_str()).is_err()
     };
-    let meant = super::interfaces::resolved_interfaces(settings);
+    let meant = super::interfaces::resolved_interfaces(
+        settings,
+        &crate::edge::proc_net::default_interfaces(),
+    );
     if meant.iter().any(|name| name == DEFAULT_ROUTE) {
         return Err(super::interfaces::no_default_route());
     }

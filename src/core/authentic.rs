@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256, Sha512};
 
 use super::bytes::Writer;
 use super::keyring::Secret;
-use super::knock::{BODY, Request, SIGNED, Signature, decode_body};
+use super::knock::{HandedKnock, Request, SIGNED, Signature, decode_body};
 use super::service::Client;
 use super::types::{ClientId, Fault, Fingerprint, GatewayId, Reject, Source};
 
@@ -69,19 +69,12 @@ pub fn fingerprint(key: &[u8; 32]) -> Fingerprint {
     Fingerprint(Sha256::digest(blob).into())
 }
 
-/// A knock as it comes up the pipe, unproven: whoever took over the listener can write anything
-/// here.
+/// A knock that is said to be a client's.
 pub struct Claim {
     /// Whose it is said to be.
     pub client: ClientId,
-    /// The handshake hash that the signature is said to cover.
-    pub h: [u8; 32],
-    /// The body.
-    pub body: [u8; BODY],
-    /// Where the packet came from.
-    pub source: Source,
-    /// And from which port.
-    pub source_port: u16,
+    /// What came up the pipe.
+    pub knock: HandedKnock,
 }
 
 /// A request that the client's key signed. Nothing is said yet about when, or whether it may.
@@ -100,23 +93,24 @@ impl Authentic {
     /// of small order and encodings that are not canonical are refused, and so are the FIDO fields
     /// of a key that is none.
     pub fn verify(claim: Claim, client: &Client, gateway: GatewayId) -> Result<Authentic, Reject> {
-        if claim.client != client.id {
+        let Claim { client: claimed, knock } = claim;
+        if claimed != client.id {
             return Err(Reject::Pipe);
         }
-        let (request, signature) = decode_body(&claim.body).ok_or(Reject::Syntax)?;
+        let (request, signature) = decode_body(&knock.body).ok_or(Reject::Syntax)?;
         if request.fingerprint != client.fingerprint {
             return Err(Reject::Fingerprint);
         }
         // The bytes as they came, not as we would write them again: nothing that was not signed
         // slips in between.
-        let signed = claim.body.first_chunk::<SIGNED>().ok_or(Reject::Syntax)?;
-        let blob = sshsig_blob(&message(gateway, &claim.h, signed));
+        let signed = knock.body.first_chunk::<SIGNED>().ok_or(Reject::Syntax)?;
+        let blob = sshsig_blob(&message(gateway, &knock.h, signed));
         check_signature(&client.key, &blob, &signature).ok_or(Reject::Signature)?;
         Ok(Authentic {
             client: client.id,
             request,
-            source: claim.source,
-            source_port: claim.source_port,
+            source: knock.source,
+            source_port: knock.source_port,
         })
     }
 

@@ -9,11 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::door::Step;
 use super::keyring::{ClientKeys, Secret, TagTable};
-use super::knock::{BODY, KnockKind, RECEIPT_BODY, Receipt, Request};
+use super::knock::{HandedKnock, KnockKind, RECEIPT_BODY, Receipt, Request};
 use super::packet::{Arrival, LocalAddresses, ParsedPacket, parse};
 use super::sequence::{ATTEMPTS, DoorSpec, KnockPacket, Machine, MachineRules, SequenceEvent};
 use super::types::{Boot, Counters, Fingerprint, Now, Reject, Source};
-use super::wire::{DATAGRAM, GatewayKeys, RECEIPT, Tagged, identify};
+use super::wire::{DATAGRAM, DecryptedParts, GatewayKeys, RECEIPT, Tagged, identify};
 use clients::{Clients, KnockRate, QueuedKnock};
 use tickets::{OpenTicket, Tickets};
 
@@ -54,20 +54,7 @@ pub struct SealedSetup {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// The gatekeeper should judge this knock.
-    Knock {
-        /// For [`Engine::verdict`].
-        ticket: u64,
-        /// The client's row.
-        row: u32,
-        /// The handshake hash.
-        h: [u8; 32],
-        /// The body.
-        body: [u8; BODY],
-        /// Where it came from.
-        source: Source,
-        /// From which port.
-        source_port: u16,
-    },
+    Knock(HandedKnock),
     /// This receipt should be sent.
     Receipt {
         /// The address that the knock came to, and its port.
@@ -290,7 +277,8 @@ impl SealedKnocks {
         let (parts, reply) = opened.split();
         let pending = OpenTicket { reply, row, mark, source, source_port, destination };
         let ticket = self.tickets.issue(now, pending);
-        Ok(Action::Knock { ticket, row, h: parts.h, body: parts.body, source, source_port })
+        let DecryptedParts { h, body, .. } = parts;
+        Ok(Action::Knock(HandedKnock { ticket, row, h, body, source, source_port }))
     }
 }
 

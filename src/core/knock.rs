@@ -13,6 +13,24 @@ pub const RECEIPT_BODY: usize = 120;
 /// The version that stands in the first byte of both.
 pub const VERSION: u8 = 1;
 
+/// A knock as the listener hands it to the gatekeeper: it opened, its signature is unproven. Whoever
+/// took over the listener can write anything here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandedKnock {
+    /// For the verdict.
+    pub ticket: u64,
+    /// The client's row, as the listener numbers them.
+    pub row: u32,
+    /// The handshake hash that the signature is said to cover.
+    pub h: [u8; 32],
+    /// The body, signature included.
+    pub body: [u8; BODY],
+    /// Where the packet came from.
+    pub source: Source,
+    /// And from which port.
+    pub source_port: u16,
+}
+
 /// What a knock asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -1,6 +1,7 @@
 //! Our own addresses, and a descriptor that becomes readable when they change.
 //! Which of them count for what is left to `app::gatekeeper`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -47,6 +48,17 @@ pub fn own() -> Result<Vec<LocalAddress>, Fault> {
     found.sort();
     found.dedup();
     Ok(found)
+}
+
+/// The interfaces that are up.
+pub fn interfaces_up() -> BTreeSet<String> {
+    let mut up = BTreeSet::new();
+    for one in getifaddrs().into_iter().flatten() {
+        if one.flags.contains(InterfaceFlags::IFF_UP) {
+            up.insert(one.interface_name);
+        }
+    }
+    up
 }
 
 /// Tells when addresses, and perhaps routes, come and go.
@@ -106,6 +118,7 @@ mod tests {
 
     #[test]
     fn loopback_is_among_our_addresses() {
+        assert!(interfaces_up().contains("lo"));
         let own = own().unwrap();
         assert!(own.iter().any(|one| one.loopback && one.address.is_loopback()), "{own:?}");
         assert!(!AddressWatch::start(false).unwrap().changed());

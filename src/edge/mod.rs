@@ -19,6 +19,8 @@ pub mod confine;
 #[cfg(target_os = "linux")]
 pub mod control;
 pub mod entropy;
+#[cfg(target_os = "linux")]
+pub mod event_loop;
 pub mod files;
 #[cfg(all(target_os = "linux", not(fuzzing)))]
 pub mod firewall;

@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, send};
 use toctoc::core::keyring::TagTable;
-use toctoc::core::knock::{BODY, Receipt, Status};
+use toctoc::core::knock::{BODY, HandedKnock, Receipt, Status};
 use toctoc::core::types::{ClientId, Counters, Reject, Source};
 use toctoc::core::wire::identify;
 use toctoc::edge::clock;
@@ -113,7 +113,10 @@ fn forged_requests_open_nothing_and_what_a_client_signed_opens_once() {
     let mut claim = |row: u32, h: [u8; 32], body: [u8; BODY], source: IpAddr| {
         ticket += 1;
         let source = Source::new(source);
-        tell(&mut pipe, ToGatekeeper::Knock { ticket, row, h, body, source, source_port: 4711 });
+        tell(
+            &mut pipe,
+            ToGatekeeper::Knock(HandedKnock { ticket, row, h, body, source, source_port: 4711 }),
+        );
         verdict(&mut pipe, ticket).map(|receipt| receipt.status)
     };
     for wrong in [berts, 2, 77, u32::MAX] {
@@ -203,14 +206,14 @@ fn a_listener_that_was_replaced_may_hand_over_knocks_but_opens_no_door_and_is_en
     let mut knock = |ticket| {
         tell(
             &mut pipe,
-            ToGatekeeper::Knock {
+            ToGatekeeper::Knock(HandedKnock {
                 ticket,
                 row,
                 h,
                 body,
                 source: Source::new(me),
                 source_port: 4711,
-            },
+            }),
         );
         verdict(&mut pipe, ticket).map(|receipt| receipt.status)
     };
@@ -231,7 +234,10 @@ fn a_listener_that_reads_late_gets_all_verdicts_as_soon_as_it_reads() {
     // until there is room.
     for ticket in 0..2000 {
         let (row, h, body) = (u32::MAX, [0; 32], [0; BODY]);
-        tell(&mut pipe, ToGatekeeper::Knock { ticket, row, h, body, source, source_port: 1 });
+        tell(
+            &mut pipe,
+            ToGatekeeper::Knock(HandedKnock { ticket, row, h, body, source, source_port: 1 }),
+        );
     }
     assert!(eventually(LONG, || pipe.flush() == Ok(()) && pipe.waiting() == 0));
     assert_eq!(verdict(&mut pipe, 1999), None);
@@ -279,7 +285,10 @@ fn a_flood_of_requests_opens_nothing_fills_nothing_and_keeps_no_admin_waiting() 
     let (source, elsewhere) = (Source::new(me), Source::new("192.0.2.9".parse().unwrap()));
     // Nothing is read of what comes back.
     for ticket in 0..6000 {
-        tell(&mut pipe, ToGatekeeper::Knock { ticket, row, h, body, source, source_port: 1 });
+        tell(
+            &mut pipe,
+            ToGatekeeper::Knock(HandedKnock { ticket, row, h, body, source, source_port: 1 }),
+        );
         tell(&mut pipe, ToGatekeeper::Alarm { row, first: source, again: elsewhere });
         tell(&mut pipe, ToGatekeeper::Stage { door: 7, source: me, stage: 1 });
         tell(&mut pipe, ToGatekeeper::Stage { door: 0, source: me, stage: 1 });

@@ -18,8 +18,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::background::{self, Terminal};
 use super::options::{self, Asked, KnockdOptions, USAGE};
 use super::runner;
-use crate::app::listener_process::{ListenerProcess, ListenerSpec};
+use crate::app::listener_process::{ListenerProcess, ListenerSpec, address_list};
+use crate::app::listener_user::doors_user;
 use crate::config::knockd::KnockdConf;
+use crate::core::sequence::DoorSpec;
 use crate::core::types::{Boot, Fault};
 use crate::edge::classic_log::{ClassicLine, ClassicLog, Facility, Sinks};
 use crate::edge::gatekeeper_pipe::ToListener;
@@ -237,16 +239,19 @@ impl Knockd {
     /// A listener over `sockets`, confined and at work.
     fn listen(&self, sockets: Vec<ToListener>) -> Result<ListenerProcess, Fault> {
         let (ipv6, own) = doors_of(&self.options, &self.link);
-        let brief = ListenerSpec {
+        let spec = ListenerSpec {
             name: "knockd: listener",
             sealed: None,
-            doors: &self.conf.doors,
+            doors: self.conf.doors.iter().map(DoorSpec::from).collect(),
             ipv6,
             debug: self.options.debug,
-            addresses: own.map(|address| (address, false, true)).collect(),
-            user: None,
+            addresses: address_list(own.map(|address| (address, false, true))),
+            sockets,
+            user: doors_user(),
         };
-        ListenerProcess::spawn(&brief, sockets)
+        let mut listener = ListenerProcess::spawn(spec)?;
+        listener.wait_until_ready()?;
+        Ok(listener)
     }
 
     /// The listener or its interface went away: tries until both are back. knockd ends here, with

@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::core::authentic;
 use crate::core::keyring::Day;
-use crate::core::knock::{Challenge, Status};
+use crate::core::knock::{BODY, Challenge, HandedKnock, Status};
 use crate::core::packet::udp_checksum;
 use crate::core::test_vectors::{self, NOON};
 use crate::core::types::{ClientId, SECOND, Wall};
@@ -131,14 +131,14 @@ fn packet(source: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
 
 fn ticket(actions: &[Action]) -> Option<u64> {
     actions.iter().find_map(|action| match action {
-        Action::Knock { ticket, .. } => Some(*ticket),
+        Action::Knock(knock) => Some(knock.ticket),
         _ => None,
     })
 }
 
 fn knocks(actions: &[Action]) -> Vec<u32> {
     let row = |action: &Action| match action {
-        Action::Knock { row, .. } => Some(*row),
+        Action::Knock(knock) => Some(knock.row),
         _ => None,
     };
     actions.iter().filter_map(row).collect()
@@ -164,18 +164,10 @@ fn a_knock_goes_up_and_its_receipt_comes_back_to_where_it_came_from() {
     let mut bench = Bench::new(setup(1));
     let (datagram, awaiting) = bench.datagram();
     let actions = bench.knock(ADMIN, &datagram);
-    let [Action::Knock { ticket, row: 0, h, body, source, source_port: 40_000 }] = &actions[..]
-    else {
-        panic!("{actions:?}")
-    };
-    assert_eq!(*source, Source::new(ADMIN.into()));
-    let claim = authentic::Claim {
-        client: test_vectors::CLIENT,
-        h: *h,
-        body: *body,
-        source: *source,
-        source_port: 40_000,
-    };
+    let [Action::Knock(knock)] = &actions[..] else { panic!("{actions:?}") };
+    let (row, source) = (knock.row, knock.source);
+    assert_eq!((row, source, knock.source_port), (0, Source::new(ADMIN.into()), 40_000));
+    let claim = authentic::Claim { client: test_vectors::CLIENT, knock: knock.clone() };
     assert!(
         authentic::Authentic::verify(
             claim,
@@ -185,14 +177,14 @@ fn a_knock_goes_up_and_its_receipt_comes_back_to_where_it_came_from() {
         .is_ok()
     );
     let receipt = receipt(Some([7; 16]));
-    let answered = bench.verdict(*ticket, true, Some(receipt));
+    let answered = bench.verdict(knock.ticket, true, Some(receipt));
     let [Action::Receipt { from, to, bytes }] = &answered[..] else { panic!("{answered:?}") };
     assert_eq!(
         (*from, *to),
         (SocketAddr::new(GATEWAY.into(), PORT), SocketAddr::new(ADMIN.into(), 40_000))
     );
     assert_eq!(awaiting.open(bytes), Some(receipt));
-    assert_eq!(bench.verdict(*ticket, true, Some(receipt)), [], "a ticket is good for one receipt");
+    assert_eq!(bench.verdict(knock.ticket, true, Some(receipt)), [], "a ticket is good for one receipt");
 }
 
 #[test]

@@ -30,7 +30,9 @@ fn who_has_served_the_last_that_waits_need_not_come_again_at_once() {
 fn with_the_last_ticket_out_nobody_comes_again_until_one_is_back() {
     let mut bench = Bench::new(setup(1));
     wait_for_a_turn(&mut bench, 3);
-    let Action::Knock { ticket, .. } = bench.serve(1).pop().unwrap() else { panic!("no knock") };
+    let Action::Knock(HandedKnock { ticket, .. }) = bench.serve(1).pop().unwrap() else {
+        panic!("no knock")
+    };
     // As many more tickets as there are, short of one.
     let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [200; 32]);
     for _ in 0..TICKETS - 2 {
