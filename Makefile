@@ -33,7 +33,7 @@ bench: setup
 
 ## Only the tests that need namespaces.
 e2e: setup
-	tools/in-namespaces cargo test --locked --test '*'
+	tools/in-namespaces cargo test --locked --test end_to_end
 
 ## Each fuzz target for SECONDS seconds: make fuzz SECONDS=600
 fuzz:
@@ -54,7 +54,7 @@ mutants:
 
 ## The programs' manual pages, of the definitions in src/app/args.
 man:
-	TOCTOC_MAN=write cargo test --locked --quiet --test man programs
+	TOCTOC_MAN=write cargo test --locked --quiet --test parts pages_of_the_programs
 
 setup:
 	tools/setup

@@ -8,7 +8,7 @@
 //! - [`edge`]: sockets, files, the kernel's firewall, confinement
 //! - [`app`]: the two processes of `toctocd`, the client `toctoc`, the admin's commands
 //!
-//! `ARCHITECTURE.md` says why; `tests/house.rs` holds the arrows.
+//! `ARCHITECTURE.md` says why; `tests/parts/house.rs` holds the arrows.
 
 // No fuzz target looks at the command lines and processes, and half of the time to build one would
 // go into them.

@@ -6,6 +6,7 @@
 //! tools/in-namespaces; `make bench` does all)
 
 #[path = "../../tests/harness/mod.rs"]
+#[allow(dead_code)] // a part of it is enough here
 mod harness;
 
 mod contestant;

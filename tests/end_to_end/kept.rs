@@ -1,5 +1,5 @@
 //! The gate stands, whatever others do to nftables and to the daemon, and an admin's command takes
-//! it away and puts it up. What the guard lets through is left to `tests/firewall.rs`.
+//! it away and puts it up. What the guard lets through is left to `tests/end_to_end/firewall.rs`.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,9 +1,6 @@
 //! The whole way, with real packets: client, capture, proofs, state, nftables, and connections that
 //! get through or do not. Each test has its own namespaces and its own gateway.
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod bound;
 mod captured;
 mod check;
@@ -15,13 +12,22 @@ mod confinement;
 mod convert;
 mod cut;
 mod fallback;
+mod faults;
+mod firewall;
+mod firewall_adopt;
+mod firewall_kept;
+mod firewall_mark;
 mod flood;
 mod forward;
 mod grants;
 mod hands;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod interfaces;
 mod kept;
+mod knockd;
 mod leftovers;
+mod listener;
 mod provisioning;
 mod receipts;
 mod replay;

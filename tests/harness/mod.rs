@@ -6,7 +6,7 @@
 //! ends, short of SIGKILL. Host `i` has 10.90.i.2 and fd90:i::2, the gateway 10.90.i.1 and
 //! fd90:i::1 on its interface `gw<i>`.
 
-#![allow(dead_code, unreachable_pub)] // each test program uses its own part of this
+#![allow(unreachable_pub)]
 
 pub mod gate;
 pub mod guarded;

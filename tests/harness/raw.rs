@@ -118,6 +118,7 @@ impl Forger {
     }
 
     /// One SYN.
+    #[allow(dead_code)] // the benchmark uses it
     pub fn syn(&self, from: SocketAddrV4, to: SocketAddrV4) {
         let mut packet = ip_header(from, to, 6);
         packet.extend([from.port().to_be_bytes(), to.port().to_be_bytes()].concat());

@@ -184,7 +184,11 @@ fn a_knock_goes_up_and_its_receipt_comes_back_to_where_it_came_from() {
         (SocketAddr::new(GATEWAY.into(), PORT), SocketAddr::new(ADMIN.into(), 40_000))
     );
     assert_eq!(awaiting.open(bytes), Some(receipt));
-    assert_eq!(bench.verdict(knock.ticket, true, Some(receipt)), [], "a ticket is good for one receipt");
+    assert_eq!(
+        bench.verdict(knock.ticket, true, Some(receipt)),
+        [],
+        "a ticket is good for one receipt"
+    );
 }
 
 #[test]

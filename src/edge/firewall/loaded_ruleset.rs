@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nftables::schema::NfListObject;
+use nftables::schema::Chain;
 use nftables::types::{NfChainType, NfHook};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::ruleset::{CHAIN, GuardPlan};
@@ -44,17 +45,15 @@ impl LoadedRuleset {
             .then(|| "it guards other ports".to_owned())
     }
 
-    /// Whether the guard's chain hangs where it must: prerouting, after conntrack and before all
-    /// else.
+    /// True if the guard's chain is in the prerouting hook, after conntrack and before all else.
     fn is_hooked(&self) -> bool {
-        self.typed().any(|object| match object {
-            NfListObject::Chain(chain) => {
-                chain.name == CHAIN
-                    && chain.hook == Some(NfHook::Prerouting)
-                    && chain.prio == Some(-175)
-                    && chain._type == Some(NfChainType::Filter)
-            }
-            _ => false,
+        let chains = self.0.iter().filter_map(|object| object.get("chain"));
+        let mut chains = chains.filter_map(|chain| Chain::deserialize(chain).ok());
+        chains.any(|chain| {
+            chain.name == CHAIN
+                && chain.hook == Some(NfHook::Prerouting)
+                && chain.prio == Some(-175)
+                && chain._type == Some(NfChainType::Filter)
         })
     }
 
@@ -80,12 +79,6 @@ impl LoadedRuleset {
             .filter(|object| object.pointer("/rule/chain").and_then(Value::as_str) == Some(CHAIN));
         guard.for_each(|rule| collect_ports(rule, &mut ports));
         ports
-    }
-
-    /// Each object as its type; what the types do not know is left out here, and still counts in a
-    /// comparison.
-    fn typed(&self) -> impl Iterator<Item = NfListObject<'static>> {
-        self.0.iter().filter_map(|object| serde_json::from_value(object.clone()).ok())
     }
 }
 

@@ -105,7 +105,9 @@ fn a_sequence_that_cannot_be_used_up_keeps_its_door_shut() {
     complete(&mut world, ONCE, Anna.address());
     assert!(world.fail_task(Lane::Files));
     assert!(!world.lets_in(Anna, 80));
-    assert!(world.said("its one-time sequence cannot be used up, so it stays shut: it came to nothing"));
+    assert!(
+        world.said("its one-time sequence cannot be used up, so it stays shut: it came to nothing")
+    );
 }
 
 #[test]
@@ -159,7 +161,9 @@ fn too_many_openings_at_once_open_nothing_but_use_up_their_one_time_sequence() {
         complete(&mut world, SIDE, "127.0.0.1".parse().unwrap());
     }
     complete(&mut world, SIDE, Anna.address());
-    assert!(!world.lets_in(Anna, 22) && world.said("a door is not opened: too many openings at once"));
+    assert!(
+        !world.lets_in(Anna, 22) && world.said("a door is not opened: too many openings at once")
+    );
     complete(&mut world, ONCE, Anna.address());
     world.settle();
     assert!(!world.lets_in(Anna, 80));

@@ -28,9 +28,14 @@ fn a_clients_file_that_is_never_read_fails_the_reload_and_nothing_else() {
     let mut world = World::new();
     let admin = world.ask(ControlRequest::Reload);
     world.advance(6 * SECOND);
-    assert!(world.told(admin).unwrap().unwrap_err().contains("reading the clients file takes longer"));
+    assert!(
+        world.told(admin).unwrap().unwrap_err().contains("reading the clients file takes longer")
+    );
     let again = world.ask(ControlRequest::Reload);
-    assert!(world.told(again).unwrap().is_err(), "nobody can end it, so the next one fails at once");
+    assert!(
+        world.told(again).unwrap().is_err(),
+        "nobody can end it, so the next one fails at once"
+    );
     goes_on(world, "reading the clients");
 }
 
@@ -56,7 +61,9 @@ fn a_configuration_that_is_never_read_or_a_name_that_is_never_found_fails_the_re
     let admin = world.ask(ControlRequest::Reload);
     world.do_task(Lane::Clients);
     world.advance(6 * SECOND);
-    assert!(world.told(admin).unwrap().unwrap_err().contains("reading the configuration takes longer"));
+    assert!(
+        world.told(admin).unwrap().unwrap_err().contains("reading the configuration takes longer")
+    );
     // What comes after that is of no use to anybody.
     world.do_task(Lane::Config);
     assert!(world.starting.is_empty());
@@ -71,7 +78,10 @@ fn an_nft_program_that_never_ends_fails_what_needs_it_and_grants_go_on() {
     let off = world.ask(ControlRequest::GuardOff);
     world.advance(4 * SECOND);
     let told = world.told(status).unwrap().unwrap();
-    assert!(told.contains("\"guard\":false") && world.said("the nft program does not answer"), "{told}");
+    assert!(
+        told.contains("\"guard\":false") && world.said("the nft program does not answer"),
+        "{told}"
+    );
     world.advance(7 * SECOND);
     assert!(world.said("THE GUARD MAY BE DOWN: the nft program takes longer than 10 s"));
     assert_eq!(world.told(off), None, "its turn has not come");
@@ -89,7 +99,11 @@ fn an_nft_program_that_ends_late_leaves_the_rules_that_are_in_force() {
     assert!(world.told(admin).unwrap().unwrap_err().contains("the nft program takes longer"));
     let loads = world.kernel.borrow().loads;
     world.settle();
-    assert_eq!(world.kernel.borrow().loads, loads + 2, "the late one, and the rules in force after it");
+    assert_eq!(
+        world.kernel.borrow().loads,
+        loads + 2,
+        "the late one, and the rules in force after it"
+    );
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
 }
 
@@ -144,7 +158,10 @@ fn a_file_of_one_time_sequences_that_hangs_keeps_its_door_shut() {
     let completed = || ToGatekeeper::Completed { door: ONCE, source: Bert.address() };
     world.tell(completed());
     world.tell(completed());
-    assert!(world.said("its one-time sequence was used up before"), "the second one cannot be ours");
+    assert!(
+        world.said("its one-time sequence was used up before"),
+        "the second one cannot be ours"
+    );
     world.advance(6 * SECOND);
     assert!(world.said("its one-time sequence cannot be used up, so it stays shut"));
     assert!(!world.lets_in(Bert, 80));
@@ -211,7 +228,8 @@ fn everything_hangs_at_once_and_knocks_are_granted() {
     let request = Bert.request("vpn", world.second());
     world.hand(Bert, &request);
     world.ask(ControlRequest::Status);
-    let lanes: std::collections::BTreeSet<Lane> = world.tasks.iter().map(|(_, task)| task.lane()).collect();
+    let lanes: std::collections::BTreeSet<Lane> =
+        world.tasks.iter().map(|(_, task)| task.lane()).collect();
     assert_eq!(lanes.len(), 4, "{lanes:?}");
     goes_on(world, "everything");
 }

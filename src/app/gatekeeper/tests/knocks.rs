@@ -74,7 +74,10 @@ fn a_used_knock_is_met_with_silence_and_from_elsewhere_with_an_alarm() {
     let ticket = stolen.ticket;
     world.hand_all(id, vec![stolen.clone()]);
     assert_eq!(world.status(ticket), None);
-    assert!(world.said("ALARM: a used knock of anna, first from 192.0.2.10, came again from 192.0.2.12"));
+    assert!(
+        world
+            .said("ALARM: a used knock of anna, first from 192.0.2.10, came again from 192.0.2.12")
+    );
     // Whoever replays packets must not fill the log.
     world.log.clear();
     stolen.ticket = world.ticket(id);
@@ -271,7 +274,10 @@ fn a_grant_that_ended_while_connections_were_listed_is_looked_at_again() {
 fn only_a_grant_to_somebody_elsewhere_is_proof_that_there_is_a_way_in() {
     let mut world = World::new();
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
-    assert_eq!((world.gatekeeper.remote.granted, world.gatekeeper.remote.last.as_str()), (1, "anna: ssh for 192.0.2.10"));
+    assert_eq!(
+        (world.gatekeeper.remote.granted, world.gatekeeper.remote.last.as_str()),
+        (1, "anna: ssh for 192.0.2.10")
+    );
     let refused = Anna.request("nothing", world.second() + 1);
     world.hand(Anna, &refused);
     assert_eq!(world.gatekeeper.remote.granted, 1);

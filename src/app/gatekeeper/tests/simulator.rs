@@ -137,7 +137,8 @@ impl Simulation {
     fn listener(&mut self) -> Option<ListenerId> {
         // One that starts has nothing to hand over.
         let ids: Vec<ListenerId> = self.world.listeners.keys().copied().collect();
-        let live: Vec<ListenerId> = ids.into_iter().filter(|id| !self.world.starting.contains(id)).collect();
+        let live: Vec<ListenerId> =
+            ids.into_iter().filter(|id| !self.world.starting.contains(id)).collect();
         self.random.pick(&live)
     }
 
@@ -296,7 +297,10 @@ impl Simulation {
         let Some(id) = self.listener() else { return "nobody listens" };
         let door = self.random.pick(&[SIDE, RUN, ONCE, 9]).unwrap();
         let source = self.random.pick(&Person::ALL).unwrap().address();
-        self.world.handle(Event::Listener { id, messages: vec![ToGatekeeper::Completed { door, source }] });
+        self.world.handle(Event::Listener {
+            id,
+            messages: vec![ToGatekeeper::Completed { door, source }],
+        });
         "a door is completed"
     }
 
@@ -314,7 +318,8 @@ impl Simulation {
     }
 
     fn edit_files(&mut self) -> &'static str {
-        self.world.files.enrolled = Person::ALL.into_iter().filter(|_| !self.random.one_in(4)).collect();
+        self.world.files.enrolled =
+            Person::ALL.into_iter().filter(|_| !self.random.one_in(4)).collect();
         self.world.files.fault = self.random.one_in(4).then(|| Fault::new("wrong", "right"));
         let seconds = if self.random.one_in(2) { 30 } else { 600 };
         self.world.files.settings.services[0].max_seconds = seconds;
@@ -358,11 +363,17 @@ impl Simulation {
         let marked = marks.any(|(id, marks)| id == person.id() && marks.used(request.timestamp));
         assert!(marked, "granted without a durable mark: {person:?} {request:?}");
         for port in receipt.ports.into_iter().flatten() {
-            assert!(self.world.lets_in(person, port.number), "granted without an element: {receipt:?}");
+            assert!(
+                self.world.lets_in(person, port.number),
+                "granted without an element: {receipt:?}"
+            );
         }
         if receipt.ports[0].is_none() {
             let start = format!("/bin/start {}", person.address());
-            assert!(self.world.commands().contains(&start.as_str()), "granted without a start command");
+            assert!(
+                self.world.commands().contains(&start.as_str()),
+                "granted without a start command"
+            );
         }
     }
 
@@ -457,5 +468,8 @@ fn no_schedule_of_failures_breaks_what_must_always_be_true() {
         Simulation::new(seed, false).run();
     }
     let seconds = begin.elapsed().as_secs_f64();
-    eprintln!("{schedules} schedules in {seconds:.1} s: {:.0} a second", schedules as f64 / seconds);
+    eprintln!(
+        "{schedules} schedules in {seconds:.1} s: {:.0} a second",
+        schedules as f64 / seconds
+    );
 }

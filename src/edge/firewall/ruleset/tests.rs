@@ -1,5 +1,5 @@
 //! The text of the guard, as far as it can be judged without a kernel.
-//! What the kernel makes of it is left to `tests/firewall.rs`.
+//! What the kernel makes of it is left to `tests/end_to_end/firewall.rs`.
 
 use super::*;
 use crate::config::defaults;

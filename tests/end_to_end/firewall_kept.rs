@@ -1,14 +1,12 @@
 //! How the guard outlives restarts, reloads and other people's changes, in namespaces of each
 //! test's own. What it lets through is left to `firewall`.
 
-mod harness;
-
 use std::path::PathBuf;
 
-use harness::guarded::{
+use crate::harness::guarded::{
     DNS, Guarded, KNOCK, Repair, SSH, dns, knock, rules, services, settings, ssh, start, track,
 };
-use harness::{LONG, Net, SHORT, echoes};
+use crate::harness::{LONG, Net, SHORT, echoes};
 use toctoc::core::grants::{Change, Element};
 use toctoc::core::prefix::Span;
 use toctoc::core::service::GrantKind;

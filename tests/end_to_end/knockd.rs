@@ -1,10 +1,6 @@
 //! The programs under the names knockd and knock, on real packets: what no case of knockd's own can
 //! show, because knockd fails it. What knockd does is compared case by case, by `make compat`.
 
-#![cfg(target_os = "linux")]
-
-mod harness;
-
 use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -13,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use harness::{LONG, Net, Running, eventually};
+use crate::harness::{LONG, Net, Running, eventually};
 use tempfile::TempDir;
 
 /// A machine with doors, and somebody who knocks.

@@ -1,13 +1,11 @@
 //! Mark mode: our table marks what is granted, and an admin's own default-drop firewall lets in
 //! what is marked. Guard mode is left to `firewall`.
 
-mod harness;
-
 use std::net::{SocketAddr, TcpStream};
 
-use harness::guarded::{DNS, Guarded, SSH, dns, services, settings, ssh};
-use harness::raw::{Raw, SYN};
-use harness::{LONG, Net, SHORT, echoes, eventually, udp_echoes};
+use crate::harness::guarded::{DNS, Guarded, SSH, dns, services, settings, ssh};
+use crate::harness::raw::{Raw, SYN};
+use crate::harness::{LONG, Net, SHORT, echoes, eventually, udp_echoes};
 use toctoc::config::FirewallSettings as Settings;
 use toctoc::core::grants::Change;
 use toctoc::core::service::{GrantKind, Mode, Service};

@@ -1,15 +1,13 @@
 //! What the guard lets through: real nftables, real packets, each test in namespaces of its own.
 //! How the guard outlives restarts and other people's changes is left to `firewall_kept`.
 
-mod harness;
-
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Barrier;
 
-use harness::guarded::{DNS, Guarded, KNOCK, SSH, dns, settings, ssh, start, track};
-use harness::raw::{ACK, RST, Raw, SYN, pings};
-use harness::{LONG, Net, SHORT, echoes, eventually, udp_echoes};
+use crate::harness::guarded::{DNS, Guarded, KNOCK, SSH, dns, settings, ssh, start, track};
+use crate::harness::raw::{ACK, RST, Raw, SYN, pings};
+use crate::harness::{LONG, Net, SHORT, echoes, eventually, udp_echoes};
 use toctoc::core::grants::{Change, Element};
 use toctoc::core::service::GrantKind;
 use toctoc::core::types::Source;

@@ -1,12 +1,8 @@
 //! Connections that are older than the guard: adopted once, by command, and no others.
 //! What the guard lets through is left to `firewall`, how it is kept to `firewall_kept`.
 
-#![cfg(target_os = "linux")]
-
-mod harness;
-
-use harness::guarded::{DNS, Guarded, SSH, knock, services, settings, ssh, start, track};
-use harness::{LONG, Net, SHORT, echoes};
+use crate::harness::guarded::{DNS, Guarded, SSH, knock, services, settings, ssh, start, track};
+use crate::harness::{LONG, Net, SHORT, echoes};
 use toctoc::core::grants::Change;
 use toctoc::core::service::GrantKind;
 use toctoc::edge::firewall::Connection;

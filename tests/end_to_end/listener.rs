@@ -2,15 +2,13 @@
 //! port; and what it is left with. What the gatekeeper makes of it is left to the tests of the
 //! whole gateway.
 
-mod harness;
-
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{Host, LONG, Net, Running, SHORT};
+use crate::harness::{Host, LONG, Net, Running, SHORT};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Uid;
 use socket2::{Domain, Protocol, Socket, Type};

@@ -1,14 +1,12 @@
 //! The command line of `toctoc`, as data: what is typed, what is said, how it exits.
 
-mod client_user;
-
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use client_user::{Gateway, User, identity, profile};
+use crate::client_user::{Gateway, User, identity, profile};
 use nix::poll::{PollFd, PollFlags, poll};
 use toctoc::core::door::Step;
 use toctoc::core::knock::Status;

@@ -2,8 +2,6 @@
 //! definitions, and the page of the configuration is held against what the configuration's reader
 //! takes.
 
-#![cfg(target_os = "linux")]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;

@@ -2,16 +2,11 @@
 //! late if need be, and once. Both programs that have doors go through the same; at which step they
 //! die is told by what the journal and the commands say.
 
-#![cfg(target_os = "linux")]
-
-mod harness;
-
-#[path = "faults/site.rs"]
 mod site;
 
 use std::time::Duration;
 
-use harness::raw::{Forger, stranger};
+use crate::harness::raw::{Forger, stranger};
 use site::{Site, until};
 use toctoc::core::openings::{CommandLine, OpeningEntry};
 use toctoc::core::record::Record;

@@ -1,0 +1,15 @@
+//! Tests that need no network namespace: files, command lines, formats, and the rules of this
+//! repository.
+//!
+//! One program, because each test program links the whole crate.
+
+mod admin;
+mod client;
+mod client_user;
+mod house;
+#[cfg(target_os = "linux")]
+mod man;
+mod noise_oracle;
+mod openssh;
+mod vectors;
+mod wire_properties;
