@@ -107,17 +107,18 @@ impl Gatekeeper {
 
     /// When [`Event::Deadline`] is due.
     fn deadline(&self) -> Boot {
-        let guard = self.guard.deadline().filter(|_| self.tasks.is_free(Lane::Guard));
+        let repairs = self.ending.is_none() && self.tasks.is_free(Lane::Guard);
         let deadlines = [
             self.grants.deadline(),
             self.commands.deadline(),
             self.listeners.deadline(),
+            self.guard.deadline().filter(|_| repairs),
             self.tasks.deadline(),
             self.requests.deadline(),
-            guard,
             self.ending,
         ];
-        deadlines.into_iter().flatten().min().unwrap_or(self.next_check).min(self.next_check)
+        let all = deadlines.into_iter().flatten();
+        all.min().unwrap_or(self.next_check).min(self.next_check)
     }
 
     /// True once the process may end.
@@ -128,10 +129,7 @@ impl Gatekeeper {
 
     /// Begins what has become possible, after every event.
     fn settle(&mut self, now: Now) {
-        if self.ending.is_some() {
-            // Those whose start command has ended just now.
-            self.run_all_stop_commands(now);
-        } else {
+        if self.ending.is_none() {
             self.settle_commands(now);
             self.look_after_listeners(now);
             self.start_reload(now);
@@ -240,13 +238,14 @@ impl Gatekeeper {
                 "start it again: it reads everything then",
             ));
             self.listeners.end_all(&mut self.out);
+            self.stop_all_commands(now);
         }
     }
 
     /// The last words.
     fn last_line(&self) -> &'static str {
         match self.guard.is_off() {
-            true => "shutting down; the guard stays OFF until the next start",
+            true => "shutting down; the guard stays off until the next start",
             false => "shutting down; the guard stays up, grants end on time",
         }
     }

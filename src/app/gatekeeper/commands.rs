@@ -162,6 +162,10 @@ impl Gatekeeper {
         let mut actions = Vec::new();
         self.commands.openings.ended(now, id, end, &mut actions);
         self.execute(actions);
+        // One that could not be started is tried again in its time.
+        if self.ending.is_some() && end != CommandEnd::NotNow {
+            self.stop_all_commands(now);
+        }
     }
 
     /// Runs the commands whose time has come.
@@ -172,7 +176,8 @@ impl Gatekeeper {
     }
 
     /// At the end: stop commands that wait run now instead of later, for a door that nobody watches is better shut.
-    pub(super) fn run_all_stop_commands(&mut self, now: Now) {
+    pub(super) fn stop_all_commands(&mut self, now: Now) {
+        self.commands.waiting.clear();
         let mut actions = Vec::new();
         self.commands.openings.release(|_| false, &mut actions);
         self.commands.openings.due(Now { boot: Boot(u64::MAX), ..now }, &mut actions);

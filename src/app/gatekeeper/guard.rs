@@ -139,14 +139,21 @@ impl Guard {
     }
 
     fn next_work(&mut self, now: Now) -> Option<GuardWork> {
-        let repair = self.repair_at.is_some_and(|at| at <= now.boot) && !self.off;
-        self.wanted.pop_front().or(repair.then_some(GuardWork::Repair))
+        if let Some(work) = self.wanted.pop_front() {
+            return Some(work);
+        }
+        let due = self.repair_at.is_some_and(|at| at <= now.boot) && !self.off;
+        if !due {
+            return None;
+        }
+        // What others do while the repair runs makes another one necessary.
+        self.repair_at = None;
+        Some(GuardWork::Repair)
     }
 
     /// Puts the kernel's elements right. What is cut then, is cut for good.
     fn settle(&mut self, changes: &[Change]) -> Result<(), Fault> {
         self.firewall.apply(changes)?;
-        self.repair_at = None;
         let uncut = std::mem::take(&mut self.uncut);
         if uncut.is_empty() { Ok(()) } else { self.firewall.cut(&uncut) }
     }
@@ -195,9 +202,16 @@ impl Gatekeeper {
         }
     }
 
-    /// Starts the next task of the guard, if one is due and none runs.
+    /// Starts the next task of the guard, if one is due and none runs. While one hangs, what is
+    /// wanted fails at once.
     pub(super) fn start_guard_work(&mut self, now: Now) {
-        if self.guard.running.is_some() || !self.tasks.is_free(Lane::Guard) {
+        if !self.tasks.is_free(Lane::Guard) {
+            if self.tasks.is_late(Lane::Guard)
+                && let Some(work) = self.guard.wanted.pop_front()
+            {
+                self.guard_work_ended(now, work, Err(Lane::Guard.late()));
+                self.start_guard_work(now);
+            }
             return;
         }
         let Some(work) = self.guard.next_work(now) else { return };
@@ -210,9 +224,10 @@ impl Gatekeeper {
                 GuardTask::Verify(guard_rules(&new.config.settings))
             }
             GuardWork::Reload(new) => GuardTask::Load(guard_rules(&new.config.settings)),
-            GuardWork::Restore => GuardTask::Load(self.in_force.guard_rules()),
-            GuardWork::TurnOn(_) if self.guard.off => GuardTask::Load(self.in_force.guard_rules()),
-            GuardWork::TurnOn(_) => GuardTask::Repair,
+            GuardWork::TurnOn(_) if !self.guard.off => GuardTask::Repair,
+            GuardWork::Restore | GuardWork::TurnOn(_) => {
+                GuardTask::Load(self.in_force.guard_rules())
+            }
             GuardWork::TurnOff(_) => GuardTask::Unload,
         };
         self.guard.running = Some(work);
@@ -221,7 +236,12 @@ impl Gatekeeper {
 
     /// A task of the guard has ended, or takes too long.
     pub(super) fn guard_work_done(&mut self, now: Now, result: Result<GuardReport, Fault>) {
-        let Some(work) = self.guard.running.take() else { return };
+        if let Some(work) = self.guard.running.take() {
+            self.guard_work_ended(now, work, result);
+        }
+    }
+
+    fn guard_work_ended(&mut self, now: Now, work: GuardWork, result: Result<GuardReport, Fault>) {
         match work {
             GuardWork::Repair | GuardWork::Restore => self.repaired(now, result),
             GuardWork::Check => self.checked(now, result),

@@ -25,6 +25,11 @@ impl Tasks {
         !self.running.contains_key(&lane)
     }
 
+    /// True if the task of this lane takes too long.
+    pub(super) fn is_late(&self, lane: Lane) -> bool {
+        self.running.get(&lane).is_some_and(|task| task.late)
+    }
+
     /// Starts `task`; its lane must be free.
     pub(super) fn start(&mut self, now: Now, task: Task, out: &mut Outbox) {
         self.last += 1;

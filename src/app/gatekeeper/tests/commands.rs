@@ -18,8 +18,8 @@ fn knock(world: &mut World, person: Person, change: impl FnOnce(&mut Request)) -
     request.address = Some(Source::new(Anna.address()));
     change(&mut request);
     let id = world.listener();
-    let ticket = world.ticket(id);
-    let mut knock = person.knock(ticket, &request);
+    let mut knock = world.handed(id, person, &request);
+    let ticket = knock.ticket;
     knock.source = Source::new(Anna.address());
     world.hand_all(id, vec![knock]);
     // The next one has another timestamp.

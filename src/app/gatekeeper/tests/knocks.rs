@@ -41,8 +41,8 @@ fn knocks_that_come_together_share_one_sync() {
     let mut knocks = Vec::new();
     for person in [Anna, Bert, Carl] {
         let request = person.request("ssh", world.second());
-        let ticket = world.ticket(id);
-        knocks.push(person.knock(ticket, &request));
+        let knock = world.handed(id, person, &request);
+        knocks.push(knock);
     }
     world.hand_all(id, knocks);
     assert_eq!(world.disk.syncs(), syncs + 1);
@@ -69,7 +69,7 @@ fn a_used_knock_is_met_with_silence_and_from_elsewhere_with_an_alarm() {
     assert_eq!(world.status(again), None);
     assert!(!world.said("ALARM"));
     let id = world.listener();
-    let mut stolen = Anna.knock(world.ticket(id), &request);
+    let mut stolen = world.handed(id, Anna, &request);
     stolen.source = Source::new(Carl.address());
     let ticket = stolen.ticket;
     world.hand_all(id, vec![stolen.clone()]);
@@ -171,7 +171,7 @@ fn a_knock_from_another_address_than_it_names_opens_nothing_and_may_be_sent_agai
     let mut world = World::new();
     let id = world.listener();
     let request = Anna.request("ssh", world.second());
-    let mut elsewhere = Anna.knock(world.ticket(id), &request);
+    let mut elsewhere = world.handed(id, Anna, &request);
     elsewhere.source = Source::new(Carl.address());
     let ticket = elsewhere.ticket;
     world.hand_all(id, vec![elsewhere]);
@@ -188,7 +188,7 @@ fn two_clients_behind_one_address_have_one_element_and_each_ends_only_their_own(
         let address = Some(Source::new(Anna.address()));
         let request = Request { kind, address, seconds, ..Bert.request("ssh", second) };
         let id = world.listener();
-        let mut knock = Bert.knock(world.ticket(id), &request);
+        let mut knock = world.handed(id, Bert, &request);
         knock.source = Source::new(Anna.address());
         let ticket = knock.ticket;
         world.hand_all(id, vec![knock]);

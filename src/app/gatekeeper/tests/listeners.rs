@@ -54,7 +54,7 @@ fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
     );
     assert_eq!(
         (&told["packets"], &told["rejected"]),
-        (&7.into(), &serde_json::json!([["unknown-tag", 3]]))
+        (&7.into(), &serde_json::json!([[Reject::UnknownTag.name(), 3]]))
     );
     let id = world.listener();
     world.lose(id, ListenerLoss::Ended("signal: 9".to_owned()));
@@ -65,7 +65,7 @@ fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
     let told = status(&mut world);
     assert_eq!(
         (&told["packets"], &told["rejected"]),
-        (&11.into(), &serde_json::json!([["unknown-tag", 6]]))
+        (&11.into(), &serde_json::json!([[Reject::UnknownTag.name(), 6]]))
     );
 }
 

@@ -71,8 +71,7 @@ fn a_batch_that_the_firewall_takes_by_half_is_nobodys() {
         .into_iter()
         .map(|person| {
             let request = person.request("web", world.second());
-            let ticket = world.ticket(id);
-            person.knock(ticket, &request)
+            world.handed(id, person, &request)
         })
         .collect();
     let tickets: Vec<u64> = knocks.iter().map(|knock| knock.ticket).collect();
@@ -82,6 +81,7 @@ fn a_batch_that_the_firewall_takes_by_half_is_nobodys() {
     assert!(world.kernel.borrow().live().is_empty(), "the half that was taken is taken out");
     world.restart(false);
     assert!(world.kernel.borrow().live().is_empty(), "nor does the journal bring it back");
+    world.advance(MINUTE);
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
 }
 
@@ -136,8 +136,9 @@ fn knocks_are_granted_at_every_step_of_a_reload() {
     assert!(world.do_task(Lane::Config));
     let old = world.listener();
     let request = Carl.request("ssh", world.second());
-    let ticket = world.ticket(old);
-    world.hand_all(old, vec![Carl.knock(ticket, &request)]);
+    let knock = world.handed(old, Carl, &request);
+    let ticket = knock.ticket;
+    world.hand_all(old, vec![knock]);
     assert_eq!(world.status(ticket), Some(Status::Granted), "while the new listener starts");
     assert!(world.make_ready());
     assert_eq!(world.knock(Anna, "web"), Some(Status::Granted), "while the guard is loaded");
@@ -161,16 +162,18 @@ fn a_knock_that_an_old_and_a_new_listener_hand_over_is_granted_once() {
     assert_ne!(old, new);
     let request = Anna.request("ssh", world.second());
     let tickets = [old, new].map(|id| {
-        let ticket = world.ticket(id);
-        world.hand_all(id, vec![Anna.knock(ticket, &request)]);
+        let knock = world.handed(id, Anna, &request);
+        let ticket = knock.ticket;
+        world.hand_all(id, vec![knock]);
         ticket
     });
     assert_eq!(tickets.map(|ticket| world.status(ticket)), [Some(Status::Granted), None]);
     world.settle();
     // The old one hands over what it has, for a moment; it opens no door.
-    let late = world.ticket(old);
     let request = Bert.request("ssh", world.second());
-    world.hand_all(old, vec![Bert.knock(late, &request)]);
+    let knock = world.handed(old, Bert, &request);
+    let late = knock.ticket;
+    world.hand_all(old, vec![knock]);
     assert_eq!(world.status(late), Some(Status::Granted));
     let door = ToGatekeeper::Completed { door: SIDE, source: Carl.address() };
     world.handle(Event::Listener { id: old, messages: vec![door] });
@@ -268,11 +271,14 @@ fn every_ticket_of_a_batch_has_its_verdict_whatever_each_comes_to() {
         Anna.request("ssh", now),
         Anna.request("nothing", now + 1),
         Anna.request("ssh", now + 4000),
-        crate::core::knock::Request { kind: KnockKind::Close, ..Anna.request("ssh", now + 2) },
     ] {
-        let ticket = world.ticket(id);
-        knocks.push(Anna.knock(ticket, &request));
+        let knock = world.handed(id, Anna, &request);
+        knocks.push(knock);
     }
+    let request =
+        crate::core::knock::Request { kind: KnockKind::Close, ..Bert.request("ssh", now) };
+    let closing = world.handed(id, Bert, &request);
+    knocks.push(closing);
     let mut forged = knocks[0].clone();
     forged.ticket = world.ticket(id);
     forged.body[9] ^= 1;

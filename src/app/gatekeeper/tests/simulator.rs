@@ -160,8 +160,8 @@ impl Simulation {
         for _ in 0..=self.random.below(3) {
             let person = self.random.pick(&Person::ALL).unwrap();
             let request = self.request(person);
-            let ticket = self.world.ticket(id);
-            let mut knock = person.knock(ticket, &request);
+            let mut knock = self.world.handed(id, person, &request);
+            let ticket = knock.ticket;
             if self.random.one_in(20) {
                 knock.body[9] ^= 1;
             }
@@ -177,8 +177,8 @@ impl Simulation {
         let tickets: Vec<u64> = self.asked.keys().copied().collect();
         let Some(earlier) = self.random.pick(&tickets) else { return "nothing to replay" };
         let (person, request) = self.asked[&earlier];
-        let ticket = self.world.ticket(id);
-        let mut knock = person.knock(ticket, &request);
+        let mut knock = self.world.handed(id, person, &request);
+        let ticket = knock.ticket;
         if self.random.one_in(2) {
             knock.source = Source::new([192, 0, 2, 99].into());
         }

@@ -24,7 +24,7 @@ use crate::core::keyring::Secret;
 use crate::core::knock::{HandedKnock, Receipt, Request, Status};
 use crate::core::openings::{CommandEnd, CommandLine, Job, Openings};
 use crate::core::test_vectors;
-use crate::core::types::{Boot, Fault, Now, Port, Proto, SECOND};
+use crate::core::types::{Boot, ClientId, Fault, Now, Port, Proto, SECOND};
 use crate::edge::addresses::LocalAddress;
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
 use crate::edge::gatekeeper_pipe::{ToGatekeeper, ToListener};
@@ -37,7 +37,7 @@ const CONFIG: &str = r#"
 [service.ssh]
 ports = ["22/tcp"]
 max_seconds = 600
-cut = "revoked"
+cut = "revoke"
 [service.web]
 ports = ["80/tcp", "443/tcp"]
 [service.rdp]
@@ -81,6 +81,8 @@ pub(super) struct Files {
 /// A listener as the world sees it.
 #[derive(Default)]
 pub(super) struct FakeListener {
+    /// Whom it means by its rows.
+    pub(super) rows: Vec<ClientId>,
     /// Tickets without a verdict.
     pub(super) open: BTreeSet<u64>,
     /// Receipts by ticket; `None` for silence.
@@ -95,7 +97,6 @@ pub(super) struct FakeListener {
 pub(super) struct World {
     pub(super) gatekeeper: Gatekeeper,
     pub(super) clock: Rc<Cell<Now>>,
-    /// How long the disk takes for each sync.
     pub(super) disk: MemoryDisk,
     pub(super) kernel: Rc<RefCell<Kernel>>,
     pub(super) files: Files,
@@ -116,6 +117,7 @@ pub(super) struct World {
     pub(super) verdicts: Vec<(u64, Option<Receipt>)>,
     last_ticket: u64,
     last_session: u64,
+    knocks: u64,
 }
 
 struct FakeMachine {
@@ -167,6 +169,11 @@ impl Files {
         Ok(Prepared { config, user: None, warnings: Vec::new() })
     }
 
+    /// The listener that a process begins with.
+    fn first_listener(&self) -> FakeListener {
+        FakeListener::of(&self.prepare().unwrap().config)
+    }
+
     /// As `edge::one_time` does it.
     fn use_up(&mut self, door: &Door) -> SequenceUse {
         let place = self.one_time.iter().position(|line| *line == door.sequence);
@@ -178,6 +185,13 @@ impl Files {
             next: self.one_time.front().cloned(),
             skipped: Vec::new(),
         }
+    }
+}
+
+impl FakeListener {
+    fn of(config: &GatewayConfig) -> FakeListener {
+        let rows = config.clients.iter().map(|client| client.id).collect();
+        FakeListener { rows, ..FakeListener::default() }
     }
 }
 
@@ -224,8 +238,8 @@ impl World {
             clock,
             disk,
             kernel,
+            listeners: BTreeMap::from([(ListenerId(0), files.first_listener())]),
             files,
-            listeners: BTreeMap::from([(ListenerId(0), FakeListener::default())]),
             starting: Vec::new(),
             running: BTreeMap::new(),
             started: Vec::new(),
@@ -237,6 +251,7 @@ impl World {
             verdicts: Vec::new(),
             last_ticket: 0,
             last_session: 0,
+            knocks: 0,
         };
         world.gatekeeper.announce(world.clock.get());
         world.carry_out();
@@ -248,7 +263,7 @@ impl World {
     /// The process ends without a word, and the next one starts. Of what was not synced a power failure leaves nothing.
     pub(super) fn restart(&mut self, power_failure: bool) {
         self.disk = self.disk.copy(!power_failure);
-        self.listeners = BTreeMap::from([(ListenerId(0), FakeListener::default())]);
+        self.listeners = BTreeMap::from([(ListenerId(0), self.files.first_listener())]);
         self.starting.clear();
         self.tasks.clear();
         self.running.clear();
@@ -276,8 +291,9 @@ impl World {
         for output in self.gatekeeper.take_outputs() {
             match output {
                 Output::Log(text) => self.log.push(text),
-                Output::StartListener(id, _) => {
-                    self.listeners.insert(id, FakeListener::default());
+                Output::StartListener(id, start) => {
+                    let listener = FakeListener::of(&start.prepared.config);
+                    self.listeners.insert(id, listener);
                     self.starting.push(id);
                 }
                 Output::Send(id, message) => self.receive(id, message),
@@ -327,7 +343,7 @@ impl World {
         let end = self.now().boot.plus_nanos(nanos);
         for _ in 0..10_000 {
             let due = self.gatekeeper.deadline();
-            if end < due {
+            if end < due || self.is_over() {
                 let left = end.0 - self.now().boot.0;
                 return self.set_clock(left);
             }
@@ -353,7 +369,7 @@ impl World {
 
     /// Seconds since noon, by the wall clock.
     pub(super) fn second(&self) -> u64 {
-        (self.now().wall.0 - at(0).0) / SECOND
+        self.now().wall.0.saturating_sub(at(0).0) / SECOND
     }
 
     /// The listener at work.
@@ -372,10 +388,24 @@ impl World {
     /// The listener at work hands this knock over; its ticket.
     pub(super) fn hand(&mut self, person: Person, request: &Request) -> u64 {
         let id = self.listener();
-        let ticket = self.ticket(id);
-        let knock = person.knock(ticket, request);
+        let knock = self.handed(id, person, request);
+        let ticket = knock.ticket;
         self.hand_all(id, vec![knock]);
         ticket
+    }
+
+    /// A knock as this listener would hand it over, with a ticket of its own.
+    pub(super) fn handed(
+        &mut self,
+        id: ListenerId,
+        person: Person,
+        request: &Request,
+    ) -> HandedKnock {
+        let ticket = self.ticket(id);
+        let rows = &self.listeners[&id].rows;
+        let row = rows.iter().position(|client| *client == person.id());
+        let row = row.map_or(u32::MAX, |row| u32::try_from(row).unwrap());
+        HandedKnock { row, ..person.knock(ticket, request) }
     }
 
     pub(super) fn hand_all(&mut self, id: ListenerId, knocks: Vec<HandedKnock>) {
@@ -391,7 +421,10 @@ impl World {
 
     /// `person` knocks for `service`; the receipt's status, or silence.
     pub(super) fn knock(&mut self, person: Person, service: &str) -> Option<Status> {
-        let request = person.request(service, self.second());
+        let mut request = person.request(service, self.second());
+        // No two knocks have the same timestamp.
+        self.knocks += 1;
+        request.timestamp.0 += self.knocks * 1_000_000;
         let ticket = self.hand(person, &request);
         self.status(ticket)
     }
@@ -559,6 +592,7 @@ fn begin(
     let started = clock.get();
     let (state, recovered) = State::on_disk(Box::new(disk.clone()), started.wall)?;
     let openings = Openings::restore(started, recovered.ledger.openings().cloned());
+    let elements = kernel.borrow().live();
     Gatekeeper::begin_with(Beginning {
         path: Path::new("/toctocd.toml"),
         prepared: Arc::new(files.prepare()?),
@@ -568,7 +602,7 @@ fn begin(
         recovered,
         openings,
         firewall: Box::new(Link(Rc::clone(kernel))),
-        elements: kernel.borrow().live(),
+        elements,
         listener: ready(),
         all_rights: true,
         started,
