@@ -4,14 +4,14 @@
 use std::path::PathBuf;
 
 use crate::harness::guarded::{
-    DNS, Guarded, KNOCK, SSH, dns, knock, services, settings, ssh, start, track,
+    DNS, Guarded, KNOCK, Repair, SSH, dns, knock, rules, services, settings, ssh, start, track,
 };
 use crate::harness::{LONG, Net, SHORT, echoes};
 use toctoc::core::grants::{Change, Element};
 use toctoc::core::prefix::Span;
 use toctoc::core::service::GrantKind;
 use toctoc::core::types::{Fault, Port, Proto};
-use toctoc::edge::firewall::{Firewall, NftFirewall, Repair, TableChange, print_ruleset, unload};
+use toctoc::edge::firewall::{self, GuardReport, GuardTask, TableChange, print_ruleset, unload};
 
 const RDP: Port = Port { proto: Proto::Tcp, number: 3389 };
 
@@ -38,13 +38,11 @@ fn assert_granted(it: &mut Guarded, once_is_left: bool) {
 }
 
 fn restore(it: &mut Guarded, live: &[Change]) -> Repair {
-    let (gateway, nft) = (it.net.gateway.clone(), &mut it.nft);
-    gateway.inside(|| nft.restore(live)).unwrap()
+    it.nft.restore(live).unwrap()
 }
 
 fn is_up(it: &mut Guarded) -> bool {
-    let (gateway, nft) = (it.net.gateway.clone(), &mut it.nft);
-    gateway.inside(|| nft.guard_is_up()).unwrap()
+    it.nft.guard_is_up().unwrap()
 }
 
 #[test]
@@ -78,14 +76,13 @@ fn a_reload_guards_new_ports_frees_old_ones_and_keeps_grants_and_sessions() {
     let _rdp = it.net.gateway.tcp_echo(RDP.number);
     let rdp = std::net::SocketAddr::new(to, RDP.number);
     assert!(it.net.client.tcp_reaches(rdp, LONG));
-    let (gateway, nft) = (it.net.gateway.clone(), &mut it.nft);
-    gateway.inside(|| nft.reload(&settings(), &services(&[SSH, RDP]), &knock())).unwrap();
+    it.nft.reload(&settings(), &services(&[SSH, RDP])).unwrap();
     assert!(it.nft.take_changes().is_empty(), "our own change");
     assert!(!it.net.client.tcp_reaches(rdp, SHORT));
     assert!(it.net.client.udp_reaches(dns(to), LONG));
     assert!(echoes(&mut session, LONG) && it.net.client.tcp_reaches(ssh(to), LONG));
     let renamed = toctoc::config::FirewallSettings { table: "other".into(), ..settings() };
-    assert!(it.nft.reload(&renamed, &services(&[SSH]), &knock()).is_err());
+    assert!(it.nft.reload(&renamed, &services(&[SSH])).is_err());
     assert!(is_up(&mut it));
 }
 
@@ -195,7 +192,7 @@ fn other_tables_are_never_touched() {
     let others = || net.gateway.sh("nft -a list table inet other");
     let before = others();
     let mut nft = start(&net, &settings());
-    net.gateway.inside(|| nft.restore(&[])).unwrap();
+    nft.restore(&[]).unwrap();
     assert_eq!(others(), before);
     drop(nft);
     net.gateway.inside(|| unload(&settings(), &services(&[SSH]), &knock())).unwrap();
@@ -268,10 +265,7 @@ fn thirty_reloads_of_a_file_that_includes_the_printed_text_let_no_attacker_throu
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
     });
     assert_eq!((it.tcp.heard(), it.udp.heard()), (0, 0));
-    assert!(
-        it.net.gateway.inside(|| it.nft.dropped()).unwrap()["datagram"] > 0,
-        "the attack took place"
-    );
+    assert!(it.nft.dropped().unwrap()["datagram"] > 0, "the attack took place");
 }
 
 #[test]
@@ -279,7 +273,7 @@ fn what_hinders_a_start_is_said_with_what_to_do() {
     let net = Net::new();
     let try_with = |settings: &toctoc::config::FirewallSettings| -> Fault {
         net.gateway
-            .inside(|| NftFirewall::start(settings, &services(&[SSH]), &knock()).err())
+            .inside(|| firewall::start(&rules(settings, &services(&[SSH]))).err())
             .expect("a fault")
     };
     let missing = try_with(&toctoc::config::FirewallSettings {
@@ -295,7 +289,7 @@ fn what_hinders_a_start_is_said_with_what_to_do() {
     );
     let powerless = net.gateway.inside(|| {
         capctl::CapState::empty().set_current().unwrap();
-        NftFirewall::start(&settings(), &services(&[SSH]), &knock()).err()
+        firewall::start(&rules(&settings(), &services(&[SSH]))).err()
     });
     let powerless = powerless.expect("a fault");
     assert!(powerless.remedy.contains("CAP_NET_ADMIN"), "{powerless}");
@@ -306,7 +300,7 @@ fn two_gateways_never_keep_one_table_in_one_namespace() {
     let it = Guarded::new();
     let again = |table: &str| {
         let settings = toctoc::config::FirewallSettings { table: table.into(), ..settings() };
-        it.net.gateway.inside(|| NftFirewall::start(&settings, &services(&[SSH]), &knock()))
+        it.net.gateway.inside(|| firewall::start(&rules(&settings, &services(&[SSH]))))
     };
     let fault = again("toctoc").err().expect("refused");
     assert!(fault.what.contains("another toctocd already keeps the table `toctoc`"), "{fault}");
@@ -356,10 +350,52 @@ fn what_somebody_changes_between_our_loading_and_our_reading_back_never_counts_a
 }
 
 #[test]
+fn grants_go_on_while_a_job_hangs_and_nothing_of_it_is_taken_for_somebody_elses() {
+    let folder = tempfile::tempdir().unwrap();
+    let [hang, fifo] = ["hang", "fifo"].map(|name| folder.path().join(name));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (hang, fifo) = (hang.display(), fifo.display());
+    let settings = meddling_nft(&folder, &format!("[ -e {hang} ] && rm {hang} && read x <{fifo}"));
+    let mut it = Guarded::with(&settings);
+    let ended = it.grant(it.pairs()[0].0, DNS, GrantKind::Time, 60_000);
+    for task in [GuardTask::Load(rules(&settings, &services(&[SSH, DNS]))), GuardTask::Repair] {
+        std::fs::write(hang.to_string(), "").unwrap();
+        let job = it.nft.job(task);
+        // Opens only when the program reads.
+        let mut release = std::fs::File::create(fifo.to_string()).unwrap();
+        let [(from, to), _] = it.pairs();
+        let granted = it.grant(from, SSH, GrantKind::Time, 60_000);
+        assert!(it.net.client.tcp_reaches(ssh(to), LONG));
+        it.nft.apply(&[Change::Remove { element: ended }]).unwrap();
+        assert!(it.nft.is_there() && !job.is_finished());
+        assert_eq!(it.nft.take_changes(), []);
+        std::io::Write::write_all(&mut release, b"\n").unwrap();
+        let Ok(GuardReport::Loaded { elements, .. }) = job.join().unwrap() else {
+            panic!("no list")
+        };
+        assert_eq!(elements.iter().map(|(element, _)| *element).collect::<Vec<_>>(), [granted]);
+        assert_eq!(it.nft.take_changes(), []);
+        it.nft.apply(&[Change::Remove { element: granted }]).unwrap();
+    }
+}
+
+#[test]
+fn rules_are_verified_without_a_change_and_a_guard_that_was_taken_away_is_not_there() {
+    let mut it = Guarded::new();
+    let good = rules(&settings(), &services(&[RDP]));
+    assert_eq!(it.nft.run(GuardTask::Verify(good)), Ok(GuardReport::Verified));
+    assert!(is_up(&mut it) && it.nft.is_there());
+    let renamed = toctoc::config::FirewallSettings { table: "other".into(), ..settings() };
+    assert!(it.nft.run(GuardTask::Verify(rules(&renamed, &services(&[RDP])))).is_err());
+    assert_eq!(it.nft.run(GuardTask::Unload), Ok(GuardReport::Unloaded));
+    assert!(!it.nft.is_there() && it.nft.take_changes().is_empty());
+}
+
+#[test]
 fn a_guard_that_somebody_changes_again_and_again_is_a_fault_and_not_up() {
     let (net, folder) = (Net::new(), tempfile::tempdir().unwrap());
     let start = |settings| {
-        net.gateway.inside(|| NftFirewall::start(&settings, &services(&[SSH]), &knock()).err())
+        net.gateway.inside(|| firewall::start(&rules(&settings, &services(&[SSH]))).err())
     };
     let other_rules =
         start(meddling_nft(&folder, "/usr/sbin/nft insert rule inet toctoc guard accept"))
@@ -378,7 +414,7 @@ fn a_guard_of_other_ports_is_never_taken_for_ours_though_nobody_was_heard_changi
     let settings = meddling_nft(&folder, lying);
     let fault = net
         .gateway
-        .inside(|| NftFirewall::start(&settings, &services(&[SSH]), &knock()).err())
+        .inside(|| firewall::start(&rules(&settings, &services(&[SSH]))).err())
         .expect("a fault");
     assert!(fault.what.contains("it guards other ports"), "{fault}");
 }

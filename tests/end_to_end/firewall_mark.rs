@@ -10,7 +10,7 @@ use toctoc::config::FirewallSettings as Settings;
 use toctoc::core::grants::Change;
 use toctoc::core::service::{GrantKind, Mode, Service};
 use toctoc::core::types::{Port, Proto};
-use toctoc::edge::firewall::{Firewall, advice};
+use toctoc::edge::firewall::advice;
 
 /// A port that is another service's, in guard mode.
 const RDP: Port = Port { proto: Proto::Tcp, number: 3389 };
@@ -129,7 +129,7 @@ fn a_new_connection_in_the_name_of_a_granted_one_is_dropped_here_for_its_mark_wo
         let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
         assert!(echoes(&mut session, LONG));
         it.nft.apply(&[Change::Remove { element }]).unwrap();
-        let dropped = |it: &Guarded| it.net.gateway.inside(|| it.nft.dropped()).unwrap()["opening"];
+        let dropped = |it: &Guarded| it.nft.dropped().unwrap()["opening"];
         let before = dropped(&it);
         Raw::new(&it.net.client.space, session.local_addr().unwrap(), ssh(to))
             .send(SYN, 1, 0, &[])

@@ -2,14 +2,17 @@
 //! Who is granted what is left to the test.
 
 use std::net::{IpAddr, SocketAddr};
+use std::thread::JoinHandle;
 
 use toctoc::config::{FirewallSettings as Settings, KnockSettings, defaults};
 use toctoc::core::grants::{Change, Element};
 use toctoc::core::service::{GrantKind, Service};
-use toctoc::core::types::{Port, Proto, ServiceName, Source};
-use toctoc::edge::firewall::{Firewall, NftFirewall};
+use toctoc::core::types::{Fault, Port, Proto, ServiceName, Source};
+use toctoc::edge::firewall::{
+    self, Firewall, GuardReport, GuardRules, GuardTask, Started, TableChange,
+};
 
-use super::{Echo, Net};
+use super::{Echo, Net, Space};
 
 /// The guarded stream service.
 pub const SSH: Port = Port { proto: Proto::Tcp, number: 22 };
@@ -20,7 +23,7 @@ pub const KNOCK: u16 = 62201;
 
 /// A guarded gateway with servers behind the guard, and a client.
 pub struct Guarded {
-    pub nft: NftFirewall,
+    pub nft: KeptGuard,
     pub net: Net,
     /// Listens on [`SSH`].
     pub tcp: Echo,
@@ -72,15 +75,119 @@ impl Guarded {
 }
 
 /// Loads the guard for both services in the gateway.
-pub fn start(net: &Net, settings: &Settings) -> NftFirewall {
+pub fn start(net: &Net, settings: &Settings) -> KeptGuard {
     start_for(net, settings, &services(&[SSH, DNS]))
 }
 
 /// The same for other services.
-pub fn start_for(net: &Net, settings: &Settings, services: &[Service]) -> NftFirewall {
-    net.gateway
-        .inside(|| NftFirewall::start(settings, services, &knock()))
-        .unwrap_or_else(|fault| panic!("{fault}"))
+pub fn start_for(net: &Net, settings: &Settings, services: &[Service]) -> KeptGuard {
+    let (space, rules) = (net.gateway.clone(), rules(settings, services));
+    let started = space.inside(|| firewall::start(&rules));
+    let Started { link, guard, watch, .. } = started.unwrap_or_else(|fault| panic!("{fault}"));
+    KeptGuard { space, rules, link, guard, watch }
+}
+
+pub fn rules(settings: &Settings, services: &[Service]) -> GuardRules {
+    let (firewall, services) = (settings.clone(), services.to_vec());
+    GuardRules { firewall, services, knock: knock() }
+}
+
+/// Both halves of the firewall, as a gatekeeper uses them: one task after the other.
+pub struct KeptGuard {
+    space: Space,
+    rules: GuardRules,
+    link: firewall::NftLink,
+    guard: firewall::NftGuard,
+    watch: firewall::TableWatch,
+}
+
+/// What a repair did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Repair {
+    pub reloaded: bool,
+    pub put_back: usize,
+    pub removed: usize,
+}
+
+impl KeptGuard {
+    pub fn run(&self, task: GuardTask) -> Result<GuardReport, Fault> {
+        self.space.inside(|| self.guard.run(task))
+    }
+
+    /// The task beside the test, as in a gateway.
+    pub fn job(&self, task: GuardTask) -> JoinHandle<Result<GuardReport, Fault>> {
+        let guard = self.guard.clone();
+        self.space.thread(move || guard.run(task))
+    }
+
+    pub fn reload(&mut self, settings: &Settings, services: &[Service]) -> Result<(), Fault> {
+        let rules = rules(settings, services);
+        self.run(GuardTask::Load(rules.clone()))?;
+        self.link.use_settings(settings);
+        self.rules = rules;
+        Ok(())
+    }
+
+    pub fn take_changes(&mut self) -> Vec<TableChange> {
+        self.watch.foreign_changes()
+    }
+
+    /// The changes of elements, then the cuts.
+    pub fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
+        let cut = changes.iter().filter(|change| matches!(change, Change::Cut { .. }));
+        let cut: Vec<Element> = cut.map(|change| *change.element()).collect();
+        self.link.apply(changes)?;
+        if cut.is_empty() { Ok(()) } else { self.link.cut(&cut) }
+    }
+
+    pub fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault> {
+        self.link.remaining(element)
+    }
+
+    pub fn is_there(&mut self) -> bool {
+        self.link.is_there().expect("the kernel says so")
+    }
+
+    fn repair(&self) -> (bool, Vec<(Element, u64)>) {
+        match self.run(GuardTask::Repair) {
+            Ok(GuardReport::Loaded { reloaded, elements }) => (reloaded, elements),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The live elements of a guard that needs no repair.
+    pub fn list(&mut self) -> Result<Vec<(Element, u64)>, Fault> {
+        let (reloaded, elements) = self.repair();
+        assert!(!reloaded, "it was sound");
+        Ok(elements)
+    }
+
+    pub fn guard_is_up(&mut self) -> Result<bool, Fault> {
+        Ok(self.run(GuardTask::Check)? == GuardReport::Checked { sound: true })
+    }
+
+    /// A repair, and after it what the gatekeeper expects and nothing else.
+    pub fn restore(&mut self, expected: &[Change]) -> Result<Repair, Fault> {
+        let (reloaded, elements) = self.repair();
+        let changes = firewall::reconcile(&elements, expected);
+        self.link.apply(&changes)?;
+        let mut repair = Repair { reloaded, put_back: 0, removed: 0 };
+        for change in &changes {
+            let was_there = elements.iter().any(|(element, _)| element == change.element());
+            match change {
+                Change::Set { .. } if !was_there => repair.put_back += 1,
+                Change::Remove { .. } => repair.removed += 1,
+                _ => {}
+            }
+        }
+        Ok(repair)
+    }
+
+    /// Packets dropped so far, by chain.
+    pub fn dropped(&self) -> Result<std::collections::BTreeMap<String, u64>, Fault> {
+        let GuardRules { firewall, services, knock } = &self.rules;
+        Ok(self.space.inside(|| firewall::look_at(firewall, services, knock))?.dropped)
+    }
 }
 
 /// Another table in the gateway, as an admin's own firewall would be, for which conntrack follows
