@@ -140,6 +140,11 @@ impl Process {
             // What is wrong was said, or will be when it keeps a door shut.
             let _ = self.mend(now);
         }
+        if let Journal::Open(state) = &mut self.journal
+            && state.maintain_now().is_err()
+        {
+            self.again = Some(soon());
+        }
         self.pipe.is_some() || !self.leases.is_empty()
     }
 

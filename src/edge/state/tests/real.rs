@@ -79,7 +79,7 @@ fn a_torn_tail_is_cut_off_without_a_word() {
     let home = tempfile::tempdir().unwrap();
     let (mut state, _) = open(home.path());
     state.commit(&[seen(1)]).unwrap();
-    let (torn, _) = state.tail.batch(&[seen(2)]).unwrap();
+    let (torn, _) = state.journal.tail.batch(&[seen(2)]).unwrap();
     drop(state);
     let path = home.path().join(JOURNAL);
     let mut bytes = fs::read(&path).unwrap();
