@@ -17,10 +17,10 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use crate::core::types::Fault;
 
 /// Work for a thread; its value goes back to the loop.
-pub type Job<T> = Box<dyn FnOnce() -> T + Send>;
+pub type LaneJob<T> = Box<dyn FnOnce() -> T + Send>;
 
-/// The value of a job that has ended, and its lane.
-struct Finished<T> {
+/// The value of a job that has ended.
+struct LaneResult<T> {
     lane: &'static str,
     value: T,
 }
@@ -28,8 +28,8 @@ struct Finished<T> {
 /// The lanes. Each runs one job at a time, beside the others.
 pub struct Worker<T> {
     running: BTreeMap<&'static str, JoinHandle<()>>,
-    sender: Sender<Finished<T>>,
-    receiver: Receiver<Finished<T>>,
+    sender: Sender<LaneResult<T>>,
+    receiver: Receiver<LaneResult<T>>,
     ready: Arc<EventFd>,
 }
 
@@ -51,7 +51,7 @@ impl<T: Send + 'static> Worker<T> {
     ///
     /// # Errors
     /// The lane still runs an earlier job, or the kernel gives no thread.
-    pub fn start(&mut self, lane: &'static str, job: Job<T>) -> Result<(), Fault> {
+    pub fn start(&mut self, lane: &'static str, job: LaneJob<T>) -> Result<(), Fault> {
         // A thread that has ended without a result has panicked: it blocks its lane no longer.
         if self.running.get(lane).is_some_and(|thread| !thread.is_finished()) {
             return Err(Fault::new(
@@ -64,7 +64,7 @@ impl<T: Send + 'static> Worker<T> {
         let thread = spawn(lane, move || {
             let value = job();
             // Nobody takes results any more only while the process ends.
-            if sender.send(Finished { lane, value }).is_ok() {
+            if sender.send(LaneResult { lane, value }).is_ok() {
                 let _ = ready.write(1);
             }
         });
@@ -79,7 +79,7 @@ impl<T: Send + 'static> Worker<T> {
     pub fn finished(&mut self) -> Option<T> {
         // Cleared before looking: a result that comes in between makes it readable again.
         let _ = self.ready.read();
-        let Finished { lane, value } = self.receiver.try_recv().ok()?;
+        let LaneResult { lane, value } = self.receiver.try_recv().ok()?;
         self.running.remove(lane);
         // There may be more, so it stays readable until somebody was told that there are none.
         let _ = self.ready.write(1);

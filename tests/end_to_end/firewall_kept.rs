@@ -400,7 +400,7 @@ fn a_guard_that_somebody_changes_again_and_again_is_a_fault_and_not_up() {
     let other_rules =
         start(meddling_nft(&folder, "/usr/sbin/nft insert rule inet toctoc guard accept"))
             .expect("a fault");
-    assert!(other_rules.what.contains("it has other rules"), "{other_rules}");
+    assert!(other_rules.what.contains("rules instead of"), "{other_rules}");
     let element = "/usr/sbin/nft 'flush set inet toctoc time4; add element inet toctoc time4 { 10.9.9.9 . tcp . 22 }'";
     let restless = start(meddling_nft(&folder, element)).expect("a fault");
     assert!(restless.what.contains("again and again"), "{restless}");
