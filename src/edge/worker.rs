@@ -128,6 +128,12 @@ mod tests {
         }
     }
 
+    fn all_end(worker: &Worker<u32>) {
+        while !worker.running.values().all(JoinHandle::is_finished) {
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn a_lane_that_hangs_blocks_no_other_lane_and_takes_no_second_job() {
         let mut worker = Worker::new().unwrap();
@@ -149,10 +155,12 @@ mod tests {
     #[test]
     fn the_descriptor_is_readable_until_the_last_result_was_taken() {
         let mut worker = Worker::new().unwrap();
-        let (lanes, mut sum) = (["a", "b", "c"], 0);
+        let lanes = ["a", "b", "c"];
         for lane in lanes {
             worker.start(lane, Box::new(|| 1)).unwrap();
         }
+        all_end(&worker);
+        let mut sum = 0;
         for _ in lanes {
             sum += next(&mut worker);
         }
@@ -164,9 +172,8 @@ mod tests {
     fn a_job_that_panics_frees_its_lane() {
         let mut worker = Worker::<u32>::new().unwrap();
         worker.start("files", Box::new(|| panic!("a bug"))).unwrap();
-        while worker.start("files", Box::new(|| 1)).is_err() {
-            std::thread::yield_now();
-        }
+        all_end(&worker);
+        worker.start("files", Box::new(|| 1)).unwrap();
         assert_eq!(next(&mut worker), 1);
     }
 

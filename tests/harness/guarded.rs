@@ -9,7 +9,7 @@ use toctoc::core::grants::{Change, Element};
 use toctoc::core::service::{GrantKind, Service};
 use toctoc::core::types::{Fault, Port, Proto, ServiceName, Source};
 use toctoc::edge::firewall::{
-    self, Firewall, GuardReport, GuardRules, GuardTask, Started, TableChange,
+    self, Firewall, GuardReport, GuardRules, GuardState, GuardTask, Started, TableChange,
 };
 
 use super::{Echo, Net, Space};
@@ -183,10 +183,15 @@ impl KeptGuard {
         Ok(repair)
     }
 
+    /// What somebody sees who does not keep it.
+    pub fn seen(&self) -> Result<GuardState, Fault> {
+        let GuardRules { firewall, services, knock } = &self.rules;
+        self.space.inside(|| firewall::look_at(firewall, services, knock))
+    }
+
     /// Packets dropped so far, by chain.
     pub fn dropped(&self) -> Result<std::collections::BTreeMap<String, u64>, Fault> {
-        let GuardRules { firewall, services, knock } = &self.rules;
-        Ok(self.space.inside(|| firewall::look_at(firewall, services, knock))?.dropped)
+        Ok(self.seen()?.dropped)
     }
 }
 
