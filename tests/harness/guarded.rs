@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread::JoinHandle;
 
 use toctoc::config::{FirewallSettings as Settings, KnockSettings, defaults};
-use toctoc::core::grants::{Change, Element};
+use toctoc::core::grants::{Change, Element, Flow};
 use toctoc::core::service::{GrantKind, Service};
 use toctoc::core::types::{Fault, Port, Proto, ServiceName, Source};
 use toctoc::edge::firewall::{
@@ -160,6 +160,13 @@ impl KeptGuard {
         let (reloaded, elements) = self.repair();
         assert!(!reloaded, "it was sound");
         Ok(elements)
+    }
+
+    pub fn flows(&self) -> Result<Vec<Flow>, Fault> {
+        match self.run(GuardTask::Flows)? {
+            GuardReport::Flows(flows) => Ok(flows),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub fn guard_is_up(&mut self) -> Result<bool, Fault> {
