@@ -2,18 +2,18 @@
 //! commit. See `core::record` for the records.
 //!
 //! A commit is one write at the end of the file and one fdatasync, then its mark, which the next
-//! commit syncs. Measured on ext4: a file of blocks written beforehand is some 30 % quicker than one
-//! that grows, and the second sync for the mark doubles the time; neither is worth what it costs, so
-//! the file grows and the mark comes late (`journal` says why that is enough to tell a torn tail from
-//! a loss).
+//! commit syncs. Measured on ext4: a file of blocks written beforehand is some 30 % quicker than
+//! one that grows, and the second sync for the mark doubles the time; neither is worth what it
+//! costs, so the file grows and the mark comes late (`journal` says why that is enough to tell a
+//! torn tail from a loss).
 //!
-//! Only a commit waits for the disk. All other writing is jobs for another thread, and commits go on
-//! meanwhile (`jobs`):
+//! Only a commit waits for the disk. All other writing is jobs for another thread, and commits go
+//! on meanwhile (`jobs`):
 //! - What was deferred gets its place in the file before the job starts. A commit that comes first
 //!   writes the same bytes there once more, in front of its own.
 //! - A journal that has grown is written anew in three jobs: the sum of it into a second file; what
-//!   was committed since then behind that; the second file's name. From the second job on each commit
-//!   goes to both files, so whichever of them a crash leaves has all of it.
+//!   was committed since then behind that; the second file's name. From the second job on each
+//!   commit goes to both files, so whichever of them a crash leaves has all of it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -71,7 +71,8 @@ pub struct Recovered {
 pub struct State {
     shown: String,
     journal: Appender,
-    /// The journal that is to replace it: has the same batches or their sum. Each commit goes to both.
+    /// The journal that is to replace it: has the same batches or their sum. Each commit goes to
+    /// both.
     next: Option<Appender>,
     /// While the next journal is written: what was committed since its sum was made.
     since: Option<Vec<Record>>,
@@ -88,8 +89,8 @@ pub struct State {
 }
 
 impl State {
-    /// Opens the state in `directory`, which is made if it is not there. `now` names what is found to
-    /// be lost. Waits for the disk.
+    /// Opens the state in `directory`, which is made if it is not there. `now` names what is found
+    /// to be lost. Waits for the disk.
     ///
     /// # Errors
     /// If another gateway has it, if it lies in memory only and `volatile_too` does not allow that,
@@ -157,7 +158,8 @@ impl State {
         Ok((state, recovered))
     }
 
-    /// Makes `records` durable, and what was deferred before them, all or none: one write, one sync.
+    /// Makes `records` durable, and what was deferred before them, all or none: one write, one
+    /// sync.
     ///
     /// # Errors
     /// After an error nothing of it may be acted upon, and no commit succeeds before a
@@ -178,8 +180,8 @@ impl State {
         Ok(())
     }
 
-    /// Has `records` written by the next commit or the next job. Never waits. They survive a fault of
-    /// either, but not the end of the process before that.
+    /// Has `records` written by the next commit or the next job. Never waits. They survive a fault
+    /// of either, but not the end of the process before that.
     pub fn defer(&mut self, records: &[Record]) {
         for record in records {
             match record {

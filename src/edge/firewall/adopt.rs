@@ -35,8 +35,8 @@ const FLAGS_REPLY: u16 = 5;
 /// What the kernel gives an established connection, seconds; the first packet sets it anew.
 const LIFE: u32 = 432_000;
 
-/// Marks the connections to guarded ports that stand now and bear no mark of ours, and returns them.
-/// `own` are this machine's addresses.
+/// Marks the connections to guarded ports that stand now and bear no mark of ours, and returns
+/// them. `own` are this machine's addresses.
 ///
 /// # Errors
 /// If the kernel refuses; what was marked before that stays so.

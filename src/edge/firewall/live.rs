@@ -1,5 +1,5 @@
-//! The real firewall in two halves: netlink calls for the poll loop, and jobs for a thread beside it
-//! that run the nft program and make long lists.
+//! The real firewall in two halves: netlink calls for the poll loop, and jobs for a thread beside
+//! it that run the nft program and make long lists.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,8 +34,8 @@ pub struct Started {
 /// Loads the guard, or brings a guard that is there up to these rules, in one transaction; live
 /// elements stay as they are. Works in the network namespace of the calling thread, and may wait.
 ///
-/// A TCP session that was open before the first load stands still until its source has a time grant;
-/// then it goes on.
+/// A TCP session that was open before the first load stands still until its source has a time
+/// grant; then it goes on.
 ///
 /// # Errors
 /// Whatever nft or the kernel refuses, or another gateway has the table.
@@ -91,7 +91,8 @@ impl Firewall for NftLink {
     }
 }
 
-/// The half beside the poll loop. Clones are the same guard; a task waits until the last one is done.
+/// The half beside the poll loop. Clones are the same guard; a task waits until the last one is
+/// done.
 #[derive(Clone)]
 pub struct NftGuard(Arc<Mutex<Guard>>);
 
@@ -190,7 +191,8 @@ pub fn print_ruleset(
     Ok(GuardPlan::new(settings, services, knock)?.text())
 }
 
-/// Takes the guard away where no gateway keeps it, all grants with it, and so opens what it guarded.
+/// Takes the guard away where no gateway keeps it, all grants with it, and so opens what it
+/// guarded.
 ///
 /// # Errors
 /// A gateway keeps it, or nft refuses.
@@ -269,9 +271,9 @@ fn load_once(program: &NftProgram, plan: &GuardPlan, anew: bool) -> Result<(), F
         return program.load(&plan.text_anew());
     }
     let Err(fault) = program.load(&plan.text()) else { return Ok(()) };
-    // A table of that name that is not as ours ever was (an older version's set, a chain without its
-    // hook) refuses the change. Only replacing it helps, still in one transaction; the grants are put
-    // back afterwards.
+    // A table of that name that is not as ours ever was (an older version's set, a chain without
+    // its hook) refuses the change. Only replacing it helps, still in one transaction; the grants
+    // are put back afterwards.
     program.load(&plan.text_anew()).map_err(|_| fault)
 }
 
