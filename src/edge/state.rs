@@ -36,7 +36,7 @@ mod jobs;
 mod journal;
 
 pub use disk::{Directory, Disk};
-use jobs::{Appender, Done, Outcome, Work};
+use jobs::{Appender, Outcome, Work};
 pub use jobs::{StateDone, StateJob};
 
 const JOURNAL: &str = "journal";
@@ -180,8 +180,8 @@ impl State {
         Ok(())
     }
 
-    /// Has `records` written by the next commit or the next job. Never waits. They survive a fault
-    /// of either, but not the end of the process before that.
+    /// Queues `records` for the next commit or the next job. Never waits. They survive a fault of
+    /// either, but not the end of the process before that.
     pub fn defer(&mut self, records: &[Record]) {
         for record in records {
             match record {
@@ -249,15 +249,15 @@ impl State {
     pub fn finish(&mut self, done: StateDone) -> Result<Option<Recovered>, Fault> {
         self.is_busy = false;
         match done.0 {
-            Outcome::Done(Done::Written) => self.synced(),
-            Outcome::Done(Done::Summed(next)) => self.catch_up(next)?,
-            Outcome::Done(Done::Renamed) => {
+            Outcome::Written => self.synced(),
+            Outcome::Summed(next) => self.catch_up(next)?,
+            Outcome::Renamed => {
                 if let Some(next) = self.next.take() {
                     self.limit = limit_for(&next);
                     self.journal = next;
                 }
             }
-            Outcome::Done(Done::Reopened(journal, recovered)) => {
+            Outcome::Reopened(journal, recovered) => {
                 self.limit = limit_for(&journal);
                 self.journal = journal;
                 self.next = None;

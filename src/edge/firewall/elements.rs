@@ -295,7 +295,8 @@ fn refused(error: Errno, table: &str) -> Fault {
     let mut why = error.desc().to_owned();
     if error == Errno::ENFILE {
         why.push_str(&format!(
-            " (room for {TIME_ELEMENTS} time and {ONCE_ELEMENTS} one-connection elements per family)"
+            " (room for {TIME_ELEMENTS} time and {ONCE_ELEMENTS} one-connection elements per \
+             family)"
         ));
     }
     Fault::new(format!("nf_tables refused a change of table inet {table}: {why}"), remedy)
