@@ -14,8 +14,13 @@ const SOCKET: &str = "NOTIFY_SOCKET";
 /// nothing happens.
 ///
 /// # Errors
+<<<<<<< HEAD
 /// The manager cannot be reached; try again if it is `WouldBlock`. Until it knows, it takes us for a
 /// service that hangs.
+=======
+/// The manager cannot be reached; try again if it is `WouldBlock`. Until it knows, it takes us for
+/// a service that hangs.
+>>>>>>> edgea
 pub fn ready() -> io::Result<()> {
     match std::env::var_os(SOCKET) {
         Some(name) => tell(&name),

@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread::JoinHandle;
 
 use toctoc::config::{FirewallSettings as Settings, KnockSettings, defaults};
-use toctoc::core::grants::{Change, Element};
+use toctoc::core::grants::{Change, Element, Flow};
 use toctoc::core::service::{GrantKind, Service};
 use toctoc::core::types::{Fault, Port, Proto, ServiceName, Source};
 use toctoc::edge::firewall::{
-    self, Firewall, GuardReport, GuardRules, GuardTask, Started, TableChange,
+    self, Firewall, GuardReport, GuardRules, GuardState, GuardTask, Started, TableChange,
 };
 
 use super::{Echo, Net, Space};
@@ -162,6 +162,13 @@ impl KeptGuard {
         Ok(elements)
     }
 
+    pub fn flows(&self) -> Result<Vec<Flow>, Fault> {
+        match self.run(GuardTask::Flows)? {
+            GuardReport::Flows(flows) => Ok(flows),
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub fn guard_is_up(&mut self) -> Result<bool, Fault> {
         Ok(self.run(GuardTask::Check)? == GuardReport::Checked { sound: true })
     }
@@ -183,10 +190,15 @@ impl KeptGuard {
         Ok(repair)
     }
 
+    /// What somebody sees who does not keep it.
+    pub fn seen(&self) -> Result<GuardState, Fault> {
+        let GuardRules { firewall, services, knock } = &self.rules;
+        self.space.inside(|| firewall::look_at(firewall, services, knock))
+    }
+
     /// Packets dropped so far, by chain.
     pub fn dropped(&self) -> Result<std::collections::BTreeMap<String, u64>, Fault> {
-        let GuardRules { firewall, services, knock } = &self.rules;
-        Ok(self.space.inside(|| firewall::look_at(firewall, services, knock))?.dropped)
+        Ok(self.seen()?.dropped)
     }
 }
 

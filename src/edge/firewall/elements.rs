@@ -151,8 +151,13 @@ impl Transaction<'_> {
         }
         let shape = KeyShape::of(element);
         self.put(&judged_by(element.form, shape), element, millis, Vec::new());
+<<<<<<< HEAD
         // What says whether the connection was spent is not shortened: it counts for handshakes that
         // the other set let begin.
+=======
+        // What says whether the connection was spent is not shortened: it counts for handshakes
+        // that the other set let begin.
+>>>>>>> edgea
         let is_shortened = matches!(change, Change::Shorten { .. }) && millis > 0;
         if is_once && !is_shortened {
             let armed = vec![SetElementAttribute::ListExpressions(vec![one_packet_a_day()])];
@@ -294,7 +299,12 @@ fn refused(error: Errno, table: &str) -> Fault {
     let mut why = error.desc().to_owned();
     if error == Errno::ENFILE {
         why.push_str(&format!(
+<<<<<<< HEAD
             " (room for {TIME_ELEMENTS} time and {ONCE_ELEMENTS} one-connection elements per family)"
+=======
+            " (room for {TIME_ELEMENTS} time and {ONCE_ELEMENTS} one-connection elements per \
+             family)"
+>>>>>>> edgea
         ));
     }
     Fault::new(format!("nf_tables refused a change of table inet {table}: {why}"), remedy)

@@ -1,9 +1,15 @@
 //! The journal's bytes: a page with two commit marks, then batches, each chained to the one before
 //! by a checksum. See `core::ledger` for the meaning of the records.
 //!
+<<<<<<< HEAD
 //! The checksum is BLAKE2s without a key: it is against disks, crashes and restored backups. Whoever
 //! can write this file is root and could read a key beside it. It is chained, so that a batch that is
 //! missing, doubled or of an older file is noticed.
+=======
+//! The checksum is BLAKE2s without a key: it is against disks, crashes and restored backups.
+//! Whoever can write this file is root and could read a key beside it. It is chained, so that a
+//! batch that is missing, doubled or of an older file is noticed.
+>>>>>>> edgea
 
 use blake2::{Blake2s256, Digest};
 
@@ -99,9 +105,15 @@ impl Tail {
 ///
 /// A commit mark is written after its batch was synced, and is itself synced by the next batch. So
 /// whatever was given out as durable is there whenever: both marks are whole, and every batch up to
+<<<<<<< HEAD
 /// the higher one is; or one mark was torn while it was written, and every batch up to the one after
 /// the whole mark is. Anything less is damage. Batches that were deferred have no mark of their own:
 /// the next commit's counts for them.
+=======
+/// the higher one is; or one mark was torn while it was written, and every batch up to the one
+/// after the whole mark is. Anything less is damage. Batches that were deferred have no mark of
+/// their own: the next commit's counts for them.
+>>>>>>> edgea
 pub(super) fn read(file: &[u8]) -> JournalContents {
     let marks = MARKS.map(|place| file.get(place..place + MARK).and_then(read_mark));
     let header = read_header(file);
