@@ -169,12 +169,8 @@ impl Control {
         requests
     }
 
-<<<<<<< HEAD
-    /// Answers a session, as far as it can be written without waiting. One that is gone is no error.
-=======
     /// Answers a session, as far as it can be written without waiting. One that is gone is no
     /// error.
->>>>>>> edgea
     pub fn reply(&mut self, id: SessionId, response: &ControlResponse) {
         self.sessions.retain_mut(|session| session.id != id || session.reply(response).is_ok());
     }

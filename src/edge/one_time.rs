@@ -37,8 +37,8 @@ pub struct SequenceUse {
 }
 
 /// Writes `#` over the first byte of the line that holds the sequence of `door`, and syncs it. A
-/// sequence that stands in the configuration itself ([`Door::fixed_first`]) is used up without that:
-/// from here on the file counts.
+/// sequence that stands in the configuration itself ([`Door::fixed_first`]) is used up without
+/// that: from here on the file counts.
 ///
 /// # Errors
 /// The reason, as the system words it: then nothing may open.

@@ -7,20 +7,16 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Where a manager that waits for word listens: a path, or the name of an abstract socket after `@`.
+/// Where a manager that waits for word listens: a path, or the name of an abstract socket after
+/// `@`.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
 /// Says that this process serves from now on. Never waits. Without a manager that waits for word
 /// nothing happens.
 ///
 /// # Errors
-<<<<<<< HEAD
-/// The manager cannot be reached; try again if it is `WouldBlock`. Until it knows, it takes us for a
-/// service that hangs.
-=======
 /// The manager cannot be reached; try again if it is `WouldBlock`. Until it knows, it takes us for
 /// a service that hangs.
->>>>>>> edgea
 pub fn ready() -> io::Result<()> {
     match std::env::var_os(SOCKET) {
         Some(name) => tell(&name),

@@ -2,20 +2,6 @@
 //! commit. See `core::record` for the records.
 //!
 //! A commit is one write at the end of the file and one fdatasync, then its mark, which the next
-<<<<<<< HEAD
-//! commit syncs. Measured on ext4: a file of blocks written beforehand is some 30 % quicker than one
-//! that grows, and the second sync for the mark doubles the time; neither is worth what it costs, so
-//! the file grows and the mark comes late (`journal` says why that is enough to tell a torn tail from
-//! a loss).
-//!
-//! Only a commit waits for the disk. All other writing is jobs for another thread, and commits go on
-//! meanwhile (`jobs`):
-//! - What was deferred gets its place in the file before the job starts. A commit that comes first
-//!   writes the same bytes there once more, in front of its own.
-//! - A journal that has grown is written anew in three jobs: the sum of it into a second file; what
-//!   was committed since then behind that; the second file's name. From the second job on each commit
-//!   goes to both files, so whichever of them a crash leaves has all of it.
-=======
 //! commit syncs. Measured on ext4: a file of blocks written beforehand is some 30 % quicker than
 //! one that grows, and the second sync for the mark doubles the time; neither is worth what it
 //! costs, so the file grows and the mark comes late (`journal` says why that is enough to tell a
@@ -28,7 +14,6 @@
 //! - A journal that has grown is written anew in three jobs: the sum of it into a second file; what
 //!   was committed since then behind that; the second file's name. From the second job on each
 //!   commit goes to both files, so whichever of them a crash leaves has all of it.
->>>>>>> edgea
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -51,11 +36,7 @@ mod jobs;
 mod journal;
 
 pub use disk::{Directory, Disk};
-<<<<<<< HEAD
-use jobs::{Appender, Done, Outcome, Work};
-=======
 use jobs::{Appender, Outcome, Work};
->>>>>>> edgea
 pub use jobs::{StateDone, StateJob};
 
 const JOURNAL: &str = "journal";
@@ -90,12 +71,8 @@ pub struct Recovered {
 pub struct State {
     shown: String,
     journal: Appender,
-<<<<<<< HEAD
-    /// The journal that is to replace it: has the same batches or their sum. Each commit goes to both.
-=======
     /// The journal that is to replace it: has the same batches or their sum. Each commit goes to
     /// both.
->>>>>>> edgea
     next: Option<Appender>,
     /// While the next journal is written: what was committed since its sum was made.
     since: Option<Vec<Record>>,
@@ -112,13 +89,8 @@ pub struct State {
 }
 
 impl State {
-<<<<<<< HEAD
-    /// Opens the state in `directory`, which is made if it is not there. `now` names what is found to
-    /// be lost. Waits for the disk.
-=======
     /// Opens the state in `directory`, which is made if it is not there. `now` names what is found
     /// to be lost. Waits for the disk.
->>>>>>> edgea
     ///
     /// # Errors
     /// If another gateway has it, if it lies in memory only and `volatile_too` does not allow that,
@@ -186,12 +158,8 @@ impl State {
         Ok((state, recovered))
     }
 
-<<<<<<< HEAD
-    /// Makes `records` durable, and what was deferred before them, all or none: one write, one sync.
-=======
     /// Makes `records` durable, and what was deferred before them, all or none: one write, one
     /// sync.
->>>>>>> edgea
     ///
     /// # Errors
     /// After an error nothing of it may be acted upon, and no commit succeeds before a
@@ -212,11 +180,7 @@ impl State {
         Ok(())
     }
 
-<<<<<<< HEAD
-    /// Has `records` written by the next commit or the next job. Never waits. They survive a fault of
-=======
     /// Queues `records` for the next commit or the next job. Never waits. They survive a fault of
->>>>>>> edgea
     /// either, but not the end of the process before that.
     pub fn defer(&mut self, records: &[Record]) {
         for record in records {
@@ -285,25 +249,15 @@ impl State {
     pub fn finish(&mut self, done: StateDone) -> Result<Option<Recovered>, Fault> {
         self.is_busy = false;
         match done.0 {
-<<<<<<< HEAD
-            Outcome::Done(Done::Written) => self.synced(),
-            Outcome::Done(Done::Summed(next)) => self.catch_up(next)?,
-            Outcome::Done(Done::Renamed) => {
-=======
             Outcome::Written => self.synced(),
             Outcome::Summed(next) => self.catch_up(next)?,
             Outcome::Renamed => {
->>>>>>> edgea
                 if let Some(next) = self.next.take() {
                     self.limit = limit_for(&next);
                     self.journal = next;
                 }
             }
-<<<<<<< HEAD
-            Outcome::Done(Done::Reopened(journal, recovered)) => {
-=======
             Outcome::Reopened(journal, recovered) => {
->>>>>>> edgea
                 self.limit = limit_for(&journal);
                 self.journal = journal;
                 self.next = None;

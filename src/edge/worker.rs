@@ -17,17 +17,10 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use crate::core::types::Fault;
 
 /// Work for a thread; its value goes back to the loop.
-<<<<<<< HEAD
-pub type Job<T> = Box<dyn FnOnce() -> T + Send>;
-
-/// The value of a job that has ended, and its lane.
-struct Finished<T> {
-=======
 pub type LaneJob<T> = Box<dyn FnOnce() -> T + Send>;
 
 /// The value of a job that has ended.
 struct LaneResult<T> {
->>>>>>> edgea
     lane: &'static str,
     value: T,
 }
@@ -35,13 +28,8 @@ struct LaneResult<T> {
 /// The lanes. Each runs one job at a time, beside the others.
 pub struct Worker<T> {
     running: BTreeMap<&'static str, JoinHandle<()>>,
-<<<<<<< HEAD
-    sender: Sender<Finished<T>>,
-    receiver: Receiver<Finished<T>>,
-=======
     sender: Sender<LaneResult<T>>,
     receiver: Receiver<LaneResult<T>>,
->>>>>>> edgea
     ready: Arc<EventFd>,
 }
 
@@ -63,11 +51,7 @@ impl<T: Send + 'static> Worker<T> {
     ///
     /// # Errors
     /// The lane still runs an earlier job, or the kernel gives no thread.
-<<<<<<< HEAD
-    pub fn start(&mut self, lane: &'static str, job: Job<T>) -> Result<(), Fault> {
-=======
     pub fn start(&mut self, lane: &'static str, job: LaneJob<T>) -> Result<(), Fault> {
->>>>>>> edgea
         // A thread that has ended without a result has panicked: it blocks its lane no longer.
         if self.running.get(lane).is_some_and(|thread| !thread.is_finished()) {
             return Err(Fault::new(
@@ -80,11 +64,7 @@ impl<T: Send + 'static> Worker<T> {
         let thread = spawn(lane, move || {
             let value = job();
             // Nobody takes results any more only while the process ends.
-<<<<<<< HEAD
-            if sender.send(Finished { lane, value }).is_ok() {
-=======
             if sender.send(LaneResult { lane, value }).is_ok() {
->>>>>>> edgea
                 let _ = ready.write(1);
             }
         });
@@ -99,11 +79,7 @@ impl<T: Send + 'static> Worker<T> {
     pub fn finished(&mut self) -> Option<T> {
         // Cleared before looking: a result that comes in between makes it readable again.
         let _ = self.ready.read();
-<<<<<<< HEAD
-        let Finished { lane, value } = self.receiver.try_recv().ok()?;
-=======
         let LaneResult { lane, value } = self.receiver.try_recv().ok()?;
->>>>>>> edgea
         self.running.remove(lane);
         // There may be more, so it stays readable until somebody was told that there are none.
         let _ = self.ready.write(1);
@@ -152,15 +128,12 @@ mod tests {
         }
     }
 
-<<<<<<< HEAD
-=======
     fn all_end(worker: &Worker<u32>) {
         while !worker.running.values().all(JoinHandle::is_finished) {
             std::thread::yield_now();
         }
     }
 
->>>>>>> edgea
     #[test]
     fn a_lane_that_hangs_blocks_no_other_lane_and_takes_no_second_job() {
         let mut worker = Worker::new().unwrap();
@@ -182,19 +155,12 @@ mod tests {
     #[test]
     fn the_descriptor_is_readable_until_the_last_result_was_taken() {
         let mut worker = Worker::new().unwrap();
-<<<<<<< HEAD
-        let (lanes, mut sum) = (["a", "b", "c"], 0);
-        for lane in lanes {
-            worker.start(lane, Box::new(|| 1)).unwrap();
-        }
-=======
         let lanes = ["a", "b", "c"];
         for lane in lanes {
             worker.start(lane, Box::new(|| 1)).unwrap();
         }
         all_end(&worker);
         let mut sum = 0;
->>>>>>> edgea
         for _ in lanes {
             sum += next(&mut worker);
         }
@@ -206,14 +172,8 @@ mod tests {
     fn a_job_that_panics_frees_its_lane() {
         let mut worker = Worker::<u32>::new().unwrap();
         worker.start("files", Box::new(|| panic!("a bug"))).unwrap();
-<<<<<<< HEAD
-        while worker.start("files", Box::new(|| 1)).is_err() {
-            std::thread::yield_now();
-        }
-=======
         all_end(&worker);
         worker.start("files", Box::new(|| 1)).unwrap();
->>>>>>> edgea
         assert_eq!(next(&mut worker), 1);
     }
 

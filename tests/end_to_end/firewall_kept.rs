@@ -385,10 +385,7 @@ fn rules_are_verified_without_a_change_and_a_guard_that_was_taken_away_is_not_th
     let good = rules(&settings(), &services(&[RDP]));
     assert_eq!(it.nft.run(GuardTask::Verify(good)), Ok(GuardReport::Verified));
     assert!(is_up(&mut it) && it.nft.is_there());
-<<<<<<< HEAD
-=======
     assert_eq!(it.nft.seen().unwrap().misfit, Some(None), "the rules are the old ones");
->>>>>>> edgea
     let renamed = toctoc::config::FirewallSettings { table: "other".into(), ..settings() };
     assert!(it.nft.run(GuardTask::Verify(rules(&renamed, &services(&[RDP])))).is_err());
     assert_eq!(it.nft.run(GuardTask::Unload), Ok(GuardReport::Unloaded));

@@ -151,13 +151,8 @@ impl Transaction<'_> {
         }
         let shape = KeyShape::of(element);
         self.put(&judged_by(element.form, shape), element, millis, Vec::new());
-<<<<<<< HEAD
-        // What says whether the connection was spent is not shortened: it counts for handshakes that
-        // the other set let begin.
-=======
         // What says whether the connection was spent is not shortened: it counts for handshakes
         // that the other set let begin.
->>>>>>> edgea
         let is_shortened = matches!(change, Change::Shorten { .. }) && millis > 0;
         if is_once && !is_shortened {
             let armed = vec![SetElementAttribute::ListExpressions(vec![one_packet_a_day()])];
@@ -211,7 +206,8 @@ fn message(table: &str, set: &str, element: Option<Vec<SetElementAttribute>>) ->
     SetElementMessage { attributes }
 }
 
-/// Address, source port where it counts, protocol, port: each padded to four bytes, as the kernel concatenates keys.
+/// Address, source port where it counts, protocol, port: each padded to four bytes, as the kernel
+/// concatenates keys.
 fn key(element: &Element) -> SetElementAttribute {
     let mut bytes = match element.source.ip() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -299,12 +295,8 @@ fn refused(error: Errno, table: &str) -> Fault {
     let mut why = error.desc().to_owned();
     if error == Errno::ENFILE {
         why.push_str(&format!(
-<<<<<<< HEAD
-            " (room for {TIME_ELEMENTS} time and {ONCE_ELEMENTS} one-connection elements per family)"
-=======
             " (room for {TIME_ELEMENTS} time and {ONCE_ELEMENTS} one-connection elements per \
              family)"
->>>>>>> edgea
         ));
     }
     Fault::new(format!("nf_tables refused a change of table inet {table}: {why}"), remedy)

@@ -1,10 +1,5 @@
-<<<<<<< HEAD
-//! The real firewall in two halves: netlink calls for the poll loop, and jobs for a thread beside it
-//! that run the nft program and make long lists.
-=======
 //! The real firewall in two halves: netlink calls for the poll loop, and jobs for a thread beside
 //! it that run the nft program and make long lists.
->>>>>>> edgea
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,13 +34,8 @@ pub struct Started {
 /// Loads the guard, or brings a guard that is there up to these rules, in one transaction; live
 /// elements stay as they are. Works in the network namespace of the calling thread, and may wait.
 ///
-<<<<<<< HEAD
-/// A TCP session that was open before the first load stands still until its source has a time grant;
-/// then it goes on.
-=======
 /// A TCP session that was open before the first load stands still until its source has a time
 /// grant; then it goes on.
->>>>>>> edgea
 ///
 /// # Errors
 /// Whatever nft or the kernel refuses, or another gateway has the table.
@@ -101,12 +91,8 @@ impl Firewall for NftLink {
     }
 }
 
-<<<<<<< HEAD
-/// The half beside the poll loop. Clones are the same guard; a task waits until the last one is done.
-=======
 /// The half beside the poll loop. Clones are the same guard; a task waits until the last one is
 /// done.
->>>>>>> edgea
 #[derive(Clone)]
 pub struct NftGuard(Arc<Mutex<Guard>>);
 
@@ -205,12 +191,8 @@ pub fn print_ruleset(
     Ok(GuardPlan::new(settings, services, knock)?.text())
 }
 
-<<<<<<< HEAD
-/// Takes the guard away where no gateway keeps it, all grants with it, and so opens what it guarded.
-=======
 /// Takes the guard away where no gateway keeps it, all grants with it, and so opens what it
 /// guarded.
->>>>>>> edgea
 ///
 /// # Errors
 /// A gateway keeps it, or nft refuses.
@@ -289,15 +271,9 @@ fn load_once(program: &NftProgram, plan: &GuardPlan, anew: bool) -> Result<(), F
         return program.load(&plan.text_anew());
     }
     let Err(fault) = program.load(&plan.text()) else { return Ok(()) };
-<<<<<<< HEAD
-    // A table of that name that is not as ours ever was (an older version's set, a chain without its
-    // hook) refuses the change. Only replacing it helps, still in one transaction; the grants are put
-    // back afterwards.
-=======
     // A table of that name that is not as ours ever was (an older version's set, a chain without
     // its hook) refuses the change. Only replacing it helps, still in one transaction; the grants
     // are put back afterwards.
->>>>>>> edgea
     program.load(&plan.text_anew()).map_err(|_| fault)
 }
 

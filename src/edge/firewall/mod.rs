@@ -75,13 +75,8 @@ pub enum GuardTask {
     Load(GuardRules),
     /// Refuse these rules if `Load` would refuse them before it changes anything.
     Verify(GuardRules),
-<<<<<<< HEAD
-    /// Load the rules again if what stands is not exactly what was loaded last; list the elements in
-    /// any case.
-=======
     /// Load the rules again if what stands is not exactly what was loaded last; list the elements
     /// in any case.
->>>>>>> edgea
     Repair,
     /// Compare all rules with what was loaded last.
     Check,

@@ -98,13 +98,8 @@ impl TableWatch {
         Ok(TableWatch { socket, table, authors: authors.clone(), open: None })
     }
 
-<<<<<<< HEAD
-    /// Who else changed our table since this was last asked. Never waits. Only the poll loop's watch
-    /// may ask this: from here on the ended authors are strangers.
-=======
     /// Who else changed our table since this was last asked. Never waits. Only the poll loop's
     /// watch may ask this: from here on the ended authors are strangers.
->>>>>>> edgea
     pub fn foreign_changes(&mut self) -> Vec<TableChange> {
         let gone = self.authors.gone();
         let noticed = self.look();
@@ -120,13 +115,8 @@ impl TableWatch {
             match receive(&self.socket) {
                 Ok(Some(datagram)) => self.hear(&datagram, &mut noticed),
                 Ok(None) => return noticed,
-<<<<<<< HEAD
-                // More happened than the socket could hold. The error is reported once, then reading
-                // goes on.
-=======
                 // More happened than the socket could hold. The error is reported once, then
                 // reading goes on.
->>>>>>> edgea
                 Err(Errno::ENOBUFS) => note(&mut noticed, lost.clone()),
                 Err(_) => {
                     note(&mut noticed, lost);

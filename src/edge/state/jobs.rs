@@ -82,28 +82,14 @@ pub(super) enum Work {
 pub struct StateDone(pub(super) Outcome);
 
 pub(super) enum Outcome {
-<<<<<<< HEAD
-    Done(Done),
-    /// It failed, and the journal is as good as before.
-    Harmless(Fault),
-    /// It failed, and what the disk holds cannot be known.
-    Failed(Fault),
-}
-
-pub(super) enum Done {
-=======
->>>>>>> edgea
     Written,
     Summed(Appender),
     Renamed,
     Reopened(Appender, Recovered),
-<<<<<<< HEAD
-=======
     /// It failed, and the journal is as good as before.
     Harmless(Fault),
     /// It failed, and what the disk holds cannot be known.
     Failed(Fault),
->>>>>>> edgea
 }
 
 impl StateJob {
@@ -112,29 +98,17 @@ impl StateJob {
         let shown = self.shown;
         StateDone(match self.work {
             Work::Write(files) => match files.into_iter().try_for_each(|mut file| file.write()) {
-<<<<<<< HEAD
-                Ok(()) => Outcome::Done(Done::Written),
-=======
                 Ok(()) => Outcome::Written,
->>>>>>> edgea
                 Err(error) => Outcome::Failed(fault(&shown, "writing", error)),
             },
             Work::Sum(journal) => sum_up(journal, &shown),
             Work::Rename(mut disk) => match rename(&mut *disk) {
-<<<<<<< HEAD
-                Ok(()) => Outcome::Done(Done::Renamed),
-=======
                 Ok(()) => Outcome::Renamed,
->>>>>>> edgea
                 // Which of the two a crash would leave is open.
                 Err(error) => Outcome::Failed(fault(&shown, "writing", error)),
             },
             Work::Reopen { disk, now } => match reopen(disk, now, &shown) {
-<<<<<<< HEAD
-                Ok((journal, recovered)) => Outcome::Done(Done::Reopened(journal, recovered)),
-=======
                 Ok((journal, recovered)) => Outcome::Reopened(journal, recovered),
->>>>>>> edgea
                 Err(fault) => Outcome::Failed(fault),
             },
         })
@@ -157,11 +131,7 @@ fn sum_up(journal: Appender, shown: &str) -> Outcome {
     let ledger = Ledger::of(&records);
     match write_next(&mut *disk, &ledger, &file, ledger.newest()) {
         Ok(tail) => match disk.open(NEXT) {
-<<<<<<< HEAD
-            Ok(()) => Outcome::Done(Done::Summed(Appender::new(disk, tail))),
-=======
             Ok(()) => Outcome::Summed(Appender::new(disk, tail)),
->>>>>>> edgea
             Err(error) => Outcome::Harmless(fault(shown, "writing", error)),
         },
         Err(error) => Outcome::Harmless(fault(shown, "writing", error)),

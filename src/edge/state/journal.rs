@@ -1,15 +1,9 @@
 //! The journal's bytes: a page with two commit marks, then batches, each chained to the one before
 //! by a checksum. See `core::ledger` for the meaning of the records.
 //!
-<<<<<<< HEAD
-//! The checksum is BLAKE2s without a key: it is against disks, crashes and restored backups. Whoever
-//! can write this file is root and could read a key beside it. It is chained, so that a batch that is
-//! missing, doubled or of an older file is noticed.
-=======
 //! The checksum is BLAKE2s without a key: it is against disks, crashes and restored backups.
 //! Whoever can write this file is root and could read a key beside it. It is chained, so that a
 //! batch that is missing, doubled or of an older file is noticed.
->>>>>>> edgea
 
 use blake2::{Blake2s256, Digest};
 
@@ -56,8 +50,8 @@ pub(super) struct JournalContents {
     pub(super) torn: usize,
 }
 
-/// A whole new file that holds `records` as its first batch, both marks set. `salt` must differ from
-/// the one of every other file.
+/// A whole new file that holds `records` as its first batch, both marks set. `salt` must differ
+/// from the one of every other file.
 pub(super) fn fresh(salt: Sum, records: &[Record]) -> Result<(Vec<u8>, Tail), Fault> {
     let mut file = vec![0; PAGE];
     let header = Writer::<32>::new().put(MAGIC).u32(VERSION).put(&salt).done();
@@ -105,15 +99,9 @@ impl Tail {
 ///
 /// A commit mark is written after its batch was synced, and is itself synced by the next batch. So
 /// whatever was given out as durable is there whenever: both marks are whole, and every batch up to
-<<<<<<< HEAD
-/// the higher one is; or one mark was torn while it was written, and every batch up to the one after
-/// the whole mark is. Anything less is damage. Batches that were deferred have no mark of their own:
-/// the next commit's counts for them.
-=======
 /// the higher one is; or one mark was torn while it was written, and every batch up to the one
 /// after the whole mark is. Anything less is damage. Batches that were deferred have no mark of
 /// their own: the next commit's counts for them.
->>>>>>> edgea
 pub(super) fn read(file: &[u8]) -> JournalContents {
     let marks = MARKS.map(|place| file.get(place..place + MARK).and_then(read_mark));
     let header = read_header(file);
@@ -225,8 +213,8 @@ fn read_any_batch(bytes: &[u8], salt: &Sum) -> Option<Batch> {
     Some(Batch { number, before, records, tail, length: BATCH_HEADER + payload.len() })
 }
 
-/// Whole batches of this file that lie behind damage: their marks count all the same. How many there
-/// were.
+/// Whole batches of this file that lie behind damage: their marks count all the same. How many
+/// there were.
 fn salvage(mut rest: &[u8], salt: &Sum, records: &mut Vec<Record>) -> usize {
     let mut found = 0;
     while let Some(place) = rest.windows(BATCH.len()).position(|four| four == BATCH) {

@@ -404,6 +404,8 @@ impl Simulation {
         self.world.files.fault = None;
         for _ in 0..8 {
             self.world.settle();
+            // Whoever asks has the guard looked at, rule by rule.
+            self.world.ask(ControlRequest::Status);
             for id in self.world.running.keys().copied().collect::<Vec<_>>() {
                 self.world.end_command(id, CommandEnd::Exited(0));
             }
