@@ -222,7 +222,7 @@ fn a_reload_that_lists_an_address_no_more_ends_what_was_granted_for_it_from_else
     let config = std::fs::read_to_string(gate.config()).unwrap();
     std::fs::write(gate.config(), config.replace(prefixes, "source = [\"10.90.7.0/24\"]")).unwrap();
     ok(&gate.toctocd(&["reload"]));
-    gate.daemon().wait_for("anna: ssh of 10.90.0.2 ended: it is allowed no more");
+    gate.daemon().wait_for("anna: ssh of 10.90.0.2 ended: it is no longer allowed");
     gate.daemon().wait_for("connections of 10.90.0.2 to 22/tcp were cut");
     assert!(!gate.net.client.tcp_reaches(to[0], SHORT) && gate.net.client.tcp_reaches(to[1], LONG));
     assert_eq!(streams.each_mut().map(|stream| echoes(stream, SHORT)), [false, true]);

@@ -249,7 +249,7 @@ fn an_admin_takes_the_guard_away_and_puts_it_up_through_the_running_gateway() {
     assert!(!stranger.tcp_reaches(theirs, SHORT) && gate.net.client.tcp_reaches(to, LONG));
     // What the log ends with is what stays.
     for (command, left) in
-        [("on", "ends; the guard stays up"), ("off", "ends; the guard stays OFF")]
+        [("on", "shutting down; the guard stays up"), ("off", "shutting down; the guard stays off")]
     {
         ok(&gate.toctocd(&["guard", command]));
         gate.daemon().process.signal(nix::sys::signal::Signal::SIGTERM);

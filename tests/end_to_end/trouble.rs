@@ -125,7 +125,9 @@ fn a_listener_that_cannot_be_started_is_tried_again_after_a_longer_pause() {
     gate.daemon().wait_for("the next one starts in 1 s");
     gate.daemon().wait_for("no listener: no interface to listen on");
     gate.net.gateway.sh(add);
-    assert!(ok(&gate.toctocd(&["status"])).contains("no listener runs: no knock is heard"));
+    assert!(
+        ok(&gate.toctocd(&["status"])).contains("no listener is running: knocks are not received")
+    );
     gate.daemon().wait_for("a new listener listens");
     // After one second in vain, after two more not.
     assert!(killed.elapsed() > Duration::from_millis(2900), "{:?}", killed.elapsed());

@@ -139,8 +139,11 @@ impl Guard {
     }
 
     fn next_work(&mut self, now: Now) -> Option<GuardWork> {
-        if let Some(work) = self.wanted.pop_front() {
-            return Some(work);
+        while let Some(work) = self.wanted.pop_front() {
+            // A guard that was taken away in the meantime has no rules.
+            if !(self.off && matches!(work, GuardWork::Restore)) {
+                return Some(work);
+            }
         }
         let due = self.repair_at.is_some_and(|at| at <= now.boot) && !self.off;
         if !due {
