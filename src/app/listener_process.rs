@@ -1,5 +1,6 @@
-//! A listener's process: started with what it needs, sockets, keys, clients, doors and addresses, and proven to be confined.
-//! See `gatekeeper` for what it reports afterwards. Only [`ListenerProcess::wait_until_ready`] waits.
+//! A listener's process: started with what it needs, sockets, keys, clients, doors and addresses,
+//! and proven to be confined. See `gatekeeper` for what it reports afterwards. Only
+//! [`ListenerProcess::wait_until_ready`] waits.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -202,7 +203,8 @@ impl ListenerProcess {
         }
     }
 
-    /// Sends; what it does not take now is sent later. A pipe that is of no use is noticed when it is read.
+    /// Sends; what it does not take now is sent later. A pipe that is of no use is noticed when it
+    /// is read.
     pub(super) fn send(&mut self, message: ToListener) {
         let _ = self.pipe.send(message);
     }
@@ -217,7 +219,8 @@ impl ListenerProcess {
         self.process.try_wait().ok().flatten().map(|status| status.to_string())
     }
 
-    /// Kills it, and does not wait. Without CAP_KILL another user's process cannot be killed; it ends with the pipe.
+    /// Kills it, and does not wait. Without CAP_KILL another user's process cannot be killed; it
+    /// ends with the pipe.
     pub(super) fn kill(&mut self) {
         let _ = self.process.kill();
     }
@@ -280,7 +283,8 @@ impl AsFd for ListenerProcess {
 
 impl Drop for ListenerProcess {
     fn drop(&mut self) {
-        // Without CAP_KILL another user's process cannot be ended, and must not be waited for. It ends with the pipe.
+        // Without CAP_KILL another user's process cannot be ended, and must not be waited for. It
+        // ends with the pipe.
         let _ = self.process.kill().and_then(|()| self.process.wait());
     }
 }
@@ -301,7 +305,8 @@ impl From<PipeError> for SetupError {
     }
 }
 
-/// What a listener is told before it gets ready. A client's keys are made when it is its turn: there may be 100,000.
+/// What a listener is told before it gets ready. A client's keys are made when it is its turn:
+/// there may be 100,000.
 struct Setup {
     sealed: Option<Arc<Prepared>>,
     /// The row of the next client.

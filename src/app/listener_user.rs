@@ -7,8 +7,8 @@ use crate::core::types::Fault;
 /// Users that the listener runs as unless the configuration names one, the first that exists.
 const USERS: [&str; 2] = ["_toctoc", "nobody"];
 
-/// User and group id that a gateway's listener is to become; none if we cannot become anybody: we are not root. May ask the
-/// network.
+/// User and group id that a gateway's listener is to become; none if we cannot become anybody: we
+/// are not root. May ask the network.
 ///
 /// # Errors
 /// There is no user of this name.
@@ -20,8 +20,9 @@ pub(super) fn gateway_user(name: Option<&str>) -> Result<Option<(u32, u32)>, Fau
     }
 }
 
-/// The same where there are only doors. Below Debian's unit for knockd, whose CapabilityBoundingSet= has no CAP_SETUID, we
-/// cannot become anybody either. Where there are keys to lose, that is refused.
+/// The same where there are only doors. Below Debian's unit for knockd, whose
+/// CapabilityBoundingSet= has no CAP_SETUID, we cannot become anybody either. Where there are keys
+/// to lose, that is refused.
 pub(super) fn doors_user() -> Option<(u32, u32)> {
     let held = capctl::CapState::get_current();
     let needed = [capctl::Cap::SETUID, capctl::Cap::SETGID];

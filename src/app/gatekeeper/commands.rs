@@ -1,8 +1,9 @@
-//! Commands of doors and services: started when the journal knows how to end what they open, never waited for.
-//! See `core::openings` for what runs when.
+//! Commands of doors and services: started when the journal knows how to end what they open, never
+//! waited for. See `core::openings` for what runs when.
 //!
-//! A grant of a service of commands is one only once its start command has ended well; its receipt waits for that. After every
-//! event grants, openings and waiting receipts are brought together: so no way on which a grant ends has to think of commands.
+//! A grant of a service of commands is one only once its start command has ended well; its receipt
+//! waits for that. After every event grants, openings and waiting receipts are brought together: so
+//! no way on which a grant ends has to think of commands.
 
 use std::collections::BTreeSet;
 
@@ -64,8 +65,8 @@ impl Commands {
         replies.chain(self.openings.deadline()).min()
     }
 
-    /// The grants that never came to be: their start command failed, or somebody has waited for it too long. Those are told that
-    /// they have nothing, so they must have nothing.
+    /// The grants that never came to be: their start command failed, or somebody has waited for it
+    /// too long. Those are told that they have nothing, so they must have nothing.
     fn failed(
         &self,
         now: Now,
@@ -101,7 +102,8 @@ impl Commands {
 }
 
 impl Gatekeeper {
-    /// The openings without which these decisions would be about nothing: one for each place that has none.
+    /// The openings without which these decisions would be about nothing: one for each place that
+    /// has none.
     pub(super) fn openings_for(
         &mut self,
         now: Now,
@@ -132,8 +134,8 @@ impl Gatekeeper {
         self.execute(actions);
     }
 
-    /// The reply is given when the start command has ended. Beyond as many as a listener can ask for, which only one that was
-    /// taken over would do, the grant stands and nobody is told.
+    /// The reply is given when the start command has ended. Beyond as many as a listener can ask
+    /// for, which only one that was taken over would do, the grant stands and nobody is told.
     pub(super) fn reply_later(
         &mut self,
         now: Now,
@@ -175,7 +177,8 @@ impl Gatekeeper {
         self.execute(actions);
     }
 
-    /// At the end: stop commands that wait run now instead of later, for a door that nobody watches is better shut.
+    /// At the end: stop commands that wait run now instead of later, for a door that nobody watches
+    /// is better shut.
     pub(super) fn stop_all_commands(&mut self, now: Now) {
         self.commands.waiting.clear();
         let mut actions = Vec::new();
@@ -193,15 +196,16 @@ impl Gatekeeper {
                     self.out.push(Output::Run(job));
                 }
                 OpeningAction::Kill(id) => self.out.push(Output::Kill(id)),
-                // If this is lost, the stop command runs once more at the next start: late twice is better than never.
+                // If this is lost, the stop command runs once more at the next start: late twice is
+                // better than never.
                 OpeningAction::Forget(id) => self.journal.defer(&[Record::Stopped { id }]),
                 OpeningAction::Note(note) => self.out.log(note.text(|_, ip| ip.to_string())),
             }
         }
     }
 
-    /// Brings grants, openings and replies together: what has opened is told, what has failed ends its grants, and what nobody
-    /// holds any more is shut.
+    /// Brings grants, openings and replies together: what has opened is told, what has failed ends
+    /// its grants, and what nobody holds any more is shut.
     pub(super) fn settle_commands(&mut self, now: Now) {
         let none = !self.grants.list().any(|grant| grant.place().is_some());
         if none && self.commands.waiting.is_empty() && !self.commands.openings.holds_any() {

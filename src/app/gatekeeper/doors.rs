@@ -24,7 +24,8 @@ const OPENINGS: Rate = Rate { burst: 256, per_second: 16 };
 #[derive(Default)]
 pub(super) struct Doors {
     openings: Bucket,
-    /// One-time sequences to be used up, each once; the first of them is being used up while `running`.
+    /// One-time sequences to be used up, each once; the first of them is being used up while
+    /// `running`.
     uses: VecDeque<PendingUse>,
     running: bool,
 }
@@ -62,7 +63,8 @@ impl Gatekeeper {
         let Some(door) = self.listeners.door_of(listener, index).cloned() else { return };
         // Whoever owns the listener can claim any number of completed sequences; people need few.
         if !self.doors.openings.take(now.boot, OPENINGS) {
-            // It crossed the network in cleartext: what opened nothing now must not open for somebody else later.
+            // It crossed the network in cleartext: what opened nothing now must not open for
+            // somebody else later.
             if door.one_time_sequences.is_some() && !door.sequence.is_empty() {
                 self.use_up(listener, index, door, None);
             }
@@ -102,8 +104,8 @@ impl Gatekeeper {
         }
     }
 
-    /// A door that grants a service: the firewall first, so that nobody waits for the disk, then the record. One that is lost
-    /// shuts the door earlier, at a restart.
+    /// A door that grants a service: the firewall first, so that nobody waits for the disk, then
+    /// the record. One that is lost shuts the door earlier, at a restart.
     fn grant_through(&mut self, now: Now, door: &Door, source: IpAddr) {
         let grant = match self.policy.through_door(now, door, source, &self.grants) {
             Ok(grant) => grant,
@@ -127,8 +129,8 @@ impl Gatekeeper {
             .log(format!("{}: {} granted to {source} until {until}", door.name, grant.key.service));
     }
 
-    /// Uses a one-time sequence up, durably, before anything opens. Around a reload the old and the new listener both tell of
-    /// one knock: it opens for the first of them.
+    /// Uses a one-time sequence up, durably, before anything opens. Around a reload the old and the
+    /// new listener both tell of one knock: it opens for the first of them.
     fn use_up(&mut self, listener: ListenerId, index: u16, door: Door, opens_for: Option<IpAddr>) {
         if self.doors.is_using(&door) {
             return self.log_used_before(&door.name);
@@ -178,7 +180,8 @@ impl Gatekeeper {
         }
     }
 
-    /// A use that was given up has ended after all. It opens nothing, but another sequence is in force now.
+    /// A use that was given up has ended after all. It opens nothing, but another sequence is in
+    /// force now.
     pub(super) fn late_sequence_used(&mut self, door: &Door, result: Result<SequenceUse, String>) {
         let Ok(used) = result else { return };
         if let Some((listener, index)) = self.listeners.find_door(door) {

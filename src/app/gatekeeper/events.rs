@@ -1,5 +1,5 @@
-//! What the gatekeeper is told, and what it wants done: plain data in both directions.
-//! The poll loop in `serve` makes events of the world and carries the outputs out; tests do both by hand.
+//! What the gatekeeper is told, and what it wants done: plain data in both directions. The poll
+//! loop in `serve` makes events of the world and carries the outputs out; tests do both by hand.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

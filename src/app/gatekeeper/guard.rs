@@ -1,5 +1,6 @@
-//! The guard: grants put into the kernel at once, everything that runs nft or lists tables done beside the loop.
-//! See `edge::firewall` for the kernel's side, `app::guard` for the admin's command.
+//! The guard: grants put into the kernel at once, everything that runs nft or lists tables done
+//! beside the loop. See `edge::firewall` for the kernel's side, `app::guard` for the admin's
+//! command.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ pub(super) struct Guard {
     /// From when on the guard is to be repaired; `None` if nothing speaks against it.
     repair_at: Option<Boot>,
     next_full_check: Boot,
-    /// Cuts to be made once more after a repair: an element that stood until then may have let a connection go on.
+    /// Cuts to be made once more after a repair: an element that stood until then may have let a
+    /// connection go on.
     uncut: Vec<Element>,
     wanted: VecDeque<GuardWork>,
     running: Option<GuardWork>,
@@ -39,7 +41,8 @@ pub(super) enum GuardWork {
     Repair,
     /// Look whether every rule is as we loaded it.
     Check,
-    /// Forget grants that are over and have no connection left: those that were over when the task began.
+    /// Forget grants that are over and have no connection left: those that were over when the task
+    /// began.
     Flows(Vec<ActiveGrant>),
     /// Take over the rules of a new configuration.
     Reload(Arc<Prepared>),
@@ -69,8 +72,8 @@ impl Guard {
         self.off
     }
 
-    /// Makes `changes` hold, cuts last, whatever became of the rest. After a fault the guard is repaired, and what was to be cut
-    /// is cut once more.
+    /// Makes `changes` hold, cuts last, whatever became of the rest. After a fault the guard is
+    /// repaired, and what was to be cut is cut once more.
     pub(super) fn apply(&mut self, now: Now, changes: &[Change]) -> Result<(), Fault> {
         if changes.is_empty() {
             return Ok(());
@@ -102,7 +105,8 @@ impl Guard {
         self.wanted.push_back(work);
     }
 
-    /// Nobody knows which rules stand: loads those in force. A guard that was off is up then, and must not be without us.
+    /// Nobody knows which rules stand: loads those in force. A guard that was off is up then, and
+    /// must not be without us.
     pub(super) fn restore_rules(&mut self) {
         self.want(if self.off { GuardWork::TurnOn(None) } else { GuardWork::Restore });
     }
@@ -186,8 +190,8 @@ impl Gatekeeper {
         }
     }
 
-    /// By one small question to the kernel: a table that is gone. Rarely rule by rule: rules can go while the table stays. The
-    /// watch tells of both; this is for what it may have missed.
+    /// By one small question to the kernel: a table that is gone. Rarely rule by rule: rules can go
+    /// while the table stays. The watch tells of both; this is for what it may have missed.
     pub(super) fn look_after_guard(&mut self, now: Now) {
         if self.guard.off {
             return;
@@ -298,8 +302,8 @@ impl Gatekeeper {
         self.answer_status(now, sound);
     }
 
-    /// Forgets grants that are over and have no connection left. Those that ended while the connections were listed are looked
-    /// at the next time.
+    /// Forgets grants that are over and have no connection left. Those that ended while the
+    /// connections were listed are looked at the next time.
     fn flows_listed(&mut self, over: Vec<ActiveGrant>, result: Result<GuardReport, Fault>) {
         match result {
             Ok(GuardReport::Flows(flows))
@@ -336,7 +340,8 @@ impl Gatekeeper {
         }
     }
 
-    /// Active grants are kept in mind: they come back with the guard, for the time that they have left.
+    /// Active grants are kept in mind: they come back with the guard, for the time that they have
+    /// left.
     fn turned_off(&mut self, session: SessionId, result: Result<GuardReport, Fault>) {
         self.guard.off |= result.is_ok();
         let said = result
@@ -344,8 +349,9 @@ impl Gatekeeper {
         self.reply(session, said, "the guard was left as it is");
     }
 
-    /// Somebody else has changed our table. If it was away by command, they have loaded it (nftables.conf includes it, say):
-    /// then it must not stand there without us, for nobody could be granted anything.
+    /// Somebody else has changed our table. If it was away by command, they have loaded it
+    /// (nftables.conf includes it, say): then it must not stand there without us, for nobody could
+    /// be granted anything.
     pub(super) fn guard_was_changed(&mut self, now: Now, who: &str) {
         self.out.log(format!("our firewall table was changed by {who}"));
         if self.guard.off {

@@ -1,4 +1,5 @@
-//! The configuration in force, the machine's network as it was last seen, and what people call clients and doors.
+//! The configuration in force, the machine's network as it was last seen, and what people call
+//! clients and doors.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

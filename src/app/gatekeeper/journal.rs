@@ -1,5 +1,5 @@
-//! The journal: commits before anything opens, what may follow later, and what happens when the disk fails.
-//! See `edge::state` for the files, `core::record` for what is written.
+//! The journal: commits before anything opens, what may follow later, and what happens when the
+//! disk fails. See `edge::state` for the files, `core::record` for what is written.
 
 use std::collections::BTreeMap;
 
@@ -125,16 +125,18 @@ impl Gatekeeper {
         }
     }
 
-    /// A task of the state takes too long. What it writes is durable later or never: who waits for that waits no longer.
+    /// A task of the state takes too long. What it writes is durable later or never: who waits for
+    /// that waits no longer.
     pub(super) fn journal_task_late(&mut self, fault: &Fault) {
         self.out.log_at_most("state", 60, fault.to_string());
         self.answer_unstored(Some(fault));
     }
 
-    /// The state was read again after a failure. The marks in memory stay: they are at least those on disk.
+    /// The state was read again after a failure. The marks in memory stay: they are at least those
+    /// on disk.
     fn read_again(&mut self, recovered: &Recovered) {
-        // What was written by a commit that failed may stand there: nothing of it was done, so nothing of it may come to life
-        // at the next start.
+        // What was written by a commit that failed may stand there: nothing of it was done, so
+        // nothing of it may come to life at the next start.
         let corrections = self.corrections(&recovered.ledger);
         if let Err(fault) = self.journal.commit(&corrections) {
             return self.commit_failed(&fault);
@@ -162,7 +164,8 @@ impl Gatekeeper {
         records
     }
 
-    /// An admin accepts that marks were lost, or that the clock was ahead. Counts at once; the admin is told when it is durable.
+    /// An admin accepts that marks were lost, or that the clock was ahead. Counts at once; the
+    /// admin is told when it is durable.
     pub(super) fn reinitialise(&mut self, now: Now) -> Result<String, Fault> {
         if !self.journal.is_writable() {
             return Err(not_writable());

@@ -1,5 +1,5 @@
-//! Sealed knocks: signature, decision, one commit for all, firewall, verdicts. In this order, always.
-//! See `core` for how each step is decided.
+//! Sealed knocks: signature, decision, one commit for all, firewall, verdicts. In this order,
+//! always. See `core` for how each step is decided.
 
 use super::Gatekeeper;
 use super::events::ListenerId;
@@ -178,7 +178,8 @@ impl Gatekeeper {
         self.give_verdict(now, listener, ticket, &reply);
     }
 
-    /// The firewall does not have these grants, so nobody has them. First on disk: a crash in between must not bring them back.
+    /// The firewall does not have these grants, so nobody has them. First on disk: a crash in
+    /// between must not bring them back.
     fn take_back(&mut self, now: Now, pending: &[PendingVerdict]) {
         let keys: Vec<GrantKey> = pending.iter().filter_map(|one| one.grant).collect();
         if let Err(fault) = self.journal.commit(&Grants::endings(&keys)) {
@@ -251,7 +252,8 @@ impl Gatekeeper {
         }
     }
 
-    /// A used packet came again from elsewhere. At most one line a second: whoever replays packets must not fill the log.
+    /// A used packet came again from elsewhere. At most one line a second: whoever replays packets
+    /// must not fill the log.
     pub(super) fn log_alarm(&mut self, client: ClientId, first: Source, again: Source) {
         let name = self.in_force.client_name(client);
         self.out.log_at_most(

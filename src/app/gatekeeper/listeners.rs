@@ -1,5 +1,6 @@
-//! The listeners as the gatekeeper sees them: the one at work, one that starts, one that was replaced.
-//! See `app::listener_process` for the processes, `knocks` and `doors` for what their messages lead to.
+//! The listeners as the gatekeeper sees them: the one at work, one that starts, one that was
+//! replaced. See `app::listener_process` for the processes, `knocks` and `doors` for what their
+//! messages lead to.
 
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ use crate::edge::gatekeeper_pipe::{ToGatekeeper, ToListener};
 const PATIENCE: u32 = 20;
 /// Seconds that a listener which was replaced has for handing over what it still holds.
 const RETIRING: u32 = 2;
-/// A listener that ended is started again after this many seconds, doubled each time up to [`MAX_PAUSE`].
+/// A listener that ended is started again after this many seconds, doubled each time up to
+/// [`MAX_PAUSE`].
 const PAUSE: u32 = 1;
 /// The longest pause between two listeners, seconds.
 const MAX_PAUSE: u32 = 60;
@@ -207,7 +209,8 @@ impl Listeners {
         }
     }
 
-    /// From here on the new listener is the listener; the old one still hands over the knocks that it has, not for long.
+    /// From here on the new listener is the listener; the old one still hands over the knocks that
+    /// it has, not for long.
     fn exchange(
         &mut self,
         now: Now,
@@ -268,8 +271,9 @@ impl ListenerCounters {
 }
 
 impl Gatekeeper {
-    /// Messages of one listener. Knocks are decided together, so that one sync serves them all. From one that was replaced, or
-    /// waits for its turn, only knocks count: another one watches the doors, and would open them again.
+    /// Messages of one listener. Knocks are decided together, so that one sync serves them all.
+    /// From one that was replaced, or waits for its turn, only knocks count: another one watches
+    /// the doors, and would open them again.
     pub(super) fn listener_messages(
         &mut self,
         now: Now,
@@ -404,7 +408,8 @@ impl Gatekeeper {
     /// Starts what is to start, ends what takes too long.
     pub(super) fn look_after_listeners(&mut self, now: Now) {
         if let Some((old, _)) = self.listeners.retiring.take_if(|(_, until)| *until <= now.boot) {
-            // One that does not end by itself is ended: what it was told to forget must not be asked of it for ever.
+            // One that does not end by itself is ended: what it was told to forget must not be
+            // asked of it for ever.
             self.out.push(Output::EndListener(old.id));
         }
         let late = self.listeners.starting.take_if(|one| !one.is_ready && one.deadline <= now.boot);
@@ -470,8 +475,8 @@ impl Gatekeeper {
         self.find_interfaces(now);
     }
 
-    /// An interface that was missing is there, or the default route leads elsewhere: a listener that hears it takes over. Without
-    /// any default route the old one stays: it loses nothing.
+    /// An interface that was missing is there, or the default route leads elsewhere: a listener
+    /// that hears it takes over. Without any default route the old one stays: it loses nothing.
     fn find_interfaces(&mut self, now: Now) {
         let Some(current) = &self.listeners.current else { return };
         if self.listeners.starting.is_some() {

@@ -1,5 +1,5 @@
-//! What the process asks of the kernel for itself before it serves: secrets kept, clock and entropy.
-//! See `rights` for what it gives up.
+//! What the process asks of the kernel for itself before it serves: secrets kept, clock and
+//! entropy. See `rights` for what it gives up.
 
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
@@ -22,8 +22,8 @@ impl Machine for ThisMachine {
     }
 }
 
-/// Neither a core file nor another process of this user gets to see the keys, and no file is made for others to read. Answers
-/// the umask as it was: that is for the commands of doors.
+/// Neither a core file nor another process of this user gets to see the keys, and no file is made
+/// for others to read. Answers the umask as it was: that is for the commands of doors.
 ///
 /// # Errors
 /// The kernel refuses.

@@ -1,5 +1,6 @@
-//! A reload, step by step beside the loop: everything is read and checked, a new listener listens, the guard has its new rules,
-//! and only then anything changes. A bad file leaves everything as it was.
+//! A reload, step by step beside the loop: everything is read and checked, a new listener listens,
+//! the guard has its new rules, and only then anything changes. A bad file leaves everything as it
+//! was.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ pub(super) struct Reload {
     step: ReloadStep,
     /// Who is told how it ends: admins, or the log alone.
     asked: Vec<Option<SessionId>>,
-    /// Who asked while it was under way: the files may have changed since it read them, so they get the next one.
+    /// Who asked while it was under way: the files may have changed since it read them, so they get
+    /// the next one.
     next: Vec<Option<SessionId>>,
 }
 
@@ -45,8 +47,9 @@ impl Gatekeeper {
 
     /// Begins the next reload, if one was asked for and none is under way.
     ///
-    /// Whoever has no line in the clients file any more is revoked first, whatever else may be wrong with the new configuration:
-    /// a door that cannot be read must not keep a thief's key alive.
+    /// Whoever has no line in the clients file any more is revoked first, whatever else may be
+    /// wrong with the new configuration: a door that cannot be read must not keep a thief's key
+    /// alive.
     pub(super) fn start_reload(&mut self, now: Now) {
         if !matches!(self.reload.step, ReloadStep::Idle) || self.reload.next.is_empty() {
             return;
@@ -186,7 +189,8 @@ impl Gatekeeper {
             let ends = |grant: &&ActiveGrant| self.policy.must_end(now, grant) == Some(how);
             let active: Vec<GrantKey> =
                 self.grants.list().filter(ends).map(|grant| grant.key).collect();
-            // Of what is over only the connections are left: they go with the right to them, and not because ports have changed.
+            // Of what is over only the connections are left: they go with the right to them, and
+            // not because ports have changed.
             let past: Vec<GrantKey> = match how {
                 GrantEnd::Revoked => {
                     self.grants.past().filter(ends).map(|grant| grant.key).collect()
@@ -197,14 +201,16 @@ impl Gatekeeper {
         }
     }
 
-    /// After a reload: no grant leads to an inner host, or is kept open by commands, that it was not made for.
+    /// After a reload: no grant leads to an inner host, or is kept open by commands, that it was
+    /// not made for.
     fn end_what_led_elsewhere(&mut self, now: Now, moved: &[ServiceName]) {
         let keys = self.grants.list().map(|grant| grant.key);
         let keys: Vec<GrantKey> = keys.filter(|key| moved.contains(&key.service)).collect();
         self.end_at_once(now, &keys, &[], GrantEnd::Changed);
     }
 
-    /// First the firewall, then the disk: a crash in between finds them in the journal and ends them again.
+    /// First the firewall, then the disk: a crash in between finds them in the journal and ends
+    /// them again.
     fn end_at_once(&mut self, now: Now, active: &[GrantKey], past: &[GrantKey], how: GrantEnd) {
         let all = [active, past].concat();
         if all.is_empty() {
@@ -236,8 +242,8 @@ impl Gatekeeper {
     }
 }
 
-/// Services that lead to another inner host than before, or to this machine instead of one, or that are opened otherwise: what
-/// was granted was the old way.
+/// Services that lead to another inner host than before, or to this machine instead of one, or that
+/// are opened otherwise: what was granted was the old way.
 fn moved_services(old: &Settings, new: &Settings) -> Vec<ServiceName> {
     let mut moved = Vec::new();
     for service in &new.services {

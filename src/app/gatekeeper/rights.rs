@@ -1,4 +1,5 @@
-//! The rights that this process keeps while it serves: few, unless commands of doors or services may need them all.
+//! The rights that this process keeps while it serves: few, unless commands of doors or services
+//! may need them all.
 
 use crate::config::Settings;
 use crate::core::openings::Openings;
@@ -9,8 +10,9 @@ use crate::edge::confine::drop_privileges;
 pub(super) const ALL_KEPT: &str =
     "the gatekeeper keeps all of its rights: the commands of doors or services may need them";
 
-/// Gives up all rights that `settings` does not need; true if all were kept instead. What is given up cannot be had again, and
-/// those that we start do not get it either: an admin's command may need anything that root has.
+/// Gives up all rights that `settings` does not need; true if all were kept instead. What is given
+/// up cannot be had again, and those that we start do not get it either: an admin's command may
+/// need anything that root has.
 ///
 /// # Errors
 /// The kernel refuses.

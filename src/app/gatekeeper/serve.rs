@@ -1,4 +1,5 @@
-//! The poll loop of the gatekeeper: makes events of what happens, carries the outputs out. Nothing here waits but the poll.
+//! The poll loop of the gatekeeper: makes events of what happens, carries the outputs out. Nothing
+//! here waits but the poll.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
@@ -62,8 +63,8 @@ pub(super) struct Sources {
 /// Runs a gateway with this configuration until it is told to end.
 ///
 /// # Errors
-/// [`RunFault::Start`]: whatever keeps it from starting; the firewall is as it was then. [`RunFault::Serve`]: the kernel
-/// refuses what it never refuses.
+/// [`RunFault::Start`]: whatever keeps it from starting; the firewall is as it was then.
+/// [`RunFault::Serve`]: the kernel refuses what it never refuses.
 pub fn run(config: &Path) -> Result<(), RunFault> {
     let server = super::start::start(config).map_err(RunFault::Start)?;
     server.serve().map_err(RunFault::Serve)
@@ -88,7 +89,8 @@ pub(super) fn signals() -> Result<SignalFd, Fault> {
         })
 }
 
-/// Tells of what decides where knocks are heard: our addresses, and the routes where the configuration follows them.
+/// Tells of what decides where knocks are heard: our addresses, and the routes where the
+/// configuration follows them.
 pub(super) fn watch_addresses(settings: &Settings) -> Result<AddressWatch, Fault> {
     AddressWatch::start(interfaces::follows_default_route(settings))
 }

@@ -1,4 +1,5 @@
-//! The start of the gatekeeper: everything is read and checked, the listener listens, the guard is loaded. Here we may wait.
+//! The start of the gatekeeper: everything is read and checked, the listener listens, the guard is
+//! loaded. Here we may wait.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -100,7 +101,8 @@ pub(super) fn start(path: &Path) -> Result<Server, Fault> {
     let signals = super::serve::signals()?;
     let addresses = super::serve::watch_addresses(settings)?;
     let network = super::serve::network()?;
-    // First what can fail without having changed anything: whoever lacks a right or an interface is not locked out.
+    // First what can fail without having changed anything: whoever lacks a right or an interface is
+    // not locked out.
     let listener = ListenerStart {
         prepared: Arc::clone(&prepared),
         doors: settings.doors.clone(),

@@ -1,4 +1,5 @@
-//! Services of commands: the receipt waits for the start command, and whoever holds nothing any more is stopped.
+//! Services of commands: the receipt waits for the start command, and whoever holds nothing any
+//! more is stopped.
 
 use super::people::Person::{self, Anna, Bert};
 use super::people::at;

@@ -1,4 +1,5 @@
-//! A disk in memory: it fails or hangs when it is told to, and forgets what was not synced when the power fails.
+//! A disk in memory: it fails or hangs when it is told to, and forgets what was not synced when the
+//! power fails.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,5 +1,5 @@
-//! Nothing in the loop waits for the world: each thing that may hang, hangs for ever, and knocks are granted all the same, admins
-//! answered, and the end obeyed.
+//! Nothing in the loop waits for the world: each thing that may hang, hangs for ever, and knocks
+//! are granted all the same, admins answered, and the end obeyed.
 
 use super::people::Person::{Anna, Bert, Carl};
 use super::world::{ONCE, RUN, World};

@@ -1,5 +1,5 @@
-//! A kernel with one firewall table: it keeps elements until their time is over, refuses when it is told to, and loses the table
-//! when somebody deletes it.
+//! A kernel with one firewall table: it keeps elements until their time is over, refuses when it is
+//! told to, and loses the table when somebody deletes it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

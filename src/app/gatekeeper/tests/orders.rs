@@ -1,4 +1,5 @@
-//! The worst orders in which things can fail, one after another. Each test was seen to fail on a build that was broken for it.
+//! The worst orders in which things can fail, one after another. Each test was seen to fail on a
+//! build that was broken for it.
 
 use super::kernel::Refusal;
 use super::people::Person::{Anna, Bert, Carl};

@@ -1,4 +1,5 @@
-//! Clients with keys, and knocks that they signed. Each is signed once for all tests: that is what takes time.
+//! Clients with keys, and knocks that they signed. Each is signed once for all tests: that is what
+//! takes time.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

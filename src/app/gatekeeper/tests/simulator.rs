@@ -1,6 +1,7 @@
-//! Random schedules of everything that can happen to a gatekeeper, in any order, with what must always be true looked at after every
-//! step. A failure names its seed: `TOCTOC_SEED=N cargo test --lib simulator` runs that schedule alone and prints what happened;
-//! `TOCTOC_SCHEDULES=N` runs so many.
+//! Random schedules of everything that can happen to a gatekeeper, in any order, with what must
+//! always be true looked at after every step. A failure names its seed: `TOCTOC_SEED=N cargo test
+//! --lib simulator` runs that schedule alone and prints what happened; `TOCTOC_SCHEDULES=N` runs so
+//! many.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! The world around a gatekeeper, as a test holds it: clock, disk, kernel, listeners, commands, tasks, admins. Nothing happens in
-//! it but what the test does, or has it do.
+//! The world around a gatekeeper, as a test holds it: clock, disk, kernel, listeners, commands,
+//! tasks, admins. Nothing happens in it but what the test does, or has it do.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -260,7 +260,8 @@ impl World {
         world
     }
 
-    /// The process ends without a word, and the next one starts. Of what was not synced a power failure leaves nothing.
+    /// The process ends without a word, and the next one starts. Of what was not synced a power
+    /// failure leaves nothing.
     pub(super) fn restart(&mut self, power_failure: bool) {
         self.disk = self.disk.copy(!power_failure);
         self.listeners = BTreeMap::from([(ListenerId(0), self.files.first_listener())]);
