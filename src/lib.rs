@@ -1,17 +1,16 @@
-//! toctoc hides network services until somebody who may enter knocks.
+//! toctoc hides network services until an authorized client knocks.
 //!
-//! The house on one page. Floors, arrows only down:
+//! The layers. Each may use only those above it in this list:
 //!
-//! - [`core`]: pure functions and the chain of proofs (`Sealed` -> `Authentic` -> `Fresh` ->
+//! - [`core`]: pure functions and the chain of proofs (`Decrypted` -> `Authentic` -> `Fresh` ->
 //!   `Admission` -> `Grant`)
-//! - [`keys`], [`config`]: the texts of keys and settings
+//! - [`keys`], [`config`]: the text formats of keys and settings
 //! - [`edge`]: sockets, files, the kernel's firewall, confinement
 //! - [`app`]: the two processes of `toctocd`, the client `toctoc`, the admin's commands
 //!
-//! `ARCHITECTURE.md` says why; `tests/parts/house.rs` holds the arrows.
+//! See `ARCHITECTURE.md` for the reasons. `tests/parts/house.rs` enforces the layers.
 
-// No fuzz target looks at the command lines and processes, and half of the time to build one would
-// go into them.
+// No fuzz target uses the command lines and processes: leaving them out halves its build time.
 #[cfg(not(fuzzing))]
 pub mod app;
 pub mod config;

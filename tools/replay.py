@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Records knocks and sends them again from this host: what somebody on the path would do.
+"""Records knocks and sends them again from this host, as an attacker on the path would.
 
-usage: replay.py --record FILE INTERFACE [PORT]  writes what goes to that UDP port, 62201 by default, into a pcap file
-       replay.py --count FILE                    prints how many there are
+usage: replay.py --record FILE INTERFACE [PORT]  writes packets to that UDP port, 62201 by default, to a pcap file
+       replay.py --count FILE                    prints the number of recorded packets
        replay.py FILE ADDRESS [PORT]             sends each payload to ADDRESS, port 62201 by default
 
-It records by itself because tcpdump insists on becoming another user, and in a user namespace there is none.
+It does not use tcpdump, which changes to another user: a user namespace has none.
 """
 import socket
 import struct
@@ -14,7 +14,7 @@ import time
 
 
 def payloads(path):
-    """The UDP payloads over IPv4 in a pcap file of Ethernet frames, in order."""
+    """Yields the UDP payloads over IPv4 in a pcap file of Ethernet frames, in order."""
     data = open(path, "rb").read()
     order = "<" if data[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else ">"
     at = 24
@@ -27,8 +27,8 @@ def payloads(path):
 
 
 def record(path, interface, port):
-    """Writes each IPv4 frame to that UDP port into a pcap file, at once, until it is killed."""
-    every = 3  # ETH_P_ALL: the only one that shows what this host sends
+    """Writes each IPv4 frame to that UDP port to a pcap file, immediately, until it is killed."""
+    every = 3  # ETH_P_ALL: the only protocol that includes the packets that this host sends
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(every))
     wire.bind((interface, every))
     with open(path, "wb", buffering=0) as file:

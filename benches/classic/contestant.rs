@@ -1,5 +1,4 @@
-//! Whoever opens the door: knockd, our programs, or a few nftables rules, each alone on a gateway
-//! of its own. What is measured is left to `measure`.
+//! The contestants: knockd, our programs, or a few nftables rules, each on a separate gateway.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
@@ -12,16 +11,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::gate::{Gate, SSH};
+use crate::harness::process::{children, cpu_time};
 use crate::harness::{Echo, LONG, Running, eventually};
-use crate::processors::theirs;
+use crate::processors::of_contestant;
 
-/// The first client address that knocks; as many follow as there are knocks.
+/// The last byte of the first client address that knocks.
 const FIRST_CLIENT: u8 = 10;
 /// The port behind the door that iptables opens.
 const BEHIND: u16 = 2222;
 /// Seconds from opening to closing.
 pub(crate) const OPEN_FOR: u64 = 10;
-/// The door whose command only says that it runs.
+/// The door whose command only reports that it runs.
 pub(crate) const SAYS: [u16; 3] = [7001, 7002, 7003];
 /// The door that opens.
 pub(crate) const OPENS: [u16; 3] = [7011, 7012, 7013];
@@ -53,18 +53,18 @@ impl Kind {
         self != Kind::Knockd || program("knockd").is_some()
     }
 
-    /// Whether its doors run commands.
+    /// True if its doors run commands.
     pub(crate) fn has_commands(self) -> bool {
         matches!(self, Kind::Knockd | Kind::OursAsKnockd | Kind::Run)
     }
 }
 
-/// A gateway whose doors can be knocked at.
+/// A gateway with doors.
 pub(crate) struct Contestant {
     pub(crate) kind: Kind,
     pub(crate) gate: Gate,
-    /// Who ran a command, and when it was heard of.
-    pub(crate) said: Receiver<(Instant, Ipv4Addr)>,
+    /// The time and source of each command that ran.
+    pub(crate) output: Receiver<(Instant, Ipv4Addr)>,
     process: Option<Running>,
     _behind: Echo,
 }
@@ -75,12 +75,14 @@ impl Contestant {
         let clients =
             (FIRST_CLIENT..=250).map(|last| format!("ip addr add 10.90.0.{last}/24 dev eth0"));
         gate.net.client.space.sh(&clients.collect::<Vec<_>>().join("\n"));
-        let said = hear(Path::new(&gate.path("said")));
+        let output = read_fifo(Path::new(&gate.path("output")));
         let behind = gate.net.gateway.tcp_echo(if kind == Kind::Grant { SSH } else { BEHIND });
-        let mut contestant = Contestant { kind, gate, said, process: None, _behind: behind };
+        let mut contestant = Contestant { kind, gate, output, process: None, _behind: behind };
         contestant.configure();
         match kind {
-            Kind::Knockd => contestant.start_knockd(&program("knockd").expect("looked for before")),
+            Kind::Knockd => {
+                contestant.start_knockd(&program("knockd").expect("is_installed() was true"))
+            }
             Kind::OursAsKnockd => {
                 let link = contestant.gate.path("knockd");
                 symlink(env!("CARGO_BIN_EXE_toctocd"), &link).expect("our own directory");
@@ -89,11 +91,13 @@ impl Contestant {
             Kind::Run | Kind::Grant => contestant.gate.start(),
             Kind::Sets => contestant.load_sets(),
         }
-        contestant.processes().into_iter().for_each(|pid| theirs().take(pid));
+        for pid in contestant.processes() {
+            of_contestant().assign(pid);
+        }
         contestant
     }
 
-    /// Where to connect once the door is open.
+    /// The port to connect to once the door is open.
     pub(crate) fn behind(&self) -> u16 {
         if self.kind == Kind::Grant { SSH } else { BEHIND }
     }
@@ -105,30 +109,27 @@ impl Contestant {
 
     fn configure(&self) {
         let rule = format!("-s %IP% -p tcp --dport {BEHIND} -j ACCEPT");
-        let said = self.gate.path("said");
+        let output = self.gate.path("output");
         let list = |ports: [u16; 3]| ports.map(|port| port.to_string()).join(",");
         let doors = format!(
-            "[options]\n[says]\n sequence = {}\n tcpflags = syn\n start_command = echo %IP% >{said}\n\
+            "[options]\n[says]\n sequence = {}\n tcpflags = syn\n start_command = echo %IP% >{output}\n\
              [opens]\n sequence = {}\n tcpflags = syn\n start_command = iptables -w -I INPUT {rule}\n \
              cmd_timeout = {OPEN_FOR}\n stop_command = iptables -w -D INPUT {rule}\n",
             list(SAYS),
             list(OPENS),
         );
-        // With a grant, the second door is one of our own form.
-        let (kept, native) = match self.kind {
-            Kind::Grant => {
-                let kept = doors.split("[opens]").next().unwrap_or_default().to_owned();
-                let steps = OPENS.map(|port| format!("\"{port}/tcp\"")).join(", ");
-                (kept, format!("[door.opens]\nsequence = [{steps}]\nservice = \"ssh\"\n"))
-            }
-            _ => (doors, String::new()),
-        };
-        fs::write(self.gate.path("doors.conf"), kept).expect("our own file");
-        let config = fs::read_to_string(self.gate.config()).expect("init wrote it");
         let path = self.gate.path("doors.conf");
-        let config = config
-            .replace("# knockd_conf = \"/etc/knockd.conf\"", &format!("knockd_conf = \"{path}\""));
-        fs::write(self.gate.config(), config + &native).expect("our own file");
+        self.gate.use_knockd_conf(&path);
+        if self.kind == Kind::Grant {
+            // The second door is one in toctocd.toml, which grants a service.
+            let first = doors.split("[opens]").next().unwrap_or_default();
+            fs::write(path, first).expect("our own file");
+            let steps = OPENS.map(|port| format!("\"{port}/tcp\"")).join(", ");
+            let door = format!("[door.opens]\nsequence = [{steps}]\nservice = \"ssh\"\n");
+            self.gate.edit_config(|config| config + &door);
+        } else {
+            fs::write(path, doors).expect("our own file");
+        }
         self.gate.net.gateway.sh(&format!(
             "iptables -A INPUT -p tcp --dport {BEHIND} -j REJECT --reject-with tcp-reset"
         ));
@@ -148,7 +149,7 @@ impl Contestant {
         assert!(eventually(LONG, listens), "{} does not start", program.display());
     }
 
-    /// The floor: what the kernel alone needs.
+    /// The lower bound: the kernel alone.
     fn load_sets(&self) {
         let [a, b, c] = OPENS;
         let syn = "tcp flags & (syn | ack) == syn";
@@ -180,30 +181,23 @@ END
         }
     }
 
-    /// Every process of it.
+    /// All of its processes.
     fn processes(&mut self) -> Vec<u32> {
         let mut all: Vec<u32> = self.root().into_iter().collect();
         let mut at = 0;
         while let Some(pid) = all.get(at).copied() {
-            let path = format!("/proc/{pid}/task/{pid}/children");
-            let text = fs::read_to_string(path).unwrap_or_default();
-            all.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            all.extend(children(pid));
             at += 1;
         }
         all
     }
 
-    /// CPU time so far, of all its processes and of the commands that have ended. To 10 ms.
+    /// CPU time so far of all its processes and of the commands that have ended, to 10 ms.
     pub(crate) fn cpu(&mut self) -> Duration {
-        let ticks = |pid: u32| -> u64 {
-            let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let after = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
-            after.split(' ').skip(11).take(4).filter_map(|word| word.parse::<u64>().ok()).sum()
-        };
-        Duration::from_millis(self.processes().into_iter().map(ticks).sum::<u64>() * 10)
+        self.processes().into_iter().map(cpu_time).sum()
     }
 
-    /// Resident memory of all its processes, KiB; pages that they share count once.
+    /// Resident KiB of all its processes. Shared pages count once.
     pub(crate) fn memory(&mut self) -> u64 {
         let pss = |pid: u32| -> u64 {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
@@ -219,17 +213,19 @@ fn program(name: &str) -> Option<PathBuf> {
     paths.into_iter().find(|path| path.exists())
 }
 
-/// A FIFO at `path`; what commands write there is told with the time at which it came.
-fn hear(path: &Path) -> Receiver<(Instant, Ipv4Addr)> {
+/// Makes a FIFO at `path`, and returns what commands write there with the time of each line.
+fn read_fifo(path: &Path) -> Receiver<(Instant, Ipv4Addr)> {
     nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("our own directory");
-    // Also open for writing, so that it never ends.
+    // Also open for writing, so that reading never ends.
     let fifo: File = OpenOptions::new().read(true).write(true).open(path).expect("a FIFO");
-    let (tell, told) = channel();
+    let (sender, lines) = channel();
     thread::spawn(move || {
-        let lines = BufReader::new(fifo).lines().map_while(Result::ok);
-        lines
-            .filter_map(|line| line.parse().ok())
-            .try_for_each(|ip| tell.send((Instant::now(), ip)))
+        for line in BufReader::new(fifo).lines().map_while(Result::ok) {
+            let Ok(ip) = line.parse() else { continue };
+            if sender.send((Instant::now(), ip)).is_err() {
+                return;
+            }
+        }
     });
-    told
+    lines
 }

@@ -1,6 +1,6 @@
-//! Classic doors beside the real knockd, in one run: the same configuration and commands, in
-//! namespaces made for it. Prints figures and ratios and judges nothing; what they were on a quiet
-//! machine stands in docs/benchmarks.md.
+//! Compares classic doors with the real knockd in one run: the same configuration and commands, in
+//! separate namespaces. It prints figures and ratios and fails on none. See docs/benchmarks.md for
+//! the figures of a quiet machine.
 //!
 //! usage: cargo bench --bench classic [-- KNOCKS COLUMN...]   (as root, or inside
 //! tools/in-namespaces; `make bench` does all)
@@ -18,19 +18,19 @@ use contestant::{Contestant, Kind};
 use measure::Figures;
 
 fn main() {
-    // Cargo adds `--bench`; what is left may say how many knocks, and of whom.
+    // Cargo adds `--bench`. The other arguments are the number of knocks and the columns.
     let words: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let knocks = words.iter().find_map(|word| word.parse().ok()).unwrap_or(100);
     let names: Vec<&String> = words.iter().filter(|word| word.parse::<usize>().is_err()).collect();
-    processors::ours().take(0);
+    processors::of_measurement().assign(0);
     let mut columns = Vec::new();
-    for kind in Kind::ALL
-        .into_iter()
-        .filter(|kind| names.is_empty() || names.iter().any(|name| *name == kind.title()))
-    {
+    for kind in Kind::ALL {
+        if !names.is_empty() && !names.iter().any(|name| *name == kind.title()) {
+            continue;
+        }
         if !kind.is_installed() {
-            eprintln!("{}: not installed, left out", kind.title());
+            eprintln!("{}: not installed, skipped", kind.title());
             continue;
         }
         eprintln!("measuring {} ...", kind.title());

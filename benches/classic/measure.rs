@@ -1,5 +1,5 @@
-//! The figures of one contestant: how long a knock takes, what it costs, and what floods cost and
-//! spoil. Who is measured is left to `contestant`.
+//! The figures of one contestant: the time and CPU time of a knock, and the CPU time and lost
+//! knocks of floods.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::thread;
@@ -11,40 +11,40 @@ use socket2::{Domain, Socket, Type};
 use crate::contestant::{Contestant, Kind, OPEN_FOR, OPENS, SAYS};
 use crate::harness::raw::{Forger, stranger};
 
-/// Between the hits of one knock, as `knock -d 10` waits.
+/// The pause between the steps of one knock, as `knock -d 10` waits.
 const BETWEEN: Duration = Duration::from_millis(10);
-/// When a knock counts as lost.
+/// The time after which a knock counts as lost.
 const LOST: Duration = Duration::from_secs(3);
-/// Packets a second of a flood, and how many.
+/// The packets per second of a flood, and their number.
 const RATE: u32 = 50_000;
 const FLOOD: u32 = 500_000;
-/// Attempts to connect that are waited for; an older one has no answer any more.
+/// Pending attempts to connect; an older one will not be answered.
 const TRIES: usize = 256;
-/// Knocks during a flood.
+/// The number of knocks during a flood.
 const MEANWHILE: usize = 40;
-/// Sources that knock half.
+/// The number of sources that send half a knock.
 const HALF: u32 = 10_000;
 
-/// What a flood cost and spoiled.
-pub(crate) struct Flooded {
+/// The figures of one flood.
+pub(crate) struct Flood {
     /// CPU seconds per million packets.
     pub(crate) cpu: f64,
-    /// Packets a second that were really sent.
+    /// Packets per second that were really sent.
     pub(crate) rate: f64,
-    /// Of [`MEANWHILE`] knocks.
+    /// Knocks that were received, of [`MEANWHILE`].
     pub(crate) through: usize,
 }
 
-/// All figures; times in milliseconds, sorted.
+/// All figures. Times are in milliseconds and sorted.
 #[derive(Default)]
 pub(crate) struct Figures {
     pub(crate) to_command: Vec<f64>,
     pub(crate) to_connect: Vec<f64>,
     /// CPU milliseconds of one knock at the door that opens, closing included.
     pub(crate) cpu_per_knock: Option<f64>,
-    /// Packets that no door can use; packets to the ports of doors.
-    pub(crate) unrelated: Option<Flooded>,
-    pub(crate) junk: Option<Flooded>,
+    /// Floods to ports of no door, and to the ports of doors.
+    pub(crate) unrelated: Option<Flood>,
+    pub(crate) junk: Option<Flood>,
     /// Resident KiB before and after [`HALF`] half-knocks.
     pub(crate) memory: Option<(u64, u64)>,
 }
@@ -65,7 +65,7 @@ impl Figures {
         figures.to_connect =
             sorted(contestant.clients(knocks).filter_map(|ip| to_connect(contestant, ip)));
         if contestant.kind != Kind::Sets {
-            // Until all has been closed again.
+            // Until all grants and openings have ended.
             thread::sleep(Duration::from_secs(OPEN_FOR + 2));
             figures.cpu_per_knock = Some(millis(contestant.cpu() - cpu) / knocks as f64);
         }
@@ -81,10 +81,10 @@ impl Figures {
 
 /// Milliseconds from the last hit to the line that the start command writes.
 fn to_command(contestant: &Contestant, ip: Ipv4Addr) -> Option<f64> {
-    while contestant.said.try_recv().is_ok() {}
+    while contestant.output.try_recv().is_ok() {}
     pause(ip);
     let (begun, _hits) = contestant.gate.net.client.space.inside(|| knock(ip, SAYS));
-    let (said, _) = contestant.said.recv_timeout(LOST).ok()?;
+    let (said, _) = contestant.output.recv_timeout(LOST).ok()?;
     Some(millis(said.saturating_duration_since(begun)))
 }
 
@@ -92,15 +92,15 @@ fn to_command(contestant: &Contestant, ip: Ipv4Addr) -> Option<f64> {
 fn to_connect(contestant: &Contestant, ip: Ipv4Addr) -> Option<f64> {
     pause(ip);
     let to = SocketAddr::from(([10, 90, 0, 1], contestant.behind()));
-    // One thread for both: to start another takes longer than the fastest door.
+    // One thread for both: starting another takes longer than the fastest door.
     contestant.gate.net.client.space.inside(|| {
         let (begun, _hits) = knock(ip, OPENS);
         first_connection(ip, to, begun).map(|at| millis(at.saturating_duration_since(begun)))
     })
 }
 
-/// Tries again and again, without waiting for the answers of earlier tries. It yields and does not
-/// sleep: to wake up a halted processor takes longer than the fastest door.
+/// Connects repeatedly, without waiting for the answers to earlier attempts. It yields and does not
+/// sleep: waking up a halted processor takes longer than the fastest door.
 fn first_connection(from: Ipv4Addr, to: SocketAddr, begun: Instant) -> Option<Instant> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("an epoll");
     let mut tries = Vec::new();
@@ -116,9 +116,9 @@ fn first_connection(from: Ipv4Addr, to: SocketAddr, begun: Instant) -> Option<In
         }
         let ready = epoll.wait(&mut events, EpollTimeout::ZERO).expect("an epoll");
         for event in &events[..ready] {
-            // Dropped, it leaves the epoll too.
-            let socket: Option<Socket> = tries[event.data() as usize].take();
-            if socket.is_some_and(|socket| socket.take_error().is_ok_and(|error| error.is_none())) {
+            // Dropping the socket removes it from the epoll.
+            let Some(socket) = tries[event.data() as usize].take() else { continue };
+            if matches!(socket.take_error(), Ok(None)) {
                 return Some(Instant::now());
             }
         }
@@ -127,20 +127,20 @@ fn first_connection(from: Ipv4Addr, to: SocketAddr, begun: Instant) -> Option<In
     None
 }
 
-/// A socket that is about to connect.
+/// A TCP socket bound to `from`.
 fn bound(from: Ipv4Addr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).expect("a socket");
-    socket.bind(&SocketAddr::from((from, 0)).into()).expect("our own address");
+    socket.bind(&SocketAddr::from((from, 0)).into()).expect("an address of the client");
     socket
 }
 
-/// Not in step with anybody's timers: some 100 ms, differing by the address.
+/// Waits some 100 ms, depending on the address, so that knocks do not follow the rhythm of a timer.
 fn pause(ip: Ipv4Addr) {
     thread::sleep(Duration::from_micros(80_000 + u64::from(ip.octets()[3]) * 7_919 % 50_000));
 }
 
-/// Knocks from `ip`, one SYN a port, in the namespace that this thread is in; when the last one
-/// went out.
+/// Knocks from `ip` with one SYN for each port, in the namespace of this thread. Returns the time
+/// of the last one, and the sockets.
 fn knock(ip: Ipv4Addr, ports: [u16; 3]) -> (Instant, Vec<Socket>) {
     let mut hits = Vec::new();
     let mut last = Instant::now();
@@ -156,7 +156,7 @@ fn knock(ip: Ipv4Addr, ports: [u16; 3]) -> (Instant, Vec<Socket>) {
     (last, hits)
 }
 
-/// [`HALF`] strangers hit the first port, no faster than anybody can take them.
+/// Sends the first step from [`HALF`] sources, slowly enough for every contestant.
 fn half_knock(contestant: &Contestant) {
     let forger = Forger::new(&contestant.gate.net.client.space);
     for n in 0..HALF {
@@ -168,9 +168,9 @@ fn half_knock(contestant: &Contestant) {
     thread::sleep(Duration::from_secs(1));
 }
 
-/// SYNs from a stranger each to `port(n)`, while honest people knock.
-fn flood(contestant: &mut Contestant, port: impl Fn(u32) -> u16 + Send + 'static) -> Flooded {
-    while contestant.said.try_recv().is_ok() {}
+/// Sends SYNs to `port(n)`, each from another source, while clients knock.
+fn flood(contestant: &mut Contestant, port: impl Fn(u32) -> u16 + Send + 'static) -> Flood {
+    while contestant.output.try_recv().is_ok() {}
     let forger = Forger::new(&contestant.gate.net.client.space);
     let cpu = contestant.cpu();
     let sender = thread::spawn(move || {
@@ -189,13 +189,13 @@ fn flood(contestant: &mut Contestant, port: impl Fn(u32) -> u16 + Send + 'static
         pause(ip);
         drop(contestant.gate.net.client.space.inside(|| knock(ip, SAYS)));
     }
-    let rate = sender.join().expect("it only sends");
+    let rate = sender.join().expect("the flood does not panic");
     thread::sleep(LOST);
     let cpu = (contestant.cpu() - cpu).as_secs_f64() * 1e6 / f64::from(FLOOD);
-    let mut heard: Vec<_> = contestant.said.try_iter().map(|(_, ip)| ip).collect();
-    heard.sort_unstable();
-    heard.dedup();
-    Flooded { cpu, rate, through: heard.len() }
+    let mut received: Vec<_> = contestant.output.try_iter().map(|(_, ip)| ip).collect();
+    received.sort_unstable();
+    received.dedup();
+    Flood { cpu, rate, through: received.len() }
 }
 
 fn gateway(port: u16) -> SocketAddrV4 {

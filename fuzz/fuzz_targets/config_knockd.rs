@@ -1,5 +1,5 @@
-//! What the reader of knockd.conf lets through can be written out and read again to the same doors,
-//! whatever the bytes were.
+//! Doors that the reader of knockd.conf accepts can be written out and read again to the same
+//! doors, whatever the input was.
 
 #![no_main]
 
@@ -13,11 +13,12 @@ fn parse(text: &[u8]) -> Option<KnockdConf> {
     read(text, false, UsedUp::Refuse, &mut |_| Ok(text.to_vec()), &mut |_| ()).ok()
 }
 
-/// Only what a line can hold comes out of a reading, so every value can be written as it is.
+/// Writes the doors as text. Every value that was read fits in a line.
 fn written(doors: &[Door]) -> String {
     let mut text = String::new();
     for door in doors {
-        let mut line = |key: &str, value: &str| writeln!(text, "{key}{value}").expect("a string grows");
+        let mut line =
+            |key: &str, value: &str| writeln!(text, "{key}{value}").expect("a string grows");
         line("[", &format!("{}]", door.name));
         line("sequence=", &list(&door.sequence));
         line("seq_timeout=", &door.seq_timeout.to_string());
@@ -27,7 +28,7 @@ fn written(doors: &[Door]) -> String {
                 (0, 0) => {}
                 (1, 0) => line("tcpflags=", name),
                 (0, 1) => line("tcpflags=!", name),
-                both => panic!("{name} is wanted and unwanted: {both:?}"),
+                both => panic!("{name} is both set and unset: {both:?}"),
             }
         }
         for (key, value) in [
@@ -37,7 +38,9 @@ fn written(doors: &[Door]) -> String {
             ("stop_command=", &door.stop_command),
             ("stop_command_6=", &door.stop_command_6),
         ] {
-            value.iter().for_each(|value| line(key, value));
+            if let Some(value) = value {
+                line(key, value);
+            }
         }
     }
     text
@@ -53,15 +56,14 @@ fuzz_target!(|input: &[u8]| {
         if door.one_time_sequences.take().is_some() {
             door.fixed_first = false;
             if let Some(at) = one_time::place_of(input, &door.sequence) {
-                assert!(input[at] != b'#', "a used line is in force");
+                assert!(input[at] != b'#', "a used line is in use");
             }
         }
     }
-    // A line may be longer with its key spelled out than it was: then it is cut, and that is
-    // another text.
+    // A line may become longer than it was because its key is written in full. Too long a line is
+    // cut, and then the text differs. A name such as "options " stays a door only because it is
+    // written in brackets with its blank.
     let text = written(&doors);
-    // A door called options, with a blank that the trimming of the line keeps, is one only inside
-    // brackets.
     if text.lines().all(|line| line.len() < 4000) {
         assert_eq!(parse(text.as_bytes()).map(|conf| conf.doors), Some(doors));
     }

@@ -1,9 +1,8 @@
-//! Whatever happens to a whole gateway, in whatever order: nothing is granted without a fresh
-//! signature of an enrolled client, no packet twice, over restarts, failed commits and clock jumps
-//! too; no table outgrows its cap; nothing panics.
+//! The core of a whole gateway, with any events in any order: nothing is granted without a fresh
+//! signature of an enrolled client, and no packet twice, also over restarts, failed commits and
+//! clock jumps. No table exceeds its limit, and nothing panics.
 //!
-//! The input is a list of events, four bytes each. Packets are real: sealed, captured, opened,
-//! verified.
+//! The input is a list of events of four bytes. Packets are real: sealed, parsed, opened, verified.
 
 #![no_main]
 
@@ -13,37 +12,46 @@ use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 use toctoc::core::authentic::{self, Authentic, Claim};
 use toctoc::core::engine::{Action, Engine, SealedSetup, Setup};
-use toctoc::core::test_vectors::{self, NOON};
-use toctoc::core::grants::{Change, GrantEnd, Grants, ActiveGrant};
+use toctoc::core::grants::{ActiveGrant, Change, GrantEnd, Grants};
 use toctoc::core::keyring::{Day, Secret};
 use toctoc::core::knock::{Challenge, HandedKnock, KnockKind, Request, SIGNED, Signature, encode_body};
 use toctoc::core::ledger::Ledger;
 use toctoc::core::packet::{Arrival, udp_checksum};
-use toctoc::core::policy::{Decision, Committed, Policy, commit};
+use toctoc::core::policy::{Committed, Decision, Policy, commit};
 use toctoc::core::prefix::Span;
+use toctoc::core::quota::Rate;
 use toctoc::core::record::Record;
 use toctoc::core::replay::{Replay, StateOrigin, Window};
 use toctoc::core::service::{Client, DisconnectPolicy, GrantKind, Mode, Service, SourceRule};
-use toctoc::core::types::{Boot, ClientId, Fault, Now, Port, Proto, SECOND, ServiceName, Source, Wall};
+use toctoc::core::test_vectors::{self, NOON};
+use toctoc::core::types::{
+    Boot, ClientId, Fault, Now, Port, Proto, SECOND, ServiceName, Source, Wall,
+};
 use toctoc::core::wire::{ClientSide, DATAGRAM, seal, seal_unsigned};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const PORT: u16 = 62201;
 const WINDOW: Window = Window { max_age: 30, max_ahead: 10 };
-/// Grants that a client may have at once.
-const MOST: u32 = 3;
+/// The number of grants that a client may have at once.
+const MAX_GRANTS: u32 = 3;
 const OUTSIDE: Arrival = Arrival { capture: 0, loopback: false };
 
-/// The enrolled clients: the published test client, and another one with a key of its own.
+/// The enrolled clients: the published test client, and one with another key.
 static CLIENTS: LazyLock<[Client; 2]> = LazyLock::new(|| {
     let key = authentic::public_key(&seed(1));
     let services = vec![name("ssh"), name("rdp")];
-    let other = Client { id: ClientId([2; 16]), key, fingerprint: authentic::fingerprint(&key), ..test_vectors::client() };
+    let other = Client {
+        id: ClientId([2; 16]),
+        key,
+        fingerprint: authentic::fingerprint(&key),
+        ..test_vectors::client()
+    };
     [Client { services: services.clone(), ..test_vectors::client() }, Client { services, ..other }]
 });
 
-/// How each of them sees the gateway.
-static SIDES: LazyLock<[ClientSide; 2]> = LazyLock::new(|| [test_vectors::side(CLIENTS[0].id), test_vectors::side(CLIENTS[1].id)]);
+/// The keys that each client has of the gateway.
+static SIDES: LazyLock<[ClientSide; 2]> =
+    LazyLock::new(|| [test_vectors::side(CLIENTS[0].id), test_vectors::side(CLIENTS[1].id)]);
 
 fn seed(client: usize) -> Secret<32> {
     if client == 0 { test_vectors::seed() } else { Secret::new([0x42; 32]) }
@@ -77,7 +85,7 @@ fn services() -> Vec<Service> {
 
 /// A packet that a client made.
 #[derive(Clone)]
-struct Made {
+struct MadePacket {
     datagram: [u8; DATAGRAM],
     request: Request,
 }
@@ -88,20 +96,21 @@ struct World {
     policy: Policy,
     replay: Replay,
     grants: Grants,
-    /// Both are enrolled at first.
+    /// Which of the clients are enrolled; at first both.
     enrolled: [bool; 2],
-    /// What the disk has.
+    /// The records on the disk.
     journal: Vec<Record>,
     commit_fails: bool,
-    made: Vec<Made>,
-    /// Signed bytes that a client really signed, and those that were accepted.
+    made: Vec<MadePacket>,
+    /// Requests that a client really signed, and those that were accepted.
     signed: HashSet<(ClientId, [u8; SIGNED])>,
     accepted: HashSet<(ClientId, [u8; SIGNED])>,
-    /// Challenges that are out: to whom, and where he was.
+    /// Open challenges, with the client and source that got them.
     challenges: BTreeMap<Challenge, (ClientId, Source)>,
-    /// And all that there ever were, oldest first: clients show old ones too.
+    /// All challenges so far, oldest first: clients use old ones too.
     given: Vec<(Challenge, (ClientId, Source))>,
-    /// A burst is many curve operations: one an input, of few inputs.
+    /// True after a burst. It is many curve operations, so an input gets at most one, and few
+    /// inputs do.
     burst: bool,
     counter: u64,
 }
@@ -148,13 +157,19 @@ impl World {
             7 => {
                 let by = (u64::from(b) << (c % 24)) * SECOND;
                 let wall = self.now.wall.0;
-                self.now.wall = Wall(if a % 2 == 0 { wall.saturating_add(by) } else { wall.saturating_sub(by) });
+                self.now.wall = Wall(if a % 2 == 0 {
+                    wall.saturating_add(by)
+                } else {
+                    wall.saturating_sub(by)
+                });
                 self.pass(0);
             }
             8 => self.restart(a % 2 == 0),
             9 => self.commit_fails = true,
             10 => self.enrol(usize::from(a % 2), b % 2 == 0),
-            11 if a < 2 && !std::mem::replace(&mut self.burst, true) => (0..70).for_each(|_| self.knock(6 | a, 0, c)),
+            11 if a < 2 && !std::mem::replace(&mut self.burst, true) => {
+                (0..70).for_each(|_| self.knock(6 | a, 0, c))
+            }
             11 => self.knock(a, b, c),
             _ => {
                 let records = self.replay.reinitialise(self.now);
@@ -164,7 +179,10 @@ impl World {
     }
 
     fn pass(&mut self, nanos: u64) {
-        self.now = Now { wall: Wall(self.now.wall.0.saturating_add(nanos)), boot: self.now.boot.plus_nanos(nanos) };
+        self.now = Now {
+            wall: Wall(self.now.wall.0.saturating_add(nanos)),
+            boot: self.now.boot.plus_nanos(nanos),
+        };
         self.engine.tick(self.now);
         self.replay.challenge_reason(self.now);
         self.grants.expire(self.now);
@@ -172,17 +190,22 @@ impl World {
         self.journal.extend(beat);
     }
 
-    /// What a client sends: mostly as it should, from where it says.
+    /// Sends what a client would: mostly correct, from the source that it names.
     fn knock(&mut self, a: u8, b: u8, c: u8) {
         let client = usize::from(a & 1);
         self.counter += 1;
-        let kind = [KnockKind::Open, KnockKind::Open, KnockKind::Close, KnockKind::Probe][usize::from(a >> 1 & 3)];
+        let kind = [KnockKind::Open, KnockKind::Open, KnockKind::Close, KnockKind::Probe]
+            [usize::from(a >> 1 & 3)];
         let from = source(c);
         let off = [0, 0, 5, 25, 45, 3600, 100_000, 31_536_000][usize::from(b & 7)] * SECOND;
-        let wall = if b & 8 == 0 { self.now.wall.0.saturating_sub(off) } else { self.now.wall.0.saturating_add(off) };
-        let me = CLIENTS[client].id;
-        let his = self.given.iter().rev().find(|(_, to)| *to == (me, from)).or(self.given.last());
-        let challenge = his.filter(|_| b & 16 != 0).map(|(challenge, _)| *challenge);
+        let wall = if b & 8 == 0 {
+            self.now.wall.0.saturating_sub(off)
+        } else {
+            self.now.wall.0.saturating_add(off)
+        };
+        let id = CLIENTS[client].id;
+        let own = self.given.iter().rev().find(|(_, to)| *to == (id, from)).or(self.given.last());
+        let challenge = own.filter(|_| b & 16 != 0).map(|(challenge, _)| *challenge);
         let request = Request {
             kind,
             receipt_wanted: true,
@@ -191,27 +214,37 @@ impl World {
             address: [Some(from), Some(from), None, Some(source(c ^ 1))][usize::from(b >> 5 & 3)],
             source_port: 0,
             seconds: u32::from(a >> 4) * 9,
-            service: if kind == KnockKind::Probe { ServiceName::NONE } else { name(if a & 8 == 0 { "ssh" } else { "rdp" }) },
+            service: if kind == KnockKind::Probe {
+                ServiceName::NONE
+            } else {
+                name(if a & 8 == 0 { "ssh" } else { "rdp" })
+            },
             fingerprint: CLIENTS[client].fingerprint,
         };
         let day = if b & 128 == 0 { Day::Number(self.now.wall.day()) } else { Day::Unknown };
         let sign = |message: &authentic::Message| Ok(authentic::sign(&seed(client), message));
         let made = seal(&SIDES[client], &request, day, Secret::new(entropy(self.counter)), sign);
-        let (datagram, _) = made.expect("the test gateway's key is sound");
-        self.signed.insert((me, request.encode()));
-        self.made.push(Made { datagram, request });
+        let (datagram, _) = made.expect("the test gateway's key is valid");
+        self.signed.insert((id, request.encode()));
+        self.made.push(MadePacket { datagram, request });
         self.deliver(&datagram, from);
     }
 
     fn replay_one(&mut self, which: u8, from: Source) {
-        // Rather the newest.
-        let Some(place) = self.made.len().checked_sub(1 + usize::from(which) % self.made.len().max(1)) else { return };
+        // 0 is the newest.
+        let Some(place) =
+            self.made.len().checked_sub(1 + usize::from(which) % self.made.len().max(1))
+        else {
+            return;
+        };
         let datagram = self.made[place].datagram;
         self.deliver(&datagram, from);
     }
 
     fn mutated(&mut self, which: u8, at: u8, change: u8) {
-        let Some(made) = self.made.get(usize::from(which) % self.made.len().max(1)).cloned() else { return };
+        let Some(made) = self.made.get(usize::from(which) % self.made.len().max(1)).cloned() else {
+            return;
+        };
         let mut datagram = made.datagram;
         datagram[(usize::from(at) + usize::from(change & 16)) % DATAGRAM] ^= change | 1;
         let before = self.accepted.len();
@@ -219,7 +252,8 @@ impl World {
         assert_eq!(self.accepted.len(), before, "a changed packet was accepted");
     }
 
-    /// By whoever holds the gateway's and a client's symmetric keys, but not its signature key.
+    /// Sends what an attacker can make who has the gateway's and a client's symmetric keys, but not
+    /// the client's signature key.
     fn forged(&mut self, a: u8, b: u8) {
         self.counter += 1;
         let (client, other) = (usize::from(a & 1), usize::from(!a & 1));
@@ -234,10 +268,10 @@ impl World {
         let key = Secret::new(entropy(self.counter));
         let datagram = if a & 2 == 0 {
             let signature = Signature { ed25519: [b; 64], sk_flags: 0, sk_counter: 0 };
-            seal_unsigned(side, encode_body(&request, &signature), day, key).expect("sound keys")
+            seal_unsigned(side, encode_body(&request, &signature), day, key).expect("valid keys")
         } else {
             let sign = |message: &authentic::Message| Ok(authentic::sign(&seed(other), message));
-            seal(side, &request, day, key, sign).expect("sound keys").0
+            seal(side, &request, day, key, sign).expect("valid keys").0
         };
         let before = self.accepted.len();
         self.deliver(&datagram, source(b));
@@ -251,35 +285,40 @@ impl World {
         for action in actions {
             if let Action::Knock(knock) = action {
                 let ticket = knock.ticket;
-                let spent = self.judge(knock);
+                let spent = self.decide(knock);
                 self.engine.verdict(ticket, spent, None, Secret::new([9; 32]), &mut Vec::new());
             }
         }
     }
 
-    /// As the gatekeeper does it. Answers whether the packet is of no more use.
-    fn judge(&mut self, knock: HandedKnock) -> bool {
-        let who = &CLIENTS[usize::try_from(knock.row).expect("a row")];
+    /// Decides as the gatekeeper does. Returns true if the packet is used up.
+    fn decide(&mut self, knock: HandedKnock) -> bool {
         let from = knock.source;
-        let Some(client) = self.policy.client(self.now, who.id) else { return false };
+        let sender = &CLIENTS[usize::try_from(knock.row).expect("a row")];
+        let Some(client) = self.policy.client(self.now, sender.id) else { return false };
         let claim = Claim { client: client.id, knock };
-        let Ok(authentic) = Authentic::verify(claim, client, test_vectors::realm().gateway()) else { return false };
+        let Ok(authentic) = Authentic::verify(claim, client, test_vectors::gateway().gateway)
+        else {
+            return false;
+        };
         let request = *authentic.request();
-        let key = (who.id, request.encode());
-        assert!(self.signed.contains(&key), "authentic, and nobody signed it");
+        let key = (sender.id, request.encode());
+        assert!(self.signed.contains(&key), "authentic although no client signed it");
         self.counter += 1;
         let mut fresh = [0; 16];
         fresh.copy_from_slice(&entropy(self.counter)[..16]);
-        let suspect = self.replay.challenge_reason(self.now).is_some();
-        let decision = self.policy.decide(self.now, authentic, &mut self.replay, &mut self.grants, fresh);
+        let distrusted = self.replay.challenge_reason(self.now).is_some();
+        let decision =
+            self.policy.decide(self.now, authentic, &mut self.replay, &mut self.grants, fresh);
         if let Decision::Refuse(refused) = decision {
             return refused.reject == toctoc::core::types::Reject::Replayed;
         }
-        let (fails, lands) = (std::mem::take(&mut self.commit_fails), self.counter.is_multiple_of(2));
+        let fails = std::mem::take(&mut self.commit_fails);
+        // After a failed sync it is unknown if the disk has the records.
+        let written = self.counter.is_multiple_of(2);
         let journal = &mut self.journal;
         let done = commit(vec![decision], |records| {
-            // After a failed sync nobody knows what the disk has.
-            if !fails || lands {
+            if !fails || written {
                 journal.extend_from_slice(records);
             }
             if fails { Err(Fault::new("the disk failed", "")) } else { Ok(()) }
@@ -292,62 +331,80 @@ impl World {
         for done in done {
             let answer = match done {
                 Committed::Open(grant) => {
-                    self.accept(key, &request, from, suspect);
+                    self.accept(key, &request, from, distrusted);
                     let (_, answer) = self.grants.open(self.now, grant);
-                    let live = answer.granted.expect("it opened");
+                    let live = answer.granted.expect("an open has a grant");
                     assert_eq!(
                         (live.key.source, live.key.service),
                         (from, request.service),
-                        "granted to somebody else"
+                        "granted to another client"
                     );
                     assert!(live.seconds_left(self.now) <= 60, "longer than the service allows");
                     answer
                 }
                 Committed::Close(keys, how, answer) => {
-                    self.accept(key, &request, from, suspect);
+                    self.accept(key, &request, from, distrusted);
                     self.grants.end(self.now, &keys, how);
                     answer
                 }
                 Committed::Tell(answer) => answer,
             };
             if let Some(challenge) = answer.challenge {
-                self.challenges.insert(challenge, (who.id, from));
-                self.given.push((challenge, (who.id, from)));
+                self.challenges.insert(challenge, (sender.id, from));
+                self.given.push((challenge, (sender.id, from)));
             }
             return answer.status != toctoc::core::knock::Status::Address;
         }
         false
     }
 
-    fn accept(&mut self, key: (ClientId, [u8; SIGNED]), request: &Request, from: Source, suspect: bool) {
+    fn accept(
+        &mut self,
+        key: (ClientId, [u8; SIGNED]),
+        request: &Request,
+        from: Source,
+        distrusted: bool,
+    ) {
         assert!(self.accepted.insert(key), "accepted twice: {request:?}");
         match request.challenge {
             Some(challenge) => {
-                assert_eq!(self.challenges.remove(&challenge), Some((key.0, from)), "a challenge that is not his");
+                assert_eq!(
+                    self.challenges.remove(&challenge),
+                    Some((key.0, from)),
+                    "a challenge of another client"
+                );
             }
             None => {
-                assert!(!suspect, "accepted by a clock that nobody believes");
+                assert!(!distrusted, "accepted by a distrusted clock");
                 let age = self.now.wall.since(request.timestamp);
-                assert!((-10_000_000_000..=30_000_000_000).contains(&age), "accepted at the age of {age} ns");
-                assert_ne!(request.service, name("rdp"), "that service wants a challenge");
+                assert!(
+                    (-10_000_000_000..=30_000_000_000).contains(&age),
+                    "accepted at the age of {age} ns"
+                );
+                assert_ne!(request.service, name("rdp"), "that service requires a challenge");
             }
         }
         if request.kind == KnockKind::Open {
-            assert!(request.address.is_none_or(|named| named == from), "not the address that it names");
-            assert!(request.address.is_some() || request.service == name("rdp"), "a bound service without an address");
+            assert!(
+                request.address.is_none_or(|named| named == from),
+                "granted for another address than the named one"
+            );
+            assert!(
+                request.address.is_some() || request.service == name("rdp"),
+                "a bound service without an address"
+            );
         }
     }
 
-    /// From what the disk has, as it is read back; also after a reboot, which starts the boot clock
-    /// anew.
+    /// Restarts from the records on the disk. After a reboot the boot clock starts again.
     fn restart(&mut self, same_boot: bool) {
         let mut bytes = Vec::new();
         for record in Ledger::of(&self.journal).records() {
-            record.encode(&mut bytes).expect("it came from here");
+            record.encode(&mut bytes).expect("a record that was written before");
         }
         let mut reader = toctoc::core::bytes::Reader::new(&bytes);
         self.journal = std::iter::from_fn(|| Record::decode(&mut reader)).collect();
-        assert!(reader.rest().is_empty(), "what is written is read");
+        assert!(reader.rest().is_empty(), "a written record cannot be read");
         if !same_boot {
             self.now.boot = Boot(30 * SECOND);
         }
@@ -358,8 +415,8 @@ impl World {
         self.reload();
     }
 
-    fn enrol(&mut self, client: usize, is: bool) {
-        self.enrolled[client] = is;
+    fn enrol(&mut self, client: usize, enrolled: bool) {
+        self.enrolled[client] = enrolled;
         self.reload();
     }
 
@@ -381,10 +438,13 @@ impl World {
             assert!(held <= cap, "{table}: {held} of {cap}");
         }
         self.grants.expire(self.now);
-        let most = usize::try_from(MOST).expect("few") * CLIENTS.len();
+        let most = usize::try_from(MAX_GRANTS).expect("few") * CLIENTS.len();
         assert!(self.grants.list().count() <= most, "more grants than clients may have");
         for live in self.grants.list() {
-            assert!(self.policy.must_end(self.now, live).is_none(), "a grant that policy would not give");
+            assert!(
+                self.policy.must_end(self.now, live).is_none(),
+                "a grant that policy does not allow"
+            );
         }
         for change in self.grants.expected_elements(self.now) {
             let Change::Set { element, millis } = change else { continue };
@@ -393,34 +453,44 @@ impl World {
                     && live.ports.contains(&Some(element.port))
                     && live.form == element.form
             };
-            let left = self.grants.list().filter(holds).map(|live| live.seconds_left(self.now)).max();
+            let left =
+                self.grants.list().filter(holds).map(|live| live.seconds_left(self.now)).max();
             assert!(
                 left.is_some_and(|left| millis <= u64::from(left) * 1000),
-                "open for nobody: {element:?}, {millis} ms"
+                "open without a grant: {element:?}, {millis} ms"
             );
         }
     }
 }
 
 fn policy(enrolled: [bool; 2]) -> Policy {
-    let clients = CLIENTS.iter().zip(enrolled).filter(|(_, is)| *is).map(|(client, _)| client.clone());
-    Policy::new(services(), clients.collect(), MOST, [Source::new(GATEWAY.into())])
+    let clients =
+        CLIENTS.iter().zip(enrolled).filter(|(_, is)| *is).map(|(client, _)| client.clone());
+    Policy::new(services(), clients.collect(), MAX_GRANTS, [Source::new(GATEWAY.into())])
 }
 
-/// A revoked client keeps its row, with keys that nobody has.
+/// A revoked client keeps its row, with keys that no client has.
 fn engine(now: Now, enrolled: [bool; 2]) -> Engine {
     let keys = |(client, is): (&Client, bool)| {
         let id = if is { client.id } else { ClientId([0xee; 16]) };
         (test_vectors::master().client_keys(id), client.fingerprint)
     };
-    let sealed = SealedSetup { keys: test_vectors::gateway(), port: PORT, burst: 64, per_second: 4 };
+    let sealed = SealedSetup {
+        keys: test_vectors::gateway(),
+        port: PORT,
+        rate: Rate { burst: 64, per_second: 4 },
+    };
     Engine::new(
         now,
-        Setup { sealed: Some(sealed), clients: CLIENTS.iter().zip(enrolled).map(keys).collect(), ..Setup::default() },
+        Setup {
+            sealed: Some(sealed),
+            clients: CLIENTS.iter().zip(enrolled).map(keys).collect(),
+            ..Setup::default()
+        },
     )
 }
 
-/// Few, so that they meet.
+/// One of few sources, so that they collide.
 fn source(c: u8) -> Source {
     Source::new(Ipv4Addr::new(192, 0, 2, 7 + c % 4).into())
 }
@@ -434,7 +504,9 @@ fn entropy(counter: u64) -> [u8; 32] {
 fn packet(from: Source, payload: &[u8]) -> Vec<u8> {
     let std::net::IpAddr::V4(from) = from.ip() else { unreachable!("IPv4 only") };
     let length = u16::try_from(payload.len() + 8).expect("short");
-    let mut segment = [&40_000u16.to_be_bytes()[..], &PORT.to_be_bytes(), &length.to_be_bytes(), &[0, 0]].concat();
+    let mut segment =
+        [&40_000u16.to_be_bytes()[..], &PORT.to_be_bytes(), &length.to_be_bytes(), &[0, 0]]
+            .concat();
     segment.extend(payload);
     let check = udp_checksum(from.into(), GATEWAY.into(), &segment);
     segment[6..8].copy_from_slice(&check.to_be_bytes());

@@ -1,4 +1,4 @@
-//! Whatever bytes come through the privileged pipe: no panic, and a message has exactly one form.
+//! Any bytes on the pipe between the processes: no panic, and a message has exactly one encoding.
 
 #![no_main]
 

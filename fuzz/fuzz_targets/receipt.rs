@@ -1,13 +1,12 @@
-//! A client believes only the receipt of its own knock; and reading and writing a receipt are each
-//! other's inverse.
+//! A client accepts only the receipt of its own knock, and decoding is the inverse of encoding.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
-use toctoc::core::test_vectors::{self, NOON};
 use toctoc::core::keyring::Secret;
 use toctoc::core::knock::{RECEIPT_BODY, Receipt, Status};
+use toctoc::core::test_vectors::{self, NOON};
 use toctoc::core::wire::{AwaitingReceipt, RECEIPT};
 
 struct Knock {
@@ -30,15 +29,21 @@ static KNOCK: LazyLock<Knock> = LazyLock::new(|| {
         challenge: None,
         next_key: None,
     };
-    let (_, reply) = test_vectors::open(&datagram, NOON).unwrap_or_else(|r| panic!("{}", r.name())).split();
-    let answer = reply.seal(&test_vectors::realm(), &receipt, Secret::new([6; 32])).expect("a good knock has an answer");
+    let (_, reply) =
+        test_vectors::open(&datagram, NOON).unwrap_or_else(|r| panic!("{}", r.name())).split();
+    let answer = reply
+        .seal(&test_vectors::realm(), &receipt, Secret::new([6; 32]))
+        .expect("a valid knock has a reply");
     Knock { awaiting, receipt, answer }
 });
 
 fuzz_target!(|input: &[u8]| {
     let Some((mode, rest)) = input.split_first() else { return };
     match mode % 3 {
-        0 => assert!(KNOCK.awaiting.open(rest).is_none() || rest == KNOCK.answer, "a receipt that nobody sealed"),
+        0 => assert!(
+            KNOCK.awaiting.open(rest).is_none() || rest == KNOCK.answer,
+            "a receipt that nobody sealed"
+        ),
         1 => changed(rest),
         _ => layout(rest),
     }
@@ -49,11 +54,11 @@ fn changed(bytes: &[u8]) {
     for (byte, change) in answer.iter_mut().zip(bytes) {
         *byte ^= change;
     }
-    let expected = (answer == KNOCK.answer).then_some(KNOCK.receipt);
+    let expected = if answer == KNOCK.answer { Some(KNOCK.receipt) } else { None };
     assert_eq!(KNOCK.awaiting.open(&answer), expected);
 }
 
-/// Any 120 bytes, and a good receipt with any difference.
+/// Decodes any 120 bytes, and a valid receipt with any difference.
 fn layout(bytes: &[u8]) {
     let mut body = KNOCK.receipt.encode();
     for (byte, change) in body.iter_mut().zip(bytes) {

@@ -1,5 +1,5 @@
-//! However hits and changes of sequences mix, a door opens only by its whole sequence, in order,
-//! from one source, and the table of attempts keeps to its bound.
+//! Packets and changes of sequences in any order: a door opens only by its whole sequence, in
+//! order, from one source, and the table of attempts keeps its limit.
 
 #![no_main]
 
@@ -7,13 +7,15 @@ use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use toctoc::core::door::{Door, Step, TcpFlags};
-use toctoc::core::sequence::{ATTEMPTS, DoorSpec, SequenceEvent, KnockPacket, Machine, MachineRules};
+use toctoc::core::sequence::{
+    ATTEMPTS, DoorSpec, KnockPacket, Machine, MachineRules, SequenceEvent,
+};
 use toctoc::core::types::{SECOND, Wall};
 
 const OURS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
-/// Two doors with fixed sequences, one with one-time sequences; few ports, so that they get in each
-/// other's way.
+/// Two doors with fixed sequences and one with one-time sequences, on few ports, so that they
+/// interfere.
 fn doors() -> Vec<DoorSpec> {
     let door = |ports: &[u16], one_time| DoorSpec {
         sequence: ports.iter().map(|port| Step::tcp(*port)).collect(),
@@ -41,12 +43,17 @@ fuzz_target!(|input: &[u8]| {
             continue;
         }
         let source = IpAddr::from([10, 0, 0, 2 + who]);
-        let hit = KnockPacket { source, destination: OURS, step: Step::tcp(port), flags: Some(what & 63) };
+        let hit = KnockPacket {
+            source,
+            destination: OURS,
+            step: Step::tcp(port),
+            flags: Some(what & 63),
+        };
         if specs[0].flags.fit(what & 63) {
             history.entry(source).or_default().push((at, second, hit.step));
         }
         let mut opened = Vec::new();
-        machine.hit(Wall(second * SECOND), &hit, &mut |effect| {
+        machine.packet(Wall(second * SECOND), &hit, &mut |effect| {
             if let SequenceEvent::Completed(done) = effect {
                 opened.push(done);
             }

@@ -1,5 +1,6 @@
-//! Whatever the disk makes of the journal: no panic, what is read back was written, a torn tail is
-//! cut off, damage is told and kept, and what was written anew says the same.
+//! A journal with any damage: no panic, every record that is read was written, a torn tail is cut
+//! off, damage is reported and the damaged file kept, and the rewritten journal has the same
+//! content.
 
 #![no_main]
 
@@ -15,7 +16,7 @@ use toctoc::edge::state::{Disk, Recovered, State};
 
 const NOW: Wall = Wall(1_772_366_400_000_000_000);
 
-/// Files by name. Clones are the same disk.
+/// Files by name, and the name of the open one. Clones are the same disk.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<BTreeMap<String, Vec<u8>>>>, String);
 
@@ -82,11 +83,11 @@ fn open(disk: &Memory) -> (State, Recovered) {
 
 fuzz_target!(|input: &[u8]| match input.split_first() {
     Some((0..128, rest)) => anything(rest),
-    Some((_, rest)) => harmed(rest),
+    Some((_, rest)) => damaged(rest),
     None => {}
 });
 
-/// Any bytes at all in the place of the journal.
+/// Any bytes instead of the journal.
 fn anything(bytes: &[u8]) {
     let disk = Memory::default();
     disk.put("journal", bytes);
@@ -95,9 +96,14 @@ fn anything(bytes: &[u8]) {
     drop(state);
     assert_eq!(found.intact, found.why.is_none());
     if !found.intact && found.ledger.lost() == Some(NOW) {
-        assert_eq!(disk.file("journal.damaged").as_deref(), Some(bytes), "what was damaged is kept");
+        assert_eq!(
+            disk.file("journal.damaged").as_deref(),
+            Some(bytes),
+            "the damaged file is not kept"
+        );
     }
-    // Written anew: the same, whole, and a loss is not forgotten until somebody accepts it.
+    // The rewritten journal has the same content and is intact. A loss stays until an admin accepts
+    // it.
     let (mut state, again) = open(&disk);
     assert_eq!(again.ledger.records(), found.ledger.records());
     assert_eq!(again.intact, found.intact);
@@ -106,9 +112,8 @@ fn anything(bytes: &[u8]) {
     assert!(open(&disk).1.intact);
 }
 
-/// Batches out of the input are committed; then one stretch of the file is changed, or its end is
-/// cut off or grows.
-fn harmed(input: &[u8]) {
+/// Commits records from the input, then changes a part of the file, or shortens or extends it.
+fn damaged(input: &[u8]) {
     let Some((&[kind, a, b, c], rest)) = input.split_first_chunk::<4>() else { return };
     let disk = Memory::default();
     let (mut state, first) = open(&disk);
@@ -116,7 +121,7 @@ fn harmed(input: &[u8]) {
     let mut records = Vec::new();
     let mut reader = Reader::new(rest);
     while let Some(record) = Record::decode(&mut reader) {
-        // A loss that is on record is no damage of this file, and hides one.
+        // A recorded loss is not damage of this file, and would hide it.
         let batch = if matches!(record, Record::Lost { .. }) { vec![] } else { vec![record] };
         state.commit(&batch).expect("a disk that works");
         records.extend(batch);
@@ -139,13 +144,20 @@ fn harmed(input: &[u8]) {
     let (state, found) = open(&disk);
     drop(state);
     if found.intact {
-        // Records of the last marks only may differ in bytes; what they say may not.
-        assert_eq!(found.ledger.records(), whole.records(), "intact, and yet something is missing or new");
+        // The bytes may differ, the content may not.
+        assert_eq!(
+            found.ledger.records(),
+            whole.records(),
+            "reported as intact, but the content differs"
+        );
     } else {
-        assert_ne!(file, good, "damage that nobody did");
+        assert_ne!(file, good, "an undamaged file was reported as damaged");
         assert_eq!(disk.file("journal.damaged"), Some(file));
         assert_eq!(found.ledger.lost(), Some(NOW));
     }
-    assert!(kind % 4 == 1 || kind % 4 == 2 || found.intact, "what was never committed is cut off without a word");
+    assert!(
+        kind % 4 == 1 || kind % 4 == 2 || found.intact,
+        "an uncommitted tail was reported as damage"
+    );
     assert_eq!(open(&disk).1.ledger.records(), found.ledger.records());
 }

@@ -13,7 +13,7 @@ use super::args::toctoc::{Close, Common, Open, ToctocArgs, ToctocCommand};
 use super::compat;
 use crate::core::knock::KnockKind;
 use crate::core::types::{Fault, ServiceName};
-use crate::edge::send::{AddressFamily, resolve};
+use crate::edge::names::{AddressFamily, resolve_gateway};
 use crate::keys::profile::Profile;
 use ask::{ClientRequest, GatewayResult, ask};
 
@@ -145,7 +145,7 @@ fn sealed(common: &Common, plan: SealedCommand) -> Result<u8, NothingSent> {
         attempts: common.attempts,
     };
     let signer = keys::signer(&profile, &path, common.identity.as_deref()).map_err(&stop)?;
-    let gateways = resolve(&profile.addresses, profile.port, family)
+    let gateways = resolve_gateway(&profile.addresses, profile.port, family)
         .map_err(|fault| NothingSent { fault, code: NO_WAY, json: common.json })?;
     let answers = ask_all(&profile, &signer, &wish, &gateways);
     let code = messages::code(&answers);

@@ -10,7 +10,7 @@ use clap::Args;
 use crate::core::door::Step;
 use crate::core::types::{Fault, Port, Proto};
 use crate::edge::knock_packet::{self, PacketOrigin, SendError};
-use crate::edge::names::{FamilyPreference, numeric, resolve};
+use crate::edge::names::{AddressFamily, numeric, resolve};
 
 /// Hits the ports of a classic sequence, in order.
 #[derive(Args, Clone, Debug, Default)]
@@ -68,9 +68,9 @@ pub struct NotSent {
 /// The command line is wrong; nothing was sent.
 pub fn main(args: &KnockArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<i32, Fault> {
     let family = match (args.ipv4, args.ipv6) {
-        (true, _) => FamilyPreference::V4,
-        (_, true) => FamilyPreference::V6,
-        _ => FamilyPreference::Any,
+        (true, _) => Some(AddressFamily::V4),
+        (_, true) => Some(AddressFamily::V6),
+        _ => None,
     };
     let steps =
         args.ports.iter().map(|port| wanted(port, args.udp)).collect::<Result<Vec<_>, Fault>>()?;
@@ -105,7 +105,7 @@ pub fn send(
     let failed =
         |hits, to, step, error: SendError| NotSent { hits, fault: not_sent(to, step, &error) };
     if let Some((to, step)) = hits.iter().find(|(_, step)| matches!(step, Step::Echo { .. })) {
-        knock_packet::may_ping(*to).map_err(|error| failed(0, *to, *step, error))?;
+        knock_packet::can_ping(*to).map_err(|error| failed(0, *to, *step, error))?;
     }
     for (index, (to, step)) in hits.iter().enumerate() {
         if index > 0 {
@@ -113,7 +113,7 @@ pub fn send(
         }
         before(*to, *step);
         let sent = match step {
-            Step::Port(port) => knock_packet::hit(*to, port.proto, origin),
+            Step::Port(port) => knock_packet::send(*to, port.proto, origin),
             Step::Echo { size } => knock_packet::ping(*to, *size, origin),
         };
         sent.map_err(|error| failed(index, *to, *step, error))?;
@@ -163,7 +163,7 @@ fn wanted(text: &str, udp: bool) -> Result<KnockTarget<'_>, Fault> {
 fn targets(
     host: &str,
     steps: &[KnockTarget<'_>],
-    family: FamilyPreference,
+    family: Option<AddressFamily>,
 ) -> Result<Vec<(SocketAddr, Step)>, Fault> {
     let mut address: Option<SocketAddr> = None;
     let mut targets = Vec::new();

@@ -16,6 +16,7 @@ use crate::core::engine::{Action, Engine, SealedSetup, Setup};
 use crate::core::keyring::{ClientKeys, Realm};
 use crate::core::noise::KeyPair;
 use crate::core::packet::Arrival;
+use crate::core::quota::Rate;
 use crate::core::sequence::{DoorSpec, SequenceEvent};
 use crate::core::types::{Boot, Fingerprint};
 use crate::core::wire::GatewayKeys;
@@ -132,10 +133,14 @@ impl Prepared {
                 burst,
                 per_second,
             } => {
-                let realm = Realm::new(realm, gateway, mask);
-                let other = other.as_ref().map(KeyPair::new);
-                let keys = GatewayKeys { realm, current: KeyPair::new(&current), other };
-                self.setup.sealed = Some(SealedSetup { keys, port, burst, per_second });
+                let keys = GatewayKeys {
+                    gateway,
+                    realm: Realm::new(realm, mask),
+                    current: KeyPair::new(&current),
+                    other: other.as_ref().map(KeyPair::new),
+                };
+                let rate = Rate { burst, per_second };
+                self.setup.sealed = Some(SealedSetup { keys, port, rate });
             }
             ToListener::Client { row, keys, fingerprint } => self.client(row, keys, fingerprint)?,
             ToListener::Doors { ipv6, debug } => {
@@ -287,7 +292,7 @@ impl Listener {
                 CaptureResult::Packet(packet) => {
                     self.engine.packet(clock::now(), *arrival, packet, &mut self.actions)
                 }
-                CaptureResult::Dry => return Ok(()),
+                CaptureResult::Empty => return Ok(()),
                 CaptureResult::Down => {
                     return tell(pipe, ToGatekeeper::Down { capture: arrival.capture });
                 }

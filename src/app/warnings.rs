@@ -16,7 +16,7 @@ use crate::edge::proc_net;
 /// All warnings about `loaded` on this machine as it is now.
 pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
     let mut all = warnings(loaded, &proc_net::listening());
-    all.extend(leads_nowhere(&loaded.settings, proc_net::passes_on()));
+    all.extend(leads_nowhere(&loaded.settings, proc_net::forwarding()));
     all.extend(starts_nothing(&loaded.settings, is_program));
     all.extend(stale(&loaded.settings));
     all
@@ -74,12 +74,12 @@ pub const NEXT_IS_SHIPPED: &str =
 
 /// Services that lead to an inner host over a family, IPv4 or IPv6, that this machine does not pass
 /// on.
-fn leads_nowhere(settings: &Settings, passes_on: [bool; 2]) -> Vec<String> {
+fn leads_nowhere(settings: &Settings, forwarding: [bool; 2]) -> Vec<String> {
     let families = [(false, "net.ipv4.ip_forward"), (true, "net.ipv6.conf.all.forwarding")];
     let mut warnings = Vec::new();
     for service in &settings.services {
         for ((v6, sysctl), _) in
-            families.into_iter().zip(passes_on).filter(|(_, passes_on)| !passes_on)
+            families.into_iter().zip(forwarding).filter(|(_, forwarding)| !forwarding)
         {
             if let Some(to) = service.forward.as_ref().and_then(|forward| forward.target(v6)) {
                 let name = service.name;

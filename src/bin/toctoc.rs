@@ -1,4 +1,4 @@
-//! The client. All it does stands in `toctoc::app`.
+//! The client program. See `toctoc::app::client`.
 
 fn main() -> std::process::ExitCode {
     toctoc::app::client::main()

@@ -1,4 +1,4 @@
-//! The gateway. All it does stands in `toctoc::app`.
+//! The gateway program. See `toctoc::app::daemon`.
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {

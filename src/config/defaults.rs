@@ -1,5 +1,4 @@
-//! Every default of a gateway's configuration; none stands anywhere else.
-//! What a value may be is left to `native`.
+//! Every default of a gateway's configuration; none is defined anywhere else.
 
 use super::{
     DisconnectPolicy, FirewallSettings, GatewaySettings, GrantKind, KnockSettings, Mode, Service,
@@ -8,11 +7,11 @@ use super::{
 use crate::core::prefix::Span;
 use crate::core::types::{Port, ServiceName};
 
-/// Where the configuration lies unless `-c` names another place.
+/// The path of the configuration unless `-c` gives another.
 pub const CONFIG: &str = "/etc/toctoc/toctocd.toml";
 /// Seconds that a service's grant lasts.
 pub const SECONDS: u32 = 30;
-/// The most seconds that a knock may ask of a service.
+/// The most seconds that a knock may ask for.
 pub const MAX_SECONDS: u32 = 3600;
 /// Live grants that a service may have at once.
 pub const SERVICE_MAX_GRANTS: u32 = 1024;
@@ -57,6 +56,19 @@ pub fn knock() -> KnockSettings {
     }
 }
 
+/// Section `[firewall]`.
+pub fn firewall() -> FirewallSettings {
+    FirewallSettings {
+        table: "toctoc".to_owned(),
+        nft: "/usr/sbin/nft".into(),
+        mode: Mode::Guard,
+        mark: 0x1000_0000,
+        pending_mark: 0x2000_0000,
+        break_glass: Vec::new(),
+        printed: "/etc/nftables.d/toctoc.nft".into(),
+    }
+}
+
 /// Section `[service.NAME]` with nothing but its ports.
 pub fn service(name: ServiceName, ports: Vec<Port>) -> Service {
     Service {
@@ -73,18 +85,5 @@ pub fn service(name: ServiceName, ports: Vec<Port>) -> Service {
         challenge: false,
         cut: DisconnectPolicy::Never,
         forward: None,
-    }
-}
-
-/// Section `[firewall]`.
-pub fn firewall() -> FirewallSettings {
-    FirewallSettings {
-        table: "toctoc".to_owned(),
-        nft: "/usr/sbin/nft".into(),
-        mode: Mode::Guard,
-        mark: 0x1000_0000,
-        pending_mark: 0x2000_0000,
-        break_glass: Vec::new(),
-        printed: "/etc/nftables.d/toctoc.nft".into(),
     }
 }

@@ -1,5 +1,5 @@
-//! knockd.conf, read as knockd 0.8 reads it, with its messages and its line numbers. What doors do
-//! is left to `core::sequence`; opening files, also those of one-time sequences, to the caller.
+//! knockd.conf, read as knockd 0.8 reads it, with its messages and its line numbers. The caller
+//! opens the files.
 //!
 //! COMPAT: `#` only begins a comment at the start of a line, numbers are read like C's `atoi`,
 //! lines are cut at 4095 bytes, every section but `options` is a door, and the first error ends the
@@ -17,7 +17,7 @@ mod tests;
 
 pub use errors::{BadSequence, KnockdError, SequenceError, Wrong, not_opened};
 
-/// Bytes of a line, its newline included, that are read at once.
+/// The most bytes of a line, its newline included.
 const LINE: usize = 4095;
 /// Bytes of a door's name that count.
 const NAME: usize = 127;
@@ -33,7 +33,7 @@ pub struct KnockdConf {
     pub log_file: Option<String>,
     /// `PidFile`; wins over `-p`.
     pub pid_file: Option<String>,
-    /// `Interface`; `-i` wins over it. The first one that is not empty counts.
+    /// `Interface`; `-i` wins over it. The first that is not empty counts.
     pub interface: Option<String>,
     /// The doors, in file order.
     pub doors: Vec<Door>,
@@ -41,28 +41,28 @@ pub struct KnockdConf {
     pub lines: Vec<usize>,
 }
 
-/// What the reading has to tell on its way.
+/// A message of the parser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParseNote {
     /// A line for `knockd -D`.
     Trace(String),
-    /// A line of a one-time file that is no sequence and was skipped.
+    /// A line of a one-time file that is not a sequence and was skipped.
     Skipped(SequenceError),
 }
 
-/// Reads a whole file of one-time sequences, or says why not, as the system words it.
+/// Reads a whole file of one-time sequences; the error is the system's text.
 pub type OpenOneTime<'a> = &'a mut dyn FnMut(&Path) -> Result<Vec<u8>, String>;
 
-/// What becomes of a door whose file of one-time sequences has no usable line left.
+/// The treatment of a door whose file of one-time sequences has no usable line left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsedUp {
     /// The whole configuration is refused, as knockd refuses it.
     Refuse,
-    /// That door has an empty sequence, so it is shut, and all the others are served.
+    /// That door gets an empty sequence, so it is shut, and all the others are served.
     ShutDoor,
 }
 
-/// Reads `text`. `interface_given`: whether `-i` named one, so that `Interface` is not taken.
+/// Reads `text`. `interface_given`: true if `-i` named one, so that `Interface` is ignored.
 pub fn read(
     text: &[u8],
     interface_given: bool,
@@ -70,19 +70,26 @@ pub fn read(
     open: OpenOneTime<'_>,
     note: &mut dyn FnMut(ParseNote),
 ) -> Result<KnockdConf, KnockdError> {
-    let (conf, section) = (KnockdConf::default(), Section::None);
-    let mut reading = ConfReader { conf, section, interface_given, used_up, open, note, at: 0 };
-    let mut last = 0;
-    for (line, bytes) in (1..).zip(lines(text)) {
-        reading.at = line;
-        reading.line(bytes).map_err(|what| KnockdError { line, what })?;
-        last = line;
+    let mut parser = Parser {
+        conf: KnockdConf::default(),
+        section: Section::None,
+        interface_given,
+        used_up,
+        open,
+        note,
+        line: 0,
+    };
+    for bytes in lines(text) {
+        parser.line += 1;
+        let line = parser.line;
+        parser.parse_line(bytes).map_err(|what| KnockdError { line, what })?;
     }
-    let without = |door: &&Door| door.sequence.is_empty() && door.one_time_sequences.is_none();
-    match reading.conf.doors.iter().find(without) {
-        Some(door) => Err(KnockdError { line: last, what: Wrong::Empty(door.name.clone()) }),
-        None => Ok(reading.conf),
+    for door in &parser.conf.doors {
+        if door.sequence.is_empty() && door.one_time_sequences.is_none() {
+            return Err(KnockdError { line: parser.line, what: Wrong::Empty(door.name.clone()) });
+        }
     }
+    Ok(parser.conf)
 }
 
 /// Reads a comma-separated list of `port[:proto]`, for the door of this name.
@@ -95,7 +102,7 @@ pub fn sequence(text: &str, door: &str) -> Result<Vec<Step>, SequenceError> {
     Ok(steps)
 }
 
-/// The numbers behind `sequence`, as in a configuration.
+/// The text of a sequence, as in a configuration.
 pub fn list(sequence: &[Step]) -> String {
     sequence.iter().map(Step::to_string).collect::<Vec<_>>().join(",")
 }
@@ -106,18 +113,19 @@ enum Section {
     Door,
 }
 
-struct ConfReader<'a, 'o> {
+struct Parser<'a, 'o> {
     conf: KnockdConf,
     section: Section,
     interface_given: bool,
     used_up: UsedUp,
     open: OpenOneTime<'o>,
     note: &'a mut dyn FnMut(ParseNote),
-    at: usize,
+    /// Counted from 1.
+    line: usize,
 }
 
-impl ConfReader<'_, '_> {
-    fn line(&mut self, bytes: &[u8]) -> Result<(), Wrong> {
+impl Parser<'_, '_> {
+    fn parse_line(&mut self, bytes: &[u8]) -> Result<(), Wrong> {
         let bytes = trim(bytes);
         if bytes.is_empty() || bytes.starts_with(b"#") {
             return Ok(());
@@ -156,7 +164,7 @@ impl ConfReader<'_, '_> {
             return Err(Wrong::TooManyDoors);
         }
         self.section = Section::Door;
-        self.conf.lines.push(self.at);
+        self.conf.lines.push(self.line);
         self.conf.doors.push(Door { name: name.into(), ..Door::default() });
         Ok(())
     }
@@ -187,44 +195,36 @@ impl ConfReader<'_, '_> {
     fn door(&mut self, key: &str, value: &str) -> Result<(), Wrong> {
         let Some(door) = self.conf.doors.last_mut() else { return Err(Wrong::NoSection) };
         let name = door.name.clone();
-        let text = || Some(value.to_string());
         let shown = match key {
+            "one_time_sequences" => return self.one_time(value),
+            "tcpflags" => return self.flags(value),
             "sequence" => {
                 door.sequence = sequence(value, &name).map_err(Wrong::Sequence)?;
                 door.fixed_first = door.one_time_sequences.is_some();
                 format!("sequence: {}", list(&door.sequence))
             }
-            "one_time_sequences" => return self.one_time(value),
             "seq_timeout" | "timeout" => {
-                door.seq_timeout = seconds(value);
+                door.seq_timeout = atoi(value).into();
                 format!("seq_timeout: {}", door.seq_timeout)
             }
-            "tcpflags" => return self.flags(value),
-            "target" => {
-                door.target = text();
-                format!("target: {value}")
-            }
-            "start_command" | "command" => {
-                door.start_command = text();
-                format!("start_command: {value}")
-            }
-            "start_command_6" | "command_6" => {
-                door.start_command_6 = text();
-                format!("start_command_6: {value}")
-            }
             "cmd_timeout" => {
-                door.cmd_timeout = seconds(value);
+                door.cmd_timeout = atoi(value).into();
                 format!("cmd_timeout: {}", door.cmd_timeout)
             }
-            "stop_command" => {
-                door.stop_command = text();
-                format!("stop_command: {value}")
+            _ => {
+                let (place, key) = match key {
+                    "target" => (&mut door.target, key),
+                    "start_command" | "command" => (&mut door.start_command, "start_command"),
+                    "start_command_6" | "command_6" => {
+                        (&mut door.start_command_6, "start_command_6")
+                    }
+                    "stop_command" => (&mut door.stop_command, key),
+                    "stop_command_6" => (&mut door.stop_command_6, key),
+                    _ => return Err(Wrong::Syntax),
+                };
+                *place = Some(value.to_owned());
+                format!("{key}: {value}")
             }
-            "stop_command_6" => {
-                door.stop_command_6 = text();
-                format!("stop_command_6: {value}")
-            }
-            _ => return Err(Wrong::Syntax),
         };
         self.trace(format!("{name}: {shown}"));
         Ok(())
@@ -233,9 +233,8 @@ impl ConfReader<'_, '_> {
     fn one_time(&mut self, value: &str) -> Result<(), Wrong> {
         let path = PathBuf::from(value);
         let text = (self.open)(&path).map_err(|reason| Wrong::OneTimeFile(path.clone(), reason))?;
-        let Some(name) = self.conf.doors.last().map(|door| door.name.clone()) else {
-            return Err(Wrong::NoSection);
-        };
+        let Some(door) = self.conf.doors.last() else { return Err(Wrong::NoSection) };
+        let name = door.name.clone();
         self.trace(format!("{name}: one time sequences file: {value}"));
         let first =
             one_time::first(&text, &name, &mut |error| (self.note)(ParseNote::Skipped(error)));
@@ -258,12 +257,11 @@ impl ConfReader<'_, '_> {
     fn flags(&mut self, value: &str) -> Result<(), Wrong> {
         for word in value.split(',') {
             let word = word.to_ascii_uppercase();
-            let (name, wanted) =
-                word.strip_prefix('!').map_or((word.as_str(), true), |name| (name, false));
+            let name = word.strip_prefix('!').unwrap_or(&word);
             let index = TcpFlags::NAMES.iter().position(|known| *known == name);
             let Some(index) = index else { return Err(Wrong::Flag(word)) };
             if let Some(door) = self.conf.doors.last_mut() {
-                door.flags.ask(1 << index, wanted);
+                door.flags.ask(1 << index, name == word);
             }
             self.trace(format!("tcp flag: {word}"));
         }
@@ -276,8 +274,10 @@ impl ConfReader<'_, '_> {
 }
 
 fn step(element: &str) -> Result<Step, BadSequence> {
-    let mut fields = element.split(':');
-    let port = fields.next().unwrap_or("");
+    let (port, proto) = match element.split_once(':') {
+        Some((port, rest)) => (port, rest.split(':').next()),
+        None => (element, None),
+    };
     let number = atoi(port);
     if number > i32::from(u16::MAX) {
         return Err(BadSequence::Port(port.into()));
@@ -285,16 +285,13 @@ fn step(element: &str) -> Result<Step, BadSequence> {
     // COMPAT: -1 is port 65535: knockd stores the number in 16 bits.
     let [_, _, high, low] = number.to_be_bytes();
     let number = u16::from_be_bytes([high, low]);
-    let proto = match fields.next().map(|proto| trim_text(proto).to_ascii_lowercase()).as_deref() {
-        None | Some("tcp") => Proto::Tcp,
-        Some("udp") => Proto::Udp,
+    let proto = match proto.map(trim_text) {
+        None => Proto::Tcp,
+        Some(word) if word.eq_ignore_ascii_case("tcp") => Proto::Tcp,
+        Some(word) if word.eq_ignore_ascii_case("udp") => Proto::Udp,
         Some(_) => return Err(BadSequence::Protocol),
     };
     Ok(Step::Port(Port { proto, number }))
-}
-
-fn seconds(text: &str) -> i64 {
-    i64::from(atoi(text))
 }
 
 /// COMPAT: C's `atoi` where `long` has 64 bits: leading blanks, a sign, digits; clamped to 64 bits,
@@ -305,25 +302,20 @@ pub fn atoi(text: &str) -> i32 {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let digits = digits.bytes().take_while(u8::is_ascii_digit);
-    let size = digits.fold(0_i64, |sum, digit| {
+    let mut number = 0_i64;
+    for digit in digits.bytes().take_while(u8::is_ascii_digit) {
         let digit = i64::from(digit - b'0');
-        sum.saturating_mul(10).saturating_add(if negative { -digit } else { digit })
-    });
-    let [_, _, _, _, a, b, c, d] = size.to_be_bytes();
+        number = number.saturating_mul(10).saturating_add(if negative { -digit } else { digit });
+    }
+    let [_, _, _, _, a, b, c, d] = number.to_be_bytes();
     i32::from_be_bytes([a, b, c, d])
 }
 
-/// Lines as `fgets` cuts them; what follows a NUL in one is lost, as in C.
+/// Lines as `fgets` cuts them. What follows a NUL in one is lost, as in C.
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let window = rest.get(..LINE).unwrap_or(rest);
-        let end = window.iter().position(|b| *b == b'\n').map_or(window.len(), |at| at + 1);
-        let (line, tail) = rest.split_at_checked(end)?;
-        rest = tail;
-        (!line.is_empty()).then(|| line.split(|b| *b == 0).next().unwrap_or(line))
-    })
+    text.split_inclusive(|b| *b == b'\n')
+        .flat_map(|line| line.chunks(LINE))
+        .map(|line| line.split(|b| *b == 0).next().unwrap_or(line))
 }
 
 /// C's `isspace`.
@@ -335,14 +327,25 @@ fn trim_text(text: &str) -> &str {
     text.trim_matches(is_blank)
 }
 
-fn trim(bytes: &[u8]) -> &[u8] {
-    let blank = |b: &u8| is_blank(char::from(*b));
-    let Some(from) = bytes.iter().position(|b| !blank(b)) else { return &[] };
-    let to = bytes.iter().rposition(|b| !blank(b)).unwrap_or(from);
-    bytes.get(from..=to).unwrap_or(&[])
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = bytes
+        && is_blank(char::from(*first))
+    {
+        bytes = rest;
+    }
+    while let [rest @ .., last] = bytes
+        && is_blank(char::from(*last))
+    {
+        bytes = rest;
+    }
+    bytes
 }
 
 /// At most `limit` bytes, never half a character.
 fn cut(text: &str, limit: usize) -> &str {
-    (0..=limit).rev().find_map(|end| text.get(..end.min(text.len()))).unwrap_or(text)
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }

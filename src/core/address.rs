@@ -1,17 +1,17 @@
-//! Addresses as people and C name them, and which of them mean the same everywhere.
-//! Resolving names is left to `edge::send`, deciding what may be granted to `policy`.
+//! Addresses: text forms of hosts, C's spelling of an IP address, and the scope of one.
+//! See `edge::names` for name resolution and `policy` for grants.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether `text` can be a host: an IP address, or a name of letters, digits, `-`, `_` and dots.
+/// True if `text` can be a host: an IP address, or a name of letters, digits, `-`, `_` and dots.
 pub fn is_host(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok() || is_name(text.strip_suffix('.').unwrap_or(text))
 }
 
 fn is_name(text: &str) -> bool {
     // `300.1.2.3` is a mistyped address, not a name: no top-level domain is a number.
-    let number =
-        text.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
+    let last = text.rsplit('.').next().unwrap_or("");
+    let number = last.bytes().all(|byte| byte.is_ascii_digit());
     text.len() <= 253 && !number && text.split('.').all(is_label)
 }
 
@@ -22,36 +22,34 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// The address as C's `inet_ntop` writes it. It differs from Rust's text only where the first 96
-/// bits of an IPv6 address are zero, and not all the rest of its first 112: `::10.1.2.3`.
+/// The address as C's `inet_ntop` writes it. It differs from Rust's text only for IPv6 addresses
+/// whose first 96 bits are zero, but not the next 16: `::10.1.2.3`.
 ///
 /// COMPAT: knockd puts this text into commands and log lines, and compares it with a `Target`.
 pub fn as_text(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V6(v6) => match v6.segments() {
-            [0, 0, 0, 0, 0, 0, high, low] if high != 0 => {
-                format!("::{}", Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
-            }
-            _ => v6.to_string(),
-        },
-        IpAddr::V4(v4) => v4.to_string(),
+    if let IpAddr::V6(v6) = ip
+        && let [0, 0, 0, 0, 0, 0, high, low] = v6.segments()
+        && high != 0
+    {
+        return format!("::{}", Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     }
+    ip.to_string()
 }
 
-/// How far an address means the same machine.
+/// The range in which an address means the same machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressScope {
     /// Everywhere.
     Global,
-    /// Inside one organisation: RFC 1918, RFC 6598, ULA.
+    /// One organisation: RFC 1918, RFC 6598, ULA.
     Private,
-    /// On one link or one machine.
+    /// One link or one machine.
     Local,
-    /// Nobody has it: unspecified, multicast, broadcast, reserved.
+    /// Not the address of one machine: unspecified, multicast, broadcast, reserved.
     Nobody,
 }
 
-/// The reach of `ip`. Documentation prefixes count as global, as their routers would treat them.
+/// The scope of `ip`. Documentation prefixes count as global, as routers treat them.
 pub fn reach(ip: IpAddr) -> AddressScope {
     match ip.to_canonical() {
         IpAddr::V4(v4) => reach4(v4),
@@ -121,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_written_as_c_writes_them() {
+    fn addresses_are_written_as_inet_ntop_writes_them() {
         for text in [
             "192.0.2.1",
             "::",
@@ -141,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn every_address_has_its_reach() {
+    fn every_address_has_its_scope() {
         use AddressScope::*;
         for (ip, expected) in [
             ("8.8.8.8", Global),

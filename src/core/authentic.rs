@@ -1,5 +1,5 @@
-//! `Claim` -> `Authentic`: the Ed25519 signature over the SSHSIG blob, verified where the privilege
-//! is. Time and replay are left to `replay`, permission to `policy`.
+//! `Claim` -> `Authentic`: the gatekeeper verifies the Ed25519 signature over the SSHSIG blob.
+//! See `replay` for time and replay, `policy` for permission.
 
 use ed25519_dalek::{Signature as Ed25519, Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256, Sha512};
@@ -13,35 +13,31 @@ use super::types::{ClientId, Fault, Fingerprint, GatewayId, Reject, Source};
 #[cfg(test)]
 mod tests;
 
-/// The SSHSIG namespace: a signature made for anything else, a git commit or a login, is none here,
-/// and ours none there.
+/// The SSHSIG namespace. A signature for a git commit or a login is not valid here, nor ours there.
 pub const NAMESPACE: &str = "knock@toctoc.v1";
 
 const LABEL: &[u8; 16] = b"toctoc knock v1\0";
-/// Bytes of a message to be signed.
+/// Bytes of a message.
 pub const MESSAGE: usize = LABEL.len() + 16 + 32 + SIGNED;
-/// What the client signs: label, gateway id, handshake hash, the signed bytes of its request.
+/// The client signs this: label, gateway id, handshake hash, the signed bytes of its request.
 pub type Message = [u8; MESSAGE];
-/// Bytes of the SSHSIG blob: the preamble, then namespace, empty reserved, hash name and hash, each
-/// behind its length.
+/// Bytes of the SSHSIG blob: preamble, then namespace, reserved, hash name, hash after their lengths.
 pub const BLOB: usize = 6 + (4 + NAMESPACE.len()) + 4 + (4 + HASH.len()) + (4 + 64);
 
 const PREAMBLE: &[u8; 6] = b"SSHSIG";
 const HASH: &[u8; 6] = b"sha512";
 
-/// The message for `gateway`, the handshake hash `h` (after `psk, e, es`) and the request's
-/// `signed` bytes.
+/// The message for `gateway`, the handshake hash `h` and the request's `signed` bytes.
 ///
-/// `h` binds the signature to one gateway key and one ephemeral key: without it a gateway that a
-/// client also knocks at could carry its knock to another. The gateway's name stands beside it
-/// because a verifier that opens no packets must believe whoever tells it `h`, but knows its own
-/// name.
+/// `h` binds the signature to one gateway key and one ephemeral key. Without it, one gateway could
+/// pass a client's knock on to another. The gateway's id is there because the gatekeeper decrypts
+/// nothing: it must believe the listener's `h`, but it knows its own id.
 pub fn message(gateway: GatewayId, h: &[u8; 32], signed: &[u8; SIGNED]) -> Message {
     Writer::new().put(LABEL).put(&gateway.0).put(h).put(signed).done()
 }
 
-/// What Ed25519 signs, the same bytes that `ssh-keygen -Y sign -n knock@toctoc.v1` and an agent are
-/// given (OpenSSH's PROTOCOL.sshsig). It never travels: the verifier builds it again.
+/// The bytes that Ed25519 signs, as `ssh-keygen -Y sign -n knock@toctoc.v1` and an agent do
+/// (OpenSSH's PROTOCOL.sshsig). They are never sent: the verifier builds them again.
 pub fn sshsig_blob(message: &Message) -> [u8; BLOB] {
     let mut blob = Writer::<BLOB>::new();
     blob.put(PREAMBLE);
@@ -52,7 +48,7 @@ pub fn sshsig_blob(message: &Message) -> [u8; BLOB] {
     blob.done()
 }
 
-/// Signs `message` with the Ed25519 seed of a plain key, for clients that hold it themselves.
+/// Signs `message` with the Ed25519 seed of a plain key.
 pub fn sign(seed: &Secret<32>, message: &Message) -> Signature {
     let signature = SigningKey::from_bytes(seed.expose()).sign(&sshsig_blob(message));
     Signature { ed25519: signature.to_bytes(), sk_flags: 0, sk_counter: 0 }
@@ -69,15 +65,15 @@ pub fn fingerprint(key: &[u8; 32]) -> Fingerprint {
     Fingerprint(Sha256::digest(blob).into())
 }
 
-/// A knock that is said to be a client's.
+/// A knock that claims to be a client's.
 pub struct Claim {
-    /// Whose it is said to be.
+    /// The client that it claims to be from.
     pub client: ClientId,
-    /// What came up the pipe.
+    /// What came through the pipe.
     pub knock: HandedKnock,
 }
 
-/// A request that the client's key signed. Nothing is said yet about when, or whether it may.
+/// A request that the client's key signed. Its time and permission are not checked yet.
 pub struct Authentic {
     client: ClientId,
     request: Request,
@@ -86,12 +82,11 @@ pub struct Authentic {
 }
 
 impl Authentic {
-    /// Proves `claim` to be `client`'s, signed for `gateway`: the verifier's own name, never one
-    /// that came with the claim.
+    /// Proves that `client` signed `claim` for `gateway`: the verifier's own id, never one that came
+    /// with the claim.
     ///
-    /// Fails with `Pipe` (another client's), `Syntax`, `Fingerprint` or `Signature`. Strict: points
-    /// of small order and encodings that are not canonical are refused, and so are the FIDO fields
-    /// of a key that is none.
+    /// Fails with `Pipe` (another client's), `Syntax`, `Fingerprint` or `Signature`. Refuses points
+    /// of small order, encodings that are not canonical, and FIDO fields of a plain key.
     pub fn verify(claim: Claim, client: &Client, gateway: GatewayId) -> Result<Authentic, Reject> {
         let Claim { client: claimed, knock } = claim;
         if claimed != client.id {
@@ -101,8 +96,7 @@ impl Authentic {
         if request.fingerprint != client.fingerprint {
             return Err(Reject::Fingerprint);
         }
-        // The bytes as they came, not as we would write them again: nothing that was not signed
-        // slips in between.
+        // The bytes as received, not encoded again: nothing unsigned can slip in.
         let signed = knock.body.first_chunk::<SIGNED>().ok_or(Reject::Syntax)?;
         let blob = sshsig_blob(&message(gateway, &knock.h, signed));
         check_signature(&client.key, &blob, &signature).ok_or(Reject::Signature)?;
@@ -114,7 +108,7 @@ impl Authentic {
         })
     }
 
-    /// As if `client` had signed `request`, for the tests of what comes after.
+    /// As if `client` had signed `request`.
     #[cfg(test)]
     pub(crate) fn for_test(
         client: ClientId,
@@ -125,60 +119,55 @@ impl Authentic {
         Authentic { client, request, source, source_port }
     }
 
-    /// Who signed.
+    /// The client that signed.
     pub fn client(&self) -> ClientId {
         self.client
     }
 
-    /// What was signed.
+    /// The signed request.
     pub fn request(&self) -> &Request {
         &self.request
     }
 
-    /// Where the packet came from, as the listener says.
+    /// The packet's source, according to the listener.
     pub fn source(&self) -> Source {
         self.source
     }
 
-    /// The address that it is about: the one that was signed, or if none was, where the packet came
-    /// from.
+    /// The address to grant: the signed one, or the packet's source if none was signed.
     pub fn address(&self) -> Source {
         self.request.address.unwrap_or(self.source)
     }
 
-    /// Its source port, as the listener says.
+    /// Its source port, according to the listener.
     pub fn source_port(&self) -> u16 {
         self.source_port
     }
 }
 
 fn check_signature(key: &[u8; 32], blob: &[u8; BLOB], signature: &Signature) -> Option<()> {
-    // The enrolled key fixes the scheme. It is a plain one, so there is no authenticator that could
-    // have set these.
-    (signature.sk_flags == 0 && signature.sk_counter == 0).then_some(())?;
+    // A plain key has no authenticator that could have set these.
+    if signature.sk_flags != 0 || signature.sk_counter != 0 {
+        return None;
+    }
     let key = VerifyingKey::from_bytes(key).ok()?;
     key.verify_strict(blob, &Ed25519::from_bytes(&signature.ed25519)).ok()
 }
 
-/// Whether `key` may be enrolled: a canonical encoding of a point in the prime-order group, as
-/// every honest key is.
+/// Checks that `key` may be enrolled: a canonical encoding of a point in the prime-order group.
 ///
-/// Under a key of small order signatures exist that nobody made; a second encoding of a key has
-/// another fingerprint and would escape a revocation by it.
+/// A key of small order has valid signatures that nobody made. A second encoding of a key has
+/// another fingerprint, so a revocation by fingerprint would miss it.
 pub fn check_enrolment_key(key: &[u8; 32]) -> Result<(), Fault> {
-    let fault = |what: &str| {
-        Fault::new(what, "make a new one with `toctoc keygen` or `ssh-keygen -t ed25519`")
+    let what = match VerifyingKey::from_bytes(key) {
+        Err(_) => "the Ed25519 key is not a point on the curve",
+        Ok(parsed) if parsed.to_edwards().compress().to_bytes() != *key => {
+            "the Ed25519 key is not in its canonical encoding"
+        }
+        Ok(parsed) if parsed.is_weak() || !parsed.to_edwards().is_torsion_free() => {
+            "the Ed25519 key is not in the prime-order group: its signatures prove nothing"
+        }
+        Ok(_) => return Ok(()),
     };
-    let parsed = VerifyingKey::from_bytes(key)
-        .map_err(|_| fault("the Ed25519 key is not a point on the curve"))?;
-    let point = parsed.to_edwards();
-    if point.compress().to_bytes() != *key {
-        return Err(fault("the Ed25519 key is not in its canonical encoding"));
-    }
-    if parsed.is_weak() || !point.is_torsion_free() {
-        return Err(fault(
-            "the Ed25519 key lies outside the prime-order group, so signatures under it prove nothing",
-        ));
-    }
-    Ok(())
+    Err(Fault::new(what, "make a new one with `toctoc keygen` or `ssh-keygen -t ed25519`"))
 }

@@ -1,8 +1,7 @@
-//! A bounded reader and writer: the only indexing of untrusted bytes in the house.
-//! What the bytes mean is left to the callers; nothing here panics, and a short read is `None`.
+//! A bounded reader and writer of bytes. All untrusted bytes are read through it.
+//! The reader never panics; a short read is `None`.
 
-/// Reads big-endian fields from the front of a slice. Every call answers `None` once the bytes run
-/// out.
+/// Reads big-endian fields from the front of a slice. `None` once the bytes run out.
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -46,25 +45,32 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// The next `n` bytes, which must all be zero: reserved fields and padding.
-    pub fn zeros(&mut self, n: usize) -> Option<()> {
-        self.take(n)?.iter().all(|b| *b == 0).then_some(())
+    /// One byte, which must be 0 or 1.
+    pub fn flag(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
     }
 
-    /// What has not been read yet.
+    /// The next `n` bytes, which must all be zero: reserved fields and padding.
+    pub fn zeros(&mut self, n: usize) -> Option<&mut Self> {
+        if self.take(n)?.iter().all(|byte| *byte == 0) { Some(self) } else { None }
+    }
+
+    /// The unread bytes.
     pub fn rest(self) -> &'a [u8] {
         self.rest
     }
 
-    /// `Some` only if every byte was read. Call it last: a parser that leaves bytes over has not
-    /// understood them.
+    /// `None` if bytes are left. Call it last.
     pub fn finish(self) -> Option<()> {
-        self.rest.is_empty().then_some(())
+        if self.rest.is_empty() { Some(()) } else { None }
     }
 }
 
-/// Fills a fixed array from the front, big-endian. Writing past the end is a bug of ours and panics
-/// in [`Writer::done`] at the latest, never silently truncates.
+/// Fills a fixed array from the front, big-endian. Writing past the end panics: it is a bug.
 pub struct Writer<const N: usize> {
     buffer: [u8; N],
     at: usize,
@@ -116,11 +122,7 @@ impl<const N: usize> Writer<N> {
         self
     }
 
-    /// The filled array.
-    ///
-    /// # Panics
-    /// If not exactly `N` bytes were written: the layout in the code is then wrong, whatever the
-    /// input.
+    /// The filled array. Panics if not exactly `N` bytes were written: then the layout is wrong.
     pub fn done(&self) -> [u8; N] {
         assert_eq!(self.at, N, "a fixed layout must be filled exactly");
         self.buffer
@@ -132,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_gives_fields_in_order_and_none_past_the_end() {
+    fn a_reader_returns_fields_in_order_and_none_past_the_end() {
         let mut reader = Reader::new(&[1, 0, 2, 0, 0, 0, 3, 9]);
         assert_eq!(reader.u8(), Some(1));
         assert_eq!(reader.u16(), Some(2));
@@ -143,10 +145,16 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_is_0_or_1() {
+        let mut reader = Reader::new(&[0, 1, 2]);
+        assert_eq!([reader.flag(), reader.flag(), reader.flag()], [Some(false), Some(true), None]);
+    }
+
+    #[test]
     fn zeros_refuses_a_single_set_bit() {
-        assert_eq!(Reader::new(&[0, 0, 0]).zeros(3), Some(()));
-        assert_eq!(Reader::new(&[0, 4, 0]).zeros(3), None);
-        assert_eq!(Reader::new(&[0, 0]).zeros(3), None);
+        assert!(Reader::new(&[0, 0, 0]).zeros(3).is_some());
+        assert!(Reader::new(&[0, 4, 0]).zeros(3).is_none());
+        assert!(Reader::new(&[0, 0]).zeros(3).is_none());
     }
 
     #[test]
@@ -156,7 +164,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "filled exactly")]
-    fn a_layout_left_short_is_noticed() {
+    fn a_layout_that_is_not_filled_panics() {
         Writer::<4>::new().u8(7).done();
     }
 }

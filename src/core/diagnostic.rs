@@ -1,6 +1,5 @@
-//! A complaint about a place in a text: `path:line:column: what`, with a remedy and a guess at what
-//! was meant. Reading the text is left to `keys` and `config`; what is wrong with it, to them as
-//! well.
+//! An error at a place in a text: `path:line:column: what`, with a remedy and a guess at what was
+//! meant.
 
 use super::types::Fault;
 
@@ -19,7 +18,7 @@ impl<'a> SourceText<'a> {
         Self { label, text }
     }
 
-    /// A complaint about what stands at byte `offset`.
+    /// An error at byte `offset`.
     pub fn complain(
         &self,
         offset: usize,
@@ -30,8 +29,7 @@ impl<'a> SourceText<'a> {
         Fault::new(format!("{}:{line}:{column}: {}", self.label, what.as_ref()), remedy)
     }
 
-    /// A complaint about what a serde format said, in words for people; `span` as that format gives
-    /// it.
+    /// The error of a serde format, in words for people; `span` as that format gives it.
     pub fn complain_serde(&self, span: Option<std::ops::Range<usize>>, message: &str) -> Fault {
         let offset = span.map_or(0, |span| span.start);
         let first = message.lines().next().unwrap_or("not readable");
@@ -45,7 +43,7 @@ impl<'a> SourceText<'a> {
         }
     }
 
-    /// A complaint about an unknown word where only some `known` ones make sense.
+    /// An unknown word where only some `known` ones make sense.
     pub fn complain_unknown<'k>(
         &self,
         offset: usize,
@@ -64,11 +62,16 @@ impl<'a> SourceText<'a> {
 
     /// Line and column of byte `offset`, both from 1, the column in characters.
     pub fn place(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.char_indices().take_while(|(at, _)| *at < offset).map(|(_, c)| c);
-        before.fold(
-            (1, 1),
-            |(line, column), c| if c == '\n' { (line + 1, 1) } else { (line, column + 1) },
-        )
+        let mut line = 1;
+        let mut column = 1;
+        for (_, c) in self.text.char_indices().take_while(|(at, _)| *at < offset) {
+            column += 1;
+            if c == '\n' {
+                line += 1;
+                column = 1;
+            }
+        }
+        (line, column)
     }
 }
 
@@ -82,23 +85,22 @@ pub fn printable(word: &str) -> String {
     text
 }
 
-/// The known word that `word` most likely was meant to be, if one is close enough.
+/// The known word that `word` most likely means, if one is close enough.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    // The distance is quadratic in length; nobody mistypes a word into a novel.
+    // The distance takes quadratic time, and nobody mistypes a word into a longer one.
     if word.len() > 64 {
         return None;
     }
     let normal = word.to_lowercase().replace('-', "_");
-    let (distance, best) = known
-        .into_iter()
-        .map(|k| (distance(&normal, k), k))
-        .min_by_key(|(distance, _)| *distance)?;
-    (distance <= best.chars().count().div_ceil(3).min(3)).then_some(best)
+    let best = known.into_iter().min_by_key(|known| distance(&normal, known))?;
+    let close_enough = best.chars().count().div_ceil(3).min(3);
+    (distance(&normal, best) <= close_enough).then_some(best)
 }
 
 /// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours.
 fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let a: Vec<char> = a.chars().collect();
+    let b: Vec<char> = b.chars().collect();
     let mut rows = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
     for (i, row) in rows.iter_mut().enumerate() {
         row[0] = i;
@@ -118,14 +120,14 @@ fn distance(a: &str, b: &str) -> usize {
     rows[a.len()][b.len()]
 }
 
-/// Takes serde's "unknown field `x`, expected one of `a`, `b`" apart.
+/// Parses serde's "unknown field `x`, expected one of `a`, `b`".
 fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
     let rest = message.strip_prefix("unknown field `")?;
     let (key, rest) = rest.split_once('`')?;
     Some((key, rest.split('`').skip(1).step_by(2).collect()))
 }
 
-/// serde's and Rust's names for shapes, in words that a reader of a config file knows.
+/// Replaces serde's and Rust's names for shapes by words that a reader of a config file knows.
 fn plain_words(message: &str) -> String {
     let mut words = message.to_owned();
     for (theirs, ours) in [
@@ -150,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_count_from_one_and_in_characters() {
+    fn lines_and_columns_count_from_one_and_in_characters() {
         let text = SourceText::new("f", "ab\nüx\n");
         for (offset, place) in
             [(0, (1, 1)), (1, (1, 2)), (3, (2, 1)), (5, (2, 2)), (7, (3, 1)), (99, (3, 1))]

@@ -1,9 +1,9 @@
-//! The listener as a function: a packet or a verdict in, actions out. Sockets, pipes and clocks are
-//! left to `app::listener`, one client's rings and queues to `clients`.
+//! The listener as a function: packets and verdicts in, actions out.
+//! See `app::listener` for sockets, pipes and clocks, and `clients` for the state of one client.
 //!
-//! A sealed knock is worked on in the order of cost: headers, tag, MAC, seen before, rate; then it
-//! waits in its client's queue, and only [`Engine::serve`], which takes the clients in turn, spends
-//! a curve operation on it.
+//! A sealed knock is checked in the order of cost: headers, tag, MAC, seen before, rate. Then it
+//! waits in its client's queue. Only [`Engine::serve`], which takes the clients in turn, spends a
+//! curve operation on it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,10 +11,11 @@ use super::door::Step;
 use super::keyring::{ClientKeys, Secret, TagTable};
 use super::knock::{HandedKnock, KnockKind, RECEIPT_BODY, Receipt, Request};
 use super::packet::{Arrival, LocalAddresses, ParsedPacket, parse};
+use super::quota::Rate;
 use super::sequence::{ATTEMPTS, DoorSpec, KnockPacket, Machine, MachineRules, SequenceEvent};
 use super::types::{Boot, Counters, Fingerprint, Now, Reject, Source};
-use super::wire::{DATAGRAM, DecryptedParts, GatewayKeys, RECEIPT, Tagged, identify};
-use clients::{Clients, KnockRate, QueuedKnock};
+use super::wire::{DATAGRAM, DecryptedParts, GatewayKeys, RECEIPT, identify};
+use clients::{Clients, QueuedKnock};
 use tickets::{OpenTicket, Tickets};
 
 mod clients;
@@ -25,74 +26,71 @@ mod tickets;
 pub use clients::{QUEUED, RING};
 pub use tickets::{LIFE, TICKETS};
 
-/// What the engine is made of.
+/// The configuration of an engine.
 #[derive(Default)]
 pub struct Setup {
-    /// Sealed knocks, if any are heard.
+    /// For sealed knocks, if the gateway takes them.
     pub sealed: Option<SealedSetup>,
     /// Clients by row.
     pub clients: Vec<(ClientKeys, Fingerprint)>,
     /// Doors by index.
     pub doors: Vec<DoorSpec>,
-    /// How doors are watched; its addresses are replaced by [`Engine::set_addresses`].
+    /// Rules for all doors. [`Engine::set_addresses`] replaces the addresses in it.
     pub rules: MachineRules,
 }
 
-/// The sealed knock's part of it.
+/// The configuration for sealed knocks.
 pub struct SealedSetup {
     /// The gateway's keys.
     pub keys: GatewayKeys,
-    /// Where sealed knocks arrive.
+    /// The knock port.
     pub port: u16,
-    /// A client's token bucket: how many at once.
-    pub burst: u32,
-    /// And how many per second after that.
-    pub per_second: u32,
+    /// How fast one client may knock; its first knock is never too fast.
+    pub rate: Rate,
 }
 
-/// What is to be done.
+/// An instruction to the listener.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The gatekeeper should judge this knock.
+    /// Ask the gatekeeper for a verdict on this knock.
     Knock(HandedKnock),
-    /// This receipt should be sent.
+    /// Send this receipt.
     Receipt {
-        /// The address that the knock came to, and its port.
+        /// The address and port that the knock came to.
         from: SocketAddr,
-        /// Where the knock came from.
+        /// The address and port that the knock came from.
         to: SocketAddr,
-        /// The bytes.
+        /// The datagram.
         bytes: [u8; RECEIPT],
     },
-    /// A client's packet came again, from elsewhere.
+    /// Report that a client's packet came again, from another source.
     Alarm {
         /// The client's row.
         row: u32,
-        /// Where it came from first.
+        /// The source of the first copy.
         first: Source,
-        /// And then.
+        /// The source of this copy.
         again: Source,
     },
-    /// Some door listens for this packet; only for debugging.
+    /// Some door listens for this packet. Only with [`MachineRules::debug`].
     Seen {
-        /// What is known of it.
+        /// The packet.
         hit: KnockPacket,
         /// Its source port.
         source_port: u16,
-        /// Its length as its IP header gives it.
+        /// Its length, from its IP header.
         length: u16,
     },
-    /// Something happened at a door. Never [`Effect::Seen`].
+    /// Report an event at a door. Never [`SequenceEvent::Seen`].
     Door(SequenceEvent),
 }
 
-/// The listener's state. What packets can grow of it is bounded: [`RING`], [`QUEUED`], [`TICKETS`],
-/// and the machine's own.
+/// The listener's state, bounded by [`RING`], [`QUEUED`], [`TICKETS`] and [`ATTEMPTS`].
 pub struct Engine {
     sealed: Option<SealedKnocks>,
     doors: Option<Machine>,
     debug: bool,
-    ours: AddressSet,
+    addresses: AddressSet,
     counters: Counters,
     packets: u64,
 }
@@ -106,83 +104,76 @@ struct SealedKnocks {
 }
 
 impl Engine {
-    /// An engine that has seen nothing yet and has no addresses.
+    /// An engine without addresses, before its first packet.
     pub fn new(now: Now, setup: Setup) -> Self {
         let Setup { sealed, clients, doors, rules } = setup;
-        let sealed = sealed.map(|SealedSetup { keys, port, burst, per_second }| {
-            let mut tags = TagTable::new(now.wall.day());
-            for (row, (keys, _)) in (0..).zip(&clients) {
-                tags.insert(row, &keys.tag);
-            }
-            let clients = Clients::new(clients, KnockRate::new(burst, per_second));
-            SealedKnocks { keys, port, tags, clients, tickets: Tickets::default() }
-        });
         let debug = rules.debug;
-        let doors = (!doors.is_empty()).then(|| Machine::new(doors, rules));
-        let ours = AddressSet::default();
-        Self { sealed, doors, debug, ours, counters: Counters::default(), packets: 0 }
+        Self {
+            sealed: sealed.map(|sealed| SealedKnocks::new(now, sealed, clients)),
+            doors: if doors.is_empty() { None } else { Some(Machine::new(doors, rules)) },
+            debug,
+            addresses: AddressSet::default(),
+            counters: Counters::default(),
+            packets: 0,
+        }
     }
 
-    /// Our unicast addresses: those that sealed knocks may be sent to, and those that doors count
-    /// as their own.
+    /// Sets our unicast addresses: `knock` for sealed knocks, `door` for doors.
     pub fn set_addresses(&mut self, knock: Vec<IpAddr>, door: Vec<IpAddr>) {
-        self.ours = AddressSet::new(knock);
+        self.addresses = AddressSet::new(knock);
         if let Some(machine) = &mut self.doors {
             machine.set_addresses(door);
         }
     }
 
-    /// A door's sequence has changed.
+    /// Sets the sequence of one door.
     pub fn set_sequence(&mut self, door: u16, steps: Vec<Step>) {
         if let Some(machine) = &mut self.doors {
             machine.set_sequence(door, steps);
         }
     }
 
-    /// Takes one captured packet, from its IP header on. Does no curve operation and, unless a
-    /// client made the packet or a door listens for it, no allocation.
+    /// Takes one captured packet, from its IP header on, without a curve operation. Allocates only
+    /// for a packet that a client made or that a door listens for.
     pub fn packet(&mut self, now: Now, arrival: Arrival, packet: &[u8], actions: &mut Vec<Action>) {
         self.packets = self.packets.saturating_add(1);
-        let sighting = match parse(packet) {
-            Ok(sighting) => sighting,
+        let parsed = match parse(packet) {
+            Ok(parsed) => parsed,
             Err(reject) => return self.counters.count(reject),
         };
-        let at_port =
-            self.sealed.as_ref().is_some_and(|sealed| sighting.step == Step::udp(sealed.port));
-        if at_port && (sighting.payload.len() == DATAGRAM || self.doors.is_none()) {
-            let taken = self.sealed.as_mut().map_or(Err(Reject::NotForUs), |sealed| {
-                sealed.knock(now.boot, sighting, &self.ours, arrival, actions)
-            });
-            if let Err(reject) = taken {
+        if let Some(sealed) = &mut self.sealed
+            && parsed.step == Step::udp(sealed.port)
+            && (parsed.payload.len() == DATAGRAM || self.doors.is_none())
+        {
+            if let Err(reject) = sealed.knock(now.boot, parsed, &self.addresses, arrival, actions) {
                 self.counters.count(reject);
             }
         } else if let Some(machine) = &mut self.doors {
-            hit(machine, now, sighting, self.debug, actions);
+            door_packet(machine, now, parsed, self.debug, actions);
         } else {
             self.counters.count(Reject::NotForUs);
         }
     }
 
-    /// Opens at most `budget` knocks that wait, one of each client in turn: a curve operation each.
-    /// Answers whether some still wait and could be served at once.
+    /// Opens at most `budget` waiting knocks, one of each client in turn, at one curve operation
+    /// each. True if more are waiting and could be served at once.
     pub fn serve(&mut self, now: Boot, budget: usize, actions: &mut Vec<Action>) -> bool {
         let Some(sealed) = &mut self.sealed else { return false };
         for _ in 0..budget {
-            if sealed.tickets.full() {
+            if sealed.tickets.is_full() {
                 return false;
             }
-            let Some((row, waiting)) = sealed.clients.next() else { return false };
-            match sealed.open(now, row, waiting) {
+            let Some((row, queued)) = sealed.clients.next() else { return false };
+            match sealed.open(now, row, queued) {
                 Ok(action) => actions.push(action),
                 Err(reject) => self.counters.count(reject),
             }
         }
-        sealed.clients.some_wait() && !sealed.tickets.full()
+        sealed.clients.waiting() > 0 && !sealed.tickets.is_full()
     }
 
-    /// The gatekeeper has judged a knock. `spent`: its mark was set, so that copies of it are worth
-    /// nothing. `entropy`: 32 fresh random bytes, for the receipt if there is one. A ticket that is
-    /// unknown or over is ignored.
+    /// Takes the gatekeeper's verdict on a knock; an unknown or expired ticket is ignored.
+    /// `spent`: its used-knock mark was set. `entropy`: 32 fresh random bytes for the receipt.
     pub fn verdict(
         &mut self,
         ticket: u64,
@@ -192,21 +183,18 @@ impl Engine {
         actions: &mut Vec<Action>,
     ) {
         let Some(sealed) = &mut self.sealed else { return };
-        let Some(pending) = sealed.tickets.take(ticket) else { return };
+        let Some(ticket) = sealed.tickets.take(ticket) else { return };
         if spent {
-            sealed.clients.spend(pending.row, pending.mark);
+            sealed.clients.mark_used(ticket.row, ticket.packet);
         }
-        let answer = receipt
-            .and_then(Receipt::decode)
-            .and_then(|receipt| pending.reply.seal(&sealed.keys.realm, &receipt, entropy));
-        if let Some(bytes) = answer {
-            let from = SocketAddr::new(pending.destination.ip(), sealed.port);
-            let to = SocketAddr::new(pending.source.ip(), pending.source_port);
-            actions.push(Action::Receipt { from, to, bytes });
-        }
+        let Some(receipt) = receipt.and_then(Receipt::decode) else { return };
+        let Some(bytes) = ticket.reply.seal(&sealed.keys.realm, &receipt, entropy) else { return };
+        let from = SocketAddr::new(ticket.destination.ip(), sealed.port);
+        let to = SocketAddr::new(ticket.source.ip(), ticket.source_port);
+        actions.push(Action::Receipt { from, to, bytes });
     }
 
-    /// Time has passed: tickets end, and at midnight the tags move on.
+    /// Ends tickets that are due, and moves the tags on at midnight.
     pub fn tick(&mut self, now: Now) {
         if let Some(sealed) = &mut self.sealed {
             sealed.tickets.expire(now.boot);
@@ -214,93 +202,109 @@ impl Engine {
         }
     }
 
-    /// When the next ticket ends. Midnight is no deadline of its own: the table holds tomorrow's
-    /// tags already.
+    /// The end of the oldest ticket. Midnight needs none: tomorrow's tags are in the table.
     pub fn deadline(&self) -> Option<Boot> {
         self.sealed.as_ref()?.tickets.deadline()
     }
 
-    /// What packets can grow: each table's name, how much it holds at most anywhere, and its cap.
+    /// The tables that packets can grow: name, current size, limit.
     pub fn tables(&self) -> Vec<(&'static str, usize, usize)> {
-        let sealed = self.sealed.iter().flat_map(|sealed| {
-            let [waiting, seen] = sealed.clients.held();
-            [
-                ("waiting", waiting, QUEUED),
-                ("seen", seen, RING),
-                ("tickets", sealed.tickets.held(), TICKETS),
-            ]
-        });
-        let doors = self.doors.iter().map(|machine| ("attempts", machine.under_way(), ATTEMPTS));
-        sealed.chain(doors).collect()
+        let mut tables = Vec::new();
+        if let Some(sealed) = &self.sealed {
+            tables.push(("waiting", sealed.clients.waiting(), QUEUED));
+            tables.push(("seen", sealed.clients.most_seen(), RING));
+            tables.push(("tickets", sealed.tickets.len(), TICKETS));
+        }
+        if let Some(machine) = &self.doors {
+            tables.push(("attempts", machine.under_way(), ATTEMPTS));
+        }
+        tables
     }
 
-    /// Packets refused, by reason.
+    /// Rejected packets by reason.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// All packets taken.
+    /// The number of all packets.
     pub fn packets(&self) -> u64 {
         self.packets
     }
 }
 
 impl SealedKnocks {
-    /// All that costs no curve operation. What passes waits in its client's queue.
+    fn new(now: Now, setup: SealedSetup, clients: Vec<(ClientKeys, Fingerprint)>) -> Self {
+        let SealedSetup { keys, port, rate } = setup;
+        let mut tags = TagTable::new(now.wall.day());
+        for (row, (keys, _)) in (0..).zip(&clients) {
+            tags.insert(row, &keys.tag);
+        }
+        let clients = Clients::new(clients, rate);
+        Self { keys, port, tags, clients, tickets: Tickets::default() }
+    }
+
+    /// All checks that need no curve operation. A packet that passes waits in its client's queue.
     fn knock(
         &mut self,
         now: Boot,
-        sighting: ParsedPacket<'_>,
-        ours: &AddressSet,
+        parsed: ParsedPacket<'_>,
+        addresses: &AddressSet,
         arrival: Arrival,
         actions: &mut Vec<Action>,
     ) -> Result<(), Reject> {
-        let datagram = sighting.strict(ours, arrival)?;
-        let known: Tagged = identify(&self.keys, &self.tags, datagram)?;
-        let row = known.row();
-        let mine = known.check_mac(self.clients.keys(row).ok_or(Reject::UnknownTag)?)?;
-        let ParsedPacket { source, source_port, destination, .. } = sighting;
-        let alarm = |first| actions.push(Action::Alarm { row, first, again: source });
-        self.clients.admit(now, row, QueuedKnock { mine, source, source_port, destination }, alarm)
+        let datagram = parsed.strict(addresses, arrival)?;
+        let tagged = identify(&self.keys, &self.tags, datagram)?;
+        let row = tagged.row();
+        let (keys, _) = self.clients.client(row).ok_or(Reject::UnknownTag)?;
+        let verified = tagged.check_mac(keys)?;
+        let ParsedPacket { source, source_port, destination, .. } = parsed;
+        let queued = QueuedKnock { verified, source, source_port, destination };
+        self.clients.admit(now, row, queued, |first| {
+            actions.push(Action::Alarm { row, first, again: source });
+        })
     }
 
-    /// The curve operation, and a ticket for the answer.
-    fn open(&mut self, now: Boot, row: u32, waiting: QueuedKnock) -> Result<Action, Reject> {
-        let mark = waiting.mark();
-        let QueuedKnock { mine, source, source_port, destination } = waiting;
+    /// Does the curve operation and issues a ticket for the verdict.
+    fn open(&mut self, now: Boot, row: u32, queued: QueuedKnock) -> Result<Action, Reject> {
+        let packet = queued.id();
+        let QueuedKnock { verified, source, source_port, destination } = queued;
         let (keys, fingerprint) = self.clients.client(row).ok_or(Reject::UnknownTag)?;
-        let opened = mine.open(&self.keys, keys, fingerprint)?;
-        // A close may name an address that it does not come from.
-        if let Request { kind: KnockKind::Open, address: Some(address), .. } = opened.request() {
-            self.clients.names(row, mark, *address);
+        let decrypted = verified.open(&self.keys, keys, fingerprint)?;
+        // A close may name an address other than its source.
+        if let Request { kind: KnockKind::Open, address: Some(address), .. } = decrypted.request() {
+            self.clients.set_requested(row, packet, *address);
         }
-        let (parts, reply) = opened.split();
-        let pending = OpenTicket { reply, row, mark, source, source_port, destination };
-        let ticket = self.tickets.issue(now, pending);
+        let (parts, reply) = decrypted.split();
+        let ticket = OpenTicket { reply, row, packet, source, source_port, destination };
+        let ticket = self.tickets.issue(now, ticket);
         let DecryptedParts { h, body, .. } = parts;
         Ok(Action::Knock(HandedKnock { ticket, row, h, body, source, source_port }))
     }
 }
 
-fn hit(
+fn door_packet(
     machine: &mut Machine,
     now: Now,
-    sighting: ParsedPacket<'_>,
+    parsed: ParsedPacket<'_>,
     debug: bool,
     actions: &mut Vec<Action>,
 ) {
-    let ParsedPacket { knocker: source, destination, step, source_port, flags, length, .. } =
-        sighting;
-    let hit = KnockPacket { source, destination: destination.ip(), step, flags };
-    machine.hit(now.wall, &hit, &mut |effect| match effect {
+    let ParsedPacket { source_port, length, .. } = parsed;
+    let hit = KnockPacket {
+        source: parsed.raw_source,
+        destination: parsed.destination.ip(),
+        step: parsed.step,
+        flags: parsed.flags,
+    };
+    machine.packet(now.wall, &hit, &mut |event| match event {
         SequenceEvent::Seen if debug => actions.push(Action::Seen { hit, source_port, length }),
         SequenceEvent::Seen => {}
         SequenceEvent::Removed { .. } | SequenceEvent::Ignored(..) if !debug => {}
-        effect => actions.push(Action::Door(effect)),
+        event => actions.push(Action::Door(event)),
     });
 }
 
-/// Sorted, so that asking costs a few comparisons.
+/// Sorted, so that a look-up takes a few comparisons.
 #[derive(Default)]
 struct AddressSet(Vec<Source>);
 

@@ -1,287 +1,169 @@
-//! The list of live grants, and the kernel elements that it amounts to.
-//! Who may have one is left to `policy`, putting elements into the kernel to `edge::firewall`.
+//! The list of live grants, and the elements of the guard that follow from it.
+//! See `policy` for who may have one, `edge::firewall` for the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::knock::Ports;
 use super::ledger::Ledger;
 use super::openings::ServiceAddress;
-use super::policy::{DoorGrant, Grant};
-use super::prefix::Span;
+use super::policy::commit::{DoorGrant, Grant};
 use super::record::Record;
 use super::reply::Reply;
-use super::service::{AddressProof, DisconnectPolicy, GrantKind};
-use super::types::{Boot, ClientId, Now, Port, Proto, SECOND, ServiceName, Source, Wall};
+use super::service::GrantKind;
+use super::types::{Boot, Now};
 
-/// How many grants may be live at once, over all services.
+mod element;
+mod past;
+#[cfg(test)]
+mod tests;
+
+pub use super::grant::{ActiveGrant, GrantEnd, GrantKey, Holder};
+use element::elements_of;
+pub use element::{Change, Element, Flow};
+
+/// The most grants that may be live at once, over all services.
 pub const GRANTS: usize = 4096;
 
-/// Who holds a grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Holder {
-    /// An enrolled client.
-    Client(ClientId),
-    /// A classic door; 16 bytes that name it.
-    Door([u8; 16]),
-}
-
-impl Holder {
-    /// The door of this name. FNV-1a: names are the admin's, nobody has to be kept from finding two
-    /// alike.
-    pub fn door(name: &str) -> Self {
-        let mix = |hash: u128, byte: u8| {
-            (hash ^ u128::from(byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b)
-        };
-        Holder::Door(
-            name.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, mix).to_be_bytes(),
-        )
-    }
-}
-
-/// What makes two grants the same one: asking again makes it last longer, it does not make it two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GrantKey {
-    /// Who holds it.
-    pub holder: Holder,
-    /// For what.
-    pub service: ServiceName,
-    /// For which address.
-    pub source: Source,
-    /// From which source port; 0 = any.
-    pub source_port: u16,
-    /// Whether for that address alone; of a wider one `source` is the first address.
-    pub span: Span,
-}
-
-impl GrantKey {
-    /// Who may connect: `192.0.2.7`, `192.0.2.7 port 40000`, `2001:db8::/64`.
-    pub fn who(&self) -> String {
-        let GrantKey { source, source_port, .. } = self;
-        match (self.span, source_port) {
-            (Span::Net64, _) => format!("{source}/64"),
-            (Span::Host, 0) => source.to_string(),
-            (Span::Host, port) => format!("{source} port {port}"),
-        }
-    }
-}
-
-/// A live grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ActiveGrant {
-    /// Whose, for what, for whom.
-    pub key: GrantKey,
-    /// One connection, or any number.
-    pub form: GrantKind,
-    /// To which ports.
-    pub ports: Ports,
-    /// When it began, by both clocks.
-    pub opened: Now,
-    /// For how long from then on.
-    pub seconds: u32,
-    /// Whether connections end with it; as the service said when it began.
-    pub cut: DisconnectPolicy,
-    /// Why for this address.
-    pub basis: AddressProof,
-}
-
-impl ActiveGrant {
-    /// When it ends, for people and for the record.
-    pub fn until(&self) -> Wall {
-        self.opened.wall.plus(self.seconds)
-    }
-
-    /// When it ends.
-    pub fn deadline(&self) -> Boot {
-        self.opened.boot.plus(self.seconds)
-    }
-
-    /// Seconds from `now` to its end, rounded up, so that a whole grant shows its whole time.
-    pub fn seconds_left(&self, now: Now) -> u32 {
-        let left = self.deadline().0.saturating_sub(now.boot.0).div_ceil(SECOND);
-        u32::try_from(left).unwrap_or(u32::MAX)
-    }
-
-    /// Where it is if its service is one of commands: then it has no ports, and the kernel knows
-    /// nothing of it.
-    pub fn place(&self) -> Option<ServiceAddress> {
-        let GrantKey { service, source, .. } = self.key;
-        self.ports.iter().all(Option::is_none).then_some(ServiceAddress { service, source })
-    }
-
-    /// The kernel's elements: one connection is for TCP only, a UDP port of such a service is
-    /// granted by time.
-    fn elements(&self) -> impl Iterator<Item = Element> {
-        let GrantKey { source, source_port, span, .. } = self.key;
-        let form = self.form;
-        let form = move |port: Port| if port.proto == Proto::Tcp { form } else { GrantKind::Time };
-        let ports = self.ports.into_iter().flatten();
-        ports.map(move |port| Element { source, source_port, span, port, form: form(port) })
-    }
-
-    /// Whether connections that came in under it end when it ends so.
-    fn is_cut(&self, how: GrantEnd) -> bool {
-        match how {
-            GrantEnd::Closed => self.cut >= DisconnectPolicy::Closed,
-            GrantEnd::Revoked => self.cut >= DisconnectPolicy::Revoked,
-            GrantEnd::Changed => false,
-        }
-    }
-
-    /// The same grant after a restart at `now`, by whichever clock leaves it less. None is left of
-    /// a grant that began after `now`: then the clock was set back, and how much of it is over
-    /// cannot be known.
-    fn restored(self, now: Now) -> Option<ActiveGrant> {
-        let by_wall = self.until().0.saturating_sub(now.wall.0);
-        // Within one boot this is exact; after another boot it is at worst too little.
-        let by_boot = match now.boot >= self.opened.boot {
-            true => self.deadline().0.saturating_sub(now.boot.0),
-            false => u64::MAX,
-        };
-        let seconds = u32::try_from(by_wall.min(by_boot) / SECOND).ok()?;
-        (now.wall >= self.opened.wall && seconds > 0).then_some(ActiveGrant {
-            opened: now,
-            seconds,
-            ..self
-        })
-    }
-}
-
-/// How a grant ends before its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GrantEnd {
-    /// Its holder wants no more of it.
-    Closed,
-    /// Its holder may not have it any more.
-    Revoked,
-    /// Its holder may have such a grant, but not this one: it is for other ports, of another form
-    /// or for less time now.
-    Changed,
-}
-
-/// All live grants, and what the kernel was told about them.
+/// All live grants, and what the kernel holds of them.
 #[derive(Debug, Default)]
 pub struct Grants {
     live: BTreeMap<GrantKey, ActiveGrant>,
     /// Grants that are over, of services whose connections can be cut: their connections may still
     /// stand.
     past: BTreeMap<GrantKey, ActiveGrant>,
+    /// Grants that are being decided.
     reserved: BTreeSet<GrantKey>,
-    /// What the kernel holds, as far as we told it. An element that was spent there still stands
-    /// here.
+    /// The kernel's elements with their ends, as far as we set them. An element that a connection
+    /// used up in the kernel is still listed here.
     kernel: BTreeMap<Element, Boot>,
 }
 
+/// The change to an element that a grant still needs.
+#[derive(Clone, Copy)]
+enum ElementFit {
+    /// It lasts as long as its longest grant, and is armed again.
+    Arm,
+    /// It lasts no longer than its longest grant.
+    Shorten,
+    /// It is removed all the same.
+    Remove,
+}
+
 impl Grants {
-    /// The grants that a restart left, with the time that they have left. Give `standing` to the
-    /// firewall's restore.
+    /// The grants that survived a restart, with the time that they have left. Give
+    /// [`Grants::expected_elements`] to the firewall afterwards.
     pub fn restore(now: Now, ledger: &Ledger) -> Self {
         let mut grants = Self::default();
-        // One of commands is never stored: at a start all of those are over.
-        for before in ledger.grants().filter(|live| live.place().is_none()) {
-            let Some(live) = before.restored(now).filter(|_| grants.live.len() < GRANTS) else {
-                grants.remember(*before);
-                continue;
-            };
-            grants.live.insert(live.key, live);
-            for element in live.elements() {
-                let until = grants.kernel.entry(element).or_default();
-                *until = live.deadline().max(*until);
+        // Grants of command services are not stored: all of them ended with the process.
+        for stored in ledger.grants().filter(|grant| grant.place().is_none()) {
+            match stored.restored(now) {
+                Some(live) if grants.live.len() < GRANTS => {
+                    grants.live.insert(live.key, live);
+                    for element in live.elements() {
+                        let until = grants.kernel.entry(element).or_default();
+                        *until = live.deadline().max(*until);
+                    }
+                }
+                _ => grants.remember(*stored),
             }
         }
         grants
     }
 
-    /// Begins `grant`: what to tell the kernel, and the answer for its holder. One that it already
-    /// had goes on at least as long as it would have.
+    /// Begins `grant`. Returns the changes for the kernel and the reply for its holder. A grant
+    /// that its holder already had never gets shorter.
     pub fn open(&mut self, now: Now, grant: Grant) -> (Vec<Change>, Reply) {
-        let (live, mut answer) = grant.into_parts();
-        let (changes, live) = self.begin(now, live);
-        answer.granted = Some(live);
-        (changes, answer)
+        let (grant, mut reply) = grant.into_parts();
+        let (changes, live) = self.begin(now, grant);
+        reply.granted = Some(live);
+        (changes, reply)
     }
 
-    /// Begins what a classic door grants: what to tell the kernel, and the grant as it is then, for
-    /// its record.
+    /// Begins a classic door's grant. Returns the changes for the kernel and the grant as it is
+    /// now, for its record.
     pub fn open_for_door(&mut self, now: Now, grant: DoorGrant) -> (Vec<Change>, ActiveGrant) {
         self.begin(now, grant.into_live())
     }
 
-    fn begin(&mut self, now: Now, live: ActiveGrant) -> (Vec<Change>, ActiveGrant) {
-        self.reserved.remove(&live.key);
-        self.past.remove(&live.key);
-        let before = self.live.get(&live.key).copied();
-        // Two of one batch were decided without knowing of each other.
-        let outlasts =
-            |before: &ActiveGrant| before.form == live.form && before.deadline() > live.deadline();
-        let live = ActiveGrant {
-            ports: live.ports,
-            basis: live.basis,
-            ..before.filter(outlasts).unwrap_or(live)
-        };
+    fn begin(&mut self, now: Now, new: ActiveGrant) -> (Vec<Change>, ActiveGrant) {
+        self.reserved.remove(&new.key);
+        self.past.remove(&new.key);
+        let mut live = new;
+        let mut touched: BTreeSet<Element> = new.elements().collect();
+        if let Some(before) = self.live.get(&new.key) {
+            touched.extend(before.elements());
+            // Two grants of one batch were decided without knowing of each other.
+            if before.form == new.form && before.deadline() > new.deadline() {
+                live = ActiveGrant { ports: new.ports, proof: new.proof, ..*before };
+            }
+        }
         self.live.insert(live.key, live);
-        let armed: BTreeSet<Element> = live.elements().collect();
-        let mut touched = armed.clone();
-        touched.extend(before.iter().flat_map(ActiveGrant::elements));
-        // What only the grant of before a reload had may be a neighbour's too: that is not armed
-        // anew.
-        let changes = self.settle(now, touched, |element| {
-            if armed.contains(element) { ElementFit::Arm } else { ElementFit::Shorten }
-        });
+        let mut changes = Vec::new();
+        for element in touched {
+            // An element that only the grant before a reload had may also be a neighbour's: do
+            // not arm it again.
+            let fit = if live.has(&element) { ElementFit::Arm } else { ElementFit::Shorten };
+            changes.extend(self.settle(now, element, fit));
+        }
         (changes, live)
     }
 
-    /// Ends these grants, and where their services say so the connections that came in under them,
-    /// also under one that is over. A neighbour's grants stay, and on a close his connections too.
+    /// Ends these grants and, where their services say so, the connections that came in under
+    /// them, also under a grant that is already over. A neighbour's grants stay, and on a close
+    /// their connections too.
     pub fn end(&mut self, now: Now, keys: &[GrantKey], how: GrantEnd) -> Vec<Change> {
-        let ended: Vec<ActiveGrant> = keys.iter().filter_map(|key| self.live.remove(key)).collect();
-        let over: Vec<ActiveGrant> = keys.iter().filter_map(|key| self.past.remove(key)).collect();
-        let touched = ended.iter().flat_map(ActiveGrant::elements).collect();
-        let fits: BTreeMap<Element, ElementFit> = ended
-            .iter()
-            .flat_map(|one| {
-                one.elements().map(|element| (element, self.fit_after(&ended, &element, how)))
-            })
-            .collect();
-        let mut changes = self.settle(now, touched, |element| {
-            fits.get(element).copied().unwrap_or(ElementFit::Remove)
-        });
+        let mut ended = Vec::new();
+        let mut over = Vec::new();
+        for key in keys {
+            ended.extend(self.live.remove(key));
+            over.extend(self.past.remove(key));
+        }
+        let mut changes = Vec::new();
+        for element in elements_of(&ended) {
+            let fit = self.fit_after(&ended, &element, how);
+            changes.extend(self.settle(now, element, fit));
+        }
         changes.extend(self.cuts(ended.iter().chain(&over), how));
         changes
     }
 
-    /// What becomes of an element that some of `ended` had, where others still have it.
+    /// The change to an element of the `ended` grants that other grants still need.
     fn fit_after(&self, ended: &[ActiveGrant], element: &Element, how: GrantEnd) -> ElementFit {
-        let last = |mut lives: Vec<&ActiveGrant>| {
-            lives.retain(|live| live.elements().any(|other| other == *element));
-            lives.iter().map(|live| live.opened.boot).max()
-        };
-        match (element.form, how) {
-            (GrantKind::Time, _) => ElementFit::Arm,
-            // The one connection that is still to come may be the revoked client's: it armed the
-            // element last, and whether it was spent before cannot be told. A neighbour who armed
-            // it after that keeps what is his.
-            (GrantKind::Once, GrantEnd::Revoked)
-                if last(self.live.values().collect()) <= last(ended.iter().collect()) =>
-            {
-                ElementFit::Remove
-            }
-            (GrantKind::Once, _) => ElementFit::Shorten,
+        if element.form == GrantKind::Time {
+            return ElementFit::Arm;
+        }
+        // The one connection that is still to come may be the revoked client's: they armed the
+        // element last, and nobody can tell whether it was used before. A neighbour who armed it
+        // after that keeps it.
+        let armed_by_ended = last_opened(ended.iter(), element);
+        let armed_by_live = last_opened(self.live.values(), element);
+        if how == GrantEnd::Revoked && armed_by_live <= armed_by_ended {
+            ElementFit::Remove
+        } else {
+            ElementFit::Shorten
         }
     }
 
-    /// Forgets what is over. The kernel ends its elements by itself.
+    /// Forgets the grants that are over. The kernel ends their elements by itself.
     pub fn expire(&mut self, now: Now) -> Vec<Change> {
-        let over: Vec<ActiveGrant> =
-            self.live.values().filter(|live| live.deadline() <= now.boot).copied().collect();
-        self.live.retain(|_, live| live.deadline() > now.boot);
-        over.iter().for_each(|live| self.remember(*live));
-        let touched = over.iter().flat_map(ActiveGrant::elements).collect();
-        let changes = self.settle(now, touched, |_| ElementFit::Shorten);
+        let mut over = Vec::new();
+        for grant in self.live.values() {
+            if grant.deadline() <= now.boot {
+                over.push(*grant);
+            }
+        }
+        for grant in &over {
+            self.live.remove(&grant.key);
+            self.remember(*grant);
+        }
+        let mut changes = Vec::new();
+        for element in elements_of(&over) {
+            changes.extend(self.settle(now, element, ElementFit::Shorten));
+        }
         self.kernel.retain(|_, until| *until > now.boot);
         changes
     }
 
-    /// When [`Grants::expire`] has something to do next.
+    /// The time at which [`Grants::expire`] has something to do next.
     pub fn deadline(&self) -> Option<Boot> {
         self.live.values().map(ActiveGrant::deadline).min()
     }
@@ -291,19 +173,22 @@ impl Grants {
         self.live.values()
     }
 
-    /// Where somebody has a grant of a service of commands.
+    /// The openings of command services that a live grant needs.
     pub fn places(&self) -> BTreeSet<ServiceAddress> {
         self.live.values().filter_map(ActiveGrant::place).collect()
     }
 
-    /// All that the kernel should hold now: for a start, and after somebody flushed it.
+    /// All elements that the kernel should hold now: for a start, and after somebody flushed them.
     pub fn expected_elements(&self, now: Now) -> Vec<Change> {
-        let left = |until: &Boot| until.0.saturating_sub(now.boot.0) / 1_000_000;
-        let set = |(element, until): (&Element, &Boot)| Change::Set {
-            element: *element,
-            millis: left(until),
-        };
-        self.kernel.iter().filter(|(_, until)| left(until) > 0).map(set).collect()
+        let mut changes = Vec::new();
+        for (element, until) in &self.kernel {
+            let millis = millis_between(now.boot, *until);
+            // No timeout at all would mean for ever.
+            if millis > 0 {
+                changes.push(Change::Set { element: *element, millis });
+            }
+        }
+        changes
     }
 
     /// The live grants, and those being decided: each once.
@@ -326,39 +211,25 @@ impl Grants {
         self.reserved.insert(key);
     }
 
-    /// Gives up what was being decided and came to nothing: after a commit that failed.
+    /// Gives up all grants that were being decided: after a commit that failed.
     pub fn give_up(&mut self) {
         self.reserved.clear();
     }
 
-    /// Makes the kernel's `touched` elements fit the list; `fit` says how where the kernel's time
-    /// is not what the list has.
-    fn settle(
-        &mut self,
-        now: Now,
-        touched: BTreeSet<Element>,
-        fit: impl Fn(&Element) -> ElementFit,
-    ) -> Vec<Change> {
-        touched
-            .into_iter()
-            .filter_map(|element| self.settle_one(now, element, fit(&element)))
-            .collect()
-    }
-
-    fn settle_one(&mut self, now: Now, element: Element, fit: ElementFit) -> Option<Change> {
-        let holders =
-            self.live.values().filter(|live| live.elements().any(|other| other == element));
+    /// Makes the kernel's element fit the list; `fit` decides where the kernel's time is not what
+    /// the list says.
+    fn settle(&mut self, now: Now, element: Element, fit: ElementFit) -> Option<Change> {
+        let holders = self.live.values().filter(|grant| grant.has(&element));
         let wanted = holders.map(ActiveGrant::deadline).max().filter(|until| *until > now.boot);
-        let millis = |until: Boot| (until.0 - now.boot.0) / 1_000_000;
         match (wanted, fit) {
             (Some(until), ElementFit::Arm) => {
                 self.kernel.insert(element, until);
-                Some(Change::Set { element, millis: millis(until) })
+                Some(Change::Set { element, millis: millis_between(now.boot, until) })
             }
             (Some(until), ElementFit::Shorten) => {
                 let known = self.kernel.get_mut(&element).filter(|known| **known > until)?;
                 *known = until;
-                Some(Change::Shorten { element, millis: millis(until) })
+                Some(Change::Shorten { element, millis: millis_between(now.boot, until) })
             }
             (None, _) | (Some(_), ElementFit::Remove) => {
                 let until = self.kernel.remove(&element)?;
@@ -368,21 +239,14 @@ impl Grants {
     }
 }
 
-/// What becomes of an element that somebody still holds.
-#[derive(Clone, Copy)]
-enum ElementFit {
-    /// It lasts as long as its longest grant, and is armed anew.
-    Arm,
-    /// It lasts no longer than its longest grant.
-    Shorten,
-    /// It goes all the same.
-    Remove,
+/// The start of the last of these grants that has `element`.
+fn last_opened<'a>(
+    grants: impl Iterator<Item = &'a ActiveGrant>,
+    element: &Element,
+) -> Option<Boot> {
+    grants.filter(|grant| grant.has(element)).map(|grant| grant.opened.boot).max()
 }
 
-mod element;
-mod past;
-
-pub use element::{Change, Element, Flow};
-
-#[cfg(test)]
-mod tests;
+fn millis_between(from: Boot, to: Boot) -> u64 {
+    to.0.saturating_sub(from.0) / 1_000_000
+}

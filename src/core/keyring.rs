@@ -1,5 +1,5 @@
-//! Secrets, and every key that derives from one: per client, per direction of the mask, per day.
-//! Text forms and files are left to `keys`, finding a client by its tag to `keyring::tags`.
+//! Secrets and the keys derived from them: per client, per direction of the mask, per day.
+//! See `keys` for their text forms, and `keyring::tags` for finding a client by its tag.
 
 use blake2::Blake2sMac;
 use blake2::digest::array::ArraySize;
@@ -8,33 +8,31 @@ use blake2::digest::{KeyInit, Mac};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
+use super::bytes::Writer;
 use super::types::{ClientId, GatewayId, RealmId};
 
 mod tags;
 
 pub use tags::{Day, TAG, Tag, TagTable};
 
-/// The gateway id of the published test keys (keys/README.md). A daemon must refuse to start with
-/// it: everybody has those keys.
+/// The gateway id of the published test keys (keys/README.md). Daemons must refuse it.
 pub const TEST_GATEWAY_ID: GatewayId = GatewayId(*b"TESTKEY-NO-TRUST");
 
-/// `N` secret bytes: not printable, not comparable except in constant time, copied only by name,
+/// `N` secret bytes: not printable, compared only in constant time, copied only by `duplicate`,
 /// wiped when dropped.
 ///
-/// They live on the heap so that moving a `Secret` moves a pointer and leaves no second copy
-/// behind.
+/// They are on the heap: moving a `Secret` moves a pointer and leaves no second copy behind.
 pub struct Secret<const N: usize>(Box<[u8; N]>);
 
 impl<const N: usize> Secret<N> {
-    /// Takes `bytes` over; the array passed in is wiped, the caller's own copies are not.
+    /// Copies `bytes` and wipes the array passed in; the caller's own copies are not wiped.
     pub fn new(mut bytes: [u8; N]) -> Self {
         let secret = Self(Box::new(bytes));
         bytes.zeroize();
         secret
     }
 
-    /// Lets `fill` write the bytes in place, so that they never lie anywhere else. Fails as `fill`
-    /// does.
+    /// Lets `fill` write the bytes in place, so that no other copy exists. Fails as `fill` does.
     pub fn filled<E>(fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>) -> Result<Self, E> {
         let mut secret = Self(Box::new([0; N]));
         fill(&mut secret.0)?;
@@ -46,12 +44,12 @@ impl<const N: usize> Secret<N> {
         &self.0
     }
 
-    /// Whether both are the same, in a time that does not depend on where they differ.
+    /// True if both are equal. The time does not depend on where they differ.
     pub fn ct_eq(&self, other: &Self) -> bool {
         self.0.as_slice().ct_eq(other.0.as_slice()).into()
     }
 
-    /// A second copy, wiped on its own.
+    /// A second copy, which is wiped separately.
     pub fn duplicate(&self) -> Self {
         Self(self.0.clone())
     }
@@ -63,29 +61,28 @@ impl<const N: usize> Drop for Secret<N> {
     }
 }
 
-/// What one client shares with its gateway besides its signature key.
+/// The symmetric keys that one client shares with its gateway.
 pub struct ClientKeys {
     /// The Noise pre-shared key.
     pub psk: Secret<32>,
-    /// Makes the client's tags.
+    /// The key of the client's tags.
     pub tag: Secret<32>,
-    /// Makes the MAC that shields the gateway's curve operations.
+    /// The key of the client MAC, which protects the gateway's curve operations.
     pub mac: Secret<32>,
 }
 
 impl ClientKeys {
-    /// A second copy, wiped on its own.
+    /// A second copy, which is wiped separately.
     pub fn duplicate(&self) -> Self {
         Self { psk: self.psk.duplicate(), tag: self.tag.duplicate(), mac: self.mac.duplicate() }
     }
 }
 
-/// The gateway's secret from which every client's keys derive: a client costs no stored secret, and
-/// knowing one client's keys says nothing about another's.
+/// The gateway's secret from which every client's keys are derived: no secret is stored per client.
 pub struct Master(Secret<32>);
 
 impl Master {
-    /// Wraps the 32 random bytes of the gateway's key file.
+    /// From the 32 random bytes in the gateway's key file.
     pub fn new(secret: Secret<32>) -> Self {
         Self(secret)
     }
@@ -105,35 +102,28 @@ impl Master {
     }
 }
 
-/// What a gateway and its clients have in common: who they are, and the mask that makes their bytes
-/// look random.
+/// Bytes of the Noise prologue.
+pub const PROLOGUE: usize = 48;
+
+/// A realm's id, and its mask keys, which make datagrams look random.
 pub struct Realm {
-    realm: RealmId,
-    gateway: GatewayId,
+    id: RealmId,
     mask: Secret<32>,
     knock_mask: Secret<32>,
     receipt_mask: Secret<32>,
 }
 
-/// Bytes of the Noise prologue.
-pub const PROLOGUE: usize = 48;
-
 impl Realm {
     /// Derives one mask key per direction, so that a knock and a receipt never share keystream.
-    pub fn new(realm: RealmId, gateway: GatewayId, mask: Secret<32>) -> Self {
+    pub fn new(id: RealmId, mask: Secret<32>) -> Self {
         let knock_mask = derive(&mask, b"toctoc v1 mask of knocks", &[]);
         let receipt_mask = derive(&mask, b"toctoc v1 mask of receipts", &[]);
-        Self { realm, gateway, mask, knock_mask, receipt_mask }
+        Self { id, mask, knock_mask, receipt_mask }
     }
 
     /// The realm's id.
-    pub fn realm(&self) -> RealmId {
-        self.realm
-    }
-
-    /// The gateway's id.
-    pub fn gateway(&self) -> GatewayId {
-        self.gateway
+    pub fn id(&self) -> RealmId {
+        self.id
     }
 
     /// The mask key itself, for profiles and key files.
@@ -141,20 +131,14 @@ impl Realm {
         &self.mask
     }
 
-    /// A second copy, wiped on its own.
+    /// A second copy, which is wiped separately.
     pub fn duplicate(&self) -> Self {
-        Self::new(self.realm, self.gateway, self.mask.duplicate())
+        Self::new(self.id, self.mask.duplicate())
     }
 
-    /// What both sides must agree on before the first Noise message: project and version, realm,
-    /// gateway.
-    pub fn prologue(&self) -> [u8; PROLOGUE] {
-        let mut prologue = *b"toctoc knock v1\0________________________________";
-        let (_, ids) = prologue.split_at_mut(16);
-        let (realm, gateway) = ids.split_at_mut(16);
-        realm.copy_from_slice(&self.realm.0);
-        gateway.copy_from_slice(&self.gateway.0);
-        prologue
+    /// The Noise prologue: project and version, realm, gateway.
+    pub fn prologue(&self, gateway: GatewayId) -> [u8; PROLOGUE] {
+        Writer::new().put(b"toctoc knock v1\0").put(&self.id.0).put(&gateway.0).done()
     }
 
     pub(super) fn knock_mask(&self) -> &[u8; 32] {
@@ -166,8 +150,8 @@ impl Realm {
     }
 }
 
-/// 32 bytes out of `key` for one purpose. Labels are ASCII and end where the zero byte stands, and
-/// the data of one label has one length: no two purposes ever hash the same bytes.
+/// Derives 32 bytes from `key` for one purpose. A label is ASCII and ends at the zero byte, and its
+/// data has a fixed length, so no two purposes hash the same bytes.
 fn derive(key: &Secret<32>, label: &[u8], data: &[u8]) -> Secret<32> {
     let mut derived = keyed::<U32>(key.expose(), &[label, &[0], data]);
     let mut secret = Secret(Box::new([0; 32]));
@@ -176,8 +160,7 @@ fn derive(key: &Secret<32>, label: &[u8], data: &[u8]) -> Secret<32> {
     secret
 }
 
-/// Keyed BLAKE2s (RFC 7693) with 16 bytes out, over `parts` in a row. No allocation: it runs once
-/// per packet that carries a client's tag.
+/// Keyed BLAKE2s (RFC 7693) of the concatenated `parts`, 16 bytes, without allocation.
 pub(super) fn keyed16(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 16] {
     keyed::<U16>(key, parts).into()
 }
@@ -215,13 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn no_two_keys_of_a_realm_are_alike() {
-        let (a, b) = (ClientId([1; 16]), ClientId([2; 16]));
+    fn no_two_keys_of_a_realm_are_equal() {
+        let [a, b] = [ClientId([1; 16]), ClientId([2; 16])];
         let mut seen = Vec::new();
         for keys in [master(1).client_keys(a), master(1).client_keys(b), master(2).client_keys(a)] {
             seen.extend([*keys.psk.expose(), *keys.tag.expose(), *keys.mac.expose()]);
         }
-        let realm = Realm::new(RealmId([1; 16]), GatewayId([2; 16]), Secret::new([1; 32]));
+        let realm = Realm::new(RealmId([1; 16]), Secret::new([1; 32]));
         seen.extend([*realm.mask().expose(), *realm.knock_mask(), *realm.receipt_mask()]);
         let count = seen.len();
         seen.sort();
@@ -231,9 +214,9 @@ mod tests {
 
     #[test]
     fn the_prologue_names_project_realm_and_gateway() {
-        let realm = Realm::new(RealmId([0xaa; 16]), GatewayId([0xbb; 16]), Secret::new([1; 32]));
+        let realm = Realm::new(RealmId([0xaa; 16]), Secret::new([1; 32]));
         let expected = [b"toctoc knock v1\0".as_slice(), &[0xaa; 16], &[0xbb; 16]].concat();
-        assert_eq!(realm.prologue().as_slice(), expected);
+        assert_eq!(realm.prologue(GatewayId([0xbb; 16])).as_slice(), expected);
     }
 
     #[test]

@@ -1,79 +1,85 @@
-//! What a sealed knock says and what a receipt answers: the two fixed layouts, byte for byte
-//! (docs/protocol.md). Sealing and opening them is left to `wire`, believing them to `authentic`.
+//! The contents of a sealed knock and of its receipt: two fixed layouts (docs/protocol.md).
+//! See `wire` for sealing and opening them, `authentic` for the signature.
 
 use super::bytes::{Reader, Writer};
 use super::types::{Fingerprint, Port, Proto, SERVICE_PORTS, ServiceName, Source, Wall};
 
 /// Bytes of a knock's body before it is sealed.
 pub const BODY: usize = 192;
-/// The first bytes of a body, which the signature covers; signature, sk fields and padding follow.
+/// Bytes that the signature covers: the first of a body. Signature, sk fields and padding follow.
 pub const SIGNED: usize = 120;
 /// Bytes of a receipt before it is sealed.
 pub const RECEIPT_BODY: usize = 120;
-/// The version that stands in the first byte of both.
+/// The version: the first byte of both.
 pub const VERSION: u8 = 1;
 
-/// A knock as the listener hands it to the gatekeeper: it opened, its signature is unproven. Whoever
-/// took over the listener can write anything here.
+/// A knock as the listener hands it to the gatekeeper: opened, its signature unproven. An attacker
+/// who took over the listener can write anything here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandedKnock {
     /// For the verdict.
     pub ticket: u64,
     /// The client's row, as the listener numbers them.
     pub row: u32,
-    /// The handshake hash that the signature is said to cover.
+    /// The handshake hash that the signature should cover.
     pub h: [u8; 32],
     /// The body, signature included.
     pub body: [u8; BODY],
-    /// Where the packet came from.
+    /// The packet's source.
     pub source: Source,
-    /// And from which port.
+    /// Its source port.
     pub source_port: u16,
 }
 
-/// What a knock asks for.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum KnockKind {
     /// A grant.
     Open = 1,
-    /// The end of the caller's own grants for the service.
+    /// The end of the client's own grants for the service.
     Close = 2,
-    /// Only a receipt, for its observed address, time and challenge. Grants nothing.
+    /// Only a receipt, for the observed address, time and challenge in it. Grants nothing.
     Probe = 3,
 }
 
-/// A gateway's random 16 bytes; a knock that carries a live one is fresh whatever its timestamp.
-/// Never all zero.
+impl KnockKind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        use KnockKind::*;
+        [Open, Close, Probe].into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// 16 random bytes from the gateway, never all zero. They prove that a knock with them is fresh.
 pub type Challenge = [u8; 16];
 
 /// The signed part of a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// What is asked for.
+    /// Open, close or probe.
     pub kind: KnockKind,
-    /// Whether the client waits for a receipt.
+    /// True if the client waits for a receipt.
     pub receipt_wanted: bool,
-    /// Nanoseconds since the epoch by the client's clock, the lowest 20 bits random.
+    /// The time by the client's clock. See [`timestamp`].
     pub timestamp: Wall,
-    /// A live challenge, if one was given.
+    /// A challenge from the gateway, if it gave one.
     pub challenge: Option<Challenge>,
-    /// The address to grant; `None` only in a probe or where the service takes the observed one.
+    /// The address to grant; `None` only in a probe, or if the service uses the observed one.
     pub address: Option<Source>,
-    /// Bind the grant to this source port; 0 = any.
+    /// The source port that the grant is limited to; 0 = any.
     pub source_port: u16,
-    /// How long; 0 = the service's default.
+    /// The duration; 0 = the service's default.
     pub seconds: u32,
     /// The service; [`ServiceName::NONE`] only in a probe.
     pub service: ServiceName,
-    /// The client's SSH key.
+    /// The fingerprint of the client's SSH key.
     pub fingerprint: Fingerprint,
 }
 
 /// The signature fields of a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature {
-    /// Ed25519, over the SSHSIG blob.
+    /// The Ed25519 signature of the SSHSIG blob.
     pub ed25519: [u8; 64],
     /// FIDO flags, 0 for a plain key.
     pub sk_flags: u8,
@@ -81,9 +87,8 @@ pub struct Signature {
     pub sk_counter: u32,
 }
 
-/// The timestamp of a knock made at `now`: its lowest 20 bits, about a millisecond, are
-/// `entropy`'s, so that two knocks in one moment differ and a client's clock cannot be told from
-/// its knocks to the nanosecond.
+/// The timestamp of a knock made at `now`. Its lowest 20 bits, about a millisecond, come from
+/// `entropy`: two knocks at one moment differ, and do not reveal the client's exact clock.
 pub fn timestamp(now: Wall, entropy: u32) -> Wall {
     const RANDOM: u64 = (1 << 20) - 1;
     Wall((now.0 & !RANDOM) | (u64::from(entropy) & RANDOM))
@@ -109,45 +114,27 @@ impl Request {
             .done()
     }
 
-    /// Reads the [`SIGNED`] bytes; `None` if a reserved bit is set, the version or kind is unknown,
-    /// or the name is not one.
+    /// Reads the [`SIGNED`] bytes. `None` for a reserved bit, an unknown version or kind, or a
+    /// service name that is invalid or does not fit the kind.
     pub fn decode(bytes: &[u8; SIGNED]) -> Option<Request> {
         let mut reader = Reader::new(bytes);
-        (reader.u8()? == VERSION).then_some(())?;
-        let kind = match reader.u8()? {
-            1 => KnockKind::Open,
-            2 => KnockKind::Close,
-            3 => KnockKind::Probe,
-            _ => return None,
+        if reader.u8()? != VERSION {
+            return None;
+        }
+        let request = Request {
+            kind: KnockKind::from_byte(reader.u8()?)?,
+            receipt_wanted: reader.flag()?,
+            source_port: reader.zeros(1)?.u16()?,
+            timestamp: Wall(reader.zeros(2)?.u64()?),
+            challenge: nonzero(reader.array()?),
+            address: nonzero(reader.array()?).map(Source::from_bytes),
+            seconds: reader.u32()?,
+            service: ServiceName::from_bytes(reader.zeros(4)?.array()?)?,
+            fingerprint: Fingerprint(reader.array()?),
         };
-        let receipt_wanted = match reader.u8()? {
-            0 => false,
-            1 => true,
-            _ => return None,
-        };
-        reader.zeros(1)?;
-        let source_port = reader.u16()?;
-        reader.zeros(2)?;
-        let timestamp = Wall(reader.u64()?);
-        let challenge = Some(reader.array::<16>()?).filter(|c| *c != [0; 16]);
-        let address = Some(reader.array::<16>()?).filter(|a| *a != [0; 16]).map(Source::from_bytes);
-        let seconds = reader.u32()?;
-        reader.zeros(4)?;
-        let service = ServiceName::from_bytes(reader.array()?)?;
-        let fingerprint = Fingerprint(reader.array()?);
         reader.finish()?;
-        ((service == ServiceName::NONE) == (kind == KnockKind::Probe)).then_some(())?;
-        Some(Request {
-            kind,
-            receipt_wanted,
-            timestamp,
-            challenge,
-            address,
-            source_port,
-            seconds,
-            service,
-            fingerprint,
-        })
+        let fits = (request.service == ServiceName::NONE) == (request.kind == KnockKind::Probe);
+        if fits { Some(request) } else { None }
     }
 }
 
@@ -162,18 +149,17 @@ pub fn encode_body(request: &Request, signature: &Signature) -> [u8; BODY] {
         .done()
 }
 
-/// Reads a whole body; `None` as for [`Request::decode`], or if the padding is not zero.
+/// Reads a whole body. `None` as for [`Request::decode`], or if the padding is not zero.
 pub fn decode_body(bytes: &[u8; BODY]) -> Option<(Request, Signature)> {
     let mut reader = Reader::new(bytes);
     let request = Request::decode(&reader.array()?)?;
     let signature =
         Signature { ed25519: reader.array()?, sk_flags: reader.u8()?, sk_counter: reader.u32()? };
-    reader.zeros(3)?;
-    reader.finish()?;
+    reader.zeros(3)?.finish()?;
     Some((request, signature))
 }
 
-/// How a knock ended, as told to a client whose signature was good.
+/// The result of a knock, for a client whose signature was good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
@@ -181,20 +167,20 @@ pub enum Status {
     Granted = 1,
     /// The caller's grants for the service have ended.
     Closed = 2,
-    /// A probe's answer; nothing was granted.
+    /// The reply to a probe; nothing was granted.
     Observed = 3,
-    /// The named address is not the packet's source: nothing was burned, `observed` says what the
-    /// gateway saw.
+    /// The requested address is not the packet's source. The knock was not used up; `observed` is
+    /// the source that the gateway saw.
     Address = 4,
-    /// Outside the time window: `time` and `challenge` allow one retry.
+    /// The timestamp is outside the time window. `time` and `challenge` allow one retry.
     Clock = 5,
-    /// Policy refuses: no such service for this key, expired, not from here.
+    /// Policy refuses: no such service for this key, key expired, or not from this source.
     Denied = 6,
     /// This client, or the service, has as many live grants as allowed.
     Full = 7,
-    /// The gateway wants a challenge for this service, or from all while its clock is suspect.
+    /// The gateway demands a challenge: for this service, or because it does not trust its clock.
     Challenge = 8,
-    /// The gateway could not make the mark durable or change its firewall, or its start command
+    /// The gateway could not store the used-knock mark or change its firewall, or the start command
     /// failed. Nothing is open.
     Trouble = 9,
 }
@@ -205,31 +191,31 @@ impl Status {
         use Status::*;
         [Granted, Closed, Observed, Address, Clock, Denied, Full, Challenge, Trouble]
             .into_iter()
-            .find(|s| *s as u8 == byte)
+            .find(|status| *status as u8 == byte)
     }
 }
 
-/// Up to [`SERVICE_PORTS`] ports; unused places are `None`, at the end.
+/// Up to [`SERVICE_PORTS`] ports, then `None`.
 pub type Ports = [Option<Port>; SERVICE_PORTS];
 
-/// What the gateway answers.
+/// The gateway's reply to a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// How it ended.
+    /// The result.
     pub status: Status,
-    /// Whether each grant is for one connection only.
+    /// True if each grant is for one connection only.
     pub once: bool,
-    /// For how long the grant lasts from `time` on; 0 without a grant.
+    /// The duration of the grant, from `time` on; 0 without a grant.
     pub seconds: u32,
     /// The gateway's wall clock.
     pub time: Wall,
     /// Gateway time minus the knock's timestamp, nanoseconds.
     pub delay: i64,
-    /// Where the gateway saw the packet come from.
+    /// The packet's source, as the gateway saw it.
     pub observed: Source,
-    /// The address that was granted; `None` without a grant.
+    /// The granted address; `None` without a grant.
     pub granted: Option<Source>,
-    /// The ports that were opened; none by a service of commands.
+    /// The opened ports; none for a command service.
     pub ports: Ports,
     /// A challenge for one retry, single use.
     pub challenge: Option<Challenge>,
@@ -252,10 +238,10 @@ impl Receipt {
             .put(&self.observed.to_bytes())
             .put(&self.granted.map(Source::to_bytes).unwrap_or_default());
         for port in self.ports {
-            writer
-                .u8(port.map_or(0, |p| p.proto.number()))
-                .zeros(1)
-                .u16(port.map_or(0, |p| p.number));
+            match port {
+                Some(port) => writer.u8(port.proto.number()).zeros(1).u16(port.number),
+                None => writer.zeros(4),
+            };
         }
         writer
             .put(&self.challenge.unwrap_or_default())
@@ -263,56 +249,47 @@ impl Receipt {
             .done()
     }
 
-    /// Reads a receipt; `None` if a reserved bit is set, or version, status or a protocol is
-    /// unknown.
+    /// Reads a receipt. `None` for a reserved bit or an unknown version, status or protocol.
     pub fn decode(bytes: &[u8; RECEIPT_BODY]) -> Option<Receipt> {
         let mut reader = Reader::new(bytes);
-        (reader.u8()? == VERSION).then_some(())?;
-        let status = Status::from_byte(reader.u8()?)?;
-        let once = match reader.u8()? {
-            0 => false,
-            1 => true,
-            _ => return None,
-        };
-        reader.zeros(1)?;
-        let seconds = reader.u32()?;
-        let time = Wall(reader.u64()?);
-        let delay = reader.u64()?.cast_signed();
-        let observed = Source::from_bytes(reader.array()?);
-        let granted = Some(reader.array::<16>()?).filter(|a| *a != [0; 16]).map(Source::from_bytes);
-        let mut ports = [None; SERVICE_PORTS];
-        for slot in &mut ports {
-            *slot = decode_port(&mut reader)?;
+        if reader.u8()? != VERSION {
+            return None;
         }
-        ports.windows(2).all(|pair| matches!(pair, [Some(_), _] | [None, None])).then_some(())?;
-        let challenge = Some(reader.array::<16>()?).filter(|c| *c != [0; 16]);
-        let next_key = Some(reader.array::<32>()?).filter(|k| *k != [0; 32]);
+        let receipt = Receipt {
+            status: Status::from_byte(reader.u8()?)?,
+            once: reader.flag()?,
+            seconds: reader.zeros(1)?.u32()?,
+            time: Wall(reader.u64()?),
+            delay: reader.u64()?.cast_signed(),
+            observed: Source::from_bytes(reader.array()?),
+            granted: nonzero(reader.array()?).map(Source::from_bytes),
+            ports: decode_ports(&mut reader)?,
+            challenge: nonzero(reader.array()?),
+            next_key: nonzero(reader.array()?),
+        };
         reader.finish()?;
-        Some(Receipt {
-            status,
-            once,
-            seconds,
-            time,
-            delay,
-            observed,
-            granted,
-            ports,
-            challenge,
-            next_key,
-        })
+        Some(receipt)
     }
 }
 
-/// Four bytes: protocol number, zero, port; all zero for none.
-fn decode_port(reader: &mut Reader<'_>) -> Option<Option<Port>> {
-    let proto = reader.u8()?;
-    reader.zeros(1)?;
-    let number = reader.u16()?;
-    match (proto, number) {
-        (0, 0) => Some(None),
-        (_, 0) => None,
-        (proto, number) => Some(Some(Port { proto: Proto::from_number(proto)?, number })),
+/// Four bytes per port: protocol number, zero, port; all zero for none.
+fn decode_ports(reader: &mut Reader<'_>) -> Option<Ports> {
+    let mut ports = [None; SERVICE_PORTS];
+    let mut ended = false;
+    for port in &mut ports {
+        match (reader.u8()?, reader.zeros(1)?.u16()?) {
+            (0, 0) => ended = true,
+            (_, 0) => return None,
+            _ if ended => return None,
+            (proto, number) => *port = Some(Port { proto: Proto::from_number(proto)?, number }),
+        }
     }
+    Some(ports)
+}
+
+/// `None` for a field that is all zero.
+fn nonzero<const N: usize>(bytes: [u8; N]) -> Option<[u8; N]> {
+    if bytes == [0; N] { None } else { Some(bytes) }
 }
 
 #[cfg(test)]

@@ -1,18 +1,17 @@
-//! What a list of records amounts to: the marks, grants and openings that still count, and the
-//! shortest list that says the same. Where the records lie is left to `edge::state`, what follows
-//! from them to `replay`, `grants` and `leases`.
+//! The sum of a list of records: the marks, grants and openings that still count, and the shortest
+//! list with the same sum. See `edge::state` for the file.
 
 use std::collections::BTreeMap;
 
-use super::grants::{ActiveGrant, GrantKey};
+use super::grant::{ActiveGrant, GrantKey};
+use super::marks::UsedMarks;
 use super::openings::OpeningEntry;
 use super::record::Record;
-use super::replay::UsedMarks;
 use super::service::DisconnectPolicy;
 use super::types::{ClientId, Wall};
 
-/// The sum of a journal. Grows with enrolled clients, live grants and waiting stop commands, each
-/// bounded where it is made.
+/// The sum of a journal. It grows with enrolled clients, live grants and pending stop commands,
+/// each bounded where it is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     marks: BTreeMap<ClientId, UsedMarks>,
@@ -27,7 +26,9 @@ impl Ledger {
     /// The sum of `records`, oldest first.
     pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
         let mut ledger = Self::default();
-        records.into_iter().for_each(|record| ledger.apply(record));
+        for record in records {
+            ledger.apply(record);
+        }
         ledger
     }
 
@@ -35,41 +36,56 @@ impl Ledger {
     pub fn apply(&mut self, record: &Record) {
         match record {
             Record::Seen { client, timestamp } => {
-                self.marks.entry(*client).or_default().see(*timestamp)
+                self.marks.entry(*client).or_default().see(*timestamp);
             }
             Record::Burned { client, timestamp } => {
-                self.marks.entry(*client).or_default().record(*timestamp)
+                self.marks.entry(*client).or_default().burn(*timestamp);
             }
-            Record::Marks { client, marks } => drop(self.marks.insert(*client, marks.clone())),
+            Record::Marks { client, marks } => {
+                self.marks.insert(*client, marks.clone());
+            }
             Record::Newest { wall } => self.newest = self.newest.max(*wall),
-            // The end of a grant may be among what is lost: none goes on.
-            Record::Lost { at } => (self.lost, self.grants) = (Some(*at), BTreeMap::new()),
-            // Also how an admin says that the clock was ahead before: the newest time goes back
-            // with him.
-            Record::Reinitialised { at } => {
-                (self.lost, self.reinitialised, self.newest) = (None, Some(*at), *at)
+            Record::Lost { at } => {
+                self.lost = Some(*at);
+                // The end of a grant may be among the lost records: none goes on.
+                self.grants.clear();
             }
-            Record::Granted(live) => drop(self.grants.insert(live.key, *live)),
-            Record::Ended(key) => drop(self.grants.remove(key)),
-            Record::Opened(opened) => drop(self.openings.insert(opened.id, opened.clone())),
-            Record::Stopped { id } => drop(self.openings.remove(id)),
+            Record::Reinitialised { at } => {
+                self.lost = None;
+                self.reinitialised = Some(*at);
+                // An admin also says this after a clock that was ahead: the newest time goes back.
+                self.newest = *at;
+            }
+            Record::Granted(grant) => {
+                self.grants.insert(grant.key, *grant);
+            }
+            Record::Ended(key) => {
+                self.grants.remove(key);
+            }
+            Record::Opened(entry) => {
+                self.openings.insert(entry.id, entry.clone());
+            }
+            Record::Stopped { id } => {
+                self.openings.remove(id);
+            }
         }
     }
 
-    /// The shortest list with the same sum. Grants that were over when the clock was last looked at
-    /// are left out, unless connections that came in under them can still be cut.
+    /// The shortest list with the same sum. Grants that were over at the newest time are left out,
+    /// unless connections that came in under them can still be cut.
     pub fn records(&self) -> Vec<Record> {
-        let marks = |(client, marks): (&ClientId, &UsedMarks)| Record::Marks {
-            client: *client,
-            marks: marks.clone(),
-        };
-        let mut records: Vec<Record> = self.marks.iter().map(marks).collect();
+        let mut records = Vec::new();
+        for (client, marks) in &self.marks {
+            records.push(Record::Marks { client: *client, marks: marks.clone() });
+        }
         records.extend(self.reinitialised.map(|at| Record::Reinitialised { at }));
         records.push(Record::Newest { wall: self.newest });
         records.extend(self.lost.map(|at| Record::Lost { at }));
-        let counts =
-            |live: &&ActiveGrant| live.until() > self.newest || live.cut != DisconnectPolicy::Never;
-        records.extend(self.grants.values().filter(counts).map(|live| Record::Granted(*live)));
+        for grant in self.grants.values() {
+            if grant.until() > self.newest || grant.cut != DisconnectPolicy::Never {
+                records.push(Record::Granted(*grant));
+            }
+        }
         records.extend(self.openings.values().cloned().map(Record::Opened));
         records
     }
@@ -84,18 +100,17 @@ impl Ledger {
         self.newest
     }
 
-    /// When a loss of records was found that no admin has accepted yet.
+    /// The time at which a loss of records was found that no admin has accepted yet.
     pub fn lost(&self) -> Option<Wall> {
         self.lost
     }
 
-    /// When an admin last accepted a loss.
+    /// The time at which an admin last accepted a loss.
     pub fn reinitialised(&self) -> Option<Wall> {
         self.reinitialised
     }
 
-    /// Grants that did not end before their time; whether that is over is for
-    /// [`super::grants::Grants::restore`] to see.
+    /// Grants that were not ended before their time. Some may be over.
     pub fn grants(&self) -> impl Iterator<Item = &ActiveGrant> {
         self.grants.values()
     }
@@ -109,8 +124,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::grants::Holder;
-    use crate::core::knock::Ports;
+    use crate::core::grant::Holder;
     use crate::core::openings::CommandLine;
     use crate::core::prefix::Span;
     use crate::core::service::{AddressProof, GrantKind};
@@ -129,20 +143,19 @@ mod tests {
             source_port: 0,
             span: Span::Host,
         };
-        let (ports, opened): (Ports, _) = ([None; 4], Now { wall: at(100), boot: Boot(1) });
         Record::Granted(ActiveGrant {
             key,
             form: GrantKind::Time,
-            ports,
-            opened,
+            ports: [None; 4],
+            opened: Now { wall: at(100), boot: Boot(1) },
             seconds: 60,
             cut,
-            basis: AddressProof::Seen,
+            proof: AddressProof::Seen,
         })
     }
 
     #[test]
-    fn the_shortest_list_has_a_grant_until_it_is_over_and_one_that_can_be_cut_also_after_that() {
+    fn the_shortest_list_has_a_grant_until_it_is_over_or_longer_if_it_can_be_cut() {
         let kept = |cut, now| {
             let records = Ledger::of(&[grant(cut), Record::Newest { wall: now }]).records();
             records.iter().filter(|record| matches!(record, Record::Granted(_))).count()
@@ -159,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn that_a_loss_was_accepted_and_when_is_not_forgotten_with_the_loss() {
+    fn the_time_when_a_loss_was_accepted_is_kept_after_the_loss() {
         let ledger = Ledger::of(&[Record::Lost { at: at(1) }, Record::Reinitialised { at: at(2) }]);
         let again = Ledger::of(&ledger.records());
         for ledger in [ledger, again] {

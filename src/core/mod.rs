@@ -1,5 +1,5 @@
-//! The floor of pure functions: (state, now, event) in, what to do out.
-//! No socket, file, clock, randomness, thread, environment or log is left to be found here.
+//! The layer of pure functions: state, time and event in, decisions out.
+//! It has no socket, file, clock, random numbers, thread, environment variable or log.
 
 pub mod address;
 pub mod authentic;
@@ -7,10 +7,12 @@ pub mod bytes;
 pub mod diagnostic;
 pub mod door;
 pub mod engine;
+pub mod grant;
 pub mod grants;
 pub mod keyring;
 pub mod knock;
 pub mod ledger;
+pub mod marks;
 pub mod noise;
 #[cfg(test)]
 mod op_counter;

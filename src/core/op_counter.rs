@@ -1,6 +1,5 @@
-//! Counts the operations that a packet can cause, so that tests can say what a flood costs without
-//! a clock. What an operation is good for is left to those who do it. Nothing of this is in a
-//! shipped program.
+//! Counts the costly operations that packets cause, so that tests can measure a flood without a
+//! clock. Compiled only for tests.
 
 use std::cell::Cell;
 
@@ -9,16 +8,16 @@ use std::cell::Cell;
 pub(super) struct OpCounts {
     /// ChaCha20 blocks that mask or unmask.
     pub(super) masks: u64,
-    /// Tags looked up.
+    /// Look-ups of tags.
     pub(super) look_ups: u64,
     /// Keyed hashes.
     pub(super) hashes: u64,
-    /// Agreements on the curve.
+    /// Curve operations.
     pub(super) curves: u64,
 }
 
 impl OpCounts {
-    /// What was done after `before`.
+    /// The operations done after `before`.
     pub(super) fn since(self, before: OpCounts) -> OpCounts {
         OpCounts {
             masks: self.masks - before.masks,
@@ -30,17 +29,17 @@ impl OpCounts {
 }
 
 thread_local! {
-    static DONE: Cell<OpCounts> = const { Cell::new(OpCounts { masks: 0, look_ups: 0, hashes: 0, curves: 0 }) };
+    static DONE: Cell<OpCounts> = Cell::default();
 }
 
-/// All that this thread has done.
+/// All operations of this thread so far.
 pub(super) fn done() -> OpCounts {
     DONE.get()
 }
 
-/// Counts one more.
-pub(super) fn count(one: impl FnOnce(&mut OpCounts)) {
-    let mut all = DONE.get();
-    one(&mut all);
-    DONE.set(all);
+/// Counts one more: `add` increments its field.
+pub(super) fn count(add: impl FnOnce(&mut OpCounts)) {
+    let mut counts = DONE.get();
+    add(&mut counts);
+    DONE.set(counts);
 }

@@ -1,12 +1,12 @@
 //! Openings by commands: what runs when, from the start command to the end of the stop command.
-//! Running them is left to `edge::command`, keeping the journal to `record` and `edge::state`.
+//! See `edge::command` for running them, `record` and `edge::state` for the journal.
 //!
-//! A door's opening ends after its time, a service's when nobody holds it any more (`held`).
+//! A door's opening ends after its time, a service's when nobody holds it any more (`shared`).
 //!
-//! The journal knows of a stop command before its start command runs, and forgets it after the stop
+//! The journal knows a stop command before its start command runs, and forgets it after the stop
 //! command has ended. So whatever ends the gateway in between, the stop command runs at the next
-//! start; only an end between the beginning of the stop command and the note that it has ended
-//! makes it run twice: nobody can tell then how far it got.
+//! start. It runs twice only if the gateway ends between the beginning of the stop command and the
+//! note that it has ended: nobody can tell then how far it got.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -24,59 +24,64 @@ pub use command::CommandLine;
 pub use messages::{NotOpened, OpeningNote};
 pub use shared::{OpeningState, START, ServiceAddress};
 
-/// How many openings of doors, and how many of services, may be under way at once, those that wait
-/// for their stop command included: whoever repeats sequences takes no room from those who have
-/// keys.
-pub const LEASES: usize = 4096;
+/// The most openings of doors, and of services, that may be under way at once, those that wait for
+/// their stop command included. Two limits, so that whoever repeats sequences takes no room from
+/// those who have keys.
+pub const OPENINGS: usize = 4096;
 
-/// How many start commands of either may run at once; the next ones wait. Stop commands never wait.
+/// The most start commands of either that may run at once; the next ones wait. Stop commands never
+/// wait.
 pub const STARTS: usize = 128;
 
 /// Seconds after which a stop command is tried again that could not be started for want of
 /// processes or memory.
 pub const AGAIN: u32 = 5;
 
-/// Bytes of a command after substitution.
+/// The most bytes of a command after substitution.
 pub const COMMAND: usize = 4095;
 
-/// What the journal holds of an opening whose stop command is still to be run.
+/// The journal's entry of an opening whose stop command is still to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpeningEntry {
-    /// Names the opening for ever.
+    /// Never used again for another opening.
     pub id: u64,
     /// The door's or the service's name, for the log.
     pub door: String,
-    /// Who knocked; of a service's the address that was granted.
+    /// The address that knocked; of a service's opening the address that was granted.
     pub source: IpAddr,
     /// The stop command, the address already in it. A door's is for a shell, a service's is not.
     pub stop: CommandLine,
-    /// When the start command was about to run.
+    /// The time just before the start command ran.
     pub opened: Wall,
-    /// Seconds from the end of the start command to the stop command; of a service's 0: at a start
-    /// it is overdue.
+    /// Seconds from the end of the start command to the stop command. 0 for a service: after a
+    /// restart it is overdue.
     pub timeout: u32,
 }
 
 impl OpeningEntry {
-    /// Where it is, of a service's opening.
+    /// The address that it is for, if it is a service's opening.
     fn place(&self) -> Option<ServiceAddress> {
-        let service =
-            matches!(self.stop, CommandLine::Argv(_)).then(|| ServiceName::new(&self.door))??;
-        Some(ServiceAddress { service, source: Source::new(self.source) })
+        match self.stop {
+            CommandLine::Shell(_) => None,
+            CommandLine::Argv(_) => {
+                let service = ServiceName::new(&self.door)?;
+                Some(ServiceAddress { service, source: Source::new(self.source) })
+            }
+        }
     }
 }
 
-/// What to do next. In order.
+/// The next steps, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum OpeningAction {
-    /// Run this command and tell [`Openings::ended`] when it has. Nothing else may wait for it.
+    /// Run this command and call [`Openings::ended`] when it has. Nothing else may wait for it.
     Run(Job),
-    /// End the command of this opening, which takes too long; then it has [`Openings::ended`] as
+    /// Kill the command of this opening, which takes too long; then call [`Openings::ended`] as for
     /// any other.
     Kill(u64),
     /// The stop command has ended: the journal may forget this opening.
     Forget(u64),
-    /// Something for the log.
+    /// Write this to the log.
     Note(OpeningNote),
 }
 
@@ -85,13 +90,14 @@ pub enum OpeningAction {
 pub struct Job {
     /// The opening; at most one of its commands runs at a time.
     pub id: u64,
-    /// What to run.
+    /// The command.
     pub command: CommandLine,
-    /// Whether a stop command follows or is this one: then it must not outlive whoever runs it.
+    /// True if a stop command follows or is this one: then it must not outlive the process that
+    /// runs it.
     pub tied: bool,
 }
 
-/// How a command ended.
+/// The end of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandEnd {
     /// By itself, with this status.
@@ -104,18 +110,11 @@ pub enum CommandEnd {
 
 /// An opening that is not in the journal yet: nothing of it may run.
 #[derive(Debug)]
-pub struct PreparedOpening {
-    id: u64,
-    door: String,
-    start: CommandLine,
-    source: IpAddr,
-    stop: Option<OpeningEntry>,
-    place: Option<ServiceAddress>,
-}
+pub struct PreparedOpening(Opening);
 
 /// An opening whose stop command, if it has one, is in the journal.
 #[derive(Debug)]
-pub struct JournalledOpening(PreparedOpening);
+pub struct JournalledOpening(Opening);
 
 impl PreparedOpening {
     /// Stores what must not be lost, and only then may it begin. Without a stop command there is
@@ -124,8 +123,10 @@ impl PreparedOpening {
         self,
         store: impl FnOnce(&OpeningEntry) -> Result<(), Fault>,
     ) -> Result<JournalledOpening, Fault> {
-        self.stop.as_ref().map_or(Ok(()), store)?;
-        Ok(JournalledOpening(self))
+        if let Some(entry) = &self.0.stop {
+            store(entry)?;
+        }
+        Ok(JournalledOpening(self.0))
     }
 }
 
@@ -134,15 +135,15 @@ pub fn commit_all(
     openings: Vec<PreparedOpening>,
     store: impl FnOnce(Vec<OpeningEntry>) -> Result<(), Fault>,
 ) -> Result<Vec<JournalledOpening>, Fault> {
-    store(openings.iter().filter_map(|opening| opening.stop.clone()).collect())?;
-    Ok(openings.into_iter().map(JournalledOpening).collect())
+    store(openings.iter().filter_map(|prepared| prepared.0.stop.clone()).collect())?;
+    Ok(openings.into_iter().map(|prepared| JournalledOpening(prepared.0)).collect())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Its start command waits for others to end.
+    /// Its start command waits until fewer run.
     Queued,
-    /// Its start command waits for the stop command of an earlier opening of its place.
+    /// Its start command waits for the stop command of an earlier opening of its service address.
     Behind,
     /// Its start command runs.
     Starting,
@@ -150,19 +151,21 @@ enum Phase {
     Leaving,
     /// It is open until nobody holds it any more.
     Held,
-    /// Its stop command waits for this moment.
-    Waiting(Boot),
+    /// Its stop command waits for its time, or to be tried again.
+    Waiting,
     /// Its stop command runs.
     Stopping,
 }
 
 #[derive(Debug)]
 struct Opening {
+    id: u64,
+    /// The door's or the service's name.
     door: String,
     source: IpAddr,
     start: CommandLine,
-    stop: Option<(CommandLine, u32)>,
-    /// Of a service's opening.
+    stop: Option<OpeningEntry>,
+    /// Set for a service's opening.
     place: Option<ServiceAddress>,
     phase: Phase,
 }
@@ -170,15 +173,14 @@ struct Opening {
 /// All openings under way.
 #[derive(Debug, Default)]
 pub struct Openings {
-    next: u64,
+    next_id: u64,
     live: BTreeMap<u64, Opening>,
-    /// The openings of services that grants can share: those that do not end yet, at most one of
-    /// each place.
+    /// The openings of services that grants can share: those that do not end yet, at most one for
+    /// each service address.
     places: BTreeMap<ServiceAddress, u64>,
-    /// When something is to happen to what: a stop command is to run, a start command of a service
-    /// to be over.
+    /// The times at which a stop command is to run, or a service's start command takes too long.
     due: BTreeSet<(Boot, u64)>,
-    /// Doors and services have [`STARTS`] each, for the same reason as [`LEASES`].
+    /// Doors and services have [`STARTS`] each, for the same reason as [`OPENINGS`].
     doors: Starts,
     services: Starts,
 }
@@ -191,170 +193,188 @@ struct Starts {
 }
 
 impl Openings {
-    /// What the journal still holds, at a start.
+    /// The openings that the journal still holds, at a start.
     pub fn restore(now: Now, journal: impl IntoIterator<Item = OpeningEntry>) -> Self {
-        let mut leases = Self::default();
-        leases.take_over(now, journal);
-        leases
+        let mut openings = Self::default();
+        openings.take_over(now, journal);
+        openings
     }
 
     /// The same later, from a journal that could not be read before. Overdue stop commands are due
     /// at once. Whatever the clock says now, none waits longer than its whole time.
     pub fn take_over(&mut self, now: Now, journal: impl IntoIterator<Item = OpeningEntry>) {
-        for opened in journal {
-            let whole = i64::from(opened.timeout) * i64::try_from(SECOND).unwrap_or(i64::MAX);
-            let left = (whole - now.wall.since(opened.opened)).clamp(0, whole);
-            let at = now.boot.plus_nanos(u64::try_from(left).unwrap_or(0));
-            self.next = self.next.max(opened.id.saturating_add(1));
-            self.due.insert((at, opened.id));
-            let (id, place, phase) = (opened.id, opened.place(), Phase::Waiting(at));
-            let (start, stop) = (CommandLine::default(), Some((opened.stop, opened.timeout)));
-            let lease =
-                Opening { door: opened.door, source: opened.source, start, stop, place, phase };
-            self.live.insert(id, lease);
+        for entry in journal {
+            let whole = i64::from(entry.timeout) * i64::try_from(SECOND).unwrap_or(i64::MAX);
+            let left = (whole - now.wall.since(entry.opened)).clamp(0, whole);
+            let id = entry.id;
+            self.next_id = self.next_id.max(id.saturating_add(1));
+            self.due.insert((now.boot.plus_nanos(u64::try_from(left).unwrap_or(0)), id));
+            let opening = Opening {
+                id,
+                door: entry.door.clone(),
+                source: entry.source,
+                start: CommandLine::default(),
+                place: entry.place(),
+                stop: Some(entry),
+                phase: Phase::Waiting,
+            };
+            self.live.insert(id, opening);
         }
     }
 
-    /// How many openings are under way.
+    /// The number of openings under way.
     pub fn len(&self) -> usize {
         self.live.len()
     }
 
-    /// Whether none is.
+    /// True if none is.
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
     }
 
-    /// The commands of `door` for a knocker from `source`. Changes nothing but the next id.
+    /// The commands of `door` for a knock from `source`. Changes nothing but the next id.
     pub fn prepare(
         &mut self,
         now: Now,
         door: &Door,
         source: IpAddr,
     ) -> Result<PreparedOpening, NotOpened> {
-        let (start, stop) = door.commands(source).ok_or(NotOpened::NoCommand)?;
-        let start = CommandLine::shell(start, source).ok_or(NotOpened::StartTooLong)?;
-        let stop = stop
-            .map(|stop| CommandLine::shell(stop, source).ok_or(NotOpened::StopTooLong))
-            .transpose()?;
-        let id = self.next_id(now, false)?;
+        let commands = door.commands(source).ok_or(NotOpened::NoCommand)?;
+        let start = CommandLine::shell(commands.start, source).ok_or(NotOpened::StartTooLong)?;
+        let stop = match commands.stop {
+            Some(stop) => Some(CommandLine::shell(stop, source).ok_or(NotOpened::StopTooLong)?),
+            None => None,
+        };
+        let id = self.new_id(now, false)?;
+        let mut opening = Opening {
+            id,
+            door: door.name.clone(),
+            source,
+            start,
+            stop: None,
+            place: None,
+            phase: Phase::Queued,
+        };
         // COMPAT: knockd sleeps for ever where the time is negative.
-        let stop = stop.zip(u32::try_from(door.cmd_timeout).ok()).map(|(stop, timeout)| {
-            OpeningEntry { id, door: door.name.clone(), source, stop, opened: now.wall, timeout }
-        });
-        Ok(PreparedOpening { id, door: door.name.clone(), start, source, stop, place: None })
+        if let (Some(stop), Ok(timeout)) = (stop, u32::try_from(door.cmd_timeout)) {
+            let door = door.name.clone();
+            opening.stop = Some(OpeningEntry { id, door, source, stop, opened: now.wall, timeout });
+        }
+        Ok(PreparedOpening(opening))
     }
 
-    fn next_id(&mut self, now: Now, service: bool) -> Result<u64, NotOpened> {
-        if self.live.values().filter(|lease| lease.place.is_some() == service).count() >= LEASES {
+    fn new_id(&mut self, now: Now, service: bool) -> Result<u64, NotOpened> {
+        let same_sort = self.live.values().filter(|opening| opening.place.is_some() == service);
+        if self.live.len() >= OPENINGS && same_sort.count() >= OPENINGS {
             return Err(NotOpened::Full);
         }
-        // By the clock, so that an id of before a restart, which the journal has forgotten, does
+        // By the clock, so that an id from before a restart, which the journal has forgotten, does
         // not come again.
-        let id = self.next.max(now.wall.0);
-        self.next = id.saturating_add(1);
+        let id = self.next_id.max(now.wall.0);
+        self.next_id = id.saturating_add(1);
         Ok(id)
     }
 
-    /// Whether the opening `id` is under way.
+    /// True if the opening `id` is under way.
     pub fn knows(&self, id: u64) -> bool {
         self.live.contains_key(&id)
     }
 
-    /// Begins: the start command runs now, or as soon as fewer than [`STARTS`] others do. Answers
+    /// Begins: the start command runs now, or as soon as fewer than [`STARTS`] others do. Returns
     /// the opening's id.
     pub fn begin(
         &mut self,
         now: Now,
-        JournalledOpening(opening): JournalledOpening,
-        work: &mut Vec<OpeningAction>,
+        JournalledOpening(mut opening): JournalledOpening,
+        actions: &mut Vec<OpeningAction>,
     ) -> u64 {
-        let PreparedOpening { id, door, start, source, stop, place } = opening;
-        let stop = stop.map(|opened| (opened.stop, opened.timeout));
-        if place.is_some_and(|place| self.places.contains_key(&place)) {
-            // Nobody would ever end the other one: its place is this one's.
-            work.push(OpeningAction::Forget(id));
-            return id;
+        let id = opening.id;
+        if let Some(place) = opening.place {
+            if self.places.contains_key(&place) {
+                // Nobody would ever end the other one: this one would take its entry.
+                actions.push(OpeningAction::Forget(id));
+                return id;
+            }
+            opening.phase = self.first_phase(place, id);
         }
-        let phase = place.map_or(Phase::Queued, |place| self.settle_in(place, id));
-        self.live.insert(id, Opening { door, source, start, stop, place, phase });
-        self.starts(place).queue.extend((phase == Phase::Queued).then_some(id));
-        self.start_next(now, work);
+        if opening.phase == Phase::Queued {
+            self.starts(opening.place).queue.push_back(id);
+        }
+        self.live.insert(id, opening);
+        self.start_next(now, actions);
         id
     }
 
     /// A command of opening `id` has ended.
-    pub fn ended(&mut self, now: Now, id: u64, how: CommandEnd, work: &mut Vec<OpeningAction>) {
-        let Some(lease) = self.live.get_mut(&id) else { return };
+    pub fn ended(&mut self, now: Now, id: u64, how: CommandEnd, actions: &mut Vec<OpeningAction>) {
+        let Some(opening) = self.live.get_mut(&id) else { return };
         if how != CommandEnd::Exited(0) {
             let status = if let CommandEnd::Exited(status) = how { status } else { 0 };
-            work.push(OpeningAction::Note(OpeningNote::Status {
-                door: lease.door.clone(),
-                status,
-            }));
+            let door = opening.door.clone();
+            actions.push(OpeningAction::Note(OpeningNote::Status { door, status }));
         }
-        let place = lease.place;
-        match lease.phase {
+        let place = opening.place;
+        match opening.phase {
             Phase::Starting | Phase::Leaving => {
-                match (place, &lease.stop) {
-                    (Some(place), _) => self.started(place, id, how, work),
-                    (None, Some((_, timeout))) => {
-                        let at = now.boot.plus(*timeout);
-                        lease.phase = Phase::Waiting(at);
-                        self.due.insert((at, id));
+                match (place, &opening.stop) {
+                    (Some(place), _) => self.started(place, id, how, actions),
+                    (None, Some(entry)) => {
+                        self.due.insert((now.boot.plus(entry.timeout), id));
+                        opening.phase = Phase::Waiting;
                     }
-                    (None, None) => drop(self.live.remove(&id)),
+                    (None, None) => {
+                        self.live.remove(&id);
+                    }
                 }
                 let starts = self.starts(place);
                 starts.running = starts.running.saturating_sub(1);
             }
             Phase::Stopping if how == CommandEnd::NotNow => {
-                let at = now.boot.plus(AGAIN);
-                lease.phase = Phase::Waiting(at);
-                self.due.insert((at, id));
+                opening.phase = Phase::Waiting;
+                self.due.insert((now.boot.plus(AGAIN), id));
             }
             Phase::Stopping => {
                 self.live.remove(&id);
-                work.push(OpeningAction::Forget(id));
-                place.into_iter().for_each(|place| self.move_up(place));
+                actions.push(OpeningAction::Forget(id));
+                if let Some(place) = place {
+                    self.move_up(place);
+                }
             }
-            Phase::Queued | Phase::Behind | Phase::Held | Phase::Waiting(_) => return,
+            Phase::Queued | Phase::Behind | Phase::Held | Phase::Waiting => return,
         }
-        self.start_next(now, work);
+        self.start_next(now, actions);
     }
 
-    /// Stop commands whose time has come, and start commands whose time is over.
-    pub fn due(&mut self, now: Now, work: &mut Vec<OpeningAction>) {
-        while let Some((at, id)) = self.due.first().copied().filter(|(at, _)| *at <= now.boot) {
+    /// Runs the stop commands whose time has come, and kills the start commands whose time is over.
+    pub fn due(&mut self, now: Now, actions: &mut Vec<OpeningAction>) {
+        while let Some((at, id)) = self.due.first().copied()
+            && at <= now.boot
+        {
             self.due.remove(&(at, id));
-            match self.live.get(&id).map(|lease| lease.phase) {
-                Some(Phase::Starting | Phase::Leaving) => self.give_up(id, work),
-                Some(Phase::Waiting(_)) => self.stop(id, work),
+            match self.live.get(&id).map(|opening| opening.phase) {
+                Some(Phase::Starting | Phase::Leaving) => self.give_up(id, actions),
+                Some(Phase::Waiting) => self.stop(id, actions),
                 _ => {}
             }
         }
     }
 
-    fn stop(&mut self, id: u64, work: &mut Vec<OpeningAction>) {
-        let Some(lease) = self.live.get_mut(&id) else { return };
-        let Some((stop, _)) = lease.stop.clone() else { return };
-        lease.phase = Phase::Stopping;
-        // COMPAT: knockd's word for a door whose time is over.
-        if lease.place.is_none() {
-            work.push(OpeningAction::Note(OpeningNote::Timeout {
-                id,
-                door: lease.door.clone(),
-                source: lease.source,
-            }));
+    fn stop(&mut self, id: u64, actions: &mut Vec<OpeningAction>) {
+        let Some(opening) = self.live.get_mut(&id) else { return };
+        let Some(entry) = &opening.stop else { return };
+        opening.phase = Phase::Stopping;
+        let command = entry.stop.clone();
+        let door = opening.door.clone();
+        // COMPAT: knockd's line for a door whose time is over.
+        if opening.place.is_none() {
+            let source = opening.source;
+            let timeout = OpeningNote::Timeout { id, door: door.clone(), source };
+            actions.push(OpeningAction::Note(timeout));
         }
-        work.push(OpeningAction::Note(OpeningNote::Running {
-            door: lease.door.clone(),
-            command: stop.clone(),
-        }));
-        work.push(OpeningAction::Run(Job { id, command: stop, tied: true }));
+        run(Job { id, command, tied: true }, door, actions);
     }
 
-    /// When [`Openings::due`] has something to do next.
+    /// The time at which [`Openings::due`] has something to do next.
     pub fn deadline(&self) -> Option<Boot> {
         self.due.first().map(|(at, _)| *at)
     }
@@ -363,22 +383,27 @@ impl Openings {
         if place.is_some() { &mut self.services } else { &mut self.doors }
     }
 
-    fn start_next(&mut self, now: Now, work: &mut Vec<OpeningAction>) {
-        let may_go_on = |starts: &&mut Starts| starts.running < STARTS && !starts.queue.is_empty();
-        while let Some(starts) = [&mut self.doors, &mut self.services].into_iter().find(may_go_on) {
-            let Some(id) = starts.queue.pop_front() else { return };
-            let Some(lease) = self.live.get_mut(&id) else { continue };
-            lease.phase = Phase::Starting;
-            starts.running += 1;
-            if lease.place.is_some() {
-                self.due.insert((now.boot.plus(START), id));
+    fn start_next(&mut self, now: Now, actions: &mut Vec<OpeningAction>) {
+        for starts in [&mut self.doors, &mut self.services] {
+            while starts.running < STARTS
+                && let Some(id) = starts.queue.pop_front()
+            {
+                let Some(opening) = self.live.get_mut(&id) else { continue };
+                opening.phase = Phase::Starting;
+                starts.running += 1;
+                if opening.place.is_some() {
+                    self.due.insert((now.boot.plus(START), id));
+                }
+                let command = std::mem::take(&mut opening.start);
+                let tied = opening.stop.is_some();
+                run(Job { id, command, tied }, opening.door.clone(), actions);
             }
-            let command = std::mem::take(&mut lease.start);
-            work.push(OpeningAction::Note(OpeningNote::Running {
-                door: lease.door.clone(),
-                command: command.clone(),
-            }));
-            work.push(OpeningAction::Run(Job { id, command, tied: lease.stop.is_some() }));
         }
     }
+}
+
+fn run(job: Job, door: String, actions: &mut Vec<OpeningAction>) {
+    let running = OpeningNote::Running { door, command: job.command.clone() };
+    actions.push(OpeningAction::Note(running));
+    actions.push(OpeningAction::Run(job));
 }

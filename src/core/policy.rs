@@ -1,6 +1,4 @@
-//! `Fresh` -> `Admission`: who may have what, within all limits. That nothing opens before its mark
-//! is durable is left to `commit`, the list of live grants to `grants`, what was used before to
-//! `replay`.
+//! `Fresh` -> `Admission`: who may have what, within all limits. See `commit` for the step after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,7 +6,8 @@ use std::net::IpAddr;
 use super::address::{AddressScope, reach};
 use super::authentic::Authentic;
 use super::door::Door;
-use super::grants::{ActiveGrant, GRANTS, GrantEnd, GrantKey, Grants, Holder};
+use super::grant::{ActiveGrant, GrantEnd, GrantKey, Holder};
+use super::grants::{GRANTS, Grants};
 use super::knock::{KnockKind, Ports, Status};
 use super::prefix::Span;
 use super::replay::{Fresh, Refused, Replay, ReplayDecision};
@@ -16,8 +15,12 @@ use super::reply::{PendingReply, Reply};
 use super::service::{AddressProof, Client, Service, ServiceCommands, SourceRule};
 use super::types::{ClientId, Now, Reject, SECOND, SERVICE_PORTS, ServiceName, Source};
 
-mod commit;
-pub use commit::{Admission, Closing, Committed, Decision, Grant, commit, commit_with};
+// `grants` takes the proofs that are made there, so it imports that file and not this one.
+pub(super) mod commit;
+#[cfg(test)]
+mod tests;
+
+pub use commit::{Admission, Closing, Committed, Decision, DoorGrant, Grant, commit, commit_with};
 
 /// The rules in force: replaced as a whole at a reload.
 #[derive(Debug)]
@@ -26,27 +29,13 @@ pub struct Policy {
     clients: BTreeMap<ClientId, Client>,
     max_grants: u32,
     own: BTreeSet<Source>,
-    /// Which doors grant which services.
+    /// Pairs of a door and the service that it grants.
     doors: BTreeSet<(Holder, ServiceName)>,
 }
 
-/// What a classic door grants. The only thing that [`Grants::open_for_door`] takes.
-///
-/// No mark has to be durable before it: a classic sequence may be repeated, and a one-time sequence
-/// was used up before. A record that is lost shuts the door earlier, at a restart.
-pub struct DoorGrant {
-    live: ActiveGrant,
-}
-
-impl DoorGrant {
-    pub(super) fn into_live(self) -> ActiveGrant {
-        self.live
-    }
-}
-
 impl Policy {
-    /// `max_grants`: how many one client may have at once. `own`: our addresses, which are never
-    /// granted.
+    /// `max_grants`: how many one client may have at once. `own`: the gateway's addresses, which
+    /// are never granted.
     pub fn new(
         services: Vec<Service>,
         clients: Vec<Client>,
@@ -62,66 +51,74 @@ impl Policy {
         }
     }
 
-    /// With these doors, as far as they grant services: what was granted through another one must
-    /// end.
-    pub fn with_doors(self, doors: &[Door]) -> Self {
-        let granting = |door: &Door| Some((Holder::door(&door.name), door.service?));
-        Self { doors: doors.iter().filter_map(granting).collect(), ..self }
+    /// The same rules with these doors. Only what one of them grants may go on after a reload.
+    pub fn with_doors(mut self, doors: &[Door]) -> Self {
+        for door in doors {
+            if let Some(service) = door.service {
+                self.doors.insert((Holder::door(&door.name), service));
+            }
+        }
+        self
     }
 
-    /// Our addresses have changed.
+    /// Replaces the gateway's addresses.
     pub fn set_own(&mut self, own: impl IntoIterator<Item = Source>) {
         self.own = own.into_iter().collect();
     }
 
-    /// An enrolled client, for `Authentic::verify`. An expired one is as if unknown.
+    /// An enrolled client, for `Authentic::verify`. An expired client is unknown.
     pub fn client(&self, now: Now, id: ClientId) -> Option<&Client> {
-        let live =
-            |client: &&Client| client.expires.is_none_or(|expires| now.wall.0 / SECOND < expires);
-        self.clients.get(&id).filter(live)
+        let client = self.clients.get(&id)?;
+        match client.expires {
+            Some(expires) if now.wall.0 / SECOND >= expires => None,
+            _ => Some(client),
+        }
     }
 
-    /// The commands that open this service, if it is one of those.
+    /// The commands of this service, if it is a command service.
     pub fn commands(&self, service: ServiceName) -> Option<&ServiceCommands> {
         self.services.get(&service)?.commands.as_ref()
     }
 
-    /// Keeps only these clients; the others are as if unknown from now on. For revocations, which
-    /// must not wait until all the rest of a configuration is sound.
+    /// Keeps only these clients; the others are unknown from now on. For revocations, which must
+    /// not wait until the rest of a configuration is sound.
     pub fn keep_clients(&mut self, keep: impl Fn(ClientId) -> bool) {
         self.clients.retain(|id, _| keep(*id));
     }
 
-    /// How a grant must end under these rules, after a reload; `None` if it may go on. Revoked: its
-    /// holder may have none for that service, or not for that address, any more. Changed: not for
-    /// those ports, of that form or for so long.
-    pub fn must_end(&self, now: Now, live: &ActiveGrant) -> Option<GrantEnd> {
-        let Some(service) = self.services.get(&live.key.service) else {
+    /// The way in which a grant must end under these rules, after a reload; `None` if it may go on.
+    pub fn must_end(&self, now: Now, grant: &ActiveGrant) -> Option<GrantEnd> {
+        let Some((service, max_seconds)) = self.still_allowed(now, grant) else {
             return Some(GrantEnd::Revoked);
         };
-        let most = match live.key.holder {
-            Holder::Client(id) => {
-                let may = |client: &&Client| client.services.contains(&service.name);
-                let Some(client) = self.client(now, id).filter(may) else {
-                    return Some(GrantEnd::Revoked);
-                };
-                if !service.source.admits(live.basis, live.key.source, live.key.span) {
-                    return Some(GrantEnd::Revoked);
-                }
-                most_seconds(live.opened, client, service)
-            }
-            Holder::Door(_) if !self.doors.contains(&(live.key.holder, service.name)) => {
-                return Some(GrantEnd::Revoked);
-            }
-            Holder::Door(_) => service.max_seconds,
-        };
-        let same = live.ports == ports(service) && live.form == service.form;
-        let same = same && live.seconds <= most && live.key.span <= service.span;
-        (!same).then_some(GrantEnd::Changed)
+        let same = grant.ports == ports(service)
+            && grant.form == service.form
+            && grant.seconds <= max_seconds
+            && grant.key.span <= service.span;
+        if same { None } else { Some(GrantEnd::Changed) }
     }
 
-    /// The whole way of an authentic knock in the one order that is right: used before, address,
-    /// time, permission. `entropy` must be fresh and secret: it may become a challenge.
+    /// The service of a grant and the most seconds that it may last, if its holder may still have
+    /// a grant for that service and that address.
+    fn still_allowed(&self, now: Now, grant: &ActiveGrant) -> Option<(&Service, u32)> {
+        let GrantKey { holder, service, source, span, .. } = grant.key;
+        let service = self.services.get(&service)?;
+        match holder {
+            Holder::Client(id) => {
+                let client = self.client(now, id)?;
+                let allowed = client.services.contains(&service.name)
+                    && service.source.admits(grant.proof, source, span);
+                allowed.then(|| (service, max_seconds(grant.opened, client, service)))
+            }
+            Holder::Door(_) if self.doors.contains(&(holder, service.name)) => {
+                Some((service, service.max_seconds))
+            }
+            Holder::Door(_) => None,
+        }
+    }
+
+    /// Decides on an authentic knock. The order matters: used before, address, time, permission.
+    /// `entropy` must be fresh and secret: it may become a challenge.
     pub fn decide(
         &self,
         now: Now,
@@ -133,26 +130,27 @@ impl Policy {
         let Some(client) = self.client(now, authentic.client()) else {
             return Decision::Refuse(Refused { reject: Reject::Policy, alarm: None });
         };
-        let service = self.services.get(&authentic.request().service);
         if let Err(refused) = replay.reject_used(&authentic) {
             return Decision::Refuse(refused);
         }
+        let service = self.services.get(&authentic.request().service);
         if !self.address_fits(&authentic, service) {
-            return replay
-                .wrong_address(now, authentic)
-                .map_or_else(Decision::Refuse, Decision::Tell);
+            return match replay.wrong_address(now, authentic) {
+                Ok(reply) => Decision::Tell(reply),
+                Err(refused) => Decision::Refuse(refused),
+            };
         }
-        let demanded = service.is_some_and(|service| service.challenge);
-        match replay.check(now, authentic, demanded, entropy) {
+        let challenge_required = service.is_some_and(|service| service.challenge);
+        match replay.check(now, authentic, challenge_required, entropy) {
             ReplayDecision::Refused(refused) => Decision::Refuse(refused),
-            ReplayDecision::Told(told) => Decision::Tell(told),
+            ReplayDecision::Reply(reply) => Decision::Tell(reply),
             ReplayDecision::Fresh(fresh) => self.admit(now, client, fresh, grants),
         }
     }
 
-    /// What the knocker `source`, who completed the sequence of `door`, is granted, if that door
-    /// grants a service at all. Only an address that could be granted to a client too: a forged
-    /// sequence must not open anything for ourselves or for a mapped form.
+    /// The grant for `source`, which completed the sequence of `door`, if that door grants a
+    /// service. Only an address that a client could be granted too: a forged sequence must not
+    /// open anything for the gateway itself or for a mapped form.
     pub fn through_door(
         &self,
         now: Now,
@@ -160,9 +158,9 @@ impl Policy {
         source: IpAddr,
         grants: &Grants,
     ) -> Result<DoorGrant, Status> {
-        let service =
-            door.service.and_then(|name| self.services.get(&name)).ok_or(Status::Denied)?;
-        // What is not journalled opens nothing; the configuration refuses such a door.
+        let name = door.service.ok_or(Status::Denied)?;
+        let service = self.services.get(&name).ok_or(Status::Denied)?;
+        // Commands without a journal entry must not run. The configuration refuses such a door.
         if service.commands.is_some() {
             return Err(Status::Denied);
         }
@@ -170,42 +168,35 @@ impl Policy {
         if canonical.ip() != source || !self.grantable(canonical) {
             return Err(Status::Address);
         }
-        if service
-            .forward
-            .as_ref()
-            .is_some_and(|forward| forward.target(source.is_ipv6()).is_none())
-        {
+        if has_no_target(service, source.is_ipv6()) {
             return Err(Status::Denied);
         }
-        // A sequence that anybody may have forged is for one address, whatever the service would
-        // give to a client.
-        let (holder, span) = (Holder::door(&door.name), Span::Host);
-        let key =
-            GrantKey { holder, service: service.name, source: canonical, source_port: 0, span };
-        let others = OtherGrants::of(&key, grants);
-        if others.all >= GRANTS || !below(others.of_service, service.max_grants) {
-            return Err(Status::Full);
-        }
-        let already = grants
-            .of(&key)
-            .filter(|live| live.form == service.form)
-            .map_or(0, |live| live.seconds_left(now));
-        let seconds = service.seconds.max(already);
-        Ok(DoorGrant { live: live(key, service, now, seconds, AddressProof::Seen) })
+        let key = GrantKey {
+            holder: Holder::door(&door.name),
+            service: service.name,
+            source: canonical,
+            source_port: 0,
+            // Anybody may have forged the sequence: one address, whatever the service would give
+            // to a client.
+            span: Span::Host,
+        };
+        has_room(&key, service, u32::MAX, grants)?;
+        let seconds = service.seconds.max(seconds_left(grants, &key, service, now));
+        Ok(DoorGrant::new(grant(key, service, now, seconds, AddressProof::Seen)))
     }
 
-    /// The address rule. Only an opening grants an address; what names no known service is refused
-    /// by policy later.
+    /// The address rule. Only an opening grants an address. A knock that names no known service is
+    /// refused later.
     fn address_fits(&self, authentic: &Authentic, service: Option<&Service>) -> bool {
         if authentic.request().kind != KnockKind::Open {
             return true;
         }
         let rule = service.map_or(&SourceRule::Bound, |service| &service.source);
         let address = authentic.address();
-        rule.admits(basis(authentic), address, Span::Host) && self.grantable(address)
+        rule.admits(address_proof(authentic), address, Span::Host) && self.grantable(address)
     }
 
-    /// Whether an address can be a peer's that reaches us from elsewhere.
+    /// True if a peer elsewhere can have this address.
     fn grantable(&self, source: Source) -> bool {
         matches!(reach(source.ip()), AddressScope::Global | AddressScope::Private)
             && !embeds_ipv4(source)
@@ -213,25 +204,29 @@ impl Policy {
     }
 
     fn admit(&self, now: Now, client: &Client, fresh: Fresh, grants: &mut Grants) -> Decision {
-        let tell = |fresh: Fresh, status, reject| {
-            let answer = Reply::new(&fresh.authentic, status, fresh.challenge);
-            Decision::Tell(PendingReply { records: fresh.records, answer, reject })
-        };
         let request = *fresh.authentic.request();
-        match (request.kind, self.services.get(&request.service)) {
-            (KnockKind::Probe, _) => tell(fresh, Status::Observed, None),
-            (_, Some(service)) if client.services.contains(&service.name) => match request.kind {
-                KnockKind::Close => Decision::Close(close(fresh, grants)),
-                _ => match self.grant(now, client, service, &fresh.authentic, grants) {
-                    Ok(live) => Decision::Admit(Admission::new(fresh, live, grants)),
-                    Err(status) => tell(fresh, status, Some(Reject::Policy)),
-                },
-            },
-            _ => tell(fresh, Status::Denied, Some(Reject::Policy)),
+        if request.kind == KnockKind::Probe {
+            return reply(fresh, Status::Observed, None);
+        }
+        let service = self.services.get(&request.service);
+        let Some(service) = service.filter(|service| client.services.contains(&service.name))
+        else {
+            return reply(fresh, Status::Denied, Some(Reject::Policy));
+        };
+        if request.kind == KnockKind::Close {
+            return Decision::Close(close(fresh, grants));
+        }
+        match self.grant(now, client, service, &fresh.authentic, grants) {
+            Ok(grant) => {
+                // It counts from now on, until it is opened or given up.
+                grants.reserve(grant.key);
+                Decision::Admit(Admission::new(fresh, grant))
+            }
+            Err(status) => reply(fresh, status, Some(Reject::Policy)),
         }
     }
 
-    /// The grant that a request amounts to, within all limits.
+    /// The grant that a request leads to, within all limits.
     fn grant(
         &self,
         now: Now,
@@ -241,21 +236,15 @@ impl Policy {
         grants: &Grants,
     ) -> Result<ActiveGrant, Status> {
         let request = authentic.request();
-        // A grant that leads nowhere would be one for this machine's own port.
         let v6 = authentic.address().ip().is_ipv6();
-        if service.forward.as_ref().is_some_and(|forward| forward.target(v6).is_none()) {
+        // A forward without a target would grant this machine's own port. Commands know of no
+        // source port: they would open to the whole address.
+        let bound_to_port = request.source_port != 0;
+        if has_no_target(service, v6) || (service.commands.is_some() && bound_to_port) {
             return Err(Status::Denied);
         }
-        // Commands know of no port: they would open to the whole address.
-        if service.commands.is_some() && request.source_port != 0 {
-            return Err(Status::Denied);
-        }
-        // Who knows the port that he will come from knows his address too: then the whole net is
-        // more than is needed.
-        let span = match (v6, request.source_port) {
-            (true, 0) => service.span,
-            _ => Span::Host,
-        };
+        // A client that knows its source port knows its address too, and needs no wider net.
+        let span = if v6 && !bound_to_port { service.span } else { Span::Host };
         let key = GrantKey {
             holder: Holder::Client(client.id),
             service: service.name,
@@ -263,54 +252,44 @@ impl Policy {
             source_port: request.source_port,
             span,
         };
-        self.has_room(service, &key, grants)?;
+        has_room(&key, service, self.max_grants, grants)?;
         let asked = if request.seconds == 0 { service.seconds } else { request.seconds };
-        let most = most_seconds(now, client, service);
-        let already = grants
-            .of(&key)
-            .filter(|live| live.form == service.form)
-            .map_or(0, |live| live.seconds_left(now));
-        let seconds = asked.min(most).max(already.min(most)).max(1);
-        Ok(live(key, service, now, seconds, basis(authentic)))
-    }
-
-    fn has_room(&self, service: &Service, key: &GrantKey, grants: &Grants) -> Result<(), Status> {
-        let others = OtherGrants::of(key, grants);
-        let room = others.all < GRANTS
-            && below(others.of_holder, self.max_grants)
-            && below(others.of_service, service.max_grants);
-        if room { Ok(()) } else { Err(Status::Full) }
+        let most = max_seconds(now, client, service);
+        let left = seconds_left(grants, &key, service, now);
+        let seconds = asked.max(left).min(most).max(1);
+        Ok(grant(key, service, now, seconds, address_proof(authentic)))
     }
 }
 
-/// How many grants there are besides one.
-#[derive(Default)]
-struct OtherGrants {
-    all: usize,
-    of_holder: usize,
-    of_service: usize,
-}
-
-impl OtherGrants {
-    fn of(key: &GrantKey, grants: &Grants) -> OtherGrants {
-        let mut others = OtherGrants::default();
-        for other in grants.keys().filter(|other| *other != key) {
-            others.all += 1;
-            others.of_holder += usize::from(other.holder == key.holder);
-            others.of_service += usize::from(other.service == key.service);
-        }
-        others
+/// Refuses a grant beyond a limit. The grant with the same key does not count.
+fn has_room(
+    key: &GrantKey,
+    service: &Service,
+    max_of_holder: u32,
+    grants: &Grants,
+) -> Result<(), Status> {
+    let mut all = 0;
+    let mut of_holder = 0;
+    let mut of_service = 0;
+    for other in grants.keys().filter(|other| *other != key) {
+        all += 1;
+        of_holder += u32::from(other.holder == key.holder);
+        of_service += u32::from(other.service == key.service);
     }
+    let room = all < GRANTS && of_holder < max_of_holder && of_service < service.max_grants;
+    if room { Ok(()) } else { Err(Status::Full) }
 }
 
-fn below(count: usize, limit: u32) -> bool {
-    u32::try_from(count).is_ok_and(|count| count < limit)
+fn reply(fresh: Fresh, status: Status, reject: Option<Reject>) -> Decision {
+    let reply = Reply::new(&fresh.authentic, status, fresh.challenge);
+    Decision::Tell(PendingReply { records: fresh.records, reply, reject })
 }
 
-/// The sender's grants for the service; only those for one address or from one source port if it
-/// names one.
+/// The end of the sender's grants for the service; only of those for one address or from one
+/// source port if the knock names one.
 fn close(fresh: Fresh, grants: &Grants) -> Closing {
-    let (holder, request) = (Holder::Client(fresh.authentic.client()), fresh.authentic.request());
+    let holder = Holder::Client(fresh.authentic.client());
+    let request = fresh.authentic.request();
     let keys = grants.keys_to_close(|key| {
         key.holder == holder
             && key.service == request.service
@@ -320,15 +299,25 @@ fn close(fresh: Fresh, grants: &Grants) -> Closing {
     Closing::new(fresh, keys)
 }
 
-/// The longest grant that this client may have from then on.
-fn most_seconds(opened: Now, client: &Client, service: &Service) -> u32 {
-    let expiry =
-        client.expires.map_or(u64::MAX, |expires| expires.saturating_sub(opened.wall.0 / SECOND));
-    let most = client.max_seconds.unwrap_or(u32::MAX).min(service.max_seconds);
-    most.min(u32::try_from(expiry).unwrap_or(u32::MAX))
+/// The longest grant that this client may have, if it begins at `opened`.
+fn max_seconds(opened: Now, client: &Client, service: &Service) -> u32 {
+    let mut most = service.max_seconds.min(client.max_seconds.unwrap_or(u32::MAX));
+    if let Some(expires) = client.expires {
+        let left = expires.saturating_sub(opened.wall.0 / SECOND);
+        most = most.min(u32::try_from(left).unwrap_or(u32::MAX));
+    }
+    most
 }
 
-fn basis(authentic: &Authentic) -> AddressProof {
+/// Seconds that the holder already has; 0 for a grant of the other kind.
+fn seconds_left(grants: &Grants, key: &GrantKey, service: &Service, now: Now) -> u32 {
+    match grants.of(key) {
+        Some(grant) if grant.form == service.form => grant.seconds_left(now),
+        _ => 0,
+    }
+}
+
+fn address_proof(authentic: &Authentic) -> AddressProof {
     match authentic.request().address {
         None => AddressProof::Seen,
         Some(named) if named == authentic.source() => AddressProof::Both,
@@ -336,22 +325,15 @@ fn basis(authentic: &Authentic) -> AddressProof {
     }
 }
 
-fn live(
+fn grant(
     key: GrantKey,
     service: &Service,
     opened: Now,
     seconds: u32,
-    basis: AddressProof,
+    proof: AddressProof,
 ) -> ActiveGrant {
-    ActiveGrant {
-        key,
-        form: service.form,
-        ports: ports(service),
-        opened,
-        seconds,
-        cut: service.cut,
-        basis,
-    }
+    let Service { form, cut, .. } = *service;
+    ActiveGrant { key, form, ports: ports(service), opened, seconds, cut, proof }
 }
 
 fn ports(service: &Service) -> Ports {
@@ -362,15 +344,17 @@ fn ports(service: &Service) -> Ports {
     ports
 }
 
+/// True if the service forwards, but not for this address family.
+fn has_no_target(service: &Service, v6: bool) -> bool {
+    service.forward.as_ref().is_some_and(|forward| forward.target(v6).is_none())
+}
+
 /// IPv6 forms that carry an IPv4 address: whoever may have the one could otherwise ask for the
 /// other.
 fn embeds_ipv4(source: Source) -> bool {
-    let std::net::IpAddr::V6(v6) = source.ip() else { return false };
+    let IpAddr::V6(v6) = source.ip() else { return false };
     let [a, b, ..] = v6.segments();
-    // 6to4, Teredo. NAT64, IPv4-compatible and IPv4-translated forms lie outside of 2000::/3 and
+    // 6to4, Teredo. NAT64, IPv4-compatible and IPv4-translated forms are outside of 2000::/3 and
     // have no reach.
     a == 0x2002 || (a == 0x2001 && b == 0)
 }
-
-#[cfg(test)]
-mod tests;

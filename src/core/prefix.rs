@@ -1,24 +1,23 @@
-//! Ranges of addresses: the prefixes that an admin lists, and how much of an address a grant
-//! covers. Which service has which is left to `service`, what follows from it to `policy`.
+//! Ranges of addresses: the prefixes that an admin lists, and the span of a grant.
+//! See `service` for the settings and `policy` for their use.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::types::Source;
 
-/// How much a grant covers of the address that it is for.
+/// The addresses that a grant covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Span {
     /// The one address.
     #[default]
     Host,
-    /// Its whole /64: where an IPv6 host changes its lower half as it likes.
+    /// Its whole /64, because an IPv6 host may change its lower half at any time.
     Net64,
 }
 
 impl Span {
-    /// `source` with what this span ignores set to zero. An IPv4 address has no lower half to
-    /// ignore.
+    /// `source` with the bits that this span ignores set to zero. An IPv4 address is unchanged.
     pub fn of(self, source: Source) -> Source {
         match (self, source.ip()) {
             (Span::Net64, IpAddr::V6(v6)) => {
@@ -29,7 +28,7 @@ impl Span {
     }
 }
 
-/// All addresses of one family that begin with the same bits, written `203.0.113.0/24`.
+/// All addresses of one family with the same first bits, written `203.0.113.0/24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     base: IpAddr,
@@ -37,37 +36,43 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Reads one. None that is everybody (`/0`), has bits set behind its length, or is an IPv4
-    /// address in IPv6 clothes.
+    /// Reads a prefix. `None` also for `/0`, set bits after the length, and mapped IPv4 addresses.
     pub fn parse(text: &str) -> Option<Prefix> {
         let (base, length) = text.split_once('/')?;
-        let plain = length.len() <= 3 && length.bytes().all(|b| b.is_ascii_digit());
-        let prefix =
-            Prefix { base: base.parse().ok()?, length: length.parse().ok().filter(|_| plain)? };
-        let most = if prefix.base.is_ipv4() { 32 } else { 128 };
-        let sound =
-            (1..=most).contains(&prefix.length) && prefix.base.to_canonical() == prefix.base;
-        (sound && prefix.masked(prefix.base) == Some(bits(prefix.base))).then_some(prefix)
+        if length.len() > 3 || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let prefix = Prefix { base: base.parse().ok()?, length: length.parse().ok()? };
+        let sound = (1..=width(prefix.base)).contains(&prefix.length)
+            && prefix.base.to_canonical() == prefix.base
+            && prefix.contains(Source::new(prefix.base));
+        if sound { Some(prefix) } else { None }
     }
 
-    /// Whether `source` is one of these.
+    /// True if `source` is one of these.
     pub fn contains(&self, source: Source) -> bool {
         self.masked(source.ip()) == Some(bits(self.base))
     }
 
-    /// Whether it has an address of those that `span` makes of `source`.
+    /// True if it shares an address with the `span` of `source`.
     pub fn meets(&self, source: Source, span: Span) -> bool {
         let narrower = self.length >= 64 && span.of(Source::new(self.base)) == source;
         narrower || self.contains(source)
     }
 
-    /// The bits of `ip` that count here; `None` if it is of the other family.
+    /// The bits of `ip` that count here; `None` for the other family.
     fn masked(&self, ip: IpAddr) -> Option<u128> {
-        let width = if ip.is_ipv4() { 32 } else { 128 };
-        let ignored = u32::from(width - self.length.min(width));
-        (ip.is_ipv4() == self.base.is_ipv4())
-            .then(|| bits(ip).checked_shr(ignored).unwrap_or(0) << ignored)
+        if ip.is_ipv4() != self.base.is_ipv4() {
+            return None;
+        }
+        let ignored = u32::from(width(ip) - self.length.min(width(ip)));
+        Some(bits(ip).checked_shr(ignored).unwrap_or(0) << ignored)
     }
+}
+
+/// Bits of an address.
+fn width(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
 }
 
 fn bits(ip: IpAddr) -> u128 {
@@ -92,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_holds_what_begins_like_it_and_nothing_of_the_other_family() {
+    fn a_prefix_contains_addresses_with_its_bits_and_none_of_the_other_family() {
         for (prefix, inside, outside) in [
             ("203.0.113.0/24", "203.0.113.255", "203.0.114.0"),
             ("203.0.113.7/32", "203.0.113.7", "203.0.113.6"),
@@ -109,12 +114,12 @@ mod tests {
         assert!(!Prefix::parse("8000::/1").unwrap().contains(source("203.0.113.1")));
         assert!(
             Prefix::parse("203.0.113.0/24").unwrap().contains(source("::ffff:203.0.113.9")),
-            "that is the IPv4 address"
+            "it is the IPv4 address"
         );
     }
 
     #[test]
-    fn a_prefix_meets_a_net_that_it_holds_or_lies_in() {
+    fn a_prefix_meets_a_net_that_it_contains_or_is_in() {
         let net = source("2001:db8:0:7::");
         for (prefix, host, wide) in [
             ("2001:db8::/48", true, true),
@@ -139,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_prefix_or_everybody_is_refused() {
+    fn texts_that_are_not_a_prefix_and_prefixes_of_everybody_are_refused() {
         for bad in [
             "",
             "/",
@@ -164,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_ipv6_address_has_a_lower_half_to_ignore() {
+    fn a_net64_span_ignores_the_lower_half_of_an_ipv6_address_only() {
         assert_eq!(Span::Net64.of(source("2001:db8:1:2:3:4:5:6")), source("2001:db8:1:2::"));
         assert_eq!(Span::Net64.of(source("192.0.2.7")), source("192.0.2.7"));
         assert_eq!(Span::Host.of(source("2001:db8:1:2:3:4:5:6")), source("2001:db8:1:2:3:4:5:6"));

@@ -1,22 +1,22 @@
-//! Token buckets: so many at once, and so many a second after that.
-//! What is limited is the caller's.
+//! Token buckets: a burst, then a steady rate.
+//! A bucket is one number: the moment at which it will be full again.
 
 use super::types::{Boot, SECOND};
 
-/// How many may come at once, and how many a second after that.
+/// The limit of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// At once.
+    /// How many at once.
     pub burst: u32,
-    /// A second.
+    /// How many per second after that; 0 counts as 1.
     pub per_second: u32,
 }
 
-/// A token bucket by the clock that is never stepped. Full at first.
+/// A token bucket by the clock that is never stepped. It starts full.
 ///
-/// INVARIANT: `full_at - now`, over the time that one token takes to grow, is the number of tokens
-/// that are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// INVARIANT: `full_at - now`, divided by the time that one token takes to grow, is the number of
+/// missing tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
     full_at: Boot,
 }
@@ -24,29 +24,23 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket.
     pub fn new() -> Self {
-        Self { full_at: Boot(0) }
+        Self::default()
     }
 
-    /// Takes one token, if there is one.
+    /// Takes one token. False if there is none.
     pub fn take(&mut self, now: Boot, rate: Rate) -> bool {
         let each = SECOND / u64::from(rate.per_second.max(1));
         let full_at = self.full_at.max(now).plus_nanos(each);
-        let room = full_at.0 - now.0 <= each.saturating_mul(u64::from(rate.burst));
-        if room {
-            self.full_at = full_at;
+        if full_at.0 - now.0 > each.saturating_mul(u64::from(rate.burst)) {
+            return false;
         }
-        room
+        self.full_at = full_at;
+        true
     }
 
-    /// Whether no token is missing: then the bucket need not be kept.
+    /// True if no token is missing: then the bucket need not be kept.
     pub fn is_full(&self, now: Boot) -> bool {
         self.full_at <= now
-    }
-}
-
-impl Default for Bucket {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -58,7 +52,8 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let (mut bucket, start) = (Bucket::new(), Boot(77 * SECOND));
+        let mut bucket = Bucket::new();
+        let start = Boot(77 * SECOND);
         let taken = (0..100).filter(|_| bucket.take(start, RATE)).count();
         assert_eq!(taken, 64);
         let taken =
@@ -69,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_that_rested_for_a_year_holds_no_more_than_its_burst() {
+    fn a_bucket_that_was_idle_for_a_year_holds_no_more_than_its_burst() {
         let mut bucket = Bucket::new();
         assert!(bucket.take(Boot(5), RATE));
         let year = Boot(365 * 86_400 * SECOND);

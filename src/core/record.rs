@@ -1,12 +1,11 @@
-//! What the state file holds: 128 bytes a record; behind a door's opening its stop command, behind
-//! a client's marks the marks. Checksums, files and syncs are left to `edge::state`, what the
-//! records amount to to `ledger`.
+//! The records of the state file: 128 bytes each; an opening is followed by its name and stop
+//! command, a client's marks by the marks. See `edge::state` for checksums, files and syncs.
 
 use super::bytes::Reader;
-use super::grants::{ActiveGrant, GrantKey, Holder};
+use super::grant::{ActiveGrant, GrantKey, Holder};
+use super::marks::UsedMarks;
 use super::openings::{CommandLine, OpeningEntry};
 use super::prefix::Span;
-use super::replay::UsedMarks;
 use super::service::{AddressProof, DisconnectPolicy, GrantKind};
 use super::types::{
     Boot, ClientId, Fault, Now, Port, Proto, SERVICE_PORTS, ServiceName, Source, Wall,
@@ -14,109 +13,96 @@ use super::types::{
 
 /// Bytes of a record without its text.
 pub const RECORD: usize = 128;
-/// The most bytes of text behind a record: a door's name and a stop command of
-/// [`super::leases::COMMAND`] bytes.
+/// The most bytes of text after a record: a door's name and its stop command.
 pub const TEXT: usize = 8 * 1024;
 
-/// One thing that a restart must not forget.
+/// One fact that a restart must not forget.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // of fields that their types explain
 pub enum Record {
     /// A timestamp of this client was accepted.
-    Seen {
-        /// Whose.
-        client: ClientId,
-        /// Which.
-        timestamp: Wall,
-    },
+    Seen { client: ClientId, timestamp: Wall },
     /// A timestamp of this client was refused and answered, or needed a challenge.
-    Burned {
-        /// Whose.
-        client: ClientId,
-        /// Which.
-        timestamp: Wall,
-    },
+    Burned { client: ClientId, timestamp: Wall },
     /// All marks of this client so far, and nothing else. Written by compaction only.
-    Marks {
-        /// Whose.
-        client: ClientId,
-        /// They.
-        marks: UsedMarks,
-    },
+    Marks { client: ClientId, marks: UsedMarks },
     /// The wall clock showed this while it was trusted.
-    Newest {
-        /// What it showed.
-        wall: Wall,
-    },
-    /// Records before this one may be missing: only challenges count until `Reinitialised`.
-    Lost {
-        /// When it was found.
-        at: Wall,
-    },
-    /// An admin accepted the loss.
-    Reinitialised {
-        /// When.
-        at: Wall,
-    },
+    Newest { wall: Wall },
+    /// At this time it was found that records before this one may be missing. Only challenges
+    /// count until `Reinitialised`.
+    Lost { at: Wall },
+    /// An admin accepted the loss at this time.
+    Reinitialised { at: Wall },
     /// A grant began.
     Granted(ActiveGrant),
     /// A grant ended before its time.
     Ended(GrantKey),
-    /// A door or a service's commands are about to open: its stop command must run, whatever comes.
+    /// A door or a command service is about to open: its stop command must run, whatever happens.
     Opened(OpeningEntry),
-    /// The stop command of this opening has ended.
-    Stopped {
-        /// The opening's id.
-        id: u64,
-    },
+    /// The stop command of the opening with this id has ended.
+    Stopped { id: u64 },
 }
 
 impl Record {
     /// Appends this record's bytes to `out`.
     ///
     /// # Errors
-    /// When a text is longer than [`TEXT`] allows; `out` is then as before.
+    /// A text is longer than [`TEXT`]; `out` is then as before.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let mut head = vec![self.kind(), 0];
+        let mut body = Vec::new();
         let mut text = Vec::new();
         match self {
             Record::Seen { client, timestamp } | Record::Burned { client, timestamp } => {
-                put_all(&mut head, &[&[0; 2], &client.0, &timestamp.0.to_be_bytes()]);
+                body.extend(client.0);
+                body.extend(timestamp.0.to_be_bytes());
             }
             Record::Marks { client, marks } => {
+                body.extend(client.0);
                 marks.encode(&mut text);
-                let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
-                put_all(&mut head, &[&length.to_be_bytes(), &client.0]);
             }
-            Record::Newest { wall }
-            | Record::Lost { at: wall }
-            | Record::Reinitialised { at: wall } => {
-                put_all(&mut head, &[&[0; 2], &wall.0.to_be_bytes()]);
+            Record::Newest { wall: at } | Record::Lost { at } | Record::Reinitialised { at } => {
+                body.extend(at.0.to_be_bytes());
             }
-            Record::Granted(live) => put_live(&mut head, live),
-            Record::Ended(key) => {
-                head.extend([0; 2]);
-                put_key(&mut head, key);
-            }
-            Record::Opened(opened) => put_opened(&mut head, &mut text, opened)?,
-            Record::Stopped { id } => put_all(&mut head, &[&[0; 2], &id.to_be_bytes()]),
+            Record::Granted(grant) => put_grant(&mut body, grant),
+            Record::Ended(key) => put_key(&mut body, key),
+            Record::Opened(entry) => put_entry(&mut body, &mut text, entry)?,
+            Record::Stopped { id } => body.extend(id.to_be_bytes()),
         }
-        // The layouts are ours and at most 112 bytes long; `every_record_comes_back` holds that.
-        debug_assert!(head.len() <= RECORD);
-        head.resize(RECORD, 0);
-        out.extend_from_slice(&head);
-        out.extend_from_slice(&text);
+        // The layouts are ours and at most 112 bytes long; `every_record_comes_back` proves it.
+        // Texts are checked, and marks are at most 1546 bytes.
+        debug_assert!(body.len() <= RECORD - 4 && text.len() <= TEXT);
+        body.resize(RECORD - 4, 0);
+        out.extend([self.kind(), 0]);
+        out.extend(u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
+        out.extend(body);
+        out.extend(text);
         Ok(())
     }
 
-    /// Reads the next record; `None` if the bytes are none.
+    /// Reads the next record; `None` if the bytes are not one.
     pub fn decode(reader: &mut Reader<'_>) -> Option<Record> {
         let mut head = Reader::new(reader.take(RECORD)?);
         let kind = head.u8()?;
         head.zeros(1)?;
         let length = head.u16()?;
         let text = reader.take(usize::from(length))?;
-        let record = decode_kind(kind, &mut head, text)?;
-        head.rest().iter().all(|byte| *byte == 0).then_some(record)
+        if !text.is_empty() && !matches!(kind, 3 | 9 | 11) {
+            return None;
+        }
+        let record = match kind {
+            1 => Record::Seen { client: client(&mut head)?, timestamp: wall(&mut head)? },
+            2 => Record::Burned { client: client(&mut head)?, timestamp: wall(&mut head)? },
+            3 => Record::Marks { client: client(&mut head)?, marks: UsedMarks::decode(text)? },
+            4 => Record::Newest { wall: wall(&mut head)? },
+            5 => Record::Lost { at: wall(&mut head)? },
+            6 => Record::Reinitialised { at: wall(&mut head)? },
+            7 => Record::Granted(take_grant(&mut head)?),
+            8 => Record::Ended(take_key(&mut head)?),
+            9 | 11 => Record::Opened(take_entry(kind, &mut head, text)?),
+            10 => Record::Stopped { id: head.u64()? },
+            _ => return None,
+        };
+        if head.rest().iter().all(|byte| *byte == 0) { Some(record) } else { None }
     }
 
     fn kind(&self) -> u8 {
@@ -136,29 +122,6 @@ impl Record {
     }
 }
 
-fn decode_kind(kind: u8, head: &mut Reader<'_>, text: &[u8]) -> Option<Record> {
-    (matches!(kind, 3 | 9 | 11) || text.is_empty()).then_some(())?;
-    Some(match kind {
-        1 => Record::Seen { client: client(head)?, timestamp: wall(head)? },
-        2 => Record::Burned { client: client(head)?, timestamp: wall(head)? },
-        3 => Record::Marks { client: client(head)?, marks: UsedMarks::decode(text)? },
-        4 => Record::Newest { wall: wall(head)? },
-        5 => Record::Lost { at: wall(head)? },
-        6 => Record::Reinitialised { at: wall(head)? },
-        7 => Record::Granted(take_live(head)?),
-        8 => Record::Ended(take_key(head)?),
-        9 | 11 => Record::Opened(take_opened(kind, head, text)?),
-        10 => Record::Stopped { id: head.u64()? },
-        _ => return None,
-    })
-}
-
-fn put_all(out: &mut Vec<u8>, fields: &[&[u8]]) {
-    for field in fields {
-        out.extend_from_slice(field);
-    }
-}
-
 fn client(head: &mut Reader<'_>) -> Option<ClientId> {
     head.array().map(ClientId)
 }
@@ -168,12 +131,15 @@ fn wall(head: &mut Reader<'_>) -> Option<Wall> {
 }
 
 fn put_key(out: &mut Vec<u8>, key: &GrantKey) {
-    let (kind, holder) = match &key.holder {
+    let (kind, holder) = match key.holder {
         Holder::Client(client) => (1, client.0),
-        Holder::Door(door) => (2, *door),
+        Holder::Door(door) => (2, door),
     };
-    put_all(out, &[&[kind], &holder, &key.service.to_bytes(), &key.source.to_bytes()]);
-    out.extend_from_slice(&key.source_port.to_be_bytes());
+    out.push(kind);
+    out.extend(holder);
+    out.extend(key.service.to_bytes());
+    out.extend(key.source.to_bytes());
+    out.extend(key.source_port.to_be_bytes());
     out.push(match key.span {
         Span::Host => 0,
         Span::Net64 => 1,
@@ -186,49 +152,46 @@ fn take_key(head: &mut Reader<'_>) -> Option<GrantKey> {
         (2, id) => Holder::Door(id),
         _ => return None,
     };
-    let (service, source) =
-        (ServiceName::from_bytes(head.array()?)?, Source::from_bytes(head.array()?));
-    let source_port = head.u16()?;
-    let span = match head.u8()? {
-        0 => Span::Host,
-        1 => Span::Net64,
-        _ => return None,
-    };
-    Some(GrantKey { holder, service, source, source_port, span })
+    Some(GrantKey {
+        holder,
+        service: ServiceName::from_bytes(head.array()?)?,
+        source: Source::from_bytes(head.array()?),
+        source_port: head.u16()?,
+        span: match head.u8()? {
+            0 => Span::Host,
+            1 => Span::Net64,
+            _ => return None,
+        },
+    })
 }
 
-fn put_live(out: &mut Vec<u8>, live: &ActiveGrant) {
-    out.extend([0; 2]);
-    put_key(out, &live.key);
-    out.push(match live.form {
+fn put_grant(out: &mut Vec<u8>, grant: &ActiveGrant) {
+    put_key(out, &grant.key);
+    out.push(match grant.form {
         GrantKind::Time => 1,
         GrantKind::Once => 2,
     });
-    for port in live.ports {
-        out.push(port.map_or(0, |p| p.proto.number()));
-        out.extend_from_slice(&port.map_or(0, |p| p.number).to_be_bytes());
+    for port in grant.ports {
+        let (proto, number) = port.map_or((0, 0), |port| (port.proto.number(), port.number));
+        out.push(proto);
+        out.extend(number.to_be_bytes());
     }
-    put_all(
-        out,
-        &[
-            &live.opened.wall.0.to_be_bytes(),
-            &live.opened.boot.0.to_be_bytes(),
-            &live.seconds.to_be_bytes(),
-        ],
-    );
-    out.push(match live.cut {
+    out.extend(grant.opened.wall.0.to_be_bytes());
+    out.extend(grant.opened.boot.0.to_be_bytes());
+    out.extend(grant.seconds.to_be_bytes());
+    out.push(match grant.cut {
         DisconnectPolicy::Never => 0,
         DisconnectPolicy::Revoked => 1,
         DisconnectPolicy::Closed => 2,
     });
-    out.push(match live.basis {
+    out.push(match grant.proof {
         AddressProof::Both => 0,
         AddressProof::Seen => 1,
         AddressProof::Signed => 2,
     });
 }
 
-fn take_live(head: &mut Reader<'_>) -> Option<ActiveGrant> {
+fn take_grant(head: &mut Reader<'_>) -> Option<ActiveGrant> {
     let key = take_key(head)?;
     let form = match head.u8()? {
         1 => GrantKind::Time,
@@ -250,52 +213,56 @@ fn take_live(head: &mut Reader<'_>) -> Option<ActiveGrant> {
         2 => DisconnectPolicy::Closed,
         _ => return None,
     };
-    let basis = match head.u8()? {
+    let proof = match head.u8()? {
         0 => AddressProof::Both,
         1 => AddressProof::Seen,
         2 => AddressProof::Signed,
         _ => return None,
     };
-    Some(ActiveGrant { key, form, ports, opened, seconds, cut, basis })
+    Some(ActiveGrant { key, form, ports, opened, seconds, cut, proof })
 }
 
-fn put_opened(head: &mut Vec<u8>, text: &mut Vec<u8>, opened: &OpeningEntry) -> Result<(), Fault> {
-    text.extend_from_slice(opened.door.as_bytes());
-    match &opened.stop {
-        CommandLine::Shell(line) => text.extend_from_slice(line.as_bytes()),
-        // Each with a NUL behind it, which no argument can have in it.
+fn put_entry(out: &mut Vec<u8>, text: &mut Vec<u8>, entry: &OpeningEntry) -> Result<(), Fault> {
+    text.extend(entry.door.as_bytes());
+    match &entry.stop {
+        CommandLine::Shell(line) => text.extend(line.as_bytes()),
         CommandLine::Argv(argv) => {
-            argv.iter().for_each(|argument| put_all(text, &[argument.as_bytes(), &[0]]))
+            for argument in argv {
+                text.extend(argument.as_bytes());
+                // No argument can contain a NUL.
+                text.push(0);
+            }
         }
     }
-    let too_long = || {
-        let what = format!(
-            "{}: the door's name and stop command are longer than {TEXT} bytes",
-            opened.door
-        );
-        Fault::new(what, "put the command into a script and name that")
+    let door = match u16::try_from(entry.door.len()) {
+        Ok(length) if text.len() <= TEXT => length,
+        _ => {
+            let door = &entry.door;
+            return Err(Fault::new(
+                format!("{door}: its name and stop command are longer than {TEXT} bytes"),
+                "put the command into a script and name that",
+            ));
+        }
     };
-    let length =
-        u16::try_from(text.len()).ok().filter(|n| usize::from(*n) <= TEXT).ok_or_else(too_long)?;
-    let door = u16::try_from(opened.door.len()).map_err(|_| too_long())?;
-    put_all(
-        head,
-        &[&length.to_be_bytes(), &opened.id.to_be_bytes(), &Source::new(opened.source).to_bytes()],
-    );
-    put_all(
-        head,
-        &[&opened.opened.0.to_be_bytes(), &opened.timeout.to_be_bytes(), &door.to_be_bytes()],
-    );
+    out.extend(entry.id.to_be_bytes());
+    out.extend(Source::new(entry.source).to_bytes());
+    out.extend(entry.opened.0.to_be_bytes());
+    out.extend(entry.timeout.to_be_bytes());
+    out.extend(door.to_be_bytes());
     Ok(())
 }
 
-fn take_opened(kind: u8, head: &mut Reader<'_>, text: &[u8]) -> Option<OpeningEntry> {
-    (text.len() <= TEXT).then_some(())?;
-    let (id, source) = (head.u64()?, Source::from_bytes(head.array()?).ip());
-    let (opened, timeout, door) = (wall(head)?, head.u32()?, head.u16()?);
-    let (door, stop) = text.split_at_checked(usize::from(door))?;
-    let (door, stop) =
-        (String::from_utf8(door.to_vec()).ok()?, String::from_utf8(stop.to_vec()).ok()?);
+fn take_entry(kind: u8, head: &mut Reader<'_>, text: &[u8]) -> Option<OpeningEntry> {
+    if text.len() > TEXT {
+        return None;
+    }
+    let id = head.u64()?;
+    let source = Source::from_bytes(head.array()?).ip();
+    let opened = wall(head)?;
+    let timeout = head.u32()?;
+    let (door, stop) = text.split_at_checked(usize::from(head.u16()?))?;
+    let door = String::from_utf8(door.to_vec()).ok()?;
+    let stop = String::from_utf8(stop.to_vec()).ok()?;
     let stop = match kind {
         9 => CommandLine::Shell(stop),
         _ => CommandLine::Argv(stop.strip_suffix('\0')?.split('\0').map(str::to_owned).collect()),

@@ -1,86 +1,94 @@
-//! What the holder of a good signature is told, and that nobody is told anything before the mark of
-//! his packet is durable. What to tell is left to `replay` and `policy`, the receipt's seal to
-//! `wire`.
+//! The reply to the holder of a good signature. Nobody gets one before the mark of their packet is
+//! durable. See `wire` for the receipt's seal.
 
 use super::authentic::Authentic;
-use super::grants::ActiveGrant;
-use super::knock::{Challenge, Ports, Receipt, Status};
+use super::grant::ActiveGrant;
+use super::knock::{Challenge, Receipt, Status};
 use super::record::Record;
 use super::service::GrantKind;
 use super::types::{ClientId, Now, Reject, SERVICE_PORTS, ServiceName, Source, Wall};
 
-/// An answer that may be given.
+/// A reply that may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// To whom.
+    /// The sender of the knock.
     pub client: ClientId,
-    /// Where the packet came from.
+    /// The address that the packet came from.
     pub source: Source,
-    /// The address that it names, or else where it came from: what is granted if anything is.
+    /// The address that the knock names, or else `source`: the granted one, if any is.
     pub address: Source,
-    /// Which service it named.
+    /// The service that the knock names.
     pub service: ServiceName,
-    /// The packet's timestamp.
+    /// The knock's timestamp.
     pub timestamp: Wall,
-    /// Whether the client waits for a receipt.
+    /// True if the client waits for a receipt.
     pub receipt_wanted: bool,
-    /// How it ended.
+    /// The outcome.
     pub status: Status,
-    /// For one retry.
+    /// A challenge for one retry.
     pub challenge: Option<Challenge>,
-    /// What was granted; its time is what the firewall holds, which may be more than this packet
-    /// asked for.
+    /// The grant with the time that the firewall holds, which may be more than this knock asked
+    /// for.
     pub granted: Option<ActiveGrant>,
 }
 
 impl Reply {
     pub(super) fn new(authentic: &Authentic, status: Status, challenge: Option<Challenge>) -> Self {
+        let request = authentic.request();
         Self {
             client: authentic.client(),
             source: authentic.source(),
             address: authentic.address(),
-            service: authentic.request().service,
-            timestamp: authentic.request().timestamp,
-            receipt_wanted: authentic.request().receipt_wanted,
+            service: request.service,
+            timestamp: request.timestamp,
+            receipt_wanted: request.receipt_wanted,
             status,
             challenge,
             granted: None,
         }
     }
 
-    /// The same packet's answer when the firewall refused what was decided.
+    /// The reply to the same knock if the gateway could not do what was decided.
     pub fn trouble(self) -> Self {
         Self { status: Status::Trouble, challenge: None, granted: None, ..self }
     }
 
-    /// The receipt, at `now`, if one is wanted.
+    /// The receipt at `now`, if the client waits for one.
     pub fn receipt(&self, now: Now, next_key: Option<[u8; 32]>) -> Option<Receipt> {
-        let none: Ports = [None; SERVICE_PORTS];
-        self.receipt_wanted.then(|| Receipt {
+        if !self.receipt_wanted {
+            return None;
+        }
+        let mut receipt = Receipt {
             status: self.status,
-            once: self.granted.is_some_and(|live| live.form == GrantKind::Once),
-            seconds: self.granted.map_or(0, |live| live.seconds_left(now)),
+            once: false,
+            seconds: 0,
             time: now.wall,
             delay: now.wall.since(self.timestamp),
             observed: self.source,
-            granted: self.granted.map(|_| self.address),
-            ports: self.granted.map_or(none, |live| live.ports),
+            granted: None,
+            ports: [None; SERVICE_PORTS],
             challenge: self.challenge,
             next_key,
-        })
+        };
+        if let Some(grant) = &self.granted {
+            receipt.once = grant.form == GrantKind::Once;
+            receipt.seconds = grant.seconds_left(now);
+            receipt.granted = Some(self.address);
+            receipt.ports = grant.ports;
+        }
+        Some(receipt)
     }
 }
 
-/// An answer that must not be given before `records` are durable.
+/// A reply that must not be sent before `records` are durable.
 pub struct PendingReply {
     pub(super) records: Vec<Record>,
-    pub(super) answer: Reply,
-    /// What to count; `None` if the client got what it asked for.
+    pub(super) reply: Reply,
     pub(super) reject: Option<Reject>,
 }
 
 impl PendingReply {
-    /// What this will count as; `None` for a probe, which got what it asked for.
+    /// The reason to count; `None` if the client got what it asked for.
     pub fn reject(&self) -> Option<Reject> {
         self.reject
     }
@@ -89,13 +97,13 @@ impl PendingReply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::grants::{GrantKey, Holder};
+    use crate::core::grant::{GrantKey, Holder};
     use crate::core::prefix::Span;
     use crate::core::service::{AddressProof, DisconnectPolicy};
     use crate::core::test_vectors::{self, CLIENT, NOON};
     use crate::core::types::Boot;
 
-    fn answer(timestamp: Wall) -> Reply {
+    fn reply(timestamp: Wall) -> Reply {
         let request = test_vectors::request(timestamp);
         let authentic = Authentic::for_test(CLIENT, request, test_vectors::address(), 1);
         let now = Now { wall: NOON, boot: Boot(1) };
@@ -113,25 +121,25 @@ mod tests {
             opened: now,
             seconds: 30,
             cut: DisconnectPolicy::Never,
-            basis: AddressProof::Both,
+            proof: AddressProof::Both,
         };
         Reply { granted: Some(live), ..Reply::new(&authentic, Status::Granted, Some([7; 16])) }
     }
 
     #[test]
-    fn an_answer_about_trouble_promises_nothing_of_what_was_decided() {
+    fn a_reply_about_trouble_promises_nothing_of_what_was_decided() {
         let now = Now { wall: NOON, boot: Boot(1) };
-        let granted = answer(NOON).receipt(now, None).unwrap();
+        let granted = reply(NOON).receipt(now, None).unwrap();
         assert_eq!((granted.status, granted.seconds, granted.once), (Status::Granted, 30, true));
-        let trouble = answer(NOON).trouble().receipt(now, None).unwrap();
+        let trouble = reply(NOON).trouble().receipt(now, None).unwrap();
         assert_eq!((trouble.status, trouble.seconds, trouble.once), (Status::Trouble, 0, false));
         assert_eq!((trouble.granted, trouble.challenge), (None, None));
     }
 
     #[test]
-    fn a_clock_at_either_end_of_time_is_told_the_longest_delay_in_its_own_direction() {
+    fn a_clock_at_either_end_of_time_gets_the_longest_delay_in_its_direction() {
         let delay = |timestamp, wall| {
-            answer(Wall(timestamp))
+            reply(Wall(timestamp))
                 .receipt(Now { wall: Wall(wall), boot: Boot(1) }, None)
                 .unwrap()
                 .delay

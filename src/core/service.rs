@@ -1,70 +1,69 @@
-//! What can be granted, and to whom: services and enrolled clients as policy sees them.
-//! Their text is left to `config::native` and `keys::authorized`, the decision to `policy`.
+//! Services and enrolled clients, as policy sees them.
+//! See `config::native` and `keys::authorized` for their text forms.
 
 use std::net::SocketAddr;
 
 use super::prefix::{Prefix, Span};
 use super::types::{ClientId, Fingerprint, Port, ServiceName, Source};
 
-/// How long a grant lasts, and for how many connections.
+/// The number of connections that a grant is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GrantKind {
-    /// Any number of new connections until the time is over; connections that stand live on.
+    /// Any number of new connections until the time is over; established ones continue.
     Time,
-    /// One connection, spent by the first completed handshake. TCP only.
+    /// One connection; the first completed handshake uses it up. TCP only.
     Once,
 }
 
-/// Who drops what no grant covers.
+/// The table that drops packets that no grant covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Our table does.
+    /// Ours.
     Guard,
-    /// The admin's own firewall does; our table marks the flows that it is to let in.
+    /// The admin's own; ours marks the flows that it should let in.
     Mark,
 }
 
-/// When a service's connections end before their ends want it. In this order: each includes those
-/// before it.
+/// The time at which the gateway cuts connections. In this order: each includes those before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DisconnectPolicy {
-    /// Never: what was let in stays until one of its ends closes it.
+    /// Never: a connection stays until a peer closes it.
     #[default]
     Never,
-    /// When whoever had the grant may have it no more.
+    /// When the holder of the grant may no longer have it.
     Revoked,
-    /// And when he closes the grant himself.
+    /// Also when the holder closes the grant.
     Closed,
 }
 
-/// Which address a service grants.
+/// The address that a service grants.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceRule {
-    /// The body names it and the packet comes from it.
+    /// The knock names it and comes from it.
     Bound,
-    /// Whatever address the packet came from.
+    /// The packet's source, whatever it is.
     Observed,
-    /// The body names it, and it is the packet's source or one of these, wherever the packet came
+    /// The knock names it, and it is the packet's source or one of these, wherever the packet came
     /// from.
     Within(Vec<Prefix>),
 }
 
-/// What speaks for the address of a grant.
+/// The evidence for the address of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressProof {
     /// It was signed, and the packet came from it.
     Both,
-    /// The packet came from it, and none was signed.
+    /// The packet came from it, and no address was signed.
     Seen,
     /// It was signed, and the packet came from elsewhere.
     Signed,
 }
 
 impl SourceRule {
-    /// Whether a client may have a grant for this address on this basis.
-    pub fn admits(&self, basis: AddressProof, source: Source, span: Span) -> bool {
-        match (self, basis) {
-            // Even where another address will do, one that is named is meant.
+    /// True if a client may have a grant for this address on this evidence.
+    pub fn admits(&self, proof: AddressProof, source: Source, span: Span) -> bool {
+        match (self, proof) {
+            // A service that takes any source still honours the address that a knock names.
             (_, AddressProof::Both) => true,
             (SourceRule::Observed, AddressProof::Seen) => true,
             (SourceRule::Within(prefixes), AddressProof::Signed) => {
@@ -75,66 +74,66 @@ impl SourceRule {
     }
 }
 
-/// Where the one port of a service leads if not to this machine.
+/// The target of a service's one port if it is not on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// The inner host and its port: one of each family at most, and one at least.
+    /// The inner host and its port: at least one, at most one of each family.
     pub to: Vec<SocketAddr>,
-    /// Whether the inner host sees this machine as the sender, for want of a way back to the real
+    /// True if the inner host sees this machine as the sender, for lack of a route back to the real
     /// one.
     pub masquerade: bool,
 }
 
 impl Forward {
-    /// Where it leads those of this family.
+    /// The target of this address family.
     pub fn target(&self, v6: bool) -> Option<SocketAddr> {
         self.to.iter().copied().find(|to| to.is_ipv6() == v6)
     }
 }
 
-/// What makes and what ends a grant where our own table does not: programs with their arguments,
-/// for no shell. Never empty; `%IP%` stands for the address.
+/// The commands of a command service: each a program and its arguments, for no shell. Never empty;
+/// `%IP%` stands for the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceCommands {
-    /// Run when the first grant for an address begins.
+    /// Runs when the first grant for an address begins.
     pub start: Vec<String>,
-    /// Run when the last one has ended.
+    /// Runs when the last one has ended.
     pub stop: Vec<String>,
 }
 
-/// Something behind the guard, or what commands open.
+/// Opened by grants: ports behind the guard, forwarded ports, or commands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its name in knocks.
     pub name: ServiceName,
     /// Its ports, 1 to 4; none with `commands`.
     pub ports: Vec<Port>,
-    /// What opens it if not our own table. Then mode, form, span, cut and forward mean nothing and
-    /// have their defaults.
+    /// Set for a command service. Then mode, form, span, cut and forward have their defaults and mean
+    /// nothing.
     pub commands: Option<ServiceCommands>,
-    /// Who drops what is not granted.
+    /// The table that drops what is not granted.
     pub mode: Mode,
     /// One connection or many.
     pub form: GrantKind,
     /// Seconds that a grant lasts when the knock says 0.
     pub seconds: u32,
-    /// The most that a knock may ask for.
+    /// The most seconds that a knock may ask for.
     pub max_seconds: u32,
-    /// Live grants that the service may have at once over all clients.
+    /// The most live grants at once, over all clients.
     pub max_grants: u32,
-    /// Which address is granted.
+    /// The address that is granted.
     pub source: SourceRule,
-    /// And how much of it, if the knock names no source port.
+    /// The width of the grant, if the knock names no source port.
     pub span: Span,
-    /// Whether a knock must carry a live challenge.
+    /// True if a knock must carry a live challenge.
     pub challenge: bool,
-    /// Whether connections end with the right to them.
+    /// The time at which connections are cut.
     pub cut: DisconnectPolicy,
-    /// Where it leads; `None` = here.
+    /// Its target; `None` = this machine.
     pub forward: Option<Forward>,
 }
 
-/// One enrolled client, as a line of the clients file says it.
+/// One enrolled client: a line of the clients file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Client {
     /// Its id; its symmetric keys derive from it.
@@ -145,9 +144,9 @@ pub struct Client {
     pub key: [u8; 32],
     /// SHA-256 of its SSH key blob.
     pub fingerprint: Fingerprint,
-    /// What it may open; each names a configured service.
+    /// The configured services that it may open.
     pub services: Vec<ServiceName>,
-    /// Wall clock after which it is as if unknown, seconds since the epoch.
+    /// The time from which it is unknown, in seconds since the epoch.
     pub expires: Option<u64>,
     /// The longest grant for this client, whatever the service says.
     pub max_seconds: Option<u32>,

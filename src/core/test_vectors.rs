@@ -1,5 +1,5 @@
-//! The published test keys of keys/README.md, for vectors, tests and fuzzing: everybody has them,
-//! nobody may trust them. A daemon recognises them by [`TEST_GATEWAY_ID`] and refuses to start.
+//! The published test keys of keys/README.md, for vectors, tests and fuzzing.
+//! Everybody has them. A daemon recognises them by [`TEST_GATEWAY_ID`] and refuses to start.
 
 use super::authentic::{self, Claim};
 use super::keyring::{Day, Master, Realm, Secret, TEST_GATEWAY_ID, TagTable};
@@ -31,30 +31,35 @@ pub fn master() -> Master {
 
 /// The realm of the test gateway.
 pub fn realm() -> Realm {
-    Realm::new(REALM, TEST_GATEWAY_ID, Secret::new(MASK))
+    Realm::new(REALM, Secret::new(MASK))
 }
 
-/// The gateway in the middle of a rotation.
+/// The gateway during a key rotation.
 pub fn gateway() -> GatewayKeys {
     GatewayKeys {
+        gateway: TEST_GATEWAY_ID,
         realm: realm(),
         current: KeyPair::new(&Secret::new(GATEWAY)),
         other: Some(KeyPair::new(&Secret::new(GATEWAY_OTHER))),
     }
 }
 
-/// What the profile of `client` holds.
+/// The keys in the profile of `client`.
 pub fn side(client: ClientId) -> ClientSide {
-    let gateway_public = gateway().current.public();
-    ClientSide { realm: realm(), gateway_public, keys: master().client_keys(client) }
+    ClientSide {
+        gateway: TEST_GATEWAY_ID,
+        realm: realm(),
+        gateway_public: gateway().current.public(),
+        keys: master().client_keys(client),
+    }
 }
 
-/// The seed of the client's own signature key.
+/// The seed of the client's signature key.
 pub fn seed() -> Secret<32> {
     Secret::new(CLIENT_SEED)
 }
 
-/// [`CLIENT`] as the clients file has it: may open `ssh`.
+/// [`CLIENT`] as in the clients file; it may open `ssh`.
 pub fn client() -> Client {
     let key = authentic::public_key(&seed());
     Client {
@@ -75,7 +80,7 @@ pub fn tags(today: u64) -> TagTable {
     table
 }
 
-/// Opens `ssh` from 192.0.2.7 for as long as the service says, with a receipt.
+/// Opens `ssh` from 192.0.2.7 for the default duration, with a receipt.
 pub fn request(timestamp: Wall) -> Request {
     Request {
         kind: KnockKind::Open,
@@ -90,13 +95,12 @@ pub fn request(timestamp: Wall) -> Request {
     }
 }
 
-/// 192.0.2.7, where [`request`] says it comes from.
+/// 192.0.2.7, the address in [`request`].
 pub fn address() -> Source {
     Source::new(std::net::Ipv4Addr::new(192, 0, 2, 7).into())
 }
 
-/// A valid datagram of [`CLIENT`] for `request`, tagged for the day of its timestamp; `entropy`
-/// makes the ephemeral key.
+/// A datagram of [`CLIENT`] for `request`, tagged for its day. `entropy`: the ephemeral secret.
 pub fn datagram(request: &Request, entropy: [u8; 32]) -> ([u8; DATAGRAM], AwaitingReceipt) {
     let day = Day::Number(request.timestamp.day());
     seal(&side(CLIENT), request, day, Secret::new(entropy), |message| {
@@ -105,17 +109,15 @@ pub fn datagram(request: &Request, entropy: [u8; 32]) -> ([u8; DATAGRAM], Awaiti
     .expect("the test gateway's key is not of small order")
 }
 
-/// All of the listener's steps on a datagram, on the day of `now`.
+/// All of the listener's checks of a datagram, on the day of `now`.
 pub fn open(datagram: &[u8], now: Wall) -> Result<Decrypted, super::types::Reject> {
-    let (gateway, keys) = (gateway(), master().client_keys(CLIENT));
-    identify(&gateway, &tags(now.day()), datagram)?.check_mac(&keys)?.open(
-        &gateway,
-        &keys,
-        &client().fingerprint,
-    )
+    let gateway = gateway();
+    let keys = master().client_keys(CLIENT);
+    let verified = identify(&gateway, &tags(now.day()), datagram)?.check_mac(&keys)?;
+    verified.open(&gateway, &keys, &client().fingerprint)
 }
 
-/// What the listener hands up, as from `source`.
+/// The claim that the listener would send for a knock from `source`.
 pub fn claim(parts: DecryptedParts, source: Source) -> Claim {
     let DecryptedParts { h, body, .. } = parts;
     let knock = HandedKnock { ticket: 0, row: 0, h, body, source, source_port: 40_000 };

@@ -1,6 +1,5 @@
-//! The words that every floor shares: moments, sources, ports, names and ids, and the two kinds of
-//! error. What a value entitles anybody to is left to the proof types in `authentic`, `replay` and
-//! `policy`.
+//! The types that every layer shares: moments, sources, ports, names, ids, the two kinds of error.
+//! See `authentic`, `replay` and `policy` for the proofs.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,10 +16,10 @@ pub struct Wall(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Boot(pub u64);
 
-/// Both clocks, read together at the edge and passed in.
+/// Both clocks, read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Now {
-    /// For timestamps, days and what people read.
+    /// For timestamps, days and times shown to people.
     pub wall: Wall,
     /// For durations, deadlines and buckets.
     pub boot: Boot,
@@ -40,13 +39,14 @@ impl Wall {
         Wall(self.0.saturating_add(u64::from(seconds) * SECOND))
     }
 
-    /// Signed distance `self - other` in nanoseconds, clamped to i64.
+    /// `self - other` in nanoseconds, clamped to i64.
     pub fn since(self, other: Wall) -> i64 {
-        i64::try_from(i128::from(self.0) - i128::from(other.0)).unwrap_or(if self.0 > other.0 {
-            i64::MAX
+        let distance = self.0.abs_diff(other.0);
+        if self >= other {
+            0_i64.saturating_add_unsigned(distance)
         } else {
-            i64::MIN
-        })
+            0_i64.saturating_sub_unsigned(distance)
+        }
     }
 }
 
@@ -62,7 +62,7 @@ impl Boot {
     }
 }
 
-/// A peer's address in canonical form: an IPv4-mapped IPv6 address is the IPv4 address, always.
+/// A peer's address in canonical form: an IPv4-mapped IPv6 address becomes the IPv4 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(IpAddr);
 
@@ -136,14 +136,14 @@ impl Proto {
 /// A port of a protocol, written `22/tcp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
-    /// Its protocol.
+    /// The protocol.
     pub proto: Proto,
-    /// Its number, 1 to 65535 for a service; doors may name 0 as knockd does.
+    /// The number, from 1 for a service; doors may use 0, as in knockd.
     pub number: u16,
 }
 
 impl Port {
-    /// Reads a port as people write it: `22/tcp`, `53/udp`; 0 is no port.
+    /// Reads `22/tcp` or `53/udp`; 0 is not a port.
     pub fn read(text: &str) -> Option<Port> {
         let (number, proto) = text.split_once('/')?;
         let proto = match proto {
@@ -151,9 +151,13 @@ impl Port {
             "udp" => Proto::Udp,
             _ => return None,
         };
-        let plain = number.len() <= 5 && number.bytes().all(|b| b.is_ascii_digit());
-        let number = number.parse::<u16>().ok().filter(|n| plain && *n != 0)?;
-        Some(Port { proto, number })
+        if number.len() > 5 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        match number.parse() {
+            Ok(0) | Err(_) => None,
+            Ok(number) => Some(Port { proto, number }),
+        }
     }
 }
 
@@ -163,111 +167,77 @@ impl fmt::Display for Port {
     }
 }
 
-/// How many ports one service may have: as many as a receipt can name.
+/// The most ports of one service: as many as a receipt has room for.
 pub const SERVICE_PORTS: usize = 4;
 
-/// Why a packet came to nothing. Counted, never answered and never logged per packet; carries no
-/// text from a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Reject {
-    /// Not an IP packet of a kind we read, or its lengths disagree.
-    Malformed,
-    /// Fragments, IP options or extension headers: the stack would reassemble or refuse, we only
-    /// refuse.
-    Headers,
-    /// Not sent to one of our unicast addresses, or from an address that no peer can have.
-    NotForUs,
-    /// The UDP checksum is wrong.
-    Checksum,
-    /// Not the length of a sealed knock.
-    Length,
-    /// No enrolled client has this tag today: where a flood ends.
-    UnknownTag,
-    /// The tag is a client's, the MAC is not.
-    ClientMac,
-    /// The same packet was seen a moment ago.
-    SeenBefore,
-    /// The client, or the gateway as a whole, is over its rate.
-    Quota,
-    /// The Noise message does not open.
-    Noise,
-    /// It opened, but its body breaks the layout.
-    Syntax,
-    /// The body names another key than the client's.
-    Fingerprint,
-    /// The Ed25519 signature does not verify.
-    Signature,
-    /// The body asks for another address than the packet came from, or one that cannot be granted.
-    Address,
-    /// The timestamp was used before, or lies at or below the floor.
-    Replayed,
-    /// The timestamp lies outside the window and no live challenge makes up for it.
-    Clock,
-    /// No such service, not this client's, too many grants, expired key.
-    Policy,
-    /// The mark could not be made durable.
-    State,
-    /// The firewall refused the change.
-    Firewall,
-    /// A start command failed, or took too long.
-    Command,
-    /// The listener sent what no listener of ours sends.
-    Pipe,
+/// Declares [`Reject`] with each reason's counter name.
+macro_rules! rejects {
+    ($($(#[$doc:meta])* $reject:ident = $name:literal,)+) => {
+        /// The reason why a packet was rejected. Counted, never answered and never logged per
+        /// packet. Contains no text from a peer.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Reject {
+            $($(#[$doc])* $reject,)+
+        }
+
+        impl Reject {
+            /// Every reason; index `i` is the reason whose `as usize` is `i`.
+            pub const ALL: [Reject; [$($name),+].len()] = [$(Reject::$reject),+];
+
+            /// The counter's name in `toctocd status`.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Reject::$reject => $name,)+
+                }
+            }
+        }
+    };
 }
 
-impl Reject {
-    /// Every reason, in order: index `i` is the reason whose `as usize` is `i`.
-    pub const ALL: [Reject; 21] = [
-        Reject::Malformed,
-        Reject::Headers,
-        Reject::NotForUs,
-        Reject::Checksum,
-        Reject::Length,
-        Reject::UnknownTag,
-        Reject::ClientMac,
-        Reject::SeenBefore,
-        Reject::Quota,
-        Reject::Noise,
-        Reject::Syntax,
-        Reject::Fingerprint,
-        Reject::Signature,
-        Reject::Address,
-        Reject::Replayed,
-        Reject::Clock,
-        Reject::Policy,
-        Reject::State,
-        Reject::Firewall,
-        Reject::Command,
-        Reject::Pipe,
-    ];
-
-    /// The counter's name in `toctocd status`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Reject::Malformed => "malformed",
-            Reject::Headers => "headers",
-            Reject::NotForUs => "not-for-us",
-            Reject::Checksum => "checksum",
-            Reject::Length => "length",
-            Reject::UnknownTag => "unknown-tag",
-            Reject::ClientMac => "client-mac",
-            Reject::SeenBefore => "seen-before",
-            Reject::Quota => "quota",
-            Reject::Noise => "noise",
-            Reject::Syntax => "syntax",
-            Reject::Fingerprint => "fingerprint",
-            Reject::Signature => "signature",
-            Reject::Address => "address",
-            Reject::Replayed => "replayed",
-            Reject::Clock => "clock",
-            Reject::Policy => "policy",
-            Reject::State => "state",
-            Reject::Firewall => "firewall",
-            Reject::Command => "command",
-            Reject::Pipe => "pipe",
-        }
-    }
+rejects! {
+    /// Not an IP packet of a kind that we read, or its lengths disagree.
+    Malformed = "malformed",
+    /// Fragments, IP options or extension headers: a stack would handle them, we refuse them.
+    Headers = "headers",
+    /// Not sent to one of our unicast addresses, or from an address that no peer can have.
+    NotForUs = "not-for-us",
+    /// The UDP checksum is wrong.
+    Checksum = "checksum",
+    /// Not the length of a sealed knock.
+    Length = "length",
+    /// No enrolled client has this tag today. Floods end here.
+    UnknownTag = "unknown-tag",
+    /// The tag is a client's, but the MAC is not.
+    ClientMac = "client-mac",
+    /// The same packet was seen before.
+    SeenBefore = "seen-before",
+    /// The client, or the gateway as a whole, exceeds its rate.
+    Quota = "quota",
+    /// The Noise message cannot be decrypted.
+    Noise = "noise",
+    /// The decrypted body breaks the layout.
+    Syntax = "syntax",
+    /// The body has another fingerprint than the client's key.
+    Fingerprint = "fingerprint",
+    /// The Ed25519 signature does not verify.
+    Signature = "signature",
+    /// The requested address is not the packet's source, or cannot be granted.
+    Address = "address",
+    /// The timestamp was used before, or is not above the floor.
+    Replayed = "replayed",
+    /// The timestamp is outside the window, and there is no live challenge.
+    Clock = "clock",
+    /// No such service, not this client's, too many grants, or the key expired.
+    Policy = "policy",
+    /// The used-knock mark could not be stored durably.
+    State = "state",
+    /// The firewall refused the change.
+    Firewall = "firewall",
+    /// A start command failed or took too long.
+    Command = "command",
+    /// The listener sent something that our listener never sends.
+    Pipe = "pipe",
 }
 
 /// Packets counted by reason.
@@ -282,20 +252,19 @@ impl Counters {
         }
     }
 
-    /// How many fell to `reject`.
+    /// The count of `reject`.
     pub fn of(&self, reject: Reject) -> u64 {
         self.0.get(reject as usize).copied().unwrap_or(0)
     }
 }
 
-/// Something that a person must hear of: what happened and where, and what to do next. Never holds
-/// a secret.
+/// An error for people: what happened and where, and what to do next. Never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What is wrong and where, lower case, one sentence without a full stop:
+    /// The problem and its place, one sentence in lower case without a full stop:
     /// `/etc/toctoc/toctocd.toml:12:3: ...`.
     pub what: String,
-    /// The remedy, one sentence; empty only where nothing can be done.
+    /// The remedy, one sentence; empty only if nothing can be done.
     pub remedy: String,
 }
 
@@ -327,6 +296,15 @@ mod tests {
         let mapped = Source::new("::ffff:192.0.2.7".parse().unwrap());
         assert_eq!(mapped, Source::new("192.0.2.7".parse().unwrap()));
         assert_eq!(Source::from_bytes(mapped.to_bytes()), mapped);
+    }
+
+    #[test]
+    fn a_distance_in_time_has_a_sign_and_is_clamped() {
+        for (to, from, expected) in
+            [(7, 5, 2), (5, 7, -2), (u64::MAX, 0, i64::MAX), (0, u64::MAX, i64::MIN)]
+        {
+            assert_eq!(Wall(to).since(Wall(from)), expected);
+        }
     }
 
     #[test]

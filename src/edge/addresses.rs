@@ -1,7 +1,7 @@
-//! Our own addresses, and a descriptor that becomes readable when they change.
-//! Which of them count for what is left to `app::gatekeeper`.
+//! This machine's addresses, and a descriptor that becomes readable when they change.
 
 use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -11,40 +11,40 @@ use nix::net::if_::InterfaceFlags;
 
 use crate::core::types::Fault;
 
-/// RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR of linux/rtnetlink.h.
-const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
+/// Multicast groups of linux/rtnetlink.h.
+const ADDRESSES: u32 = (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
+const ROUTES: u32 = (libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE) as u32;
 
-/// RTMGRP_IPV4_ROUTE and RTMGRP_IPV6_ROUTE.
-const ROUTE_GROUPS: u32 = 0x40 | 0x400;
-
-/// One address of an interface of ours.
+/// One address of an interface of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LocalAddress {
     /// The interface, as `ip link` names it.
     pub interface: String,
-    /// Whether that is a loopback device.
+    /// True for a loopback device.
     pub loopback: bool,
     /// The address.
     pub address: IpAddr,
 }
 
-/// All addresses that this machine has now, sorted.
-///
-/// # Errors
-/// If the kernel does not say.
+/// All addresses of this machine, sorted.
 pub fn own() -> Result<Vec<LocalAddress>, Fault> {
-    let all = getifaddrs().map_err(|e| {
-        Fault::new(format!("the kernel does not tell our addresses: {e}"), "is this a usual Linux?")
+    let all = getifaddrs().map_err(|errno| {
+        let what = format!("cannot list this machine's addresses: {errno}");
+        Fault::new(what, "the kernel needs CONFIG_NETLINK")
     })?;
-    let mut found: Vec<LocalAddress> = all
-        .filter_map(|one| {
-            let storage = one.address?;
-            let v4 = storage.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
-            let v6 = storage.as_sockaddr_in6().map(|a| IpAddr::from(a.ip()));
-            let loopback = one.flags.contains(InterfaceFlags::IFF_LOOPBACK);
-            Some(LocalAddress { interface: one.interface_name, loopback, address: v4.or(v6)? })
-        })
-        .collect();
+    let mut found = Vec::new();
+    for entry in all {
+        let Some(storage) = entry.address else { continue };
+        let address = if let Some(v4) = storage.as_sockaddr_in() {
+            v4.ip().into()
+        } else if let Some(v6) = storage.as_sockaddr_in6() {
+            v6.ip().into()
+        } else {
+            continue;
+        };
+        let loopback = entry.flags.contains(InterfaceFlags::IFF_LOOPBACK);
+        found.push(LocalAddress { interface: entry.interface_name, loopback, address });
+    }
     found.sort();
     found.dedup();
     Ok(found)
@@ -53,43 +53,40 @@ pub fn own() -> Result<Vec<LocalAddress>, Fault> {
 /// The interfaces that are up.
 pub fn interfaces_up() -> BTreeSet<String> {
     let mut up = BTreeSet::new();
-    for one in getifaddrs().into_iter().flatten() {
-        if one.flags.contains(InterfaceFlags::IFF_UP) {
-            up.insert(one.interface_name);
+    if let Ok(all) = getifaddrs() {
+        for entry in all {
+            if entry.flags.contains(InterfaceFlags::IFF_UP) {
+                up.insert(entry.interface_name);
+            }
         }
     }
     up
 }
 
-/// Tells when addresses, and perhaps routes, come and go.
+/// Reports changes of addresses, and of routes if asked to.
 pub struct AddressWatch {
     socket: Socket,
 }
 
 impl AddressWatch {
-    /// Begins to watch; the `routes` too only if somebody asks: on a router they change all the
-    /// time.
-    ///
-    /// # Errors
-    /// If the kernel gives no such socket.
+    /// Starts watching. Ask for `routes` only if needed: on a router they change all the time.
     pub fn start(routes: bool) -> Result<AddressWatch, Fault> {
-        let groups = if routes { ADDRESS_GROUPS | ROUTE_GROUPS } else { ADDRESS_GROUPS };
-        let start = || -> std::io::Result<Socket> {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind(&SocketAddr::new(0, groups))?;
-            socket.set_non_blocking(true)?;
-            Ok(socket)
-        };
-        let socket = start().map_err(|e| {
-            Fault::new(
-                format!("no socket that tells of address changes: {e}"),
-                "the kernel needs CONFIG_NETLINK",
-            )
+        let socket = Self::open(if routes { ADDRESSES | ROUTES } else { ADDRESSES });
+        let socket = socket.map_err(|error| {
+            let what = format!("cannot watch for address changes: {error}");
+            Fault::new(what, "the kernel needs CONFIG_NETLINK")
         })?;
         Ok(AddressWatch { socket })
     }
 
-    /// Takes what has come; whether anything may have changed. An overrun counts as a change.
+    fn open(groups: u32) -> io::Result<Socket> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, groups))?;
+        socket.set_non_blocking(true)?;
+        Ok(socket)
+    }
+
+    /// Reads all reports. True if anything may have changed; an overrun counts as a change.
     pub fn changed(&self) -> bool {
         let mut any = false;
         let mut buffer = Vec::with_capacity(8192);
@@ -97,9 +94,9 @@ impl AddressWatch {
             buffer.clear();
             match self.socket.recv(&mut buffer, 0) {
                 Ok(_) => any = true,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                // ENOBUFS: some were lost, so look again.
-                Err(e) if e.raw_os_error() == Some(nix::libc::ENOBUFS) => any = true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Some reports were lost.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
                 Err(_) => return any,
             }
         }

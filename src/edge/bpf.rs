@@ -1,14 +1,13 @@
-//! What to listen for -> classic BPF program for the capture socket, with an interpreter in its
-//! tests. Sockets are left to `capture`, judging what the program lets through to `core::packet`.
+//! The classic BPF program for the capture sockets. See `capture` for the sockets, and
+//! `core::packet` for the checks behind it.
 //!
-//! Offset 0 is the IP header: the sockets are of the cooked kind. The program is the first, not the
-//! only guard: all that it tests is tested again behind it, except how the packet was addressed on
-//! the link, which only the kernel knows.
+//! Offset 0 is the IP header: the sockets are cooked. Everything that the program checks is checked
+//! again behind it, except how the packet was addressed on the link, which only the kernel knows.
 
 use crate::core::door::{Step, TcpFlags};
 use crate::core::types::{Port, Proto};
 use crate::core::wire::DATAGRAM;
-use assembler::{Assembler, Label};
+use assembler::*;
 use plan::{FilterPlan, Intervals};
 
 mod assembler;
@@ -18,43 +17,42 @@ mod tests;
 
 pub use assembler::Instruction;
 
-/// The longest program that the kernel takes (BPF_MAXINSNS).
+/// The longest program that the kernel accepts (BPF_MAXINSNS).
 pub const LONGEST: usize = 4096;
 
-/// How much of a sealed knock is captured: all of it, under either header, with room for what is to
-/// be refused.
+/// Bytes captured of a sealed knock: all of it, with room to see that a packet is too long.
 const WHOLE: u32 = 512;
-/// How much of a hit on a door is captured: any IP header and the TCP header.
+/// Bytes captured of a packet for a door: any IP header and the TCP header.
 const HEADERS: u32 = 128;
 
 const UDP_LENGTH: u32 = 8 + DATAGRAM as u32;
 
-/// What the sockets must let through.
+/// The packets to capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilterSpec {
     /// The port of sealed knocks, if there are any.
     pub knock_port: Option<u16>,
-    /// Every step of every door with that door's flags, in any order, those of later one-time
-    /// sequences too.
+    /// Every step of every door with that door's flags, in any order, including those of later
+    /// one-time sequences.
     pub steps: Vec<(Step, TcpFlags)>,
-    /// Whether what this machine sends counts too, as knockd counts it for a `Target`. Never on a
-    /// loopback device, which shows each packet twice.
+    /// True if packets that this machine sends count too, as knockd counts them for a `Target`.
+    /// They never count on a loopback device, which shows each packet twice.
     pub outgoing: bool,
 }
 
-/// The program for `wanted`, never longer than [`LONGEST`]. With more doors than fit it lets
-/// neighbouring ports and other TCP flags through as well; the sequence machine leaves them alone.
-pub fn program(wanted: &FilterSpec) -> Vec<Instruction> {
-    let mut plan = FilterPlan::exact(&wanted.steps);
-    let mut program = assemble(wanted, &plan);
+/// The program for `spec`, never longer than [`LONGEST`]. With more doors than fit it also accepts
+/// neighbouring ports and other TCP flags, which the sequence machine ignores.
+pub fn program(spec: &FilterSpec) -> Vec<Instruction> {
+    let mut plan = FilterPlan::exact(&spec.steps);
+    let mut program = assemble(spec, &plan);
     if program.len() > LONGEST {
         plan.coarsen();
-        program = assemble(wanted, &plan);
+        program = assemble(spec, &plan);
     }
     program
 }
 
-/// Ancillary data of the packet, as offsets that the kernel reserves (SKF_AD_OFF + ...).
+/// Offsets that the kernel reserves for data beside the packet (SKF_AD_OFF + ...).
 mod ancillary {
     const BASE: u32 = 0xffff_f000;
     pub(super) const PROTOCOL: u32 = BASE;
@@ -64,177 +62,155 @@ mod ancillary {
     pub(super) const VLAN_PRESENT: u32 = BASE + 48;
 }
 
-const TO_THIS_HOST: u32 = 0;
-const OUTGOING: u32 = 4;
-/// ARPHRD_LOOPBACK.
-const LOOPBACK: u32 = 772;
+const TO_THIS_HOST: u32 = libc::PACKET_HOST as u32;
+const OUTGOING: u32 = libc::PACKET_OUTGOING as u32;
+const LOOPBACK: u32 = libc::ARPHRD_LOOPBACK as u32;
 const VLAN_ID: u32 = 0x0fff;
 
-fn assemble(wanted: &FilterSpec, plan: &FilterPlan) -> Vec<Instruction> {
+/// Where each transport protocol is handled.
+struct Transports {
+    udp: Label,
+    tcp: Label,
+    echo4: Label,
+    echo6: Label,
+}
+
+fn assemble(spec: &FilterSpec, plan: &FilterPlan) -> Vec<Instruction> {
     let mut asm = Assembler::new();
-    let [v4, v6, udp, tcp, echo4, echo6, door, drop] = asm.labels();
-    outset(&mut asm, wanted.outgoing, v4, v6, drop);
-    families(&mut asm, [v4, v6], [udp, tcp, echo4, echo6], drop);
+    let [udp, tcp, echo4, echo6, door, drop] = asm.labels();
+    let transports = Transports { udp, tcp, echo4, echo6 };
+    ip_headers(&mut asm, spec.outgoing, &transports, drop);
     asm.place(udp);
-    if let Some(port) = wanted.knock_port {
-        sealed(&mut asm, port, drop);
+    if let Some(port) = spec.knock_port {
+        sealed_knock(&mut asm, port, drop);
     }
-    asm.load_half_behind_ip(2);
+    asm.plain(LOAD_HALF_BEHIND_IP, 2);
     among(&mut asm, &plan.udp, door, drop);
     asm.place(tcp);
     for (flags, ports) in &plan.tcp {
         tcp_group(&mut asm, *flags, ports, door);
     }
     asm.jump(drop);
-    echoes(&mut asm, &plan.echo, [echo4, echo6], door, drop);
+    echo_requests(&mut asm, &plan.echo, &transports, door, drop);
     asm.place(door);
-    // COMPAT: knockd does not see frames with a VLAN tag, not even with a mere priority in it.
-    let untagged = asm.label();
-    asm.load_byte(ancillary::VLAN_PRESENT);
-    asm.if_equal(0, untagged, drop);
-    asm.place(untagged);
-    asm.accept(HEADERS);
+    // COMPAT: knockd does not see frames with a VLAN tag, not even with a priority tag.
+    asm.plain(LOAD_BYTE, ancillary::VLAN_PRESENT);
+    asm.require(IF_EQUAL, 0, drop);
+    asm.plain(RETURN, HEADERS);
     asm.place(drop);
-    asm.accept(0);
+    asm.plain(RETURN, 0);
     asm.finish()
 }
 
-/// Nothing that we sent ourselves, unless that is wanted (a loopback device shows each packet
-/// twice), and only IP.
-fn outset(asm: &mut Assembler, outgoing: bool, v4: Label, v6: Label, drop: Label) {
-    let [incoming, not_v4] = asm.labels();
-    asm.load_byte(ancillary::PACKET_TYPE);
+/// Drops all but IP, and our own packets unless `outgoing`. Leaves the length of the IP header in
+/// the index register.
+fn ip_headers(asm: &mut Assembler, outgoing: bool, to: &Transports, drop: Label) {
+    let [v4, v6, incoming] = asm.labels();
+    asm.plain(LOAD_BYTE, ancillary::PACKET_TYPE);
     if outgoing {
-        let sent = asm.label();
-        asm.if_equal(OUTGOING, sent, incoming);
-        asm.place(sent);
-        asm.load_half(ancillary::HARDWARE);
-        asm.if_equal(LOOPBACK, drop, incoming);
+        asm.require(IF_EQUAL, OUTGOING, incoming);
+        asm.plain(LOAD_HALF, ancillary::HARDWARE);
+        asm.branch(IF_EQUAL, LOOPBACK, drop, incoming);
     } else {
-        asm.if_equal(OUTGOING, drop, incoming);
+        asm.branch(IF_EQUAL, OUTGOING, drop, incoming);
     }
     asm.place(incoming);
-    asm.load_half(ancillary::PROTOCOL);
-    asm.if_equal(0x0800, v4, not_v4);
-    asm.place(not_v4);
-    asm.if_equal(0x86dd, v6, drop);
-}
-
-/// Leaves the length of the IP header in the index register.
-fn families(
-    asm: &mut Assembler,
-    [v4, v6]: [Label; 2],
-    [udp, tcp, echo4, echo6]: [Label; 4],
-    drop: Label,
-) {
-    let unfragmented = asm.label();
+    asm.plain(LOAD_HALF, ancillary::PROTOCOL);
+    asm.unless(IF_EQUAL, 0x0800, v4);
+    asm.branch(IF_EQUAL, 0x86dd, v6, drop);
     asm.place(v4);
-    asm.load_half(6);
-    asm.if_any_bit(0x1fff, drop, unfragmented);
-    asm.place(unfragmented);
-    asm.index_by_ipv4_header();
-    asm.load_byte(9);
-    transports(asm, &[(17, udp), (6, tcp), (1, echo4)], drop);
+    // No fragments but the first.
+    asm.plain(LOAD_HALF, 6);
+    asm.unless(IF_ANY_BIT, 0x1fff, drop);
+    asm.plain(INDEX_IPV4_HEADER, 0);
+    asm.plain(LOAD_BYTE, 9);
+    asm.unless(IF_EQUAL, 17, to.udp);
+    asm.unless(IF_EQUAL, 6, to.tcp);
+    asm.unless(IF_EQUAL, 1, to.echo4);
+    asm.jump(drop);
     asm.place(v6);
-    asm.index_by(40);
-    asm.load_byte(6);
-    transports(asm, &[(17, udp), (6, tcp), (58, echo6)], drop);
-}
-
-fn transports(asm: &mut Assembler, table: &[(u32, Label)], drop: Label) {
-    for (number, label) in table {
-        let next = asm.label();
-        asm.if_equal(*number, *label, next);
-        asm.place(next);
-    }
+    asm.plain(INDEX, 40);
+    asm.plain(LOAD_BYTE, 6);
+    asm.unless(IF_EQUAL, 17, to.udp);
+    asm.unless(IF_EQUAL, 6, to.tcp);
+    asm.unless(IF_EQUAL, 58, to.echo6);
     asm.jump(drop);
 }
 
-/// Falls through if the packet is not one of the length of a knock at the knock port.
-fn sealed(asm: &mut Assembler, port: u16, drop: Label) {
-    let [at_port, long, to_host, tagged, accept, other] = asm.labels();
-    asm.load_half_behind_ip(2);
-    asm.if_equal(port.into(), at_port, other);
-    asm.place(at_port);
-    asm.load_half_behind_ip(4);
-    asm.if_equal(UDP_LENGTH, long, other);
-    asm.place(long);
-    asm.load_byte(ancillary::PACKET_TYPE);
-    asm.if_equal(TO_THIS_HOST, to_host, drop);
-    asm.place(to_host);
-    asm.load_byte(ancillary::VLAN_PRESENT);
-    asm.if_equal(0, accept, tagged);
-    asm.place(tagged);
-    // A tag that names no VLAN is only a priority; any other one belongs to another interface.
-    asm.load_half(ancillary::VLAN_TAG);
-    asm.if_any_bit(VLAN_ID, drop, accept);
+/// Accepts a packet to the knock port of a knock's length; falls through for others.
+fn sealed_knock(asm: &mut Assembler, port: u16, drop: Label) {
+    let [accept, other] = asm.labels();
+    asm.plain(LOAD_HALF_BEHIND_IP, 2);
+    asm.require(IF_EQUAL, port.into(), other);
+    asm.plain(LOAD_HALF_BEHIND_IP, 4);
+    asm.require(IF_EQUAL, UDP_LENGTH, other);
+    asm.plain(LOAD_BYTE, ancillary::PACKET_TYPE);
+    asm.require(IF_EQUAL, TO_THIS_HOST, drop);
+    asm.plain(LOAD_BYTE, ancillary::VLAN_PRESENT);
+    asm.unless(IF_EQUAL, 0, accept);
+    // A tag without a VLAN id is only a priority. Any other tag belongs to another interface.
+    asm.plain(LOAD_HALF, ancillary::VLAN_TAG);
+    asm.branch(IF_ANY_BIT, VLAN_ID, drop, accept);
     asm.place(accept);
-    asm.accept(WHOLE);
+    asm.plain(RETURN, WHOLE);
     asm.place(other);
 }
 
-/// Falls through if the packet is not one for these doors.
+/// Jumps to `door` for packets to `ports` with these flags; falls through for others.
 fn tcp_group(asm: &mut Assembler, flags: TcpFlags, ports: &Intervals, door: Label) {
-    let [listed, all_set, other] = asm.labels();
-    asm.load_half_behind_ip(2);
+    let [listed, other] = asm.labels();
+    asm.plain(LOAD_HALF_BEHIND_IP, 2);
     among(asm, ports, listed, other);
     asm.place(listed);
     let mask = u32::from(flags.set | flags.unset);
-    if mask == 0 {
-        // Not even loaded: a first fragment of eight bytes counts for a door that does not ask.
-        asm.jump(door);
-    } else {
-        asm.load_byte_behind_ip(13);
-        asm.and(mask);
-        asm.if_equal(flags.set.into(), all_set, other);
-        asm.place(all_set);
-        asm.jump(door);
+    if mask != 0 {
+        // Not loaded otherwise: a first fragment of eight bytes counts for a door without flags.
+        asm.plain(LOAD_BYTE_BEHIND_IP, 13);
+        asm.plain(AND, mask);
+        asm.require(IF_EQUAL, flags.set.into(), other);
     }
+    asm.jump(door);
     asm.place(other);
 }
 
-/// Echo requests by the size of what they carry: the length in the IP header less the IP and the
-/// ICMP header.
-fn echoes(
+/// Jumps to `door` for echo requests by the size of their payload: the length in the IP header less
+/// the IP header and the ICMP header.
+fn echo_requests(
     asm: &mut Assembler,
     sizes: &Intervals,
-    [echo4, echo6]: [Label; 2],
+    at: &Transports,
     door: Label,
     drop: Label,
 ) {
-    let [request4, request6, size] = asm.labels();
-    asm.place(echo4);
-    asm.load_half_behind_ip(0);
-    asm.if_equal(0x0800, request4, drop);
-    asm.place(request4);
-    asm.load_half(2);
-    asm.subtract_index();
+    let [size] = asm.labels();
+    asm.place(at.echo4);
+    asm.plain(LOAD_HALF_BEHIND_IP, 0);
+    asm.require(IF_EQUAL, 0x0800, drop);
+    asm.plain(LOAD_HALF, 2);
+    asm.plain(SUBTRACT_INDEX, 0);
     asm.jump(size);
-    asm.place(echo6);
-    asm.load_half_behind_ip(0);
-    asm.if_equal(0x8000, request6, drop);
-    asm.place(request6);
-    asm.load_half(4);
+    asm.place(at.echo6);
+    asm.plain(LOAD_HALF_BEHIND_IP, 0);
+    asm.require(IF_EQUAL, 0x8000, drop);
+    asm.plain(LOAD_HALF, 4);
     asm.place(size);
     among(asm, sizes, door, drop);
 }
 
-/// A tree of comparisons: as many steps as the logarithm of how many ports there are.
+/// A binary tree of comparisons: its depth is the logarithm of the number of intervals.
 fn among(asm: &mut Assembler, intervals: &[(u32, u32)], yes: Label, no: Label) {
     match intervals {
         [] => asm.jump(no),
-        [(low, high)] if low == high => asm.if_equal(*low, yes, no),
+        [(low, high)] if low == high => asm.branch(IF_EQUAL, *low, yes, no),
         [(low, high)] => {
-            let above = asm.label();
-            asm.if_at_least(*low, above, no);
-            asm.place(above);
-            asm.if_greater(*high, no, yes);
+            asm.require(IF_AT_LEAST, *low, no);
+            asm.branch(IF_GREATER, *high, no, yes);
         }
         several => {
             let (left, right) = several.split_at(several.len() / 2);
-            let [below, above] = asm.labels();
-            asm.if_at_least(right.first().map_or(0, |(low, _)| *low), above, below);
-            asm.place(below);
+            let [above] = asm.labels();
+            let middle = right.first().map_or(0, |(low, _)| *low);
+            asm.unless(IF_AT_LEAST, middle, above);
             among(asm, left, yes, no);
             asm.place(above);
             among(asm, right, yes, no);

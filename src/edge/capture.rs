@@ -1,18 +1,17 @@
-//! The AF_PACKET sockets: our filter attached and locked before they are bound, then handed to
-//! pnet. Which filter is left to `bpf`, parsing to `core::packet`.
+//! AF_PACKET sockets. Our filter is attached and locked before they are bound; then pnet reads.
 //!
 //! A socket of protocol 0 receives nothing until it is bound, so no packet ever gets past the
-//! filter. The privileged process makes it with [`open`]; the listener, which has no right to,
-//! binds and reads it with [`Capture`].
+//! filter. The privileged process makes the socket with [`open`]. The listener, which may not make
+//! one, binds and reads it with [`Capture`].
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sys::socket::{setsockopt, sockopt};
-use pnet::datalink::{self, Channel, ChannelType, DataLinkReceiver, NetworkInterface};
+use pnet::datalink::{self, Channel, DataLinkReceiver, NetworkInterface};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::bpf::Instruction;
@@ -22,125 +21,126 @@ use crate::core::types::Fault;
 /// The name that stands for every interface.
 pub const ANY: &str = "any";
 
-/// What the kernel may keep for us while we are busy: some 10,000 junk packets.
+/// Bytes that the kernel may queue for us: about 10,000 junk packets.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// More than the filter ever lets through of one packet.
+/// More bytes than the filter ever accepts of one packet.
 const PACKET: usize = 2048;
 
-/// A capture socket, filtered and locked, deaf until it is bound.
+/// A capture socket, filtered and locked, that receives nothing until it is bound.
 pub struct UnboundCapture {
     /// The socket.
     pub socket: OwnedFd,
-    /// What to bind it to.
+    /// The interface to bind it to.
     pub interface: Interface,
 }
 
-/// An interface as a capture needs to know it.
+/// An interface to capture on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// The kernel's number for it; 0 = all interfaces.
     pub index: u32,
-    /// Whether it is a loopback device: only there may our own addresses knock.
+    /// True for a loopback device. Only there are knocks from our own addresses accepted.
     pub loopback: bool,
 }
 
-/// Finds `name`, or all interfaces for [`ANY`].
-///
-/// # Errors
-/// There is no such interface, or it is down.
+/// Finds `name`, or all interfaces for [`ANY`]. Fails if there is none, or it is down.
 pub fn interface(name: &str) -> Result<Interface, Fault> {
     if name == ANY {
         return Ok(Interface { index: 0, loopback: false });
     }
-    let index = if_nametoindex(name).map_err(|_| {
-        Fault::new(
-            format!("interface {name}: there is none of this name"),
-            "`ip link` lists what there is; or use `any`",
-        )
-    })?;
-    let flags = getifaddrs()
-        .ok()
-        .and_then(|mut all| all.find(|one| one.interface_name == name))
-        .map_or(InterfaceFlags::empty(), |one| one.flags);
+    let Ok(index) = if_nametoindex(name) else {
+        return Err(Fault::new(
+            format!("interface {name}: no such interface"),
+            "`ip link` lists the interfaces; or use `any`",
+        ));
+    };
+    let mut flags = InterfaceFlags::empty();
+    if let Ok(mut all) = getifaddrs()
+        && let Some(entry) = all.find(|entry| entry.interface_name == name)
+    {
+        flags = entry.flags;
+    }
     if !flags.contains(InterfaceFlags::IFF_UP) {
+        let up = format!("`ip link set {name} up`, or start the gateway after the network");
         return Err(Fault::new(
             format!("interface {name}: it is down"),
-            format!(
-                "`ip link set {name} up`, or let the gateway start after the network; or use `any`"
-            ),
+            format!("{up}; or use `any`"),
         ));
     }
     Ok(Interface { index, loopback: flags.contains(InterfaceFlags::IFF_LOOPBACK) })
 }
 
-/// A capture socket for the interface `name` that will let through what `program` does, and never
+/// Opens a capture socket for the interface `name` that accepts what `program` does, and never
 /// anything else.
-///
-/// # Errors
-/// As [`interface`]; no right to capture; or the kernel refuses the program.
 pub fn open(name: &str, program: &[Instruction]) -> Result<UnboundCapture, Fault> {
     let interface = interface(name)?;
     // Cooked: offset 0 is the IP header on every kind of link.
     let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))
-        .map_err(|e| refused(name, &e))?;
-    let filter: Vec<_> = program
-        .iter()
-        .map(|one| SockFilter::new(one.code, one.jump_true, one.jump_false, one.operand))
-        .collect();
-    socket.attach_filter(&filter).and_then(|()| sys::lock_filter(socket.as_fd())).map_err(|e| {
+        .map_err(|error| no_socket(name, &error))?;
+    lock_filter(&socket, program).map_err(|error| {
+        let count = program.len();
         Fault::new(
-            format!("interface {name}: the kernel refuses the capture filter of {} instructions: {e}", filter.len()),
-            "nothing is captured without it; use fewer doors, or report this with the kernel's version",
+            format!(
+                "interface {name}: the kernel refuses a filter of {count} instructions: {error}"
+            ),
+            "use fewer doors, or report this with the kernel's version",
         )
     })?;
-    // Beyond the system's limit only with CAP_NET_ADMIN; the limit itself is the next best.
+    // Going above the system's limit takes CAP_NET_ADMIN; the limit itself is the next best.
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
-            .map_err(|e| refused(name, &e.into()))?;
+            .map_err(|errno| no_socket(name, &errno.into()))?;
     }
     Ok(UnboundCapture { socket: socket.into(), interface })
 }
 
-fn refused(name: &str, error: &io::Error) -> Fault {
+fn lock_filter(socket: &Socket, program: &[Instruction]) -> io::Result<()> {
+    let filter: Vec<_> = program
+        .iter()
+        .map(|i| SockFilter::new(i.code, i.jump_true, i.jump_false, i.operand))
+        .collect();
+    socket.attach_filter(&filter)?;
+    sys::lock_filter(socket.as_fd())
+}
+
+fn no_socket(name: &str, error: &io::Error) -> Fault {
     let remedy = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             "capturing needs CAP_NET_RAW: start the gateway as root or by its systemd unit"
         }
         Some(libc::EAFNOSUPPORT) => "the kernel lacks packet sockets: `modprobe af_packet`",
-        _ => "the kernel says why",
+        _ => "see the kernel's reason",
     };
     Fault::new(format!("interface {name}: no capture socket: {error}"), remedy)
 }
 
-/// What a capture socket has for us.
+/// The result of one read from a capture socket.
 pub enum CaptureResult<'a> {
-    /// A packet from its IP header on, cut off after what the filter lets through.
+    /// A packet from its IP header on, cut off after what the filter accepts.
     Packet(&'a [u8]),
     /// Nothing more for now.
-    Dry,
-    /// The interface went down or away. It may come back by itself.
+    Empty,
+    /// The interface went down or disappeared. It may come back.
     Down,
 }
 
 /// A bound capture socket.
 pub struct Capture {
     receiver: Box<dyn DataLinkReceiver>,
-    /// The same socket, for poll and its errors: pnet gives away neither.
+    /// The same socket, for poll and its errors: pnet exposes neither.
     socket: Socket,
 }
 
 impl Capture {
-    /// Binds `deaf`: from here on packets arrive. No right is needed for that.
-    ///
-    /// # Errors
-    /// The kernel's, if the interface has gone since.
-    pub fn bind(deaf: UnboundCapture) -> io::Result<Self> {
-        let socket = Socket::from(deaf.socket.try_clone()?);
+    /// Binds the socket: from here on packets arrive. This needs no privilege. Fails if the
+    /// interface has disappeared meanwhile.
+    pub fn bind(unbound: UnboundCapture) -> io::Result<Self> {
+        let socket = Socket::from(unbound.socket.try_clone()?);
         let interface = NetworkInterface {
             name: String::new(),
             description: String::new(),
-            index: deaf.interface.index,
+            index: unbound.interface.index,
             mac: None,
             ips: Vec::new(),
             flags: 0,
@@ -150,40 +150,35 @@ impl Capture {
             read_buffer_size: PACKET,
             read_timeout: Some(Duration::ZERO),
             write_timeout: Some(Duration::ZERO),
-            channel_type: ChannelType::Layer2,
-            bpf_fd_attempts: 0,
-            linux_fanout: None,
-            // What is not for us is none of our business; and with index 0 it would be an error.
+            // We only want packets for this host; and with index 0 it would be an error.
             promiscuous: false,
-            // pnet owns it from here on and closes it, also if it fails.
-            socket_fd: Some(deaf.socket.into_raw_fd()),
+            // pnet owns the socket from here on and closes it, also if it fails.
+            socket_fd: Some(unbound.socket.into_raw_fd()),
+            ..datalink::Config::default()
         };
         match datalink::channel(&interface, config)? {
             Channel::Ethernet(_, receiver) => Ok(Self { receiver, socket }),
-            _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
+            _ => Err(ErrorKind::Unsupported.into()),
         }
     }
 
-    /// The next packet that waits, without waiting for one.
+    /// The next queued packet. Never waits.
     pub fn take(&mut self) -> CaptureResult<'_> {
-        match self.receiver.next() {
+        match self.receiver.next().map_err(|error| error.kind()) {
             Ok(packet) => CaptureResult::Packet(packet),
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) =>
-            {
-                CaptureResult::Dry
+            Err(ErrorKind::TimedOut | ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                CaptureResult::Empty
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => CaptureResult::Dry,
             Err(_) => {
-                // An error that waits on the socket stays there, and poll returns at once for ever,
-                // until it is taken.
+                // A pending error stays on the socket, and poll returns at once for ever, until
+                // the error is taken.
                 let _ = self.socket.take_error();
                 CaptureResult::Down
             }
         }
     }
 
-    /// Packets that the kernel threw away for want of room since this was last asked.
+    /// Packets that the kernel dropped for lack of room since the last call.
     pub fn lost(&self) -> u64 {
         sys::lost_packets(self.socket.as_fd()).map_or(0, u64::from)
     }

@@ -1,8 +1,8 @@
 //! Log lines as knockd writes them: to a file, to syslog, to standard output.
-//! What is worth a line is left to the callers; lines for our own names are left to `log`.
+//! See `log` for the log of toctocd.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Write, stdout};
 use std::os::unix::net::UnixDatagram;
 
 use jiff::tz::TimeZone;
@@ -22,13 +22,13 @@ const SYSLOG: &str = "/dev/log";
 pub struct Sinks {
     /// This file, appended to.
     pub file: Option<String>,
-    /// The system's log.
+    /// Syslog.
     pub syslog: Option<Facility>,
-    /// Standard output, for those lines that `-v` shows there.
+    /// Standard output, for the lines that `-v` shows.
     pub verbose: bool,
 }
 
-/// Under which facility the system's log has them; the level is always notice.
+/// The syslog facility. The level is always notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Facility {
     /// 1.
@@ -54,7 +54,7 @@ pub struct ClassicLine<'a> {
     pub text: &'a str,
     /// COMPAT: some of knockd's texts carry a newline of their own.
     pub gap: bool,
-    /// Whether `-v` shows it too.
+    /// True if `-v` shows it too.
     pub shown: bool,
 }
 
@@ -64,18 +64,19 @@ impl<'a> ClassicLine<'a> {
         Self { text, gap: false, shown: true }
     }
 
-    /// A line for file and syslog alone.
+    /// A line for file and syslog only.
     pub fn quiet(text: &'a str) -> Self {
         Self { text, gap: false, shown: false }
     }
 
-    /// The same, with an empty line behind it.
+    /// The same, followed by an empty line.
     pub fn gap(self) -> Self {
         Self { gap: true, ..self }
     }
 }
 
-/// Writes lines. What cannot be written is lost: a full disk must neither open nor shut anything.
+/// Writes lines. A line that cannot be written is lost: a full disk must neither open nor close
+/// anything.
 #[derive(Default)]
 pub struct ClassicLog {
     file: Option<File>,
@@ -84,22 +85,22 @@ pub struct ClassicLog {
 }
 
 impl ClassicLog {
-    /// A log to `sinks`, and why its file is not among them, if it should be.
+    /// A log to `sinks`, and the reason if its file cannot be opened.
     pub fn open(sinks: &Sinks) -> (Self, Option<String>) {
-        let opened =
-            sinks.file.as_ref().map(|path| OpenOptions::new().append(true).create(true).open(path));
-        let (file, failed) = match opened {
-            Some(Ok(file)) => (Some(file), None),
-            Some(Err(error)) => (None, Some(reason(&error))),
-            None => (None, None),
-        };
-        let syslog = sinks.syslog.and_then(|facility| {
-            let socket = UnixDatagram::unbound().ok()?;
-            // A system log that does not read must not stop us.
-            socket.set_nonblocking(true).ok()?;
-            Some((facility, socket))
-        });
-        (Self { file, syslog, verbose: sinks.verbose }, failed)
+        let mut log = Self { verbose: sinks.verbose, ..Self::default() };
+        if let Some(facility) = sinks.syslog
+            && let Ok(socket) = UnixDatagram::unbound()
+            // A syslog daemon that does not read must not stop us.
+            && socket.set_nonblocking(true).is_ok()
+        {
+            log.syslog = Some((facility, socket));
+        }
+        let Some(path) = &sinks.file else { return (log, None) };
+        match OpenOptions::new().append(true).create(true).open(path) {
+            Ok(file) => log.file = Some(file),
+            Err(error) => return (log, Some(reason(&error))),
+        }
+        (log, None)
     }
 
     /// Writes one line.
@@ -108,11 +109,14 @@ impl ClassicLog {
         if line.gap {
             text.push('\n');
         }
-        let text = cut(&text, LONGEST);
+        let mut end = text.len().min(LONGEST);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
         if let Some(file) = &mut self.file {
-            let _ = file.write_all(
-                format!("[{}] {text}\n", local(now).strftime("%Y-%m-%d %H:%M")).as_bytes(),
-            );
+            let stamp = local(now).strftime("%Y-%m-%d %H:%M");
+            let _ = file.write_all(format!("[{stamp}] {text}\n").as_bytes());
         }
         if let Some((facility, socket)) = &self.syslog {
             let stamp = local(now).strftime("%b %e %H:%M:%S");
@@ -124,17 +128,17 @@ impl ClassicLog {
         }
     }
 
-    /// A line that only `-v` shows.
+    /// Writes a line that only `-v` shows.
     pub fn show(&mut self, text: &str) {
         if self.verbose {
-            say(text);
+            print_line(text);
         }
     }
 }
 
 /// Writes one line to standard output at once.
-pub fn say(text: &str) {
-    let _ = std::io::stdout().lock().write_all(format!("{}\n", plain(text)).as_bytes());
+pub fn print_line(text: &str) {
+    let _ = stdout().lock().write_all(format!("{}\n", plain(text)).as_bytes());
 }
 
 /// `2026-11-23 14:03:20`, local time.
@@ -146,24 +150,19 @@ fn local(at: Wall) -> Zoned {
     Timestamp::from_nanosecond(at.0.into()).unwrap_or_default().to_zoned(TimeZone::system())
 }
 
-/// One line whatever is in it: a host name or a door's name must not forge a second one, nor move a
-/// cursor. Tabs stay, as commands have them.
+/// The text as one line. A host name or a door's name must not forge a second line, move the
+/// cursor, or change the direction of text. Tabs stay, as commands have them.
 fn plain(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + 1);
     for c in text.chars() {
-        let turns =
-            ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
         match c {
             '\t' => line.push(c),
-            c if c.is_control() || turns => line.extend(c.escape_unicode()),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => line.extend(c.escape_unicode()),
+            c if c.is_control() => line.extend(c.escape_unicode()),
             c => line.push(c),
         }
     }
     line
-}
-
-fn cut(text: &str, limit: usize) -> &str {
-    (0..=limit).rev().find_map(|end| text.get(..end.min(text.len()))).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_opened_is_told_of_in_the_systems_words() {
+    fn a_file_that_cannot_be_opened_is_reported_in_the_systems_words() {
         let sinks = Sinks { file: Some("/nonexistent/log".into()), ..Sinks::default() };
         let (mut log, failed) = ClassicLog::open(&sinks);
         assert_eq!(failed.as_deref(), Some("No such file or directory"));

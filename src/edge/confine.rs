@@ -1,20 +1,21 @@
-//! Giving privileges away for good, and checking that they are gone. When that happens is left to
-//! `app::listener`; what it may still do afterwards stands in `syscalls`.
+//! Drops the listener's privileges for good, and checks that they are gone. See `syscalls` for what
+//! it may still do.
 //!
-//! Nothing here is silently optional: a step succeeds, or is not possible here and says so
-//! ([`Limitation`]), or ends the process ([`Failure`]). Each step is checked by what the kernel
-//! says afterwards, not by its return value alone.
+//! Nothing here is silently optional. Each step succeeds, or is not possible on this system and is
+//! reported as a [`Limitation`], or ends the process with a [`Failure`]. Return values are not
+//! enough: the kernel's own account of the process is checked afterwards.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use capctl::{Cap, CapState, ambient, bounding, prctl};
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus,
-    Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, RestrictionStatus, Ruleset,
+    RulesetAttr, RulesetError, RulesetStatus, Scope,
 };
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::Mode;
 use nix::unistd::{self, Gid, Uid};
@@ -30,164 +31,160 @@ pub use drop_privileges::drop_privileges;
 pub use outcome::{ConfineStep, Failure, Limitation, Limitations};
 pub use proof::verify;
 
-/// Gives up everything that a process can give up: files, other users' ids, capabilities, new
-/// processes, most system calls.
+/// Gives up all that a process can give up: files, other user ids, capabilities, new processes,
+/// most system calls. Only for a process with one thread.
 ///
-/// `user`: user and group id to become; `None` stays who it is, which must not be a root that could
-/// become somebody else, nor any root where there is no landlock: files of root's are open to it
-/// even without a capability. `descriptors`: how many more than the three standard ones stay in
-/// use. Only for a process with one thread. What is not possible here is in the [`Limitations`].
+/// `user` is the user and group id to switch to. `None` keeps the current user. That must not be a
+/// root that could switch to another user, nor any root on a system without landlock: root's files
+/// are open to root even without a capability. `descriptors` is the number of descriptors in use
+/// beyond the three standard ones.
 ///
 /// # Errors
-/// A step failed although it is possible here, or did not have its effect. The process must end
-/// then.
+/// A step failed although it is possible here, or had no effect. The process must end then.
 pub fn confine(user: Option<(u32, u32)>, descriptors: u64) -> Result<Limitations, Failure> {
-    let mut notes = Limitations::default();
-    // Before /proc is out of reach. An open file of it tells the present whenever it is read.
+    let mut limitations = Limitations::default();
+    // Opened while /proc is in reach. Each read of the open file shows the current state.
     let mut status =
-        File::open("/proc/thread-self/status").map_err(|e| Failure::io(ConfineStep::Proof, &e))?;
-    let user_namespace = IdMap::read()?;
-    prctl::set_dumpable(false).map_err(|e| Failure::caps(ConfineStep::Dumpable, e))?;
-    limit(descriptors)?;
-    let held = CapState::get_current().map_err(|e| Failure::caps(ConfineStep::Capabilities, e))?;
-    let chrooted = leave_the_files(&held)?;
-    drop_bounding(&held, &mut notes)?;
-    become_user(user, &held, &user_namespace, &mut notes)?;
-    drop_capabilities()?;
-    prctl::set_no_new_privs().map_err(|e| Failure::caps(ConfineStep::NoNewPrivileges, e))?;
-    landlock(&mut notes)?;
-    no_root_without_landlock(&user_namespace, notes)?;
-    files_are_out_of_reach(chrooted, &mut notes)?;
+        File::open("/proc/thread-self/status").map_err(Failure::at(ConfineStep::Proof))?;
+    let ids = IdMap::read().map_err(Failure::at(ConfineStep::Proof))?;
+    prctl::set_dumpable(false).map_err(Failure::at(ConfineStep::Dumpable))?;
+    set_limits(descriptors).map_err(Failure::at(ConfineStep::Limits))?;
+    let held = CapState::get_current().map_err(Failure::at(ConfineStep::Capabilities))?;
+    let chrooted = enter_empty_root(&held)?;
+    drop_bounding(&held, &mut limitations)?;
+    become_user(user, &held, &ids, &mut limitations)?;
+    ambient::clear().map_err(Failure::at(ConfineStep::Capabilities))?;
+    CapState::empty().set_current().map_err(Failure::at(ConfineStep::Capabilities))?;
+    prctl::set_no_new_privs().map_err(Failure::at(ConfineStep::NoNewPrivileges))?;
+    landlock(&mut limitations)?;
+    refuse_root_without_landlock(&ids, limitations)?;
+    check_files_out_of_reach(chrooted, &mut limitations)?;
     let mut text = String::new();
-    status
-        .rewind()
-        .and_then(|()| status.read_to_string(&mut text))
-        .map_err(|e| Failure::io(ConfineStep::Proof, &e))?;
+    status.rewind().map_err(Failure::at(ConfineStep::Proof))?;
+    status.read_to_string(&mut text).map_err(Failure::at(ConfineStep::Proof))?;
     drop(status);
-    proof::check(&text, notes, user, None)?;
-    syscalls::allow_only_ours()?;
-    Ok(notes)
+    proof::check(&text, limitations, user, None)?;
+    syscalls::allow_only_needed()?;
+    Ok(limitations)
 }
 
-fn limit(descriptors: u64) -> Result<(), Failure> {
-    // poll(2) refuses more descriptors than this limit; nothing is opened any more.
+fn set_limits(descriptors: u64) -> nix::Result<()> {
+    // poll(2) refuses more descriptors than this limit. No descriptor is opened any more.
     let files = descriptors.saturating_add(8);
-    for (resource, most) in [
-        (Resource::RLIMIT_NOFILE, files),
-        (Resource::RLIMIT_CORE, 0),
-        (Resource::RLIMIT_NPROC, 0),
-        (Resource::RLIMIT_FSIZE, 0),
-    ] {
-        setrlimit(resource, most, most).map_err(|e| Failure::nix(ConfineStep::Limits, e))?;
+    setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
+    for resource in [Resource::RLIMIT_CORE, Resource::RLIMIT_NPROC, Resource::RLIMIT_FSIZE] {
+        setrlimit(resource, 0, 0)?;
     }
     Ok(())
 }
 
-/// Goes to live in a directory that has no name and no content. Whether it could: it takes
-/// CAP_SYS_CHROOT.
-fn leave_the_files(held: &CapState) -> Result<bool, Failure> {
+/// Moves to a root directory that has no name and no content. False without CAP_SYS_CHROOT.
+fn enter_empty_root(held: &CapState) -> Result<bool, Failure> {
     if !held.effective.has(Cap::SYS_CHROOT) {
         return Ok(false);
     }
-    let failure = |e| Failure::nix(ConfineStep::Root, e);
-    let directory = ["/run", "/tmp", "/dev/shm"]
-        .into_iter()
-        .find_map(|place| nameless_directory(place).ok())
-        .ok_or(Failure { step: ConfineStep::Root, errno: libc::EROFS })?;
-    unistd::fchdir(directory)
-        .and_then(|()| unistd::chroot("."))
-        .and_then(|()| unistd::chdir("/"))
-        .map_err(failure)?;
-    Ok(true)
+    for place in ["/run", "/tmp", "/dev/shm"] {
+        if let Ok(directory) = nameless_directory(place) {
+            unistd::fchdir(directory).map_err(Failure::at(ConfineStep::Root))?;
+            unistd::chroot(".").map_err(Failure::at(ConfineStep::Root))?;
+            unistd::chdir("/").map_err(Failure::at(ConfineStep::Root))?;
+            return Ok(true);
+        }
+    }
+    Err(Failure { step: ConfineStep::Root, errno: libc::EROFS })
 }
 
 fn nameless_directory(place: &str) -> nix::Result<OwnedFd> {
     let path = unistd::mkdtemp(format!("{place}/toctoc-{}", "X".repeat(6)).as_str())?;
     let directory =
         open(&path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty());
-    unistd::unlinkat(nix::fcntl::AT_FDCWD, &path, unistd::UnlinkatFlags::RemoveDir)?;
+    unistd::unlinkat(AT_FDCWD, &path, unistd::UnlinkatFlags::RemoveDir)?;
     directory
 }
 
-fn drop_bounding(held: &CapState, notes: &mut Limitations) -> Result<(), Failure> {
+fn drop_bounding(held: &CapState, limitations: &mut Limitations) -> Result<(), Failure> {
     if held.effective.has(Cap::SETPCAP) {
-        return bounding::clear().map_err(|e| Failure::caps(ConfineStep::Bounding, e));
+        return bounding::clear().map_err(Failure::at(ConfineStep::Bounding));
     }
     if !bounding::probe().is_empty() {
-        notes.add(Limitation::BoundingKept);
+        limitations.add(Limitation::BoundingKept);
     }
     Ok(())
 }
 
-/// Which ids this user namespace knows: in one that an ordinary user made it may be a single one.
+/// The ids that exist in this user namespace. One made by an ordinary user may have a single id.
 struct IdMap {
-    users: String,
-    groups: String,
+    users: Vec<Range<u64>>,
+    groups: Vec<Range<u64>>,
     may_set_groups: bool,
 }
 
 impl IdMap {
-    fn read() -> Result<Self, Failure> {
-        let read =
-            |name| std::fs::read_to_string(name).map_err(|e| Failure::io(ConfineStep::Proof, &e));
-        let may_set_groups = std::fs::read_to_string("/proc/self/setgroups")
-            .map_or(true, |text| text.trim() != "deny");
+    fn read() -> io::Result<Self> {
+        let setgroups = fs::read_to_string("/proc/self/setgroups");
         Ok(Self {
-            users: read("/proc/self/uid_map")?,
-            groups: read("/proc/self/gid_map")?,
-            may_set_groups,
+            users: parse_map(&fs::read_to_string("/proc/self/uid_map")?),
+            groups: parse_map(&fs::read_to_string("/proc/self/gid_map")?),
+            may_set_groups: !setgroups.is_ok_and(|text| text.trim() == "deny"),
         })
     }
 
-    fn knows(&self, (uid, gid): (u32, u32)) -> bool {
-        in_map(&self.users, uid) && in_map(&self.groups, gid)
+    fn contains(&self, uid: u32, gid: u32) -> bool {
+        self.users.iter().any(|range| range.contains(&uid.into()))
+            && self.groups.iter().any(|range| range.contains(&gid.into()))
     }
 
-    /// Whether there is nobody else to become.
-    fn single(&self) -> bool {
-        let count = |line: &str| line.split_whitespace().nth(2).and_then(|n| n.parse::<u64>().ok());
-        self.users.lines().filter_map(count).sum::<u64>() == 1
+    /// True if there is no other user to switch to.
+    fn has_one_user(&self) -> bool {
+        self.users.iter().map(|range| range.end - range.start).sum::<u64>() == 1
     }
 }
 
-/// Lines of: first id inside, first id outside, how many.
-fn in_map(map: &str, id: u32) -> bool {
-    map.lines().any(|line| {
-        let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().ok());
-        match (numbers.next().flatten(), numbers.nth(1).flatten()) {
-            (Some(first), Some(count)) => (first..first.saturating_add(count)).contains(&id.into()),
-            _ => false,
+/// The ids inside the namespace. Lines of: first id inside, first id outside, count.
+fn parse_map(map: &str) -> Vec<Range<u64>> {
+    let mut ranges = Vec::new();
+    for line in map.lines() {
+        let numbers: Vec<u64> =
+            line.split_whitespace().map_while(|number| number.parse().ok()).collect();
+        if let [first, _, count] = numbers[..] {
+            ranges.push(first..first.saturating_add(count));
         }
-    })
+    }
+    ranges
 }
 
 fn become_user(
     user: Option<(u32, u32)>,
     held: &CapState,
-    mapped: &IdMap,
-    notes: &mut Limitations,
+    ids: &IdMap,
+    limitations: &mut Limitations,
 ) -> Result<(), Failure> {
-    let is_root = Uid::effective().is_root();
-    let may = [Cap::SETUID, Cap::SETGID].into_iter().all(|cap| held.effective.has(cap));
-    let Some((uid, gid)) = user.filter(|user| may && mapped.knows(*user)) else {
-        // Root must become somebody else. Unless there is nobody else here: then it is root over
-        // nothing but its own files. Or it may not, and is not asked to, as below a unit that
-        // leaves it no CAP_SETUID: then landlock keeps it from files.
-        if is_root && !mapped.single() && (may || user.is_some()) {
-            return Err(Failure { step: ConfineStep::User, errno: libc::EPERM });
+    let may_change = held.effective.has(Cap::SETUID) && held.effective.has(Cap::SETGID);
+    if let Some((uid, gid)) = user
+        && may_change
+        && ids.contains(uid, gid)
+    {
+        if uid == 0 || gid == 0 {
+            return Err(Failure { step: ConfineStep::User, errno: libc::EINVAL });
         }
-        if user != Some((Uid::effective().as_raw(), Gid::effective().as_raw())) {
-            notes.add(Limitation::UserKept);
-        }
-        return drop_groups(may, mapped, notes);
-    };
-    if uid == 0 || gid == 0 {
-        return Err(Failure { step: ConfineStep::User, errno: libc::EINVAL });
+        drop_groups(may_change, ids, limitations)?;
+        return set_ids(Uid::from_raw(uid), Gid::from_raw(gid));
     }
-    drop_groups(may, mapped, notes)?;
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    unistd::setresgid(gid, gid, gid).map_err(|e| Failure::nix(ConfineStep::Group, e))?;
-    unistd::setresuid(uid, uid, uid).map_err(|e| Failure::nix(ConfineStep::User, e))?;
+    // Root must become another user, with two exceptions. If there is no other user here, this root
+    // has no power over files that are not its own. If it may not switch and is not asked to, as
+    // under a unit that leaves it no CAP_SETUID, landlock keeps it from files.
+    if Uid::effective().is_root() && !ids.has_one_user() && (may_change || user.is_some()) {
+        return Err(Failure { step: ConfineStep::User, errno: libc::EPERM });
+    }
+    if user != Some((Uid::effective().as_raw(), Gid::effective().as_raw())) {
+        limitations.add(Limitation::UserKept);
+    }
+    drop_groups(may_change, ids, limitations)
+}
+
+fn set_ids(uid: Uid, gid: Gid) -> Result<(), Failure> {
+    unistd::setresgid(gid, gid, gid).map_err(Failure::at(ConfineStep::Group))?;
+    unistd::setresuid(uid, uid, uid).map_err(Failure::at(ConfineStep::User))?;
     // The kernel must refuse the way back.
     let root = Uid::from_raw(0);
     if unistd::setresuid(root, root, root).is_ok() {
@@ -196,61 +193,60 @@ fn become_user(
     Ok(())
 }
 
-fn drop_groups(may: bool, mapped: &IdMap, notes: &mut Limitations) -> Result<(), Failure> {
-    if may && mapped.may_set_groups {
-        return unistd::setgroups(&[]).map_err(|e| Failure::nix(ConfineStep::Groups, e));
+fn drop_groups(
+    may_change: bool,
+    ids: &IdMap,
+    limitations: &mut Limitations,
+) -> Result<(), Failure> {
+    if may_change && ids.may_set_groups {
+        return unistd::setgroups(&[]).map_err(Failure::at(ConfineStep::Groups));
     }
-    if !unistd::getgroups().map_err(|e| Failure::nix(ConfineStep::Groups, e))?.is_empty() {
-        notes.add(Limitation::GroupsKept);
+    if !unistd::getgroups().map_err(Failure::at(ConfineStep::Groups))?.is_empty() {
+        limitations.add(Limitation::GroupsKept);
     }
     Ok(())
 }
 
-fn drop_capabilities() -> Result<(), Failure> {
-    ambient::clear()
-        .and_then(|()| CapState::empty().set_current())
-        .map_err(|e| Failure::caps(ConfineStep::Capabilities, e))
-}
-
-/// No file, no TCP port, no abstract socket or signal beyond this process: where the kernel knows
-/// how.
-fn landlock(notes: &mut Limitations) -> Result<(), Failure> {
-    let goal = ABI::V6;
-    let status = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(goal))
-        .and_then(|rules| rules.handle_access(AccessNet::from_all(goal)))
-        .and_then(|rules| rules.scope(Scope::from_all(goal)))
-        .and_then(Ruleset::create)
-        .and_then(|rules| rules.restrict_self())
-        .map_err(|_| Failure {
-            step: ConfineStep::Landlock,
-            errno: io::Error::last_os_error().raw_os_error().unwrap_or(0),
-        })?;
+/// Forbids all files, TCP ports, and abstract sockets and signals beyond this process, as far as
+/// the kernel supports it.
+fn landlock(limitations: &mut Limitations) -> Result<(), Failure> {
+    let Ok(status) = restrict_self() else {
+        return Err(Failure::io(ConfineStep::Landlock, &io::Error::last_os_error()));
+    };
     match status.ruleset {
         RulesetStatus::FullyEnforced => {}
-        RulesetStatus::PartiallyEnforced => notes.add(Limitation::LandlockPartly),
-        RulesetStatus::NotEnforced => notes.add(Limitation::NoLandlock),
+        RulesetStatus::PartiallyEnforced => limitations.add(Limitation::LandlockPartly),
+        RulesetStatus::NotEnforced => limitations.add(Limitation::NoLandlock),
     }
     Ok(())
 }
 
-fn no_root_without_landlock(mapped: &IdMap, notes: Limitations) -> Result<(), Failure> {
-    match Uid::effective().is_root() && !mapped.single() && notes.has(Limitation::NoLandlock) {
-        true => Err(Failure { step: ConfineStep::User, errno: libc::EPERM }),
-        false => Ok(()),
-    }
+fn restrict_self() -> Result<RestrictionStatus, RulesetError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(ABI::V6))?
+        .handle_access(AccessNet::from_all(ABI::V6))?
+        .scope(Scope::from_all(ABI::V6))?
+        .create()?
+        .restrict_self()
 }
 
-fn files_are_out_of_reach(chrooted: bool, notes: &mut Limitations) -> Result<(), Failure> {
-    let reached =
-        ["/", "/etc/passwd", "/proc/self/status"].into_iter().any(|path| File::open(path).is_ok());
-    match (reached, chrooted || !notes.has(Limitation::NoLandlock)) {
-        (false, _) => Ok(()),
-        (true, false) => {
-            notes.add(Limitation::FilesInReach);
-            Ok(())
-        }
-        (true, true) => Err(Failure { step: ConfineStep::Files, errno: 0 }),
+fn refuse_root_without_landlock(ids: &IdMap, limitations: Limitations) -> Result<(), Failure> {
+    let has_landlock = !limitations.has(Limitation::NoLandlock);
+    if has_landlock || !Uid::effective().is_root() || ids.has_one_user() {
+        return Ok(());
     }
+    Err(Failure { step: ConfineStep::User, errno: libc::EPERM })
+}
+
+fn check_files_out_of_reach(chrooted: bool, limitations: &mut Limitations) -> Result<(), Failure> {
+    let paths = ["/", "/etc/passwd", "/proc/self/status"];
+    if paths.into_iter().all(|path| File::open(path).is_err()) {
+        return Ok(());
+    }
+    if chrooted || !limitations.has(Limitation::NoLandlock) {
+        return Err(Failure { step: ConfineStep::Files, errno: 0 });
+    }
+    limitations.add(Limitation::FilesInReach);
+    Ok(())
 }

@@ -1,8 +1,8 @@
-//! Both ends of the privileged pipe: fixed-size messages over SOCK_SEQPACKET, each direction a
-//! closed table. The tables are left to `messages`, what the messages cause to `app`.
+//! The pipe between gatekeeper and listener: messages of fixed size over SOCK_SEQPACKET. See
+//! `messages` for the list of each direction.
 //!
-//! Neither end ever waits for the other once set-up is over: what does not fit into the kernel's
-//! buffer is queued, up to [`QUEUE`], and an end whose other end does not read is told so.
+//! After set-up neither end ever waits for the other. Messages that do not fit into the kernel's
+//! buffer are queued, up to [`QUEUE`]. If the queue is full, the sender gets an error.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -28,40 +28,40 @@ mod tests;
 
 pub use messages::{ToGatekeeper, ToListener};
 
-/// Messages that wait at most in front of a full pipe.
+/// The most messages that are queued for a full pipe.
 pub const QUEUE: usize = 4096;
 
-/// No message is longer.
+/// Bytes of the longest message.
 pub const LONGEST: usize = 320;
 
 /// One direction of the pipe.
 pub trait Message: Sized {
-    /// Whether any of its messages brings a descriptor.
+    /// True if any of its messages carries a descriptor.
     const DESCRIPTORS: bool;
 
-    /// The bytes, which are wiped when dropped, and the descriptor.
+    /// The bytes and the descriptor.
     fn encode(self) -> EncodedMessage;
 
-    /// Reads what came; `None` if no message of this table looks like that. Any bytes may come.
+    /// Reads a message; `None` if these bytes are none. Any bytes may come.
     fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self>;
 }
 
 /// An encoded message.
 pub struct EncodedMessage {
-    /// Its bytes, at most [`LONGEST`].
+    /// Its bytes, at most [`LONGEST`]. Wiped when dropped.
     pub bytes: Zeroizing<Vec<u8>>,
-    /// What travels with it.
+    /// The descriptor that it carries.
     pub descriptor: Option<OwnedFd>,
 }
 
-/// Why a pipe is of no use any more.
+/// Why a pipe cannot be used any more.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PipeError {
     /// The other end is gone.
     Closed,
-    /// The other end does not read: [`QUEUE`] messages wait already.
+    /// The other end does not read: [`QUEUE`] messages are queued already.
     Full,
-    /// The other end sent what is in no table: count it, and trust that end no more.
+    /// The other end sent something that is no message: count it, and do not trust it any more.
     Nonsense(Reject),
     /// The kernel's error number.
     System(i32),
@@ -94,7 +94,7 @@ impl From<nix::Error> for PipeError {
     }
 }
 
-/// One end: sends `OutstandingChallenge`, receives `In`.
+/// One end: sends `Out`, receives `In`.
 pub struct Pipe<Out, In> {
     socket: OwnedFd,
     queue: VecDeque<EncodedMessage>,
@@ -106,25 +106,21 @@ pub type GatekeeperEnd = Pipe<ToListener, ToGatekeeper>;
 /// The listener's end.
 pub type ListenerEnd = Pipe<ToGatekeeper, ToListener>;
 
-/// A new pipe: the gatekeeper's end, and the socket that the listener must find as its descriptor
-/// 0. Both close on exec.
-///
-/// # Errors
-/// The kernel's.
+/// A new pipe: the gatekeeper's end, and the socket that becomes descriptor 0 of the listener. Both
+/// are close-on-exec.
 pub fn pair() -> Result<(GatekeeperEnd, OwnedFd), Fault> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
-        .map_err(|e| {
-            Fault::new(
-                format!("no pipe to the listener: {}", io::Error::from(e)),
-                "the kernel says why",
-            )
-        })?;
-    Ok((Pipe::new(ours), theirs))
+    match socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags) {
+        Ok((ours, theirs)) => Ok((Pipe::new(ours), theirs)),
+        Err(errno) => {
+            let what = format!("no pipe to the listener: {}", io::Error::from(errno));
+            Err(Fault::new(what, "see the kernel's reason"))
+        }
+    }
 }
 
 impl<Out: Message, In: Message> Pipe<Out, In> {
-    /// An end over `socket`, a SOCK_SEQPACKET one.
+    /// An end on `socket`, a SOCK_SEQPACKET socket.
     pub fn new(socket: OwnedFd) -> Self {
         Self { socket, queue: VecDeque::new(), direction: PhantomData }
     }
@@ -132,8 +128,8 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
     /// Sends `message`, or queues it if the pipe is full.
     ///
     /// # Errors
-    /// [`PipeError::Full`] if the queue is full as well: the message is dropped. Else the pipe is
-    /// of no use any more.
+    /// [`PipeError::Full`] if the queue is full as well: the message is dropped. With any other
+    /// error the pipe cannot be used any more.
     pub fn send(&mut self, message: Out) -> Result<(), PipeError> {
         if self.queue.len() >= QUEUE {
             self.flush()?;
@@ -145,14 +141,10 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
         self.flush()
     }
 
-    /// Sends what is queued, as far as the other end has room; to be called when the pipe can be
-    /// written.
-    ///
-    /// # Errors
-    /// The pipe is of no use any more.
+    /// Sends queued messages while there is room. Call it when the pipe is writable.
     pub fn flush(&mut self) -> Result<(), PipeError> {
-        while let Some(parcel) = self.queue.front() {
-            match put(&self.socket, parcel) {
+        while let Some(message) = self.queue.front() {
+            match put(&self.socket, message) {
                 Ok(()) => drop(self.queue.pop_front()),
                 Err(nix::Error::EAGAIN) => return Ok(()),
                 Err(nix::Error::EINTR) => continue,
@@ -162,16 +154,16 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
         Ok(())
     }
 
-    /// How many messages wait for the other end; ask for POLLOUT if there are any.
+    /// The number of queued messages. Poll for POLLOUT if there are any.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// Waits until all that was sent is on its way; for set-up only.
+    /// Waits until the queue is empty. For set-up only.
     ///
     /// # Errors
-    /// [`PipeError::Full`] if the other end has not read within `patience`. Else the pipe is of no
-    /// use any more.
+    /// [`PipeError::Full`] if the other end does not read within `patience`. With any other error
+    /// the pipe cannot be used any more.
     pub fn drain(&mut self, patience: Duration) -> Result<(), PipeError> {
         let deadline = Instant::now() + patience;
         self.flush()?;
@@ -189,10 +181,7 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
         Ok(())
     }
 
-    /// The next message that has come, without waiting for one.
-    ///
-    /// # Errors
-    /// The pipe is of no use any more.
+    /// The next message. Never waits.
     pub fn receive(&mut self) -> Result<Option<In>, PipeError> {
         let mut buffer = [0; LONGEST + 1];
         let message = self.receive_into(&mut buffer);
@@ -201,21 +190,19 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
     }
 
     fn receive_into(&self, buffer: &mut [u8; LONGEST + 1]) -> Result<Option<In>, PipeError> {
-        let (length, descriptor) = match get::<In>(&self.socket, buffer) {
-            Ok(got) => got,
-            Err(e)
-                if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
-            {
-                return Ok(None);
+        match get::<In>(&self.socket, buffer) {
+            Ok((0, _)) => Err(PipeError::Closed),
+            Ok((length, descriptor)) => {
+                match In::decode(&buffer[..length.min(LONGEST)], descriptor) {
+                    Some(message) => Ok(Some(message)),
+                    None => Err(PipeError::Nonsense(Reject::Pipe)),
+                }
             }
-            Err(e) => return Err(e.into()),
-        };
-        if length == 0 {
-            return Err(PipeError::Closed);
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+                _ => Err(error.into()),
+            },
         }
-        let message =
-            buffer.get(..length.min(LONGEST)).and_then(|bytes| In::decode(bytes, descriptor));
-        message.map(Some).ok_or(PipeError::Nonsense(Reject::Pipe))
     }
 }
 
@@ -225,17 +212,17 @@ impl<Out, In> AsFd for Pipe<Out, In> {
     }
 }
 
-fn put(socket: &OwnedFd, parcel: &EncodedMessage) -> nix::Result<()> {
-    let raw = parcel.descriptor.as_ref().map(|fd| [fd.as_raw_fd()]);
-    let rights = raw.as_ref().map(|raw| [ControlMessage::ScmRights(raw)]);
-    let control = rights.as_ref().map_or(&[][..], |rights| rights);
+fn put(socket: &OwnedFd, message: &EncodedMessage) -> nix::Result<()> {
+    let raw: Vec<_> = message.descriptor.iter().map(|fd| fd.as_raw_fd()).collect();
+    let control = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &[][..] } else { &control };
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&parcel.bytes)], control, flags, None)
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&message.bytes)], control, flags, None)
         .map(drop)
 }
 
-/// Where no descriptor can come there is no room for one, and the kernel throws away what is sent
-/// along: a listener that somebody took over cannot fill the gatekeeper's table.
+/// A direction without descriptors has no room for one, and the kernel closes any that is sent: a
+/// taken-over listener cannot fill the gatekeeper's table of descriptors.
 fn get<In: Message>(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     if In::DESCRIPTORS {
         sys::receive(socket.as_fd(), buffer)

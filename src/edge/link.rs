@@ -1,19 +1,19 @@
-//! What kind of link an interface is, and its addresses in the kernel's order.
-//! Addresses of the whole machine, and their changes, are left to `addresses`.
+//! One interface: its kind of link, and its addresses in the kernel's order.
+//! See `addresses` for all addresses of this machine and their changes.
 
 use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
-/// What frames of an interface begin with, as libpcap sorts them.
+/// The link-layer header of an interface, as libpcap classifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkKind {
     /// Ethernet, loopback included.
     Ethernet,
     /// PPP, and all interfaces at once.
     Cooked,
-    /// Nothing: the IP header comes first.
+    /// No header: a packet begins with its IP header.
     Raw,
     /// Something else, by libpcap's number for it.
     Other(u32),
@@ -30,7 +30,7 @@ impl LinkKind {
     }
 }
 
-/// An interface that can be listened to.
+/// An interface that is up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Its kind.
@@ -39,70 +39,59 @@ pub struct Link {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Why an interface cannot be listened to.
+/// Reason why we cannot listen on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkError {
-    /// There is none of this name.
+    /// There is no interface of this name.
     Missing,
     /// It is down.
     Down,
 }
 
-/// The kernel's link types of linux/if_arp.h.
-mod arphrd {
-    pub(super) const ETHER: u16 = 1;
-    pub(super) const PPP: u16 = 512;
-    pub(super) const RAWIP: u16 = 519;
-    pub(super) const TUNNEL: u16 = 768;
-    pub(super) const TUNNEL6: u16 = 769;
-    pub(super) const LOOPBACK: u16 = 772;
-    pub(super) const SIT: u16 = 776;
-    pub(super) const IPGRE: u16 = 778;
-    pub(super) const NONE: u16 = 0xfffe;
-}
+/// ARPHRD_RAWIP of linux/if_arp.h.
+const RAWIP: u16 = 519;
 
-/// libpcap's name and number for packets that iptables logs: no interface at all.
+/// libpcap's name and number for packets that iptables logs, which come from no interface.
 const NFLOG: (&str, u32) = ("nflog", 239);
 
-/// Looks at the interface `name`.
-///
-/// # Errors
-/// If it cannot be listened to.
-pub fn look(name: &str) -> Result<Link, LinkError> {
-    match name {
-        super::capture::ANY => return Ok(Link { kind: LinkKind::Cooked, addresses: Vec::new() }),
-        name if name == NFLOG.0 => {
-            return Ok(Link { kind: LinkKind::Other(NFLOG.1), addresses: Vec::new() });
+/// Looks up the interface `name`.
+pub fn inspect(name: &str) -> Result<Link, LinkError> {
+    if name == super::capture::ANY {
+        return Ok(Link { kind: LinkKind::Cooked, addresses: Vec::new() });
+    }
+    if name == NFLOG.0 {
+        return Ok(Link { kind: LinkKind::Other(NFLOG.1), addresses: Vec::new() });
+    }
+    let mut flags = None;
+    let mut kind = LinkKind::Raw;
+    let mut addresses = Vec::new();
+    for entry in getifaddrs().map_err(|_| LinkError::Missing)? {
+        if entry.interface_name != name {
+            continue;
         }
-        _ => {}
+        flags.get_or_insert(entry.flags);
+        let Some(address) = entry.address else { continue };
+        if let Some(link) = address.as_link_addr() {
+            kind = kind_of(link.hatype());
+        } else if let Some(v4) = address.as_sockaddr_in() {
+            addresses.push(v4.ip().into());
+        } else if let Some(v6) = address.as_sockaddr_in6() {
+            addresses.push(v6.ip().into());
+        }
     }
-    let entries: Vec<_> = getifaddrs()
-        .map_err(|_| LinkError::Missing)?
-        .filter(|one| one.interface_name == name)
-        .collect();
-    let flags = entries.first().map(|one| one.flags).ok_or(LinkError::Missing)?;
-    if !flags.contains(InterfaceFlags::IFF_UP) {
-        return Err(LinkError::Down);
+    match flags {
+        None => Err(LinkError::Missing),
+        Some(flags) if !flags.contains(InterfaceFlags::IFF_UP) => Err(LinkError::Down),
+        Some(_) => Ok(Link { kind, addresses }),
     }
-    let storages = || entries.iter().filter_map(|one| one.address.as_ref());
-    let hardware = storages().find_map(|address| address.as_link_addr().map(|link| link.hatype()));
-    let addresses = storages().filter_map(|address| {
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
-    });
-    Ok(Link { kind: hardware.map_or(LinkKind::Raw, kind), addresses: addresses.collect() })
 }
 
-fn kind(hardware: u16) -> LinkKind {
+fn kind_of(hardware: u16) -> LinkKind {
     match hardware {
-        arphrd::ETHER | arphrd::LOOPBACK => LinkKind::Ethernet,
-        arphrd::PPP => LinkKind::Cooked,
-        arphrd::NONE
-        | arphrd::RAWIP
-        | arphrd::TUNNEL
-        | arphrd::TUNNEL6
-        | arphrd::SIT
-        | arphrd::IPGRE => LinkKind::Raw,
+        libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => LinkKind::Ethernet,
+        libc::ARPHRD_PPP => LinkKind::Cooked,
+        libc::ARPHRD_NONE | libc::ARPHRD_TUNNEL | libc::ARPHRD_TUNNEL6 => LinkKind::Raw,
+        libc::ARPHRD_SIT | libc::ARPHRD_IPGRE | RAWIP => LinkKind::Raw,
         other => LinkKind::Other(other.into()),
     }
 }
@@ -113,14 +102,14 @@ mod tests {
 
     #[test]
     fn loopback_is_ethernet_like_and_has_its_address() {
-        // A namespace begins with its loopback down.
-        match look("lo") {
+        // A new namespace has its loopback down.
+        match inspect("lo") {
             Ok(link) => assert!(
                 link.kind == LinkKind::Ethernet && link.addresses.iter().all(IpAddr::is_loopback)
             ),
-            Err(reason) => assert_eq!(reason, LinkError::Down),
+            Err(error) => assert_eq!(error, LinkError::Down),
         }
-        assert_eq!(look("no-such-interface"), Err(LinkError::Missing));
-        assert_eq!(look("any").map(|link| link.addresses), Ok(Vec::new()));
+        assert_eq!(inspect("no-such-interface"), Err(LinkError::Missing));
+        assert_eq!(inspect("any").map(|link| link.addresses), Ok(Vec::new()));
     }
 }

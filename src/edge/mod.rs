@@ -1,7 +1,7 @@
-//! Where the house meets the kernel and the disk.
-//! What should be done there is left to `core` and `app`.
+//! All contact with the kernel and the disk.
+//! See `core` and `app` for the decisions.
 
-// What no fuzz target reaches is left out of their build, with the crates that it needs.
+// Modules that no fuzz target reaches are left out of the fuzz build, with the crates they need.
 
 #[cfg(all(target_os = "linux", not(fuzzing)))]
 pub mod addresses;

@@ -1,61 +1,118 @@
-//! Names to addresses and back: hosts, services, zones.
-//! What is sent there is left to `hit` and `send`.
+//! Names to addresses and back: hosts, services, zones. The one resolver.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use dns_lookup::{AddrInfoHints, LookupErrorKind, SockType};
+use socket2::Domain;
 
-use crate::core::types::Proto;
+use crate::core::types::{Fault, Proto};
 
-/// Which addresses of a host will do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FamilyPreference {
-    /// The resolver's first answer.
-    #[default]
-    Any,
-    /// IPv4 alone.
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressFamily {
+    /// IPv4.
     V4,
-    /// IPv6 alone.
+    /// IPv6.
     V6,
 }
 
-/// The first address of `host`, with the port that `service`, a number or a name, stands for;
-/// without `proto` the name of a service of any protocol will do.
-///
-/// # Errors
-/// The resolver's reason, in its own words.
+impl AddressFamily {
+    /// The family of `ip`.
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.to_canonical().is_ipv4() { AddressFamily::V4 } else { AddressFamily::V6 }
+    }
+}
+
+/// The first address of `host`, with the port of `service` (a number or a name). Without `proto`
+/// the service may be of any protocol; without `family` the address may be of either. An error is
+/// the resolver's reason, in its own words.
 pub fn resolve(
     host: &str,
     service: &str,
     proto: Option<Proto>,
-    family: FamilyPreference,
+    family: Option<AddressFamily>,
 ) -> Result<SocketAddr, String> {
+    let all = resolve_all(host, service, proto, family)?;
+    all.first().copied().ok_or_else(|| "no address".into())
+}
+
+/// The first address of each family, or of `only` one, over all `hosts` in order. Fails if there is
+/// none. Each name is resolved once.
+pub fn resolve_gateway(
+    hosts: &[String],
+    port: u16,
+    only: Option<AddressFamily>,
+) -> Result<Vec<SocketAddr>, Fault> {
+    let mut found: Vec<SocketAddr> = Vec::new();
+    let mut problem = format!("{} has no address of that family", hosts.join(", "));
+    for host in hosts {
+        match resolve_all(host, &port.to_string(), Some(Proto::Udp), None) {
+            Ok(addresses) => {
+                for address in addresses {
+                    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                    let family = AddressFamily::of(address.ip());
+                    let wanted = only.is_none_or(|only| only == family);
+                    if wanted && !found.iter().any(|f| AddressFamily::of(f.ip()) == family) {
+                        found.push(address);
+                    }
+                }
+            }
+            Err(reason) => problem = format!("{host} cannot be resolved: {reason}"),
+        }
+    }
+    if found.is_empty() {
+        return Err(Fault::new(
+            problem,
+            "check the network and the profile's `addresses`; an IP address there needs no \
+             resolving",
+        ));
+    }
+    Ok(found)
+}
+
+fn resolve_all(
+    host: &str,
+    service: &str,
+    proto: Option<Proto>,
+    family: Option<AddressFamily>,
+) -> Result<Vec<SocketAddr>, String> {
     let hints = AddrInfoHints {
-        socktype: proto.map_or(0, |proto| {
-            if proto == Proto::Tcp { SockType::Stream } else { SockType::DGram }.into()
-        }),
-        address: address_family(family),
+        socktype: match proto {
+            None => 0,
+            Some(Proto::Tcp) => SockType::Stream.into(),
+            Some(Proto::Udp) => SockType::DGram.into(),
+        },
+        address: match family {
+            None => 0,
+            Some(AddressFamily::V4) => Domain::IPV4.into(),
+            Some(AddressFamily::V6) => Domain::IPV6.into(),
+        },
         ..AddrInfoHints::default()
     };
-    let found =
-        dns_lookup::getaddrinfo(Some(host), Some(service), Some(hints)).map_err(
-            |error| match error.kind() {
-                LookupErrorKind::System => std::io::Error::last_os_error().to_string(),
-                _ => reason(error.into()),
-            },
-        );
-    found?
-        .filter_map(Result::ok)
-        .map(|info| info.sockaddr)
-        .next()
-        .ok_or_else(|| "no address".into())
+    match dns_lookup::getaddrinfo(Some(host), Some(service), Some(hints)) {
+        Ok(found) => Ok(found.flatten().map(|info| info.sockaddr).collect()),
+        Err(error) => match error.kind() {
+            LookupErrorKind::System => Err(io::Error::last_os_error().to_string()),
+            _ => Err(reason(error.into())),
+        },
+    }
+}
+
+/// The resolver's reason without the text that std and the crate put around it.
+fn reason(error: io::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once("information: ") {
+        Some((_, reason)) => reason.into(),
+        None => text,
+    }
 }
 
 /// The name of the host at `ip`, if it has one. Blocks while name servers are asked.
 pub fn reverse(ip: IpAddr) -> Option<String> {
     let name = dns_lookup::lookup_addr(&ip).ok()?;
-    // Without a name the resolver may answer the address itself.
-    (name.parse::<IpAddr>().is_err() && !name.is_empty()).then_some(name)
+    // Without a name the resolver may return the address itself.
+    if name.is_empty() || name.parse::<IpAddr>().is_ok() { None } else { Some(name) }
 }
 
 /// The address as text, a link-local one with its zone.
@@ -68,12 +125,13 @@ pub fn numeric(address: SocketAddr) -> String {
 
 #[cfg(unix)]
 fn zone(index: u32) -> String {
-    let interfaces = nix::net::if_::if_nameindex().ok();
-    let name = interfaces
-        .as_ref()
-        .and_then(|all| all.iter().find(|interface| interface.index() == index))
-        .and_then(|interface| interface.name().to_str().ok().map(String::from));
-    name.unwrap_or_else(|| index.to_string())
+    if let Ok(interfaces) = nix::net::if_::if_nameindex()
+        && let Some(interface) = interfaces.iter().find(|one| one.index() == index)
+        && let Ok(name) = interface.name().to_str()
+    {
+        return name.to_owned();
+    }
+    index.to_string()
 }
 
 #[cfg(not(unix))]
@@ -81,28 +139,15 @@ fn zone(index: u32) -> String {
     index.to_string()
 }
 
-/// The resolver's reason without what std and the crate put around it.
-fn reason(error: std::io::Error) -> String {
-    let text = error.to_string();
-    text.rsplit_once("information: ").map_or(text.clone(), |(_, reason)| reason.into())
-}
-
-fn address_family(family: FamilyPreference) -> i32 {
-    use socket2::Domain;
-    match family {
-        FamilyPreference::Any => 0,
-        FamilyPreference::V4 => Domain::IPV4.into(),
-        FamilyPreference::V6 => Domain::IPV6.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn resolved(host: &str, service: &str, proto: Proto) -> String {
-        resolve(host, service, Some(proto), FamilyPreference::Any)
-            .map_or_else(|reason| reason, |address| address.to_string())
+        match resolve(host, service, Some(proto), None) {
+            Ok(address) => address.to_string(),
+            Err(reason) => reason,
+        }
     }
 
     #[test]
@@ -111,29 +156,37 @@ mod tests {
         assert_eq!(resolved("2001:db8::1", "0", Proto::Udp), "[2001:db8::1]:0");
         if std::path::Path::new("/etc/services").exists() {
             assert_eq!(resolved("192.0.2.1", "domain", Proto::Udp), "192.0.2.1:53");
-            assert!(resolve("192.0.2.1", "ssh", Some(Proto::Udp), FamilyPreference::Any).is_err());
-            let any = |service| {
-                resolve("192.0.2.1", service, None, FamilyPreference::Any)
-                    .map(|address| address.port())
-            };
-            assert_eq!(
-                [any("ssh"), any("tftp")],
-                [Ok(22), Ok(69)],
-                "services of TCP alone and of UDP alone"
-            );
+            assert!(resolve("192.0.2.1", "ssh", Some(Proto::Udp), None).is_err());
+            // `ssh` is a service of TCP alone, `tftp` of UDP alone.
+            for (service, port) in [("ssh", 22), ("tftp", 69)] {
+                let address = resolve("192.0.2.1", service, None, None).unwrap();
+                assert_eq!(address.port(), port);
+            }
         }
     }
 
     #[test]
     fn a_literal_of_the_wrong_family_is_refused_with_a_reason() {
-        let reason = resolve("192.0.2.1", "1", Some(Proto::Tcp), FamilyPreference::V6).unwrap_err();
+        let v6 = Some(AddressFamily::V6);
+        let reason = resolve("192.0.2.1", "1", Some(Proto::Tcp), v6).unwrap_err();
         assert!(!reason.is_empty() && !reason.contains("lookup"), "{reason}");
     }
 
     #[test]
-    fn zones_are_shown_only_where_there_are_some() {
+    fn a_zone_is_shown_only_if_there_is_one() {
         assert_eq!(numeric("[2001:db8::1]:5".parse().unwrap()), "2001:db8::1");
         assert_eq!(numeric("192.0.2.1:5".parse().unwrap()), "192.0.2.1");
         assert_eq!(numeric("[fe80::1%1]:5".parse().unwrap()).split_once('%').unwrap().0, "fe80::1");
+    }
+
+    #[test]
+    fn the_first_address_of_each_family_is_taken() {
+        let hosts = ["192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"].map(String::from);
+        let both = resolve_gateway(&hosts, 7, None).unwrap();
+        assert_eq!(both, ["192.0.2.1:7".parse().unwrap(), "[2001:db8::1]:7".parse().unwrap()]);
+        let v6 = resolve_gateway(&hosts, 7, Some(AddressFamily::V6)).unwrap();
+        assert_eq!(v6, ["[2001:db8::1]:7".parse().unwrap()]);
+        let fault = resolve_gateway(&hosts[..1], 7, Some(AddressFamily::V6)).unwrap_err();
+        assert!(fault.what.contains("no address of that family"), "{fault}");
     }
 }

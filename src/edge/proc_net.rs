@@ -1,10 +1,8 @@
-//! What the kernel's tables say of this machine: ports that programs listen on, interfaces that
-//! default routes lead out of. Who may reach those ports is left to the firewall, capturing on
-//! those interfaces to `capture`.
+//! The kernel's tables under /proc/net: listening ports, connections, default routes, forwarding.
 //!
-//! Read as text, from the namespace of the thread that asks: the five tables have had their form
-//! for twenty years, and of the crates that read them none knows the one of IPv6 routes without
-//! bringing a whole netlink with it.
+//! Read as text, from the namespace of the calling thread. These tables have had their form for
+//! twenty years. Of the crates that read them, none knows the table of IPv6 routes without bringing
+//! a whole netlink stack.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,108 +10,114 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::core::types::{Port, Proto};
 
-const PLACE: &str = "/proc/thread-self/net";
-/// Flags of linux/route.h: it is in force, it refuses.
+/// Flags of linux/route.h: the route is in force; it rejects.
 const UP: u32 = 0x1;
 const REJECT: u32 = 0x200;
 
-/// The ports that programs here listen on for others than this machine itself. What cannot be read
-/// counts as nothing.
+/// States of a socket in the kernel's tables. An unconnected UDP socket, which receives from
+/// everybody, is in CLOSE.
+const ESTABLISHED: u8 = 0x01;
+const CLOSE: u8 = 0x07;
+const LISTEN: u8 = 0x0a;
+
+/// The ports on which programs here listen for other machines. An unreadable table counts as
+/// empty.
 pub fn listening() -> BTreeSet<Port> {
-    let tables =
-        [("tcp", Proto::Tcp), ("tcp6", Proto::Tcp), ("udp", Proto::Udp), ("udp6", Proto::Udp)];
-    tables
-        .into_iter()
-        .flat_map(|(table, proto)| listeners(&read(table), proto).collect::<Vec<_>>())
-        .collect()
+    let mut ports = BTreeSet::new();
+    for (table, proto) in
+        [("tcp", Proto::Tcp), ("tcp6", Proto::Tcp), ("udp", Proto::Udp), ("udp6", Proto::Udp)]
+    {
+        ports.extend(listeners(&read(table), proto));
+    }
+    ports
 }
 
-/// TCP connections that end in programs here, as (our end, theirs). What cannot be read counts as
-/// nothing.
+/// TCP connections of programs here, as (local end, remote end). An unreadable table counts as
+/// empty.
 pub fn sessions() -> Vec<(SocketAddr, SocketAddr)> {
-    ["tcp", "tcp6"]
-        .into_iter()
-        .flat_map(|table| connected(&read(table)).collect::<Vec<_>>())
-        .collect()
+    let mut sessions = connected(&read("tcp"));
+    sessions.extend(connected(&read("tcp6")));
+    sessions
 }
 
-/// The interfaces that a default route leads out of, over IPv4 or IPv6, sorted.
+/// The interfaces of the default routes, over IPv4 or IPv6, sorted.
 pub fn default_interfaces() -> Vec<String> {
-    let (v4, v6) = (read("route"), read("ipv6_route"));
+    let v4 = read("route");
+    let v6 = read("ipv6_route");
     let names: BTreeSet<&str> = defaults_v4(&v4).chain(defaults_v6(&v6)).collect();
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// Whether this machine passes packets on, over IPv4 and over IPv6.
-pub fn passes_on() -> [bool; 2] {
+/// True for each of IPv4 and IPv6 if this machine forwards packets.
+pub fn forwarding() -> [bool; 2] {
     ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(|name| {
         fs::read_to_string(format!("/proc/sys/net/{name}")).is_ok_and(|text| text.trim() != "0")
     })
 }
 
 fn read(table: &str) -> String {
-    fs::read_to_string(format!("{PLACE}/{table}")).unwrap_or_default()
+    fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default()
 }
 
-/// Rows are `N: LOCAL:PORT REMOTE:PORT STATE ...`, in hex. A TCP socket listens in state 0A; a UDP
-/// socket that is not connected, and so takes from everybody, is in 07.
-fn listeners(table: &str, proto: Proto) -> impl Iterator<Item = Port> {
-    let state = if proto == Proto::Tcp { "0A" } else { "07" };
-    table.lines().skip(1).filter_map(move |line| {
-        let words: Vec<&str> = line.split_whitespace().take(4).collect();
-        let [_, local, _, is] = words[..] else { return None };
-        let (address, number) = local.split_once(':')?;
-        let number = u16::from_str_radix(number, 16).ok()?;
-        (is == state && number != 0 && !is_loopback(address)).then_some(Port { proto, number })
-    })
+/// A row of a table of sockets: `N: LOCAL:PORT REMOTE:PORT STATE ...`, in hex.
+struct SocketRow {
+    local: SocketAddr,
+    remote: SocketAddr,
+    state: u8,
 }
 
-/// Rows in state 01, established.
-fn connected(table: &str) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
-    table.lines().skip(1).filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().take(4).collect();
-        let [_, local, remote, "01"] = words[..] else { return None };
-        Some((end(local)?, end(remote)?))
-    })
+impl SocketRow {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace().skip(1);
+        let local = parse_end(words.next()?)?;
+        let remote = parse_end(words.next()?)?;
+        let state = u8::from_str_radix(words.next()?, 16).ok()?;
+        Some(Self { local, remote, state })
+    }
 }
 
-/// An IPv4 address that stands in the table of IPv6 is one of IPv4 on the wire.
-fn end(text: &str) -> Option<SocketAddr> {
+/// An IPv4-mapped address of an IPv6 socket is plain IPv4 on the wire.
+fn parse_end(text: &str) -> Option<SocketAddr> {
     let (address, number) = text.split_once(':')?;
-    let word = |index: usize| {
-        let digits = address.get(index * 8..index * 8 + 8)?;
-        u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes)
-    };
-    let ip = match address.len() {
-        8 => IpAddr::from(Ipv4Addr::from(word(0)?)),
-        32 => {
-            let octets = [word(0)?, word(1)?, word(2)?, word(3)?].concat();
-            IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)).to_canonical()
-        }
+    let mut octets = Vec::new();
+    // Each group of eight digits is a word in this machine's own byte order.
+    for start in (0..address.len()).step_by(8) {
+        let word = u32::from_str_radix(address.get(start..start + 8)?, 16).ok()?;
+        octets.extend(word.to_ne_bytes());
+    }
+    let ip = match octets.len() {
+        4 => IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?)),
+        16 => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)).to_canonical(),
         _ => return None,
     };
     Some(SocketAddr::new(ip, u16::from_str_radix(number, 16).ok()?))
 }
 
-/// Each group of eight digits is a word in this machine's own byte order.
-fn is_loopback(address: &str) -> bool {
-    let word = |index: usize| {
-        let digits = address.get(index * 8..index * 8 + 8)?;
-        u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes)
-    };
-    match [word(0), word(1), word(2), word(3)] {
-        [Some([127, ..]), None, None, None] => true,
-        [Some(a), Some(b), Some(c), Some(d)] => [a, b, c] == [[0; 4]; 3] && d == [0, 0, 0, 1],
-        _ => false,
+fn listeners(table: &str, proto: Proto) -> Vec<Port> {
+    let state = if proto == Proto::Tcp { LISTEN } else { CLOSE };
+    let mut ports = Vec::new();
+    for row in table.lines().skip(1).filter_map(SocketRow::parse) {
+        let number = row.local.port();
+        if row.state == state && number != 0 && !row.local.ip().is_loopback() {
+            ports.push(Port { proto, number });
+        }
     }
+    ports
+}
+
+fn connected(table: &str) -> Vec<(SocketAddr, SocketAddr)> {
+    let rows = table.lines().skip(1).filter_map(SocketRow::parse);
+    rows.filter(|row| row.state == ESTABLISHED).map(|row| (row.local, row.remote)).collect()
 }
 
 /// Columns: interface, destination, gateway, flags, references, use, metric, mask.
 fn defaults_v4(table: &str) -> impl Iterator<Item = &str> {
     table.lines().skip(1).filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().take(8).collect();
-        let [name, "00000000", _, flags, _, _, _, "00000000"] = words[..] else { return None };
-        leads_out(flags).then_some(name)
+        match words[..] {
+            [name, "00000000", _, flags, _, _, _, "00000000"] if is_in_force(flags) => Some(name),
+            _ => None,
+        }
     })
 }
 
@@ -122,12 +126,14 @@ fn defaults_v4(table: &str) -> impl Iterator<Item = &str> {
 fn defaults_v6(table: &str) -> impl Iterator<Item = &str> {
     table.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [_, "00", _, "00", _, _, _, _, flags, name] = words[..] else { return None };
-        leads_out(flags).then_some(name)
+        match words[..] {
+            [_, "00", _, "00", _, _, _, _, flags, name] if is_in_force(flags) => Some(name),
+            _ => None,
+        }
     })
 }
 
-fn leads_out(flags: &str) -> bool {
+fn is_in_force(flags: &str) -> bool {
     u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & UP != 0 && flags & REJECT == 0)
 }
 
@@ -137,38 +143,36 @@ mod tests {
 
     #[cfg(target_endian = "little")]
     #[test]
-    fn listeners_are_told_from_connections_and_from_what_only_this_machine_reaches() {
+    fn listeners_are_neither_connections_nor_on_loopback() {
         let tcp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
    1: 0100007F:0277 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
    2: 0100000A:0050 0200000A:C001 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0\n";
         let port = |proto, number| Port { proto, number };
-        assert_eq!(listeners(tcp, Proto::Tcp).collect::<Vec<_>>(), [port(Proto::Tcp, 22)]);
+        assert_eq!(listeners(tcp, Proto::Tcp), [port(Proto::Tcp, 22)]);
         let udp6 = "head
   1: 00000000000000000000000001000000:0035 00000000000000000000000000000000:0000 07 0
   2: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 07 0
   3: B80D0120000000000000000001000000:1F91 00000000000000000000000002000000:0035 01 0
   broken\n";
-        assert_eq!(listeners(udp6, Proto::Udp).collect::<Vec<_>>(), [port(Proto::Udp, 8080)]);
+        assert_eq!(listeners(udp6, Proto::Udp), [port(Proto::Udp, 8080)]);
     }
 
     #[cfg(target_endian = "little")]
     #[test]
-    fn connections_are_told_from_listeners_with_both_ends_on_both_families() {
+    fn connections_have_both_ends_and_no_listeners_are_among_them() {
         let tcp = "head
    0: 00000000:0016 00000000:0000 0A 0
    1: 0100000A:0016 0200000A:C001 01 0
    2: 0100000A:0016 0200000A:C002 06 0\n";
         let ends = |local: &str, remote: &str| (local.parse().unwrap(), remote.parse().unwrap());
-        assert_eq!(connected(tcp).collect::<Vec<_>>(), [ends("10.0.0.1:22", "10.0.0.2:49153")]);
+        assert_eq!(connected(tcp), [ends("10.0.0.1:22", "10.0.0.2:49153")]);
         let tcp6 = "head
   1: B80D0120000000000000000001000000:0016 B80D0120000000000000000002000000:C001 01 0
   2: 0000000000000000FFFF00000100000A:0016 0000000000000000FFFF00000200000A:C001 01 0
   3: B80D0120:0016 B80D01200000:C001 01 0\n";
         let mapped = ends("10.0.0.1:22", "10.0.0.2:49153");
-        let found: Vec<_> =
-            connected(tcp6).filter(|(_, remote)| remote.port() == 0xc001).take(2).collect();
-        assert_eq!(found, [ends("[2001:db8::1]:22", "[2001:db8::2]:49153"), mapped]);
+        assert_eq!(connected(tcp6), [ends("[2001:db8::1]:22", "[2001:db8::2]:49153"), mapped]);
     }
 
     #[test]
@@ -179,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn default_routes_are_those_that_lead_out() {
+    fn default_routes_are_up_and_reject_nothing() {
         let v4 =
             "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 eth0\t00000000\t0102000A\t0003\t0\t0\t100\t00000000\t0\t0\t0

@@ -1,8 +1,7 @@
-//! Raw UDP sockets: receipts leave from the knock port although nothing is bound to it.
-//! What they carry is left to `core::wire`, whether one is sent to `core::engine`.
+//! Raw UDP sockets: receipts leave from the knock port although no socket is bound to it.
 //!
-//! The kernel makes the IP header and takes only an address of its own as source, so that whoever
-//! owns the listener cannot forge anybody's. Nothing is ever received: a locked filter drops all.
+//! The kernel makes the IP header and accepts only an address of this machine as source. So a
+//! taken-over listener cannot forge addresses. Nothing is ever received: a locked filter drops all.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -19,23 +18,17 @@ use crate::core::wire::RECEIPT;
 
 const SEGMENT: usize = 8 + RECEIPT;
 
-/// A socket that can send UDP over IPv4 from any port.
-///
-/// # Errors
-/// No right to, most likely.
+/// Opens a socket that can send UDP over IPv4 from any port. Fails without CAP_NET_RAW.
 pub fn open_v4() -> Result<OwnedFd, Fault> {
-    open(Domain::IPV4).map_err(|e| refused(&e))
+    open(Domain::IPV4).map_err(|error| no_socket(&error))
 }
 
-/// The same for IPv6; `None` if this machine has none.
-///
-/// # Errors
-/// No right to, most likely.
+/// The same for IPv6; `None` if this machine has no IPv6.
 pub fn open_v6() -> Result<Option<OwnedFd>, Fault> {
     match open(Domain::IPV6) {
         Ok(socket) => Ok(Some(socket)),
-        Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(None),
-        Err(e) => Err(refused(&e)),
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(None),
+        Err(error) => Err(no_socket(&error)),
     }
 }
 
@@ -49,12 +42,12 @@ fn open(domain: Domain) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-fn refused(error: &io::Error) -> Fault {
+fn no_socket(error: &io::Error) -> Fault {
     let remedy = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             "receipts need CAP_NET_RAW: start the gateway as root or by its systemd unit"
         }
-        _ => "the kernel says why",
+        _ => "see the kernel's reason",
     };
     Fault::new(format!("no raw socket for receipts: {error}"), remedy)
 }
@@ -69,11 +62,8 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Sends `receipt` from an address of ours, without waiting.
-    ///
-    /// # Errors
-    /// The kernel's: no route, no room, not our address. Nobody is told: to the client the receipt
-    /// is lost.
+    /// Sends `receipt` from an address of this machine. Never waits. After an error (no route, no
+    /// room, not our address) the receipt is lost to the client.
     pub fn send(
         &self,
         from: SocketAddr,
@@ -82,47 +72,50 @@ impl Sender {
     ) -> io::Result<()> {
         let segment = segment(from, to, receipt);
         let parts = [IoSlice::new(&segment)];
-        let no_family = || io::Error::from(io::ErrorKind::AddrNotAvailable);
-        match (from.ip(), to.ip()) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let socket = self.v4.as_ref().ok_or_else(no_family)?;
-                let source = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
+        match (from.ip(), to.ip(), &self.v4, &self.v6) {
+            (IpAddr::V4(from), IpAddr::V4(to), Some(socket), _) => {
                 let info = libc::in_pktinfo {
                     ipi_ifindex: 0,
-                    ipi_spec_dst: source,
+                    ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) },
                     ipi_addr: libc::in_addr { s_addr: 0 },
                 };
                 let control = [ControlMessage::Ipv4PacketInfo(&info)];
                 let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
                 sendmsg(socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
             }
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let socket = self.v6.as_ref().ok_or_else(no_family)?;
+            (IpAddr::V6(from), IpAddr::V6(to), _, Some(socket)) => {
                 let source = libc::in6_addr { s6_addr: from.octets() };
                 let info = libc::in6_pktinfo { ipi6_addr: source, ipi6_ifindex: 0 };
                 let control = [ControlMessage::Ipv6PacketInfo(&info)];
                 let to = SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0));
                 sendmsg(socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
             }
-            _ => return Err(no_family()),
+            _ => return Err(io::ErrorKind::AddrNotAvailable.into()),
         }
         Ok(())
     }
 }
 
-/// The UDP header, with its checksum, and the receipt.
+/// The UDP header and the receipt.
 fn segment(from: SocketAddr, to: SocketAddr, receipt: &[u8; RECEIPT]) -> [u8; SEGMENT] {
+    let unchecked = with_checksum(from, to, 0, receipt);
+    with_checksum(from, to, udp_checksum(from.ip(), to.ip(), &unchecked), receipt)
+}
+
+fn with_checksum(
+    from: SocketAddr,
+    to: SocketAddr,
+    checksum: u16,
+    receipt: &[u8; RECEIPT],
+) -> [u8; SEGMENT] {
     const LENGTH: u16 = SEGMENT as u16;
-    let write = |check: u16| {
-        Writer::<SEGMENT>::new()
-            .u16(from.port())
-            .u16(to.port())
-            .u16(LENGTH)
-            .u16(check)
-            .put(receipt)
-            .done()
-    };
-    write(udp_checksum(from.ip(), to.ip(), &write(0)))
+    Writer::<SEGMENT>::new()
+        .u16(from.port())
+        .u16(to.port())
+        .u16(LENGTH)
+        .u16(checksum)
+        .put(receipt)
+        .done()
 }
 
 #[cfg(test)]
@@ -131,16 +124,16 @@ mod tests {
     use crate::core::packet::{Arrival, LocalAddresses, parse};
     use crate::core::types::Source;
 
-    struct All;
+    struct AnyAddress;
 
-    impl LocalAddresses for All {
+    impl LocalAddresses for AnyAddress {
         fn has(&self, _: Source) -> bool {
             true
         }
     }
 
     #[test]
-    fn the_segment_has_a_checksum_that_our_own_strict_reader_accepts() {
+    fn the_segment_has_a_checksum_that_our_strict_parser_accepts() {
         let from: SocketAddr = "192.0.2.1:62201".parse().unwrap();
         let to: SocketAddr = "198.51.100.9:4000".parse().unwrap();
         let segment = segment(from, to, &[0xa5; RECEIPT]);
@@ -152,11 +145,15 @@ mod tests {
         let check = !u16::try_from((sum >> 16) + (sum & 0xffff)).unwrap();
         packet[10..12].copy_from_slice(&check.to_be_bytes());
         packet.extend(segment);
-        let payload = parse(&packet).unwrap().strict(&All, Arrival { capture: 0, loopback: true });
+        let payload =
+            parse(&packet).unwrap().strict(&AnyAddress, Arrival { capture: 0, loopback: true });
         assert_eq!(payload, Ok(&[0xa5; RECEIPT][..]));
         packet[26..28].copy_from_slice(&0x1234u16.to_be_bytes());
         assert!(
-            parse(&packet).unwrap().strict(&All, Arrival { capture: 0, loopback: true }).is_err()
+            parse(&packet)
+                .unwrap()
+                .strict(&AnyAddress, Arrival { capture: 0, loopback: true })
+                .is_err()
         );
     }
 

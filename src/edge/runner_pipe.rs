@@ -1,5 +1,5 @@
-//! The pipe between knockd's daemon and its runner: one JSON text a message, both ends ours and
-//! equally trusted. What an order means is left to `app::compat::runner`.
+//! The pipe between knockd's daemon and its runner: each message is one JSON text. Both ends are
+//! ours and equally trusted.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,18 +13,18 @@ use serde::{Deserialize, Serialize};
 
 use super::classic_log::Sinks;
 
-/// Orders that wait at most while the runner is busy with its disk.
+/// The most messages that wait while the runner is busy with its disk.
 const QUEUE: usize = 4096;
-/// No message is longer: two commands of 4 KiB, each byte of which JSON may have to escape, and a
+/// Bytes of the longest message: two commands of 4 KiB in which JSON escapes every byte, and a
 /// door's name.
 const LONGEST: usize = 64 * 1024;
 
-/// From the daemon.
+/// A message from the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToRunner {
-    /// Lines go there from now on.
+    /// The log to write to from now on.
     Log(Sinks),
-    /// A door is open for this knocker. Answered by one [`FromRunner::Over`].
+    /// A door opened. The runner replies with one [`FromRunner::Over`].
     Open(RunRequest),
 }
 
@@ -33,11 +33,11 @@ pub enum ToRunner {
 pub struct RunRequest {
     /// The door's name.
     pub door: String,
-    /// Who knocked.
+    /// The source of the knock.
     pub source: IpAddr,
-    /// The same for log lines, with the host name if it was looked up.
+    /// The source in log lines, with the host name if it was looked up.
     pub who: String,
-    /// The start command, `%IP%` still in it.
+    /// The start command, with `%IP%` not yet replaced.
     pub start: String,
     /// The stop command.
     pub stop: Option<String>,
@@ -45,10 +45,10 @@ pub struct RunRequest {
     pub timeout: i64,
 }
 
-/// From the runner.
+/// A message from the runner.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromRunner {
-    /// An opening is over: its last command has ended, or none ran.
+    /// An opening is over: its last command ended, or none ran.
     Over,
 }
 
@@ -58,21 +58,18 @@ pub struct RunnerPipe {
     queue: VecDeque<Vec<u8>>,
 }
 
-/// What came of a look at the pipe.
+/// The result of one read from the pipe.
 #[derive(Debug)]
 pub enum Received<T> {
-    /// This.
+    /// A message.
     Message(T),
     /// Nothing for now.
     Nothing,
-    /// The other end is gone, or speaks no language of ours.
+    /// The other end is gone, or sent something that is no message.
     Closed,
 }
 
-/// A new pipe: this end, and the socket that the other process finds as its standard input.
-///
-/// # Errors
-/// The kernel's.
+/// A new pipe: our end, and the socket that becomes the standard input of the other process.
 pub fn pair() -> io::Result<(RunnerPipe, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
@@ -80,12 +77,12 @@ pub fn pair() -> io::Result<(RunnerPipe, OwnedFd)> {
 }
 
 impl RunnerPipe {
-    /// An end over `socket`.
+    /// An end on `socket`.
     pub fn new(socket: OwnedFd) -> Self {
         Self { socket, queue: VecDeque::new() }
     }
 
-    /// Sends, or queues what the other end has no room for now. Whether it was taken.
+    /// Sends, or queues if the pipe is full. False if the queue is full too.
     pub fn send(&mut self, message: &impl Serialize) -> bool {
         match serde_json::to_vec(message) {
             Ok(bytes) if bytes.len() <= LONGEST && self.queue.len() < QUEUE => {
@@ -97,8 +94,7 @@ impl RunnerPipe {
         }
     }
 
-    /// Sends what is queued, as far as there is room. An end that is gone is noticed when it is
-    /// read.
+    /// Sends queued messages while there is room. See `receive` for an end that is gone.
     pub fn flush(&mut self) {
         while let Some(bytes) = self.queue.front() {
             match send(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
@@ -109,20 +105,20 @@ impl RunnerPipe {
         }
     }
 
-    /// How many messages wait for room.
+    /// The number of queued messages.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// The next message, without waiting for one.
+    /// The next message. Never waits.
     pub fn receive<T: DeserializeOwned>(&self) -> Received<T> {
         let mut buffer = vec![0; LONGEST];
         match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => Received::Closed,
-            Ok(length) => buffer
-                .get(..length)
-                .and_then(|text| serde_json::from_slice(text).ok())
-                .map_or(Received::Closed, Received::Message),
+            Ok(length) => match serde_json::from_slice(buffer.get(..length).unwrap_or_default()) {
+                Ok(message) => Received::Message(message),
+                // Also the empty text, which means that the other end is gone.
+                Err(_) => Received::Closed,
+            },
             Err(Errno::EAGAIN | Errno::EINTR) => Received::Nothing,
             Err(_) => Received::Closed,
         }
@@ -140,10 +136,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_arrive_whole_and_in_order_even_through_a_full_pipe() {
+    fn requests_arrive_whole_and_in_order_even_through_a_full_pipe() {
         let (mut ours, theirs) = pair().unwrap();
         let theirs = RunnerPipe::new(theirs);
-        let order = |n: i64| RunRequest {
+        let request = |n: i64| RunRequest {
             door: "d\n\"".into(),
             source: "::ffff:192.0.2.1".parse().unwrap(),
             who: "::ffff:192.0.2.1 (host.example)".into(),
@@ -152,14 +148,14 @@ mod tests {
             timeout: n,
         };
         for n in 0..200 {
-            assert!(ours.send(&ToRunner::Open(order(n))));
+            assert!(ours.send(&ToRunner::Open(request(n))));
         }
         assert!(ours.waiting() > 0, "the pipe is full");
         for n in 0..200 {
             ours.flush();
             match theirs.receive() {
-                Received::Message(ToRunner::Open(came)) => {
-                    assert_eq!((came.timeout, came.start.len()), (n, 4095))
+                Received::Message(ToRunner::Open(request)) => {
+                    assert_eq!((request.timeout, request.start.len()), (n, 4095));
                 }
                 other => panic!("{other:?}"),
             }

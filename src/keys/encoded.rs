@@ -1,5 +1,5 @@
-//! Keys and ids in text: base64 for keys, hex for ids, decoded straight into their place.
-//! Files and their layout are left to the other files here.
+//! Keys and ids as text: base64 for keys, hex for ids.
+//! Secrets are decoded in place, without a copy.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,28 +17,29 @@ pub(super) struct PublicText(pub(super) [u8; 32]);
 /// 16 bytes in hex.
 pub(super) struct IdText(pub(super) [u8; 16]);
 
-/// Something that a word of text decodes to.
-trait Word: Sized {
+trait DecodeText: Sized {
     const EXPECTING: &'static str;
     fn decode(text: &str) -> Option<Self>;
 }
 
-impl Word for SecretText {
+impl DecodeText for SecretText {
     const EXPECTING: &'static str = "a key: 32 bytes in base64, 44 characters";
     fn decode(text: &str) -> Option<Self> {
-        Secret::filled(|bytes| decode32(text, bytes).ok_or(())).ok().map(Self)
+        let secret = Secret::filled(|bytes| decode32(text, bytes).ok_or(()));
+        secret.ok().map(Self)
     }
 }
 
-impl Word for PublicText {
+impl DecodeText for PublicText {
     const EXPECTING: &'static str = SecretText::EXPECTING;
     fn decode(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
-        decode32(text, &mut bytes).map(|()| Self(bytes))
+        decode32(text, &mut bytes)?;
+        Some(Self(bytes))
     }
 }
 
-impl Word for IdText {
+impl DecodeText for IdText {
     const EXPECTING: &'static str = "an id: 32 hex digits";
     fn decode(text: &str) -> Option<Self> {
         id(text).map(Self)
@@ -48,58 +49,66 @@ impl Word for IdText {
 /// 16 bytes from 32 lower-case hex digits.
 pub(super) fn id(text: &str) -> Option<[u8; 16]> {
     let mut bytes = [0; 16];
-    let written = base16ct::lower::decode(text, &mut bytes).ok()?.len();
-    (written == 16).then_some(bytes)
+    let decoded = base16ct::lower::decode(text, &mut bytes).ok()?;
+    if decoded.len() == 16 { Some(bytes) } else { None }
 }
 
-/// `bytes` in base64, wiped when dropped.
-pub(super) fn base64(bytes: &[u8; 32]) -> Zeroizing<String> {
-    Zeroizing::new(Base64::encode_string(bytes))
+/// Appends `name = "KEY"` with the key in base64. `text` must have room: a string that grows leaves
+/// copies of secrets behind.
+pub(super) fn push_key(text: &mut String, name: &str, key: &[u8; 32]) {
+    let encoded = Zeroizing::new(Base64::encode_string(key));
+    for part in [name, " = \"", encoded.as_str(), "\"\n"] {
+        text.push_str(part);
+    }
 }
 
 fn decode32(text: &str, bytes: &mut [u8; 32]) -> Option<()> {
-    // 44 characters are 33 places; the one byte too many must not come into being.
-    let mut room = Zeroizing::new([0; 33]);
-    let decoded = Base64::decode(text, room.as_mut_slice()).ok()?;
-    (decoded.len() == bytes.len()).then(|| bytes.copy_from_slice(decoded))
+    // 44 characters can decode to 33 bytes.
+    let mut buffer = Zeroizing::new([0; 33]);
+    let decoded = Base64::decode(text, buffer.as_mut_slice()).ok()?;
+    if decoded.len() != bytes.len() {
+        return None;
+    }
+    bytes.copy_from_slice(decoded);
+    Some(())
 }
 
-struct WordVisitor<T>(PhantomData<T>);
+struct TextVisitor<T>(PhantomData<T>);
 
-impl<T: Word> Visitor<'_> for WordVisitor<T> {
+impl<T: DecodeText> Visitor<'_> for TextVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(T::EXPECTING)
     }
 
-    // What was read instead may be most of a secret: it is never repeated.
+    // The message never contains the text: it may be most of a secret.
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
         T::decode(text).ok_or_else(|| E::custom(format_args!("not {}", T::EXPECTING)))
     }
 }
 
-macro_rules! deserialize_as_word {
+macro_rules! deserialize_from_text {
     ($($name:ident)+) => {$(
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(WordVisitor(PhantomData))
+                deserializer.deserialize_str(TextVisitor(PhantomData))
             }
         }
     )+};
 }
 
-deserialize_as_word!(SecretText PublicText IdText);
+deserialize_from_text!(SecretText PublicText IdText);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn keys_and_ids_come_back_from_their_text() {
+    fn keys_and_ids_decode_to_what_was_encoded() {
         let key = [0xfe; 32];
-        assert_eq!(PublicText::decode(&base64(&key)).unwrap().0, key);
-        assert_eq!(SecretText::decode(&base64(&key)).unwrap().0.expose(), &key);
+        assert_eq!(PublicText::decode(&Base64::encode_string(&key)).unwrap().0, key);
+        assert_eq!(SecretText::decode(&Base64::encode_string(&key)).unwrap().0.expose(), &key);
         assert_eq!(
             id("000102030405060708090a0b0c0d0e0f"),
             Some(std::array::from_fn(|i| u8::try_from(i).unwrap()))

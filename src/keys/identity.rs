@@ -1,5 +1,5 @@
-//! A client's Ed25519 private key in OpenSSH form, and whatever else can sign in its place.
-//! Asking for a passphrase is left to `app`, the signature itself to `core::authentic`.
+//! A client's Ed25519 private key in OpenSSH form, and signing with it.
+//! See `app::client` for passphrases, `core::authentic` for the signature itself.
 
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{Cipher, Error, Kdf, LineEnding, PrivateKey};
@@ -12,47 +12,43 @@ use crate::core::keyring::Secret;
 use crate::core::knock::Signature;
 use crate::core::types::Fault;
 
-/// Rounds of bcrypt-pbkdf over a new passphrase: OpenSSH's default since 9.4, about a quarter
-/// second.
+/// Rounds of bcrypt-pbkdf for a new passphrase, about a quarter second: OpenSSH's default since 9.4.
 const ROUNDS: u32 = 24;
-/// The most rounds that we try: a file that asks for more would keep us busy for minutes.
+/// The most rounds that we accept: more would take minutes.
 const MAX_ROUNDS: u32 = 1024;
 
-/// A private key that may sign.
+/// A private key, ready to sign.
 pub struct Identity {
     seed: Secret<32>,
     public: PublicKey,
 }
 
-/// A key file, read.
+/// The contents of a key file.
 pub enum KeyFile {
-    /// It was not encrypted.
+    /// A key without a passphrase.
     Open(Identity),
-    /// It wants its passphrase.
+    /// A key that needs its passphrase.
     Locked(Locked),
 }
 
-/// An encrypted private key. Its text does not say more than its public half.
+/// An encrypted private key.
 pub struct Locked(Box<PrivateKey>);
 
-/// Whatever holds the client's key. An agent or a FIDO token will be further cases.
+/// The holder of the client's key. An agent or a FIDO token will be further cases.
 pub enum Signer {
     /// The key itself, in this process.
     Key(Identity),
 }
 
 impl Signer {
-    /// Signs the SSHSIG blob of `message`.
-    ///
-    /// # Errors
-    /// Never for a key that we hold; an agent may refuse.
+    /// Signs the SSHSIG blob of `message`. Never fails for a key in this process.
     pub fn sign(&self, message: &Message) -> Result<Signature, Fault> {
         match self {
             Signer::Key(identity) => Ok(authentic::sign(&identity.seed, message)),
         }
     }
 
-    /// The public half.
+    /// The public key.
     pub fn public(&self) -> &PublicKey {
         match self {
             Signer::Key(identity) => &identity.public,
@@ -61,57 +57,58 @@ impl Signer {
 }
 
 impl Identity {
-    /// A new key out of 32 random bytes.
-    ///
-    /// # Errors
-    /// Never for a seed that is random.
+    /// A new key from 32 random bytes. Never fails for a random seed.
     pub fn new(seed: Secret<32>) -> Result<Self, Fault> {
         let public = PublicKey::new(authentic::public_key(&seed))?;
         Ok(Self { seed, public })
     }
 
-    /// The public half.
+    /// The public key.
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    /// The private key in OpenSSH form with `comment`; wiped when dropped.
-    ///
-    /// `lock` encrypts it: the passphrase, and 20 random bytes for salt and check.
-    ///
-    /// # Errors
-    /// The comment cannot stand in a key file.
+    /// The private key in OpenSSH form; wiped when dropped. Fails if `comment` is not allowed there.
+    /// `lock` encrypts it: the passphrase, and 20 random bytes for salt and check number.
     pub fn print(
         &self,
         comment: &str,
         lock: Option<(&str, [u8; 20])>,
     ) -> Result<Zeroizing<String>, Fault> {
-        let broken = |_| {
+        self.to_openssh(comment, lock).map_err(|_| {
             Fault::new(
                 "this key cannot be written in OpenSSH form",
                 "leave special characters out of the comment",
             )
-        };
+        })
+    }
+
+    fn to_openssh(
+        &self,
+        comment: &str,
+        lock: Option<(&str, [u8; 20])>,
+    ) -> Result<Zeroizing<String>, Error> {
         let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(self.seed.expose()));
-        let mut key = PrivateKey::new(pair, comment).map_err(broken)?;
+        let mut key = PrivateKey::new(pair, comment)?;
         if let Some((passphrase, random)) = lock {
-            let (salt, check) = random.split_at(16);
-            let check = check.try_into().map_or(0, u32::from_be_bytes);
+            let [salt @ .., a, b, c, d] = random;
+            let check = u32::from_be_bytes([a, b, c, d]);
             let kdf = Kdf::Bcrypt { salt: salt.to_vec(), rounds: ROUNDS };
-            key = key.encrypt_with(Cipher::Aes256Ctr, kdf, check, passphrase).map_err(broken)?;
+            key = key.encrypt_with(Cipher::Aes256Ctr, kdf, check, passphrase)?;
         }
-        key.to_openssh(LineEnding::LF).map_err(broken)
+        key.to_openssh(LineEnding::LF)
     }
 
     fn from_key(label: &str, key: &PrivateKey) -> Result<Self, Fault> {
-        let wrong = || wrong_type(label, &format!("type {}", key.algorithm()));
-        let pair = key.key_data().ed25519().ok_or_else(wrong)?;
+        let Some(pair) = key.key_data().ed25519() else {
+            return Err(wrong_type(label, &format!("type {}", key.algorithm())));
+        };
         let seed = Secret::new(pair.private.to_bytes());
         let public = authentic::public_key(&seed);
-        // Signing under another public key than the seed's own gives the seed away.
+        // A signature under a public key other than the seed's own reveals the seed.
         if public != pair.public.0 {
             return Err(Fault::new(
-                format!("{label}: its public and its private half do not belong together"),
+                format!("{label}: its public key does not belong to its private key"),
                 "restore it from a backup",
             ));
         }
@@ -120,51 +117,47 @@ impl Identity {
 }
 
 impl KeyFile {
-    /// Reads an OpenSSH private key; `label` is the path that complaints name.
-    ///
-    /// # Errors
-    /// It is none, or one of another type.
+    /// Reads an OpenSSH private key of our type. `label` is the path for messages.
     pub fn parse(label: &str, text: &str) -> Result<Self, Fault> {
         if !text.contains("-----BEGIN OPENSSH PRIVATE KEY-----") {
             return Err(not_openssh(label, text));
         }
-        let key = PrivateKey::from_openssh(text.trim()).map_err(|e| match e {
-            Error::AlgorithmUnknown | Error::AlgorithmUnsupported { .. } => {
-                wrong_type(label, "another type")
+        let key = match PrivateKey::from_openssh(text.trim()) {
+            Ok(key) => key,
+            Err(Error::AlgorithmUnknown | Error::AlgorithmUnsupported { .. }) => {
+                return Err(wrong_type(label, "another type"));
             }
-            other => Fault::new(
-                format!(
-                    "{label}: not a readable OpenSSH private key: {}",
-                    printable(&other.to_string())
-                ),
-                format!("`ssh-keygen -y -f {label}` reads it, or says more"),
-            ),
-        })?;
+            Err(error) => {
+                let why = printable(&error.to_string());
+                return Err(Fault::new(
+                    format!("{label}: not a readable OpenSSH private key: {why}"),
+                    format!("check it with `ssh-keygen -y -f {label}`"),
+                ));
+            }
+        };
         if !key.is_encrypted() {
-            return Identity::from_key(label, &key).map(Self::Open);
+            return Ok(Self::Open(Identity::from_key(label, &key)?));
         }
-        match key.kdf() {
-            Kdf::Bcrypt { rounds, .. } if *rounds > MAX_ROUNDS => Err(Fault::new(
-                format!(
-                    "{label}: its passphrase is hashed in {rounds} rounds, more than {MAX_ROUNDS}"
-                ),
+        if let Kdf::Bcrypt { rounds, .. } = key.kdf()
+            && *rounds > MAX_ROUNDS
+        {
+            return Err(Fault::new(
+                format!("{label}: its passphrase needs {rounds} rounds, more than {MAX_ROUNDS}"),
                 format!("`ssh-keygen -p -a 24 -f {label}` lowers them"),
-            )),
-            _ => Ok(Self::Locked(Locked(Box::new(key)))),
+            ));
         }
+        Ok(Self::Locked(Locked(Box::new(key))))
     }
 }
 
 impl Locked {
-    /// The public half, which is not encrypted, if it is of our kind.
+    /// The public key, which is not encrypted, if it is an Ed25519 key that may be enrolled.
     pub fn public(&self) -> Option<PublicKey> {
-        self.0.public_key().key_data().ed25519().and_then(|key| PublicKey::new(key.0).ok())
+        let key = self.0.public_key().key_data().ed25519()?;
+        PublicKey::new(key.0).ok()
     }
 
-    /// The key, if `passphrase` is right: `Ok(None)` if it is not.
-    ///
-    /// # Errors
-    /// It opened, but is a key of another type.
+    /// Decrypts the key: `Ok(None)` if `passphrase` is wrong. Fails for a key of another type.
     pub fn unlock(&self, label: &str, passphrase: &str) -> Result<Option<Identity>, Fault> {
         match self.0.decrypt(passphrase) {
             Ok(key) => Identity::from_key(label, &key).map(Some),
@@ -184,7 +177,7 @@ fn not_openssh(label: &str, text: &str) -> Fault {
     if text.trim_start().starts_with("ssh-") {
         return Fault::new(
             format!("{label}: this is a public key"),
-            "name the private one, without .pub",
+            "name the private key file, without .pub",
         );
     }
     if text.contains("PRIVATE KEY-----") || text.contains("PuTTY-User-Key-File") {
@@ -254,7 +247,7 @@ gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
     }
 
     #[test]
-    fn openssh_s_own_key_is_read_and_written() {
+    fn a_key_of_ssh_keygen_is_read_and_written() {
         let identity = open(PLAIN);
         let (public, comment) = PublicKey::from_line(LINE).unwrap();
         assert_eq!(*identity.public(), public);
@@ -263,9 +256,9 @@ gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
     }
 
     #[test]
-    fn an_encrypted_key_opens_by_its_passphrase_alone() {
+    fn an_encrypted_key_opens_only_with_its_passphrase() {
         let key = locked(LOCKED);
-        assert_eq!(key.public(), Some(*open(PLAIN).public()), "the public half is no secret");
+        assert_eq!(key.public(), Some(*open(PLAIN).public()), "the public key is not encrypted");
         assert!(key.unlock("id", "open barley").unwrap().is_none());
         assert_eq!(
             key.unlock("id", "open sesame").unwrap().unwrap().public(),
@@ -274,7 +267,7 @@ gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
     }
 
     #[test]
-    fn what_we_encrypt_opens_again() {
+    fn a_key_that_we_encrypt_opens_again() {
         let text = open(PLAIN).print("c", Some(("parole", [7; 20]))).unwrap();
         let key = locked(&text);
         assert!(key.unlock("id", "").unwrap().is_none());
@@ -293,7 +286,7 @@ gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
     }
 
     #[test]
-    fn halves_that_do_not_belong_together_never_sign() {
+    fn a_public_key_of_another_private_key_is_refused() {
         // One bit of the seed: both copies of the public half still agree with each other.
         let swapped = PLAIN.replace("AAECyTA+M9s", "AAECyTB+M9s");
         assert_ne!(swapped, PLAIN);

@@ -1,5 +1,5 @@
-//! The texts of keys: files and lines that people hold.
-//! Opening files is left to `edge::files`.
+//! The text formats of keys: files and lines that people keep.
+//! See `edge::files` for opening files.
 
 pub mod authorized;
 mod encoded;

@@ -1,5 +1,5 @@
-//! What a client holds of one gateway, as TOML: addresses, the gateway's public key, the symmetric
-//! keys. Where profiles lie is left to `app`, the client's own private key to `identity`.
+//! A client's profile of one gateway, as TOML: addresses, public key, symmetric keys.
+//! See `app::client` for the place of profiles, `identity` for the client's private key.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use toml::Spanned;
 use zeroize::Zeroizing;
 
 use super::authorized::is_name;
-use super::encoded::{IdText, PublicText, SecretText, base64};
+use super::encoded::{IdText, PublicText, SecretText, push_key};
 use super::public::PublicKey;
 use crate::core::address::is_host;
 use crate::core::diagnostic::{SourceText, printable};
@@ -23,32 +23,30 @@ pub struct Profile {
     pub name: String,
     /// Its id there; the keys derive from it.
     pub client: ClientId,
-    /// The public key that is enrolled: another one's signature would come to nothing.
+    /// The public key that is enrolled: only its signatures count.
     pub key: PublicKey,
-    /// Host names or IP addresses of the gateway, at least one; tried in order.
+    /// Host names or IP addresses of the gateway, at least one, in order of preference.
     pub addresses: Vec<String>,
     /// The knock port.
     pub port: u16,
-    /// What the knock is sealed with.
+    /// The keys that seal a knock.
     pub side: ClientSide,
-    /// What the client may open, as far as was known when the profile was made.
+    /// The services that the client could open when the profile was made.
     pub services: Vec<ServiceName>,
-    /// What `toctoc open PROFILE` opens.
+    /// The service that `toctoc open PROFILE` opens.
     pub default_service: Option<ServiceName>,
-    /// The private key; `None` = the client's usual one.
+    /// The path of the private key; `None` = the client's usual one.
     pub identity: Option<PathBuf>,
-    /// For when no sealed knock gets through.
+    /// For networks that let no sealed knock through.
     pub fallback: Option<Fallback>,
 }
 
-/// The classic sequence of a door. Shown to nobody, but no key: it crosses the network in the clear
-/// whenever it is used.
+/// A door's classic sequence. Shown to nobody, but weaker than a key: it is sent in cleartext.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fallback {
-    /// What to hit, in order, 1 to [`STEPS`].
+    /// 1 to [`STEPS`] steps.
     pub sequence: Vec<Step>,
-    /// Whether the client may offer it after a sealed knock without an answer. It never uses it by
-    /// itself.
+    /// True if the client may offer it when no receipt comes. It never sends it by itself.
     pub offer: bool,
 }
 
@@ -76,43 +74,53 @@ struct RawProfile {
 }
 
 impl Profile {
-    /// Reads a profile; `label` is the path that complaints name.
-    ///
-    /// # Errors
-    /// The first thing that is wrong, as `label:line:column: what`; never with a secret in it.
+    /// Reads a profile. `label` is the path for messages. Fails with the first mistake, as
+    /// `label:line:column: what`, never with a secret in it.
     pub fn parse(label: &str, text: &str) -> Result<Self, Fault> {
         let file = SourceText::new(label, text);
-        let raw: RawProfile = toml::from_str(text).map_err(|e| complain_parse(file, &e))?;
-        let checked = Checker { file };
-        checked.version(&raw.version)?;
-        let services =
-            raw.services.iter().map(|name| checked.service(name)).collect::<Result<Vec<_>, _>>()?;
-        let default_service = raw
-            .default_service
-            .map(|name| checked.default_service(&name, &services))
-            .transpose()?;
-        let realm = Realm::new(RealmId(raw.realm.0), GatewayId(raw.gateway.0), raw.mask.0);
-        let keys = ClientKeys { psk: raw.psk.0, tag: raw.tag.0, mac: raw.mac.0 };
+        let raw: RawProfile = toml::from_str(text).map_err(|error| parse_fault(file, &error))?;
+        let checker = Checker { file };
+        checker.version(&raw.version)?;
+        let mut services = Vec::new();
+        for name in &raw.services {
+            services.push(checker.service(name)?);
+        }
+        let default_service = match &raw.default_service {
+            Some(name) => Some(checker.default_service(name, &services)?),
+            None => None,
+        };
         Ok(Self {
-            name: checked.name(raw.name)?,
+            name: checker.name(raw.name)?,
             client: ClientId(raw.client.0),
-            key: checked.key(&raw.key)?,
-            addresses: checked.addresses(raw.addresses)?,
-            port: checked.port(&raw.port)?,
-            side: ClientSide { realm, gateway_public: raw.gateway_key.0, keys },
+            key: checker.key(&raw.key)?,
+            addresses: checker.addresses(raw.addresses)?,
+            port: checker.port(&raw.port)?,
+            side: ClientSide {
+                gateway: GatewayId(raw.gateway.0),
+                realm: Realm::new(RealmId(raw.realm.0), raw.mask.0),
+                gateway_public: raw.gateway_key.0,
+                keys: ClientKeys { psk: raw.psk.0, tag: raw.tag.0, mac: raw.mac.0 },
+            },
             services,
             default_service,
-            identity: raw.identity.map(|path| checked.identity(path)).transpose()?,
-            fallback: checked.fallback(raw.classic.as_ref(), raw.sequence.as_ref())?,
+            identity: match raw.identity {
+                Some(path) => Some(checker.identity(path)?),
+                None => None,
+            },
+            fallback: checker.fallback(raw.classic.as_ref(), raw.sequence.as_ref())?,
         })
     }
 
     /// The profile's text; wiped when dropped.
     pub fn print(&self) -> Zeroizing<String> {
+        let side = &self.side;
         let services: Vec<&str> = self.services.iter().map(ServiceName::as_str).collect();
-        let mut open = [
-            format!("# toctoc profile of `{}`. It holds secrets: keep it 0600, hand it over in private.", self.name),
-            format!("# `toctoc import` puts it where it belongs. {}", self.worth()),
+        let mut lines = vec![
+            format!(
+                "# toctoc profile of `{}`. It contains secrets: keep it 0600, send it in private.",
+                self.name
+            ),
+            format!("# `toctoc import` installs it. {}", self.worth()),
             "version = 1".into(),
             line("name", self.name.as_str()),
             line("client", self.client.to_string()),
@@ -120,63 +128,51 @@ impl Profile {
             line("addresses", self.addresses.clone()),
             line("port", i64::from(self.port)),
             line("services", services),
-        ]
-        .join("\n");
+        ];
         if let Some(service) = &self.default_service {
-            open.push_str(&format!("\n{}", line("default_service", service.as_str())));
+            lines.push(line("default_service", service.as_str()));
         }
         if let Some(identity) = &self.identity {
-            open.push_str(&format!(
-                "\n{}",
-                line("identity", identity.to_string_lossy().into_owned())
-            ));
+            lines.push(line("identity", identity.to_string_lossy().into_owned()));
         }
         if let Some(fallback) = &self.fallback {
-            open.push_str(&fallback.print());
+            lines.extend(fallback.lines());
         }
-        open.push_str(&format!(
-            "\n{}\n{}\n",
-            line("gateway", self.side.realm.gateway().to_string()),
-            line("realm", self.side.realm.realm().to_string())
-        ));
-        // Room for all of it: a string that grows leaves copies of secrets behind.
-        let mut text = Zeroizing::new(String::with_capacity(open.len() + 512));
-        text.push_str(&open);
-        let keys = &self.side.keys;
-        for (name, bytes) in [
-            ("gateway_key", &self.side.gateway_public),
-            ("mask", self.side.realm.mask().expose()),
-            ("psk", keys.psk.expose()),
-            ("tag", keys.tag.expose()),
-            ("mac", keys.mac.expose()),
-        ] {
-            let encoded = base64(bytes);
-            [name, " = \"", encoded.as_str(), "\"\n"].iter().for_each(|part| text.push_str(part));
-        }
+        lines.push(line("gateway", side.gateway.to_string()));
+        lines.push(line("realm", side.realm.id().to_string()));
+        let lines = lines.join("\n");
+        // Room for all of it: see `push_key`.
+        let mut text = Zeroizing::new(String::with_capacity(lines.len() + 512));
+        text.push_str(&lines);
+        text.push('\n');
+        push_key(&mut text, "gateway_key", &side.gateway_public);
+        push_key(&mut text, "mask", side.realm.mask().expose());
+        push_key(&mut text, "psk", side.keys.psk.expose());
+        push_key(&mut text, "tag", side.keys.tag.expose());
+        push_key(&mut text, "mac", side.keys.mac.expose());
         text
     }
 
-    /// What whoever finds it can do with it.
+    /// The power that the file gives to a thief.
     fn worth(&self) -> &'static str {
         match self.fallback {
-            None => "Alone it opens nothing: that takes the private key as well.",
+            None => "Alone it opens nothing: that takes the private key too.",
             Some(_) => {
-                "Alone it opens the door whose sequence it holds; for all else it takes the private key as well."
+                "Alone it opens the door of its sequence; all else takes the private key too."
             }
         }
     }
 }
 
 impl Fallback {
-    fn print(&self) -> String {
+    fn lines(&self) -> [String; 4] {
         let steps: Vec<String> = self.sequence.iter().map(|step| step.notation()).collect();
         [
-            "\n# A door's classic sequence, for when no sealed knock gets through: `toctoc open --classic` sends it, in the clear.",
-            &line("sequence", steps),
-            "# \"ask\": offer it after a sealed knock without an answer. \"never\": only --classic sends it.",
-            &line("classic", if self.offer { ASK } else { NEVER }),
+            "# A door's classic sequence, for networks that let no sealed knock through. `toctoc open --classic` sends it, in cleartext.".into(),
+            line("sequence", steps),
+            "# \"ask\": offer it when no receipt comes. \"never\": only --classic sends it.".into(),
+            line("classic", if self.offer { ASK } else { NEVER }),
         ]
-        .join("\n")
     }
 }
 
@@ -187,79 +183,71 @@ fn line(key: &str, value: impl Into<toml::Value>) -> String {
     format!("{key} = {}", value.into())
 }
 
-fn complain_parse(file: SourceText<'_>, error: &toml::de::Error) -> Fault {
+fn parse_fault(file: SourceText<'_>, error: &toml::de::Error) -> Fault {
     let mut fault = file.complain_serde(error.span(), error.message());
     if !fault.remedy.starts_with("did you mean") {
         fault.remedy =
-            "ask the gateway's admin for the profile again: `toctocd client add` prints it"
-                .to_owned();
+            "ask the gateway's admin for a new profile: `toctocd client add` prints it".to_owned();
     }
     fault
 }
 
-/// The checks that TOML itself does not do, each naming its place.
+/// The checks that TOML itself does not do. Each fault has its place.
 struct Checker<'a> {
     file: SourceText<'a>,
 }
 
 impl Checker<'_> {
     fn version(&self, version: &Spanned<i64>) -> Result<(), Fault> {
-        match version.get_ref() {
-            1 => Ok(()),
-            _ => Err(self.at(
-                version,
-                "a profile of another version",
-                "use a newer toctoc, or ask for a new profile",
-            )),
+        if *version.get_ref() == 1 {
+            return Ok(());
         }
+        let remedy = "use a newer toctoc, or ask for a new profile";
+        Err(self.fault(version, "a profile of another version", remedy))
     }
 
     fn name(&self, name: Spanned<String>) -> Result<String, Fault> {
-        if !is_name(name.get_ref()) {
-            return Err(self.at(
-                &name,
-                "not a client's name",
-                "one word of letters, digits, and . _ @ + -",
-            ));
+        if is_name(name.get_ref()) {
+            return Ok(name.into_inner());
         }
-        Ok(name.into_inner())
+        Err(self.fault(&name, "not a client's name", "one word of letters, digits, and . _ @ + -"))
     }
 
     fn key(&self, line: &Spanned<String>) -> Result<PublicKey, Fault> {
-        let parsed = PublicKey::from_line(line.get_ref());
-        parsed.map(|(key, _)| key).map_err(|fault| self.at(line, &fault.what, &fault.remedy))
+        match PublicKey::from_line(line.get_ref()) {
+            Ok((key, _)) => Ok(key),
+            Err(fault) => Err(self.fault(line, &fault.what, &fault.remedy)),
+        }
     }
 
     fn addresses(&self, list: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Fault> {
-        if list.get_ref().is_empty() || list.get_ref().len() > 16 {
-            return Err(self.at(
-                &list,
-                "1 to 16 addresses are needed",
-                "write addresses = [\"gate.example.org\"]",
-            ));
+        if !(1..=16).contains(&list.get_ref().len()) {
+            let remedy = "write addresses = [\"gate.example.org\"]";
+            return Err(self.fault(&list, "1 to 16 addresses are needed", remedy));
         }
-        let host = |text: Spanned<String>| match is_host(text.get_ref()) {
-            true => Ok(text.into_inner()),
-            false => Err(self.at(
-                &text,
-                "not a host",
-                "write a host name or an IP address, without a port",
-            )),
-        };
-        list.into_inner().into_iter().map(host).collect()
+        let mut hosts = Vec::new();
+        for text in list.into_inner() {
+            if !is_host(text.get_ref()) {
+                let remedy = "write a host name or an IP address, without a port";
+                return Err(self.fault(&text, "not a host", remedy));
+            }
+            hosts.push(text.into_inner());
+        }
+        Ok(hosts)
     }
 
     fn port(&self, port: &Spanned<i64>) -> Result<u16, Fault> {
-        u16::try_from(*port.get_ref())
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or_else(|| self.at(port, "not a port", "from 1 to 65535"))
+        match u16::try_from(*port.get_ref()) {
+            Ok(0) | Err(_) => Err(self.fault(port, "not a port", "from 1 to 65535")),
+            Ok(number) => Ok(number),
+        }
     }
 
     fn service(&self, name: &Spanned<String>) -> Result<ServiceName, Fault> {
-        let what = format!("`{}` is no service name", printable(name.get_ref()));
-        ServiceName::new(name.get_ref())
-            .ok_or_else(|| self.at(name, &what, "use 1 to 31 of a-z 0-9 . _ -"))
+        ServiceName::new(name.get_ref()).ok_or_else(|| {
+            let what = format!("`{}` is not a service name", printable(name.get_ref()));
+            self.fault(name, &what, "use 1 to 31 of a-z 0-9 . _ -")
+        })
     }
 
     fn default_service(
@@ -276,65 +264,50 @@ impl Checker<'_> {
     }
 
     fn identity(&self, path: Spanned<String>) -> Result<PathBuf, Fault> {
-        let plain = !path.get_ref().is_empty() && !path.get_ref().contains('\0');
-        if !plain {
-            return Err(self.at(
-                &path,
-                "not a path",
-                "name an OpenSSH private key file, or remove this line",
-            ));
+        if path.get_ref().is_empty() || path.get_ref().contains('\0') {
+            let remedy = "name an OpenSSH private key file, or remove this line";
+            return Err(self.fault(&path, "not a path", remedy));
         }
         Ok(path.into_inner().into())
     }
 
-    /// Never shows a step that it complains about: it may be right but for a letter.
+    /// A fault never shows a wrong step: only one letter of it may be wrong.
     fn fallback(
         &self,
         classic: Option<&Spanned<String>>,
         sequence: Option<&Spanned<Vec<Spanned<String>>>>,
     ) -> Result<Option<Fallback>, Fault> {
-        let (list, word) = match (sequence, classic) {
-            (None, None) => return Ok(None),
-            (None, Some(word)) => {
-                return Err(self.at(
-                    word,
-                    "`classic` without a `sequence`",
-                    "write sequence = [...] too, or remove it",
-                ));
-            }
-            (Some(list), word) => (list, word),
+        let Some(list) = sequence else {
+            let Some(word) = classic else { return Ok(None) };
+            let remedy = "write sequence = [...] too, or remove it";
+            return Err(self.fault(word, "`classic` without a `sequence`", remedy));
         };
-        let offer = match word.map(|word| (word, word.get_ref().as_str())) {
-            None | Some((_, NEVER)) => false,
-            Some((_, ASK)) => true,
-            Some((word, other)) => {
-                return Err(self.file.complain_unknown(
-                    word.span().start,
-                    "word",
-                    other,
-                    [NEVER, ASK],
-                ));
+        let offer = match classic {
+            None => false,
+            Some(word) if word.get_ref() == NEVER => false,
+            Some(word) if word.get_ref() == ASK => true,
+            Some(word) => {
+                let known = [NEVER, ASK];
+                let at = word.span().start;
+                return Err(self.file.complain_unknown(at, "word", word.get_ref(), known));
             }
         };
         if !(1..=STEPS).contains(&list.get_ref().len()) {
-            return Err(self.at(
-                list,
-                "not a sequence",
-                &format!("1 to {STEPS} steps, as the door has them"),
-            ));
+            let remedy = format!("1 to {STEPS} steps, as the door has them");
+            return Err(self.fault(list, "not a sequence", &remedy));
         }
-        let step = |text: &Spanned<String>| {
-            Step::read(text.get_ref()).ok_or_else(|| {
-                self.at(text, "not a step of a sequence", "write 7001/tcp, 7001/udp or icmp:64")
-            })
-        };
-        Ok(Some(Fallback {
-            sequence: list.get_ref().iter().map(step).collect::<Result<_, _>>()?,
-            offer,
-        }))
+        let mut steps = Vec::new();
+        for text in list.get_ref() {
+            let Some(step) = Step::read(text.get_ref()) else {
+                let remedy = "write 7001/tcp, 7001/udp or icmp:64";
+                return Err(self.fault(text, "not a step of a sequence", remedy));
+            };
+            steps.push(step);
+        }
+        Ok(Some(Fallback { sequence: steps, offer }))
     }
 
-    fn at<T>(&self, place: &Spanned<T>, what: &str, remedy: &str) -> Fault {
+    fn fault<T>(&self, place: &Spanned<T>, what: &str, remedy: &str) -> Fault {
         self.file.complain(place.span().start, what, remedy)
     }
 }

@@ -1,5 +1,5 @@
-//! An OpenSSH public key of the one kind that can knock: `ssh-ed25519 AAAA...`.
-//! Which client it belongs to is left to `authorized`, its private half to `identity`.
+//! An OpenSSH public key of the supported kind: `ssh-ed25519 AAAA...`.
+//! See `authorized` for the clients file, `identity` for private keys.
 
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 
@@ -7,50 +7,40 @@ use crate::core::authentic::{self, check_enrolment_key};
 use crate::core::diagnostic::printable;
 use crate::core::types::{Fault, Fingerprint};
 
-/// The one algorithm's name.
-pub const ALGORITHM: &str = "ssh-ed25519";
+const ALGORITHM: &str = "ssh-ed25519";
 
-/// A public key fit to be enrolled: canonical and not of small order.
+/// A public key that may be enrolled: see [`check_enrolment_key`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublicKey {
     bytes: [u8; 32],
 }
 
 impl PublicKey {
-    /// From its 32 bytes.
-    ///
-    /// # Errors
-    /// It is no key that can be trusted to sign.
+    /// From its 32 bytes. Fails if it must not be enrolled.
     pub fn new(bytes: [u8; 32]) -> Result<Self, Fault> {
-        check_enrolment_key(&bytes).map(|()| Self { bytes })
+        check_enrolment_key(&bytes)?;
+        Ok(Self { bytes })
     }
 
     /// From the two words of its line: `ssh-ed25519` and the base64 blob.
-    ///
-    /// # Errors
-    /// Another algorithm, no blob of that algorithm, or a key that cannot be trusted.
     pub fn from_words(algorithm: &str, blob: &str) -> Result<Self, Fault> {
         if algorithm != ALGORITHM {
             return Err(wrong_algorithm(algorithm));
         }
-        let broken =
-            || Fault::new("not an ssh-ed25519 key", "copy the whole line of the .pub file");
-        let key = ssh_key::PublicKey::from_openssh(&format!("{algorithm} {blob}"))
-            .map_err(|_| broken())?;
-        Self::new(key.key_data().ed25519().ok_or_else(broken)?.0)
+        let parsed = ssh_key::PublicKey::from_openssh(&format!("{algorithm} {blob}"));
+        match parsed.as_ref().map(|key| key.key_data().ed25519()) {
+            Ok(Some(key)) => Self::new(key.0),
+            _ => Err(Fault::new("not an ssh-ed25519 key", "copy the whole line of the .pub file")),
+        }
     }
 
-    /// From a line as `ssh-keygen` writes it: algorithm, blob, and perhaps a comment, which is
-    /// answered too.
-    ///
-    /// # Errors
-    /// As [`PublicKey::from_words`].
+    /// The key and the comment of a line as `ssh-keygen` writes it: algorithm, blob, comment if any.
     pub fn from_line(line: &str) -> Result<(Self, &str), Fault> {
         let line = line.trim();
         if line.contains("PRIVATE KEY") {
             return Err(Fault::new(
                 "this is a private key",
-                "give the .pub file; the private key never leaves its owner",
+                "use the .pub file; never give the private key to anybody",
             ));
         }
         let mut words = line.splitn(3, char::is_whitespace);
@@ -71,7 +61,7 @@ impl PublicKey {
     /// `ssh-ed25519 AAAA...`, without a comment.
     pub fn line(&self) -> String {
         let data = KeyData::Ed25519(Ed25519PublicKey(self.bytes));
-        // Encoding 51 bytes into a string cannot run out of anything.
+        // Encoding a fixed 51 bytes never fails.
         ssh_key::PublicKey::from(data).to_openssh().unwrap_or_default()
     }
 }
@@ -103,7 +93,7 @@ pub(crate) mod tests {
     pub(crate) const LINE: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINH5PeLDmbvvLZw8PEYRtbFFyLldbnPkCPAkIMDtUKAy test@toctoc.example";
 
     #[test]
-    fn a_line_comes_back_and_has_openssh_s_fingerprint() {
+    fn a_line_is_printed_as_it_was_read_and_has_openssh_s_fingerprint() {
         let (key, comment) = PublicKey::from_line(LINE).unwrap();
         assert_eq!(comment, "test@toctoc.example");
         assert_eq!(format!("{} {comment}", key.line()), LINE);

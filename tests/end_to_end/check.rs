@@ -1,19 +1,16 @@
-//! `toctocd check` beside firewalls as admins have them: what would keep a granted connection or a
-//! receipt out, or a stranger in. How the checks of files and keys are worded is left to
-//! `provisioning`.
+//! `toctocd check` with typical firewalls of admins: rules that would drop a granted connection or
+//! a receipt, or let a stranger in. See `parts/admin` for its checks of files and keys.
 
-use crate::harness::gate::{Gate, ok, section};
+use crate::harness::gate::{Gate, section};
 
-/// What `check` says of the firewall in the gateway's namespace.
-fn said(gate: &Gate) -> String {
-    ok(&gate.toctocd(&["check"]))
-}
-
-/// Replaces whatever ruleset there is by `input`, an input chain's rules, and `output`, an output
-/// chain's.
+/// Replaces the ruleset by an input chain with this policy and rules, and an output chain with
+/// these rules.
 fn load(gate: &Gate, policy: &str, input: &str, output: &str) {
     let text = format!(
-        "flush ruleset\ntable inet filter {{\nset d {{ type ipv4_addr; flags dynamic; size 100; }}\n map m {{ type inet_service : verdict; }}\n chain extra {{\n tcp dport 25 drop\n }}\n\
+        "flush ruleset\ntable inet filter {{\n\
+         set d {{ type ipv4_addr; flags dynamic; size 100; }}\n\
+         map m {{ type inet_service : verdict; }}\n\
+         chain extra {{\n tcp dport 25 drop\n }}\n\
          chain input {{\n type filter hook input priority 0; policy {policy};\n{input}\n}}\n\
          chain output {{\n type filter hook output priority 0; {output}\n}}\n}}\n"
     );
@@ -22,21 +19,19 @@ fn load(gate: &Gate, policy: &str, input: &str, output: &str) {
     gate.net.gateway.sh(&format!("nft -f {file}"));
 }
 
-/// The gateway has ssh on 22/tcp alone.
+/// A gateway whose only service is ssh on 22/tcp.
 fn gate(mode: &str) -> Gate {
     let gate = Gate::new(|config| {
         section(&config, "firewall", "mode = \"guard\"", &format!("mode = \"{mode}\""))
     });
-    let config = std::fs::read_to_string(gate.config()).unwrap();
-    let only_ssh = config.split("[service.rdp]").next().unwrap().to_owned();
-    std::fs::write(gate.config(), only_ssh).unwrap();
+    gate.edit_config(|config| config.split("[service.rdp]").next().unwrap().to_owned());
     gate
 }
 
 const OPEN: &str = "policy accept;";
 
 #[test]
-fn check_finds_what_drops_a_guarded_port_for_all_and_names_the_place() {
+fn check_names_the_rule_that_drops_a_guarded_port_for_everybody() {
     let gate = gate("guard");
     let sound = [
         "tcp dport 22 accept",
@@ -56,8 +51,8 @@ fn check_finds_what_drops_a_guarded_port_for_all_and_names_the_place() {
             &format!("tcp dport 25 drop\njump extra\nudp dport 22 drop\n{rule}"),
             OPEN,
         );
-        let said = said(&gate);
-        assert!(!said.contains("22/tcp"), "{rule}: {said}");
+        let output = gate.check();
+        assert!(!output.contains("22/tcp"), "{rule}: {output}");
     }
     for (policy, rules, expected) in [
         (
@@ -85,28 +80,28 @@ fn check_finds_what_drops_a_guarded_port_for_all_and_names_the_place() {
         ),
     ] {
         load(&gate, policy, rules, OPEN);
-        let said = said(&gate);
-        assert!(said.contains(expected), "{rules}\nsaid: {said}");
+        let output = gate.check();
+        assert!(output.contains(expected), "{rules}\nsaid: {output}");
     }
-    // Where a map decides that is not listed.
+    // A map decides, and its content is not listed.
     load(&gate, "drop", "tcp dport vmap @m", OPEN);
-    assert!(said(&gate).contains("unless inet filter input: rule with handle"));
-    // For one family only.
+    assert!(gate.check().contains("unless inet filter input: rule with handle"));
+    // One family only.
     load(&gate, "drop", "meta nfproto ipv4 tcp dport 22 accept", OPEN);
-    let said = said(&gate);
+    let output = gate.check();
     assert!(
-        said.contains("warning: 22/tcp (service ssh) over IPv6 is dropped")
-            && !said.contains("over IPv4"),
-        "{said}"
+        output.contains("warning: 22/tcp (service ssh) over IPv6 is dropped")
+            && !output.contains("over IPv4"),
+        "{output}"
     );
 }
 
 #[test]
-fn check_finds_that_nothing_shuts_a_marked_port_or_nothing_lets_it_in() {
+fn check_reports_a_marked_port_that_no_rule_drops_or_no_rule_accepts() {
     let gate = gate("mark");
     let marked = "ct mark & 0x10000000 == 0x10000000 accept";
     load(&gate, "drop", &format!("ct state established accept\n{marked}"), OPEN);
-    let sound = said(&gate);
+    let sound = gate.check();
     assert!(
         !sound.contains("22/tcp") && sound.contains("--mark 0x10000000/0x10000000 -j ACCEPT"),
         "{sound}"
@@ -122,72 +117,71 @@ fn check_finds_that_nothing_shuts_a_marked_port_or_nothing_lets_it_in() {
         ),
     ] {
         load(&gate, policy, rules, OPEN);
-        let said = said(&gate);
-        let may = said.contains("may be open to everybody: only inet filter input");
+        let output = gate.check();
+        let may = output.contains("may be open to everybody: only inet filter input");
         assert!(
-            said.contains(expected) || (rules.starts_with("iifname") && may),
-            "{rules}\nsaid: {said}"
+            output.contains(expected) || (rules.starts_with("iifname") && may),
+            "{rules}\nsaid: {output}"
         );
     }
     load(&gate, "drop", &format!("ip saddr 192.0.2.0/24 accept\n{marked}"), OPEN);
-    let said = said(&gate);
-    assert!(said.contains("over IPv4 may be open to some without a grant"), "{said}");
+    let output = gate.check();
+    assert!(output.contains("over IPv4 may be open to some without a grant"), "{output}");
 }
 
 #[test]
-fn check_follows_a_service_that_leads_elsewhere_to_its_inner_port() {
+fn check_follows_a_forwarded_service_to_its_inner_port() {
     let gate = gate("guard");
-    let config = std::fs::read_to_string(gate.config()).unwrap();
     let rdp = "\n[service.rdp]\nports = [\"3389/tcp\"]\nforward = [\"10.90.7.2:3390\"]\n";
-    std::fs::write(gate.config(), config + rdp).unwrap();
+    gate.edit_config(|config| config + rdp);
     let chain = "}\nchain forward {\n type filter hook forward priority 0; policy drop;\n";
     load(&gate, "drop", "tcp dport 22 accept", &format!("{OPEN}\n{chain}tcp dport 3390 accept"));
-    let sound = said(&gate);
+    let sound = gate.check();
     assert!(!sound.contains("3389/tcp (service rdp) over"), "{sound}");
     load(&gate, "accept", "", &format!("{OPEN}\n{chain}tcp dport 3389 accept"));
-    let outer = said(&gate);
+    let outer = gate.check();
     let expected = "over IPv4 is dropped even under a grant, by inet filter forward: policy drop: put `tcp dport 3390 accept` before it";
     assert!(outer.contains(expected) && !outer.contains("(service rdp) over IPv6"), "{outer}");
 }
 
 #[test]
-fn check_reads_iptables_as_far_as_it_can_and_says_where_it_cannot() {
+fn check_reads_iptables_and_names_the_rules_that_it_cannot_read() {
     let gate = gate("guard");
     for program in ["iptables", "ip6tables"] {
         gate.net.gateway.sh(&format!("{program} -P INPUT DROP; {program} -A INPUT -i eth0 -j DROP; {program} -A INPUT -p tcp --dport 22 -j ACCEPT"));
     }
-    // The classic mistake.
-    let first = said(&gate);
+    // A common mistake.
+    let first = gate.check();
     assert!(first.contains("note: 22/tcp (service ssh) over IPv4 may be dropped even under a grant, by ip filter INPUT: rule with handle"), "{first}");
     for program in ["iptables", "ip6tables"] {
         gate.net.gateway.sh(&format!(
             "{program} -F INPUT; {program} -A INPUT -p tcp -m multiport --dports 22,80 -j ACCEPT"
         ));
     }
-    let extension = said(&gate);
+    let extension = gate.check();
     assert!(extension.contains("over IPv6 is dropped even under a grant, by ip6 filter INPUT: policy drop, unless ip6 filter INPUT: rule with handle"), "{extension}");
     for program in ["iptables", "ip6tables"] {
         gate.net.gateway.sh(&format!("{program} -F INPUT; {program} -A INPUT -j REJECT"));
     }
-    assert!(said(&gate).contains(
+    assert!(gate.check().contains(
         "warning: 22/tcp (service ssh) over IPv4 is dropped even under a grant, by ip filter INPUT: rule with handle"
     ));
 }
 
 #[test]
-fn check_finds_what_keeps_receipts_in_and_says_what_it_looked_at() {
+fn check_reports_what_blocks_receipts_and_lists_what_it_examined() {
     let gate = gate("guard");
     load(&gate, "accept", "", "policy drop;\nct state established accept");
-    let kept = said(&gate);
+    let kept = gate.check();
     assert!(kept.contains("warning: receipts over IPv4 are kept in by inet filter output: policy drop: clients are told nothing; put `udp sport 62201 accept`"), "{kept}");
     load(&gate, "accept", "", "policy drop;\nudp sport 62201 accept");
-    let out = said(&gate);
+    let out = gate.check();
     assert!(
         !out.contains("receipts")
             && out.contains("0 chains in prerouting, 1 in input, 1 in output"),
         "{out}"
     );
-    // What it does not know is never a fault.
+    // An expression that it does not know is not a fault.
     load(
         &gate,
         "accept",
@@ -195,5 +189,5 @@ fn check_finds_what_keeps_receipts_in_and_says_what_it_looked_at() {
         OPEN,
     );
     gate.net.gateway.sh("nft add table netdev n");
-    assert!(said(&gate).contains("not at tables of netdev"));
+    assert!(gate.check().contains("not at tables of netdev"));
 }

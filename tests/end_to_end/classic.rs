@@ -1,25 +1,25 @@
-//! Classic doors: the stock `knock` and `toctoc knock` open them, their commands run, and the stop
-//! command is never lost.
+//! Classic doors: the stock `knock` and `toctoc knock` open them, their commands run, and no stop
+//! command is lost.
 
 use std::fs;
 
-use crate::harness::gate::{Gate, SSH, ok, section};
-use crate::harness::{LONG, SHORT, eventually};
+use crate::harness::gate::{Gate, SSH, section};
+use crate::harness::raw::send_echo_request;
+use crate::harness::{LONG, SHORT, until};
 
-/// A gateway with one door that writes down what its commands are given.
+/// A gateway with one door whose commands log the address that they get.
 fn gate(cmd_timeout: u32) -> Gate {
     let mut gate = Gate::new(|config| config);
     let (doors, log) = (gate.path("doors.conf"), gate.path("door.log"));
     let text = format!(
-        "[options]\n  UseSyslog\n[web]\n  sequence = 7321:tcp,8432:udp,9543:tcp\n  seq_timeout = 10\n  tcpflags = syn\n  \
-         start_command = echo open %IP% >> {log}\n  cmd_timeout = {cmd_timeout}\n  stop_command = echo shut %IP% >> {log}\n[flood]\n  sequence = 5001:udp,5002:udp,5003:udp\n"
+        "[options]\n  UseSyslog\n\
+         [web]\n  sequence = 7321:tcp,8432:udp,9543:tcp\n  seq_timeout = 10\n  tcpflags = syn\n  \
+         start_command = echo open %IP% >> {log}\n  cmd_timeout = {cmd_timeout}\n  \
+         stop_command = echo shut %IP% >> {log}\n\
+         [flood]\n  sequence = 5001:udp,5002:udp,5003:udp\n"
     );
     fs::write(&doors, text).expect("our own file");
-    let config = fs::read_to_string(gate.config()).expect("our own file");
-    let with = config
-        .replace("# knockd_conf = \"/etc/knockd.conf\"", &format!("knockd_conf = \"{doors}\""));
-    assert_ne!(config, with, "the commented configuration shows the key");
-    fs::write(gate.config(), with).expect("our own file");
+    gate.use_knockd_conf(&doors);
     gate.start();
     gate
 }
@@ -30,7 +30,7 @@ fn log(gate: &Gate) -> String {
 
 fn opens_and_shuts(gate: &Gate, address: &str) {
     let both = format!("open {address}\nshut {address}\n");
-    assert!(eventually(LONG, || log(gate) == both), "{:?}", log(gate));
+    until(&format!("the log of the door is {both:?}"), || log(gate) == both);
 }
 
 #[test]
@@ -40,16 +40,16 @@ fn the_stock_knock_client_opens_and_the_door_shuts_after_its_time() {
     opens_and_shuts(&gate, "10.90.0.2");
     let daemon = gate.daemon();
     daemon.wait_for("web: command timeout");
-    let said = daemon.said();
+    let output = daemon.log();
     for line in
         ["10.90.0.2: web: Stage 1", "10.90.0.2: web: Stage 3", "10.90.0.2: web: OPEN SESAME"]
     {
-        assert!(said.contains(line), "{line:?} in {said}");
+        assert!(output.contains(line), "{line:?} in {output}");
     }
 }
 
 #[test]
-fn a_door_whose_one_time_sequences_are_used_up_is_shut_and_keeps_no_other_from_being_served() {
+fn a_door_without_one_time_sequences_left_is_shut_and_other_doors_are_served() {
     let mut gate = gate(0);
     gate.stop();
     let (doors, once) = (gate.path("doors.conf"), gate.path("once"));
@@ -58,14 +58,14 @@ fn a_door_whose_one_time_sequences_are_used_up_is_shut_and_keeps_no_other_from_b
     fs::write(&doors, format!("{text}[used]\n  one_time_sequences = {once}\n  command = true\n"))
         .expect("our own file");
     gate.start();
-    assert!(gate.daemon().said().contains("door [used] stays shut"), "{}", gate.daemon().said());
+    assert!(gate.daemon().log().contains("door [used] stays shut"), "{}", gate.daemon().log());
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 8432:udp 9543:tcp");
     opens_and_shuts(&gate, "10.90.0.2");
 }
 
 #[test]
-fn a_door_whose_next_one_time_sequence_is_everybodys_is_shut_alone_at_the_start_a_reload_and_in_between()
- {
+fn only_the_door_whose_next_one_time_sequence_is_public_is_shut_at_start_at_reload_and_in_between()
+{
     let mut gate = gate(0);
     let (doors, once, log) = (gate.path("doors.conf"), gate.path("once"), gate.path("once.log"));
     let text = fs::read_to_string(&doors).expect("our own file");
@@ -74,31 +74,31 @@ fn a_door_whose_next_one_time_sequence_is_everybodys_is_shut_alone_at_the_start_
     fs::write(&once, " 7101:tcp,7102:tcp,7103:tcp\n 7000,8000,9000\n 7201,7202,7203\n")
         .expect("our own file");
     fs::write(&doors, door).expect("our own file");
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7101 7102 7103");
     gate.daemon().wait_for("door once stays shut from now on: the sequence that knockd ships");
     for _ in 0..2 {
         gate.net.client.space.sh("knock -d 20 10.90.0.1 7000 8000 9000");
-        // The other door, afterwards: once it has opened, that was looked at.
+        // Then the other door: once it has opened, the first knock has been processed.
         gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 8432:udp 9543:tcp");
         gate.daemon().wait_for("web: OPEN SESAME");
         assert_eq!(fs::read_to_string(&log).expect("it opened once"), "opened\n");
         gate.stop();
         gate.start();
         assert!(
-            gate.daemon().said().contains("door [once] stays shut: the sequence that knockd ships")
+            gate.daemon().log().contains("door [once] stays shut: the sequence that knockd ships")
         );
     }
     let used = fs::read_to_string(&once).expect("our own file").replace(" 7000", "#7000");
     fs::write(&once, used).expect("our own file");
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7201 7202 7203");
     gate.daemon().wait_for("once: OPEN SESAME");
-    ok(&gate.toctocd(&["status"]));
+    gate.status();
     assert!(
-        !gate.daemon().said().contains("was used up before"),
-        "each of them opened: {:?}",
-        gate.daemon().said
+        !gate.daemon().log().contains("was used up before"),
+        "not every sequence opened: {}",
+        gate.daemon().log()
     );
 }
 
@@ -120,39 +120,41 @@ fn toctoc_knock_opens_over_ipv4_and_ipv6() {
 fn a_wrong_order_opens_nothing() {
     let mut gate = gate(0);
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 9543:tcp 8432:udp");
-    // A whole right one from another host afterwards: once it has opened, the wrong one was looked
-    // at.
+    // Then a correct sequence from another host: once it has opened, the wrong one has been
+    // processed.
     let other = gate.net.host(7);
     other.space.sh("knock -d 20 10.90.7.1 7321:tcp 8432:udp 9543:tcp");
     opens_and_shuts(&gate, "10.90.7.2");
-    assert!(!gate.daemon().said().contains("10.90.0.2: web: OPEN"));
+    assert!(!gate.daemon().log().contains("10.90.0.2: web: OPEN"));
 }
 
 #[test]
 fn a_stop_command_survives_sigkill_and_runs_once_at_the_next_start() {
     let mut gate = gate(2);
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 8432:udp 9543:tcp");
-    assert!(eventually(LONG, || log(&gate) == "open 10.90.0.2\n"));
+    until("the door opens", || log(&gate) == "open 10.90.0.2\n");
     gate.kill();
     gate.start();
     opens_and_shuts(&gate, "10.90.0.2");
     gate.stop();
     gate.start();
-    assert_eq!(log(&gate), "open 10.90.0.2\nshut 10.90.0.2\n", "once, not again");
+    assert_eq!(log(&gate), "open 10.90.0.2\nshut 10.90.0.2\n", "the stop command must run once");
 }
 
 #[test]
-fn a_flood_of_first_hits_fills_no_log_and_keeps_nobody_out() {
+fn a_flood_of_first_steps_neither_fills_the_log_nor_keeps_anybody_out() {
     let mut gate = gate(0);
     let other = gate.net.host(7);
     let socket = other.space.udp("10.90.7.1:5001".parse().unwrap());
-    // Each second one begins an attempt: more lines than anybody could read.
-    (0..4000).for_each(|_| drop(socket.send(b"x")));
+    // Every second one begins an attempt: more lines than anybody could read.
+    for _ in 0..4000 {
+        let _ = socket.send(b"x");
+    }
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 8432:udp 9543:tcp");
     opens_and_shuts(&gate, "10.90.0.2");
-    let said = gate.daemon().wait_for("door messages (rate limit)");
-    assert!(!said.contains("suppressed 0 "), "only of what was left out: {said}");
-    let lines = gate.daemon().said().lines().count();
+    let output = gate.daemon().wait_for("door messages (rate limit)");
+    assert!(!output.starts_with("0 "), "a message without suppressed lines: {output}");
+    let lines = gate.daemon().log().lines().count();
     assert!(lines < 1000, "{lines} lines");
 }
 
@@ -166,47 +168,36 @@ fn granting(seconds: u32) -> Gate {
     })
 }
 
-/// An echo request as the phone apps for port knocking send it: 64 bytes of anything behind the
-/// header.
+/// Sends an echo request as the phone apps for port knocking do: any `bytes` after the header.
 fn ping(gate: &Gate, bytes: usize) {
-    let mut packet = vec![0; 8 + bytes];
-    packet[0] = 8;
-    // All but the type is zero, and so the checksum is what remains of it.
-    packet[2..4].copy_from_slice(&(!0x0800_u16).to_be_bytes());
-    let to = std::net::SocketAddr::new(gate.net.gateway_ips()[0], 0);
-    gate.net.client.space.inside(|| {
-        let kind = (socket2::Domain::IPV4, socket2::Type::RAW, socket2::Protocol::ICMPV4);
-        let socket =
-            socket2::Socket::new(kind.0, kind.1, Some(kind.2)).expect("root has raw sockets");
-        socket.send_to(&packet, &to.into()).expect("sent");
-    });
+    send_echo_request(&gate.net.client.space, gate.net.gateway_ips()[0], &vec![0; bytes]);
 }
 
 #[test]
 fn a_door_grants_a_service_without_any_command_and_the_grant_ends_by_itself() {
     let mut gate = granting(2);
     let _echo = gate.net.gateway.tcp_echo(SSH);
-    let ssh = (gate.net.gateway_ips()[0], SSH).into();
+    let ssh = gate.port(0, SSH);
     let knock = |gate: &Gate, bytes| {
         gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 8432:udp");
         ping(gate, bytes);
     };
-    assert!(!gate.net.client.tcp_reaches(ssh, SHORT), "shut");
+    assert!(!gate.net.client.tcp_reaches(ssh, SHORT), "open before the knock");
     knock(&gate, 63);
     gate.daemon().wait_for("side: Stage 2");
     assert!(
         !gate.net.client.tcp_reaches(ssh, SHORT),
-        "an echo request of another size is not the step"
+        "an echo request of another size was taken for the step"
     );
-    // The wrong size is no step of any door, so it was not seen at all: the right one still
+    // The wrong size is not a step of any door, so the filter drops it: the right one still
     // completes the sequence.
     ping(&gate, 64);
     gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
-    assert!(ok(&gate.toctocd(&["grants"])).contains("\ndoor side  ssh "));
+    assert!(gate.grants().contains("\ndoor side  ssh "));
     assert!(gate.net.client.tcp_reaches(ssh, LONG));
     assert!(
         !gate.net.host(1).tcp_reaches((gate.net.gateway_ips()[0], SSH).into(), SHORT),
-        "for nobody else"
+        "open for another host"
     );
-    assert!(eventually(LONG, || !gate.net.client.tcp_reaches(ssh, SHORT)), "the grant ends");
+    until("the grant ends", || !gate.net.client.tcp_reaches(ssh, SHORT));
 }

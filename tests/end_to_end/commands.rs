@@ -1,5 +1,5 @@
-//! Services of commands: one start and one stop for all behind an address, by no shell, whatever
-//! becomes of the daemon.
+//! Command services: one start and one stop for all clients behind an address, without a shell,
+//! also when the daemon ends.
 
 use std::fs;
 use std::net::IpAddr;
@@ -8,25 +8,21 @@ use std::time::{Duration, Instant};
 
 use toctoc::core::knock::{KnockKind, Receipt, Request, Status};
 
-use crate::harness::gate::{Gate, Knocker, ok, send};
-use crate::harness::{Host, LONG, SHORT, eventually};
+use crate::harness::gate::{Gate, Knocker, ok, send, stderr};
+use crate::harness::{Host, LONG, SHORT, eventually, until};
 
-/// Sections `[service.NAME]` whose commands write down what they were given, each argument in angle
-/// brackets, and `more`.
+/// A gateway with the service `vpn` and the sections in `more`. `NOTE` is a program that logs its
+/// arguments to the file `LOG`, each in angle brackets.
 fn gate(more: &str) -> Gate {
     let gate = Gate::new(|config| config);
     let note = gate.path("note");
-    // One write for each line: several may write at once.
+    // One write for each line, because several may write at the same time.
     let script =
         "#!/bin/sh\nlog=$1\nshift\nline=$(printf '<%s>' \"$@\")\necho \"$line\" >>\"$log\"\n";
     fs::write(&note, script).unwrap();
     fs::set_permissions(&note, fs::Permissions::from_mode(0o755)).unwrap();
-    let config = fs::read_to_string(gate.config()).unwrap();
-    fs::write(
-        gate.config(),
-        config + &vpn(&gate) + &more.replace("NOTE", &note).replace("LOG", &log_path(&gate)),
-    )
-    .unwrap();
+    let more = more.replace("NOTE", &note).replace("LOG", &log_path(&gate));
+    gate.edit_config(|config| config + &vpn(&gate) + &more);
     gate
 }
 
@@ -34,7 +30,7 @@ fn log_path(gate: &Gate) -> String {
     gate.path("did")
 }
 
-/// A service whose arguments no shell would leave alone.
+/// A service whose arguments a shell would change.
 fn vpn(gate: &Gate) -> String {
     let (note, log, touched) = (gate.path("note"), log_path(gate), gate.path("touched"));
     format!(
@@ -45,21 +41,23 @@ fn vpn(gate: &Gate) -> String {
 
 fn did(gate: &Gate) -> Vec<String> {
     let text = fs::read_to_string(log_path(gate)).unwrap_or_default();
-    // Without the odd arguments, which one test looks at.
+    // Without the arguments that a shell would change, which one test checks.
     text.lines().map(|line| line.split("<$").next().unwrap().to_owned()).collect()
 }
 
-fn does(gate: &Gate, wanted: &[&str]) {
+/// Waits until the commands have logged exactly `wanted`.
+#[track_caller]
+fn wait_for(gate: &Gate, wanted: &[&str]) {
     assert!(eventually(LONG, || did(gate) == wanted), "{:?}, not {wanted:?}", did(gate));
 }
 
-/// Knocks, and again with a new packet where no answer comes in time, as the client does: a machine
-/// may stand still for seconds.
-fn knock(gate: &Gate, who: &Knocker, service: &str, change: impl Fn(&mut Request)) -> Receipt {
+/// Knocks, and again with a new packet if no receipt comes in time, as the client program does: a
+/// busy machine may stall for seconds.
+fn knock(gate: &Gate, client: &Knocker, service: &str, change: impl Fn(&mut Request)) -> Receipt {
     let one = |_| {
-        let mut request = who.request(service, gate.net.client.ips()[0]);
+        let mut request = client.request(service, gate.net.client.ips()[0]);
         change(&mut request);
-        who.seal(&request).send(&gate.net.client, gate.net.gateway_ips()[0])
+        client.seal(&request).send(&gate.net.client, gate.net.gateway_ips()[0])
     };
     (0..3).find_map(one).expect("a receipt")
 }
@@ -68,48 +66,37 @@ const OPEN: &str = "<open><10.90.0.2>";
 const SHUT: &str = "<shut><10.90.0.2>";
 
 #[test]
-fn a_knock_runs_the_programs_by_no_shell_and_its_receipt_comes_when_the_start_has_ended() {
+fn a_knock_runs_the_commands_without_a_shell_and_its_receipt_comes_when_the_start_has_ended() {
     let mut gate = gate("");
     gate.start();
     gate.enrol("anna", "vpn");
     for (family, address) in [("-4", "10.90.0.2"), ("-6", "fd90::2")] {
         let _ = fs::remove_file(log_path(&gate));
-        let said = ok(&gate.toctoc(
-            &gate.net.client,
-            &[
-                "open",
-                family,
-                "anna",
-                "vpn",
-                "--seconds",
-                "2",
-                "--identity",
-                &gate.path("anna.key"),
-            ],
-        ));
+        let words = format!("open {family} anna vpn --seconds 2");
+        let output = ok(&gate.toctoc_as("anna", &words));
         assert!(
-            said.contains(&format!("granted: {address} may reach vpn at"))
-                && said.contains("for 2 s"),
-            "{said}"
+            output.contains(&format!("granted: {address} may reach vpn at"))
+                && output.contains("for 2 s"),
+            "{output}"
         );
-        // Already there when the client was told.
+        // The start command has run before the client gets its receipt.
         let text = fs::read_to_string(log_path(&gate)).unwrap();
         let touched = gate.path("touched");
         assert_eq!(
             text,
             format!("<open><{address}><$(touch {touched}); touch {touched} #><a  b>\n")
         );
-        assert!(ok(&gate.toctocd(&["grants"])).contains("by commands"));
-        does(&gate, &[&format!("<open><{address}>"), &format!("<shut><{address}>")]);
-        assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+        assert!(gate.grants().contains("by commands"));
+        wait_for(&gate, &[&format!("<open><{address}>"), &format!("<shut><{address}>")]);
+        assert!(gate.nothing_is_open());
     }
-    assert!(!std::path::Path::new(&gate.path("touched")).exists(), "no shell has read it");
+    assert!(!std::path::Path::new(&gate.path("touched")).exists(), "a shell ran the arguments");
     gate.stop();
-    assert_eq!(did(&gate).len(), 2, "the end of the gateway stops nothing twice");
+    assert_eq!(did(&gate).len(), 2, "the stop command ran again");
 }
 
 #[test]
-fn commands_open_a_set_of_another_table_and_shut_it_again() {
+fn commands_can_add_to_a_set_of_another_table_and_delete_from_it_again() {
     let mut gate = Gate::new(|config| {
         let command = |verb: &str| {
             format!(
@@ -134,57 +121,57 @@ fn commands_open_a_set_of_another_table_and_shut_it_again() {
 }
 
 #[test]
-fn clients_behind_one_address_share_a_start_and_the_last_of_them_stops() {
+fn clients_behind_one_address_share_one_start_and_the_last_close_runs_the_stop() {
     let mut gate = gate("");
     gate.start();
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn"));
-    let close = |who: &Knocker| {
+    let close = |client: &Knocker| {
         assert_eq!(
-            knock(&gate, who, "vpn", |request| request.kind = KnockKind::Close).status,
+            knock(&gate, client, "vpn", |request| request.kind = KnockKind::Close).status,
             Status::Closed
         );
     };
-    for who in [&anna, &bert, &anna] {
-        let receipt = knock(&gate, who, "vpn", |request| request.seconds = 600);
+    for client in [&anna, &bert, &anna] {
+        let receipt = knock(&gate, client, "vpn", |request| request.seconds = 600);
         assert_eq!(
             (receipt.status, receipt.seconds, receipt.ports),
             (Status::Granted, 600, [None; 4])
         );
     }
     close(&anna);
-    // Told by the next turn at the latest.
-    assert!(ok(&gate.toctocd(&["grants"])).contains("bert"));
+    // A stop command would have been started by now.
+    assert!(gate.grants().contains("bert"));
     assert_eq!(did(&gate), [OPEN]);
     close(&bert);
-    does(&gate, &[OPEN, SHUT]);
-    // At once after the end: the start command waits for the stop command, whatever that takes.
+    wait_for(&gate, &[OPEN, SHUT]);
+    // Right after the end: the start command waits for the stop command.
     assert_eq!(knock(&gate, &anna, "vpn", |_| ()).status, Status::Granted);
     close(&anna);
     assert_eq!(knock(&gate, &anna, "vpn", |_| ()).status, Status::Granted);
-    does(&gate, &[OPEN, SHUT, OPEN, SHUT, OPEN]);
+    wait_for(&gate, &[OPEN, SHUT, OPEN, SHUT, OPEN]);
     gate.stop();
     assert_eq!(
         did(&gate),
         [OPEN, SHUT, OPEN, SHUT, OPEN, SHUT],
-        "with the gateway ends what it keeps open"
+        "the end of the gateway runs the stop command"
     );
 }
 
 #[test]
-fn who_is_revoked_or_whose_service_is_gone_or_changed_is_stopped_as_it_was_promised() {
+fn a_revocation_and_a_removed_or_changed_service_run_the_stop_command_that_was_journalled() {
     let mut gate = gate("");
     gate.start();
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn,ssh"));
     assert_eq!(knock(&gate, &anna, "vpn", |request| request.seconds = 600).status, Status::Granted);
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
-    does(&gate, &[OPEN, SHUT]);
+    gate.revoke("anna");
+    wait_for(&gate, &[OPEN, SHUT]);
     let config = fs::read_to_string(gate.config()).unwrap();
     let changed =
         config.replace("\"shut\"", "\"shut otherwise\"").replace("\"open\"", "\"open otherwise\"");
     assert_eq!(knock(&gate, &bert, "vpn", |request| request.seconds = 600).status, Status::Granted);
     fs::write(gate.config(), &changed).unwrap();
-    ok(&gate.toctocd(&["reload"]));
-    does(&gate, &[OPEN, SHUT, OPEN, SHUT]);
+    gate.reload();
+    wait_for(&gate, &[OPEN, SHUT, OPEN, SHUT]);
     assert_eq!(knock(&gate, &bert, "vpn", |request| request.seconds = 600).status, Status::Granted);
     let vpn = vpn(&gate)
         .replace("\"shut\"", "\"shut otherwise\"")
@@ -192,13 +179,13 @@ fn who_is_revoked_or_whose_service_is_gone_or_changed_is_stopped_as_it_was_promi
     fs::write(gate.config(), changed.replace(&vpn, "")).unwrap();
     let clients = fs::read_to_string(gate.path("etc/clients")).unwrap();
     fs::write(gate.path("etc/clients"), clients.replace("vpn,ssh", "ssh")).unwrap();
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
     let (open, shut) = ("<open otherwise><10.90.0.2>", "<shut otherwise><10.90.0.2>");
-    does(&gate, &[OPEN, SHUT, OPEN, SHUT, open, shut]);
+    wait_for(&gate, &[OPEN, SHUT, OPEN, SHUT, open, shut]);
 }
 
 #[test]
-fn a_stop_command_survives_sigkill_and_its_services_end_and_runs_once() {
+fn a_stop_command_survives_sigkill_and_the_end_of_its_service_and_runs_once() {
     let mut gate = gate("");
     gate.start();
     let anna = gate.enrol("anna", "vpn,ssh");
@@ -206,101 +193,87 @@ fn a_stop_command_survives_sigkill_and_its_services_end_and_runs_once() {
     gate.kill();
     assert_eq!(did(&gate), [OPEN]);
     gate.start();
-    does(&gate, &[OPEN, SHUT]);
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n", "what is shut is nobody's");
-    // The same with a service that is no more: then only the journal knows what was promised.
-    assert_eq!(
-        anna.open(&gate.net.client, "vpn", 0).map(|receipt| receipt.status),
-        Some(Status::Granted)
-    );
+    wait_for(&gate, &[OPEN, SHUT]);
+    assert!(gate.nothing_is_open(), "a grant exists after its stop command");
+    // The same with a service that was removed: only the journal knows the stop command.
+    anna.must_open(&gate.net.client, "vpn", 0);
     gate.kill();
     let config = fs::read_to_string(gate.config()).unwrap();
     fs::write(gate.config(), config.replace(&vpn(&gate), "")).unwrap();
     let clients = fs::read_to_string(gate.path("etc/clients")).unwrap();
     fs::write(gate.path("etc/clients"), clients.replace("vpn,ssh", "ssh")).unwrap();
     gate.start();
-    does(&gate, &[OPEN, SHUT, OPEN, SHUT]);
+    wait_for(&gate, &[OPEN, SHUT, OPEN, SHUT]);
     gate.stop();
     gate.start();
     gate.stop();
-    assert_eq!(did(&gate), [OPEN, SHUT, OPEN, SHUT], "once, not again");
+    assert_eq!(did(&gate), [OPEN, SHUT, OPEN, SHUT], "the stop command must run once");
 }
 
 #[test]
-fn a_start_that_fails_or_hangs_is_told_and_stopped_and_nobody_else_waits() {
+fn a_start_that_fails_or_hangs_is_reported_and_stopped_and_nobody_else_waits() {
     let stop = "stop = [\"NOTE\", \"LOG\", \"shut\", \"%IP%\"]\n";
     let mut gate = gate(&format!(
         "[service.fails]\nstart = [\"/bin/false\"]\n{stop}[service.absent]\nstart = [\"/no/such/program\"]\n{stop}\
          [service.hangs]\nstart = [\"/bin/sh\", \"-c\", \"echo $$ >>LOG; sleep 60 & wait\"]\n{stop}"
     ));
     gate.start();
-    assert!(gate.daemon().said().contains("service absent: its `start` names /no/such/program"));
-    assert!(
-        ok(&gate.toctocd(&["check"]))
-            .contains("service absent: its `start` names /no/such/program")
-    );
+    assert!(gate.daemon().log().contains("service absent: its `start` names /no/such/program"));
+    assert!(gate.check().contains("service absent: its `start` names /no/such/program"));
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn,ssh,fails,absent,hangs"));
     for (times, service) in [(1, "fails"), (2, "absent")] {
         let receipt = knock(&gate, &anna, service, |_| ());
         assert_eq!((receipt.status, receipt.seconds, receipt.granted), (Status::Trouble, 0, None));
-        does(&gate, &[SHUT].repeat(times));
+        wait_for(&gate, &[SHUT].repeat(times));
         gate.daemon()
             .wait_for(&format!("anna: {service} of 10.90.0.2 ended: its start command failed"));
     }
-    assert_eq!(
-        (ok(&gate.toctocd(&["grants"])), gate.refused("command")),
-        ("nothing is open\n".to_owned(), 2)
-    );
+    assert_eq!((gate.grants(), gate.rejected("command")), ("nothing is open\n".to_owned(), 2));
     fs::remove_file(log_path(&gate)).unwrap();
     let other = gate.net.host(7);
-    // A machine that stands still for seconds proves nothing: then once more.
+    // A machine that stalls for seconds proves nothing: then try again.
     assert!((1..=4).any(|round| others_go_on_while_it_hangs(&gate, &other, [&anna, &bert], round)));
-    assert!(!ok(&gate.toctocd(&["grants"])).contains("hangs"));
+    assert!(!gate.grants().contains("hangs"));
 }
 
-/// Whether both who wait for what hangs are told so after its time, and others are served before
-/// that. What becomes of the command holds in any case.
+/// True if both clients that wait for the hanging command are told after its time limit, and other
+/// knocks are served before that. The checks of the command itself hold in any case.
 fn others_go_on_while_it_hangs(
     gate: &Gate,
     other: &Host,
-    who: [&Knocker; 2],
+    waiting: [&Knocker; 2],
     round: usize,
 ) -> bool {
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     let pids =
         || did(gate).into_iter().filter(|line| line.parse::<u32>().is_ok()).collect::<Vec<_>>();
     let begin = Instant::now();
-    let waiting = who.map(|who| {
-        let knock = who.seal(&who.request("hangs", from));
+    let knocks = waiting.map(|client| {
+        let knock = client.seal(&client.request("hangs", from));
         let socket = send(&gate.net.client, to, &knock.bytes);
         (knock, socket)
     });
     assert!(eventually(LONG, || pids().len() == round), "it runs");
-    let served =
-        ["ssh", "vpn"].map(|service| who[0].open(other, service, 0).map(|receipt| receipt.status));
+    let served = ["ssh", "vpn"]
+        .map(|service| waiting[0].open(other, service, 0).map(|receipt| receipt.status));
     let quick = served == [Some(Status::Granted); 2] && begin.elapsed() < Duration::from_secs(5);
-    let told =
-        waiting.map(|(knock, socket)| knock.receipt(&socket, LONG).map(|receipt| receipt.status));
-    assert!(told.iter().flatten().all(|status| *status == Status::Trouble), "{told:?}");
-    assert!(
-        begin.elapsed() >= Duration::from_millis(4900),
-        "{:?}: it had its time",
-        begin.elapsed()
-    );
+    let statuses =
+        knocks.map(|(knock, socket)| knock.receipt(&socket, LONG).map(|receipt| receipt.status));
+    assert!(statuses.iter().flatten().all(|status| *status == Status::Trouble), "{statuses:?}");
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(4900), "ended before its time limit: {took:?}");
     let shut = || did(gate).iter().filter(|line| *line == SHUT).count();
     assert!(eventually(LONG, || shut() == round), "{:?}", did(gate));
-    // The group has it as its number, and with it goes what it started.
+    // Its process group is killed, with the processes that it started.
     let pid = pids().pop().expect("it ran");
-    assert!(eventually(LONG, || gate
-        .net
-        .gateway
-        .sh(&format!("pgrep -g {pid} || true"))
-        .is_empty()));
-    quick && !told.contains(&None)
+    until("its process group ends", || {
+        gate.net.gateway.sh(&format!("pgrep -g {pid} || true")).is_empty()
+    });
+    quick && !statuses.contains(&None)
 }
 
 #[test]
-fn who_comes_while_a_stop_command_hangs_is_told_and_has_nothing_and_nothing_was_run_for_him() {
+fn a_client_that_knocks_while_a_stop_command_hangs_is_told_and_gets_nothing() {
     let mut gate = gate(
         "[service.slow]\nstart = [\"NOTE\", \"LOG\", \"open\", \"%IP%\"]\n\
          stop = [\"/bin/sh\", \"-c\", \"while ! test -e LOG.go; do sleep 0.05; done; NOTE LOG shut %IP%\"]\n",
@@ -316,20 +289,20 @@ fn who_comes_while_a_stop_command_hangs_is_told_and_has_nothing_and_nothing_was_
         knock(&gate, &bert, "slow", |request| request.seconds = 600).status,
         Status::Trouble
     );
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+    assert!(gate.nothing_is_open());
     fs::write(log_path(&gate) + ".go", "").unwrap();
-    does(&gate, &[OPEN, SHUT]);
+    wait_for(&gate, &[OPEN, SHUT]);
     assert_eq!(knock(&gate, &bert, "slow", |_| ()).status, Status::Granted);
     assert_eq!(did(&gate), [OPEN, SHUT, OPEN]);
 }
 
 #[test]
-fn fifty_knocks_at_once_are_fifty_grants_and_one_closing_stops_each() {
+fn fifty_knocks_at_once_are_fifty_grants_and_one_close_stops_each() {
     let mut gate = gate(
-        "[service.many]\nstart = [\"NOTE\", \"LOG\", \"open\", \"%IP%\"]\nstop = [\"NOTE\", \"LOG\", \"shut\", \"%IP%\"]\nsource = [\"198.51.100.0/24\"]\n",
+        "[service.many]\nstart = [\"NOTE\", \"LOG\", \"open\", \"%IP%\"]\n\
+         stop = [\"NOTE\", \"LOG\", \"shut\", \"%IP%\"]\nsource = [\"198.51.100.0/24\"]\n",
     );
-    let config = fs::read_to_string(gate.config()).unwrap();
-    fs::write(gate.config(), config.replace("max_grants = 16\n", "max_grants = 100\n")).unwrap();
+    gate.edit_config(|config| config.replace("max_grants = 16\n", "max_grants = 100\n"));
     gate.start();
     let anna = gate.enrol("anna", "many");
     let addresses: Vec<IpAddr> = (1..=50).map(|n| [198, 51, 100, n].into()).collect();
@@ -340,13 +313,14 @@ fn fifty_knocks_at_once_are_fifty_grants_and_one_closing_stops_each() {
         .map(|knock| send(&gate.net.client, gate.net.gateway_ips()[0], &knock.bytes))
         .collect();
     for (knock, socket) in knocks.iter().zip(&sockets) {
-        assert_eq!(
-            knock.receipt(socket, LONG).map(|receipt| receipt.status),
-            Some(Status::Granted)
-        );
+        let status = knock.receipt(socket, LONG).map(|receipt| receipt.status);
+        assert_eq!(status, Some(Status::Granted));
     }
-    let close = |request: &mut Request| (request.kind, request.address) = (KnockKind::Close, None);
-    assert_eq!(knock(&gate, &anna, "many", close).status, Status::Closed);
+    let close_all = |request: &mut Request| {
+        request.kind = KnockKind::Close;
+        request.address = None;
+    };
+    assert_eq!(knock(&gate, &anna, "many", close_all).status, Status::Closed);
     assert!(eventually(4 * LONG, || did(&gate).len() == 100), "{:?}", did(&gate));
     let did = did(&gate);
     for address in addresses {
@@ -357,14 +331,14 @@ fn fifty_knocks_at_once_are_fifty_grants_and_one_closing_stops_each() {
 }
 
 #[test]
-fn a_full_disk_starts_nothing_and_a_grant_that_was_there_is_stopped_all_the_same() {
+fn with_a_full_disk_nothing_starts_but_an_existing_grant_is_still_stopped() {
     let mut gate = gate("");
     let disk = gate.start_on_small_disk(64);
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "vpn,ssh"));
     assert_eq!(knock(&gate, &anna, "vpn", |request| request.seconds = 600).status, Status::Granted);
     let _ = fs::write(disk.join("fill"), vec![0; 64 << 10]);
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
-    // The journal's last page still has room for a few.
+    // The last page of the journal still has room for a few.
     let answered = || {
         bert.seal(&bert.request("ssh", from))
             .send_waiting(&gate.net.client, to, 2 * SHORT)
@@ -374,16 +348,16 @@ fn a_full_disk_starts_nothing_and_a_grant_that_was_there_is_stopped_all_the_same
     gate.daemon().wait_for("NOTHING OPENS");
     let other = gate.net.host(7);
     bert.seal(&bert.request("vpn", other.ips()[0])).send_in_vain(&other, other.gateway_ips()[0]);
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
-    does(&gate, &[OPEN, SHUT]);
+    gate.revoke("anna");
+    wait_for(&gate, &[OPEN, SHUT]);
     fs::remove_file(disk.join("fill")).unwrap();
     gate.daemon().wait_for("knocks count again");
-    assert_eq!(bert.open(&other, "vpn", 0).map(|receipt| receipt.status), Some(Status::Granted));
+    bert.must_open(&other, "vpn", 0);
     assert_eq!(did(&gate), [OPEN, SHUT, "<open><10.90.7.2>"]);
 }
 
 #[test]
-fn what_commands_cannot_be_bound_to_is_refused_and_they_cannot_come_by_a_reload() {
+fn a_source_port_is_refused_for_commands_and_a_reload_cannot_add_commands() {
     let mut gate = gate("");
     gate.start();
     let anna = gate.enrol("anna", "vpn,ssh");
@@ -392,10 +366,7 @@ fn what_commands_cannot_be_bound_to_is_refused_and_they_cannot_come_by_a_reload(
         Status::Denied
     );
     assert_eq!(did(&gate), [""; 0]);
-    assert!(
-        ok(&gate.toctocd(&["status"]))
-            .contains("keeps all of its rights: the commands of doors or services")
-    );
+    assert!(gate.status().contains("keeps all of its rights: the commands of doors or services"));
     gate.stop();
     let config = fs::read_to_string(gate.config()).unwrap();
     let clients = fs::read_to_string(gate.path("etc/clients")).unwrap();
@@ -404,7 +375,7 @@ fn what_commands_cannot_be_bound_to_is_refused_and_they_cannot_come_by_a_reload(
     gate.start();
     fs::write(gate.config(), config).unwrap();
     let refused = gate.toctocd(&["reload"]);
-    let words = String::from_utf8_lossy(&refused.stderr);
+    let words = stderr(&refused);
     assert!(
         !refused.status.success()
             && words.contains("a service has commands")

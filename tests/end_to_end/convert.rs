@@ -1,27 +1,28 @@
-//! From knockd to toctoc: three kinds of doors over a real firewall, served by the name knockd,
-//! then converted and served by `toctocd`. The same stock `knock` opens them before and after, and
-//! a client sees the same services.
+//! The change from knockd to toctocd: three kinds of doors with a real firewall, served under the
+//! name knockd, then converted and served by `toctocd`. The same stock `knock` opens the same
+//! services before and after.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::gate::{Gate, SSH, ok, section};
-use crate::harness::{LONG, SHORT, eventually};
+use nix::sys::signal::Signal;
+
+use crate::harness::gate::{Gate, SSH, ok, section, stderr};
+use crate::harness::{SHORT, process, until};
 
 /// Services behind the one-time sequences, and behind the pair of doors.
 const WEB: u16 = 8080;
 const WIKI: u16 = 8443;
 
-/// What a firewall that drops by default is told by knockd's users.
+/// The rule that users of knockd add to a firewall that drops by default.
 fn rule(verb: &str, port: u16) -> String {
     format!("/sbin/iptables -{verb} INPUT -s %IP% -p tcp --dport {port} -j ACCEPT")
 }
 
-/// A rule that is taken back after 2 s, the same by one-time sequences, and two doors that open and
-/// shut.
+/// A door whose rule is deleted after 2 s, the same with one-time sequences, and two doors that
+/// open and close.
 fn knockd_conf(gate: &Gate) -> String {
     let timed = |port| {
         format!(
@@ -51,25 +52,21 @@ fn knock(gate: &Gate, ports: &str) {
     gate.net.client.space.sh(&format!("knock -d 20 10.90.0.1 {ports}"));
 }
 
-fn to(gate: &Gate, port: u16) -> SocketAddr {
-    (gate.net.gateway_ips()[0], port).into()
-}
-
 fn is_shut(gate: &Gate, port: u16) -> bool {
-    !gate.net.client.tcp_reaches(to(gate, port), SHORT)
+    !gate.net.client.tcp_reaches(gate.port(0, port), SHORT)
 }
 
 fn opens(gate: &Gate, port: u16, ports: &str) {
-    assert!(is_shut(gate, port), "{port} is shut before the knock");
+    assert!(is_shut(gate, port), "{port} is open before the knock");
     knock(gate, ports);
-    assert!(eventually(LONG, || !is_shut(gate, port)), "{ports} opens {port}");
+    until(&format!("{ports} opens {port}"), || !is_shut(gate, port));
 }
 
 fn shuts(gate: &Gate, port: u16) {
-    assert!(eventually(LONG, || is_shut(gate, port)), "{port} shuts again");
+    until(&format!("{port} closes again"), || is_shut(gate, port));
 }
 
-/// What is the same before and after.
+/// The behaviour that is the same before and after.
 fn the_doors_open_and_shut(gate: &Gate, web: &str) {
     opens(gate, SSH, "7321 8432:udp 9543");
     shuts(gate, SSH);
@@ -78,31 +75,11 @@ fn the_doors_open_and_shut(gate: &Gate, web: &str) {
     opens(gate, WIKI, "5101 5302 5203");
 }
 
-/// A daemon that went to the background, ended with the test.
-struct Background(String);
-
-impl Background {
-    fn end(&self) {
-        if let Some(pid) =
-            fs::read_to_string(&self.0).ok().and_then(|text| text.trim().parse().ok())
-        {
-            let pid = nix::unistd::Pid::from_raw(pid);
-            // It may have gone by itself.
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-            assert!(
-                eventually(LONG, || !Path::new(&self.0).exists()),
-                "it takes its pid file away"
-            );
-        }
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.end();
-        }
-    }
+/// Ends the daemon that wrote this pid file.
+fn end_daemon(pid_file: &str) {
+    let pid = fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
+    process::signal(pid, Signal::SIGTERM);
+    until("the daemon removes its pid file", || !Path::new(pid_file).exists());
 }
 
 #[test]
@@ -119,30 +96,30 @@ fn the_doors_of_a_knockd_conf_open_under_the_old_name_and_after_convert() {
         "iptables -P INPUT DROP && iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT",
     );
 
-    // The old half: knockd's own command line, its way into the background, and its rules.
-    let daemon = Background(gate.path("pid"));
+    // First knockd: its command line with -d, and its rules.
     let mut old = Command::new(gate.path("knockd"));
     old.args(["-i", "gw0", "-c", &conf, "-d"]).env("STATE_DIRECTORY", gate.path("knockd-state"));
     assert_eq!(ok(&gate.net.gateway.run(&mut old)), "");
     the_doors_open_and_shut(&gate, "7001 7012 7003");
     knock(&gate, "5203 5302 5101");
     shuts(&gate, WIKI);
-    daemon.end();
+    end_daemon(&gate.path("pid"));
 
-    // The new half: the rules of the firewall go, the guard comes; whoever knocks, knocks as
-    // before.
+    // Then toctocd: the guard replaces the rules, and the clients knock as before.
     let converted = gate.toctocd(&["convert", &conf]);
     let sections = ok(&converted);
-    let notes = String::from_utf8_lossy(&converted.stderr).into_owned();
-    assert!(!sections.contains("command"), "every pair became a service:\n{sections}");
+    let notes = stderr(&converted);
+    assert!(
+        !sections.contains("command"),
+        "a pair of commands did not become a service:\n{sections}"
+    );
     assert!(
         notes.contains("door closeWiki: not written")
             && notes.contains("service ssh: toctocd itself"),
         "{notes}"
     );
-    let config = fs::read_to_string(gate.config()).unwrap();
-    fs::write(gate.config(), config + &sections).unwrap();
-    assert!(ok(&gate.toctocd(&["check"])).contains("5 services, 0 clients, 3 doors"));
+    gate.edit_config(|config| config + &sections);
+    assert!(gate.check().contains("5 services, 0 clients, 3 doors"));
     gate.net.gateway.sh("iptables -P INPUT ACCEPT");
     gate.start();
     the_doors_open_and_shut(&gate, "7104 7115 7106");
@@ -150,19 +127,14 @@ fn the_doors_of_a_knockd_conf_open_under_the_old_name_and_after_convert() {
         fs::read_to_string(gate.path("once")).unwrap(),
         "#7001,7012,7003\n#7104,7115,7106\n"
     );
-    let grants = ok(&gate.toctocd(&["grants"]));
+    let grants = gate.grants();
     assert!(grants.contains(&format!("tcp-{WIKI}")) && grants.contains("10.90.0.2"), "{grants}");
-    assert!(!gate.net.host(1).tcp_reaches(to(&gate, WIKI), SHORT), "for nobody else");
-    // Its last one-time sequence is used: that door is shut, and the gateway comes up again all the
-    // same.
-    assert!(
-        ok(&gate.toctocd(&["check"])).contains("door [web] stays shut: no sequence is left in ")
-    );
+    assert!(!gate.net.host(1).tcp_reaches(gate.port(0, WIKI), SHORT), "open for another host");
+    // The last one-time sequence is used: that door is shut, and the gateway starts anyway.
+    assert!(gate.check().contains("door [web] stays shut: no sequence is left in "));
     gate.stop();
     gate.start();
     opens(&gate, SSH, "7321 8432:udp 9543");
-    assert!(
-        gate.net.gateway.sh("iptables -S INPUT").lines().count() == 2,
-        "our own name edits nobody's rules"
-    );
+    let rules = gate.net.gateway.sh("iptables -S INPUT");
+    assert_eq!(rules.lines().count(), 2, "toctocd changed rules of the firewall: {rules}");
 }

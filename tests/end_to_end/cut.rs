@@ -1,134 +1,133 @@
-//! Connections that end with the right to them, where a service says so: measured with bytes that
-//! no longer come back.
+//! Connections that are cut when a grant or a client ends, if the service says so: bytes no longer
+//! come back.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
 
-use toctoc::core::knock::{KnockKind, Status};
-use toctoc::edge::clock;
-use toctoc::edge::state::State;
+use toctoc::core::knock::{KnockKind, Request, Status};
 
-use crate::harness::gate::{DNS, Gate, Knocker, SSH, ok, section};
-use crate::harness::{Echo, Host, LONG, SHORT, echoes, eventually, udp_echoes};
+use crate::harness::gate::{DNS, Gate, Knocker, SSH, section};
+use crate::harness::{Echo, Host, LONG, SHORT, echoes, udp_echoes, until};
 
-/// A gateway whose services say `cut`, with servers behind them.
+/// A gateway whose services have this `cut`, and their servers.
 fn gate(cut: &'static str) -> (Gate, Echo, Echo) {
     let gate = Gate::running(move |config| {
-        let says = |config: String, service| {
-            section(&config, service, "cut = \"never\"", &format!("cut = \"{cut}\""))
-        };
-        says(says(config, "service.ssh"), "service.dns")
+        let value = format!("cut = \"{cut}\"");
+        let config = section(&config, "service.ssh", "cut = \"never\"", &value);
+        section(&config, "service.dns", "cut = \"never\"", &value)
     });
-    let servers = (gate.net.gateway.tcp_echo(SSH), gate.net.gateway.udp_echo(DNS));
-    (gate, servers.0, servers.1)
+    let tcp = gate.net.gateway.tcp_echo(SSH);
+    let udp = gate.net.gateway.udp_echo(DNS);
+    (gate, tcp, udp)
 }
 
-/// Sessions of each family and protocol that `who` was let in for, from `host`, and then alone: the
-/// grants are over.
-fn sessions(gate: &Gate, who: &Knocker, host: &Host) -> (Vec<TcpStream>, Vec<UdpSocket>) {
-    let (mut streams, mut talks) = (Vec::new(), Vec::new());
+/// Connections of one client, one for each family.
+#[derive(Default)]
+struct Sessions {
+    streams: Vec<TcpStream>,
+    sockets: Vec<UdpSocket>,
+}
+
+/// Connects `client` from `host` with each protocol and family, and waits until the grants are
+/// over.
+fn sessions(gate: &Gate, client: &Knocker, host: &Host) -> Sessions {
+    let mut sessions = Sessions::default();
     for (from, to) in host.ips().into_iter().zip(host.gateway_ips()) {
         for service in ["ssh", "dns"] {
-            let request = toctoc::core::knock::Request { seconds: 1, ..who.request(service, from) };
-            assert_eq!(
-                who.seal(&request).send(host, to).map(|receipt| receipt.status),
-                Some(Status::Granted)
-            );
+            let request = Request { seconds: 1, ..client.request(service, from) };
+            assert_eq!(client.seal(&request).send_for_status(host, to), Some(Status::Granted));
         }
         let mut stream = host.connect(SocketAddr::new(to, SSH), LONG).expect("granted");
-        let talk = host.space.udp(SocketAddr::new(to, DNS));
-        assert!(echoes(&mut stream, LONG) && udp_echoes(&talk, LONG));
-        streams.push(stream);
-        talks.push(talk);
+        let socket = host.space.udp(SocketAddr::new(to, DNS));
+        assert!(echoes(&mut stream, LONG) && udp_echoes(&socket, LONG));
+        sessions.streams.push(stream);
+        sessions.sockets.push(socket);
     }
-    assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"));
-    (streams, talks)
+    until("the grants end", || gate.nothing_is_open());
+    sessions
 }
 
-fn alive(
-    (streams, talks): &mut (Vec<TcpStream>, Vec<UdpSocket>),
-    patience: std::time::Duration,
-) -> usize {
-    streams.iter_mut().filter_map(|stream| echoes(stream, patience).then_some(())).count()
-        + talks.iter().filter(|talk| udp_echoes(talk, patience)).count()
+/// The number of sessions, of 4, that still get their bytes back.
+fn alive(sessions: &mut Sessions, timeout: Duration) -> usize {
+    let mut alive = 0;
+    for stream in &mut sessions.streams {
+        alive += usize::from(echoes(stream, timeout));
+    }
+    for socket in &sessions.sockets {
+        alive += usize::from(udp_echoes(socket, timeout));
+    }
+    alive
 }
 
 #[test]
-fn a_revoked_clients_connections_stop_passing_bytes_long_after_his_grant_and_no_others_do() {
+fn a_revocation_cuts_the_clients_connections_long_after_their_grants_and_no_others() {
     let (mut gate, _tcp, _udp) = gate("revoke");
     let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "ssh,dns"));
     let other = gate.net.host(7);
     let mut cut = sessions(&gate, &anna, &gate.net.client);
     let mut kept = sessions(&gate, &bert, &other);
-    // The gateway has been started anew in the meantime, and not been told of anything.
+    // The gateway was killed and started again in between.
     gate.kill();
     gate.start();
     assert_eq!((alive(&mut cut, LONG), alive(&mut kept, LONG)), (4, 4));
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
-    assert_eq!(alive(&mut cut, SHORT), 0, "dead when the command is done");
+    gate.revoke("anna");
+    assert_eq!(alive(&mut cut, SHORT), 0, "alive after the command");
     assert_eq!(alive(&mut kept, LONG), 4);
     gate.daemon().wait_for("connections of 10.90.0.2 to 22/tcp were cut");
-    let tracked = gate
-        .net
-        .gateway
-        .inside(|| std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack"));
-    assert!(tracked.is_ok(), "connection tracking is in use");
+    let tracked =
+        gate.net.gateway.inside(|| fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack"));
+    assert!(tracked.is_ok(), "connection tracking is not in use");
 }
 
 #[test]
-fn connections_live_on_after_a_revocation_where_the_service_does_not_say_otherwise() {
+fn connections_outlive_a_revocation_unless_the_service_says_otherwise() {
     let (gate, _tcp, _udp) = gate("never");
     let anna = gate.enrol("anna", "ssh,dns");
     let mut kept = sessions(&gate, &anna, &gate.net.client);
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    gate.revoke("anna");
     assert_eq!(alive(&mut kept, LONG), 4);
 }
 
 #[test]
-fn a_close_cuts_the_callers_connections_only_where_the_service_says_so() {
+fn a_close_cuts_the_clients_connections_only_if_the_service_says_so() {
     for (cut, left) in [("close", 0), ("revoke", 4)] {
         let (gate, _tcp, _udp) = gate(cut);
         let anna = gate.enrol("anna", "ssh,dns");
-        let mut mine = sessions(&gate, &anna, &gate.net.client);
+        let mut own = sessions(&gate, &anna, &gate.net.client);
         for (from, to) in gate.net.client.ips().into_iter().zip(gate.net.gateway_ips()) {
             for service in ["ssh", "dns"] {
-                let request = toctoc::core::knock::Request {
-                    kind: KnockKind::Close,
-                    ..anna.request(service, from)
-                };
-                let receipt = anna.seal(&request).send(&gate.net.client, to).expect("a receipt");
-                assert_eq!(receipt.status, Status::Closed);
+                let request = Request { kind: KnockKind::Close, ..anna.request(service, from) };
+                let status = anna.seal(&request).send_for_status(&gate.net.client, to);
+                assert_eq!(status, Some(Status::Closed));
             }
         }
-        assert_eq!(alive(&mut mine, if left == 0 { SHORT } else { LONG }), left, "{cut}");
+        assert_eq!(alive(&mut own, if left == 0 { SHORT } else { LONG }), left, "{cut}");
     }
 }
 
 #[test]
-fn a_connection_under_a_live_grant_dies_with_its_clients_key_and_is_not_adopted_again() {
+fn a_revocation_cuts_a_connection_under_a_live_grant() {
     let (gate, _tcp, _udp) = gate("revoke");
     let anna = gate.enrol("anna", "ssh");
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    assert_eq!(
-        anna.open(&gate.net.client, "ssh", 0).map(|receipt| receipt.status),
-        Some(Status::Granted)
-    );
+    let to = gate.port(0, SSH);
+    anna.must_open(&gate.net.client, "ssh", 0);
     let mut stream = gate.net.client.connect(to, LONG).expect("granted");
     assert!(echoes(&mut stream, LONG));
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
-    assert!(!echoes(&mut stream, SHORT), "the element went first");
+    gate.revoke("anna");
+    assert!(!echoes(&mut stream, SHORT), "the connection is still alive");
     assert!(!gate.net.client.tcp_reaches(to, SHORT));
 }
 
-/// Whose grants the journal keeps: those that are over too, while a connection may have to be cut.
-fn kept_in_mind(gate: &Gate) -> Vec<IpAddr> {
-    let copy = tempfile::tempdir().unwrap();
-    std::fs::copy(gate.path("etc/state/journal"), copy.path().join("journal")).unwrap();
-    let (_, recovered) = State::open(copy.path(), clock::now().wall, true).unwrap();
-    recovered.ledger.grants().map(|live| live.key.source.ip()).collect()
+/// The sources of grants in the journal. Expired ones stay while a connection may have to be cut.
+fn journalled_sources(gate: &Gate) -> Vec<IpAddr> {
+    let journal = Gate::journal(Path::new(&gate.path("etc/state/journal")));
+    journal.grants().map(|grant| grant.key.source.ip()).collect()
 }
 
 #[test]
-fn a_grant_that_is_over_is_kept_in_mind_for_as_long_as_a_connection_stands() {
+fn an_expired_grant_stays_in_the_journal_as_long_as_its_connection_exists() {
     let mut gate = Gate::new(|config| {
         let config = section(&config, "service.ssh", "cut = \"never\"", "cut = \"revoke\"");
         config.replace("interfaces = [\"any\"]", "interfaces = [\"gw0\", \"gw9\"]")
@@ -141,14 +140,14 @@ fn a_grant_that_is_over_is_kept_in_mind_for_as_long_as_a_connection_stands() {
     let anna = gate.enrol("anna", "ssh");
     let [with, without] = gate.net.client.ips();
     for (from, to) in [with, without].into_iter().zip(gate.net.gateway_ips()) {
-        let request = toctoc::core::knock::Request { seconds: 1, ..anna.request("ssh", from) };
-        let receipt = anna.seal(&request).send(&gate.net.client, to);
-        assert_eq!(receipt.map(|receipt| receipt.status), Some(Status::Granted));
+        let request = Request { seconds: 1, ..anna.request("ssh", from) };
+        let status = anna.seal(&request).send_for_status(&gate.net.client, to);
+        assert_eq!(status, Some(Status::Granted));
     }
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let to = gate.port(0, SSH);
     let _stream = gate.net.client.connect(to, LONG).expect("granted");
-    assert!(eventually(LONG, || ok(&gate.toctocd(&["grants"])) == "nothing is open\n"));
-    // It looks around a second later, and not only when it would have anyway.
+    until("the grants end", || gate.nothing_is_open());
+    // A lost interface makes the periodic check run a second later, instead of when it is due.
     gate.net.gateway.sh("ip link del gw9");
-    assert!(eventually(LONG, || kept_in_mind(&gate) == [with]), "{:?}", kept_in_mind(&gate));
+    until("only the grant with a connection stays", || journalled_sources(&gate) == [with]);
 }

@@ -1,13 +1,12 @@
-//! The classic sequence as the admin's fallback: in the profile, named when the sealed knock has no
-//! answer, sent when told to.
+//! The classic sequence as a fallback: it is in the profile, suggested when a sealed knock gets no
+//! receipt, and sent only on request.
 
 use std::fs;
 use std::process::Output;
 
-use crate::harness::gate::{Gate, ok};
+use crate::harness::gate::{Gate, ok, stderr};
 
-/// A running gateway with one door that grants ssh, and the profile `laptop` that knows its
-/// sequence.
+/// A running gateway with one door that grants ssh, and the profile `laptop` with its sequence.
 fn gate() -> Gate {
     let door =
         "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"icmp:64\"]\nservice = \"ssh\"\n";
@@ -17,7 +16,7 @@ fn gate() -> Gate {
     gate
 }
 
-/// From now on sealed knocks of `laptop` go where nobody hears them.
+/// Sends sealed knocks of `laptop` to a port that nobody captures from now on.
 fn lose_sealed_knocks(gate: &Gate) {
     let profile = gate.path("home/toctoc/profiles/laptop.toml");
     let text = fs::read_to_string(&profile).expect("imported");
@@ -25,10 +24,13 @@ fn lose_sealed_knocks(gate: &Gate) {
     fs::write(profile, text.replace("port = 62201", "port = 62202")).expect("our own file");
 }
 
+/// Checks exit code and standard error.
 fn says(output: &Output, code: i32, words: &[&str]) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    words.iter().for_each(|words| assert!(said.contains(words), "no {words:?} in {said}"));
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for words in words {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
 }
 
 #[test]
@@ -39,8 +41,7 @@ fn when_no_sealed_knock_gets_through_the_sequence_opens_if_the_user_says_so() {
         let words: Vec<&str> = words.split(' ').collect();
         gate.toctoc(&gate.net.client, &words)
     };
-    let key = gate.path("laptop.key");
-    let silence = toctoc(&gate, &format!("open laptop --timeout 1 --attempts 1 --identity {key}"));
+    let silence = gate.toctoc_as("laptop", "open laptop --timeout 1 --attempts 1");
     says(&silence, 3, &["no answer from", "toctoc open --classic laptop"]);
     let allow = |range: &str| {
         gate.net.client.space.sh(&format!("echo '{range}' > /proc/sys/net/ipv4/ping_group_range"));
@@ -49,20 +50,20 @@ fn when_no_sealed_knock_gets_through_the_sequence_opens_if_the_user_says_so() {
     says(&toctoc(&gate, "open --classic laptop"), 4, &["icmp:64 was not sent", "ping_group_range"]);
     allow("0 2147483647");
     for (family, address) in [("-4", "10.90.0.2"), ("-6", "fd90::2")] {
-        let said = ok(&toctoc(&gate, &format!("open --classic laptop {family}")));
-        assert!(said.contains("sent in the clear: 3 hits to"), "{said}");
+        let output = ok(&toctoc(&gate, &format!("open --classic laptop {family}")));
+        assert!(output.contains("sent in the clear: 3 hits to"), "{output}");
         gate.daemon().wait_for(&format!("side: ssh granted to {address}"));
     }
-    let said = gate.daemon().said();
+    let output = gate.daemon().log();
     assert_eq!(
-        said.matches("side: Stage 1").count(),
+        output.matches("side: Stage 1").count(),
         2,
-        "nothing was sent but what the user asked for: {said}"
+        "a sequence was sent that the user did not ask for: {output}"
     );
 }
 
 #[test]
-fn the_whole_sequence_goes_to_the_first_address_that_there_is_a_way_to() {
+fn the_whole_sequence_goes_to_the_first_reachable_address() {
     let mut gate = gate();
     gate.net.client.space.sh("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
     gate.net.client.space.sh("ip -6 route add unreachable 2001:db8::/32");
@@ -74,8 +75,8 @@ fn the_whole_sequence_goes_to_the_first_address_that_there_is_a_way_to() {
     fs::write(&profile, with("[\"2001:db8::1\"]")).expect("our own file");
     says(&open(&gate), 4, &["2001:db8::1: 7321/tcp was not sent"]);
     fs::write(&profile, with("[\"2001:db8::1\", \"10.90.0.1\"]")).expect("our own file");
-    let said = ok(&open(&gate));
-    assert!(said.contains("3 hits to 10.90.0.1;"), "{said}");
+    let output = ok(&open(&gate));
+    assert!(output.contains("3 hits to 10.90.0.1;"), "{output}");
     gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
 }
 
@@ -85,9 +86,9 @@ fn toctoc_knock_sends_echo_requests_too() {
     gate.net.client.space.sh("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
     for (to, from) in gate.net.gateway_ips().into_iter().zip(gate.net.client.ips()) {
         let words = ["knock", "-v", &to.to_string(), "7321", "8432:udp", "icmp:64"];
-        let said = ok(&gate.toctoc(&gate.net.client, &words));
+        let output = ok(&gate.toctoc(&gate.net.client, &words));
         assert_eq!(
-            said,
+            output,
             format!("hitting tcp {to}:7321\nhitting udp {to}:8432\nhitting icmp:64 {to}\n")
         );
         gate.daemon().wait_for(&format!("side: ssh granted to {from}"));

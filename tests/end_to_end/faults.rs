@@ -1,20 +1,23 @@
-//! Classic doors when processes die, disks are full and clocks are wrong: the stop command is run,
-//! late if need be, and once. Both programs that have doors go through the same; at which step they
-//! die is told by what the journal and the commands say.
+//! Classic doors when processes die, disks are full and clocks are wrong: the stop command runs
+//! once, late if necessary. Both programs that serve doors are tested. The journal and the output
+//! of the commands show at which step they die.
 
 mod site;
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::harness::raw::{Forger, stranger};
-use site::{Site, until};
+use crate::harness::until;
+use site::Site;
 use toctoc::core::openings::{CommandLine, OpeningEntry};
 use toctoc::core::record::Record;
 use toctoc::core::types::{SECOND, Wall};
 use toctoc::edge::clock;
 use toctoc::edge::state::State;
 
-/// Commands that wait for us: a FIFO lets them go on. `@` is the site's directory.
+/// A door whose commands log that they ran. `@` is the site's directory, where a FIFO lets waiting
+/// commands continue.
 const DOOR: &str = "[door]\nsequence = 7001:udp,7002:udp\nstart_command = START echo open >> @/did\n\
     cmd_timeout = 1\nstop_command = STOP echo close >> @/did\n";
 
@@ -26,13 +29,13 @@ const WAITS_TO_OPEN: &str = "echo opening >> @/did; read x < @/fifo;";
 const WAITS_TO_CLOSE: &str = "echo closing >> @/did; read x < @/fifo;";
 
 #[test]
-fn killed_before_the_journal_knew_nothing_runs_then_or_later() {
+fn after_a_kill_before_the_journal_entry_nothing_runs() {
     for mut site in Site::both(&door("", "")) {
         site.start();
         site.freeze();
         site.knock("7001:udp 7002:udp");
         if site.is_knockd() {
-            until("the daemon has seen it", || site.log().contains("OPEN SESAME"));
+            until("the daemon has received the knock", || site.log().contains("OPEN SESAME"));
         }
         site.die();
         site.start();
@@ -42,18 +45,18 @@ fn killed_before_the_journal_knew_nothing_runs_then_or_later() {
 }
 
 #[test]
-fn killed_between_journal_and_start_command_the_stop_command_runs_once() {
-    // As many hanging commands as may run at once: the next one is in the journal and waits.
+fn after_a_kill_between_journal_and_start_command_the_stop_command_runs_once() {
+    // As many hanging commands as may run at once, so the next one is journalled and waits.
     let hanging = "[hang]\nsequence = 7005:udp\nstart_command = read x < @/fifo\n";
     for mut site in Site::both(&(door("", "") + hanging)) {
         site.start();
         let socket = site.udp(7005);
-        until("they hang", || {
+        until("all command slots hang", || {
             let _ = socket.send(&[0]);
             site.commands() == 128
         });
         site.knock("7001:udp 7002:udp");
-        until("it is in the journal", || site.journal_holds("echo close"));
+        until("the opening is in the journal", || site.journal_holds("echo close"));
         assert_eq!(site.did(), "", "{site:?}");
         site.die();
         site.release();
@@ -65,7 +68,7 @@ fn killed_between_journal_and_start_command_the_stop_command_runs_once() {
 }
 
 #[test]
-fn killed_during_the_start_command_it_opens_nothing_behind_the_back_of_the_stop_command() {
+fn after_a_kill_during_the_start_command_nothing_opens_later_than_the_stop_command() {
     for mut site in Site::both(&door(WAITS_TO_OPEN, "")) {
         site.start();
         site.knock("7001:udp 7002:udp");
@@ -73,7 +76,7 @@ fn killed_during_the_start_command_it_opens_nothing_behind_the_back_of_the_stop_
         site.die();
         site.start();
         site.wait_for("opening close");
-        assert!(!site.commands_wait(), "the shell died with who started it");
+        assert!(!site.commands_wait(), "the shell outlived the program that started it");
         site.knock("7001:udp 7002:udp");
         site.wait_for("opening close opening");
         site.release();
@@ -82,7 +85,7 @@ fn killed_during_the_start_command_it_opens_nothing_behind_the_back_of_the_stop_
 }
 
 #[test]
-fn killed_during_the_stop_command_it_runs_again_from_its_beginning() {
+fn after_a_kill_during_the_stop_command_it_runs_again_from_its_beginning() {
     for mut site in Site::both(&door("", WAITS_TO_CLOSE)) {
         site.start();
         site.knock("7001:udp 7002:udp");
@@ -97,8 +100,7 @@ fn killed_during_the_stop_command_it_runs_again_from_its_beginning() {
 }
 
 #[test]
-fn killed_after_the_stop_command_before_the_journal_forgets_it_runs_once_more_and_not_a_third_time()
-{
+fn after_a_kill_between_stop_command_and_journal_it_runs_a_second_time_and_not_a_third() {
     for mut site in Site::both(&door("", WAITS_TO_CLOSE)) {
         site.start();
         site.knock("7001:udp 7002:udp");
@@ -116,7 +118,7 @@ fn killed_after_the_stop_command_before_the_journal_forgets_it_runs_once_more_an
 }
 
 #[test]
-fn after_a_reboot_the_stop_command_is_not_late_although_the_clock_since_boot_began_anew() {
+fn after_a_reboot_the_stop_command_is_not_late_although_the_boot_clock_started_again() {
     for mut site in Site::both(&door("", "")) {
         site.boot_clock_ahead(10_000_000);
         site.start();
@@ -131,7 +133,7 @@ fn after_a_reboot_the_stop_command_is_not_late_although_the_clock_since_boot_beg
 }
 
 #[test]
-fn a_clock_that_was_set_back_or_forward_in_between_delays_no_stop_command_beyond_its_time() {
+fn a_clock_that_was_set_while_the_gateway_was_down_delays_no_stop_command() {
     for mut site in Site::both(&door("", "")) {
         let now = clock::now().wall;
         let opened = |id: u64, opened: u64| OpeningEntry {
@@ -152,7 +154,7 @@ fn a_clock_that_was_set_back_or_forward_in_between_delays_no_stop_command_beyond
 }
 
 #[test]
-fn the_start_command_that_runs_when_we_are_told_to_end_is_closed_before_we_do() {
+fn an_opening_whose_start_command_runs_at_sigterm_is_closed_before_the_program_ends() {
     let mut site =
         Site::run(&door(WAITS_TO_OPEN, "").replace("cmd_timeout = 1", "cmd_timeout = 3600"));
     site.start();
@@ -169,26 +171,26 @@ fn a_full_disk_opens_nothing_repeats_nothing_forgets_nothing_and_is_recovered_fr
         site.on_small_disk();
         site.start();
         site.knock("7003:udp");
-        until("it is open for an hour", || site.journal_has(1));
+        until("the long opening is in the journal", || site.journal_has(1));
         site.fill();
         knock_until_refused(&site);
-        // Whatever it was about to open then, it opens nothing any more.
+        // It finishes what it was opening, and opens nothing after that.
         let opened = site.log().matches("running command: echo open").count();
         let seen = site.log().matches("OPEN SESAME").count();
         site.knock("7001:udp 7002:udp");
-        until("the knock is seen", || site.log().matches("OPEN SESAME").count() > seen);
-        until("the others open", || site.count("open") >= opened);
-        until("what is open is closed", || site.count("close") == opened);
+        until("the knock is received", || site.log().matches("OPEN SESAME").count() > seen);
+        until("earlier openings have opened", || site.count("open") >= opened);
+        until("all openings close", || site.count("close") == opened);
         assert_eq!(site.count("open"), opened, "{site:?}");
-        // What has been closed could not be noted either.
+        // The closings could not be journalled either.
         site.make_room();
-        until("it opens again", || {
+        until("the door opens again", || {
             site.knock("7001:udp 7002:udp");
             site.count("open") > opened
         });
-        until("all is closed", || site.count("close") == site.count("open"));
-        // The journal was written anew when there was room, and forgets only what has been closed.
-        until("it is noted", || site.journal_has(1));
+        until("all openings are closed", || site.count("close") == site.count("open"));
+        // The journal was rewritten when there was room, without the openings that are closed.
+        until("the journal has one opening left", || site.journal_has(1));
         let did = site.did();
         site.die();
         site.start();
@@ -197,18 +199,20 @@ fn a_full_disk_opens_nothing_repeats_nothing_forgets_nothing_and_is_recovered_fr
     }
 }
 
-/// Knocks until it does not open, or cannot note that it has closed, and the log says why.
+/// Knocks until the door does not open or its closing cannot be journalled, and the log says why.
 fn knock_until_refused(site: &Site) {
     for _ in 0..200 {
         let opened = site.count("open");
         site.knock("7001:udp 7002:udp");
-        until("it opens, or says why not", || site.count("open") > opened || site.refused());
+        until("the door opens, or the log says why not", || {
+            site.count("open") > opened || site.refused()
+        });
         if site.refused() {
             assert!(site.log().contains("No space left on device"), "{}", site.log());
             return;
         }
     }
-    panic!("the disk is never full: {site:?}");
+    panic!("the disk did not fill: {site:?}");
 }
 
 #[test]
@@ -222,9 +226,9 @@ fn a_disk_that_is_full_at_the_start_loses_no_stop_command_and_opens_no_door() {
     site.fill();
     site.start();
     site.knock("7001:udp 7002:udp");
-    until("it says why it does not open", || site.refused());
+    until("the log says why it does not open", || site.refused());
     site.make_room();
-    // By itself: nobody knocks.
+    // It recovers without a knock.
     site.wait_for("open close");
     site.knock("7001:udp 7002:udp");
     site.wait_for("open close open close");
@@ -237,10 +241,10 @@ fn a_one_time_sequence_is_used_up_even_if_its_command_never_ran() {
         site.write("ots", " 7001:udp,7002:udp\n 7011:udp,7012:udp\n");
         site.start();
         if site.is_knockd() {
-            // The daemon uses it up, then the runner is to run the command.
+            // The daemon uses it up, then the runner runs the command.
             site.freeze();
             site.knock("7001:udp 7002:udp");
-            until("it is used up", || site.read("ots").starts_with('#'));
+            until("the sequence is used up", || site.read("ots").starts_with('#'));
             site.die();
             site.start();
         } else {
@@ -258,12 +262,12 @@ fn a_one_time_sequence_is_used_up_even_if_its_command_never_ran() {
 }
 
 #[test]
-fn commands_that_hang_or_flood_keep_neither_packets_nor_each_other_waiting() {
+fn commands_that_hang_or_flood_delay_neither_packets_nor_each_other() {
     let others = "[hang]\nsequence = 7005:udp\nstart_command = read x < @/fifo\n\
         [flood]\nsequence = 7006:udp\nstart_command = echo flood >> @/did; exec yes >&2\n";
     for mut site in Site::both(&(door("", "") + others)) {
-        // Nobody reads what they write.
-        site.deaf_terminal();
+        // Nobody reads their output.
+        site.stderr_to_unread_pipe();
         site.start();
         site.udp(7005).send(&[0]).unwrap();
         site.udp(7006).send(&[0]).unwrap();
@@ -279,19 +283,21 @@ fn commands_that_hang_or_flood_keep_neither_packets_nor_each_other_waiting() {
 }
 
 #[test]
-fn a_hundred_thousand_spoofed_half_knockers_cost_no_memory_no_log_and_nobody_a_knock() {
+fn a_hundred_thousand_spoofed_half_knocks_fill_neither_memory_nor_log_and_block_no_knock() {
     for mut site in Site::both(&door("", "").replace("cmd_timeout = 1", "cmd_timeout = 0")) {
         site.start();
         let forger = Forger::new(&site.net().client.space);
-        let (begun, before) = (std::time::Instant::now(), site.memory());
+        let begun = Instant::now();
+        let before = site.memory();
         let mut full = 0;
         for part in 0..20_u32 {
             for n in 0..5_000 {
-                forger.datagram(stranger(part * 5_000 + n), site.gateway(7001));
+                forger.datagram(stranger(part * 5_000 + n), site.gateway(7001), &[0]);
                 if n % 250 == 0 {
-                    // Twenty times what it takes on an idle machine, so that its socket does not
-                    // overflow on a busy one.
-                    std::thread::sleep(Duration::from_millis(1));
+                    // A limit of the rate, not a wait for an event: 250,000 packets a second, a
+                    // twentieth of what an idle machine takes, so that no socket overflows on a
+                    // busy one.
+                    thread::sleep(Duration::from_millis(1));
                 }
             }
             site.write("did", "");
@@ -301,14 +307,15 @@ fn a_hundred_thousand_spoofed_half_knockers_cost_no_memory_no_log_and_nobody_a_k
                 full = site.memory();
             }
         }
-        let (after, lines) = (site.memory(), site.log().lines().count());
+        let after = site.memory();
+        let lines = site.log().lines().count();
         println!(
             "{before} KiB, {full} with a full table, {after} at the end; {lines} lines; {:?}",
             begun.elapsed()
         );
         assert!(
             after < full + 2048,
-            "{before}, {full}, {after} KiB: 25,000 fill the table, the others cost nothing"
+            "{before}, {full}, {after} KiB: 25,000 sources fill the table, later ones must take no memory"
         );
         assert!(after < before + 16 * 1024, "{before}, {after} KiB");
         let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();

@@ -1,24 +1,19 @@
-//! Connections that are older than the guard: adopted once, by command, and no others.
-//! What the guard lets through is left to `firewall`, how it is kept to `firewall_kept`.
+//! Connections that are older than the guard are adopted once, by command, and no others are.
 
-use crate::harness::guarded::{DNS, Guarded, SSH, knock, services, settings, ssh, start, track};
-use crate::harness::{LONG, Net, SHORT, echoes};
+use crate::harness::guarded::{DNS, Guarded, SSH, knock, services, settings, ssh};
+use crate::harness::{LONG, SHORT, echoes};
 use toctoc::core::grants::Change;
 use toctoc::core::service::GrantKind;
 use toctoc::edge::firewall::Connection;
 
-/// A gateway whose sessions are older than its guard; with `tracked`, conntrack knew them.
+/// A gateway whose sessions are older than its guard. With `tracked`, conntrack knew them.
 fn with_older_sessions(tracked: bool) -> (Guarded, Vec<std::net::TcpStream>) {
-    let net = Net::new();
-    if tracked {
-        track(&net);
-    }
-    let server = net.gateway.tcp_echo(SSH.number);
-    let mut sessions: Vec<_> =
-        net.gateway_ips().map(|ip| net.client.connect(ssh(ip), LONG).unwrap()).into();
-    assert!(sessions.iter_mut().all(|session| echoes(session, LONG)));
-    let (udp, nft) = (net.gateway.udp_echo(DNS.number), start(&net, &settings()));
-    (Guarded { nft, net, tcp: server, udp }, sessions)
+    Guarded::after(tracked, |net| {
+        let connect = |ip| net.client.connect(ssh(ip), LONG).unwrap();
+        let mut sessions: Vec<_> = net.gateway_ips().map(connect).into();
+        assert!(sessions.iter_mut().all(|session| echoes(session, LONG)));
+        sessions
+    })
 }
 
 fn adopt(it: &Guarded) -> Vec<Connection> {
@@ -35,7 +30,10 @@ fn adopt(it: &Guarded) -> Vec<Connection> {
 fn older_sessions_are_adopted_once_by_command_whether_or_not_conntrack_knew_them() {
     for tracked in [false, true] {
         let (it, mut sessions) = with_older_sessions(tracked);
-        assert!(sessions.iter_mut().all(|session| !echoes(session, SHORT)), "they stand still");
+        assert!(
+            sessions.iter_mut().all(|session| !echoes(session, SHORT)),
+            "a session passes before it is adopted"
+        );
         let adopted = adopt(&it);
         let ends: Vec<_> = sessions
             .iter()
@@ -48,22 +46,22 @@ fn older_sessions_are_adopted_once_by_command_whether_or_not_conntrack_knew_them
         );
         assert!(sessions.iter_mut().all(|session| echoes(session, LONG)), "tracked: {tracked}");
         for ip in it.net.gateway_ips() {
-            assert!(!it.net.client.tcp_reaches(ssh(ip), SHORT), "no new one");
+            assert!(!it.net.client.tcp_reaches(ssh(ip), SHORT), "a new connection was accepted");
         }
-        assert!(adopt(&it).is_empty(), "all of them bear a mark now");
+        assert!(adopt(&it).is_empty(), "a session was adopted twice");
     }
 }
 
 #[test]
-fn what_was_cut_is_not_adopted_nor_what_leads_elsewhere() {
+fn connections_that_were_cut_or_lead_elsewhere_are_not_adopted() {
     let (mut it, mut sessions) = with_older_sessions(true);
     adopt(&it);
     let elements = it.pairs().map(|(from, _)| it.grant(from, SSH, GrantKind::Time, 60_000));
     it.nft.apply(&elements.map(|element| Change::Remove { element })).unwrap();
     it.nft.apply(&elements.map(|element| Change::Cut { element })).unwrap();
     assert!(sessions.iter_mut().all(|session| !echoes(session, SHORT)));
-    assert!(adopt(&it).is_empty(), "revoked is revoked");
-    // A connection of the gateway's own to such a port elsewhere.
+    assert!(adopt(&it).is_empty(), "a cut connection was adopted");
+    // A connection from the gateway to the same port of another host.
     let _other = it.net.client.space.tcp_echo(SSH.number);
     let mut out = it.net.gateway.connect(ssh(it.net.client.ips()[0]), LONG).unwrap();
     assert!(echoes(&mut out, LONG) && adopt(&it).is_empty());

@@ -1,22 +1,29 @@
-//! How the guard outlives restarts, reloads and other people's changes, in namespaces of each
-//! test's own. What it lets through is left to `firewall`.
+//! The guard outlives restarts, reloads and foreign changes. See `firewall` for what it lets
+//! through.
 
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crate::harness::guarded::{
     DNS, Guarded, KNOCK, Repair, SSH, dns, knock, rules, services, settings, ssh, start, track,
 };
 use crate::harness::{LONG, Net, SHORT, echoes};
+use toctoc::config::FirewallSettings;
 use toctoc::core::grants::{Change, Element};
 use toctoc::core::prefix::Span;
 use toctoc::core::service::GrantKind;
-use toctoc::core::types::{Fault, Port, Proto};
+use toctoc::core::types::{Fault, Port, Proto, Source};
 use toctoc::edge::firewall::{self, GuardReport, GuardTask, TableChange, print_ruleset, unload};
 
 const RDP: Port = Port { proto: Proto::Tcp, number: 3389 };
 
-/// A time grant for each family, an unspent and (IPv6) a spent one-connection grant, as the
-/// gatekeeper would list them.
+/// Makes a time grant for each family, an unused (IPv4) and a used (IPv6) one-connection grant, and
+/// returns them as the gatekeeper would list them.
 fn granted(it: &mut Guarded) -> Vec<Change> {
     let [(from4, _), (from6, to6)] = it.pairs();
     let mut live: Vec<Element> =
@@ -26,23 +33,13 @@ fn granted(it: &mut Guarded) -> Vec<Change> {
     live.into_iter().map(|element| Change::Set { element, millis: 50_000 }).collect()
 }
 
-/// The state that `granted` leaves, seen from outside.
+/// Checks the state that `granted` makes, with packets.
 fn assert_granted(it: &mut Guarded, once_is_left: bool) {
     let [(_, to4), (_, to6)] = it.pairs();
     assert!(it.net.client.udp_reaches(dns(to4), LONG) && it.net.client.udp_reaches(dns(to6), LONG));
-    assert!(!it.net.client.tcp_reaches(ssh(to6), SHORT), "a spent grant stays spent");
-    assert_eq!(
-        it.net.client.tcp_reaches(ssh(to4), if once_is_left { LONG } else { SHORT }),
-        once_is_left
-    );
-}
-
-fn restore(it: &mut Guarded, live: &[Change]) -> Repair {
-    it.nft.restore(live).unwrap()
-}
-
-fn is_up(it: &mut Guarded) -> bool {
-    it.nft.guard_is_up().unwrap()
+    assert!(!it.net.client.tcp_reaches(ssh(to6), SHORT), "a used grant was armed again");
+    let timeout = if once_is_left { LONG } else { SHORT };
+    assert_eq!(it.net.client.tcp_reaches(ssh(to4), timeout), once_is_left);
 }
 
 #[test]
@@ -52,16 +49,14 @@ fn a_restart_neither_cuts_nor_lengthens_nor_rearms_a_grant() {
     let before = it.nft.list().unwrap();
     let mut session = it.net.client.connect(ssh(it.pairs()[0].1), LONG).unwrap();
     it.grant(it.pairs()[0].0, SSH, GrantKind::Once, 60_000);
-    // As after SIGKILL: nothing is told to the old guard.
     let mut it = it.restarted();
     let after = it.nft.list().unwrap();
     assert_eq!(after.len(), 3);
     for (element, left) in &after {
-        assert!(before.iter().any(
-            |(other, had)| other == element && (left <= had || element.form == GrantKind::Once)
-        ));
+        let (_, had) = before.iter().find(|(other, _)| other == element).expect("it was granted");
+        assert!(left <= had || element.form == GrantKind::Once, "{element:?} got longer");
     }
-    let repair = restore(&mut it, &live);
+    let repair = it.restore(&live);
     assert_eq!((repair.reloaded, repair.removed), (false, 0));
     assert!(echoes(&mut session, LONG));
     assert_granted(&mut it, true);
@@ -74,45 +69,45 @@ fn a_reload_guards_new_ports_frees_old_ones_and_keeps_grants_and_sessions() {
     it.grant(from, SSH, GrantKind::Time, 60_000);
     let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
     let _rdp = it.net.gateway.tcp_echo(RDP.number);
-    let rdp = std::net::SocketAddr::new(to, RDP.number);
+    let rdp = SocketAddr::new(to, RDP.number);
     assert!(it.net.client.tcp_reaches(rdp, LONG));
     it.nft.reload(&settings(), &services(&[SSH, RDP])).unwrap();
-    assert!(it.nft.take_changes().is_empty(), "our own change");
+    assert!(it.nft.take_changes().is_empty(), "our own change was reported");
     assert!(!it.net.client.tcp_reaches(rdp, SHORT));
     assert!(it.net.client.udp_reaches(dns(to), LONG));
     assert!(echoes(&mut session, LONG) && it.net.client.tcp_reaches(ssh(to), LONG));
-    let renamed = toctoc::config::FirewallSettings { table: "other".into(), ..settings() };
+    let renamed = FirewallSettings { table: "other".into(), ..settings() };
     assert!(it.nft.reload(&renamed, &services(&[SSH])).is_err());
-    assert!(is_up(&mut it));
+    assert!(it.is_up());
 }
 
 #[test]
-fn a_flush_is_noticed_with_its_author_and_undone_with_the_time_that_is_left() {
+fn a_flush_is_noticed_with_its_author_and_undone_with_the_remaining_time() {
     let mut it = Guarded::new();
     let live = granted(&mut it);
     it.net.gateway.sh("nft flush ruleset");
-    assert!(!is_up(&mut it));
+    assert!(!it.is_up());
     let mut intruder =
-        it.net.client.connect(ssh(it.pairs()[0].1), LONG).expect("nothing guards now");
+        it.net.client.connect(ssh(it.pairs()[0].1), LONG).expect("there is no guard now");
     assert!(echoes(&mut intruder, LONG));
     assert_eq!(names(&it.nft.take_changes()), ["nft"]);
-    let repair = restore(&mut it, &live);
+    let repair = it.restore(&live);
     assert_eq!(repair, Repair { reloaded: true, put_back: 2, removed: 0 });
-    assert!(is_up(&mut it) && it.nft.take_changes().is_empty(), "our own repair is not noticed");
-    assert!(!echoes(&mut intruder, SHORT), "who slipped in does not stay");
+    assert!(it.is_up() && it.nft.take_changes().is_empty(), "our own repair was reported");
+    assert!(!echoes(&mut intruder, SHORT), "a connection without a grant survived the repair");
     assert!(it.nft.list().unwrap().iter().all(|(_, left)| (40_000..=50_000).contains(left)));
     assert_granted(&mut it, false);
 }
 
 #[test]
-fn who_slipped_in_while_the_table_was_gone_does_not_stay_though_conntrack_knows_the_flow() {
+fn a_connection_made_while_the_table_was_gone_is_blocked_although_conntrack_knows_it() {
     let mut it = Guarded::new();
     track(&it.net);
     it.net.gateway.sh("nft delete table inet toctoc");
     let mut intruders =
         it.net.gateway_ips().map(|ip| it.net.client.connect(ssh(ip), LONG).unwrap());
     assert!(intruders.iter_mut().all(|intruder| echoes(intruder, LONG)));
-    assert!(restore(&mut it, &[]).reloaded);
+    assert!(it.restore(&[]).reloaded);
     assert!(intruders.iter_mut().all(|intruder| !echoes(intruder, SHORT)));
 }
 
@@ -122,10 +117,10 @@ fn names(noticed: &[TableChange]) -> Vec<&str> {
 }
 
 #[test]
-fn whatever_is_changed_in_our_table_is_noticed_and_put_right() {
+fn every_change_in_our_table_is_noticed_and_repaired() {
     let mut it = Guarded::new();
     let live = granted(&mut it);
-    let doings = [
+    let changes = [
         ("nft insert rule inet toctoc guard accept", true),
         ("nft add rule inet toctoc guard counter", true),
         ("nft flush chain inet toctoc stream", true),
@@ -142,31 +137,27 @@ fn whatever_is_changed_in_our_table_is_noticed_and_put_right() {
         ("nft flush set inet toctoc time4", false),
         ("nft add element inet toctoc time6 '{ fd90::99 . tcp . 22 }'", false),
     ];
-    for (doing, breaks_the_rules) in doings {
-        it.net.gateway.sh(doing);
-        assert_eq!(is_up(&mut it), !breaks_the_rules, "{doing}");
-        assert!(!it.nft.take_changes().is_empty(), "{doing}");
-        assert_eq!(restore(&mut it, &live).reloaded, breaks_the_rules, "{doing}");
-        assert!(is_up(&mut it) && it.nft.take_changes().is_empty(), "{doing}");
-        let times = it
-            .nft
-            .list()
-            .unwrap()
-            .into_iter()
-            .filter(|(element, _)| element.form == GrantKind::Time);
-        assert_eq!(times.count(), 2, "{doing}");
+    for (change, breaks_the_rules) in changes {
+        it.net.gateway.sh(change);
+        assert_eq!(it.is_up(), !breaks_the_rules, "{change}");
+        assert!(!it.nft.take_changes().is_empty(), "{change}");
+        assert_eq!(it.restore(&live).reloaded, breaks_the_rules, "{change}");
+        assert!(it.is_up() && it.nft.take_changes().is_empty(), "{change}");
+        let elements = it.nft.list().unwrap();
+        let times = elements.iter().filter(|(element, _)| element.form == GrantKind::Time);
+        assert_eq!(times.count(), 2, "{change}");
     }
     assert_granted(&mut it, false);
 }
 
 #[test]
-fn changes_elsewhere_and_our_own_are_not_noticed() {
+fn our_own_changes_and_those_in_other_tables_are_not_reported() {
     let mut it = Guarded::new();
     it.net.gateway.sh(
         "nft add table inet other; nft add table ip toctoc; nft add chain ip toctoc guard; nft delete table ip toctoc",
     );
     granted(&mut it);
-    assert!(it.nft.take_changes().is_empty() && is_up(&mut it));
+    assert!(it.nft.take_changes().is_empty() && it.is_up());
 }
 
 #[test]
@@ -178,10 +169,10 @@ fn a_flood_of_changes_that_overflows_the_watch_is_still_noticed() {
         "add table inet other {{ set s {{ type ipv4_addr; elements = {{ {} }}; }}; }}\n",
         many.join(", ")
     );
-    std::fs::write(script.path(), text).unwrap();
+    fs::write(script.path(), text).unwrap();
     it.net.gateway.sh(&format!("nft -f {} && nft flush ruleset", script.path().display()));
     assert!(it.nft.take_changes().iter().any(|one| one.pid == 0));
-    assert!(restore(&mut it, &[]).reloaded);
+    assert!(it.restore(&[]).reloaded);
 }
 
 #[test]
@@ -189,23 +180,23 @@ fn other_tables_are_never_touched() {
     let net = Net::new();
     net.gateway.sh("nft add table inet other; nft add chain inet other input '{ type filter hook input priority 0; policy accept; }'; \
                     nft add rule inet other input tcp dport 22 accept");
-    let others = || net.gateway.sh("nft -a list table inet other");
-    let before = others();
+    let listing = || net.gateway.sh("nft -a list table inet other");
+    let before = listing();
     let mut nft = start(&net, &settings());
     nft.restore(&[]).unwrap();
-    assert_eq!(others(), before);
+    assert_eq!(listing(), before);
     drop(nft);
     net.gateway.inside(|| unload(&settings(), &services(&[SSH]), &knock())).unwrap();
-    assert_eq!(others(), before);
+    assert_eq!(listing(), before);
     assert_eq!(net.gateway.sh("nft list tables").trim(), "table inet other");
 }
 
 #[test]
-fn taking_the_guard_away_opens_what_it_guarded_once_nobody_keeps_it() {
+fn the_guard_is_removed_by_command_only_if_no_gateway_keeps_it() {
     let it = Guarded::new();
     let off = || it.net.gateway.inside(|| unload(&settings(), &services(&[SSH, DNS]), &knock()));
     let to = ssh(it.net.gateway_ips()[0]);
-    let fault = off().expect_err("whoever keeps it would put it back");
+    let fault = off().expect_err("the running gateway would load it again");
     assert!(fault.what.contains("another toctocd already keeps"), "{fault}");
     assert!(!it.net.client.tcp_reaches(to, SHORT));
     let Guarded { nft, net, tcp: _tcp, udp: _udp } = it;
@@ -222,11 +213,11 @@ fn the_printed_text_loads_to_the_same_guard_and_keeps_elements() {
     it.grant(it.pairs()[0].0, SSH, GrantKind::Time, 60_000);
     let text = print_ruleset(&settings(), &services(&[SSH, DNS]), &knock()).unwrap();
     it.net.gateway.sh(&format!("nft -f - <<'END'\n{text}END"));
-    assert!(is_up(&mut it));
+    assert!(it.is_up());
     assert_eq!(it.nft.list().unwrap().len(), 1);
     it.net.gateway.sh(&format!("nft -f - <<'END'\nflush ruleset\n{text}END"));
-    assert!(is_up(&mut it) && it.nft.list().unwrap().is_empty());
-    assert!(!it.net.client.udp_reaches(std::net::SocketAddr::new(it.pairs()[0].1, KNOCK), SHORT));
+    assert!(it.is_up() && it.nft.list().unwrap().is_empty());
+    assert!(!it.net.client.udp_reaches(SocketAddr::new(it.pairs()[0].1, KNOCK), SHORT));
 }
 
 #[test]
@@ -234,79 +225,76 @@ fn thirty_reloads_of_a_file_that_includes_the_printed_text_let_no_attacker_throu
     let it = Guarded::new();
     let included = tempfile::NamedTempFile::new().unwrap();
     let conf = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(
+    fs::write(
         included.path(),
         print_ruleset(&settings(), &services(&[SSH, DNS]), &knock()).unwrap(),
     )
     .unwrap();
     let text = format!("flush ruleset\ninclude \"{}\"\n", included.path().display());
-    std::fs::write(conf.path(), text).unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let over = || stop.load(std::sync::atomic::Ordering::SeqCst);
-    std::thread::scope(|scope| {
+    fs::write(conf.path(), text).unwrap();
+    let stop = AtomicBool::new(false);
+    let over = || stop.load(Ordering::SeqCst);
+    thread::scope(|scope| {
         for to in it.net.gateway_ips() {
             let (attacker, over) = (it.net.client.space.clone(), &over);
-            // Another socket each time: the kernel's own repetitions of a SYN are too slow to meet
-            // a gap.
+            // A new socket each time: the kernel repeats a SYN too slowly to hit a gap.
             scope.spawn(move || {
                 while !over() {
-                    let _ = attacker.connect(ssh(to), std::time::Duration::from_millis(1));
+                    let _ = attacker.connect(ssh(to), Duration::from_millis(1));
                 }
             });
             let flood = it.net.client.space.udp(dns(to));
             scope.spawn(move || {
                 while !over() {
                     let _ = flood.send(b"ping");
-                    std::thread::yield_now();
+                    thread::yield_now();
                 }
             });
         }
-        (0..30).for_each(|_| drop(it.net.gateway.sh(&format!("nft -f {}", conf.path().display()))));
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        for _ in 0..30 {
+            it.net.gateway.sh(&format!("nft -f {}", conf.path().display()));
+        }
+        stop.store(true, Ordering::SeqCst);
     });
-    assert_eq!((it.tcp.heard(), it.udp.heard()), (0, 0));
-    assert!(it.nft.dropped().unwrap()["datagram"] > 0, "the attack took place");
+    assert_eq!((it.tcp.requests(), it.udp.requests()), (0, 0));
+    assert!(it.dropped()["datagram"] > 0, "the attack did not take place");
 }
 
 #[test]
-fn what_hinders_a_start_is_said_with_what_to_do() {
+fn a_failed_start_names_its_cause_and_a_remedy() {
     let net = Net::new();
-    let try_with = |settings: &toctoc::config::FirewallSettings| -> Fault {
+    let try_with = |settings: &FirewallSettings| -> Fault {
         net.gateway
             .inside(|| firewall::start(&rules(settings, &services(&[SSH]))).err())
             .expect("a fault")
     };
-    let missing = try_with(&toctoc::config::FirewallSettings {
-        nft: PathBuf::from("/nowhere/nft"),
-        ..settings()
-    });
+    let missing = try_with(&FirewallSettings { nft: PathBuf::from("/nowhere/nft"), ..settings() });
     assert!(missing.remedy.contains("install the nftables package"), "{missing}");
-    let keyword =
-        try_with(&toctoc::config::FirewallSettings { table: "chain".into(), ..settings() });
+    let keyword = try_with(&FirewallSettings { table: "chain".into(), ..settings() });
     assert!(
         keyword.what.contains("syntax error") && keyword.remedy.contains("no keyword"),
         "{keyword}"
     );
-    let powerless = net.gateway.inside(|| {
+    let unprivileged = net.gateway.inside(|| {
         capctl::CapState::empty().set_current().unwrap();
         firewall::start(&rules(&settings(), &services(&[SSH]))).err()
     });
-    let powerless = powerless.expect("a fault");
-    assert!(powerless.remedy.contains("CAP_NET_ADMIN"), "{powerless}");
+    let unprivileged = unprivileged.expect("a fault");
+    assert!(unprivileged.remedy.contains("CAP_NET_ADMIN"), "{unprivileged}");
 }
 
 #[test]
-fn two_gateways_never_keep_one_table_in_one_namespace() {
+fn two_gateways_never_use_the_same_table_in_one_namespace() {
     let it = Guarded::new();
     let again = |table: &str| {
-        let settings = toctoc::config::FirewallSettings { table: table.into(), ..settings() };
+        let settings = FirewallSettings { table: table.into(), ..settings() };
         it.net.gateway.inside(|| firewall::start(&rules(&settings, &services(&[SSH]))))
     };
     let fault = again("toctoc").err().expect("refused");
     assert!(fault.what.contains("another toctocd already keeps the table `toctoc`"), "{fault}");
     assert!(
         !it.net.client.tcp_reaches(ssh(it.net.gateway_ips()[0]), SHORT),
-        "the first one's guard stands"
+        "the guard of the first gateway is gone"
     );
     assert!(again("other").is_ok());
     let elsewhere = Net::new();
@@ -314,38 +302,37 @@ fn two_gateways_never_keep_one_table_in_one_namespace() {
     drop(start(&elsewhere, &settings()));
 }
 
-/// An nft program that does `before_list` whenever it is asked to list, and otherwise is the real
-/// one.
-fn meddling_nft(folder: &tempfile::TempDir, before_list: &str) -> toctoc::config::FirewallSettings {
+/// An nft program that runs `before_list` before it lists, and otherwise is the real one.
+fn interfering_nft(folder: &tempfile::TempDir, before_list: &str) -> FirewallSettings {
     let path = folder.path().join("nft");
     let text =
         format!("#!/bin/sh\n[ \"$1\" = -j ] && {{ {before_list}; }}\nexec /usr/sbin/nft \"$@\"\n");
-    // Written by another process: a descriptor of ours, open for writing in some other test's fork,
-    // would make it "busy".
+    // Another process writes it: a descriptor of this process, inherited by a child of another
+    // test, would make it "busy".
     let write = "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\"";
-    let done =
-        std::process::Command::new("/bin/sh").args(["-c", write]).arg(&path).arg(text).status();
+    let done = Command::new("/bin/sh").args(["-c", write]).arg(&path).arg(text).status();
     assert!(done.expect("a shell").success());
-    toctoc::config::FirewallSettings { nft: path, ..settings() }
+    FirewallSettings { nft: path, ..settings() }
 }
 
 #[test]
-fn what_somebody_changes_between_our_loading_and_our_reading_back_never_counts_as_ours() {
+fn a_foreign_change_between_loading_and_reading_back_is_never_taken_for_ours() {
     let folder = tempfile::tempdir().unwrap();
     let once = folder.path().join("once");
-    let meddle =
-        |doing: &str| format!("[ -e {0} ] || {{ : >{0}; /usr/sbin/nft {doing}; }}", once.display());
-    // The second one leaves as many rules as there were: only its announcement tells.
+    let change_once = |change: &str| {
+        format!("[ -e {0} ] || {{ : >{0}; /usr/sbin/nft {change}; }}", once.display())
+    };
+    // The second change keeps the number of rules: only its notification reveals it.
     let as_many = format!(
         "'flush chain inet toctoc stream{}'",
         "; add rule inet toctoc stream accept".repeat(8)
     );
-    for doing in ["insert rule inet toctoc guard accept", &as_many] {
-        let _ = std::fs::remove_file(&once);
-        let mut it = Guarded::with(&meddling_nft(&folder, &meddle(doing)));
-        assert!(!it.net.client.tcp_reaches(ssh(it.net.gateway_ips()[0]), SHORT), "{doing}");
-        assert_eq!(names(&it.nft.take_changes()), ["nft"], "{doing}");
-        assert!(is_up(&mut it), "{doing}");
+    for change in ["insert rule inet toctoc guard accept", &as_many] {
+        let _ = fs::remove_file(&once);
+        let mut it = Guarded::with(&interfering_nft(&folder, &change_once(change)));
+        assert!(!it.net.client.tcp_reaches(ssh(it.net.gateway_ips()[0]), SHORT), "{change}");
+        assert_eq!(names(&it.nft.take_changes()), ["nft"], "{change}");
+        assert!(it.is_up(), "{change}");
     }
 }
 
@@ -384,9 +371,9 @@ fn rules_are_verified_without_a_change_and_a_guard_that_was_taken_away_is_not_th
     let mut it = Guarded::new();
     let good = rules(&settings(), &services(&[RDP]));
     assert_eq!(it.nft.run(GuardTask::Verify(good)), Ok(GuardReport::Verified));
-    assert!(is_up(&mut it) && it.nft.is_there());
+    assert!(it.is_up() && it.nft.is_there());
     assert_eq!(it.nft.seen().unwrap().misfit, Some(None), "the rules are the old ones");
-    let renamed = toctoc::config::FirewallSettings { table: "other".into(), ..settings() };
+    let renamed = FirewallSettings { table: "other".into(), ..settings() };
     assert!(it.nft.run(GuardTask::Verify(rules(&renamed, &services(&[RDP])))).is_err());
     assert_eq!(it.nft.run(GuardTask::Unload), Ok(GuardReport::Unloaded));
     assert!(!it.nft.is_there() && it.nft.take_changes().is_empty());
@@ -399,20 +386,21 @@ fn a_guard_that_somebody_changes_again_and_again_is_a_fault_and_not_up() {
         net.gateway.inside(|| firewall::start(&rules(&settings, &services(&[SSH]))).err())
     };
     let other_rules =
-        start(meddling_nft(&folder, "/usr/sbin/nft insert rule inet toctoc guard accept"))
+        start(interfering_nft(&folder, "/usr/sbin/nft insert rule inet toctoc guard accept"))
             .expect("a fault");
     assert!(other_rules.what.contains("rules instead of"), "{other_rules}");
     let element = "/usr/sbin/nft 'flush set inet toctoc time4; add element inet toctoc time4 { 10.9.9.9 . tcp . 22 }'";
-    let restless = start(meddling_nft(&folder, element)).expect("a fault");
-    assert!(restless.what.contains("again and again"), "{restless}");
+    let changing = start(interfering_nft(&folder, element)).expect("a fault");
+    assert!(changing.what.contains("again and again"), "{changing}");
 }
 
 #[test]
-fn a_guard_of_other_ports_is_never_taken_for_ours_though_nobody_was_heard_changing_it() {
+fn a_guard_of_other_ports_is_never_taken_for_ours_even_if_no_change_was_announced() {
     let (net, folder) = (Net::new(), tempfile::tempdir().unwrap());
-    // What a lost announcement would leave: a listing of somebody else's guard.
-    let lying = "/usr/sbin/nft \"$@\" | /usr/bin/sed 's/\"tcp\", 22\\]/\"tcp\", 2222]/'; exit";
-    let settings = meddling_nft(&folder, lying);
+    // As after a lost notification: the listing shows a foreign guard.
+    let wrong_listing =
+        "/usr/sbin/nft \"$@\" | /usr/bin/sed 's/\"tcp\", 22\\]/\"tcp\", 2222]/'; exit";
+    let settings = interfering_nft(&folder, wrong_listing);
     let fault = net
         .gateway
         .inside(|| firewall::start(&rules(&settings, &services(&[SSH]))).err())
@@ -423,11 +411,11 @@ fn a_guard_of_other_ports_is_never_taken_for_ours_though_nobody_was_heard_changi
 #[test]
 fn a_packet_passes_as_many_rules_with_four_thousand_grants_as_with_none() {
     let mut it = Guarded::new();
-    // Without elements and counters: chains, rules, and what kind the sets are.
+    // Without elements and counters: chains, rules, and the types of the sets.
     let shape = |it: &Guarded| it.net.gateway.sh("nft -s -t list table inet toctoc");
     let before = shape(&it);
     let element = |n: u32| Element {
-        source: toctoc::core::types::Source::new(std::net::IpAddr::V4((0x0a00_0000 + n).into())),
+        source: Source::new(IpAddr::V4((0x0a00_0000 + n).into())),
         source_port: 0,
         span: Span::Host,
         port: SSH,
@@ -438,6 +426,6 @@ fn a_packet_passes_as_many_rules_with_four_thousand_grants_as_with_none() {
     it.nft.apply(&changes).unwrap();
     assert_eq!(it.nft.list().unwrap().len(), 4000);
     assert_eq!(shape(&it), before);
-    // Sets of intervals would be searched, and copied at each change; these are hashed.
+    // Interval sets would be searched, and copied at each change; these sets are hashed.
     assert!(!before.contains("interval"), "{before}");
 }

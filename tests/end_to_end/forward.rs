@@ -1,78 +1,72 @@
-//! Services that lead to an inner host: for granted sources alone, to that host's one port alone,
-//! whatever else translates.
+//! Services that are forwarded to an inner host: for granted sources only, and only to that port of
+//! that host, whatever other translations exist.
 
 use std::net::{IpAddr, SocketAddr};
 
-use toctoc::core::knock::Status;
-
-use crate::harness::gate::{Gate, SSH, ok, section};
+use crate::harness::gate::{Gate, SSH, section};
 use crate::harness::{Echo, Host, LONG, SHORT, echoes};
 
-/// The outer port, and the inner host's.
+/// The port of the gateway, and the port of the inner host.
 const OUTER: u16 = 3389;
 const INNER: u16 = 3390;
-/// The service of the harness is for one connection.
+/// The change that makes the grant for one connection a grant for a time.
 const TIME: (&str, &str) = ("form = \"once\"", "form = \"time\"");
 
-/// A gateway that passes packets on, an inner host behind it with a server, and one on the
-/// gateway's own port that nobody must meet.
-struct Inside {
+/// A gateway that forwards to an inner host with a server. A server on the gateway's own port must
+/// not be reached.
+struct Forwarding {
     gate: Gate,
     inner: Host,
     server: Echo,
     own: Echo,
 }
 
-impl Inside {
-    /// `changes` are of lines in the section of the service.
-    fn new(changes: &[(&str, &str)]) -> Inside {
+impl Forwarding {
+    /// `changes` replace lines in the section of the service.
+    fn new(changes: &[(&str, &str)]) -> Forwarding {
         let mut gate = Gate::new(|config| {
             let lines = format!(
                 "masquerade = false\nforward = [\"10.90.7.2:{INNER}\", \"[fd90:7::2]:{INNER}\"]"
             );
-            let config = section(&config, "service.rdp", "masquerade = false", &lines);
-            changes
-                .iter()
-                .fold(config, |config, (from, to)| section(&config, "service.rdp", from, to))
+            let mut config = section(&config, "service.rdp", "masquerade = false", &lines);
+            for (from, to) in changes {
+                config = section(&config, "service.rdp", from, to);
+            }
+            config
         });
         let inner = gate.net.host(7);
-        gate.net.gateway.sh(
-            "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding",
-        );
-        let (server, own) = (inner.space.tcp_echo(INNER), gate.net.gateway.tcp_echo(OUTER));
+        gate.net.gateway.sh("echo 1 >/proc/sys/net/ipv4/ip_forward
+             echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
+        let server = inner.space.tcp_echo(INNER);
+        let own = gate.net.gateway.tcp_echo(OUTER);
         gate.start();
-        Inside { gate, inner, server, own }
+        Forwarding { gate, inner, server, own }
     }
 
     fn outer(&self, family: usize) -> SocketAddr {
-        SocketAddr::new(self.gate.net.gateway_ips()[family], OUTER)
+        self.gate.port(family, OUTER)
     }
 }
 
 #[test]
 fn a_granted_source_reaches_the_inner_host_by_the_outer_port_and_nobody_else_does() {
-    let it = Inside::new(&[TIME]);
+    let it = Forwarding::new(&[TIME]);
     let anna = it.gate.enrol("anna", "rdp");
     let stranger = it.gate.net.host(8);
     for family in [0, 1] {
         assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT));
-        assert_eq!(
-            anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status),
-            Some(Status::Granted)
-        );
+        anna.must_open(&it.gate.net.client, "rdp", family);
         assert!(it.gate.net.client.tcp_reaches(it.outer(family), LONG));
-        assert!(
-            !stranger.tcp_reaches(SocketAddr::new(stranger.gateway_ips()[family], OUTER), SHORT)
-        );
+        assert!(!stranger.tcp_reaches(stranger.gateway(family, OUTER), SHORT));
     }
     let peers: Vec<IpAddr> = it.server.peers().iter().map(SocketAddr::ip).collect();
-    assert_eq!(peers, it.gate.net.client.ips(), "the inner host sees who it is");
-    assert_eq!(it.own.heard(), 0, "the gateway's own port is not what was granted");
+    assert_eq!(peers, it.gate.net.client.ips(), "the inner host must see the client's address");
+    assert_eq!(it.own.requests(), 0, "the gateway's own port was reached");
 }
 
 #[test]
-fn one_connection_to_an_inner_host_is_one() {
-    let it = Inside::new(&[]);
+fn a_one_connection_grant_admits_one_connection_to_an_inner_host() {
+    let it = Forwarding::new(&[]);
     let anna = it.gate.enrol("anna", "rdp");
     for family in [0, 1] {
         assert!(anna.open(&it.gate.net.client, "rdp", family).is_some_and(|receipt| receipt.once));
@@ -81,60 +75,57 @@ fn one_connection_to_an_inner_host_is_one() {
         assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT));
         assert!(echoes(&mut stream, LONG));
     }
-    assert_eq!((it.server.heard(), it.own.heard()), (2, 0));
+    assert_eq!((it.server.requests(), it.own.requests()), (2, 0));
 }
 
 #[test]
-fn authorization_for_the_outer_port_is_none_for_wherever_else_a_translation_leads() {
-    let it = Inside::new(&[TIME]);
-    let [anna, bert] =
-        [("anna", "rdp"), ("bert", "ssh")].map(|(name, service)| it.gate.enrol(name, service));
-    let (_ssh, inner_ssh) = (it.gate.net.gateway.tcp_echo(SSH), it.inner.space.tcp_echo(SSH));
+fn a_grant_for_the_outer_port_is_not_valid_for_another_translation_target() {
+    let it = Forwarding::new(&[TIME]);
+    let anna = it.gate.enrol("anna", "rdp");
+    let bert = it.gate.enrol("bert", "ssh");
+    let _ssh = it.gate.net.gateway.tcp_echo(SSH);
+    let inner_ssh = it.inner.space.tcp_echo(SSH);
     for family in [0, 1] {
-        // Another service's grant leads nowhere inside.
-        assert_eq!(
-            bert.open(&it.gate.net.client, "ssh", family).map(|r| r.status),
-            Some(Status::Granted)
-        );
+        // A grant of another service does not reach the inner host.
+        bert.must_open(&it.gate.net.client, "ssh", family);
         assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT));
-        assert!(it.gate.net.client.tcp_reaches(SocketAddr::new(it.outer(family).ip(), SSH), LONG));
+        assert!(it.gate.net.client.tcp_reaches(it.gate.port(family, SSH), LONG));
     }
-    // Somebody else's translation comes first and leads the outer port to another one of the inner
-    // host.
+    // A foreign translation comes first and leads the outer port to another port of the inner host.
     it.gate.net.gateway.sh(&format!(
         "nft 'table inet other {{ chain pre {{ type nat hook prerouting priority -150; \
            ip daddr 10.90.0.1 tcp dport {OUTER} dnat ip to 10.90.7.2:{SSH}; \
            ip6 daddr fd90::1 tcp dport {OUTER} dnat ip6 to [fd90:7::2]:{SSH}; }}; }}'"
     ));
     for family in [0, 1] {
-        assert_eq!(
-            anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status),
-            Some(Status::Granted)
+        anna.must_open(&it.gate.net.client, "rdp", family);
+        assert!(
+            !it.gate.net.client.tcp_reaches(it.outer(family), SHORT),
+            "a port that was not granted was reached"
         );
-        assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT), "not what was granted");
     }
-    // And to this machine's own port.
+    // The same to the gateway's own port.
     it.gate.net.gateway.sh(&format!(
         "nft flush table inet other; nft 'add rule inet other pre tcp dport {OUTER} redirect to :{OUTER}'"
     ));
     for family in [0, 1] {
-        assert!(!it.gate.net.client.tcp_reaches(it.outer(family), SHORT), "not what was granted");
+        assert!(
+            !it.gate.net.client.tcp_reaches(it.outer(family), SHORT),
+            "a port that was not granted was reached"
+        );
     }
     it.gate.net.gateway.sh("nft delete table inet other");
     assert!([0, 1].iter().all(|family| it.gate.net.client.tcp_reaches(it.outer(*family), LONG)));
-    assert_eq!((inner_ssh.heard(), it.own.heard(), it.server.heard()), (0, 0, 2));
+    assert_eq!((inner_ssh.requests(), it.own.requests(), it.server.requests()), (0, 0, 2));
 }
 
 #[test]
-fn an_inner_host_without_a_way_back_is_reached_by_masquerade() {
-    let it = Inside::new(&[TIME, ("masquerade = false", "masquerade = true")]);
+fn an_inner_host_without_a_return_route_is_reached_by_masquerade() {
+    let it = Forwarding::new(&[TIME, ("masquerade = false", "masquerade = true")]);
     it.inner.space.sh("ip route del default; ip -6 route del default");
     let anna = it.gate.enrol("anna", "rdp");
     for family in [0, 1] {
-        assert_eq!(
-            anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status),
-            Some(Status::Granted)
-        );
+        anna.must_open(&it.gate.net.client, "rdp", family);
         assert!(it.gate.net.client.tcp_reaches(it.outer(family), LONG));
     }
     let peers: Vec<IpAddr> = it.server.peers().iter().map(SocketAddr::ip).collect();
@@ -142,58 +133,54 @@ fn an_inner_host_without_a_way_back_is_reached_by_masquerade() {
 }
 
 #[test]
-fn a_forwarded_connection_is_cut_with_its_clients_key() {
-    let it = Inside::new(&[TIME, ("cut = \"never\"", "cut = \"revoke\"")]);
+fn a_revocation_cuts_the_clients_forwarded_connections() {
+    let it = Forwarding::new(&[TIME, ("cut = \"never\"", "cut = \"revoke\"")]);
     let anna = it.gate.enrol("anna", "rdp");
     let mut streams = Vec::new();
     for family in [0, 1] {
-        assert_eq!(
-            anna.open(&it.gate.net.client, "rdp", family).map(|r| r.status),
-            Some(Status::Granted)
-        );
+        anna.must_open(&it.gate.net.client, "rdp", family);
         streams.push(it.gate.net.client.connect(it.outer(family), LONG).expect("granted"));
     }
     assert!(streams.iter_mut().all(|stream| echoes(stream, LONG)));
-    ok(&it.gate.toctocd(&["client", "revoke", "anna"]));
+    it.gate.revoke("anna");
     assert!(!streams.iter_mut().any(|stream| echoes(stream, SHORT)));
 }
 
 #[test]
-fn a_reload_that_leads_elsewhere_ends_what_was_granted() {
-    let it = Inside::new(&[TIME]);
+fn a_reload_that_changes_the_target_ends_its_grants() {
+    let it = Forwarding::new(&[TIME]);
     let anna = it.gate.enrol("anna", "ssh,rdp,dns");
     let _other = it.inner.space.tcp_echo(INNER + 1);
     for service in ["ssh", "rdp", "dns"] {
-        assert_eq!(
-            anna.open(&it.gate.net.client, service, 0).map(|r| r.status),
-            Some(Status::Granted)
-        );
+        anna.must_open(&it.gate.net.client, service, 0);
     }
     let mut stream = it.gate.net.client.connect(it.outer(0), LONG).expect("granted");
-    let config = std::fs::read_to_string(it.gate.config()).unwrap();
-    std::fs::write(
-        it.gate.config(),
-        config.replace(&format!(":{INNER}\""), &format!(":{}\"", INNER + 1)),
-    )
-    .unwrap();
-    ok(&it.gate.toctocd(&["reload"]));
-    let left = ok(&it.gate.toctocd(&["grants"]));
+    it.gate
+        .edit_config(|config| config.replace(&format!(":{INNER}\""), &format!(":{}\"", INNER + 1)));
+    it.gate.reload();
+    let left = it.gate.grants();
     assert!(left.contains(" ssh ") && left.contains(" dns ") && !left.contains(" rdp "), "{left}");
-    assert!(!it.gate.net.client.tcp_reaches(it.outer(0), SHORT), "it was for the other one");
-    assert!(!echoes(&mut stream, SHORT), "and so is what stands");
-    assert_eq!(anna.open(&it.gate.net.client, "rdp", 0).map(|r| r.status), Some(Status::Granted));
+    assert!(
+        !it.gate.net.client.tcp_reaches(it.outer(0), SHORT),
+        "the grant for the previous target still counts"
+    );
+    assert!(!echoes(&mut stream, SHORT), "the connection to the previous target was not cut");
+    anna.must_open(&it.gate.net.client, "rdp", 0);
     assert!(it.gate.net.client.tcp_reaches(it.outer(0), LONG));
 }
 
 #[test]
-fn check_and_start_say_that_nothing_is_passed_on() {
-    let it = Inside::new(&[TIME]);
-    assert!(!ok(&it.gate.toctocd(&["check"])).contains("passed on"));
+fn check_and_start_say_that_forwarding_is_disabled() {
+    let mut it = Forwarding::new(&[TIME]);
+    assert!(!it.gate.check().contains("passed on"));
     it.gate.net.gateway.sh("echo 0 >/proc/sys/net/ipv4/ip_forward");
-    let said = ok(&it.gate.toctocd(&["check"]));
-    assert!(
-        said.contains("service rdp leads to 10.90.7.2:3390, and nothing is passed on: sysctl -w net.ipv4.ip_forward=1"),
-        "{said}"
-    );
-    assert!(!said.contains("[fd90:7::2]"), "{said}");
+    it.gate.stop();
+    it.gate.start();
+    for output in [it.gate.check(), it.gate.daemon().log()] {
+        assert!(
+            output.contains("service rdp leads to 10.90.7.2:3390, and nothing is passed on: sysctl -w net.ipv4.ip_forward=1"),
+            "{output}"
+        );
+        assert!(!output.contains("service rdp leads to [fd90:7::2]"), "{output}");
+    }
 }

@@ -1,9 +1,9 @@
-//! Where knocks are heard: several interfaces, the one of the default route, and how a knocker
-//! leaves by one of its own.
+//! The interfaces that receive knocks: several, or the one of the default route; and the interface
+//! and address that a client sends from.
 
 use std::fs;
 
-use crate::harness::gate::{Gate, ok};
+use crate::harness::gate::{Gate, ok, stderr};
 use crate::harness::{Host, LONG, eventually};
 
 const DOOR: &str =
@@ -13,7 +13,10 @@ fn listening_on(interfaces: &str) -> Gate {
     let gate = Gate::new(|config| {
         config.replace("interfaces = [\"any\"]", &format!("interfaces = {interfaces}")) + DOOR
     });
-    assert!(fs::read_to_string(gate.config()).expect("our own file").contains(interfaces));
+    gate.edit_config(|config| {
+        assert!(config.contains(interfaces), "{config}");
+        config
+    });
     gate
 }
 
@@ -23,56 +26,61 @@ fn knock(gate: &Gate, host: &Host, family: usize) {
     ok(&gate.toctoc(host, &["knock", &to, "7321:tcp", "8432:udp", "6543:tcp"]));
 }
 
-fn granted(gate: &mut Gate, host: &Host, family: usize) {
+fn must_open(gate: &mut Gate, host: &Host, family: usize) {
     let from = host.ips()[family];
     knock(gate, host, family);
     gate.daemon().wait_for(&format!("side: ssh granted to {from}"));
 }
 
 #[test]
-fn knocks_are_heard_on_each_interface_that_is_named_and_on_no_other() {
+fn knocks_are_received_on_each_named_interface_and_on_no_other() {
     let mut gate = listening_on("[\"gw0\", \"gw1\"]");
-    let (near, deaf) = (gate.net.host(1), gate.net.host(2));
+    let (near, ignored) = (gate.net.host(1), gate.net.host(2));
     let knocker = gate.enrol("laptop", "ssh");
     gate.start();
     for family in [0, 1] {
-        knock(&gate, &deaf, family);
-        let sealed = knocker.seal(&knocker.request("ssh", deaf.ips()[family]));
-        sealed.send_in_vain(&deaf, deaf.gateway_ips()[family]);
-        granted(&mut gate, &near, family);
-        assert!(knocker.open(&near, "ssh", family).is_some());
+        knock(&gate, &ignored, family);
+        let sealed = knocker.seal(&knocker.request("ssh", ignored.ips()[family]));
+        sealed.send_in_vain(&ignored, ignored.gateway_ips()[family]);
+        must_open(&mut gate, &near, family);
+        knocker.must_open(&near, "ssh", family);
     }
-    assert!(!gate.daemon().said().contains(&deaf.ips()[0].to_string()));
+    let log = gate.daemon().log();
+    for ip in ignored.ips() {
+        assert!(!log.contains(&ip.to_string()), "a knock from {ip} was received: {log}");
+    }
 }
 
 #[test]
-fn the_default_route_decides_where_knocks_are_heard_and_is_followed() {
+fn knocks_are_received_on_the_interface_of_the_default_route_also_after_it_changes() {
     let mut gate = listening_on("[\"default\"]");
     let other = gate.net.host(1);
     for command in ["check", "run"] {
         let output = gate.toctocd(&[command]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(
-            said.contains("there is no default route now") && said.contains("ip route"),
-            "{said}"
+            text.contains("there is no default route now") && text.contains("ip route"),
+            "{text}"
         );
     }
     gate.net.gateway.sh("ip route add default via 10.90.0.2 dev gw0");
     assert!(gate.toctocd(&["check"]).status.success());
     gate.start();
-    assert!(gate.daemon().said().contains("sealed knocks on udp/62201 of gw0;"));
+    assert!(gate.daemon().log().contains("sealed knocks on udp/62201 of gw0;"));
     knock(&gate, &other, 0);
-    granted_by_first(&mut gate);
-    assert!(!gate.daemon().said().contains("10.90.1.2"), "not heard on gw1");
+    let to = gate.net.gateway_ips()[0].to_string();
+    ok(&gate.toctoc(&gate.net.client, &["knock", &to, "7321:tcp", "8432:udp", "6543:tcp"]));
+    gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
+    assert!(!gate.daemon().log().contains("10.90.1.2"), "a knock on gw1 was received");
     gate.net.gateway.sh("ip route replace default via 10.90.1.2 dev gw1");
     gate.daemon().wait_for("the default route has changed: knocks are heard on gw1");
-    granted(&mut gate, &other, 0);
+    must_open(&mut gate, &other, 0);
     gate.net.gateway.sh("ip -6 route add default via fd90::2 dev gw0");
     gate.daemon().wait_for("the default route has changed: knocks are heard on gw0, gw1");
-    granted(&mut gate, &other, 1);
-    assert!(ok(&gate.toctocd(&["status"])).contains("udp/62201 on gw0, gw1"));
-    // A default route that goes and does not come back is no reason to go deaf.
+    must_open(&mut gate, &other, 1);
+    assert!(gate.status().contains("udp/62201 on gw0, gw1"));
+    // A default route that goes and does not come back does not stop the listener.
     gate.net.gateway.sh("ip -6 route del default");
     gate.daemon().wait_for("the default route has changed: knocks are heard on gw1");
     gate.net.gateway.sh("ip route del default");
@@ -80,28 +88,22 @@ fn the_default_route_decides_where_knocks_are_heard_and_is_followed() {
     let to = "10.91.0.1";
     assert!(eventually(LONG, || {
         ok(&gate.toctoc(&other, &["knock", to, "7321:tcp", "8432:udp", "6543:tcp"]));
-        gate.daemon().said().matches("ssh granted to 10.90.1.2").count() > 1
+        gate.daemon().log().matches("ssh granted to 10.90.1.2").count() > 1
     }));
 }
 
-/// A grant to the first host over IPv4.
-fn granted_by_first(gate: &mut Gate) {
-    let to = gate.net.gateway_ips()[0].to_string();
-    ok(&gate.toctoc(&gate.net.client, &["knock", &to, "7321:tcp", "8432:udp", "6543:tcp"]));
-    gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
-}
-
 #[test]
-fn a_knocker_leaves_from_the_address_and_interface_that_it_names_also_on_the_link_itself() {
+fn the_client_sends_from_the_named_address_and_interface_also_on_the_link_itself() {
     let mut gate = Gate::new(|config| config);
     let log = gate.path("door.log");
     let door = format!(
         "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"6543/tcp\"]\nstart_command = \"echo open %IP% >> {log}\"\n"
     );
-    let config = fs::read_to_string(gate.config()).expect("our own file");
-    fs::write(gate.config(), config + &door).expect("our own file");
+    gate.edit_config(|config| config + &door);
     gate.net.gateway.sh("ip addr add fe80::a/64 dev gw0 nodad");
-    gate.net.client.space.sh("ip addr add fe80::b/64 dev eth0 nodad; ip addr add fd90::9/64 dev eth0 nodad; ip addr add 10.90.0.9/24 dev eth0");
+    gate.net.client.space.sh("ip addr add fe80::b/64 dev eth0 nodad
+         ip addr add fd90::9/64 dev eth0 nodad
+         ip addr add 10.90.0.9/24 dev eth0");
     gate.start();
     let mut expected = String::new();
     for (words, from) in [
@@ -126,6 +128,6 @@ fn a_knocker_leaves_from_the_address_and_interface_that_it_names_also_on_the_lin
         let words: Vec<&str> = ["knock"].into_iter().chain(words.split(' ')).collect();
         let output = gate.toctoc(&gate.net.client, &[&words[..], &["7321:tcp"]].concat());
         assert_eq!(output.status.code(), Some(code), "{words:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("was not sent"), "{output:?}");
+        assert!(stderr(&output).contains("was not sent"), "{output:?}");
     }
 }

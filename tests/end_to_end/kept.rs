@@ -1,5 +1,5 @@
-//! The gate stands, whatever others do to nftables and to the daemon, and an admin's command takes
-//! it away and puts it up. What the guard lets through is left to `tests/end_to_end/firewall.rs`.
+//! The guard stays loaded, whatever others do to nftables and to the daemon, and an admin's
+//! commands disable and enable it. See `firewall` for what it lets through.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -7,19 +7,20 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use toctoc::core::knock::Status;
 
 use crate::harness::gate::{Gate, SSH, ok};
-use crate::harness::{Host, LONG, Running, SHORT, echoes, eventually};
+use crate::harness::{Host, LONG, Running, SHORT, echoes, until};
 
-/// How many connections an attacker keeps until they are looked at.
+/// The number of connections that an attacker keeps until the test checks them.
 const KEPT: usize = 4;
 
-/// Somebody without a grant who tries to connect all the time, and keeps what he gets.
+/// A host without a grant that tries to connect all the time and keeps its connections.
 struct Attacker {
     stop: Arc<AtomicBool>,
     kept: Arc<Mutex<Vec<TcpStream>>>,
@@ -28,16 +29,19 @@ struct Attacker {
 
 impl Attacker {
     fn start(host: &Host, to: SocketAddr) -> Attacker {
-        let (stop, kept) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-        let (over, mine) = (Arc::clone(&stop), Arc::clone(&kept));
+        let stop = Arc::new(AtomicBool::new(false));
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let attack_stop = Arc::clone(&stop);
+        let attack_kept = Arc::clone(&kept);
         let attack = move || {
-            while !over.load(Ordering::SeqCst) {
-                let got = TcpStream::connect_timeout(&to, Duration::from_millis(20));
-                let mut kept = mine.lock().unwrap();
-                let room = kept.len() < KEPT;
-                kept.extend(got.ok().filter(|_| room));
+            while !attack_stop.load(Ordering::SeqCst) {
+                let connection = TcpStream::connect_timeout(&to, Duration::from_millis(20));
+                let mut kept: MutexGuard<'_, Vec<TcpStream>> = attack_kept.lock().unwrap();
+                if let (Ok(stream), true) = (connection, kept.len() < KEPT) {
+                    kept.push(stream);
+                }
                 drop(kept);
-                // What is open must not eat up the machine.
+                // An open port must not take all of the processor.
                 thread::sleep(Duration::from_millis(1));
             }
         };
@@ -45,7 +49,7 @@ impl Attacker {
         Attacker { stop, kept, thread }
     }
 
-    fn is_in(&self) -> bool {
+    fn is_connected(&self) -> bool {
         !self.kept.lock().unwrap().is_empty()
     }
 }
@@ -53,35 +57,42 @@ impl Attacker {
 impl Drop for Attacker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        let _ = self.thread.take().map(JoinHandle::join);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
-/// How many of the connections that they kept still answer, all asked at once; they begin anew.
+/// Takes the connections that the attackers keep, asks all of them at once, and returns how many
+/// answer.
 fn alive(attackers: &[Attacker]) -> usize {
-    let mut kept: Vec<TcpStream> = attackers
-        .iter()
-        .flat_map(|attacker| std::mem::take(&mut *attacker.kept.lock().unwrap()))
-        .collect();
-    kept.iter_mut().for_each(|stream| stream.write_all(b"ping").unwrap_or(()));
-    let begin = Instant::now();
-    let answers = |stream: &mut TcpStream| {
-        let left = SHORT.saturating_sub(begin.elapsed()).max(Duration::from_millis(1));
+    let mut kept = Vec::new();
+    for attacker in attackers {
+        kept.append(&mut attacker.kept.lock().unwrap());
+    }
+    for stream in &mut kept {
+        let _ = stream.write_all(b"ping");
+    }
+    let end = Instant::now() + SHORT;
+    let mut alive = 0;
+    for stream in &mut kept {
+        let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         stream.set_read_timeout(Some(left)).unwrap();
-        matches!(stream.read(&mut [0; 4]), Ok(1..))
-    };
-    kept.iter_mut().map(answers).filter(|alive| *alive).count()
+        if matches!(stream.read(&mut [0; 4]), Ok(1..)) {
+            alive += 1;
+        }
+    }
+    alive
 }
 
-/// What others do.
+/// An act that could remove the guard.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Act {
     Flush,
     Delete,
-    /// `nft -f` of a file that flushes, has rules of the admin's own, and includes the printed
-    /// guard.
+    /// `nft -f` of a file that flushes, has the admin's own rules, and includes the printed guard.
     Reload,
-    /// SIGKILL; nobody starts the daemon again until all else is done.
+    /// SIGKILL. The daemon starts again after all other acts.
     Kill,
 }
 
@@ -92,36 +103,39 @@ fn orders(left: &[Act]) -> Vec<Vec<Act>> {
     if left.is_empty() {
         return vec![Vec::new()];
     }
-    let begin = |first: Act| {
-        let others: Vec<Act> = left.iter().copied().filter(|act| *act != first).collect();
-        orders(&others).into_iter().map(move |rest| [vec![first], rest].concat())
-    };
-    left.iter().flat_map(|first| begin(*first)).collect()
+    let mut all = Vec::new();
+    for first in left {
+        let others: Vec<Act> = left.iter().copied().filter(|act| act != first).collect();
+        for rest in orders(&others) {
+            all.push([vec![*first], rest].concat());
+        }
+    }
+    all
 }
 
-/// Writes nftables.conf and the file that it includes; answers its path.
+/// Writes nftables.conf and the file that it includes, and returns its path.
 fn nftables_conf(gate: &Gate) -> String {
     let (conf, included) = (gate.path("nftables.conf"), gate.path("toctoc.nft"));
     fs::write(&included, ok(&gate.toctocd(&["guard", "print"]))).unwrap();
-    let own = "table inet admin { chain input { type filter hook input priority 0; policy accept; ct state established accept; }; }";
+    let own = "table inet admin { chain input { type filter hook input priority 0; policy accept; \
+               ct state established accept; }; }";
     fs::write(&conf, format!("flush ruleset\n{own}\ninclude \"{included}\"\n")).unwrap();
     conf
 }
 
-/// The seconds that the kernel gives `source` still.
+/// The remaining seconds of an element of `source` in the kernel.
 fn seconds_left(gate: &Gate, source: IpAddr) -> Option<u64> {
     let table: serde_json::Value =
         serde_json::from_str(&gate.net.gateway.sh("nft -j list table inet toctoc")).expect("JSON");
-    let sets = table["nftables"]
-        .as_array()
-        .expect("objects")
-        .iter()
-        .filter_map(|object| object.pointer("/set/elem"));
-    let elements = sets.filter_map(|list| list.as_array()).flatten();
-    let mine = elements.filter(|element| {
-        element.pointer("/elem/val").is_some_and(|v| v.to_string().contains(&source.to_string()))
-    });
-    mine.filter_map(|element| element.pointer("/elem/expires")?.as_u64()).next()
+    for object in table["nftables"].as_array().expect("objects") {
+        let elements = object.pointer("/set/elem").and_then(|list| list.as_array());
+        for element in elements.into_iter().flatten() {
+            if element["elem"]["val"].to_string().contains(&source.to_string()) {
+                return element["elem"]["expires"].as_u64();
+            }
+        }
+    }
+    None
 }
 
 #[test]
@@ -133,7 +147,7 @@ fn no_connection_without_a_grant_survives_a_flush_a_deletion_a_reload_and_a_kill
     let mut request = anna.request("ssh", gate.net.client.ips()[0]);
     request.seconds = 600;
     let begin = Instant::now();
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let to = gate.port(0, SSH);
     let receipt = anna.seal(&request).send(&gate.net.client, to.ip()).expect("a receipt");
     assert_eq!((receipt.status, receipt.seconds), (Status::Granted, 600));
     let stranger = gate.net.host(7);
@@ -141,22 +155,21 @@ fn no_connection_without_a_grant_survives_a_flush_a_deletion_a_reload_and_a_kill
         stranger.gateway_ips().map(|ip| Attacker::start(&stranger, SocketAddr::new(ip, SSH)));
     for order in orders(&ACTS) {
         run(&mut gate, &order, &conf, &attackers);
-        assert_eq!(alive(&attackers), 0, "{order:?}: who slipped in is cut");
-        assert!(gate.net.client.tcp_reaches(to, LONG), "{order:?}: the grant is back");
-        let (left, should) = (
-            seconds_left(&gate, gate.net.client.ips()[0]).expect("live"),
-            600 - begin.elapsed().as_secs(),
-        );
+        assert_eq!(alive(&attackers), 0, "{order:?}: a connection without a grant survived");
+        assert!(gate.net.client.tcp_reaches(to, LONG), "{order:?}: the grant is lost");
+        let left = seconds_left(&gate, gate.net.client.ips()[0]).expect("the grant is live");
+        let expected = 600 - begin.elapsed().as_secs();
         assert!(
-            (should.saturating_sub(2)..=should + 1).contains(&left),
-            "{order:?}: {left} s instead of {should}"
+            (expected.saturating_sub(2)..=expected + 1).contains(&left),
+            "{order:?}: {left} s left instead of {expected}"
         );
     }
 }
 
-/// Does it in this order, and starts the daemon again at the end.
+/// Does the acts in this order, and starts the daemon again at the end.
 fn run(gate: &mut Gate, order: &[Act], conf: &str, attackers: &[Attacker; 2]) {
-    let (mut runs, mut stands) = (true, true);
+    let mut runs = true;
+    let mut guarded = true;
     for act in order {
         match act {
             Act::Flush => gate.net.gateway.sh("nft flush ruleset"),
@@ -170,114 +183,110 @@ fn run(gate: &mut Gate, order: &[Act], conf: &str, attackers: &[Attacker; 2]) {
                 runs = false;
             }
             (_, true) => drop(gate.daemon().wait_for("put back")),
-            (act, false) => stands = *act == Act::Reload,
+            (act, false) => guarded = *act == Act::Reload,
         }
-        if stands && runs {
-            continue; // Who is in now is still kept, and found when all is done.
+        if guarded && runs {
+            continue; // Connections from now are kept too, and checked at the end.
         }
-        if stands {
+        if guarded {
             assert_eq!(alive(attackers), 0, "{order:?}: after {act:?}");
         } else {
-            assert!(
-                eventually(LONG, || attackers.iter().all(Attacker::is_in)),
-                "{order:?}: nothing guards after {act:?}"
-            );
+            until(&format!("{order:?}: attackers get in after {act:?}"), || {
+                attackers.iter().all(Attacker::is_connected)
+            });
         }
     }
     gate.start();
 }
 
 #[test]
-fn a_grant_gains_nothing_by_a_slow_repair_of_the_guard() {
+fn a_slow_repair_of_the_guard_does_not_extend_a_grant() {
     let mut gate = Gate::new(|config| config);
     let (nft, slow) = (gate.path("nft"), gate.path("slow"));
-    // Slow where it loads a guard, not where it lists one.
+    // Slow when it loads a guard, not when it lists one.
     let script = format!(
         "#!/bin/sh\ncase $* in *-f*) [ ! -e {slow} ] || sleep 3;; esac\nexec /usr/sbin/nft \"$@\"\n"
     );
     fs::write(&nft, script).unwrap();
     fs::set_permissions(&nft, fs::Permissions::from_mode(0o755)).unwrap();
-    let config = fs::read_to_string(gate.config()).unwrap().replace("/usr/sbin/nft", &nft);
-    fs::write(gate.config(), config).unwrap();
+    gate.edit_config(|config| config.replace("/usr/sbin/nft", &nft));
     gate.start();
     let anna = gate.enrol("anna", "ssh");
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    anna.must_open(&gate.net.client, "ssh", 0);
     fs::write(slow, "").unwrap();
     gate.net.gateway.sh("nft delete table inet toctoc");
     gate.daemon().wait_for("loaded again");
     let grants = ok(&gate.toctocd(&["grants", "--json"]));
-    let ours = serde_json::from_str::<serde_json::Value>(&grants).unwrap()[0]["seconds_left"]
-        .as_u64()
-        .unwrap();
-    let kernels = seconds_left(&gate, gate.net.client.ips()[0]).expect("put back");
-    assert!(kernels <= ours + 1, "{kernels} s in the kernel, {ours} s as we count");
+    let grants: serde_json::Value = serde_json::from_str(&grants).unwrap();
+    let counted = grants[0]["seconds_left"].as_u64().unwrap();
+    let in_kernel = seconds_left(&gate, gate.net.client.ips()[0]).expect("the grant is back");
+    assert!(in_kernel <= counted + 1, "{in_kernel} s in the kernel, {counted} s in the gateway");
 }
 
 #[test]
-fn an_admin_takes_the_guard_away_and_puts_it_up_through_the_running_gateway() {
+fn an_admin_disables_and_enables_the_guard_through_the_running_gateway() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let (stranger, to) = (gate.net.host(7), SocketAddr::new(gate.net.gateway_ips()[0], SSH));
-    let theirs = SocketAddr::new(stranger.gateway_ips()[0], SSH);
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
-    let said = ok(&gate.toctocd(&["guard", "off"]));
+    let (stranger, to) = (gate.net.host(7), gate.port(0, SSH));
+    let to_stranger = stranger.gateway(0, SSH);
+    anna.must_open(&gate.net.client, "ssh", 0);
+    let output = ok(&gate.toctocd(&["guard", "off"]));
     assert!(
-        said.contains("OPEN to everybody whom your own firewall lets in: 22/tcp (ssh)"),
-        "{said}"
+        output.contains("OPEN to everybody whom your own firewall lets in: 22/tcp (ssh)"),
+        "{output}"
     );
-    assert!(stranger.tcp_reaches(theirs, LONG));
+    assert!(stranger.tcp_reaches(to_stranger, LONG));
     for command in [&["status"][..], &["guard", "status"]] {
         assert!(ok(&gate.toctocd(command)).contains("guard       OFF by command"), "{command:?}");
     }
     assert_eq!(
         anna.open(&gate.net.client, "ssh", 1).map(|r| r.status),
         Some(Status::Trouble),
-        "nothing is granted"
+        "a grant without a guard"
     );
-    ok(&gate.toctocd(&["reload"]));
-    assert!(stranger.tcp_reaches(theirs, LONG), "a reload is no reason to put it up");
+    gate.reload();
+    assert!(stranger.tcp_reaches(to_stranger, LONG), "a reload enabled the guard");
     assert!(ok(&gate.toctocd(&["guard", "on"])).contains("the guard is up"));
-    assert!(!stranger.tcp_reaches(theirs, SHORT));
-    assert!(gate.net.client.tcp_reaches(to, LONG), "and live grants are back");
-    // Whoever loads our table while it is off puts it up: nobody could be granted anything there
-    // else.
+    assert!(!stranger.tcp_reaches(to_stranger, SHORT));
+    assert!(gate.net.client.tcp_reaches(to, LONG), "live grants are lost");
+    // Loading our table while the guard is off enables it: otherwise nobody could get a grant.
     ok(&gate.toctocd(&["guard", "off"]));
     let conf = nftables_conf(&gate);
     gate.net.gateway.sh(&format!("nft -f {conf}"));
     gate.daemon().wait_for("no longer off");
-    assert!(!stranger.tcp_reaches(theirs, SHORT) && gate.net.client.tcp_reaches(to, LONG));
-    // What the log ends with is what stays.
+    assert!(!stranger.tcp_reaches(to_stranger, SHORT) && gate.net.client.tcp_reaches(to, LONG));
+    // The last log line says what stays.
     for (command, left) in
         [("on", "shutting down; the guard stays up"), ("off", "shutting down; the guard stays off")]
     {
         ok(&gate.toctocd(&["guard", command]));
-        gate.daemon().process.signal(nix::sys::signal::Signal::SIGTERM);
+        gate.daemon().process.signal(Signal::SIGTERM);
         gate.daemon().wait_for(left);
-        assert!(gate.daemon().process.wait(LONG).expect("it ends").success());
-        assert_eq!(stranger.tcp_reaches(theirs, SHORT), command == "off");
+        assert!(gate.daemon().process.wait(LONG).expect("toctocd ends").success());
+        assert_eq!(stranger.tcp_reaches(to_stranger, SHORT), command == "off");
         gate.start();
     }
 }
 
 #[test]
-fn without_a_gateway_the_guard_is_shut_by_command_and_opened_by_command() {
+fn without_a_gateway_commands_enable_and_disable_the_guard() {
     let gate = Gate::new(|config| {
         config + "\n[door.broken]\none_time_sequences = \"/nowhere\"\nstart_command = \"true\"\n"
     });
     let _ssh = gate.net.gateway.tcp_echo(SSH);
-    let tos = gate.net.gateway_ips().map(|ip| SocketAddr::new(ip, SSH));
+    let both = [gate.port(0, SSH), gate.port(1, SSH)];
     assert!(ok(&gate.toctocd(&["guard", "status"])).contains("OFF: there is no such table"));
-    let mut session = gate.net.client.connect(tos[0], LONG).unwrap();
+    let mut session = gate.net.client.connect(both[0], LONG).unwrap();
     assert!(ok(&gate.toctocd(&["guard", "on"])).contains("no gateway runs"));
     assert!(!echoes(&mut session, SHORT));
-    let adopted = format!("adopted {} -> {} (tcp)\n", session.local_addr().unwrap(), tos[0]);
+    let adopted = format!("adopted {} -> {} (tcp)\n", session.local_addr().unwrap(), both[0]);
     assert_eq!(ok(&gate.toctocd(&["guard", "adopt"])), adopted);
     assert!(echoes(&mut session, LONG));
     assert!(ok(&gate.toctocd(&["guard", "adopt"])).starts_with("nothing to adopt"));
     assert!(
-        tos.iter().all(|to| !gate.net.client.tcp_reaches(*to, SHORT)),
-        "a broken door is no reason to stay open"
+        both.iter().all(|to| !gate.net.client.tcp_reaches(*to, SHORT)),
+        "a broken door keeps the guard open"
     );
     let status = ok(&gate.toctocd(&["guard", "status"]));
     assert!(
@@ -291,10 +300,10 @@ fn without_a_gateway_the_guard_is_shut_by_command_and_opened_by_command() {
     ok(&gate.toctocd(&["guard", "on"]));
     assert!(ok(&gate.toctocd(&["guard", "status"])).contains("guard       up"));
     ok(&gate.toctocd(&["guard", "off"]));
-    assert!(tos.iter().all(|to| gate.net.client.tcp_reaches(*to, LONG)));
+    assert!(both.iter().all(|to| gate.net.client.tcp_reaches(*to, LONG)));
 }
 
-/// `toctocd guard on --confirm`, while the test goes on.
+/// Starts `toctocd guard on --confirm`.
 fn on_trial(gate: &Gate, seconds: &str) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
     command.args(["guard", "on", "--confirm", seconds, "-c"]).arg(gate.config());
@@ -302,39 +311,39 @@ fn on_trial(gate: &Gate, seconds: &str) -> Running {
 }
 
 #[test]
-fn a_guard_on_trial_goes_away_unless_somebody_elsewhere_gets_in() {
+fn a_guard_on_trial_is_removed_unless_somebody_gets_in_from_elsewhere() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    // A knock before the trial proves nothing.
-    assert_eq!(anna.open(&gate.net.client, "ssh", 1).map(|r| r.status), Some(Status::Granted));
+    let to = gate.port(0, SSH);
+    // A knock before the trial does not confirm it.
+    anna.must_open(&gate.net.client, "ssh", 1);
     let output = gate.toctocd(&["guard", "on", "--confirm", "1"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(gate.net.client.tcp_reaches(to, LONG), "the way back");
-    assert!(ok(&gate.toctocd(&["status"])).contains("OFF by command"));
+    assert!(gate.net.client.tcp_reaches(to, LONG), "the failed trial left the port guarded");
+    assert!(gate.status().contains("OFF by command"));
     let mut trial = on_trial(&gate, "60");
-    assert!(eventually(LONG, || ok(&gate.toctocd(&["status"])).contains("guard       up")));
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
-    assert!(trial.wait(LONG).expect("it ends").success());
-    let mut said = String::new();
-    trial.0.stdout.take().expect("piped").read_to_string(&mut said).unwrap();
-    assert!(said.contains("confirmed by anna: ssh for 10.90.0.2: the guard stays"), "{said}");
+    until("the guard is up", || gate.status().contains("guard       up"));
+    anna.must_open(&gate.net.client, "ssh", 0);
+    assert!(trial.wait(LONG).expect("toctocd ends").success());
+    let mut text = String::new();
+    trial.0.stdout.take().expect("piped").read_to_string(&mut text).unwrap();
+    assert!(text.contains("confirmed by anna: ssh for 10.90.0.2: the guard stays"), "{text}");
     let stranger = gate.net.host(7);
-    assert!(!stranger.tcp_reaches(SocketAddr::new(stranger.gateway_ips()[0], SSH), SHORT));
+    assert!(!stranger.tcp_reaches(stranger.gateway(0, SSH), SHORT));
 }
 
 #[test]
 fn a_gateway_that_dies_in_a_trial_locks_nobody_out() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let to = gate.port(0, SSH);
     ok(&gate.toctocd(&["guard", "off"]));
     let mut trial = on_trial(&gate, "2");
-    assert!(eventually(LONG, || !gate.net.client.tcp_reaches(to, SHORT)));
-    // The session in which it was started hangs up as well.
-    trial.signal(nix::sys::signal::Signal::SIGHUP);
+    until("the port is guarded", || !gate.net.client.tcp_reaches(to, SHORT));
+    // The session in which it was started ends too.
+    trial.signal(Signal::SIGHUP);
     gate.kill();
     assert_eq!(trial.wait(LONG).and_then(|status| status.code()), Some(1));
-    assert!(gate.net.client.tcp_reaches(to, LONG), "the way back");
+    assert!(gate.net.client.tcp_reaches(to, LONG), "the failed trial left the port guarded");
 }

@@ -1,5 +1,5 @@
-//! The whole way, with real packets: client, capture, proofs, state, nftables, and connections that
-//! get through or do not. Each test has its own namespaces and its own gateway.
+//! Whole programs and real packets: client, capture, proofs, state, nftables, and connections that
+//! get through or do not. Each test has its own namespaces and, mostly, its own gateway.
 
 mod bound;
 mod captured;

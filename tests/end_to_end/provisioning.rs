@@ -1,11 +1,11 @@
-//! What an admin types, and what a bad file does: nothing, and it says where and what to do.
+//! The commands of an admin, and bad files: they change nothing, and the message says where and
+//! what to do.
 
 use std::fs;
-use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::gate::{Gate, SSH, ok};
+use crate::harness::gate::{Gate, SSH, ok, stderr};
 use crate::harness::{LONG, SHORT};
 
 #[test]
@@ -14,12 +14,11 @@ fn a_client_that_is_added_to_a_running_gateway_can_knock_at_once() {
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     for name in ["anna", "bert"] {
         gate.enrol(name, "ssh");
-        let key = gate.path(&format!("{name}.key"));
-        ok(&gate.toctoc(&gate.net.client, &["open", name, "ssh", "-4", "-i", &key]));
+        ok(&gate.toctoc_as(name, &format!("open {name} ssh -4")));
     }
     let list = ok(&gate.toctocd(&["client", "list"]));
     assert!(list.contains("anna") && list.contains("bert"), "{list}");
-    assert!(gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), LONG));
+    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
 }
 
 #[test]
@@ -31,50 +30,48 @@ fn a_reload_of_a_bad_file_changes_nothing_and_names_its_place() {
     let line = 1 + good.lines().position(|line| line.starts_with("port = ")).unwrap();
     fs::write(gate.config(), good.replace("port = 62201", "port = 162201")).unwrap();
     gate.daemon().process.signal(Signal::SIGHUP);
-    let said = gate.daemon().wait_for("not reloaded");
-    assert!(said.contains(&format!("toctocd.toml:{line}:")), "{said}");
-    assert!(anna.open(&gate.net.client, "ssh", 0).is_some(), "it goes on as before");
+    let text = gate.daemon().wait_for("not reloaded");
+    assert!(text.contains(&format!("toctocd.toml:{line}:")), "{text}");
+    anna.must_open(&gate.net.client, "ssh", 0);
     let output = gate.toctocd(&["check"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     fs::write(gate.config(), good).unwrap();
-    let said = ok(&gate.toctocd(&["reload"]));
-    assert!(said.contains("reloaded"), "{said}");
+    let text = gate.reload();
+    assert!(text.contains("reloaded"), "{text}");
 }
 
 #[test]
-fn who_is_told_to_end_does_not_reload_before() {
+fn a_gateway_that_is_told_to_end_does_not_reload_first() {
     let mut gate = Gate::running(|config| config);
     let process = &gate.daemon().process;
-    // Both signals are there when it goes on.
-    [Signal::SIGSTOP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCONT]
-        .into_iter()
-        .for_each(|one| process.signal(one));
-    let said = gate.daemon().wait_for("ends;");
-    let all = gate.daemon().said();
-    assert!(!all.contains("reload") && !all.contains("still runs"), "{said}: {all}");
+    // Both signals are pending when it continues.
+    for signal in [Signal::SIGSTOP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCONT] {
+        process.signal(signal);
+    }
+    let output = gate.daemon().wait_for("ends;");
+    let all = gate.daemon().log();
+    assert!(!all.contains("reload") && !all.contains("still runs"), "{output}: {all}");
     assert!(gate.daemon().process.wait(LONG).is_some_and(|status| status.success()));
 }
 
 #[test]
-fn a_reload_takes_over_services_and_keeps_live_grants() {
+fn a_reload_adds_services_and_keeps_live_grants() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let _web = gate.net.gateway.tcp_echo(8080);
     let anna = gate.enrol("anna", "ssh");
-    let ip = gate.net.gateway_ips()[0];
-    anna.open(&gate.net.client, "ssh", 0).expect("granted");
-    assert!(gate.net.client.tcp_reaches(SocketAddr::new(ip, 8080), LONG), "not guarded yet");
-    let config = fs::read_to_string(gate.config()).unwrap();
-    fs::write(gate.config(), config + "\n[service.web]\nports = [\"8080/tcp\"]\n").unwrap();
-    ok(&gate.toctocd(&["reload"]));
-    assert!(!gate.net.client.tcp_reaches(SocketAddr::new(ip, 8080), SHORT), "guarded now");
-    assert!(gate.net.client.tcp_reaches(SocketAddr::new(ip, SSH), LONG), "the grant goes on");
-    assert!(anna.open(&gate.net.client, "ssh", 0).is_some(), "and so does the new listener");
+    anna.must_open(&gate.net.client, "ssh", 0);
+    assert!(gate.net.client.tcp_reaches(gate.port(0, 8080), LONG), "guarded before the reload");
+    gate.edit_config(|config| config + "\n[service.web]\nports = [\"8080/tcp\"]\n");
+    gate.reload();
+    assert!(!gate.net.client.tcp_reaches(gate.port(0, 8080), SHORT), "not guarded");
+    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG), "the grant is lost");
+    anna.must_open(&gate.net.client, "ssh", 0);
 }
 
 #[test]
-fn a_reload_warns_of_what_has_become_weak_and_not_again_of_what_was() {
-    // A door that is weak, and a service whose program is not there.
+fn a_reload_warns_of_new_weaknesses_and_does_not_repeat_old_warnings() {
+    // A weak door, and a service whose program does not exist.
     let door = |name, first| {
         format!(
             "[door.{name}]\nsequence = [\"{first}/tcp\", \"2833/udp\"]\nstart_command = \"true\"\n\
@@ -82,21 +79,22 @@ fn a_reload_warns_of_what_has_become_weak_and_not_again_of_what_was() {
         )
     };
     let mut gate = Gate::running(|config| config + &door("old", 7411));
-    let config = fs::read_to_string(gate.config()).unwrap();
-    fs::write(gate.config(), config + &door("new", 7412)).unwrap();
-    ok(&gate.toctocd(&["reload"]));
+    gate.edit_config(|config| config + &door("new", 7412));
+    gate.reload();
     gate.daemon().wait_for("reloaded:");
-    let said = gate.daemon().said();
+    let output = gate.daemon().log();
     for name in ["old", "new"] {
         assert_eq!(
-            said.matches(&format!("warning: door [{name}]: a sequence of 2 steps")).count(),
+            output.matches(&format!("warning: door [{name}]: a sequence of 2 steps")).count(),
             1,
-            "{said}"
+            "{output}"
         );
         assert_eq!(
-            said.matches(&format!("warning: service {name}: its `start` names /no/{name}")).count(),
+            output
+                .matches(&format!("warning: service {name}: its `start` names /no/{name}"))
+                .count(),
             1,
-            "{said}"
+            "{output}"
         );
     }
 }
@@ -106,60 +104,52 @@ fn a_key_file_that_others_can_read_keeps_the_gateway_from_starting() {
     let gate = Gate::new(|config| config);
     gate.net.gateway.sh(&format!("chmod 644 {}", gate.path("etc/gateway.key")));
     let output = gate.toctocd(&["run"]);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let text = stderr(&output);
     assert_eq!(output.status.code(), Some(2));
-    assert!(said.contains("gateway.key") && said.contains("chmod 600"), "{said}");
-    assert_eq!(gate.net.gateway.sh("nft list tables"), "", "nothing was changed");
+    assert!(text.contains("gateway.key") && text.contains("chmod 600"), "{text}");
+    assert_eq!(gate.net.gateway.sh("nft list tables"), "", "the guard was loaded");
 }
 
 #[test]
-fn what_is_missing_on_the_machine_is_said_in_one_sentence_with_what_to_do() {
+fn a_missing_program_or_interface_is_reported_with_a_remedy() {
     for (from, to, words) in [
         ("nft = \"/usr/sbin/nft\"", "nft = \"/nowhere/nft\"", "nftables"),
         ("interfaces = [\"any\"]", "interfaces = [\"eth7\"]", "ip link"),
     ] {
         let gate = Gate::new(|config| config.replace(from, to));
         let output = gate.toctocd(&["run"]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(words), "{said}");
-        assert_eq!(gate.net.gateway.sh("nft list tables"), "", "nothing was changed");
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(words), "{text}");
+        assert_eq!(gate.net.gateway.sh("nft list tables"), "", "the guard was loaded");
     }
 }
 
 #[test]
-fn a_printed_guard_that_a_reload_leaves_behind_is_told_of_until_it_is_printed_again() {
+fn an_outdated_printed_guard_is_reported_until_it_is_printed_again() {
     let mut gate = Gate::new(|config| config);
     let printed = gate.path("etc/printed.nft");
-    let edit = |gate: &Gate, from: &str, to: &str| {
-        let config = fs::read_to_string(gate.config()).unwrap();
-        assert!(config.contains(from), "{from}");
-        fs::write(gate.config(), config.replace(from, to)).unwrap();
-    };
-    edit(&gate, "/etc/nftables.d/toctoc.nft", &printed);
+    gate.edit_config(|config| config.replace("/etc/nftables.d/toctoc.nft", &printed));
     gate.start();
-    let asked = |gate: &Gate| {
-        [&["status"][..], &["guard", "status"], &["check"]].map(|words| ok(&gate.toctocd(words)))
-    };
-    let warned = |gate: &Gate| {
-        asked(gate).map(|said| said.contains(&format!("{printed} is not the guard as it is now")))
-    };
-    assert_eq!(warned(&gate), [false; 3], "there is none");
+    let warning = format!("{printed} is not the guard as it is now");
+    let commands = [&["status"][..], &["guard", "status"], &["check"]];
+    let warned = |gate: &Gate| commands.map(|words| ok(&gate.toctocd(words)).contains(&warning));
+    assert_eq!(warned(&gate), [false; 3], "there is no printed guard");
     let text = ok(&gate.toctocd(&["guard", "print"]));
     assert!(text.contains(&format!("include \"{printed}\"")), "{text}");
     fs::write(&printed, format!("# mine\n{text}")).unwrap();
-    ok(&gate.toctocd(&["reload"]));
-    assert_eq!(warned(&gate), [false; 3], "it is up to date");
-    edit(&gate, "\"22/tcp\"", "\"2222/tcp\"");
-    ok(&gate.toctocd(&["reload"]));
+    gate.reload();
+    assert_eq!(warned(&gate), [false; 3], "the printed guard is up to date");
+    gate.edit_config(|config| config.replace("\"22/tcp\"", "\"2222/tcp\""));
+    gate.reload();
     gate.daemon().wait_for(&format!(
         "warning: {printed} is not the guard as it is now: `toctocd guard print >{printed}`"
     ));
     assert_eq!(warned(&gate), [true; 3]);
     gate.stop();
     gate.start();
-    assert!(gate.daemon().said().contains("is not the guard as it is now"));
+    assert!(gate.daemon().log().contains("is not the guard as it is now"));
     fs::write(&printed, ok(&gate.toctocd(&["guard", "print"]))).unwrap();
     assert_eq!(warned(&gate), [false; 3]);
-    assert_eq!(gate.daemon().said().matches("is not the guard").count(), 1);
+    assert_eq!(gate.daemon().log().matches("is not the guard").count(), 1);
 }

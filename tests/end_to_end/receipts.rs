@@ -1,15 +1,14 @@
-//! What the holder of a good key is told: where he comes from, why not, and what to try; and that
-//! the client heals what can be healed.
+//! Messages to the owner of a valid key: the observed address, the reason of a refusal, and what to
+//! try. The client program retries by itself where that helps.
 
 use std::fs;
-use std::net::SocketAddr;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
 use toctoc::core::knock::Status;
 
-use crate::harness::gate::{Gate, SSH, ok, section};
-use crate::harness::{LONG, SHORT, Space, eventually};
+use crate::harness::gate::{Gate, SSH, ok, section, stderr};
+use crate::harness::{LONG, SHORT, Space, until};
 
 /// `toctoc` on the client, as anna.
 fn anna(gate: &Gate, words: &[&str]) -> Output {
@@ -22,41 +21,44 @@ fn json(output: &Output) -> Value {
 }
 
 #[test]
-fn a_probe_tells_where_it_came_from_and_opens_nothing() {
+fn a_probe_returns_the_observed_address_and_opens_nothing() {
     let gate = Gate::running(|config| config);
     gate.enrol("anna", "ssh");
     assert!(ok(&anna(&gate, &["probe", "anna"])).contains("it sees you as 10.90.0.2"));
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+    assert!(gate.nothing_is_open());
 }
 
 #[test]
-fn behind_a_nat_the_client_says_which_address_was_seen_and_names_it_when_told_to_ask() {
+fn behind_a_nat_the_client_prints_the_observed_address_and_uses_it_with_ask_source() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     gate.enrol("anna", "ssh");
     let inner = Space::new();
     gate.net.client.space.sh(&format!(
-        "ip link add in0 type veth peer name eth0 netns {} && ip addr add 192.168.7.1/24 dev in0 && ip link set in0 up && \
-         echo 1 >/proc/sys/net/ipv4/ip_forward && nft add table ip nat && \
-         nft add chain ip nat post '{{ type nat hook postrouting priority 100; }}' && nft add rule ip nat post oifname eth0 masquerade",
+        "ip link add in0 type veth peer name eth0 netns {}
+         ip addr add 192.168.7.1/24 dev in0
+         ip link set in0 up
+         echo 1 >/proc/sys/net/ipv4/ip_forward
+         nft add table ip nat
+         nft add chain ip nat post '{{ type nat hook postrouting priority 100; }}'
+         nft add rule ip nat post oifname eth0 masquerade",
         inner.path()
     ));
-    inner.sh("ip addr add 192.168.7.2/24 dev eth0 && ip link set eth0 up && ip route add default via 192.168.7.1");
+    inner.sh("ip addr add 192.168.7.2/24 dev eth0
+         ip link set eth0 up
+         ip route add default via 192.168.7.1");
     let key = gate.path("anna.key");
     let open = |more: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_toctoc"));
-        command.args(["open", "anna", "ssh", "-4", "-i", &key]).args(more).stdin(Stdio::null());
-        inner.run(command.env("XDG_CONFIG_HOME", gate.path("home")))
+        let words = ["open", "anna", "ssh", "-4", "-i", &key];
+        gate.toctoc_in(&inner, &[&words, more].concat())
     };
-    let ssh = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
+    let ssh = gate.port(0, SSH);
     let refused = open(&[]);
-    let words = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(1), "{words}");
-    assert!(
-        words.contains("you asked for 192.168.7.2") && words.contains("from 10.90.0.2"),
-        "{words}"
-    );
-    assert!(inner.connect(ssh, SHORT).is_err(), "nothing was opened");
+    let message = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{message}");
+    assert!(message.contains("you asked for 192.168.7.2"), "{message}");
+    assert!(message.contains("from 10.90.0.2"), "{message}");
+    assert!(inner.connect(ssh, SHORT).is_err(), "the refused knock opened the port");
     let granted = ok(&open(&["--ask-source"]));
     assert!(
         granted.contains("10.90.0.2 may reach 22/tcp") && granted.contains("what the gateway saw"),
@@ -66,25 +68,26 @@ fn behind_a_nat_the_client_says_which_address_was_seen_and_names_it_when_told_to
 }
 
 #[test]
-fn a_service_that_demands_a_challenge_takes_one_retry_and_no_knock_by_its_time() {
+fn a_service_that_demands_a_challenge_needs_one_retry_and_accepts_no_timestamp_instead() {
     let gate = Gate::running(|config| {
         section(&config, "service.ssh", "challenge = false", "challenge = true")
     });
     let knocker = gate.enrol("anna", "ssh");
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
-    let told =
-        knocker.seal(&knocker.request("ssh", from)).send(&gate.net.client, to).expect("a receipt");
-    assert!(told.status == Status::Challenge && told.challenge.is_some(), "{told:?}");
-    let said = json(&anna(&gate, &["open", "anna", "ssh", "--json"]));
+    let knock = knocker.seal(&knocker.request("ssh", from));
+    let receipt = knock.send(&gate.net.client, to).expect("a receipt");
+    assert_eq!(receipt.status, Status::Challenge);
+    assert!(receipt.challenge.is_some(), "{receipt:?}");
+    let output = json(&anna(&gate, &["open", "anna", "ssh", "--json"]));
     assert_eq!(
-        (&said["result"], &said["answers"][0]["knocks"]),
+        (&output["result"], &output["answers"][0]["knocks"]),
         (&"granted".into(), &2.into()),
-        "{said}"
+        "{output}"
     );
 }
 
 #[test]
-fn too_many_grants_are_refused_in_words_and_a_knock_that_wants_no_receipt_gets_none() {
+fn too_many_grants_are_refused_with_a_message_and_a_knock_that_wants_no_receipt_gets_none() {
     let gate =
         Gate::running(|config| section(&config, "knock", "max_grants = 16", "max_grants = 1"));
     let knocker = gate.enrol("anna", "ssh,rdp");
@@ -92,36 +95,30 @@ fn too_many_grants_are_refused_in_words_and_a_knock_that_wants_no_receipt_gets_n
     let mut silent = knocker.request("ssh", from);
     silent.receipt_wanted = false;
     knocker.seal(&silent).send_in_vain(&gate.net.client, to);
-    assert!(
-        eventually(LONG, || ok(&gate.toctocd(&["grants"])).contains("10.90.0.2")),
-        "but it was heard"
-    );
+    until("the knock without a receipt is granted", || gate.grants().contains("10.90.0.2"));
     let full = anna(&gate, &["open", "anna", "rdp", "--json"]);
     assert_eq!((full.status.code(), &json(&full)["result"]), (Some(1), &"full".into()), "{full:?}");
 }
 
 #[test]
-fn a_gateway_whose_clock_went_back_says_so_and_opens_by_challenges_alone() {
+fn a_gateway_whose_clock_went_back_says_so_and_accepts_only_challenged_knocks() {
     let mut gate = Gate::running(|config| config);
     let knocker = gate.enrol("anna", "ssh");
     gate.stop();
     gate.start_at("-1d");
-    let status = ok(&gate.toctocd(&["status"]));
+    let status = gate.status();
     assert!(status.contains("less than it did before"), "{status}");
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     // Its timestamp is in the window of the wrong clock.
     let mut request = knocker.request("ssh", from);
     request.timestamp.0 -= 86_400 * 1_000_000_000;
-    let told = knocker.seal(&request).send(&gate.net.client, to).map(|receipt| receipt.status);
-    assert_eq!(told, Some(Status::Challenge));
-    let said = anna(&gate, &["open", "anna", "ssh"]);
-    assert!(ok(&said).contains("granted"));
-    assert!(String::from_utf8_lossy(&said.stderr).contains("ahead of the gateway's"), "{said:?}");
+    let status = knocker.seal(&request).send_for_status(&gate.net.client, to);
+    assert_eq!(status, Some(Status::Challenge));
+    let output = anna(&gate, &["open", "anna", "ssh"]);
+    assert!(ok(&output).contains("granted"));
+    assert!(stderr(&output).contains("ahead of the gateway's"), "{output:?}");
     gate.stop();
     assert!(fs::metadata(gate.path("etc/state/journal")).is_ok());
     gate.start();
-    assert!(
-        ok(&gate.toctocd(&["status"])).contains("clock       sure"),
-        "with the right time again"
-    );
+    assert!(gate.status().contains("clock       sure"), "{}", gate.status());
 }

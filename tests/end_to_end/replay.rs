@@ -1,31 +1,27 @@
 //! A knock works once: not twice, not from elsewhere, not after a restart, not after SIGKILL.
 
-use std::net::SocketAddr;
-
 use toctoc::core::knock::Status;
 
-use crate::harness::gate::{Gate, SSH, Sealed, ok};
+use crate::harness::gate::{Gate, SSH, Sealed, ok, send};
 use crate::harness::{LONG, SHORT};
 
-/// A knock that was granted, whose grant is closed again.
+/// A knock that was granted and whose grant was closed again.
 fn used(gate: &Gate) -> Sealed {
     let anna = gate.enrol("anna", "ssh");
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     let sealed = anna.seal(&anna.request("ssh", from));
-    assert_eq!(sealed.send(&gate.net.client, to).map(|r| r.status), Some(Status::Granted));
-    let key = gate.path("anna.key");
-    ok(&gate.toctoc(&gate.net.client, &["close", "anna", "ssh", "-4", "-i", &key]));
+    assert_eq!(sealed.send_for_status(&gate.net.client, to), Some(Status::Granted));
+    ok(&gate.toctoc_as("anna", "close anna ssh -4"));
     sealed
 }
 
 fn opens_nothing(gate: &Gate, sealed: &Sealed) {
-    let to = gate.net.gateway_ips()[0];
-    sealed.send_in_vain(&gate.net.client, to);
+    sealed.send_in_vain(&gate.net.client, gate.net.gateway_ips()[0]);
     assert!(
-        !gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT),
+        !gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT),
         "a used packet opened the port"
     );
-    assert_eq!(ok(&gate.toctocd(&["grants"])), "nothing is open\n");
+    assert!(gate.nothing_is_open());
 }
 
 #[test]
@@ -43,7 +39,7 @@ fn a_used_packet_from_another_host_opens_nothing_and_raises_an_alarm() {
     let sealed = used(&gate);
     let thief = gate.net.host(7);
     sealed.send_in_vain(&thief, thief.gateway_ips()[0]);
-    assert!(!thief.tcp_reaches(SocketAddr::new(thief.gateway_ips()[0], SSH), SHORT));
+    assert!(!thief.tcp_reaches(thief.gateway(0, SSH), SHORT));
     let line = gate.daemon().wait_for("ALARM");
     assert!(
         line.contains("anna") && line.contains("10.90.0.2") && line.contains("10.90.7.2"),
@@ -72,7 +68,7 @@ fn a_used_packet_after_sigkill_opens_nothing() {
 }
 
 #[test]
-fn a_used_packet_opens_nothing_after_an_older_state_was_put_back() {
+fn a_used_packet_opens_nothing_after_an_older_state_was_restored() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let (journal, backup) = (gate.path("etc/state/journal"), gate.path("backup"));
@@ -81,11 +77,11 @@ fn a_used_packet_opens_nothing_after_an_older_state_was_put_back() {
     gate.kill();
     std::fs::copy(&backup, &journal).unwrap();
     gate.start();
-    // Nobody knows any more that it was used. What was sent before the start does not count by its
-    // time.
+    // The gateway no longer knows that it was used, but a timestamp from before the start does not
+    // count.
     let to = gate.net.gateway_ips()[0];
-    let told = sealed.send(&gate.net.client, to).expect("it looks like a first one");
-    assert_eq!(told.status, Status::Challenge);
+    let receipt = sealed.send(&gate.net.client, to).expect("an unknown knock gets a receipt");
+    assert_eq!(receipt.status, Status::Challenge);
     opens_nothing(&gate, &sealed);
 }
 
@@ -96,9 +92,8 @@ fn a_new_knock_right_after_sigkill_is_granted() {
     used(&gate);
     gate.kill();
     gate.start();
-    let key = gate.path("anna.key");
-    ok(&gate.toctoc(&gate.net.client, &["open", "anna", "ssh", "-4", "-i", &key]));
-    assert!(gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), LONG));
+    ok(&gate.toctoc_as("anna", "open anna ssh -4"));
+    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
 }
 
 #[test]
@@ -107,12 +102,10 @@ fn fifty_parallel_knocks_are_all_granted() {
     let anna = gate.enrol("anna", "ssh");
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     let sealed: Vec<Sealed> = (0..50).map(|_| anna.seal(&anna.request("ssh", from))).collect();
-    let sockets: Vec<_> = sealed
-        .iter()
-        .map(|one| crate::harness::gate::send(&gate.net.client, to, &one.bytes))
-        .collect();
-    let granted = sealed.iter().zip(&sockets).filter(|(one, socket)| {
-        one.receipt(socket, LONG).is_some_and(|receipt| receipt.status == Status::Granted)
-    });
-    assert_eq!(granted.count(), 50);
+    let sockets: Vec<_> =
+        sealed.iter().map(|knock| send(&gate.net.client, to, &knock.bytes)).collect();
+    for (knock, socket) in sealed.iter().zip(&sockets) {
+        let status = knock.receipt(socket, LONG).map(|receipt| receipt.status);
+        assert_eq!(status, Some(Status::Granted));
+    }
 }

@@ -1,10 +1,8 @@
-//! A sealed knock opens the port that it names, for its sender, and nothing else does.
-
-use std::net::SocketAddr;
+//! A sealed knock opens the service that it names, for its sender. Nothing else opens it.
 
 use toctoc::core::knock::Status;
 
-use crate::harness::gate::{Gate, RDP, SSH, ok};
+use crate::harness::gate::{DNS, Gate, RDP, SSH, ok, send};
 use crate::harness::{LONG, SHORT, eventually};
 
 #[test]
@@ -14,37 +12,30 @@ fn a_sealed_knock_opens_its_port_over_ipv4_and_ipv6_and_no_other() {
     let _rdp = gate.net.gateway.tcp_echo(RDP);
     gate.enrol("anna", "ssh,rdp");
     let stranger = gate.net.host(7);
-    for (ip, family) in gate.net.gateway_ips().into_iter().zip(["-4", "-6"]) {
-        let to = SocketAddr::new(ip, SSH);
-        assert!(!gate.net.client.tcp_reaches(to, SHORT), "{to} must be shut before the knock");
-        let key = gate.path("anna.key");
-        let said = ok(&gate.toctoc(&gate.net.client, &["open", "anna", "ssh", family, "-i", &key]));
-        assert!(said.contains("granted") && said.contains("22/tcp"), "{said}");
-        assert!(gate.net.client.tcp_reaches(to, LONG), "{to} must be open after the knock");
+    for (family, option) in [(0, "-4"), (1, "-6")] {
+        let to = gate.port(family, SSH);
+        assert!(!gate.net.client.tcp_reaches(to, SHORT), "{to} was open before the knock");
+        let output = ok(&gate.toctoc_as("anna", &format!("open anna ssh {option}")));
+        assert!(output.contains("granted") && output.contains("22/tcp"), "{output}");
+        assert!(gate.net.client.tcp_reaches(to, LONG), "{to} is not open after the knock");
+        let rdp = gate.port(family, RDP);
+        assert!(!gate.net.client.tcp_reaches(rdp, SHORT), "{rdp} is open too");
         assert!(
-            !gate.net.client.tcp_reaches(SocketAddr::new(ip, RDP), SHORT),
-            "only what was asked for is open"
-        );
-        let (v4, v6) = (stranger.gateway_ips()[0], stranger.gateway_ips()[1]);
-        assert!(
-            !stranger.tcp_reaches(SocketAddr::new(if ip.is_ipv4() { v4 } else { v6 }, SSH), SHORT),
-            "for others it is shut"
+            !stranger.tcp_reaches(stranger.gateway(family, SSH), SHORT),
+            "{to} is open for another host"
         );
     }
 }
 
 #[test]
-fn a_udp_service_opens_by_time() {
+fn a_knock_opens_a_udp_service_over_ipv4_and_ipv6() {
     let gate = Gate::running(|config| config);
-    let _dns = gate.net.gateway.udp_echo(crate::harness::gate::DNS);
+    let _dns = gate.net.gateway.udp_echo(DNS);
     let anna = gate.enrol("anna", "dns");
-    for (family, ip) in gate.net.gateway_ips().into_iter().enumerate() {
-        let to = SocketAddr::new(ip, crate::harness::gate::DNS);
+    for family in [0, 1] {
+        let to = gate.port(family, DNS);
         assert!(!gate.net.client.udp_reaches(to, SHORT));
-        assert_eq!(
-            anna.open(&gate.net.client, "dns", family).map(|r| r.status),
-            Some(Status::Granted)
-        );
+        anna.must_open(&gate.net.client, "dns", family);
         assert!(gate.net.client.udp_reaches(to, LONG));
     }
 }
@@ -55,12 +46,12 @@ fn a_knock_signed_by_another_key_opens_nothing_and_is_not_answered() {
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
     let bert = gate.enrol("bert", "ssh");
-    // Anna's profile was stolen, her key was not: Bert's signature stands in its place.
+    // Anna's profile was stolen and her key was not: Bert signs instead.
     let thief = anna.with_signer_of(bert);
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     thief.seal(&thief.request("ssh", from)).send_in_vain(&gate.net.client, to);
-    assert!(!gate.net.client.tcp_reaches(SocketAddr::new(to, SSH), SHORT));
-    let status = ok(&gate.toctocd(&["status"]));
+    assert!(!gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT));
+    let status = gate.status();
     assert!(status.contains("1 signature"), "{status}");
 }
 
@@ -69,14 +60,11 @@ fn a_revoked_client_is_a_stranger_and_its_live_grant_ends_at_once() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    let to = gate.port(0, SSH);
+    anna.must_open(&gate.net.client, "ssh", 0);
     assert!(gate.net.client.tcp_reaches(to, LONG));
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
-    assert!(
-        !gate.net.client.tcp_reaches(to, SHORT),
-        "the grant must be gone when the command is done"
-    );
+    gate.revoke("anna");
+    assert!(!gate.net.client.tcp_reaches(to, SHORT), "the grant still exists after the command");
     gate.daemon().wait_for("no longer allowed");
     let again = anna.seal(&anna.request("ssh", gate.net.client.ips()[0]));
     again.send_in_vain(&gate.net.client, to.ip());
@@ -93,59 +81,57 @@ fn a_flipped_bit_anywhere_makes_a_knock_worthless() {
     for byte in 0..good.bytes.len() {
         let mut bad = good.bytes.clone();
         bad[byte] ^= 1 << (byte % 8);
-        drop(crate::harness::gate::send(&gate.net.client, to, &bad));
+        send(&gate.net.client, to, &bad);
     }
-    // The good one comes last: once it is answered, all the bad ones have been looked at.
-    let receipt = good.send(&gate.net.client, to).expect("the good one is still good");
+    // The valid knock comes last: once it is answered, all others have been processed.
+    let receipt = good.send(&gate.net.client, to).expect("a receipt for the valid knock");
     assert_eq!(receipt.status, Status::Granted);
-    let grants = ok(&gate.toctocd(&["grants"]));
-    assert_eq!(grants.lines().count(), 2, "one heading, one grant:\n{grants}");
-    let status = ok(&gate.toctocd(&["status"]));
+    let grants = gate.grants();
+    assert_eq!(grants.lines().count(), 2, "expected a heading and one grant:\n{grants}");
+    let status = gate.status();
     assert!(
         !status.contains("signature"),
-        "nothing but the whole packet gets as far as a signature:\n{status}"
+        "a changed packet got as far as the signature:\n{status}"
     );
 }
 
 #[test]
-fn a_bound_source_is_refused_from_elsewhere_without_burning_the_packet() {
+fn a_bound_source_is_refused_from_elsewhere_without_using_up_the_packet() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
-    let (thief, me) = (gate.net.host(7), gate.net.client.ips()[0]);
-    let sealed = anna.seal(&anna.request("ssh", me));
+    let (thief, own) = (gate.net.host(7), gate.net.client.ips()[0]);
+    let sealed = anna.seal(&anna.request("ssh", own));
     let receipt =
-        sealed.send(&thief, thief.gateway_ips()[0]).expect("a good signature is answered");
+        sealed.send(&thief, thief.gateway_ips()[0]).expect("a valid signature gets a receipt");
     assert_eq!((receipt.status, receipt.observed.ip()), (Status::Address, thief.ips()[0]));
-    assert!(!thief.tcp_reaches(SocketAddr::new(thief.gateway_ips()[0], SSH), SHORT));
-    assert!(!gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), SHORT));
-    // Whoever caught and re-sent it must not have used it up.
+    assert!(!thief.tcp_reaches(thief.gateway(0, SSH), SHORT));
+    assert!(!gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT));
+    // The thief who caught it and sent it again has not used it up.
     assert_eq!(
-        sealed.send(&gate.net.client, gate.net.gateway_ips()[0]).map(|r| r.status),
+        sealed.send_for_status(&gate.net.client, gate.net.gateway_ips()[0]),
         Some(Status::Granted)
     );
-    assert!(gate.net.client.tcp_reaches(SocketAddr::new(gate.net.gateway_ips()[0], SSH), LONG));
+    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
 }
 
 #[test]
-fn a_service_that_is_not_the_clients_is_denied_in_words() {
+fn a_service_that_the_client_may_not_open_is_denied_with_a_message() {
     let gate = Gate::running(|config| config);
     gate.enrol("anna", "ssh");
-    let key = gate.path("anna.key");
-    let output =
-        gate.toctoc(&gate.net.client, &["open", "anna", "rdp", "-4", "-i", &key, "--json"]);
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(!output.status.success() && said.contains("denied"), "{output:?}");
+    let output = gate.toctoc_as("anna", "open anna rdp -4 --json");
+    let json = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && json.contains("denied"), "{output:?}");
 }
 
 #[test]
-fn close_ends_the_callers_grant_at_once() {
+fn a_close_ends_the_clients_grant_at_once() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     gate.enrol("anna", "ssh");
-    let (key, to) = (gate.path("anna.key"), SocketAddr::new(gate.net.gateway_ips()[0], SSH));
-    ok(&gate.toctoc(&gate.net.client, &["open", "anna", "ssh", "-4", "-i", &key]));
+    let to = gate.port(0, SSH);
+    ok(&gate.toctoc_as("anna", "open anna ssh -4"));
     assert!(gate.net.client.tcp_reaches(to, LONG));
-    ok(&gate.toctoc(&gate.net.client, &["close", "anna", "ssh", "-4", "-i", &key]));
+    ok(&gate.toctoc_as("anna", "close anna ssh -4"));
     assert!(eventually(LONG, || !gate.net.client.tcp_reaches(to, SHORT)));
 }

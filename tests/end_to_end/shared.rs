@@ -1,15 +1,14 @@
-//! Two clients behind one address: each has what is his, and an end of one is no end of the
-//! other's.
+//! Two clients behind one address: each has its own grants, and ending those of one does not end
+//! those of the other.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use toctoc::core::knock::{KnockKind, Receipt, Status};
+use toctoc::core::knock::{KnockKind, Receipt, Request, Status};
 
-use crate::harness::gate::{Gate, Knocker, RDP, SSH, ok};
-use crate::harness::{LONG, SHORT, echoes, eventually};
+use crate::harness::gate::{Gate, Knocker, RDP, SSH, section, stderr};
+use crate::harness::{Host, LONG, SHORT, echoes, until};
 
-/// A gateway with two clients who knock from the same host.
+/// A gateway with two clients that knock from the same host.
 struct Shared {
     gate: Gate,
     anna: Knocker,
@@ -25,60 +24,50 @@ impl Shared {
 
     fn knock(
         &self,
-        who: &Knocker,
+        client: &Knocker,
         family: usize,
         kind: KnockKind,
         service: &str,
         seconds: u32,
     ) -> Receipt {
-        let request = toctoc::core::knock::Request {
-            kind,
-            seconds,
-            ..who.request(service, self.gate.net.client.ips()[family])
-        };
-        who.seal(&request)
+        let request = client.request(service, self.gate.net.client.ips()[family]);
+        client
+            .seal(&Request { kind, seconds, ..request })
             .send(&self.gate.net.client, self.gate.net.gateway_ips()[family])
             .expect("a receipt")
     }
 
-    fn open(&self, who: &Knocker, family: usize, service: &str, seconds: u32) {
+    fn open(&self, client: &Knocker, family: usize, service: &str, seconds: u32) {
         assert_eq!(
-            self.knock(who, family, KnockKind::Open, service, seconds).status,
+            self.knock(client, family, KnockKind::Open, service, seconds).status,
             Status::Granted
         );
     }
 
-    fn close(&self, who: &Knocker, family: usize, service: &str) {
-        assert_eq!(self.knock(who, family, KnockKind::Close, service, 0).status, Status::Closed);
+    fn close(&self, client: &Knocker, family: usize, service: &str) {
+        assert_eq!(self.knock(client, family, KnockKind::Close, service, 0).status, Status::Closed);
     }
 
     fn reaches(&self, family: usize, port: u16, timeout: Duration) -> bool {
-        self.gate
-            .net
-            .client
-            .tcp_reaches(SocketAddr::new(self.gate.net.gateway_ips()[family], port), timeout)
+        self.gate.net.client.tcp_reaches(self.gate.port(family, port), timeout)
     }
 
-    /// Seconds that the kernel says are left of elements in these sets.
+    /// The remaining seconds of the elements in one set, as the kernel lists them.
     fn left(&self, set: &str) -> Vec<u64> {
         let text = self.gate.net.gateway.sh(&format!("nft -j list set inet toctoc {set}"));
         let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let elements = json
-            .pointer("/nftables/1/set/elem")
-            .and_then(|all| all.as_array())
-            .cloned()
-            .unwrap_or_default();
-        elements
-            .iter()
-            .map(|one| {
-                one.pointer("/elem/expires").and_then(|left| left.as_u64()).expect("a timeout")
-            })
-            .collect()
+        let mut left = Vec::new();
+        if let Some(elements) = json.pointer("/nftables/1/set/elem") {
+            for element in elements.as_array().expect("a list") {
+                left.push(element["elem"]["expires"].as_u64().expect("a timeout"));
+            }
+        }
+        left
     }
 }
 
 #[test]
-fn the_kernel_holds_the_longer_of_two_grants_and_each_client_ends_only_his_own() {
+fn the_kernel_holds_the_longer_of_two_grants_and_each_client_ends_only_its_own() {
     let it = Shared::new(|config| config);
     let _ssh = it.gate.net.gateway.tcp_echo(SSH);
     for (family, set) in [(0, "time4"), (1, "time6")] {
@@ -86,18 +75,18 @@ fn the_kernel_holds_the_longer_of_two_grants_and_each_client_ends_only_his_own()
         it.open(&it.bert, family, "ssh", 60);
         assert!(
             matches!(it.left(set)[..], [590..=600]),
-            "{:?}: the longer one, in one element",
+            "{:?}, not the longer grant in one element",
             it.left(set)
         );
         it.close(&it.anna, family, "ssh");
         assert!(
             matches!(it.left(set)[..], [50..=60]),
-            "{:?}: what the other has left",
+            "{:?}, not the remaining time of the other grant",
             it.left(set)
         );
         assert!(it.reaches(family, SSH, LONG));
         it.close(&it.anna, family, "ssh");
-        assert!(it.reaches(family, SSH, LONG), "twice is once");
+        assert!(it.reaches(family, SSH, LONG), "the second close ended the neighbour's grant");
         it.close(&it.bert, family, "ssh");
         assert!(!it.reaches(family, SSH, SHORT));
         assert!(it.left(set).is_empty());
@@ -105,99 +94,90 @@ fn the_kernel_holds_the_longer_of_two_grants_and_each_client_ends_only_his_own()
 }
 
 #[test]
-fn a_revoked_clients_part_ends_at_once_and_his_neighbours_goes_on() {
+fn a_revoked_clients_grant_ends_at_once_and_its_neighbours_continues() {
     let it = Shared::new(|config| config);
     let _ssh = it.gate.net.gateway.tcp_echo(SSH);
     for family in [0, 1] {
         it.open(&it.anna, family, "ssh", 600);
         it.open(&it.bert, family, "ssh", 60);
     }
-    ok(&it.gate.toctocd(&["client", "revoke", "anna"]));
+    it.gate.revoke("anna");
     for (family, set) in [(0, "time4"), (1, "time6")] {
         assert!(matches!(it.left(set)[..], [30..=60]), "{:?}", it.left(set));
         assert!(it.reaches(family, SSH, LONG));
     }
-    let grants = ok(&it.gate.toctocd(&["grants"]));
+    let grants = it.gate.grants();
     assert!(grants.contains("bert") && !grants.contains("anna"), "{grants}");
-    ok(&it.gate.toctocd(&["client", "revoke", "bert"]));
+    it.gate.revoke("bert");
     assert!([0, 1].iter().all(|family| !it.reaches(*family, SSH, SHORT)));
 }
 
 #[test]
-fn a_close_neither_arms_nor_cuts_a_neighbours_one_connection() {
+fn a_close_neither_rearms_nor_ends_a_neighbours_one_connection_grant() {
     let it = Shared::new(|config| config);
     let _rdp = it.gate.net.gateway.tcp_echo(RDP);
     for (family, set) in [(0, "oncesyn4"), (1, "oncesyn6")] {
-        // Spent by the neighbour: the close must not let another one in.
+        // Used up by the neighbour: the close must not let another connection in.
         it.open(&it.anna, family, "rdp", 600);
         it.open(&it.bert, family, "rdp", 60);
-        let mut session = it
-            .gate
-            .net
-            .client
-            .connect(SocketAddr::new(it.gate.net.gateway_ips()[family], RDP), LONG)
-            .unwrap();
+        let mut session = it.gate.net.client.connect(it.gate.port(family, RDP), LONG).unwrap();
         assert!(echoes(&mut session, LONG));
         it.close(&it.anna, family, "rdp");
-        assert!(!it.reaches(family, RDP, SHORT), "spent is spent");
-        assert!(it.left(set).is_empty(), "and seems to be nothing else");
-        assert!(echoes(&mut session, LONG), "and what stands stands");
-        // Unspent: it stays, for as long as the neighbour has it and no longer.
+        assert!(!it.reaches(family, RDP, SHORT), "a second connection was accepted");
+        assert!(it.left(set).is_empty(), "the grant was armed again");
+        assert!(echoes(&mut session, LONG), "the connection was cut");
+        // Not used yet: it stays for the neighbour's remaining time and no longer.
         it.open(&it.anna, family, "rdp", 600);
         it.open(&it.bert, family, "rdp", 60);
         it.close(&it.anna, family, "rdp");
         assert!(matches!(it.left(set)[..], [50..=60]), "{:?}", it.left(set));
         assert!(it.reaches(family, RDP, LONG));
-        assert!(!it.reaches(family, RDP, SHORT), "one, not two");
+        assert!(!it.reaches(family, RDP, SHORT), "a second connection was accepted");
         it.close(&it.bert, family, "rdp");
     }
 }
 
 #[test]
-fn a_revoked_clients_one_connection_is_gone_and_one_that_a_neighbour_knocked_for_later_is_not() {
-    for (first, second, still) in [("anna", "bert", true), ("bert", "anna", false)] {
+fn a_revocation_ends_the_clients_one_connection_grant_and_not_a_neighbours_later_one() {
+    for (order, still) in [(["anna", "bert"], true), (["bert", "anna"], false)] {
         let it = Shared::new(|config| config);
         let _rdp = it.gate.net.gateway.tcp_echo(RDP);
-        let who = |name: &str| if name == "anna" { &it.anna } else { &it.bert };
-        it.open(who(first), 0, "rdp", 600);
-        it.open(who(second), 0, "rdp", 600);
-        ok(&it.gate.toctocd(&["client", "revoke", "anna"]));
+        for name in order {
+            let client = if name == "anna" { &it.anna } else { &it.bert };
+            it.open(client, 0, "rdp", 600);
+        }
+        it.gate.revoke("anna");
         assert_eq!(it.reaches(0, RDP, if still { LONG } else { SHORT }), still);
         assert!(!it.reaches(0, RDP, SHORT));
     }
 }
 
 #[test]
-fn a_client_and_a_service_have_only_so_many_grants_and_a_close_makes_room() {
-    let limits = |config: String| {
-        let config =
-            crate::harness::gate::section(&config, "knock", "max_grants = 16", "max_grants = 2");
-        crate::harness::gate::section(&config, "service.ssh", "max_grants = 1024", "max_grants = 3")
-    };
-    let it = Shared::new(limits);
+fn the_grants_of_a_client_and_of_a_service_are_limited_and_a_close_makes_room() {
+    let it = Shared::new(|config| {
+        let config = section(&config, "knock", "max_grants = 16", "max_grants = 2");
+        section(&config, "service.ssh", "max_grants = 1024", "max_grants = 3")
+    });
     let hosts = [it.gate.net.host(7), it.gate.net.host(8)];
-    let open_from = |who: &Knocker, host: &crate::harness::Host| {
-        who.open(host, "ssh", 0).map(|receipt| receipt.status)
-    };
+    let open_from =
+        |client: &Knocker, host: &Host| client.open(host, "ssh", 0).map(|receipt| receipt.status);
     it.open(&it.anna, 0, "ssh", 600);
     assert_eq!(open_from(&it.anna, &hosts[0]), Some(Status::Granted));
-    assert_eq!(open_from(&it.anna, &hosts[1]), Some(Status::Full), "two for one client");
+    assert_eq!(open_from(&it.anna, &hosts[1]), Some(Status::Full), "a client may have two grants");
     it.open(&it.anna, 0, "ssh", 600);
     it.open(&it.bert, 0, "ssh", 600);
-    assert_eq!(open_from(&it.bert, &hosts[1]), Some(Status::Full), "three for the service");
+    assert_eq!(
+        open_from(&it.bert, &hosts[1]),
+        Some(Status::Full),
+        "the service may have three grants"
+    );
     let key = it.gate.path("anna.key");
     let output = it
         .gate
         .toctoc(&hosts[1], &["open", "anna", "ssh", "-4", "-i", &key, "--source", "10.90.8.2"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("as many grants as the gateway allows"),
-        "{output:?}"
-    );
+    assert!(stderr(&output).contains("as many grants as the gateway allows"), "{output:?}");
     it.close(&it.anna, 0, "ssh");
     assert_eq!(open_from(&it.bert, &hosts[1]), Some(Status::Granted));
-    assert!(
-        eventually(LONG, || ok(&it.gate.toctocd(&["grants"])).lines().count() == 4),
-        "a heading and three"
-    );
+    until("a heading and three grants", || it.gate.grants().lines().count() == 4);
 }

@@ -1,23 +1,19 @@
-//! The units of systemd: in the order that keeps the ports shut at boot, installed where `make
-//! install` says, and no tighter than what guard and gateway need. What the commands in them do is
-//! left to the other tests.
+//! The systemd units: their order keeps the ports shut at boot, `make install` installs them
+//! correctly, and they leave guard and gateway the rights that these need.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use toctoc::core::knock::Status;
-
-use crate::harness::gate::{Gate, SSH, ok};
-use crate::harness::{LONG, SHORT};
+use crate::harness::gate::{Gate, SSH, ok, stderr};
+use crate::harness::{LONG, SHORT, process};
 
 fn tree(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The words of `key` in `section` of a unit, over all of its lines.
+/// The words of all lines `key` in `section` of a unit.
 fn words(unit: &str, section: &str, key: &str) -> Vec<String> {
     let text =
         fs::read_to_string(tree(&format!("packaging/systemd/{unit}.service"))).expect("the unit");
@@ -29,10 +25,11 @@ fn words(unit: &str, section: &str, key: &str) -> Vec<String> {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             inside = name;
         } else if let Some((name, value)) = line.split_once('=') {
-            let ours = inside == section && name == key;
-            found.extend(value.split_whitespace().filter(|_| ours).map(str::to_owned));
+            if inside == section && name == key {
+                found.extend(value.split_whitespace().map(str::to_owned));
+            }
         } else {
-            panic!("{unit}: `{line}` is no line of a unit");
+            panic!("{unit}: `{line}` is not a valid line of a unit");
         }
     }
     found
@@ -43,7 +40,7 @@ fn has(unit: &str, section: &str, key: &str, word: &str) -> bool {
 }
 
 #[test]
-fn the_guard_is_shut_after_the_firewall_is_loaded_and_before_the_network_is_up() {
+fn the_guard_is_loaded_after_the_firewall_and_before_the_network_is_up() {
     let guard = "toctoc-guard";
     assert!(has(guard, "Unit", "After", "nftables.service"));
     for later in ["network-pre.target", "toctocd.service"] {
@@ -51,23 +48,29 @@ fn the_guard_is_shut_after_the_firewall_is_loaded_and_before_the_network_is_up()
     }
     assert!(
         has(guard, "Unit", "Wants", "network-pre.target"),
-        "nobody else may want it, and then it is no barrier"
+        "if no unit wants it, it is not a barrier"
     );
     assert!(
         has(guard, "Unit", "DefaultDependencies", "no"),
-        "else it waits for all of the system's start"
+        "otherwise it waits for the whole start of the system"
     );
-    assert!(has(guard, "Unit", "PartOf", "nftables.service"), "a restart of it flushes");
+    assert!(
+        has(guard, "Unit", "PartOf", "nftables.service"),
+        "a restart of nftables flushes the guard"
+    );
     assert!(
         has(guard, "Unit", "ReloadPropagatedFrom", "nftables.service")
             && !words(guard, "Service", "ExecReload").is_empty()
     );
     assert_eq!(words(guard, "Service", "Type"), ["oneshot"]);
     assert_eq!(words(guard, "Service", "ExecStart")[1..], ["guard", "on"]);
-    // By the firewall too: to stop it and start it again flushes as well.
+    // Wanted by the firewall too: stopping and starting it flushes the guard as well.
     assert_eq!(words(guard, "Install", "WantedBy"), ["sysinit.target", "nftables.service"]);
     for unit in [guard, "toctocd"] {
-        assert!(words(unit, "Service", "ExecStop").is_empty(), "{unit}: to stop it opens nothing");
+        assert!(
+            words(unit, "Service", "ExecStop").is_empty(),
+            "{unit}: stopping it must open nothing"
+        );
     }
     assert!(
         has("toctocd", "Unit", "Wants", "toctoc-guard.service")
@@ -76,7 +79,7 @@ fn the_guard_is_shut_after_the_firewall_is_loaded_and_before_the_network_is_up()
 }
 
 #[test]
-fn the_units_are_installed_with_the_programs_paths_and_systemd_finds_no_fault_in_them() {
+fn the_installed_units_name_the_installed_program_and_systemd_accepts_them() {
     let root = tempfile::tempdir().unwrap();
     let made = Command::new("make")
         .current_dir(tree(""))
@@ -96,9 +99,9 @@ fn the_units_are_installed_with_the_programs_paths_and_systemd_finds_no_fault_in
         let mounts = "RequiresMountsFor=/opt/x/sbin ";
         assert!(
             unit == "toctocd" || text.contains(mounts),
-            "the program may be on a file system of its own: {text}"
+            "the program may be on a separate file system: {text}"
         );
-        // systemd looks whether the program is there.
+        // systemd checks that the program exists.
         fs::write(&path, text.replace("/opt/x/sbin/toctocd", env!("CARGO_BIN_EXE_toctocd")))
             .unwrap();
         units.push(path);
@@ -110,17 +113,17 @@ fn the_units_are_installed_with_the_programs_paths_and_systemd_finds_no_fault_in
         .args(&units)
         .stdin(Stdio::null())
         .output();
-    // A machine without systemd has nobody to ask.
+    // Skipped on a machine without systemd.
     if let Ok(output) = verify {
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && !said.contains(".service"), "{said}");
+        let printed = stderr(&output);
+        assert!(output.status.success() && !printed.contains(".service"), "{printed}");
     }
 }
 
-/// The start of a command line that lives as below `unit`: in its bounding set, without new
-/// privileges, and with no place to write but those that the unit names. `etc` stands for
-/// /etc/toctoc, with the state and the control socket in it.
-fn below(unit: &str, etc: &str) -> Vec<String> {
+/// The start of a command line that runs a program as `unit` does: with its bounding set, without
+/// new privileges, and with only the writable paths that the unit names. `etc` stands for
+/// /etc/toctoc and contains the state and the control socket.
+fn as_in_unit(unit: &str, etc: &str) -> Vec<String> {
     let capabilities = words(unit, "Service", "CapabilityBoundingSet");
     assert!(!capabilities.is_empty());
     assert!(
@@ -131,7 +134,7 @@ fn below(unit: &str, etc: &str) -> Vec<String> {
         .iter()
         .map(|cap| format!(",+{}", cap.trim_start_matches("CAP_").to_lowercase()))
         .collect();
-    // As at boot: nothing is there but what the unit has made.
+    // As at boot: only the directories that the unit makes exist.
     let mut mounts = vec!["mount -t tmpfs tmpfs /run".to_owned()];
     for made in words(unit, "Service", "RuntimeDirectory") {
         mounts.push(format!("mkdir -m 700 /run/{made} && mount --bind /run/{made} /run/{made}"));
@@ -148,38 +151,42 @@ fn below(unit: &str, etc: &str) -> Vec<String> {
 }
 
 #[test]
-fn guard_and_gateway_do_all_their_work_with_the_rights_and_places_that_their_units_leave_them() {
+fn guard_and_gateway_work_with_the_rights_and_paths_that_their_units_leave_them() {
     let mut gate = Gate::new(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
-    let to = SocketAddr::new(gate.net.gateway_ips()[0], SSH);
-    // What this machine itself denies, a user namespace for example, is not the unit's doing.
+    let to = gate.port(0, SSH);
+    // This machine may deny something itself, for example user namespaces.
     gate.start();
-    let unlimited = gate.status()["degraded"].clone();
+    let unlimited = gate.status_json()["degraded"].clone();
     gate.stop();
     ok(&gate.toctocd(&["guard", "off"]));
     assert!(gate.net.client.tcp_reaches(to, LONG));
     let etc = gate.path("etc");
-    let guard = below("toctoc-guard", &etc);
+    let guard = as_in_unit("toctoc-guard", &etc);
     let mut on = Command::new(&guard[0]);
     on.args(&guard[1..]).args([env!("CARGO_BIN_EXE_toctocd"), "guard", "on", "-c"]);
     ok(&gate.net.gateway.run(on.arg(gate.config())));
-    assert!(!gate.net.client.tcp_reaches(to, SHORT), "shut before the gateway runs");
-    let run = below("toctocd", &etc);
+    assert!(!gate.net.client.tcp_reaches(to, SHORT), "open before the gateway runs");
+    let run = as_in_unit("toctocd", &etc);
     gate.start_under(&run.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(gate.status()["degraded"], unlimited, "the listener gives up all that it could");
+    assert_eq!(
+        gate.status_json()["degraded"],
+        unlimited,
+        "the unit keeps the listener from giving up rights"
+    );
     let anna = gate.enrol("anna", "ssh");
-    assert_eq!(anna.open(&gate.net.client, "ssh", 0).map(|r| r.status), Some(Status::Granted));
+    anna.must_open(&gate.net.client, "ssh", 0);
     assert!(gate.net.client.tcp_reaches(to, LONG));
     gate.net.gateway.sh("nft flush ruleset");
     gate.daemon().wait_for("put back");
-    ok(&gate.toctocd(&["client", "revoke", "anna"]));
+    gate.revoke("anna");
     assert!(!gate.net.client.tcp_reaches(to, SHORT));
 }
 
 #[test]
-fn the_gateway_is_started_until_it_can_and_says_when_it_serves() {
-    // An interface, or the default route, may come minutes after us: five attempts in ten seconds
-    // are soon used up.
+fn systemd_restarts_a_gateway_that_cannot_start_and_is_told_when_it_is_ready() {
+    // An interface or the default route may come minutes later: five attempts in ten seconds would
+    // soon be used up.
     assert_eq!(words("toctocd", "Unit", "StartLimitIntervalSec"), ["0"]);
     assert_eq!(words("toctocd", "Service", "Restart"), ["on-failure"]);
     assert_eq!(words("toctocd", "Service", "Type"), ["notify"]);
@@ -192,21 +199,17 @@ fn the_gateway_is_started_until_it_can_and_says_when_it_serves() {
     assert_eq!(
         gate.net.gateway.run(early.arg(gate.config())).status.code(),
         Some(2),
-        "there is no such interface"
+        "the interface does not exist yet"
     );
     manager.set_nonblocking(true).unwrap();
-    assert!(manager.recv(&mut [0; 64]).is_err(), "and nothing to tell");
+    assert!(manager.recv(&mut [0; 64]).is_err(), "systemd was told that it is ready");
     manager.set_nonblocking(false).unwrap();
     manager.set_read_timeout(Some(LONG)).unwrap();
     gate.net.gateway.sh("ip link add late0 type veth peer name late1 && ip link set late0 up");
     gate.start_under(&["env", &variable]);
-    let mut word = [0; 64];
-    let length = manager.recv(&mut word).expect("the manager is told in time");
-    assert_eq!(&word[..length], b"READY=1");
-    let pid = gate.daemon().process.0.id();
-    let child = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    assert_eq!(
-        fs::read_to_string(format!("/proc/{}/comm", child.trim())).unwrap(),
-        "toctoc-listener\n"
-    );
+    let mut message = [0; 64];
+    let length = manager.recv(&mut message).expect("the manager is told in time");
+    assert_eq!(&message[..length], b"READY=1");
+    let listener = u32::try_from(gate.daemon().listener().as_raw()).unwrap();
+    assert_eq!(process::name(listener), "toctoc-listener");
 }

@@ -1,5 +1,5 @@
 //! A whole gateway for a test: `toctocd` in the gateway's namespace, provisioned by its own
-//! commands, and clients of it. What is tried against it is left to the tests.
+//! commands, and its clients.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,23 +8,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use toctoc::core::keyring::Day;
-use toctoc::core::knock::{KnockKind, Receipt, Request, Status};
+use toctoc::core::knock::{KnockKind, Receipt, Request, Status, timestamp};
+use toctoc::core::ledger::Ledger;
 use toctoc::core::types::{ServiceName, Source, Wall};
 use toctoc::core::wire::{self, AwaitingReceipt};
+use toctoc::edge::state::State;
 use toctoc::edge::{clock, entropy};
 use toctoc::keys::identity::{KeyFile, Signer};
 use toctoc::keys::profile::Profile;
 
-use super::{Host, LONG, Net, Running, Space, eventually};
+use super::process::{children, command_line_contains};
+use super::{Host, LONG, Net, Running, SHORT, Space, eventually};
 
 /// The UDP port of sealed knocks.
 pub const KNOCK: u16 = 62201;
-/// Services that every gate has: `ssh` by time, `rdp` for one connection, `dns` over UDP, each on
-/// these ports.
+/// The ports of the services that every gate has: `ssh` for a time, `rdp` for one connection, and
+/// `dns` over UDP.
 pub const SSH: u16 = 22;
 pub const RDP: u16 = 3389;
 pub const DNS: u16 = 5353;
@@ -36,47 +40,50 @@ pub struct Gate {
     daemon: Option<Daemon>,
 }
 
-/// A running toctocd: killed when dropped.
+/// A running toctocd. It is killed when dropped.
 pub struct Daemon {
     pub process: Running,
     lines: Receiver<String>,
-    pub said: Vec<String>,
+    log: Vec<String>,
 }
 
-/// Somebody who holds a profile and a key, and knocks by the library: so a test sees every byte.
+/// A client with a profile and a key that knocks by calling the library, so that a test sees every
+/// byte.
 pub struct Knocker {
     pub profile: Profile,
     signer: Signer,
 }
 
-/// A sealed knock, and what opens its receipt.
+/// A sealed knock, and the state that opens its receipt.
 pub struct Sealed {
     pub bytes: Vec<u8>,
     pub awaiting: AwaitingReceipt,
 }
 
 impl Gate {
-    /// Provisions a gateway; `edit` may change its configuration. It does not run yet.
+    /// Provisions a gateway and does not start it; `edit` may change its configuration.
     pub fn new(edit: impl FnOnce(String) -> String) -> Gate {
         let net = Net::new();
         let dir = tempfile::tempdir().expect("a directory");
         let gate = Gate { net, dir, daemon: None };
-        let address = gate.net.gateway_ips();
-        let services =
-            [format!("ssh={SSH}/tcp"), format!("rdp={RDP}/tcp"), format!("dns={DNS}/udp")];
         let mut init = vec!["init".to_owned(), "--dir".to_owned(), gate.path("etc")];
-        address.iter().for_each(|ip| init.extend(["--address".to_owned(), ip.to_string()]));
-        services.iter().for_each(|service| init.extend(["--service".to_owned(), service.clone()]));
-        let init: Vec<&str> = init.iter().map(String::as_str).collect();
-        ok(&gate.toctocd_plain(&init));
-        let config = fs::read_to_string(gate.config()).expect("init wrote it");
-        let once = section(&config, "service.rdp", "form = \"time\"", "form = \"once\"");
-        let memory = once.replace("state_on_tmpfs = false", "state_on_tmpfs = true");
-        fs::write(gate.config(), edit(memory)).expect("our own file");
+        for ip in gate.net.gateway_ips() {
+            init.extend(["--address".to_owned(), ip.to_string()]);
+        }
+        for service in
+            [format!("ssh={SSH}/tcp"), format!("rdp={RDP}/tcp"), format!("dns={DNS}/udp")]
+        {
+            init.extend(["--service".to_owned(), service]);
+        }
+        ok(&gate.net.gateway.run(Command::new(env!("CARGO_BIN_EXE_toctocd")).args(&init)));
+        gate.edit_config(|config| {
+            let config = section(&config, "service.rdp", "form = \"time\"", "form = \"once\"");
+            edit(config.replace("state_on_tmpfs = false", "state_on_tmpfs = true"))
+        });
         gate
     }
 
-    /// The same, running.
+    /// Provisions a gateway and starts it.
     pub fn running(edit: impl FnOnce(String) -> String) -> Gate {
         let mut gate = Gate::new(edit);
         gate.start();
@@ -88,73 +95,89 @@ impl Gate {
         self.dir.path().join(name).display().to_string()
     }
 
-    /// The configuration file.
+    /// The path of the configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("etc/toctocd.toml")
     }
 
-    /// Starts toctocd and waits until it is ready.
-    pub fn start(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
-        self.start_by(command.args(["run", "-c"]).arg(self.config()));
+    /// Rewrites the configuration file.
+    pub fn edit_config(&self, edit: impl FnOnce(String) -> String) {
+        let config = fs::read_to_string(self.config()).expect("init wrote it");
+        fs::write(self.config(), edit(config)).expect("our own file");
     }
 
-    /// The same by a command line that ends in ours: `prefix... toctocd run -c CONFIG`.
+    /// Makes `path` the file of the classic doors.
+    pub fn use_knockd_conf(&self, path: &str) {
+        let default = "# knockd_conf = \"/etc/knockd.conf\"";
+        self.edit_config(|config| {
+            assert!(config.contains(default), "the commented configuration shows the key");
+            config.replace(default, &format!("knockd_conf = \"{path}\""))
+        });
+    }
+
+    /// A port of the gateway, as the first host sees it; family 0 is IPv4 and 1 is IPv6.
+    pub fn port(&self, family: usize, port: u16) -> SocketAddr {
+        self.net.client.gateway(family, port)
+    }
+
+    /// Starts toctocd and waits until it is ready.
+    pub fn start(&mut self) {
+        self.start_by(&mut self.run_command());
+    }
+
+    /// Starts `prefix... toctocd run -c CONFIG`.
     pub fn start_under(&mut self, prefix: &[&str]) {
         let mut command = Command::new(prefix[0]);
         command.args(&prefix[1..]).args([env!("CARGO_BIN_EXE_toctocd"), "run", "-c"]);
         self.start_by(command.arg(self.config()));
     }
 
-    /// The same with a clock that is wrong, by `+10y` or `-1d`; its listener's is right.
+    /// Starts it with a clock that is wrong by `wrong`, for example `+10y` or `-1d`. The listener's
+    /// clock is right.
     pub fn start_at(&mut self, wrong: &str) {
-        // By faketime's library alone: the program of that name would stand between us and toctocd.
-        let library = ok(&Command::new("faketime")
-            .args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"])
-            .output()
-            .expect("faketime"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
+        // Only faketime's library: the program of that name would stand between us and toctocd.
+        let mut faketime = Command::new("faketime");
+        faketime.args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]);
+        let library = ok(&faketime.output().expect("faketime is installed"));
+        let mut command = self.run_command();
         command
             .env("LD_PRELOAD", library.trim())
             .env("FAKETIME", wrong)
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        self.start_by(command.args(["run", "-c"]).arg(self.config()));
+        self.start_by(&mut command);
     }
 
-    /// The same with a state directory on a disk of its own, of `kilobytes`, that only this toctocd
-    /// sees. It is gone with it. Answers a path by which others reach that directory.
+    /// Starts it with its state on a separate disk of `kilobytes`, which only this toctocd sees and
+    /// which goes away with it. Returns a path to that directory.
     pub fn start_on_small_disk(&mut self, kilobytes: u32) -> PathBuf {
         let state = self.path("etc/state");
         let line =
             format!("mount -t tmpfs -o mode=700,size={kilobytes}k tmpfs {state} && exec \"$@\"");
-        let mut command = Command::new("unshare");
-        command.args([
-            "--mount",
-            "sh",
-            "-c",
-            &line,
-            "sh",
-            env!("CARGO_BIN_EXE_toctocd"),
-            "run",
-            "-c",
-        ]);
-        self.start_by(command.arg(self.config()));
+        self.start_under(&["unshare", "--mount", "sh", "-c", &line, "sh"]);
         let pid = self.daemon().process.0.id();
         PathBuf::from(format!("/proc/{pid}/root{state}"))
     }
 
+    fn run_command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
+        command.args(["run", "-c"]).arg(self.config());
+        command
+    }
+
     fn start_by(&mut self, command: &mut Command) {
-        let mut process =
-            self.net.gateway.spawn(command.stderr(Stdio::piped()).stdin(Stdio::null()));
+        command.stderr(Stdio::piped()).stdin(Stdio::null());
+        let mut process = self.net.gateway.spawn(command);
         let errors = process.0.stderr.take().expect("piped");
         let (sender, lines) = channel();
         thread::spawn(move || {
-            BufReader::new(errors)
-                .lines()
-                .map_while(Result::ok)
-                .try_for_each(|line| sender.send(line))
+            for line in BufReader::new(errors).lines() {
+                let Ok(line) = line else { return };
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
         });
-        let mut daemon = Daemon { process, lines, said: Vec::new() };
+        let mut daemon = Daemon { process, lines, log: Vec::new() };
         daemon.wait_for("ready:");
         self.daemon = Some(daemon);
     }
@@ -167,9 +190,9 @@ impl Gate {
     /// Ends it by SIGTERM and waits.
     pub fn stop(&mut self) {
         let mut daemon = self.daemon.take().expect("it runs");
-        daemon.process.signal(nix::sys::signal::Signal::SIGTERM);
-        let status = daemon.process.wait(LONG).expect("it ends");
-        assert!(status.success(), "{status}: {:?}", daemon.said);
+        daemon.process.signal(Signal::SIGTERM);
+        let status = daemon.process.wait(LONG).expect("toctocd ends in time");
+        assert!(status.success(), "{status}: {}", daemon.log());
     }
 
     /// Ends it by SIGKILL.
@@ -183,16 +206,44 @@ impl Gate {
         self.net.gateway.run(command.args(arguments).arg("-c").arg(self.config()))
     }
 
-    fn toctocd_plain(&self, arguments: &[&str]) -> Output {
-        self.net.gateway.run(Command::new(env!("CARGO_BIN_EXE_toctocd")).args(arguments))
+    /// Runs `toctocd check`, which must succeed, and returns its output.
+    pub fn check(&self) -> String {
+        ok(&self.toctocd(&["check"]))
     }
 
-    /// Runs `toctoc` on a host, with a configuration directory of its own.
+    /// Runs `toctocd grants` and returns its output.
+    pub fn grants(&self) -> String {
+        ok(&self.toctocd(&["grants"]))
+    }
+
+    /// True if no grant exists.
+    pub fn nothing_is_open(&self) -> bool {
+        self.grants() == "nothing is open\n"
+    }
+
+    /// Runs `toctocd reload`, which must succeed, and returns its output.
+    pub fn reload(&self) -> String {
+        ok(&self.toctocd(&["reload"]))
+    }
+
+    /// Runs `toctocd client revoke NAME`, which must succeed.
+    pub fn revoke(&self, name: &str) {
+        ok(&self.toctocd(&["client", "revoke", name]));
+    }
+
+    /// Runs `toctoc WORDS -i KEY` on the first host, with the key of an enrolled client.
+    pub fn toctoc_as(&self, name: &str, words: &str) -> Output {
+        let key = self.path(&format!("{name}.key"));
+        let words: Vec<&str> = words.split_whitespace().chain(["-i", &key]).collect();
+        self.toctoc(&self.net.client, &words)
+    }
+
+    /// Runs `toctoc` on a host, with a separate configuration directory.
     pub fn toctoc(&self, host: &Host, arguments: &[&str]) -> Output {
         self.toctoc_in(&host.space, arguments)
     }
 
-    /// The same in a namespace that is no host of the gateway's: behind a NAT, say.
+    /// Runs `toctoc` in any namespace, for example behind a NAT.
     pub fn toctoc_in(&self, space: &Space, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_toctoc"));
         space.run(
@@ -200,20 +251,36 @@ impl Gate {
         )
     }
 
-    /// What `toctocd status --json` says.
-    pub fn status(&self) -> serde_json::Value {
+    /// Runs `toctocd status` and returns its output.
+    pub fn status(&self) -> String {
+        ok(&self.toctocd(&["status"]))
+    }
+
+    /// Runs `toctocd status --json` and returns its output.
+    pub fn status_json(&self) -> serde_json::Value {
         serde_json::from_str(&ok(&self.toctocd(&["status", "--json"]))).expect("JSON")
     }
 
-    /// How often the gateway has refused a packet for this reason.
-    pub fn refused(&self, reason: &str) -> u64 {
-        let status = self.status();
-        let counts = status["rejected"].as_array().expect("a list").clone();
-        counts.iter().find(|one| one[0] == reason).and_then(|one| one[1].as_u64()).unwrap_or(0)
+    /// The number of packets that the gateway has rejected for this reason.
+    pub fn rejected(&self, reason: &str) -> u64 {
+        for count in self.status_json()["rejected"].as_array().expect("a list") {
+            if count[0] == reason {
+                return count[1].as_u64().expect("a number");
+            }
+        }
+        0
     }
 
-    /// The same on a host whose clock is wrong: by `+10y`, `-1d`, as faketime says it. Only that
-    /// process sees it.
+    /// The grants and openings in a copy of the journal at `path`, as the next start would find
+    /// them.
+    pub fn journal(path: &Path) -> Ledger {
+        let copy = tempfile::tempdir().expect("a directory");
+        fs::copy(path, copy.path().join("journal")).expect("the journal exists");
+        State::open(copy.path(), clock::now().wall, true).expect("a journal").1.ledger
+    }
+
+    /// Runs `toctoc` on a host whose clock is wrong by `wrong`, for example `+10y` or `-1d`. Only
+    /// that process sees the wrong clock.
     pub fn toctoc_at(&self, host: &Host, wrong: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new("faketime");
         command
@@ -222,20 +289,19 @@ impl Gate {
         host.space.run(command.env("XDG_CONFIG_HOME", self.path("home")).stdin(Stdio::null()))
     }
 
-    /// Makes a key and enrols it by the commands that people use; the profile `name` can then be
-    /// opened by [`Gate::toctoc`].
+    /// Makes a key and enrols it with the usual commands. Afterwards [`Gate::toctoc`] can use the
+    /// profile `name`.
     pub fn enrol(&self, name: &str, services: &str) -> Knocker {
         self.enrol_with(name, services, &[])
     }
 
-    /// The same with more words behind `client add`.
+    /// Makes a key and enrols it with `more` options of `client add`.
     pub fn enrol_with(&self, name: &str, services: &str, more: &[&str]) -> Knocker {
         let key = self.path(&format!("{name}.key"));
         ok(&self.toctoc(&self.net.client, &["keygen", "--no-passphrase", "--out", &key]));
         let public = format!("@{key}.pub");
         let words = ["client", "add", name, "--key", &public, "--services", services];
-        let added = self.toctocd(&[&words, more].concat());
-        let profile = ok(&added);
+        let profile = ok(&self.toctocd(&[&words, more].concat()));
         let file = self.path(&format!("{name}.toml"));
         fs::write(&file, &profile).expect("our own file");
         ok(&self.toctoc(&self.net.client, &["import", "--name", name, &file]));
@@ -244,68 +310,54 @@ impl Gate {
 }
 
 impl Daemon {
-    /// Waits for a line that contains `words`, and answers it.
+    /// Waits for a log line that contains `words`, and returns it.
+    #[track_caller]
     pub fn wait_for(&mut self, words: &str) -> String {
-        let end = std::time::Instant::now() + LONG;
+        let end = Instant::now() + LONG;
         loop {
-            let left = end.saturating_duration_since(std::time::Instant::now());
-            match self.lines.recv_timeout(left) {
-                Ok(line) => {
-                    self.said.push(line.clone());
-                    if line.contains(words) {
-                        return line;
-                    }
-                }
-                Err(_) => panic!("toctocd did not say {words:?}; it said {:#?}", self.said),
+            let left = end.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("toctocd did not log {words:?}; it logged {:#?}", self.log);
+            };
+            self.log.push(line.clone());
+            if line.contains(words) {
+                return line;
             }
         }
     }
 
-    /// The pid of its listener. Its other children, such as the `nft` of a look at the guard, come
+    /// The process id of its listener. Other children, such as an `nft` that checks the guard, come
     /// and go.
     pub fn listener(&self) -> Pid {
-        let parent = self.process.0.id();
-        let listeners = || {
-            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
-                .expect("it runs");
-            let listens = |pid: &&str| {
-                fs::read(format!("/proc/{pid}/cmdline"))
-                    .is_ok_and(|line| line.windows(10).any(|w| w == b"--listener"))
-            };
-            children
-                .split_whitespace()
-                .filter(listens)
-                .map(|pid| pid.parse().expect("a pid"))
-                .collect::<Vec<i32>>()
-        };
-        // Right after a reload the old one may still be about to end.
-        assert!(
-            super::eventually(LONG, || listeners().len() == 1),
-            "one listener: {:?}",
-            listeners()
-        );
-        Pid::from_raw(listeners()[0])
+        let mut listeners = Vec::new();
+        // Right after a reload the previous one may still be ending.
+        let one = eventually(LONG, || {
+            listeners = children(self.process.0.id());
+            listeners.retain(|pid| command_line_contains(*pid, "--listener"));
+            listeners.len() == 1
+        });
+        assert!(one, "toctocd must have one listener, it has {listeners:?}");
+        Pid::from_raw(i32::try_from(listeners[0]).expect("a pid"))
     }
 
     /// Ends its listener by SIGKILL.
     pub fn kill_listener(&self) {
-        nix::sys::signal::kill(self.listener(), nix::sys::signal::Signal::SIGKILL)
-            .expect("it lives");
+        kill(self.listener(), Signal::SIGKILL).expect("the listener runs");
     }
 
-    /// What it said, up to now.
-    pub fn said(&mut self) -> String {
-        self.said.extend(self.lines.try_iter());
-        self.said.join("\n")
+    /// Its log up to now.
+    pub fn log(&mut self) -> String {
+        self.log.extend(self.lines.try_iter());
+        self.log.join("\n")
     }
 }
 
 impl Knocker {
-    /// Out of the texts that the commands printed.
+    /// From the profile that `client add` printed and the file that `keygen` wrote.
     pub fn new(profile: &str, key: &Path) -> Knocker {
         let text = fs::read_to_string(key).expect("the key file");
         let KeyFile::Open(identity) = KeyFile::parse("key", &text).expect("a key") else {
-            panic!("no passphrase")
+            panic!("the key has a passphrase")
         };
         Knocker {
             profile: Profile::parse("profile", profile).expect("a profile"),
@@ -313,7 +365,7 @@ impl Knocker {
         }
     }
 
-    /// This profile with another's key.
+    /// This profile with another client's private key.
     pub fn with_signer_of(self, other: Knocker) -> Knocker {
         Knocker { profile: self.profile, signer: other.signer }
     }
@@ -333,6 +385,13 @@ impl Knocker {
         }
     }
 
+    /// Knocks as [`Knocker::open`] does. The gateway must grant it.
+    #[track_caller]
+    pub fn must_open(&self, host: &Host, service: &str, family: usize) {
+        let status = self.open(host, service, family).map(|receipt| receipt.status);
+        assert_eq!(status, Some(Status::Granted), "{service} for {}", host.ips()[family]);
+    }
+
     /// Seals `request` with today's tag.
     pub fn seal(&self, request: &Request) -> Sealed {
         let day = Day::Number(clock::now().wall.day());
@@ -344,8 +403,9 @@ impl Knocker {
         Sealed { bytes: bytes.to_vec(), awaiting }
     }
 
-    /// Knocks from `host` at its own gateway address and waits for the receipt. Where a challenge
-    /// is asked for, as right after a restart, it knocks once more with that, as the client does.
+    /// Knocks from `host` at its gateway address and waits for the receipt. If the gateway asks for
+    /// a challenge, as right after a restart, it knocks once more with that, as the client program
+    /// does.
     pub fn open(&self, host: &Host, service: &str, family: usize) -> Option<Receipt> {
         let (from, to) = (host.ips()[family], host.gateway_ips()[family]);
         let receipt = self.seal(&self.request(service, from)).send(host, to)?;
@@ -363,57 +423,69 @@ impl Sealed {
         self.send_waiting(host, to, LONG)
     }
 
-    /// The same, not waiting so long.
-    pub fn send_waiting(&self, host: &Host, to: IpAddr, patience: Duration) -> Option<Receipt> {
-        let socket = send(host, to, &self.bytes);
-        self.receipt(&socket, patience)
+    /// Sends it from `host` and waits for the status in its receipt.
+    pub fn send_for_status(&self, host: &Host, to: IpAddr) -> Option<Status> {
+        Some(self.send(host, to)?.status)
     }
 
-    /// Sends it where no receipt must come: none does within a short time that a receipt would
-    /// take.
+    /// Sends it from `host` and waits for its receipt, at most for `timeout`.
+    pub fn send_waiting(&self, host: &Host, to: IpAddr, timeout: Duration) -> Option<Receipt> {
+        let socket = send(host, to, &self.bytes);
+        self.receipt(&socket, timeout)
+    }
+
+    /// Sends it from `host`. No receipt must come, within a short time that a receipt would take.
+    #[track_caller]
     pub fn send_in_vain(&self, host: &Host, to: IpAddr) {
-        let socket = send(host, to, &self.bytes);
-        let receipt = self.receipt(&socket, super::SHORT);
-        assert!(receipt.is_none(), "an answer came: {receipt:?}");
+        let receipt = self.send_waiting(host, to, SHORT);
+        assert!(receipt.is_none(), "a receipt came: {receipt:?}");
     }
 
-    /// The receipt that comes to the socket that it was sent from.
-    pub fn receipt(&self, socket: &UdpSocket, patience: Duration) -> Option<Receipt> {
+    /// Waits for its receipt at the socket that it was sent from.
+    pub fn receipt(&self, socket: &UdpSocket, timeout: Duration) -> Option<Receipt> {
         let mut found = None;
+        let mut buffer = [0; 1500];
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
-        eventually(patience, || {
-            let mut buffer = [0; 1500];
-            found = socket.recv(&mut buffer).ok().and_then(|n| self.awaiting.open(&buffer[..n]));
+        eventually(timeout, || {
+            if let Ok(length) = socket.recv(&mut buffer) {
+                found = self.awaiting.open(&buffer[..length]);
+            }
             found.is_some()
         });
         found
     }
 }
 
-/// Sends raw bytes to the knock port.
+/// Sends one datagram to the knock port.
 pub fn send(host: &Host, to: IpAddr, bytes: &[u8]) -> UdpSocket {
     let socket = host.space.udp(SocketAddr::new(to, KNOCK));
     socket.send(bytes).expect("a route");
     socket
 }
 
-/// Now, with its lowest bits random.
+/// A timestamp of now, as the client program makes it.
 pub fn stamp() -> Wall {
-    let noise = u32::from_be_bytes(entropy::bytes().expect("entropy"));
-    Wall(clock::now().wall.0 & !0xf_ffff | u64::from(noise & 0xf_ffff))
+    timestamp(clock::now().wall, u32::from_be_bytes(entropy::bytes().expect("entropy")))
 }
 
 /// The standard output of a command that must have succeeded.
+#[track_caller]
 pub fn ok(output: &Output) -> String {
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {errors}", output.status);
+    assert!(output.status.success(), "{}: {}", output.status, stderr(output));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The standard error of a command.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// `text` with `from` replaced by `to` in one section.
 pub fn section(text: &str, name: &str, from: &str, to: &str) -> String {
     let start = text.find(&format!("[{name}]")).expect("the section");
-    let end = text[start + 1..].find("\n[").map_or(text.len(), |end| start + 1 + end);
-    assert!(text[start..end].contains(from), "{from} in [{name}]");
-    format!("{}{}{}", &text[..start], text[start..end].replace(from, to), &text[end..])
+    let (before, rest) = text.split_at(start);
+    let end = rest.find("\n[").unwrap_or(rest.len());
+    let (section, after) = rest.split_at(end);
+    assert!(section.contains(from), "[{name}] does not contain {from}");
+    format!("{before}{}{after}", section.replace(from, to))
 }

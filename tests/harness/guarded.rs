@@ -1,10 +1,10 @@
-//! A gateway behind the real guard, with one TCP and one UDP service, and no daemon.
-//! Who is granted what is left to the test.
+//! A gateway with the real guard, one TCP and one UDP service, and no daemon.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
-use toctoc::config::{FirewallSettings as Settings, KnockSettings, defaults};
+use toctoc::config::{FirewallSettings, KnockSettings, defaults};
 use toctoc::core::grants::{Change, Element, Flow};
 use toctoc::core::service::{GrantKind, Service};
 use toctoc::core::types::{Fault, Port, Proto, ServiceName, Source};
@@ -12,13 +12,13 @@ use toctoc::edge::firewall::{
     self, Firewall, GuardReport, GuardRules, GuardState, GuardTask, Started, TableChange,
 };
 
-use super::{Echo, Net, Space};
+use super::{Echo, Net, SHORT, Space, echoes, until};
 
-/// The guarded stream service.
+/// The guarded TCP service.
 pub const SSH: Port = Port { proto: Proto::Tcp, number: 22 };
-/// The guarded datagram service.
+/// The guarded UDP service.
 pub const DNS: Port = Port { proto: Proto::Udp, number: 53 };
-/// The silent port.
+/// The knock port.
 pub const KNOCK: u16 = 62201;
 
 /// A guarded gateway with servers behind the guard, and a client.
@@ -36,23 +36,68 @@ impl Guarded {
         Guarded::with(&settings())
     }
 
-    pub fn with(settings: &Settings) -> Guarded {
+    pub fn with(settings: &FirewallSettings) -> Guarded {
         Guarded::within(Net::new(), settings, &services(&[SSH, DNS]))
     }
 
-    /// In a network that the test has prepared.
-    pub fn within(net: Net, settings: &Settings, services: &[Service]) -> Guarded {
-        let (tcp, udp) = (net.gateway.tcp_echo(SSH.number), net.gateway.udp_echo(DNS.number));
+    /// Guards a network that the test has prepared.
+    pub fn within(net: Net, settings: &FirewallSettings, services: &[Service]) -> Guarded {
+        let tcp = net.gateway.tcp_echo(SSH.number);
+        let udp = net.gateway.udp_echo(DNS.number);
         let nft = start_for(&net, settings, services);
         Guarded { nft, net, tcp, udp }
     }
 
-    /// Another gateway after this one, which ended without a word.
+    /// Guards a network that the test has prepared, after `before` has connected to its servers.
+    /// With `tracked`, conntrack knows the connections of `before`.
+    pub fn after<T>(tracked: bool, before: impl FnOnce(&Net) -> T) -> (Guarded, T) {
+        let net = Net::new();
+        if tracked {
+            track(&net);
+        }
+        let tcp = net.gateway.tcp_echo(SSH.number);
+        let udp = net.gateway.udp_echo(DNS.number);
+        let outcome = before(&net);
+        let nft = start(&net, &settings());
+        (Guarded { nft, net, tcp, udp }, outcome)
+    }
+
+    /// Starts the gateway again, as after SIGKILL: the first one does not clean up.
     pub fn restarted(self) -> Guarded {
         let Guarded { nft, net, tcp, udp } = self;
         drop(nft);
         let nft = start(&net, &settings());
         Guarded { nft, net, tcp, udp }
+    }
+
+    /// Repairs the guard and its elements.
+    pub fn restore(&mut self, live: &[Change]) -> Repair {
+        self.nft.restore(live).expect("nft works")
+    }
+
+    /// True if the guard is loaded as it should be.
+    pub fn is_up(&mut self) -> bool {
+        self.nft.guard_is_up().expect("nft works")
+    }
+
+    /// Packets that the guard has dropped so far, by counter.
+    pub fn dropped(&self) -> BTreeMap<String, u64> {
+        self.nft.dropped().expect("nft works")
+    }
+
+    /// Makes 16 connections at once and returns how many work. Waits until the server has accepted
+    /// `round` + 1 connections since its start.
+    pub fn winners(&self, to: IpAddr, round: usize) -> usize {
+        let connect = move || TcpStream::connect_timeout(&ssh(to), SHORT);
+        let rivals: Vec<_> = (0..16).map(|_| self.net.client.space.thread(connect)).collect();
+        let mut streams = Vec::new();
+        for rival in rivals {
+            if let Ok(stream) = rival.join().expect("no panic") {
+                streams.push(stream);
+            }
+        }
+        until("a connection is accepted", || self.tcp.requests() == round + 1);
+        streams.iter_mut().map(|stream| echoes(stream, SHORT)).filter(|works| *works).count()
     }
 
     /// Puts one grant into the kernel.
@@ -67,27 +112,28 @@ impl Guarded {
         element
     }
 
-    /// (client's address, gateway's address) of each family.
+    /// The client's and the gateway's address, for IPv4 and for IPv6.
     pub fn pairs(&self) -> [(IpAddr, IpAddr); 2] {
-        let ([a4, a6], [b4, b6]) = (self.net.client.ips(), self.net.gateway_ips());
-        [(a4, b4), (a6, b6)]
+        let [client4, client6] = self.net.client.ips();
+        let [gateway4, gateway6] = self.net.gateway_ips();
+        [(client4, gateway4), (client6, gateway6)]
     }
 }
 
 /// Loads the guard for both services in the gateway.
-pub fn start(net: &Net, settings: &Settings) -> KeptGuard {
+pub fn start(net: &Net, settings: &FirewallSettings) -> KeptGuard {
     start_for(net, settings, &services(&[SSH, DNS]))
 }
 
 /// The same for other services.
-pub fn start_for(net: &Net, settings: &Settings, services: &[Service]) -> KeptGuard {
+pub fn start_for(net: &Net, settings: &FirewallSettings, services: &[Service]) -> KeptGuard {
     let (space, rules) = (net.gateway.clone(), rules(settings, services));
     let started = space.inside(|| firewall::start(&rules));
     let Started { link, guard, watch, .. } = started.unwrap_or_else(|fault| panic!("{fault}"));
     KeptGuard { space, rules, link, guard, watch }
 }
 
-pub fn rules(settings: &Settings, services: &[Service]) -> GuardRules {
+pub fn rules(settings: &FirewallSettings, services: &[Service]) -> GuardRules {
     let (firewall, services) = (settings.clone(), services.to_vec());
     GuardRules { firewall, services, knock: knock() }
 }
@@ -120,7 +166,11 @@ impl KeptGuard {
         self.space.thread(move || guard.run(task))
     }
 
-    pub fn reload(&mut self, settings: &Settings, services: &[Service]) -> Result<(), Fault> {
+    pub fn reload(
+        &mut self,
+        settings: &FirewallSettings,
+        services: &[Service],
+    ) -> Result<(), Fault> {
         let rules = rules(settings, services);
         self.run(GuardTask::Load(rules.clone()))?;
         self.link.use_settings(settings);
@@ -202,16 +252,15 @@ impl KeptGuard {
     }
 }
 
-/// Another table in the gateway, as an admin's own firewall would be, for which conntrack follows
-/// every flow.
+/// Adds another table to the gateway, as an admin's own firewall would be. Because of it conntrack
+/// follows every flow.
 pub fn track(net: &Net) {
-    net.gateway.sh(
-        "nft add table inet admin; nft add chain inet admin input '{ type filter hook input priority 0; policy accept; }'; \
-         nft add rule inet admin input ct state established accept",
-    );
+    net.gateway.sh("nft add table inet admin
+         nft add chain inet admin input '{ type filter hook input priority 0; policy accept; }'
+         nft add rule inet admin input ct state established accept");
 }
 
-pub fn settings() -> Settings {
+pub fn settings() -> FirewallSettings {
     defaults::firewall()
 }
 
@@ -232,12 +281,12 @@ pub fn knock() -> KnockSettings {
     }
 }
 
-/// The stream service at `ip`.
+/// The TCP service at `ip`.
 pub fn ssh(ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, SSH.number)
 }
 
-/// The datagram service at `ip`.
+/// The UDP service at `ip`.
 pub fn dns(ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, DNS.number)
 }

@@ -1,15 +1,16 @@
-//! A network of its own for each test: a gateway and hosts in anonymous network namespaces, joined
-//! by veth pairs. What is tried in it is left to the tests.
+//! A separate network for each test: a gateway and hosts in anonymous network namespaces, joined by
+//! veth pairs.
 //!
-//! The namespaces have no name: they live as long as a descriptor or a process in them, and what
-//! still runs in one is killed when the test drops it. So nothing is left behind however a test
-//! ends, short of SIGKILL. Host `i` has 10.90.i.2 and fd90:i::2, the gateway 10.90.i.1 and
-//! fd90:i::1 on its interface `gw<i>`.
+//! The namespaces have no name. They exist as long as a descriptor or a process refers to them, and
+//! processes that still run in one are killed when the test drops it. So nothing is left behind
+//! however a test ends, except by SIGKILL. Host `i` has 10.90.i.2 and fd90:i::2; the gateway has
+//! 10.90.i.1 and fd90:i::1 on its interface `gw<i>`.
 
 #![allow(unreachable_pub)]
 
 pub mod gate;
 pub mod guarded;
+pub mod process;
 pub mod raw;
 
 use std::fs::{self, File, Metadata};
@@ -27,9 +28,9 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Long enough for anything that will happen on a busy machine.
+/// The time limit for events that must happen, generous enough for a busy machine.
 pub const LONG: Duration = Duration::from_secs(10);
-/// How long silence is listened to before it counts as silence.
+/// How long a test waits for something that must not happen.
 pub const SHORT: Duration = Duration::from_millis(400);
 
 /// A gateway and the hosts around it.
@@ -49,14 +50,14 @@ pub struct Host {
 
 /// A network namespace without a name. Clones are the same namespace.
 #[derive(Clone)]
-pub struct Space(Arc<Held>);
+pub struct Space(Arc<NamespaceFile>);
 
-/// The namespace itself. Whatever runs in it is killed with the last of its clones: a daemon in the
+/// The descriptor of a namespace. Dropping it kills every process inside: a daemon in the
 /// background, a runner that outlives its daemon, a listener that a test has stopped.
-struct Held(File);
+struct NamespaceFile(File);
 
 impl Net {
-    /// A gateway with one host. Panics with the remedy if this process may not make namespaces.
+    /// A gateway with one host. Panics with a remedy if this process may not make namespaces.
     pub fn new() -> Net {
         let gateway = Space::new();
         let client = Host::join(&gateway, 0);
@@ -77,14 +78,19 @@ impl Net {
 impl Host {
     fn join(gateway: &Space, index: u8) -> Host {
         let space = Space::new();
-        let (outer, inner) = (format!("gw{index}"), space.path());
-        gateway.sh(&format!("ip link add {outer} type veth peer name eth0 netns {inner}"));
+        let path = space.path();
         gateway.sh(&format!(
-            "ip addr add 10.90.{index}.1/24 dev {outer} && ip addr add fd90:{index:x}::1/64 dev {outer} nodad && ip link set {outer} up"
+            "ip link add gw{index} type veth peer name eth0 netns {path}
+             ip addr add 10.90.{index}.1/24 dev gw{index}
+             ip addr add fd90:{index:x}::1/64 dev gw{index} nodad
+             ip link set gw{index} up"
         ));
         space.sh(&format!(
-            "ip addr add 10.90.{index}.2/24 dev eth0 && ip addr add fd90:{index:x}::2/64 dev eth0 nodad && ip link set eth0 up && \
-             ip route add default via 10.90.{index}.1 && ip -6 route add default via fd90:{index:x}::1"
+            "ip addr add 10.90.{index}.2/24 dev eth0
+             ip addr add fd90:{index:x}::2/64 dev eth0 nodad
+             ip link set eth0 up
+             ip route add default via 10.90.{index}.1
+             ip -6 route add default via fd90:{index:x}::1"
         ));
         Host { space, index }
     }
@@ -99,25 +105,42 @@ impl Host {
         self.link_ips(1)
     }
 
+    /// A port of the gateway, as this host sees it; family 0 is IPv4 and 1 is IPv6.
+    pub fn gateway(&self, family: usize, port: u16) -> SocketAddr {
+        SocketAddr::new(self.gateway_ips()[family], port)
+    }
+
+    /// This host's IPv4 address.
+    pub fn ipv4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 90, self.index, 2)
+    }
+
+    /// The gateway's IPv4 address on this host's link.
+    pub fn gateway_ipv4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 90, self.index, 1)
+    }
+
     fn link_ips(&self, last: u8) -> [IpAddr; 2] {
         let v6 = Ipv6Addr::new(0xfd90, u16::from(self.index), 0, 0, 0, 0, 0, u16::from(last));
         [Ipv4Addr::new(10, 90, self.index, last).into(), v6.into()]
     }
 
-    /// A TCP connection from here, or why there is none in time.
+    /// Connects by TCP from here.
     pub fn connect(&self, to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         self.space.connect(to, timeout)
     }
 
-    /// Whether a TCP connection from here gets its echo.
+    /// True if a TCP connection from here gets its echo in time.
     pub fn tcp_reaches(&self, to: SocketAddr, timeout: Duration) -> bool {
-        self.connect(to, timeout).is_ok_and(|mut stream| echoes(&mut stream, timeout))
+        match self.connect(to, timeout) {
+            Ok(mut stream) => echoes(&mut stream, timeout),
+            Err(_) => false,
+        }
     }
 
-    /// Whether a datagram from here gets its echo.
+    /// True if a datagram from here gets its echo in time.
     pub fn udp_reaches(&self, to: SocketAddr, timeout: Duration) -> bool {
-        let socket = self.space.udp(to);
-        udp_echoes(&socket, timeout)
+        udp_echoes(&self.space.udp(to), timeout)
     }
 }
 
@@ -129,29 +152,25 @@ impl Space {
                 .expect("network namespaces need root: run the tests by `make test`, or as `unshare -Urnm cargo test`");
             File::open("/proc/thread-self/ns/net").expect("a thread sees its own namespace")
         });
-        let space = Space(Arc::new(Held(file.join().expect("namespace made"))));
+        let space = Space(Arc::new(NamespaceFile(file.join().expect("namespace made"))));
         space.sh("ip link set lo up");
         space
     }
 
-    /// A path by which any process of this user reaches the namespace while this one runs: for `ip
-    /// ... netns PATH`, `nsenter --net=PATH`.
+    /// A path to the namespace for other processes of this user, while this one runs: for
+    /// `ip ... netns PATH` and `nsenter --net=PATH`.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.0.as_raw_fd())
     }
 
-    /// Runs `work` in a thread inside the namespace: sockets it opens and processes it starts
-    /// belong there.
+    /// Runs `work` in a thread inside the namespace. Sockets that it opens and processes that it
+    /// starts belong there.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let outcome = thread::scope(|scope| {
-            scope
-                .spawn(|| {
-                    setns(&self.0.0, CloneFlags::CLONE_NEWNET)
-                        .expect("the namespace can be entered");
-                    work()
-                })
-                .join()
-        });
+        let in_namespace = || {
+            setns(&self.0.0, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
+            work()
+        };
+        let outcome = thread::scope(|scope| scope.spawn(in_namespace).join());
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
@@ -163,17 +182,16 @@ impl Space {
         let space = self.clone();
         thread::spawn(move || {
             setns(&space.0.0, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
-            // A thread that never ends must not keep processes alive.
+            // A thread that never ends must not keep the namespace and its processes.
             drop(space);
             work()
         })
     }
 
-    /// Starts a program inside; it dies with the returned guard.
+    /// Starts a program inside. It is killed when the returned value is dropped.
     pub fn spawn(&self, command: &mut Command) -> Running {
-        Running(
-            self.inside(|| command.spawn()).unwrap_or_else(|error| panic!("{command:?}: {error}")),
-        )
+        let child = self.inside(|| command.spawn());
+        Running(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
     }
 
     /// Runs a program inside to its end, whatever its exit code.
@@ -181,7 +199,7 @@ impl Space {
         self.inside(|| command.output()).unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
-    /// Runs a shell line inside, which must succeed; gives its standard output.
+    /// Runs shell commands inside, each of which must succeed. Returns their standard output.
     pub fn sh(&self, line: &str) -> String {
         let output = self.run(Command::new("/bin/sh").args(["-ec", line]));
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -189,7 +207,15 @@ impl Space {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A TCP connection from inside, or why there is none in time.
+    /// A counter of IPv4 packets from the `Ip:` lines of /proc/net/snmp, for example `InReceives`.
+    pub fn ip_counter(&self, name: &str) -> u64 {
+        let lines = self.sh("grep '^Ip:' /proc/net/snmp");
+        let (names, numbers) = lines.split_once('\n').expect("two lines");
+        let index = names.split_whitespace().position(|one| one == name).expect("the counter");
+        numbers.split_whitespace().nth(index).expect("its number").parse().expect("a number")
+    }
+
+    /// Connects by TCP from inside.
     pub fn connect(&self, to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         self.inside(|| TcpStream::connect_timeout(&to, timeout))
     }
@@ -219,23 +245,29 @@ impl Space {
     }
 }
 
-impl Held {
-    /// The processes in it. A zombie is in no namespace any more.
+impl NamespaceFile {
+    /// The processes inside. A zombie no longer belongs to a namespace.
     fn processes(&self) -> Vec<Pid> {
-        let identity = |data: Metadata| (data.dev(), data.ino());
-        let this = self.0.metadata().map(identity).expect("an open file");
-        let inside = |pid: &i32| {
-            fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|data| identity(data) == this)
-        };
-        let all = fs::read_dir("/proc").expect("procfs").flatten();
-        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(inside);
-        pids.map(Pid::from_raw).collect()
+        let this = identity(&self.0.metadata().expect("an open file"));
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").expect("procfs").flatten() {
+            let Ok(namespace) = fs::metadata(entry.path().join("ns/net")) else { continue };
+            let pid = entry.file_name().to_string_lossy().parse();
+            if let (Ok(pid), true) = (pid, identity(&namespace) == this) {
+                found.push(Pid::from_raw(pid));
+            }
+        }
+        found
     }
 }
 
-impl Drop for Held {
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+impl Drop for NamespaceFile {
     fn drop(&mut self) {
-        // Once more for what was started meanwhile.
+        // Again for processes that were started in the meantime.
         let gone = eventually(LONG, || {
             let left = self.processes();
             for pid in &left {
@@ -244,7 +276,7 @@ impl Drop for Held {
             left.is_empty()
         });
         if !gone {
-            eprintln!("still in the namespace of a test: {:?}", self.processes());
+            eprintln!("processes still run in the namespace of a test: {:?}", self.processes());
         }
     }
 }
@@ -255,11 +287,10 @@ pub struct Running(pub Child);
 impl Running {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.0.id()).expect("a pid");
-        kill(Pid::from_raw(pid), signal).expect("our own child");
+        process::signal(self.0.id(), signal);
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it ends by itself; none if it does not end in time.
     pub fn wait(&mut self, timeout: Duration) -> Option<std::process::ExitStatus> {
         let mut ended = None;
         eventually(timeout, || {
@@ -286,23 +317,23 @@ pub struct Echo {
 #[derive(Default)]
 struct EchoState {
     stop: AtomicBool,
-    heard: AtomicUsize,
+    requests: AtomicUsize,
     peers: Mutex<Vec<SocketAddr>>,
 }
 
 impl Echo {
     fn start(serve: impl FnOnce(&Arc<EchoState>) + Send + 'static) -> Echo {
         let state = Arc::new(EchoState::default());
-        let theirs = Arc::clone(&state);
-        Echo { state, thread: Some(thread::spawn(move || serve(&theirs))) }
+        let shared = Arc::clone(&state);
+        Echo { state, thread: Some(thread::spawn(move || serve(&shared))) }
     }
 
-    /// How many connections were accepted, or datagrams received.
-    pub fn heard(&self) -> usize {
-        self.state.heard.load(Ordering::SeqCst)
+    /// The number of connections that were accepted, or of datagrams that were received.
+    pub fn requests(&self) -> usize {
+        self.state.requests.load(Ordering::SeqCst)
     }
 
-    /// Who they came from, IPv4 in canonical form.
+    /// The sources of the requests; IPv4 addresses are not mapped.
     pub fn peers(&self) -> Vec<SocketAddr> {
         self.state.peers.lock().expect("no panic in the server").clone()
     }
@@ -312,7 +343,7 @@ impl EchoState {
     fn note(&self, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         self.peers.lock().expect("no panic in the server").push(peer);
-        self.heard.fetch_add(1, Ordering::SeqCst);
+        self.requests.fetch_add(1, Ordering::SeqCst);
     }
 
     fn stopped(&self) -> bool {
@@ -367,27 +398,27 @@ fn serve_udp(socket: &UdpSocket, state: &Arc<EchoState>) {
     }
 }
 
-/// Returns when there is something to read, or soon anyway so that a stop is noticed.
+/// Waits until there is something to read, but not for long, so that a stop is noticed.
 fn wait_readable(socket: &impl std::os::fd::AsFd) {
     let mut fds = [nix::poll::PollFd::new(socket.as_fd(), nix::poll::PollFlags::POLLIN)];
     let _ = nix::poll::poll(&mut fds, 20u16);
 }
 
-/// Whether what is written comes back in time.
+/// True if the bytes that this writes come back in time.
 pub fn echoes(stream: &mut TcpStream, timeout: Duration) -> bool {
     let mut back = [0; 4];
     stream.set_read_timeout(Some(timeout)).expect("a timeout");
     stream.write_all(b"ping").is_ok() && stream.read_exact(&mut back).is_ok() && &back == b"ping"
 }
 
-/// Whether a datagram comes back in time.
+/// True if the datagram that this sends comes back in time.
 pub fn udp_echoes(socket: &UdpSocket, timeout: Duration) -> bool {
     let mut back = [0; 16];
     socket.set_read_timeout(Some(timeout)).expect("a timeout");
     socket.send(b"ping").is_ok() && matches!(socket.recv(&mut back), Ok(4))
 }
 
-/// Asks again and again until `happened`, at most for `timeout`; says whether it did.
+/// Polls `happened` until it is true, at most for `timeout`. Returns false if it never was.
 pub fn eventually(timeout: Duration, mut happened: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + timeout;
     loop {
@@ -399,4 +430,10 @@ pub fn eventually(timeout: Duration, mut happened: impl FnMut() -> bool) -> bool
         }
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits until `happened` is true. Panics with `what` if that takes too long.
+#[track_caller]
+pub fn until(what: &str, happened: impl FnMut() -> bool) {
+    assert!(eventually(2 * LONG, happened), "timed out: {what}");
 }

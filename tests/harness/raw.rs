@@ -1,6 +1,6 @@
-//! Single packets, as an attacker or an odd stack would send them: written and read below the
-//! kernel's own TCP. With [`Raw`] the kernel builds the IP header, so the source is the namespace's
-//! own address; [`Forger`] takes any.
+//! Single packets, as an attacker or an unusual stack would send them, written and read below the
+//! kernel's TCP. With [`Raw`] the kernel builds the IP header, so the source is an address of the
+//! namespace; [`Forger`] takes any source.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -21,7 +21,7 @@ pub struct Raw {
     to: SocketAddr,
 }
 
-/// What came back.
+/// A segment that was received.
 #[derive(Debug)]
 pub struct Answer {
     pub flags: u8,
@@ -31,10 +31,8 @@ pub struct Answer {
 
 impl Raw {
     pub fn new(space: &Space, from: SocketAddr, to: SocketAddr) -> Raw {
-        let domain = if from.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-        let socket =
-            space.inside(|| Socket::new(domain, Type::RAW, Some(Protocol::TCP))).expect("root");
-        socket.bind(&SocketAddr::new(from.ip(), 0).into()).expect("our own address");
+        let socket = raw_socket(space, Domain::for_address(from), Protocol::TCP);
+        socket.bind(&SocketAddr::new(from.ip(), 0).into()).expect("an address of the namespace");
         Raw { socket, from, to }
     }
 
@@ -47,7 +45,8 @@ impl Raw {
         options: &[u8],
     ) -> io::Result<()> {
         let mut segment = self.header(flags, sequence, acknowledged, options);
-        let sum = checksum(&self.pseudo(segment.len()), &segment);
+        let sum =
+            checksum(&pseudo_header(self.from.ip(), self.to.ip(), 6, segment.len()), &segment);
         segment[16..18].copy_from_slice(&sum.to_be_bytes());
         self.socket.send_to(&segment, &SocketAddr::new(self.to.ip(), 0).into()).map(drop)
     }
@@ -66,126 +65,126 @@ impl Raw {
         segment
     }
 
-    fn pseudo(&self, length: usize) -> Vec<u8> {
-        let mut bytes = octets(self.from.ip());
-        bytes.extend(octets(self.to.ip()));
-        bytes.extend([0, 6]);
-        bytes.extend(u16::try_from(length).expect("short").to_be_bytes());
-        bytes
-    }
-
-    /// The next segment of this pair of ports that comes back in time.
+    /// The next segment of this pair of ports; none if none comes in time.
     pub fn answer(&self, timeout: Duration) -> Option<Answer> {
         let end = Instant::now() + timeout;
         let mut buffer = [0; 2048];
-        while let Some(left) =
-            end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
-        {
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
             self.socket.set_read_timeout(Some(left)).expect("a timeout");
             let read = (&self.socket).read(&mut buffer).ok()?;
-            if let Some(answer) = self.read(&buffer[..read]) {
+            if let Some(answer) = self.parse(&buffer[..read]) {
                 return Some(answer);
             }
         }
-        None
     }
 
-    /// IPv4 raw sockets give the IP header as well.
-    fn read(&self, bytes: &[u8]) -> Option<Answer> {
-        let segment = if self.from.is_ipv4() {
-            bytes.get(usize::from(bytes.first()? & 15) * 4..)?
-        } else {
-            bytes
-        };
+    /// Parses what the socket returned: for IPv4 that includes the IP header.
+    fn parse(&self, bytes: &[u8]) -> Option<Answer> {
+        let header = if self.from.is_ipv4() { usize::from(bytes.first()? & 15) * 4 } else { 0 };
+        let segment = bytes.get(header..)?;
         let word = |at: usize| Some(u32::from_be_bytes(segment.get(at..at + 4)?.try_into().ok()?));
         let ports = (u32::from(self.to.port()) << 16) | u32::from(self.from.port());
-        (word(0)? == ports).then_some(())?;
+        if word(0)? != ports {
+            return None;
+        }
         Some(Answer { flags: *segment.get(13)?, sequence: word(4)?, acknowledged: word(8)? })
     }
 }
 
-/// Sends IPv4 packets from whatever source it likes.
+/// Sends IPv4 packets with any source address.
 pub struct Forger {
     socket: Socket,
 }
 
 impl Forger {
     pub fn new(space: &Space) -> Forger {
-        let raw = Protocol::from(255); // IPPROTO_RAW: the IP header is ours, but for its lengths and checksum
-        let socket =
-            space.inside(|| Socket::new(Domain::IPV4, Type::RAW, Some(raw))).expect("root");
-        Forger { socket }
+        // IPPROTO_RAW: the sender writes the IP header; the kernel fills in lengths and checksum.
+        Forger { socket: raw_socket(space, Domain::IPV4, Protocol::from(255)) }
     }
 
-    /// One SYN.
-    #[allow(dead_code)] // the benchmark uses it
+    /// Sends one SYN.
+    #[allow(dead_code)] // only the benchmark uses it
     pub fn syn(&self, from: SocketAddrV4, to: SocketAddrV4) {
-        let mut packet = ip_header(from, to, 6);
-        packet.extend([from.port().to_be_bytes(), to.port().to_be_bytes()].concat());
-        packet.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, SYN, 0xff, 0xff, 0, 0, 0, 0]);
-        let pseudo = [&from.ip().octets()[..], &to.ip().octets(), &[0, 6, 0, 20]].concat();
-        let sum = checksum(&pseudo, &packet[20..]);
-        packet[36..38].copy_from_slice(&sum.to_be_bytes());
-        self.send(&packet, to);
+        let mut segment = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+        segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, SYN, 0xff, 0xff, 0, 0, 0, 0]);
+        let pseudo = pseudo_header((*from.ip()).into(), (*to.ip()).into(), 6, segment.len());
+        let sum = checksum(&pseudo, &segment);
+        segment[16..18].copy_from_slice(&sum.to_be_bytes());
+        self.send(from, to, 6, &segment);
     }
 
-    /// One datagram of a single byte.
-    pub fn datagram(&self, from: SocketAddrV4, to: SocketAddrV4) {
-        self.datagram_of(from, to, &[0]);
+    /// Sends one datagram without a checksum, which IPv4 allows.
+    pub fn datagram(&self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) {
+        let length = u16::try_from(payload.len() + 8).expect("a short payload");
+        let mut segment = [from.port(), to.port(), length, 0].map(u16::to_be_bytes).concat();
+        segment.extend(payload);
+        self.send(from, to, 17, &segment);
     }
 
-    /// One datagram, without a checksum: IPv4 allows that.
-    pub fn datagram_of(&self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) {
-        let length = u16::try_from(payload.len() + 8).expect("short");
-        let mut packet = ip_header(from, to, 17);
-        packet.extend(
-            [from.port().to_be_bytes(), to.port().to_be_bytes(), length.to_be_bytes(), [0, 0]]
-                .concat(),
-        );
-        packet.extend(payload);
-        self.send(&packet, to);
-    }
-
-    /// What finds no room on the way is lost, as on any wire.
-    fn send(&self, packet: &[u8], to: SocketAddrV4) {
-        let _ = self.socket.send_to(packet, &SocketAddr::from(to).into());
+    /// A packet that finds no room on the way is lost, as on any wire.
+    fn send(&self, from: SocketAddrV4, to: SocketAddrV4, protocol: u8, segment: &[u8]) {
+        let fixed = [0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0];
+        let packet = [&fixed, &from.ip().octets()[..], &to.ip().octets(), segment].concat();
+        let _ = self.socket.send_to(&packet, &SocketAddr::from(to).into());
     }
 }
 
-fn ip_header(from: SocketAddrV4, to: SocketAddrV4, protocol: u8) -> Vec<u8> {
-    let fixed = [0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0];
-    [&fixed[..], &from.ip().octets(), &to.ip().octets()].concat()
-}
-
-/// The source number `n` of a flood: an address that is nobody's here.
+/// Source number `n` of a flood: an address that no host of a test has.
 pub fn stranger(n: u32) -> SocketAddrV4 {
     let port = u16::try_from(1024 + n % 60_000).expect("a port");
     SocketAddrV4::new(Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + n % (1 << 20)), port)
 }
 
-/// Whether `to` answers an ICMP echo request in time.
+/// Sends one ICMP echo request from `space`, as `ping` does.
+pub fn send_echo_request(space: &Space, to: IpAddr, payload: &[u8]) {
+    send_echo(space, to, payload);
+}
+
+/// True if `to` answers an ICMP echo request in time.
 pub fn pings(space: &Space, to: IpAddr, timeout: Duration) -> bool {
-    let (domain, protocol, request, reply) = match to {
-        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8, 0),
-        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128, 129),
-    };
-    let socket = space.inside(|| Socket::new(domain, Type::RAW, Some(protocol))).expect("root");
-    let mut message = [request, 0, 0, 0, 0x12, 0x34, 0, 1];
-    let sum = checksum(&[], &message); // the kernel writes its own over it for IPv6
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    socket.send_to(&message, &SocketAddr::new(to, 0).into()).expect("a route");
+    let socket = send_echo(space, to, &[]);
     socket.set_read_timeout(Some(timeout)).expect("a timeout");
+    // A raw IPv4 socket returns the IP header too.
+    let (reply, header) = if to.is_ipv4() { (0, 20) } else { (129, 0) };
     let mut buffer = [0; 256];
     while let Ok(read) = (&socket).read(&mut buffer) {
-        let skip = if to.is_ipv4() { 20 } else { 0 };
-        if buffer[..read]
-            .get(skip..)
-            .is_some_and(|b| b.first() == Some(&reply) && b.get(4..8) == Some(&message[4..8]))
-        {
+        let message = buffer[..read].get(header..).unwrap_or_default();
+        if message.first() == Some(&reply) && message.get(4..8) == Some(&ECHO_ID) {
             return true;
         }
     }
     false
+}
+
+/// Identifier and sequence number of echo requests.
+const ECHO_ID: [u8; 4] = [0x12, 0x34, 0, 1];
+
+fn send_echo(space: &Space, to: IpAddr, payload: &[u8]) -> Socket {
+    let (domain, protocol, kind) = match to {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128),
+    };
+    let mut message = [&[kind, 0, 0, 0], &ECHO_ID[..], payload].concat();
+    // For IPv6 the kernel replaces it, because it covers the addresses too.
+    let sum = checksum(&[], &message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let socket = raw_socket(space, domain, protocol);
+    socket.send_to(&message, &SocketAddr::new(to, 0).into()).expect("a route");
+    socket
+}
+
+fn raw_socket(space: &Space, domain: Domain, protocol: Protocol) -> Socket {
+    let socket = space.inside(|| Socket::new(domain, Type::RAW, Some(protocol)));
+    socket.expect("root has raw sockets")
+}
+
+fn pseudo_header(from: IpAddr, to: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
+    let length = u16::try_from(length).expect("a short segment").to_be_bytes();
+    [&octets(from), &octets(to), &[0, protocol][..], &length].concat()
 }
 
 fn octets(ip: IpAddr) -> Vec<u8> {
@@ -195,13 +194,15 @@ fn octets(ip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The Internet checksum over both, each of even length.
-pub fn checksum(pseudo: &[u8], segment: &[u8]) -> u16 {
-    let words = pseudo.chunks(2).chain(segment.chunks(2));
-    let mut sum: u32 =
-        words.map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
+/// The Internet checksum over both; `pseudo` has an even length. Independent of our own code, which
+/// these packets test.
+fn checksum(pseudo: &[u8], segment: &[u8]) -> u16 {
+    let mut sum = 0;
+    for word in pseudo.chunks(2).chain(segment.chunks(2)) {
+        sum += u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0));
+    }
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    !u16::try_from(sum).expect("folded")
+    !u16::try_from(sum).expect("folded to 16 bits")
 }

@@ -1,5 +1,5 @@
-//! The command line of `toctocd`, as data: what stands in the files, what is typed, what is said,
-//! how it exits.
+//! The command line of `toctocd`, without a network: files and arguments in, output and exit code
+//! out.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,51 +9,50 @@ use std::process::Command;
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINH5PeLDmbvvLZw8PEYRtbFFyLldbnPkCPAkIMDtUKAy me";
 
-/// A gateway's directory, made by `init`.
-struct Place {
+/// The directory of a gateway, made by `init`.
+struct Gateway {
     folder: tempfile::TempDir,
 }
 
-struct Said {
+struct Run {
     code: i32,
     out: String,
     err: String,
 }
 
-impl Place {
+impl Gateway {
     fn new() -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
-        let said = place.run(&[
+        let gateway = Self { folder: tempfile::tempdir().unwrap() };
+        let expected = gateway.run(&[
             "init",
             "--dir",
-            place.folder.path().to_str().unwrap(),
+            gateway.folder.path().to_str().unwrap(),
             "--address",
             "gate.example.org",
         ]);
-        assert_eq!(said.code, 0, "{}", said.err);
-        place
+        assert_eq!(expected.code, 0, "{}", expected.err);
+        gateway
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn run(&self, words: &[&str]) -> Said {
+    fn run(&self, words: &[&str]) -> Run {
         let output = Command::new(env!("CARGO_BIN_EXE_toctocd"))
             .args(words)
             .current_dir(self.folder.path())
             .output()
             .unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Said {
-            code: output.status.code().expect("not killed"),
-            out: text(output.stdout),
-            err: text(output.stderr),
+        Run {
+            code: output.status.code().expect("not killed by a signal"),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
         }
     }
 
-    /// Runs a command on this place's configuration.
-    fn with_config(&self, words: &[&str]) -> Said {
+    /// Runs a command with this gateway's configuration.
+    fn with_config(&self, words: &[&str]) -> Run {
         self.run(&[words, &["-c", self.path("toctocd.toml").to_str().unwrap()]].concat())
     }
 
@@ -63,8 +62,8 @@ impl Place {
         fs::write(self.path(name), text.replace(from, to)).unwrap();
     }
 
-    /// Everything that stands in the directory.
-    fn everything(&self) -> Vec<(PathBuf, Vec<u8>)> {
+    /// The paths and contents of all files in the directory.
+    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut files: Vec<_> = fs::read_dir(self.folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -81,9 +80,10 @@ fn mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn from_nothing_to_a_profile() {
-    let place = Place::new();
-    let added = place.with_config(&["client", "add", "laptop", "--key", KEY, "--services", "ssh"]);
+fn init_and_client_add_make_a_profile() {
+    let gateway = Gateway::new();
+    let added =
+        gateway.with_config(&["client", "add", "laptop", "--key", KEY, "--services", "ssh"]);
     assert_eq!(added.code, 0, "{}", added.err);
     assert!(added.out.starts_with("# toctoc profile of `laptop`."), "{}", added.out);
     assert!(
@@ -92,7 +92,7 @@ fn from_nothing_to_a_profile() {
         added.err
     );
     assert!(added.err.contains("hand it over in private"), "{}", added.err);
-    let listed = place.with_config(&["client", "list"]);
+    let listed = gateway.with_config(&["client", "list"]);
     assert!(
         listed.out.contains(
             "laptop  ssh       never    SHA256:951OBp4BMmuD3VVyyNsL77r9RL+6MKh8lI3dxdtWRjM"
@@ -100,23 +100,23 @@ fn from_nothing_to_a_profile() {
         "{}",
         listed.out
     );
-    let checked = place.with_config(&["check"]);
+    let checked = gateway.with_config(&["check"]);
     assert!(checked.out.contains("sound; 1 service, 1 client, 0 doors"), "{}", checked.out);
-    assert_eq!(place.with_config(&["client", "revoke", "laptop"]).code, 0);
-    assert_eq!(place.with_config(&["client", "list"]).out, "nobody is enrolled\n");
+    assert_eq!(gateway.with_config(&["client", "revoke", "laptop"]).code, 0);
+    assert_eq!(gateway.with_config(&["client", "list"]).out, "nobody is enrolled\n");
 }
 
 #[test]
-fn what_check_prints_is_the_whole_configuration() {
-    let place = Place::new();
-    let printed = place.with_config(&["check", "--print"]);
-    fs::write(place.path("toctocd.toml"), &printed.out).unwrap();
-    assert_eq!(place.with_config(&["check", "--print"]).out, printed.out);
+fn check_prints_the_whole_configuration() {
+    let gateway = Gateway::new();
+    let printed = gateway.with_config(&["check", "--print"]);
+    fs::write(gateway.path("toctocd.toml"), &printed.out).unwrap();
+    assert_eq!(gateway.with_config(&["check", "--print"]).out, printed.out);
 }
 
 #[test]
 fn bad_files_are_named_with_line_and_column_and_nothing_is_changed() {
-    type Damage = fn(&Place);
+    type Damage = fn(&Gateway);
     let cases: &[(&str, Damage, &[&str])] = &[
         (
             "unknown key",
@@ -177,7 +177,7 @@ fn bad_files_are_named_with_line_and_column_and_nothing_is_changed() {
                 );
                 p.edit("toctocd.toml", "[service.ssh]", "[service.shell]");
             },
-            &["clients:4:46: unknown service `ssh`"],
+            &["clients:5:46: unknown service `ssh`"],
         ),
         (
             "no knockd.conf",
@@ -191,27 +191,27 @@ fn bad_files_are_named_with_line_and_column_and_nothing_is_changed() {
             &["/nonexistent", "no such file"],
         ),
     ];
-    for (name, damage, said) in cases {
-        let place = Place::new();
-        damage(&place);
-        let before = place.everything();
-        let check = place.with_config(&["check"]);
+    for (name, damage, expected) in cases {
+        let gateway = Gateway::new();
+        damage(&gateway);
+        let before = gateway.files();
+        let check = gateway.with_config(&["check"]);
         assert_eq!(check.code, 2, "{name}: {}", check.err);
-        for part in *said {
+        for part in *expected {
             assert!(check.err.contains(part), "{name}: no {part:?} in {}", check.err);
         }
-        // `run` must say the same before it touches anything.
-        let run = place.with_config(&["run"]);
+        // `run` must say the same before it changes anything.
+        let run = gateway.with_config(&["run"]);
         assert_eq!((run.code, &run.err), (2, &check.err), "{name}");
-        assert!(before == place.everything(), "{name}: something was changed");
+        assert!(before == gateway.files(), "{name}: something was changed");
     }
 }
 
 #[test]
 fn wrong_usage_exits_with_2_and_changes_nothing() {
-    let place = Place::new();
-    let dir = place.folder.path().to_str().unwrap();
-    let before = place.everything();
+    let gateway = Gateway::new();
+    let dir = gateway.folder.path().to_str().unwrap();
+    let before = gateway.files();
     let cases: &[(&[&str], &str)] = &[
         (&[], "Usage"),
         (&["strat"], "unrecognized subcommand"),
@@ -239,20 +239,20 @@ fn wrong_usage_exits_with_2_and_changes_nothing() {
         ),
         (&["client", "revoke", "nobody"], "no client is called `nobody`"),
     ];
-    for (words, said) in cases {
-        let run = if words.is_empty() { place.run(&[]) } else { place.with_config(words) };
+    for (words, expected) in cases {
+        let run = if words.is_empty() { gateway.run(&[]) } else { gateway.with_config(words) };
         assert_eq!(run.code, 2, "{words:?}: {}{}", run.out, run.err);
-        assert!(run.err.contains(said), "{words:?}: no {said:?} in {}", run.err);
-        assert!(before == place.everything(), "{words:?}: something was changed");
+        assert!(run.err.contains(expected), "{words:?}: no {expected:?} in {}", run.err);
+        assert!(before == gateway.files(), "{words:?}: something was changed");
     }
 }
 
-/// A place whose configuration ends with `doors`.
-fn with_doors(doors: &str) -> Place {
-    let place = Place::new();
-    let text = fs::read_to_string(place.path("toctocd.toml")).unwrap();
-    fs::write(place.path("toctocd.toml"), text + doors).unwrap();
-    place
+/// A gateway whose configuration ends with `doors`.
+fn with_doors(doors: &str) -> Gateway {
+    let gateway = Gateway::new();
+    let text = fs::read_to_string(gateway.path("toctocd.toml")).unwrap();
+    fs::write(gateway.path("toctocd.toml"), text + doors).unwrap();
+    gateway
 }
 
 #[test]
@@ -264,22 +264,13 @@ fn the_sequence_of_a_door_goes_into_a_profile_only_if_it_can_be_used_from_there(
     );
     let ots = tempfile::NamedTempFile::new().unwrap();
     fs::write(ots.path(), "7411:tcp,2833:udp,9412:tcp\n").unwrap();
-    let place = with_doors(&doors.replace("OTS", ots.path().to_str().unwrap()));
-    let before = place.everything();
+    let gateway = with_doors(&doors.replace("OTS", ots.path().to_str().unwrap()));
+    let before = gateway.files();
     let add = |door: &str| {
-        place.with_config(&[
-            "client",
-            "add",
-            "a",
-            "--key",
-            KEY,
-            "--services",
-            "ssh",
-            "--door",
-            door,
-        ])
+        let words = ["client", "add", "a", "--key", KEY, "--services", "ssh", "--door", door];
+        gateway.with_config(&words)
     };
-    for (door, said) in [
+    for (door, expected) in [
         ("sid", "did you mean `side`?"),
         ("far", "only hits to 192.0.2.1 count"),
         ("odd", "more than a plain SYN"),
@@ -287,8 +278,8 @@ fn the_sequence_of_a_door_goes_into_a_profile_only_if_it_can_be_used_from_there(
     ] {
         let added = add(door);
         assert_eq!(added.code, 2, "{}", added.err);
-        assert!(added.err.contains(said), "{door}: {}", added.err);
-        assert!(before == place.everything(), "{door}: something was changed");
+        assert!(added.err.contains(expected), "{door}: {}", added.err);
+        assert!(before == gateway.files(), "{door}: something was changed");
     }
     let added = add("side");
     assert_eq!(added.code, 0, "{}", added.err);
@@ -301,15 +292,15 @@ fn the_sequence_of_a_door_goes_into_a_profile_only_if_it_can_be_used_from_there(
     assert!(added.err.contains("the classic sequence of door [side]"), "{}", added.err);
 }
 
-/// A place whose configuration includes a directory with a door, a service, and what is not to be
-/// read.
-fn including() -> (Place, PathBuf) {
-    let place = Place::new();
-    let directory = place.path("conf.d");
+/// A gateway whose configuration includes a directory with a door, a service, and files that must
+/// not be read.
+fn including() -> (Gateway, PathBuf) {
+    let gateway = Gateway::new();
+    let directory = gateway.path("conf.d");
     fs::create_dir(&directory).unwrap();
     mode(&directory, 0o755);
-    let text = fs::read_to_string(place.path("toctocd.toml")).unwrap();
-    fs::write(place.path("toctocd.toml"), format!("include = {directory:?}\n{text}")).unwrap();
+    let text = fs::read_to_string(gateway.path("toctocd.toml")).unwrap();
+    fs::write(gateway.path("toctocd.toml"), format!("include = {directory:?}\n{text}")).unwrap();
     for (name, text) in [
         (
             "10-door.toml",
@@ -322,25 +313,25 @@ fn including() -> (Place, PathBuf) {
     ] {
         fs::write(directory.join(name), text).unwrap();
     }
-    (place, directory)
+    (gateway, directory)
 }
 
 #[test]
-fn the_files_of_an_include_directory_count_as_if_they_stood_in_the_configuration() {
-    let (place, _) = including();
-    let checked = place.with_config(&["check"]);
+fn the_files_of_an_include_directory_are_part_of_the_configuration() {
+    let (gateway, _) = including();
+    let checked = gateway.with_config(&["check"]);
     assert!(
         checked.out.contains("sound; 2 services, 0 clients, 1 door"),
         "{}{}",
         checked.out,
         checked.err
     );
-    let printed = place.with_config(&["check", "--print"]).out;
+    let printed = gateway.with_config(&["check", "--print"]).out;
     assert!(printed.contains("[door.\"side\"]") && !printed.contains("include"), "{printed}");
 }
 
 #[test]
-fn an_included_file_is_as_carefully_read_as_the_configuration_itself() {
+fn an_included_file_is_checked_like_the_configuration_itself() {
     type Damage = fn(&Path);
     let cases: &[(Damage, &[&str])] = &[
         (
@@ -350,7 +341,7 @@ fn an_included_file_is_as_carefully_read_as_the_configuration_itself() {
         (|d| mode(d, 0o775), &["conf.d: others may write into it (mode 0775)"]),
         (
             |d| fs::write(d.join("30.toml"), "[service.web]\nports = [\"81/tcp\"]").unwrap(),
-            &["30.toml:1:10: service `web` stands in ", "20-web.toml already"],
+            &["30.toml:1:10: service `web` is already in ", "20-web.toml"],
         ),
         (
             |d| fs::write(d.join("20-web.toml"), "\n[knock]\n").unwrap(),
@@ -359,14 +350,15 @@ fn an_included_file_is_as_carefully_read_as_the_configuration_itself() {
         (|d| fs::create_dir(d.join("x.toml")).unwrap(), &["x.toml: is a directory"]),
         (|d| fs::rename(d, d.with_extension("gone")).unwrap(), &["conf.d: no such file"]),
     ];
-    for (damage, said) in cases {
-        let (place, directory) = including();
+    for (damage, expected) in cases {
+        let (gateway, directory) = including();
         damage(&directory);
         for command in ["check", "run"] {
-            let run = place.with_config(&[command]);
+            let run = gateway.with_config(&[command]);
             assert_eq!(run.code, 2, "{}{}", run.out, run.err);
-            said.iter()
-                .for_each(|part| assert!(run.err.contains(part), "no {part:?} in {}", run.err));
+            for part in *expected {
+                assert!(run.err.contains(part), "no {part:?} in {}", run.err);
+            }
         }
     }
 }
@@ -375,21 +367,18 @@ fn an_included_file_is_as_carefully_read_as_the_configuration_itself() {
 fn check_warns_of_every_door_that_is_weak_and_says_what_to_do() {
     let server = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let live = server.local_addr().unwrap().port();
-    let place = with_doors(&format!(
+    let gateway = with_doors(&format!(
         "[door.short]\nsequence = [\"7411/tcp\", \"2833/tcp\"]\nservice = \"ssh\"\n\
          [door.long]\nsequence = [\"7411/tcp\", \"2833/tcp\", \"22/tcp\", \"{live}/tcp\"]\nstart_command = \"true\"\n\
          [door.rising]\nsequence = [\"11/udp\", \"12/udp\", \"13/udp\"]\nstart_command = \"true\"\n"
     ));
-    let warnings = |place: &Place| {
-        let checked = place.with_config(&["check"]);
+    let warnings = || {
+        let checked = gateway.with_config(&["check"]);
         assert_eq!(checked.code, 0, "{}", checked.err);
-        let lines = checked
-            .out
-            .lines()
-            .filter_map(|line| line.strip_prefix("warning: ").map(str::to_owned));
-        lines.collect::<Vec<_>>()
+        let warnings = checked.out.lines().filter_map(|line| line.strip_prefix("warning: "));
+        warnings.map(str::to_owned).collect::<Vec<_>>()
     };
-    let found = warnings(&place);
+    let found = warnings();
     let expected = [
         "door [short]: a sequence of 2 steps is hit by a scan by chance; use at least three".to_owned(),
         "door [long]: its sequence begins with that of door [short], which it opens on the way; let it begin otherwise".to_owned(),
@@ -402,22 +391,22 @@ fn check_warns_of_every_door_that_is_weak_and_says_what_to_do() {
     ];
     assert_eq!(found, expected);
     assert_eq!(
-        place.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh"]).code,
+        gateway.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh"]).code,
         0
     );
     let clear = "door [short]: it opens ssh in the clear, which clients open by a sealed knock: whoever sees the sequence can repeat it. \
                  Keep it only if you need the fallback";
-    assert!(warnings(&place).iter().any(|warning| warning == clear), "{:#?}", warnings(&place));
+    assert!(warnings().iter().any(|warning| warning == clear), "{:#?}", warnings());
 }
 
 #[test]
-fn the_sequence_that_knockd_ships_is_refused_wherever_an_admin_wrote_it() {
+fn the_sequence_that_knockd_ships_is_refused_in_every_file() {
     let folder = tempfile::tempdir().unwrap();
     let other = folder.path().join("other");
     let shown = other.to_str().unwrap();
     let native = |keys: &str| format!("[door.d]\nservice = \"ssh\"\n{keys}\n");
     let remedy = "sequence = [\"NUMBER/tcp\", \"NUMBER/udp\", \"NUMBER/tcp\"]";
-    for (doors, text, said) in [
+    for (doors, text, expected) in [
         (
             native("sequence = [\"7000/tcp\", \"8000/tcp\", \"9000/tcp\"]"),
             "",
@@ -435,33 +424,34 @@ fn the_sequence_that_knockd_ships_is_refused_wherever_an_admin_wrote_it() {
         ),
     ] {
         fs::write(&other, text).unwrap();
-        let place = with_doors(&doors);
+        let gateway = with_doors(&doors);
         if doors.is_empty() {
             let to = format!("knockd_conf = \"{shown}\"");
-            place.edit("toctocd.toml", "# knockd_conf = \"/etc/knockd.conf\"", &to);
+            gateway.edit("toctocd.toml", "# knockd_conf = \"/etc/knockd.conf\"", &to);
         }
         for command in ["check", "run"] {
-            let run = place.with_config(&[command]);
+            let run = gateway.with_config(&[command]);
             assert_eq!(run.code, 2, "{}", run.out);
-            said.iter()
-                .for_each(|part| assert!(run.err.contains(part), "no {part:?} in {}", run.err));
+            for part in expected {
+                assert!(run.err.contains(part), "no {part:?} in {}", run.err);
+            }
         }
     }
 }
 
 #[test]
-fn check_says_which_door_stays_shut_because_its_next_one_time_sequence_is_everybodys() {
+fn check_names_the_door_that_stays_shut_because_its_next_one_time_sequence_is_public() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("once");
     fs::write(&file, "#1,2,3\n9000:udp,8000,7000\n1,3,2\n").unwrap();
     let shown = file.to_str().unwrap();
-    let place =
+    let gateway =
         with_doors(&format!("[door.d]\nservice = \"ssh\"\none_time_sequences = \"{shown}\"\n"));
-    let run = place.with_config(&["check"]);
+    let run = gateway.with_config(&["check"]);
     assert_eq!(run.code, 0, "{} {}", run.out, run.err);
-    let said = format!(
+    let expected = format!(
         "door [d] stays shut: the sequence that knockd ships, which every scanner knows, is the next one in {shown}; \
          put a # before that line, then `toctocd reload`"
     );
-    assert!(run.out.contains(&said) || run.err.contains(&said), "{} {}", run.out, run.err);
+    assert!(run.out.contains(&expected) || run.err.contains(&expected), "{} {}", run.out, run.err);
 }

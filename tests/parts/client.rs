@@ -1,8 +1,9 @@
-//! The command line of `toctoc`, as data: what is typed, what is said, how it exits.
+//! The command line of `toctoc`: arguments and files in, output and exit code out.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use toctoc::core::knock::Status;
 use toctoc::keys::profile::{Fallback, Profile};
 
 #[test]
-fn what_was_granted_is_said_with_address_port_and_end() {
+fn the_client_prints_address_port_and_end_of_a_grant() {
     let gateway = Gateway::start(Some(Status::Granted));
     let user = User::new().with_profile(gateway.port);
     user.run("open gate ssh").expect(
@@ -40,7 +41,7 @@ fn what_was_granted_is_said_with_address_port_and_end() {
 
 #[test]
 fn a_refusal_says_why_and_what_to_do() {
-    for (status, said) in [
+    for (status, expected) in [
         (Status::Denied, ["does not let this key open ssh", "ask its admin"]),
         (Status::Full, ["as many grants as the gateway allows", "toctoc close gate ssh"]),
         (Status::Trouble, ["trouble of its own", "tell its admin"]),
@@ -53,12 +54,12 @@ fn a_refusal_says_why_and_what_to_do() {
     ] {
         let gateway = Gateway::start(Some(status));
         let user = User::new().with_profile(gateway.port);
-        user.run("open gate ssh").expect(1, &[], &said);
+        user.run("open gate ssh").expect(1, &[], &expected);
     }
 }
 
 #[test]
-fn closing_is_said() {
+fn the_client_prints_that_a_grant_was_closed() {
     let gateway = Gateway::start(Some(Status::Closed));
     User::new().with_profile(gateway.port).run("close gate ssh").expect(
         0,
@@ -68,11 +69,11 @@ fn closing_is_said() {
 }
 
 #[test]
-fn silence_says_what_to_check_and_that_nothing_is_known() {
+fn without_a_receipt_the_client_says_what_to_check_and_that_the_result_is_unknown() {
     let gateway = Gateway::start(None);
     let user = User::new().with_profile(gateway.port);
-    let said = user.run("open gate --timeout 1 --attempts 2");
-    said.expect(
+    let expected = user.run("open gate --timeout 1 --attempts 2");
+    expected.expect(
         3,
         &[],
         &[
@@ -90,7 +91,7 @@ fn silence_says_what_to_check_and_that_nothing_is_known() {
 }
 
 #[test]
-fn a_network_without_a_way_there_is_another_exit_code() {
+fn an_unreachable_gateway_has_its_own_exit_code() {
     let user = User::new().with_profile(9);
     user.run("open gate -6").expect(4, &[], &["127.0.0.1 has no address of that family"]);
 }
@@ -99,9 +100,9 @@ fn a_network_without_a_way_there_is_another_exit_code() {
 fn json_says_the_same_in_one_object() {
     let gateway = Gateway::start(Some(Status::Granted));
     let user = User::new().with_profile(gateway.port);
-    let said = user.run("open gate ssh --json");
-    said.expect(0, &[], &[]);
-    let value: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let expected = user.run("open gate ssh --json");
+    expected.expect(0, &[], &[]);
+    let value: serde_json::Value = serde_json::from_str(&expected.out).unwrap();
     assert_eq!(value["result"], "granted");
     assert_eq!(value["service"], "ssh");
     let answer = &value["answers"][0];
@@ -116,8 +117,8 @@ fn json_says_the_same_in_one_object() {
 
 #[test]
 fn wrong_usage_exits_with_2_and_sends_nothing() {
-    let user = User::new().with_profile(9);
-    for (words, said) in [
+    let (user, gateway) = with_silent_gateway();
+    for (words, expected) in [
         ("", "Usage"),
         ("opne gate", "unrecognized subcommand"),
         ("open", "<PROFILE>"),
@@ -137,8 +138,17 @@ fn wrong_usage_exits_with_2_and_sends_nothing() {
         let run = user.run(words);
         run.expect(2, &[], &[]);
         let all = format!("{}{}", run.out, run.err);
-        assert!(all.contains(said), "toctoc {words}: no {said:?} in\n{all}");
+        assert!(all.contains(expected), "toctoc {words}: no {expected:?} in\n{all}");
     }
+    assert!(gateway.recv(&mut [0; 9]).is_err(), "a knock was sent");
+}
+
+/// A user with a profile, and the socket that receives their knocks.
+fn with_silent_gateway() -> (User, UdpSocket) {
+    let gateway = UdpSocket::bind("127.0.0.1:0").unwrap();
+    gateway.set_nonblocking(true).unwrap();
+    let port = gateway.local_addr().unwrap().port();
+    (User::new().with_profile(port), gateway)
 }
 
 #[test]
@@ -167,8 +177,8 @@ fn a_broken_profile_is_named_with_line_and_column() {
 }
 
 #[test]
-fn another_key_than_the_enrolled_one_is_refused_before_anything_is_sent() {
-    let user = User::new().with_profile(9);
+fn a_key_that_is_not_the_enrolled_one_is_refused_before_anything_is_sent() {
+    let (user, gateway) = with_silent_gateway();
     user.run("keygen --no-passphrase --out other").expect(
         0,
         &["made other and other.pub", "ssh-ed25519 AAAA"],
@@ -190,18 +200,30 @@ fn another_key_than_the_enrolled_one_is_refused_before_anything_is_sent() {
         &["no private key for SHA256:", "is another key", "--identity"],
     );
     user.run("open gate --identity other.pub").expect(2, &[], &["other.pub: holds secrets"]);
+    assert!(gateway.recv(&mut [0; 9]).is_err(), "a knock was sent");
 }
 
 #[test]
-fn keygen_never_overwrites_and_never_asks_nobody() {
+fn keygen_never_overwrites_a_key_and_never_asks_without_a_terminal() {
     let user = User::new();
     let before = std::fs::read(user.home.path().join(".config/toctoc/id_ed25519")).unwrap();
     user.run("keygen --no-passphrase").expect(2, &[], &["exists already; nothing was changed"]);
     assert_eq!(std::fs::read(user.home.path().join(".config/toctoc/id_ed25519")).unwrap(), before);
+    // setsid takes the terminal away, if the tests run in one.
+    let output = Command::new("setsid")
+        .args(["--wait", env!("CARGO_BIN_EXE_toctoc"), "keygen", "--out", "new"])
+        .env("HOME", user.home.path())
+        .current_dir(user.home.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--no-passphrase"), "{output:?}");
+    assert!(!user.home.path().join("new").exists(), "a key was made without a passphrase");
 }
 
 #[test]
-fn a_usual_key_that_others_can_read_is_mended_by_the_command_that_is_told() {
+fn a_default_key_that_others_can_read_is_reported_with_the_command_that_fixes_it() {
     let user = User::new().with_profile(9);
     let path = user.write(".config/toctoc/id_ed25519", "never read", 0o644);
     user.run("open gate").expect(
@@ -234,10 +256,12 @@ fn a_profile_is_imported_once_and_kept_private() {
     assert_eq!(list.as_array().map(Vec::len), Some(2));
 }
 
-/// A user whose profile holds the sequence of a door of two ports, and that door's ports.
+/// A user whose profile has the sequence of a door with two ports, and these ports.
 fn with_fallback(gateway: &Gateway, offer: bool) -> (User, [UdpSocket; 2]) {
     let door = [0; 2].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
-    door.iter().for_each(|port| port.set_nonblocking(true).unwrap());
+    for port in &door {
+        port.set_nonblocking(true).unwrap();
+    }
     let step = |port: &UdpSocket| Step::udp(port.local_addr().unwrap().port());
     let fallback = Some(Fallback { sequence: door.iter().map(step).collect(), offer });
     let user = User::new();
@@ -246,13 +270,13 @@ fn with_fallback(gateway: &Gateway, offer: bool) -> (User, [UdpSocket; 2]) {
     (user, door)
 }
 
-/// How many hits each port of the door has had since this was last asked.
-fn hits(door: &[UdpSocket; 2]) -> [usize; 2] {
+/// Takes the datagrams that each port of the door has received, and returns their numbers.
+fn take_hits(door: &[UdpSocket; 2]) -> [usize; 2] {
     [0, 1].map(|port| std::iter::from_fn(|| door[port].recv(&mut [0; 9]).ok()).count())
 }
 
 #[test]
-fn a_classic_sequence_is_named_after_silence_and_sent_only_by_its_own_option() {
+fn a_classic_sequence_is_suggested_when_no_receipt_comes_and_sent_only_with_its_own_option() {
     let gateway = Gateway::start(None);
     let (user, door) = with_fallback(&gateway, true);
     let silent = "open gate --timeout 1 --attempts 1";
@@ -263,14 +287,14 @@ fn a_classic_sequence_is_named_after_silence_and_sent_only_by_its_own_option() {
     assert_eq!(json.err, "");
     let other = user.run("probe gate --timeout 1 --attempts 1");
     assert!(!other.err.contains("--classic"), "{}", other.err);
-    assert_eq!(hits(&door), [0, 0], "never by itself");
+    assert_eq!(take_hits(&door), [0, 0], "the sequence was sent without being asked for");
     user.run("open gate --classic").expect(
         0,
         &["sent in the clear: 2 hits to 127.0.0.1", "nobody says whether"],
         &[],
     );
     user.run("open --classic gate ssh --source 127.0.0.3").expect(0, &["2 hits"], &[]);
-    assert_eq!(hits(&door), [2, 2]);
+    assert_eq!(take_hits(&door), [2, 2]);
     for words in [
         "open gate --classic --json",
         "open gate --classic --seconds 9",
@@ -279,13 +303,13 @@ fn a_classic_sequence_is_named_after_silence_and_sent_only_by_its_own_option() {
         user.run(words).expect(2, &[], &["cannot be used with"]);
     }
     user.run("open gate --classic -6").expect(4, &[], &["no address of that family"]);
-    assert_eq!(hits(&door), [0, 0]);
+    assert_eq!(take_hits(&door), [0, 0]);
 }
 
 #[test]
-fn profiles_show_that_there_is_a_sequence_and_never_which() {
+fn profiles_says_that_there_is_a_sequence_and_never_prints_it() {
     let gateway = Gateway::start(Some(Status::Granted));
-    for (offer, said, word) in [
+    for (offer, expected, word) in [
         (true, "offered after a knock without an answer", "ask"),
         (false, "never offered", "never"),
     ] {
@@ -293,7 +317,7 @@ fn profiles_show_that_there_is_a_sequence_and_never_which() {
         let shown = user.run("profiles");
         shown.expect(
             0,
-            &["holds a door's classic sequence", said, "toctoc open --classic gate"],
+            &["holds a door's classic sequence", expected, "toctoc open --classic gate"],
             &[],
         );
         let json = user.run("profiles --json");
@@ -301,9 +325,9 @@ fn profiles_show_that_there_is_a_sequence_and_never_which() {
         assert_eq!(list[0]["classic"], word);
         let port = door[0].local_addr().unwrap().port().to_string();
         assert!(!shown.out.contains(&port) && !json.out.contains(&format!("{port}/udp")));
-        // A knock that is answered needs no fallback.
+        // A knock with a receipt needs no fallback.
         user.run("open gate ssh").expect(0, &["granted"], &[]);
-        assert_eq!(hits(&door), [0, 0]);
+        assert_eq!(take_hits(&door), [0, 0]);
     }
     let user = User::new().with_profile(gateway.port);
     assert!(!user.run("profiles").out.contains("classic"));
@@ -314,42 +338,42 @@ fn profiles_show_that_there_is_a_sequence_and_never_which() {
     );
 }
 
-/// Runs toctoc at a terminal at which `early` has been typed before it starts, and `answer` once it
-/// asks. The exit code, and all that the terminal shows.
+/// Runs toctoc at a terminal. `early` is typed before it starts, and `answer` when it asks. Returns
+/// the exit code and the text on the terminal.
 fn at_a_terminal(user: &User, words: &str, early: &str, answer: &str) -> (i32, String) {
     let pty = nix::pty::openpty(None, None).unwrap();
-    let (mut person, terminal) = (File::from(pty.master), pty.slave);
-    person.write_all(early.as_bytes()).unwrap();
+    let mut user_end = File::from(pty.master);
+    let terminal = pty.slave;
+    user_end.write_all(early.as_bytes()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_toctoc"));
     command.args(words.split_whitespace()).env_clear().env("HOME", user.home.path());
     command.stdin(terminal.try_clone().unwrap()).stderr(terminal).stdout(Stdio::null());
     let mut child = command.spawn().unwrap();
-    // The command holds our ends of the terminal: without them it ends when the child does.
+    // The command keeps our copies of the terminal: without them it closes when the child ends.
     drop(command);
-    let (mut shown, mut asked) = (String::new(), false);
+    let mut shown = String::new();
+    let mut asked = false;
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut buffer = [0; 1024];
     loop {
-        assert!(Instant::now() < deadline, "it neither asks nor ends: {shown}");
-        if poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&person), PollFlags::POLLIN)], 1000_u16)
-            .unwrap()
-            == 0
-        {
+        assert!(Instant::now() < deadline, "toctoc neither asks nor ends: {shown}");
+        let mut fds = [PollFd::new(user_end.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, 1000_u16).unwrap() == 0 {
             continue;
         }
-        // EIO once nobody has the other end open.
-        let Ok(read @ 1..) = person.read(&mut buffer) else { break };
+        // EIO when the other end is closed.
+        let Ok(read @ 1..) = user_end.read(&mut buffer) else { break };
         shown.push_str(&String::from_utf8_lossy(&buffer[..read]));
         if !asked && shown.contains("[y/N] ") {
             asked = true;
-            person.write_all(answer.as_bytes()).unwrap();
+            user_end.write_all(answer.as_bytes()).unwrap();
         }
     }
     (child.wait().unwrap().code().unwrap(), shown)
 }
 
 #[test]
-fn a_person_at_a_terminal_is_asked_if_the_profile_says_so_and_only_a_yes_sends() {
+fn a_user_at_a_terminal_is_asked_if_the_profile_says_so_and_only_yes_sends() {
     let gateway = Gateway::start(None);
     let (user, door) = with_fallback(&gateway, true);
     let silent = "open gate --timeout 1 --attempts 1";
@@ -364,12 +388,12 @@ fn a_person_at_a_terminal_is_asked_if_the_profile_says_so_and_only_a_yes_sends()
             shown.contains("whoever sees it can repeat it") && shown.contains("[y/N]"),
             "{shown}"
         );
-        assert_eq!((ended, hits(&door)), (code, sent), "{early:?} {answer:?}: {shown}");
+        assert_eq!((ended, take_hits(&door)), (code, sent), "{early:?} {answer:?}: {shown}");
     }
     let (ended, shown) = at_a_terminal(&user, &format!("{silent} --json"), "", "y\n");
-    assert_eq!((ended, hits(&door)), (3, [0, 0]), "{shown}");
+    assert_eq!((ended, take_hits(&door)), (3, [0, 0]), "{shown}");
     let (user, door) = with_fallback(&gateway, false);
     let (ended, shown) = at_a_terminal(&user, silent, "", "y\n");
     assert!(!shown.contains("[y/N]"), "{shown}");
-    assert_eq!((ended, hits(&door)), (3, [0, 0]));
+    assert_eq!((ended, take_hits(&door)), (3, [0, 0]));
 }

@@ -1,23 +1,25 @@
-//! A user of his own, and a gateway on loopback that answers as told.
+//! A user with a separate home directory, and a gateway on loopback that answers with a given
+//! status.
 
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use toctoc::core::keyring::{Master, Realm, Secret, TagTable};
 use toctoc::core::knock::{KnockKind, Receipt, Status};
 use toctoc::core::noise::KeyPair;
 use toctoc::core::types::{ClientId, GatewayId, Port, Proto, RealmId, ServiceName, Source, Wall};
 use toctoc::core::wire::{ClientSide, GatewayKeys, identify};
+use toctoc::edge::clock;
 use toctoc::keys::identity::Identity;
 use toctoc::keys::profile::Profile;
 
 const CLIENT: ClientId = ClientId([7; 16]);
 
-/// A home directory with a key, and as many profiles as a test writes.
+/// A home directory with a key, and the profiles that a test writes.
 pub(crate) struct User {
     pub(crate) home: tempfile::TempDir,
 }
@@ -43,11 +45,11 @@ impl User {
         self
     }
 
-    pub(crate) fn run(&self, words: &str) -> Said {
+    pub(crate) fn run(&self, words: &str) -> Run {
         self.run_with(words, "")
     }
 
-    pub(crate) fn run_with(&self, words: &str, input: &str) -> Said {
+    pub(crate) fn run_with(&self, words: &str, input: &str) -> Run {
         use std::io::Write;
         let mut child = Command::new(env!("CARGO_BIN_EXE_toctoc"))
             .args(words.split_whitespace())
@@ -60,26 +62,31 @@ impl User {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A program that stops before it reads closes the pipe: that is its right.
+        // A program that ends before it reads closes the pipe.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        Said::of(words, child.wait_with_output().unwrap())
+        Run::of(words, child.wait_with_output().unwrap())
     }
 }
 
-pub(crate) struct Said {
+/// A command that has ended.
+pub(crate) struct Run {
     pub(crate) words: String,
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-impl Said {
+impl Run {
     fn of(words: &str, output: Output) -> Self {
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let code = output.status.code().expect("not killed");
-        Self { words: words.to_owned(), code, out: text(output.stdout), err: text(output.stderr) }
+        Self {
+            words: words.to_owned(),
+            code: output.status.code().expect("not killed by a signal"),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
     }
 
+    /// Checks the exit code and parts of standard output and standard error.
     #[track_caller]
     pub(crate) fn expect(&self, code: i32, out: &[&str], err: &[&str]) {
         let shown =
@@ -98,8 +105,10 @@ pub(crate) fn identity() -> Identity {
     Identity::new(Secret::new([6; 32])).unwrap()
 }
 
+const GATEWAY_ID: GatewayId = GatewayId([2; 16]);
+
 fn realm() -> Realm {
-    Realm::new(RealmId([1; 16]), GatewayId([2; 16]), Secret::new([3; 32]))
+    Realm::new(RealmId([1; 16]), Secret::new([3; 32]))
 }
 
 fn client_keys() -> toctoc::core::keyring::ClientKeys {
@@ -115,6 +124,7 @@ pub(crate) fn profile(port: u16) -> Profile {
         addresses: vec!["127.0.0.1".into()],
         port,
         side: ClientSide {
+            gateway: GATEWAY_ID,
             realm: realm(),
             gateway_public: KeyPair::new(&Secret::new([5; 32])).public(),
             keys: client_keys(),
@@ -126,7 +136,7 @@ pub(crate) fn profile(port: u16) -> Profile {
     }
 }
 
-/// Answers every knock with `status`; says nothing if there is none.
+/// Answers every knock with `status`, or not at all if there is none.
 pub(crate) struct Gateway {
     pub(crate) port: u16,
     stop: Option<Sender<()>>,
@@ -156,28 +166,29 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.stop.take();
         let joined = self.thread.take().unwrap().join();
-        assert!(joined.is_ok() || std::thread::panicking(), "the gateway panicked");
+        assert!(joined.is_ok() || std::thread::panicking(), "the test gateway panicked");
     }
 }
 
 fn now() -> Wall {
-    Wall(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap())
+    clock::now().wall
 }
 
 fn answer(socket: &UdpSocket, status: Status) {
     let mut buffer = [0; 1500];
     let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
-    let keys =
-        GatewayKeys { realm: realm(), current: KeyPair::new(&Secret::new([5; 32])), other: None };
+    let keys = GatewayKeys {
+        gateway: GATEWAY_ID,
+        realm: realm(),
+        current: KeyPair::new(&Secret::new([5; 32])),
+        other: None,
+    };
     let mut tags = TagTable::new(now().day());
     tags.insert(0, &client_keys().tag);
-    let mine = identify(&keys, &tags, &buffer[..length])
-        .ok()
-        .unwrap()
-        .check_mac(&client_keys())
-        .ok()
-        .unwrap();
-    let sealed = mine.open(&keys, &client_keys(), &identity().public().fingerprint()).ok().unwrap();
+    let tagged = identify(&keys, &tags, &buffer[..length]).ok().unwrap();
+    let verified = tagged.check_mac(&client_keys()).ok().unwrap();
+    let sealed =
+        verified.open(&keys, &client_keys(), &identity().public().fingerprint()).ok().unwrap();
     let request = *sealed.request();
     let (_, reply) = sealed.split();
     let status = if request.kind == KnockKind::Probe { Status::Observed } else { status };

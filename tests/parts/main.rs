@@ -5,6 +5,7 @@
 
 mod admin;
 mod client;
+mod client_mac;
 mod client_user;
 mod house;
 #[cfg(target_os = "linux")]

@@ -1,8 +1,8 @@
-//! `snow`, an independent implementation, as the oracle for both Noise messages in both directions:
-//! the same bytes, the same final handshake hash. Used nowhere else.
+//! `snow`, an independent implementation, is the oracle for both Noise messages in both directions:
+//! the same bytes and the same final handshake hash. It is used nowhere else.
 
 use snow::{Builder, HandshakeState};
-use toctoc::core::keyring::Secret;
+use toctoc::core::keyring::{Secret, TEST_GATEWAY_ID};
 use toctoc::core::knock::{BODY, RECEIPT_BODY};
 use toctoc::core::noise::{Initiator, KeyPair, Responder};
 use toctoc::core::test_vectors;
@@ -14,7 +14,7 @@ const CLIENT_E: [u8; 32] = [0x70; 32];
 const GATEWAY_E: [u8; 32] = [0x71; 32];
 
 fn prologue() -> Vec<u8> {
-    test_vectors::realm().prologue().to_vec()
+    test_vectors::realm().prologue(TEST_GATEWAY_ID).to_vec()
 }
 
 fn snow_initiator() -> HandshakeState {
@@ -40,7 +40,7 @@ fn initiator() -> Initiator {
         .unwrap()
 }
 
-/// `e | ciphertext | tag`, as snow writes and reads a message.
+/// `e | ciphertext | tag`, the layout of a message in snow.
 fn joined(e: [u8; 32], sealed: &[u8], tag: [u8; 16]) -> Vec<u8> {
     [e.as_slice(), sealed, &tag].concat()
 }
@@ -106,12 +106,12 @@ fn with_the_same_ephemeral_keys_the_bytes_are_the_same() {
     let message = write(&mut snow_initiator(), &[1; BODY]);
     assert_eq!(joined(e, &sealed, tag), message);
 
-    let mut theirs = snow_responder();
-    read(&mut theirs, &message);
+    let mut responder = snow_responder();
+    read(&mut responder, &message);
     let mut payload = sealed;
     let ours = Responder::open(&prologue(), &gateway(), &Secret::new(PSK), &e, &mut payload, &tag)
         .unwrap();
     let mut answer = [2; RECEIPT_BODY];
     let (e, tag, _) = ours.seal(&Secret::new(GATEWAY_E), &mut answer).unwrap();
-    assert_eq!(joined(e, &answer, tag), write(&mut theirs, &[2; RECEIPT_BODY]));
+    assert_eq!(joined(e, &answer, tag), write(&mut responder, &[2; RECEIPT_BODY]));
 }

@@ -1,6 +1,5 @@
-//! Our signatures and OpenSSH's are the same thing: what `ssh-keygen -Y sign` makes we believe,
-//! what we make `ssh-keygen -Y verify` believes. Needs ssh-keygen (openssh-client), which the
-//! project's set-up installs.
+//! Our signatures are those of OpenSSH: we accept what `ssh-keygen -Y sign` makes, and `ssh-keygen
+//! -Y verify` accepts what we make. Needs ssh-keygen (openssh-client), which tools/setup installs.
 
 use std::fs;
 use std::path::Path;
@@ -24,21 +23,25 @@ fn ssh_keygen(arguments: &[&str], stdin: Stdio) -> (bool, String) {
     (run.status.success(), String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned())
 }
 
-/// A fresh key of OpenSSH's own making, enrolled.
+/// A client with a new key that ssh-keygen made.
 fn enrolled(folder: &Path) -> Client {
     let file = folder.join("id");
-    let (ok, said) =
+    let (ok, output) =
         ssh_keygen(&["-q", "-t", "ed25519", "-N", "", "-f", file.to_str().unwrap()], Stdio::null());
-    assert!(ok, "{said}");
+    assert!(ok, "{output}");
     let key = PublicKey::read_openssh_file(folder.join("id.pub").as_path()).unwrap();
     let bytes = key.key_data().ed25519().unwrap().0;
     let fingerprint = Fingerprint(key.fingerprint(HashAlg::Sha256).as_bytes().try_into().unwrap());
-    assert_eq!(authentic::fingerprint(&bytes), fingerprint, "our fingerprint is OpenSSH's");
+    assert_eq!(
+        authentic::fingerprint(&bytes),
+        fingerprint,
+        "our fingerprint differs from OpenSSH's"
+    );
     assert!(authentic::check_enrolment_key(&bytes).is_ok());
     Client { key: bytes, fingerprint, ..test_vectors::client() }
 }
 
-/// Has ssh-keygen sign `message` in `namespace`.
+/// Lets ssh-keygen sign `message` in `namespace`.
 fn sign_by_openssh(folder: &Path, namespace: &str, message: &Message) -> Signature {
     let file = folder.join("message");
     fs::write(&file, message).unwrap();
@@ -46,28 +49,29 @@ fn sign_by_openssh(folder: &Path, namespace: &str, message: &Message) -> Signatu
     let key = folder.join("id");
     let arguments =
         ["-Y", "sign", "-n", namespace, "-f", key.to_str().unwrap(), file.to_str().unwrap()];
-    let (ok, said) = ssh_keygen(&arguments, Stdio::null());
-    assert!(ok, "{said}");
+    let (ok, output) = ssh_keygen(&arguments, Stdio::null());
+    assert!(ok, "{output}");
     let signed = SshSig::from_pem(fs::read(folder.join("message.sig")).unwrap()).unwrap();
     assert_eq!(signed.hash_alg(), HashAlg::Sha512);
     let ed25519 = signed.signature_bytes().try_into().unwrap();
     Signature { ed25519, sk_flags: 0, sk_counter: 0 }
 }
 
-/// The whole way of a knock that ssh-keygen signed.
+/// Seals, opens and verifies a knock that ssh-keygen signed.
 fn knock_signed_in(namespace: &str) -> Result<Request, Reject> {
     let folder = tempfile::tempdir().unwrap();
     let client = enrolled(folder.path());
     let request = Request { fingerprint: client.fingerprint, ..test_vectors::request(NOON) };
-    let (side, day) = (test_vectors::side(CLIENT), Day::Number(NOON.day()));
+    let side = test_vectors::side(CLIENT);
+    let day = Day::Number(NOON.day());
     let sign = |message: &Message| -> Result<Signature, Fault> {
         Ok(sign_by_openssh(folder.path(), namespace, message))
     };
     let (datagram, _) = seal(&side, &request, day, Secret::new([5; 32]), sign).unwrap();
     let gateway = test_vectors::gateway();
-    let known = identify(&gateway, &test_vectors::tags(NOON.day()), &datagram)?;
+    let tagged = identify(&gateway, &test_vectors::tags(NOON.day()), &datagram)?;
     let (parts, _) =
-        known.check_mac(&side.keys)?.open(&gateway, &side.keys, &client.fingerprint)?.split();
+        tagged.check_mac(&side.keys)?.open(&gateway, &side.keys, &client.fingerprint)?.split();
     let claim = test_vectors::claim(parts, test_vectors::address());
     Authentic::verify(claim, &client, TEST_GATEWAY_ID).map(|proven| *proven.request())
 }
@@ -79,16 +83,16 @@ fn a_knock_signed_by_ssh_keygen_is_authentic() {
 }
 
 #[test]
-fn a_signature_that_openssh_made_for_something_else_is_none() {
+fn an_openssh_signature_for_another_purpose_is_refused() {
     for namespace in ["file", "git", "knock@toctoc.v2"] {
         assert_eq!(knock_signed_in(namespace), Err(Reject::Signature), "{namespace}");
     }
 }
 
 #[test]
-fn ssh_keygen_believes_our_signature() {
+fn ssh_keygen_accepts_our_signature() {
     let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let message =
         authentic::message(TEST_GATEWAY_ID, &[3; 32], &test_vectors::request(NOON).encode());
     let ours = authentic::sign(&test_vectors::seed(), &message);
@@ -96,18 +100,18 @@ fn ssh_keygen_believes_our_signature() {
     let signature =
         ssh_key::Signature::new(ssh_key::Algorithm::Ed25519, ours.ed25519.as_slice()).unwrap();
     let file = SshSig::new(key.key_data().clone(), NAMESPACE, HashAlg::Sha512, signature).unwrap();
-    fs::write(at("message.sig"), file.to_pem(LineEnding::LF).unwrap()).unwrap();
-    fs::write(at("allowed"), format!("admin {}\n", key.to_openssh().unwrap())).unwrap();
+    fs::write(path("message.sig"), file.to_pem(LineEnding::LF).unwrap()).unwrap();
+    fs::write(path("allowed"), format!("admin {}\n", key.to_openssh().unwrap())).unwrap();
     let verify = |message: &Message| {
-        fs::write(at("message"), message).unwrap();
-        let (allowed, signature) = (at("allowed"), at("message.sig"));
+        fs::write(path("message"), message).unwrap();
+        let (allowed, signature) = (path("allowed"), path("message.sig"));
         let arguments =
             ["-Y", "verify", "-f", &allowed, "-I", "admin", "-n", NAMESPACE, "-s", &signature];
-        ssh_keygen(&arguments, fs::File::open(at("message")).unwrap().into())
+        ssh_keygen(&arguments, fs::File::open(path("message")).unwrap().into())
     };
-    let (ok, said) = verify(&message);
-    assert!(ok, "{said}");
+    let (ok, output) = verify(&message);
+    assert!(ok, "{output}");
     let mut other = message;
     other[20] ^= 1;
-    assert!(!verify(&other).0, "another message");
+    assert!(!verify(&other).0, "ssh-keygen accepts the signature for another message");
 }

@@ -1,16 +1,13 @@
-//! The golden vectors: tests/vectors/knock.json says what sealing must give, byte for byte;
-//! tests/vectors/refused.json holds datagrams with one defect each and the reason for which they
+//! The golden vectors. tests/vectors/knock.json contains the expected bytes of sealing;
+//! tests/vectors/refused.json contains datagrams with one defect each and the reason for which they
 //! must be refused.
 //!
-//! Both were written once, by this test with TOCTOC_WRITE_VECTORS=1, from the keys under keys/. A
-//! change of either file is a change of the protocol. tests/vectors/check.py computes knock.json
-//! again without any code of ours.
+//! This test wrote both once, with TOCTOC_WRITE_VECTORS=1, from the keys under keys/. A change of
+//! either file is a change of the protocol. tests/vectors/check.py computes knock.json
+//! independently.
 
 use std::path::PathBuf;
 
-use blake2::Blake2sMac;
-use blake2::digest::consts::U16;
-use blake2::digest::{KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 use toctoc::core::authentic::{self, Authentic, Message};
@@ -24,6 +21,8 @@ use toctoc::core::types::{
     ClientId, Fingerprint, GatewayId, Port, Proto, RealmId, Reject, ServiceName, Wall,
 };
 use toctoc::core::wire::{ClientSide, DATAGRAM, RECEIPT, seal, seal_unsigned};
+
+use crate::client_mac::set_client_mac;
 
 const CLIENT_E: [u8; 32] = *b"TEST ONLY: client ephemeral 0001";
 const GATEWAY_E: [u8; 32] = *b"TEST ONLY: gateway ephemeral 001";
@@ -40,7 +39,7 @@ fn unhex(value: &Value) -> Vec<u8> {
     base16ct::lower::decode_vec(value.as_str().expect("hex")).expect("hex")
 }
 
-/// Compares `computed` with the committed file, or writes that when asked to.
+/// Compares `computed` with the committed file. With TOCTOC_WRITE_VECTORS it writes that first.
 fn check(name: &str, computed: &Value) {
     if std::env::var_os("TOCTOC_WRITE_VECTORS").is_some() {
         let text = serde_json::to_string_pretty(computed).unwrap() + "\n";
@@ -48,15 +47,13 @@ fn check(name: &str, computed: &Value) {
     }
     let committed = std::fs::read_to_string(path(name)).expect("the vectors are committed");
     let committed: Value = serde_json::from_str(&committed).expect("the vectors are JSON");
-    assert!(committed == *computed, "{name} is not what the code gives now:\n{computed:#}");
+    assert!(committed == *computed, "{name} differs from what the code computes:\n{computed:#}");
 }
 
 fn keys() -> Value {
-    let (gateway, keys, client) = (
-        test_vectors::gateway(),
-        test_vectors::master().client_keys(CLIENT),
-        test_vectors::client(),
-    );
+    let gateway = test_vectors::gateway();
+    let keys = test_vectors::master().client_keys(CLIENT);
+    let client = test_vectors::client();
     let other = gateway.other.unwrap();
     json!({
         "about": "published test keys: never to be trusted, see README.md",
@@ -109,12 +106,12 @@ fn receipt() -> Receipt {
 }
 
 #[test]
-fn the_keys_are_those_of_the_file() {
+fn the_test_keys_are_the_committed_ones() {
     check("keys/golden.json", &keys());
 }
 
 #[test]
-fn the_openssh_key_is_the_golden_one() {
+fn the_committed_openssh_key_is_the_golden_key() {
     let client = test_vectors::client();
     if std::env::var_os("TOCTOC_WRITE_VECTORS").is_some() {
         let pair = ssh_key::private::Ed25519Keypair::from_seed(test_vectors::seed().expose());
@@ -166,7 +163,7 @@ fn sealing_gives_the_golden_bytes() {
             "tag_of_the_day": tags[1],
             "tag_of_tomorrow": tags[2],
             "tag_without_a_clock": hex(&Day::Unknown.tag(&side.keys.tag)),
-            "prologue": hex(&test_vectors::realm().prologue()),
+            "prologue": hex(&test_vectors::realm().prologue(TEST_GATEWAY_ID)),
             "request": hex(&request().encode()),
             "h": hex(&parts.h),
             "message": hex(&message),
@@ -186,15 +183,14 @@ fn sealing_gives_the_golden_bytes() {
 }
 
 #[test]
-fn a_computation_without_any_code_of_ours_agrees() {
+fn an_independent_computation_agrees() {
     let run = std::process::Command::new("python3").arg(path("tests/vectors/check.py")).output();
     let run = run.expect("python3 is installed by tools/setup");
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
 }
 
-/// All of the way that needs no clock, no state and no policy: the listener's steps, then the
-/// signature.
-fn judged(datagram: &[u8]) -> Result<(), Reject> {
+/// All checks that need no clock, no state and no policy: the listener's steps, then the signature.
+fn check_datagram(datagram: &[u8]) -> Result<(), Reject> {
     let (parts, _) = test_vectors::open(datagram, NOON)?.split();
     let claim = test_vectors::claim(parts, test_vectors::address());
     Authentic::verify(claim, &test_vectors::client(), TEST_GATEWAY_ID).map(|_| ())
@@ -206,7 +202,11 @@ fn each_defect_is_refused_for_its_reason() {
         .into_iter()
         .map(|(name, reject, datagram)| json!({"defect": name, "reject": reject.name(), "datagram": hex(&datagram)}))
         .collect();
-    assert_eq!(judged(&signed(&request(), |_| {})), Ok(()), "without a defect it is authentic");
+    assert_eq!(
+        check_datagram(&signed(&request(), |_| {})),
+        Ok(()),
+        "a datagram without a defect is refused"
+    );
     check(
         "tests/vectors/refused.json",
         &json!({
@@ -217,7 +217,7 @@ fn each_defect_is_refused_for_its_reason() {
     let committed = std::fs::read_to_string(path("tests/vectors/refused.json")).unwrap();
     let committed: Value = serde_json::from_str(&committed).unwrap();
     for case in committed["cases"].as_array().expect("cases") {
-        let found = judged(&unhex(&case["datagram"])).err().map(Reject::name);
+        let found = check_datagram(&unhex(&case["datagram"])).err().map(Reject::name);
         assert_eq!(found, case["reject"].as_str(), "{}", case["defect"]);
     }
 }
@@ -238,7 +238,7 @@ fn today() -> Day {
     Day::Number(NOON.day())
 }
 
-/// The datagram of `request`, with a right signature over whatever `change` makes of its body.
+/// The datagram of `request` with a body that `change` has changed, correctly signed.
 fn signed(request: &Request, change: impl Fn(&mut [u8; BODY])) -> Vec<u8> {
     signed_as(request, &test_vectors::side(CLIENT), change, authentic::sign)
 }
@@ -249,17 +249,16 @@ fn signed_as(
     change: impl Fn(&mut [u8; BODY]),
     sign: impl Fn(&Secret<32>, &Message) -> Signature,
 ) -> Vec<u8> {
-    // h does not depend on the body, so a first datagram tells it.
+    // h does not depend on the body, so a first datagram gives it.
     let mut h = [0; 32];
     let note = |m: &Message| {
         h.copy_from_slice(&m[32..64]);
-        Ok(Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 })
+        Ok(plain([0; 64]))
     };
     seal(side, request, today(), Secret::new(CLIENT_E), note).unwrap();
-    let mut body =
-        encode_body(request, &Signature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 });
+    let mut body = encode_body(request, &plain([0; 64]));
     change(&mut body);
-    let message = authentic::message(side.realm.gateway(), &h, body.first_chunk().unwrap());
+    let message = authentic::message(side.gateway, &h, body.first_chunk().unwrap());
     let signature = sign(&test_vectors::seed(), &message);
     body[SIGNED..SIGNED + 64].copy_from_slice(&signature.ed25519);
     body[SIGNED + 64] = signature.sk_flags;
@@ -268,11 +267,7 @@ fn signed_as(
 }
 
 fn with_mac(mut datagram: Vec<u8>) -> Vec<u8> {
-    let keys = test_vectors::master().client_keys(CLIENT);
-    let mut mac = Blake2sMac::<U16>::new_from_slice(keys.mac.expose()).unwrap();
-    Mac::update(&mut mac, b"toctoc v1 mac of a knock\0");
-    Mac::update(&mut mac, &datagram[..DATAGRAM - 16]);
-    datagram[DATAGRAM - 16..].copy_from_slice(&mac.finalize().into_bytes());
+    set_client_mac(&mut datagram);
     datagram
 }
 
@@ -297,10 +292,8 @@ fn with_side(change: impl Fn(ClientSide) -> ClientSide) -> Vec<u8> {
 fn defects_of_the_envelope() -> Vec<Defect> {
     let good = || signed(&request(), |_| {});
     let day = NOON.day();
-    let other_mask = |side| ClientSide {
-        realm: Realm::new(test_vectors::REALM, TEST_GATEWAY_ID, Secret::new([1; 32])),
-        ..side
-    };
+    let other_mask =
+        |side| ClientSide { realm: Realm::new(test_vectors::REALM, Secret::new([1; 32])), ..side };
     let with_keys =
         |keys: ClientKeys| with_side(|side| ClientSide { keys: keys.duplicate(), ..side });
     let keys = || test_vectors::master().client_keys(CLIENT);
@@ -332,7 +325,7 @@ fn defects_of_the_envelope() -> Vec<Defect> {
 fn defects_of_the_seal() -> Vec<Defect> {
     let mask = || test_vectors::realm().mask().duplicate();
     let realm = |realm, gateway| {
-        with_side(|side| ClientSide { realm: Realm::new(realm, gateway, mask()), ..side })
+        with_side(|side| ClientSide { gateway, realm: Realm::new(realm, mask()), ..side })
     };
     let another_public = KeyPair::new(&Secret::new([1; 32])).public();
     let other_psk =
@@ -364,7 +357,7 @@ fn defects_of_the_seal() -> Vec<Defect> {
     ]
 }
 
-/// The mask is XOR: another `e` goes in by difference.
+/// A datagram with another `e`. The mask is an XOR, so the difference of both is applied.
 fn with_ephemeral(e: [u8; 32]) -> Vec<u8> {
     let mut datagram = signed(&request(), |_| {});
     let ours = KeyPair::new(&Secret::new(CLIENT_E)).public();
@@ -451,7 +444,7 @@ fn plain(ed25519: [u8; 64]) -> Signature {
     Signature { ed25519, sk_flags: 0, sk_counter: 0 }
 }
 
-/// The blob over a message that names no gateway but in `h`.
+/// The signed blob of a message that names the gateway only in `h`.
 fn without_name(message: &Message) -> Vec<u8> {
     let mut blob = authentic::sshsig_blob(message);
     let hash = Sha512::digest([&message[..16], &message[32..]].concat());
@@ -470,7 +463,8 @@ fn ed25519(seed: &Secret<32>, text: &[u8]) -> [u8; 64] {
         .to_bytes()
 }
 
-/// The same signature to a verifier that does not look whether s is canonical.
+/// The same signature with s plus the group order. A verifier that does not require a canonical s
+/// accepts it.
 fn plus_order(mut signature: [u8; 64]) -> [u8; 64] {
     const ORDER: [u8; 32] = [
         0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,

@@ -1,13 +1,13 @@
-//! Properties of the sealed knock that hold for every bit and every body: whatever is not exactly
-//! what was sealed opens nothing, what is written is read back, and to those outside the realm all
-//! bytes look alike.
+//! Properties of the sealed knock for every bit and every body: a changed datagram opens nothing,
+//! what is encoded decodes to the same, and outside the realm all bytes look random.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use blake2::Blake2sMac;
-use blake2::digest::consts::U16;
+use blake2::digest::consts::U32;
 use blake2::digest::{KeyInit, Mac};
 use proptest::prelude::*;
+use toctoc::core::authentic::Authentic;
 use toctoc::core::keyring::Secret;
 use toctoc::core::knock::{
     self, BODY, KnockKind, RECEIPT_BODY, Receipt, Request, SIGNED, Signature, Status,
@@ -16,20 +16,16 @@ use toctoc::core::test_vectors::{self, NOON};
 use toctoc::core::types::{Fingerprint, Port, Proto, Reject, ServiceName, Source, Wall};
 use toctoc::core::wire::{DATAGRAM, RECEIPT};
 
+use crate::client_mac::set_client_mac;
+
 fn entropy(index: u32, salt: u8) -> [u8; 32] {
-    let mut mac = Blake2sMac::<blake2::digest::consts::U32>::new_from_slice(&[salt; 32]).unwrap();
+    let mut mac = Blake2sMac::<U32>::new_from_slice(&[salt; 32]).unwrap();
     Mac::update(&mut mac, &index.to_be_bytes());
     mac.finalize().into_bytes().into()
 }
 
-/// The datagram with a client MAC that fits it: what an insider with the client's MAC key, but not
-/// its psk, can send.
 fn with_mac(mut datagram: [u8; DATAGRAM]) -> [u8; DATAGRAM] {
-    let keys = test_vectors::master().client_keys(test_vectors::CLIENT);
-    let mut mac = Blake2sMac::<U16>::new_from_slice(keys.mac.expose()).unwrap();
-    Mac::update(&mut mac, b"toctoc v1 mac of a knock\0");
-    Mac::update(&mut mac, &datagram[..DATAGRAM - 16]);
-    datagram[DATAGRAM - 16..].copy_from_slice(&mac.finalize().into_bytes());
+    set_client_mac(&mut datagram);
     datagram
 }
 
@@ -69,7 +65,7 @@ fn no_bit_of_a_datagram_can_change() {
 }
 
 #[test]
-fn no_bit_below_the_mac_can_change_either() {
+fn no_bit_under_a_valid_mac_can_change_either() {
     let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
     assert_eq!(with_mac(datagram), datagram);
     for bit in 0..(DATAGRAM - 16) * 8 {
@@ -95,7 +91,7 @@ fn no_bit_of_a_receipt_can_change() {
     }
     assert_eq!(awaiting.open(&sealed[1..]), None);
     assert_eq!(awaiting.open(&[sealed.as_slice(), &[0]].concat()), None);
-    assert_eq!(awaiting.open(&datagram), None, "our own knock, reflected");
+    assert_eq!(awaiting.open(&datagram), None, "a reflected knock opened as a receipt");
 }
 
 #[test]
@@ -111,8 +107,8 @@ fn every_other_length_is_refused_by_length() {
     }
 }
 
-/// Fails if any bit position of the messages leans, or any of their regions prefers byte values.
-/// With fixed seeds this is one fixed computation: it cannot flicker.
+/// Fails if a bit position of the messages is biased, or a region prefers some byte values. The
+/// seeds are fixed, so the result is always the same.
 fn assert_uniform<const N: usize>(messages: &[[u8; N]], regions: &[std::ops::Range<usize>]) {
     let count = f64::from(u32::try_from(messages.len()).unwrap());
     for bit in 0..N * 8 {
@@ -128,10 +124,9 @@ fn assert_uniform<const N: usize>(messages: &[[u8; N]], regions: &[std::ops::Ran
     }
     for region in regions {
         let mut histogram = [0_u32; 256];
-        messages
-            .iter()
-            .flat_map(|m| &m[region.clone()])
-            .for_each(|byte| histogram[usize::from(*byte)] += 1);
+        for byte in messages.iter().flat_map(|message| &message[region.clone()]) {
+            histogram[usize::from(*byte)] += 1;
+        }
         let expected = count * f64::from(u32::try_from(region.len()).unwrap()) / 256.0;
         let chi: f64 =
             histogram.iter().map(|n| (f64::from(*n) - expected).powi(2) / expected).sum();
@@ -143,18 +138,14 @@ fn assert_uniform<const N: usize>(messages: &[[u8; N]], regions: &[std::ops::Ran
 }
 
 #[test]
-fn to_an_outsider_all_bytes_look_alike() {
-    // One client, one day, one request but for the timestamp: whatever is constant inside must not
-    // show outside.
-    let knocks: Vec<[u8; DATAGRAM]> = (0..1500)
-        .map(|i| {
-            test_vectors::datagram(
-                &test_vectors::request(Wall(NOON.0 + u64::from(i))),
-                entropy(i, 1),
-            )
-            .0
-        })
-        .collect();
+fn to_an_outsider_all_bytes_look_random() {
+    // One client, one day, and requests that differ only in the timestamp: the constant parts must
+    // not show outside.
+    let mut knocks = Vec::new();
+    for i in 0..1500 {
+        let request = test_vectors::request(Wall(NOON.0 + u64::from(i)));
+        knocks.push(test_vectors::datagram(&request, entropy(i, 1)).0);
+    }
     assert_uniform(&knocks, &[0..32, 32..48, 48..240, 240..256, 256..272]);
     let receipts: Vec<[u8; RECEIPT]> =
         (0..).zip(&knocks).map(|(i, knock)| answer(knock, &receipt(), entropy(i, 2))).collect();
@@ -179,12 +170,24 @@ fn challenge() -> impl Strategy<Value = Option<[u8; 16]>> {
 prop_compose! {
     fn request()(
         kind in prop_oneof![Just(KnockKind::Open), Just(KnockKind::Close), Just(KnockKind::Probe)],
-        receipt_wanted: bool, timestamp: u64, challenge in challenge(), address in proptest::option::of(source()),
-        source_port: u16, seconds: u32, service in service(), fingerprint: [u8; 32],
+        receipt_wanted: bool,
+        timestamp: u64,
+        challenge in challenge(),
+        address in proptest::option::of(source()),
+        source_port: u16,
+        seconds: u32,
+        service in service(),
+        fingerprint: [u8; 32],
     ) -> Request {
-        let service = if kind == KnockKind::Probe { ServiceName::NONE } else { service };
         Request {
-            kind, receipt_wanted, timestamp: Wall(timestamp), challenge, address, source_port, seconds, service,
+            kind,
+            receipt_wanted,
+            timestamp: Wall(timestamp),
+            challenge,
+            address,
+            source_port,
+            seconds,
+            service: if kind == KnockKind::Probe { ServiceName::NONE } else { service },
             fingerprint: Fingerprint(fingerprint),
         }
     }
@@ -192,27 +195,53 @@ prop_compose! {
 
 prop_compose! {
     fn any_receipt()(
-        status in 1_u8..=9, once: bool, seconds: u32, time: u64, delay: i64, observed in source(),
-        granted in proptest::option::of(source()), ports in proptest::collection::vec((any::<bool>(), 1_u16..), 0..=4),
-        challenge in challenge(), next in any::<Option<[u8; 32]>>(),
+        status in 1_u8..=9,
+        once: bool,
+        seconds: u32,
+        time: u64,
+        delay: i64,
+        observed in source(),
+        granted in proptest::option::of(source()),
+        ports in proptest::collection::vec((any::<bool>(), 1_u16..), 0..=4),
+        challenge in challenge(),
+        next_key in any::<Option<[u8; 32]>>(),
     ) -> Receipt {
-        let port = |(tcp, number)| Port { proto: if tcp { Proto::Tcp } else { Proto::Udp }, number };
-        let mut given = ports.into_iter().map(port);
+        let mut ports = ports.into_iter().map(|(tcp, number)| {
+            let proto = if tcp { Proto::Tcp } else { Proto::Udp };
+            Port { proto, number }
+        });
         Receipt {
-            status: Status::from_byte(status).unwrap(), once, seconds, time: Wall(time), delay, observed, granted,
-            ports: std::array::from_fn(|_| given.next()),
-            challenge, next_key: next.filter(|k| *k != [0; 32]),
+            status: Status::from_byte(status).unwrap(),
+            once,
+            seconds,
+            time: Wall(time),
+            delay,
+            observed,
+            granted,
+            ports: std::array::from_fn(|_| ports.next()),
+            challenge,
+            next_key: next_key.filter(|key| *key != [0; 32]),
         }
     }
 }
 
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(300))]
 
     #[test]
-    fn a_request_is_read_as_it_was_written(request in request(), sk_flags: u8, sk_counter: u32, fill: u8) {
+    fn a_request_is_read_as_it_was_written(
+        request in request(),
+        sk_flags: u8,
+        sk_counter: u32,
+        fill: u8,
+    ) {
         let signature = Signature { ed25519: [fill; 64], sk_flags, sk_counter };
-        prop_assert_eq!(knock::decode_body(&knock::encode_body(&request, &signature)), Some((request, signature)));
+        let body = knock::encode_body(&request, &signature);
+        prop_assert_eq!(knock::decode_body(&body), Some((request, signature)));
     }
 
     #[test]
@@ -221,8 +250,12 @@ proptest! {
     }
 
     #[test]
-    fn two_bodies_never_mean_the_same(request in request(), at in 0..SIGNED, byte: u8) {
-        // One byte anywhere, any value: what is still readable is written back to the same bytes.
+    fn two_bodies_never_decode_to_the_same_request(
+        request in request(),
+        at in 0..SIGNED,
+        byte: u8,
+    ) {
+        // One byte changes to any value. If the body still decodes, it encodes to the same bytes.
         let mut bytes = request.encode();
         bytes[at] = byte;
         if let Some(read) = Request::decode(&bytes) {
@@ -231,7 +264,11 @@ proptest! {
     }
 
     #[test]
-    fn two_receipts_never_mean_the_same(receipt in any_receipt(), at in 0..RECEIPT_BODY, byte: u8) {
+    fn two_receipt_bodies_never_decode_to_the_same_receipt(
+        receipt in any_receipt(),
+        at in 0..RECEIPT_BODY,
+        byte: u8,
+    ) {
         let mut bytes = receipt.encode();
         bytes[at] = byte;
         if let Some(read) = Receipt::decode(&bytes) {
@@ -240,7 +277,9 @@ proptest! {
     }
 
     #[test]
-    fn noise_of_any_content_is_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), DATAGRAM)) {
+    fn random_bytes_are_refused_without_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), DATAGRAM),
+    ) {
         prop_assert_eq!(test_vectors::open(&bytes, NOON).err(), Some(Reject::UnknownTag));
         let (_, awaiting) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
         prop_assert_eq!(awaiting.open(&bytes[..RECEIPT]), None);
@@ -248,19 +287,25 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(32))]
 
     #[test]
-    fn every_request_and_receipt_travels(request in request(), receipt in any_receipt(), entropy: [u8; 32]) {
-        let request = Request { timestamp: NOON, fingerprint: test_vectors::client().fingerprint, ..request };
+    fn every_request_and_receipt_arrives_unchanged(
+        request in request(),
+        receipt in any_receipt(),
+        entropy: [u8; 32],
+    ) {
+        let fingerprint = test_vectors::client().fingerprint;
+        let request = Request { timestamp: NOON, fingerprint, ..request };
         let (datagram, awaiting) = test_vectors::datagram(&request, entropy);
-        let sealed = test_vectors::open(&datagram, NOON).map_err(|r| TestCaseError::fail(r.name()))?;
-        prop_assert_eq!(sealed.request(), &request);
-        let (parts, reply) = sealed.split();
+        let decrypted = test_vectors::open(&datagram, NOON)
+            .map_err(|reject| TestCaseError::fail(reject.name()))?;
+        prop_assert_eq!(decrypted.request(), &request);
+        let (parts, reply) = decrypted.split();
         prop_assert_eq!(parts.body.len(), BODY);
         let claim = test_vectors::claim(parts, test_vectors::address());
-        let gateway = test_vectors::realm().gateway();
-        let authentic = toctoc::core::authentic::Authentic::verify(claim, &test_vectors::client(), gateway);
+        let gateway = test_vectors::gateway().gateway;
+        let authentic = Authentic::verify(claim, &test_vectors::client(), gateway);
         prop_assert_eq!(authentic.map(|a| *a.request()).ok(), Some(request));
         let answer = reply.seal(&test_vectors::realm(), &receipt, Secret::new([7; 32])).unwrap();
         prop_assert_eq!(awaiting.open(&answer), Some(receipt));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::address::{AddressScope, reach};
 use crate::core::keyring::Day;
-use crate::core::knock::{Challenge, KnockKind, Receipt, Request, Status};
+use crate::core::knock::{Challenge, KnockKind, Receipt, Request, Status, timestamp};
 use crate::core::types::{Fault, ServiceName, Source, Wall};
 use crate::core::wire::{AwaitingReceipt, RECEIPT, seal};
 use crate::edge::send::GatewaySocket;
@@ -191,7 +191,7 @@ impl Exchange<'_> {
         for attempt in 1..=self.wish.attempts {
             let now = clock::now().wall;
             let request = Request {
-                timestamp: stamp(now)?,
+                timestamp: timestamp(now, u32::from_be_bytes(entropy::bytes()?)),
                 challenge: told.map(|(challenge, _)| challenge).or(request.challenge),
                 ..*request
             };
@@ -243,14 +243,6 @@ impl Exchange<'_> {
 fn usable(local: IpAddr, gateway: IpAddr) -> bool {
     let ours = reach(local);
     ours == AddressScope::Global || (ours == reach(gateway) && ours != AddressScope::Nobody)
-}
-
-/// The timestamp of a knock at `now`: the lowest 20 bits, a millisecond, are random, so that no two
-/// are alike.
-fn stamp(now: Wall) -> Result<Wall, Fault> {
-    const RANDOM: u64 = (1 << 20) - 1;
-    let random = u64::from(u32::from_be_bytes(entropy::bytes()?));
-    Ok(Wall((now.0 & !RANDOM) | (random & RANDOM)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::core::diagnostic::printable;
 use crate::core::door::Step;
 use crate::core::types::Fault;
 use crate::edge::knock_packet::PacketOrigin;
-use crate::edge::send::{AddressFamily, resolve};
+use crate::edge::names::{AddressFamily, resolve_gateway};
 use crate::edge::terminal;
 use crate::keys::profile::{Fallback, Profile};
 
@@ -54,7 +54,7 @@ pub(super) fn send(
     source: Option<IpAddr>,
 ) -> Result<u8, NothingSent> {
     let no_way = |fault| NothingSent { fault, code: NO_WAY, json: false };
-    let gateways = resolve(&profile.addresses, profile.port, family).map_err(no_way)?;
+    let gateways = resolve_gateway(&profile.addresses, profile.port, family).map_err(no_way)?;
     let origin = PacketOrigin { source, interface: None };
     let mut trouble =
         Fault::new("the profile has no address", "ask the gateway's admin for a new one");

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::core::address::as_text;
 use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::types::{Port, Proto};
-use crate::edge::names::{self, FamilyPreference};
+use crate::edge::names;
 
 /// One line a door and address family, IPv4 first.
 pub(super) fn lines(doors: &[Door], addresses: &[IpAddr]) -> Vec<String> {
@@ -84,7 +84,7 @@ fn refused(target: &str) -> Option<String> {
         let octets = target.split('.').all(|octet| octet.parse::<u8>().is_ok());
         return (!octets).then(|| format!("invalid IPv4 address '{target}'"));
     }
-    names::resolve(target, "0", Some(Proto::Udp), FamilyPreference::Any)
+    names::resolve(target, "0", Some(Proto::Udp), None)
         .err()
         .map(|_| format!("unknown host '{target}'"))
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use super::getopt::{Opt, OptPart, parts};
 use crate::config::knockd::atoi;
 use crate::core::types::Proto;
-use crate::edge::knock_packet::{PacketOrigin, SendError, hit};
-use crate::edge::names::{FamilyPreference, numeric, resolve};
+use crate::edge::knock_packet::{PacketOrigin, SendError, send};
+use crate::edge::names::{AddressFamily, numeric, resolve};
 
 const OPTIONS: [Opt; 7] = [
     Opt { short: 'u', long: "udp", takes: false },
@@ -68,8 +68,8 @@ pub fn run(
     for part in parts(program, &OPTIONS, words) {
         match part {
             OptPart::Flag('u') => knock.udp = true,
-            OptPart::Flag('4') => knock.family = FamilyPreference::V4,
-            OptPart::Flag('6') => knock.family = FamilyPreference::V6,
+            OptPart::Flag('4') => knock.family = Some(AddressFamily::V4),
+            OptPart::Flag('6') => knock.family = Some(AddressFamily::V6),
             OptPart::Flag('v') => knock.verbose = true,
             OptPart::Flag('V') => {
                 return out.write_all(super::version("knock").as_bytes()).map(|()| DONE);
@@ -99,7 +99,7 @@ fn usage(out: &mut dyn Write) -> io::Result<i32> {
 #[derive(Default)]
 struct KnockProgram {
     udp: bool,
-    family: FamilyPreference,
+    family: Option<AddressFamily>,
     verbose: bool,
     /// Milliseconds.
     delay: i32,
@@ -131,7 +131,7 @@ impl KnockProgram {
             if self.verbose {
                 writeln!(out, "hitting {} {}:{port}", proto.name(), numeric(to))?;
             }
-            if let Err(SendError::Socket(_)) = hit(to, proto, &PacketOrigin::default()) {
+            if let Err(SendError::Socket(_)) = send(to, proto, &PacketOrigin::default()) {
                 return writeln!(err, "Cannot open socket").map(|()| WRONG);
             }
             std::thread::sleep(delay);

@@ -113,6 +113,7 @@ fn profile(
         side: ClientSide {
             gateway_public: keys.public(),
             keys: keys.master.client_keys(client.id),
+            gateway: keys.gateway,
             realm: keys.realm.duplicate(),
         },
         default_service: client.services.first().copied(),

@@ -1,17 +1,15 @@
-//! The few iptables and ufw lines that mean "this address may reach these ports", and nothing that
-//! is only nearly one. What becomes of them is left to `convert`.
+//! The few iptables and ufw commands that mean "this address may reach these ports". A command that
+//! is only nearly one is not accepted.
 
 use crate::core::types::{Port, Proto, SERVICE_PORTS};
 
-/// `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT`, in any order of its options, or its
-/// like.
+/// `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT`, in any order of its options, or a
+/// similar command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IptablesRule {
-    /// Whether it puts the rule in or takes it out.
     pub(super) verb: Verb,
     /// The ports that it opens, in order, each once.
     pub(super) ports: Vec<Port>,
-    /// Whose rules it changes.
     table: Table,
 }
 
@@ -29,7 +27,7 @@ enum Table {
 }
 
 impl IptablesRule {
-    /// Whether `other` takes out what this puts in.
+    /// True if `other` takes out what this puts in.
     pub(super) fn taken_back_by(&self, other: &IptablesRule) -> bool {
         self.verb == Verb::Add
             && other.verb == Verb::Delete
@@ -38,114 +36,146 @@ impl IptablesRule {
     }
 }
 
-/// Where a program of that name is the one that everybody means.
+/// Directories in which a program of that name is the usual one.
 const DIRECTORIES: [&str; 5] = ["/sbin/", "/usr/sbin/", "/bin/", "/usr/bin/", "/usr/local/sbin/"];
+
+type Words<'a> = std::str::SplitWhitespace<'a>;
 
 /// Reads a command; `None` unless every word of it is understood.
 pub(super) fn read(command: &str) -> Option<IptablesRule> {
-    let mut words: Vec<&str> = command.split_whitespace().collect();
-    let program = (!words.is_empty()).then(|| words.remove(0))?;
-    let name =
-        DIRECTORIES.iter().find_map(|directory| program.strip_prefix(directory)).unwrap_or(program);
-    let mut words = words.into_iter();
+    let mut words = command.split_whitespace();
+    let program = words.next()?;
+    let directory = DIRECTORIES.iter().find(|directory| program.starts_with(**directory));
+    let name = &program[directory.map_or(0, |directory| directory.len())..];
     match name {
-        "iptables" | "iptables-nft" | "iptables-legacy" => iptables(Table::V4, &mut words),
-        "ip6tables" | "ip6tables-nft" | "ip6tables-legacy" => iptables(Table::V6, &mut words),
-        "ufw" => ufw(&mut words),
+        "iptables" | "iptables-nft" | "iptables-legacy" => iptables(Table::V4, words),
+        "ip6tables" | "ip6tables-nft" | "ip6tables-legacy" => iptables(Table::V6, words),
+        "ufw" => ufw(words),
         _ => None,
     }
 }
 
-type Words<'a> = std::vec::IntoIter<&'a str>;
-
-fn iptables(table: Table, words: &mut Words<'_>) -> Option<IptablesRule> {
-    let (mut verb, mut source, mut accepts, mut proto, mut numbers) =
-        (None, false, false, None, None);
+fn iptables(table: Table, mut words: Words<'_>) -> Option<IptablesRule> {
+    let mut verb = None;
+    let mut source = None;
+    let mut accept = None;
+    let mut proto = None;
+    let mut numbers = None;
     while let Some(word) = words.next() {
         match word {
-            "-w" | "--wait" => skip(words, |word| word.parse::<u8>().is_ok()),
-            "-A" | "--append" | "-I" | "--insert" | "-D" | "--delete" => {
-                let adds = !matches!(word, "-D" | "--delete");
-                set(&mut verb, if adds { Verb::Add } else { Verb::Delete })?;
-                (words.next()? == "INPUT").then_some(())?;
-                skip(words, |word| adds && word == "1");
+            "-w" | "--wait" => skip(&mut words, |word| word.parse::<u8>().is_ok()),
+            "-A" | "--append" | "-I" | "--insert" => {
+                set(&mut verb, Verb::Add)?;
+                exactly(words.next()?, &["INPUT"])?;
+                skip(&mut words, |word| word == "1");
+            }
+            "-D" | "--delete" => {
+                set(&mut verb, Verb::Delete)?;
+                exactly(words.next()?, &["INPUT"])?;
             }
             "-s" | "--src" | "--source" => {
-                (matches!(words.next()?, "%IP%" | "%IP%/32" | "%IP%/128") && !source)
-                    .then_some(())?;
-                source = true;
+                set(&mut source, exactly(words.next()?, &["%IP%", "%IP%/32", "%IP%/128"])?)?;
             }
             "-p" | "--proto" | "--protocol" => set(&mut proto, protocol(words.next()?)?)?,
-            "-m" | "--match" => match words.next()? {
-                "tcp" | "udp" | "multiport" => {}
-                "comment" => {
-                    (words.next()? == "--comment").then_some(())?;
-                    words.next().filter(|comment| plain(comment))?;
-                }
-                "state" => (words.next()? == "--state" && states(words.next()?)).then_some(())?,
-                "conntrack" => {
-                    (words.next()? == "--ctstate" && states(words.next()?)).then_some(())?
-                }
-                _ => return None,
-            },
+            "-m" | "--match" => matching(&mut words)?,
             "--syn" => {}
             "--dport" | "--destination-port" => set(&mut numbers, vec![number(words.next()?)?])?,
             "--dports" | "--destination-ports" => {
-                set(
-                    &mut numbers,
-                    words.next()?.split(',').map(number).collect::<Option<Vec<_>>>()?,
-                )?;
+                let list = words.next()?.split(',').map(number).collect::<Option<Vec<_>>>()?;
+                set(&mut numbers, list)?;
             }
-            "-j" | "--jump" => {
-                (words.next()? == "ACCEPT" && !accepts).then_some(())?;
-                accepts = true;
-            }
+            "-j" | "--jump" => set(&mut accept, exactly(words.next()?, &["ACCEPT"])?)?,
             _ => return None,
         }
     }
-    let (proto, numbers) = (proto?, numbers?);
-    let ports = ports(numbers.iter().map(|number| Port { proto, number: *number }))?;
-    (source && accepts).then_some(IptablesRule { verb: verb?, ports, table })
+    source?;
+    accept?;
+    let proto = proto?;
+    let ports = numbers?.into_iter().map(|number| Port { proto, number }).collect();
+    Some(IptablesRule { verb: verb?, ports: ordered(ports)?, table })
+}
+
+/// A match that changes nothing: the protocol's own, a comment, new connections.
+fn matching(words: &mut Words<'_>) -> Option<()> {
+    match words.next()? {
+        "tcp" | "udp" | "multiport" => Some(()),
+        "comment" => {
+            exactly(words.next()?, &["--comment"])?;
+            plain(words.next()?)
+        }
+        "state" => {
+            exactly(words.next()?, &["--state"])?;
+            states(words.next()?)
+        }
+        "conntrack" => {
+            exactly(words.next()?, &["--ctstate"])?;
+            states(words.next()?)
+        }
+        _ => None,
+    }
 }
 
 /// `ufw [insert 1] allow [proto tcp] from %IP% to any port 22 [proto tcp]`, and with `delete`.
 /// Without a protocol ufw means both.
-fn ufw(words: &mut Words<'_>) -> Option<IptablesRule> {
-    skip(words, |word| word == "--force");
+fn ufw(mut words: Words<'_>) -> Option<IptablesRule> {
+    skip(&mut words, |word| word == "--force");
     let mut verb = Verb::Add;
     let mut word = words.next()?;
     match word {
-        "delete" => (verb, word) = (Verb::Delete, words.next()?),
-        "insert" => word = (words.next()? == "1").then(|| words.next())??,
+        "delete" => {
+            verb = Verb::Delete;
+            word = words.next()?;
+        }
+        "insert" => {
+            exactly(words.next()?, &["1"])?;
+            word = words.next()?;
+        }
         "prepend" => word = words.next()?,
         _ => {}
     }
-    (word == "allow").then_some(())?;
-    skip(words, |word| word == "in");
-    let (mut proto, mut from, mut to, mut port) = (None, None, None, None);
+    exactly(word, &["allow"])?;
+    skip(&mut words, |word| word == "in");
+    let mut proto = None;
+    let mut from = None;
+    let mut to = None;
+    let mut port = None;
     while let Some(word) = words.next() {
         let value = words.next()?;
         match word {
             "proto" => set(&mut proto, protocol(value)?)?,
-            "from" => set(&mut from, (value == "%IP%").then_some(())?)?,
-            "to" => set(&mut to, (value == "any").then_some(())?)?,
+            "from" => set(&mut from, exactly(value, &["%IP%"])?)?,
+            "to" => set(&mut to, exactly(value, &["any"])?)?,
             "port" => set(&mut port, number(value)?)?,
-            "comment" if plain(value) => {}
+            "comment" => plain(value)?,
             _ => return None,
         }
     }
-    let number = from.and(to).and(port)?;
-    let protos = proto.map_or(vec![Proto::Tcp, Proto::Udp], |proto| vec![proto]);
-    let ports = ports(protos.into_iter().map(|proto| Port { proto, number }))?;
-    Some(IptablesRule { verb, ports, table: Table::Ufw })
+    from?;
+    to?;
+    let number = port?;
+    let protos = match proto {
+        Some(proto) => vec![proto],
+        None => vec![Proto::Tcp, Proto::Udp],
+    };
+    let ports = protos.into_iter().map(|proto| Port { proto, number }).collect();
+    Some(IptablesRule { verb, ports: ordered(ports)?, table: Table::Ufw })
 }
 
+/// `None` if it was set before.
 fn set<T>(place: &mut Option<T>, value: T) -> Option<()> {
-    place.replace(value).is_none().then_some(())
+    if place.is_some() {
+        return None;
+    }
+    *place = Some(value);
+    Some(())
+}
+
+fn exactly(word: &str, known: &[&str]) -> Option<()> {
+    known.contains(&word).then_some(())
 }
 
 fn skip(words: &mut Words<'_>, is: impl Fn(&str) -> bool) {
-    if words.as_slice().first().is_some_and(|word| is(word)) {
+    if words.clone().next().is_some_and(is) {
         words.next();
     }
 }
@@ -159,28 +189,30 @@ fn protocol(word: &str) -> Option<Proto> {
 }
 
 /// New connections, with or without what belongs to them.
-fn states(list: &str) -> bool {
+fn states(list: &str) -> Option<()> {
     let known = ["NEW", "ESTABLISHED", "RELATED"];
-    list.split(',').all(|state| known.contains(&state))
-        && list.split(',').any(|state| state == "NEW")
+    let sound = list.split(',').all(|state| known.contains(&state))
+        && list.split(',').any(|state| state == "NEW");
+    sound.then_some(())
 }
 
 /// A port as both programs print it: no range, no name, no zero.
 fn number(word: &str) -> Option<u16> {
-    word.parse().ok().filter(|port| *port > 0 && !word.starts_with(['0', '+']))
+    let port: u16 = word.parse().ok()?;
+    (port > 0 && port.to_string() == word).then_some(port)
 }
 
-/// As many as a service may have.
-fn ports(all: impl Iterator<Item = Port>) -> Option<Vec<Port>> {
-    let mut ports: Vec<Port> = all.collect();
+/// The ports in order, each once; `None` if a service cannot have so many.
+fn ordered(mut ports: Vec<Port>) -> Option<Vec<Port>> {
     ports.sort_by_key(|port| (port.number, port.proto.name()));
     ports.dedup();
     (1..=SERVICE_PORTS).contains(&ports.len()).then_some(ports)
 }
 
 /// A word that the shell takes as it is.
-fn plain(word: &str) -> bool {
-    word.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:/".contains(&b))
+fn plain(word: &str) -> Option<()> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-:/".contains(&b);
+    word.bytes().all(plain).then_some(())
 }
 
 #[cfg(test)]
@@ -262,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_anything_else_is_not_taken_for_one() {
+    fn a_command_that_does_anything_else_is_not_a_rule() {
         for text in [
             "iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; date",
             "iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT && logger x",

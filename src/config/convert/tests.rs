@@ -1,5 +1,4 @@
-//! Conversions are read back by the reader of our own form, and must mean what the old doors meant.
-//! Which command is a rule is tested in `rules`.
+//! Conversions are parsed again, and must mean what the old doors meant.
 
 use super::*;
 use crate::config::{knockd, native};
@@ -16,7 +15,7 @@ fn read(text: &str) -> KnockdConf {
     .unwrap()
 }
 
-/// What comes of `text` behind the configuration `there`, and all that is said of it.
+/// The settings of `there` with the converted `text` appended, and all remarks.
 fn appended(there: &str, text: &str) -> (Settings, Vec<String>) {
     let Converted { toml, left_out, notes } =
         convert(&read(text), &native::parse("there.toml", there).unwrap());
@@ -39,7 +38,7 @@ const OPEN: &str = "/sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT"
 const SHUT: &str = "/sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
 
 #[test]
-fn a_rule_that_its_own_stop_command_takes_out_becomes_a_service_for_as_long() {
+fn a_rule_that_its_stop_command_takes_out_becomes_a_service_of_the_same_time() {
     let text = format!(
         "[ssh]\nsequence=71,82:udp,93\ntcpflags=syn\nseq_timeout=15\ncommand={OPEN}\ncmd_timeout=60\nstop_command={SHUT}\n"
     );
@@ -55,7 +54,7 @@ fn a_rule_that_its_own_stop_command_takes_out_becomes_a_service_for_as_long() {
 }
 
 #[test]
-fn a_door_that_another_one_shuts_becomes_a_service_and_the_other_is_not_needed() {
+fn a_door_that_another_door_shuts_becomes_a_service_and_the_other_is_not_needed() {
     let text = format!(
         "[open]\nsequence=71,82,93\ncommand={OPEN}\n[shut]\nsequence=93,82,71\ncommand={SHUT}\n"
     );
@@ -84,7 +83,7 @@ fn a_door_that_shuts_stays_as_long_as_commands_open_what_it_shuts() {
 const OPEN_ONLY: &str = "[open]\nsequence=71,82,93\ncommand=/sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n";
 
 #[test]
-fn ipv6_commands_that_say_the_same_belong_to_the_service() {
+fn ipv6_commands_with_the_same_meaning_belong_to_the_service() {
     let six = |text: &str| text.replace("/sbin/iptables", "ip6tables");
     let pair = format!("[ssh]\nsequence=71,82,93\ncommand={OPEN}\nstop_command={SHUT}\n");
     let both = format!("{pair}command_6={}\nstop_command_6={}\n", six(OPEN), six(SHUT));
@@ -112,7 +111,7 @@ fn a_rule_that_nothing_takes_back_in_time_stays_a_command() {
 }
 
 #[test]
-fn services_and_doors_that_are_there_are_not_written_again() {
+fn existing_services_and_doors_are_not_written_again() {
     let there = "[service.ssh]\nports = [\"22/tcp\"]\n[door.old]\nsequence = [\"1/tcp\"]\nservice = \"ssh\"\n";
     let pair = format!("{OPEN_ONLY}stop_command={SHUT}\ncmd_timeout=60\n");
     let (settings, remarks) = appended(there, &pair);
@@ -129,13 +128,14 @@ fn services_and_doors_that_are_there_are_not_written_again() {
     let wider = "[service.net]\nports = [\"22/tcp\", \"80/tcp\"]\n";
     let (settings, remarks) = appended(wider, &pair);
     assert!(
-        settings.doors[0].service.is_none() && says(&remarks, "open nothing any more: service net"),
+        settings.doors[0].service.is_none()
+            && says(&remarks, "no longer open anything: service net"),
         "{remarks:?}"
     );
 }
 
 #[test]
-fn commands_that_are_no_rule_stay_commands_to_the_letter() {
+fn commands_that_are_not_a_rule_stay_commands_unchanged() {
     let text = "[options]\nUseSyslog\nInterface = eth1\n[a]\nsequence=71,82,93\ncommand=echo \"%IP%\" 'x' \\ # y\n\
         command_6=\nstop_command=b\ncmd_timeout=-1\ntarget=192.0.2.1\n[a]\none_time_sequences=/ots\ncommand=c\n";
     let (settings, remarks) = converted(text);
@@ -151,7 +151,7 @@ fn commands_that_are_no_rule_stay_commands_to_the_letter() {
 }
 
 #[test]
-fn what_cannot_be_said_is_said_to_be_missing() {
+fn a_door_that_cannot_be_converted_is_listed_as_left_out() {
     let text = "[shipped]\nsequence=7000,8000,9000\ncommand=a\n[typo]\nsequence=ssh,1\ncommand=a\n[odd]\nsequence=1,2,3\n\
         target=10.0.0.05\ncommand=a\n[never]\nsequence=1,2,3\nseq_timeout=0\ncommand=a\n[idle]\nsequence=1,2,3\n";
     let (settings, remarks) = converted(text);

@@ -1,5 +1,4 @@
-//! Why a knockd.conf is refused: in knockd's words, and in ours.
-//! Finding it is left to the reading.
+//! Errors in a knockd.conf: in knockd's words, and in ours.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,16 +8,16 @@ use crate::core::types::Fault;
 
 use super::one_time;
 
-/// What is wrong with a list of ports.
+/// An error in a list of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceError {
-    /// The door whose list it is.
+    /// The door's name.
     pub door: String,
-    /// What is wrong.
+    /// The error.
     pub what: BadSequence,
 }
 
-/// What can be wrong with a list of ports.
+/// The possible errors in a list of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadSequence {
     /// More than [`crate::core::door::STEPS`].
@@ -30,36 +29,36 @@ pub enum BadSequence {
 }
 
 impl SequenceError {
-    /// knockd's text behind `config: ` on stderr, and behind `error: ` in its log (there not for
-    /// bad ports).
+    /// knockd's text after `config: ` on stderr, and after `error: ` in its log (there not for bad
+    /// ports).
     pub fn text(&self) -> String {
+        let door = &self.door;
         match &self.what {
-            BadSequence::TooMany => {
-                format!("section {}: too many ports in knock sequence", self.door)
-            }
-            BadSequence::Port(port) => format!("section {}: port {port} is invalid", self.door),
-            BadSequence::Protocol => {
-                format!("section {}: unknown protocol in knock sequence", self.door)
-            }
+            BadSequence::TooMany => format!("section {door}: too many ports in knock sequence"),
+            BadSequence::Port(port) => format!("section {door}: port {port} is invalid"),
+            BadSequence::Protocol => format!("section {door}: unknown protocol in knock sequence"),
         }
     }
 
-    /// What knockd writes to its log, where that is open already.
+    /// The line in knockd's log, if that is open already.
     pub fn logged(&self) -> Option<String> {
-        (!matches!(self.what, BadSequence::Port(_))).then(|| format!("error: {}", self.text()))
+        match self.what {
+            BadSequence::Port(_) => None,
+            _ => Some(format!("error: {}", self.text())),
+        }
     }
 }
 
-/// Why a configuration was refused. `Display` is knockd's message.
+/// The first error in a configuration. `Display` is knockd's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnockdError {
-    /// Counted from 1, as knockd counts its reads.
+    /// The line, counted from 1, as knockd counts its reads.
     pub line: usize,
-    /// What is wrong there.
+    /// The mistake.
     pub what: Wrong,
 }
 
-/// What can be wrong with a configuration.
+/// The possible errors in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
     /// Unknown key, key in the wrong section, no `=`.
@@ -68,9 +67,9 @@ pub enum Wrong {
     SectionName,
     /// A key before any section.
     NoSection,
-    /// This is no TCP flag; in capitals.
+    /// Not a TCP flag; in capitals.
     Flag(String),
-    /// A sequence.
+    /// A bad sequence.
     Sequence(SequenceError),
     /// The file of one-time sequences could not be read, for this reason.
     OneTimeFile(PathBuf, String),
@@ -106,13 +105,13 @@ impl fmt::Display for KnockdError {
     }
 }
 
-/// As C's `perror` says it.
+/// The text of C's `perror`.
 pub fn not_opened(path: &str, reason: &str) -> String {
     if path.is_empty() { reason.into() } else { format!("{path}: {reason}") }
 }
 
 impl KnockdError {
-    /// What goes to the log besides, where knockd logs it.
+    /// The additional line in the log, where knockd writes one.
     pub fn logged(&self) -> Option<String> {
         match &self.what {
             Wrong::Sequence(error) => error.logged(),
@@ -121,12 +120,12 @@ impl KnockdError {
         }
     }
 
-    /// The same for people who do not know knockd's messages: with the file, the line, and what to
-    /// do.
+    /// The same for people who do not know knockd's messages: with the file, the line, and a
+    /// remedy.
     pub fn fault(&self, path: &Path) -> Fault {
         let (what, remedy) = match &self.what {
             Wrong::Syntax => (
-                "not a key that this section knows".into(),
+                "not a key of this section".into(),
                 "write `key = value` as in toctoc-knockd.conf(5)",
             ),
             Wrong::SectionName => ("a section without a name".into(), "write `[name]`"),
@@ -134,15 +133,15 @@ impl KnockdError {
                 ("a key before the first section".into(), "write `[options]` or `[door]` above it")
             }
             Wrong::Flag(flag) => (
-                format!("no TCP flag is called {flag:?}"),
-                "name fin, syn, rst, psh, ack, urg, with ! for \"not set\", commas between them and no blanks",
+                format!("{flag:?} is not a TCP flag"),
+                "write fin, syn, rst, psh, ack, urg, with ! for not, and commas without blanks",
             ),
             Wrong::Sequence(error) => {
                 (error.text(), "write 1 to 32 of `port` or `port:udp` with commas between them")
             }
             Wrong::OneTimeFile(file, reason) => (
                 format!("{}: {reason}", file.display()),
-                "create the file, one sequence a line, for root alone",
+                "create the file, one sequence per line, for root alone",
             ),
             Wrong::NoneLeft(door) => (
                 format!("door {door} has no one-time sequence left in its file"),

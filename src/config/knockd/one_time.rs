@@ -1,43 +1,51 @@
-//! A file of one-time sequences: one a line, the first usable line is in force, `#` in front of a
-//! line uses it up. Writing that `#` durably, before anything opens, is left to `edge::one_time`.
+//! A file of one-time sequences: one per line; the first usable line is in force, and `#` before it
+//! uses it up. See `edge::one_time` for writing that `#` durably before anything opens.
+
+use std::collections::BTreeSet;
 
 use crate::core::door::Step;
 
 use super::{SequenceError, list, sequence, trim};
 
-/// The first usable sequence in `text`. Lines that are none are told of, each time.
+/// The first usable sequence in `text`. `skipped` gets the lines before it that are none.
 pub fn first(text: &[u8], door: &str, skipped: &mut dyn FnMut(SequenceError)) -> Option<Vec<Step>> {
-    usable(text).find_map(|(_, line)| match parse(line, door) {
-        Ok(sequence) => Some(sequence),
-        Err(error) => {
-            skipped(error);
-            None
+    for line in usable(text) {
+        match parse(line.text, door) {
+            Ok(sequence) => return Some(sequence),
+            Err(error) => skipped(error),
         }
-    })
+    }
+    None
 }
 
 /// Every step that any usable line names, each once.
 pub fn steps(text: &[u8]) -> Vec<Step> {
-    let all = usable(text).filter_map(|(_, line)| parse(line, "").ok()).flatten();
-    all.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    let mut steps = BTreeSet::new();
+    for line in usable(text) {
+        steps.extend(parse(line.text, "").unwrap_or_default());
+    }
+    steps.into_iter().collect()
 }
 
-/// Where in `text` the `#` belongs that uses `sequence` up: at the first byte of the first usable
-/// line that holds it.
+/// The place in `text` of the `#` that uses `sequence` up: the first byte of the first usable line
+/// that holds it.
 pub fn place_of(text: &[u8], sequence: &[Step]) -> Option<usize> {
-    usable(text)
-        .find(|(_, line)| parse(line, "").is_ok_and(|found| found == sequence))
-        .map(|(at, _)| at)
+    for line in usable(text) {
+        if parse(line.text, "").is_ok_and(|found| found == sequence) {
+            return Some(line.start);
+        }
+    }
+    None
 }
 
-/// knockd's message when a file has no usable line left.
+/// knockd's message if a file has no usable line left.
 pub fn none_left(door: &str) -> String {
     format!(
         "no more sequences left in the one time sequences file for door {door} --> disabling the door"
     )
 }
 
-/// knockd's message when a used line can not be marked.
+/// knockd's message if a used line cannot be marked.
 pub fn not_marked(door: &str) -> String {
     format!("error while disabling used one time sequence for door {door} --> disabling the door")
 }
@@ -47,16 +55,22 @@ pub fn new_sequence(door: &str, sequence: &[Step]) -> String {
     format!("new sequence for door {door}: {}", list(sequence))
 }
 
-/// Lines that are neither empty nor comments, trimmed, with the place of their first byte, blanks
-/// included.
-fn usable(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+struct Line<'t> {
+    /// The place of its first byte, blanks included.
+    start: usize,
+    /// Without blanks at either end.
+    text: &'t [u8],
+}
+
+/// Lines that are neither empty nor comments.
+fn usable(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
     let mut at = 0;
     let lines = text.split_inclusive(|b| *b == b'\n').map(move |line| {
-        let place = at;
+        let start = at;
         at += line.len();
-        (place, trim(line))
+        Line { start, text: trim(line) }
     });
-    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with(b"#"))
+    lines.filter(|line| !line.text.is_empty() && !line.text.starts_with(b"#"))
 }
 
 fn parse(line: &[u8], door: &str) -> Result<Vec<Step>, SequenceError> {
@@ -74,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_that_is_neither_used_nor_empty_nor_wrong_is_in_force() {
+    fn the_first_line_that_is_not_used_empty_or_wrong_is_in_force() {
         let file = "# comment\r\n\n\t#7001,7002\n 70000,1\n 1:icmp\n  7101 , 7102:udp \r\n 7201";
         let (first, skipped) = first_of(file);
         assert_eq!(first.unwrap(), "7101:tcp,7102:udp");
@@ -89,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_goes_to_the_used_line_not_to_a_bad_one_before_it() {
+    fn the_mark_goes_to_the_used_line_and_not_to_a_bad_line_before_it() {
         let mut file = b" 70000,1\n 7101,7102\n 7201,7202\n".to_vec();
         let used = sequence("7101,7102", "d").unwrap();
         let at = place_of(&file, &used).unwrap();

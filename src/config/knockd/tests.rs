@@ -145,14 +145,14 @@ fn names_are_cut_and_lines_are_cut() {
 }
 
 #[test]
-fn an_empty_file_and_options_alone_are_no_error() {
+fn an_empty_file_and_a_file_of_options_only_are_not_errors() {
     for text in ["", "\n", "[options]\n", "# x"] {
         assert!(parse(text).unwrap().doors.is_empty());
     }
 }
 
 #[test]
-fn latin1_is_welcome_in_comments_alone() {
+fn latin1_is_allowed_in_comments_only() {
     let read = |text: &[u8]| read(text, false, UsedUp::Refuse, &mut no_file, &mut |_| ());
     assert!(read(b"# \xe4\n[d]\nsequence=1\n").is_ok());
     assert_eq!(read(b"[\xe4]\nsequence=1\n").unwrap_err().what, Wrong::NotText);

@@ -1,127 +1,108 @@
-//! `start` and `stop` of a `[service.NAME]`: programs with their arguments, in the place of ports.
-//! What else such a section may have is left to `services`, running them to `core::openings` and
-//! `edge::command`.
+//! `start` and `stop` of a command service: programs with their arguments.
+//! See `core::openings` and `edge::command` for running them.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use toml::Spanned;
 
-use super::services::RawService;
+use super::raw::{List, RawService};
+use super::start_of;
 use crate::config::ServiceCommands;
 use crate::core::diagnostic::SourceText;
 use crate::core::openings::{COMMAND, CommandLine};
 use crate::core::types::Fault;
 
-pub(super) type RawCommand = Option<Spanned<Vec<Spanned<String>>>>;
-
-/// How many arguments a command may have, the program among them.
+/// The most words of a command, the program among them.
 const ARGUMENTS: usize = 64;
 const EXAMPLE: &str = "write for example start = [\"/usr/sbin/ipset\", \"add\", \"vpn\", \"%IP%\"]";
 
-/// The commands of a section, if it has any; then nothing that only our own table can do.
+/// The commands of a section that begins at `at`, if it has any. Then it may have no key that only
+/// our own table can keep.
 pub(super) fn commands(
     file: SourceText<'_>,
     at: usize,
-    raw: &mut RawService,
+    raw: &RawService,
 ) -> Result<Option<ServiceCommands>, Fault> {
-    let (start, stop) = match (raw.start.take(), raw.stop.take()) {
-        (None, None) => return Ok(None),
-        (Some(start), Some(stop)) => (start, stop),
-        (Some(start), None) => {
-            let remedy =
-                "write stop = [...]; where nothing is to be undone, stop = [\"/bin/true\"]";
-            return Err(file.complain(
-                start.span().start,
-                "a `start` without a `stop`: nothing would end a grant",
-                remedy,
-            ));
+    match (&raw.start, &raw.stop) {
+        (None, None) => Ok(None),
+        (Some(start), Some(stop)) => {
+            only_commands(file, raw)?;
+            let start = command(file, start, "start")?;
+            let stop = command(file, stop, "stop")?;
+            Ok(Some(ServiceCommands { start, stop }))
         }
+        (Some(start), None) => Err(file.complain(
+            start.span().start,
+            "a `start` without a `stop`: nothing would end a grant",
+            "write stop = [...]; if there is nothing to undo, stop = [\"/bin/true\"]",
+        )),
         (None, Some(_)) => {
-            return Err(file.complain(
-                at,
-                "a `stop` without a `start`: nothing would open",
-                EXAMPLE,
-            ));
+            Err(file.complain(at, "a `stop` without a `start`: nothing would open", EXAMPLE))
         }
-    };
-    only_commands(file, raw)?;
-    Ok(Some(ServiceCommands {
-        start: command(file, start, "start")?,
-        stop: command(file, stop, "stop")?,
-    }))
+    }
 }
 
-/// Refuses what would promise something that no command can be held to.
+/// Refuses keys that promise what no command can be held to.
 fn only_commands(file: SourceText<'_>, raw: &RawService) -> Result<(), Fault> {
-    let place = |at: Option<usize>, key: &str, why: &str, remedy: &str| match at {
-        Some(at) => Err(file.complain(at, format!("`{key}` beside commands: {why}"), remedy)),
-        None => Ok(()),
-    };
-    let remove = "remove it";
-    let ports = "what they open is theirs to know";
-    let split = "make two services, one of ports and one of commands; a client may have both";
-    place(raw.ports.as_ref().map(|at| at.span().start), "ports", ports, split)?;
-    place(
-        raw.mode.as_ref().map(|at| at.span().start),
-        "mode",
-        "there is no port to guard or to mark",
-        remove,
-    )?;
-    place(
-        raw.form.as_ref().map(|at| at.span().start),
-        "form",
-        "a grant of commands is for a time",
-        remove,
-    )?;
-    let net = "%IP% is one address";
-    place(raw.grant_prefix.as_ref().map(|at| at.span().start), "grant_prefix", net, remove)?;
-    let cut = "which connections are meant only they know";
-    place(
-        raw.cut.as_ref().map(|at| at.span().start),
-        "cut",
-        cut,
-        "remove it; the stop command may cut them",
-    )?;
-    let lead = "there is no port to lead elsewhere";
-    place(raw.forward.as_ref().map(|at| at.span().start), "forward", lead, remove)?;
-    place(raw.masquerade.as_ref().map(|at| at.span().start), "masquerade", lead, remove)
+    let no_target = "there is no port to forward";
+    for (at, key, why, remedy) in [
+        (
+            start_of(&raw.ports),
+            "ports",
+            "commands open what they like",
+            "make two services, one with ports and one with commands; a client may have both",
+        ),
+        (start_of(&raw.mode), "mode", "there is no port to guard or to mark", "remove it"),
+        (start_of(&raw.form), "form", "a grant of commands is for a time", "remove it"),
+        (start_of(&raw.grant_prefix), "grant_prefix", "%IP% is one address", "remove it"),
+        (
+            start_of(&raw.cut),
+            "cut",
+            "only the commands know which connections to cut",
+            "remove it; the stop command may cut them",
+        ),
+        (start_of(&raw.forward), "forward", no_target, "remove it"),
+        (start_of(&raw.masquerade), "masquerade", no_target, "remove it"),
+    ] {
+        if let Some(at) = at {
+            return Err(file.complain(at, format!("`{key}` beside commands: {why}"), remedy));
+        }
+    }
+    Ok(())
 }
 
-fn command(
-    file: SourceText<'_>,
-    argv: Spanned<Vec<Spanned<String>>>,
-    key: &str,
-) -> Result<Vec<String>, Fault> {
-    let start = argv.span().start;
-    let argv = argv.into_inner();
-    let Some(program) = argv.first() else {
+fn command(file: SourceText<'_>, list: &Spanned<List>, key: &str) -> Result<Vec<String>, Fault> {
+    let start = list.span().start;
+    let list = list.get_ref();
+    let Some(program) = list.first() else {
         return Err(file.complain(start, format!("`{key}` is empty"), EXAMPLE));
     };
     if !program.get_ref().starts_with('/') || program.get_ref().contains("%IP%") {
-        let remedy = "begin with its path, as in \"/usr/sbin/ipset\"; for a shell write [\"/bin/sh\", \"-c\", \"...\"]";
         return Err(file.complain(
             program.span().start,
             format!("`{key}` names no program by an absolute path"),
-            remedy,
+            "begin with its path, as in \"/usr/sbin/ipset\"; \
+             for a shell write [\"/bin/sh\", \"-c\", \"...\"]",
         ));
     }
-    if argv.len() > ARGUMENTS {
+    let use_script = "put the command into a script and name that";
+    if list.len() > ARGUMENTS {
         let what = format!("`{key}` has more than {ARGUMENTS} arguments");
-        return Err(file.complain(start, what, "put the command into a script and name that"));
+        return Err(file.complain(start, what, use_script));
     }
-    if let Some(at) = argv.iter().find(|argument| argument.get_ref().contains('\0')) {
-        return Err(file.complain(
-            at.span().start,
-            "a NUL, which no argument can have in it",
-            "remove it",
-        ));
+    let mut argv = Vec::new();
+    for argument in list {
+        if argument.get_ref().contains('\0') {
+            let what = "a NUL, which no argument can contain";
+            return Err(file.complain(argument.span().start, what, "remove it"));
+        }
+        argv.push(argument.get_ref().clone());
     }
-    let argv: Vec<String> = argv.into_iter().map(Spanned::into_inner).collect();
     // The longest text that an address has.
     let longest = IpAddr::V6(Ipv6Addr::from([0xffff; 8]));
     if CommandLine::argv(&argv, longest).is_none() {
         let what = format!("`{key}` can be longer than {COMMAND} bytes");
-        return Err(file.complain(start, what, "put the command into a script and name that"));
+        return Err(file.complain(start, what, use_script));
     }
     Ok(argv)
 }
@@ -135,7 +116,7 @@ mod tests {
                        stop = [\"/usr/sbin/ipset\", \"del\", \"vpn\", \"%IP%\"]\n";
 
     #[test]
-    fn a_service_of_commands_has_them_word_for_word_and_no_port() {
+    fn a_command_service_has_its_commands_word_for_word_and_no_port() {
         let text = format!("[firewall]\nmode = \"mark\"\n{VPN}seconds = 600\nchallenge = true\n");
         let Service { ports, commands, mode, seconds, .. } =
             parse("t.toml", &text).unwrap().services.remove(0);
@@ -143,32 +124,25 @@ mod tests {
         assert_eq!(commands.start, ["/usr/sbin/ipset", "add", "vpn", "%IP%"]);
         assert_eq!(commands.stop, ["/usr/sbin/ipset", "del", "vpn", "%IP%"]);
         assert_eq!((ports.len(), seconds), (0, 600));
-        assert_eq!(
-            mode,
-            crate::config::Mode::Guard,
-            "it is not the firewall's, so it asks for no rule of mark mode"
-        );
+        assert_eq!(mode, crate::config::Mode::Guard, "it needs no rule of mark mode");
     }
 
     #[test]
-    fn what_no_command_can_keep_is_refused_where_it_stands() {
+    fn a_key_that_no_command_can_keep_is_refused_at_its_place() {
         for (key, what) in [
-            ("ports = [\"22/tcp\"]", "`ports` beside commands: what they open is theirs to know"),
+            ("ports = [\"22/tcp\"]", "`ports` beside commands: commands open what they like"),
             ("mode = \"mark\"", "`mode` beside commands: there is no port to guard or to mark"),
             ("form = \"time\"", "`form` beside commands: a grant of commands is for a time"),
             ("grant_prefix = 64", "`grant_prefix` beside commands: %IP% is one address"),
             (
                 "cut = \"close\"",
-                "`cut` beside commands: which connections are meant only they know",
+                "`cut` beside commands: only the commands know which connections to cut",
             ),
             (
                 "forward = \"192.168.1.10:3389\"",
-                "`forward` beside commands: there is no port to lead elsewhere",
+                "`forward` beside commands: there is no port to forward",
             ),
-            (
-                "masquerade = false",
-                "`masquerade` beside commands: there is no port to lead elsewhere",
-            ),
+            ("masquerade = false", "`masquerade` beside commands: there is no port to forward"),
         ] {
             let fault = parse("t.toml", &format!("{VPN}{key}\n")).unwrap_err();
             let column = key.find(" = ").unwrap() + 4;
@@ -178,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_could_not_be_run_is_refused_where_it_stands() {
+    fn a_command_that_could_not_be_run_is_refused_at_its_place() {
         let good = "[\"/x\"]";
         let long = format!("[\"/x\", \"{}\"]", "%IP%".repeat(110));
         let many = format!("[\"/x\"{}]", ", \"y\"".repeat(64));
@@ -200,7 +174,7 @@ mod tests {
             (
                 Some(good),
                 Some("[\"/x\", \"a\\u0000b\"]"),
-                "3:15: a NUL, which no argument can have in it",
+                "3:15: a NUL, which no argument can contain",
             ),
             (Some(&long), Some(good), "2:9: `start` can be longer than 4095 bytes"),
             (Some(&many), Some(good), "2:9: `start` has more than 64 arguments"),
@@ -216,14 +190,11 @@ mod tests {
     }
 
     #[test]
-    fn a_door_leads_to_no_service_of_commands() {
+    fn a_door_grants_no_command_service() {
         let text =
             format!("{VPN}[door.d]\nsequence = [\"7411/tcp\", \"2833/udp\"]\nservice = \"vpn\"\n");
         let fault = parse("t.toml", &text).unwrap_err();
-        assert_eq!(
-            fault.what,
-            "t.toml:6:11: service `vpn` is one of commands, which a door has itself"
-        );
+        assert_eq!(fault.what, "t.toml:6:11: service `vpn` is a command service");
         assert!(fault.remedy.contains("start_command"));
     }
 }

@@ -1,51 +1,40 @@
-//! `[door.NAME]` of toctocd.toml: classic doors in our own form.
-//! What knockd.conf says of doors is left to `config::knockd`.
+//! NamedSection `[door.NAME]` of toctocd.toml: classic doors in our own form.
+//! See `config::knockd` for those of a knockd.conf.
 
-use std::net::IpAddr;
-
-use serde::Deserialize;
 use toml::Spanned;
 
-use super::{At, Named, absolute, in_order, number};
+use super::parts::{NamedSection, in_order};
+use super::raw::{List, Named, RawDoor};
+use super::{absolute, ip_address, number};
 use crate::core::diagnostic::SourceText;
 use crate::core::door::{DOORS, Door, STEPS, Step, TcpFlags, is_shipped};
 use crate::core::service::Service;
 use crate::core::types::{Fault, ServiceName};
 
-/// Bytes of a door's name.
+/// The most bytes of a door's name.
 const NAME: usize = 127;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "section [door.NAME]")]
-pub(super) struct RawDoor {
-    sequence: Option<Spanned<Vec<Spanned<String>>>>,
-    one_time_sequences: At<String>,
-    seq_timeout: At<i64>,
-    tcpflags: Option<Vec<Spanned<String>>>,
-    target: At<String>,
-    service: At<String>,
-    start_command: At<String>,
-    start_command_6: At<String>,
-    cmd_timeout: At<i64>,
-    stop_command: At<String>,
-    stop_command_6: At<String>,
-    tolerate_duplicates: Option<bool>,
-    pause_after: At<i64>,
-}
+/// The remedy for a sequence that everybody knows.
+pub const OWN_SEQUENCE: &str = "choose numbers of your own, at least three and not in rising \
+    order: sequence = [\"NUMBER/tcp\", \"NUMBER/udp\", \"NUMBER/tcp\"]";
+
+const EXAMPLE: &str = "write for example sequence = [\"7001/tcp\", \"8002/udp\", \"9003/tcp\"], \
+    with numbers of your own";
+
+/// SYN without ACK: the first packet of a connection, and nothing that a server itself provokes.
+const SYN: TcpFlags = TcpFlags { set: 2, unset: 16 };
 
 /// Reads all doors, in the order of the files and in them.
 pub(super) fn doors(
     raw: Vec<(SourceText<'_>, Named<RawDoor>)>,
     services: &[Service],
 ) -> Result<Vec<Door>, Fault> {
-    let raw = in_order(raw, "door", DOORS)?;
-    raw.into_iter().map(|(file, name, door)| one_door(file, name, door, services)).collect()
+    let sections = in_order(raw, "door", DOORS)?;
+    sections.into_iter().map(|section| door(section, services)).collect()
 }
 
-fn one_door(
-    file: SourceText<'_>,
-    name: Spanned<String>,
-    raw: RawDoor,
+fn door(
+    NamedSection { file, name, raw }: NamedSection<'_, RawDoor>,
     services: &[Service],
 ) -> Result<Door, Fault> {
     let start = name.span().start;
@@ -53,70 +42,54 @@ fn one_door(
     if !(1..=NAME).contains(&name.len()) || name.chars().any(char::is_control) {
         return Err(file.complain(
             start,
-            "not a door's name",
+            "not a door name",
             "use 1 to 127 bytes without control characters",
         ));
     }
     opens_one_way(file, start, &raw)?;
-    let sequence = match (&raw.sequence, &raw.one_time_sequences) {
-        (Some(_), Some(at)) => {
-            let remedy = "remove one of the two";
+    let mut door = Door { name, native: true, flags: SYN, ..Door::default() };
+    match (raw.sequence, raw.one_time_sequences) {
+        (Some(_), Some(path)) => {
             return Err(file.complain(
-                at.span().start,
+                path.span().start,
                 "a door has either a sequence or a file of them",
-                remedy,
+                "remove one of the two",
             ));
         }
-        (None, None) => return Err(file.complain(start, "a door without a sequence", SEQUENCE)),
-        (Some(list), None) => sequence(file, list)?,
-        (None, Some(_)) => Vec::new(),
-    };
-    let default = Door::default();
-    let text = |value: At<String>| value.map(Spanned::into_inner);
-    Ok(Door {
-        name,
-        sequence,
-        seq_timeout: number(file, raw.seq_timeout, "seq_timeout", 1..=86_400, 10_i64)?,
-        flags: raw.tcpflags.map_or(Ok(SYN), |words| flags(file, words))?,
-        start_command: text(raw.start_command),
-        start_command_6: text(raw.start_command_6),
-        cmd_timeout: number(
-            file,
-            raw.cmd_timeout,
-            "cmd_timeout",
-            0..=31_536_000,
-            default.cmd_timeout,
-        )?,
-        stop_command: text(raw.stop_command),
-        stop_command_6: text(raw.stop_command_6),
-        target: raw.target.map(|target| address(file, &target)).transpose()?,
-        one_time_sequences: raw
-            .one_time_sequences
-            .map(|path| absolute(file, path, "one_time_sequences"))
-            .transpose()?,
-        service: raw.service.map(|service| known(file, &service, services)).transpose()?,
-        // Here repeated SYNs are welcome unless somebody minds: closed ports that drop, browsers,
-        // slow links.
-        tolerate_duplicates: raw.tolerate_duplicates.unwrap_or(true),
-        pause_after: number(file, raw.pause_after, "pause_after", 0..=86_400, 0)?,
-        native: true,
-        ..default
-    })
+        (None, None) => return Err(file.complain(start, "a door without a sequence", EXAMPLE)),
+        (Some(list), None) => door.sequence = sequence(file, &list)?,
+        (None, Some(path)) => {
+            door.one_time_sequences = Some(absolute(file, path, "one_time_sequences")?);
+        }
+    }
+    door.seq_timeout = number(file, raw.seq_timeout, "seq_timeout", 1..=86_400, 10)?;
+    if let Some(words) = raw.tcpflags {
+        door.flags = flags(file, words)?;
+    }
+    door.start_command = raw.start_command.map(Spanned::into_inner);
+    door.start_command_6 = raw.start_command_6.map(Spanned::into_inner);
+    door.stop_command = raw.stop_command.map(Spanned::into_inner);
+    door.stop_command_6 = raw.stop_command_6.map(Spanned::into_inner);
+    let cmd_timeout = door.cmd_timeout;
+    door.cmd_timeout = number(file, raw.cmd_timeout, "cmd_timeout", 0..=31_536_000, cmd_timeout)?;
+    if let Some(target) = raw.target {
+        let remedy = "write one address, without a prefix length";
+        // In the one spelling that counts.
+        door.target = Some(ip_address(file, &target, remedy)?.to_string());
+    }
+    if let Some(name) = raw.service {
+        door.service = Some(service(file, &name, services)?);
+    }
+    // Repeated SYNs are welcome by default: closed ports that drop, browsers, slow links.
+    door.tolerate_duplicates = raw.tolerate_duplicates.unwrap_or(true);
+    door.pause_after = number(file, raw.pause_after, "pause_after", 0..=86_400, 0)?;
+    Ok(door)
 }
 
-/// What to do about a sequence that is everybody's.
-pub const OWN_SEQUENCE: &str = "choose numbers of your own, at least three and in no rising order: sequence = [\"NUMBER/tcp\", \"NUMBER/udp\", \"NUMBER/tcp\"]";
-
-const SEQUENCE: &str = "write for example sequence = [\"7001/tcp\", \"8002/udp\", \"9003/tcp\"], with numbers of your own";
-
-/// SYN without ACK: the first packet of a connection, and nothing that a server itself provokes.
-const SYN: TcpFlags = TcpFlags { set: 2, unset: 16 };
-
 fn opens_one_way(file: SourceText<'_>, start: usize, raw: &RawDoor) -> Result<(), Fault> {
-    let command = raw.start_command.as_ref().or(raw.start_command_6.as_ref());
-    match (command, &raw.service) {
-        (Some(at), Some(_)) => Err(file.complain(
-            at.span().start,
+    match (raw.start_command.as_ref().or(raw.start_command_6.as_ref()), &raw.service) {
+        (Some(command), Some(_)) => Err(file.complain(
+            command.span().start,
             "a door opens either by commands or by a service",
             "remove `service`, or all commands",
         )),
@@ -129,21 +102,19 @@ fn opens_one_way(file: SourceText<'_>, start: usize, raw: &RawDoor) -> Result<()
     }
 }
 
-fn sequence(
-    file: SourceText<'_>,
-    list: &Spanned<Vec<Spanned<String>>>,
-) -> Result<Vec<Step>, Fault> {
+fn sequence(file: SourceText<'_>, list: &Spanned<List>) -> Result<Vec<Step>, Fault> {
     let at = list.span().start;
-    let steps = list.get_ref().iter().map(|text| {
-        Step::read(text.get_ref()).ok_or_else(|| {
-            file.complain(
+    let mut steps = Vec::new();
+    for text in list.get_ref() {
+        let Some(step) = Step::read(text.get_ref()) else {
+            return Err(file.complain(
                 text.span().start,
                 "not a step of a sequence",
                 "write 7001/tcp, 7001/udp or icmp:64",
-            )
-        })
-    });
-    let steps: Vec<Step> = steps.collect::<Result<_, _>>()?;
+            ));
+        };
+        steps.push(step);
+    }
     if !(1..=STEPS).contains(&steps.len()) {
         return Err(file.complain(
             at,
@@ -158,73 +129,57 @@ fn sequence(
     Ok(steps)
 }
 
-/// Flags as they stand in this form.
+/// Flags in the notation of toctocd.toml.
 pub fn flag_words(flags: TcpFlags) -> Vec<String> {
-    let asked = |bit: usize, mask: u8| mask >> bit & 1 == 1;
-    let words = TcpFlags::NAMES.iter().enumerate().filter_map(|(bit, name)| {
+    let mut words = Vec::new();
+    for (bit, name) in TcpFlags::NAMES.iter().enumerate() {
         let name = name.to_ascii_lowercase();
-        let unset = || asked(bit, flags.unset).then(|| format!("!{name}"));
-        asked(bit, flags.set).then(|| name.clone()).or_else(unset)
-    });
-    words.collect()
+        if flags.set >> bit & 1 == 1 {
+            words.push(name);
+        } else if flags.unset >> bit & 1 == 1 {
+            words.push(format!("!{name}"));
+        }
+    }
+    words
 }
 
-fn flags(file: SourceText<'_>, words: Vec<Spanned<String>>) -> Result<TcpFlags, Fault> {
+fn flags(file: SourceText<'_>, words: List) -> Result<TcpFlags, Fault> {
     let mut flags = TcpFlags::default();
     for word in words {
-        let (name, set) = word
-            .get_ref()
-            .strip_prefix('!')
-            .map_or((word.get_ref().as_str(), true), |name| (name, false));
-        let found = TcpFlags::NAMES.iter().position(|known| known.eq_ignore_ascii_case(name));
-        let Some(bit) = found else {
-            return Err(file.complain(
-                word.span().start,
-                "not a TCP flag",
-                "use fin, syn, rst, psh, ack, urg, with ! for not",
-            ));
+        let at = word.span().start;
+        let text = word.get_ref();
+        let name = text.strip_prefix('!').unwrap_or(text);
+        let index = TcpFlags::NAMES.iter().position(|known| known.eq_ignore_ascii_case(name));
+        let Some(bit) = index else {
+            let remedy = "use fin, syn, rst, psh, ack, urg, with ! for not";
+            return Err(file.complain(at, "not a TCP flag", remedy));
         };
         if (flags.set | flags.unset) >> bit & 1 == 1 {
-            return Err(file.complain(
-                word.span().start,
-                "this flag is named twice",
-                "remove one of the two",
-            ));
+            return Err(file.complain(at, "this flag is named twice", "remove one of the two"));
         }
-        flags.ask(1 << bit, set);
+        flags.ask(1 << bit, name == text);
     }
     Ok(flags)
 }
 
-/// In the one spelling that counts.
-fn address(file: SourceText<'_>, text: &Spanned<String>) -> Result<String, Fault> {
-    text.get_ref().parse::<IpAddr>().map(|ip| ip.to_string()).map_err(|_| {
-        file.complain(
-            text.span().start,
-            "not an IP address",
-            "write one address, without a prefix length",
-        )
-    })
-}
-
-fn known(
+fn service(
     file: SourceText<'_>,
-    text: &Spanned<String>,
+    name: &Spanned<String>,
     services: &[Service],
 ) -> Result<ServiceName, Fault> {
-    let found = services.iter().find(|service| service.name.as_str() == text.get_ref());
-    let service = found.ok_or_else(|| {
-        let names = services.iter().map(|service| service.name.as_str());
-        file.complain_unknown(text.span().start, "service", text.get_ref(), names)
-    })?;
-    if service.commands.is_some() {
-        return Err(file.complain(
-            text.span().start,
-            format!("service `{}` is one of commands, which a door has itself", service.name),
+    let at = name.span().start;
+    match services.iter().find(|service| service.name.as_str() == name.get_ref()) {
+        None => {
+            let known = services.iter().map(|service| service.name.as_str());
+            Err(file.complain_unknown(at, "service", name.get_ref(), known))
+        }
+        Some(service) if service.commands.is_some() => Err(file.complain(
+            at,
+            format!("service `{}` is a command service", service.name),
             "give the door a `start_command` and a `stop_command`",
-        ));
+        )),
+        Some(service) => Ok(service.name),
     }
-    Ok(service.name)
 }
 
 #[cfg(test)]
@@ -257,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_where_it_stands() {
+    fn a_mistake_is_refused_at_its_place() {
         let line = |text: &str| settings(text).unwrap_err().what;
         let door = |keys: &str| line(&format!("[door.d]\n{keys}\n"));
         assert_eq!(door("service = \"ssh\""), "t.toml:3:7: a door without a sequence");
@@ -298,12 +253,12 @@ mod tests {
         );
         assert!(
             line("[door.\"a\\nb\"]\nsequence = [\"1/tcp\"]\nservice = \"ssh\"\n")
-                .contains("not a door's name")
+                .contains("not a door name")
         );
     }
 
     #[test]
-    fn no_door_is_no_section() {
+    fn without_a_door_there_is_no_section() {
         let printed = print::print(&Settings { ..defaults::settings() });
         assert!(!printed.contains("[door"));
     }

@@ -1,79 +1,58 @@
-//! The files that `include` leads to: sections `[service.NAME]` and `[door.NAME]`, and names that
-//! are one's own over all files. Listing and opening them is left to `app::load`, what the sections
-//! say to `native` and `doors`.
+//! The files that `include` adds, and names that must be unique over all files.
+//! See `app::load` for listing and opening them.
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use toml::Spanned;
 
-use super::doors::RawDoor;
-use super::{Named, RawService};
+use super::raw::Named;
 use crate::core::diagnostic::{SourceText, printable};
 use crate::core::types::Fault;
 
-/// How many files a directory may add.
+/// The most files that a directory may add.
 pub const PARTS: usize = 1024;
 
 /// One such file.
 pub struct ConfigPart {
-    /// Its path, for complaints.
+    /// Its path, for errors.
     pub label: String,
-    /// What stands in it.
+    /// Its content.
     pub text: String,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "sections [service.NAME] and [door.NAME]")]
-pub(super) struct RawPart {
-    #[serde(default)]
-    pub(super) service: Named<RawService>,
-    #[serde(default)]
-    pub(super) door: Named<RawDoor>,
+/// A section `[SORT.NAME]` and the file that it is in.
+pub(super) struct NamedSection<'t, R> {
+    pub(super) file: SourceText<'t>,
+    pub(super) name: Spanned<String>,
+    pub(super) raw: R,
 }
 
-impl ConfigPart {
-    pub(super) fn text(&self) -> SourceText<'_> {
-        SourceText::new(&self.label, &self.text)
-    }
-
-    pub(super) fn read(&self) -> Result<RawPart, Fault> {
-        let file = self.text();
-        toml::from_str(&self.text).map_err(|e| file.complain_serde(e.span(), e.message()))
-    }
-}
-
-/// All sections of one sort, file by file and in the order of each file. No two may have one name,
-/// and there may be `most`.
+/// All sections of one sort, file by file and in the order of each file. Names must be unique, and
+/// there may be `most`.
 pub(super) fn in_order<'t, R>(
     files: Vec<(SourceText<'t>, Named<R>)>,
     sort: &str,
     most: usize,
-) -> Result<Vec<(SourceText<'t>, Spanned<String>, R)>, Fault> {
+) -> Result<Vec<NamedSection<'t, R>>, Fault> {
     let mut owners: BTreeMap<String, &str> = BTreeMap::new();
     let mut all = Vec::new();
     for (file, sections) in files {
         let mut sections: Vec<_> = sections.into_iter().collect();
         sections.sort_by_key(|(name, _)| name.span().start);
-        for (name, section) in sections {
+        for (name, raw) in sections {
             let start = name.span().start;
             if all.len() == most {
-                return Err(file.complain(
-                    start,
-                    format!("more than {most} {sort}s"),
-                    "remove some",
-                ));
+                let what = format!("more than {most} {sort}s");
+                return Err(file.complain(start, what, "remove some"));
             }
             if let Some(other) = owners.insert(name.get_ref().clone(), file.label) {
-                let what =
-                    format!("{sort} `{}` stands in {other} already", printable(name.get_ref()));
                 return Err(file.complain(
                     start,
-                    what,
+                    format!("{sort} `{}` is already in {other}", printable(name.get_ref())),
                     "give one of the two another name, or remove it",
                 ));
             }
-            all.push((file, name, section));
+            all.push(NamedSection { file, name, raw });
         }
     }
     Ok(all)
@@ -100,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_of_a_directory_add_services_and_doors_and_may_name_those_of_each_other() {
+    fn included_files_add_services_and_doors_and_may_name_those_of_other_files() {
         let door = "[door.a]\none_time_sequences = \"/f\"\nservice = \"ssh\"\n";
         let read = with(&[("/d/1.toml", door), ("/d/2.toml", WEB)]).unwrap();
         let names: Vec<_> = read.services.iter().map(|service| service.name.as_str()).collect();
@@ -114,16 +93,16 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_named_by_its_own_file() {
+    fn each_mistake_is_reported_with_its_own_file() {
         let wrong =
             |text: &str| with(&[("/d/web.toml", WEB), ("/d/x.toml", text)]).unwrap_err().what;
         assert_eq!(
             wrong("[door.b]\nsequence = []\n"),
-            "/d/x.toml:1:7: door `b` stands in t.toml already"
+            "/d/x.toml:1:7: door `b` is already in t.toml"
         );
         assert_eq!(
             wrong("\n[service.web]\n"),
-            "/d/x.toml:2:10: service `web` stands in /d/web.toml already"
+            "/d/x.toml:2:10: service `web` is already in /d/web.toml"
         );
         assert_eq!(wrong("[knock]\nport = 1\n"), "/d/x.toml:1:2: unknown key `knock`");
         assert_eq!(wrong("include = \"/e\"\n"), "/d/x.toml:1:1: unknown key `include`");

@@ -1,15 +1,14 @@
-//! Section `[service.NAME]` of toctocd.toml. The rest of the file is left to `native`, what a
-//! service is to `core::service`, services of commands to `commands`.
+//! NamedSection `[service.NAME]` of toctocd.toml. See `commands` for command services.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use serde::Deserialize;
-use toml::Spanned;
+use toml::{Spanned, Value};
 
-use super::commands::{self, RawCommand};
-use super::parts::in_order;
-use super::{At, Named, choice, number};
+use super::commands::commands;
+use super::parts::{NamedSection, in_order};
+use super::raw::{At, List, Named, RawService};
+use super::{choice, number, start_of};
 use crate::config::{
     DisconnectPolicy, Forward, GrantKind, KnockSettings, Mode, Service, SourceRule, defaults,
 };
@@ -18,76 +17,70 @@ use crate::core::diagnostic::SourceText;
 use crate::core::prefix::{Prefix, Span};
 use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
 
-/// How many services a gateway may have.
+/// The most services of a gateway.
 pub const MAX_SERVICES: usize = 256;
-/// How many prefixes `source` may list.
+/// The most prefixes that `source` may list.
 const MAX_PREFIXES: usize = 64;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "section [service.NAME]")]
-pub(super) struct RawService {
-    pub(super) ports: Option<Spanned<Vec<Spanned<String>>>>,
-    pub(super) start: RawCommand,
-    pub(super) stop: RawCommand,
-    pub(super) mode: At<String>,
-    pub(super) form: At<String>,
-    seconds: At<i64>,
-    max_seconds: At<i64>,
-    max_grants: At<i64>,
-    source: At<toml::Value>,
-    pub(super) grant_prefix: At<i64>,
-    challenge: Option<bool>,
-    pub(super) cut: At<String>,
-    pub(super) forward: At<toml::Value>,
-    pub(super) masquerade: At<bool>,
-}
+/// The words of `mode`.
+pub const MODES: [(&str, Mode); 2] = [("guard", Mode::Guard), ("mark", Mode::Mark)];
+/// The words of `form`.
+pub const FORMS: [(&str, GrantKind); 2] = [("time", GrantKind::Time), ("once", GrantKind::Once)];
+/// The words of `cut`.
+pub const CUTS: [(&str, DisconnectPolicy); 3] = [
+    ("never", DisconnectPolicy::Never),
+    ("revoke", DisconnectPolicy::Revoked),
+    ("close", DisconnectPolicy::Closed),
+];
+/// The words of `source`.
+pub const SOURCES: [(&str, SourceRule); 2] =
+    [("bound", SourceRule::Bound), ("observed", SourceRule::Observed)];
+
+/// Owners of ports, for errors.
+type Owners = BTreeMap<Port, String>;
 
 pub(super) fn services(
     raw: Vec<(SourceText<'_>, Named<RawService>)>,
     knock: &KnockSettings,
     mode: Mode,
 ) -> Result<Vec<Service>, Fault> {
-    let mut taken: BTreeMap<Port, String> = BTreeMap::new();
-    taken
-        .insert(Port { proto: Proto::Udp, number: knock.port }, "the knock port itself".to_owned());
-    let raw = in_order(raw, "service", MAX_SERVICES)?;
-    raw.into_iter()
-        .map(|(file, name, service)| one_service(file, &name, service, &mut taken, mode))
-        .collect()
+    let knock_port = Port { proto: Proto::Udp, number: knock.port };
+    let mut owners = Owners::from([(knock_port, "the knock port itself".to_owned())]);
+    let sections = in_order(raw, "service", MAX_SERVICES)?;
+    sections.into_iter().map(|section| service(section, &mut owners, mode)).collect()
 }
 
-fn one_service(
-    file: SourceText<'_>,
-    at: &Spanned<String>,
-    mut raw: RawService,
-    taken: &mut BTreeMap<Port, String>,
-    mode: Mode,
+fn service(
+    NamedSection { file, name, raw }: NamedSection<'_, RawService>,
+    owners: &mut Owners,
+    default_mode: Mode,
 ) -> Result<Service, Fault> {
-    let start = at.span().start;
-    let name = ServiceName::new(at.get_ref()).ok_or_else(|| {
-        file.complain(
+    let start = name.span().start;
+    let Some(name) = ServiceName::new(name.get_ref()) else {
+        return Err(file.complain(
             start,
             "not a service name",
             "use 1 to 31 of a-z 0-9 . _ -, for example [service.ssh]",
-        )
-    })?;
-    let commands = commands::commands(file, start, &mut raw)?;
-    let (ports, mode) = match &commands {
-        Some(_) => (Vec::new(), Mode::Guard),
-        None => (ports(file, start, raw.ports, taken, name)?, mode),
+        ));
     };
+    let commands = commands(file, start, &raw)?;
+    let mut ports = Vec::new();
+    let mut mode = Mode::Guard;
+    if commands.is_none() {
+        ports = self::ports(file, start, raw.ports, owners, name)?;
+        mode = default_mode;
+    }
     let forward = forward(file, raw.forward, raw.masquerade, &ports)?;
-    let form_at = raw.form.as_ref().map_or(start, |form| form.span().start);
-    let form = raw.form.map_or(Ok(GrantKind::Time), |form| choice(file, &form, "form", &FORMS))?;
+    let form_at = start_of(&raw.form).unwrap_or(start);
+    let form = choice(file, raw.form, "form", &FORMS, GrantKind::Time)?;
     if form == GrantKind::Once && ports.iter().any(|port| port.proto == Proto::Udp) {
         return Err(file.complain(
             form_at,
-            "form = \"once\" works for TCP only: UDP has no handshake that could spend the grant",
+            "form = \"once\" works for TCP only: UDP has no handshake that could use up the grant",
             "write form = \"time\", or make the UDP ports a service of their own",
         ));
     }
-    let max_at =
-        raw.max_seconds.as_ref().or(raw.seconds.as_ref()).map_or(start, |at| at.span().start);
+    let max_at = start_of(&raw.max_seconds).or(start_of(&raw.seconds)).unwrap_or(start);
     let seconds = number(file, raw.seconds, "seconds", 1..=86_400, defaults::SECONDS)?;
     let max_default = defaults::MAX_SECONDS.max(seconds);
     let max_seconds = number(file, raw.max_seconds, "max_seconds", 1..=604_800, max_default)?;
@@ -98,71 +91,65 @@ fn one_service(
             "raise max_seconds or lower seconds",
         ));
     }
+    let max_grants = defaults::SERVICE_MAX_GRANTS;
     Ok(Service {
         name,
         ports,
         commands,
-        mode: raw.mode.map_or(Ok(mode), |mode| choice(file, &mode, "mode", &MODES))?,
+        mode: choice(file, raw.mode, "mode", &MODES, mode)?,
         form,
         seconds,
         max_seconds,
-        max_grants: number(
-            file,
-            raw.max_grants,
-            "max_grants",
-            1..=65_535,
-            defaults::SERVICE_MAX_GRANTS,
-        )?,
-        source: raw.source.map_or(Ok(SourceRule::Bound), |source| source_rule(file, source))?,
-        span: raw.grant_prefix.map_or(Ok(Span::Host), |length| span(file, &length))?,
+        max_grants: number(file, raw.max_grants, "max_grants", 1..=65_535, max_grants)?,
+        source: source_rule(file, raw.source)?,
+        span: span(file, raw.grant_prefix)?,
         challenge: raw.challenge.unwrap_or(false),
-        cut: raw.cut.map_or(Ok(DisconnectPolicy::Never), |cut| choice(file, &cut, "cut", &CUTS))?,
+        cut: choice(file, raw.cut, "cut", &CUTS, DisconnectPolicy::Never)?,
         forward,
     })
 }
 
-pub(super) const MODES: [(&str, Mode); 2] = [("guard", Mode::Guard), ("mark", Mode::Mark)];
-const FORMS: [(&str, GrantKind); 2] = [("time", GrantKind::Time), ("once", GrantKind::Once)];
-const CUTS: [(&str, DisconnectPolicy); 3] = [
-    ("never", DisconnectPolicy::Never),
-    ("revoke", DisconnectPolicy::Revoked),
-    ("close", DisconnectPolicy::Closed),
-];
-const SOURCES: [(&str, SourceRule); 2] =
-    [("bound", SourceRule::Bound), ("observed", SourceRule::Observed)];
-
 /// A word, or a list of prefixes.
-fn source_rule(file: SourceText<'_>, source: Spanned<toml::Value>) -> Result<SourceRule, Fault> {
-    let (start, span) = (source.span().start, source.span());
-    let remedy = "write \"bound\", \"observed\", or a list of prefixes as in [\"203.0.113.0/24\", \"2001:db8::/48\"]";
-    match source.into_inner() {
-        toml::Value::String(word) => choice(file, &Spanned::new(span, word), "source", &SOURCES),
-        toml::Value::Array(list) if (1..=MAX_PREFIXES).contains(&list.len()) => {
-            let one = |value: &toml::Value| {
-                value.as_str().and_then(Prefix::parse).ok_or_else(|| {
-                    file.complain(start, format!("{value} is no prefix for `source`"), PREFIX)
-                })
-            };
-            list.iter().map(one).collect::<Result<_, _>>().map(SourceRule::Within)
+fn source_rule(file: SourceText<'_>, source: At<Value>) -> Result<SourceRule, Fault> {
+    let Some(source) = source else { return Ok(SourceRule::Bound) };
+    let span = source.span();
+    let start = span.start;
+    let remedy = "write \"bound\", \"observed\", \
+        or a list of prefixes as in [\"203.0.113.0/24\", \"2001:db8::/48\"]";
+    let list = match source.into_inner() {
+        Value::String(word) => {
+            let word = Spanned::new(span, word);
+            return choice(file, Some(word), "source", &SOURCES, SourceRule::Bound);
         }
-        toml::Value::Array(_) => Err(file.complain(
-            start,
-            format!("`source` lists none or more than {MAX_PREFIXES} prefixes"),
-            remedy,
-        )),
-        _ => Err(file.complain(start, "`source` is neither a word nor a list", remedy)),
+        Value::Array(list) => list,
+        _ => return Err(file.complain(start, "`source` is neither a word nor a list", remedy)),
+    };
+    if !(1..=MAX_PREFIXES).contains(&list.len()) {
+        let what = format!("`source` lists none or more than {MAX_PREFIXES} prefixes");
+        return Err(file.complain(start, what, remedy));
     }
+    let mut prefixes = Vec::new();
+    for value in list {
+        let Some(prefix) = value.as_str().and_then(Prefix::parse) else {
+            return Err(file.complain(
+                start,
+                format!("{value} is not a prefix for `source`"),
+                "write one as in \"203.0.113.0/24\", with no bits set after its length; \
+                 not everybody (/0)",
+            ));
+        };
+        prefixes.push(prefix);
+    }
+    Ok(SourceRule::Within(prefixes))
 }
 
-const PREFIX: &str =
-    "write one as in \"203.0.113.0/24\", with nothing set behind its length; not everybody (/0)";
-
-fn span(file: SourceText<'_>, length: &Spanned<i64>) -> Result<Span, Fault> {
-    match length.get_ref() {
+fn span(file: SourceText<'_>, bits: At<i64>) -> Result<Span, Fault> {
+    let Some(bits) = bits else { return Ok(Span::Host) };
+    match bits.get_ref() {
         64 => Ok(Span::Net64),
         128 => Ok(Span::Host),
         other => Err(file.complain(
-            length.span().start,
+            bits.span().start,
             format!("grant_prefix = {other}: a grant is for one IPv6 address or for its /64"),
             "write 128 or 64",
         )),
@@ -172,45 +159,42 @@ fn span(file: SourceText<'_>, length: &Spanned<i64>) -> Result<Span, Fault> {
 /// `"192.168.1.10:3389"`, or a list with one of each family.
 fn forward(
     file: SourceText<'_>,
-    value: At<toml::Value>,
+    value: At<Value>,
     masquerade: At<bool>,
     ports: &[Port],
 ) -> Result<Option<Forward>, Fault> {
+    let masquerade_at = start_of(&masquerade);
+    let masquerade = masquerade.is_some_and(Spanned::into_inner);
     let Some(value) = value else {
-        return match masquerade.filter(|masquerade| *masquerade.get_ref()) {
-            Some(at) => Err(file.complain(
-                at.span().start,
-                "masquerade without forward",
-                "say where it leads: forward = ...",
-            )),
-            None => Ok(None),
-        };
+        if !masquerade {
+            return Ok(None);
+        }
+        return Err(file.complain(
+            masquerade_at.unwrap_or(0),
+            "masquerade without forward",
+            "name the target: forward = ...",
+        ));
     };
     let start = value.span().start;
     let list = match value.into_inner() {
-        toml::Value::Array(list) => list,
+        Value::Array(list) => list,
         one => vec![one],
     };
-    let target = |value: &toml::Value| {
-        let to = value.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
-        let sound = |to: &SocketAddr| {
-            to.port() != 0
-                && to.ip() == to.ip().to_canonical()
-                && matches!(reach(to.ip()), AddressScope::Global | AddressScope::Private)
-        };
-        to.filter(sound).ok_or_else(|| {
-            let what = format!("{value} is no inner host with its port");
-            file.complain(
-                start,
-                what,
-                "write for example forward = \"192.168.1.10:3389\" or \"[fd00::10]:3389\"",
-            )
-        })
-    };
-    let to: Vec<SocketAddr> = list.iter().map(target).collect::<Result<_, _>>()?;
-    let twice = to.iter().filter(|to| to.is_ipv4()).count() > 1
-        || to.iter().filter(|to| to.is_ipv6()).count() > 1;
-    if to.is_empty() || twice {
+    let mut to = Vec::new();
+    for value in list {
+        match value.as_str().map(str::parse) {
+            Some(Ok(target)) if is_inner_host(target) => to.push(target),
+            _ => {
+                return Err(file.complain(
+                    start,
+                    format!("{value} is not an inner host with its port"),
+                    "write for example forward = \"192.168.1.10:3389\" or \"[fd00::10]:3389\"",
+                ));
+            }
+        }
+    }
+    let v4_targets = to.iter().filter(|target| target.is_ipv4()).count();
+    if to.is_empty() || v4_targets > 1 || to.len() - v4_targets > 1 {
         return Err(file.complain(
             start,
             "`forward` needs one inner host, or one of each family",
@@ -224,42 +208,54 @@ fn forward(
             "make one service of each port",
         ));
     }
-    Ok(Some(Forward { to, masquerade: masquerade.is_some_and(Spanned::into_inner) }))
+    Ok(Some(Forward { to, masquerade }))
+}
+
+fn is_inner_host(target: SocketAddr) -> bool {
+    let ip = target.ip();
+    target.port() != 0
+        && ip == ip.to_canonical()
+        && matches!(reach(ip), AddressScope::Global | AddressScope::Private)
 }
 
 fn ports(
     file: SourceText<'_>,
     start: usize,
-    list: Option<Spanned<Vec<Spanned<String>>>>,
-    taken: &mut BTreeMap<Port, String>,
+    list: At<List>,
+    owners: &mut Owners,
     name: ServiceName,
 ) -> Result<Vec<Port>, Fault> {
-    let example = "write for example ports = [\"22/tcp\"], or start and stop commands";
-    let list = list
-        .ok_or_else(|| file.complain(start, format!("service `{name}` has no ports"), example))?;
-    let start = list.span().start;
-    let list = list.into_inner();
+    let start = start_of(&list).unwrap_or(start);
+    let list = list.map(Spanned::into_inner).unwrap_or_default();
     if list.is_empty() {
-        return Err(file.complain(start, format!("service `{name}` has no ports"), example));
-    }
-    if list.len() > SERVICE_PORTS {
         return Err(file.complain(
             start,
-            format!("service `{name}` has {} ports, more than the {SERVICE_PORTS} that a receipt can name", list.len()),
+            format!("service `{name}` has no ports"),
+            "write for example ports = [\"22/tcp\"], or start and stop commands",
+        ));
+    }
+    let count = list.len();
+    if count > SERVICE_PORTS {
+        return Err(file.complain(
+            start,
+            format!(
+                "service `{name}` has {count} ports, more than the {SERVICE_PORTS} that a receipt \
+                 can name"
+            ),
             "split it into two services",
         ));
     }
-    let mut ports = Vec::with_capacity(list.len());
+    let mut ports = Vec::new();
     for text in list {
         let at = text.span().start;
-        let port = Port::read(text.get_ref()).ok_or_else(|| {
-            file.complain(
+        let Some(port) = Port::read(text.get_ref()) else {
+            return Err(file.complain(
                 at,
                 "not a port",
                 "write a number from 1 to 65535 and its protocol, as in \"22/tcp\"",
-            )
-        })?;
-        if let Some(owner) = taken.insert(port, format!("service `{name}`")) {
+            ));
+        };
+        if let Some(owner) = owners.insert(port, format!("service `{name}`")) {
             return Err(file.complain(
                 at,
                 format!("{port} is already taken by {owner}"),

@@ -1,4 +1,4 @@
-//! Every complaint with its place and remedy; printing and reading again changes nothing.
+//! Every error with its place and remedy; printing and reading again changes nothing.
 
 use proptest::prelude::*;
 
@@ -21,25 +21,44 @@ fn an_empty_file_means_the_defaults() {
 }
 
 #[test]
-fn the_config_that_init_writes_reads_back_to_the_defaults() {
-    let written = print::print_commented(&defaults::settings());
-    assert_eq!(parse("t.toml", &written).unwrap(), defaults::settings());
+fn the_template_is_the_defaults_with_one_example_of_each_kind_of_section() {
+    let mut read = parse("toctocd.toml", print::TEMPLATE).unwrap();
+    let ssh = Port { proto: Proto::Tcp, number: 22 };
+    let command_service = read.services.pop().unwrap();
+    assert!(command_service.commands.is_some());
+    let name = command_service.name;
+    let without_commands = Service { commands: None, ..command_service };
+    assert_eq!(without_commands, defaults::service(name, Vec::new()));
+    let name = ServiceName::new("ssh").unwrap();
+    assert_eq!(read.services, [defaults::service(name, vec![ssh])]);
+    let least = "[service.ssh]\nports = [\"22/tcp\"]\n\
+        [door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"9543/tcp\"]\nservice = \"ssh\"\n";
+    assert_eq!(read.doors, parse("t.toml", least).unwrap().doors);
+    read.services.clear();
+    read.doors.clear();
+    assert_eq!(read, defaults::settings());
 }
 
 #[test]
-fn every_key_of_the_written_config_has_a_comment_above_it() {
-    let mut settings = defaults::settings();
-    settings
-        .services
-        .push(parse("t", "[service.ssh]\nports = [\"22/tcp\"]").unwrap().services.remove(0));
-    let written = print::print_commented(&settings);
-    let lines: Vec<&str> = written.lines().collect();
+fn init_writes_the_template_with_its_examples_commented_out() {
+    let written = print::print_commented(&defaults::settings());
+    assert_eq!(parse("t.toml", &written).unwrap(), defaults::settings());
+    for (written, template) in written.lines().zip(print::TEMPLATE.lines()) {
+        assert_eq!(written.trim_start_matches("# "), template.trim_start_matches("# "));
+    }
+    assert_eq!(written.lines().count(), print::TEMPLATE.lines().count());
+}
+
+#[test]
+fn every_key_of_the_template_has_a_comment_above_it() {
+    let lines: Vec<&str> = print::TEMPLATE.lines().collect();
     for pair in lines.windows(2) {
         if pair[1].contains(" = ") && !pair[1].starts_with('#') {
             assert!(pair[0].starts_with("# "), "no comment above {:?}", pair[1]);
         }
     }
-    assert!(lines.iter().filter(|line| line.contains(" = ")).count() >= 24, "{written}");
+    assert!(lines.iter().filter(|line| line.contains(" = ")).count() >= 55);
+    assert!(lines.iter().all(|line| line.len() <= 100));
 }
 
 #[test]
@@ -83,7 +102,7 @@ knockd_conf = "/etc/knockd.conf"
 }
 
 #[test]
-fn a_service_meets_the_firewall_as_all_do_or_in_its_own_way() {
+fn a_service_has_the_mode_of_the_firewall_section_or_its_own() {
     let text = "[service.a]\nports = [\"1/tcp\"]\n[service.b]\nports = [\"2/tcp\"]\nmode = \"guard\"\n[firewall]\nmode = \"mark\"\nmark = 0x40\n";
     let settings = parse("t.toml", text).unwrap();
     assert_eq!(
@@ -102,7 +121,7 @@ fn a_service_meets_the_firewall_as_all_do_or_in_its_own_way() {
 }
 
 #[test]
-fn each_mistake_is_named_with_its_place_and_a_remedy() {
+fn each_mistake_is_reported_with_its_place_and_a_remedy() {
     let cases: &[(&str, &str, &str)] = &[
         ("[knock]\nprot = 1\n", "t.toml:2:1: unknown key `prot`", "did you mean `port`?"),
         ("[knok]\nport = 1\n", "t.toml:1:2: unknown key `knok`", "did you mean `knock`?"),
@@ -222,17 +241,17 @@ fn each_mistake_is_named_with_its_place_and_a_remedy() {
         ),
         (
             "[service.d]\nports = [\"1/tcp\"]\nsource = [\"10.0.0.1/8\"]\n",
-            "t.toml:3:10: \"10.0.0.1/8\" is no prefix",
-            "nothing set behind its length",
+            "t.toml:3:10: \"10.0.0.1/8\" is not a prefix",
+            "no bits set after its length",
         ),
         (
             "[service.d]\nports = [\"1/tcp\"]\nforward = \"10.0.0.9\"\n",
-            "t.toml:3:11: \"10.0.0.9\" is no inner host",
+            "t.toml:3:11: \"10.0.0.9\" is not an inner host",
             "3389",
         ),
         (
             "[service.d]\nports = [\"1/tcp\"]\nforward = \"127.0.0.1:9\"\n",
-            "t.toml:3:11: \"127.0.0.1:9\" is no",
+            "t.toml:3:11: \"127.0.0.1:9\" is not",
             "3389",
         ),
         (
@@ -257,7 +276,7 @@ fn each_mistake_is_named_with_its_place_and_a_remedy() {
         ),
         (
             "[service.d]\nports = [\"1/tcp\"]\nsource = [7]\n",
-            "t.toml:3:10: 7 is no prefix",
+            "t.toml:3:10: 7 is not a prefix",
             "203.0.113.0/24",
         ),
         (

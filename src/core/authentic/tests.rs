@@ -23,7 +23,7 @@ fn claim(change: impl FnOnce(&mut Claim)) -> Claim {
     claim
 }
 
-fn refused(change: impl FnOnce(&mut Claim)) -> Option<Reject> {
+fn rejected(change: impl FnOnce(&mut Claim)) -> Option<Reject> {
     Authentic::verify(claim(change), &test_vectors::client(), GATEWAY).err()
 }
 
@@ -38,34 +38,38 @@ fn a_signed_claim_is_authentic() {
 }
 
 #[test]
-fn a_listener_that_an_attacker_owns_cannot_make_a_claim_true() {
-    assert_eq!(refused(|c| c.client = ClientId([0; 16])), Some(Reject::Pipe), "another client's");
-    assert_eq!(refused(|c| c.knock.body[0] = 9), Some(Reject::Syntax), "another version");
-    assert_eq!(refused(|c| c.knock.body[88] ^= 1), Some(Reject::Fingerprint), "another key");
-    assert_eq!(refused(|c| c.knock.h[0] ^= 1), Some(Reject::Signature), "another handshake");
-    assert_eq!(refused(|c| c.knock.body[9] ^= 1), Some(Reject::Signature), "another time");
-    assert_eq!(refused(|c| c.knock.body[SIGNED] ^= 1), Some(Reject::Signature), "R");
-    assert_eq!(refused(|c| c.knock.body[SIGNED + 32] ^= 1), Some(Reject::Signature), "s");
+fn a_listener_in_an_attackers_hands_cannot_forge_a_claim() {
+    assert_eq!(rejected(|c| c.client = ClientId([0; 16])), Some(Reject::Pipe), "another client's");
+    assert_eq!(rejected(|c| c.knock.body[0] = 9), Some(Reject::Syntax), "another version");
+    assert_eq!(rejected(|c| c.knock.body[88] ^= 1), Some(Reject::Fingerprint), "another key");
+    assert_eq!(rejected(|c| c.knock.h[0] ^= 1), Some(Reject::Signature), "another handshake");
+    assert_eq!(rejected(|c| c.knock.body[9] ^= 1), Some(Reject::Signature), "another time");
+    assert_eq!(rejected(|c| c.knock.body[SIGNED] ^= 1), Some(Reject::Signature), "R");
+    assert_eq!(rejected(|c| c.knock.body[SIGNED + 32] ^= 1), Some(Reject::Signature), "s");
     assert_eq!(
-        refused(|c| c.knock.body[SIGNED + 64] = 1),
+        rejected(|c| c.knock.body[SIGNED + 64] = 1),
         Some(Reject::Signature),
         "FIDO flags of a plain key"
     );
     assert_eq!(
-        refused(|c| c.knock.body[SIGNED + 68] = 1),
+        rejected(|c| c.knock.body[SIGNED + 68] = 1),
         Some(Reject::Signature),
         "FIDO counter of a plain key"
     );
-    assert_eq!(refused(|c| c.knock.body[BODY - 1] = 1), Some(Reject::Syntax), "padding");
+    assert_eq!(rejected(|c| c.knock.body[BODY - 1] = 1), Some(Reject::Syntax), "padding");
 }
 
-/// Who took over the listener here and can read another gateway where the same key is enrolled has
-/// all of a knock that was signed for that one, and can say its `h`.
+/// An attacker who took over this listener, and can read knocks to another gateway where the same
+/// key is enrolled, has a knock signed for that gateway and its `h`.
 #[test]
-fn a_knock_signed_for_another_gateway_is_refused_whatever_h_says() {
-    let there = Realm::new(test_vectors::REALM, GatewayId([2; 16]), Secret::new([1; 32]));
-    let side = ClientSide { realm: there, ..test_vectors::side(test_vectors::CLIENT) };
-    let (mut h, mut signature) = ([0; 32], None);
+fn a_knock_signed_for_another_gateway_is_rejected_whatever_the_claimed_h() {
+    let side = ClientSide {
+        gateway: GatewayId([2; 16]),
+        realm: Realm::new(test_vectors::REALM, Secret::new([1; 32])),
+        ..test_vectors::side(test_vectors::CLIENT)
+    };
+    let mut h = [0; 32];
+    let mut signature = None;
     let sign_there = |m: &Message| {
         h.copy_from_slice(&m[MESSAGE - SIGNED - 32..MESSAGE - SIGNED]);
         let made = sign(&test_vectors::seed(), m);
@@ -73,33 +77,32 @@ fn a_knock_signed_for_another_gateway_is_refused_whatever_h_says() {
         Ok(made)
     };
     let request = test_vectors::request(NOON);
-    assert!(
-        seal(&side, &request, Day::Number(NOON.day()), Secret::new([5; 32]), sign_there).is_ok()
-    );
+    let today = Day::Number(NOON.day());
+    assert!(seal(&side, &request, today, Secret::new([5; 32]), sign_there).is_ok());
     let body = encode_body(&request, &signature.unwrap());
     let carried = |h| claim(|c| (c.knock.h, c.knock.body) = (h, body));
     let verdict =
         |h, gateway| Authentic::verify(carried(h), &test_vectors::client(), gateway).err();
-    assert_eq!(verdict(h, GatewayId([2; 16])), None, "good where it was meant to go");
+    assert_eq!(verdict(h, GatewayId([2; 16])), None, "valid at its own gateway");
     assert_eq!(verdict(h, GATEWAY), Some(Reject::Signature), "its own h");
     assert_eq!(verdict(H, GATEWAY), Some(Reject::Signature), "an h of ours");
 }
 
 #[test]
-fn every_bit_of_a_claim_is_proven() {
+fn a_claim_with_any_bit_flipped_is_rejected() {
     for bit in 0..BODY * 8 {
         assert!(
-            refused(|c| c.knock.body[bit / 8] ^= 1 << (bit % 8)).is_some(),
+            rejected(|c| c.knock.body[bit / 8] ^= 1 << (bit % 8)).is_some(),
             "bit {bit} of the body"
         );
     }
     for bit in 0..256 {
-        assert!(refused(|c| c.knock.h[bit / 8] ^= 1 << (bit % 8)).is_some(), "bit {bit} of h");
+        assert!(rejected(|c| c.knock.h[bit / 8] ^= 1 << (bit % 8)).is_some(), "bit {bit} of h");
     }
 }
 
 #[test]
-fn a_signature_with_a_larger_s_is_refused() {
+fn a_signature_with_a_larger_s_is_rejected() {
     // s + L verifies under a lax verifier: the same knock with another signature.
     const L: [u8; 32] = [
         0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
@@ -113,7 +116,7 @@ fn a_signature_with_a_larger_s_is_refused() {
             carry = sum >> 8;
         }
     };
-    assert_eq!(refused(add_order), Some(Reject::Signature));
+    assert_eq!(rejected(add_order), Some(Reject::Signature));
 }
 
 #[test]
@@ -131,7 +134,7 @@ fn a_key_of_small_order_signs_nothing_even_if_enrolled() {
 }
 
 #[test]
-fn only_honest_keys_can_be_enrolled() {
+fn only_keys_of_the_prime_order_group_can_be_enrolled() {
     assert!(check_enrolment_key(&test_vectors::client().key).is_ok());
     let hex = |text: &str| -> [u8; 32] {
         let mut key = [0; 32];
@@ -182,7 +185,7 @@ fn only_honest_keys_can_be_enrolled() {
 }
 
 #[test]
-fn the_blob_is_that_of_openssh() {
+fn the_blob_has_openssh_s_layout() {
     let blob = sshsig_blob(&message(GATEWAY, &H, &test_vectors::request(NOON).encode()));
     let head = b"SSHSIG\0\0\0\x0fknock@toctoc.v1\0\0\0\0\0\0\0\x06sha512\0\0\0\x40";
     assert_eq!(&blob[..head.len()], head);

@@ -1,5 +1,5 @@
-//! What is weak about classic doors: in themselves, and where they stand. Saying it in words is
-//! left to `app::warnings`, finding out what listens here to `edge::proc_net`.
+//! Weaknesses of classic doors: in themselves, and on this machine.
+//! See `app::warnings` for the texts, `edge::proc_net` for the ports that programs listen on.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use super::{Door, Step};
 use crate::core::service::Service;
 use crate::core::types::{Port, Proto, ServiceName};
 
-/// What is weak about a door, for `toctocd check` and the warning at start.
+/// A weakness of a door, for `toctocd check` and the warning at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Weakness {
     /// It uses the sequence that knockd ships, or that reversed: every scanner knows it.
@@ -17,7 +17,7 @@ pub enum Weakness {
     /// Its steps are all of this protocol, and their numbers only rise, or only fall: a scan in
     /// that order opens it, since ports that no door lists do not count as wrong.
     InOrder(Proto),
-    /// It has the very sequence of this other door.
+    /// It has the same sequence as this other door.
     Twin(String),
     /// Its sequence begins with the whole sequence of this other door: whoever opens this one opens
     /// that one too.
@@ -30,18 +30,18 @@ pub enum Weakness {
     Listening(Port),
     /// This step's echo request does not fit into one packet, and fragments do not count.
     Fragments(u16),
-    /// It opens in the clear what clients of this service open by a sealed knock.
+    /// It opens by a cleartext sequence what clients of this service open by a sealed knock.
     InTheClear(ServiceName),
 }
 
 /// The sequence in knockd's shipped configuration; its close door has it reversed.
 const SHIPPED: [u16; 3] = [7000, 8000, 9000];
 
-/// What an echo request can carry in one packet of 1500 bytes, behind 40 bytes of IPv6 and 8 of
+/// Bytes that an echo request can carry in one packet of 1500 bytes, after 40 bytes of IPv6 and 8 of
 /// ICMPv6.
 pub const WHOLE_ECHO: u16 = 1452;
 
-/// What stands around the doors of a gateway.
+/// The surroundings of doors on their machine.
 pub struct DoorContext<'a> {
     /// The services behind the guard.
     pub services: &'a [Service],
@@ -49,12 +49,12 @@ pub struct DoorContext<'a> {
     pub sealed: &'a BTreeSet<ServiceName>,
     /// The UDP port of the sealed knock.
     pub knock_port: u16,
-    /// What programs on this machine listen on.
+    /// The ports that programs on this machine listen on.
     pub listening: &'a BTreeSet<Port>,
 }
 
-/// Everything weak about `doors` in themselves, in their order. One-time sequences are spared the
-/// check for length and order.
+/// The weaknesses of `doors` in themselves, in their order. One-time sequences are not checked for
+/// length and order.
 pub fn weaknesses(doors: &[Door]) -> Vec<(&Door, Weakness)> {
     let mut found = Vec::new();
     for (index, door) in doors.iter().enumerate() {
@@ -68,37 +68,34 @@ pub fn weaknesses(doors: &[Door]) -> Vec<(&Door, Weakness)> {
                 found.push((door, Weakness::InOrder(proto)));
             }
         }
-        found.extend(others_opened(doors, index).map(|weakness| (door, weakness)));
+        for (other_index, other) in doors.iter().enumerate() {
+            if other_index == index || other.sequence.is_empty() {
+                continue;
+            }
+            if other.sequence == door.sequence {
+                // Of two that are alike only the second one says so.
+                if other_index < index {
+                    found.push((door, Weakness::Twin(other.name.clone())));
+                }
+            } else if door.sequence.starts_with(&other.sequence) {
+                found.push((door, Weakness::Contains(other.name.clone())));
+            }
+        }
     }
     found
 }
 
-/// Which other doors open with the one at `index`.
-fn others_opened(doors: &[Door], index: usize) -> impl Iterator<Item = Weakness> {
-    let mine = doors.get(index).map_or(&[][..], |door| &door.sequence);
-    let others = doors
-        .iter()
-        .enumerate()
-        .filter(move |(at, other)| *at != index && !other.sequence.is_empty());
-    others.filter_map(move |(at, other)| {
-        if other.sequence == mine {
-            // Of two that are alike the second one says so.
-            return (at < index).then(|| Weakness::Twin(other.name.clone()));
-        }
-        mine.starts_with(&other.sequence).then(|| Weakness::Contains(other.name.clone()))
-    })
-}
-
-/// Everything weak about `doors` where they stand, in their order.
+/// The weaknesses of `doors` on this machine, in their order.
 pub fn badly_placed<'d>(doors: &'d [Door], around: &DoorContext<'_>) -> Vec<(&'d Door, Weakness)> {
     let mut found = Vec::new();
     for door in doors {
-        let steps: BTreeSet<Step> =
-            door.sequence.iter().chain(&door.later_steps).copied().collect();
-        found.extend(
-            steps.into_iter().filter_map(|step| around.step(step)).map(|weakness| (door, weakness)),
-        );
-        if let Some(service) = door.service.filter(|service| around.sealed.contains(service)) {
+        let steps: BTreeSet<&Step> = door.sequence.iter().chain(&door.later_steps).collect();
+        for step in steps {
+            found.extend(around.weakness_of(*step).map(|weakness| (door, weakness)));
+        }
+        if let Some(service) = door.service
+            && around.sealed.contains(&service)
+        {
             found.push((door, Weakness::InTheClear(service)));
         }
     }
@@ -106,29 +103,28 @@ pub fn badly_placed<'d>(doors: &'d [Door], around: &DoorContext<'_>) -> Vec<(&'d
 }
 
 impl DoorContext<'_> {
-    fn step(&self, step: Step) -> Option<Weakness> {
+    fn weakness_of(&self, step: Step) -> Option<Weakness> {
         let port = match step {
             Step::Port(port) => port,
             Step::Echo { size } => return (size > WHOLE_ECHO).then_some(Weakness::Fragments(size)),
         };
-        let guarded = self.services.iter().find(|service| service.ports.contains(&port));
-        match guarded {
-            Some(service) => Some(Weakness::Guarded(port, service.name)),
-            None if port == (Port { proto: Proto::Udp, number: self.knock_port }) => {
-                Some(Weakness::KnockPort(port))
-            }
-            None => self.listening.contains(&port).then_some(Weakness::Listening(port)),
+        if let Some(service) = self.services.iter().find(|one| one.ports.contains(&port)) {
+            return Some(Weakness::Guarded(port, service.name));
         }
+        if port == (Port { proto: Proto::Udp, number: self.knock_port }) {
+            return Some(Weakness::KnockPort(port));
+        }
+        self.listening.contains(&port).then_some(Weakness::Listening(port))
     }
 }
 
 /// The one protocol of a sequence whose port numbers only rise or only fall.
 fn scanned_in_order(sequence: &[Step]) -> Option<Proto> {
-    let port = |step: &Step| match step {
-        Step::Port(port) => Some(*port),
-        Step::Echo { .. } => None,
-    };
-    let ports: Vec<Port> = sequence.iter().map(port).collect::<Option<_>>()?;
+    let mut ports = Vec::new();
+    for step in sequence {
+        let Step::Port(port) = step else { return None };
+        ports.push(port);
+    }
     let proto = ports.first()?.proto;
     let same = ports.iter().all(|port| port.proto == proto);
     let rising = ports.is_sorted_by(|a, b| a.number < b.number);
@@ -136,15 +132,16 @@ fn scanned_in_order(sequence: &[Step]) -> Option<Proto> {
     (same && (rising || falling)).then_some(proto)
 }
 
-/// Whether it is the sequence that knockd ships, or that reversed, in whatever protocols.
+/// True if it is the sequence that knockd ships, or that reversed, in whatever protocols.
 pub fn is_shipped(sequence: &[Step]) -> bool {
-    let numbers = || {
-        sequence.iter().map(|step| match step {
-            Step::Port(port) => Some(port.number),
-            Step::Echo { .. } => None,
-        })
-    };
-    numbers().eq(SHIPPED.map(Some)) || numbers().rev().eq(SHIPPED.map(Some))
+    let [a, b, c] = SHIPPED;
+    match sequence {
+        [Step::Port(first), Step::Port(second), Step::Port(third)] => {
+            let numbers = [first.number, second.number, third.number];
+            numbers == [a, b, c] || numbers == [c, b, a]
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -193,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_a_scan_tries_in_order_are_told_of_and_mixed_ones_are_not() {
+    fn numbers_that_a_scan_tries_in_order_are_reported_and_mixed_ones_are_not() {
         let mut mixed = door("mixed", &[4, 5, 6]);
         mixed.sequence[1] = Step::udp(5);
         let mut echo = door("echo", &[4, 5, 6]);
@@ -213,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_weak_where_something_else_goes_on_there() {
+    fn a_step_is_weak_if_something_else_uses_its_port() {
         let service = Service {
             name: ServiceName::new("ssh").unwrap(),
             ports: vec![Port { proto: Proto::Tcp, number: 22 }],

@@ -1,250 +1,224 @@
-//! What the listener keeps of each client: keys, packets seen before, a token bucket, a queue.
-//! Who a packet's client is, and that the client made it, is left to `wire`.
+//! The listener's state of each client: keys, packets seen before, a token bucket, a queue.
+//! See `wire` for the proof that a client made a packet.
 //!
-//! Nothing is kept per source address: whatever is kept here was made with a client's MAC key, and
-//! only that client can run into its limits. Somebody on the path can repeat or race a client's
-//! packets, as he can drop them.
+//! Nothing is kept per source. Every packet here was made with a client's MAC key, so only that
+//! client can reach its limits. An attacker on the path can repeat its packets, or drop them.
 
 use std::collections::VecDeque;
 
 use crate::core::keyring::{ClientKeys, Secret};
-use crate::core::types::{Boot, Fingerprint, Reject, SECOND, Source};
+use crate::core::quota::{Bucket, Rate};
+use crate::core::types::{Boot, Fingerprint, Reject, Source};
 use crate::core::wire::MacVerified;
 
-/// How many of a client's packets are remembered, 48 bytes each.
+/// The number of packets that are remembered of one client, 48 bytes each.
 ///
-/// Whoever recorded more than these while their tags are known, two days, can use up the client's
-/// rate by sending them round and round from anywhere: so as many as a client that knocks every
-/// three minutes makes.
+/// An attacker who recorded more than these while their tags are valid, two days, can use up the
+/// client's rate by sending them again and again. So it is enough for a knock every three minutes.
 pub const RING: usize = 1024;
-/// How many packets wait at most, of all clients together.
+/// The most packets that wait, over all clients.
 pub const QUEUED: usize = 4096;
-/// How many of one client, as long as the queue is less than half full: a whole burst.
+/// The most of one client while the queue is less than half full: a whole burst.
 const SHARE: usize = 64;
-/// And then: it takes a thousand clients acting together to fill the other half.
+/// The most of one client after that: only a thousand clients together can fill the other half.
 const SMALL_SHARE: usize = 2;
 
-/// How many copies of one packet, each from another address, are let through before it is known
-/// which address it names.
+/// The most copies of one packet, from different sources, that pass before it is decrypted.
 ///
-/// Each costs its client a token: without this, whoever kept one packet from arriving could use up
-/// its client's rate with copies from forged addresses, for as long as the packet's tag is known.
+/// Each costs the client a token. Without this limit, an attacker who kept one packet from arriving
+/// could use up its client's rate with copies from forged sources, as long as its tag is valid.
 const COPIES: usize = 8;
 
-/// The first half of a client MAC: names one datagram among its client's.
-pub(super) type Mark = u64;
+/// The first half of the client MAC: identifies one packet among those of its client.
+pub(super) type PacketId = u64;
 
-/// A packet that its client made, about to be opened.
+/// A packet that its client made, before it is opened.
 pub(super) struct QueuedKnock {
-    pub(super) mine: MacVerified,
+    pub(super) verified: MacVerified,
     pub(super) source: Source,
     pub(super) source_port: u16,
     pub(super) destination: Source,
 }
 
 impl QueuedKnock {
-    pub(super) fn mark(&self) -> Mark {
-        let [a, b, c, d, e, f, g, h, ..] = self.mine.mac();
+    pub(super) fn id(&self) -> PacketId {
+        let [a, b, c, d, e, f, g, h, ..] = self.verified.mac();
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
-    }
-}
-
-/// How fast a client may knock.
-#[derive(Clone, Copy)]
-pub(super) struct KnockRate {
-    /// Nanoseconds that one knock takes up.
-    interval: u64,
-    /// How far ahead a client may be.
-    ahead: u64,
-}
-
-impl KnockRate {
-    /// `burst` at once and `per_second` after that; at least one of each.
-    pub(super) fn new(burst: u32, per_second: u32) -> Self {
-        let interval = SECOND / u64::from(per_second.max(1));
-        Self { interval, ahead: interval.saturating_mul(u64::from(burst.saturating_sub(1))) }
     }
 }
 
 /// One packet that was let through before.
 struct SeenPacket {
-    mark: Mark,
+    id: PacketId,
     source: Source,
-    /// The address that it asks to open for, once that was read: from elsewhere it can only be
-    /// refused.
-    names: Option<Source>,
-    /// The gatekeeper has set its mark: a copy can only be refused.
-    spent: bool,
+    /// The address that it asks for, once decrypted: from any other source it can only fail.
+    requested: Option<Source>,
+    /// The gatekeeper has set its used-knock mark: a copy can only be refused.
+    used: bool,
     alarmed: bool,
 }
 
 struct ClientRow {
     keys: ClientKeys,
     fingerprint: Fingerprint,
-    /// The moment up to which its bucket is used up.
-    used_up_to: Boot,
+    bucket: Bucket,
     seen: VecDeque<SeenPacket>,
-    waiting: VecDeque<QueuedKnock>,
+    queue: VecDeque<QueuedKnock>,
 }
 
 /// All clients, by row.
 pub(super) struct Clients {
     rows: Vec<ClientRow>,
-    rate: KnockRate,
-    /// Rows with a packet that waits, each once.
+    rate: Rate,
+    /// Rows with a waiting packet, each once.
     turns: VecDeque<u32>,
     waiting: usize,
 }
 
 impl Clients {
-    pub(super) fn new(clients: Vec<(ClientKeys, Fingerprint)>, rate: KnockRate) -> Self {
-        let client = |(keys, fingerprint)| ClientRow {
-            keys,
-            fingerprint,
-            used_up_to: Boot(0),
-            seen: VecDeque::new(),
-            waiting: VecDeque::new(),
-        };
-        Self {
-            rows: clients.into_iter().map(client).collect(),
-            rate,
-            turns: VecDeque::new(),
-            waiting: 0,
+    /// `rate` applies to each client; its burst is at least 1.
+    pub(super) fn new(clients: Vec<(ClientKeys, Fingerprint)>, rate: Rate) -> Self {
+        let mut rows = Vec::with_capacity(clients.len());
+        for (keys, fingerprint) in clients {
+            let seen = VecDeque::new();
+            let queue = VecDeque::new();
+            rows.push(ClientRow { keys, fingerprint, bucket: Bucket::new(), seen, queue });
         }
+        let rate = Rate { burst: rate.burst.max(1), ..rate };
+        Self { rows, rate, turns: VecDeque::new(), waiting: 0 }
     }
 
     pub(super) fn client(&self, row: u32) -> Option<(&ClientKeys, &Fingerprint)> {
-        self.rows.get(usize::try_from(row).ok()?).map(|client| (&client.keys, &client.fingerprint))
+        let client = self.rows.get(usize::try_from(row).ok()?)?;
+        Some((&client.keys, &client.fingerprint))
     }
 
-    pub(super) fn keys(&self, row: u32) -> Option<&ClientKeys> {
-        self.client(row).map(|(keys, _)| keys)
+    fn client_mut(&mut self, row: u32) -> Option<&mut ClientRow> {
+        self.rows.get_mut(usize::try_from(row).ok()?)
     }
 
     pub(super) fn tag_keys(&self) -> impl Iterator<Item = (u32, &Secret<32>)> {
         (0..).zip(self.rows.iter().map(|client| &client.keys.tag))
     }
 
-    /// Lets a packet wait for its turn: not one that was seen before, and not more than its client
-    /// may send.
+    /// Queues a packet, unless it was seen before or its client sends too fast.
     ///
-    /// A copy from another address is told to `alarm`, once for each packet. It still goes its way
-    /// unless the packet is spent or known to name another address: the first copy may have been
-    /// the attacker's, who sent it from his own address faster than the path carried the client's,
-    /// and that one was or will be refused without burning anything.
+    /// `alarm` gets the source of the first copy when one comes from another source, once per
+    /// packet. Such a copy still passes unless the packet is used or known to ask for another
+    /// address: the first copy may have been an attacker's, sent faster than the path carried the
+    /// client's own. That one was or will be refused without a used-knock mark.
     ///
-    /// Fails with `SeenBefore` or `Quota`; what fails with `Quota` leaves no trace, so that it may
-    /// come again.
+    /// Fails with `SeenBefore`, or with `Quota`: then it is not remembered and may come again.
     pub(super) fn admit(
         &mut self,
         now: Boot,
         row: u32,
-        waiting: QueuedKnock,
+        knock: QueuedKnock,
         alarm: impl FnOnce(Source),
     ) -> Result<(), Reject> {
+        let rate = self.rate;
         let share = if self.waiting < QUEUED / 2 { SHARE } else { SMALL_SHARE };
-        let client = usize::try_from(row)
-            .ok()
-            .and_then(|row| self.rows.get_mut(row))
-            .ok_or(Reject::UnknownTag)?;
-        client.look_back(waiting.mark(), waiting.source, alarm)?;
-        if client.waiting.len() >= share || self.waiting >= QUEUED {
+        let full = self.waiting >= QUEUED;
+        let client = self.client_mut(row).ok_or(Reject::UnknownTag)?;
+        client.check_seen(knock.id(), knock.source, alarm)?;
+        if full || client.queue.len() >= share || !client.bucket.take(now, rate) {
             return Err(Reject::Quota);
         }
-        client.pay(now, self.rate)?;
-        client.remember(&waiting);
-        if client.waiting.is_empty() {
+        client.remember(&knock);
+        client.queue.push_back(knock);
+        if client.queue.len() == 1 {
             self.turns.push_back(row);
         }
-        client.waiting.push_back(waiting);
         self.waiting += 1;
         Ok(())
     }
 
-    /// The next packet to be opened, of the client whose turn it is.
+    /// The next packet to open, from the client whose turn it is.
     pub(super) fn next(&mut self) -> Option<(u32, QueuedKnock)> {
         let row = self.turns.pop_front()?;
-        let client = self.rows.get_mut(usize::try_from(row).ok()?)?;
-        let waiting = client.waiting.pop_front()?;
-        self.waiting = self.waiting.saturating_sub(1);
-        if client.waiting.is_empty() {
-            // A burst's worth of room is not kept for each of 100,000 clients.
-            client.waiting = VecDeque::new();
+        let client = self.client_mut(row)?;
+        let knock = client.queue.pop_front()?;
+        if client.queue.is_empty() {
+            // Frees the memory: 100,000 clients must not each keep room for a burst.
+            client.queue = VecDeque::new();
         } else {
             self.turns.push_back(row);
         }
-        Some((row, waiting))
+        self.waiting = self.waiting.saturating_sub(1);
+        Some((row, knock))
     }
 
-    /// Packets that wait, and the most that are remembered of one client.
-    pub(super) fn held(&self) -> [usize; 2] {
-        [self.waiting, self.rows.iter().map(|client| client.seen.len()).max().unwrap_or(0)]
+    /// The number of packets that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
     }
 
-    pub(super) fn some_wait(&self) -> bool {
-        self.waiting > 0
+    /// The most packets remembered of one client.
+    pub(super) fn most_seen(&self) -> usize {
+        self.rows.iter().map(|client| client.seen.len()).max().unwrap_or(0)
     }
 
-    /// The packet's mark was set.
-    pub(super) fn spend(&mut self, row: u32, mark: Mark) {
-        self.traces(row, mark).for_each(|trace| trace.spent = true);
+    /// The packet's used-knock mark was set.
+    pub(super) fn mark_used(&mut self, row: u32, packet: PacketId) {
+        for copy in self.copies(row, packet) {
+            copy.used = true;
+        }
     }
 
-    /// The packet was opened: it asks to open for this address.
-    pub(super) fn names(&mut self, row: u32, mark: Mark, address: Source) {
-        self.traces(row, mark).for_each(|trace| trace.names = Some(address));
+    /// The packet was opened: it asks to open for `address`.
+    pub(super) fn set_requested(&mut self, row: u32, packet: PacketId, address: Source) {
+        for copy in self.copies(row, packet) {
+            copy.requested = Some(address);
+        }
     }
 
-    fn traces(&mut self, row: u32, mark: Mark) -> impl Iterator<Item = &mut SeenPacket> {
-        let client = usize::try_from(row).ok().and_then(|row| self.rows.get_mut(row));
-        client
-            .into_iter()
-            .flat_map(|client| &mut client.seen)
-            .filter(move |trace| trace.mark == mark)
+    fn copies(&mut self, row: u32, packet: PacketId) -> impl Iterator<Item = &mut SeenPacket> {
+        let seen = self.client_mut(row).into_iter().flat_map(|client| &mut client.seen);
+        seen.filter(move |copy| copy.id == packet)
     }
 }
 
 impl ClientRow {
-    fn look_back(
+    /// Fails with `SeenBefore` if this copy of `packet` can only be refused.
+    fn check_seen(
         &mut self,
-        mark: Mark,
+        packet: PacketId,
         source: Source,
         alarm: impl FnOnce(Source),
     ) -> Result<(), Reject> {
-        let (mut again, mut spent, mut copies, mut names, mut first) =
-            (false, false, 0, None, None);
-        for trace in self.seen.iter_mut().filter(|trace| trace.mark == mark) {
-            again |= trace.source == source;
-            spent |= trace.spent;
+        let mut copies = 0;
+        let mut useless = false;
+        let mut requested = None;
+        let mut first = None;
+        for copy in self.seen.iter_mut().filter(|copy| copy.id == packet) {
             copies += 1;
-            names = names.or(trace.names);
-            first.get_or_insert(trace);
+            useless |= copy.used || copy.source == source;
+            requested = requested.or(copy.requested);
+            first.get_or_insert(copy);
         }
         let Some(first) = first else { return Ok(()) };
         if first.source != source && !first.alarmed {
             first.alarmed = true;
             alarm(first.source);
         }
-        let useless = names.map_or(copies >= COPIES, |named| named != source);
-        if again || spent || useless { Err(Reject::SeenBefore) } else { Ok(()) }
+        useless |= match requested {
+            Some(address) => address != source,
+            None => copies >= COPIES,
+        };
+        if useless { Err(Reject::SeenBefore) } else { Ok(()) }
     }
 
-    /// Takes a token. The bucket is one number: the moment at which it will be full again.
-    fn pay(&mut self, now: Boot, rate: KnockRate) -> Result<(), Reject> {
-        let from = self.used_up_to.max(now);
-        if from.0 - now.0 > rate.ahead {
-            return Err(Reject::Quota);
-        }
-        self.used_up_to = from.plus_nanos(rate.interval);
-        Ok(())
-    }
-
-    fn remember(&mut self, waiting: &QueuedKnock) {
+    fn remember(&mut self, knock: &QueuedKnock) {
         if self.seen.len() >= RING {
             self.seen.pop_front();
         }
-        let (mark, source) = (waiting.mark(), waiting.source);
-        self.seen.push_back(SeenPacket { mark, source, names: None, spent: false, alarmed: false });
+        self.seen.push_back(SeenPacket {
+            id: knock.id(),
+            source: knock.source,
+            requested: None,
+            used: false,
+            alarmed: false,
+        });
     }
 }
 

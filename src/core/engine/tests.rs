@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::core::authentic;
-use crate::core::keyring::Day;
+use crate::core::keyring::{Day, TEST_GATEWAY_ID};
 use crate::core::knock::{BODY, Challenge, HandedKnock, Status};
 use crate::core::packet::udp_checksum;
 use crate::core::test_vectors::{self, NOON};
@@ -23,22 +23,16 @@ fn id(number: u8) -> ClientId {
     ClientId([number; 16])
 }
 
-/// Row 0 is the golden client; the others have ids of their own and the same SSH key.
+/// Row 0 is the client of the test vectors. The others have their own ids and the same SSH key.
 fn setup(clients: u8) -> Setup {
     let fingerprint = test_vectors::client().fingerprint;
-    let others =
-        (1..clients).map(|number| (test_vectors::master().client_keys(id(number)), fingerprint));
-    let keys =
-        std::iter::once((test_vectors::master().client_keys(test_vectors::CLIENT), fingerprint))
-            .chain(others);
+    let mut ids = vec![test_vectors::CLIENT];
+    ids.extend((1..clients).map(id));
+    let master = test_vectors::master();
+    let rate = Rate { burst: 64, per_second: 4 };
     Setup {
-        sealed: Some(SealedSetup {
-            keys: test_vectors::gateway(),
-            port: PORT,
-            burst: 64,
-            per_second: 4,
-        }),
-        clients: keys.collect(),
+        sealed: Some(SealedSetup { keys: test_vectors::gateway(), port: PORT, rate }),
+        clients: ids.into_iter().map(|id| (master.client_keys(id), fingerprint)).collect(),
         ..Setup::default()
     }
 }
@@ -63,7 +57,7 @@ impl Bench {
         self.engine.tick(self.now);
     }
 
-    /// A knock of the client `side` that nobody has sent before.
+    /// A new knock of the client `side`.
     fn datagram_of(&mut self, side: &ClientSide) -> ([u8; DATAGRAM], AwaitingReceipt) {
         self.entropy += 1;
         let day = Day::Number(self.now.wall.day());
@@ -77,7 +71,7 @@ impl Bench {
         self.datagram_of(&test_vectors::side(test_vectors::CLIENT))
     }
 
-    /// What comes of a datagram from `source`, without serving.
+    /// The actions after a datagram from `source`, before serving.
     fn take(&mut self, source: Ipv4Addr, datagram: &[u8]) -> Vec<Action> {
         let mut actions = Vec::new();
         let packet = packet(source, PORT, datagram);
@@ -91,7 +85,7 @@ impl Bench {
         actions
     }
 
-    /// Both.
+    /// [`Bench::take`] and [`Bench::serve`].
     fn knock(&mut self, source: Ipv4Addr, datagram: &[u8]) -> Vec<Action> {
         let mut actions = self.take(source, datagram);
         actions.extend(self.serve(100));
@@ -105,7 +99,25 @@ impl Bench {
         actions
     }
 
-    fn refused(&self, reject: Reject) -> u64 {
+    /// Issues `count` tickets for one knock that was never sent.
+    fn issue(&mut self, count: usize) {
+        let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [200; 32]);
+        let source = Source::new(ADMIN.into());
+        for _ in 0..count {
+            let (_, reply) = test_vectors::open(&datagram, NOON).ok().unwrap().split();
+            let ticket = OpenTicket {
+                reply,
+                row: 0,
+                packet: 0,
+                source,
+                source_port: 1,
+                destination: source,
+            };
+            self.engine.sealed.as_mut().unwrap().tickets.issue(self.now.boot, ticket);
+        }
+    }
+
+    fn rejected(&self, reject: Reject) -> u64 {
         self.engine.counters().of(reject)
     }
 }
@@ -136,12 +148,15 @@ fn ticket(actions: &[Action]) -> Option<u64> {
     })
 }
 
+/// The rows of the knocks among `actions`.
 fn knocks(actions: &[Action]) -> Vec<u32> {
-    let row = |action: &Action| match action {
-        Action::Knock(knock) => Some(knock.row),
-        _ => None,
-    };
-    actions.iter().filter_map(row).collect()
+    let mut rows = Vec::new();
+    for action in actions {
+        if let Action::Knock(knock) = action {
+            rows.push(knock.row);
+        }
+    }
+    rows
 }
 
 fn receipt(challenge: Option<Challenge>) -> Receipt {
@@ -160,7 +175,7 @@ fn receipt(challenge: Option<Challenge>) -> Receipt {
 }
 
 #[test]
-fn a_knock_goes_up_and_its_receipt_comes_back_to_where_it_came_from() {
+fn a_knock_reaches_the_gatekeeper_and_its_receipt_goes_back_to_its_source() {
     let mut bench = Bench::new(setup(1));
     let (datagram, awaiting) = bench.datagram();
     let actions = bench.knock(ADMIN, &datagram);
@@ -168,14 +183,8 @@ fn a_knock_goes_up_and_its_receipt_comes_back_to_where_it_came_from() {
     let (row, source) = (knock.row, knock.source);
     assert_eq!((row, source, knock.source_port), (0, Source::new(ADMIN.into()), 40_000));
     let claim = authentic::Claim { client: test_vectors::CLIENT, knock: knock.clone() };
-    assert!(
-        authentic::Authentic::verify(
-            claim,
-            &test_vectors::client(),
-            test_vectors::realm().gateway()
-        )
-        .is_ok()
-    );
+    let client = test_vectors::client();
+    assert!(authentic::Authentic::verify(claim, &client, TEST_GATEWAY_ID).is_ok());
     let receipt = receipt(Some([7; 16]));
     let answered = bench.verdict(knock.ticket, true, Some(receipt));
     let [Action::Receipt { from, to, bytes }] = &answered[..] else { panic!("{answered:?}") };
@@ -192,7 +201,7 @@ fn a_knock_goes_up_and_its_receipt_comes_back_to_where_it_came_from() {
 }
 
 #[test]
-fn every_refusal_is_counted_under_its_reason_and_does_nothing_else() {
+fn every_rejected_packet_is_counted_under_its_reason_and_does_nothing_else() {
     let mut bench = Bench::new(setup(2));
     let (good, _) = bench.datagram();
     let stranger = bench.datagram_of(&test_vectors::side(id(77))).0;
@@ -208,37 +217,37 @@ fn every_refusal_is_counted_under_its_reason_and_does_nothing_else() {
         (&bad_mac, Reject::ClientMac),
         (&unsigned, Reject::Syntax),
     ] {
-        let before = bench.refused(reason);
+        let before = bench.rejected(reason);
         assert_eq!(bench.knock(ADMIN, datagram), []);
-        assert_eq!(bench.refused(reason), before + 1, "{}", reason.name());
+        assert_eq!(bench.rejected(reason), before + 1, "{}", reason.name());
     }
     assert_eq!(bench.knock(Ipv4Addr::new(224, 0, 0, 1), &good), []);
-    assert_eq!(bench.refused(Reject::NotForUs), 1);
+    assert_eq!(bench.rejected(Reject::NotForUs), 1);
     assert_eq!(bench.engine.packets(), 6);
-    assert_eq!(knocks(&bench.knock(ADMIN, &good)), [0], "none of it harmed the good one");
+    assert_eq!(knocks(&bench.knock(ADMIN, &good)), [0], "the good one still passes");
 }
 
 #[test]
-fn a_key_that_is_not_the_clients_is_refused_here_already() {
+fn a_fingerprint_of_another_key_is_rejected() {
     let mut other = setup(1);
     other.clients[0].1 = Fingerprint([9; 32]);
     let mut bench = Bench::new(other);
     let (datagram, _) = bench.datagram();
     assert_eq!(bench.knock(ADMIN, &datagram), []);
-    assert_eq!(bench.refused(Reject::Fingerprint), 1);
+    assert_eq!(bench.rejected(Reject::Fingerprint), 1);
 }
 
 #[test]
-fn a_copy_from_the_same_address_is_dropped_at_once() {
+fn a_copy_from_the_same_source_is_rejected() {
     let mut bench = Bench::new(setup(1));
     let (datagram, _) = bench.datagram();
     assert_eq!(knocks(&bench.knock(ADMIN, &datagram)), [0]);
     assert_eq!(bench.knock(ADMIN, &datagram), []);
-    assert_eq!(bench.refused(Reject::SeenBefore), 1);
+    assert_eq!(bench.rejected(Reject::SeenBefore), 1);
 }
 
 #[test]
-fn a_spent_packet_from_elsewhere_raises_one_alarm_and_goes_no_further() {
+fn a_used_packet_from_another_source_raises_one_alarm_and_goes_no_further() {
     let mut bench = Bench::new(setup(1));
     let (datagram, _) = bench.datagram();
     let ticket = ticket(&bench.knock(ADMIN, &datagram)).unwrap();
@@ -246,21 +255,21 @@ fn a_spent_packet_from_elsewhere_raises_one_alarm_and_goes_no_further() {
     let [first, again] = [ADMIN, STRANGER].map(|ip| Source::new(ip.into()));
     assert_eq!(bench.knock(STRANGER, &datagram), [Action::Alarm { row: 0, first, again }]);
     assert_eq!(bench.knock(Ipv4Addr::new(198, 51, 100, 67), &datagram), [], "one alarm a packet");
-    assert_eq!(bench.refused(Reject::SeenBefore), 2);
+    assert_eq!(bench.rejected(Reject::SeenBefore), 2);
 }
 
 #[test]
-fn an_attacker_who_is_faster_with_his_copy_does_not_shut_the_admin_out() {
+fn an_attacker_who_is_faster_with_a_copy_does_not_shut_the_client_out() {
     let mut bench = Bench::new(setup(1));
     let (datagram, _) = bench.datagram();
     let early = ticket(&bench.knock(STRANGER, &datagram)).unwrap();
-    // The address does not fit: refused without a mark.
+    // Refused for its address, without a used-knock mark.
     bench.verdict(early, false, None);
     let actions = bench.knock(ADMIN, &datagram);
     assert_eq!(knocks(&actions), [0]);
     let [first, again] = [STRANGER, ADMIN].map(|ip| Source::new(ip.into()));
     assert_eq!(actions[0], Action::Alarm { row: 0, first, again });
-    // Once the admin's is through, no copy is worth a curve operation, whoever sends it.
+    // Once the admin's own is used, no copy from any source is worth a curve operation.
     bench.verdict(ticket(&actions).unwrap(), true, None);
     for source in [STRANGER, ADMIN, Ipv4Addr::new(198, 51, 100, 67)] {
         assert_eq!(bench.knock(source, &datagram), []);
@@ -268,21 +277,21 @@ fn an_attacker_who_is_faster_with_his_copy_does_not_shut_the_admin_out() {
 }
 
 #[test]
-fn a_client_over_its_rate_is_refused_without_a_trace_and_heard_again_later() {
+fn a_packet_over_its_clients_rate_is_not_remembered_and_passes_later() {
     let mut bench = Bench::new(setup(2));
     let datagrams: Vec<_> = (0..65).map(|_| bench.datagram().0).collect();
     for datagram in &datagrams {
         bench.take(ADMIN, datagram);
     }
-    assert_eq!(bench.refused(Reject::Quota), 1);
-    assert_eq!(knocks(&bench.serve(100)).len(), 64, "a burst of 64 goes through whole");
+    assert_eq!(bench.rejected(Reject::Quota), 1);
+    assert_eq!(knocks(&bench.serve(100)).len(), 64, "a whole burst of 64 passes");
     let other = bench.datagram_of(&test_vectors::side(id(1))).0;
-    assert_eq!(knocks(&bench.knock(ADMIN, &other)), [1], "another client is not concerned");
+    assert_eq!(knocks(&bench.knock(ADMIN, &other)), [1], "another client is not affected");
     bench.wait(SECOND / 4 - 2);
     assert_eq!(bench.knock(ADMIN, &datagrams[64]), []);
     bench.wait(2);
     assert_eq!(knocks(&bench.knock(ADMIN, &datagrams[64])), [0], "the refused packet itself");
-    assert_eq!((bench.refused(Reject::Quota), bench.refused(Reject::SeenBefore)), (2, 0));
+    assert_eq!((bench.rejected(Reject::Quota), bench.rejected(Reject::SeenBefore)), (2, 0));
 }
 
 #[test]
@@ -297,7 +306,7 @@ fn clients_are_served_in_turn_however_much_one_sends() {
         bench.take(ADMIN, &datagram);
     }
     assert_eq!(knocks(&bench.serve(6)), [0, 1, 2, 3, 0, 3]);
-    assert!(bench.engine.serve(bench.now.boot, 1, &mut Vec::new()), "more wait");
+    assert!(bench.engine.serve(bench.now.boot, 1, &mut Vec::new()), "more are waiting");
     assert_eq!(knocks(&bench.serve(100)), vec![0; 17]);
     assert!(!bench.engine.serve(bench.now.boot, 1, &mut Vec::new()));
 }
@@ -320,18 +329,9 @@ fn a_ticket_ends_after_ten_seconds() {
 }
 
 #[test]
-fn with_all_tickets_out_knocks_wait_instead_of_being_lost() {
+fn while_all_tickets_are_out_knocks_wait_and_are_not_lost() {
     let mut bench = Bench::new(setup(1));
-    let sealed = bench.engine.sealed.as_mut().unwrap();
-    let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [200; 32]);
-    for _ in 0..TICKETS {
-        let (_, reply) =
-            test_vectors::open(&datagram, NOON).unwrap_or_else(|r| panic!("{}", r.name())).split();
-        let source = Source::new(ADMIN.into());
-        let pending =
-            OpenTicket { reply, row: 0, mark: 0, source, source_port: 1, destination: source };
-        sealed.tickets.issue(bench.now.boot, pending);
-    }
+    bench.issue(TICKETS);
     let fresh = bench.datagram().0;
     assert_eq!(bench.knock(ADMIN, &fresh), []);
     bench.verdict(1, false, None);
@@ -339,23 +339,18 @@ fn with_all_tickets_out_knocks_wait_instead_of_being_lost() {
 }
 
 #[test]
-fn nonsense_from_the_gatekeeper_makes_no_receipt() {
+fn an_invalid_receipt_from_the_gatekeeper_is_not_sent() {
     let mut bench = Bench::new(setup(1));
     let (datagram, _) = bench.datagram();
     let ticket = ticket(&bench.knock(ADMIN, &datagram)).unwrap();
     let mut actions = Vec::new();
-    bench.engine.verdict(
-        ticket,
-        true,
-        Some(&[0xff; RECEIPT_BODY]),
-        Secret::new([1; 32]),
-        &mut actions,
-    );
+    let nonsense = [0xff; RECEIPT_BODY];
+    bench.engine.verdict(ticket, true, Some(&nonsense), Secret::new([1; 32]), &mut actions);
     assert_eq!(actions, []);
 }
 
 #[test]
-fn tags_move_on_at_midnight() {
+fn tags_change_at_midnight() {
     let mut bench = Bench::new(setup(1));
     for _ in 0..5 {
         bench.wait(86_400 * SECOND);
@@ -365,21 +360,21 @@ fn tags_move_on_at_midnight() {
 }
 
 #[test]
-fn addresses_that_are_not_ours_any_more_are_deaf() {
+fn knocks_to_an_address_that_is_no_longer_ours_are_rejected() {
     let mut bench = Bench::new(setup(1));
     let datagram = bench.datagram().0;
     bench.engine.set_addresses(Vec::new(), vec![GATEWAY.into()]);
     assert_eq!(bench.knock(ADMIN, &datagram), []);
-    assert_eq!(bench.refused(Reject::NotForUs), 1);
+    assert_eq!(bench.rejected(Reject::NotForUs), 1);
     bench.engine.set_addresses(vec![GATEWAY.into()], Vec::new());
     assert_eq!(knocks(&bench.knock(ADMIN, &datagram)), [0]);
 }
 
 #[test]
-fn an_engine_with_nothing_to_listen_for_only_counts() {
+fn an_engine_without_clients_and_doors_only_counts() {
     let mut bench = Bench::new(Setup::default());
     let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [1; 32]);
     assert_eq!(bench.knock(ADMIN, &datagram), []);
-    assert_eq!((bench.engine.packets(), bench.refused(Reject::NotForUs)), (1, 1));
+    assert_eq!((bench.engine.packets(), bench.rejected(Reject::NotForUs)), (1, 1));
     assert_eq!(bench.verdict(1, true, None), []);
 }

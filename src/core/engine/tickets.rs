@@ -1,61 +1,64 @@
-//! Knocks that the gatekeeper is judging, by ticket: bounded, and for a few seconds only.
-//! What a verdict causes is left to `engine`.
+//! Knocks that wait for the gatekeeper's verdict, by ticket.
+//! The table is bounded, and each ticket ends after a few seconds.
 
 use std::collections::BTreeMap;
 
-use super::clients::Mark;
+use super::clients::PacketId;
 use crate::core::types::{Boot, SECOND, Source};
 use crate::core::wire::ReplyDatagram;
 
-/// How many knocks may be with the gatekeeper at once. More wait in their clients' queues.
+/// The most knocks that the gatekeeper has at once. More wait in their clients' queues.
 pub const TICKETS: usize = 1024;
-/// Nanoseconds after which a knock without a verdict gets no receipt any more: its client has given
-/// up by then.
+/// Nanoseconds until a ticket ends: after that the client no longer waits for a receipt.
 pub const LIFE: u64 = 10 * SECOND;
 
-/// What is needed to answer.
+/// What a receipt needs.
 pub(super) struct OpenTicket {
     pub(super) reply: ReplyDatagram,
     pub(super) row: u32,
-    pub(super) mark: Mark,
+    pub(super) packet: PacketId,
     pub(super) source: Source,
     pub(super) source_port: u16,
     pub(super) destination: Source,
 }
 
-/// Tickets are numbered from 1, so their order is that of their ends too.
+/// Tickets by number. They count up from 1, so the lowest number ends first.
 #[derive(Default)]
 pub(super) struct Tickets {
-    pending: BTreeMap<u64, (Boot, OpenTicket)>,
+    open: BTreeMap<u64, (Boot, OpenTicket)>,
     last: u64,
 }
 
 impl Tickets {
-    pub(super) fn held(&self) -> usize {
-        self.pending.len()
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
     }
 
-    pub(super) fn full(&self) -> bool {
-        self.pending.len() >= TICKETS
+    pub(super) fn is_full(&self) -> bool {
+        self.open.len() >= TICKETS
     }
 
-    pub(super) fn issue(&mut self, now: Boot, pending: OpenTicket) -> u64 {
+    pub(super) fn issue(&mut self, now: Boot, ticket: OpenTicket) -> u64 {
         self.last += 1;
-        self.pending.insert(self.last, (now.plus_nanos(LIFE), pending));
+        self.open.insert(self.last, (now.plus_nanos(LIFE), ticket));
         self.last
     }
 
     pub(super) fn take(&mut self, ticket: u64) -> Option<OpenTicket> {
-        self.pending.remove(&ticket).map(|(_, pending)| pending)
+        let (_, ticket) = self.open.remove(&ticket)?;
+        Some(ticket)
     }
 
     pub(super) fn expire(&mut self, now: Boot) {
-        while self.deadline().is_some_and(|end| end <= now) {
-            self.pending.pop_first();
+        while let Some(end) = self.deadline()
+            && end <= now
+        {
+            self.open.pop_first();
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Boot> {
-        self.pending.first_key_value().map(|(_, (end, _))| *end)
+        let (_, (end, _)) = self.open.first_key_value()?;
+        Some(*end)
     }
 }

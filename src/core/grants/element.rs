@@ -1,60 +1,47 @@
-//! What the kernel is told of grants: elements of its sets, and the connections that they let in.
-//! Which there should be is left to the file above, putting them into the kernel to
-//! `edge::firewall`.
+//! The kernel's view of grants: elements of the guard's sets, and the connections that they let in.
+//! See `grants` for which elements there should be.
 
+use std::collections::BTreeSet;
+
+use crate::core::grant::{ActiveGrant, GrantKey};
 use crate::core::prefix::Span;
 use crate::core::service::GrantKind;
-use crate::core::types::{Port, Source};
+use crate::core::types::{Port, Proto, Source};
 
-/// One element of a kernel set: who may reach what, and how.
+/// One element of a set: who may reach which port, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Element {
-    /// Who; of a wider span the first address.
+    /// The granted address; of a wider span its first address.
     pub source: Source,
-    /// From which source port; 0 = any.
+    /// The source port that it is bound to; 0 = any.
     pub source_port: u16,
-    /// Whether that address alone.
+    /// That address alone, or its whole /64.
     pub span: Span,
-    /// What.
+    /// The port that it opens.
     pub port: Port,
     /// Any number of connections, or one.
     pub form: GrantKind,
 }
 
-/// What is to be done to the kernel's sets.
+/// One change to the kernel's sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // of fields that their types explain
 pub enum Change {
-    /// The element is there for this long from now on, whatever it had before; for one connection
-    /// it is armed anew.
-    Set {
-        /// Which.
-        element: Element,
-        /// For how long.
-        millis: u64,
-    },
-    /// The element, if it is still there, ends after this long. One for one connection is not armed
-    /// anew.
-    Shorten {
-        /// Which.
-        element: Element,
-        /// After how long.
-        millis: u64,
-    },
-    /// The element is gone.
-    Remove {
-        /// Which.
-        element: Element,
-    },
-    /// Connections that are such as the element lets in are dead from now on. It comes after the
-    /// changes of elements, because a live element may let them go on.
-    Cut {
-        /// Which.
-        element: Element,
-    },
+    /// The element lasts this long from now on, whatever it had before. An element for one
+    /// connection is armed again.
+    Set { element: Element, millis: u64 },
+    /// The element, if it is still there, ends after this time. An element for one connection is
+    /// not armed again.
+    Shorten { element: Element, millis: u64 },
+    /// The element is removed.
+    Remove { element: Element },
+    /// Connections that the element could have let in are cut. Comes after the changes of
+    /// elements, because a live element may let them continue.
+    Cut { element: Element },
 }
 
 impl Change {
-    /// What it is about.
+    /// The element that it is about.
     pub fn element(&self) -> &Element {
         match self {
             Change::Set { element, .. }
@@ -68,40 +55,62 @@ impl Change {
 /// A connection that the guard let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {
-    /// Who began it.
+    /// The peer that began it.
     pub source: Source,
-    /// From which port.
+    /// The peer's port.
     pub source_port: u16,
-    /// To what, as it was asked for: before any translation.
+    /// The port that it asked for, before any translation.
     pub port: Port,
 }
 
 impl Element {
-    /// For one address, from any port.
+    /// An element for one address, from any port.
     pub fn plain(source: Source, port: Port, form: GrantKind) -> Self {
         Self { source, source_port: 0, span: Span::Host, port, form }
     }
 
-    /// Whether it would let such a connection in.
+    /// True if it would let this connection in.
     pub fn lets_in(&self, flow: &Flow) -> bool {
-        let from = self.source_port == 0 || self.source_port == flow.source_port;
-        from && self.span.of(flow.source) == self.source && self.port == flow.port
+        (self.source_port == 0 || self.source_port == flow.source_port)
+            && self.span.of(flow.source) == self.source
+            && self.port == flow.port
     }
 
-    /// Whether a connection could come in under both.
+    /// True if one connection could come in under both.
     pub(super) fn meets(&self, other: &Element) -> bool {
         let wider = self.span.max(other.span);
-        let ports = [self.source_port, other.source_port];
-        (ports.contains(&0) || self.source_port == other.source_port)
+        let any_port = self.source_port == 0 || other.source_port == 0;
+        (any_port || self.source_port == other.source_port)
             && wider.of(self.source) == wider.of(other.source)
             && self.port == other.port
     }
 }
 
+impl ActiveGrant {
+    /// Its elements. One connection is for TCP only: a UDP port of such a service is granted by
+    /// time.
+    pub(super) fn elements(&self) -> impl Iterator<Item = Element> {
+        let GrantKey { source, source_port, span, .. } = self.key;
+        let tcp_form = self.form;
+        self.ports.into_iter().flatten().map(move |port| {
+            let form = if port.proto == Proto::Tcp { tcp_form } else { GrantKind::Time };
+            Element { source, source_port, span, port, form }
+        })
+    }
+
+    pub(super) fn has(&self, element: &Element) -> bool {
+        self.elements().any(|own| own == *element)
+    }
+}
+
+/// The elements of all these grants, each once.
+pub(super) fn elements_of(grants: &[ActiveGrant]) -> BTreeSet<Element> {
+    grants.iter().flat_map(ActiveGrant::elements).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::types::Proto;
 
     #[test]
     fn an_element_lets_in_its_address_or_net_and_its_source_port_to_its_port_alone() {

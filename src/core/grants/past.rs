@@ -1,13 +1,15 @@
 //! Grants that are over while connections that came in under them may still stand, so that a
-//! revocation finds those too. Which connections stand is left to `edge::firewall`, grants that are
-//! live to the file above.
+//! revocation finds those too. See `edge::firewall` for which connections stand.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use super::{ActiveGrant, Change, Element, Flow, GrantEnd, GrantKey, Grants};
 use crate::core::record::Record;
 use crate::core::service::DisconnectPolicy;
 
-/// How many grants that are over are remembered beyond one look at the connections. Beyond it the
-/// oldest are forgotten: their connections live on, as those of any other service do.
+/// The most past grants that are kept after the connections were looked at. The oldest are
+/// forgotten first: their connections live on, as those of any other service do.
 pub(super) const PAST: usize = 4096;
 
 impl Grants {
@@ -16,63 +18,61 @@ impl Grants {
         self.past.values()
     }
 
-    /// As [`Grants::keys`], and those that are over of services that cut connections when a grant
-    /// is closed.
+    /// The keys of [`Grants::keys`] and of past grants that fit, the latter only of services that
+    /// cut connections when a grant is closed.
     pub(in crate::core) fn keys_to_close(&self, fits: impl Fn(&GrantKey) -> bool) -> Vec<GrantKey> {
         let mut keys: Vec<GrantKey> = self.keys().copied().filter(&fits).collect();
-        keys.extend(
-            self.past
-                .values()
-                .filter(|live| live.is_cut(GrantEnd::Closed))
-                .map(|live| live.key)
-                .filter(&fits),
-        );
+        for grant in self.past.values() {
+            if grant.is_cut(GrantEnd::Closed) && fits(&grant.key) {
+                keys.push(grant.key);
+            }
+        }
         keys
     }
 
-    /// Forgets those that are over and of which no connection of `standing` can be, and what is
-    /// more than `PAST`. Answers the records of that.
+    /// Forgets past grants of which no `standing` connection can be, and the oldest beyond `PAST`.
+    /// Returns the records of that.
     pub fn forget_past(&mut self, standing: &[Flow]) -> Vec<Record> {
-        let may_stand = |live: &ActiveGrant| {
-            live.elements().any(|element| standing.iter().any(|flow| element.lets_in(flow)))
-        };
-        let (kept, mut gone): (Vec<ActiveGrant>, Vec<ActiveGrant>) =
-            self.past.values().copied().partition(may_stand);
-        let mut oldest_last = kept;
-        oldest_last.sort_unstable_by_key(|live| std::cmp::Reverse(live.deadline()));
-        gone.extend(oldest_last.get(PAST..).unwrap_or_default());
-        for live in &gone {
-            self.past.remove(&live.key);
+        let (mut kept, mut gone): (Vec<ActiveGrant>, Vec<ActiveGrant>) =
+            self.past.values().copied().partition(|grant| may_stand(grant, standing));
+        kept.sort_unstable_by_key(|grant| Reverse(grant.deadline()));
+        gone.extend(kept.get(PAST..).unwrap_or_default());
+        let mut records = Vec::new();
+        for grant in gone {
+            self.past.remove(&grant.key);
+            records.push(Record::Ended(grant.key));
         }
-        gone.iter().map(|live| Record::Ended(live.key)).collect()
+        records
     }
 
-    /// A grant is over; its connections may matter yet.
-    pub(super) fn remember(&mut self, live: ActiveGrant) {
-        if live.cut != DisconnectPolicy::Never && !self.live.contains_key(&live.key) {
-            self.past.insert(live.key, live);
+    /// Keeps a grant that is over, if its connections can still be cut.
+    pub(super) fn remember(&mut self, grant: ActiveGrant) {
+        if grant.cut != DisconnectPolicy::Never && !self.live.contains_key(&grant.key) {
+            self.past.insert(grant.key, grant);
         }
     }
 
-    /// The connections that end with these grants. A revoked client's end whoever else may come
-    /// from that address: better one connection too few. Those of who closes end only where nobody
-    /// else's can be meant.
+    /// The connections that end with these grants. A revoked client's connections end whoever else
+    /// uses that address: better to cut one too many. On a close, only those end that cannot be
+    /// anybody else's.
     pub(super) fn cuts<'a>(
         &self,
         ended: impl Iterator<Item = &'a ActiveGrant>,
         how: GrantEnd,
     ) -> Vec<Change> {
-        let others = |element: &Element| {
-            self.live
-                .values()
-                .chain(self.past.values())
-                .any(|live| live.elements().any(|other| other.meets(element)))
-        };
-        let mut elements: Vec<Element> =
-            ended.filter(|live| live.is_cut(how)).flat_map(ActiveGrant::elements).collect();
-        elements.retain(|element| how == GrantEnd::Revoked || !others(element));
-        elements.sort_unstable();
-        elements.dedup();
+        let mut elements: BTreeSet<Element> =
+            ended.filter(|grant| grant.is_cut(how)).flat_map(ActiveGrant::elements).collect();
+        elements.retain(|element| how == GrantEnd::Revoked || !self.has_meeting(element));
         elements.into_iter().map(|element| Change::Cut { element }).collect()
     }
+
+    /// True if another grant, live or past, could have let in the same connection.
+    fn has_meeting(&self, element: &Element) -> bool {
+        let mut others = self.live.values().chain(self.past.values());
+        others.any(|grant| grant.elements().any(|other| other.meets(element)))
+    }
+}
+
+fn may_stand(grant: &ActiveGrant, standing: &[Flow]) -> bool {
+    grant.elements().any(|element| standing.iter().any(|flow| element.lets_in(flow)))
 }

@@ -4,7 +4,7 @@ use crate::core::policy::Grant;
 use crate::core::prefix::Span;
 use crate::core::service::{AddressProof, DisconnectPolicy};
 use crate::core::test_vectors::NOON;
-use crate::core::types::SERVICE_PORTS;
+use crate::core::types::{ClientId, Port, Proto, SECOND, SERVICE_PORTS, ServiceName, Source, Wall};
 
 mod bounds;
 
@@ -39,7 +39,7 @@ fn live(client: u8, form: GrantKind, opened: Now, seconds: u32) -> ActiveGrant {
         opened,
         seconds,
         cut: DisconnectPolicy::Never,
-        basis: AddressProof::Both,
+        proof: AddressProof::Both,
     }
 }
 
@@ -73,7 +73,7 @@ fn an_element_lasts_as_long_as_its_longest_grant_and_a_neighbour_cannot_cut_it()
 }
 
 #[test]
-fn closing_ends_only_the_callers_grant_and_the_element_shrinks_to_the_next_longest() {
+fn closing_ends_only_the_senders_grant_and_the_element_shrinks_to_the_next_longest() {
     let mut grants = Grants::default();
     let (long, short) = (live(1, GrantKind::Time, START, 600), live(2, GrantKind::Time, START, 60));
     open(&mut grants, long);
@@ -129,7 +129,7 @@ fn flow() -> Flow {
 }
 
 #[test]
-fn connections_end_with_a_grant_as_far_as_its_service_says_so_also_long_after_it() {
+fn connections_are_cut_with_a_grant_as_its_service_says_even_long_after_it() {
     let cut = Change::Cut { element: element(GrantKind::Time) };
     for (says, closed, revoked) in [
         (DisconnectPolicy::Never, 0, 0),
@@ -162,7 +162,7 @@ fn connections_end_with_a_grant_as_far_as_its_service_says_so_also_long_after_it
 }
 
 #[test]
-fn who_closes_cuts_no_neighbours_connection_and_who_is_revoked_is_cut_whoever_else_there_is() {
+fn a_close_cuts_no_neighbours_connection_and_a_revocation_cuts_whoever_else_uses_the_address() {
     let open_both = |over: bool| {
         let mut grants = Grants::default();
         let [mine, theirs] = [1, 2].map(|client| cutting(client, START, DisconnectPolicy::Closed));
@@ -185,7 +185,7 @@ fn who_closes_cuts_no_neighbours_connection_and_who_is_revoked_is_cut_whoever_el
 }
 
 #[test]
-fn a_grant_that_is_over_is_forgotten_with_its_last_connection_and_not_before() {
+fn a_past_grant_is_forgotten_with_its_last_connection_and_not_before() {
     let mut grants = Grants::default();
     let live = cutting(1, START, DisconnectPolicy::Revoked);
     open(&mut grants, live);
@@ -203,7 +203,7 @@ fn a_grant_that_is_over_is_forgotten_with_its_last_connection_and_not_before() {
 }
 
 #[test]
-fn grants_that_are_over_are_remembered_across_a_restart_and_only_so_many() {
+fn past_grants_survive_a_restart_up_to_a_limit() {
     let kept = Ledger::of(
         &Ledger::of(&[
             Record::Granted(cutting(1, START, DisconnectPolicy::Revoked)),
@@ -230,7 +230,7 @@ fn grants_that_are_over_are_remembered_across_a_restart_and_only_so_many() {
 }
 
 #[test]
-fn asking_again_makes_a_grant_last_longer_and_not_two() {
+fn asking_again_extends_a_grant_and_does_not_make_a_second() {
     let mut grants = Grants::default();
     open(&mut grants, live(1, GrantKind::Time, START, 60));
     assert_eq!(open(&mut grants, live(1, GrantKind::Time, at(30), 60)), set(GrantKind::Time, 60));
@@ -270,7 +270,7 @@ fn udp_ports_of_a_one_connection_service_are_granted_by_time() {
 }
 
 #[test]
-fn after_a_restart_a_grant_has_the_time_that_it_has_left_by_whichever_clock_leaves_less() {
+fn after_a_restart_a_grant_has_the_time_left_by_whichever_clock_leaves_less() {
     let ledger = Ledger::of(&[Record::Granted(live(1, GrantKind::Time, START, 60))]);
     let left = |now: Now| Grants::restore(now, &ledger).expected_elements(now);
     assert_eq!(left(at(20)), set(GrantKind::Time, 40));
@@ -284,7 +284,7 @@ fn after_a_restart_a_grant_has_the_time_that_it_has_left_by_whichever_clock_leav
 }
 
 #[test]
-fn what_was_closed_does_not_come_back_after_a_restart() {
+fn a_closed_grant_does_not_come_back_after_a_restart() {
     let live = live(1, GrantKind::Time, START, 60);
     let mut records = vec![Record::Granted(live)];
     records.extend(Grants::endings(&[live.key]));
@@ -298,18 +298,18 @@ fn what_was_closed_does_not_come_back_after_a_restart() {
 }
 
 #[test]
-fn asking_again_puts_all_the_time_that_is_left_on_what_was_asked_last() {
+fn asking_again_gives_all_the_remaining_time_to_the_last_request() {
     let mut grants = Grants::default();
     let by =
-        |basis, opened, seconds| ActiveGrant { basis, ..live(1, GrantKind::Time, opened, seconds) };
+        |proof, opened, seconds| ActiveGrant { proof, ..live(1, GrantKind::Time, opened, seconds) };
     open(&mut grants, by(AddressProof::Signed, START, 600));
     open(&mut grants, by(AddressProof::Both, at(100), 5));
     let left = grants.list().next().unwrap();
-    assert_eq!((left.basis, left.seconds), (AddressProof::Both, 600));
+    assert_eq!((left.proof, left.seconds), (AddressProof::Both, 600));
 }
 
 #[test]
-fn a_grant_of_commands_comes_back_from_no_journal() {
+fn a_grant_of_commands_never_comes_back_from_the_journal() {
     let live = ActiveGrant { ports: [None; SERVICE_PORTS], ..live(1, GrantKind::Time, START, 600) };
     let grants = Grants::restore(at(1), &Ledger::of(&[Record::Granted(live)]));
     assert_eq!((grants.list().count(), grants.places().len()), (0, 0));

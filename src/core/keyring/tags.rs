@@ -1,8 +1,7 @@
-//! The tag table: sixteen bytes of a packet say, in one look-up, which client's MAC key to try.
-//! A tag proves nothing: that is left to the MAC in `wire`.
+//! The tag table: one look-up of sixteen bytes tells which client's MAC key to try.
+//! A tag proves nothing. See `wire` for the MAC.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::{Secret, keyed16};
@@ -12,13 +11,12 @@ pub const TAG: usize = 16;
 /// A client's pseudonym for one day.
 pub type Tag = [u8; TAG];
 
-/// Which of its tags a client sends.
+/// The day that a client's tag is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Day {
-    /// The UTC day, counted from the epoch, by the client's clock.
+    /// The UTC day number, counted from the epoch, by the client's clock.
     Number(u64),
-    /// The client was told, or suspects, that its clock is wrong: a tag that never changes, and so
-    /// can be linked.
+    /// For a client whose clock may be wrong. This tag never changes, so its knocks are linkable.
     Unknown,
 }
 
@@ -34,21 +32,19 @@ impl Day {
     }
 }
 
-/// Every live tag: yesterday's, today's and tomorrow's of each client, and the one without a clock.
-///
-/// It grows with the clients file only, four entries a client: no packet puts anything in.
+/// Every valid tag: those of yesterday, today and tomorrow of each client, and the one without a
+/// clock. Four entries per client; packets add none.
 pub struct TagTable {
     today: u64,
     owners: HashMap<u128, TagOwner, BuildHasherDefault<TagHasher>>,
 }
 
-/// Whose a tag is.
+/// The client that a tag belongs to.
 struct TagOwner {
-    /// `None` where two clients have the same tag: then it is nobody's, rather than the wrong
-    /// one's.
+    /// `None` if two clients have this tag: it must not be taken for either's.
     row: Option<u32>,
-    /// The first and last day that put it here.
-    days: (u64, u64),
+    first_day: u64,
+    last_day: u64,
 }
 
 impl TagTable {
@@ -59,14 +55,14 @@ impl TagTable {
 
     /// Adds the four tags of the client in `row`.
     pub fn insert(&mut self, row: u32, key: &Secret<32>) {
-        self.put(row, Day::Unknown.tag(key), (0, u64::MAX));
+        self.put(row, Day::Unknown.tag(key), 0, u64::MAX);
         for day in around(self.today) {
-            self.put(row, Day::Number(day).tag(key), (day, day));
+            self.put(row, Day::Number(day).tag(key), day, day);
         }
     }
 
-    /// Moves the table to `today`, computing only what it does not hold yet: one hash a client at
-    /// midnight. `clients` are all that were inserted. Follows the clock backwards as well.
+    /// Moves the table to `today`, forwards or backwards. It computes only missing tags: at
+    /// midnight one hash per client. `clients` are all that were inserted.
     pub fn advance<'a>(
         &mut self,
         today: u64,
@@ -75,12 +71,14 @@ impl TagTable {
         if today == self.today {
             return;
         }
-        let (old, new) = (around(self.today), around(today));
+        let old = around(self.today);
+        let new = around(today);
         self.today = today;
-        self.owners.retain(|_, owner| owner.days.0 <= *new.end() && *new.start() <= owner.days.1);
+        self.owners
+            .retain(|_, owner| owner.first_day <= *new.end() && *new.start() <= owner.last_day);
         for (row, key) in clients {
             for day in new.clone().filter(|day| !old.contains(day)) {
-                self.put(row, Day::Number(day).tag(key), (day, day));
+                self.put(row, Day::Number(day).tag(key), day, day);
             }
         }
     }
@@ -92,17 +90,14 @@ impl TagTable {
         self.owners.get(&u128::from_be_bytes(*tag))?.row
     }
 
-    fn put(&mut self, row: u32, tag: Tag, days: (u64, u64)) {
-        match self.owners.entry(u128::from_be_bytes(tag)) {
-            Entry::Vacant(place) => {
-                place.insert(TagOwner { row: Some(row), days });
-            }
-            Entry::Occupied(mut place) => {
-                let owner = place.get_mut();
-                owner.row = owner.row.filter(|other| *other == row);
-                owner.days = (owner.days.0.min(days.0), owner.days.1.max(days.1));
-            }
+    fn put(&mut self, row: u32, tag: Tag, first_day: u64, last_day: u64) {
+        let new = TagOwner { row: Some(row), first_day, last_day };
+        let owner = self.owners.entry(u128::from_be_bytes(tag)).or_insert(new);
+        if owner.row != Some(row) {
+            owner.row = None;
         }
+        owner.first_day = owner.first_day.min(first_day);
+        owner.last_day = owner.last_day.max(last_day);
     }
 }
 
@@ -111,9 +106,8 @@ fn around(today: u64) -> std::ops::RangeInclusive<u64> {
     today.saturating_sub(1)..=today.saturating_add(1)
 }
 
-/// A tag is the output of a keyed hash under keys that no attacker chooses: to hash it again, or
-/// with a random seed (which core has not), would buy nothing. What an attacker does choose is only
-/// ever looked up.
+/// Folds a tag without hashing it again: a tag in the table is already the output of a keyed hash
+/// under keys that no attacker chooses. Attackers choose only what is looked up.
 #[derive(Default)]
 struct TagHasher(u64);
 
@@ -157,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_moved_is_the_table_made_anew() {
+    fn a_table_that_moved_equals_a_new_one() {
         for (from, to) in
             [(100, 101), (100, 99), (100, 102), (100, 500), (100, 0), (0, 1), (100, u64::MAX)]
         {
@@ -172,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_of_two_clients_is_nobodys() {
+    fn a_tag_of_two_clients_belongs_to_neither() {
         let mut table = two_clients(100);
         table.insert(2, &key(1));
         assert_eq!(table.find(&Day::Number(100).tag(&key(1))), None);
@@ -191,13 +185,13 @@ mod tests {
     #[test]
     fn a_collision_across_days_ends_with_the_last_of_them() {
         let mut table = TagTable::new(100);
-        table.put(0, [9; 16], (99, 99));
-        table.put(1, [9; 16], (101, 101));
+        table.put(0, [9; 16], 99, 99);
+        table.put(1, [9; 16], 101, 101);
         table.advance(101, []);
         assert_eq!(
             table.find(&[9; 16]),
             None,
-            "yesterday's owner has gone, but the tag was his a moment ago"
+            "yesterday's owner is gone, but had this tag a moment ago"
         );
         table.advance(103, []);
         assert!(table.owners.is_empty());
@@ -205,15 +199,14 @@ mod tests {
 
     #[test]
     fn tags_are_spread_over_the_table_so_that_a_look_up_stays_one_step() {
-        let hash = |tag: u128| {
-            let mut hasher = TagHasher::default();
-            std::hash::Hash::hash(&tag, &mut hasher);
-            hasher.finish()
-        };
-        let tags = (0..=u8::MAX)
-            .flat_map(|byte| [Day::Unknown, Day::Number(100)].map(|day| day.tag(&key(byte))));
-        let hashes: std::collections::HashSet<u64> =
-            tags.map(u128::from_be_bytes).map(hash).collect();
+        let mut hashes = std::collections::HashSet::new();
+        for byte in 0..=u8::MAX {
+            for day in [Day::Unknown, Day::Number(100)] {
+                let mut hasher = TagHasher::default();
+                std::hash::Hash::hash(&u128::from_be_bytes(day.tag(&key(byte))), &mut hasher);
+                hashes.insert(hasher.finish());
+            }
+        }
         assert_eq!(hashes.len(), 512);
     }
 }

@@ -1,12 +1,13 @@
 //! Noise's SymmetricState for BLAKE2s and ChaChaPoly: chaining key, handshake hash, cipher key.
-//! The order in which tokens are mixed is left to `noise`.
+//! See `noise` for the order of the tokens.
 
 use blake2::{Blake2s256, Digest};
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Nonce};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::SEAL;
+/// Bytes that sealing adds: the Poly1305 tag.
+pub const SEAL: usize = 16;
 
 const NAME: &[u8] = b"Noise_NKpsk0_25519_ChaChaPoly_BLAKE2s";
 /// BLAKE2s' block, which HMAC pads its key to.
@@ -17,7 +18,7 @@ type Hash = [u8; 32];
 /// The three values of the handshake, wiped when dropped.
 ///
 /// INVARIANT: `key` encrypts or decrypts at most once before it is replaced, so its nonce is always
-/// 0 and no counter is kept. In NKpsk0 a mix of a DH stands between any two payloads.
+/// 0 and there is no counter. NKpsk0 mixes a DH between any two payloads.
 pub(super) struct Symmetric {
     chaining: Hash,
     hash: Hash,
@@ -33,8 +34,7 @@ impl Drop for Symmetric {
 }
 
 impl Symmetric {
-    /// Initialises with the protocol's name (longer than a hash, so hashed), the prologue and the
-    /// pre-message `<- s`.
+    /// Initialises with the protocol's name, hashed, the prologue and the pre-message `<- s`.
     pub(super) fn start(prologue: &[u8], responder: &[u8; 32]) -> Self {
         let name = digest(&[NAME]);
         let mut state = Self { chaining: name, hash: name, key: [0; 32] };
@@ -51,7 +51,7 @@ impl Symmetric {
         self.hash
     }
 
-    pub(super) fn mix_hash(&mut self, data: &[u8]) {
+    fn mix_hash(&mut self, data: &[u8]) {
         self.hash = digest(&[&self.hash, data]);
     }
 
@@ -69,8 +69,7 @@ impl Symmetric {
         self.key = *key;
     }
 
-    /// The `e` token as a handshake with a psk has it (section 9.2): the key goes into the chaining
-    /// key as well.
+    /// The `e` token in a handshake with a psk (section 9.2): mixes the key in too.
     pub(super) fn mix_ephemeral(&mut self, public: &[u8; 32]) {
         self.mix_hash(public);
         self.mix_key(public);
@@ -82,11 +81,11 @@ impl Symmetric {
             .encrypt_inout_detached(&Nonce::default(), &self.hash, (&mut *payload).into())
             .expect("a payload of a few hundred bytes is within ChaCha20's limit")
             .into();
-        self.mix_sealed(payload, &tag);
+        self.hash = digest(&[&self.hash, payload, &tag]);
         tag
     }
 
-    /// Leaves `payload` untouched unless the tag is right.
+    /// `None`, and `payload` is unchanged, if the tag is wrong.
     pub(super) fn decrypt_and_hash(&mut self, payload: &mut [u8], tag: &[u8; SEAL]) -> Option<()> {
         let after = digest(&[&self.hash, payload, tag]);
         self.cipher()
@@ -94,10 +93,6 @@ impl Symmetric {
             .ok()?;
         self.hash = after;
         Some(())
-    }
-
-    fn mix_sealed(&mut self, ciphertext: &[u8], tag: &[u8; SEAL]) {
-        self.hash = digest(&[&self.hash, ciphertext, tag]);
     }
 
     fn cipher(&self) -> ChaCha20Poly1305 {
@@ -113,7 +108,7 @@ fn digest(parts: &[&[u8]]) -> Hash {
     hash.finalize().into()
 }
 
-/// HMAC-BLAKE2s (RFC 2104), written out because Noise wants HMAC and not BLAKE2's own keyed mode.
+/// HMAC-BLAKE2s (RFC 2104): Noise requires HMAC, not BLAKE2's own keyed mode.
 fn hmac(key: &Hash, parts: [&[u8]; 2]) -> Hash {
     let mut inner = Zeroizing::new([0x36; BLOCK]);
     let mut outer = Zeroizing::new([0x5c; BLOCK]);
@@ -126,7 +121,7 @@ fn hmac(key: &Hash, parts: [&[u8]; 2]) -> Hash {
     digest(&[outer.as_slice(), message.as_slice()])
 }
 
-/// Noise's HKDF with three outputs; callers that want two leave the third.
+/// Noise's HKDF with three outputs. A caller that needs two ignores the third.
 fn hkdf(chaining: &Hash, material: &[u8]) -> Zeroizing<[Hash; 3]> {
     let temp = Zeroizing::new(hmac(chaining, [material, &[]]));
     let mut outputs = Zeroizing::new([[0; 32]; 3]);

@@ -1,5 +1,5 @@
-//! A command as it will be run: a line for a shell, or a program with its arguments.
-//! Running it is left to `edge::command`, when to the file above.
+//! A command ready to run: a line for a shell, or a program with its arguments.
+//! See `edge::command` for running it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::COMMAND;
 use crate::core::address::as_text;
 
-/// What stands for the address.
+/// Replaced by the address.
 const IP: &str = "%IP%";
 
 /// A command, the address already in it.
@@ -15,7 +15,7 @@ const IP: &str = "%IP%";
 pub enum CommandLine {
     /// For `/bin/sh -c`.
     Shell(String),
-    /// A program and its arguments, for no shell. The program is the first, and an absolute path.
+    /// For no shell: an absolute path of a program, then its arguments.
     Argv(Vec<String>),
 }
 
@@ -27,25 +27,26 @@ impl Default for CommandLine {
 }
 
 impl CommandLine {
-    /// `%IP%` by the address, everywhere; nothing else is replaced or quoted: an address has no
-    /// character that a shell minds. None if it is longer than [`COMMAND`] then.
+    /// Replaces every `%IP%` by the address. Nothing is quoted: an address has no character that is
+    /// special to a shell. `None` if the result is longer than [`COMMAND`].
     pub(super) fn shell(text: &str, source: IpAddr) -> Option<CommandLine> {
         let text = text.replace(IP, &as_text(source));
         (text.len() <= COMMAND).then_some(CommandLine::Shell(text))
     }
 
-    /// The same in each argument. What was one argument stays one, whatever is in it.
+    /// The same in each argument. One argument stays one, whatever is in it.
     pub fn argv(argv: &[String], source: IpAddr) -> Option<CommandLine> {
+        let address = as_text(source);
         let argv: Vec<String> =
-            argv.iter().map(|argument| argument.replace(IP, &as_text(source))).collect();
+            argv.iter().map(|argument| argument.replace(IP, &address)).collect();
         // Each with the NUL that ends it, as in the journal and for the kernel.
         let length: usize = argv.iter().map(|argument| argument.len() + 1).sum();
         (length <= COMMAND).then_some(CommandLine::Argv(argv))
     }
 }
 
-/// For the log: what a shell gets is shown as it is, an argument in quotes where it could be taken
-/// for more than one.
+/// For the log: a shell's line as it is, an argument in quotes where it could be taken for more
+/// than one.
 impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -59,12 +60,15 @@ impl fmt::Display for CommandLine {
 }
 
 fn show(argument: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "%+,-./:=@_".contains(c);
-    if !argument.is_empty() && argument.chars().all(plain) {
+    if !argument.is_empty() && argument.chars().all(is_plain) {
         argument.to_owned()
     } else {
         format!("{argument:?}")
     }
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "%+,-./:=@_".contains(c)
 }
 
 #[cfg(test)]
@@ -78,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn an_argument_stays_one_argument_whatever_stands_in_it() {
+    fn an_argument_stays_one_argument_whatever_it_contains() {
         let given = ["/bin/x", "a b", "$(reboot); %IP%", "%IP%/32,%IP%", "", "%ip%"];
         let command = argv(&given, "192.0.2.7").unwrap();
         let meant = ["/bin/x", "a b", "$(reboot); 192.0.2.7", "192.0.2.7/32,192.0.2.7", "", "%ip%"];
@@ -93,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_has_become_too_long_is_none() {
+    fn a_command_that_becomes_too_long_is_refused() {
         let long = "x".repeat(COMMAND - "/x".len() - 2);
         assert!(argv(&["/x", &long], "192.0.2.7").is_some());
         assert_eq!(argv(&["/x", &(long + "x")], "192.0.2.7"), None);

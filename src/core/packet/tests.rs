@@ -2,21 +2,22 @@ use proptest::prelude::*;
 
 use super::*;
 
-struct Mine(&'static [&'static str]);
+struct Ours(&'static [&'static str]);
 
-impl LocalAddresses for Mine {
+impl LocalAddresses for Ours {
     fn has(&self, address: Source) -> bool {
         self.0.iter().any(|text| text.parse() == Ok(address.ip()))
     }
 }
 
-const OURS: Mine = Mine(&["192.0.2.1", "2001:db8::1", "127.0.0.1", "::1"]);
+const OURS: Ours = Ours(&["192.0.2.1", "2001:db8::1", "127.0.0.1", "::1"]);
 const OUTSIDE: Arrival = Arrival { capture: 0, loopback: false };
 const INSIDE: Arrival = Arrival { capture: 0, loopback: true };
 
 /// A valid UDP packet, ports 4000 -> 62201.
 fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
-    let (from, to): (IpAddr, IpAddr) = (source.parse().unwrap(), destination.parse().unwrap());
+    let from: IpAddr = source.parse().unwrap();
+    let to: IpAddr = destination.parse().unwrap();
     let length = u16::try_from(payload.len() + 8).unwrap();
     let mut segment =
         [&4000u16.to_be_bytes()[..], &62201u16.to_be_bytes(), &length.to_be_bytes(), &[0, 0]]
@@ -69,15 +70,15 @@ fn v6() -> Vec<u8> {
     udp("2001:db8:9::9", "2001:db8::1", b"hello")
 }
 
-/// A packet of each family after `change`; each must be refused for `why`.
-fn both_refused(why: Reject, change: impl Fn(&mut Vec<u8>)) {
+/// A packet of each family is rejected for `why` after `change`.
+fn both_rejected(why: Reject, change: impl Fn(&mut Vec<u8>)) {
     for mut packet in [v4(), v6()] {
         change(&mut packet);
         assert_eq!(strict(&packet, OUTSIDE), Err(why), "{packet:02x?}");
     }
 }
 
-fn v4_refused(why: Reject, change: impl Fn(&mut Vec<u8>)) {
+fn v4_rejected(why: Reject, change: impl Fn(&mut Vec<u8>)) {
     let mut packet = v4();
     change(&mut packet);
     rewrite_header_sum(&mut packet);
@@ -85,19 +86,19 @@ fn v4_refused(why: Reject, change: impl Fn(&mut Vec<u8>)) {
 }
 
 #[test]
-fn an_honest_packet_is_read_in_both_families() {
+fn a_valid_packet_is_read_in_both_families() {
     for packet in [v4(), v6()] {
-        let sighting = parse(&packet).unwrap();
-        assert_eq!(sighting.step, Step::udp(62201));
-        assert_eq!((sighting.source_port, sighting.flags), (4000, None));
-        assert_eq!(sighting.strict(&OURS, OUTSIDE), Ok(&b"hello"[..]));
+        let parsed = parse(&packet).unwrap();
+        assert_eq!(parsed.step, Step::udp(62201));
+        assert_eq!((parsed.source_port, parsed.flags), (4000, None));
+        assert_eq!(parsed.strict(&OURS, OUTSIDE), Ok(&b"hello"[..]));
     }
     assert_eq!(parse(&v4()).unwrap().source.to_string(), "198.51.100.9");
     assert_eq!(parse(&v6()).unwrap().destination.to_string(), "2001:db8::1");
 }
 
 #[test]
-fn padding_of_the_link_is_cut_off() {
+fn padding_from_the_link_is_cut_off() {
     for mut packet in [v4(), v6()] {
         packet.extend([0xaa; 13]);
         assert_eq!(strict(&packet, OUTSIDE), Ok(&b"hello"[..]));
@@ -105,7 +106,7 @@ fn padding_of_the_link_is_cut_off() {
 }
 
 #[test]
-fn a_packet_cut_anywhere_is_refused_and_never_panics() {
+fn a_packet_cut_anywhere_is_rejected_and_never_panics() {
     for packet in [v4(), v6()] {
         for end in 0..packet.len() {
             assert!(strict(&packet[..end], OUTSIDE).is_err(), "{end}");
@@ -114,8 +115,8 @@ fn a_packet_cut_anywhere_is_refused_and_never_panics() {
 }
 
 #[test]
-fn ip_options_are_refused_to_a_knock_and_fine_for_a_door() {
-    // Loose source routing among them: the form is refused whatever the option is.
+fn ip_options_are_rejected_for_a_sealed_knock_and_accepted_for_a_door() {
+    // One of them is loose source routing. Any option is rejected.
     for option in [[1, 1, 1, 0], [131, 4, 4, 0], [148, 4, 0, 0]] {
         let mut packet = v4();
         packet[0] = 0x46;
@@ -129,9 +130,9 @@ fn ip_options_are_refused_to_a_knock_and_fine_for_a_door() {
 }
 
 #[test]
-fn fragments_are_refused_to_a_knock_and_first_ones_fine_for_a_door() {
-    v4_refused(Reject::Headers, |p| p[6] |= 0x20);
-    v4_refused(Reject::Headers, |p| p[7] = 1);
+fn fragments_are_rejected_for_a_sealed_knock_and_first_ones_accepted_for_a_door() {
+    v4_rejected(Reject::Headers, |p| p[6] |= 0x20);
+    v4_rejected(Reject::Headers, |p| p[7] = 1);
     let mut first = v4();
     first[6] |= 0x20;
     assert!(parse(&first).is_ok());
@@ -141,7 +142,7 @@ fn fragments_are_refused_to_a_knock_and_first_ones_fine_for_a_door() {
 }
 
 #[test]
-fn ipv6_extension_headers_are_invisible_to_both() {
+fn ipv6_extension_headers_are_rejected_for_both() {
     for next in [0u8, 43, 44, 50, 51, 60, 135, 253] {
         let mut packet = v6();
         packet[6] = next;
@@ -151,15 +152,15 @@ fn ipv6_extension_headers_are_invisible_to_both() {
 }
 
 #[test]
-fn lengths_must_agree_in_every_pair() {
-    v4_refused(Reject::Malformed, |p| p[3] += 1);
-    v4_refused(Reject::Malformed, |p| p[3] -= 1);
-    v4_refused(Reject::Malformed, |p| p[3] = 19);
-    both_refused(Reject::Malformed, |p| {
+fn all_lengths_must_agree() {
+    v4_rejected(Reject::Malformed, |p| p[3] += 1);
+    v4_rejected(Reject::Malformed, |p| p[3] -= 1);
+    v4_rejected(Reject::Malformed, |p| p[3] = 19);
+    both_rejected(Reject::Malformed, |p| {
         let length = p.len() - 13 + 5;
         p[length] += 1;
     });
-    both_refused(Reject::Malformed, |p| {
+    both_rejected(Reject::Malformed, |p| {
         let length = p.len() - 13 + 5;
         p[length] -= 1;
     });
@@ -172,8 +173,8 @@ fn lengths_must_agree_in_every_pair() {
 }
 
 #[test]
-fn a_wrong_checksum_is_refused_to_a_knock_and_fine_for_a_door() {
-    both_refused(Reject::Checksum, |p| *p.last_mut().unwrap() ^= 1);
+fn a_wrong_checksum_is_rejected_for_a_sealed_knock_and_accepted_for_a_door() {
+    both_rejected(Reject::Checksum, |p| *p.last_mut().unwrap() ^= 1);
     let mut header = v4();
     header[10] ^= 1;
     assert_eq!(strict(&header, OUTSIDE), Err(Reject::Checksum));
@@ -181,7 +182,7 @@ fn a_wrong_checksum_is_refused_to_a_knock_and_fine_for_a_door() {
 }
 
 #[test]
-fn the_checksum_of_an_odd_length_is_what_a_computation_without_our_code_gives() {
+fn the_checksum_of_an_odd_length_is_as_computed_without_our_code() {
     let segment =
         [&40_000u16.to_be_bytes()[..], &62_201u16.to_be_bytes(), &[0, 11, 0, 0], b"odd"].concat();
     let check =
@@ -190,7 +191,7 @@ fn the_checksum_of_an_odd_length_is_what_a_computation_without_our_code_gives() 
 }
 
 #[test]
-fn an_absent_checksum_is_fine_in_ipv4_only() {
+fn an_absent_checksum_is_accepted_in_ipv4_only() {
     let mut packet = v4();
     packet[26..28].fill(0);
     assert!(strict(&packet, OUTSIDE).is_ok());
@@ -212,7 +213,7 @@ fn a_checksum_left_to_the_network_card_is_accepted() {
 }
 
 #[test]
-fn only_packets_to_our_unicast_addresses_count() {
+fn only_packets_to_our_unicast_addresses_are_accepted() {
     for to in ["192.0.2.2", "192.0.2.255", "255.255.255.255", "224.0.0.1", "0.0.0.0"] {
         assert_eq!(strict(&udp("198.51.100.9", to, b"x"), OUTSIDE), Err(Reject::NotForUs), "{to}");
     }
@@ -222,7 +223,7 @@ fn only_packets_to_our_unicast_addresses_count() {
 }
 
 #[test]
-fn sources_that_no_peer_can_have_are_refused() {
+fn sources_that_no_peer_can_have_are_rejected() {
     for from in [
         "0.0.0.0",
         "0.1.2.3",
@@ -251,9 +252,9 @@ fn a_mapped_address_on_the_wire_is_never_the_ipv4_address() {
     let packet = udp("::ffff:198.51.100.9", "2001:db8::1", b"x");
     assert_eq!(strict(&packet, OUTSIDE), Err(Reject::NotForUs));
     assert_eq!(
-        parse(&packet).unwrap().knocker.to_string(),
+        parse(&packet).unwrap().raw_source.to_string(),
         "::ffff:198.51.100.9",
-        "a door takes it for IPv6"
+        "a door counts it as IPv6"
     );
 }
 
@@ -270,12 +271,12 @@ fn our_own_addresses_may_knock_over_the_loopback_device_only() {
 }
 
 #[test]
-fn port_zero_is_refused_at_both_ends() {
-    both_refused(Reject::Malformed, |p| {
+fn port_zero_is_rejected_at_both_ends() {
+    both_rejected(Reject::Malformed, |p| {
         let at = p.len() - 13;
         p[at..at + 2].fill(0);
     });
-    both_refused(Reject::Malformed, |p| {
+    both_rejected(Reject::Malformed, |p| {
         let at = p.len() - 13;
         p[at + 2..at + 4].fill(0);
     });
@@ -286,11 +287,11 @@ fn tcp_is_for_doors_only_and_an_eight_byte_first_fragment_has_no_flags() {
     let segment = [0x12, 0x34, 0x1b, 0x58, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0xc2, 0, 0, 0, 0, 0, 0];
     let (from, to) = ("198.51.100.9".parse().unwrap(), "192.0.2.1".parse().unwrap());
     let mut packet = [ip_header(from, to, 6, 20), segment.to_vec()].concat();
-    let sighting = parse(&packet).unwrap();
-    assert_eq!(sighting.step, Step::tcp(7000));
+    let parsed = parse(&packet).unwrap();
+    assert_eq!(parsed.step, Step::tcp(7000));
     // ECE and CWR do not count.
-    assert_eq!(sighting.flags, Some(2));
-    assert_eq!(sighting.strict(&OURS, OUTSIDE), Err(Reject::Headers));
+    assert_eq!(parsed.flags, Some(2));
+    assert_eq!(parsed.strict(&OURS, OUTSIDE), Err(Reject::Headers));
     packet.truncate(28);
     packet[3] = 28;
     packet[6] = 0x20;
@@ -298,18 +299,15 @@ fn tcp_is_for_doors_only_and_an_eight_byte_first_fragment_has_no_flags() {
 }
 
 #[test]
-fn an_echo_request_counts_by_the_size_of_what_it_carries() {
-    let [echo4, echo6] =
-        [("198.51.100.9", "192.0.2.1", 1, 8), ("2001:db8:9::9", "2001:db8::1", 58, 128)].map(
-            |(from, to, protocol, kind)| {
-                let header = ip_header(from.parse().unwrap(), to.parse().unwrap(), protocol, 72);
-                [header, vec![kind; 1], vec![0; 71]].concat()
-            },
-        );
-    for (packet, start) in [(echo4, 20), (echo6, 40)] {
-        let sighting = parse(&packet).unwrap();
-        assert_eq!((sighting.step, sighting.source_port), (Step::Echo { size: 64 }, 0));
-        assert_eq!(sighting.strict(&OURS, OUTSIDE), Err(Reject::Headers));
+fn an_echo_request_counts_by_the_size_of_its_data() {
+    for (from, to, protocol, kind, start) in
+        [("198.51.100.9", "192.0.2.1", 1, 8, 20), ("2001:db8:9::9", "2001:db8::1", 58, 128, 40)]
+    {
+        let header = ip_header(from.parse().unwrap(), to.parse().unwrap(), protocol, 72);
+        let packet = [header, vec![kind; 1], vec![0; 71]].concat();
+        let parsed = parse(&packet).unwrap();
+        assert_eq!((parsed.step, parsed.source_port), (Step::Echo { size: 64 }, 0));
+        assert_eq!(parsed.strict(&OURS, OUTSIDE), Err(Reject::Headers));
         for (at, value) in [(start, 0), (start, 129), (start + 1, 1)] {
             let mut other = packet.clone();
             other[at] = value;
@@ -319,7 +317,7 @@ fn an_echo_request_counts_by_the_size_of_what_it_carries() {
 }
 
 #[test]
-fn other_protocols_are_invisible() {
+fn other_protocols_are_rejected() {
     for protocol in [0u8, 1, 2, 41, 47, 58, 132, 136, 255] {
         let mut packet = v4();
         packet[9] = protocol;
@@ -335,7 +333,7 @@ fn other_protocols_are_invisible() {
 
 proptest! {
     #[test]
-    fn nothing_panics_and_what_is_strictly_accepted_was_whole(
+    fn nothing_panics_and_an_accepted_packet_was_captured_whole(
         mut bytes in proptest::collection::vec(any::<u8>(), 0..120),
         kind in 0u8..4,
     ) {
@@ -348,7 +346,7 @@ proptest! {
     }
 
     #[test]
-    fn one_flipped_bit_outside_the_free_fields_is_refused(at in 0usize..33, bit in 0u8..8) {
+    fn one_flipped_bit_outside_the_free_fields_is_rejected(at in 0usize..33, bit in 0u8..8) {
         let mut packet = v4();
         packet[at] ^= 1 << bit;
         prop_assert!(strict(&packet, OUTSIDE).is_err(), "byte {at} bit {bit}");

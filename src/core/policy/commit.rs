@@ -1,65 +1,60 @@
-//! `Admission` -> `Grant`: nothing opens, ends or is told before its mark is durable.
-//! Who may have what is left to the file above; nobody but this file can make a `Grant`.
+//! `Admission` -> `Grant`: nothing opens, ends or is replied before its mark is durable.
+//!
+//! A child of `policy`, so that only `policy` can make an `Admission`, a `Closing` or a
+//! `DoorGrant`, and nobody but this file can make a `Grant`.
 
-#[cfg(test)]
-use crate::core::authentic::Authentic;
-#[cfg(test)]
-use crate::core::grants::Holder;
-use crate::core::grants::{ActiveGrant, GrantEnd, GrantKey, Grants};
+use crate::core::grant::{ActiveGrant, GrantEnd, GrantKey};
 use crate::core::knock::Status;
 use crate::core::openings::{JournalledOpening, PreparedOpening, ServiceAddress, commit_all};
 use crate::core::record::Record;
 use crate::core::replay::{Fresh, Refused};
 use crate::core::reply::{PendingReply, Reply};
-#[cfg(test)]
-use crate::core::test_vectors;
 use crate::core::types::{Fault, Reject};
 
-/// What is to become of an authentic knock, once its marks are durable.
+/// The outcome of an authentic knock, once its marks are durable.
 pub enum Decision {
     /// It opens.
     Admit(Admission),
     /// Its sender's grants end.
     Close(Closing),
-    /// It is only answered.
+    /// It only gets a reply.
     Tell(PendingReply),
     /// Silence; nothing to store.
     Refuse(Refused),
 }
 
 impl Decision {
-    /// What to count it as; `None` if the client gets what it asked for.
+    /// The reason to count; `None` if the client gets what it asked for.
     pub fn reject(&self) -> Option<Reject> {
         match self {
             Decision::Admit(_) | Decision::Close(_) => None,
-            Decision::Tell(told) => told.reject(),
+            Decision::Tell(reply) => reply.reject(),
             Decision::Refuse(refused) => Some(refused.reject),
         }
     }
 
-    /// Where commands have to open before it is a grant; see
-    /// [`crate::core::openings::Openings::hold`].
+    /// The opening that has to start before it is a grant. See `Openings::acquire`.
     pub fn place(&self) -> Option<ServiceAddress> {
-        if let Decision::Admit(admission) = self { admission.live.place() } else { None }
+        if let Decision::Admit(admission) = self { admission.grant.place() } else { None }
     }
 }
 
 /// A grant that policy allows and no disk knows yet.
 pub struct Admission {
     records: Vec<Record>,
-    live: ActiveGrant,
-    answer: Reply,
+    grant: ActiveGrant,
+    reply: Reply,
 }
 
 impl Admission {
-    /// What policy allows; it counts from here on, until it is opened or given up.
-    pub(super) fn new(fresh: Fresh, live: ActiveGrant, grants: &mut Grants) -> Admission {
-        grants.reserve(live.key);
-        let answer = Reply::new(&fresh.authentic, Status::Granted, None);
+    pub(super) fn new(fresh: Fresh, grant: ActiveGrant) -> Admission {
+        let reply = Reply::new(&fresh.authentic, Status::Granted, None);
         let mut records = fresh.records;
-        // One of commands ends with this process: what is stored of it is how to end it.
-        records.extend(live.place().is_none().then_some(Record::Granted(live)));
-        Admission { records, live, answer }
+        // A grant of commands ends with this process: the journal holds its stop command instead.
+        if grant.place().is_none() {
+            records.push(Record::Granted(grant));
+        }
+        Admission { records, grant, reply }
     }
 }
 
@@ -67,56 +62,71 @@ impl Admission {
 pub struct Closing {
     records: Vec<Record>,
     keys: Vec<GrantKey>,
-    answer: Reply,
+    reply: Reply,
 }
 
 impl Closing {
-    /// The end of these grants of the sender.
     pub(super) fn new(fresh: Fresh, keys: Vec<GrantKey>) -> Closing {
+        let reply = Reply::new(&fresh.authentic, Status::Closed, None);
         let mut records = fresh.records;
-        records.extend(Grants::endings(&keys));
-        Closing { records, keys, answer: Reply::new(&fresh.authentic, Status::Closed, None) }
+        records.extend(keys.iter().copied().map(Record::Ended));
+        Closing { records, keys, reply }
     }
 }
 
-/// A grant whose mark is durable. The only thing that [`Grants::open`] takes.
+/// A grant whose mark is durable. The only thing that `Grants::open` takes.
 pub struct Grant {
-    live: ActiveGrant,
-    answer: Reply,
+    grant: ActiveGrant,
+    reply: Reply,
 }
 
 impl Grant {
-    /// As if it had been decided and stored, for the tests of what comes after.
+    /// A grant as if it had been decided and stored, for the tests of later steps.
     #[cfg(test)]
-    pub(crate) fn for_test(live: ActiveGrant) -> Grant {
-        let Holder::Client(client) = live.key.holder else { panic!("doors are not told anything") };
-        let authentic = Authentic::for_test(
-            client,
-            test_vectors::request(live.opened.wall),
-            live.key.source,
-            1,
-        );
-        Grant { live, answer: Reply::new(&authentic, Status::Granted, None) }
+    pub(crate) fn for_test(grant: ActiveGrant) -> Grant {
+        use crate::core::{authentic::Authentic, grant::Holder, test_vectors};
+        let Holder::Client(client) = grant.key.holder else { panic!("doors get no reply") };
+        let request = test_vectors::request(grant.opened.wall);
+        let authentic = Authentic::for_test(client, request, grant.key.source, 1);
+        Grant { grant, reply: Reply::new(&authentic, Status::Granted, None) }
     }
 
-    /// The grant, and what its holder is told once the firewall has it.
+    /// The grant, and the reply for its holder once the firewall has it.
     pub(in crate::core) fn into_parts(self) -> (ActiveGrant, Reply) {
-        (self.live, self.answer)
+        (self.grant, self.reply)
     }
 }
 
-/// What may be done now.
+/// A classic door's grant. The only thing that `Grants::open_for_door` takes.
+///
+/// No mark has to be durable before it: a classic sequence may be repeated, and a one-time sequence
+/// was used up before. If its record is lost, the grant only ends earlier, at a restart.
+pub struct DoorGrant {
+    grant: ActiveGrant,
+}
+
+impl DoorGrant {
+    pub(super) fn new(grant: ActiveGrant) -> Self {
+        Self { grant }
+    }
+
+    pub(in crate::core) fn into_live(self) -> ActiveGrant {
+        self.grant
+    }
+}
+
+/// A durable decision, to be carried out.
 pub enum Committed {
-    /// Give it to [`Grants::open`], its changes to the firewall, then answer.
+    /// Give it to `Grants::open`, apply its changes to the firewall, then reply.
     Open(Grant),
-    /// Give the keys to [`Grants::end`], its changes to the firewall, then answer.
+    /// Give the keys to `Grants::end`, apply its changes to the firewall, then reply.
     Close(Vec<GrantKey>, GrantEnd, Reply),
-    /// Answer.
+    /// Reply.
     Tell(Reply),
 }
 
 /// Makes a batch durable, all in one, and only then hands out what may be done. After a fault
-/// nothing of it may, and [`Grants::give_up`] must be called; the marks in memory stay.
+/// nothing of it may, and `Grants::give_up` must be called; the marks in memory stay.
 pub fn commit(
     decisions: Vec<Decision>,
     store: impl FnOnce(&[Record]) -> Result<(), Fault>,
@@ -134,23 +144,24 @@ pub fn commit_with(
     let mut done = Vec::new();
     for decision in decisions {
         match decision {
-            Decision::Admit(Admission { records: mine, live, answer }) => {
-                records.extend(mine);
-                done.push(Committed::Open(Grant { live, answer }));
+            Decision::Admit(admission) => {
+                records.extend(admission.records);
+                let Admission { grant, reply, .. } = admission;
+                done.push(Committed::Open(Grant { grant, reply }));
             }
-            Decision::Close(Closing { records: mine, keys, answer }) => {
-                records.extend(mine);
-                done.push(Committed::Close(keys, GrantEnd::Closed, answer));
+            Decision::Close(closing) => {
+                records.extend(closing.records);
+                done.push(Committed::Close(closing.keys, GrantEnd::Closed, closing.reply));
             }
-            Decision::Tell(PendingReply { records: mine, answer, .. }) => {
-                records.extend(mine);
-                done.push(Committed::Tell(answer));
+            Decision::Tell(pending) => {
+                records.extend(pending.records);
+                done.push(Committed::Tell(pending.reply));
             }
             Decision::Refuse(_) => {}
         }
     }
-    let journalled = commit_all(openings, |opened| {
-        records.extend(opened.into_iter().map(Record::Opened));
+    let journalled = commit_all(openings, |entries| {
+        records.extend(entries.into_iter().map(Record::Opened));
         if records.is_empty() { Ok(()) } else { store(&records) }
     })?;
     Ok((done, journalled))

@@ -94,7 +94,7 @@ impl Gate {
 }
 
 #[test]
-fn a_fresh_knock_is_granted_and_told_what_it_got() {
+fn a_fresh_knock_is_granted_and_gets_a_receipt_of_it() {
     let mut gate = Gate::plain();
     let decision = gate.decide(|_| {}, test_vectors::address());
     let mut stored = Vec::new();
@@ -121,7 +121,7 @@ fn a_fresh_knock_is_granted_and_told_what_it_got() {
 }
 
 #[test]
-fn nothing_is_granted_closed_or_told_when_its_mark_cannot_be_stored() {
+fn nothing_is_granted_closed_or_replied_when_its_mark_cannot_be_stored() {
     let mut gate = Gate::plain();
     assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
     let kinds = [KnockKind::Open, KnockKind::Close, KnockKind::Probe];
@@ -149,7 +149,7 @@ fn a_batch_is_stored_in_one_piece() {
 }
 
 #[test]
-fn another_address_than_the_packets_is_told_so_and_burns_nothing() {
+fn a_knock_that_names_another_address_than_its_source_gets_a_reply_and_burns_nothing() {
     let mut gate = Gate::plain();
     let named = Some(test_vectors::address());
     assert_eq!(gate.knock_from("198.51.100.1", |r| r.address = named), Some(Status::Address));
@@ -171,7 +171,7 @@ fn another_address_than_the_packets_is_told_so_and_burns_nothing() {
 }
 
 #[test]
-fn an_observing_service_takes_the_packets_address_but_never_another_than_a_named_one() {
+fn an_observing_service_grants_the_packets_address_but_never_instead_of_a_named_one() {
     let mut gate =
         Gate::new(Service { source: SourceRule::Observed, ..ssh() }, test_vectors::client(), 16);
     assert_eq!(gate.knock_from("198.51.100.1", |r| r.address = None), Some(Status::Granted));
@@ -182,7 +182,7 @@ fn an_observing_service_takes_the_packets_address_but_never_another_than_a_named
 }
 
 #[test]
-fn only_addresses_that_a_peer_elsewhere_can_have_are_granted() {
+fn only_addresses_that_a_remote_peer_can_have_are_granted() {
     for good in
         ["8.8.8.8", "10.1.2.3", "192.168.1.9", "192.0.2.1", "100.64.1.1", "2001:db8::7", "fd00::7"]
     {
@@ -240,7 +240,7 @@ fn an_expired_or_unknown_client_meets_silence_and_nothing_is_stored() {
 }
 
 #[test]
-fn what_a_client_may_not_have_is_denied_and_the_packet_is_used_up() {
+fn a_forbidden_service_is_denied_and_the_packet_is_used_up() {
     let mut gate = Gate::plain();
     let ssh = ServiceName::new("ssh").unwrap();
     assert_eq!(gate.knock(|r| r.service = ServiceName::new("rdp").unwrap()), Some(Status::Denied));
@@ -371,7 +371,7 @@ fn a_whole_net_is_granted_by_policy_alone_to_ipv6_alone_and_to_no_single_port() 
 }
 
 #[test]
-fn a_client_and_a_service_have_only_so_many_grants_and_asking_again_is_not_one_more() {
+fn a_client_and_a_service_have_limited_grants_and_asking_again_does_not_count() {
     let mut gate = Gate::new(ssh(), test_vectors::client(), 3);
     let from = |gate: &mut Gate, n: u8| gate.knock_from(&format!("10.0.0.{n}"), |_| {});
     assert!((1..=3).all(|n| from(&mut gate, n) == Some(Status::Granted)));
@@ -413,7 +413,7 @@ fn a_close_ends_the_senders_grants_for_the_service_or_for_one_address_of_it() {
 }
 
 #[test]
-fn a_probe_is_told_what_was_seen_with_a_challenge_and_grants_nothing() {
+fn a_probe_gets_the_observed_address_and_a_challenge_and_grants_nothing() {
     let mut gate = Gate::plain();
     let probe = |r: &mut Request| {
         (r.kind, r.service, r.address) = (KnockKind::Probe, ServiceName::NONE, None)
@@ -460,7 +460,7 @@ fn a_close_reaches_a_grant_that_is_over_only_where_it_cuts_connections() {
 }
 
 #[test]
-fn a_door_grants_its_service_to_addresses_that_can_be_granted_and_to_so_many_only() {
+fn a_door_grants_its_service_to_grantable_addresses_up_to_the_limit() {
     let mut gate = Gate::new(Service { max_grants: 2, ..ssh() }, test_vectors::client(), 16);
     let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
     let mut knock = |door: &Door, source: &str| {
@@ -488,7 +488,7 @@ fn a_door_grants_its_service_to_addresses_that_can_be_granted_and_to_so_many_onl
 }
 
 #[test]
-fn a_forward_that_has_no_target_of_a_family_grants_that_family_nothing() {
+fn a_forward_without_a_target_of_a_family_grants_that_family_nothing() {
     let forward = Forward { to: vec!["192.168.1.10:3389".parse().unwrap()], masquerade: false };
     let mut gate =
         Gate::new(Service { forward: Some(forward), ..ssh() }, test_vectors::client(), 16);

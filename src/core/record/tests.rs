@@ -39,7 +39,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         let mut marks = UsedMarks::default();
         steps
             .iter()
-            .for_each(|(see, t)| if *see { marks.see(Wall(*t)) } else { marks.record(Wall(*t)) });
+            .for_each(|(see, t)| if *see { marks.see(Wall(*t)) } else { marks.burn(Wall(*t)) });
         marks
     });
     let cut = prop_oneof![
@@ -47,17 +47,17 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         Just(DisconnectPolicy::Revoked),
         Just(DisconnectPolicy::Closed)
     ];
-    let basis =
+    let proof =
         prop_oneof![Just(AddressProof::Both), Just(AddressProof::Seen), Just(AddressProof::Signed)];
-    let live = (key(), any::<bool>(), ports(), wall(), any::<u64>(), any::<u32>(), cut, basis)
-        .prop_map(|(key, once, ports, wall, boot, seconds, cut, basis)| ActiveGrant {
+    let live = (key(), any::<bool>(), ports(), wall(), any::<u64>(), any::<u32>(), cut, proof)
+        .prop_map(|(key, once, ports, wall, boot, seconds, cut, proof)| ActiveGrant {
             key,
             form: if once { GrantKind::Once } else { GrantKind::Time },
             ports,
             opened: Now { wall, boot: Boot(boot) },
             seconds,
             cut,
-            basis,
+            proof,
         });
     let stop = prop_oneof![
         ".{0,1000}".prop_map(CommandLine::Shell),
@@ -102,7 +102,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_that_are_no_record_are_refused_and_what_is_read_would_be_written_so(
+    fn bytes_that_are_not_a_record_are_refused_and_a_read_record_is_written_the_same(
         record in record(), flip in any::<prop::sample::Index>(), bit in 0u8..8, cut in 0usize..300,
     ) {
         let mut bytes = Vec::new();
@@ -152,7 +152,7 @@ fn the_longest_stop_command_fits_and_a_longer_text_is_refused_with_a_remedy() {
 }
 
 #[test]
-fn a_stop_command_that_was_promised_before_there_were_programs_is_read_as_it_was_written() {
+fn a_stop_command_stored_before_there_were_programs_is_read_as_it_was_written() {
     let head =
         "09000017000000000000000700000000000000000000ffffc00002070000000000000001000000 0a0004";
     let mut bytes: Vec<u8> = head.replace(' ', "").as_bytes().chunks(2).map(hex).collect();

@@ -1,5 +1,5 @@
-//! The challenges that are out: single use, short-lived, each for one client at one address.
-//! Who must have one is left to `replay`; they live in memory only, so a restart voids them all.
+//! The challenges that are out: single use, short-lived, each for one client at one address. They
+//! are kept only in memory, so a restart voids them all. See `replay` for who needs one.
 
 use std::collections::VecDeque;
 
@@ -8,15 +8,15 @@ use crate::core::types::{Boot, ClientId, Source};
 
 /// Seconds that a challenge lives.
 pub(super) const LIFETIME: u32 = 20;
-/// How many one client may have out; one more voids its oldest. As many as it may knock at once, so
-/// that senders in parallel heal in parallel.
+/// The most that one client may have out; one more voids its oldest. As many as it may send in a burst,
+/// so that each of several parallel knocks can be retried.
 pub(super) const PER_CLIENT: usize = 64;
-/// How many may be out over all clients; one more voids the oldest.
+/// The most over all clients; one more voids the oldest.
 pub(super) const ALL: usize = 4096;
 
 /// Challenges in the order they were given out.
 #[derive(Debug, Default)]
-pub struct Challenges {
+pub(super) struct Challenges {
     out: VecDeque<OutstandingChallenge>,
 }
 
@@ -29,9 +29,8 @@ struct OutstandingChallenge {
 }
 
 impl Challenges {
-    /// Gives out `entropy` as a challenge. `None` if it cannot be one (all zero) or is out already:
-    /// bad entropy.
-    pub fn give(
+    /// Gives out `entropy` as a challenge. `None` for bad entropy: all zero, or out already.
+    pub(super) fn give(
         &mut self,
         now: Boot,
         client: ClientId,
@@ -43,23 +42,19 @@ impl Challenges {
             return None;
         }
         if self.out.iter().filter(|out| out.client == client).count() >= PER_CLIENT {
-            self.void_oldest(|out| out.client == client);
+            self.remove_first(|out| out.client == client);
         }
         if self.out.len() >= ALL {
-            self.void_oldest(|_| true);
+            self.out.pop_front();
         }
-        self.out.push_back(OutstandingChallenge {
-            until: now.plus(LIFETIME),
-            client,
-            source,
-            challenge: entropy,
-        });
+        let until = now.plus(LIFETIME);
+        self.out.push_back(OutstandingChallenge { until, client, source, challenge: entropy });
         Some(entropy)
     }
 
-    /// Whether `challenge` was live for this client at this address. It is not any more. One that
-    /// is somebody else's stays: whoever shows it from elsewhere first does not spend it.
-    pub fn spend(
+    /// True if `challenge` was live for this client at this address; it no longer is. Another
+    /// client's challenge stays: showing it from elsewhere first does not spend it.
+    pub(super) fn spend(
         &mut self,
         now: Boot,
         client: ClientId,
@@ -67,19 +62,20 @@ impl Challenges {
         challenge: &Challenge,
     ) -> bool {
         self.out.retain(|out| out.until > now);
-        let mine = |out: &OutstandingChallenge| {
+        self.remove_first(|out| {
             out.client == client && out.source == source && out.challenge == *challenge
-        };
-        self.out.iter().position(mine).and_then(|place| self.out.remove(place)).is_some()
+        })
     }
 
     pub(super) fn len(&self) -> usize {
         self.out.len()
     }
 
-    fn void_oldest(&mut self, whose: impl Fn(&OutstandingChallenge) -> bool) {
-        if let Some(place) = self.out.iter().position(whose) {
-            self.out.remove(place);
+    /// False if none fits.
+    fn remove_first(&mut self, fits: impl Fn(&OutstandingChallenge) -> bool) -> bool {
+        match self.out.iter().position(fits) {
+            Some(place) => self.out.remove(place).is_some(),
+            None => false,
         }
     }
 }

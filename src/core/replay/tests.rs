@@ -77,12 +77,12 @@ fn judge(replay: &mut Replay, now: Now, authentic: Authentic) -> Seen {
 fn seen(judgement: ReplayDecision) -> (Seen, Vec<Record>) {
     match judgement {
         ReplayDecision::Fresh(fresh) => (Seen::Fresh, fresh.records),
-        ReplayDecision::Told(told) => (
+        ReplayDecision::Reply(pending) => (
             Seen::Told(
-                told.answer.status,
-                told.answer.challenge.expect("every told one gets a challenge"),
+                pending.reply.status,
+                pending.reply.challenge.expect("every reply has a challenge"),
             ),
-            told.records,
+            pending.records,
         ),
         ReplayDecision::Refused(refused) => {
             (Seen::Silent(refused.reject, refused.alarm), Vec::new())
@@ -341,7 +341,7 @@ fn a_jump_of_the_clock_is_suspect_until_it_returns_or_runs_evenly_for_ten_minute
 }
 
 #[test]
-fn a_step_of_two_seconds_is_believed_and_one_of_three_is_not() {
+fn a_step_of_two_seconds_is_trusted_and_one_of_three_is_not() {
     for (step, believed) in [(2, true), (3, false)] {
         let mut replay = intact();
         assert_eq!(replay.challenge_reason(at(60)), None);
@@ -350,7 +350,7 @@ fn a_step_of_two_seconds_is_believed_and_one_of_three_is_not() {
 }
 
 #[test]
-fn a_slewing_clock_is_no_jump() {
+fn a_slewing_clock_has_not_jumped() {
     let mut replay = intact();
     for minute in 1..=2000u32 {
         let now = at(minute * 60);
@@ -364,7 +364,9 @@ fn a_packet_at_the_wrong_address_is_answered_once_and_still_good_at_the_right_on
     let mut replay = intact();
     let told = replay.wrong_address(START, authentic(START.wall, None, elsewhere()));
     assert!(
-        told.is_ok_and(|told| told.answer.status == Status::Address && told.records.is_empty())
+        told.is_ok_and(
+            |pending| pending.reply.status == Status::Address && pending.records.is_empty()
+        )
     );
     let again = replay.wrong_address(START, authentic(START.wall, None, elsewhere()));
     assert_eq!(again.err(), Some(Refused { reject: Reject::Address, alarm: None }));
@@ -372,7 +374,7 @@ fn a_packet_at_the_wrong_address_is_answered_once_and_still_good_at_the_right_on
 }
 
 #[test]
-fn a_packet_at_the_wrong_address_is_met_with_silence_outside_its_window_and_still_told_the_time_at_the_right_one()
+fn a_packet_at_the_wrong_address_gets_no_reply_outside_its_window_and_still_gets_one_at_the_right_address()
  {
     for wrong in [-31, 11] {
         let (mut replay, timestamp) = (intact(), shifted(START.wall, wrong));

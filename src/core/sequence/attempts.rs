@@ -1,43 +1,49 @@
-//! The attempts under way, by source: a bounded table that a flood cannot empty of the few that get
-//! on. What is a right step is left to the machine.
+//! The attempts under way, by source: a bounded table.
+//! A flood cannot push out the few attempts that make progress.
 //!
-//! Ordered trees and no hash table: nothing an attacker sends makes a look-up slow, and the core
-//! needs no randomness.
+//! Ordered trees rather than hash tables: no packet can make a look-up slow, and core needs no
+//! random numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// How many attempts may be under way at once, over all doors and sources.
+/// The most attempts under way at once, over all doors and sources.
 pub const ATTEMPTS: usize = 16_384;
 
-/// One source on its way through one door's sequence.
+/// The progress of one source through one door's sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     /// The door's index.
     pub(super) door: u16,
-    /// Steps done.
+    /// The number of steps done.
     pub(super) stage: u8,
-    /// The first second at which it is too late.
+    /// The first second that is too late.
     deadline: i64,
 }
 
-/// Attempts at the same step of the same door.
+/// Attempts at the same stage of the same door: (door, stage).
 type StageGroup = (u16, u8);
 
-/// Ids are given in order of creation and never again, so a smaller one is an older attempt.
+/// Ids count up and are never used again, so a smaller id is an older attempt.
 pub(super) struct Attempts {
     cap: usize,
     next: u64,
     live: BTreeMap<(IpAddr, u64), Attempt>,
     deadlines: BTreeSet<(i64, u64, IpAddr)>,
-    crowds: BTreeMap<StageGroup, BTreeSet<(u64, IpAddr)>>,
-    sizes: BTreeSet<(usize, StageGroup)>,
+    groups: BTreeMap<StageGroup, BTreeSet<(u64, IpAddr)>>,
+    group_sizes: BTreeSet<(usize, StageGroup)>,
 }
 
 impl Attempts {
     pub(super) fn new(cap: usize) -> Self {
-        let (live, deadlines) = (BTreeMap::new(), BTreeSet::new());
-        Self { cap, next: 0, live, deadlines, crowds: BTreeMap::new(), sizes: BTreeSet::new() }
+        Self {
+            cap,
+            next: 0,
+            live: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            groups: BTreeMap::new(),
+            group_sizes: BTreeSet::new(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -48,14 +54,19 @@ impl Attempts {
         self.live.get(&(source, id)).copied()
     }
 
-    /// The attempts of `source` at doors that `wanted` names, oldest first.
+    /// The ids of the attempts of `source` at doors that `wanted` accepts, oldest first.
     pub(super) fn of(&self, source: IpAddr, wanted: impl Fn(u16) -> bool) -> Vec<u64> {
-        let all = self.live.range((source, 0)..=(source, u64::MAX));
-        all.filter(|(_, attempt)| wanted(attempt.door)).map(|((_, id), _)| *id).collect()
+        let mut ids = Vec::new();
+        for ((_, id), attempt) in self.live.range((source, 0)..=(source, u64::MAX)) {
+            if wanted(attempt.door) {
+                ids.push(*id);
+            }
+        }
+        ids
     }
 
-    /// A new attempt with no step done. If the table is full, the oldest one of the largest crowd
-    /// makes room: a flood of first steps pushes out its own, never somebody who is further or at
+    /// Adds an attempt with no step done. If the table is full, the oldest one of the largest group
+    /// makes room: a flood of first steps pushes out its own, never an attempt that is further or at
     /// another door.
     pub(super) fn begin(&mut self, source: IpAddr, door: u16, deadline: i64) -> u64 {
         if self.live.len() >= self.cap {
@@ -69,7 +80,7 @@ impl Attempts {
         id
     }
 
-    /// One more step done; the attempt as it is then.
+    /// Counts one more step and returns the attempt.
     pub(super) fn advance(&mut self, source: IpAddr, id: u64) -> Option<Attempt> {
         let attempt = self.live.get_mut(&(source, id))?;
         let before = attempt.stage;
@@ -80,7 +91,7 @@ impl Attempts {
         Some(now)
     }
 
-    /// Whether there was such an attempt.
+    /// False if there is no such attempt.
     pub(super) fn remove(&mut self, source: IpAddr, id: u64) -> bool {
         let Some(attempt) = self.live.remove(&(source, id)) else { return false };
         self.deadlines.remove(&(attempt.deadline, id, source));
@@ -100,35 +111,37 @@ impl Attempts {
     }
 
     pub(super) fn forget_door(&mut self, door: u16) {
-        let crowds = self.crowds.range((door, 0)..=(door, u8::MAX));
-        let all: Vec<_> = crowds.flat_map(|(_, crowd)| crowd.iter().copied()).collect();
+        let groups = self.groups.range((door, 0)..=(door, u8::MAX));
+        let all: Vec<_> = groups.flat_map(|(_, group)| group.iter().copied()).collect();
         for (id, source) in all {
             self.remove(source, id);
         }
     }
 
     fn evict(&mut self) {
-        let largest = self.sizes.last().and_then(|(_, crowd)| self.crowds.get(crowd));
-        if let Some((id, source)) = largest.and_then(|crowd| crowd.first().copied()) {
+        if let Some((_, largest)) = self.group_sizes.last()
+            && let Some(group) = self.groups.get(largest)
+            && let Some((id, source)) = group.first().copied()
+        {
             self.remove(source, id);
         }
     }
 
-    fn join(&mut self, crowd: StageGroup, id: u64, source: IpAddr) {
-        let members = self.crowds.entry(crowd).or_default();
-        self.sizes.remove(&(members.len(), crowd));
+    fn join(&mut self, group: StageGroup, id: u64, source: IpAddr) {
+        let members = self.groups.entry(group).or_default();
+        self.group_sizes.remove(&(members.len(), group));
         members.insert((id, source));
-        self.sizes.insert((members.len(), crowd));
+        self.group_sizes.insert((members.len(), group));
     }
 
-    fn leave(&mut self, crowd: StageGroup, id: u64, source: IpAddr) {
-        let Some(members) = self.crowds.get_mut(&crowd) else { return };
-        self.sizes.remove(&(members.len(), crowd));
+    fn leave(&mut self, group: StageGroup, id: u64, source: IpAddr) {
+        let Some(members) = self.groups.get_mut(&group) else { return };
+        self.group_sizes.remove(&(members.len(), group));
         members.remove(&(id, source));
         if members.is_empty() {
-            self.crowds.remove(&crowd);
+            self.groups.remove(&group);
         } else {
-            self.sizes.insert((members.len(), crowd));
+            self.group_sizes.insert((members.len(), group));
         }
     }
 }
@@ -142,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_gives_up_the_oldest_of_the_largest_crowd() {
+    fn a_full_table_gives_up_the_oldest_of_the_largest_group() {
         let mut table = Attempts::new(5);
         let far = table.begin(ip(1), 0, 100);
         table.advance(ip(1), far);
@@ -161,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_full_of_the_far_advanced_still_takes_a_newcomer() {
+    fn a_table_full_of_later_stages_still_takes_a_newcomer() {
         let mut table = Attempts::new(4);
         for n in 0..4 {
             let id = table.begin(ip(n), 0, 100);
@@ -175,14 +188,11 @@ mod tests {
             table.advance(ip(n), id);
             table.advance(ip(n), id);
         }
-        assert!(
-            table.get(ip(9), newcomer).is_some(),
-            "those who flood a later step push out each other"
-        );
+        assert!(table.get(ip(9), newcomer).is_some(), "a flood of a later step pushes out its own");
     }
 
     #[test]
-    fn all_indices_are_empty_once_the_last_attempt_has_gone() {
+    fn all_indices_are_empty_once_the_last_attempt_is_gone() {
         let mut table = Attempts::new(4);
         for n in 0..4 {
             let id = table.begin(ip(n), n as u16 % 2, 10 + i64::from(n));
@@ -194,6 +204,8 @@ mod tests {
         assert_eq!(table.take_expired(99).map(|(_, source, _)| source), Some(ip(1)));
         assert_eq!(table.take_expired(99).map(|(_, source, _)| source), Some(ip(3)));
         assert!(table.take_expired(99).is_none());
-        assert!(table.deadlines.is_empty() && table.crowds.is_empty() && table.sizes.is_empty());
+        assert!(
+            table.deadlines.is_empty() && table.groups.is_empty() && table.group_sizes.is_empty()
+        );
     }
 }

@@ -1,11 +1,11 @@
-//! The machine against the situations in which knockd 0.8 was observed, one line each.
-//! The eviction of attempts is tested in `attempts`.
+//! The machine in situations in which knockd 0.8 was observed, one line each.
+//! See `attempts` for tests of eviction.
 
 use super::*;
 use crate::core::types::{Port, Proto};
 use proptest::prelude::*;
 
-mod rests;
+mod cooldowns;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -24,7 +24,7 @@ fn steps(text: &str) -> Vec<Step> {
     text.split(',').map(step).collect()
 }
 
-/// A door for SYNs to our own address, 5 s.
+/// A door for SYNs to our own addresses, with a timeout of 5 s.
 fn door(sequence: &str) -> DoorSpec {
     let flags = TcpFlags { set: SYN, unset: 0 };
     DoorSpec {
@@ -95,7 +95,7 @@ impl Bench {
             IpAddr::V6(v6) => char::from(b'A' + v6.octets()[15] - 2),
         };
         let log = &mut self.log;
-        self.machine.hit(Wall(self.milliseconds * 1_000_000), hit, &mut |effect| match effect {
+        self.machine.packet(Wall(self.milliseconds * 1_000_000), hit, &mut |event| match event {
             SequenceEvent::Stage { door, source, stage } => {
                 log.push(format!("{}{door}.{stage}", letter(source)))
             }
@@ -114,7 +114,7 @@ impl Bench {
     }
 }
 
-/// Doors, what happens, and the openings and timeouts that must come of it.
+/// Runs `script` and compares the openings and timeouts with `expected`.
 fn check(title: &str, doors: Vec<DoorSpec>, script: &str, expected: &[&str]) {
     let log = Bench::new(doors).run(script);
     let notable: Vec<_> =
@@ -173,7 +173,7 @@ fn doors_that_share_ports_neither_help_nor_starve_each_other() {
 }
 
 #[test]
-fn sources_never_touch_each_others_attempts() {
+fn sources_do_not_affect_each_others_attempts() {
     let abc = || vec![door("1,2,3")];
     check("interleaved", abc(), "a:1 b:1 a:2 b:2 a:3 b:3", &["a0 open", "b0 open"]);
     check("the older fails", abc(), "a:1 b:1 a:3 b:2 b:3", &["b0 open"]);
@@ -189,7 +189,7 @@ fn sources_never_touch_each_others_attempts() {
 }
 
 #[test]
-fn timeouts_count_whole_seconds_from_the_first_hit_and_show_late() {
+fn timeouts_count_whole_seconds_from_the_first_hit_and_are_reported_late() {
     let two = || vec![DoorSpec { seq_timeout: 2, ..door("1,2,3") }];
     check("inside", two(), "a:1 +1800 a:2 a:3", &["a0 open"]);
     check("outside", two(), "a:1 +1000 a:2 +900 a:3", &["a0 late.2"]);
@@ -218,7 +218,7 @@ fn timeouts_count_whole_seconds_from_the_first_hit_and_show_late() {
 }
 
 #[test]
-fn flags_decide_whether_a_packet_counts_at_all() {
+fn a_packet_counts_only_if_its_flags_fit() {
     let ack = format!("a:1 a:2={ACK} a:2 a:3");
     check("an ACK neither advances nor resets", vec![door("1,2,3")], &ack, &["a0 open"]);
     check("without flags it resets", vec![any_flags("1,2,3")], "a:1 a:2 a:2=16 a:3", &[]);
@@ -262,7 +262,7 @@ fn flags_decide_whether_a_packet_counts_at_all() {
 }
 
 #[test]
-fn destinations_that_a_door_does_not_mean_do_not_exist_for_it() {
+fn a_door_ignores_packets_to_other_destinations() {
     let abc = || vec![door("1,2,3")];
     check("not ours", abc(), "@10.0.0.77 a:1 a:2 a:3", &[]);
     check("several of our own add up", abc(), "a:1 @10.0.0.9 a:2 @10.0.0.1 a:3", &["a0 open"]);
@@ -287,31 +287,31 @@ fn destinations_that_a_door_does_not_mean_do_not_exist_for_it() {
 }
 
 #[test]
-fn minus_4_leaves_ipv6_alone() {
+fn minus_4_ignores_ipv6() {
     let mut bench = Bench::new(vec![door("1,2")]);
     bench.machine.rules.ipv6 = Ipv6::Ignored;
     assert_eq!(bench.run("A:1 A:2 a:1 a:2"), ["a0.1", "a0.2", "a0 open"]);
 }
 
 #[test]
-fn ipv6_on_a_link_where_it_counts_for_nothing_is_told_of_and_touches_no_attempt() {
+fn ipv6_on_a_link_where_it_does_not_count_is_reported_and_changes_no_attempt() {
     let refused = |own: &[&str], hits: &[(&str, &str, u16)]| {
         let doors =
             vec![door("1,2"), DoorSpec { target: Target::from(Some("fd00::9")), ..door("7") }];
         let own = own.iter().map(|ip| ip.parse().unwrap()).collect();
         let mut machine =
             Machine::new(doors, MachineRules { own, ipv6: Ipv6::Refused, debug: false });
-        let mut told = Vec::new();
+        let mut reports = Vec::new();
         for (source, destination, port) in hits {
             let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
             let hit = KnockPacket { source, destination, step: Step::tcp(*port), flags: Some(SYN) };
-            machine.hit(Wall(0), &hit, &mut |effect| match effect {
-                SequenceEvent::Refused { source } => told.push(source.to_string()),
-                SequenceEvent::Completed(done) => told.push(format!("{} in", done.source())),
+            machine.packet(Wall(0), &hit, &mut |event| match event {
+                SequenceEvent::Refused { source } => reports.push(source.to_string()),
+                SequenceEvent::Completed(done) => reports.push(format!("{} in", done.source())),
                 _ => {}
             });
         }
-        told
+        reports
     };
     let (v4, v6) = ("192.0.2.2", "fd00::2");
     let knock = [
@@ -327,12 +327,12 @@ fn ipv6_on_a_link_where_it_counts_for_nothing_is_told_of_and_touches_no_attempt(
     assert_eq!(
         refused(&[], &knock),
         [v6, v6, v6],
-        "no address, no filter: every listed port is told of"
+        "no address, no filter: every listed port is reported"
     );
 }
 
 #[test]
-fn a_used_one_time_sequence_is_shut_until_the_next_is_set_and_nobody_is_carried_over() {
+fn a_used_one_time_sequence_is_shut_until_the_next_is_set_and_ends_all_attempts() {
     let mut bench = Bench::new(vec![DoorSpec { one_time: true, ..door("1,2") }, door("8,9")]);
     let hit = |bench: &mut Bench, who: u8, port: u16| {
         let (source, destination) = (IpAddr::from([10, 0, 0, who]), IpAddr::from([10, 0, 0, 1]));
@@ -351,13 +351,13 @@ fn a_used_one_time_sequence_is_shut_until_the_next_is_set_and_nobody_is_carried_
 }
 
 #[test]
-fn duplicates_and_pauses_are_granted_where_a_door_says_so() {
-    let patient = || vec![DoorSpec { tolerate_duplicates: true, ..door("1,2,3") }];
-    check("retransmitted SYNs", patient(), "a:1 a:1 a:1 a:2 a:2 a:3", &["a0 open"]);
-    check("but not what came before the last", patient(), "a:1 a:2 a:1 a:3", &[]);
+fn duplicates_and_cooldowns_work_where_a_door_has_them() {
+    let tolerant = || vec![DoorSpec { tolerate_duplicates: true, ..door("1,2,3") }];
+    check("retransmitted SYNs", tolerant(), "a:1 a:1 a:1 a:2 a:2 a:3", &["a0 open"]);
+    check("but not of an earlier step", tolerant(), "a:1 a:2 a:1 a:3", &[]);
     let paused = vec![DoorSpec { pause_after: 10, ..door("1,2") }];
     check(
-        "pause after an opening",
+        "a cooldown after an opening",
         paused,
         "a:1 a:2 a:1 a:2 b:1 b:2 +10000 a:1 a:2",
         &["a0 open", "b0 open", "a0 open"],
@@ -371,16 +371,16 @@ fn duplicates_and_pauses_are_granted_where_a_door_says_so() {
 }
 
 #[test]
-fn debugging_tells_what_became_of_attempts_and_why_packets_were_left_out() {
+fn debugging_reports_the_end_of_attempts_and_why_packets_do_not_count() {
     let mut machine = Bench::new(vec![any_flags("1,2"), door("7,8")]).machine;
     machine.rules.debug = true;
     let mut all = Vec::new();
     let mut hit = |step, flags| {
         let (source, destination) = (IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 1]));
-        machine.hit(
+        machine.packet(
             Wall(0),
             &KnockPacket { source, destination, step, flags: Some(flags) },
-            &mut |effect| match effect {
+            &mut |event| match event {
                 SequenceEvent::Removed { success, .. } => all.push(format!("removed {success}")),
                 SequenceEvent::Ignored(name, wanted) => all.push(format!("not {wanted} {name}")),
                 SequenceEvent::Seen => all.push("seen".into()),
@@ -400,7 +400,7 @@ fn debugging_tells_what_became_of_attempts_and_why_packets_were_left_out() {
 }
 
 #[test]
-fn ten_thousand_half_knockers_change_nothing_for_the_next() {
+fn ten_thousand_half_done_attempts_change_nothing_for_the_next_source() {
     let mut machine = Bench::new(vec![door("1,2,3")]).machine;
     let destination = IpAddr::from([10, 0, 0, 1]);
     let mut opened = Vec::new();
@@ -411,8 +411,8 @@ fn ten_thousand_half_knockers_change_nothing_for_the_next() {
             step: Step::tcp(port),
             flags: Some(SYN),
         };
-        machine.hit(Wall(at), &hit, &mut |effect| {
-            if let SequenceEvent::Completed(done) = effect {
+        machine.packet(Wall(at), &hit, &mut |event| {
+            if let SequenceEvent::Completed(done) = event {
                 opened.push(done.source());
             }
         });
@@ -434,7 +434,7 @@ fn ten_thousand_half_knockers_change_nothing_for_the_next() {
     assert_eq!(opened, [IpAddr::V4(1.into())]);
 }
 
-/// An arbitrary hit from few sources on few ports, so that sequences do get completed.
+/// An arbitrary hit from few sources on few ports, so that some sequences are completed.
 fn any_hit() -> impl Strategy<Value = (u64, u8, KnockPacket)> {
     let parts = (
         0_u64..2500,
@@ -475,8 +475,8 @@ proptest! {
             at += pause;
             past.push((at, hit));
             let mut opened = Vec::new();
-            machine.hit(Wall(at * 1_000_000), &hit, &mut |effect| {
-                if let SequenceEvent::Completed(done) = effect {
+            machine.packet(Wall(at * 1_000_000), &hit, &mut |event| {
+                if let SequenceEvent::Completed(done) = event {
                     opened.push(done);
                 }
             });
@@ -485,9 +485,9 @@ proptest! {
                 prop_assert_eq!(done.source(), hit.source);
                 let spec = &doors[usize::from(done.door())];
                 let mut wanted = spec.sequence.iter().rev().peekable();
-                let mine = past.iter().rev().filter(|(_, past)| past.source == hit.source);
+                let earlier = past.iter().rev().filter(|(_, past)| past.source == hit.source);
                 let mut first = at;
-                for (when, past) in mine {
+                for (when, past) in earlier {
                     if wanted.peek() == Some(&&past.step) && past.flags.is_some_and(|flags| spec.flags.fit(flags)) {
                         wanted.next();
                         first = *when;

@@ -1,9 +1,9 @@
-//! What clients, gateways, realms, keys and services are called: bytes on the wire, and the text
-//! that people read. Who or what bears such a name is left to the texts and tables that hold it.
+//! Ids and names of clients, gateways, realms, keys and services.
+//! Each has a form in bytes for the wire and a form in text for people.
 
 use std::fmt;
 
-/// Sixteen random bytes that name something for ever. Text form: 32 lower-case hex digits.
+/// Declares an id: sixteen random bytes, never reused. Text form: 32 lower-case hex digits.
 macro_rules! id16 {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -12,7 +12,10 @@ macro_rules! id16 {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                for byte in self.0 {
+                    write!(f, "{byte:02x}")?;
+                }
+                Ok(())
             }
         }
 
@@ -25,15 +28,15 @@ macro_rules! id16 {
 }
 
 id16!(
-    /// An enrolled client. Never used again after revocation.
+    /// An enrolled client.
     ClientId
 );
 id16!(
-    /// One gateway.
+    /// A gateway.
     GatewayId
 );
 id16!(
-    /// The gateways and clients that share a mask key.
+    /// A realm: the gateways and clients that share a mask key.
     RealmId
 );
 
@@ -41,27 +44,29 @@ id16!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
 
-/// A service's name: `[a-z0-9._-]{1,31}`, held NUL-padded as on the wire.
+/// A service's name: `[a-z0-9._-]{1,31}`, NUL-padded as on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName([u8; 32]);
 
 impl ServiceName {
-    /// The name of nothing: what a probe carries. Never a configured service.
+    /// The empty name in a probe. Never a configured service.
     pub const NONE: ServiceName = ServiceName([0; 32]);
 
     /// Parses a name as people write it.
     pub fn new(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
-        Self::from_bytes(bytes).filter(|name| *name != Self::NONE && name.as_str() == text)
+        let name = Self::from_bytes(bytes)?;
+        if name == Self::NONE || name.as_str() != text { None } else { Some(name) }
     }
 
     /// From the wire: the name, then only NULs, at least one. All NUL is [`ServiceName::NONE`].
     pub fn from_bytes(bytes: [u8; 32]) -> Option<Self> {
-        let end = bytes.iter().position(|b| *b == 0)?;
+        let end = bytes.iter().position(|byte| *byte == 0)?;
         let (name, padding) = bytes.split_at(end);
-        let plain = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
-        (name.iter().all(plain) && padding.iter().all(|b| *b == 0)).then_some(Self(bytes))
+        let plain =
+            name.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
+        if plain && padding.iter().all(|b| *b == 0) { Some(Self(bytes)) } else { None }
     }
 
     /// The 32 wire bytes.
@@ -71,8 +76,8 @@ impl ServiceName {
 
     /// The name without its padding; empty for [`ServiceName::NONE`].
     pub fn as_str(&self) -> &str {
-        let end = self.0.iter().position(|b| *b == 0).unwrap_or(self.0.len());
-        self.0.get(..end).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or("")
+        // It is ASCII, so this never fails.
+        std::str::from_utf8(&self.0).unwrap_or("").trim_end_matches('\0')
     }
 }
 
@@ -93,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn service_names_are_plain_and_end_in_padding() {
+    fn a_service_name_is_plain_ascii_and_ends_in_padding() {
         assert_eq!(ServiceName::new("ssh").unwrap().as_str(), "ssh");
         for bad in ["", "SSH", "a b", "a\0b", "é", &"x".repeat(32)] {
             assert!(ServiceName::new(bad).is_none(), "{bad:?}");

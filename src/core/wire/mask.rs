@@ -1,21 +1,20 @@
-//! The mask that makes keys and tags look like the random bytes around them (as RFC 9001, 5.4.4,
-//! does for headers). It hides from those outside the realm and authenticates nothing: that is left
-//! to MAC and seal.
+//! The mask that makes keys and tags look random to those outside the realm.
+//! It works like header protection in RFC 9001, 5.4.4, and authenticates nothing.
 
 use chacha20::ChaChaCore;
 use chacha20::cipher::{KeyIvInit, StreamCipherCore};
 use chacha20::variants::Ietf;
 use zeroize::Zeroize;
 
-/// Bytes of ciphertext that the mask is drawn from.
+/// Bytes of ciphertext that the mask is derived from.
 pub(super) const SAMPLE: usize = 16;
 
-/// XORs one ChaCha20 block (at most 64 bytes) into `hidden`: the first four bytes of `sample` are
-/// the block counter, little-endian, the other twelve the nonce. The same call masks and unmasks.
+/// Masks or unmasks `hidden`, at most 64 bytes: XORs one ChaCha20 block into it. The first four
+/// bytes of `sample` are the block counter, little-endian, the other twelve the nonce.
 ///
-/// The sample is the sender's choice, so every counter must do. The block function is called
-/// directly because the crate's stream interface refuses the last block of a stream, counter
-/// 2^32-1, which is one packet in 2^32 by chance and any packet that an insider wants.
+/// The sender chooses the sample, so every counter must work. The block function is called directly
+/// because the crate's stream interface refuses the last block of a stream, counter 2^32-1: one
+/// packet in 2^32 by chance, and any packet that an insider wants.
 pub(super) fn apply(key: &[u8; 32], sample: &[u8; SAMPLE], hidden: &mut [u8]) {
     #[cfg(test)]
     crate::core::op_counter::count(|done| done.masks += 1);

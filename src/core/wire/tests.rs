@@ -1,7 +1,7 @@
 use super::*;
 use crate::core::knock::{KnockKind, Status};
 use crate::core::test_vectors;
-use crate::core::types::{Port, Proto, Wall};
+use crate::core::types::{Port, Proto, RealmId, ServiceName, Wall};
 
 const NOON: Wall = test_vectors::NOON;
 
@@ -24,128 +24,108 @@ pub(super) fn receipt() -> Receipt {
 fn a_knock_arrives_and_its_receipt_comes_back() {
     let request = test_vectors::request(NOON);
     let (datagram, awaiting) = test_vectors::datagram(&request, [5; 32]);
-    let sealed = test_vectors::open(&datagram, NOON).map_err(|r| r.name()).unwrap();
-    assert_eq!(sealed.request(), &request);
-    let (parts, reply) = sealed.split();
+    let decrypted = test_vectors::open(&datagram, NOON).map_err(|r| r.name()).unwrap();
+    assert_eq!(decrypted.request(), &request);
+    let (parts, reply) = decrypted.split();
     assert_eq!(parts.row, 0);
-    let answer = reply.seal(&test_vectors::realm(), &receipt(), Secret::new([6; 32])).unwrap();
-    assert_eq!(awaiting.open(&answer), Some(receipt()));
-    let (_, stranger) = test_vectors::datagram(&request, [7; 32]);
-    assert_eq!(stranger.open(&answer), None, "the receipt of another knock");
+    let sealed = reply.seal(&test_vectors::realm(), &receipt(), Secret::new([6; 32])).unwrap();
+    assert_eq!(awaiting.open(&sealed), Some(receipt()));
+    let (_, other) = test_vectors::datagram(&request, [7; 32]);
+    assert_eq!(other.open(&sealed), None, "the receipt of another knock");
 }
 
 #[test]
-fn a_gateway_in_rotation_opens_what_was_sealed_for_either_key() {
+fn during_a_key_rotation_the_gateway_opens_knocks_for_either_key() {
     let mut side = test_vectors::side(test_vectors::CLIENT);
     side.gateway_public = test_vectors::gateway().other.unwrap().public();
     let sign = |message: &authentic::Message| Ok(authentic::sign(&test_vectors::seed(), message));
-    let (datagram, _) = seal(
-        &side,
-        &test_vectors::request(NOON),
-        Day::Number(NOON.day()),
-        Secret::new([5; 32]),
-        sign,
-    )
-    .unwrap();
+    let request = test_vectors::request(NOON);
+    let today = Day::Number(NOON.day());
+    let (datagram, _) = seal(&side, &request, today, Secret::new([5; 32]), sign).unwrap();
     assert!(test_vectors::open(&datagram, NOON).is_ok());
 }
 
 #[test]
-fn each_step_refuses_with_its_own_reason() {
+fn each_check_rejects_with_its_own_reason() {
     let side = test_vectors::side(test_vectors::CLIENT);
     let today = Day::Number(NOON.day());
     let body = |change: fn(&mut [u8; BODY])| {
-        let mut body = encode_body(
-            &test_vectors::request(NOON),
-            &Signature { ed25519: [1; 64], sk_flags: 0, sk_counter: 0 },
-        );
+        let signature = Signature { ed25519: [1; 64], sk_flags: 0, sk_counter: 0 };
+        let mut body = encode_body(&test_vectors::request(NOON), &signature);
         change(&mut body);
         body
     };
     let sent = |body, day| seal_unsigned(&side, body, day, Secret::new([5; 32])).unwrap();
-    let refused = |datagram: &[u8]| test_vectors::open(datagram, NOON).err();
+    let reject = |datagram: &[u8]| test_vectors::open(datagram, NOON).err();
     let good = sent(body(|_| {}), today);
-    assert_eq!(refused(&good), None, "the listener cannot judge a signature");
-    assert_eq!(refused(&good[..DATAGRAM - 1]), Some(Reject::Length));
-    assert_eq!(refused(&[good.as_slice(), &[0]].concat()), Some(Reject::Length));
-    assert_eq!(refused(&sent(body(|_| {}), Day::Number(NOON.day() + 2))), Some(Reject::UnknownTag));
-    assert_eq!(refused(&sent(body(|_| {}), Day::Unknown)), None);
+    assert_eq!(reject(&good), None, "the listener verifies no signature");
+    assert_eq!(reject(&good[..DATAGRAM - 1]), Some(Reject::Length));
+    assert_eq!(reject(&[good.as_slice(), &[0]].concat()), Some(Reject::Length));
+    assert_eq!(reject(&sent(body(|_| {}), Day::Number(NOON.day() + 2))), Some(Reject::UnknownTag));
+    assert_eq!(reject(&sent(body(|_| {}), Day::Unknown)), None);
     let mut forged = good;
     forged[DATAGRAM - 1] ^= 1;
-    assert_eq!(refused(&forged), Some(Reject::ClientMac));
-    assert_eq!(refused(&sent(body(|b| b[0] = 2), today)), Some(Reject::Syntax), "version");
-    assert_eq!(refused(&sent(body(|b| b[3] = 1), today)), Some(Reject::Syntax), "reserved");
-    assert_eq!(refused(&sent(body(|b| b[BODY - 1] = 1), today)), Some(Reject::Syntax), "padding");
-    assert_eq!(
-        refused(&sent(body(|b| b[SIGNED_FINGERPRINT] ^= 1), today)),
-        Some(Reject::Fingerprint)
-    );
+    assert_eq!(reject(&forged), Some(Reject::ClientMac));
+    assert_eq!(reject(&sent(body(|b| b[0] = 2), today)), Some(Reject::Syntax), "version");
+    assert_eq!(reject(&sent(body(|b| b[3] = 1), today)), Some(Reject::Syntax), "reserved");
+    assert_eq!(reject(&sent(body(|b| b[BODY - 1] = 1), today)), Some(Reject::Syntax), "padding");
+    assert_eq!(reject(&sent(body(|b| b[FINGERPRINT_AT] ^= 1), today)), Some(Reject::Fingerprint));
 }
 
-/// Where a body's fingerprint starts.
-const SIGNED_FINGERPRINT: usize = 88;
+/// The offset of a body's fingerprint.
+const FINGERPRINT_AT: usize = 88;
+
+/// The reason why `gateway` rejects a knock to the test gateway, with `keys` as the client's.
+fn rejected_by(gateway: &GatewayKeys, keys: &ClientKeys) -> Option<Reject> {
+    let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
+    let tagged = match identify(gateway, &test_vectors::tags(NOON.day()), &datagram) {
+        Ok(tagged) => tagged,
+        Err(reject) => return Some(reject),
+    };
+    match tagged.check_mac(keys) {
+        Ok(verified) => verified.open(gateway, keys, &test_vectors::client().fingerprint).err(),
+        Err(reject) => Some(reject),
+    }
+}
 
 #[test]
 fn another_realm_gateway_or_key_opens_nothing() {
-    use crate::core::keyring::TEST_GATEWAY_ID;
-    use crate::core::types::{GatewayId, RealmId};
-    let (datagram, _) = test_vectors::datagram(&test_vectors::request(NOON), [5; 32]);
     let keys = test_vectors::master().client_keys(test_vectors::CLIENT);
-    let refused = |realm: Realm, keys: &ClientKeys| {
-        let gateway = GatewayKeys { realm, ..test_vectors::gateway() };
-        identify(&gateway, &test_vectors::tags(NOON.day()), &datagram)
-            .and_then(|known| known.check_mac(keys))
-            .and_then(|mine| mine.open(&gateway, keys, &test_vectors::client().fingerprint))
-            .err()
-    };
     let mask = || test_vectors::realm().mask().duplicate();
-    assert_eq!(refused(test_vectors::realm(), &keys), None);
-    assert_eq!(
-        refused(Realm::new(RealmId([1; 16]), TEST_GATEWAY_ID, mask()), &keys),
-        Some(Reject::Noise)
-    );
-    assert_eq!(
-        refused(Realm::new(test_vectors::REALM, GatewayId([1; 16]), mask()), &keys),
-        Some(Reject::Noise)
-    );
-    let other_mask = Realm::new(test_vectors::REALM, TEST_GATEWAY_ID, Secret::new([1; 32]));
-    assert_eq!(refused(other_mask, &keys), Some(Reject::UnknownTag));
+    let good = test_vectors::gateway;
+    assert_eq!(rejected_by(&good(), &keys), None);
+    let realm = Realm::new(RealmId([1; 16]), mask());
+    assert_eq!(rejected_by(&GatewayKeys { realm, ..good() }, &keys), Some(Reject::Noise));
+    let gateway = GatewayId([1; 16]);
+    assert_eq!(rejected_by(&GatewayKeys { gateway, ..good() }, &keys), Some(Reject::Noise));
+    let realm = Realm::new(test_vectors::REALM, Secret::new([1; 32]));
+    assert_eq!(rejected_by(&GatewayKeys { realm, ..good() }, &keys), Some(Reject::UnknownTag));
+    let current = KeyPair::new(&Secret::new([1; 32]));
+    let other_key = GatewayKeys { current, other: None, ..good() };
+    assert_eq!(rejected_by(&other_key, &keys), Some(Reject::Noise));
     let other_psk = ClientKeys { psk: Secret::new([1; 32]), ..keys.duplicate() };
-    assert_eq!(refused(test_vectors::realm(), &other_psk), Some(Reject::Noise));
-    let other_mac = ClientKeys { mac: Secret::new([1; 32]), ..keys.duplicate() };
-    assert_eq!(refused(test_vectors::realm(), &other_mac), Some(Reject::ClientMac));
-    let other_gateway = GatewayKeys {
-        realm: test_vectors::realm(),
-        current: KeyPair::new(&Secret::new([1; 32])),
-        other: None,
-    };
-    let mine = identify(&other_gateway, &test_vectors::tags(NOON.day()), &datagram)
-        .and_then(|k| k.check_mac(&keys))
-        .unwrap();
-    assert_eq!(
-        mine.open(&other_gateway, &keys, &test_vectors::client().fingerprint).err(),
-        Some(Reject::Noise)
-    );
+    assert_eq!(rejected_by(&good(), &other_psk), Some(Reject::Noise));
+    let other_mac = ClientKeys { mac: Secret::new([1; 32]), ..keys };
+    assert_eq!(rejected_by(&good(), &other_mac), Some(Reject::ClientMac));
 }
 
 #[test]
 fn a_profile_with_a_key_of_small_order_is_refused_before_anything_is_signed() {
     let side = ClientSide { gateway_public: [0; 32], ..test_vectors::side(test_vectors::CLIENT) };
-    let sign =
-        |_: &authentic::Message| -> Result<Signature, Fault> { panic!("nothing may be signed") };
-    assert!(
-        seal(&side, &test_vectors::request(NOON), Day::Unknown, Secret::new([5; 32]), sign)
-            .is_err()
-    );
+    let request = test_vectors::request(NOON);
+    let sealed = seal(&side, &request, Day::Unknown, Secret::new([5; 32]), |_| {
+        panic!("nothing may be signed")
+    });
+    assert!(sealed.is_err());
 }
 
 #[test]
-fn a_request_of_each_kind_survives_the_way() {
+fn a_request_of_each_kind_arrives_as_sent() {
     for kind in [KnockKind::Open, KnockKind::Close, KnockKind::Probe] {
         let mut request = test_vectors::request(NOON);
         request.kind = kind;
         if kind == KnockKind::Probe {
-            request.service = crate::core::types::ServiceName::NONE;
+            request.service = ServiceName::NONE;
             request.address = None;
         }
         request.challenge = Some([9; 16]);

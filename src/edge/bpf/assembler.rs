@@ -1,27 +1,36 @@
-//! Classic BPF instructions with labels instead of distances.
-//! Which instructions is left to `bpf`.
+//! Assembles classic BPF instructions, with labels in place of distances.
 
-/// One instruction, as the kernel's `struct sock_filter`.
+/// One instruction: the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
     /// Class, size and mode.
     pub code: u16,
     /// Instructions to skip if the comparison holds.
     pub jump_true: u8,
-    /// And if it does not.
+    /// Instructions to skip if it does not.
     pub jump_false: u8,
     /// Operand.
     pub operand: u32,
 }
 
-/// A place in the program; a jump only ever leads forward.
+/// A place in the program. Jumps only lead forward.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Label(usize);
 
 #[derive(Clone, Copy)]
 enum AsmLine {
-    Plain { code: u16, operand: u32 },
-    Branch { code: u16, operand: u32, yes: Label, no: Label, far: bool },
+    Plain {
+        code: u16,
+        operand: u32,
+    },
+    /// A far branch takes three instructions in place of one.
+    Branch {
+        code: u16,
+        operand: u32,
+        yes: Label,
+        no: Label,
+        far: bool,
+    },
     Jump(Label),
     Place(Label),
 }
@@ -32,107 +41,71 @@ pub(super) struct Assembler {
     labels: usize,
 }
 
-const LD_BYTE: u16 = 0x30;
-const LD_HALF: u16 = 0x28;
-const LD_BYTE_INDEXED: u16 = 0x50;
-const LD_HALF_INDEXED: u16 = 0x48;
-const LDX_IMMEDIATE: u16 = 0x01;
-const LDX_IPV4_LENGTH: u16 = 0xb1;
-const AND: u16 = 0x54;
-const SUBTRACT_INDEX: u16 = 0x1c;
+// Plain instructions. `_BEHIND_IP` adds the index register: the length of the IP header.
+pub(super) const LOAD_BYTE: u16 = 0x30;
+pub(super) const LOAD_HALF: u16 = 0x28;
+pub(super) const LOAD_BYTE_BEHIND_IP: u16 = 0x50;
+pub(super) const LOAD_HALF_BEHIND_IP: u16 = 0x48;
+pub(super) const INDEX: u16 = 0x01;
+pub(super) const INDEX_IPV4_HEADER: u16 = 0xb1;
+pub(super) const AND: u16 = 0x54;
+pub(super) const SUBTRACT_INDEX: u16 = 0x1c;
+/// Ends here with the first so many bytes of the packet; 0 = drop it.
+pub(super) const RETURN: u16 = 0x06;
+
+// Branches.
+pub(super) const IF_EQUAL: u16 = 0x15;
+pub(super) const IF_GREATER: u16 = 0x25;
+pub(super) const IF_AT_LEAST: u16 = 0x35;
+pub(super) const IF_ANY_BIT: u16 = 0x45;
+
 const JUMP: u16 = 0x05;
-const IF_EQUAL: u16 = 0x15;
-const IF_GREATER: u16 = 0x25;
-const IF_AT_LEAST: u16 = 0x35;
-const IF_ANY_BIT: u16 = 0x45;
-const RETURN: u16 = 0x06;
 
 impl Assembler {
     pub(super) fn new() -> Self {
         Self { lines: Vec::new(), labels: 0 }
     }
 
-    pub(super) fn label(&mut self) -> Label {
-        self.labels += 1;
-        Label(self.labels - 1)
-    }
-
     pub(super) fn labels<const N: usize>(&mut self) -> [Label; N] {
-        std::array::from_fn(|_| self.label())
+        std::array::from_fn(|_| {
+            self.labels += 1;
+            Label(self.labels - 1)
+        })
     }
 
-    /// The next instruction is where `label` leads.
+    /// Puts `label` in front of the next instruction.
     pub(super) fn place(&mut self, label: Label) {
         self.lines.push(AsmLine::Place(label));
     }
 
-    fn plain(&mut self, code: u16, operand: u32) {
+    pub(super) fn plain(&mut self, code: u16, operand: u32) {
         self.lines.push(AsmLine::Plain { code, operand });
     }
 
-    fn branch(&mut self, code: u16, operand: u32, yes: Label, no: Label) {
+    pub(super) fn branch(&mut self, code: u16, operand: u32, yes: Label, no: Label) {
         self.lines.push(AsmLine::Branch { code, operand, yes, no, far: false });
     }
 
-    pub(super) fn load_byte(&mut self, offset: u32) {
-        self.plain(LD_BYTE, offset);
+    /// Goes on with the next instruction if the comparison holds, else at `no`.
+    pub(super) fn require(&mut self, code: u16, operand: u32, no: Label) {
+        let [yes] = self.labels();
+        self.branch(code, operand, yes, no);
+        self.place(yes);
     }
 
-    pub(super) fn load_half(&mut self, offset: u32) {
-        self.plain(LD_HALF, offset);
-    }
-
-    pub(super) fn load_byte_behind_ip(&mut self, offset: u32) {
-        self.plain(LD_BYTE_INDEXED, offset);
-    }
-
-    pub(super) fn load_half_behind_ip(&mut self, offset: u32) {
-        self.plain(LD_HALF_INDEXED, offset);
-    }
-
-    pub(super) fn index_by(&mut self, value: u32) {
-        self.plain(LDX_IMMEDIATE, value);
-    }
-
-    pub(super) fn index_by_ipv4_header(&mut self) {
-        self.plain(LDX_IPV4_LENGTH, 0);
-    }
-
-    pub(super) fn and(&mut self, mask: u32) {
-        self.plain(AND, mask);
-    }
-
-    pub(super) fn subtract_index(&mut self) {
-        self.plain(SUBTRACT_INDEX, 0);
-    }
-
-    pub(super) fn if_equal(&mut self, value: u32, yes: Label, no: Label) {
-        self.branch(IF_EQUAL, value, yes, no);
-    }
-
-    pub(super) fn if_greater(&mut self, value: u32, yes: Label, no: Label) {
-        self.branch(IF_GREATER, value, yes, no);
-    }
-
-    pub(super) fn if_at_least(&mut self, value: u32, yes: Label, no: Label) {
-        self.branch(IF_AT_LEAST, value, yes, no);
-    }
-
-    pub(super) fn if_any_bit(&mut self, mask: u32, yes: Label, no: Label) {
-        self.branch(IF_ANY_BIT, mask, yes, no);
+    /// Goes on with the next instruction if the comparison does not hold, else at `yes`.
+    pub(super) fn unless(&mut self, code: u16, operand: u32, yes: Label) {
+        let [no] = self.labels();
+        self.branch(code, operand, yes, no);
+        self.place(no);
     }
 
     pub(super) fn jump(&mut self, to: Label) {
         self.lines.push(AsmLine::Jump(to));
     }
 
-    /// Ends here with the first `bytes` bytes of the packet; 0 = none of it.
-    pub(super) fn accept(&mut self, bytes: u32) {
-        self.plain(RETURN, bytes);
-    }
-
-    /// The program. A conditional jump reaches 255 instructions; one that must go further gets two
-    /// unconditional ones.
+    /// The program. A branch reaches 255 instructions; one that must go further is turned into a
+    /// branch over two jumps.
     pub(super) fn finish(mut self) -> Vec<Instruction> {
         loop {
             let places = self.places();
@@ -211,7 +184,7 @@ fn plain(code: u16, operand: u32) -> Instruction {
 }
 
 /// Instructions between the one at `from` and the label. Every label lies ahead of the jumps to it:
-/// the program is written top down, and a test runs it.
+/// the program is written top down, and tests run it.
 fn distance(places: &[usize], from: usize, to: Label) -> u32 {
     let place = places.get(to.0).copied().unwrap_or(0);
     u32::try_from(place.saturating_sub(from)).unwrap_or(u32::MAX)

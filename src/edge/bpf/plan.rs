@@ -1,77 +1,81 @@
-//! Which ports, flags and sizes a program lets through, exactly or coarsely.
-//! Turning that into instructions is left to `bpf`.
+//! The ports, flags and sizes that a program accepts, exactly or coarsely.
 
 use std::collections::BTreeMap;
 
 use super::{Port, Proto, Step, TcpFlags};
 
-/// Closed intervals, ascending, none touching the next.
+/// Closed intervals, ascending, with gaps between them.
 pub(super) type Intervals = Vec<(u32, u32)>;
 
-/// How many intervals each part keeps when a program would be too long: about three instructions
-/// each.
+/// Intervals that each part keeps if the program is too long: about three instructions each.
 const COARSE: usize = 256;
 
-/// What is let through besides sealed knocks.
+/// The packets to accept, besides sealed knocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FilterPlan {
     pub(super) udp: Intervals,
     pub(super) tcp: Vec<(TcpFlags, Intervals)>,
-    /// Lengths of ICMP messages, their header of eight bytes included.
+    /// Lengths of ICMP messages, including their header of eight bytes.
     pub(super) echo: Intervals,
 }
 
 impl FilterPlan {
-    /// Just what the doors list.
+    /// Exactly what the doors list.
     pub(super) fn exact(steps: &[(Step, TcpFlags)]) -> Self {
-        let (mut udp, mut echo, mut tcp) = (Vec::new(), Vec::new(), BTreeMap::<_, Vec<_>>::new());
+        let mut plan = Self::default();
+        let mut tcp: BTreeMap<(u8, u8), Intervals> = BTreeMap::new();
         for (step, flags) in steps {
-            match step {
-                Step::Port(Port { proto: Proto::Udp, number }) => udp.push(u32::from(*number)),
+            let (part, value) = match step {
+                Step::Port(Port { proto: Proto::Udp, number }) => (&mut plan.udp, (*number).into()),
                 Step::Port(Port { proto: Proto::Tcp, number }) => {
-                    tcp.entry((flags.set, flags.unset)).or_default().push(u32::from(*number));
+                    (tcp.entry((flags.set, flags.unset)).or_default(), (*number).into())
                 }
-                Step::Echo { size } => echo.push(u32::from(*size) + 8),
-            }
+                Step::Echo { size } => (&mut plan.echo, u32::from(*size) + 8),
+            };
+            part.push((value, value));
         }
-        let tcp = tcp
-            .into_iter()
-            .map(|((set, unset), ports)| (TcpFlags { set, unset }, intervals(ports)));
-        Self { udp: intervals(udp), tcp: tcp.collect(), echo: intervals(echo) }
+        for ((set, unset), ports) in tcp {
+            plan.tcp.push((TcpFlags { set, unset }, ports));
+        }
+        for part in plan.parts() {
+            join(part, 0);
+        }
+        plan
     }
 
-    /// The same and more, in a program of bounded length: one group of flags that all TCP doors
-    /// have in common, and the narrowest gaps between ports closed.
+    /// The same and more, in a program of bounded length: one group with the flags that all TCP
+    /// doors have in common, and the narrowest gaps between ports closed.
     pub(super) fn coarsen(&mut self) {
-        let common =
-            |a: TcpFlags, b: TcpFlags| TcpFlags { set: a.set & b.set, unset: a.unset & b.unset };
-        let flags = self.tcp.iter().map(|(flags, _)| *flags).reduce(common).unwrap_or_default();
-        let mut ports = self.tcp.drain(..).flat_map(|(_, ports)| ports).collect();
+        let mut common: Option<TcpFlags> = None;
+        let mut ports = Intervals::new();
+        for (TcpFlags { set, unset }, group) in self.tcp.drain(..) {
+            common = Some(match common {
+                Some(all) => TcpFlags { set: all.set & set, unset: all.unset & unset },
+                None => TcpFlags { set, unset },
+            });
+            ports.extend(group);
+        }
         join(&mut ports, 0);
-        self.tcp.push((flags, ports));
-        for part in [&mut self.udp, &mut self.echo]
-            .into_iter()
-            .chain(self.tcp.iter_mut().map(|(_, ports)| ports))
-        {
+        self.tcp.push((common.unwrap_or_default(), ports));
+        for part in self.parts() {
             close_narrowest_gaps(part, COARSE);
         }
     }
+
+    fn parts(&mut self) -> impl Iterator<Item = &mut Intervals> {
+        let tcp = self.tcp.iter_mut().map(|(_, ports)| ports);
+        [&mut self.udp, &mut self.echo].into_iter().chain(tcp)
+    }
 }
 
-fn intervals(values: Vec<u32>) -> Intervals {
-    let mut single = values.into_iter().map(|value| (value, value)).collect();
-    join(&mut single, 0);
-    single
-}
-
-/// Sorts, and joins what lies no more than `gap` numbers apart.
+/// Sorts intervals, and joins those with at most `gap` numbers between them.
 fn join(intervals: &mut Intervals, gap: u32) {
     intervals.sort_unstable();
     let mut joined = Intervals::new();
     for (low, high) in intervals.drain(..) {
         match joined.last_mut() {
             Some((_, last)) if low <= last.saturating_add(gap).saturating_add(1) => {
-                *last = high.max(*last)
+                *last = high.max(*last);
             }
             _ => joined.push((low, high)),
         }
@@ -80,16 +84,14 @@ fn join(intervals: &mut Intervals, gap: u32) {
 }
 
 fn close_narrowest_gaps(intervals: &mut Intervals, most: usize) {
-    let Some(excess) = intervals.len().checked_sub(most).filter(|excess| *excess > 0) else {
+    if intervals.len() <= most {
         return;
-    };
-    let mut gaps: Vec<u32> = intervals
-        .iter()
-        .zip(intervals.iter().skip(1))
-        .map(|((_, end), (start, _))| start.saturating_sub(*end).saturating_sub(1))
-        .collect();
+    }
+    let next = intervals.iter().skip(1);
+    let mut gaps: Vec<u32> =
+        intervals.iter().zip(next).map(|((_, end), (start, _))| start - end - 1).collect();
     gaps.sort_unstable();
-    let widest_to_close = excess.checked_sub(1).and_then(|at| gaps.get(at)).copied().unwrap_or(0);
+    let widest_to_close = gaps[intervals.len() - most - 1];
     join(intervals, widest_to_close);
 }
 
@@ -99,7 +101,9 @@ mod tests {
 
     #[test]
     fn ports_become_sorted_intervals_that_do_not_touch() {
-        assert_eq!(intervals(vec![9, 7, 8, 3, 8, 1]), [(1, 1), (3, 3), (7, 9)]);
+        let mut ports = [9, 7, 8, 3, 8, 1].map(|port| (port, port)).to_vec();
+        join(&mut ports, 0);
+        assert_eq!(ports, [(1, 1), (3, 3), (7, 9)]);
     }
 
     #[test]

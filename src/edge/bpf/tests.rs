@@ -3,7 +3,7 @@ use std::process::{Command, Stdio};
 
 use super::*;
 
-/// A packet with what the kernel knows of it besides.
+/// A packet, and what the kernel knows about it.
 #[derive(Clone)]
 struct Packet {
     bytes: Vec<u8>,
@@ -34,10 +34,13 @@ impl Packet {
     }
 }
 
-/// Runs a program as the kernel would: the number of bytes that it lets through. Also runs what
-/// `tcpdump` compiles.
+/// Runs a program as the kernel would: the number of bytes that it accepts. Also runs programs that
+/// `tcpdump` compiled.
 fn run(program: &[Instruction], packet: &Packet) -> u32 {
-    let (mut a, mut x, mut at, mut memory) = (0u32, 0u32, 0usize, [0u32; 16]);
+    let mut a = 0u32;
+    let mut x = 0u32;
+    let mut at = 0usize;
+    let mut memory = [0u32; 16];
     loop {
         let Instruction { code, jump_true, jump_false, operand: k } = program[at];
         at += 1;
@@ -92,7 +95,7 @@ fn run(program: &[Instruction], packet: &Packet) -> u32 {
     }
 }
 
-/// What `tcpdump` makes of an expression for raw IP packets.
+/// The program that `tcpdump` compiles from an expression for raw IP packets.
 fn tcpdump(expression: &str) -> Vec<Instruction> {
     let mut capture =
         vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0];
@@ -107,20 +110,20 @@ fn tcpdump(expression: &str) -> Vec<Instruction> {
     child.stdin.take().unwrap().write_all(&capture).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{expression}");
-    let instruction = |line: &str| {
-        let mut numbers = line.split(' ').map(|n| n.parse::<u32>().unwrap());
-        let mut next = || numbers.next().unwrap();
-        Instruction {
-            code: next() as u16,
-            jump_true: next() as u8,
-            jump_false: next() as u8,
-            operand: next(),
-        }
-    };
-    String::from_utf8(output.stdout).unwrap().lines().skip(1).map(instruction).collect()
+    String::from_utf8(output.stdout).unwrap().lines().skip(1).map(read_instruction).collect()
 }
 
-/// A small generator of its own (xorshift), so that every run sees the same packets.
+fn read_instruction(line: &str) -> Instruction {
+    let numbers: Vec<u32> = line.split(' ').map(|n| n.parse().unwrap()).collect();
+    Instruction {
+        code: numbers[0] as u16,
+        jump_true: numbers[1] as u8,
+        jump_false: numbers[2] as u8,
+        operand: numbers[3],
+    }
+}
+
+/// A fixed random generator (xorshift), so that every run sees the same packets.
 struct Dice(u64);
 
 impl Dice {
@@ -136,7 +139,7 @@ impl Dice {
     }
 }
 
-/// Packets of which most come near to what the filters look for.
+/// Packets, most of which nearly match the filters.
 fn packets(ports: &[u16], count: usize) -> Vec<Packet> {
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
     (0..count)
@@ -187,30 +190,31 @@ fn ip(dice: &mut Dice, protocol: u8, transport: &[u8]) -> Vec<u8> {
 const SYN: TcpFlags = TcpFlags { set: 2, unset: 16 };
 const ANY: TcpFlags = TcpFlags { set: 0, unset: 0 };
 
-fn agree(wanted: &FilterSpec, expression: &str, ports: &[u16]) {
-    let (ours, theirs) = (program(wanted), tcpdump(expression));
-    let mut let_through = 0;
+fn agree(spec: &FilterSpec, expression: &str, ports: &[u16]) {
+    let ours = program(spec);
+    let theirs = tcpdump(expression);
+    let mut count = 0;
     for packet in packets(ports, 40_000) {
-        let (mine, reference) = (run(&ours, &packet) > 0, run(&theirs, &packet) > 0);
-        assert_eq!(mine, reference, "{expression}\n{:02x?}", packet.bytes);
-        let_through += usize::from(mine);
+        let accepted = run(&ours, &packet) > 0;
+        assert_eq!(accepted, run(&theirs, &packet) > 0, "{expression}\n{:02x?}", packet.bytes);
+        count += usize::from(accepted);
     }
-    assert!(let_through > 100, "the packets must try both answers");
+    assert!(count > 100, "enough packets are accepted");
 }
 
 #[test]
-fn sealed_knocks_are_let_through_as_libpcap_would() {
-    let wanted = FilterSpec { knock_port: Some(62201), ..FilterSpec::default() };
+fn sealed_knocks_are_accepted_as_by_libpcap() {
+    let spec = FilterSpec { knock_port: Some(62201), ..FilterSpec::default() };
     let length = 8 + DATAGRAM;
     // libpcap follows IPv4 options for ports, and `udp[4:2]` means IPv4 only.
     let expression = format!(
         "udp dst port 62201 and ((ip and udp[4:2] = {length}) or (ip6 and ip6[44:2] = {length}))"
     );
-    agree(&wanted, &expression, &[62201]);
+    agree(&spec, &expression, &[62201]);
 }
 
 #[test]
-fn doors_are_let_through_as_knockd_lets_them() {
+fn packets_for_doors_are_accepted_as_by_knockd() {
     let steps = vec![
         (Step::tcp(7000), SYN),
         (Step::tcp(8000), SYN),
@@ -220,32 +224,32 @@ fn doors_are_let_through_as_knockd_lets_them() {
         (Step::udp(9101), ANY),
         (Step::udp(9102), ANY),
     ];
-    let wanted = FilterSpec { knock_port: None, steps, outgoing: false };
+    let spec = FilterSpec { knock_port: None, steps, outgoing: false };
     let flags = "((ip and tcp[13] & 2 != 0 and tcp[13] & 16 == 0) or (ip6 and ip6[53] & 2 != 0 and ip6[53] & 16 == 0))";
     let fin = "((ip and tcp[13] & 1 != 0) or (ip6 and ip6[53] & 1 != 0))";
     let expression = format!(
         "((tcp dst port 7000 or tcp dst port 8000) and {flags}) or (tcp dst port 7000 and {fin}) \
          or udp dst port 9000 or tcp dst port 9100 or udp dst portrange 9101-9102"
     );
-    agree(&wanted, &expression, &[7000, 8000, 9000, 9100, 9101, 9102, 9103]);
+    agree(&spec, &expression, &[7000, 8000, 9000, 9100, 9101, 9102, 9103]);
 }
 
 #[test]
-fn echo_requests_are_let_through_by_size() {
+fn echo_requests_are_accepted_by_size() {
     let steps = vec![(Step::Echo { size: 64 }, ANY), (Step::Echo { size: 56 }, ANY)];
-    let wanted = FilterSpec { knock_port: None, steps, outgoing: false };
+    let spec = FilterSpec { knock_port: None, steps, outgoing: false };
     let expression = "(ip proto 1 and ip[6:2] & 0x1fff = 0 and icmp[0:2] = 0x0800 \
          and (ip[2:2] - ((ip[0] & 15) << 2) = 72 or ip[2:2] - ((ip[0] & 15) << 2) = 64)) \
          or (ip6[6] = 58 and ip6[40:2] = 0x8000 and (ip6[4:2] = 72 or ip6[4:2] = 64))";
-    agree(&wanted, expression, &[1]);
+    agree(&spec, expression, &[1]);
 }
 
 #[test]
 fn three_hundred_doors_are_still_filtered_exactly() {
     let ports: Vec<u16> = (0..900).map(|i| 1000 + i * 7).collect();
     let steps = ports.iter().map(|port| (Step::tcp(*port), SYN)).collect();
-    let wanted = FilterSpec { knock_port: Some(62201), steps, outgoing: false };
-    let program = program(&wanted);
+    let spec = FilterSpec { knock_port: Some(62201), steps, outgoing: false };
+    let program = program(&spec);
     assert!(program.len() <= LONGEST, "{}", program.len());
     for port in 990..8000u16 {
         let packet = tcp_syn(port);
@@ -254,16 +258,15 @@ fn three_hundred_doors_are_still_filtered_exactly() {
 }
 
 #[test]
-fn too_many_doors_make_a_coarser_program_that_still_lets_every_door_through() {
+fn too_many_doors_make_a_coarser_program_that_still_accepts_every_door() {
     for flags in [SYN, ANY] {
         let ports: Vec<u16> = (0..20_000).map(|i| i * 3 + 1).collect();
         let steps = ports.iter().enumerate().map(|(i, port)| {
             let flags = if i % 5 == 0 { TcpFlags { set: 2, unset: 0 } } else { flags };
             (Step::tcp(*port), flags)
         });
-        let wanted =
-            FilterSpec { knock_port: Some(62201), steps: steps.collect(), outgoing: false };
-        let program = program(&wanted);
+        let spec = FilterSpec { knock_port: Some(62201), steps: steps.collect(), outgoing: false };
+        let program = program(&spec);
         assert!(program.len() <= LONGEST, "{}", program.len());
         assert!(ports.iter().all(|port| run(&program, &tcp_syn(*port)) > 0));
     }
@@ -297,13 +300,13 @@ fn knock_v6() -> Packet {
 }
 
 #[test]
-fn nothing_outgoing_is_seen_and_a_sealed_knock_must_be_addressed_to_this_host() {
+fn outgoing_packets_are_dropped_and_a_sealed_knock_must_be_addressed_to_this_host() {
     let program = program(&FilterSpec {
         knock_port: Some(62201),
         steps: vec![(Step::tcp(7000), ANY)],
         outgoing: false,
     });
-    // Broadcast, multicast, other host: a door counts them, knockd does.
+    // Broadcast, multicast and other hosts count for a door, as with knockd.
     for (kind, sealed, door) in
         [(0, true, true), (1, false, true), (2, false, true), (3, false, true), (4, false, false)]
     {
@@ -313,7 +316,7 @@ fn nothing_outgoing_is_seen_and_a_sealed_knock_must_be_addressed_to_this_host() 
 }
 
 #[test]
-fn outgoing_packets_are_seen_where_they_are_wanted_and_never_on_a_loopback_device() {
+fn outgoing_packets_are_accepted_if_wanted_and_never_on_a_loopback_device() {
     let steps = vec![(Step::tcp(7000), ANY)];
     let program = program(&FilterSpec { knock_port: None, steps, outgoing: true });
     let seen = |kind, hardware| run(&program, &Packet { kind, hardware, ..tcp_syn(7000) }) > 0;
@@ -322,7 +325,7 @@ fn outgoing_packets_are_seen_where_they_are_wanted_and_never_on_a_loopback_devic
 }
 
 #[test]
-fn a_priority_tag_passes_for_a_sealed_knock_and_a_vlan_never() {
+fn a_priority_tag_is_accepted_for_a_sealed_knock_and_a_vlan_never() {
     let program = program(&FilterSpec {
         knock_port: Some(62201),
         steps: vec![(Step::tcp(7000), ANY)],
@@ -337,7 +340,7 @@ fn a_priority_tag_passes_for_a_sealed_knock_and_a_vlan_never() {
 }
 
 #[test]
-fn frames_that_are_not_ip_are_never_seen_whatever_they_look_like() {
+fn frames_that_are_not_ip_are_never_accepted() {
     let program = program(&FilterSpec { knock_port: Some(62201), ..FilterSpec::default() });
     assert_eq!((run(&program, &knock()), run(&program, &knock_v6())), (WHOLE, WHOLE));
     for protocol in [0x0806, 0x8864, 0x88cc, 0x0004] {
@@ -348,7 +351,7 @@ fn frames_that_are_not_ip_are_never_seen_whatever_they_look_like() {
 }
 
 #[test]
-fn a_door_on_the_knock_port_sees_every_other_length() {
+fn a_door_on_the_knock_port_accepts_every_other_length() {
     let steps = vec![(Step::udp(62201), ANY)];
     let program = program(&FilterSpec { knock_port: Some(62201), steps, outgoing: false });
     let mut short = knock();
@@ -358,7 +361,7 @@ fn a_door_on_the_knock_port_sees_every_other_length() {
 }
 
 #[test]
-fn without_anything_to_listen_for_nothing_is_seen() {
+fn an_empty_spec_accepts_nothing() {
     let program = program(&FilterSpec::default());
     assert!(packets(&[62201], 2000).iter().all(|packet| run(&program, packet) == 0));
 }

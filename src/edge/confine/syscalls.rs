@@ -1,7 +1,7 @@
-//! The system calls that the listener may still make; any other one kills it.
-//! Everything else that it gives up is left to `confine`.
+//! The system calls that the listener may still make. Any other call kills it.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -10,42 +10,30 @@ use seccompiler::{
 
 use super::{ConfineStep, Failure};
 
-/// Allowed whatever their arguments are. No open, no socket, no bind, no exec, no clone, no kill,
-/// no write: a panic cannot even say so, and ends the process as well.
+/// Allowed with any arguments. No open, socket, bind, exec, clone, kill or write: not even a panic
+/// can print its message, but it ends the process as well.
+#[rustfmt::skip]
 const ALLOWED: &[libc::c_long] = &[
-    // Packets and messages over descriptors that it holds.
-    libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
+    // Packets and messages, over open descriptors.
+    libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_sendmsg, libc::SYS_ppoll, libc::SYS_close,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
-    libc::SYS_ppoll,
-    libc::SYS_close,
     // Memory.
-    libc::SYS_brk,
-    libc::SYS_munmap,
-    libc::SYS_mremap,
-    libc::SYS_madvise,
+    libc::SYS_brk, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_madvise,
     // Time and entropy.
-    libc::SYS_clock_gettime,
-    libc::SYS_getrandom,
-    // The C library's own.
-    libc::SYS_futex,
-    libc::SYS_restart_syscall,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sigaltstack,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
+    libc::SYS_clock_gettime, libc::SYS_getrandom,
+    // Used by the C library.
+    libc::SYS_futex, libc::SYS_restart_syscall, libc::SYS_rt_sigreturn, libc::SYS_sigaltstack,
+    libc::SYS_exit, libc::SYS_exit_group,
 ];
 
-/// Puts the list in force for this thread, for good.
-pub(super) fn allow_only_ours() -> Result<(), Failure> {
-    let failure = |_| Failure {
-        step: ConfineStep::Seccomp,
-        errno: std::io::Error::last_os_error().raw_os_error().unwrap_or(0),
+/// Enforces the list for this thread, for good.
+pub(super) fn allow_only_needed() -> Result<(), Failure> {
+    let Ok(program) = program() else {
+        return Err(Failure { step: ConfineStep::Seccomp, errno: 0 });
     };
-    let program = program().map_err(|_| Failure { step: ConfineStep::Seccomp, errno: 0 })?;
-    apply_filter(&program).map_err(failure)
+    apply_filter(&program)
+        .map_err(|_| Failure::io(ConfineStep::Seccomp, &io::Error::last_os_error()))
 }
 
 fn program() -> Result<BpfProgram, seccompiler::BackendError> {
@@ -54,13 +42,13 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![SeccompRule::new(vec![never_executable()?])?]);
     }
-    // An interface's error, and how many packets were lost.
-    let options = [(libc::SOL_SOCKET, libc::SO_ERROR), (libc::SOL_PACKET, libc::PACKET_STATISTICS)];
-    let options = options
-        .into_iter()
-        .map(|(level, name)| SeccompRule::new(vec![equal(1, level)?, equal(2, name)?]));
-    rules.insert(libc::SYS_getsockopt, options.collect::<Result<_, _>>()?);
-    // Asked by the standard library before it closes a descriptor, in builds with debug assertions.
+    let socket_error = vec![equal(1, libc::SOL_SOCKET)?, equal(2, libc::SO_ERROR)?];
+    let lost_packets = vec![equal(1, libc::SOL_PACKET)?, equal(2, libc::PACKET_STATISTICS)?];
+    rules.insert(
+        libc::SYS_getsockopt,
+        vec![SeccompRule::new(socket_error)?, SeccompRule::new(lost_packets)?],
+    );
+    // The standard library asks before it closes a descriptor, in builds with debug assertions.
     rules.insert(libc::SYS_fcntl, vec![SeccompRule::new(vec![equal(1, libc::F_GETFD)?])?]);
     let arch = std::env::consts::ARCH.try_into()?;
     SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)?.try_into()

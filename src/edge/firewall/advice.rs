@@ -1,5 +1,4 @@
-//! The rules that an admin's own firewall needs beside ours, as text to paste.
-//! Whether it has them is left to `app::check`.
+//! The rules that an admin's own firewall needs in mark mode, as text to paste.
 
 use crate::config::FirewallSettings;
 
@@ -8,12 +7,12 @@ use crate::config::FirewallSettings;
 pub struct Advice {
     /// For an input chain of nftables, without its place.
     pub nft: String,
-    /// A command line for IPv4; `ip6tables` takes the same words for IPv6.
+    /// A command line for IPv4; for IPv6, `ip6tables` takes the same arguments.
     pub iptables: String,
 }
 
-/// What lets in the flows that our table has marked: for services in mark mode, before anything
-/// that drops.
+/// The rule that accepts the flows that our table has marked: for services in mark mode, before any
+/// rule that drops.
 pub fn let_marked_in(settings: &FirewallSettings) -> Advice {
     let mark = settings.mark;
     Advice {

@@ -1,322 +1,311 @@
-//! What would become of one packet in the rulesets of others, as far as their rules can be read:
-//! for sure, or perhaps. Reading the ruleset is left to `survey`, what an admin is told to `app`.
+//! Traces one packet through the rulesets of others: its certain end, and its possible ones. See
+//! `ruleset_snapshot` for the rulesets.
 //!
-//! A rule matches for sure, for sure not, or perhaps: by what is not known of the packet (its
-//! interface, its source) or not understood of the rule (iptables' extensions, named sets). A rule
-//! that perhaps matches is noted, and the packet goes on.
+//! A rule matches, or does not, or possibly matches: the packet's interface and source are unknown,
+//! and so are iptables extensions and the content of named sets. A rule that possibly matches is
+//! noted, and the packet goes on.
 
 use serde_json::{Value, json};
 
 use super::ruleset_snapshot::{Chain, RulesetSnapshot};
 use crate::core::types::Proto;
 
-/// How deep chains may jump; the kernel allows as many.
+/// The deepest nesting of jumps, as in the kernel.
 const DEPTH: usize = 16;
 
-/// A first packet, as far as it is known.
+/// The first packet of a flow, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub struct TracedPacket {
-    /// Its family.
+    /// True for IPv6.
     pub v6: bool,
     /// Its protocol.
     pub proto: Proto,
-    /// Source port, if it is known.
+    /// Its source port, if known.
     pub from: Option<u16>,
-    /// Destination port, if it is known.
+    /// Its destination port, if known.
     pub to: Option<u16>,
-    /// Its flow's conntrack mark.
+    /// The conntrack mark of its flow.
     pub mark: u32,
 }
 
-/// What a place does to a packet.
+/// The effect of a rule on a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceEffect {
-    /// Lets it on.
+    /// The packet passes this hook.
     Accept,
-    /// Drops or refuses it.
+    /// The packet is dropped or rejected.
     Drop,
 }
 
-/// What becomes of a packet.
+/// The fate of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
-    /// Where it ends, if it does: `inet filter input: policy drop`.
+    /// The place that drops it, if one does for certain: `inet filter input: policy drop`.
     pub dropped: Option<String>,
-    /// What may decide otherwise before that, in order.
+    /// Places before that with a possible effect, in order.
     pub possible: Vec<(TraceEffect, String)>,
 }
 
-/// Sends `packet` through all chains of `hook` but those of our table.
+/// Sends `packet` through all chains of `hook`, except those of the table `ours`.
 pub fn trace_packet(
-    survey: &RulesetSnapshot,
+    snapshot: &RulesetSnapshot,
     hook: &str,
     ours: &str,
     packet: &TracedPacket,
 ) -> Trace {
-    let mut walk = Tracer { survey, packet, perhaps: Vec::new() };
-    let chains =
-        survey.chains.iter().filter(|c| c.hangs_in(hook) && c.sees(packet.v6) && !c.is_of(ours));
+    let mut tracer = Tracer { snapshot, packet, possible: Vec::new() };
     let mut dropped = None;
-    for chain in chains {
-        let end = match walk.chain(chain, 0) {
-            ChainExit::Decided(TraceEffect::Accept, _) => None,
+    for chain in &snapshot.chains {
+        if !chain.is_hooked(hook) || !chain.sees(packet.v6) || chain.is_of(ours) {
+            continue;
+        }
+        dropped = match tracer.chain(chain, 0) {
             ChainExit::Decided(TraceEffect::Drop, place) => Some(place),
-            ChainExit::Through => chain
-                .base
-                .as_ref()
-                .filter(|base| base.drops)
-                .map(|_| format!("{}: policy drop", place(chain))),
+            ChainExit::End if chain.drops() => Some(format!("{}: policy drop", place(chain))),
+            ChainExit::Decided(TraceEffect::Accept, _) | ChainExit::End => None,
         };
-        if end.is_some() {
-            dropped = end;
+        if dropped.is_some() {
             break;
         }
     }
-    Trace { dropped, possible: walk.perhaps }
+    Trace { dropped, possible: tracer.possible }
 }
 
 struct Tracer<'a> {
-    survey: &'a RulesetSnapshot,
+    snapshot: &'a RulesetSnapshot,
     packet: &'a TracedPacket,
-    perhaps: Vec<(TraceEffect, String)>,
+    possible: Vec<(TraceEffect, String)>,
 }
 
 /// How a packet leaves a chain.
 enum ChainExit {
     Decided(TraceEffect, String),
-    /// By its last rule or a `return`.
-    Through,
+    /// After the last rule, or by `return`.
+    End,
+}
+
+enum RuleMeaning {
+    /// `None`: possibly.
+    Matches(Option<bool>),
+    Verdict(Value),
+    /// Decided by something that the listing does not contain: a named map, a program.
+    Unknown,
+    Nothing,
 }
 
 impl Tracer<'_> {
     fn chain(&mut self, chain: &Chain, depth: usize) -> ChainExit {
         if depth > DEPTH {
-            return ChainExit::Through;
+            return ChainExit::End;
         }
         for (handle, statements) in &chain.rules {
             let here = format!("{}: rule with handle {handle}", place(chain));
-            let (mut sure, mut next) = (true, None);
-            for statement in statements {
-                match self.statement(statement) {
-                    RuleMeaning::Matches(Some(true)) | RuleMeaning::Nothing => {}
-                    RuleMeaning::Matches(Some(false)) => {
-                        next = None;
-                        break;
-                    }
-                    RuleMeaning::Matches(None) => sure = false,
-                    RuleMeaning::Verdict(verdict) => next = Some(verdict),
-                    RuleMeaning::Decides => {
-                        self.perhaps.extend(
-                            [TraceEffect::Accept, TraceEffect::Drop]
-                                .map(|effect| (effect, here.clone())),
-                        );
-                    }
-                }
-            }
-            match next.and_then(|verdict| self.carry_out(&verdict, chain, here, sure, depth)) {
-                Some(end) => return end,
-                None => continue,
+            let Some((verdict, certain)) = self.rule(statements, &here) else { continue };
+            match self.exit(&verdict, chain, here, depth) {
+                Some(exit) if certain => return exit,
+                Some(ChainExit::Decided(effect, place)) => self.possible.push((effect, place)),
+                Some(ChainExit::End) | None => {}
             }
         }
-        ChainExit::Through
+        ChainExit::End
     }
 
-    /// What a verdict leads to; `None` if the packet goes on with the next rule.
-    fn carry_out(
+    /// The verdict of a rule, and true if it is certain; `None` if there is none, or no match.
+    fn rule(&mut self, statements: &[Value], here: &str) -> Option<(Value, bool)> {
+        let mut certain = true;
+        let mut found = None;
+        for statement in statements {
+            match self.statement(statement) {
+                RuleMeaning::Matches(Some(true)) | RuleMeaning::Nothing => {}
+                RuleMeaning::Matches(Some(false)) => return None,
+                RuleMeaning::Matches(None) => certain = false,
+                RuleMeaning::Verdict(verdict) => found = Some(verdict),
+                RuleMeaning::Unknown => {
+                    self.possible.push((TraceEffect::Accept, here.to_owned()));
+                    self.possible.push((TraceEffect::Drop, here.to_owned()));
+                }
+            }
+        }
+        Some((found?, certain))
+    }
+
+    /// The exit that a verdict leads to; `None` if the packet goes on with the next rule.
+    fn exit(
         &mut self,
         verdict: &Value,
         chain: &Chain,
         here: String,
-        sure: bool,
         depth: usize,
     ) -> Option<ChainExit> {
-        let word = verdict.as_object()?.keys().next()?.as_str();
-        let end = match word {
-            "accept" => ChainExit::Decided(TraceEffect::Accept, here),
-            "drop" | "reject" => ChainExit::Decided(TraceEffect::Drop, here),
-            "return" => ChainExit::Through,
+        let (word, body) = verdict.as_object()?.iter().next()?;
+        match word.as_str() {
+            "accept" => Some(ChainExit::Decided(TraceEffect::Accept, here)),
+            "drop" | "reject" => Some(ChainExit::Decided(TraceEffect::Drop, here)),
+            "return" => Some(ChainExit::End),
             _ => {
-                let name = verdict.pointer(&format!("/{word}/target")).and_then(Value::as_str)?;
-                let same = |c: &&Chain| {
-                    c.family == chain.family && c.table == chain.table && c.name == name
-                };
-                let end = self.chain(self.survey.chains.iter().find(same)?, depth + 1);
-                match (end, word) {
-                    (ChainExit::Through, "jump") => return None,
-                    (end, _) => end,
+                let target = self.snapshot.sibling(chain, body["target"].as_str()?)?;
+                match self.chain(target, depth + 1) {
+                    ChainExit::End if word == "jump" => None,
+                    exit => Some(exit),
                 }
             }
-        };
-        match (sure, end) {
-            (true, end) => Some(end),
-            (false, ChainExit::Decided(effect, place)) => {
-                self.perhaps.push((effect, place));
-                None
-            }
-            (false, ChainExit::Through) => None,
         }
     }
 
     fn statement(&self, statement: &Value) -> RuleMeaning {
-        let Some((word, body)) = statement.as_object().and_then(|fields| fields.iter().next())
-        else {
-            return RuleMeaning::Matches(None);
-        };
+        let first = statement.as_object().and_then(|fields| fields.iter().next());
+        let Some((word, body)) = first else { return RuleMeaning::Matches(None) };
         match word.as_str() {
             "match" => RuleMeaning::Matches(self.matches(body)),
             "accept" | "drop" | "reject" | "return" | "jump" | "goto" => {
                 RuleMeaning::Verdict(statement.clone())
             }
             "counter" | "log" | "comment" | "mangle" | "notrack" => RuleMeaning::Nothing,
-            // With a limit of its own it is a question.
-            "set" if body.get("stmt").is_none() => RuleMeaning::Nothing,
-            "queue" => RuleMeaning::Decides,
-            // iptables' own: what ends a packet is known by name, what asks something is not.
-            "xt" => match (text(body, "type"), text(body, "name")) {
-                ("target", "REJECT") => RuleMeaning::Verdict(json!({ "reject": null })),
-                ("target", "DROP") => RuleMeaning::Verdict(json!({ "drop": null })),
-                ("target", _) => RuleMeaning::Nothing,
+            // With a limit of its own a set statement is a condition.
+            "set" if body["stmt"].is_null() => RuleMeaning::Nothing,
+            "queue" => RuleMeaning::Unknown,
+            // Of iptables' own statements, the targets are known by name; the conditions are not.
+            "xt" => match (body["type"].as_str(), body["name"].as_str()) {
+                (Some("target"), Some("REJECT")) => RuleMeaning::Verdict(json!({ "reject": null })),
+                (Some("target"), Some("DROP")) => RuleMeaning::Verdict(json!({ "drop": null })),
+                (Some("target"), _) => RuleMeaning::Nothing,
                 _ => RuleMeaning::Matches(None),
             },
-            "vmap" => self.mapped(body),
+            "vmap" => self.verdict_map(body),
             _ => RuleMeaning::Matches(None),
         }
     }
 
-    fn mapped(&self, vmap: &Value) -> RuleMeaning {
-        let pairs = vmap.pointer("/data/set").and_then(Value::as_array);
+    fn verdict_map(&self, vmap: &Value) -> RuleMeaning {
         if self.misses(&vmap["key"]) {
             return RuleMeaning::Matches(Some(false));
         }
-        let (Some(value), Some(pairs)) = (self.value(&vmap["key"]), pairs) else {
-            return RuleMeaning::Decides;
+        let (Some(value), Some(pairs)) = (self.value(&vmap["key"]), vmap["data"]["set"].as_array())
+        else {
+            return RuleMeaning::Unknown;
         };
-        let found = pairs.iter().find(|pair| is(&value, &pair[0]) == Some(true));
-        found
-            .map_or(RuleMeaning::Matches(Some(false)), |pair| RuleMeaning::Verdict(pair[1].clone()))
+        match pairs.iter().find(|pair| is(&value, &pair[0]) == Some(true)) {
+            Some(pair) => RuleMeaning::Verdict(pair[1].clone()),
+            None => RuleMeaning::Matches(Some(false)),
+        }
     }
 
     fn matches(&self, body: &Value) -> Option<bool> {
-        let (left, right) = (body.get("left")?, body.get("right")?);
+        let left = body.get("left")?;
+        let right = body.get("right")?;
         if self.misses(left) {
             return Some(false);
         }
-        // What we ask about comes from outside.
-        if ["iif", "iifname"]
-            .contains(&left.pointer("/meta/key").and_then(Value::as_str).unwrap_or_default())
-        {
-            let equal = is(&json!("lo"), right)?;
-            return match (text(body, "op"), equal) {
+        let op = body["op"].as_str()?;
+        if let Some("iif" | "iifname") = left["meta"]["key"].as_str() {
+            // The packet comes from outside: all that is known is that it is not from `lo`.
+            return match (op, is(&json!("lo"), right)?) {
                 ("==", true) => Some(false),
                 ("!=", true) => Some(true),
                 _ => None,
             };
         }
         let equal = is(&self.value(left)?, right)?;
-        match text(body, "op") {
+        match op {
             "==" | "in" => Some(equal),
             "!=" => Some(!equal),
             _ => None,
         }
     }
 
-    /// A payload of another protocol makes the whole rule miss, whatever the comparison.
+    /// True if the left side is a field of another protocol: then the rule does not match, whatever
+    /// the comparison.
     fn misses(&self, left: &Value) -> bool {
-        let protocol = left.pointer("/payload/protocol").and_then(Value::as_str);
-        protocol.is_some_and(|protocol| !self.is_of(protocol))
-            || list(left).is_some_and(|all| all.iter().any(|one| self.misses(one)))
-    }
-
-    fn is_of(&self, protocol: &str) -> bool {
-        match protocol {
-            "ip" => !self.packet.v6,
-            "ip6" => self.packet.v6,
-            "tcp" | "udp" => protocol == self.packet.proto.name(),
-            "icmp" | "icmpv6" | "sctp" | "dccp" | "ah" | "esp" | "comp" | "igmp" | "udplite" => {
-                false
-            }
-            _ => true,
-        }
-    }
-
-    /// What the packet has there, if it is known.
-    fn value(&self, left: &Value) -> Option<Value> {
-        if let Some([mask_of, mask]) = left.get("&").and_then(Value::as_array).map(Vec::as_slice) {
-            return Some(json!(self.value(mask_of)?.as_u64()? & mask.as_u64()?));
-        }
-        if let Some(parts) = left.get("concat").and_then(Value::as_array) {
-            return Some(
-                json!({ "concat": parts.iter().map(|part| self.value(part)).collect::<Option<Vec<_>>>()? }),
-            );
-        }
-        let key = |kind: &str, key: &str| {
-            left.get(kind).and_then(|body| body.get(key)).and_then(Value::as_str)
+        let other = match left["payload"]["protocol"].as_str() {
+            Some("ip") => self.packet.v6,
+            Some("ip6") => !self.packet.v6,
+            Some(protocol @ ("tcp" | "udp")) => protocol != self.packet.proto.name(),
+            Some(
+                "icmp" | "icmpv6" | "sctp" | "dccp" | "ah" | "esp" | "comp" | "igmp" | "udplite",
+            ) => true,
+            _ => false,
         };
-        let family = if self.packet.v6 { "ipv6" } else { "ipv4" };
-        match (key("meta", "key"), key("ct", "key"), key("payload", "field")) {
-            (Some("l4proto"), ..) => Some(json!(self.packet.proto.name())),
-            (Some("nfproto"), ..) => Some(json!(family)),
-            (_, Some("state"), _) => Some(json!("new")),
-            (_, Some("mark"), _) => Some(json!(self.packet.mark)),
-            (.., Some("dport")) => self.packet.to.map(|port| json!(port)),
-            (.., Some("sport")) => self.packet.from.map(|port| json!(port)),
-            (.., Some("protocol" | "nexthdr")) => Some(json!(self.packet.proto.name())),
+        other || list(&left["concat"]).iter().any(|part| self.misses(part))
+    }
+
+    /// The packet's value for the left side of a comparison, if known.
+    fn value(&self, left: &Value) -> Option<Value> {
+        if let [of, mask] = list(&left["&"]) {
+            return Some(json!(self.value(of)?.as_u64()? & mask.as_u64()?));
+        }
+        let parts = list(&left["concat"]);
+        if !parts.is_empty() {
+            let values: Option<Vec<Value>> = parts.iter().map(|part| self.value(part)).collect();
+            return Some(json!({ "concat": values? }));
+        }
+        match left["meta"]["key"].as_str() {
+            Some("l4proto") => return Some(json!(self.packet.proto.name())),
+            Some("nfproto") => return Some(json!(if self.packet.v6 { "ipv6" } else { "ipv4" })),
+            _ => {}
+        }
+        match left["ct"]["key"].as_str() {
+            Some("state") => return Some(json!("new")),
+            Some("mark") => return Some(json!(self.packet.mark)),
+            _ => {}
+        }
+        match left["payload"]["field"].as_str()? {
+            "dport" => Some(json!(self.packet.to?)),
+            "sport" => Some(json!(self.packet.from?)),
+            "protocol" | "nexthdr" => Some(json!(self.packet.proto.name())),
             _ => None,
         }
     }
-}
-
-enum RuleMeaning {
-    /// `None`: perhaps.
-    Matches(Option<bool>),
-    Verdict(Value),
-    /// By something that is not in the listing: a named map, a program.
-    Decides,
-    Nothing,
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn place(chain: &Chain) -> String {
     format!("{} {} {}", chain.family, chain.table, chain.name)
 }
 
-/// Whether `value` is what a rule's right side says; `None` if that cannot be told.
+/// True if `value` is among what the right side of a comparison names; `None` if unknown.
 fn is(value: &Value, right: &Value) -> Option<bool> {
-    if let Some(any) = right.as_array().or_else(|| right.get("set").and_then(Value::as_array)) {
-        let each: Vec<Option<bool>> = any.iter().map(|one| is(value, one)).collect();
-        return match each.contains(&Some(true)) {
-            true => Some(true),
-            false => each.into_iter().all(|one| one == Some(false)).then_some(false),
-        };
+    if let Some(set) = right.as_array().or(right["set"].as_array()) {
+        let results: Vec<Option<bool>> = set.iter().map(|one| is(value, one)).collect();
+        return unless_unknown(&results, true);
     }
-    if let Some([low, high]) = right.get("range").and_then(Value::as_array).map(Vec::as_slice) {
+    if let [low, high] = list(&right["range"]) {
         return Some((low.as_u64()?..=high.as_u64()?).contains(&value.as_u64()?));
     }
-    if let (Some(parts), Some(theirs)) = (list(value), list(right)) {
-        let each: Vec<Option<bool>> =
-            parts.iter().zip(theirs).map(|(one, other)| is(one, other)).collect();
-        return match each.contains(&Some(false)) {
-            true => Some(false),
-            false => each.into_iter().all(|one| one == Some(true)).then_some(true),
-        };
+    let parts = list(&value["concat"]);
+    let others = list(&right["concat"]);
+    if !parts.is_empty() && !others.is_empty() {
+        let pairs = parts.iter().zip(others);
+        let results: Vec<Option<bool>> = pairs.map(|(one, other)| is(one, other)).collect();
+        return unless_unknown(&results, false);
     }
-    let number = |value: &Value| match value.as_str() {
-        Some("tcp") => Some(6),
-        Some("udp") => Some(17),
-        _ => value.as_u64(),
-    };
     match (number(value), number(right)) {
         (Some(one), Some(other)) => Some(one == other),
-        // A named set's elements were not asked for.
+        // A named set: the snapshot does not list its elements.
         _ if right.as_str().is_some_and(|name| name.starts_with('@')) => None,
         _ if right.is_string() && value.is_string() => Some(value == right),
         _ => None,
     }
 }
 
-fn list(value: &Value) -> Option<&Vec<Value>> {
-    value.get("concat").and_then(Value::as_array)
+/// `decisive` if any result is that; else its opposite, unless any result is unknown.
+fn unless_unknown(results: &[Option<bool>], decisive: bool) -> Option<bool> {
+    if results.contains(&Some(decisive)) {
+        return Some(decisive);
+    }
+    if results.contains(&None) { None } else { Some(!decisive) }
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value.as_str() {
+        Some("tcp") => Some(6),
+        Some("udp") => Some(17),
+        _ => value.as_u64(),
+    }
+}
+
+/// The elements of an array; none for any other value.
+fn list(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(list) => list,
+        _ => &[],
+    }
 }

@@ -1,5 +1,5 @@
-//! The whole ruleset as it is live, read object by object: what is not known is left out here and
-//! never a fault. What becomes of a packet in it is left to `course`.
+//! The whole live ruleset, read object by object. Unknown objects are skipped and never an error.
+//! See `packet_trace` for packets in it.
 
 use serde_json::Value;
 
@@ -8,29 +8,29 @@ use super::nft::NftProgram;
 use crate::config;
 use crate::core::types::Fault;
 
-/// What others, and we, have loaded.
+/// The loaded rulesets, ours included.
 #[derive(Clone, Debug, Default)]
 pub struct RulesetSnapshot {
     pub(super) chains: Vec<Chain>,
-    /// Families of tables whose chains see packets that are not looked at here: `netdev`, `bridge`.
+    /// Families of tables that see packets but are not read here: `netdev`, `bridge`.
     pub elsewhere: Vec<String>,
-    /// Tables of the old iptables, which nft does not list.
+    /// Tables of the legacy iptables, which nft does not list.
     pub legacy: Vec<String>,
 }
 
-/// A chain with its rules in order.
+/// A chain.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     pub(super) family: String,
     pub(super) table: String,
     pub(super) name: String,
-    /// Where it hangs, if it is not only jumped to.
+    /// `None` if the chain is only jumped to.
     pub(super) base: Option<BaseChain>,
-    /// (handle, statements)
+    /// (handle, statements), in order.
     pub(super) rules: Vec<(u64, Vec<Value>)>,
 }
 
-/// Where a chain hangs.
+/// A chain's place in the kernel.
 #[derive(Clone, Debug)]
 pub(super) struct BaseChain {
     pub(super) hook: String,
@@ -39,68 +39,73 @@ pub(super) struct BaseChain {
 }
 
 impl RulesetSnapshot {
-    /// Reads the ruleset of the calling thread's network namespace; elements of named sets are not
-    /// asked for.
-    ///
-    /// # Errors
-    /// If nft is missing, or may not ask.
+    /// Reads the rulesets of the calling thread's network namespace, without the elements of named
+    /// sets.
     pub fn take(settings: &config::FirewallSettings) -> Result<RulesetSnapshot, Fault> {
-        let mut survey = RulesetSnapshot::read(&NftProgram::new(&settings.nft)?.list_all()?)?;
-        for file in ["ip_tables_names", "ip6_tables_names"] {
-            let names = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"))
-                .unwrap_or_default();
-            survey.legacy.extend(
-                names
-                    .lines()
-                    .map(|name| format!("{name} ({})", file.trim_end_matches("_tables_names"))),
-            );
+        let mut snapshot = RulesetSnapshot::read(&NftProgram::new(&settings.nft)?.list_all()?)?;
+        for program in ["ip", "ip6"] {
+            let file = format!("/proc/thread-self/net/{program}_tables_names");
+            for table in std::fs::read_to_string(file).unwrap_or_default().lines() {
+                snapshot.legacy.push(format!("{table} ({program})"));
+            }
         }
-        Ok(survey)
+        Ok(snapshot)
     }
 
     pub(super) fn read(json: &str) -> Result<RulesetSnapshot, Fault> {
-        let mut survey = RulesetSnapshot::default();
+        let mut snapshot = RulesetSnapshot::default();
         for object in objects(json)? {
-            if let Some(chain) = object.get("chain") {
-                survey.chains.extend(read_chain(chain));
-            } else if let Some(rule) = object.get("rule") {
-                survey.add(rule);
-            } else if let Some(family) = object.pointer("/table/family").and_then(Value::as_str)
+            snapshot.chains.extend(read_chain(&object["chain"]));
+            snapshot.add_rule(&object["rule"]);
+            if let Some(family) = object["table"]["family"].as_str()
                 && !["inet", "ip", "ip6", "arp"].contains(&family)
             {
-                survey.elsewhere.push(family.to_owned());
+                snapshot.elsewhere.push(family.to_owned());
             }
         }
-        survey
-            .chains
-            .sort_by_key(|chain| chain.base.as_ref().map_or(i64::MAX, |base| base.priority));
-        Ok(survey)
+        snapshot.chains.sort_by_key(|chain| match &chain.base {
+            Some(base) => base.priority,
+            None => i64::MAX,
+        });
+        Ok(snapshot)
     }
 
-    fn add(&mut self, rule: &Value) -> Option<()> {
-        let text = |key| rule.get(key).and_then(Value::as_str);
-        let (family, table, name) = (text("family")?, text("table")?, text("chain")?);
-        let chain = self
-            .chains
-            .iter_mut()
-            .find(|c| c.family == family && c.table == table && c.name == name)?;
-        let statements = rule.get("expr").and_then(Value::as_array).cloned().unwrap_or_default();
-        chain.rules.push((rule.get("handle").and_then(Value::as_u64).unwrap_or(0), statements));
-        Some(())
+    fn add_rule(&mut self, rule: &Value) {
+        let chain = self.chains.iter_mut().find(|chain| {
+            rule["family"] == chain.family
+                && rule["table"] == chain.table
+                && rule["chain"] == chain.name
+        });
+        if let Some(chain) = chain {
+            let statements = rule["expr"].as_array().cloned().unwrap_or_default();
+            chain.rules.push((rule["handle"].as_u64().unwrap_or(0), statements));
+        }
     }
 
-    /// How many chains hang in `hook`, ours not counted.
+    /// The chain `name` in the same table as `chain`.
+    pub(super) fn sibling(&self, chain: &Chain, name: &str) -> Option<&Chain> {
+        self.chains.iter().find(|other| {
+            other.family == chain.family && other.table == chain.table && other.name == name
+        })
+    }
+
+    /// The number of chains in `hook`, without those of the table `ours`.
     pub fn hooked(&self, hook: &str, ours: &str) -> usize {
-        self.chains.iter().filter(|chain| chain.hangs_in(hook) && !chain.is_of(ours)).count()
+        self.chains.iter().filter(|chain| chain.is_hooked(hook) && !chain.is_of(ours)).count()
     }
 }
 
 impl Chain {
-    pub(super) fn hangs_in(&self, hook: &str) -> bool {
+    pub(super) fn is_hooked(&self, hook: &str) -> bool {
         self.base.as_ref().is_some_and(|base| base.hook == hook)
     }
 
-    /// Whether it belongs to our own table.
+    /// True if the chain's policy is drop.
+    pub(super) fn drops(&self) -> bool {
+        self.base.as_ref().is_some_and(|base| base.drops)
+    }
+
+    /// True if the chain belongs to our own table.
     pub(super) fn is_of(&self, ours: &str) -> bool {
         self.family == "inet" && self.table == ours
     }
@@ -111,16 +116,15 @@ impl Chain {
 }
 
 fn read_chain(chain: &Value) -> Option<Chain> {
-    let text = |key: &str| chain.get(key).and_then(Value::as_str).map(str::to_owned);
-    let base = text("hook").map(|hook| BaseChain {
-        hook,
-        priority: chain.get("prio").and_then(Value::as_i64).unwrap_or(0),
-        drops: text("policy").as_deref() == Some("drop"),
+    let base = chain["hook"].as_str().map(|hook| BaseChain {
+        hook: hook.to_owned(),
+        priority: chain["prio"].as_i64().unwrap_or(0),
+        drops: chain["policy"] == "drop",
     });
     Some(Chain {
-        family: text("family")?,
-        table: text("table")?,
-        name: text("name")?,
+        family: chain["family"].as_str()?.to_owned(),
+        table: chain["table"].as_str()?.to_owned(),
+        name: chain["name"].as_str()?.to_owned(),
         base,
         rules: Vec::new(),
     })

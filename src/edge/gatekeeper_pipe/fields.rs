@@ -1,5 +1,5 @@
-//! One field after the other, into a wiped buffer and out of untrusted bytes.
-//! Which fields a message has is left to `layout`.
+//! The fields of messages: written into a wiped buffer, read from untrusted bytes. See `layout` for
+//! the fields of each message.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
@@ -12,7 +12,7 @@ use crate::core::door::{STEPS, Step};
 use crate::core::keyring::Secret;
 use crate::core::types::{Port, Proto, Source};
 
-/// Writes fields into a buffer that is wiped and never moves.
+/// Writes fields into a buffer that is wiped when dropped and never grows.
 pub(super) struct Fields(Zeroizing<Vec<u8>>);
 
 impl Fields {
@@ -48,7 +48,7 @@ impl Fields {
         self.put(&value.to_be_bytes())
     }
 
-    /// Family and 16 bytes: a mapped address stays what it is.
+    /// Family and 16 bytes: an IPv4-mapped address stays IPv6.
     pub(super) fn ip(self, ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(v4) => self.u8(4).put(&v4.to_ipv6_mapped().octets()),
@@ -71,20 +71,22 @@ impl Fields {
         }
     }
 
-    /// Always [`STEPS`] places.
+    /// The count, then the steps, padded with zeros to [`STEPS`].
     pub(super) fn steps(self, steps: &[Step]) -> Self {
-        let steps = steps.get(..STEPS).unwrap_or(steps);
-        let count = u8::try_from(steps.len()).unwrap_or(0);
-        let filled = steps.iter().fold(self.u8(count), |fields, step| fields.step(*step));
-        filled.put(&[0; 3 * STEPS][3 * steps.len()..])
+        let count = steps.len().min(STEPS);
+        let mut fields = self.u8(count as u8);
+        for step in &steps[..count] {
+            fields = fields.step(*step);
+        }
+        fields.put(&[0; 3 * STEPS][3 * count..])
     }
 
-    pub(super) fn parcel(self, descriptor: Option<OwnedFd>) -> EncodedMessage {
+    pub(super) fn finish(self, descriptor: Option<OwnedFd>) -> EncodedMessage {
         EncodedMessage { bytes: self.0, descriptor }
     }
 }
 
-/// How an ICMP echo step is told from the protocols, whose number it has in IPv4.
+/// The number of an ICMP echo step among the protocols, as in IPv4.
 const ECHO: u8 = 1;
 
 pub(super) fn flag(reader: &mut Reader<'_>) -> Option<bool> {
@@ -114,10 +116,13 @@ pub(super) fn secret(reader: &mut Reader<'_>) -> Option<Secret<32>> {
     Secret::filled(|place| bytes.try_into().map(|bytes| *place = bytes)).ok()
 }
 
+/// The outer `None`: no valid field. The inner one: the field is absent.
 pub(super) fn optional<'a>(reader: &mut Reader<'a>, length: usize) -> Option<Option<&'a [u8]>> {
-    let present = flag(reader)?;
-    let bytes = reader.take(length)?;
-    (present || bytes.iter().all(|b| *b == 0)).then_some(present.then_some(bytes))
+    if flag(reader)? {
+        return Some(Some(reader.take(length)?));
+    }
+    reader.zeros(length)?;
+    Some(None)
 }
 
 pub(super) fn step(reader: &mut Reader<'_>) -> Option<Step> {

@@ -1,5 +1,5 @@
-//! The bytes of each message: one byte says which it is, fixed fields follow, big-endian.
-//! What does not fill its layout exactly is no message; what a message means is left to `messages`.
+//! The bytes of each message: its number in one byte, then fixed fields, big-endian. Bytes that do
+//! not fill a layout exactly are no message. See `messages` for the meaning.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
@@ -18,7 +18,8 @@ impl Message for ToListener {
     const DESCRIPTORS: bool = true;
 
     fn encode(self) -> EncodedMessage {
-        match self {
+        let mut descriptor = None;
+        let fields = match self {
             Self::Gateway { realm, gateway, mask, current, other, port, burst, per_second } => {
                 Fields::of(1)
                     .put(&realm.0)
@@ -29,39 +30,43 @@ impl Message for ToListener {
                     .u16(port)
                     .u32(burst)
                     .u32(per_second)
-                    .parcel(None)
             }
             Self::Client { row, keys, fingerprint } => Fields::of(2)
                 .u32(row)
                 .put(keys.psk.expose())
                 .put(keys.tag.expose())
                 .put(keys.mac.expose())
-                .put(&fingerprint.0)
-                .parcel(None),
-            Self::Doors { ipv6, debug } => {
-                Fields::of(3).u8(encode_ipv6(ipv6)).bool(debug).parcel(None)
-            }
-            Self::Door { index, spec } => encode_door(index, &spec).parcel(None),
-            Self::Sequence { door, steps } => Fields::of(5).u16(door).steps(&steps).parcel(None),
+                .put(&fingerprint.0),
+            Self::Doors { ipv6, debug } => Fields::of(3).u8(encode_ipv6(ipv6)).bool(debug),
+            Self::Door { index, spec } => encode_door(index, &spec),
+            Self::Sequence { door, steps } => Fields::of(5).u16(door).steps(&steps),
             Self::Address { address, knock, door } => {
-                Fields::of(6).ip(address).bool(knock).bool(door).parcel(None)
+                Fields::of(6).ip(address).bool(knock).bool(door)
             }
-            Self::AddressesDone => Fields::of(7).parcel(None),
+            Self::AddressesDone => Fields::of(7),
             Self::Capture(UnboundCapture { socket, interface }) => {
-                Fields::of(8).u32(interface.index).bool(interface.loopback).parcel(Some(socket))
+                descriptor = Some(socket);
+                Fields::of(8).u32(interface.index).bool(interface.loopback)
             }
-            Self::Raw4(socket) => Fields::of(9).parcel(Some(socket)),
-            Self::Raw6(socket) => Fields::of(10).parcel(Some(socket)),
+            Self::Raw4(socket) => {
+                descriptor = Some(socket);
+                Fields::of(9)
+            }
+            Self::Raw6(socket) => {
+                descriptor = Some(socket);
+                Fields::of(10)
+            }
             Self::Go { user } => {
                 let (uid, gid) = user.unwrap_or_default();
-                Fields::of(11).bool(user.is_some()).u32(uid).u32(gid).parcel(None)
+                Fields::of(11).bool(user.is_some()).u32(uid).u32(gid)
             }
             Self::Verdict { ticket, spent, receipt } => {
-                Fields::of(12).u64(ticket).bool(spent).optional(receipt.as_ref()).parcel(None)
+                Fields::of(12).u64(ticket).bool(spent).optional(receipt.as_ref())
             }
-            Self::AskCounters => Fields::of(13).parcel(None),
-            Self::Stop => Fields::of(14).parcel(None),
-        }
+            Self::AskCounters => Fields::of(13),
+            Self::Stop => Fields::of(14),
+        };
+        fields.finish(descriptor)
     }
 
     fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self> {
@@ -104,7 +109,7 @@ impl Message for ToListener {
             11 => {
                 let user = match flag(r)? {
                     true => Some((r.u32()?, r.u32()?)),
-                    false => r.zeros(8).map(|()| None)?,
+                    false => r.zeros(8).map(|_| None)?,
                 };
                 Self::Go { user }
             }
@@ -133,12 +138,11 @@ fn encode_ipv6(ipv6: Ipv6) -> u8 {
 }
 
 fn decode_ipv6(number: u8) -> Option<Ipv6> {
-    [Ipv6::Counts, Ipv6::Refused, Ipv6::Ignored]
-        .into_iter()
-        .find(|ipv6| encode_ipv6(*ipv6) == number)
+    let all = [Ipv6::Counts, Ipv6::Refused, Ipv6::Ignored];
+    all.into_iter().find(|ipv6| encode_ipv6(*ipv6) == number)
 }
 
-/// Stands where a target has no address.
+/// The address field of a target without an address.
 const NOWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 fn encode_door(index: u16, spec: &DoorSpec) -> Fields {
@@ -172,7 +176,9 @@ fn decode_door(r: &mut Reader<'_>) -> Option<DoorSpec> {
         (2, true) => Target::Never,
         _ => return None,
     };
-    let [one_time, tolerate_duplicates] = [flag(r)?, flag(r)?];
+    let one_time = flag(r)?;
+    let tolerate_duplicates = flag(r)?;
+    let pause_after = r.u32()?;
     Some(DoorSpec {
         sequence,
         seq_timeout,
@@ -180,7 +186,7 @@ fn decode_door(r: &mut Reader<'_>) -> Option<DoorSpec> {
         target,
         one_time,
         tolerate_duplicates,
-        pause_after: r.u32()?,
+        pause_after,
     })
 }
 
@@ -209,16 +215,17 @@ impl Message for ToGatekeeper {
             Self::Alarm { row, first, again } => {
                 Fields::of(10).u32(row).source(first).source(again)
             }
-            Self::Counters { counters, packets, lost } => counters
-                .0
-                .iter()
-                .fold(Fields::of(11), |fields, count| fields.u64(*count))
-                .u64(packets)
-                .u64(lost),
+            Self::Counters { counters, packets, lost } => {
+                let mut fields = Fields::of(11);
+                for count in counters.0 {
+                    fields = fields.u64(count);
+                }
+                fields.u64(packets).u64(lost)
+            }
             Self::Down { capture } => Fields::of(12).u8(capture),
             Self::Refused { source } => Fields::of(13).ip(source),
         };
-        fields.parcel(None)
+        fields.finish(None)
     }
 
     fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self> {

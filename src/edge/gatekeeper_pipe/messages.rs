@@ -1,6 +1,5 @@
-//! The two closed tables: what the gatekeeper may tell the listener, and what the listener may tell
-//! the gatekeeper. Carrying them is left to `gatekeeper_pipe`, believing them to the receivers:
-//! nothing that comes up is proof of anything.
+//! All messages between gatekeeper and listener. A message from the listener proves nothing: its
+//! receiver must check it.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -12,110 +11,96 @@ use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
 use crate::edge::capture::UnboundCapture;
 
-/// What the gatekeeper tells: first the set-up in any order, then [`ToListener::Go`], then the
+/// A message from the gatekeeper: first the set-up in any order, then [`ToListener::Go`], then the
 /// rest.
+#[allow(missing_docs)]
 pub enum ToListener {
-    /// The gateway's secrets and the sealed knock's settings. Without it no sealed knock is heard.
+    /// The gateway's secrets and the settings of sealed knocks. Without it no sealed knock is read.
     Gateway {
-        /// The realm.
         realm: RealmId,
-        /// The gateway.
         gateway: GatewayId,
-        /// The realm's mask key.
         mask: Secret<32>,
-        /// The X25519 secret that profiles name.
+        /// The current X25519 secret, whose public key is in profiles.
         current: Secret<32>,
-        /// While keys rotate: the other one.
+        /// During a key rotation: the other secret.
         other: Option<Secret<32>>,
-        /// Where sealed knocks arrive.
+        /// The port of sealed knocks.
         port: u16,
-        /// A client's token bucket: how many at once.
+        /// Each client's token bucket: its size.
         burst: u32,
-        /// A client's token bucket: how many per second after that.
+        /// Each client's token bucket: tokens per second.
         per_second: u32,
     },
-    /// One client. Rows count from 0, each once, in order; a row is how the listener calls a client
-    /// from then on.
-    Client {
-        /// Its row.
-        row: u32,
-        /// Its symmetric keys.
-        keys: ClientKeys,
-        /// Its SSH key.
-        fingerprint: Fingerprint,
-    },
-    /// How doors are watched.
+    /// One client. Rows count from 0, each once, in order. The listener names a client by its row.
+    Client { row: u32, keys: ClientKeys, fingerprint: Fingerprint },
+    /// Settings of all doors.
     Doors {
-        /// What becomes of hits over IPv6.
+        /// The effect of packets over IPv6.
         ipv6: Ipv6,
-        /// Tell of every packet that some door listens for.
+        /// True to report every packet that some door listens for.
         debug: bool,
     },
     /// One door. Indices count from 0, each once, in order.
     Door {
-        /// Its index.
         index: u16,
-        /// What the machine needs of it.
+        /// Its settings for the sequence machine.
         spec: DoorSpec,
     },
-    /// The sequence in force at a door from now on; empty shuts it.
+    /// The sequence of a door from now on. An empty one closes the door.
     Sequence {
-        /// The door's index.
         door: u16,
-        /// At most [`crate::core::door::STEPS`].
+        /// Its steps, at most [`crate::core::door::STEPS`].
         steps: Vec<Step>,
     },
-    /// One of our unicast addresses, for the list that [`ToListener::AddressesDone`] puts in force.
+    /// One of our unicast addresses, for the list that [`ToListener::AddressesDone`] completes.
     Address {
-        /// The address.
         address: IpAddr,
-        /// Whether sealed knocks may be sent to it.
+        /// True if sealed knocks may be sent to it.
         knock: bool,
-        /// Whether doors without a target count it as their own.
+        /// True if doors without a target accept packets to it.
         door: bool,
     },
-    /// The addresses told since the last such message replace all earlier ones.
+    /// The addresses since the last such message replace all earlier ones.
     AddressesDone,
-    /// A capture socket to bind and read; numbered from 0 in the order of arrival.
+    /// A capture socket to bind and read. Numbered from 0 in order of arrival.
     Capture(UnboundCapture),
     /// A socket for receipts over IPv4.
     Raw4(OwnedFd),
     /// A socket for receipts over IPv6.
     Raw6(OwnedFd),
-    /// Set-up is over: give up all rights, become this user if there is one to become, say `Ready`,
-    /// listen.
+    /// Set-up is over: drop all privileges, become this user if there is one, send `Ready`, listen.
     Go {
         /// User and group id.
         user: Option<(u32, u32)>,
     },
-    /// How a knock ended.
+    /// The verdict that completes a knock.
     Verdict {
-        /// Which knock.
+        /// The ticket of the knock.
         ticket: u64,
-        /// Whether its mark was set: then a copy of it, from wherever, is not worth a look any
-        /// more.
+        /// True if its used-knock mark is set: then copies of it are ignored.
         spent: bool,
-        /// What to answer, if anything.
+        /// The receipt to send, if any.
         receipt: Option<[u8; RECEIPT_BODY]>,
     },
-    /// Answer with `Counters`.
+    /// Reply with `Counters`.
     AskCounters,
     /// End.
     Stop,
 }
 
-/// What the listener tells. An attacker who owns the listener can send any of it, at any rate.
+/// A message from the listener. An attacker who has taken it over can send any of these, at any
+/// rate.
 #[derive(Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub enum ToGatekeeper {
-    /// It has given up its rights and listens. A bit for each [`crate::edge::confine::Limitation`]
-    /// that applies.
+    /// It has dropped its privileges and listens.
     Ready {
-        /// The bits.
+        /// The bits of its [`crate::edge::confine::Limitations`].
         degraded: u32,
     },
-    /// It could not: it ends.
+    /// Set-up or confinement failed, and the listener ends.
     Failed {
-        /// Which step, by [`crate::edge::confine::Step`].
+        /// The number of the [`crate::edge::confine::ConfineStep`].
         step: u8,
         /// The kernel's error number, or 0.
         errno: i32,
@@ -123,82 +108,58 @@ pub enum ToGatekeeper {
     /// A sealed knock opened; its signature is unproven.
     Knock(HandedKnock),
     /// A door's sequence is complete.
-    Completed {
-        /// The door's index.
-        door: u16,
-        /// Who knocked.
-        source: IpAddr,
-    },
-    /// A step was right.
+    Completed { door: u16, source: IpAddr },
+    /// A step of a sequence is complete.
     Stage {
-        /// The door's index.
         door: u16,
-        /// Who knocks.
         source: IpAddr,
         /// Counted from 1.
         stage: u8,
     },
-    /// An attempt ran out of time.
+    /// An attempt timed out.
     TimedOut {
-        /// The door's index.
         door: u16,
-        /// Who had begun.
         source: IpAddr,
-        /// How many steps were done.
+        /// The number of completed steps.
         stage: u8,
     },
-    /// A hit over IPv6 on a link where none counts.
-    Refused {
-        /// From where.
-        source: IpAddr,
-    },
+    /// A packet for a door over IPv6, on a link where IPv6 does not count.
+    Refused { source: IpAddr },
     /// For debugging doors: some door listens for this packet.
     Seen {
-        /// From where.
         source: IpAddr,
-        /// From which port.
         source_port: u16,
-        /// To where.
         destination: IpAddr,
-        /// To what.
         step: Step,
-        /// Its length as its IP header gives it.
+        /// Its length in the IP header.
         length: u16,
     },
-    /// For debugging doors: an attempt is off the books.
+    /// For debugging doors: an attempt was removed.
     Removed {
-        /// Whose.
         source: IpAddr,
-        /// Whether it had opened the door.
+        /// True if it had opened the door.
         success: bool,
     },
-    /// For debugging doors: flags kept a packet from counting.
+    /// For debugging doors: a packet did not count because of its TCP flags.
     Ignored {
         /// The flag, an index into `TcpFlags::NAMES`.
         flag: u8,
-        /// Whether it is wanted.
+        /// True if the flag must be set.
         wanted: bool,
     },
-    /// A client's packet came a second time, from elsewhere: somebody is on the path.
-    Alarm {
-        /// The client's row.
-        row: u32,
-        /// Where it came from first.
-        first: Source,
-        /// And then.
-        again: Source,
-    },
-    /// The answer to `AskCounters`.
+    /// A client's packet came again from another source: somebody is on the path.
+    Alarm { row: u32, first: Source, again: Source },
+    /// The reply to `AskCounters`.
     Counters {
-        /// By reason.
+        /// Rejected packets by reason.
         counters: Counters,
-        /// All packets that passed the kernel's filter.
+        /// Packets that passed the kernel's filter.
         packets: u64,
-        /// Packets that the kernel lost in front of us.
+        /// Packets that the kernel dropped for lack of room.
         lost: u64,
     },
-    /// A captured interface went down or away; it is listened to again when it comes back as the
-    /// same device.
+    /// A captured interface went down or disappeared. If the same device comes back, capturing goes
+    /// on.
     Down {
         /// Number of the capture socket.
         capture: u8,

@@ -50,8 +50,8 @@ fn gateway(other: Option<Secret<32>>) -> ToListener {
     }
 }
 
-/// Every message that goes down, each in its longest form.
-fn down() -> Vec<ToListener> {
+/// Every message to the listener, each in its longest form.
+fn to_listener() -> Vec<ToListener> {
     let address: IpAddr = "2001:db8::1".parse().unwrap();
     vec![
         gateway(Some(secret(5))),
@@ -81,8 +81,8 @@ fn down() -> Vec<ToListener> {
     ]
 }
 
-/// Every message that goes up.
-fn up() -> Vec<ToGatekeeper> {
+/// Every message to the gatekeeper.
+fn to_gatekeeper() -> Vec<ToGatekeeper> {
     let ip: IpAddr = "192.0.2.7".parse().unwrap();
     let source = Source::new(ip);
     let mapped: IpAddr = "::ffff:192.0.2.7".parse().unwrap();
@@ -120,8 +120,8 @@ fn up() -> Vec<ToGatekeeper> {
     ]
 }
 
-/// What a message decodes to, encoded once more.
-fn again(message: ToListener) -> Option<(Vec<u8>, Vec<u8>)> {
+/// The bytes of a message, and those of what it decodes to.
+fn encode_twice(message: ToListener) -> Option<(Vec<u8>, Vec<u8>)> {
     let EncodedMessage { bytes, descriptor } = message.encode();
     let decoded = ToListener::decode(&bytes, descriptor)?;
     Some((bytes.to_vec(), decoded.encode().bytes.to_vec()))
@@ -129,12 +129,12 @@ fn again(message: ToListener) -> Option<(Vec<u8>, Vec<u8>)> {
 
 #[test]
 fn every_message_comes_out_as_it_went_in() {
-    for message in down() {
-        let (sent, received) = again(message).expect("a message of ours");
+    for message in to_listener() {
+        let (sent, received) = encode_twice(message).expect("a message of ours");
         assert_eq!(sent, received);
         assert!(sent.len() <= LONGEST);
     }
-    for (message, copy) in up().into_iter().zip(up()) {
+    for (message, copy) in to_gatekeeper().into_iter().zip(to_gatekeeper()) {
         let bytes = message.encode().bytes;
         assert_eq!(ToGatekeeper::decode(&bytes, None), Some(copy));
     }
@@ -142,14 +142,14 @@ fn every_message_comes_out_as_it_went_in() {
 
 #[test]
 fn one_byte_more_or_less_is_no_message() {
-    for message in down() {
+    for message in to_listener() {
         let EncodedMessage { mut bytes, descriptor } = message.encode();
         let copy = |fd: &Option<OwnedFd>| fd.as_ref().map(|fd| fd.try_clone().unwrap());
         assert!(ToListener::decode(&bytes[..bytes.len() - 1], copy(&descriptor)).is_none());
         bytes.push(0);
         assert!(ToListener::decode(&bytes, descriptor).is_none());
     }
-    for message in up() {
+    for message in to_gatekeeper() {
         let mut bytes = message.encode().bytes;
         assert!(ToGatekeeper::decode(&bytes[..bytes.len() - 1], None).is_none());
         bytes.push(0);
@@ -158,13 +158,13 @@ fn one_byte_more_or_less_is_no_message() {
 }
 
 #[test]
-fn a_descriptor_comes_where_it_belongs_and_nowhere_else() {
-    for message in down() {
+fn a_descriptor_comes_with_its_message_and_no_other() {
+    for message in to_listener() {
         let EncodedMessage { bytes, descriptor } = message.encode();
         let swapped = if descriptor.is_some() { None } else { Some(socket()) };
         assert!(ToListener::decode(&bytes, swapped).is_none());
     }
-    for message in up() {
+    for message in to_gatekeeper() {
         assert!(ToGatekeeper::decode(&message.encode().bytes, Some(socket())).is_none());
     }
 }
@@ -182,10 +182,10 @@ fn messages_and_descriptors_travel_both_ways() {
     gatekeeper.send(ToListener::Stop).unwrap();
     assert!(matches!(listener.receive(), Ok(Some(ToListener::Raw4(_)))));
     assert!(matches!(listener.receive(), Ok(Some(ToListener::Stop))));
-    for message in up() {
+    for message in to_gatekeeper() {
         listener.send(message).unwrap();
     }
-    for message in up() {
+    for message in to_gatekeeper() {
         assert_eq!(gatekeeper.receive().unwrap(), Some(message));
     }
     assert!(gatekeeper.receive().unwrap().is_none());
@@ -202,7 +202,7 @@ fn a_listener_that_does_not_read_never_blocks_the_gatekeeper() {
             Ok(()) => sent += 1,
             Err(error) => break error,
         }
-        assert!(sent < 100_000, "the queue has no end");
+        assert!(sent < 100_000, "the queue is bounded");
     };
     assert_eq!(full, PipeError::Full);
     assert_eq!(gatekeeper.waiting(), QUEUE);
@@ -219,7 +219,7 @@ fn a_listener_that_does_not_read_never_blocks_the_gatekeeper() {
 }
 
 #[test]
-fn what_no_listener_of_ours_sends_breaks_the_pipe() {
+fn nonsense_breaks_the_pipe() {
     let send = |bytes: &[u8]| {
         let (mut gatekeeper, listener) = ends();
         nix::sys::socket::send(listener.as_fd().as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
@@ -237,12 +237,12 @@ fn a_descriptor_sent_to_the_gatekeeper_is_not_opened_there() {
     let bytes = ToGatekeeper::Ready { degraded: 0 }.encode().bytes;
     put(&listener.socket, &EncodedMessage { bytes, descriptor: Some(writer) }).unwrap();
     assert_eq!(gatekeeper.receive().unwrap(), Some(ToGatekeeper::Ready { degraded: 0 }));
-    // Had the gatekeeper got a copy of the writing end, this would not be the end of the file.
+    // If the gatekeeper had a copy of the writing end, this would not be the end of the file.
     assert_eq!(nix::unistd::read(&reader, &mut [0; 1]), Ok(0));
 }
 
 #[test]
-fn a_hundred_thousand_clients_go_down_the_pipe() {
+fn a_hundred_thousand_clients_pass_through_the_pipe() {
     const CLIENTS: u32 = 100_000;
     let (mut gatekeeper, mut listener) = ends();
     let reader = std::thread::spawn(move || {
@@ -291,7 +291,7 @@ proptest! {
 
     #[test]
     fn every_changed_message_is_another_message_or_none(index in 0usize..19, at in 0usize..LONGEST, flip in 1u8..=255) {
-        let EncodedMessage { mut bytes, descriptor } = down().swap_remove(index).encode();
+        let EncodedMessage { mut bytes, descriptor } = to_listener().swap_remove(index).encode();
         let at = at % bytes.len();
         bytes[at] ^= flip;
         if let Some(message) = ToListener::decode(&bytes, descriptor) {
@@ -301,7 +301,7 @@ proptest! {
 }
 
 #[test]
-fn what_becomes_of_ipv6_arrives_as_it_was_meant() {
+fn the_ipv6_setting_arrives_unchanged() {
     for ipv6 in [Ipv6::Counts, Ipv6::Refused, Ipv6::Ignored] {
         let sent = ToListener::Doors { ipv6, debug: false }.encode();
         let came = ToListener::decode(&sent.bytes, None);

@@ -1,5 +1,5 @@
 //! One line of the clients file: `id=HEX,services="ssh" ssh-ed25519 AAAA... name`.
-//! Lines that contradict each other are left to the file as a whole.
+//! See `authorized` for lines that contradict each other.
 
 use jiff::Timestamp;
 
@@ -9,11 +9,13 @@ use crate::core::types::{ClientId, Fault, ServiceName};
 use crate::keys::encoded;
 use crate::keys::public::PublicKey;
 
-/// How many services one client may have.
+/// The most services of one client.
 const MAX_SERVICES: usize = 64;
 
-/// A client and where its parts stand, for complaints about lines that contradict each other.
-pub(super) struct Parsed {
+const SHAPE: &str = "write id=HEX,services=\"ssh\" ssh-ed25519 AAAA... NAME";
+
+/// A client, and the offsets of its parts for messages.
+pub(super) struct ParsedLine {
     pub(super) client: Client,
     pub(super) start: usize,
     pub(super) services_at: usize,
@@ -21,38 +23,35 @@ pub(super) struct Parsed {
     pub(super) name_at: usize,
 }
 
-const SHAPE: &str = "write id=HEX,services=\"ssh\" ssh-ed25519 AAAA... NAME";
-
 /// Reads `line`, which begins at byte `start` of `file`.
-pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<Parsed, Fault> {
+pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<ParsedLine, Fault> {
     let mut cursor = Cursor { file, at: start, rest: line };
     let options = LineOptions::read(&mut cursor)?;
     cursor.skip_blanks();
     let key_at = cursor.at;
     let algorithm = cursor.word();
     cursor.skip_blanks();
-    let blob = cursor.word();
-    let key = PublicKey::from_words(algorithm, blob)
+    let key = PublicKey::from_words(algorithm, cursor.word())
         .map_err(|fault| file.complain(key_at, fault.what, fault.remedy))?;
     cursor.skip_blanks();
     let name_at = cursor.at;
     let name = cursor.rest;
     if !is_name(name) {
-        let what = if name.is_empty() {
-            "no name behind the key".to_owned()
-        } else {
-            format!("`{}` is no name", printable(name))
+        let what = match name {
+            "" => "no name after the key".to_owned(),
+            _ => format!("`{}` is not a client's name", printable(name)),
         };
-        return Err(file.complain(
-            name_at,
-            what,
-            "one word of up to 64 letters, digits, and . _ @ + -",
-        ));
+        let remedy = "one word of up to 64 letters, digits, and . _ @ + -";
+        return Err(file.complain(name_at, what, remedy));
     }
-    let missing = |what: &str| file.complain(start, format!("no `{what}=` on this line"), SHAPE);
-    let (services_at, services) = options.services.ok_or_else(|| missing("services"))?;
+    let Some((services_at, services)) = options.services else {
+        return Err(file.complain(start, "no `services=` on this line", SHAPE));
+    };
+    let Some(id) = options.id else {
+        return Err(file.complain(start, "no `id=` on this line", SHAPE));
+    };
     let client = Client {
-        id: options.id.ok_or_else(|| missing("id"))?,
+        id,
         name: name.to_owned(),
         key: key.bytes(),
         fingerprint: key.fingerprint(),
@@ -60,32 +59,31 @@ pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<Pa
         expires: options.expires,
         max_seconds: options.max_seconds,
     };
-    Ok(Parsed { client, start, services_at, key_at, name_at })
+    Ok(ParsedLine { client, start, services_at, key_at, name_at })
 }
 
 /// The line of `client`, without an end of line.
 pub(super) fn print(client: &Client) -> String {
     let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
     let mut line = format!("id={},services=\"{}\"", client.id, services.join(","));
-    if let Some(expires) = client
-        .expires
-        .and_then(|s| i64::try_from(s).ok())
-        .and_then(|s| Timestamp::from_second(s).ok())
+    if let Some(expires) = client.expires
+        && let Ok(expires) = i64::try_from(expires)
+        && let Ok(expires) = Timestamp::from_second(expires)
     {
         line.push_str(&format!(",expires=\"{expires}\""));
     }
     if let Some(seconds) = client.max_seconds {
         line.push_str(&format!(",max-seconds={seconds}"));
     }
-    // The key passed its check when the client came into being.
+    // The key was checked when the client was made, so this never fails.
     let key = PublicKey::new(client.key).map(|key| key.line()).unwrap_or_default();
     format!("{line} {key} {}", client.name)
 }
 
-/// Whether a client can be called this.
+/// True if a client can have this name.
 pub(crate) fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(&b))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._@+-".contains(&byte))
 }
 
 #[derive(Default)]
@@ -97,52 +95,45 @@ struct LineOptions {
 }
 
 impl LineOptions {
+    const NAMES: [&str; 4] = ["id", "services", "expires", "max-seconds"];
+
     fn read(cursor: &mut Cursor<'_>) -> Result<Self, Fault> {
+        let file = cursor.file;
         let mut options = Self::default();
         loop {
             let key_at = cursor.at;
             let key = cursor.take_while(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-            let known = ["id", "services", "expires", "max-seconds"];
-            if !known.contains(&key) {
-                return Err(options.unknown(cursor, key_at, key, known));
+            if !Self::NAMES.contains(&key) {
+                return Err(options.unknown(cursor, key_at, key));
             }
             if !cursor.eat('=') {
-                return Err(cursor.file.complain(
-                    cursor.at,
-                    format!("`=` is missing behind `{key}`"),
-                    SHAPE,
-                ));
+                return Err(file.complain(cursor.at, format!("no `=` after `{key}`"), SHAPE));
             }
             let value_at = cursor.at;
             let value = cursor.value()?;
-            if options.set(cursor.file, value_at, key, value)? {
-                return Err(cursor.file.complain(
-                    key_at,
-                    format!("`{key}` stands here twice"),
-                    "remove one of the two",
-                ));
+            if options.set(file, value_at, key, value)? {
+                let what = format!("`{key}` is given twice");
+                return Err(file.complain(key_at, what, "remove one of the two"));
             }
             if !cursor.eat(',') {
                 break;
             }
         }
-        match cursor.rest.chars().next() {
-            Some(c) if !c.is_whitespace() => {
-                Err(cursor.file.complain(cursor.at, "a comma or a blank is missing here", SHAPE))
-            }
-            _ => Ok(options),
+        if !cursor.rest.is_empty() && !cursor.rest.starts_with(char::is_whitespace) {
+            return Err(file.complain(cursor.at, "a comma or a blank is missing here", SHAPE));
         }
+        Ok(options)
     }
 
-    /// An unknown word, or a line that begins with its key and so has no options at all.
-    fn unknown(&self, cursor: &Cursor<'_>, at: usize, key: &str, known: [&str; 4]) -> Fault {
+    /// For an unknown option, or a line that begins with its key and so has no options.
+    fn unknown(&self, cursor: &Cursor<'_>, at: usize, key: &str) -> Fault {
         if self.id.is_none() && self.services.is_none() && !cursor.rest.starts_with('=') {
             return cursor.file.complain(at, "this line does not begin with options", SHAPE);
         }
-        cursor.file.complain_unknown(at, "option", key, known)
+        cursor.file.complain_unknown(at, "option", key, Self::NAMES)
     }
 
-    /// Sets one option; answers whether it was set before.
+    /// Sets one option. True if it was set before.
     fn set(
         &mut self,
         file: SourceText<'_>,
@@ -150,60 +141,50 @@ impl LineOptions {
         key: &str,
         value: &str,
     ) -> Result<bool, Fault> {
-        match key {
-            "id" => {
-                let id = encoded::id(value).map(ClientId);
-                let id = id.ok_or_else(|| {
-                    file.complain(at, "not an id", "32 lower-case hex digits, as in the profile")
-                })?;
-                Ok(self.id.replace(id).is_some())
+        let (what, remedy) = match key {
+            "services" => {
+                return Ok(self.services.replace((at, services(file, at, value)?)).is_some());
             }
-            "services" => Ok(self.services.replace((at, services(file, at, value)?)).is_some()),
-            "expires" => {
-                let seconds =
-                    value.parse::<Timestamp>().ok().and_then(|t| u64::try_from(t.as_second()).ok());
-                let seconds = seconds.ok_or_else(|| {
-                    file.complain(
-                        at,
-                        "not a moment",
-                        "write it as expires=\"2027-01-01T00:00:00Z\"",
-                    )
-                })?;
-                Ok(self.expires.replace(seconds).is_some())
-            }
-            _ => {
-                let plain = value.bytes().all(|b| b.is_ascii_digit());
-                let seconds =
-                    value.parse::<u32>().ok().filter(|s| plain && (1..=604_800).contains(s));
-                let seconds = seconds.ok_or_else(|| {
-                    file.complain(
-                        at,
-                        "max-seconds is out of range",
-                        "a whole number from 1 to 604800",
-                    )
-                })?;
-                Ok(self.max_seconds.replace(seconds).is_some())
-            }
-        }
+            "id" => match encoded::id(value) {
+                Some(id) => return Ok(self.id.replace(ClientId(id)).is_some()),
+                None => ("not an id", "32 lower-case hex digits, as in the profile"),
+            },
+            "expires" => match expiry(value) {
+                Some(seconds) => return Ok(self.expires.replace(seconds).is_some()),
+                None => ("not a time", "write it as expires=\"2027-01-01T00:00:00Z\""),
+            },
+            _ => match max_seconds(value) {
+                Some(seconds) => return Ok(self.max_seconds.replace(seconds).is_some()),
+                None => ("max-seconds is out of range", "a whole number from 1 to 604800"),
+            },
+        };
+        Err(file.complain(at, what, remedy))
     }
+}
+
+/// Seconds since the epoch.
+fn expiry(value: &str) -> Option<u64> {
+    let expires: Timestamp = value.parse().ok()?;
+    u64::try_from(expires.as_second()).ok()
+}
+
+fn max_seconds(value: &str) -> Option<u32> {
+    if !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    value.parse().ok().filter(|seconds| (1..=604_800).contains(seconds))
 }
 
 fn services(file: SourceText<'_>, at: usize, value: &str) -> Result<Vec<ServiceName>, Fault> {
     let mut names = Vec::new();
     for word in value.split(',').map(str::trim) {
-        let name = ServiceName::new(word).ok_or_else(|| {
-            file.complain(
-                at,
-                format!("`{}` is no service name", printable(word)),
-                "write services=\"ssh,web\"",
-            )
-        })?;
+        let Some(name) = ServiceName::new(word) else {
+            let what = format!("`{}` is not a service name", printable(word));
+            return Err(file.complain(at, what, "write services=\"ssh,web\""));
+        };
         if names.contains(&name) {
-            return Err(file.complain(
-                at,
-                format!("service `{name}` is named twice"),
-                "remove one of the two",
-            ));
+            let what = format!("service `{name}` is named twice");
+            return Err(file.complain(at, what, "remove one of the two"));
         }
         names.push(name);
     }
@@ -213,7 +194,7 @@ fn services(file: SourceText<'_>, at: usize, value: &str) -> Result<Vec<ServiceN
     Ok(names)
 }
 
-/// A place in the line.
+/// A position in the line.
 struct Cursor<'a> {
     file: SourceText<'a>,
     at: usize,
@@ -242,27 +223,24 @@ impl<'a> Cursor<'a> {
     }
 
     fn eat(&mut self, c: char) -> bool {
-        let there = self.rest.starts_with(c);
-        if there {
+        let found = self.rest.starts_with(c);
+        if found {
             self.advance(c.len_utf8());
         }
-        there
+        found
     }
 
-    /// A bare value, or one in double quotes; there are no escapes, because no value needs one.
+    /// A bare value, or one in double quotes. There are no escapes: no value needs one.
     fn value(&mut self) -> Result<&'a str, Fault> {
         let start = self.at;
         if !self.eat('"') {
             return Ok(self.take_while(|c| !c.is_whitespace() && c != ',' && c != '"'));
         }
         let value = self.take_while(|c| c != '"');
-        match self.eat('"') {
-            true => Ok(value),
-            false => Err(self.file.complain(
-                start,
-                "this quotation mark is never closed",
-                "close it with another",
-            )),
+        if self.eat('"') {
+            return Ok(value);
         }
+        let what = "this quotation mark is never closed";
+        Err(self.file.complain(start, what, "close it with another"))
     }
 }

@@ -1,4 +1,4 @@
-//! Lines that are none, lines that contradict each other, and edits that leave the rest alone.
+//! Malformed lines, lines that contradict each other, edits that leave all else unchanged.
 
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ fn what(text: &str) -> String {
 }
 
 #[test]
-fn a_line_says_who_may_open_what() {
+fn a_line_gives_a_client_and_its_rights() {
     let text = format!(
         "# heading\n\n  id={ID},services=\"ssh,web\",expires=\"2027-01-01T00:00:00Z\",max-seconds=600 {} laptop\r\n",
         key()
@@ -40,7 +40,7 @@ fn a_line_says_who_may_open_what() {
 }
 
 #[test]
-fn each_mistake_is_named_with_its_place() {
+fn each_mistake_is_reported_with_its_place() {
     let k = key();
     let other = OTHER;
     for (text, wanted) in [
@@ -57,20 +57,23 @@ fn each_mistake_is_named_with_its_place() {
             format!("id={ID},services=\"ssh\"x {k} laptop"),
             "c:1:51: a comma or a blank is missing here",
         ),
-        (format!("id={ID},services=\"SSH\" {k} laptop"), "c:1:46: `SSH` is no service name"),
+        (format!("id={ID},services=\"SSH\" {k} laptop"), "c:1:46: `SSH` is not a service name"),
         (
             format!("id={ID},services=\"ssh,ssh\" {k} laptop"),
             "c:1:46: service `ssh` is named twice",
         ),
-        (format!("id={ID},id={ID},services=ssh {k} laptop"), "c:1:37: `id` stands here twice"),
-        (format!("id={ID},services {k} laptop"), "c:1:45: `=` is missing behind `services`"),
-        (format!("id={ID},services=ssh,expires=soon {k} laptop"), "c:1:58: not a moment"),
+        (format!("id={ID},id={ID},services=ssh {k} laptop"), "c:1:37: `id` is given twice"),
+        (format!("id={ID},services {k} laptop"), "c:1:45: no `=` after `services`"),
+        (format!("id={ID},services=ssh,expires=soon {k} laptop"), "c:1:58: not a time"),
         (
             format!("id={ID},services=ssh,max-seconds=0 {k} laptop"),
             "c:1:62: max-seconds is out of range",
         ),
-        (format!("id={ID},services=ssh {k}"), "c:1:130: no name behind the key"),
-        (format!("id={ID},services=ssh {k} my laptop"), "c:1:131: `my laptop` is no name"),
+        (format!("id={ID},services=ssh {k}"), "c:1:130: no name after the key"),
+        (
+            format!("id={ID},services=ssh {k} my laptop"),
+            "c:1:131: `my laptop` is not a client's name",
+        ),
         (
             format!("id={ID},services=ssh ssh-rsa AAAA laptop"),
             "c:1:50: a key of type ssh-rsa; only ssh-ed25519 works yet",
@@ -90,8 +93,8 @@ fn each_mistake_is_named_with_its_place() {
         ),
         ("x".repeat(5000), "c:1:1: a line of more than 4096 bytes"),
     ] {
-        let said = what(&text);
-        assert!(said.starts_with(wanted), "{text}\nsaid:   {said}\nwanted: {wanted}");
+        let found = what(&text);
+        assert!(found.starts_with(wanted), "{text}\nfound:  {found}\nwanted: {wanted}");
     }
 }
 
@@ -105,7 +108,7 @@ fn a_service_that_the_gateway_does_not_have_is_refused() {
 }
 
 #[test]
-fn nobody_is_added_twice() {
+fn a_client_is_not_added_twice() {
     let client = parse("c", &format!("id={ID},services=ssh {} a", key()), None).unwrap().remove(0);
     let text = add("c", EMPTY, &client).unwrap();
     assert!(add("c", &text, &client).unwrap_err().what.contains("has this name already"));
@@ -114,14 +117,14 @@ fn nobody_is_added_twice() {
 }
 
 #[test]
-fn revoking_a_stranger_guesses_at_who_was_meant() {
+fn revoking_an_unknown_name_suggests_a_similar_one() {
     let text = format!("id={ID},services=ssh {} laptop", key());
     let fault = revoke("c", &text, "laptpo").unwrap_err();
     assert_eq!(fault.remedy, "did you mean `laptop`?");
     assert!(revoke("c", EMPTY, "x\u{1b}").unwrap_err().what.contains("x\\u{1b}"));
 }
 
-/// A client whose key is a real curve point: hashed out of a small number by the signature crate.
+/// A client with a real public key, made by the signature crate.
 fn client() -> impl Strategy<Value = Client> {
     (
         any::<[u8; 32]>(),
@@ -146,15 +149,15 @@ fn client() -> impl Strategy<Value = Client> {
 
 proptest! {
     #[test]
-    fn what_is_added_reads_back_and_what_is_revoked_leaves_no_trace(
+    fn an_added_client_reads_back_and_revoking_it_restores_the_file(
         client in client(),
         before in "(# [a-z ]{0,9}|[ \t]{0,3})(\r?\n(# [a-z ]{0,9}|[ \t]{0,3})){0,3}",
     ) {
         let text = add("c", &before, &client).unwrap();
         prop_assert_eq!(parse("c", &text, None).unwrap(), std::slice::from_ref(&client));
         let after = format!("{text}# the end, without an end of line");
-        let (without, who) = revoke("c", &after, &client.name).unwrap();
-        prop_assert_eq!(who, client);
+        let (without, revoked) = revoke("c", &after, &client.name).unwrap();
+        prop_assert_eq!(revoked, client);
         let newline = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
         prop_assert_eq!(without, format!("{before}{newline}# the end, without an end of line"));
     }

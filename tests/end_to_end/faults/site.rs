@@ -1,5 +1,5 @@
-//! A machine with a classic door under one of the two programs that serve it, which can be frozen,
-//! killed and started again. What is expected of it is left to the tests.
+//! A machine with classic doors, served by one of two programs, which can be stopped, killed and
+//! started again.
 
 #![allow(unreachable_pub)] // the test program is its own crate
 
@@ -10,21 +10,16 @@ use std::net::{SocketAddrV4, UdpSocket};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use toctoc::edge::clock;
 use toctoc::edge::state::State;
 
 use crate::harness::gate::Gate;
-use crate::harness::{LONG, Net, Running, eventually};
+use crate::harness::process::{self, children, command_line_contains, has_ended, signal};
+use crate::harness::{LONG, Net, Running, eventually, until};
 
-pub fn until(what: &str, happened: impl FnMut() -> bool) {
-    assert!(eventually(2 * LONG, happened), "{what}: not in time");
-}
-
-/// Kilobytes of the small disk.
+/// The size of the small disk in kilobytes.
 const DISK: u32 = 128;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,17 +32,17 @@ pub struct Site {
     program: Program,
     gate: Gate,
     daemon: Option<Running>,
-    /// A process that does nothing but hold the mount namespace with the small disk.
+    /// A process that keeps the mount namespace with the small disk.
     disk: Option<Running>,
     boot_clock_ahead: u32,
-    deaf_terminal: Option<File>,
+    unread_pipe: Option<File>,
 }
 
 impl Debug for Site {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?}, did {:?}, said {}",
+            "{:?}, did {:?}, logged {}",
             self.program,
             self.did(),
             self.log().lines().take(30).collect::<String>()
@@ -56,17 +51,17 @@ impl Debug for Site {
 }
 
 impl Site {
-    /// The same doors under both programs. `@` in `doors` stands for the site's directory.
+    /// The same doors with both programs. `@` in `doors` stands for the site's directory.
     pub fn both(doors: &str) -> [Site; 2] {
         [Site::knockd(doors), Site::run(doors)]
     }
 
-    /// Under the name knockd.
+    /// Doors that the name knockd serves.
     pub fn knockd(doors: &str) -> Site {
         Site::new(Program::Knockd, doors)
     }
 
-    /// By `toctocd run`.
+    /// Doors that `toctocd run` serves.
     pub fn run(doors: &str) -> Site {
         Site::new(Program::Run, doors)
     }
@@ -79,17 +74,11 @@ impl Site {
             daemon: None,
             disk: None,
             boot_clock_ahead: 0,
-            deaf_terminal: None,
+            unread_pipe: None,
         };
         let here = site.gate.path("");
         site.write("doors.conf", &format!("[options]\n{doors}").replace("@/", &here));
-        let config = fs::read_to_string(site.gate.config()).unwrap();
-        let line = format!("knockd_conf = \"{}\"", site.path("doors.conf"));
-        fs::write(
-            site.gate.config(),
-            config.replace("# knockd_conf = \"/etc/knockd.conf\"", &line),
-        )
-        .unwrap();
+        site.gate.use_knockd_conf(&site.path("doors.conf"));
         symlink(env!("CARGO_BIN_EXE_toctocd"), site.path("knockd")).unwrap();
         fs::create_dir(site.path("journals")).unwrap();
         nix::unistd::mkfifo(Path::new(&site.path("fifo")), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -116,12 +105,12 @@ impl Site {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// What it has said since the test began.
+    /// Its log since the test began.
     pub fn log(&self) -> String {
         self.read("log")
     }
 
-    /// What the commands have written.
+    /// The words that the commands have written.
     pub fn did(&self) -> String {
         self.read("did").split_whitespace().collect::<Vec<_>>().join(" ")
     }
@@ -130,13 +119,13 @@ impl Site {
         self.did().split(' ').filter(|did| *did == word).count()
     }
 
+    /// Waits until the commands have written exactly `did`.
     pub fn wait_for(&self, did: &str) {
-        let begun = Instant::now();
-        let there = eventually(2 * LONG, || self.did() == did);
-        assert!(there, "{did:?} not within {:?}: {self:?}", begun.elapsed());
+        let done = eventually(2 * LONG, || self.did() == did);
+        assert!(done, "not {did:?} in time: {self:?}");
     }
 
-    /// The directory with the journal, seen from outside; to be used before the start.
+    /// The directory of the journal, for use before the start.
     pub fn state(&self) -> PathBuf {
         match self.program {
             Program::Knockd => PathBuf::from(self.path("journals/knockd/0")),
@@ -144,7 +133,7 @@ impl Site {
         }
     }
 
-    fn disk_place(&self) -> String {
+    fn disk_path(&self) -> String {
         match self.program {
             Program::Knockd => self.path("journals"),
             Program::Run => self.path("etc/state"),
@@ -171,20 +160,23 @@ impl Site {
                 ]);
                 command.env("STATE_DIRECTORY", self.path("journals")).stdout(Stdio::null());
             }
-            Program::Run => drop(command.args(["run", "-c"]).arg(self.gate.config())),
+            Program::Run => {
+                command.args(["run", "-c"]).arg(self.gate.config());
+            }
         }
-        let log = OpenOptions::new().append(true).create(true).open(self.path("log")).unwrap();
-        let errors = self.deaf_terminal.as_ref().map_or(log, |file| file.try_clone().unwrap());
-        command.stderr(errors);
+        command.stderr(match &self.unread_pipe {
+            Some(pipe) => pipe.try_clone().unwrap(),
+            None => OpenOptions::new().append(true).create(true).open(self.path("log")).unwrap(),
+        });
         self.daemon = Some(self.gate.net.gateway.spawn(command.stdin(Stdio::null())));
-        if self.deaf_terminal.is_some() && self.program == Program::Run {
-            until("it serves", || self.gate.toctocd(&["status"]).status.success());
+        if self.unread_pipe.is_some() && self.program == Program::Run {
+            until("toctocd serves", || self.gate.toctocd(&["status"]).status.success());
         } else {
-            until("it listens", || self.log().matches(ready).count() > before);
+            until("the program listens", || self.log().matches(ready).count() > before);
         }
     }
 
-    /// The program, in whatever surroundings were asked for.
+    /// The program, with the disk or clock that the test asked for.
     fn wrapped(&self) -> Command {
         let program = match self.program {
             Program::Knockd => self.path("knockd"),
@@ -209,16 +201,17 @@ impl Site {
         Command::new(program)
     }
 
-    /// At the next start the clock since boot is so many seconds ahead.
+    /// Sets the boot clock this many seconds ahead from the next start on.
     pub fn boot_clock_ahead(&mut self, seconds: u32) {
         self.boot_clock_ahead = seconds;
     }
 
-    /// Standard error goes into a pipe that nobody reads.
-    pub fn deaf_terminal(&mut self) {
-        nix::unistd::mkfifo(Path::new(&self.path("deaf")), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        self.deaf_terminal =
-            Some(OpenOptions::new().read(true).write(true).open(self.path("deaf")).unwrap());
+    /// Sends standard error to a pipe that nobody reads.
+    pub fn stderr_to_unread_pipe(&mut self) {
+        nix::unistd::mkfifo(Path::new(&self.path("unread")), nix::sys::stat::Mode::S_IRWXU)
+            .unwrap();
+        self.unread_pipe =
+            Some(OpenOptions::new().read(true).write(true).open(self.path("unread")).unwrap());
     }
 
     fn pid(&self) -> u32 {
@@ -229,54 +222,58 @@ impl Site {
         children(self.pid())
     }
 
-    /// Who holds the journal and runs the commands.
-    fn holder(&self) -> u32 {
+    /// The process that keeps the journal and runs the commands.
+    fn executor(&self) -> u32 {
         match self.program {
             Program::Knockd => {
-                let mut found = None;
+                let mut runners = Vec::new();
                 until("there is a runner", || {
-                    found = self.children().into_iter().find(|pid| is(*pid, "--runner"));
-                    found.is_some()
+                    runners = self.children();
+                    runners.retain(|pid| command_line_contains(*pid, "--runner"));
+                    !runners.is_empty()
                 });
-                found.unwrap()
+                runners[0]
             }
             Program::Run => self.pid(),
         }
     }
 
-    /// How many commands run.
+    /// The number of commands that run.
     pub fn commands(&self) -> usize {
-        children(self.holder()).into_iter().filter(|pid| is(*pid, "sh\0-c")).count()
+        let children = children(self.executor());
+        children.iter().filter(|pid| command_line_contains(**pid, "sh\0-c")).count()
     }
 
     /// Ends the commands that still run.
     pub fn end_commands(&self) {
-        let commands =
-            children(self.holder()).into_iter().filter(|pid| is(*pid, "sh\0-c") || is(*pid, "yes"));
-        commands.for_each(|pid| signal(pid, Signal::SIGKILL));
+        for pid in children(self.executor()) {
+            if command_line_contains(pid, "sh\0-c") || command_line_contains(pid, "yes") {
+                signal(pid, Signal::SIGKILL);
+            }
+        }
     }
 
-    /// Whoever runs commands does nothing from now on.
+    /// Stops the process that runs commands.
     pub fn freeze(&self) {
-        let holder = self.holder();
-        signal(holder, Signal::SIGSTOP);
-        until("it stands still", || state(holder) == Some('T'));
+        let executor = self.executor();
+        signal(executor, Signal::SIGSTOP);
+        until("the process is stopped", || process::state(executor) == Some('T'));
     }
 
-    /// SIGKILL to all of it at once, as far as that is possible.
+    /// Kills all of its processes at once, as far as possible.
     pub fn die(&mut self) {
-        let holder = self.holder();
+        let executor = self.executor();
         // The daemon first: it would start another runner.
         drop(self.daemon.take());
         if self.program == Program::Knockd {
-            signal(holder, Signal::SIGKILL);
+            signal(executor, Signal::SIGKILL);
         }
-        until("it is dead", || matches!(state(holder), None | Some('Z')));
+        until("its processes end", || has_ended(executor));
     }
 
-    /// After one more start a whole knock happens, and nothing else that had not happened before.
+    /// Kills and starts it again. After that a knock works, and no command runs again.
     pub fn dies_and_runs_nothing_again(&mut self) {
-        until("the journal forgets", || self.journal_has(0));
+        until("the journal has no openings", || self.journal_has(0));
         let before = self.did();
         self.die();
         self.start();
@@ -291,17 +288,16 @@ impl Site {
         }
     }
 
-    /// Tells it to end, lets its commands go on, and waits until it has ended.
+    /// Tells it to end, lets its commands continue, and waits until it has ended.
     pub fn ends_once_released(&mut self) {
         let mut daemon = self.daemon.take().expect("it runs");
         daemon.signal(Signal::SIGTERM);
-        // Not before it knows, or the command may have ended first.
-        let pending = || {
-            let status = fs::read_to_string(format!("/proc/{}/status", daemon.0.id())).unwrap();
-            let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:\t")).unwrap();
-            u64::from_str_radix(mask, 16).unwrap() >> (Signal::SIGTERM as i32 - 1) & 1 == 1
-        };
-        until("it takes the signal", || !pending());
+        // The command continues only after the program has the signal, so that it cannot end first.
+        until("the program takes the signal", || {
+            let pending = process::status(daemon.0.id(), "ShdPnd").expect("it runs");
+            let pending = u64::from_str_radix(&pending, 16).expect("a mask");
+            pending >> (Signal::SIGTERM as i32 - 1) & 1 == 0
+        });
         let fifo = self.write_to_fifo();
         assert!(daemon.wait(2 * LONG).is_some(), "{self:?}");
         drop(fifo);
@@ -320,21 +316,20 @@ impl Site {
     }
 
     pub fn udp(&self, port: u16) -> UdpSocket {
-        // Not connected: what comes back of a closed port is no concern of a knocker.
         self.gate.net.client.space.udp(self.gateway(port).into())
     }
 
-    /// Lets all commands go on that wait at the FIFO.
+    /// Lets all commands continue that wait at the FIFO.
     pub fn release(&self) {
         drop(self.write_to_fifo());
     }
 
-    /// Whether any command waits at the FIFO.
+    /// True if a command waits at the FIFO.
     pub fn commands_wait(&self) -> bool {
         self.fifo().is_some()
     }
 
-    /// The FIFO for writing, if somebody reads it.
+    /// The FIFO for writing, if a command reads it.
     fn fifo(&self) -> Option<File> {
         OpenOptions::new()
             .write(true)
@@ -365,7 +360,7 @@ impl Site {
         self.journal().windows(text.len()).any(|window| window == text.as_bytes())
     }
 
-    /// Whether a start now would find so many stop commands to run.
+    /// True if a start now would find this many stop commands to run.
     pub fn journal_has(&self, openings: usize) -> bool {
         let copy = tempfile::tempdir().unwrap();
         fs::write(copy.path().join("journal"), self.journal()).unwrap();
@@ -373,34 +368,34 @@ impl Site {
         recovered.intact && recovered.ledger.openings().count() == openings
     }
 
-    /// The journal lies on a small disk of its own, which outlives the program.
+    /// Puts the journal on a separate small disk, which outlives the program.
     pub fn on_small_disk(&mut self) {
-        let place = self.disk_place();
-        fs::create_dir_all(&place).unwrap();
+        let path = self.disk_path();
+        fs::create_dir_all(&path).unwrap();
         let mounted = self.path("mounted");
         let line = format!(
-            "mount -t tmpfs -o mode=700,size={DISK}k tmpfs {place} && touch {mounted} && exec sleep 1000"
+            "mount -t tmpfs -o mode=700,size={DISK}k tmpfs {path} && touch {mounted} && exec sleep 1000"
         );
         let mut command = Command::new("unshare");
         self.disk = Some(self.gate.net.gateway.spawn(command.args(["--mount", "sh", "-c", &line])));
-        until("the disk is there", || Path::new(&mounted).exists());
+        until("the disk is mounted", || Path::new(&mounted).exists());
     }
 
-    fn filling(&self) -> PathBuf {
+    fn fill_file(&self) -> PathBuf {
         let disk = self.disk.as_ref().expect("a small disk").0.id();
-        PathBuf::from(format!("/proc/{disk}/root{}/fill", self.disk_place()))
+        PathBuf::from(format!("/proc/{disk}/root{}/fill", self.disk_path()))
     }
 
-    /// The disk is full from here on.
+    /// Fills the disk.
     pub fn fill(&self) {
-        let _ = fs::write(self.filling(), vec![0; 2 * 1024 * DISK as usize]);
+        let _ = fs::write(self.fill_file(), vec![0; 2 * 1024 * DISK as usize]);
     }
 
     pub fn make_room(&self) {
-        fs::remove_file(self.filling()).unwrap();
+        fs::remove_file(self.fill_file()).unwrap();
     }
 
-    /// Whether it has said that it does not open for want of a journal.
+    /// True if it has logged that it opens nothing because the journal cannot be written.
     pub fn refused(&self) -> bool {
         self.log().contains(match self.program {
             Program::Knockd => "stop command not journalled",
@@ -410,33 +405,13 @@ impl Site {
 
     /// Resident KiB of all its processes.
     pub fn memory(&self) -> u64 {
-        let all = self.children().into_iter().chain([self.pid()]);
-        let resident = |pid: u32| -> u64 {
-            let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let line =
-                text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-            line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
-        };
-        all.filter(|pid| is(*pid, "--") || *pid == self.pid()).map(resident).sum()
+        let mut memory = process::resident_kib(self.pid());
+        for pid in self.children() {
+            // Listener and runner; not a command.
+            if command_line_contains(pid, "--") {
+                memory += process::resident_kib(pid);
+            }
+        }
+        memory
     }
-}
-
-fn children(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
-/// Whether the command line of `pid` holds `text`; its words end with NUL.
-fn is(pid: u32, text: &str) -> bool {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.windows(text.len()).any(|window| window == text.as_bytes())
-}
-
-fn state(pid: u32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
-}
-
-fn signal(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }

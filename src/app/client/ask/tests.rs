@@ -20,8 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// For silence that the test wants.
 const SHORT: Duration = Duration::from_millis(500);
 
+const GATEWAY_ID: GatewayId = GatewayId([2; 16]);
+
 fn realm() -> Realm {
-    Realm::new(RealmId([1; 16]), GatewayId([2; 16]), Secret::new([3; 32]))
+    Realm::new(RealmId([1; 16]), Secret::new([3; 32]))
 }
 
 fn master() -> Master {
@@ -48,6 +50,7 @@ fn profile(port: u16) -> Profile {
         addresses: vec!["127.0.0.1".into()],
         port,
         side: ClientSide {
+            gateway: GATEWAY_ID,
             realm: realm(),
             gateway_public: pair().public(),
             keys: master().client_keys(CLIENT),
@@ -127,7 +130,7 @@ fn serve(
     mut conduct: Conduct,
     stopped: &Receiver<()>,
 ) -> Vec<Request> {
-    let keys = GatewayKeys { realm: realm(), current: pair(), other: None };
+    let keys = GatewayKeys { gateway: GATEWAY_ID, realm: realm(), current: pair(), other: None };
     let client_keys = master().client_keys(CLIENT);
     let mut tags = TagTable::new(today);
     tags.insert(0, &client_keys.tag);
@@ -150,8 +153,7 @@ fn serve(
             source_port: source.port(),
         };
         let claim = Claim { client: CLIENT, knock };
-        let request =
-            *Authentic::verify(claim, &enrolled(), keys.realm.gateway()).unwrap().request();
+        let request = *Authentic::verify(claim, &enrolled(), keys.gateway).unwrap().request();
         let knocked = Knocked { request, source, number: requests.len() };
         requests.push(request);
         let (before, receipt) = conduct(&knocked);

@@ -10,14 +10,14 @@ use crate::config::knockd::KnockdConf;
 use crate::core::address::as_text;
 use crate::core::door::Door;
 use crate::core::sequence::Ipv6;
-use crate::edge::classic_log::say;
+use crate::edge::classic_log::print_line;
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::link::{self, Link, LinkError, LinkKind};
 use crate::edge::{bpf, capture};
 
 /// Finds the interface and opens it.
 pub(super) fn open(conf: &KnockdConf, interface: &str) -> Result<(Link, Vec<ToListener>), String> {
-    let link = link::look(interface).map_err(|reason| could_not_open(interface, reason))?;
+    let link = link::inspect(interface).map_err(|reason| could_not_open(interface, reason))?;
     let sockets = capture(conf, interface, &link)?;
     Ok((link, sockets))
 }
@@ -66,13 +66,13 @@ pub(super) fn check(options: &KnockdOptions, conf: &KnockdConf, link: &Link) -> 
         return Err(format!("error: unsupported link-layer type: {number}"));
     }
     if options.debug {
-        say(match link.kind {
+        print_line(match link.kind {
             LinkKind::Ethernet => "ethernet interface detected",
             LinkKind::Cooked => "ppp interface detected (linux \"cooked\" encapsulation)",
             LinkKind::Raw | LinkKind::Other(_) => "raw interface detected, no encapsulation",
         });
         addresses(options, link)
-            .for_each(|address| say(&format!("local IP: {}", as_text(address))));
+            .for_each(|address| print_line(&format!("local IP: {}", as_text(address))));
     }
     trace_filter(options, &conf.doors, link, [false, true]);
     filter(options, &conf.doors, link)
@@ -97,7 +97,7 @@ pub(super) fn trace_filter<const N: usize>(
         let addresses: Vec<_> = addresses(options, link)
             .filter(|address| families.contains(&address.is_ipv6()))
             .collect();
-        expression::lines(doors, &addresses).iter().for_each(|line| say(line));
+        expression::lines(doors, &addresses).iter().for_each(|line| print_line(line));
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Knockd, TURN};
 use crate::config::knockd::one_time;
 use crate::core::address::as_text;
 use crate::core::door::{Step, TcpFlags};
-use crate::edge::classic_log::{ClassicLine, say, stamp};
+use crate::edge::classic_log::{ClassicLine, print_line, stamp};
 use crate::edge::gatekeeper_pipe::{PipeError, ToGatekeeper, ToListener};
 use crate::edge::one_time::SequenceUse;
 use crate::edge::runner_pipe::RunRequest;
@@ -41,7 +41,7 @@ impl Knockd {
                 self.knock_line(door, source, &format!("sequence timeout (stage {stage})"), true);
             }
             ToGatekeeper::Down { .. }
-                if link::look(&self.interface) == Err(link::LinkError::Missing) =>
+                if link::inspect(&self.interface) == Err(link::LinkError::Missing) =>
             {
                 self.lose_listener("the interface disappeared");
             }
@@ -60,15 +60,18 @@ impl Knockd {
                     ),
                     Step::Echo { .. } => format!("icmp: {source} -> {destination} {length} bytes"),
                 };
-                say(&format!("{}: {what}", stamp(clock::now().wall)));
+                print_line(&format!("{}: {what}", stamp(clock::now().wall)));
             }
             ToGatekeeper::Removed { source, success } => {
                 let how = if success { "successful" } else { "failed" };
-                say(&format!("removing {how} knock attempt ({})", as_text(source)));
+                print_line(&format!("removing {how} knock attempt ({})", as_text(source)));
             }
             ToGatekeeper::Ignored { flag, wanted } => {
                 let name = TcpFlags::NAMES.get(usize::from(flag)).copied().unwrap_or("?");
-                say(&format!("packet is not {}{name}, ignoring...", if wanted { "" } else { "!" }));
+                print_line(&format!(
+                    "packet is not {}{name}, ignoring...",
+                    if wanted { "" } else { "!" }
+                ));
             }
             _ => {}
         }
@@ -113,12 +116,12 @@ impl Knockd {
         }
         let Some(door) = self.conf.doors.get(usize::from(index)) else { return };
         let text = format!("{}: {}: OPEN SESAME", self.names.shown(source), door.name);
-        let order = door.commands(source).map(|(start, stop)| RunRequest {
+        let order = door.commands(source).map(|commands| RunRequest {
             door: door.name.clone(),
             source,
             who: self.names.shown(source),
-            start: start.into(),
-            stop: stop.map(Into::into),
+            start: commands.start.into(),
+            stop: commands.stop.map(Into::into),
             timeout: door.cmd_timeout,
         });
         self.line(ClassicLine::shown(&text));
@@ -176,7 +179,7 @@ impl Knockd {
         else {
             return;
         };
-        say(&one_time::new_sequence(&door.name, steps));
+        print_line(&one_time::new_sequence(&door.name, steps));
         trace_filter(&self.options, std::slice::from_ref(door), &self.link, [false]);
     }
 

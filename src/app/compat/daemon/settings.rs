@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::KnockdOptions;
 use crate::config::knockd::{self, KnockdConf, ParseNote};
 use crate::core::door::{Weakness, weaknesses};
-use crate::edge::classic_log::{ClassicLine, ClassicLog, say};
+use crate::edge::classic_log::{ClassicLine, ClassicLog, print_line};
 use crate::edge::{clock, one_time};
 
 /// Where relative names lead: to where the daemon was started, wherever its working directory goes.
@@ -47,7 +47,7 @@ pub(super) fn read(
     };
     let mut logged = Vec::new();
     let mut note = |note| match note {
-        ParseNote::Trace(text) if options.debug => say(&text),
+        ParseNote::Trace(text) if options.debug => print_line(&text),
         ParseNote::Trace(_) => {}
         ParseNote::Skipped(error) => {
             eprintln!("config: {}", error.text());

@@ -1,5 +1,4 @@
-//! Classic doors in the engine, beside the sealed knock. What a sequence is has its tests in
-//! `sequence`.
+//! Classic doors in the engine, beside the sealed knock. See `sequence` for tests of the machine.
 
 use super::*;
 use crate::core::door::TcpFlags;
@@ -18,7 +17,7 @@ pub(super) fn door(ports: &[u16]) -> DoorSpec {
 }
 
 #[test]
-fn doors_and_sealed_knocks_live_side_by_side_even_on_one_port() {
+fn doors_and_sealed_knocks_work_side_by_side_even_on_one_port() {
     let mut both = setup(1);
     both.doors = vec![door(&[7000, PORT])];
     let mut bench = Bench::new(both);
@@ -30,7 +29,7 @@ fn doors_and_sealed_knocks_live_side_by_side_even_on_one_port() {
     };
     let stage = |stage| Action::Door(SequenceEvent::Stage { door: 0, source: ADMIN.into(), stage });
     assert_eq!(hit(7000, b"x"), [stage(1)]);
-    assert_eq!(hit(PORT, &datagram), [], "a sealed knock is no hit");
+    assert_eq!(hit(PORT, &datagram), [], "a sealed knock is not a hit");
     let opened = hit(PORT, b"x");
     assert!(
         matches!(&opened[..], [two, Action::Door(SequenceEvent::Completed(done))] if *two == stage(2) && done.door() == 0)
@@ -39,7 +38,7 @@ fn doors_and_sealed_knocks_live_side_by_side_even_on_one_port() {
 }
 
 #[test]
-fn debugging_doors_tells_of_each_packet_and_else_nothing_does() {
+fn each_packet_to_a_door_is_reported_only_with_debug() {
     for debug in [false, true] {
         let mut doors = Setup { doors: vec![door(&[7000])], ..Setup::default() };
         doors.rules.debug = debug;

@@ -1,35 +1,31 @@
-//! What floods cost: counted operations and not seconds; and whose rate they use up.
+//! The cost of floods, in operations rather than seconds, and whose rate they use up.
 
 use super::*;
 use crate::core::op_counter::{OpCounts, done};
 
-/// An engine of so many clients, of which the first has knocked so often.
-fn house(clients: u16, history: usize) -> (Bench, Vec<[u8; DATAGRAM]>) {
-    let fingerprint = test_vectors::client().fingerprint;
-    let others = (1..clients).map(|number| {
+/// An engine with `clients` clients, and the `history` knocks that the first one has made.
+fn with_history(clients: u16, history: usize) -> (Bench, Vec<[u8; DATAGRAM]>) {
+    let mut setup = setup(1);
+    for number in 1..clients {
         let [a, b] = number.to_be_bytes();
-        (
-            test_vectors::master()
-                .client_keys(ClientId([a, b, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9])),
-            fingerprint,
-        )
-    });
-    let keys =
-        std::iter::once((test_vectors::master().client_keys(test_vectors::CLIENT), fingerprint))
-            .chain(others)
-            .collect();
-    let mut bench = Bench::new(Setup { clients: keys, ..setup(1) });
-    let used = (0..history).map(|_| {
-        let datagram = bench.datagram().0;
-        let ticket = ticket(&bench.knock(ADMIN, &datagram)).unwrap();
-        bench.verdict(ticket, true, None);
-        datagram
-    });
-    let used = used.collect();
+        let id = ClientId([a, b, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
+        let keys = test_vectors::master().client_keys(id);
+        setup.clients.push((keys, test_vectors::client().fingerprint));
+    }
+    let mut bench = Bench::new(setup);
+    let used = (0..history).map(|_| granted(&mut bench)).collect();
     (bench, used)
 }
 
-/// What one packet costs from its headers to the end of its way.
+/// A new knock that was granted.
+fn granted(bench: &mut Bench) -> [u8; DATAGRAM] {
+    let datagram = bench.datagram().0;
+    let ticket = ticket(&bench.knock(ADMIN, &datagram)).unwrap();
+    bench.verdict(ticket, true, None);
+    datagram
+}
+
+/// The whole cost of one packet that comes to nothing.
 fn cost(bench: &mut Bench, datagram: &[u8; DATAGRAM]) -> OpCounts {
     let before = done();
     assert!(knocks(&bench.knock(STRANGER, datagram)).is_empty());
@@ -39,23 +35,23 @@ fn cost(bench: &mut Bench, datagram: &[u8; DATAGRAM]) -> OpCounts {
 #[test]
 fn a_packet_of_junk_costs_one_mask_and_one_look_up_however_many_clients_and_knocks_there_were() {
     for (clients, history) in [(1, 0), (1, 60), (500, 0), (500, 60)] {
-        let (mut bench, used) = house(clients, history);
+        let (mut bench, used) = with_history(clients, history);
         let junk: [u8; DATAGRAM] = std::array::from_fn(|i| u8::try_from(i * 7 % 251).unwrap());
         let first = OpCounts { masks: 1, look_ups: 1, hashes: 0, curves: 0 };
         assert_eq!(cost(&mut bench, &junk), first, "{clients} clients, {history} knocks");
-        // With a tag that is somebody's, and all else wrong: one keyed hash more.
+        // A client's tag with a wrong MAC: one more keyed hash.
         let good = bench.datagram().0;
-        let mut known = good;
-        known[DATAGRAM - 1] ^= 1;
+        let mut tagged = good;
+        tagged[DATAGRAM - 1] ^= 1;
         assert_eq!(
-            cost(&mut bench, &known),
+            cost(&mut bench, &tagged),
             OpCounts { hashes: 1, ..first },
             "{clients} clients, {history} knocks"
         );
         let before = done();
         assert_eq!(knocks(&bench.knock(ADMIN, &good)), [0]);
         assert!(done().since(before).curves > 0, "only a client's own packet is worth more");
-        // And no more for a packet that was seen before.
+        // The same for a packet that was seen before.
         for copy in &used {
             assert_eq!(
                 cost(&mut bench, copy),
@@ -67,21 +63,18 @@ fn a_packet_of_junk_costs_one_mask_and_one_look_up_however_many_clients_and_knoc
 }
 
 #[test]
-fn whoever_recorded_a_days_knocks_cannot_use_up_their_clients_rate_with_them() {
+fn recorded_knocks_of_a_day_cannot_use_up_their_clients_rate() {
     let mut bench = Bench::new(setup(1));
     let used: Vec<_> = (0..300)
         .map(|_| {
             bench.wait(SECOND);
-            let datagram = bench.datagram().0;
-            let ticket = ticket(&bench.knock(ADMIN, &datagram)).unwrap();
-            bench.verdict(ticket, true, None);
-            datagram
+            granted(&mut bench)
         })
         .collect();
     for copy in used.iter().chain(&used) {
         assert!(knocks(&bench.knock(STRANGER, copy)).is_empty());
     }
-    assert_eq!((bench.refused(Reject::Quota), bench.refused(Reject::SeenBefore)), (0, 600));
+    assert_eq!((bench.rejected(Reject::Quota), bench.rejected(Reject::SeenBefore)), (0, 600));
     let fresh = bench.datagram().0;
     assert_eq!(knocks(&bench.knock(ADMIN, &fresh)), [0]);
 }
@@ -90,8 +83,7 @@ fn whoever_recorded_a_days_knocks_cannot_use_up_their_clients_rate_with_them() {
 fn copies_of_a_packet_that_never_arrived_cost_its_client_a_few_tokens_and_no_more() {
     let mut bench = Bench::new(setup(1));
     let (kept, _) = bench.datagram();
-    // All at once, before any of them was opened; then one after the other, each refused for its
-    // address.
+    // All at once, before any is opened. Then one after the other, each refused for its address.
     for number in 0..200 {
         bench.take(Ipv4Addr::new(10, 0, 0, number), &kept);
     }
@@ -100,8 +92,10 @@ fn copies_of_a_packet_that_never_arrived_cost_its_client_a_few_tokens_and_no_mor
         let actions = bench.knock(Ipv4Addr::new(10, 0, 1, number), &kept);
         assert_eq!(ticket(&actions), None);
     }
-    assert_eq!(bench.refused(Reject::Quota), 0);
-    assert_eq!(knocks(&bench.knock(ADMIN, &kept)), [0], "it is still good where it comes from");
+    assert_eq!(bench.rejected(Reject::Quota), 0);
+    assert_eq!(knocks(&bench.knock(ADMIN, &kept)), [0], "still good from the right source");
     let rest: Vec<_> = (0..54).map(|_| bench.datagram().0).collect();
-    rest.iter().for_each(|datagram| assert_eq!(knocks(&bench.knock(ADMIN, datagram)), [0]));
+    for datagram in &rest {
+        assert_eq!(knocks(&bench.knock(ADMIN, datagram)), [0]);
+    }
 }

@@ -1,5 +1,4 @@
-//! Grants at the edges: how many, to the very moment of their end, and what is left of those that
-//! are not given after all. What neighbours do to each other is left to the tests above.
+//! Limits of grants: their number, the moment of their end, and grants that were given up.
 
 use super::*;
 
@@ -33,7 +32,7 @@ fn a_grant_that_outlasts_the_next_is_for_the_ports_of_the_next() {
 }
 
 #[test]
-fn one_grants_end_leaves_the_others_to_be_put_back_after_a_flush() {
+fn after_a_flush_only_the_grants_that_have_not_ended_are_put_back() {
     let mut grants = Grants::default();
     open(&mut grants, live(1, GrantKind::Time, START, 60));
     let mut other = live(2, GrantKind::Time, START, 600);
@@ -47,7 +46,7 @@ fn one_grants_end_leaves_the_others_to_be_put_back_after_a_flush() {
 }
 
 #[test]
-fn no_element_is_ever_set_for_no_time_which_would_be_for_ever() {
+fn no_element_is_ever_set_without_a_timeout_which_would_be_for_ever() {
     let mut grants = Grants::default();
     let (over, longer) =
         (live(1, GrantKind::Time, START, 60), live(2, GrantKind::Time, START, 600));
@@ -62,7 +61,7 @@ fn no_element_is_ever_set_for_no_time_which_would_be_for_ever() {
 }
 
 #[test]
-fn what_was_being_decided_takes_up_room_until_it_is_given_up() {
+fn a_grant_being_decided_counts_until_it_is_given_up() {
     let mut grants = Grants::default();
     let key = live(1, GrantKind::Time, START, 60).key;
     grants.reserve(key);
@@ -88,7 +87,7 @@ fn no_more_grants_than_the_cap_come_back_after_a_restart() {
 }
 
 #[test]
-fn a_grant_that_is_live_again_is_not_remembered_as_over() {
+fn a_grant_that_is_live_again_is_not_a_past_grant() {
     let mut grants = Grants::default();
     let live = cutting(1, START, DisconnectPolicy::Revoked);
     open(&mut grants, live);

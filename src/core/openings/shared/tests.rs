@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::core::door::Door;
-use crate::core::openings::{LEASES, STARTS, commit_all};
+use crate::core::openings::{OPENINGS, STARTS, commit_all};
 use crate::core::types::{Boot, Fault, SECOND, Wall};
 use proptest::prelude::*;
 
@@ -29,15 +29,15 @@ fn place(n: u8) -> ServiceAddress {
 /// Openings, what they asked for, and what the journal has.
 #[derive(Default)]
 struct Bench {
-    leases: Openings,
+    openings: Openings,
     journal: BTreeMap<u64, OpeningEntry>,
-    work: Vec<OpeningAction>,
+    actions: Vec<OpeningAction>,
 }
 
 impl Bench {
-    /// As for the first grant of a place, or for another one.
+    /// Acquires the opening for a grant. True if it is the first for its service address.
     fn hold(&mut self, at: Now, n: u8) -> bool {
-        let Some(opening) = self.leases.acquire(at, place(n), &commands()).unwrap() else {
+        let Some(opening) = self.openings.acquire(at, place(n), &commands()).unwrap() else {
             return false;
         };
         let journalled = commit_all(vec![opening], |opened| {
@@ -45,30 +45,29 @@ impl Bench {
             Ok(())
         });
         for one in journalled.unwrap() {
-            self.leases.begin(at, one, &mut self.work);
+            self.openings.begin(at, one, &mut self.actions);
         }
         true
     }
 
     fn ended(&mut self, at: Now, id: u64, how: CommandEnd) {
-        self.leases.ended(at, id, how, &mut self.work);
+        self.openings.ended(at, id, how, &mut self.actions);
     }
 
     fn release(&mut self, held: &[u8]) {
         let held: Vec<ServiceAddress> = held.iter().map(|n| place(*n)).collect();
-        self.leases.release(|place| held.contains(place), &mut self.work);
+        self.openings.release(|place| held.contains(place), &mut self.actions);
     }
 
     fn due(&mut self, at: Now) {
-        self.leases.due(at, &mut self.work);
+        self.openings.due(at, &mut self.actions);
     }
 
-    /// What was asked for since the last look, log lines left out; the journal forgets what it
-    /// should.
+    /// The actions since the last call, without log lines; the journal forgets what it should.
     fn asked(&mut self) -> Vec<String> {
         let mut asked = Vec::new();
-        for work in std::mem::take(&mut self.work) {
-            match work {
+        for action in std::mem::take(&mut self.actions) {
+            match action {
                 OpeningAction::Run(job) => {
                     asked.push(format!("{} {}", job.id - now(0).wall.0, job.command))
                 }
@@ -95,12 +94,12 @@ const WELL: CommandEnd = CommandEnd::Exited(0);
 fn the_first_grant_of_an_address_starts_and_the_last_one_that_ends_stops() {
     let mut bench = Bench::default();
     assert!(bench.hold(now(0), 7));
-    assert_eq!(bench.leases.state_of(&place(7)), OpeningState::Starting);
+    assert_eq!(bench.openings.state_of(&place(7)), OpeningState::Starting);
     assert_eq!(bench.asked(), [r#"0 /open "192.0.2.7; $(x)""#]);
     assert!(!bench.hold(now(0), 7), "another grant of the same address");
-    assert!(bench.leases.holds_any());
+    assert!(bench.openings.holds_any());
     bench.ended(now(1), id(0), WELL);
-    assert_eq!(bench.leases.state_of(&place(7)), OpeningState::Open);
+    assert_eq!(bench.openings.state_of(&place(7)), OpeningState::Open);
     assert!(!bench.hold(now(1), 7));
     bench.due(now(1_000_000));
     bench.release(&[7]);
@@ -108,34 +107,36 @@ fn the_first_grant_of_an_address_starts_and_the_last_one_that_ends_stops() {
     bench.release(&[8]);
     bench.release(&[]);
     assert_eq!(bench.asked(), ["0 /shut 192.0.2.7"]);
-    assert_eq!((bench.leases.state_of(&place(7)), bench.journal.len()), (OpeningState::Gone, 1));
+    assert_eq!((bench.openings.state_of(&place(7)), bench.journal.len()), (OpeningState::Gone, 1));
     bench.ended(now(2), id(0), CommandEnd::Exited(1));
     assert_eq!(bench.asked(), ["0 forget"]);
     assert!(
-        bench.leases.is_empty() && bench.journal.is_empty() && bench.leases.deadline().is_none()
+        bench.openings.is_empty()
+            && bench.journal.is_empty()
+            && bench.openings.deadline().is_none()
     );
 }
 
 #[test]
 fn nothing_begins_if_the_journal_could_not_be_written() {
-    let mut leases = Openings::default();
-    let opening = leases.acquire(now(0), place(7), &commands()).unwrap().unwrap();
+    let mut openings = Openings::default();
+    let opening = openings.acquire(now(0), place(7), &commands()).unwrap().unwrap();
     assert!(commit_all(vec![opening], |_| Err(Fault::new("disk full", ""))).is_err());
-    assert!(leases.is_empty());
+    assert!(openings.is_empty());
     assert!(
-        leases.acquire(now(0), place(7), &commands()).unwrap().is_some(),
+        openings.acquire(now(0), place(7), &commands()).unwrap().is_some(),
         "the next one tries anew"
     );
 }
 
 #[test]
-fn a_start_command_that_fails_is_followed_by_its_stop_command_and_is_open_to_nobody() {
+fn after_a_failed_start_command_the_stop_command_runs_and_nothing_is_open() {
     for how in [CommandEnd::Exited(1), CommandEnd::Killed] {
         let mut bench = Bench::default();
         bench.hold(now(0), 7);
         bench.asked();
         bench.ended(now(1), id(0), how);
-        assert_eq!(bench.leases.state_of(&place(7)), OpeningState::Gone);
+        assert_eq!(bench.openings.state_of(&place(7)), OpeningState::Gone);
         assert_eq!(bench.asked(), ["0 /shut 192.0.2.7"]);
         bench.due(now(100));
         bench.release(&[]);
@@ -149,12 +150,12 @@ fn a_start_command_that_fails_is_followed_by_its_stop_command_and_is_open_to_nob
 fn a_start_command_that_takes_too_long_is_killed_and_then_its_stop_command_runs() {
     let mut bench = Bench::default();
     bench.hold(now(0), 7);
-    assert_eq!(bench.leases.deadline(), Some(now(START).boot));
+    assert_eq!(bench.openings.deadline(), Some(now(START).boot));
     bench.due(now(START - 1));
     bench.asked();
     bench.due(now(START));
     assert_eq!(
-        (bench.asked(), bench.leases.state_of(&place(7))),
+        (bench.asked(), bench.openings.state_of(&place(7))),
         (vec!["0 kill".to_owned()], OpeningState::Gone)
     );
     // Whoever comes now waits until all of that is over.
@@ -180,13 +181,13 @@ fn a_start_command_that_has_ended_leaves_the_others_their_deadlines() {
     bench.due(now(START));
     assert_eq!(bench.asked(), ["1 kill"]);
     assert_eq!(
-        [7, 8].map(|n| bench.leases.state_of(&place(n))),
+        [7, 8].map(|n| bench.openings.state_of(&place(n))),
         [OpeningState::Open, OpeningState::Gone]
     );
 }
 
 #[test]
-fn what_is_given_up_while_it_starts_stops_as_soon_as_the_start_command_has_ended() {
+fn an_opening_released_while_it_starts_stops_when_its_start_command_has_ended() {
     let mut bench = Bench::default();
     bench.hold(now(0), 7);
     bench.release(&[]);
@@ -203,7 +204,7 @@ fn what_is_given_up_while_it_starts_stops_as_soon_as_the_start_command_has_ended
 }
 
 #[test]
-fn what_is_given_up_before_it_began_never_runs() {
+fn an_opening_released_before_it_began_never_runs() {
     let mut bench = Bench::default();
     for n in 0..=u8::try_from(STARTS).unwrap() {
         bench.hold(now(0), n);
@@ -218,14 +219,14 @@ fn what_is_given_up_before_it_began_never_runs() {
 }
 
 #[test]
-fn who_comes_while_the_stop_command_runs_waits_for_its_end() {
+fn a_new_grant_waits_for_the_end_of_a_running_stop_command() {
     let mut bench = Bench::default();
     bench.hold(now(0), 7);
     bench.ended(now(0), id(0), WELL);
     bench.release(&[]);
     bench.asked();
     assert!(bench.hold(now(0), 7));
-    assert_eq!(bench.leases.state_of(&place(7)), OpeningState::Starting);
+    assert_eq!(bench.openings.state_of(&place(7)), OpeningState::Starting);
     assert!(!bench.hold(now(0), 7));
     assert_eq!(bench.asked(), [""; 0]);
     bench.hold(now(0), 8);
@@ -246,9 +247,9 @@ fn after_a_restart_everything_is_stopped_at_once_and_a_new_grant_starts_only_the
     bench.asked();
     // The clock was set back meanwhile, and the machine has been up for a moment only.
     let at = Now { wall: Wall(5 * SECOND), boot: Boot(SECOND) };
-    bench.leases = Openings::restore(at, bench.journal.values().cloned());
+    bench.openings = Openings::restore(at, bench.journal.values().cloned());
     assert_eq!(
-        (bench.leases.deadline(), bench.leases.state_of(&place(7))),
+        (bench.openings.deadline(), bench.openings.state_of(&place(7))),
         (Some(at.boot), OpeningState::Gone)
     );
     assert!(bench.hold(at, 7));
@@ -259,28 +260,28 @@ fn after_a_restart_everything_is_stopped_at_once_and_a_new_grant_starts_only_the
 }
 
 #[test]
-fn doors_take_no_room_from_services_nor_services_from_doors() {
-    let mut leases = Openings::default();
+fn doors_and_services_take_no_room_from_each_other() {
+    let mut openings = Openings::default();
     let door = Door { name: "vpn".into(), start_command: Some("x".into()), ..Door::default() };
-    for _ in 0..LEASES {
-        let opening = leases
+    for _ in 0..OPENINGS {
+        let opening = openings
             .prepare(now(0), &door, [192, 0, 2, 7].into())
             .unwrap()
             .commit(|_| Ok(()))
             .unwrap();
-        leases.begin(now(0), opening, &mut Vec::new());
+        openings.begin(now(0), opening, &mut Vec::new());
     }
-    assert_eq!(leases.prepare(now(0), &door, [192, 0, 2, 7].into()).err(), Some(NotOpened::Full));
-    let mut work = Vec::new();
+    assert_eq!(openings.prepare(now(0), &door, [192, 0, 2, 7].into()).err(), Some(NotOpened::Full));
+    let mut actions = Vec::new();
     let place = |n: u32| ServiceAddress { source: Source::new(n.to_be_bytes().into()), ..place(0) };
-    for n in 0..u32::try_from(LEASES).unwrap() {
-        let opening = leases.acquire(now(0), place(n), &commands()).unwrap().unwrap();
+    for n in 0..u32::try_from(OPENINGS).unwrap() {
+        let opening = openings.acquire(now(0), place(n), &commands()).unwrap().unwrap();
         let journalled = commit_all(vec![opening], |_| Ok(())).unwrap().remove(0);
-        leases.begin(now(0), journalled, &mut work);
+        openings.begin(now(0), journalled, &mut actions);
     }
-    let running = work.iter().filter(|work| matches!(work, OpeningAction::Run(_))).count();
+    let running = actions.iter().filter(|actions| matches!(actions, OpeningAction::Run(_))).count();
     assert_eq!(running, STARTS, "although as many of doors hang");
-    assert_eq!(leases.acquire(now(0), place(u32::MAX), &commands()).err(), Some(NotOpened::Full));
+    assert_eq!(openings.acquire(now(0), place(u32::MAX), &commands()).err(), Some(NotOpened::Full));
 }
 
 proptest! {
@@ -293,7 +294,7 @@ proptest! {
     ) {
         let (mut bench, mut at) = (Bench::default(), now(0));
         let mut held = BTreeSet::new();
-        // What runs: the opening, and whether it is its stop command.
+        // The openings whose commands run, with true for a stop command.
         let mut running: Vec<(u64, bool)> = Vec::new();
         let (mut started, mut stopped) = (BTreeSet::new(), BTreeMap::<u64, u32>::new());
         let mut places: BTreeMap<u64, ServiceAddress> = BTreeMap::new();
@@ -315,7 +316,7 @@ proptest! {
                         }
                     }
                     held.clear();
-                    bench.leases = Openings::restore(at, bench.journal.values().cloned());
+                    bench.openings = Openings::restore(at, bench.journal.values().cloned());
                 }
                 // It hangs: only its stop command ends by itself.
                 4..=7 => {}
@@ -329,14 +330,14 @@ proptest! {
             for (id, opened) in &bench.journal {
                 places.insert(*id, opened.place().unwrap());
             }
-            held.retain(|n| bench.leases.state_of(&place(*n)) != OpeningState::Gone);
+            held.retain(|n| bench.openings.state_of(&place(*n)) != OpeningState::Gone);
             let keep: Vec<u8> = held.iter().copied().collect();
             bench.due(at);
             bench.release(&keep);
-            let mut todo = std::mem::take(&mut bench.work);
+            let mut todo = std::mem::take(&mut bench.actions);
             while !todo.is_empty() {
-                for work in todo {
-                    match work {
+                for action in todo {
+                    match action {
                         OpeningAction::Run(job) => {
                             prop_assert!(bench.journal.contains_key(&job.id), "it runs what is in no journal");
                             let mine = places[&job.id];
@@ -357,10 +358,10 @@ proptest! {
                         OpeningAction::Note(_) => {}
                     }
                 }
-                todo = std::mem::take(&mut bench.work);
+                todo = std::mem::take(&mut bench.actions);
             }
         }
-        prop_assert!(bench.journal.is_empty() && bench.leases.is_empty() && !bench.leases.holds_any());
+        prop_assert!(bench.journal.is_empty() && bench.openings.is_empty() && !bench.openings.holds_any());
         prop_assert!(started.iter().all(|id| stopped.contains_key(id)));
         prop_assert!(stopped.values().all(|times| *times == 1), "{:?}", stopped);
     }

@@ -1,5 +1,4 @@
-//! Grants of services of commands: how they are stored, and what they cannot be bound to.
-//! When the commands run is left to the tests of `leases`.
+//! Grants of command services: what is stored, and what they cannot be bound to.
 
 use super::*;
 
@@ -11,16 +10,16 @@ fn vpn() -> (Service, ServiceCommands) {
 }
 
 #[test]
-fn a_grant_of_commands_is_stored_with_the_stop_command_in_one_and_is_itself_not_stored() {
+fn a_grant_of_commands_stores_its_stop_command_and_not_itself() {
     let (service, commands) = vpn();
     let mut gate = Gate::new(service, test_vectors::client(), 16);
-    let mut leases = crate::core::openings::Openings::default();
+    let mut openings = crate::core::openings::Openings::default();
     let source = Source::new("192.0.2.7".parse().unwrap());
     for fails in [true, false] {
         let decision = gate.decide(|_| (), source);
         let place = decision.place().expect("it needs an opening");
         assert_eq!((place.source, gate.policy.commands(place.service)), (source, Some(&commands)));
-        let opening = leases.acquire(START, place, &commands).unwrap().expect("the first one");
+        let opening = openings.acquire(START, place, &commands).unwrap().expect("the first one");
         let mut stored = Vec::new();
         let outcome = commit_with(vec![decision], vec![opening], |records| {
             stored.push(records.to_vec());
@@ -48,7 +47,7 @@ fn a_grant_of_commands_is_stored_with_the_stop_command_in_one_and_is_itself_not_
 }
 
 #[test]
-fn commands_are_bound_to_no_source_port_and_granted_through_no_door() {
+fn commands_are_not_bound_to_a_source_port_and_not_granted_through_a_door() {
     let mut gate = Gate::new(vpn().0, test_vectors::client(), 16);
     assert_eq!(
         gate.knock_from("192.0.2.7", |request| request.source_port = 40_000),

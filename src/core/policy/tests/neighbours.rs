@@ -1,5 +1,4 @@
-//! What one client's knocks, closes and limits have to do with another's, and with another service:
-//! nothing. What a single client may have is left to the tests above.
+//! One client's knocks, closes and limits do not affect another client or another service.
 
 use super::*;
 use crate::core::service::AddressProof;
@@ -13,11 +12,11 @@ fn held(holder: Holder, service: &str) -> ActiveGrant {
         source_port: 0,
         span: Span::Host,
     };
-    live(key, &ssh(), START, 30, AddressProof::Both)
+    grant(key, &ssh(), START, 30, AddressProof::Both)
 }
 
 fn put(gate: &mut Gate, live: ActiveGrant) {
-    gate.grants.open_for_door(START, DoorGrant { live });
+    gate.grants.open_for_door(START, DoorGrant::new(live));
 }
 
 fn neighbour() -> Holder {
@@ -25,7 +24,7 @@ fn neighbour() -> Holder {
 }
 
 #[test]
-fn a_close_ends_nobody_elses_grant_and_none_of_another_service() {
+fn a_close_ends_no_grant_of_another_client_or_another_service() {
     let mut gate = Gate::plain();
     let others = [
         held(neighbour(), "ssh"),
@@ -62,7 +61,7 @@ fn a_service_counts_its_own_grants_alone_for_clients_and_doors_alike() {
 }
 
 #[test]
-fn all_services_together_have_only_so_many_grants() {
+fn all_services_together_have_a_limit_of_grants() {
     for (there, status) in [(GRANTS - 1, Status::Granted), (GRANTS, Status::Full)] {
         let mut gate = Gate::plain();
         for number in 0..there {
@@ -78,7 +77,7 @@ fn all_services_together_have_only_so_many_grants() {
 }
 
 #[test]
-fn the_record_of_who_asks_again_for_less_still_has_the_time_that_is_left() {
+fn the_record_of_a_request_for_less_time_still_has_the_remaining_time() {
     let mut gate = Gate::plain();
     assert_eq!(gate.seconds(200), 200);
     let decision = gate.decide(|r| r.seconds = 5, test_vectors::address());
@@ -125,7 +124,7 @@ fn the_record_of_who_asks_again_for_less_still_has_the_time_that_is_left() {
 }
 
 #[test]
-fn each_decision_is_counted_as_what_it_was() {
+fn each_decision_is_counted_under_its_own_reason() {
     let mut gate = Gate::plain();
     let mut reject = |change: fn(&mut Request), source: &str| {
         gate.decide(change, Source::new(source.parse().unwrap()))
@@ -148,7 +147,7 @@ fn each_decision_is_counted_as_what_it_was() {
 }
 
 #[test]
-fn an_address_that_becomes_ours_is_granted_no_more_and_one_that_was_ours_is() {
+fn an_address_that_becomes_ours_is_no_longer_granted_and_one_that_was_ours_is() {
     let mut gate = Gate::plain();
     gate.policy.set_own([test_vectors::address()]);
     assert_eq!(gate.knock(|_| {}), Some(Status::Address));

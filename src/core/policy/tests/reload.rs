@@ -1,10 +1,9 @@
-//! Which grants a reload ends, and how: those that the new rules would not give.
-//! What they would give is left to the tests above this.
+//! A reload ends the grants that the new rules would not give.
 
 use super::*;
 
 #[test]
-fn a_reload_says_which_grants_may_not_go_on_and_whether_their_holder_may_have_others() {
+fn a_reload_decides_which_grants_are_revoked_and_which_are_changed() {
     let mut gate = Gate::plain();
     assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
     let live = *gate.grants.list().next().unwrap();
@@ -43,7 +42,7 @@ fn a_reload_says_which_grants_may_not_go_on_and_whether_their_holder_may_have_ot
 }
 
 #[test]
-fn a_reload_ends_grants_for_addresses_that_the_service_would_grant_on_that_basis_no_more() {
+fn a_reload_ends_grants_for_addresses_that_the_service_would_no_longer_grant() {
     let (named, elsewhere) = (test_vectors::address(), "198.51.100.1");
     let observing = || Service { source: SourceRule::Observed, ..ssh() };
     let signed = |r: &mut Request| r.address = Some(named);
@@ -96,7 +95,7 @@ fn a_reload_ends_what_was_granted_through_a_door_that_is_gone_or_grants_somethin
 }
 
 #[test]
-fn a_client_that_is_not_kept_is_unknown_at_once() {
+fn a_removed_client_is_unknown_at_once() {
     let mut gate = Gate::plain();
     assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
     let live = *gate.grants.list().next().unwrap();

@@ -1,6 +1,5 @@
-//! What changes while we run: marks that are lost, clients that go and come back, a clock that
-//! nobody has watched for hours. What a start makes of an older state is left to `starts`, many of
-//! everything in any order to `simulation`.
+//! Changes at run time: lost marks, clients that are removed and enrolled again, a clock that was
+//! not checked for hours.
 
 use super::*;
 
@@ -19,7 +18,7 @@ fn a_state_that_is_found_to_have_lost_marks_makes_every_knock_need_a_challenge()
 }
 
 #[test]
-fn what_a_challenge_lets_in_under_a_clock_that_is_not_believed_is_burned_and_raises_no_floor() {
+fn a_knock_let_in_by_a_challenge_under_an_untrusted_clock_is_burned_and_raises_no_floor() {
     let mut replay = intact();
     replay.record_loss(START.wall);
     let challenge = knock(&mut replay, START, START.wall).challenge();
@@ -42,8 +41,7 @@ fn a_client_that_is_taken_out_and_put_back_within_the_hour_finds_its_used_packet
 }
 
 #[test]
-fn a_clock_that_ran_a_little_fast_or_slow_for_hours_unwatched_is_no_jump_and_one_that_ran_wild_is()
-{
+fn a_clock_that_drifted_for_hours_unwatched_has_not_jumped_and_one_that_ran_wild_has() {
     for (per_mille, believed) in [(-2, false), (-1, true), (1, true), (2, false)] {
         let hours = at(6 * 3600);
         let looked = intact().challenge_reason(hours);
@@ -59,7 +57,7 @@ fn a_clock_that_ran_a_little_fast_or_slow_for_hours_unwatched_is_no_jump_and_one
 }
 
 #[test]
-fn what_clients_have_grown_is_told_beside_its_bounds() {
+fn the_sizes_of_the_tables_are_reported_with_their_limits() {
     let mut replay = intact();
     assert_eq!(
         replay.tables(),

@@ -41,9 +41,9 @@ struct Packet {
 
 struct World {
     random: Random,
-    /// Whether its state is lost now and then.
+    /// True if its state is lost now and then.
     losses: bool,
-    /// Whether commits fail now and then.
+    /// True if commits fail now and then.
     faults: bool,
     /// Nanoseconds of true time since the world began, and what the boot clock showed then.
     elapsed: u64,
@@ -222,7 +222,7 @@ impl World {
         self.spend(packet, outcome);
     }
 
-    /// As `deliver`, but an answer to a packet whose mark has become a range is allowed: only
+    /// Delivers like `deliver`, but an answer to a packet whose mark has become a range is allowed: only
     /// acceptance is not.
     fn outcome_of(&mut self, packet: Packet) -> Seen {
         let authentic = Authentic::for_test(packet.client, packet.request, packet.source, 1);

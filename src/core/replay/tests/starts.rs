@@ -32,7 +32,7 @@ fn after_a_start_what_an_older_state_may_have_forgotten_needs_a_challenge() {
 }
 
 #[test]
-fn after_a_loss_only_challenges_count_until_it_is_accepted_and_then_only_what_is_surely_newer() {
+fn after_a_loss_only_challenges_count_until_it_is_accepted_and_then_only_newer_knocks() {
     let ledger = Ledger::of(&[Record::Lost { at: START.wall }]);
     let mut replay = Replay::restore(WINDOW, START, &ledger, StateOrigin::Found);
     assert_eq!(replay.challenge_reason(START), Some(ChallengeReason::Lost(START.wall)));

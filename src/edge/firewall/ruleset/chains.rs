@@ -1,5 +1,5 @@
-//! The sets of grants, and the chains that ask them about packets to guarded ports. Which packets
-//! come here is left to the guard's own chain in the file above, the elements to `elements`.
+//! The sets of grants, and the chains that look up packets to guarded ports in them. See `ruleset`
+//! for the packets that come here, and `elements` for the elements.
 
 use std::fmt::Write;
 
@@ -7,74 +7,37 @@ use super::{ONCE_ELEMENTS, PacketMarks, TIME_ELEMENTS};
 use crate::core::grants::Element;
 use crate::core::prefix::Span;
 
-/// One shape of what stands before protocol and port in the keys of sets.
+/// One form of set keys: the part in front of protocol and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::edge::firewall) struct KeyShape {
-    /// How the names of its sets end.
+    /// The suffix of its sets' names.
     pub(in crate::edge::firewall) name: &'static str,
-    /// How much of the source address is in it.
+    /// The part of the source address in it.
     pub(in crate::edge::firewall) span: Span,
-    /// Whether the source port is.
+    /// True if it contains the source port.
     pub(in crate::edge::firewall) has_port: bool,
-    /// Of which family.
+    /// True for IPv6.
     pub(in crate::edge::firewall) v6: bool,
-    kind: &'static str,
-    packet: &'static str,
 }
 
 const HOST: Span = Span::Host;
 const NET: Span = Span::Net64;
 
-/// All of them. A net is asked for by masking what a packet says, so that no set needs `flags
-/// interval`: such a set is copied whole at each change.
+/// All shapes. A net is looked up by masking the packet's address, so that no set needs `flags
+/// interval`: the kernel copies such a set as a whole at each change.
 pub(in crate::edge::firewall) static SHAPES: [KeyShape; 5] = [
-    KeyShape {
-        name: "4",
-        span: HOST,
-        has_port: false,
-        v6: false,
-        kind: "ipv4_addr",
-        packet: "ip saddr",
-    },
-    KeyShape {
-        name: "6",
-        span: HOST,
-        has_port: false,
-        v6: true,
-        kind: "ipv6_addr",
-        packet: "ip6 saddr",
-    },
-    KeyShape {
-        name: "4p",
-        span: HOST,
-        has_port: true,
-        v6: false,
-        kind: "ipv4_addr . inet_service",
-        packet: "ip saddr . th sport",
-    },
-    KeyShape {
-        name: "6p",
-        span: HOST,
-        has_port: true,
-        v6: true,
-        kind: "ipv6_addr . inet_service",
-        packet: "ip6 saddr . th sport",
-    },
-    KeyShape {
-        name: "6n",
-        span: NET,
-        has_port: false,
-        v6: true,
-        kind: "ipv6_addr",
-        packet: "ip6 saddr & ffff:ffff:ffff:ffff::",
-    },
+    KeyShape { name: "4", span: HOST, has_port: false, v6: false },
+    KeyShape { name: "6", span: HOST, has_port: false, v6: true },
+    KeyShape { name: "4p", span: HOST, has_port: true, v6: false },
+    KeyShape { name: "6p", span: HOST, has_port: true, v6: true },
+    KeyShape { name: "6n", span: NET, has_port: false, v6: true },
 ];
 
 impl KeyShape {
-    /// That of an element's key.
+    /// The shape of an element's key.
     pub(in crate::edge::firewall) fn of(element: &Element) -> &'static KeyShape {
         let [host4, host6, port4, port6, net6] = &SHAPES;
-        // Policy grants no net from one port and no IPv4 net; if it did, this would be the narrower
+        // Policy grants no net from one port and no IPv4 net. If it did, this would be the narrower
         // reading.
         match (element.source.ip().is_ipv6(), element.source_port, element.span) {
             (false, 0, _) => host4,
@@ -85,17 +48,28 @@ impl KeyShape {
         }
     }
 
-    /// What a packet's key is.
+    /// The type of the keys in its sets.
+    fn set_type(&self) -> String {
+        let address = if self.v6 { "ipv6_addr" } else { "ipv4_addr" };
+        let port = if self.has_port { " . inet_service" } else { "" };
+        format!("{address}{port} . inet_proto . inet_service")
+    }
+
+    /// The expression for a packet's key.
     fn key(&self) -> String {
-        format!("{} . meta l4proto . th dport", self.packet)
+        let address = if self.v6 { "ip6 saddr" } else { "ip saddr" };
+        let mask = if self.span == NET { " & ffff:ffff:ffff:ffff::" } else { "" };
+        let port = if self.has_port { " . th sport" } else { "" };
+        format!("{address}{mask}{port} . meta l4proto . th dport")
     }
 }
 
 /// Three sets of each shape.
 pub(super) fn sets() -> String {
     let mut text = String::new();
-    for KeyShape { name, kind, .. } in SHAPES {
-        let key = format!("type {kind} . inet_proto . inet_service");
+    for shape in SHAPES {
+        let name = shape.name;
+        let key = format!("type {}", shape.set_type());
         let _ = write!(
             text,
             "\tset time{name} {{ {key}; size {TIME_ELEMENTS}; flags timeout; }}\n\
@@ -106,38 +80,44 @@ pub(super) fn sets() -> String {
     text
 }
 
-/// The chains behind the guard; `left` stands before each drop.
+/// The chains behind the guard. `left` is put before each drop.
 ///
-/// - `stream`: a bare SYN is judged by the grants whatever conntrack thinks of its flow; all else
-///   passes by our mark on the flow. A live time grant also adopts what its source has open already
-///   (it could open the same anew): so one knock revives a session after a first installation, a
-///   flush, or a conntrack table that was emptied.
+/// - `stream`: a bare SYN is judged by the grants, whatever conntrack thinks of its flow. All other
+///   packets pass by our mark on the flow. A live time grant also adopts connections that its
+///   source has open already (it could open the same ones anew). So one knock revives a session
+///   after a first installation, a flush, or an emptied conntrack table.
 /// - `opening`: a SYN under a one-connection grant only makes its flow pending, so that a forged or
-///   lost one spends nothing. Fast Open would carry a request inside the SYN (254: its experimental
+///   lost SYN spends nothing. Fast Open would carry a request inside the SYN (254: its experimental
 ///   form).
-/// - `won4` and its like: the last ACK of a pending flow's handshake. Each element of `once4`
-///   carries its own limit of one packet a day, which exactly one packet ever passes, on however
-///   many CPUs.
-/// - `datagram`: under a grant every packet marks its flow; an answered flow lives on with its
+/// - `won4` and the like: the last ACK of a pending flow's handshake. Each element of `once4` has
+///   its own limit of one packet a day, which exactly one packet ever passes, on any number of
+///   CPUs.
+/// - `datagram`: under a grant every packet marks its flow. A flow with replies lives on with its
 ///   conntrack entry, as a connection does.
 pub(super) fn chains(shapes: &[KeyShape], marks: PacketMarks, left: &str) -> String {
-    let (ours, grant) = (marks.ours(), marks.grant());
+    let ours = marks.ours();
+    let grant = marks.grant();
     let granted = format!("ct state established ct mark and {ours:#x} == {:#x}", marks.granted);
     let pending = format!("ct state established ct mark and {ours:#x} == {ours:#x}");
-    let pend =
-        format!("ct status & assured != assured ct mark set ct mark or {ours:#x} counter accept");
-    let each = |line: &dyn Fn(&str, &str) -> String| -> String {
-        shapes.iter().map(|shape| format!("\t\t{}\n", line(shape.name, &shape.key()))).collect()
-    };
-    let wins = each(&|name, key| format!("{pending} {key} @once{name} goto won{name}"));
-    let adopted = each(&|name, key| format!("ct state established,new {key} @time{name} {grant}"));
-    let timed = each(&|name, key| format!("{key} @time{name} {grant}"));
-    let begun = each(&|name, key| format!("{key} @oncesyn{name} {pend}"));
-    let won = |shape: &KeyShape| {
-        let (name, key) = (shape.name, shape.key());
-        format!("\tchain won{name} {{\n\t\tdelete @oncesyn{name} {{ {key} }}\n\t\t{grant}\n\t}}\n")
-    };
-    let won: String = shapes.iter().map(won).collect();
+    let mut won = String::new();
+    let mut wins = String::new();
+    let mut adopted = String::new();
+    let mut timed = String::new();
+    let mut begun = String::new();
+    for shape in shapes {
+        let name = shape.name;
+        let key = shape.key();
+        won += &format!(
+            "\tchain won{name} {{\n\t\tdelete @oncesyn{name} {{ {key} }}\n\t\t{grant}\n\t}}\n"
+        );
+        wins += &format!("\t\t{pending} {key} @once{name} goto won{name}\n");
+        adopted += &format!("\t\tct state established,new {key} @time{name} {grant}\n");
+        timed += &format!("\t\t{key} @time{name} {grant}\n");
+        begun += &format!(
+            "\t\t{key} @oncesyn{name} ct status & assured != assured \
+             ct mark set ct mark or {ours:#x} counter accept\n"
+        );
+    }
     format!(
         "{won}\tchain stream {{
 \t\ttcp flags & (fin | syn | rst | ack) == syn goto opening

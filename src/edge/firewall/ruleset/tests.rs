@@ -1,5 +1,5 @@
-//! The text of the guard, as far as it can be judged without a kernel.
-//! What the kernel makes of it is left to `tests/end_to_end/firewall.rs`.
+//! The text of the guard, without a kernel. See `tests/end_to_end/firewall.rs` for what the kernel
+//! does with it.
 
 use super::*;
 use crate::config::defaults;
@@ -34,7 +34,7 @@ fn plan(
 const SSH: Port = Port { proto: Proto::Tcp, number: 22 };
 
 #[test]
-fn a_table_name_cannot_say_anything_else() {
+fn a_table_name_can_be_nothing_but_a_name() {
     for bad in ["", "a b", "a;", "a{", "1a", "a\nflush ruleset", "é", &"x".repeat(32)] {
         assert!(plan(bad, &[SSH], true, &[]).is_err(), "{bad:?}");
     }
@@ -51,7 +51,7 @@ fn a_reload_flushes_rules_and_leaves_the_sets() {
 }
 
 #[test]
-fn only_guarded_ports_and_the_silent_knock_port_are_looked_at() {
+fn only_guarded_ports_and_the_silent_knock_port_are_filtered() {
     let dns = Port { proto: Proto::Udp, number: 53 };
     let text = plan("toctoc", &[dns, SSH, SSH], true, &[]).unwrap().text();
     assert!(text.contains("th dport != { tcp . 22, udp . 53, udp . 62201 } accept"));
@@ -60,7 +60,7 @@ fn only_guarded_ports_and_the_silent_knock_port_are_looked_at() {
 }
 
 #[test]
-fn break_glass_addresses_stand_under_their_own_family() {
+fn break_glass_addresses_are_listed_under_their_family() {
     let text = plan("toctoc", &[SSH], true, &["2001:db8::1", "::ffff:192.0.2.1", "192.0.2.1"])
         .unwrap()
         .text();
@@ -69,7 +69,7 @@ fn break_glass_addresses_stand_under_their_own_family() {
 }
 
 #[test]
-fn the_marks_are_those_of_the_settings_and_only_marked_ports_are_left_to_the_admin() {
+fn the_marks_come_from_the_settings_and_only_ports_in_mark_mode_are_left_to_the_admin() {
     let settings = FirewallSettings { mark: 0x4, pending_mark: 0x40, ..defaults::firewall() };
     let service = |name: &str, number, mode| Service {
         name: ServiceName::new(name).unwrap(),
@@ -107,7 +107,7 @@ fn both_families_are_guarded_by_the_same_rules() {
 }
 
 #[test]
-fn whole_nets_are_asked_for_only_where_a_service_grants_them() {
+fn nets_are_looked_up_only_if_a_service_grants_them() {
     let of = |span| {
         let services =
             [Service { span, ..defaults::service(ServiceName::new("ssh").unwrap(), vec![SSH]) }];
@@ -121,7 +121,7 @@ fn whole_nets_are_asked_for_only_where_a_service_grants_them() {
 }
 
 #[test]
-fn a_forward_translates_what_bears_our_mark_and_no_plan_without_one_translates_at_all() {
+fn a_forward_translates_flows_with_our_mark_and_a_plan_without_forwards_translates_nothing() {
     let of = |forward| {
         let services =
             [Service { forward, ..defaults::service(ServiceName::new("rdp").unwrap(), vec![SSH]) }];

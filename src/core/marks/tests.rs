@@ -5,7 +5,7 @@ use super::*;
 fn marks(seen: &[u64], burned: &[u64]) -> UsedMarks {
     let mut marks = UsedMarks::default();
     seen.iter().for_each(|t| marks.see(Wall(*t)));
-    burned.iter().for_each(|t| marks.record(Wall(*t)));
+    burned.iter().for_each(|t| marks.burn(Wall(*t)));
     marks
 }
 
@@ -63,16 +63,16 @@ fn the_floor_does_not_rise_before_memory_ends_and_rises_by_one_from_then_on() {
 }
 
 #[test]
-fn burning_twice_is_burning_once_at_both_ends_of_a_range_too() {
+fn burning_a_timestamp_again_changes_nothing_at_both_ends_of_a_range_too() {
     let mut marks = marks(&[], &[5, 5]);
     assert_eq!(marks.burned, [(Wall(5), Wall(5))]);
     marks.burned = vec![(Wall(5), Wall(9))];
-    [5, 7, 9].into_iter().for_each(|t| marks.record(Wall(t)));
+    [5, 7, 9].into_iter().for_each(|t| marks.burn(Wall(t)));
     assert_eq!(marks.burned, [(Wall(5), Wall(9))]);
 }
 
 #[test]
-fn bytes_in_which_anything_stands_out_of_order_are_no_marks() {
+fn bytes_with_anything_out_of_order_are_not_marks() {
     let written = |floor, seen: &[u64], burned: &[(u64, u64)]| {
         let seen = seen.iter().map(|t| Wall(*t)).collect();
         let burned = burned.iter().map(|(first, last)| (Wall(*first), Wall(*last))).collect();
@@ -105,7 +105,7 @@ proptest! {
     ) {
         let mut marks = UsedMarks::default();
         for (see, timestamp) in &steps {
-            if *see { marks.see(Wall(*timestamp)) } else { marks.record(Wall(*timestamp)) }
+            if *see { marks.see(Wall(*timestamp)) } else { marks.burn(Wall(*timestamp)) }
             prop_assert!(marks.seen.len() <= SEEN && marks.burned.len() <= BURNED);
         }
         for (_, timestamp) in &steps {

@@ -1,0 +1,139 @@
+//! One grant as plain data: who holds it, for what, until when, and how it ends.
+//! See `grants` for the list of live grants.
+
+use super::knock::Ports;
+use super::openings::ServiceAddress;
+use super::prefix::Span;
+use super::service::{AddressProof, DisconnectPolicy, GrantKind};
+use super::types::{Boot, ClientId, Now, SECOND, ServiceName, Source, Wall};
+
+/// The holder of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Holder {
+    /// An enrolled client.
+    Client(ClientId),
+    /// A classic door: the FNV-1a hash of its name.
+    Door([u8; 16]),
+}
+
+impl Holder {
+    /// The door of this name. FNV-1a is enough: names are the admin's, so nobody has to be kept
+    /// from finding two with one hash.
+    pub fn door(name: &str) -> Self {
+        let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+        for byte in name.bytes() {
+            hash = (hash ^ u128::from(byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b);
+        }
+        Holder::Door(hash.to_be_bytes())
+    }
+}
+
+/// The identity of a grant. Asking again for the same key makes the grant last longer; it does not
+/// make a second one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GrantKey {
+    /// Its holder.
+    pub holder: Holder,
+    /// The service that it opens.
+    pub service: ServiceName,
+    /// The granted address; of a wider span its first address.
+    pub source: Source,
+    /// The source port that it is bound to; 0 = any.
+    pub source_port: u16,
+    /// That address alone, or its whole /64.
+    pub span: Span,
+}
+
+impl GrantKey {
+    /// The peers that may connect: `192.0.2.7`, `192.0.2.7 port 40000`, `2001:db8::/64`.
+    pub fn who(&self) -> String {
+        match (self.span, self.source_port) {
+            (Span::Net64, _) => format!("{}/64", self.source),
+            (Span::Host, 0) => self.source.to_string(),
+            (Span::Host, port) => format!("{} port {port}", self.source),
+        }
+    }
+}
+
+/// A live grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveGrant {
+    /// Its identity.
+    pub key: GrantKey,
+    /// One connection, or any number.
+    pub form: GrantKind,
+    /// The opened ports; none for a command service.
+    pub ports: Ports,
+    /// The start, by both clocks.
+    pub opened: Now,
+    /// The duration from then on.
+    pub seconds: u32,
+    /// The service's rule when the grant began: whether connections end with it.
+    pub cut: DisconnectPolicy,
+    /// The evidence for the address.
+    pub proof: AddressProof,
+}
+
+impl ActiveGrant {
+    /// Its end by the wall clock, for people and for the record.
+    pub fn until(&self) -> Wall {
+        self.opened.wall.plus(self.seconds)
+    }
+
+    /// Its end by the boot clock, which decides.
+    pub fn deadline(&self) -> Boot {
+        self.opened.boot.plus(self.seconds)
+    }
+
+    /// Seconds from `now` to its end, rounded up, so that a new grant shows its whole time.
+    pub fn seconds_left(&self, now: Now) -> u32 {
+        let left = self.deadline().0.saturating_sub(now.boot.0).div_ceil(SECOND);
+        u32::try_from(left).unwrap_or(u32::MAX)
+    }
+
+    /// The opening that it shares, if its service is a command service. Such a grant has no ports
+    /// and no element in the guard.
+    pub fn place(&self) -> Option<ServiceAddress> {
+        let GrantKey { service, source, .. } = self.key;
+        self.ports.iter().all(Option::is_none).then_some(ServiceAddress { service, source })
+    }
+
+    /// True if connections that came in under it are cut when it ends in this way.
+    pub(super) fn is_cut(&self, how: GrantEnd) -> bool {
+        match how {
+            GrantEnd::Closed => self.cut >= DisconnectPolicy::Closed,
+            GrantEnd::Revoked => self.cut >= DisconnectPolicy::Revoked,
+            GrantEnd::Changed => false,
+        }
+    }
+
+    /// The same grant after a restart at `now`, by whichever clock leaves it less. `None` if it is
+    /// over, or if it began after `now`: then the clock was set back, and nobody can know how much
+    /// time is left.
+    pub(super) fn restored(self, now: Now) -> Option<ActiveGrant> {
+        if now.wall < self.opened.wall {
+            return None;
+        }
+        let mut left = self.until().0.saturating_sub(now.wall.0);
+        // Within one boot this is exact. After another boot it is at worst too little.
+        if now.boot >= self.opened.boot {
+            left = left.min(self.deadline().0.saturating_sub(now.boot.0));
+        }
+        match u32::try_from(left / SECOND).ok()? {
+            0 => None,
+            seconds => Some(ActiveGrant { opened: now, seconds, ..self }),
+        }
+    }
+}
+
+/// The way in which a grant ends before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantEnd {
+    /// Its holder closed it.
+    Closed,
+    /// Its holder may no longer have it.
+    Revoked,
+    /// Its holder may still have a grant for the service, but with other ports, of the other kind
+    /// or for less time.
+    Changed,
+}
