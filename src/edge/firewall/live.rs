@@ -237,6 +237,7 @@ pub fn look_at(
 /// Loads the guard and reads it back until what stands is what was loaded: nobody else has changed
 /// the table in between, and it fits the plan. Only that is compared with from then on.
 fn load(program: &NftProgram, plan: &GuardPlan, authors: &Authors) -> Result<LoadedRuleset, Fault> {
+    let _remembered = authors.remember();
     let mut watch = TableWatch::open(plan.table(), authors)?;
     let mut misfit = None;
     let mut anew = false;

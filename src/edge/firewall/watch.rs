@@ -1,6 +1,7 @@
 //! Hears who changes nf_tables, and tells our own changes of our table from everybody else's.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netlink_packet_core::{NlaBuffer, NlasIterator};
@@ -33,7 +34,20 @@ pub struct TableChange {
 
 /// The netlink ports under which our own changes are announced: an nft program's is its pid.
 #[derive(Clone, Default)]
-pub(super) struct Authors(Arc<Mutex<Vec<Author>>>);
+pub(super) struct Authors {
+    list: Arc<Mutex<Vec<Author>>>,
+    /// Watches beside the loop's: until they have heard, no author is forgotten.
+    watches: Arc<AtomicUsize>,
+}
+
+/// A watch beside the loop's hears the authors until this is dropped.
+pub(super) struct Remembered(Arc<AtomicUsize>);
+
+impl Drop for Remembered {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 struct Author {
     port: u32,
@@ -58,7 +72,7 @@ impl Authors {
     }
 
     /// Those of whom nothing new will be announced.
-    fn gone(&self) -> Vec<u32> {
+    pub(super) fn gone(&self) -> Vec<u32> {
         let authors = self.lock();
         authors.iter().filter(|author| author.has_ended).map(|author| author.port).collect()
     }
@@ -68,13 +82,8 @@ impl Authors {
         self.lock().retain(|author| !(author.has_ended && gone.contains(&author.port)));
     }
 
-    #[cfg(test)]
-    pub(super) fn all_have_ended(&self) -> bool {
-        self.lock().iter().all(|author| author.has_ended)
-    }
-
     fn lock(&self) -> MutexGuard<'_, Vec<Author>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,8 +107,9 @@ impl TableWatch {
         Ok(TableWatch { socket, table, authors: authors.clone(), open: None })
     }
 
-    /// Who else changed our table since this was last asked. Never waits. Only the poll loop's
-    /// watch may ask this: from here on the ended authors are strangers.
+    /// Who else changed our table since this was last asked. Never waits. For the poll loop's watch
+    /// alone: from here on ended authors are strangers, so that their numbers can be another's. Ask
+    /// when the socket is readable, and after every task.
     pub fn foreign_changes(&mut self) -> Vec<TableChange> {
         let gone = self.authors.gone();
         let noticed = self.look();
