@@ -14,7 +14,7 @@ use toctoc::core::authentic::{self, Authentic, Claim};
 use toctoc::core::engine::{Action, Engine, SealedSetup, Setup};
 use toctoc::core::grants::{ActiveGrant, Change, GrantEnd, Grants};
 use toctoc::core::keyring::{Day, Secret};
-use toctoc::core::knock::{Challenge, KnockKind, Request, SIGNED, Signature, encode_body};
+use toctoc::core::knock::{Challenge, HandedKnock, KnockKind, Request, SIGNED, Signature, encode_body};
 use toctoc::core::ledger::Ledger;
 use toctoc::core::packet::{Arrival, udp_checksum};
 use toctoc::core::policy::{Committed, Decision, Policy, commit};
@@ -283,25 +283,20 @@ impl World {
         self.engine.packet(self.now, OUTSIDE, &packet(from, datagram), &mut actions);
         self.engine.serve(self.now.boot, 64, &mut actions);
         for action in actions {
-            if let Action::Knock { ticket, row, h, body, source, source_port } = action {
-                let spent = self.decide(row, h, &body, source, source_port);
+            if let Action::Knock(knock) = action {
+                let ticket = knock.ticket;
+                let spent = self.decide(knock);
                 self.engine.verdict(ticket, spent, None, Secret::new([9; 32]), &mut Vec::new());
             }
         }
     }
 
     /// Decides as the gatekeeper does. Returns true if the packet is used up.
-    fn decide(
-        &mut self,
-        row: u32,
-        h: [u8; 32],
-        body: &[u8; toctoc::core::knock::BODY],
-        from: Source,
-        port: u16,
-    ) -> bool {
-        let sender = &CLIENTS[usize::try_from(row).expect("a row")];
+    fn decide(&mut self, knock: HandedKnock) -> bool {
+        let from = knock.source;
+        let sender = &CLIENTS[usize::try_from(knock.row).expect("a row")];
         let Some(client) = self.policy.client(self.now, sender.id) else { return false };
-        let claim = Claim { client: client.id, h, body: *body, source: from, source_port: port };
+        let claim = Claim { client: client.id, knock };
         let Ok(authentic) = Authentic::verify(claim, client, test_vectors::gateway().gateway)
         else {
             return false;

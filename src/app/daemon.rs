@@ -6,15 +6,16 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::toctocd::{ClientCommand, ToctocdArgs, ToctocdCommand};
+use super::gatekeeper::RunFault;
 use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
-use super::{admin, compat, gatekeeper, guard, listener, load, provision};
+use super::{admin, compat, gatekeeper, guard, listener, listener_process, load, provision};
 use crate::core::types::Fault;
 use crate::edge::control::ControlRequest;
 
 /// Runs what the command line says; answers the exit code.
 pub fn main() -> ExitCode {
     // The listener is this program once more; it is told so by an argument that no help mentions.
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == gatekeeper::ROLE) {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == listener_process::ROLE) {
         return listener::main();
     }
     if std::env::args_os().nth(1).is_some_and(|argument| argument == compat::runner::ROLE) {
@@ -29,9 +30,10 @@ pub fn main() -> ExitCode {
 fn run(args: &ToctocdArgs) -> u8 {
     match &args.command {
         // Whatever is wrong before it serves leaves everything as it was.
-        ToctocdCommand::Run => match gatekeeper::Gatekeeper::start(&args.config) {
-            Ok(gatekeeper) => finish(gatekeeper.serve().map(|()| DONE), FAILED),
-            Err(fault) => finish(Err(fault), WRONG),
+        ToctocdCommand::Run => match gatekeeper::run(&args.config) {
+            Ok(()) => DONE,
+            Err(RunFault::Start(fault)) => finish(Err(fault), WRONG),
+            Err(RunFault::Serve(fault)) => finish(Err(fault), FAILED),
         },
         ToctocdCommand::Init(init) => {
             finish(provision::init(&args.config, init).map(|output| output.print()), WRONG)

@@ -18,7 +18,7 @@ use crate::config::{Mode, Service, Settings};
 use crate::core::types::Fault;
 use crate::edge::addresses;
 use crate::edge::control::ControlRequest;
-use crate::edge::firewall::{self, Connection, GuardState, NftFirewall, advice};
+use crate::edge::firewall::{self, Connection, GuardRules, GuardState, advice};
 
 /// Interval at which a trial checks for grants.
 const CHECK: Duration = Duration::from_millis(250);
@@ -53,7 +53,11 @@ fn on(settings: &Settings) -> Result<String, Fault> {
     if is_running(&settings.gateway.control_socket) {
         return command(settings, &ControlRequest::GuardOn);
     }
-    NftFirewall::start(&settings.firewall, &settings.services, &settings.knock)?;
+    firewall::start(&GuardRules {
+        firewall: settings.firewall.clone(),
+        services: settings.services.clone(),
+        knock: settings.knock.clone(),
+    })?;
     Ok("the guard is up; no gateway is running, so nobody can get a grant\n".to_owned())
 }
 

@@ -349,9 +349,7 @@ impl Listener {
                     // A receipt that cannot be sent is one that was lost on the way.
                     let _ = self.sender.send(from, to, &bytes);
                 }
-                Action::Knock { ticket, row, h, body, source, source_port } => {
-                    tell(pipe, ToGatekeeper::Knock { ticket, row, h, body, source, source_port })?;
-                }
+                Action::Knock(knock) => tell(pipe, ToGatekeeper::Knock(knock))?,
                 Action::Alarm { row, first, again } => {
                     tell(pipe, ToGatekeeper::Alarm { row, first, again })?
                 }

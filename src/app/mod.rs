@@ -19,9 +19,13 @@ pub mod listener;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 mod listener_process;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
+mod listener_user;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod load;
 pub mod output;
 pub mod paths;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+mod prepare;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 mod printed_guard;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::args::toctocd::Init;
 use super::output::{CommandOutput, count};
 use super::warnings::warnings_here;
-use super::{interfaces, listener_process, load};
+use super::{interfaces, listener_user, load};
 use crate::config::convert::{self, Converted};
 use crate::config::{
     DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, knockd, native, print,
@@ -16,7 +16,7 @@ use crate::core::prefix::Span;
 use crate::core::types::Fault;
 use crate::edge::files::{self, FileCheck};
 use crate::edge::state::State;
-use crate::edge::{capture, entropy};
+use crate::edge::{capture, entropy, proc_net};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 
@@ -144,10 +144,10 @@ pub fn check(config: &Path, print_settings: bool) -> Result<CommandOutput, Fault
 /// Checks what `run` needs of this machine, as far as this is possible without changes.
 fn would_run(settings: &Settings) -> Result<(), Fault> {
     if let Some(name) = &settings.gateway.user {
-        listener_process::named_user(name)?;
+        listener_user::named_user(name)?;
     }
     State::check(&settings.gateway.state_dir, settings.gateway.state_on_tmpfs)?;
-    let interfaces = interfaces::resolved_interfaces(settings);
+    let interfaces = interfaces::resolved_interfaces(settings, &proc_net::default_interfaces());
     if interfaces.iter().any(|name| name == DEFAULT_ROUTE) {
         return Err(interfaces::no_default_route());
     }

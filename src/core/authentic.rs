@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256, Sha512};
 
 use super::bytes::Writer;
 use super::keyring::Secret;
-use super::knock::{BODY, Request, SIGNED, Signature, decode_body};
+use super::knock::{HandedKnock, Request, SIGNED, Signature, decode_body};
 use super::service::Client;
 use super::types::{ClientId, Fault, Fingerprint, GatewayId, Reject, Source};
 
@@ -65,18 +65,12 @@ pub fn fingerprint(key: &[u8; 32]) -> Fingerprint {
     Fingerprint(Sha256::digest(blob).into())
 }
 
-/// An unproven knock from the pipe. An attacker who took over the listener can claim anything.
+/// A knock that claims to be a client's.
 pub struct Claim {
     /// The client that it claims to be from.
     pub client: ClientId,
-    /// The handshake hash that the signature should cover.
-    pub h: [u8; 32],
-    /// The body.
-    pub body: [u8; BODY],
-    /// The packet's source.
-    pub source: Source,
-    /// Its source port.
-    pub source_port: u16,
+    /// What came through the pipe.
+    pub knock: HandedKnock,
 }
 
 /// A request that the client's key signed. Its time and permission are not checked yet.
@@ -94,22 +88,23 @@ impl Authentic {
     /// Fails with `Pipe` (another client's), `Syntax`, `Fingerprint` or `Signature`. Refuses points
     /// of small order, encodings that are not canonical, and FIDO fields of a plain key.
     pub fn verify(claim: Claim, client: &Client, gateway: GatewayId) -> Result<Authentic, Reject> {
-        if claim.client != client.id {
+        let Claim { client: claimed, knock } = claim;
+        if claimed != client.id {
             return Err(Reject::Pipe);
         }
-        let (request, signature) = decode_body(&claim.body).ok_or(Reject::Syntax)?;
+        let (request, signature) = decode_body(&knock.body).ok_or(Reject::Syntax)?;
         if request.fingerprint != client.fingerprint {
             return Err(Reject::Fingerprint);
         }
         // The bytes as received, not encoded again: nothing unsigned can slip in.
-        let signed = claim.body.first_chunk::<SIGNED>().ok_or(Reject::Syntax)?;
-        let blob = sshsig_blob(&message(gateway, &claim.h, signed));
+        let signed = knock.body.first_chunk::<SIGNED>().ok_or(Reject::Syntax)?;
+        let blob = sshsig_blob(&message(gateway, &knock.h, signed));
         check_signature(&client.key, &blob, &signature).ok_or(Reject::Signature)?;
         Ok(Authentic {
             client: client.id,
             request,
-            source: claim.source,
-            source_port: claim.source_port,
+            source: knock.source,
+            source_port: knock.source_port,
         })
     }
 

@@ -9,12 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::door::Step;
 use super::keyring::{ClientKeys, Secret, TagTable};
-use super::knock::{BODY, KnockKind, RECEIPT_BODY, Receipt, Request};
+use super::knock::{HandedKnock, KnockKind, RECEIPT_BODY, Receipt, Request};
 use super::packet::{Arrival, LocalAddresses, ParsedPacket, parse};
 use super::quota::Rate;
 use super::sequence::{ATTEMPTS, DoorSpec, KnockPacket, Machine, MachineRules, SequenceEvent};
 use super::types::{Boot, Counters, Fingerprint, Now, Reject, Source};
-use super::wire::{DATAGRAM, GatewayKeys, RECEIPT, identify};
+use super::wire::{DATAGRAM, DecryptedParts, GatewayKeys, RECEIPT, identify};
 use clients::{Clients, QueuedKnock};
 use tickets::{OpenTicket, Tickets};
 
@@ -53,20 +53,7 @@ pub struct SealedSetup {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Ask the gatekeeper for a verdict on this knock.
-    Knock {
-        /// For [`Engine::verdict`].
-        ticket: u64,
-        /// The client's row.
-        row: u32,
-        /// The handshake hash.
-        h: [u8; 32],
-        /// The body.
-        body: [u8; BODY],
-        /// The packet's source.
-        source: Source,
-        /// Its source port.
-        source_port: u16,
-    },
+    Knock(HandedKnock),
     /// Send this receipt.
     Receipt {
         /// The address and port that the knock came to.
@@ -290,7 +277,8 @@ impl SealedKnocks {
         let (parts, reply) = decrypted.split();
         let ticket = OpenTicket { reply, row, packet, source, source_port, destination };
         let ticket = self.tickets.issue(now, ticket);
-        Ok(Action::Knock { ticket, row, h: parts.h, body: parts.body, source, source_port })
+        let DecryptedParts { h, body, .. } = parts;
+        Ok(Action::Knock(HandedKnock { ticket, row, h, body, source, source_port }))
     }
 }
 

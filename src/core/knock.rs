@@ -13,6 +13,24 @@ pub const RECEIPT_BODY: usize = 120;
 /// The version: the first byte of both.
 pub const VERSION: u8 = 1;
 
+/// A knock as the listener hands it to the gatekeeper: opened, its signature unproven. An attacker
+/// who took over the listener can write anything here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandedKnock {
+    /// For the verdict.
+    pub ticket: u64,
+    /// The client's row, as the listener numbers them.
+    pub row: u32,
+    /// The handshake hash that the signature should cover.
+    pub h: [u8; 32],
+    /// The body, signature included.
+    pub body: [u8; BODY],
+    /// The packet's source.
+    pub source: Source,
+    /// Its source port.
+    pub source_port: u16,
+}
+
 /// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -3,7 +3,7 @@
 
 use super::authentic::{self, Claim};
 use super::keyring::{Day, Master, Realm, Secret, TEST_GATEWAY_ID, TagTable};
-use super::knock::{KnockKind, Request};
+use super::knock::{HandedKnock, KnockKind, Request};
 use super::noise::KeyPair;
 use super::service::Client;
 use super::types::{ClientId, RealmId, ServiceName, Source, Wall};
@@ -119,5 +119,7 @@ pub fn open(datagram: &[u8], now: Wall) -> Result<Decrypted, super::types::Rejec
 
 /// The claim that the listener would send for a knock from `source`.
 pub fn claim(parts: DecryptedParts, source: Source) -> Claim {
-    Claim { client: CLIENT, h: parts.h, body: parts.body, source, source_port: 40_000 }
+    let DecryptedParts { h, body, .. } = parts;
+    let knock = HandedKnock { ticket: 0, row: 0, h, body, source, source_port: 40_000 };
+    Claim { client: CLIENT, knock }
 }

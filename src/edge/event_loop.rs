@@ -31,7 +31,8 @@ impl<'a> PollSet<'a> {
         self.fds.push(PollFd::new(fd, flags));
     }
 
-    /// Waits until one of them is ready or `deadline` has come; without one, for ever. An interrupted wait is a shorter one.
+    /// Waits until one of them is ready or `deadline` has come; without one, for ever. An
+    /// interrupted wait is a shorter one.
     ///
     /// # Errors
     /// The kernel's, out of memory.
@@ -50,7 +51,8 @@ impl<'a> PollSet<'a> {
         }
     }
 
-    /// True if descriptor number `index`, in the order in which they were added, was ready after the last wait.
+    /// True if descriptor number `index`, in the order in which they were added, was ready after
+    /// the last wait.
     pub fn is_ready(&self, index: usize) -> bool {
         self.fds.get(index).and_then(PollFd::any).unwrap_or(true)
     }

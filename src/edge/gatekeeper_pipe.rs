@@ -5,6 +5,7 @@
 //! buffer are queued, up to [`QUEUE`]. If the queue is full, the sender gets an error.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -64,6 +65,17 @@ pub enum PipeError {
     Nonsense(Reject),
     /// The kernel's error number.
     System(i32),
+}
+
+impl fmt::Display for PipeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PipeError::Closed => f.write_str("its end of the pipe is closed"),
+            PipeError::Full => f.write_str("it does not read"),
+            PipeError::Nonsense(_) => f.write_str("it sent what is no message"),
+            PipeError::System(number) => io::Error::from_raw_os_error(*number).fmt(f),
+        }
+    }
 }
 
 impl From<io::Error> for PipeError {

@@ -203,7 +203,7 @@ fn a_reload_that_no_longer_lists_an_address_ends_only_the_grants_for_it_from_els
     );
     gate.edit_config(|config| config.replace(prefixes, "source = [\"10.90.7.0/24\"]"));
     gate.reload();
-    gate.daemon().wait_for("anna: ssh of 10.90.0.2 ended: it is allowed no more");
+    gate.daemon().wait_for("anna: ssh of 10.90.0.2 ended: it is no longer allowed");
     gate.daemon().wait_for("connections of 10.90.0.2 to 22/tcp were cut");
     assert!(!gate.net.client.tcp_reaches(to[0], SHORT) && gate.net.client.tcp_reaches(to[1], LONG));
     assert_eq!(streams.each_mut().map(|stream| echoes(stream, SHORT)), [false, true]);

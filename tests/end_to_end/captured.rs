@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, send};
 use toctoc::core::keyring::TagTable;
-use toctoc::core::knock::{BODY, Receipt, Status};
+use toctoc::core::knock::{BODY, HandedKnock, Receipt, Status};
 use toctoc::core::noise::KeyPair;
 use toctoc::core::types::{ClientId, Counters, Reject, Source};
 use toctoc::core::wire::{GatewayKeys, identify};
@@ -122,7 +122,7 @@ fn forged_requests_open_nothing_and_what_a_client_signed_opens_once() {
         let source = Source::new(source);
         send_message(
             &mut pipe,
-            ToGatekeeper::Knock { ticket, row, h, body, source, source_port: 4711 },
+            ToGatekeeper::Knock(HandedKnock { ticket, row, h, body, source, source_port: 4711 }),
         );
         verdict(&mut pipe, ticket).map(|receipt| receipt.status)
     };
@@ -213,14 +213,14 @@ fn a_replaced_listener_may_hand_over_knocks_but_opens_no_door_and_is_ended() {
     let mut knock = |ticket| {
         send_message(
             &mut pipe,
-            ToGatekeeper::Knock {
+            ToGatekeeper::Knock(HandedKnock {
                 ticket,
                 row,
                 h,
                 body,
                 source: Source::new(own),
                 source_port: 4711,
-            },
+            }),
         );
         verdict(&mut pipe, ticket).map(|receipt| receipt.status)
     };
@@ -243,7 +243,7 @@ fn a_listener_that_reads_late_gets_all_verdicts_as_soon_as_it_reads() {
         let (row, h, body) = (u32::MAX, [0; 32], [0; BODY]);
         send_message(
             &mut pipe,
-            ToGatekeeper::Knock { ticket, row, h, body, source, source_port: 1 },
+            ToGatekeeper::Knock(HandedKnock { ticket, row, h, body, source, source_port: 1 }),
         );
     }
     until("all messages are sent", || pipe.flush() == Ok(()) && pipe.waiting() == 0);
@@ -291,7 +291,7 @@ fn a_flood_of_requests_opens_nothing_fills_nothing_and_keeps_no_admin_waiting() 
     for ticket in 0..6000 {
         send_message(
             &mut pipe,
-            ToGatekeeper::Knock { ticket, row, h, body, source, source_port: 1 },
+            ToGatekeeper::Knock(HandedKnock { ticket, row, h, body, source, source_port: 1 }),
         );
         send_message(&mut pipe, ToGatekeeper::Alarm { row, first: source, again: elsewhere });
         send_message(&mut pipe, ToGatekeeper::Stage { door: 7, source: own, stage: 1 });

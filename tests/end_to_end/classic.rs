@@ -152,7 +152,7 @@ fn a_flood_of_first_steps_neither_fills_the_log_nor_keeps_anybody_out() {
     }
     gate.net.client.space.sh("knock -d 20 10.90.0.1 7321:tcp 8432:udp 9543:tcp");
     opens_and_shuts(&gate, "10.90.0.2");
-    let output = gate.daemon().wait_for("lines about doors were left out");
+    let output = gate.daemon().wait_for("door messages (rate limit)");
     assert!(!output.starts_with("0 "), "a message without suppressed lines: {output}");
     let lines = gate.daemon().log().lines().count();
     assert!(lines < 1000, "{lines} lines");

@@ -16,7 +16,7 @@ use nix::unistd::Uid;
 use toctoc::core::authentic::{self, Authentic, Claim};
 use toctoc::core::door::{Step, TcpFlags};
 use toctoc::core::keyring::{ClientKeys, Day, Secret};
-use toctoc::core::knock::{Receipt, Status};
+use toctoc::core::knock::{HandedKnock, Receipt, Status};
 use toctoc::core::sequence::{DoorSpec, Target};
 use toctoc::core::test_vectors;
 use toctoc::core::types::{Fingerprint, Reject, Source};
@@ -179,12 +179,10 @@ fn a_knock_of_either_family_is_passed_on_and_its_receipt_comes_from_the_knock_po
             let socket = net.client.space.udp(SocketAddr::new(to, PORT));
             let (datagram, awaiting) = knock();
             socket.send(&datagram).unwrap();
-            let ToGatekeeper::Knock { ticket, row: 0, h, body, source, source_port } = it.next()
-            else {
-                panic!()
-            };
+            let ToGatekeeper::Knock(knock) = it.next() else { panic!() };
+            let HandedKnock { ticket, row: 0, source, source_port, .. } = knock else { panic!() };
             assert_eq!((source.ip(), source_port), (from, socket.local_addr().unwrap().port()));
-            let claim = Claim { client: test_vectors::CLIENT, h, body, source, source_port };
+            let claim = Claim { client: test_vectors::CLIENT, knock };
             assert!(
                 Authentic::verify(claim, &test_vectors::client(), test_vectors::gateway().gateway)
                     .is_ok()
@@ -212,7 +210,7 @@ fn junk_is_counted_and_neither_answered_nor_passed_on() {
     }
     let (datagram, _) = knock();
     let _ = socket.send(&datagram);
-    assert!(matches!(it.next(), ToGatekeeper::Knock { .. }));
+    assert!(matches!(it.next(), ToGatekeeper::Knock(_)));
     let (counters, packets) = it.counters();
     assert_eq!(
         (counters.of(Reject::UnknownTag), packets),
@@ -290,7 +288,7 @@ fn knocks_are_received_again_on_an_interface_that_went_down_and_up() {
         let (datagram, _) = knock();
         let _ = socket.send(&datagram);
         match it.within(SHORT) {
-            Some(ToGatekeeper::Knock { .. }) => break,
+            Some(ToGatekeeper::Knock(_)) => break,
             _ => assert!(Instant::now() < deadline, "no packet is received any more"),
         }
     }

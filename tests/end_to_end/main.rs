@@ -21,6 +21,7 @@ mod flood;
 mod forward;
 mod grants;
 mod hands;
+mod hanging;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod interfaces;

@@ -65,7 +65,7 @@ fn a_revoked_client_is_a_stranger_and_its_live_grant_ends_at_once() {
     assert!(gate.net.client.tcp_reaches(to, LONG));
     gate.revoke("anna");
     assert!(!gate.net.client.tcp_reaches(to, SHORT), "the grant still exists after the command");
-    gate.daemon().wait_for("allowed no more");
+    gate.daemon().wait_for("no longer allowed");
     let again = anna.seal(&anna.request("ssh", gate.net.client.ips()[0]));
     again.send_in_vain(&gate.net.client, to.ip());
     assert!(!gate.net.client.tcp_reaches(to, SHORT));

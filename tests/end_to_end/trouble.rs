@@ -116,7 +116,7 @@ fn a_listener_that_fails_to_start_is_retried_after_a_longer_delay() {
     gate.daemon().wait_for("the next one starts in 1 s");
     gate.daemon().wait_for("no listener: no interface to listen on");
     gate.net.gateway.sh(ADD_GW9);
-    assert!(gate.status().contains("no listener runs: no knock is heard"));
+    assert!(gate.status().contains("no listener is running: knocks are not received"));
     gate.daemon().wait_for("a new listener listens");
     // The attempt after one second fails, the one two seconds later succeeds.
     assert!(killed.elapsed() > Duration::from_millis(2900), "{:?}", killed.elapsed());

@@ -16,8 +16,10 @@ use nix::sys::signalfd::SignalFd;
 use super::background::{self, Terminal};
 use super::options::{self, KnockdCommand, KnockdOptions, USAGE};
 use super::runner;
-use crate::app::listener_process::{ListenerProcess, ListenerSpec};
+use crate::app::listener_process::{ListenerProcess, ListenerSpec, address_list};
+use crate::app::listener_user::doors_user;
 use crate::config::knockd::KnockdConf;
+use crate::core::sequence::DoorSpec;
 use crate::core::types::{Boot, Fault};
 use crate::edge::classic_log::{ClassicLine, ClassicLog, Facility, Sinks};
 use crate::edge::event_loop::{PollSet, next_signal, signals};
@@ -230,13 +232,16 @@ impl Knockd {
         let spec = ListenerSpec {
             name: "knockd: listener",
             sealed: None,
-            doors: &self.conf.doors,
+            doors: self.conf.doors.iter().map(DoorSpec::from).collect(),
             ipv6,
             debug: self.options.debug,
-            addresses: own.map(|address| (address, false, true)).collect(),
-            user: None,
+            addresses: address_list(own.map(|address| (address, false, true))),
+            sockets,
+            user: doors_user(),
         };
-        ListenerProcess::spawn(&spec, sockets)
+        let mut listener = ListenerProcess::spawn(spec)?;
+        listener.wait_until_ready()?;
+        Ok(listener)
     }
 
     /// Tries to listen again after the listener or its interface was lost. knockd would exit with

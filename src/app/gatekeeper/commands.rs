@@ -1,34 +1,104 @@
-//! Services of commands: grants that are one only once a start command has ended well, and the
-//! receipts that wait for that. What runs when is left to `core::openings`, running it to `doors`
-//! and `edge::command`.
+//! Commands of doors and services: started when the journal knows how to end what they open, never
+//! waited for. See `core::openings` for what runs when.
 //!
-//! Nobody waits for a command here. Once a turn it is looked at how the openings stand: what has
-//! opened is told, what has failed ends its grants, and what nobody holds any more is shut. So no
-//! way on which a grant ends has to think of its commands.
+//! A grant of a service of commands is one only once its start command has ended well; its receipt
+//! waits for that. After every event grants, openings and waiting receipts are brought together: so
+//! no way on which a grant ends has to think of commands.
 
 use std::collections::BTreeSet;
 
 use super::Gatekeeper;
-use crate::app::listener_process::ListenerProcess;
+use super::events::{ListenerId, Output};
 use crate::core::engine::TICKETS;
 use crate::core::grants::{GrantEnd, GrantKey};
 use crate::core::openings::{
-    JournalledOpening, OpeningState, PreparedOpening, START, ServiceAddress,
+    CommandEnd, JournalledOpening, OpeningAction, OpeningState, Openings, PreparedOpening, START,
+    ServiceAddress,
 };
 use crate::core::policy::Decision;
+use crate::core::record::Record;
 use crate::core::reply::Reply;
 use crate::core::types::{Boot, Now, Reject};
-use crate::edge::gatekeeper_pipe::ToListener;
 
-/// An answer that depends on a start command.
-pub(super) struct WaitingReply {
+/// Openings and the receipts that depend on them.
+pub(super) struct Commands {
+    openings: Openings,
+    waiting: Vec<WaitingReply>,
+    /// The openings of which a command runs.
+    running: BTreeSet<u64>,
+}
+
+/// A reply that depends on a start command.
+struct WaitingReply {
     /// The listener that has its ticket.
-    listener: u32,
+    listener: ListenerId,
     ticket: u64,
-    answer: Reply,
+    reply: Reply,
     key: GrantKey,
     place: ServiceAddress,
     until: Boot,
+}
+
+impl Commands {
+    pub(super) fn new(openings: Openings) -> Commands {
+        Commands { openings, waiting: Vec::new(), running: BTreeSet::new() }
+    }
+
+    /// The openings under way.
+    pub(super) fn openings(&mut self) -> &mut Openings {
+        &mut self.openings
+    }
+
+    /// True if the opening `id` is under way.
+    pub(super) fn knows(&self, id: u64) -> bool {
+        self.openings.knows(id)
+    }
+
+    /// True if no command runs.
+    pub(super) fn are_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Option<Boot> {
+        let replies = self.waiting.iter().map(|one| one.until);
+        replies.chain(self.openings.deadline()).min()
+    }
+
+    /// The grants that never came to be: their start command failed, or somebody has waited for it
+    /// too long. Those are told that they have nothing, so they must have nothing.
+    fn failed(
+        &self,
+        now: Now,
+        grants: impl Iterator<Item = (GrantKey, ServiceAddress)>,
+    ) -> BTreeSet<GrantKey> {
+        let mut keys = BTreeSet::new();
+        for (key, place) in grants {
+            if self.openings.state_of(&place) == OpeningState::Gone {
+                keys.insert(key);
+            }
+        }
+        for one in self.waiting.iter().filter(|one| one.until <= now.boot) {
+            if self.openings.state_of(&one.place) == OpeningState::Starting {
+                keys.insert(one.key);
+            }
+        }
+        keys
+    }
+
+    /// Takes out the replies that can be given.
+    fn ready(&mut self, now: Now) -> Vec<WaitingReply> {
+        let mut ready = Vec::new();
+        for one in std::mem::take(&mut self.waiting) {
+            let starting = self.openings.state_of(&one.place) == OpeningState::Starting;
+            if starting && now.boot < one.until {
+                self.waiting.push(one);
+            } else {
+                ready.push(one);
+            }
+        }
+        ready
+    }
 }
 
 impl Gatekeeper {
@@ -44,121 +114,135 @@ impl Gatekeeper {
         let mut openings = Vec::new();
         for place in places {
             let Some(commands) = self.policy.commands(place.service) else { continue };
-            match self.leases.acquire(now, place, commands) {
+            match self.commands.openings.acquire(now, place, commands) {
                 Ok(opening) => openings.extend(opening),
                 // It has no opening then, and is answered so.
-                Err(refused) => self.say_at_most("hold", 10, refused.text().unwrap_or_default()),
+                Err(refused) => {
+                    self.out.log_at_most("hold", 10, refused.text().unwrap_or_default())
+                }
             }
         }
         openings
     }
 
-    /// What is in the journal may begin.
-    pub(super) fn begin(&mut self, now: Now, journalled: Vec<JournalledOpening>) {
-        let mut work = Vec::new();
-        for opening in journalled {
-            self.leases.begin(now, opening, &mut work);
+    /// Begins what is in the journal.
+    pub(super) fn begin(&mut self, now: Now, openings: Vec<JournalledOpening>) {
+        let mut actions = Vec::new();
+        for opening in openings {
+            self.commands.openings.begin(now, opening, &mut actions);
         }
-        self.carry_out(now, work);
+        self.execute(actions);
     }
 
-    /// The answer is given when it is known how the start command has ended. Beyond as many as a
-    /// listener can ask for, which only one that was taken over would do, the grant stands and
-    /// nobody is told.
-    pub(super) fn answer_later(
+    /// The reply is given when the start command has ended. Beyond as many as a listener can ask
+    /// for, which only one that was taken over would do, the grant stands and nobody is told.
+    pub(super) fn reply_later(
         &mut self,
         now: Now,
-        child: &ListenerProcess,
+        listener: ListenerId,
         ticket: u64,
-        answer: Reply,
+        reply: Reply,
     ) {
-        let Some((key, place)) = answer.granted.and_then(|live| Some((live.key, live.place()?)))
-        else {
-            return;
-        };
-        if self.waiting.len() < 2 * TICKETS {
+        let Some(grant) = reply.granted else { return };
+        let Some(place) = grant.place() else { return };
+        if self.commands.waiting.len() < 2 * TICKETS {
             let until = now.boot.plus(START);
-            self.waiting.push(WaitingReply {
-                listener: child.id(),
+            self.commands.waiting.push(WaitingReply {
+                listener,
                 ticket,
-                answer,
-                key,
+                reply,
+                key: grant.key,
                 place,
                 until,
             });
         }
     }
 
-    /// When an answer is given at the latest.
-    pub(super) fn answer_deadline(&self) -> Option<Boot> {
-        self.waiting.iter().map(|one| one.until).min()
+    /// A command has ended, or could not be started.
+    pub(super) fn command_ended(&mut self, now: Now, id: u64, end: CommandEnd) {
+        self.commands.running.remove(&id);
+        let mut actions = Vec::new();
+        self.commands.openings.ended(now, id, end, &mut actions);
+        self.execute(actions);
+        // One that could not be started is tried again in its time.
+        if self.ending.is_some() && end != CommandEnd::NotNow {
+            self.stop_all_commands(now);
+        }
     }
 
-    /// Brings grants, openings and answers together.
+    /// Runs the commands whose time has come.
+    pub(super) fn run_due_commands(&mut self, now: Now) {
+        let mut actions = Vec::new();
+        self.commands.openings.due(now, &mut actions);
+        self.execute(actions);
+    }
+
+    /// At the end: stop commands that wait run now instead of later, for a door that nobody watches
+    /// is better shut.
+    pub(super) fn stop_all_commands(&mut self, now: Now) {
+        self.commands.waiting.clear();
+        let mut actions = Vec::new();
+        self.commands.openings.release(|_| false, &mut actions);
+        self.commands.openings.due(Now { boot: Boot(u64::MAX), ..now }, &mut actions);
+        self.execute(actions);
+    }
+
+    /// Does what the openings ask for, in order.
+    fn execute(&mut self, actions: Vec<OpeningAction>) {
+        for action in actions {
+            match action {
+                OpeningAction::Run(job) => {
+                    self.commands.running.insert(job.id);
+                    self.out.push(Output::Run(job));
+                }
+                OpeningAction::Kill(id) => self.out.push(Output::Kill(id)),
+                // If this is lost, the stop command runs once more at the next start: late twice is
+                // better than never.
+                OpeningAction::Forget(id) => self.journal.defer(&[Record::Stopped { id }]),
+                OpeningAction::Note(note) => self.out.log(note.text(|_, ip| ip.to_string())),
+            }
+        }
+    }
+
+    /// Brings grants, openings and replies together: what has opened is told, what has failed ends
+    /// its grants, and what nobody holds any more is shut.
     pub(super) fn settle_commands(&mut self, now: Now) {
-        let none = !self.grants.list().any(|live| live.place().is_some());
-        if none && self.waiting.is_empty() && !self.leases.holds_any() {
+        let none = !self.grants.list().any(|grant| grant.place().is_some());
+        if none && self.commands.waiting.is_empty() && !self.commands.openings.holds_any() {
             return;
         }
         self.end_what_did_not_open(now);
-        self.shut_what_nobody_holds(now);
-        let waiting = std::mem::take(&mut self.waiting);
-        let (wait, ready): (Vec<WaitingReply>, Vec<WaitingReply>) =
-            waiting.into_iter().partition(|one| self.waits(now, one));
-        self.waiting = wait;
-        ready.into_iter().for_each(|one| self.answer_now(now, one));
-    }
-
-    fn waits(&self, now: Now, one: &WaitingReply) -> bool {
-        self.leases.state_of(&one.place) == OpeningState::Starting && now.boot < one.until
+        let held = self.grants.places();
+        let mut actions = Vec::new();
+        self.commands.openings.release(|place| held.contains(place), &mut actions);
+        self.execute(actions);
+        for one in self.commands.ready(now) {
+            self.reply_now(now, one);
+        }
     }
 
     fn end_what_did_not_open(&mut self, now: Now) {
-        let gone = |place: ServiceAddress| self.leases.state_of(&place) == OpeningState::Gone;
-        let failed =
-            self.grants.list().filter(|live| live.place().is_some_and(gone)).map(|live| live.key);
-        // One that still starts then waits for others: its client is told that it has nothing, so
-        // it must have nothing.
-        let late = self.waiting.iter().filter(|one| one.until <= now.boot);
-        let late = late
-            .filter(|one| self.leases.state_of(&one.place) == OpeningState::Starting)
-            .map(|one| one.key);
-        let keys: BTreeSet<GrantKey> = failed.chain(late).collect();
-        for key in keys {
+        let grants = self.grants.list().filter_map(|grant| Some((grant.key, grant.place()?)));
+        for key in self.commands.failed(now, grants) {
             // Nothing of it is in the journal but how to end it, and nothing in the kernel.
             self.grants.end(now, &[key], GrantEnd::Revoked);
-            let (holder, service, who) = (self.holder(key.holder), key.service, key.who());
-            self.say(&format!(
+            let (holder, service, who) = (self.in_force.holder(key.holder), key.service, key.who());
+            self.out.log(format!(
                 "{holder}: {service} of {who} ended: its start command failed, or took longer than {START} s"
             ));
         }
     }
 
-    fn shut_what_nobody_holds(&mut self, now: Now) {
-        let held = self.grants.places();
-        let mut work = Vec::new();
-        self.leases.release(|place| held.contains(place), &mut work);
-        self.carry_out(now, work);
-    }
-
-    fn answer_now(&mut self, now: Now, one: WaitingReply) {
-        let live = self.grants.of(&one.key).copied().filter(|live| live.seconds_left(now) > 0);
-        let answer = match (self.leases.state_of(&one.place), live) {
-            (OpeningState::Open, Some(live)) => Reply { granted: Some(live), ..one.answer },
+    fn reply_now(&mut self, now: Now, one: WaitingReply) {
+        let active = self.grants.of(&one.key).copied().filter(|grant| grant.seconds_left(now) > 0);
+        let reply = match (self.commands.openings.state_of(&one.place), active) {
+            (OpeningState::Open, Some(grant)) => Reply { granted: Some(grant), ..one.reply },
             _ => {
                 self.counters.count(Reject::Command);
-                one.answer.trouble()
+                one.reply.trouble()
             }
         };
-        self.tell_of(now, &answer);
-        let receipt = answer.receipt(now, None).map(|receipt| receipt.encode());
-        let children =
-            self.child.iter_mut().chain(self.retiring.iter_mut().map(|(child, _)| child));
         // The tickets of a listener that is gone are gone with it.
-        for child in children.filter(|child| child.id() == one.listener) {
-            // A pipe that is of no use is noticed when it is read.
-            let _ =
-                child.pipe.send(ToListener::Verdict { ticket: one.ticket, spent: true, receipt });
-        }
+        self.give_verdict(now, one.listener, one.ticket, &reply);
     }
 }

@@ -1,224 +1,234 @@
-//! Classic doors: from a completed sequence to the end of its stop command. When what runs is left
-//! to `core::openings`, running it to `edge::command`, services of commands to `commands`.
+//! Classic doors: what a completed sequence leads to.
+//! See `commands` for the commands of a door.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Gatekeeper;
-use crate::app::listener_process::ListenerProcess;
+use super::events::{Lane, ListenerId, Task};
 use crate::app::warnings::NEXT_IS_SHIPPED;
 use crate::core::door::{Door, is_shipped};
 use crate::core::grants::GrantEnd;
 use crate::core::knock::Status;
-use crate::core::openings::OpeningAction;
-use crate::core::quota::Rate;
+use crate::core::quota::{Bucket, Rate};
 use crate::core::record::Record;
-use crate::core::types::{Boot, Now};
-use crate::edge::firewall::Firewall;
+use crate::core::types::Now;
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::clock_time;
-use crate::edge::{clock, one_time};
+use crate::edge::one_time::SequenceUse;
 
-use std::os::fd::AsFd;
-
-/// Lines about doors: what people's knocks need, and no more.
-const LINES: Rate = Rate { burst: 256, per_second: 16 };
 /// Openings of all doors together.
 const OPENINGS: Rate = Rate { burst: 256, per_second: 16 };
-/// How long the end waits for stop commands that are running.
-const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Completed sequences on their way to an opening.
+#[derive(Default)]
+pub(super) struct Doors {
+    openings: Bucket,
+    /// One-time sequences to be used up, each once; the first of them is being used up while
+    /// `running`.
+    uses: VecDeque<PendingUse>,
+    running: bool,
+}
+
+/// A one-time sequence that crossed the network in cleartext: it must open nothing later.
+struct PendingUse {
+    listener: ListenerId,
+    index: u16,
+    /// The door as it was when its sequence was completed.
+    door: Door,
+    /// For whom the door opens then, if for anybody.
+    opens_for: Option<IpAddr>,
+}
+
+impl Doors {
+    /// Takes the use whose task has ended or was given up.
+    fn finished(&mut self) -> Option<PendingUse> {
+        self.running = false;
+        self.uses.pop_front()
+    }
+
+    /// True if this sequence is about to be used up already.
+    fn is_using(&self, door: &Door) -> bool {
+        let same = |one: &PendingUse| {
+            one.door.one_time_sequences == door.one_time_sequences
+                && one.door.sequence == door.sequence
+        };
+        self.uses.iter().any(same)
+    }
+}
 
 impl Gatekeeper {
-    /// The listener says that `source` completed the sequence of `door`.
-    pub(super) fn completed(
-        &mut self,
-        now: Now,
-        child: &mut ListenerProcess,
-        door: u16,
-        source: IpAddr,
-    ) {
-        let Some(at) = child.doors.get(usize::from(door)).cloned() else { return };
+    /// The listener says that `source` completed the sequence of a door.
+    pub(super) fn completed(&mut self, now: Now, listener: ListenerId, index: u16, source: IpAddr) {
+        let Some(door) = self.listeners.door_of(listener, index).cloned() else { return };
         // Whoever owns the listener can claim any number of completed sequences; people need few.
-        if !self.openings.take(now.boot, OPENINGS) {
-            // It crossed the network in the clear: what opened nothing now must not open for
+        if !self.doors.openings.take(now.boot, OPENINGS) {
+            // It crossed the network in cleartext: what opened nothing now must not open for
             // somebody else later.
-            if !at.sequence.is_empty() {
-                self.use_up(child, door);
+            if door.one_time_sequences.is_some() && !door.sequence.is_empty() {
+                self.use_up(listener, index, door, None);
             }
-            return self.say_at_most(
+            return self.out.log_at_most(
                 "openings",
                 10,
                 "a door is not opened: too many openings at once",
             );
         }
         // Never left out: this is what opened.
-        self.say(&format!("{source}: {}: OPEN SESAME", at.name));
-        if self.broken || !self.use_up(child, door) {
+        self.out.log(format!("{source}: {}: OPEN SESAME", door.name));
+        if !self.journal.is_writable() {
             return;
         }
-        if at.service.is_some() {
-            return self.grant_through(now, &at, source);
+        match door.one_time_sequences {
+            Some(_) => self.use_up(listener, index, door, Some(source)),
+            None => self.open_door(now, &door, source),
         }
-        let opening = match self.leases.prepare(now, &at, source) {
+    }
+
+    fn open_door(&mut self, now: Now, door: &Door, source: IpAddr) {
+        if door.service.is_some() {
+            return self.grant_through(now, door, source);
+        }
+        let opening = match self.commands.openings().prepare(now, door, source) {
             Ok(opening) => opening,
             Err(refused) => {
                 if let Some(text) = refused.text() {
-                    self.say(text);
+                    self.out.log(text);
                 }
                 return;
             }
         };
-        match opening.commit(|opened| self.state.commit(&[Record::Opened(opened.clone())])) {
-            Ok(journalled) => {
-                let mut work = Vec::new();
-                self.leases.begin(now, journalled, &mut work);
-                self.carry_out(now, work);
-            }
-            Err(fault) => self.state_failed(&fault),
+        match opening.commit(|entry| self.journal.commit(&[Record::Opened(entry.clone())])) {
+            Ok(journalled) => self.begin(now, vec![journalled]),
+            Err(fault) => self.commit_failed(&fault),
         }
     }
 
-    /// A door that grants a service: the firewall first, so that the knocker waits for no disk,
-    /// then the record.
+    /// A door that grants a service: the firewall first, so that nobody waits for the disk, then
+    /// the record. One that is lost shuts the door earlier, at a restart.
     fn grant_through(&mut self, now: Now, door: &Door, source: IpAddr) {
         let grant = match self.policy.through_door(now, door, source, &self.grants) {
             Ok(grant) => grant,
             Err(status) => {
-                return self.say(&format!(
+                return self.out.log(format!(
                     "{source}: {}: not granted: {}",
                     door.name,
                     why_not(status)
                 ));
             }
         };
-        let (changes, live) = self.grants.open_for_door(now, grant);
-        if let Err(fault) = self.firewall.apply(&changes) {
-            self.say(&format!("the firewall refused a grant: {fault}"));
-            self.grants.end(now, &[live.key], GrantEnd::Revoked);
-            return self.try_restore_firewall();
+        let (changes, grant) = self.grants.open_for_door(now, grant);
+        if let Err(fault) = self.guard.apply(now, &changes) {
+            self.out.log(format!("the firewall refused a grant: {fault}"));
+            self.grants.end(now, &[grant.key], GrantEnd::Revoked);
+            return;
         }
-        // It is open: the log says so before anything waits for the disk.
-        self.log.release();
-        self.store(&[Record::Granted(live)]);
-        let until = clock_time(now.wall.plus(live.seconds_left(now)));
-        self.say(&format!("{}: {} granted to {source} until {until}", door.name, live.key.service));
+        self.journal.defer(&[Record::Granted(grant)]);
+        let until = clock_time(now.wall.plus(grant.seconds_left(now)));
+        self.out
+            .log(format!("{}: {} granted to {source} until {until}", door.name, grant.key.service));
     }
 
-    /// Burns a one-time sequence, durably, before anything runs; whether the door may open. Around
-    /// a reload the old and the new listener both tell of one knock: it opens for the first of
-    /// them.
-    fn use_up(&mut self, child: &mut ListenerProcess, index: u16) -> bool {
-        let Some(door) = child.doors.get_mut(usize::from(index)) else { return false };
-        let Some(path) = door.one_time_sequences.clone() else { return true };
-        match one_time::use_up(&path, door, &mut |_| {}) {
-            Ok(burned) => {
-                door.fixed_first = false;
-                let next = burned.next.unwrap_or_default();
-                let barred = is_shipped(&next);
-                door.sequence = if barred { Vec::new() } else { next };
-                let (name, steps) = (door.name.clone(), door.sequence.clone());
-                if barred {
-                    self.say(&format!(
-                        "door {name} stays shut from now on: {NEXT_IS_SHIPPED} in {}",
-                        path.display()
-                    ));
-                } else if steps.is_empty() {
-                    self.say(&format!(
-                        "no more sequences left in the one time sequences file for door {name} --> disabling the door"
-                    ));
-                }
-                // A pipe that is of no use is noticed when it is read.
-                let _ = child.pipe.send(ToListener::Sequence { door: index, steps });
-                if !burned.ours {
-                    self.say(&format!(
-                        "door {name}: its one-time sequence was used up before, so it stays shut"
-                    ));
-                }
-                burned.ours
-            }
-            Err(reason) => {
-                let name = door.name.clone();
-                self.say(&format!("door {name}: its one-time sequence cannot be used up, so it stays shut: {reason}"));
-                false
-            }
+    /// Uses a one-time sequence up, durably, before anything opens. Around a reload the old and the
+    /// new listener both tell of one knock: it opens for the first of them.
+    fn use_up(&mut self, listener: ListenerId, index: u16, door: Door, opens_for: Option<IpAddr>) {
+        if self.doors.is_using(&door) {
+            return self.log_used_before(&door.name);
         }
+        self.doors.uses.push_back(PendingUse { listener, index, door, opens_for });
     }
 
-    /// Does what the leases ask for, in order.
-    pub(super) fn carry_out(&mut self, now: Now, work: Vec<OpeningAction>) {
-        let mut todo = std::collections::VecDeque::from(work);
-        while let Some(work) = todo.pop_front() {
-            let mut more = Vec::new();
-            match work {
-                OpeningAction::Run(job) => {
-                    // What a command writes comes after the lines that tell why it runs.
-                    self.log.release();
-                    if let Some(finished) = self.runner.run(&job) {
-                        self.leases.ended(now, finished.id, finished.how, &mut more);
+    fn log_used_before(&mut self, name: &str) {
+        self.out.log(format!(
+            "door {name}: its one-time sequence was used up before, so it stays shut"
+        ));
+    }
+
+    /// Starts to use up the next sequence, if one waits and none is being used up.
+    pub(super) fn start_sequence_use(&mut self, now: Now) {
+        if self.doors.running || !self.tasks.is_free(Lane::Files) {
+            return;
+        }
+        let Some(next) = self.doors.uses.front() else { return };
+        let task = Task::UseUp(Box::new(next.door.clone()));
+        self.doors.running = true;
+        self.tasks.start(now, task, &mut self.out);
+    }
+
+    /// A sequence was used up, or not.
+    pub(super) fn sequence_used(&mut self, now: Now, result: Result<SequenceUse, String>) {
+        let Some(PendingUse { listener, index, mut door, opens_for }) = self.doors.finished()
+        else {
+            return;
+        };
+        match result {
+            Ok(used) => {
+                let by_us = used.by_us;
+                self.take_next_sequence(listener, index, &mut door, used);
+                match opens_for {
+                    _ if !by_us => self.log_used_before(&door.name),
+                    Some(source) if self.journal.is_writable() => {
+                        self.open_door(now, &door, source)
                     }
+                    _ => {}
                 }
-                OpeningAction::Kill(id) => self.runner.kill(id),
-                // If this is lost, the stop command runs once more at the next start: late twice is
-                // better than never.
-                OpeningAction::Forget(id) => drop(self.store(&[Record::Stopped { id }])),
-                OpeningAction::Note(note) => self.say(&note.text(|_, ip| ip.to_string())),
             }
-            todo.extend(more);
+            Err(reason) => self.out.log(format!(
+                "door {}: its one-time sequence cannot be used up, so it stays shut: {reason}",
+                door.name
+            )),
         }
     }
 
-    /// Some process of ours has ended.
-    pub(super) fn reap(&mut self, now: Now) {
-        let mut work = Vec::new();
-        for finished in self.runner.reap() {
-            self.leases.ended(now, finished.id, finished.how, &mut work);
-        }
-        self.carry_out(now, work);
-    }
-
-    /// At the end: those that wait run now instead of later, for a door that nobody watches is
-    /// better shut.
-    pub(super) fn run_all_stop_commands(&mut self) {
-        let now = clock::now();
-        let mut work = Vec::new();
-        self.leases.release(|_| false, &mut work);
-        self.leases.due(Now { boot: Boot(u64::MAX), ..now }, &mut work);
-        self.carry_out(now, work);
-    }
-
-    /// At the end: waits for commands that run, not for ever.
-    pub(super) fn wait_for_commands(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.runner.running() > 0 && Instant::now() < deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-            let _ = poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], timeout);
-            while let Ok(Some(_)) = self.signals.read_signal() {}
-            self.reap(clock::now());
-            // Those whose start command has ended just now.
-            self.run_all_stop_commands();
-        }
-        if self.runner.running() > 0 {
-            self.say("a command still runs: if a stop command is to follow it is killed, and that one runs at the next start");
+    /// A use that was given up has ended after all. It opens nothing, but another sequence is in
+    /// force now.
+    pub(super) fn late_sequence_used(&mut self, door: &Door, result: Result<SequenceUse, String>) {
+        let Ok(used) = result else { return };
+        if let Some((listener, index)) = self.listeners.find_door(door) {
+            self.take_next_sequence(listener, index, &mut door.clone(), used);
         }
     }
 
-    /// A log line in knockd's words about a door that exists. Beyond [`LINES`] they are only
-    /// counted.
-    pub(super) fn door_line(
+    /// Puts the next sequence in force; a door without one is shut.
+    fn take_next_sequence(
         &mut self,
-        child: &ListenerProcess,
-        door: u16,
+        listener: ListenerId,
+        index: u16,
+        door: &mut Door,
+        used: SequenceUse,
+    ) {
+        door.fixed_first = false;
+        let next = used.next.unwrap_or_default();
+        let file = door.one_time_sequences.as_deref().unwrap_or("".as_ref()).display().to_string();
+        if is_shipped(&next) {
+            self.out.log(format!(
+                "door {} stays shut from now on: {NEXT_IS_SHIPPED} in {file}",
+                door.name
+            ));
+            door.sequence = Vec::new();
+        } else {
+            door.sequence = next;
+            if door.sequence.is_empty() {
+                self.out.log(format!(
+                    "no more sequences left in the one time sequences file for door {} --> disabling the door",
+                    door.name
+                ));
+            }
+        }
+        self.listeners.set_door(listener, index, door);
+        self.out.send(listener, ToListener::Sequence { door: index, steps: door.sequence.clone() });
+    }
+
+    /// A log line in knockd's words about a door that exists.
+    pub(super) fn log_door(
+        &mut self,
+        listener: ListenerId,
+        index: u16,
         text: impl FnOnce(&str) -> String,
     ) {
-        let Some(door) = child.doors.get(usize::from(door)) else { return };
-        if self.door_lines.take(clock::now().boot, LINES) {
+        if let Some(door) = self.listeners.door_of(listener, index) {
             let text = text(&door.name);
-            self.say(&text);
-        } else {
-            self.unsaid = self.unsaid.saturating_add(1);
+            self.out.log_door(text);
         }
     }
 }
@@ -236,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_admin_is_told_why_a_door_grants_nothing() {
+    fn the_reason_why_a_door_grants_nothing_is_told() {
         assert!(why_not(Status::Address).contains("address"));
         assert!(why_not(Status::Full).contains("too many"));
         assert!(why_not(Status::Denied).contains("not configured"));

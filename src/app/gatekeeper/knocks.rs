@@ -1,292 +1,283 @@
-//! What becomes of sealed knocks: signature, decision, one commit for all, firewall, verdicts. In
-//! this order, always. How each step is decided is left to `core`.
+//! Sealed knocks: signature, decision, one commit for all, firewall, verdicts. In this order,
+//! always. See `core` for how each step is decided.
 
 use super::Gatekeeper;
-use crate::app::listener_process::ListenerProcess;
+use super::events::ListenerId;
 use crate::core::authentic::{Authentic, Claim};
-use crate::core::grants::{Change, Element, GrantEnd, GrantKey, Grants, Holder};
-use crate::core::knock::{BODY, Status};
+use crate::core::grants::{Change, Element, GrantEnd, GrantKey, Grants};
+use crate::core::knock::{HandedKnock, Status};
+use crate::core::openings::JournalledOpening;
 use crate::core::policy::{Committed, Decision, commit_with};
-use crate::core::replay::{Alarm, Refused};
+use crate::core::replay::Alarm;
 use crate::core::reply::Reply;
 use crate::core::types::{ClientId, Fault, Now, Reject, Source};
-use crate::edge::firewall::Firewall;
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::clock_time;
-use crate::edge::{clock, entropy};
 
-/// What the listener handed up. Nothing of it is proven.
-pub(super) struct HandedKnock {
-    /// For the verdict.
-    pub(super) ticket: u64,
-    /// Whose it seems to be.
-    pub(super) row: u32,
-    /// The handshake hash.
-    pub(super) h: [u8; 32],
-    /// The body, signature included.
-    pub(super) body: [u8; BODY],
-    /// Where it came from.
-    pub(super) source: Source,
-    /// And from which port.
-    pub(super) source_port: u16,
+/// Grants to sealed knocks from other machines: what tells an admin that there is a way in.
+#[derive(Debug, Default)]
+pub(super) struct RemoteGrants {
+    /// How many since the start.
+    pub(super) granted: u64,
+    /// The last of them, for people.
+    pub(super) last: String,
 }
 
-/// An answer that is ready, and the grant in the firewall that it depends on.
+/// A decision and the ticket of its knock.
+struct Decided {
+    ticket: u64,
+    decision: Decision,
+}
+
+/// A reply that is ready, and the grant in the firewall that it depends on.
 struct PendingVerdict {
     ticket: u64,
-    answer: Reply,
+    reply: Reply,
     grant: Option<GrantKey>,
 }
 
 impl Gatekeeper {
-    /// Judges what came in one turn.
-    pub(super) fn judge(
+    /// Decides on the knocks that came together. One commit serves them all.
+    pub(super) fn handle_knocks(
         &mut self,
         now: Now,
-        child: &mut ListenerProcess,
+        listener: ListenerId,
         knocks: Vec<HandedKnock>,
     ) {
-        let mut tickets = Vec::new();
-        let mut decisions = Vec::new();
+        let mut decided = Vec::new();
         for knock in knocks {
             let ticket = knock.ticket;
-            match self.decide(now, child, knock) {
-                Ok(decision) => {
-                    tickets.push(ticket);
-                    decisions.push(decision);
-                }
+            match self.decide(now, listener, knock) {
+                Ok(decision) => decided.push(Decided { ticket, decision }),
                 Err(reject) => {
                     self.counters.count(reject);
-                    silence(child, ticket, reject == Reject::Replayed);
+                    self.silence(listener, ticket, reject == Reject::Replayed);
                 }
             }
         }
-        if decisions.is_empty() {
-            return;
-        }
-        let openings = self.openings_for(now, &decisions);
-        match commit_with(decisions, openings, |records| self.state.commit(records)) {
-            // The commit may have taken long, and what a grant has left is less by that.
-            Ok((done, journalled)) => {
-                self.carry_out_knocks(clock::now(), child, tickets, done);
-                self.begin(clock::now(), journalled);
-            }
-            Err(fault) => self.lost_commit(child, &tickets, &fault),
+        if !decided.is_empty() {
+            self.commit_knocks(now, listener, decided);
         }
     }
 
     fn decide(
         &mut self,
         now: Now,
-        child: &ListenerProcess,
+        listener: ListenerId,
         knock: HandedKnock,
     ) -> Result<Decision, Reject> {
-        if self.broken {
+        if !self.journal.is_writable() {
             return Err(Reject::State);
         }
-        let row = usize::try_from(knock.row).ok().and_then(|row| child.rows.get(row));
         // A client that a reload has removed is unknown, whatever an old listener still says.
-        let client = row.and_then(|id| self.policy.client(now, *id)).ok_or(Reject::Policy)?;
-        let HandedKnock { h, body, source, source_port, .. } = knock;
-        let claim = Claim { client: client.id, h, body, source, source_port };
+        let id = self.listeners.client_of(listener, knock.row).ok_or(Reject::Policy)?;
+        let client = self.policy.client(now, id).ok_or(Reject::Policy)?;
+        let claim = Claim { client: client.id, knock };
         // Our own name: `h` names the gateway too, but it is the listener's word.
-        let authentic = Authentic::verify(claim, client, self.loaded.keys.gateway)?;
-        let entropy = entropy::bytes().map_err(|_| Reject::State)?;
+        let authentic = Authentic::verify(claim, client, self.in_force.gateway())?;
+        let entropy = self.machine.entropy().map_err(|_| Reject::State)?;
         match self.policy.decide(now, authentic, &mut self.replay, &mut self.grants, entropy) {
-            Decision::Refuse(refused) => Err(self.refused(refused)),
-            decision => Ok(self.counted(decision)),
+            Decision::Refuse(refused) => {
+                if let Some(Alarm { client, first, again }) = refused.alarm {
+                    self.log_alarm(client, first, again);
+                }
+                Err(refused.reject)
+            }
+            decision => {
+                if let Some(reject) = decision.reject() {
+                    self.counters.count(reject);
+                }
+                Ok(decision)
+            }
         }
     }
 
-    fn refused(&mut self, refused: Refused) -> Reject {
-        if let Some(Alarm { client, first, again }) = refused.alarm {
-            self.say_alarm(client, first, again);
+    fn commit_knocks(&mut self, now: Now, listener: ListenerId, decided: Vec<Decided>) {
+        let mut tickets = Vec::new();
+        let mut decisions = Vec::new();
+        for Decided { ticket, decision } in decided {
+            tickets.push(ticket);
+            decisions.push(decision);
         }
-        refused.reject
-    }
-
-    /// Counts what is answered although it was refused.
-    fn counted(&mut self, decision: Decision) -> Decision {
-        if let Decision::Tell(told) = &decision {
-            told.reject().into_iter().for_each(|reject| self.counters.count(reject));
+        let openings = self.openings_for(now, &decisions);
+        match commit_with(decisions, openings, |records| self.journal.commit(records)) {
+            Ok((committed, openings)) => self.act_on(listener, tickets, committed, openings),
+            Err(fault) => self.give_up(listener, &tickets, &fault),
         }
-        decision
     }
 
     /// The marks are on disk: now the firewall may know.
-    fn carry_out_knocks(
+    fn act_on(
         &mut self,
-        now: Now,
-        child: &mut ListenerProcess,
+        listener: ListenerId,
         tickets: Vec<u64>,
-        done: Vec<Committed>,
+        committed: Vec<Committed>,
+        openings: Vec<JournalledOpening>,
     ) {
+        // The commit may have taken long, and what a grant has left is less by that.
+        let now = self.machine.now();
         let mut changes = Vec::new();
         let mut pending = Vec::new();
-        for (ticket, done) in tickets.into_iter().zip(done) {
-            let (answer, grant) = match done {
-                Committed::Open(grant) => {
-                    let (mine, answer) = self.grants.open(now, grant);
-                    changes.extend(mine);
-                    (
-                        answer,
-                        answer.granted.filter(|live| live.place().is_none()).map(|live| live.key),
-                    )
-                }
-                Committed::Close(keys, how, answer) => {
-                    changes.extend(self.grants.end(now, &keys, how));
-                    (answer, None)
-                }
-                Committed::Tell(answer) => (answer, None),
-            };
-            pending.push(PendingVerdict { ticket, answer, grant });
+        for (ticket, committed) in tickets.into_iter().zip(committed) {
+            pending.push(self.change_grants(now, ticket, committed, &mut changes));
         }
-        let applied = self.firewall.apply(&changes);
+        let applied = self.guard.apply(now, &changes);
         if let Err(fault) = &applied {
-            self.say(&format!("the firewall refused a grant: {fault}"));
+            self.out.log(format!("the firewall refused a grant: {fault}"));
             self.take_back(now, &pending);
-            self.cut_again(&changes);
         }
-        self.say_cuts(&changes);
+        self.log_cuts(&changes);
         for one in pending {
-            if one.answer.granted.is_some() && one.grant.is_none() {
-                self.answer_later(now, child, one.ticket, one.answer);
-                continue;
+            self.conclude(now, listener, one, applied.is_ok(), &changes);
+        }
+        self.begin(now, openings);
+    }
+
+    fn change_grants(
+        &mut self,
+        now: Now,
+        ticket: u64,
+        committed: Committed,
+        changes: &mut Vec<Change>,
+    ) -> PendingVerdict {
+        match committed {
+            Committed::Open(grant) => {
+                let (mine, reply) = self.grants.open(now, grant);
+                changes.extend(mine);
+                let in_kernel = reply.granted.filter(|grant| grant.place().is_none());
+                PendingVerdict { ticket, reply, grant: in_kernel.map(|grant| grant.key) }
             }
-            let over = one.answer.granted.is_some_and(|live| live.seconds_left(now) == 0);
-            let failed =
-                one.grant.is_some() && (over || applied.is_err() || !self.stands(&changes, &one));
-            let answer = if failed { one.answer.trouble() } else { one.answer };
-            if failed {
-                self.counters.count(Reject::Firewall);
+            Committed::Close(keys, how, reply) => {
+                changes.extend(self.grants.end(now, &keys, how));
+                PendingVerdict { ticket, reply, grant: None }
             }
-            self.tell_of(now, &answer);
-            let receipt = answer.receipt(now, None).map(|receipt| receipt.encode());
-            let spent = answer.status != Status::Address;
-            // A pipe that is of no use is noticed when it is read.
-            let _ = child.pipe.send(ToListener::Verdict { ticket: one.ticket, spent, receipt });
+            Committed::Tell(reply) => PendingVerdict { ticket, reply, grant: None },
         }
     }
 
-    /// Reads the grant's elements back: a receipt says what the kernel holds, not what we hoped.
-    fn stands(&mut self, changes: &[Change], one: &PendingVerdict) -> bool {
-        let whose = |element: &Element| (element.source, element.source_port, element.span);
-        let mine = changes.iter().filter_map(|change| match change {
-            Change::Set { element, .. }
-                if one.grant.is_some_and(|key| {
-                    whose(element) == (key.source, key.source_port, key.span)
-                }) =>
-            {
-                Some(*element)
+    fn conclude(
+        &mut self,
+        now: Now,
+        listener: ListenerId,
+        pending: PendingVerdict,
+        applied: bool,
+        changes: &[Change],
+    ) {
+        let PendingVerdict { ticket, mut reply, grant } = pending;
+        if reply.granted.is_some() && grant.is_none() {
+            return self.reply_later(now, listener, ticket, reply);
+        }
+        if let Some(key) = grant {
+            // A receipt says what the kernel holds, not what we hoped.
+            let over = reply.granted.is_some_and(|grant| grant.seconds_left(now) == 0);
+            if over || !applied || !self.guard.holds(&elements_of(&key, changes)) {
+                self.counters.count(Reject::Firewall);
+                reply = reply.trouble();
             }
-            _ => None,
-        });
-        let elements: Vec<_> = mine.collect();
-        !elements.is_empty()
-            && elements
-                .iter()
-                .all(|element| matches!(self.firewall.remaining(element), Ok(Some(_))))
+        }
+        self.give_verdict(now, listener, ticket, &reply);
     }
 
-    /// The firewall does not have these grants, so nobody has them.
+    /// The firewall does not have these grants, so nobody has them. First on disk: a crash in
+    /// between must not bring them back.
     fn take_back(&mut self, now: Now, pending: &[PendingVerdict]) {
         let keys: Vec<GrantKey> = pending.iter().filter_map(|one| one.grant).collect();
-        // First on disk: a crash in between must not bring them back.
-        self.store(&Grants::endings(&keys));
+        if let Err(fault) = self.journal.commit(&Grants::endings(&keys)) {
+            self.commit_failed(&fault);
+        }
         self.grants.end(now, &keys, GrantEnd::Revoked);
-        self.try_restore_firewall();
     }
 
     /// Nothing is durable, so nothing is opened and nobody is told.
-    fn lost_commit(&mut self, child: &mut ListenerProcess, tickets: &[u64], fault: &Fault) {
+    fn give_up(&mut self, listener: ListenerId, tickets: &[u64], fault: &Fault) {
         self.grants.give_up();
-        self.state_failed(fault);
+        self.commit_failed(fault);
         for ticket in tickets {
             self.counters.count(Reject::State);
-            silence(child, *ticket, true);
+            self.silence(listener, *ticket, true);
         }
     }
 
+    /// Ends a knock with a reply: its line, and its receipt if one is wanted.
+    pub(super) fn give_verdict(
+        &mut self,
+        now: Now,
+        listener: ListenerId,
+        ticket: u64,
+        reply: &Reply,
+    ) {
+        self.log_knock(now, reply);
+        self.record_remote_grant(reply);
+        let receipt = reply.receipt(now, None).map(|receipt| receipt.encode());
+        let spent = reply.status != Status::Address;
+        self.out.send(listener, ToListener::Verdict { ticket, spent, receipt });
+    }
+
+    fn silence(&mut self, listener: ListenerId, ticket: u64, spent: bool) {
+        self.out.send(listener, ToListener::Verdict { ticket, spent, receipt: None });
+    }
+
     /// One line for each knock with a good signature.
-    pub(super) fn tell_of(&mut self, now: Now, answer: &Reply) {
-        let (client, from, service) = (self.name(answer.client), answer.source, answer.service);
-        let text = match (answer.status, answer.granted) {
-            (Status::Granted, Some(live)) => {
-                let seconds = live.seconds_left(now);
+    fn log_knock(&mut self, now: Now, reply: &Reply) {
+        let (client, from, service) =
+            (self.in_force.client_name(reply.client), reply.source, reply.service);
+        let text = match (reply.status, reply.granted) {
+            (Status::Granted, Some(grant)) => {
+                let seconds = grant.seconds_left(now);
                 let until = clock_time(now.wall.plus(seconds));
-                let who = live.key.who();
-                let elsewhere = if live.key.span.of(from) == live.key.source {
-                    String::new()
-                } else {
-                    format!(", asked from {from}")
+                let elsewhere = match grant.key.span.of(from) == grant.key.source {
+                    true => String::new(),
+                    false => format!(", asked from {from}"),
                 };
                 format!(
-                    "{client}: {service} granted to {who} for {seconds} s, until {until}{elsewhere}"
+                    "{client}: {service} granted to {} for {seconds} s, until {until}{elsewhere}",
+                    grant.key.who()
                 )
             }
             (Status::Closed, _) => format!("{client}: {service} closed, asked from {from}"),
             (Status::Observed, _) => format!("{client}: probe from {from}"),
             (status, _) => format!("{client}: refused from {from}: {}", reason(status)),
         };
-        self.say(&text);
-        self.record_remote_grant(answer);
+        self.out.log(text);
     }
 
-    /// The listener saw a used packet come from elsewhere.
-    pub(super) fn alarm(
-        &mut self,
-        child: &ListenerProcess,
-        row: u32,
-        first: Source,
-        again: Source,
-    ) {
-        let id = usize::try_from(row).ok().and_then(|row| child.rows.get(row)).copied();
-        if let Some(id) = id {
-            self.say_alarm(id, first, again);
+    /// Keeps the last grant that somebody elsewhere got.
+    fn record_remote_grant(&mut self, reply: &Reply) {
+        let Some(grant) = reply.granted.filter(|_| reply.status == Status::Granted) else { return };
+        let source = grant.key.source;
+        if !source.ip().is_loopback() && !self.in_force.is_own(source) {
+            self.remote.granted = self.remote.granted.saturating_add(1);
+            let client = self.in_force.client_name(reply.client);
+            self.remote.last = format!("{client}: {} for {source}", reply.service);
         }
     }
 
-    /// At most one line a second: whoever replays packets must not fill the log.
-    fn say_alarm(&mut self, client: ClientId, first: Source, again: Source) {
-        let name = self.name(client);
-        self.say_at_most(
+    /// A used packet came again from elsewhere. At most one line a second: whoever replays packets
+    /// must not fill the log.
+    pub(super) fn log_alarm(&mut self, client: ClientId, first: Source, again: Source) {
+        let name = self.in_force.client_name(client);
+        self.out.log_at_most(
             "alarm",
             1,
-            &format!(
+            format!(
                 "ALARM: a used knock of {name}, first from {first}, came again from {again}: somebody is on the path"
             ),
         );
     }
+}
 
-    /// What people call a client.
-    pub(super) fn name(&self, id: ClientId) -> String {
-        let known = self.loaded.clients.iter().find(|client| client.id == id);
-        known.map_or_else(|| id.to_string(), |client| client.name.clone())
-    }
-
-    /// What people call the holder of a grant.
-    pub(super) fn holder(&self, holder: Holder) -> String {
-        match holder {
-            Holder::Client(id) => self.name(id),
-            Holder::Door(_) => {
-                let named = self
-                    .loaded
-                    .settings
-                    .doors
-                    .iter()
-                    .find(|door| Holder::door(&door.name) == holder);
-                named.map_or_else(
-                    || "a classic door".to_owned(),
-                    |door| format!("door {}", door.name),
-                )
+/// The elements by which this grant's address is let in.
+fn elements_of(key: &GrantKey, changes: &[Change]) -> Vec<Element> {
+    let mut elements = Vec::new();
+    for change in changes {
+        if let Change::Set { element, .. } = change {
+            let whose = (element.source, element.source_port, element.span);
+            if whose == (key.source, key.source_port, key.span) {
+                elements.push(*element);
             }
         }
     }
-}
-
-fn silence(child: &mut ListenerProcess, ticket: u64, spent: bool) {
-    // A pipe that is of no use is noticed when it is read.
-    let _ = child.pipe.send(ToListener::Verdict { ticket, spent, receipt: None });
+    elements
 }
 
 fn reason(status: Status) -> &'static str {
@@ -308,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_admin_is_told_of_each_refusal_in_words_of_its_own() {
+    fn each_refusal_has_words_of_its_own() {
         let refusals = [
             Status::Address,
             Status::Clock,

@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::core::authentic;
 use crate::core::keyring::{Day, TEST_GATEWAY_ID};
-use crate::core::knock::{Challenge, Status};
+use crate::core::knock::{BODY, Challenge, HandedKnock, Status};
 use crate::core::packet::udp_checksum;
 use crate::core::test_vectors::{self, NOON};
 use crate::core::types::{ClientId, SECOND, Wall};
@@ -143,7 +143,7 @@ fn packet(source: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
 
 fn ticket(actions: &[Action]) -> Option<u64> {
     actions.iter().find_map(|action| match action {
-        Action::Knock { ticket, .. } => Some(*ticket),
+        Action::Knock(knock) => Some(knock.ticket),
         _ => None,
     })
 }
@@ -152,8 +152,8 @@ fn ticket(actions: &[Action]) -> Option<u64> {
 fn knocks(actions: &[Action]) -> Vec<u32> {
     let mut rows = Vec::new();
     for action in actions {
-        if let Action::Knock { row, .. } = action {
-            rows.push(*row);
+        if let Action::Knock(knock) = action {
+            rows.push(knock.row);
         }
     }
     rows
@@ -179,29 +179,25 @@ fn a_knock_reaches_the_gatekeeper_and_its_receipt_goes_back_to_its_source() {
     let mut bench = Bench::new(setup(1));
     let (datagram, awaiting) = bench.datagram();
     let actions = bench.knock(ADMIN, &datagram);
-    let [Action::Knock { ticket, row: 0, h, body, source, source_port: 40_000 }] = &actions[..]
-    else {
-        panic!("{actions:?}")
-    };
-    assert_eq!(*source, Source::new(ADMIN.into()));
-    let claim = authentic::Claim {
-        client: test_vectors::CLIENT,
-        h: *h,
-        body: *body,
-        source: *source,
-        source_port: 40_000,
-    };
+    let [Action::Knock(knock)] = &actions[..] else { panic!("{actions:?}") };
+    let (row, source) = (knock.row, knock.source);
+    assert_eq!((row, source, knock.source_port), (0, Source::new(ADMIN.into()), 40_000));
+    let claim = authentic::Claim { client: test_vectors::CLIENT, knock: knock.clone() };
     let client = test_vectors::client();
     assert!(authentic::Authentic::verify(claim, &client, TEST_GATEWAY_ID).is_ok());
     let receipt = receipt(Some([7; 16]));
-    let answered = bench.verdict(*ticket, true, Some(receipt));
+    let answered = bench.verdict(knock.ticket, true, Some(receipt));
     let [Action::Receipt { from, to, bytes }] = &answered[..] else { panic!("{answered:?}") };
     assert_eq!(
         (*from, *to),
         (SocketAddr::new(GATEWAY.into(), PORT), SocketAddr::new(ADMIN.into(), 40_000))
     );
     assert_eq!(awaiting.open(bytes), Some(receipt));
-    assert_eq!(bench.verdict(*ticket, true, Some(receipt)), [], "a ticket is good for one receipt");
+    assert_eq!(
+        bench.verdict(knock.ticket, true, Some(receipt)),
+        [],
+        "a ticket is good for one receipt"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{EncodedMessage, Message, ToGatekeeper, ToListener};
 use crate::core::bytes::Reader;
 use crate::core::door::TcpFlags;
 use crate::core::keyring::{ClientKeys, Secret};
-use crate::core::knock::RECEIPT_BODY;
+use crate::core::knock::{HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Reject};
 use crate::edge::capture::{Interface, UnboundCapture};
@@ -197,13 +197,13 @@ impl Message for ToGatekeeper {
         let fields = match self {
             Self::Ready { degraded } => Fields::of(1).u32(degraded),
             Self::Failed { step, errno } => Fields::of(2).u8(step).u32(errno.cast_unsigned()),
-            Self::Knock { ticket, row, h, body, source, source_port } => Fields::of(3)
-                .u64(ticket)
-                .u32(row)
-                .put(&h)
-                .put(&body)
-                .source(source)
-                .u16(source_port),
+            Self::Knock(knock) => Fields::of(3)
+                .u64(knock.ticket)
+                .u32(knock.row)
+                .put(&knock.h)
+                .put(&knock.body)
+                .source(knock.source)
+                .u16(knock.source_port),
             Self::Completed { door, source } => Fields::of(4).u16(door).ip(source),
             Self::Stage { door, source, stage } => Fields::of(5).u16(door).ip(source).u8(stage),
             Self::TimedOut { door, source, stage } => Fields::of(6).u16(door).ip(source).u8(stage),
@@ -237,14 +237,14 @@ impl Message for ToGatekeeper {
         let message = match r.u8()? {
             1 => Self::Ready { degraded: r.u32()? },
             2 => Self::Failed { step: r.u8()?, errno: r.u32()?.cast_signed() },
-            3 => Self::Knock {
+            3 => Self::Knock(HandedKnock {
                 ticket: r.u64()?,
                 row: r.u32()?,
                 h: r.array()?,
                 body: r.array()?,
                 source: source(r)?,
                 source_port: r.u16()?,
-            },
+            }),
             4 => Self::Completed { door: r.u16()?, source: ip(r)? },
             5 => Self::Stage { door: r.u16()?, source: ip(r)?, stage: r.u8()? },
             6 => Self::TimedOut { door: r.u16()?, source: ip(r)?, stage: r.u8()? },

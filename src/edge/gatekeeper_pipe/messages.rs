@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use crate::core::door::Step;
 use crate::core::keyring::{ClientKeys, Secret};
-use crate::core::knock::{BODY, RECEIPT_BODY};
+use crate::core::knock::{HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
 use crate::edge::capture::UnboundCapture;
@@ -106,20 +106,7 @@ pub enum ToGatekeeper {
         errno: i32,
     },
     /// A sealed knock opened; its signature is unproven.
-    Knock {
-        /// For the verdict.
-        ticket: u64,
-        /// Whose it seems to be.
-        row: u32,
-        /// The handshake hash.
-        h: [u8; 32],
-        /// The body.
-        body: [u8; BODY],
-        /// Where the packet came from.
-        source: Source,
-        /// And from which port.
-        source_port: u16,
-    },
+    Knock(HandedKnock),
     /// A door's sequence is complete.
     Completed { door: u16, source: IpAddr },
     /// A step of a sequence is complete.

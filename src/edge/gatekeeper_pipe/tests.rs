@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::door::{STEPS, Step, TcpFlags};
 use crate::core::keyring::{ClientKeys, Secret};
-use crate::core::knock::{BODY, RECEIPT_BODY};
+use crate::core::knock::{BODY, HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
 use crate::edge::capture::{Interface, UnboundCapture};
@@ -89,14 +89,14 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
     vec![
         ToGatekeeper::Ready { degraded: 5 },
         ToGatekeeper::Failed { step: 3, errno: -1 },
-        ToGatekeeper::Knock {
+        ToGatekeeper::Knock(HandedKnock {
             ticket: 9,
             row: 1,
             h: [7; 32],
             body: [8; BODY],
             source,
             source_port: 4000,
-        },
+        }),
         ToGatekeeper::Completed { door: 1, source: ip },
         ToGatekeeper::Stage { door: 1, source: mapped, stage: 3 },
         ToGatekeeper::TimedOut { door: 1, source: ip, stage: 2 },

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use super::*;
 use crate::core::authentic::{Authentic, Claim};
 use crate::core::keyring::{Master, Realm, Secret, TagTable};
+use crate::core::knock::HandedKnock;
 use crate::core::noise::KeyPair;
 use crate::core::service::Client;
 use crate::core::types::{ClientId, GatewayId, RealmId};
@@ -144,13 +145,15 @@ fn serve(
         let mine = known.check_mac(&client_keys).unwrap();
         let sealed = mine.open(&keys, &client_keys, &identity().public().fingerprint()).unwrap();
         let (parts, reply) = sealed.split();
-        let claim = Claim {
-            client: CLIENT,
+        let knock = HandedKnock {
+            ticket: 0,
+            row: 0,
             h: parts.h,
             body: parts.body,
             source: Source::new(source.ip()),
             source_port: source.port(),
         };
+        let claim = Claim { client: CLIENT, knock };
         let request = *Authentic::verify(claim, &enrolled(), keys.gateway).unwrap().request();
         let knocked = Knocked { request, source, number: requests.len() };
         requests.push(request);

@@ -10,6 +10,7 @@ use crate::core::door::{Step, TcpFlags};
 use crate::edge::classic_log::{ClassicLine, print_line, stamp};
 use crate::edge::gatekeeper_pipe::{PipeError, ToGatekeeper, ToListener};
 use crate::edge::link::{self, LinkError};
+use crate::edge::one_time::SequenceUse;
 use crate::edge::runner_pipe::RunRequest;
 use crate::edge::{clock, one_time as one_time_file};
 
@@ -140,19 +141,17 @@ impl Knockd {
     fn use_up(&mut self, index: u16) -> bool {
         let Some(door) = self.conf.doors.get_mut(usize::from(index)) else { return false };
         let Some(path) = &door.one_time_sequences else { return true };
-        let mut skipped = Vec::new();
-        let used = one_time_file::use_up(path, door, &mut |error| skipped.push(error));
+        let used = one_time_file::use_up(path, door);
+        let is_marked = used.is_ok();
+        let SequenceUse { by_us, next, skipped } = used.unwrap_or_default();
         door.fixed_first = false;
         let name = door.name.clone();
-        let mut next = Vec::new();
-        let mut complaint = None;
-        match &used {
-            Err(_) => complaint = Some(one_time::not_marked(&name)),
-            Ok(used) => match &used.next {
-                Some(steps) => next.clone_from(steps),
-                None => complaint = Some(one_time::none_left(&name)),
-            },
-        }
+        let complaint = match &next {
+            _ if !is_marked => Some(one_time::not_marked(&name)),
+            None => Some(one_time::none_left(&name)),
+            Some(_) => None,
+        };
+        let next = next.unwrap_or_default();
         let is_known =
             next.iter().all(|step| door.later_steps.contains(step) || door.sequence.contains(step));
         door.sequence.clone_from(&next);
@@ -177,10 +176,7 @@ impl Knockd {
             // Lines were added since the start: the kernel's filter does not know their ports.
             self.renew_listener();
         }
-        match used {
-            Ok(used) => used.ours,
-            Err(_) => false,
-        }
+        by_us
     }
 
     /// COMPAT: knockd renews its filter for IPv4 only, and prints only that. Ours lets IPv6 through

@@ -30,7 +30,9 @@ fn after_the_last_waiting_knock_the_caller_need_not_serve_again_at_once() {
 fn after_the_last_ticket_the_caller_waits_until_one_is_back() {
     let mut bench = Bench::new(setup(1));
     wait_for_a_turn(&mut bench, 3);
-    let Action::Knock { ticket, .. } = bench.serve(1).pop().unwrap() else { panic!("no knock") };
+    let Action::Knock(HandedKnock { ticket, .. }) = bench.serve(1).pop().unwrap() else {
+        panic!("no knock")
+    };
     // All other tickets but one.
     bench.issue(TICKETS - 2);
     assert_eq!(serve(&mut bench, 1), (false, 1), "one is waiting and cannot be served");

@@ -1,0 +1,166 @@
+//! The configuration in force, the machine's network as it was last seen, and what people call
+//! clients and doors.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::events::Network;
+use crate::app::load::GatewayConfig;
+use crate::app::prepare::Prepared;
+use crate::config::Settings;
+use crate::core::door::Door;
+use crate::core::grants::Holder;
+use crate::core::policy::Policy;
+use crate::core::replay::Window;
+use crate::core::types::{ClientId, Fault, GatewayId, Now, Source};
+use crate::edge::firewall::GuardRules;
+
+/// What the gatekeeper goes by until the next reload.
+pub(super) struct InForce {
+    path: PathBuf,
+    prepared: Arc<Prepared>,
+    network: Network,
+    started: Now,
+    /// Nothing was given up: see `rights`.
+    all_rights: bool,
+}
+
+impl InForce {
+    pub(super) fn new(
+        path: &Path,
+        prepared: Arc<Prepared>,
+        network: Network,
+        started: Now,
+        all_rights: bool,
+    ) -> InForce {
+        InForce { path: path.to_owned(), prepared, network, started, all_rights }
+    }
+
+    /// The configuration file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn prepared(&self) -> &Arc<Prepared> {
+        &self.prepared
+    }
+
+    pub(super) fn config(&self) -> &GatewayConfig {
+        &self.prepared.config
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.prepared.config.settings
+    }
+
+    pub(super) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    pub(super) fn started(&self) -> Now {
+        self.started
+    }
+
+    pub(super) fn all_rights(&self) -> bool {
+        self.all_rights
+    }
+
+    pub(super) fn set_network(&mut self, network: Network) {
+        self.network = network;
+    }
+
+    /// Puts another configuration in force; answers the old one.
+    pub(super) fn replace(&mut self, prepared: Arc<Prepared>) -> Arc<Prepared> {
+        std::mem::replace(&mut self.prepared, prepared)
+    }
+
+    /// Our name in every knock.
+    pub(super) fn gateway(&self) -> GatewayId {
+        self.config().keys.gateway
+    }
+
+    /// True if `source` is an address of ours.
+    pub(super) fn is_own(&self, source: Source) -> bool {
+        self.own().any(|own| own == source)
+    }
+
+    /// Our addresses.
+    pub(super) fn own(&self) -> impl Iterator<Item = Source> {
+        self.network.addresses.iter().map(|own| Source::new(own.address))
+    }
+
+    pub(super) fn guard_rules(&self) -> GuardRules {
+        guard_rules(self.settings())
+    }
+
+    pub(super) fn window(&self) -> Window {
+        window(self.settings())
+    }
+
+    pub(super) fn policy(&self) -> Policy {
+        let settings = self.settings();
+        let clients = self.config().clients.clone();
+        Policy::new(settings.services.clone(), clients, settings.knock.max_grants, self.own())
+            .with_doors(&settings.doors)
+    }
+
+    /// What people call a client.
+    pub(super) fn client_name(&self, id: ClientId) -> String {
+        let known = self.config().clients.iter().find(|client| client.id == id);
+        known.map_or_else(|| id.to_string(), |client| client.name.clone())
+    }
+
+    /// What people call the holder of a grant.
+    pub(super) fn holder(&self, holder: Holder) -> String {
+        if let Holder::Client(id) = holder {
+            return self.client_name(id);
+        }
+        let is_holder = |door: &&Door| Holder::door(&door.name) == holder;
+        match self.settings().doors.iter().find(is_holder) {
+            Some(door) => format!("door {}", door.name),
+            None => "a classic door".to_owned(),
+        }
+    }
+
+    /// What cannot change for as long as we run, and what the rights that are left do not allow.
+    ///
+    /// # Errors
+    /// The first such thing, with its remedy.
+    pub(super) fn check_can_follow(&self, new: &Settings) -> Result<(), Fault> {
+        let old = self.settings();
+        let shown = self.path.display();
+        if !self.all_rights && super::rights::runs_commands(new) {
+            return Err(Fault::new(
+                format!(
+                    "{shown}: a door or a service has commands, and this toctocd has given up the rights for them"
+                ),
+                "restart toctocd: it keeps its rights if one has commands when it starts",
+            ));
+        }
+        for (key, differs) in [
+            ("state_dir", old.gateway.state_dir != new.gateway.state_dir),
+            ("control_socket", old.gateway.control_socket != new.gateway.control_socket),
+            ("table", old.firewall.table != new.firewall.table),
+        ] {
+            if differs {
+                return Err(Fault::new(
+                    format!("{shown}: `{key}` cannot change while toctocd runs"),
+                    "restart toctocd, or put the old value back",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn window(settings: &Settings) -> Window {
+    Window { max_age: settings.knock.max_age, max_ahead: settings.knock.max_ahead }
+}
+
+pub(super) fn guard_rules(settings: &Settings) -> GuardRules {
+    GuardRules {
+        firewall: settings.firewall.clone(),
+        services: settings.services.clone(),
+        knock: settings.knock.clone(),
+    }
+}

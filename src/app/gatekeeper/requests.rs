@@ -1,0 +1,265 @@
+//! What an admin asks over the control socket, and what they are told.
+//! See `app::admin` for how it is shown.
+
+use std::collections::BTreeMap;
+
+use super::Gatekeeper;
+use super::events::Output;
+use super::guard::GuardWork;
+use super::journal::not_writable;
+use crate::app::admin::{GatewayStatus, GrantLine};
+use crate::core::grants::ActiveGrant;
+use crate::core::replay::{ChallengeReason, ClockFault};
+use crate::core::service::GrantKind;
+use crate::core::types::{Boot, Fault, Now, Reject, SECOND};
+use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
+use crate::edge::log::{clock_time, date_time};
+
+/// Seconds that a status waits for the comparison of every rule.
+const PATIENCE: u32 = 3;
+
+/// Admins who wait for an answer.
+#[derive(Default)]
+pub(super) struct Requests {
+    /// They asked for the status, and the guard is being looked at.
+    status: Vec<SessionId>,
+    /// Until when those wait.
+    status_due: Option<Boot>,
+    unstored: Vec<UnstoredReply>,
+}
+
+/// What an admin is told once everything is durable.
+struct UnstoredReply {
+    session: SessionId,
+    said: String,
+    /// It is not true if the disk fails.
+    needs_disk: bool,
+}
+
+impl Requests {
+    /// When somebody is answered at the latest.
+    pub(super) fn deadline(&self) -> Option<Boot> {
+        self.status_due
+    }
+}
+
+impl Gatekeeper {
+    /// An admin asks for something.
+    pub(super) fn asked(&mut self, now: Now, session: SessionId, request: &ControlRequest) {
+        match request {
+            ControlRequest::Status => self.status_asked(now, session),
+            ControlRequest::Grants => {
+                self.reply_value(session, serde_json::to_value(self.grant_lines(now)))
+            }
+            ControlRequest::Reload => self.reload_asked(Some(session)),
+            ControlRequest::GuardOn => self.guard.want(GuardWork::TurnOn(Some(session))),
+            ControlRequest::GuardOff => self.guard.want(GuardWork::TurnOff(session)),
+            ControlRequest::Reinitialise => match self.reinitialise(now) {
+                Ok(said) => {
+                    self.out.log(said.clone());
+                    self.reply_when_stored(session, said, true);
+                }
+                Err(fault) => self.reply(session, Err(fault), "not re-initialised"),
+            },
+        }
+    }
+
+    /// Tells the admin and the log how it went.
+    pub(super) fn reply(&mut self, session: SessionId, outcome: Result<String, Fault>, not: &str) {
+        match outcome {
+            Ok(said) => {
+                self.out.log(said.clone());
+                self.out.push(Output::Reply(session, said_response(&said)));
+            }
+            Err(fault) => {
+                self.out.log(format!("{not}: {fault}"));
+                self.out.push(Output::Reply(session, fault.into()));
+            }
+        }
+    }
+
+    /// Tells the admin as soon as all that was deferred is on disk.
+    pub(super) fn reply_when_stored(&mut self, session: SessionId, said: String, needs_disk: bool) {
+        self.requests.unstored.push(UnstoredReply { session, said, needs_disk });
+    }
+
+    fn reply_value(&mut self, session: SessionId, value: serde_json::Result<serde_json::Value>) {
+        let response = match value {
+            Ok(value) => ControlResponse::Ok(value),
+            Err(error) => Fault::new(error.to_string(), "").into(),
+        };
+        self.out.push(Output::Reply(session, response));
+    }
+
+    /// Answers those whose time has come.
+    pub(super) fn settle_requests(&mut self, now: Now) {
+        if self.journal.is_settled() {
+            let fault = not_writable();
+            self.answer_unstored(Some(&fault).filter(|_| !self.journal.is_writable()));
+        }
+        if self.requests.status_due.is_some_and(|due| due <= now.boot) {
+            self.out.log_at_most(
+                "status",
+                60,
+                "the guard could not be looked at: the nft program does not answer",
+            );
+            self.answer_status(now, false);
+        }
+    }
+
+    /// Answers who waits for the disk. With a fault nothing of it is durable.
+    pub(super) fn answer_unstored(&mut self, fault: Option<&Fault>) {
+        for UnstoredReply { session, said, needs_disk } in
+            std::mem::take(&mut self.requests.unstored)
+        {
+            let response = match fault {
+                Some(fault) if needs_disk => fault.clone().into(),
+                _ => said_response(&said),
+            };
+            self.out.push(Output::Reply(session, response));
+        }
+    }
+
+    /// Whether the guard stands takes a process to see, unless it is off.
+    fn status_asked(&mut self, now: Now, session: SessionId) {
+        self.requests.status.push(session);
+        if self.guard.is_off() {
+            self.answer_status(now, false);
+        } else {
+            self.requests.status_due.get_or_insert(now.boot.plus(PATIENCE));
+            self.guard.want_check();
+        }
+    }
+
+    /// Answers all who asked for the status: the guard was looked at.
+    pub(super) fn answer_status(&mut self, now: Now, guard: bool) {
+        self.requests.status_due = None;
+        for session in std::mem::take(&mut self.requests.status) {
+            let status = self.status(now, guard);
+            self.reply_value(session, serde_json::to_value(status));
+        }
+    }
+
+    fn status(&mut self, now: Now, guard: bool) -> GatewayStatus {
+        let challenges = self.replay.challenge_reason(now);
+        let settings = self.in_force.settings();
+        let listener = self.listeners.at_work();
+        GatewayStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            since: date_time(self.in_force.started().wall),
+            knock_port: settings.knock.port,
+            interfaces: listener.map(|listener| listener.interfaces.clone()).unwrap_or_default(),
+            guard,
+            guard_off: self.guard.is_off(),
+            granted: self.remote.granted,
+            last_granted: self.remote.last.clone(),
+            state: self.journal.describe().to_owned(),
+            clock: challenges.map_or_else(|| "sure".to_owned(), challenge_text),
+            ahead: self.clients_ahead(now),
+            degraded: self.limitations(),
+            break_glass: settings.firewall.break_glass.iter().map(ToString::to_string).collect(),
+            services: settings.services.len(),
+            clients: self.in_force.config().clients.len(),
+            doors: settings.doors.len(),
+            grants: self.grants.list().count(),
+            packets: self.listeners.packets().0,
+            rejected: self.rejected(),
+        }
+    }
+
+    /// Clients with marks in the future, and until when those reach.
+    fn clients_ahead(&self, now: Now) -> Vec<(String, String)> {
+        let until: BTreeMap<_, _> = self.replay.ahead(now).collect();
+        let mut ahead = Vec::new();
+        for client in &self.in_force.config().clients {
+            if let Some(until) = until.get(&client.id) {
+                ahead.push((client.name.clone(), date_time(*until)));
+            }
+        }
+        ahead
+    }
+
+    /// What does not work here, or not now.
+    pub(super) fn limitations(&self) -> Vec<String> {
+        let Some(listener) = self.listeners.at_work() else {
+            return vec!["no listener is running: knocks are not received".to_owned()];
+        };
+        let mut all = listener.limitations.clone();
+        if self.in_force.all_rights() {
+            all.push(super::rights::ALL_KEPT.to_owned());
+        }
+        for name in &listener.missing {
+            all.push(format!("interface {name} is not there: no knock is heard on it"));
+        }
+        let (_, lost) = self.listeners.packets();
+        if lost > 0 {
+            all.push(format!("{lost} packets were lost for want of room"));
+        }
+        all
+    }
+
+    /// What came to nothing, in both processes.
+    fn rejected(&self) -> Vec<(String, u64)> {
+        let mut all = Vec::new();
+        for reject in Reject::ALL {
+            let number = self.counters.of(reject).saturating_add(self.listeners.rejected(reject));
+            if number > 0 {
+                all.push((reject.name().to_owned(), number));
+            }
+        }
+        all
+    }
+
+    fn grant_lines(&self, now: Now) -> Vec<GrantLine> {
+        let line = |grant: &ActiveGrant| GrantLine {
+            client: self.in_force.holder(grant.key.holder),
+            service: grant.key.service.to_string(),
+            address: grant.key.who(),
+            ports: grant.ports.iter().flatten().map(ToString::to_string).collect(),
+            form: match grant.form {
+                GrantKind::Time => "time".to_owned(),
+                GrantKind::Once => "once".to_owned(),
+            },
+            until: clock_time(now.wall.plus(grant.seconds_left(now))),
+            seconds_left: u64::from(grant.seconds_left(now)),
+        };
+        self.grants.list().map(line).collect()
+    }
+}
+
+fn said_response(said: &str) -> ControlResponse {
+    ControlResponse::Ok(serde_json::json!({ "said": said }))
+}
+
+/// Why every knock needs a challenge, for log and status.
+pub(super) fn challenge_text(reason: ChallengeReason) -> String {
+    match reason {
+        ChallengeReason::Lost(_) => {
+            "marks of used knocks were lost; `toctocd reinitialise` accepts that".to_owned()
+        }
+        ChallengeReason::Clock(ClockFault::Behind(nanos)) => {
+            format!("the clock shows {} s less than it did before", nanos.div_ceil(SECOND))
+        }
+        ChallengeReason::Clock(ClockFault::Jumped(nanos)) => {
+            let seconds = nanos.unsigned_abs().div_ceil(SECOND);
+            let way = if nanos > 0 { "forward" } else { "back" };
+            format!(
+                "the clock jumped {seconds} s {way}; it is trusted again once it has run evenly for ten minutes"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_admin_is_told_by_how_much_and_which_way_the_clock_is_wrong() {
+        let words = |fault| challenge_text(ChallengeReason::Clock(fault));
+        assert!(words(ClockFault::Behind(7 * SECOND)).contains("shows 7 s less"));
+        assert!(words(ClockFault::Jumped(7_000_000_000)).contains("jumped 7 s forward"));
+        assert!(words(ClockFault::Jumped(-7_000_000_000)).contains("jumped 7 s back"));
+    }
+}

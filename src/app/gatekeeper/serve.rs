@@ -1,0 +1,335 @@
+//! The poll loop of the gatekeeper: makes events of what happens, carries the outputs out. Nothing
+//! here waits but the poll.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::stat::Mode;
+
+use super::Gatekeeper;
+use super::events::{Event, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult};
+use crate::app::interfaces;
+use crate::app::listener_process::{ListenerProcess, Progress};
+use crate::app::prepare;
+use crate::config::Settings;
+use crate::core::types::{Fault, Reject};
+use crate::edge::addresses::{self, AddressWatch};
+use crate::edge::command::Runner;
+use crate::edge::control::Control;
+use crate::edge::event_loop::{self, PollSet};
+use crate::edge::firewall::{NftGuard, TableChange, TableWatch};
+use crate::edge::gatekeeper_pipe::PipeError;
+use crate::edge::log::Log;
+use crate::edge::worker::Worker;
+use crate::edge::{clock, one_time, proc_net, service_manager};
+
+/// How long the end waits for whoever reads the log.
+const LOG_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Everything with a descriptor.
+pub(super) struct Server {
+    gatekeeper: Gatekeeper,
+    signals: SignalFd,
+    addresses: AddressWatch,
+    changes: TableWatch,
+    guard: NftGuard,
+    control: Control,
+    worker: Worker<(TaskId, TaskResult)>,
+    listeners: BTreeMap<ListenerId, ListenerProcess>,
+    /// Listeners that were killed and have not been reaped.
+    dying: Vec<ListenerProcess>,
+    runner: Runner,
+    log: Log,
+    /// What the outputs led to at once.
+    events: VecDeque<Event>,
+}
+
+/// What was opened at the start.
+pub(super) struct Sources {
+    pub(super) signals: SignalFd,
+    pub(super) addresses: AddressWatch,
+    pub(super) changes: TableWatch,
+    pub(super) guard: NftGuard,
+    pub(super) control: Control,
+    pub(super) listener: ListenerProcess,
+    /// The umask of commands.
+    pub(super) umask: Mode,
+}
+
+/// Runs a gateway with this configuration until it is told to end.
+///
+/// # Errors
+/// [`RunFault::Start`]: whatever keeps it from starting; the firewall is as it was then.
+/// [`RunFault::Serve`]: the kernel refuses what it never refuses.
+pub fn run(config: &Path) -> Result<(), RunFault> {
+    let server = super::start::start(config).map_err(RunFault::Start)?;
+    server.serve().map_err(RunFault::Serve)
+}
+
+/// Why a gateway does not run.
+pub enum RunFault {
+    /// It could not start.
+    Start(Fault),
+    /// It had to end.
+    Serve(Fault),
+}
+
+/// The signals that we take as descriptors; blocked, so that none interrupts a commit.
+pub(super) fn signals() -> Result<SignalFd, Fault> {
+    event_loop::signals(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD])
+        .map_err(|error| {
+            Fault::new(
+                format!("signals cannot be taken as a descriptor: {error}"),
+                "the kernel needs CONFIG_SIGNALFD",
+            )
+        })
+}
+
+/// Tells of what decides where knocks are heard: our addresses, and the routes where the
+/// configuration follows them.
+pub(super) fn watch_addresses(settings: &Settings) -> Result<AddressWatch, Fault> {
+    AddressWatch::start(interfaces::follows_default_route(settings))
+}
+
+/// Addresses, default routes and interfaces as they are now.
+pub(super) fn network() -> Result<Network, Fault> {
+    Ok(Network {
+        addresses: addresses::own()?,
+        default_routes: proc_net::default_interfaces(),
+        up: addresses::interfaces_up(),
+    })
+}
+
+impl Server {
+    pub(super) fn new(gatekeeper: Gatekeeper, sources: Sources) -> Result<Server, Fault> {
+        let Sources { signals, addresses, changes, guard, control, listener, umask } = sources;
+        Ok(Server {
+            gatekeeper,
+            signals,
+            addresses,
+            changes,
+            guard,
+            control,
+            worker: Worker::new()?,
+            listeners: BTreeMap::from([(ListenerId(0), listener)]),
+            dying: Vec::new(),
+            runner: Runner::with_umask(umask),
+            log: Log::stderr(),
+            events: VecDeque::new(),
+        })
+    }
+
+    fn serve(mut self) -> Result<(), Fault> {
+        self.gatekeeper.announce(clock::now());
+        self.carry_out();
+        while !self.gatekeeper.is_over(clock::now()) {
+            self.turn()?;
+        }
+        if self.runner.running() > 0 {
+            let text = "a command is still running: if a stop command is to follow, it is killed, and that one runs at the next start";
+            self.log.line(clock::now().wall, text);
+        }
+        self.log.line(clock::now().wall, self.gatekeeper.last_line());
+        self.log.flush(LOG_PATIENCE);
+        Ok(())
+    }
+
+    /// Waits for something to happen and has it handled.
+    fn turn(&mut self) -> Result<(), Fault> {
+        self.wait()?;
+        if self.gatekeeper.deadline() <= clock::now().boot {
+            self.handle(Event::Deadline);
+        }
+        self.take_signals();
+        self.hear_listeners();
+        if self.addresses.changed() {
+            self.handle(Event::Network(network()));
+        }
+        let changes = self.changes.foreign_changes();
+        if !changes.is_empty() {
+            self.handle(Event::FirewallChanged { who: authors(&changes) });
+        }
+        while let Some((id, result)) = self.worker.finished() {
+            self.handle(Event::TaskDone { id, result });
+        }
+        for (session, request) in self.control.requests(clock::now().boot) {
+            self.handle(Event::Asked { session, request });
+        }
+        while let Some(event) = self.events.pop_front() {
+            self.handle(event);
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<(), Fault> {
+        let mut set = PollSet::default();
+        for fd in [
+            self.signals.as_fd(),
+            self.addresses.as_fd(),
+            self.changes.as_fd(),
+            self.worker.as_fd(),
+        ] {
+            set.read(fd);
+        }
+        for listener in self.listeners.values() {
+            set.read_and_write(listener.as_fd(), listener.wants_to_write());
+        }
+        for (fd, flags) in self.control.interests() {
+            set.add(fd, flags);
+        }
+        set.wait_until(Some(self.gatekeeper.deadline()), clock::now().boot)
+            .map_err(|error| Fault::new(format!("poll: {error}"), "the kernel is out of memory"))
+    }
+
+    fn take_signals(&mut self) {
+        while let Some(signal) = event_loop::next_signal(&self.signals) {
+            match signal {
+                Signal::SIGTERM | Signal::SIGINT => self.handle(Event::Terminate),
+                Signal::SIGHUP => self.handle(Event::Hangup),
+                Signal::SIGCHLD => self.reap(),
+                _ => {}
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        self.dying.retain_mut(|listener| listener.ended().is_none());
+        for finished in self.runner.reap() {
+            self.handle(Event::CommandEnded { id: finished.id, end: finished.how });
+        }
+    }
+
+    fn hear_listeners(&mut self) {
+        let ids: Vec<ListenerId> = self.listeners.keys().copied().collect();
+        for id in ids {
+            let Some(listener) = self.listeners.get_mut(&id) else { continue };
+            match listener.advance() {
+                Ok(Progress::Nothing) => {}
+                Ok(Progress::Ready(ready)) => self.handle(Event::ListenerReady { id, ready }),
+                Ok(Progress::Messages { messages, end }) => {
+                    if !messages.is_empty() {
+                        self.handle(Event::Listener { id, messages });
+                    }
+                    if let Some(error) = end {
+                        self.lose_listener(id, &error);
+                    }
+                }
+                Err(fault) => {
+                    self.end_listener(id);
+                    self.handle(Event::ListenerLost { id, why: ListenerLoss::NotReady(fault) });
+                }
+            }
+        }
+    }
+
+    fn lose_listener(&mut self, id: ListenerId, error: &PipeError) {
+        let Some(listener) = self.listeners.get_mut(&id) else { return };
+        let why = match error {
+            PipeError::Nonsense(Reject::Pipe) => ListenerLoss::Nonsense,
+            error => ListenerLoss::Ended(listener.ended().unwrap_or_else(|| error.to_string())),
+        };
+        self.end_listener(id);
+        self.handle(Event::ListenerLost { id, why });
+    }
+
+    fn end_listener(&mut self, id: ListenerId) {
+        if let Some(mut listener) = self.listeners.remove(&id) {
+            listener.kill();
+            self.dying.push(listener);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.gatekeeper.handle(clock::now(), event);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        for output in self.gatekeeper.take_outputs() {
+            self.carry_out_one(output);
+        }
+    }
+
+    fn carry_out_one(&mut self, output: Output) {
+        match output {
+            Output::Log(text) => self.log.line(clock::now().wall, &text),
+            Output::StartListener(id, start) => match ListenerProcess::start(start) {
+                Ok(listener) => drop(self.listeners.insert(id, listener)),
+                Err(fault) => {
+                    self.events
+                        .push_back(Event::ListenerLost { id, why: ListenerLoss::NotReady(fault) });
+                }
+            },
+            Output::Send(id, message) => {
+                if let Some(listener) = self.listeners.get_mut(&id) {
+                    listener.send(message);
+                }
+            }
+            Output::EndListener(id) => self.end_listener(id),
+            Output::Run(job) => {
+                if let Some(finished) = self.runner.run(&job) {
+                    self.events
+                        .push_back(Event::CommandEnded { id: finished.id, end: finished.how });
+                }
+            }
+            Output::Kill(id) => self.runner.kill(id),
+            Output::Start(id, task) => self.start_task(id, task),
+            Output::Reply(session, response) => self.control.reply(session, &response),
+            Output::LookAtNetwork => self.events.push_back(Event::Network(network())),
+            Output::FollowRoutes(routes) => self.follow_routes(routes),
+            Output::TellReady => {
+                if let Err(error) = service_manager::ready() {
+                    let text = format!(
+                        "the service manager cannot be told: {error}; it may end us when its patience does"
+                    );
+                    self.log.line(clock::now().wall, &text);
+                }
+            }
+        }
+    }
+
+    fn follow_routes(&mut self, routes: bool) {
+        match AddressWatch::start(routes) {
+            Ok(watch) => self.addresses = watch,
+            Err(fault) => self.log.line(clock::now().wall, &fault.to_string()),
+        }
+    }
+
+    fn start_task(&mut self, id: TaskId, task: Task) {
+        let lane = task.lane().name();
+        let guard = self.guard.clone();
+        let started = self.worker.start(lane, Box::new(move || (id, do_task(task, &guard))));
+        if let Err(fault) = started {
+            // Its deadline says so too; here is the reason.
+            self.log.line(clock::now().wall, &format!("a task could not be started: {fault}"));
+        }
+    }
+}
+
+/// Runs in a thread of its own; may wait.
+fn do_task(task: Task, guard: &NftGuard) -> TaskResult {
+    match task {
+        Task::ReadClients(path) => TaskResult::Clients(prepare::client_ids(&path)),
+        Task::Load(path) => TaskResult::Loaded(prepare::prepare(&path).map(Box::new)),
+        Task::Guard(task) => TaskResult::Guard(guard.run(task)),
+        Task::State(job) => TaskResult::State(job.run()),
+        Task::UseUp(door) => {
+            let path = door.one_time_sequences.clone().unwrap_or_default();
+            let result = one_time::use_up(&path, &door);
+            TaskResult::UsedUp(door, result)
+        }
+    }
+}
+
+/// Who changed our table, for people.
+fn authors(changes: &[TableChange]) -> String {
+    let name = |change: &TableChange| match change.pid {
+        0 => "somebody".to_owned(),
+        pid => format!("{} (pid {pid})", change.program),
+    };
+    changes.iter().map(name).collect::<Vec<_>>().join(", ")
+}

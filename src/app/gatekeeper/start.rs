@@ -1,0 +1,147 @@
+//! The start of the gatekeeper: everything is read and checked, the listener listens, the guard is
+//! loaded. Here we may wait.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::events::Network;
+use super::process::ThisMachine;
+use super::serve::{Server, Sources};
+use super::{
+    CHECK, Commands, Gatekeeper, Guard, InForce, Journal, Listeners, Machine, process, rights,
+};
+use crate::app::listener_process::{
+    ListenerProcess, ListenerReady, ListenerStart, MissingInterface,
+};
+use crate::app::prepare::{self, Prepared};
+use crate::core::grants::{Element, Grants};
+use crate::core::openings::Openings;
+use crate::core::replay::Replay;
+use crate::core::types::{Fault, Now};
+use crate::edge::clock;
+use crate::edge::control::Control;
+use crate::edge::firewall::{self, Firewall, GuardReport, Started};
+use crate::edge::state::{Recovered, State};
+
+/// All that a gatekeeper begins with.
+pub(super) struct Beginning<'a> {
+    /// The configuration file.
+    pub(super) path: &'a Path,
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) network: Network,
+    pub(super) machine: Box<dyn Machine>,
+    pub(super) state: State,
+    pub(super) recovered: Recovered,
+    pub(super) openings: Openings,
+    pub(super) firewall: Box<dyn Firewall>,
+    /// What the guard's sets hold.
+    pub(super) elements: Vec<(Element, u64)>,
+    pub(super) listener: ListenerReady,
+    pub(super) all_rights: bool,
+    pub(super) started: Now,
+}
+
+impl Gatekeeper {
+    /// Goes on from what the state holds, and makes the kernel hold that.
+    ///
+    /// # Errors
+    /// The firewall refuses it.
+    pub(super) fn begin_with(beginning: Beginning<'_>) -> Result<Gatekeeper, Fault> {
+        let Beginning { started, recovered, prepared, .. } = beginning;
+        let in_force = InForce::new(
+            beginning.path,
+            Arc::clone(&prepared),
+            beginning.network,
+            started,
+            beginning.all_rights,
+        );
+        let mut gatekeeper = Gatekeeper {
+            policy: in_force.policy(),
+            replay: Replay::restore(
+                in_force.window(),
+                started,
+                &recovered.ledger,
+                recovered.standing,
+            ),
+            grants: Grants::restore(started, &recovered.ledger),
+            journal: Journal::new(beginning.state, &recovered),
+            guard: Guard::new(started, beginning.firewall),
+            commands: Commands::new(beginning.openings),
+            listeners: Listeners::with_first(&prepared, beginning.listener),
+            machine: beginning.machine,
+            in_force,
+            doors: Default::default(),
+            reload: Default::default(),
+            requests: Default::default(),
+            tasks: Default::default(),
+            out: Default::default(),
+            counters: Default::default(),
+            remote: Default::default(),
+            next_check: started.boot.plus(CHECK),
+            ending: None,
+        };
+        gatekeeper.end_what_is_not_allowed(started);
+        let now = gatekeeper.machine.now();
+        gatekeeper.guard_loaded(
+            now,
+            GuardReport::Loaded { reloaded: false, elements: beginning.elements },
+        )?;
+        Ok(gatekeeper)
+    }
+}
+
+/// Reads and checks everything, starts the listener, loads the guard.
+///
+/// # Errors
+/// Whatever keeps it from starting. The firewall is as it was then.
+pub(super) fn start(path: &Path) -> Result<Server, Fault> {
+    let umask = process::keep_secrets()?;
+    let prepared = Arc::new(prepare::prepare(path)?);
+    let settings = &prepared.config.settings;
+    let signals = super::serve::signals()?;
+    let addresses = super::serve::watch_addresses(settings)?;
+    let network = super::serve::network()?;
+    // First what can fail without having changed anything: whoever lacks a right or an interface is
+    // not locked out.
+    let listener = ListenerStart {
+        prepared: Arc::clone(&prepared),
+        doors: settings.doors.clone(),
+        addresses: network.addresses.clone(),
+        missing: MissingInterface::Refuse,
+    };
+    let mut listener = ListenerProcess::start(listener)?;
+    let ready = listener.wait_until_ready()?;
+    let started = clock::now();
+    let (state, recovered) =
+        State::open(&settings.gateway.state_dir, started.wall, settings.gateway.state_on_tmpfs)?;
+    let control = Control::bind(&settings.gateway.control_socket)?;
+    let openings = Openings::restore(started, recovered.ledger.openings().cloned());
+    let all_rights = rights::settle(settings, &openings)?;
+    let Started { link, guard, watch: changes, elements } =
+        firewall::start(&super::in_force::guard_rules(settings))?;
+    let beginning = Beginning {
+        path,
+        prepared: Arc::clone(&prepared),
+        network,
+        machine: Box::new(ThisMachine),
+        state,
+        recovered,
+        openings,
+        firewall: Box::new(link),
+        elements,
+        listener: ready,
+        all_rights,
+        started,
+    };
+    let gatekeeper = Gatekeeper::begin_with(beginning).map_err(|fault| Fault {
+        what: format!("{}; the guard is up and no gateway is running", fault.what),
+        remedy: format!(
+            "{}; `nft delete table inet {}` opens",
+            fault.remedy, settings.firewall.table
+        ),
+    })?;
+    Server::new(
+        gatekeeper,
+        Sources { signals, addresses, changes, guard, control, listener, umask },
+    )
+}

@@ -1,0 +1,184 @@
+//! The guard: repaired when others touch it, taken away and put up by command.
+
+use super::kernel::Refusal;
+use super::people::Person::{Anna, Bert};
+use super::world::World;
+use crate::app::gatekeeper::events::{Event, Lane};
+use crate::core::grants::Element;
+use crate::core::knock::Status;
+use crate::core::service::GrantKind;
+use crate::core::types::{Port, Proto, Reject, SECOND, Source};
+use crate::edge::control::ControlRequest;
+
+fn changed(world: &mut World) {
+    world.handle(Event::FirewallChanged { who: "nft (pid 9)".to_owned() });
+}
+
+fn stranger() -> Element {
+    let ssh = Port { proto: Proto::Tcp, number: 22 };
+    Element::plain(Source::new([203, 0, 113, 9].into()), ssh, GrantKind::Time)
+}
+
+#[test]
+fn a_table_that_others_changed_is_put_right_and_who_it_was_is_told() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.kernel.borrow_mut().delete();
+    changed(&mut world);
+    assert!(world.said("our firewall table was changed by nft (pid 9)"));
+    world.settle();
+    assert!(world.said("the guard was loaded again") && world.said("1 grants put back"));
+    assert!(world.lets_in(Anna, 22));
+}
+
+#[test]
+fn an_element_that_no_grant_stands_for_is_removed() {
+    let mut world = World::new();
+    world.kernel.borrow_mut().intrude(stranger());
+    changed(&mut world);
+    world.settle();
+    assert!(world.kernel.borrow().live().is_empty());
+    assert!(world.said("1 orphaned elements removed"));
+    assert_eq!(world.kernel.borrow().loads, 0, "the rules were as they should be");
+}
+
+#[test]
+fn a_table_that_went_unseen_is_found_by_the_next_check() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.kernel.borrow_mut().delete();
+    world.advance(10 * SECOND);
+    world.settle();
+    assert!(world.lets_in(Anna, 22));
+}
+
+#[test]
+fn a_rule_that_was_changed_unseen_is_found_within_ten_minutes() {
+    let mut world = World::new();
+    world.kernel.borrow_mut().sound = false;
+    for _ in 0..61 {
+        world.advance(10 * SECOND);
+        world.settle();
+    }
+    assert!(world.kernel.borrow().sound && world.kernel.borrow().loads == 1);
+}
+
+#[test]
+fn a_repair_that_fails_is_tried_again_every_second_and_told_every_ten() {
+    let mut world = World::new();
+    changed(&mut world);
+    for _ in 0..9 {
+        assert!(world.fail_task(Lane::Guard));
+        world.advance(SECOND);
+    }
+    let told = world.log.iter().filter(|line| line.contains("THE GUARD MAY BE DOWN")).count();
+    assert_eq!(told, 1);
+    world.settle();
+    assert!(world.tasks.is_empty());
+    world.advance(5 * SECOND);
+    assert!(world.tasks.is_empty(), "then all is well");
+}
+
+#[test]
+fn a_grant_that_the_kernel_does_not_take_is_told_as_trouble_and_nobody_has_it() {
+    let mut world = World::new();
+    world.kernel.borrow_mut().delete();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Trouble));
+    assert!(world.said("the firewall refused a grant"));
+    assert_eq!(world.gatekeeper.counters.of(Reject::Firewall), 1);
+    world.settle();
+    assert!(!world.lets_in(Anna, 22) && world.gatekeeper.grants.list().count() == 0);
+    assert_eq!(world.knock(Anna, "web"), Some(Status::Granted));
+}
+
+#[test]
+fn a_revocation_that_the_kernel_refuses_is_carried_out_by_the_repair_and_cut_once_more() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.files.enrolled = vec![Bert];
+    world.kernel.borrow_mut().refuses = Some(Refusal::Whole);
+    world.ask(ControlRequest::Reload);
+    world.do_task(Lane::Clients);
+    assert!(world.said("the firewall refused a change") && world.lets_in(Anna, 22));
+    assert_eq!(world.kernel.borrow().cut.len(), 1);
+    world.do_task(Lane::Guard);
+    assert!(!world.lets_in(Anna, 22));
+    assert_eq!(world.kernel.borrow().cut.len(), 2, "what came in until then goes too");
+}
+
+#[test]
+fn an_admin_takes_the_guard_away_and_puts_it_up_with_all_grants() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    let off = world.ask(ControlRequest::GuardOff);
+    world.settle();
+    assert!(world.told(off).unwrap().unwrap().contains("the guard is OFF"));
+    assert!(!world.kernel.borrow().table);
+    assert_eq!(world.knock(Bert, "ssh"), Some(Status::Trouble), "nothing is granted");
+    let status = world.ask(ControlRequest::Status);
+    let told = world.told(status).unwrap().unwrap();
+    assert!(told.contains("\"guard\":false") && told.contains("\"guard_off\":true"), "{told}");
+    world.ask(ControlRequest::Reload);
+    world.settle();
+    world.advance(700 * SECOND - 640 * SECOND);
+    world.settle();
+    assert!(!world.kernel.borrow().table, "neither a reload nor a check is a reason to put it up");
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.ask(ControlRequest::GuardOff);
+    world.settle();
+    let on = world.ask(ControlRequest::GuardOn);
+    world.settle();
+    assert!(world.told(on).unwrap().unwrap().contains("the guard is up"));
+    assert!(world.lets_in(Anna, 22), "for the time that it has left");
+    let again = world.ask(ControlRequest::GuardOn);
+    world.settle();
+    assert!(world.told(again).unwrap().unwrap().contains("was up already"));
+}
+
+#[test]
+fn a_guard_that_somebody_else_loads_while_it_is_off_is_put_up() {
+    let mut world = World::new();
+    world.ask(ControlRequest::GuardOff);
+    world.settle();
+    changed(&mut world);
+    world.settle();
+    assert!(world.said("so it is no longer off") && world.kernel.borrow().table);
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+}
+
+#[test]
+fn a_guard_that_cannot_be_taken_away_or_put_up_is_told_so() {
+    let mut world = World::new();
+    let off = world.ask(ControlRequest::GuardOff);
+    world.fail_task(Lane::Guard);
+    assert!(world.told(off).unwrap().is_err() && world.said("the guard was left as it is"));
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.ask(ControlRequest::GuardOff);
+    world.settle();
+    let on = world.ask(ControlRequest::GuardOn);
+    world.fail_task(Lane::Guard);
+    assert!(world.told(on).unwrap().is_err() && world.said("the guard is not up"));
+    assert_eq!(world.knock(Anna, "web"), Some(Status::Trouble), "it is still off");
+}
+
+#[test]
+fn the_last_line_says_what_stays() {
+    let mut world = World::new();
+    assert!(world.gatekeeper.last_line().contains("the guard stays up"));
+    world.ask(ControlRequest::GuardOff);
+    world.settle();
+    assert!(world.gatekeeper.last_line().contains("the guard stays off"));
+}
+
+#[test]
+fn a_grant_gains_nothing_by_a_slow_repair_of_the_guard() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.kernel.borrow_mut().delete();
+    changed(&mut world);
+    world.set_clock(8 * SECOND);
+    world.settle();
+    let (_, left) = world.kernel.borrow().live()[0];
+    assert!(left <= 52_000, "{left} ms of 60 s after 8 s");
+}

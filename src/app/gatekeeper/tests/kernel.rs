@@ -1,0 +1,167 @@
+//! A kernel with one firewall table: it keeps elements until their time is over, refuses when it is
+//! told to, and loses the table when somebody deletes it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::config::FirewallSettings;
+use crate::core::grants::{Change, Element, Flow};
+use crate::core::types::{Boot, Fault, Now};
+use crate::edge::firewall::{Firewall, GuardReport, GuardTask};
+
+/// How a batch of changes goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Refusal {
+    /// Nothing of it is done.
+    Whole,
+    /// Half of it is done.
+    Half,
+}
+
+/// The kernel's side.
+pub(super) struct Kernel {
+    clock: Rc<Cell<Now>>,
+    elements: BTreeMap<Element, Boot>,
+    /// Our table is there.
+    pub(super) table: bool,
+    /// Its rules are as they were loaded.
+    pub(super) sound: bool,
+    /// Connections that were let in.
+    pub(super) flows: Vec<Flow>,
+    /// Elements whose connections were cut, in order.
+    pub(super) cut: Vec<Element>,
+    /// How the next batch is refused.
+    pub(super) refuses: Option<Refusal>,
+    /// How often the rules were loaded.
+    pub(super) loads: usize,
+}
+
+/// What the gatekeeper holds of the kernel.
+pub(super) struct Link(pub(super) Rc<RefCell<Kernel>>);
+
+impl Kernel {
+    pub(super) fn new(clock: &Rc<Cell<Now>>) -> Kernel {
+        Kernel {
+            clock: Rc::clone(clock),
+            elements: BTreeMap::new(),
+            table: true,
+            sound: true,
+            flows: Vec::new(),
+            cut: Vec::new(),
+            refuses: None,
+            loads: 0,
+        }
+    }
+
+    fn now(&self) -> Boot {
+        self.clock.get().boot
+    }
+
+    /// The elements whose time is not over, with what they have left.
+    pub(super) fn live(&self) -> Vec<(Element, u64)> {
+        let left = |until: &Boot| until.0.saturating_sub(self.now().0) / 1_000_000;
+        let all = self.elements.iter().map(|(element, until)| (*element, left(until)));
+        all.filter(|(_, left)| *left > 0).collect()
+    }
+
+    pub(super) fn has(&self, element: &Element) -> bool {
+        self.live().iter().any(|(other, _)| other == element)
+    }
+
+    /// Somebody deletes our table.
+    pub(super) fn delete(&mut self) {
+        self.table = false;
+        self.elements.clear();
+    }
+
+    /// Somebody flushes the elements and leaves the rules.
+    pub(super) fn flush(&mut self) {
+        self.elements.clear();
+    }
+
+    /// An element that no grant of ours stands for.
+    pub(super) fn intrude(&mut self, element: Element) {
+        self.elements.insert(element, self.now().plus(1000));
+    }
+
+    fn change(&mut self, change: &Change) {
+        match change {
+            Change::Set { element, millis } => {
+                let until = self.now().plus_nanos(millis * 1_000_000);
+                self.elements.insert(*element, until);
+            }
+            Change::Shorten { element, millis } => {
+                let until = self.now().plus_nanos(millis * 1_000_000);
+                if self.has(element) {
+                    self.elements.insert(*element, until);
+                }
+            }
+            Change::Remove { element } => {
+                self.elements.remove(element);
+            }
+            Change::Cut { .. } => {}
+        }
+    }
+
+    /// Does a task of the guard as nft would.
+    pub(super) fn run(&mut self, task: &GuardTask) -> Result<GuardReport, Fault> {
+        Ok(match task {
+            GuardTask::Load(_) => self.load(true),
+            GuardTask::Repair => self.load(!self.table || !self.sound),
+            GuardTask::Check => GuardReport::Checked { sound: self.table && self.sound },
+            GuardTask::Unload => {
+                self.delete();
+                GuardReport::Unloaded
+            }
+            GuardTask::Flows => GuardReport::Flows(self.flows.clone()),
+            GuardTask::Verify(_) => GuardReport::Verified,
+        })
+    }
+
+    fn load(&mut self, needed: bool) -> GuardReport {
+        self.loads += usize::from(needed);
+        self.table = true;
+        self.sound = true;
+        GuardReport::Loaded { reloaded: needed, elements: self.live() }
+    }
+}
+
+fn no_table() -> Fault {
+    Fault::new("there is no such table", "load it")
+}
+
+impl Firewall for Link {
+    fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
+        let mut kernel = self.0.borrow_mut();
+        let done = match kernel.refuses.take() {
+            _ if !kernel.table => 0,
+            Some(Refusal::Whole) => 0,
+            Some(Refusal::Half) => changes.len() / 2,
+            None => changes.len(),
+        };
+        for change in &changes[..done] {
+            kernel.change(change);
+        }
+        if done < changes.len() { Err(no_table()) } else { Ok(()) }
+    }
+
+    fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault> {
+        let kernel = self.0.borrow();
+        let live = kernel.live().into_iter().find(|(other, _)| other == element);
+        if kernel.table { Ok(live.map(|(_, left)| left)) } else { Err(no_table()) }
+    }
+
+    fn cut(&mut self, elements: &[Element]) -> Result<(), Fault> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.cut.extend_from_slice(elements);
+        kernel.flows.retain(|flow| !elements.iter().any(|element| element.lets_in(flow)));
+        Ok(())
+    }
+
+    fn is_there(&mut self) -> Result<bool, Fault> {
+        Ok(self.0.borrow().table)
+    }
+
+    fn use_settings(&mut self, _: &FirewallSettings) {}
+}

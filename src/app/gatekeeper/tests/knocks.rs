@@ -1,0 +1,294 @@
+//! Sealed knocks from the listener's message to the verdict.
+
+use super::people::Person::{Anna, Bert, Carl};
+use super::people::at;
+use super::world::World;
+use crate::app::gatekeeper::events::Event;
+use crate::core::grants::{Flow, Holder};
+use crate::core::knock::{KnockKind, Request, Status};
+use crate::core::types::{Port, Proto, Reject, SECOND, Source};
+use crate::edge::control::ControlRequest;
+use crate::edge::gatekeeper_pipe::ToGatekeeper;
+
+fn closing(person: super::people::Person, service: &str, second: u64) -> Request {
+    Request { kind: KnockKind::Close, ..person.request(service, second) }
+}
+
+fn rejected(world: &mut World, reject: Reject) -> u64 {
+    world.gatekeeper.counters.of(reject)
+}
+
+#[test]
+fn a_knock_is_granted_for_its_time_with_one_sync_and_its_receipt_says_so() {
+    let mut world = World::new();
+    let syncs = world.disk.syncs();
+    let request = Anna.request("web", world.second());
+    let ticket = world.hand(Anna, &request);
+    assert_eq!(world.disk.syncs(), syncs + 1);
+    let receipt = world.listeners[&world.listener()].verdicts[&ticket].unwrap();
+    assert_eq!((receipt.status, receipt.seconds, receipt.once), (Status::Granted, 60, false));
+    assert_eq!(receipt.granted, Some(Source::new(Anna.address())));
+    assert!(world.lets_in(Anna, 80) && world.lets_in(Anna, 443) && !world.lets_in(Anna, 22));
+    assert!(world.said("anna: web granted to 192.0.2.10 for 60 s"));
+    world.advance(60 * SECOND);
+    assert!(!world.lets_in(Anna, 80));
+}
+
+#[test]
+fn knocks_that_come_together_share_one_sync() {
+    let mut world = World::new();
+    let (id, syncs) = (world.listener(), world.disk.syncs());
+    let mut knocks = Vec::new();
+    for person in [Anna, Bert, Carl] {
+        let request = person.request("ssh", world.second());
+        let knock = world.handed(id, person, &request);
+        knocks.push(knock);
+    }
+    world.hand_all(id, knocks);
+    assert_eq!(world.disk.syncs(), syncs + 1);
+    assert!([Anna, Bert, Carl].iter().all(|person| world.lets_in(*person, 22)));
+}
+
+#[test]
+fn the_mark_is_on_disk_before_the_listener_hears_of_the_grant() {
+    let mut world = World::new();
+    let request = Anna.request("ssh", world.second());
+    world.hand(Anna, &request);
+    let ledger = world.disk.durable_ledger(at(0));
+    let (client, marks) = ledger.marks().next().unwrap();
+    assert!(client == Anna.id() && marks.used(request.timestamp));
+    assert_eq!(ledger.grants().count(), 1);
+}
+
+#[test]
+fn a_used_knock_is_met_with_silence_and_from_elsewhere_with_an_alarm() {
+    let mut world = World::new();
+    let request = Anna.request("ssh", world.second());
+    world.hand(Anna, &request);
+    let again = world.hand(Anna, &request);
+    assert_eq!(world.status(again), None);
+    assert!(!world.said("ALARM"));
+    let id = world.listener();
+    let mut stolen = world.handed(id, Anna, &request);
+    stolen.source = Source::new(Carl.address());
+    let ticket = stolen.ticket;
+    world.hand_all(id, vec![stolen.clone()]);
+    assert_eq!(world.status(ticket), None);
+    assert!(
+        world
+            .said("ALARM: a used knock of anna, first from 192.0.2.10, came again from 192.0.2.12")
+    );
+    // Whoever replays packets must not fill the log.
+    world.log.clear();
+    stolen.ticket = world.ticket(id);
+    world.hand_all(id, vec![stolen]);
+    assert!(!world.said("ALARM"));
+    assert_eq!(rejected(&mut world, Reject::Replayed), 3);
+    assert!(!world.lets_in(Carl, 22));
+}
+
+#[test]
+fn a_used_knock_opens_nothing_after_a_restart_a_crash_and_a_power_failure() {
+    for crash in [None, Some(false), Some(true)] {
+        let mut world = World::new();
+        let request = Anna.request("ssh", world.second());
+        world.hand(Anna, &request);
+        let close = closing(Anna, "ssh", world.second() + 1);
+        world.hand(Anna, &close);
+        match crash {
+            Some(power_failure) => world.restart(power_failure),
+            None => {
+                world.handle(Event::Terminate);
+                world.settle();
+                assert!(world.is_over());
+                world.restart(false);
+            }
+        }
+        let again = world.hand(Anna, &request);
+        assert_eq!(world.status(again), None);
+        assert!(!world.lets_in(Anna, 22));
+        world.advance(40 * SECOND);
+        assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    }
+}
+
+#[test]
+fn a_grant_survives_a_crash_for_the_time_that_it_has_left_and_a_closed_one_does_not() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    assert_eq!(world.knock(Bert, "ssh"), Some(Status::Granted));
+    let close = closing(Bert, "ssh", world.second() + 1);
+    world.hand(Bert, &close);
+    world.advance(20 * SECOND);
+    world.restart(true);
+    assert!(world.lets_in(Anna, 22) && !world.lets_in(Bert, 22));
+    world.advance(39 * SECOND);
+    assert!(world.lets_in(Anna, 22));
+    world.advance(2 * SECOND);
+    assert!(!world.lets_in(Anna, 22));
+}
+
+#[test]
+fn a_grant_for_one_connection_is_not_armed_again_by_a_crash() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "rdp"), Some(Status::Granted));
+    assert!(world.lets_in(Anna, 3389));
+    // It is spent, as far as the kernel says.
+    world.kernel.borrow_mut().flush();
+    world.restart(false);
+    assert!(!world.lets_in(Anna, 3389));
+}
+
+#[test]
+fn what_no_client_signed_opens_nothing_and_is_counted() {
+    let mut world = World::new();
+    let id = world.listener();
+    let request = Anna.request("ssh", world.second());
+    let good = Anna.knock(0, &request);
+    for (reject, spoil) in [
+        (Reject::Signature, (|knock| knock.h[0] ^= 1) as fn(&mut crate::core::knock::HandedKnock)),
+        (Reject::Signature, |knock| knock.body[130] ^= 1),
+        (Reject::Fingerprint, |knock| knock.row = 1),
+        (Reject::Policy, |knock| knock.row = u32::MAX),
+        (Reject::Syntax, |knock| knock.body[0] = 9),
+    ] {
+        let before = rejected(&mut world, reject);
+        let mut knock = good.clone();
+        spoil(&mut knock);
+        knock.ticket = world.ticket(id);
+        let ticket = knock.ticket;
+        world.hand_all(id, vec![knock]);
+        assert_eq!((world.status(ticket), rejected(&mut world, reject)), (None, before + 1));
+    }
+    assert!(world.kernel.borrow().live().is_empty());
+    // That the same words with nothing forged are heard shows that the others were.
+    let ticket = world.hand(Anna, &request);
+    assert_eq!(world.status(ticket), Some(Status::Granted));
+}
+
+#[test]
+fn a_knock_from_another_address_than_it_names_opens_nothing_and_may_be_sent_again() {
+    let mut world = World::new();
+    let id = world.listener();
+    let request = Anna.request("ssh", world.second());
+    let mut elsewhere = world.handed(id, Anna, &request);
+    elsewhere.source = Source::new(Carl.address());
+    let ticket = elsewhere.ticket;
+    world.hand_all(id, vec![elsewhere]);
+    assert_eq!(world.status(ticket), Some(Status::Address));
+    assert!(world.kernel.borrow().live().is_empty());
+    let ticket = world.hand(Anna, &request);
+    assert_eq!(world.status(ticket), Some(Status::Granted));
+}
+
+#[test]
+fn two_clients_behind_one_address_have_one_element_and_each_ends_only_their_own() {
+    let mut world = World::new();
+    let bert = |world: &mut World, kind, second, seconds| {
+        let address = Some(Source::new(Anna.address()));
+        let request = Request { kind, address, seconds, ..Bert.request("ssh", second) };
+        let id = world.listener();
+        let mut knock = world.handed(id, Bert, &request);
+        knock.source = Source::new(Anna.address());
+        let ticket = knock.ticket;
+        world.hand_all(id, vec![knock]);
+        world.status(ticket)
+    };
+    let second = world.second();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    assert_eq!(bert(&mut world, KnockKind::Open, second, 300), Some(Status::Granted));
+    assert_eq!(world.kernel.borrow().live().len(), 1);
+    world.advance(61 * SECOND);
+    assert!(world.lets_in(Anna, 22), "bert's grant lasts longer");
+    assert_eq!(bert(&mut world, KnockKind::Close, second + 62, 0), Some(Status::Closed));
+    assert!(!world.lets_in(Anna, 22));
+}
+
+#[test]
+fn a_probe_is_answered_and_opens_nothing() {
+    let mut world = World::new();
+    let request = Request {
+        kind: KnockKind::Probe,
+        service: crate::core::types::ServiceName::NONE,
+        ..Anna.request("ssh", world.second())
+    };
+    let ticket = world.hand(Anna, &request);
+    assert_eq!(world.status(ticket), Some(Status::Observed));
+    assert!(world.kernel.borrow().live().is_empty() && world.said("anna: probe from 192.0.2.10"));
+}
+
+#[test]
+fn whoever_is_revoked_has_their_connections_cut_also_those_of_a_grant_that_is_over() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    let ssh = Port { proto: Proto::Tcp, number: 22 };
+    let flow = Flow { source: Source::new(Anna.address()), source_port: 5, port: ssh };
+    world.kernel.borrow_mut().flows.push(flow);
+    world.advance(90 * SECOND);
+    world.settle();
+    assert!(!world.lets_in(Anna, 22), "the grant is over, the connection stands");
+    world.files.enrolled = vec![Bert];
+    world.ask(ControlRequest::Reload);
+    world.settle();
+    assert!(world.kernel.borrow().flows.is_empty());
+    assert!(world.said("connections of 192.0.2.10 to 22/tcp were cut"));
+}
+
+#[test]
+fn a_grant_that_is_over_and_has_no_connection_is_forgotten() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.advance(61 * SECOND);
+    assert_eq!(world.gatekeeper.grants.past().count(), 1);
+    world.advance(10 * SECOND);
+    world.settle();
+    assert_eq!(world.gatekeeper.grants.past().count(), 0);
+    let holder = Holder::Client(Anna.id());
+    let ledger = world.disk.durable_ledger(at(0));
+    assert!(ledger.grants().all(|grant| grant.key.holder != holder), "the journal too");
+}
+
+#[test]
+fn a_grant_that_ended_while_connections_were_listed_is_looked_at_again() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.advance(61 * SECOND);
+    world.advance(8 * SECOND);
+    assert_eq!(world.knock(Bert, "ssh"), Some(Status::Granted));
+    world.advance(2 * SECOND);
+    // The list is made before Bert's connection begins and his grant ends.
+    let report = world.take_report();
+    let ssh = Port { proto: Proto::Tcp, number: 22 };
+    let flow = Flow { source: Source::new(Bert.address()), source_port: 5, port: ssh };
+    world.kernel.borrow_mut().flows.push(flow);
+    world.set_clock(61 * SECOND);
+    let tasks = world.tasks.len();
+    world.handle(Event::Network(Ok(super::world::network())));
+    let changes = world.gatekeeper.grants.expire(world.now());
+    drop((changes, tasks));
+    world.handle(report);
+    assert_eq!(world.gatekeeper.grants.past().count(), 2, "none is forgotten on old evidence");
+}
+
+#[test]
+fn only_a_grant_to_somebody_elsewhere_is_proof_that_there_is_a_way_in() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    assert_eq!(
+        (world.gatekeeper.remote.granted, world.gatekeeper.remote.last.as_str()),
+        (1, "anna: ssh for 192.0.2.10")
+    );
+    let refused = Anna.request("nothing", world.second() + 1);
+    world.hand(Anna, &refused);
+    assert_eq!(world.gatekeeper.remote.granted, 1);
+}
+
+#[test]
+fn a_listener_that_somebody_took_over_claims_clients_and_alarms_that_there_are_not_in_vain() {
+    let mut world = World::new();
+    let source = Source::new(Anna.address());
+    world.tell(ToGatekeeper::Alarm { row: 77, first: source, again: source });
+    assert!(!world.said("ALARM"));
+    world.tell(ToGatekeeper::Alarm { row: 0, first: source, again: Source::new(Bert.address()) });
+    assert!(world.said("ALARM: a used knock of anna"));
+}

@@ -1,0 +1,211 @@
+//! Listeners: what they tell, when they end, when interfaces, routes and addresses change.
+
+use super::people::Person::Anna;
+use super::world::{World, network, ready};
+use crate::app::gatekeeper::events::{Event, ListenerId, ListenerLoss, Network};
+use crate::app::listener_process::ListenerReady;
+use crate::core::knock::Status;
+use crate::core::types::{Counters, Fault, Reject, SECOND};
+use crate::edge::control::ControlRequest;
+use crate::edge::gatekeeper_pipe::ToGatekeeper;
+
+fn status(world: &mut World) -> serde_json::Value {
+    let session = world.ask(ControlRequest::Status);
+    world.settle();
+    serde_json::from_str(&world.told(session).unwrap().unwrap()).unwrap()
+}
+
+/// A gateway that follows the default route, with a listener on these interfaces.
+fn following(interfaces: &[&str]) -> World {
+    let mut world =
+        World::with(|files| files.settings.knock.interfaces = vec!["default".to_owned()]);
+    world.ask(ControlRequest::Reload);
+    let names: Vec<String> = interfaces.iter().map(|name| (*name).to_owned()).collect();
+    for lane in crate::app::gatekeeper::events::Lane::ALL {
+        world.do_task(lane);
+    }
+    let id = world.starting.pop().expect("a listener starts");
+    let ready = ListenerReady { wanted: names.clone(), interfaces: names, ..ready() };
+    world.handle(Event::ListenerReady { id, ready });
+    world.settle();
+    world.advance(3 * SECOND);
+    world
+}
+
+fn with(change: impl FnOnce(&mut Network)) -> Event {
+    let mut network = network();
+    change(&mut network);
+    Event::Network(Ok(network))
+}
+
+#[test]
+fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
+    let mut world = World::new();
+    let mut counters = Counters::default();
+    for _ in 0..3 {
+        counters.count(Reject::UnknownTag);
+    }
+    world.tell(ToGatekeeper::Counters { counters, packets: 7, lost: 2 });
+    world.tell(ToGatekeeper::Counters { counters, packets: 7, lost: 3 });
+    let told = status(&mut world);
+    assert!(
+        told["degraded"].to_string().contains("5 packets were lost for want of room"),
+        "{told}"
+    );
+    assert_eq!(
+        (&told["packets"], &told["rejected"]),
+        (&7.into(), &serde_json::json!([[Reject::UnknownTag.name(), 3]]))
+    );
+    let id = world.listener();
+    world.lose(id, ListenerLoss::Ended("signal: 9".to_owned()));
+    assert!(status(&mut world)["degraded"].to_string().contains("no listener is running"));
+    world.advance(2 * SECOND);
+    world.make_ready();
+    world.tell(ToGatekeeper::Counters { counters, packets: 4, lost: 0 });
+    let told = status(&mut world);
+    assert_eq!(
+        (&told["packets"], &told["rejected"]),
+        (&11.into(), &serde_json::json!([[Reject::UnknownTag.name(), 6]]))
+    );
+}
+
+#[test]
+fn a_listener_is_asked_for_its_counters_at_every_check() {
+    let mut world = World::new();
+    world.advance(30 * SECOND);
+    let told = &world.listeners[&ListenerId(0)].told;
+    assert_eq!(told.iter().filter(|what| **what == "counters").count(), 3);
+}
+
+#[test]
+fn a_listener_that_sends_nonsense_is_replaced_and_counted() {
+    let mut world = World::new();
+    let id = world.listener();
+    world.lose(id, ListenerLoss::Nonsense);
+    assert_eq!(world.gatekeeper.counters.of(Reject::Pipe), 1);
+    assert!(world.said("it sent what no listener sends"));
+    // What it says after that is not heard.
+    let request = Anna.request("ssh", world.second());
+    world.handle(Event::Listener {
+        id,
+        messages: vec![ToGatekeeper::Knock(Anna.knock(9, &request))],
+    });
+    assert!(!world.lets_in(Anna, 22));
+}
+
+#[test]
+fn a_listener_that_cannot_be_started_is_tried_again_after_a_longer_pause() {
+    let mut world = World::new();
+    let id = world.listener();
+    world.lose(id, ListenerLoss::Ended("signal: 9".to_owned()));
+    for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+        world.advance(pause * SECOND - 1);
+        assert!(world.starting.is_empty(), "{pause}");
+        world.advance(1);
+        let id = world.starting[0];
+        world.lose(
+            id,
+            ListenerLoss::NotReady(Fault::new("no interface to listen on: eth7", "add it")),
+        );
+        assert!(world.said("no listener: no interface to listen on: eth7"));
+    }
+}
+
+#[test]
+fn new_addresses_are_told_to_the_listener_and_never_granted() {
+    let mut world = World::new();
+    let mut mine = network().addresses[0].clone();
+    mine.address = Anna.address();
+    world.handle(with(|network| network.addresses.push(mine)));
+    let told = &world.listeners[&world.listener()].told;
+    assert_eq!(told[..], ["address", "address", "addresses done"]);
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Address), "an address of ours is nobody's");
+    world.handle(with(|_| {}));
+    world.advance(SECOND);
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+}
+
+#[test]
+fn addresses_that_the_kernel_does_not_tell_are_as_before() {
+    let mut world = World::new();
+    world.handle(Event::Network(Err(Fault::new(
+        "the kernel does not tell our addresses",
+        "ask it",
+    ))));
+    assert!(world.said("the kernel does not tell our addresses"));
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+}
+
+#[test]
+fn a_default_route_that_leads_elsewhere_is_followed_and_one_that_is_gone_is_not() {
+    let mut world = following(&["eth0"]);
+    let old = world.listener();
+    world.handle(with(|network| network.default_routes.clear()));
+    assert!(world.starting.is_empty(), "the old one loses nothing");
+    world.handle(with(|network| network.default_routes = vec!["eth1".to_owned()]));
+    let id = world.starting.pop().unwrap();
+    let names = vec!["eth1".to_owned()];
+    let now = ListenerReady { wanted: names.clone(), interfaces: names, ..ready() };
+    world.handle(Event::ListenerReady { id, ready: now });
+    assert!(world.said("the default route has changed: knocks are heard on eth1"));
+    assert!(world.listeners[&old].told.contains(&"stop"));
+}
+
+#[test]
+fn an_interface_that_goes_and_comes_back_is_heard_again() {
+    let mut world = following(&["eth0", "wg0"]);
+    world
+        .handle(with(|network| network.default_routes = vec!["eth0".to_owned(), "wg0".to_owned()]));
+    world.tell(ToGatekeeper::Down { capture: 1 });
+    assert!(world.said("interface wg0 went down: no knock is heard there"));
+    assert!(status(&mut world)["degraded"].to_string().contains("interface wg0 is not there"));
+    let both =
+        |network: &mut Network| network.default_routes = vec!["eth0".to_owned(), "wg0".to_owned()];
+    world.handle(with(both));
+    assert!(world.starting.is_empty());
+    world.handle(with(|network| {
+        both(network);
+        network.up.insert("wg0".to_owned());
+    }));
+    assert!(world.make_ready());
+    assert!(world.said("interface wg0 is back: knocks are heard there"));
+}
+
+#[test]
+fn captures_that_there_are_not_and_the_one_that_stands_for_all_cannot_go_down() {
+    let mut world = World::new();
+    world.log.clear();
+    world.tell(ToGatekeeper::Down { capture: 9 });
+    world.tell(ToGatekeeper::Down { capture: 0 });
+    assert!(world.log.is_empty());
+}
+
+#[test]
+fn a_listener_for_an_interface_that_fails_leaves_the_old_one() {
+    let mut world = following(&["eth0"]);
+    let old = world.listener();
+    world.handle(with(|network| network.default_routes = vec!["eth1".to_owned()]));
+    let id = world.starting[0];
+    world.lose(id, ListenerLoss::NotReady(Fault::new("eth1 is down", "up")));
+    assert!(world.said("eth1 is down") && world.listeners.contains_key(&old));
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+}
+
+#[test]
+fn a_reload_takes_the_place_of_a_listener_that_was_to_start_and_gives_it_back() {
+    let mut world = World::new();
+    let id = world.listener();
+    world.lose(id, ListenerLoss::Ended("signal: 9".to_owned()));
+    world.advance(SECOND);
+    assert_eq!(world.starting.len(), 1);
+    world.ask(ControlRequest::Reload);
+    for lane in crate::app::gatekeeper::events::Lane::ALL {
+        world.do_task(lane);
+    }
+    let id = world.starting[0];
+    world.lose(id, ListenerLoss::NotReady(Fault::new("no right", "give it")));
+    world.advance(3 * SECOND);
+    assert_eq!(world.starting.len(), 1, "somebody must listen");
+    world.make_ready();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+}

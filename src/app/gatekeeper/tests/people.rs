@@ -1,0 +1,128 @@
+//! Clients with keys, and knocks that they signed. Each is signed once for all tests: that is what
+//! takes time.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{LazyLock, Mutex};
+
+use crate::core::authentic::{fingerprint, message, public_key, sign};
+use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
+use crate::core::knock::{HandedKnock, KnockKind, Request, encode_body};
+use crate::core::service::Client;
+use crate::core::test_vectors::NOON;
+use crate::core::types::{ClientId, SECOND, ServiceName, Source, Wall};
+
+/// Somebody who is enrolled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Person {
+    Anna,
+    Bert,
+    Carl,
+}
+
+impl Person {
+    pub(super) const ALL: [Person; 3] = [Person::Anna, Person::Bert, Person::Carl];
+
+    pub(super) fn row(self) -> u32 {
+        match self {
+            Person::Anna => 0,
+            Person::Bert => 1,
+            Person::Carl => 2,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Person::Anna => "anna",
+            Person::Bert => "bert",
+            Person::Carl => "carl",
+        }
+    }
+
+    pub(super) fn id(self) -> ClientId {
+        let mut id = *b"TESTPERSON-NO-00";
+        id[15] += u8::try_from(self.row()).unwrap();
+        ClientId(id)
+    }
+
+    fn seed(self) -> Secret<32> {
+        Secret::new([u8::try_from(self.row()).unwrap() + 1; 32])
+    }
+
+    /// As the clients file has them.
+    pub(super) fn client(self) -> Client {
+        ENROLLED[usize::try_from(self.row()).unwrap()].clone()
+    }
+
+    fn enrolled(self) -> Client {
+        let key = public_key(&self.seed());
+        Client {
+            id: self.id(),
+            name: self.name().to_owned(),
+            key,
+            fingerprint: fingerprint(&key),
+            services: ["ssh", "web", "rdp", "vpn"]
+                .iter()
+                .filter_map(|name| ServiceName::new(name))
+                .collect(),
+            expires: None,
+            max_seconds: None,
+        }
+    }
+
+    /// Where they are.
+    pub(super) fn address(self) -> IpAddr {
+        [192, 0, 2, 10 + u8::try_from(self.row()).unwrap()].into()
+    }
+
+    /// What they ask for by default: to open `service` from where they are, at `second` after noon.
+    pub(super) fn request(self, service: &str, second: u64) -> Request {
+        Request {
+            kind: KnockKind::Open,
+            receipt_wanted: true,
+            timestamp: at(second),
+            challenge: None,
+            address: Some(Source::new(self.address())),
+            source_port: 0,
+            seconds: 60,
+            service: ServiceName::new(service).unwrap(),
+            fingerprint: self.client().fingerprint,
+        }
+    }
+
+    /// The listener's message about a knock with this request.
+    pub(super) fn knock(self, ticket: u64, request: &Request) -> HandedKnock {
+        let h = [self.address().is_ipv4().into(); 32];
+        let body = self.signed(&h, request);
+        HandedKnock {
+            ticket,
+            row: self.row(),
+            h,
+            body,
+            source: Source::new(self.address()),
+            source_port: 40_000,
+        }
+    }
+
+    fn signed(self, h: &[u8; 32], request: &Request) -> [u8; 192] {
+        let key = (self, request.encode());
+        let mut bodies = BODIES.lock().unwrap();
+        *bodies.entry(key).or_insert_with(|| {
+            encode_body(
+                request,
+                &sign(&self.seed(), &message(TEST_GATEWAY_ID, h, &request.encode())),
+            )
+        })
+    }
+}
+
+/// A moment of the tests' day.
+pub(super) fn at(second: u64) -> Wall {
+    Wall(NOON.0 + second * SECOND)
+}
+
+static ENROLLED: LazyLock<[Client; 3]> = LazyLock::new(|| Person::ALL.map(Person::enrolled));
+
+type Bodies = BTreeMap<(Person, [u8; 120]), [u8; 192]>;
+
+static BODIES: Mutex<Bodies> = Mutex::new(BTreeMap::new());

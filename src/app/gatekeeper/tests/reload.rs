@@ -1,0 +1,138 @@
+//! A reload: what it takes over, what it ends, what it refuses.
+
+use super::people::Person::{Anna, Bert, Carl};
+use super::world::World;
+use crate::app::gatekeeper::events::{Event, Lane};
+use crate::core::knock::Status;
+use crate::core::service::GrantKind;
+use crate::core::types::{Fault, Port, Proto, SECOND};
+use crate::edge::control::ControlRequest;
+
+fn reload(world: &mut World) -> Result<String, String> {
+    let session = world.ask(ControlRequest::Reload);
+    world.settle();
+    world.told(session).expect("an answer")
+}
+
+#[test]
+fn a_reload_takes_over_what_the_files_say() {
+    let mut world = World::with(|files| files.enrolled = vec![Anna]);
+    assert_eq!(world.knock(Bert, "ssh"), None);
+    world.files.enrolled = vec![Anna, Bert];
+    assert!(reload(&mut world).unwrap().contains("reloaded: 4 services, 2 clients, 3 doors"));
+    assert_eq!(world.knock(Bert, "ssh"), Some(Status::Granted));
+}
+
+#[test]
+fn a_grant_does_not_outlive_the_ports_that_it_was_for() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.files.settings.services[0].ports = vec![Port { proto: Proto::Tcp, number: 8022 }];
+    reload(&mut world).unwrap();
+    assert!(
+        !world.lets_in(Anna, 22)
+            && world.said("anna: ssh of 192.0.2.10 ended: it is no longer allowed")
+    );
+    world.advance(SECOND);
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    assert!(world.lets_in(Anna, 8022));
+}
+
+#[test]
+fn a_grant_ends_where_its_form_changes_or_its_time_shrinks_or_its_service_leads_elsewhere() {
+    let changes: [fn(&mut crate::core::service::Service); 3] = [
+        |service| service.form = GrantKind::Once,
+        |service| service.max_seconds = 10,
+        |service| {
+            let to = vec!["10.0.0.7:22".parse().unwrap()];
+            service.forward = Some(crate::core::service::Forward { to, masquerade: false });
+        },
+    ];
+    for change in changes {
+        let mut world = World::new();
+        assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+        change(&mut world.files.settings.services[0]);
+        reload(&mut world).unwrap();
+        assert!(!world.lets_in(Anna, 22));
+    }
+}
+
+#[test]
+fn what_is_held_open_for_as_long_as_we_run_cannot_be_moved() {
+    for (key, change) in [
+        (
+            "state_dir",
+            (|settings| settings.gateway.state_dir = "/other".into())
+                as fn(&mut crate::config::Settings),
+        ),
+        ("control_socket", |settings| settings.gateway.control_socket = "/other".into()),
+        ("table", |settings| settings.firewall.table = "other".into()),
+    ] {
+        let mut world = World::new();
+        change(&mut world.files.settings);
+        let told = reload(&mut world).unwrap_err();
+        assert!(told.contains(&format!("`{key}` cannot change while toctocd runs")), "{told}");
+        assert!(world.starting.is_empty());
+    }
+}
+
+#[test]
+fn an_admin_who_asks_while_a_reload_is_under_way_gets_one_of_their_own() {
+    let mut world = World::new();
+    let first = world.ask(ControlRequest::Reload);
+    world.do_task(Lane::Clients);
+    world.do_task(Lane::Config);
+    // The files change after they were read.
+    world.files.enrolled = vec![Anna];
+    let [second, third] = [(); 2].map(|()| world.ask(ControlRequest::Reload));
+    world.make_ready();
+    world.do_task(Lane::Guard);
+    assert!(world.told(first).unwrap().unwrap().contains("3 clients"));
+    assert_eq!((world.told(second), world.told(third)), (None, None));
+    world.settle();
+    assert!(world.told(second).unwrap().unwrap().contains("1 client,"));
+    assert!(world.told(third).unwrap().is_ok(), "both by the same one");
+    assert_eq!(world.knock(Carl, "ssh"), None);
+}
+
+#[test]
+fn a_signal_reloads_and_the_log_says_how_it_went() {
+    let mut world = World::new();
+    world.handle(Event::Hangup);
+    world.settle();
+    assert!(world.said("reloaded: "));
+    world.files.fault = Some(Fault::new("toctocd.toml:7: no such key", "remove it"));
+    world.handle(Event::Hangup);
+    world.settle();
+    assert!(world.said("not reloaded: toctocd.toml:7: no such key"));
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+}
+
+#[test]
+fn a_reload_keeps_the_marks_of_used_knocks_and_of_clients_that_come_back() {
+    let mut world = World::new();
+    let request = Anna.request("ssh", world.second());
+    world.hand(Anna, &request);
+    world.files.enrolled = vec![Bert];
+    reload(&mut world).unwrap();
+    world.files.enrolled = vec![Anna, Bert, Carl];
+    reload(&mut world).unwrap();
+    let again = world.hand(Anna, &request);
+    assert_eq!(world.status(again), None);
+    assert!(!world.lets_in(Anna, 22));
+}
+
+#[test]
+fn while_the_guard_is_off_new_rules_are_checked_and_not_loaded() {
+    let mut world = World::new();
+    world.ask(ControlRequest::GuardOff);
+    world.settle();
+    let session = world.ask(ControlRequest::Reload);
+    world.do_task(Lane::Clients);
+    world.do_task(Lane::Config);
+    world.make_ready();
+    world.fail_task(Lane::Guard);
+    assert!(world.told(session).unwrap().is_err());
+    reload(&mut world).unwrap();
+    assert!(!world.kernel.borrow().table);
+}

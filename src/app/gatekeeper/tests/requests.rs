@@ -1,0 +1,107 @@
+//! What admins are told.
+
+use super::people::Person::{Anna, Bert};
+use super::world::World;
+use crate::app::gatekeeper::events::Lane;
+use crate::core::types::SECOND;
+use crate::edge::control::ControlRequest;
+use crate::edge::gatekeeper_pipe::ToGatekeeper;
+
+fn json(world: &World, session: u64) -> serde_json::Value {
+    serde_json::from_str(&world.told(session).expect("an answer").unwrap()).unwrap()
+}
+
+#[test]
+fn the_status_of_a_gateway_that_is_well() {
+    let mut world = World::new();
+    world.knock(Anna, "ssh");
+    let session = world.ask(ControlRequest::Status);
+    assert_eq!(world.told(session), None, "the guard is being looked at");
+    world.settle();
+    let told = json(&world, session);
+    for (key, value) in [
+        ("guard", serde_json::json!(true)),
+        ("guard_off", false.into()),
+        ("granted", 1.into()),
+        ("last_granted", "anna: ssh for 192.0.2.10".into()),
+        ("state", "intact".into()),
+        ("clock", "sure".into()),
+        ("services", 4.into()),
+        ("clients", 3.into()),
+        ("doors", 3.into()),
+        ("grants", 1.into()),
+        ("interfaces", serde_json::json!(["any"])),
+        ("rejected", serde_json::json!([])),
+    ] {
+        assert_eq!(told[key], value, "{key}");
+    }
+}
+
+#[test]
+fn admins_who_ask_together_are_told_by_one_look() {
+    let mut world = World::new();
+    let sessions = [(); 5].map(|()| world.ask(ControlRequest::Status));
+    assert_eq!(world.tasks.len(), 1);
+    world.settle();
+    assert!(sessions.iter().all(|session| world.told(*session).is_some()));
+}
+
+#[test]
+fn a_guard_that_is_not_as_it_was_loaded_is_told_and_repaired() {
+    let mut world = World::new();
+    world.kernel.borrow_mut().sound = false;
+    let session = world.ask(ControlRequest::Status);
+    world.do_task(Lane::Guard);
+    assert_eq!(json(&world, session)["guard"], false);
+    world.settle();
+    let session = world.ask(ControlRequest::Status);
+    world.settle();
+    assert_eq!(json(&world, session)["guard"], true);
+}
+
+#[test]
+fn a_state_that_cannot_be_written_is_told() {
+    let mut world = World::new();
+    world.disk.set_broken(true);
+    world.knock(Anna, "ssh");
+    let session = world.ask(ControlRequest::Status);
+    world.settle();
+    assert_eq!(json(&world, session)["state"], "NOT WRITABLE: nothing opens");
+}
+
+#[test]
+fn grants_are_listed_with_who_what_and_how_long() {
+    let mut world = World::new();
+    let session = world.ask(ControlRequest::Grants);
+    assert_eq!(json(&world, session), serde_json::json!([]));
+    world.knock(Anna, "rdp");
+    world.tell(ToGatekeeper::Completed { door: 0, source: Bert.address() });
+    world.advance(10 * SECOND);
+    let session = world.ask(ControlRequest::Grants);
+    let told = json(&world, session);
+    let line = |place: usize, key: &str| told[place][key].clone();
+    assert_eq!((line(0, "client"), line(0, "service")), ("anna".into(), "rdp".into()));
+    assert_eq!((line(0, "form"), line(0, "seconds_left")), ("once".into(), 50.into()));
+    assert_eq!(line(0, "ports"), serde_json::json!(["3389/tcp"]));
+    assert_eq!((line(1, "client"), line(1, "address")), ("door side".into(), "192.0.2.11".into()));
+}
+
+#[test]
+fn a_clock_that_is_not_believed_is_told_in_status_and_log() {
+    let mut world = World::new();
+    world.jump(-7);
+    world.advance(10 * SECOND);
+    assert!(world.said("every knock needs a challenge: the clock jumped 7 s back"));
+    let session = world.ask(ControlRequest::Status);
+    world.settle();
+    assert!(json(&world, session)["clock"].to_string().contains("jumped 7 s back"));
+}
+
+#[test]
+fn a_gateway_that_serves_says_so_and_tells_the_service_manager() {
+    let world = World::new();
+    assert!(world.told_ready);
+    let last = world.log.iter().find(|line| line.starts_with("ready: ")).unwrap();
+    assert_eq!(last, "ready: sealed knocks on udp/62201 of any; 4 services, 3 clients, 3 doors");
+    assert!(world.said("degraded: the gatekeeper keeps all of its rights"));
+}

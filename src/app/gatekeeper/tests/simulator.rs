@@ -1,0 +1,486 @@
+//! Random schedules of everything that can happen to a gatekeeper, in any order, with what must
+//! always be true looked at after every step. A failure names its seed: `TOCTOC_SEED=N cargo test
+//! --lib simulator` runs that schedule alone and prints what happened; `TOCTOC_SCHEDULES=N` runs so
+//! many.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::kernel::Refusal;
+use super::people::{Person, at};
+use super::world::{ONCE, RUN, SIDE, World};
+use crate::app::gatekeeper::events::{Event, Lane, ListenerId, ListenerLoss};
+use crate::core::grants::{Change, Element};
+use crate::core::knock::{HandedKnock, KnockKind, Receipt, Request, Status};
+use crate::core::openings::CommandEnd;
+use crate::core::service::GrantKind;
+use crate::core::types::{Fault, Port, Proto, SECOND, Source, Wall};
+use crate::edge::control::ControlRequest;
+use crate::edge::gatekeeper_pipe::ToGatekeeper;
+
+/// Schedules of a usual run.
+const SCHEDULES: u64 = 1000;
+/// Steps of a schedule.
+const STEPS: u64 = 20;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn one_in(&mut self, number: u64) -> bool {
+        self.below(number) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        let place = usize::try_from(self.below(from.len().max(1) as u64)).unwrap();
+        from.get(place).copied()
+    }
+}
+
+/// Names the seed of a schedule that fails.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("schedule {0} failed: TOCTOC_SEED={0} repeats it", self.0);
+        }
+    }
+}
+
+/// One schedule, and what it must keep true.
+struct Simulation {
+    world: World,
+    random: Random,
+    /// What each ticket was for.
+    asked: BTreeMap<u64, (Person, Request)>,
+    /// How often each knock was granted.
+    granted: BTreeMap<(Person, Wall), usize>,
+    /// How many started commands were looked at.
+    commands: usize,
+    /// Openings whose start command ran, and those whose stop command did.
+    opened: BTreeSet<u64>,
+    stopped: BTreeSet<u64>,
+    /// Makes timestamps differ.
+    knocks: u64,
+    verbose: bool,
+}
+
+impl Simulation {
+    fn new(seed: u64, verbose: bool) -> Simulation {
+        Simulation {
+            world: World::new(),
+            random: Random(seed),
+            asked: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            commands: 0,
+            opened: BTreeSet::new(),
+            stopped: BTreeSet::new(),
+            knocks: 0,
+            verbose,
+        }
+    }
+
+    fn run(mut self) {
+        for _ in 0..STEPS {
+            let step = self.step();
+            self.report(step);
+            self.check();
+        }
+        self.come_to_rest();
+        self.check_at_rest();
+        self.end();
+    }
+
+    fn report(&mut self, step: &str) {
+        if self.verbose {
+            let second = (self.world.now().boot.0 - 1000 * SECOND) as f64 / 1e9;
+            eprintln!("{second:8.3} {step}");
+            for line in std::mem::take(&mut self.world.log) {
+                eprintln!("         | {line}");
+            }
+        }
+        self.world.log.clear();
+    }
+
+    fn step(&mut self) -> &'static str {
+        match self.random.below(100) {
+            0..30 => self.knock(),
+            30..35 => self.replay(),
+            35..53 => self.do_a_task(),
+            53..56 => self.fail_a_task(),
+            56..66 => self.pass_time(3 * SECOND),
+            66..69 => self.pass_time(30 * SECOND),
+            69..71 => self.jump(),
+            71..74 => self.lose_a_listener(),
+            74..78 => self.start_a_listener(),
+            78..82 => self.touch_the_firewall(),
+            82..85 => self.touch_the_disk(),
+            85..90 => self.end_a_command(),
+            90..93 => self.complete_a_door(),
+            93..96 => self.ask(),
+            96..98 => self.edit_files(),
+            _ => self.restart(),
+        }
+    }
+
+    fn listener(&mut self) -> Option<ListenerId> {
+        // One that starts has nothing to hand over.
+        let ids: Vec<ListenerId> = self.world.listeners.keys().copied().collect();
+        let live: Vec<ListenerId> =
+            ids.into_iter().filter(|id| !self.world.starting.contains(id)).collect();
+        self.random.pick(&live)
+    }
+
+    fn request(&mut self, person: Person) -> Request {
+        self.knocks += 1;
+        let service = self.random.pick(&["ssh", "web", "rdp", "vpn", "vpn", "ssh"]).unwrap();
+        // Few timestamps, so that most knocks were signed for an earlier schedule.
+        let mut request = person.request(service, self.world.second() / 4 * 4);
+        request.timestamp = Wall(request.timestamp.0 + self.knocks * 1_000_000);
+        if self.random.one_in(5) {
+            request.kind = KnockKind::Close;
+        }
+        request.seconds = [0, 5, 60, 300][usize::try_from(self.random.below(4)).unwrap()];
+        request
+    }
+
+    fn knock(&mut self) -> &'static str {
+        let Some(id) = self.listener() else { return "nobody listens" };
+        let mut knocks: Vec<HandedKnock> = Vec::new();
+        for _ in 0..=self.random.below(3) {
+            let person = self.random.pick(&Person::ALL).unwrap();
+            let request = self.request(person);
+            let mut knock = self.world.handed(id, person, &request);
+            let ticket = knock.ticket;
+            if self.random.one_in(20) {
+                knock.body[9] ^= 1;
+            }
+            self.asked.insert(ticket, (person, request));
+            knocks.push(knock);
+        }
+        self.world.hand_all(id, knocks);
+        "knocks"
+    }
+
+    fn replay(&mut self) -> &'static str {
+        let Some(id) = self.listener() else { return "nobody listens" };
+        let tickets: Vec<u64> = self.asked.keys().copied().collect();
+        let Some(earlier) = self.random.pick(&tickets) else { return "nothing to replay" };
+        let (person, request) = self.asked[&earlier];
+        let mut knock = self.world.handed(id, person, &request);
+        let ticket = knock.ticket;
+        if self.random.one_in(2) {
+            knock.source = Source::new([192, 0, 2, 99].into());
+        }
+        self.asked.insert(ticket, (person, request));
+        self.world.hand_all(id, vec![knock]);
+        "a replay"
+    }
+
+    fn do_a_task(&mut self) -> &'static str {
+        let lane = self.random.pick(&Lane::ALL).unwrap();
+        if self.world.do_task(lane) { lane.name() } else { "no task" }
+    }
+
+    fn fail_a_task(&mut self) -> &'static str {
+        let lane = self.random.pick(&Lane::ALL).unwrap();
+        if self.world.fail_task(lane) { "a task fails" } else { "no task" }
+    }
+
+    fn pass_time(&mut self, most: u64) -> &'static str {
+        let nanos = self.random.below(most);
+        self.world.advance(nanos);
+        "time passes"
+    }
+
+    fn jump(&mut self) -> &'static str {
+        let seconds = self.random.below(600).cast_signed() - 300;
+        self.world.jump(seconds);
+        "the clock jumps"
+    }
+
+    fn lose_a_listener(&mut self) -> &'static str {
+        let ids: Vec<ListenerId> = self.world.listeners.keys().copied().collect();
+        let Some(id) = self.random.pick(&ids) else { return "nobody listens" };
+        let why = match self.random.below(3) {
+            0 => ListenerLoss::Nonsense,
+            1 => ListenerLoss::Ended("signal: 9".to_owned()),
+            _ => ListenerLoss::NotReady(Fault::new("no right", "give it")),
+        };
+        self.world.lose(id, why);
+        "a listener is lost"
+    }
+
+    fn start_a_listener(&mut self) -> &'static str {
+        if self.world.make_ready() { "a listener is ready" } else { "no listener starts" }
+    }
+
+    fn touch_the_firewall(&mut self) -> &'static str {
+        let what = {
+            let mut kernel = self.world.kernel.borrow_mut();
+            match self.random.below(6) {
+                0 => {
+                    kernel.delete();
+                    "the table is deleted"
+                }
+                1 => {
+                    kernel.flush();
+                    "the sets are flushed"
+                }
+                2 => {
+                    kernel.refuses = Some(Refusal::Half);
+                    return "the kernel will take half of a batch";
+                }
+                3 => {
+                    kernel.refuses = Some(Refusal::Whole);
+                    return "the kernel will refuse a batch";
+                }
+                4 => {
+                    kernel.sound = false;
+                    "a rule is changed"
+                }
+                _ => {
+                    let port = Port { proto: Proto::Tcp, number: 22 };
+                    let source = Source::new([203, 0, 113, 9].into());
+                    kernel.intrude(Element::plain(source, port, GrantKind::Time));
+                    "an element is added"
+                }
+            }
+        };
+        if !self.random.one_in(4) {
+            self.world.handle(Event::FirewallChanged { who: "somebody".to_owned() });
+        }
+        what
+    }
+
+    fn touch_the_disk(&mut self) -> &'static str {
+        match self.random.below(3) {
+            0 => {
+                self.world.disk.set_broken(true);
+                "the disk breaks"
+            }
+            1 => {
+                self.world.disk.fail_next_sync();
+                "a sync will fail"
+            }
+            _ => {
+                self.world.disk.set_broken(false);
+                "the disk works"
+            }
+        }
+    }
+
+    fn end_a_command(&mut self) -> &'static str {
+        let ids: Vec<u64> = self.world.running.keys().copied().collect();
+        let Some(id) = self.random.pick(&ids) else { return "no command runs" };
+        let end = match self.random.below(6) {
+            0 => CommandEnd::Exited(1),
+            1 => CommandEnd::Killed,
+            2 => CommandEnd::NotNow,
+            _ => CommandEnd::Exited(0),
+        };
+        self.world.end_command(id, end);
+        "a command ends"
+    }
+
+    fn complete_a_door(&mut self) -> &'static str {
+        let Some(id) = self.listener() else { return "nobody listens" };
+        let door = self.random.pick(&[SIDE, RUN, ONCE, 9]).unwrap();
+        let source = self.random.pick(&Person::ALL).unwrap().address();
+        self.world.handle(Event::Listener {
+            id,
+            messages: vec![ToGatekeeper::Completed { door, source }],
+        });
+        "a door is completed"
+    }
+
+    fn ask(&mut self) -> &'static str {
+        let request = match self.random.below(7) {
+            0 => ControlRequest::Status,
+            1 => ControlRequest::Grants,
+            2 => ControlRequest::GuardOff,
+            3 | 4 => ControlRequest::GuardOn,
+            5 => ControlRequest::Reinitialise,
+            _ => ControlRequest::Reload,
+        };
+        self.world.ask(request);
+        "an admin asks"
+    }
+
+    fn edit_files(&mut self) -> &'static str {
+        self.world.files.enrolled =
+            Person::ALL.into_iter().filter(|_| !self.random.one_in(4)).collect();
+        self.world.files.fault = self.random.one_in(4).then(|| Fault::new("wrong", "right"));
+        let seconds = if self.random.one_in(2) { 30 } else { 600 };
+        self.world.files.settings.services[0].max_seconds = seconds;
+        if self.random.one_in(2) {
+            self.world.handle(Event::Hangup);
+        } else {
+            self.world.ask(ControlRequest::Reload);
+        }
+        "files change"
+    }
+
+    fn restart(&mut self) -> &'static str {
+        let power_failure = self.random.one_in(2);
+        self.check_stops_are_kept();
+        self.world.files.fault = None;
+        self.world.restart(power_failure);
+        if power_failure { "the power fails" } else { "it is killed" }
+    }
+
+    /// After every step.
+    fn check(&mut self) {
+        for (ticket, receipt) in std::mem::take(&mut self.world.verdicts) {
+            if let Some(receipt) = receipt.filter(|receipt| receipt.status == Status::Granted) {
+                self.check_granted(ticket, &receipt);
+            }
+        }
+        let started = self.world.started[self.commands..].to_vec();
+        self.commands += started.len();
+        for (id, text) in started {
+            self.check_started(id, &text);
+        }
+    }
+
+    fn check_granted(&mut self, ticket: u64, receipt: &Receipt) {
+        let (person, request) = self.asked[&ticket];
+        let times = self.granted.entry((person, request.timestamp)).or_default();
+        *times += 1;
+        assert_eq!(*times, 1, "a used knock opened again: {person:?} {request:?}");
+        let ledger = self.world.disk.durable_ledger(at(0));
+        let mut marks = ledger.marks();
+        let marked = marks.any(|(id, marks)| id == person.id() && marks.used(request.timestamp));
+        assert!(marked, "granted without a durable mark: {person:?} {request:?}");
+        for port in receipt.ports.into_iter().flatten() {
+            assert!(
+                self.world.lets_in(person, port.number),
+                "granted without an element: {receipt:?}"
+            );
+        }
+        if receipt.ports[0].is_none() {
+            let start = format!("/bin/start {}", person.address());
+            assert!(
+                self.world.commands().contains(&start.as_str()),
+                "granted without a start command"
+            );
+        }
+    }
+
+    fn check_started(&mut self, id: u64, text: &str) {
+        if text.starts_with("/bin/start") || text.starts_with("open") {
+            let ledger = self.world.disk.durable_ledger(at(0));
+            let known = ledger.openings().any(|entry| entry.id == id);
+            assert!(known, "a start command runs, and no journal knows how to end it: {text}");
+            self.opened.insert(id);
+        } else {
+            self.stopped.insert(id);
+        }
+    }
+
+    /// Whatever ends the process now, the next one runs the stop commands that have not begun.
+    fn check_stops_are_kept(&self) {
+        let ledger = self.world.disk.durable_ledger(at(0));
+        let kept: BTreeSet<u64> = ledger.openings().map(|entry| entry.id).collect();
+        for id in self.opened.difference(&self.stopped) {
+            assert!(kept.contains(id), "the stop command of {id} is lost");
+        }
+    }
+
+    /// Everything works again, and time passes.
+    fn come_to_rest(&mut self) {
+        self.world.disk.set_broken(false);
+        self.world.kernel.borrow_mut().refuses = None;
+        self.world.files.fault = None;
+        for _ in 0..4 {
+            self.world.settle();
+            // Whoever asks has the guard looked at, rule by rule.
+            self.world.ask(ControlRequest::Status);
+            for id in self.world.running.keys().copied().collect::<Vec<_>>() {
+                self.world.end_command(id, CommandEnd::Exited(0));
+            }
+            self.check();
+            self.world.advance(11 * SECOND);
+        }
+        self.world.settle();
+        self.report("all comes to rest");
+        self.check();
+    }
+
+    fn check_at_rest(&mut self) {
+        for (id, listener) in &self.world.listeners {
+            assert!(listener.open.is_empty(), "{id:?} waits for verdicts on {:?}", listener.open);
+        }
+        let now = self.world.now();
+        let expected = self.world.gatekeeper.grants.expected_elements(now);
+        let expected: BTreeSet<Element> = expected.iter().map(Change::element).copied().collect();
+        for (element, _) in self.world.kernel.borrow().live() {
+            assert!(expected.contains(&element), "an element without a grant: {element:?}");
+        }
+        if !self.world.gatekeeper.guard.is_off() {
+            let kernel = self.world.kernel.borrow();
+            assert!(kernel.table && kernel.sound, "the guard stands");
+            for element in expected.iter().filter(|element| element.form == GrantKind::Time) {
+                assert!(kernel.has(element), "a grant without its element: {element:?}");
+            }
+        }
+        self.check_stops_are_kept();
+    }
+
+    fn end(&mut self) {
+        self.world.handle(Event::Terminate);
+        for _ in 0..3 {
+            for id in self.world.running.keys().copied().collect::<Vec<_>>() {
+                self.world.end_command(id, CommandEnd::Exited(0));
+            }
+            self.world.settle();
+        }
+        self.world.advance(11 * SECOND);
+        self.check();
+        assert!(self.world.is_over(), "the end is obeyed");
+        let left = self.opened.difference(&self.stopped).count();
+        assert_eq!(left, 0, "all is shut");
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn no_schedule_of_failures_breaks_what_must_always_be_true() {
+    if let Some(seed) = number("TOCTOC_SEED") {
+        let _seed = Seed(seed);
+        return Simulation::new(seed, true).run();
+    }
+    let schedules = number("TOCTOC_SCHEDULES").unwrap_or(SCHEDULES);
+    let begin = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, |number| number.get() as u64);
+    std::thread::scope(|scope| {
+        for first in 0..threads {
+            scope.spawn(move || {
+                for seed in (first..schedules).step_by(usize::try_from(threads).unwrap()) {
+                    let _seed = Seed(seed);
+                    Simulation::new(seed, false).run();
+                }
+            });
+        }
+    });
+    let seconds = begin.elapsed().as_secs_f64();
+    eprintln!(
+        "{schedules} schedules in {seconds:.1} s: {:.0} a second",
+        schedules as f64 / seconds
+    );
+}

@@ -1,0 +1,612 @@
+//! The world around a gatekeeper, as a test holds it: clock, disk, kernel, listeners, commands,
+//! tasks, admins. Nothing happens in it but what the test does, or has it do.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+
+use super::disk::MemoryDisk;
+use super::kernel::{Kernel, Link};
+use super::people::{Person, at};
+use crate::app::gatekeeper::events::{
+    Event, Lane, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult,
+};
+use crate::app::gatekeeper::start::Beginning;
+use crate::app::gatekeeper::{Gatekeeper, Machine};
+use crate::app::listener_process::ListenerReady;
+use crate::app::load::GatewayConfig;
+use crate::app::prepare::Prepared;
+use crate::config::{Settings, native};
+use crate::core::door::{Door, Step};
+use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
+use crate::core::knock::{HandedKnock, Receipt, Request, Status};
+use crate::core::openings::{CommandEnd, CommandLine, Job, Openings};
+use crate::core::test_vectors;
+use crate::core::types::{Boot, ClientId, Fault, Now, Port, Proto, SECOND};
+use crate::edge::addresses::LocalAddress;
+use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
+use crate::edge::gatekeeper_pipe::{ToGatekeeper, ToListener};
+use crate::edge::one_time::SequenceUse;
+use crate::edge::state::State;
+use crate::keys::gateway::GatewayFile;
+
+/// Services of each kind, and doors of each kind.
+const CONFIG: &str = r#"
+[service.ssh]
+ports = ["22/tcp"]
+max_seconds = 600
+cut = "revoke"
+[service.web]
+ports = ["80/tcp", "443/tcp"]
+[service.rdp]
+ports = ["3389/tcp"]
+form = "once"
+[service.vpn]
+start = ["/bin/start", "%IP%"]
+stop = ["/bin/stop", "%IP%"]
+[door.side]
+sequence = ["7411/tcp", "2833/udp", "5522/tcp"]
+service = "ssh"
+[door.run]
+sequence = ["7511/tcp", "2933/udp", "5622/tcp"]
+start_command = "open %IP%"
+stop_command = "shut %IP%"
+cmd_timeout = 10
+[door.once]
+one_time_sequences = "/once"
+service = "web"
+"#;
+
+/// The indices of those doors.
+pub(super) const SIDE: u16 = 0;
+pub(super) const RUN: u16 = 1;
+pub(super) const ONCE: u16 = 2;
+
+static SETTINGS: LazyLock<Settings> =
+    LazyLock::new(|| native::parse("toctocd.toml", CONFIG).unwrap());
+
+/// What the files say now: read by tasks.
+#[derive(Clone)]
+pub(super) struct Files {
+    pub(super) settings: Settings,
+    pub(super) enrolled: Vec<Person>,
+    /// Whatever is wrong with the configuration.
+    pub(super) fault: Option<Fault>,
+    /// The one-time sequences that are left.
+    pub(super) one_time: VecDeque<Vec<Step>>,
+}
+
+/// A listener as the world sees it.
+#[derive(Default)]
+pub(super) struct FakeListener {
+    /// Whom it means by its rows.
+    pub(super) rows: Vec<ClientId>,
+    /// Tickets without a verdict.
+    pub(super) open: BTreeSet<u64>,
+    /// Receipts by ticket; `None` for silence.
+    pub(super) verdicts: BTreeMap<u64, Option<Receipt>>,
+    /// What else it was told.
+    pub(super) told: Vec<&'static str>,
+    /// The sequences that it was told of, by door.
+    pub(super) sequences: BTreeMap<u16, Vec<Step>>,
+}
+
+/// The world, and the gatekeeper in it.
+pub(super) struct World {
+    pub(super) gatekeeper: Gatekeeper,
+    pub(super) clock: Rc<Cell<Now>>,
+    pub(super) disk: MemoryDisk,
+    pub(super) kernel: Rc<RefCell<Kernel>>,
+    pub(super) files: Files,
+    pub(super) listeners: BTreeMap<ListenerId, FakeListener>,
+    /// Listeners that were started and are not ready yet.
+    pub(super) starting: Vec<ListenerId>,
+    /// Commands that run.
+    pub(super) running: BTreeMap<u64, Job>,
+    /// Commands that were started, in order.
+    pub(super) started: Vec<(u64, String)>,
+    pub(super) killed: Vec<u64>,
+    /// Tasks that nobody has done yet.
+    pub(super) tasks: VecDeque<(TaskId, Task)>,
+    pub(super) replies: BTreeMap<u64, ControlResponse>,
+    pub(super) log: Vec<String>,
+    pub(super) told_ready: bool,
+    /// All verdicts, in order.
+    pub(super) verdicts: Vec<(u64, Option<Receipt>)>,
+    last_ticket: u64,
+    last_session: u64,
+    knocks: u64,
+}
+
+struct FakeMachine {
+    clock: Rc<Cell<Now>>,
+    entropy: u64,
+}
+
+impl Machine for FakeMachine {
+    fn now(&self) -> Now {
+        self.clock.get()
+    }
+
+    fn entropy(&mut self) -> Result<[u8; 16], Fault> {
+        self.entropy += 1;
+        let mut bytes = [7; 16];
+        bytes[..8].copy_from_slice(&self.entropy.to_be_bytes());
+        Ok(bytes)
+    }
+}
+
+impl Files {
+    fn new() -> Files {
+        let step = |number| Step::Port(Port { proto: Proto::Tcp, number });
+        let line = |first| vec![step(first), step(first + 1), step(first + 3)];
+        Files {
+            settings: SETTINGS.clone(),
+            enrolled: Person::ALL.to_vec(),
+            fault: None,
+            one_time: [6100, 6200, 6300].map(line).into(),
+        }
+    }
+
+    fn prepare(&self) -> Result<Prepared, Fault> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        let mut settings = self.settings.clone();
+        for door in settings.doors.iter_mut().filter(|door| door.one_time_sequences.is_some()) {
+            door.sequence = self.one_time.front().cloned().unwrap_or_default();
+        }
+        let keys = GatewayFile {
+            gateway: TEST_GATEWAY_ID,
+            realm: test_vectors::realm(),
+            secret: Secret::new([9; 32]),
+            previous: None,
+            master: test_vectors::master(),
+        };
+        let clients = self.enrolled.iter().map(|person| person.client()).collect();
+        let config = GatewayConfig { settings, keys, clients };
+        Ok(Prepared { config, user: None, warnings: Vec::new() })
+    }
+
+    /// The listener that a process begins with.
+    fn first_listener(&self) -> FakeListener {
+        FakeListener::of(&self.prepare().unwrap().config)
+    }
+
+    /// As `edge::one_time` does it.
+    fn use_up(&mut self, door: &Door) -> SequenceUse {
+        let place = self.one_time.iter().position(|line| *line == door.sequence);
+        if let Some(place) = place {
+            self.one_time.remove(place);
+        }
+        SequenceUse {
+            by_us: place.is_some(),
+            next: self.one_time.front().cloned(),
+            skipped: Vec::new(),
+        }
+    }
+}
+
+impl FakeListener {
+    fn of(config: &GatewayConfig) -> FakeListener {
+        let rows = config.clients.iter().map(|client| client.id).collect();
+        FakeListener { rows, ..FakeListener::default() }
+    }
+}
+
+/// The network that everybody is in.
+pub(super) fn network() -> Network {
+    let own = LocalAddress {
+        interface: "eth0".to_owned(),
+        loopback: false,
+        address: [192, 0, 2, 1].into(),
+    };
+    Network {
+        addresses: vec![own],
+        default_routes: vec!["eth0".to_owned()],
+        up: BTreeSet::from(["eth0".to_owned(), "lo".to_owned()]),
+    }
+}
+
+pub(super) fn ready() -> ListenerReady {
+    let interfaces = vec!["any".to_owned()];
+    ListenerReady {
+        limitations: Vec::new(),
+        wanted: interfaces.clone(),
+        interfaces,
+        missing: Vec::new(),
+    }
+}
+
+impl World {
+    /// A gateway that serves, at noon, with everybody enrolled.
+    pub(super) fn new() -> World {
+        World::with(|_| {})
+    }
+
+    /// The same with other files.
+    pub(super) fn with(change: impl FnOnce(&mut Files)) -> World {
+        let clock = Rc::new(Cell::new(Now { wall: at(0), boot: Boot(1000 * SECOND) }));
+        let kernel = Rc::new(RefCell::new(Kernel::new(&clock)));
+        let mut files = Files::new();
+        change(&mut files);
+        let disk = MemoryDisk::default();
+        let gatekeeper = begin(&clock, &kernel, &files, &disk).unwrap();
+        let mut world = World {
+            gatekeeper,
+            clock,
+            disk,
+            kernel,
+            listeners: BTreeMap::from([(ListenerId(0), files.first_listener())]),
+            files,
+            starting: Vec::new(),
+            running: BTreeMap::new(),
+            started: Vec::new(),
+            killed: Vec::new(),
+            tasks: VecDeque::new(),
+            replies: BTreeMap::new(),
+            log: Vec::new(),
+            told_ready: false,
+            verdicts: Vec::new(),
+            last_ticket: 0,
+            last_session: 0,
+            knocks: 0,
+        };
+        world.gatekeeper.announce(world.clock.get());
+        world.carry_out();
+        // What is sent in the first second cannot be told from what was recorded before the start.
+        world.advance(SECOND);
+        world
+    }
+
+    /// The process ends without a word, and the next one starts. Of what was not synced a power
+    /// failure leaves nothing.
+    pub(super) fn restart(&mut self, power_failure: bool) {
+        self.disk = self.disk.copy(!power_failure);
+        self.listeners = BTreeMap::from([(ListenerId(0), self.files.first_listener())]);
+        self.starting.clear();
+        self.tasks.clear();
+        self.running.clear();
+        if power_failure {
+            self.kernel.borrow_mut().delete();
+        }
+        self.kernel.borrow_mut().refuses = None;
+        let _ = self.kernel.borrow_mut().run(&crate::edge::firewall::GuardTask::Repair);
+        self.gatekeeper = begin(&self.clock, &self.kernel, &self.files, &self.disk).unwrap();
+        self.gatekeeper.announce(self.clock.get());
+        self.carry_out();
+    }
+
+    pub(super) fn now(&self) -> Now {
+        self.clock.get()
+    }
+
+    /// Has an event handled, and all that follows from it at once.
+    pub(super) fn handle(&mut self, event: Event) {
+        self.gatekeeper.handle(self.clock.get(), event);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        for output in self.gatekeeper.take_outputs() {
+            match output {
+                Output::Log(text) => self.log.push(text),
+                Output::StartListener(id, start) => {
+                    let listener = FakeListener::of(&start.prepared.config);
+                    self.listeners.insert(id, listener);
+                    self.starting.push(id);
+                }
+                Output::Send(id, message) => self.receive(id, message),
+                Output::EndListener(id) => {
+                    self.listeners.remove(&id);
+                    self.starting.retain(|other| *other != id);
+                }
+                Output::Run(job) => {
+                    self.started.push((job.id, text(&job.command)));
+                    self.running.insert(job.id, job);
+                }
+                Output::Kill(id) => self.killed.push(id),
+                Output::Start(id, task) => self.tasks.push_back((id, task)),
+                Output::Reply(SessionId(session), response) => {
+                    let earlier = self.replies.insert(session, response);
+                    assert!(earlier.is_none(), "an admin is answered once");
+                }
+                Output::LookAtNetwork | Output::FollowRoutes(_) => {}
+                Output::TellReady => self.told_ready = true,
+            }
+        }
+    }
+
+    fn receive(&mut self, id: ListenerId, message: ToListener) {
+        let Some(listener) = self.listeners.get_mut(&id) else { return };
+        match message {
+            ToListener::Verdict { ticket, receipt, .. } => {
+                assert!(
+                    listener.open.remove(&ticket),
+                    "one verdict for each ticket, and none for others"
+                );
+                let receipt = receipt.map(|bytes| Receipt::decode(&bytes).unwrap());
+                listener.verdicts.insert(ticket, receipt);
+                self.verdicts.push((ticket, receipt));
+            }
+            ToListener::Sequence { door, steps } => drop(listener.sequences.insert(door, steps)),
+            ToListener::Address { .. } => listener.told.push("address"),
+            ToListener::AddressesDone => listener.told.push("addresses done"),
+            ToListener::AskCounters => listener.told.push("counters"),
+            ToListener::Stop => listener.told.push("stop"),
+            _ => panic!("that is for the set-up"),
+        }
+    }
+
+    /// Lets time pass, and what is due happen when it is.
+    pub(super) fn advance(&mut self, nanos: u64) {
+        let end = self.now().boot.plus_nanos(nanos);
+        for _ in 0..10_000 {
+            let due = self.gatekeeper.deadline();
+            if end < due || self.is_over() {
+                let left = end.0 - self.now().boot.0;
+                return self.set_clock(left);
+            }
+            self.set_clock(due.0.saturating_sub(self.now().boot.0));
+            self.handle(Event::Deadline);
+        }
+        panic!("it spins: {:?} is due at {:?}", self.gatekeeper.deadline(), self.now());
+    }
+
+    /// Lets time pass, and nothing happen.
+    pub(super) fn set_clock(&mut self, nanos: u64) {
+        let Now { wall, boot } = self.now();
+        let wall = crate::core::types::Wall(wall.0 + nanos);
+        self.clock.set(Now { wall, boot: boot.plus_nanos(nanos) });
+    }
+
+    /// Somebody sets the wall clock by so many seconds.
+    pub(super) fn jump(&mut self, seconds: i64) {
+        let Now { wall, boot } = self.now();
+        let wall = wall.0.saturating_add_signed(seconds * i64::try_from(SECOND).unwrap());
+        self.clock.set(Now { wall: crate::core::types::Wall(wall), boot });
+    }
+
+    /// Seconds since noon, by the wall clock.
+    pub(super) fn second(&self) -> u64 {
+        self.now().wall.0.saturating_sub(at(0).0) / SECOND
+    }
+
+    /// The listener at work.
+    pub(super) fn listener(&self) -> ListenerId {
+        let at_work = self.listeners.keys().filter(|id| !self.starting.contains(id));
+        *at_work.max().expect("a listener runs")
+    }
+
+    /// A ticket that a listener has issued.
+    pub(super) fn ticket(&mut self, id: ListenerId) -> u64 {
+        self.last_ticket += 1;
+        self.listeners.get_mut(&id).expect("it runs").open.insert(self.last_ticket);
+        self.last_ticket
+    }
+
+    /// The listener at work hands this knock over; its ticket.
+    pub(super) fn hand(&mut self, person: Person, request: &Request) -> u64 {
+        let id = self.listener();
+        let knock = self.handed(id, person, request);
+        let ticket = knock.ticket;
+        self.hand_all(id, vec![knock]);
+        ticket
+    }
+
+    /// A knock as this listener would hand it over, with a ticket of its own.
+    pub(super) fn handed(
+        &mut self,
+        id: ListenerId,
+        person: Person,
+        request: &Request,
+    ) -> HandedKnock {
+        let ticket = self.ticket(id);
+        let rows = &self.listeners[&id].rows;
+        let row = rows.iter().position(|client| *client == person.id());
+        let row = row.map_or(u32::MAX, |row| u32::try_from(row).unwrap());
+        HandedKnock { row, ..person.knock(ticket, request) }
+    }
+
+    pub(super) fn hand_all(&mut self, id: ListenerId, knocks: Vec<HandedKnock>) {
+        let messages = knocks.into_iter().map(ToGatekeeper::Knock).collect();
+        self.handle(Event::Listener { id, messages });
+    }
+
+    /// The listener at work sends this.
+    pub(super) fn tell(&mut self, message: ToGatekeeper) {
+        let id = self.listener();
+        self.handle(Event::Listener { id, messages: vec![message] });
+    }
+
+    /// `person` knocks for `service`; the receipt's status, or silence.
+    pub(super) fn knock(&mut self, person: Person, service: &str) -> Option<Status> {
+        let mut request = person.request(service, self.second());
+        // No two knocks have the same timestamp.
+        self.knocks += 1;
+        request.timestamp.0 += self.knocks * 1_000_000;
+        let ticket = self.hand(person, &request);
+        self.status(ticket)
+    }
+
+    /// How this ticket has ended; `None` for silence.
+    pub(super) fn status(&self, ticket: u64) -> Option<Status> {
+        let verdict = self.listeners.values().find_map(|listener| listener.verdicts.get(&ticket));
+        verdict.expect("a verdict").as_ref().map(|receipt| receipt.status)
+    }
+
+    /// True if this ticket has no verdict yet.
+    pub(super) fn waits(&self, ticket: u64) -> bool {
+        self.listeners.values().any(|listener| listener.open.contains(&ticket))
+    }
+
+    /// True if the kernel lets `person` reach this TCP port.
+    pub(super) fn lets_in(&self, person: Person, port: u16) -> bool {
+        let source = crate::core::types::Source::new(person.address());
+        let port = Port { proto: Proto::Tcp, number: port };
+        let kernel = self.kernel.borrow();
+        kernel.live().iter().any(|(element, _)| element.source == source && element.port == port)
+    }
+
+    /// An admin asks.
+    pub(super) fn ask(&mut self, request: ControlRequest) -> u64 {
+        self.last_session += 1;
+        let session = SessionId(self.last_session);
+        self.handle(Event::Asked { session, request });
+        self.last_session
+    }
+
+    /// What an admin was told, as text.
+    pub(super) fn told(&self, session: u64) -> Option<Result<String, String>> {
+        Some(match self.replies.get(&session)? {
+            ControlResponse::Ok(value) => Ok(value.to_string()),
+            ControlResponse::Fault { what, remedy } => Err(format!("{what}; {remedy}")),
+        })
+    }
+
+    /// Does the next task of a lane as the world would, if one waits.
+    pub(super) fn do_task(&mut self, lane: Lane) -> bool {
+        let Some(place) = self.tasks.iter().position(|(_, task)| task.lane() == lane) else {
+            return false;
+        };
+        let (id, task) = self.tasks.remove(place).unwrap();
+        let result = self.perform(task);
+        self.handle(Event::TaskDone { id, result });
+        true
+    }
+
+    fn perform(&mut self, task: Task) -> TaskResult {
+        match task {
+            Task::ReadClients(_) => {
+                let ids = self.files.enrolled.iter().map(|person| person.id());
+                TaskResult::Clients(Ok(ids.collect()))
+            }
+            Task::Load(_) => TaskResult::Loaded(self.files.prepare().map(Box::new)),
+            Task::Guard(task) => TaskResult::Guard(self.kernel.borrow_mut().run(&task)),
+            Task::State(job) => TaskResult::State(job.run()),
+            Task::UseUp(door) => {
+                let used = self.files.use_up(&door);
+                TaskResult::UsedUp(door, Ok(used))
+            }
+        }
+    }
+
+    /// Does the next task of the guard, and keeps its result back.
+    pub(super) fn take_report(&mut self) -> Event {
+        let place =
+            self.tasks.iter().position(|(_, task)| task.lane() == Lane::Guard).expect("a task");
+        let (id, task) = self.tasks.remove(place).unwrap();
+        Event::TaskDone { id, result: self.perform(task) }
+    }
+
+    /// True if the process would end now.
+    pub(super) fn is_over(&self) -> bool {
+        self.gatekeeper.is_over(self.now())
+    }
+
+    /// The next task of a lane comes to nothing.
+    pub(super) fn fail_task(&mut self, lane: Lane) -> bool {
+        let Some(place) = self.tasks.iter().position(|(_, task)| task.lane() == lane) else {
+            return false;
+        };
+        let (id, task) = self.tasks.remove(place).unwrap();
+        let fault = Fault::new("it came to nothing", "try again");
+        let result = match task {
+            Task::ReadClients(_) => TaskResult::Clients(Err(fault)),
+            Task::Load(_) => TaskResult::Loaded(Err(fault)),
+            Task::Guard(_) => TaskResult::Guard(Err(fault)),
+            Task::State(job) => {
+                self.disk.set_broken(true);
+                let done = job.run();
+                self.disk.set_broken(false);
+                TaskResult::State(done)
+            }
+            Task::UseUp(door) => TaskResult::UsedUp(door, Err(fault.what)),
+        };
+        self.handle(Event::TaskDone { id, result });
+        true
+    }
+
+    /// Does all tasks, and those that follow from them; listeners that start get ready.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..1000 {
+            let did = Lane::ALL.into_iter().any(|lane| self.do_task(lane));
+            if !did && !self.make_ready() {
+                return;
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
+    /// A listener that starts gets ready, if one does.
+    pub(super) fn make_ready(&mut self) -> bool {
+        let Some(id) = self.starting.pop() else { return false };
+        self.handle(Event::ListenerReady { id, ready: ready() });
+        true
+    }
+
+    /// A listener ends by itself.
+    pub(super) fn lose(&mut self, id: ListenerId, why: ListenerLoss) {
+        self.listeners.remove(&id);
+        self.starting.retain(|other| *other != id);
+        self.handle(Event::ListenerLost { id, why });
+    }
+
+    /// A running command ends.
+    pub(super) fn end_command(&mut self, id: u64, end: CommandEnd) {
+        self.running.remove(&id);
+        self.handle(Event::CommandEnded { id, end });
+    }
+
+    /// The only command that runs ends.
+    pub(super) fn end_the_command(&mut self, end: CommandEnd) {
+        let ids: Vec<u64> = self.running.keys().copied().collect();
+        let [id] = ids[..] else { panic!("{} commands run", ids.len()) };
+        self.end_command(id, end);
+    }
+
+    /// The texts of all commands that were started.
+    pub(super) fn commands(&self) -> Vec<&str> {
+        self.started.iter().map(|(_, text)| text.as_str()).collect()
+    }
+
+    /// True if a line with this text was written.
+    pub(super) fn said(&self, text: &str) -> bool {
+        self.log.iter().any(|line| line.contains(text))
+    }
+}
+
+fn text(command: &CommandLine) -> String {
+    match command {
+        CommandLine::Shell(text) => text.clone(),
+        CommandLine::Argv(argv) => argv.join(" "),
+    }
+}
+
+fn begin(
+    clock: &Rc<Cell<Now>>,
+    kernel: &Rc<RefCell<Kernel>>,
+    files: &Files,
+    disk: &MemoryDisk,
+) -> Result<Gatekeeper, Fault> {
+    let started = clock.get();
+    let (state, recovered) = State::on_disk(Box::new(disk.clone()), started.wall)?;
+    let openings = Openings::restore(started, recovered.ledger.openings().cloned());
+    let elements = kernel.borrow().live();
+    Gatekeeper::begin_with(Beginning {
+        path: Path::new("/toctocd.toml"),
+        prepared: Arc::new(files.prepare()?),
+        network: network(),
+        machine: Box::new(FakeMachine { clock: Rc::clone(clock), entropy: 0 }),
+        state,
+        recovered,
+        openings,
+        firewall: Box::new(Link(Rc::clone(kernel))),
+        elements,
+        listener: ready(),
+        all_rights: true,
+        started,
+    })
+}
