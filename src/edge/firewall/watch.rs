@@ -58,7 +58,7 @@ impl Authors {
     }
 
     /// Those of whom nothing new will be announced.
-    fn gone(&self) -> Vec<u32> {
+    pub(super) fn gone(&self) -> Vec<u32> {
         let authors = self.lock();
         authors.iter().filter(|author| author.has_ended).map(|author| author.port).collect()
     }
@@ -66,11 +66,6 @@ impl Authors {
     /// Their numbers may be another program's next.
     fn forget(&self, gone: &[u32]) {
         self.lock().retain(|author| !(author.has_ended && gone.contains(&author.port)));
-    }
-
-    #[cfg(test)]
-    pub(super) fn all_have_ended(&self) -> bool {
-        self.lock().iter().all(|author| author.has_ended)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Author>> {
@@ -98,8 +93,9 @@ impl TableWatch {
         Ok(TableWatch { socket, table, authors: authors.clone(), open: None })
     }
 
-    /// Who else changed our table since this was last asked. Never waits. Only the poll loop's
-    /// watch may ask this: from here on the ended authors are strangers.
+    /// Who else changed our table since this was last asked. Never waits. For the poll loop's watch
+    /// alone: from here on ended authors are strangers, so that their numbers can be another's. Ask
+    /// when the socket is readable, and after every task.
     pub fn foreign_changes(&mut self) -> Vec<TableChange> {
         let gone = self.authors.gone();
         let noticed = self.look();
