@@ -5,10 +5,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use toctoc::core::bytes::Reader;
 use toctoc::core::ledger::Ledger;
 use toctoc::core::record::{RECORD, Record};
@@ -19,19 +18,27 @@ const NOW: Wall = Wall(1_772_366_400_000_000_000);
 
 /// Files by name, and the name of the open one. Clones are the same disk.
 #[derive(Clone, Default)]
-struct Memory(Rc<RefCell<BTreeMap<String, Vec<u8>>>>, String);
+struct Memory(Arc<Mutex<BTreeMap<String, Vec<u8>>>>, String);
 
 impl Memory {
+    fn files(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
+        self.0.lock().expect("no other thread")
+    }
+
     fn file(&self, name: &str) -> Option<Vec<u8>> {
-        self.0.borrow().get(name).cloned()
+        self.files().get(name).cloned()
     }
 
     fn put(&self, name: &str, bytes: &[u8]) {
-        self.0.borrow_mut().insert(name.to_owned(), bytes.to_vec());
+        self.files().insert(name.to_owned(), bytes.to_vec());
     }
 }
 
 impl Disk for Memory {
+    fn duplicate(&self) -> Box<dyn Disk> {
+        Box::new(self.clone())
+    }
+
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
         Ok(self.file(name))
     }
@@ -42,7 +49,7 @@ impl Disk for Memory {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        let moved = self.0.borrow_mut().remove(from).ok_or(io::ErrorKind::NotFound)?;
+        let moved = self.files().remove(from).ok_or(io::ErrorKind::NotFound)?;
         self.put(to, &moved);
         Ok(())
     }
@@ -57,7 +64,7 @@ impl Disk for Memory {
     }
 
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut files = self.0.borrow_mut();
+        let mut files = self.files();
         let file = files.get_mut(&self.1).ok_or(io::ErrorKind::NotFound)?;
         let at = usize::try_from(at).map_err(io::Error::other)?;
         file.resize(file.len().max(at + bytes.len()), 0);
@@ -70,8 +77,8 @@ impl Disk for Memory {
     }
 }
 
-fn open(disk: &Memory) -> (State<Memory>, Recovered) {
-    State::on_disk(disk.clone(), NOW).expect("a disk that works")
+fn open(disk: &Memory) -> (State, Recovered) {
+    State::on_disk(Box::new(disk.clone()), NOW).expect("a disk that works")
 }
 
 fuzz_target!(|input: &[u8]| match input.split_first() {

@@ -25,13 +25,14 @@ use crate::edge::addresses::{self, LocalAddress};
 use crate::edge::clock;
 use crate::edge::command::Runner;
 use crate::edge::control::Control;
-use crate::edge::firewall::{Firewall, NftFirewall, TableChange};
+use crate::edge::firewall::TableChange;
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::Log;
 use crate::edge::service_manager;
 use crate::edge::state::State;
 
 mod answers;
+mod blocking_guard;
 mod commands;
 mod doors;
 mod guard;
@@ -67,7 +68,7 @@ pub struct Gatekeeper {
     replay: Replay,
     policy: Policy,
     grants: Grants,
-    firewall: NftFirewall,
+    firewall: blocking_guard::BlockingGuard,
     leases: Openings,
     runner: Runner,
     /// Answers that depend on start commands.
@@ -129,7 +130,11 @@ impl Gatekeeper {
         let grants = Grants::restore(started, &recovered.ledger);
         let leases = Openings::restore(started, recovered.ledger.openings().cloned());
         let all_rights = rights::settle(&loaded, &leases)?;
-        let firewall = NftFirewall::start(&settings.firewall, &settings.services, &settings.knock)?;
+        let firewall = blocking_guard::BlockingGuard::start(
+            &settings.firewall,
+            &settings.services,
+            &settings.knock,
+        )?;
         let mut gatekeeper = Gatekeeper {
             config: config.to_owned(),
             started,
@@ -228,6 +233,10 @@ impl Gatekeeper {
         self.meet_deadlines(now);
         self.serve_control(now);
         self.settle_commands(clock::now());
+        if let Err(fault) = self.state.maintain_now() {
+            self.say(&format!("the state cannot be maintained: {fault}"));
+            self.broken = self.state.is_poisoned();
+        }
         Ok(())
     }
 
@@ -244,7 +253,7 @@ impl Gatekeeper {
             self.control
                 .iter()
                 .flat_map(Control::interests)
-                .map(|(fd, writes)| interest(fd, writes)),
+                .map(|(fd, flags)| PollFd::new(fd, flags)),
         );
         match poll(&mut fds, timeout) {
             Ok(_) => Ok(fds.first().and_then(PollFd::any).unwrap_or(true)),
@@ -376,8 +385,8 @@ impl Gatekeeper {
         if whole {
             self.next_whole_look = now.boot.plus(WHOLE_LOOK);
         }
-        let sound = self.firewall.list().is_ok()
-            && (!whole || self.firewall.guard_is_up().unwrap_or(false));
+        let sound =
+            self.firewall.is_there() && (!whole || self.firewall.guard_is_up().unwrap_or(false));
         if self.guard_in_doubt || !sound {
             self.try_restore_firewall();
         }
@@ -390,6 +399,7 @@ impl Gatekeeper {
             true => "ends; the guard stays OFF until the next start",
             false => "ends; the guard stays up, grants end on time",
         });
+        self.log.flush(std::time::Duration::from_secs(1));
     }
 
     fn say(&mut self, text: &str) {

@@ -19,7 +19,7 @@ use crate::core::types::Fault;
 use crate::edge::addresses;
 use crate::edge::control::ControlRequest;
 use crate::edge::files::{self, FileCheck};
-use crate::edge::firewall::{self, Connection, GuardState, NftFirewall, advice};
+use crate::edge::firewall::{self, Connection, GuardRules, GuardState, advice};
 
 /// How often a trial asks whether somebody got in.
 const ASK: Duration = Duration::from_millis(250);
@@ -49,7 +49,11 @@ fn on(settings: &Settings) -> Result<(), Fault> {
     if runs(&settings.gateway.control_socket) {
         return admin::tell(settings, &ControlRequest::GuardOn);
     }
-    NftFirewall::start(&settings.firewall, &settings.services, &settings.knock)?;
+    firewall::start(&GuardRules {
+        firewall: settings.firewall.clone(),
+        services: settings.services.clone(),
+        knock: settings.knock.clone(),
+    })?;
     print("the guard is up; no gateway runs, so nobody can be granted anything yet\n");
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! Both clocks, read together.
-//! What a moment means is left to `core`.
+//! Both clocks, read together. See `core::types::Now` for what each is for.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

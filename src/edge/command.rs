@@ -1,6 +1,6 @@
 //! Commands of doors, by `/bin/sh -c`, and of services, by no shell: started, never waited for,
-//! reaped when they have ended. When which command runs is left to `core::openings`; nothing from
-//! the wire comes here but an address inside an argument.
+//! reaped when they have ended. Nothing from the wire comes here but an address inside an argument.
+//! See `core::openings` for when which command runs.
 //!
 //! Every descriptor of ours is close-on-exec, so a command inherits standard output and error and
 //! nothing else: knockd handed its packet socket down. It reads nothing. Environment and working
@@ -25,7 +25,7 @@ use crate::core::openings::{CommandEnd, CommandLine, Job};
 
 const SHELL: &CStr = c"/bin/sh";
 
-/// Whether a program of this path could be started.
+/// True if a program of this path could be started.
 pub fn is_program(path: &str) -> bool {
     access(path, AccessFlags::X_OK).is_ok()
 }
@@ -88,7 +88,7 @@ impl Runner {
         }
     }
 
-    /// How many run.
+    /// The number that run.
     pub fn running(&self) -> usize {
         self.children.len()
     }
@@ -97,13 +97,11 @@ impl Runner {
     pub fn reap(&mut self) -> Vec<Finished> {
         let mut finished = Vec::new();
         self.children.retain(|(id, child)| {
-            match ending(waitpid(*child, Some(WaitPidFlag::WNOHANG))) {
-                None => true,
-                Some(how) => {
-                    finished.push(Finished { id: *id, how });
-                    false
-                }
-            }
+            let Some(how) = ending(waitpid(*child, Some(WaitPidFlag::WNOHANG))) else {
+                return true;
+            };
+            finished.push(Finished { id: *id, how });
+            false
         });
         finished
     }

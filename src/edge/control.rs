@@ -1,5 +1,5 @@
-//! The local socket for status and admin commands: one JSON line in, one out; the peer is checked
-//! by SO_PEERCRED. What the commands do is left to `app::gatekeeper`.
+//! The local socket for status and admin commands: one JSON line in, one out. SO_PEERCRED says who
+//! asks. See `app::gatekeeper` for what the commands do.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -9,31 +9,34 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-use crate::core::types::Fault;
+use crate::core::types::{Boot, Fault};
 
 /// The longest request line, bytes.
 pub const MAX_REQUEST: usize = 4096;
-/// The longest answer, bytes: a table of 100,000 grants.
-const MAX_ANSWER: u64 = 64 << 20;
+/// The longest response, bytes: a table of 100,000 grants.
+const MAX_RESPONSE: u64 = 64 << 20;
 /// Sessions served at once; a further one waits in the kernel's queue.
 pub const MAX_SESSIONS: usize = 8;
+/// Seconds after which a session is dropped that sends no request, or does not read its response.
+pub const IDLE: u32 = 10;
 
 /// What an admin may ask of a running gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ControlRequest {
-    /// Counters, guard, state, what is degraded.
+    /// Counters, guard, state, limitations.
     Status,
     /// The live grants.
     Grants,
     /// Read the configuration and the clients again.
     Reload,
-    /// Put the guard up, if it is not, with all live grants.
+    /// Load the guard, if it is not, with all live grants.
     GuardOn,
     /// Take the guard away, and leave it away.
     GuardOff,
@@ -43,13 +46,16 @@ pub enum ControlRequest {
 }
 
 impl ControlRequest {
-    /// A request line, without its end; `None` if it is none of ours.
+    /// A request line, without its end; `None` if it is not a command.
     pub fn parse(line: &[u8]) -> Option<ControlRequest> {
-        (line.len() <= MAX_REQUEST).then(|| serde_json::from_slice(line).ok())?
+        if line.len() > MAX_REQUEST {
+            return None;
+        }
+        serde_json::from_slice(line).ok()
     }
 }
 
-/// What comes back: `{"ok": ...}` or `{"fault": {"what": ..., "remedy": ...}}`.
+/// The response: `{"ok": ...}` or `{"fault": {"what": ..., "remedy": ...}}`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ControlResponse {
@@ -64,26 +70,45 @@ pub enum ControlResponse {
     },
 }
 
+impl From<Fault> for ControlResponse {
+    fn from(fault: Fault) -> ControlResponse {
+        ControlResponse::Fault { what: fault.what, remedy: fault.remedy }
+    }
+}
+
+/// The name of one session. None is used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
 /// The gateway's end.
 pub struct Control {
     listener: UnixListener,
     path: PathBuf,
     sessions: Vec<Session>,
+    /// How many there have been.
+    accepted: u64,
 }
 
 /// One admin's connection: reads one line, is answered once, is closed.
 struct Session {
+    id: SessionId,
     stream: UnixStream,
-    inbox: Vec<u8>,
-    outbox: Vec<u8>,
+    step: SessionState,
+    /// When it last made progress.
+    active: Boot,
 }
 
-/// What a session's turn came to.
 enum SessionState {
-    Wait,
-    Asked(ControlRequest),
-    Done,
+    /// It has sent this much of its request.
+    Reads(Vec<u8>),
+    /// It waits for its response.
+    Waits,
+    /// It has not read this much of its response.
+    Writes(Vec<u8>),
 }
+
+/// The session is over.
+struct Over;
 
 impl Control {
     /// Binds `path`, mode 0600 from the first moment.
@@ -98,39 +123,56 @@ impl Control {
             ));
         }
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(|e| unusable(path, &e))?;
+            fs::create_dir_all(parent).map_err(|error| unusable(path, &error))?;
         }
         remove_dead_socket(path)?;
         let before = umask(Mode::from_bits_truncate(0o177));
         let bound = UnixListener::bind(path);
         umask(before);
-        let listener = bound.map_err(|e| unusable(path, &e))?;
-        listener.set_nonblocking(true).map_err(|e| unusable(path, &e))?;
-        Ok(Control { listener, path: path.to_owned(), sessions: Vec::new() })
+        let listener = bound.map_err(|error| unusable(path, &error))?;
+        listener.set_nonblocking(true).map_err(|error| unusable(path, &error))?;
+        Ok(Control { listener, path: path.to_owned(), sessions: Vec::new(), accepted: 0 })
     }
 
-    /// What to poll for reading: the socket and every session; and those that wait to write.
-    pub fn interests(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        let room = self.sessions.len() < MAX_SESSIONS;
-        let listener = room.then(|| (self.listener.as_fd(), false));
-        listener
-            .into_iter()
-            .chain(self.sessions.iter().map(|s| (s.stream.as_fd(), !s.outbox.is_empty())))
+    /// What to poll for, and how: the socket, if there is room for a session, and every session.
+    pub fn interests(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        let has_room = self.sessions.len() < MAX_SESSIONS;
+        let listener = has_room.then(|| (self.listener.as_fd(), PollFlags::POLLIN));
+        let sessions = self.sessions.iter().map(|session| match session.step {
+            // Whatever else it sent would be readable for ever. That it hangs up is told anyway.
+            SessionState::Writes(_) => (session.stream.as_fd(), PollFlags::POLLOUT),
+            _ => (session.stream.as_fd(), PollFlags::POLLIN),
+        });
+        listener.into_iter().chain(sessions)
     }
 
-    /// Does whatever can be done without waiting; `answer` is called once per complete request.
-    pub fn serve(&mut self, mut answer: impl FnMut(ControlRequest) -> ControlResponse) {
+    /// Accepts, reads and writes whatever can be done without waiting, and drops idle sessions. The
+    /// requests that are complete; each wants a [`Control::reply`], at any time.
+    pub fn requests(&mut self, now: Boot) -> Vec<(SessionId, ControlRequest)> {
         while self.sessions.len() < MAX_SESSIONS {
             let Ok((stream, _)) = self.listener.accept() else { break };
             if peer_may_ask(&stream) && stream.set_nonblocking(true).is_ok() {
-                self.sessions.push(Session { stream, inbox: Vec::new(), outbox: Vec::new() });
+                let (id, step) = (SessionId(self.accepted), SessionState::Reads(Vec::new()));
+                self.sessions.push(Session { id, stream, step, active: now });
+                self.accepted += 1;
             }
         }
-        self.sessions.retain_mut(|session| match session.turn() {
-            SessionState::Wait => true,
-            SessionState::Done => false,
-            SessionState::Asked(command) => session.answer(&answer(command)),
+        let mut requests = Vec::new();
+        self.sessions.retain_mut(|session| match session.turn(now) {
+            Ok(Some(command)) => {
+                requests.push((session.id, command));
+                true
+            }
+            Ok(None) => !session.is_idle(now),
+            Err(Over) => false,
         });
+        requests
+    }
+
+    /// Answers a session, as far as it can be written without waiting. One that is gone is no
+    /// error.
+    pub fn reply(&mut self, id: SessionId, response: &ControlResponse) {
+        self.sessions.retain_mut(|session| session.id != id || session.reply(response).is_ok());
     }
 }
 
@@ -142,70 +184,91 @@ impl Drop for Control {
 }
 
 impl Session {
-    fn turn(&mut self) -> SessionState {
-        if !self.outbox.is_empty() {
-            return if self.flush() { SessionState::Wait } else { SessionState::Done };
+    fn is_idle(&self, now: Boot) -> bool {
+        !matches!(self.step, SessionState::Waits) && self.active.plus(IDLE) <= now
+    }
+
+    fn turn(&mut self, now: Boot) -> Result<Option<ControlRequest>, Over> {
+        match &self.step {
+            SessionState::Reads(_) => self.read(now),
+            SessionState::Waits => self.watch_for_end(),
+            SessionState::Writes(left) => {
+                let before = left.len();
+                self.write()?;
+                if matches!(&self.step, SessionState::Writes(left) if left.len() < before) {
+                    self.active = now;
+                }
+                Ok(None)
+            }
         }
+    }
+
+    /// Reads what is there of the request.
+    fn read(&mut self, now: Boot) -> Result<Option<ControlRequest>, Over> {
+        let SessionState::Reads(inbox) = &mut self.step else { return Ok(None) };
         let mut chunk = [0; 512];
         loop {
             match self.stream.read(&mut chunk) {
-                Ok(0) => return SessionState::Done,
-                Ok(n) => self.inbox.extend_from_slice(chunk.get(..n).unwrap_or_default()),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return SessionState::Done,
+                Ok(0) => return Err(Over),
+                Ok(n) => inbox.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return Err(Over),
             }
-            if self.inbox.len() > MAX_REQUEST {
-                return SessionState::Done;
+            if inbox.len() > MAX_REQUEST {
+                return Err(Over);
             }
+            self.active = now;
         }
-        let Some(end) = self.inbox.iter().position(|b| *b == b'\n') else {
-            return SessionState::Wait;
-        };
-        match ControlRequest::parse(self.inbox.get(..end).unwrap_or_default()) {
-            Some(command) => SessionState::Asked(command),
+        let Some(end) = inbox.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+        match ControlRequest::parse(inbox.get(..end).unwrap_or_default()) {
+            Some(command) => {
+                self.step = SessionState::Waits;
+                Ok(Some(command))
+            }
             None => {
-                let fault = Fault::new(
-                    "the request is not one that this toctocd knows",
-                    "use the toctocd of the same version",
-                );
-                if self.answer(&ControlResponse::from(fault)) {
-                    SessionState::Wait
-                } else {
-                    SessionState::Done
-                }
+                let what = "the request is not one that this toctocd knows";
+                self.reply(&Fault::new(what, "use the toctocd of the same version").into())?;
+                Ok(None)
             }
         }
     }
 
-    /// Queues the answer; whether the session lives on.
-    fn answer(&mut self, answer: &ControlResponse) -> bool {
-        self.outbox = serde_json::to_vec(answer).unwrap_or_default();
-        self.outbox.push(b'\n');
-        self.flush()
+    /// Whatever comes behind the request is thrown away.
+    fn watch_for_end(&mut self) -> Result<Option<ControlRequest>, Over> {
+        match self.stream.read(&mut [0; 512]) {
+            Ok(0) => Err(Over),
+            Ok(_) => Ok(None),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+                _ => Err(Over),
+            },
+        }
     }
 
-    /// Writes what the kernel takes; false once all is written or the peer is gone.
-    fn flush(&mut self) -> bool {
-        while !self.outbox.is_empty() {
-            match self.stream.write(&self.outbox) {
-                Ok(n) => drop(self.outbox.drain(..n)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
+    fn reply(&mut self, response: &ControlResponse) -> Result<(), Over> {
+        let mut outbox = serde_json::to_vec(response).unwrap_or_default();
+        outbox.push(b'\n');
+        self.step = SessionState::Writes(outbox);
+        self.write()
+    }
+
+    /// Writes what the kernel takes of the response. The session is over once all is written.
+    fn write(&mut self) -> Result<(), Over> {
+        let SessionState::Writes(outbox) = &mut self.step else { return Ok(()) };
+        while !outbox.is_empty() {
+            match self.stream.write(outbox) {
+                Ok(n) => drop(outbox.drain(..n)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(Over),
             }
         }
-        false
+        Err(Over)
     }
 }
 
-impl From<Fault> for ControlResponse {
-    fn from(fault: Fault) -> ControlResponse {
-        ControlResponse::Fault { what: fault.what, remedy: fault.remedy }
-    }
-}
-
-/// Asks the gateway that answers at `path`, and waits for its answer, `patience` at most.
+/// Asks the gateway that answers at `path`, and waits for its response, `patience` at most.
 ///
 /// # Errors
 /// If nobody answers, or the gateway says that it could not.
@@ -214,19 +277,8 @@ pub fn ask(
     command: &ControlRequest,
     patience: Duration,
 ) -> Result<serde_json::Value, Fault> {
-    let stream = UnixStream::connect(path).map_err(|e| unreachable(path, &e))?;
-    let talk = || -> io::Result<Vec<u8>> {
-        stream.set_read_timeout(Some(patience))?;
-        stream.set_write_timeout(Some(patience))?;
-        let mut line = serde_json::to_vec(command)?;
-        line.push(b'\n');
-        (&stream).write_all(&line)?;
-        let mut answer = Vec::new();
-        BufReader::new(&stream).take(MAX_ANSWER).read_until(b'\n', &mut answer)?;
-        Ok(answer)
-    };
-    let answer = talk().map_err(|e| unreachable(path, &e))?;
-    match serde_json::from_slice(&answer) {
+    let response = exchange(path, command, patience).map_err(|error| unreachable(path, &error))?;
+    match serde_json::from_slice(&response) {
         Ok(ControlResponse::Ok(value)) => Ok(value),
         Ok(ControlResponse::Fault { what, remedy }) => Err(Fault { what, remedy }),
         Err(_) => Err(Fault::new(
@@ -236,30 +288,42 @@ pub fn ask(
     }
 }
 
+fn exchange(path: &Path, command: &ControlRequest, patience: Duration) -> io::Result<Vec<u8>> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    let mut line = serde_json::to_vec(command)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut response = Vec::new();
+    BufReader::new(stream).take(MAX_RESPONSE).read_until(b'\n', &mut response)?;
+    Ok(response)
+}
+
 /// Removes what a gateway that died left behind, and nothing else, whatever the configuration
 /// points at.
 fn remove_dead_socket(path: &Path) -> Result<(), Fault> {
     let metadata = match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(|e| unusable(path, &e))?,
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(unusable(path, &error)),
     };
-    let ours = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
-    if !(metadata.file_type().is_socket() && ours) {
+    let is_ours = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
+    if !(metadata.file_type().is_socket() && is_ours) {
         return Err(Fault::new(
-            format!(
-                "{}: is there already and is no socket of a toctocd; left as it is",
-                path.display()
-            ),
+            format!("{}: exists and is not a toctocd socket; left as it is", path.display()),
             "set [gateway] control_socket to a name that is free",
         ));
     }
-    fs::remove_file(path).map_err(|e| unusable(path, &e))
+    fs::remove_file(path).map_err(|error| unusable(path, &error))
 }
 
 /// Root and the gateway's own user, nobody else, whatever the file's mode became.
 fn peer_may_ask(stream: &UnixStream) -> bool {
-    getsockopt(stream, PeerCredentials)
-        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
+    match getsockopt(stream, PeerCredentials) {
+        Ok(peer) => peer.uid() == 0 || peer.uid() == geteuid().as_raw(),
+        Err(_) => false,
+    }
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Fault {
@@ -279,50 +343,108 @@ fn unreachable(path: &Path, error: &io::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::poll::{PollFd, PollTimeout, poll};
     use std::os::unix::fs::PermissionsExt;
     use std::thread;
 
-    /// Serves until `answers` requests were answered, waiting on the sockets and not on the clock.
-    fn serve(control: &mut Control, answers: usize) {
-        let mut left = answers;
-        while left > 0 || !control.sessions.is_empty() {
-            let mut fds: Vec<PollFd> =
-                control.interests().map(|(fd, _)| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    const NOW: Boot = Boot(1);
+
+    fn ok(command: &ControlRequest) -> ControlResponse {
+        ControlResponse::Ok(serde_json::json!({ "was": format!("{command:?}") }))
+    }
+
+    fn bound() -> (tempfile::TempDir, PathBuf, Control) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let control = Control::bind(&path).unwrap();
+        (dir, path, control)
+    }
+
+    fn connect(path: &Path, text: &str) -> UnixStream {
+        let mut stream = UnixStream::connect(path).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    }
+
+    /// Waits on the sockets, not on the clock, until somebody asks.
+    fn next(control: &mut Control) -> (SessionId, ControlRequest) {
+        loop {
+            let interests = control.interests();
+            let mut fds: Vec<_> = interests.map(|(fd, how)| PollFd::new(fd, how)).collect();
             assert!(poll(&mut fds, PollTimeout::from(10_000u16)).unwrap() > 0, "nobody came");
-            control.serve(|command| {
-                left -= 1;
-                ControlResponse::Ok(serde_json::json!({ "was": format!("{command:?}") }))
-            });
+            if let Some(request) = control.requests(NOW).pop() {
+                return request;
+            }
         }
     }
 
     #[test]
     fn an_admin_is_answered_on_a_socket_that_only_the_owner_may_use() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("run/control.sock");
-        let mut control = Control::bind(&path).unwrap();
+        let (_dir, path, mut control) = bound();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let asked = {
-            let path = path.clone();
-            thread::spawn(move || ask(&path, &ControlRequest::Status, Duration::from_secs(10)))
-        };
-        serve(&mut control, 1);
-        assert_eq!(asked.join().unwrap().unwrap()["was"], "Status");
+        let admin =
+            thread::spawn(move || ask(&path, &ControlRequest::Status, Duration::from_secs(10)));
+        let (id, command) = next(&mut control);
+        control.reply(id, &ok(&command));
+        assert_eq!(admin.join().unwrap().unwrap()["was"], "Status");
+    }
+
+    #[test]
+    fn a_session_that_waits_for_its_response_keeps_no_other_waiting() {
+        let (_dir, path, mut control) = bound();
+        let mut first = connect(&path, "{\"do\":\"reload\"}\n");
+        let (reload, _) = next(&mut control);
+        let admin =
+            thread::spawn(move || ask(&path, &ControlRequest::Status, Duration::from_secs(10)));
+        let (status, command) = next(&mut control);
+        assert_ne!(status, reload);
+        control.reply(status, &ok(&command));
+        assert_eq!(admin.join().unwrap().unwrap()["was"], "Status");
+        assert!(control.requests(NOW.plus(3600)).is_empty(), "asked once");
+        control.reply(reload, &ok(&ControlRequest::Reload));
+        let mut response = String::new();
+        first.read_to_string(&mut response).unwrap();
+        assert_eq!(response, "{\"ok\":{\"was\":\"Reload\"}}\n");
+        control.reply(reload, &ok(&ControlRequest::Reload));
+    }
+
+    #[test]
+    fn who_hangs_up_while_waiting_is_forgotten() {
+        let (_dir, path, mut control) = bound();
+        let stream = connect(&path, "{\"do\":\"reload\"}\nand more");
+        let (id, _) = next(&mut control);
+        assert!(control.requests(NOW).is_empty());
+        assert_eq!(control.sessions.len(), 1);
+        drop(stream);
+        control.requests(NOW);
+        assert!(control.sessions.is_empty());
+        control.reply(id, &ok(&ControlRequest::Reload));
+    }
+
+    #[test]
+    fn sessions_that_say_nothing_or_do_not_read_make_room_in_time() {
+        let (_dir, path, mut control) = bound();
+        let mut silent: Vec<_> = (1..MAX_SESSIONS).map(|_| connect(&path, "")).collect();
+        silent.push(connect(&path, "{\"do\":\"grants\"}\n"));
+        let (id, _) = next(&mut control);
+        let much = serde_json::Value::String("x".repeat(1 << 22));
+        control.reply(id, &ControlResponse::Ok(much));
+        let _ninth = connect(&path, "{\"do\":\"status\"}\n");
+        assert!(control.requests(NOW.plus(IDLE - 1)).is_empty(), "they have their time");
+        assert_eq!(control.sessions.len(), MAX_SESSIONS);
+        control.requests(NOW.plus(IDLE));
+        assert!(control.sessions.is_empty());
+        assert_eq!(next(&mut control).1, ControlRequest::Status);
     }
 
     #[test]
     fn an_unknown_request_is_refused_in_words() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("control.sock");
-        let mut control = Control::bind(&path).unwrap();
-        let mut stream = UnixStream::connect(&path).unwrap();
-        stream.write_all(b"{\"do\":\"open-everything\"}\n").unwrap();
-        control.serve(|_| unreachable!("it is not a command"));
-        control.serve(|_| unreachable!("it is not a command"));
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.contains("not one that this toctocd knows"), "{answer}");
+        let (_dir, path, mut control) = bound();
+        let mut stream = connect(&path, "{\"do\":\"open-everything\"}\n");
+        assert!(control.requests(NOW).is_empty(), "it is not a command");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.contains("not one that this toctocd knows"), "{response}");
     }
 
     #[test]
@@ -333,7 +455,7 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).unwrap();
         for path in [&file, &link] {
             let fault = Control::bind(path).err().unwrap();
-            assert!(fault.what.contains("is no socket of a toctocd"), "{fault}");
+            assert!(fault.what.contains("is not a toctocd socket"), "{fault}");
         }
         assert!(link.is_symlink() && fs::read(&file).unwrap() == b"precious");
         let left = dir.path().join("left");
@@ -343,11 +465,9 @@ mod tests {
 
     #[test]
     fn a_second_gateway_does_not_take_the_socket() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("control.sock");
-        let first = Control::bind(&path).unwrap();
+        let (_dir, path, control) = bound();
         assert!(Control::bind(&path).is_err());
-        drop(first);
+        drop(control);
         assert!(Control::bind(&path).is_ok());
     }
 }

@@ -1,5 +1,4 @@
 //! Random bytes from the kernel, fetched here and passed in.
-//! What they become is left to `core` and `keys`.
 
 use crate::core::keyring::Secret;
 use crate::core::types::Fault;
@@ -9,21 +8,22 @@ use crate::core::types::Fault;
 /// # Errors
 /// The kernel has none to give: then nothing secret may be made.
 pub fn fill(bytes: &mut [u8]) -> Result<(), Fault> {
-    getrandom::fill(bytes).map_err(|e| {
+    getrandom::fill(bytes).map_err(|error| {
         Fault::new(
-            format!("no random bytes from the system: {e}"),
-            "nothing secret can be made without; mend that first",
+            format!("no random bytes from the system: {error}"),
+            "nothing secret can be made without them; fix that first",
         )
     })
 }
 
-/// `N` random bytes that are no secret: an id, a nonce.
+/// `N` random bytes that are not secret: an id, a nonce.
 ///
 /// # Errors
 /// As [`fill`].
 pub fn bytes<const N: usize>() -> Result<[u8; N], Fault> {
     let mut bytes = [0; N];
-    fill(&mut bytes).map(|()| bytes)
+    fill(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// `N` secret random bytes.

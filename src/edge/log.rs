@@ -1,97 +1,154 @@
-//! Lines for people: control characters escaped, one event one line.
-//! What is worth a line is left to the callers; nothing unauthenticated is, per packet.
+//! The gatekeeper's log: control characters escaped, one event one line, written by a thread.
+//! Callers decide what is worth a line; nothing unauthenticated is, per packet.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::worker;
 use crate::core::types::Wall;
 
 /// The longest line, bytes; the rest is cut off.
 const LONGEST: usize = 1024;
 
-/// The most lines that are held back.
-const HELD: usize = 64;
+/// The most lines that wait to be written.
+const QUEUE: usize = 1024;
 
-/// How long a line waits for whoever reads the log, milliseconds.
-#[cfg(unix)]
-const PATIENCE: u8 = 50;
-
-/// Where lines go. Writing never fails for the caller: a full disk must not open or shut anything.
-/// And it never waits for long: commands write to the same place, and one that floods it must not
-/// keep packets waiting.
+/// A place for lines. A full disk or a pipe that nobody reads loses lines, and never keeps a packet
+/// waiting: lines wait in a queue for a thread that writes them.
 pub struct Log {
-    /// Whether lines carry the time of day: not for journald, which has its own.
+    /// Lines carry the time of day: not for journald, which has its own.
     stamped: bool,
-    /// Lines that found no room since the last one that did.
+    shared: Arc<Shared>,
+    /// Where the lines go, until the thread that writes them has it.
+    sink: Option<Box<dyn Sink>>,
+}
+
+/// Something that can be written to and polled.
+trait Sink: Write + AsFd + Send {}
+impl<T: Write + AsFd + Send> Sink for T {}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// A line came, or the last one was written.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    lines: VecDeque<String>,
+    /// Lines that found no room, all of them after the last of `lines`.
     lost: u64,
-    /// Lines held back, while lines are.
-    held: Option<Vec<String>>,
+    /// A line was taken out and is not written yet.
+    is_writing: bool,
 }
 
 impl Log {
     /// Lines to standard error.
     pub fn stderr() -> Log {
-        Log { stamped: stderr().is_terminal(), lost: 0, held: None }
+        let stderr = io::stderr();
+        let stamped = stderr.is_terminal();
+        Log { stamped, ..Log::to(stderr) }
     }
 
-    /// Writes one line.
+    /// Lines to `sink`, without the time of day. Its thread starts with the first line.
+    pub fn to(sink: impl Write + AsFd + Send + 'static) -> Log {
+        Log { stamped: false, shared: Arc::default(), sink: Some(Box::new(sink)) }
+    }
+
+    /// Writes one line soon. Never waits.
     pub fn line(&mut self, now: Wall, text: &str) {
         let text = escaped(text);
-        let line = if self.stamped {
-            format!("{} {text}\n", clock_time(now))
-        } else {
-            format!("{text}\n")
+        let line = match self.stamped {
+            true => format!("{} {text}\n", clock_time(now)),
+            false => format!("{text}\n"),
         };
-        match &mut self.held {
-            Some(held) if held.len() < HELD => held.push(line),
-            _ => {
-                let earlier = self.held.as_mut().map(std::mem::take).unwrap_or_default();
-                earlier.iter().chain([&line]).for_each(|line| self.write(line));
+        if let Some(mut sink) = self.sink.take() {
+            let shared = Arc::clone(&self.shared);
+            // Without a thread nothing is ever written. That is no reason to keep anybody out.
+            let _ = worker::spawn("log", move || shared.write_all_to(&mut *sink));
+        }
+        self.shared.lock().push(line);
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until all lines are written, `patience` at most. For the end of the process.
+    pub fn flush(&mut self, patience: Duration) {
+        let queue = self.shared.lock();
+        let _ = self.shared.changed.wait_timeout_while(queue, patience, |queue| !queue.is_done());
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The life of the thread that writes.
+    fn write_all_to(&self, sink: &mut dyn Sink) {
+        loop {
+            let line = self.next_line();
+            // A line that cannot be written is gone, as on a disk that is full.
+            while let Err(error) = sink.write_all(line.as_bytes()) {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    break;
+                }
+                // Somebody who shares it has made it non-blocking.
+                let _ =
+                    poll(&mut [PollFd::new(sink.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
             }
         }
     }
 
-    /// Lines wait from here on, in their order, until [`Log::release`]: whoever knocks does not
-    /// wait for whoever reads the log. Only some tens are kept.
-    pub fn hold(&mut self) {
-        self.held.get_or_insert_default();
+    fn next_line(&self) -> String {
+        let mut queue = self.lock();
+        queue.is_writing = false;
+        loop {
+            if let Some(line) = queue.pop() {
+                queue.is_writing = true;
+                return line;
+            }
+            self.changed.notify_all();
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
     }
+}
 
-    /// Writes what was held back; from here on lines are written at once.
-    pub fn release(&mut self) {
-        self.held.take().unwrap_or_default().iter().for_each(|line| self.write(line));
-    }
-
-    fn write(&mut self, line: &str) {
-        if !self.has_room() {
+impl Queue {
+    fn push(&mut self, line: String) {
+        if self.lines.len() >= QUEUE {
             self.lost = self.lost.saturating_add(1);
             return;
         }
-        let lost = std::mem::take(&mut self.lost);
-        if lost > 0 {
-            let _ = stderr()
-                .write_all(format!("{lost} lines were lost: nobody read the log\n").as_bytes());
+        let loss = self.loss();
+        self.lines.extend(loss);
+        self.lines.push_back(line);
+    }
+
+    fn pop(&mut self) -> Option<String> {
+        match self.lines.pop_front() {
+            None => self.loss(),
+            line => line,
         }
-        let _ = stderr().write_all(line.as_bytes());
     }
 
-    /// Whether a line can be written without waiting: a pipe that says so has room for a page.
-    /// After one that could not, no line waits until one can. (The pipe cannot be made non-blocking
-    /// for us alone: commands share it.)
-    #[cfg(unix)]
-    fn has_room(&self) -> bool {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        use std::os::fd::AsFd;
-        let patience = if self.lost == 0 { PollTimeout::from(PATIENCE) } else { PollTimeout::ZERO };
-        poll(&mut [PollFd::new(stderr().as_fd(), PollFlags::POLLOUT)], patience) != Ok(0)
+    /// A line about those that were lost since the last such line.
+    fn loss(&mut self) -> Option<String> {
+        match std::mem::take(&mut self.lost) {
+            0 => None,
+            lost => Some(format!("{lost} lines were lost: nobody read the log\n")),
+        }
     }
 
-    /// Elsewhere nobody serves, and nobody waits.
-    #[cfg(not(unix))]
-    fn has_room(&self) -> bool {
-        true
+    fn is_done(&self) -> bool {
+        self.lines.is_empty() && self.lost == 0 && !self.is_writing
     }
 }
 
@@ -106,11 +163,10 @@ pub fn date_time(at: Wall) -> String {
 }
 
 fn local(at: Wall, format: &str) -> String {
-    let nanos = i128::from(at.0);
-    Timestamp::from_nanosecond(nanos).map_or_else(
-        |_| "an impossible time".to_owned(),
-        |moment| moment.to_zoned(TimeZone::system()).strftime(format).to_string(),
-    )
+    match Timestamp::from_nanosecond(i128::from(at.0)) {
+        Ok(moment) => moment.to_zoned(TimeZone::system()).strftime(format).to_string(),
+        Err(_) => "an impossible time".to_owned(),
+    }
 }
 
 /// The text as one line: whatever could forge a second one, or move a terminal's cursor, is written
@@ -129,12 +185,8 @@ fn escaped(text: &str) -> String {
                 line.push_str("; ");
                 while chars.next_if_eq(&' ').is_some() {}
             }
-            c if c.is_control()
-                || ('\u{202a}'..='\u{202e}').contains(&c)
-                || ('\u{2066}'..='\u{2069}').contains(&c) =>
-            {
-                line.extend(c.escape_unicode());
-            }
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => line.extend(c.escape_unicode()),
+            c if c.is_control() => line.extend(c.escape_unicode()),
             c => line.push(c),
         }
     }
@@ -143,23 +195,75 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, PipeReader, PipeWriter, pipe};
+
     use super::*;
 
+    /// A pipe in which there is no room any more.
+    fn full_pipe() -> (PipeReader, PipeWriter, usize) {
+        let (reader, mut writer) = pipe().unwrap();
+        let flags = nix::fcntl::OFlag::O_NONBLOCK;
+        nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(flags)).unwrap();
+        let mut filled = 0;
+        while let Ok(written) = writer.write(&[b'.'; 4096]) {
+            filled += written;
+        }
+        (reader, writer, filled)
+    }
+
     #[test]
-    fn held_lines_wait_for_their_release_and_only_some_of_them() {
-        let mut log = Log { stamped: false, lost: 0, held: None };
-        let waiting = |log: &Log| log.held.as_ref().map(Vec::len);
-        log.line(Wall(0), "at once");
-        assert_eq!(waiting(&log), None);
-        log.hold();
-        (0..HELD).for_each(|_| log.line(Wall(0), "held"));
-        log.hold();
-        assert_eq!(waiting(&log), Some(HELD));
-        log.line(Wall(0), "too many: all are written, and the next ones wait again");
-        assert_eq!(waiting(&log), Some(0));
-        log.line(Wall(0), "held");
-        log.release();
-        assert_eq!(waiting(&log), None);
+    fn nobody_waits_for_a_full_pipe_and_what_was_lost_is_counted_in_its_place() {
+        let (reader, writer, filled) = full_pipe();
+        let mut log = Log::to(writer);
+        let all = 3 * QUEUE;
+        for n in 0..all {
+            log.line(Wall(0), &format!("{n}"));
+        }
+        log.flush(Duration::ZERO);
+        let mut reader = BufReader::new(reader);
+        io::copy(&mut io::Read::take(&mut reader, filled as u64), &mut io::sink()).unwrap();
+        let mut read = 0;
+        let mut lost = 0;
+        let mut lines = reader.lines().map(Result::unwrap);
+        while read + lost < all {
+            let line = lines.next().unwrap();
+            match line.split_once(" lines were lost") {
+                Some((number, _)) => lost += number.parse::<usize>().unwrap(),
+                None => {
+                    assert_eq!(line, (read + lost).to_string(), "in their order");
+                    read += 1;
+                }
+            }
+        }
+        // A line may be on its way, and some may have been lost before the thread began.
+        assert!((QUEUE..=QUEUE + 2).contains(&read), "{read}");
+    }
+
+    #[test]
+    fn a_line_after_a_loss_comes_after_the_word_of_the_loss() {
+        let mut queue = Queue::default();
+        for n in 0..QUEUE + 2 {
+            queue.push(n.to_string());
+        }
+        assert_eq!(queue.pop().as_deref(), Some("0"));
+        queue.push("next".to_owned());
+        let all: Vec<String> = std::iter::from_fn(|| queue.pop()).collect();
+        let end = [&format!("{}", QUEUE - 1), "2 lines were lost: nobody read the log\n", "next"];
+        assert_eq!(all[all.len() - 3..], end);
+        assert!(queue.is_done());
+    }
+
+    #[test]
+    fn the_end_waits_for_lines_that_somebody_reads() {
+        let (reader, writer) = pipe().unwrap();
+        let mut log = Log::to(writer);
+        log.flush(Duration::from_secs(10));
+        log.line(Wall(0), "the last words");
+        log.flush(Duration::from_secs(10));
+        assert!(log.shared.lock().is_done());
+        let mut line = String::new();
+        BufReader::new(reader).read_line(&mut line).unwrap();
+        assert_eq!(line, "the last words\n");
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod gatekeeper_pipe;
 pub mod knock_packet;
 #[cfg(target_os = "linux")]
 pub mod link;
+#[cfg(all(target_os = "linux", not(fuzzing)))]
 pub mod log;
 pub mod names;
 #[cfg(target_os = "linux")]
@@ -45,3 +46,5 @@ pub mod state;
 #[cfg(target_os = "linux")]
 pub mod sys;
 pub mod terminal;
+#[cfg(all(target_os = "linux", not(fuzzing)))]
+pub mod worker;

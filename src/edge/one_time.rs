@@ -1,5 +1,5 @@
 //! Files of one-time sequences: read them, and use a line up durably before anything opens.
-//! Which line is in force is left to `config::knockd::one_time`.
+//! See `config::knockd::one_time` for which line is in force.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -20,17 +20,20 @@ const LIMIT: u64 = 1 << 20;
 /// # Errors
 /// The reason, as the system words it.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
-    open(path).and_then(|file| content(&file)).map_err(|error| reason(&error))
+    let text = open(path).and_then(|file| content(&file));
+    text.map_err(|error| reason(&error))
 }
 
-/// What became of a sequence that was to be used up.
+/// A sequence after it was to be used up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SequenceUse {
-    /// Whether this call used the line up. If not, it was gone before: used up through another
+    /// True if this call used the line up. If not, it was gone before: used up through another
     /// listener, as happens around a reload, or edited away. Then nothing may open.
-    pub ours: bool,
-    /// The next usable sequence, if there is one; to be taken over in either case.
+    pub by_us: bool,
+    /// The next usable sequence, if there is one; it counts in either case.
     pub next: Option<Vec<Step>>,
+    /// Lines before the next one that are no sequences.
+    pub skipped: Vec<SequenceError>,
 }
 
 /// Writes `#` over the first byte of the line that holds the sequence of `door`, and syncs it. A
@@ -39,31 +42,36 @@ pub struct SequenceUse {
 ///
 /// # Errors
 /// The reason, as the system words it: then nothing may open.
-pub fn use_up(
-    path: &Path,
-    door: &Door,
-    skipped: &mut dyn FnMut(SequenceError),
-) -> Result<SequenceUse, String> {
-    let burn = || -> io::Result<(bool, Vec<u8>)> {
-        let file = open(path)?;
-        let mut text = content(&file)?;
-        let place = one_time::place_of(&text, &door.sequence);
-        if let (Some(at), false) = (place, door.fixed_first) {
-            file.write_all_at(b"#", u64::try_from(at).map_err(io::Error::other)?)?;
-            file.sync_data()?;
-            text.splice(at..=at, *b"#");
-        }
-        Ok((place.is_some() || door.fixed_first, text))
-    };
-    let (ours, text) = burn().map_err(|error| reason(&error))?;
-    Ok(SequenceUse { ours, next: one_time::first(&text, &door.name, skipped) })
+pub fn use_up(path: &Path, door: &Door) -> Result<SequenceUse, String> {
+    let mut used = SequenceUse::default();
+    let text = mark_used(path, door, &mut used.by_us).map_err(|error| reason(&error))?;
+    let mut skipped = Vec::new();
+    used.next = one_time::first(&text, &door.name, &mut |error| skipped.push(error));
+    Ok(SequenceUse { skipped, ..used })
+}
+
+/// The text of the file as it is afterwards.
+fn mark_used(path: &Path, door: &Door, by_us: &mut bool) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    let mut text = content(&file)?;
+    let place = one_time::place_of(&text, &door.sequence);
+    *by_us = place.is_some() || door.fixed_first;
+    if let Some(at) = place
+        && !door.fixed_first
+    {
+        file.write_all_at(b"#", u64::try_from(at).map_err(io::Error::other)?)?;
+        file.sync_data()?;
+        text.splice(at..=at, *b"#");
+    }
+    Ok(text)
 }
 
 /// `No such file or directory`, without the number that Rust adds.
 pub fn reason(error: &io::Error) -> String {
-    error
-        .raw_os_error()
-        .map_or_else(|| error.to_string(), |number| Errno::from_raw(number).desc().into())
+    match error.raw_os_error() {
+        Some(number) => Errno::from_raw(number).desc().into(),
+        None => error.to_string(),
+    }
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -92,66 +100,54 @@ mod tests {
         }
     }
 
-    #[test]
-    fn each_line_is_used_up_in_place_and_once() {
+    fn file(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ots");
-        std::fs::write(&path, "# doors\n 70000\n 7101,7102\n7201,7202").unwrap();
+        std::fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    /// Used up by us, and the next sequence.
+    fn used(path: &Path, door: &Door) -> (bool, Option<Vec<Step>>) {
+        let used = use_up(path, door).unwrap();
+        (used.by_us, used.next)
+    }
+
+    #[test]
+    fn each_line_is_used_up_in_place_and_once() {
+        let (_dir, path) = file("# doors\n 70000\n 7101,7102\n7201,7202");
         let (first, second) = (door("7101,7102"), door("7201,7202"));
-        let mut skipped = 0;
-        let mut count = |_| skipped += 1;
-        let after_first = use_up(&path, &first, &mut count).unwrap();
-        assert_eq!(after_first, SequenceUse { ours: true, next: Some(second.sequence.clone()) });
-        assert_eq!(
-            use_up(&path, &second, &mut count).unwrap(),
-            SequenceUse { ours: true, next: None }
-        );
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            "# doors\n 70000\n#7101,7102\n#201,7202"
-        );
-        assert_eq!(skipped, 2);
+        let after_first = use_up(&path, &first).unwrap();
+        assert_eq!((after_first.by_us, after_first.skipped.len()), (true, 1));
+        assert_eq!(after_first.next, Some(second.sequence.clone()));
+        assert_eq!(used(&path, &second), (true, None));
+        let left = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(left, "# doors\n 70000\n#7101,7102\n#201,7202");
     }
 
     #[test]
     fn a_line_that_two_listeners_saw_completed_is_ours_once_and_both_learn_the_next() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ots");
-        std::fs::write(&path, "7101,7102\n7201,7202\n").unwrap();
+        let (_dir, path) = file("7101,7102\n7201,7202\n");
         let (first, second) = (door("7101,7102"), door("7201,7202"));
-        let told = [(); 2].map(|()| use_up(&path, &first, &mut |_| ()).unwrap());
-        assert_eq!(
-            told,
-            [true, false].map(|ours| SequenceUse { ours, next: Some(second.sequence.clone()) })
-        );
+        assert_eq!(used(&path, &first), (true, Some(second.sequence.clone())));
+        assert_eq!(used(&path, &first), (false, Some(second.sequence)));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "#101,7102\n7201,7202\n");
         let shut = Door { sequence: Vec::new(), ..door("1") };
-        assert!(
-            !use_up(&path, &shut, &mut |_| ()).unwrap().ours,
-            "a door without a sequence has nothing to use up"
-        );
+        assert!(!used(&path, &shut).0, "a door without a sequence has nothing to use up");
     }
 
     #[test]
     fn a_sequence_of_the_configuration_opens_once_and_then_the_file_counts_untouched() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ots");
-        std::fs::write(&path, " 7101,7102\n").unwrap();
+        let (_dir, path) = file(" 7101,7102\n");
         let fixed = |ports| Door { fixed_first: true, ..door(ports) };
         let next = Some(door("7101,7102").sequence);
+        assert_eq!(used(&path, &fixed("7001,7002")), (true, next.clone()));
         assert_eq!(
-            use_up(&path, &fixed("7001,7002"), &mut |_| ()).unwrap(),
-            SequenceUse { ours: true, next: next.clone() }
-        );
-        assert_eq!(
-            use_up(&path, &fixed("7101,7102"), &mut |_| ()).unwrap(),
-            SequenceUse { ours: true, next }
-        );
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            " 7101,7102\n",
+            used(&path, &fixed("7101,7102")),
+            (true, next),
             "also where its ports are the same"
         );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), " 7101,7102\n");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Word to the service manager that started us, as sd_notify(3) describes it: that we are ready.
-//! When that is so is left to the callers.
+//! Callers say when.
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,13 +11,17 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 /// `@`.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Says that this process serves from now on. Without a manager that waits nothing happens.
+/// Says that this process serves from now on. Never waits. Without a manager that waits for word
+/// nothing happens.
 ///
 /// # Errors
-/// The manager cannot be reached. It will then take us for one that hangs, so somebody should hear
-/// of it.
+/// The manager cannot be reached; try again if it is `WouldBlock`. Until it knows, it takes us for
+/// a service that hangs.
 pub fn ready() -> io::Result<()> {
-    std::env::var_os(SOCKET).map_or(Ok(()), |name| tell(&name))
+    match std::env::var_os(SOCKET) {
+        Some(name) => tell(&name),
+        None => Ok(()),
+    }
 }
 
 fn tell(name: &OsStr) -> io::Result<()> {
@@ -25,7 +29,10 @@ fn tell(name: &OsStr) -> io::Result<()> {
         Some(hidden) => SocketAddr::from_abstract_name(hidden)?,
         None => SocketAddr::from_pathname(name)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address).map(|_| ())
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(b"READY=1", &address)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -51,5 +58,14 @@ mod tests {
         tell(OsStr::new(&format!("@{name}"))).unwrap();
         assert_eq!(heard(&manager), b"READY=1");
         assert!(tell(place.path().join("nobody").as_os_str()).is_err());
+    }
+
+    #[test]
+    fn a_manager_that_does_not_read_keeps_nobody_waiting() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("notify");
+        let _manager = UnixDatagram::bind(&path).unwrap();
+        let error = (0..1_000_000).find_map(|_| tell(path.as_os_str()).err());
+        assert_eq!(error.unwrap().kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -1,18 +1,26 @@
-//! Marks and leases, durable: an append-only journal with checksums, one writer, group commit.
-//! What the records mean is left to `core`.
+//! Marks, grants and openings, durable: an append-only journal with checksums, one writer, group
+//! commit. See `core::record` for the records.
 //!
 //! A commit is one write at the end of the file and one fdatasync, then its mark, which the next
 //! commit syncs. Measured on ext4: a file of blocks written beforehand is some 30 % quicker than
 //! one that grows, and the second sync for the mark doubles the time; neither is worth what it
 //! costs, so the file grows and the mark comes late (`journal` says why that is enough to tell a
 //! torn tail from a loss).
+//!
+//! Only a commit waits for the disk. All other writing is jobs for another thread, and commits go
+//! on meanwhile (`jobs`):
+//! - What was deferred gets its place in the file before the job starts. A commit that comes first
+//!   writes the same bytes there once more, in front of its own.
+//! - A journal that has grown is written anew in three jobs: the sum of it into a second file; what
+//!   was committed since then behind that; the second file's name. From the second job on each
+//!   commit goes to both files, so whichever of them a crash leaves has all of it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::iter::once;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use blake2::{Blake2s256, Digest};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
@@ -24,10 +32,12 @@ use crate::core::replay::StateOrigin;
 use crate::core::types::{Fault, Wall};
 
 mod disk;
+mod jobs;
 mod journal;
 
 pub use disk::{Directory, Disk};
-use journal::Tail;
+use jobs::{Appender, Outcome, Work};
+pub use jobs::{StateDone, StateJob};
 
 const JOURNAL: &str = "journal";
 /// The next journal while it is written.
@@ -39,15 +49,17 @@ const USED: &str = "used";
 const LOCK: &str = "lock";
 /// The journal is written anew when it is this large, and at least twice what it started with.
 const COMPACT: u64 = 4 << 20;
+/// The most records that are kept for the next journal while it is written.
+const CATCH_UP: usize = 1 << 16;
 /// RAMFS_MAGIC of linux/magic.h; nix has no name for it.
 const RAMFS: i64 = 0x8584_58f6;
 
-/// What a start found.
+/// The content of a journal that was opened.
 #[derive(Debug)]
 pub struct Recovered {
     /// All that still counts.
     pub ledger: Ledger,
-    /// Whether it is known that no mark is missing. If not, `ledger.lost()` says since when.
+    /// True if it is known that no mark is missing. If not, `ledger.lost()` says since when.
     pub intact: bool,
     /// If it is not intact: what is wrong and what to do, for log and status.
     pub why: Option<Fault>,
@@ -56,11 +68,21 @@ pub struct Recovered {
 }
 
 /// The state of one gateway. Its directory is locked as long as this lives.
-pub struct State<D = Directory> {
-    disk: D,
+pub struct State {
     shown: String,
-    tail: Tail,
-    /// The journal is compacted past this size.
+    journal: Appender,
+    /// The journal that is to replace it: has the same batches or their sum. Each commit goes to
+    /// both.
+    next: Option<Appender>,
+    /// While the next journal is written: what was committed since its sum was made.
+    since: Option<Vec<Record>>,
+    /// To be written with the next commit or by the next job.
+    deferred: Vec<Record>,
+    /// Was deferred, has its place in the file, and may not be durable yet.
+    placed: Vec<Record>,
+    /// A job is under way.
+    is_busy: bool,
+    /// The journal is written anew past this size.
     limit: u64,
     poisoned: bool,
     _lock: Option<Flock<File>>,
@@ -68,7 +90,7 @@ pub struct State<D = Directory> {
 
 impl State {
     /// Opens the state in `directory`, which is made if it is not there. `now` names what is found
-    /// to be lost.
+    /// to be lost. Waits for the disk.
     ///
     /// # Errors
     /// If another gateway has it, if it lies in memory only and `volatile_too` does not allow that,
@@ -83,193 +105,271 @@ impl State {
         files::check_own_directory(directory)?;
         refuse_volatile(directory, volatile_too)?;
         let lock = lock(directory)?;
-        State::open_on(Directory::new(directory), &directory.display().to_string(), now, Some(lock))
+        let disk = Box::new(Directory::new(directory));
+        State::open_on(disk, &directory.display().to_string(), now, Some(lock))
     }
 
-    /// Whether [`State::open`] would believe what is there; changes nothing. A directory that is
-    /// not there yet is fine.
+    /// Refuses what [`State::open`] would not trust; changes nothing. A directory that is not there
+    /// yet is fine.
     ///
     /// # Errors
     /// Somebody else could have written it, or it lies in memory only.
     pub fn check(directory: &Path, volatile_too: bool) -> Result<(), Fault> {
-        if directory.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+        if let Err(error) = directory.symlink_metadata()
+            && error.kind() == io::ErrorKind::NotFound
+        {
             return Ok(());
         }
         files::check_own_directory(directory)?;
         refuse_volatile(directory, volatile_too)?;
-        [JOURNAL, NEXT, DAMAGED, USED, LOCK]
-            .iter()
-            .try_for_each(|name| disk::check(&directory.join(name)))
+        for name in [JOURNAL, NEXT, DAMAGED, USED, LOCK] {
+            disk::check(&directory.join(name))?;
+        }
+        Ok(())
     }
-}
 
-impl<D: Disk> State<D> {
-    /// The state on another kind of disk, without a lock: for those who try what a disk can do to
-    /// it.
+    /// The state on another kind of disk, without a lock: for tests.
     ///
     /// # Errors
     /// As for [`State::open`].
-    pub fn on_disk(disk: D, now: Wall) -> Result<(State<D>, Recovered), Fault> {
+    pub fn on_disk(disk: Box<dyn Disk>, now: Wall) -> Result<(State, Recovered), Fault> {
         State::open_on(disk, "a disk", now, None)
     }
 
     fn open_on(
-        disk: D,
+        disk: Box<dyn Disk>,
         shown: &str,
         now: Wall,
         lock: Option<Flock<File>>,
-    ) -> Result<(State<D>, Recovered), Fault> {
-        let (_, tail) = journal::fresh([0; 16], &[])?;
-        let mut state =
-            State { disk, shown: shown.to_owned(), tail, limit: 0, poisoned: true, _lock: lock };
-        let recovered = state.reopen(now)?;
+    ) -> Result<(State, Recovered), Fault> {
+        let (journal, recovered) = jobs::reopen(disk, now, shown)?;
+        let state = State {
+            shown: shown.to_owned(),
+            limit: limit_for(&journal),
+            journal,
+            next: None,
+            since: None,
+            deferred: Vec::new(),
+            placed: Vec::new(),
+            is_busy: false,
+            poisoned: false,
+            _lock: lock,
+        };
         Ok((state, recovered))
     }
 
-    /// Makes `records` durable, all or none: one write, one sync.
+    /// Makes `records` durable, and what was deferred before them, all or none: one write, one
+    /// sync.
     ///
     /// # Errors
-    /// After an error nothing of it may be acted upon, and no commit succeeds before
-    /// [`State::reopen`]: what the disk then holds cannot be known.
+    /// After an error nothing of it may be acted upon, and no commit succeeds before a
+    /// [`State::reopen_job`]: what the disk then holds cannot be known. A record that is too long
+    /// spoils nothing.
     pub fn commit(&mut self, records: &[Record]) -> Result<(), Fault> {
         if self.poisoned {
-            return Err(self.fault(
-                "an earlier write failed",
+            let what = format!("state in {}: an earlier write failed", self.shown);
+            return Err(Fault::new(
+                what,
                 "see the log for its reason; the gateway tries again by itself",
             ));
         }
-        let (batch, tail) = self.tail.batch(records)?;
+        self.place(records)?;
         self.poisoned = true;
-        let written = self.disk.write_at(self.tail.at, &batch).and_then(|()| self.disk.sync());
-        let marked =
-            written.and_then(|()| self.disk.write_at(as_u64(tail.mark_place()), &tail.mark()));
-        marked.map_err(|error| self.io("writing", &error))?;
-        self.tail = tail;
+        self.write().map_err(|error| jobs::fault(&self.shown, "writing", error))?;
         self.poisoned = false;
-        if self.tail.at > self.limit {
-            self.compact();
-        }
         Ok(())
     }
 
-    /// Reads everything again after a commit failed, and goes on if that succeeds.
-    ///
-    /// # Errors
-    /// As for [`State::open`]; the state stays as it was, without commits.
-    pub fn reopen(&mut self, now: Wall) -> Result<Recovered, Fault> {
-        self.poisoned = true;
-        let used = self.disk.read(USED).map_err(|error| self.io("reading", &error))?.is_some();
-        let file = self.disk.read(JOURNAL).map_err(|error| self.io("reading", &error))?;
-        let first = file.is_none() && !used;
-        let (mut ledger, damage) = match &file {
-            Some(file) => read(file),
-            None => (Ledger::default(), used.then_some("it is missing, and this host had one")),
-        };
-        if let (Some(_), Some(file)) = (damage, &file) {
-            self.disk
-                .write_new(DAMAGED, file)
-                .map_err(|error| self.io("keeping the damaged journal", &error))?;
+    /// Queues `records` for the next commit or the next job. Never waits. They survive a fault of
+    /// either, but not the end of the process before that.
+    pub fn defer(&mut self, records: &[Record]) {
+        for record in records {
+            match record {
+                // The newest time alone counts.
+                Record::Newest { .. } => {
+                    self.deferred.retain(|other| !matches!(other, Record::Newest { .. }));
+                }
+                // One that is too long would spoil every commit.
+                record if record.encode(&mut Vec::new()).is_err() => continue,
+                _ => {}
+            }
+            self.deferred.push(record.clone());
         }
-        if damage.is_some() {
-            ledger.apply(&Record::Lost { at: now });
-        }
-        // Written anew at every start: so what is read from here on is what the disk has, not what
-        // a cache had before a sync failed; and a torn tail is gone for good.
-        self.replace(&ledger, file.as_deref().unwrap_or_default(), now)
-            .map_err(|error| self.io("writing", &error))?;
-        if !used {
-            self.disk
-                .write_new(USED, b"This host has had a state: if it is missing, marks are lost.\n")
-                .and_then(|()| self.disk.sync_directory())
-                .map_err(|error| self.io("writing", &error))?;
-        }
-        self.poisoned = false;
-        let why = ledger.lost().map(|_| self.loss(damage));
-        let standing = if first { StateOrigin::First } else { StateOrigin::Found };
-        Ok(Recovered { intact: why.is_none(), why, standing, ledger })
     }
 
-    /// Whether no commit can succeed before [`State::reopen`].
+    /// True if something that was deferred is not durable yet.
+    pub fn is_deferred(&self) -> bool {
+        let mut files = once(&self.journal).chain(&self.next);
+        !self.deferred.is_empty() || files.any(|file| !file.unsynced.is_empty())
+    }
+
+    /// True if no commit can succeed before a [`State::reopen_job`].
     pub fn is_poisoned(&self) -> bool {
         self.poisoned
     }
 
-    /// Writes the journal anew without what no longer counts. Nothing is lost if it fails: until
-    /// the rename the old file goes on; after it, both names mean a file that holds every mark, but
-    /// which one a crash would leave is open: so no commits.
-    fn compact(&mut self) {
-        self.limit = self.tail.at.saturating_mul(2);
-        let Ok(Some(file)) = self.disk.read(JOURNAL) else { return };
-        let (ledger, damage) = read(&file);
-        if damage.is_some() {
-            self.poisoned = true;
-        } else if self.replace(&ledger, &file, ledger.newest()).is_ok() {
-            self.poisoned = false;
+    /// The job that is due now, if any. None while one is under way, or while poisoned.
+    pub fn job(&mut self) -> Option<StateJob> {
+        if self.poisoned || self.is_busy {
+            return None;
         }
+        let work = if self.is_deferred() {
+            // What can be deferred can be encoded.
+            self.place(&[]).ok()?;
+            Work::Write(once(&self.journal).chain(&self.next).map(Appender::duplicate).collect())
+        } else if self.next.is_some() {
+            Work::Rename(self.journal.disk.duplicate())
+        } else if self.journal.tail.at > self.limit {
+            self.since = Some(Vec::new());
+            Work::Sum(self.journal.duplicate())
+        } else {
+            return None;
+        };
+        self.is_busy = true;
+        Some(StateJob { work, shown: self.shown.clone() })
     }
 
-    /// Puts a journal of `ledger` in the place of the present one.
-    fn replace(&mut self, ledger: &Ledger, before: &[u8], now: Wall) -> io::Result<()> {
-        let salt = salt(before, now);
-        let (file, tail) = journal::fresh(salt, &ledger.records())
-            .map_err(|fault| io::Error::other(fault.what))?;
-        self.disk.write_new(NEXT, &file)?;
+    /// The job that reads everything again after a commit failed. None while a job is under way.
+    /// Until it is finished no commit succeeds.
+    pub fn reopen_job(&mut self, now: Wall) -> Option<StateJob> {
+        if self.is_busy {
+            return None;
+        }
+        self.is_busy = true;
         self.poisoned = true;
-        self.disk.rename(NEXT, JOURNAL)?;
-        self.disk.sync_directory()?;
-        self.disk.open(JOURNAL)?;
-        self.tail = tail;
-        self.limit = COMPACT.max(tail.at.saturating_mul(2));
+        let work = Work::Reopen { disk: self.journal.disk.duplicate(), now };
+        Some(StateJob { work, shown: self.shown.clone() })
+    }
+
+    /// Takes the result of a job, however late it comes. `Some` after a reopen: commits succeed
+    /// again.
+    ///
+    /// # Errors
+    /// The job failed. See [`State::is_poisoned`] for whether commits go on.
+    pub fn finish(&mut self, done: StateDone) -> Result<Option<Recovered>, Fault> {
+        self.is_busy = false;
+        match done.0 {
+            Outcome::Written => self.synced(),
+            Outcome::Summed(next) => self.catch_up(next)?,
+            Outcome::Renamed => {
+                if let Some(next) = self.next.take() {
+                    self.limit = limit_for(&next);
+                    self.journal = next;
+                }
+            }
+            Outcome::Reopened(journal, recovered) => {
+                self.limit = limit_for(&journal);
+                self.journal = journal;
+                self.next = None;
+                self.since = None;
+                self.deferred.splice(..0, self.placed.drain(..));
+                self.poisoned = false;
+                return Ok(Some(recovered));
+            }
+            // Until the rename the old journal goes on.
+            Outcome::Harmless(fault) => {
+                self.since = None;
+                self.limit = self.journal.tail.at.saturating_mul(2);
+                return Err(fault);
+            }
+            Outcome::Failed(fault) => {
+                self.poisoned = true;
+                return Err(fault);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Does every job that is due, in place. For a process in which nobody waits.
+    ///
+    /// # Errors
+    /// As for [`State::finish`].
+    pub fn maintain_now(&mut self) -> Result<(), Fault> {
+        while let Some(job) = self.job() {
+            self.finish(job.run())?;
+        }
         Ok(())
     }
 
-    fn loss(&self, damage: Option<&str>) -> Fault {
-        let how = damage.unwrap_or("records were lost, and nobody has accepted that yet");
-        let what = format!("{}/{JOURNAL}: {how}: knocks open by challenge only", self.shown);
-        Fault::new(
-            what,
-            "find out how it came to that, then accept the loss with `toctocd reinitialise`",
-        )
+    /// Reads everything again after a commit failed, in place.
+    ///
+    /// # Errors
+    /// As for [`State::open`]; the state stays as it was, without commits.
+    pub fn reopen(&mut self, now: Wall) -> Result<Recovered, Fault> {
+        let busy = || Fault::new("a job for the state is under way", "try again when it has ended");
+        let job = self.reopen_job(now).ok_or_else(busy)?;
+        self.finish(job.run())?.ok_or_else(busy)
     }
 
-    fn io(&self, doing: &str, error: &io::Error) -> Fault {
-        let remedy = match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOSPC | Errno::EDQUOT) => {
-                "make room on that disk; nothing opens until it can be written"
+    /// Gives what was deferred, and `records` after it, their places at the ends of the files.
+    fn place(&mut self, records: &[Record]) -> Result<(), Fault> {
+        let all = [&self.deferred, records].concat();
+        if all.is_empty() {
+            return Ok(());
+        }
+        self.journal.add(&all)?;
+        if let Some(next) = &mut self.next {
+            next.add(&all)?;
+        }
+        self.placed.append(&mut self.deferred);
+        if let Some(since) = &mut self.since {
+            since.extend(all);
+            if since.len() > CATCH_UP {
+                self.since = None;
             }
-            _ => "look after that disk; nothing opens until it can be read and written",
-        };
-        self.fault(&format!("{doing}: {error}"), remedy)
+        }
+        Ok(())
     }
 
-    fn fault(&self, what: &str, remedy: &str) -> Fault {
-        Fault::new(format!("state in {}: {what}", self.shown), remedy)
+    /// Writes and syncs all that has a place; then the marks.
+    fn write(&mut self) -> io::Result<()> {
+        for file in once(&mut self.journal).chain(&mut self.next) {
+            file.write()?;
+        }
+        for file in once(&mut self.journal).chain(&mut self.next) {
+            file.mark()?;
+        }
+        self.synced();
+        Ok(())
+    }
+
+    /// All that has a place is durable.
+    fn synced(&mut self) {
+        for file in once(&mut self.journal).chain(&mut self.next) {
+            file.synced();
+        }
+        self.placed.clear();
+    }
+
+    /// The sum is written; what was committed since then is to follow it.
+    fn catch_up(&mut self, mut next: Appender) -> Result<(), Fault> {
+        match self.since.take() {
+            // After a fault the journal is written anew in any case.
+            _ if self.poisoned => {}
+            Some(since) => {
+                if !since.is_empty() {
+                    next.add(&since)?;
+                }
+                self.next = Some(next);
+            }
+            // It took too long: later, then.
+            None => self.limit = self.journal.tail.at.saturating_mul(2),
+        }
+        Ok(())
     }
 }
 
-fn read(file: &[u8]) -> (Ledger, Option<&'static str>) {
-    let reading = journal::read(file);
-    (Ledger::of(&reading.records), reading.damage)
-}
-
-/// Differs from every earlier file's: it depends on all that the one before held, and on the time.
-fn salt(before: &[u8], now: Wall) -> [u8; 16] {
-    let sum = Blake2s256::new().chain_update(now.0.to_be_bytes()).chain_update(before).finalize();
-    let mut salt = [0; 16];
-    salt.iter_mut().zip(sum).for_each(|(to, from)| *to = from);
-    salt
-}
-
-fn as_u64(place: usize) -> u64 {
-    u64::try_from(place).unwrap_or(u64::MAX)
+/// The size past which a journal is written anew.
+fn limit_for(journal: &Appender) -> u64 {
+    COMPACT.max(journal.tail.at.saturating_mul(2))
 }
 
 /// What lies in memory only forgets every mark at a reboot: then recorded knocks would open again.
 fn refuse_volatile(directory: &Path, volatile_too: bool) -> Result<(), Fault> {
     let shown = directory.display();
     let kind = statfs(directory)
-        .map_err(|error| Fault::new(format!("{shown}: {error}"), "make it readable"))?;
-    let kind = kind.filesystem_type();
+        .map_err(|error| Fault::new(format!("{shown}: {error}"), "make it readable"))?
+        .filesystem_type();
     if volatile_too || (kind != TMPFS_MAGIC && kind != FsType(RAMFS)) {
         return Ok(());
     }
@@ -283,25 +383,23 @@ fn lock(directory: &Path) -> Result<Flock<File>, Fault> {
     let path = directory.join(LOCK);
     let shown = path.display();
     let mut options = OpenOptions::new();
-    options
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW);
+    options.create(true).truncate(false).write(true).mode(0o600);
     let file = options
+        .custom_flags(nix::libc::O_NOFOLLOW)
         .open(&path)
-        .map_err(|e| Fault::new(format!("{shown}: {e}"), "make its directory writable"))?;
+        .map_err(|error| Fault::new(format!("{shown}: {error}"), "make its directory writable"))?;
     files::check_open(&path, &file)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-        Errno::EWOULDBLOCK => Fault::new(
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, Errno::EWOULDBLOCK)) => Err(Fault::new(
             format!("{shown}: another gateway uses this state"),
             "stop it, or set another state_dir",
-        ),
-        error => {
-            Fault::new(format!("{shown}: {error}"), "put the state on a disk that can lock files")
-        }
-    })
+        )),
+        Err((_, error)) => Err(Fault::new(
+            format!("{shown}: {error}"),
+            "put the state on a disk that can lock files",
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use crate::harness::{LONG, Net, SHORT, echoes, udp_echoes, until};
 use toctoc::core::grants::{Change, Element};
 use toctoc::core::service::GrantKind;
 use toctoc::core::types::Source;
-use toctoc::edge::firewall::Firewall;
 
 /// A port that no service has, for TCP and UDP.
 const OTHER: u16 = 8080;

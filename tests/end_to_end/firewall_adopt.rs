@@ -4,7 +4,7 @@ use crate::harness::guarded::{DNS, Guarded, SSH, knock, services, settings, ssh}
 use crate::harness::{LONG, SHORT, echoes};
 use toctoc::core::grants::Change;
 use toctoc::core::service::GrantKind;
-use toctoc::edge::firewall::{Connection, Firewall};
+use toctoc::edge::firewall::Connection;
 
 /// A gateway whose sessions are older than its guard. With `tracked`, conntrack knew them.
 fn with_older_sessions(tracked: bool) -> (Guarded, Vec<std::net::TcpStream>) {

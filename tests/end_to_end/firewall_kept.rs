@@ -2,6 +2,7 @@
 //! through.
 
 use std::fs;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::guarded::{
-    DNS, Guarded, KNOCK, SSH, dns, knock, services, settings, ssh, start, track,
+    DNS, Guarded, KNOCK, Repair, SSH, dns, knock, rules, services, settings, ssh, start, track,
 };
 use crate::harness::{LONG, Net, SHORT, echoes};
 use toctoc::config::FirewallSettings;
@@ -18,7 +19,7 @@ use toctoc::core::grants::{Change, Element};
 use toctoc::core::prefix::Span;
 use toctoc::core::service::GrantKind;
 use toctoc::core::types::{Fault, Port, Proto, Source};
-use toctoc::edge::firewall::{Firewall, NftFirewall, Repair, TableChange, print_ruleset, unload};
+use toctoc::edge::firewall::{self, GuardReport, GuardTask, TableChange, print_ruleset, unload};
 
 const RDP: Port = Port { proto: Proto::Tcp, number: 3389 };
 
@@ -71,14 +72,13 @@ fn a_reload_guards_new_ports_frees_old_ones_and_keeps_grants_and_sessions() {
     let _rdp = it.net.gateway.tcp_echo(RDP.number);
     let rdp = SocketAddr::new(to, RDP.number);
     assert!(it.net.client.tcp_reaches(rdp, LONG));
-    let nft = &mut it.nft;
-    it.net.gateway.inside(|| nft.reload(&settings(), &services(&[SSH, RDP]), &knock())).unwrap();
+    it.nft.reload(&settings(), &services(&[SSH, RDP])).unwrap();
     assert!(it.nft.take_changes().is_empty(), "our own change was reported");
     assert!(!it.net.client.tcp_reaches(rdp, SHORT));
     assert!(it.net.client.udp_reaches(dns(to), LONG));
     assert!(echoes(&mut session, LONG) && it.net.client.tcp_reaches(ssh(to), LONG));
     let renamed = FirewallSettings { table: "other".into(), ..settings() };
-    assert!(it.nft.reload(&renamed, &services(&[SSH]), &knock()).is_err());
+    assert!(it.nft.reload(&renamed, &services(&[SSH])).is_err());
     assert!(it.is_up());
 }
 
@@ -184,7 +184,7 @@ fn other_tables_are_never_touched() {
     let listing = || net.gateway.sh("nft -a list table inet other");
     let before = listing();
     let mut nft = start(&net, &settings());
-    net.gateway.inside(|| nft.restore(&[])).unwrap();
+    nft.restore(&[]).unwrap();
     assert_eq!(listing(), before);
     drop(nft);
     net.gateway.inside(|| unload(&settings(), &services(&[SSH]), &knock())).unwrap();
@@ -266,7 +266,7 @@ fn a_failed_start_names_its_cause_and_a_remedy() {
     let net = Net::new();
     let try_with = |settings: &FirewallSettings| -> Fault {
         net.gateway
-            .inside(|| NftFirewall::start(settings, &services(&[SSH]), &knock()).err())
+            .inside(|| firewall::start(&rules(settings, &services(&[SSH]))).err())
             .expect("a fault")
     };
     let missing = try_with(&FirewallSettings { nft: PathBuf::from("/nowhere/nft"), ..settings() });
@@ -278,7 +278,7 @@ fn a_failed_start_names_its_cause_and_a_remedy() {
     );
     let unprivileged = net.gateway.inside(|| {
         capctl::CapState::empty().set_current().unwrap();
-        NftFirewall::start(&settings(), &services(&[SSH]), &knock()).err()
+        firewall::start(&rules(&settings(), &services(&[SSH]))).err()
     });
     let unprivileged = unprivileged.expect("a fault");
     assert!(unprivileged.remedy.contains("CAP_NET_ADMIN"), "{unprivileged}");
@@ -289,7 +289,7 @@ fn two_gateways_never_use_the_same_table_in_one_namespace() {
     let it = Guarded::new();
     let again = |table: &str| {
         let settings = FirewallSettings { table: table.into(), ..settings() };
-        it.net.gateway.inside(|| NftFirewall::start(&settings, &services(&[SSH]), &knock()))
+        it.net.gateway.inside(|| firewall::start(&rules(&settings, &services(&[SSH]))))
     };
     let fault = again("toctoc").err().expect("refused");
     assert!(fault.what.contains("another toctocd already keeps the table `toctoc`"), "{fault}");
@@ -338,15 +338,58 @@ fn a_foreign_change_between_loading_and_reading_back_is_never_taken_for_ours() {
 }
 
 #[test]
+fn grants_go_on_while_a_job_hangs_and_its_changes_are_known_as_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let [hang, fifo] = ["hang", "fifo"].map(|name| folder.path().join(name));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!("[ -e {0} ] && rm {0} && read x <{1}", hang.display(), fifo.display());
+    let settings = interfering_nft(&folder, &script);
+    let mut it = Guarded::with(&settings);
+    let ended = it.grant(it.pairs()[0].0, DNS, GrantKind::Time, 60_000);
+    for task in [GuardTask::Load(rules(&settings, &services(&[SSH, DNS]))), GuardTask::Repair] {
+        fs::write(&hang, "").unwrap();
+        let job = it.nft.job(task);
+        // Opens only when the program reads.
+        let mut release = fs::File::create(&fifo).unwrap();
+        let [(from, to), _] = it.pairs();
+        let granted = it.grant(from, SSH, GrantKind::Time, 60_000);
+        assert!(it.net.client.tcp_reaches(ssh(to), LONG));
+        it.nft.apply(&[Change::Remove { element: ended }]).unwrap();
+        assert!(it.nft.is_there() && !job.is_finished());
+        assert_eq!(it.nft.take_changes(), []);
+        release.write_all(b"\n").unwrap();
+        let Ok(GuardReport::Loaded { elements, .. }) = job.join().unwrap() else {
+            panic!("no list")
+        };
+        assert_eq!(elements.iter().map(|(element, _)| *element).collect::<Vec<_>>(), [granted]);
+        assert_eq!(it.nft.take_changes(), []);
+        it.nft.apply(&[Change::Remove { element: granted }]).unwrap();
+    }
+}
+
+#[test]
+fn verifying_rules_changes_nothing_and_an_unloaded_guard_is_not_there() {
+    let mut it = Guarded::new();
+    let good = rules(&settings(), &services(&[RDP]));
+    assert_eq!(it.nft.run(GuardTask::Verify(good)), Ok(GuardReport::Verified));
+    assert!(it.is_up() && it.nft.is_there());
+    assert_eq!(it.nft.seen().unwrap().misfit, Some(None), "the rules are the old ones");
+    let renamed = FirewallSettings { table: "other".into(), ..settings() };
+    assert!(it.nft.run(GuardTask::Verify(rules(&renamed, &services(&[RDP])))).is_err());
+    assert_eq!(it.nft.run(GuardTask::Unload), Ok(GuardReport::Unloaded));
+    assert!(!it.nft.is_there() && it.nft.take_changes().is_empty());
+}
+
+#[test]
 fn a_guard_that_keeps_being_changed_is_a_fault_and_not_up() {
     let (net, folder) = (Net::new(), tempfile::tempdir().unwrap());
     let start = |settings| {
-        net.gateway.inside(|| NftFirewall::start(&settings, &services(&[SSH]), &knock()).err())
+        net.gateway.inside(|| firewall::start(&rules(&settings, &services(&[SSH]))).err())
     };
     let other_rules =
         start(interfering_nft(&folder, "/usr/sbin/nft insert rule inet toctoc guard accept"))
             .expect("a fault");
-    assert!(other_rules.what.contains("it has other rules"), "{other_rules}");
+    assert!(other_rules.what.contains("rules instead of"), "{other_rules}");
     let element = "/usr/sbin/nft 'flush set inet toctoc time4; add element inet toctoc time4 { 10.9.9.9 . tcp . 22 }'";
     let changing = start(interfering_nft(&folder, element)).expect("a fault");
     assert!(changing.what.contains("again and again"), "{changing}");
@@ -361,7 +404,7 @@ fn a_guard_of_other_ports_is_never_taken_for_ours_even_if_no_change_was_announce
     let settings = interfering_nft(&folder, wrong_listing);
     let fault = net
         .gateway
-        .inside(|| NftFirewall::start(&settings, &services(&[SSH]), &knock()).err())
+        .inside(|| firewall::start(&rules(&settings, &services(&[SSH]))).err())
         .expect("a fault");
     assert!(fault.what.contains("it guards other ports"), "{fault}");
 }

@@ -11,7 +11,7 @@ use toctoc::config::FirewallSettings;
 use toctoc::core::grants::Change;
 use toctoc::core::service::{GrantKind, Mode, Service};
 use toctoc::core::types::{Port, Proto};
-use toctoc::edge::firewall::{Firewall, advice};
+use toctoc::edge::firewall::advice;
 
 /// The port of another service, in guard mode.
 const RDP: Port = Port { proto: Proto::Tcp, number: 3389 };

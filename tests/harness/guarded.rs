@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::thread::JoinHandle;
 
 use toctoc::config::{FirewallSettings, KnockSettings, defaults};
-use toctoc::core::grants::{Change, Element};
+use toctoc::core::grants::{Change, Element, Flow};
 use toctoc::core::service::{GrantKind, Service};
-use toctoc::core::types::{Port, Proto, ServiceName, Source};
-use toctoc::edge::firewall::{Firewall, NftFirewall, Repair};
+use toctoc::core::types::{Fault, Port, Proto, ServiceName, Source};
+use toctoc::edge::firewall::{
+    self, Firewall, GuardReport, GuardRules, GuardState, GuardTask, Started, TableChange,
+};
 
-use super::{Echo, Net, SHORT, echoes, until};
+use super::{Echo, Net, SHORT, Space, echoes, until};
 
 /// The guarded TCP service.
 pub const SSH: Port = Port { proto: Proto::Tcp, number: 22 };
@@ -20,7 +23,7 @@ pub const KNOCK: u16 = 62201;
 
 /// A guarded gateway with servers behind the guard, and a client.
 pub struct Guarded {
-    pub nft: NftFirewall,
+    pub nft: KeptGuard,
     pub net: Net,
     /// Listens on [`SSH`].
     pub tcp: Echo,
@@ -69,19 +72,17 @@ impl Guarded {
 
     /// Repairs the guard and its elements.
     pub fn restore(&mut self, live: &[Change]) -> Repair {
-        let nft = &mut self.nft;
-        self.net.gateway.inside(|| nft.restore(live)).expect("nft works")
+        self.nft.restore(live).expect("nft works")
     }
 
     /// True if the guard is loaded as it should be.
     pub fn is_up(&mut self) -> bool {
-        let nft = &mut self.nft;
-        self.net.gateway.inside(|| nft.guard_is_up()).expect("nft works")
+        self.nft.guard_is_up().expect("nft works")
     }
 
     /// Packets that the guard has dropped so far, by counter.
     pub fn dropped(&self) -> BTreeMap<String, u64> {
-        self.net.gateway.inside(|| self.nft.dropped()).expect("nft works")
+        self.nft.dropped().expect("nft works")
     }
 
     /// Makes 16 connections at once and returns how many work. Waits until the server has accepted
@@ -120,15 +121,136 @@ impl Guarded {
 }
 
 /// Loads the guard for both services in the gateway.
-pub fn start(net: &Net, settings: &FirewallSettings) -> NftFirewall {
+pub fn start(net: &Net, settings: &FirewallSettings) -> KeptGuard {
     start_for(net, settings, &services(&[SSH, DNS]))
 }
 
 /// Loads the guard for `services` in the gateway.
-pub fn start_for(net: &Net, settings: &FirewallSettings, services: &[Service]) -> NftFirewall {
-    net.gateway
-        .inside(|| NftFirewall::start(settings, services, &knock()))
-        .unwrap_or_else(|fault| panic!("{fault}"))
+pub fn start_for(net: &Net, settings: &FirewallSettings, services: &[Service]) -> KeptGuard {
+    let space = net.gateway.clone();
+    let rules = rules(settings, services);
+    let started = space.inside(|| firewall::start(&rules));
+    let Started { link, guard, watch, .. } = started.unwrap_or_else(|fault| panic!("{fault}"));
+    KeptGuard { space, rules, link, guard, watch }
+}
+
+pub fn rules(settings: &FirewallSettings, services: &[Service]) -> GuardRules {
+    GuardRules { firewall: settings.clone(), services: services.to_vec(), knock: knock() }
+}
+
+/// Both halves of the firewall, as a gatekeeper uses them, in the gateway's namespace.
+pub struct KeptGuard {
+    space: Space,
+    rules: GuardRules,
+    link: firewall::NftLink,
+    guard: firewall::NftGuard,
+    watch: firewall::TableWatch,
+}
+
+/// The result of a repair: what was set right.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Repair {
+    pub reloaded: bool,
+    pub put_back: usize,
+    pub removed: usize,
+}
+
+impl KeptGuard {
+    pub fn run(&self, task: GuardTask) -> Result<GuardReport, Fault> {
+        self.space.inside(|| self.guard.run(task))
+    }
+
+    /// Runs the task in a thread beside the test, as a gateway does.
+    pub fn job(&self, task: GuardTask) -> JoinHandle<Result<GuardReport, Fault>> {
+        let guard = self.guard.clone();
+        self.space.thread(move || guard.run(task))
+    }
+
+    pub fn reload(
+        &mut self,
+        settings: &FirewallSettings,
+        services: &[Service],
+    ) -> Result<(), Fault> {
+        let rules = rules(settings, services);
+        self.run(GuardTask::Load(rules.clone()))?;
+        self.link.use_settings(settings);
+        self.rules = rules;
+        Ok(())
+    }
+
+    pub fn take_changes(&mut self) -> Vec<TableChange> {
+        self.watch.foreign_changes()
+    }
+
+    /// Applies the changes of elements, then the cuts.
+    pub fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
+        let cut = changes.iter().filter(|change| matches!(change, Change::Cut { .. }));
+        let cut: Vec<Element> = cut.map(|change| *change.element()).collect();
+        self.link.apply(changes)?;
+        if cut.is_empty() { Ok(()) } else { self.link.cut(&cut) }
+    }
+
+    pub fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault> {
+        self.link.remaining(element)
+    }
+
+    /// True if our table is there.
+    pub fn is_there(&mut self) -> bool {
+        self.link.is_there().expect("the kernel answers")
+    }
+
+    fn repair(&self) -> (bool, Vec<(Element, u64)>) {
+        match self.run(GuardTask::Repair) {
+            Ok(GuardReport::Loaded { reloaded, elements }) => (reloaded, elements),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The live elements of a guard that needs no repair.
+    pub fn list(&mut self) -> Result<Vec<(Element, u64)>, Fault> {
+        let (reloaded, elements) = self.repair();
+        assert!(!reloaded, "the guard needed a repair");
+        Ok(elements)
+    }
+
+    pub fn flows(&self) -> Result<Vec<Flow>, Fault> {
+        match self.run(GuardTask::Flows)? {
+            GuardReport::Flows(flows) => Ok(flows),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn guard_is_up(&mut self) -> Result<bool, Fault> {
+        Ok(self.run(GuardTask::Check)? == GuardReport::Checked { sound: true })
+    }
+
+    /// Repairs the guard and gives it the elements of `expected` and no others.
+    pub fn restore(&mut self, expected: &[Change]) -> Result<Repair, Fault> {
+        let (reloaded, elements) = self.repair();
+        let changes = firewall::reconcile(&elements, expected);
+        self.link.apply(&changes)?;
+        let mut repair = Repair { reloaded, put_back: 0, removed: 0 };
+        for change in &changes {
+            let was_there = elements.iter().any(|(element, _)| element == change.element());
+            match change {
+                Change::Set { .. } if !was_there => repair.put_back += 1,
+                Change::Remove { .. } => repair.removed += 1,
+                _ => {}
+            }
+        }
+        Ok(repair)
+    }
+
+    /// The guard as another process sees it.
+    pub fn seen(&self) -> Result<GuardState, Fault> {
+        let GuardRules { firewall, services, knock } = &self.rules;
+        self.space.inside(|| firewall::look_at(firewall, services, knock))
+    }
+
+    /// Packets dropped so far, by chain.
+    pub fn dropped(&self) -> Result<BTreeMap<String, u64>, Fault> {
+        Ok(self.seen()?.dropped)
+    }
 }
 
 /// Adds another table to the gateway, as an admin's own firewall would be. Because of it conntrack

@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
 
 /// Where stop commands are kept.
 enum Journal {
-    Open(State),
+    Open(Box<State>),
     /// The disk is full: until it is not, no door with a stop command opens.
     NoRoom(Fault),
     /// None can be made, as for an ordinary user: they live in memory, as knockd's do.
@@ -139,6 +139,11 @@ impl Process {
         if self.again.is_some_and(|at| at <= now.boot) {
             // What is wrong was said, or will be when it keeps a door shut.
             let _ = self.mend(now);
+        }
+        if let Journal::Open(state) = &mut self.journal
+            && state.maintain_now().is_err()
+        {
+            self.again = Some(soon());
         }
         self.pipe.is_some() || !self.leases.is_empty()
     }
@@ -328,7 +333,7 @@ impl Journal {
         let state =
             std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from(STATE), PathBuf::from);
         match adopt(&state.join(JOURNALS), now) {
-            Ok((state, left)) => (Journal::Open(state), left),
+            Ok((state, left)) => (Journal::Open(Box::new(state)), left),
             Err(fault) if is_full(&state) => (Journal::NoRoom(fault), Vec::new()),
             Err(fault) => (Journal::Never(fault), Vec::new()),
         }

@@ -9,7 +9,6 @@ use crate::app::admin::{GatewayStatus, GrantLine};
 use crate::core::service::{Client, GrantKind};
 use crate::core::types::{Counters, Fault, Now, Reject};
 use crate::edge::control::{ControlRequest, ControlResponse};
-use crate::edge::firewall::Firewall;
 use crate::edge::log::{clock_time, date_time};
 
 impl Gatekeeper {
@@ -17,7 +16,10 @@ impl Gatekeeper {
     pub(super) fn serve_control(&mut self, now: Now) {
         // The socket is lent out, so that the answer may use all the rest.
         let Some(mut control) = self.control.take() else { return };
-        control.serve(|command| self.answer(now, &command));
+        for (session, request) in control.requests(now.boot) {
+            let response = self.answer(now, &request);
+            control.reply(session, &response);
+        }
         self.control = Some(control);
     }
 

@@ -16,7 +16,6 @@ use crate::core::openings::OpeningAction;
 use crate::core::quota::Rate;
 use crate::core::record::Record;
 use crate::core::types::{Boot, Now};
-use crate::edge::firewall::Firewall;
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::clock_time;
 use crate::edge::{clock, one_time};
@@ -99,8 +98,6 @@ impl Gatekeeper {
             self.grants.end(now, &[live.key], GrantEnd::Revoked);
             return self.try_restore_firewall();
         }
-        // It is open: the log says so before anything waits for the disk.
-        self.log.release();
         self.store(&[Record::Granted(live)]);
         let until = clock_time(now.wall.plus(live.seconds_left(now)));
         self.say(&format!("{}: {} granted to {source} until {until}", door.name, live.key.service));
@@ -112,7 +109,7 @@ impl Gatekeeper {
     fn use_up(&mut self, child: &mut ListenerProcess, index: u16) -> bool {
         let Some(door) = child.doors.get_mut(usize::from(index)) else { return false };
         let Some(path) = door.one_time_sequences.clone() else { return true };
-        match one_time::use_up(&path, door, &mut |_| {}) {
+        match one_time::use_up(&path, door) {
             Ok(burned) => {
                 door.fixed_first = false;
                 let next = burned.next.unwrap_or_default();
@@ -131,12 +128,12 @@ impl Gatekeeper {
                 }
                 // A pipe that is of no use is noticed when it is read.
                 let _ = child.pipe.send(ToListener::Sequence { door: index, steps });
-                if !burned.ours {
+                if !burned.by_us {
                     self.say(&format!(
                         "door {name}: its one-time sequence was used up before, so it stays shut"
                     ));
                 }
-                burned.ours
+                burned.by_us
             }
             Err(reason) => {
                 let name = door.name.clone();
@@ -153,8 +150,6 @@ impl Gatekeeper {
             let mut more = Vec::new();
             match work {
                 OpeningAction::Run(job) => {
-                    // What a command writes comes after the lines that tell why it runs.
-                    self.log.release();
                     if let Some(finished) = self.runner.run(&job) {
                         self.leases.ended(now, finished.id, finished.how, &mut more);
                     }

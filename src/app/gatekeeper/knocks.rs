@@ -10,7 +10,6 @@ use crate::core::policy::{Committed, Decision, commit_with};
 use crate::core::replay::{Alarm, Refused};
 use crate::core::reply::Reply;
 use crate::core::types::{ClientId, Fault, Now, Reject, Source};
-use crate::edge::firewall::Firewall;
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::clock_time;
 use crate::edge::{clock, entropy};

@@ -40,7 +40,6 @@ impl Gatekeeper {
     /// Takes what the listeners have sent. Knocks are judged together, so that one sync serves them
     /// all.
     pub(super) fn hear(&mut self, now: Now) {
-        self.log.hold();
         if let Some((mut child, until)) = self.retiring.take() {
             // One that does not end by itself is ended: what it was told to forget must not be
             // asked of it for ever.
@@ -54,7 +53,6 @@ impl Gatekeeper {
                 Err(broken) => self.lose(now, &mut child, &broken),
             }
         }
-        self.log.release();
     }
 
     /// From a listener that was replaced only knocks count: its successor watches the doors, and

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::blocking_guard::Repair;
 use super::{Gatekeeper, INTACT};
 use crate::core::grants::{Change, GrantEnd, GrantKey, Grants};
 use crate::core::ledger::Ledger;
@@ -10,7 +11,6 @@ use crate::core::record::Record;
 use crate::core::replay::{ChallengeReason, ClockFault};
 use crate::core::types::{Fault, Now, SECOND, ServiceName};
 use crate::edge::clock;
-use crate::edge::firewall::{Firewall, Repair};
 
 impl Gatekeeper {
     /// Makes `records` durable; whether that worked. What they allow may be done only then.

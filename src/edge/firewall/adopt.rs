@@ -35,8 +35,8 @@ const FLAGS_REPLY: u16 = 5;
 /// What the kernel gives an established connection, seconds; the first packet sets it anew.
 const LIFE: u32 = 432_000;
 
-/// Marks what stands to guarded ports now and bears no mark of ours; answers what that was. `own`
-/// are this machine's addresses.
+/// Marks the connections to guarded ports that stand now and bear no mark of ours, and returns
+/// them. `own` are this machine's addresses.
 ///
 /// # Errors
 /// If the kernel refuses; what was marked before that stays so.
@@ -47,51 +47,47 @@ pub fn adopt(
     own: &[IpAddr],
 ) -> Result<Vec<Connection>, Fault> {
     let marks = GuardPlan::new(settings, services, knock)?.marks();
-    let ports: Vec<Port> =
-        services.iter().flat_map(|service| service.ports.iter().copied()).collect();
-    let guarded = |one: &Connection| {
-        ports.contains(&Port { proto: one.proto, number: one.to.port() })
+    let is_guarded = |one: &Connection| {
+        let port = Port { proto: one.proto, number: one.to.port() };
+        services.iter().any(|service| service.ports.contains(&port))
             && !own.contains(&one.from.ip())
     };
     let mut netlink = Netlink::open()?;
     let entries = tracked(&mut netlink, &[])?;
     let known: HashSet<Connection> = entries.iter().map(|entry| entry.connection).collect();
     let mut adopted = Vec::new();
-    for entry in entries.iter().filter(|entry| guarded(&entry.connection)) {
-        let older = &entry.connection;
-        let here = own.contains(&older.to.ip()) || entry.translated;
-        if here && entry.answered && entry.mark & marks.ours() == 0 {
-            let mark = [other(MARK, marks.granted), other(MARK_MASK, marks.ours())];
-            let order = ConntrackMessage::New([entry.name.clone(), mark.to_vec()].concat());
-            if done(netlink.order(entry.family, &order), Errno::ENOENT)? {
-                adopted.push(*older);
-            }
+    for entry in entries {
+        let older = entry.connection;
+        let is_here = own.contains(&older.to.ip()) || entry.translated;
+        let is_ours = entry.mark & marks.ours() != 0;
+        if !is_guarded(&older) || !is_here || !entry.answered || is_ours {
+            continue;
+        }
+        let mut order = entry.name;
+        order.extend([other(MARK, marks.granted), other(MARK_MASK, marks.ours())]);
+        match netlink.order(entry.family, &ConntrackMessage::New(order)) {
+            Ok(()) => adopted.push(older),
+            // It has ended by itself.
+            Err(Errno::ENOENT) => {}
+            Err(error) => return Err(refused(error)),
         }
     }
-    let sockets = proc_net::sessions().into_iter().map(|(to, from)| Connection {
-        from,
-        to,
-        proto: Proto::Tcp,
-    });
-    for older in sockets.filter(|older| guarded(older) && !known.contains(older)) {
+    for (to, from) in proc_net::sessions() {
+        let older = Connection { from, to, proto: Proto::Tcp };
+        if !is_guarded(&older) || known.contains(&older) {
+            continue;
+        }
         let (family, order) = unknown(&older, marks);
-        // There is one under another name, its destination being translated: it was looked at
-        // above.
-        if done(netlink.create(family, &order), Errno::EEXIST)? {
-            adopted.push(older);
+        match netlink.create(family, &order) {
+            Ok(()) => adopted.push(older),
+            // There is one under another name, its destination being translated: it was looked at
+            // above.
+            Err(Errno::EEXIST) => {}
+            Err(error) => return Err(refused(error)),
         }
     }
     adopted.sort_unstable();
     Ok(adopted)
-}
-
-/// Whether it was done; `unless` says that there was nothing to do.
-fn done(outcome: Result<(), Errno>, unless: Errno) -> Result<bool, Fault> {
-    match outcome {
-        Ok(()) => Ok(true),
-        Err(error) if error == unless => Ok(false),
-        Err(error) => Err(refused(error)),
-    }
 }
 
 /// The entry of a connection whose beginning nobody saw.

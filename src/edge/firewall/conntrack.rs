@@ -1,6 +1,5 @@
-//! Connections that the guard let in, as connection tracking knows them: listed, and cut. Which are
-//! to be cut is left to `core::grants`, what the kernel does with the next packet of such a
-//! connection to `ruleset`.
+//! Connections that the guard let in, as connection tracking knows them: listed, and cut. See
+//! `ruleset` for what the kernel does with the next packet of a connection that was cut.
 //!
 //! A connection passes the guard by a bit of ours in its conntrack mark. To cut it is to take that
 //! bit away and leave the other one, by which it stays ours to drop also where an admin's own
@@ -32,14 +31,13 @@ pub(super) fn cut(
     elements: &[Element],
 ) -> Result<(), Fault> {
     for _ in 0..LOOKS {
-        let mut found = ours(netlink, marks)?;
-        found.retain(|tracked| {
-            elements.iter().any(|element| element.lets_in(&flow(&tracked.connection)))
-        });
-        if found.is_empty() {
-            break;
-        }
-        for Tracked { family, mut name, .. } in found {
+        let mut is_done = true;
+        for Tracked { connection, family, mut name, .. } in ours(netlink, marks)? {
+            let flow = flow(&connection);
+            if !elements.iter().any(|element| element.lets_in(&flow)) {
+                continue;
+            }
+            is_done = false;
             // The kernel clears the bits of the mask and turns those of the mark.
             name.extend([other(MARK, marks.pending), other(MARK_MASK, marks.ours())]);
             match netlink.order(family, &ConntrackMessage::New(name)) {
@@ -47,6 +45,9 @@ pub(super) fn cut(
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(error) => return Err(refused(error)),
             }
+        }
+        if is_done {
+            break;
         }
     }
     Ok(())

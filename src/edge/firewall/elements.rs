@@ -1,12 +1,12 @@
 //! Grants as elements of our sets: added, refreshed, removed and read back over the kept socket.
-//! Which there should be is left to `core::grants`, the sets themselves to `ruleset`.
+//! See `ruleset` for the sets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
     DataAttribute, Expressions, ListAttribute, NfTablesMessage, SetElementAttribute,
-    SetElementList, SetElementMessage,
+    SetElementList, SetElementMessage, TableAttribute, TableMessage,
 };
 use nix::errno::Errno;
 
@@ -20,29 +20,25 @@ use crate::core::types::{Fault, Port, Proto, Source};
 const PER_BATCH: usize = 100;
 
 /// Makes the kernel hold what `changes` say, in order. Those of one transaction succeed or fail
-/// together. Cuts are none of ours.
+/// together. Cuts are left out.
 pub(super) fn apply(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fault> {
-    let changes = still_there(netlink, table, changes)?;
+    let changes = without_spent(netlink, table, changes)?;
     for part in changes.chunks(PER_BATCH) {
-        let put = |netlink: &mut Netlink, way| -> Result<Result<(), Errno>, Fault> {
-            let mut steps = Vec::with_capacity(part.len() * 6);
-            for change in part {
-                push(&mut steps, table, change, way)?;
-            }
-            Ok(netlink.batch(&steps))
-        };
-        // Most grants are of what nobody has yet: a third of the steps, and half of the time.
-        let new = part.iter().all(|change| matches!(change, Change::Set { millis: 1.., .. }));
-        let outcome = match new {
-            true => match put(netlink, WriteMode::New)? {
-                Err(Errno::EEXIST) => put(netlink, WriteMode::Any)?,
-                settled => settled,
-            },
-            false => put(netlink, WriteMode::Any)?,
-        };
-        outcome.map_err(|error| refused(error, table))?;
+        put(netlink, table, part)?;
     }
     Ok(())
+}
+
+fn put(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fault> {
+    // Most grants are of what nobody has yet: a third of the steps, and half of the time.
+    let mut outcome = Err(Errno::EEXIST);
+    if changes.iter().all(|change| matches!(change, Change::Set { millis: 1.., .. })) {
+        outcome = netlink.batch(&steps(table, changes, WriteMode::New)?);
+    }
+    if outcome == Err(Errno::EEXIST) {
+        outcome = netlink.batch(&steps(table, changes, WriteMode::Any)?);
+    }
+    outcome.map_err(|error| refused(error, table))
 }
 
 /// How elements are put into their sets.
@@ -57,20 +53,30 @@ enum WriteMode {
 /// `changes` without those that shorten what has been spent in the meantime. If a handshake is
 /// completed between this look and the change, the element seems live again and still lets nobody
 /// in: what was spent stays spent.
-fn still_there(
+fn without_spent(
     netlink: &mut Netlink,
     table: &str,
     changes: &[Change],
 ) -> Result<Vec<Change>, Fault> {
-    let mut there = Vec::with_capacity(changes.len());
+    let mut kept = Vec::with_capacity(changes.len());
     for change in changes {
         match change {
             Change::Shorten { element, .. } if remaining(netlink, table, element)?.is_none() => {}
             Change::Cut { .. } => {}
-            _ => there.push(*change),
+            _ => kept.push(*change),
         }
     }
-    Ok(there)
+    Ok(kept)
+}
+
+/// True if there is such a table.
+pub(super) fn is_there(netlink: &mut Netlink, table: &str) -> Result<bool, Fault> {
+    let name = vec![TableAttribute::Name(table.to_owned())];
+    match netlink.get(&NfTablesMessage::GetTable(TableMessage { attributes: name })) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(refused(error, table)),
+    }
 }
 
 /// Every element that is live, with the milliseconds it has left. A spent one-connection grant is
@@ -79,10 +85,12 @@ pub(super) fn list(netlink: &mut Netlink, table: &str) -> Result<Vec<(Element, u
     let mut found = Vec::new();
     for form in [GrantKind::Time, GrantKind::Once] {
         for shape in &SHAPES {
-            let request =
-                NfTablesMessage::GetSetElement(message(table, &judged_by(form, shape), None));
+            let set = judged_by(form, shape);
+            let request = NfTablesMessage::GetSetElement(message(table, &set, None));
             let answers = netlink.dump(&request).map_err(|error| refused(error, table))?;
-            found.extend(answers.iter().flat_map(|answer| read(answer, form, shape)));
+            for answer in &answers {
+                found.extend(read(answer, form, shape));
+            }
         }
     }
     Ok(found)
@@ -94,72 +102,93 @@ pub(super) fn remaining(
     table: &str,
     element: &Element,
 ) -> Result<Option<u64>, Fault> {
-    let (form, shape) = (element.form, KeyShape::of(element));
-    let request = NfTablesMessage::GetSetElement(message(
-        table,
-        &judged_by(form, shape),
-        Some(vec![key(element)]),
-    ));
-    match netlink.get(&request) {
-        Ok(answers) => Ok(answers
-            .iter()
-            .flat_map(|a| read(a, form, shape))
-            .find(|(e, _)| e == element)
-            .map(|(_, ms)| ms)),
+    let form = element.form;
+    let shape = KeyShape::of(element);
+    let message = message(table, &judged_by(form, shape), Some(vec![key(element)]));
+    let answers = match netlink.get(&NfTablesMessage::GetSetElement(message)) {
+        Ok(answers) => answers,
         // The element, not the table: a table that is gone is for the watch to say.
-        Err(Errno::ENOENT) => Ok(None),
-        Err(error) => Err(refused(error, table)),
-    }
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(error) => return Err(refused(error, table)),
+    };
+    let mut found = answers.iter().flat_map(|answer| read(answer, form, shape));
+    Ok(found.find(|(other, _)| other == element).map(|(_, millis)| millis))
 }
 
-/// Refresh and removal begin alike: add, then delete. So the element is gone whether or not it was
-/// there, on every kernel; deleting a missing one would fail the batch, and adding an existing one
-/// again refreshes it on some kernels only.
-fn push(
-    steps: &mut Vec<BatchItem>,
-    table: &str,
-    change: &Change,
-    way: WriteMode,
-) -> Result<(), Fault> {
-    let (element, millis) = match change {
-        Change::Set { element, millis } | Change::Shorten { element, millis } => (element, *millis),
-        Change::Remove { element } => (element, 0),
-        Change::Cut { .. } => return Ok(()),
-    };
-    let shorten = matches!(change, Change::Shorten { .. }) && millis > 0;
-    if element.form == GrantKind::Once && element.port.proto == Proto::Udp {
-        return Err(Fault::new(
-            format!("a one-connection grant for {}: datagrams have no connections", element.port),
-            "give the service form = \"time\"",
-        ));
+/// The steps of one transaction.
+fn steps(table: &str, changes: &[Change], way: WriteMode) -> Result<Vec<BatchItem>, Fault> {
+    let mut transaction = Transaction { table, way, steps: Vec::with_capacity(changes.len() * 6) };
+    for change in changes {
+        transaction.push(change)?;
     }
-    let shape = KeyShape::of(element);
-    let judge = judged_by(element.form, shape);
-    let mut put = |set: &str, armed: bool| {
-        let flags = if way == WriteMode::New { NLM_F_CREATE | NLM_F_EXCL } else { NLM_F_CREATE };
-        let mut step = |build: fn(SetElementMessage) -> NfTablesMessage, attributes| {
-            steps.push((build(message(table, set, Some(attributes))), flags));
+    Ok(transaction.steps)
+}
+
+struct Transaction<'a> {
+    table: &'a str,
+    way: WriteMode,
+    steps: Vec<BatchItem>,
+}
+
+impl Transaction<'_> {
+    fn push(&mut self, change: &Change) -> Result<(), Fault> {
+        let (element, millis) = match change {
+            Change::Set { element, millis } | Change::Shorten { element, millis } => {
+                (element, *millis)
+            }
+            Change::Remove { element } => (element, 0),
+            Change::Cut { .. } => return Ok(()),
         };
-        if way == WriteMode::Any {
-            step(NfTablesMessage::NewSetElement, vec![key(element)]);
-            step(NfTablesMessage::DeleteSetElement, vec![key(element)]);
+        let is_once = element.form == GrantKind::Once;
+        if is_once && element.port.proto == Proto::Udp {
+            return Err(Fault::new(
+                format!(
+                    "a one-connection grant for {}: datagrams have no connections",
+                    element.port
+                ),
+                "give the service form = \"time\"",
+            ));
+        }
+        let shape = KeyShape::of(element);
+        self.put(&judged_by(element.form, shape), element, millis, Vec::new());
+        // What says whether the connection was spent is not shortened: it counts for handshakes
+        // that the other set let begin.
+        let is_shortened = matches!(change, Change::Shorten { .. }) && millis > 0;
+        if is_once && !is_shortened {
+            let armed = vec![SetElementAttribute::ListExpressions(vec![one_packet_a_day()])];
+            self.put(&format!("once{}", shape.name), element, millis, armed);
+        }
+        Ok(())
+    }
+
+    /// Refresh and removal begin alike: add, then delete. So the element is gone whether or not it
+    /// was there, on every kernel; deleting a missing one would fail the batch, and adding an
+    /// existing one again refreshes it on some kernels only.
+    fn put(&mut self, set: &str, element: &Element, millis: u64, more: Vec<SetElementAttribute>) {
+        if self.way == WriteMode::Any {
+            self.step(NfTablesMessage::NewSetElement, set, vec![key(element)]);
+            self.step(NfTablesMessage::DeleteSetElement, set, vec![key(element)]);
         }
         // A timeout of 0 would mean for ever.
         if millis > 0 {
             let mut attributes = vec![key(element), SetElementAttribute::Timeout(millis)];
-            attributes.extend(
-                armed.then(|| SetElementAttribute::ListExpressions(vec![one_packet_a_day()])),
-            );
-            step(NfTablesMessage::NewSetElement, attributes);
+            attributes.extend(more);
+            self.step(NfTablesMessage::NewSetElement, set, attributes);
         }
-    };
-    put(&judge, false);
-    // What says whether the connection was spent is not shortened: it counts for handshakes that
-    // the other set let begin.
-    if element.form == GrantKind::Once && !shorten {
-        put(&format!("once{}", shape.name), true);
     }
-    Ok(())
+
+    fn step(
+        &mut self,
+        kind: fn(SetElementMessage) -> NfTablesMessage,
+        set: &str,
+        element: Vec<SetElementAttribute>,
+    ) {
+        let flags = match self.way {
+            WriteMode::New => NLM_F_CREATE | NLM_F_EXCL,
+            WriteMode::Any => NLM_F_CREATE,
+        };
+        self.steps.push((kind(message(self.table, set, Some(element))), flags));
+    }
 }
 
 /// The set that a first packet is judged by: an element is live as long as it is in there.
@@ -169,11 +198,11 @@ fn judged_by(form: GrantKind, shape: &KeyShape) -> String {
 }
 
 fn message(table: &str, set: &str, element: Option<Vec<SetElementAttribute>>) -> SetElementMessage {
-    let mut attributes =
-        vec![SetElementList::Table(table.to_owned()), SetElementList::Set(set.to_owned())];
-    attributes.extend(
-        element.map(|element| SetElementList::Elements(vec![ListAttribute::Element(element)])),
-    );
+    let table = SetElementList::Table(table.to_owned());
+    let mut attributes = vec![table, SetElementList::Set(set.to_owned())];
+    if let Some(element) = element {
+        attributes.push(SetElementList::Elements(vec![ListAttribute::Element(element)]));
+    }
     SetElementMessage { attributes }
 }
 
@@ -207,14 +236,16 @@ fn one_packet_a_day() -> ListAttribute<netlink_packet_netfilter::nftables::Expre
     Expressions::Other { expression_type: "limit".to_owned(), attributes }.into()
 }
 
-/// The live elements that one answer of the kernel holds; what is none of ours is left out.
+/// The live elements that one answer of the kernel holds; others than ours are left out.
 fn read(answer: &NfTablesMessage, form: GrantKind, shape: &KeyShape) -> Vec<(Element, u64)> {
     let NfTablesMessage::NewSetElement(answer) = answer else { return Vec::new() };
-    let lists = answer.attributes.iter().filter_map(|attribute| match attribute {
-        SetElementList::Elements(elements) => Some(elements),
-        _ => None,
-    });
-    lists.flatten().filter_map(|element| read_element(element, form, shape)).collect()
+    let mut found = Vec::new();
+    for attribute in &answer.attributes {
+        if let SetElementList::Elements(elements) = attribute {
+            found.extend(elements.iter().filter_map(|element| read_element(element, form, shape)));
+        }
+    }
+    found
 }
 
 fn read_element(
@@ -223,19 +254,22 @@ fn read_element(
     shape: &KeyShape,
 ) -> Option<(Element, u64)> {
     let ListAttribute::Element(attributes) = element else { return None };
-    let (mut key, mut left) = (None, None);
+    let mut key = None;
+    // Without a timeout it is nothing that we added: it is live for ever, and the next repair takes
+    // it out.
+    let mut millis = u64::MAX;
     for attribute in attributes {
         match attribute {
             SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(bytes),
-            SetElementAttribute::Expiration(millis) => left = Some(*millis),
+            SetElementAttribute::Expiration(left) => millis = *left,
             _ => {}
         }
     }
+    if millis == 0 {
+        return None;
+    }
     let (source, source_port, port) = read_key(key?, shape)?;
-    // Without a timeout it is nothing that we added: it is live for ever, and the next restore
-    // takes it out.
-    let millis = left.unwrap_or(u64::MAX);
-    (millis > 0).then_some((Element { source, source_port, span: shape.span, port, form }, millis))
+    Some((Element { source, source_port, span: shape.span, port, form }, millis))
 }
 
 fn read_key(bytes: &[u8], shape: &KeyShape) -> Option<(Source, u16, Port)> {
@@ -258,16 +292,14 @@ fn refused(error: Errno, table: &str) -> Fault {
         Errno::ENFILE => "the set of grants is full: wait until some have ended, or close some",
         _ => "see `nft list ruleset`; if it repeats, restart toctocd",
     };
-    let room = format!("{TIME_ELEMENTS} time and {ONCE_ELEMENTS} one-connection elements");
-    let full = if error == Errno::ENFILE {
-        format!(" (room for {room} per family)")
-    } else {
-        String::new()
-    };
-    Fault::new(
-        format!("nf_tables refused a change of table inet {table}: {}{full}", error.desc()),
-        remedy,
-    )
+    let mut why = error.desc().to_owned();
+    if error == Errno::ENFILE {
+        why.push_str(&format!(
+            " (room for {TIME_ELEMENTS} time and {ONCE_ELEMENTS} one-connection elements per \
+             family)"
+        ));
+    }
+    Fault::new(format!("nf_tables refused a change of table inet {table}: {why}"), remedy)
 }
 
 #[cfg(test)]
@@ -308,18 +340,13 @@ mod tests {
     #[test]
     fn a_grant_of_no_time_is_removed_and_not_made_permanent() {
         let element = element("192.0.2.7", Proto::Tcp, 22, GrantKind::Time);
-        let (mut set, mut removed) = (Vec::new(), Vec::new());
-        push(&mut set, "t", &Change::Set { element, millis: 0 }, WriteMode::Any).unwrap();
-        push(&mut removed, "t", &Change::Remove { element }, WriteMode::Any).unwrap();
-        assert_eq!(set, removed);
+        let set = steps("t", &[Change::Set { element, millis: 0 }], WriteMode::Any).unwrap();
+        assert_eq!(set, steps("t", &[Change::Remove { element }], WriteMode::Any).unwrap());
     }
 
     #[test]
     fn a_one_connection_grant_for_datagrams_is_refused() {
         let element = element("192.0.2.7", Proto::Udp, 53, GrantKind::Once);
-        assert!(
-            push(&mut Vec::new(), "t", &Change::Set { element, millis: 1000 }, WriteMode::New)
-                .is_err()
-        );
+        assert!(steps("t", &[Change::Set { element, millis: 1000 }], WriteMode::New).is_err());
     }
 }

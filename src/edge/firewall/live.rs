@@ -1,211 +1,188 @@
-//! The guard in the kernel: loaded in one transaction, read back, kept as it was loaded, its grants
-//! put in and taken out. Each of these steps is left to the file of its name.
+//! The real firewall in two halves: netlink calls for the poll loop, and jobs for a thread beside
+//! it that run the nft program and make long lists.
 
 use std::collections::{BTreeMap, HashSet};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::conntrack;
-use super::elements;
 use super::loaded_ruleset::{self, LoadedRuleset};
 use super::netlink::Netlink;
 use super::nft::NftProgram;
-use super::ruleset::GuardPlan;
+use super::ruleset::{GuardPlan, PacketMarks};
 use super::table_claim::TableClaim;
-use super::watch::{MOST, TableChange, TableWatch};
-use super::{Firewall, Repair};
+use super::watch::{Authors, TableWatch};
+use super::{Firewall, GuardReport, GuardRules, GuardTask, conntrack, elements};
 use crate::config::{self, KnockSettings};
-use crate::core::grants::{Change, Element, Flow};
+use crate::core::grants::{Change, Element};
 use crate::core::service::{DisconnectPolicy, GrantKind, Service};
 use crate::core::types::Fault;
 
 /// How often the guard is loaded again because somebody else changed it in the meantime.
 const TRIES: usize = 8;
 
-/// The real firewall.
-pub struct NftFirewall {
-    program: NftProgram,
-    plan: GuardPlan,
-    loaded: LoadedRuleset,
+/// The guard as it was loaded at the start of the process.
+pub struct Started {
+    /// For the poll loop.
+    pub link: NftLink,
+    /// For jobs.
+    pub guard: NftGuard,
+    /// For the poll loop.
+    pub watch: TableWatch,
+    /// The live elements, with the milliseconds that they have left.
+    pub elements: Vec<(Element, u64)>,
+}
+
+/// Loads the guard, or brings a guard that is there up to these rules, in one transaction; live
+/// elements stay as they are. Works in the network namespace of the calling thread, and may wait.
+///
+/// A TCP session that was open before the first load stands still until its source has a time
+/// grant; then it goes on.
+///
+/// # Errors
+/// Whatever nft or the kernel refuses, or another gateway has the table.
+pub fn start(rules: &GuardRules) -> Result<Started, Fault> {
+    let plan = rules.plan()?;
+    let authors = Authors::default();
+    let program = NftProgram::new(&rules.firewall.nft)?.with(&authors);
+    let mut netlink = Netlink::open()?;
+    can_cut(&mut netlink, &plan, &rules.services)?;
+    let owner = TableClaim::claim(plan.table())?;
+    let kept = Netlink::open()?;
+    authors.add(kept.port());
+    let link = NftLink {
+        netlink: kept,
+        table: plan.table().to_owned(),
+        marks: plan.marks(),
+        _owner: owner,
+    };
+    let watch = TableWatch::open(plan.table(), &authors)?;
+    let loaded = load(&program, &plan, &authors)?;
+    let mut guard = Guard { program, plan, loaded, authors, netlink };
+    let elements = guard.elements()?;
+    Ok(Started { link, guard: NftGuard(Arc::new(Mutex::new(guard))), watch, elements })
+}
+
+/// The half in the poll loop: one kept socket.
+pub struct NftLink {
     netlink: Netlink,
-    watch: TableWatch,
-    /// Who changed the table while it was being loaded: put right already, and still to be told.
-    noticed: Vec<TableChange>,
-    /// An admin has taken the guard away: nothing is loaded, put back or granted.
-    down: bool,
+    table: String,
+    marks: PacketMarks,
     _owner: TableClaim,
 }
 
-impl NftFirewall {
-    /// Loads the guard, or brings a guard that stands up to these settings, in one transaction;
-    /// live elements stay as they are. Works in the network namespace of the calling thread. Follow
-    /// it with [`Firewall::restore`].
-    ///
-    /// A TCP session that was open before the first load stands still until its source has a time
-    /// grant; then it goes on.
-    pub fn start(
-        settings: &config::FirewallSettings,
-        services: &[Service],
-        knock: &KnockSettings,
-    ) -> Result<NftFirewall, Fault> {
-        let plan = GuardPlan::new(settings, services, knock)?;
-        let program = NftProgram::new(&settings.nft)?;
-        let mut netlink = Netlink::open()?;
-        can_cut(&mut netlink, &plan, services)?;
-        let _owner = TableClaim::claim(plan.table())?;
-        let mut watch = TableWatch::open(plan.table(), netlink.port())?;
-        let mut noticed = Vec::new();
-        let loaded = load(&program, &plan, &mut watch, &mut noticed)?;
-        Ok(NftFirewall { program, plan, loaded, netlink, watch, noticed, down: false, _owner })
-    }
-
-    /// As [`NftFirewall::start`], with new settings, the table's name excepted. On a fault the old
-    /// guard stands as before.
-    pub fn reload(
-        &mut self,
-        settings: &config::FirewallSettings,
-        services: &[Service],
-        knock: &KnockSettings,
-    ) -> Result<(), Fault> {
-        let plan = GuardPlan::new(settings, services, knock)?;
-        let program = NftProgram::new(&settings.nft)?;
-        if plan.table() != self.plan.table() {
-            return Err(Fault::new(
-                "firewall.table cannot change while toctocd runs",
-                "restart toctocd",
-            ));
-        }
-        can_cut(&mut self.netlink, &plan, services)?;
-        if !self.down {
-            self.loaded = load(&program, &plan, &mut self.watch, &mut self.noticed)?;
-        }
-        (self.plan, self.program) = (plan, program);
-        Ok(())
-    }
-
-    /// Takes the guard away, with all grants, and keeps it away until [`NftFirewall::stand_up`].
-    pub fn disable(&mut self) -> Result<(), Fault> {
-        self.watch.expect(self.program.load(&self.plan.text_off())?);
-        self.down = true;
-        Ok(())
-    }
-
-    /// Loads the guard that an admin had taken away. Follow it with [`Firewall::restore`].
-    pub fn enable(&mut self) -> Result<(), Fault> {
-        self.loaded = load(&self.program, &self.plan, &mut self.watch, &mut self.noticed)?;
-        self.down = false;
-        Ok(())
-    }
-
-    /// Whether an admin has taken the guard away.
-    pub fn is_disabled(&self) -> bool {
-        self.down
-    }
-
-    /// The descriptor to poll for reading; then call [`NftFirewall::look`].
-    pub fn watch_fd(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-
-    /// Who else changed our table since the last look. If anybody did, log it and call
-    /// [`Firewall::restore`]. Never waits.
-    pub fn take_changes(&mut self) -> Vec<TableChange> {
-        let mut noticed = std::mem::take(&mut self.noticed);
-        noticed.extend(self.watch.look());
-        noticed
-    }
-
-    /// Packets dropped so far, by chain of the guard: `opening` and `datagram` had no grant,
-    /// `stream` belonged to no granted connection, `guard` were for the silent knock port. Empty
-    /// without a guard; begins at 0 with each load.
-    pub fn dropped(&self) -> Result<BTreeMap<String, u64>, Fault> {
-        self.program
-            .list(self.plan.table())?
-            .map_or_else(|| Ok(BTreeMap::new()), |json| loaded_ruleset::dropped(&json))
-    }
-}
-
-impl AsFd for NftFirewall {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.watch.fd()
-    }
-}
-
-impl Firewall for NftFirewall {
+impl Firewall for NftLink {
     fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
-        let applied = match self.down {
-            true => nothing_to_grant(changes),
-            false => elements::apply(&mut self.netlink, self.plan.table(), changes),
-        };
-        let cuts = changes.iter().filter(|change| matches!(change, Change::Cut { .. }));
-        let cuts: Vec<Element> = cuts.map(|change| *change.element()).collect();
-        let cut = if cuts.is_empty() {
-            Ok(())
-        } else {
-            conntrack::cut(&mut self.netlink, self.plan.marks(), &cuts)
-        };
-        applied.and(cut)
-    }
-
-    fn flows(&mut self) -> Result<Vec<Flow>, Fault> {
-        conntrack::flows(&mut self.netlink, self.plan.marks())
-    }
-
-    fn list(&mut self) -> Result<Vec<(Element, u64)>, Fault> {
-        if self.down {
-            return Ok(Vec::new());
-        }
-        elements::list(&mut self.netlink, self.plan.table())
+        elements::apply(&mut self.netlink, &self.table, changes)
     }
 
     fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault> {
-        elements::remaining(&mut self.netlink, self.plan.table(), element)
+        elements::remaining(&mut self.netlink, &self.table, element)
     }
 
-    fn guard_is_up(&mut self) -> Result<bool, Fault> {
-        Ok(stands(&self.program, &self.plan)?.is_some_and(|standing| standing == self.loaded))
+    fn cut(&mut self, elements: &[Element]) -> Result<(), Fault> {
+        conntrack::cut(&mut self.netlink, self.marks, elements)
     }
 
-    fn restore(&mut self, live: &[Change]) -> Result<Repair, Fault> {
-        if self.down {
-            return Ok(Repair::default());
-        }
-        let reloaded = !self.guard_is_up()?;
-        if reloaded {
-            self.loaded = load(&self.program, &self.plan, &mut self.watch, &mut self.noticed)?;
-        }
-        let standing = self.list()?;
-        let changes = reconcile(&standing, live);
-        self.apply(&changes)?;
-        let there: HashSet<Element> = standing.iter().map(|(element, _)| *element).collect();
-        let is_removal = |change: &&Change| matches!(change, Change::Remove { .. });
-        let is_missing = |change: &&Change| matches!(change, Change::Set { element, .. } if !there.contains(element));
-        Ok(Repair {
-            reloaded,
-            put_back: changes.iter().filter(is_missing).count(),
-            removed: changes.iter().filter(is_removal).count(),
-        })
+    fn is_there(&mut self) -> Result<bool, Fault> {
+        elements::is_there(&mut self.netlink, &self.table)
+    }
+
+    fn use_settings(&mut self, settings: &config::FirewallSettings) {
+        self.marks = PacketMarks { granted: settings.mark, pending: settings.pending_mark };
     }
 }
 
-/// While the guard is off: what is taken away is gone already, and what is granted would be a lie.
-fn nothing_to_grant(changes: &[Change]) -> Result<(), Fault> {
-    if changes.iter().any(|change| matches!(change, Change::Set { .. })) {
-        return Err(Fault::new(
-            "the guard is off: there is nothing to grant",
-            "`toctocd guard on` puts it up",
-        ));
+/// The half beside the poll loop. Clones are the same guard; a task waits until the last one is
+/// done.
+#[derive(Clone)]
+pub struct NftGuard(Arc<Mutex<Guard>>);
+
+struct Guard {
+    program: NftProgram,
+    plan: GuardPlan,
+    /// The ruleset that was read back after the last load.
+    loaded: LoadedRuleset,
+    authors: Authors,
+    netlink: Netlink,
+}
+
+impl NftGuard {
+    /// Does one task, and may wait long. In a thread of the gateway's network namespace.
+    ///
+    /// # Errors
+    /// Whatever nft or the kernel refuses. The rules that were in force before are so still.
+    pub fn run(&self, task: GuardTask) -> Result<GuardReport, Fault> {
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match task {
+            GuardTask::Load(rules) => guard.load(&rules),
+            GuardTask::Verify(rules) => {
+                guard.verify(&rules)?;
+                Ok(GuardReport::Verified)
+            }
+            GuardTask::Repair => guard.repair(),
+            GuardTask::Check => Ok(GuardReport::Checked { sound: guard.is_sound()? }),
+            GuardTask::Unload => {
+                guard.program.load(&guard.plan.text_off())?;
+                Ok(GuardReport::Unloaded)
+            }
+            GuardTask::Flows => {
+                let marks = guard.plan.marks();
+                Ok(GuardReport::Flows(conntrack::flows(&mut guard.netlink, marks)?))
+            }
+        }
+    }
+}
+
+impl Guard {
+    fn verify(&mut self, rules: &GuardRules) -> Result<(GuardPlan, NftProgram), Fault> {
+        let plan = rules.plan()?;
+        let program = NftProgram::new(&rules.firewall.nft)?.with(&self.authors);
+        if plan.table() != self.plan.table() {
+            let what = "firewall.table cannot change while toctocd runs";
+            return Err(Fault::new(what, "restart toctocd"));
+        }
+        can_cut(&mut self.netlink, &plan, &rules.services)?;
+        Ok((plan, program))
+    }
+
+    fn load(&mut self, rules: &GuardRules) -> Result<GuardReport, Fault> {
+        let (plan, program) = self.verify(rules)?;
+        self.loaded = load(&program, &plan, &self.authors)?;
+        self.plan = plan;
+        self.program = program;
+        Ok(GuardReport::Loaded { reloaded: true, elements: self.elements()? })
+    }
+
+    fn repair(&mut self) -> Result<GuardReport, Fault> {
+        let reloaded = !self.is_sound()?;
+        if reloaded {
+            self.loaded = load(&self.program, &self.plan, &self.authors)?;
+        }
+        Ok(GuardReport::Loaded { reloaded, elements: self.elements()? })
+    }
+
+    /// True if the guard stands exactly as we loaded it: table, chains, sets, rules.
+    fn is_sound(&self) -> Result<bool, Fault> {
+        Ok(stands(&self.program, &self.plan)?.as_ref() == Some(&self.loaded))
+    }
+
+    fn elements(&mut self) -> Result<Vec<(Element, u64)>, Fault> {
+        elements::list(&mut self.netlink, self.plan.table())
+    }
+}
+
+/// Connections can be cut, if they are to be: a revocation is no moment to find out.
+fn can_cut(netlink: &mut Netlink, plan: &GuardPlan, services: &[Service]) -> Result<(), Fault> {
+    if services.iter().any(|service| service.cut != DisconnectPolicy::Never) {
+        conntrack::flows(netlink, plan.marks())?;
     }
     Ok(())
 }
 
-/// Whether connections can be cut, if they are to be: a revocation is no moment to find out.
-fn can_cut(netlink: &mut Netlink, plan: &GuardPlan, services: &[Service]) -> Result<(), Fault> {
-    let wanted = services.iter().any(|service| service.cut != DisconnectPolicy::Never);
-    if wanted { conntrack::flows(netlink, plan.marks()).map(drop) } else { Ok(()) }
-}
-
 /// The text of the guard, fit for a file that nftables.conf includes after its flush. It opens
 /// nothing.
+///
+/// # Errors
+/// The table's name is not one that nft can read back.
 pub fn print_ruleset(
     settings: &config::FirewallSettings,
     services: &[Service],
@@ -216,6 +193,9 @@ pub fn print_ruleset(
 
 /// Takes the guard away where no gateway keeps it, all grants with it, and so opens what it
 /// guarded.
+///
+/// # Errors
+/// A gateway keeps it, or nft refuses.
 pub fn unload(
     settings: &config::FirewallSettings,
     services: &[Service],
@@ -223,60 +203,57 @@ pub fn unload(
 ) -> Result<(), Fault> {
     let plan = GuardPlan::new(settings, services, knock)?;
     let _owner = TableClaim::claim(plan.table())?;
-    NftProgram::new(&settings.nft)?.load(&plan.text_off()).map(drop)
+    NftProgram::new(&settings.nft)?.load(&plan.text_off())
 }
 
-/// How the guard stands, asked by somebody who does not keep it.
+/// The state of the guard, asked by somebody who does not keep it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardState {
     /// `None` if there is no such table; else what is not as these settings say, if anything.
     pub misfit: Option<Option<String>>,
-    /// Packets dropped, by chain.
+    /// Packets dropped, by chain: `opening` and `datagram` had no grant, `stream` belonged to no
+    /// granted connection, `guard` were for the silent knock port. Begins at 0 with each load.
     pub dropped: BTreeMap<String, u64>,
 }
 
 /// Looks, and changes nothing.
+///
+/// # Errors
+/// nft cannot list the table.
 pub fn look_at(
     settings: &config::FirewallSettings,
     services: &[Service],
     knock: &KnockSettings,
 ) -> Result<GuardState, Fault> {
     let plan = GuardPlan::new(settings, services, knock)?;
-    let Some(json) = NftProgram::new(&settings.nft)?.list(plan.table())? else {
+    let program = NftProgram::new(&settings.nft)?;
+    let Some(json) = program.list(plan.table())? else {
         return Ok(GuardState { misfit: None, dropped: BTreeMap::new() });
     };
-    Ok(GuardState {
-        misfit: Some(LoadedRuleset::read(&json)?.misfit(&plan)),
-        dropped: loaded_ruleset::dropped(&json)?,
-    })
+    let misfit = LoadedRuleset::read(&json)?.misfit(&plan);
+    Ok(GuardState { misfit: Some(misfit), dropped: loaded_ruleset::dropped(&json)? })
 }
 
 /// Loads the guard and reads it back until what stands is what was loaded: nobody else has changed
-/// the table in between, and it fits the plan. Only that is what `guard_is_up` compares with from
-/// then on; who did change it is added to `noticed`.
-fn load(
-    program: &NftProgram,
-    plan: &GuardPlan,
-    watch: &mut TableWatch,
-    noticed: &mut Vec<TableChange>,
-) -> Result<LoadedRuleset, Fault> {
-    let (mut misfit, mut anew) = (None, false);
+/// the table in between, and it fits the plan. Only that is compared with from then on.
+fn load(program: &NftProgram, plan: &GuardPlan, authors: &Authors) -> Result<LoadedRuleset, Fault> {
+    let mut watch = TableWatch::open(plan.table(), authors)?;
+    let mut misfit = None;
+    let mut anew = false;
     for _ in 0..TRIES {
-        note(noticed, watch.look());
-        watch.expect(load_once(program, plan, anew)?);
+        watch.look();
+        load_once(program, plan, anew)?;
         let found = stands(program, plan)?;
-        let others = watch.look();
-        let settled = others.is_empty();
-        note(noticed, others);
+        let is_settled = watch.look().is_empty();
         misfit = match found {
-            Some(standing) => match standing.misfit(plan) {
-                None if settled => return Ok(standing),
+            Some(ruleset) => match ruleset.misfit(plan) {
+                None if is_settled => return Ok(ruleset),
                 other => other,
             },
             None => Some("it is not there".to_owned()),
         };
         // What our text leaves as it is, a chain that is not ours, goes with the table.
-        anew = settled;
+        anew = is_settled;
     }
     let why = misfit.unwrap_or_else(|| "somebody else changes it again and again".to_owned());
     Err(Fault::new(
@@ -288,40 +265,33 @@ fn load(
     ))
 }
 
-fn note(noticed: &mut Vec<TableChange>, others: Vec<TableChange>) {
-    for one in others {
-        if !noticed.contains(&one) && noticed.len() < MOST {
-            noticed.push(one);
-        }
-    }
-}
-
-/// One transaction, `anew` without the elements that stand. Gives the pid under which the kernel
-/// announces it.
-fn load_once(program: &NftProgram, plan: &GuardPlan, anew: bool) -> Result<u32, Fault> {
+/// One transaction, `anew` without the elements that stand.
+fn load_once(program: &NftProgram, plan: &GuardPlan, anew: bool) -> Result<(), Fault> {
     if anew {
         return program.load(&plan.text_anew());
     }
-    program.load(&plan.text()).or_else(|fault| {
-        // A table of that name that is not as ours ever was (an older version's set, a chain
-        // without its hook) refuses the change. Only replacing it helps, still in one transaction;
-        // `restore` brings the grants back.
-        program.load(&plan.text_anew()).map_err(|_| fault)
-    })
+    let Err(fault) = program.load(&plan.text()) else { return Ok(()) };
+    // A table of that name that is not as ours ever was (an older version's set, a chain without
+    // its hook) refuses the change. Only replacing it helps, still in one transaction; the grants
+    // are put back afterwards.
+    program.load(&plan.text_anew()).map_err(|_| fault)
 }
 
 fn stands(program: &NftProgram, plan: &GuardPlan) -> Result<Option<LoadedRuleset>, Fault> {
-    program.list(plan.table())?.map(|json| LoadedRuleset::read(&json)).transpose()
+    match program.list(plan.table())? {
+        Some(json) => Ok(Some(LoadedRuleset::read(&json)?)),
+        None => Ok(None),
+    }
 }
 
-/// What takes the kernel from `standing` to `live`.
+/// What takes the kernel from `found` to the `Set`s of `expected`, and nothing else.
 ///
 /// A one-connection element that is not there is not put back: whether it was spent or flushed
 /// cannot be told, and a second connection is worse than a second knock.
-fn reconcile(standing: &[(Element, u64)], live: &[Change]) -> Vec<Change> {
+pub fn reconcile(found: &[(Element, u64)], expected: &[Change]) -> Vec<Change> {
     let mut wanted = HashSet::new();
     let mut changes = Vec::new();
-    for change in live {
+    for change in expected {
         if let Change::Set { element, .. } = change {
             wanted.insert(*element);
             if element.form == GrantKind::Time {
@@ -329,8 +299,11 @@ fn reconcile(standing: &[(Element, u64)], live: &[Change]) -> Vec<Change> {
             }
         }
     }
-    let extra = standing.iter().filter(|(element, _)| !wanted.contains(element));
-    changes.extend(extra.map(|(element, _)| Change::Remove { element: *element }));
+    for (element, _) in found {
+        if !wanted.contains(element) {
+            changes.push(Change::Remove { element: *element });
+        }
+    }
     changes
 }
 
@@ -345,16 +318,17 @@ mod tests {
     }
 
     #[test]
-    fn restoring_writes_time_grants_removes_strangers_and_never_rearms_a_single_connection() {
+    fn reconciling_sets_time_grants_removes_strangers_and_never_rearms_a_single_connection() {
         let [kept, lost, alien] = [1, 2, 3].map(|last| element(last, GrantKind::Time));
         let [once, spent] = [1, 2].map(|last| element(last, GrantKind::Once));
-        let live = [kept, lost, once, spent].map(|element| Change::Set { element, millis: 5000 });
-        let standing = [(kept, 4000), (alien, 9000), (once, 4000)];
-        let expected = vec![
+        let expected =
+            [kept, lost, once, spent].map(|element| Change::Set { element, millis: 5000 });
+        let found = [(kept, 4000), (alien, 9000), (once, 4000)];
+        let changes = vec![
             Change::Set { element: kept, millis: 5000 },
             Change::Set { element: lost, millis: 5000 },
             Change::Remove { element: alien },
         ];
-        assert_eq!(reconcile(&standing, &live), expected);
+        assert_eq!(reconcile(&found, &expected), changes);
     }
 }

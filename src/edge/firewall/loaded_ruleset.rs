@@ -1,5 +1,4 @@
-//! Reads our table back from the kernel, so that what stands can be compared with what was loaded.
-//! What should stand is left to `ruleset`, running nft to `nft`.
+//! Reads our table back from the kernel, so that it can be compared with what was loaded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,40 +20,30 @@ impl LoadedRuleset {
         Ok(LoadedRuleset(objects(json)?.map(bare).collect()))
     }
 
-    /// What about it is not as `plan` says, if anything: the hook, a dormant table, chains and how
-    /// many rules each has, and the ports that the guard looks at. Whether each rule says what it
-    /// should is known from who wrote it, see `live`.
+    /// The first thing that is not as `plan` says: the hook, a dormant table, chains and how many
+    /// rules each has, and the ports that the guard looks at. See `live` for how it is known that
+    /// each rule says what it should.
     pub(super) fn misfit(&self, plan: &GuardPlan) -> Option<String> {
-        if !self.is_hooked() {
+        if !self.0.iter().any(is_hooked) {
             return Some("its chain does not hang in the prerouting hook".to_owned());
         }
-        if self.0.iter().any(|object| {
-            object.pointer("/table/flags").is_some_and(|flags| mentions(flags, "dormant"))
-        }) {
+        if self.0.iter().any(is_dormant) {
             return Some("its table is dormant".to_owned());
         }
-        if self.rules() != plan.rules() {
-            return Some(format!(
-                "it has other rules: {:?} instead of {:?}",
-                self.rules(),
-                plan.rules()
-            ));
+        let found = self.rules();
+        let wanted = plan.rules();
+        for chain in found.keys().chain(wanted.keys()) {
+            let has = found.get(chain).unwrap_or(&0);
+            let should_have = wanted.get(chain).unwrap_or(&0);
+            if has != should_have {
+                return Some(format!("its chain {chain} has {has} rules instead of {should_have}"));
+            }
         }
-        let (wanted, found) = (plan.looked_at(), self.looked_at());
-        (wanted.into_iter().collect::<BTreeSet<Port>>() != found)
-            .then(|| "it guards other ports".to_owned())
-    }
-
-    /// True if the guard's chain is in the prerouting hook, after conntrack and before all else.
-    fn is_hooked(&self) -> bool {
-        let chains = self.0.iter().filter_map(|object| object.get("chain"));
-        let mut chains = chains.filter_map(|chain| Chain::deserialize(chain).ok());
-        chains.any(|chain| {
-            chain.name == CHAIN
-                && chain.hook == Some(NfHook::Prerouting)
-                && chain.prio == Some(-175)
-                && chain._type == Some(NfChainType::Filter)
-        })
+        let wanted: BTreeSet<Port> = plan.looked_at().into_iter().collect();
+        if wanted != self.looked_at() {
+            return Some("it guards other ports".to_owned());
+        }
+        None
     }
 
     /// How many rules each chain has.
@@ -73,32 +62,58 @@ impl LoadedRuleset {
     /// The ports in the rule of the guard that lets all others pass.
     fn looked_at(&self) -> BTreeSet<Port> {
         let mut ports = BTreeSet::new();
-        let guard = self
-            .0
-            .iter()
-            .filter(|object| object.pointer("/rule/chain").and_then(Value::as_str) == Some(CHAIN));
-        guard.for_each(|rule| collect_ports(rule, &mut ports));
+        for object in &self.0 {
+            if object.pointer("/rule/chain").and_then(Value::as_str) == Some(CHAIN) {
+                collect_ports(object, &mut ports);
+            }
+        }
         ports
     }
 }
 
+/// True of the guard's chain if it is in the prerouting hook, after conntrack and before all else.
+fn is_hooked(object: &Value) -> bool {
+    match object.get("chain").map(Chain::deserialize) {
+        Some(Ok(chain)) => {
+            chain.name == CHAIN
+                && chain.hook == Some(NfHook::Prerouting)
+                && chain.prio == Some(-175)
+                && chain._type == Some(NfChainType::Filter)
+        }
+        _ => false,
+    }
+}
+
+fn is_dormant(object: &Value) -> bool {
+    object.pointer("/table/flags").is_some_and(|flags| mentions(flags, "dormant"))
+}
+
 fn mentions(value: &Value, word: &str) -> bool {
-    value.as_str() == Some(word)
-        || value.as_array().is_some_and(|all| all.iter().any(|one| mentions(one, word)))
+    match value {
+        Value::String(text) => text == word,
+        Value::Array(all) => all.iter().any(|one| mentions(one, word)),
+        _ => false,
+    }
 }
 
 /// Every `tcp . 22` inside `value`.
 fn collect_ports(value: &Value, ports: &mut BTreeSet<Port>) {
     match value {
         Value::Object(fields) => {
-            if let Some([proto, number]) =
-                fields.get("concat").and_then(Value::as_array).map(Vec::as_slice)
+            if let Some(Value::Array(pair)) = fields.get("concat")
+                && let [proto, number] = pair.as_slice()
             {
                 ports.extend(port(proto, number));
             }
-            fields.values().for_each(|field| collect_ports(field, ports));
+            for field in fields.values() {
+                collect_ports(field, ports);
+            }
         }
-        Value::Array(items) => items.iter().for_each(|item| collect_ports(item, ports)),
+        Value::Array(items) => {
+            for item in items {
+                collect_ports(item, ports);
+            }
+        }
         _ => {}
     }
 }
@@ -114,45 +129,40 @@ fn port(proto: &Value, number: &Value) -> Option<Port> {
 
 /// Packets counted by the rules that drop, by chain.
 pub(super) fn dropped(json: &str) -> Result<BTreeMap<String, u64>, Fault> {
-    let mut chains = BTreeMap::new();
+    let mut chains: BTreeMap<String, u64> = BTreeMap::new();
     for object in objects(json)? {
         if let Some((chain, packets)) = drops(&object) {
-            let count: &mut u64 = chains.entry(chain).or_default();
+            let count = chains.entry(chain).or_default();
             *count = count.saturating_add(packets);
         }
     }
     Ok(chains)
 }
 
-/// Not by its type: that knows no TCP option by number, and one rule it cannot read would be a
-/// wrong sum.
+/// The chain of a rule that drops, and the packets that it has counted.
 fn drops(object: &Value) -> Option<(String, u64)> {
     let rule = object.get("rule")?;
     let statements = rule.get("expr")?.as_array()?;
-    statements.iter().any(|statement| statement.get("drop").is_some()).then_some(())?;
-    let packets = statements
-        .iter()
-        .find_map(|statement| statement.get("counter")?.get("packets")?.as_u64())?;
+    if !statements.iter().any(|statement| statement.get("drop").is_some()) {
+        return None;
+    }
+    let mut counters = statements.iter().filter_map(|statement| statement.get("counter"));
+    let packets = counters.next()?.get("packets")?.as_u64()?;
     Some((rule.get("chain")?.as_str()?.to_owned(), packets))
 }
 
 /// Each object of a listing.
 pub(super) fn objects(json: &str) -> Result<impl Iterator<Item = Value>, Fault> {
-    let unreadable = || {
-        Fault::new("nft listed our table in a form that is not its JSON", "use nft 0.9.8 or later")
-    };
-    match serde_json::from_str(json).map_err(|_| unreadable())? {
-        Value::Object(mut top) => match top.remove("nftables") {
-            Some(Value::Array(objects)) => {
-                Ok(objects.into_iter().filter(|object| object.get("metainfo").is_none()))
-            }
-            _ => Err(unreadable()),
-        },
-        _ => Err(unreadable()),
+    if let Ok(Value::Object(mut top)) = serde_json::from_str(json)
+        && let Some(Value::Array(objects)) = top.remove("nftables")
+    {
+        return Ok(objects.into_iter().filter(|object| object.get("metainfo").is_none()));
     }
+    let what = "nft listed our table in a form that is not its JSON";
+    Err(Fault::new(what, "use nft 0.9.8 or later"))
 }
 
-/// Without what changes by itself: handles, and counts.
+/// The object without what changes by itself: handles, and counts.
 fn bare(mut value: Value) -> Value {
     strip(&mut value);
     value
@@ -165,9 +175,15 @@ fn strip(value: &mut Value) {
             if let Some(counter) = fields.get_mut("counter") {
                 *counter = Value::Null;
             }
-            fields.values_mut().for_each(strip);
+            for field in fields.values_mut() {
+                strip(field);
+            }
         }
-        Value::Array(items) => items.iter_mut().for_each(strip),
+        Value::Array(items) => {
+            for item in items {
+                strip(item);
+            }
+        }
         _ => {}
     }
 }

@@ -1,5 +1,5 @@
 //! The firewall: our table, its guard, the elements that grants are, and the connections that came
-//! in under them. Which grants there are is left to `core::grants`.
+//! in under them. See `core::grants` for which grants there are.
 
 mod adopt;
 pub mod advice;
@@ -17,137 +17,95 @@ mod tracked;
 mod watch;
 
 pub use adopt::adopt;
-pub use live::{GuardState, NftFirewall, look_at, print_ruleset, unload};
+pub use live::{
+    GuardState, NftGuard, NftLink, Started, look_at, print_ruleset, reconcile, start, unload,
+};
 pub use tracked::Connection;
-pub use watch::TableChange;
+pub use watch::{TableChange, TableWatch};
 
+use crate::config::{self, KnockSettings};
 use crate::core::grants::{Change, Element, Flow};
-use crate::core::service::GrantKind;
+use crate::core::service::Service;
 use crate::core::types::Fault;
 
-/// What the gatekeeper asks of a firewall. After a fault of a change, what was asked for may or may
-/// not hold: `restore` settles it.
+/// The half of a firewall that the poll loop calls: none of it waits for another process. After a
+/// fault of a change, what was asked for may or may not hold: a [`GuardTask::Repair`] tells.
 pub trait Firewall {
     /// Makes `changes` hold, in order: `Set` replaces whatever time the element had and arms a
     /// one-connection element anew; `Remove` of a missing element is no fault. Up to 100 changes
-    /// succeed or fail together. 0 milliseconds removes. Cuts come last, and are made whatever
-    /// became of the rest.
+    /// succeed or fail together. 0 milliseconds removes. Cuts are left out, see [`Firewall::cut`].
     fn apply(&mut self, changes: &[Change]) -> Result<(), Fault>;
-
-    /// What is live in the kernel with the milliseconds it has left. A spent one-connection element
-    /// is not.
-    fn list(&mut self) -> Result<Vec<(Element, u64)>, Fault>;
 
     /// The milliseconds that one element has left; `None` if it is not live.
     fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault>;
 
-    /// The connections that the guard let in and that stand.
-    fn flows(&mut self) -> Result<Vec<Flow>, Fault>;
+    /// Ends the connections that these elements could have let in. After the changes of elements,
+    /// because a live element may let them go on.
+    fn cut(&mut self, elements: &[Element]) -> Result<(), Fault>;
 
-    /// Whether the guard stands exactly as we loaded it: table, chains, sets, rules.
-    fn guard_is_up(&mut self) -> Result<bool, Fault>;
+    /// True if our table is there, whatever is in it.
+    fn is_there(&mut self) -> Result<bool, Fault>;
 
-    /// Loads the guard if it is not up, and makes the kernel hold the `Set`s of `live` and nothing
-    /// else. For a start, a reload, and after somebody else's change. A one-connection element that
-    /// is missing stays missing: it may have been spent.
-    fn restore(&mut self, live: &[Change]) -> Result<Repair, Fault>;
+    /// Takes over the marks of settings that a [`GuardTask::Load`] has put in force.
+    fn use_settings(&mut self, settings: &config::FirewallSettings);
 }
 
-/// What a restore had to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Repair {
-    /// The guard was not up and was loaded again.
-    pub reloaded: bool,
-    /// Grants that were missing and are back.
-    pub put_back: usize,
-    /// Elements that no grant stood for, taken out.
-    pub removed: usize,
+/// What the guard is made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuardRules {
+    /// Table, marks, the nft program.
+    pub firewall: config::FirewallSettings,
+    /// Their ports are guarded.
+    pub services: Vec<Service>,
+    /// Its port is silent.
+    pub knock: KnockSettings,
 }
 
-/// A firewall for tests: it remembers what it was told.
-#[derive(Debug, Default)]
-pub struct Recording {
-    /// Every change that was applied, oldest first.
-    pub changes: Vec<Change>,
-    /// What is live, as (element, milliseconds as last set): time stands still here.
-    pub live: Vec<(Element, u64)>,
-    /// The connections that stand.
-    pub flows: Vec<Flow>,
-    /// Whether the guard was taken away.
-    pub down: bool,
-    /// Given to every call while it is there.
-    pub fault: Option<Fault>,
-}
-
-impl Recording {
-    fn check(&self) -> Result<(), Fault> {
-        self.fault.clone().map_or(Ok(()), Err)
-    }
-
-    fn take(&mut self, change: &Change) {
-        let (element, millis) = match change {
-            Change::Set { element, millis } => (*element, *millis),
-            Change::Shorten { element, millis }
-                if self.live.iter().any(|(other, _)| other == element) =>
-            {
-                (*element, *millis)
-            }
-            Change::Remove { element } => (*element, 0),
-            Change::Cut { element } => return self.flows.retain(|flow| !element.lets_in(flow)),
-            Change::Shorten { .. } => return,
-        };
-        self.live.retain(|(other, _)| *other != element);
-        if millis > 0 {
-            self.live.push((element, millis));
-        }
+impl GuardRules {
+    fn plan(&self) -> Result<ruleset::GuardPlan, Fault> {
+        ruleset::GuardPlan::new(&self.firewall, &self.services, &self.knock)
     }
 }
 
-impl Firewall for Recording {
-    fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
-        self.check()?;
-        for change in changes {
-            self.take(change);
-        }
-        self.changes.extend(changes.iter().copied());
-        Ok(())
-    }
+/// What is done beside the poll loop, because it runs the nft program or makes a long list.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GuardTask {
+    /// Load these rules in one transaction, elements stay, and list the elements. After a fault the
+    /// old rules are in force.
+    Load(GuardRules),
+    /// Refuse these rules if `Load` would refuse them before it changes anything.
+    Verify(GuardRules),
+    /// Load the rules again if what stands is not exactly what was loaded last; list the elements
+    /// in any case.
+    Repair,
+    /// Compare all rules with what was loaded last.
+    Check,
+    /// Take the guard away, with all elements.
+    Unload,
+    /// List the connections that the guard let in and that stand.
+    Flows,
+}
 
-    fn list(&mut self) -> Result<Vec<(Element, u64)>, Fault> {
-        self.check()?;
-        Ok(self.live.clone())
-    }
-
-    fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault> {
-        self.check()?;
-        Ok(self.live.iter().find(|(other, _)| other == element).map(|(_, millis)| *millis))
-    }
-
-    fn flows(&mut self) -> Result<Vec<Flow>, Fault> {
-        self.check()?;
-        Ok(self.flows.clone())
-    }
-
-    fn guard_is_up(&mut self) -> Result<bool, Fault> {
-        self.check()?;
-        Ok(!self.down)
-    }
-
-    fn restore(&mut self, live: &[Change]) -> Result<Repair, Fault> {
-        self.check()?;
-        let (before, reloaded) = (std::mem::take(&mut self.live), std::mem::take(&mut self.down));
-        let missing =
-            |list: &[(Element, u64)], element| !list.iter().any(|(other, _)| *other == element);
-        for change in live {
-            let stays_missing = |e: &Element| e.form == GrantKind::Once && missing(&before, *e);
-            if !matches!(change, Change::Set { element, .. } if stays_missing(element)) {
-                self.take(change);
-            }
-        }
-        Ok(Repair {
-            reloaded,
-            put_back: self.live.iter().filter(|(element, _)| missing(&before, *element)).count(),
-            removed: before.iter().filter(|(element, _)| missing(&self.live, *element)).count(),
-        })
-    }
+/// The result of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuardReport {
+    /// Of `Load` and `Repair`.
+    Loaded {
+        /// False if all rules stood as they were loaded, so that nothing was done.
+        reloaded: bool,
+        /// The live elements afterwards, with the milliseconds that they have left. A spent
+        /// one-connection element is not live.
+        elements: Vec<(Element, u64)>,
+    },
+    /// Of `Check`.
+    Checked {
+        /// True if the guard stands exactly as it was loaded.
+        sound: bool,
+    },
+    /// Of `Verify`.
+    Verified,
+    /// Of `Unload`.
+    Unloaded,
+    /// Of `Flows`.
+    Flows(Vec<Flow>),
 }

@@ -1,5 +1,5 @@
 //! One kept netlink socket to nf_tables: a batch goes in whole or not at all, a dump comes back
-//! whole or is asked again. What the messages say is left to `elements` and `conntrack`.
+//! whole or is asked again.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
     NetlinkPayload, NetlinkSerializable,
 };
-use netlink_packet_netfilter::NetfilterMessageInner::{Conntrack, NfTables};
+use netlink_packet_netfilter::NetfilterMessageInner::NfTables;
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
@@ -90,23 +90,23 @@ impl Netlink {
     /// The kernel works inside `send`, so every answer is there already: the first error counts,
     /// silence about `last` is one.
     fn verdict(&mut self, first: u32, last: u32) -> Result<(), Errno> {
-        let (mut answered, mut error) = (false, None);
+        let mut verdict = Err(Errno::EIO);
+        let mut error = None;
         while let Some(datagram) = self.receive()? {
             for message in messages(&datagram) {
                 let about = message.header.sequence_number;
-                if let NetlinkPayload::Error(answer) = message.payload {
-                    answered |= about == last;
-                    if let Some(code) = answer.code.filter(|_| (first..=last).contains(&about)) {
-                        error = error.or(Some(Errno::from_raw(code.get().saturating_neg())));
-                    }
+                let NetlinkPayload::Error(answer) = message.payload else { continue };
+                if about == last {
+                    verdict = Ok(());
+                }
+                if let Some(code) = answer.code
+                    && (first..=last).contains(&about)
+                {
+                    error.get_or_insert(Errno::from_raw(code.get().saturating_neg()));
                 }
             }
         }
-        match (error, answered) {
-            (Some(error), _) => Err(error),
-            (None, true) => Ok(()),
-            (None, false) => Err(Errno::EIO),
-        }
+        error.map_or(verdict, Err)
     }
 
     /// All messages that answer `request`, asked as a dump.
@@ -127,8 +127,7 @@ impl Netlink {
         &mut self,
         request: &ConntrackMessage,
     ) -> Result<Vec<NetfilterMessage>, Errno> {
-        let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
-        again(|| self.ask(NetfilterMessage::new(header.clone(), request.clone()), NLM_F_DUMP))
+        again(|| self.ask(track(NetfilterProtoFamily::Unspec, request), NLM_F_DUMP))
     }
 
     /// Changes one connection as `order` says; ENOENT if there is none.
@@ -137,9 +136,7 @@ impl Netlink {
         family: NetfilterProtoFamily,
         order: &ConntrackMessage,
     ) -> Result<(), Errno> {
-        let header = NetfilterHeader::new(family, 0, 0);
-        again(|| self.ask(NetfilterMessage::new(header.clone(), order.clone()), NLM_F_ACK))
-            .map(drop)
+        again(|| self.ask(track(family, order), NLM_F_ACK)).map(drop)
     }
 
     /// Makes a connection known; EEXIST if it is.
@@ -148,9 +145,8 @@ impl Netlink {
         family: NetfilterProtoFamily,
         order: &ConntrackMessage,
     ) -> Result<(), Errno> {
-        let header = NetfilterHeader::new(family, 0, 0);
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        again(|| self.ask(NetfilterMessage::new(header.clone(), order.clone()), flags)).map(drop)
+        again(|| self.ask(track(family, order), flags)).map(drop)
     }
 
     fn ask(
@@ -162,15 +158,18 @@ impl Netlink {
         self.push(&mut buffer, request, flags);
         self.drain()?;
         self.send(&buffer)?;
-        let (mut found, mut intact) = (Vec::new(), true);
+        let mut found = Vec::new();
+        let mut intact = true;
         while let Some(datagram) = self.receive()? {
-            for message in messages(&datagram).filter(|m| m.header.sequence_number == self.sequence)
-            {
+            for message in messages(&datagram) {
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
                 intact &= message.header.flags & DUMP_INTERRUPTED == 0;
                 match message.payload {
                     NetlinkPayload::InnerMessage(answer) => found.push(answer),
                     NetlinkPayload::Error(answer) => {
-                        finish(answer.code.map_or(0, |code| code.get()))?
+                        finish(answer.code.map_or(0, |code| code.get()))?;
                     }
                     NetlinkPayload::Done(done) => finish(done.code)?,
                     _ => {}
@@ -253,17 +252,17 @@ fn errno(error: &io::Error) -> Errno {
 }
 
 fn tables(answers: Vec<NetfilterMessage>) -> Vec<NfTablesMessage> {
-    let table = |answer: NetfilterMessage| {
-        if let NfTables(inner) = answer.inner { Some(inner) } else { None }
-    };
-    answers.into_iter().filter_map(table).collect()
+    let mut tables = Vec::new();
+    for answer in answers {
+        if let NfTables(inner) = answer.inner {
+            tables.push(inner);
+        }
+    }
+    tables
 }
 
-/// What an answer says of one connection, with the family that it is of.
-pub(super) fn connection(
-    answer: NetfilterMessage,
-) -> Option<(NetfilterProtoFamily, ConntrackMessage)> {
-    if let Conntrack(inner) = answer.inner { Some((answer.header.family, inner)) } else { None }
+fn track(family: NetfilterProtoFamily, message: &ConntrackMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message.clone())
 }
 
 fn control(message: ControlMessage) -> NetfilterMessage {

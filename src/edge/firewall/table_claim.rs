@@ -1,5 +1,5 @@
 //! One gateway per table and network namespace: a lock on a file that only root can have put there,
-//! held as long as the guard is ours. What is done with the table is left to `live`.
+//! held as long as the guard is ours.
 //!
 //! A name among the abstract Unix sockets would be the namespace's own and leave no file, but any
 //! user could take it first, and so keep the gateway from starting. A lock binds only those who see
@@ -32,11 +32,9 @@ pub(super) struct TableClaim {
 impl TableClaim {
     /// Takes the lock for `table` in this thread's network namespace.
     pub(super) fn claim(table: &str) -> Result<TableClaim, Fault> {
-        let namespace = fs::metadata(NAMESPACE).map_err(|e| {
-            Fault::new(
-                format!("{NAMESPACE}: {e}"),
-                "is /proc mounted, and this a Linux with namespaces?",
-            )
+        let namespace = fs::metadata(NAMESPACE).map_err(|error| {
+            let what = format!("{NAMESPACE}: {error}");
+            Fault::new(what, "is /proc mounted, and this a Linux with namespaces?")
         })?;
         files::make_directory(Path::new(PLACE), 0o700)?;
         files::check_own_directory(Path::new(PLACE))?;
@@ -46,7 +44,7 @@ impl TableClaim {
     fn claim_in(place: &Path, table: &str, namespace: u64) -> Result<TableClaim, Fault> {
         let path = place.join(format!("{table}-{namespace}.lock"));
         loop {
-            let file = open(&path).map_err(|e| unusable(&path, &e))?;
+            let file = open(&path).map_err(|error| unusable(&path, &error))?;
             files::check_open(&path, &file)?;
             let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
@@ -72,19 +70,17 @@ impl Drop for TableClaim {
 fn open(path: &Path) -> io::Result<File> {
     // O_NONBLOCK: a FIFO put there must not hang us.
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(flags)
-        .open(path)
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    options.custom_flags(flags).open(path)
 }
 
+/// True if `path` still names this file.
 fn is_still(path: &Path, file: &File) -> bool {
-    let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    fs::symlink_metadata(path)
-        .is_ok_and(|named| file.metadata().is_ok_and(|held| same(named, held)))
+    match (fs::symlink_metadata(path), file.metadata()) {
+        (Ok(named), Ok(held)) => (named.dev(), named.ino()) == (held.dev(), held.ino()),
+        _ => false,
+    }
 }
 
 fn taken(path: &Path, table: &str) -> Fault {
@@ -99,10 +95,7 @@ fn taken(path: &Path, table: &str) -> Fault {
 
 fn unusable(path: &Path, error: &io::Error) -> Fault {
     Fault::new(
-        format!(
-            "{}: the lock that keeps a second gateway from this table cannot be had: {error}",
-            path.display()
-        ),
+        format!("{}: cannot lock the table against a second gateway: {error}", path.display()),
         "run toctocd as root, with a writable /run/toctoc",
     )
 }

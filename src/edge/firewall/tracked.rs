@@ -1,16 +1,15 @@
 //! One entry of connection tracking: read from the kernel's message, and what names it in an order.
-//! Which entries are looked for, and what is done with them, is left to `conntrack` and `adopt`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use netlink_packet_core::{DefaultNla, Nla};
-use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Status, Tuple,
 };
+use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
 use nix::errno::Errno;
 
-use super::netlink::{Netlink, connection};
+use super::netlink::Netlink;
 use crate::core::types::{Fault, Proto};
 
 /// Attributes that the library has no names for, as in linux/netfilter/nfnetlink_conntrack.h.
@@ -24,28 +23,28 @@ const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// One connection, as it was asked for: before any translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Connection {
-    /// Who asked.
+    /// The one that asked.
     pub from: SocketAddr,
-    /// For what.
+    /// The address that was asked.
     pub to: SocketAddr,
-    /// By what.
+    /// Its protocol.
     pub proto: Proto,
 }
 
-/// What connection tracking says of one.
+/// What connection tracking says of one connection.
 #[derive(Debug)]
 pub(super) struct Tracked {
-    /// Which.
+    /// The connection.
     pub connection: Connection,
     /// Its family, for orders.
     pub family: NetfilterProtoFamily,
-    /// What names it in an order.
+    /// The attributes that name it in an order.
     pub name: Vec<ConntrackAttribute>,
     /// All bits, those of others too.
     pub mark: u32,
-    /// Whether anything came back.
+    /// True if anything came back.
     pub answered: bool,
-    /// Whether it leads elsewhere than was asked for.
+    /// True if it leads elsewhere than was asked for.
     pub translated: bool,
 }
 
@@ -54,12 +53,14 @@ pub(super) fn tracked(
     netlink: &mut Netlink,
     filter: &[ConntrackAttribute],
 ) -> Result<Vec<Tracked>, Fault> {
-    let answers = netlink.connections(&ConntrackMessage::Get(filter.to_vec())).map_err(refused)?;
-    Ok(answers
-        .into_iter()
-        .filter_map(connection)
-        .filter_map(|(family, message)| read(family, message))
-        .collect())
+    let mut found = Vec::new();
+    let request = ConntrackMessage::Get(filter.to_vec());
+    for answer in netlink.connections(&request).map_err(refused)? {
+        if let NetfilterMessageInner::Conntrack(message) = answer.inner {
+            found.extend(read(answer.header.family, message));
+        }
+    }
+    Ok(found)
 }
 
 /// An attribute without a name, big endian as all of them are.
@@ -69,45 +70,64 @@ pub(super) fn other(kind: u16, value: u32) -> ConntrackAttribute {
 
 fn read(family: NetfilterProtoFamily, message: ConntrackMessage) -> Option<Tracked> {
     let ConntrackMessage::New(attributes) = message else { return None };
-    let (mut found, mut name, mut mark, mut answered, mut translated) =
-        (None, Vec::new(), 0, false, false);
+    let mut connection = None;
+    let mut name = Vec::new();
+    let mut mark = 0;
+    let mut status = Status::empty();
     for attribute in attributes {
-        let mut names = false;
         match &attribute {
-            ConntrackAttribute::CtaTupleOrig(tuple) => (found, names) = (read_tuple(tuple), true),
-            ConntrackAttribute::CtaMark(bits) => mark = *bits,
-            ConntrackAttribute::CtaStatus(status) => {
-                answered = status.contains(Status::SeenReply);
-                translated = status.bits() & DESTINATION_TRANSLATED != 0;
+            ConntrackAttribute::CtaTupleOrig(tuple) => {
+                connection = read_tuple(tuple);
+                name.push(attribute);
             }
-            ConntrackAttribute::Other(other) => names = other.kind() == ZONE,
+            ConntrackAttribute::Other(other) if other.kind() == ZONE => name.push(attribute),
+            ConntrackAttribute::CtaMark(bits) => mark = *bits,
+            ConntrackAttribute::CtaStatus(bits) => status = *bits,
             _ => {}
         }
-        name.extend(Some(attribute).filter(|_| names));
     }
-    found.map(|connection| Tracked { connection, family, name, mark, answered, translated })
+    let answered = status.contains(Status::SeenReply);
+    let translated = status.bits() & DESTINATION_TRANSLATED != 0;
+    Some(Tracked { connection: connection?, family, name, mark, answered, translated })
 }
 
 fn read_tuple(tuple: &[Tuple]) -> Option<Connection> {
-    let (mut source, mut destination, mut proto, mut from, mut to) = (None, None, None, None, None);
+    let mut source = None;
+    let mut destination = None;
+    let mut proto = None;
+    let mut from = None;
+    let mut to = None;
     for part in tuple {
         match part {
-            Tuple::Ip(addresses) => addresses.iter().for_each(|address| match address {
-                IPTuple::SourceAddress(ip) => source = Some(*ip),
-                IPTuple::DestinationAddress(ip) => destination = Some(*ip),
-                _ => {}
-            }),
-            Tuple::Proto(ports) => ports.iter().for_each(|port| match port {
-                ProtoTuple::Protocol(number) => proto = Proto::from_number((*number).into()),
-                ProtoTuple::SourcePort(number) => from = Some(*number),
-                ProtoTuple::DestinationPort(number) => to = Some(*number),
-                _ => {}
-            }),
+            Tuple::Ip(addresses) => {
+                for address in addresses {
+                    match address {
+                        IPTuple::SourceAddress(ip) => source = Some(*ip),
+                        IPTuple::DestinationAddress(ip) => destination = Some(*ip),
+                        _ => {}
+                    }
+                }
+            }
+            Tuple::Proto(ports) => {
+                for port in ports {
+                    match port {
+                        ProtoTuple::Protocol(number) => {
+                            proto = Proto::from_number((*number).into());
+                        }
+                        ProtoTuple::SourcePort(number) => from = Some(*number),
+                        ProtoTuple::DestinationPort(number) => to = Some(*number),
+                        _ => {}
+                    }
+                }
+            }
             _ => {}
         }
     }
-    let at = |ip: Option<IpAddr>, port: Option<u16>| Some(SocketAddr::new(ip?, port?));
-    Some(Connection { from: at(source, from)?, to: at(destination, to)?, proto: proto? })
+    Some(Connection {
+        from: SocketAddr::new(source?, from?),
+        to: SocketAddr::new(destination?, to?),
+        proto: proto?,
+    })
 }
 
 pub(super) fn refused(error: Errno) -> Fault {

@@ -1,10 +1,13 @@
 //! The few things that the state asks of a disk, as a seam: the real one here, one that tears and
-//! fails in the tests. In which order they are asked is left to `state`.
+//! fails in the tests.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
 
 use crate::core::types::Fault;
 use crate::edge::files;
@@ -12,8 +15,10 @@ use crate::edge::files;
 /// More than any state grows to; a larger file is not ours.
 const LIMIT: u64 = 1 << 30;
 
-/// One directory of a disk.
-pub trait Disk {
+/// A directory of a disk, and one file in it that is open for writing.
+pub trait Disk: Send {
+    /// Another handle on the same directory and the same open file, for another thread.
+    fn duplicate(&self) -> Box<dyn Disk>;
     /// The whole file; `None` if there is none.
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>>;
     /// Makes the file, or empties it, writes all of `bytes` and syncs it. Its name is not durable
@@ -23,7 +28,7 @@ pub trait Disk {
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
     /// Makes names durable.
     fn sync_directory(&mut self) -> io::Result<()>;
-    /// Opens the file that the next two calls mean.
+    /// Opens the file that the next two calls mean. A later rename changes nothing about that.
     fn open(&mut self, name: &str) -> io::Result<()>;
     /// Writes into the open file; durable after the next [`Disk::sync`], in any order with other
     /// writes before it.
@@ -33,10 +38,10 @@ pub trait Disk {
 }
 
 /// A directory of a real disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Directory {
     path: PathBuf,
-    open: Option<File>,
+    open: Option<Arc<File>>,
 }
 
 impl Directory {
@@ -46,30 +51,32 @@ impl Directory {
     }
 
     fn opened(&self) -> io::Result<&File> {
-        self.open.as_ref().ok_or_else(|| io::Error::other("no journal is open"))
+        self.open.as_deref().ok_or_else(|| io::Error::other("no journal is open"))
     }
 }
 
 impl Disk for Directory {
+    fn duplicate(&self) -> Box<dyn Disk> {
+        Box::new(self.clone())
+    }
+
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let file = match believed(OpenOptions::new().read(true), &self.path.join(name)) {
+        let file = match trusted(OpenOptions::new().read(true), &self.path.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
         let mut bytes = Vec::new();
         let length = file.take(LIMIT + 1).read_to_end(&mut bytes)?;
-        if u64::try_from(length).is_ok_and(|length| length <= LIMIT) {
-            Ok(Some(bytes))
-        } else {
-            Err(io::Error::other("it is larger than any state of ours"))
+        if length as u64 > LIMIT {
+            return Err(io::Error::other("it is larger than any state of ours"));
         }
+        Ok(Some(bytes))
     }
 
     fn write_new(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let file = believed(
-            OpenOptions::new().write(true).create(true).truncate(false),
-            &self.path.join(name),
-        )?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let file = trusted(&mut options, &self.path.join(name))?;
         file.set_len(0)?;
         file.write_all_at(bytes, 0)?;
         file.sync_all()
@@ -85,7 +92,8 @@ impl Disk for Directory {
 
     fn open(&mut self, name: &str) -> io::Result<()> {
         self.open = None;
-        self.open = Some(believed(OpenOptions::new().write(true), &self.path.join(name))?);
+        let file = trusted(OpenOptions::new().write(true), &self.path.join(name))?;
+        self.open = Some(Arc::new(file));
         Ok(())
     }
 
@@ -98,24 +106,35 @@ impl Disk for Directory {
     }
 }
 
-/// Whether the file is one that we would believe; none is fine.
+/// Refuses a file that we would not trust; none is fine.
 pub(super) fn check(path: &Path) -> Result<(), Fault> {
-    match believed(OpenOptions::new().read(true), path) {
+    match trusted(OpenOptions::new().read(true), path) {
+        Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map(drop).map_err(|error| {
-            Fault::new(
-                error.to_string(),
-                format!("see how it came to that, then mend or remove {}", path.display()),
-            )
-        }),
+        Err(error) => Err(as_fault(error)),
     }
 }
 
 /// Opens what only we can have written: a forged record would open doors, and doors run commands.
-fn believed(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+fn trusted(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     // O_NONBLOCK: a FIFO put there must not hang us.
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC | nix::libc::O_NONBLOCK;
     let file = options.mode(0o600).custom_flags(flags).open(path)?;
-    files::check_open(path, &file).map_err(|fault| io::Error::other(fault.what))?;
+    // A fault keeps its remedy inside the error: see `as_fault`.
+    files::check_open(path, &file).map_err(io::Error::other)?;
     Ok(file)
+}
+
+/// The fault inside the error of a disk, or one with the remedy for disks.
+pub(super) fn as_fault(error: io::Error) -> Fault {
+    let remedy = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOSPC | Errno::EDQUOT) => {
+            "make room on that disk; nothing opens until it can be written"
+        }
+        _ => "check that disk; nothing opens until it can be read and written",
+    };
+    match error.downcast::<Fault>() {
+        Ok(fault) => fault,
+        Err(error) => Fault::new(error.to_string(), remedy),
+    }
 }

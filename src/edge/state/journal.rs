@@ -1,9 +1,9 @@
 //! The journal's bytes: a page with two commit marks, then batches, each chained to the one before
-//! by a checksum. Files and syncs are left to `state`, what the records mean to `core::ledger`.
+//! by a checksum. See `core::ledger` for the meaning of the records.
 //!
 //! The checksum is BLAKE2s without a key: it is against disks, crashes and restored backups.
-//! Whoever can write this file is root and could read a key beside it. Chained, so that a batch
-//! that is missing, doubled or of an older file is noticed.
+//! Whoever can write this file is root and could read a key beside it. It is chained, so that a
+//! batch that is missing, doubled or of an older file is noticed.
 
 use blake2::{Blake2s256, Digest};
 
@@ -39,7 +39,7 @@ pub(super) struct Tail {
     pub(super) at: u64,
 }
 
-/// What a file amounts to.
+/// The content of a file.
 #[derive(Debug, PartialEq)]
 pub(super) struct JournalContents {
     /// All records that could be read, those after damage included.
@@ -70,7 +70,9 @@ impl Tail {
     /// The bytes of the next batch, to be written at `self.at`, and the tail after it.
     pub(super) fn batch(&self, records: &[Record]) -> Result<(Vec<u8>, Tail), Fault> {
         let mut payload = Vec::new();
-        records.iter().try_for_each(|record| record.encode(&mut payload))?;
+        for record in records {
+            record.encode(&mut payload)?;
+        }
         let too_long = |_| Fault::new("the state is larger than 4 GiB", "enrol fewer clients");
         let length = u32::try_from(payload.len()).map_err(too_long)?;
         let number = self.number + 1;
@@ -98,21 +100,21 @@ impl Tail {
 /// A commit mark is written after its batch was synced, and is itself synced by the next batch. So
 /// whatever was given out as durable is there whenever: both marks are whole, and every batch up to
 /// the higher one is; or one mark was torn while it was written, and every batch up to the one
-/// after the whole mark is. Anything less is damage.
+/// after the whole mark is. Anything less is damage. Batches that were deferred have no mark of
+/// their own: the next commit's counts for them.
 pub(super) fn read(file: &[u8]) -> JournalContents {
     let marks = MARKS.map(|place| file.get(place..place + MARK).and_then(read_mark));
     let header = read_header(file);
-    let salt = header.or_else(|| marks.into_iter().flatten().map(|(salt, _)| salt).next());
-    let Some(salt) = salt else {
-        return JournalContents {
-            records: Vec::new(),
-            damage: Some("its first page is not a journal's"),
-            torn: 0,
-        };
+    let marked_salt = marks.iter().flatten().map(|(salt, _)| *salt).next();
+    let Some(salt) = header.or(marked_salt) else {
+        let damage = Some("its first page is not a journal's");
+        return JournalContents { records: Vec::new(), damage, torn: 0 };
     };
-    let marks =
-        marks.map(|mark| mark.filter(|(other, _)| *other == salt).map(|(_, number)| number));
-    let promised = match marks {
+    let numbers = marks.map(|mark| match mark {
+        Some((other, number)) if other == salt => Some(number),
+        _ => None,
+    });
+    let promised = match numbers {
         [Some(a), Some(b)] => Some(a.max(b)),
         [Some(a), None] | [None, Some(a)] => a.checked_add(1),
         [None, None] => None,
@@ -120,10 +122,10 @@ pub(super) fn read(file: &[u8]) -> JournalContents {
     let mut tail = Tail { salt, last: salt, number: 0, at: PAGE as u64 };
     let mut rest = file.get(PAGE..).unwrap_or_default();
     let mut records = Vec::new();
-    while let Some((mine, after, length)) = read_batch(rest, &tail) {
-        records.extend(mine);
-        tail = after;
-        rest = rest.get(length..).unwrap_or_default();
+    while let Some(batch) = read_batch(rest, &tail) {
+        records.extend(batch.records);
+        tail = batch.tail;
+        rest = rest.get(batch.length..).unwrap_or_default();
     }
     let strays = salvage(rest, &salt, &mut records);
     let damage = match promised {
@@ -136,14 +138,30 @@ pub(super) fn read(file: &[u8]) -> JournalContents {
     JournalContents { records, damage, torn: if damage.is_none() { rest.len() } else { 0 } }
 }
 
+/// The records of the batches up to `tail`, whatever follows them; `None` if one is damaged. For a
+/// file that grows while it is read.
+pub(super) fn read_up_to(file: &[u8], tail: &Tail) -> Option<Vec<Record>> {
+    let mut at = Tail { salt: tail.salt, last: tail.salt, number: 0, at: PAGE as u64 };
+    let mut rest = file.get(PAGE..)?;
+    let mut records = Vec::new();
+    while at.number < tail.number {
+        let batch = read_batch(rest, &at)?;
+        records.extend(batch.records);
+        at = batch.tail;
+        rest = rest.get(batch.length..)?;
+    }
+    (at == *tail && read_header(file)? == tail.salt).then_some(records)
+}
+
 fn read_header(file: &[u8]) -> Option<Sum> {
     let header = file.get(..HEADER)?;
     let (said, check) = header.split_at_checked(32)?;
     let mut reader = Reader::new(said);
-    let right = reader.take(MAGIC.len())? == MAGIC
-        && reader.u32()? == VERSION
-        && sum(&[b"header", said]) == check;
-    right.then(|| reader.array())?
+    if reader.take(MAGIC.len())? != MAGIC || reader.u32()? != VERSION {
+        return None;
+    }
+    let salt = reader.array()?;
+    (sum(&[b"header", said]) == check).then_some(salt)
 }
 
 fn read_mark(bytes: &[u8]) -> Option<(Sum, u64)> {
@@ -152,28 +170,47 @@ fn read_mark(bytes: &[u8]) -> Option<(Sum, u64)> {
     (sum(&[b"mark", said]) == check).then_some((reader.array()?, reader.u64()?))
 }
 
-/// The batch at the front of `bytes` if it is the one that follows `tail`: its records, the tail
-/// after it, its length.
-fn read_batch(bytes: &[u8], tail: &Tail) -> Option<(Vec<Record>, Tail, usize)> {
-    let (number, before, last, records, length) = read_any_batch(bytes, &tail.salt)?;
-    let follows = number == tail.number.checked_add(1)? && before == tail.last;
-    let at = tail.at.checked_add(u64::try_from(length).ok()?)?;
-    follows.then_some((records, Tail { salt: tail.salt, last, number, at }, length))
+/// One batch as it was read.
+struct Batch {
+    number: u64,
+    before: Sum,
+    records: Vec<Record>,
+    /// Where the next one goes, if this one follows the one that the reader expected.
+    tail: Tail,
+    length: usize,
 }
 
-fn read_any_batch(bytes: &[u8], salt: &Sum) -> Option<(u64, Sum, Sum, Vec<Record>, usize)> {
+/// The batch at the front of `bytes` if it is the one that follows `tail`.
+fn read_batch(bytes: &[u8], tail: &Tail) -> Option<Batch> {
+    let mut batch = read_any_batch(bytes, &tail.salt)?;
+    if batch.number != tail.number.checked_add(1)? || batch.before != tail.last {
+        return None;
+    }
+    batch.tail.at = tail.at.checked_add(u64::try_from(batch.length).ok()?)?;
+    Some(batch)
+}
+
+fn read_any_batch(bytes: &[u8], salt: &Sum) -> Option<Batch> {
     let head = bytes.get(..32)?;
     let mut reader = Reader::new(bytes);
-    (reader.take(4)? == BATCH).then_some(())?;
-    let (length, number, before) = (reader.u32()?, reader.u64()?, reader.array()?);
-    let (last, payload): (Sum, _) = (reader.array()?, reader.take(usize::try_from(length).ok()?)?);
-    (batch_sum(salt, head, payload) == last).then_some(())?;
+    if reader.take(4)? != BATCH {
+        return None;
+    }
+    let length = reader.u32()?;
+    let number = reader.u64()?;
+    let before = reader.array()?;
+    let last: Sum = reader.array()?;
+    let payload = reader.take(usize::try_from(length).ok()?)?;
+    if batch_sum(salt, head, payload) != last {
+        return None;
+    }
     let mut records = Vec::new();
     let mut reader = Reader::new(payload);
     while !reader.rest().is_empty() {
         records.push(Record::decode(&mut reader)?);
     }
-    Some((number, before, last, records, BATCH_HEADER + payload.len()))
+    let tail = Tail { salt: *salt, last, number, at: 0 };
+    Some(Batch { number, before, records, tail, length: BATCH_HEADER + payload.len() })
 }
 
 /// Whole batches of this file that lie behind damage: their marks count all the same. How many
@@ -182,11 +219,12 @@ fn salvage(mut rest: &[u8], salt: &Sum, records: &mut Vec<Record>) -> usize {
     let mut found = 0;
     while let Some(place) = rest.windows(BATCH.len()).position(|four| four == BATCH) {
         rest = rest.get(place..).unwrap_or_default();
-        let step = read_any_batch(rest, salt).map_or(1, |(_, _, _, mine, length)| {
-            records.extend(mine);
+        let mut step = 1;
+        if let Some(batch) = read_any_batch(rest, salt) {
+            records.extend(batch.records);
+            step = batch.length;
             found += 1;
-            length
-        });
+        }
         rest = rest.get(step..).unwrap_or_default();
     }
     found

@@ -10,6 +10,7 @@ use crate::core::address::as_text;
 use crate::core::door::{Step, TcpFlags};
 use crate::edge::classic_log::{ClassicLine, print_line, stamp};
 use crate::edge::gatekeeper_pipe::{PipeError, ToGatekeeper, ToListener};
+use crate::edge::one_time::SequenceUse;
 use crate::edge::runner_pipe::RunRequest;
 use crate::edge::{clock, link};
 
@@ -137,11 +138,11 @@ impl Knockd {
     fn use_up(&mut self, index: u16) -> bool {
         let Some(door) = self.conf.doors.get_mut(usize::from(index)) else { return false };
         let Some(path) = &door.one_time_sequences else { return true };
-        let mut skipped = Vec::new();
-        let burned = crate::edge::one_time::use_up(path, door, &mut |error| skipped.push(error));
+        let used = crate::edge::one_time::use_up(path, door);
+        let is_marked = used.is_ok();
+        let SequenceUse { by_us, next, skipped } = used.unwrap_or_default();
         door.fixed_first = false;
         let name = door.name.clone();
-        let next = burned.as_ref().ok().and_then(|burned| burned.next.clone());
         let known = next
             .iter()
             .flatten()
@@ -153,10 +154,10 @@ impl Knockd {
                 self.line(ClassicLine::quiet(&text).gap());
             }
         }
-        match (&burned, &next) {
-            (Err(_), _) => self.complain_gap(&one_time::not_marked(&name)),
-            (Ok(_), None) => self.complain_gap(&one_time::none_left(&name)),
-            (Ok(_), Some(steps)) => self.trace_next(index, steps),
+        match &next {
+            _ if !is_marked => self.complain_gap(&one_time::not_marked(&name)),
+            None => self.complain_gap(&one_time::none_left(&name)),
+            Some(steps) => self.trace_next(index, steps),
         }
         if let Some(listener) = &mut self.listener {
             // A pipe that is of no use is noticed when it is read.
@@ -168,7 +169,7 @@ impl Knockd {
             // Lines were added since the start: the kernel's filter does not know their ports.
             self.renew_listener();
         }
-        burned.is_ok_and(|burned| burned.ours)
+        by_us
     }
 
     /// COMPAT: knockd renews its filter for IPv4 alone, and shows only that. Ours lets IPv6 through

@@ -79,7 +79,7 @@ fn a_torn_tail_is_cut_off_without_a_word() {
     let home = tempfile::tempdir().unwrap();
     let (mut state, _) = open(home.path());
     state.commit(&[seen(1)]).unwrap();
-    let (torn, _) = state.tail.batch(&[seen(2)]).unwrap();
+    let (torn, _) = state.journal.tail.batch(&[seen(2)]).unwrap();
     drop(state);
     let path = home.path().join(JOURNAL);
     let mut bytes = fs::read(&path).unwrap();
@@ -87,6 +87,40 @@ fn a_torn_tail_is_cut_off_without_a_word() {
     fs::write(&path, &bytes).unwrap();
     let (_, recovered) = open(home.path());
     assert_eq!((recovered.intact, held(&recovered.ledger)), (true, [1].into()));
+}
+
+#[test]
+fn commits_beside_jobs_in_threads_leave_every_mark_in_one_small_file() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut state, _) = open(home.path());
+    let mut thread: Option<std::thread::JoinHandle<StateDone>> = None;
+    let mut jobs = 0;
+    for n in 0..300 {
+        state.limit = 0;
+        match n % 3 {
+            0 => state.defer(&[seen(n)]),
+            _ => state.commit(&[seen(n)]).unwrap(),
+        }
+        if let Some(ended) = thread.take_if(|thread| thread.is_finished()) {
+            state.finish(ended.join().unwrap()).unwrap();
+            jobs += 1;
+        }
+        if let Some(job) = state.job() {
+            thread = Some(std::thread::spawn(move || job.run()));
+        }
+    }
+    if let Some(last) = thread {
+        state.finish(last.join().unwrap()).unwrap();
+    }
+    state.maintain_now().unwrap();
+    assert!(jobs > 10, "{jobs}");
+    let written = fs::metadata(home.path().join(JOURNAL)).unwrap().len();
+    assert_eq!(written, state.journal.tail.at, "the open file is the one that has the name");
+    assert!(!home.path().join(NEXT).exists());
+    drop(state);
+    let (_, recovered) = open(home.path());
+    assert!(recovered.intact);
+    assert_eq!(held(&recovered.ledger), (0..300).collect());
 }
 
 #[test]

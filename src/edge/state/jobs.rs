@@ -1,0 +1,217 @@
+//! The writing that no commit does, as jobs for a thread beside the poll loop, and the reading at a
+//! start. See `state` for why commits may go on meanwhile.
+
+use std::io;
+
+use blake2::{Blake2s256, Digest};
+
+use super::disk::{self, Disk};
+use super::journal::{self, Tail};
+use super::{DAMAGED, JOURNAL, NEXT, Recovered, USED};
+use crate::core::ledger::Ledger;
+use crate::core::record::Record;
+use crate::core::replay::StateOrigin;
+use crate::core::types::{Fault, Wall};
+
+/// A journal that is open for writing.
+pub(super) struct Appender {
+    pub(super) disk: Box<dyn Disk>,
+    /// Where the next batch goes.
+    pub(super) tail: Tail,
+    /// The last batches, which may not be durable yet.
+    pub(super) unsynced: Vec<u8>,
+    /// Where those begin.
+    from: u64,
+}
+
+impl Appender {
+    fn new(disk: Box<dyn Disk>, tail: Tail) -> Appender {
+        Appender { disk, tail, unsynced: Vec::new(), from: tail.at }
+    }
+
+    /// The same for another thread.
+    pub(super) fn duplicate(&self) -> Appender {
+        let disk = self.disk.duplicate();
+        Appender { disk, tail: self.tail, unsynced: self.unsynced.clone(), from: self.from }
+    }
+
+    /// Adds a batch behind those that are not durable. On a fault nothing is added.
+    pub(super) fn add(&mut self, records: &[Record]) -> Result<(), Fault> {
+        let (batch, tail) = self.tail.batch(records)?;
+        self.unsynced.extend(batch);
+        self.tail = tail;
+        Ok(())
+    }
+
+    /// Makes all batches durable.
+    pub(super) fn write(&mut self) -> io::Result<()> {
+        self.disk.write_at(self.from, &self.unsynced)?;
+        self.disk.sync()
+    }
+
+    /// All batches are durable.
+    pub(super) fn synced(&mut self) {
+        self.unsynced.clear();
+        self.from = self.tail.at;
+    }
+
+    /// Writes the mark of the last batch, which was made durable.
+    pub(super) fn mark(&mut self) -> io::Result<()> {
+        self.disk.write_at(self.tail.mark_place() as u64, &self.tail.mark())
+    }
+}
+
+/// Work on the files of a state, to be run where nobody waits.
+pub struct StateJob {
+    pub(super) work: Work,
+    pub(super) shown: String,
+}
+
+pub(super) enum Work {
+    /// Make the batches of these files durable.
+    Write(Vec<Appender>),
+    /// Write the sum of this journal, up to its tail, into the next one.
+    Sum(Appender),
+    /// Give the next journal its name.
+    Rename(Box<dyn Disk>),
+    /// Read everything again.
+    Reopen { disk: Box<dyn Disk>, now: Wall },
+}
+
+/// The result of a job, for [`super::State::finish`].
+pub struct StateDone(pub(super) Outcome);
+
+pub(super) enum Outcome {
+    Written,
+    Summed(Appender),
+    Renamed,
+    Reopened(Appender, Recovered),
+    /// It failed, and the journal is as good as before.
+    Harmless(Fault),
+    /// It failed, and what the disk holds cannot be known.
+    Failed(Fault),
+}
+
+impl StateJob {
+    /// Does it, and waits for the disk.
+    pub fn run(self) -> StateDone {
+        let shown = self.shown;
+        StateDone(match self.work {
+            Work::Write(files) => match files.into_iter().try_for_each(|mut file| file.write()) {
+                Ok(()) => Outcome::Written,
+                Err(error) => Outcome::Failed(fault(&shown, "writing", error)),
+            },
+            Work::Sum(journal) => sum_up(journal, &shown),
+            Work::Rename(mut disk) => match rename(&mut *disk) {
+                Ok(()) => Outcome::Renamed,
+                // Which of the two a crash would leave is open.
+                Err(error) => Outcome::Failed(fault(&shown, "writing", error)),
+            },
+            Work::Reopen { disk, now } => match reopen(disk, now, &shown) {
+                Ok((journal, recovered)) => Outcome::Reopened(journal, recovered),
+                Err(fault) => Outcome::Failed(fault),
+            },
+        })
+    }
+}
+
+fn sum_up(journal: Appender, shown: &str) -> Outcome {
+    let mut disk = journal.disk;
+    let file = match disk.read(JOURNAL) {
+        Ok(file) => file.unwrap_or_default(),
+        Err(error) => return Outcome::Harmless(fault(shown, "reading", error)),
+    };
+    let Some(records) = journal::read_up_to(&file, &journal.tail) else {
+        let what = format!("state in {shown}: {JOURNAL} cannot be read back as it was written");
+        return Outcome::Failed(Fault::new(
+            what,
+            "check that disk; the gateway reads it again by itself",
+        ));
+    };
+    let ledger = Ledger::of(&records);
+    match write_next(&mut *disk, &ledger, &file, ledger.newest()) {
+        Ok(tail) => match disk.open(NEXT) {
+            Ok(()) => Outcome::Summed(Appender::new(disk, tail)),
+            Err(error) => Outcome::Harmless(fault(shown, "writing", error)),
+        },
+        Err(error) => Outcome::Harmless(fault(shown, "writing", error)),
+    }
+}
+
+/// Writes a journal of `ledger` under the name of the next one.
+fn write_next(disk: &mut dyn Disk, ledger: &Ledger, before: &[u8], now: Wall) -> io::Result<Tail> {
+    let (file, tail) =
+        journal::fresh(salt(before, now), &ledger.records()).map_err(io::Error::other)?;
+    disk.write_new(NEXT, &file)?;
+    Ok(tail)
+}
+
+fn rename(disk: &mut dyn Disk) -> io::Result<()> {
+    disk.rename(NEXT, JOURNAL)?;
+    disk.sync_directory()
+}
+
+/// Reads the journal, keeps it aside if it is damaged, and writes it anew.
+///
+/// It is written anew at every start, so that what is read from here on is what the disk has, not
+/// what a cache had before a sync failed; and a torn tail is gone for good.
+pub(super) fn reopen(
+    mut disk: Box<dyn Disk>,
+    now: Wall,
+    shown: &str,
+) -> Result<(Appender, Recovered), Fault> {
+    let reading = |error| fault(shown, "reading", error);
+    let writing = |error| fault(shown, "writing", error);
+    let was_used = disk.read(USED).map_err(reading)?.is_some();
+    let file = disk.read(JOURNAL).map_err(reading)?;
+    let is_first = file.is_none() && !was_used;
+    let (mut ledger, damage) = match &file {
+        Some(file) => {
+            let reading = journal::read(file);
+            (Ledger::of(&reading.records), reading.damage)
+        }
+        None => (Ledger::default(), was_used.then_some("it is missing, and this host had one")),
+    };
+    if damage.is_some() {
+        if let Some(file) = &file {
+            let keeping = |error| fault(shown, "keeping the damaged journal", error);
+            disk.write_new(DAMAGED, file).map_err(keeping)?;
+        }
+        ledger.apply(&Record::Lost { at: now });
+    }
+    let before = file.as_deref().unwrap_or_default();
+    let tail = write_next(&mut *disk, &ledger, before, now).map_err(writing)?;
+    rename(&mut *disk).map_err(writing)?;
+    disk.open(JOURNAL).map_err(writing)?;
+    if !was_used {
+        let text = b"This host has had a state: if it is missing, marks are lost.\n";
+        disk.write_new(USED, text).map_err(writing)?;
+        disk.sync_directory().map_err(writing)?;
+    }
+    let why = ledger.lost().map(|_| loss(shown, damage));
+    let standing = if is_first { StateOrigin::First } else { StateOrigin::Found };
+    let recovered = Recovered { intact: why.is_none(), why, standing, ledger };
+    Ok((Appender::new(disk, tail), recovered))
+}
+
+/// Differs from every earlier file's: it depends on all that the one before held, and on the time.
+fn salt(before: &[u8], now: Wall) -> [u8; 16] {
+    let sum = Blake2s256::new().chain_update(now.0.to_be_bytes()).chain_update(before).finalize();
+    let mut salt = [0; 16];
+    salt.iter_mut().zip(sum).for_each(|(to, from)| *to = from);
+    salt
+}
+
+fn loss(shown: &str, damage: Option<&str>) -> Fault {
+    let how = damage.unwrap_or("records were lost, and nobody has accepted that yet");
+    Fault::new(
+        format!("{shown}/{JOURNAL}: {how}: knocks open by challenge only"),
+        "find out how it came to that, then accept the loss with `toctocd reinitialise`",
+    )
+}
+
+/// The fault of a disk, with what was done at the time.
+pub(super) fn fault(shown: &str, doing: &str, error: io::Error) -> Fault {
+    let Fault { what, remedy } = disk::as_fault(error);
+    Fault { what: format!("state in {shown}: {doing}: {what}"), remedy }
+}
