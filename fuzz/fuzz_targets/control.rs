@@ -8,7 +8,10 @@ use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use toctoc::core::types::Boot;
 use toctoc::edge::control::{Control, ControlRequest, ControlResponse, MAX_REQUEST, MAX_SESSIONS};
+
+const NOW: Boot = Boot(1);
 
 fn path() -> PathBuf {
     std::env::temp_dir().join(format!("toctoc-fuzz-{}.sock", std::process::id()))
@@ -32,12 +35,19 @@ fn run(control: &mut Control, input: &[u8]) {
     let asked = line.iter().position(|byte| *byte == b'\n').map(|end| &line[..end]);
     let expected = asked.and_then(ControlRequest::parse);
     let mut answers = 0;
+    let mut waiting = Vec::new();
+    // Answered at once, or only in the next turn.
+    let is_late = size & 1 == 1;
     let mut serve = |control: &mut Control| {
-        control.serve(|command| {
-            assert_eq!(Some(&command), expected.as_ref(), "a command that the peer did not send");
+        let mut due = std::mem::take(&mut waiting);
+        for (id, request) in control.requests(NOW) {
+            assert_eq!(Some(&request), expected.as_ref(), "a command that the peer did not send");
             answers += 1;
-            ControlResponse::Ok(serde_json::json!({}))
-        });
+            if is_late { waiting.push(id) } else { due.push(id) }
+        }
+        for id in due {
+            control.reply(id, &ControlResponse::Ok(serde_json::json!({})));
+        }
         assert!(control.interests().count() <= MAX_SESSIONS + 1);
     };
     for piece in line.chunks(usize::from(*size) + 1) {
@@ -46,11 +56,12 @@ fn run(control: &mut Control, input: &[u8]) {
         serve(control);
     }
     serve(control);
+    serve(control);
     let mut answer = Vec::new();
     let _ = peer.read_to_end(&mut answer);
     assert!(answers <= 1, "one connection, one answer");
     assert_eq!(answers == 1, answer.starts_with(b"{\"ok\""), "a command without a response");
     drop(peer);
-    control.serve(|_| unreachable!("the peer is gone"));
+    assert!(control.requests(NOW).is_empty(), "the peer is gone");
     assert_eq!(control.interests().count(), 1, "a closed connection is still kept");
 }

@@ -2,6 +2,7 @@
 //! through.
 
 use std::fs;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
@@ -337,26 +338,26 @@ fn a_foreign_change_between_loading_and_reading_back_is_never_taken_for_ours() {
 }
 
 #[test]
-fn grants_go_on_while_a_job_hangs_and_nothing_of_it_is_taken_for_somebody_elses() {
+fn grants_go_on_while_a_job_hangs_and_its_changes_are_known_as_ours() {
     let folder = tempfile::tempdir().unwrap();
     let [hang, fifo] = ["hang", "fifo"].map(|name| folder.path().join(name));
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let (hang, fifo) = (hang.display(), fifo.display());
-    let settings = meddling_nft(&folder, &format!("[ -e {hang} ] && rm {hang} && read x <{fifo}"));
+    let script = format!("[ -e {0} ] && rm {0} && read x <{1}", hang.display(), fifo.display());
+    let settings = interfering_nft(&folder, &script);
     let mut it = Guarded::with(&settings);
     let ended = it.grant(it.pairs()[0].0, DNS, GrantKind::Time, 60_000);
     for task in [GuardTask::Load(rules(&settings, &services(&[SSH, DNS]))), GuardTask::Repair] {
-        std::fs::write(hang.to_string(), "").unwrap();
+        fs::write(&hang, "").unwrap();
         let job = it.nft.job(task);
         // Opens only when the program reads.
-        let mut release = std::fs::File::create(fifo.to_string()).unwrap();
+        let mut release = fs::File::create(&fifo).unwrap();
         let [(from, to), _] = it.pairs();
         let granted = it.grant(from, SSH, GrantKind::Time, 60_000);
         assert!(it.net.client.tcp_reaches(ssh(to), LONG));
         it.nft.apply(&[Change::Remove { element: ended }]).unwrap();
         assert!(it.nft.is_there() && !job.is_finished());
         assert_eq!(it.nft.take_changes(), []);
-        std::io::Write::write_all(&mut release, b"\n").unwrap();
+        release.write_all(b"\n").unwrap();
         let Ok(GuardReport::Loaded { elements, .. }) = job.join().unwrap() else {
             panic!("no list")
         };
@@ -367,7 +368,7 @@ fn grants_go_on_while_a_job_hangs_and_nothing_of_it_is_taken_for_somebody_elses(
 }
 
 #[test]
-fn rules_are_verified_without_a_change_and_a_guard_that_was_taken_away_is_not_there() {
+fn verifying_rules_changes_nothing_and_an_unloaded_guard_is_not_there() {
     let mut it = Guarded::new();
     let good = rules(&settings(), &services(&[RDP]));
     assert_eq!(it.nft.run(GuardTask::Verify(good)), Ok(GuardReport::Verified));
@@ -380,7 +381,7 @@ fn rules_are_verified_without_a_change_and_a_guard_that_was_taken_away_is_not_th
 }
 
 #[test]
-fn a_guard_that_somebody_changes_again_and_again_is_a_fault_and_not_up() {
+fn a_guard_that_keeps_being_changed_is_a_fault_and_not_up() {
     let (net, folder) = (Net::new(), tempfile::tempdir().unwrap());
     let start = |settings| {
         net.gateway.inside(|| firewall::start(&rules(&settings, &services(&[SSH]))).err())

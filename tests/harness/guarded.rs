@@ -125,20 +125,20 @@ pub fn start(net: &Net, settings: &FirewallSettings) -> KeptGuard {
     start_for(net, settings, &services(&[SSH, DNS]))
 }
 
-/// The same for other services.
+/// Loads the guard for `services` in the gateway.
 pub fn start_for(net: &Net, settings: &FirewallSettings, services: &[Service]) -> KeptGuard {
-    let (space, rules) = (net.gateway.clone(), rules(settings, services));
+    let space = net.gateway.clone();
+    let rules = rules(settings, services);
     let started = space.inside(|| firewall::start(&rules));
     let Started { link, guard, watch, .. } = started.unwrap_or_else(|fault| panic!("{fault}"));
     KeptGuard { space, rules, link, guard, watch }
 }
 
 pub fn rules(settings: &FirewallSettings, services: &[Service]) -> GuardRules {
-    let (firewall, services) = (settings.clone(), services.to_vec());
-    GuardRules { firewall, services, knock: knock() }
+    GuardRules { firewall: settings.clone(), services: services.to_vec(), knock: knock() }
 }
 
-/// Both halves of the firewall, as a gatekeeper uses them: one task after the other.
+/// Both halves of the firewall, as a gatekeeper uses them, in the gateway's namespace.
 pub struct KeptGuard {
     space: Space,
     rules: GuardRules,
@@ -147,7 +147,7 @@ pub struct KeptGuard {
     watch: firewall::TableWatch,
 }
 
-/// What a repair did.
+/// The result of a repair: what was set right.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Repair {
     pub reloaded: bool,
@@ -160,7 +160,7 @@ impl KeptGuard {
         self.space.inside(|| self.guard.run(task))
     }
 
-    /// The task beside the test, as in a gateway.
+    /// Runs the task in a thread beside the test, as a gateway does.
     pub fn job(&self, task: GuardTask) -> JoinHandle<Result<GuardReport, Fault>> {
         let guard = self.guard.clone();
         self.space.thread(move || guard.run(task))
@@ -182,7 +182,7 @@ impl KeptGuard {
         self.watch.foreign_changes()
     }
 
-    /// The changes of elements, then the cuts.
+    /// Applies the changes of elements, then the cuts.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
         let cut = changes.iter().filter(|change| matches!(change, Change::Cut { .. }));
         let cut: Vec<Element> = cut.map(|change| *change.element()).collect();
@@ -194,8 +194,9 @@ impl KeptGuard {
         self.link.remaining(element)
     }
 
+    /// True if our table is there.
     pub fn is_there(&mut self) -> bool {
-        self.link.is_there().expect("the kernel says so")
+        self.link.is_there().expect("the kernel answers")
     }
 
     fn repair(&self) -> (bool, Vec<(Element, u64)>) {
@@ -208,7 +209,7 @@ impl KeptGuard {
     /// The live elements of a guard that needs no repair.
     pub fn list(&mut self) -> Result<Vec<(Element, u64)>, Fault> {
         let (reloaded, elements) = self.repair();
-        assert!(!reloaded, "it was sound");
+        assert!(!reloaded, "the guard needed a repair");
         Ok(elements)
     }
 
@@ -223,7 +224,7 @@ impl KeptGuard {
         Ok(self.run(GuardTask::Check)? == GuardReport::Checked { sound: true })
     }
 
-    /// A repair, and after it what the gatekeeper expects and nothing else.
+    /// Repairs the guard and gives it the elements of `expected` and no others.
     pub fn restore(&mut self, expected: &[Change]) -> Result<Repair, Fault> {
         let (reloaded, elements) = self.repair();
         let changes = firewall::reconcile(&elements, expected);
@@ -240,14 +241,14 @@ impl KeptGuard {
         Ok(repair)
     }
 
-    /// What somebody sees who does not keep it.
+    /// The guard as another process sees it.
     pub fn seen(&self) -> Result<GuardState, Fault> {
         let GuardRules { firewall, services, knock } = &self.rules;
         self.space.inside(|| firewall::look_at(firewall, services, knock))
     }
 
     /// Packets dropped so far, by chain.
-    pub fn dropped(&self) -> Result<std::collections::BTreeMap<String, u64>, Fault> {
+    pub fn dropped(&self) -> Result<BTreeMap<String, u64>, Fault> {
         Ok(self.seen()?.dropped)
     }
 }
