@@ -349,8 +349,8 @@ impl Setup {
 fn gateway_message(config: &GatewayConfig) -> ToListener {
     let (keys, knock) = (&config.keys, &config.settings.knock);
     ToListener::Gateway {
-        realm: keys.realm.realm(),
-        gateway: keys.realm.gateway(),
+        realm: keys.realm.id(),
+        gateway: keys.gateway,
         mask: keys.realm.mask().duplicate(),
         current: keys.secret.duplicate(),
         other: keys.previous.as_ref().map(|secret| secret.duplicate()),

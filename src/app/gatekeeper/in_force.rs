@@ -76,7 +76,7 @@ impl InForce {
 
     /// Our name in every knock.
     pub(super) fn gateway(&self) -> GatewayId {
-        self.config().keys.realm.gateway()
+        self.config().keys.gateway
     }
 
     /// True if `source` is an address of ours.

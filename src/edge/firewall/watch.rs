@@ -71,8 +71,17 @@ impl Authors {
         self.lock().iter().any(|author| author.port == port)
     }
 
-    /// Those of whom nothing new will be announced.
+    /// Keeps all authors until the answer is dropped.
+    pub(super) fn remember(&self) -> Remembered {
+        self.watches.fetch_add(1, Ordering::SeqCst);
+        Remembered(Arc::clone(&self.watches))
+    }
+
+    /// Those of whom nothing new will be announced, unless another watch has yet to hear them.
     pub(super) fn gone(&self) -> Vec<u32> {
+        if self.watches.load(Ordering::SeqCst) > 0 {
+            return Vec::new();
+        }
         let authors = self.lock();
         authors.iter().filter(|author| author.has_ended).map(|author| author.port).collect()
     }

@@ -20,7 +20,7 @@ use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
 use crate::config::{Settings, native};
 use crate::core::door::{Door, Step};
-use crate::core::keyring::Secret;
+use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{HandedKnock, Receipt, Request, Status};
 use crate::core::openings::{CommandEnd, CommandLine, Job, Openings};
 use crate::core::test_vectors;
@@ -159,6 +159,7 @@ impl Files {
             door.sequence = self.one_time.front().cloned().unwrap_or_default();
         }
         let keys = GatewayFile {
+            gateway: TEST_GATEWAY_ID,
             realm: test_vectors::realm(),
             secret: Secret::new([9; 32]),
             previous: None,
