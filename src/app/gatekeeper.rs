@@ -217,7 +217,7 @@ impl Gatekeeper {
     }
 
     fn ready_line(&self) -> String {
-        use crate::app::admin::count;
+        use crate::app::output::count;
         let settings = self.in_force.settings();
         let interfaces = self.listeners.at_work().map(|listener| listener.interfaces.join(", "));
         format!(

@@ -342,7 +342,8 @@ fn grants_go_on_while_a_job_hangs_and_nothing_of_it_is_taken_for_somebody_elses(
     let [hang, fifo] = ["hang", "fifo"].map(|name| folder.path().join(name));
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let (hang, fifo) = (hang.display(), fifo.display());
-    let settings = meddling_nft(&folder, &format!("[ -e {hang} ] && rm {hang} && read x <{fifo}"));
+    let settings =
+        interfering_nft(&folder, &format!("[ -e {hang} ] && rm {hang} && read x <{fifo}"));
     let mut it = Guarded::with(&settings);
     let ended = it.grant(it.pairs()[0].0, DNS, GrantKind::Time, 60_000);
     for task in [GuardTask::Load(rules(&settings, &services(&[SSH, DNS]))), GuardTask::Repair] {
