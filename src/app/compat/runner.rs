@@ -141,6 +141,11 @@ impl Process {
             // A fault was reported, or will be when it keeps a door closed.
             let _ = self.recover_journal(now);
         }
+        if let Journal::Open(state) = &mut self.journal
+            && state.maintain_now().is_err()
+        {
+            self.write_again = Some(now.boot.plus(AGAIN));
+        }
         self.pipe.is_some() || !self.openings.is_empty()
     }
 
