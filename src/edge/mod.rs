@@ -29,7 +29,6 @@ pub mod gatekeeper_pipe;
 pub mod knock_packet;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod link;
-#[cfg(all(target_os = "linux", not(fuzzing)))]
 pub mod log;
 pub mod names;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

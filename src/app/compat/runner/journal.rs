@@ -16,7 +16,7 @@ const ROOM: u64 = 64 << 10;
 
 /// The journal of the stop commands.
 pub(super) enum Journal {
-    Open(State),
+    Open(Box<State>),
     /// The disk is full: until it is not, no door with a stop command opens.
     NoRoom(Fault),
     /// There can be none, for example for an ordinary user: stop commands are kept in memory, as by
@@ -28,7 +28,7 @@ impl Journal {
     /// Opens a journal of our own below `base`. Also returns what is still to be done.
     pub(super) fn open(base: &Path, now: Now) -> (Self, Vec<OpeningEntry>) {
         match adopt(base, now) {
-            Ok((state, entries)) => (Journal::Open(state), entries),
+            Ok((state, entries)) => (Journal::Open(Box::new(state)), entries),
             Err(fault) if is_full(base) => (Journal::NoRoom(fault), Vec::new()),
             Err(fault) => (Journal::Never(fault), Vec::new()),
         }
