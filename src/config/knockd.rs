@@ -35,7 +35,6 @@ pub struct KnockdConf {
     pub pid_file: Option<String>,
     /// `Interface`; `-i` wins over it. The first that is not empty counts.
     pub interface: Option<String>,
-    /// The doors, in file order.
     pub doors: Vec<Door>,
     /// The line on which each door begins, in the same order, counted from 1.
     pub lines: Vec<usize>,
@@ -49,9 +48,6 @@ pub enum ParseNote {
     /// A line of a one-time file that is not a sequence and was skipped.
     Skipped(SequenceError),
 }
-
-/// Reads a whole file of one-time sequences; the error is the system's text.
-pub type OpenOneTime<'a> = &'a mut dyn FnMut(&Path) -> Result<Vec<u8>, String>;
 
 /// The treatment of a door whose file of one-time sequences has no usable line left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +63,7 @@ pub fn read(
     text: &[u8],
     interface_given: bool,
     used_up: UsedUp,
-    open: OpenOneTime<'_>,
+    open: &mut dyn FnMut(&Path) -> Result<Vec<u8>, String>,
     note: &mut dyn FnMut(ParseNote),
 ) -> Result<KnockdConf, KnockdError> {
     let mut parser = Parser {
@@ -118,7 +114,7 @@ struct Parser<'a, 'o> {
     section: Section,
     interface_given: bool,
     used_up: UsedUp,
-    open: OpenOneTime<'o>,
+    open: &'o mut dyn FnMut(&Path) -> Result<Vec<u8>, String>,
     note: &'a mut dyn FnMut(ParseNote),
     /// Counted from 1.
     line: usize,

@@ -15,15 +15,12 @@ mod tests;
 
 /// The SSHSIG namespace. A signature for a git commit or a login is not valid here, nor ours there.
 pub const NAMESPACE: &str = "knock@toctoc.v1";
-
 const LABEL: &[u8; 16] = b"toctoc knock v1\0";
-/// Bytes of a message.
 pub const MESSAGE: usize = LABEL.len() + 16 + 32 + SIGNED;
 /// The client signs this: label, gateway id, handshake hash, the signed bytes of its request.
 pub type Message = [u8; MESSAGE];
 /// Bytes of the SSHSIG blob: preamble, then namespace, reserved, hash name, hash after their lengths.
 pub const BLOB: usize = 6 + (4 + NAMESPACE.len()) + 4 + (4 + HASH.len()) + (4 + 64);
-
 const PREAMBLE: &[u8; 6] = b"SSHSIG";
 const HASH: &[u8; 6] = b"sha512";
 
@@ -54,7 +51,6 @@ pub fn sign(seed: &Secret<32>, message: &Message) -> Signature {
     Signature { ed25519: signature.to_bytes(), sk_flags: 0, sk_counter: 0 }
 }
 
-/// The Ed25519 public key of `seed`.
 pub fn public_key(seed: &Secret<32>) -> [u8; 32] {
     SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes()
 }
@@ -67,7 +63,6 @@ pub fn fingerprint(key: &[u8; 32]) -> Fingerprint {
 
 /// A knock that claims to be a client's.
 pub struct Claim {
-    /// The client that it claims to be from.
     pub client: ClientId,
     /// What came through the pipe.
     pub knock: HandedKnock,
@@ -108,7 +103,6 @@ impl Authentic {
         })
     }
 
-    /// As if `client` had signed `request`.
     #[cfg(test)]
     pub(crate) fn for_test(
         client: ClientId,
@@ -119,12 +113,10 @@ impl Authentic {
         Authentic { client, request, source, source_port }
     }
 
-    /// The client that signed.
     pub fn client(&self) -> ClientId {
         self.client
     }
 
-    /// The signed request.
     pub fn request(&self) -> &Request {
         &self.request
     }
@@ -139,7 +131,6 @@ impl Authentic {
         self.request.address.unwrap_or(self.source)
     }
 
-    /// Its source port, according to the listener.
     pub fn source_port(&self) -> u16 {
         self.source_port
     }

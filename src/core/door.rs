@@ -12,11 +12,9 @@ pub mod weakness;
 
 /// The most steps of a sequence.
 pub const STEPS: usize = 32;
-
 /// The most doors of one gateway.
 pub const DOORS: usize = 4096;
 
-/// A door that a classic sequence opens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Door {
     /// Its name in log lines, at most 127 bytes. Two doors may have the same.
@@ -27,7 +25,6 @@ pub struct Door {
     /// Seconds from the first step to the last. 0 and less: no sequence of more than one step can
     /// be completed.
     pub seq_timeout: i64,
-    /// The TCP flags that a packet must and must not have.
     pub flags: TcpFlags,
     /// Runs at once; `%IP%` is the source.
     pub start_command: Option<String>,
@@ -37,12 +34,10 @@ pub struct Door {
     pub cmd_timeout: i64,
     /// Runs after that.
     pub stop_command: Option<String>,
-    /// Runs instead for an IPv6 source, if present.
     pub stop_command_6: Option<String>,
     /// The destination that counts, instead of the interface's own addresses. Compared as text, as
     /// knockd does.
     pub target: Option<String>,
-    /// The file of one-time sequences.
     pub one_time_sequences: Option<PathBuf>,
     /// True if `sequence` is from the configuration and not from that file: it counts until it is
     /// used, then the file does.
@@ -91,7 +86,6 @@ impl Default for Door {
 pub struct DoorCommands<'a> {
     /// The start command; never empty.
     pub start: &'a str,
-    /// The stop command, if there is one.
     pub stop: Option<&'a str>,
 }
 
@@ -119,25 +113,20 @@ impl Door {
 /// Bytes of payload in the largest echo request that an IP packet can hold.
 const MAX_ECHO: u16 = 65_507;
 
-/// One step of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// A TCP packet or a UDP datagram to this port.
     Port(Port),
     /// An ICMP or ICMPv6 echo request with this many bytes of payload (TOML form only).
     Echo {
-        /// Bytes after the eight of the ICMP header.
         size: u16,
     },
 }
 
 impl Step {
-    /// A TCP step.
     pub fn tcp(number: u16) -> Self {
         Step::Port(Port { proto: Proto::Tcp, number })
     }
 
-    /// A UDP step.
     pub fn udp(number: u16) -> Self {
         Step::Port(Port { proto: Proto::Udp, number })
     }
@@ -152,7 +141,6 @@ impl Step {
         (size <= MAX_ECHO && size.to_string() == digits).then_some(Step::Echo { size })
     }
 
-    /// Writes it in the same notation.
     pub fn notation(self) -> String {
         match self {
             Step::Port(port) => port.to_string(),
@@ -181,7 +169,6 @@ impl fmt::Display for Step {
 pub struct TcpFlags {
     /// Bits that must be set.
     pub set: u8,
-    /// Bits that must not be set.
     pub unset: u8,
 }
 
@@ -200,7 +187,6 @@ impl TcpFlags {
         }
     }
 
-    /// True if a packet's flag byte fits.
     pub fn fit(self, flags: u8) -> bool {
         flags & self.set == self.set && flags & self.unset == 0
     }

@@ -5,6 +5,7 @@
 //! waits in its client's queue. Only [`Engine::serve`], which takes the clients in turn, spends a
 //! curve operation on it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::door::Step;
@@ -26,10 +27,8 @@ mod tickets;
 pub use clients::{QUEUED, RING};
 pub use tickets::{LIFE, TICKETS};
 
-/// The configuration of an engine.
 #[derive(Default)]
 pub struct Setup {
-    /// For sealed knocks, if the gateway takes them.
     pub sealed: Option<SealedSetup>,
     /// Clients by row.
     pub clients: Vec<(ClientKeys, Fingerprint)>,
@@ -39,11 +38,8 @@ pub struct Setup {
     pub rules: MachineRules,
 }
 
-/// The configuration for sealed knocks.
 pub struct SealedSetup {
-    /// The gateway's keys.
     pub keys: GatewayKeys,
-    /// The knock port.
     pub port: u16,
     /// How fast one client may knock; its first knock is never too fast.
     pub rate: Rate,
@@ -60,27 +56,12 @@ pub enum Action {
         from: SocketAddr,
         /// The address and port that the knock came from.
         to: SocketAddr,
-        /// The datagram.
         bytes: [u8; RECEIPT],
     },
     /// Report that a client's packet came again, from another source.
-    Alarm {
-        /// The client's row.
-        row: u32,
-        /// The source of the first copy.
-        first: Source,
-        /// The source of this copy.
-        again: Source,
-    },
+    Alarm { row: u32, first: Source, again: Source },
     /// Some door listens for this packet. Only with [`MachineRules::debug`].
-    Seen {
-        /// The packet.
-        hit: KnockPacket,
-        /// Its source port.
-        source_port: u16,
-        /// Its length, from its IP header.
-        length: u16,
-    },
+    Seen { hit: KnockPacket, source_port: u16, length: u16 },
     /// Report an event at a door. Never [`SequenceEvent::Seen`].
     Door(SequenceEvent),
 }
@@ -90,7 +71,7 @@ pub struct Engine {
     sealed: Option<SealedKnocks>,
     doors: Option<Machine>,
     debug: bool,
-    addresses: AddressSet,
+    addresses: BTreeSet<Source>,
     counters: Counters,
     packets: u64,
 }
@@ -104,7 +85,6 @@ struct SealedKnocks {
 }
 
 impl Engine {
-    /// An engine without addresses, before its first packet.
     pub fn new(now: Now, setup: Setup) -> Self {
         let Setup { sealed, clients, doors, rules } = setup;
         let debug = rules.debug;
@@ -112,7 +92,7 @@ impl Engine {
             sealed: sealed.map(|sealed| SealedKnocks::new(now, sealed, clients)),
             doors: if doors.is_empty() { None } else { Some(Machine::new(doors, rules)) },
             debug,
-            addresses: AddressSet::default(),
+            addresses: BTreeSet::new(),
             counters: Counters::default(),
             packets: 0,
         }
@@ -120,13 +100,12 @@ impl Engine {
 
     /// Sets our unicast addresses: `knock` for sealed knocks, `door` for doors.
     pub fn set_addresses(&mut self, knock: Vec<IpAddr>, door: Vec<IpAddr>) {
-        self.addresses = AddressSet::new(knock);
+        self.addresses = knock.into_iter().map(Source::new).collect();
         if let Some(machine) = &mut self.doors {
             machine.set_addresses(door);
         }
     }
 
-    /// Sets the sequence of one door.
     pub fn set_sequence(&mut self, door: u16, steps: Vec<Step>) {
         if let Some(machine) = &mut self.doors {
             machine.set_sequence(door, steps);
@@ -221,12 +200,10 @@ impl Engine {
         tables
     }
 
-    /// Rejected packets by reason.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// The number of all packets.
     pub fn packets(&self) -> u64 {
         self.packets
     }
@@ -248,7 +225,7 @@ impl SealedKnocks {
         &mut self,
         now: Boot,
         parsed: ParsedPacket<'_>,
-        addresses: &AddressSet,
+        addresses: &BTreeSet<Source>,
         arrival: Arrival,
         actions: &mut Vec<Action>,
     ) -> Result<(), Reject> {
@@ -304,20 +281,8 @@ fn door_packet(
     });
 }
 
-/// Sorted, so that a look-up takes a few comparisons.
-#[derive(Default)]
-struct AddressSet(Vec<Source>);
-
-impl AddressSet {
-    fn new(addresses: Vec<IpAddr>) -> Self {
-        let mut sorted: Vec<_> = addresses.into_iter().map(Source::new).collect();
-        sorted.sort_unstable();
-        Self(sorted)
-    }
-}
-
-impl LocalAddresses for AddressSet {
+impl LocalAddresses for BTreeSet<Source> {
     fn has(&self, address: Source) -> bool {
-        self.0.binary_search(&address).is_ok()
+        self.contains(&address)
     }
 }

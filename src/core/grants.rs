@@ -44,7 +44,6 @@ enum ElementFit {
     Arm,
     /// It lasts no longer than its longest grant.
     Shorten,
-    /// It is removed all the same.
     Remove,
 }
 
@@ -168,7 +167,6 @@ impl Grants {
         self.live.values().map(ActiveGrant::deadline).min()
     }
 
-    /// The live grants, for status.
     pub fn list(&self) -> impl Iterator<Item = &ActiveGrant> {
         self.live.values()
     }
@@ -201,7 +199,6 @@ impl Grants {
         keys.iter().copied().map(Record::Ended).collect()
     }
 
-    /// The live grant of this key.
     pub fn of(&self, key: &GrantKey) -> Option<&ActiveGrant> {
         self.live.get(key)
     }
@@ -239,7 +236,6 @@ impl Grants {
     }
 }
 
-/// The start of the last of these grants that has `element`.
 fn last_opened<'a>(
     grants: impl Iterator<Item = &'a ActiveGrant>,
     element: &Element,

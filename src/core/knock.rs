@@ -35,7 +35,6 @@ pub struct HandedKnock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum KnockKind {
-    /// A grant.
     Open = 1,
     /// The end of the client's own grants for the service.
     Close = 2,
@@ -56,13 +55,10 @@ pub type Challenge = [u8; 16];
 /// The signed part of a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Open, close or probe.
     pub kind: KnockKind,
-    /// True if the client waits for a receipt.
     pub receipt_wanted: bool,
     /// The time by the client's clock. See [`timestamp`].
     pub timestamp: Wall,
-    /// A challenge from the gateway, if it gave one.
     pub challenge: Option<Challenge>,
     /// The address to grant; `None` only in a probe, or if the service uses the observed one.
     pub address: Option<Source>,
@@ -72,11 +68,9 @@ pub struct Request {
     pub seconds: u32,
     /// The service; [`ServiceName::NONE`] only in a probe.
     pub service: ServiceName,
-    /// The fingerprint of the client's SSH key.
     pub fingerprint: Fingerprint,
 }
 
-/// The signature fields of a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature {
     /// The Ed25519 signature of the SSHSIG blob.
@@ -95,7 +89,6 @@ pub fn timestamp(now: Wall, entropy: u32) -> Wall {
 }
 
 impl Request {
-    /// The [`SIGNED`] bytes of this request.
     pub fn encode(&self) -> [u8; SIGNED] {
         Writer::<SIGNED>::new()
             .u8(VERSION)
@@ -186,7 +179,6 @@ pub enum Status {
 }
 
 impl Status {
-    /// From its byte.
     pub fn from_byte(byte: u8) -> Option<Status> {
         use Status::*;
         [Granted, Closed, Observed, Address, Clock, Denied, Full, Challenge, Trouble]
@@ -201,13 +193,11 @@ pub type Ports = [Option<Port>; SERVICE_PORTS];
 /// The gateway's reply to a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// The result.
     pub status: Status,
     /// True if each grant is for one connection only.
     pub once: bool,
     /// The duration of the grant, from `time` on; 0 without a grant.
     pub seconds: u32,
-    /// The gateway's wall clock.
     pub time: Wall,
     /// Gateway time minus the knock's timestamp, nanoseconds.
     pub delay: i64,
@@ -224,7 +214,6 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The [`RECEIPT_BODY`] bytes of this receipt.
     pub fn encode(&self) -> [u8; RECEIPT_BODY] {
         let mut writer = Writer::<RECEIPT_BODY>::new();
         writer
@@ -287,7 +276,6 @@ fn decode_ports(reader: &mut Reader<'_>) -> Option<Ports> {
     Some(ports)
 }
 
-/// `None` for a field that is all zero.
 fn nonzero<const N: usize>(bytes: [u8; N]) -> Option<[u8; N]> {
     if bytes == [0; N] { None } else { Some(bytes) }
 }

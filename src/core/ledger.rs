@@ -32,7 +32,6 @@ impl Ledger {
         ledger
     }
 
-    /// Adds one record.
     pub fn apply(&mut self, record: &Record) {
         match record {
             Record::Seen { client, timestamp } => {
@@ -90,7 +89,6 @@ impl Ledger {
         records
     }
 
-    /// The marks of every client that has any.
     pub fn marks(&self) -> impl Iterator<Item = (ClientId, &UsedMarks)> {
         self.marks.iter().map(|(client, marks)| (*client, marks))
     }

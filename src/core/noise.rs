@@ -24,26 +24,22 @@ use symmetric::Symmetric;
 /// Bytes of an X25519 public key.
 pub const KEY: usize = 32;
 
-/// An X25519 key pair.
 pub struct KeyPair {
     secret: StaticSecret,
     public: PublicKey,
 }
 
 impl KeyPair {
-    /// Makes the pair of 32 random bytes.
     pub fn new(secret: &Secret<32>) -> Self {
         let secret = StaticSecret::from(*secret.expose());
         let public = PublicKey::from(&secret);
         Self { secret, public }
     }
 
-    /// The public key.
     pub fn public(&self) -> [u8; KEY] {
         self.public.to_bytes()
     }
 
-    /// The secret, for the pipe and the key file.
     pub fn expose(&self) -> &[u8; 32] {
         self.secret.as_bytes()
     }
@@ -146,7 +142,6 @@ impl Responder {
         Some(Self { state, knock_hash, peer_ephemeral: *peer_ephemeral })
     }
 
-    /// The handshake hash after `psk, e, es`, which the client signed.
     pub fn hash(&self) -> [u8; 32] {
         self.knock_hash
     }

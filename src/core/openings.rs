@@ -28,15 +28,12 @@ pub use shared::{OpeningState, START, ServiceAddress};
 /// their stop command included. Two limits, so that whoever repeats sequences takes no room from
 /// those who have keys.
 pub const OPENINGS: usize = 4096;
-
 /// The most start commands of either that may run at once; the next ones wait. Stop commands never
 /// wait.
 pub const STARTS: usize = 128;
-
 /// Seconds after which a stop command is tried again that could not be started for want of
 /// processes or memory.
 pub const AGAIN: u32 = 5;
-
 /// The most bytes of a command after substitution.
 pub const COMMAND: usize = 4095;
 
@@ -59,7 +56,6 @@ pub struct OpeningEntry {
 }
 
 impl OpeningEntry {
-    /// The address that it is for, if it is a service's opening.
     fn place(&self) -> Option<ServiceAddress> {
         match self.stop {
             CommandLine::Shell(_) => None,
@@ -81,23 +77,19 @@ pub enum OpeningAction {
     Kill(u64),
     /// The stop command has ended: the journal may forget this opening.
     Forget(u64),
-    /// Write this to the log.
     Note(OpeningNote),
 }
 
-/// A command to run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Job {
     /// The opening; at most one of its commands runs at a time.
     pub id: u64,
-    /// The command.
     pub command: CommandLine,
     /// True if a stop command follows or is this one: then it must not outlive the process that
     /// runs it.
     pub tied: bool,
 }
 
-/// The end of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandEnd {
     /// By itself, with this status.
@@ -145,7 +137,6 @@ enum Phase {
     Queued,
     /// Its start command waits for the stop command of an earlier opening of its service address.
     Behind,
-    /// Its start command runs.
     Starting,
     /// Its start command still runs, and its stop command follows at once.
     Leaving,
@@ -153,24 +144,20 @@ enum Phase {
     Held,
     /// Its stop command waits for its time, or to be tried again.
     Waiting,
-    /// Its stop command runs.
     Stopping,
 }
 
 #[derive(Debug)]
 struct Opening {
     id: u64,
-    /// The door's or the service's name.
     door: String,
     source: IpAddr,
     start: CommandLine,
     stop: Option<OpeningEntry>,
-    /// Set for a service's opening.
     place: Option<ServiceAddress>,
     phase: Phase,
 }
 
-/// All openings under way.
 #[derive(Debug, Default)]
 pub struct Openings {
     next_id: u64,
@@ -222,12 +209,10 @@ impl Openings {
         }
     }
 
-    /// The number of openings under way.
     pub fn len(&self) -> usize {
         self.live.len()
     }
 
-    /// True if none is.
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
     }
@@ -275,7 +260,6 @@ impl Openings {
         Ok(id)
     }
 
-    /// True if the opening `id` is under way.
     pub fn knows(&self, id: u64) -> bool {
         self.live.contains_key(&id)
     }
@@ -305,7 +289,6 @@ impl Openings {
         id
     }
 
-    /// A command of opening `id` has ended.
     pub fn ended(&mut self, now: Now, id: u64, how: CommandEnd, actions: &mut Vec<OpeningAction>) {
         let Some(opening) = self.live.get_mut(&id) else { return };
         if how != CommandEnd::Exited(0) {

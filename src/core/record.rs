@@ -18,29 +18,43 @@ pub const TEXT: usize = 8 * 1024;
 
 /// One fact that a restart must not forget.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // of fields that their types explain
 pub enum Record {
-    /// A timestamp of this client was accepted.
-    Seen { client: ClientId, timestamp: Wall },
+    Seen {
+        client: ClientId,
+        timestamp: Wall,
+    },
     /// A timestamp of this client was refused and answered, or needed a challenge.
-    Burned { client: ClientId, timestamp: Wall },
+    Burned {
+        client: ClientId,
+        timestamp: Wall,
+    },
     /// All marks of this client so far, and nothing else. Written by compaction only.
-    Marks { client: ClientId, marks: UsedMarks },
+    Marks {
+        client: ClientId,
+        marks: UsedMarks,
+    },
     /// The wall clock showed this while it was trusted.
-    Newest { wall: Wall },
+    Newest {
+        wall: Wall,
+    },
     /// At this time it was found that records before this one may be missing. Only challenges
     /// count until `Reinitialised`.
-    Lost { at: Wall },
+    Lost {
+        at: Wall,
+    },
     /// An admin accepted the loss at this time.
-    Reinitialised { at: Wall },
-    /// A grant began.
+    Reinitialised {
+        at: Wall,
+    },
     Granted(ActiveGrant),
     /// A grant ended before its time.
     Ended(GrantKey),
     /// A door or a command service is about to open: its stop command must run, whatever happens.
     Opened(OpeningEntry),
     /// The stop command of the opening with this id has ended.
-    Stopped { id: u64 },
+    Stopped {
+        id: u64,
+    },
 }
 
 impl Record {
@@ -122,6 +136,13 @@ impl Record {
     }
 }
 
+// By their discriminants, which are their bytes in the journal.
+const SPANS: [Span; 2] = [Span::Host, Span::Net64];
+const FORMS: [GrantKind; 2] = [GrantKind::Time, GrantKind::Once];
+const CUTS: [DisconnectPolicy; 3] =
+    [DisconnectPolicy::Never, DisconnectPolicy::Revoked, DisconnectPolicy::Closed];
+const PROOFS: [AddressProof; 3] = [AddressProof::Both, AddressProof::Seen, AddressProof::Signed];
+
 fn client(head: &mut Reader<'_>) -> Option<ClientId> {
     head.array().map(ClientId)
 }
@@ -140,10 +161,7 @@ fn put_key(out: &mut Vec<u8>, key: &GrantKey) {
     out.extend(key.service.to_bytes());
     out.extend(key.source.to_bytes());
     out.extend(key.source_port.to_be_bytes());
-    out.push(match key.span {
-        Span::Host => 0,
-        Span::Net64 => 1,
-    });
+    out.push(key.span as u8);
 }
 
 fn take_key(head: &mut Reader<'_>) -> Option<GrantKey> {
@@ -157,20 +175,13 @@ fn take_key(head: &mut Reader<'_>) -> Option<GrantKey> {
         service: ServiceName::from_bytes(head.array()?)?,
         source: Source::from_bytes(head.array()?),
         source_port: head.u16()?,
-        span: match head.u8()? {
-            0 => Span::Host,
-            1 => Span::Net64,
-            _ => return None,
-        },
+        span: *SPANS.get(usize::from(head.u8()?))?,
     })
 }
 
 fn put_grant(out: &mut Vec<u8>, grant: &ActiveGrant) {
     put_key(out, &grant.key);
-    out.push(match grant.form {
-        GrantKind::Time => 1,
-        GrantKind::Once => 2,
-    });
+    out.push(grant.form as u8);
     for port in grant.ports {
         let (proto, number) = port.map_or((0, 0), |port| (port.proto.number(), port.number));
         out.push(proto);
@@ -179,25 +190,13 @@ fn put_grant(out: &mut Vec<u8>, grant: &ActiveGrant) {
     out.extend(grant.opened.wall.0.to_be_bytes());
     out.extend(grant.opened.boot.0.to_be_bytes());
     out.extend(grant.seconds.to_be_bytes());
-    out.push(match grant.cut {
-        DisconnectPolicy::Never => 0,
-        DisconnectPolicy::Revoked => 1,
-        DisconnectPolicy::Closed => 2,
-    });
-    out.push(match grant.proof {
-        AddressProof::Both => 0,
-        AddressProof::Seen => 1,
-        AddressProof::Signed => 2,
-    });
+    out.push(grant.cut as u8);
+    out.push(grant.proof as u8);
 }
 
 fn take_grant(head: &mut Reader<'_>) -> Option<ActiveGrant> {
     let key = take_key(head)?;
-    let form = match head.u8()? {
-        1 => GrantKind::Time,
-        2 => GrantKind::Once,
-        _ => return None,
-    };
+    let form = *FORMS.get(usize::from(head.u8()?.checked_sub(1)?))?;
     let mut ports = [None; SERVICE_PORTS];
     for slot in &mut ports {
         *slot = match (head.u8()?, head.u16()?) {
@@ -207,18 +206,8 @@ fn take_grant(head: &mut Reader<'_>) -> Option<ActiveGrant> {
     }
     let opened = Now { wall: wall(head)?, boot: Boot(head.u64()?) };
     let seconds = head.u32()?;
-    let cut = match head.u8()? {
-        0 => DisconnectPolicy::Never,
-        1 => DisconnectPolicy::Revoked,
-        2 => DisconnectPolicy::Closed,
-        _ => return None,
-    };
-    let proof = match head.u8()? {
-        0 => AddressProof::Both,
-        1 => AddressProof::Seen,
-        2 => AddressProof::Signed,
-        _ => return None,
-    };
+    let cut = *CUTS.get(usize::from(head.u8()?))?;
+    let proof = *PROOFS.get(usize::from(head.u8()?))?;
     Some(ActiveGrant { key, form, ports, opened, seconds, cut, proof })
 }
 
@@ -238,10 +227,9 @@ fn put_entry(out: &mut Vec<u8>, text: &mut Vec<u8>, entry: &OpeningEntry) -> Res
         Ok(length) if text.len() <= TEXT => length,
         _ => {
             let door = &entry.door;
-            return Err(Fault::new(
-                format!("{door}: its name and stop command are longer than {TEXT} bytes"),
-                "put the command into a script and name that",
-            ));
+            let what = format!("{door}: its name and stop command are longer than {TEXT} bytes");
+            let remedy = "put the command into a script and name that";
+            return Err(Fault::new(what, remedy));
         }
     };
     out.extend(entry.id.to_be_bytes());

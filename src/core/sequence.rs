@@ -27,9 +27,7 @@ pub const COOLDOWNS: usize = 4096;
 pub struct KnockPacket {
     /// The claimed source. Not canonical: hits over IPv4 and IPv6 never add up.
     pub source: IpAddr,
-    /// The destination.
     pub destination: IpAddr,
-    /// The step that it hits.
     pub step: Step,
     /// The TCP flags, ignored for other steps. `None` fits only doors that ask for no flags.
     pub flags: Option<u8>,
@@ -42,9 +40,7 @@ pub struct DoorSpec {
     pub sequence: Vec<Step>,
     /// Seconds from the first hit to the last.
     pub seq_timeout: i64,
-    /// The TCP flags that a hit must and must not have.
     pub flags: TcpFlags,
-    /// The destination that counts.
     pub target: Target,
     /// True if an opening uses its sequence up.
     pub one_time: bool,
@@ -54,10 +50,8 @@ pub struct DoorSpec {
     pub pause_after: u32,
 }
 
-/// The destination that counts for a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Any of our own addresses.
     Own,
     /// This address, ours or not.
     Only(IpAddr),
@@ -96,38 +90,16 @@ impl From<Option<&str>> for Target {
 pub enum SequenceEvent {
     /// Some door listens for this packet: its first event; for debugging.
     Seen,
-    /// An attempt ran out of time.
-    TimedOut {
-        /// The door.
-        door: u16,
-        /// The source.
-        source: IpAddr,
-        /// The number of steps done.
-        stage: u8,
-    },
+    /// An attempt ran out of time after `stage` steps.
+    TimedOut { door: u16, source: IpAddr, stage: u8 },
     /// An attempt that ended with an earlier packet is removed; for debugging.
-    Removed {
-        /// The source.
-        source: IpAddr,
-        /// True if it opened the door.
-        success: bool,
-    },
+    Removed { source: IpAddr, success: bool },
     /// A hit over IPv6 that does not count here. The packet's only event.
-    Refused {
-        /// The source.
-        source: IpAddr,
-    },
+    Refused { source: IpAddr },
     /// This TCP flag does not fit a door; true if the door wants it set. For debugging.
     Ignored(&'static str, bool),
-    /// Step number `stage` was right.
-    Stage {
-        /// The door.
-        door: u16,
-        /// The source.
-        source: IpAddr,
-        /// Counted from 1.
-        stage: u8,
-    },
+    /// Step number `stage`, counted from 1, was right.
+    Stage { door: u16, source: IpAddr, stage: u8 },
     /// The whole sequence was right. A one-time sequence is shut until the next one is set.
     Completed(Completed),
 }
@@ -140,21 +112,17 @@ pub struct Completed {
 }
 
 impl Completed {
-    /// The door's index.
     pub fn door(&self) -> u16 {
         self.door
     }
 
-    /// The source of the hits.
     pub fn source(&self) -> IpAddr {
         self.source
     }
 }
 
-/// The treatment of hits over IPv6.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ipv6 {
-    /// They count.
     #[default]
     Counts,
     /// They do not count, but are reported: knockd supports IPv6 on Ethernet only.
@@ -163,23 +131,13 @@ pub enum Ipv6 {
     Ignored,
 }
 
-/// The rules that apply to all doors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineRules {
-    /// Our own addresses.
     pub own: Vec<IpAddr>,
-    /// The treatment of hits over IPv6.
     pub ipv6: Ipv6,
     /// Report every door whose flags a first hit does not fit, as `knockd -D` does. The time per
     /// packet then grows with the number of doors.
     pub debug: bool,
-}
-
-/// An attempt that is over. The next packet reports its removal.
-struct EndedAttempt {
-    id: u64,
-    source: IpAddr,
-    success: bool,
 }
 
 /// The machine. Its doors, [`ATTEMPTS`] and [`COOLDOWNS`] bound its memory.
@@ -189,8 +147,9 @@ pub struct Machine {
     /// The doors of each step that is in some sequence: what the filter lets through.
     doors_by_step: BTreeMap<Step, Vec<u16>>,
     attempts: Attempts,
-    /// Ended by the last packet: at most one per door.
-    ended: Vec<EndedAttempt>,
+    /// The removals of attempts that the last packet ended, by id: at most one per door. The next
+    /// packet reports them.
+    ended: Vec<(u64, SequenceEvent)>,
     /// The second in which a source may begin again at a door.
     cooldowns: BTreeMap<(u16, IpAddr), i64>,
     /// The second of the last packet that counts.
@@ -213,7 +172,6 @@ impl Machine {
         machine
     }
 
-    /// Sets our own addresses.
     pub fn set_addresses(&mut self, own: Vec<IpAddr>) {
         self.rules.own = own;
     }
@@ -227,12 +185,10 @@ impl Machine {
         }
     }
 
-    /// The number of attempts under way.
     pub fn under_way(&self) -> usize {
         self.attempts.len()
     }
 
-    /// Takes one packet, captured at `at`, and passes its events to `emit`.
     pub fn packet(&mut self, at: Wall, hit: &KnockPacket, emit: &mut impl FnMut(SequenceEvent)) {
         if hit.source.is_ipv6() && self.rules.ipv6 != Ipv6::Counts {
             return self.refuse_ipv6(hit, emit);
@@ -287,10 +243,7 @@ impl Machine {
 
     /// Reports attempts that ended or timed out before this packet, in order of creation.
     fn report_ended(&mut self, emit: &mut impl FnMut(SequenceEvent)) {
-        let mut events = Vec::new();
-        for EndedAttempt { id, source, success } in self.ended.drain(..) {
-            events.push((id, SequenceEvent::Removed { source, success }));
-        }
+        let mut events = std::mem::take(&mut self.ended);
         while let Some((id, source, attempt)) = self.attempts.take_expired(self.second) {
             let Attempt { door, stage, .. } = attempt;
             events.push((id, SequenceEvent::TimedOut { door, source, stage }));
@@ -325,7 +278,6 @@ impl Machine {
         }
     }
 
-    /// Applies a packet to one attempt of its source.
     fn go_on(&mut self, hit: &KnockPacket, id: u64, emit: &mut impl FnMut(SequenceEvent)) {
         // Gone if an earlier attempt of this packet used up the door's one-time sequence.
         let Some(attempt) = self.attempts.get(hit.source, id) else { return };
@@ -362,7 +314,7 @@ impl Machine {
 
     fn end(&mut self, source: IpAddr, id: u64, success: bool) {
         if self.attempts.remove(source, id) {
-            self.ended.push(EndedAttempt { id, source, success });
+            self.ended.push((id, SequenceEvent::Removed { source, success }));
         }
     }
 

@@ -11,25 +11,20 @@ use super::wire::{
     AwaitingReceipt, ClientSide, DATAGRAM, Decrypted, DecryptedParts, GatewayKeys, identify, seal,
 };
 
-/// The realm of all test keys.
 pub const REALM: RealmId = RealmId(*b"TESTREALM-NO-USE");
-/// The first enrolled client.
 pub const CLIENT: ClientId = ClientId(*b"TESTCLIENT-NO-01");
 /// A moment in the middle of a day: 2026-03-01 12:00:00 UTC.
 pub const NOON: Wall = Wall(1_772_366_400_000_000_000);
-
 const MASTER: [u8; 32] = *b"TEST ONLY: master secret 0000001";
 const MASK: [u8; 32] = *b"TEST ONLY: realm mask key 000001";
 const GATEWAY: [u8; 32] = *b"TEST ONLY: gateway X25519 000001";
 const GATEWAY_OTHER: [u8; 32] = *b"TEST ONLY: gateway X25519 000002";
 const CLIENT_SEED: [u8; 32] = *b"TEST ONLY: client Ed25519 000001";
 
-/// The gateway's master secret.
 pub fn master() -> Master {
     Master::new(Secret::new(MASTER))
 }
 
-/// The realm of the test gateway.
 pub fn realm() -> Realm {
     Realm::new(REALM, Secret::new(MASK))
 }
@@ -44,7 +39,6 @@ pub fn gateway() -> GatewayKeys {
     }
 }
 
-/// The keys in the profile of `client`.
 pub fn side(client: ClientId) -> ClientSide {
     ClientSide {
         gateway: TEST_GATEWAY_ID,
@@ -54,7 +48,6 @@ pub fn side(client: ClientId) -> ClientSide {
     }
 }
 
-/// The seed of the client's signature key.
 pub fn seed() -> Secret<32> {
     Secret::new(CLIENT_SEED)
 }
@@ -117,7 +110,6 @@ pub fn open(datagram: &[u8], now: Wall) -> Result<Decrypted, super::types::Rejec
     verified.open(&gateway, &keys, &client().fingerprint)
 }
 
-/// The claim that the listener would send for a knock from `source`.
 pub fn claim(parts: DecryptedParts, source: Source) -> Claim {
     let DecryptedParts { h, body, .. } = parts;
     let knock = HandedKnock { ticket: 0, row: 0, h, body, source, source_port: 40_000 };

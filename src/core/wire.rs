@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 
 use super::authentic;
 use super::bytes::{Reader, Writer};
-use super::keyring::{ClientKeys, Day, Realm, Secret, TAG, Tag, TagTable, keyed16};
+use super::keyring::{ClientKeys, Day, Realm, Secret, TAG, TagTable, keyed16};
 use super::knock::{BODY, RECEIPT_BODY, Receipt, Request, Signature, decode_body, encode_body};
 use super::noise::{self, Initiator, KEY, KeyPair, Responder, SEAL};
 use super::types::{Fault, Fingerprint, GatewayId, Reject};
@@ -21,7 +21,6 @@ mod tests;
 
 use mask::SAMPLE;
 
-/// Bytes of a client MAC.
 pub const MAC: usize = 16;
 /// Bytes of every knock, as UDP payload.
 pub const DATAGRAM: usize = KEY + TAG + BODY + SEAL + MAC;
@@ -29,14 +28,11 @@ pub const DATAGRAM: usize = KEY + TAG + BODY + SEAL + MAC;
 pub const RECEIPT: usize = KEY + RECEIPT_BODY + SEAL;
 /// Bytes that the client MAC covers: all before it, as sent.
 const COVERED: usize = DATAGRAM - MAC;
-
 const MAC_LABEL: &[u8] = b"toctoc v1 mac of a knock\0";
 
 /// A gateway's keys, as the listener holds them.
 pub struct GatewayKeys {
-    /// The gateway's id.
     pub gateway: GatewayId,
-    /// Its realm.
     pub realm: Realm,
     /// The key in the profiles.
     pub current: KeyPair,
@@ -46,17 +42,12 @@ pub struct GatewayKeys {
 
 /// A client's keys for one gateway, from its profile.
 pub struct ClientSide {
-    /// The gateway's id.
     pub gateway: GatewayId,
-    /// Its realm.
     pub realm: Realm,
-    /// Its X25519 public key.
     pub gateway_public: [u8; KEY],
-    /// The symmetric keys that the two share.
     pub keys: ClientKeys,
 }
 
-/// The client's state after it sent a knock.
 pub struct AwaitingReceipt {
     noise: noise::AwaitingResponse,
     mask: Secret<32>,
@@ -87,11 +78,9 @@ pub struct Decrypted {
 
 /// The part of a [`Decrypted`] that the gatekeeper needs.
 pub struct DecryptedParts {
-    /// The client's row.
     pub row: u32,
     /// The handshake hash, which the signature must cover.
     pub h: [u8; 32],
-    /// The body, as it was sealed.
     pub body: [u8; BODY],
 }
 
@@ -111,10 +100,9 @@ pub fn seal(
     sign: impl FnOnce(&authentic::Message) -> Result<Signature, Fault>,
 ) -> Result<([u8; DATAGRAM], AwaitingReceipt), Fault> {
     let Some(initiator) = side.initiator(&ephemeral) else {
-        return Err(Fault::new(
-            "the gateway's public key is of small order: no secret can be agreed with it",
-            "ask for a new invitation",
-        ));
+        let what = "the gateway's public key is of small order: no secret can be agreed with it";
+        let remedy = "ask for a new invitation";
+        return Err(Fault::new(what, remedy));
     };
     let message = authentic::message(side.gateway, &initiator.hash(), &request.encode());
     let body = encode_body(request, &sign(&message)?);
@@ -137,7 +125,7 @@ pub fn seal_unsigned(
 fn seal_body(
     side: &ClientSide,
     initiator: Initiator,
-    tag: Tag,
+    tag: [u8; TAG],
     mut body: [u8; BODY],
 ) -> ([u8; DATAGRAM], noise::AwaitingResponse) {
     let mut head = Writer::<{ KEY + TAG }>::new().put(&initiator.ephemeral()).put(&tag).done();
@@ -171,7 +159,6 @@ impl ClientSide {
 }
 
 impl Tagged {
-    /// The row of the client that the tag names.
     pub fn row(&self) -> u32 {
         self.row
     }
@@ -277,7 +264,6 @@ fn sample<const N: usize>(sealed: &[u8; N]) -> [u8; SAMPLE] {
     std::array::from_fn(|i| sealed[i])
 }
 
-/// Ciphertext and its tag.
 fn split_seal<const N: usize>(sealed: &[u8]) -> Option<([u8; N], [u8; SEAL])> {
     let mut reader = Reader::new(sealed);
     let parts = (reader.array()?, reader.array()?);

@@ -4,17 +4,14 @@
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::encoded::{IdText, SecretText, push_key};
+use super::encoded::push_key;
 use crate::core::diagnostic::SourceText;
 use crate::core::keyring::{Master, Realm, Secret, TEST_GATEWAY_ID};
 use crate::core::noise::KeyPair;
 use crate::core::types::{Fault, GatewayId, RealmId};
 
-/// The contents of the key file.
 pub struct GatewayFile {
-    /// The gateway's id.
     pub gateway: GatewayId,
-    /// Its realm.
     pub realm: Realm,
     /// The X25519 secret whose public key is in new profiles.
     pub secret: Secret<32>,
@@ -37,12 +34,12 @@ pub enum TestKeys {
 #[serde(deny_unknown_fields, expecting = "a gateway's keys")]
 struct RawGatewayFile {
     version: toml::Spanned<i64>,
-    gateway: toml::Spanned<IdText>,
-    realm: IdText,
-    secret: SecretText,
-    previous: Option<SecretText>,
-    master: SecretText,
-    mask: SecretText,
+    gateway: toml::Spanned<GatewayId>,
+    realm: RealmId,
+    secret: Secret<32>,
+    previous: Option<Secret<32>>,
+    master: Secret<32>,
+    mask: Secret<32>,
 }
 
 impl GatewayFile {
@@ -73,26 +70,22 @@ impl GatewayFile {
         let raw: RawGatewayFile = toml::from_str(text)
             .map_err(|error| file.complain_serde(error.span(), error.message()))?;
         if *raw.version.get_ref() != 1 {
-            return Err(file.complain(
-                raw.version.span().start,
-                "a key file of another version",
-                "use the toctocd that wrote it, or a newer one",
-            ));
+            let what = "a key file of another version";
+            let remedy = "use the toctocd that wrote it, or a newer one";
+            return Err(file.complain(raw.version.span().start, what, remedy));
         }
-        let gateway = GatewayId(raw.gateway.get_ref().0);
+        let gateway = *raw.gateway.get_ref();
         if gateway == TEST_GATEWAY_ID && test_keys == TestKeys::Refused {
-            return Err(file.complain(
-                raw.gateway.span().start,
-                "these are the published test keys: everybody has them",
-                "make your own with `toctocd init`",
-            ));
+            let what = "these are the published test keys: everybody has them";
+            let remedy = "make your own with `toctocd init`";
+            return Err(file.complain(raw.gateway.span().start, what, remedy));
         }
         Ok(Self {
             gateway,
-            realm: Realm::new(RealmId(raw.realm.0), raw.mask.0),
-            secret: raw.secret.0,
-            previous: raw.previous.map(|previous| previous.0),
-            master: Master::new(raw.master.0),
+            realm: Realm::new(raw.realm, raw.mask),
+            secret: raw.secret,
+            previous: raw.previous,
+            master: Master::new(raw.master),
         })
     }
 
@@ -120,7 +113,6 @@ realm = \"{}\"
         text
     }
 
-    /// The X25519 public key for profiles.
     pub fn public(&self) -> [u8; 32] {
         KeyPair::new(&self.secret).public()
     }

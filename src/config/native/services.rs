@@ -1,4 +1,4 @@
-//! NamedSection `[service.NAME]` of toctocd.toml. See `commands` for command services.
+//! Section `[service.NAME]` of toctocd.toml. See `commands` for command services.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,27 +17,18 @@ use crate::core::diagnostic::SourceText;
 use crate::core::prefix::{Prefix, Span};
 use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
 
-/// The most services of a gateway.
 pub const MAX_SERVICES: usize = 256;
 /// The most prefixes that `source` may list.
 const MAX_PREFIXES: usize = 64;
-
-/// The words of `mode`.
 pub const MODES: [(&str, Mode); 2] = [("guard", Mode::Guard), ("mark", Mode::Mark)];
-/// The words of `form`.
 pub const FORMS: [(&str, GrantKind); 2] = [("time", GrantKind::Time), ("once", GrantKind::Once)];
-/// The words of `cut`.
 pub const CUTS: [(&str, DisconnectPolicy); 3] = [
     ("never", DisconnectPolicy::Never),
     ("revoke", DisconnectPolicy::Revoked),
     ("close", DisconnectPolicy::Closed),
 ];
-/// The words of `source`.
 pub const SOURCES: [(&str, SourceRule); 2] =
     [("bound", SourceRule::Bound), ("observed", SourceRule::Observed)];
-
-/// Owners of ports, for errors.
-type Owners = BTreeMap<Port, String>;
 
 pub(super) fn services(
     raw: Vec<(SourceText<'_>, Named<RawService>)>,
@@ -45,23 +36,20 @@ pub(super) fn services(
     mode: Mode,
 ) -> Result<Vec<Service>, Fault> {
     let knock_port = Port { proto: Proto::Udp, number: knock.port };
-    let mut owners = Owners::from([(knock_port, "the knock port itself".to_owned())]);
+    let mut owners = BTreeMap::from([(knock_port, "the knock port itself".to_owned())]);
     let sections = in_order(raw, "service", MAX_SERVICES)?;
     sections.into_iter().map(|section| service(section, &mut owners, mode)).collect()
 }
 
 fn service(
     NamedSection { file, name, raw }: NamedSection<'_, RawService>,
-    owners: &mut Owners,
+    owners: &mut BTreeMap<Port, String>,
     default_mode: Mode,
 ) -> Result<Service, Fault> {
     let start = name.span().start;
     let Some(name) = ServiceName::new(name.get_ref()) else {
-        return Err(file.complain(
-            start,
-            "not a service name",
-            "use 1 to 31 of a-z 0-9 . _ -, for example [service.ssh]",
-        ));
+        let remedy = "use 1 to 31 of a-z 0-9 . _ -, for example [service.ssh]";
+        return Err(file.complain(start, "not a service name", remedy));
     };
     let commands = commands(file, start, &raw)?;
     let mut ports = Vec::new();
@@ -85,11 +73,9 @@ fn service(
     let max_default = defaults::MAX_SECONDS.max(seconds);
     let max_seconds = number(file, raw.max_seconds, "max_seconds", 1..=604_800, max_default)?;
     if max_seconds < seconds {
-        return Err(file.complain(
-            max_at,
-            format!("max_seconds ({max_seconds}) is less than seconds ({seconds})"),
-            "raise max_seconds or lower seconds",
-        ));
+        let what = format!("max_seconds ({max_seconds}) is less than seconds ({seconds})");
+        let remedy = "raise max_seconds or lower seconds";
+        return Err(file.complain(max_at, what, remedy));
     }
     let max_grants = defaults::SERVICE_MAX_GRANTS;
     Ok(Service {
@@ -169,10 +155,11 @@ fn forward(
         if !masquerade {
             return Ok(None);
         }
+        let remedy = "name the target: forward = ...";
         return Err(file.complain(
             masquerade_at.unwrap_or(0),
             "masquerade without forward",
-            "name the target: forward = ...",
+            remedy,
         ));
     };
     let start = value.span().start;
@@ -195,18 +182,13 @@ fn forward(
     }
     let v4_targets = to.iter().filter(|target| target.is_ipv4()).count();
     if to.is_empty() || v4_targets > 1 || to.len() - v4_targets > 1 {
-        return Err(file.complain(
-            start,
-            "`forward` needs one inner host, or one of each family",
-            "split it into services",
-        ));
+        let what = "`forward` needs one inner host, or one of each family";
+        let remedy = "split it into services";
+        return Err(file.complain(start, what, remedy));
     }
     if ports.len() != 1 {
-        return Err(file.complain(
-            start,
-            "a service that forwards has one port",
-            "make one service of each port",
-        ));
+        let remedy = "make one service of each port";
+        return Err(file.complain(start, "a service that forwards has one port", remedy));
     }
     Ok(Some(Forward { to, masquerade }))
 }
@@ -222,17 +204,14 @@ fn ports(
     file: SourceText<'_>,
     start: usize,
     list: At<List>,
-    owners: &mut Owners,
+    owners: &mut BTreeMap<Port, String>,
     name: ServiceName,
 ) -> Result<Vec<Port>, Fault> {
     let start = start_of(&list).unwrap_or(start);
     let list = list.map(Spanned::into_inner).unwrap_or_default();
     if list.is_empty() {
-        return Err(file.complain(
-            start,
-            format!("service `{name}` has no ports"),
-            "write for example ports = [\"22/tcp\"], or start and stop commands",
-        ));
+        let remedy = "write for example ports = [\"22/tcp\"], or start and stop commands";
+        return Err(file.complain(start, format!("service `{name}` has no ports"), remedy));
     }
     let count = list.len();
     if count > SERVICE_PORTS {
@@ -249,18 +228,12 @@ fn ports(
     for text in list {
         let at = text.span().start;
         let Some(port) = Port::read(text.get_ref()) else {
-            return Err(file.complain(
-                at,
-                "not a port",
-                "write a number from 1 to 65535 and its protocol, as in \"22/tcp\"",
-            ));
+            let remedy = "write a number from 1 to 65535 and its protocol, as in \"22/tcp\"";
+            return Err(file.complain(at, "not a port", remedy));
         };
         if let Some(owner) = owners.insert(port, format!("service `{name}`")) {
-            return Err(file.complain(
-                at,
-                format!("{port} is already taken by {owner}"),
-                "give each port to one service",
-            ));
+            let remedy = "give each port to one service";
+            return Err(file.complain(at, format!("{port} is already taken by {owner}"), remedy));
         }
         ports.push(port);
     }

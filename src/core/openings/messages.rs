@@ -6,14 +6,22 @@ use super::CommandLine;
 
 /// One line for the log. `door` is the name of the door or service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // of fields that their types explain
 pub enum OpeningNote {
-    /// A command is about to run.
-    Running { door: String, command: CommandLine },
+    Running {
+        door: String,
+        command: CommandLine,
+    },
     /// A command failed, with this exit status; 0 if a signal ended it.
-    Status { door: String, status: i32 },
+    Status {
+        door: String,
+        status: i32,
+    },
     /// The time for the stop command of opening `id` has come.
-    Timeout { id: u64, door: String, source: IpAddr },
+    Timeout {
+        id: u64,
+        door: String,
+        source: IpAddr,
+    },
 }
 
 impl OpeningNote {
@@ -32,21 +40,17 @@ impl OpeningNote {
     }
 }
 
-/// The reason why no command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotOpened {
     /// The door has no start command for this address family.
     NoCommand,
-    /// The start command is longer than [`super::COMMAND`].
     StartTooLong,
-    /// The stop command is.
     StopTooLong,
     /// [`super::OPENINGS`] are under way.
     Full,
 }
 
 impl NotOpened {
-    /// The text of the log line, if there is one.
     pub fn text(self) -> Option<&'static str> {
         match self {
             NotOpened::NoCommand => None,

@@ -13,16 +13,11 @@ pub const ATTEMPTS: usize = 16_384;
 /// The progress of one source through one door's sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
-    /// The door's index.
     pub(super) door: u16,
-    /// The number of steps done.
     pub(super) stage: u8,
     /// The first second that is too late.
     deadline: i64,
 }
-
-/// Attempts at the same stage of the same door: (door, stage).
-type StageGroup = (u16, u8);
 
 /// Ids count up and are never used again, so a smaller id is an older attempt.
 pub(super) struct Attempts {
@@ -30,8 +25,9 @@ pub(super) struct Attempts {
     next: u64,
     live: BTreeMap<(IpAddr, u64), Attempt>,
     deadlines: BTreeSet<(i64, u64, IpAddr)>,
-    groups: BTreeMap<StageGroup, BTreeSet<(u64, IpAddr)>>,
-    group_sizes: BTreeSet<(usize, StageGroup)>,
+    /// Attempts by (door, stage).
+    groups: BTreeMap<(u16, u8), BTreeSet<(u64, IpAddr)>>,
+    group_sizes: BTreeSet<(usize, (u16, u8))>,
 }
 
 impl Attempts {
@@ -127,14 +123,14 @@ impl Attempts {
         }
     }
 
-    fn join(&mut self, group: StageGroup, id: u64, source: IpAddr) {
+    fn join(&mut self, group: (u16, u8), id: u64, source: IpAddr) {
         let members = self.groups.entry(group).or_default();
         self.group_sizes.remove(&(members.len(), group));
         members.insert((id, source));
         self.group_sizes.insert((members.len(), group));
     }
 
-    fn leave(&mut self, group: StageGroup, id: u64, source: IpAddr) {
+    fn leave(&mut self, group: (u16, u8), id: u64, source: IpAddr) {
         let Some(members) = self.groups.get_mut(&group) else { return };
         self.group_sizes.remove(&(members.len(), group));
         members.remove(&(id, source));

@@ -9,9 +9,7 @@ use crate::core::types::{ClientId, Fault, ServiceName};
 use crate::keys::encoded;
 use crate::keys::public::PublicKey;
 
-/// The most services of one client.
 const MAX_SERVICES: usize = 64;
-
 const SHAPE: &str = "write id=HEX,services=\"ssh\" ssh-ed25519 AAAA... NAME";
 
 /// A client, and the offsets of its parts for messages.
