@@ -14,15 +14,11 @@ use crate::core::types::Wall;
 
 /// Bytes of a line; the rest is cut off, as knockd cuts it.
 const LONGEST: usize = 1023;
-
 const SYSLOG: &str = "/dev/log";
 
-/// Where lines go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sinks {
-    /// This file, appended to.
     pub file: Option<String>,
-    /// Syslog.
     pub syslog: Option<Facility>,
     /// Standard output, for the lines that `-v` shows.
     pub verbose: bool,
@@ -31,9 +27,7 @@ pub struct Sinks {
 /// The syslog facility. The level is always notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Facility {
-    /// 1.
     User,
-    /// 3.
     Daemon,
 }
 
@@ -47,14 +41,11 @@ impl Facility {
     }
 }
 
-/// One line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassicLine<'a> {
-    /// Its text.
     pub text: &'a str,
     /// COMPAT: some of knockd's texts carry a newline of their own.
     pub gap: bool,
-    /// True if `-v` shows it too.
     pub shown: bool,
 }
 
@@ -75,7 +66,7 @@ impl<'a> ClassicLine<'a> {
     }
 }
 
-/// Writes lines. A line that cannot be written is lost: a full disk must neither open nor close
+/// Writes lines. One that cannot be written is lost: a full disk must neither open nor close
 /// anything.
 #[derive(Default)]
 pub struct ClassicLog {
@@ -103,7 +94,6 @@ impl ClassicLog {
         (log, None)
     }
 
-    /// Writes one line.
     pub fn line(&mut self, now: Wall, line: ClassicLine<'_>) {
         let mut text = plain(line.text);
         if line.gap {

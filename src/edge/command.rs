@@ -30,12 +30,10 @@ pub fn is_program(path: &str) -> bool {
     access(path, AccessFlags::X_OK).is_ok()
 }
 
-/// A command that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {
     /// The opening it belongs to.
     pub id: u64,
-    /// How it ended.
     pub how: CommandEnd,
 }
 
@@ -88,7 +86,6 @@ impl Runner {
         }
     }
 
-    /// The number that run.
     pub fn running(&self) -> usize {
         self.children.len()
     }

@@ -125,7 +125,6 @@ pub fn lock_directory(path: &Path) -> Result<DirectoryLock, Fault> {
     }
 }
 
-/// The directory that holds `path`.
 pub fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -133,8 +132,7 @@ pub fn parent(path: &Path) -> PathBuf {
     }
 }
 
-/// Writes and syncs a temporary file in the same directory, never readable by more users than its
-/// final mode allows.
+/// Writes and syncs a temporary file beside `path`, never readable by more users than allowed.
 fn write_beside(path: &Path, content: &[u8], mode: u32) -> Result<PathBuf, Fault> {
     let Some(name) = path.file_name() else {
         return Err(Fault::new(format!("{}: not the name of a file", path.display()), ""));

@@ -10,7 +10,6 @@ use crate::core::types::Proto;
 /// Where a packet leaves from, if the routes do not decide it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PacketOrigin {
-    /// An address of this machine.
     pub source: Option<IpAddr>,
     /// An interface of this machine. Linux only.
     pub interface: Option<String>,
@@ -21,7 +20,6 @@ pub struct PacketOrigin {
 pub enum SendError {
     /// The socket could not be made, or not bound to its origin.
     Socket(io::Error),
-    /// The kernel refused to send it.
     Send(io::Error),
 }
 

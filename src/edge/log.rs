@@ -16,12 +16,11 @@ use crate::core::types::Wall;
 
 /// The longest line, bytes; the rest is cut off.
 const LONGEST: usize = 1024;
-
 /// The most lines that wait to be written.
 const QUEUE: usize = 1024;
 
-/// A place for lines. A full disk or a pipe that nobody reads loses lines, and never keeps a packet
-/// waiting: lines wait in a queue for a thread that writes them.
+/// Lines wait in a queue for a thread that writes them: a full disk or a pipe that nobody reads
+/// loses lines, and never keeps a packet waiting.
 pub struct Log {
     /// Lines carry the time of day: not for journald, which has its own.
     stamped: bool,
@@ -51,7 +50,6 @@ struct Queue {
 }
 
 impl Log {
-    /// Lines to standard error.
     pub fn stderr() -> Log {
         let stderr = io::stderr();
         let stamped = stderr.is_terminal();
@@ -169,8 +167,7 @@ fn local(at: Wall, format: &str) -> String {
     }
 }
 
-/// The text as one line: whatever could forge a second one, or move a terminal's cursor, is written
-/// as `\u{..}`.
+/// The text as one line: what could forge a second one, or move a cursor, is written as `\u{..}`.
 fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();

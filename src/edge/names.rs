@@ -8,17 +8,13 @@ use socket2::Domain;
 
 use crate::core::types::{Fault, Proto};
 
-/// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressFamily {
-    /// IPv4.
     V4,
-    /// IPv6.
     V6,
 }
 
 impl AddressFamily {
-    /// The family of `ip`.
     pub fn of(ip: IpAddr) -> Self {
         if ip.to_canonical().is_ipv4() { AddressFamily::V4 } else { AddressFamily::V6 }
     }

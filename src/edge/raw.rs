@@ -52,18 +52,14 @@ fn no_socket(error: &io::Error) -> Fault {
     Fault::new(format!("no raw socket for receipts: {error}"), remedy)
 }
 
-/// Sends receipts.
 #[derive(Default)]
 pub struct Sender {
-    /// For IPv4, from [`open_v4`].
     pub v4: Option<OwnedFd>,
-    /// For IPv6, from [`open_v6`].
     pub v6: Option<OwnedFd>,
 }
 
 impl Sender {
-    /// Sends `receipt` from an address of this machine. Never waits. After an error (no route, no
-    /// room, not our address) the receipt is lost to the client.
+    /// Sends `receipt` from an address of ours. Never waits. After an error the receipt is lost.
     pub fn send(
         &self,
         from: SocketAddr,

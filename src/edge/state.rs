@@ -71,8 +71,7 @@ pub struct Recovered {
 pub struct State {
     shown: String,
     journal: Appender,
-    /// The journal that is to replace it: has the same batches or their sum. Each commit goes to
-    /// both.
+    /// The next journal: has the same batches or their sum. Each commit goes to both.
     next: Option<Appender>,
     /// While the next journal is written: what was committed since its sum was made.
     since: Option<Vec<Record>>,
@@ -80,7 +79,6 @@ pub struct State {
     deferred: Vec<Record>,
     /// Was deferred, has its place in the file, and may not be durable yet.
     placed: Vec<Record>,
-    /// A job is under way.
     is_busy: bool,
     /// The journal is written anew past this size.
     limit: u64,
@@ -90,12 +88,8 @@ pub struct State {
 
 impl State {
     /// Opens the state in `directory`, which is made if it is not there. `now` names what is found
-    /// to be lost. Waits for the disk.
-    ///
-    /// # Errors
-    /// If another gateway has it, if it lies in memory only and `volatile_too` does not allow that,
-    /// or if it cannot be read or written. Lost records are not an error: the gateway then runs on
-    /// challenges, see [`Recovered`].
+    /// to be lost. Waits for the disk. Fails if another gateway has it, or if it lies in memory
+    /// only and `volatile_too` does not allow that. Lost records are no error: see [`Recovered`].
     pub fn open(
         directory: &Path,
         now: Wall,
@@ -111,9 +105,6 @@ impl State {
 
     /// Refuses what [`State::open`] would not trust; changes nothing. A directory that is not there
     /// yet is fine.
-    ///
-    /// # Errors
-    /// Somebody else could have written it, or it lies in memory only.
     pub fn check(directory: &Path, volatile_too: bool) -> Result<(), Fault> {
         if let Err(error) = directory.symlink_metadata()
             && error.kind() == io::ErrorKind::NotFound
@@ -129,9 +120,6 @@ impl State {
     }
 
     /// The state on another kind of disk, without a lock: for tests.
-    ///
-    /// # Errors
-    /// As for [`State::open`].
     pub fn on_disk(disk: Box<dyn Disk>, now: Wall) -> Result<(State, Recovered), Fault> {
         State::open_on(disk, "a disk", now, None)
     }
@@ -159,10 +147,7 @@ impl State {
     }
 
     /// Makes `records` durable, and what was deferred before them, all or none: one write, one
-    /// sync.
-    ///
-    /// # Errors
-    /// After an error nothing of it may be acted upon, and no commit succeeds before a
+    /// sync. After an error nothing of it may be acted upon, and no commit succeeds before a
     /// [`State::reopen_job`]: what the disk then holds cannot be known. A record that is too long
     /// spoils nothing.
     pub fn commit(&mut self, records: &[Record]) -> Result<(), Fault> {
@@ -241,11 +226,8 @@ impl State {
         Some(StateJob { work, shown: self.shown.clone() })
     }
 
-    /// Takes the result of a job, however late it comes. `Some` after a reopen: commits succeed
-    /// again.
-    ///
-    /// # Errors
-    /// The job failed. See [`State::is_poisoned`] for whether commits go on.
+    /// Takes the result of a job, however late. `Some` after a reopen: commits succeed again. For
+    /// an error see [`State::is_poisoned`] for whether commits go on.
     pub fn finish(&mut self, done: StateDone) -> Result<Option<Recovered>, Fault> {
         self.is_busy = false;
         match done.0 {
@@ -281,9 +263,6 @@ impl State {
     }
 
     /// Does every job that is due, in place. For a process in which nobody waits.
-    ///
-    /// # Errors
-    /// As for [`State::finish`].
     pub fn maintain_now(&mut self) -> Result<(), Fault> {
         while let Some(job) = self.job() {
             self.finish(job.run())?;
@@ -291,10 +270,8 @@ impl State {
         Ok(())
     }
 
-    /// Reads everything again after a commit failed, in place.
-    ///
-    /// # Errors
-    /// As for [`State::open`]; the state stays as it was, without commits.
+    /// Reads everything again after a commit failed, in place. After an error there are still no
+    /// commits.
     pub fn reopen(&mut self, now: Wall) -> Result<Recovered, Fault> {
         let busy = || Fault::new("a job for the state is under way", "try again when it has ended");
         let job = self.reopen_job(now).ok_or_else(busy)?;

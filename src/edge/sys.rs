@@ -59,10 +59,8 @@ pub fn close_inherited() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A program to start.
 #[derive(Debug)]
 pub struct ProgramSpec<'a> {
-    /// Its file.
     pub path: &'a CStr,
     /// Its arguments, the first being its own name.
     pub argv: &'a [CString],
@@ -181,8 +179,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
     Ok((message.bytes, descriptors.pop()))
 }
 
-/// The number of packets that `socket` lost for lack of room since the last call
-/// (PACKET_STATISTICS).
+/// Packets that `socket` lost for lack of room since the last call (PACKET_STATISTICS).
 pub fn lost_packets(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut counted = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;

@@ -68,10 +68,8 @@ const SECOND_NUMBER: Option<libc::c_long> = Some(0x4000_0000);
 const SECOND_NUMBER: Option<libc::c_long> = None;
 
 /// Drops what a gatekeeper without commands never needs, for good, and checks that it is gone. A
-/// refused system call fails with EPERM. Only for a process with one thread.
-///
-/// # Errors
-/// Something could not be dropped, or is still there. The process must end then.
+/// refused system call fails with EPERM. Only for a process with one thread, which must end after
+/// an error.
 pub fn drop_privileges() -> Result<(), Fault> {
     let filters_before = filters(&status("self")?);
     let kept = CapSet::from_iter(KEPT);
@@ -115,8 +113,7 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
         .try_into()
 }
 
-/// Compares the kernel's account with what was asked for. `bounded`: the bounding set was narrowed
-/// too.
+/// Compares the kernel's account with what was asked for, and the bounding set if `bounded`.
 fn check(status: &str, kept: CapSet, bounded: bool, filters_before: u64) -> Result<(), Fault> {
     let good = ["CapInh", "CapPrm", "CapEff", "CapAmb"].into_iter().all(|s| within(status, s, kept))
         && (!bounded || within(status, "CapBnd", kept))

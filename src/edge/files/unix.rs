@@ -56,17 +56,13 @@ fn check_directory(path: &Path, directory: &File) -> Result<(), Fault> {
     let shown = path.display();
     let uid = metadata.uid();
     if !is_trusted(uid) {
-        return Err(Fault::new(
-            format!("{shown}: belongs to uid {uid}, who could replace the files in it"),
-            format!("chown {} {shown}", geteuid()),
-        ));
+        let what = format!("{shown}: belongs to uid {uid}, who could replace the files in it");
+        return Err(Fault::new(what, format!("chown {} {shown}", geteuid())));
     }
     let mode = metadata.mode() & 0o7777;
     if mode & 0o002 != 0 && mode & 0o1000 == 0 {
-        return Err(Fault::new(
-            format!("{shown}: everybody may replace the files in it (mode {mode:04o})"),
-            format!("chmod o-w {shown}"),
-        ));
+        let what = format!("{shown}: everybody may replace the files in it (mode {mode:04o})");
+        return Err(Fault::new(what, format!("chmod o-w {shown}")));
     }
     Ok(())
 }
@@ -115,10 +111,8 @@ fn check_file(path: &Path, file: &File, check: FileCheck) -> Result<(), Fault> {
         return Err(Fault::new(format!("{shown}: not a regular file"), "name a regular file"));
     }
     if !is_trusted(uid) {
-        return Err(Fault::new(
-            format!("{shown}: belongs to uid {uid}, neither to root nor to you"),
-            format!("chown {} {shown}", geteuid()),
-        ));
+        let what = format!("{shown}: belongs to uid {uid}, neither to root nor to you");
+        return Err(Fault::new(what, format!("chown {} {shown}", geteuid())));
     }
     match check {
         FileCheck::Secret if mode & 0o077 != 0 => Err(Fault::new(

@@ -36,10 +36,7 @@ const FLAGS_REPLY: u16 = 5;
 const LIFE: u32 = 432_000;
 
 /// Marks the connections to guarded ports that stand now and bear no mark of ours, and returns
-/// them. `own` are this machine's addresses.
-///
-/// # Errors
-/// If the kernel refuses; what was marked before that stays so.
+/// them. `own` are this machine's addresses. After an error those marked before stay so.
 pub fn adopt(
     settings: &config::FirewallSettings,
     services: &[Service],

@@ -19,8 +19,7 @@ use crate::core::types::{Fault, Port, Proto, Source};
 /// Changes per transaction: well below what one netlink message may hold.
 const PER_BATCH: usize = 100;
 
-/// Makes the kernel hold what `changes` say, in order. Those of one transaction succeed or fail
-/// together. Cuts are left out.
+/// Makes the kernel hold what `changes` say, in order. See [`super::Firewall::apply`].
 pub(super) fn apply(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fault> {
     let changes = without_spent(netlink, table, changes)?;
     for part in changes.chunks(PER_BATCH) {
@@ -79,8 +78,7 @@ pub(super) fn is_there(netlink: &mut Netlink, table: &str) -> Result<bool, Fault
     }
 }
 
-/// Every element that is live, with the milliseconds it has left. A spent one-connection grant is
-/// not live.
+/// Every live element, with the milliseconds it has left. A spent one is not live.
 pub(super) fn list(netlink: &mut Netlink, table: &str) -> Result<Vec<(Element, u64)>, Fault> {
     let mut found = Vec::new();
     for form in [GrantKind::Time, GrantKind::Once] {

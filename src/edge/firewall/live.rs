@@ -32,13 +32,9 @@ pub struct Started {
 }
 
 /// Loads the guard, or brings a guard that is there up to these rules, in one transaction; live
-/// elements stay as they are. Works in the network namespace of the calling thread, and may wait.
-///
-/// A TCP session that was open before the first load stands still until its source has a time
-/// grant; then it goes on.
-///
-/// # Errors
-/// Whatever nft or the kernel refuses, or another gateway has the table.
+/// elements stay as they are. In the network namespace of the calling thread. May wait. Fails if
+/// another gateway has the table. A TCP session that was open before the first load stands still
+/// until its source has a time grant.
 pub fn start(rules: &GuardRules) -> Result<Started, Fault> {
     let plan = rules.plan()?;
     let authors = Authors::default();
@@ -106,10 +102,8 @@ struct Guard {
 }
 
 impl NftGuard {
-    /// Does one task, and may wait long. In a thread of the gateway's network namespace.
-    ///
-    /// # Errors
-    /// Whatever nft or the kernel refuses. The rules that were in force before are so still.
+    /// Does one task, and may wait long. In a thread of the gateway's network namespace. After an
+    /// error the rules that were in force before are so still.
     pub fn run(&self, task: GuardTask) -> Result<GuardReport, Fault> {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match task {
@@ -180,9 +174,6 @@ fn can_cut(netlink: &mut Netlink, plan: &GuardPlan, services: &[Service]) -> Res
 
 /// The text of the guard, fit for a file that nftables.conf includes after its flush. It opens
 /// nothing.
-///
-/// # Errors
-/// The table's name is not one that nft can read back.
 pub fn print_ruleset(
     settings: &config::FirewallSettings,
     services: &[Service],
@@ -191,11 +182,8 @@ pub fn print_ruleset(
     Ok(GuardPlan::new(settings, services, knock)?.text())
 }
 
-/// Takes the guard away where no gateway keeps it, all grants with it, and so opens what it
-/// guarded.
-///
-/// # Errors
-/// A gateway keeps it, or nft refuses.
+/// Takes the guard away, all grants with it, and so opens what it guarded. Fails if a gateway keeps
+/// it.
 pub fn unload(
     settings: &config::FirewallSettings,
     services: &[Service],
@@ -217,9 +205,6 @@ pub struct GuardState {
 }
 
 /// Looks, and changes nothing.
-///
-/// # Errors
-/// nft cannot list the table.
 pub fn look_at(
     settings: &config::FirewallSettings,
     services: &[Service],

@@ -35,17 +35,14 @@ pub trait Firewall {
     /// one-connection element anew; `Remove` of a missing element is no fault. Up to 100 changes
     /// succeed or fail together. 0 milliseconds removes. Cuts are left out, see [`Firewall::cut`].
     fn apply(&mut self, changes: &[Change]) -> Result<(), Fault>;
-
     /// The milliseconds that one element has left; `None` if it is not live.
     fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault>;
 
     /// Ends the connections that these elements could have let in. After the changes of elements,
     /// because a live element may let them go on.
     fn cut(&mut self, elements: &[Element]) -> Result<(), Fault>;
-
     /// True if our table is there, whatever is in it.
     fn is_there(&mut self) -> Result<bool, Fault>;
-
     /// Takes over the marks of settings that a [`GuardTask::Load`] has put in force.
     fn use_settings(&mut self, settings: &config::FirewallSettings);
 }
@@ -97,15 +94,11 @@ pub enum GuardReport {
         /// one-connection element is not live.
         elements: Vec<(Element, u64)>,
     },
-    /// Of `Check`.
     Checked {
         /// True if the guard stands exactly as it was loaded.
         sound: bool,
     },
-    /// Of `Verify`.
     Verified,
-    /// Of `Unload`.
     Unloaded,
-    /// Of `Flows`.
     Flows(Vec<Flow>),
 }

@@ -27,7 +27,6 @@ const TRIES: usize = 16;
 /// More than any single netlink message of the kernel.
 const BUFFER: usize = 64 * 1024;
 
-/// The socket.
 pub(super) struct Netlink {
     socket: Socket,
     port: u32,
@@ -41,10 +40,8 @@ impl Netlink {
     /// Opens the socket in this thread's network namespace.
     pub(super) fn open() -> Result<Netlink, Fault> {
         Self::bound().map_err(|error| {
-            Fault::new(
-                format!("netlink socket: {error}"),
-                "run toctocd on a kernel with nf_tables (nfnetlink)",
-            )
+            let what = format!("netlink socket: {error}");
+            Fault::new(what, "run toctocd on a kernel with nf_tables (nfnetlink)")
         })
     }
 

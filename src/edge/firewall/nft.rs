@@ -17,7 +17,6 @@ use crate::core::types::Fault;
 /// A program that has not ended by then is killed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The nft program.
 #[derive(Clone)]
 pub(super) struct NftProgram {
     path: PathBuf,
@@ -31,10 +30,8 @@ impl NftProgram {
         if path.is_absolute() {
             return Ok(NftProgram { path: path.to_owned(), authors: Authors::default() });
         }
-        Err(Fault::new(
-            format!("firewall.nft: {} is not an absolute path", path.display()),
-            "give the whole path, as `command -v nft` prints it",
-        ))
+        let what = format!("firewall.nft: {} is not an absolute path", path.display());
+        Err(Fault::new(what, "give the whole path, as `command -v nft` prints it"))
     }
 
     /// The same; whoever shares `authors` knows its changes as ours.

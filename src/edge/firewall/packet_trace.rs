@@ -16,9 +16,7 @@ const DEPTH: usize = 16;
 /// The first packet of a flow, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub struct TracedPacket {
-    /// True for IPv6.
     pub v6: bool,
-    /// Its protocol.
     pub proto: Proto,
     /// Its source port, if known.
     pub from: Option<u16>,
@@ -213,8 +211,7 @@ impl Tracer<'_> {
         }
     }
 
-    /// True if the left side is a field of another protocol: then the rule does not match, whatever
-    /// the comparison.
+    /// True if the left side is a field of another protocol: then the rule does not match.
     fn misses(&self, left: &Value) -> bool {
         let other = match left["payload"]["protocol"].as_str() {
             Some("ip") => self.packet.v6,

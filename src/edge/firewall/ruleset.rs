@@ -17,12 +17,10 @@ mod tests;
 pub(super) use chains::{KeyShape, SHAPES};
 use forwards::ForwardRule;
 
-/// The most elements in a set of time grants, including expired ones that the kernel has not
-/// collected yet.
+/// The most elements in a set of time grants, with expired ones that are not collected yet.
 pub const TIME_ELEMENTS: u32 = 65_535;
 /// The same for one-connection grants.
 pub const ONCE_ELEMENTS: u32 = 4096;
-
 /// The name of the chain in the prerouting hook.
 pub const CHAIN: &str = "guard";
 
@@ -86,8 +84,7 @@ impl GuardPlan {
         self.marks
     }
 
-    /// The transaction that loads the table, replaces what it said before, and keeps the elements
-    /// of its sets.
+    /// The transaction that replaces the rules of the table and keeps the elements of its sets.
     pub fn text(&self) -> String {
         let table = &self.table;
         // `flush table` removes the rules and keeps sets and elements: a restart neither ends nor
@@ -209,10 +206,8 @@ fn table_name(name: &str) -> Result<String, Fault> {
     if good {
         return Ok(name.to_owned());
     }
-    Err(Fault::new(
-        format!("firewall.table: {name:?} is not a valid name for an nftables table"),
-        "use up to 31 letters, digits, `_` and `-`, starting with a letter",
-    ))
+    let what = format!("firewall.table: {name:?} is not a valid name for an nftables table");
+    Err(Fault::new(what, "use up to 31 letters, digits, `_` and `-`, starting with a letter"))
 }
 
 /// The two bits of a flow's conntrack mark that are ours: `granted` alone, or both while a

@@ -18,7 +18,6 @@ pub struct RulesetSnapshot {
     pub legacy: Vec<String>,
 }
 
-/// A chain.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     pub(super) family: String,
@@ -39,8 +38,7 @@ pub(super) struct BaseChain {
 }
 
 impl RulesetSnapshot {
-    /// Reads the rulesets of the calling thread's network namespace, without the elements of named
-    /// sets.
+    /// Reads the rulesets of this thread's network namespace, without the elements of named sets.
     pub fn take(settings: &config::FirewallSettings) -> Result<RulesetSnapshot, Fault> {
         let mut snapshot = RulesetSnapshot::read(&NftProgram::new(&settings.nft)?.list_all()?)?;
         for program in ["ip", "ip6"] {

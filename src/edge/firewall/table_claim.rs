@@ -17,8 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::core::types::Fault;
 use crate::edge::files;
 
-/// Where the lock files lie: in a directory that only root can have made, since /run is root's. A
-/// unit with ProtectSystem=strict leaves nothing else there to be written.
+/// Only root can have made it, since /run is root's. A strict unit may write nowhere else there.
 const PLACE: &str = "/run/toctoc";
 /// This thread's network namespace.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";

@@ -13,7 +13,6 @@ use crate::edge::capture::UnboundCapture;
 
 /// A message from the gatekeeper: first the set-up in any order, then [`ToListener::Go`], then the
 /// rest.
-#[allow(missing_docs)]
 pub enum ToListener {
     /// The gateway's secrets and the settings of sealed knocks. Without it no sealed knock is read.
     Gateway {
@@ -32,7 +31,11 @@ pub enum ToListener {
         per_second: u32,
     },
     /// One client. Rows count from 0, each once, in order. The listener names a client by its row.
-    Client { row: u32, keys: ClientKeys, fingerprint: Fingerprint },
+    Client {
+        row: u32,
+        keys: ClientKeys,
+        fingerprint: Fingerprint,
+    },
     /// Settings of all doors.
     Doors {
         /// The effect of packets over IPv6.
@@ -43,7 +46,6 @@ pub enum ToListener {
     /// One door. Indices count from 0, each once, in order.
     Door {
         index: u16,
-        /// Its settings for the sequence machine.
         spec: DoorSpec,
     },
     /// The sequence of a door from now on. An empty one closes the door.
@@ -64,9 +66,8 @@ pub enum ToListener {
     AddressesDone,
     /// A capture socket to bind and read. Numbered from 0 in order of arrival.
     Capture(UnboundCapture),
-    /// A socket for receipts over IPv4.
+    /// A socket for receipts over IPv4, or over IPv6.
     Raw4(OwnedFd),
-    /// A socket for receipts over IPv6.
     Raw6(OwnedFd),
     /// Set-up is over: drop all privileges, become this user if there is one, send `Ready`, listen.
     Go {
@@ -75,23 +76,19 @@ pub enum ToListener {
     },
     /// The verdict that completes a knock.
     Verdict {
-        /// The ticket of the knock.
         ticket: u64,
         /// True if its used-knock mark is set: then copies of it are ignored.
         spent: bool,
-        /// The receipt to send, if any.
         receipt: Option<[u8; RECEIPT_BODY]>,
     },
     /// Reply with `Counters`.
     AskCounters,
-    /// End.
     Stop,
 }
 
 /// A message from the listener. An attacker who has taken it over can send any of these, at any
 /// rate.
 #[derive(Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum ToGatekeeper {
     /// It has dropped its privileges and listens.
     Ready {
@@ -129,7 +126,6 @@ pub enum ToGatekeeper {
         /// Counted from 1.
         stage: u8,
     },
-    /// An attempt timed out.
     TimedOut {
         door: u16,
         source: IpAddr,

@@ -204,10 +204,9 @@ fn salt(before: &[u8], now: Wall) -> [u8; 16] {
 
 fn loss(shown: &str, damage: Option<&str>) -> Fault {
     let how = damage.unwrap_or("records were lost, and nobody has accepted that yet");
-    Fault::new(
-        format!("{shown}/{JOURNAL}: {how}: knocks open by challenge only"),
-        "find out how it came to that, then accept the loss with `toctocd reinitialise`",
-    )
+    let what = format!("{shown}/{JOURNAL}: {how}: knocks open by challenge only");
+    let remedy = "find out how it came to that, then accept the loss with `toctocd reinitialise`";
+    Fault::new(what, remedy)
 }
 
 /// The fault of a disk, with what was done at the time.

@@ -15,9 +15,7 @@ use crate::core::types::Fault;
 pub(super) const PAGE: usize = 4096;
 /// Where the two commit marks lie: in sectors of their own, so that one torn write harms one.
 pub(super) const MARKS: [usize; 2] = [512, 1024];
-/// Bytes of a commit mark.
 pub(super) const MARK: usize = 40;
-
 const MAGIC: &[u8; 12] = b"toctoc-state";
 const VERSION: u32 = 1;
 const HEADER: usize = 48;

@@ -16,7 +16,6 @@ pub(in crate::edge::firewall) struct KeyShape {
     pub(in crate::edge::firewall) span: Span,
     /// True if it contains the source port.
     pub(in crate::edge::firewall) has_port: bool,
-    /// True for IPv6.
     pub(in crate::edge::firewall) v6: bool,
 }
 
