@@ -1,5 +1,4 @@
-//! The classic BPF program for the capture sockets. See `capture` for the sockets, and
-//! `core::packet` for the checks behind it.
+//! The classic BPF program for the capture sockets. See `core::packet` for the checks behind it.
 //!
 //! Offset 0 is the IP header: the sockets are cooked. Everything that the program checks is checked
 //! again behind it, except how the packet was addressed on the link, which only the kernel knows.
@@ -30,8 +29,7 @@ const UDP_LENGTH: u32 = 8 + DATAGRAM as u32;
 pub struct FilterSpec {
     /// The port of sealed knocks, if there are any.
     pub knock_port: Option<u16>,
-    /// Every step of every door with that door's flags, in any order, including those of later
-    /// one-time sequences.
+    /// Every step of every door with that door's flags, also those of later one-time sequences.
     pub steps: Vec<(Step, TcpFlags)>,
     /// True if packets that this machine sends count too, as knockd counts them for a `Target`.
     /// They never count on a loopback device, which shows each packet twice.
@@ -91,8 +89,7 @@ fn assemble(spec: &FilterSpec, plan: &FilterPlan) -> Vec<Instruction> {
     asm.finish()
 }
 
-/// Drops all but IP, and our own packets unless `outgoing`. Leaves the length of the IP header in
-/// the index register.
+/// Drops all but IP, and our own packets unless `outgoing`. Loads the IP header's length as index.
 fn ip_headers(asm: &mut Assembler, outgoing: bool, to: [Label; 4], drop: Label) {
     let [udp, tcp, echo4, echo6] = to;
     let [v4, v6, incoming] = asm.labels();
@@ -163,8 +160,7 @@ fn tcp_group(asm: &mut Assembler, flags: TcpFlags, ports: &Intervals, door: Labe
     asm.place(other);
 }
 
-/// Jumps to `door` for echo requests by the size of their payload: the length in the IP header less
-/// the IP header and the ICMP header.
+/// Jumps to `door` for echo requests by the size of their payload: the IP length less the headers.
 fn echo_requests(asm: &mut Assembler, sizes: &Intervals, at: [Label; 2], door: Label, drop: Label) {
     let [size] = asm.labels();
     let [echo4, echo6] = at;

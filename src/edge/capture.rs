@@ -1,8 +1,7 @@
 //! AF_PACKET sockets. Our filter is attached and locked before they are bound; then pnet reads.
 //!
 //! A socket of protocol 0 receives nothing until it is bound, so no packet ever gets past the
-//! filter. The privileged process makes the socket with [`open`]. The listener, which may not make
-//! one, binds and reads it with [`Capture`].
+//! filter. The privileged process makes it with [`open`]; the listener binds and reads it.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
@@ -121,8 +120,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Binds the socket: from here on packets arrive. Takes no privilege. Fails if the interface is
-    /// gone.
+    /// Binds the socket: from here on packets arrive. Unprivileged. Fails if the interface is gone.
     pub fn bind(unbound: UnboundCapture) -> io::Result<Self> {
         let socket = Socket::from(unbound.socket.try_clone()?);
         let interface = NetworkInterface {
@@ -158,8 +156,7 @@ impl Capture {
                 CaptureResult::Empty
             }
             Err(_) => {
-                // A pending error stays on the socket, and poll returns at once for ever, until
-                // the error is taken.
+                // Poll returns at once for ever until a pending error is taken.
                 let _ = self.socket.take_error();
                 CaptureResult::Down
             }

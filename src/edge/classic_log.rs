@@ -1,5 +1,4 @@
-//! Log lines as knockd writes them: to a file, to syslog, to standard output.
-//! See `log` for the log of toctocd.
+//! Log lines as knockd writes them. See `log` for the log of toctocd.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Write, stdout};
@@ -66,8 +65,7 @@ impl<'a> ClassicLine<'a> {
     }
 }
 
-/// Writes lines. One that cannot be written is lost: a full disk must neither open nor close
-/// anything.
+/// Writes lines. One that cannot be written is lost: a full disk must not stop anything.
 #[derive(Default)]
 pub struct ClassicLog {
     file: Option<File>,
@@ -136,7 +134,7 @@ pub fn stamp(at: Wall) -> String {
     local(at).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-fn local(at: Wall) -> Zoned {
+pub(super) fn local(at: Wall) -> Zoned {
     Timestamp::from_nanosecond(at.0.into()).unwrap_or_default().to_zoned(TimeZone::system())
 }
 

@@ -1,5 +1,4 @@
-//! The local socket for status and admin commands: one JSON line in, one out. SO_PEERCRED says who
-//! asks. See `app::gatekeeper` for what the commands do.
+//! The local socket for admin commands: one JSON line in, one out. See `app::gatekeeper`.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -134,8 +133,7 @@ impl Control {
         listener.into_iter().chain(sessions)
     }
 
-    /// Accepts, reads and writes without waiting, and drops idle sessions. Each complete request
-    /// wants a [`Control::reply`], at any time.
+    /// Accepts, reads and writes without waiting, and drops idle sessions. Reply to each request.
     pub fn requests(&mut self, now: Boot) -> Vec<(SessionId, ControlRequest)> {
         while self.sessions.len() < MAX_SESSIONS {
             let Ok((stream, _)) = self.listener.accept() else { break };
@@ -255,8 +253,7 @@ impl Session {
     }
 }
 
-/// Asks the gateway that answers at `path`, and waits for its response, `patience` at most. Fails
-/// if nobody answers, or the gateway says that it could not.
+/// Asks the gateway at `path`, and waits `patience` at most. Fails if the gateway could not do it.
 pub fn ask(
     path: &Path,
     command: &ControlRequest,

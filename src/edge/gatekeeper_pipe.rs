@@ -1,5 +1,4 @@
-//! The pipe between gatekeeper and listener: messages of fixed size over SOCK_SEQPACKET. See
-//! `messages` for the list of each direction.
+//! The pipe between gatekeeper and listener: messages of fixed size over SOCK_SEQPACKET.
 //!
 //! After set-up neither end ever waits for the other. Messages that do not fit into the kernel's
 //! buffer are queued, up to [`QUEUE`]. If the queue is full, the sender gets an error.
@@ -87,8 +86,7 @@ pub struct Pipe<Out, In> {
 pub type GatekeeperEnd = Pipe<ToListener, ToGatekeeper>;
 pub type ListenerEnd = Pipe<ToGatekeeper, ToListener>;
 
-/// A new pipe: the gatekeeper's end, and the socket that becomes descriptor 0 of the listener. Both
-/// are close-on-exec.
+/// A new pipe: the gatekeeper's end, and the listener's future descriptor 0. Both close-on-exec.
 pub fn pair() -> Result<(GatekeeperEnd, OwnedFd), Fault> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     match socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags) {
@@ -137,8 +135,7 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
         self.queue.len()
     }
 
-    /// Waits until the queue is empty, for set-up only. [`PipeError::Full`] if the other end does
-    /// not read within `patience`.
+    /// Waits until the queue is empty, for set-up only. `Full` if that takes more than `patience`.
     pub fn drain(&mut self, patience: Duration) -> Result<(), PipeError> {
         let deadline = Instant::now() + patience;
         self.flush()?;

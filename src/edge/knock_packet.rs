@@ -24,8 +24,7 @@ pub enum SendError {
 }
 
 /// Sends one packet. TCP: one SYN. The socket is closed at once, so the kernel does not repeat it.
-/// UDP: one zero byte, since some middle boxes drop empty datagrams. A closed port is no error:
-/// nobody needs to listen there.
+/// UDP: one zero byte, since some middle boxes drop empty datagrams. A closed port is no error.
 pub fn send(to: SocketAddr, proto: Proto, from: &PacketOrigin) -> Result<(), SendError> {
     let (kind, protocol) = match proto {
         Proto::Tcp => (Type::STREAM, Protocol::TCP),

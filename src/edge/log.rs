@@ -7,10 +7,10 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::classic_log::local;
+pub use super::classic_log::stamp as date_time;
 use super::worker;
 use crate::core::types::Wall;
 
@@ -152,19 +152,7 @@ impl Queue {
 
 /// Local time of day, `14:03:20`.
 pub fn clock_time(at: Wall) -> String {
-    local(at, "%H:%M:%S")
-}
-
-/// Local date and time, `2026-11-23 14:03:20`.
-pub fn date_time(at: Wall) -> String {
-    local(at, "%Y-%m-%d %H:%M:%S")
-}
-
-fn local(at: Wall, format: &str) -> String {
-    match Timestamp::from_nanosecond(i128::from(at.0)) {
-        Ok(moment) => moment.to_zoned(TimeZone::system()).strftime(format).to_string(),
-        Err(_) => "an impossible time".to_owned(),
-    }
+    local(at).strftime("%H:%M:%S").to_string()
 }
 
 /// The text as one line: what could forge a second one, or move a cursor, is written as `\u{..}`.

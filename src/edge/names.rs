@@ -20,9 +20,8 @@ impl AddressFamily {
     }
 }
 
-/// The first address of `host`, with the port of `service` (a number or a name). Without `proto`
-/// the service may be of any protocol; without `family` the address may be of either. An error is
-/// the resolver's reason, in its own words.
+/// The first address of `host`, with the port of `service` (a number or a name), of any protocol
+/// and family unless `proto` and `family` say which. An error is the resolver's reason.
 pub fn resolve(
     host: &str,
     service: &str,
@@ -33,8 +32,7 @@ pub fn resolve(
     all.first().copied().ok_or_else(|| "no address".into())
 }
 
-/// The first address of each family, or of `only` one, over all `hosts` in order. Fails if there is
-/// none. Each name is resolved once.
+/// The first address of each family, or of `only` one, over all `hosts`. Fails if there is none.
 pub fn resolve_gateway(
     hosts: &[String],
     port: u16,

@@ -1,5 +1,4 @@
-//! Files of one-time sequences: read them, and use a line up durably before anything opens.
-//! See `config::knockd::one_time` for which line is in force.
+//! Files of one-time sequences: read, and a line used up durably before anything opens.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -14,8 +13,7 @@ use crate::core::door::{Door, Step};
 /// The most that such a file may hold: some 50,000 sequences.
 const LIMIT: u64 = 1 << 20;
 
-/// Reads the file, opened for writing too, as knockd does: one that could not be used up is refused
-/// at the start. An error is the system's reason.
+/// Reads the file. As with knockd one that cannot be written is refused. An error is the reason.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let text = open(path).and_then(|file| content(&file));
     text.map_err(|error| reason(&error))

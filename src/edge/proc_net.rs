@@ -1,8 +1,7 @@
 //! The kernel's tables under /proc/net: listening ports, connections, default routes, forwarding.
 //!
 //! Read as text, from the namespace of the calling thread. These tables have had their form for
-//! twenty years. Of the crates that read them, none knows the table of IPv6 routes without bringing
-//! a whole netlink stack.
+//! twenty years, and a crate that reads IPv6 routes would bring a whole netlink stack.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -114,8 +113,7 @@ fn defaults_v4(table: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Columns: destination, its length, source, its length, gateway, metric, 2 counts, flags,
-/// interface.
+/// Columns: destination, length, source, length, gateway, metric, 2 counts, flags, interface.
 fn defaults_v6(table: &str) -> impl Iterator<Item = &str> {
     table.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();

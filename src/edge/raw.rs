@@ -94,24 +94,12 @@ impl Sender {
 
 /// The UDP header and the receipt.
 fn segment(from: SocketAddr, to: SocketAddr, receipt: &[u8; RECEIPT]) -> [u8; SEGMENT] {
-    let unchecked = with_checksum(from, to, 0, receipt);
-    with_checksum(from, to, udp_checksum(from.ip(), to.ip(), &unchecked), receipt)
-}
-
-fn with_checksum(
-    from: SocketAddr,
-    to: SocketAddr,
-    checksum: u16,
-    receipt: &[u8; RECEIPT],
-) -> [u8; SEGMENT] {
     const LENGTH: u16 = SEGMENT as u16;
-    Writer::<SEGMENT>::new()
-        .u16(from.port())
-        .u16(to.port())
-        .u16(LENGTH)
-        .u16(checksum)
-        .put(receipt)
-        .done()
+    let mut writer = Writer::<SEGMENT>::new();
+    let mut segment = writer.u16(from.port()).u16(to.port()).u16(LENGTH).u16(0).put(receipt).done();
+    let checksum = udp_checksum(from.ip(), to.ip(), &segment);
+    segment[6..8].copy_from_slice(&checksum.to_be_bytes());
+    segment
 }
 
 #[cfg(test)]

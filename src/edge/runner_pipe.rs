@@ -1,5 +1,4 @@
-//! The pipe between knockd's daemon and its runner: each message is one JSON text. Both ends are
-//! ours and equally trusted.
+//! The pipe between knockd's daemon and its runner, both trusted: each message is one JSON text.
 
 use std::collections::VecDeque;
 use std::io;

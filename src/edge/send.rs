@@ -49,8 +49,8 @@ impl GatewaySocket {
         sent.map(drop).map_err(|error| not_sent(self.gateway, &error))
     }
 
-    /// Waits for the next datagram until `deadline`; `None` once that has passed. A datagram longer
-    /// than `buffer` is truncated.
+    /// Waits until `deadline` for a datagram, which is cut to `buffer`; `None` once that has
+    /// passed.
     pub fn receive<'b>(&self, buffer: &'b mut [u8], deadline: Instant) -> Option<&'b [u8]> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

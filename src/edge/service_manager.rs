@@ -1,5 +1,4 @@
-//! Word to the service manager that started us, as sd_notify(3) describes it: that we are ready.
-//! Callers say when.
+//! Tells the service manager that started us that we are ready, as sd_notify(3) describes.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,9 +9,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 /// The path where a manager that waits for word listens, or an abstract name after `@`.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Says that this process serves from now on. Never waits. Without a manager that waits for word
-/// nothing happens. After `WouldBlock` try again: until the manager knows, it takes us for a
-/// service that hangs.
+/// Says that this process serves from now on. Never waits. Does nothing without such a manager.
+/// After `WouldBlock` try again: until the manager knows, it takes us for a service that hangs.
 pub fn ready() -> io::Result<()> {
     match std::env::var_os(SOCKET) {
         Some(name) => tell(&name),

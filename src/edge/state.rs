@@ -1,5 +1,4 @@
-//! Marks, grants and openings, durable: an append-only journal with checksums, one writer, group
-//! commit. See `core::record` for the records.
+//! Marks, grants and openings, durable: an append-only journal with checksums and one writer.
 //!
 //! A commit is one write at the end of the file and one fdatasync, then its mark, which the next
 //! commit syncs. Measured on ext4: a file of blocks written beforehand is some 30 % quicker than
@@ -103,8 +102,7 @@ impl State {
         State::open_on(disk, &directory.display().to_string(), now, Some(lock))
     }
 
-    /// Refuses what [`State::open`] would not trust; changes nothing. A directory that is not there
-    /// yet is fine.
+    /// Refuses what [`State::open`] would not trust; changes nothing. No directory yet is fine.
     pub fn check(directory: &Path, volatile_too: bool) -> Result<(), Fault> {
         if let Err(error) = directory.symlink_metadata()
             && error.kind() == io::ErrorKind::NotFound
@@ -148,8 +146,7 @@ impl State {
 
     /// Makes `records` durable, and what was deferred before them, all or none: one write, one
     /// sync. After an error nothing of it may be acted upon, and no commit succeeds before a
-    /// [`State::reopen_job`]: what the disk then holds cannot be known. A record that is too long
-    /// spoils nothing.
+    /// [`State::reopen_job`]: what the disk holds is unknown. A too long record spoils nothing.
     pub fn commit(&mut self, records: &[Record]) -> Result<(), Fault> {
         if self.poisoned {
             let what = format!("state in {}: an earlier write failed", self.shown);
@@ -165,8 +162,7 @@ impl State {
         Ok(())
     }
 
-    /// Queues `records` for the next commit or the next job. Never waits. They survive a fault of
-    /// either, but not the end of the process before that.
+    /// Queues `records` for the next commit or job, also over faults of these. Never waits.
     pub fn defer(&mut self, records: &[Record]) {
         for record in records {
             match record {
@@ -214,8 +210,7 @@ impl State {
         Some(StateJob { work, shown: self.shown.clone() })
     }
 
-    /// The job that reads everything again after a commit failed. None while a job is under way.
-    /// Until it is finished no commit succeeds.
+    /// The job that reads everything again after a fault. None while a job is under way.
     pub fn reopen_job(&mut self, now: Wall) -> Option<StateJob> {
         if self.is_busy {
             return None;
@@ -226,8 +221,7 @@ impl State {
         Some(StateJob { work, shown: self.shown.clone() })
     }
 
-    /// Takes the result of a job, however late. `Some` after a reopen: commits succeed again. For
-    /// an error see [`State::is_poisoned`] for whether commits go on.
+    /// Takes the result of a job, however late. `Some` after a reopen: commits succeed again.
     pub fn finish(&mut self, done: StateDone) -> Result<Option<Recovered>, Fault> {
         self.is_busy = false;
         match done.0 {
@@ -270,8 +264,7 @@ impl State {
         Ok(())
     }
 
-    /// Reads everything again after a commit failed, in place. After an error there are still no
-    /// commits.
+    /// Reads everything again after a commit failed, in place. An error leaves it without commits.
     pub fn reopen(&mut self, now: Wall) -> Result<Recovered, Fault> {
         let busy = || Fault::new("a job for the state is under way", "try again when it has ended");
         let job = self.reopen_job(now).ok_or_else(busy)?;

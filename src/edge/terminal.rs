@@ -69,8 +69,7 @@ pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
     Err(Fault::new(what, remedy))
 }
 
-/// Asks a person at standard input and error. `y` or `yes` is yes; anything else is no, and so is
-/// an input or error that is not a terminal.
+/// Asks at standard input and error, if both are terminals. `y` or `yes` is yes, all else no.
 pub fn confirm(question: &str) -> bool {
     if !(stdin().is_terminal() && stderr().is_terminal()) {
         return false;
@@ -100,8 +99,7 @@ fn drop_last_character(typed: &mut Vec<u8>) {
     while typed.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
 }
 
-/// Turns off echo and signals, so that Ctrl-C cannot leave the terminal without echo, until
-/// dropped.
+/// Turns off echo, and signals, so that Ctrl-C cannot leave it off. Restores both when dropped.
 #[cfg(unix)]
 struct EchoOff {
     terminal: std::fs::File,

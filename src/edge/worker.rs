@@ -39,8 +39,8 @@ impl<T: Send + 'static> Worker<T> {
         Ok(Worker { running: BTreeMap::new(), sender, receiver, ready: Arc::new(ready) })
     }
 
-    /// Starts `job` in a thread named `lane`, with the rights that the caller has now. Fails if the
-    /// lane still runs an earlier job.
+    /// Starts `job` in a thread named `lane`, with our rights of now. Fails if one still runs
+    /// there.
     pub fn start(&mut self, lane: &'static str, job: LaneJob<T>) -> Result<(), Fault> {
         // A thread that has ended without a result has panicked: it blocks its lane no longer.
         if self.running.get(lane).is_some_and(|thread| !thread.is_finished()) {

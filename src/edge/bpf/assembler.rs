@@ -93,8 +93,7 @@ impl Assembler {
         self.lines.push(AsmLine::Jump(to));
     }
 
-    /// The program. A branch reaches 255 instructions; one that must go further is turned into a
-    /// branch over two jumps.
+    /// The program. A branch reaches 255 instructions; a longer one leads over two jumps.
     pub(super) fn finish(mut self) -> Vec<Instruction> {
         loop {
             let places = self.places();

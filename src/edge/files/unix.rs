@@ -1,5 +1,4 @@
-//! The checks of a file's owner and mode, and what else needs Unix.
-//! See `files` for their use.
+//! The checks of a file's owner and mode, and what else needs Unix. See `files`.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
@@ -68,8 +67,7 @@ fn check_directory(path: &Path, directory: &File) -> Result<(), Fault> {
 }
 
 /// Checks that `path` is a directory, not a link, in which only root and we can put anything, and
-/// which nobody else can replace. An error names the first check that failed and the command that
-/// fixes it.
+/// which nobody else can replace. An error names the command that fixes it.
 pub fn check_own_directory(path: &Path) -> Result<(), Fault> {
     let above = parent(path);
     let directory = File::open(&above).map_err(|error| io_fault(&above, &error))?;

@@ -1,5 +1,4 @@
-//! Grants as elements of our sets: added, refreshed, removed and read back over the kept socket.
-//! See `ruleset` for the sets.
+//! Grants as elements of our sets, over the kept socket. See `ruleset` for the sets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -49,9 +48,8 @@ enum WriteMode {
     Any,
 }
 
-/// `changes` without those that shorten what has been spent in the meantime. If a handshake is
-/// completed between this look and the change, the element seems live again and still lets nobody
-/// in: what was spent stays spent.
+/// `changes` without those that shorten what has been spent in the meantime. If a handshake ends
+/// between this look and the change, the element seems live again and still lets nobody in.
 fn without_spent(
     netlink: &mut Netlink,
     table: &str,
@@ -149,8 +147,7 @@ impl Transaction<'_> {
         }
         let shape = KeyShape::of(element);
         self.put(&judged_by(element.form, shape), element, millis, Vec::new());
-        // What says whether the connection was spent is not shortened: it counts for handshakes
-        // that the other set let begin.
+        // The limit that says whether it was spent stays: it counts for handshakes that have begun.
         let is_shortened = matches!(change, Change::Shorten { .. }) && millis > 0;
         if is_once && !is_shortened {
             let armed = vec![SetElementAttribute::ListExpressions(vec![one_packet_a_day()])];
@@ -204,8 +201,7 @@ fn message(table: &str, set: &str, element: Option<Vec<SetElementAttribute>>) ->
     SetElementMessage { attributes }
 }
 
-/// Address, source port where it counts, protocol, port: each padded to four bytes, as the kernel
-/// concatenates keys.
+/// Address, source port where it counts, protocol, port: each padded to four bytes.
 fn key(element: &Element) -> SetElementAttribute {
     let mut bytes = match element.source.ip() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -253,8 +249,7 @@ fn read_element(
 ) -> Option<(Element, u64)> {
     let ListAttribute::Element(attributes) = element else { return None };
     let mut key = None;
-    // Without a timeout it is nothing that we added: it is live for ever, and the next repair takes
-    // it out.
+    // Without a timeout it is not ours: it lives for ever, until the next repair.
     let mut millis = u64::MAX;
     for attribute in attributes {
         match attribute {

@@ -1,5 +1,4 @@
-//! The firewall: our table, its guard, the elements that grants are, and the connections that came
-//! in under them. See `core::grants` for which grants there are.
+//! The firewall: our table, the grants as its elements, and their connections. See `core::grants`.
 
 mod adopt;
 pub mod advice;
@@ -67,13 +66,11 @@ impl GuardRules {
 /// What is done beside the poll loop, because it runs the nft program or makes a long list.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GuardTask {
-    /// Load these rules in one transaction, elements stay, and list the elements. After a fault the
-    /// old rules are in force.
+    /// Load these rules in one transaction; elements stay. After a fault the old rules hold.
     Load(GuardRules),
     /// Refuse these rules if `Load` would refuse them before it changes anything.
     Verify(GuardRules),
-    /// Load the rules again if what stands is not exactly what was loaded last; list the elements
-    /// in any case.
+    /// Load the rules again if the kernel has others than the last loaded; list the elements.
     Repair,
     /// Compare all rules with what was loaded last.
     Check,
@@ -90,8 +87,7 @@ pub enum GuardReport {
     Loaded {
         /// False if all rules stood as they were loaded, so that nothing was done.
         reloaded: bool,
-        /// The live elements afterwards, with the milliseconds that they have left. A spent
-        /// one-connection element is not live.
+        /// The live elements afterwards with the milliseconds left; a spent one is not live.
         elements: Vec<(Element, u64)>,
     },
     Checked {

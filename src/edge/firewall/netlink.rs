@@ -1,5 +1,4 @@
-//! One kept netlink socket to nf_tables: a batch goes in whole or not at all, a dump comes back
-//! whole or is asked again.
+//! One kept netlink socket: a batch goes in whole or not at all, a dump comes back whole.
 
 use std::io;
 
@@ -49,8 +48,7 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         let address = socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        // Without it an error brings the whole message back, and many errors overflow the receive
-        // buffer.
+        // Without it an error brings the whole message back: many overflow the receive buffer.
         socket.set_cap_ack(true)?;
         Ok(Netlink { socket, port: address.port_number(), sequence: 0 })
     }
@@ -84,8 +82,7 @@ impl Netlink {
         self.verdict(first, last)
     }
 
-    /// The kernel works inside `send`, so every answer is there already: the first error counts,
-    /// silence about `last` is one.
+    /// The kernel has answered within `send`. The first error counts; silence about `last` is one.
     fn verdict(&mut self, first: u32, last: u32) -> Result<(), Errno> {
         let mut verdict = Err(Errno::EIO);
         let mut error = None;

@@ -1,5 +1,4 @@
-//! Runs the nft program: by its absolute path, without an environment, with a deadline, its
-//! complaints caught and explained.
+//! Runs the nft program: by its absolute path, without an environment, with a deadline.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -176,8 +175,7 @@ fn feed(stdin: &mut Option<File>, input: &mut &[u8]) {
         match pipe.write(input) {
             Ok(written) => *input = input.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            // A program that died early has said why on its standard error: that is the message
-            // worth showing.
+            // A program that died early has said why on its standard error.
             Err(_) => break,
         }
     }

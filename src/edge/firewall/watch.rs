@@ -110,8 +110,7 @@ impl TableWatch {
             match receive(&self.socket) {
                 Ok(Some(datagram)) => self.hear(&datagram, &mut noticed),
                 Ok(None) => return noticed,
-                // More happened than the socket could hold. The error is reported once, then
-                // reading goes on.
+                // More happened than the socket could hold. Reading goes on.
                 Err(Errno::ENOBUFS) => note(&mut noticed, lost.clone()),
                 Err(_) => {
                     note(&mut noticed, lost);

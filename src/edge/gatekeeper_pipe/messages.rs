@@ -1,5 +1,4 @@
-//! All messages between gatekeeper and listener. A message from the listener proves nothing: its
-//! receiver must check it.
+//! All messages between gatekeeper and listener. The gatekeeper must check all that comes.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -11,8 +10,7 @@ use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
 use crate::edge::capture::UnboundCapture;
 
-/// A message from the gatekeeper: first the set-up in any order, then [`ToListener::Go`], then the
-/// rest.
+/// A message from the gatekeeper: the set-up in any order, [`ToListener::Go`], then the rest.
 pub enum ToListener {
     /// The gateway's secrets and the settings of sealed knocks. Without it no sealed knock is read.
     Gateway {
@@ -86,8 +84,7 @@ pub enum ToListener {
     Stop,
 }
 
-/// A message from the listener. An attacker who has taken it over can send any of these, at any
-/// rate.
+/// A message from the listener. An attacker who has taken it over can send any, at any rate.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ToGatekeeper {
     /// It has dropped its privileges and listens.
@@ -167,8 +164,7 @@ pub enum ToGatekeeper {
         /// Packets that the kernel dropped for lack of room.
         lost: u64,
     },
-    /// A captured interface went down or disappeared. If the same device comes back, capturing goes
-    /// on.
+    /// A captured interface went down or disappeared. It may come back, and capturing goes on.
     Down {
         /// Number of the capture socket.
         capture: u8,
