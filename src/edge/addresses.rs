@@ -15,14 +15,11 @@ use crate::core::types::Fault;
 const ADDRESSES: u32 = (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
 const ROUTES: u32 = (libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE) as u32;
 
-/// One address of an interface of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LocalAddress {
     /// The interface, as `ip link` names it.
     pub interface: String,
-    /// True for a loopback device.
     pub loopback: bool,
-    /// The address.
     pub address: IpAddr,
 }
 
@@ -50,7 +47,6 @@ pub fn own() -> Result<Vec<LocalAddress>, Fault> {
     Ok(found)
 }
 
-/// The interfaces that are up.
 pub fn interfaces_up() -> BTreeSet<String> {
     let mut up = BTreeSet::new();
     if let Ok(all) = getifaddrs() {

@@ -1,5 +1,4 @@
-//! The classic BPF program for the capture sockets. See `capture` for the sockets, and
-//! `core::packet` for the checks behind it.
+//! The classic BPF program for the capture sockets. See `core::packet` for the checks behind it.
 //!
 //! Offset 0 is the IP header: the sockets are cooked. Everything that the program checks is checked
 //! again behind it, except how the packet was addressed on the link, which only the kernel knows.
@@ -19,12 +18,10 @@ pub use assembler::Instruction;
 
 /// The longest program that the kernel accepts (BPF_MAXINSNS).
 pub const LONGEST: usize = 4096;
-
 /// Bytes captured of a sealed knock: all of it, with room to see that a packet is too long.
 const WHOLE: u32 = 512;
 /// Bytes captured of a packet for a door: any IP header and the TCP header.
 const HEADERS: u32 = 128;
-
 const UDP_LENGTH: u32 = 8 + DATAGRAM as u32;
 
 /// The packets to capture.
@@ -32,8 +29,7 @@ const UDP_LENGTH: u32 = 8 + DATAGRAM as u32;
 pub struct FilterSpec {
     /// The port of sealed knocks, if there are any.
     pub knock_port: Option<u16>,
-    /// Every step of every door with that door's flags, in any order, including those of later
-    /// one-time sequences.
+    /// Every step of every door with that door's flags, also those of later one-time sequences.
     pub steps: Vec<(Step, TcpFlags)>,
     /// True if packets that this machine sends count too, as knockd counts them for a `Target`.
     /// They never count on a loopback device, which shows each packet twice.
@@ -67,19 +63,10 @@ const OUTGOING: u32 = libc::PACKET_OUTGOING as u32;
 const LOOPBACK: u32 = libc::ARPHRD_LOOPBACK as u32;
 const VLAN_ID: u32 = 0x0fff;
 
-/// Where each transport protocol is handled.
-struct Transports {
-    udp: Label,
-    tcp: Label,
-    echo4: Label,
-    echo6: Label,
-}
-
 fn assemble(spec: &FilterSpec, plan: &FilterPlan) -> Vec<Instruction> {
     let mut asm = Assembler::new();
     let [udp, tcp, echo4, echo6, door, drop] = asm.labels();
-    let transports = Transports { udp, tcp, echo4, echo6 };
-    ip_headers(&mut asm, spec.outgoing, &transports, drop);
+    ip_headers(&mut asm, spec.outgoing, [udp, tcp, echo4, echo6], drop);
     asm.place(udp);
     if let Some(port) = spec.knock_port {
         sealed_knock(&mut asm, port, drop);
@@ -91,7 +78,7 @@ fn assemble(spec: &FilterSpec, plan: &FilterPlan) -> Vec<Instruction> {
         tcp_group(&mut asm, *flags, ports, door);
     }
     asm.jump(drop);
-    echo_requests(&mut asm, &plan.echo, &transports, door, drop);
+    echo_requests(&mut asm, &plan.echo, [echo4, echo6], door, drop);
     asm.place(door);
     // COMPAT: knockd does not see frames with a VLAN tag, not even with a priority tag.
     asm.plain(LOAD_BYTE, ancillary::VLAN_PRESENT);
@@ -102,9 +89,9 @@ fn assemble(spec: &FilterSpec, plan: &FilterPlan) -> Vec<Instruction> {
     asm.finish()
 }
 
-/// Drops all but IP, and our own packets unless `outgoing`. Leaves the length of the IP header in
-/// the index register.
-fn ip_headers(asm: &mut Assembler, outgoing: bool, to: &Transports, drop: Label) {
+/// Drops all but IP, and our own packets unless `outgoing`. Loads the IP header's length as index.
+fn ip_headers(asm: &mut Assembler, outgoing: bool, to: [Label; 4], drop: Label) {
+    let [udp, tcp, echo4, echo6] = to;
     let [v4, v6, incoming] = asm.labels();
     asm.plain(LOAD_BYTE, ancillary::PACKET_TYPE);
     if outgoing {
@@ -124,16 +111,16 @@ fn ip_headers(asm: &mut Assembler, outgoing: bool, to: &Transports, drop: Label)
     asm.unless(IF_ANY_BIT, 0x1fff, drop);
     asm.plain(INDEX_IPV4_HEADER, 0);
     asm.plain(LOAD_BYTE, 9);
-    asm.unless(IF_EQUAL, 17, to.udp);
-    asm.unless(IF_EQUAL, 6, to.tcp);
-    asm.unless(IF_EQUAL, 1, to.echo4);
+    asm.unless(IF_EQUAL, 17, udp);
+    asm.unless(IF_EQUAL, 6, tcp);
+    asm.unless(IF_EQUAL, 1, echo4);
     asm.jump(drop);
     asm.place(v6);
     asm.plain(INDEX, 40);
     asm.plain(LOAD_BYTE, 6);
-    asm.unless(IF_EQUAL, 17, to.udp);
-    asm.unless(IF_EQUAL, 6, to.tcp);
-    asm.unless(IF_EQUAL, 58, to.echo6);
+    asm.unless(IF_EQUAL, 17, udp);
+    asm.unless(IF_EQUAL, 6, tcp);
+    asm.unless(IF_EQUAL, 58, echo6);
     asm.jump(drop);
 }
 
@@ -173,23 +160,17 @@ fn tcp_group(asm: &mut Assembler, flags: TcpFlags, ports: &Intervals, door: Labe
     asm.place(other);
 }
 
-/// Jumps to `door` for echo requests by the size of their payload: the length in the IP header less
-/// the IP header and the ICMP header.
-fn echo_requests(
-    asm: &mut Assembler,
-    sizes: &Intervals,
-    at: &Transports,
-    door: Label,
-    drop: Label,
-) {
+/// Jumps to `door` for echo requests by the size of their payload: the IP length less the headers.
+fn echo_requests(asm: &mut Assembler, sizes: &Intervals, at: [Label; 2], door: Label, drop: Label) {
     let [size] = asm.labels();
-    asm.place(at.echo4);
+    let [echo4, echo6] = at;
+    asm.place(echo4);
     asm.plain(LOAD_HALF_BEHIND_IP, 0);
     asm.require(IF_EQUAL, 0x0800, drop);
     asm.plain(LOAD_HALF, 2);
     asm.plain(SUBTRACT_INDEX, 0);
     asm.jump(size);
-    asm.place(at.echo6);
+    asm.place(echo6);
     asm.plain(LOAD_HALF_BEHIND_IP, 0);
     asm.require(IF_EQUAL, 0x8000, drop);
     asm.plain(LOAD_HALF, 4);

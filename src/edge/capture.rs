@@ -1,8 +1,7 @@
 //! AF_PACKET sockets. Our filter is attached and locked before they are bound; then pnet reads.
 //!
 //! A socket of protocol 0 receives nothing until it is bound, so no packet ever gets past the
-//! filter. The privileged process makes the socket with [`open`]. The listener, which may not make
-//! one, binds and reads it with [`Capture`].
+//! filter. The privileged process makes it with [`open`]; the listener binds and reads it.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
@@ -20,22 +19,18 @@ use crate::core::types::Fault;
 
 /// The name that stands for every interface.
 pub const ANY: &str = "any";
-
 /// Bytes that the kernel may queue for us: about 10,000 junk packets.
 const RECEIVE_BUFFER: usize = 8 << 20;
-
 /// More bytes than the filter ever accepts of one packet.
 const PACKET: usize = 2048;
 
 /// A capture socket, filtered and locked, that receives nothing until it is bound.
 pub struct UnboundCapture {
-    /// The socket.
     pub socket: OwnedFd,
     /// The interface to bind it to.
     pub interface: Interface,
 }
 
-/// An interface to capture on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// The kernel's number for it; 0 = all interfaces.
@@ -50,10 +45,8 @@ pub fn interface(name: &str) -> Result<Interface, Fault> {
         return Ok(Interface { index: 0, loopback: false });
     }
     let Ok(index) = if_nametoindex(name) else {
-        return Err(Fault::new(
-            format!("interface {name}: no such interface"),
-            "`ip link` lists the interfaces; or use `any`",
-        ));
+        let what = format!("interface {name}: no such interface");
+        return Err(Fault::new(what, "`ip link` lists the interfaces; or use `any`"));
     };
     let mut flags = InterfaceFlags::empty();
     if let Ok(mut all) = getifaddrs()
@@ -63,16 +56,13 @@ pub fn interface(name: &str) -> Result<Interface, Fault> {
     }
     if !flags.contains(InterfaceFlags::IFF_UP) {
         let up = format!("`ip link set {name} up`, or start the gateway after the network");
-        return Err(Fault::new(
-            format!("interface {name}: it is down"),
-            format!("{up}; or use `any`"),
-        ));
+        let what = format!("interface {name}: it is down");
+        return Err(Fault::new(what, format!("{up}; or use `any`")));
     }
     Ok(Interface { index, loopback: flags.contains(InterfaceFlags::IFF_LOOPBACK) })
 }
 
-/// Opens a capture socket for the interface `name` that accepts what `program` does, and never
-/// anything else.
+/// Opens a capture socket for the interface `name` that accepts only what `program` does.
 pub fn open(name: &str, program: &[Instruction]) -> Result<UnboundCapture, Fault> {
     let interface = interface(name)?;
     // Cooked: offset 0 is the IP header on every kind of link.
@@ -115,17 +105,14 @@ fn no_socket(name: &str, error: &io::Error) -> Fault {
     Fault::new(format!("interface {name}: no capture socket: {error}"), remedy)
 }
 
-/// The result of one read from a capture socket.
 pub enum CaptureResult<'a> {
     /// A packet from its IP header on, cut off after what the filter accepts.
     Packet(&'a [u8]),
-    /// Nothing more for now.
     Empty,
     /// The interface went down or disappeared. It may come back.
     Down,
 }
 
-/// A bound capture socket.
 pub struct Capture {
     receiver: Box<dyn DataLinkReceiver>,
     /// The same socket, for poll and its errors: pnet exposes neither.
@@ -133,8 +120,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Binds the socket: from here on packets arrive. This needs no privilege. Fails if the
-    /// interface has disappeared meanwhile.
+    /// Binds the socket: from here on packets arrive. Unprivileged. Fails if the interface is gone.
     pub fn bind(unbound: UnboundCapture) -> io::Result<Self> {
         let socket = Socket::from(unbound.socket.try_clone()?);
         let interface = NetworkInterface {
@@ -170,8 +156,7 @@ impl Capture {
                 CaptureResult::Empty
             }
             Err(_) => {
-                // A pending error stays on the socket, and poll returns at once for ever, until
-                // the error is taken.
+                // Poll returns at once for ever until a pending error is taken.
                 let _ = self.socket.take_error();
                 CaptureResult::Down
             }

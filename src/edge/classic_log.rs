@@ -1,5 +1,4 @@
-//! Log lines as knockd writes them: to a file, to syslog, to standard output.
-//! See `log` for the log of toctocd.
+//! Log lines as knockd writes them. See `log` for the log of toctocd.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Write, stdout};
@@ -14,15 +13,11 @@ use crate::core::types::Wall;
 
 /// Bytes of a line; the rest is cut off, as knockd cuts it.
 const LONGEST: usize = 1023;
-
 const SYSLOG: &str = "/dev/log";
 
-/// Where lines go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sinks {
-    /// This file, appended to.
     pub file: Option<String>,
-    /// Syslog.
     pub syslog: Option<Facility>,
     /// Standard output, for the lines that `-v` shows.
     pub verbose: bool,
@@ -31,9 +26,7 @@ pub struct Sinks {
 /// The syslog facility. The level is always notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Facility {
-    /// 1.
     User,
-    /// 3.
     Daemon,
 }
 
@@ -47,14 +40,11 @@ impl Facility {
     }
 }
 
-/// One line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassicLine<'a> {
-    /// Its text.
     pub text: &'a str,
     /// COMPAT: some of knockd's texts carry a newline of their own.
     pub gap: bool,
-    /// True if `-v` shows it too.
     pub shown: bool,
 }
 
@@ -75,8 +65,7 @@ impl<'a> ClassicLine<'a> {
     }
 }
 
-/// Writes lines. A line that cannot be written is lost: a full disk must neither open nor close
-/// anything.
+/// Writes lines. One that cannot be written is lost: a full disk must not stop anything.
 #[derive(Default)]
 pub struct ClassicLog {
     file: Option<File>,
@@ -103,7 +92,6 @@ impl ClassicLog {
         (log, None)
     }
 
-    /// Writes one line.
     pub fn line(&mut self, now: Wall, line: ClassicLine<'_>) {
         let mut text = plain(line.text);
         if line.gap {
@@ -146,7 +134,7 @@ pub fn stamp(at: Wall) -> String {
     local(at).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-fn local(at: Wall) -> Zoned {
+pub(super) fn local(at: Wall) -> Zoned {
     Timestamp::from_nanosecond(at.0.into()).unwrap_or_default().to_zoned(TimeZone::system())
 }
 

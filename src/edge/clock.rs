@@ -4,8 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::core::types::{Boot, Now, Wall};
 
-/// Now. A wall clock before 1970 reads as 1970: such a clock is wrong, and the gateway will say by
-/// how much.
+/// Now. A wall clock before 1970 reads as 1970; the gateway will say by how much it is wrong.
 pub fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { wall: Wall(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX)), boot: boot() }
@@ -21,8 +20,7 @@ fn boot() -> Boot {
     Boot(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Elsewhere only the client runs, which measures short waits: any clock that is never stepped will
-/// do.
+/// Elsewhere only the client runs: any clock that is never stepped will do.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn boot() -> Boot {
     use std::sync::OnceLock;

@@ -1,6 +1,6 @@
 //! Commands of doors, by `/bin/sh -c`, and of services, by no shell: started, never waited for,
-//! reaped when they have ended. Nothing from the wire comes here but an address inside an argument.
-//! See `core::openings` for when which command runs.
+//! reaped when they end. The wire has no part in them but an address. See `core::openings` for
+//! when.
 //!
 //! Every descriptor of ours is close-on-exec, so a command inherits standard output and error and
 //! nothing else: knockd handed its packet socket down. It reads nothing. Environment and working
@@ -8,8 +8,7 @@
 //! with: the one under which it writes its own files is no command's business.
 //!
 //! Where a stop command is to follow, a shell or program dies with us: one that went on alone could
-//! open a door after the next start has shut it. What it had started itself, such as a script, goes
-//! on.
+//! open a door after the next start has shut it. What it has started itself goes on.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -30,12 +29,10 @@ pub fn is_program(path: &str) -> bool {
     access(path, AccessFlags::X_OK).is_ok()
 }
 
-/// A command that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {
     /// The opening it belongs to.
     pub id: u64,
-    /// How it ended.
     pub how: CommandEnd,
 }
 
@@ -78,8 +75,7 @@ impl Runner {
         sys::start_afresh(&ProgramSpec { path, argv: &argv, umask: self.umask, tied: job.tied })
     }
 
-    /// Kills the command of this opening and all of its process group; it is reaped as any other.
-    /// What has left that group goes on.
+    /// Kills the command of this opening and its process group; it is reaped as any other.
     pub fn kill(&mut self, id: u64) {
         // Not reaped yet, so its number is nobody else's.
         for (_, child) in self.children.iter().filter(|(other, _)| *other == id) {
@@ -88,7 +84,6 @@ impl Runner {
         }
     }
 
-    /// The number that run.
     pub fn running(&self) -> usize {
         self.children.len()
     }
@@ -110,8 +105,7 @@ impl Runner {
 /// Name and arguments as execve(2) takes them.
 fn argv(command: &CommandLine) -> io::Result<Vec<CString>> {
     let texts: Vec<&str> = match command {
-        // COMPAT: the shell's own name is `sh`, as with system(3); scripts that tell it from bash
-        // look.
+        // COMPAT: the shell's own name is `sh`, as with system(3); scripts may look.
         CommandLine::Shell(text) => vec!["sh", "-c", text],
         CommandLine::Argv(argv) => argv.iter().map(String::as_str).collect(),
     };
@@ -133,8 +127,7 @@ fn ending(status: nix::Result<WaitStatus>) -> Option<CommandEnd> {
         Ok(WaitStatus::StillAlive | WaitStatus::Stopped(..) | WaitStatus::Continued(_))
         | Err(Errno::EINTR) => None,
         Ok(WaitStatus::Exited(_, code)) => Some(CommandEnd::Exited(code)),
-        // Also if somebody else has reaped it: that it has ended is all that matters for what comes
-        // next.
+        // Also if somebody else has reaped it: it has ended.
         Ok(_) | Err(_) => Some(CommandEnd::Killed),
     }
 }

@@ -32,15 +32,13 @@ pub use outcome::{ConfineStep, Failure, Limitation, Limitations};
 pub use proof::verify;
 
 /// Gives up all that a process can give up: files, other user ids, capabilities, new processes,
-/// most system calls. Only for a process with one thread.
+/// most system calls. Only for a process with one thread. Fails if a step failed although it is
+/// possible here, or had no effect: the process must end then.
 ///
 /// `user` is the user and group id to switch to. `None` keeps the current user. That must not be a
 /// root that could switch to another user, nor any root on a system without landlock: root's files
 /// are open to root even without a capability. `descriptors` is the number of descriptors in use
 /// beyond the three standard ones.
-///
-/// # Errors
-/// A step failed although it is possible here, or had no effect. The process must end then.
 pub fn confine(user: Option<(u32, u32)>, descriptors: u64) -> Result<Limitations, Failure> {
     let mut limitations = Limitations::default();
     // Opened while /proc is in reach. Each read of the open file shows the current state.
@@ -207,8 +205,7 @@ fn drop_groups(
     Ok(())
 }
 
-/// Forbids all files, TCP ports, and abstract sockets and signals beyond this process, as far as
-/// the kernel supports it.
+/// Forbids files, TCP ports, abstract sockets and signals beyond this process, as far as possible.
 fn landlock(limitations: &mut Limitations) -> Result<(), Failure> {
     let Ok(status) = restrict_self() else {
         return Err(Failure::io(ConfineStep::Landlock, &io::Error::last_os_error()));

@@ -1,5 +1,4 @@
-//! The local socket for status and admin commands: one JSON line in, one out. SO_PEERCRED says who
-//! asks. See `app::gatekeeper` for what the commands do.
+//! The local socket for admin commands: one JSON line in, one out. See `app::gatekeeper`.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -32,7 +31,6 @@ pub const IDLE: u32 = 10;
 pub enum ControlRequest {
     /// Counters, guard, state, limitations.
     Status,
-    /// The live grants.
     Grants,
     /// Read the configuration and the clients again.
     Reload,
@@ -40,8 +38,7 @@ pub enum ControlRequest {
     GuardOn,
     /// Take the guard away, and leave it away.
     GuardOff,
-    /// Accept that marks of used knocks were lost, or that the clock was ahead: timestamps count
-    /// again.
+    /// Accept that used-knock marks were lost or the clock was ahead: timestamps count again.
     Reinitialise,
 }
 
@@ -62,12 +59,7 @@ pub enum ControlResponse {
     /// The command's own object.
     Ok(serde_json::Value),
     /// It could not be done; nothing was changed.
-    Fault {
-        /// As [`Fault::what`].
-        what: String,
-        /// As [`Fault::remedy`].
-        remedy: String,
-    },
+    Fault { what: String, remedy: String },
 }
 
 impl From<Fault> for ControlResponse {
@@ -107,20 +99,15 @@ enum SessionState {
     Writes(Vec<u8>),
 }
 
-/// The session is over.
 struct Over;
 
 impl Control {
-    /// Binds `path`, mode 0600 from the first moment.
-    ///
-    /// # Errors
-    /// If another gateway answers there, or the directory cannot be written.
+    /// Binds `path`, mode 0600 from the first moment. Fails if another gateway answers there.
     pub fn bind(path: &Path) -> Result<Control, Fault> {
         if UnixStream::connect(path).is_ok() {
-            return Err(Fault::new(
-                format!("{}: another toctocd answers there", path.display()),
-                "stop it first, or give this one its own [gateway] control_socket",
-            ));
+            let what = format!("{}: another toctocd answers there", path.display());
+            let remedy = "stop it first, or give this one its own [gateway] control_socket";
+            return Err(Fault::new(what, remedy));
         }
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|error| unusable(path, &error))?;
@@ -146,8 +133,7 @@ impl Control {
         listener.into_iter().chain(sessions)
     }
 
-    /// Accepts, reads and writes whatever can be done without waiting, and drops idle sessions. The
-    /// requests that are complete; each wants a [`Control::reply`], at any time.
+    /// Accepts, reads and writes without waiting, and drops idle sessions. Reply to each request.
     pub fn requests(&mut self, now: Boot) -> Vec<(SessionId, ControlRequest)> {
         while self.sessions.len() < MAX_SESSIONS {
             let Ok((stream, _)) = self.listener.accept() else { break };
@@ -169,8 +155,7 @@ impl Control {
         requests
     }
 
-    /// Answers a session, as far as it can be written without waiting. One that is gone is no
-    /// error.
+    /// Answers a session without waiting. One that is gone is no error.
     pub fn reply(&mut self, id: SessionId, response: &ControlResponse) {
         self.sessions.retain_mut(|session| session.id != id || session.reply(response).is_ok());
     }
@@ -268,10 +253,7 @@ impl Session {
     }
 }
 
-/// Asks the gateway that answers at `path`, and waits for its response, `patience` at most.
-///
-/// # Errors
-/// If nobody answers, or the gateway says that it could not.
+/// Asks the gateway at `path`, and waits `patience` at most. Fails if the gateway could not do it.
 pub fn ask(
     path: &Path,
     command: &ControlRequest,
@@ -300,8 +282,7 @@ fn exchange(path: &Path, command: &ControlRequest, patience: Duration) -> io::Re
     Ok(response)
 }
 
-/// Removes what a gateway that died left behind, and nothing else, whatever the configuration
-/// points at.
+/// Removes what a gateway that died left behind, and nothing else, whatever `path` is.
 fn remove_dead_socket(path: &Path) -> Result<(), Fault> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -310,10 +291,8 @@ fn remove_dead_socket(path: &Path) -> Result<(), Fault> {
     };
     let is_ours = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
     if !(metadata.file_type().is_socket() && is_ours) {
-        return Err(Fault::new(
-            format!("{}: exists and is not a toctocd socket; left as it is", path.display()),
-            "set [gateway] control_socket to a name that is free",
-        ));
+        let what = format!("{}: exists and is not a toctocd socket; left as it is", path.display());
+        return Err(Fault::new(what, "set [gateway] control_socket to a name that is free"));
     }
     fs::remove_file(path).map_err(|error| unusable(path, &error))
 }
@@ -334,10 +313,8 @@ fn unusable(path: &Path, error: &io::Error) -> Fault {
 }
 
 fn unreachable(path: &Path, error: &io::Error) -> Fault {
-    Fault::new(
-        format!("{}: no running toctocd answers: {error}", path.display()),
-        "is it running (`toctocd run`), and are you root?",
-    )
+    let what = format!("{}: no running toctocd answers: {error}", path.display());
+    Fault::new(what, "is it running (`toctocd run`), and are you root?")
 }
 
 #[cfg(test)]

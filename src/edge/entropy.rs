@@ -3,23 +3,15 @@
 use crate::core::keyring::Secret;
 use crate::core::types::Fault;
 
-/// Fills `bytes` with random ones.
-///
-/// # Errors
-/// The kernel has none to give: then nothing secret may be made.
+/// Fills `bytes` with random ones. Fails if the kernel has none: then nothing secret may be made.
 pub fn fill(bytes: &mut [u8]) -> Result<(), Fault> {
     getrandom::fill(bytes).map_err(|error| {
-        Fault::new(
-            format!("no random bytes from the system: {error}"),
-            "nothing secret can be made without them; fix that first",
-        )
+        let what = format!("no random bytes from the system: {error}");
+        Fault::new(what, "nothing secret can be made without them; fix that first")
     })
 }
 
 /// `N` random bytes that are not secret: an id, a nonce.
-///
-/// # Errors
-/// As [`fill`].
 pub fn bytes<const N: usize>() -> Result<[u8; N], Fault> {
     let mut bytes = [0; N];
     fill(&mut bytes)?;
@@ -27,9 +19,6 @@ pub fn bytes<const N: usize>() -> Result<[u8; N], Fault> {
 }
 
 /// `N` secret random bytes.
-///
-/// # Errors
-/// As [`fill`].
 pub fn secret<const N: usize>() -> Result<Secret<N>, Fault> {
     Secret::filled(|bytes| fill(bytes))
 }

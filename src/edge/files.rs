@@ -1,5 +1,5 @@
-//! Files opened with checks (owner, mode, directory, no link, size), and written completely or not
-//! at all. See `keys` and `config` for their contents.
+//! Files opened with checks (owner, mode, directory, no link, size), and written whole or not at
+//! all.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -83,8 +83,8 @@ pub fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     }
 }
 
-/// Writes or replaces a file, with `mode`. A reader sees either all of the old content or all of
-/// the new. After an error the old content is still there.
+/// Writes or replaces a file. A reader, and we after an error, see all of the old or all of the
+/// new.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     let temporary = write_beside(path, content, mode)?;
     if let Err(error) = fs::rename(&temporary, path) {
@@ -108,24 +108,12 @@ pub fn readable_by_others(path: &Path) -> Option<u32> {
     platform::mode(path).filter(|mode| mode & 0o044 != 0)
 }
 
-/// Keeps our other processes from writing to one directory until it is dropped.
-pub struct DirectoryLock {
-    #[cfg(unix)]
-    _held: nix::fcntl::Flock<fs::File>,
-    #[cfg(not(unix))]
-    _held: (),
-}
-
-/// Waits for the lock on the directory that holds `path`.
-pub fn lock_directory(path: &Path) -> Result<DirectoryLock, Fault> {
+/// Waits for the lock that keeps our other processes from writing here, until it is dropped.
+pub fn lock_directory(path: &Path) -> Result<impl Sized, Fault> {
     let directory = parent(path);
-    match platform::lock(&directory) {
-        Ok(held) => Ok(DirectoryLock { _held: held }),
-        Err(error) => Err(io_fault(&directory, &error)),
-    }
+    platform::lock(&directory).map_err(|error| io_fault(&directory, &error))
 }
 
-/// The directory that holds `path`.
 pub fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -133,14 +121,12 @@ pub fn parent(path: &Path) -> PathBuf {
     }
 }
 
-/// Writes and syncs a temporary file in the same directory, never readable by more users than its
-/// final mode allows.
+/// Writes and syncs a temporary file beside `path`, never readable by more users than allowed.
 fn write_beside(path: &Path, content: &[u8], mode: u32) -> Result<PathBuf, Fault> {
     let Some(name) = path.file_name() else {
         return Err(Fault::new(format!("{}: not the name of a file", path.display()), ""));
     };
-    // One name per process: a writer that died leaves one file at most, which the next writer with
-    // that process id replaces.
+    // One name per process: a writer that died leaves one file at most.
     let temporary =
         parent(path).join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
     let _ = fs::remove_file(&temporary);

@@ -1,5 +1,4 @@
-//! The pipe between gatekeeper and listener: messages of fixed size over SOCK_SEQPACKET. See
-//! `messages` for the list of each direction.
+//! The pipe between gatekeeper and listener: messages of fixed size over SOCK_SEQPACKET.
 //!
 //! After set-up neither end ever waits for the other. Messages that do not fit into the kernel's
 //! buffer are queued, up to [`QUEUE`]. If the queue is full, the sender gets an error.
@@ -30,7 +29,6 @@ pub use messages::{ToGatekeeper, ToListener};
 
 /// The most messages that are queued for a full pipe.
 pub const QUEUE: usize = 4096;
-
 /// Bytes of the longest message.
 pub const LONGEST: usize = 320;
 
@@ -38,19 +36,15 @@ pub const LONGEST: usize = 320;
 pub trait Message: Sized {
     /// True if any of its messages carries a descriptor.
     const DESCRIPTORS: bool;
-
     /// The bytes and the descriptor.
     fn encode(self) -> EncodedMessage;
-
     /// Reads a message; `None` if these bytes are none. Any bytes may come.
     fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self>;
 }
 
-/// An encoded message.
 pub struct EncodedMessage {
     /// Its bytes, at most [`LONGEST`]. Wiped when dropped.
     pub bytes: Zeroizing<Vec<u8>>,
-    /// The descriptor that it carries.
     pub descriptor: Option<OwnedFd>,
 }
 
@@ -101,13 +95,10 @@ pub struct Pipe<Out, In> {
     direction: PhantomData<(Out, In)>,
 }
 
-/// The gatekeeper's end.
 pub type GatekeeperEnd = Pipe<ToListener, ToGatekeeper>;
-/// The listener's end.
 pub type ListenerEnd = Pipe<ToGatekeeper, ToListener>;
 
-/// A new pipe: the gatekeeper's end, and the socket that becomes descriptor 0 of the listener. Both
-/// are close-on-exec.
+/// A new pipe: the gatekeeper's end, and the listener's future descriptor 0. Both close-on-exec.
 pub fn pair() -> Result<(GatekeeperEnd, OwnedFd), Fault> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     match socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags) {
@@ -125,11 +116,8 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
         Self { socket, queue: VecDeque::new(), direction: PhantomData }
     }
 
-    /// Sends `message`, or queues it if the pipe is full.
-    ///
-    /// # Errors
-    /// [`PipeError::Full`] if the queue is full as well: the message is dropped. With any other
-    /// error the pipe cannot be used any more.
+    /// Sends `message`, or queues it if the pipe is full. With [`PipeError::Full`] only the message
+    /// is lost. After any other error the pipe cannot be used any more.
     pub fn send(&mut self, message: Out) -> Result<(), PipeError> {
         if self.queue.len() >= QUEUE {
             self.flush()?;
@@ -159,11 +147,7 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
         self.queue.len()
     }
 
-    /// Waits until the queue is empty. For set-up only.
-    ///
-    /// # Errors
-    /// [`PipeError::Full`] if the other end does not read within `patience`. With any other error
-    /// the pipe cannot be used any more.
+    /// Waits until the queue is empty, for set-up only. `Full` if that takes more than `patience`.
     pub fn drain(&mut self, patience: Duration) -> Result<(), PipeError> {
         let deadline = Instant::now() + patience;
         self.flush()?;

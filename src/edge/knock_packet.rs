@@ -10,7 +10,6 @@ use crate::core::types::Proto;
 /// Where a packet leaves from, if the routes do not decide it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PacketOrigin {
-    /// An address of this machine.
     pub source: Option<IpAddr>,
     /// An interface of this machine. Linux only.
     pub interface: Option<String>,
@@ -21,13 +20,11 @@ pub struct PacketOrigin {
 pub enum SendError {
     /// The socket could not be made, or not bound to its origin.
     Socket(io::Error),
-    /// The kernel refused to send it.
     Send(io::Error),
 }
 
 /// Sends one packet. TCP: one SYN. The socket is closed at once, so the kernel does not repeat it.
-/// UDP: one zero byte, since some middle boxes drop empty datagrams. A closed port is no error:
-/// nobody needs to listen there.
+/// UDP: one zero byte, since some middle boxes drop empty datagrams. A closed port is no error.
 pub fn send(to: SocketAddr, proto: Proto, from: &PacketOrigin) -> Result<(), SendError> {
     let (kind, protocol) = match proto {
         Proto::Tcp => (Type::STREAM, Protocol::TCP),

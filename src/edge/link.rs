@@ -30,31 +30,24 @@ impl LinkKind {
     }
 }
 
-/// An interface that is up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its kind.
     pub kind: LinkKind,
     /// Its addresses; none for all interfaces at once.
     pub addresses: Vec<IpAddr>,
 }
 
-/// Reason why we cannot listen on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkError {
-    /// There is no interface of this name.
     Missing,
-    /// It is down.
     Down,
 }
 
 /// ARPHRD_RAWIP of linux/if_arp.h.
 const RAWIP: u16 = 519;
-
 /// libpcap's name and number for packets that iptables logs, which come from no interface.
 const NFLOG: (&str, u32) = ("nflog", 239);
 
-/// Looks up the interface `name`.
 pub fn inspect(name: &str) -> Result<Link, LinkError> {
     if name == super::capture::ANY {
         return Ok(Link { kind: LinkKind::Cooked, addresses: Vec::new() });

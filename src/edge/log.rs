@@ -7,21 +7,20 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::classic_log::local;
+pub use super::classic_log::stamp as date_time;
 use super::worker;
 use crate::core::types::Wall;
 
 /// The longest line, bytes; the rest is cut off.
 const LONGEST: usize = 1024;
-
 /// The most lines that wait to be written.
 const QUEUE: usize = 1024;
 
-/// A place for lines. A full disk or a pipe that nobody reads loses lines, and never keeps a packet
-/// waiting: lines wait in a queue for a thread that writes them.
+/// Lines wait in a queue for a thread that writes them: a full disk or a pipe that nobody reads
+/// loses lines, and never keeps a packet waiting.
 pub struct Log {
     /// Lines carry the time of day: not for journald, which has its own.
     stamped: bool,
@@ -51,7 +50,6 @@ struct Queue {
 }
 
 impl Log {
-    /// Lines to standard error.
     pub fn stderr() -> Log {
         let stderr = io::stderr();
         let stamped = stderr.is_terminal();
@@ -154,23 +152,10 @@ impl Queue {
 
 /// Local time of day, `14:03:20`.
 pub fn clock_time(at: Wall) -> String {
-    local(at, "%H:%M:%S")
+    local(at).strftime("%H:%M:%S").to_string()
 }
 
-/// Local date and time, `2026-11-23 14:03:20`.
-pub fn date_time(at: Wall) -> String {
-    local(at, "%Y-%m-%d %H:%M:%S")
-}
-
-fn local(at: Wall, format: &str) -> String {
-    match Timestamp::from_nanosecond(i128::from(at.0)) {
-        Ok(moment) => moment.to_zoned(TimeZone::system()).strftime(format).to_string(),
-        Err(_) => "an impossible time".to_owned(),
-    }
-}
-
-/// The text as one line: whatever could forge a second one, or move a terminal's cursor, is written
-/// as `\u{..}`.
+/// The text as one line: what could forge a second one, or move a cursor, is written as `\u{..}`.
 fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();

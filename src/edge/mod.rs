@@ -1,5 +1,4 @@
-//! All contact with the kernel and the disk.
-//! See `core` and `app` for the decisions.
+//! All contact with the kernel and the disk. See `core` and `app` for the decisions.
 
 // Modules that no fuzz target reaches are left out of the fuzz build, with the crates they need.
 

@@ -8,25 +8,20 @@ use socket2::Domain;
 
 use crate::core::types::{Fault, Proto};
 
-/// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressFamily {
-    /// IPv4.
     V4,
-    /// IPv6.
     V6,
 }
 
 impl AddressFamily {
-    /// The family of `ip`.
     pub fn of(ip: IpAddr) -> Self {
         if ip.to_canonical().is_ipv4() { AddressFamily::V4 } else { AddressFamily::V6 }
     }
 }
 
-/// The first address of `host`, with the port of `service` (a number or a name). Without `proto`
-/// the service may be of any protocol; without `family` the address may be of either. An error is
-/// the resolver's reason, in its own words.
+/// The first address of `host`, with the port of `service` (a number or a name), of any protocol
+/// and family unless `proto` and `family` say which. An error is the resolver's reason.
 pub fn resolve(
     host: &str,
     service: &str,
@@ -37,8 +32,7 @@ pub fn resolve(
     all.first().copied().ok_or_else(|| "no address".into())
 }
 
-/// The first address of each family, or of `only` one, over all `hosts` in order. Fails if there is
-/// none. Each name is resolved once.
+/// The first address of each family, or of `only` one, over all `hosts`. Fails if there is none.
 pub fn resolve_gateway(
     hosts: &[String],
     port: u16,

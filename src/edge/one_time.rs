@@ -1,5 +1,4 @@
-//! Files of one-time sequences: read them, and use a line up durably before anything opens.
-//! See `config::knockd::one_time` for which line is in force.
+//! Files of one-time sequences: read, and a line used up durably before anything opens.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -14,11 +13,7 @@ use crate::core::door::{Door, Step};
 /// The most that such a file may hold: some 50,000 sequences.
 const LIMIT: u64 = 1 << 20;
 
-/// Opens the file for reading and writing, as knockd does, so that one that could not be used up is
-/// refused at the start.
-///
-/// # Errors
-/// The reason, as the system words it.
+/// Reads the file. As with knockd one that cannot be written is refused. An error is the reason.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let text = open(path).and_then(|file| content(&file));
     text.map_err(|error| reason(&error))
@@ -27,8 +22,8 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
 /// A sequence after it was to be used up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SequenceUse {
-    /// True if this call used the line up. If not, it was gone before: used up through another
-    /// listener, as happens around a reload, or edited away. Then nothing may open.
+    /// True if this call used the line up. If not, another listener did, as happens around a
+    /// reload, or it was edited away: nothing may open.
     pub by_us: bool,
     /// The next usable sequence, if there is one; it counts in either case.
     pub next: Option<Vec<Step>>,
@@ -38,10 +33,7 @@ pub struct SequenceUse {
 
 /// Writes `#` over the first byte of the line that holds the sequence of `door`, and syncs it. A
 /// sequence that stands in the configuration itself ([`Door::fixed_first`]) is used up without
-/// that: from here on the file counts.
-///
-/// # Errors
-/// The reason, as the system words it: then nothing may open.
+/// that: from here on the file counts. After an error, the system's reason, nothing may open.
 pub fn use_up(path: &Path, door: &Door) -> Result<SequenceUse, String> {
     let mut used = SequenceUse::default();
     let text = mark_used(path, door, &mut used.by_us).map_err(|error| reason(&error))?;

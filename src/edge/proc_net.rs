@@ -1,8 +1,7 @@
 //! The kernel's tables under /proc/net: listening ports, connections, default routes, forwarding.
 //!
 //! Read as text, from the namespace of the calling thread. These tables have had their form for
-//! twenty years. Of the crates that read them, none knows the table of IPv6 routes without bringing
-//! a whole netlink stack.
+//! twenty years, and a crate that reads IPv6 routes would bring a whole netlink stack.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,15 +12,12 @@ use crate::core::types::{Port, Proto};
 /// Flags of linux/route.h: the route is in force; it rejects.
 const UP: u32 = 0x1;
 const REJECT: u32 = 0x200;
-
-/// States of a socket in the kernel's tables. An unconnected UDP socket, which receives from
-/// everybody, is in CLOSE.
+/// Socket states. An unconnected UDP socket, which receives from everybody, is in CLOSE.
 const ESTABLISHED: u8 = 0x01;
 const CLOSE: u8 = 0x07;
 const LISTEN: u8 = 0x0a;
 
-/// The ports on which programs here listen for other machines. An unreadable table counts as
-/// empty.
+/// The ports on which programs here listen for others. None if a table is unreadable.
 pub fn listening() -> BTreeSet<Port> {
     let mut ports = BTreeSet::new();
     for (table, proto) in
@@ -32,8 +28,7 @@ pub fn listening() -> BTreeSet<Port> {
     ports
 }
 
-/// TCP connections of programs here, as (local end, remote end). An unreadable table counts as
-/// empty.
+/// TCP connections here, as (local end, remote end). None if a table is unreadable.
 pub fn sessions() -> Vec<(SocketAddr, SocketAddr)> {
     let mut sessions = connected(&read("tcp"));
     sessions.extend(connected(&read("tcp6")));
@@ -60,20 +55,12 @@ fn read(table: &str) -> String {
 }
 
 /// A row of a table of sockets: `N: LOCAL:PORT REMOTE:PORT STATE ...`, in hex.
-struct SocketRow {
-    local: SocketAddr,
-    remote: SocketAddr,
-    state: u8,
-}
-
-impl SocketRow {
-    fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split_whitespace().skip(1);
-        let local = parse_end(words.next()?)?;
-        let remote = parse_end(words.next()?)?;
-        let state = u8::from_str_radix(words.next()?, 16).ok()?;
-        Some(Self { local, remote, state })
-    }
+fn socket_row(line: &str) -> Option<(SocketAddr, SocketAddr, u8)> {
+    let mut words = line.split_whitespace().skip(1);
+    let local = parse_end(words.next()?)?;
+    let remote = parse_end(words.next()?)?;
+    let state = u8::from_str_radix(words.next()?, 16).ok()?;
+    Some((local, remote, state))
 }
 
 /// An IPv4-mapped address of an IPv6 socket is plain IPv4 on the wire.
@@ -96,9 +83,9 @@ fn parse_end(text: &str) -> Option<SocketAddr> {
 fn listeners(table: &str, proto: Proto) -> Vec<Port> {
     let state = if proto == Proto::Tcp { LISTEN } else { CLOSE };
     let mut ports = Vec::new();
-    for row in table.lines().skip(1).filter_map(SocketRow::parse) {
-        let number = row.local.port();
-        if row.state == state && number != 0 && !row.local.ip().is_loopback() {
+    for (local, _, its_state) in table.lines().skip(1).filter_map(socket_row) {
+        let number = local.port();
+        if its_state == state && number != 0 && !local.ip().is_loopback() {
             ports.push(Port { proto, number });
         }
     }
@@ -106,8 +93,13 @@ fn listeners(table: &str, proto: Proto) -> Vec<Port> {
 }
 
 fn connected(table: &str) -> Vec<(SocketAddr, SocketAddr)> {
-    let rows = table.lines().skip(1).filter_map(SocketRow::parse);
-    rows.filter(|row| row.state == ESTABLISHED).map(|row| (row.local, row.remote)).collect()
+    let mut sessions = Vec::new();
+    for (local, remote, state) in table.lines().skip(1).filter_map(socket_row) {
+        if state == ESTABLISHED {
+            sessions.push((local, remote));
+        }
+    }
+    sessions
 }
 
 /// Columns: interface, destination, gateway, flags, references, use, metric, mask.
@@ -121,8 +113,7 @@ fn defaults_v4(table: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Columns: destination and its length, source and its length, gateway, metric, references, use,
-/// flags, interface.
+/// Columns: destination, length, source, length, gateway, metric, 2 counts, flags, interface.
 fn defaults_v6(table: &str) -> impl Iterator<Item = &str> {
     table.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();

@@ -52,18 +52,14 @@ fn no_socket(error: &io::Error) -> Fault {
     Fault::new(format!("no raw socket for receipts: {error}"), remedy)
 }
 
-/// Sends receipts.
 #[derive(Default)]
 pub struct Sender {
-    /// For IPv4, from [`open_v4`].
     pub v4: Option<OwnedFd>,
-    /// For IPv6, from [`open_v6`].
     pub v6: Option<OwnedFd>,
 }
 
 impl Sender {
-    /// Sends `receipt` from an address of this machine. Never waits. After an error (no route, no
-    /// room, not our address) the receipt is lost to the client.
+    /// Sends `receipt` from an address of ours. Never waits. After an error the receipt is lost.
     pub fn send(
         &self,
         from: SocketAddr,
@@ -98,24 +94,12 @@ impl Sender {
 
 /// The UDP header and the receipt.
 fn segment(from: SocketAddr, to: SocketAddr, receipt: &[u8; RECEIPT]) -> [u8; SEGMENT] {
-    let unchecked = with_checksum(from, to, 0, receipt);
-    with_checksum(from, to, udp_checksum(from.ip(), to.ip(), &unchecked), receipt)
-}
-
-fn with_checksum(
-    from: SocketAddr,
-    to: SocketAddr,
-    checksum: u16,
-    receipt: &[u8; RECEIPT],
-) -> [u8; SEGMENT] {
     const LENGTH: u16 = SEGMENT as u16;
-    Writer::<SEGMENT>::new()
-        .u16(from.port())
-        .u16(to.port())
-        .u16(LENGTH)
-        .u16(checksum)
-        .put(receipt)
-        .done()
+    let mut writer = Writer::<SEGMENT>::new();
+    let mut segment = writer.u16(from.port()).u16(to.port()).u16(LENGTH).u16(0).put(receipt).done();
+    let checksum = udp_checksum(from.ip(), to.ip(), &segment);
+    segment[6..8].copy_from_slice(&checksum.to_be_bytes());
+    segment
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! The pipe between knockd's daemon and its runner: each message is one JSON text. Both ends are
-//! ours and equally trusted.
+//! The pipe between knockd's daemon and its runner, both trusted: each message is one JSON text.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,8 +14,7 @@ use super::classic_log::Sinks;
 
 /// The most messages that wait while the runner is busy with its disk.
 const QUEUE: usize = 4096;
-/// Bytes of the longest message: two commands of 4 KiB in which JSON escapes every byte, and a
-/// door's name.
+/// Bytes of the longest message: two commands of 4 KiB in JSON, every byte escaped, and a name.
 const LONGEST: usize = 64 * 1024;
 
 /// A message from the daemon.
@@ -28,18 +26,14 @@ pub enum ToRunner {
     Open(RunRequest),
 }
 
-/// The commands of one opening.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RunRequest {
-    /// The door's name.
     pub door: String,
-    /// The source of the knock.
     pub source: IpAddr,
     /// The source in log lines, with the host name if it was looked up.
     pub who: String,
     /// The start command, with `%IP%` not yet replaced.
     pub start: String,
-    /// The stop command.
     pub stop: Option<String>,
     /// Seconds between the two.
     pub timeout: i64,
@@ -52,7 +46,6 @@ pub enum FromRunner {
     Over,
 }
 
-/// One end.
 pub struct RunnerPipe {
     socket: OwnedFd,
     queue: VecDeque<Vec<u8>>,
@@ -61,9 +54,7 @@ pub struct RunnerPipe {
 /// The result of one read from the pipe.
 #[derive(Debug)]
 pub enum Received<T> {
-    /// A message.
     Message(T),
-    /// Nothing for now.
     Nothing,
     /// The other end is gone, or sent something that is no message.
     Closed,
@@ -77,7 +68,6 @@ pub fn pair() -> io::Result<(RunnerPipe, OwnedFd)> {
 }
 
 impl RunnerPipe {
-    /// An end on `socket`.
     pub fn new(socket: OwnedFd) -> Self {
         Self { socket, queue: VecDeque::new() }
     }
@@ -105,7 +95,6 @@ impl RunnerPipe {
         }
     }
 
-    /// The number of queued messages.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }

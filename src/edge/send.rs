@@ -31,7 +31,6 @@ impl GatewaySocket {
         Ok(Self { socket, gateway, local })
     }
 
-    /// The gateway.
     pub fn gateway(&self) -> SocketAddr {
         self.gateway
     }
@@ -41,8 +40,7 @@ impl GatewaySocket {
         self.local
     }
 
-    /// Sends one datagram. An ICMP error to an earlier datagram is no error: anybody on the path
-    /// can send one.
+    /// Sends one datagram. An ICMP error to an earlier one is no error: anybody can send one.
     pub fn send(&self, datagram: &[u8]) -> Result<(), Fault> {
         let sent = match self.socket.send(datagram) {
             Err(error) if is_icmp_error(&error) => self.socket.send(datagram),
@@ -51,8 +49,8 @@ impl GatewaySocket {
         sent.map(drop).map_err(|error| not_sent(self.gateway, &error))
     }
 
-    /// Waits for the next datagram until `deadline`; `None` once that has passed. A datagram longer
-    /// than `buffer` is truncated.
+    /// Waits until `deadline` for a datagram, which is cut to `buffer`; `None` once that has
+    /// passed.
     pub fn receive<'b>(&self, buffer: &'b mut [u8], deadline: Instant) -> Option<&'b [u8]> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

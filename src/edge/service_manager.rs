@@ -1,5 +1,4 @@
-//! Word to the service manager that started us, as sd_notify(3) describes it: that we are ready.
-//! Callers say when.
+//! Tells the service manager that started us that we are ready, as sd_notify(3) describes.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,16 +6,11 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Where a manager that waits for word listens: a path, or the name of an abstract socket after
-/// `@`.
+/// The path where a manager that waits for word listens, or an abstract name after `@`.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Says that this process serves from now on. Never waits. Without a manager that waits for word
-/// nothing happens.
-///
-/// # Errors
-/// The manager cannot be reached; try again if it is `WouldBlock`. Until it knows, it takes us for
-/// a service that hangs.
+/// Says that this process serves from now on. Never waits. Does nothing without such a manager.
+/// After `WouldBlock` try again: until the manager knows, it takes us for a service that hangs.
 pub fn ready() -> io::Result<()> {
     match std::env::var_os(SOCKET) {
         Some(name) => tell(&name),

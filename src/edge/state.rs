@@ -1,5 +1,4 @@
-//! Marks, grants and openings, durable: an append-only journal with checksums, one writer, group
-//! commit. See `core::record` for the records.
+//! Marks, grants and openings, durable: an append-only journal with checksums and one writer.
 //!
 //! A commit is one write at the end of the file and one fdatasync, then its mark, which the next
 //! commit syncs. Measured on ext4: a file of blocks written beforehand is some 30 % quicker than
@@ -71,8 +70,7 @@ pub struct Recovered {
 pub struct State {
     shown: String,
     journal: Appender,
-    /// The journal that is to replace it: has the same batches or their sum. Each commit goes to
-    /// both.
+    /// The next journal: has the same batches or their sum. Each commit goes to both.
     next: Option<Appender>,
     /// While the next journal is written: what was committed since its sum was made.
     since: Option<Vec<Record>>,
@@ -80,7 +78,6 @@ pub struct State {
     deferred: Vec<Record>,
     /// Was deferred, has its place in the file, and may not be durable yet.
     placed: Vec<Record>,
-    /// A job is under way.
     is_busy: bool,
     /// The journal is written anew past this size.
     limit: u64,
@@ -90,12 +87,8 @@ pub struct State {
 
 impl State {
     /// Opens the state in `directory`, which is made if it is not there. `now` names what is found
-    /// to be lost. Waits for the disk.
-    ///
-    /// # Errors
-    /// If another gateway has it, if it lies in memory only and `volatile_too` does not allow that,
-    /// or if it cannot be read or written. Lost records are not an error: the gateway then runs on
-    /// challenges, see [`Recovered`].
+    /// to be lost. Waits for the disk. Fails if another gateway has it, or if it lies in memory
+    /// only and `volatile_too` does not allow that. Lost records are no error: see [`Recovered`].
     pub fn open(
         directory: &Path,
         now: Wall,
@@ -109,11 +102,7 @@ impl State {
         State::open_on(disk, &directory.display().to_string(), now, Some(lock))
     }
 
-    /// Refuses what [`State::open`] would not trust; changes nothing. A directory that is not there
-    /// yet is fine.
-    ///
-    /// # Errors
-    /// Somebody else could have written it, or it lies in memory only.
+    /// Refuses what [`State::open`] would not trust; changes nothing. No directory yet is fine.
     pub fn check(directory: &Path, volatile_too: bool) -> Result<(), Fault> {
         if let Err(error) = directory.symlink_metadata()
             && error.kind() == io::ErrorKind::NotFound
@@ -129,9 +118,6 @@ impl State {
     }
 
     /// The state on another kind of disk, without a lock: for tests.
-    ///
-    /// # Errors
-    /// As for [`State::open`].
     pub fn on_disk(disk: Box<dyn Disk>, now: Wall) -> Result<(State, Recovered), Fault> {
         State::open_on(disk, "a disk", now, None)
     }
@@ -159,12 +145,8 @@ impl State {
     }
 
     /// Makes `records` durable, and what was deferred before them, all or none: one write, one
-    /// sync.
-    ///
-    /// # Errors
-    /// After an error nothing of it may be acted upon, and no commit succeeds before a
-    /// [`State::reopen_job`]: what the disk then holds cannot be known. A record that is too long
-    /// spoils nothing.
+    /// sync. After an error nothing of it may be acted upon, and no commit succeeds before a
+    /// [`State::reopen_job`]: what the disk holds is unknown. A too long record spoils nothing.
     pub fn commit(&mut self, records: &[Record]) -> Result<(), Fault> {
         if self.poisoned {
             let what = format!("state in {}: an earlier write failed", self.shown);
@@ -180,8 +162,7 @@ impl State {
         Ok(())
     }
 
-    /// Queues `records` for the next commit or the next job. Never waits. They survive a fault of
-    /// either, but not the end of the process before that.
+    /// Queues `records` for the next commit or job, also over faults of these. Never waits.
     pub fn defer(&mut self, records: &[Record]) {
         for record in records {
             match record {
@@ -229,8 +210,7 @@ impl State {
         Some(StateJob { work, shown: self.shown.clone() })
     }
 
-    /// The job that reads everything again after a commit failed. None while a job is under way.
-    /// Until it is finished no commit succeeds.
+    /// The job that reads everything again after a fault. None while a job is under way.
     pub fn reopen_job(&mut self, now: Wall) -> Option<StateJob> {
         if self.is_busy {
             return None;
@@ -241,11 +221,7 @@ impl State {
         Some(StateJob { work, shown: self.shown.clone() })
     }
 
-    /// Takes the result of a job, however late it comes. `Some` after a reopen: commits succeed
-    /// again.
-    ///
-    /// # Errors
-    /// The job failed. See [`State::is_poisoned`] for whether commits go on.
+    /// Takes the result of a job, however late. `Some` after a reopen: commits succeed again.
     pub fn finish(&mut self, done: StateDone) -> Result<Option<Recovered>, Fault> {
         self.is_busy = false;
         match done.0 {
@@ -281,9 +257,6 @@ impl State {
     }
 
     /// Does every job that is due, in place. For a process in which nobody waits.
-    ///
-    /// # Errors
-    /// As for [`State::finish`].
     pub fn maintain_now(&mut self) -> Result<(), Fault> {
         while let Some(job) = self.job() {
             self.finish(job.run())?;
@@ -291,10 +264,7 @@ impl State {
         Ok(())
     }
 
-    /// Reads everything again after a commit failed, in place.
-    ///
-    /// # Errors
-    /// As for [`State::open`]; the state stays as it was, without commits.
+    /// Reads everything again after a commit failed, in place. An error leaves it without commits.
     pub fn reopen(&mut self, now: Wall) -> Result<Recovered, Fault> {
         let busy = || Fault::new("a job for the state is under way", "try again when it has ended");
         let job = self.reopen_job(now).ok_or_else(busy)?;

@@ -16,12 +16,10 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, dup2_stdin, getpid, getppid, setpgid};
 
-/// Locks the filter of `socket`: it can be neither changed nor removed any more, even by a
-/// taken-over process (SO_LOCK_FILTER).
+/// Locks the filter of `socket`: even a taken-over process cannot change it (SO_LOCK_FILTER).
 pub fn lock_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
     let on: c_int = 1;
-    // SAFETY: the option takes an int. `on` is an int that lives through the call, and the length
-    // is its size.
+    // SAFETY: `on` is an int that lives through the call, and the length is its size.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -48,9 +46,8 @@ pub fn take_stdin() -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(0) })
 }
 
-/// Closes every descriptor from 3 on that this process inherited. Call this first, before anything
-/// of ours is open: whoever started the gateway may have left something open that the listener must
-/// not hold. Fails on a kernel before 5.9.
+/// Closes every descriptor from 3 on that this process inherited: the listener must hold none of
+/// them. Call this first, before anything of ours is open. Fails on a kernel before 5.9.
 pub fn close_inherited() -> io::Result<()> {
     // SAFETY: the call takes three integers. Nothing in this process owns a descriptor from 3 on
     // yet: callers promise that by calling it first. A broken promise breaks descriptors, not
@@ -59,10 +56,8 @@ pub fn close_inherited() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A program to start.
 #[derive(Debug)]
 pub struct ProgramSpec<'a> {
-    /// Its file.
     pub path: &'a CStr,
     /// Its arguments, the first being its own name.
     pub argv: &'a [CString],
@@ -126,8 +121,7 @@ pub fn start_afresh(program: &ProgramSpec<'_>) -> io::Result<Pid> {
     }
 }
 
-/// Sets up the new process. In here: only system calls, no memory allocated, no lock taken, no
-/// panic.
+/// Sets up the new process. Only system calls here: no memory allocated, no lock, no panic.
 fn prepare(program: &ProgramSpec<'_>, parent: Pid, nothing: &File) -> nix::Result<()> {
     if program.tied {
         set_pdeathsig(Signal::SIGKILL)?;
@@ -139,17 +133,15 @@ fn prepare(program: &ProgramSpec<'_>, parent: Pid, nothing: &File) -> nix::Resul
     program.umask.map(umask);
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     dup2_stdin(nothing)?;
-    // SAFETY: the handler is the kernel's own, and it is set in this process only: we do not share
-    // handlers with it.
+    // SAFETY: the handler is the kernel's own, and we do not share handlers with this process.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     SigSet::empty().thread_set_mask()
 }
 
-/// Turns the new process into the program. Returns only if that fails. As in [`prepare`], only a
-/// system call.
+/// Turns the new process into the program, by one system call. Returns only if that fails.
 fn execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
-    // SAFETY: a C string and two arrays of them, each array ending with a null pointer, that live
-    // through the call.
+    // SAFETY: a C string and two arrays of them, with a null at the end, that live through the
+    // call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     Errno::last()
 }
@@ -181,8 +173,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
     Ok((message.bytes, descriptors.pop()))
 }
 
-/// The number of packets that `socket` lost for lack of room since the last call
-/// (PACKET_STATISTICS).
+/// Packets that `socket` lost for lack of room since the last call (PACKET_STATISTICS).
 pub fn lost_packets(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut counted = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;

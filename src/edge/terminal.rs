@@ -17,10 +17,9 @@ pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
     use std::fs::OpenOptions;
 
     let Ok(mut terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
-        return Err(Fault::new(
-            format!("no terminal to ask on: {}", question.trim_end_matches(": ")),
-            "run this in a terminal, or use a key without a passphrase for unattended use",
-        ));
+        let what = format!("no terminal to ask on: {}", question.trim_end_matches(": "));
+        let remedy = "run this in a terminal, or use a key without a passphrase for unattended use";
+        return Err(Fault::new(what, remedy));
     };
     let typed = ask(&mut terminal, question)
         .map_err(|error| Fault::new(format!("the terminal: {error}"), "try another terminal"))?;
@@ -65,14 +64,12 @@ fn ask(
 /// Not supported on Windows yet: ssh-agent comes first.
 #[cfg(not(unix))]
 pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
-    Err(Fault::new(
-        format!("cannot ask here: {}", question.trim_end_matches(": ")),
-        "use a key without a passphrase on this system, protected by your account",
-    ))
+    let what = format!("cannot ask here: {}", question.trim_end_matches(": "));
+    let remedy = "use a key without a passphrase on this system, protected by your account";
+    Err(Fault::new(what, remedy))
 }
 
-/// Asks a person at standard input and error. `y` or `yes` is yes; anything else is no, and so is
-/// an input or error that is not a terminal.
+/// Asks at standard input and error, if both are terminals. `y` or `yes` is yes, all else no.
 pub fn confirm(question: &str) -> bool {
     if !(stdin().is_terminal() && stderr().is_terminal()) {
         return false;
@@ -102,8 +99,7 @@ fn drop_last_character(typed: &mut Vec<u8>) {
     while typed.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
 }
 
-/// Turns off echo and signals, so that Ctrl-C cannot leave the terminal without echo. Restores the
-/// terminal when dropped.
+/// Turns off echo, and signals, so that Ctrl-C cannot leave it off. Restores both when dropped.
 #[cfg(unix)]
 struct EchoOff {
     terminal: std::fs::File,

@@ -19,25 +19,17 @@ use crate::core::types::Fault;
 /// Work for a thread; its value goes back to the loop.
 pub type LaneJob<T> = Box<dyn FnOnce() -> T + Send>;
 
-/// The value of a job that has ended.
-struct LaneResult<T> {
-    lane: &'static str,
-    value: T,
-}
-
 /// The lanes. Each runs one job at a time, beside the others.
 pub struct Worker<T> {
     running: BTreeMap<&'static str, JoinHandle<()>>,
-    sender: Sender<LaneResult<T>>,
-    receiver: Receiver<LaneResult<T>>,
+    /// The lane and the value of each job that has ended.
+    sender: Sender<(&'static str, T)>,
+    receiver: Receiver<(&'static str, T)>,
     ready: Arc<EventFd>,
 }
 
 impl<T: Send + 'static> Worker<T> {
     /// No lane runs yet.
-    ///
-    /// # Errors
-    /// The kernel has no descriptor left.
     pub fn new() -> Result<Worker<T>, Fault> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let ready = EventFd::from_flags(flags).map_err(|error| {
@@ -47,10 +39,8 @@ impl<T: Send + 'static> Worker<T> {
         Ok(Worker { running: BTreeMap::new(), sender, receiver, ready: Arc::new(ready) })
     }
 
-    /// Starts `job` in a thread named `lane`. The thread has the rights that the caller has now.
-    ///
-    /// # Errors
-    /// The lane still runs an earlier job, or the kernel gives no thread.
+    /// Starts `job` in a thread named `lane`, with our rights of now. Fails if one still runs
+    /// there.
     pub fn start(&mut self, lane: &'static str, job: LaneJob<T>) -> Result<(), Fault> {
         // A thread that has ended without a result has panicked: it blocks its lane no longer.
         if self.running.get(lane).is_some_and(|thread| !thread.is_finished()) {
@@ -64,7 +54,7 @@ impl<T: Send + 'static> Worker<T> {
         let thread = spawn(lane, move || {
             let value = job();
             // Nobody takes results any more only while the process ends.
-            if sender.send(LaneResult { lane, value }).is_ok() {
+            if sender.send((lane, value)).is_ok() {
                 let _ = ready.write(1);
             }
         });
@@ -79,7 +69,7 @@ impl<T: Send + 'static> Worker<T> {
     pub fn finished(&mut self) -> Option<T> {
         // Cleared before looking: a result that comes in between makes it readable again.
         let _ = self.ready.read();
-        let LaneResult { lane, value } = self.receiver.try_recv().ok()?;
+        let (lane, value) = self.receiver.try_recv().ok()?;
         self.running.remove(lane);
         // There may be more, so it stays readable until somebody was told that there are none.
         let _ = self.ready.write(1);

@@ -9,7 +9,6 @@ pub struct Instruction {
     pub jump_true: u8,
     /// Instructions to skip if it does not.
     pub jump_false: u8,
-    /// Operand.
     pub operand: u32,
 }
 
@@ -19,18 +18,9 @@ pub(super) struct Label(usize);
 
 #[derive(Clone, Copy)]
 enum AsmLine {
-    Plain {
-        code: u16,
-        operand: u32,
-    },
-    /// A far branch takes three instructions in place of one.
-    Branch {
-        code: u16,
-        operand: u32,
-        yes: Label,
-        no: Label,
-        far: bool,
-    },
+    Plain { code: u16, operand: u32 },
+    // A far branch takes three instructions in place of one.
+    Branch { code: u16, operand: u32, yes: Label, no: Label, far: bool },
     Jump(Label),
     Place(Label),
 }
@@ -58,7 +48,6 @@ pub(super) const IF_EQUAL: u16 = 0x15;
 pub(super) const IF_GREATER: u16 = 0x25;
 pub(super) const IF_AT_LEAST: u16 = 0x35;
 pub(super) const IF_ANY_BIT: u16 = 0x45;
-
 const JUMP: u16 = 0x05;
 
 impl Assembler {
@@ -104,8 +93,7 @@ impl Assembler {
         self.lines.push(AsmLine::Jump(to));
     }
 
-    /// The program. A branch reaches 255 instructions; one that must go further is turned into a
-    /// branch over two jumps.
+    /// The program. A branch reaches 255 instructions; a longer one leads over two jumps.
     pub(super) fn finish(mut self) -> Vec<Instruction> {
         loop {
             let places = self.places();

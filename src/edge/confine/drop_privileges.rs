@@ -1,9 +1,8 @@
 //! Drops the privileges that the gatekeeper no longer needs once it is set up: most capabilities,
 //! new privileges, system calls that it never makes. See `app::gatekeeper` for when it may.
 //!
-//! The gatekeeper still runs as root. Whoever takes it over owns root's files and may talk to
-//! root's services. This helps against kernel bugs and limits mistakes. The boundary that counts is
-//! the listener's, see `confine`.
+//! The gatekeeper still runs as root. Whoever takes it over owns root's files and services. This
+//! limits mistakes and kernel bugs. The boundary that counts is the listener's, see `confine`.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -68,10 +67,7 @@ const SECOND_NUMBER: Option<libc::c_long> = Some(0x4000_0000);
 const SECOND_NUMBER: Option<libc::c_long> = None;
 
 /// Drops what a gatekeeper without commands never needs, for good, and checks that it is gone. A
-/// refused system call fails with EPERM. Only for a process with one thread.
-///
-/// # Errors
-/// Something could not be dropped, or is still there. The process must end then.
+/// refused call fails with EPERM. Only for a process with one thread; end it after an error.
 pub fn drop_privileges() -> Result<(), Fault> {
     let filters_before = filters(&status("self")?);
     let kept = CapSet::from_iter(KEPT);
@@ -80,8 +76,7 @@ pub fn drop_privileges() -> Result<(), Fault> {
     if may_drop_bounding {
         drop_bounding(kept).map_err(|error| fault("its bounding set", &error))?;
     }
-    // Ambient capabilities shrink with the inheritable ones. Without root, nft gets its capability
-    // from them.
+    // Without root, nft gets its capability from the ambient ones, which shrink with these.
     ambient::clear_unknown().map_err(|error| fault("its ambient capabilities", &error))?;
     let narrow = CapState {
         effective: held.effective & kept,
@@ -115,8 +110,7 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
         .try_into()
 }
 
-/// Compares the kernel's account with what was asked for. `bounded`: the bounding set was narrowed
-/// too.
+/// Compares the kernel's account with what was asked for, and the bounding set if `bounded`.
 fn check(status: &str, kept: CapSet, bounded: bool, filters_before: u64) -> Result<(), Fault> {
     let good = ["CapInh", "CapPrm", "CapEff", "CapAmb"].into_iter().all(|s| within(status, s, kept))
         && (!bounded || within(status, "CapBnd", kept))

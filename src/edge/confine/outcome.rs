@@ -39,52 +39,49 @@ impl ConfineStep {
 
     /// What failed, and the remedy.
     fn text(self) -> (&'static str, &'static str) {
+        use ConfineStep::*;
         match self {
-            ConfineStep::SetUp => ("its set-up was incomplete", "a bug: report it"),
-            ConfineStep::Bind => (
+            SetUp => ("its set-up was incomplete", "a bug: report it"),
+            Bind => (
                 "a capture socket cannot be bound",
                 "has the interface just disappeared? see `ip link`",
             ),
-            ConfineStep::Entropy => {
-                ("the system gives no random bytes", "fix that first: every key needs them")
-            }
-            ConfineStep::Dumpable => {
+            Entropy => ("the system gives no random bytes", "fix that first: every key needs them"),
+            Dumpable => {
                 ("dumps of its memory cannot be forbidden", "the kernel is too old or restricted")
             }
-            ConfineStep::Limits => {
+            Limits => {
                 ("its resource limits cannot be set", "raise the hard limits of the gateway's unit")
             }
-            ConfineStep::Root => (
+            Root => (
                 "it cannot leave the file system by chroot",
                 "it needs a writable /run, /tmp or /dev/shm",
             ),
-            ConfineStep::Bounding => {
-                ("its bounding set of capabilities cannot be emptied", SEE_REASON)
-            }
-            ConfineStep::Groups => ("its supplementary groups cannot be dropped", SEE_REASON),
-            ConfineStep::Group => (
+            Bounding => ("its bounding set of capabilities cannot be emptied", SEE_REASON),
+            Groups => ("its supplementary groups cannot be dropped", SEE_REASON),
+            Group => (
                 "its group cannot be changed",
                 "the gateway needs CAP_SETGID, and the group must exist",
             ),
-            ConfineStep::User => (
+            User => (
                 "it cannot become a user other than root",
                 "leave it CAP_SETUID and CAP_SETGID (CapabilityBoundingSet= of its unit), and name \
                  a user that is not root",
             ),
-            ConfineStep::Capabilities => ("its capabilities cannot be dropped", SEE_REASON),
-            ConfineStep::NoNewPrivileges => {
+            Capabilities => ("its capabilities cannot be dropped", SEE_REASON),
+            NoNewPrivileges => {
                 ("no_new_privs cannot be set", "the kernel is older than 3.5, or restricted")
             }
-            ConfineStep::Landlock => ("landlock fails", SEE_REASON),
-            ConfineStep::Files => (
+            Landlock => ("landlock fails", SEE_REASON),
+            Files => (
                 "files can still be opened after landlock and chroot",
                 "a bug: report it with the kernel's version",
             ),
-            ConfineStep::Proof => (
+            Proof => (
                 "/proc/self/status does not show what was asked for",
                 "is /proc mounted? if it is, report it with the kernel's version",
             ),
-            ConfineStep::Seccomp => (
+            Seccomp => (
                 "the list of allowed system calls cannot be enforced",
                 "the kernel needs CONFIG_SECCOMP_FILTER",
             ),
@@ -92,17 +89,14 @@ impl ConfineStep {
     }
 }
 
-/// The step that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The step.
     pub step: ConfineStep,
     /// The kernel's error number; 0 if the kernel reported success without effect.
     pub errno: i32,
 }
 
 impl Failure {
-    /// The failure of `step` with an error from the standard library.
     pub fn io(step: ConfineStep, error: &io::Error) -> Self {
         Self { step, errno: error.raw_os_error().unwrap_or(0) }
     }
@@ -118,7 +112,6 @@ impl Failure {
         Some(Self { step, errno })
     }
 
-    /// The message for people.
     pub fn fault(self) -> Fault {
         let (what, remedy) = self.step.text();
         let mut what = format!("the listener cannot be confined: {what}");
@@ -149,35 +142,33 @@ impl Limitation {
         [UserKept, GroupsKept, BoundingKept, LandlockPartly, NoLandlock, FilesInReach, Inherited]
     };
 
-    /// The message for people: the effect and the reason.
     pub fn text(self) -> &'static str {
+        use Limitation::*;
         match self {
-            Limitation::UserKept => {
+            UserKept => {
                 "the listener runs as the gatekeeper's user, without any capability: it cannot \
                  become another user here"
             }
-            Limitation::GroupsKept => {
+            GroupsKept => {
                 "the listener keeps its supplementary groups: this user namespace forbids dropping \
                  them"
             }
-            Limitation::BoundingKept => {
+            BoundingKept => {
                 "the listener's bounding set is not empty: emptying it takes CAP_SETPCAP; \
                  no_new_privs makes up for it"
             }
-            Limitation::LandlockPartly => {
+            LandlockPartly => {
                 "the listener is under only some of the landlock rules: the kernel is older than \
                  6.12"
             }
-            Limitation::NoLandlock => {
+            NoLandlock => {
                 "the listener is not under landlock: the kernel has none, or a container blocks it"
             }
-            Limitation::FilesInReach => {
+            FilesInReach => {
                 "only the list of system calls keeps the listener from files: neither chroot nor \
                  landlock is possible here"
             }
-            Limitation::Inherited => {
-                "the listener may have inherited open files: the kernel is older than 5.9"
-            }
+            Inherited => "the listener may have inherited open files: the kernel is older than 5.9",
         }
     }
 }
@@ -192,22 +183,18 @@ impl Limitations {
         Self(Limitation::ALL.into_iter().map(|one| bits & (1 << one as u8)).sum())
     }
 
-    /// The bits for a message.
     pub fn bits(self) -> u32 {
         self.0
     }
 
-    /// Adds one.
     pub fn add(&mut self, limitation: Limitation) {
         self.0 |= 1 << limitation as u8;
     }
 
-    /// True if the set contains it.
     pub fn has(self, limitation: Limitation) -> bool {
         self.0 & (1 << limitation as u8) != 0
     }
 
-    /// All in the set.
     pub fn iter(self) -> impl Iterator<Item = Limitation> {
         Limitation::ALL.into_iter().filter(move |limitation| self.has(*limitation))
     }

@@ -5,9 +5,8 @@ use std::fs;
 use super::{ConfineStep, Failure, Limitation, Limitations};
 use crate::core::types::Fault;
 
-/// Asks the kernel about the listener from outside, where the listener cannot lie: ids, groups,
-/// capabilities, no_new_privs, seccomp. For the gatekeeper, after `Ready`. The listener sent its
-/// limitations before it read a packet.
+/// Asks the kernel about the listener, from outside: ids, groups, capabilities, no_new_privs,
+/// seccomp. After `Ready`; the listener sent its limitations before it read a packet.
 pub fn verify(
     process: u32,
     limitations: Limitations,
@@ -27,8 +26,7 @@ pub(super) fn status(process: &str) -> Result<String, Fault> {
     })
 }
 
-/// Compares the text of a `status` file with what was asked for. With `inherited`, the process must
-/// have more seccomp filters than that.
+/// Compares a `status` file with what was asked for, and filters with `inherited` ones.
 pub(super) fn check(
     status: &str,
     limitations: Limitations,

@@ -1,5 +1,4 @@
-//! The checks of a file's owner and mode, and what else needs Unix.
-//! See `files` for their use.
+//! The checks of a file's owner and mode, and what else needs Unix. See `files`.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
@@ -56,24 +55,19 @@ fn check_directory(path: &Path, directory: &File) -> Result<(), Fault> {
     let shown = path.display();
     let uid = metadata.uid();
     if !is_trusted(uid) {
-        return Err(Fault::new(
-            format!("{shown}: belongs to uid {uid}, who could replace the files in it"),
-            format!("chown {} {shown}", geteuid()),
-        ));
+        let what = format!("{shown}: belongs to uid {uid}, who could replace the files in it");
+        return Err(Fault::new(what, format!("chown {} {shown}", geteuid())));
     }
     let mode = metadata.mode() & 0o7777;
     if mode & 0o002 != 0 && mode & 0o1000 == 0 {
-        return Err(Fault::new(
-            format!("{shown}: everybody may replace the files in it (mode {mode:04o})"),
-            format!("chmod o-w {shown}"),
-        ));
+        let what = format!("{shown}: everybody may replace the files in it (mode {mode:04o})");
+        return Err(Fault::new(what, format!("chmod o-w {shown}")));
     }
     Ok(())
 }
 
 /// Checks that `path` is a directory, not a link, in which only root and we can put anything, and
-/// which nobody else can replace. An error names the first check that failed and the command that
-/// fixes it.
+/// which nobody else can replace. An error names the command that fixes it.
 pub fn check_own_directory(path: &Path) -> Result<(), Fault> {
     let above = parent(path);
     let directory = File::open(&above).map_err(|error| io_fault(&above, &error))?;
@@ -115,10 +109,8 @@ fn check_file(path: &Path, file: &File, check: FileCheck) -> Result<(), Fault> {
         return Err(Fault::new(format!("{shown}: not a regular file"), "name a regular file"));
     }
     if !is_trusted(uid) {
-        return Err(Fault::new(
-            format!("{shown}: belongs to uid {uid}, neither to root nor to you"),
-            format!("chown {} {shown}", geteuid()),
-        ));
+        let what = format!("{shown}: belongs to uid {uid}, neither to root nor to you");
+        return Err(Fault::new(what, format!("chown {} {shown}", geteuid())));
     }
     match check {
         FileCheck::Secret if mode & 0o077 != 0 => Err(Fault::new(

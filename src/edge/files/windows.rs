@@ -1,5 +1,4 @@
-//! Windows has no modes: a file below the user's profile is the user's, and ours are there.
-//! See `files` for their use.
+//! Windows has no modes: a file below the user's profile is the user's. See `files`.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,10 +1,8 @@
-//! Connections that are older than the guard, let in once by an admin's command as if they had been
-//! granted. Which connections stand is left to connection tracking and the kernel's table of
-//! sockets; those that were cut stay cut.
+//! Connections that are older than the guard, let in once by an admin's command as if granted. See
+//! `tracked` and `proc_net` for which stand. Those that were cut stay cut.
 //!
-//! Where nothing on a machine asked for connection tracking before the guard came, it knows no
-//! older connection, and the guard drops the packets by which it would learn of them. So for a
-//! socket without an entry one is made.
+//! Where nothing asked for connection tracking before the guard came, it knows no older connection,
+//! and the guard drops the packets by which it would. So a socket without an entry gets one.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -25,8 +23,7 @@ use crate::core::service::Service;
 use crate::core::types::{Fault, Port, Proto};
 use crate::edge::proc_net;
 
-/// As in linux/netfilter/nf_conntrack_tcp.h: the state, and the flag that asks no questions about
-/// windows that nobody saw begin.
+/// Of linux/netfilter/nf_conntrack_tcp.h: the state, and the flag for unknown windows.
 const ESTABLISHED: u8 = 3;
 const BE_LIBERAL: u8 = 0x08;
 /// Attributes of that state, each a byte of flags and a byte of which count.
@@ -36,10 +33,7 @@ const FLAGS_REPLY: u16 = 5;
 const LIFE: u32 = 432_000;
 
 /// Marks the connections to guarded ports that stand now and bear no mark of ours, and returns
-/// them. `own` are this machine's addresses.
-///
-/// # Errors
-/// If the kernel refuses; what was marked before that stays so.
+/// them. `own` are this machine's addresses. After an error those marked before stay so.
 pub fn adopt(
     settings: &config::FirewallSettings,
     services: &[Service],
@@ -80,8 +74,7 @@ pub fn adopt(
         let (family, order) = unknown(&older, marks);
         match netlink.create(family, &order) {
             Ok(()) => adopted.push(older),
-            // There is one under another name, its destination being translated: it was looked at
-            // above.
+            // It has another name, its destination being translated: done above.
             Err(Errno::EEXIST) => {}
             Err(error) => return Err(refused(error)),
         }

@@ -11,8 +11,7 @@ pub struct Advice {
     pub iptables: String,
 }
 
-/// The rule that accepts the flows that our table has marked: for services in mark mode, before any
-/// rule that drops.
+/// The rule that accepts what our table has marked, to stand before any rule that drops.
 pub fn let_marked_in(settings: &FirewallSettings) -> Advice {
     let mark = settings.mark;
     Advice {

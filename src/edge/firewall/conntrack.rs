@@ -53,8 +53,7 @@ pub(super) fn cut(
     Ok(())
 }
 
-/// Those with the bit that a pending connection bears as well. The kernel looks for it, so that a
-/// crowd of others costs little.
+/// Those with the bit that a pending connection bears too. The kernel filters: that costs little.
 fn ours(netlink: &mut Netlink, marks: PacketMarks) -> Result<Vec<Tracked>, Fault> {
     let filter = [other(MARK, marks.granted), other(MARK_MASK, marks.granted)];
     tracked(netlink, &filter)

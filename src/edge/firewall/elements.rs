@@ -1,5 +1,4 @@
-//! Grants as elements of our sets: added, refreshed, removed and read back over the kept socket.
-//! See `ruleset` for the sets.
+//! Grants as elements of our sets, over the kept socket. See `ruleset` for the sets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -19,8 +18,7 @@ use crate::core::types::{Fault, Port, Proto, Source};
 /// Changes per transaction: well below what one netlink message may hold.
 const PER_BATCH: usize = 100;
 
-/// Makes the kernel hold what `changes` say, in order. Those of one transaction succeed or fail
-/// together. Cuts are left out.
+/// Makes the kernel hold what `changes` say, in order. See [`super::Firewall::apply`].
 pub(super) fn apply(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fault> {
     let changes = without_spent(netlink, table, changes)?;
     for part in changes.chunks(PER_BATCH) {
@@ -50,9 +48,8 @@ enum WriteMode {
     Any,
 }
 
-/// `changes` without those that shorten what has been spent in the meantime. If a handshake is
-/// completed between this look and the change, the element seems live again and still lets nobody
-/// in: what was spent stays spent.
+/// `changes` without those that shorten what has been spent in the meantime. If a handshake ends
+/// between this look and the change, the element seems live again and still lets nobody in.
 fn without_spent(
     netlink: &mut Netlink,
     table: &str,
@@ -79,8 +76,7 @@ pub(super) fn is_there(netlink: &mut Netlink, table: &str) -> Result<bool, Fault
     }
 }
 
-/// Every element that is live, with the milliseconds it has left. A spent one-connection grant is
-/// not live.
+/// Every live element, with the milliseconds it has left. A spent one is not live.
 pub(super) fn list(netlink: &mut Netlink, table: &str) -> Result<Vec<(Element, u64)>, Fault> {
     let mut found = Vec::new();
     for form in [GrantKind::Time, GrantKind::Once] {
@@ -151,8 +147,7 @@ impl Transaction<'_> {
         }
         let shape = KeyShape::of(element);
         self.put(&judged_by(element.form, shape), element, millis, Vec::new());
-        // What says whether the connection was spent is not shortened: it counts for handshakes
-        // that the other set let begin.
+        // The limit that says whether it was spent stays: it counts for handshakes that have begun.
         let is_shortened = matches!(change, Change::Shorten { .. }) && millis > 0;
         if is_once && !is_shortened {
             let armed = vec![SetElementAttribute::ListExpressions(vec![one_packet_a_day()])];
@@ -206,8 +201,7 @@ fn message(table: &str, set: &str, element: Option<Vec<SetElementAttribute>>) ->
     SetElementMessage { attributes }
 }
 
-/// Address, source port where it counts, protocol, port: each padded to four bytes, as the kernel
-/// concatenates keys.
+/// Address, source port where it counts, protocol, port: each padded to four bytes.
 fn key(element: &Element) -> SetElementAttribute {
     let mut bytes = match element.source.ip() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -255,8 +249,7 @@ fn read_element(
 ) -> Option<(Element, u64)> {
     let ListAttribute::Element(attributes) = element else { return None };
     let mut key = None;
-    // Without a timeout it is nothing that we added: it is live for ever, and the next repair takes
-    // it out.
+    // Without a timeout it is not ours: it lives for ever, until the next repair.
     let mut millis = u64::MAX;
     for attribute in attributes {
         match attribute {

@@ -32,13 +32,8 @@ pub struct Started {
 }
 
 /// Loads the guard, or brings a guard that is there up to these rules, in one transaction; live
-/// elements stay as they are. Works in the network namespace of the calling thread, and may wait.
-///
-/// A TCP session that was open before the first load stands still until its source has a time
-/// grant; then it goes on.
-///
-/// # Errors
-/// Whatever nft or the kernel refuses, or another gateway has the table.
+/// elements stay as they are. In the network namespace of the calling thread. May wait. Fails if
+/// another gateway has the table. An older TCP session stands still until its source has a grant.
 pub fn start(rules: &GuardRules) -> Result<Started, Fault> {
     let plan = rules.plan()?;
     let authors = Authors::default();
@@ -91,8 +86,7 @@ impl Firewall for NftLink {
     }
 }
 
-/// The half beside the poll loop. Clones are the same guard; a task waits until the last one is
-/// done.
+/// The half beside the poll loop. Clones are the same guard; a task waits until the last is done.
 #[derive(Clone)]
 pub struct NftGuard(Arc<Mutex<Guard>>);
 
@@ -106,10 +100,8 @@ struct Guard {
 }
 
 impl NftGuard {
-    /// Does one task, and may wait long. In a thread of the gateway's network namespace.
-    ///
-    /// # Errors
-    /// Whatever nft or the kernel refuses. The rules that were in force before are so still.
+    /// Does one task, and may wait. In a thread of our network namespace. After an error the old
+    /// rules hold.
     pub fn run(&self, task: GuardTask) -> Result<GuardReport, Fault> {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match task {
@@ -178,11 +170,7 @@ fn can_cut(netlink: &mut Netlink, plan: &GuardPlan, services: &[Service]) -> Res
     Ok(())
 }
 
-/// The text of the guard, fit for a file that nftables.conf includes after its flush. It opens
-/// nothing.
-///
-/// # Errors
-/// The table's name is not one that nft can read back.
+/// The text of the guard, for a file that nftables.conf includes after its flush. Opens nothing.
 pub fn print_ruleset(
     settings: &config::FirewallSettings,
     services: &[Service],
@@ -191,11 +179,7 @@ pub fn print_ruleset(
     Ok(GuardPlan::new(settings, services, knock)?.text())
 }
 
-/// Takes the guard away where no gateway keeps it, all grants with it, and so opens what it
-/// guarded.
-///
-/// # Errors
-/// A gateway keeps it, or nft refuses.
+/// Takes guard and grants away, and so opens what it guarded. Fails if a gateway keeps it.
 pub fn unload(
     settings: &config::FirewallSettings,
     services: &[Service],
@@ -217,9 +201,6 @@ pub struct GuardState {
 }
 
 /// Looks, and changes nothing.
-///
-/// # Errors
-/// nft cannot list the table.
 pub fn look_at(
     settings: &config::FirewallSettings,
     services: &[Service],
@@ -272,9 +253,8 @@ fn load_once(program: &NftProgram, plan: &GuardPlan, anew: bool) -> Result<(), F
         return program.load(&plan.text_anew());
     }
     let Err(fault) = program.load(&plan.text()) else { return Ok(()) };
-    // A table of that name that is not as ours ever was (an older version's set, a chain without
-    // its hook) refuses the change. Only replacing it helps, still in one transaction; the grants
-    // are put back afterwards.
+    // A table that is not as ours ever was (an older version's set, a chain without its hook)
+    // refuses the change. Only replacing it helps; the grants are put back afterwards.
     program.load(&plan.text_anew()).map_err(|_| fault)
 }
 

@@ -17,12 +17,13 @@ pub(super) struct LoadedRuleset(Vec<Value>);
 impl LoadedRuleset {
     /// Reads what `nft -j -t list table` printed.
     pub(super) fn read(json: &str) -> Result<LoadedRuleset, Fault> {
-        Ok(LoadedRuleset(objects(json)?.map(bare).collect()))
+        let mut all: Vec<Value> = objects(json)?.collect();
+        all.iter_mut().for_each(strip);
+        Ok(LoadedRuleset(all))
     }
 
     /// The first thing that is not as `plan` says: the hook, a dormant table, chains and how many
-    /// rules each has, and the ports that the guard looks at. See `live` for how it is known that
-    /// each rule says what it should.
+    /// rules each has, the ports that the guard looks at. See `live` for the text of the rules.
     pub(super) fn misfit(&self, plan: &GuardPlan) -> Option<String> {
         if !self.0.iter().any(is_hooked) {
             return Some("its chain does not hang in the prerouting hook".to_owned());
@@ -162,12 +163,7 @@ pub(super) fn objects(json: &str) -> Result<impl Iterator<Item = Value>, Fault> 
     Err(Fault::new(what, "use nft 0.9.8 or later"))
 }
 
-/// The object without what changes by itself: handles, and counts.
-fn bare(mut value: Value) -> Value {
-    strip(&mut value);
-    value
-}
-
+/// Removes what changes by itself: handles, and counts.
 fn strip(value: &mut Value) {
     match value {
         Value::Object(fields) => {

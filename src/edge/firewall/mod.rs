@@ -1,5 +1,4 @@
-//! The firewall: our table, its guard, the elements that grants are, and the connections that came
-//! in under them. See `core::grants` for which grants there are.
+//! The firewall: our table, the grants as its elements, and their connections. See `core::grants`.
 
 mod adopt;
 pub mod advice;
@@ -35,17 +34,14 @@ pub trait Firewall {
     /// one-connection element anew; `Remove` of a missing element is no fault. Up to 100 changes
     /// succeed or fail together. 0 milliseconds removes. Cuts are left out, see [`Firewall::cut`].
     fn apply(&mut self, changes: &[Change]) -> Result<(), Fault>;
-
     /// The milliseconds that one element has left; `None` if it is not live.
     fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault>;
 
     /// Ends the connections that these elements could have let in. After the changes of elements,
     /// because a live element may let them go on.
     fn cut(&mut self, elements: &[Element]) -> Result<(), Fault>;
-
     /// True if our table is there, whatever is in it.
     fn is_there(&mut self) -> Result<bool, Fault>;
-
     /// Takes over the marks of settings that a [`GuardTask::Load`] has put in force.
     fn use_settings(&mut self, settings: &config::FirewallSettings);
 }
@@ -70,13 +66,11 @@ impl GuardRules {
 /// What is done beside the poll loop, because it runs the nft program or makes a long list.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GuardTask {
-    /// Load these rules in one transaction, elements stay, and list the elements. After a fault the
-    /// old rules are in force.
+    /// Load these rules in one transaction; elements stay. After a fault the old rules hold.
     Load(GuardRules),
     /// Refuse these rules if `Load` would refuse them before it changes anything.
     Verify(GuardRules),
-    /// Load the rules again if what stands is not exactly what was loaded last; list the elements
-    /// in any case.
+    /// Load the rules again if the kernel has others than the last loaded; list the elements.
     Repair,
     /// Compare all rules with what was loaded last.
     Check,
@@ -93,19 +87,14 @@ pub enum GuardReport {
     Loaded {
         /// False if all rules stood as they were loaded, so that nothing was done.
         reloaded: bool,
-        /// The live elements afterwards, with the milliseconds that they have left. A spent
-        /// one-connection element is not live.
+        /// The live elements afterwards with the milliseconds left; a spent one is not live.
         elements: Vec<(Element, u64)>,
     },
-    /// Of `Check`.
     Checked {
         /// True if the guard stands exactly as it was loaded.
         sound: bool,
     },
-    /// Of `Verify`.
     Verified,
-    /// Of `Unload`.
     Unloaded,
-    /// Of `Flows`.
     Flows(Vec<Flow>),
 }

@@ -1,5 +1,4 @@
-//! One kept netlink socket to nf_tables: a batch goes in whole or not at all, a dump comes back
-//! whole or is asked again.
+//! One kept netlink socket: a batch goes in whole or not at all, a dump comes back whole.
 
 use std::io;
 
@@ -27,7 +26,6 @@ const TRIES: usize = 16;
 /// More than any single netlink message of the kernel.
 const BUFFER: usize = 64 * 1024;
 
-/// The socket.
 pub(super) struct Netlink {
     socket: Socket,
     port: u32,
@@ -41,10 +39,8 @@ impl Netlink {
     /// Opens the socket in this thread's network namespace.
     pub(super) fn open() -> Result<Netlink, Fault> {
         Self::bound().map_err(|error| {
-            Fault::new(
-                format!("netlink socket: {error}"),
-                "run toctocd on a kernel with nf_tables (nfnetlink)",
-            )
+            let what = format!("netlink socket: {error}");
+            Fault::new(what, "run toctocd on a kernel with nf_tables (nfnetlink)")
         })
     }
 
@@ -52,8 +48,7 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         let address = socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        // Without it an error brings the whole message back, and many errors overflow the receive
-        // buffer.
+        // Without it an error brings the whole message back: many overflow the receive buffer.
         socket.set_cap_ack(true)?;
         Ok(Netlink { socket, port: address.port_number(), sequence: 0 })
     }
@@ -87,8 +82,7 @@ impl Netlink {
         self.verdict(first, last)
     }
 
-    /// The kernel works inside `send`, so every answer is there already: the first error counts,
-    /// silence about `last` is one.
+    /// The kernel has answered within `send`. The first error counts; silence about `last` is one.
     fn verdict(&mut self, first: u32, last: u32) -> Result<(), Errno> {
         let mut verdict = Err(Errno::EIO);
         let mut error = None;

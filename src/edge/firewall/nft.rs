@@ -1,5 +1,4 @@
-//! Runs the nft program: by its absolute path, without an environment, with a deadline, its
-//! complaints caught and explained.
+//! Runs the nft program: by its absolute path, without an environment, with a deadline.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,7 +16,6 @@ use crate::core::types::Fault;
 /// A program that has not ended by then is killed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The nft program.
 #[derive(Clone)]
 pub(super) struct NftProgram {
     path: PathBuf,
@@ -31,10 +29,8 @@ impl NftProgram {
         if path.is_absolute() {
             return Ok(NftProgram { path: path.to_owned(), authors: Authors::default() });
         }
-        Err(Fault::new(
-            format!("firewall.nft: {} is not an absolute path", path.display()),
-            "give the whole path, as `command -v nft` prints it",
-        ))
+        let what = format!("firewall.nft: {} is not an absolute path", path.display());
+        Err(Fault::new(what, "give the whole path, as `command -v nft` prints it"))
     }
 
     /// The same; whoever shares `authors` knows its changes as ours.
@@ -179,8 +175,7 @@ fn feed(stdin: &mut Option<File>, input: &mut &[u8]) {
         match pipe.write(input) {
             Ok(written) => *input = input.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            // A program that died early has said why on its standard error: that is the message
-            // worth showing.
+            // A program that died early has said why on its standard error.
             Err(_) => break,
         }
     }

@@ -1,9 +1,7 @@
-//! Traces one packet through the rulesets of others: its certain end, and its possible ones. See
-//! `ruleset_snapshot` for the rulesets.
+//! Traces one packet through the rulesets of others: its certain end, and its possible ones.
 //!
-//! A rule matches, or does not, or possibly matches: the packet's interface and source are unknown,
-//! and so are iptables extensions and the content of named sets. A rule that possibly matches is
-//! noted, and the packet goes on.
+//! A rule matches, does not, or possibly matches: the packet's interface and source are unknown, so
+//! are iptables extensions and named sets. A possible match is noted, and the packet goes on.
 
 use serde_json::{Value, json};
 
@@ -16,9 +14,7 @@ const DEPTH: usize = 16;
 /// The first packet of a flow, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub struct TracedPacket {
-    /// True for IPv6.
     pub v6: bool,
-    /// Its protocol.
     pub proto: Proto,
     /// Its source port, if known.
     pub from: Option<u16>,
@@ -61,7 +57,7 @@ pub fn trace_packet(
         }
         dropped = match tracer.chain(chain, 0) {
             ChainExit::Decided(TraceEffect::Drop, place) => Some(place),
-            ChainExit::End if chain.drops() => Some(format!("{}: policy drop", place(chain))),
+            ChainExit::End if chain.drops => Some(format!("{}: policy drop", place(chain))),
             ChainExit::Decided(TraceEffect::Accept, _) | ChainExit::End => None,
         };
         if dropped.is_some() {
@@ -213,8 +209,7 @@ impl Tracer<'_> {
         }
     }
 
-    /// True if the left side is a field of another protocol: then the rule does not match, whatever
-    /// the comparison.
+    /// True if the left side is a field of another protocol: then the rule does not match.
     fn misses(&self, left: &Value) -> bool {
         let other = match left["payload"]["protocol"].as_str() {
             Some("ip") => self.packet.v6,

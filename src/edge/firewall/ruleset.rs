@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::config::{FirewallSettings, KnockSettings};
 use crate::core::prefix::Span;
-use crate::core::service::{Mode, Service};
+use crate::core::service::{Forward, Mode, Service};
 use crate::core::types::{Fault, Port, Proto};
 
 mod chains;
@@ -15,14 +15,11 @@ mod forwards;
 mod tests;
 
 pub(super) use chains::{KeyShape, SHAPES};
-use forwards::ForwardRule;
 
-/// The most elements in a set of time grants, including expired ones that the kernel has not
-/// collected yet.
+/// The most elements in a set of time grants, with expired ones that are not collected yet.
 pub const TIME_ELEMENTS: u32 = 65_535;
 /// The same for one-connection grants.
 pub const ONCE_ELEMENTS: u32 = 4096;
-
 /// The name of the chain in the prerouting hook.
 pub const CHAIN: &str = "guard";
 
@@ -35,7 +32,7 @@ pub struct GuardPlan {
     marked: BTreeSet<Port>,
     /// True if any service grants whole nets.
     has_nets: bool,
-    forwards: Vec<ForwardRule>,
+    forwards: Vec<(Port, Forward)>,
     marks: PacketMarks,
     /// The knock port, if it is silent.
     knock: Option<u16>,
@@ -86,12 +83,10 @@ impl GuardPlan {
         self.marks
     }
 
-    /// The transaction that loads the table, replaces what it said before, and keeps the elements
-    /// of its sets.
+    /// The transaction that replaces the rules of the table and keeps the elements of its sets.
     pub fn text(&self) -> String {
         let table = &self.table;
-        // `flush table` removes the rules and keeps sets and elements: a restart neither ends nor
-        // prolongs a grant.
+        // `flush table` keeps sets and elements: a restart neither ends nor prolongs a grant.
         format!("add table inet {table}\nflush table inet {table}\n{}", self.body())
     }
 
@@ -179,8 +174,7 @@ impl GuardPlan {
     }
 
     /// The line before each drop in mark mode. A packet to a marked port with no bit of ours is for
-    /// the admin's own firewall. With a bit of ours it would pass there by the mark of an old
-    /// grant, so we drop it.
+    /// the admin's own firewall. With one it would pass there by an old mark, so we drop it.
     fn left_to_admin(&self) -> String {
         if self.marked.is_empty() {
             return String::new();
@@ -209,10 +203,8 @@ fn table_name(name: &str) -> Result<String, Fault> {
     if good {
         return Ok(name.to_owned());
     }
-    Err(Fault::new(
-        format!("firewall.table: {name:?} is not a valid name for an nftables table"),
-        "use up to 31 letters, digits, `_` and `-`, starting with a letter",
-    ))
+    let what = format!("firewall.table: {name:?} is not a valid name for an nftables table");
+    Err(Fault::new(what, "use up to 31 letters, digits, `_` and `-`, starting with a letter"))
 }
 
 /// The two bits of a flow's conntrack mark that are ours: `granted` alone, or both while a

@@ -1,5 +1,4 @@
-//! The whole live ruleset, read object by object. Unknown objects are skipped and never an error.
-//! See `packet_trace` for packets in it.
+//! The whole live ruleset, object by object; unknown ones are skipped. See `packet_trace`.
 
 use serde_json::Value;
 
@@ -18,29 +17,22 @@ pub struct RulesetSnapshot {
     pub legacy: Vec<String>,
 }
 
-/// A chain.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     pub(super) family: String,
     pub(super) table: String,
     pub(super) name: String,
     /// `None` if the chain is only jumped to.
-    pub(super) base: Option<BaseChain>,
+    hook: Option<String>,
+    priority: i64,
+    /// True if its policy is drop.
+    pub(super) drops: bool,
     /// (handle, statements), in order.
     pub(super) rules: Vec<(u64, Vec<Value>)>,
 }
 
-/// A chain's place in the kernel.
-#[derive(Clone, Debug)]
-pub(super) struct BaseChain {
-    pub(super) hook: String,
-    pub(super) priority: i64,
-    pub(super) drops: bool,
-}
-
 impl RulesetSnapshot {
-    /// Reads the rulesets of the calling thread's network namespace, without the elements of named
-    /// sets.
+    /// Reads the rulesets of this thread's network namespace, without the elements of named sets.
     pub fn take(settings: &config::FirewallSettings) -> Result<RulesetSnapshot, Fault> {
         let mut snapshot = RulesetSnapshot::read(&NftProgram::new(&settings.nft)?.list_all()?)?;
         for program in ["ip", "ip6"] {
@@ -63,10 +55,7 @@ impl RulesetSnapshot {
                 snapshot.elsewhere.push(family.to_owned());
             }
         }
-        snapshot.chains.sort_by_key(|chain| match &chain.base {
-            Some(base) => base.priority,
-            None => i64::MAX,
-        });
+        snapshot.chains.sort_by_key(|chain| chain.priority);
         Ok(snapshot)
     }
 
@@ -97,12 +86,7 @@ impl RulesetSnapshot {
 
 impl Chain {
     pub(super) fn is_hooked(&self, hook: &str) -> bool {
-        self.base.as_ref().is_some_and(|base| base.hook == hook)
-    }
-
-    /// True if the chain's policy is drop.
-    pub(super) fn drops(&self) -> bool {
-        self.base.as_ref().is_some_and(|base| base.drops)
+        self.hook.as_deref() == Some(hook)
     }
 
     /// True if the chain belongs to our own table.
@@ -116,16 +100,13 @@ impl Chain {
 }
 
 fn read_chain(chain: &Value) -> Option<Chain> {
-    let base = chain["hook"].as_str().map(|hook| BaseChain {
-        hook: hook.to_owned(),
-        priority: chain["prio"].as_i64().unwrap_or(0),
-        drops: chain["policy"] == "drop",
-    });
     Some(Chain {
         family: chain["family"].as_str()?.to_owned(),
         table: chain["table"].as_str()?.to_owned(),
         name: chain["name"].as_str()?.to_owned(),
-        base,
+        hook: chain["hook"].as_str().map(str::to_owned),
+        priority: chain["prio"].as_i64().unwrap_or(0),
+        drops: chain["policy"] == "drop",
         rules: Vec::new(),
     })
 }

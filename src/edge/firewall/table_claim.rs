@@ -1,5 +1,4 @@
-//! One gateway per table and network namespace: a lock on a file that only root can have put there,
-//! held as long as the guard is ours.
+//! One gateway per table and network namespace: a lock on a file that only root can put there.
 //!
 //! A name among the abstract Unix sockets would be the namespace's own and leave no file, but any
 //! user could take it first, and so keep the gateway from starting. A lock binds only those who see
@@ -17,8 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::core::types::Fault;
 use crate::edge::files;
 
-/// Where the lock files lie: in a directory that only root can have made, since /run is root's. A
-/// unit with ProtectSystem=strict leaves nothing else there to be written.
+/// Only root can have made it, since /run is root's. A strict unit may write nowhere else there.
 const PLACE: &str = "/run/toctoc";
 /// This thread's network namespace.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
@@ -51,8 +49,7 @@ impl TableClaim {
                 Err((_, Errno::EWOULDBLOCK)) => return Err(taken(&path, table)),
                 Err((_, error)) => return Err(unusable(&path, &error.into())),
             };
-            // Whoever ended in between has taken the name away: then what we hold is a file that
-            // nobody finds.
+            // A gateway that ended in between has removed the name: nobody finds what we hold.
             if is_still(&path, &lock) {
                 return Ok(TableClaim { _lock: lock, path });
             }

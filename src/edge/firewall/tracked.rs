@@ -16,7 +16,6 @@ use crate::core::types::{Fault, Proto};
 pub(super) const MARK: u16 = 8;
 pub(super) const MARK_MASK: u16 = 21;
 const ZONE: u16 = 18;
-
 /// The bit of an entry's status that says: its destination is translated.
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 
@@ -27,14 +26,12 @@ pub struct Connection {
     pub from: SocketAddr,
     /// The address that was asked.
     pub to: SocketAddr,
-    /// Its protocol.
     pub proto: Proto,
 }
 
 /// What connection tracking says of one connection.
 #[derive(Debug)]
 pub(super) struct Tracked {
-    /// The connection.
     pub connection: Connection,
     /// Its family, for orders.
     pub family: NetfilterProtoFamily,

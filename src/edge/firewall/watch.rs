@@ -116,9 +116,8 @@ impl TableWatch {
         Ok(TableWatch { socket, table, authors: authors.clone(), open: None })
     }
 
-    /// Who else changed our table since this was last asked. Never waits. For the poll loop's watch
-    /// alone: from here on ended authors are strangers, so that their numbers can be another's. Ask
-    /// when the socket is readable, and after every task.
+    /// Who else changed our table since this was last asked. Never waits. For the poll loop alone,
+    /// after every task and when the socket is readable: ended authors are strangers from here on.
     pub fn foreign_changes(&mut self) -> Vec<TableChange> {
         let gone = self.authors.gone();
         let noticed = self.look();
@@ -134,8 +133,7 @@ impl TableWatch {
             match receive(&self.socket) {
                 Ok(Some(datagram)) => self.hear(&datagram, &mut noticed),
                 Ok(None) => return noticed,
-                // More happened than the socket could hold. The error is reported once, then
-                // reading goes on.
+                // More happened than the socket could hold. Reading goes on.
                 Err(Errno::ENOBUFS) => note(&mut noticed, lost.clone()),
                 Err(_) => {
                     note(&mut noticed, lost);

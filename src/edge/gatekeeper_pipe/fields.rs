@@ -1,5 +1,4 @@
-//! The fields of messages: written into a wiped buffer, read from untrusted bytes. See `layout` for
-//! the fields of each message.
+//! The fields of messages: written into a wiped buffer, read from untrusted bytes.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;

@@ -1,5 +1,4 @@
-//! All messages between gatekeeper and listener. A message from the listener proves nothing: its
-//! receiver must check it.
+//! All messages between gatekeeper and listener. The gatekeeper must check all that comes.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -11,8 +10,7 @@ use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
 use crate::edge::capture::UnboundCapture;
 
-/// A message from the gatekeeper: first the set-up in any order, then [`ToListener::Go`], then the
-/// rest.
+/// A message from the gatekeeper: the set-up in any order, [`ToListener::Go`], then the rest.
 pub enum ToListener {
     /// The gateway's secrets and the settings of sealed knocks. Without it no sealed knock is read.
     Gateway {
@@ -31,7 +29,11 @@ pub enum ToListener {
         per_second: u32,
     },
     /// One client. Rows count from 0, each once, in order. The listener names a client by its row.
-    Client { row: u32, keys: ClientKeys, fingerprint: Fingerprint },
+    Client {
+        row: u32,
+        keys: ClientKeys,
+        fingerprint: Fingerprint,
+    },
     /// Settings of all doors.
     Doors {
         /// The effect of packets over IPv6.
@@ -42,7 +44,6 @@ pub enum ToListener {
     /// One door. Indices count from 0, each once, in order.
     Door {
         index: u16,
-        /// Its settings for the sequence machine.
         spec: DoorSpec,
     },
     /// The sequence of a door from now on. An empty one closes the door.
@@ -63,9 +64,8 @@ pub enum ToListener {
     AddressesDone,
     /// A capture socket to bind and read. Numbered from 0 in order of arrival.
     Capture(UnboundCapture),
-    /// A socket for receipts over IPv4.
+    /// A socket for receipts over IPv4, or over IPv6.
     Raw4(OwnedFd),
-    /// A socket for receipts over IPv6.
     Raw6(OwnedFd),
     /// Set-up is over: drop all privileges, become this user if there is one, send `Ready`, listen.
     Go {
@@ -74,21 +74,17 @@ pub enum ToListener {
     },
     /// The verdict that completes a knock.
     Verdict {
-        /// The ticket of the knock.
         ticket: u64,
         /// True if its used-knock mark is set: then copies of it are ignored.
         spent: bool,
-        /// The receipt to send, if any.
         receipt: Option<[u8; RECEIPT_BODY]>,
     },
     /// Reply with `Counters`.
     AskCounters,
-    /// End.
     Stop,
 }
 
-/// A message from the listener. An attacker who has taken it over can send any of these, at any
-/// rate.
+/// A message from the listener. An attacker who has taken it over can send any, at any rate.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ToGatekeeper {
     /// It has dropped its privileges and listens.
@@ -114,7 +110,6 @@ pub enum ToGatekeeper {
         /// Counted from 1.
         stage: u8,
     },
-    /// An attempt timed out.
     TimedOut {
         door: u16,
         source: IpAddr,
@@ -156,8 +151,7 @@ pub enum ToGatekeeper {
         /// Packets that the kernel dropped for lack of room.
         lost: u64,
     },
-    /// A captured interface went down or disappeared. If the same device comes back, capturing goes
-    /// on.
+    /// A captured interface went down or disappeared. It may come back, and capturing goes on.
     Down {
         /// Number of the capture socket.
         capture: u8,

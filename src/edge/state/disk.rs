@@ -1,5 +1,4 @@
-//! The few things that the state asks of a disk, as a seam: the real one here, one that tears and
-//! fails in the tests.
+//! What the state asks of a disk, as a seam: the tests have one that tears and fails.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -21,8 +20,7 @@ pub trait Disk: Send {
     fn duplicate(&self) -> Box<dyn Disk>;
     /// The whole file; `None` if there is none.
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>>;
-    /// Makes the file, or empties it, writes all of `bytes` and syncs it. Its name is not durable
-    /// before [`Disk::sync_directory`].
+    /// Makes or empties the file, writes and syncs it. See [`Disk::sync_directory`] for its name.
     fn write_new(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// Gives the file another name, in one step, over one that may be there.
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
@@ -30,8 +28,7 @@ pub trait Disk: Send {
     fn sync_directory(&mut self) -> io::Result<()>;
     /// Opens the file that the next two calls mean. A later rename changes nothing about that.
     fn open(&mut self, name: &str) -> io::Result<()>;
-    /// Writes into the open file; durable after the next [`Disk::sync`], in any order with other
-    /// writes before it.
+    /// Writes into the open file; durable after the next [`Disk::sync`], in any order before.
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes all that was written into the open file durable.
     fn sync(&mut self) -> io::Result<()>;

@@ -1,9 +1,6 @@
-//! The writing that no commit does, as jobs for a thread beside the poll loop, and the reading at a
-//! start. See `state` for why commits may go on meanwhile.
+//! The writing that no commit does, as jobs beside the poll loop, and the reading at a start.
 
 use std::io;
-
-use blake2::{Blake2s256, Digest};
 
 use super::disk::{self, Disk};
 use super::journal::{self, Tail};
@@ -196,18 +193,14 @@ pub(super) fn reopen(
 
 /// Differs from every earlier file's: it depends on all that the one before held, and on the time.
 fn salt(before: &[u8], now: Wall) -> [u8; 16] {
-    let sum = Blake2s256::new().chain_update(now.0.to_be_bytes()).chain_update(before).finalize();
-    let mut salt = [0; 16];
-    salt.iter_mut().zip(sum).for_each(|(to, from)| *to = from);
-    salt
+    journal::sum(&[&now.0.to_be_bytes(), before])
 }
 
 fn loss(shown: &str, damage: Option<&str>) -> Fault {
     let how = damage.unwrap_or("records were lost, and nobody has accepted that yet");
-    Fault::new(
-        format!("{shown}/{JOURNAL}: {how}: knocks open by challenge only"),
-        "find out how it came to that, then accept the loss with `toctocd reinitialise`",
-    )
+    let what = format!("{shown}/{JOURNAL}: {how}: knocks open by challenge only");
+    let remedy = "find out how it came to that, then accept the loss with `toctocd reinitialise`";
+    Fault::new(what, remedy)
 }
 
 /// The fault of a disk, with what was done at the time.

@@ -15,9 +15,7 @@ use crate::core::types::Fault;
 pub(super) const PAGE: usize = 4096;
 /// Where the two commit marks lie: in sectors of their own, so that one torn write harms one.
 pub(super) const MARKS: [usize; 2] = [512, 1024];
-/// Bytes of a commit mark.
 pub(super) const MARK: usize = 40;
-
 const MAGIC: &[u8; 12] = b"toctoc-state";
 const VERSION: u32 = 1;
 const HEADER: usize = 48;
@@ -50,8 +48,7 @@ pub(super) struct JournalContents {
     pub(super) torn: usize,
 }
 
-/// A whole new file that holds `records` as its first batch, both marks set. `salt` must differ
-/// from the one of every other file.
+/// A whole new file with `records` as its first batch and both marks. `salt` must be unique.
 pub(super) fn fresh(salt: Sum, records: &[Record]) -> Result<(Vec<u8>, Tail), Fault> {
     let mut file = vec![0; PAGE];
     let header = Writer::<32>::new().put(MAGIC).u32(VERSION).put(&salt).done();
@@ -138,8 +135,7 @@ pub(super) fn read(file: &[u8]) -> JournalContents {
     JournalContents { records, damage, torn: if damage.is_none() { rest.len() } else { 0 } }
 }
 
-/// The records of the batches up to `tail`, whatever follows them; `None` if one is damaged. For a
-/// file that grows while it is read.
+/// The records of the batches up to `tail`, in a file that may grow; `None` if one is damaged.
 pub(super) fn read_up_to(file: &[u8], tail: &Tail) -> Option<Vec<Record>> {
     let mut at = Tail { salt: tail.salt, last: tail.salt, number: 0, at: PAGE as u64 };
     let mut rest = file.get(PAGE..)?;
@@ -213,8 +209,7 @@ fn read_any_batch(bytes: &[u8], salt: &Sum) -> Option<Batch> {
     Some(Batch { number, before, records, tail, length: BATCH_HEADER + payload.len() })
 }
 
-/// Whole batches of this file that lie behind damage: their marks count all the same. How many
-/// there were.
+/// Reads whole batches of this file behind damage: their marks count. Returns their number.
 fn salvage(mut rest: &[u8], salt: &Sum, records: &mut Vec<Record>) -> usize {
     let mut found = 0;
     while let Some(place) = rest.windows(BATCH.len()).position(|four| four == BATCH) {
@@ -234,7 +229,7 @@ fn batch_sum(salt: &Sum, head: &[u8], payload: &[u8]) -> Sum {
     sum(&[b"batch", salt, head, payload])
 }
 
-fn sum(parts: &[&[u8]]) -> Sum {
+pub(super) fn sum(parts: &[&[u8]]) -> Sum {
     let mut hash = Blake2s256::new();
     parts.iter().for_each(|part| hash.update(part));
     let mut sum = [0; 16];

@@ -16,7 +16,6 @@ pub(in crate::edge::firewall) struct KeyShape {
     pub(in crate::edge::firewall) span: Span,
     /// True if it contains the source port.
     pub(in crate::edge::firewall) has_port: bool,
-    /// True for IPv6.
     pub(in crate::edge::firewall) v6: bool,
 }
 
@@ -37,8 +36,7 @@ impl KeyShape {
     /// The shape of an element's key.
     pub(in crate::edge::firewall) fn of(element: &Element) -> &'static KeyShape {
         let [host4, host6, port4, port6, net6] = &SHAPES;
-        // Policy grants no net from one port and no IPv4 net. If it did, this would be the narrower
-        // reading.
+        // Policy grants no net from one port and no IPv4 net: these are narrower.
         match (element.source.ip().is_ipv6(), element.source_port, element.span) {
             (false, 0, _) => host4,
             (false, ..) => port4,

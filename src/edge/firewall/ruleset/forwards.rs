@@ -1,32 +1,22 @@
 //! Rules for services that lead to an inner host. Granted flows are translated, and checked again
-//! on their way. The guard decides which flows are granted: it sees the outer port, before every
-//! translation.
+//! on their way. The guard decides which are granted, by the outer port.
 
 use super::PacketMarks;
 use crate::core::service::{Forward, Service};
 use crate::core::types::Port;
 
-/// One service that leads to an inner host.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct ForwardRule {
-    /// The outer port.
-    port: Port,
-    forward: Forward,
-}
-
-/// The rules for those of `services` that forward.
-pub(super) fn rules(services: &[Service]) -> Vec<ForwardRule> {
+/// The outer port and the target of each service that forwards.
+pub(super) fn rules(services: &[Service]) -> Vec<(Port, Forward)> {
     let mut rules = Vec::new();
     for service in services {
         if let (Some(port), Some(forward)) = (service.ports.first(), &service.forward) {
-            rules.push(ForwardRule { port: *port, forward: forward.clone() });
+            rules.push((*port, forward.clone()));
         }
     }
     rules
 }
 
-/// The chains of `rules`. Without rules there are none: a chain that translates costs every new
-/// flow of this machine something.
+/// The chains of `rules`, none without rules: a chain that translates costs every new flow.
 ///
 /// - `inward`: before other translations (-100): the first one that translates a flow decides where
 ///   it goes.
@@ -34,7 +24,7 @@ pub(super) fn rules(services: &[Service]) -> Vec<ForwardRule> {
 ///   something else leads elsewhere is dropped: another program's translation, a flow that is older
 ///   than these rules, an address family without an inner host.
 /// - `homeward`: only if the inner host would not find the way back.
-pub(super) fn chains(rules: &[ForwardRule], marks: PacketMarks) -> String {
+pub(super) fn chains(rules: &[(Port, Forward)], marks: PacketMarks) -> String {
     if rules.is_empty() {
         return String::new();
     }
@@ -45,7 +35,7 @@ pub(super) fn chains(rules: &[ForwardRule], marks: PacketMarks) -> String {
     let mut arrival_end = Vec::new();
     let mut stray = Vec::new();
     let mut homeward = Vec::new();
-    for ForwardRule { port: Port { proto, number }, forward } in rules {
+    for (Port { proto, number }, forward) in rules {
         let proto = proto.name();
         // As the flow was asked for. Replies are not checked.
         let flow = format!(
@@ -70,7 +60,7 @@ pub(super) fn chains(rules: &[ForwardRule], marks: PacketMarks) -> String {
     let mut text = chain("inward", "nat hook prerouting priority -110", &inward)
         + &chain("arrival", "filter hook forward priority -175", &arrival)
         + &chain("stray", "filter hook input priority -175", &stray);
-    if rules.iter().any(|rule| rule.forward.masquerade) {
+    if rules.iter().any(|(_, forward)| forward.masquerade) {
         text += &chain("homeward", "nat hook postrouting priority 90", &homeward);
     }
     text
