@@ -11,7 +11,6 @@ use crate::core::types::{Port, ServiceName};
 pub const CONFIG: &str = "/etc/toctoc/toctocd.toml";
 /// Seconds that a service's grant lasts.
 pub const SECONDS: u32 = 30;
-/// The most seconds that a knock may ask for.
 pub const MAX_SECONDS: u32 = 3600;
 /// Live grants that a service may have at once.
 pub const SERVICE_MAX_GRANTS: u32 = 1024;
@@ -29,7 +28,6 @@ pub fn settings() -> Settings {
     }
 }
 
-/// Section `[gateway]`.
 pub fn gateway() -> GatewaySettings {
     GatewaySettings {
         key_file: "/etc/toctoc/gateway.key".into(),
@@ -42,7 +40,6 @@ pub fn gateway() -> GatewaySettings {
     }
 }
 
-/// Section `[knock]`.
 pub fn knock() -> KnockSettings {
     KnockSettings {
         port: 62201,
@@ -56,7 +53,6 @@ pub fn knock() -> KnockSettings {
     }
 }
 
-/// Section `[firewall]`.
 pub fn firewall() -> FirewallSettings {
     FirewallSettings {
         table: "toctoc".to_owned(),

@@ -35,7 +35,6 @@ pub struct KnockdConf {
     pub pid_file: Option<String>,
     /// `Interface`; `-i` wins over it. The first that is not empty counts.
     pub interface: Option<String>,
-    /// The doors, in file order.
     pub doors: Vec<Door>,
     /// The line on which each door begins, in the same order, counted from 1.
     pub lines: Vec<usize>,

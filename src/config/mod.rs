@@ -25,11 +25,8 @@ pub const DEFAULT_ROUTE: &str = "default";
 /// All that `toctocd run` needs to know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Files, directories and names.
     pub gateway: GatewaySettings,
-    /// The sealed knock.
     pub knock: KnockSettings,
-    /// The firewall.
     pub firewall: FirewallSettings,
     /// The services, in file order; names are unique.
     pub services: Vec<Service>,
@@ -45,7 +42,6 @@ pub struct Settings {
 /// Section `[gateway]`. Here and in the next two structs the fields are the keys of toctocd.toml;
 /// the template of that name describes them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[allow(missing_docs)]
 pub struct GatewaySettings {
     pub key_file: PathBuf,
     pub clients_file: PathBuf,
@@ -59,7 +55,6 @@ pub struct GatewaySettings {
 
 /// Section `[knock]`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[allow(missing_docs)]
 pub struct KnockSettings {
     pub port: u16,
     /// `any` alone means all, [`DEFAULT_ROUTE`] those of the default routes.
@@ -76,7 +71,6 @@ pub struct KnockSettings {
 
 /// Section `[firewall]`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[allow(missing_docs)]
 pub struct FirewallSettings {
     pub table: String,
     pub nft: PathBuf,
@@ -94,11 +88,8 @@ pub struct FirewallSettings {
 /// The identity of this gateway, without its secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GatewayIdentity {
-    /// Its id.
     pub gateway: GatewayId,
-    /// Its realm.
     pub realm: RealmId,
-    /// Its X25519 public key.
     pub public: [u8; 32],
 }
 

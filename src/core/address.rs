@@ -39,7 +39,6 @@ pub fn as_text(ip: IpAddr) -> String {
 /// The range in which an address means the same machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressScope {
-    /// Everywhere.
     Global,
     /// One organisation: RFC 1918, RFC 6598, ULA.
     Private,

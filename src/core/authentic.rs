@@ -17,7 +17,6 @@ mod tests;
 pub const NAMESPACE: &str = "knock@toctoc.v1";
 
 const LABEL: &[u8; 16] = b"toctoc knock v1\0";
-/// Bytes of a message.
 pub const MESSAGE: usize = LABEL.len() + 16 + 32 + SIGNED;
 /// The client signs this: label, gateway id, handshake hash, the signed bytes of its request.
 pub type Message = [u8; MESSAGE];
@@ -54,7 +53,6 @@ pub fn sign(seed: &Secret<32>, message: &Message) -> Signature {
     Signature { ed25519: signature.to_bytes(), sk_flags: 0, sk_counter: 0 }
 }
 
-/// The Ed25519 public key of `seed`.
 pub fn public_key(seed: &Secret<32>) -> [u8; 32] {
     SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes()
 }
@@ -67,15 +65,11 @@ pub fn fingerprint(key: &[u8; 32]) -> Fingerprint {
 
 /// An unproven knock from the pipe. An attacker who took over the listener can claim anything.
 pub struct Claim {
-    /// The client that it claims to be from.
     pub client: ClientId,
     /// The handshake hash that the signature should cover.
     pub h: [u8; 32],
-    /// The body.
     pub body: [u8; BODY],
-    /// The packet's source.
     pub source: Source,
-    /// Its source port.
     pub source_port: u16,
 }
 
@@ -113,7 +107,6 @@ impl Authentic {
         })
     }
 
-    /// As if `client` had signed `request`.
     #[cfg(test)]
     pub(crate) fn for_test(
         client: ClientId,
@@ -124,12 +117,10 @@ impl Authentic {
         Authentic { client, request, source, source_port }
     }
 
-    /// The client that signed.
     pub fn client(&self) -> ClientId {
         self.client
     }
 
-    /// The signed request.
     pub fn request(&self) -> &Request {
         &self.request
     }
@@ -144,7 +135,6 @@ impl Authentic {
         self.request.address.unwrap_or(self.source)
     }
 
-    /// Its source port, according to the listener.
     pub fn source_port(&self) -> u16 {
         self.source_port
     }

@@ -8,39 +8,32 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader over all of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    /// The next `n` bytes.
     pub fn take(&mut self, n: usize) -> Option<&'a [u8]> {
         let (head, tail) = self.rest.split_at_checked(n)?;
         self.rest = tail;
         Some(head)
     }
 
-    /// The next `N` bytes as an array.
     pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
 
-    /// One byte.
     pub fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[b]| b)
     }
 
-    /// Two bytes, big-endian.
     pub fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// Four bytes, big-endian.
     pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// Eight bytes, big-endian.
     pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_be_bytes)
     }
@@ -59,7 +52,6 @@ impl<'a> Reader<'a> {
         if self.take(n)?.iter().all(|byte| *byte == 0) { Some(self) } else { None }
     }
 
-    /// The unread bytes.
     pub fn rest(self) -> &'a [u8] {
         self.rest
     }
@@ -83,12 +75,10 @@ impl<const N: usize> Default for Writer<N> {
 }
 
 impl<const N: usize> Writer<N> {
-    /// An empty writer over `N` zero bytes.
     pub fn new() -> Self {
         Self { buffer: [0; N], at: 0 }
     }
 
-    /// Appends `bytes`.
     pub fn put(&mut self, bytes: &[u8]) -> &mut Self {
         let end = self.at + bytes.len();
         self.buffer[self.at..end].copy_from_slice(bytes);
@@ -96,22 +86,18 @@ impl<const N: usize> Writer<N> {
         self
     }
 
-    /// Appends one byte.
     pub fn u8(&mut self, value: u8) -> &mut Self {
         self.put(&[value])
     }
 
-    /// Appends two bytes, big-endian.
     pub fn u16(&mut self, value: u16) -> &mut Self {
         self.put(&value.to_be_bytes())
     }
 
-    /// Appends four bytes, big-endian.
     pub fn u32(&mut self, value: u32) -> &mut Self {
         self.put(&value.to_be_bytes())
     }
 
-    /// Appends eight bytes, big-endian.
     pub fn u64(&mut self, value: u64) -> &mut Self {
         self.put(&value.to_be_bytes())
     }

@@ -8,12 +8,10 @@ use super::types::Fault;
 pub struct SourceText<'a> {
     /// Its path, or `-` for standard input.
     pub label: &'a str,
-    /// All of it.
     pub text: &'a str,
 }
 
 impl<'a> SourceText<'a> {
-    /// `text`, known as `label`.
     pub fn new(label: &'a str, text: &'a str) -> Self {
         Self { label, text }
     }

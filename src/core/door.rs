@@ -27,7 +27,6 @@ pub struct Door {
     /// Seconds from the first step to the last. 0 and less: no sequence of more than one step can
     /// be completed.
     pub seq_timeout: i64,
-    /// The TCP flags that a packet must and must not have.
     pub flags: TcpFlags,
     /// Runs at once; `%IP%` is the source.
     pub start_command: Option<String>,
@@ -37,7 +36,6 @@ pub struct Door {
     pub cmd_timeout: i64,
     /// Runs after that.
     pub stop_command: Option<String>,
-    /// Runs instead for an IPv6 source, if present.
     pub stop_command_6: Option<String>,
     /// The destination that counts, instead of the interface's own addresses. Compared as text, as
     /// knockd does.
@@ -91,7 +89,6 @@ impl Default for Door {
 pub struct DoorCommands<'a> {
     /// The start command; never empty.
     pub start: &'a str,
-    /// The stop command, if there is one.
     pub stop: Option<&'a str>,
 }
 
@@ -119,7 +116,6 @@ impl Door {
 /// Bytes of payload in the largest echo request that an IP packet can hold.
 const MAX_ECHO: u16 = 65_507;
 
-/// One step of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
     /// A TCP packet or a UDP datagram to this port.
@@ -132,12 +128,10 @@ pub enum Step {
 }
 
 impl Step {
-    /// A TCP step.
     pub fn tcp(number: u16) -> Self {
         Step::Port(Port { proto: Proto::Tcp, number })
     }
 
-    /// A UDP step.
     pub fn udp(number: u16) -> Self {
         Step::Port(Port { proto: Proto::Udp, number })
     }
@@ -152,7 +146,6 @@ impl Step {
         (size <= MAX_ECHO && size.to_string() == digits).then_some(Step::Echo { size })
     }
 
-    /// Writes it in the same notation.
     pub fn notation(self) -> String {
         match self {
             Step::Port(port) => port.to_string(),

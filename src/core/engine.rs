@@ -26,7 +26,6 @@ mod tickets;
 pub use clients::{QUEUED, RING};
 pub use tickets::{LIFE, TICKETS};
 
-/// The configuration of an engine.
 #[derive(Default)]
 pub struct Setup {
     /// For sealed knocks, if the gateway takes them.
@@ -39,11 +38,8 @@ pub struct Setup {
     pub rules: MachineRules,
 }
 
-/// The configuration for sealed knocks.
 pub struct SealedSetup {
-    /// The gateway's keys.
     pub keys: GatewayKeys,
-    /// The knock port.
     pub port: u16,
     /// How fast one client may knock; its first knock is never too fast.
     pub rate: Rate,
@@ -56,40 +52,24 @@ pub enum Action {
     Knock {
         /// For [`Engine::verdict`].
         ticket: u64,
-        /// The client's row.
         row: u32,
-        /// The handshake hash.
         h: [u8; 32],
-        /// The body.
         body: [u8; BODY],
-        /// The packet's source.
         source: Source,
-        /// Its source port.
         source_port: u16,
     },
-    /// Send this receipt.
     Receipt {
         /// The address and port that the knock came to.
         from: SocketAddr,
         /// The address and port that the knock came from.
         to: SocketAddr,
-        /// The datagram.
         bytes: [u8; RECEIPT],
     },
     /// Report that a client's packet came again, from another source.
-    Alarm {
-        /// The client's row.
-        row: u32,
-        /// The source of the first copy.
-        first: Source,
-        /// The source of this copy.
-        again: Source,
-    },
+    Alarm { row: u32, first: Source, again: Source },
     /// Some door listens for this packet. Only with [`MachineRules::debug`].
     Seen {
-        /// The packet.
         hit: KnockPacket,
-        /// Its source port.
         source_port: u16,
         /// Its length, from its IP header.
         length: u16,
@@ -139,7 +119,6 @@ impl Engine {
         }
     }
 
-    /// Sets the sequence of one door.
     pub fn set_sequence(&mut self, door: u16, steps: Vec<Step>) {
         if let Some(machine) = &mut self.doors {
             machine.set_sequence(door, steps);
@@ -234,12 +213,10 @@ impl Engine {
         tables
     }
 
-    /// Rejected packets by reason.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// The number of all packets.
     pub fn packets(&self) -> u64 {
         self.packets
     }

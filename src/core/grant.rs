@@ -7,10 +7,8 @@ use super::prefix::Span;
 use super::service::{AddressProof, DisconnectPolicy, GrantKind};
 use super::types::{Boot, ClientId, Now, SECOND, ServiceName, Source, Wall};
 
-/// The holder of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Holder {
-    /// An enrolled client.
     Client(ClientId),
     /// A classic door: the FNV-1a hash of its name.
     Door([u8; 16]),
@@ -32,9 +30,7 @@ impl Holder {
 /// make a second one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GrantKey {
-    /// Its holder.
     pub holder: Holder,
-    /// The service that it opens.
     pub service: ServiceName,
     /// The granted address; of a wider span its first address.
     pub source: Source,
@@ -58,19 +54,15 @@ impl GrantKey {
 /// A live grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActiveGrant {
-    /// Its identity.
     pub key: GrantKey,
     /// One connection, or any number.
     pub form: GrantKind,
     /// The opened ports; none for a command service.
     pub ports: Ports,
-    /// The start, by both clocks.
     pub opened: Now,
-    /// The duration from then on.
     pub seconds: u32,
     /// The service's rule when the grant began: whether connections end with it.
     pub cut: DisconnectPolicy,
-    /// The evidence for the address.
     pub proof: AddressProof,
 }
 

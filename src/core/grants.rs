@@ -168,7 +168,6 @@ impl Grants {
         self.live.values().map(ActiveGrant::deadline).min()
     }
 
-    /// The live grants, for status.
     pub fn list(&self) -> impl Iterator<Item = &ActiveGrant> {
         self.live.values()
     }
@@ -201,7 +200,6 @@ impl Grants {
         keys.iter().copied().map(Record::Ended).collect()
     }
 
-    /// The live grant of this key.
     pub fn of(&self, key: &GrantKey) -> Option<&ActiveGrant> {
         self.live.get(key)
     }

@@ -63,16 +63,13 @@ impl<const N: usize> Drop for Secret<N> {
 
 /// The symmetric keys that one client shares with its gateway.
 pub struct ClientKeys {
-    /// The Noise pre-shared key.
     pub psk: Secret<32>,
-    /// The key of the client's tags.
     pub tag: Secret<32>,
     /// The key of the client MAC, which protects the gateway's curve operations.
     pub mac: Secret<32>,
 }
 
 impl ClientKeys {
-    /// A second copy, which is wiped separately.
     pub fn duplicate(&self) -> Self {
         Self { psk: self.psk.duplicate(), tag: self.tag.duplicate(), mac: self.mac.duplicate() }
     }
@@ -87,12 +84,10 @@ impl Master {
         Self(secret)
     }
 
-    /// The bytes, for the key file.
     pub fn expose(&self) -> &[u8; 32] {
         self.0.expose()
     }
 
-    /// The keys of `client`.
     pub fn client_keys(&self, client: ClientId) -> ClientKeys {
         ClientKeys {
             psk: derive(&self.0, b"toctoc v1 client psk", &client.0),
@@ -102,7 +97,6 @@ impl Master {
     }
 }
 
-/// Bytes of the Noise prologue.
 pub const PROLOGUE: usize = 48;
 
 /// A realm's id, and its mask keys, which make datagrams look random.
@@ -121,7 +115,6 @@ impl Realm {
         Self { id, mask, knock_mask, receipt_mask }
     }
 
-    /// The realm's id.
     pub fn id(&self) -> RealmId {
         self.id
     }
@@ -131,7 +124,6 @@ impl Realm {
         &self.mask
     }
 
-    /// A second copy, which is wiped separately.
     pub fn duplicate(&self) -> Self {
         Self::new(self.id, self.mask.duplicate())
     }

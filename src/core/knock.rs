@@ -17,7 +17,6 @@ pub const VERSION: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum KnockKind {
-    /// A grant.
     Open = 1,
     /// The end of the client's own grants for the service.
     Close = 2,
@@ -38,13 +37,10 @@ pub type Challenge = [u8; 16];
 /// The signed part of a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Open, close or probe.
     pub kind: KnockKind,
-    /// True if the client waits for a receipt.
     pub receipt_wanted: bool,
     /// The time by the client's clock. See [`timestamp`].
     pub timestamp: Wall,
-    /// A challenge from the gateway, if it gave one.
     pub challenge: Option<Challenge>,
     /// The address to grant; `None` only in a probe, or if the service uses the observed one.
     pub address: Option<Source>,
@@ -54,11 +50,9 @@ pub struct Request {
     pub seconds: u32,
     /// The service; [`ServiceName::NONE`] only in a probe.
     pub service: ServiceName,
-    /// The fingerprint of the client's SSH key.
     pub fingerprint: Fingerprint,
 }
 
-/// The signature fields of a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature {
     /// The Ed25519 signature of the SSHSIG blob.
@@ -168,7 +162,6 @@ pub enum Status {
 }
 
 impl Status {
-    /// From its byte.
     pub fn from_byte(byte: u8) -> Option<Status> {
         use Status::*;
         [Granted, Closed, Observed, Address, Clock, Denied, Full, Challenge, Trouble]
@@ -183,7 +176,6 @@ pub type Ports = [Option<Port>; SERVICE_PORTS];
 /// The gateway's reply to a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// The result.
     pub status: Status,
     /// True if each grant is for one connection only.
     pub once: bool,

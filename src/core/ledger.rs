@@ -32,7 +32,6 @@ impl Ledger {
         ledger
     }
 
-    /// Adds one record.
     pub fn apply(&mut self, record: &Record) {
         match record {
             Record::Seen { client, timestamp } => {

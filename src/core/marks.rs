@@ -68,7 +68,6 @@ impl UsedMarks {
         self.seen.len().max(self.burned.len())
     }
 
-    /// The newest timestamp that is covered.
     pub fn newest(&self) -> Wall {
         let seen = self.seen.last().copied().unwrap_or_default();
         let burned = self.burned.last().map(|(_, last)| *last).unwrap_or_default();

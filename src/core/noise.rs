@@ -24,7 +24,6 @@ use symmetric::Symmetric;
 /// Bytes of an X25519 public key.
 pub const KEY: usize = 32;
 
-/// An X25519 key pair.
 pub struct KeyPair {
     secret: StaticSecret,
     public: PublicKey,
@@ -38,12 +37,10 @@ impl KeyPair {
         Self { secret, public }
     }
 
-    /// The public key.
     pub fn public(&self) -> [u8; KEY] {
         self.public.to_bytes()
     }
 
-    /// The secret, for the pipe and the key file.
     pub fn expose(&self) -> &[u8; 32] {
         self.secret.as_bytes()
     }

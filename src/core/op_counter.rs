@@ -8,16 +8,12 @@ use std::cell::Cell;
 pub(super) struct OpCounts {
     /// ChaCha20 blocks that mask or unmask.
     pub(super) masks: u64,
-    /// Look-ups of tags.
     pub(super) look_ups: u64,
-    /// Keyed hashes.
     pub(super) hashes: u64,
-    /// Curve operations.
     pub(super) curves: u64,
 }
 
 impl OpCounts {
-    /// The operations done after `before`.
     pub(super) fn since(self, before: OpCounts) -> OpCounts {
         OpCounts {
             masks: self.masks - before.masks,
@@ -32,7 +28,6 @@ thread_local! {
     static DONE: Cell<OpCounts> = Cell::default();
 }
 
-/// All operations of this thread so far.
 pub(super) fn done() -> OpCounts {
     DONE.get()
 }

@@ -90,14 +90,12 @@ pub enum OpeningAction {
 pub struct Job {
     /// The opening; at most one of its commands runs at a time.
     pub id: u64,
-    /// The command.
     pub command: CommandLine,
     /// True if a stop command follows or is this one: then it must not outlive the process that
     /// runs it.
     pub tied: bool,
 }
 
-/// The end of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandEnd {
     /// By itself, with this status.
@@ -165,12 +163,10 @@ struct Opening {
     source: IpAddr,
     start: CommandLine,
     stop: Option<OpeningEntry>,
-    /// Set for a service's opening.
     place: Option<ServiceAddress>,
     phase: Phase,
 }
 
-/// All openings under way.
 #[derive(Debug, Default)]
 pub struct Openings {
     next_id: u64,
@@ -222,12 +218,10 @@ impl Openings {
         }
     }
 
-    /// The number of openings under way.
     pub fn len(&self) -> usize {
         self.live.len()
     }
 
-    /// True if none is.
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
     }
@@ -275,7 +269,6 @@ impl Openings {
         Ok(id)
     }
 
-    /// True if the opening `id` is under way.
     pub fn knows(&self, id: u64) -> bool {
         self.live.contains_key(&id)
     }

@@ -16,11 +16,9 @@ mod tests;
 /// The fields of one captured packet, as it claims them. Borrows from the capture buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParsedPacket<'a> {
-    /// The claimed source.
     pub source: Source,
     /// The address in the header, for doors: it may be an IPv4-mapped one.
     pub raw_source: IpAddr,
-    /// The destination.
     pub destination: Source,
     /// The destination port, or the size of an echo request.
     pub step: Step,

@@ -61,7 +61,6 @@ impl Policy {
         self
     }
 
-    /// Replaces the gateway's addresses.
     pub fn set_own(&mut self, own: impl IntoIterator<Item = Source>) {
         self.own = own.into_iter().collect();
     }
@@ -75,7 +74,6 @@ impl Policy {
         }
     }
 
-    /// The commands of this service, if it is a command service.
     pub fn commands(&self, service: ServiceName) -> Option<&ServiceCommands> {
         self.services.get(&service)?.commands.as_ref()
     }

@@ -9,7 +9,6 @@ use super::types::Source;
 /// The addresses that a grant covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Span {
-    /// The one address.
     #[default]
     Host,
     /// Its whole /64, because an IPv6 host may change its lower half at any time.
@@ -70,7 +69,6 @@ impl Prefix {
     }
 }
 
-/// Bits of an address.
 fn width(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { 32 } else { 128 }
 }

@@ -22,7 +22,6 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket.
     pub fn new() -> Self {
         Self::default()
     }

@@ -18,7 +18,6 @@ pub const TEXT: usize = 8 * 1024;
 
 /// One fact that a restart must not forget.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // of fields that their types explain
 pub enum Record {
     /// A timestamp of this client was accepted.
     Seen { client: ClientId, timestamp: Wall },

@@ -51,9 +51,7 @@ const RECENT: usize = 1024;
 /// The greatest distance of a timestamp from now, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// In the past.
     pub max_age: u32,
-    /// In the future.
     pub max_ahead: u32,
 }
 
@@ -72,7 +70,6 @@ pub enum StateOrigin {
 pub enum ChallengeReason {
     /// Marks were lost at or before this moment, and no admin has accepted that.
     Lost(Wall),
-    /// The clock cannot be trusted.
     Clock(ClockFault),
 }
 
@@ -86,7 +83,6 @@ pub struct Fresh {
 /// A packet that is refused in silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The reason to count.
     pub reject: Reject,
     /// Worth a line in the log.
     pub alarm: Option<Alarm>,
@@ -95,21 +91,15 @@ pub struct Refused {
 /// A used packet came again from another address: somebody is on the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alarm {
-    /// The packet's sender.
     pub client: ClientId,
-    /// Its first source.
     pub first: Source,
-    /// Its source now.
     pub again: Source,
 }
 
-/// The outcome of the replay check of an authentic knock.
 pub enum ReplayDecision {
-    /// Policy may look at it.
     Fresh(Fresh),
     /// It is burned and answered once.
     Reply(PendingReply),
-    /// Silence.
     Refused(Refused),
 }
 

@@ -11,21 +11,14 @@ use super::types::{ClientId, Now, Reject, SERVICE_PORTS, ServiceName, Source, Wa
 /// A reply that may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The sender of the knock.
     pub client: ClientId,
-    /// The address that the packet came from.
     pub source: Source,
     /// The address that the knock names, or else `source`: the granted one, if any is.
     pub address: Source,
-    /// The service that the knock names.
     pub service: ServiceName,
-    /// The knock's timestamp.
     pub timestamp: Wall,
-    /// True if the client waits for a receipt.
     pub receipt_wanted: bool,
-    /// The outcome.
     pub status: Status,
-    /// A challenge for one retry.
     pub challenge: Option<Challenge>,
     /// The grant with the time that the firewall holds, which may be more than this knock asked
     /// for.

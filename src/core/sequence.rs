@@ -27,9 +27,7 @@ pub const COOLDOWNS: usize = 4096;
 pub struct KnockPacket {
     /// The claimed source. Not canonical: hits over IPv4 and IPv6 never add up.
     pub source: IpAddr,
-    /// The destination.
     pub destination: IpAddr,
-    /// The step that it hits.
     pub step: Step,
     /// The TCP flags, ignored for other steps. `None` fits only doors that ask for no flags.
     pub flags: Option<u8>,
@@ -42,9 +40,7 @@ pub struct DoorSpec {
     pub sequence: Vec<Step>,
     /// Seconds from the first hit to the last.
     pub seq_timeout: i64,
-    /// The TCP flags that a hit must and must not have.
     pub flags: TcpFlags,
-    /// The destination that counts.
     pub target: Target,
     /// True if an opening uses its sequence up.
     pub one_time: bool,
@@ -98,32 +94,24 @@ pub enum SequenceEvent {
     Seen,
     /// An attempt ran out of time.
     TimedOut {
-        /// The door.
         door: u16,
-        /// The source.
         source: IpAddr,
         /// The number of steps done.
         stage: u8,
     },
     /// An attempt that ended with an earlier packet is removed; for debugging.
     Removed {
-        /// The source.
         source: IpAddr,
         /// True if it opened the door.
         success: bool,
     },
     /// A hit over IPv6 that does not count here. The packet's only event.
-    Refused {
-        /// The source.
-        source: IpAddr,
-    },
+    Refused { source: IpAddr },
     /// This TCP flag does not fit a door; true if the door wants it set. For debugging.
     Ignored(&'static str, bool),
     /// Step number `stage` was right.
     Stage {
-        /// The door.
         door: u16,
-        /// The source.
         source: IpAddr,
         /// Counted from 1.
         stage: u8,
@@ -140,12 +128,10 @@ pub struct Completed {
 }
 
 impl Completed {
-    /// The door's index.
     pub fn door(&self) -> u16 {
         self.door
     }
 
-    /// The source of the hits.
     pub fn source(&self) -> IpAddr {
         self.source
     }
@@ -154,7 +140,6 @@ impl Completed {
 /// The treatment of hits over IPv6.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ipv6 {
-    /// They count.
     #[default]
     Counts,
     /// They do not count, but are reported: knockd supports IPv6 on Ethernet only.
@@ -166,9 +151,7 @@ pub enum Ipv6 {
 /// The rules that apply to all doors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineRules {
-    /// Our own addresses.
     pub own: Vec<IpAddr>,
-    /// The treatment of hits over IPv6.
     pub ipv6: Ipv6,
     /// Report every door whose flags a first hit does not fit, as `knockd -D` does. The time per
     /// packet then grows with the number of doors.
@@ -213,7 +196,6 @@ impl Machine {
         machine
     }
 
-    /// Sets our own addresses.
     pub fn set_addresses(&mut self, own: Vec<IpAddr>) {
         self.rules.own = own;
     }
@@ -227,7 +209,6 @@ impl Machine {
         }
     }
 
-    /// The number of attempts under way.
     pub fn under_way(&self) -> usize {
         self.attempts.len()
     }

@@ -104,16 +104,13 @@ pub struct ServiceCommands {
 /// Opened by grants: ports behind the guard, forwarded ports, or commands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
-    /// Its name in knocks.
     pub name: ServiceName,
     /// Its ports, 1 to 4; none with `commands`.
     pub ports: Vec<Port>,
     /// Set for a command service. Then mode, form, span, cut and forward have their defaults and mean
     /// nothing.
     pub commands: Option<ServiceCommands>,
-    /// The table that drops what is not granted.
     pub mode: Mode,
-    /// One connection or many.
     pub form: GrantKind,
     /// Seconds that a grant lasts when the knock says 0.
     pub seconds: u32,
@@ -121,13 +118,11 @@ pub struct Service {
     pub max_seconds: u32,
     /// The most live grants at once, over all clients.
     pub max_grants: u32,
-    /// The address that is granted.
     pub source: SourceRule,
     /// The width of the grant, if the knock names no source port.
     pub span: Span,
     /// True if a knock must carry a live challenge.
     pub challenge: bool,
-    /// The time at which connections are cut.
     pub cut: DisconnectPolicy,
     /// Its target; `None` = this machine.
     pub forward: Option<Forward>,
@@ -138,13 +133,10 @@ pub struct Service {
 pub struct Client {
     /// Its id; its symmetric keys derive from it.
     pub id: ClientId,
-    /// Its name, for people.
     pub name: String,
     /// Its Ed25519 public key, checked: canonical and not of small order.
     pub key: [u8; 32],
-    /// SHA-256 of its SSH key blob.
     pub fingerprint: Fingerprint,
-    /// The configured services that it may open.
     pub services: Vec<ServiceName>,
     /// The time from which it is unknown, in seconds since the epoch.
     pub expires: Option<u64>,

@@ -11,9 +11,7 @@ use super::wire::{
     AwaitingReceipt, ClientSide, DATAGRAM, Decrypted, DecryptedParts, GatewayKeys, identify, seal,
 };
 
-/// The realm of all test keys.
 pub const REALM: RealmId = RealmId(*b"TESTREALM-NO-USE");
-/// The first enrolled client.
 pub const CLIENT: ClientId = ClientId(*b"TESTCLIENT-NO-01");
 /// A moment in the middle of a day: 2026-03-01 12:00:00 UTC.
 pub const NOON: Wall = Wall(1_772_366_400_000_000_000);
@@ -24,12 +22,10 @@ const GATEWAY: [u8; 32] = *b"TEST ONLY: gateway X25519 000001";
 const GATEWAY_OTHER: [u8; 32] = *b"TEST ONLY: gateway X25519 000002";
 const CLIENT_SEED: [u8; 32] = *b"TEST ONLY: client Ed25519 000001";
 
-/// The gateway's master secret.
 pub fn master() -> Master {
     Master::new(Secret::new(MASTER))
 }
 
-/// The realm of the test gateway.
 pub fn realm() -> Realm {
     Realm::new(REALM, Secret::new(MASK))
 }
@@ -54,7 +50,6 @@ pub fn side(client: ClientId) -> ClientSide {
     }
 }
 
-/// The seed of the client's signature key.
 pub fn seed() -> Secret<32> {
     Secret::new(CLIENT_SEED)
 }

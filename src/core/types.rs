@@ -34,7 +34,6 @@ impl Wall {
         self.0 / (86_400 * SECOND)
     }
 
-    /// This moment plus `seconds`.
     pub fn plus(self, seconds: u32) -> Wall {
         Wall(self.0.saturating_add(u64::from(seconds) * SECOND))
     }
@@ -51,12 +50,10 @@ impl Wall {
 }
 
 impl Boot {
-    /// This moment plus `nanoseconds`.
     pub fn plus_nanos(self, nanoseconds: u64) -> Boot {
         Boot(self.0.saturating_add(nanoseconds))
     }
 
-    /// This moment plus `seconds`.
     pub fn plus(self, seconds: u32) -> Boot {
         self.plus_nanos(u64::from(seconds) * SECOND)
     }
@@ -67,7 +64,6 @@ impl Boot {
 pub struct Source(IpAddr);
 
 impl Source {
-    /// Canonicalises `ip`.
     pub fn new(ip: IpAddr) -> Self {
         Self(ip.to_canonical())
     }
@@ -100,9 +96,7 @@ impl fmt::Display for Source {
 /// A transport protocol that a service or a door can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Proto {
-    /// TCP, protocol number 6.
     Tcp,
-    /// UDP, protocol number 17.
     Udp,
 }
 
@@ -115,7 +109,6 @@ impl Proto {
         }
     }
 
-    /// From the IANA protocol number.
     pub fn from_number(number: u8) -> Option<Self> {
         match number {
             6 => Some(Proto::Tcp),
@@ -124,7 +117,6 @@ impl Proto {
         }
     }
 
-    /// `tcp` or `udp`.
     pub fn name(self) -> &'static str {
         match self {
             Proto::Tcp => "tcp",
@@ -136,7 +128,6 @@ impl Proto {
 /// A port of a protocol, written `22/tcp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
-    /// The protocol.
     pub proto: Proto,
     /// The number, from 1 for a service; doors may use 0, as in knockd.
     pub number: u16,
@@ -202,7 +193,6 @@ rejects! {
     Headers = "headers",
     /// Not sent to one of our unicast addresses, or from an address that no peer can have.
     NotForUs = "not-for-us",
-    /// The UDP checksum is wrong.
     Checksum = "checksum",
     /// Not the length of a sealed knock.
     Length = "length",
@@ -214,13 +204,11 @@ rejects! {
     SeenBefore = "seen-before",
     /// The client, or the gateway as a whole, exceeds its rate.
     Quota = "quota",
-    /// The Noise message cannot be decrypted.
     Noise = "noise",
     /// The decrypted body breaks the layout.
     Syntax = "syntax",
     /// The body has another fingerprint than the client's key.
     Fingerprint = "fingerprint",
-    /// The Ed25519 signature does not verify.
     Signature = "signature",
     /// The requested address is not the packet's source, or cannot be granted.
     Address = "address",
@@ -245,14 +233,12 @@ rejects! {
 pub struct Counters(pub [u64; Reject::ALL.len()]);
 
 impl Counters {
-    /// Counts one.
     pub fn count(&mut self, reject: Reject) {
         if let Some(counter) = self.0.get_mut(reject as usize) {
             *counter = counter.saturating_add(1);
         }
     }
 
-    /// The count of `reject`.
     pub fn of(&self, reject: Reject) -> u64 {
         self.0.get(reject as usize).copied().unwrap_or(0)
     }
@@ -269,7 +255,6 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault with its remedy.
     pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: remedy.into() }
     }

@@ -34,9 +34,7 @@ const MAC_LABEL: &[u8] = b"toctoc v1 mac of a knock\0";
 
 /// A gateway's keys, as the listener holds them.
 pub struct GatewayKeys {
-    /// The gateway's id.
     pub gateway: GatewayId,
-    /// Its realm.
     pub realm: Realm,
     /// The key in the profiles.
     pub current: KeyPair,
@@ -46,11 +44,8 @@ pub struct GatewayKeys {
 
 /// A client's keys for one gateway, from its profile.
 pub struct ClientSide {
-    /// The gateway's id.
     pub gateway: GatewayId,
-    /// Its realm.
     pub realm: Realm,
-    /// Its X25519 public key.
     pub gateway_public: [u8; KEY],
     /// The symmetric keys that the two share.
     pub keys: ClientKeys,
@@ -87,7 +82,6 @@ pub struct Decrypted {
 
 /// The part of a [`Decrypted`] that the gatekeeper needs.
 pub struct DecryptedParts {
-    /// The client's row.
     pub row: u32,
     /// The handshake hash, which the signature must cover.
     pub h: [u8; 32],
@@ -171,7 +165,6 @@ impl ClientSide {
 }
 
 impl Tagged {
-    /// The row of the client that the tag names.
     pub fn row(&self) -> u32 {
         self.row
     }

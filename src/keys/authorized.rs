@@ -11,7 +11,6 @@ mod line;
 
 pub(crate) use line::is_name;
 
-/// The most clients of a gateway.
 const MAX_CLIENTS: usize = 1 << 20;
 /// The longest line, in bytes.
 const MAX_LINE: usize = 4096;

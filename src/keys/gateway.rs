@@ -10,11 +10,8 @@ use crate::core::keyring::{Master, Realm, Secret, TEST_GATEWAY_ID};
 use crate::core::noise::KeyPair;
 use crate::core::types::{Fault, GatewayId, RealmId};
 
-/// The contents of the key file.
 pub struct GatewayFile {
-    /// The gateway's id.
     pub gateway: GatewayId,
-    /// Its realm.
     pub realm: Realm,
     /// The X25519 secret whose public key is in new profiles.
     pub secret: Secret<32>,
@@ -120,7 +117,6 @@ realm = \"{}\"
         text
     }
 
-    /// The X25519 public key for profiles.
     pub fn public(&self) -> [u8; 32] {
         KeyPair::new(&self.secret).public()
     }

@@ -36,7 +36,6 @@ pub struct Locked(Box<PrivateKey>);
 
 /// The holder of the client's key. An agent or a FIDO token will be further cases.
 pub enum Signer {
-    /// The key itself, in this process.
     Key(Identity),
 }
 
@@ -48,7 +47,6 @@ impl Signer {
         }
     }
 
-    /// The public key.
     pub fn public(&self) -> &PublicKey {
         match self {
             Signer::Key(identity) => &identity.public,
@@ -63,7 +61,6 @@ impl Identity {
         Ok(Self { seed, public })
     }
 
-    /// The public key.
     pub fn public(&self) -> &PublicKey {
         &self.public
     }

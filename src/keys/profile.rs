@@ -27,7 +27,6 @@ pub struct Profile {
     pub key: PublicKey,
     /// Host names or IP addresses of the gateway, at least one, in order of preference.
     pub addresses: Vec<String>,
-    /// The knock port.
     pub port: u16,
     /// The keys that seal a knock.
     pub side: ClientSide,

@@ -48,7 +48,6 @@ impl PublicKey {
         Ok((key, words.next().unwrap_or("").trim()))
     }
 
-    /// The 32 bytes.
     pub fn bytes(&self) -> [u8; 32] {
         self.bytes
     }

@@ -11,9 +11,7 @@ use super::one_time;
 /// An error in a list of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceError {
-    /// The door's name.
     pub door: String,
-    /// The error.
     pub what: BadSequence,
 }
 
@@ -54,7 +52,6 @@ impl SequenceError {
 pub struct KnockdError {
     /// The line, counted from 1, as knockd counts its reads.
     pub line: usize,
-    /// The mistake.
     pub what: Wrong,
 }
 
@@ -69,7 +66,6 @@ pub enum Wrong {
     NoSection,
     /// Not a TCP flag; in capitals.
     Flag(String),
-    /// A bad sequence.
     Sequence(SequenceError),
     /// The file of one-time sequences could not be read, for this reason.
     OneTimeFile(PathBuf, String),

@@ -14,9 +14,7 @@ pub const PARTS: usize = 1024;
 
 /// One such file.
 pub struct ConfigPart {
-    /// Its path, for errors.
     pub label: String,
-    /// Its content.
     pub text: String,
 }
 

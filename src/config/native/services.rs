@@ -17,22 +17,17 @@ use crate::core::diagnostic::SourceText;
 use crate::core::prefix::{Prefix, Span};
 use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
 
-/// The most services of a gateway.
 pub const MAX_SERVICES: usize = 256;
 /// The most prefixes that `source` may list.
 const MAX_PREFIXES: usize = 64;
 
-/// The words of `mode`.
 pub const MODES: [(&str, Mode); 2] = [("guard", Mode::Guard), ("mark", Mode::Mark)];
-/// The words of `form`.
 pub const FORMS: [(&str, GrantKind); 2] = [("time", GrantKind::Time), ("once", GrantKind::Once)];
-/// The words of `cut`.
 pub const CUTS: [(&str, DisconnectPolicy); 3] = [
     ("never", DisconnectPolicy::Never),
     ("revoke", DisconnectPolicy::Revoked),
     ("close", DisconnectPolicy::Closed),
 ];
-/// The words of `source`.
 pub const SOURCES: [(&str, SourceRule); 2] =
     [("bound", SourceRule::Bound), ("observed", SourceRule::Observed)];
 

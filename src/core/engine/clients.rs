@@ -148,12 +148,10 @@ impl Clients {
         Some((row, knock))
     }
 
-    /// The number of packets that wait.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// The most packets remembered of one client.
     pub(super) fn most_seen(&self) -> usize {
         self.rows.iter().map(|client| client.seen.len()).max().unwrap_or(0)
     }

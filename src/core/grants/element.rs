@@ -15,33 +15,37 @@ pub struct Element {
     pub source: Source,
     /// The source port that it is bound to; 0 = any.
     pub source_port: u16,
-    /// That address alone, or its whole /64.
     pub span: Span,
-    /// The port that it opens.
     pub port: Port,
-    /// Any number of connections, or one.
     pub form: GrantKind,
 }
 
 /// One change to the kernel's sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // of fields that their types explain
 pub enum Change {
     /// The element lasts this long from now on, whatever it had before. An element for one
     /// connection is armed again.
-    Set { element: Element, millis: u64 },
+    Set {
+        element: Element,
+        millis: u64,
+    },
     /// The element, if it is still there, ends after this time. An element for one connection is
     /// not armed again.
-    Shorten { element: Element, millis: u64 },
-    /// The element is removed.
-    Remove { element: Element },
+    Shorten {
+        element: Element,
+        millis: u64,
+    },
+    Remove {
+        element: Element,
+    },
     /// Connections that the element could have let in are cut. Comes after the changes of
     /// elements, because a live element may let them continue.
-    Cut { element: Element },
+    Cut {
+        element: Element,
+    },
 }
 
 impl Change {
-    /// The element that it is about.
     pub fn element(&self) -> &Element {
         match self {
             Change::Set { element, .. }
@@ -55,9 +59,7 @@ impl Change {
 /// A connection that the guard let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {
-    /// The peer that began it.
     pub source: Source,
-    /// The peer's port.
     pub source_port: u16,
     /// The port that it asked for, before any translation.
     pub port: Port,

@@ -13,7 +13,6 @@ use crate::core::service::DisconnectPolicy;
 pub(super) const PAST: usize = 4096;
 
 impl Grants {
-    /// Grants that are over and not forgotten.
     pub fn past(&self) -> impl Iterator<Item = &ActiveGrant> {
         self.past.values()
     }

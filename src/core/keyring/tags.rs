@@ -6,7 +6,6 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::{Secret, keyed16};
 
-/// Bytes of a tag.
 pub const TAG: usize = 16;
 /// A client's pseudonym for one day.
 pub type Tag = [u8; TAG];
@@ -39,7 +38,6 @@ pub struct TagTable {
     owners: HashMap<u128, TagOwner, BuildHasherDefault<TagHasher>>,
 }
 
-/// The client that a tag belongs to.
 struct TagOwner {
     /// `None` if two clients have this tag: it must not be taken for either's.
     row: Option<u32>,

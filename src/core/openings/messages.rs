@@ -6,7 +6,6 @@ use super::CommandLine;
 
 /// One line for the log. `door` is the name of the door or service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // of fields that their types explain
 pub enum OpeningNote {
     /// A command is about to run.
     Running { door: String, command: CommandLine },
@@ -39,7 +38,6 @@ pub enum NotOpened {
     NoCommand,
     /// The start command is longer than [`super::COMMAND`].
     StartTooLong,
-    /// The stop command is.
     StopTooLong,
     /// [`super::OPENINGS`] are under way.
     Full,

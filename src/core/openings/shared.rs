@@ -18,7 +18,6 @@ pub const START: u32 = 5;
 /// A service and an address: all grants with the same share one opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceAddress {
-    /// The command service.
     pub service: ServiceName,
     /// The granted address.
     pub source: Source,

@@ -13,9 +13,7 @@ use crate::core::types::{Fault, Reject};
 
 /// The outcome of an authentic knock, once its marks are durable.
 pub enum Decision {
-    /// It opens.
     Admit(Admission),
-    /// Its sender's grants end.
     Close(Closing),
     /// It only gets a reply.
     Tell(PendingReply),
@@ -121,7 +119,6 @@ pub enum Committed {
     Open(Grant),
     /// Give the keys to `Grants::end`, apply its changes to the firewall, then reply.
     Close(Vec<GrantKey>, GrantEnd, Reply),
-    /// Reply.
     Tell(Reply),
 }
 

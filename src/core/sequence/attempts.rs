@@ -13,7 +13,6 @@ pub const ATTEMPTS: usize = 16_384;
 /// The progress of one source through one door's sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
-    /// The door's index.
     pub(super) door: u16,
     /// The number of steps done.
     pub(super) stage: u8,

@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-/// Declares an id: sixteen random bytes, never reused. Text form: 32 lower-case hex digits.
+/// Declares ids: sixteen random bytes, never reused. Text form: 32 lower-case hex digits.
 macro_rules! id16 {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($($(#[$doc:meta])* $name:ident)+) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub [u8; 16]);
@@ -24,21 +24,15 @@ macro_rules! id16 {
                 write!(f, concat!(stringify!($name), "({})"), self)
             }
         }
-    };
+    )+};
 }
 
-id16!(
-    /// An enrolled client.
+id16! {
     ClientId
-);
-id16!(
-    /// A gateway.
     GatewayId
-);
-id16!(
-    /// A realm: the gateways and clients that share a mask key.
+    /// The gateways and clients that share a mask key.
     RealmId
-);
+}
 
 /// SHA-256 of an SSH public key blob, as `ssh-keygen -l` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,7 +7,6 @@ use crate::core::types::Fault;
 /// A step of the listener's confinement. Its text says what fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-#[allow(missing_docs)]
 pub enum ConfineStep {
     SetUp = 1,
     Bind,
@@ -133,7 +132,6 @@ impl Failure {
 /// A protection that is not possible on this system. Reported at start and in every status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-#[allow(missing_docs)]
 pub enum Limitation {
     UserKept = 0,
     GroupsKept = 1,

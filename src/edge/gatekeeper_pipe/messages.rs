@@ -13,7 +13,6 @@ use crate::edge::capture::UnboundCapture;
 
 /// A message from the gatekeeper: first the set-up in any order, then [`ToListener::Go`], then the
 /// rest.
-#[allow(missing_docs)]
 pub enum ToListener {
     /// The gateway's secrets and the settings of sealed knocks. Without it no sealed knock is read.
     Gateway {
@@ -91,7 +90,6 @@ pub enum ToListener {
 /// A message from the listener. An attacker who has taken it over can send any of these, at any
 /// rate.
 #[derive(Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum ToGatekeeper {
     /// It has dropped its privileges and listens.
     Ready {

@@ -9,7 +9,6 @@ use crate::core::types::{ClientId, Fault, ServiceName};
 use crate::keys::encoded;
 use crate::keys::public::PublicKey;
 
-/// The most services of one client.
 const MAX_SERVICES: usize = 64;
 
 const SHAPE: &str = "write id=HEX,services=\"ssh\" ssh-ed25519 AAAA... NAME";
