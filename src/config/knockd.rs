@@ -49,9 +49,6 @@ pub enum ParseNote {
     Skipped(SequenceError),
 }
 
-/// Reads a whole file of one-time sequences; the error is the system's text.
-pub type OpenOneTime<'a> = &'a mut dyn FnMut(&Path) -> Result<Vec<u8>, String>;
-
 /// The treatment of a door whose file of one-time sequences has no usable line left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsedUp {
@@ -66,7 +63,7 @@ pub fn read(
     text: &[u8],
     interface_given: bool,
     used_up: UsedUp,
-    open: OpenOneTime<'_>,
+    open: &mut dyn FnMut(&Path) -> Result<Vec<u8>, String>,
     note: &mut dyn FnMut(ParseNote),
 ) -> Result<KnockdConf, KnockdError> {
     let mut parser = Parser {
@@ -117,7 +114,7 @@ struct Parser<'a, 'o> {
     section: Section,
     interface_given: bool,
     used_up: UsedUp,
-    open: OpenOneTime<'o>,
+    open: &'o mut dyn FnMut(&Path) -> Result<Vec<u8>, String>,
     note: &'a mut dyn FnMut(ParseNote),
     /// Counted from 1.
     line: usize,

@@ -10,7 +10,6 @@ pub use crate::core::door::{Door, Step, TcpFlags};
 pub use crate::core::service::{
     Client, DisconnectPolicy, Forward, GrantKind, Mode, Service, ServiceCommands, SourceRule,
 };
-use crate::core::types::{GatewayId, RealmId};
 
 pub mod convert;
 pub mod defaults;
@@ -83,14 +82,6 @@ pub struct FirewallSettings {
     pub pending_mark: u32,
     pub break_glass: Vec<IpAddr>,
     pub printed: PathBuf,
-}
-
-/// The identity of this gateway, without its secrets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GatewayIdentity {
-    pub gateway: GatewayId,
-    pub realm: RealmId,
-    pub public: [u8; 32],
 }
 
 /// True if the kernel could have an interface of this name.

@@ -15,14 +15,12 @@ mod tests;
 
 /// The SSHSIG namespace. A signature for a git commit or a login is not valid here, nor ours there.
 pub const NAMESPACE: &str = "knock@toctoc.v1";
-
 const LABEL: &[u8; 16] = b"toctoc knock v1\0";
 pub const MESSAGE: usize = LABEL.len() + 16 + 32 + SIGNED;
 /// The client signs this: label, gateway id, handshake hash, the signed bytes of its request.
 pub type Message = [u8; MESSAGE];
 /// Bytes of the SSHSIG blob: preamble, then namespace, reserved, hash name, hash after their lengths.
 pub const BLOB: usize = 6 + (4 + NAMESPACE.len()) + 4 + (4 + HASH.len()) + (4 + 64);
-
 const PREAMBLE: &[u8; 6] = b"SSHSIG";
 const HASH: &[u8; 6] = b"sha512";
 

@@ -12,7 +12,6 @@ pub mod weakness;
 
 /// The most steps of a sequence.
 pub const STEPS: usize = 32;
-
 /// The most doors of one gateway.
 pub const DOORS: usize = 4096;
 

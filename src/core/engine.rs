@@ -5,6 +5,7 @@
 //! waits in its client's queue. Only [`Engine::serve`], which takes the clients in turn, spends a
 //! curve operation on it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::door::Step;
@@ -83,7 +84,7 @@ pub struct Engine {
     sealed: Option<SealedKnocks>,
     doors: Option<Machine>,
     debug: bool,
-    addresses: AddressSet,
+    addresses: BTreeSet<Source>,
     counters: Counters,
     packets: u64,
 }
@@ -97,7 +98,6 @@ struct SealedKnocks {
 }
 
 impl Engine {
-    /// An engine without addresses, before its first packet.
     pub fn new(now: Now, setup: Setup) -> Self {
         let Setup { sealed, clients, doors, rules } = setup;
         let debug = rules.debug;
@@ -105,7 +105,7 @@ impl Engine {
             sealed: sealed.map(|sealed| SealedKnocks::new(now, sealed, clients)),
             doors: if doors.is_empty() { None } else { Some(Machine::new(doors, rules)) },
             debug,
-            addresses: AddressSet::default(),
+            addresses: BTreeSet::new(),
             counters: Counters::default(),
             packets: 0,
         }
@@ -113,7 +113,7 @@ impl Engine {
 
     /// Sets our unicast addresses: `knock` for sealed knocks, `door` for doors.
     pub fn set_addresses(&mut self, knock: Vec<IpAddr>, door: Vec<IpAddr>) {
-        self.addresses = AddressSet::new(knock);
+        self.addresses = knock.into_iter().map(Source::new).collect();
         if let Some(machine) = &mut self.doors {
             machine.set_addresses(door);
         }
@@ -238,7 +238,7 @@ impl SealedKnocks {
         &mut self,
         now: Boot,
         parsed: ParsedPacket<'_>,
-        addresses: &AddressSet,
+        addresses: &BTreeSet<Source>,
         arrival: Arrival,
         actions: &mut Vec<Action>,
     ) -> Result<(), Reject> {
@@ -293,20 +293,8 @@ fn door_packet(
     });
 }
 
-/// Sorted, so that a look-up takes a few comparisons.
-#[derive(Default)]
-struct AddressSet(Vec<Source>);
-
-impl AddressSet {
-    fn new(addresses: Vec<IpAddr>) -> Self {
-        let mut sorted: Vec<_> = addresses.into_iter().map(Source::new).collect();
-        sorted.sort_unstable();
-        Self(sorted)
-    }
-}
-
-impl LocalAddresses for AddressSet {
+impl LocalAddresses for BTreeSet<Source> {
     fn has(&self, address: Source) -> bool {
-        self.0.binary_search(&address).is_ok()
+        self.contains(&address)
     }
 }

@@ -13,7 +13,7 @@ use super::types::{ClientId, GatewayId, RealmId};
 
 mod tags;
 
-pub use tags::{Day, TAG, Tag, TagTable};
+pub use tags::{Day, TAG, TagTable};
 
 /// The gateway id of the published test keys (keys/README.md). Daemons must refuse it.
 pub const TEST_GATEWAY_ID: GatewayId = GatewayId(*b"TESTKEY-NO-TRUST");

@@ -28,15 +28,12 @@ pub use shared::{OpeningState, START, ServiceAddress};
 /// their stop command included. Two limits, so that whoever repeats sequences takes no room from
 /// those who have keys.
 pub const OPENINGS: usize = 4096;
-
 /// The most start commands of either that may run at once; the next ones wait. Stop commands never
 /// wait.
 pub const STARTS: usize = 128;
-
 /// Seconds after which a stop command is tried again that could not be started for want of
 /// processes or memory.
 pub const AGAIN: u32 = 5;
-
 /// The most bytes of a command after substitution.
 pub const COMMAND: usize = 4095;
 
@@ -81,11 +78,9 @@ pub enum OpeningAction {
     Kill(u64),
     /// The stop command has ended: the journal may forget this opening.
     Forget(u64),
-    /// Write this to the log.
     Note(OpeningNote),
 }
 
-/// A command to run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Job {
     /// The opening; at most one of its commands runs at a time.
@@ -143,7 +138,6 @@ enum Phase {
     Queued,
     /// Its start command waits for the stop command of an earlier opening of its service address.
     Behind,
-    /// Its start command runs.
     Starting,
     /// Its start command still runs, and its stop command follows at once.
     Leaving,
@@ -151,14 +145,12 @@ enum Phase {
     Held,
     /// Its stop command waits for its time, or to be tried again.
     Waiting,
-    /// Its stop command runs.
     Stopping,
 }
 
 #[derive(Debug)]
 struct Opening {
     id: u64,
-    /// The door's or the service's name.
     door: String,
     source: IpAddr,
     start: CommandLine,

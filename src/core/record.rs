@@ -121,6 +121,21 @@ impl Record {
     }
 }
 
+// The place of a value is its byte in the journal, one more for `FORMS`: never reorder.
+const SPANS: [Span; 2] = [Span::Host, Span::Net64];
+const FORMS: [GrantKind; 2] = [GrantKind::Time, GrantKind::Once];
+const CUTS: [DisconnectPolicy; 3] =
+    [DisconnectPolicy::Never, DisconnectPolicy::Revoked, DisconnectPolicy::Closed];
+const PROOFS: [AddressProof; 3] = [AddressProof::Both, AddressProof::Seen, AddressProof::Signed];
+
+fn byte_of<T: PartialEq>(values: &[T], value: T) -> u8 {
+    (0..).zip(values).find(|(_, one)| **one == value).map_or(u8::MAX, |(byte, _)| byte)
+}
+
+fn of_byte<T: Copy>(values: &[T], byte: u8) -> Option<T> {
+    values.get(usize::from(byte)).copied()
+}
+
 fn client(head: &mut Reader<'_>) -> Option<ClientId> {
     head.array().map(ClientId)
 }
@@ -139,10 +154,7 @@ fn put_key(out: &mut Vec<u8>, key: &GrantKey) {
     out.extend(key.service.to_bytes());
     out.extend(key.source.to_bytes());
     out.extend(key.source_port.to_be_bytes());
-    out.push(match key.span {
-        Span::Host => 0,
-        Span::Net64 => 1,
-    });
+    out.push(byte_of(&SPANS, key.span));
 }
 
 fn take_key(head: &mut Reader<'_>) -> Option<GrantKey> {
@@ -156,20 +168,13 @@ fn take_key(head: &mut Reader<'_>) -> Option<GrantKey> {
         service: ServiceName::from_bytes(head.array()?)?,
         source: Source::from_bytes(head.array()?),
         source_port: head.u16()?,
-        span: match head.u8()? {
-            0 => Span::Host,
-            1 => Span::Net64,
-            _ => return None,
-        },
+        span: of_byte(&SPANS, head.u8()?)?,
     })
 }
 
 fn put_grant(out: &mut Vec<u8>, grant: &ActiveGrant) {
     put_key(out, &grant.key);
-    out.push(match grant.form {
-        GrantKind::Time => 1,
-        GrantKind::Once => 2,
-    });
+    out.push(byte_of(&FORMS, grant.form) + 1);
     for port in grant.ports {
         let (proto, number) = port.map_or((0, 0), |port| (port.proto.number(), port.number));
         out.push(proto);
@@ -178,25 +183,13 @@ fn put_grant(out: &mut Vec<u8>, grant: &ActiveGrant) {
     out.extend(grant.opened.wall.0.to_be_bytes());
     out.extend(grant.opened.boot.0.to_be_bytes());
     out.extend(grant.seconds.to_be_bytes());
-    out.push(match grant.cut {
-        DisconnectPolicy::Never => 0,
-        DisconnectPolicy::Revoked => 1,
-        DisconnectPolicy::Closed => 2,
-    });
-    out.push(match grant.proof {
-        AddressProof::Both => 0,
-        AddressProof::Seen => 1,
-        AddressProof::Signed => 2,
-    });
+    out.push(byte_of(&CUTS, grant.cut));
+    out.push(byte_of(&PROOFS, grant.proof));
 }
 
 fn take_grant(head: &mut Reader<'_>) -> Option<ActiveGrant> {
     let key = take_key(head)?;
-    let form = match head.u8()? {
-        1 => GrantKind::Time,
-        2 => GrantKind::Once,
-        _ => return None,
-    };
+    let form = of_byte(&FORMS, head.u8()?.checked_sub(1)?)?;
     let mut ports = [None; SERVICE_PORTS];
     for slot in &mut ports {
         *slot = match (head.u8()?, head.u16()?) {
@@ -206,18 +199,8 @@ fn take_grant(head: &mut Reader<'_>) -> Option<ActiveGrant> {
     }
     let opened = Now { wall: wall(head)?, boot: Boot(head.u64()?) };
     let seconds = head.u32()?;
-    let cut = match head.u8()? {
-        0 => DisconnectPolicy::Never,
-        1 => DisconnectPolicy::Revoked,
-        2 => DisconnectPolicy::Closed,
-        _ => return None,
-    };
-    let proof = match head.u8()? {
-        0 => AddressProof::Both,
-        1 => AddressProof::Seen,
-        2 => AddressProof::Signed,
-        _ => return None,
-    };
+    let cut = of_byte(&CUTS, head.u8()?)?;
+    let proof = of_byte(&PROOFS, head.u8()?)?;
     Some(ActiveGrant { key, form, ports, opened, seconds, cut, proof })
 }
 

@@ -158,13 +158,6 @@ pub struct MachineRules {
     pub debug: bool,
 }
 
-/// An attempt that is over. The next packet reports its removal.
-struct EndedAttempt {
-    id: u64,
-    source: IpAddr,
-    success: bool,
-}
-
 /// The machine. Its doors, [`ATTEMPTS`] and [`COOLDOWNS`] bound its memory.
 pub struct Machine {
     doors: Vec<DoorSpec>,
@@ -172,8 +165,9 @@ pub struct Machine {
     /// The doors of each step that is in some sequence: what the filter lets through.
     doors_by_step: BTreeMap<Step, Vec<u16>>,
     attempts: Attempts,
-    /// Ended by the last packet: at most one per door.
-    ended: Vec<EndedAttempt>,
+    /// The removals of attempts that the last packet ended, by id: at most one per door. The next
+    /// packet reports them.
+    ended: Vec<(u64, SequenceEvent)>,
     /// The second in which a source may begin again at a door.
     cooldowns: BTreeMap<(u16, IpAddr), i64>,
     /// The second of the last packet that counts.
@@ -268,10 +262,7 @@ impl Machine {
 
     /// Reports attempts that ended or timed out before this packet, in order of creation.
     fn report_ended(&mut self, emit: &mut impl FnMut(SequenceEvent)) {
-        let mut events = Vec::new();
-        for EndedAttempt { id, source, success } in self.ended.drain(..) {
-            events.push((id, SequenceEvent::Removed { source, success }));
-        }
+        let mut events = std::mem::take(&mut self.ended);
         while let Some((id, source, attempt)) = self.attempts.take_expired(self.second) {
             let Attempt { door, stage, .. } = attempt;
             events.push((id, SequenceEvent::TimedOut { door, source, stage }));
@@ -343,7 +334,7 @@ impl Machine {
 
     fn end(&mut self, source: IpAddr, id: u64, success: bool) {
         if self.attempts.remove(source, id) {
-            self.ended.push(EndedAttempt { id, source, success });
+            self.ended.push((id, SequenceEvent::Removed { source, success }));
         }
     }
 

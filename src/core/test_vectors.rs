@@ -15,7 +15,6 @@ pub const REALM: RealmId = RealmId(*b"TESTREALM-NO-USE");
 pub const CLIENT: ClientId = ClientId(*b"TESTCLIENT-NO-01");
 /// A moment in the middle of a day: 2026-03-01 12:00:00 UTC.
 pub const NOON: Wall = Wall(1_772_366_400_000_000_000);
-
 const MASTER: [u8; 32] = *b"TEST ONLY: master secret 0000001";
 const MASK: [u8; 32] = *b"TEST ONLY: realm mask key 000001";
 const GATEWAY: [u8; 32] = *b"TEST ONLY: gateway X25519 000001";

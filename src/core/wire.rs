@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 
 use super::authentic;
 use super::bytes::{Reader, Writer};
-use super::keyring::{ClientKeys, Day, Realm, Secret, TAG, Tag, TagTable, keyed16};
+use super::keyring::{ClientKeys, Day, Realm, Secret, TAG, TagTable, keyed16};
 use super::knock::{BODY, RECEIPT_BODY, Receipt, Request, Signature, decode_body, encode_body};
 use super::noise::{self, Initiator, KEY, KeyPair, Responder, SEAL};
 use super::types::{Fault, Fingerprint, GatewayId, Reject};
@@ -29,7 +29,6 @@ pub const DATAGRAM: usize = KEY + TAG + BODY + SEAL + MAC;
 pub const RECEIPT: usize = KEY + RECEIPT_BODY + SEAL;
 /// Bytes that the client MAC covers: all before it, as sent.
 const COVERED: usize = DATAGRAM - MAC;
-
 const MAC_LABEL: &[u8] = b"toctoc v1 mac of a knock\0";
 
 /// A gateway's keys, as the listener holds them.
@@ -131,7 +130,7 @@ pub fn seal_unsigned(
 fn seal_body(
     side: &ClientSide,
     initiator: Initiator,
-    tag: Tag,
+    tag: [u8; TAG],
     mut body: [u8; BODY],
 ) -> ([u8; DATAGRAM], noise::AwaitingResponse) {
     let mut head = Writer::<{ KEY + TAG }>::new().put(&initiator.ephemeral()).put(&tag).done();

@@ -28,7 +28,7 @@ pub const EMPTY: &str = "\
 pub fn parse(label: &str, text: &str, known: Option<&[ServiceName]>) -> Result<Vec<Client>, Fault> {
     let file = SourceText::new(label, text);
     let mut clients = Vec::new();
-    let mut used = UsedNames::default();
+    let mut used = HashMap::new();
     for (start, content) in client_lines(text) {
         if content.len() > MAX_LINE {
             let what = format!("a line of more than {MAX_LINE} bytes");
@@ -38,7 +38,7 @@ pub fn parse(label: &str, text: &str, known: Option<&[ServiceName]>) -> Result<V
         if let Some(known) = known {
             check_services(file, &parsed, known)?;
         }
-        used.claim(file, &parsed)?;
+        check_unique(file, &parsed, &mut used)?;
         clients.push(parsed.client);
         if clients.len() > MAX_CLIENTS {
             let what = format!("more than {MAX_CLIENTS} clients");
@@ -120,32 +120,26 @@ fn check_services(
     Err(file.complain_unknown(parsed.services_at, "service", unknown.as_str(), known))
 }
 
-/// Ids, names and keys, each with the offset of its line.
-#[derive(Default)]
-struct UsedNames {
-    ids: HashMap<[u8; 16], usize>,
-    names: HashMap<String, usize>,
-    keys: HashMap<[u8; 32], usize>,
-}
-
-impl UsedNames {
-    fn claim(&mut self, file: SourceText<'_>, parsed: &line::ParsedLine) -> Result<(), Fault> {
-        let client = &parsed.client;
-        let id = self.ids.insert(client.id.0, parsed.start);
-        let key = self.keys.insert(client.key, parsed.start);
-        let name = self.names.insert(client.name.clone(), parsed.start);
-        for (what, first, at) in
-            [("id", id, parsed.start), ("key", key, parsed.key_at), ("name", name, parsed.name_at)]
-        {
-            if let Some(first) = first {
-                let (line, _) = file.place(first);
-                let what = format!("the same {what} as on line {line}");
-                let remedy = "each client has one line: remove one of the two";
-                return Err(file.complain(at, what, remedy));
-            }
+/// Fails if a client before it has the id, key or name. `used` has those, with the offset of their
+/// lines.
+fn check_unique(
+    file: SourceText<'_>,
+    parsed: &line::ParsedLine,
+    used: &mut HashMap<(&str, Vec<u8>), usize>,
+) -> Result<(), Fault> {
+    let client = &parsed.client;
+    for (what, value, at) in [
+        ("id", client.id.0.to_vec(), parsed.start),
+        ("key", client.key.to_vec(), parsed.key_at),
+        ("name", client.name.clone().into_bytes(), parsed.name_at),
+    ] {
+        if let Some(first) = used.insert((what, value), parsed.start) {
+            let (line, _) = file.place(first);
+            let what = format!("the same {what} as on line {line}");
+            return Err(file.complain(at, what, "each client has one line: remove one of the two"));
         }
-        Ok(())
     }
+    Ok(())
 }
 
 #[cfg(test)]

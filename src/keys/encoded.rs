@@ -9,40 +9,29 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use zeroize::Zeroizing;
 
 use crate::core::keyring::Secret;
+use crate::core::types::{ClientId, GatewayId, RealmId};
 
-/// 32 secret bytes in base64.
-pub(super) struct SecretText(pub(super) Secret<32>);
 /// 32 public bytes in base64.
 pub(super) struct PublicText(pub(super) [u8; 32]);
-/// 16 bytes in hex.
-pub(super) struct IdText(pub(super) [u8; 16]);
 
 trait DecodeText: Sized {
     const EXPECTING: &'static str;
     fn decode(text: &str) -> Option<Self>;
 }
 
-impl DecodeText for SecretText {
+impl DecodeText for Secret<32> {
     const EXPECTING: &'static str = "a key: 32 bytes in base64, 44 characters";
     fn decode(text: &str) -> Option<Self> {
-        let secret = Secret::filled(|bytes| decode32(text, bytes).ok_or(()));
-        secret.ok().map(Self)
+        Secret::filled(|bytes| decode32(text, bytes).ok_or(())).ok()
     }
 }
 
 impl DecodeText for PublicText {
-    const EXPECTING: &'static str = SecretText::EXPECTING;
+    const EXPECTING: &'static str = Secret::EXPECTING;
     fn decode(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         decode32(text, &mut bytes)?;
         Some(Self(bytes))
-    }
-}
-
-impl DecodeText for IdText {
-    const EXPECTING: &'static str = "an id: 32 hex digits";
-    fn decode(text: &str) -> Option<Self> {
-        id(text).map(Self)
     }
 }
 
@@ -89,7 +78,7 @@ impl<T: DecodeText> Visitor<'_> for TextVisitor<T> {
 }
 
 macro_rules! deserialize_from_text {
-    ($($name:ident)+) => {$(
+    ($($name:ty),+) => {$(
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 deserializer.deserialize_str(TextVisitor(PhantomData))
@@ -98,7 +87,19 @@ macro_rules! deserialize_from_text {
     )+};
 }
 
-deserialize_from_text!(SecretText PublicText IdText);
+macro_rules! ids_from_text {
+    ($($name:ident),+) => {$(
+        impl DecodeText for $name {
+            const EXPECTING: &'static str = "an id: 32 hex digits";
+            fn decode(text: &str) -> Option<Self> {
+                id(text).map(Self)
+            }
+        }
+    )+};
+}
+
+ids_from_text!(ClientId, GatewayId, RealmId);
+deserialize_from_text!(Secret<32>, PublicText, ClientId, GatewayId, RealmId);
 
 #[cfg(test)]
 mod tests {
@@ -108,7 +109,7 @@ mod tests {
     fn keys_and_ids_decode_to_what_was_encoded() {
         let key = [0xfe; 32];
         assert_eq!(PublicText::decode(&Base64::encode_string(&key)).unwrap().0, key);
-        assert_eq!(SecretText::decode(&Base64::encode_string(&key)).unwrap().0.expose(), &key);
+        assert_eq!(Secret::decode(&Base64::encode_string(&key)).unwrap().expose(), &key);
         assert_eq!(
             id("000102030405060708090a0b0c0d0e0f"),
             Some(std::array::from_fn(|i| u8::try_from(i).unwrap()))

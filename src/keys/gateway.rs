@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::encoded::{IdText, SecretText, push_key};
+use super::encoded::push_key;
 use crate::core::diagnostic::SourceText;
 use crate::core::keyring::{Master, Realm, Secret, TEST_GATEWAY_ID};
 use crate::core::noise::KeyPair;
@@ -34,12 +34,12 @@ pub enum TestKeys {
 #[serde(deny_unknown_fields, expecting = "a gateway's keys")]
 struct RawGatewayFile {
     version: toml::Spanned<i64>,
-    gateway: toml::Spanned<IdText>,
-    realm: IdText,
-    secret: SecretText,
-    previous: Option<SecretText>,
-    master: SecretText,
-    mask: SecretText,
+    gateway: toml::Spanned<GatewayId>,
+    realm: RealmId,
+    secret: Secret<32>,
+    previous: Option<Secret<32>>,
+    master: Secret<32>,
+    mask: Secret<32>,
 }
 
 impl GatewayFile {
@@ -76,7 +76,7 @@ impl GatewayFile {
                 "use the toctocd that wrote it, or a newer one",
             ));
         }
-        let gateway = GatewayId(raw.gateway.get_ref().0);
+        let gateway = *raw.gateway.get_ref();
         if gateway == TEST_GATEWAY_ID && test_keys == TestKeys::Refused {
             return Err(file.complain(
                 raw.gateway.span().start,
@@ -86,10 +86,10 @@ impl GatewayFile {
         }
         Ok(Self {
             gateway,
-            realm: Realm::new(RealmId(raw.realm.0), raw.mask.0),
-            secret: raw.secret.0,
-            previous: raw.previous.map(|previous| previous.0),
-            master: Master::new(raw.master.0),
+            realm: Realm::new(raw.realm, raw.mask),
+            secret: raw.secret,
+            previous: raw.previous,
+            master: Master::new(raw.master),
         })
     }
 

@@ -8,12 +8,12 @@ use toml::Spanned;
 use zeroize::Zeroizing;
 
 use super::authorized::is_name;
-use super::encoded::{IdText, PublicText, SecretText, push_key};
+use super::encoded::{PublicText, push_key};
 use super::public::PublicKey;
 use crate::core::address::is_host;
 use crate::core::diagnostic::{SourceText, printable};
 use crate::core::door::{STEPS, Step};
-use crate::core::keyring::{ClientKeys, Realm};
+use crate::core::keyring::{ClientKeys, Realm, Secret};
 use crate::core::types::{ClientId, Fault, GatewayId, RealmId, ServiceName};
 use crate::core::wire::ClientSide;
 
@@ -54,17 +54,17 @@ pub struct Fallback {
 struct RawProfile {
     version: Spanned<i64>,
     name: Spanned<String>,
-    client: IdText,
+    client: ClientId,
     key: Spanned<String>,
     addresses: Spanned<Vec<Spanned<String>>>,
     port: Spanned<i64>,
-    gateway: IdText,
-    realm: IdText,
+    gateway: GatewayId,
+    realm: RealmId,
     gateway_key: PublicText,
-    mask: SecretText,
-    psk: SecretText,
-    tag: SecretText,
-    mac: SecretText,
+    mask: Secret<32>,
+    psk: Secret<32>,
+    tag: Secret<32>,
+    mac: Secret<32>,
     services: Vec<Spanned<String>>,
     default_service: Option<Spanned<String>>,
     identity: Option<Spanned<String>>,
@@ -78,35 +78,34 @@ impl Profile {
     pub fn parse(label: &str, text: &str) -> Result<Self, Fault> {
         let file = SourceText::new(label, text);
         let raw: RawProfile = toml::from_str(text).map_err(|error| parse_fault(file, &error))?;
-        let checker = Checker { file };
-        checker.version(&raw.version)?;
+        version(file, &raw.version)?;
         let mut services = Vec::new();
         for name in &raw.services {
-            services.push(checker.service(name)?);
+            services.push(service(file, name)?);
         }
         let default_service = match &raw.default_service {
-            Some(name) => Some(checker.default_service(name, &services)?),
+            Some(name) => Some(default_service(file, name, &services)?),
             None => None,
         };
         Ok(Self {
-            name: checker.name(raw.name)?,
-            client: ClientId(raw.client.0),
-            key: checker.key(&raw.key)?,
-            addresses: checker.addresses(raw.addresses)?,
-            port: checker.port(&raw.port)?,
+            name: name(file, raw.name)?,
+            client: raw.client,
+            key: key(file, &raw.key)?,
+            addresses: addresses(file, raw.addresses)?,
+            port: port(file, &raw.port)?,
             side: ClientSide {
-                gateway: GatewayId(raw.gateway.0),
-                realm: Realm::new(RealmId(raw.realm.0), raw.mask.0),
+                gateway: raw.gateway,
+                realm: Realm::new(raw.realm, raw.mask),
                 gateway_public: raw.gateway_key.0,
-                keys: ClientKeys { psk: raw.psk.0, tag: raw.tag.0, mac: raw.mac.0 },
+                keys: ClientKeys { psk: raw.psk, tag: raw.tag, mac: raw.mac },
             },
             services,
             default_service,
             identity: match raw.identity {
-                Some(path) => Some(checker.identity(path)?),
+                Some(path) => Some(identity(file, path)?),
                 None => None,
             },
-            fallback: checker.fallback(raw.classic.as_ref(), raw.sequence.as_ref())?,
+            fallback: fallback(file, raw.classic.as_ref(), raw.sequence.as_ref())?,
         })
     }
 
@@ -191,124 +190,120 @@ fn parse_fault(file: SourceText<'_>, error: &toml::de::Error) -> Fault {
     fault
 }
 
-/// The checks that TOML itself does not do. Each fault has its place.
-struct Checker<'a> {
-    file: SourceText<'a>,
+fn version(file: SourceText<'_>, version: &Spanned<i64>) -> Result<(), Fault> {
+    if *version.get_ref() == 1 {
+        return Ok(());
+    }
+    let remedy = "use a newer toctoc, or ask for a new profile";
+    Err(fault(file, version, "a profile of another version", remedy))
 }
 
-impl Checker<'_> {
-    fn version(&self, version: &Spanned<i64>) -> Result<(), Fault> {
-        if *version.get_ref() == 1 {
-            return Ok(());
-        }
-        let remedy = "use a newer toctoc, or ask for a new profile";
-        Err(self.fault(version, "a profile of another version", remedy))
+fn name(file: SourceText<'_>, name: Spanned<String>) -> Result<String, Fault> {
+    if is_name(name.get_ref()) {
+        return Ok(name.into_inner());
     }
+    Err(fault(file, &name, "not a client's name", "one word of letters, digits, and . _ @ + -"))
+}
 
-    fn name(&self, name: Spanned<String>) -> Result<String, Fault> {
-        if is_name(name.get_ref()) {
-            return Ok(name.into_inner());
-        }
-        Err(self.fault(&name, "not a client's name", "one word of letters, digits, and . _ @ + -"))
+fn key(file: SourceText<'_>, line: &Spanned<String>) -> Result<PublicKey, Fault> {
+    match PublicKey::from_line(line.get_ref()) {
+        Ok((key, _)) => Ok(key),
+        Err(error) => Err(fault(file, line, &error.what, &error.remedy)),
     }
+}
 
-    fn key(&self, line: &Spanned<String>) -> Result<PublicKey, Fault> {
-        match PublicKey::from_line(line.get_ref()) {
-            Ok((key, _)) => Ok(key),
-            Err(fault) => Err(self.fault(line, &fault.what, &fault.remedy)),
-        }
+fn addresses(
+    file: SourceText<'_>,
+    list: Spanned<Vec<Spanned<String>>>,
+) -> Result<Vec<String>, Fault> {
+    if !(1..=16).contains(&list.get_ref().len()) {
+        let remedy = "write addresses = [\"gate.example.org\"]";
+        return Err(fault(file, &list, "1 to 16 addresses are needed", remedy));
     }
-
-    fn addresses(&self, list: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Fault> {
-        if !(1..=16).contains(&list.get_ref().len()) {
-            let remedy = "write addresses = [\"gate.example.org\"]";
-            return Err(self.fault(&list, "1 to 16 addresses are needed", remedy));
+    let mut hosts = Vec::new();
+    for text in list.into_inner() {
+        if !is_host(text.get_ref()) {
+            let remedy = "write a host name or an IP address, without a port";
+            return Err(fault(file, &text, "not a host", remedy));
         }
-        let mut hosts = Vec::new();
-        for text in list.into_inner() {
-            if !is_host(text.get_ref()) {
-                let remedy = "write a host name or an IP address, without a port";
-                return Err(self.fault(&text, "not a host", remedy));
-            }
-            hosts.push(text.into_inner());
+        hosts.push(text.into_inner());
+    }
+    Ok(hosts)
+}
+
+fn port(file: SourceText<'_>, port: &Spanned<i64>) -> Result<u16, Fault> {
+    match u16::try_from(*port.get_ref()) {
+        Ok(0) | Err(_) => Err(fault(file, port, "not a port", "from 1 to 65535")),
+        Ok(number) => Ok(number),
+    }
+}
+
+fn service(file: SourceText<'_>, name: &Spanned<String>) -> Result<ServiceName, Fault> {
+    ServiceName::new(name.get_ref()).ok_or_else(|| {
+        let what = format!("`{}` is not a service name", printable(name.get_ref()));
+        fault(file, name, &what, "use 1 to 31 of a-z 0-9 . _ -")
+    })
+}
+
+fn default_service(
+    file: SourceText<'_>,
+    name: &Spanned<String>,
+    services: &[ServiceName],
+) -> Result<ServiceName, Fault> {
+    let service = service(file, name)?;
+    if services.contains(&service) {
+        return Ok(service);
+    }
+    let known = services.iter().map(ServiceName::as_str);
+    Err(file.complain_unknown(name.span().start, "service", name.get_ref(), known))
+}
+
+fn identity(file: SourceText<'_>, path: Spanned<String>) -> Result<PathBuf, Fault> {
+    if path.get_ref().is_empty() || path.get_ref().contains('\0') {
+        let remedy = "name an OpenSSH private key file, or remove this line";
+        return Err(fault(file, &path, "not a path", remedy));
+    }
+    Ok(path.into_inner().into())
+}
+
+/// A fault never shows a wrong step: only one letter of it may be wrong.
+fn fallback(
+    file: SourceText<'_>,
+    classic: Option<&Spanned<String>>,
+    sequence: Option<&Spanned<Vec<Spanned<String>>>>,
+) -> Result<Option<Fallback>, Fault> {
+    let Some(list) = sequence else {
+        let Some(word) = classic else { return Ok(None) };
+        let remedy = "write sequence = [...] too, or remove it";
+        return Err(fault(file, word, "`classic` without a `sequence`", remedy));
+    };
+    let offer = match classic {
+        None => false,
+        Some(word) if word.get_ref() == NEVER => false,
+        Some(word) if word.get_ref() == ASK => true,
+        Some(word) => {
+            let known = [NEVER, ASK];
+            let at = word.span().start;
+            return Err(file.complain_unknown(at, "word", word.get_ref(), known));
         }
-        Ok(hosts)
+    };
+    if !(1..=STEPS).contains(&list.get_ref().len()) {
+        let remedy = format!("1 to {STEPS} steps, as the door has them");
+        return Err(fault(file, list, "not a sequence", &remedy));
     }
-
-    fn port(&self, port: &Spanned<i64>) -> Result<u16, Fault> {
-        match u16::try_from(*port.get_ref()) {
-            Ok(0) | Err(_) => Err(self.fault(port, "not a port", "from 1 to 65535")),
-            Ok(number) => Ok(number),
-        }
-    }
-
-    fn service(&self, name: &Spanned<String>) -> Result<ServiceName, Fault> {
-        ServiceName::new(name.get_ref()).ok_or_else(|| {
-            let what = format!("`{}` is not a service name", printable(name.get_ref()));
-            self.fault(name, &what, "use 1 to 31 of a-z 0-9 . _ -")
-        })
-    }
-
-    fn default_service(
-        &self,
-        name: &Spanned<String>,
-        services: &[ServiceName],
-    ) -> Result<ServiceName, Fault> {
-        let service = self.service(name)?;
-        if services.contains(&service) {
-            return Ok(service);
-        }
-        let known = services.iter().map(ServiceName::as_str);
-        Err(self.file.complain_unknown(name.span().start, "service", name.get_ref(), known))
-    }
-
-    fn identity(&self, path: Spanned<String>) -> Result<PathBuf, Fault> {
-        if path.get_ref().is_empty() || path.get_ref().contains('\0') {
-            let remedy = "name an OpenSSH private key file, or remove this line";
-            return Err(self.fault(&path, "not a path", remedy));
-        }
-        Ok(path.into_inner().into())
-    }
-
-    /// A fault never shows a wrong step: only one letter of it may be wrong.
-    fn fallback(
-        &self,
-        classic: Option<&Spanned<String>>,
-        sequence: Option<&Spanned<Vec<Spanned<String>>>>,
-    ) -> Result<Option<Fallback>, Fault> {
-        let Some(list) = sequence else {
-            let Some(word) = classic else { return Ok(None) };
-            let remedy = "write sequence = [...] too, or remove it";
-            return Err(self.fault(word, "`classic` without a `sequence`", remedy));
+    let mut steps = Vec::new();
+    for text in list.get_ref() {
+        let Some(step) = Step::read(text.get_ref()) else {
+            let remedy = "write 7001/tcp, 7001/udp or icmp:64";
+            return Err(fault(file, text, "not a step of a sequence", remedy));
         };
-        let offer = match classic {
-            None => false,
-            Some(word) if word.get_ref() == NEVER => false,
-            Some(word) if word.get_ref() == ASK => true,
-            Some(word) => {
-                let known = [NEVER, ASK];
-                let at = word.span().start;
-                return Err(self.file.complain_unknown(at, "word", word.get_ref(), known));
-            }
-        };
-        if !(1..=STEPS).contains(&list.get_ref().len()) {
-            let remedy = format!("1 to {STEPS} steps, as the door has them");
-            return Err(self.fault(list, "not a sequence", &remedy));
-        }
-        let mut steps = Vec::new();
-        for text in list.get_ref() {
-            let Some(step) = Step::read(text.get_ref()) else {
-                let remedy = "write 7001/tcp, 7001/udp or icmp:64";
-                return Err(self.fault(text, "not a step of a sequence", remedy));
-            };
-            steps.push(step);
-        }
-        Ok(Some(Fallback { sequence: steps, offer }))
+        steps.push(step);
     }
+    Ok(Some(Fallback { sequence: steps, offer }))
+}
 
-    fn fault<T>(&self, place: &Spanned<T>, what: &str, remedy: &str) -> Fault {
-        self.file.complain(place.span().start, what, remedy)
-    }
+fn fault<T>(file: SourceText<'_>, place: &Spanned<T>, what: &str, remedy: &str) -> Fault {
+    file.complain(place.span().start, what, remedy)
 }
 
 #[cfg(test)]

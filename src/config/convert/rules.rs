@@ -1,6 +1,8 @@
 //! The few iptables and ufw commands that mean "this address may reach these ports". A command that
 //! is only nearly one is not accepted.
 
+use std::str::SplitWhitespace;
+
 use crate::core::types::{Port, Proto, SERVICE_PORTS};
 
 /// `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT`, in any order of its options, or a
@@ -39,8 +41,6 @@ impl IptablesRule {
 /// Directories in which a program of that name is the usual one.
 const DIRECTORIES: [&str; 5] = ["/sbin/", "/usr/sbin/", "/bin/", "/usr/bin/", "/usr/local/sbin/"];
 
-type Words<'a> = std::str::SplitWhitespace<'a>;
-
 /// Reads a command; `None` unless every word of it is understood.
 pub(super) fn read(command: &str) -> Option<IptablesRule> {
     let mut words = command.split_whitespace();
@@ -55,7 +55,7 @@ pub(super) fn read(command: &str) -> Option<IptablesRule> {
     }
 }
 
-fn iptables(table: Table, mut words: Words<'_>) -> Option<IptablesRule> {
+fn iptables(table: Table, mut words: SplitWhitespace<'_>) -> Option<IptablesRule> {
     let mut verb = None;
     let mut source = None;
     let mut accept = None;
@@ -96,7 +96,7 @@ fn iptables(table: Table, mut words: Words<'_>) -> Option<IptablesRule> {
 }
 
 /// A match that changes nothing: the protocol's own, a comment, new connections.
-fn matching(words: &mut Words<'_>) -> Option<()> {
+fn matching(words: &mut SplitWhitespace<'_>) -> Option<()> {
     match words.next()? {
         "tcp" | "udp" | "multiport" => Some(()),
         "comment" => {
@@ -117,7 +117,7 @@ fn matching(words: &mut Words<'_>) -> Option<()> {
 
 /// `ufw [insert 1] allow [proto tcp] from %IP% to any port 22 [proto tcp]`, and with `delete`.
 /// Without a protocol ufw means both.
-fn ufw(mut words: Words<'_>) -> Option<IptablesRule> {
+fn ufw(mut words: SplitWhitespace<'_>) -> Option<IptablesRule> {
     skip(&mut words, |word| word == "--force");
     let mut verb = Verb::Add;
     let mut word = words.next()?;
@@ -174,7 +174,7 @@ fn exactly(word: &str, known: &[&str]) -> Option<()> {
     known.contains(&word).then_some(())
 }
 
-fn skip(words: &mut Words<'_>, is: impl Fn(&str) -> bool) {
+fn skip(words: &mut SplitWhitespace<'_>, is: impl Fn(&str) -> bool) {
     if words.clone().next().is_some_and(is) {
         words.next();
     }

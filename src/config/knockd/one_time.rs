@@ -9,8 +9,8 @@ use super::{SequenceError, list, sequence, trim};
 
 /// The first usable sequence in `text`. `skipped` gets the lines before it that are none.
 pub fn first(text: &[u8], door: &str, skipped: &mut dyn FnMut(SequenceError)) -> Option<Vec<Step>> {
-    for line in usable(text) {
-        match parse(line.text, door) {
+    for (_, line) in usable(text) {
+        match parse(line, door) {
             Ok(sequence) => return Some(sequence),
             Err(error) => skipped(error),
         }
@@ -21,8 +21,8 @@ pub fn first(text: &[u8], door: &str, skipped: &mut dyn FnMut(SequenceError)) ->
 /// Every step that any usable line names, each once.
 pub fn steps(text: &[u8]) -> Vec<Step> {
     let mut steps = BTreeSet::new();
-    for line in usable(text) {
-        steps.extend(parse(line.text, "").unwrap_or_default());
+    for (_, line) in usable(text) {
+        steps.extend(parse(line, "").unwrap_or_default());
     }
     steps.into_iter().collect()
 }
@@ -30,9 +30,9 @@ pub fn steps(text: &[u8]) -> Vec<Step> {
 /// The place in `text` of the `#` that uses `sequence` up: the first byte of the first usable line
 /// that holds it.
 pub fn place_of(text: &[u8], sequence: &[Step]) -> Option<usize> {
-    for line in usable(text) {
-        if parse(line.text, "").is_ok_and(|found| found == sequence) {
-            return Some(line.start);
+    for (start, line) in usable(text) {
+        if parse(line, "").is_ok_and(|found| found == sequence) {
+            return Some(start);
         }
     }
     None
@@ -55,22 +55,16 @@ pub fn new_sequence(door: &str, sequence: &[Step]) -> String {
     format!("new sequence for door {door}: {}", list(sequence))
 }
 
-struct Line<'t> {
-    /// The place of its first byte, blanks included.
-    start: usize,
-    /// Without blanks at either end.
-    text: &'t [u8],
-}
-
-/// Lines that are neither empty nor comments.
-fn usable(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
+/// Lines that are neither empty nor comments, without blanks at either end; each with the place of
+/// its first byte, blanks included.
+fn usable(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut at = 0;
     let lines = text.split_inclusive(|b| *b == b'\n').map(move |line| {
         let start = at;
         at += line.len();
-        Line { start, text: trim(line) }
+        (start, trim(line))
     });
-    lines.filter(|line| !line.text.is_empty() && !line.text.starts_with(b"#"))
+    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with(b"#"))
 }
 
 fn parse(line: &[u8], door: &str) -> Result<Vec<Step>, SequenceError> {

@@ -1,4 +1,4 @@
-//! NamedSection `[door.NAME]` of toctocd.toml: classic doors in our own form.
+//! Section `[door.NAME]` of toctocd.toml: classic doors in our own form.
 //! See `config::knockd` for those of a knockd.conf.
 
 use toml::Spanned;

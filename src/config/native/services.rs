@@ -1,4 +1,4 @@
-//! NamedSection `[service.NAME]` of toctocd.toml. See `commands` for command services.
+//! Section `[service.NAME]` of toctocd.toml. See `commands` for command services.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,7 +20,6 @@ use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
 pub const MAX_SERVICES: usize = 256;
 /// The most prefixes that `source` may list.
 const MAX_PREFIXES: usize = 64;
-
 pub const MODES: [(&str, Mode); 2] = [("guard", Mode::Guard), ("mark", Mode::Mark)];
 pub const FORMS: [(&str, GrantKind); 2] = [("time", GrantKind::Time), ("once", GrantKind::Once)];
 pub const CUTS: [(&str, DisconnectPolicy); 3] = [
@@ -31,23 +30,20 @@ pub const CUTS: [(&str, DisconnectPolicy); 3] = [
 pub const SOURCES: [(&str, SourceRule); 2] =
     [("bound", SourceRule::Bound), ("observed", SourceRule::Observed)];
 
-/// Owners of ports, for errors.
-type Owners = BTreeMap<Port, String>;
-
 pub(super) fn services(
     raw: Vec<(SourceText<'_>, Named<RawService>)>,
     knock: &KnockSettings,
     mode: Mode,
 ) -> Result<Vec<Service>, Fault> {
     let knock_port = Port { proto: Proto::Udp, number: knock.port };
-    let mut owners = Owners::from([(knock_port, "the knock port itself".to_owned())]);
+    let mut owners = BTreeMap::from([(knock_port, "the knock port itself".to_owned())]);
     let sections = in_order(raw, "service", MAX_SERVICES)?;
     sections.into_iter().map(|section| service(section, &mut owners, mode)).collect()
 }
 
 fn service(
     NamedSection { file, name, raw }: NamedSection<'_, RawService>,
-    owners: &mut Owners,
+    owners: &mut BTreeMap<Port, String>,
     default_mode: Mode,
 ) -> Result<Service, Fault> {
     let start = name.span().start;
@@ -217,7 +213,7 @@ fn ports(
     file: SourceText<'_>,
     start: usize,
     list: At<List>,
-    owners: &mut Owners,
+    owners: &mut BTreeMap<Port, String>,
     name: ServiceName,
 ) -> Result<Vec<Port>, Fault> {
     let start = start_of(&list).unwrap_or(start);

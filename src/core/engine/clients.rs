@@ -29,9 +29,6 @@ const SMALL_SHARE: usize = 2;
 /// could use up its client's rate with copies from forged sources, as long as its tag is valid.
 const COPIES: usize = 8;
 
-/// The first half of the client MAC: identifies one packet among those of its client.
-pub(super) type PacketId = u64;
-
 /// A packet that its client made, before it is opened.
 pub(super) struct QueuedKnock {
     pub(super) verified: MacVerified,
@@ -41,7 +38,8 @@ pub(super) struct QueuedKnock {
 }
 
 impl QueuedKnock {
-    pub(super) fn id(&self) -> PacketId {
+    /// The first half of the client MAC: identifies one packet among those of its client.
+    pub(super) fn id(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.verified.mac();
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
@@ -49,7 +47,7 @@ impl QueuedKnock {
 
 /// One packet that was let through before.
 struct SeenPacket {
-    id: PacketId,
+    id: u64,
     source: Source,
     /// The address that it asks for, once decrypted: from any other source it can only fail.
     requested: Option<Source>,
@@ -157,20 +155,20 @@ impl Clients {
     }
 
     /// The packet's used-knock mark was set.
-    pub(super) fn mark_used(&mut self, row: u32, packet: PacketId) {
+    pub(super) fn mark_used(&mut self, row: u32, packet: u64) {
         for copy in self.copies(row, packet) {
             copy.used = true;
         }
     }
 
     /// The packet was opened: it asks to open for `address`.
-    pub(super) fn set_requested(&mut self, row: u32, packet: PacketId, address: Source) {
+    pub(super) fn set_requested(&mut self, row: u32, packet: u64, address: Source) {
         for copy in self.copies(row, packet) {
             copy.requested = Some(address);
         }
     }
 
-    fn copies(&mut self, row: u32, packet: PacketId) -> impl Iterator<Item = &mut SeenPacket> {
+    fn copies(&mut self, row: u32, packet: u64) -> impl Iterator<Item = &mut SeenPacket> {
         let seen = self.client_mut(row).into_iter().flat_map(|client| &mut client.seen);
         seen.filter(move |copy| copy.id == packet)
     }
@@ -180,7 +178,7 @@ impl ClientRow {
     /// Fails with `SeenBefore` if this copy of `packet` can only be refused.
     fn check_seen(
         &mut self,
-        packet: PacketId,
+        packet: u64,
         source: Source,
         alarm: impl FnOnce(Source),
     ) -> Result<(), Reject> {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use super::clients::PacketId;
 use crate::core::types::{Boot, SECOND, Source};
 use crate::core::wire::ReplyDatagram;
 
@@ -16,7 +15,7 @@ pub const LIFE: u64 = 10 * SECOND;
 pub(super) struct OpenTicket {
     pub(super) reply: ReplyDatagram,
     pub(super) row: u32,
-    pub(super) packet: PacketId,
+    pub(super) packet: u64,
     pub(super) source: Source,
     pub(super) source_port: u16,
     pub(super) destination: Source,

@@ -6,9 +6,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::{Secret, keyed16};
 
+/// Bytes of a tag, a client's pseudonym for one day.
 pub const TAG: usize = 16;
-/// A client's pseudonym for one day.
-pub type Tag = [u8; TAG];
 
 /// The day that a client's tag is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +20,7 @@ pub enum Day {
 
 impl Day {
     /// The tag that the owner of `key` sends.
-    pub fn tag(self, key: &Secret<32>) -> Tag {
+    pub fn tag(self, key: &Secret<32>) -> [u8; TAG] {
         match self {
             Day::Number(day) => {
                 keyed16(key.expose(), &[b"toctoc v1 tag of day\0", &day.to_be_bytes()])
@@ -82,13 +81,13 @@ impl TagTable {
     }
 
     /// The row of the one client that has this tag.
-    pub fn find(&self, tag: &Tag) -> Option<u32> {
+    pub fn find(&self, tag: &[u8; TAG]) -> Option<u32> {
         #[cfg(test)]
         crate::core::op_counter::count(|done| done.look_ups += 1);
         self.owners.get(&u128::from_be_bytes(*tag))?.row
     }
 
-    fn put(&mut self, row: u32, tag: Tag, first_day: u64, last_day: u64) {
+    fn put(&mut self, row: u32, tag: [u8; TAG], first_day: u64, last_day: u64) {
         let new = TagOwner { row: Some(row), first_day, last_day };
         let owner = self.owners.entry(u128::from_be_bytes(tag)).or_insert(new);
         if owner.row != Some(row) {

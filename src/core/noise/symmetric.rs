@@ -8,21 +8,18 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes that sealing adds: the Poly1305 tag.
 pub const SEAL: usize = 16;
-
 const NAME: &[u8] = b"Noise_NKpsk0_25519_ChaChaPoly_BLAKE2s";
 /// BLAKE2s' block, which HMAC pads its key to.
 const BLOCK: usize = 64;
-
-type Hash = [u8; 32];
 
 /// The three values of the handshake, wiped when dropped.
 ///
 /// INVARIANT: `key` encrypts or decrypts at most once before it is replaced, so its nonce is always
 /// 0 and there is no counter. NKpsk0 mixes a DH between any two payloads.
 pub(super) struct Symmetric {
-    chaining: Hash,
-    hash: Hash,
-    key: Hash,
+    chaining: [u8; 32],
+    hash: [u8; 32],
+    key: [u8; 32],
 }
 
 impl Drop for Symmetric {
@@ -47,7 +44,7 @@ impl Symmetric {
         Self { chaining: self.chaining, hash: self.hash, key: self.key }
     }
 
-    pub(super) fn hash(&self) -> Hash {
+    pub(super) fn hash(&self) -> [u8; 32] {
         self.hash
     }
 
@@ -100,7 +97,7 @@ impl Symmetric {
     }
 }
 
-fn digest(parts: &[&[u8]]) -> Hash {
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Blake2s256::new();
     for part in parts {
         hash.update(part);
@@ -109,7 +106,7 @@ fn digest(parts: &[&[u8]]) -> Hash {
 }
 
 /// HMAC-BLAKE2s (RFC 2104): Noise requires HMAC, not BLAKE2's own keyed mode.
-fn hmac(key: &Hash, parts: [&[u8]; 2]) -> Hash {
+fn hmac(key: &[u8; 32], parts: [&[u8]; 2]) -> [u8; 32] {
     let mut inner = Zeroizing::new([0x36; BLOCK]);
     let mut outer = Zeroizing::new([0x5c; BLOCK]);
     for ((i, o), k) in inner.iter_mut().zip(outer.iter_mut()).zip(key) {
@@ -122,7 +119,7 @@ fn hmac(key: &Hash, parts: [&[u8]; 2]) -> Hash {
 }
 
 /// Noise's HKDF with three outputs. A caller that needs two ignores the third.
-fn hkdf(chaining: &Hash, material: &[u8]) -> Zeroizing<[Hash; 3]> {
+fn hkdf(chaining: &[u8; 32], material: &[u8]) -> Zeroizing<[[u8; 32]; 3]> {
     let temp = Zeroizing::new(hmac(chaining, [material, &[]]));
     let mut outputs = Zeroizing::new([[0; 32]; 3]);
     let [first, second, third] = &mut *outputs;

@@ -20,17 +20,15 @@ pub(super) struct Attempt {
     deadline: i64,
 }
 
-/// Attempts at the same stage of the same door: (door, stage).
-type StageGroup = (u16, u8);
-
 /// Ids count up and are never used again, so a smaller id is an older attempt.
 pub(super) struct Attempts {
     cap: usize,
     next: u64,
     live: BTreeMap<(IpAddr, u64), Attempt>,
     deadlines: BTreeSet<(i64, u64, IpAddr)>,
-    groups: BTreeMap<StageGroup, BTreeSet<(u64, IpAddr)>>,
-    group_sizes: BTreeSet<(usize, StageGroup)>,
+    /// Attempts by (door, stage).
+    groups: BTreeMap<(u16, u8), BTreeSet<(u64, IpAddr)>>,
+    group_sizes: BTreeSet<(usize, (u16, u8))>,
 }
 
 impl Attempts {
@@ -126,14 +124,14 @@ impl Attempts {
         }
     }
 
-    fn join(&mut self, group: StageGroup, id: u64, source: IpAddr) {
+    fn join(&mut self, group: (u16, u8), id: u64, source: IpAddr) {
         let members = self.groups.entry(group).or_default();
         self.group_sizes.remove(&(members.len(), group));
         members.insert((id, source));
         self.group_sizes.insert((members.len(), group));
     }
 
-    fn leave(&mut self, group: StageGroup, id: u64, source: IpAddr) {
+    fn leave(&mut self, group: (u16, u8), id: u64, source: IpAddr) {
         let Some(members) = self.groups.get_mut(&group) else { return };
         self.group_sizes.remove(&(members.len(), group));
         members.remove(&(id, source));

@@ -10,7 +10,6 @@ use crate::keys::encoded;
 use crate::keys::public::PublicKey;
 
 const MAX_SERVICES: usize = 64;
-
 const SHAPE: &str = "write id=HEX,services=\"ssh\" ssh-ed25519 AAAA... NAME";
 
 /// A client, and the offsets of its parts for messages.
