@@ -16,7 +16,6 @@ impl<'a> SourceText<'a> {
         Self { label, text }
     }
 
-    /// An error at byte `offset`.
     pub fn complain(
         &self,
         offset: usize,

@@ -15,7 +15,6 @@ pub const STEPS: usize = 32;
 /// The most doors of one gateway.
 pub const DOORS: usize = 4096;
 
-/// A door that a classic sequence opens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Door {
     /// Its name in log lines, at most 127 bytes. Two doors may have the same.
@@ -39,7 +38,6 @@ pub struct Door {
     /// The destination that counts, instead of the interface's own addresses. Compared as text, as
     /// knockd does.
     pub target: Option<String>,
-    /// The file of one-time sequences.
     pub one_time_sequences: Option<PathBuf>,
     /// True if `sequence` is from the configuration and not from that file: it counts until it is
     /// used, then the file does.
@@ -117,11 +115,9 @@ const MAX_ECHO: u16 = 65_507;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// A TCP packet or a UDP datagram to this port.
     Port(Port),
     /// An ICMP or ICMPv6 echo request with this many bytes of payload (TOML form only).
     Echo {
-        /// Bytes after the eight of the ICMP header.
         size: u16,
     },
 }
@@ -173,7 +169,6 @@ impl fmt::Display for Step {
 pub struct TcpFlags {
     /// Bits that must be set.
     pub set: u8,
-    /// Bits that must not be set.
     pub unset: u8,
 }
 
@@ -192,7 +187,6 @@ impl TcpFlags {
         }
     }
 
-    /// True if a packet's flag byte fits.
     pub fn fit(self, flags: u8) -> bool {
         flags & self.set == self.set && flags & self.unset == 0
     }

@@ -29,7 +29,6 @@ pub use tickets::{LIFE, TICKETS};
 
 #[derive(Default)]
 pub struct Setup {
-    /// For sealed knocks, if the gateway takes them.
     pub sealed: Option<SealedSetup>,
     /// Clients by row.
     pub clients: Vec<(ClientKeys, Fingerprint)>,
@@ -50,15 +49,7 @@ pub struct SealedSetup {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Ask the gatekeeper for a verdict on this knock.
-    Knock {
-        /// For [`Engine::verdict`].
-        ticket: u64,
-        row: u32,
-        h: [u8; 32],
-        body: [u8; BODY],
-        source: Source,
-        source_port: u16,
-    },
+    Knock { ticket: u64, row: u32, h: [u8; 32], body: [u8; BODY], source: Source, source_port: u16 },
     Receipt {
         /// The address and port that the knock came to.
         from: SocketAddr,
@@ -69,12 +60,7 @@ pub enum Action {
     /// Report that a client's packet came again, from another source.
     Alarm { row: u32, first: Source, again: Source },
     /// Some door listens for this packet. Only with [`MachineRules::debug`].
-    Seen {
-        hit: KnockPacket,
-        source_port: u16,
-        /// Its length, from its IP header.
-        length: u16,
-    },
+    Seen { hit: KnockPacket, source_port: u16, length: u16 },
     /// Report an event at a door. Never [`SequenceEvent::Seen`].
     Door(SequenceEvent),
 }

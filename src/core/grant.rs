@@ -36,7 +36,6 @@ pub struct GrantKey {
     pub source: Source,
     /// The source port that it is bound to; 0 = any.
     pub source_port: u16,
-    /// That address alone, or its whole /64.
     pub span: Span,
 }
 
@@ -51,11 +50,9 @@ impl GrantKey {
     }
 }
 
-/// A live grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActiveGrant {
     pub key: GrantKey,
-    /// One connection, or any number.
     pub form: GrantKind,
     /// The opened ports; none for a command service.
     pub ports: Ports,
@@ -121,7 +118,6 @@ impl ActiveGrant {
 /// The way in which a grant ends before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrantEnd {
-    /// Its holder closed it.
     Closed,
     /// Its holder may no longer have it.
     Revoked,

@@ -44,7 +44,6 @@ enum ElementFit {
     Arm,
     /// It lasts no longer than its longest grant.
     Shorten,
-    /// It is removed all the same.
     Remove,
 }
 
@@ -237,7 +236,6 @@ impl Grants {
     }
 }
 
-/// The start of the last of these grants that has `element`.
 fn last_opened<'a>(
     grants: impl Iterator<Item = &'a ActiveGrant>,
     element: &Element,

@@ -13,7 +13,6 @@ pub const RECEIPT_BODY: usize = 120;
 /// The version: the first byte of both.
 pub const VERSION: u8 = 1;
 
-/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum KnockKind {
@@ -71,7 +70,6 @@ pub fn timestamp(now: Wall, entropy: u32) -> Wall {
 }
 
 impl Request {
-    /// The [`SIGNED`] bytes of this request.
     pub fn encode(&self) -> [u8; SIGNED] {
         Writer::<SIGNED>::new()
             .u8(VERSION)
@@ -181,7 +179,6 @@ pub struct Receipt {
     pub once: bool,
     /// The duration of the grant, from `time` on; 0 without a grant.
     pub seconds: u32,
-    /// The gateway's wall clock.
     pub time: Wall,
     /// Gateway time minus the knock's timestamp, nanoseconds.
     pub delay: i64,
@@ -198,7 +195,6 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The [`RECEIPT_BODY`] bytes of this receipt.
     pub fn encode(&self) -> [u8; RECEIPT_BODY] {
         let mut writer = Writer::<RECEIPT_BODY>::new();
         writer
@@ -261,7 +257,6 @@ fn decode_ports(reader: &mut Reader<'_>) -> Option<Ports> {
     Some(ports)
 }
 
-/// `None` for a field that is all zero.
 fn nonzero<const N: usize>(bytes: [u8; N]) -> Option<[u8; N]> {
     if bytes == [0; N] { None } else { Some(bytes) }
 }

@@ -89,7 +89,6 @@ impl Ledger {
         records
     }
 
-    /// The marks of every client that has any.
     pub fn marks(&self) -> impl Iterator<Item = (ClientId, &UsedMarks)> {
         self.marks.iter().map(|(client, marks)| (*client, marks))
     }

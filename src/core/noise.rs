@@ -30,7 +30,6 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// Makes the pair of 32 random bytes.
     pub fn new(secret: &Secret<32>) -> Self {
         let secret = StaticSecret::from(*secret.expose());
         let public = PublicKey::from(&secret);
@@ -143,7 +142,6 @@ impl Responder {
         Some(Self { state, knock_hash, peer_ephemeral: *peer_ephemeral })
     }
 
-    /// The handshake hash after `psk, e, es`, which the client signed.
     pub fn hash(&self) -> [u8; 32] {
         self.knock_hash
     }

@@ -56,7 +56,6 @@ pub struct OpeningEntry {
 }
 
 impl OpeningEntry {
-    /// The address that it is for, if it is a service's opening.
     fn place(&self) -> Option<ServiceAddress> {
         match self.stop {
             CommandLine::Shell(_) => None,
@@ -290,7 +289,6 @@ impl Openings {
         id
     }
 
-    /// A command of opening `id` has ended.
     pub fn ended(&mut self, now: Now, id: u64, how: CommandEnd, actions: &mut Vec<OpeningAction>) {
         let Some(opening) = self.live.get_mut(&id) else { return };
         if how != CommandEnd::Exited(0) {

@@ -224,7 +224,6 @@ impl Policy {
         }
     }
 
-    /// The grant that a request leads to, within all limits.
     fn grant(
         &self,
         now: Now,

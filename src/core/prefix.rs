@@ -6,13 +6,13 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::types::Source;
 
-/// The addresses that a grant covers.
+/// The addresses that a grant covers. A variant's number is its byte in the journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Span {
     #[default]
-    Host,
+    Host = 0,
     /// Its whole /64, because an IPv6 host may change its lower half at any time.
-    Net64,
+    Net64 = 1,
 }
 
 impl Span {
@@ -48,7 +48,6 @@ impl Prefix {
         if sound { Some(prefix) } else { None }
     }
 
-    /// True if `source` is one of these.
     pub fn contains(&self, source: Source) -> bool {
         self.masked(source.ip()) == Some(bits(self.base))
     }

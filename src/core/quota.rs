@@ -3,7 +3,6 @@
 
 use super::types::{Boot, SECOND};
 
-/// The limit of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// How many at once.

@@ -19,27 +19,42 @@ pub const TEXT: usize = 8 * 1024;
 /// One fact that a restart must not forget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// A timestamp of this client was accepted.
-    Seen { client: ClientId, timestamp: Wall },
+    Seen {
+        client: ClientId,
+        timestamp: Wall,
+    },
     /// A timestamp of this client was refused and answered, or needed a challenge.
-    Burned { client: ClientId, timestamp: Wall },
+    Burned {
+        client: ClientId,
+        timestamp: Wall,
+    },
     /// All marks of this client so far, and nothing else. Written by compaction only.
-    Marks { client: ClientId, marks: UsedMarks },
+    Marks {
+        client: ClientId,
+        marks: UsedMarks,
+    },
     /// The wall clock showed this while it was trusted.
-    Newest { wall: Wall },
+    Newest {
+        wall: Wall,
+    },
     /// At this time it was found that records before this one may be missing. Only challenges
     /// count until `Reinitialised`.
-    Lost { at: Wall },
+    Lost {
+        at: Wall,
+    },
     /// An admin accepted the loss at this time.
-    Reinitialised { at: Wall },
-    /// A grant began.
+    Reinitialised {
+        at: Wall,
+    },
     Granted(ActiveGrant),
     /// A grant ended before its time.
     Ended(GrantKey),
     /// A door or a command service is about to open: its stop command must run, whatever happens.
     Opened(OpeningEntry),
     /// The stop command of the opening with this id has ended.
-    Stopped { id: u64 },
+    Stopped {
+        id: u64,
+    },
 }
 
 impl Record {
@@ -121,20 +136,12 @@ impl Record {
     }
 }
 
-// The place of a value is its byte in the journal, one more for `FORMS`: never reorder.
+// By their discriminants, which are their bytes in the journal.
 const SPANS: [Span; 2] = [Span::Host, Span::Net64];
 const FORMS: [GrantKind; 2] = [GrantKind::Time, GrantKind::Once];
 const CUTS: [DisconnectPolicy; 3] =
     [DisconnectPolicy::Never, DisconnectPolicy::Revoked, DisconnectPolicy::Closed];
 const PROOFS: [AddressProof; 3] = [AddressProof::Both, AddressProof::Seen, AddressProof::Signed];
-
-fn byte_of<T: PartialEq>(values: &[T], value: T) -> u8 {
-    (0..).zip(values).find(|(_, one)| **one == value).map_or(u8::MAX, |(byte, _)| byte)
-}
-
-fn of_byte<T: Copy>(values: &[T], byte: u8) -> Option<T> {
-    values.get(usize::from(byte)).copied()
-}
 
 fn client(head: &mut Reader<'_>) -> Option<ClientId> {
     head.array().map(ClientId)
@@ -154,7 +161,7 @@ fn put_key(out: &mut Vec<u8>, key: &GrantKey) {
     out.extend(key.service.to_bytes());
     out.extend(key.source.to_bytes());
     out.extend(key.source_port.to_be_bytes());
-    out.push(byte_of(&SPANS, key.span));
+    out.push(key.span as u8);
 }
 
 fn take_key(head: &mut Reader<'_>) -> Option<GrantKey> {
@@ -168,13 +175,13 @@ fn take_key(head: &mut Reader<'_>) -> Option<GrantKey> {
         service: ServiceName::from_bytes(head.array()?)?,
         source: Source::from_bytes(head.array()?),
         source_port: head.u16()?,
-        span: of_byte(&SPANS, head.u8()?)?,
+        span: *SPANS.get(usize::from(head.u8()?))?,
     })
 }
 
 fn put_grant(out: &mut Vec<u8>, grant: &ActiveGrant) {
     put_key(out, &grant.key);
-    out.push(byte_of(&FORMS, grant.form) + 1);
+    out.push(grant.form as u8);
     for port in grant.ports {
         let (proto, number) = port.map_or((0, 0), |port| (port.proto.number(), port.number));
         out.push(proto);
@@ -183,13 +190,13 @@ fn put_grant(out: &mut Vec<u8>, grant: &ActiveGrant) {
     out.extend(grant.opened.wall.0.to_be_bytes());
     out.extend(grant.opened.boot.0.to_be_bytes());
     out.extend(grant.seconds.to_be_bytes());
-    out.push(byte_of(&CUTS, grant.cut));
-    out.push(byte_of(&PROOFS, grant.proof));
+    out.push(grant.cut as u8);
+    out.push(grant.proof as u8);
 }
 
 fn take_grant(head: &mut Reader<'_>) -> Option<ActiveGrant> {
     let key = take_key(head)?;
-    let form = of_byte(&FORMS, head.u8()?.checked_sub(1)?)?;
+    let form = *FORMS.get(usize::from(head.u8()?.checked_sub(1)?))?;
     let mut ports = [None; SERVICE_PORTS];
     for slot in &mut ports {
         *slot = match (head.u8()?, head.u16()?) {
@@ -199,8 +206,8 @@ fn take_grant(head: &mut Reader<'_>) -> Option<ActiveGrant> {
     }
     let opened = Now { wall: wall(head)?, boot: Boot(head.u64()?) };
     let seconds = head.u32()?;
-    let cut = of_byte(&CUTS, head.u8()?)?;
-    let proof = of_byte(&PROOFS, head.u8()?)?;
+    let cut = *CUTS.get(usize::from(head.u8()?))?;
+    let proof = *PROOFS.get(usize::from(head.u8()?))?;
     Some(ActiveGrant { key, form, ports, opened, seconds, cut, proof })
 }
 

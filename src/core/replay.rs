@@ -55,7 +55,6 @@ pub struct Window {
     pub max_ahead: u32,
 }
 
-/// The state that the start found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateOrigin {
     /// A state without damage. Nobody can see whether it is the newest one.
@@ -84,7 +83,6 @@ pub struct Fresh {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub reject: Reject,
-    /// Worth a line in the log.
     pub alarm: Option<Alarm>,
 }
 

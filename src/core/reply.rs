@@ -46,7 +46,6 @@ impl Reply {
         Self { status: Status::Trouble, challenge: None, granted: None, ..self }
     }
 
-    /// The receipt at `now`, if the client waits for one.
     pub fn receipt(&self, now: Now, next_key: Option<[u8; 32]>) -> Option<Receipt> {
         if !self.receipt_wanted {
             return None;

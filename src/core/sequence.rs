@@ -50,10 +50,8 @@ pub struct DoorSpec {
     pub pause_after: u32,
 }
 
-/// The destination that counts for a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Any of our own addresses.
     Own,
     /// This address, ours or not.
     Only(IpAddr),
@@ -92,30 +90,16 @@ impl From<Option<&str>> for Target {
 pub enum SequenceEvent {
     /// Some door listens for this packet: its first event; for debugging.
     Seen,
-    /// An attempt ran out of time.
-    TimedOut {
-        door: u16,
-        source: IpAddr,
-        /// The number of steps done.
-        stage: u8,
-    },
+    /// An attempt ran out of time after `stage` steps.
+    TimedOut { door: u16, source: IpAddr, stage: u8 },
     /// An attempt that ended with an earlier packet is removed; for debugging.
-    Removed {
-        source: IpAddr,
-        /// True if it opened the door.
-        success: bool,
-    },
+    Removed { source: IpAddr, success: bool },
     /// A hit over IPv6 that does not count here. The packet's only event.
     Refused { source: IpAddr },
     /// This TCP flag does not fit a door; true if the door wants it set. For debugging.
     Ignored(&'static str, bool),
-    /// Step number `stage` was right.
-    Stage {
-        door: u16,
-        source: IpAddr,
-        /// Counted from 1.
-        stage: u8,
-    },
+    /// Step number `stage`, counted from 1, was right.
+    Stage { door: u16, source: IpAddr, stage: u8 },
     /// The whole sequence was right. A one-time sequence is shut until the next one is set.
     Completed(Completed),
 }
@@ -137,7 +121,6 @@ impl Completed {
     }
 }
 
-/// The treatment of hits over IPv6.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ipv6 {
     #[default]
@@ -148,7 +131,6 @@ pub enum Ipv6 {
     Ignored,
 }
 
-/// The rules that apply to all doors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineRules {
     pub own: Vec<IpAddr>,
@@ -207,7 +189,6 @@ impl Machine {
         self.attempts.len()
     }
 
-    /// Takes one packet, captured at `at`, and passes its events to `emit`.
     pub fn packet(&mut self, at: Wall, hit: &KnockPacket, emit: &mut impl FnMut(SequenceEvent)) {
         if hit.source.is_ipv6() && self.rules.ipv6 != Ipv6::Counts {
             return self.refuse_ipv6(hit, emit);
@@ -297,7 +278,6 @@ impl Machine {
         }
     }
 
-    /// Applies a packet to one attempt of its source.
     fn go_on(&mut self, hit: &KnockPacket, id: u64, emit: &mut impl FnMut(SequenceEvent)) {
         // Gone if an earlier attempt of this packet used up the door's one-time sequence.
         let Some(attempt) = self.attempts.get(hit.source, id) else { return };

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use super::prefix::{Prefix, Span};
 use super::types::{ClientId, Fingerprint, Port, ServiceName, Source};
 
-/// The number of connections that a grant is for.
+/// The number of connections that a grant is for. Here and below a variant's number is its byte in
+/// the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GrantKind {
     /// Any number of new connections until the time is over; established ones continue.
-    Time,
+    Time = 1,
     /// One connection; the first completed handshake uses it up. TCP only.
-    Once,
+    Once = 2,
 }
 
 /// The table that drops packets that no grant covers.
@@ -29,14 +30,13 @@ pub enum Mode {
 pub enum DisconnectPolicy {
     /// Never: a connection stays until a peer closes it.
     #[default]
-    Never,
+    Never = 0,
     /// When the holder of the grant may no longer have it.
-    Revoked,
+    Revoked = 1,
     /// Also when the holder closes the grant.
-    Closed,
+    Closed = 2,
 }
 
-/// The address that a service grants.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceRule {
     /// The knock names it and comes from it.
@@ -48,15 +48,14 @@ pub enum SourceRule {
     Within(Vec<Prefix>),
 }
 
-/// The evidence for the address of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressProof {
     /// It was signed, and the packet came from it.
-    Both,
+    Both = 0,
     /// The packet came from it, and no address was signed.
-    Seen,
+    Seen = 1,
     /// It was signed, and the packet came from elsewhere.
-    Signed,
+    Signed = 2,
 }
 
 impl SourceRule {
@@ -85,7 +84,6 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// The target of this address family.
     pub fn target(&self, v6: bool) -> Option<SocketAddr> {
         self.to.iter().copied().find(|to| to.is_ipv6() == v6)
     }
@@ -121,7 +119,6 @@ pub struct Service {
     pub source: SourceRule,
     /// The width of the grant, if the knock names no source port.
     pub span: Span,
-    /// True if a knock must carry a live challenge.
     pub challenge: bool,
     pub cut: DisconnectPolicy,
     /// Its target; `None` = this machine.

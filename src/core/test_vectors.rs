@@ -39,7 +39,6 @@ pub fn gateway() -> GatewayKeys {
     }
 }
 
-/// The keys in the profile of `client`.
 pub fn side(client: ClientId) -> ClientSide {
     ClientSide {
         gateway: TEST_GATEWAY_ID,
@@ -111,7 +110,6 @@ pub fn open(datagram: &[u8], now: Wall) -> Result<Decrypted, super::types::Rejec
     verified.open(&gateway, &keys, &client().fingerprint)
 }
 
-/// The claim that the listener would send for a knock from `source`.
 pub fn claim(parts: DecryptedParts, source: Source) -> Claim {
     Claim { client: CLIENT, h: parts.h, body: parts.body, source, source_port: 40_000 }
 }

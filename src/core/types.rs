@@ -81,7 +81,6 @@ impl Source {
         }
     }
 
-    /// From 16 bytes, IPv6 or mapped IPv4.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self::new(IpAddr::V6(Ipv6Addr::from(bytes)))
     }
@@ -93,7 +92,6 @@ impl fmt::Display for Source {
     }
 }
 
-/// A transport protocol that a service or a door can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Proto {
     Tcp,
@@ -200,7 +198,6 @@ rejects! {
     UnknownTag = "unknown-tag",
     /// The tag is a client's, but the MAC is not.
     ClientMac = "client-mac",
-    /// The same packet was seen before.
     SeenBefore = "seen-before",
     /// The client, or the gateway as a whole, exceeds its rate.
     Quota = "quota",
@@ -218,11 +215,8 @@ rejects! {
     Clock = "clock",
     /// No such service, not this client's, too many grants, or the key expired.
     Policy = "policy",
-    /// The used-knock mark could not be stored durably.
     State = "state",
-    /// The firewall refused the change.
     Firewall = "firewall",
-    /// A start command failed or took too long.
     Command = "command",
     /// The listener sent something that our listener never sends.
     Pipe = "pipe",
@@ -250,7 +244,7 @@ pub struct Fault {
     /// The problem and its place, one sentence in lower case without a full stop:
     /// `/etc/toctoc/toctocd.toml:12:3: ...`.
     pub what: String,
-    /// The remedy, one sentence; empty only if nothing can be done.
+    /// One sentence; empty only if nothing can be done.
     pub remedy: String,
 }
 

@@ -21,7 +21,6 @@ mod tests;
 
 use mask::SAMPLE;
 
-/// Bytes of a client MAC.
 pub const MAC: usize = 16;
 /// Bytes of every knock, as UDP payload.
 pub const DATAGRAM: usize = KEY + TAG + BODY + SEAL + MAC;
@@ -46,11 +45,9 @@ pub struct ClientSide {
     pub gateway: GatewayId,
     pub realm: Realm,
     pub gateway_public: [u8; KEY],
-    /// The symmetric keys that the two share.
     pub keys: ClientKeys,
 }
 
-/// The client's state after it sent a knock.
 pub struct AwaitingReceipt {
     noise: noise::AwaitingResponse,
     mask: Secret<32>,
@@ -84,7 +81,6 @@ pub struct DecryptedParts {
     pub row: u32,
     /// The handshake hash, which the signature must cover.
     pub h: [u8; 32],
-    /// The body, as it was sealed.
     pub body: [u8; BODY],
 }
 
@@ -269,7 +265,6 @@ fn sample<const N: usize>(sealed: &[u8; N]) -> [u8; SAMPLE] {
     std::array::from_fn(|i| sealed[i])
 }
 
-/// Ciphertext and its tag.
 fn split_seal<const N: usize>(sealed: &[u8]) -> Option<([u8; N], [u8; SEAL])> {
     let mut reader = Reader::new(sealed);
     let parts = (reader.array()?, reader.array()?);

@@ -12,21 +12,17 @@ use crate::core::types::{Port, Proto, ServiceName};
 pub enum Weakness {
     /// It uses the sequence that knockd ships, or that reversed: every scanner knows it.
     Shipped,
-    /// It has fewer than three steps: this many.
     Short(usize),
     /// Its steps are all of this protocol, and their numbers only rise, or only fall: a scan in
     /// that order opens it, since ports that no door lists do not count as wrong.
     InOrder(Proto),
-    /// It has the same sequence as this other door.
     Twin(String),
     /// Its sequence begins with the whole sequence of this other door: whoever opens this one opens
     /// that one too.
     Contains(String),
     /// This step is a port of this service: who connects there begins or breaks an attempt.
     Guarded(Port, ServiceName),
-    /// This step is the port of the sealed knock.
     KnockPort(Port),
-    /// Some program on this machine listens on this step.
     Listening(Port),
     /// This step's echo request does not fit into one packet, and fragments do not count.
     Fragments(u16),
@@ -46,7 +42,6 @@ pub struct DoorContext<'a> {
     pub services: &'a [Service],
     /// Those that some client may open by a sealed knock.
     pub sealed: &'a BTreeSet<ServiceName>,
-    /// The UDP port of the sealed knock.
     pub knock_port: u16,
     /// The ports that programs on this machine listen on.
     pub listening: &'a BTreeSet<Port>,

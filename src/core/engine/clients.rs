@@ -45,7 +45,6 @@ impl QueuedKnock {
     }
 }
 
-/// One packet that was let through before.
 struct SeenPacket {
     id: u64,
     source: Source,

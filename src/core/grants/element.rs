@@ -20,7 +20,6 @@ pub struct Element {
     pub form: GrantKind,
 }
 
-/// One change to the kernel's sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The element lasts this long from now on, whatever it had before. An element for one
@@ -56,7 +55,6 @@ impl Change {
     }
 }
 
-/// A connection that the guard let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {
     pub source: Source,
@@ -66,12 +64,10 @@ pub struct Flow {
 }
 
 impl Element {
-    /// An element for one address, from any port.
     pub fn plain(source: Source, port: Port, form: GrantKind) -> Self {
         Self { source, source_port: 0, span: Span::Host, port, form }
     }
 
-    /// True if it would let this connection in.
     pub fn lets_in(&self, flow: &Flow) -> bool {
         (self.source_port == 0 || self.source_port == flow.source_port)
             && self.span.of(flow.source) == self.source

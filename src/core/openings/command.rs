@@ -7,10 +7,8 @@ use std::net::IpAddr;
 use super::COMMAND;
 use crate::core::address::as_text;
 
-/// Replaced by the address.
 const IP: &str = "%IP%";
 
-/// A command, the address already in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandLine {
     /// For `/bin/sh -c`.

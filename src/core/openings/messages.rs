@@ -7,12 +7,21 @@ use super::CommandLine;
 /// One line for the log. `door` is the name of the door or service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpeningNote {
-    /// A command is about to run.
-    Running { door: String, command: CommandLine },
+    Running {
+        door: String,
+        command: CommandLine,
+    },
     /// A command failed, with this exit status; 0 if a signal ended it.
-    Status { door: String, status: i32 },
+    Status {
+        door: String,
+        status: i32,
+    },
     /// The time for the stop command of opening `id` has come.
-    Timeout { id: u64, door: String, source: IpAddr },
+    Timeout {
+        id: u64,
+        door: String,
+        source: IpAddr,
+    },
 }
 
 impl OpeningNote {
@@ -31,12 +40,10 @@ impl OpeningNote {
     }
 }
 
-/// The reason why no command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotOpened {
     /// The door has no start command for this address family.
     NoCommand,
-    /// The start command is longer than [`super::COMMAND`].
     StartTooLong,
     StopTooLong,
     /// [`super::OPENINGS`] are under way.
@@ -44,7 +51,6 @@ pub enum NotOpened {
 }
 
 impl NotOpened {
-    /// The text of the log line, if there is one.
     pub fn text(self) -> Option<&'static str> {
         match self {
             NotOpened::NoCommand => None,

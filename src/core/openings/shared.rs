@@ -19,16 +19,13 @@ pub const START: u32 = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceAddress {
     pub service: ServiceName,
-    /// The granted address.
     pub source: Source,
 }
 
 /// The state of an opening, for those who wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpeningState {
-    /// Its start command has not ended yet.
     Starting,
-    /// Its start command has succeeded.
     Open,
     /// There is none, or it has failed, or it ends.
     Gone,
@@ -59,7 +56,6 @@ impl Openings {
         Ok(Some(PreparedOpening(Opening { id, door, source, start, stop, place, phase })))
     }
 
-    /// The state of the opening for this service address.
     pub fn state_of(&self, place: &ServiceAddress) -> OpeningState {
         let Some(opening) = self.places.get(place).and_then(|id| self.live.get(id)) else {
             return OpeningState::Gone;
@@ -114,7 +110,6 @@ impl Openings {
         }
     }
 
-    /// The start command of this opening has ended.
     pub(super) fn started(
         &mut self,
         place: ServiceAddress,
@@ -132,7 +127,6 @@ impl Openings {
         self.stop(id, actions);
     }
 
-    /// The start command takes too long.
     pub(super) fn give_up(&mut self, id: u64, actions: &mut Vec<OpeningAction>) {
         let Some(opening) = self.live.get_mut(&id) else { return };
         opening.phase = Phase::Leaving;

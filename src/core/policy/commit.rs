@@ -15,7 +15,6 @@ use crate::core::types::{Fault, Reject};
 pub enum Decision {
     Admit(Admission),
     Close(Closing),
-    /// It only gets a reply.
     Tell(PendingReply),
     /// Silence; nothing to store.
     Refuse(Refused),

@@ -14,7 +14,6 @@ pub const ATTEMPTS: usize = 16_384;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     pub(super) door: u16,
-    /// The number of steps done.
     pub(super) stage: u8,
     /// The first second that is too late.
     deadline: i64,

@@ -46,7 +46,6 @@ impl ServiceName {
     /// The empty name in a probe. Never a configured service.
     pub const NONE: ServiceName = ServiceName([0; 32]);
 
-    /// Parses a name as people write it.
     pub fn new(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
@@ -63,7 +62,6 @@ impl ServiceName {
         if plain && padding.iter().all(|b| *b == 0) { Some(Self(bytes)) } else { None }
     }
 
-    /// The 32 wire bytes.
     pub fn to_bytes(self) -> [u8; 32] {
         self.0
     }
