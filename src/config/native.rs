@@ -119,30 +119,21 @@ fn interfaces(file: SourceText<'_>, list: Spanned<List>) -> Result<Vec<String>, 
     let start = list.span().start;
     let list = list.into_inner();
     if list.is_empty() {
-        return Err(file.complain(
-            start,
-            "`interfaces` is empty",
-            "write interfaces = [\"any\"] to capture on all",
-        ));
+        let remedy = "write interfaces = [\"any\"] to capture on all";
+        return Err(file.complain(start, "`interfaces` is empty", remedy));
     }
     let any = list.iter().find(|name| name.get_ref() == "any");
     if let Some(any) = any
         && list.len() > 1
     {
-        return Err(file.complain(
-            any.span().start,
-            "`any` stands beside other interfaces",
-            "write \"any\" alone, or only names",
-        ));
+        let what = "`any` stands beside other interfaces";
+        return Err(file.complain(any.span().start, what, "write \"any\" alone, or only names"));
     }
     let mut seen = BTreeSet::new();
     for name in &list {
         if !seen.insert(name.get_ref()) {
-            return Err(file.complain(
-                name.span().start,
-                "this interface is named twice",
-                "remove one of the two",
-            ));
+            let remedy = "remove one of the two";
+            return Err(file.complain(name.span().start, "this interface is named twice", remedy));
         }
     }
     list.into_iter().map(|name| word(file, name, "interfaces", INTERFACE)).collect()
@@ -154,11 +145,8 @@ fn firewall(file: SourceText<'_>, raw: RawFirewall) -> Result<FirewallSettings, 
     let mark = bit(file, raw.mark, "mark", default.mark)?;
     let pending_mark = bit(file, raw.pending_mark, "pending_mark", default.pending_mark)?;
     if mark == pending_mark {
-        return Err(file.complain(
-            marks_at,
-            "mark and pending_mark are the same bit",
-            "choose two that nobody else uses",
-        ));
+        let remedy = "choose two that nobody else uses";
+        return Err(file.complain(marks_at, "mark and pending_mark are the same bit", remedy));
     }
     let mode = choice(file, raw.mode, "mode", &MODES, default.mode)?;
     let table = match raw.table {
@@ -182,11 +170,8 @@ fn bit(file: SourceText<'_>, value: At<i64>, key: &str, default: u32) -> Result<
     if mask.is_power_of_two() {
         return Ok(mask);
     }
-    Err(file.complain(
-        at,
-        format!("{key} = {mask:#x} is not one bit"),
-        format!("write for example {key} = {default:#x}"),
-    ))
+    let remedy = format!("write for example {key} = {default:#x}");
+    Err(file.complain(at, format!("{key} = {mask:#x} is not one bit"), remedy))
 }
 
 fn number<N: TryFrom<i64>>(

@@ -227,10 +227,9 @@ fn put_entry(out: &mut Vec<u8>, text: &mut Vec<u8>, entry: &OpeningEntry) -> Res
         Ok(length) if text.len() <= TEXT => length,
         _ => {
             let door = &entry.door;
-            return Err(Fault::new(
-                format!("{door}: its name and stop command are longer than {TEXT} bytes"),
-                "put the command into a script and name that",
-            ));
+            let what = format!("{door}: its name and stop command are longer than {TEXT} bytes");
+            let remedy = "put the command into a script and name that";
+            return Err(Fault::new(what, remedy));
         }
     };
     out.extend(entry.id.to_be_bytes());

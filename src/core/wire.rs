@@ -100,10 +100,9 @@ pub fn seal(
     sign: impl FnOnce(&authentic::Message) -> Result<Signature, Fault>,
 ) -> Result<([u8; DATAGRAM], AwaitingReceipt), Fault> {
     let Some(initiator) = side.initiator(&ephemeral) else {
-        return Err(Fault::new(
-            "the gateway's public key is of small order: no secret can be agreed with it",
-            "ask for a new invitation",
-        ));
+        let what = "the gateway's public key is of small order: no secret can be agreed with it";
+        let remedy = "ask for a new invitation";
+        return Err(Fault::new(what, remedy));
     };
     let message = authentic::message(side.gateway, &initiator.hash(), &request.encode());
     let body = encode_body(request, &sign(&message)?);

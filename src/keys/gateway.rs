@@ -70,19 +70,15 @@ impl GatewayFile {
         let raw: RawGatewayFile = toml::from_str(text)
             .map_err(|error| file.complain_serde(error.span(), error.message()))?;
         if *raw.version.get_ref() != 1 {
-            return Err(file.complain(
-                raw.version.span().start,
-                "a key file of another version",
-                "use the toctocd that wrote it, or a newer one",
-            ));
+            let what = "a key file of another version";
+            let remedy = "use the toctocd that wrote it, or a newer one";
+            return Err(file.complain(raw.version.span().start, what, remedy));
         }
         let gateway = *raw.gateway.get_ref();
         if gateway == TEST_GATEWAY_ID && test_keys == TestKeys::Refused {
-            return Err(file.complain(
-                raw.gateway.span().start,
-                "these are the published test keys: everybody has them",
-                "make your own with `toctocd init`",
-            ));
+            let what = "these are the published test keys: everybody has them";
+            let remedy = "make your own with `toctocd init`";
+            return Err(file.complain(raw.gateway.span().start, what, remedy));
         }
         Ok(Self {
             gateway,

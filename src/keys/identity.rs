@@ -73,10 +73,8 @@ impl Identity {
         lock: Option<(&str, [u8; 20])>,
     ) -> Result<Zeroizing<String>, Fault> {
         self.to_openssh(comment, lock).map_err(|_| {
-            Fault::new(
-                "this key cannot be written in OpenSSH form",
-                "leave special characters out of the comment",
-            )
+            let remedy = "leave special characters out of the comment";
+            Fault::new("this key cannot be written in OpenSSH form", remedy)
         })
     }
 
@@ -104,10 +102,9 @@ impl Identity {
         let public = authentic::public_key(&seed);
         // A signature under a public key other than the seed's own reveals the seed.
         if public != pair.public.0 {
-            return Err(Fault::new(
-                format!("{label}: its public key does not belong to its private key"),
-                "restore it from a backup",
-            ));
+            let what = format!("{label}: its public key does not belong to its private key");
+            let remedy = "restore it from a backup";
+            return Err(Fault::new(what, remedy));
         }
         Ok(Self { seed, public: PublicKey::new(public)? })
     }
@@ -126,10 +123,9 @@ impl KeyFile {
             }
             Err(error) => {
                 let why = printable(&error.to_string());
-                return Err(Fault::new(
-                    format!("{label}: not a readable OpenSSH private key: {why}"),
-                    format!("check it with `ssh-keygen -y -f {label}`"),
-                ));
+                let what = format!("{label}: not a readable OpenSSH private key: {why}");
+                let remedy = format!("check it with `ssh-keygen -y -f {label}`");
+                return Err(Fault::new(what, remedy));
             }
         };
         if !key.is_encrypted() {
@@ -164,18 +160,14 @@ impl Locked {
 }
 
 fn wrong_type(label: &str, shown: &str) -> Fault {
-    Fault::new(
-        format!("{label}: a key of {shown}; only ssh-ed25519 works yet"),
-        "make one with `toctoc keygen` or `ssh-keygen -t ed25519`, and have it enrolled",
-    )
+    let remedy = "make one with `toctoc keygen` or `ssh-keygen -t ed25519`, and have it enrolled";
+    Fault::new(format!("{label}: a key of {shown}; only ssh-ed25519 works yet"), remedy)
 }
 
 fn not_openssh(label: &str, text: &str) -> Fault {
     if text.trim_start().starts_with("ssh-") {
-        return Fault::new(
-            format!("{label}: this is a public key"),
-            "name the private key file, without .pub",
-        );
+        let remedy = "name the private key file, without .pub";
+        return Fault::new(format!("{label}: this is a public key"), remedy);
     }
     if text.contains("PRIVATE KEY-----") || text.contains("PuTTY-User-Key-File") {
         return Fault::new(
@@ -185,10 +177,8 @@ fn not_openssh(label: &str, text: &str) -> Fault {
             ),
         );
     }
-    Fault::new(
-        format!("{label}: not a private key"),
-        "name an OpenSSH private key file, as `toctoc keygen` makes it",
-    )
+    let remedy = "name an OpenSSH private key file, as `toctoc keygen` makes it";
+    Fault::new(format!("{label}: not a private key"), remedy)
 }
 
 #[cfg(test)]

@@ -38,10 +38,8 @@ impl PublicKey {
     pub fn from_line(line: &str) -> Result<(Self, &str), Fault> {
         let line = line.trim();
         if line.contains("PRIVATE KEY") {
-            return Err(Fault::new(
-                "this is a private key",
-                "use the .pub file; never give the private key to anybody",
-            ));
+            let remedy = "use the .pub file; never give the private key to anybody";
+            return Err(Fault::new("this is a private key", remedy));
         }
         let mut words = line.splitn(3, char::is_whitespace);
         let key = Self::from_words(words.next().unwrap_or(""), words.next().unwrap_or(""))?;
@@ -73,15 +71,12 @@ pub fn show_fingerprint(fingerprint: &Fingerprint) -> String {
 fn wrong_algorithm(algorithm: &str) -> Fault {
     let known = ["ssh-rsa", "ssh-dss", "ecdsa-", "sk-", "rsa-", "ssh-ed25519-cert"];
     if known.iter().any(|start| algorithm.starts_with(start)) {
-        return Fault::new(
-            format!("a key of type {}; only ssh-ed25519 works yet", printable(algorithm)),
-            "make one with `toctoc keygen` or `ssh-keygen -t ed25519`",
-        );
+        let what = format!("a key of type {}; only ssh-ed25519 works yet", printable(algorithm));
+        let remedy = "make one with `toctoc keygen` or `ssh-keygen -t ed25519`";
+        return Fault::new(what, remedy);
     }
-    Fault::new(
-        "not an SSH public key line",
-        "it begins with ssh-ed25519 AAAA: copy the whole line of the .pub file",
-    )
+    let remedy = "it begins with ssh-ed25519 AAAA: copy the whole line of the .pub file";
+    Fault::new("not an SSH public key line", remedy)
 }
 
 #[cfg(test)]

@@ -40,21 +40,16 @@ fn door(
     let start = name.span().start;
     let name = name.into_inner();
     if !(1..=NAME).contains(&name.len()) || name.chars().any(char::is_control) {
-        return Err(file.complain(
-            start,
-            "not a door name",
-            "use 1 to 127 bytes without control characters",
-        ));
+        let remedy = "use 1 to 127 bytes without control characters";
+        return Err(file.complain(start, "not a door name", remedy));
     }
     opens_one_way(file, start, &raw)?;
     let mut door = Door { name, native: true, flags: SYN, ..Door::default() };
     match (raw.sequence, raw.one_time_sequences) {
         (Some(_), Some(path)) => {
-            return Err(file.complain(
-                path.span().start,
-                "a door has either a sequence or a file of them",
-                "remove one of the two",
-            ));
+            let what = "a door has either a sequence or a file of them";
+            let remedy = "remove one of the two";
+            return Err(file.complain(path.span().start, what, remedy));
         }
         (None, None) => return Err(file.complain(start, "a door without a sequence", EXAMPLE)),
         (Some(list), None) => door.sequence = sequence(file, &list)?,
@@ -107,20 +102,14 @@ fn sequence(file: SourceText<'_>, list: &Spanned<List>) -> Result<Vec<Step>, Fau
     let mut steps = Vec::new();
     for text in list.get_ref() {
         let Some(step) = Step::read(text.get_ref()) else {
-            return Err(file.complain(
-                text.span().start,
-                "not a step of a sequence",
-                "write 7001/tcp, 7001/udp or icmp:64",
-            ));
+            let remedy = "write 7001/tcp, 7001/udp or icmp:64";
+            return Err(file.complain(text.span().start, "not a step of a sequence", remedy));
         };
         steps.push(step);
     }
     if !(1..=STEPS).contains(&steps.len()) {
-        return Err(file.complain(
-            at,
-            format!("a sequence of {} steps", steps.len()),
-            format!("1 to {STEPS}; better 3 and more"),
-        ));
+        let remedy = format!("1 to {STEPS}; better 3 and more");
+        return Err(file.complain(at, format!("a sequence of {} steps", steps.len()), remedy));
     }
     if is_shipped(&steps) {
         let what = "the sequence that knockd ships: every scanner knows it";

@@ -44,11 +44,9 @@ pub(super) fn in_order<'t, R>(
                 return Err(file.complain(start, what, "remove some"));
             }
             if let Some(other) = owners.insert(name.get_ref().clone(), file.label) {
-                return Err(file.complain(
-                    start,
-                    format!("{sort} `{}` is already in {other}", printable(name.get_ref())),
-                    "give one of the two another name, or remove it",
-                ));
+                let what = format!("{sort} `{}` is already in {other}", printable(name.get_ref()));
+                let remedy = "give one of the two another name, or remove it";
+                return Err(file.complain(start, what, remedy));
             }
             all.push(NamedSection { file, name, raw });
         }

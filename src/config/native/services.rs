@@ -48,11 +48,8 @@ fn service(
 ) -> Result<Service, Fault> {
     let start = name.span().start;
     let Some(name) = ServiceName::new(name.get_ref()) else {
-        return Err(file.complain(
-            start,
-            "not a service name",
-            "use 1 to 31 of a-z 0-9 . _ -, for example [service.ssh]",
-        ));
+        let remedy = "use 1 to 31 of a-z 0-9 . _ -, for example [service.ssh]";
+        return Err(file.complain(start, "not a service name", remedy));
     };
     let commands = commands(file, start, &raw)?;
     let mut ports = Vec::new();
@@ -76,11 +73,9 @@ fn service(
     let max_default = defaults::MAX_SECONDS.max(seconds);
     let max_seconds = number(file, raw.max_seconds, "max_seconds", 1..=604_800, max_default)?;
     if max_seconds < seconds {
-        return Err(file.complain(
-            max_at,
-            format!("max_seconds ({max_seconds}) is less than seconds ({seconds})"),
-            "raise max_seconds or lower seconds",
-        ));
+        let what = format!("max_seconds ({max_seconds}) is less than seconds ({seconds})");
+        let remedy = "raise max_seconds or lower seconds";
+        return Err(file.complain(max_at, what, remedy));
     }
     let max_grants = defaults::SERVICE_MAX_GRANTS;
     Ok(Service {
@@ -160,10 +155,11 @@ fn forward(
         if !masquerade {
             return Ok(None);
         }
+        let remedy = "name the target: forward = ...";
         return Err(file.complain(
             masquerade_at.unwrap_or(0),
             "masquerade without forward",
-            "name the target: forward = ...",
+            remedy,
         ));
     };
     let start = value.span().start;
@@ -186,18 +182,13 @@ fn forward(
     }
     let v4_targets = to.iter().filter(|target| target.is_ipv4()).count();
     if to.is_empty() || v4_targets > 1 || to.len() - v4_targets > 1 {
-        return Err(file.complain(
-            start,
-            "`forward` needs one inner host, or one of each family",
-            "split it into services",
-        ));
+        let what = "`forward` needs one inner host, or one of each family";
+        let remedy = "split it into services";
+        return Err(file.complain(start, what, remedy));
     }
     if ports.len() != 1 {
-        return Err(file.complain(
-            start,
-            "a service that forwards has one port",
-            "make one service of each port",
-        ));
+        let remedy = "make one service of each port";
+        return Err(file.complain(start, "a service that forwards has one port", remedy));
     }
     Ok(Some(Forward { to, masquerade }))
 }
@@ -219,11 +210,8 @@ fn ports(
     let start = start_of(&list).unwrap_or(start);
     let list = list.map(Spanned::into_inner).unwrap_or_default();
     if list.is_empty() {
-        return Err(file.complain(
-            start,
-            format!("service `{name}` has no ports"),
-            "write for example ports = [\"22/tcp\"], or start and stop commands",
-        ));
+        let remedy = "write for example ports = [\"22/tcp\"], or start and stop commands";
+        return Err(file.complain(start, format!("service `{name}` has no ports"), remedy));
     }
     let count = list.len();
     if count > SERVICE_PORTS {
@@ -240,18 +228,12 @@ fn ports(
     for text in list {
         let at = text.span().start;
         let Some(port) = Port::read(text.get_ref()) else {
-            return Err(file.complain(
-                at,
-                "not a port",
-                "write a number from 1 to 65535 and its protocol, as in \"22/tcp\"",
-            ));
+            let remedy = "write a number from 1 to 65535 and its protocol, as in \"22/tcp\"";
+            return Err(file.complain(at, "not a port", remedy));
         };
         if let Some(owner) = owners.insert(port, format!("service `{name}`")) {
-            return Err(file.complain(
-                at,
-                format!("{port} is already taken by {owner}"),
-                "give each port to one service",
-            ));
+            let remedy = "give each port to one service";
+            return Err(file.complain(at, format!("{port} is already taken by {owner}"), remedy));
         }
         ports.push(port);
     }
