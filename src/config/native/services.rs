@@ -155,12 +155,9 @@ fn forward(
         if !masquerade {
             return Ok(None);
         }
+        let at = masquerade_at.unwrap_or(0);
         let remedy = "name the target: forward = ...";
-        return Err(file.complain(
-            masquerade_at.unwrap_or(0),
-            "masquerade without forward",
-            remedy,
-        ));
+        return Err(file.complain(at, "masquerade without forward", remedy));
     };
     let start = value.span().start;
     let list = match value.into_inner() {
