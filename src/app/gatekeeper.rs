@@ -40,7 +40,7 @@ use listeners::Listeners;
 use outbox::Outbox;
 use reload::Reload;
 use requests::Requests;
-pub use serve::{RunFault, run};
+pub use start::{RunFault, run};
 use tasks::Tasks;
 
 /// Seconds between two checks of what nobody would tell us of.
@@ -203,6 +203,11 @@ impl Gatekeeper {
     /// Says that it serves.
     fn announce(&mut self, now: Now) {
         self.out.begin(now.boot);
+        // So that a clock that is set back while nobody runs is noticed.
+        if let Some(record) = self.replay.heartbeat(now, 60) {
+            self.journal.defer(&[record]);
+        }
+        self.journal.maintain(now, &mut self.tasks, &mut self.out);
         if let Some(damage) = self.journal.damage() {
             self.out.log(format!("state: {damage}"));
         }

@@ -63,7 +63,7 @@ fn status_names_a_client_whose_clock_was_ahead_and_forgiving_gives_it_a_clean_st
     };
     ok(&open("anna"));
     let status = gate.status();
-    assert!(status.contains("ahead       anna: a clock was ahead"), "{status}");
+    assert!(status.contains("ahead       anna: its clock was ahead"), "{status}");
     assert!(!status.contains("bert:"), "{status}");
     let new = gate.path("anew.toml");
     let output = gate.toctocd(&["client", "forgive", "anna", "--out", &new]);

@@ -48,7 +48,7 @@ fn a_gateway_that_is_told_to_end_does_not_reload_first() {
     for signal in [Signal::SIGSTOP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCONT] {
         process.signal(signal);
     }
-    let output = gate.daemon().wait_for("ends;");
+    let output = gate.daemon().wait_for("shutting down;");
     let all = gate.daemon().log();
     assert!(!all.contains("reload") && !all.contains("still runs"), "{output}: {all}");
     assert!(gate.daemon().process.wait(LONG).is_some_and(|status| status.success()));

@@ -56,7 +56,7 @@ fn behind_a_nat_the_client_prints_the_observed_address_and_uses_it_with_ask_sour
     let refused = open(&[]);
     let message = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{message}");
-    assert!(message.contains("you asked for 192.168.7.2"), "{message}");
+    assert!(message.contains("the knock named 192.168.7.2"), "{message}");
     assert!(message.contains("from 10.90.0.2"), "{message}");
     assert!(inner.connect(ssh, SHORT).is_err(), "the refused knock opened the port");
     let granted = ok(&open(&["--ask-source"]));

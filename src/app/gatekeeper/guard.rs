@@ -260,7 +260,11 @@ impl Gatekeeper {
     }
 
     fn repaired(&mut self, now: Now, result: Result<GuardReport, Fault>) {
+        let was_wrong = matches!(result, Ok(GuardReport::Loaded { reloaded: true, .. }));
         let repaired = result.and_then(|report| self.guard_loaded(now, report));
+        if was_wrong && repaired.is_ok() {
+            self.out.log("the guard was loaded again");
+        }
         self.answer_status(now, repaired.is_ok());
         if let Err(fault) = repaired {
             self.guard.repair_at = Some(now.boot.plus(RETRY));
@@ -270,7 +274,7 @@ impl Gatekeeper {
 
     /// The guard stands as it was loaded; its elements are made to fit the grants of this moment.
     pub(super) fn guard_loaded(&mut self, now: Now, report: GuardReport) -> Result<(), Fault> {
-        let GuardReport::Loaded { reloaded, elements } = report else {
+        let GuardReport::Loaded { elements, .. } = report else {
             return Err(Fault::new(
                 "the guard was not loaded",
                 "this is a bug in toctocd: report it",
@@ -278,9 +282,6 @@ impl Gatekeeper {
         };
         let changes = reconcile(&elements, &self.grants.expected_elements(now));
         self.guard.settle(&changes)?;
-        if reloaded {
-            self.out.log("the guard was loaded again");
-        }
         let found = |element: &Element| elements.iter().any(|(other, _)| other == element);
         let is_new =
             |change: &&Change| matches!(change, Change::Set { element, .. } if !found(element));

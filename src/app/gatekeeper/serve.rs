@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -60,24 +59,6 @@ pub(super) struct Sources {
     pub(super) umask: Mode,
 }
 
-/// Runs a gateway with this configuration until it is told to end.
-///
-/// # Errors
-/// [`RunFault::Start`]: whatever keeps it from starting; the firewall is as it was then.
-/// [`RunFault::Serve`]: the kernel refuses what it never refuses.
-pub fn run(config: &Path) -> Result<(), RunFault> {
-    let server = super::start::start(config).map_err(RunFault::Start)?;
-    server.serve().map_err(RunFault::Serve)
-}
-
-/// Why a gateway does not run.
-pub enum RunFault {
-    /// It could not start.
-    Start(Fault),
-    /// It had to end.
-    Serve(Fault),
-}
-
 /// The signals that we take as descriptors; blocked, so that none interrupts a commit.
 pub(super) fn signals() -> Result<SignalFd, Fault> {
     event_loop::signals(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD])
@@ -123,7 +104,7 @@ impl Server {
         })
     }
 
-    fn serve(mut self) -> Result<(), Fault> {
+    pub(super) fn serve(mut self) -> Result<(), Fault> {
         self.gatekeeper.announce(clock::now());
         self.carry_out();
         while !self.gatekeeper.is_over(clock::now()) {
@@ -186,13 +167,18 @@ impl Server {
     }
 
     fn take_signals(&mut self) {
+        let mut hangup = false;
         while let Some(signal) = event_loop::next_signal(&self.signals) {
             match signal {
                 Signal::SIGTERM | Signal::SIGINT => self.handle(Event::Terminate),
-                Signal::SIGHUP => self.handle(Event::Hangup),
+                // Whoever is told to end does not reload first.
+                Signal::SIGHUP => hangup = true,
                 Signal::SIGCHLD => self.reap(),
                 _ => {}
             }
+        }
+        if hangup {
+            self.handle(Event::Hangup);
         }
     }
 

@@ -90,11 +90,29 @@ impl Gatekeeper {
     }
 }
 
+/// Runs a gateway with this configuration until it is told to end.
+///
+/// # Errors
+/// [`RunFault::Start`]: whatever keeps it from starting; the firewall is as it was then.
+/// [`RunFault::Serve`]: the kernel refuses what it never refuses.
+pub fn run(config: &Path) -> Result<(), RunFault> {
+    let server = start(config).map_err(RunFault::Start)?;
+    server.serve().map_err(RunFault::Serve)
+}
+
+/// Why a gateway does not run.
+pub enum RunFault {
+    /// It could not start.
+    Start(Fault),
+    /// It had to end.
+    Serve(Fault),
+}
+
 /// Reads and checks everything, starts the listener, loads the guard.
 ///
 /// # Errors
 /// Whatever keeps it from starting. The firewall is as it was then.
-pub(super) fn start(path: &Path) -> Result<Server, Fault> {
+fn start(path: &Path) -> Result<Server, Fault> {
     let umask = process::keep_secrets()?;
     let prepared = Arc::new(prepare::prepare(path)?);
     let settings = &prepared.config.settings;

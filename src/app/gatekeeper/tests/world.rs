@@ -256,6 +256,7 @@ impl World {
         };
         world.gatekeeper.announce(world.clock.get());
         world.carry_out();
+        world.settle();
         // What is sent in the first second cannot be told from what was recorded before the start.
         world.advance(SECOND);
         world
