@@ -39,8 +39,8 @@ pub enum ToListener {
     },
     /// One door. Indices count from 0, each once, in order.
     Door { index: u16, spec: DoorSpec },
-    /// The sequence of a door from now on, at most [`crate::core::door::STEPS`]. An empty one closes
-    /// the door.
+    /// The sequence of a door from now on: at most [`crate::core::door::STEPS`] steps. An empty one
+    /// closes the door.
     Sequence { door: u16, steps: Vec<Step> },
     /// One of our unicast addresses, for the list that [`ToListener::AddressesDone`] completes.
     Address {
@@ -77,8 +77,8 @@ pub enum ToListener {
 /// A message from the listener. An attacker who has taken it over can send any, at any rate.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ToGatekeeper {
-    /// It has dropped its privileges, but for these [`crate::edge::confine::Limitations`] (bits), and
-    /// listens.
+    /// It has dropped its privileges and listens. `degraded`: the bits of its
+    /// [`crate::edge::confine::Limitations`].
     Ready { degraded: u32 },
     /// Set-up or confinement failed, and the listener ends.
     Failed {
