@@ -1,11 +1,14 @@
-//! `toctocd status`, `grants`, `reload`: what an admin asks of a running gateway, and how it is
-//! said. What the gateway does is left to `gatekeeper`, files of keys and clients to `provision`.
+//! `toctocd status`, `grants`, `reload`, `reinitialise`: requests to the running gateway, and their
+//! results as text.
 
 use std::path::Path;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::output::{CommandOutput, count};
+use super::printed_guard;
 use crate::config::Settings;
 use crate::core::types::Fault;
 use crate::edge::control::{ControlRequest, ask};
@@ -13,7 +16,7 @@ use crate::edge::control::{ControlRequest, ask};
 /// How long a command waits for the gateway. A reload starts a whole listener, so it is not short.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How many clients with marks in the future are named.
+/// The most clients with a clock ahead that `status` names.
 const SHOWN: usize = 10;
 
 /// The answer to `status`.
@@ -23,27 +26,27 @@ pub struct GatewayStatus {
     pub version: String,
     /// Its process id.
     pub pid: u32,
-    /// Local time at which it started.
+    /// Local time of its start.
     pub since: String,
     /// UDP port of the sealed knock.
     pub knock_port: u16,
-    /// Interfaces that are listened to.
+    /// Interfaces that it listens on.
     pub interfaces: Vec<String>,
-    /// Whether our guard stands in the kernel as we loaded it.
+    /// True if our guard is in the kernel as we loaded it.
     pub guard: bool,
-    /// Whether an admin has taken the guard away.
+    /// True if an admin turned the guard off.
     pub guard_off: bool,
     /// Grants to sealed knocks from other machines since the start.
     pub granted: u64,
-    /// The last of them: who, what, from where; empty if there was none.
+    /// The last of them: client, service, address; empty if there was none.
     pub last_granted: String,
     /// `intact`, or what happened to the state.
     pub state: String,
     /// `sure`, or why every knock needs a challenge.
     pub clock: String,
-    /// Clients with marks in the future, and the local time up to which those reach.
+    /// Clients with used-knock marks in the future, each with the local time of the last mark.
     pub ahead: Vec<(String, String)>,
-    /// What this machine cannot do for us, one sentence each.
+    /// Limitations of this machine, one sentence each.
     pub degraded: Vec<String>,
     /// Addresses that always pass the guard.
     pub break_glass: Vec<String>,
@@ -53,11 +56,11 @@ pub struct GatewayStatus {
     pub clients: usize,
     /// Classic doors.
     pub doors: usize,
-    /// Live grants.
+    /// Current grants.
     pub grants: usize,
     /// Packets that passed the kernel filter.
     pub packets: u64,
-    /// Packets that came to nothing, by reason; reasons never met are left out.
+    /// Rejected packets by reason, without reasons that never occurred.
     pub rejected: Vec<(String, u64)>,
 }
 
@@ -68,9 +71,9 @@ pub struct GrantLine {
     pub client: String,
     /// The service's name.
     pub service: String,
-    /// Who may connect: `192.0.2.7`, `192.0.2.7 port 40000`, `2001:db8::/64`.
+    /// The granted source: `192.0.2.7`, `192.0.2.7 port 40000`, `2001:db8::/64`.
     pub address: String,
-    /// To which ports, as `22/tcp`.
+    /// The granted ports, as `22/tcp`.
     pub ports: Vec<String>,
     /// `time` or `once`.
     pub form: String,
@@ -80,117 +83,93 @@ pub struct GrantLine {
     pub seconds_left: u64,
 }
 
-/// What the gateway says of itself.
+/// Asks the running gateway for its status.
 ///
 /// # Errors
-/// If none answers.
+/// No gateway answers.
 pub fn ask_status(settings: &Settings) -> Result<GatewayStatus, Fault> {
-    let value = ask(&settings.gateway.control_socket, &ControlRequest::Status, PATIENCE)?;
-    serde_json::from_value(value).map_err(|_| other_version())
+    decode(request(settings, &ControlRequest::Status)?)
 }
 
-/// Prints what the gateway says of itself.
+/// `toctocd status`.
 ///
 /// # Errors
-/// If none answers.
-pub fn status(settings: &Settings, json: bool) -> Result<(), Fault> {
-    let value = ask(&settings.gateway.control_socket, &ControlRequest::Status, PATIENCE)?;
+/// No gateway answers.
+pub fn status(settings: &Settings, json: bool) -> Result<CommandOutput, Fault> {
+    let value = request(settings, &ControlRequest::Status)?;
     if json {
-        print(&format!("{value:#}\n"));
-        return Ok(());
+        return Ok(CommandOutput::out(format!("{value:#}\n")));
     }
-    let status: GatewayStatus = serde_json::from_value(value).map_err(|_| other_version())?;
-    let stale = super::guard::stale(settings).map(|stale| format!("  warning     {stale}\n"));
-    print(&(status_text(&status) + &stale.unwrap_or_default()));
-    Ok(())
-}
-
-/// Prints what is open now.
-///
-/// # Errors
-/// If no gateway answers.
-pub fn grants(settings: &Settings, json: bool) -> Result<(), Fault> {
-    let value = ask(&settings.gateway.control_socket, &ControlRequest::Grants, PATIENCE)?;
-    if json {
-        print(&format!("{value:#}\n"));
-        return Ok(());
+    let mut text = status_text(&decode(value)?);
+    if let Some(problem) = printed_guard::problem(settings) {
+        text += &format!("  warning     {problem}\n");
     }
-    let lines: Vec<GrantLine> = serde_json::from_value(value).map_err(|_| other_version())?;
-    print(&grants_text(&lines));
-    Ok(())
+    Ok(CommandOutput::out(text))
 }
 
-/// Makes the running gateway read its configuration again.
+/// `toctocd grants`.
 ///
 /// # Errors
-/// If none answers, or it refuses: then it goes on with what it had.
-pub fn reload(settings: &Settings) -> Result<(), Fault> {
-    tell(settings, &ControlRequest::Reload)
+/// No gateway answers.
+pub fn grants(settings: &Settings, json: bool) -> Result<CommandOutput, Fault> {
+    let value = request(settings, &ControlRequest::Grants)?;
+    let text = if json { format!("{value:#}\n") } else { grants_text(&decode::<Vec<_>>(value)?) };
+    Ok(CommandOutput::out(text))
 }
 
-/// Makes the running gateway accept a loss of marks.
+/// Sends a command to the running gateway; its answer is the output.
 ///
 /// # Errors
-/// If none answers, or the acceptance cannot be made durable.
-pub fn reinitialise(settings: &Settings) -> Result<(), Fault> {
-    tell(settings, &ControlRequest::Reinitialise)
+/// No gateway answers, or the gateway refuses: then it goes on as before.
+pub fn command(settings: &Settings, command: &ControlRequest) -> Result<CommandOutput, Fault> {
+    let value = request(settings, command)?;
+    let answer = value["said"].as_str().unwrap_or("done");
+    Ok(CommandOutput::out(format!("{answer}\n")))
 }
 
-/// Has the running gateway do something, and prints what it says.
+/// Makes a running gateway reload after a change of its files; false if none is running.
 ///
 /// # Errors
-/// If none answers, or it could not be done.
-pub fn tell(settings: &Settings, command: &ControlRequest) -> Result<(), Fault> {
-    let value = ask(&settings.gateway.control_socket, command, PATIENCE)?;
-    let said = value.get("said").and_then(serde_json::Value::as_str).unwrap_or("done");
-    print(&format!("{said}\n"));
-    Ok(())
-}
-
-/// Makes a running gateway reload after a change of its files; false if none runs.
-///
-/// # Errors
-/// If one runs and refuses.
-pub fn tell_reload(settings: &Settings) -> Result<bool, Fault> {
-    if !runs(&settings.gateway.control_socket) {
+/// One is running and refuses.
+pub fn reload_if_running(settings: &Settings) -> Result<bool, Fault> {
+    if !is_running(&settings.gateway.control_socket) {
         return Ok(false);
     }
-    ask(&settings.gateway.control_socket, &ControlRequest::Reload, PATIENCE).map(|_| true)
+    request(settings, &ControlRequest::Reload)?;
+    Ok(true)
 }
 
-/// Whether somebody listens on the control socket.
-pub fn runs(path: &Path) -> bool {
+/// True if a process listens on the control socket at `path`.
+pub fn is_running(path: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(path).is_ok()
 }
 
-fn other_version() -> Fault {
-    Fault::new(
-        "the gateway's answer is of another version",
-        "use the toctocd that is running, or restart it",
-    )
+fn request(settings: &Settings, request: &ControlRequest) -> Result<serde_json::Value, Fault> {
+    ask(&settings.gateway.control_socket, request, PATIENCE)
 }
 
-/// To standard output.
-pub fn print(text: &str) {
-    use std::io::Write;
-    // A closed pipe (`| head`) is the reader's wish, not a fault.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+fn decode<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Fault> {
+    serde_json::from_value(value).map_err(|_| {
+        Fault::new(
+            "the running gateway is of another version: its answer cannot be read",
+            "use the toctocd that is running, or restart it",
+        )
+    })
 }
 
 fn status_text(status: &GatewayStatus) -> String {
     let mut text = format!(
-        "toctocd {} (pid {}) since {}\n  listening   udp/{} on {}\n  guard       {}\n  state       {}\n  clock       {}\n",
+        "toctocd {} (pid {}) since {}\n  listening   udp/{} on {}\n  guard       {}\n  \
+         state       {}\n  clock       {}\n  serves      {}, {}, {}\n  open now    {}\n  \
+         packets     {} passed the kernel filter\n",
         status.version,
         status.pid,
         status.since,
         status.knock_port,
         status.interfaces.join(", "),
-        guard_words(status),
+        guard_text(status),
         status.state,
         status.clock,
-    );
-    text += &format!(
-        "  serves      {}, {}, {}\n  open now    {}\n  packets     {} passed the kernel filter\n",
         count(status.services, "service"),
         count(status.clients, "client"),
         count(status.doors, "door"),
@@ -205,12 +184,13 @@ fn status_text(status: &GatewayStatus) -> String {
     }
     for (client, until) in status.ahead.iter().take(SHOWN) {
         text += &format!(
-            "  ahead       {client}: a clock was ahead, so its knocks need a challenge now and then until {until};\n              \
-             harmless; `toctocd client forgive {client}` gives it a clean start\n"
+            "  ahead       {client}: its clock was ahead, so some of its knocks need a challenge until {until};\n              \
+             harmless; `toctocd client forgive {client}` gives it a new start\n"
         );
     }
-    if let Some(more @ 1..) = status.ahead.len().checked_sub(SHOWN) {
-        text += &format!("              and {}\n", count(more, "more client"));
+    if status.ahead.len() > SHOWN {
+        text +=
+            &format!("              and {}\n", count(status.ahead.len() - SHOWN, "more client"));
     }
     for line in &status.degraded {
         text += &format!("  degraded    {line}\n");
@@ -218,10 +198,10 @@ fn status_text(status: &GatewayStatus) -> String {
     text
 }
 
-/// How the guard is.
-pub fn guard_words(status: &GatewayStatus) -> &'static str {
+/// The state of the guard, in words.
+pub fn guard_text(status: &GatewayStatus) -> &'static str {
     match (status.guard_off, status.guard) {
-        (true, _) => "OFF by command: what it guards is OPEN; `toctocd guard on` puts it up",
+        (true, _) => "OFF by command: what it guards is OPEN; `toctocd guard on` turns it on",
         (false, true) => "up",
         (false, false) => "NOT AS LOADED: see the log",
     }
@@ -231,58 +211,30 @@ fn grants_text(lines: &[GrantLine]) -> String {
     if lines.is_empty() {
         return "nothing is open\n".to_owned();
     }
-    let width = |of: fn(&GrantLine) -> &str, title: &str| {
-        lines.iter().map(|l| of(l).len()).max().unwrap_or(0).max(title.len())
-    };
-    let (client, service) = (width(|l| &l.client, "CLIENT"), width(|l| &l.service, "SERVICE"));
-    let address = width(|l| &l.address, "ADDRESS");
+    let client = width("CLIENT", lines.iter().map(|line| &line.client));
+    let service = width("SERVICE", lines.iter().map(|line| &line.service));
+    let address = width("ADDRESS", lines.iter().map(|line| &line.address));
     let mut text = format!(
         "{:client$}  {:service$}  {:address$}  FORM  LEFT    UNTIL     PORTS\n",
         "CLIENT", "SERVICE", "ADDRESS"
     );
     for line in lines {
+        let ports = match line.ports.is_empty() {
+            true => "by commands".to_owned(),
+            false => line.ports.join(" "),
+        };
         text += &format!(
-            "{:client$}  {:service$}  {:address$}  {:4}  {:>4} s  {}  {}\n",
-            line.client,
-            line.service,
-            line.address,
-            line.form,
-            line.seconds_left,
-            line.until,
-            if line.ports.is_empty() { "by commands".to_owned() } else { line.ports.join(" ") },
+            "{:client$}  {:service$}  {:address$}  {:4}  {:>4} s  {}  {ports}\n",
+            line.client, line.service, line.address, line.form, line.seconds_left, line.until,
         );
     }
     text
 }
 
-/// `1 grant`, `2 grants`.
-pub fn count(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+/// The width of a column.
+fn width<'a>(title: &str, cells: impl Iterator<Item = &'a String>) -> usize {
+    cells.map(String::len).max().unwrap_or(0).max(title.len())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_open_is_said_in_words() {
-        assert_eq!(grants_text(&[]), "nothing is open\n");
-    }
-
-    #[test]
-    fn grants_stand_in_columns() {
-        let line = GrantLine {
-            client: "anna".into(),
-            service: "ssh".into(),
-            address: "2001:db8::7".into(),
-            ports: vec!["22/tcp".into()],
-            form: "once".into(),
-            until: "14:03:20".into(),
-            seconds_left: 28,
-        };
-        let text = grants_text(&[line]);
-        let rows: Vec<&str> = text.lines().collect();
-        assert_eq!(rows[0], "CLIENT  SERVICE  ADDRESS      FORM  LEFT    UNTIL     PORTS");
-        assert_eq!(rows[1], "anna    ssh      2001:db8::7  once    28 s  14:03:20  22/tcp");
-    }
-}
+pub(super) mod tests;

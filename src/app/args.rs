@@ -1,5 +1,4 @@
-//! The two command lines, and how the words on them become values.
-//! Doing what they ask is left to `client`, `provision`, `admin` and `gatekeeper`.
+//! The two command lines, and how their words become values.
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
@@ -18,12 +17,16 @@ pub struct ServiceArg {
 }
 
 fn service_arg(text: &str) -> Result<ServiceArg, String> {
-    let (name, ports) =
-        text.split_once('=').ok_or("write it as NAME=PORT/PROTO, for example ssh=22/tcp")?;
-    let port = |text: &str| {
-        Port::read(text).ok_or_else(|| format!("`{text}` is no port; write for example 22/tcp"))
+    let Some((name, list)) = text.split_once('=') else {
+        return Err("write it as NAME=PORT/PROTO, for example ssh=22/tcp".to_owned());
     };
-    let ports = ports.split(',').map(port).collect::<Result<Vec<_>, _>>()?;
+    let mut ports = Vec::new();
+    for port in list.split(',') {
+        match Port::read(port) {
+            Some(port) => ports.push(port),
+            None => return Err(format!("`{port}` is not a port; write for example 22/tcp")),
+        }
+    }
     if ports.len() > SERVICE_PORTS {
         return Err(format!("a service has at most {SERVICE_PORTS} ports"));
     }
@@ -31,8 +34,10 @@ fn service_arg(text: &str) -> Result<ServiceArg, String> {
 }
 
 fn service_name(text: &str) -> Result<ServiceName, String> {
-    ServiceName::new(text)
-        .ok_or_else(|| format!("`{text}` is no service name; use 1 to 31 of a-z 0-9 . _ -"))
+    match ServiceName::new(text) {
+        Some(name) => Ok(name),
+        None => Err(format!("`{text}` is not a service name; use 1 to 31 of a-z 0-9 . _ -")),
+    }
 }
 
 fn client_name(text: &str) -> Result<String, String> {
@@ -52,18 +57,26 @@ fn host(text: &str) -> Result<String, String> {
 fn interface(text: &str) -> Result<String, String> {
     match crate::config::is_interface(text) {
         true => Ok(text.to_owned()),
-        false => Err("write an interface as `ip link` shows it, or any".to_owned()),
+        false => Err("write an interface name as `ip link` shows it, or any".to_owned()),
     }
 }
 
 /// A day (its first second in UTC) or a moment, as seconds since the epoch.
 fn moment(text: &str) -> Result<u64, String> {
-    let day = |date: Date| date.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp());
-    text.parse::<Timestamp>()
-        .or_else(|_| text.parse::<Date>().and_then(day))
-        .ok()
-        .and_then(|moment| u64::try_from(moment.as_second()).ok())
-        .ok_or_else(|| "write a day as 2027-01-31 or a moment as 2027-01-31T12:00:00Z".to_owned())
+    let parsed = match text.parse::<Timestamp>() {
+        Ok(moment) => Ok(moment),
+        Err(_) => text.parse::<Date>().and_then(start_of_day),
+    };
+    if let Ok(moment) = parsed
+        && let Ok(seconds) = u64::try_from(moment.as_second())
+    {
+        return Ok(seconds);
+    }
+    Err("write a day as 2027-01-31 or a moment as 2027-01-31T12:00:00Z".to_owned())
+}
+
+fn start_of_day(date: Date) -> Result<Timestamp, jiff::Error> {
+    Ok(date.to_zoned(TimeZone::UTC)?.timestamp())
 }
 
 #[cfg(test)]

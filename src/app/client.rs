@@ -1,5 +1,4 @@
-//! `toctoc`: knocks, and says in words how it ended. The conversation with the gateway is left to
-//! `ask`, files to `keys`, sentences to `words`, the sequence of a door to `classic`.
+//! The program `toctoc`: its commands and exit codes.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -11,11 +10,16 @@ use clap::Parser;
 
 use super::args::toctoc::{Close, Common, Open, ToctocArgs, ToctocCommand};
 use super::compat;
+use super::output::CommandOutput;
+use super::paths::UserPaths;
 use crate::core::knock::KnockKind;
 use crate::core::types::{Fault, ServiceName};
 use crate::edge::names::{AddressFamily, resolve_gateway};
+use crate::edge::terminal;
+use crate::keys::identity::Signer;
 use crate::keys::profile::Profile;
 use ask::{ClientRequest, GatewayResult, ask};
+use messages::ExchangeReport;
 
 mod ask;
 mod classic;
@@ -23,70 +27,154 @@ mod keys;
 mod messages;
 
 /// Granted, closed, or the probe was answered.
-const GRANTED: u8 = 0;
-/// The gateway refused, and said so.
+const DONE: u8 = 0;
+/// The gateway refused, and said why.
 const REFUSED: u8 = 1;
 /// Wrong usage, profile or key: nothing was sent.
 const USAGE: u8 = 2;
-/// No answer: nothing is known.
+/// No answer: the result is unknown.
 const NO_ANSWER: u8 = 3;
 /// Nothing could be sent.
-const NO_WAY: u8 = 4;
+const UNREACHABLE: u8 = 4;
 
 /// Runs `toctoc` with this process's arguments.
 pub fn main() -> ExitCode {
-    if compat::called(std::env::args_os().next().as_deref(), "knock") {
+    let words: Vec<_> = std::env::args_os().collect();
+    if compat::is_called(words.first().map(|word| word.as_os_str()), "knock") {
         return compat::knock::main();
     }
-    // Clap ends with 2 itself where the words make no sense.
+    // Clap itself exits with 2 if it does not understand the words.
     let args = ToctocArgs::parse();
-    let code = run(&args.command).unwrap_or_else(|stop| {
-        match stop.json {
-            true => print(&format!(
-                "{:#}\n",
-                serde_json::json!({ "result": "fault", "what": stop.fault.what, "remedy": stop.fault.remedy })
-            )),
-            false => eprint(&format!("toctoc: {}\n", stop.fault)),
-        }
-        stop.code
-    });
-    ExitCode::from(code)
+    let mut console = Console {
+        paths: UserPaths::from_env(),
+        out: &mut std::io::stdout(),
+        err: &mut std::io::stderr(),
+        confirm: &terminal::confirm,
+    };
+    ExitCode::from(console.run(&args.command))
 }
 
-/// Why nothing was sent.
-struct NothingSent {
+/// What a command uses besides the network: the user's files and terminal.
+struct Console<'a> {
+    paths: UserPaths,
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+    /// Asks a yes-or-no question.
+    confirm: &'a dyn Fn(&str) -> bool,
+}
+
+/// The reason why a command sent nothing, and its exit code.
+#[derive(Debug)]
+struct Failure {
     fault: Fault,
     code: u8,
-    json: bool,
 }
 
-fn usage(json: bool) -> impl Fn(Fault) -> NothingSent {
-    move |fault| NothingSent { fault, code: USAGE, json }
-}
-
-fn run(command: &ToctocCommand) -> Result<u8, NothingSent> {
-    match command {
-        ToctocCommand::Open(args) if args.classic => classic::open(args),
-        ToctocCommand::Open(args) => sealed(&args.common, open(args)),
-        ToctocCommand::Close(args) => sealed(&args.common, close(args)),
-        ToctocCommand::Probe(args) => sealed(
-            &args.common,
-            SealedCommand { kind: KnockKind::Probe, ..SealedCommand::default() },
-        ),
-        ToctocCommand::Keygen(args) => {
-            keys::keygen(args).map(|out| tell((out, String::new()))).map_err(usage(false))
-        }
-        ToctocCommand::Import(args) => keys::import(args).map(tell).map_err(usage(false)),
-        ToctocCommand::Profiles { json } => keys::profiles(*json).map(tell).map_err(usage(*json)),
-        ToctocCommand::Knock(args) => {
-            let code = super::knock::main(args, &mut std::io::stdout(), &mut std::io::stderr())
-                .map_err(usage(false))?;
-            Ok(u8::try_from(code).unwrap_or(REFUSED))
-        }
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, code: USAGE }
     }
 }
 
-/// What differs between the sealed commands.
+fn unreachable(fault: Fault) -> Failure {
+    Failure { fault, code: UNREACHABLE }
+}
+
+impl Console<'_> {
+    /// Runs `command` and returns its exit code.
+    fn run(&mut self, command: &ToctocCommand) -> u8 {
+        match self.try_run(command) {
+            Ok(code) => code,
+            Err(Failure { fault, code }) => {
+                if wants_json(command) {
+                    let object = serde_json::json!({
+                        "result": "fault", "what": fault.what, "remedy": fault.remedy
+                    });
+                    self.print(&format!("{object:#}\n"), "");
+                } else {
+                    self.print("", &format!("toctoc: {fault}\n"));
+                }
+                code
+            }
+        }
+    }
+
+    fn try_run(&mut self, command: &ToctocCommand) -> Result<u8, Failure> {
+        let output = match command {
+            ToctocCommand::Open(args) if args.classic => classic::open(&self.paths, args)?,
+            ToctocCommand::Open(args) => return self.sealed(&args.common, &open(args)),
+            ToctocCommand::Close(args) => return self.sealed(&args.common, &close(args)),
+            ToctocCommand::Probe(args) => return self.sealed(&args.common, &probe()),
+            ToctocCommand::Keygen(args) => keys::keygen(&self.paths, args)?,
+            ToctocCommand::Import(args) => {
+                keys::import(&self.paths, args, &mut std::io::stdin().lock())?
+            }
+            ToctocCommand::Profiles { json } => keys::profiles(&self.paths, *json)?,
+            ToctocCommand::Knock(args) => {
+                return Ok(super::knock::main(args, self.out, self.err)?);
+            }
+        };
+        self.print(&output.out, &output.err);
+        Ok(output.code)
+    }
+
+    fn sealed(&mut self, common: &Common, command: &SealedCommand) -> Result<u8, Failure> {
+        let held = keys::profile(&self.paths, &common.profile)?;
+        let profile = &held.profile;
+        let family = family(common, command.source);
+        let request = ClientRequest {
+            kind: command.kind,
+            service: service(&common.profile, command, profile)?,
+            seconds: command.seconds,
+            source: command.source,
+            ask_source: command.ask_source,
+            source_port: command.source_port,
+            timeout: Duration::from_secs(common.timeout),
+            attempts: common.attempts,
+        };
+        let signer = keys::signer(&self.paths, &held, common.identity.as_deref())?;
+        let gateways =
+            resolve_gateway(&profile.addresses, profile.port, family).map_err(unreachable)?;
+        let results = ask_all(profile, &signer, &request, &gateways);
+        let report =
+            ExchangeReport { name: &common.profile, profile, request: &request, results: &results };
+        if common.json {
+            self.print(&format!("{:#}\n", report.json()), "");
+            return Ok(report.code());
+        }
+        let CommandOutput { out, err, code } = report.output();
+        self.print(&out, &err);
+        if code == NO_ANSWER
+            && command.kind == KnockKind::Open
+            && let Some(fallback) = &profile.fallback
+            && fallback.offer
+            && (self.confirm)(classic::QUESTION)
+        {
+            let sent = classic::send(profile, fallback, family, command.source)?;
+            self.print(&sent.out, &sent.err);
+            return Ok(sent.code);
+        }
+        Ok(code)
+    }
+
+    /// Prints both texts. A closed pipe (`| head`) is no error: the reader wanted no more.
+    fn print(&mut self, out: &str, err: &str) {
+        let _ = self.out.write_all(out.as_bytes());
+        let _ = self.err.write_all(err.as_bytes());
+    }
+}
+
+fn wants_json(command: &ToctocCommand) -> bool {
+    match command {
+        ToctocCommand::Open(args) => args.common.json,
+        ToctocCommand::Close(args) => args.common.json,
+        ToctocCommand::Probe(args) => args.common.json,
+        ToctocCommand::Profiles { json } => *json,
+        _ => false,
+    }
+}
+
+/// The differences between the sealed commands.
 struct SealedCommand {
     kind: KnockKind,
     service: Option<ServiceName>,
@@ -94,19 +182,6 @@ struct SealedCommand {
     source: Option<IpAddr>,
     source_port: u16,
     ask_source: bool,
-}
-
-impl Default for SealedCommand {
-    fn default() -> Self {
-        Self {
-            kind: KnockKind::Open,
-            service: None,
-            seconds: 0,
-            source: None,
-            source_port: 0,
-            ask_source: false,
-        }
-    }
 }
 
 fn open(args: &Open) -> SealedCommand {
@@ -126,64 +201,40 @@ fn close(args: &Close) -> SealedCommand {
         service: args.service,
         source: args.source,
         ask_source: args.ask_source,
-        ..SealedCommand::default()
+        ..probe()
     }
 }
 
-fn sealed(common: &Common, plan: SealedCommand) -> Result<u8, NothingSent> {
-    let stop = usage(common.json);
-    let (profile, path) = keys::profile(&common.profile).map_err(&stop)?;
-    let family = family(common, plan.source);
-    let wish = ClientRequest {
-        kind: plan.kind,
-        service: service(common, &plan, &profile).map_err(&stop)?,
-        seconds: plan.seconds,
-        source: plan.source,
-        ask_source: plan.ask_source,
-        source_port: plan.source_port,
-        timeout: Duration::from_secs(common.timeout),
-        attempts: common.attempts,
-    };
-    let signer = keys::signer(&profile, &path, common.identity.as_deref()).map_err(&stop)?;
-    let gateways = resolve_gateway(&profile.addresses, profile.port, family)
-        .map_err(|fault| NothingSent { fault, code: NO_WAY, json: common.json })?;
-    let answers = ask_all(&profile, &signer, &wish, &gateways);
-    let code = messages::code(&answers);
-    if common.json {
-        print(&format!("{:#}\n", messages::as_json(&common.profile, &wish, &answers)));
-        return Ok(code);
-    }
-    tell(messages::describe(&common.profile, &profile, &wish, &answers));
-    match &profile.fallback {
-        Some(fallback)
-            if code == NO_ANSWER && plan.kind == KnockKind::Open && classic::accepted(fallback) =>
-        {
-            classic::send(&profile, fallback, family, plan.source)
-        }
-        _ => Ok(code),
+fn probe() -> SealedCommand {
+    SealedCommand {
+        kind: KnockKind::Probe,
+        service: None,
+        seconds: 0,
+        source: None,
+        source_port: 0,
+        ask_source: false,
     }
 }
 
-/// Asks every address at once: one that is silent must not hold up the other.
+/// Asks all addresses at once, so that a silent one does not delay the other.
 fn ask_all(
     profile: &Profile,
-    signer: &crate::keys::identity::Signer,
-    wish: &ClientRequest,
+    signer: &Signer,
+    request: &ClientRequest,
     gateways: &[SocketAddr],
 ) -> Vec<GatewayResult> {
-    let answered = OnceLock::new();
+    let answered = &OnceLock::new();
     std::thread::scope(|scope| {
-        let start = |gateway: &SocketAddr| {
-            let (gateway, answered) = (*gateway, &answered);
-            scope.spawn(move || ask(profile, signer, wish, gateway, answered))
-        };
-        let threads: Vec<_> = gateways.iter().map(start).collect();
+        let mut threads = Vec::new();
+        for gateway in gateways.iter().copied() {
+            threads.push(scope.spawn(move || ask(profile, signer, request, gateway, answered)));
+        }
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     })
 }
 
-/// By which family to knock. An address of the other one may be named: whether it counts is for the
-/// gateway's policy.
+/// The address family to knock with. `--source` may name an address of the other one: the gateway's
+/// policy decides if it counts.
 fn family(common: &Common, source: Option<IpAddr>) -> Option<AddressFamily> {
     match (common.ipv4, common.ipv6) {
         (true, _) => Some(AddressFamily::V4),
@@ -192,32 +243,27 @@ fn family(common: &Common, source: Option<IpAddr>) -> Option<AddressFamily> {
     }
 }
 
-fn service(common: &Common, plan: &SealedCommand, profile: &Profile) -> Result<ServiceName, Fault> {
-    if plan.kind == KnockKind::Probe {
+/// The service to name. One that the profile does not list is no error: the gateway may have got it
+/// after the profile was made.
+fn service(name: &str, command: &SealedCommand, profile: &Profile) -> Result<ServiceName, Fault> {
+    if command.kind == KnockKind::Probe {
         return Ok(ServiceName::NONE);
     }
-    // A service that the profile does not list is no error: the gateway may have learnt of it
-    // since.
-    plan.service.or(profile.default_service).ok_or_else(|| {
-        let known: Vec<&str> = profile.services.iter().map(ServiceName::as_str).collect();
-        Fault::new(
-            "which service? this profile has no default",
-            format!("toctoc open {} SERVICE, one of: {}", common.profile, known.join(", ")),
-        )
-    })
+    if let Some(service) = command.service.or(profile.default_service) {
+        return Ok(service);
+    }
+    let verb = if command.kind == KnockKind::Close { "close" } else { "open" };
+    Err(Fault::new(
+        "no service given, and this profile has no default one",
+        format!("toctoc {verb} {name} SERVICE, one of: {}", list(&profile.services)),
+    ))
 }
 
-fn tell((out, err): (String, String)) -> u8 {
-    print(&out);
-    eprint(&err);
-    GRANTED
+/// `ssh, web`.
+fn list(services: &[ServiceName]) -> String {
+    let names: Vec<&str> = services.iter().map(ServiceName::as_str).collect();
+    names.join(", ")
 }
 
-fn print(text: &str) {
-    // A closed pipe (`| head`) is the reader's wish, not a fault.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-fn eprint(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
-}
+#[cfg(test)]
+mod tests;

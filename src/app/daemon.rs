@@ -6,15 +6,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::toctocd::{ClientCommand, ToctocdArgs, ToctocdCommand};
+use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
 use super::{admin, compat, gatekeeper, guard, listener, load, provision};
 use crate::core::types::Fault;
-
-/// Done.
-pub(super) const DONE: u8 = 0;
-/// It could not be done.
-pub(super) const FAILED: u8 = 1;
-/// Wrong usage, configuration or keys; nothing was changed.
-pub(super) const WRONG: u8 = 2;
+use crate::edge::control::ControlRequest;
 
 /// Runs what the command line says; answers the exit code.
 pub fn main() -> ExitCode {
@@ -25,7 +20,7 @@ pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == compat::runner::ROLE) {
         return compat::runner::main();
     }
-    if compat::called(std::env::args_os().next().as_deref(), "knockd") {
+    if compat::is_called(std::env::args_os().next().as_deref(), "knockd") {
         return compat::daemon::main();
     }
     ExitCode::from(run(&ToctocdArgs::parse()))
@@ -39,48 +34,45 @@ fn run(args: &ToctocdArgs) -> u8 {
             Err(fault) => finish(Err(fault), WRONG),
         },
         ToctocdCommand::Init(init) => {
-            finish(provision::init(&args.config, init).map(|said| said.print()), WRONG)
+            finish(provision::init(&args.config, init).map(|output| output.print()), WRONG)
         }
         ToctocdCommand::Check { print } => {
-            finish(provision::check(&args.config, *print).map(|said| said.print()), WRONG)
+            finish(provision::check(&args.config, *print).map(|output| output.print()), WRONG)
         }
         ToctocdCommand::Convert { file } => {
-            finish(provision::convert(&args.config, file).map(|said| said.print()), WRONG)
+            finish(provision::convert(&args.config, file).map(|output| output.print()), WRONG)
         }
         ToctocdCommand::Client(ClientCommand::Add(add)) => {
-            finish(provision::add(&args.config, add).map(|said| said.print()), WRONG)
+            finish(provision::add(&args.config, add).map(|output| output.print()), WRONG)
         }
         ToctocdCommand::Client(ClientCommand::List { json }) => {
-            finish(provision::list(&args.config, *json).map(|said| said.print()), WRONG)
+            finish(provision::list(&args.config, *json).map(|output| output.print()), WRONG)
         }
-        ToctocdCommand::Client(ClientCommand::Forgive { name, profile }) => {
-            finish(provision::forgive(&args.config, name, profile).map(|said| said.print()), WRONG)
-        }
+        ToctocdCommand::Client(ClientCommand::Forgive { name, profile }) => finish(
+            provision::forgive(&args.config, name, profile).map(|output| output.print()),
+            WRONG,
+        ),
         ToctocdCommand::Client(ClientCommand::Revoke { name }) => {
-            finish(provision::revoke(&args.config, name).map(|said| said.print()), WRONG)
+            finish(provision::revoke(&args.config, name).map(|output| output.print()), WRONG)
         }
         ToctocdCommand::Guard(command) => guard::run(&args.config, command),
         ToctocdCommand::Status { json } => ask(args, |settings| admin::status(settings, *json)),
         ToctocdCommand::Grants { json } => ask(args, |settings| admin::grants(settings, *json)),
-        ToctocdCommand::Reload => ask(args, admin::reload),
-        ToctocdCommand::Reinitialise => ask(args, admin::reinitialise),
+        ToctocdCommand::Reload => {
+            ask(args, |settings| admin::command(settings, &ControlRequest::Reload))
+        }
+        ToctocdCommand::Reinitialise => {
+            ask(args, |settings| admin::command(settings, &ControlRequest::Reinitialise))
+        }
     }
 }
 
 fn ask(
     args: &ToctocdArgs,
-    question: impl FnOnce(&crate::config::Settings) -> Result<(), Fault>,
+    question: impl FnOnce(&crate::config::Settings) -> Result<CommandOutput, Fault>,
 ) -> u8 {
     match load::native(&args.config) {
-        Ok(settings) => finish(question(&settings).map(|()| DONE), FAILED),
+        Ok(settings) => finish(question(&settings).map(|output| output.print()), FAILED),
         Err(fault) => finish(Err(fault), WRONG),
     }
-}
-
-/// The exit code of what was tried; a fault is said first, and `code` is its code.
-pub(super) fn finish(outcome: Result<u8, Fault>, code: u8) -> u8 {
-    outcome.unwrap_or_else(|fault| {
-        eprintln!("toctocd: {fault}");
-        code
-    })
 }

@@ -204,9 +204,9 @@ impl Gatekeeper {
                 .flat_map(|child| child.interfaces.clone())
                 .collect::<Vec<_>>()
                 .join(", "),
-            super::admin::count(settings.services.len(), "service"),
-            super::admin::count(self.loaded.clients.len(), "client"),
-            super::admin::count(settings.doors.len(), "door"),
+            super::output::count(settings.services.len(), "service"),
+            super::output::count(self.loaded.clients.len(), "client"),
+            super::output::count(settings.doors.len(), "door"),
         );
         if self.found != INTACT {
             self.say(&format!("state: {}", self.found));

@@ -1,237 +1,211 @@
-//! `toctocd guard`: the guard put up, tried, taken away and shown, with or without a running
-//! gateway. What stands in the kernel is left to `edge::firewall`, what a running gateway does to
-//! `gatekeeper`.
+//! `toctocd guard`: turns the guard on or off, tries it, and shows it, with or without a running
+//! gateway.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use std::os::fd::AsFd;
 
-use super::admin::{self, ask_status, print, runs};
+use super::admin::{self, GatewayStatus, ask_status, is_running};
 use super::args::toctocd::GuardCommand;
-use super::daemon::{DONE, FAILED, WRONG, finish};
 use super::load;
+use super::output::{DONE, FAILED, WRONG, finish, print};
+use super::printed_guard;
 use crate::config::{Mode, Service, Settings};
 use crate::core::types::Fault;
 use crate::edge::addresses;
 use crate::edge::control::ControlRequest;
-use crate::edge::files::{self, FileCheck};
 use crate::edge::firewall::{self, Connection, GuardRules, GuardState, advice};
 
-/// How often a trial asks whether somebody got in.
-const ASK: Duration = Duration::from_millis(250);
+/// Interval at which a trial checks for grants.
+const CHECK: Duration = Duration::from_millis(250);
 
-/// Does what `toctocd guard` was told; answers the exit code.
+/// Runs `toctocd guard` and returns the exit code.
 pub fn run(config: &Path, command: &GuardCommand) -> u8 {
-    // Not the doors: the guard must come up although some other file is broken.
+    // Without the files that doors name: the guard must come up even if one of those is broken.
     let settings = match load::native(config) {
         Ok(settings) => settings,
         Err(fault) => return finish(Err(fault), WRONG),
     };
-    match command {
-        GuardCommand::On { confirm: None } => finish(on(&settings).map(|()| DONE), FAILED),
-        GuardCommand::On { confirm: Some(seconds) } => {
-            finish(on_trial(&settings, *seconds), FAILED)
-        }
-        GuardCommand::Off => finish(off(&settings).map(|()| DONE), FAILED),
-        GuardCommand::Adopt => finish(adopt(&settings).map(|()| DONE), FAILED),
-        GuardCommand::Status => finish(status(&settings).map(|()| DONE), FAILED),
-        GuardCommand::Print => finish(ruleset(&settings).map(|()| DONE), FAILED),
+    if let GuardCommand::On { confirm: Some(seconds) } = command {
+        return finish(on_trial(&settings, *seconds), FAILED);
     }
+    let text = match command {
+        GuardCommand::On { .. } => on(&settings),
+        GuardCommand::Off => off(&settings),
+        GuardCommand::Adopt => adopt(&settings),
+        GuardCommand::Status => status(&settings),
+        GuardCommand::Print => printed_guard::text(&settings),
+    };
+    finish(print_text(text), FAILED)
 }
 
-/// Through the gateway that runs, for it keeps the table; else by ourselves, and then nobody keeps
-/// it.
-fn on(settings: &Settings) -> Result<(), Fault> {
-    if runs(&settings.gateway.control_socket) {
-        return admin::tell(settings, &ControlRequest::GuardOn);
+fn print_text(text: Result<String, Fault>) -> Result<u8, Fault> {
+    print(&text?);
+    Ok(DONE)
+}
+
+/// Asks the running gateway, because it manages the table. Without one, loads the guard directly.
+fn on(settings: &Settings) -> Result<String, Fault> {
+    if is_running(&settings.gateway.control_socket) {
+        return command(settings, &ControlRequest::GuardOn);
     }
     firewall::start(&GuardRules {
         firewall: settings.firewall.clone(),
         services: settings.services.clone(),
         knock: settings.knock.clone(),
     })?;
-    print("the guard is up; no gateway runs, so nobody can be granted anything yet\n");
-    Ok(())
+    Ok("the guard is up; no gateway is running, so nobody can get a grant\n".to_owned())
 }
 
-fn off(settings: &Settings) -> Result<(), Fault> {
-    if runs(&settings.gateway.control_socket) {
-        admin::tell(settings, &ControlRequest::GuardOff)?;
+fn off(settings: &Settings) -> Result<String, Fault> {
+    let text = if is_running(&settings.gateway.control_socket) {
+        command(settings, &ControlRequest::GuardOff)?
     } else {
         firewall::unload(&settings.firewall, &settings.services, &settings.knock)?;
-        print("the guard is OFF until `toctocd guard on` or the next start\n");
-    }
-    print(&opens(&settings.services));
-    Ok(())
+        "the guard is OFF until `toctocd guard on` or the next start\n".to_owned()
+    };
+    Ok(text + &open_services(&settings.services))
 }
 
-/// Lets what stands go on. Whoever slipped in while the guard was away is let in too: so it says
-/// whom.
-fn adopt(settings: &Settings) -> Result<(), Fault> {
+fn command(settings: &Settings, request: &ControlRequest) -> Result<String, Fault> {
+    Ok(admin::command(settings, request)?.out.to_string())
+}
+
+/// Lets current connections continue. An intruder who connected while the guard was off is among
+/// them, so every connection is printed.
+fn adopt(settings: &Settings) -> Result<String, Fault> {
     let own: Vec<_> = addresses::own()?.into_iter().map(|own| own.address).collect();
     let adopted = firewall::adopt(&settings.firewall, &settings.services, &settings.knock, &own)?;
     if adopted.is_empty() {
-        print("nothing to adopt: no connection to a guarded port stands without a mark\n");
+        return Ok("nothing to adopt: every connection to a guarded port has its mark\n".to_owned());
     }
+    let mut text = String::new();
     for Connection { from, to, proto } in adopted {
-        print(&format!("adopted {from} -> {to} ({})\n", proto.name()));
+        text += &format!("adopted {from} -> {to} ({})\n", proto.name());
     }
-    Ok(())
+    Ok(text)
 }
 
-/// Who had granted how often, when last asked: a gateway counts from its own start.
-#[derive(Clone, Copy, Default, PartialEq)]
+/// The grants that a gateway process has made so far. A new process starts at 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct GrantCount {
     pid: u32,
     granted: u64,
 }
 
+impl GrantCount {
+    fn of(status: &GatewayStatus) -> Self {
+        Self { pid: status.pid, granted: status.granted }
+    }
+
+    /// The grant to another machine since this count, if there is one and the guard is up.
+    fn grant_since(self, status: &GatewayStatus) -> Option<&str> {
+        let before = if status.pid == self.pid { self.granted } else { 0 };
+        (status.guard && status.granted > before).then_some(status.last_granted.as_str())
+    }
+}
+
 /// How a trial ended.
+#[derive(Debug, PartialEq, Eq)]
 enum TrialOutcome {
-    /// Somebody elsewhere got in: who.
+    /// Another machine got a grant; the gateway's text about it.
     Confirmed(String),
     TimeIsOver,
     Interrupted,
 }
 
-/// Puts the guard up, and takes it away again if nobody elsewhere gets in in time. We see to that
-/// ourselves, not the gateway: it may die, and this must not be what locks its admin out.
+/// Turns the guard on, and off again if no other machine gets a grant in time. This process
+/// watches, not the gateway: if the gateway dies, its admin must not be locked out.
 fn on_trial(settings: &Settings, seconds: u32) -> Result<u8, Fault> {
-    // A session that stands still may hang up: that is no reason to stop watching.
+    // A terminal that hangs up is no reason to stop watching: the guard may have cut it off.
     let signals = signals()?;
     let end = Instant::now() + Duration::from_secs(seconds.into());
-    let begin = ask_status(settings)
-        .map_or_else(|_| GrantCount::default(), |s| GrantCount { pid: s.pid, granted: s.granted });
-    on(settings)?;
+    let before = match ask_status(settings) {
+        Ok(status) => GrantCount::of(&status),
+        Err(_) => GrantCount::default(),
+    };
+    print(&on(settings)?);
     print(&format!(
-        "on trial for {seconds} s: knock from another machine, or the guard goes away again\n"
+        "on trial for {seconds} s: knock from another machine, or the guard goes off again\n"
     ));
-    match watch(settings, begin, end, &signals) {
-        TrialOutcome::Confirmed(who) => {
-            print(&format!("confirmed by {who}: the guard stays\n"));
-            Ok(DONE)
+    match watch(settings, before, end, &signals) {
+        TrialOutcome::Confirmed(grant) => {
+            print(&format!("confirmed by {grant}: the guard stays\n"));
+            return Ok(DONE);
         }
-        TrialOutcome::TimeIsOver => {
-            print(&format!("nobody got in within {seconds} s\n"));
-            off(settings).map(|()| FAILED)
-        }
-        TrialOutcome::Interrupted => {
-            print("interrupted\n");
-            off(settings).map(|()| FAILED)
-        }
+        TrialOutcome::TimeIsOver => print(&format!("nobody got in within {seconds} s\n")),
+        TrialOutcome::Interrupted => print("interrupted\n"),
     }
+    print(&off(settings)?);
+    Ok(FAILED)
 }
 
-fn watch(settings: &Settings, begin: GrantCount, end: Instant, signals: &SignalFd) -> TrialOutcome {
+fn watch(
+    settings: &Settings,
+    before: GrantCount,
+    end: Instant,
+    signals: &SignalFd,
+) -> TrialOutcome {
     loop {
-        if let Ok(status) = ask_status(settings) {
-            let before = if status.pid == begin.pid { begin.granted } else { 0 };
-            if status.granted > before && status.guard {
-                return TrialOutcome::Confirmed(status.last_granted);
-            }
+        if let Ok(status) = ask_status(settings)
+            && let Some(grant) = before.grant_since(&status)
+        {
+            return TrialOutcome::Confirmed(grant.to_owned());
         }
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return TrialOutcome::TimeIsOver;
         }
-        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        let wait = u16::try_from(left.min(ASK).as_millis()).unwrap_or(u16::MAX);
-        let woken = poll(&mut fds, wait.max(1));
+        let wait = u16::try_from(left.min(CHECK).as_millis()).unwrap_or(u16::MAX);
+        // An interrupted wait is only a shorter one.
+        let _ = poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], wait.max(1));
         while let Ok(Some(info)) = signals.read_signal() {
-            if i32::try_from(info.ssi_signo) != Ok(Signal::SIGHUP as i32) {
+            if info.ssi_signo != Signal::SIGHUP as u32 {
                 return TrialOutcome::Interrupted;
             }
-        }
-        if woken.is_err() {
-            std::thread::yield_now();
         }
     }
 }
 
 fn signals() -> Result<SignalFd, Fault> {
-    let mut mask = SigSet::empty();
-    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]
-        .into_iter()
-        .for_each(|signal| mask.add(signal));
-    mask.thread_block()
-        .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))
-        .map_err(|e| {
-            Fault::new(
-                format!("signals cannot be waited for: {e}"),
-                "the kernel needs CONFIG_SIGNALFD",
-            )
-        })
+    let set = SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
+    let blocked = set.thread_block();
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    blocked.and_then(|()| SignalFd::with_flags(&set, flags)).map_err(|error| {
+        Fault::new(format!("cannot wait for signals: {error}"), "the kernel needs CONFIG_SIGNALFD")
+    })
 }
 
-fn ruleset(settings: &Settings) -> Result<(), Fault> {
-    let text = firewall::print_ruleset(&settings.firewall, &settings.services, &settings.knock)?;
-    print(&format!(
-        "# The guard of toctoc without its grants, by `toctocd guard print`. In nftables.conf, after `flush ruleset`:\n\
-         #   include \"{}\"\n\
-         # Print it again whenever a service, break_glass, knock.silent or [firewall] changes.\n{text}",
-        settings.firewall.printed.display()
-    ));
-    Ok(())
-}
-
-/// What is wrong with the text that nftables.conf includes, if it is where it should be: what it
-/// guards is not what is guarded now, so the next `flush ruleset` would open something, or shut
-/// what is none of ours.
-pub fn stale(settings: &Settings) -> Option<String> {
-    let path = &settings.firewall.printed;
-    if !path.exists() {
-        return None;
-    }
-    let again = format!("toctocd guard print >{}", path.display());
-    let text = match files::read(path, FileCheck::Trusted) {
-        Ok(text) => text,
-        Err(fault) => {
-            return Some(format!(
-                "the printed guard cannot be trusted: {}; {}",
-                fault.what, fault.remedy
-            ));
-        }
+fn status(settings: &Settings) -> Result<String, Fault> {
+    let state = firewall::look_at(&settings.firewall, &settings.services, &settings.knock)?;
+    let gateway = match is_running(&settings.gateway.control_socket) {
+        true => Some(ask_status(settings)?),
+        false => None,
     };
-    let now =
-        firewall::print_ruleset(&settings.firewall, &settings.services, &settings.knock).ok()?;
-    // Comments may be of another version, or somebody's own.
-    let rules = |text: &str| {
-        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let stale = rules(&text) != rules(&now);
-    stale.then(|| format!("{} is not the guard as it is now: `{again}`", path.display()))
+    Ok(status_text(settings, &state, gateway.as_ref()))
 }
 
-fn status(settings: &Settings) -> Result<(), Fault> {
-    let GuardState { misfit, dropped } =
-        firewall::look_at(&settings.firewall, &settings.services, &settings.knock)?;
-    let keeper =
-        runs(&settings.gateway.control_socket).then(|| ask_status(settings)).transpose()?;
-    let stands = match (&keeper, &misfit) {
-        (Some(status), _) => admin::guard_words(status).to_owned(),
-        (None, None) => "OFF: there is no such table; what it guards is OPEN".to_owned(),
+fn status_text(settings: &Settings, state: &GuardState, gateway: Option<&GatewayStatus>) -> String {
+    let guard = match (gateway, &state.misfit) {
+        (Some(status), _) => admin::guard_text(status).to_owned(),
+        (None, None) => "OFF: the table does not exist; what it guards is OPEN".to_owned(),
         (None, Some(None)) => "up".to_owned(),
-        (None, Some(Some(why))) => format!("NOT AS CONFIGURED: {why}"),
+        (None, Some(Some(difference))) => format!("NOT AS CONFIGURED: {difference}"),
     };
-    let mut text = format!("guard       {stands} (table inet {})\n", settings.firewall.table);
-    text += &match keeper {
-        Some(status) => format!("kept by     toctocd (pid {})\n", status.pid),
-        None => {
-            "kept by     NOBODY: no gateway runs; grants end on time, and nobody gets a new one\n"
-                .to_owned()
-        }
+    let manager = match gateway {
+        Some(status) => format!("toctocd (pid {})", status.pid),
+        None => "NOBODY: no gateway is running; grants end on time, and nobody gets a new one"
+            .to_owned(),
     };
+    let table = &settings.firewall.table;
+    let mut text = format!("guard       {guard} (table inet {table})\nmanaged by  {manager}\n");
     for (mode, word) in [(Mode::Guard, "guards"), (Mode::Mark, "marks")] {
-        for service in settings
-            .services
-            .iter()
-            .filter(|service| service.mode == mode && !service.ports.is_empty())
-        {
-            text += &format!("{word:10}  {}\n", words(service));
+        for service in with_ports(&settings.services).filter(|service| service.mode == mode) {
+            text += &format!("{word:10}  {}\n", service_text(service));
         }
     }
     if settings.services.iter().any(|service| service.mode == Mode::Mark) {
@@ -240,34 +214,163 @@ fn status(settings: &Settings) -> Result<(), Fault> {
             advice::let_marked_in(&settings.firewall).nft
         );
     }
-    if let Some(stale) = stale(settings) {
-        text += &format!("OUT OF DATE {stale}\n");
+    if let Some(problem) = printed_guard::problem(settings) {
+        text += &format!("OUT OF DATE {problem}\n");
     }
     let addresses: Vec<String> =
         settings.firewall.break_glass.iter().map(ToString::to_string).collect();
     if !addresses.is_empty() {
         text += &format!("ALWAYS OPEN to {}\n", addresses.join(", "));
     }
-    for (chain, packets) in dropped.iter().filter(|(_, packets)| **packets > 0) {
-        text += &format!("dropped     {packets} packets in {chain}\n");
-    }
-    print(&text);
-    Ok(())
-}
-
-/// What is open to whom without the guard.
-fn opens(services: &[Service]) -> String {
-    let line = |service: &Service| match service.mode {
-        Mode::Guard => {
-            format!("OPEN to everybody whom your own firewall lets in: {}\n", words(service))
+    for (chain, packets) in &state.dropped {
+        if *packets > 0 {
+            text += &format!("dropped     {packets} packets in {chain}\n");
         }
-        Mode::Mark => format!("shut, as long as your own firewall drops it: {}\n", words(service)),
-    };
-    // What commands open does not hang on the guard.
-    services.iter().filter(|service| !service.ports.is_empty()).map(line).collect()
+    }
+    text
 }
 
-fn words(service: &Service) -> String {
+/// What is open while the guard is off.
+fn open_services(services: &[Service]) -> String {
+    let mut text = String::new();
+    for service in with_ports(services) {
+        text += match service.mode {
+            Mode::Guard => "OPEN to everybody whom your own firewall lets in: ",
+            Mode::Mark => "closed, as long as your own firewall drops it: ",
+        };
+        text += &format!("{}\n", service_text(service));
+    }
+    text
+}
+
+/// The services that the guard affects: those of commands have no ports.
+fn with_ports(services: &[Service]) -> impl Iterator<Item = &Service> {
+    services.iter().filter(|service| !service.ports.is_empty())
+}
+
+/// `22/tcp (ssh)`.
+fn service_text(service: &Service) -> String {
     let ports: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
     format!("{} ({})", ports.join(" "), service.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use nix::sys::signal::raise;
+
+    use super::*;
+    use crate::app::admin::tests::{RunningGateway, sound};
+    use crate::config::native;
+
+    /// One guarded service, one in mark mode, one of commands.
+    fn settings() -> Settings {
+        let text = "[service.ssh]\nports = [\"22/tcp\"]\n\
+                    [service.web]\nports = [\"80/tcp\", \"443/tcp\"]\nmode = \"mark\"\n\
+                    [service.vpn]\nstart = [\"/bin/true\"]\nstop = [\"/bin/true\"]\n";
+        let mut settings = native::parse("t", text).unwrap();
+        settings.firewall.printed = "/nonexistent/guard.nft".into();
+        settings.gateway.control_socket = "/nonexistent/control".into();
+        settings
+    }
+
+    fn state(misfit: Option<Option<&str>>) -> GuardState {
+        let dropped = BTreeMap::from([("guard".into(), 12), ("other".into(), 0)]);
+        GuardState { misfit: misfit.map(|why| why.map(str::to_owned)), dropped }
+    }
+
+    #[test]
+    fn the_status_has_the_services_by_mode_and_the_dropped_packets() {
+        let text = status_text(&settings(), &state(Some(None)), Some(&sound()));
+        let mark = advice::let_marked_in(&settings().firewall).nft;
+        assert_eq!(
+            text,
+            format!(
+                "guard       up (table inet toctoc)\nmanaged by  toctocd (pid 17)\n\
+                 guards      22/tcp (ssh)\nmarks       80/tcp 443/tcp (web)\n\
+                 lets in     {mark}   (a rule that your firewall needs)\n\
+                 dropped     12 packets in guard\n"
+            )
+        );
+    }
+
+    #[test]
+    fn without_a_gateway_the_kernel_says_how_the_guard_is() {
+        let settings = settings();
+        for (misfit, said) in [
+            (None, "guard       OFF: the table does not exist; what it guards is OPEN"),
+            (Some(None), "guard       up ("),
+            (Some(Some("a rule is missing")), "guard       NOT AS CONFIGURED: a rule is missing"),
+        ] {
+            let text = status_text(&settings, &state(misfit), None);
+            assert!(text.starts_with(said), "{text}");
+            assert!(text.contains("managed by  NOBODY: no gateway is running"), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_always_pass_are_shown() {
+        let mut settings = settings();
+        settings.firewall.break_glass = vec!["192.0.2.1".parse().unwrap()];
+        let text = status_text(&settings, &state(Some(None)), None);
+        assert!(text.contains("ALWAYS OPEN to 192.0.2.1"), "{text}");
+    }
+
+    #[test]
+    fn with_the_guard_off_guarded_ports_are_open_and_marked_ones_depend_on_the_admin() {
+        assert_eq!(
+            open_services(&settings().services),
+            "OPEN to everybody whom your own firewall lets in: 22/tcp (ssh)\n\
+             closed, as long as your own firewall drops it: 80/tcp 443/tcp (web)\n"
+        );
+    }
+
+    #[test]
+    fn on_and_off_go_through_the_running_gateway() {
+        let gateway = RunningGateway::ok(serde_json::json!({ "said": "as you wish" }));
+        let settings = Settings { services: settings().services, ..gateway.settings() };
+        assert_eq!(on(&settings).unwrap(), "as you wish\n");
+        let off = off(&settings).unwrap();
+        assert!(off.starts_with("as you wish\nOPEN to everybody"), "{off}");
+        assert_eq!(gateway.requests(), [ControlRequest::GuardOn, ControlRequest::GuardOff]);
+    }
+
+    #[test]
+    fn a_grant_counts_only_if_it_is_new_and_the_guard_is_up() {
+        let status = sound();
+        let before = |pid, granted| GrantCount { pid, granted };
+        let grant = Some("anna: ssh for 192.0.2.7");
+        assert_eq!(before(17, 2).grant_since(&status), grant);
+        assert_eq!(before(17, 3).grant_since(&status), None, "an old grant");
+        assert_eq!(before(16, 9).grant_since(&status), grant, "the gateway was restarted");
+        assert_eq!(GrantCount::default().grant_since(&status), grant, "no gateway was running");
+        let off = GatewayStatus { guard: false, ..status };
+        assert_eq!(before(17, 2).grant_since(&off), None);
+    }
+
+    #[test]
+    fn a_trial_is_confirmed_by_a_grant_and_ends_with_its_time() {
+        let gateway = RunningGateway::ok(serde_json::to_value(sound()).unwrap());
+        let signals = signals().unwrap();
+        let watch =
+            |before, time| watch(&gateway.settings(), before, Instant::now() + time, &signals);
+        let confirmed = TrialOutcome::Confirmed("anna: ssh for 192.0.2.7".into());
+        assert_eq!(watch(GrantCount::default(), Duration::from_secs(10)), confirmed);
+        let now = GrantCount::of(&sound());
+        assert_eq!(watch(now, Duration::from_millis(1)), TrialOutcome::TimeIsOver);
+    }
+
+    #[test]
+    fn a_trial_survives_a_hangup_and_ends_at_an_interrupt() {
+        let settings = settings();
+        let signals = signals().unwrap();
+        raise(Signal::SIGHUP).unwrap();
+        let soon = Instant::now() + Duration::from_millis(300);
+        let before = GrantCount::default();
+        assert_eq!(watch(&settings, before, soon, &signals), TrialOutcome::TimeIsOver);
+        raise(Signal::SIGINT).unwrap();
+        let late = Instant::now() + Duration::from_secs(60);
+        assert_eq!(watch(&settings, before, late, &signals), TrialOutcome::Interrupted);
+    }
 }

@@ -1,5 +1,4 @@
-//! The classic client: hits the ports of a sequence, one after the other.
-//! One hit is left to `edge::hit`, knock's own command line to `compat`.
+//! The classic client `toctoc knock`: hits the ports of a sequence, one after the other.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -17,14 +16,14 @@ use crate::edge::names::{AddressFamily, numeric, resolve};
 pub struct KnockArgs {
     /// The host to knock at: a name or an address.
     pub host: String,
-    /// What to hit, in order: a number or a service name, with `:udp` or `:tcp` behind it; tcp
-    /// unless said otherwise. `icmp:64` is an echo request that carries 64 bytes.
+    /// Ports to hit, in order: a number or a service name, followed by `:udp` or `:tcp`. Default:
+    /// tcp. `icmp:64` is an echo request with 64 bytes of data.
     #[arg(required = true, value_name = "PORT[:PROTO]|icmp:SIZE")]
     pub ports: Vec<String>,
     /// UDP for the ports that name no protocol.
     #[arg(short, long)]
     pub udp: bool,
-    /// Milliseconds between two hits. Without any, packets may overtake each other on their way.
+    /// Milliseconds between two packets. With 0, packets may overtake each other on their way.
     #[arg(short, long, value_name = "MS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=60_000))]
     pub delay: u32,
     /// IPv4 only.
@@ -33,79 +32,90 @@ pub struct KnockArgs {
     /// IPv6 only.
     #[arg(short = '6', long)]
     pub ipv6: bool,
-    /// Leave from this address of this machine.
+    /// Send from this address of this machine.
     #[arg(short, long, value_name = "ADDRESS")]
     pub source: Option<IpAddr>,
-    /// Leave through this interface.
+    /// Send through this interface.
     #[arg(short, long, value_name = "NAME")]
     pub interface: Option<String>,
-    /// Say what is hit.
+    /// Print each port as it is hit.
     #[arg(short, long)]
     pub verbose: bool,
 }
 
-/// Everything was sent. Whether it opened anything nobody but the host can know.
-pub const SENT: i32 = 0;
-/// Something could not be sent; what, was said on stderr.
-pub const NOT_SENT: i32 = 1;
+/// Exit code: everything was sent. Only the host knows if it opened anything.
+pub const SENT: u8 = 0;
+/// Exit code: something could not be sent; standard error says what.
+pub const NOT_SENT: u8 = 1;
 
-/// What lies between two hits unless somebody says otherwise.
+/// The default time between two packets.
 pub const DELAY: Duration = Duration::from_millis(10);
 
-/// A sequence that was not sent whole.
+/// The error of a sequence that was not sent completely.
 #[derive(Debug)]
 pub struct NotSent {
-    /// How many hits have left.
+    /// Packets that were sent.
     pub hits: usize,
-    /// Why the next one has not.
+    /// Why the next one was not.
     pub fault: Fault,
 }
 
-/// `toctoc knock`: all names are looked up and all ports read before the first hit, so that none is
-/// wasted. The exit status is [`SENT`] or [`NOT_SENT`].
+/// Runs `toctoc knock`; the exit code is [`SENT`] or [`NOT_SENT`]. All ports are read and all names
+/// are resolved before the first packet, so that no part of a sequence is sent in vain.
 ///
 /// # Errors
 /// The command line is wrong; nothing was sent.
-pub fn main(args: &KnockArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<i32, Fault> {
+pub fn main(args: &KnockArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Fault> {
     let family = match (args.ipv4, args.ipv6) {
         (true, _) => Some(AddressFamily::V4),
         (_, true) => Some(AddressFamily::V6),
         _ => None,
     };
-    let steps =
-        args.ports.iter().map(|port| wanted(port, args.udp)).collect::<Result<Vec<_>, Fault>>()?;
-    let hits = match targets(&args.host, &steps, family) {
+    let mut steps = Vec::new();
+    for port in &args.ports {
+        steps.push(target(port, args.udp)?);
+    }
+    let hits = match resolve_all(&args.host, &steps, family) {
         Ok(hits) => hits,
-        Err(fault) => return say(err, &fault).map(|()| NOT_SENT),
+        Err(fault) => return Ok(not_sent(err, &fault)),
     };
     let origin = PacketOrigin { source: args.source, interface: args.interface.clone() };
     let delay = Duration::from_millis(args.delay.into());
     let sent = send(&hits, delay, &origin, &mut |to, step| {
         if args.verbose {
-            // A closed pipe is the reader's wish: the knock goes on.
+            // A closed pipe is no reason to leave the sequence incomplete.
             let _ = writeln!(out, "hitting {}", shown(to, step)).and_then(|()| out.flush());
         }
     });
     match sent {
         Ok(()) => Ok(SENT),
-        Err(not_sent) => say(err, &not_sent.fault).map(|()| NOT_SENT),
+        Err(error) => Ok(not_sent(err, &error.fault)),
     }
 }
 
-/// Sends `hits` in order, `delay` apart; `before` hears of each.
+fn not_sent(err: &mut dyn Write, fault: &Fault) -> u8 {
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(err, "toctoc: {fault}");
+    NOT_SENT
+}
+
+/// Sends `hits` in order, `delay` apart, and calls `before` with each.
 ///
 /// # Errors
-/// The first hit that did not leave; no later one is tried.
+/// The first packet that could not be sent; no later one is tried.
 pub fn send(
     hits: &[(SocketAddr, Step)],
     delay: Duration,
     origin: &PacketOrigin,
     before: &mut dyn FnMut(SocketAddr, Step),
 ) -> Result<(), NotSent> {
-    let failed =
-        |hits, to, step, error: SendError| NotSent { hits, fault: not_sent(to, step, &error) };
-    if let Some((to, step)) = hits.iter().find(|(_, step)| matches!(step, Step::Echo { .. })) {
-        knock_packet::can_ping(*to).map_err(|error| failed(0, *to, *step, error))?;
+    for (to, step) in hits {
+        if let Step::Echo { .. } = step {
+            if let Err(error) = knock_packet::can_ping(*to) {
+                return Err(NotSent { hits: 0, fault: fault(*to, *step, &error) });
+            }
+            break;
+        }
     }
     for (index, (to, step)) in hits.iter().enumerate() {
         if index > 0 {
@@ -116,26 +126,28 @@ pub fn send(
             Step::Port(port) => knock_packet::send(*to, port.proto, origin),
             Step::Echo { size } => knock_packet::ping(*to, *size, origin),
         };
-        sent.map_err(|error| failed(index, *to, *step, error))?;
+        if let Err(error) = sent {
+            return Err(NotSent { hits: index, fault: fault(*to, *step, &error) });
+        }
     }
     Ok(())
 }
 
-/// What a word of the command line asks for.
+/// A port or echo request of the command line.
 enum KnockTarget<'a> {
     Port(&'a str, Proto),
     Echo(u16),
 }
 
-/// A port as people write it. Unlike knock's: what is neither tcp nor udp, or is port 0 or above
-/// 65535, is refused.
-fn wanted(text: &str, udp: bool) -> Result<KnockTarget<'_>, Fault> {
+/// Reads a port of the command line. Unlike knock, it refuses protocols that are neither tcp nor
+/// udp, port 0, and ports above 65535.
+fn target(text: &str, udp: bool) -> Result<KnockTarget<'_>, Fault> {
     if text.starts_with("icmp:") {
         return match Step::read(text) {
             Some(Step::Echo { size }) => Ok(KnockTarget::Echo(size)),
             _ => Err(Fault::new(
                 format!("{text}: not a size"),
-                "write icmp:64 for an echo request that carries 64 bytes",
+                "write icmp:64 for an echo request with 64 bytes of data",
             )),
         };
     }
@@ -145,65 +157,59 @@ fn wanted(text: &str, udp: bool) -> Result<KnockTarget<'_>, Fault> {
         Some((port, "tcp")) => (port, Proto::Tcp),
         Some((port, "udp")) => (port, Proto::Udp),
         Some((_, other)) => {
-            let what = format!("{text}: no protocol is called {other:?}");
-            return Err(Fault::new(what, "write :tcp or :udp behind a port, or icmp:SIZE"));
+            return Err(Fault::new(
+                format!("{text}: unknown protocol {other:?}"),
+                "write :tcp or :udp after a port, or icmp:SIZE",
+            ));
         }
     };
-    let number = port.bytes().all(|b| b.is_ascii_digit());
-    if port.is_empty() || number && !port.parse().is_ok_and(|port: u16| port > 0) {
+    let is_name = !port.bytes().all(|b| b.is_ascii_digit());
+    let is_number = matches!(port.parse::<u16>(), Ok(1..));
+    if !is_name && !is_number {
         return Err(Fault::new(
             format!("{text}: not a port"),
-            "write 1 to 65535 or a service name from /etc/services",
+            "write 1 to 65535, or a service name from /etc/services",
         ));
     }
     Ok(KnockTarget::Port(port, proto))
 }
 
-/// One look-up decides on the address: all hits go to the same, whatever a name server rotates.
-fn targets(
+/// Resolves the host once, so that all packets go to the same address even if a name server
+/// rotates them, and the name of each port.
+fn resolve_all(
     host: &str,
     steps: &[KnockTarget<'_>],
     family: Option<AddressFamily>,
 ) -> Result<Vec<(SocketAddr, Step)>, Fault> {
-    let mut address: Option<SocketAddr> = None;
-    let mut targets = Vec::new();
+    let mut host_or_address = host.to_owned();
+    let mut hits = Vec::new();
     for step in steps {
-        let known = address.map(numeric);
-        let (port, proto) = match step {
-            KnockTarget::Port(port, proto) => (*port, *proto),
-            KnockTarget::Echo(_) => ("0", Proto::Udp),
+        let (port, proto, place) = match step {
+            KnockTarget::Port(port, proto) => {
+                (*port, *proto, format!("{host}, port {port}/{}", proto.name()))
+            }
+            KnockTarget::Echo(_) => ("0", Proto::Udp, host.to_owned()),
         };
-        let found = resolve(known.as_deref().unwrap_or(host), port, Some(proto), family).map_err(
-            |reason| {
-                let what = match step {
-                    KnockTarget::Port(..) => {
-                        format!("{host}, port {port}/{}: {reason}", proto.name())
-                    }
-                    KnockTarget::Echo(_) => format!("{host}: {reason}"),
-                };
-                Fault::new(
-                    what,
+        let to = match resolve(&host_or_address, port, Some(proto), family) {
+            Ok(to) => to,
+            Err(reason) => {
+                return Err(Fault::new(
+                    format!("{place}: {reason}"),
                     "check the name, the port, and with -4 or -6 that the host has such an address",
-                )
-            },
-        )?;
-        address = Some(found);
-        targets.push((found, step.at(found.port())));
-    }
-    Ok(targets)
-}
-
-impl KnockTarget<'_> {
-    /// The step, once the number of a named port is known.
-    fn at(&self, number: u16) -> Step {
-        match self {
-            KnockTarget::Port(_, proto) => Step::Port(Port { proto: *proto, number }),
+                ));
+            }
+        };
+        host_or_address = numeric(to);
+        let step = match step {
+            KnockTarget::Port(..) => Step::Port(Port { proto, number: to.port() }),
             KnockTarget::Echo(size) => Step::Echo { size: *size },
-        }
+        };
+        hits.push((to, step));
     }
+    Ok(hits)
 }
 
-/// As knock's `-v` has it.
+/// The text of knock's `-v`.
 fn shown(to: SocketAddr, step: Step) -> String {
     match step {
         Step::Port(port) => format!("{} {}:{}", port.proto.name(), numeric(to), port.number),
@@ -211,34 +217,28 @@ fn shown(to: SocketAddr, step: Step) -> String {
     }
 }
 
-fn not_sent(to: SocketAddr, step: Step, error: &SendError) -> Fault {
-    let what =
-        |error: &io::Error| format!("{}: {} was not sent: {error}", numeric(to), step.notation());
+fn fault(to: SocketAddr, step: Step, error: &SendError) -> Fault {
+    let packet = format!("{}: {} was not sent", numeric(to), step.notation());
     match (error, step) {
         (SendError::Socket(error), Step::Echo { .. }) if no_ping_sockets(error) => Fault::new(
-            format!(
-                "{}: {} was not sent: this system gives you no ping socket ({error})",
-                numeric(to),
-                step.notation()
-            ),
-            "on Linux its admin allows them to all: sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"; or use a door without icmp",
+            format!("{packet}: this system allows you no ping socket ({error})"),
+            "use a door without icmp; or on Linux as root, to allow them to all users: \
+             sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"",
         ),
-        (SendError::Socket(error), _) => Fault::new(what(error), "check --source and --interface"),
-        (SendError::Send(error), _) => {
-            Fault::new(what(error), "check the route to the host and this machine's own firewall")
+        (SendError::Socket(error), _) => {
+            Fault::new(format!("{packet}: {error}"), "check --source and --interface")
         }
+        (SendError::Send(error), _) => Fault::new(
+            format!("{packet}: {error}"),
+            "check the route to the host and this machine's own firewall",
+        ),
     }
 }
 
-/// Not allowed on Linux; not there at all on some other systems.
+/// True if ping sockets are forbidden (Linux) or do not exist (some other systems).
 fn no_ping_sockets(error: &io::Error) -> bool {
     let unknown = cfg!(not(target_os = "linux")) && error.kind() != io::ErrorKind::AddrNotAvailable;
     error.kind() == io::ErrorKind::PermissionDenied || unknown
-}
-
-fn say(err: &mut dyn Write, fault: &Fault) -> Result<(), Fault> {
-    writeln!(err, "toctoc: {fault}")
-        .map_err(|error| Fault::new(format!("standard error: {error}"), ""))
 }
 
 #[cfg(test)]
@@ -249,23 +249,24 @@ mod tests {
     fn knock(
         ports: &[&str],
         with: impl FnOnce(&mut KnockArgs),
-    ) -> (Result<i32, Fault>, String, String) {
+    ) -> (Result<u8, Fault>, String, String) {
         let ports = ports.iter().map(ToString::to_string).collect();
         let mut args = KnockArgs { host: "127.0.0.1".into(), ports, ..KnockArgs::default() };
         with(&mut args);
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let status = main(&args, &mut out, &mut err);
-        (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        let mut out = Vec::new();
+        let mut err = Vec::new();
+        let code = main(&args, &mut out, &mut err);
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
     #[test]
-    fn hits_arrive_in_order_and_are_told_of() {
+    fn packets_arrive_in_order_and_are_shown() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = server.local_addr().unwrap().port();
         let text = format!("{port}:udp");
-        let (status, out, err) =
+        let (code, out, err) =
             knock(&[&text, &port.to_string()], |args| (args.verbose, args.udp) = (true, true));
-        assert_eq!((status.unwrap(), err.as_str()), (SENT, ""));
+        assert_eq!((code.unwrap(), err.as_str()), (SENT, ""));
         assert_eq!(out, format!("hitting udp 127.0.0.1:{port}\n").repeat(2));
         for _ in 0..2 {
             assert_eq!(server.recv(&mut [0; 9]).unwrap(), 1);
@@ -273,33 +274,71 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_port_anywhere_is_refused_before_the_first_hit() {
+    fn a_wrong_port_anywhere_is_refused_before_the_first_packet() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
         let good = format!("{}:udp", server.local_addr().unwrap().port());
-        for bad in [
-            "0",
-            "65536",
-            "70000:udp",
-            "7:icmp",
-            "icmp:",
-            "icmp:65508",
-            "7:UDP",
-            "",
-            ":udp",
-            "7:tcp:x",
+        for (bad, said) in [
+            ("0", "not a port"),
+            ("65536", "not a port"),
+            ("70000:udp", "not a port"),
+            ("", "not a port"),
+            (":udp", "not a port"),
+            ("7:icmp", "unknown protocol \"icmp\""),
+            ("7:UDP", "unknown protocol \"UDP\""),
+            ("7:tcp:x", "unknown protocol \"tcp:x\""),
+            ("icmp:", "not a size"),
+            ("icmp:65508", "not a size"),
         ] {
-            assert!(knock(&[&good, bad], |_| ()).0.is_err(), "{bad:?}");
+            let fault = knock(&[&good, bad], |_| ()).0.unwrap_err();
+            assert!(fault.what.contains(said) && !fault.remedy.is_empty(), "{bad:?}: {fault}");
         }
-        assert_eq!(knock(&[&good, "no-such-service"], |_| ()).0.unwrap(), NOT_SENT);
         assert!(server.recv(&mut [0; 9]).is_err(), "nothing was sent");
     }
 
     #[test]
-    fn what_cannot_be_sent_ends_the_knock_with_a_reason() {
-        let (status, _, err) =
+    fn a_name_that_does_not_resolve_stops_the_sequence_before_its_first_packet() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let good = format!("{}:udp", server.local_addr().unwrap().port());
+        let (code, _, err) = knock(&[&good, "no-such-service"], |_| ());
+        assert_eq!(code.unwrap(), NOT_SENT);
+        assert!(err.starts_with("toctoc: 127.0.0.1, port no-such-service/tcp: "), "{err}");
+        let (code, _, err) = knock(&[&good], |args| args.ipv6 = true);
+        assert_eq!(code.unwrap(), NOT_SENT);
+        assert!(err.contains("with -4 or -6 that the host has such an address"), "{err}");
+        assert!(server.recv(&mut [0; 9]).is_err(), "nothing was sent");
+    }
+
+    #[test]
+    fn a_packet_that_cannot_be_sent_ends_the_sequence_with_a_reason() {
+        let (code, _, err) =
             knock(&["7"], |args| args.source = Some("192.0.2.99".parse().unwrap()));
-        assert_eq!(status.unwrap(), NOT_SENT);
+        assert_eq!(code.unwrap(), NOT_SENT);
+        assert!(err.starts_with("toctoc: 127.0.0.1: 7/tcp was not sent: "), "{err}");
         assert!(err.contains("--source"), "{err}");
+    }
+
+    #[test]
+    fn the_remedy_depends_on_the_step_that_failed() {
+        let to = "192.0.2.1:7".parse().unwrap();
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let port = Step::udp(7);
+        let socket = fault(to, port, &SendError::Socket(denied()));
+        assert_eq!(socket.remedy, "check --source and --interface");
+        let sent = fault(to, port, &SendError::Send(denied()));
+        assert!(sent.remedy.contains("own firewall"), "{sent}");
+        let echo = fault(to, Step::Echo { size: 64 }, &SendError::Socket(denied()));
+        assert!(echo.what.starts_with("192.0.2.1: icmp:64 was not sent: "), "{echo}");
+        assert!(echo.remedy.contains("ping_group_range"), "{echo}");
+    }
+
+    #[test]
+    fn one_lookup_decides_the_address_of_all_packets() {
+        let steps = [KnockTarget::Port("7", Proto::Udp), KnockTarget::Echo(64)];
+        let hits = resolve_all("127.0.0.1", &steps, Some(AddressFamily::V4)).unwrap();
+        let addresses: Vec<String> = hits.iter().map(|(to, _)| to.to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.1:7", "127.0.0.1:0"]);
+        assert_eq!(hits[1].1, Step::Echo { size: 64 });
     }
 }

@@ -1,28 +1,30 @@
 //! The processes and the command lines.
-//! Per-packet policy is left to `core`.
 
-#[cfg(unix)]
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod admin;
 pub mod args;
 pub mod client;
 pub mod compat;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod daemon;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod gatekeeper;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod guard;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 mod interfaces;
 pub mod knock;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod listener;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 mod listener_process;
-#[cfg(unix)]
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod load;
+pub mod output;
 pub mod paths;
-#[cfg(unix)]
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+mod printed_guard;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod provision;
-#[cfg(unix)]
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod warnings;

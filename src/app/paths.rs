@@ -1,90 +1,118 @@
-//! Where a user's profiles and keys lie.
-//! Opening them is left to `edge::files`.
+//! Places of a user's profiles and keys.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
+use crate::core::diagnostic::printable;
 use crate::core::types::Fault;
 
-/// toctoc's own directory: `$XDG_CONFIG_HOME/toctoc`, by default `~/.config/toctoc`;
-/// `%APPDATA%\toctoc` on Windows.
-///
-/// # Errors
-/// Nothing says where the user's home is.
-pub fn directory() -> Result<PathBuf, Fault> {
-    let named =
-        env::var_os(if cfg!(windows) { "APPDATA" } else { "XDG_CONFIG_HOME" }).map(PathBuf::from);
-    // The XDG specification: a relative path is to be ignored.
-    let base =
-        named.filter(|path| path.is_absolute()).or_else(|| home().map(|home| home.join(".config")));
-    base.map(|base| base.join("toctoc")).ok_or_else(|| {
-        Fault::new(
-            "no home directory is known",
-            "set HOME or XDG_CONFIG_HOME, or give files by their paths",
-        )
-    })
+/// The user's directories.
+#[derive(Clone, Debug, Default)]
+pub struct UserPaths {
+    /// The home directory.
+    pub home: Option<PathBuf>,
+    /// The base directory for configurations, if the user chose one.
+    pub config_home: Option<PathBuf>,
 }
 
-/// The file of the profile called `name`; a name with a path separator or ending in `.toml` is a
-/// path itself.
-///
-/// # Errors
-/// As [`directory`], or the name cannot be one.
-pub fn profile(name: &str) -> Result<PathBuf, Fault> {
-    if name.contains(std::path::is_separator) || name.ends_with(".toml") {
-        return Ok(PathBuf::from(name));
+impl UserPaths {
+    /// Takes them from the environment: the home directory, and `XDG_CONFIG_HOME` (`APPDATA` on
+    /// Windows). The XDG specification ignores relative paths.
+    pub fn from_env() -> Self {
+        let chosen = env::var_os(if cfg!(windows) { "APPDATA" } else { "XDG_CONFIG_HOME" });
+        Self {
+            home: env::home_dir().filter(|path| path.is_absolute()),
+            config_home: chosen.map(PathBuf::from).filter(|path| path.is_absolute()),
+        }
     }
-    if !is_profile_name(name) {
-        return Err(Fault::new(
-            format!("`{}` cannot be a profile's name", crate::core::diagnostic::printable(name)),
-            "use letters, digits, and . _ - (not first); or give the path of its file",
-        ));
+
+    /// toctoc's own directory: `toctoc` below the base directory for configurations, which is
+    /// `~/.config` unless the user chose one.
+    ///
+    /// # Errors
+    /// Both directories are unknown.
+    pub fn toctoc(&self) -> Result<PathBuf, Fault> {
+        if let Some(base) = &self.config_home {
+            return Ok(base.join("toctoc"));
+        }
+        match &self.home {
+            Some(home) => Ok(home.join(".config").join("toctoc")),
+            None => Err(Fault::new(
+                "your home directory is unknown",
+                "set HOME or XDG_CONFIG_HOME, or name files by their paths",
+            )),
+        }
     }
-    Ok(directory()?.join("profiles").join(format!("{name}.toml")))
+
+    /// The directory of the profiles.
+    ///
+    /// # Errors
+    /// As [`UserPaths::toctoc`].
+    pub fn profiles(&self) -> Result<PathBuf, Fault> {
+        Ok(self.toctoc()?.join("profiles"))
+    }
+
+    /// The file of the profile called `name`. A name that contains a path separator or ends in
+    /// `.toml` is itself the path.
+    ///
+    /// # Errors
+    /// As [`UserPaths::toctoc`], or `name` is no profile name.
+    pub fn profile(&self, name: &str) -> Result<PathBuf, Fault> {
+        if name.contains(std::path::is_separator) || name.ends_with(".toml") {
+            return Ok(PathBuf::from(name));
+        }
+        if !is_profile_name(name) {
+            return Err(Fault::new(
+                format!("`{}` cannot be the name of a profile", printable(name)),
+                "use letters, digits, and . _ - (not first); or give the path of its file",
+            ));
+        }
+        Ok(self.profiles()?.join(format!("{name}.toml")))
+    }
+
+    /// The private keys that are tried if neither profile nor command line names one.
+    ///
+    /// # Errors
+    /// As [`UserPaths::toctoc`].
+    pub fn identities(&self) -> Result<Vec<PathBuf>, Fault> {
+        let mut paths = vec![self.toctoc()?.join("id_ed25519")];
+        if let Some(home) = &self.home {
+            paths.push(home.join(".ssh").join("id_ed25519"));
+        }
+        Ok(paths)
+    }
+
+    /// `path` with a leading `~/` replaced; a relative path starts at `base`.
+    pub fn expand(&self, path: &Path, base: &Path) -> PathBuf {
+        match (path.strip_prefix("~"), &self.home) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => base.join(path),
+        }
+    }
 }
 
-/// Whether a profile can be called this: safe as a file name on every system.
+/// True if a profile may have this name: it is safe as a file name on every system.
 pub fn is_profile_name(name: &str) -> bool {
     (1..=100).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         && !name.starts_with(['.', '-'])
 }
 
-/// A profile's name made of a host: `2001:db8::1` becomes `2001-db8--1`.
+/// The profile name for a host: `2001:db8::1` becomes `2001-db8--1`.
 pub fn profile_name_of(host: &str) -> String {
     host.trim_end_matches('.').replace(':', "-").trim_start_matches('-').to_owned()
-}
-
-/// Private keys that are tried where neither profile nor command line names one.
-///
-/// # Errors
-/// As [`directory`].
-pub fn identities() -> Result<Vec<PathBuf>, Fault> {
-    let own = directory()?.join("id_ed25519");
-    Ok([Some(own), home().map(|home| home.join(".ssh").join("id_ed25519"))]
-        .into_iter()
-        .flatten()
-        .collect())
-}
-
-/// `path` with a leading `~/` resolved; a relative one is meant from `base`.
-pub fn expand(path: &Path, base: &Path) -> PathBuf {
-    match (path.strip_prefix("~"), home()) {
-        (Ok(rest), Some(home)) => home.join(rest),
-        _ => base.join(path),
-    }
-}
-
-fn home() -> Option<PathBuf> {
-    env::home_dir().filter(|home| home.is_absolute())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn user() -> UserPaths {
+        UserPaths { home: Some("/home/u".into()), config_home: None }
+    }
+
     #[test]
-    fn profile_names_are_safe_file_names() {
+    fn names_are_safe_as_file_names_and_hosts_become_names() {
         for good in ["gate", "gate.example.org", "a_b-c", "2001-db8--1"] {
             assert!(is_profile_name(good), "{good}");
         }
@@ -97,11 +125,35 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_taken_as_it_is() {
-        assert_eq!(profile("./x.toml").unwrap(), PathBuf::from("./x.toml"));
-        assert_eq!(profile("x.toml").unwrap(), PathBuf::from("x.toml"));
-        assert!(profile("a b").is_err());
-        assert_eq!(expand(Path::new("k"), Path::new("/p")), PathBuf::from("/p/k"));
-        assert_eq!(expand(Path::new("/k"), Path::new("/p")), PathBuf::from("/k"));
+    fn a_path_is_taken_as_it_is_and_a_name_leads_below_the_profiles() {
+        let user = user();
+        assert_eq!(user.profile("./x.toml").unwrap(), PathBuf::from("./x.toml"));
+        assert_eq!(user.profile("x.toml").unwrap(), PathBuf::from("x.toml"));
+        let gate = PathBuf::from("/home/u/.config/toctoc/profiles/gate.toml");
+        assert_eq!(user.profile("gate").unwrap(), gate);
+        assert!(user.profile("a b").is_err());
+    }
+
+    #[test]
+    fn a_leading_tilde_is_the_home_and_a_relative_path_starts_at_its_base() {
+        let user = user();
+        let expand = |path: &str| user.expand(Path::new(path), Path::new("/p"));
+        assert_eq!(expand("k"), PathBuf::from("/p/k"));
+        assert_eq!(expand("/k"), PathBuf::from("/k"));
+        assert_eq!(expand("~/k"), PathBuf::from("/home/u/k"));
+        let nobody = UserPaths::default();
+        assert_eq!(nobody.expand(Path::new("~/k"), Path::new("/p")), PathBuf::from("/p/~/k"));
+    }
+
+    #[test]
+    fn the_chosen_configuration_directory_wins_over_the_home() {
+        let chosen = UserPaths { config_home: Some("/c".into()), ..user() };
+        assert_eq!(chosen.toctoc().unwrap(), PathBuf::from("/c/toctoc"));
+        let keys = ["/c/toctoc/id_ed25519", "/home/u/.ssh/id_ed25519"].map(PathBuf::from);
+        assert_eq!(chosen.identities().unwrap(), keys);
+        let homeless = UserPaths { home: None, ..chosen };
+        assert_eq!(homeless.identities().unwrap().len(), 1);
+        let fault = UserPaths::default().profile("gate").unwrap_err();
+        assert!(fault.remedy.contains("HOME"), "{fault}");
     }
 }

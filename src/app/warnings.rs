@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use super::guard::stale;
 use super::load::GatewayConfig;
+use super::printed_guard;
 use crate::config::Settings;
 use crate::core::door::Door;
 use crate::core::door::weakness::{DoorContext, WHOLE_ECHO, Weakness, badly_placed, weaknesses};
@@ -18,7 +18,7 @@ pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
     let mut all = warnings(loaded, &proc_net::listening());
     all.extend(leads_nowhere(&loaded.settings, proc_net::forwarding()));
     all.extend(starts_nothing(&loaded.settings, is_program));
-    all.extend(stale(&loaded.settings));
+    all.extend(printed_guard::problem(&loaded.settings));
     all
 }
 

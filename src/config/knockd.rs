@@ -342,7 +342,7 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// At most `limit` bytes, never half a character.
-fn cut(text: &str, limit: usize) -> &str {
+pub fn cut(text: &str, limit: usize) -> &str {
     let mut end = limit.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -173,7 +173,7 @@ fn check_reports_what_blocks_receipts_and_lists_what_it_examined() {
     let gate = gate("guard");
     load(&gate, "accept", "", "policy drop;\nct state established accept");
     let kept = gate.check();
-    assert!(kept.contains("warning: receipts over IPv4 are kept in by inet filter output: policy drop: clients are told nothing; put `udp sport 62201 accept`"), "{kept}");
+    assert!(kept.contains("warning: receipts over IPv4 are dropped by inet filter output: policy drop: clients get no answer; put `udp sport 62201 accept`"), "{kept}");
     load(&gate, "accept", "", "policy drop;\nudp sport 62201 accept");
     let out = gate.check();
     assert!(
@@ -189,5 +189,5 @@ fn check_reports_what_blocks_receipts_and_lists_what_it_examined() {
         OPEN,
     );
     gate.net.gateway.sh("nft add table netdev n");
-    assert!(gate.check().contains("not at tables of netdev"));
+    assert!(gate.check().contains("not tables of netdev"));
 }

@@ -68,7 +68,7 @@ fn status_names_a_client_whose_clock_was_ahead_and_forgiving_gives_it_a_clean_st
     let new = gate.path("anew.toml");
     let output = gate.toctocd(&["client", "forgive", "anna", "--out", &new]);
     ok(&output);
-    assert!(stderr(&output).contains("`anna` starts anew"), "{output:?}");
+    assert!(stderr(&output).contains("`anna` has a new id"), "{output:?}");
     let status = gate.status();
     assert!(!status.contains("ahead       "), "{status}");
     assert!(gate.nothing_is_open(), "the grant has not ended");

@@ -51,7 +51,7 @@ fn when_no_sealed_knock_gets_through_the_sequence_opens_if_the_user_says_so() {
     allow("0 2147483647");
     for (family, address) in [("-4", "10.90.0.2"), ("-6", "fd90::2")] {
         let output = ok(&toctoc(&gate, &format!("open --classic laptop {family}")));
-        assert!(output.contains("sent in the clear: 3 hits to"), "{output}");
+        assert!(output.contains("sent in cleartext: 3 packets to"), "{output}");
         gate.daemon().wait_for(&format!("side: ssh granted to {address}"));
     }
     let output = gate.daemon().log();
@@ -76,7 +76,7 @@ fn the_whole_sequence_goes_to_the_first_reachable_address() {
     says(&open(&gate), 4, &["2001:db8::1: 7321/tcp was not sent"]);
     fs::write(&profile, with("[\"2001:db8::1\", \"10.90.0.1\"]")).expect("our own file");
     let output = ok(&open(&gate));
-    assert!(output.contains("3 hits to 10.90.0.1;"), "{output}");
+    assert!(output.contains("3 packets to 10.90.0.1;"), "{output}");
     gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
 }
 

@@ -276,9 +276,9 @@ fn without_a_gateway_commands_enable_and_disable_the_guard() {
     });
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let both = [gate.port(0, SSH), gate.port(1, SSH)];
-    assert!(ok(&gate.toctocd(&["guard", "status"])).contains("OFF: there is no such table"));
+    assert!(ok(&gate.toctocd(&["guard", "status"])).contains("OFF: the table does not exist"));
     let mut session = gate.net.client.connect(both[0], LONG).unwrap();
-    assert!(ok(&gate.toctocd(&["guard", "on"])).contains("no gateway runs"));
+    assert!(ok(&gate.toctocd(&["guard", "on"])).contains("no gateway is running"));
     assert!(!echoes(&mut session, SHORT));
     let adopted = format!("adopted {} -> {} (tcp)\n", session.local_addr().unwrap(), both[0]);
     assert_eq!(ok(&gate.toctocd(&["guard", "adopt"])), adopted);

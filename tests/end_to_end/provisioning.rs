@@ -131,7 +131,7 @@ fn an_outdated_printed_guard_is_reported_until_it_is_printed_again() {
     let printed = gate.path("etc/printed.nft");
     gate.edit_config(|config| config.replace("/etc/nftables.d/toctoc.nft", &printed));
     gate.start();
-    let warning = format!("{printed} is not the guard as it is now");
+    let warning = format!("{printed} is not the guard as configured now");
     let commands = [&["status"][..], &["guard", "status"], &["check"]];
     let warned = |gate: &Gate| commands.map(|words| ok(&gate.toctocd(words)).contains(&warning));
     assert_eq!(warned(&gate), [false; 3], "there is no printed guard");
@@ -143,12 +143,12 @@ fn an_outdated_printed_guard_is_reported_until_it_is_printed_again() {
     gate.edit_config(|config| config.replace("\"22/tcp\"", "\"2222/tcp\""));
     gate.reload();
     gate.daemon().wait_for(&format!(
-        "warning: {printed} is not the guard as it is now: `toctocd guard print >{printed}`"
+        "warning: {printed} is not the guard as configured now: run `toctocd guard print >{printed}`"
     ));
     assert_eq!(warned(&gate), [true; 3]);
     gate.stop();
     gate.start();
-    assert!(gate.daemon().log().contains("is not the guard as it is now"));
+    assert!(gate.daemon().log().contains("is not the guard as configured now"));
     fs::write(&printed, ok(&gate.toctocd(&["guard", "print"]))).unwrap();
     assert_eq!(warned(&gate), [false; 3]);
     assert_eq!(gate.daemon().log().matches("is not the guard").count(), 1);

@@ -176,7 +176,7 @@ fn the_grants_of_a_client_and_of_a_service_are_limited_and_a_close_makes_room() 
         .gate
         .toctoc(&hosts[1], &["open", "anna", "ssh", "-4", "-i", &key, "--source", "10.90.8.2"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(stderr(&output).contains("as many grants as the gateway allows"), "{output:?}");
+    assert!(stderr(&output).contains("the limit of grants is reached"), "{output:?}");
     it.close(&it.anna, 0, "ssh");
     assert_eq!(open_from(&it.bert, &hosts[1]), Some(Status::Granted));
     until("a heading and three grants", || it.gate.grants().lines().count() == 4);

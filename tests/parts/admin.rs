@@ -91,7 +91,7 @@ fn init_and_client_add_make_a_profile() {
         "{}",
         added.err
     );
-    assert!(added.err.contains("hand it over in private"), "{}", added.err);
+    assert!(added.err.contains("over a private channel"), "{}", added.err);
     let listed = gateway.with_config(&["client", "list"]);
     assert!(
         listed.out.contains(
@@ -103,7 +103,7 @@ fn init_and_client_add_make_a_profile() {
     let checked = gateway.with_config(&["check"]);
     assert!(checked.out.contains("sound; 1 service, 1 client, 0 doors"), "{}", checked.out);
     assert_eq!(gateway.with_config(&["client", "revoke", "laptop"]).code, 0);
-    assert_eq!(gateway.with_config(&["client", "list"]).out, "nobody is enrolled\n");
+    assert_eq!(gateway.with_config(&["client", "list"]).out, "no client is enrolled\n");
 }
 
 #[test]
@@ -272,9 +272,9 @@ fn the_sequence_of_a_door_goes_into_a_profile_only_if_it_can_be_used_from_there(
     };
     for (door, expected) in [
         ("sid", "did you mean `side`?"),
-        ("far", "only hits to 192.0.2.1 count"),
+        ("far", "only packets to 192.0.2.1 count"),
         ("odd", "more than a plain SYN"),
-        ("once", "each of its sequences counts once"),
+        ("once", "each of its sequences can be used only once"),
     ] {
         let added = add(door);
         assert_eq!(added.code, 2, "{}", added.err);

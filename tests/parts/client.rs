@@ -34,7 +34,7 @@ fn the_client_prints_address_port_and_end_of_a_grant() {
         &["this machine's clock is 2 h behind the gateway's"],
     );
     user.run("open gate --ask-source").expect(0, &["what the gateway saw of you"], &[]);
-    user.run("probe gate").expect(0, &["127.0.0.1 answers; it sees you as 127.0.0.1"], &[]);
+    user.run("probe gate").expect(0, &["127.0.0.1 answered: it sees you as 127.0.0.1"], &[]);
     let path = user.home.path().join(".config/toctoc/profiles/gate.toml");
     user.run(&format!("open {}", path.display())).expect(0, &["granted"], &[]);
 }
@@ -43,10 +43,10 @@ fn the_client_prints_address_port_and_end_of_a_grant() {
 fn a_refusal_says_why_and_what_to_do() {
     for (status, expected) in [
         (Status::Denied, ["does not let this key open ssh", "ask its admin"]),
-        (Status::Full, ["as many grants as the gateway allows", "toctoc close gate ssh"]),
-        (Status::Trouble, ["trouble of its own", "tell its admin"]),
+        (Status::Full, ["the limit of grants is reached", "toctoc close gate ssh"]),
+        (Status::Trouble, ["a problem with its state", "tell its admin"]),
         (Status::Clock, ["clock is too far off", "set the clock"]),
-        (Status::Challenge, ["wants its challenge back", "try again"]),
+        (Status::Challenge, ["sent a challenge", "try again"]),
         (
             Status::Address,
             ["reached the gateway from 203.0.113.66", "toctoc open gate ssh --source 203.0.113.66"],
@@ -124,8 +124,8 @@ fn wrong_usage_exits_with_2_and_sends_nothing() {
         ("open", "<PROFILE>"),
         ("open nobody", "no profile `nobody`"),
         ("open ../x/y", "../x/y"),
-        ("open a:b", "cannot be a profile's name"),
-        ("open gate SSH", "is no service name"),
+        ("open a:b", "cannot be the name of a profile"),
+        ("open gate SSH", "is not a service name"),
         ("open gate --seconds 0", "--seconds"),
         ("open gate --source here", "--source"),
         ("open gate --timeout 0", "--timeout"),
@@ -280,7 +280,7 @@ fn a_classic_sequence_is_suggested_when_no_receipt_comes_and_sent_only_with_its_
     let gateway = Gateway::start(None);
     let (user, door) = with_fallback(&gateway, true);
     let silent = "open gate --timeout 1 --attempts 1";
-    let named = "toctoc open --classic gate\n  sends it in the clear";
+    let named = "toctoc open --classic gate\n  sends it in cleartext";
     user.run(silent).expect(3, &[], &["no answer from 127.0.0.1", named]);
     let json = user.run(&format!("{silent} --json"));
     json.expect(3, &["\"result\": \"no-answer\""], &[]);
@@ -290,10 +290,10 @@ fn a_classic_sequence_is_suggested_when_no_receipt_comes_and_sent_only_with_its_
     assert_eq!(take_hits(&door), [0, 0], "the sequence was sent without being asked for");
     user.run("open gate --classic").expect(
         0,
-        &["sent in the clear: 2 hits to 127.0.0.1", "nobody says whether"],
+        &["sent in cleartext: 2 packets to 127.0.0.1", "no answer that says whether"],
         &[],
     );
-    user.run("open --classic gate ssh --source 127.0.0.3").expect(0, &["2 hits"], &[]);
+    user.run("open --classic gate ssh --source 127.0.0.3").expect(0, &["2 packets"], &[]);
     assert_eq!(take_hits(&door), [2, 2]);
     for words in [
         "open gate --classic --json",
@@ -317,7 +317,7 @@ fn profiles_says_that_there_is_a_sequence_and_never_prints_it() {
         let shown = user.run("profiles");
         shown.expect(
             0,
-            &["holds a door's classic sequence", expected, "toctoc open --classic gate"],
+            &["has a door's classic sequence", expected, "toctoc open --classic gate"],
             &[],
         );
         let json = user.run("profiles --json");
@@ -334,7 +334,7 @@ fn profiles_says_that_there_is_a_sequence_and_never_prints_it() {
     user.run("open gate --classic").expect(
         2,
         &[],
-        &["`gate` holds no classic sequence", "--door NAME"],
+        &["`gate` has no classic sequence", "--door NAME"],
     );
 }
 

@@ -1,5 +1,4 @@
 //! The command line of `toctoc`, the client.
-//! Words shared with the gateway's are left to `args`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,54 +11,54 @@ use crate::core::types::ServiceName;
 
 /// Knocks at a toctoc gateway: one sealed datagram, and the port opens for you alone.
 ///
-/// You need a key, and a profile that the gateway's admin makes for it. Started by the name knock
-/// it behaves as knock.
+/// You need a key, and a profile that the gateway's admin makes for it. Under the name knock this
+/// program behaves as knock.
 #[derive(Parser, Debug)]
 #[command(name = "toctoc", version, max_term_width = 100, after_help = HELP)]
 pub struct ToctocArgs {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: ToctocCommand,
 }
 
 const HELP: &str = "\
-From zero to ssh:
+First steps:
   toctoc keygen                      # or use the ssh-ed25519 key you have
   toctoc import laptop.toml          # the profile that the gateway's admin made for you
   toctoc open gate.example.org ssh && ssh gate.example.org
 
 Exit codes:
-  0  done: granted, closed, or the probe was answered; the hits of a classic sequence have left
-  1  the gateway refused, and said so
+  0  done: granted, closed, probe answered, or classic sequence sent
+  1  the gateway refused, and said why
   2  wrong usage, profile or key: nothing was sent
-  3  no answer: nothing is known
+  3  no answer: the result is unknown
   4  nothing could be sent: no network, or the name does not resolve
-`toctoc knock`: 0 all hits have left, 1 one of them has not, 2 wrong usage";
+`toctoc knock`: 0 everything was sent, 1 something was not sent, 2 wrong usage";
 
 /// A command of `toctoc`.
 #[derive(Subcommand, Debug)]
 pub enum ToctocCommand {
-    /// Ask for a grant, and say what was granted to which address until when.
+    /// Ask for a grant, and print the granted address, ports and end.
     Open(Open),
     /// End your own grants for a service.
     Close(Close),
-    /// Ask the gateway what address and clock it sees; grants nothing.
+    /// Ask the gateway which address and clock it sees; grants nothing.
     Probe(Probe),
     /// Make an ssh-ed25519 key to knock with.
     Keygen(Keygen),
-    /// Keep a profile that the gateway's admin made.
+    /// Store a profile that the gateway's admin made.
     Import(Import),
-    /// Show the profiles you have.
+    /// List your profiles.
     Profiles {
-        /// As a JSON list.
+        /// Print a JSON list.
         #[arg(long)]
         json: bool,
     },
-    /// Hit ports in a row, as the `knock` of knockd does. It crosses the network in the clear.
+    /// Hit a sequence of ports, as the `knock` of knockd does. It is sent in cleartext.
     Knock(KnockArgs),
 }
 
-/// What the sealed commands have in common.
+/// Arguments of all sealed commands.
 #[derive(clap::Args, Debug)]
 pub struct Common {
     /// A profile's name (see `toctoc profiles`), or the path of its file.
@@ -67,10 +66,10 @@ pub struct Common {
     /// Use this private key instead of the profile's.
     #[arg(short, long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
-    /// Wait so long for each answer, seconds.
+    /// Wait this many seconds for each answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub timeout: u64,
-    /// Knock at most so many times, each time with a new packet.
+    /// Send at most this many knocks, each in a new packet.
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10))]
     pub attempts: u32,
     /// IPv4 only.
@@ -79,7 +78,7 @@ pub struct Common {
     /// IPv6 only.
     #[arg(short = '6', long)]
     pub ipv6: bool,
-    /// Answer with one JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
 }
@@ -90,35 +89,35 @@ pub struct Common {
 Examples:
   toctoc open gate ssh
   toctoc open gate ssh --seconds 600
-  toctoc open gate ssh --source 203.0.113.7   # you know better where you come from
-  toctoc open gate ssh --source 203.0.113.7 -6   # knock by IPv6, connect by IPv4, if the gateway's policy has that address
+  toctoc open gate ssh --source 203.0.113.7   # the address that you will connect from
+  toctoc open gate ssh --source 203.0.113.7 -6   # knock by IPv6, connect by IPv4, if the gateway's policy allows it
   toctoc open gate ssh --source-port 40022 && ssh -o 'ProxyCommand=nc -p 40022 %h %p' gate
   toctoc open gate --classic                  # no sealed knock gets through, and you accept the risk")]
 pub struct Open {
-    /// Which gateway, and how.
+    /// The gateway, and how to knock.
     #[command(flatten)]
     pub common: Common,
-    /// What to open; without it, the profile's default.
+    /// The service to open. Default: the profile's default service.
     #[arg(value_parser = service_name)]
     pub service: Option<ServiceName>,
-    /// How long, seconds; without it, as the gateway likes.
+    /// Length of the grant in seconds. Default: the gateway's setting.
     #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub seconds: Option<u32>,
-    /// The address to grant, if you know better than this machine does. The knock must come from
-    /// it, unless the gateway's policy lists its prefix for that service.
+    /// The address to grant, if it is not the one this machine would choose. The knock must come
+    /// from it, unless the gateway's policy allows its prefix for that service.
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
-    /// Grant connections from this source port alone, so that nobody else behind your address can
-    /// use it. Only where no NAT is in between, because that chooses other ports, and only if you
-    /// make the client connect from this port.
+    /// Grant only connections from this source port, so that nobody else behind your address can
+    /// use the grant. Your program must connect from this port, and no NAT may be in between,
+    /// because a NAT changes source ports.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub source_port: Option<u16>,
-    /// Ask the gateway where it sees you come from, and name that, even if this machine's own
-    /// address seems good.
+    /// Ask the gateway which address it sees you come from, and use that, even if this machine's
+    /// own address looks usable.
     #[arg(long, conflicts_with = "source")]
     pub ask_source: bool,
-    /// Send the classic sequence of a door that the profile holds, and no sealed knock. It opens
-    /// what that door opens, to whoever sees and repeats it, and nobody says whether it did.
+    /// Send the classic sequence in the profile instead of a sealed knock. It is sent in cleartext:
+    /// everyone who sees it can repeat it. There is no answer that says whether the door opened.
     #[arg(long, conflicts_with_all = ["seconds", "ask_source", "json", "identity"])]
     pub classic: bool,
 }
@@ -126,17 +125,17 @@ pub struct Open {
 /// `toctoc close`.
 #[derive(clap::Args, Debug)]
 pub struct Close {
-    /// Which gateway, and how.
+    /// The gateway, and how to knock.
     #[command(flatten)]
     pub common: Common,
-    /// What to close; without it, the profile's default.
+    /// The service to close. Default: the profile's default service.
     #[arg(value_parser = service_name)]
     pub service: Option<ServiceName>,
-    /// The address that was granted, if it was named.
+    /// The granted address, if you named one.
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
-    /// Ask the gateway where it sees you come from, and name that, even if this machine's own
-    /// address seems good.
+    /// Ask the gateway which address it sees you come from, and use that, even if this machine's
+    /// own address looks usable.
     #[arg(long, conflicts_with = "source")]
     pub ask_source: bool,
 }
@@ -144,7 +143,7 @@ pub struct Close {
 /// `toctoc probe`.
 #[derive(clap::Args, Debug)]
 pub struct Probe {
-    /// Which gateway, and how.
+    /// The gateway, and how to knock.
     #[command(flatten)]
     pub common: Common,
 }
@@ -152,14 +151,14 @@ pub struct Probe {
 /// `toctoc keygen`.
 #[derive(clap::Args, Debug)]
 pub struct Keygen {
-    /// Where the private key goes; the public one goes beside it with .pub. Without it: id_ed25519
-    /// in toctoc's own configuration directory, where it is found by itself.
+    /// File for the private key; the public key goes beside it with .pub. Default: id_ed25519 in
+    /// toctoc's configuration directory, where every command finds it.
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// A comment on the public line.
+    /// Comment in the public key line.
     #[arg(short = 'C', long, value_name = "TEXT", default_value = "toctoc")]
     pub comment: String,
-    /// Do not ask for a passphrase: whoever gets the file can knock as you.
+    /// Do not ask for a passphrase: everyone who gets the file can knock as you.
     #[arg(long)]
     pub no_passphrase: bool,
 }
@@ -174,10 +173,10 @@ pub struct Import {
     /// The profile's file, or - for standard input.
     #[arg(value_name = "FILE", default_value = "-")]
     pub file: PathBuf,
-    /// What to call it here; without it, the gateway's first address.
+    /// Name of the profile here. Default: the gateway's first address.
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Take the place of a profile of that name.
+    /// Replace a profile of that name.
     #[arg(long)]
     pub replace: bool,
 }

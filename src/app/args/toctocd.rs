@@ -1,5 +1,4 @@
 //! The command line of `toctocd`, the gateway.
-//! Words shared with the client's are left to `args`.
 
 use std::path::PathBuf;
 
@@ -9,17 +8,17 @@ use super::{ServiceArg, client_name, host, interface, moment, service_arg, servi
 use crate::config::defaults;
 use crate::core::types::ServiceName;
 
-/// Hides network services until somebody who may enter knocks.
+/// Hides network services until an authorized client knocks.
 ///
-/// `toctocd run` is the gateway; all other commands are for its admin. Started by the name knockd
-/// it behaves as knockd.
+/// `toctocd run` is the gateway; all other commands are for its admin. Under the name knockd this
+/// program behaves as knockd.
 #[derive(Parser, Debug)]
 #[command(name = "toctocd", version, max_term_width = 100, after_help = HELP)]
 pub struct ToctocdArgs {
-    /// The configuration file. (`init` reads none: it writes toctocd.toml below its --dir.)
+    /// The configuration file. (`init` does not read it: it writes toctocd.toml below its --dir.)
     #[arg(short, long, global = true, value_name = "FILE", default_value = defaults::CONFIG)]
     pub config: PathBuf,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: ToctocdCommand,
 }
@@ -42,16 +41,16 @@ Exit codes:
 /// A command of `toctocd`.
 #[derive(Subcommand, Debug)]
 pub enum ToctocdCommand {
-    /// Serve: guard the services, listen for knocks, grant. Stays in the foreground.
+    /// Run the gateway in the foreground: guard the services, listen for knocks, grant.
     ///
-    /// From then on the services are shut to all but granted addresses. Log lines go to standard
-    /// error. SIGHUP reads the configuration again, as `reload` does; SIGTERM ends it, and leaves
-    /// the guard and live grants to the kernel.
+    /// From then on the services are closed to all addresses without a grant. Log lines go to
+    /// standard error. SIGHUP reads the configuration again, as `reload` does. SIGTERM ends it; the
+    /// guard and current grants stay in the kernel.
     Run,
-    /// Make the keys, a configuration with comments, and an empty clients file. Never overwrites
+    /// Create the keys, a commented configuration, and an empty clients file. Never overwrites
     /// anything.
     Init(Init),
-    /// Read configuration, keys and clients as `run` would, and change nothing.
+    /// Read configuration, keys and clients as `run` would, report problems, and change nothing.
     Check {
         /// Print the effective configuration: every key, defaults included.
         #[arg(long)]
@@ -60,62 +59,62 @@ pub enum ToctocdCommand {
     /// Enrol, list and revoke clients.
     #[command(subcommand)]
     Client(ClientCommand),
-    /// Put the guard up or take it away by hand, and see how it stands.
+    /// Turn the guard on or off by hand, and show its state.
     #[command(subcommand)]
     Guard(GuardCommand),
-    /// Ask the running gateway how it is.
+    /// Show the state of the running gateway.
     Status {
-        /// As one JSON object.
+        /// Print one JSON object.
         #[arg(long)]
         json: bool,
     },
     /// Show what is open now, and for whom.
     Grants {
-        /// As a JSON list.
+        /// Print a JSON list.
         #[arg(long)]
         json: bool,
     },
-    /// Have the running gateway read its configuration again; a bad one changes nothing.
+    /// Make the running gateway read its configuration again; a bad one changes nothing.
     Reload,
-    /// Accept that the state was lost or damaged, or that the clock was ahead, after `status` said
-    /// so.
+    /// Accept that the state was lost or damaged, or that the clock was ahead. Use it when `status`
+    /// reports one of these.
     ///
-    /// Until then every knock needs a challenge. A packet that was used before the loss stays
-    /// worthless: timestamps up to now do not count.
+    /// Until then every knock needs a challenge. Afterwards, packets that were used before the loss
+    /// still open nothing: timestamps up to now do not count.
     Reinitialise,
-    /// Print the doors of a knockd.conf as sections to append to toctocd.toml; on standard error,
-    /// what is different.
+    /// Print the doors of a knockd.conf as sections to append to toctocd.toml; differences go to
+    /// standard error.
     ///
-    /// Nothing is changed. Pairs of iptables or ufw commands for a port become a service that
-    /// toctocd itself opens and shuts; all other commands stay as they are. Services that the
-    /// configuration has already are used, not written again. Exit code 1: something is left out,
+    /// Changes nothing. Pairs of iptables or ufw commands for one port become a service that
+    /// toctocd itself opens and closes; all other commands stay as they are. Services that the
+    /// configuration has already are used, not written again. Exit code 1: something was left out,
     /// and standard error says what.
     Convert {
         /// The file to convert.
         #[arg(value_name = "FILE", default_value = "/etc/knockd.conf")]
-        file: std::path::PathBuf,
+        file: PathBuf,
     },
 }
 
 /// `toctocd guard`.
 #[derive(Subcommand, Debug)]
 pub enum GuardCommand {
-    /// Shut what the guard shuts; grants that live stay. Works without a running gateway, so also
-    /// before the network is up.
+    /// Turn the guard on; current grants stay. Works without a running gateway, so also before the
+    /// network is up.
     On {
-        /// Take the guard away again after so long, unless a knock from another machine opened
+        /// Turn the guard off again after this time, unless a knock from another machine opened
         /// something by then.
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
         confirm: Option<u32>,
     },
-    /// Take the guard away, and all grants with it: what it guarded is OPEN to everybody, until
-    /// `guard on` or the next start.
+    /// Turn the guard off, and end all grants: what it guarded is OPEN to everybody, until `guard
+    /// on` or the next start.
     Off,
-    /// Let what is connected to a guarded port now go on, once, as if it had been granted; prints
-    /// what that was. For a first installation over SSH: without it older sessions stand still
-    /// until their address has a grant.
+    /// Let current connections to guarded ports continue, once, as if they had been granted, and
+    /// print them. For a first installation over SSH: otherwise older sessions hang until their
+    /// address has a grant.
     Adopt,
-    /// Show how the guard stands, whether or not a gateway runs.
+    /// Show the state of the guard, whether or not a gateway is running.
     Status,
     /// Print the guard without its grants, for a file that nftables.conf includes after its flush.
     Print,
@@ -127,17 +126,17 @@ pub enum GuardCommand {
 Example:
   toctocd init --address gate.example.org --service ssh=22/tcp --service web=443/tcp,443/udp")]
 pub struct Init {
-    /// Where the files go. With another directory than this, state and control socket lie below it
-    /// too.
+    /// Directory for the files. With another one than the default, state and control socket are
+    /// below it too.
     #[arg(long, value_name = "DIR", default_value = "/etc/toctoc")]
     pub dir: PathBuf,
     /// A host name or IP address by which clients reach this gateway; may be given several times.
     #[arg(long = "address", value_name = "HOST", value_parser = host)]
     pub addresses: Vec<String>,
-    /// An interface to listen on; may be given several times. Without it: all.
+    /// An interface to listen on; may be given several times. Default: all.
     #[arg(long = "interface", value_name = "NAME", value_parser = interface)]
     pub interfaces: Vec<String>,
-    /// The UDP port to knock at.
+    /// The UDP port for sealed knocks.
     #[arg(long, value_name = "PORT", default_value_t = defaults::knock().port, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
     /// A service to hide, as NAME=PORT/PROTO[,PORT/PROTO...]; may be given several times.
@@ -148,25 +147,26 @@ pub struct Init {
 /// `toctocd client`.
 #[derive(Subcommand, Debug)]
 pub enum ClientCommand {
-    /// Enrol a client and print its profile, which holds secrets: hand it over in private.
+    /// Enrol a client and print its profile. The profile holds secrets: send it over a private
+    /// channel.
     Add(ClientAdd),
-    /// Show who is enrolled.
+    /// List the enrolled clients.
     List {
-        /// As a JSON list.
+        /// Print a JSON list.
         #[arg(long)]
         json: bool,
     },
-    /// Give a client a clean start, with a new id and a new profile: for one that `status` calls
-    /// ahead. Its key, services and limits stay; its live grants end; nothing that it sent before
-    /// ever opens anything.
+    /// Give a client a new id and a new profile, when `status` says that its clock was ahead. Its
+    /// key, services and limits stay. Its current grants end, and nothing that it sent before ever
+    /// opens anything.
     Forgive {
         /// The client's name.
         name: String,
-        /// What the new profile holds, and where it goes.
+        /// Contents and file of the new profile.
         #[command(flatten)]
         profile: ProfileArgs,
     },
-    /// Remove a client; its live grants end at once, its profile is worth nothing from then on.
+    /// Remove a client. Its current grants end at once, and its profile stops working.
     Revoke {
         /// The client's name.
         name: String,
@@ -181,35 +181,35 @@ Examples:
   toctocd client add laptop --key @/tmp/id_ed25519.pub --services ssh,web --expires 2027-01-31 --out laptop.toml
 On the client: toctoc import laptop.toml")]
 pub struct ClientAdd {
-    /// A name for people: one word.
+    /// A name for the client: one word.
     #[arg(value_parser = client_name)]
     pub name: String,
-    /// Its SSH public key (ssh-ed25519), the whole line, or @FILE to read it from.
+    /// The client's SSH public key (ssh-ed25519): the whole line, or @FILE to read it from.
     #[arg(long, value_name = "KEY")]
     pub key: String,
-    /// What it may open, separated by commas.
+    /// Services that the client may open, separated by commas.
     #[arg(long, value_name = "SERVICES", required = true, value_delimiter = ',', value_parser = service_name)]
     pub services: Vec<ServiceName>,
-    /// When it ends by itself: a day (its begin in UTC) or a moment as 2027-01-31T12:00:00Z.
+    /// Expiry: a day (its start in UTC), or a moment as 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     pub expires: Option<u64>,
-    /// The longest grant for this client, seconds.
+    /// The longest grant for this client, in seconds.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub max_seconds: Option<u32>,
-    /// What the profile holds, and where it goes.
+    /// Contents and file of the profile.
     #[command(flatten)]
     pub profile: ProfileArgs,
 }
 
-/// What a new profile holds, and where it goes.
+/// Contents and file of a new profile.
 #[derive(clap::Args, Debug)]
 pub struct ProfileArgs {
-    /// Put the classic sequence of this door into the profile, for when no sealed knock gets
-    /// through. The client sends it only when its user says so.
+    /// Put the classic sequence of this door into the profile, for networks that no sealed knock
+    /// gets through. The client sends it only if its user says so.
     #[arg(long, value_name = "NAME")]
     pub door: Option<String>,
-    /// Write the profile there, for its owner's eyes only, instead of printing it; never
-    /// overwrites.
+    /// Write the profile to this new file, readable by its owner only, instead of printing it.
+    /// Never overwrites.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! One gateway address asked: find our own address, knock, wait for the receipt, retry once where
-//! it says how. Saying how it ended is left to `words`; the socket to `edge::send`.
+//! One exchange with one gateway address: find our own address, knock, wait for the receipt, and
+//! knock again if the receipt asks for it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
@@ -15,40 +15,47 @@ use crate::edge::{clock, entropy};
 use crate::keys::identity::Signer;
 use crate::keys::profile::Profile;
 
-/// No clock that works shows a moment before this was written: 2026-01-01.
-const SANE: Wall = Wall(1_767_225_600_000_000_000);
-/// How long the other family may still take once one has been answered.
+/// 2026-01-01, before this was written: a clock that shows an earlier time is wrong.
+const EARLIEST: Wall = Wall(1_767_225_600_000_000_000);
+/// Time that the other family still gets once one has been answered.
 const GRACE: Duration = Duration::from_millis(300);
-/// How often the wait looks up whether the other family has been answered.
-const GLANCE: Duration = Duration::from_millis(50);
+/// Interval at which a wait checks whether the other family has been answered.
+const CHECK: Duration = Duration::from_millis(50);
 
-/// What is wanted of every address of the gateway.
+/// The user's request, the same for every address of the gateway.
 pub(super) struct ClientRequest {
     pub(super) kind: KnockKind,
     pub(super) service: ServiceName,
     pub(super) seconds: u32,
     pub(super) source: Option<IpAddr>,
-    /// Ask the gateway for our address even where our own seems good.
+    /// Ask the gateway for our address even if our own looks usable.
     pub(super) ask_source: bool,
     pub(super) source_port: u16,
     pub(super) timeout: Duration,
     pub(super) attempts: u32,
 }
 
-/// How it went with one address of the gateway.
+/// The result of the exchange with one address of the gateway.
 pub(super) struct GatewayResult {
     pub(super) gateway: SocketAddr,
-    /// The address that the knock named, and how it was found.
-    pub(super) named: Option<(Source, AddressOrigin)>,
+    /// The address that the knock named.
+    pub(super) named: Option<NamedAddress>,
     /// Knocks that were sent, probes included.
     pub(super) knocks: u32,
     pub(super) outcome: ExchangeOutcome,
 }
 
+/// The address that a knock names, and how the client found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NamedAddress {
+    pub(super) source: Source,
+    pub(super) origin: AddressOrigin,
+}
+
 /// How the client found its own address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AddressOrigin {
-    /// Told by the user.
+    /// The user gave it.
     Given,
     /// The socket's own.
     Local,
@@ -56,95 +63,105 @@ pub(super) enum AddressOrigin {
     Probed,
 }
 
-/// What is known at the end.
+/// How an exchange ended.
 pub(super) enum ExchangeOutcome {
-    /// The gateway's own word.
-    Heard(ReceivedReceipt),
-    /// Nothing came that could be opened.
+    /// The gateway's authentic receipt.
+    Received(ReceivedReceipt),
+    /// No authentic receipt came.
     Silence,
     /// Nothing could be sent.
-    NoWay(Fault),
+    Unreachable(Fault),
 }
 
-/// A receipt, and when it came by the clock of this machine.
+/// A receipt, and its arrival by the clock of this machine.
 #[derive(Clone, Copy)]
 pub(super) struct ReceivedReceipt {
     pub(super) receipt: Receipt,
     pub(super) at: Wall,
 }
 
-/// Asks `gateway`; `answered` is shared with those who ask its other addresses.
+/// Asks `gateway`. `answered` is shared by the exchanges with all addresses of the gateway.
 pub(super) fn ask(
     profile: &Profile,
     signer: &Signer,
-    wish: &ClientRequest,
+    wanted: &ClientRequest,
     gateway: SocketAddr,
     answered: &OnceLock<Instant>,
 ) -> GatewayResult {
-    let mut answer =
+    let mut result =
         GatewayResult { gateway, named: None, knocks: 0, outcome: ExchangeOutcome::Silence };
-    let result = GatewaySocket::open(gateway).and_then(|line| {
-        let talk = Exchange { profile, signer, wish, line, answered };
-        talk.run(&mut answer)
-    });
-    match result {
-        Ok(Some(heard)) => {
+    let received = match GatewaySocket::open(gateway) {
+        Ok(socket) => Exchange { profile, signer, wanted, socket, answered }.run(&mut result),
+        Err(fault) => Err(fault),
+    };
+    match received {
+        Ok(Some(receipt)) => {
             let _ = answered.set(Instant::now());
-            answer.outcome = ExchangeOutcome::Heard(heard);
+            result.outcome = ExchangeOutcome::Received(receipt);
         }
         Ok(None) => {}
-        Err(fault) => answer.outcome = ExchangeOutcome::NoWay(fault),
+        Err(fault) => result.outcome = ExchangeOutcome::Unreachable(fault),
     }
-    answer
+    result
 }
 
-/// A conversation with one address of the gateway.
 struct Exchange<'a> {
     profile: &'a Profile,
     signer: &'a Signer,
-    wish: &'a ClientRequest,
-    line: GatewaySocket,
+    wanted: &'a ClientRequest,
+    socket: GatewaySocket,
     answered: &'a OnceLock<Instant>,
 }
 
+/// A receipt's demand to knock again.
+#[derive(Clone, Copy)]
+struct Retry {
+    challenge: Challenge,
+    status: Status,
+}
+
 impl Exchange<'_> {
-    fn run(&self, answer: &mut GatewayResult) -> Result<Option<ReceivedReceipt>, Fault> {
-        if self.wish.kind == KnockKind::Probe {
-            return self.send_with_retry(self.probe(), answer);
+    fn run(&self, result: &mut GatewayResult) -> Result<Option<ReceivedReceipt>, Fault> {
+        let probe = self.probe();
+        if self.wanted.kind == KnockKind::Probe {
+            return self.send_with_retry(&probe, result);
         }
         let mut request = Request {
-            kind: self.wish.kind,
-            service: self.wish.service,
-            seconds: self.wish.seconds,
-            source_port: self.wish.source_port,
-            ..self.probe()
+            kind: self.wanted.kind,
+            service: self.wanted.service,
+            seconds: self.wanted.seconds,
+            source_port: self.wanted.source_port,
+            ..probe
         };
-        let (source, found) = match self.own_address() {
+        let named = match self.own_address() {
             Some(named) => named,
             None => {
-                let Some(heard) = self.send_with_retry(self.probe(), answer)? else {
+                let Some(received) = self.send_with_retry(&probe, result)? else {
                     return Ok(None);
                 };
-                if heard.receipt.status != Status::Observed {
-                    return Ok(Some(heard));
+                if received.receipt.status != Status::Observed {
+                    return Ok(Some(received));
                 }
-                request.challenge = heard.receipt.challenge;
-                (heard.receipt.observed, AddressOrigin::Probed)
+                request.challenge = received.receipt.challenge;
+                NamedAddress { source: received.receipt.observed, origin: AddressOrigin::Probed }
             }
         };
-        answer.named = Some((source, found));
-        request.address = Some(source);
-        self.send_with_retry(request, answer)
+        result.named = Some(named);
+        request.address = Some(named.source);
+        self.send_with_retry(&request, result)
     }
 
-    /// Our address as the gateway will see it, if nobody needs to be asked: what the user says, or
-    /// the socket's own where no NAT can be in between as far as one can tell.
-    fn own_address(&self) -> Option<(Source, AddressOrigin)> {
-        if let Some(ip) = self.wish.source {
-            return Some((Source::new(ip), AddressOrigin::Given));
+    /// Our address as the gateway will see it, if no probe is needed: the one that the user gave,
+    /// or the socket's own if probably no NAT is in between.
+    fn own_address(&self) -> Option<NamedAddress> {
+        if let Some(ip) = self.wanted.source {
+            return Some(NamedAddress { source: Source::new(ip), origin: AddressOrigin::Given });
         }
-        let usable = !self.wish.ask_source && usable(self.line.local(), self.line.gateway().ip());
-        usable.then(|| (Source::new(self.line.local()), AddressOrigin::Local))
+        let local = self.socket.local();
+        if self.wanted.ask_source || !usable(local, self.socket.gateway().ip()) {
+            return None;
+        }
+        Some(NamedAddress { source: Source::new(local), origin: AddressOrigin::Local })
     }
 
     fn probe(&self) -> Request {
@@ -161,19 +178,18 @@ impl Exchange<'_> {
         }
     }
 
-    /// Knocks; if the gateway does not believe our clock and gives a challenge, knocks once more
-    /// with that. The timestamp stays ours in any case: who signs for a time that he was told can
-    /// be made to sign for any.
+    /// Knocks, and knocks once more with the challenge if the gateway asks for that. The timestamp
+    /// is always our own: a client that signs a time from the network could be made to sign any.
     fn send_with_retry(
         &self,
-        request: Request,
-        answer: &mut GatewayResult,
+        request: &Request,
+        result: &mut GatewayResult,
     ) -> Result<Option<ReceivedReceipt>, Fault> {
-        let first = self.knock(&request, None, answer)?;
+        let first = self.knock(request, None, result)?;
         let Some(ReceivedReceipt { receipt, .. }) = first else { return Ok(None) };
         match (receipt.status, receipt.challenge) {
-            (Status::Clock | Status::Challenge, Some(challenge)) => {
-                let second = self.knock(&request, Some((challenge, receipt.status)), answer)?;
+            (status @ (Status::Clock | Status::Challenge), Some(challenge)) => {
+                let second = self.knock(request, Some(Retry { challenge, status }), result)?;
                 Ok(second.or(first))
             }
             _ => Ok(first),
@@ -184,31 +200,35 @@ impl Exchange<'_> {
     fn knock(
         &self,
         request: &Request,
-        told: Option<(Challenge, Status)>,
-        answer: &mut GatewayResult,
+        retry: Option<Retry>,
+        result: &mut GatewayResult,
     ) -> Result<Option<ReceivedReceipt>, Fault> {
         let mut waiting: Vec<AwaitingReceipt> = Vec::new();
-        for attempt in 1..=self.wish.attempts {
+        let mut request = *request;
+        let mut clock_is_wrong = false;
+        if let Some(Retry { challenge, status }) = retry {
+            request.challenge = Some(challenge);
+            clock_is_wrong = status == Status::Clock;
+        }
+        for attempt in 1..=self.wanted.attempts {
             let now = clock::now().wall;
-            let request = Request {
-                timestamp: timestamp(now, u32::from_be_bytes(entropy::bytes()?)),
-                challenge: told.map(|(challenge, _)| challenge).or(request.challenge),
-                ..*request
+            request.timestamp = timestamp(now, u32::from_be_bytes(entropy::bytes()?));
+            // The gateway does not know the tag of a wrong day and stays silent. So the last
+            // attempt does not depend on our day.
+            let is_last = attempt == self.wanted.attempts && attempt > 1;
+            let day = match is_last || now < EARLIEST || clock_is_wrong {
+                true => Day::Unknown,
+                false => Day::Number(now.day()),
             };
-            // The tag of the day is unknown to the gateway if our day is wrong, and then it says
-            // nothing at all: so the last attempt does not rest on it.
-            let last = attempt == self.wish.attempts && attempt > 1;
-            let doubted =
-                last || now < SANE || told.is_some_and(|(_, status)| status == Status::Clock);
-            let day = if doubted { Day::Unknown } else { Day::Number(now.day()) };
-            let sign = |message: &_| self.signer.sign(message);
             let (datagram, awaiting) =
-                seal(&self.profile.side, &request, day, entropy::secret()?, sign)?;
+                seal(&self.profile.side, &request, day, entropy::secret()?, |message: &_| {
+                    self.signer.sign(message)
+                })?;
             waiting.push(awaiting);
-            self.line.send(&datagram)?;
-            answer.knocks += 1;
-            if let Some(heard) = self.wait(&waiting) {
-                return Ok(Some(heard));
+            self.socket.send(&datagram)?;
+            result.knocks += 1;
+            if let Some(received) = self.wait(&waiting) {
+                return Ok(Some(received));
             }
             if self.answered.get().is_some() {
                 break;
@@ -217,33 +237,38 @@ impl Exchange<'_> {
         Ok(None)
     }
 
-    /// Waits for one attempt's time. What does not open says nothing: anybody can send that.
+    /// Waits for one attempt's time. A datagram that does not open is ignored: anybody can send one.
     fn wait(&self, waiting: &[AwaitingReceipt]) -> Option<ReceivedReceipt> {
-        // One byte more than a receipt has, so that a longer datagram does not look like one.
+        // One byte more than a receipt, so that a longer datagram does not look like one.
         let mut buffer = [0; RECEIPT + 1];
-        let deadline = Instant::now() + self.wish.timeout;
+        let deadline = Instant::now() + self.wanted.timeout;
         loop {
             let now = Instant::now();
-            let end = self.answered.get().map_or(deadline, |at| deadline.min(*at + GRACE));
+            let end = match self.answered.get() {
+                Some(at) => deadline.min(*at + GRACE),
+                None => deadline,
+            };
             if now >= end {
                 return None;
             }
-            let Some(datagram) = self.line.receive(&mut buffer, end.min(now + GLANCE)) else {
+            let Some(datagram) = self.socket.receive(&mut buffer, end.min(now + CHECK)) else {
                 continue;
             };
-            if let Some(receipt) = waiting.iter().find_map(|awaiting| awaiting.open(datagram)) {
-                return Some(ReceivedReceipt { receipt, at: clock::now().wall });
+            for awaiting in waiting {
+                if let Some(receipt) = awaiting.open(datagram) {
+                    return Some(ReceivedReceipt { receipt, at: clock::now().wall });
+                }
             }
         }
     }
 }
 
-/// Whether the gateway will probably see us come from `local`: a global address, or both of us on
-/// private ground.
+/// True if the gateway will probably see us come from `local`: a global address, or both addresses
+/// in the same private scope.
 fn usable(local: IpAddr, gateway: IpAddr) -> bool {
     let ours = reach(local);
     ours == AddressScope::Global || (ours == reach(gateway) && ours != AddressScope::Nobody)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

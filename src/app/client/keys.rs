@@ -1,5 +1,4 @@
-//! The client's own files: profiles and private keys found, made, imported, shown.
-//! Their texts are left to `keys`, checked opening to `edge::files`, asking to `edge::terminal`.
+//! The client's own files: finding, making, importing and listing profiles and private keys.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -7,79 +6,98 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::list;
 use crate::app::args::toctoc::{Import, Keygen};
-use crate::app::paths;
+use crate::app::output::CommandOutput;
+use crate::app::paths::{UserPaths, is_profile_name, profile_name_of};
 use crate::core::diagnostic::printable;
-use crate::core::types::{Fault, ServiceName};
+use crate::core::types::Fault;
 use crate::edge::files::{self, FileCheck};
 use crate::edge::{entropy, terminal};
 use crate::keys::identity::{Identity, KeyFile, Locked, Signer};
 use crate::keys::profile::Profile;
 use crate::keys::public::{PublicKey, show_fingerprint};
 
-/// How often a passphrase may be mistyped.
+/// Attempts to type a passphrase.
 const TRIES: usize = 3;
-/// The most that standard input may hold for `import`.
-const LONGEST_PROFILE: u64 = 1 << 16;
+/// The most that standard input may hold for `import`, in bytes.
+const LONGEST_PROFILE: usize = 1 << 16;
 
-/// Reads the profile called `name`, and says where it lies.
-pub(super) fn profile(name: &str) -> Result<(Profile, PathBuf), Fault> {
-    let path = paths::profile(name)?;
-    let text = files::read(&path, FileCheck::Secret).map_err(|fault| match path.exists() {
-        true => fault,
-        false => Fault::new(
-            format!("no profile `{}` ({})", printable(name), path.display()),
-            known_profiles(),
-        ),
-    })?;
-    Ok((Profile::parse(&path.display().to_string(), &text)?, path))
+/// A profile and its file.
+pub(super) struct HeldProfile {
+    pub(super) profile: Profile,
+    pub(super) path: PathBuf,
 }
 
-/// The private key that fits `profile`: the one that is named, or the first of the usual ones that
-/// fits.
+impl HeldProfile {
+    /// The private key file that the profile names, if it names one.
+    fn named_identity(&self, paths: &UserPaths) -> Option<PathBuf> {
+        let identity = self.profile.identity.as_deref()?;
+        Some(paths.expand(identity, &files::parent(&self.path)))
+    }
+}
+
+/// Reads the profile called `name`.
+pub(super) fn profile(paths: &UserPaths, name: &str) -> Result<HeldProfile, Fault> {
+    let path = paths.profile(name)?;
+    let text = match files::read(&path, FileCheck::Secret) {
+        Ok(text) => text,
+        Err(fault) if path.exists() => return Err(fault),
+        Err(_) => {
+            let what = format!("no profile `{}` ({})", printable(name), path.display());
+            return Err(Fault::new(what, known_profiles(paths)));
+        }
+    };
+    let profile = Profile::parse(&path.display().to_string(), &text)?;
+    Ok(HeldProfile { profile, path })
+}
+
+/// The private key for a profile: the one that the command line or the profile names, or the first
+/// of the usual ones that fits.
 pub(super) fn signer(
-    profile: &Profile,
-    profile_path: &Path,
+    paths: &UserPaths,
+    held: &HeldProfile,
     named: Option<&Path>,
 ) -> Result<Signer, Fault> {
-    let from_profile =
-        profile.identity.as_deref().map(|path| paths::expand(path, &files::parent(profile_path)));
-    if let Some(path) = named.map(Path::to_owned).or(from_profile) {
+    let profile = &held.profile;
+    if let Some(path) = named.map(Path::to_owned).or(held.named_identity(paths)) {
         let file = key_file(&path)?;
-        let theirs = public_half(&file);
-        if theirs.as_ref() != Some(&profile.key) {
-            return Err(wrong_key(&path, theirs.as_ref(), profile));
+        let public = public_half(&file);
+        if public.as_ref() != Some(&profile.key) {
+            return Err(wrong_key(&path, public.as_ref(), profile));
         }
         return unlock(file, &path).map(Signer::Key);
     }
-    let (mut looked, mut mend) = (Vec::new(), None);
-    for path in paths::identities()?.into_iter().filter(|path| path.exists()) {
-        // A usual key may well be of another type, or somebody else's: then it is not the one that
-        // is meant.
+    let mut seen = Vec::new();
+    let mut remedy = None;
+    for path in paths.identities()? {
+        if !path.exists() {
+            continue;
+        }
+        // A usual key may be of another type or for another purpose: that is no error.
         match key_file(&path) {
-            Ok(file) if public_half(&file).as_ref() == Some(&profile.key) => {
+            Ok(file) if public_half(&file) == Some(profile.key) => {
                 return unlock(file, &path).map(Signer::Key);
             }
-            Ok(_) => looked.push(format!("{} is another key", path.display())),
+            Ok(_) => seen.push(format!("{} is another key", path.display())),
             Err(fault) => {
-                looked.push(fault.what);
-                mend = mend.or(Some(fault.remedy).filter(|remedy| remedy.starts_with("chmod")));
+                seen.push(fault.what);
+                if remedy.is_none() && fault.remedy.starts_with("chmod") {
+                    remedy = Some(fault.remedy);
+                }
             }
         }
     }
-    let seen = if looked.is_empty() {
-        "none is in the usual places".to_owned()
-    } else {
-        looked.join("; ")
-    };
+    if seen.is_empty() {
+        seen.push("none is in the usual places".to_owned());
+    }
+    let fingerprint = show_fingerprint(&profile.key.fingerprint());
     Err(Fault::new(
-        format!("no private key for {}: {seen}", show_fingerprint(&profile.key.fingerprint())),
-        mend.unwrap_or_else(|| {
-            format!(
-                "name it with --identity, or write identity = \"...\" into {}",
-                profile_path.display()
-            )
-        }),
+        format!("no private key for {fingerprint}: {}", seen.join("; ")),
+        remedy.unwrap_or(format!(
+            "name it with --identity, or write identity = \"...\" into {}",
+            held.path.display()
+        )),
     ))
 }
 
@@ -109,33 +127,33 @@ fn ask_passphrase(locked: &Locked, path: &Path) -> Result<Identity, Fault> {
         }
     }
     Err(Fault::new(
-        format!("{}: that is not its passphrase", path.display()),
-        format!("`ssh-keygen -y -f {}` tries it as well", path.display()),
+        format!("{}: wrong passphrase", path.display()),
+        format!("check it with `ssh-keygen -y -f {}`", path.display()),
     ))
 }
 
-fn wrong_key(path: &Path, theirs: Option<&PublicKey>, profile: &Profile) -> Fault {
-    let theirs = theirs.map_or_else(
-        || "not an ssh-ed25519 key".to_owned(),
-        |key| show_fingerprint(&key.fingerprint()),
-    );
+fn wrong_key(path: &Path, public: Option<&PublicKey>, profile: &Profile) -> Fault {
+    let found = match public {
+        Some(key) => show_fingerprint(&key.fingerprint()),
+        None => "not an ssh-ed25519 key".to_owned(),
+    };
     Fault::new(
         format!(
-            "{}: {theirs}, but `{}` is enrolled with {}",
+            "{}: {found}, but `{}` is enrolled with {}",
             path.display(),
             profile.name,
             show_fingerprint(&profile.key.fingerprint())
         ),
-        "name the key that was enrolled, or have this one enrolled and import the new profile",
+        "name the key that was enrolled; or have this one enrolled and import the new profile",
     )
 }
 
 /// `toctoc keygen`.
-pub(super) fn keygen(args: &Keygen) -> Result<String, Fault> {
+pub(super) fn keygen(paths: &UserPaths, args: &Keygen) -> Result<CommandOutput, Fault> {
     let path = match &args.out {
         Some(path) => path.clone(),
         None => {
-            let directory = paths::directory()?;
+            let directory = paths.toctoc()?;
             files::make_directory(&directory, 0o700)?;
             directory.join("id_ed25519")
         }
@@ -143,17 +161,17 @@ pub(super) fn keygen(args: &Keygen) -> Result<String, Fault> {
     let mut public_path = path.clone().into_os_string();
     public_path.push(".pub");
     let public_path = PathBuf::from(public_path);
-    if let Some(there) =
-        [&path, &public_path].into_iter().find(|path| path.symlink_metadata().is_ok())
-    {
-        return Err(Fault::new(
-            format!("{}: exists already; nothing was changed", there.display()),
-            "use --out with another name",
-        ));
+    for file in [&path, &public_path] {
+        if file.symlink_metadata().is_ok() {
+            return Err(Fault::new(
+                format!("{}: exists already; nothing was changed", file.display()),
+                "use --out with another name",
+            ));
+        }
     }
     if args.comment.chars().any(char::is_control) {
         return Err(Fault::new(
-            "the comment holds control characters",
+            "the comment contains control characters",
             "write one line of plain text",
         ));
     }
@@ -166,170 +184,192 @@ pub(super) fn keygen(args: &Keygen) -> Result<String, Fault> {
     let line = format!("{} {}\n", identity.public().line(), args.comment);
     files::create(&path, identity.print(&args.comment, lock)?.as_bytes(), 0o600)?;
     files::create(&public_path, line.as_bytes(), 0o644)?;
-    Ok(format!(
-        "made {} and {}; give the gateway's admin this line:\n{line}",
+    Ok(CommandOutput::out(format!(
+        "made {} and {}; give this line to the gateway's admin:\n{line}",
         path.display(),
         public_path.display()
-    ))
+    )))
 }
 
 fn new_passphrase() -> Result<Zeroizing<String>, Fault> {
-    let without =
-        |fault: Fault| Fault::new(fault.what, "run it in a terminal, or with --no-passphrase");
-    let first =
-        terminal::ask_secret("Passphrase for the new key (empty for none): ").map_err(without)?;
-    let second = terminal::ask_secret("The same again: ").map_err(without)?;
+    let first = ask_new("Passphrase for the new key (empty for none): ")?;
+    let second = ask_new("The same passphrase again: ")?;
     match *first == *second {
         true => Ok(first),
-        false => Err(Fault::new("the two passphrases differ; nothing was made", "run it again")),
+        false => Err(Fault::new("the two passphrases differ; no key was made", "run it again")),
     }
 }
 
-/// `toctoc import`: what for standard output, and hints for standard error.
-pub(super) fn import(args: &Import) -> Result<(String, String), Fault> {
+fn ask_new(question: &str) -> Result<Zeroizing<String>, Fault> {
+    terminal::ask_secret(question)
+        .map_err(|fault| Fault::new(fault.what, "run it in a terminal, or with --no-passphrase"))
+}
+
+/// `toctoc import`.
+pub(super) fn import(
+    paths: &UserPaths,
+    args: &Import,
+    standard_input: &mut dyn Read,
+) -> Result<CommandOutput, Fault> {
     let piped = args.file == Path::new("-");
-    let text = if piped { standard_input()? } else { files::read(&args.file, FileCheck::Trusted)? };
-    let label = if piped { "standard input".to_owned() } else { args.file.display().to_string() };
-    let profile = Profile::parse(&label, &text)?;
-    let name = match &args.name {
-        Some(name) => name.clone(),
-        None => {
-            profile.addresses.first().map(|host| paths::profile_name_of(host)).unwrap_or_default()
-        }
+    let (label, text) = match piped {
+        true => ("standard input".to_owned(), read_profile(standard_input)?),
+        false => (args.file.display().to_string(), files::read(&args.file, FileCheck::Trusted)?),
     };
-    if !paths::is_profile_name(&name) {
+    let profile = Profile::parse(&label, &text)?;
+    let name = match (&args.name, profile.addresses.first()) {
+        (Some(name), _) => name.clone(),
+        (None, Some(host)) => profile_name_of(host),
+        (None, None) => String::new(),
+    };
+    if !is_profile_name(&name) {
         return Err(Fault::new(
-            format!("`{}` cannot be a profile's name", printable(&name)),
+            format!("`{}` cannot be the name of a profile", printable(&name)),
             "choose one with --name, of letters, digits, and . _ - (not first)",
         ));
     }
-    let directory = paths::directory()?.join("profiles");
+    let directory = paths.profiles()?;
     files::make_directory(&directory, 0o700)?;
     let path = directory.join(format!("{name}.toml"));
     if args.replace {
         files::replace(&path, text.as_bytes(), 0o600)?;
-    } else {
-        files::create(&path, text.as_bytes(), 0o600).map_err(|fault| {
-            Fault::new(
-                fault.what,
-                "give it another name with --name, or take its place with --replace",
-            )
-        })?;
+    } else if let Err(fault) = files::create(&path, text.as_bytes(), 0o600) {
+        let remedy = "choose another name with --name, or replace the old one with --replace";
+        return Err(Fault::new(fault.what, remedy));
     }
-    let services: Vec<&str> = profile.services.iter().map(ServiceName::as_str).collect();
-    let example = profile.default_service.map(|service| format!(" {service}")).unwrap_or_default();
-    let out = format!(
-        "imported as {name}: opens {}\n  toctoc open {name}{example}\n",
-        services.join(", ")
-    );
-    let mut err = String::new();
-    if let Some(mode) = files::readable_by_others(&args.file).filter(|_| !piped) {
-        let file = args.file.display();
-        let _ = writeln!(
-            err,
-            "{file}: others could read its secrets (mode {mode:04o}): chmod 600 {file}"
-        );
-    }
+    let services = list(&profile.services);
+    let example = match profile.default_service {
+        Some(service) => format!(" {service}"),
+        None => String::new(),
+    };
+    let mut output = CommandOutput::out(format!(
+        "imported as {name}: opens {services}\n  toctoc open {name}{example}\n"
+    ));
     if !piped {
-        let _ = writeln!(err, "{} holds the same secrets: remove it", args.file.display());
+        let file = args.file.display();
+        if let Some(mode) = files::readable_by_others(&args.file) {
+            output.err += &format!(
+                "{file}: others could read its secrets (mode {mode:04o}): chmod 600 {file}\n"
+            );
+        }
+        output.err += &format!("{file} contains the same secrets: remove it\n");
     }
-    if !has_key(&profile, &path) {
-        let fingerprint = show_fingerprint(&profile.key.fingerprint());
-        let _ = writeln!(
-            err,
-            "its private key ({fingerprint}) is not in the usual places: use --identity, or write identity = \"...\" into {}",
-            path.display()
+    let held = HeldProfile { profile, path };
+    if !has_key(paths, &held) {
+        output.err += &format!(
+            "its private key ({}) is not in the usual places: use --identity, or write \
+             identity = \"...\" into {}\n",
+            show_fingerprint(&held.profile.key.fingerprint()),
+            held.path.display()
         );
     }
-    Ok((out, err))
+    Ok(output)
 }
 
-/// Whether the private key can be found, without asking for a passphrase.
-fn has_key(profile: &Profile, path: &Path) -> bool {
-    let named =
-        profile.identity.as_deref().map(|identity| paths::expand(identity, &files::parent(path)));
-    let candidates = match named {
+/// True if the private key is found, without asking for a passphrase.
+fn has_key(paths: &UserPaths, held: &HeldProfile) -> bool {
+    let candidates = match held.named_identity(paths) {
         Some(path) => vec![path],
-        None => paths::identities().unwrap_or_default(),
+        None => paths.identities().unwrap_or_default(),
     };
-    let fits = |path: &PathBuf| {
-        key_file(path).ok().and_then(|file| public_half(&file)) == Some(profile.key)
-    };
-    candidates.iter().any(fits)
+    candidates.iter().any(|path| match key_file(path) {
+        Ok(file) => public_half(&file) == Some(held.profile.key),
+        Err(_) => false,
+    })
 }
 
-fn standard_input() -> Result<Zeroizing<String>, Fault> {
+fn read_profile(standard_input: &mut dyn Read) -> Result<Zeroizing<String>, Fault> {
     // Room for all of it at once: a string that grows leaves copies of secrets behind.
-    let mut bytes =
-        Zeroizing::new(Vec::with_capacity(usize::try_from(LONGEST_PROFILE).unwrap_or(0)));
-    let read = std::io::stdin().lock().take(LONGEST_PROFILE).read_to_end(&mut bytes);
-    read.map_err(|e| Fault::new(format!("standard input: {e}"), "give the profile as a file"))?;
-    files::text(Path::new("standard input"), bytes)
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_PROFILE));
+    match standard_input.take(LONGEST_PROFILE as u64).read_to_end(&mut bytes) {
+        Ok(_) => files::text(Path::new("standard input"), bytes),
+        Err(error) => {
+            Err(Fault::new(format!("standard input: {error}"), "give the profile as a file"))
+        }
+    }
 }
 
 /// `toctoc profiles`.
-pub(super) fn profiles(json: bool) -> Result<(String, String), Fault> {
-    let (mut out, mut err, mut list) = (String::new(), String::new(), Vec::new());
-    for name in names()? {
-        match profile(&name) {
-            Ok((profile, path)) => {
-                let services: Vec<&str> =
-                    profile.services.iter().map(ServiceName::as_str).collect();
-                let hosts = profile.addresses.join(", ");
-                let _ = writeln!(
-                    out,
-                    "{name}: opens {} at {hosts}, as `{}`",
-                    services.join(", "),
-                    profile.name
-                );
-                let offered = profile.fallback.as_ref().map(|fallback| fallback.offer);
-                if let Some(offered) = offered {
-                    let when = if offered {
-                        "offered after a knock without an answer"
-                    } else {
-                        "never offered"
-                    };
-                    let _ = writeln!(
-                        out,
-                        "  holds a door's classic sequence, {when}: toctoc open --classic {name}"
-                    );
-                }
-                list.push(serde_json::json!({
-                    "profile": name, "file": path.display().to_string(), "addresses": profile.addresses,
-                    "port": profile.port, "services": services, "client": profile.name,
-                    "classic": offered.map(|offered| if offered { "ask" } else { "never" }),
-                }));
+pub(super) fn profiles(paths: &UserPaths, json: bool) -> Result<CommandOutput, Fault> {
+    let mut text = String::new();
+    let mut errors = String::new();
+    let mut objects = Vec::new();
+    for name in names(paths)? {
+        match profile(paths, &name) {
+            Ok(held) => {
+                text += &profile_text(&name, &held.profile);
+                objects.push(profile_json(&name, &held));
             }
             Err(fault) => {
-                let _ = writeln!(err, "{fault}");
+                let _ = writeln!(errors, "{fault}");
             }
         }
     }
     if json {
-        out = format!("{:#}\n", serde_json::Value::from(list));
-    } else if out.is_empty() && err.is_empty() {
-        out = "no profiles; ask a gateway's admin for one, then: toctoc import FILE\n".to_owned();
+        text = format!("{:#}\n", serde_json::Value::from(objects));
+    } else if text.is_empty() && errors.is_empty() {
+        text = format!("no profiles; {NO_PROFILE}\n");
     }
-    Ok((out, err))
+    Ok(CommandOutput { err: errors, ..CommandOutput::out(text) })
 }
 
-fn known_profiles() -> String {
-    match names() {
-        Ok(names) if !names.is_empty() => format!("there are: {}", names.join(", ")),
-        _ => "ask the gateway's admin for one, then: toctoc import FILE".to_owned(),
+fn profile_text(name: &str, profile: &Profile) -> String {
+    let mut text = format!(
+        "{name}: opens {} at {}, as `{}`\n",
+        list(&profile.services),
+        profile.addresses.join(", "),
+        profile.name
+    );
+    if let Some(fallback) = &profile.fallback {
+        let offered = if fallback.offer {
+            "offered after a knock without an answer"
+        } else {
+            "never offered"
+        };
+        let _ = writeln!(
+            text,
+            "  has a door's classic sequence, {offered}: toctoc open --classic {name}"
+        );
+    }
+    text
+}
+
+fn profile_json(name: &str, held: &HeldProfile) -> serde_json::Value {
+    let profile = &held.profile;
+    let services: Vec<&str> = profile.services.iter().map(|service| service.as_str()).collect();
+    let classic = match &profile.fallback {
+        None => None,
+        Some(fallback) if fallback.offer => Some("ask"),
+        Some(_) => Some("never"),
+    };
+    serde_json::json!({
+        "profile": name, "file": held.path.display().to_string(), "addresses": profile.addresses,
+        "port": profile.port, "services": services, "client": profile.name, "classic": classic,
+    })
+}
+
+const NO_PROFILE: &str = "ask a gateway's admin for one, then: toctoc import FILE";
+
+fn known_profiles(paths: &UserPaths) -> String {
+    match names(paths) {
+        Ok(names) if !names.is_empty() => format!("you have: {}", names.join(", ")),
+        _ => NO_PROFILE.to_owned(),
     }
 }
 
-/// The names of the profiles that are there, in order.
-fn names() -> Result<Vec<String>, Fault> {
-    let directory = paths::directory()?.join("profiles");
-    let Ok(entries) = std::fs::read_dir(&directory) else { return Ok(Vec::new()) };
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| {
-            entry.ok()?.file_name().to_str()?.strip_suffix(".toml").map(str::to_owned)
-        })
-        .filter(|name| paths::is_profile_name(name))
-        .collect();
+/// The names of the user's profiles, sorted.
+fn names(paths: &UserPaths) -> Result<Vec<String>, Fault> {
+    let mut names = Vec::new();
+    let Ok(entries) = std::fs::read_dir(paths.profiles()?) else { return Ok(names) };
+    for entry in entries.flatten() {
+        let file = entry.file_name();
+        if let Some(file) = file.to_str()
+            && let Some(name) = file.strip_suffix(".toml")
+            && is_profile_name(name)
+        {
+            names.push(name.to_owned());
+        }
+    }
     names.sort();
     Ok(names)
 }

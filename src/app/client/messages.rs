@@ -1,129 +1,266 @@
-//! How a knock ended, in words and as JSON.
-//! What was heard is left to `ask`.
+//! The result of a sealed command as text and as JSON.
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::ask::{AddressOrigin, ClientRequest, ExchangeOutcome, GatewayResult, ReceivedReceipt};
-use super::{GRANTED, NO_ANSWER, NO_WAY, REFUSED};
+use super::{DONE, NO_ANSWER, REFUSED, UNREACHABLE};
+use crate::app::output::{CommandOutput, count};
 use crate::core::knock::{KnockKind, Receipt, Status};
 use crate::core::types::{SECOND, Source, Wall};
 use crate::keys::profile::Profile;
+use crate::keys::public::show_fingerprint;
 
-/// Clocks that differ by less are as right as clocks are.
-const CLOCK_SLACK: i64 = 2 * SECOND.cast_signed();
+/// Clock differences up to this are not mentioned, in nanoseconds.
+const CLOCK_SLACK: u64 = 2 * SECOND;
 
-/// The exit code of them all: the best that was heard counts.
-pub(super) fn code(answers: &[GatewayResult]) -> u8 {
-    let one = |answer: &GatewayResult| match &answer.outcome {
-        ExchangeOutcome::Heard(heard) => match heard.receipt.status {
-            Status::Granted | Status::Closed | Status::Observed => GRANTED,
-            _ => REFUSED,
-        },
-        ExchangeOutcome::Silence => NO_ANSWER,
-        ExchangeOutcome::NoWay(_) => NO_WAY,
-    };
-    answers.iter().map(one).min().unwrap_or(NO_WAY)
+/// The exchanges with all addresses of one gateway.
+pub(super) struct ExchangeReport<'a> {
+    /// The profile's name or path, as the user typed it.
+    pub(super) name: &'a str,
+    pub(super) profile: &'a Profile,
+    pub(super) request: &'a ClientRequest,
+    pub(super) results: &'a [GatewayResult],
 }
 
-/// For standard output and standard error.
-pub(super) fn describe(
-    profile: &str,
-    held: &Profile,
-    wish: &ClientRequest,
-    answers: &[GatewayResult],
-) -> (String, String) {
-    let (mut out, mut err) = (String::new(), String::new());
-    let good = code(answers) == GRANTED;
-    for answer in answers {
-        match &answer.outcome {
-            ExchangeOutcome::Heard(heard) => {
-                let text = heard_text(profile, wish, answer, heard);
-                let fine = matches!(
-                    heard.receipt.status,
-                    Status::Granted | Status::Closed | Status::Observed
-                );
-                if fine { &mut out } else { &mut err }.push_str(&text);
-                err += &clock_text(heard);
+fn is_success(status: Status) -> bool {
+    matches!(status, Status::Granted | Status::Closed | Status::Observed)
+}
+
+fn exit_code(outcome: &ExchangeOutcome) -> u8 {
+    match outcome {
+        ExchangeOutcome::Received(received) if is_success(received.receipt.status) => DONE,
+        ExchangeOutcome::Received(_) => REFUSED,
+        ExchangeOutcome::Silence => NO_ANSWER,
+        ExchangeOutcome::Unreachable(_) => UNREACHABLE,
+    }
+}
+
+impl ExchangeReport<'_> {
+    /// The exit code: the best result counts.
+    pub(super) fn code(&self) -> u8 {
+        let codes = self.results.iter().map(|result| exit_code(&result.outcome));
+        codes.min().unwrap_or(UNREACHABLE)
+    }
+
+    /// Text for people, and the exit code.
+    pub(super) fn output(&self) -> CommandOutput {
+        let code = self.code();
+        let mut out = String::new();
+        let mut err = String::new();
+        for result in self.results {
+            match &result.outcome {
+                ExchangeOutcome::Received(received) => {
+                    let text = self.receipt_text(result, received);
+                    match is_success(received.receipt.status) {
+                        true => out += &text,
+                        false => err += &text,
+                    }
+                    err += &clock_text(received);
+                }
+                // If one family worked, the other one is a note at most.
+                ExchangeOutcome::Silence if code == DONE => {
+                    let gateway = result.gateway.ip();
+                    err += &format!("no answer from {gateway}; the other address answered\n");
+                }
+                ExchangeOutcome::Unreachable(_) if code == DONE => {}
+                ExchangeOutcome::Silence => err += &self.silence_text(result),
+                ExchangeOutcome::Unreachable(fault) => err += &format!("{fault}\n"),
             }
-            // One family that leads nowhere is no news where the other one worked.
-            ExchangeOutcome::Silence if good => {
-                err +=
-                    &format!("no answer from {}; the other address answered\n", answer.gateway.ip())
+        }
+        if code == NO_ANSWER
+            && self.request.kind == KnockKind::Open
+            && self.profile.fallback.is_some()
+        {
+            err += &format!(
+                "the profile also has a door's classic sequence: toctoc open --classic {}\n  \
+                 sends it in cleartext: whoever sees it can repeat it, and somebody may have \
+                 stopped the sealed knock to make you send it\n",
+                self.name
+            );
+        }
+        CommandOutput { code, err, ..CommandOutput::out(out) }
+    }
+
+    /// Everything as one JSON object.
+    pub(super) fn json(&self) -> Value {
+        let answers: Vec<Value> = self.results.iter().map(result_json).collect();
+        let service = match self.request.kind {
+            KnockKind::Probe => None,
+            _ => Some(self.request.service.as_str()),
+        };
+        let port = match self.request.source_port {
+            0 => None,
+            port => Some(port),
+        };
+        json!({
+            "profile": self.name, "service": service, "source_port": port,
+            "result": best_status(&answers), "answers": answers
+        })
+    }
+
+    fn receipt_text(&self, result: &GatewayResult, received: &ReceivedReceipt) -> String {
+        let receipt = &received.receipt;
+        let name = self.name;
+        let service = self.request.service;
+        let gateway = result.gateway.ip();
+        let observed = receipt.observed;
+        match receipt.status {
+            Status::Granted => self.granted_text(result, received),
+            Status::Closed => {
+                format!("closed: your grants for {service} at {gateway} have ended\n")
             }
-            ExchangeOutcome::NoWay(_) if good => {}
-            ExchangeOutcome::Silence => err += &silence_text(profile, held, answer),
-            ExchangeOutcome::NoWay(fault) => err += &format!("{fault}\n"),
+            Status::Observed => format!("{gateway} answered: it sees you as {observed}\n"),
+            Status::Address => self.address_text(result, observed),
+            Status::Clock => {
+                "refused: this machine's clock is too far off, and a second knock with \
+                 the gateway's challenge got no answer in time\n  set the clock, or try again\n"
+                    .to_owned()
+            }
+            Status::Denied => format!(
+                "refused: the gateway does not let this key open {service}, or not from {observed}\n  \
+                 ask its admin: the key may not be enrolled for it, or expired; \
+                 some addresses are never granted\n"
+            ),
+            Status::Full => format!(
+                "refused: the limit of grants is reached, for you or for {service} as a whole\n  \
+                 wait until one ends, or end yours: toctoc close {name} {service}\n"
+            ),
+            Status::Challenge => {
+                "refused: the gateway sent a challenge, and a second knock with it \
+                 got no answer in time\n  try again; on a slow network with a longer --timeout\n"
+                    .to_owned()
+            }
+            Status::Trouble => {
+                "refused: the gateway has a problem with its state, its firewall or a \
+                 command; nothing was opened\n  tell its admin; its log says which\n"
+                    .to_owned()
+            }
         }
     }
-    if code(answers) == NO_ANSWER && wish.kind == KnockKind::Open && held.fallback.is_some() {
-        err += &format!(
-            "the profile holds a door's classic sequence too: toctoc open --classic {profile}\n  \
-             sends it in the clear: whoever sees it can repeat it, and may have stopped the sealed knock for that\n"
+
+    fn granted_text(&self, result: &GatewayResult, received: &ReceivedReceipt) -> String {
+        let receipt = &received.receipt;
+        let who = receipt.granted.unwrap_or(receipt.observed);
+        let ports = ports(receipt).join(", ");
+        // A service of commands has no ports.
+        let what = if ports.is_empty() { self.request.service.to_string() } else { ports };
+        let mut text = format!("granted: {who} may reach {what} at {}", result.gateway.ip());
+        if self.request.source_port != 0 {
+            text += &format!(" from port {}", self.request.source_port);
+        }
+        if receipt.once {
+            text += " with one connection";
+        }
+        text += &format!(
+            " for {}, until {}\n",
+            duration_text(u64::from(receipt.seconds) * SECOND),
+            clock_time(until(received), Timestamp::now(), &TimeZone::system()),
         );
+        if who != receipt.observed {
+            text += &format!("  the knock came from {}\n", receipt.observed);
+        }
+        if let Some(named) = result.named
+            && named.origin == AddressOrigin::Probed
+        {
+            text += "  that address is what the gateway saw of you; check that it is yours if \
+                 somebody could have changed packets on the way\n";
+        }
+        text
     }
-    (out, err)
+
+    /// The observed address may be an attacker's choice. It is shown, and only the user may decide
+    /// to ask for it.
+    fn address_text(&self, result: &GatewayResult, observed: Source) -> String {
+        let named = match result.named {
+            Some(named) => named.source.to_string(),
+            None => "no address".to_owned(),
+        };
+        let verb = if self.request.kind == KnockKind::Close { "close" } else { "open" };
+        format!(
+            "refused: the knock named {named}, but it reached the gateway from {observed}; \
+             nothing was changed\n  \
+             if {observed} is yours as the gateway sees it: toctoc {verb} {} {} --source {observed}\n  \
+             if you do not know it, somebody on the way redirected your packet\n",
+            self.name, self.request.service
+        )
+    }
+
+    fn silence_text(&self, result: &GatewayResult) -> String {
+        let profile = self.profile;
+        format!(
+            "no answer from {} to {}; a gateway never says why. Check:\n  \
+             - is udp/{} let through by your network and in front of the gateway?\n  \
+             - is the gateway's address still one of: {}?\n  \
+             - ask its admin: is the gateway running, and is `{}` ({}) still enrolled?\n  \
+             - is this machine's clock right? Then try a knock that opens nothing: toctoc probe {}\n  \
+             only the answer may have been lost: the port may be open\n",
+            result.gateway.ip(),
+            count(result.knocks as usize, "knock"),
+            profile.port,
+            profile.addresses.join(", "),
+            profile.name,
+            show_fingerprint(&profile.key.fingerprint()),
+            self.name,
+        )
+    }
 }
 
-/// All of it as one JSON object.
-pub(super) fn as_json(profile: &str, wish: &ClientRequest, answers: &[GatewayResult]) -> Value {
-    let answers: Vec<Value> = answers.iter().map(answer_json).collect();
-    let exit = answers_exit(&answers);
-    let service = Some(wish.service.as_str()).filter(|_| wish.kind != KnockKind::Probe);
-    let port = Some(wish.source_port).filter(|port| *port != 0);
-    json!({ "profile": profile, "service": service, "source_port": port, "result": exit, "answers": answers })
+/// The best status, as in [`ExchangeReport::code`]; else the first refusal; else the first result.
+fn best_status(answers: &[Value]) -> Value {
+    for wanted in ["granted", "closed", "observed"] {
+        if answers.iter().any(|answer| answer["status"] == wanted) {
+            return Value::from(wanted);
+        }
+    }
+    for answer in answers {
+        if answer["status"] != "no-answer" && answer["status"] != "not-sent" {
+            return answer["status"].clone();
+        }
+    }
+    match answers.first() {
+        Some(answer) => answer["status"].clone(),
+        None => Value::Null,
+    }
 }
 
-fn answers_exit(answers: &[Value]) -> Value {
-    // The best first, as in `code`.
-    let order = ["granted", "closed", "observed"];
-    let word = |wanted: &&str| answers.iter().any(|answer| answer["status"] == **wanted);
-    let best = order.iter().find(|wanted| word(wanted)).copied();
-    let silent =
-        |answer: &Value| matches!(answer["status"].as_str(), Some("no-answer" | "not-sent"));
-    let refused = answers.iter().find(|answer| !silent(answer)).or(answers.first());
-    best.map_or_else(|| refused.map_or(Value::Null, |answer| answer["status"].clone()), Value::from)
-}
-
-fn answer_json(answer: &GatewayResult) -> Value {
-    let mut object = json!({
-        "gateway": answer.gateway.to_string(),
-        "knocks": answer.knocks,
-        "named": answer.named.map(|(source, _)| source.to_string()),
-        "found": answer.named.map(|(_, found)| match found {
-            AddressOrigin::Given => "given",
-            AddressOrigin::Local => "local",
-            AddressOrigin::Probed => "probed",
-        }),
-    });
-    let more = match &answer.outcome {
-        ExchangeOutcome::Heard(heard) => heard_json(heard),
+fn result_json(result: &GatewayResult) -> Value {
+    let mut object = match &result.outcome {
+        ExchangeOutcome::Received(received) => receipt_json(received),
         ExchangeOutcome::Silence => json!({ "status": "no-answer" }),
-        ExchangeOutcome::NoWay(fault) => {
+        ExchangeOutcome::Unreachable(fault) => {
             json!({ "status": "not-sent", "what": fault.what, "remedy": fault.remedy })
         }
     };
-    if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
-        object.extend(more);
-    }
+    object["gateway"] = json!(result.gateway.to_string());
+    object["knocks"] = json!(result.knocks);
+    object["named"] = json!(result.named.map(|named| named.source.to_string()));
+    object["found"] = json!(result.named.map(|named| match named.origin {
+        AddressOrigin::Given => "given",
+        AddressOrigin::Local => "local",
+        AddressOrigin::Probed => "probed",
+    }));
     object
 }
 
-fn heard_json(heard: &ReceivedReceipt) -> Value {
-    let ReceivedReceipt { receipt, at } = heard;
-    let granted = receipt.status == Status::Granted;
-    json!({
+fn receipt_json(received: &ReceivedReceipt) -> Value {
+    let receipt = &received.receipt;
+    let mut object = json!({
         "status": status_word(receipt.status),
         "observed": receipt.observed.to_string(),
         "address": receipt.granted.map(|source| source.to_string()),
-        "ports": port_list(receipt),
-        "once": granted.then_some(receipt.once),
-        "seconds": granted.then_some(receipt.seconds),
-        "until": granted.then(|| timestamp(until(heard)).to_string()),
+        "ports": ports(receipt),
+        "once": null, "seconds": null, "until": null,
         // Positive: this machine's clock is behind.
-        "clock_behind_ms": receipt.time.since(*at) / 1_000_000,
-    })
+        "clock_behind_ms": receipt.time.since(received.at) / 1_000_000,
+    });
+    if receipt.status == Status::Granted {
+        object["once"] = json!(receipt.once);
+        object["seconds"] = json!(receipt.seconds);
+        object["until"] = json!(timestamp(until(received)).to_string());
+    }
+    object
 }
 
 fn status_word(status: Status) -> &'static str {
@@ -140,180 +277,58 @@ fn status_word(status: Status) -> &'static str {
     }
 }
 
-fn heard_text(
-    profile: &str,
-    wish: &ClientRequest,
-    answer: &GatewayResult,
-    heard: &ReceivedReceipt,
-) -> String {
-    let receipt = &heard.receipt;
-    let service = wish.service;
-    let host = answer.gateway.ip();
-    match receipt.status {
-        Status::Granted => granted_text(wish, answer, heard),
-        Status::Closed => format!("closed: your grants for {service} at {host} have ended\n"),
-        Status::Observed => format!("{host} answers; it sees you as {}\n", receipt.observed),
-        Status::Address => address_text(profile, wish, answer, receipt.observed),
-        Status::Clock => "refused: this machine's clock is too far off, and the challenge did not arrive in time\n  \
-                          set the clock, or try again\n"
-            .to_owned(),
-        Status::Denied => format!(
-            "refused: the gateway does not let this key open {service}, or not from {}\n  \
-             ask its admin: not enrolled for it, expired, or an address that is never granted\n",
-            receipt.observed
-        ),
-        Status::Full => format!(
-            "refused: you, or {service} as a whole, have as many grants as the gateway allows\n  \
-             wait until one ends, or end yours: toctoc close {profile} {service}\n"
-        ),
-        Status::Challenge => "refused: the gateway wants its challenge back, and it did not arrive in time\n  \
-                              try again, with a longer --timeout on a slow line\n"
-            .to_owned(),
-        Status::Trouble => {
-            "refused: the gateway has trouble of its own: its state, its firewall or a command. Nothing was opened\n  \
-                            tell its admin; its log says which\n"
-                .to_owned()
-        }
-    }
-}
-
-fn granted_text(wish: &ClientRequest, answer: &GatewayResult, heard: &ReceivedReceipt) -> String {
-    let receipt = &heard.receipt;
-    let who = receipt.granted.unwrap_or(receipt.observed);
-    let how = if receipt.once { "with one connection" } else { "" };
-    let from = if wish.source_port == 0 {
-        String::new()
-    } else {
-        format!("from port {}", wish.source_port)
-    };
-    let ports = port_list(receipt).join(", ");
-    // A service of commands has none.
-    let what = if ports.is_empty() { wish.service.to_string() } else { ports };
-    let text = format!(
-        "granted: {who} may reach {what} at {} {from} {how} for {}, until {}",
-        answer.gateway.ip(),
-        duration_text(i64::from(receipt.seconds) * SECOND.cast_signed()),
-        local_text(until(heard)),
-    );
-    let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    text.push('\n');
-    if who != receipt.observed {
-        text += &format!("  the knock came from {}\n", receipt.observed);
-    }
-    if answer.named.is_some_and(|(_, found)| found == AddressOrigin::Probed) {
-        text += "  that address is what the gateway saw of you; check it if somebody could be on the path\n";
-    }
-    text
-}
-
-/// The observed address is what the path made of it: it is shown, and only the user may ask for it.
-fn address_text(
-    profile: &str,
-    wish: &ClientRequest,
-    answer: &GatewayResult,
-    observed: Source,
-) -> String {
-    let named =
-        answer.named.map_or_else(|| "no address".to_owned(), |(source, _)| source.to_string());
-    let verb = if wish.kind == KnockKind::Close { "close" } else { "open" };
-    format!(
-        "refused: you asked for {named}, but the knock reached the gateway from {observed}. Nothing was granted\n  \
-         if {observed} is you, seen from there: toctoc {verb} {profile} {} --source {observed}\n  \
-         if you do not know it, somebody on the path moved your packet\n",
-        wish.service
-    )
-}
-
-fn clock_text(heard: &ReceivedReceipt) -> String {
-    let behind = heard.receipt.time.since(heard.at);
-    if behind.unsigned_abs() <= CLOCK_SLACK.unsigned_abs() {
+fn clock_text(received: &ReceivedReceipt) -> String {
+    let behind = received.receipt.time.since(received.at);
+    if behind.unsigned_abs() <= CLOCK_SLACK {
         return String::new();
     }
     let side = if behind > 0 { "behind" } else { "ahead of" };
-    format!("note: this machine's clock is {} {side} the gateway's\n", duration_text(behind))
+    let difference = duration_text(behind.unsigned_abs());
+    format!("note: this machine's clock is {difference} {side} the gateway's\n")
 }
 
-fn silence_text(profile: &str, held: &Profile, answer: &GatewayResult) -> String {
-    format!(
-        "no answer from {} to {} knock{}; the gateway never says why. Check\n  \
-         - that udp/{} is let through on your side and before the gateway\n  \
-         - that its address is still one of: {}\n  \
-         - with its admin: does it run, and is `{}` ({}) still enrolled\n  \
-         - that this machine's clock is right; then ask for less: toctoc probe {profile}\n  \
-         an answer can also have been lost on its way back: the port may be open\n",
-        answer.gateway.ip(),
-        answer.knocks,
-        if answer.knocks == 1 { "" } else { "s" },
-        held.port,
-        held.addresses.join(", "),
-        held.name,
-        crate::keys::public::show_fingerprint(&held.key.fingerprint()),
-    )
-}
-
-fn port_list(receipt: &Receipt) -> Vec<String> {
+fn ports(receipt: &Receipt) -> Vec<String> {
     receipt.ports.iter().flatten().map(ToString::to_string).collect()
 }
 
-/// The end of a grant by the clock of this machine, however wrong that is: gateway time plus
-/// seconds, minus what the two clocks differ by, which is the receipt's arrival plus seconds.
-fn until(heard: &ReceivedReceipt) -> Wall {
-    heard.at.plus(heard.receipt.seconds)
+/// The end of a grant by the clock of this machine, even if that is wrong: the receipt's arrival
+/// plus the seconds of the grant.
+fn until(received: &ReceivedReceipt) -> Wall {
+    received.at.plus(received.receipt.seconds)
 }
 
 fn timestamp(wall: Wall) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(wall.0)).unwrap_or(Timestamp::MAX)
 }
 
-/// `14:03:20`, with the day where it is not today.
-fn local_text(wall: Wall) -> String {
-    let zone = TimeZone::system();
-    let then = timestamp(wall).to_zoned(zone.clone());
-    let today = Timestamp::now().to_zoned(zone).date();
+/// `14:03:20`, with the date if it is not today's.
+fn clock_time(then: Wall, now: Timestamp, zone: &TimeZone) -> String {
+    let then = timestamp(then).to_zoned(zone.clone());
+    let today = now.to_zoned(zone.clone()).date();
     let form = if then.date() == today { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
     then.strftime(form).to_string()
 }
 
-/// `30 s`, `10 min`, `1 h 2 min`, `400 d`: the two largest units.
-fn duration_text(nanoseconds: i64) -> String {
-    let rounded = SignedDuration::from_nanos(nanoseconds).unsigned_abs()
-        + std::time::Duration::from_millis(500);
-    let seconds = rounded.as_secs();
-    let parts = [
+/// `30 s`, `10 min`, `1 h 2 min`, `400 d`: the two largest units, rounded to seconds.
+fn duration_text(nanoseconds: u64) -> String {
+    let seconds = (nanoseconds + SECOND / 2) / SECOND;
+    let units = [
         (seconds / 86_400, "d"),
         (seconds / 3600 % 24, "h"),
         (seconds / 60 % 60, "min"),
         (seconds % 60, "s"),
     ];
-    let shown: Vec<String> = parts
-        .iter()
-        .skip_while(|(n, _)| *n == 0)
-        .take(2)
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, u)| format!("{n} {u}"))
-        .collect();
-    if shown.is_empty() { "0 s".to_owned() } else { shown.join(" ") }
+    let Some(largest) = units.iter().position(|(number, _)| *number > 0) else {
+        return "0 s".to_owned();
+    };
+    let mut parts = Vec::new();
+    for (number, unit) in units.iter().skip(largest).take(2) {
+        if *number > 0 {
+            parts.push(format!("{number} {unit}"));
+        }
+    }
+    parts.join(" ")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_said_in_their_two_largest_units() {
-        let second = SECOND.cast_signed();
-        for (seconds, said) in [
-            (0, "0 s"),
-            (30, "30 s"),
-            (60, "1 min"),
-            (90, "1 min 30 s"),
-            (3720, "1 h 2 min"),
-            (3605, "1 h"),
-        ] {
-            assert_eq!(duration_text(seconds * second), said);
-            assert_eq!(duration_text(-seconds * second), said);
-        }
-        assert_eq!(duration_text(400 * 86_400 * second), "400 d");
-        assert_eq!(duration_text(7200 * second - 1), "2 h", "rounded, not cut");
-    }
-}
+mod tests;

@@ -1,34 +1,33 @@
-//! The program `knockd`: start order, one poll loop, signals, reload, end, as knockd 0.8's users
-//! know them. Packets are left to the listener, commands and their timers to the runner, what a
-//! line looks like to `edge::classic_log`.
+//! The program `knockd`: start, poll loop, signals and end, as users of knockd 0.8 know them. The
+//! runner executes the commands.
 //!
-//! COMPAT: the order in which things are looked at, and so which complaint comes first, is
-//! knockd's; so are the exit statuses.
+//! COMPAT: the order of the checks, and so which error comes first, is knockd's; so are the exit
+//! statuses.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_name;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 
 use super::background::{self, Terminal};
-use super::options::{self, Asked, KnockdOptions, USAGE};
+use super::options::{self, KnockdCommand, KnockdOptions, USAGE};
 use super::runner;
 use crate::app::listener_process::{ListenerProcess, ListenerSpec};
 use crate::config::knockd::KnockdConf;
 use crate::core::types::{Boot, Fault};
 use crate::edge::classic_log::{ClassicLine, ClassicLog, Facility, Sinks};
+use crate::edge::event_loop::{PollSet, next_signal, signals};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::link::Link;
 use crate::edge::{clock, one_time};
 use commands::RunnerHandle;
-use interface::{capture, doors_of, open};
 use lookup::Names;
-use settings::{BasePaths, read};
+use settings::BasePaths;
+use throttle::Throttle;
 
 mod commands;
 mod interface;
@@ -36,10 +35,11 @@ mod knocks;
 mod lookup;
 mod reload;
 mod settings;
+mod throttle;
 
-/// An orderly end before anything was served.
+/// Exit status of a daemon that could not start.
 const REFUSED: u8 = 1;
-/// Messages of the listener that are taken in one turn, so that signals get theirs.
+/// Listener messages per turn of the loop, so that signals are not delayed.
 const TURN: usize = 256;
 /// Seconds between two attempts to listen again.
 const PAUSE: u32 = 1;
@@ -48,34 +48,34 @@ const PAUSE: u32 = 1;
 pub fn main() -> ExitCode {
     let mut words: Vec<String> =
         std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let background = background::is_asked(&mut words);
+    let in_background = background::take_mark(&mut words);
     let program = if words.is_empty() { "knockd".into() } else { words.remove(0) };
-    match options::read(&program, words.iter().cloned()) {
-        Asked::Say { out, err } => {
+    let options = match options::read(&program, words.iter().cloned()) {
+        KnockdCommand::Print { out, err } => {
             eprint!("{err}");
             print!("{out}");
-            ExitCode::SUCCESS
+            return ExitCode::SUCCESS;
         }
-        Asked::Serve(options) if options.daemon && !background => {
-            background::start(&OsString::from(program), &words)
-        }
-        Asked::Serve(options) => {
-            let terminal = if background { Terminal::waiting() } else { Terminal::ours() };
-            if background {
-                // It was started by a link called `exe`. Admins signal it by its name.
-                let _ = set_name(c"knockd");
-            }
-            ExitCode::from(
-                Knockd::start(options, terminal).map_or_else(|status| status, Knockd::serve),
-            )
-        }
+        KnockdCommand::Serve(options) => options,
+    };
+    if options.daemon && !in_background {
+        return background::start(&OsString::from(program), &words);
     }
+    let terminal = if in_background { Terminal::background() } else { Terminal::foreground() };
+    if in_background {
+        // It was started through a link called `exe`. Admins signal it by its name.
+        let _ = set_name(c"knockd");
+    }
+    ExitCode::from(match Knockd::start(options, terminal) {
+        Ok(knockd) => knockd.serve(),
+        Err(status) => status,
+    })
 }
 
-/// All that the daemon holds.
+/// The daemon.
 struct Knockd {
     options: KnockdOptions,
-    places: BasePaths,
+    paths: BasePaths,
     conf: KnockdConf,
     interface: String,
     link: Link,
@@ -84,57 +84,66 @@ struct Knockd {
     log_name: String,
     sinks: Sinks,
     signals: SignalFd,
-    /// `None` while there is nothing to listen to.
+    /// `None` while there is no interface to listen on.
     listener: Option<ListenerProcess>,
+    /// The time of the next attempt to listen again.
     listen_again: Option<Boot>,
     commands: RunnerHandle,
     names: Names,
     pid_file: Option<PathBuf>,
-    /// Lines that packets cause.
-    throttle: lookup::Throttle,
-    openings: lookup::Throttle,
+    /// Limits log lines that packets cause.
+    line_throttle: Throttle,
+    /// Limits openings.
+    opening_throttle: Throttle,
 }
 
 impl Knockd {
-    /// Everything up to the first packet. The status to leave with, if it does not get there;
-    /// whoever started us has been told.
+    /// Does everything up to the first packet.
+    ///
+    /// # Errors
+    /// The exit status; the reason was printed.
     fn start(options: KnockdOptions, mut terminal: Terminal) -> Result<Self, u8> {
-        let places = BasePaths::here();
-        let conf =
-            read(&places, &options, options.interface.is_some(), &mut |_| {}).map_err(|text| {
+        let paths = BasePaths::here();
+        let has_interface = options.interface.is_some();
+        let conf = match settings::read(&paths, &options, has_interface, &mut |_| {}) {
+            Ok(conf) => conf,
+            Err(text) => {
                 eprintln!("{text}");
                 print!("{USAGE}");
-                REFUSED
-            })?;
-        let interface =
-            options.interface.clone().or(conf.interface.clone()).unwrap_or_else(|| "eth0".into());
+                return Err(REFUSED);
+            }
+        };
+        let interface = options.interface.clone().or(conf.interface.clone());
+        let interface = interface.unwrap_or("eth0".into());
         let log_name = conf.log_file.clone().or(options.log_file.clone()).unwrap_or_default();
         let sinks = Sinks {
-            file: places.file(&log_name),
-            syslog: conf.use_syslog.then_some(Facility::Daemon),
+            file: paths.file(&log_name),
+            syslog: if conf.use_syslog { Some(Facility::Daemon) } else { None },
             verbose: options.verbose,
         };
         let (mut log, failed) = ClassicLog::open(&sinks);
         if let Some(reason) = failed {
             eprintln!("warning: cannot open logfile: {reason}");
         }
-        let (link, sockets) = open(&conf, &interface).map_err(|text| {
-            eprintln!("{text}");
-            REFUSED
-        })?;
+        let (link, sockets) = match interface::open(&conf, &interface) {
+            Ok(opened) => opened,
+            Err(text) => {
+                eprintln!("{text}");
+                return Err(REFUSED);
+            }
+        };
         let ready = interface::check(&options, &conf, &link).and_then(|()| {
             settings::warn_of_shipped(&conf, &[], &mut log);
-            terminal.leave().map_err(|error| format!("error: {error}"))?;
-            let commands = RunnerHandle::start(&sinks)
-                .map_err(|error| format!("error: no process for commands: {error}"))?;
-            Ok((signals().map_err(|error| format!("error: {error}"))?, commands))
+            prepare(&mut terminal, &sinks)
         });
-        let (signals, commands) = ready.map_err(|text| refuse(&mut log, &text))?;
-        let names = Names::new(options.lookup);
-        let (throttle, openings) = (lookup::Throttle::default(), lookup::Throttle::default());
-        let (listener, listen_again, pid_file) = (None, None, None);
+        let (signals, commands) = match ready {
+            Ok(ready) => ready,
+            Err(text) => return Err(refuse(&mut log, &text)),
+        };
         let mut knockd = Self {
-            places,
+            names: Names::new(options.lookup),
+            options,
+            paths,
             conf,
             interface,
             link,
@@ -142,25 +151,23 @@ impl Knockd {
             log_name,
             sinks,
             signals,
-            listener,
-            listen_again,
+            listener: None,
+            listen_again: None,
             commands,
-            names,
-            pid_file,
-            throttle,
-            openings,
-            options,
+            pid_file: None,
+            line_throttle: Throttle::default(),
+            opening_throttle: Throttle::default(),
         };
         knockd.begin(sockets)?;
-        terminal.release();
+        terminal.report_ready();
         Ok(knockd)
     }
 
     fn begin(&mut self, sockets: Vec<ToListener>) -> Result<(), u8> {
-        let listener = self
-            .listen(sockets)
-            .map_err(|fault| refuse(&mut self.log, &format!("error: {fault}")))?;
-        self.listener = Some(listener);
+        match self.listen(sockets) {
+            Ok(listener) => self.listener = Some(listener),
+            Err(fault) => return Err(refuse(&mut self.log, &format!("error: {fault}"))),
+        }
         self.write_pid_file();
         self.log.show(&format!("listening on {}...", self.interface));
         let text = format!("starting up, listening on {}", self.interface);
@@ -168,63 +175,46 @@ impl Knockd {
         Ok(())
     }
 
-    /// Serves until a signal ends it; the status to leave with.
+    /// Serves until a signal ends it; returns the exit status.
     fn serve(mut self) -> u8 {
         loop {
             self.wait();
-            if let Some(signal) = self.take_signals() {
-                return self.end(signal);
+            while let Some(signal) = next_signal(&self.signals) {
+                match signal {
+                    Signal::SIGHUP => self.reload(),
+                    signal => return self.end(signal),
+                }
             }
-            self.hear();
-            self.commands.hear(&self.sinks);
-            if self.listen_again.is_some_and(|at| at <= clock::now().boot) {
+            self.receive();
+            self.commands.receive(&self.sinks);
+            if let Some(at) = self.listen_again
+                && at <= clock::now().boot
+            {
                 self.try_to_listen();
             }
         }
     }
 
     fn wait(&self) {
-        let again = self
-            .listen_again
-            .map(|at| at.0.saturating_sub(clock::now().boot.0).div_ceil(1_000_000));
-        let timeout = again.map_or(PollTimeout::NONE, |millis| {
-            PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
-        });
-        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let mut set = PollSet::default();
+        set.read(self.signals.as_fd());
         if let Some(listener) = &self.listener {
-            let writes =
-                if listener.pipe.waiting() > 0 { PollFlags::POLLOUT } else { PollFlags::empty() };
-            fds.push(PollFd::new(listener.pipe.as_fd(), PollFlags::POLLIN | writes));
+            set.read_and_write(listener.pipe.as_fd(), listener.pipe.waiting() > 0);
         }
-        fds.extend(self.commands.interest());
-        // An interrupted wait is only a shorter one.
-        let _ = poll(&mut fds, timeout);
+        self.commands.add_to(&mut set);
+        // Without memory for the wait, the loop goes on at once.
+        let _ = set.wait_until(self.listen_again, clock::now().boot);
     }
 
-    /// The signal that ends us, if it has come.
-    fn take_signals(&mut self) -> Option<Signal> {
-        while let Ok(Some(info)) = self.signals.read_signal() {
-            match i32::try_from(info.ssi_signo)
-                .ok()
-                .and_then(|number| Signal::try_from(number).ok())
-            {
-                Some(signal @ (Signal::SIGTERM | Signal::SIGINT)) => return Some(signal),
-                Some(Signal::SIGHUP) => self.reload(),
-                _ => {}
-            }
-        }
-        None
-    }
-
-    /// COMPAT: waits for the first opening that ends, if any is under way; the others go on with
-    /// the runner.
+    /// COMPAT: waits for the first opening that ends, if there is one; the runner takes care of the
+    /// others.
     fn end(&mut self, signal: Signal) -> u8 {
         self.log.show("waiting for child processes...");
         self.commands.wait_for_one();
         self.log.show("closing...");
         self.line(ClassicLine::quiet("shutting down"));
         if let Some(path) = &self.pid_file {
-            // Somebody else may have removed it; there is nothing to do about it.
+            // It may be gone already.
             let _ = std::fs::remove_file(path);
         }
         u8::try_from(signal as i32).unwrap_or(REFUSED)
@@ -234,10 +224,10 @@ impl Knockd {
         self.log.line(clock::now().wall, line);
     }
 
-    /// A listener over `sockets`, confined and at work.
+    /// Starts a confined listener that reads `sockets`.
     fn listen(&self, sockets: Vec<ToListener>) -> Result<ListenerProcess, Fault> {
-        let (ipv6, own) = doors_of(&self.options, &self.link);
-        let brief = ListenerSpec {
+        let (ipv6, own) = interface::doors_of(&self.options, &self.link);
+        let spec = ListenerSpec {
             name: "knockd: listener",
             sealed: None,
             doors: &self.conf.doors,
@@ -246,14 +236,14 @@ impl Knockd {
             addresses: own.map(|address| (address, false, true)).collect(),
             user: None,
         };
-        ListenerProcess::spawn(&brief, sockets)
+        ListenerProcess::spawn(&spec, sockets)
     }
 
-    /// The listener or its interface went away: tries until both are back. knockd ends here, with
+    /// Tries to listen again after the listener or its interface was lost. knockd would exit with
     /// status 0.
     fn try_to_listen(&mut self) {
         self.listen_again = Some(clock::now().boot.plus(PAUSE));
-        let Ok((link, sockets)) = open(&self.conf, &self.interface) else { return };
+        let Ok((link, sockets)) = interface::open(&self.conf, &self.interface) else { return };
         self.link = link;
         if let Ok(listener) = self.listen(sockets) {
             self.listener = Some(listener);
@@ -263,12 +253,11 @@ impl Knockd {
         }
     }
 
-    fn lose_listener(&mut self, why: &str) {
+    fn on_listener_lost(&mut self, why: &str) {
         self.listener = None;
         self.listen_again = Some(clock::now().boot.plus(PAUSE));
         let text = format!("not listening on {}: {why}; waiting until it is back", self.interface);
-        eprintln!("{text}");
-        self.line(ClassicLine::quiet(&text));
+        self.complain(&text);
     }
 
     fn write_pid_file(&mut self) {
@@ -288,18 +277,28 @@ impl Knockd {
             }
         }
     }
+
+    /// Writes a line to the log and to standard error.
+    fn complain(&mut self, text: &str) {
+        eprintln!("{text}");
+        self.line(ClassicLine::quiet(text));
+    }
 }
 
-/// An end that the log hears of.
+/// Leaves the terminal, starts the runner and blocks the signals. COMPAT: USR1, QUIT and the like
+/// keep their deadly default.
+fn prepare(terminal: &mut Terminal, sinks: &Sinks) -> Result<(SignalFd, RunnerHandle), String> {
+    terminal.detach().map_err(|error| format!("error: {error}"))?;
+    let commands = RunnerHandle::start(sinks)
+        .map_err(|error| format!("error: no process for commands: {error}"))?;
+    let signals = signals(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
+        .map_err(|error| format!("error: {error}"))?;
+    Ok((signals, commands))
+}
+
+/// Prints and logs the end of a daemon that could not start.
 fn refuse(log: &mut ClassicLog, text: &str) -> u8 {
     eprintln!("{text}");
     log.line(clock::now().wall, ClassicLine::quiet("shutting down"));
     REFUSED
-}
-
-/// COMPAT: USR1, QUIT and the like keep their deadly default.
-fn signals() -> nix::Result<SignalFd> {
-    let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
-    set.thread_block()?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }

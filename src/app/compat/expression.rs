@@ -1,92 +1,112 @@
-//! The filter as `knockd -D` prints it, in libpcap's language, and what libpcap would say against
-//! it. The filter that the kernel runs is left to `edge::bpf`; this text is never compiled.
+//! The filter as `knockd -D` prints it, in libpcap's language, and libpcap's objections to it. This
+//! text is never compiled. See `edge::bpf` for the filter that the kernel runs.
 
 use std::net::IpAddr;
 
 use crate::core::address::as_text;
 use crate::core::door::{Door, Step, TcpFlags};
-use crate::core::types::{Port, Proto};
+use crate::core::types::Proto;
 use crate::edge::names;
 
-/// One line a door and address family, IPv4 first.
+/// One line for each address family and door, IPv4 first.
 pub(super) fn lines(doors: &[Door], addresses: &[IpAddr]) -> Vec<String> {
     let (v4, v6): (Vec<_>, Vec<_>) = addresses.iter().rev().partition(|address| address.is_ipv4());
     let mut lines = Vec::new();
-    for (addresses, six) in [(v4, false), (v6, true)] {
+    for addresses in [v4, v6] {
         if addresses.is_empty() {
             continue;
         }
-        lines.extend(doors.iter().map(|door| {
-            format!(
+        for door in doors {
+            lines.push(format!(
                 "adding pcap expression for door '{}': {}",
                 door.name,
-                expression(door, &addresses, six)
-            )
-        }));
+                expression(door, &addresses)
+            ));
+        }
     }
     lines
 }
 
-fn expression(door: &Door, addresses: &[&IpAddr], six: bool) -> String {
-    let hosts: Vec<_> = addresses
-        .iter()
-        .map(|address| {
-            format!("dst host {}", door.target.clone().unwrap_or_else(|| as_text(**address)))
-        })
-        .collect();
-    let ports = |wanted: Proto| {
-        let numbers = door.sequence.iter().filter_map(|step| match step {
-            Step::Port(Port { proto, number }) if *proto == wanted => Some(number.to_string()),
-            _ => None,
-        });
-        let numbers: Vec<_> = numbers.collect();
-        (!numbers.is_empty())
-            .then(|| format!("({} dst port {})", wanted.name(), numbers.join(" or ")))
-    };
-    let tcp = ports(Proto::Tcp).map(|ports| format!("({ports}{})", flags(door.flags, six)));
-    let both: Vec<_> = tcp.into_iter().chain(ports(Proto::Udp)).collect();
-    format!("(({}) and ({}))", hosts.join(" or "), both.join(" or "))
+/// The filter of one door, for addresses of one family.
+fn expression(door: &Door, addresses: &[&IpAddr]) -> String {
+    let mut hosts = Vec::new();
+    let mut v6 = false;
+    for address in addresses {
+        v6 = address.is_ipv6();
+        let host = door.target.clone().unwrap_or_else(|| as_text(**address));
+        hosts.push(format!("dst host {host}"));
+    }
+    let mut terms = Vec::new();
+    if let Some(ports) = ports(door, Proto::Tcp) {
+        terms.push(format!("({ports}{})", flags(door.flags, v6)));
+    }
+    terms.extend(ports(door, Proto::Udp));
+    format!("(({}) and ({}))", hosts.join(" or "), terms.join(" or "))
 }
 
-fn flags(flags: TcpFlags, six: bool) -> String {
+fn ports(door: &Door, wanted: Proto) -> Option<String> {
+    let mut numbers = Vec::new();
+    for step in &door.sequence {
+        if let Step::Port(port) = step
+            && port.proto == wanted
+        {
+            numbers.push(port.number.to_string());
+        }
+    }
+    if numbers.is_empty() {
+        return None;
+    }
+    Some(format!("({} dst port {})", wanted.name(), numbers.join(" or ")))
+}
+
+fn flags(flags: TcpFlags, v6: bool) -> String {
     const NAMES: [&str; 6] = ["fin", "syn", "rst", "push", "ack", "urg"];
-    let byte = if six { "ip6[13+40]" } else { "tcp[tcpflags]" };
-    let term = |(bit, name): (usize, &&str)| {
-        let asked = |mask: u8| mask >> bit & 1 == 1;
-        let wanted = asked(flags.set).then_some("!=").or(asked(flags.unset).then_some("=="))?;
-        Some(format!(" and {byte} & tcp-{name} {wanted} 0"))
-    };
-    NAMES.iter().enumerate().filter_map(term).collect()
+    let byte = if v6 { "ip6[13+40]" } else { "tcp[tcpflags]" };
+    let mut text = String::new();
+    for (bit, name) in NAMES.iter().enumerate() {
+        let mask = 1 << bit;
+        if flags.set & mask != 0 {
+            text += &format!(" and {byte} & tcp-{name} != 0");
+        } else if flags.unset & mask != 0 {
+            text += &format!(" and {byte} & tcp-{name} == 0");
+        }
+    }
+    text
 }
 
-/// What libpcap says of a `Target` that it cannot make a filter of: a prefix length, a number that
-/// is no octet, what is neither an address nor a name, or a name that does not resolve.
+/// libpcap's objection to the first `Target` that it cannot make a filter of: a prefix length, a
+/// number that is no octet, neither an address nor a name, or a name that does not resolve.
 ///
 /// COMPAT: a name that does resolve, or an odd spelling of an address, is taken and then never
 /// matches.
 pub(super) fn refusal(doors: &[Door]) -> Option<String> {
-    doors.iter().filter_map(|door| door.target.as_deref()).find_map(refused)
+    doors.iter().filter_map(|door| door.target.as_deref()).find_map(target_refusal)
 }
 
-fn refused(target: &str) -> Option<String> {
-    const SYNTAX: &str = "can't parse filter expression: syntax error";
-    let only = |allowed: fn(u8) -> bool| !target.is_empty() && target.bytes().all(allowed);
+fn target_refusal(target: &str) -> Option<String> {
     if target.parse::<IpAddr>().is_ok() {
         return None;
     }
-    if target.split_once('/').is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok()) {
+    if let Some((address, _)) = target.split_once('/')
+        && address.parse::<IpAddr>().is_ok()
+    {
         return Some("Mask syntax for networks only".into());
     }
-    if !only(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
-        return Some(SYNTAX.into());
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    if target.is_empty() || !target.bytes().all(is_word) {
+        return Some("can't parse filter expression: syntax error".into());
     }
-    if target.split('.').count() == 4 && only(|b| b.is_ascii_digit() || b == b'.') {
-        let octets = target.split('.').all(|octet| octet.parse::<u8>().is_ok());
-        return (!octets).then(|| format!("invalid IPv4 address '{target}'"));
+    let octets: Vec<&str> = target.split('.').collect();
+    if octets.len() == 4 && target.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return match octets.iter().all(|octet| octet.parse::<u8>().is_ok()) {
+            true => None,
+            false => Some(format!("invalid IPv4 address '{target}'")),
+        };
     }
-    names::resolve(target, "0", Some(Proto::Udp), None)
-        .err()
-        .map(|_| format!("unknown host '{target}'"))
+    match names::resolve(target, "0", Some(Proto::Udp), None) {
+        Ok(_) => None,
+        Err(_) => Some(format!("unknown host '{target}'")),
+    }
 }
 
 #[cfg(test)]

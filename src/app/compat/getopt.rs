@@ -1,14 +1,13 @@
-//! A command line as C's `getopt_long` takes it apart, with its messages.
-//! What the options mean is left to the callers.
+//! A command line as C's `getopt_long` parses it, with glibc's messages.
 
 /// One option of a program.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opt {
-    /// The letter behind one dash, which names the option here.
+    /// The letter after one dash; it identifies the option here.
     pub(super) short: char,
-    /// The word behind two dashes.
+    /// The word after two dashes.
     pub(super) long: &'static str,
-    /// Whether an argument follows.
+    /// True if an argument follows.
     pub(super) takes: bool,
 }
 
@@ -21,18 +20,19 @@ pub(super) enum OptPart {
     With(char, String),
     /// A word that belongs to no option.
     Word(String),
-    /// What getopt says on stderr.
+    /// A mistake: getopt's message for standard error.
     Wrong(String),
 }
 
-/// Takes `words`, without the program's name, apart. Options and words keep their order; as with
-/// GNU, options may stand behind words, and everything behind `--` is a word.
+/// Parses `words`, without the program's name. Options and words keep their order. As with GNU,
+/// options may come after words, and everything after `--` is a word.
 pub(super) fn parts(
     program: &str,
     options: &[Opt],
     words: impl IntoIterator<Item = String>,
 ) -> Vec<OptPart> {
-    let (mut parts, mut words) = (Vec::new(), words.into_iter());
+    let mut parts = Vec::new();
+    let mut words = words.into_iter();
     while let Some(word) = words.next() {
         if word == "--" {
             parts.extend(words.by_ref().map(OptPart::Word));
@@ -64,12 +64,14 @@ fn short_options(
             parts.push(OptPart::Flag(letter));
             continue;
         }
-        let rest = letters.as_str();
-        let argument = if rest.is_empty() { words.next() } else { Some(rest.to_string()) };
-        parts.push(argument.map_or_else(
-            || OptPart::Wrong(format!("{program}: option requires an argument -- '{letter}'")),
-            |argument| OptPart::With(letter, argument),
-        ));
+        let argument = match letters.as_str() {
+            "" => words.next(),
+            rest => Some(rest.to_owned()),
+        };
+        parts.push(match argument {
+            Some(argument) => OptPart::With(letter, argument),
+            None => OptPart::Wrong(format!("{program}: option requires an argument -- '{letter}'")),
+        });
         return;
     }
 }
@@ -80,34 +82,38 @@ fn long_option(
     text: &str,
     words: &mut impl Iterator<Item = String>,
 ) -> OptPart {
-    let (name, value) =
-        text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_string())));
-    let begun = || options.iter().filter(|option| option.long.starts_with(name));
-    let exact = options.iter().find(|option| option.long == name);
-    let Some(option) = exact.or_else(|| begun().next()) else {
-        return OptPart::Wrong(format!("{program}: unrecognized option '--{name}'"));
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (text, None),
     };
-    if exact.is_none() && begun().count() > 1 {
-        let possible: String = begun().map(|option| format!(" '--{}'", option.long)).collect();
-        return OptPart::Wrong(format!(
-            "{program}: option '--{text}' is ambiguous; possibilities:{possible}"
-        ));
-    }
+    let option = match options.iter().find(|option| option.long == name) {
+        Some(option) => option,
+        None => {
+            let possible: Vec<&Opt> =
+                options.iter().filter(|option| option.long.starts_with(name)).collect();
+            match possible[..] {
+                [] => return OptPart::Wrong(format!("{program}: unrecognized option '--{name}'")),
+                [option] => option,
+                _ => {
+                    let list: String =
+                        possible.iter().map(|option| format!(" '--{}'", option.long)).collect();
+                    return OptPart::Wrong(format!(
+                        "{program}: option '--{text}' is ambiguous; possibilities:{list}"
+                    ));
+                }
+            }
+        }
+    };
+    let long = option.long;
     match (option.takes, value) {
         (false, None) => OptPart::Flag(option.short),
-        (false, Some(_)) => OptPart::Wrong(format!(
-            "{program}: option '--{}' doesn't allow an argument",
-            option.long
-        )),
-        (true, value) => value.or_else(|| words.next()).map_or_else(
-            || {
-                OptPart::Wrong(format!(
-                    "{program}: option '--{}' requires an argument",
-                    option.long
-                ))
-            },
-            |value| OptPart::With(option.short, value),
-        ),
+        (false, Some(_)) => {
+            OptPart::Wrong(format!("{program}: option '--{long}' doesn't allow an argument"))
+        }
+        (true, value) => match value.or_else(|| words.next()) {
+            Some(value) => OptPart::With(option.short, value),
+            None => OptPart::Wrong(format!("{program}: option '--{long}' requires an argument")),
+        },
     }
 }
 
@@ -145,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_in_gnus_words() {
+    fn mistakes_have_the_messages_of_gnu() {
         assert_eq!(
             shown("-xv -d"),
             ["p: invalid option -- 'x'", "v", "p: option requires an argument -- 'd'"]
@@ -161,5 +167,25 @@ mod tests {
                 "p: option '--ver' is ambiguous; possibilities: '--verbose' '--version'"
             ]
         );
+    }
+
+    #[test]
+    fn an_exact_name_wins_over_a_longer_one_and_an_empty_argument_is_one() {
+        let options = [
+            Opt { short: 'd', long: "debug", takes: false },
+            Opt { short: 'e', long: "debug-all", takes: true },
+        ];
+        let read = |line: &str| parts("p", &options, line.split(' ').map(String::from));
+        assert_eq!(read("--debug"), [OptPart::Flag('d')]);
+        assert_eq!(read("--debug-all="), [OptPart::With('e', String::new())]);
+        assert_eq!(read("--debug-a x"), [OptPart::With('e', "x".into())]);
+        assert_eq!(read("-e "), [OptPart::With('e', String::new())], "an empty word");
+    }
+
+    #[test]
+    fn a_double_dash_ends_the_options_and_a_single_dash_is_a_word() {
+        assert_eq!(shown("-d -- -v"), ["d=--", "v"], "an argument may be --");
+        assert_eq!(shown("- -- -- -v"), ["(-)", "(--)", "(-v)"]);
+        assert_eq!(shown("-v- x"), ["v", "p: invalid option -- '-'", "(x)"]);
     }
 }

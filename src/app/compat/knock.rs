@@ -1,9 +1,9 @@
-//! `knock`, the classic client under its old name: knock 0.8's command line, its messages, its exit
-//! statuses. A hit is left to `edge::hit`; the friendlier `toctoc knock` to `app::knock`.
+//! `knock`, the classic client under its old name: knock 0.8's command line, messages and exit
+//! statuses.
 //!
-//! COMPAT: each port is looked up for itself and hit before the next one is; what cannot be sent is
-//! no error; everything behind a port's colon but `udp` means TCP; the name of a service counts
-//! whatever protocol it has.
+//! COMPAT: each port is resolved by itself and hit before the next one is; a packet that cannot be
+//! sent is no error; anything but `udp` after a port's colon means TCP; a service name of any
+//! protocol counts.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ const OPTIONS: [Opt; 7] = [
     Opt { short: 'h', long: "help", takes: false },
 ];
 
-/// Printed on stdout by `-h` and whenever the command line is wrong.
+/// Printed to standard output by `-h`, and if the command line is wrong.
 const USAGE: &str = "\
 usage: knock [options] <host> <port[:proto]> [port[:proto]] ...
 
@@ -41,29 +41,29 @@ example: knock server.example.net 7000:tcp 8000:udp 9000
 This is toctoc under the name knock. `toctoc knock` says what went wrong; `toctoc open` cannot be overheard.
 ";
 
-/// Sent, or the version was asked for.
-const DONE: i32 = 0;
-/// Wrong usage (help counts as such), a name that is none, no socket.
-const WRONG: i32 = 1;
+/// Everything was sent, or the version was printed.
+const DONE: u8 = 0;
+/// Wrong usage (help included), a name that does not resolve, or no socket.
+const WRONG: u8 = 1;
 
 /// Runs knock with this process's arguments.
 pub fn main() -> ExitCode {
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let program = words.next().unwrap_or_default();
     let status = run(&program, words, &mut io::stdout(), &mut io::stderr()).unwrap_or(WRONG);
-    ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
+    ExitCode::from(status)
 }
 
-/// Does what `words`, the command line behind the program's name, ask for; answers the exit status.
+/// Runs the command line `words` (without the program's name) and returns the exit status.
 ///
 /// # Errors
-/// When nobody can be told.
-pub fn run(
+/// Output failed.
+fn run(
     program: &str,
     words: impl IntoIterator<Item = String>,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<i32> {
+) -> io::Result<u8> {
     let mut knock = KnockProgram::default();
     for part in parts(program, &OPTIONS, words) {
         match part {
@@ -72,7 +72,8 @@ pub fn run(
             OptPart::Flag('6') => knock.family = Some(AddressFamily::V6),
             OptPart::Flag('v') => knock.verbose = true,
             OptPart::Flag('V') => {
-                return out.write_all(super::version("knock").as_bytes()).map(|()| DONE);
+                out.write_all(super::version("knock").as_bytes())?;
+                return Ok(DONE);
             }
             OptPart::Flag(_) => return usage(out),
             OptPart::Wrong(text) => {
@@ -83,19 +84,23 @@ pub fn run(
             OptPart::Word(word) => knock.words.push(word),
         }
     }
-    match (knock.words.split_first(), u64::try_from(knock.delay)) {
-        (Some((_, [])) | None, _) => usage(out),
-        (_, Err(_)) => writeln!(err, "error: delay cannot be negative").map(|()| WRONG),
-        (Some((host, ports)), Ok(delay)) => {
-            knock.hit_all(host, ports, Duration::from_millis(delay), out, err)
-        }
+    let [host, ports @ ..] = &knock.words[..] else { return usage(out) };
+    if ports.is_empty() {
+        return usage(out);
     }
+    let Ok(delay) = u64::try_from(knock.delay) else {
+        writeln!(err, "error: delay cannot be negative")?;
+        return Ok(WRONG);
+    };
+    knock.hit_all(host, ports, Duration::from_millis(delay), out, err)
 }
 
-fn usage(out: &mut dyn Write) -> io::Result<i32> {
-    out.write_all(USAGE.as_bytes()).map(|()| WRONG)
+fn usage(out: &mut dyn Write) -> io::Result<u8> {
+    out.write_all(USAGE.as_bytes())?;
+    Ok(WRONG)
 }
 
+/// The parsed command line.
 #[derive(Default)]
 struct KnockProgram {
     udp: bool,
@@ -114,7 +119,7 @@ impl KnockProgram {
         delay: Duration,
         out: &mut dyn Write,
         err: &mut dyn Write,
-    ) -> io::Result<i32> {
+    ) -> io::Result<u8> {
         for text in ports {
             let (port, proto) = text.split_once(':').unwrap_or((text, "tcp"));
             let proto = if self.udp || proto == "udp" { Proto::Udp } else { Proto::Tcp };
@@ -132,7 +137,8 @@ impl KnockProgram {
                 writeln!(out, "hitting {} {}:{port}", proto.name(), numeric(to))?;
             }
             if let Err(SendError::Socket(_)) = send(to, proto, &PacketOrigin::default()) {
-                return writeln!(err, "Cannot open socket").map(|()| WRONG);
+                writeln!(err, "Cannot open socket")?;
+                return Ok(WRONG);
             }
             std::thread::sleep(delay);
         }
@@ -145,15 +151,16 @@ mod tests {
     use super::*;
     use std::net::UdpSocket;
 
-    fn knock(line: &str) -> (i32, String, String) {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
+    fn knock(line: &str) -> (u8, String, String) {
+        let mut out = Vec::new();
+        let mut err = Vec::new();
         let status =
             run("knock", line.split_whitespace().map(String::from), &mut out, &mut err).unwrap();
         (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
     #[test]
-    fn usage_is_status_1_and_only_the_version_is_0() {
+    fn help_and_wrong_usage_are_status_1_and_the_version_is_0() {
         for line in ["", "-h", "127.0.0.1", "-u 127.0.0.1", "-d -5", "-d -5 127.0.0.1"] {
             let (status, out, err) = knock(line);
             assert_eq!((status, err.as_str()), (1, ""), "{line}");
@@ -170,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn hits_are_sent_and_shown_as_they_were_typed() {
+    fn packets_are_sent_and_shown_as_they_were_typed() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = server.local_addr().unwrap().port();
         // 65536 more is the same port on the wire, as with knock.
@@ -192,13 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn u_wins_over_what_stands_behind_a_port() {
+    fn u_wins_over_a_protocol_after_a_port() {
         let (status, out, _) = knock("-uv 127.0.0.1 9:tcp");
         assert_eq!((status, out.as_str()), (0, "hitting udp 127.0.0.1:9\n"));
     }
 
     #[test]
-    fn a_name_that_is_none_is_told_of_and_is_status_1() {
+    fn a_name_that_does_not_resolve_is_reported_and_is_status_1() {
         let (status, out, err) = knock("-6 127.0.0.1 7001");
         assert_eq!((status, out.as_str()), (1, ""));
         assert!(
@@ -208,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_service_counts_whatever_protocol_it_has() {
+    fn a_service_name_of_any_protocol_counts() {
         if std::path::Path::new("/etc/services").exists() {
             let (status, out, err) = knock("-v 127.0.0.1 ssh:udp tftp ssh");
             let shown = "hitting udp 127.0.0.1:ssh\nhitting tcp 127.0.0.1:tftp\nhitting tcp 127.0.0.1:ssh\n";

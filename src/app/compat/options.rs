@@ -1,9 +1,9 @@
 //! knockd's command line.
-//! Doing what it asks is left to the daemon.
 
 use super::getopt::{Opt, OptPart, parts};
+use crate::config::knockd::cut;
 
-/// knockd's options, in the order in which getopt names those that a shortened one may mean.
+/// knockd's options, in the order in which getopt lists the possible ones for an abbreviation.
 const OPTIONS: [Opt; 11] = [
     Opt { short: 'i', long: "interface", takes: true },
     Opt { short: 'D', long: "debug", takes: false },
@@ -18,7 +18,7 @@ const OPTIONS: [Opt; 11] = [
     Opt { short: 'h', long: "help", takes: false },
 ];
 
-/// Printed on stdout by `-h`, and whenever the command line or the configuration is wrong.
+/// Printed to standard output by `-h`, and if the command line or the configuration is wrong.
 pub(super) const USAGE: &str = "\
 usage: knockd [options]
 
@@ -37,10 +37,10 @@ usage: knockd [options]
 This is toctoc under the name knockd. Doors that cannot be overheard: `toctocd init`, and see `toctocd --help`.
 ";
 
-/// Bytes of an interface's name that count.
+/// The longest interface name, in bytes; the rest is ignored.
 const INTERFACE: usize = 31;
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KnockdOptions {
     /// `-i`, unless empty.
@@ -79,25 +79,20 @@ impl Default for KnockdOptions {
     }
 }
 
-/// What to do with a command line.
+/// What to do for a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// Serve.
+pub(super) enum KnockdCommand {
+    /// Run the daemon.
     Serve(KnockdOptions),
-    /// Print this on stdout, that on stderr, and leave with status 0.
-    Say {
-        /// For stdout.
-        out: String,
-        /// For stderr.
-        err: String,
-    },
+    /// Print these texts to standard output and standard error, and exit with status 0.
+    Print { out: String, err: String },
 }
 
-/// Reads the words behind the program's name.
+/// Reads the words after the program's name.
 ///
-/// COMPAT: a wrong option ends with status 0, words that are no options are ignored, `-V` and `-h`
-/// count as soon as they are reached.
-pub(super) fn read(program: &str, words: impl IntoIterator<Item = String>) -> Asked {
+/// COMPAT: a wrong option exits with status 0, words that are no options are ignored, and `-V` and
+/// `-h` take effect as soon as they are reached.
+pub(super) fn read(program: &str, words: impl IntoIterator<Item = String>) -> KnockdCommand {
     let mut options = KnockdOptions::default();
     for part in parts(program, &OPTIONS, words) {
         match part {
@@ -107,42 +102,39 @@ pub(super) fn read(program: &str, words: impl IntoIterator<Item = String>) -> As
             OptPart::Flag('v') => options.verbose = true,
             OptPart::Flag('4') => options.only_ipv4 = true,
             OptPart::Flag('V') => {
-                return Asked::Say { out: super::version("knockd"), err: String::new() };
+                return KnockdCommand::Print { out: super::version("knockd"), err: String::new() };
             }
-            OptPart::Flag(_) => return Asked::Say { out: USAGE.into(), err: String::new() },
+            OptPart::Flag(_) => {
+                return KnockdCommand::Print { out: USAGE.into(), err: String::new() };
+            }
             OptPart::Wrong(text) => {
-                return Asked::Say { out: USAGE.into(), err: format!("{text}\n") };
+                return KnockdCommand::Print { out: USAGE.into(), err: format!("{text}\n") };
             }
-            OptPart::With('i', name) => {
-                options.interface = some(&name).map(|name| cut(name, INTERFACE).into())
-            }
+            OptPart::With('i', name) => options.interface = given(cut(&name, INTERFACE)),
             OptPart::With('c', path) => options.config = path,
             OptPart::With('p', path) => options.pid_file = path,
-            OptPart::With(_, path) => options.log_file = some(&path).map(Into::into),
+            OptPart::With(_, path) => options.log_file = given(&path),
             OptPart::Word(_) => {}
         }
     }
-    Asked::Serve(options)
+    KnockdCommand::Serve(options)
 }
 
-fn some(text: &str) -> Option<&str> {
-    (!text.is_empty()).then_some(text)
-}
-
-fn cut(text: &str, limit: usize) -> &str {
-    (0..=limit).rev().find_map(|end| text.get(..end.min(text.len()))).unwrap_or(text)
+/// `None` for an empty argument.
+fn given(text: &str) -> Option<String> {
+    if text.is_empty() { None } else { Some(text.to_owned()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read_line(line: &str) -> Asked {
+    fn read_line(line: &str) -> KnockdCommand {
         read("knockd", line.split_whitespace().map(String::from))
     }
 
     #[test]
-    fn every_option_has_its_place_and_words_are_ignored() {
+    fn every_option_is_read_and_words_are_ignored() {
         let expected = KnockdOptions {
             interface: Some("eth1".into()),
             config: "/c".into(),
@@ -156,27 +148,27 @@ mod tests {
         };
         assert_eq!(
             read_line("-dDlv4 -i eth1 -c/c word --pidfile=/p --logf /l"),
-            Asked::Serve(expected)
+            KnockdCommand::Serve(expected)
         );
-        assert_eq!(read_line("--interface="), Asked::Serve(KnockdOptions::default()));
+        assert_eq!(read_line("--interface="), KnockdCommand::Serve(KnockdOptions::default()));
         let long = format!("-i {}", "x".repeat(40));
         assert!(
-            matches!(read_line(&long), Asked::Serve(options) if options.interface == Some("x".repeat(31)))
+            matches!(read_line(&long), KnockdCommand::Serve(options) if options.interface == Some("x".repeat(31)))
         );
     }
 
     #[test]
-    fn version_help_and_mistakes_end_at_once() {
-        let said = |line: &str| match read_line(line) {
-            Asked::Say { out, err } => (out, err),
-            Asked::Serve(options) => panic!("{options:?}"),
+    fn version_help_and_mistakes_exit_at_once() {
+        let printed = |line: &str| match read_line(line) {
+            KnockdCommand::Print { out, err } => (out, err),
+            KnockdCommand::Serve(options) => panic!("{options:?}"),
         };
-        assert!(said("-D -V -x").0.starts_with("knockd 0.8 "));
-        assert!(said("-h -V").0.starts_with("usage: knockd [options]"));
-        assert_eq!(said("-x"), (USAGE.into(), "knockd: invalid option -- 'x'\n".into()));
-        assert_eq!(said("-c").1, "knockd: option requires an argument -- 'c'\n");
+        assert!(printed("-D -V -x").0.starts_with("knockd 0.8 "));
+        assert!(printed("-h -V").0.starts_with("usage: knockd [options]"));
+        assert_eq!(printed("-x"), (USAGE.into(), "knockd: invalid option -- 'x'\n".into()));
+        assert_eq!(printed("-c").1, "knockd: option requires an argument -- 'c'\n");
         assert_eq!(
-            said("--d").1,
+            printed("--d").1,
             "knockd: option '--d' is ambiguous; possibilities: '--debug' '--daemon'\n",
             "in knockd's order"
         );

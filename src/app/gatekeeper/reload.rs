@@ -4,9 +4,9 @@
 use std::collections::HashSet;
 
 use super::{Gatekeeper, policy, watch, window};
-use crate::app::admin::count;
 use crate::app::listener_process::{ListenerProcess, MissingInterface};
 use crate::app::load::{self, GatewayConfig};
+use crate::app::output::count;
 use crate::app::warnings::warnings_here;
 use crate::core::service::Service;
 use crate::core::types::{ClientId, Fault, Now, ServiceName};

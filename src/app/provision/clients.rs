@@ -1,14 +1,13 @@
-//! Enrolling, listing and revoking clients: the clients file is rewritten whole, under a lock, and
-//! a running gateway told. The line of a client is left to `keys::authorized`, its profile to
-//! `keys::profile`.
+//! `toctocd client`: enrols, lists and revokes clients. The clients file is rewritten as a whole,
+//! under a lock, and a running gateway reloads.
 
 use std::path::Path;
 
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::CommandOutput;
 use crate::app::args::toctocd::{ClientAdd, ProfileArgs};
+use crate::app::output::{CommandOutput, DONE, FAILED};
 use crate::app::{admin, load};
 use crate::config::Settings;
 use crate::core::diagnostic::{nearest, printable};
@@ -23,8 +22,8 @@ use crate::keys::gateway::GatewayFile;
 use crate::keys::profile::{Fallback, Profile};
 use crate::keys::public::{PublicKey, show_fingerprint};
 
-/// Enrols a client: its line in the file, its profile on standard output or in the file that
-/// `--out` names.
+/// Enrols a client: writes its line to the clients file, and its profile to standard output or to
+/// the file that `--out` names.
 ///
 /// # Errors
 /// Nothing was changed: a bad key, an unknown service, a name or key that is taken, no address for
@@ -43,47 +42,40 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<CommandOutput, Fault> {
         expires: args.expires,
         max_seconds: args.max_seconds,
     };
-    let line =
-        |label: &str, text: &str| authorized::add(label, text, &client).map(|text| (text, ()));
-    let text = profile(config, &settings, &keys, &client, args.profile.door.as_deref())?;
-    hand_over(&settings, &text, &args.profile, line, &format!("`{}` is enrolled", client.name))
+    let profile = profile(config, &settings, &keys, &client, args.profile.door.as_deref())?;
+    let done = format!("`{}` is enrolled", client.name);
+    hand_over(&settings, &profile, &args.profile, &done, |label, text| {
+        authorized::add(label, text, &client)
+    })
 }
 
-/// Gives a client a clean start: a new id, and so a new profile; its key, its services and its
-/// limits stay.
+/// Gives a client a new id, and so a new profile; its key, services and limits stay.
 ///
-/// Marks in the future cannot simply be dropped: a packet that was sent without a challenge, by a
-/// clock that was ahead, counts when its time has come unless its mark is there. Under a new id
-/// every packet that the client ever sent is a stranger's: its tag is unknown. So no mark of it is
-/// needed, and none is in anybody's way.
+/// Used-knock marks in the future cannot simply be deleted: a packet that was sent without a
+/// challenge, by a clock that was ahead, would open something once its time comes. Under the new id
+/// the tags of all packets that the client ever sent are unknown, so their marks are not needed.
 ///
 /// # Errors
-/// Nothing was changed: nobody has that name, no address for the profile.
+/// Nothing was changed: no client has that name, no address for the profile.
 pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<CommandOutput, Fault> {
     let settings = load::settings(config)?;
     let keys = load::keys(&settings)?;
     let path = &settings.gateway.clients_file;
-    let (_, old) = authorized::revoke(
-        &path.display().to_string(),
-        &files::read(path, FileCheck::Trusted)?,
-        name,
-    )?;
+    let text = files::read(path, FileCheck::Trusted)?;
+    let (_, old) = authorized::revoke(&path.display().to_string(), &text, name)?;
     let client = Client { id: ClientId(entropy::bytes()?), ..old.clone() };
-    let line = |label: &str, text: &str| {
-        let (without, there) = authorized::revoke(label, text, name)?;
-        if there != old {
+    let profile = profile(config, &settings, &keys, &client, args.door.as_deref())?;
+    let done = format!("`{name}` has a new id: its old profile and old knocks open nothing");
+    hand_over(&settings, &profile, args, &done, |label, text| {
+        let (without, current) = authorized::revoke(label, text, name)?;
+        if current != old {
             return Err(Fault::new(
-                format!("{label}: `{name}` has just been changed by somebody else"),
+                format!("{label}: another process has just changed `{name}`"),
                 "try again",
             ));
         }
-        authorized::add(label, &without, &client).map(|text| (text, ()))
-    };
-    let text = profile(config, &settings, &keys, &client, args.door.as_deref())?;
-    let done = format!(
-        "`{name}` starts anew: what it sent before, and its old profile, are worth nothing"
-    );
-    hand_over(&settings, &text, args, line, &done)
+        authorized::add(label, &without, &client)
+    })
 }
 
 /// The text of a client's profile.
@@ -103,7 +95,10 @@ fn profile(
             "write for example addresses = [\"gate.example.org\"] there",
         ));
     }
-    let fallback = door.map(|door| fallback(settings, door)).transpose()?;
+    let fallback = match door {
+        Some(door) => Some(fallback(settings, door)?),
+        None => None,
+    };
     let profile = Profile {
         name: client.name.clone(),
         client: client.id,
@@ -129,33 +124,37 @@ fn hand_over(
     settings: &Settings,
     profile: &Zeroizing<String>,
     args: &ProfileArgs,
-    line: impl FnOnce(&str, &str) -> Result<(String, ()), Fault>,
     done: &str,
+    change: impl FnOnce(&str, &str) -> Result<String, Fault>,
 ) -> Result<CommandOutput, Fault> {
-    // First what can fail without having enrolled anybody: a client without a profile would have to
-    // be revoked again.
+    // The profile first: a client that is enrolled without one would have to be revoked again.
     if let Some(out) = &args.out {
         files::create(out, profile.as_bytes(), 0o600)?;
     }
-    if let Err(fault) = rewrite(settings, line) {
-        args.out.iter().for_each(|out| drop(std::fs::remove_file(out)));
+    let rewritten = rewrite(settings, |label, text| Ok((change(label, text)?, ())));
+    if let Err(fault) = rewritten {
+        if let Some(out) = &args.out {
+            // It may be gone already.
+            let _ = std::fs::remove_file(out);
+        }
         return Err(fault);
     }
-    let mut said = follow_up(settings, done);
+    let mut output = follow_up(settings, done);
     match &args.out {
-        Some(out) => said.err += &format!("its profile is {}\n", out.display()),
-        None => said.out = profile.clone(),
+        Some(out) => output.err += &format!("its profile is {}\n", out.display()),
+        None => output.out = profile.clone(),
     }
     if let Some(door) = &args.door {
-        said.err += &format!(
-            "it also holds the classic sequence of door [{door}]: whoever sees that sent can repeat it\n"
+        output.err += &format!(
+            "it also contains the classic sequence of door [{door}]: whoever sees that sent can repeat it\n"
         );
     }
-    said.err += "the profile holds secrets: hand it over in private; there: toctoc import FILE\n";
-    Ok(said)
+    output.err +=
+        "the profile holds secrets: send it over a private channel; there: toctoc import FILE\n";
+    Ok(output)
 }
 
-/// Shows who is enrolled.
+/// `toctocd client list`.
 ///
 /// # Errors
 /// Configuration or clients file cannot be read.
@@ -167,14 +166,14 @@ pub fn list(config: &Path, json: bool) -> Result<CommandOutput, Fault> {
 /// Removes a client.
 ///
 /// # Errors
-/// Nothing was changed: nobody has that name.
+/// Nothing was changed: no client has that name.
 pub fn revoke(config: &Path, name: &str) -> Result<CommandOutput, Fault> {
     let settings = load::settings(config)?;
     let client = rewrite(&settings, |label, text| authorized::revoke(label, text, name))?;
     Ok(follow_up(&settings, &format!("`{}` is revoked", client.name)))
 }
 
-/// Changes the clients file under a lock, so that two admins at once do not undo each other.
+/// Changes the clients file under a lock, so that two admins at once keep each other's changes.
 fn rewrite<T>(
     settings: &Settings,
     change: impl FnOnce(&str, &str) -> Result<(String, T), Fault>,
@@ -183,77 +182,77 @@ fn rewrite<T>(
     let _lock = files::lock_directory(path)?;
     let text = files::read(path, FileCheck::Trusted)?;
     let (text, answer) = change(&path.display().to_string(), &text)?;
-    files::replace(path, text.as_bytes(), 0o600).map(|()| answer)
+    files::replace(path, text.as_bytes(), 0o600)?;
+    Ok(answer)
 }
 
-/// Tells a running gateway; the files are changed already, so its refusal is trouble but no
-/// undoing.
+/// Tells a running gateway. The files are changed already: if it refuses, the output says so.
 fn follow_up(settings: &Settings, done: &str) -> CommandOutput {
-    let (err, code) = match admin::tell_reload(settings) {
-        Ok(true) => (format!("{done}; the running gateway knows\n"), 0),
-        Ok(false) => (format!("{done}; no gateway is running here\n"), 0),
+    let mut output = CommandOutput { code: DONE, ..CommandOutput::out(String::new()) };
+    match admin::reload_if_running(settings) {
+        Ok(true) => output.err = format!("{done}; the running gateway has reloaded\n"),
+        Ok(false) => output.err = format!("{done}; no gateway is running here\n"),
         Err(fault) => {
-            (format!("{done} in the file, but the running gateway has not followed: {fault}\n"), 1)
+            output.err =
+                format!("{done} in the file, but the running gateway could not reload: {fault}\n");
+            output.code = FAILED;
         }
-    };
-    CommandOutput { out: Zeroizing::default(), err, code }
+    }
+    output
 }
 
 fn check_services(settings: &Settings, wanted: &[ServiceName]) -> Result<(), Fault> {
-    let known = || settings.services.iter().map(|service| service.name);
-    let Some(stranger) = wanted.iter().find(|name| !known().any(|service| service == **name))
-    else {
-        return Ok(());
-    };
-    let known: Vec<String> = known().map(|name| name.to_string()).collect();
-    let remedy = match nearest(stranger.as_str(), known.iter().map(String::as_str)) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => format!("configured are: {}", known.join(", ")),
-    };
-    Err(Fault::new(format!("this gateway has no service `{stranger}`"), remedy))
+    let known: Vec<&str> = settings.services.iter().map(|service| service.name.as_str()).collect();
+    for service in wanted {
+        if !known.contains(&service.as_str()) {
+            let what = format!("this gateway has no service `{service}`");
+            return Err(Fault::new(what, did_you_mean(service.as_str(), &known)));
+        }
+    }
+    Ok(())
 }
 
-/// The sequence of the door called `name`, if a client can use it for long and from far: ordinary
+fn did_you_mean(name: &str, known: &[&str]) -> String {
+    match nearest(name, known.iter().copied()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("configured: {}", known.join(", ")),
+    }
+}
+
+/// The sequence of the door called `name`, if clients can use it again and again, with ordinary
 /// packets to the addresses of the profile.
 fn fallback(settings: &Settings, name: &str) -> Result<Fallback, Fault> {
     let Some(door) = settings.doors.iter().find(|door| door.name == name) else {
         let known: Vec<&str> = settings.doors.iter().map(|door| door.name.as_str()).collect();
-        let remedy = match nearest(name, known.iter().copied()) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None if known.is_empty() => {
-                "it has no classic door at all: leave --door out".to_owned()
-            }
-            None => format!("configured are: {}", known.join(", ")),
+        let remedy = match known.is_empty() {
+            true => "it has no classic doors: leave --door out".to_owned(),
+            false => did_you_mean(name, &known),
         };
         return Err(Fault::new(format!("this gateway has no door `{}`", printable(name)), remedy));
     };
-    let refuse = |why: String, remedy: &str| {
-        Err(Fault::new(format!("door [{name}] is of no use in a profile: {why}"), remedy))
-    };
     let elsewhere =
         door.target.as_ref().filter(|target| !settings.gateway.addresses.contains(target));
-    if door.one_time_sequences.is_some() {
-        return refuse(
-            "each of its sequences counts once".into(),
-            "name a door with one lasting sequence",
-        );
-    }
-    if let Some(target) = elsewhere {
-        return refuse(
-            format!("only hits to {target} count"),
+    let (why, remedy) = if door.one_time_sequences.is_some() {
+        (
+            "each of its sequences can be used only once".to_owned(),
+            "name a door with one `sequence`",
+        )
+    } else if let Some(target) = elsewhere {
+        (
+            format!("only packets to {target} count"),
             "write that address into [gateway] addresses too",
-        );
-    }
-    if door.sequence.iter().any(|step| step.is_tcp()) && !door.flags.fit(SYN) {
-        return refuse(
-            "its tcpflags ask for more than a plain SYN".into(),
+        )
+    } else if door.sequence.iter().any(|step| step.is_tcp()) && !door.flags.fit(SYN) {
+        (
+            "its tcpflags ask for more than a plain SYN".to_owned(),
             "leave tcpflags out, or name another door",
-        );
-    }
-    if door.sequence.iter().any(|step| Step::read(&step.notation()) != Some(*step)) {
-        return refuse("one of its steps is port 0".into(), "choose other ports");
-    }
-    Ok(Fallback { sequence: door.sequence.clone(), offer: false })
+        )
+    } else if door.sequence.iter().any(|step| Step::read(&step.notation()) != Some(*step)) {
+        ("one of its steps is port 0".to_owned(), "choose other ports")
+    } else {
+        return Ok(Fallback { sequence: door.sequence.clone(), offer: false });
+    };
+    Err(Fault::new(format!("door [{name}] cannot be used from a profile: {why}"), remedy))
 }
 
 /// The flags of the one TCP packet that any client can send.
@@ -261,66 +260,68 @@ const SYN: u8 = 2;
 
 /// The key from the command line, or from the file that it names with `@`.
 fn public_key(text: &str) -> Result<PublicKey, Fault> {
-    let Some(path) = text.strip_prefix('@') else {
-        return PublicKey::from_line(text)
-            .map(|(key, _)| key)
-            .map_err(|f| Fault::new(format!("--key: {}", f.what), f.remedy));
-    };
-    let line = files::read(Path::new(path), FileCheck::Trusted)?;
-    let line =
-        line.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or("");
-    PublicKey::from_line(line)
-        .map(|(key, _)| key)
-        .map_err(|f| Fault::new(format!("{path}: {}", f.what), f.remedy))
+    let Some(path) = text.strip_prefix('@') else { return key_of("--key", text) };
+    let file = files::read(Path::new(path), FileCheck::Trusted)?;
+    for line in file.lines() {
+        if !line.trim().is_empty() && !line.starts_with('#') {
+            return key_of(path, line);
+        }
+    }
+    key_of(path, "")
+}
+
+fn key_of(place: &str, line: &str) -> Result<PublicKey, Fault> {
+    match PublicKey::from_line(line) {
+        Ok((key, _)) => Ok(key),
+        Err(Fault { what, remedy }) => Err(Fault::new(format!("{place}: {what}"), remedy)),
+    }
 }
 
 fn as_json(clients: &[Client]) -> String {
-    let clients: Vec<serde_json::Value> = clients
-        .iter()
-        .map(|client| {
-            serde_json::json!({
-                "name": client.name,
-                "id": client.id.to_string(),
-                "services": client.services.iter().map(ServiceName::as_str).collect::<Vec<_>>(),
-                "key": show_fingerprint(&client.fingerprint),
-                "expires": client.expires.and_then(moment),
-                "max_seconds": client.max_seconds,
-            })
-        })
-        .collect();
-    format!("{:#}\n", serde_json::Value::from(clients))
+    let mut objects = Vec::new();
+    for client in clients {
+        let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
+        objects.push(serde_json::json!({
+            "name": client.name,
+            "id": client.id.to_string(),
+            "services": services,
+            "key": show_fingerprint(&client.fingerprint),
+            "expires": client.expires.and_then(moment),
+            "max_seconds": client.max_seconds,
+        }));
+    }
+    format!("{:#}\n", serde_json::Value::from(objects))
 }
 
 fn as_table(clients: &[Client]) -> String {
     if clients.is_empty() {
-        return "nobody is enrolled\n".to_owned();
+        return "no client is enrolled\n".to_owned();
     }
-    let rows: Vec<[String; 4]> = clients
-        .iter()
-        .map(|client| {
-            let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
-            let expires = client.expires.and_then(moment).unwrap_or_else(|| "never".to_owned());
-            [
-                client.name.clone(),
-                services.join(","),
-                expires,
-                show_fingerprint(&client.fingerprint),
-            ]
-        })
-        .collect();
-    let titles = ["NAME", "SERVICES", "EXPIRES", "KEY"].map(str::to_owned);
-    let width = |column: usize| {
-        let cells = rows.iter().chain([&titles]).filter_map(|row| row.get(column));
-        cells.map(String::len).max().unwrap_or(0)
-    };
-    let (name, services, expires) = (width(0), width(1), width(2));
+    let mut rows = vec![["NAME", "SERVICES", "EXPIRES", "KEY"].map(str::to_owned)];
+    for client in clients {
+        let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
+        rows.push([
+            client.name.clone(),
+            services.join(","),
+            client.expires.and_then(moment).unwrap_or("never".to_owned()),
+            show_fingerprint(&client.fingerprint),
+        ]);
+    }
+    let mut widths = [0; 4];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let [name, services, expires, _] = widths;
     let mut text = String::new();
-    for [a, b, c, d] in std::iter::once(&titles).chain(&rows) {
+    for [a, b, c, d] in rows {
         text += &format!("{a:name$}  {b:services$}  {c:expires$}  {d}\n");
     }
     text
 }
 
+/// A moment as text; `None` if it is beyond the calendar.
 fn moment(seconds: u64) -> Option<String> {
-    Timestamp::from_second(i64::try_from(seconds).ok()?).ok().map(|moment| moment.to_string())
+    Some(Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?.to_string())
 }

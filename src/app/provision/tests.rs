@@ -73,7 +73,7 @@ fn what_init_writes_is_sound_private_and_never_overwritten() {
         "{}",
         checked.out.as_str()
     );
-    assert!(checked.out.contains("nobody is enrolled yet"));
+    assert!(checked.out.contains("no client is enrolled yet"));
     let printed = check(&config, true).unwrap();
     assert_eq!(native::parse("p", &printed.out).unwrap(), load::settings(&config).unwrap());
 
@@ -140,7 +140,7 @@ fn a_client_comes_with_a_profile_that_fits_and_goes_without_a_trace() {
     assert!(what(revoke(&config, "latpop")).contains("no client is called"));
     revoke(&config, "laptop").unwrap();
     assert_eq!(fs::read(dir.join("clients")).unwrap(), empty);
-    assert_eq!(list(&config, false).unwrap().out.as_str(), "nobody is enrolled\n");
+    assert_eq!(list(&config, false).unwrap().out.as_str(), "no client is enrolled\n");
 }
 
 #[test]

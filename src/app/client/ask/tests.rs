@@ -1,4 +1,4 @@
-//! A gateway on loopback that opens what the client sends, and answers as each test wants.
+//! A gateway on loopback that opens the client's knocks and answers as each test wants.
 
 use std::net::UdpSocket;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -33,15 +33,15 @@ fn pair() -> KeyPair {
     KeyPair::new(&Secret::new([5; 32]))
 }
 
-fn identity() -> Identity {
+pub(in crate::app::client) fn identity() -> Identity {
     Identity::new(Secret::new([6; 32])).unwrap()
 }
 
-fn ssh() -> ServiceName {
+pub(in crate::app::client) fn ssh() -> ServiceName {
     ServiceName::new("ssh").unwrap()
 }
 
-fn profile(port: u16) -> Profile {
+pub(in crate::app::client) fn profile(port: u16) -> Profile {
     Profile {
         name: "laptop".into(),
         client: CLIENT,
@@ -61,7 +61,7 @@ fn profile(port: u16) -> Profile {
     }
 }
 
-fn wish() -> ClientRequest {
+fn wanted() -> ClientRequest {
     ClientRequest {
         kind: KnockKind::Open,
         service: ssh(),
@@ -74,7 +74,7 @@ fn wish() -> ClientRequest {
     }
 }
 
-fn receipt(status: Status, source: SocketAddr) -> Receipt {
+pub(in crate::app::client) fn receipt(status: Status, source: SocketAddr) -> Receipt {
     Receipt {
         status,
         once: false,
@@ -90,34 +90,35 @@ fn receipt(status: Status, source: SocketAddr) -> Receipt {
 }
 
 /// A knock that the gateway opened and whose signature it verified.
-struct Knocked {
-    request: Request,
-    source: SocketAddr,
-    number: usize,
+pub(in crate::app::client) struct Knocked {
+    pub(in crate::app::client) request: Request,
+    pub(in crate::app::client) source: SocketAddr,
+    pub(in crate::app::client) number: usize,
 }
 
-/// What the gateway does with one: datagrams before the receipt, and the receipt.
-type Conduct = Box<dyn FnMut(&Knocked) -> (Vec<Vec<u8>>, Option<Receipt>) + Send>;
+/// The gateway's answer to one knock: datagrams before the receipt, and the receipt.
+pub(in crate::app::client) type Behaviour =
+    Box<dyn FnMut(&Knocked) -> (Vec<Vec<u8>>, Option<Receipt>) + Send>;
 
-struct Gateway {
-    address: SocketAddr,
+pub(in crate::app::client) struct Gateway {
+    pub(in crate::app::client) address: SocketAddr,
     stop: Sender<()>,
     thread: JoinHandle<Vec<Request>>,
 }
 
 impl Gateway {
-    /// `today`: the day that the gateway believes it is.
-    fn start(today: u64, conduct: Conduct) -> Self {
+    /// `today`: the day by the gateway's clock.
+    pub(in crate::app::client) fn start(today: u64, behaviour: Behaviour) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let address = socket.local_addr().unwrap();
         let (stop, stopped) = channel();
-        let thread = std::thread::spawn(move || serve(&socket, today, conduct, &stopped));
+        let thread = std::thread::spawn(move || serve(&socket, today, behaviour, &stopped));
         Self { address, stop, thread }
     }
 
-    /// What it was asked, in order; each with a good tag, MAC, Noise message and signature.
-    fn requests(self) -> Vec<Request> {
+    /// The requests so far, in order; each had a valid tag, MAC, Noise message and signature.
+    pub(in crate::app::client) fn requests(self) -> Vec<Request> {
         drop(self.stop);
         self.thread.join().unwrap()
     }
@@ -126,7 +127,7 @@ impl Gateway {
 fn serve(
     socket: &UdpSocket,
     today: u64,
-    mut conduct: Conduct,
+    mut behaviour: Behaviour,
     stopped: &Receiver<()>,
 ) -> Vec<Request> {
     let keys = GatewayKeys { gateway: GATEWAY_ID, realm: realm(), current: pair(), other: None };
@@ -153,7 +154,7 @@ fn serve(
         let request = *Authentic::verify(claim, &enrolled(), keys.gateway).unwrap().request();
         let knocked = Knocked { request, source, number: requests.len() };
         requests.push(request);
-        let (before, receipt) = conduct(&knocked);
+        let (before, receipt) = behaviour(&knocked);
         for junk in before {
             socket.send_to(&junk, source).unwrap();
         }
@@ -181,20 +182,20 @@ fn enrolled() -> Client {
     }
 }
 
-fn today() -> u64 {
+pub(in crate::app::client) fn today() -> u64 {
     clock::now().wall.day()
 }
 
-fn knock(gateway: &Gateway, wish: &ClientRequest) -> GatewayResult {
+fn knock(gateway: &Gateway, wanted: &ClientRequest) -> GatewayResult {
     let profile = profile(gateway.address.port());
-    ask(&profile, &Signer::Key(identity()), wish, gateway.address, &OnceLock::new())
+    ask(&profile, &Signer::Key(identity()), wanted, gateway.address, &OnceLock::new())
 }
 
-fn heard(answer: &GatewayResult) -> Receipt {
-    match &answer.outcome {
-        ExchangeOutcome::Heard(heard) => heard.receipt,
-        ExchangeOutcome::Silence => panic!("silence after {} knocks", answer.knocks),
-        ExchangeOutcome::NoWay(fault) => panic!("{fault}"),
+fn receipt_of(result: &GatewayResult) -> Receipt {
+    match &result.outcome {
+        ExchangeOutcome::Received(received) => received.receipt,
+        ExchangeOutcome::Silence => panic!("silence after {} knocks", result.knocks),
+        ExchangeOutcome::Unreachable(fault) => panic!("{fault}"),
     }
 }
 
@@ -202,10 +203,13 @@ fn heard(answer: &GatewayResult) -> Receipt {
 fn one_knock_names_our_address_and_its_receipt_is_believed() {
     let gateway =
         Gateway::start(today(), Box::new(|k| (vec![], Some(receipt(Status::Granted, k.source)))));
-    let answer = knock(&gateway, &wish());
-    assert_eq!(heard(&answer).status, Status::Granted);
+    let result = knock(&gateway, &wanted());
+    assert_eq!(receipt_of(&result).status, Status::Granted);
     let ours = Source::new(IpAddr::from([127, 0, 0, 1]));
-    assert_eq!((answer.named, answer.knocks), (Some((ours, AddressOrigin::Local)), 1));
+    assert_eq!(
+        (result.named, result.knocks),
+        (Some(NamedAddress { source: ours, origin: AddressOrigin::Local }), 1)
+    );
     let [request] = gateway.requests().try_into().unwrap();
     assert_eq!((request.kind, request.seconds, request.service), (KnockKind::Open, 60, ssh()));
     assert_eq!((request.address, request.challenge), (Some(ours), None));
@@ -213,7 +217,7 @@ fn one_knock_names_our_address_and_its_receipt_is_believed() {
 }
 
 #[test]
-fn what_is_not_the_receipt_is_ignored_until_the_receipt_comes() {
+fn datagrams_that_are_not_the_receipt_are_ignored() {
     let junk = |k: &Knocked| {
         let mut forged = vec![0x5a; RECEIPT];
         forged[0] = 1;
@@ -223,31 +227,31 @@ fn what_is_not_the_receipt_is_ignored_until_the_receipt_comes() {
         )
     };
     let gateway = Gateway::start(today(), Box::new(junk));
-    let answer = knock(&gateway, &wish());
-    assert_eq!((heard(&answer).status, answer.knocks), (Status::Granted, 1));
+    let result = knock(&gateway, &wanted());
+    assert_eq!((receipt_of(&result).status, result.knocks), (Status::Granted, 1));
 }
 
 #[test]
 fn a_lost_knock_is_followed_by_a_new_one() {
     let second = |k: &Knocked| (vec![], (k.number > 0).then(|| receipt(Status::Granted, k.source)));
     let gateway = Gateway::start(today(), Box::new(second));
-    let answer = knock(&gateway, &ClientRequest { timeout: SHORT, ..wish() });
-    assert_eq!((heard(&answer).status, answer.knocks), (Status::Granted, 2));
+    let result = knock(&gateway, &ClientRequest { timeout: SHORT, ..wanted() });
+    assert_eq!((receipt_of(&result).status, result.knocks), (Status::Granted, 2));
     let [first, second] = gateway.requests().try_into().unwrap();
     assert_ne!(first.timestamp, second.timestamp);
 }
 
 #[test]
-fn nobody_there_is_silence_after_as_many_knocks_as_allowed() {
+fn without_an_answer_the_client_knocks_as_often_as_allowed() {
     let gateway = Gateway::start(today(), Box::new(|_| (vec![vec![9; RECEIPT]], None)));
-    let answer = knock(&gateway, &ClientRequest { timeout: SHORT / 10, ..wish() });
-    assert!(matches!(answer.outcome, ExchangeOutcome::Silence));
-    assert_eq!(answer.knocks, 3);
+    let result = knock(&gateway, &ClientRequest { timeout: SHORT / 10, ..wanted() });
+    assert!(matches!(result.outcome, ExchangeOutcome::Silence));
+    assert_eq!(result.knocks, 3);
 }
 
 #[test]
-fn a_clock_that_is_days_off_is_found_out_and_healed_by_a_challenge() {
-    let conduct = |k: &Knocked| match k.request.challenge {
+fn a_challenge_helps_a_client_whose_clock_is_days_off() {
+    let behaviour = |k: &Knocked| match k.request.challenge {
         None => {
             let mut receipt = receipt(Status::Clock, k.source);
             receipt.time = receipt.time.plus(40 * 86_400);
@@ -256,47 +260,47 @@ fn a_clock_that_is_days_off_is_found_out_and_healed_by_a_challenge() {
         }
         Some(_) => (vec![], Some(receipt(Status::Granted, k.source))),
     };
-    let gateway = Gateway::start(today() + 40, Box::new(conduct));
-    let answer = knock(&gateway, &ClientRequest { timeout: SHORT, ..wish() });
-    assert_eq!(heard(&answer).status, Status::Granted);
+    let gateway = Gateway::start(today() + 40, Box::new(behaviour));
+    let result = knock(&gateway, &ClientRequest { timeout: SHORT, ..wanted() });
+    assert_eq!(receipt_of(&result).status, Status::Granted);
     let requests = gateway.requests();
     assert_eq!(requests.iter().map(|r| r.challenge).collect::<Vec<_>>(), [None, Some([0xcc; 16])]);
     for request in requests {
         let off = clock::now().wall.since(request.timestamp).unsigned_abs();
-        assert!(off < 10_000_000_000, "the timestamp is ours, whatever we were told");
+        assert!(off < 10_000_000_000, "the timestamp is our own, not the gateway's");
     }
 }
 
 #[test]
-fn a_challenge_is_answered_once_and_no_more() {
-    let conduct = |k: &Knocked| {
+fn a_challenge_is_answered_only_once() {
+    let behaviour = |k: &Knocked| {
         let mut receipt = receipt(Status::Challenge, k.source);
         receipt.challenge = Some([u8::try_from(k.number).unwrap() + 1; 16]);
         (vec![], Some(receipt))
     };
-    let gateway = Gateway::start(today(), Box::new(conduct));
-    let answer = knock(&gateway, &wish());
-    assert_eq!((heard(&answer).status, answer.knocks), (Status::Challenge, 2));
+    let gateway = Gateway::start(today(), Box::new(behaviour));
+    let result = knock(&gateway, &wanted());
+    assert_eq!((receipt_of(&result).status, result.knocks), (Status::Challenge, 2));
     let challenges: Vec<_> = gateway.requests().iter().map(|r| r.challenge).collect();
     assert_eq!(challenges, [None, Some([1; 16])]);
 }
 
 #[test]
-fn an_address_that_the_path_made_is_never_asked_for_by_itself() {
-    let conduct = |k: &Knocked| {
+fn an_observed_address_is_never_asked_for_without_the_user() {
+    let behaviour = |k: &Knocked| {
         let mut receipt = receipt(Status::Address, k.source);
         receipt.observed = Source::new("203.0.113.66".parse().unwrap());
         (vec![], Some(receipt))
     };
-    let gateway = Gateway::start(today(), Box::new(conduct));
-    let answer = knock(&gateway, &wish());
-    assert_eq!((heard(&answer).status, answer.knocks), (Status::Address, 1));
+    let gateway = Gateway::start(today(), Box::new(behaviour));
+    let result = knock(&gateway, &wanted());
+    assert_eq!((receipt_of(&result).status, result.knocks), (Status::Address, 1));
 }
 
 #[test]
 fn behind_a_nat_a_probe_asks_for_the_address_first() {
     let outer = Source::new("203.0.113.9".parse().unwrap());
-    let conduct = move |k: &Knocked| {
+    let behaviour = move |k: &Knocked| {
         let status =
             if k.request.kind == KnockKind::Probe { Status::Observed } else { Status::Granted };
         let mut receipt = receipt(status, k.source);
@@ -304,9 +308,9 @@ fn behind_a_nat_a_probe_asks_for_the_address_first() {
         receipt.challenge = (status == Status::Observed).then_some([5; 16]);
         (vec![], Some(receipt))
     };
-    let gateway = Gateway::start(today(), Box::new(conduct));
-    let answer = knock(&gateway, &ClientRequest { ask_source: true, ..wish() });
-    assert_eq!(answer.named, Some((outer, AddressOrigin::Probed)));
+    let gateway = Gateway::start(today(), Box::new(behaviour));
+    let result = knock(&gateway, &ClientRequest { ask_source: true, ..wanted() });
+    assert_eq!(result.named, Some(NamedAddress { source: outer, origin: AddressOrigin::Probed }));
     let [probe, open] = gateway.requests().try_into().unwrap();
     assert_eq!(
         (probe.kind, probe.address, probe.service),
@@ -319,19 +323,22 @@ fn behind_a_nat_a_probe_asks_for_the_address_first() {
 }
 
 #[test]
-fn a_given_source_is_named_as_it_is() {
+fn a_given_source_is_named_unchanged() {
     let given: IpAddr = "198.51.100.4".parse().unwrap();
     let gateway =
         Gateway::start(today(), Box::new(|k| (vec![], Some(receipt(Status::Granted, k.source)))));
-    let answer =
-        knock(&gateway, &ClientRequest { source: Some(given), source_port: 4711, ..wish() });
-    assert_eq!(answer.named, Some((Source::new(given), AddressOrigin::Given)));
+    let result =
+        knock(&gateway, &ClientRequest { source: Some(given), source_port: 4711, ..wanted() });
+    assert_eq!(
+        result.named,
+        Some(NamedAddress { source: Source::new(given), origin: AddressOrigin::Given })
+    );
     let [request] = gateway.requests().try_into().unwrap();
     assert_eq!((request.address, request.source_port), (Some(Source::new(given)), 4711));
 }
 
 #[test]
-fn our_own_address_is_good_where_no_nat_can_be() {
+fn our_own_address_is_usable_if_no_nat_can_be_in_between() {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     for (local, gateway, good) in [
         ("203.0.113.1", "198.51.100.1", true),

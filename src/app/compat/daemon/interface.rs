@@ -1,5 +1,4 @@
-//! The interface that knockd listens to: opening it, what counts on it, what is said about it.
-//! Taking packets is left to the listener.
+//! The interface that knockd listens on: opening it, its addresses, and messages about it.
 
 use std::net::IpAddr;
 
@@ -17,12 +16,22 @@ use crate::edge::{bpf, capture};
 
 /// Finds the interface and opens it.
 pub(super) fn open(conf: &KnockdConf, interface: &str) -> Result<(Link, Vec<ToListener>), String> {
-    let link = link::inspect(interface).map_err(|reason| could_not_open(interface, reason))?;
+    let link = match link::inspect(interface) {
+        Ok(link) => link,
+        Err(LinkError::Missing) => {
+            return Err(format!(
+                "could not open {interface}: {interface}: No such device exists (No such device exists)"
+            ));
+        }
+        Err(LinkError::Down) => {
+            return Err(format!("could not open {interface}: That device is not up"));
+        }
+    };
     let sockets = capture(conf, interface, &link)?;
     Ok((link, sockets))
 }
 
-/// The capture socket, filtered and locked, and still deaf.
+/// Opens the capture socket: filtered and locked, but not yet bound.
 pub(super) fn capture(
     conf: &KnockdConf,
     interface: &str,
@@ -36,7 +45,7 @@ pub(super) fn capture(
     let program =
         bpf::program(&bpf::FilterSpec { knock_port: None, steps: steps(&conf.doors), outgoing });
     match capture::open(interface, &program) {
-        Ok(deaf) => Ok(vec![ToListener::Capture(deaf)]),
+        Ok(socket) => Ok(vec![ToListener::Capture(socket)]),
         Err(_) if !may_capture() => Err(format!(
             "could not open {interface}: You don't have permission to perform this capture on that device \
              (socket: Operation not permitted)"
@@ -46,21 +55,13 @@ pub(super) fn capture(
 }
 
 fn may_capture() -> bool {
-    capctl::CapState::get_current().is_ok_and(|caps| caps.effective.has(capctl::Cap::NET_RAW))
-}
-
-fn could_not_open(interface: &str, reason: LinkError) -> String {
-    match reason {
-        LinkError::Missing => {
-            format!(
-                "could not open {interface}: {interface}: No such device exists (No such device exists)"
-            )
-        }
-        LinkError::Down => format!("could not open {interface}: That device is not up"),
+    match capctl::CapState::get_current() {
+        Ok(caps) => caps.effective.has(capctl::Cap::NET_RAW),
+        Err(_) => false,
     }
 }
 
-/// What is wrong only once the interface is open.
+/// Finds errors that need the open interface.
 pub(super) fn check(options: &KnockdOptions, conf: &KnockdConf, link: &Link) -> Result<(), String> {
     if let LinkKind::Other(number) = link.kind {
         return Err(format!("error: unsupported link-layer type: {number}"));
@@ -71,39 +72,55 @@ pub(super) fn check(options: &KnockdOptions, conf: &KnockdConf, link: &Link) -> 
             LinkKind::Cooked => "ppp interface detected (linux \"cooked\" encapsulation)",
             LinkKind::Raw | LinkKind::Other(_) => "raw interface detected, no encapsulation",
         });
-        addresses(options, link)
-            .for_each(|address| print_line(&format!("local IP: {}", as_text(address))));
+        for address in addresses(options, link) {
+            print_line(&format!("local IP: {}", as_text(address)));
+        }
     }
-    trace_filter(options, &conf.doors, link, [false, true]);
+    trace_filter(options, &conf.doors, link, TracedFamilies::Both);
     filter(options, &conf.doors, link)
 }
 
-/// Whether libpcap could make a filter of `doors`, and what it says if not. Nothing is filtered
-/// where there is no address.
+/// Checks if libpcap could make a filter for `doors`. An interface without addresses has none.
+///
+/// # Errors
+/// libpcap's message.
 pub(super) fn filter(options: &KnockdOptions, doors: &[Door], link: &Link) -> Result<(), String> {
-    let refusal = addresses(options, link).next().and_then(|_| expression::refusal(doors));
-    refusal.map_or(Ok(()), |text| Err(format!("pcap_compile: {text}")))
+    if addresses(options, link).next().is_some()
+        && let Some(text) = expression::refusal(doors)
+    {
+        return Err(format!("pcap_compile: {text}"));
+    }
+    Ok(())
 }
 
-/// What `-D` shows of the filter: for all of `doors`, and of the families IPv4 (false) and IPv6
-/// (true) those in `families`.
-pub(super) fn trace_filter<const N: usize>(
+/// The address families whose filter `-D` prints.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum TracedFamilies {
+    OnlyV4,
+    Both,
+}
+
+/// Prints the filter for `doors`, if `-D` is given.
+pub(super) fn trace_filter(
     options: &KnockdOptions,
     doors: &[Door],
     link: &Link,
-    families: [bool; N],
+    families: TracedFamilies,
 ) {
-    if options.debug {
-        let addresses: Vec<_> = addresses(options, link)
-            .filter(|address| families.contains(&address.is_ipv6()))
-            .collect();
-        expression::lines(doors, &addresses).iter().for_each(|line| print_line(line));
+    if !options.debug {
+        return;
+    }
+    let addresses: Vec<IpAddr> = addresses(options, link)
+        .filter(|address| address.is_ipv4() || families == TracedFamilies::Both)
+        .collect();
+    for line in expression::lines(doors, &addresses) {
+        print_line(&line);
     }
 }
 
-/// What becomes of IPv6 at the doors, and which addresses are ours there.
+/// The handling of IPv6 at the doors, and our own addresses there.
 ///
-/// COMPAT: knockd knows IPv6 on Ethernet only, and says so of every such packet elsewhere.
+/// COMPAT: knockd knows IPv6 on Ethernet only, and reports every such packet elsewhere.
 pub(super) fn doors_of<'a>(
     options: &KnockdOptions,
     link: &'a Link,
@@ -122,4 +139,56 @@ fn addresses<'a>(
 ) -> impl Iterator<Item = IpAddr> + use<'a> {
     let only_ipv4 = options.only_ipv4;
     link.addresses.iter().copied().filter(move |address| address.is_ipv4() || !only_ipv4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(kind: LinkKind) -> Link {
+        let addresses = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap());
+        Link { kind, addresses: addresses.into() }
+    }
+
+    fn options(only_ipv4: bool) -> KnockdOptions {
+        KnockdOptions { only_ipv4, ..KnockdOptions::default() }
+    }
+
+    #[test]
+    fn ipv6_counts_on_ethernet_only_and_never_with_dash_4() {
+        let handling = |only_ipv4, kind| {
+            let link = link(kind);
+            let (ipv6, own) = doors_of(&options(only_ipv4), &link);
+            (ipv6, own.count())
+        };
+        assert_eq!(handling(false, LinkKind::Ethernet), (Ipv6::Counts, 2));
+        assert_eq!(handling(false, LinkKind::Raw), (Ipv6::Refused, 2));
+        assert_eq!(handling(true, LinkKind::Ethernet), (Ipv6::Ignored, 1));
+    }
+
+    #[test]
+    fn an_unknown_link_layer_is_refused_with_its_number_and_opens_no_socket() {
+        let link = link(LinkKind::Other(519));
+        let conf = KnockdConf::default();
+        let refused = check(&options(false), &conf, &link);
+        assert_eq!(refused, Err("error: unsupported link-layer type: 519".into()));
+        assert!(capture(&conf, "lo", &link).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_target_that_makes_no_filter_matters_only_on_an_interface_with_addresses() {
+        let door = Door { target: Some("10.0.0.256".into()), ..Door::default() };
+        let doors = std::slice::from_ref(&door);
+        let refused = filter(&options(false), doors, &link(LinkKind::Ethernet));
+        assert_eq!(refused, Err("pcap_compile: invalid IPv4 address '10.0.0.256'".into()));
+        let bare = Link { addresses: Vec::new(), ..link(LinkKind::Ethernet) };
+        assert_eq!(filter(&options(false), doors, &bare), Ok(()));
+    }
+
+    #[test]
+    fn a_missing_interface_has_knockds_message() {
+        let refused = open(&KnockdConf::default(), "none0").err();
+        let text = "could not open none0: none0: No such device exists (No such device exists)";
+        assert_eq!(refused.as_deref(), Some(text));
+    }
 }

@@ -1,5 +1,4 @@
-//! Who knocks, in words: addresses, with host names where they are asked for; and how many lines
-//! and openings there may be. The look-up itself is left to `edge::names`.
+//! Host names of sources for log lines.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,20 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use crate::core::address::as_text;
-use crate::core::types::{Boot, SECOND};
 use crate::edge::names::reverse;
 
-/// Names that are remembered at once.
+/// The most addresses that are remembered.
 const NAMES: usize = 1024;
-/// Lines, or openings, that packets may cause at once.
-const BURST: u64 = 500;
-/// And per second after that.
-const PER_SECOND: u64 = 100;
-
 /// How long a line waits for a name.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Host names of knockers.
+/// Host names of sources.
 pub(super) struct Names {
     lookup: Option<Lookup>,
     known: BTreeMap<IpAddr, Option<String>>,
@@ -29,33 +22,41 @@ pub(super) struct Names {
 
 /// A thread that asks name servers, one question at a time.
 struct Lookup {
-    ask: Sender<IpAddr>,
-    told: Receiver<(IpAddr, Option<String>)>,
-    busy: bool,
+    questions: Sender<IpAddr>,
+    answers: Receiver<(IpAddr, Option<String>)>,
+    /// The thread has a question that it has not answered.
+    is_busy: bool,
 }
 
 impl Names {
-    /// `lookup`: whether names are wanted at all.
-    pub(super) fn new(lookup: bool) -> Self {
-        Self { lookup: lookup.then(Lookup::start), known: BTreeMap::new() }
+    /// `is_wanted`: look up names at all.
+    pub(super) fn new(is_wanted: bool) -> Self {
+        let lookup = if is_wanted { Some(Lookup::start(reverse)) } else { None };
+        Self { lookup, known: BTreeMap::new() }
     }
 
-    /// A first step was right: its name is looked up, for this line and the next ones. A name
-    /// server that is slow keeps this line waiting, not the ones behind it: meanwhile they go
-    /// without names. knockd waits for each, packets and all.
+    /// Looks up the name of `ip` after its first correct step, for this line and the next ones. A
+    /// slow name server delays this line only: until it answers, other lines have no names. knockd
+    /// waits for each answer, packets included.
     pub(super) fn begin(&mut self, ip: IpAddr) {
         let Some(lookup) = &mut self.lookup else { return };
         if self.known.len() >= NAMES {
             self.known.clear();
         }
         self.known.remove(&ip);
-        let late = lookup.told.try_iter().last();
-        lookup.busy &= late.is_none();
-        let asked = !lookup.busy && lookup.ask.send(ip).is_ok();
-        lookup.busy |= asked;
-        let told = if asked { lookup.told.recv_timeout(PATIENCE).ok() } else { None };
-        lookup.busy &= told.is_none();
-        self.known.extend(late.into_iter().chain(told));
+        if let Some((late, name)) = lookup.answers.try_iter().last() {
+            lookup.is_busy = false;
+            self.known.insert(late, name);
+        }
+        if lookup.is_busy || lookup.questions.send(ip).is_err() {
+            return;
+        }
+        match lookup.answers.recv_timeout(PATIENCE) {
+            Ok((ip, name)) => {
+                self.known.insert(ip, name);
+            }
+            Err(_) => lookup.is_busy = true,
+        }
     }
 
     /// `<ip>`, or `<ip> (<host name>)`.
@@ -68,45 +69,18 @@ impl Names {
 }
 
 impl Lookup {
-    fn start() -> Self {
-        let (ask, asked) = channel::<IpAddr>();
-        let (tell, told) = channel();
-        // It ends when nobody asks any more.
-        thread::spawn(move || asked.into_iter().try_for_each(|ip| tell.send((ip, reverse(ip)))));
-        Self { ask, told, busy: false }
-    }
-}
-
-/// Forged packets must not fill the log, or the machine with commands: a bucket of lines, or of
-/// openings.
-#[derive(Default)]
-pub(super) struct Throttle {
-    /// Lines spent, in nanoseconds of refill.
-    debt: u64,
-    last: Boot,
-    left_out: u64,
-    /// When it was last said how many were left out.
-    told: Boot,
-}
-
-impl Throttle {
-    /// Whether there may be one more; how many were left out before it, once a second.
-    pub(super) fn admit(&mut self, now: Boot) -> Option<u64> {
-        let line = SECOND / PER_SECOND;
-        self.debt = self.debt.saturating_sub(now.0.saturating_sub(self.last.0));
-        self.last = now;
-        if self.debt > line * (BURST - 1) {
-            self.left_out = self.left_out.saturating_add(1);
-            return None;
-        }
-        self.debt += line;
-        // In a flood every line that is written has others before it that are not: the number with
-        // each would double them.
-        if self.left_out == 0 || now.0 < self.told.0.saturating_add(SECOND) {
-            return Some(0);
-        }
-        self.told = now;
-        Some(std::mem::take(&mut self.left_out))
+    fn start(resolve: impl Fn(IpAddr) -> Option<String> + Send + 'static) -> Self {
+        let (questions, asked) = channel::<IpAddr>();
+        let (tell, answers) = channel();
+        thread::spawn(move || {
+            // It ends with the daemon's end of the channels.
+            for ip in asked {
+                if tell.send((ip, resolve(ip))).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { questions, answers, is_busy: false }
     }
 }
 
@@ -114,20 +88,45 @@ impl Throttle {
 mod tests {
     use super::*;
 
+    fn names(resolve: impl Fn(IpAddr) -> Option<String> + Send + 'static) -> Names {
+        Names { lookup: Some(Lookup::start(resolve)), known: BTreeMap::new() }
+    }
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
     #[test]
-    fn a_flood_leaves_a_burst_and_then_a_trickle_and_says_how_much_it_left_out() {
-        let mut throttle = Throttle::default();
-        let at = |seconds: u64| Boot(seconds * SECOND);
-        let written = (0..100_000).filter(|_| throttle.admit(at(1)).is_some()).count();
-        assert_eq!(written, 500);
-        assert_eq!(throttle.admit(at(2)), Some(99_500));
-        let written: Vec<_> = (0..100_000).filter_map(|_| throttle.admit(at(2))).collect();
-        assert_eq!(written, [0; 99]);
-        let later: Vec<_> =
-            (0..10_000).filter_map(|n| throttle.admit(Boot(at(3).0 + n * SECOND / 1000))).collect();
-        assert_eq!(
-            (later.len(), later.iter().filter(|left_out| **left_out > 0).count()),
-            (1099, 10)
-        );
+    fn a_name_is_shown_behind_its_address() {
+        let mut names = names(|ip| (ip == self::ip(1)).then(|| "host.example".to_owned()));
+        names.begin(ip(1));
+        names.begin(ip(2));
+        assert_eq!(names.shown(ip(1)), "192.0.2.1 (host.example)");
+        assert_eq!(names.shown(ip(2)), "192.0.2.2");
+        assert_eq!(names.shown(ip(3)), "192.0.2.3", "never asked for");
+    }
+
+    #[test]
+    fn without_lookup_no_name_is_asked_for() {
+        let mut names = Names::new(false);
+        names.begin(ip(1));
+        assert_eq!(names.shown(ip(1)), "192.0.2.1");
+    }
+
+    #[test]
+    fn a_slow_answer_delays_one_line_and_counts_when_it_comes() {
+        let (release, wait) = channel::<()>();
+        let mut names = names(move |ip| {
+            let _ = wait.recv();
+            Some(format!("host{ip}"))
+        });
+        names.begin(ip(1));
+        assert_eq!(names.shown(ip(1)), "192.0.2.1");
+        // Busy with the first one: no question, no wait.
+        names.begin(ip(2));
+        assert!(names.known.is_empty());
+        drop(release);
+        let answer = names.lookup.as_ref().unwrap().answers.recv().unwrap();
+        assert_eq!(answer.0, ip(1), "the second one was not asked for");
     }
 }

@@ -1,27 +1,29 @@
-//! SIGHUP: the configuration is read anew; what it takes over and what it keeps is knockd's.
-//! A configuration that is refused changes nothing here, where knockd ends.
+//! SIGHUP: reads the configuration again. Which parts of it take effect is knockd's choice. A wrong
+//! configuration changes nothing; knockd would exit.
 
-use super::settings::{shipped, warn_of_shipped};
-use super::{Knockd, capture, interface, read};
+use super::Knockd;
+use super::interface::{self, TracedFamilies};
+use super::settings::{self, shipped, warn_of_shipped};
 use crate::edge::classic_log::{ClassicLine, ClassicLog, Facility, Sinks};
 use crate::edge::clock;
 use crate::edge::gatekeeper_pipe::ToListener;
 
 impl Knockd {
-    /// Reads the configuration again and follows it. Interface and own addresses stay; so does
-    /// every opening under way.
+    /// Reads the configuration again and applies it. Interface, own addresses and current openings
+    /// stay.
     pub(super) fn reload(&mut self) {
         let text = format!("re-reading config file: {}", self.options.config);
         self.line(ClassicLine::shown(&text).gap());
         let mut logged = Vec::new();
-        let conf = read(&self.places, &self.options, true, &mut |text| logged.push(text));
+        let conf = settings::read(&self.paths, &self.options, true, &mut |text| logged.push(text));
         for text in logged {
             self.line(ClassicLine::quiet(&text).gap());
         }
-        let conf = conf.and_then(|conf| {
-            interface::filter(&self.options, &conf.doors, &self.link).map(|()| conf)
-        });
-        let conf = match conf {
+        let checked = match conf {
+            Ok(conf) => interface::filter(&self.options, &conf.doors, &self.link).map(|()| conf),
+            Err(text) => Err(text),
+        };
+        let conf = match checked {
             Ok(conf) => conf,
             Err(text) => {
                 eprintln!("{text}");
@@ -29,29 +31,26 @@ impl Knockd {
                 return self.line(ClassicLine::quiet(&text));
             }
         };
-        // COMPAT: what the new file does not mention stays; syslog that comes late comes under
+        // COMPAT: what the new file does not mention stays, and syslog that is added later has
         // another facility.
-        let sinks = Sinks {
-            file: conf
-                .log_file
-                .as_ref()
-                .map_or(self.sinks.file.clone(), |name| self.places.file(name)),
-            syslog: self.sinks.syslog.or(conf.use_syslog.then_some(Facility::User)),
-            verbose: self.sinks.verbose,
-        };
-        let warned = shipped(&self.conf);
+        let mut sinks = self.sinks.clone();
         if let Some(name) = &conf.log_file {
+            sinks.file = self.paths.file(name);
             self.log_name.clone_from(name);
         }
+        if sinks.syslog.is_none() && conf.use_syslog {
+            sinks.syslog = Some(Facility::User);
+        }
+        let warned = shipped(&self.conf);
         self.conf = conf;
         self.reopen_log(sinks);
         warn_of_shipped(&self.conf, &warned, &mut self.log);
-        interface::trace_filter(&self.options, &self.conf.doors, &self.link, [false, true]);
+        let doors = &self.conf.doors;
+        interface::trace_filter(&self.options, doors, &self.link, TracedFamilies::Both);
         self.renew_listener();
     }
 
-    /// COMPAT: the line that tells of the log file is written while it is closed, so only syslog
-    /// has it.
+    /// COMPAT: the line about the log file is written while it is closed, so only syslog has it.
     fn reopen_log(&mut self, sinks: Sinks) {
         let name = self.log_name.clone();
         self.log.show(&format!("closing log file: {name}"));
@@ -71,10 +70,10 @@ impl Knockd {
         self.sinks = sinks;
     }
 
-    /// A new listener for the doors as they are now; the old one ends once the new one listens.
-    /// Attempts are forgotten.
+    /// Starts a new listener for the current doors. The old one ends once the new one listens;
+    /// attempts in progress are forgotten.
     pub(super) fn renew_listener(&mut self) {
-        let started = capture(&self.conf, &self.interface, &self.link)
+        let started = interface::capture(&self.conf, &self.interface, &self.link)
             .and_then(|sockets| self.listen(sockets).map_err(|fault| fault.what));
         match started {
             Ok(listener) => {
@@ -83,7 +82,7 @@ impl Knockd {
                 }
                 self.listen_again = None;
             }
-            Err(why) => self.lose_listener(&why),
+            Err(why) => self.on_listener_lost(&why),
         }
     }
 }

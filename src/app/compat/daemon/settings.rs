@@ -1,7 +1,8 @@
-//! What knockd is told to do: its configuration read, with its words for what is wrong, and where
-//! its files are. The grammar is left to `config::knockd`.
+//! knockd's configuration: reads it, with knockd's error messages, and finds the files that it
+//! names.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use super::KnockdOptions;
 use crate::config::knockd::{self, KnockdConf, ParseNote};
@@ -9,40 +10,44 @@ use crate::core::door::{Weakness, weaknesses};
 use crate::edge::classic_log::{ClassicLine, ClassicLog, print_line};
 use crate::edge::{clock, one_time};
 
-/// Where relative names lead: to where the daemon was started, wherever its working directory goes.
+/// The start of relative names: the directory in which the daemon was started, even after it has
+/// changed its working directory.
 pub(super) struct BasePaths {
     start: PathBuf,
 }
 
 impl BasePaths {
-    /// Names lead from the working directory as it is now.
+    /// Relative names start at the current working directory.
     pub(super) fn here() -> Self {
-        Self { start: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")) }
+        Self { start: std::env::current_dir().unwrap_or(PathBuf::from("/")) }
     }
 
-    /// Where `name` leads; an empty one nowhere.
-    pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
-        (!name.is_empty()).then(|| self.start.join(name))
+    /// The path of the file `name`; an empty name stays empty, and so no file.
+    fn find(&self, name: &Path) -> PathBuf {
+        if name.as_os_str().is_empty() { PathBuf::new() } else { self.start.join(name) }
     }
 
-    /// The same as text.
+    /// The path as text; `None` for an empty name.
     pub(super) fn file(&self, name: &str) -> Option<String> {
-        self.find(name).map(|path| path.to_string_lossy().into_owned())
+        if name.is_empty() {
+            return None;
+        }
+        Some(self.find(Path::new(name)).to_string_lossy().into_owned())
     }
 }
 
-/// Reads the configuration, with knockd's words for what is wrong. `log` gets what a reload logs
-/// besides.
+/// Reads the configuration, with knockd's error messages. `log` gets the lines that only a reload
+/// logs.
 pub(super) fn read(
-    places: &BasePaths,
+    paths: &BasePaths,
     options: &KnockdOptions,
     interface_given: bool,
     log: &mut dyn FnMut(String),
 ) -> Result<KnockdConf, String> {
-    let text = match std::fs::read(places.find(&options.config).unwrap_or_default()) {
+    let text = match std::fs::read(paths.find(Path::new(&options.config))) {
         Ok(text) => text,
         // COMPAT: a directory reads as an empty file.
-        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => Vec::new(),
+        Err(error) if error.kind() == ErrorKind::IsADirectory => Vec::new(),
         Err(error) => return Err(knockd::not_opened(&options.config, &one_time::reason(&error))),
     };
     let mut logged = Vec::new();
@@ -54,49 +59,140 @@ pub(super) fn read(
             logged.extend(error.logged());
         }
     };
-    let find = |name: &std::path::Path| places.find(&name.to_string_lossy()).unwrap_or_default();
-    let conf = knockd::read(
-        &text,
-        interface_given,
-        knockd::UsedUp::Refuse,
-        &mut |file| one_time::read(&find(file)),
-        &mut note,
-    );
-    let conf = conf.map_err(|error| {
+    let mut open = |file: &Path| one_time::read(&paths.find(file));
+    let conf = knockd::read(&text, interface_given, knockd::UsedUp::Refuse, &mut open, &mut note);
+    if let Err(error) = &conf {
         logged.extend(error.logged());
-        error.to_string()
-    });
-    logged.into_iter().for_each(log);
-    conf.map(|mut conf| {
-        conf.doors
-            .iter_mut()
-            .filter_map(|door| door.one_time_sequences.as_mut())
-            .for_each(|path| *path = find(path));
-        conf
-    })
+    }
+    for text in logged {
+        log(text);
+    }
+    let mut conf = conf.map_err(|error| error.to_string())?;
+    for door in &mut conf.doors {
+        if let Some(path) = &mut door.one_time_sequences {
+            *path = paths.find(path);
+        }
+    }
+    Ok(conf)
 }
 
 /// Names of the doors with the sequence that knockd ships.
 pub(super) fn shipped(conf: &KnockdConf) -> Vec<String> {
-    let weak =
-        weaknesses(&conf.doors).into_iter().filter(|(_, weakness)| *weakness == Weakness::Shipped);
-    weak.map(|(door, _)| door.name.clone()).collect()
+    let mut names = Vec::new();
+    for (door, weakness) in weaknesses(&conf.doors) {
+        if weakness == Weakness::Shipped {
+            names.push(door.name.clone());
+        }
+    }
+    names
 }
 
-/// The one thing that we say where knockd is silent; of each door once.
+/// Warns of the doors with the sequence that knockd ships, except those of which it `warned`
+/// before. knockd itself says nothing about them.
 pub(super) fn warn_of_shipped(conf: &KnockdConf, warned: &[String], log: &mut ClassicLog) {
     let mut names = shipped(conf);
     names.retain(|name| !warned.contains(name));
     if names.is_empty() {
         return;
     }
+    let text = shipped_text(&names);
+    eprintln!("{text}");
+    log.line(clock::now().wall, ClassicLine::quiet(&text));
+}
+
+fn shipped_text(names: &[String]) -> String {
     let (doors, have, them) =
         if names.len() == 1 { ("door", "has", "it") } else { ("doors", "have", "them") };
-    let text = format!(
+    format!(
         "WARNING: {doors} {} {have} the sequence that knockd ships, which every scanner knows: anybody can open {them}. \
          Choose other ports than 7000, 8000, 9000",
         names.join(", ")
-    );
-    eprintln!("{text}");
-    log.line(clock::now().wall, ClassicLine::quiet(&text));
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str =
+        "[options]\n[open]\n  sequence = 7000,8000,9000\n[own]\n  sequence = 9,1\n";
+
+    /// Reads `text` from a file in a directory that may hold more; the result and what a reload
+    /// would log.
+    fn read_text(
+        folder: &tempfile::TempDir,
+        text: &str,
+    ) -> (Result<KnockdConf, String>, Vec<String>) {
+        std::fs::write(folder.path().join("k.conf"), text).unwrap();
+        read_file(folder, "k.conf")
+    }
+
+    fn read_file(
+        folder: &tempfile::TempDir,
+        name: &str,
+    ) -> (Result<KnockdConf, String>, Vec<String>) {
+        let paths = BasePaths { start: folder.path().to_owned() };
+        let options = KnockdOptions { config: name.into(), ..KnockdOptions::default() };
+        let mut logged = Vec::new();
+        let conf = read(&paths, &options, true, &mut |text| logged.push(text));
+        (conf, logged)
+    }
+
+    #[test]
+    fn relative_names_start_where_the_daemon_was_started() {
+        let paths = BasePaths { start: "/start".into() };
+        assert_eq!(paths.file("k.log").as_deref(), Some("/start/k.log"));
+        assert_eq!(paths.file("/var/k.log").as_deref(), Some("/var/k.log"));
+        assert_eq!(paths.file(""), None);
+    }
+
+    #[test]
+    fn a_configuration_that_does_not_exist_is_refused_and_a_directory_is_an_empty_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = read_file(&folder, "missing").0.unwrap_err();
+        assert!(missing.contains("missing") && missing.contains("No such file"), "{missing}");
+        std::fs::create_dir(folder.path().join("dir")).unwrap();
+        let directory = read_file(&folder, "dir").0;
+        assert_eq!(directory.map(|conf| conf.doors.len()), read_text(&folder, "").0.map(|_| 0));
+        assert!(read_file(&folder, "").0.is_err(), "no name is no file, not a directory");
+    }
+
+    #[test]
+    fn one_time_sequences_are_found_beside_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("once"), "7101,7102\n").unwrap();
+        let text = "[options]\n[d]\n  one_time_sequences = once\n  start_command = true\n";
+        let conf = read_text(&folder, text).0.unwrap();
+        assert_eq!(conf.doors[0].sequence.len(), 2);
+        assert_eq!(conf.doors[0].one_time_sequences, Some(folder.path().join("once")));
+    }
+
+    #[test]
+    fn doors_with_the_shipped_sequence_are_named_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let conf = read_text(&folder, SHIPPED).0.unwrap();
+        assert_eq!(shipped(&conf), ["open"]);
+        let one = shipped_text(&["open".into()]);
+        assert!(one.starts_with("WARNING: door open has the sequence"), "{one}");
+        let two = shipped_text(&["open".into(), "close".into()]);
+        assert!(two.starts_with("WARNING: doors open, close have the sequence"), "{two}");
+        assert!(two.contains("anybody can open them."), "{two}");
+    }
+
+    #[test]
+    fn a_door_is_warned_of_once_even_across_reloads() {
+        let folder = tempfile::tempdir().unwrap();
+        let conf = read_text(&folder, SHIPPED).0.unwrap();
+        let path = folder.path().join("log");
+        let sinks = crate::edge::classic_log::Sinks {
+            file: Some(path.display().to_string()),
+            ..Default::default()
+        };
+        let (mut log, _) = ClassicLog::open(&sinks);
+        warn_of_shipped(&conf, &["open".into()], &mut log);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+        warn_of_shipped(&conf, &[], &mut log);
+        let written = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(written.matches("WARNING: door open ").count(), 1, "{written}");
+    }
 }

@@ -1,0 +1,246 @@
+//! The admin's commands against a gateway that is a thread on a socket in a temporary directory.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::defaults;
+use crate::edge::control::ControlResponse;
+
+/// A running gateway that gives one answer to every request.
+pub(in crate::app) struct RunningGateway {
+    folder: tempfile::TempDir,
+    requests: Receiver<ControlRequest>,
+}
+
+impl RunningGateway {
+    pub(in crate::app) fn answering(response: ControlResponse) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("control")).unwrap();
+        let (sender, requests) = channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut line = Vec::new();
+                BufReader::new(&stream).read_until(b'\n', &mut line).unwrap();
+                // A look whether the gateway is running sends nothing.
+                let Some(request) = ControlRequest::parse(line.trim_ascii_end()) else { continue };
+                if sender.send(request).is_err() {
+                    return;
+                }
+                let mut answer = serde_json::to_vec(&response).unwrap();
+                answer.push(b'\n');
+                stream.write_all(&answer).unwrap();
+            }
+        });
+        Self { folder, requests }
+    }
+
+    pub(in crate::app) fn ok(value: Value) -> Self {
+        Self::answering(ControlResponse::Ok(value))
+    }
+
+    pub(in crate::app) fn socket(&self) -> PathBuf {
+        self.folder.path().join("control")
+    }
+
+    pub(in crate::app) fn settings(&self) -> Settings {
+        let mut settings = defaults::settings();
+        settings.gateway.control_socket = self.socket();
+        settings.firewall.printed = self.folder.path().join("not printed");
+        settings
+    }
+
+    /// The requests so far.
+    pub(in crate::app) fn requests(&self) -> Vec<ControlRequest> {
+        self.requests.try_iter().collect()
+    }
+}
+
+/// Settings of a gateway that is not running.
+fn stopped() -> Settings {
+    let mut settings = defaults::settings();
+    settings.gateway.control_socket = "/nonexistent/control".into();
+    settings
+}
+
+pub(in crate::app) fn sound() -> GatewayStatus {
+    GatewayStatus {
+        version: "0.1.0".into(),
+        pid: 17,
+        since: "2026-11-28 12:00:00".into(),
+        knock_port: 62201,
+        interfaces: vec!["eth0".into(), "wg0".into()],
+        guard: true,
+        guard_off: false,
+        granted: 3,
+        last_granted: "anna: ssh for 192.0.2.7".into(),
+        state: "intact".into(),
+        clock: "sure".into(),
+        ahead: vec![],
+        degraded: vec![],
+        break_glass: vec![],
+        services: 1,
+        clients: 2,
+        doors: 0,
+        grants: 1,
+        packets: 40,
+        rejected: vec![("bad mac".into(), 7)],
+    }
+}
+
+fn line() -> GrantLine {
+    GrantLine {
+        client: "anna".into(),
+        service: "ssh".into(),
+        address: "2001:db8::7".into(),
+        ports: vec!["22/tcp".into()],
+        form: "once".into(),
+        until: "14:03:20".into(),
+        seconds_left: 28,
+    }
+}
+
+#[test]
+fn a_sound_gateway_has_a_short_status() {
+    assert_eq!(
+        status_text(&sound()),
+        "toctocd 0.1.0 (pid 17) since 2026-11-28 12:00:00\n\
+         \x20 listening   udp/62201 on eth0, wg0\n\
+         \x20 guard       up\n\
+         \x20 state       intact\n\
+         \x20 clock       sure\n\
+         \x20 serves      1 service, 2 clients, 0 doors\n\
+         \x20 open now    1 grant\n\
+         \x20 packets     40 passed the kernel filter\n\
+         \x20             7 bad mac\n"
+    );
+}
+
+#[test]
+fn everything_unusual_has_its_own_line() {
+    let text = status_text(&GatewayStatus {
+        break_glass: vec!["192.0.2.1".into(), "192.0.2.2".into()],
+        degraded: vec!["no landlock".into()],
+        ahead: vec![("anna".into(), "14:00:00".into())],
+        ..sound()
+    });
+    assert!(text.contains("\n  ALWAYS OPEN to 192.0.2.1, 192.0.2.2\n"), "{text}");
+    assert!(text.contains("\n  degraded    no landlock\n"), "{text}");
+    assert!(text.contains("\n  ahead       anna: its clock was ahead"), "{text}");
+    assert!(text.contains("until 14:00:00;\n"), "{text}");
+    assert!(text.contains("`toctocd client forgive anna`"), "{text}");
+}
+
+#[test]
+fn at_most_ten_clients_with_a_clock_ahead_are_named() {
+    let ahead = |clients: usize| {
+        let ahead = (0..clients).map(|n| (format!("c{n}"), "14:00:00".into())).collect();
+        status_text(&GatewayStatus { ahead, ..sound() })
+    };
+    assert!(ahead(10).contains("c9: ") && !ahead(10).contains("more client"));
+    assert!(!ahead(11).contains("c10: ") && ahead(11).contains("and 1 more client\n"));
+    assert!(ahead(13).contains("and 3 more clients\n"));
+}
+
+#[test]
+fn the_guard_is_up_or_off_or_changed_by_somebody_else() {
+    let guard = |guard, guard_off| guard_text(&GatewayStatus { guard, guard_off, ..sound() });
+    assert_eq!(guard(true, false), "up");
+    assert!(guard(false, false).starts_with("NOT AS LOADED"));
+    for up in [true, false] {
+        assert!(guard(up, true).starts_with("OFF by command"));
+        assert!(guard(up, true).contains("`toctocd guard on`"));
+    }
+}
+
+#[test]
+fn without_grants_nothing_is_open() {
+    assert_eq!(grants_text(&[]), "nothing is open\n");
+}
+
+#[test]
+fn grants_are_shown_in_columns() {
+    let mut long = line();
+    long.client = "a-long-name".into();
+    long.ports.clear();
+    long.seconds_left = 86_400;
+    let text = grants_text(&[line(), long]);
+    let rows: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        rows,
+        [
+            "CLIENT       SERVICE  ADDRESS      FORM  LEFT    UNTIL     PORTS",
+            "anna         ssh      2001:db8::7  once    28 s  14:03:20  22/tcp",
+            "a-long-name  ssh      2001:db8::7  once  86400 s  14:03:20  by commands",
+        ]
+    );
+}
+
+#[test]
+fn status_and_grants_come_from_the_gateway_as_text_or_json() {
+    let gateway = RunningGateway::ok(serde_json::to_value(sound()).unwrap());
+    let settings = gateway.settings();
+    assert_eq!(*status(&settings, false).unwrap().out, status_text(&sound()));
+    let value: Value = serde_json::from_str(&status(&settings, true).unwrap().out).unwrap();
+    assert_eq!((&value["pid"], &value["rejected"]), (&json!(17), &json!([["bad mac", 7]])));
+    assert_eq!(gateway.requests(), [ControlRequest::Status, ControlRequest::Status]);
+    let gateway = RunningGateway::ok(json!([line()]));
+    assert_eq!(*grants(&gateway.settings(), false).unwrap().out, grants_text(&[line()]));
+    let value: Value =
+        serde_json::from_str(&grants(&gateway.settings(), true).unwrap().out).unwrap();
+    assert_eq!(value[0]["seconds_left"], 28);
+}
+
+#[test]
+fn an_answer_of_another_version_is_named_as_such() {
+    let gateway = RunningGateway::ok(json!({ "version": "9" }));
+    for outcome in [status(&gateway.settings(), false), grants(&gateway.settings(), false)] {
+        let fault = outcome.err().unwrap();
+        assert!(fault.what.contains("of another version"), "{fault}");
+        assert!(fault.remedy.contains("restart it"), "{fault}");
+    }
+}
+
+#[test]
+fn a_command_prints_what_the_gateway_says() {
+    let gateway = RunningGateway::ok(json!({ "said": "reloaded: 2 services" }));
+    let output = command(&gateway.settings(), &ControlRequest::Reload).unwrap();
+    assert_eq!((&**output.out, output.code), ("reloaded: 2 services\n", 0));
+    let gateway = RunningGateway::ok(json!({}));
+    let output = command(&gateway.settings(), &ControlRequest::Reinitialise).unwrap();
+    assert_eq!(*output.out, "done\n");
+    assert_eq!(gateway.requests(), [ControlRequest::Reinitialise]);
+}
+
+#[test]
+fn a_refusal_keeps_its_reason_and_remedy() {
+    let refusal = ControlResponse::Fault { what: "line 3".into(), remedy: "fix it".into() };
+    let gateway = RunningGateway::answering(refusal);
+    let fault = command(&gateway.settings(), &ControlRequest::Reload).err().unwrap();
+    assert_eq!(fault, Fault::new("line 3", "fix it"));
+    assert_eq!(reload_if_running(&gateway.settings()), Err(Fault::new("line 3", "fix it")));
+}
+
+#[test]
+fn a_reload_after_a_change_is_asked_for_only_if_a_gateway_is_running() {
+    let gateway = RunningGateway::ok(json!({}));
+    assert_eq!(reload_if_running(&gateway.settings()), Ok(true));
+    assert_eq!(gateway.requests(), [ControlRequest::Reload]);
+    assert_eq!(reload_if_running(&stopped()), Ok(false));
+    let fault = status(&stopped(), false).err().unwrap();
+    assert!(fault.what.contains("/nonexistent/control"), "{fault}");
+}
+
+#[test]
+fn status_warns_of_a_printed_guard_that_is_out_of_date() {
+    let gateway = RunningGateway::ok(serde_json::to_value(sound()).unwrap());
+    let settings = gateway.settings();
+    std::fs::write(&settings.firewall.printed, "old rules\n").unwrap();
+    let text = status(&settings, false).unwrap().out;
+    assert!(text.contains("\n  warning     ") && text.contains("guard print"), "{}", *text);
+}

@@ -1,0 +1,321 @@
+//! The text, JSON and exit code of every outcome of an exchange.
+
+use std::time::Duration;
+
+use super::*;
+use crate::app::client::ask::NamedAddress;
+use crate::app::client::ask::tests as gateway;
+use crate::core::door::Step;
+use crate::core::types::{Fault, Port, Proto};
+use crate::keys::profile::Fallback;
+
+const NOW: Wall = Wall(1_800_000_000_000_000_000);
+
+fn request(kind: KnockKind) -> ClientRequest {
+    ClientRequest {
+        kind,
+        service: gateway::ssh(),
+        seconds: 0,
+        source: None,
+        ask_source: false,
+        source_port: 0,
+        timeout: Duration::from_secs(1),
+        attempts: 1,
+    }
+}
+
+/// A receipt that comes at [`NOW`] from a gateway with the same time.
+fn receipt(status: Status) -> Receipt {
+    let mut receipt = gateway::receipt(status, "192.0.2.7:4000".parse().unwrap());
+    receipt.time = NOW;
+    if status == Status::Granted {
+        receipt.ports[0] = Some(Port { proto: Proto::Tcp, number: 22 });
+    }
+    receipt
+}
+
+fn result(outcome: ExchangeOutcome) -> GatewayResult {
+    let source = Source::new("192.0.2.7".parse().unwrap());
+    GatewayResult {
+        gateway: "198.51.100.4:62201".parse().unwrap(),
+        named: Some(NamedAddress { source, origin: AddressOrigin::Local }),
+        knocks: 2,
+        outcome,
+    }
+}
+
+fn received(receipt: Receipt) -> GatewayResult {
+    result(ExchangeOutcome::Received(ReceivedReceipt { receipt, at: NOW }))
+}
+
+fn silent() -> GatewayResult {
+    result(ExchangeOutcome::Silence)
+}
+
+fn unreachable() -> GatewayResult {
+    result(ExchangeOutcome::Unreachable(Fault::new("no route", "plug in the cable")))
+}
+
+fn output(request: &ClientRequest, results: &[GatewayResult]) -> CommandOutput {
+    let profile = gateway::profile(62201);
+    ExchangeReport { name: "gate", profile: &profile, request, results }.output()
+}
+
+fn json_of(request: &ClientRequest, results: &[GatewayResult]) -> Value {
+    let profile = gateway::profile(62201);
+    ExchangeReport { name: "gate", profile: &profile, request, results }.json()
+}
+
+fn open() -> ClientRequest {
+    request(KnockKind::Open)
+}
+
+/// The standard output of a granted open.
+fn granted(request: &ClientRequest, receipt: Receipt) -> String {
+    let output = output(request, &[received(receipt)]);
+    assert_eq!((output.code, output.err.as_str()), (DONE, ""));
+    output.out.to_string()
+}
+
+#[test]
+fn a_grant_names_address_ports_and_end() {
+    let text = granted(&open(), receipt(Status::Granted));
+    let start = "granted: 192.0.2.7 may reach 22/tcp at 198.51.100.4 for 30 s, until ";
+    assert!(text.starts_with(start), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
+fn a_grant_for_one_connection_from_one_port_says_both() {
+    let once = Receipt { once: true, ..receipt(Status::Granted) };
+    let text = granted(&ClientRequest { source_port: 4711, ..open() }, once);
+    let part = "22/tcp at 198.51.100.4 from port 4711 with one connection for 30 s, until ";
+    assert!(text.contains(part), "{text}");
+}
+
+#[test]
+fn a_service_of_commands_is_granted_by_its_name() {
+    let text = granted(&open(), Receipt { ports: [None; 4], ..receipt(Status::Granted) });
+    assert!(text.contains("may reach ssh at 198.51.100.4"), "{text}");
+}
+
+#[test]
+fn a_grant_to_another_address_says_where_the_knock_came_from() {
+    let other = Source::new("203.0.113.9".parse().unwrap());
+    let text = granted(&open(), Receipt { granted: Some(other), ..receipt(Status::Granted) });
+    assert!(text.starts_with("granted: 203.0.113.9 may reach"), "{text}");
+    assert!(text.ends_with("\n  the knock came from 192.0.2.7\n"), "{text}");
+}
+
+#[test]
+fn a_probed_address_is_to_be_checked_by_the_user() {
+    let mut probed = received(receipt(Status::Granted));
+    probed.named = probed.named.map(|n| NamedAddress { origin: AddressOrigin::Probed, ..n });
+    let text = output(&open(), &[probed]).out;
+    assert!(text.contains("\n  that address is what the gateway saw of you;"), "{}", *text);
+}
+
+#[test]
+fn closing_and_probing_succeed_on_standard_output() {
+    let closed = output(&request(KnockKind::Close), &[received(receipt(Status::Closed))]);
+    assert_eq!(*closed.out, "closed: your grants for ssh at 198.51.100.4 have ended\n");
+    let probed = output(&request(KnockKind::Probe), &[received(receipt(Status::Observed))]);
+    assert_eq!(*probed.out, "198.51.100.4 answered: it sees you as 192.0.2.7\n");
+    assert_eq!((closed.code, probed.code), (DONE, DONE));
+}
+
+#[test]
+fn every_refusal_goes_to_standard_error_with_a_next_step() {
+    for (status, parts) in [
+        (
+            Status::Denied,
+            ["does not let this key open ssh, or not from 192.0.2.7", "ask its admin"],
+        ),
+        (Status::Full, ["the limit of grants is reached", "toctoc close gate ssh"]),
+        (Status::Trouble, ["a problem with its state", "tell its admin"]),
+        (Status::Clock, ["clock is too far off", "set the clock"]),
+        (Status::Challenge, ["sent a challenge", "--timeout"]),
+        (Status::Address, ["reached the gateway from 192.0.2.7", "--source 192.0.2.7"]),
+    ] {
+        let output = output(&open(), &[received(receipt(status))]);
+        assert_eq!((output.code, output.out.as_str()), (REFUSED, ""), "{status:?}");
+        assert!(output.err.starts_with("refused: "), "{}", output.err);
+        assert!(output.err.lines().count() >= 2, "{}", output.err);
+        for part in parts {
+            assert!(output.err.contains(part), "{status:?}: no {part:?} in {}", output.err);
+        }
+    }
+}
+
+#[test]
+fn a_redirected_knock_is_repeated_only_by_the_users_own_command() {
+    let observed = Source::new("203.0.113.66".parse().unwrap());
+    let redirected = Receipt { observed, ..receipt(Status::Address) };
+    let open = output(&open(), &[received(redirected)]).err;
+    assert!(open.contains("named 192.0.2.7, but it reached the gateway from 203.0.113.66"));
+    assert!(open.contains("toctoc open gate ssh --source 203.0.113.66\n"), "{open}");
+    let close = output(&request(KnockKind::Close), &[received(redirected)]).err;
+    assert!(close.contains("toctoc close gate ssh --source 203.0.113.66\n"), "{close}");
+    let mut unnamed = received(redirected);
+    unnamed.named = None;
+    assert!(output(&request(KnockKind::Probe), &[unnamed]).err.contains("named no address"));
+}
+
+#[test]
+fn silence_lists_what_to_check_and_says_that_the_port_may_be_open() {
+    let output = output(&open(), &[silent()]);
+    assert_eq!((output.code, output.out.as_str()), (NO_ANSWER, ""));
+    for part in [
+        "no answer from 198.51.100.4 to 2 knocks;",
+        "udp/62201 let through",
+        "one of: 127.0.0.1?",
+        "is `laptop` (SHA256:",
+        "toctoc probe gate\n",
+        "the port may be open",
+    ] {
+        assert!(output.err.contains(part), "no {part:?} in {}", output.err);
+    }
+    assert!(!output.err.contains("--classic"), "this profile has no classic sequence");
+}
+
+#[test]
+fn a_classic_sequence_is_mentioned_only_after_an_open_without_an_answer() {
+    let mut profile = gateway::profile(62201);
+    profile.fallback = Some(Fallback { sequence: vec![Step::udp(7)], offer: false });
+    let said = |kind, results: &[GatewayResult]| {
+        let request = request(kind);
+        ExchangeReport { name: "gate", profile: &profile, request: &request, results }.output().err
+    };
+    let mention = "toctoc open --classic gate\n  sends it in cleartext";
+    assert!(said(KnockKind::Open, &[silent()]).contains(mention));
+    assert!(!said(KnockKind::Close, &[silent()]).contains("--classic"));
+    assert!(!said(KnockKind::Probe, &[silent()]).contains("--classic"));
+    assert!(!said(KnockKind::Open, &[unreachable()]).contains("--classic"));
+    assert!(!said(KnockKind::Open, &[received(receipt(Status::Denied))]).contains("--classic"));
+}
+
+#[test]
+fn the_best_of_two_families_decides_the_exit_code() {
+    let granted = || received(receipt(Status::Granted));
+    let denied = || received(receipt(Status::Denied));
+    for (results, code) in [
+        (vec![], UNREACHABLE),
+        (vec![unreachable()], UNREACHABLE),
+        (vec![unreachable(), silent()], NO_ANSWER),
+        (vec![silent(), denied()], REFUSED),
+        (vec![denied(), granted()], DONE),
+        (vec![silent(), granted()], DONE),
+    ] {
+        assert_eq!(output(&open(), &results).code, code);
+    }
+}
+
+#[test]
+fn a_family_that_fails_beside_one_that_works_is_a_note_at_most() {
+    let granted = || received(receipt(Status::Granted));
+    let note = "no answer from 198.51.100.4; the other address answered\n";
+    assert_eq!(output(&open(), &[silent(), granted()]).err, note);
+    assert_eq!(output(&open(), &[unreachable(), granted()]).err, "");
+    assert_eq!(output(&open(), &[unreachable()]).err, "no route\n  plug in the cable\n");
+}
+
+#[test]
+fn a_wrong_clock_is_noted_only_beyond_two_seconds() {
+    let note = |seconds: i64| {
+        let time = Wall(NOW.0.checked_add_signed(seconds * SECOND.cast_signed()).unwrap());
+        output(&open(), &[received(Receipt { time, ..receipt(Status::Granted) })]).err
+    };
+    assert_eq!((note(2), note(-2)), (String::new(), String::new()));
+    assert_eq!(note(7200), "note: this machine's clock is 2 h behind the gateway's\n");
+    assert_eq!(note(-90), "note: this machine's clock is 1 min 30 s ahead of the gateway's\n");
+}
+
+#[test]
+fn json_of_a_grant_has_everything_that_the_text_has() {
+    let value = json_of(&open(), &[received(receipt(Status::Granted))]);
+    assert_eq!(value["profile"], "gate");
+    assert_eq!((&value["result"], &value["service"]), (&json!("granted"), &json!("ssh")));
+    assert_eq!(value["source_port"], Value::Null);
+    assert_eq!(
+        value["answers"],
+        json!([{
+            "gateway": "198.51.100.4:62201", "knocks": 2, "named": "192.0.2.7", "found": "local",
+            "status": "granted", "observed": "192.0.2.7", "address": "192.0.2.7",
+            "ports": ["22/tcp"], "once": false, "seconds": 30, "until": "2027-01-15T08:00:30Z",
+            "clock_behind_ms": 0,
+        }])
+    );
+}
+
+#[test]
+fn json_of_a_refusal_has_no_end_and_json_of_a_probe_no_service() {
+    let value = json_of(&open(), &[received(receipt(Status::Denied))]);
+    let answer = &value["answers"][0];
+    assert_eq!((&value["result"], &answer["status"]), (&json!("denied"), &json!("denied")));
+    for key in ["once", "seconds", "until"] {
+        assert_eq!(answer[key], Value::Null, "{key}");
+    }
+    let probe = ClientRequest { source_port: 4711, ..request(KnockKind::Probe) };
+    let value = json_of(&probe, &[silent()]);
+    assert_eq!((&value["service"], &value["source_port"]), (&Value::Null, &json!(4711)));
+    assert_eq!(value["answers"][0]["status"], "no-answer");
+}
+
+#[test]
+fn the_json_result_is_the_best_status_then_a_refusal_then_the_first_failure() {
+    let granted = || received(receipt(Status::Granted));
+    let denied = || received(receipt(Status::Denied));
+    for (results, word) in [
+        (vec![], Value::Null),
+        (vec![denied(), granted()], json!("granted")),
+        (vec![silent(), denied()], json!("denied")),
+        (vec![unreachable(), silent()], json!("not-sent")),
+        (vec![silent(), unreachable()], json!("no-answer")),
+    ] {
+        assert_eq!(json_of(&open(), &results)["result"], word);
+    }
+    let answer = &json_of(&open(), &[unreachable()])["answers"][0];
+    let parts = (&answer["what"], &answer["remedy"]);
+    assert_eq!(parts, (&json!("no route"), &json!("plug in the cable")));
+}
+
+#[test]
+fn each_status_has_its_own_json_word() {
+    let words = [
+        (Status::Granted, "granted"),
+        (Status::Closed, "closed"),
+        (Status::Observed, "observed"),
+        (Status::Address, "address"),
+        (Status::Clock, "clock"),
+        (Status::Denied, "denied"),
+        (Status::Full, "full"),
+        (Status::Challenge, "challenge"),
+        (Status::Trouble, "trouble"),
+    ];
+    for (status, word) in words {
+        assert_eq!(json_of(&open(), &[received(receipt(status))])["result"], word);
+    }
+}
+
+#[test]
+fn an_end_is_shown_with_its_date_only_if_that_is_not_today() {
+    let now = timestamp(NOW);
+    assert_eq!(clock_time(NOW.plus(30), now, &TimeZone::UTC), "08:00:30");
+    assert_eq!(clock_time(NOW.plus(86_400), now, &TimeZone::UTC), "2027-01-16 08:00:00");
+}
+
+#[test]
+fn durations_are_shown_in_their_two_largest_units() {
+    for (seconds, shown) in [
+        (0, "0 s"),
+        (30, "30 s"),
+        (60, "1 min"),
+        (90, "1 min 30 s"),
+        (3720, "1 h 2 min"),
+        (3605, "1 h"),
+        (400 * 86_400, "400 d"),
+    ] {
+        assert_eq!(duration_text(seconds * SECOND), shown);
+    }
+    assert_eq!(duration_text(7200 * SECOND - 1), "2 h", "rounded, not cut");
+}

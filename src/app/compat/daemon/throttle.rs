@@ -1,0 +1,69 @@
+//! A rate limit for log lines and openings that packets cause.
+
+use crate::core::types::{Boot, SECOND};
+
+/// Events at once.
+const BURST: u64 = 500;
+/// Events per second after that.
+const PER_SECOND: u64 = 100;
+
+/// Limits the rate of one kind of event, so that forged packets cannot fill the log or start
+/// commands without end.
+#[derive(Default)]
+pub(super) struct Throttle {
+    /// Spent events, in nanoseconds of refill.
+    debt: u64,
+    last: Boot,
+    suppressed: u64,
+    /// When the number of suppressed events was last reported.
+    reported: Boot,
+}
+
+impl Throttle {
+    /// `None` to suppress an event at `now`. Else the number of suppressed events to report before
+    /// it: at most once a second, because in a flood it would double the lines.
+    pub(super) fn admit(&mut self, now: Boot) -> Option<u64> {
+        let cost = SECOND / PER_SECOND;
+        self.debt = self.debt.saturating_sub(now.0.saturating_sub(self.last.0));
+        self.last = now;
+        if self.debt > cost * (BURST - 1) {
+            self.suppressed = self.suppressed.saturating_add(1);
+            return None;
+        }
+        self.debt += cost;
+        if self.suppressed == 0 || now.0 < self.reported.0.saturating_add(SECOND) {
+            return Some(0);
+        }
+        self.reported = now;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_leaves_a_burst_and_then_a_steady_rate_and_reports_what_was_suppressed() {
+        let mut throttle = Throttle::default();
+        let at = |seconds: u64| Boot(seconds * SECOND);
+        let admitted = (0..100_000).filter(|_| throttle.admit(at(1)).is_some()).count();
+        assert_eq!(admitted, 500);
+        assert_eq!(throttle.admit(at(2)), Some(99_500));
+        let admitted: Vec<_> = (0..100_000).filter_map(|_| throttle.admit(at(2))).collect();
+        assert_eq!(admitted, [0; 99]);
+        let later: Vec<_> =
+            (0..10_000).filter_map(|n| throttle.admit(Boot(at(3).0 + n * SECOND / 1000))).collect();
+        let reports = later.iter().filter(|suppressed| **suppressed > 0).count();
+        assert_eq!((later.len(), reports), (1099, 10));
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_or_goes_back_admits_no_more() {
+        let mut throttle = Throttle::default();
+        let now = Boot(9 * SECOND);
+        let admitted = (0..600).filter(|_| throttle.admit(now).is_some()).count();
+        assert_eq!(admitted, 500);
+        assert_eq!(throttle.admit(Boot(SECOND)), None);
+    }
+}
