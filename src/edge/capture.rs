@@ -17,7 +17,6 @@ use super::bpf::Instruction;
 use super::sys;
 use crate::core::types::Fault;
 
-/// The name that stands for every interface.
 pub const ANY: &str = "any";
 /// Bytes that the kernel may queue for us: about 10,000 junk packets.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -27,7 +26,6 @@ const PACKET: usize = 2048;
 /// A capture socket, filtered and locked, that receives nothing until it is bound.
 pub struct UnboundCapture {
     pub socket: OwnedFd,
-    /// The interface to bind it to.
     pub interface: Interface,
 }
 

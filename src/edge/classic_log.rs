@@ -124,7 +124,6 @@ impl ClassicLog {
     }
 }
 
-/// Writes one line to standard output at once.
 pub fn print_line(text: &str) {
     let _ = stdout().lock().write_all(format!("{}\n", plain(text)).as_bytes());
 }

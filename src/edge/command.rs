@@ -24,7 +24,6 @@ use crate::core::openings::{CommandEnd, CommandLine, Job};
 
 const SHELL: &CStr = c"/bin/sh";
 
-/// True if a program of this path could be started.
 pub fn is_program(path: &str) -> bool {
     access(path, AccessFlags::X_OK).is_ok()
 }
@@ -44,7 +43,6 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// No command runs yet. They will have our umask.
     pub fn new() -> Self {
         Self::default()
     }

@@ -77,7 +77,6 @@ pub struct Control {
     listener: UnixListener,
     path: PathBuf,
     sessions: Vec<Session>,
-    /// How many there have been.
     accepted: u64,
 }
 
@@ -93,7 +92,6 @@ struct Session {
 enum SessionState {
     /// It has sent this much of its request.
     Reads(Vec<u8>),
-    /// It waits for its response.
     Waits,
     /// It has not read this much of its response.
     Writes(Vec<u8>),
@@ -188,7 +186,6 @@ impl Session {
         }
     }
 
-    /// Reads what is there of the request.
     fn read(&mut self, now: Boot) -> Result<Option<ControlRequest>, Over> {
         let SessionState::Reads(inbox) = &mut self.step else { return Ok(None) };
         let mut chunk = [0; 512];

@@ -21,7 +21,6 @@ mod tests;
 #[cfg(unix)]
 pub use platform::{check_open, check_own_directory};
 
-/// How strictly the mode of a file is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileCheck {
     /// It holds secrets: only its owner may read or write it.

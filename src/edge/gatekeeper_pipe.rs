@@ -36,7 +36,6 @@ pub const LONGEST: usize = 320;
 pub trait Message: Sized {
     /// True if any of its messages carries a descriptor.
     const DESCRIPTORS: bool;
-    /// The bytes and the descriptor.
     fn encode(self) -> EncodedMessage;
     /// Reads a message; `None` if these bytes are none. Any bytes may come.
     fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self>;
@@ -51,7 +50,6 @@ pub struct EncodedMessage {
 /// Why a pipe cannot be used any more.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PipeError {
-    /// The other end is gone.
     Closed,
     /// The other end does not read: [`QUEUE`] messages are queued already.
     Full,

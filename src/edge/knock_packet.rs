@@ -15,7 +15,6 @@ pub struct PacketOrigin {
     pub interface: Option<String>,
 }
 
-/// Why a packet was not sent.
 #[derive(Debug)]
 pub enum SendError {
     /// The socket could not be made, or not bound to its origin.

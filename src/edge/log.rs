@@ -16,7 +16,6 @@ use crate::core::types::Wall;
 
 /// The longest line, bytes; the rest is cut off.
 const LONGEST: usize = 1024;
-/// The most lines that wait to be written.
 const QUEUE: usize = 1024;
 
 /// Lines wait in a queue for a thread that writes them: a full disk or a pipe that nobody reads
@@ -29,7 +28,6 @@ pub struct Log {
     sink: Option<Box<dyn Sink>>,
 }
 
-/// Something that can be written to and polled.
 trait Sink: Write + AsFd + Send {}
 impl<T: Write + AsFd + Send> Sink for T {}
 
@@ -89,7 +87,6 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The life of the thread that writes.
     fn write_all_to(&self, sink: &mut dyn Sink) {
         loop {
             let line = self.next_line();

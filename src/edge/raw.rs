@@ -92,7 +92,6 @@ impl Sender {
     }
 }
 
-/// The UDP header and the receipt.
 fn segment(from: SocketAddr, to: SocketAddr, receipt: &[u8; RECEIPT]) -> [u8; SEGMENT] {
     const LENGTH: u16 = SEGMENT as u16;
     let mut writer = Writer::<SEGMENT>::new();

@@ -17,7 +17,6 @@ const QUEUE: usize = 4096;
 /// Bytes of the longest message: two commands of 4 KiB in JSON, every byte escaped, and a name.
 const LONGEST: usize = 64 * 1024;
 
-/// A message from the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToRunner {
     /// The log to write to from now on.
@@ -39,7 +38,6 @@ pub struct RunRequest {
     pub timeout: i64,
 }
 
-/// A message from the runner.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromRunner {
     /// An opening is over: its last command ended, or none ran.
@@ -51,7 +49,6 @@ pub struct RunnerPipe {
     queue: VecDeque<Vec<u8>>,
 }
 
-/// The result of one read from the pipe.
 #[derive(Debug)]
 pub enum Received<T> {
     Message(T),

@@ -53,10 +53,8 @@ const CATCH_UP: usize = 1 << 16;
 /// RAMFS_MAGIC of linux/magic.h; nix has no name for it.
 const RAMFS: i64 = 0x8584_58f6;
 
-/// The content of a journal that was opened.
 #[derive(Debug)]
 pub struct Recovered {
-    /// All that still counts.
     pub ledger: Ledger,
     /// True if it is known that no mark is missing. If not, `ledger.lost()` says since when.
     pub intact: bool,

@@ -20,7 +20,6 @@ pub(super) struct FilterPlan {
 }
 
 impl FilterPlan {
-    /// Exactly what the doors list.
     pub(super) fn exact(steps: &[(Step, TcpFlags)]) -> Self {
         let mut plan = Self::default();
         let mut tcp: BTreeMap<(u8, u8), Intervals> = BTreeMap::new();

@@ -26,7 +26,6 @@ pub enum ConfineStep {
     Seccomp,
 }
 
-/// A remedy for errors that the kernel explains.
 const SEE_REASON: &str = "see the kernel's reason";
 
 impl ConfineStep {

@@ -18,7 +18,6 @@ pub fn verify(
     check(&status, limitations, user, Some(inherited)).map_err(Failure::fault)
 }
 
-/// The `status` file of a process.
 pub(super) fn status(process: &str) -> Result<String, Fault> {
     let path = format!("/proc/{process}/status");
     fs::read_to_string(&path).map_err(|error| {

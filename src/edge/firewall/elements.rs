@@ -39,7 +39,6 @@ fn put(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fau
     outcome.map_err(|error| refused(error, table))
 }
 
-/// How elements are put into their sets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WriteMode {
     /// One step a set, and EEXIST for the whole transaction where one of them is there.
@@ -66,7 +65,6 @@ fn without_spent(
     Ok(kept)
 }
 
-/// True if there is such a table.
 pub(super) fn is_there(netlink: &mut Netlink, table: &str) -> Result<bool, Fault> {
     let name = vec![TableAttribute::Name(table.to_owned())];
     match netlink.get(&NfTablesMessage::GetTable(TableMessage { attributes: name })) {
@@ -111,7 +109,6 @@ pub(super) fn remaining(
     Ok(found.find(|(other, _)| other == element).map(|(_, millis)| millis))
 }
 
-/// The steps of one transaction.
 fn steps(table: &str, changes: &[Change], way: WriteMode) -> Result<Vec<BatchItem>, Fault> {
     let mut transaction = Transaction { table, way, steps: Vec::with_capacity(changes.len() * 6) };
     for change in changes {

@@ -47,7 +47,6 @@ impl LoadedRuleset {
         None
     }
 
-    /// How many rules each chain has.
     fn rules(&self) -> BTreeMap<String, usize> {
         let mut chains = BTreeMap::new();
         for object in &self.0 {
@@ -152,7 +151,6 @@ fn drops(object: &Value) -> Option<(String, u64)> {
     Some((rule.get("chain")?.as_str()?.to_owned(), packets))
 }
 
-/// Each object of a listing.
 pub(super) fn objects(json: &str) -> Result<impl Iterator<Item = Value>, Fault> {
     if let Ok(Value::Object(mut top)) = serde_json::from_str(json)
         && let Some(Value::Array(objects)) = top.remove("nftables")

@@ -46,7 +46,6 @@ pub trait Firewall {
     fn use_settings(&mut self, settings: &config::FirewallSettings);
 }
 
-/// What the guard is made from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuardRules {
     /// Table, marks, the nft program.
@@ -80,7 +79,6 @@ pub enum GuardTask {
     Flows,
 }
 
-/// The result of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GuardReport {
     /// Of `Load` and `Repair`.

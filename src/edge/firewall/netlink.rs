@@ -111,12 +111,10 @@ impl Netlink {
         again(|| self.ask(inner(request.clone()), NLM_F_DUMP)).map(tables)
     }
 
-    /// The message that answers `request`.
     pub(super) fn get(&mut self, request: &NfTablesMessage) -> Result<Vec<NfTablesMessage>, Errno> {
         again(|| self.ask(inner(request.clone()), NLM_F_ACK)).map(tables)
     }
 
-    /// All connections that `request` asks for.
     pub(super) fn connections(
         &mut self,
         request: &ConntrackMessage,

@@ -147,7 +147,6 @@ fn pipe(end: Option<impl Into<OwnedFd>>) -> io::Result<Option<File>> {
     Ok(Some(end))
 }
 
-/// The time that is left, or an error.
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {

@@ -24,7 +24,6 @@ pub struct TracedPacket {
     pub mark: u32,
 }
 
-/// The effect of a rule on a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceEffect {
     /// The packet passes this hook.
@@ -33,7 +32,6 @@ pub enum TraceEffect {
     Drop,
 }
 
-/// The fate of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     /// The place that drops it, if one does for certain: `inet filter input: policy drop`.
@@ -73,7 +71,6 @@ struct Tracer<'a> {
     possible: Vec<(TraceEffect, String)>,
 }
 
-/// How a packet leaves a chain.
 enum ChainExit {
     Decided(TraceEffect, String),
     /// After the last rule, or by `return`.

@@ -23,7 +23,6 @@ pub const ONCE_ELEMENTS: u32 = 4096;
 /// The name of the chain in the prerouting hook.
 pub const CHAIN: &str = "guard";
 
-/// The settings that make the guard.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuardPlan {
     table: String,
@@ -73,7 +72,6 @@ impl GuardPlan {
         Ok(plan)
     }
 
-    /// The table's name, safe in a ruleset.
     pub fn table(&self) -> &str {
         &self.table
     }
@@ -101,7 +99,6 @@ impl GuardPlan {
         format!("add table inet {table}\ndelete table inet {table}\n")
     }
 
-    /// The number of rules in each chain of the table.
     pub fn rules(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         let mut chain = String::new();

@@ -89,7 +89,6 @@ impl Chain {
         self.hook.as_deref() == Some(hook)
     }
 
-    /// True if the chain belongs to our own table.
     pub(super) fn is_of(&self, ours: &str) -> bool {
         self.family == "inet" && self.table == ours
     }

@@ -18,7 +18,6 @@ use crate::edge::files;
 
 /// Only root can have made it, since /run is root's. A strict unit may write nowhere else there.
 const PLACE: &str = "/run/toctoc";
-/// This thread's network namespace.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// The proof that no other gateway keeps this table. Ends with the process, however that ends.

@@ -29,7 +29,6 @@ pub struct Connection {
     pub proto: Proto,
 }
 
-/// What connection tracking says of one connection.
 #[derive(Debug)]
 pub(super) struct Tracked {
     pub connection: Connection,

@@ -29,11 +29,7 @@ pub enum ToListener {
         per_second: u32,
     },
     /// One client. Rows count from 0, each once, in order. The listener names a client by its row.
-    Client {
-        row: u32,
-        keys: ClientKeys,
-        fingerprint: Fingerprint,
-    },
+    Client { row: u32, keys: ClientKeys, fingerprint: Fingerprint },
     /// Settings of all doors.
     Doors {
         /// The effect of packets over IPv6.
@@ -42,16 +38,10 @@ pub enum ToListener {
         debug: bool,
     },
     /// One door. Indices count from 0, each once, in order.
-    Door {
-        index: u16,
-        spec: DoorSpec,
-    },
-    /// The sequence of a door from now on. An empty one closes the door.
-    Sequence {
-        door: u16,
-        /// Its steps, at most [`crate::core::door::STEPS`].
-        steps: Vec<Step>,
-    },
+    Door { index: u16, spec: DoorSpec },
+    /// The sequence of a door from now on: at most [`crate::core::door::STEPS`] steps. An empty one
+    /// closes the door.
+    Sequence { door: u16, steps: Vec<Step> },
     /// One of our unicast addresses, for the list that [`ToListener::AddressesDone`] completes.
     Address {
         address: IpAddr,
@@ -64,14 +54,13 @@ pub enum ToListener {
     AddressesDone,
     /// A capture socket to bind and read. Numbered from 0 in order of arrival.
     Capture(UnboundCapture),
-    /// A socket for receipts over IPv4, or over IPv6.
+    /// A socket for receipts over IPv4.
     Raw4(OwnedFd),
+    /// The same for IPv6.
     Raw6(OwnedFd),
     /// Set-up is over: drop all privileges, become this user if there is one, send `Ready`, listen.
-    Go {
-        /// User and group id.
-        user: Option<(u32, u32)>,
-    },
+    /// `user`: user and group id.
+    Go { user: Option<(u32, u32)> },
     /// The verdict that completes a knock.
     Verdict {
         ticket: u64,
@@ -81,17 +70,16 @@ pub enum ToListener {
     },
     /// Reply with `Counters`.
     AskCounters,
+    /// End.
     Stop,
 }
 
 /// A message from the listener. An attacker who has taken it over can send any, at any rate.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ToGatekeeper {
-    /// It has dropped its privileges and listens.
-    Ready {
-        /// The bits of its [`crate::edge::confine::Limitations`].
-        degraded: u32,
-    },
+    /// It has dropped its privileges and listens. `degraded`: the bits of its
+    /// [`crate::edge::confine::Limitations`].
+    Ready { degraded: u32 },
     /// Set-up or confinement failed, and the listener ends.
     Failed {
         /// The number of the [`crate::edge::confine::ConfineStep`].
@@ -103,19 +91,10 @@ pub enum ToGatekeeper {
     Knock(HandedKnock),
     /// A door's sequence is complete.
     Completed { door: u16, source: IpAddr },
-    /// A step of a sequence is complete.
-    Stage {
-        door: u16,
-        source: IpAddr,
-        /// Counted from 1.
-        stage: u8,
-    },
-    TimedOut {
-        door: u16,
-        source: IpAddr,
-        /// The number of completed steps.
-        stage: u8,
-    },
+    /// A step of a sequence is complete; counted from 1.
+    Stage { door: u16, source: IpAddr, stage: u8 },
+    /// An attempt timed out after `stage` steps.
+    TimedOut { door: u16, source: IpAddr, stage: u8 },
     /// A packet for a door over IPv6, on a link where IPv6 does not count.
     Refused { source: IpAddr },
     /// For debugging doors: some door listens for this packet.
@@ -127,19 +106,11 @@ pub enum ToGatekeeper {
         /// Its length in the IP header.
         length: u16,
     },
-    /// For debugging doors: an attempt was removed.
-    Removed {
-        source: IpAddr,
-        /// True if it had opened the door.
-        success: bool,
-    },
+    /// For debugging doors: an attempt was removed. `success`: it had opened the door.
+    Removed { source: IpAddr, success: bool },
     /// For debugging doors: a packet did not count because of its TCP flags.
-    Ignored {
-        /// The flag, an index into `TcpFlags::NAMES`.
-        flag: u8,
-        /// True if the flag must be set.
-        wanted: bool,
-    },
+    /// `flag`: an index into `TcpFlags::NAMES`. `wanted`: it must be set.
+    Ignored { flag: u8, wanted: bool },
     /// A client's packet came again from another source: somebody is on the path.
     Alarm { row: u32, first: Source, again: Source },
     /// The reply to `AskCounters`.
@@ -152,8 +123,6 @@ pub enum ToGatekeeper {
         lost: u64,
     },
     /// A captured interface went down or disappeared. It may come back, and capturing goes on.
-    Down {
-        /// Number of the capture socket.
-        capture: u8,
-    },
+    /// `capture`: the socket's number.
+    Down { capture: u8 },
 }

@@ -34,7 +34,6 @@ pub trait Disk: Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// A directory of a real disk.
 #[derive(Clone, Debug)]
 pub struct Directory {
     path: PathBuf,

@@ -26,7 +26,6 @@ impl Appender {
         Appender { disk, tail, unsynced: Vec::new(), from: tail.at }
     }
 
-    /// The same for another thread.
     pub(super) fn duplicate(&self) -> Appender {
         let disk = self.disk.duplicate();
         Appender { disk, tail: self.tail, unsynced: self.unsynced.clone(), from: self.from }
@@ -40,13 +39,11 @@ impl Appender {
         Ok(())
     }
 
-    /// Makes all batches durable.
     pub(super) fn write(&mut self) -> io::Result<()> {
         self.disk.write_at(self.from, &self.unsynced)?;
         self.disk.sync()
     }
 
-    /// All batches are durable.
     pub(super) fn synced(&mut self) {
         self.unsynced.clear();
         self.from = self.tail.at;

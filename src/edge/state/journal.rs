@@ -166,7 +166,6 @@ fn read_mark(bytes: &[u8]) -> Option<(Sum, u64)> {
     (sum(&[b"mark", said]) == check).then_some((reader.array()?, reader.u64()?))
 }
 
-/// One batch as it was read.
 struct Batch {
     number: u64,
     before: Sum,

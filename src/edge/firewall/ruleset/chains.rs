@@ -33,7 +33,6 @@ pub(in crate::edge::firewall) static SHAPES: [KeyShape; 5] = [
 ];
 
 impl KeyShape {
-    /// The shape of an element's key.
     pub(in crate::edge::firewall) fn of(element: &Element) -> &'static KeyShape {
         let [host4, host6, port4, port6, net6] = &SHAPES;
         // Policy grants no net from one port and no IPv4 net: these are narrower.
@@ -46,7 +45,6 @@ impl KeyShape {
         }
     }
 
-    /// The type of the keys in its sets.
     fn set_type(&self) -> String {
         let address = if self.v6 { "ipv6_addr" } else { "ipv4_addr" };
         let port = if self.has_port { " . inet_service" } else { "" };
