@@ -49,7 +49,7 @@ const CHECK: u32 = 10;
 const PATIENCE: u32 = 10;
 
 /// Clock and entropy, which are read in the middle of an event.
-trait Machine {
+trait Host {
     /// This moment.
     fn now(&self) -> Now;
     /// Random bytes that are no secret.
@@ -58,7 +58,7 @@ trait Machine {
 
 /// The state machine. Each part owns its state; this routes what happens to them.
 struct Gatekeeper {
-    machine: Box<dyn Machine>,
+    host: Box<dyn Host>,
     in_force: InForce,
     policy: Policy,
     replay: Replay,

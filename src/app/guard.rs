@@ -62,11 +62,22 @@ fn on(settings: &Settings) -> Result<String, Fault> {
 }
 
 fn off(settings: &Settings) -> Result<String, Fault> {
-    let text = if is_running(&settings.gateway.control_socket) {
-        command(settings, &ControlRequest::GuardOff)?
-    } else {
-        firewall::unload(&settings.firewall, &settings.services, &settings.knock)?;
-        "the guard is OFF until `toctocd guard on` or the next start\n".to_owned()
+    let socket = &settings.gateway.control_socket;
+    let mut by_gateway = None;
+    if is_running(socket) {
+        match command(settings, &ControlRequest::GuardOff) {
+            Ok(text) => by_gateway = Some(text),
+            // It died with the request unanswered: then nobody else turns the guard off.
+            Err(_) if !is_running(socket) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    let text = match by_gateway {
+        Some(text) => text,
+        None => {
+            firewall::unload(&settings.firewall, &settings.services, &settings.knock)?;
+            "the guard is OFF until `toctocd guard on` or the next start\n".to_owned()
+        }
     };
     Ok(text + &open_services(&settings.services))
 }
@@ -128,7 +139,16 @@ fn on_trial(settings: &Settings, seconds: u32) -> Result<u8, Fault> {
         Ok(status) => GrantCount::of(&status),
         Err(_) => GrantCount::default(),
     };
-    print(&on(settings)?);
+    match on(settings) {
+        Ok(text) => print(&text),
+        Err(fault) => {
+            // A gateway that died while it answered may have left the guard up.
+            if !is_running(&settings.gateway.control_socket) {
+                print(&off(settings)?);
+            }
+            return Err(fault);
+        }
+    }
     print(&format!(
         "on trial for {seconds} s: knock from another machine, or the guard goes off again\n"
     ));

@@ -21,7 +21,7 @@ use crate::core::sequence::{DoorSpec, SequenceEvent};
 use crate::core::types::{Boot, Fingerprint};
 use crate::core::wire::GatewayKeys;
 use crate::edge::capture::{Capture, CaptureResult, UnboundCapture};
-use crate::edge::confine::{ConfineStep, Failure, Limitation, confine};
+use crate::edge::confine::{ConfineFailure, ConfineStep, Limitation, confine};
 use crate::edge::gatekeeper_pipe::{ListenerEnd, Pipe, PipeError, QUEUE, ToGatekeeper, ToListener};
 use crate::edge::raw::Sender;
 use crate::edge::{clock, entropy, sys};
@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
     let Some(socket) = sys::take_stdin() else { return not_by_hand() };
     let inherited = sys::close_inherited().is_err();
     let mut pipe = Pipe::new(socket);
-    let end = match Prepared::hear(&mut pipe) {
+    let end = match ListenerSetup::hear(&mut pipe) {
         Ok(prepared) => serve(&mut pipe, prepared, inherited),
         Err(PipeError::System(libc::ENOTSOCK)) => return not_by_hand(),
         Err(broken) => broken,
@@ -68,7 +68,7 @@ fn not_by_hand() -> ExitCode {
 
 /// What the gatekeeper has told so far.
 #[derive(Default)]
-struct Prepared {
+struct ListenerSetup {
     setup: Setup,
     addresses: AddressUpdate,
     deaf: Vec<UnboundCapture>,
@@ -98,7 +98,7 @@ impl AddressUpdate {
     }
 }
 
-impl Prepared {
+impl ListenerSetup {
     /// Hears the set-up, up to `Go`.
     fn hear(pipe: &mut ListenerEnd) -> Result<Self, PipeError> {
         let mut prepared = Self::default();
@@ -113,7 +113,10 @@ impl Prepared {
                 }
                 Some(message) => {
                     if prepared.take(message).is_none() {
-                        return Err(fail(pipe, Failure { step: ConfineStep::SetUp, errno: 0 }));
+                        return Err(fail(
+                            pipe,
+                            ConfineFailure { step: ConfineStep::SetUp, errno: 0 },
+                        ));
                     }
                 }
             }
@@ -173,7 +176,7 @@ impl Prepared {
 }
 
 /// Says why it ends, and ends.
-fn fail(pipe: &mut ListenerEnd, failure: Failure) -> PipeError {
+fn fail(pipe: &mut ListenerEnd, failure: ConfineFailure) -> PipeError {
     let told = pipe.send(ToGatekeeper::Failed { step: failure.step as u8, errno: failure.errno });
     told.err().unwrap_or(PipeError::Closed)
 }
@@ -186,7 +189,7 @@ fn wait(descriptors: &mut [PollFd<'_>], timeout: PollTimeout) -> Result<(), Pipe
     }
 }
 
-fn serve(pipe: &mut ListenerEnd, prepared: Prepared, inherited: bool) -> PipeError {
+fn serve(pipe: &mut ListenerEnd, prepared: ListenerSetup, inherited: bool) -> PipeError {
     let mut listener = match Listener::confined(prepared, inherited) {
         Ok((listener, degraded)) => {
             if let Err(broken) = pipe.send(ToGatekeeper::Ready { degraded }) {
@@ -217,10 +220,11 @@ struct Listener {
 
 impl Listener {
     /// Everything that needs a right or a file happens here, then both are gone.
-    fn confined(prepared: Prepared, inherited: bool) -> Result<(Self, u32), Failure> {
-        let Prepared { setup, addresses, deaf, sender, user } = prepared;
+    fn confined(prepared: ListenerSetup, inherited: bool) -> Result<(Self, u32), ConfineFailure> {
+        let ListenerSetup { setup, addresses, deaf, sender, user } = prepared;
         // Whatever the library needs to find out about the system, it finds out now.
-        entropy::bytes::<1>().map_err(|_| Failure { step: ConfineStep::Entropy, errno: 0 })?;
+        entropy::bytes::<1>()
+            .map_err(|_| ConfineFailure { step: ConfineStep::Entropy, errno: 0 })?;
         let mut engine = Engine::new(clock::now(), setup);
         engine.set_addresses(addresses.done.0.clone(), addresses.done.1.clone());
         let mut captures = Vec::with_capacity(deaf.len());
@@ -228,7 +232,7 @@ impl Listener {
             let arrival = Arrival { capture: number, loopback: deaf.interface.loopback };
             captures.push((
                 arrival,
-                Capture::bind(deaf).map_err(|e| Failure::io(ConfineStep::Bind, &e))?,
+                Capture::bind(deaf).map_err(|e| ConfineFailure::io(ConfineStep::Bind, &e))?,
             ));
         }
         let descriptors =

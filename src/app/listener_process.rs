@@ -17,7 +17,7 @@ use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{Fault, Reject};
 use crate::edge::addresses::LocalAddress;
-use crate::edge::confine::{self, Failure, Limitations};
+use crate::edge::confine::{self, ConfineFailure, Limitations};
 use crate::edge::event_loop::PollSet;
 use crate::edge::gatekeeper_pipe::{self, GatekeeperEnd, PipeError, ToGatekeeper, ToListener};
 use crate::edge::proc_net::default_interfaces;
@@ -78,7 +78,7 @@ pub(super) struct ListenerProcess {
     pub(super) pipe: GatekeeperEnd,
     user: Option<(u32, u32)>,
     /// What it is still to be told before it is ready; `None` once it is.
-    setup: Option<Setup>,
+    setup: Option<SetupFeed>,
     ready: ListenerReady,
 }
 
@@ -152,7 +152,7 @@ impl ListenerProcess {
             .map_err(|error| {
                 Fault::new(format!("the listener cannot be started: {error}"), "is /proc mounted?")
             })?;
-        let (user, setup) = (spec.user, Some(Setup::new(spec)));
+        let (user, setup) = (spec.user, Some(SetupFeed::new(spec)));
         Ok(ListenerProcess { process, pipe, user, setup, ready: ListenerReady::default() })
     }
 
@@ -256,7 +256,7 @@ impl ListenerProcess {
 
     fn never_ready(&mut self, error: SetupError) -> Fault {
         match error {
-            SetupError::Failed { step, errno } => match Failure::from_pipe(step, errno) {
+            SetupError::Failed { step, errno } => match ConfineFailure::from_pipe(step, errno) {
                 Some(failure) => failure.fault(),
                 None => Fault::new(
                     "the listener could not get ready and does not say why",
@@ -307,7 +307,7 @@ impl From<PipeError> for SetupError {
 
 /// What a listener is told before it gets ready. A client's keys are made when it is its turn:
 /// there may be 100,000.
-struct Setup {
+struct SetupFeed {
     sealed: Option<Arc<Prepared>>,
     /// The row of the next client.
     next_row: usize,
@@ -316,14 +316,14 @@ struct Setup {
     is_done: bool,
 }
 
-impl Setup {
-    fn new(spec: ListenerSpec) -> Setup {
+impl SetupFeed {
+    fn new(spec: ListenerSpec) -> SetupFeed {
         let mut rest = VecDeque::from([ToListener::Doors { ipv6: spec.ipv6, debug: spec.debug }]);
         rest.extend((0..).zip(spec.doors).map(|(index, spec)| ToListener::Door { index, spec }));
         rest.extend(spec.addresses);
         rest.extend(spec.sockets);
         rest.push_back(ToListener::Go { user: spec.user });
-        Setup { sealed: spec.sealed, next_row: 0, begun: false, rest, is_done: false }
+        SetupFeed { sealed: spec.sealed, next_row: 0, begun: false, rest, is_done: false }
     }
 
     fn next(&mut self) -> Option<ToListener> {

@@ -28,7 +28,7 @@ mod syscalls;
 mod tests;
 
 pub use drop_privileges::drop_privileges;
-pub use outcome::{ConfineStep, Failure, Limitation, Limitations};
+pub use outcome::{ConfineFailure, ConfineStep, Limitation, Limitations};
 pub use proof::verify;
 
 /// Gives up all that a process can give up: files, other user ids, capabilities, new processes,
@@ -39,27 +39,27 @@ pub use proof::verify;
 /// root that could switch to another user, nor any root on a system without landlock: root's files
 /// are open to root even without a capability. `descriptors` is the number of descriptors in use
 /// beyond the three standard ones.
-pub fn confine(user: Option<(u32, u32)>, descriptors: u64) -> Result<Limitations, Failure> {
+pub fn confine(user: Option<(u32, u32)>, descriptors: u64) -> Result<Limitations, ConfineFailure> {
     let mut limitations = Limitations::default();
     // Opened while /proc is in reach. Each read of the open file shows the current state.
     let mut status =
-        File::open("/proc/thread-self/status").map_err(Failure::at(ConfineStep::Proof))?;
-    let ids = IdMap::read().map_err(Failure::at(ConfineStep::Proof))?;
-    prctl::set_dumpable(false).map_err(Failure::at(ConfineStep::Dumpable))?;
-    set_limits(descriptors).map_err(Failure::at(ConfineStep::Limits))?;
-    let held = CapState::get_current().map_err(Failure::at(ConfineStep::Capabilities))?;
+        File::open("/proc/thread-self/status").map_err(ConfineFailure::at(ConfineStep::Proof))?;
+    let ids = IdMap::read().map_err(ConfineFailure::at(ConfineStep::Proof))?;
+    prctl::set_dumpable(false).map_err(ConfineFailure::at(ConfineStep::Dumpable))?;
+    set_limits(descriptors).map_err(ConfineFailure::at(ConfineStep::Limits))?;
+    let held = CapState::get_current().map_err(ConfineFailure::at(ConfineStep::Capabilities))?;
     let chrooted = enter_empty_root(&held)?;
     drop_bounding(&held, &mut limitations)?;
     become_user(user, &held, &ids, &mut limitations)?;
-    ambient::clear().map_err(Failure::at(ConfineStep::Capabilities))?;
-    CapState::empty().set_current().map_err(Failure::at(ConfineStep::Capabilities))?;
-    prctl::set_no_new_privs().map_err(Failure::at(ConfineStep::NoNewPrivileges))?;
+    ambient::clear().map_err(ConfineFailure::at(ConfineStep::Capabilities))?;
+    CapState::empty().set_current().map_err(ConfineFailure::at(ConfineStep::Capabilities))?;
+    prctl::set_no_new_privs().map_err(ConfineFailure::at(ConfineStep::NoNewPrivileges))?;
     landlock(&mut limitations)?;
     refuse_root_without_landlock(&ids, limitations)?;
     check_files_out_of_reach(chrooted, &mut limitations)?;
     let mut text = String::new();
-    status.rewind().map_err(Failure::at(ConfineStep::Proof))?;
-    status.read_to_string(&mut text).map_err(Failure::at(ConfineStep::Proof))?;
+    status.rewind().map_err(ConfineFailure::at(ConfineStep::Proof))?;
+    status.read_to_string(&mut text).map_err(ConfineFailure::at(ConfineStep::Proof))?;
     drop(status);
     proof::check(&text, limitations, user, None)?;
     syscalls::allow_only_needed()?;
@@ -77,19 +77,19 @@ fn set_limits(descriptors: u64) -> nix::Result<()> {
 }
 
 /// Moves to a root directory that has no name and no content. False without CAP_SYS_CHROOT.
-fn enter_empty_root(held: &CapState) -> Result<bool, Failure> {
+fn enter_empty_root(held: &CapState) -> Result<bool, ConfineFailure> {
     if !held.effective.has(Cap::SYS_CHROOT) {
         return Ok(false);
     }
     for place in ["/run", "/tmp", "/dev/shm"] {
         if let Ok(directory) = nameless_directory(place) {
-            unistd::fchdir(directory).map_err(Failure::at(ConfineStep::Root))?;
-            unistd::chroot(".").map_err(Failure::at(ConfineStep::Root))?;
-            unistd::chdir("/").map_err(Failure::at(ConfineStep::Root))?;
+            unistd::fchdir(directory).map_err(ConfineFailure::at(ConfineStep::Root))?;
+            unistd::chroot(".").map_err(ConfineFailure::at(ConfineStep::Root))?;
+            unistd::chdir("/").map_err(ConfineFailure::at(ConfineStep::Root))?;
             return Ok(true);
         }
     }
-    Err(Failure { step: ConfineStep::Root, errno: libc::EROFS })
+    Err(ConfineFailure { step: ConfineStep::Root, errno: libc::EROFS })
 }
 
 fn nameless_directory(place: &str) -> nix::Result<OwnedFd> {
@@ -100,9 +100,9 @@ fn nameless_directory(place: &str) -> nix::Result<OwnedFd> {
     directory
 }
 
-fn drop_bounding(held: &CapState, limitations: &mut Limitations) -> Result<(), Failure> {
+fn drop_bounding(held: &CapState, limitations: &mut Limitations) -> Result<(), ConfineFailure> {
     if held.effective.has(Cap::SETPCAP) {
-        return bounding::clear().map_err(Failure::at(ConfineStep::Bounding));
+        return bounding::clear().map_err(ConfineFailure::at(ConfineStep::Bounding));
     }
     if !bounding::probe().is_empty() {
         limitations.add(Limitation::BoundingKept);
@@ -156,14 +156,14 @@ fn become_user(
     held: &CapState,
     ids: &IdMap,
     limitations: &mut Limitations,
-) -> Result<(), Failure> {
+) -> Result<(), ConfineFailure> {
     let may_change = held.effective.has(Cap::SETUID) && held.effective.has(Cap::SETGID);
     if let Some((uid, gid)) = user
         && may_change
         && ids.contains(uid, gid)
     {
         if uid == 0 || gid == 0 {
-            return Err(Failure { step: ConfineStep::User, errno: libc::EINVAL });
+            return Err(ConfineFailure { step: ConfineStep::User, errno: libc::EINVAL });
         }
         drop_groups(may_change, ids, limitations)?;
         return set_ids(Uid::from_raw(uid), Gid::from_raw(gid));
@@ -172,7 +172,7 @@ fn become_user(
     // has no power over files that are not its own. If it may not switch and is not asked to, as
     // under a unit that leaves it no CAP_SETUID, landlock keeps it from files.
     if Uid::effective().is_root() && !ids.has_one_user() && (may_change || user.is_some()) {
-        return Err(Failure { step: ConfineStep::User, errno: libc::EPERM });
+        return Err(ConfineFailure { step: ConfineStep::User, errno: libc::EPERM });
     }
     if user != Some((Uid::effective().as_raw(), Gid::effective().as_raw())) {
         limitations.add(Limitation::UserKept);
@@ -180,13 +180,13 @@ fn become_user(
     drop_groups(may_change, ids, limitations)
 }
 
-fn set_ids(uid: Uid, gid: Gid) -> Result<(), Failure> {
-    unistd::setresgid(gid, gid, gid).map_err(Failure::at(ConfineStep::Group))?;
-    unistd::setresuid(uid, uid, uid).map_err(Failure::at(ConfineStep::User))?;
+fn set_ids(uid: Uid, gid: Gid) -> Result<(), ConfineFailure> {
+    unistd::setresgid(gid, gid, gid).map_err(ConfineFailure::at(ConfineStep::Group))?;
+    unistd::setresuid(uid, uid, uid).map_err(ConfineFailure::at(ConfineStep::User))?;
     // The kernel must refuse the way back.
     let root = Uid::from_raw(0);
     if unistd::setresuid(root, root, root).is_ok() {
-        return Err(Failure { step: ConfineStep::User, errno: 0 });
+        return Err(ConfineFailure { step: ConfineStep::User, errno: 0 });
     }
     Ok(())
 }
@@ -195,20 +195,20 @@ fn drop_groups(
     may_change: bool,
     ids: &IdMap,
     limitations: &mut Limitations,
-) -> Result<(), Failure> {
+) -> Result<(), ConfineFailure> {
     if may_change && ids.may_set_groups {
-        return unistd::setgroups(&[]).map_err(Failure::at(ConfineStep::Groups));
+        return unistd::setgroups(&[]).map_err(ConfineFailure::at(ConfineStep::Groups));
     }
-    if !unistd::getgroups().map_err(Failure::at(ConfineStep::Groups))?.is_empty() {
+    if !unistd::getgroups().map_err(ConfineFailure::at(ConfineStep::Groups))?.is_empty() {
         limitations.add(Limitation::GroupsKept);
     }
     Ok(())
 }
 
 /// Forbids files, TCP ports, abstract sockets and signals beyond this process, as far as possible.
-fn landlock(limitations: &mut Limitations) -> Result<(), Failure> {
+fn landlock(limitations: &mut Limitations) -> Result<(), ConfineFailure> {
     let Ok(status) = restrict_self() else {
-        return Err(Failure::io(ConfineStep::Landlock, &io::Error::last_os_error()));
+        return Err(ConfineFailure::io(ConfineStep::Landlock, &io::Error::last_os_error()));
     };
     match status.ruleset {
         RulesetStatus::FullyEnforced => {}
@@ -228,21 +228,27 @@ fn restrict_self() -> Result<RestrictionStatus, RulesetError> {
         .restrict_self()
 }
 
-fn refuse_root_without_landlock(ids: &IdMap, limitations: Limitations) -> Result<(), Failure> {
+fn refuse_root_without_landlock(
+    ids: &IdMap,
+    limitations: Limitations,
+) -> Result<(), ConfineFailure> {
     let has_landlock = !limitations.has(Limitation::NoLandlock);
     if has_landlock || !Uid::effective().is_root() || ids.has_one_user() {
         return Ok(());
     }
-    Err(Failure { step: ConfineStep::User, errno: libc::EPERM })
+    Err(ConfineFailure { step: ConfineStep::User, errno: libc::EPERM })
 }
 
-fn check_files_out_of_reach(chrooted: bool, limitations: &mut Limitations) -> Result<(), Failure> {
+fn check_files_out_of_reach(
+    chrooted: bool,
+    limitations: &mut Limitations,
+) -> Result<(), ConfineFailure> {
     let paths = ["/", "/etc/passwd", "/proc/self/status"];
     if paths.into_iter().all(|path| File::open(path).is_err()) {
         return Ok(());
     }
     if chrooted || !limitations.has(Limitation::NoLandlock) {
-        return Err(Failure { step: ConfineStep::Files, errno: 0 });
+        return Err(ConfineFailure { step: ConfineStep::Files, errno: 0 });
     }
     limitations.add(Limitation::FilesInReach);
     Ok(())

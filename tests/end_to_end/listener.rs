@@ -312,7 +312,7 @@ fn a_set_up_out_of_order_is_refused_with_a_message() {
         let Some(ToGatekeeper::Failed { step, errno }) = message(&mut pipe, LONG).unwrap() else {
             panic!()
         };
-        let failure = toctoc::edge::confine::Failure::from_pipe(step, errno).unwrap();
+        let failure = toctoc::edge::confine::ConfineFailure::from_pipe(step, errno).unwrap();
         assert!(failure.fault().what.contains("set-up"));
         assert!(process.wait(LONG).is_some());
     }

@@ -27,7 +27,7 @@ use crate::edge::clock;
 use crate::edge::command::Runner;
 use crate::edge::event_loop::{PollSet, next_signal, signals};
 use crate::edge::runner_pipe::{FromRunner, Received, RunRequest, RunnerPipe, ToRunner};
-use journal::Journal;
+use journal::RunnerJournal;
 
 mod journal;
 
@@ -79,7 +79,7 @@ struct Process {
     signals: SignalFd,
     log: ClassicLog,
     journals: PathBuf,
-    journal: Journal,
+    journal: RunnerJournal,
     /// The time of the next attempt to write what the journal did not take.
     write_again: Option<Boot>,
     /// It was reported that there is no journal.
@@ -94,9 +94,9 @@ impl Process {
     /// `socket` leads to the daemon; `journals` is the directory of the journals.
     fn new(socket: OwnedFd, journals: PathBuf, now: Now) -> io::Result<Self> {
         let signals = signals(&[Signal::SIGCHLD])?;
-        let (journal, entries) = Journal::open(&journals, now);
+        let (journal, entries) = RunnerJournal::open(&journals, now);
         let write_again = match journal {
-            Journal::NoRoom(_) => Some(now.boot.plus(AGAIN)),
+            RunnerJournal::NoRoom(_) => Some(now.boot.plus(AGAIN)),
             _ => None,
         };
         Ok(Self {
@@ -141,7 +141,7 @@ impl Process {
             // A fault was reported, or will be when it keeps a door closed.
             let _ = self.recover_journal(now);
         }
-        if let Journal::Open(state) = &mut self.journal
+        if let RunnerJournal::Open(state) = &mut self.journal
             && state.maintain_now().is_err()
         {
             self.write_again = Some(now.boot.plus(AGAIN));
@@ -201,23 +201,23 @@ impl Process {
     /// leave a door open.
     fn store(&mut self, now: Now, entry: &OpeningEntry) -> Result<(), Fault> {
         let record = [Record::Opened(entry.clone())];
-        if let Journal::Open(state) = &mut self.journal
+        if let RunnerJournal::Open(state) = &mut self.journal
             && state.commit(&record).is_ok()
         {
             return Ok(());
         }
         self.recover_journal(now)?;
         match &mut self.journal {
-            Journal::Open(state) => {
+            RunnerJournal::Open(state) => {
                 let stored = state.commit(&record);
                 if stored.is_err() {
                     self.write_again = Some(now.boot.plus(AGAIN));
                 }
                 stored
             }
-            Journal::NoRoom(fault) => Err(fault.clone()),
-            Journal::Never(_) if self.has_warned => Ok(()),
-            Journal::Never(fault) => {
+            RunnerJournal::NoRoom(fault) => Err(fault.clone()),
+            RunnerJournal::Never(_) if self.has_warned => Ok(()),
+            RunnerJournal::Never(fault) => {
                 let text =
                     format!("warning: a stop command will not survive a reboot: {}", fault.what);
                 self.has_warned = true;
@@ -230,19 +230,20 @@ impl Process {
     /// Writes again what the journal did not take: which openings have ended. Otherwise the next
     /// start would run their stop commands once more.
     fn recover_journal(&mut self, now: Now) -> Result<(), Fault> {
-        let is_poisoned = matches!(&self.journal, Journal::Open(state) if state.is_poisoned());
+        let is_poisoned =
+            matches!(&self.journal, RunnerJournal::Open(state) if state.is_poisoned());
         if self.write_again.is_none() && !is_poisoned {
             return Ok(());
         }
-        if let Journal::NoRoom(_) = self.journal {
-            let (journal, entries) = Journal::open(&self.journals, now);
+        if let RunnerJournal::NoRoom(_) = self.journal {
+            let (journal, entries) = RunnerJournal::open(&self.journals, now);
             self.journal = journal;
             self.openings.take_over(now, entries);
         }
         let recovered = match &mut self.journal {
-            Journal::Open(state) => journal::remove_ended(state, now, &self.openings),
-            Journal::NoRoom(fault) => Err(fault.clone()),
-            Journal::Never(_) => Ok(()),
+            RunnerJournal::Open(state) => journal::remove_ended(state, now, &self.openings),
+            RunnerJournal::NoRoom(fault) => Err(fault.clone()),
+            RunnerJournal::Never(_) => Ok(()),
         };
         self.write_again = match recovered {
             Ok(()) => None,
@@ -284,7 +285,7 @@ impl Process {
     /// Removes an opening from the journal. If that fails, its stop command runs once more at the
     /// next start: twice is better than never.
     fn forget(&mut self, now: Now, id: u64) {
-        if let Journal::Open(state) = &mut self.journal
+        if let RunnerJournal::Open(state) = &mut self.journal
             && state.commit(&[Record::Stopped { id }]).is_err()
         {
             self.write_again = Some(now.boot.plus(AGAIN));

@@ -75,7 +75,7 @@ impl Gatekeeper {
         let claim = Claim { client: client.id, knock };
         // Our own name: `h` names the gateway too, but it is the listener's word.
         let authentic = Authentic::verify(claim, client, self.in_force.gateway())?;
-        let entropy = self.machine.entropy().map_err(|_| Reject::State)?;
+        let entropy = self.host.entropy().map_err(|_| Reject::State)?;
         match self.policy.decide(now, authentic, &mut self.replay, &mut self.grants, entropy) {
             Decision::Refuse(refused) => {
                 if let Some(Alarm { client, first, again }) = refused.alarm {
@@ -115,7 +115,7 @@ impl Gatekeeper {
         openings: Vec<JournalledOpening>,
     ) {
         // The commit may have taken long, and what a grant has left is less by that.
-        let now = self.machine.now();
+        let now = self.host.now();
         let mut changes = Vec::new();
         let mut pending = Vec::new();
         for (ticket, committed) in tickets.into_iter().zip(committed) {

@@ -32,10 +32,10 @@ const MAX_PAUSE: u32 = 60;
 #[derive(Default)]
 pub(super) struct Listeners {
     last: u32,
-    current: Option<Listener>,
+    current: Option<RunningListener>,
     starting: Option<StartingListener>,
     /// It was replaced: it sends the knocks that it still has, then ends.
-    retiring: Option<(Listener, Boot)>,
+    retiring: Option<(RunningListener, Boot)>,
     restart_at: Option<Boot>,
     /// Seconds before the last restart.
     pause: u32,
@@ -44,7 +44,7 @@ pub(super) struct Listeners {
     counters: ListenerCounters,
 }
 
-struct Listener {
+struct RunningListener {
     id: ListenerId,
     /// What it was started with: names its clients by their rows.
     prepared: Arc<Prepared>,
@@ -52,7 +52,7 @@ struct Listener {
 }
 
 struct StartingListener {
-    listener: Listener,
+    listener: RunningListener,
     /// As it was told.
     doors: Vec<Door>,
     why: StartReason,
@@ -83,7 +83,7 @@ struct ListenerCounters {
 impl Listeners {
     /// The listener that the process began with is at work.
     pub(super) fn with_first(prepared: &Arc<Prepared>, ready: ListenerReady) -> Listeners {
-        let first = Listener { id: ListenerId(0), prepared: Arc::clone(prepared), ready };
+        let first = RunningListener { id: ListenerId(0), prepared: Arc::clone(prepared), ready };
         let doors = prepared.config.settings.doors.clone();
         Listeners { current: Some(first), doors, ..Listeners::default() }
     }
@@ -149,7 +149,7 @@ impl Listeners {
         self.current.as_ref().is_some_and(|listener| listener.id == id)
     }
 
-    fn find(&self, id: ListenerId) -> Option<&Listener> {
+    fn find(&self, id: ListenerId) -> Option<&RunningListener> {
         let starting = self.starting.as_ref().map(|one| &one.listener);
         let retiring = self.retiring.as_ref().map(|(listener, _)| listener);
         [self.current.as_ref(), starting, retiring]
@@ -187,7 +187,7 @@ impl Listeners {
         };
         out.push(Output::StartListener(id, start));
         let listener =
-            Listener { id, prepared: Arc::clone(prepared), ready: ListenerReady::default() };
+            RunningListener { id, prepared: Arc::clone(prepared), ready: ListenerReady::default() };
         let deadline = now.boot.plus(PATIENCE);
         self.starting = Some(StartingListener { listener, doors, why, deadline, is_ready: false });
     }

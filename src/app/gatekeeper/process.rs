@@ -5,14 +5,14 @@ use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
-use super::Machine;
+use super::Host;
 use crate::core::types::{Fault, Now};
 use crate::edge::{clock, entropy};
 
 /// The machine that we run on.
-pub(super) struct ThisMachine;
+pub(super) struct ThisHost;
 
-impl Machine for ThisMachine {
+impl Host for ThisHost {
     fn now(&self) -> Now {
         clock::now()
     }

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::events::Network;
-use super::process::ThisMachine;
+use super::process::ThisHost;
 use super::serve::{Server, Sources};
 use super::{
-    CHECK, Commands, Gatekeeper, Guard, InForce, Journal, Listeners, Machine, process, rights,
+    CHECK, Commands, Gatekeeper, Guard, Host, InForce, Journal, Listeners, process, rights,
 };
 use crate::app::listener_process::{
     ListenerProcess, ListenerReady, ListenerStart, MissingInterface,
@@ -29,7 +29,7 @@ pub(super) struct Beginning<'a> {
     pub(super) path: &'a Path,
     pub(super) prepared: Arc<Prepared>,
     pub(super) network: Network,
-    pub(super) machine: Box<dyn Machine>,
+    pub(super) host: Box<dyn Host>,
     pub(super) state: State,
     pub(super) recovered: Recovered,
     pub(super) openings: Openings,
@@ -68,7 +68,7 @@ impl Gatekeeper {
             guard: Guard::new(started, beginning.firewall),
             commands: Commands::new(beginning.openings),
             listeners: Listeners::with_first(&prepared, beginning.listener),
-            machine: beginning.machine,
+            host: beginning.host,
             in_force,
             doors: Default::default(),
             reload: Default::default(),
@@ -81,7 +81,7 @@ impl Gatekeeper {
             ending: None,
         };
         gatekeeper.end_what_is_not_allowed(started);
-        let now = gatekeeper.machine.now();
+        let now = gatekeeper.host.now();
         gatekeeper.guard_loaded(
             now,
             GuardReport::Loaded { reloaded: false, elements: beginning.elements },
@@ -141,7 +141,7 @@ fn start(path: &Path) -> Result<Server, Fault> {
         path,
         prepared: Arc::clone(&prepared),
         network,
-        machine: Box::new(ThisMachine),
+        host: Box::new(ThisHost),
         state,
         recovered,
         openings,

@@ -89,13 +89,13 @@ impl ConfineStep {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct ConfineFailure {
     pub step: ConfineStep,
     /// The kernel's error number; 0 if the kernel reported success without effect.
     pub errno: i32,
 }
 
-impl Failure {
+impl ConfineFailure {
     pub fn io(step: ConfineStep, error: &io::Error) -> Self {
         Self { step, errno: error.raw_os_error().unwrap_or(0) }
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{ConfineStep, Failure, Limitation, Limitations};
+use super::{ConfineFailure, ConfineStep, Limitation, Limitations};
 use crate::core::types::Fault;
 
 /// Asks the kernel about the listener, from outside: ids, groups, capabilities, no_new_privs,
@@ -15,7 +15,7 @@ pub fn verify(
     // The listener inherited our filters, so they prove nothing: it must have one more.
     let inherited = filters(&status("self")?);
     let status = status(&process.to_string())?;
-    check(&status, limitations, user, Some(inherited)).map_err(Failure::fault)
+    check(&status, limitations, user, Some(inherited)).map_err(ConfineFailure::fault)
 }
 
 pub(super) fn status(process: &str) -> Result<String, Fault> {
@@ -31,7 +31,7 @@ pub(super) fn check(
     limitations: Limitations,
     user: Option<(u32, u32)>,
     inherited: Option<u64>,
-) -> Result<(), Failure> {
+) -> Result<(), ConfineFailure> {
     let (uid, gid) = match user {
         Some((uid, gid)) if !limitations.has(Limitation::UserKept) => (Some(uid), Some(gid)),
         _ => (None, None),
@@ -43,7 +43,7 @@ pub(super) fn check(
         && (limitations.has(Limitation::BoundingKept) || is_empty(status, "CapBnd"))
         && field(status, "NoNewPrivs") == Some("1")
         && inherited.is_none_or(|inherited| filters(status) > inherited);
-    if good { Ok(()) } else { Err(Failure { step: ConfineStep::Proof, errno: 0 }) }
+    if good { Ok(()) } else { Err(ConfineFailure { step: ConfineStep::Proof, errno: 0 }) }
 }
 
 /// True if real, effective, saved and file system id are the same, and equal to `wanted`.

@@ -8,7 +8,7 @@ use seccompiler::{
     SeccompRule, apply_filter,
 };
 
-use super::{ConfineStep, Failure};
+use super::{ConfineFailure, ConfineStep};
 
 /// Allowed with any arguments. No open, socket, bind, exec, clone, kill or write: not even a panic
 /// can print its message, but it ends the process as well.
@@ -28,12 +28,12 @@ const ALLOWED: &[libc::c_long] = &[
 ];
 
 /// Enforces the list for this thread, for good.
-pub(super) fn allow_only_needed() -> Result<(), Failure> {
+pub(super) fn allow_only_needed() -> Result<(), ConfineFailure> {
     let Ok(program) = program() else {
-        return Err(Failure { step: ConfineStep::Seccomp, errno: 0 });
+        return Err(ConfineFailure { step: ConfineStep::Seccomp, errno: 0 });
     };
     apply_filter(&program)
-        .map_err(|_| Failure::io(ConfineStep::Seccomp, &io::Error::last_os_error()))
+        .map_err(|_| ConfineFailure::io(ConfineStep::Seccomp, &io::Error::last_os_error()))
 }
 
 fn program() -> Result<BpfProgram, seccompiler::BackendError> {

@@ -88,9 +88,9 @@ fn child_process() {
     std::process::exit(DONE);
 }
 
-fn refused(outcome: Result<Limitations, Failure>) {
+fn refused(outcome: Result<Limitations, ConfineFailure>) {
     match outcome {
-        Err(Failure { step: ConfineStep::User, .. }) => std::process::exit(REFUSED),
+        Err(ConfineFailure { step: ConfineStep::User, .. }) => std::process::exit(REFUSED),
         _ => std::process::exit(1),
     }
 }
@@ -195,11 +195,11 @@ fn the_map_of_a_user_namespace_lists_its_ids() {
 
 #[test]
 fn steps_and_limitations_survive_the_pipe_and_nonsense_does_not() {
-    let failure = Failure { step: ConfineStep::Landlock, errno: libc::EPERM };
-    assert_eq!(Failure::from_pipe(failure.step as u8, failure.errno), Some(failure));
+    let failure = ConfineFailure { step: ConfineStep::Landlock, errno: libc::EPERM };
+    assert_eq!(ConfineFailure::from_pipe(failure.step as u8, failure.errno), Some(failure));
     assert!(failure.fault().what.contains("landlock"));
-    assert_eq!(Failure::from_pipe(0, 0), None);
-    assert_eq!(Failure::from_pipe(200, 0), None);
+    assert_eq!(ConfineFailure::from_pipe(0, 0), None);
+    assert_eq!(ConfineFailure::from_pipe(200, 0), None);
     let mut limitations = Limitations::default();
     limitations.add(Limitation::UserKept);
     limitations.add(Limitation::Inherited);

@@ -51,7 +51,7 @@ pub fn start(rules: &GuardRules) -> Result<Started, Fault> {
     };
     let watch = TableWatch::open(plan.table(), &authors)?;
     let loaded = load(&program, &plan, &authors)?;
-    let mut guard = Guard { program, plan, loaded, authors, netlink };
+    let mut guard = LoadedGuard { program, plan, loaded, authors, netlink };
     let elements = guard.elements()?;
     Ok(Started { link, guard: NftGuard(Arc::new(Mutex::new(guard))), watch, elements })
 }
@@ -88,9 +88,9 @@ impl Firewall for NftLink {
 
 /// The half beside the poll loop. Clones are the same guard; a task waits until the last is done.
 #[derive(Clone)]
-pub struct NftGuard(Arc<Mutex<Guard>>);
+pub struct NftGuard(Arc<Mutex<LoadedGuard>>);
 
-struct Guard {
+struct LoadedGuard {
     program: NftProgram,
     plan: GuardPlan,
     /// The ruleset that was read back after the last load.
@@ -124,7 +124,7 @@ impl NftGuard {
     }
 }
 
-impl Guard {
+impl LoadedGuard {
     fn verify(&mut self, rules: &GuardRules) -> Result<(GuardPlan, NftProgram), Fault> {
         let plan = rules.plan()?;
         let program = NftProgram::new(&rules.firewall.nft)?.with(&self.authors);

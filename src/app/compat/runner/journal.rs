@@ -15,7 +15,7 @@ const SLOTS: u32 = 64;
 const ROOM: u64 = 64 << 10;
 
 /// The journal of the stop commands.
-pub(super) enum Journal {
+pub(super) enum RunnerJournal {
     Open(Box<State>),
     /// The disk is full: until it is not, no door with a stop command opens.
     NoRoom(Fault),
@@ -24,13 +24,13 @@ pub(super) enum Journal {
     Never(Fault),
 }
 
-impl Journal {
+impl RunnerJournal {
     /// Opens a journal of our own below `base`. Also returns what is still to be done.
     pub(super) fn open(base: &Path, now: Now) -> (Self, Vec<OpeningEntry>) {
         match adopt(base, now) {
-            Ok((state, entries)) => (Journal::Open(Box::new(state)), entries),
-            Err(fault) if is_full(base) => (Journal::NoRoom(fault), Vec::new()),
-            Err(fault) => (Journal::Never(fault), Vec::new()),
+            Ok((state, entries)) => (RunnerJournal::Open(Box::new(state)), entries),
+            Err(fault) if is_full(base) => (RunnerJournal::NoRoom(fault), Vec::new()),
+            Err(fault) => (RunnerJournal::Never(fault), Vec::new()),
         }
     }
 }

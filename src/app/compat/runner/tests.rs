@@ -204,7 +204,7 @@ fn without_a_journal_openings_begin_and_one_warning_says_what_is_lost() {
     // A file where the directory should be.
     fs::write(folder.path().join("journals"), "").unwrap();
     let mut bench = Bench::in_folder(folder);
-    assert!(matches!(bench.process.journal, Journal::Never(_)));
+    assert!(matches!(bench.process.journal, RunnerJournal::Never(_)));
     bench.order("one", Some("stop"), 10);
     bench.order("two", Some("stop"), 10);
     bench.until(|bench| bench.ran().len() == 2);
@@ -215,7 +215,7 @@ fn without_a_journal_openings_begin_and_one_warning_says_what_is_lost() {
 #[test]
 fn on_a_full_disk_no_door_with_a_stop_command_opens_and_others_do() {
     let mut bench = Bench::new();
-    bench.process.journal = Journal::NoRoom(Fault::new("no space left", ""));
+    bench.process.journal = RunnerJournal::NoRoom(Fault::new("no space left", ""));
     // The journal is tried again only when its time has come.
     bench.process.write_again = None;
     bench.order("refused", Some("stop"), 10);
@@ -231,13 +231,13 @@ fn on_a_full_disk_no_door_with_a_stop_command_opens_and_others_do() {
 #[test]
 fn a_journal_is_opened_as_soon_as_there_is_room_again() {
     let mut bench = Bench::new();
-    bench.process.journal = Journal::NoRoom(Fault::new("no space left", ""));
+    bench.process.journal = RunnerJournal::NoRoom(Fault::new("no space left", ""));
     bench.process.write_again = Some(bench.now.boot.plus(AGAIN));
     bench.step();
-    assert!(matches!(bench.process.journal, Journal::NoRoom(_)));
+    assert!(matches!(bench.process.journal, RunnerJournal::NoRoom(_)));
     bench.later(u64::from(AGAIN) + 1);
     bench.step();
-    assert!(matches!(bench.process.journal, Journal::Open(_)));
+    assert!(matches!(bench.process.journal, RunnerJournal::Open(_)));
     assert_eq!(bench.process.write_again, None);
     bench.order("start", Some("stop"), 10);
     bench.until(|bench| bench.ran() == ["start"]);

@@ -14,7 +14,7 @@ use crate::app::gatekeeper::events::{
     Event, Lane, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult,
 };
 use crate::app::gatekeeper::start::Beginning;
-use crate::app::gatekeeper::{Gatekeeper, Machine};
+use crate::app::gatekeeper::{Gatekeeper, Host};
 use crate::app::listener_process::ListenerReady;
 use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
@@ -120,12 +120,12 @@ pub(super) struct World {
     knocks: u64,
 }
 
-struct FakeMachine {
+struct FakeHost {
     clock: Rc<Cell<Now>>,
     entropy: u64,
 }
 
-impl Machine for FakeMachine {
+impl Host for FakeHost {
     fn now(&self) -> Now {
         self.clock.get()
     }
@@ -600,7 +600,7 @@ fn begin(
         path: Path::new("/toctocd.toml"),
         prepared: Arc::new(files.prepare()?),
         network: network(),
-        machine: Box::new(FakeMachine { clock: Rc::clone(clock), entropy: 0 }),
+        host: Box::new(FakeHost { clock: Rc::clone(clock), entropy: 0 }),
         state,
         recovered,
         openings,
