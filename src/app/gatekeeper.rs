@@ -1,6 +1,6 @@
 //! The privileged process: it verifies knocks, decides, journals, and changes the firewall.
 //!
-//! [`Gatekeeper`] is a state machine made of parts: it is handed one event after another and
+//! `Gatekeeper` is a state machine made of parts: it is handed one event after another and
 //! answers with outputs. It calls only three things that belong to the world, each of them quick:
 //! the journal's commit, the firewall's socket, the clock and the kernel's entropy. All else is
 //! done by `serve`, and what may wait for the world beside the loop (`tasks`).

@@ -37,7 +37,7 @@ pub fn load_all(path: &Path) -> Result<GatewayConfig, Fault> {
 /// Reads the configuration and, if it names one, the knockd.conf.
 ///
 /// # Errors
-/// As [`everything`].
+/// As [`load_all`].
 pub fn settings(path: &Path) -> Result<Settings, Fault> {
     let mut settings = native(path)?;
     settings.doors.iter_mut().try_for_each(first_sequence)?;
@@ -54,7 +54,7 @@ pub fn settings(path: &Path) -> Result<Settings, Fault> {
 /// of them is broken.
 ///
 /// # Errors
-/// As [`everything`].
+/// As [`load_all`].
 pub fn native(path: &Path) -> Result<Settings, Fault> {
     let text = files::read(path, FileCheck::Trusted).map_err(|fault| match path.exists() {
         true => fault,
@@ -66,7 +66,7 @@ pub fn native(path: &Path) -> Result<Settings, Fault> {
 /// Reads the gateway's keys.
 ///
 /// # Errors
-/// As [`everything`].
+/// As [`load_all`].
 pub fn keys(settings: &Settings) -> Result<GatewayFile, Fault> {
     let path = &settings.gateway.key_file;
     let text = files::read(path, FileCheck::Secret)?;
@@ -76,7 +76,7 @@ pub fn keys(settings: &Settings) -> Result<GatewayFile, Fault> {
 /// Reads the enrolled clients.
 ///
 /// # Errors
-/// As [`everything`]; also a client who may open what is not configured.
+/// As [`load_all`]; also a client who may open what is not configured.
 pub fn clients(settings: &Settings) -> Result<Vec<Client>, Fault> {
     let path = &settings.gateway.clients_file;
     let text = files::read(path, FileCheck::Trusted)?;

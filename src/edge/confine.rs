@@ -2,7 +2,7 @@
 //! it may still do.
 //!
 //! Nothing here is silently optional. Each step succeeds, or is not possible on this system and is
-//! reported as a [`Limitation`], or ends the process with a [`Failure`]. Return values are not
+//! reported as a [`Limitation`], or ends the process with a [`ConfineFailure`]. Return values are not
 //! enough: the kernel's own account of the process is checked afterwards.
 
 use std::fs::{self, File};
