@@ -26,7 +26,7 @@ fn lose_sealed_knocks(gate: &Gate) {
 
 /// Checks exit code and standard error.
 fn says(output: &Output, code: i32, words: &[&str]) {
-    let text = stderr(&output);
+    let text = stderr(output);
     assert_eq!(output.status.code(), Some(code), "{text}");
     for words in words {
         assert!(text.contains(words), "no {words:?} in {text}");

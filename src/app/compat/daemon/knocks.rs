@@ -115,17 +115,14 @@ impl Knockd {
         let Some(door) = self.conf.doors.get(usize::from(index)) else { return };
         let who = self.names.shown(source);
         let text = format!("{who}: {}: OPEN SESAME", door.name);
-        let order = match door.commands(source) {
-            Some(commands) => Some(RunRequest {
-                door: door.name.clone(),
-                source,
-                who,
-                start: commands.start.into(),
-                stop: commands.stop.map(Into::into),
-                timeout: door.cmd_timeout,
-            }),
-            None => None,
-        };
+        let order = door.commands(source).map(|commands| RunRequest {
+            door: door.name.clone(),
+            source,
+            who,
+            start: commands.start.into(),
+            stop: commands.stop.map(Into::into),
+            timeout: door.cmd_timeout,
+        });
         self.line(ClassicLine::shown(&text));
         if !self.use_up(index) {
             return;

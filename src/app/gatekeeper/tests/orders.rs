@@ -479,10 +479,13 @@ fn a_state_that_turns_out_to_be_lost_while_we_run_demands_challenges_and_keeps_o
 
 // 11. SIGTERM during each of these.
 
+/// Brings one thing under way.
+type Interruption = fn(&mut World);
+
 /// Everything that can be under way when the end comes.
 #[test]
 fn the_end_is_obeyed_whatever_is_under_way() {
-    let interruptions: [(&str, fn(&mut World)); 8] = [
+    let interruptions: [(&str, Interruption); 8] = [
         ("a failed commit", |world| {
             world.disk.set_broken(true);
             world.knock(Anna, "ssh");
