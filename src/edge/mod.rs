@@ -28,6 +28,7 @@ pub mod gatekeeper_pipe;
 pub mod knock_packet;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod link;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod log;
 pub mod names;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
@@ -46,5 +47,5 @@ pub mod state;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod sys;
 pub mod terminal;
-#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod worker;
