@@ -1,9 +1,9 @@
-//! The privileged process: it verifies knocks, decides, journals, and changes the firewall.
+//! The privileged process: verifies knocks, decides, journals, and changes the firewall.
 //!
-//! `Gatekeeper` is a state machine made of parts: it is handed one event after another and
-//! answers with outputs. It calls only three things that belong to the world, each of them quick:
-//! the journal's commit, the firewall's socket, the clock and the kernel's entropy. All else is
-//! done by `serve`, and what may wait for the world beside the loop (`tasks`).
+//! `Gatekeeper` is a state machine made of parts. It handles one event at a time and produces
+//! outputs. It makes only these direct calls to the outside, all of them quick: the journal's
+//! commit, the firewall's socket, the clock, and the kernel's entropy. `serve` does everything
+//! else; work that may block runs outside the loop (see `tasks`).
 
 use crate::core::grants::Grants;
 use crate::core::policy::Policy;
@@ -43,20 +43,19 @@ use requests::Requests;
 pub use start::{RunFault, run};
 use tasks::Tasks;
 
-/// Seconds between two checks of what nobody would tell us of.
+/// Seconds between two periodic checks, which find changes that cause no event.
 const CHECK: u32 = 10;
-/// Seconds that the end waits for commands that run.
+/// Seconds that the shutdown waits for running commands.
 const PATIENCE: u32 = 10;
 
-/// Clock and entropy, which are read in the middle of an event.
+/// Clock and entropy, read while an event is handled.
 trait Host {
-    /// This moment.
     fn now(&self) -> Now;
-    /// Random bytes that are no secret.
+    /// Random bytes; they need not stay secret.
     fn entropy(&mut self) -> Result<[u8; 16], Fault>;
 }
 
-/// The state machine. Each part owns its state; this routes what happens to them.
+/// The state machine. Each part owns its state; `Gatekeeper` passes events to the parts.
 struct Gatekeeper {
     host: Box<dyn Host>,
     in_force: InForce,
@@ -75,12 +74,12 @@ struct Gatekeeper {
     counters: Counters,
     remote: RemoteGrants,
     next_check: Boot,
-    /// Until when the end waits, once it has begun.
+    /// The deadline of the shutdown, once it has begun.
     ending: Option<Boot>,
 }
 
 impl Gatekeeper {
-    /// Handles one event. `now` is the moment at which it is handled.
+    /// Handles one event at the moment `now`.
     fn handle(&mut self, now: Now, event: Event) {
         self.out.begin(now.boot);
         match event {
@@ -89,7 +88,7 @@ impl Gatekeeper {
             Event::TaskDone { id, result } => self.task_done(now, id, result),
             Event::Deadline => self.meet_deadlines(now),
             Event::Network(network) => self.network_changed(now, network),
-            // Nothing begins any more.
+            // Nothing new starts during the shutdown.
             _ if self.ending.is_some() => {}
             Event::Hangup => self.reload_asked(None),
             Event::Listener { id, messages } => self.listener_messages(now, id, messages),
@@ -101,12 +100,12 @@ impl Gatekeeper {
         self.settle(now);
     }
 
-    /// All that is to be done since the last call.
+    /// The outputs since the last call, in order.
     fn take_outputs(&mut self) -> Vec<Output> {
         self.out.take()
     }
 
-    /// When [`Event::Deadline`] is due.
+    /// The moment at which [`Event::Deadline`] is due.
     fn deadline(&self) -> Boot {
         let repairs = self.ending.is_none() && self.tasks.is_free(Lane::Guard);
         let deadlines = [
@@ -122,13 +121,13 @@ impl Gatekeeper {
         all.min().unwrap_or(self.next_check).min(self.next_check)
     }
 
-    /// True once the process may end.
+    /// True if the shutdown is complete or its deadline has passed.
     fn is_over(&self, now: Now) -> bool {
         let done = self.commands.are_idle() && self.journal.is_settled();
         self.ending.is_some_and(|until| done || until <= now.boot)
     }
 
-    /// Begins what has become possible, after every event.
+    /// Starts whatever has become possible. Runs after every event.
     fn settle(&mut self, now: Now) {
         if self.ending.is_none() {
             self.settle_commands(now);
@@ -154,7 +153,7 @@ impl Gatekeeper {
         }
     }
 
-    /// What nobody would tell us of.
+    /// The periodic check: finds changes that cause no event.
     fn check(&mut self, now: Now) {
         if let Some(reason) = self.replay.challenge_reason(now) {
             let text =
@@ -167,12 +166,13 @@ impl Gatekeeper {
         self.out.log_suppressed();
     }
 
-    /// Checks sooner than usual.
+    /// Brings the next periodic check forward to one second from now.
     fn check_soon(&mut self, now: Now) {
         self.next_check = self.next_check.min(now.boot.plus(1));
     }
 
-    /// A task has ended. One that was given up counts only where nothing else is true any more.
+    /// Handles the result of a task. A late result counts only where it still states a fact: the
+    /// enrolled clients, the state files, the rules in the guard, a used sequence.
     fn task_done(&mut self, now: Now, id: TaskId, result: TaskResult) {
         let Some((_, late)) = self.tasks.ended(id) else { return };
         match result {
@@ -188,7 +188,7 @@ impl Gatekeeper {
         }
     }
 
-    /// A task takes too long: what waits for it has failed.
+    /// Handles a task that missed its deadline: the work that waits for it fails.
     fn task_late(&mut self, now: Now, lane: Lane) {
         let fault = lane.late();
         match lane {
@@ -200,10 +200,10 @@ impl Gatekeeper {
         }
     }
 
-    /// Says that it serves.
+    /// Logs the state of the gateway and reports ready to the service manager.
     fn announce(&mut self, now: Now) {
         self.out.begin(now.boot);
-        // So that a clock that is set back while nobody runs is noticed.
+        // Records the time, so that a clock set back while toctocd is down is noticed.
         if let Some(record) = self.replay.heartbeat(now, 60) {
             self.journal.defer(&[record]);
         }
@@ -235,7 +235,8 @@ impl Gatekeeper {
         )
     }
 
-    /// Begins to end: no listener, no reload; what is open by commands is shut.
+    /// Begins the shutdown: ends the listeners, fails the reload, and runs the stop commands that
+    /// are still due.
     fn terminate(&mut self, now: Now) {
         if self.ending.is_none() {
             self.ending = Some(now.boot.plus(PATIENCE));
@@ -248,7 +249,7 @@ impl Gatekeeper {
         }
     }
 
-    /// The last words.
+    /// The last line of the log.
     fn last_line(&self) -> &'static str {
         match self.guard.is_off() {
             true => "shutting down; the guard stays off until the next start",

@@ -1,9 +1,9 @@
-//! Commands of doors and services: started when the journal knows how to end what they open, never
-//! waited for. See `core::openings` for what runs when.
+//! Commands of doors and services. A start command runs only after the journal knows the stop
+//! command; the gatekeeper never blocks on a command. See `core::openings` for what runs when.
 //!
-//! A grant of a service of commands is one only once its start command has ended well; its receipt
-//! waits for that. After every event grants, openings and waiting receipts are brought together: so
-//! no way on which a grant ends has to think of commands.
+//! A grant of a command service counts only once its start command has succeeded; its receipt waits
+//! for that. Grants, openings and waiting receipts are reconciled after every event, so code that
+//! ends a grant need not deal with commands.
 
 use std::collections::BTreeSet;
 
@@ -20,17 +20,17 @@ use crate::core::record::Record;
 use crate::core::reply::Reply;
 use crate::core::types::{Boot, Now, Reject};
 
-/// Openings and the receipts that depend on them.
+/// The openings, and the replies that wait for a start command.
 pub(super) struct Commands {
     openings: Openings,
     waiting: Vec<WaitingReply>,
-    /// The openings of which a command runs.
+    /// The openings with a running command.
     running: BTreeSet<u64>,
 }
 
-/// A reply that depends on a start command.
+/// A reply that waits for a start command.
 struct WaitingReply {
-    /// The listener that has its ticket.
+    /// The listener that holds the ticket.
     listener: ListenerId,
     ticket: u64,
     reply: Reply,
@@ -44,29 +44,27 @@ impl Commands {
         Commands { openings, waiting: Vec::new(), running: BTreeSet::new() }
     }
 
-    /// The openings under way.
     pub(super) fn openings(&mut self) -> &mut Openings {
         &mut self.openings
     }
 
-    /// True if the opening `id` is under way.
     pub(super) fn knows(&self, id: u64) -> bool {
         self.openings.knows(id)
     }
 
-    /// True if no command runs.
+    /// True if no command is running.
     pub(super) fn are_idle(&self) -> bool {
         self.running.is_empty()
     }
 
-    /// When something is due.
+    /// The next moment at which a reply or a command is due.
     pub(super) fn deadline(&self) -> Option<Boot> {
         let replies = self.waiting.iter().map(|one| one.until);
         replies.chain(self.openings.deadline()).min()
     }
 
-    /// The grants that never came to be: their start command failed, or somebody has waited for it
-    /// too long. Those are told that they have nothing, so they must have nothing.
+    /// The grants to end because their start command failed or took too long. Their clients are
+    /// told that nothing was granted, so the grants must not stay.
     fn failed(
         &self,
         now: Now,
@@ -86,7 +84,7 @@ impl Commands {
         keys
     }
 
-    /// Takes out the replies that can be given.
+    /// Takes out the replies that need not wait any longer.
     fn ready(&mut self, now: Now) -> Vec<WaitingReply> {
         let mut ready = Vec::new();
         for one in std::mem::take(&mut self.waiting) {
@@ -102,8 +100,7 @@ impl Commands {
 }
 
 impl Gatekeeper {
-    /// The openings without which these decisions would be about nothing: one for each place that
-    /// has none.
+    /// Prepares the openings that these decisions need: one for each service address that has none.
     pub(super) fn openings_for(
         &mut self,
         now: Now,
@@ -116,7 +113,7 @@ impl Gatekeeper {
             let Some(commands) = self.policy.commands(place.service) else { continue };
             match self.commands.openings.acquire(now, place, commands) {
                 Ok(opening) => openings.extend(opening),
-                // It has no opening then, and is answered so.
+                // Without an opening the reply reports trouble.
                 Err(refused) => {
                     self.out.log_at_most("hold", 10, refused.text().unwrap_or_default())
                 }
@@ -125,7 +122,7 @@ impl Gatekeeper {
         openings
     }
 
-    /// Begins what is in the journal.
+    /// Runs the start commands of openings that are in the journal.
     pub(super) fn begin(&mut self, now: Now, openings: Vec<JournalledOpening>) {
         let mut actions = Vec::new();
         for opening in openings {
@@ -134,8 +131,9 @@ impl Gatekeeper {
         self.execute(actions);
     }
 
-    /// The reply is given when the start command has ended. Beyond as many as a listener can ask
-    /// for, which only one that was taken over would do, the grant stands and nobody is told.
+    /// Keeps the reply until the start command has ended. The limit is more than an honest listener
+    /// can ask for; only a compromised one exceeds it. Beyond the limit the grant stands and no
+    /// reply is sent.
     pub(super) fn reply_later(
         &mut self,
         now: Now,
@@ -158,27 +156,26 @@ impl Gatekeeper {
         }
     }
 
-    /// A command has ended, or could not be started.
+    /// Handles the end of a command, or a command that could not be started.
     pub(super) fn command_ended(&mut self, now: Now, id: u64, end: CommandEnd) {
         self.commands.running.remove(&id);
         let mut actions = Vec::new();
         self.commands.openings.ended(now, id, end, &mut actions);
         self.execute(actions);
-        // One that could not be started is tried again in its time.
+        // A command that could not be started is tried again later, when it is due.
         if self.ending.is_some() && end != CommandEnd::NotNow {
             self.stop_all_commands(now);
         }
     }
 
-    /// Runs the commands whose time has come.
     pub(super) fn run_due_commands(&mut self, now: Now) {
         let mut actions = Vec::new();
         self.commands.openings.due(now, &mut actions);
         self.execute(actions);
     }
 
-    /// At the end: stop commands that wait run now instead of later, for a door that nobody watches
-    /// is better shut.
+    /// Runs all stop commands now instead of when they are due: no gatekeeper would be left to run
+    /// them on time.
     pub(super) fn stop_all_commands(&mut self, now: Now) {
         self.commands.waiting.clear();
         let mut actions = Vec::new();
@@ -187,7 +184,7 @@ impl Gatekeeper {
         self.execute(actions);
     }
 
-    /// Does what the openings ask for, in order.
+    /// Carries out the actions, in order.
     fn execute(&mut self, actions: Vec<OpeningAction>) {
         for action in actions {
             match action {
@@ -196,16 +193,16 @@ impl Gatekeeper {
                     self.out.push(Output::Run(job));
                 }
                 OpeningAction::Kill(id) => self.out.push(Output::Kill(id)),
-                // If this is lost, the stop command runs once more at the next start: late twice is
-                // better than never.
+                // If this record is lost, the stop command runs once more at the next start. Twice
+                // is better than never.
                 OpeningAction::Forget(id) => self.journal.defer(&[Record::Stopped { id }]),
                 OpeningAction::Note(note) => self.out.log(note.text(|_, ip| ip.to_string())),
             }
         }
     }
 
-    /// Brings grants, openings and replies together: what has opened is told, what has failed ends
-    /// its grants, and what nobody holds any more is shut.
+    /// Reconciles grants, openings and replies: sends the replies that are ready, ends the grants
+    /// whose start command failed, and closes the openings that no grant needs.
     pub(super) fn settle_commands(&mut self, now: Now) {
         let none = !self.grants.list().any(|grant| grant.place().is_some());
         if none && self.commands.waiting.is_empty() && !self.commands.openings.holds_any() {
@@ -224,7 +221,7 @@ impl Gatekeeper {
     fn end_what_did_not_open(&mut self, now: Now) {
         let grants = self.grants.list().filter_map(|grant| Some((grant.key, grant.place()?)));
         for key in self.commands.failed(now, grants) {
-            // Nothing of it is in the journal but how to end it, and nothing in the kernel.
+            // The journal holds only the opening, and the kernel holds nothing of this grant.
             self.grants.end(now, &[key], GrantEnd::Revoked);
             let (holder, service, who) = (self.in_force.holder(key.holder), key.service, key.who());
             self.out.log(format!(
@@ -242,7 +239,7 @@ impl Gatekeeper {
                 one.reply.trouble()
             }
         };
-        // The tickets of a listener that is gone are gone with it.
+        // If the listener is gone, the verdict is dropped.
         self.give_verdict(now, one.listener, one.ticket, &reply);
     }
 }

@@ -1,4 +1,4 @@
-//! Classic doors: what a completed sequence leads to.
+//! Classic doors: the effect of a completed sequence.
 //! See `commands` for the commands of a door.
 
 use std::collections::VecDeque;
@@ -17,37 +17,37 @@ use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::clock_time;
 use crate::edge::one_time::SequenceUse;
 
-/// Openings of all doors together.
+/// The rate limit on openings, for all doors together.
 const OPENINGS: Rate = Rate { burst: 256, per_second: 16 };
 
-/// Completed sequences on their way to an opening.
+/// Completed sequences that have not opened their door yet.
 #[derive(Default)]
 pub(super) struct Doors {
     openings: Bucket,
-    /// One-time sequences to be used up, each once; the first of them is being used up while
-    /// `running`.
+    /// One-time sequences to mark as used, each listed once. While `running` is true, a task works
+    /// on the first.
     uses: VecDeque<PendingUse>,
     running: bool,
 }
 
-/// A one-time sequence that crossed the network in cleartext: it must open nothing later.
+/// A one-time sequence that was sent in cleartext, so it must never open anything again.
 struct PendingUse {
     listener: ListenerId,
     index: u16,
     /// The door as it was when its sequence was completed.
     door: Door,
-    /// For whom the door opens then, if for anybody.
+    /// The source to open the door for. `None`: only mark the sequence as used.
     opens_for: Option<IpAddr>,
 }
 
 impl Doors {
-    /// Takes the use whose task has ended or was given up.
+    /// Takes the use whose task has ended or missed its deadline.
     fn finished(&mut self) -> Option<PendingUse> {
         self.running = false;
         self.uses.pop_front()
     }
 
-    /// True if this sequence is about to be used up already.
+    /// True if this sequence is already in the queue.
     fn is_using(&self, door: &Door) -> bool {
         let same = |one: &PendingUse| {
             one.door.one_time_sequences == door.one_time_sequences
@@ -58,13 +58,14 @@ impl Doors {
 }
 
 impl Gatekeeper {
-    /// The listener says that `source` completed the sequence of a door.
+    /// Handles a completed sequence that the listener reports.
     pub(super) fn completed(&mut self, now: Now, listener: ListenerId, index: u16, source: IpAddr) {
         let Some(door) = self.listeners.door_of(listener, index).cloned() else { return };
-        // Whoever owns the listener can claim any number of completed sequences; people need few.
+        // A compromised listener can report any number of completed sequences; real clients need
+        // few.
         if !self.doors.openings.take(now.boot, OPENINGS) {
-            // It crossed the network in cleartext: what opened nothing now must not open for
-            // somebody else later.
+            // The sequence was sent in cleartext: if it opens nothing now, it must not open the
+            // door for someone else later.
             if door.one_time_sequences.is_some() && !door.sequence.is_empty() {
                 self.use_up(listener, index, door, None);
             }
@@ -74,7 +75,7 @@ impl Gatekeeper {
                 "a door is not opened: too many openings at once",
             );
         }
-        // Never left out: this is what opened.
+        // No rate limit on this line: it records what opened.
         self.out.log(format!("{source}: {}: OPEN SESAME", door.name));
         if !self.journal.is_writable() {
             return;
@@ -104,8 +105,8 @@ impl Gatekeeper {
         }
     }
 
-    /// A door that grants a service: the firewall first, so that nobody waits for the disk, then
-    /// the record. One that is lost shuts the door earlier, at a restart.
+    /// Opens a door that grants a service: changes the firewall first, so that no client waits for
+    /// the disk, then defers the record. If the record is lost, a restart closes the door early.
     fn grant_through(&mut self, now: Now, door: &Door, source: IpAddr) {
         let grant = match self.policy.through_door(now, door, source, &self.grants) {
             Ok(grant) => grant,
@@ -129,8 +130,9 @@ impl Gatekeeper {
             .log(format!("{}: {} granted to {source} until {until}", door.name, grant.key.service));
     }
 
-    /// Uses a one-time sequence up, durably, before anything opens. Around a reload the old and the
-    /// new listener both tell of one knock: it opens for the first of them.
+    /// Queues a one-time sequence; it must be durably marked as used before anything opens. During
+    /// a reload the old and the new listener may both report one knock: only the first report opens
+    /// the door.
     fn use_up(&mut self, listener: ListenerId, index: u16, door: Door, opens_for: Option<IpAddr>) {
         if self.doors.is_using(&door) {
             return self.log_used_before(&door.name);
@@ -144,7 +146,7 @@ impl Gatekeeper {
         ));
     }
 
-    /// Starts to use up the next sequence, if one waits and none is being used up.
+    /// Starts to mark the next sequence as used, if one waits and no task is running.
     pub(super) fn start_sequence_use(&mut self, now: Now) {
         if self.doors.running || !self.tasks.is_free(Lane::Files) {
             return;
@@ -155,7 +157,7 @@ impl Gatekeeper {
         self.tasks.start(now, task, &mut self.out);
     }
 
-    /// A sequence was used up, or not.
+    /// Handles the result of marking a sequence as used, and opens the door if it succeeded.
     pub(super) fn sequence_used(&mut self, now: Now, result: Result<SequenceUse, String>) {
         let Some(PendingUse { listener, index, mut door, opens_for }) = self.doors.finished()
         else {
@@ -180,8 +182,8 @@ impl Gatekeeper {
         }
     }
 
-    /// A use that was given up has ended after all. It opens nothing, but another sequence is in
-    /// force now.
+    /// Handles a result that came after its deadline: opens nothing, but puts the next sequence in
+    /// force.
     pub(super) fn late_sequence_used(&mut self, door: &Door, result: Result<SequenceUse, String>) {
         let Ok(used) = result else { return };
         if let Some((listener, index)) = self.listeners.find_door(door) {
@@ -189,7 +191,7 @@ impl Gatekeeper {
         }
     }
 
-    /// Puts the next sequence in force; a door without one is shut.
+    /// Puts the next sequence in force. A door without one is disabled.
     fn take_next_sequence(
         &mut self,
         listener: ListenerId,
@@ -219,7 +221,7 @@ impl Gatekeeper {
         self.out.send(listener, ToListener::Sequence { door: index, steps: door.sequence.clone() });
     }
 
-    /// A log line in knockd's words about a door that exists.
+    /// Logs a line in knockd's format, if the door exists.
     pub(super) fn log_door(
         &mut self,
         listener: ListenerId,

@@ -1,5 +1,5 @@
-//! What the gatekeeper is told, and what it wants done: plain data in both directions. The poll
-//! loop in `serve` makes events of the world and carries the outputs out; tests do both by hand.
+//! The gatekeeper's inputs (events) and outputs, as plain data. The poll loop in `serve` creates
+//! the events and carries out the outputs; tests do both by hand.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -16,113 +16,111 @@ use crate::edge::gatekeeper_pipe::{ToGatekeeper, ToListener};
 use crate::edge::one_time::SequenceUse;
 use crate::edge::state::{StateDone, StateJob};
 
-/// Names one listener for as long as the gatekeeper runs.
+/// The id of a listener, unique for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ListenerId(pub(super) u32);
 
-/// Names one task for as long as the gatekeeper runs.
+/// The id of a task, unique for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TaskId(pub(super) u64);
 
-/// Something happened.
 pub(super) enum Event {
     /// SIGTERM or SIGINT.
     Terminate,
     /// SIGHUP.
     Hangup,
-    /// A command of an opening has ended, or could not be started.
+    /// A command of an opening ended, or could not be started.
     CommandEnded { id: u64, end: CommandEnd },
-    /// Messages of one listener, in their order.
+    /// Messages of one listener, in the order sent.
     Listener { id: ListenerId, messages: Vec<ToGatekeeper> },
-    /// A listener is confined, proven to be, and listens.
+    /// A listener is confined, its confinement is verified, and it captures.
     ListenerReady { id: ListenerId, ready: ListenerReady },
-    /// A listener is gone, or never got ready.
+    /// A listener has ended, or failed to start.
     ListenerLost { id: ListenerId, why: ListenerLoss },
-    /// Others changed our firewall table: who, for people.
+    /// Another program changed our firewall table. `who` names it in text for people.
     FirewallChanged { who: String },
-    /// The machine's addresses and interfaces as they are now; a fault if the kernel does not say.
+    /// The current addresses, routes and interfaces, or a fault if the kernel does not report them.
     Network(Result<Network, Fault>),
-    /// An admin asks for something.
+    /// An admin's request.
     Asked { session: SessionId, request: ControlRequest },
-    /// A task has ended.
+    /// The result of a task, even a late one.
     TaskDone { id: TaskId, result: TaskResult },
-    /// The moment of [`super::Gatekeeper::deadline`] has come.
+    /// The time of [`super::Gatekeeper::deadline`] has come.
     Deadline,
 }
 
-/// Why a listener is of no use any more.
+/// The reason why a listener can no longer be used.
 #[derive(Clone, Debug)]
 pub(super) enum ListenerLoss {
-    /// It never got ready.
+    /// It did not start, or was not ready in time.
     NotReady(Fault),
-    /// It ended, or does not read: how, for people.
+    /// It ended, or does not read its messages. The text is for people.
     Ended(String),
-    /// It sent what no listener of ours sends.
+    /// It sent a message that our listener never sends.
     Nonsense,
 }
 
-/// The machine's network as far as knocks depend on it.
+/// The parts of the machine's network that knocks depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Network {
-    /// Our addresses.
     pub(super) addresses: Vec<LocalAddress>,
-    /// Interfaces that default routes lead out of.
+    /// Interfaces of the default routes.
     pub(super) default_routes: Vec<String>,
     /// Interfaces that are up.
     pub(super) up: BTreeSet<String>,
 }
 
-/// Something to be done. The order counts.
+/// An action for `serve` to carry out. The order matters.
 pub(super) enum Output {
     /// Write a line to the log.
     Log(String),
     /// Start a listener; [`Event::ListenerReady`] or [`Event::ListenerLost`] follows.
     StartListener(ListenerId, ListenerStart),
-    /// Send to a listener. One that is gone is no error.
+    /// Send a message to a listener. It is no error if the listener is gone.
     Send(ListenerId, ToListener),
-    /// Kill a listener, whatever state it is in. No event follows.
+    /// Kill a listener, whatever its state. No event follows.
     EndListener(ListenerId),
     /// Start a command; [`Event::CommandEnded`] follows.
     Run(Job),
-    /// Kill the command of this opening and what it started.
+    /// Kill the command of this opening and its child processes.
     Kill(u64),
-    /// Do this beside the loop; [`Event::TaskDone`] follows, or never.
+    /// Run a task outside the loop. [`Event::TaskDone`] follows, unless the task hangs.
     Start(TaskId, Task),
     /// Answer an admin.
     Reply(SessionId, ControlResponse),
-    /// Look at addresses and interfaces; [`Event::Network`] follows.
+    /// Read addresses, routes and interfaces; [`Event::Network`] follows.
     LookAtNetwork,
-    /// Look at them by itself whenever they change; routes too, or not.
+    /// Watch the addresses, and also the routes if true. [`Event::Network`] follows each change.
     FollowRoutes(bool),
-    /// Tell the service manager that we serve.
+    /// Report ready to the service manager.
     TellReady,
 }
 
-/// What is done beside the loop, because it may wait for the world.
+/// Work done outside the loop, because it may block.
 pub(super) enum Task {
-    /// Read the names of all enrolled clients from this file.
+    /// Read the ids of all enrolled clients from this file.
     ReadClients(PathBuf),
-    /// Read and check all that the configuration at this path leads to.
+    /// Read and check the configuration at this path and all files it refers to.
     Load(PathBuf),
     /// See [`GuardTask`].
     Guard(GuardTask),
     /// See [`StateJob`].
     State(StateJob),
-    /// Use up the one-time sequence that is in force at this door.
+    /// Mark the sequence in force at this door as used.
     UseUp(Box<Door>),
 }
 
-/// What a [`Task`] came to.
+/// The result of a [`Task`].
 pub(super) enum TaskResult {
     Clients(Result<BTreeSet<ClientId>, Fault>),
     Loaded(Result<Box<Prepared>, Fault>),
     Guard(Result<GuardReport, Fault>),
     State(StateDone),
-    /// Of the door that the task was about.
+    /// The door of the task, and its result.
     UsedUp(Box<Door>, Result<SequenceUse, String>),
 }
 
-/// Tasks of one lane follow each other; a lane that hangs holds up no other.
+/// Tasks of one lane run one at a time. A hanging lane does not block the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lane {
     Clients,
@@ -133,7 +131,6 @@ pub(super) enum Lane {
 }
 
 impl Task {
-    /// The lane that it belongs to.
     pub(super) fn lane(&self) -> Lane {
         match self {
             Task::ReadClients(_) => Lane::Clients,
@@ -146,7 +143,6 @@ impl Task {
 }
 
 impl Lane {
-    /// All of them.
     #[cfg(test)]
     pub(super) const ALL: [Lane; 5] =
         [Lane::Clients, Lane::Config, Lane::Guard, Lane::State, Lane::Files];
@@ -162,7 +158,7 @@ impl Lane {
         }
     }
 
-    /// Seconds after which a task counts as failed. Nobody can end it.
+    /// Seconds after which a task counts as failed. A task cannot be cancelled.
     pub(super) fn patience(self) -> u32 {
         match self {
             Lane::Clients | Lane::Config | Lane::Files => 5,
@@ -170,7 +166,7 @@ impl Lane {
         }
     }
 
-    /// What to say of a task that took longer.
+    /// The fault for a task that missed its deadline.
     pub(super) fn late(self) -> Fault {
         let seconds = self.patience();
         let (what, remedy) = match self {

@@ -1,5 +1,5 @@
-//! The guard: grants put into the kernel at once, everything that runs nft or lists tables done
-//! beside the loop. See `edge::firewall` for the kernel's side, `app::guard` for the admin's
+//! The guard. Grants reach the kernel at once; everything that runs nft or lists tables happens
+//! outside the loop. See `edge::firewall` for the kernel side and `app::guard` for the admin's
 //! command.
 
 use std::collections::VecDeque;
@@ -15,42 +15,41 @@ use crate::core::types::{Boot, Fault, Now};
 use crate::edge::control::SessionId;
 use crate::edge::firewall::{Firewall, GuardReport, GuardTask, reconcile};
 
-/// Seconds between two comparisons of every rule, which take a process.
+/// Seconds between two comparisons of every rule. Each one runs a process.
 const FULL_CHECK: u32 = 600;
 /// Seconds between two attempts to repair the guard.
 const RETRY: u32 = 1;
 
-/// Our table in the kernel.
 pub(super) struct Guard {
     firewall: Box<dyn Firewall>,
-    /// An admin has taken the guard away: nothing is loaded, put back or granted.
+    /// True after an admin turned the guard off: nothing is loaded, repaired or granted.
     off: bool,
-    /// From when on the guard is to be repaired; `None` if nothing speaks against it.
+    /// The earliest time of the next repair; `None` if none is needed.
     repair_at: Option<Boot>,
     next_full_check: Boot,
-    /// Cuts to be made once more after a repair: an element that stood until then may have let a
-    /// connection go on.
+    /// Connections to cut again after a repair: an element that was still there may have let a
+    /// connection continue.
     uncut: Vec<Element>,
     wanted: VecDeque<GuardWork>,
     running: Option<GuardWork>,
 }
 
-/// What a task of the guard is for.
+/// The purpose of a guard task.
 pub(super) enum GuardWork {
-    /// Put right what may be wrong.
+    /// Repair the guard where it differs from what was loaded.
     Repair,
-    /// Look whether every rule is as we loaded it.
+    /// Check that every rule is as we loaded it.
     Check,
-    /// Forget grants that are over and have no connection left: those that were over when the task
-    /// began.
+    /// Forget ended grants without connections. Only those in this list, which had ended when the
+    /// task began.
     Flows(Vec<ActiveGrant>),
-    /// Take over the rules of a new configuration.
+    /// Load the rules of a new configuration.
     Reload(Arc<Prepared>),
-    /// Take the rules in force again: others may have been loaded.
+    /// Load the rules in force again: other rules may have been loaded.
     Restore,
-    /// Put the guard up, for this admin if one asked for it.
+    /// Turn the guard on. The session is the admin who asked, if one did.
     TurnOn(Option<SessionId>),
-    /// Take the guard away.
+    /// Turn the guard off.
     TurnOff(SessionId),
 }
 
@@ -67,13 +66,13 @@ impl Guard {
         }
     }
 
-    /// True if an admin has taken the guard away.
+    /// True if an admin turned the guard off.
     pub(super) fn is_off(&self) -> bool {
         self.off
     }
 
-    /// Makes `changes` hold, cuts last, whatever became of the rest. After a fault the guard is
-    /// repaired, and what was to be cut is cut once more.
+    /// Applies `changes`, then cuts connections even if the changes failed. After a fault the guard
+    /// is repaired, and the connections are cut again.
     pub(super) fn apply(&mut self, now: Now, changes: &[Change]) -> Result<(), Fault> {
         if changes.is_empty() {
             return Ok(());
@@ -90,13 +89,13 @@ impl Guard {
         outcome
     }
 
-    /// True if the kernel holds all of `elements`.
+    /// True if `elements` is not empty and the kernel holds all of them.
     pub(super) fn holds(&mut self, elements: &[Element]) -> bool {
         let live = |element: &Element| matches!(self.firewall.remaining(element), Ok(Some(_)));
         !elements.is_empty() && elements.iter().all(live)
     }
 
-    /// Something may be wrong with the guard.
+    /// Schedules a repair: the guard may be damaged.
     pub(super) fn doubt(&mut self, now: Now) {
         self.repair_at.get_or_insert(now.boot);
     }
@@ -105,23 +104,22 @@ impl Guard {
         self.wanted.push_back(work);
     }
 
-    /// Nobody knows which rules stand: loads those in force. A guard that was off is up then, and
-    /// must not be without us.
+    /// Loads the rules in force again, because the loaded rules are unknown. A guard that was off
+    /// may now be loaded, so it is turned on: a loaded guard needs the gatekeeper.
     pub(super) fn restore_rules(&mut self) {
         self.want(if self.off { GuardWork::TurnOn(None) } else { GuardWork::Restore });
     }
 
-    /// A reload has failed before its turn came.
+    /// Removes the guard work of a reload that failed before that work began.
     pub(super) fn forget_reload(&mut self) {
         self.wanted.retain(|work| !matches!(work, GuardWork::Reload(_)));
     }
 
-    /// Other settings are in force.
     pub(super) fn use_settings(&mut self, settings: &FirewallSettings) {
         self.firewall.use_settings(settings);
     }
 
-    /// True if the work that is wanted or under way tells whether the guard stands.
+    /// True if queued or running work will report whether the guard is in place.
     fn will_tell(&self) -> bool {
         let tells = |work: &GuardWork| {
             matches!(work, GuardWork::Repair | GuardWork::Check | GuardWork::TurnOn(_))
@@ -129,14 +127,14 @@ impl Guard {
         self.wanted.iter().chain(&self.running).any(tells)
     }
 
-    /// Has the guard compared with what was loaded, rule by rule.
+    /// Requests a comparison of every rule with what was loaded.
     pub(super) fn want_check(&mut self) {
         if !self.will_tell() {
             self.want(GuardWork::Check);
         }
     }
 
-    /// When [`Gatekeeper::start_guard_work`] has something to do that it has not now.
+    /// The next moment at which [`Gatekeeper::start_guard_work`] can start a repair.
     pub(super) fn deadline(&self) -> Option<Boot> {
         let idle = self.running.is_none() && !self.off;
         self.repair_at.filter(|_| idle)
@@ -144,7 +142,7 @@ impl Guard {
 
     fn next_work(&mut self, now: Now) -> Option<GuardWork> {
         while let Some(work) = self.wanted.pop_front() {
-            // A guard that was taken away in the meantime has no rules.
+            // A guard that was turned off in the meantime has no rules to restore.
             if !(self.off && matches!(work, GuardWork::Restore)) {
                 return Some(work);
             }
@@ -153,12 +151,13 @@ impl Guard {
         if !due {
             return None;
         }
-        // What others do while the repair runs makes another one necessary.
+        // Clear it now: changes made while the repair runs need another repair.
         self.repair_at = None;
         Some(GuardWork::Repair)
     }
 
-    /// Puts the kernel's elements right. What is cut then, is cut for good.
+    /// Applies `changes` to the kernel's elements. Then makes the pending cuts; with the right
+    /// elements they are final.
     fn settle(&mut self, changes: &[Change]) -> Result<(), Fault> {
         self.firewall.apply(changes)?;
         let uncut = std::mem::take(&mut self.uncut);
@@ -166,7 +165,8 @@ impl Guard {
     }
 }
 
-/// While the guard is off: what is taken away is gone already, and what is granted would be a lie.
+/// The result of `changes` while the guard is off: removals succeed, because the table is gone;
+/// grants fail, because nothing would enforce them.
 fn nothing_to_grant(changes: &[Change]) -> Result<(), Fault> {
     if changes.iter().any(|change| matches!(change, Change::Set { .. })) {
         return Err(Fault::new(
@@ -183,15 +183,16 @@ fn cuts_of(changes: &[Change]) -> Vec<Element> {
 }
 
 impl Gatekeeper {
-    /// Tells the kernel; if it refuses, everything is put right from the list.
+    /// Applies `changes`. If the kernel refuses, a repair from the list of grants follows.
     pub(super) fn change_firewall(&mut self, now: Now, changes: &[Change]) {
         if let Err(fault) = self.guard.apply(now, changes) {
             self.out.log(format!("the firewall refused a change: {fault}"));
         }
     }
 
-    /// By one small question to the kernel: a table that is gone. Rarely rule by rule: rules can go
-    /// while the table stays. The watch tells of both; this is for what it may have missed.
+    /// The periodic check. Each time, asks the kernel if the table is there; every [`FULL_CHECK`]
+    /// seconds, compares every rule, because rules can go while the table stays. The watch reports
+    /// both; this finds what it missed.
     pub(super) fn look_after_guard(&mut self, now: Now) {
         if self.guard.off {
             return;
@@ -209,8 +210,8 @@ impl Gatekeeper {
         }
     }
 
-    /// Starts the next task of the guard, if one is due and none runs. While one hangs, what is
-    /// wanted fails at once.
+    /// Starts the next guard task if one is due and none is running. While a task hangs, queued
+    /// work fails at once.
     pub(super) fn start_guard_work(&mut self, now: Now) {
         if !self.tasks.is_free(Lane::Guard) {
             if self.tasks.is_late(Lane::Guard)
@@ -226,7 +227,7 @@ impl Gatekeeper {
             GuardWork::Repair => GuardTask::Repair,
             GuardWork::Check => GuardTask::Check,
             GuardWork::Flows(_) => GuardTask::Flows,
-            // While the guard is off nothing is loaded; new rules must be good all the same.
+            // While the guard is off nothing is loaded, but new rules must still be valid.
             GuardWork::Reload(new) if self.guard.off => {
                 GuardTask::Verify(guard_rules(&new.config.settings))
             }
@@ -241,7 +242,7 @@ impl Gatekeeper {
         self.tasks.start(now, Task::Guard(task), &mut self.out);
     }
 
-    /// A task of the guard has ended, or takes too long.
+    /// Handles the end of a guard task, or a missed deadline.
     pub(super) fn guard_work_done(&mut self, now: Now, result: Result<GuardReport, Fault>) {
         if let Some(work) = self.guard.running.take() {
             self.guard_work_ended(now, work, result);
@@ -272,7 +273,7 @@ impl Gatekeeper {
         }
     }
 
-    /// The guard stands as it was loaded; its elements are made to fit the grants of this moment.
+    /// Makes the elements of the loaded guard match the current grants.
     pub(super) fn guard_loaded(&mut self, now: Now, report: GuardReport) -> Result<(), Fault> {
         let GuardReport::Loaded { elements, .. } = report else {
             return Err(Fault::new(
@@ -303,8 +304,8 @@ impl Gatekeeper {
         self.answer_status(now, sound);
     }
 
-    /// Forgets grants that are over and have no connection left. Those that ended while the
-    /// connections were listed are looked at the next time.
+    /// Forgets ended grants without connections. If a grant ended while the connections were
+    /// listed, all of them wait for the next time.
     fn flows_listed(&mut self, over: Vec<ActiveGrant>, result: Result<GuardReport, Fault>) {
         match result {
             Ok(GuardReport::Flows(flows))
@@ -341,8 +342,8 @@ impl Gatekeeper {
         }
     }
 
-    /// Active grants are kept in mind: they come back with the guard, for the time that they have
-    /// left.
+    /// Handles the result of turning the guard off. Active grants are kept: they return with the
+    /// guard for the time they have left.
     fn turned_off(&mut self, session: SessionId, result: Result<GuardReport, Fault>) {
         self.guard.off |= result.is_ok();
         let said = result
@@ -350,9 +351,9 @@ impl Gatekeeper {
         self.reply(session, said, "the guard was left as it is");
     }
 
-    /// Somebody else has changed our table. If it was away by command, they have loaded it
-    /// (nftables.conf includes it, say): then it must not stand there without us, for nobody could
-    /// be granted anything.
+    /// Handles a change to our table by another program. If the guard was off, that program has
+    /// loaded it (from nftables.conf, say). A loaded guard without the gatekeeper would lock
+    /// everyone out, so it is turned on.
     pub(super) fn guard_was_changed(&mut self, now: Now, who: &str) {
         self.out.log(format!("our firewall table was changed by {who}"));
         if self.guard.off {

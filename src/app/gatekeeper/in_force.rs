@@ -1,4 +1,4 @@
-//! The configuration in force, the machine's network as it was last seen, and what people call
+//! The configuration in force, the last known state of the machine's network, and display names of
 //! clients and doors.
 
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use crate::core::replay::Window;
 use crate::core::types::{ClientId, Fault, GatewayId, Now, Source};
 use crate::edge::firewall::GuardRules;
 
-/// What the gatekeeper goes by until the next reload.
+/// The configuration in force, and facts about the process and the machine's network.
 pub(super) struct InForce {
     path: PathBuf,
     prepared: Arc<Prepared>,
     network: Network,
     started: Now,
-    /// Nothing was given up: see `rights`.
+    /// True if the process kept all of its rights; see `rights`.
     all_rights: bool,
 }
 
@@ -36,7 +36,7 @@ impl InForce {
         InForce { path: path.to_owned(), prepared, network, started, all_rights }
     }
 
-    /// The configuration file.
+    /// The path of the configuration file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -69,22 +69,22 @@ impl InForce {
         self.network = network;
     }
 
-    /// Puts another configuration in force; answers the old one.
+    /// Puts another configuration in force and returns the old one.
     pub(super) fn replace(&mut self, prepared: Arc<Prepared>) -> Arc<Prepared> {
         std::mem::replace(&mut self.prepared, prepared)
     }
 
-    /// Our name in every knock.
+    /// This gateway's id, which every knock names.
     pub(super) fn gateway(&self) -> GatewayId {
         self.config().keys.gateway
     }
 
-    /// True if `source` is an address of ours.
+    /// True if `source` is one of this machine's addresses.
     pub(super) fn is_own(&self, source: Source) -> bool {
         self.own().any(|own| own == source)
     }
 
-    /// Our addresses.
+    /// This machine's addresses.
     pub(super) fn own(&self) -> impl Iterator<Item = Source> {
         self.network.addresses.iter().map(|own| Source::new(own.address))
     }
@@ -104,13 +104,13 @@ impl InForce {
             .with_doors(&settings.doors)
     }
 
-    /// What people call a client.
+    /// The client's name, or its id if it is unknown.
     pub(super) fn client_name(&self, id: ClientId) -> String {
         let known = self.config().clients.iter().find(|client| client.id == id);
         known.map_or_else(|| id.to_string(), |client| client.name.clone())
     }
 
-    /// What people call the holder of a grant.
+    /// The display name of a grant's holder.
     pub(super) fn holder(&self, holder: Holder) -> String {
         if let Holder::Client(id) = holder {
             return self.client_name(id);
@@ -122,10 +122,11 @@ impl InForce {
         }
     }
 
-    /// What cannot change for as long as we run, and what the rights that are left do not allow.
+    /// Checks that the process can switch to `new` without a restart: some keys cannot change while
+    /// it runs, and commands need all of its rights.
     ///
     /// # Errors
-    /// The first such thing, with its remedy.
+    /// The first obstacle, with its remedy.
     pub(super) fn check_can_follow(&self, new: &Settings) -> Result<(), Fault> {
         let old = self.settings();
         let shown = self.path.display();

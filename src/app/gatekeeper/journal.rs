@@ -1,5 +1,5 @@
-//! The journal: commits before anything opens, what may follow later, and what happens when the
-//! disk fails. See `edge::state` for the files, `core::record` for what is written.
+//! The journal: commits before anything opens, deferred records, and the handling of disk failures.
+//! See `edge::state` for the files and `core::record` for the records.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,12 @@ use crate::core::record::Record;
 use crate::core::types::{Fault, Now};
 use crate::edge::state::{Recovered, State, StateDone};
 
-/// What status says of a state from which no mark is missing.
+/// The status text of a state that has lost no used-knock mark.
 const INTACT: &str = "intact";
 
-/// The state file as the gatekeeper uses it.
 pub(super) struct Journal {
     state: State,
-    /// How the state was found: [`INTACT`], or what happened.
+    /// The condition of the state: [`INTACT`], or a description of the damage.
     origin: String,
 }
 
@@ -29,42 +28,42 @@ impl Journal {
         journal
     }
 
-    /// True unless a commit failed: then nothing opens until everything was read again.
+    /// False after a commit failed: then nothing opens until the state has been read again.
     pub(super) fn is_writable(&self) -> bool {
         !self.state.is_poisoned()
     }
 
-    /// What happened to the state, if anything did.
+    /// A description of the damage to the state, if any.
     pub(super) fn damage(&self) -> Option<&str> {
         Some(self.origin.as_str()).filter(|origin| *origin != INTACT)
     }
 
-    /// For status.
+    /// The state's condition, for the status.
     pub(super) fn describe(&self) -> &str {
         if self.is_writable() { &self.origin } else { "NOT WRITABLE: nothing opens" }
     }
 
-    /// Makes `records` durable: one write, one sync. What they allow may be done only then.
+    /// Makes `records` durable with one write and one sync. Act on them only after this.
     pub(super) fn commit(&mut self, records: &[Record]) -> Result<(), Fault> {
         if records.is_empty() { Ok(()) } else { self.state.commit(records) }
     }
 
-    /// Writes `records` with the next commit, or soon. For what is safe to lose.
+    /// Writes `records` with the next commit, or soon. Only for records that are safe to lose.
     pub(super) fn defer(&mut self, records: &[Record]) {
         self.state.defer(records);
     }
 
-    /// True if everything that was deferred is durable, or cannot be now.
+    /// True if all deferred records are durable, or cannot be written now.
     pub(super) fn is_settled(&self) -> bool {
         !self.state.is_deferred() || !self.is_writable()
     }
 
-    /// An admin accepts what happened to the state.
+    /// Clears the damage, after an admin has accepted it.
     fn accept(&mut self) {
         self.origin = INTACT.to_owned();
     }
 
-    /// Starts what is to be done beside the loop: writing what was deferred, compaction.
+    /// Starts the next task: write deferred records, or compact the file.
     pub(super) fn maintain(&mut self, now: Now, tasks: &mut Tasks, out: &mut Outbox) {
         if tasks.is_free(Lane::State)
             && let Some(job) = self.state.job()
@@ -73,7 +72,7 @@ impl Journal {
         }
     }
 
-    /// Starts to read everything again after a commit that failed.
+    /// Starts to read the whole state again after a failed commit.
     fn reopen(&mut self, now: Now, tasks: &mut Tasks, out: &mut Outbox) {
         if tasks.is_free(Lane::State)
             && let Some(job) = self.state.reopen_job(now.wall)
@@ -89,7 +88,7 @@ impl Journal {
     }
 }
 
-/// What an admin is told while commits fail.
+/// The fault shown to an admin while commits fail.
 pub(super) fn not_writable() -> Fault {
     Fault::new(
         "the state cannot be written",
@@ -98,12 +97,12 @@ pub(super) fn not_writable() -> Fault {
 }
 
 impl Gatekeeper {
-    /// A commit failed: nothing of it may be acted upon.
+    /// Logs a failed commit. The caller must not act on its records.
     pub(super) fn commit_failed(&mut self, fault: &Fault) {
         self.out.log(format!("NOTHING OPENS: {fault}"));
     }
 
-    /// What nobody would tell us of.
+    /// The periodic check.
     pub(super) fn look_after_journal(&mut self, now: Now) {
         if let Some(record) = self.replay.heartbeat(now, 60) {
             self.journal.defer(&[record]);
@@ -113,7 +112,7 @@ impl Gatekeeper {
         }
     }
 
-    /// A task of the state has ended.
+    /// Handles the result of a state task.
     pub(super) fn journal_task_done(&mut self, done: StateDone) {
         match self.journal.state.finish(done) {
             Ok(Some(recovered)) => self.read_again(&recovered),
@@ -125,18 +124,18 @@ impl Gatekeeper {
         }
     }
 
-    /// A task of the state takes too long. What it writes is durable later or never: who waits for
-    /// that waits no longer.
+    /// Handles a state task that missed its deadline. Its records become durable later or never, so
+    /// waiting replies fail now.
     pub(super) fn journal_task_late(&mut self, fault: &Fault) {
         self.out.log_at_most("state", 60, fault.to_string());
         self.answer_unstored(Some(fault));
     }
 
-    /// The state was read again after a failure. The marks in memory stay: they are at least those
-    /// on disk.
+    /// Continues after the state was read again. The marks in memory are kept: they include all
+    /// those on disk.
     fn read_again(&mut self, recovered: &Recovered) {
-        // What was written by a commit that failed may stand there: nothing of it was done, so
-        // nothing of it may come to life at the next start.
+        // The failed commit may be on disk although none of it took effect. Correct the file, so
+        // that the next start does not act on it.
         let corrections = self.corrections(&recovered.ledger);
         if let Err(fault) = self.journal.commit(&corrections) {
             return self.commit_failed(&fault);
@@ -148,7 +147,7 @@ impl Gatekeeper {
         self.out.log("the state was read again; knocks count again");
     }
 
-    /// The records that make `ledger` say what is true: our grants and openings, and no others.
+    /// The records that make `ledger` match our grants and openings.
     fn corrections(&self, ledger: &Ledger) -> Vec<Record> {
         let mut active = BTreeMap::new();
         for grant in
@@ -164,8 +163,8 @@ impl Gatekeeper {
         records
     }
 
-    /// An admin accepts that marks were lost, or that the clock was ahead. Counts at once; the
-    /// admin is told when it is durable.
+    /// Accepts lost marks or a clock that was ahead, on an admin's order. Takes effect at once; the
+    /// admin's reply waits until it is durable.
     pub(super) fn reinitialise(&mut self, now: Now) -> Result<String, Fault> {
         if !self.journal.is_writable() {
             return Err(not_writable());

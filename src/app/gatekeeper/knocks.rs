@@ -1,5 +1,5 @@
-//! Sealed knocks: signature, decision, one commit for all, firewall, verdicts. In this order,
-//! always. See `core` for how each step is decided.
+//! Sealed knocks. The order is fixed: signature, decision, one commit for all, firewall, verdicts.
+//! See `core` for the rules of each step.
 
 use super::Gatekeeper;
 use super::events::ListenerId;
@@ -14,22 +14,21 @@ use crate::core::types::{ClientId, Fault, Now, Reject, Source};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::clock_time;
 
-/// Grants to sealed knocks from other machines: what tells an admin that there is a way in.
+/// Grants to sealed knocks from other machines. They show an admin that remote access works.
 #[derive(Debug, Default)]
 pub(super) struct RemoteGrants {
-    /// How many since the start.
+    /// The number since the start.
     pub(super) granted: u64,
-    /// The last of them, for people.
+    /// The last one, as text for people.
     pub(super) last: String,
 }
 
-/// A decision and the ticket of its knock.
 struct Decided {
     ticket: u64,
     decision: Decision,
 }
 
-/// A reply that is ready, and the grant in the firewall that it depends on.
+/// A reply that is ready, and the kernel grant that it depends on, if any.
 struct PendingVerdict {
     ticket: u64,
     reply: Reply,
@@ -37,7 +36,7 @@ struct PendingVerdict {
 }
 
 impl Gatekeeper {
-    /// Decides on the knocks that came together. One commit serves them all.
+    /// Decides on knocks that arrived together. One commit serves them all.
     pub(super) fn handle_knocks(
         &mut self,
         now: Now,
@@ -69,11 +68,12 @@ impl Gatekeeper {
         if !self.journal.is_writable() {
             return Err(Reject::State);
         }
-        // A client that a reload has removed is unknown, whatever an old listener still says.
+        // A client that a reload removed is unknown, even if an old listener still reports its
+        // knocks.
         let id = self.listeners.client_of(listener, knock.row).ok_or(Reject::Policy)?;
         let client = self.policy.client(now, id).ok_or(Reject::Policy)?;
         let claim = Claim { client: client.id, knock };
-        // Our own name: `h` names the gateway too, but it is the listener's word.
+        // Use our own id: `h` is bound to a gateway key too, but it comes from the listener.
         let authentic = Authentic::verify(claim, client, self.in_force.gateway())?;
         let entropy = self.host.entropy().map_err(|_| Reject::State)?;
         match self.policy.decide(now, authentic, &mut self.replay, &mut self.grants, entropy) {
@@ -106,7 +106,7 @@ impl Gatekeeper {
         }
     }
 
-    /// The marks are on disk: now the firewall may know.
+    /// Acts on committed decisions: the marks are on disk, so the firewall may change.
     fn act_on(
         &mut self,
         listener: ListenerId,
@@ -114,7 +114,7 @@ impl Gatekeeper {
         committed: Vec<Committed>,
         openings: Vec<JournalledOpening>,
     ) {
-        // The commit may have taken long, and what a grant has left is less by that.
+        // The commit may have taken long; grants have less time left.
         let now = self.host.now();
         let mut changes = Vec::new();
         let mut pending = Vec::new();
@@ -168,7 +168,7 @@ impl Gatekeeper {
             return self.reply_later(now, listener, ticket, reply);
         }
         if let Some(key) = grant {
-            // A receipt says what the kernel holds, not what we hoped.
+            // A receipt reports what the kernel holds, not what we asked for.
             let over = reply.granted.is_some_and(|grant| grant.seconds_left(now) == 0);
             if over || !applied || !self.guard.holds(&elements_of(&key, changes)) {
                 self.counters.count(Reject::Firewall);
@@ -178,8 +178,8 @@ impl Gatekeeper {
         self.give_verdict(now, listener, ticket, &reply);
     }
 
-    /// The firewall does not have these grants, so nobody has them. First on disk: a crash in
-    /// between must not bring them back.
+    /// Ends grants that the firewall refused. The disk comes first, so that a crash in between does
+    /// not bring them back.
     fn take_back(&mut self, now: Now, pending: &[PendingVerdict]) {
         let keys: Vec<GrantKey> = pending.iter().filter_map(|one| one.grant).collect();
         if let Err(fault) = self.journal.commit(&Grants::endings(&keys)) {
@@ -188,7 +188,8 @@ impl Gatekeeper {
         self.grants.end(now, &keys, GrantEnd::Revoked);
     }
 
-    /// Nothing is durable, so nothing is opened and nobody is told.
+    /// Drops all knocks of a failed commit: nothing is durable, so nothing opens and no receipt is
+    /// sent.
     fn give_up(&mut self, listener: ListenerId, tickets: &[u64], fault: &Fault) {
         self.grants.give_up();
         self.commit_failed(fault);
@@ -198,7 +199,7 @@ impl Gatekeeper {
         }
     }
 
-    /// Ends a knock with a reply: its line, and its receipt if one is wanted.
+    /// Ends a knock with a reply: logs it, and sends its receipt if there is one.
     pub(super) fn give_verdict(
         &mut self,
         now: Now,
@@ -217,7 +218,7 @@ impl Gatekeeper {
         self.out.send(listener, ToListener::Verdict { ticket, spent, receipt: None });
     }
 
-    /// One line for each knock with a good signature.
+    /// Logs one line for each knock with a valid signature.
     fn log_knock(&mut self, now: Now, reply: &Reply) {
         let (client, from, service) =
             (self.in_force.client_name(reply.client), reply.source, reply.service);
@@ -241,7 +242,7 @@ impl Gatekeeper {
         self.out.log(text);
     }
 
-    /// Keeps the last grant that somebody elsewhere got.
+    /// Counts the grant and keeps it as the last one, if its source is another machine.
     fn record_remote_grant(&mut self, reply: &Reply) {
         let Some(grant) = reply.granted.filter(|_| reply.status == Status::Granted) else { return };
         let source = grant.key.source;
@@ -252,8 +253,8 @@ impl Gatekeeper {
         }
     }
 
-    /// A used packet came again from elsewhere. At most one line a second: whoever replays packets
-    /// must not fill the log.
+    /// Logs a used knock that came again from another source. At most one line a second, so that
+    /// replayed packets cannot fill the log.
     pub(super) fn log_alarm(&mut self, client: ClientId, first: Source, again: Source) {
         let name = self.in_force.client_name(client);
         self.out.log_at_most(
@@ -266,7 +267,7 @@ impl Gatekeeper {
     }
 }
 
-/// The elements by which this grant's address is let in.
+/// The elements that let this grant's source in.
 fn elements_of(key: &GrantKey, changes: &[Change]) -> Vec<Element> {
     let mut elements = Vec::new();
     for change in changes {

@@ -1,6 +1,6 @@
-//! The listeners as the gatekeeper sees them: the one at work, one that starts, one that was
-//! replaced. See `app::listener_process` for the processes, `knocks` and `doors` for what their
-//! messages lead to.
+//! The gatekeeper's view of the listeners: the current one, one that is starting, and one that was
+//! replaced. See `app::listener_process` for the processes, and `knocks` and `doors` for the
+//! effects of their messages.
 
 use std::sync::Arc;
 
@@ -18,104 +18,105 @@ use crate::core::types::{Boot, ClientId, Counters, Fault, Now, Reject, Source};
 use crate::edge::capture::ANY;
 use crate::edge::gatekeeper_pipe::{ToGatekeeper, ToListener};
 
-/// Seconds that a listener may take from its start until it listens, 100,000 clients included.
+/// Seconds that a listener may take to get ready, even with 100,000 clients.
 const PATIENCE: u32 = 20;
-/// Seconds that a listener which was replaced has for handing over what it still holds.
+/// Seconds that a replaced listener has to hand over the knocks it still holds.
 const RETIRING: u32 = 2;
-/// A listener that ended is started again after this many seconds, doubled each time up to
-/// [`MAX_PAUSE`].
+/// Seconds before a listener that ended is started again, doubled each time up to [`MAX_PAUSE`].
 const PAUSE: u32 = 1;
-/// The longest pause between two listeners, seconds.
+/// The longest pause before a restart, in seconds.
 const MAX_PAUSE: u32 = 60;
 
-/// All listeners, at most one of each kind.
+/// The listeners, at most one of each kind.
 #[derive(Default)]
 pub(super) struct Listeners {
     last: u32,
     current: Option<RunningListener>,
     starting: Option<StartingListener>,
-    /// It was replaced: it sends the knocks that it still has, then ends.
+    /// The replaced listener, and its deadline. It hands over the knocks it still holds, then ends.
     retiring: Option<(RunningListener, Boot)>,
     restart_at: Option<Boot>,
-    /// Seconds before the last restart.
+    /// The last pause before a restart, in seconds.
     pause: u32,
-    /// The doors that the listener at work watches, by index, with the sequences that are in force.
+    /// The doors that the current listener watches, by index, with the sequences in force.
     doors: Vec<Door>,
     counters: ListenerCounters,
 }
 
 struct RunningListener {
     id: ListenerId,
-    /// What it was started with: names its clients by their rows.
+    /// The configuration it was started with. Its client rows refer to this.
     prepared: Arc<Prepared>,
     ready: ListenerReady,
 }
 
 struct StartingListener {
     listener: RunningListener,
-    /// As it was told.
+    /// The doors as sent to it at its start.
     doors: Vec<Door>,
     why: StartReason,
     deadline: Boot,
     is_ready: bool,
 }
 
-/// Why a listener is started.
+/// The reason for starting a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum StartReason {
-    /// A new configuration is to come into force.
+    /// A reload: a new configuration.
     Reload,
-    /// The last one ended.
+    /// The previous listener ended.
     Restart,
-    /// The default route leads elsewhere, or these interfaces are there again.
+    /// The default route moved to another interface (`moved`), or missing interfaces are up again
+    /// (`back`).
     Interfaces { moved: bool, back: Vec<String> },
 }
 
-/// What the listeners have counted: those that are gone, and the one at work.
+/// The counters of all listeners. Each pair is the rejects by reason and the packets received:
+/// `past` for the listeners that are gone, `present` for the current one.
 #[derive(Default)]
 struct ListenerCounters {
-    /// Packets that the kernel had no room for.
+    /// Packets that the kernel dropped because its buffer was full.
     lost: u64,
     past: (Counters, u64),
     present: (Counters, u64),
 }
 
 impl Listeners {
-    /// The listener that the process began with is at work.
+    /// The state at the start of the process, with a first listener that is ready.
     pub(super) fn with_first(prepared: &Arc<Prepared>, ready: ListenerReady) -> Listeners {
         let first = RunningListener { id: ListenerId(0), prepared: Arc::clone(prepared), ready };
         let doors = prepared.config.settings.doors.clone();
         Listeners { current: Some(first), doors, ..Listeners::default() }
     }
 
-    /// What the listener at work captures on, and what limits it.
+    /// The current listener's interfaces and limitations.
     pub(super) fn at_work(&self) -> Option<&ListenerReady> {
         self.current.as_ref().map(|listener| &listener.ready)
     }
 
-    /// Packets that came to the kernel's filter and were heard, and those that it had no room for.
+    /// Packets received through the kernel's filter, and packets lost because its buffer was full.
     pub(super) fn packets(&self) -> (u64, u64) {
         let heard = self.counters.past.1.saturating_add(self.counters.present.1);
         (heard, self.counters.lost)
     }
 
-    /// How often packets came to nothing in a listener for this reason.
+    /// The number of packets that listeners rejected for this reason.
     pub(super) fn rejected(&self, reject: Reject) -> u64 {
         self.counters.past.0.of(reject).saturating_add(self.counters.present.0.of(reject))
     }
 
-    /// The client that a listener means by this row.
+    /// The client in this row of the listener's table.
     pub(super) fn client_of(&self, id: ListenerId, row: u32) -> Option<ClientId> {
         let row = usize::try_from(row).ok()?;
         self.find(id)?.prepared.config.clients.get(row).map(|client| client.id)
     }
 
-    /// The door that the listener at work means by this index.
+    /// The door at this index, if `id` is the current listener.
     pub(super) fn door_of(&self, id: ListenerId, index: u16) -> Option<&Door> {
         if self.is_current(id) { self.doors.get(usize::from(index)) } else { None }
     }
 
-    /// Where `door` is watched with this very sequence.
+    /// The current listener and the index at which it watches `door`, if the sequence is the same.
     pub(super) fn find_door(&self, door: &Door) -> Option<(ListenerId, u16)> {
         let current = self.current.as_ref()?;
         let same = |other: &Door| other.name == door.name && other.sequence == door.sequence;
@@ -123,7 +124,7 @@ impl Listeners {
         Some((current.id, u16::try_from(index).ok()?))
     }
 
-    /// Another sequence is in force at a door.
+    /// Sets the door at this index, which has a new sequence.
     pub(super) fn set_door(&mut self, id: ListenerId, index: u16, door: &Door) {
         if self.is_current(id)
             && let Some(slot) = self.doors.get_mut(usize::from(index))
@@ -132,7 +133,7 @@ impl Listeners {
         }
     }
 
-    /// When [`Gatekeeper::look_after_listeners`] has something to do next.
+    /// The next moment at which [`Gatekeeper::look_after_listeners`] has something to do.
     pub(super) fn deadline(&self) -> Option<Boot> {
         let starting = self.starting.as_ref().map(|one| one.deadline).filter(|_| !self.is_parked());
         let restart = self.restart_at.filter(|_| self.starting.is_none());
@@ -140,7 +141,7 @@ impl Listeners {
         [starting, restart, retiring].into_iter().flatten().min()
     }
 
-    /// True if a listener is ready and waits for the guard's new rules.
+    /// True if a listener is ready and waits for the new rules of the guard.
     fn is_parked(&self) -> bool {
         self.starting.as_ref().is_some_and(|one| one.is_ready)
     }
@@ -158,7 +159,7 @@ impl Listeners {
             .find(|listener| listener.id == id)
     }
 
-    /// Starts a listener. One that is starting already for another reason is given up.
+    /// Starts a listener. Ends one that is already starting for another reason.
     fn start(
         &mut self,
         now: Now,
@@ -176,7 +177,7 @@ impl Listeners {
             StartReason::Reload => {
                 (prepared.config.settings.doors.clone(), MissingInterface::Refuse)
             }
-            // One-time sequences may have been used up since the configuration was read.
+            // One-time sequences may have been used since the configuration was read.
             _ => (self.doors.clone(), MissingInterface::Skip),
         };
         let start = ListenerStart {
@@ -192,7 +193,7 @@ impl Listeners {
         self.starting = Some(StartingListener { listener, doors, why, deadline, is_ready: false });
     }
 
-    /// Ends them all: the process ends.
+    /// Ends all listeners, because the process ends.
     pub(super) fn end_all(&mut self, out: &mut Outbox) {
         let starting = self.starting.take().map(|one| one.listener);
         let retiring = self.retiring.take().map(|(listener, _)| listener);
@@ -202,15 +203,15 @@ impl Listeners {
         self.restart_at = None;
     }
 
-    /// Ends the listener of a reload that has failed.
+    /// Ends the listener of a failed reload.
     pub(super) fn give_up_reload(&mut self, out: &mut Outbox) {
         if let Some(starting) = self.starting.take_if(|one| one.why == StartReason::Reload) {
             out.push(Output::EndListener(starting.listener.id));
         }
     }
 
-    /// From here on the new listener is the listener; the old one still hands over the knocks that
-    /// it has, not for long.
+    /// Makes the new listener the current one. The old one still hands over the knocks it holds,
+    /// for up to [`RETIRING`] seconds.
     fn exchange(
         &mut self,
         now: Now,
@@ -228,7 +229,7 @@ impl Listeners {
         if let Some((older, _)) = self.retiring.take() {
             out.push(Output::EndListener(older.id));
         }
-        // Addresses may have changed while it started.
+        // Addresses may have changed while the listener started.
         for message in address_messages(&new.ready.wanted, &network.addresses) {
             out.send(new.id, message);
         }
@@ -242,7 +243,7 @@ impl Listeners {
         }
     }
 
-    /// Sends the sequences that have changed since a listener was told of `doors`.
+    /// Sends the sequences that differ from `doors`, which the listener was started with.
     fn send_sequences(&self, id: ListenerId, doors: &[Door], out: &mut Outbox) {
         for (index, (told, door)) in (0..).zip(doors.iter().zip(&self.doors)) {
             if told.sequence != door.sequence {
@@ -251,7 +252,7 @@ impl Listeners {
         }
     }
 
-    /// Starts the next one after a while; answers the seconds.
+    /// Schedules a restart and returns the pause in seconds.
     fn schedule_restart(&mut self, now: Now) -> u32 {
         self.pause = (self.pause * 2).clamp(PAUSE, MAX_PAUSE);
         self.restart_at = Some(now.boot.plus(self.pause));
@@ -260,7 +261,7 @@ impl Listeners {
 }
 
 impl ListenerCounters {
-    /// The listener that counted is gone; what it counted stays.
+    /// Adds the present counters to the past ones, because their listener is gone.
     fn fold(&mut self) {
         let (counters, packets) = std::mem::take(&mut self.present);
         for (sum, number) in self.past.0.0.iter_mut().zip(counters.0) {
@@ -271,9 +272,9 @@ impl ListenerCounters {
 }
 
 impl Gatekeeper {
-    /// Messages of one listener. Knocks are decided together, so that one sync serves them all.
-    /// From one that was replaced, or waits for its turn, only knocks count: another one watches
-    /// the doors, and would open them again.
+    /// Handles the messages of one listener. Its knocks are decided together, so that one sync
+    /// serves them all. If the listener was replaced or is not current yet, only its knocks count:
+    /// the current one watches the doors too, and a door would open twice.
     pub(super) fn listener_messages(
         &mut self,
         now: Now,
@@ -319,7 +320,7 @@ impl Gatekeeper {
         }
     }
 
-    /// A listener is confined and listens.
+    /// Handles a listener that got ready: it is confined and captures.
     pub(super) fn listener_ready(&mut self, now: Now, id: ListenerId, ready: ListenerReady) {
         let Some(mut starting) = self.listeners.starting.take_if(|one| one.listener.id == id)
         else {
@@ -345,14 +346,14 @@ impl Gatekeeper {
         self.listeners.exchange(now, starting, self.in_force.network(), &mut self.out);
     }
 
-    /// The listener that a reload started takes over.
+    /// Makes the reload's listener the current one.
     pub(super) fn exchange_listener(&mut self, now: Now) {
         if let Some(starting) = self.listeners.starting.take() {
             self.listeners.exchange(now, starting, self.in_force.network(), &mut self.out);
         }
     }
 
-    /// A listener is gone, or sends what none of ours would.
+    /// Handles a listener that ended or sent an invalid message.
     pub(super) fn listener_lost(&mut self, now: Now, id: ListenerId, why: ListenerLoss) {
         if matches!(why, ListenerLoss::Nonsense) {
             self.counters.count(Reject::Pipe);
@@ -384,7 +385,6 @@ impl Gatekeeper {
         }
     }
 
-    /// Starts the listener of a new configuration.
     pub(super) fn start_reload_listener(&mut self, now: Now, prepared: &Arc<Prepared>) {
         self.listeners.start(
             now,
@@ -405,11 +405,10 @@ impl Gatekeeper {
         );
     }
 
-    /// Starts what is to start, ends what takes too long.
+    /// Starts listeners that are due and ends those that take too long.
     pub(super) fn look_after_listeners(&mut self, now: Now) {
         if let Some((old, _)) = self.listeners.retiring.take_if(|(_, until)| *until <= now.boot) {
-            // One that does not end by itself is ended: what it was told to forget must not be
-            // asked of it for ever.
+            // Kill it if it does not end by itself: its clients and sequences are out of date.
             self.out.push(Output::EndListener(old.id));
         }
         let late = self.listeners.starting.take_if(|one| !one.is_ready && one.deadline <= now.boot);
@@ -425,22 +424,23 @@ impl Gatekeeper {
         if self.listeners.restart_at.take_if(|at| *at <= now.boot).is_some() {
             self.start_listener(now, StartReason::Restart);
         } else if self.listeners.current.is_none() && self.listeners.restart_at.is_none() {
-            // A reload that came to nothing has taken its place.
+            // The restart gave way to the listener of a reload, and the reload failed.
             self.listeners.schedule_restart(now);
         }
     }
 
-    /// What nobody would tell us of.
+    /// The periodic check.
     pub(super) fn check_listeners(&mut self) {
         self.out.push(Output::LookAtNetwork);
         if let Some(current) = &self.listeners.current {
             self.out.send(current.id, ToListener::AskCounters);
-            // It has lived through a whole check: the next end is not part of a row of failures.
+            // It survived until a check, so its next end does not count as a repeated failure.
             self.listeners.pause = 0;
         }
     }
 
-    /// A captured interface has gone: nothing is heard there, until one of its name is back.
+    /// Handles a captured interface that went down. Nothing is received there until an interface of
+    /// that name is up again.
     fn interface_down(&mut self, now: Now, capture: u8) {
         let Some(current) = &mut self.listeners.current else { return };
         let Some(name) = current.ready.interfaces.get(usize::from(capture)).cloned() else {
@@ -457,7 +457,7 @@ impl Gatekeeper {
         }
     }
 
-    /// Our addresses, routes or interfaces may have changed.
+    /// Applies the network's current state: addresses, routes and interfaces may have changed.
     pub(super) fn network_changed(&mut self, now: Now, network: Result<Network, Fault>) {
         let network = match network {
             Ok(network) => network,
@@ -475,8 +475,8 @@ impl Gatekeeper {
         self.find_interfaces(now);
     }
 
-    /// An interface that was missing is there, or the default route leads elsewhere: a listener
-    /// that hears it takes over. Without any default route the old one stays: it loses nothing.
+    /// Starts a new listener if a missing interface is up or the default route has moved. Without
+    /// any default route the current listener stays: there is nothing that it could miss.
     fn find_interfaces(&mut self, now: Now) {
         let Some(current) = &self.listeners.current else { return };
         if self.listeners.starting.is_some() {

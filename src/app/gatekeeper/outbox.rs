@@ -1,4 +1,4 @@
-//! What the gatekeeper wants done, in order, and which lines come too often to be written.
+//! The gatekeeper's outputs, in order, and the rate limits of log lines.
 
 use std::collections::BTreeMap;
 
@@ -7,28 +7,28 @@ use crate::core::quota::{Bucket, Rate};
 use crate::core::types::Boot;
 use crate::edge::gatekeeper_pipe::ToListener;
 
-/// Lines about doors: what people's knocks need, and no more. Anybody can cause them.
+/// The rate limit on door messages. It is enough for real knocks; anyone can cause such messages.
 const DOOR_LINES: Rate = Rate { burst: 256, per_second: 16 };
 
-/// The outputs of the event that is being handled.
+/// The outputs of the current event.
 #[derive(Default)]
 pub(super) struct Outbox {
     outputs: Vec<Output>,
-    /// The moment of the event.
+    /// The time of the current event.
     now: Boot,
-    /// When a line of each kind was last written, of those that could come often.
+    /// The time of the last line of each rate-limited kind.
     said: BTreeMap<&'static str, Boot>,
     door_lines: Bucket,
     suppressed: u64,
 }
 
 impl Outbox {
-    /// An event begins to be handled.
+    /// Begins an event.
     pub(super) fn begin(&mut self, now: Boot) {
         self.now = now;
     }
 
-    /// All outputs since the last call.
+    /// The outputs since the last call.
     pub(super) fn take(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.outputs)
     }
@@ -41,12 +41,11 @@ impl Outbox {
         self.push(Output::Send(listener, message));
     }
 
-    /// Writes a line.
     pub(super) fn log(&mut self, text: impl Into<String>) {
         self.push(Output::Log(text.into()));
     }
 
-    /// Writes a line unless one of this `kind` was written less than `seconds` ago.
+    /// Logs a line unless one of this `kind` was logged less than `seconds` ago.
     pub(super) fn log_at_most(
         &mut self,
         kind: &'static str,
@@ -60,7 +59,7 @@ impl Outbox {
         }
     }
 
-    /// Writes a line about a door, or only counts it.
+    /// Logs a door message, or only counts it if there are too many.
     pub(super) fn log_door(&mut self, text: String) {
         if self.door_lines.take(self.now, DOOR_LINES) {
             self.log(text);
@@ -69,7 +68,7 @@ impl Outbox {
         }
     }
 
-    /// Tells how many lines about doors were only counted.
+    /// Logs the number of suppressed door messages.
     pub(super) fn log_suppressed(&mut self) {
         let suppressed = std::mem::take(&mut self.suppressed);
         if suppressed > 0 {

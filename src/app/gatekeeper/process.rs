@@ -1,5 +1,5 @@
-//! What the process asks of the kernel for itself before it serves: secrets kept, clock and
-//! entropy. See `rights` for what it gives up.
+//! Process setup before the gatekeeper serves: protection of secrets, clock and entropy. See
+//! `rights` for the rights that it gives up.
 
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
@@ -9,7 +9,7 @@ use super::Host;
 use crate::core::types::{Fault, Now};
 use crate::edge::{clock, entropy};
 
-/// The machine that we run on.
+/// The machine that toctocd runs on.
 pub(super) struct ThisHost;
 
 impl Host for ThisHost {
@@ -22,8 +22,8 @@ impl Host for ThisHost {
     }
 }
 
-/// Neither a core file nor another process of this user gets to see the keys, and no file is made
-/// for others to read. Answers the umask as it was: that is for the commands of doors.
+/// Keeps the keys out of core files and away from other processes of this user, and makes new files
+/// private. Returns the previous umask, which the commands of doors get.
 ///
 /// # Errors
 /// The kernel refuses.

@@ -1,6 +1,6 @@
-//! A reload, step by step beside the loop: everything is read and checked, a new listener listens,
-//! the guard has its new rules, and only then anything changes. A bad file leaves everything as it
-//! was.
+//! A reload, step by step outside the loop: the files are read and checked, a new listener
+//! captures, and the guard loads its new rules. Only then does anything else change. A bad file
+//! changes nothing, except that removed clients are revoked.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use crate::core::types::{ClientId, Fault, Now, ServiceName};
 use crate::edge::control::SessionId;
 use crate::edge::firewall::GuardReport;
 
-/// A reload under way, and who asked for it.
+/// The reload in progress, and the requests for one.
 #[derive(Default)]
 pub(super) struct Reload {
     step: ReloadStep,
-    /// Who is told how it ends: admins, or the log alone.
+    /// The requests that this reload serves; `None` is a signal, answered in the log only.
     asked: Vec<Option<SessionId>>,
-    /// Who asked while it was under way: the files may have changed since it read them, so they get
-    /// the next one.
+    /// Requests made during this reload. They get the next one, because the files may have changed
+    /// since they were read.
     next: Vec<Option<SessionId>>,
 }
 
-/// What a reload waits for.
+/// The step that a reload waits for.
 #[derive(Default)]
 enum ReloadStep {
     #[default]
@@ -40,16 +40,15 @@ enum ReloadStep {
 }
 
 impl Gatekeeper {
-    /// Somebody asks for a reload: an admin, or a signal.
+    /// Requests a reload, for an admin or (`None`) for a signal.
     pub(super) fn reload_asked(&mut self, session: Option<SessionId>) {
         self.reload.next.push(session);
     }
 
-    /// Begins the next reload, if one was asked for and none is under way.
+    /// Begins the next reload, if one was requested and none is in progress.
     ///
-    /// Whoever has no line in the clients file any more is revoked first, whatever else may be
-    /// wrong with the new configuration: a door that cannot be read must not keep a thief's key
-    /// alive.
+    /// Clients removed from the clients file are revoked first, even if the new configuration is
+    /// bad: an error about a door must not keep a stolen key valid.
     pub(super) fn start_reload(&mut self, now: Now) {
         if !matches!(self.reload.step, ReloadStep::Idle) || self.reload.next.is_empty() {
             return;
@@ -68,7 +67,8 @@ impl Gatekeeper {
         }
     }
 
-    /// The clients file was read. A late result counts too: nothing newer was read since.
+    /// Handles the ids read from the clients file. A late result counts too, because nothing newer
+    /// was read since.
     pub(super) fn clients_read(&mut self, now: Now, result: Result<BTreeSet<ClientId>, Fault>) {
         match result {
             Ok(enrolled) => {
@@ -83,7 +83,7 @@ impl Gatekeeper {
         }
     }
 
-    /// The new configuration was read and checked.
+    /// Handles the new configuration, read and checked.
     pub(super) fn config_loaded(&mut self, now: Now, result: Result<Box<Prepared>, Fault>) {
         if !matches!(self.reload.step, ReloadStep::Config) {
             return;
@@ -101,7 +101,7 @@ impl Gatekeeper {
         }
     }
 
-    /// The listener of the new configuration is ready.
+    /// Continues after the listener of the new configuration got ready.
     pub(super) fn reload_listener_ready(&mut self) {
         if let ReloadStep::Listener(prepared) = std::mem::take(&mut self.reload.step) {
             self.guard.want(GuardWork::Reload(Arc::clone(&prepared)));
@@ -109,7 +109,7 @@ impl Gatekeeper {
         }
     }
 
-    /// The guard has its new rules, or refused them.
+    /// Handles the result of loading the new rules into the guard.
     pub(super) fn rules_loaded(
         &mut self,
         now: Now,
@@ -120,12 +120,12 @@ impl Gatekeeper {
         match result {
             Ok(report) if waits => self.switch(now, Arc::clone(rules), report),
             Err(fault) if waits => self.reload_failed(&fault),
-            // The reload was given up in the meantime.
+            // The reload failed in the meantime.
             _ => self.guard.restore_rules(),
         }
     }
 
-    /// Everything changes at once.
+    /// Puts the new configuration in force, all parts at once.
     fn switch(&mut self, now: Now, prepared: Arc<Prepared>, report: GuardReport) {
         self.reload.step = ReloadStep::Idle;
         let old = self.in_force.replace(prepared);
@@ -135,7 +135,7 @@ impl Gatekeeper {
         self.policy = self.in_force.policy();
         let new = Arc::clone(self.in_force.prepared());
         for warning in new.warnings.iter().filter(|warning| !old.warnings.contains(warning)) {
-            // Each enrolment is a reload: only what was not said before is news.
+            // Each enrolment causes a reload, so log only the new warnings.
             self.out.log(format!("warning: {warning}"));
         }
         let enrolled: BTreeSet<ClientId> =
@@ -166,12 +166,12 @@ impl Gatekeeper {
         );
         self.out.log(said.clone());
         for session in std::mem::take(&mut self.reload.asked).into_iter().flatten() {
-            // What ended must not come back at the next start.
+            // Wait for the disk: grants that ended must not return at the next start.
             self.reply_when_stored(session, said.clone(), false);
         }
     }
 
-    /// The reload has come to nothing: everything is as it was, but for who was revoked.
+    /// Ends a failed reload. Nothing changes, except that removed clients stay revoked.
     pub(super) fn reload_failed(&mut self, fault: &Fault) {
         if !matches!(std::mem::take(&mut self.reload.step), ReloadStep::Idle) {
             self.listeners.give_up_reload(&mut self.out);
@@ -183,14 +183,15 @@ impl Gatekeeper {
         }
     }
 
-    /// At a start and after a reload: no grant outlives the rules that allowed it.
+    /// Ends grants that the current rules do not allow. Runs at the start and after each change of
+    /// the rules.
     pub(super) fn end_what_is_not_allowed(&mut self, now: Now) {
         for how in [GrantEnd::Revoked, GrantEnd::Changed] {
             let ends = |grant: &&ActiveGrant| self.policy.must_end(now, grant) == Some(how);
             let active: Vec<GrantKey> =
                 self.grants.list().filter(ends).map(|grant| grant.key).collect();
-            // Of what is over only the connections are left: they go with the right to them, and
-            // not because ports have changed.
+            // Only connections are left of an ended grant. They are cut if the right is revoked,
+            // but not because ports have changed.
             let past: Vec<GrantKey> = match how {
                 GrantEnd::Revoked => {
                     self.grants.past().filter(ends).map(|grant| grant.key).collect()
@@ -201,16 +202,16 @@ impl Gatekeeper {
         }
     }
 
-    /// After a reload: no grant leads to an inner host, or is kept open by commands, that it was
-    /// not made for.
+    /// Ends the grants of services that now lead elsewhere or are opened otherwise. Runs after a
+    /// reload.
     fn end_what_led_elsewhere(&mut self, now: Now, moved: &[ServiceName]) {
         let keys = self.grants.list().map(|grant| grant.key);
         let keys: Vec<GrantKey> = keys.filter(|key| moved.contains(&key.service)).collect();
         self.end_at_once(now, &keys, &[], GrantEnd::Changed);
     }
 
-    /// First the firewall, then the disk: a crash in between finds them in the journal and ends
-    /// them again.
+    /// Changes the firewall first, then the disk: after a crash in between, the next start finds
+    /// the grants in the journal and ends them again.
     fn end_at_once(&mut self, now: Now, active: &[GrantKey], past: &[GrantKey], how: GrantEnd) {
         let all = [active, past].concat();
         if all.is_empty() {
@@ -218,7 +219,7 @@ impl Gatekeeper {
         }
         let changes = self.grants.end(now, &all, how);
         self.change_firewall(now, &changes);
-        // Stored or not, they have ended: this is the safe side.
+        // Deferring is safe: the grants have ended, even if the record is lost.
         self.journal.defer(&Grants::endings(&all));
         for key in active {
             let holder = self.in_force.holder(key.holder);
@@ -231,7 +232,7 @@ impl Gatekeeper {
         self.log_cuts(&changes);
     }
 
-    /// One line for each address whose connections were cut.
+    /// Logs one line for each cut: all connections of a source to a port.
     pub(super) fn log_cuts(&mut self, changes: &[Change]) {
         for change in changes {
             if let Change::Cut { element } = change {
@@ -242,8 +243,8 @@ impl Gatekeeper {
     }
 }
 
-/// Services that lead to another inner host than before, or to this machine instead of one, or that
-/// are opened otherwise: what was granted was the old way.
+/// The services that now lead to another inner host, to this machine instead of one, or have other
+/// commands. Their grants were made for the old configuration.
 fn moved_services(old: &Settings, new: &Settings) -> Vec<ServiceName> {
     let mut moved = Vec::new();
     for service in &new.services {

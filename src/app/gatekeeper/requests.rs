@@ -1,5 +1,5 @@
-//! What an admin asks over the control socket, and what they are told.
-//! See `app::admin` for how it is shown.
+//! The admin's requests over the control socket, and the replies.
+//! See `app::admin` for how they are shown.
 
 use std::collections::BTreeMap;
 
@@ -15,36 +15,35 @@ use crate::core::types::{Boot, Fault, Now, Reject, SECOND};
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
 use crate::edge::log::{clock_time, date_time};
 
-/// Seconds that a status waits for the comparison of every rule.
+/// Seconds that a status request waits for the comparison of every rule.
 const PATIENCE: u32 = 3;
 
-/// Admins who wait for an answer.
+/// Requests that wait for a reply.
 #[derive(Default)]
 pub(super) struct Requests {
-    /// They asked for the status, and the guard is being looked at.
+    /// Status requests that wait for a check of the guard.
     status: Vec<SessionId>,
-    /// Until when those wait.
+    /// The deadline of the status requests.
     status_due: Option<Boot>,
     unstored: Vec<UnstoredReply>,
 }
 
-/// What an admin is told once everything is durable.
+/// A reply that waits until the deferred records are durable.
 struct UnstoredReply {
     session: SessionId,
     said: String,
-    /// It is not true if the disk fails.
+    /// True if the admin gets the fault instead when the disk fails.
     needs_disk: bool,
 }
 
 impl Requests {
-    /// When somebody is answered at the latest.
+    /// The moment at which the waiting status requests must be answered.
     pub(super) fn deadline(&self) -> Option<Boot> {
         self.status_due
     }
 }
 
 impl Gatekeeper {
-    /// An admin asks for something.
     pub(super) fn asked(&mut self, now: Now, session: SessionId, request: &ControlRequest) {
         match request {
             ControlRequest::Status => self.status_asked(now, session),
@@ -64,7 +63,7 @@ impl Gatekeeper {
         }
     }
 
-    /// Tells the admin and the log how it went.
+    /// Sends the outcome to the admin and to the log.
     pub(super) fn reply(&mut self, session: SessionId, outcome: Result<String, Fault>, not: &str) {
         match outcome {
             Ok(said) => {
@@ -78,7 +77,7 @@ impl Gatekeeper {
         }
     }
 
-    /// Tells the admin as soon as all that was deferred is on disk.
+    /// Sends the reply once all deferred records are durable.
     pub(super) fn reply_when_stored(&mut self, session: SessionId, said: String, needs_disk: bool) {
         self.requests.unstored.push(UnstoredReply { session, said, needs_disk });
     }
@@ -91,7 +90,7 @@ impl Gatekeeper {
         self.out.push(Output::Reply(session, response));
     }
 
-    /// Answers those whose time has come.
+    /// Sends the replies that are due.
     pub(super) fn settle_requests(&mut self, now: Now) {
         if self.journal.is_settled() {
             let fault = not_writable();
@@ -107,7 +106,7 @@ impl Gatekeeper {
         }
     }
 
-    /// Answers who waits for the disk. With a fault nothing of it is durable.
+    /// Sends the replies that wait for the disk. A fault means that their records are not durable.
     pub(super) fn answer_unstored(&mut self, fault: Option<&Fault>) {
         for UnstoredReply { session, said, needs_disk } in
             std::mem::take(&mut self.requests.unstored)
@@ -120,7 +119,8 @@ impl Gatekeeper {
         }
     }
 
-    /// Whether the guard stands takes a process to see, unless it is off.
+    /// Answers at once if the guard is off. Otherwise waits for a check of the guard, which runs a
+    /// process.
     fn status_asked(&mut self, now: Now, session: SessionId) {
         self.requests.status.push(session);
         if self.guard.is_off() {
@@ -131,7 +131,7 @@ impl Gatekeeper {
         }
     }
 
-    /// Answers all who asked for the status: the guard was looked at.
+    /// Answers all status requests, with the result of the guard check.
     pub(super) fn answer_status(&mut self, now: Now, guard: bool) {
         self.requests.status_due = None;
         for session in std::mem::take(&mut self.requests.status) {
@@ -168,7 +168,7 @@ impl Gatekeeper {
         }
     }
 
-    /// Clients with marks in the future, and until when those reach.
+    /// The clients with used-knock marks in the future, and the time of the last mark.
     fn clients_ahead(&self, now: Now) -> Vec<(String, String)> {
         let until: BTreeMap<_, _> = self.replay.ahead(now).collect();
         let mut ahead = Vec::new();
@@ -180,7 +180,7 @@ impl Gatekeeper {
         ahead
     }
 
-    /// What does not work here, or not now.
+    /// Everything that does not work on this machine, or not at the moment.
     pub(super) fn limitations(&self) -> Vec<String> {
         let Some(listener) = self.listeners.at_work() else {
             return vec!["no listener is running: knocks are not received".to_owned()];
@@ -199,7 +199,7 @@ impl Gatekeeper {
         all
     }
 
-    /// What came to nothing, in both processes.
+    /// The number of rejects by reason, in both processes.
     fn rejected(&self) -> Vec<(String, u64)> {
         let mut all = Vec::new();
         for reject in Reject::ALL {
@@ -232,7 +232,7 @@ fn said_response(said: &str) -> ControlResponse {
     ControlResponse::Ok(serde_json::json!({ "said": said }))
 }
 
-/// Why every knock needs a challenge, for log and status.
+/// The reason why every knock needs a challenge, for the log and the status.
 pub(super) fn challenge_text(reason: ChallengeReason) -> String {
     match reason {
         ChallengeReason::Lost(_) => {

@@ -1,23 +1,23 @@
-//! The rights that this process keeps while it serves: few, unless commands of doors or services
-//! may need them all.
+//! The rights that the gatekeeper keeps while it serves: few, unless there are commands, which may
+//! need all of them.
 
 use crate::config::Settings;
 use crate::core::openings::Openings;
 use crate::core::types::Fault;
 use crate::edge::confine::drop_privileges;
 
-/// What status says where nothing was given up.
+/// The status text if all rights were kept.
 pub(super) const ALL_KEPT: &str =
     "the gatekeeper keeps all of its rights: the commands of doors or services may need them";
 
-/// Gives up all rights that `settings` does not need; true if all were kept instead. What is given
-/// up cannot be had again, and those that we start do not get it either: an admin's command may
-/// need anything that root has.
+/// Drops all rights that `settings` does not need. Returns true if all were kept instead. Dropped
+/// rights cannot be regained, and child processes do not get them either. All are kept if there are
+/// commands, because an admin's command may need anything root can do.
 ///
 /// # Errors
 /// The kernel refuses.
 pub(super) fn settle(settings: &Settings, openings: &Openings) -> Result<bool, Fault> {
-    // A stop command of an earlier run may be waiting although its door or service is gone.
+    // A stop command from an earlier run may still be due after its door or service was removed.
     let all = runs_commands(settings) || !openings.is_empty();
     if !all {
         drop_privileges()?;

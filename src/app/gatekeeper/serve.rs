@@ -1,5 +1,5 @@
-//! The poll loop of the gatekeeper: makes events of what happens, carries the outputs out. Nothing
-//! here waits but the poll.
+//! The gatekeeper's poll loop: turns what happens into events and carries out the outputs. Only the
+//! poll blocks.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
@@ -26,10 +26,10 @@ use crate::edge::log::Log;
 use crate::edge::worker::Worker;
 use crate::edge::{clock, one_time, proc_net, service_manager};
 
-/// How long the end waits for whoever reads the log.
+/// The longest wait at shutdown for the reader of the log.
 const LOG_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Everything with a descriptor.
+/// Everything with a file descriptor.
 pub(super) struct Server {
     gatekeeper: Gatekeeper,
     signals: SignalFd,
@@ -43,11 +43,11 @@ pub(super) struct Server {
     dying: Vec<ListenerProcess>,
     runner: Runner,
     log: Log,
-    /// What the outputs led to at once.
+    /// Events caused by carrying out outputs.
     events: VecDeque<Event>,
 }
 
-/// What was opened at the start.
+/// The descriptors opened at the start.
 pub(super) struct Sources {
     pub(super) signals: SignalFd,
     pub(super) addresses: AddressWatch,
@@ -55,11 +55,11 @@ pub(super) struct Sources {
     pub(super) guard: NftGuard,
     pub(super) control: Control,
     pub(super) listener: ListenerProcess,
-    /// The umask of commands.
+    /// The umask for commands.
     pub(super) umask: Mode,
 }
 
-/// The signals that we take as descriptors; blocked, so that none interrupts a commit.
+/// The signals, taken through a descriptor. They are blocked, so that none interrupts a commit.
 pub(super) fn signals() -> Result<SignalFd, Fault> {
     event_loop::signals(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD])
         .map_err(|error| {
@@ -70,13 +70,13 @@ pub(super) fn signals() -> Result<SignalFd, Fault> {
         })
 }
 
-/// Tells of what decides where knocks are heard: our addresses, and the routes where the
-/// configuration follows them.
+/// Watches our addresses, and also the routes if the configuration follows the default route. They
+/// decide where the listener captures.
 pub(super) fn watch_addresses(settings: &Settings) -> Result<AddressWatch, Fault> {
     AddressWatch::start(interfaces::follows_default_route(settings))
 }
 
-/// Addresses, default routes and interfaces as they are now.
+/// The current addresses, default routes and interfaces.
 pub(super) fn network() -> Result<Network, Fault> {
     Ok(Network {
         addresses: addresses::own()?,
@@ -119,7 +119,7 @@ impl Server {
         Ok(())
     }
 
-    /// Waits for something to happen and has it handled.
+    /// Waits until something happens, then handles it.
     fn turn(&mut self) -> Result<(), Fault> {
         self.wait()?;
         if self.gatekeeper.deadline() <= clock::now().boot {
@@ -171,7 +171,7 @@ impl Server {
         while let Some(signal) = event_loop::next_signal(&self.signals) {
             match signal {
                 Signal::SIGTERM | Signal::SIGINT => self.handle(Event::Terminate),
-                // Whoever is told to end does not reload first.
+                // Reload after all signals are read: a SIGTERM comes first.
                 Signal::SIGHUP => hangup = true,
                 Signal::SIGCHLD => self.reap(),
                 _ => {}
@@ -290,13 +290,13 @@ impl Server {
         let guard = self.guard.clone();
         let started = self.worker.start(lane, Box::new(move || (id, do_task(task, &guard))));
         if let Err(fault) = started {
-            // Its deadline says so too; here is the reason.
+            // The deadline reports the failure too; this line has the reason.
             self.log.line(clock::now().wall, &format!("a task could not be started: {fault}"));
         }
     }
 }
 
-/// Runs in a thread of its own; may wait.
+/// Runs a task in its own thread; may block.
 fn do_task(task: Task, guard: &NftGuard) -> TaskResult {
     match task {
         Task::ReadClients(path) => TaskResult::Clients(prepare::client_ids(&path)),
@@ -311,7 +311,7 @@ fn do_task(task: Task, guard: &NftGuard) -> TaskResult {
     }
 }
 
-/// Who changed our table, for people.
+/// The programs that changed our table, as text for people.
 fn authors(changes: &[TableChange]) -> String {
     let name = |change: &TableChange| match change.pid {
         0 => "somebody".to_owned(),

@@ -1,5 +1,5 @@
-//! The start of the gatekeeper: everything is read and checked, the listener listens, the guard is
-//! loaded. Here we may wait.
+//! The start of the gatekeeper: reads and checks everything, starts the listener, loads the guard.
+//! Blocking is allowed here.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use crate::edge::control::Control;
 use crate::edge::firewall::{self, Firewall, GuardReport, Started};
 use crate::edge::state::{Recovered, State};
 
-/// All that a gatekeeper begins with.
+/// Everything that a gatekeeper starts with.
 pub(super) struct Beginning<'a> {
-    /// The configuration file.
+    /// The path of the configuration file.
     pub(super) path: &'a Path,
     pub(super) prepared: Arc<Prepared>,
     pub(super) network: Network,
@@ -34,7 +34,7 @@ pub(super) struct Beginning<'a> {
     pub(super) recovered: Recovered,
     pub(super) openings: Openings,
     pub(super) firewall: Box<dyn Firewall>,
-    /// What the guard's sets hold.
+    /// The elements in the guard's sets, and the milliseconds each has left.
     pub(super) elements: Vec<(Element, u64)>,
     pub(super) listener: ListenerReady,
     pub(super) all_rights: bool,
@@ -42,10 +42,10 @@ pub(super) struct Beginning<'a> {
 }
 
 impl Gatekeeper {
-    /// Goes on from what the state holds, and makes the kernel hold that.
+    /// Continues from the stored state and makes the kernel's elements match it.
     ///
     /// # Errors
-    /// The firewall refuses it.
+    /// The firewall refuses.
     pub(super) fn begin_with(beginning: Beginning<'_>) -> Result<Gatekeeper, Fault> {
         let Beginning { started, recovered, prepared, .. } = beginning;
         let in_force = InForce::new(
@@ -93,25 +93,26 @@ impl Gatekeeper {
 /// Runs a gateway with this configuration until it is told to end.
 ///
 /// # Errors
-/// [`RunFault::Start`]: whatever keeps it from starting; the firewall is as it was then.
-/// [`RunFault::Serve`]: the kernel refuses what it never refuses.
+/// [`RunFault::Start`]: the gateway cannot start; the firewall is unchanged unless the fault says
+/// that the guard is up.
+/// [`RunFault::Serve`]: the kernel refuses a call that should not fail.
 pub fn run(config: &Path) -> Result<(), RunFault> {
     let server = start(config).map_err(RunFault::Start)?;
     server.serve().map_err(RunFault::Serve)
 }
 
-/// Why a gateway does not run.
+/// The reason why a gateway stopped or did not start.
 pub enum RunFault {
     /// It could not start.
     Start(Fault),
-    /// It had to end.
+    /// It failed while serving.
     Serve(Fault),
 }
 
 /// Reads and checks everything, starts the listener, loads the guard.
 ///
 /// # Errors
-/// Whatever keeps it from starting. The firewall is as it was then.
+/// The gateway cannot start. The firewall is unchanged, unless the fault says that the guard is up.
 fn start(path: &Path) -> Result<Server, Fault> {
     let umask = process::keep_secrets()?;
     let prepared = Arc::new(prepare::prepare(path)?);
@@ -119,8 +120,8 @@ fn start(path: &Path) -> Result<Server, Fault> {
     let signals = super::serve::signals()?;
     let addresses = super::serve::watch_addresses(settings)?;
     let network = super::serve::network()?;
-    // First what can fail without having changed anything: whoever lacks a right or an interface is
-    // not locked out.
+    // First do what can fail without changing anything: a missing right or interface must not lock
+    // anyone out.
     let listener = ListenerStart {
         prepared: Arc::clone(&prepared),
         doors: settings.doors.clone(),

@@ -1,4 +1,4 @@
-//! Which tasks run beside the loop, and until when each is waited for.
+//! The tasks that run outside the loop, and their deadlines.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::events::{Lane, Output, Task, TaskId};
 use super::outbox::Outbox;
 use crate::core::types::{Boot, Now};
 
-/// One task a lane. Nobody can end a task: one that is late keeps its lane until it ends.
+/// At most one task per lane. A task cannot be cancelled: a late one keeps its lane until it ends.
 #[derive(Default)]
 pub(super) struct Tasks {
     last: u64,
@@ -25,7 +25,7 @@ impl Tasks {
         !self.running.contains_key(&lane)
     }
 
-    /// True if the task of this lane takes too long.
+    /// True if the task of this lane has missed its deadline.
     pub(super) fn is_late(&self, lane: Lane) -> bool {
         self.running.get(&lane).is_some_and(|task| task.late)
     }
@@ -39,7 +39,8 @@ impl Tasks {
         out.push(Output::Start(id, task));
     }
 
-    /// A task has ended: its lane, and true if it was late. None if it is not known.
+    /// Removes a task that ended. Returns its lane, and true if it was late; `None` if the id is
+    /// unknown.
     pub(super) fn ended(&mut self, id: TaskId) -> Option<(Lane, bool)> {
         let (lane, task) = self.running.iter().find(|(_, task)| task.id == id)?;
         let (lane, late) = (*lane, task.late);
@@ -47,7 +48,7 @@ impl Tasks {
         Some((lane, late))
     }
 
-    /// The lanes whose tasks are late from now on.
+    /// Marks the tasks that have just missed their deadline as late, and returns their lanes.
     pub(super) fn expire(&mut self, now: Now) -> Vec<Lane> {
         let mut lanes = Vec::new();
         for (lane, task) in &mut self.running {
@@ -59,7 +60,7 @@ impl Tasks {
         lanes
     }
 
-    /// When [`Tasks::expire`] has something to do next.
+    /// The next moment at which [`Tasks::expire`] has something to do.
     pub(super) fn deadline(&self) -> Option<Boot> {
         self.running.values().filter(|task| !task.late).map(|task| task.deadline).min()
     }

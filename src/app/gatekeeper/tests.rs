@@ -1,4 +1,4 @@
-//! The gatekeeper over a world that tests hold in their hands: no namespace, no rights, no sleep.
+//! The gatekeeper in a simulated world that the tests control: no namespaces, no rights, no sleeps.
 
 mod disk;
 mod kernel;
