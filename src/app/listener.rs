@@ -2,7 +2,7 @@
 //!
 //! The gatekeeper starts it with [`ARGUMENT`] and its end of the pipe as descriptor 0. It receives
 //! its set-up, drops all privileges, and only then reads the first packet. It ends when the pipe
-//! closes. See `gatekeeper` for the decision what opens.
+//! closes. See `gatekeeper` for the decisions.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;

@@ -111,7 +111,7 @@ fn parts(directory: &Path) -> Result<Vec<ConfigPart>, Fault> {
     paths.iter().map(part).collect()
 }
 
-/// Editors' backup files are hidden or have another ending.
+/// True if the file counts. Editors' backup files are hidden or have another ending.
 fn is_part(path: &Path) -> bool {
     let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     path.extension().is_some_and(|extension| extension == "toml") && !hidden
