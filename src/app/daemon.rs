@@ -1,5 +1,4 @@
-//! The program `toctocd`: which of its commands, or of its two processes, is to run.
-//! What they do is left to the other files of this floor.
+//! The program `toctocd`: starts one of its commands or one of its two processes.
 
 use std::process::ExitCode;
 
@@ -12,9 +11,10 @@ use super::{admin, compat, gatekeeper, guard, listener, listener_process, load, 
 use crate::core::types::Fault;
 use crate::edge::control::ControlRequest;
 
-/// Runs what the command line says; answers the exit code.
+/// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
-    // The listener is this program once more; it is told so by an argument that no help mentions.
+    // The gatekeeper starts the listener as the same program with an argument that no help
+    // mentions.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == listener_process::ROLE) {
         return listener::main();
     }
@@ -29,7 +29,7 @@ pub fn main() -> ExitCode {
 
 fn run(args: &ToctocdArgs) -> u8 {
     match &args.command {
-        // Whatever is wrong before it serves leaves everything as it was.
+        // An error before the gateway serves leaves everything unchanged.
         ToctocdCommand::Run => match gatekeeper::run(&args.config) {
             Ok(()) => DONE,
             Err(RunFault::Start(fault)) => finish(Err(fault), WRONG),

@@ -1,10 +1,10 @@
-//! The interfaces that a configuration stands for at this moment.
+//! The network interfaces that a configuration currently means.
 
 use crate::config::{DEFAULT_ROUTE, Settings};
 use crate::core::types::Fault;
 
-/// The interfaces by name, each once, in the order of the configuration; default routes lead out of
-/// `defaults`. Without any, [`DEFAULT_ROUTE`] itself stands for them.
+/// The interface names, each once, in the order of the configuration. `defaults` are the interfaces
+/// of the default routes; if there are none, [`DEFAULT_ROUTE`] itself stands for them.
 pub(super) fn resolved_interfaces(settings: &Settings, defaults: &[String]) -> Vec<String> {
     resolve(&settings.knock.interfaces, defaults)
 }
@@ -25,12 +25,12 @@ fn resolve(wanted: &[String], defaults: &[String]) -> Vec<String> {
     names
 }
 
-/// True if the default route decides where knocks are heard.
+/// True if the default route decides which interfaces are captured.
 pub(super) fn follows_default_route(settings: &Settings) -> bool {
     settings.knock.interfaces.iter().any(|word| word == DEFAULT_ROUTE)
 }
 
-/// There is no default route, and one is wanted.
+/// The fault if the configuration needs a default route and there is none.
 pub(super) fn no_default_route() -> Fault {
     Fault::new(
         "[knock] interfaces: there is no default route now, neither of IPv4 nor of IPv6",

@@ -1,8 +1,8 @@
-//! The process that touches hostile bytes: one poll loop around `core::engine`. Whether anything
-//! opens is left to `gatekeeper`, which starts this process and tells it all that it knows.
+//! The unprivileged process that reads untrusted packets: one poll loop around `core::engine`.
 //!
-//! It is started with [`ARGUMENT`] and its end of the pipe as descriptor 0, hears its set-up, gives
-//! up everything, and only then reads the first packet. It ends when the pipe does.
+//! The gatekeeper starts it with [`ARGUMENT`] and its end of the pipe as descriptor 0. It receives
+//! its set-up, drops all privileges, and only then reads the first packet. It ends when the pipe
+//! closes. See `gatekeeper` for the decisions.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -29,23 +29,22 @@ use crate::edge::{clock, entropy, sys};
 /// The hidden argument that makes `toctocd` a listener.
 pub const ARGUMENT: &str = "--listener";
 
-/// Packets read from one socket before the pipe and the other sockets are looked at again.
+/// Packets read from one socket before the loop serves the pipe and the other sockets.
 const PACKETS: usize = 64;
-/// Knocks opened before packets are looked at again: about a millisecond of curve operations.
+/// Knocks decrypted before the loop reads packets again: about a millisecond of curve operations.
 const OPENED: usize = 16;
-/// Messages from the gatekeeper taken at once.
+/// Messages from the gatekeeper handled per turn.
 const MESSAGES: usize = 256;
-/// The loop wakes up at least this often, milliseconds: midnight is not missed by much.
+/// The longest wait of the loop, milliseconds: a change of date must not be missed by much.
 const LONGEST_WAIT: u64 = 30_000;
 
-/// Everything, from the first to the last moment of the process.
 pub fn main() -> ExitCode {
-    // Who ends us is who started us, by closing the pipe. What a terminal or killall sends to all
-    // of our name is meant for that.
+    // The gatekeeper ends this process by closing the pipe. Signals from a terminal or killall are
+    // meant for the gatekeeper, so block them here.
     let deaf = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     let _ = deaf.thread_block();
-    // Else it is called `exe`, by whose link it was started. Another name than the gateway's:
-    // `killall` goes by it.
+    // Without this the process is called `exe`, after the link that started it. The name differs
+    // from the gateway's because `killall` goes by name.
     let _ = set_name(c"toctoc-listener");
     let Some(socket) = sys::take_stdin() else { return not_by_hand() };
     let inherited = sys::close_inherited().is_err();
@@ -66,7 +65,7 @@ fn not_by_hand() -> ExitCode {
     ExitCode::from(2)
 }
 
-/// What the gatekeeper has told so far.
+/// The set-up received so far.
 #[derive(Default)]
 struct ListenerSetup {
     setup: Setup,
@@ -76,7 +75,7 @@ struct ListenerSetup {
     user: Option<(u32, u32)>,
 }
 
-/// Addresses as they come, and those in force.
+/// Two address lists: the one being received, and the one in force.
 #[derive(Default)]
 struct AddressUpdate {
     coming: (Vec<IpAddr>, Vec<IpAddr>),
@@ -99,7 +98,7 @@ impl AddressUpdate {
 }
 
 impl ListenerSetup {
-    /// Hears the set-up, up to `Go`.
+    /// Receives the set-up, up to `Go`.
     fn hear(pipe: &mut ListenerEnd) -> Result<Self, PipeError> {
         let mut prepared = Self::default();
         loop {
@@ -123,7 +122,7 @@ impl ListenerSetup {
         }
     }
 
-    /// `None` if it comes at the wrong time or out of order: a bug on our own side.
+    /// Returns `None` for a message at the wrong time or out of order: a bug in the gatekeeper.
     fn take(&mut self, message: ToListener) -> Option<()> {
         match message {
             ToListener::Gateway {
@@ -175,13 +174,13 @@ impl ListenerSetup {
     }
 }
 
-/// Says why it ends, and ends.
+/// Reports the failure to the gatekeeper before the process ends.
 fn fail(pipe: &mut ListenerEnd, failure: ConfineFailure) -> PipeError {
     let told = pipe.send(ToGatekeeper::Failed { step: failure.step as u8, errno: failure.errno });
     told.err().unwrap_or(PipeError::Closed)
 }
 
-/// Waits until something can be read or written, or time is up.
+/// Waits until a descriptor is ready or the timeout expires.
 fn wait(descriptors: &mut [PollFd<'_>], timeout: PollTimeout) -> Result<(), PipeError> {
     match poll(descriptors, timeout) {
         Ok(_) | Err(nix::Error::EINTR) => Ok(()),
@@ -214,15 +213,15 @@ struct Listener {
     addresses: AddressUpdate,
     actions: Vec<Action>,
     lost: u64,
-    /// Whether knocks wait that could be opened at once.
+    /// True if knocks are queued that could be decrypted at once.
     busy: bool,
 }
 
 impl Listener {
-    /// Everything that needs a right or a file happens here, then both are gone.
+    /// Does everything that needs a right or a file, then gives up both.
     fn confined(prepared: ListenerSetup, inherited: bool) -> Result<(Self, u32), ConfineFailure> {
         let ListenerSetup { setup, addresses, deaf, sender, user } = prepared;
-        // Whatever the library needs to find out about the system, it finds out now.
+        // Lets the library query the system now, before confinement forbids it.
         entropy::bytes::<1>()
             .map_err(|_| ConfineFailure { step: ConfineStep::Entropy, errno: 0 })?;
         let mut engine = Engine::new(clock::now(), setup);
@@ -246,7 +245,7 @@ impl Listener {
         Ok((listener, notes.bits()))
     }
 
-    /// Waits for something, then does a bounded piece of each kind of work.
+    /// Waits for an event, then does a bounded amount of each kind of work.
     fn turn(&mut self, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         let ready = self.wait(pipe)?;
         let now = clock::now();
@@ -256,12 +255,12 @@ impl Listener {
             self.read(index, pipe)?;
         }
         pipe.flush()?;
-        // Knocks wait in their clients' queues rather than in the pipe's.
+        // Knocks wait in the clients' queues rather than in the pipe's.
         self.busy = pipe.waiting() == 0 && self.engine.serve(now.boot, OPENED, &mut self.actions);
         self.act(pipe)
     }
 
-    /// Which capture sockets have something.
+    /// The indexes of the capture sockets that are readable.
     fn wait(&self, pipe: &ListenerEnd) -> Result<Vec<usize>, PipeError> {
         let writable = if pipe.waiting() > 0 { PollFlags::POLLOUT } else { PollFlags::empty() };
         let mut descriptors = Vec::with_capacity(self.captures.len() + 1);
@@ -320,7 +319,7 @@ impl Listener {
     fn obey(&mut self, message: ToListener, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         match message {
             ToListener::Verdict { ticket, spent, receipt } => {
-                // Without entropy there is no receipt; the verdict itself was carried out already.
+                // Without entropy no receipt can be sent. The verdict has taken effect already.
                 if let Ok(fresh) = entropy::secret() {
                     self.engine.verdict(ticket, spent, receipt.as_ref(), fresh, &mut self.actions);
                 }
@@ -340,7 +339,7 @@ impl Listener {
                 tell(pipe, ToGatekeeper::Counters { counters, packets, lost: self.lost })?;
             }
             ToListener::Stop => return Err(PipeError::Closed),
-            // Set-up is over: what still comes of it is dropped, and its sockets closed.
+            // Late set-up messages are dropped, and their sockets closed.
             _ => {}
         }
         Ok(())
@@ -350,7 +349,7 @@ impl Listener {
         for action in self.actions.drain(..) {
             match action {
                 Action::Receipt { from, to, bytes } => {
-                    // A receipt that cannot be sent is one that was lost on the way.
+                    // A receipt that cannot be sent counts as lost on the way.
                     let _ = self.sender.send(from, to, &bytes);
                 }
                 Action::Knock(knock) => tell(pipe, ToGatekeeper::Knock(knock))?,
@@ -395,8 +394,8 @@ fn door(pipe: &mut ListenerEnd, effect: SequenceEvent) -> Result<(), PipeError> 
     }
 }
 
-/// A message that matters. If even the queue is full the gatekeeper has stopped reading: then it is
-/// lost, and the gatekeeper has more to mend than that.
+/// Sends an important message. A full queue means that the gatekeeper has stopped reading. The
+/// message is lost then, which is the smaller problem.
 fn tell(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), PipeError> {
     match pipe.send(message) {
         Err(PipeError::Full) => Ok(()),
@@ -404,8 +403,8 @@ fn tell(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), PipeError> 
     }
 }
 
-/// A message for log lines only. Anybody can cause many of them by forged hits, so half of the
-/// queue is kept free of them.
+/// Sends a message that only feeds the log. Forged packets can cause many of these, so they may use
+/// only half of the queue.
 fn chat(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), PipeError> {
     if pipe.waiting() > QUEUE / 2 { Ok(()) } else { tell(pipe, message) }
 }

@@ -1,6 +1,6 @@
-//! A listener's process: started with what it needs, sockets, keys, clients, doors and addresses,
-//! and proven to be confined. See `gatekeeper` for what it reports afterwards. Only
-//! [`ListenerProcess::wait_until_ready`] waits.
+//! The listener as a child process. The gatekeeper starts it, sends it sockets, keys, clients,
+//! doors and addresses, and checks that it is confined. Only [`ListenerProcess::wait_until_ready`]
+//! waits. See `gatekeeper` for its reports afterwards.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -23,84 +23,83 @@ use crate::edge::gatekeeper_pipe::{self, GatekeeperEnd, PipeError, ToGatekeeper,
 use crate::edge::proc_net::default_interfaces;
 use crate::edge::{bpf, capture, clock, raw};
 
-/// The hidden argument by which the program knows that it is to be the listener.
+/// The hidden argument that makes the program a listener.
 pub(super) const ROLE: &str = "--listener";
-/// Seconds that a start may take where somebody waits for it.
+/// Seconds that a start may take if the caller waits for it.
 const PATIENCE: u32 = 20;
-/// Messages that are taken, or fed, at once, so that others get their turn.
+/// Messages received or sent in one turn, so that other work is not delayed.
 const TURN: usize = 256;
 
-/// What a gateway's listener is started with.
+/// The parameters of a gateway's listener.
 pub(super) struct ListenerStart {
     /// Keys, clients and settings.
     pub(super) prepared: Arc<Prepared>,
-    /// The doors with the sequences that are in force.
+    /// The doors with their current sequences.
     pub(super) doors: Vec<Door>,
-    /// Our own addresses.
+    /// This machine's addresses.
     pub(super) addresses: Vec<LocalAddress>,
-    /// What to do about an interface that is not there.
+    /// The reaction to an interface that does not exist.
     pub(super) missing: MissingInterface,
 }
 
-/// What to do about a configured interface that is not there.
+/// The reaction to a configured interface that does not exist.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum MissingInterface {
-    /// Refuse: at a start and at a reload an admin is there to be told.
+    /// Fail: at a start or reload, an admin reads the error.
     Refuse,
-    /// Listen on the others: while the gateway runs, links come and go.
+    /// Listen on the others: links come and go while the gateway runs.
     Skip,
 }
 
-/// All that a listener is to know.
+/// Everything that a listener is told.
 pub(super) struct ListenerSpec {
-    /// Its name in the list of processes.
+    /// The process name.
     pub(super) name: &'static str,
-    /// Keys and clients; none where there are only doors.
+    /// Keys and clients; `None` if there are only doors.
     pub(super) sealed: Option<Arc<Prepared>>,
-    /// The classic doors.
     pub(super) doors: Vec<DoorSpec>,
-    /// What becomes of knocks at doors over IPv6.
+    /// The treatment of door knocks over IPv6.
     pub(super) ipv6: Ipv6,
-    /// Every step at a door is told.
+    /// True if the listener reports every completed step of a door.
     pub(super) debug: bool,
-    /// Our own addresses, by [`ToListener::Address`].
+    /// This machine's addresses, as [`ToListener::Address`].
     pub(super) addresses: Vec<ToListener>,
     /// Capture sockets and raw sockets.
     pub(super) sockets: Vec<ToListener>,
-    /// User and group id to become.
+    /// The user and group id that it changes to.
     pub(super) user: Option<(u32, u32)>,
 }
 
-/// A running listener. Killed and waited for when dropped.
+/// A running listener. Dropping it kills the process and waits for its end.
 pub(super) struct ListenerProcess {
     process: Process,
-    /// Our end of the pipe.
+    /// The gatekeeper's end of the pipe.
     pub(super) pipe: GatekeeperEnd,
     user: Option<(u32, u32)>,
-    /// What it is still to be told before it is ready; `None` once it is.
+    /// The rest of its set-up; `None` once it is ready.
     setup: Option<SetupFeed>,
     ready: ListenerReady,
 }
 
-/// A listener that is at work.
+/// A listener that is ready.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ListenerReady {
-    /// What this machine could not do to confine it, one sentence each.
+    /// The parts of the confinement that this machine does not support, one sentence each.
     pub(super) limitations: Vec<String>,
-    /// The interfaces that the configuration stood for when it was started.
+    /// The interfaces that the configuration meant when the listener started.
     pub(super) wanted: Vec<String>,
-    /// The interfaces that it captures on, by the number of their socket.
+    /// The captured interfaces, in the order of their sockets.
     pub(super) interfaces: Vec<String>,
-    /// Interfaces that are not there.
+    /// The configured interfaces that do not exist.
     pub(super) missing: Vec<String>,
 }
 
-/// What happened to a listener since the last look.
+/// The listener's progress since the last call.
 pub(super) enum Progress {
     Nothing,
-    /// It is confined, we have seen that ourselves, and it listens.
+    /// It listens, and the gatekeeper has verified that it is confined.
     Ready(ListenerReady),
-    /// It sent these; then perhaps its pipe ended.
+    /// Messages from it, perhaps followed by the end of its pipe.
     Messages {
         messages: Vec<ToGatekeeper>,
         end: Option<PipeError>,
@@ -108,10 +107,10 @@ pub(super) enum Progress {
 }
 
 impl ListenerProcess {
-    /// Starts a gateway's listener. What it needs is sent by [`ListenerProcess::advance`].
+    /// Starts a gateway's listener. [`ListenerProcess::advance`] sends its set-up.
     ///
     /// # Errors
-    /// Whatever it lacks: an interface, a right.
+    /// An interface or a right is missing.
     pub(super) fn start(start: ListenerStart) -> Result<ListenerProcess, Fault> {
         let settings = &start.prepared.config.settings;
         let wanted = interfaces::resolved_interfaces(settings, &default_interfaces());
@@ -137,7 +136,7 @@ impl ListenerProcess {
     /// Starts a listener with these sockets.
     ///
     /// # Errors
-    /// Whatever it lacks.
+    /// The process or the pipe cannot be created.
     pub(super) fn spawn(spec: ListenerSpec) -> Result<ListenerProcess, Fault> {
         let (pipe, theirs) = gatekeeper_pipe::pair()?;
         let process = Command::new("/proc/self/exe")
@@ -156,10 +155,10 @@ impl ListenerProcess {
         Ok(ListenerProcess { process, pipe, user, setup, ready: ListenerReady::default() })
     }
 
-    /// Does what can be done without waiting.
+    /// Sends and receives as much as possible without waiting.
     ///
     /// # Errors
-    /// It never gets ready; or it is not confined as it should be, and then it is not used.
+    /// The listener never gets ready, or it is not confined. It must not be used then.
     pub(super) fn advance(&mut self) -> Result<Progress, Fault> {
         if self.setup.is_some() {
             return match self.set_up() {
@@ -180,10 +179,10 @@ impl ListenerProcess {
         Ok(Progress::Messages { messages, end })
     }
 
-    /// Waits until it has given up its rights and listens; for the start of a process only.
+    /// Waits until the listener is confined and listens. Only for the start of the gateway.
     ///
     /// # Errors
-    /// As [`ListenerProcess::advance`]; also if that takes too long.
+    /// As [`ListenerProcess::advance`]; also if it takes too long.
     pub(super) fn wait_until_ready(&mut self) -> Result<ListenerReady, Fault> {
         let deadline = clock::now().boot.plus(PATIENCE);
         loop {
@@ -198,34 +197,33 @@ impl ListenerProcess {
             }
             let mut set = PollSet::default();
             set.read_and_write(self.pipe.as_fd(), self.wants_to_write());
-            // A wait that fails is only a shorter one.
+            // A failed wait only shortens the wait.
             let _ = set.wait_until(Some(deadline), clock::now().boot);
         }
     }
 
-    /// Sends; what it does not take now is sent later. A pipe that is of no use is noticed when it
-    /// is read.
+    /// Sends a message now, or queues it. A broken pipe shows up at the next read.
     pub(super) fn send(&mut self, message: ToListener) {
         let _ = self.pipe.send(message);
     }
 
-    /// True if something waits until it can be sent.
+    /// True if queued messages wait to be sent.
     pub(super) fn wants_to_write(&self) -> bool {
         self.pipe.waiting() > 0 || self.setup.as_ref().is_some_and(|setup| !setup.is_done)
     }
 
-    /// How the process has ended, in words, if it has.
+    /// The exit status of the process as text, if it has ended.
     pub(super) fn ended(&mut self) -> Option<String> {
         self.process.try_wait().ok().flatten().map(|status| status.to_string())
     }
 
-    /// Kills it, and does not wait. Without CAP_KILL another user's process cannot be killed; it
-    /// ends with the pipe.
+    /// Kills the process without waiting. Without CAP_KILL this fails for another user's process,
+    /// which then ends with the pipe.
     pub(super) fn kill(&mut self) {
         let _ = self.process.kill();
     }
 
-    /// Feeds it as much as it takes, and looks whether it is ready; then what limits it.
+    /// Sends as much of the set-up as the pipe takes. Returns the limitations once it is ready.
     fn set_up(&mut self) -> Result<Option<Limitations>, SetupError> {
         let Some(setup) = &mut self.setup else { return Ok(None) };
         self.pipe.flush()?;
@@ -246,7 +244,7 @@ impl ListenerProcess {
         }
     }
 
-    /// Its own word is not enough: one that is not confined is not used.
+    /// Verifies from outside that the process is confined: its own report is not enough.
     fn prove(&mut self, limitations: Limitations) -> Result<ListenerReady, Fault> {
         confine::verify(self.process.id(), limitations, self.user)?;
         self.setup = None;
@@ -283,15 +281,15 @@ impl AsFd for ListenerProcess {
 
 impl Drop for ListenerProcess {
     fn drop(&mut self) {
-        // Without CAP_KILL another user's process cannot be ended, and must not be waited for. It
-        // ends with the pipe.
+        // Without CAP_KILL we cannot kill another user's process, and must not wait for it. It ends
+        // with the pipe.
         let _ = self.process.kill().and_then(|()| self.process.wait());
     }
 }
 
-/// Why a listener does not get ready.
+/// The reason why a listener does not get ready.
 enum SetupError {
-    /// It says so.
+    /// The listener reported it.
     Failed {
         step: u8,
         errno: i32,
@@ -305,11 +303,11 @@ impl From<PipeError> for SetupError {
     }
 }
 
-/// What a listener is told before it gets ready. A client's keys are made when it is its turn:
-/// there may be 100,000.
+/// The set-up messages not sent yet. Each client's keys are derived when its turn comes: there may
+/// be 100,000 clients.
 struct SetupFeed {
     sealed: Option<Arc<Prepared>>,
-    /// The row of the next client.
+    /// The next client's row.
     next_row: usize,
     begun: bool,
     rest: VecDeque<ToListener>,
@@ -360,7 +358,7 @@ fn gateway_message(config: &GatewayConfig) -> ToListener {
     }
 }
 
-/// Our own addresses as a listener is told them: doors count on the interfaces that are captured.
+/// This machine's addresses as messages. Doors count on the captured interfaces only.
 pub(super) fn address_messages(interfaces: &[String], own: &[LocalAddress]) -> Vec<ToListener> {
     let any = interfaces.iter().any(|name| name == capture::ANY);
     let addresses =
@@ -368,7 +366,7 @@ pub(super) fn address_messages(interfaces: &[String], own: &[LocalAddress]) -> V
     address_list(addresses)
 }
 
-/// Addresses with whether sealed knocks, and whether doors, count there.
+/// Addresses with two flags each: sealed knocks count there, doors count there.
 pub(super) fn address_list(
     addresses: impl Iterator<Item = (IpAddr, bool, bool)>,
 ) -> Vec<ToListener> {
@@ -379,7 +377,7 @@ pub(super) fn address_list(
     messages
 }
 
-/// Capture sockets as messages, with the interfaces that they are for.
+/// Capture sockets as messages, with their interfaces.
 struct Captures {
     sockets: Vec<ToListener>,
     interfaces: Vec<String>,
@@ -422,7 +420,7 @@ fn captures(
     Ok(captures)
 }
 
-/// What the kernel must let through for `doors`.
+/// The steps that the kernel's packet filter must pass for `doors`.
 pub(super) fn steps(doors: &[Door]) -> Vec<(Step, TcpFlags)> {
     let mut steps = Vec::new();
     for door in doors {

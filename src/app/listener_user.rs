@@ -1,17 +1,17 @@
-//! The user that a listener becomes. Looking one up may ask the network.
+//! The user that the listener runs as. A lookup may query the network.
 
 use nix::unistd::{User, geteuid};
 
 use crate::core::types::Fault;
 
-/// Users that the listener runs as unless the configuration names one, the first that exists.
+/// The listener's default users; the first that exists is used.
 const USERS: [&str; 2] = ["_toctoc", "nobody"];
 
-/// User and group id that a gateway's listener is to become; none if we cannot become anybody: we
-/// are not root. May ask the network.
+/// The user and group id for a gateway's listener; `None` if we are not root and so cannot change
+/// user. May query the network.
 ///
 /// # Errors
-/// There is no user of this name.
+/// No user has this name.
 pub(super) fn gateway_user(name: Option<&str>) -> Result<Option<(u32, u32)>, Fault> {
     match name {
         _ if !geteuid().is_root() => Ok(None),
@@ -20,9 +20,8 @@ pub(super) fn gateway_user(name: Option<&str>) -> Result<Option<(u32, u32)>, Fau
     }
 }
 
-/// The same where there are only doors. Below Debian's unit for knockd, whose
-/// CapabilityBoundingSet= has no CAP_SETUID, we cannot become anybody either. Where there are keys
-/// to lose, that is refused.
+/// The same for a gateway with doors only; `None` also without CAP_SETUID, as under Debian's unit
+/// for knockd, whose CapabilityBoundingSet= lacks it. A gateway with keys refuses to run like that.
 pub(super) fn doors_user() -> Option<(u32, u32)> {
     let held = capctl::CapState::get_current();
     let needed = [capctl::Cap::SETUID, capctl::Cap::SETGID];
@@ -34,10 +33,10 @@ fn first_user() -> Option<(u32, u32)> {
     USERS.iter().find_map(|name| find_user(name))
 }
 
-/// User and group id of the user that the configuration names.
+/// The user and group id of the user that the configuration names.
 ///
 /// # Errors
-/// There is none.
+/// No user has this name.
 pub(super) fn named_user(name: &str) -> Result<(u32, u32), Fault> {
     find_user(name).ok_or_else(|| {
         Fault::new(

@@ -1,5 +1,5 @@
-//! A gateway's configuration, keys and clients off the disk, all of it checked before anybody acts
-//! on it. What the texts mean is left to `config` and `keys`.
+//! Reads and checks a gateway's configuration, keys and clients before any of it takes effect. See
+//! `config` and `keys` for the formats.
 
 use std::path::{Path, PathBuf};
 
@@ -13,20 +13,20 @@ use crate::edge::files::{self, FileCheck};
 use crate::keys::authorized;
 use crate::keys::gateway::{GatewayFile, TestKeys};
 
-/// All that a gateway runs on.
+/// Everything that a gateway runs on.
 pub struct GatewayConfig {
     /// The configuration, classic doors included.
     pub settings: Settings,
     /// The gateway's keys.
     pub keys: GatewayFile,
-    /// The enrolled clients; each service that they name is configured.
+    /// The enrolled clients; every service that they name is configured.
     pub clients: Vec<Client>,
 }
 
-/// Reads everything that the configuration at `path` leads to.
+/// Reads the configuration at `path` and every file that it names.
 ///
 /// # Errors
-/// The first thing that is wrong, with its place and remedy.
+/// The first mistake, with its place and remedy.
 pub fn load_all(path: &Path) -> Result<GatewayConfig, Fault> {
     let settings = settings(path)?;
     let keys = keys(&settings)?;
@@ -49,9 +49,9 @@ pub fn settings(path: &Path) -> Result<Settings, Fault> {
     Ok(settings)
 }
 
-/// The configuration alone, without the files that its doors name: enough to find a running
-/// gateway, whose own doors may by now have used those files up, and to put up the guard while one
-/// of them is broken.
+/// Reads the configuration without the files that its doors name. That is enough to find a running
+/// gateway, whose doors may have used up their one-time files, and to load the guard while one of
+/// those files is broken.
 ///
 /// # Errors
 /// As [`load_all`].
@@ -76,7 +76,7 @@ pub fn keys(settings: &Settings) -> Result<GatewayFile, Fault> {
 /// Reads the enrolled clients.
 ///
 /// # Errors
-/// As [`load_all`]; also a client who may open what is not configured.
+/// As [`load_all`]; also if a client may open a service that is not configured.
 pub fn clients(settings: &Settings) -> Result<Vec<Client>, Fault> {
     let path = &settings.gateway.clients_file;
     let text = files::read(path, FileCheck::Trusted)?;
@@ -84,9 +84,9 @@ pub fn clients(settings: &Settings) -> Result<Vec<Client>, Fault> {
     authorized::parse(&path.display().to_string(), &text, Some(&known))
 }
 
-/// The `*.toml` of a directory, in the order of their names. Whoever can put a file there says what
-/// is opened, so the directory must be ours alone, and each file is checked as the configuration
-/// itself is.
+/// The `*.toml` files of a directory, sorted by name. A file in there decides what opens, so only
+/// root or the gateway's user may write to the directory, and each file is checked like the
+/// configuration.
 fn parts(directory: &Path) -> Result<Vec<ConfigPart>, Fault> {
     files::check_own_directory(directory)?;
     let trouble = |e: std::io::Error| {
@@ -111,26 +111,26 @@ fn parts(directory: &Path) -> Result<Vec<ConfigPart>, Fault> {
     paths.iter().map(part).collect()
 }
 
-/// What an editor leaves behind is hidden or ends otherwise.
+/// True if the file counts. Editors' backup files are hidden or have another ending.
 fn is_part(path: &Path) -> bool {
     let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     path.extension().is_some_and(|extension| extension == "toml") && !hidden
 }
 
-/// A door of our own form with one-time sequences: reads its file for the one that is in force.
+/// Reads the current sequence of a native door with one-time sequences from its file.
 fn first_sequence(door: &mut Door) -> Result<(), Fault> {
     let Some(file) = &door.one_time_sequences else { return Ok(()) };
     let text = files::read_bytes(file, FileCheck::Trusted)?;
     door.later_steps = one_time::steps(&text);
-    // None left shuts this door, and only it: a gateway must come up again after somebody has used
-    // the last one.
+    // If none is left, only this door is disabled: the gateway must start again after the last one
+    // was used.
     door.sequence = one_time::first(&text, &door.name, &mut |_| {}).unwrap_or_default();
     disable_shipped_sequence(door);
     Ok(())
 }
 
-/// A next line that every scanner knows shuts its door, and only it: it comes up between two
-/// starts, when others have been used.
+/// Disables a door whose next sequence is the one that knockd ships, which every scanner knows.
+/// Only this door: such a line may become the next one between two starts.
 fn disable_shipped_sequence(door: &mut Door) {
     let from_file = door.one_time_sequences.is_some() && !door.fixed_first;
     if from_file && is_shipped(&door.sequence) {
@@ -140,7 +140,7 @@ fn disable_shipped_sequence(door: &mut Door) {
 
 const EVERYBODYS: &str = "the sequence that knockd ships: every scanner knows it";
 
-/// Doors run commands with our privilege: their file is believed only if nobody else can write it.
+/// Doors run commands with our privileges, so nobody else may be able to write their file.
 fn doors(path: &Path) -> Result<(Vec<Door>, Vec<&'static str>), Fault> {
     let text = files::read_bytes(path, FileCheck::Trusted)?;
     let mut open = |file: &Path| {

@@ -1,5 +1,5 @@
-//! A gateway's configuration with all that takes time to find out about it, so that whoever uses it
-//! need not wait: the listener's user, warnings.
+//! A gateway's configuration with everything about it that is slow to find out, such as the
+//! listener's user and the warnings, so that its users need not wait.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,20 +11,21 @@ use crate::core::types::{ClientId, Fault};
 use crate::edge::files::{self, FileCheck};
 use crate::keys::authorized;
 
-/// A configuration that is ready to be put in force.
+/// A configuration that is ready to take effect.
 pub(super) struct Prepared {
-    /// What the files say.
+    /// The content of the files.
     pub(super) config: GatewayConfig,
-    /// User and group id that the listener becomes, if we can become anybody.
+    /// The listener's user and group id; `None` if we cannot change user.
     pub(super) user: Option<(u32, u32)>,
-    /// What is allowed but unwise.
+    /// Warnings about settings that are allowed but unwise.
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads and checks all that the configuration at `path` leads to. May wait for disks and networks.
+/// Reads and checks the configuration at `path` and every file that it names. May wait for disks
+/// and networks.
 ///
 /// # Errors
-/// The first thing that is wrong, with its place and remedy.
+/// The first mistake, with its place and remedy.
 pub(super) fn prepare(path: &Path) -> Result<Prepared, Fault> {
     let config = load::load_all(path)?;
     let user = gateway_user(config.settings.gateway.user.as_deref())?;
@@ -32,7 +33,7 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, Fault> {
     Ok(Prepared { config, user, warnings })
 }
 
-/// Reads who is enrolled, whatever else may be wrong with their lines' services.
+/// The ids of the enrolled clients. Ignores errors in their lists of services.
 ///
 /// # Errors
 /// The file cannot be read or trusted, or a line is wrong.

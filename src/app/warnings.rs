@@ -1,6 +1,5 @@
-//! What is allowed in a configuration but unwise, one sentence each, with what to do. What is weak
-//! about doors is found by `core::door::weakness`; what cannot be allowed is refused by
-//! `app::load`.
+//! Warnings about settings that are allowed but unwise: one sentence each, with a remedy. See
+//! `core::door::weakness` for weak doors, and `app::load` for refused settings.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +12,7 @@ use crate::core::types::{Port, Proto};
 use crate::edge::command::is_program;
 use crate::edge::proc_net;
 
-/// All warnings about `loaded` on this machine as it is now.
+/// All warnings about `loaded` on this machine in its current state.
 pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
     let mut all = warnings(loaded, &proc_net::listening());
     all.extend(leads_nowhere(&loaded.settings, proc_net::forwarding()));
@@ -22,7 +21,7 @@ pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
     all
 }
 
-/// Those about `loaded` on a machine whose programs listen on `listening`.
+/// The warnings about `loaded` on a machine whose programs listen on `listening`.
 fn warnings(loaded: &GatewayConfig, listening: &BTreeSet<Port>) -> Vec<String> {
     let settings = &loaded.settings;
     let sealed = loaded.clients.iter().flat_map(|client| client.services.iter().copied()).collect();
@@ -57,23 +56,23 @@ fn warnings(loaded: &GatewayConfig, listening: &BTreeSet<Port>) -> Vec<String> {
     warnings
 }
 
-/// Why a door with one-time sequences has none in force.
+/// The reason why a door with one-time sequences has no current sequence.
 fn stays_shut(door: &Door) -> String {
     let file = door.one_time_sequences.as_deref().unwrap_or("".as_ref()).display();
     let why = match door.later_steps.is_empty() {
         true => format!("no sequence is left in {file}; append some"),
-        // Lines that could be used, and none is: the next one is everybody's.
+        // The file has usable lines, but the next one is the shipped sequence.
         false => format!("{NEXT_IS_SHIPPED} in {file}; put a # before that line"),
     };
     format!("door [{}] stays shut: {why}, then `toctocd reload`", door.name)
 }
 
-/// Why a door stays shut although its file has sequences left.
+/// The reason why a door stays shut although its file has sequences left.
 pub const NEXT_IS_SHIPPED: &str =
     "the sequence that knockd ships, which every scanner knows, is the next one";
 
-/// Services that lead to an inner host over a family, IPv4 or IPv6, that this machine does not pass
-/// on.
+/// Services with an inner host over an address family, IPv4 or IPv6, that this machine does not
+/// forward.
 fn leads_nowhere(settings: &Settings, forwarding: [bool; 2]) -> Vec<String> {
     let families = [(false, "net.ipv4.ip_forward"), (true, "net.ipv6.conf.all.forwarding")];
     let mut warnings = Vec::new();
@@ -158,7 +157,7 @@ fn sentence(door: &str, weakness: &Weakness) -> String {
     format!("door [{door}]: {about}")
 }
 
-/// Why a step should be a port where nothing else goes on.
+/// The reason why a step should use an otherwise unused port.
 const BUSY: &str = "what is sent there for other reasons begins and breaks attempts; choose a port that nothing uses";
 
 fn title(proto: Proto) -> &'static str {

@@ -1,13 +1,14 @@
-//! Commands of doors, by `/bin/sh -c`, and of services, by no shell: started, never waited for,
-//! reaped when they end. The wire has no part in them but an address. See `core::openings` for
-//! when.
+//! Runs commands: those of doors by `/bin/sh -c`, those of services without a shell. Nothing waits
+//! for them; they are reaped when they end. The only text from a packet in a command is an address.
+//! See `core::openings` for their times.
 //!
-//! Every descriptor of ours is close-on-exec, so a command inherits standard output and error and
-//! nothing else: knockd handed its packet socket down. It reads nothing. Environment and working
-//! directory are the gateway's, as with knockd, and so is the umask that the gateway was *started*
-//! with: the one under which it writes its own files is no command's business.
+//! All our descriptors are close-on-exec, so a command inherits only standard output and error
+//! (knockd passed its packet socket on). Its standard input is empty. Environment and working
+//! directory are the gateway's, as with knockd. The umask is the one that the gateway was *started*
+//! with, not the one for its own files.
 //!
-//! Where a stop command is to follow, a shell or program dies with us: one that went on alone could
+//! A command with a stop command to follow is killed when the gateway dies: otherwise it could open
+//! a door after the next start has shut it. Processes that it has started go on.
 //! open a door after the next start has shut it. What it has started itself goes on.
 
 use std::ffi::{CStr, CString};
@@ -30,12 +31,12 @@ pub fn is_program(path: &str) -> bool {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// The opening it belongs to.
+    /// The id of its opening.
     pub id: u64,
     pub how: CommandEnd,
 }
 
-/// The commands that run at present. As many as `core::openings` lets run.
+/// The commands that are running. See `core::openings` for their limit.
 #[derive(Debug, Default)]
 pub struct Runner {
     children: Vec<(u64, Pid)>,
@@ -47,12 +48,12 @@ impl Runner {
         Self::default()
     }
 
-    /// No command runs yet. They will have this umask, whatever ours is.
+    /// No command runs yet. Commands get this umask, whatever ours is.
     pub fn with_umask(umask: Mode) -> Self {
         Self { umask: Some(umask), ..Self::default() }
     }
 
-    /// Starts a command and returns at once. One that cannot even be started has ended.
+    /// Starts a command and returns at once. Returns `Some` if it cannot be started.
     pub fn run(&mut self, job: &Job) -> Option<Finished> {
         match self.start(job) {
             Ok(pid) => {
@@ -73,11 +74,11 @@ impl Runner {
         sys::start_afresh(&ProgramSpec { path, argv: &argv, umask: self.umask, tied: job.tied })
     }
 
-    /// Kills the command of this opening and its process group; it is reaped as any other.
+    /// Kills the process group of this opening's command; [`Runner::reap`] reports its end.
     pub fn kill(&mut self, id: u64) {
-        // Not reaped yet, so its number is nobody else's.
+        // Not reaped yet, so the pid still belongs to it.
         for (_, child) in self.children.iter().filter(|(other, _)| *other == id) {
-            // One that has just ended has no group any more.
+            // The group of a command that has just ended may be gone.
             let _ = killpg(*child, Signal::SIGKILL);
         }
     }
@@ -86,7 +87,7 @@ impl Runner {
         self.children.len()
     }
 
-    /// Those that have ended since the last call. To be called after each SIGCHLD; never blocks.
+    /// The commands that have ended since the last call. Call it after each SIGCHLD. Never blocks.
     pub fn reap(&mut self) -> Vec<Finished> {
         let mut finished = Vec::new();
         self.children.retain(|(id, child)| {
@@ -100,18 +101,18 @@ impl Runner {
     }
 }
 
-/// Name and arguments as execve(2) takes them.
+/// The arguments for execve(2), the name first.
 fn argv(command: &CommandLine) -> io::Result<Vec<CString>> {
     let texts: Vec<&str> = match command {
-        // COMPAT: the shell's own name is `sh`, as with system(3); scripts may look.
+        // COMPAT: system(3) names the shell `sh`; scripts may look.
         CommandLine::Shell(text) => vec!["sh", "-c", text],
         CommandLine::Argv(argv) => argv.iter().map(String::as_str).collect(),
     };
-    // No text from the wire is in it, and none of a file can hold a zero byte.
+    // No text comes from a packet, and text from a file cannot contain NUL.
     texts.into_iter().map(|text| CString::new(text).map_err(io::Error::from)).collect()
 }
 
-/// What is missing only now may be there later; a program that is not there is not waited for.
+/// A lack of resources may pass, so it is worth a retry; a missing program is not.
 fn not_started(error: &io::Error) -> CommandEnd {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => CommandEnd::NotNow,
@@ -119,13 +120,13 @@ fn not_started(error: &io::Error) -> CommandEnd {
     }
 }
 
-/// None while it runs.
+/// `None` while it runs.
 fn ending(status: nix::Result<WaitStatus>) -> Option<CommandEnd> {
     match status {
         Ok(WaitStatus::StillAlive | WaitStatus::Stopped(..) | WaitStatus::Continued(_))
         | Err(Errno::EINTR) => None,
         Ok(WaitStatus::Exited(_, code)) => Some(CommandEnd::Exited(code)),
-        // Also if somebody else has reaped it: it has ended.
+        // An error, too, means that it has ended: another process has reaped it.
         Ok(_) | Err(_) => Some(CommandEnd::Killed),
     }
 }
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn commands_run_beside_each_other_and_their_endings_are_told() {
-        // The first ends only after the second has: it waits for a file that the second makes.
+        // The first ends only after the second: it waits for a file that the second creates.
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("x");
         let wait = format!("while ! test -e {0}; do sleep 0.01; done; exit 3", file.display());
@@ -260,7 +261,7 @@ mod tests {
         runner.kill(1);
         assert_eq!(finish(&mut runner, 1), [Finished { id: 1, how: CommandEnd::Killed }]);
         let sleeps = format!("/proc/{}/stat", std::fs::read_to_string(file).unwrap().trim());
-        // Whoever has inherited it may take a moment to reap it.
+        // The process that inherited it may take a moment to reap it.
         let lives = || std::fs::read_to_string(&sleeps).is_ok_and(|stat| !stat.contains(") Z"));
         while lives() {
             assert!(begun.elapsed() < Duration::from_secs(20), "it lives on");
@@ -296,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_command_ends_when_nobody_reads_what_it_writes_although_we_do_not() {
-        // Bit 12 is SIGPIPE: this program ignores it, as every Rust program does.
+        // Bit 12 is SIGPIPE, which this program ignores, as every Rust program does.
         let ignored = |text: &str| {
             let line =
                 text.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();

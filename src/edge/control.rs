@@ -1,4 +1,5 @@
-//! The local socket for admin commands: one JSON line in, one out. See `app::gatekeeper`.
+//! The local socket for admin commands: one JSON line in, one out. See `app::gatekeeper` for the
+//! commands.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -20,12 +21,12 @@ use crate::core::types::{Boot, Fault};
 pub const MAX_REQUEST: usize = 4096;
 /// The longest response, bytes: a table of 100,000 grants.
 const MAX_RESPONSE: u64 = 64 << 20;
-/// Sessions served at once; a further one waits in the kernel's queue.
+/// Sessions served at the same time; further ones wait in the kernel's queue.
 pub const MAX_SESSIONS: usize = 8;
-/// Seconds after which a session is dropped that sends no request, or does not read its response.
+/// Seconds before a session is dropped that sends no request or does not read its response.
 pub const IDLE: u32 = 10;
 
-/// What an admin may ask of a running gateway.
+/// The commands that an admin may send to a running gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ControlRequest {
@@ -34,16 +35,16 @@ pub enum ControlRequest {
     Grants,
     /// Read the configuration and the clients again.
     Reload,
-    /// Load the guard, if it is not, with all live grants.
+    /// Load the guard if it is not loaded, with all live grants.
     GuardOn,
-    /// Take the guard away, and leave it away.
+    /// Remove the guard, and do not load it again.
     GuardOff,
-    /// Accept that used-knock marks were lost or the clock was ahead: timestamps count again.
+    /// Accept that used-knock marks were lost or that the clock was ahead: trust timestamps again.
     Reinitialise,
 }
 
 impl ControlRequest {
-    /// A request line, without its end; `None` if it is not a command.
+    /// Parses a request line without its line end; `None` if it is not a command.
     pub fn parse(line: &[u8]) -> Option<ControlRequest> {
         if line.len() > MAX_REQUEST {
             return None;
@@ -56,9 +57,9 @@ impl ControlRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ControlResponse {
-    /// The command's own object.
+    /// The command's result object.
     Ok(serde_json::Value),
-    /// It could not be done; nothing was changed.
+    /// The command failed and changed nothing.
     Fault { what: String, remedy: String },
 }
 
@@ -68,11 +69,11 @@ impl From<Fault> for ControlResponse {
     }
 }
 
-/// The name of one session. None is used twice.
+/// The id of one session. Ids are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
-/// The gateway's end.
+/// The gateway's end of the socket.
 pub struct Control {
     listener: UnixListener,
     path: PathBuf,
@@ -80,27 +81,27 @@ pub struct Control {
     accepted: u64,
 }
 
-/// One admin's connection: reads one line, is answered once, is closed.
+/// One admin's connection: one line in, one response out, then closed.
 struct Session {
     id: SessionId,
     stream: UnixStream,
     step: SessionState,
-    /// When it last made progress.
+    /// The time of the last progress.
     active: Boot,
 }
 
 enum SessionState {
-    /// It has sent this much of its request.
+    /// The part of the request received so far.
     Reads(Vec<u8>),
     Waits,
-    /// It has not read this much of its response.
+    /// The part of the response not sent yet.
     Writes(Vec<u8>),
 }
 
 struct Over;
 
 impl Control {
-    /// Binds `path`, mode 0600 from the first moment. Fails if another gateway answers there.
+    /// Binds `path` with mode 0600 from the start. Fails if a running gateway answers there.
     pub fn bind(path: &Path) -> Result<Control, Fault> {
         if UnixStream::connect(path).is_ok() {
             let what = format!("{}: another toctocd answers there", path.display());
@@ -119,19 +120,21 @@ impl Control {
         Ok(Control { listener, path: path.to_owned(), sessions: Vec::new(), accepted: 0 })
     }
 
-    /// What to poll for, and how: the socket, if there is room for a session, and every session.
+    /// The descriptors and events to poll: every session, and the socket if another session has
+    /// room.
     pub fn interests(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         let has_room = self.sessions.len() < MAX_SESSIONS;
         let listener = has_room.then(|| (self.listener.as_fd(), PollFlags::POLLIN));
         let sessions = self.sessions.iter().map(|session| match session.step {
-            // Whatever else it sent would be readable for ever. That it hangs up is told anyway.
+            // Input after the request would keep it readable. POLLHUP is reported in any case.
             SessionState::Writes(_) => (session.stream.as_fd(), PollFlags::POLLOUT),
             _ => (session.stream.as_fd(), PollFlags::POLLIN),
         });
         listener.into_iter().chain(sessions)
     }
 
-    /// Accepts, reads and writes without waiting, and drops idle sessions. Reply to each request.
+    /// Accepts, reads and writes without waiting, and drops idle sessions. Each returned request
+    /// needs a [`Control::reply`].
     pub fn requests(&mut self, now: Boot) -> Vec<(SessionId, ControlRequest)> {
         while self.sessions.len() < MAX_SESSIONS {
             let Ok((stream, _)) = self.listener.accept() else { break };
@@ -153,7 +156,7 @@ impl Control {
         requests
     }
 
-    /// Answers a session without waiting. One that is gone is no error.
+    /// Sends a response without waiting. A session that is gone is no error.
     pub fn reply(&mut self, id: SessionId, response: &ControlResponse) {
         self.sessions.retain_mut(|session| session.id != id || session.reply(response).is_ok());
     }
@@ -161,7 +164,7 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        // Best effort: a socket left behind is recognised as dead at the next start.
+        // Best effort: the next start recognises a dead socket.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -216,7 +219,7 @@ impl Session {
         }
     }
 
-    /// Whatever comes behind the request is thrown away.
+    /// Ignores everything after the request.
     fn watch_for_end(&mut self) -> Result<Option<ControlRequest>, Over> {
         match self.stream.read(&mut [0; 512]) {
             Ok(0) => Err(Over),
@@ -235,7 +238,7 @@ impl Session {
         self.write()
     }
 
-    /// Writes what the kernel takes of the response. The session is over once all is written.
+    /// Writes as much of the response as the kernel takes. All written ends the session.
     fn write(&mut self) -> Result<(), Over> {
         let SessionState::Writes(outbox) = &mut self.step else { return Ok(()) };
         while !outbox.is_empty() {
@@ -250,7 +253,8 @@ impl Session {
     }
 }
 
-/// Asks the gateway at `path`, and waits `patience` at most. Fails if the gateway could not do it.
+/// Sends a request to the gateway at `path`; waits at most `patience`. A command that failed is an
+/// error.
 pub fn ask(
     path: &Path,
     command: &ControlRequest,
@@ -279,7 +283,7 @@ fn exchange(path: &Path, command: &ControlRequest, patience: Duration) -> io::Re
     Ok(response)
 }
 
-/// Removes what a gateway that died left behind, and nothing else, whatever `path` is.
+/// Removes a dead gateway's socket, and nothing else, whatever `path` is.
 fn remove_dead_socket(path: &Path) -> Result<(), Fault> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -294,7 +298,7 @@ fn remove_dead_socket(path: &Path) -> Result<(), Fault> {
     fs::remove_file(path).map_err(|error| unusable(path, &error))
 }
 
-/// Root and the gateway's own user, nobody else, whatever the file's mode became.
+/// True for root and the gateway's own user, whatever the mode of the socket file is.
 fn peer_may_ask(stream: &UnixStream) -> bool {
     match getsockopt(stream, PeerCredentials) {
         Ok(peer) => peer.uid() == 0 || peer.uid() == geteuid().as_raw(),
@@ -340,7 +344,7 @@ mod tests {
         stream
     }
 
-    /// Waits on the sockets, not on the clock, until somebody asks.
+    /// Waits on the sockets, not on the clock, until a request comes.
     fn next(control: &mut Control) -> (SessionId, ControlRequest) {
         loop {
             let interests = control.interests();

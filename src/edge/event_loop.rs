@@ -1,4 +1,4 @@
-//! What every poll loop needs: a set of descriptors to wait for, and signals as a descriptor.
+//! The parts that every poll loop needs: a set of descriptors, and signals as a descriptor.
 
 use std::os::fd::BorrowedFd;
 
@@ -8,39 +8,39 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::core::types::Boot;
 
-/// What a loop waits for, once.
+/// The descriptors of one wait.
 #[derive(Default)]
 pub struct PollSet<'a> {
     fds: Vec<PollFd<'a>>,
 }
 
 impl<'a> PollSet<'a> {
-    /// Waits for `fd` to be readable.
+    /// Adds `fd`, to wait until it is readable.
     pub fn read(&mut self, fd: BorrowedFd<'a>) {
         self.add(fd, PollFlags::POLLIN);
     }
 
-    /// Waits for `fd` to be readable, or also writable while something is to be `written`.
+    /// Adds `fd`, to wait until it is readable, or also writable if `written`.
     pub fn read_and_write(&mut self, fd: BorrowedFd<'a>, written: bool) {
         let write = if written { PollFlags::POLLOUT } else { PollFlags::empty() };
         self.add(fd, PollFlags::POLLIN | write);
     }
 
-    /// Waits for `flags` of `fd`.
+    /// Adds `fd` with the events `flags`.
     pub fn add(&mut self, fd: BorrowedFd<'a>, flags: PollFlags) {
         self.fds.push(PollFd::new(fd, flags));
     }
 
-    /// Waits until one of them is ready or `deadline` has come; without one, for ever. An
-    /// interrupted wait is a shorter one.
+    /// Waits until a descriptor is ready or `deadline` has come; without a deadline, for ever. An
+    /// interrupted wait returns early without an error.
     ///
     /// # Errors
-    /// The kernel's, out of memory.
+    /// The kernel is out of memory.
     pub fn wait_until(&mut self, deadline: Option<Boot>, now: Boot) -> nix::Result<()> {
         self.wait(timeout(deadline, now))
     }
 
-    /// The same for a timeout.
+    /// Waits with a timeout in place of a deadline.
     ///
     /// # Errors
     /// As [`PollSet::wait_until`].
@@ -51,21 +51,20 @@ impl<'a> PollSet<'a> {
         }
     }
 
-    /// True if descriptor number `index`, in the order in which they were added, was ready after
-    /// the last wait.
+    /// True if the descriptor added as number `index` was ready after the last wait.
     pub fn is_ready(&self, index: usize) -> bool {
         self.fds.get(index).and_then(PollFd::any).unwrap_or(true)
     }
 }
 
-/// The time until `deadline`, rounded up: waking a moment too early would spin.
+/// The time until `deadline`, rounded up: waking up too early would spin.
 fn timeout(deadline: Option<Boot>, now: Boot) -> PollTimeout {
     let Some(deadline) = deadline else { return PollTimeout::NONE };
     let millis = deadline.0.saturating_sub(now.0).div_ceil(1_000_000);
     PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
 }
 
-/// Blocks these signals in this thread, and gives them as a descriptor.
+/// Blocks these signals in this thread and returns a descriptor for them.
 ///
 /// # Errors
 /// The kernel has no signalfd.
@@ -75,7 +74,7 @@ pub fn signals(signals: &[Signal]) -> nix::Result<SignalFd> {
     SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
-/// The next signal that has come, if one has.
+/// The next pending signal, if any.
 pub fn next_signal(signals: &SignalFd) -> Option<Signal> {
     loop {
         let info = signals.read_signal().ok()??;

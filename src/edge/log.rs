@@ -1,5 +1,5 @@
-//! The gatekeeper's log: control characters escaped, one event one line, written by a thread.
-//! Callers decide what is worth a line; nothing unauthenticated is, per packet.
+//! The gatekeeper's log: one event per line, control characters escaped, written by a thread.
+//! Callers decide what to log; unauthenticated packets never cause one line each.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -14,17 +14,17 @@ pub use super::classic_log::stamp as date_time;
 use super::worker;
 use crate::core::types::Wall;
 
-/// The longest line, bytes; the rest is cut off.
+/// The longest line, bytes; longer lines are cut.
 const LONGEST: usize = 1024;
 const QUEUE: usize = 1024;
 
-/// Lines wait in a queue for a thread that writes them: a full disk or a pipe that nobody reads
-/// loses lines, and never keeps a packet waiting.
+/// The log. Lines wait in a queue for a thread that writes them: a full disk or an unread pipe
+/// loses lines but never delays a packet.
 pub struct Log {
-    /// Lines carry the time of day: not for journald, which has its own.
+    /// True if lines carry the time of day: not for journald, which adds its own.
     stamped: bool,
     shared: Arc<Shared>,
-    /// Where the lines go, until the thread that writes them has it.
+    /// The destination, until the writer thread takes it over.
     sink: Option<Box<dyn Sink>>,
 }
 
@@ -34,16 +34,16 @@ impl<T: Write + AsFd + Send> Sink for T {}
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// A line came, or the last one was written.
+    /// Signals a new line, or the end of writing the last one.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
     lines: VecDeque<String>,
-    /// Lines that found no room, all of them after the last of `lines`.
+    /// The number of lines that found no room since the last of `lines`.
     lost: u64,
-    /// A line was taken out and is not written yet.
+    /// True while a line is out of the queue but not written yet.
     is_writing: bool,
 }
 
@@ -54,12 +54,12 @@ impl Log {
         Log { stamped, ..Log::to(stderr) }
     }
 
-    /// Lines to `sink`, without the time of day. Its thread starts with the first line.
+    /// Logs to `sink` without the time of day. The thread starts with the first line.
     pub fn to(sink: impl Write + AsFd + Send + 'static) -> Log {
         Log { stamped: false, shared: Arc::default(), sink: Some(Box::new(sink)) }
     }
 
-    /// Writes one line soon. Never waits.
+    /// Queues one line. Never waits.
     pub fn line(&mut self, now: Wall, text: &str) {
         let text = escaped(text);
         let line = match self.stamped {
@@ -68,14 +68,14 @@ impl Log {
         };
         if let Some(mut sink) = self.sink.take() {
             let shared = Arc::clone(&self.shared);
-            // Without a thread nothing is ever written. That is no reason to keep anybody out.
+            // Without a thread nothing is logged. The gateway serves all the same.
             let _ = worker::spawn("log", move || shared.write_all_to(&mut *sink));
         }
         self.shared.lock().push(line);
         self.shared.changed.notify_all();
     }
 
-    /// Waits until all lines are written, `patience` at most. For the end of the process.
+    /// Waits until all lines are written, at most `patience`. For the end of the process.
     pub fn flush(&mut self, patience: Duration) {
         let queue = self.shared.lock();
         let _ = self.shared.changed.wait_timeout_while(queue, patience, |queue| !queue.is_done());
@@ -90,12 +90,12 @@ impl Shared {
     fn write_all_to(&self, sink: &mut dyn Sink) {
         loop {
             let line = self.next_line();
-            // A line that cannot be written is gone, as on a disk that is full.
+            // A line that cannot be written is lost, as on a full disk.
             while let Err(error) = sink.write_all(line.as_bytes()) {
                 if error.kind() != io::ErrorKind::WouldBlock {
                     break;
                 }
-                // Somebody who shares it has made it non-blocking.
+                // Another process that shares the file has made it non-blocking.
                 let _ =
                     poll(&mut [PollFd::new(sink.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
             }
@@ -134,7 +134,7 @@ impl Queue {
         }
     }
 
-    /// A line about those that were lost since the last such line.
+    /// A line with the number of lines lost since the last such line.
     fn loss(&mut self) -> Option<String> {
         match std::mem::take(&mut self.lost) {
             0 => None,
@@ -152,7 +152,8 @@ pub fn clock_time(at: Wall) -> String {
     local(at).strftime("%H:%M:%S").to_string()
 }
 
-/// The text as one line: what could forge a second one, or move a cursor, is written as `\u{..}`.
+/// The text as one line: characters that could forge a second line or move a cursor become
+/// `\u{..}`.
 fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -162,7 +163,7 @@ fn escaped(text: &str) -> String {
             break;
         }
         match c {
-            // The lines that follow are indented.
+            // Indents the lines that follow.
             '\n' => {
                 line.push_str("; ");
                 while chars.next_if_eq(&' ').is_some() {}
@@ -181,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    /// A pipe in which there is no room any more.
+    /// A pipe that is full.
     fn full_pipe() -> (PipeReader, PipeWriter, usize) {
         let (reader, mut writer) = pipe().unwrap();
         let flags = nix::fcntl::OFlag::O_NONBLOCK;
@@ -217,7 +218,7 @@ mod tests {
                 }
             }
         }
-        // A line may be on its way, and some may have been lost before the thread began.
+        // A line may be on its way, and some may be lost before the thread starts.
         assert!((QUEUE..=QUEUE + 2).contains(&read), "{read}");
     }
 

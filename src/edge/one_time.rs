@@ -1,4 +1,4 @@
-//! Files of one-time sequences: read, and a line used up durably before anything opens.
+//! Files of one-time sequences: reads them, and marks a line as used durably before a door opens.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -10,30 +10,30 @@ use nix::errno::Errno;
 use crate::config::knockd::{SequenceError, one_time};
 use crate::core::door::{Door, Step};
 
-/// The most that such a file may hold: some 50,000 sequences.
+/// The largest file, bytes: some 50,000 sequences.
 const LIMIT: u64 = 1 << 20;
 
-/// Reads the file. As with knockd one that cannot be written is refused. An error is the reason.
+/// Reads the file. Refuses one that cannot be written, as knockd does. The error is the reason.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let text = open(path).and_then(|file| content(&file));
     text.map_err(|error| reason(&error))
 }
 
-/// A sequence after it was to be used up.
+/// The result of using up a sequence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SequenceUse {
-    /// True if this call used the line up. If not, another listener did, as happens around a
-    /// reload, or it was edited away: nothing may open.
+    /// True if this call used the line up. Otherwise another listener did, as around a reload, or
+    /// an admin edited the line away: nothing may open.
     pub by_us: bool,
-    /// The next usable sequence, if there is one; it counts in either case.
+    /// The next usable sequence, if any; it takes effect in either case.
     pub next: Option<Vec<Step>>,
-    /// Lines before the next one that are no sequences.
+    /// Malformed lines before the next sequence.
     pub skipped: Vec<SequenceError>,
 }
 
-/// Writes `#` over the first byte of the line that holds the sequence of `door`, and syncs it. A
-/// sequence that stands in the configuration itself ([`Door::fixed_first`]) is used up without
-/// that: from here on the file counts. After an error, the system's reason, nothing may open.
+/// Writes `#` over the first byte of the line with the current sequence of `door`, and syncs it. A
+/// sequence from the configuration itself ([`Door::fixed_first`]) needs no mark: from here on the
+/// file counts. After an error, the system's reason, nothing may open.
 pub fn use_up(path: &Path, door: &Door) -> Result<SequenceUse, String> {
     let mut used = SequenceUse::default();
     let text = mark_used(path, door, &mut used.by_us).map_err(|error| reason(&error))?;
@@ -42,7 +42,7 @@ pub fn use_up(path: &Path, door: &Door) -> Result<SequenceUse, String> {
     Ok(SequenceUse { skipped, ..used })
 }
 
-/// The text of the file as it is afterwards.
+/// Returns the text of the file afterwards.
 fn mark_used(path: &Path, door: &Door, by_us: &mut bool) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let mut text = content(&file)?;
@@ -58,7 +58,7 @@ fn mark_used(path: &Path, door: &Door, by_us: &mut bool) -> io::Result<Vec<u8>> 
     Ok(text)
 }
 
-/// `No such file or directory`, without the number that Rust adds.
+/// The error's text without the number that Rust adds, such as `No such file or directory`.
 pub fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => Errno::from_raw(number).desc().into(),
@@ -99,7 +99,7 @@ mod tests {
         (dir, path)
     }
 
-    /// Used up by us, and the next sequence.
+    /// True if this call used the line up, and the next sequence.
     fn used(path: &Path, door: &Door) -> (bool, Option<Vec<Step>>) {
         let used = use_up(path, door).unwrap();
         (used.by_us, used.next)

@@ -1,4 +1,4 @@
-//! Tells the service manager that started us that we are ready, as sd_notify(3) describes.
+//! Tells the service manager that the process is ready, as in sd_notify(3).
 
 use std::ffi::OsStr;
 use std::io;
@@ -6,11 +6,11 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The path where a manager that waits for word listens, or an abstract name after `@`.
+/// The variable with the path of the service manager's socket, or with an abstract name after `@`.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Says that this process serves from now on. Never waits. Does nothing without such a manager.
-/// After `WouldBlock` try again: until the manager knows, it takes us for a service that hangs.
+/// Reports that this process now serves. Never waits. Does nothing without a service manager. Try
+/// again after `WouldBlock`: until it is told, the manager considers the start as hanging.
 pub fn ready() -> io::Result<()> {
     match std::env::var_os(SOCKET) {
         Some(name) => tell(&name),

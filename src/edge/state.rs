@@ -1,18 +1,20 @@
-//! Marks, grants and openings, durable: an append-only journal with checksums and one writer.
+//! Durable storage of used-knock marks, grants and openings: an append-only journal with checksums
+//! and one writer.
 //!
-//! A commit is one write at the end of the file and one fdatasync, then its mark, which the next
-//! commit syncs. Measured on ext4: a file of blocks written beforehand is some 30 % quicker than
-//! one that grows, and the second sync for the mark doubles the time; neither is worth what it
-//! costs, so the file grows and the mark comes late (`journal` says why that is enough to tell a
-//! torn tail from a loss).
+//! A commit is one write at the end of the file and one fdatasync, then a commit mark, which the
+//! next commit syncs. Measured on ext4: writing into preallocated blocks is some 30 % faster than
+//! growing the file, and a second sync for the mark doubles the time. Neither is worth its cost, so
+//! the file grows and the mark comes late. See `journal` for why that suffices to tell a torn tail
+//! from a loss.
 //!
 //! Only a commit waits for the disk. All other writing is jobs for another thread, and commits go
 //! on meanwhile (`jobs`):
-//! - What was deferred gets its place in the file before the job starts. A commit that comes first
-//!   writes the same bytes there once more, in front of its own.
-//! - A journal that has grown is written anew in three jobs: the sum of it into a second file; what
-//!   was committed since then behind that; the second file's name. From the second job on each
-//!   commit goes to both files, so whichever of them a crash leaves has all of it.
+//!
+//! - Deferred records get their place in the file before the job starts. A commit that comes first
+//!   writes the same bytes there once more, before its own.
+//! - A grown journal is rewritten in three jobs: its compacted content goes into a second file; the
+//!   records committed since then are appended; the second file is renamed. From the second job on
+//!   each commit goes to both files, so either file is complete after a crash.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -39,54 +41,55 @@ use jobs::{Appender, Outcome, Work};
 pub use jobs::{StateDone, StateJob};
 
 const JOURNAL: &str = "journal";
-/// The next journal while it is written.
+/// The next journal while it is being written.
 const NEXT: &str = "journal.new";
-/// The last journal that was found damaged, kept for people.
+/// The last damaged journal, kept for inspection.
 const DAMAGED: &str = "journal.damaged";
-/// Says that this host has had a journal, so that one that is missing is missed.
+/// The file that records that this host has had a journal, so that a missing one is noticed.
 const USED: &str = "used";
 const LOCK: &str = "lock";
-/// The journal is written anew when it is this large, and at least twice what it started with.
+/// Bytes. A journal is rewritten beyond this size, and when it is at least twice its initial size.
 const COMPACT: u64 = 4 << 20;
-/// The most records that are kept for the next journal while it is written.
+/// The most records kept for the next journal while it is being written.
 const CATCH_UP: usize = 1 << 16;
-/// RAMFS_MAGIC of linux/magic.h; nix has no name for it.
+/// RAMFS_MAGIC from linux/magic.h; nix does not define it.
 const RAMFS: i64 = 0x8584_58f6;
 
 #[derive(Debug)]
 pub struct Recovered {
     pub ledger: Ledger,
-    /// True if it is known that no mark is missing. If not, `ledger.lost()` says since when.
+    /// True if certainly no used-knock mark is missing. Otherwise `ledger.lost()` is the time of
+    /// the loss.
     pub intact: bool,
-    /// If it is not intact: what is wrong and what to do, for log and status.
+    /// The loss and its remedy, for log and status; `None` if intact.
     pub why: Option<Fault>,
     /// For `Replay::restore`.
     pub standing: StateOrigin,
 }
 
-/// The state of one gateway. Its directory is locked as long as this lives.
+/// The state of one gateway. Its directory is locked while this exists.
 pub struct State {
     shown: String,
     journal: Appender,
-    /// The next journal: has the same batches or their sum. Each commit goes to both.
+    /// The next journal, with the same batches or their compacted form. Each commit goes to both.
     next: Option<Appender>,
-    /// While the next journal is written: what was committed since its sum was made.
+    /// The records committed since the compaction began; `None` when no journal is being rewritten.
     since: Option<Vec<Record>>,
-    /// To be written with the next commit or by the next job.
+    /// Records for the next commit or job.
     deferred: Vec<Record>,
-    /// Was deferred, has its place in the file, and may not be durable yet.
+    /// Deferred records that have their place in the file but may not be durable yet.
     placed: Vec<Record>,
     is_busy: bool,
-    /// The journal is written anew past this size.
+    /// The size, in bytes, beyond which the journal is rewritten.
     limit: u64,
     poisoned: bool,
     _lock: Option<Flock<File>>,
 }
 
 impl State {
-    /// Opens the state in `directory`, which is made if it is not there. `now` names what is found
-    /// to be lost. Waits for the disk. Fails if another gateway has it, or if it lies in memory
-    /// only and `volatile_too` does not allow that. Lost records are no error: see [`Recovered`].
+    /// Opens the state in `directory`, which is created if missing. `now` is the time of a loss
+    /// found here. Waits for the disk. Fails if another gateway has locked it, or if it is in
+    /// memory only and `volatile_too` is false. Lost records are no error: see [`Recovered`].
     pub fn open(
         directory: &Path,
         now: Wall,
@@ -100,7 +103,8 @@ impl State {
         State::open_on(disk, &directory.display().to_string(), now, Some(lock))
     }
 
-    /// Refuses what [`State::open`] would not trust; changes nothing. No directory yet is fine.
+    /// Fails if [`State::open`] would not trust this directory; changes nothing. It need not exist
+    /// yet.
     pub fn check(directory: &Path, volatile_too: bool) -> Result<(), Fault> {
         if let Err(error) = directory.symlink_metadata()
             && error.kind() == io::ErrorKind::NotFound
@@ -142,9 +146,9 @@ impl State {
         Ok((state, recovered))
     }
 
-    /// Makes `records` durable, and what was deferred before them, all or none: one write, one
-    /// sync. After an error nothing of it may be acted upon, and no commit succeeds before a
-    /// [`State::reopen_job`]: what the disk holds is unknown. A too long record spoils nothing.
+    /// Makes the deferred records and then `records` durable, all or none: one write, one sync.
+    /// After an error the disk's content is unknown: act on none of them. No commit succeeds then
+    /// before a [`State::reopen_job`]. A record that is too long fails without that consequence.
     pub fn commit(&mut self, records: &[Record]) -> Result<(), Fault> {
         if self.poisoned {
             let what = format!("state in {}: an earlier write failed", self.shown);
@@ -160,15 +164,15 @@ impl State {
         Ok(())
     }
 
-    /// Queues `records` for the next commit or job, also over faults of these. Never waits.
+    /// Queues `records` for the next commit or job; they survive faults. Never waits.
     pub fn defer(&mut self, records: &[Record]) {
         for record in records {
             match record {
-                // The newest time alone counts.
+                // Only the newest time counts.
                 Record::Newest { .. } => {
                     self.deferred.retain(|other| !matches!(other, Record::Newest { .. }));
                 }
-                // One that is too long would spoil every commit.
+                // A record that is too long would fail every commit.
                 record if record.encode(&mut Vec::new()).is_err() => continue,
                 _ => {}
             }
@@ -176,7 +180,7 @@ impl State {
         }
     }
 
-    /// True if something that was deferred is not durable yet.
+    /// True if a deferred record is not durable yet.
     pub fn is_deferred(&self) -> bool {
         let mut files = once(&self.journal).chain(&self.next);
         !self.deferred.is_empty() || files.any(|file| !file.unsynced.is_empty())
@@ -187,13 +191,13 @@ impl State {
         self.poisoned
     }
 
-    /// The job that is due now, if any. None while one is under way, or while poisoned.
+    /// The job that is due now, if any. None while another one runs, or while poisoned.
     pub fn job(&mut self) -> Option<StateJob> {
         if self.poisoned || self.is_busy {
             return None;
         }
         let work = if self.is_deferred() {
-            // What can be deferred can be encoded.
+            // Deferred records can always be encoded.
             self.place(&[]).ok()?;
             Work::Write(once(&self.journal).chain(&self.next).map(Appender::duplicate).collect())
         } else if self.next.is_some() {
@@ -208,7 +212,7 @@ impl State {
         Some(StateJob { work, shown: self.shown.clone() })
     }
 
-    /// The job that reads everything again after a fault. None while a job is under way.
+    /// The job that reads everything again after a fault. None while another one runs.
     pub fn reopen_job(&mut self, now: Wall) -> Option<StateJob> {
         if self.is_busy {
             return None;
@@ -219,7 +223,8 @@ impl State {
         Some(StateJob { work, shown: self.shown.clone() })
     }
 
-    /// Takes the result of a job, however late. `Some` after a reopen: commits succeed again.
+    /// Takes the result of a job, however late. Returns `Some` after a reopen: commits succeed
+    /// again.
     pub fn finish(&mut self, done: StateDone) -> Result<Option<Recovered>, Fault> {
         self.is_busy = false;
         match done.0 {
@@ -240,7 +245,7 @@ impl State {
                 self.poisoned = false;
                 return Ok(Some(recovered));
             }
-            // Until the rename the old journal goes on.
+            // The old journal stays in use until the rename.
             Outcome::Harmless(fault) => {
                 self.since = None;
                 self.limit = self.journal.tail.at.saturating_mul(2);
@@ -254,7 +259,7 @@ impl State {
         Ok(None)
     }
 
-    /// Does every job that is due, in place. For a process in which nobody waits.
+    /// Runs every due job in place. For a process that may wait.
     pub fn maintain_now(&mut self) -> Result<(), Fault> {
         while let Some(job) = self.job() {
             self.finish(job.run())?;
@@ -262,14 +267,14 @@ impl State {
         Ok(())
     }
 
-    /// Reads everything again after a commit failed, in place. An error leaves it without commits.
+    /// Reads everything again in place after a failed commit. After an error no commit can succeed.
     pub fn reopen(&mut self, now: Wall) -> Result<Recovered, Fault> {
         let busy = || Fault::new("a job for the state is under way", "try again when it has ended");
         let job = self.reopen_job(now).ok_or_else(busy)?;
         self.finish(job.run())?.ok_or_else(busy)
     }
 
-    /// Gives what was deferred, and `records` after it, their places at the ends of the files.
+    /// Gives the deferred records, then `records`, their places at the ends of the files.
     fn place(&mut self, records: &[Record]) -> Result<(), Fault> {
         let all = [&self.deferred, records].concat();
         if all.is_empty() {
@@ -289,7 +294,7 @@ impl State {
         Ok(())
     }
 
-    /// Writes and syncs all that has a place; then the marks.
+    /// Writes and syncs everything that has a place, then writes the commit marks.
     fn write(&mut self) -> io::Result<()> {
         for file in once(&mut self.journal).chain(&mut self.next) {
             file.write()?;
@@ -301,7 +306,7 @@ impl State {
         Ok(())
     }
 
-    /// All that has a place is durable.
+    /// Notes that everything that has a place is durable.
     fn synced(&mut self) {
         for file in once(&mut self.journal).chain(&mut self.next) {
             file.synced();
@@ -309,10 +314,10 @@ impl State {
         self.placed.clear();
     }
 
-    /// The sum is written; what was committed since then is to follow it.
+    /// Appends the records committed since the compaction began.
     fn catch_up(&mut self, mut next: Appender) -> Result<(), Fault> {
         match self.since.take() {
-            // After a fault the journal is written anew in any case.
+            // After a fault the journal is rewritten in any case.
             _ if self.poisoned => {}
             Some(since) => {
                 if !since.is_empty() {
@@ -320,19 +325,20 @@ impl State {
                 }
                 self.next = Some(next);
             }
-            // It took too long: later, then.
+            // Too many records came in the meantime: retry later.
             None => self.limit = self.journal.tail.at.saturating_mul(2),
         }
         Ok(())
     }
 }
 
-/// The size past which a journal is written anew.
+/// The size beyond which this journal is rewritten.
 fn limit_for(journal: &Appender) -> u64 {
     COMPACT.max(journal.tail.at.saturating_mul(2))
 }
 
-/// What lies in memory only forgets every mark at a reboot: then recorded knocks would open again.
+/// Refuses a directory in memory: a reboot would lose every used-knock mark, and recorded knocks
+/// would open again.
 fn refuse_volatile(directory: &Path, volatile_too: bool) -> Result<(), Fault> {
     let shown = directory.display();
     let kind = statfs(directory)

@@ -1,8 +1,8 @@
-//! Threads beside a poll loop, for whatever may wait for the world: files, programs, name services.
-//! The loop starts jobs, polls one descriptor, and takes the results.
+//! Threads beside a poll loop for work that may block: files, programs, name services. The loop
+//! starts jobs, polls one descriptor, and takes the results.
 //!
-//! A job cannot be cancelled. Its lane stays busy until it ends, and at the end of the process
-//! nobody waits for it. Who needs a deadline keeps it, and says so when a job is late.
+//! A job cannot be cancelled. Its lane stays busy until it ends, and the process does not wait for
+//! it at its own end. A caller that needs a deadline keeps it and reports a late job.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,13 +16,13 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::core::types::Fault;
 
-/// Work for a thread; its value goes back to the loop.
+/// The work of one thread; its return value goes to the loop.
 pub type LaneJob<T> = Box<dyn FnOnce() -> T + Send>;
 
-/// The lanes. Each runs one job at a time, beside the others.
+/// The lanes. Each runs one job at a time, in parallel with the others.
 pub struct Worker<T> {
     running: BTreeMap<&'static str, JoinHandle<()>>,
-    /// The lane and the value of each job that has ended.
+    /// Sends the lane and the return value of each finished job.
     sender: Sender<(&'static str, T)>,
     receiver: Receiver<(&'static str, T)>,
     ready: Arc<EventFd>,
@@ -39,10 +39,10 @@ impl<T: Send + 'static> Worker<T> {
         Ok(Worker { running: BTreeMap::new(), sender, receiver, ready: Arc::new(ready) })
     }
 
-    /// Starts `job` in a thread named `lane`, with our rights of now. Fails if one still runs
-    /// there.
+    /// Starts `job` in a thread named `lane`, with our current privileges. Fails if that lane is
+    /// busy.
     pub fn start(&mut self, lane: &'static str, job: LaneJob<T>) -> Result<(), Fault> {
-        // A thread that has ended without a result has panicked: it blocks its lane no longer.
+        // A thread that ended without a result has panicked: its lane is free.
         if self.running.get(lane).is_some_and(|thread| !thread.is_finished()) {
             return Err(Fault::new(
                 format!("{lane}: an earlier job still runs"),
@@ -53,7 +53,7 @@ impl<T: Send + 'static> Worker<T> {
         let ready = Arc::clone(&self.ready);
         let thread = spawn(lane, move || {
             let value = job();
-            // Nobody takes results any more only while the process ends.
+            // The receiver is gone only while the process ends.
             if sender.send((lane, value)).is_ok() {
                 let _ = ready.write(1);
             }
@@ -65,26 +65,26 @@ impl<T: Send + 'static> Worker<T> {
         Ok(())
     }
 
-    /// The value of a job that has ended, if any. Never waits. Call it until there is none.
+    /// The result of a finished job, if any. Never waits. Call it until it returns `None`.
     pub fn finished(&mut self) -> Option<T> {
-        // Cleared before looking: a result that comes in between makes it readable again.
+        // Clear before looking: a result that arrives in between makes it readable again.
         let _ = self.ready.read();
         let (lane, value) = self.receiver.try_recv().ok()?;
         self.running.remove(lane);
-        // There may be more, so it stays readable until somebody was told that there are none.
+        // There may be more results, so stay readable until a call returns `None`.
         let _ = self.ready.write(1);
         Some(value)
     }
 }
 
-/// Readable while the value of a job waits.
+/// Readable while a result waits.
 impl<T> AsFd for Worker<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ready.as_fd()
     }
 }
 
-/// Starts a thread that takes no signal: signals belong to the poll loop.
+/// Starts a thread with all signals blocked: the poll loop handles them.
 pub(super) fn spawn(
     name: &str,
     work: impl FnOnce() + Send + 'static,

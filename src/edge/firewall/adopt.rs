@@ -1,8 +1,8 @@
-//! Connections that are older than the guard, let in once by an admin's command as if granted. See
-//! `tracked` and `proc_net` for which stand. Those that were cut stay cut.
+//! Adopts connections that are older than the guard: an admin's command marks them as granted. See
+//! `tracked` and `proc_net` for the lists of open connections. Cut connections stay cut.
 //!
-//! Where nothing asked for connection tracking before the guard came, it knows no older connection,
-//! and the guard drops the packets by which it would. So a socket without an entry gets one.
+//! If nothing used connection tracking before the guard was loaded, older connections have no entry
+//! and the guard drops their packets. So an open TCP socket without an entry gets one.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -23,17 +23,17 @@ use crate::core::service::Service;
 use crate::core::types::{Fault, Port, Proto};
 use crate::edge::proc_net;
 
-/// Of linux/netfilter/nf_conntrack_tcp.h: the state, and the flag for unknown windows.
+/// From linux/netfilter/nf_conntrack_tcp.h: the state, and the flag for unknown windows.
 const ESTABLISHED: u8 = 3;
 const BE_LIBERAL: u8 = 0x08;
-/// Attributes of that state, each a byte of flags and a byte of which count.
+/// Attributes of that state: one byte of flags, one byte of mask.
 const FLAGS_ORIGINAL: u16 = 4;
 const FLAGS_REPLY: u16 = 5;
-/// What the kernel gives an established connection, seconds; the first packet sets it anew.
+/// The kernel's timeout for an established connection, seconds. The first packet renews it.
 const LIFE: u32 = 432_000;
 
-/// Marks the connections to guarded ports that stand now and bear no mark of ours, and returns
-/// them. `own` are this machine's addresses. After an error those marked before stay so.
+/// Marks the open connections to guarded ports that have no mark of ours, and returns them. `own`
+/// are this machine's addresses. After an error, those already marked stay marked.
 pub fn adopt(
     settings: &config::FirewallSettings,
     services: &[Service],
@@ -61,7 +61,7 @@ pub fn adopt(
         order.extend([other(MARK, marks.granted), other(MARK_MASK, marks.ours())]);
         match netlink.order(entry.family, &ConntrackMessage::New(order)) {
             Ok(()) => adopted.push(older),
-            // It has ended by itself.
+            // The connection has ended.
             Err(Errno::ENOENT) => {}
             Err(error) => return Err(refused(error)),
         }
@@ -74,7 +74,7 @@ pub fn adopt(
         let (family, order) = unknown(&older, marks);
         match netlink.create(family, &order) {
             Ok(()) => adopted.push(older),
-            // It has another name, its destination being translated: done above.
+            // It is tracked under another tuple because its destination is translated: done above.
             Err(Errno::EEXIST) => {}
             Err(error) => return Err(refused(error)),
         }
@@ -83,9 +83,9 @@ pub fn adopt(
     Ok(adopted)
 }
 
-/// The entry of a connection whose beginning nobody saw.
+/// The entry of a connection whose handshake was not tracked.
 fn unknown(older: &Connection, marks: PacketMarks) -> (NetfilterProtoFamily, ConntrackMessage) {
-    // The library has a type for these two and no way to make one.
+    // The library has a type for these two but no constructor.
     let liberal = |kind| ProtoInfoTCP::Other(DefaultNla::new(kind, vec![BE_LIBERAL, BE_LIBERAL]));
     let tcp = vec![ProtoInfoTCP::State(ESTABLISHED), liberal(FLAGS_ORIGINAL), liberal(FLAGS_REPLY)];
     let order = ConntrackMessage::New(vec![

@@ -2,16 +2,16 @@
 
 use crate::config::FirewallSettings;
 
-/// One rule, for each kind of firewall.
+/// One rule in the syntax of each kind of firewall.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {
-    /// For an input chain of nftables, without its place.
+    /// For an input chain of nftables; its position is up to the admin.
     pub nft: String,
-    /// A command line for IPv4; for IPv6, `ip6tables` takes the same arguments.
+    /// The command line for IPv4; `ip6tables` takes the same arguments for IPv6.
     pub iptables: String,
 }
 
-/// The rule that accepts what our table has marked, to stand before any rule that drops.
+/// The rule that accepts packets with our mark. It belongs before any rule that drops.
 pub fn let_marked_in(settings: &FirewallSettings) -> Advice {
     let mark = settings.mark;
     Advice {

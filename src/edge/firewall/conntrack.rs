@@ -1,11 +1,11 @@
-//! Connections that the guard let in, as connection tracking knows them: listed, and cut. See
-//! `ruleset` for what the kernel does with the next packet of a connection that was cut.
+//! Lists and cuts the connections that the guard let in, as connection tracking knows them. See
+//! `ruleset` for the next packet of a cut connection.
 //!
-//! A connection passes the guard by a bit of ours in its conntrack mark. To cut it is to take that
-//! bit away and leave the other one, by which it stays ours to drop also where an admin's own
-//! firewall decides about the rest. Its entry is not deleted: what a server still sends would make
-//! a new one, under which the answers to it count as established there. Both ends are left waiting,
-//! as on a line that was cut. Entries of others are never touched.
+//! A connection passes the guard by our `granted` bit in its conntrack mark. A cut clears that bit
+//! and leaves `pending`, so that the guard still drops the connection in mark mode, where the
+//! admin's own firewall decides about the rest. The entry is not deleted: the server's next packet
+//! would create a new one, and then the client's replies would count as established. Both ends keep
+//! waiting, as on a broken line. Entries of other programs are never touched.
 
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 use nix::errno::Errno;
@@ -16,15 +16,15 @@ use super::tracked::{Connection, MARK, MARK_MASK, Tracked, other, refused, track
 use crate::core::grants::{Element, Flow};
 use crate::core::types::{Fault, Port, Source};
 
-/// How often we look again whether a packet that was on its way has brought a connection back.
+/// The most passes over the list, in case a packet in flight has restored a connection's mark.
 const LOOKS: usize = 4;
 
-/// The connections that the guard let in, or is about to.
+/// The connections that the guard let in or is about to let in.
 pub(super) fn flows(netlink: &mut Netlink, marks: PacketMarks) -> Result<Vec<Flow>, Fault> {
     Ok(ours(netlink, marks)?.into_iter().map(|tracked| flow(&tracked.connection)).collect())
 }
 
-/// Ends those that one of `elements` could have let in.
+/// Ends the connections that one of `elements` could have let in.
 pub(super) fn cut(
     netlink: &mut Netlink,
     marks: PacketMarks,
@@ -38,10 +38,10 @@ pub(super) fn cut(
                 continue;
             }
             is_done = false;
-            // The kernel clears the bits of the mask and turns those of the mark.
+            // The kernel clears the bits of the mask and toggles those of the mark.
             name.extend([other(MARK, marks.pending), other(MARK_MASK, marks.ours())]);
             match netlink.order(family, &ConntrackMessage::New(name)) {
-                // It has ended by itself.
+                // The connection has ended.
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(error) => return Err(refused(error)),
             }
@@ -53,7 +53,8 @@ pub(super) fn cut(
     Ok(())
 }
 
-/// Those with the bit that a pending connection bears too. The kernel filters: that costs little.
+/// The connections with the `granted` bit, pending ones included. The kernel filters, which is
+/// cheap.
 fn ours(netlink: &mut Netlink, marks: PacketMarks) -> Result<Vec<Tracked>, Fault> {
     let filter = [other(MARK, marks.granted), other(MARK_MASK, marks.granted)];
     tracked(netlink, &filter)

@@ -1,4 +1,4 @@
-//! Grants as elements of our sets, over the kept socket. See `ruleset` for the sets.
+//! Writes and lists grants as set elements over netlink. See `ruleset` for the sets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,10 +15,10 @@ use crate::core::grants::{Change, Element};
 use crate::core::service::GrantKind;
 use crate::core::types::{Fault, Port, Proto, Source};
 
-/// Changes per transaction: well below what one netlink message may hold.
+/// Changes per transaction: well below the limit of one netlink message.
 const PER_BATCH: usize = 100;
 
-/// Makes the kernel hold what `changes` say, in order. See [`super::Firewall::apply`].
+/// Applies `changes` in order. See [`super::Firewall::apply`].
 pub(super) fn apply(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fault> {
     let changes = without_spent(netlink, table, changes)?;
     for part in changes.chunks(PER_BATCH) {
@@ -28,7 +28,7 @@ pub(super) fn apply(netlink: &mut Netlink, table: &str, changes: &[Change]) -> R
 }
 
 fn put(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fault> {
-    // Most grants are of what nobody has yet: a third of the steps, and half of the time.
+    // Most grants are new: trying that first takes a third of the steps and half of the time.
     let mut outcome = Err(Errno::EEXIST);
     if changes.iter().all(|change| matches!(change, Change::Set { millis: 1.., .. })) {
         outcome = netlink.batch(&steps(table, changes, WriteMode::New)?);
@@ -41,14 +41,14 @@ fn put(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fau
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WriteMode {
-    /// One step a set, and EEXIST for the whole transaction where one of them is there.
+    /// One step per set; the whole transaction fails with EEXIST if an element exists.
     New,
-    /// Whether they are there or not.
+    /// Works for existing and for new elements.
     Any,
 }
 
-/// `changes` without those that shorten what has been spent in the meantime. If a handshake ends
-/// between this look and the change, the element seems live again and still lets nobody in.
+/// Leaves out the changes that shorten a spent element. If a handshake ends between this check and
+/// the change, the element looks live again but lets nothing in.
 fn without_spent(
     netlink: &mut Netlink,
     table: &str,
@@ -74,7 +74,7 @@ pub(super) fn is_there(netlink: &mut Netlink, table: &str) -> Result<bool, Fault
     }
 }
 
-/// Every live element, with the milliseconds it has left. A spent one is not live.
+/// All live elements with the milliseconds left. A spent element is not live.
 pub(super) fn list(netlink: &mut Netlink, table: &str) -> Result<Vec<(Element, u64)>, Fault> {
     let mut found = Vec::new();
     for form in [GrantKind::Time, GrantKind::Once] {
@@ -90,7 +90,7 @@ pub(super) fn list(netlink: &mut Netlink, table: &str) -> Result<Vec<(Element, u
     Ok(found)
 }
 
-/// The milliseconds that `element` has left; `None` if it is not there, or spent.
+/// The milliseconds that `element` has left; `None` if it is missing or spent.
 pub(super) fn remaining(
     netlink: &mut Netlink,
     table: &str,
@@ -101,7 +101,7 @@ pub(super) fn remaining(
     let message = message(table, &judged_by(form, shape), Some(vec![key(element)]));
     let answers = match netlink.get(&NfTablesMessage::GetSetElement(message)) {
         Ok(answers) => answers,
-        // The element, not the table: a table that is gone is for the watch to say.
+        // The element is missing. The watch reports a missing table.
         Err(Errno::ENOENT) => return Ok(None),
         Err(error) => return Err(refused(error, table)),
     };
@@ -144,7 +144,8 @@ impl Transaction<'_> {
         }
         let shape = KeyShape::of(element);
         self.put(&judged_by(element.form, shape), element, millis, Vec::new());
-        // The limit that says whether it was spent stays: it counts for handshakes that have begun.
+        // When shortening, keep the limit that tells whether the element was spent: it also counts
+        // for handshakes that have begun.
         let is_shortened = matches!(change, Change::Shorten { .. }) && millis > 0;
         if is_once && !is_shortened {
             let armed = vec![SetElementAttribute::ListExpressions(vec![one_packet_a_day()])];
@@ -153,15 +154,15 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Refresh and removal begin alike: add, then delete. So the element is gone whether or not it
-    /// was there, on every kernel; deleting a missing one would fail the batch, and adding an
-    /// existing one again refreshes it on some kernels only.
+    /// Sets one element, or removes it if `millis` is 0. Both begin with add, then delete: the
+    /// element is gone then, on every kernel. Deleting a missing element would fail the batch, and
+    /// adding an existing one refreshes it on some kernels only.
     fn put(&mut self, set: &str, element: &Element, millis: u64, more: Vec<SetElementAttribute>) {
         if self.way == WriteMode::Any {
             self.step(NfTablesMessage::NewSetElement, set, vec![key(element)]);
             self.step(NfTablesMessage::DeleteSetElement, set, vec![key(element)]);
         }
-        // A timeout of 0 would mean for ever.
+        // A timeout of 0 would mean forever.
         if millis > 0 {
             let mut attributes = vec![key(element), SetElementAttribute::Timeout(millis)];
             attributes.extend(more);
@@ -183,7 +184,7 @@ impl Transaction<'_> {
     }
 }
 
-/// The set that a first packet is judged by: an element is live as long as it is in there.
+/// The set that decides about a first packet: an element is live while it is in this set.
 fn judged_by(form: GrantKind, shape: &KeyShape) -> String {
     let name = if form == GrantKind::Time { "time" } else { "oncesyn" };
     format!("{name}{}", shape.name)
@@ -198,7 +199,7 @@ fn message(table: &str, set: &str, element: Option<Vec<SetElementAttribute>>) ->
     SetElementMessage { attributes }
 }
 
-/// Address, source port where it counts, protocol, port: each padded to four bytes.
+/// The set key: address, source port if it counts, protocol, port; each padded to four bytes.
 fn key(element: &Element) -> SetElementAttribute {
     let mut bytes = match element.source.ip() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -214,7 +215,7 @@ fn key(element: &Element) -> SetElementAttribute {
     SetElementAttribute::Key(DataAttribute::Value(bytes))
 }
 
-/// `limit rate 1/day burst 1 packets`: the part of an element that only one packet ever passes.
+/// `limit rate 1/day burst 1 packets`: the expression that makes an element pass one packet only.
 fn one_packet_a_day() -> ListAttribute<netlink_packet_netfilter::nftables::ExpressionAttribute> {
     const DAY: u64 = 86_400;
     let attributes = vec![
@@ -227,7 +228,7 @@ fn one_packet_a_day() -> ListAttribute<netlink_packet_netfilter::nftables::Expre
     Expressions::Other { expression_type: "limit".to_owned(), attributes }.into()
 }
 
-/// The live elements that one answer of the kernel holds; others than ours are left out.
+/// The live elements in one reply of the kernel; foreign elements are left out.
 fn read(answer: &NfTablesMessage, form: GrantKind, shape: &KeyShape) -> Vec<(Element, u64)> {
     let NfTablesMessage::NewSetElement(answer) = answer else { return Vec::new() };
     let mut found = Vec::new();
@@ -246,7 +247,7 @@ fn read_element(
 ) -> Option<(Element, u64)> {
     let ListAttribute::Element(attributes) = element else { return None };
     let mut key = None;
-    // Without a timeout it is not ours: it lives for ever, until the next repair.
+    // An element without a timeout is not ours. It stays until the next repair.
     let mut millis = u64::MAX;
     for attribute in attributes {
         match attribute {

@@ -1,5 +1,5 @@
-//! The real firewall in two halves: netlink calls for the poll loop, and jobs for a thread beside
-//! it that run the nft program and make long lists.
+//! The real firewall in two halves: netlink calls for the poll loop, and jobs for another thread
+//! that run the nft program and make long lists.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +16,10 @@ use crate::core::grants::{Change, Element};
 use crate::core::service::{DisconnectPolicy, GrantKind, Service};
 use crate::core::types::Fault;
 
-/// How often the guard is loaded again because somebody else changed it in the meantime.
+/// The most attempts to load the guard while other programs change it.
 const TRIES: usize = 8;
 
-/// The guard as it was loaded at the start of the process.
+/// The guard as loaded at the start of the process.
 pub struct Started {
     /// For the poll loop.
     pub link: NftLink,
@@ -27,13 +27,13 @@ pub struct Started {
     pub guard: NftGuard,
     /// For the poll loop.
     pub watch: TableWatch,
-    /// The live elements, with the milliseconds that they have left.
+    /// The live elements with the milliseconds left.
     pub elements: Vec<(Element, u64)>,
 }
 
-/// Loads the guard, or brings a guard that is there up to these rules, in one transaction; live
-/// elements stay as they are. In the network namespace of the calling thread. May wait. Fails if
-/// another gateway has the table. An older TCP session stands still until its source has a grant.
+/// Loads the guard in one transaction, or updates a loaded one to these rules; live elements stay
+/// as they are. Works in the calling thread's network namespace. May wait. Fails if another gateway
+/// uses the table. TCP sessions older than the guard stall until their source has a grant.
 pub fn start(rules: &GuardRules) -> Result<Started, Fault> {
     let plan = rules.plan()?;
     let authors = Authors::default();
@@ -56,7 +56,7 @@ pub fn start(rules: &GuardRules) -> Result<Started, Fault> {
     Ok(Started { link, guard: NftGuard(Arc::new(Mutex::new(guard))), watch, elements })
 }
 
-/// The half in the poll loop: one kept socket.
+/// The half for the poll loop: one open netlink socket.
 pub struct NftLink {
     netlink: Netlink,
     table: String,
@@ -86,22 +86,22 @@ impl Firewall for NftLink {
     }
 }
 
-/// The half beside the poll loop. Clones are the same guard; a task waits until the last is done.
+/// The half for another thread. Clones share the same guard; each task waits for the one before.
 #[derive(Clone)]
 pub struct NftGuard(Arc<Mutex<LoadedGuard>>);
 
 struct LoadedGuard {
     program: NftProgram,
     plan: GuardPlan,
-    /// The ruleset that was read back after the last load.
+    /// The ruleset as read back after the last load.
     loaded: LoadedRuleset,
     authors: Authors,
     netlink: Netlink,
 }
 
 impl NftGuard {
-    /// Does one task, and may wait. In a thread of our network namespace. After an error the old
-    /// rules hold.
+    /// Runs one task and may wait. Call it from a thread in our network namespace. After an error
+    /// the old rules stay in force.
     pub fn run(&self, task: GuardTask) -> Result<GuardReport, Fault> {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match task {
@@ -152,7 +152,7 @@ impl LoadedGuard {
         Ok(GuardReport::Loaded { reloaded, elements: self.elements()? })
     }
 
-    /// True if the guard stands exactly as we loaded it: table, chains, sets, rules.
+    /// True if table, chains, sets and rules are exactly as loaded.
     fn is_sound(&self) -> Result<bool, Fault> {
         Ok(stands(&self.program, &self.plan)?.as_ref() == Some(&self.loaded))
     }
@@ -162,7 +162,8 @@ impl LoadedGuard {
     }
 }
 
-/// Connections can be cut, if they are to be: a revocation is no moment to find out.
+/// Checks in advance that connections can be cut, if a service asks for it: a revocation would be
+/// too late to find out.
 fn can_cut(netlink: &mut Netlink, plan: &GuardPlan, services: &[Service]) -> Result<(), Fault> {
     if services.iter().any(|service| service.cut != DisconnectPolicy::Never) {
         conntrack::flows(netlink, plan.marks())?;
@@ -170,7 +171,7 @@ fn can_cut(netlink: &mut Netlink, plan: &GuardPlan, services: &[Service]) -> Res
     Ok(())
 }
 
-/// The text of the guard, for a file that nftables.conf includes after its flush. Opens nothing.
+/// The guard's text for a file that nftables.conf includes after its flush. It contains no grants.
 pub fn print_ruleset(
     settings: &config::FirewallSettings,
     services: &[Service],
@@ -179,7 +180,8 @@ pub fn print_ruleset(
     Ok(GuardPlan::new(settings, services, knock)?.text())
 }
 
-/// Takes guard and grants away, and so opens what it guarded. Fails if a gateway keeps it.
+/// Removes the guard with its grants, which opens the guarded ports. Fails if a gateway uses the
+/// table.
 pub fn unload(
     settings: &config::FirewallSettings,
     services: &[Service],
@@ -190,17 +192,18 @@ pub fn unload(
     NftProgram::new(&settings.nft)?.load(&plan.text_off())
 }
 
-/// The state of the guard, asked by somebody who does not keep it.
+/// The state of the guard as another process sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardState {
-    /// `None` if there is no such table; else what is not as these settings say, if anything.
+    /// `None` if the table does not exist; otherwise the first difference from these settings, if
+    /// any.
     pub misfit: Option<Option<String>>,
-    /// Packets dropped, by chain: `opening` and `datagram` had no grant, `stream` belonged to no
-    /// granted connection, `guard` were for the silent knock port. Begins at 0 with each load.
+    /// Packets dropped, by chain. `opening` and `datagram`: no grant. `stream`: part of no granted
+    /// connection. `guard`: sent to the silent knock port. Each load resets the counts to 0.
     pub dropped: BTreeMap<String, u64>,
 }
 
-/// Looks, and changes nothing.
+/// Reads the state and changes nothing.
 pub fn look_at(
     settings: &config::FirewallSettings,
     services: &[Service],
@@ -215,8 +218,8 @@ pub fn look_at(
     Ok(GuardState { misfit: Some(misfit), dropped: loaded_ruleset::dropped(&json)? })
 }
 
-/// Loads the guard and reads it back until what stands is what was loaded: nobody else has changed
-/// the table in between, and it fits the plan. Only that is compared with from then on.
+/// Loads the guard and reads it back, until it fits the plan and no other program has changed the
+/// table in between. Later checks compare with the ruleset read back here.
 fn load(program: &NftProgram, plan: &GuardPlan, authors: &Authors) -> Result<LoadedRuleset, Fault> {
     let _remembered = authors.remember();
     let mut watch = TableWatch::open(plan.table(), authors)?;
@@ -234,7 +237,7 @@ fn load(program: &NftProgram, plan: &GuardPlan, authors: &Authors) -> Result<Loa
             },
             None => Some("it is not there".to_owned()),
         };
-        // What our text leaves as it is, a chain that is not ours, goes with the table.
+        // Next time replace the whole table: our text does not remove a foreign chain.
         anew = is_settled;
     }
     let why = misfit.unwrap_or_else(|| "somebody else changes it again and again".to_owned());
@@ -247,14 +250,14 @@ fn load(program: &NftProgram, plan: &GuardPlan, authors: &Authors) -> Result<Loa
     ))
 }
 
-/// One transaction, `anew` without the elements that stand.
+/// Loads the guard in one transaction; `anew` drops the live elements.
 fn load_once(program: &NftProgram, plan: &GuardPlan, anew: bool) -> Result<(), Fault> {
     if anew {
         return program.load(&plan.text_anew());
     }
     let Err(fault) = program.load(&plan.text()) else { return Ok(()) };
-    // A table that is not as ours ever was (an older version's set, a chain without its hook)
-    // refuses the change. Only replacing it helps; the grants are put back afterwards.
+    // A table that conflicts with ours (a set of an older version, a chain without its hook)
+    // refuses the change. Replace it then; the grants are put back afterwards.
     program.load(&plan.text_anew()).map_err(|_| fault)
 }
 
@@ -265,10 +268,10 @@ fn stands(program: &NftProgram, plan: &GuardPlan) -> Result<Option<LoadedRuleset
     }
 }
 
-/// What takes the kernel from `found` to the `Set`s of `expected`, and nothing else.
+/// The changes that turn the kernel's elements `found` into those of `expected`.
 ///
-/// A one-connection element that is not there is not put back: whether it was spent or flushed
-/// cannot be told, and a second connection is worse than a second knock.
+/// A missing one-connection element is not put back: it may have been spent or flushed, and a
+/// second connection is worse than a second knock.
 pub fn reconcile(found: &[(Element, u64)], expected: &[Change]) -> Vec<Change> {
     let mut wanted = HashSet::new();
     let mut changes = Vec::new();

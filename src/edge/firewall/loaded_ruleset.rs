@@ -1,4 +1,4 @@
-//! Reads our table back from the kernel, so that it can be compared with what was loaded.
+//! Reads our table back from the kernel, to compare it with the table that was loaded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,20 +10,20 @@ use serde_json::Value;
 use super::ruleset::{CHAIN, GuardPlan};
 use crate::core::types::{Fault, Port, Proto};
 
-/// Our table as it stands, without handles, counts and elements. Two are equal if the rules are.
+/// Our table in the kernel, without handles, counters and elements. Equal values mean equal rules.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct LoadedRuleset(Vec<Value>);
 
 impl LoadedRuleset {
-    /// Reads what `nft -j -t list table` printed.
+    /// Parses the output of `nft -j -t list table`.
     pub(super) fn read(json: &str) -> Result<LoadedRuleset, Fault> {
         let mut all: Vec<Value> = objects(json)?.collect();
         all.iter_mut().for_each(strip);
         Ok(LoadedRuleset(all))
     }
 
-    /// The first thing that is not as `plan` says: the hook, a dormant table, chains and how many
-    /// rules each has, the ports that the guard looks at. See `live` for the text of the rules.
+    /// The first difference from `plan`: the hook, a dormant table, the chains and their numbers of
+    /// rules, the guarded ports. See `live` for the comparison of the rules' text.
     pub(super) fn misfit(&self, plan: &GuardPlan) -> Option<String> {
         if !self.0.iter().any(is_hooked) {
             return Some("its chain does not hang in the prerouting hook".to_owned());
@@ -59,7 +59,7 @@ impl LoadedRuleset {
         chains
     }
 
-    /// The ports in the rule of the guard that lets all others pass.
+    /// The ports in the guard's rule that lets all other ports pass.
     fn looked_at(&self) -> BTreeSet<Port> {
         let mut ports = BTreeSet::new();
         for object in &self.0 {
@@ -71,7 +71,7 @@ impl LoadedRuleset {
     }
 }
 
-/// True of the guard's chain if it is in the prerouting hook, after conntrack and before all else.
+/// True if this is the guard's chain, in the prerouting hook after conntrack and before all else.
 fn is_hooked(object: &Value) -> bool {
     match object.get("chain").map(Chain::deserialize) {
         Some(Ok(chain)) => {
@@ -96,7 +96,7 @@ fn mentions(value: &Value, word: &str) -> bool {
     }
 }
 
-/// Every `tcp . 22` inside `value`.
+/// Collects every `tcp . 22` inside `value`.
 fn collect_ports(value: &Value, ports: &mut BTreeSet<Port>) {
     match value {
         Value::Object(fields) => {
@@ -127,7 +127,7 @@ fn port(proto: &Value, number: &Value) -> Option<Port> {
     Some(Port { proto, number: u16::try_from(number.as_u64()?).ok()? })
 }
 
-/// Packets counted by the rules that drop, by chain.
+/// The packets counted by the drop rules, by chain.
 pub(super) fn dropped(json: &str) -> Result<BTreeMap<String, u64>, Fault> {
     let mut chains: BTreeMap<String, u64> = BTreeMap::new();
     for object in objects(json)? {
@@ -139,7 +139,7 @@ pub(super) fn dropped(json: &str) -> Result<BTreeMap<String, u64>, Fault> {
     Ok(chains)
 }
 
-/// The chain of a rule that drops, and the packets that it has counted.
+/// The chain and the packet count of a drop rule.
 fn drops(object: &Value) -> Option<(String, u64)> {
     let rule = object.get("rule")?;
     let statements = rule.get("expr")?.as_array()?;
@@ -161,7 +161,7 @@ pub(super) fn objects(json: &str) -> Result<impl Iterator<Item = Value>, Fault> 
     Err(Fault::new(what, "use nft 0.9.8 or later"))
 }
 
-/// Removes what changes by itself: handles, and counts.
+/// Removes the parts that change by themselves: handles and counters.
 fn strip(value: &mut Value) {
     match value {
         Value::Object(fields) => {

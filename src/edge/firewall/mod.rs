@@ -1,4 +1,5 @@
-//! The firewall: our table, the grants as its elements, and their connections. See `core::grants`.
+//! The firewall: our table, grants as its elements, and their connections. See `core::grants` for
+//! the grants.
 
 mod adopt;
 pub mod advice;
@@ -27,32 +28,32 @@ use crate::core::grants::{Change, Element, Flow};
 use crate::core::service::Service;
 use crate::core::types::Fault;
 
-/// The half of a firewall that the poll loop calls: none of it waits for another process. After a
-/// fault of a change, what was asked for may or may not hold: a [`GuardTask::Repair`] tells.
+/// The half of a firewall that the poll loop calls; it never waits for another process. After a
+/// failed change the outcome is unknown: run [`GuardTask::Repair`].
 pub trait Firewall {
-    /// Makes `changes` hold, in order: `Set` replaces whatever time the element had and arms a
-    /// one-connection element anew; `Remove` of a missing element is no fault. Up to 100 changes
-    /// succeed or fail together. 0 milliseconds removes. Cuts are left out, see [`Firewall::cut`].
+    /// Applies `changes` in order. `Set` replaces the remaining time and rearms a one-connection
+    /// element; `Remove` of a missing element succeeds. 0 milliseconds removes. Up to 100 changes
+    /// succeed or fail together. Ignores cuts, see [`Firewall::cut`].
     fn apply(&mut self, changes: &[Change]) -> Result<(), Fault>;
     /// The milliseconds that one element has left; `None` if it is not live.
     fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault>;
 
-    /// Ends the connections that these elements could have let in. After the changes of elements,
-    /// because a live element may let them go on.
+    /// Ends the connections that these elements could have let in. Call it after the element
+    /// changes: a live element may let them go on.
     fn cut(&mut self, elements: &[Element]) -> Result<(), Fault>;
-    /// True if our table is there, whatever is in it.
+    /// True if our table exists, whatever it contains.
     fn is_there(&mut self) -> Result<bool, Fault>;
-    /// Takes over the marks of settings that a [`GuardTask::Load`] has put in force.
+    /// Uses the conntrack marks of the settings that [`GuardTask::Load`] has put into force.
     fn use_settings(&mut self, settings: &config::FirewallSettings);
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuardRules {
-    /// Table, marks, the nft program.
+    /// Table, marks, and the path of the nft program.
     pub firewall: config::FirewallSettings,
-    /// Their ports are guarded.
+    /// The services whose ports are guarded.
     pub services: Vec<Service>,
-    /// Its port is silent.
+    /// The knock settings; the guard may keep the knock port silent.
     pub knock: KnockSettings,
 }
 
@@ -62,34 +63,34 @@ impl GuardRules {
     }
 }
 
-/// What is done beside the poll loop, because it runs the nft program or makes a long list.
+/// A task for another thread, because it runs the nft program or makes a long list.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GuardTask {
     /// Load these rules in one transaction; elements stay. After a fault the old rules hold.
     Load(GuardRules),
-    /// Refuse these rules if `Load` would refuse them before it changes anything.
+    /// Fail if `Load` would refuse these rules before any change.
     Verify(GuardRules),
-    /// Load the rules again if the kernel has others than the last loaded; list the elements.
+    /// Load the rules again if the kernel's differ from the last loaded ones. List the elements.
     Repair,
     /// Compare all rules with what was loaded last.
     Check,
-    /// Take the guard away, with all elements.
+    /// Remove the guard with all elements.
     Unload,
-    /// List the connections that the guard let in and that stand.
+    /// List the open connections that the guard let in.
     Flows,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GuardReport {
-    /// Of `Load` and `Repair`.
+    /// The result of `Load` and `Repair`.
     Loaded {
-        /// False if all rules stood as they were loaded, so that nothing was done.
+        /// False if all rules were as loaded, so nothing was done.
         reloaded: bool,
-        /// The live elements afterwards with the milliseconds left; a spent one is not live.
+        /// The live elements afterwards with the milliseconds left; a spent element is not live.
         elements: Vec<(Element, u64)>,
     },
     Checked {
-        /// True if the guard stands exactly as it was loaded.
+        /// True if the guard is exactly as loaded.
         sound: bool,
     },
     Verified,

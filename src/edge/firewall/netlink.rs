@@ -1,4 +1,4 @@
-//! One kept netlink socket: a batch goes in whole or not at all, a dump comes back whole.
+//! One open netlink socket for batches, which succeed or fail as a whole, and for complete dumps.
 
 use std::io;
 
@@ -17,13 +17,13 @@ use nix::errno::Errno;
 
 use crate::core::types::Fault;
 
-/// The subsystem number that a batch names.
+/// The subsystem number for batches.
 const NF_TABLES: u16 = 10;
-/// A dump during which somebody changed the ruleset carries this flag and is worth nothing.
+/// The flag of a dump that a change of the ruleset has interrupted: the dump is useless.
 const DUMP_INTERRUPTED: u16 = 0x10;
-/// How often a refusal that means "again" is taken at its word.
+/// The most attempts after errors that mean "try again".
 const TRIES: usize = 16;
-/// More than any single netlink message of the kernel.
+/// Bytes; larger than any single netlink message of the kernel.
 const BUFFER: usize = 64 * 1024;
 
 pub(super) struct Netlink {
@@ -32,7 +32,7 @@ pub(super) struct Netlink {
     sequence: u32,
 }
 
-/// One message of a batch with its flags.
+/// One message of a batch, with its flags.
 pub(super) type BatchItem = (NfTablesMessage, u16);
 
 impl Netlink {
@@ -48,17 +48,18 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         let address = socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        // Without it an error brings the whole message back: many overflow the receive buffer.
+        // Without this an error returns the whole request, and many errors overflow the receive
+        // buffer.
         socket.set_cap_ack(true)?;
         Ok(Netlink { socket, port: address.port_number(), sequence: 0 })
     }
 
-    /// The address under which the kernel announces what this socket changed.
+    /// The netlink port under which the kernel announces changes by this socket.
     pub(super) fn port(&self) -> u32 {
         self.port
     }
 
-    /// Carries out `steps` in one transaction. Nothing has changed if it fails.
+    /// Runs `steps` in one transaction. An error means that nothing has changed.
     pub(super) fn batch(&mut self, steps: &[BatchItem]) -> Result<(), Errno> {
         if steps.is_empty() {
             return Ok(());
@@ -71,7 +72,7 @@ impl Netlink {
         self.push(&mut buffer, control(ControlMessage::BatchBegin), 0);
         let first = self.sequence;
         for (index, (message, flags)) in steps.iter().enumerate() {
-            // The kernel answers each step that fails, and the last one whatever became of it.
+            // The kernel reports each failed step. The last step asks for an answer in any case.
             let ack = if index + 1 == steps.len() { NLM_F_ACK } else { 0 };
             self.push(&mut buffer, inner(message.clone()), flags | ack);
         }
@@ -82,7 +83,8 @@ impl Netlink {
         self.verdict(first, last)
     }
 
-    /// The kernel has answered within `send`. The first error counts; silence about `last` is one.
+    /// Reads the kernel's answers, which are there once `send` returns. The first error counts; no
+    /// answer to `last` is an error as well.
     fn verdict(&mut self, first: u32, last: u32) -> Result<(), Errno> {
         let mut verdict = Err(Errno::EIO);
         let mut error = None;
@@ -103,7 +105,7 @@ impl Netlink {
         error.map_or(verdict, Err)
     }
 
-    /// All messages that answer `request`, asked as a dump.
+    /// The messages that answer `request`, sent as a dump.
     pub(super) fn dump(
         &mut self,
         request: &NfTablesMessage,
@@ -122,7 +124,7 @@ impl Netlink {
         again(|| self.ask(track(NetfilterProtoFamily::Unspec, request), NLM_F_DUMP))
     }
 
-    /// Changes one connection as `order` says; ENOENT if there is none.
+    /// Changes one connection; ENOENT if it does not exist.
     pub(super) fn order(
         &mut self,
         family: NetfilterProtoFamily,
@@ -131,7 +133,7 @@ impl Netlink {
         again(|| self.ask(track(family, order), NLM_F_ACK)).map(drop)
     }
 
-    /// Makes a connection known; EEXIST if it is.
+    /// Creates a connection's entry; EEXIST if it exists.
     pub(super) fn create(
         &mut self,
         family: NetfilterProtoFamily,
@@ -180,7 +182,7 @@ impl Netlink {
         self.socket.send(buffer, 0).map(drop).map_err(|error| errno(&error))
     }
 
-    /// Forgets what an earlier exchange left behind, so that it cannot be taken for an answer.
+    /// Discards the remains of an earlier exchange, so that they are not taken for an answer.
     fn drain(&self) -> Result<(), Errno> {
         while self.receive()?.is_some() {}
         Ok(())
@@ -191,7 +193,7 @@ impl Netlink {
     }
 }
 
-/// The next datagram if there is one now.
+/// The next datagram, if one is waiting.
 pub(super) fn receive(socket: &Socket) -> Result<Option<Vec<u8>>, Errno> {
     let mut buffer = Vec::with_capacity(BUFFER);
     match socket.recv(&mut buffer, libc::MSG_DONTWAIT) {
@@ -204,7 +206,7 @@ pub(super) fn receive(socket: &Socket) -> Result<Option<Vec<u8>>, Errno> {
     }
 }
 
-/// Splits a datagram into its messages: (header and payload of each), as far as the lengths agree.
+/// Splits a datagram into its messages; stops at the first wrong length.
 pub(super) fn split(datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
@@ -220,7 +222,7 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<NetfilterMes
     split(datagram).filter_map(|message| NetlinkMessage::deserialize(message.into_inner()).ok())
 }
 
-/// Repeats what failed only because somebody else was at work.
+/// Repeats an attempt that failed only because of a concurrent change.
 fn again<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     let mut outcome = attempt();
     for _ in 1..TRIES {

@@ -1,4 +1,4 @@
-//! Runs the nft program: by its absolute path, without an environment, with a deadline.
+//! Runs the nft program by its absolute path, without an environment, with a time limit.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,18 +13,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::watch::Authors;
 use crate::core::types::Fault;
 
-/// A program that has not ended by then is killed.
+/// The time limit; the program is killed after it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 pub(super) struct NftProgram {
     path: PathBuf,
-    /// The processes that run it.
+    /// The nft processes whose changes count as ours.
     authors: Authors,
 }
 
 impl NftProgram {
-    /// By its path, which must be absolute: no search path is ever asked.
+    /// Takes an absolute path only: no search path is used.
     pub(super) fn new(path: &Path) -> Result<NftProgram, Fault> {
         if path.is_absolute() {
             return Ok(NftProgram { path: path.to_owned(), authors: Authors::default() });
@@ -33,18 +33,18 @@ impl NftProgram {
         Err(Fault::new(what, "give the whole path, as `command -v nft` prints it"))
     }
 
-    /// The same; whoever shares `authors` knows its changes as ours.
+    /// Registers its processes in `authors`, so that watches know their changes as ours.
     pub(super) fn with(self, authors: &Authors) -> NftProgram {
         NftProgram { authors: authors.clone(), ..self }
     }
 
-    /// Carries out one transaction; all of it or, with a fault, nothing.
+    /// Runs one transaction; a fault means that nothing has changed.
     pub(super) fn load(&self, text: &str) -> Result<(), Fault> {
         let output = self.run(&["-f", "-"], text)?;
         if output.status.success() { Ok(()) } else { Err(self.explain(&output)) }
     }
 
-    /// Our table as JSON, without the elements of its named sets; `None` if there is no such table.
+    /// Our table as JSON, without the elements of named sets; `None` if it does not exist.
     pub(super) fn list(&self, table: &str) -> Result<Option<String>, Fault> {
         let output = self.run(&["-j", "-t", "list", "table", "inet", table], "")?;
         if output.status.success() {
@@ -80,14 +80,15 @@ impl NftProgram {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        // Before it reads what to change: the kernel announces its changes under this number. Who
-        // only lists has nothing to announce, and must not keep a number that others may have next.
+        // Register before the program reads its input: the kernel announces its changes under this
+        // pid. A listing announces nothing, and must not keep a pid that another process may get
+        // next.
         if !input.is_empty() {
             self.authors.add(child.id());
         }
         let output = exchange(&mut child, input.as_bytes(), Instant::now() + patience);
         if output.is_err() {
-            // It may have ended by itself.
+            // It may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -118,7 +119,7 @@ impl NftProgram {
     }
 }
 
-/// Feeds `input` to the program and gathers its output until it has ended.
+/// Writes `input` to the program and collects its output until it ends.
 fn exchange(child: &mut Child, mut input: &[u8], deadline: Instant) -> io::Result<Output> {
     let mut stdin = pipe(child.stdin.take())?;
     let mut stdout = pipe(child.stdout.take())?;
@@ -163,7 +164,7 @@ fn wait(stdin: &Option<File>, outputs: [&Option<File>; 2], deadline: Instant) ->
         fds.extend(output.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
     }
     let timeout = PollTimeout::try_from(left(deadline)?).unwrap_or(PollTimeout::MAX);
-    // An interrupted wait is only a shorter one.
+    // An interrupted wait is only shorter.
     let _ = poll(&mut fds, timeout);
     Ok(())
 }
@@ -174,7 +175,7 @@ fn feed(stdin: &mut Option<File>, input: &mut &[u8]) {
         match pipe.write(input) {
             Ok(written) => *input = input.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            // A program that died early has said why on its standard error.
+            // A program that died early has explained it on standard error.
             Err(_) => break,
         }
     }
@@ -228,8 +229,8 @@ mod tests {
     fn script(text: &str) -> (tempfile::TempDir, NftProgram) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nft");
-        // Written by another process: a descriptor of ours, open for writing in some other test's
-        // fork, would make it "busy".
+        // Another process writes it: a descriptor of ours, open for writing in another test's fork,
+        // would make it "busy".
         let write = "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\"";
         let mut shell = Command::new("/bin/sh");
         assert!(shell.args(["-c", write]).arg(&path).arg(text).status().unwrap().success());

@@ -1,7 +1,8 @@
-//! Traces one packet through the rulesets of others: its certain end, and its possible ones.
+//! Traces one packet through foreign rulesets: the certain outcome and the possible ones.
 //!
-//! A rule matches, does not, or possibly matches: the packet's interface and source are unknown, so
-//! are iptables extensions and named sets. A possible match is noted, and the packet goes on.
+//! A rule matches, does not match, or possibly matches: the packet's interface and source are
+//! unknown, as are iptables extensions and the contents of named sets. A possible match is
+//! recorded, and the trace goes on.
 
 use serde_json::{Value, json};
 
@@ -11,14 +12,12 @@ use crate::core::types::Proto;
 /// The deepest nesting of jumps, as in the kernel.
 const DEPTH: usize = 16;
 
-/// The first packet of a flow, as far as it is known.
+/// The first packet of a flow. `None` means unknown.
 #[derive(Clone, Copy, Debug)]
 pub struct TracedPacket {
     pub v6: bool,
     pub proto: Proto,
-    /// Its source port, if known.
     pub from: Option<u16>,
-    /// Its destination port, if known.
     pub to: Option<u16>,
     /// The conntrack mark of its flow.
     pub mark: u32,
@@ -34,13 +33,13 @@ pub enum TraceEffect {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
-    /// The place that drops it, if one does for certain: `inet filter input: policy drop`.
+    /// The place that certainly drops the packet, such as `inet filter input: policy drop`.
     pub dropped: Option<String>,
-    /// Places before that with a possible effect, in order.
+    /// Earlier places with a possible effect, in order.
     pub possible: Vec<(TraceEffect, String)>,
 }
 
-/// Sends `packet` through all chains of `hook`, except those of the table `ours`.
+/// Traces `packet` through all chains of `hook` except those of the table `ours`.
 pub fn trace_packet(
     snapshot: &RulesetSnapshot,
     hook: &str,
@@ -73,15 +72,15 @@ struct Tracer<'a> {
 
 enum ChainExit {
     Decided(TraceEffect, String),
-    /// After the last rule, or by `return`.
+    /// The end of the chain, or `return`.
     End,
 }
 
 enum RuleMeaning {
-    /// `None`: possibly.
+    /// True or false if certain; `None` if possible.
     Matches(Option<bool>),
     Verdict(Value),
-    /// Decided by something that the listing does not contain: a named map, a program.
+    /// Depends on something that the listing does not contain: a named map, a program.
     Unknown,
     Nothing,
 }
@@ -103,7 +102,8 @@ impl Tracer<'_> {
         ChainExit::End
     }
 
-    /// The verdict of a rule, and true if it is certain; `None` if there is none, or no match.
+    /// The verdict of a rule, and true if it certainly applies; `None` without a verdict or a
+    /// match.
     fn rule(&mut self, statements: &[Value], here: &str) -> Option<(Value, bool)> {
         let mut certain = true;
         let mut found = None;
@@ -122,7 +122,7 @@ impl Tracer<'_> {
         Some((found?, certain))
     }
 
-    /// The exit that a verdict leads to; `None` if the packet goes on with the next rule.
+    /// The exit for a verdict; `None` if the packet goes on to the next rule.
     fn exit(
         &mut self,
         verdict: &Value,
@@ -154,10 +154,10 @@ impl Tracer<'_> {
                 RuleMeaning::Verdict(statement.clone())
             }
             "counter" | "log" | "comment" | "mangle" | "notrack" => RuleMeaning::Nothing,
-            // With a limit of its own a set statement is a condition.
+            // A set statement with its own limit is a condition.
             "set" if body["stmt"].is_null() => RuleMeaning::Nothing,
             "queue" => RuleMeaning::Unknown,
-            // Of iptables' own statements, the targets are known by name; the conditions are not.
+            // The targets of iptables are known by name; its conditions are not.
             "xt" => match (body["type"].as_str(), body["name"].as_str()) {
                 (Some("target"), Some("REJECT")) => RuleMeaning::Verdict(json!({ "reject": null })),
                 (Some("target"), Some("DROP")) => RuleMeaning::Verdict(json!({ "drop": null })),
@@ -191,7 +191,7 @@ impl Tracer<'_> {
         }
         let op = body["op"].as_str()?;
         if let Some("iif" | "iifname") = left["meta"]["key"].as_str() {
-            // The packet comes from outside: all that is known is that it is not from `lo`.
+            // The packet comes from outside: its interface is unknown, but it is not `lo`.
             return match (op, is(&json!("lo"), right)?) {
                 ("==", true) => Some(false),
                 ("!=", true) => Some(true),
@@ -206,7 +206,7 @@ impl Tracer<'_> {
         }
     }
 
-    /// True if the left side is a field of another protocol: then the rule does not match.
+    /// True if the left side is a field of another protocol, so that the rule does not match.
     fn misses(&self, left: &Value) -> bool {
         let other = match left["payload"]["protocol"].as_str() {
             Some("ip") => self.packet.v6,
@@ -253,7 +253,7 @@ fn place(chain: &Chain) -> String {
     format!("{} {} {}", chain.family, chain.table, chain.name)
 }
 
-/// True if `value` is among what the right side of a comparison names; `None` if unknown.
+/// True if `value` is on the right side of a comparison; `None` if unknown.
 fn is(value: &Value, right: &Value) -> Option<bool> {
     if let Some(set) = right.as_array().or(right["set"].as_array()) {
         let results: Vec<Option<bool>> = set.iter().map(|one| is(value, one)).collect();
@@ -271,14 +271,14 @@ fn is(value: &Value, right: &Value) -> Option<bool> {
     }
     match (number(value), number(right)) {
         (Some(one), Some(other)) => Some(one == other),
-        // A named set: the snapshot does not list its elements.
+        // A named set: the snapshot does not contain its elements.
         _ if right.as_str().is_some_and(|name| name.starts_with('@')) => None,
         _ if right.is_string() && value.is_string() => Some(value == right),
         _ => None,
     }
 }
 
-/// `decisive` if any result is that; else its opposite, unless any result is unknown.
+/// `decisive` if any result equals it; otherwise `None` if any is unknown, else the opposite.
 fn unless_unknown(results: &[Option<bool>], decisive: bool) -> Option<bool> {
     if results.contains(&Some(decisive)) {
         return Some(decisive);
@@ -294,7 +294,7 @@ fn number(value: &Value) -> Option<u64> {
     }
 }
 
-/// The elements of an array; none for any other value.
+/// The elements of an array; empty for any other value.
 fn list(value: &Value) -> &[Value] {
     match value {
         Value::Array(list) => list,

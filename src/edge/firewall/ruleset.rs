@@ -1,4 +1,4 @@
-//! The guard as text: the only source of our table, loaded by us and printed for an admin's file.
+//! The guard as text: the only source of our table, both loaded and printed for an admin's file.
 //! See `nft` for loading it, and `elements` for the elements in its sets.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,31 +16,31 @@ mod tests;
 
 pub(super) use chains::{KeyShape, SHAPES};
 
-/// The most elements in a set of time grants, with expired ones that are not collected yet.
+/// The most elements in a set of time grants, including expired ones not collected yet.
 pub const TIME_ELEMENTS: u32 = 65_535;
-/// The same for one-connection grants.
+/// The most elements in a set of one-connection grants.
 pub const ONCE_ELEMENTS: u32 = 4096;
-/// The name of the chain in the prerouting hook.
+/// The name of the guard's chain in the prerouting hook.
 pub const CHAIN: &str = "guard";
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuardPlan {
     table: String,
     ports: BTreeSet<Port>,
-    /// Those of `ports` in mark mode: the admin's own firewall drops there.
+    /// The subset of `ports` in mark mode: the admin's own firewall drops there.
     marked: BTreeSet<Port>,
     /// True if any service grants whole nets.
     has_nets: bool,
     forwards: Vec<(Port, Forward)>,
     marks: PacketMarks,
-    /// The knock port, if it is silent.
+    /// The knock port if it is silent.
     knock: Option<u16>,
     break_glass: BTreeSet<String>,
     break_glass_v6: BTreeSet<String>,
 }
 
 impl GuardPlan {
-    /// The plan for these settings. Fails if nft could not read the table's name back unquoted.
+    /// The plan for these settings. Fails if the table's name would need quotes in nft's syntax.
     pub fn new(
         settings: &FirewallSettings,
         services: &[Service],
@@ -76,24 +76,24 @@ impl GuardPlan {
         &self.table
     }
 
-    /// The bits of a flow's conntrack mark that are ours.
+    /// Our bits of the conntrack mark.
     pub(super) fn marks(&self) -> PacketMarks {
         self.marks
     }
 
-    /// The transaction that replaces the rules of the table and keeps the elements of its sets.
+    /// The transaction that replaces the table's rules and keeps the elements of its sets.
     pub fn text(&self) -> String {
         let table = &self.table;
-        // `flush table` keeps sets and elements: a restart neither ends nor prolongs a grant.
+        // `flush table` keeps sets and elements: a restart neither ends nor extends a grant.
         format!("add table inet {table}\nflush table inet {table}\n{}", self.body())
     }
 
-    /// As [`GuardPlan::text`], in place of a table that conflicts: the elements are lost.
+    /// The same as [`GuardPlan::text`], but replaces a conflicting table. The elements are lost.
     pub fn text_anew(&self) -> String {
         format!("{}{}", self.text_off(), self.body())
     }
 
-    /// The transaction that removes the guard and opens what it guarded.
+    /// The transaction that removes the guard, which opens the guarded ports.
     pub fn text_off(&self) -> String {
         let table = &self.table;
         format!("add table inet {table}\ndelete table inet {table}\n")
@@ -118,7 +118,7 @@ impl GuardPlan {
 
     fn body(&self) -> String {
         let mut shapes = SHAPES.to_vec();
-        // The sets of nets stay empty, so nothing looks them up.
+        // The sets of nets stay empty, so no lookups are needed.
         shapes.retain(|shape| shape.span == Span::Host || self.has_nets);
         format!(
             "table inet {} {{\n{}{}{}{}}}\n",
@@ -140,7 +140,7 @@ impl GuardPlan {
         let looked_at = self.looked_at();
         if !looked_at.is_empty() {
             lines.push(format!("meta l4proto . th dport != {} accept", set_of(&looked_at)));
-            // Not `daddr type local`: a broadcast reaches a guarded datagram service as well.
+            // Not `daddr type local`: a broadcast also reaches a guarded datagram service.
             lines.push("fib daddr type unicast accept comment \"on its way elsewhere\"".to_owned());
         }
         if let Some(port) = self.knock {
@@ -170,8 +170,9 @@ impl GuardPlan {
         format!("\tchain {CHAIN} {{\n{lines}\t}}\n")
     }
 
-    /// The line before each drop in mark mode. A packet to a marked port with no bit of ours is for
-    /// the admin's own firewall. With one it would pass there by an old mark, so we drop it.
+    /// The line before each drop in mark mode. It leaves a packet to a marked port without our bits
+    /// to the admin's own firewall. A packet with our bits could pass there by an old mark, so the
+    /// guard drops it.
     fn left_to_admin(&self) -> String {
         if self.marked.is_empty() {
             return String::new();
@@ -184,7 +185,7 @@ impl GuardPlan {
         )
     }
 
-    /// Every port in any rule, in order: the guarded ports and the silent knock port.
+    /// All ports in any rule, in order: the guarded ports and the silent knock port.
     pub fn looked_at(&self) -> BTreeSet<Port> {
         let mut all = self.ports.clone();
         all.extend(self.knock.map(|number| Port { proto: Proto::Udp, number }));
@@ -192,7 +193,7 @@ impl GuardPlan {
     }
 }
 
-/// A name that needs no quotes and cannot end its line.
+/// Refuses a name that needs quotes or could end its line.
 fn table_name(name: &str) -> Result<String, Fault> {
     let good = name.len() <= 31
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
@@ -204,10 +205,10 @@ fn table_name(name: &str) -> Result<String, Fault> {
     Err(Fault::new(what, "use up to 31 letters, digits, `_` and `-`, starting with a letter"))
 }
 
-/// The two bits of a flow's conntrack mark that are ours: `granted` alone, or both while a
-/// one-connection grant waits for the end of the handshake. So an admin's rule needs only one bit
-/// to accept what we accept. `pending` alone is on a flow that was cut: no rule of ours accepts it
-/// or leaves it to the admin.
+/// Our two bits of the conntrack mark. `granted` alone: the flow is let in. Both: a one-connection
+/// grant waits for the end of the handshake. So an admin's rule needs only the `granted` bit to
+/// accept what we accept. `pending` alone: the flow was cut; no rule of ours accepts it or leaves
+/// it to the admin.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct PacketMarks {
     pub(super) granted: u32,
@@ -219,14 +220,14 @@ impl PacketMarks {
         self.granted | self.pending
     }
 
-    /// The statement that accepts a flow for good.
+    /// The statement that marks a flow as granted and accepts it.
     fn grant(self) -> String {
         let kept = !self.pending;
         format!("ct mark set ct mark and {kept:#x} or {:#x} counter accept", self.granted)
     }
 }
 
-/// `{ tcp . 22, udp . 53 }`
+/// A set of ports, such as `{ tcp . 22, udp . 53 }`.
 fn set_of(ports: &BTreeSet<Port>) -> String {
     let each: Vec<String> =
         ports.iter().map(|port| format!("{} . {}", port.proto.name(), port.number)).collect();

@@ -1,4 +1,4 @@
-//! The whole live ruleset, object by object; unknown ones are skipped. See `packet_trace`.
+//! The whole live ruleset as objects; unknown kinds are skipped. See `packet_trace` for its use.
 
 use serde_json::Value;
 
@@ -11,9 +11,9 @@ use crate::core::types::Fault;
 #[derive(Clone, Debug, Default)]
 pub struct RulesetSnapshot {
     pub(super) chains: Vec<Chain>,
-    /// Families of tables that see packets but are not read here: `netdev`, `bridge`.
+    /// Families whose tables see packets but are not read here: `netdev`, `bridge`.
     pub elsewhere: Vec<String>,
-    /// Tables of the legacy iptables, which nft does not list.
+    /// Tables of legacy iptables, which nft does not list.
     pub legacy: Vec<String>,
 }
 
@@ -22,12 +22,12 @@ pub(super) struct Chain {
     pub(super) family: String,
     pub(super) table: String,
     pub(super) name: String,
-    /// `None` if the chain is only jumped to.
+    /// `None` if the chain is only reached by a jump.
     hook: Option<String>,
     priority: i64,
-    /// True if its policy is drop.
+    /// True if the policy is drop.
     pub(super) drops: bool,
-    /// (handle, statements), in order.
+    /// Handle and statements of each rule, in order.
     pub(super) rules: Vec<(u64, Vec<Value>)>,
 }
 

@@ -1,9 +1,9 @@
-//! One gateway per table and network namespace: a lock on a file that only root can put there.
+//! One gateway per table and network namespace, by a lock on a file that only root can create.
 //!
-//! A name among the abstract Unix sockets would be the namespace's own and leave no file, but any
-//! user could take it first, and so keep the gateway from starting. A lock binds only those who see
-//! the same /run/toctoc: of two containers that share a network and nothing else, each is told by
-//! its watch that the other changes the table.
+//! An abstract Unix socket would belong to the namespace and leave no file, but any user could take
+//! its name first and so keep the gateway from starting. The lock binds only gateways that see the
+//! same /run/toctoc. If two containers share a network but not this directory, each gateway's watch
+//! reports that the other changes the table.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -16,11 +16,12 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::core::types::Fault;
 use crate::edge::files;
 
-/// Only root can have made it, since /run is root's. A strict unit may write nowhere else there.
+/// /run belongs to root, so only root can create this. A strict unit can write nowhere else in
+/// /run.
 const PLACE: &str = "/run/toctoc";
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
-/// The proof that no other gateway keeps this table. Ends with the process, however that ends.
+/// Proof that no other gateway uses this table. The lock ends with the process in any case.
 pub(super) struct TableClaim {
     _lock: Flock<File>,
     path: PathBuf,
@@ -48,7 +49,8 @@ impl TableClaim {
                 Err((_, Errno::EWOULDBLOCK)) => return Err(taken(&path, table)),
                 Err((_, error)) => return Err(unusable(&path, &error.into())),
             };
-            // A gateway that ended in between has removed the name: nobody finds what we hold.
+            // A gateway that ended in between may have removed the file: then nobody else sees our
+            // lock.
             if is_still(&path, &lock) {
                 return Ok(TableClaim { _lock: lock, path });
             }
@@ -58,13 +60,13 @@ impl TableClaim {
 
 impl Drop for TableClaim {
     fn drop(&mut self) {
-        // While the lock is held. A file that is left behind, after SIGKILL, is in nobody's way.
+        // Still under the lock. A file left behind after SIGKILL does no harm.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    // O_NONBLOCK: a FIFO put there must not hang us.
+    // O_NONBLOCK: opening a FIFO in its place must not block.
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).write(true).mode(0o600);

@@ -1,4 +1,5 @@
-//! One entry of connection tracking: read from the kernel's message, and what names it in an order.
+//! Reads entries of connection tracking from the kernel's messages, with the attributes that name
+//! them in a request.
 
 use std::net::SocketAddr;
 
@@ -12,19 +13,19 @@ use nix::errno::Errno;
 use super::netlink::Netlink;
 use crate::core::types::{Fault, Proto};
 
-/// Attributes that the library has no names for, as in linux/netfilter/nfnetlink_conntrack.h.
+/// Attributes that the library does not name, from linux/netfilter/nfnetlink_conntrack.h.
 pub(super) const MARK: u16 = 8;
 pub(super) const MARK_MASK: u16 = 21;
 const ZONE: u16 = 18;
-/// The bit of an entry's status that says: its destination is translated.
+/// The status bit of an entry whose destination is translated.
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 
-/// One connection, as it was asked for: before any translation.
+/// One connection as the client opened it, before any translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Connection {
-    /// The one that asked.
+    /// The client's end.
     pub from: SocketAddr,
-    /// The address that was asked.
+    /// The original destination.
     pub to: SocketAddr,
     pub proto: Proto,
 }
@@ -32,19 +33,19 @@ pub struct Connection {
 #[derive(Debug)]
 pub(super) struct Tracked {
     pub connection: Connection,
-    /// Its family, for orders.
+    /// The address family for requests.
     pub family: NetfilterProtoFamily,
-    /// The attributes that name it in an order.
+    /// The attributes that name it in a request.
     pub name: Vec<ConntrackAttribute>,
-    /// All bits, those of others too.
+    /// The whole mark, including bits that are not ours.
     pub mark: u32,
-    /// True if anything came back.
+    /// True if a reply was seen.
     pub answered: bool,
-    /// True if it leads elsewhere than was asked for.
+    /// True if its destination is translated.
     pub translated: bool,
 }
 
-/// The connections that the kernel finds by `filter`, as far as they have ports.
+/// The connections that match `filter` in the kernel; those without ports are left out.
 pub(super) fn tracked(
     netlink: &mut Netlink,
     filter: &[ConntrackAttribute],
@@ -59,7 +60,7 @@ pub(super) fn tracked(
     Ok(found)
 }
 
-/// An attribute without a name, big endian as all of them are.
+/// An attribute without a name; all of them are big endian.
 pub(super) fn other(kind: u16, value: u32) -> ConntrackAttribute {
     ConntrackAttribute::Other(DefaultNla::new(kind, value.to_be_bytes().to_vec()))
 }

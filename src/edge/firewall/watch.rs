@@ -1,4 +1,4 @@
-//! Hears who changes nf_tables, and tells our own changes of our table from everybody else's.
+//! Watches changes of nf_tables, and tells our own changes of our table from foreign ones.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,35 +12,36 @@ use nix::errno::Errno;
 use super::netlink::{receive, split};
 use crate::core::types::Fault;
 
-/// The multicast group in which the kernel announces changes of nf_tables.
+/// The multicast group for nf_tables changes.
 const GROUP: u32 = 7;
-/// The subsystem, high byte of a message's type.
+/// The subsystem: the high byte of a message's type.
 const NF_TABLES: u16 = 10;
 /// The message that ends a transaction and names its author.
 const NEW_GENERATION: u16 = 15;
 /// The family of our table.
 const INET: u8 = 1;
-/// Changes by others remembered at a time; beyond it the guard is only known to have been changed.
+/// The most foreign changes kept at a time; further ones are dropped.
 const MOST: usize = 16;
 
-/// Somebody else changed our table, or may have.
+/// A change, or possible change, of our table by another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableChange {
-    /// The program's name as the kernel knows it, printable; empty if announcements were lost.
+    /// The program's name from the kernel, graphic ASCII only; empty if announcements were lost.
     pub program: String,
-    /// Its process id, 0 if unknown.
+    /// The process id; 0 if unknown.
     pub pid: u32,
 }
 
-/// The netlink ports under which our own changes are announced: an nft program's is its pid.
+/// The netlink ports under which the kernel announces our own changes. For an nft process it is its
+/// pid.
 #[derive(Clone, Default)]
 pub(super) struct Authors {
     list: Arc<Mutex<Vec<Author>>>,
-    /// Watches beside the loop's: until they have heard, no author is forgotten.
+    /// The number of additional watches. No author is forgotten while there are any.
     watches: Arc<AtomicUsize>,
 }
 
-/// A watch beside the loop's hears the authors until this is dropped.
+/// Keeps all authors for an additional watch until dropped.
 pub(super) struct Remembered(Arc<AtomicUsize>);
 
 impl Drop for Remembered {
@@ -51,12 +52,12 @@ impl Drop for Remembered {
 
 struct Author {
     port: u32,
-    /// It changes nothing any more; what it changed may not have been heard yet.
+    /// It makes no more changes, but a watch may not have read the last ones yet.
     has_ended: bool,
 }
 
 impl Authors {
-    /// To be called before it changes anything.
+    /// Registers an author. Call it before its first change.
     pub(super) fn add(&self, port: u32) {
         self.lock().push(Author { port, has_ended: false });
     }
@@ -71,13 +72,14 @@ impl Authors {
         self.lock().iter().any(|author| author.port == port)
     }
 
-    /// Keeps all authors until the answer is dropped.
+    /// Keeps all authors until the returned value is dropped.
     pub(super) fn remember(&self) -> Remembered {
         self.watches.fetch_add(1, Ordering::SeqCst);
         Remembered(Arc::clone(&self.watches))
     }
 
-    /// Those of whom nothing new will be announced, unless another watch has yet to hear them.
+    /// The authors that have ended and can be forgotten after the next read; none while there are
+    /// additional watches, which may not have read everything.
     pub(super) fn gone(&self) -> Vec<u32> {
         if self.watches.load(Ordering::SeqCst) > 0 {
             return Vec::new();
@@ -86,7 +88,7 @@ impl Authors {
         authors.iter().filter(|author| author.has_ended).map(|author| author.port).collect()
     }
 
-    /// Their numbers may be another program's next.
+    /// Forgets ended authors: other processes may get their pids.
     fn forget(&self, gone: &[u32]) {
         self.lock().retain(|author| !(author.has_ended && gone.contains(&author.port)));
     }
@@ -96,17 +98,17 @@ impl Authors {
     }
 }
 
-/// The socket that hears. Poll it for reading.
+/// The watching socket. Poll it for reading.
 pub struct TableWatch {
     socket: Socket,
     table: String,
     authors: Authors,
-    /// The author of a change of our table whose transaction has not been seen to end.
+    /// The author of a change of our table in a transaction that has not ended yet.
     open: Option<u32>,
 }
 
 impl TableWatch {
-    /// Begins to listen in this thread's network namespace.
+    /// Starts watching this thread's network namespace.
     pub(super) fn open(table: &str, authors: &Authors) -> Result<TableWatch, Fault> {
         let socket = listen().map_err(|error| {
             let what = format!("watch of nf_tables: {error}");
@@ -116,8 +118,8 @@ impl TableWatch {
         Ok(TableWatch { socket, table, authors: authors.clone(), open: None })
     }
 
-    /// Who else changed our table since this was last asked. Never waits. For the poll loop alone,
-    /// after every task and when the socket is readable: ended authors are strangers from here on.
+    /// The foreign changes since the last call. Never waits. Only for the poll loop, after each
+    /// task and when the socket is readable: it forgets the authors that have ended.
     pub fn foreign_changes(&mut self) -> Vec<TableChange> {
         let gone = self.authors.gone();
         let noticed = self.look();
@@ -125,7 +127,7 @@ impl TableWatch {
         noticed
     }
 
-    /// The same for a watch beside the loop's.
+    /// The foreign changes, for an additional watch: forgets no authors.
     pub(super) fn look(&mut self) -> Vec<TableChange> {
         let mut noticed = Vec::new();
         let lost = TableChange { program: String::new(), pid: 0 };
@@ -133,7 +135,7 @@ impl TableWatch {
             match receive(&self.socket) {
                 Ok(Some(datagram)) => self.hear(&datagram, &mut noticed),
                 Ok(None) => return noticed,
-                // More happened than the socket could hold. Reading goes on.
+                // More messages came than the socket could hold. Keep reading.
                 Err(Errno::ENOBUFS) => note(&mut noticed, lost.clone()),
                 Err(_) => {
                     note(&mut noticed, lost);
@@ -183,7 +185,7 @@ fn note(noticed: &mut Vec<TableChange>, one: TableChange) {
     }
 }
 
-/// Attribute 1 of every nf_tables object is its table's name.
+/// True if the object is in `table`: attribute 1 of every nf_tables object is its table's name.
 fn touches(payload: &[u8], table: &str) -> bool {
     let mut attributes = attributes(payload);
     payload.first() == Some(&INET)
@@ -195,7 +197,7 @@ fn generation(payload: &[u8]) -> TableChange {
     for (kind, value) in attributes(payload) {
         match kind {
             2 => noticed.pid = <[u8; 4]>::try_from(value.as_slice()).map_or(0, u32::from_be_bytes),
-            // Any local process chooses its own name: what would not print is not printed.
+            // Any local process can choose its own name: drop unprintable characters.
             3 => {
                 let printable = text(&value).iter().filter(|byte| byte.is_ascii_graphic());
                 noticed.program = printable.map(|byte| char::from(*byte)).collect();
@@ -206,14 +208,14 @@ fn generation(payload: &[u8]) -> TableChange {
     noticed
 }
 
-/// (kind, value) of each attribute behind the four bytes of netfilter's header.
+/// The kind and value of each attribute after the four bytes of netfilter's header.
 fn attributes(payload: &[u8]) -> impl Iterator<Item = (u16, Vec<u8>)> {
     let behind = payload.get(4..).unwrap_or_default();
     let attributes = NlasIterator::new(behind).map_while(Result::ok);
     attributes.map(|nla: NlaBuffer<&[u8]>| (nla.kind(), nla.value().to_vec()))
 }
 
-/// Up to the NUL.
+/// The bytes up to the first NUL.
 fn text(value: &[u8]) -> &[u8] {
     value.split(|byte| *byte == 0).next().unwrap_or_default()
 }

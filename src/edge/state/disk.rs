@@ -1,4 +1,4 @@
-//! What the state asks of a disk, as a seam: the tests have one that tears and fails.
+//! The disk operations of the state, as a trait: the tests use a disk that tears and fails.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -11,26 +11,27 @@ use nix::errno::Errno;
 use crate::core::types::Fault;
 use crate::edge::files;
 
-/// More than any state grows to; a larger file is not ours.
+/// Bytes; larger than any state, so a larger file is not ours.
 const LIMIT: u64 = 1 << 30;
 
-/// A directory of a disk, and one file in it that is open for writing.
+/// A directory on a disk, with one file in it open for writing.
 pub trait Disk: Send {
-    /// Another handle on the same directory and the same open file, for another thread.
+    /// A second handle on the same directory and open file, for another thread.
     fn duplicate(&self) -> Box<dyn Disk>;
-    /// The whole file; `None` if there is none.
+    /// The content of the file; `None` if it does not exist.
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>>;
-    /// Makes or empties the file, writes and syncs it. See [`Disk::sync_directory`] for its name.
+    /// Creates or truncates the file, writes and syncs it. See [`Disk::sync_directory`] for its
+    /// name.
     fn write_new(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
-    /// Gives the file another name, in one step, over one that may be there.
+    /// Renames the file atomically and replaces an existing one.
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
-    /// Makes names durable.
+    /// Makes file names durable.
     fn sync_directory(&mut self) -> io::Result<()>;
-    /// Opens the file that the next two calls mean. A later rename changes nothing about that.
+    /// Opens the file for [`Disk::write_at`] and [`Disk::sync`]. A later rename does not affect it.
     fn open(&mut self, name: &str) -> io::Result<()>;
-    /// Writes into the open file; durable after the next [`Disk::sync`], in any order before.
+    /// Writes into the open file; durable after the next [`Disk::sync`], in any order before that.
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Makes all that was written into the open file durable.
+    /// Makes everything written into the open file durable.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -102,7 +103,7 @@ impl Disk for Directory {
     }
 }
 
-/// Refuses a file that we would not trust; none is fine.
+/// Fails if we would not trust the file; a missing file is fine.
 pub(super) fn check(path: &Path) -> Result<(), Fault> {
     match trusted(OpenOptions::new().read(true), path) {
         Ok(_) => Ok(()),
@@ -111,17 +112,18 @@ pub(super) fn check(path: &Path) -> Result<(), Fault> {
     }
 }
 
-/// Opens what only we can have written: a forged record would open doors, and doors run commands.
+/// Opens a file that only we can have written: a forged record would open doors, and doors run
+/// commands.
 fn trusted(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    // O_NONBLOCK: a FIFO put there must not hang us.
+    // O_NONBLOCK: opening a FIFO in its place must not block.
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC | nix::libc::O_NONBLOCK;
     let file = options.mode(0o600).custom_flags(flags).open(path)?;
-    // A fault keeps its remedy inside the error: see `as_fault`.
+    // The error carries a fault with its remedy: see `as_fault`.
     files::check_open(path, &file).map_err(io::Error::other)?;
     Ok(file)
 }
 
-/// The fault inside the error of a disk, or one with the remedy for disks.
+/// The fault inside a disk error, or a fault with the general remedy for disks.
 pub(super) fn as_fault(error: io::Error) -> Fault {
     let remedy = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOSPC | Errno::EDQUOT) => {

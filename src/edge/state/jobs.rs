@@ -1,4 +1,4 @@
-//! The writing that no commit does, as jobs beside the poll loop, and the reading at a start.
+//! The writing outside commits, as jobs for another thread, and the reading at a start.
 
 use std::io;
 
@@ -13,11 +13,11 @@ use crate::core::types::{Fault, Wall};
 /// A journal that is open for writing.
 pub(super) struct Appender {
     pub(super) disk: Box<dyn Disk>,
-    /// Where the next batch goes.
+    /// The place of the next batch.
     pub(super) tail: Tail,
     /// The last batches, which may not be durable yet.
     pub(super) unsynced: Vec<u8>,
-    /// Where those begin.
+    /// The offset of `unsynced` in the file.
     from: u64,
 }
 
@@ -31,7 +31,7 @@ impl Appender {
         Appender { disk, tail: self.tail, unsynced: self.unsynced.clone(), from: self.from }
     }
 
-    /// Adds a batch behind those that are not durable. On a fault nothing is added.
+    /// Adds a batch after the ones that are not durable yet. An error adds nothing.
     pub(super) fn add(&mut self, records: &[Record]) -> Result<(), Fault> {
         let (batch, tail) = self.tail.batch(records)?;
         self.unsynced.extend(batch);
@@ -49,13 +49,13 @@ impl Appender {
         self.from = self.tail.at;
     }
 
-    /// Writes the mark of the last batch, which was made durable.
+    /// Writes the commit mark of the last durable batch.
     pub(super) fn mark(&mut self) -> io::Result<()> {
         self.disk.write_at(self.tail.mark_place() as u64, &self.tail.mark())
     }
 }
 
-/// Work on the files of a state, to be run where nobody waits.
+/// Work on the state's files, for a thread that may wait.
 pub struct StateJob {
     pub(super) work: Work,
     pub(super) shown: String,
@@ -64,9 +64,9 @@ pub struct StateJob {
 pub(super) enum Work {
     /// Make the batches of these files durable.
     Write(Vec<Appender>),
-    /// Write the sum of this journal, up to its tail, into the next one.
+    /// Write the compacted content of this journal, up to its tail, into the next one.
     Sum(Appender),
-    /// Give the next journal its name.
+    /// Rename the next journal to its final name.
     Rename(Box<dyn Disk>),
     /// Read everything again.
     Reopen { disk: Box<dyn Disk>, now: Wall },
@@ -80,14 +80,14 @@ pub(super) enum Outcome {
     Summed(Appender),
     Renamed,
     Reopened(Appender, Recovered),
-    /// It failed, and the journal is as good as before.
+    /// The job failed; the journal is intact.
     Harmless(Fault),
-    /// It failed, and what the disk holds cannot be known.
+    /// The job failed; the disk's content is unknown.
     Failed(Fault),
 }
 
 impl StateJob {
-    /// Does it, and waits for the disk.
+    /// Runs the job and waits for the disk.
     pub fn run(self) -> StateDone {
         let shown = self.shown;
         StateDone(match self.work {
@@ -98,7 +98,7 @@ impl StateJob {
             Work::Sum(journal) => sum_up(journal, &shown),
             Work::Rename(mut disk) => match rename(&mut *disk) {
                 Ok(()) => Outcome::Renamed,
-                // Which of the two a crash would leave is open.
+                // A crash now could leave either of the two files.
                 Err(error) => Outcome::Failed(fault(&shown, "writing", error)),
             },
             Work::Reopen { disk, now } => match reopen(disk, now, &shown) {
@@ -132,7 +132,7 @@ fn sum_up(journal: Appender, shown: &str) -> Outcome {
     }
 }
 
-/// Writes a journal of `ledger` under the name of the next one.
+/// Writes a journal with the content of `ledger` under the name of the next one.
 fn write_next(disk: &mut dyn Disk, ledger: &Ledger, before: &[u8], now: Wall) -> io::Result<Tail> {
     let (file, tail) =
         journal::fresh(salt(before, now), &ledger.records()).map_err(io::Error::other)?;
@@ -145,10 +145,10 @@ fn rename(disk: &mut dyn Disk) -> io::Result<()> {
     disk.sync_directory()
 }
 
-/// Reads the journal, keeps it aside if it is damaged, and writes it anew.
+/// Reads the journal, keeps a copy if it is damaged, and rewrites it.
 ///
-/// It is written anew at every start, so that what is read from here on is what the disk has, not
-/// what a cache had before a sync failed; and a torn tail is gone for good.
+/// Every start rewrites it. So later reads return the disk's content, not a cache's from before a
+/// failed sync, and a torn tail is gone.
 pub(super) fn reopen(
     mut disk: Box<dyn Disk>,
     now: Wall,
@@ -188,7 +188,8 @@ pub(super) fn reopen(
     Ok((Appender::new(disk, tail), recovered))
 }
 
-/// Differs from every earlier file's: it depends on all that the one before held, and on the time.
+/// A salt that no earlier file has: it depends on the whole content of the last file, and on the
+/// time.
 fn salt(before: &[u8], now: Wall) -> [u8; 16] {
     journal::sum(&[&now.0.to_be_bytes(), before])
 }
@@ -200,7 +201,7 @@ fn loss(shown: &str, damage: Option<&str>) -> Fault {
     Fault::new(what, remedy)
 }
 
-/// The fault of a disk, with what was done at the time.
+/// A disk's fault, with the operation that failed.
 pub(super) fn fault(shown: &str, doing: &str, error: io::Error) -> Fault {
     let Fault { what, remedy } = disk::as_fault(error);
     Fault { what: format!("state in {shown}: {doing}: {what}"), remedy }

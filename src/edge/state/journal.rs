@@ -1,9 +1,9 @@
 //! The journal's bytes: a page with two commit marks, then batches, each chained to the one before
 //! by a checksum. See `core::ledger` for the meaning of the records.
 //!
-//! The checksum is BLAKE2s without a key: it is against disks, crashes and restored backups.
-//! Whoever can write this file is root and could read a key beside it. It is chained, so that a
-//! batch that is missing, doubled or of an older file is noticed.
+//! The checksum is BLAKE2s without a key, against faulty disks, crashes and restored backups. Only
+//! root can write this file, and root could read a key beside it. The chain detects a batch that is
+//! missing, doubled or from an older file.
 
 use blake2::{Blake2s256, Digest};
 
@@ -13,7 +13,7 @@ use crate::core::types::Fault;
 
 /// Bytes before the first batch.
 pub(super) const PAGE: usize = 4096;
-/// Where the two commit marks lie: in sectors of their own, so that one torn write harms one.
+/// The offsets of the two commit marks, in separate sectors: one torn write damages only one.
 pub(super) const MARKS: [usize; 2] = [512, 1024];
 pub(super) const MARK: usize = 40;
 const MAGIC: &[u8; 12] = b"toctoc-state";
@@ -24,31 +24,31 @@ const BATCH_HEADER: usize = 48;
 
 type Sum = [u8; 16];
 
-/// Where the next batch goes.
+/// The end of the journal: the place of the next batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tail {
     /// This file's own 16 bytes: no batch of another file fits here.
     salt: Sum,
     /// The checksum of the last batch.
     last: Sum,
-    /// Its number, from 1.
+    /// The number of the last batch, counted from 1.
     pub(super) number: u64,
-    /// The first byte after it.
+    /// The offset of the first byte after it.
     pub(super) at: u64,
 }
 
 /// The content of a file.
 #[derive(Debug, PartialEq)]
 pub(super) struct JournalContents {
-    /// All records that could be read, those after damage included.
+    /// All readable records, including those after damage.
     pub(super) records: Vec<Record>,
-    /// What is damaged before the last commit mark; `None` if every commit is there.
+    /// The damage before the last commit mark; `None` if every commit is there.
     pub(super) damage: Option<&'static str>,
-    /// Bytes of a batch that was never committed: nothing followed from it.
+    /// The bytes of a batch that was never committed: nothing was done because of it.
     pub(super) torn: usize,
 }
 
-/// A whole new file with `records` as its first batch and both marks. `salt` must be unique.
+/// A whole new file with `records` as its first batch and both commit marks. `salt` must be unique.
 pub(super) fn fresh(salt: Sum, records: &[Record]) -> Result<(Vec<u8>, Tail), Fault> {
     let mut file = vec![0; PAGE];
     let header = Writer::<32>::new().put(MAGIC).u32(VERSION).put(&salt).done();
@@ -64,7 +64,7 @@ pub(super) fn fresh(salt: Sum, records: &[Record]) -> Result<(Vec<u8>, Tail), Fa
 }
 
 impl Tail {
-    /// The bytes of the next batch, to be written at `self.at`, and the tail after it.
+    /// The bytes of the next batch, for the offset `self.at`, and the tail after it.
     pub(super) fn batch(&self, records: &[Record]) -> Result<(Vec<u8>, Tail), Fault> {
         let mut payload = Vec::new();
         for record in records {
@@ -80,25 +80,25 @@ impl Tail {
         Ok((bytes, Tail { salt: self.salt, last, number, at }))
     }
 
-    /// The commit mark that says: every batch up to this one was given out as durable.
+    /// The commit mark for every batch up to this one.
     pub(super) fn mark(&self) -> [u8; MARK] {
         let said = Writer::<24>::new().put(&self.salt).u64(self.number).done();
         Writer::new().put(&said).put(&sum(&[b"mark", &said])).done()
     }
 
-    /// Where that mark goes: in turn, so that the other one is whole while this one is written.
+    /// The offset of that mark: alternating, so that the other one is intact during the write.
     pub(super) fn mark_place(&self) -> usize {
         MARKS[usize::from(!self.number.is_multiple_of(2))]
     }
 }
 
-/// Reads a whole file.
+/// Parses a whole file.
 ///
-/// A commit mark is written after its batch was synced, and is itself synced by the next batch. So
-/// whatever was given out as durable is there whenever: both marks are whole, and every batch up to
-/// the higher one is; or one mark was torn while it was written, and every batch up to the one
-/// after the whole mark is. Anything less is damage. Batches that were deferred have no mark of
-/// their own: the next commit's counts for them.
+/// A commit mark is written after its batch was synced, and the next batch syncs the mark. So after
+/// a crash everything reported as durable is there in one of two forms. Either both marks are
+/// whole, and so is every batch up to the higher one. Or one mark was torn during its write, and
+/// every batch up to the one after the whole mark is there. Anything less is damage. Deferred
+/// batches have no marks of their own: the next commit's mark covers them.
 pub(super) fn read(file: &[u8]) -> JournalContents {
     let marks = MARKS.map(|place| file.get(place..place + MARK).and_then(read_mark));
     let header = read_header(file);
@@ -135,7 +135,7 @@ pub(super) fn read(file: &[u8]) -> JournalContents {
     JournalContents { records, damage, torn: if damage.is_none() { rest.len() } else { 0 } }
 }
 
-/// The records of the batches up to `tail`, in a file that may grow; `None` if one is damaged.
+/// The records of the batches up to `tail` in a file that may have grown; `None` if one is damaged.
 pub(super) fn read_up_to(file: &[u8], tail: &Tail) -> Option<Vec<Record>> {
     let mut at = Tail { salt: tail.salt, last: tail.salt, number: 0, at: PAGE as u64 };
     let mut rest = file.get(PAGE..)?;
@@ -170,12 +170,12 @@ struct Batch {
     number: u64,
     before: Sum,
     records: Vec<Record>,
-    /// Where the next one goes, if this one follows the one that the reader expected.
+    /// The tail after this batch, if it follows the one that the reader expected.
     tail: Tail,
     length: usize,
 }
 
-/// The batch at the front of `bytes` if it is the one that follows `tail`.
+/// The batch at the front of `bytes`, if it follows `tail`.
 fn read_batch(bytes: &[u8], tail: &Tail) -> Option<Batch> {
     let mut batch = read_any_batch(bytes, &tail.salt)?;
     if batch.number != tail.number.checked_add(1)? || batch.before != tail.last {
@@ -208,7 +208,8 @@ fn read_any_batch(bytes: &[u8], salt: &Sum) -> Option<Batch> {
     Some(Batch { number, before, records, tail, length: BATCH_HEADER + payload.len() })
 }
 
-/// Reads whole batches of this file behind damage: their marks count. Returns their number.
+/// Collects whole batches of this file after damage: their used-knock marks count. Returns their
+/// number.
 fn salvage(mut rest: &[u8], salt: &Sum, records: &mut Vec<Record>) -> usize {
     let mut found = 0;
     while let Some(place) = rest.windows(BATCH.len()).position(|four| four == BATCH) {

@@ -1,5 +1,5 @@
 //! The sets of grants, and the chains that look up packets to guarded ports in them. See `ruleset`
-//! for the packets that come here, and `elements` for the elements.
+//! for the chain before these, and `elements` for the elements.
 
 use std::fmt::Write;
 
@@ -7,14 +7,14 @@ use super::{ONCE_ELEMENTS, PacketMarks, TIME_ELEMENTS};
 use crate::core::grants::Element;
 use crate::core::prefix::Span;
 
-/// One form of set keys: the part in front of protocol and port.
+/// One shape of set keys: the part before protocol and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::edge::firewall) struct KeyShape {
-    /// The suffix of its sets' names.
+    /// The suffix of the names of its sets.
     pub(in crate::edge::firewall) name: &'static str,
-    /// The part of the source address in it.
+    /// The part of the source address in the key.
     pub(in crate::edge::firewall) span: Span,
-    /// True if it contains the source port.
+    /// True if the key contains the source port.
     pub(in crate::edge::firewall) has_port: bool,
     pub(in crate::edge::firewall) v6: bool,
 }
@@ -22,8 +22,8 @@ pub(in crate::edge::firewall) struct KeyShape {
 const HOST: Span = Span::Host;
 const NET: Span = Span::Net64;
 
-/// All shapes. A net is looked up by masking the packet's address, so that no set needs `flags
-/// interval`: the kernel copies such a set as a whole at each change.
+/// All shapes. Lookups of nets mask the packet's address, so no set needs `flags interval`: the
+/// kernel copies such a set as a whole at each change.
 pub(in crate::edge::firewall) static SHAPES: [KeyShape; 5] = [
     KeyShape { name: "4", span: HOST, has_port: false, v6: false },
     KeyShape { name: "6", span: HOST, has_port: false, v6: true },
@@ -35,7 +35,7 @@ pub(in crate::edge::firewall) static SHAPES: [KeyShape; 5] = [
 impl KeyShape {
     pub(in crate::edge::firewall) fn of(element: &Element) -> &'static KeyShape {
         let [host4, host6, port4, port6, net6] = &SHAPES;
-        // Policy grants no net from one port and no IPv4 net: these are narrower.
+        // Policy allows no net grant with a source port and no IPv4 net grant: these are narrower.
         match (element.source.ip().is_ipv6(), element.source_port, element.span) {
             (false, 0, _) => host4,
             (false, ..) => port4,
@@ -60,7 +60,7 @@ impl KeyShape {
     }
 }
 
-/// Three sets of each shape.
+/// The declarations of three sets per shape.
 pub(super) fn sets() -> String {
     let mut text = String::new();
     for shape in SHAPES {
@@ -78,18 +78,17 @@ pub(super) fn sets() -> String {
 
 /// The chains behind the guard. `left` is put before each drop.
 ///
-/// - `stream`: a bare SYN is judged by the grants, whatever conntrack thinks of its flow. All other
-///   packets pass by our mark on the flow. A live time grant also adopts connections that its
-///   source has open already (it could open the same ones anew). So one knock revives a session
-///   after a first installation, a flush, or an emptied conntrack table.
+/// - `stream`: the grants decide about a bare SYN, whatever conntrack thinks of its flow. All other
+///   packets pass by our mark on the flow. A live time grant also adopts open connections of its
+///   source, which could open the same ones anew. So one knock revives a session after a first
+///   installation, a flush, or an emptied conntrack table.
 /// - `opening`: a SYN under a one-connection grant only makes its flow pending, so that a forged or
-///   lost SYN spends nothing. Fast Open would carry a request inside the SYN (254: its experimental
-///   form).
+///   lost SYN spends nothing. Fast Open would carry a request inside the SYN (254 is its
+///   experimental form).
 /// - `won4` and the like: the last ACK of a pending flow's handshake. Each element of `once4` has
-///   its own limit of one packet a day, which exactly one packet ever passes, on any number of
-///   CPUs.
+///   its own limit of one packet a day, which exactly one packet passes, on any number of CPUs.
 /// - `datagram`: under a grant every packet marks its flow. A flow with replies lives on with its
-///   conntrack entry, as a connection does.
+///   conntrack entry, like a connection.
 pub(super) fn chains(shapes: &[KeyShape], marks: PacketMarks, left: &str) -> String {
     let ours = marks.ours();
     let grant = marks.grant();

@@ -1,11 +1,11 @@
-//! Rules for services that lead to an inner host. Granted flows are translated, and checked again
-//! on their way. The guard decides which are granted, by the outer port.
+//! Rules for services with an inner host. Granted flows are translated, and checked again when they
+//! are forwarded. The guard grants by the outer port.
 
 use super::PacketMarks;
 use crate::core::service::{Forward, Service};
 use crate::core::types::Port;
 
-/// The outer port and the target of each service that forwards.
+/// The outer port and the target of each forwarding service.
 pub(super) fn rules(services: &[Service]) -> Vec<(Port, Forward)> {
     let mut rules = Vec::new();
     for service in services {
@@ -16,19 +16,19 @@ pub(super) fn rules(services: &[Service]) -> Vec<(Port, Forward)> {
     rules
 }
 
-/// The chains of `rules`, none without rules: a chain that translates costs every new flow.
+/// The chains for `rules`; none without rules, because a translating chain costs every new flow.
 ///
-/// - `inward`: before other translations (-100): the first one that translates a flow decides where
-///   it goes.
-/// - `arrival`, `stray`: a grant allows the way to the inner host and nothing else. A flow that
-///   something else leads elsewhere is dropped: another program's translation, a flow that is older
-///   than these rules, an address family without an inner host.
+/// - `inward`: before other translations (-100), because the first translation of a flow decides
+///   its destination.
+/// - `arrival`, `stray`: a grant allows the way to the inner host and nothing else. A flow to any
+///   other destination is dropped. Causes: another program's translation, a flow older than these
+///   rules, an address family without an inner host.
 /// - `homeward`: only if the inner host would not find the way back.
 pub(super) fn chains(rules: &[(Port, Forward)], marks: PacketMarks) -> String {
     if rules.is_empty() {
         return String::new();
     }
-    // Pending flows have that bit too: a flow is translated at its first packet or never.
+    // Pending flows have that bit too: only the first packet of a flow can be translated.
     let ours = format!("ct mark and {0:#x} == {0:#x}", marks.granted);
     let mut inward = Vec::new();
     let mut arrival = Vec::new();
@@ -37,7 +37,7 @@ pub(super) fn chains(rules: &[(Port, Forward)], marks: PacketMarks) -> String {
     let mut homeward = Vec::new();
     for (Port { proto, number }, forward) in rules {
         let proto = proto.name();
-        // As the flow was asked for. Replies are not checked.
+        // Matches the original direction. Replies are not checked.
         let flow = format!(
             "{ours} ct direction original meta l4proto {proto} ct original proto-dst {number}"
         );
