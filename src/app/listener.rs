@@ -215,6 +215,8 @@ struct Listener {
     lost: u64,
     /// True if knocks are queued that could be decrypted at once.
     busy: bool,
+    /// It was replaced: it ends once every knock that it handed over has its verdict.
+    stopping: bool,
 }
 
 impl Listener {
@@ -240,8 +242,16 @@ impl Listener {
         if inherited {
             notes.add(Limitation::Inherited);
         }
-        let listener =
-            Self { engine, captures, sender, addresses, actions: Vec::new(), lost: 0, busy: false };
+        let listener = Self {
+            engine,
+            captures,
+            sender,
+            addresses,
+            actions: Vec::new(),
+            lost: 0,
+            busy: false,
+            stopping: false,
+        };
         Ok((listener, notes.bits()))
     }
 
@@ -257,7 +267,11 @@ impl Listener {
         pipe.flush()?;
         // Knocks wait in the clients' queues rather than in the pipe's.
         self.busy = pipe.waiting() == 0 && self.engine.serve(now.boot, OPENED, &mut self.actions);
-        self.act(pipe)
+        self.act(pipe)?;
+        if self.stopping && !self.busy && !self.engine.awaits_verdicts() {
+            return Err(PipeError::Closed);
+        }
+        Ok(())
     }
 
     /// The indexes of the capture sockets that are readable.
@@ -338,7 +352,11 @@ impl Listener {
                 let (counters, packets) = (self.engine.counters(), self.engine.packets());
                 tell(pipe, ToGatekeeper::Counters { counters, packets, lost: self.lost })?;
             }
-            ToListener::Stop => return Err(PipeError::Closed),
+            // The next listener captures already.
+            ToListener::Stop => {
+                self.captures.clear();
+                self.stopping = true;
+            }
             // Late set-up messages are dropped, and their sockets closed.
             _ => {}
         }

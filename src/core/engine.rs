@@ -186,6 +186,14 @@ impl Engine {
         self.sealed.as_ref()?.tickets.deadline()
     }
 
+    /// True while the gatekeeper owes a verdict on a knock.
+    pub fn awaits_verdicts(&self) -> bool {
+        match &self.sealed {
+            Some(sealed) => sealed.tickets.len() > 0,
+            None => false,
+        }
+    }
+
     /// The tables that packets can grow: name, current size, limit.
     pub fn tables(&self) -> Vec<(&'static str, usize, usize)> {
         let mut tables = Vec::new();

@@ -200,6 +200,26 @@ fn a_knock_of_either_family_is_passed_on_and_its_receipt_comes_from_the_knock_po
 }
 
 #[test]
+fn a_replaced_listener_still_sends_the_receipt_of_a_knock_that_it_handed_over() {
+    let net = Net::new();
+    let mut it = Listening::start(&net, "gw0");
+    let socket = net.client.space.udp(net.client.gateway(0, PORT));
+    let (datagram, awaiting) = knock();
+    socket.send(&datagram).unwrap();
+    let ToGatekeeper::Knock(HandedKnock { ticket, source, .. }) = it.next() else { panic!() };
+    it.pipe.send(ToListener::Stop).unwrap();
+    let receipt = receipt(source);
+    it.pipe
+        .send(ToListener::Verdict { ticket, spent: true, receipt: Some(receipt.encode()) })
+        .unwrap();
+    // The kernel's "port unreachable" may come first, because no socket is bound to the port.
+    let answer = (0..3).find_map(|_| receive(&socket, LONG)).expect("a receipt");
+    assert_eq!(awaiting.open(&answer), Some(receipt));
+    let end = it.process.wait(LONG).expect("the listener ends");
+    assert!(end.success(), "{end}");
+}
+
+#[test]
 fn junk_is_counted_and_neither_answered_nor_passed_on() {
     let net = Net::new();
     let mut it = Listening::start(&net, "gw0");
