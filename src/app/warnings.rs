@@ -46,7 +46,7 @@ fn warnings(loaded: &GatewayConfig, listening: &BTreeSet<Port>) -> Vec<String> {
     warnings.extend(settings.doors.iter().filter(|door| door.sequence.is_empty()).map(stays_shut));
     if !settings.unused_options.is_empty() {
         warnings.push(format!(
-            "[options] of the knockd.conf are read by knockd only; here they mean nothing: {}",
+            "[options] of knockd.conf have no effect here, only under the name knockd: {}",
             settings.unused_options.join(", ")
         ));
     }
@@ -83,7 +83,8 @@ fn leads_nowhere(settings: &Settings, forwarding: [bool; 2]) -> Vec<String> {
             if let Some(to) = service.forward.as_ref().and_then(|forward| forward.target(v6)) {
                 let name = service.name;
                 warnings.push(format!(
-                    "service {name} leads to {to}, and nothing is passed on: sysctl -w {sysctl}=1"
+                    "service {name} forwards to {to}, but this machine does not forward packets: run \
+                     `sysctl -w {sysctl}=1`"
                 ));
             }
         }
@@ -102,8 +103,10 @@ fn starts_nothing(settings: &Settings, is_program: impl Fn(&str) -> bool) -> Vec
         for (key, program) in both.filter_map(|(key, argv)| Some((key, argv.first()?))) {
             if !is_program(program) {
                 let name = service.name;
-                warnings
-                    .push(format!("service {name}: its `{key}` names {program}, which is no program here: install it"));
+                warnings.push(format!(
+                    "service {name}: `{key}` names {program}, which is not an executable on this \
+                     machine: install it"
+                ));
             }
         }
     }
@@ -133,7 +136,8 @@ fn sentence(door: &str, weakness: &Weakness) -> String {
         }
         Weakness::Contains(other) => {
             format!(
-                "its sequence begins with that of door [{other}], which it opens on the way; let it begin otherwise"
+                "its sequence begins with that of door [{other}], so it opens that door too; choose \
+                 another beginning"
             )
         }
         Weakness::Guarded(port, service) => {
@@ -146,19 +150,19 @@ fn sentence(door: &str, weakness: &Weakness) -> String {
             format!("its step {port} is a port that a program here listens on: {BUSY}")
         }
         Weakness::Fragments(size) => format!(
-            "its step icmp:{size} does not fit into one packet on most links, and fragments do not count; use at most \
-             icmp:{WHOLE_ECHO}"
+            "its step icmp:{size} does not fit into one packet on most links, and fragments do not \
+             count; use at most icmp:{WHOLE_ECHO}"
         ),
         Weakness::InTheClear(service) => format!(
-            "it opens {service} in the clear, which clients open by a sealed knock: whoever sees the sequence can repeat it. \
-             Keep it only if you need the fallback"
+            "it opens {service} by a sequence in cleartext, although clients have sealed knocks for \
+             it: anybody who sees the sequence can repeat it. Keep it only if you need the fallback"
         ),
     };
     format!("door [{door}]: {about}")
 }
 
 /// The reason why a step should use an otherwise unused port.
-const BUSY: &str = "what is sent there for other reasons begins and breaks attempts; choose a port that nothing uses";
+const BUSY: &str = "other traffic to it starts and breaks attempts; choose an unused port";
 
 fn title(proto: Proto) -> &'static str {
     match proto {
@@ -197,15 +201,15 @@ mod tests {
             (Weakness::Contains(other()), "begins with that of door [other]"),
             (
                 Weakness::Guarded(port, ssh),
-                "its step 22/tcp is a port of service ssh: what is sent there",
+                "its step 22/tcp is a port of service ssh: other traffic to it",
             ),
-            (Weakness::KnockPort(port), "the port of the sealed knock: what is sent there"),
+            (Weakness::KnockPort(port), "the port of the sealed knock: other traffic to it"),
             (
                 Weakness::Listening(port),
-                "a port that a program here listens on: what is sent there",
+                "a port that a program here listens on: other traffic to it",
             ),
             (Weakness::Fragments(2000), "icmp:2000 does not fit into one packet"),
-            (Weakness::InTheClear(ssh), "it opens ssh in the clear"),
+            (Weakness::InTheClear(ssh), "it opens ssh by a sequence in cleartext"),
         ] {
             let sentence = sentence("web", &weakness);
             assert!(sentence.starts_with("door [web]: ") && sentence.contains(said), "{sentence}");

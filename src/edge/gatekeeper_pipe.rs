@@ -64,7 +64,7 @@ impl fmt::Display for PipeError {
         match self {
             PipeError::Closed => f.write_str("its end of the pipe is closed"),
             PipeError::Full => f.write_str("it does not read"),
-            PipeError::Nonsense(_) => f.write_str("it sent what is no message"),
+            PipeError::Nonsense(_) => f.write_str("it sent an invalid message"),
             PipeError::System(number) => io::Error::from_raw_os_error(*number).fmt(f),
         }
     }

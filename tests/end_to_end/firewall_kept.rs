@@ -392,7 +392,7 @@ fn a_guard_that_keeps_being_changed_is_a_fault_and_not_up() {
     assert!(other_rules.what.contains("rules instead of"), "{other_rules}");
     let element = "/usr/sbin/nft 'flush set inet toctoc time4; add element inet toctoc time4 { 10.9.9.9 . tcp . 22 }'";
     let changing = start(interfering_nft(&folder, element)).expect("a fault");
-    assert!(changing.what.contains("again and again"), "{changing}");
+    assert!(changing.what.contains("another program keeps changing it"), "{changing}");
 }
 
 #[test]

@@ -178,9 +178,9 @@ fn check_and_start_say_that_forwarding_is_disabled() {
     it.gate.start();
     for output in [it.gate.check(), it.gate.daemon().log()] {
         assert!(
-            output.contains("service rdp leads to 10.90.7.2:3390, and nothing is passed on: sysctl -w net.ipv4.ip_forward=1"),
+            output.contains("service rdp forwards to 10.90.7.2:3390, but this machine does not forward packets: run `sysctl -w net.ipv4.ip_forward=1`"),
             "{output}"
         );
-        assert!(!output.contains("service rdp leads to [fd90:7::2]"), "{output}");
+        assert!(!output.contains("service rdp forwards to [fd90:7::2]"), "{output}");
     }
 }

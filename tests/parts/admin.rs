@@ -381,21 +381,26 @@ fn check_warns_of_every_door_that_is_weak_and_says_what_to_do() {
     let found = warnings();
     let expected = [
         "door [short]: a sequence of 2 steps is hit by a scan by chance; use at least three".to_owned(),
-        "door [long]: its sequence begins with that of door [short], which it opens on the way; let it begin otherwise".to_owned(),
-        "door [rising]: a UDP scan that counts up or down opens it; mix the order, or tcp with udp".to_owned(),
-        "door [long]: its step 22/tcp is a port of service ssh: what is sent there for other reasons begins and breaks \
-         attempts; choose a port that nothing uses"
+        "door [long]: its sequence begins with that of door [short], so it opens that door too; choose \
+         another beginning"
             .to_owned(),
-        format!("door [long]: its step {live}/tcp is a port that a program here listens on: what is sent there for other reasons \
-                 begins and breaks attempts; choose a port that nothing uses"),
+        "door [rising]: a UDP scan that counts up or down opens it; mix the order, or tcp with udp".to_owned(),
+        "door [long]: its step 22/tcp is a port of service ssh: other traffic to it starts and breaks \
+         attempts; choose an unused port"
+            .to_owned(),
+        format!(
+            "door [long]: its step {live}/tcp is a port that a program here listens on: other traffic to \
+             it starts and breaks attempts; choose an unused port"
+        ),
     ];
     assert_eq!(found, expected);
     assert_eq!(
         gateway.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh"]).code,
         0
     );
-    let clear = "door [short]: it opens ssh in the clear, which clients open by a sealed knock: whoever sees the sequence can repeat it. \
-                 Keep it only if you need the fallback";
+    let clear = "door [short]: it opens ssh by a sequence in cleartext, although clients have sealed \
+                 knocks for it: anybody who sees the sequence can repeat it. Keep it only if you need the \
+                 fallback";
     assert!(warnings().iter().any(|warning| warning == clear), "{:#?}", warnings());
 }
 

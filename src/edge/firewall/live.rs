@@ -240,7 +240,7 @@ fn load(program: &NftProgram, plan: &GuardPlan, authors: &Authors) -> Result<Loa
         // Next time replace the whole table: our text does not remove a foreign chain.
         anew = is_settled;
     }
-    let why = misfit.unwrap_or_else(|| "somebody else changes it again and again".to_owned());
+    let why = misfit.unwrap_or_else(|| "another program keeps changing it".to_owned());
     Err(Fault::new(
         format!("the guard was loaded {TRIES} times and does not stand as it was loaded: {why}"),
         format!(
