@@ -104,7 +104,7 @@ fn starts_nothing(settings: &Settings, is_program: impl Fn(&str) -> bool) -> Vec
             if !is_program(program) {
                 let name = service.name;
                 warnings.push(format!(
-                    "service {name}: `{key}` names {program}, which is not an executable on this \
+                    "service {name}: its `{key}` names {program}, which is not an executable on this \
                      machine: install it"
                 ));
             }

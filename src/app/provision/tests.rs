@@ -214,7 +214,7 @@ fn check_refuses_what_run_would_refuse_and_shows_what_run_would_warn_of() {
     let dead = "[options]\nLogFile=/l\nUseSyslog\nInterface=eth9\n\n[d]\nsequence=9000,7000,8000\nseq_timeout=x\n";
     let said = classic(dead).unwrap();
     assert!(
-        said.out.contains("mean nothing: Interface, LogFile, UseSyslog"),
+        said.out.contains("only under the name knockd: Interface, LogFile, UseSyslog"),
         "{}",
         said.out.as_str()
     );

