@@ -10,7 +10,7 @@ all: build
 build:
 	cargo build --release --locked
 
-## A readable timeline of the real thing in two network namespaces. Under a minute after the build.
+## A readable timeline of the real thing in network namespaces. Half a minute after the build.
 demo: setup
 	cargo build --locked
 	tools/in-namespaces tools/demo
