@@ -218,10 +218,7 @@ fn probe() -> SealedCommand {
 
 /// Asks all addresses at once, so that a silent one does not delay the other.
 fn ask_all(
-    profile: &Profile,
-    signer: &Signer,
-    request: &ClientRequest,
-    gateways: &[SocketAddr],
+    profile: &Profile, signer: &Signer, request: &ClientRequest, gateways: &[SocketAddr],
 ) -> Vec<GatewayResult> {
     let answered = &OnceLock::new();
     std::thread::scope(|scope| {

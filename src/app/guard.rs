@@ -165,10 +165,7 @@ fn on_trial(settings: &Settings, seconds: u32) -> Result<u8, Fault> {
 }
 
 fn watch(
-    settings: &Settings,
-    before: GrantCount,
-    end: Instant,
-    signals: &SignalFd,
+    settings: &Settings, before: GrantCount, end: Instant, signals: &SignalFd,
 ) -> TrialOutcome {
     loop {
         if let Ok(status) = ask_status(settings)

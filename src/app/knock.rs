@@ -104,9 +104,7 @@ fn not_sent(err: &mut dyn Write, fault: &Fault) -> u8 {
 /// # Errors
 /// The first packet that could not be sent; no later one is tried.
 pub fn send(
-    hits: &[(SocketAddr, Step)],
-    delay: Duration,
-    origin: &PacketOrigin,
+    hits: &[(SocketAddr, Step)], delay: Duration, origin: &PacketOrigin,
     before: &mut dyn FnMut(SocketAddr, Step),
 ) -> Result<(), NotSent> {
     for (to, step) in hits {
@@ -177,9 +175,7 @@ fn target(text: &str, udp: bool) -> Result<KnockTarget<'_>, Fault> {
 /// Resolves the host once, so that all packets go to the same address even if a name server
 /// rotates them, and the name of each port.
 fn resolve_all(
-    host: &str,
-    steps: &[KnockTarget<'_>],
-    family: Option<AddressFamily>,
+    host: &str, steps: &[KnockTarget<'_>], family: Option<AddressFamily>,
 ) -> Result<Vec<(SocketAddr, Step)>, Fault> {
     let mut host_or_address = host.to_owned();
     let mut hits = Vec::new();
@@ -247,8 +243,7 @@ mod tests {
     use std::net::UdpSocket;
 
     fn knock(
-        ports: &[&str],
-        with: impl FnOnce(&mut KnockArgs),
+        ports: &[&str], with: impl FnOnce(&mut KnockArgs),
     ) -> (Result<u8, Fault>, String, String) {
         let ports = ports.iter().map(ToString::to_string).collect();
         let mut args = KnockArgs { host: "127.0.0.1".into(), ports, ..KnockArgs::default() };

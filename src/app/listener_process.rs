@@ -385,10 +385,7 @@ struct Captures {
 }
 
 fn captures(
-    config: &GatewayConfig,
-    doors: &[Door],
-    wanted: &[String],
-    absent: MissingInterface,
+    config: &GatewayConfig, doors: &[Door], wanted: &[String], absent: MissingInterface,
 ) -> Result<Captures, Fault> {
     let knock_port = Some(config.settings.knock.port);
     let program =

@@ -60,11 +60,8 @@ pub enum UsedUp {
 
 /// Reads `text`. `interface_given`: true if `-i` named one, so that `Interface` is ignored.
 pub fn read(
-    text: &[u8],
-    interface_given: bool,
-    used_up: UsedUp,
-    open: &mut dyn FnMut(&Path) -> Result<Vec<u8>, String>,
-    note: &mut dyn FnMut(ParseNote),
+    text: &[u8], interface_given: bool, used_up: UsedUp,
+    open: &mut dyn FnMut(&Path) -> Result<Vec<u8>, String>, note: &mut dyn FnMut(ParseNote),
 ) -> Result<KnockdConf, KnockdError> {
     let mut parser = Parser {
         conf: KnockdConf::default(),

@@ -43,9 +43,7 @@ pub fn parse(label: &str, text: &str) -> Result<Settings, Fault> {
 /// The first thing that is wrong, as `label:line:column: what`, with its remedy; or the fault of
 /// `open`.
 pub fn read(
-    label: &str,
-    text: &str,
-    open: &mut dyn FnMut(&Path) -> Result<Vec<ConfigPart>, Fault>,
+    label: &str, text: &str, open: &mut dyn FnMut(&Path) -> Result<Vec<ConfigPart>, Fault>,
 ) -> Result<Settings, Fault> {
     let file = SourceText::new(label, text);
     let raw: RawSettings = parse_toml(file)?;
@@ -175,11 +173,7 @@ fn bit(file: SourceText<'_>, value: At<i64>, key: &str, default: u32) -> Result<
 }
 
 fn number<N: TryFrom<i64>>(
-    file: SourceText<'_>,
-    value: At<i64>,
-    key: &str,
-    range: RangeInclusive<i64>,
-    default: N,
+    file: SourceText<'_>, value: At<i64>, key: &str, range: RangeInclusive<i64>, default: N,
 ) -> Result<N, Fault> {
     let Some(value) = value else { return Ok(default) };
     let given = *value.get_ref();
@@ -194,11 +188,7 @@ fn number<N: TryFrom<i64>>(
 }
 
 fn choice<T: Clone>(
-    file: SourceText<'_>,
-    value: At<String>,
-    key: &str,
-    known: &[(&str, T)],
-    default: T,
+    file: SourceText<'_>, value: At<String>, key: &str, known: &[(&str, T)], default: T,
 ) -> Result<T, Fault> {
     let Some(value) = value else { return Ok(default) };
     match known.iter().find(|(word, _)| word == value.get_ref()) {
@@ -211,10 +201,7 @@ fn choice<T: Clone>(
 }
 
 fn path(
-    file: SourceText<'_>,
-    value: At<String>,
-    key: &str,
-    default: PathBuf,
+    file: SourceText<'_>, value: At<String>, key: &str, default: PathBuf,
 ) -> Result<PathBuf, Fault> {
     match value {
         Some(value) => absolute(file, value, key),
@@ -260,10 +247,7 @@ const ADDRESS: WordRule =
     WordRule { fits: is_host, remedy: "write a host name or an IP address, without a port" };
 
 fn word(
-    file: SourceText<'_>,
-    value: Spanned<String>,
-    key: &str,
-    rule: WordRule,
+    file: SourceText<'_>, value: Spanned<String>, key: &str, rule: WordRule,
 ) -> Result<String, Fault> {
     if (rule.fits)(value.get_ref()) {
         return Ok(value.into_inner());

@@ -105,10 +105,7 @@ impl Authentic {
 
     #[cfg(test)]
     pub(crate) fn for_test(
-        client: ClientId,
-        request: Request,
-        source: Source,
-        source_port: u16,
+        client: ClientId, request: Request, source: Source, source_port: u16,
     ) -> Authentic {
         Authentic { client, request, source, source_port }
     }

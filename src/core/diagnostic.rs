@@ -17,10 +17,7 @@ impl<'a> SourceText<'a> {
     }
 
     pub fn complain(
-        &self,
-        offset: usize,
-        what: impl AsRef<str>,
-        remedy: impl Into<String>,
+        &self, offset: usize, what: impl AsRef<str>, remedy: impl Into<String>,
     ) -> Fault {
         let (line, column) = self.place(offset);
         Fault::new(format!("{}:{line}:{column}: {}", self.label, what.as_ref()), remedy)
@@ -42,11 +39,7 @@ impl<'a> SourceText<'a> {
 
     /// An unknown word where only some `known` ones make sense.
     pub fn complain_unknown<'k>(
-        &self,
-        offset: usize,
-        sort: &str,
-        word: &str,
-        known: impl IntoIterator<Item = &'k str>,
+        &self, offset: usize, sort: &str, word: &str, known: impl IntoIterator<Item = &'k str>,
     ) -> Fault {
         let known: Vec<&str> = known.into_iter().collect();
         let remedy = match nearest(word, known.iter().copied()) {

@@ -154,12 +154,8 @@ impl Engine {
     /// Takes the gatekeeper's verdict on a knock; an unknown or expired ticket is ignored.
     /// `spent`: its used-knock mark was set. `entropy`: 32 fresh random bytes for the receipt.
     pub fn verdict(
-        &mut self,
-        ticket: u64,
-        spent: bool,
-        receipt: Option<&[u8; RECEIPT_BODY]>,
-        entropy: Secret<32>,
-        actions: &mut Vec<Action>,
+        &mut self, ticket: u64, spent: bool, receipt: Option<&[u8; RECEIPT_BODY]>,
+        entropy: Secret<32>, actions: &mut Vec<Action>,
     ) {
         let Some(sealed) = &mut self.sealed else { return };
         let Some(ticket) = sealed.tickets.take(ticket) else { return };
@@ -230,12 +226,8 @@ impl SealedKnocks {
 
     /// All checks that need no curve operation. A packet that passes waits in its client's queue.
     fn knock(
-        &mut self,
-        now: Boot,
-        parsed: ParsedPacket<'_>,
-        addresses: &BTreeSet<Source>,
-        arrival: Arrival,
-        actions: &mut Vec<Action>,
+        &mut self, now: Boot, parsed: ParsedPacket<'_>, addresses: &BTreeSet<Source>,
+        arrival: Arrival, actions: &mut Vec<Action>,
     ) -> Result<(), Reject> {
         let datagram = parsed.strict(addresses, arrival)?;
         let tagged = identify(&self.keys, &self.tags, datagram)?;
@@ -268,10 +260,7 @@ impl SealedKnocks {
 }
 
 fn door_packet(
-    machine: &mut Machine,
-    now: Now,
-    parsed: ParsedPacket<'_>,
-    debug: bool,
+    machine: &mut Machine, now: Now, parsed: ParsedPacket<'_>, debug: bool,
     actions: &mut Vec<Action>,
 ) {
     let ParsedPacket { source_port, length, .. } = parsed;

@@ -237,8 +237,7 @@ impl Grants {
 }
 
 fn last_opened<'a>(
-    grants: impl Iterator<Item = &'a ActiveGrant>,
-    element: &Element,
+    grants: impl Iterator<Item = &'a ActiveGrant>, element: &Element,
 ) -> Option<Boot> {
     grants.filter(|grant| grant.has(element)).map(|grant| grant.opened.boot).max()
 }

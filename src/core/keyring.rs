@@ -158,8 +158,7 @@ pub(super) fn keyed16(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 16] {
 }
 
 fn keyed<N: ArraySize + IsLessOrEqual<U32, Output = True>>(
-    key: &[u8; 32],
-    parts: &[&[u8]],
+    key: &[u8; 32], parts: &[&[u8]],
 ) -> blake2::digest::array::Array<u8, N> {
     #[cfg(test)]
     super::op_counter::count(|done| done.hashes += 1);

@@ -75,10 +75,7 @@ pub struct Responder {
 impl Initiator {
     /// Starts a handshake with the owner of the key `gateway`; `None` if it is of small order.
     pub fn new(
-        prologue: &[u8],
-        gateway: &[u8; KEY],
-        psk: &Secret<32>,
-        ephemeral: &Secret<32>,
+        prologue: &[u8], gateway: &[u8; KEY], psk: &Secret<32>, ephemeral: &Secret<32>,
     ) -> Option<Self> {
         let ephemeral = KeyPair::new(ephemeral);
         let mut state = Symmetric::start(prologue, gateway);
@@ -109,10 +106,7 @@ impl AwaitingResponse {
     /// Decrypts the gateway's payload in place and returns the final handshake hash. `None`, and the
     /// payload is unchanged, if it is not the response. May be tried on any number of datagrams.
     pub fn open(
-        &self,
-        peer_ephemeral: &[u8; KEY],
-        payload: &mut [u8],
-        tag: &[u8; SEAL],
+        &self, peer_ephemeral: &[u8; KEY], payload: &mut [u8], tag: &[u8; SEAL],
     ) -> Option<[u8; 32]> {
         let mut state = self.state.duplicate();
         state.mix_ephemeral(peer_ephemeral);
@@ -126,12 +120,8 @@ impl Responder {
     /// Decrypts a client's message in place. `None`, and the payload is unchanged, if it was not
     /// sealed with this psk for this key and prologue.
     pub fn open(
-        prologue: &[u8],
-        gateway: &KeyPair,
-        psk: &Secret<32>,
-        peer_ephemeral: &[u8; KEY],
-        payload: &mut [u8],
-        tag: &[u8; SEAL],
+        prologue: &[u8], gateway: &KeyPair, psk: &Secret<32>, peer_ephemeral: &[u8; KEY],
+        payload: &mut [u8], tag: &[u8; SEAL],
     ) -> Option<Self> {
         let mut state = Symmetric::start(prologue, gateway.public.as_bytes());
         state.mix_key_and_hash(psk.expose());
@@ -149,9 +139,7 @@ impl Responder {
     /// Encrypts the response in place and returns the ephemeral public key, the tag and the final
     /// handshake hash. Never `None`: `open` refused a client key of small order.
     pub fn seal(
-        mut self,
-        ephemeral: &Secret<32>,
-        payload: &mut [u8],
+        mut self, ephemeral: &Secret<32>, payload: &mut [u8],
     ) -> Option<([u8; KEY], [u8; SEAL], [u8; 32])> {
         let ephemeral = KeyPair::new(ephemeral);
         self.state.mix_ephemeral(&ephemeral.public());

@@ -112,8 +112,7 @@ impl PreparedOpening {
     /// Stores what must not be lost, and only then may it begin. Without a stop command there is
     /// nothing to store.
     pub fn commit(
-        self,
-        store: impl FnOnce(&OpeningEntry) -> Result<(), Fault>,
+        self, store: impl FnOnce(&OpeningEntry) -> Result<(), Fault>,
     ) -> Result<JournalledOpening, Fault> {
         if let Some(entry) = &self.0.stop {
             store(entry)?;
@@ -124,8 +123,7 @@ impl PreparedOpening {
 
 /// The same for many, stored together with whatever else `store` has to make durable.
 pub fn commit_all(
-    openings: Vec<PreparedOpening>,
-    store: impl FnOnce(Vec<OpeningEntry>) -> Result<(), Fault>,
+    openings: Vec<PreparedOpening>, store: impl FnOnce(Vec<OpeningEntry>) -> Result<(), Fault>,
 ) -> Result<Vec<JournalledOpening>, Fault> {
     store(openings.iter().filter_map(|prepared| prepared.0.stop.clone()).collect())?;
     Ok(openings.into_iter().map(|prepared| JournalledOpening(prepared.0)).collect())
@@ -219,10 +217,7 @@ impl Openings {
 
     /// The commands of `door` for a knock from `source`. Changes nothing but the next id.
     pub fn prepare(
-        &mut self,
-        now: Now,
-        door: &Door,
-        source: IpAddr,
+        &mut self, now: Now, door: &Door, source: IpAddr,
     ) -> Result<PreparedOpening, NotOpened> {
         let commands = door.commands(source).ok_or(NotOpened::NoCommand)?;
         let start = CommandLine::shell(commands.start, source).ok_or(NotOpened::StartTooLong)?;
@@ -267,9 +262,7 @@ impl Openings {
     /// Begins: the start command runs now, or as soon as fewer than [`STARTS`] others do. Returns
     /// the opening's id.
     pub fn begin(
-        &mut self,
-        now: Now,
-        JournalledOpening(mut opening): JournalledOpening,
+        &mut self, now: Now, JournalledOpening(mut opening): JournalledOpening,
         actions: &mut Vec<OpeningAction>,
     ) -> u64 {
         let id = opening.id;

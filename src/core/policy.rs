@@ -37,9 +37,7 @@ impl Policy {
     /// `max_grants`: how many one client may have at once. `own`: the gateway's addresses, which
     /// are never granted.
     pub fn new(
-        services: Vec<Service>,
-        clients: Vec<Client>,
-        max_grants: u32,
+        services: Vec<Service>, clients: Vec<Client>, max_grants: u32,
         own: impl IntoIterator<Item = Source>,
     ) -> Self {
         Self {
@@ -118,11 +116,7 @@ impl Policy {
     /// Decides on an authentic knock. The order matters: used before, address, time, permission.
     /// `entropy` must be fresh and secret: it may become a challenge.
     pub fn decide(
-        &self,
-        now: Now,
-        authentic: Authentic,
-        replay: &mut Replay,
-        grants: &mut Grants,
+        &self, now: Now, authentic: Authentic, replay: &mut Replay, grants: &mut Grants,
         entropy: [u8; 16],
     ) -> Decision {
         let Some(client) = self.client(now, authentic.client()) else {
@@ -150,11 +144,7 @@ impl Policy {
     /// service. Only an address that a client could be granted too: a forged sequence must not
     /// open anything for the gateway itself or for a mapped form.
     pub fn through_door(
-        &self,
-        now: Now,
-        door: &Door,
-        source: IpAddr,
-        grants: &Grants,
+        &self, now: Now, door: &Door, source: IpAddr, grants: &Grants,
     ) -> Result<DoorGrant, Status> {
         let name = door.service.ok_or(Status::Denied)?;
         let service = self.services.get(&name).ok_or(Status::Denied)?;
@@ -225,12 +215,7 @@ impl Policy {
     }
 
     fn grant(
-        &self,
-        now: Now,
-        client: &Client,
-        service: &Service,
-        authentic: &Authentic,
-        grants: &Grants,
+        &self, now: Now, client: &Client, service: &Service, authentic: &Authentic, grants: &Grants,
     ) -> Result<ActiveGrant, Status> {
         let request = authentic.request();
         let v6 = authentic.address().ip().is_ipv6();
@@ -260,10 +245,7 @@ impl Policy {
 
 /// Refuses a grant beyond a limit. The grant with the same key does not count.
 fn has_room(
-    key: &GrantKey,
-    service: &Service,
-    max_of_holder: u32,
-    grants: &Grants,
+    key: &GrantKey, service: &Service, max_of_holder: u32, grants: &Grants,
 ) -> Result<(), Status> {
     let mut all = 0;
     let mut of_holder = 0;
@@ -323,11 +305,7 @@ fn address_proof(authentic: &Authentic) -> AddressProof {
 }
 
 fn grant(
-    key: GrantKey,
-    service: &Service,
-    opened: Now,
-    seconds: u32,
-    proof: AddressProof,
+    key: GrantKey, service: &Service, opened: Now, seconds: u32, proof: AddressProof,
 ) -> ActiveGrant {
     let Service { form, cut, .. } = *service;
     ActiveGrant { key, form, ports: ports(service), opened, seconds, cut, proof }

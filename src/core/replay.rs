@@ -240,9 +240,7 @@ impl Replay {
     /// old packets again from their own address never gets an answer. An honest client loses only
     /// this answer: at the right address it is told about its clock.
     pub fn wrong_address(
-        &mut self,
-        now: Now,
-        authentic: Authentic,
+        &mut self, now: Now, authentic: Authentic,
     ) -> Result<PendingReply, Refused> {
         let timestamp = authentic.request().timestamp;
         if !self.in_window(now, timestamp) {
@@ -259,11 +257,7 @@ impl Replay {
 
     /// Checks and marks in one step. `entropy` must be fresh and secret.
     pub fn check(
-        &mut self,
-        now: Now,
-        authentic: Authentic,
-        challenge_required: bool,
-        entropy: [u8; 16],
+        &mut self, now: Now, authentic: Authentic, challenge_required: bool, entropy: [u8; 16],
     ) -> ReplayDecision {
         if let Err(refused) = self.reject_used(&authentic) {
             return ReplayDecision::Refused(refused);
@@ -295,11 +289,7 @@ impl Replay {
 
     /// The reason why a timestamp alone is not enough; `None` if it is.
     fn check_time(
-        &self,
-        now: Now,
-        id: ClientId,
-        timestamp: Wall,
-        challenge_required: bool,
+        &self, now: Now, id: ClientId, timestamp: Wall, challenge_required: bool,
     ) -> Option<(Status, Reject)> {
         if !self.in_window(now, timestamp) {
             return Some((Status::Clock, Reject::Clock));

@@ -93,10 +93,7 @@ pub struct ReplyDatagram(Responder);
 /// SSHSIG blob ([`authentic::sshsig_blob`]) the client's key must sign. Fails as `sign` does, or if
 /// the gateway's key is of small order.
 pub fn seal(
-    side: &ClientSide,
-    request: &Request,
-    day: Day,
-    ephemeral: Secret<32>,
+    side: &ClientSide, request: &Request, day: Day, ephemeral: Secret<32>,
     sign: impl FnOnce(&authentic::Message) -> Result<Signature, Fault>,
 ) -> Result<([u8; DATAGRAM], AwaitingReceipt), Fault> {
     let Some(initiator) = side.initiator(&ephemeral) else {
@@ -113,20 +110,14 @@ pub fn seal(
 /// [`seal`] for any body, without a signature. For tests of what a thief of a client's symmetric
 /// keys can send. `None` if the gateway's key is of small order.
 pub fn seal_unsigned(
-    side: &ClientSide,
-    body: [u8; BODY],
-    day: Day,
-    ephemeral: Secret<32>,
+    side: &ClientSide, body: [u8; BODY], day: Day, ephemeral: Secret<32>,
 ) -> Option<[u8; DATAGRAM]> {
     let (datagram, _) = seal_body(side, side.initiator(&ephemeral)?, day.tag(&side.keys.tag), body);
     Some(datagram)
 }
 
 fn seal_body(
-    side: &ClientSide,
-    initiator: Initiator,
-    tag: [u8; TAG],
-    mut body: [u8; BODY],
+    side: &ClientSide, initiator: Initiator, tag: [u8; TAG], mut body: [u8; BODY],
 ) -> ([u8; DATAGRAM], noise::AwaitingResponse) {
     let mut head = Writer::<{ KEY + TAG }>::new().put(&initiator.ephemeral()).put(&tag).done();
     let (seal, awaiting) = initiator.seal(&mut body);
@@ -184,10 +175,7 @@ impl MacVerified {
     /// Decrypts the knock and checks its syntax and fingerprint. Costs one curve operation for each
     /// of the gateway's keys until one fits. Fails with `Noise`, `Syntax` or `Fingerprint`.
     pub fn open(
-        self,
-        gateway: &GatewayKeys,
-        keys: &ClientKeys,
-        fingerprint: &Fingerprint,
+        self, gateway: &GatewayKeys, keys: &ClientKeys, fingerprint: &Fingerprint,
     ) -> Result<Decrypted, Reject> {
         let mut opened = self.open_with(&gateway.current, gateway, keys);
         if let (None, Some(other)) = (&opened, &gateway.other) {
@@ -203,10 +191,7 @@ impl MacVerified {
     }
 
     fn open_with(
-        &self,
-        pair: &KeyPair,
-        gateway: &GatewayKeys,
-        keys: &ClientKeys,
+        &self, pair: &KeyPair, gateway: &GatewayKeys, keys: &ClientKeys,
     ) -> Option<([u8; BODY], Responder)> {
         let prologue = gateway.realm.prologue(gateway.gateway);
         let (mut body, seal) = split_seal(&self.sealed)?;
@@ -231,10 +216,7 @@ impl Decrypted {
 impl ReplyDatagram {
     /// Seals the receipt; `ephemeral` is 32 fresh random bytes. Never `None` in practice.
     pub fn seal(
-        self,
-        realm: &Realm,
-        receipt: &Receipt,
-        ephemeral: Secret<32>,
+        self, realm: &Realm, receipt: &Receipt, ephemeral: Secret<32>,
     ) -> Option<[u8; RECEIPT]> {
         let mut body = receipt.encode();
         let (mut head, seal, _) = self.0.seal(&ephemeral, &mut body)?;

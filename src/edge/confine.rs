@@ -152,10 +152,7 @@ fn parse_map(map: &str) -> Vec<Range<u64>> {
 }
 
 fn become_user(
-    user: Option<(u32, u32)>,
-    held: &CapState,
-    ids: &IdMap,
-    limitations: &mut Limitations,
+    user: Option<(u32, u32)>, held: &CapState, ids: &IdMap, limitations: &mut Limitations,
 ) -> Result<(), ConfineFailure> {
     let may_change = held.effective.has(Cap::SETUID) && held.effective.has(Cap::SETGID);
     if let Some((uid, gid)) = user
@@ -192,9 +189,7 @@ fn set_ids(uid: Uid, gid: Gid) -> Result<(), ConfineFailure> {
 }
 
 fn drop_groups(
-    may_change: bool,
-    ids: &IdMap,
-    limitations: &mut Limitations,
+    may_change: bool, ids: &IdMap, limitations: &mut Limitations,
 ) -> Result<(), ConfineFailure> {
     if may_change && ids.may_set_groups {
         return unistd::setgroups(&[]).map_err(ConfineFailure::at(ConfineStep::Groups));
@@ -229,8 +224,7 @@ fn restrict_self() -> Result<RestrictionStatus, RulesetError> {
 }
 
 fn refuse_root_without_landlock(
-    ids: &IdMap,
-    limitations: Limitations,
+    ids: &IdMap, limitations: Limitations,
 ) -> Result<(), ConfineFailure> {
     let has_landlock = !limitations.has(Limitation::NoLandlock);
     if has_landlock || !Uid::effective().is_root() || ids.has_one_user() {
@@ -240,8 +234,7 @@ fn refuse_root_without_landlock(
 }
 
 fn check_files_out_of_reach(
-    chrooted: bool,
-    limitations: &mut Limitations,
+    chrooted: bool, limitations: &mut Limitations,
 ) -> Result<(), ConfineFailure> {
     let paths = ["/", "/etc/passwd", "/proc/self/status"];
     if paths.into_iter().all(|path| File::open(path).is_err()) {

@@ -256,9 +256,7 @@ impl Session {
 /// Sends a request to the gateway at `path`; waits at most `patience`. A command that failed is an
 /// error.
 pub fn ask(
-    path: &Path,
-    command: &ControlRequest,
-    patience: Duration,
+    path: &Path, command: &ControlRequest, patience: Duration,
 ) -> Result<serde_json::Value, Fault> {
     let response = exchange(path, command, patience).map_err(|error| unreachable(path, &error))?;
     match serde_json::from_slice(&response) {

@@ -23,10 +23,7 @@ impl AddressFamily {
 /// The first address of `host`, with the port of `service` (a number or a name), of any protocol
 /// and family unless `proto` and `family` say which. An error is the resolver's reason.
 pub fn resolve(
-    host: &str,
-    service: &str,
-    proto: Option<Proto>,
-    family: Option<AddressFamily>,
+    host: &str, service: &str, proto: Option<Proto>, family: Option<AddressFamily>,
 ) -> Result<SocketAddr, String> {
     let all = resolve_all(host, service, proto, family)?;
     all.first().copied().ok_or_else(|| "no address".into())
@@ -34,9 +31,7 @@ pub fn resolve(
 
 /// The first address of each family, or of `only` one, over all `hosts`. Fails if there is none.
 pub fn resolve_gateway(
-    hosts: &[String],
-    port: u16,
-    only: Option<AddressFamily>,
+    hosts: &[String], port: u16, only: Option<AddressFamily>,
 ) -> Result<Vec<SocketAddr>, Fault> {
     let mut found: Vec<SocketAddr> = Vec::new();
     let mut problem = format!("{} has no address of that family", hosts.join(", "));
@@ -66,10 +61,7 @@ pub fn resolve_gateway(
 }
 
 fn resolve_all(
-    host: &str,
-    service: &str,
-    proto: Option<Proto>,
-    family: Option<AddressFamily>,
+    host: &str, service: &str, proto: Option<Proto>, family: Option<AddressFamily>,
 ) -> Result<Vec<SocketAddr>, String> {
     let hints = AddrInfoHints {
         socktype: match proto {

@@ -61,10 +61,7 @@ pub struct Sender {
 impl Sender {
     /// Sends `receipt` from an address of ours. Never waits. After an error the receipt is lost.
     pub fn send(
-        &self,
-        from: SocketAddr,
-        to: SocketAddr,
-        receipt: &[u8; RECEIPT],
+        &self, from: SocketAddr, to: SocketAddr, receipt: &[u8; RECEIPT],
     ) -> io::Result<()> {
         let segment = segment(from, to, receipt);
         let parts = [IoSlice::new(&segment)];

@@ -91,9 +91,7 @@ impl State {
     /// found here. Waits for the disk. Fails if another gateway has locked it, or if it is in
     /// memory only and `volatile_too` is false. Lost records are no error: see [`Recovered`].
     pub fn open(
-        directory: &Path,
-        now: Wall,
-        volatile_too: bool,
+        directory: &Path, now: Wall, volatile_too: bool,
     ) -> Result<(State, Recovered), Fault> {
         files::make_directory(directory, 0o700)?;
         files::check_own_directory(directory)?;
@@ -125,10 +123,7 @@ impl State {
     }
 
     fn open_on(
-        disk: Box<dyn Disk>,
-        shown: &str,
-        now: Wall,
-        lock: Option<Flock<File>>,
+        disk: Box<dyn Disk>, shown: &str, now: Wall, lock: Option<Flock<File>>,
     ) -> Result<(State, Recovered), Fault> {
         let (journal, recovered) = jobs::reopen(disk, now, shown)?;
         let state = State {

@@ -35,8 +35,7 @@ pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
 /// The typed line; `None` if the person gave up.
 #[cfg(unix)]
 fn ask(
-    terminal: &mut std::fs::File,
-    question: &str,
+    terminal: &mut std::fs::File, question: &str,
 ) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
     let _echo_off = EchoOff::begin(terminal.try_clone()?)?;
     terminal.write_all(question.as_bytes())?;

@@ -108,9 +108,7 @@ fn client_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 fn check_services(
-    file: SourceText<'_>,
-    parsed: &line::ParsedLine,
-    known: &[ServiceName],
+    file: SourceText<'_>, parsed: &line::ParsedLine, known: &[ServiceName],
 ) -> Result<(), Fault> {
     let Some(unknown) = parsed.client.services.iter().find(|service| !known.contains(service))
     else {
@@ -123,9 +121,7 @@ fn check_services(
 /// Fails if a client before it has the id, key or name. `used` has those, with the offset of their
 /// lines.
 fn check_unique(
-    file: SourceText<'_>,
-    parsed: &line::ParsedLine,
-    used: &mut HashMap<(&str, Vec<u8>), usize>,
+    file: SourceText<'_>, parsed: &line::ParsedLine, used: &mut HashMap<(&str, Vec<u8>), usize>,
 ) -> Result<(), Fault> {
     let client = &parsed.client;
     for (what, value, at) in [

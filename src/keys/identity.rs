@@ -68,9 +68,7 @@ impl Identity {
     /// The private key in OpenSSH form; wiped when dropped. Fails if `comment` is not allowed there.
     /// `lock` encrypts it: the passphrase, and 20 random bytes for salt and check number.
     pub fn print(
-        &self,
-        comment: &str,
-        lock: Option<(&str, [u8; 20])>,
+        &self, comment: &str, lock: Option<(&str, [u8; 20])>,
     ) -> Result<Zeroizing<String>, Fault> {
         self.to_openssh(comment, lock).map_err(|_| {
             let remedy = "leave special characters out of the comment";
@@ -79,9 +77,7 @@ impl Identity {
     }
 
     fn to_openssh(
-        &self,
-        comment: &str,
-        lock: Option<(&str, [u8; 20])>,
+        &self, comment: &str, lock: Option<(&str, [u8; 20])>,
     ) -> Result<Zeroizing<String>, Error> {
         let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(self.seed.expose()));
         let mut key = PrivateKey::new(pair, comment)?;

@@ -213,8 +213,7 @@ fn key(file: SourceText<'_>, line: &Spanned<String>) -> Result<PublicKey, Fault>
 }
 
 fn addresses(
-    file: SourceText<'_>,
-    list: Spanned<Vec<Spanned<String>>>,
+    file: SourceText<'_>, list: Spanned<Vec<Spanned<String>>>,
 ) -> Result<Vec<String>, Fault> {
     if !(1..=16).contains(&list.get_ref().len()) {
         let remedy = "write addresses = [\"gate.example.org\"]";
@@ -246,9 +245,7 @@ fn service(file: SourceText<'_>, name: &Spanned<String>) -> Result<ServiceName, 
 }
 
 fn default_service(
-    file: SourceText<'_>,
-    name: &Spanned<String>,
-    services: &[ServiceName],
+    file: SourceText<'_>, name: &Spanned<String>, services: &[ServiceName],
 ) -> Result<ServiceName, Fault> {
     let service = service(file, name)?;
     if services.contains(&service) {
@@ -268,8 +265,7 @@ fn identity(file: SourceText<'_>, path: Spanned<String>) -> Result<PathBuf, Faul
 
 /// A fault never shows a wrong step: only one letter of it may be wrong.
 fn fallback(
-    file: SourceText<'_>,
-    classic: Option<&Spanned<String>>,
+    file: SourceText<'_>, classic: Option<&Spanned<String>>,
     sequence: Option<&Spanned<Vec<Spanned<String>>>>,
 ) -> Result<Option<Fallback>, Fault> {
     let Some(list) = sequence else {

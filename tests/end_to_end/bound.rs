@@ -14,10 +14,7 @@ const PORT: u16 = 40_022;
 
 /// Connects from `from`, an address of the host.
 fn connect(
-    host: &Host,
-    from: SocketAddr,
-    to: SocketAddr,
-    timeout: Duration,
+    host: &Host, from: SocketAddr, to: SocketAddr, timeout: Duration,
 ) -> std::io::Result<TcpStream> {
     let socket = host.space.inside(|| Socket::new(Domain::for_address(to), Type::STREAM, None))?;
     socket.set_reuse_address(true)?;
@@ -40,11 +37,7 @@ fn pairs(gate: &Gate) -> Vec<(IpAddr, IpAddr, &'static str)> {
 }
 
 fn knock(
-    client: &Knocker,
-    host: &Host,
-    family: usize,
-    service: &str,
-    change: impl FnOnce(&mut Request),
+    client: &Knocker, host: &Host, family: usize, service: &str, change: impl FnOnce(&mut Request),
 ) -> Receipt {
     let mut request = client.request(service, host.ips()[family]);
     change(&mut request);

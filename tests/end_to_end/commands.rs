@@ -239,10 +239,7 @@ fn a_start_that_fails_or_hangs_is_reported_and_stopped_and_nobody_else_waits() {
 /// True if both clients that wait for the hanging command are told after its time limit, and other
 /// knocks are served before that. The checks of the command itself hold in any case.
 fn others_go_on_while_it_hangs(
-    gate: &Gate,
-    other: &Host,
-    waiting: [&Knocker; 2],
-    round: usize,
+    gate: &Gate, other: &Host, waiting: [&Knocker; 2], round: usize,
 ) -> bool {
     let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
     let pids =

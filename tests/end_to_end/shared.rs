@@ -23,12 +23,7 @@ impl Shared {
     }
 
     fn knock(
-        &self,
-        client: &Knocker,
-        family: usize,
-        kind: KnockKind,
-        service: &str,
-        seconds: u32,
+        &self, client: &Knocker, family: usize, kind: KnockKind, service: &str, seconds: u32,
     ) -> Receipt {
         let request = client.request(service, self.gate.net.client.ips()[family]);
         client

@@ -167,9 +167,7 @@ impl KeptGuard {
     }
 
     pub fn reload(
-        &mut self,
-        settings: &FirewallSettings,
-        services: &[Service],
+        &mut self, settings: &FirewallSettings, services: &[Service],
     ) -> Result<(), Fault> {
         let rules = rules(settings, services);
         self.run(GuardTask::Load(rules.clone()))?;

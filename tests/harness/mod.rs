@@ -176,8 +176,7 @@ impl Space {
 
     /// Starts `work` in a thread inside the namespace and leaves it running.
     pub fn thread<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
+        &self, work: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
         let space = self.clone();
         thread::spawn(move || {

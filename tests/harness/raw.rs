@@ -38,11 +38,7 @@ impl Raw {
 
     /// Sends one segment; `options` is padded to a multiple of four.
     pub fn send(
-        &self,
-        flags: u8,
-        sequence: u32,
-        acknowledged: u32,
-        options: &[u8],
+        &self, flags: u8, sequence: u32, acknowledged: u32, options: &[u8],
     ) -> io::Result<()> {
         let mut segment = self.header(flags, sequence, acknowledged, options);
         let sum =

@@ -244,9 +244,7 @@ fn signed(request: &Request, change: impl Fn(&mut [u8; BODY])) -> Vec<u8> {
 }
 
 fn signed_as(
-    request: &Request,
-    side: &ClientSide,
-    change: impl Fn(&mut [u8; BODY]),
+    request: &Request, side: &ClientSide, change: impl Fn(&mut [u8; BODY]),
     sign: impl Fn(&Secret<32>, &Message) -> Signature,
 ) -> Vec<u8> {
     // h does not depend on the body, so a first datagram gives it.

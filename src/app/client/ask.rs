@@ -82,10 +82,7 @@ pub(super) struct ReceivedReceipt {
 
 /// Asks `gateway`. `answered` is shared by the exchanges with all addresses of the gateway.
 pub(super) fn ask(
-    profile: &Profile,
-    signer: &Signer,
-    wanted: &ClientRequest,
-    gateway: SocketAddr,
+    profile: &Profile, signer: &Signer, wanted: &ClientRequest, gateway: SocketAddr,
     answered: &OnceLock<Instant>,
 ) -> GatewayResult {
     let mut result =
@@ -181,9 +178,7 @@ impl Exchange<'_> {
     /// Knocks, and knocks once more with the challenge if the gateway asks for that. The timestamp
     /// is always our own: a client that signs a time from the network could be made to sign any.
     fn send_with_retry(
-        &self,
-        request: &Request,
-        result: &mut GatewayResult,
+        &self, request: &Request, result: &mut GatewayResult,
     ) -> Result<Option<ReceivedReceipt>, Fault> {
         let first = self.knock(request, None, result)?;
         let Some(ReceivedReceipt { receipt, .. }) = first else { return Ok(None) };
@@ -198,10 +193,7 @@ impl Exchange<'_> {
 
     /// Sends up to `attempts` packets, each a new one, and waits for the receipt of any of them.
     fn knock(
-        &self,
-        request: &Request,
-        retry: Option<Retry>,
-        result: &mut GatewayResult,
+        &self, request: &Request, retry: Option<Retry>, result: &mut GatewayResult,
     ) -> Result<Option<ReceivedReceipt>, Fault> {
         let mut waiting: Vec<AwaitingReceipt> = Vec::new();
         let mut request = *request;

@@ -48,10 +48,7 @@ pub(super) fn open(paths: &UserPaths, args: &Open) -> Result<CommandOutput, Fail
 /// Sends the whole sequence to one address of the gateway: the first that the first step can be
 /// sent to.
 pub(super) fn send(
-    profile: &Profile,
-    fallback: &Fallback,
-    family: Option<AddressFamily>,
-    source: Option<IpAddr>,
+    profile: &Profile, fallback: &Fallback, family: Option<AddressFamily>, source: Option<IpAddr>,
 ) -> Result<CommandOutput, Failure> {
     let gateways =
         resolve_gateway(&profile.addresses, profile.port, family).map_err(unreachable)?;

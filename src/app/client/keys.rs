@@ -55,9 +55,7 @@ pub(super) fn profile(paths: &UserPaths, name: &str) -> Result<HeldProfile, Faul
 /// The private key for a profile: the one that the command line or the profile names, or the first
 /// of the usual ones that fits.
 pub(super) fn signer(
-    paths: &UserPaths,
-    held: &HeldProfile,
-    named: Option<&Path>,
+    paths: &UserPaths, held: &HeldProfile, named: Option<&Path>,
 ) -> Result<Signer, Fault> {
     let profile = &held.profile;
     if let Some(path) = named.map(Path::to_owned).or(held.named_identity(paths)) {
@@ -207,9 +205,7 @@ fn ask_new(question: &str) -> Result<Zeroizing<String>, Fault> {
 
 /// `toctoc import`.
 pub(super) fn import(
-    paths: &UserPaths,
-    args: &Import,
-    standard_input: &mut dyn Read,
+    paths: &UserPaths, args: &Import, standard_input: &mut dyn Read,
 ) -> Result<CommandOutput, Fault> {
     let piped = args.file == Path::new("-");
     let (label, text) = match piped {

@@ -27,9 +27,7 @@ pub(super) enum OptPart {
 /// Parses `words`, without the program's name. Options and words keep their order. As with GNU,
 /// options may come after words, and everything after `--` is a word.
 pub(super) fn parts(
-    program: &str,
-    options: &[Opt],
-    words: impl IntoIterator<Item = String>,
+    program: &str, options: &[Opt], words: impl IntoIterator<Item = String>,
 ) -> Vec<OptPart> {
     let mut parts = Vec::new();
     let mut words = words.into_iter();
@@ -48,10 +46,7 @@ pub(super) fn parts(
 }
 
 fn short_options(
-    program: &str,
-    options: &[Opt],
-    cluster: &str,
-    words: &mut impl Iterator<Item = String>,
+    program: &str, options: &[Opt], cluster: &str, words: &mut impl Iterator<Item = String>,
     parts: &mut Vec<OptPart>,
 ) {
     let mut letters = cluster.chars();
@@ -77,10 +72,7 @@ fn short_options(
 }
 
 fn long_option(
-    program: &str,
-    options: &[Opt],
-    text: &str,
-    words: &mut impl Iterator<Item = String>,
+    program: &str, options: &[Opt], text: &str, words: &mut impl Iterator<Item = String>,
 ) -> OptPart {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, Some(value.to_owned())),

@@ -59,9 +59,7 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// Output failed.
 fn run(
-    program: &str,
-    words: impl IntoIterator<Item = String>,
-    out: &mut dyn Write,
+    program: &str, words: impl IntoIterator<Item = String>, out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<u8> {
     let mut knock = KnockProgram::default();
@@ -113,11 +111,7 @@ struct KnockProgram {
 
 impl KnockProgram {
     fn hit_all(
-        &self,
-        host: &str,
-        ports: &[String],
-        delay: Duration,
-        out: &mut dyn Write,
+        &self, host: &str, ports: &[String], delay: Duration, out: &mut dyn Write,
         err: &mut dyn Write,
     ) -> io::Result<u8> {
         for text in ports {

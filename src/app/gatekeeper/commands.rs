@@ -66,9 +66,7 @@ impl Commands {
     /// The grants to end because their start command failed or took too long. Their clients are
     /// told that nothing was granted, so the grants must not stay.
     fn failed(
-        &self,
-        now: Now,
-        grants: impl Iterator<Item = (GrantKey, ServiceAddress)>,
+        &self, now: Now, grants: impl Iterator<Item = (GrantKey, ServiceAddress)>,
     ) -> BTreeSet<GrantKey> {
         let mut keys = BTreeSet::new();
         for (key, place) in grants {
@@ -102,9 +100,7 @@ impl Commands {
 impl Gatekeeper {
     /// Prepares the openings that these decisions need: one for each service address that has none.
     pub(super) fn openings_for(
-        &mut self,
-        now: Now,
-        decisions: &[Decision],
+        &mut self, now: Now, decisions: &[Decision],
     ) -> Vec<PreparedOpening> {
         let places: BTreeSet<ServiceAddress> =
             decisions.iter().filter_map(Decision::place).collect();
@@ -135,11 +131,7 @@ impl Gatekeeper {
     /// can ask for; only a compromised one exceeds it. Beyond the limit the grant stands and no
     /// reply is sent.
     pub(super) fn reply_later(
-        &mut self,
-        now: Now,
-        listener: ListenerId,
-        ticket: u64,
-        reply: Reply,
+        &mut self, now: Now, listener: ListenerId, ticket: u64, reply: Reply,
     ) {
         let Some(grant) = reply.granted else { return };
         let Some(place) = grant.place() else { return };

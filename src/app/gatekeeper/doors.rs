@@ -193,11 +193,7 @@ impl Gatekeeper {
 
     /// Puts the next sequence in force. A door without one is disabled.
     fn take_next_sequence(
-        &mut self,
-        listener: ListenerId,
-        index: u16,
-        door: &mut Door,
-        used: SequenceUse,
+        &mut self, listener: ListenerId, index: u16, door: &mut Door, used: SequenceUse,
     ) {
         door.fixed_first = false;
         let next = used.next.unwrap_or_default();
@@ -223,10 +219,7 @@ impl Gatekeeper {
 
     /// Logs a line in knockd's format, if the door exists.
     pub(super) fn log_door(
-        &mut self,
-        listener: ListenerId,
-        index: u16,
-        text: impl FnOnce(&str) -> String,
+        &mut self, listener: ListenerId, index: u16, text: impl FnOnce(&str) -> String,
     ) {
         if let Some(door) = self.listeners.door_of(listener, index) {
             let text = text(&door.name);

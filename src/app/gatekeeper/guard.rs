@@ -320,10 +320,7 @@ impl Gatekeeper {
     }
 
     fn turned_on(
-        &mut self,
-        now: Now,
-        session: Option<SessionId>,
-        result: Result<GuardReport, Fault>,
+        &mut self, now: Now, session: Option<SessionId>, result: Result<GuardReport, Fault>,
     ) {
         let was_off = self.guard.off;
         self.guard.off &= result.is_err();

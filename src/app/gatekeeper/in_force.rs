@@ -27,11 +27,7 @@ pub(super) struct InForce {
 
 impl InForce {
     pub(super) fn new(
-        path: &Path,
-        prepared: Arc<Prepared>,
-        network: Network,
-        started: Now,
-        all_rights: bool,
+        path: &Path, prepared: Arc<Prepared>, network: Network, started: Now, all_rights: bool,
     ) -> InForce {
         InForce { path: path.to_owned(), prepared, network, started, all_rights }
     }

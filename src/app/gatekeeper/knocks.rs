@@ -38,10 +38,7 @@ struct PendingVerdict {
 impl Gatekeeper {
     /// Decides on knocks that arrived together. One commit serves them all.
     pub(super) fn handle_knocks(
-        &mut self,
-        now: Now,
-        listener: ListenerId,
-        knocks: Vec<HandedKnock>,
+        &mut self, now: Now, listener: ListenerId, knocks: Vec<HandedKnock>,
     ) {
         let mut decided = Vec::new();
         for knock in knocks {
@@ -60,10 +57,7 @@ impl Gatekeeper {
     }
 
     fn decide(
-        &mut self,
-        now: Now,
-        listener: ListenerId,
-        knock: HandedKnock,
+        &mut self, now: Now, listener: ListenerId, knock: HandedKnock,
     ) -> Result<Decision, Reject> {
         if !self.journal.is_writable() {
             return Err(Reject::State);
@@ -108,10 +102,7 @@ impl Gatekeeper {
 
     /// Acts on committed decisions: the marks are on disk, so the firewall may change.
     fn act_on(
-        &mut self,
-        listener: ListenerId,
-        tickets: Vec<u64>,
-        committed: Vec<Committed>,
+        &mut self, listener: ListenerId, tickets: Vec<u64>, committed: Vec<Committed>,
         openings: Vec<JournalledOpening>,
     ) {
         // The commit may have taken long; grants have less time left.
@@ -134,11 +125,7 @@ impl Gatekeeper {
     }
 
     fn change_grants(
-        &mut self,
-        now: Now,
-        ticket: u64,
-        committed: Committed,
-        changes: &mut Vec<Change>,
+        &mut self, now: Now, ticket: u64, committed: Committed, changes: &mut Vec<Change>,
     ) -> PendingVerdict {
         match committed {
             Committed::Open(grant) => {
@@ -156,11 +143,7 @@ impl Gatekeeper {
     }
 
     fn conclude(
-        &mut self,
-        now: Now,
-        listener: ListenerId,
-        pending: PendingVerdict,
-        applied: bool,
+        &mut self, now: Now, listener: ListenerId, pending: PendingVerdict, applied: bool,
         changes: &[Change],
     ) {
         let PendingVerdict { ticket, mut reply, grant } = pending;
@@ -201,11 +184,7 @@ impl Gatekeeper {
 
     /// Ends a knock with a reply: logs it, and sends its receipt if there is one.
     pub(super) fn give_verdict(
-        &mut self,
-        now: Now,
-        listener: ListenerId,
-        ticket: u64,
-        reply: &Reply,
+        &mut self, now: Now, listener: ListenerId, ticket: u64, reply: &Reply,
     ) {
         self.log_knock(now, reply);
         self.record_remote_grant(reply);

@@ -161,11 +161,7 @@ impl Listeners {
 
     /// Starts a listener. Ends one that is already starting for another reason.
     fn start(
-        &mut self,
-        now: Now,
-        why: StartReason,
-        prepared: &Arc<Prepared>,
-        network: &Network,
+        &mut self, now: Now, why: StartReason, prepared: &Arc<Prepared>, network: &Network,
         out: &mut Outbox,
     ) {
         if let Some(other) = self.starting.take() {
@@ -213,11 +209,7 @@ impl Listeners {
     /// Makes the new listener the current one. The old one still hands over the knocks it holds,
     /// for up to [`RETIRING`] seconds.
     fn exchange(
-        &mut self,
-        now: Now,
-        starting: StartingListener,
-        network: &Network,
-        out: &mut Outbox,
+        &mut self, now: Now, starting: StartingListener, network: &Network, out: &mut Outbox,
     ) {
         let StartingListener { listener: new, doors, why, .. } = starting;
         if why == StartReason::Reload {
@@ -276,10 +268,7 @@ impl Gatekeeper {
     /// serves them all. If the listener was replaced or is not current yet, only its knocks count:
     /// the current one watches the doors too, and a door would open twice.
     pub(super) fn listener_messages(
-        &mut self,
-        now: Now,
-        id: ListenerId,
-        messages: Vec<ToGatekeeper>,
+        &mut self, now: Now, id: ListenerId, messages: Vec<ToGatekeeper>,
     ) {
         if self.listeners.find(id).is_none() {
             return;

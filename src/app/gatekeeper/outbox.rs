@@ -47,10 +47,7 @@ impl Outbox {
 
     /// Logs a line unless one of this `kind` was logged less than `seconds` ago.
     pub(super) fn log_at_most(
-        &mut self,
-        kind: &'static str,
-        seconds: u32,
-        text: impl Into<String>,
+        &mut self, kind: &'static str, seconds: u32, text: impl Into<String>,
     ) {
         let recent = self.said.get(kind).is_some_and(|last| self.now < last.plus(seconds));
         if !recent {

@@ -111,10 +111,7 @@ impl Gatekeeper {
 
     /// Handles the result of loading the new rules into the guard.
     pub(super) fn rules_loaded(
-        &mut self,
-        now: Now,
-        rules: &Arc<Prepared>,
-        result: Result<GuardReport, Fault>,
+        &mut self, now: Now, rules: &Arc<Prepared>, result: Result<GuardReport, Fault>,
     ) {
         let waits = matches!(&self.reload.step, ReloadStep::Guard(prepared) if Arc::ptr_eq(prepared, rules));
         match result {

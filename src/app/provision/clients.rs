@@ -80,11 +80,7 @@ pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<CommandO
 
 /// The text of a client's profile.
 fn profile(
-    config: &Path,
-    settings: &Settings,
-    keys: &GatewayFile,
-    client: &Client,
-    door: Option<&str>,
+    config: &Path, settings: &Settings, keys: &GatewayFile, client: &Client, door: Option<&str>,
 ) -> Result<Zeroizing<String>, Fault> {
     if settings.gateway.addresses.is_empty() {
         return Err(Fault::new(
@@ -121,10 +117,7 @@ fn profile(
 
 /// Writes the profile, then the clients file, then tells a running gateway.
 fn hand_over(
-    settings: &Settings,
-    profile: &Zeroizing<String>,
-    args: &ProfileArgs,
-    done: &str,
+    settings: &Settings, profile: &Zeroizing<String>, args: &ProfileArgs, done: &str,
     change: impl FnOnce(&str, &str) -> Result<String, Fault>,
 ) -> Result<CommandOutput, Fault> {
     // The profile first: a client that is enrolled without one would have to be revoked again.
@@ -175,8 +168,7 @@ pub fn revoke(config: &Path, name: &str) -> Result<CommandOutput, Fault> {
 
 /// Changes the clients file under a lock, so that two admins at once keep each other's changes.
 fn rewrite<T>(
-    settings: &Settings,
-    change: impl FnOnce(&str, &str) -> Result<(String, T), Fault>,
+    settings: &Settings, change: impl FnOnce(&str, &str) -> Result<(String, T), Fault>,
 ) -> Result<T, Fault> {
     let path = &settings.gateway.clients_file;
     let _lock = files::lock_directory(path)?;

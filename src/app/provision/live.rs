@@ -44,11 +44,7 @@ fn remarks_on(settings: &Settings, snapshot: &RulesetSnapshot) -> Vec<String> {
 }
 
 fn port_remark(
-    settings: &Settings,
-    snapshot: &RulesetSnapshot,
-    service: &Service,
-    port: Port,
-    v6: bool,
+    settings: &Settings, snapshot: &RulesetSnapshot, service: &Service, port: Port, v6: bool,
 ) -> Option<String> {
     let firewall = &settings.firewall;
     let inner = match &service.forward {
@@ -89,11 +85,7 @@ fn port_remark(
 /// The remark about one port: the traces of a granted packet and of a stranger's. `rule` lets the
 /// granted packet in.
 fn port_text(
-    mode: Mode,
-    what: &str,
-    rule: &str,
-    granted: &Trace,
-    stranger: &Trace,
+    mode: Mode, what: &str, rule: &str, granted: &Trace, stranger: &Trace,
 ) -> Option<String> {
     if let Some(place) = &granted.dropped {
         return Some(match first(granted, TraceEffect::Accept) {

@@ -19,9 +19,7 @@ const EXAMPLE: &str = "write for example start = [\"/usr/sbin/ipset\", \"add\", 
 /// The commands of a section that begins at `at`, if it has any. Then it may have no key that only
 /// our own table can keep.
 pub(super) fn commands(
-    file: SourceText<'_>,
-    at: usize,
-    raw: &RawService,
+    file: SourceText<'_>, at: usize, raw: &RawService,
 ) -> Result<Option<ServiceCommands>, Fault> {
     match (&raw.start, &raw.stop) {
         (None, None) => Ok(None),

@@ -26,16 +26,14 @@ const SYN: TcpFlags = TcpFlags { set: 2, unset: 16 };
 
 /// Reads all doors, in the order of the files and in them.
 pub(super) fn doors(
-    raw: Vec<(SourceText<'_>, Named<RawDoor>)>,
-    services: &[Service],
+    raw: Vec<(SourceText<'_>, Named<RawDoor>)>, services: &[Service],
 ) -> Result<Vec<Door>, Fault> {
     let sections = in_order(raw, "door", DOORS)?;
     sections.into_iter().map(|section| door(section, services)).collect()
 }
 
 fn door(
-    NamedSection { file, name, raw }: NamedSection<'_, RawDoor>,
-    services: &[Service],
+    NamedSection { file, name, raw }: NamedSection<'_, RawDoor>, services: &[Service],
 ) -> Result<Door, Fault> {
     let start = name.span().start;
     let name = name.into_inner();
@@ -152,9 +150,7 @@ fn flags(file: SourceText<'_>, words: List) -> Result<TcpFlags, Fault> {
 }
 
 fn service(
-    file: SourceText<'_>,
-    name: &Spanned<String>,
-    services: &[Service],
+    file: SourceText<'_>, name: &Spanned<String>, services: &[Service],
 ) -> Result<ServiceName, Fault> {
     let at = name.span().start;
     match services.iter().find(|service| service.name.as_str() == name.get_ref()) {

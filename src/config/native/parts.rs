@@ -28,9 +28,7 @@ pub(super) struct NamedSection<'t, R> {
 /// All sections of one sort, file by file and in the order of each file. Names must be unique, and
 /// there may be `most`.
 pub(super) fn in_order<'t, R>(
-    files: Vec<(SourceText<'t>, Named<R>)>,
-    sort: &str,
-    most: usize,
+    files: Vec<(SourceText<'t>, Named<R>)>, sort: &str, most: usize,
 ) -> Result<Vec<NamedSection<'t, R>>, Fault> {
     let mut owners: BTreeMap<String, &str> = BTreeMap::new();
     let mut all = Vec::new();

@@ -31,9 +31,7 @@ pub const SOURCES: [(&str, SourceRule); 2] =
     [("bound", SourceRule::Bound), ("observed", SourceRule::Observed)];
 
 pub(super) fn services(
-    raw: Vec<(SourceText<'_>, Named<RawService>)>,
-    knock: &KnockSettings,
-    mode: Mode,
+    raw: Vec<(SourceText<'_>, Named<RawService>)>, knock: &KnockSettings, mode: Mode,
 ) -> Result<Vec<Service>, Fault> {
     let knock_port = Port { proto: Proto::Udp, number: knock.port };
     let mut owners = BTreeMap::from([(knock_port, "the knock port itself".to_owned())]);
@@ -43,8 +41,7 @@ pub(super) fn services(
 
 fn service(
     NamedSection { file, name, raw }: NamedSection<'_, RawService>,
-    owners: &mut BTreeMap<Port, String>,
-    default_mode: Mode,
+    owners: &mut BTreeMap<Port, String>, default_mode: Mode,
 ) -> Result<Service, Fault> {
     let start = name.span().start;
     let Some(name) = ServiceName::new(name.get_ref()) else {
@@ -144,10 +141,7 @@ fn span(file: SourceText<'_>, bits: At<i64>) -> Result<Span, Fault> {
 
 /// `"192.168.1.10:3389"`, or a list with one of each family.
 fn forward(
-    file: SourceText<'_>,
-    value: At<Value>,
-    masquerade: At<bool>,
-    ports: &[Port],
+    file: SourceText<'_>, value: At<Value>, masquerade: At<bool>, ports: &[Port],
 ) -> Result<Option<Forward>, Fault> {
     let masquerade_at = start_of(&masquerade);
     let masquerade = masquerade.is_some_and(Spanned::into_inner);
@@ -198,10 +192,7 @@ fn is_inner_host(target: SocketAddr) -> bool {
 }
 
 fn ports(
-    file: SourceText<'_>,
-    start: usize,
-    list: At<List>,
-    owners: &mut BTreeMap<Port, String>,
+    file: SourceText<'_>, start: usize, list: At<List>, owners: &mut BTreeMap<Port, String>,
     name: ServiceName,
 ) -> Result<Vec<Port>, Fault> {
     let start = start_of(&list).unwrap_or(start);

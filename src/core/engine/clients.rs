@@ -107,11 +107,7 @@ impl Clients {
     ///
     /// Fails with `SeenBefore`, or with `Quota`: then it is not remembered and may come again.
     pub(super) fn admit(
-        &mut self,
-        now: Boot,
-        row: u32,
-        knock: QueuedKnock,
-        alarm: impl FnOnce(Source),
+        &mut self, now: Boot, row: u32, knock: QueuedKnock, alarm: impl FnOnce(Source),
     ) -> Result<(), Reject> {
         let rate = self.rate;
         let share = if self.waiting < QUEUED / 2 { SHARE } else { SMALL_SHARE };
@@ -176,10 +172,7 @@ impl Clients {
 impl ClientRow {
     /// Fails with `SeenBefore` if this copy of `packet` can only be refused.
     fn check_seen(
-        &mut self,
-        packet: u64,
-        source: Source,
-        alarm: impl FnOnce(Source),
+        &mut self, packet: u64, source: Source, alarm: impl FnOnce(Source),
     ) -> Result<(), Reject> {
         let mut copies = 0;
         let mut useless = false;

@@ -55,9 +55,7 @@ impl Grants {
     /// uses that address: better to cut one too many. On a close, only those end that cannot be
     /// anybody else's.
     pub(super) fn cuts<'a>(
-        &self,
-        ended: impl Iterator<Item = &'a ActiveGrant>,
-        how: GrantEnd,
+        &self, ended: impl Iterator<Item = &'a ActiveGrant>, how: GrantEnd,
     ) -> Vec<Change> {
         let mut elements: BTreeSet<Element> =
             ended.filter(|grant| grant.is_cut(how)).flat_map(ActiveGrant::elements).collect();

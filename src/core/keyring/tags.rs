@@ -61,9 +61,7 @@ impl TagTable {
     /// Moves the table to `today`, forwards or backwards. It computes only missing tags: at
     /// midnight one hash per client. `clients` are all that were inserted.
     pub fn advance<'a>(
-        &mut self,
-        today: u64,
-        clients: impl IntoIterator<Item = (u32, &'a Secret<32>)>,
+        &mut self, today: u64, clients: impl IntoIterator<Item = (u32, &'a Secret<32>)>,
     ) {
         if today == self.today {
             return;

@@ -35,10 +35,7 @@ impl Openings {
     /// The opening that must be journalled and begun before a grant for `place` counts; `None` if
     /// another grant shares one already. Changes nothing but the next id.
     pub fn acquire(
-        &mut self,
-        now: Now,
-        place: ServiceAddress,
-        commands: &ServiceCommands,
+        &mut self, now: Now, place: ServiceAddress, commands: &ServiceCommands,
     ) -> Result<Option<PreparedOpening>, NotOpened> {
         if self.places.contains_key(&place) {
             return Ok(None);
@@ -74,9 +71,7 @@ impl Openings {
 
     /// Ends the openings that nobody holds. What has not begun is forgotten: nothing of it ran.
     pub fn release(
-        &mut self,
-        is_held: impl Fn(&ServiceAddress) -> bool,
-        actions: &mut Vec<OpeningAction>,
+        &mut self, is_held: impl Fn(&ServiceAddress) -> bool, actions: &mut Vec<OpeningAction>,
     ) {
         let mut ending = Vec::new();
         self.places.retain(|place, id| {
@@ -111,10 +106,7 @@ impl Openings {
     }
 
     pub(super) fn started(
-        &mut self,
-        place: ServiceAddress,
-        id: u64,
-        how: CommandEnd,
+        &mut self, place: ServiceAddress, id: u64, how: CommandEnd,
         actions: &mut Vec<OpeningAction>,
     ) {
         self.due.retain(|(_, other)| *other != id);

@@ -24,10 +24,7 @@ fn door(stop: Option<&str>, timeout: i64) -> Door {
 
 /// Begins an opening and answers what it would have journalled.
 fn open(
-    openings: &mut Openings,
-    at: Now,
-    door: &Door,
-    actions: &mut Vec<OpeningAction>,
+    openings: &mut Openings, at: Now, door: &Door, actions: &mut Vec<OpeningAction>,
 ) -> Option<OpeningEntry> {
     let mut journalled = None;
     let opening = openings.prepare(at, door, source()).unwrap();

@@ -124,16 +124,14 @@ pub enum Committed {
 /// Makes a batch durable, all in one, and only then hands out what may be done. After a fault
 /// nothing of it may, and `Grants::give_up` must be called; the marks in memory stay.
 pub fn commit(
-    decisions: Vec<Decision>,
-    store: impl FnOnce(&[Record]) -> Result<(), Fault>,
+    decisions: Vec<Decision>, store: impl FnOnce(&[Record]) -> Result<(), Fault>,
 ) -> Result<Vec<Committed>, Fault> {
     commit_with(decisions, Vec::new(), store).map(|(done, _)| done)
 }
 
 /// The same with the openings that some of the grants need: neither is durable without the other.
 pub fn commit_with(
-    decisions: Vec<Decision>,
-    openings: Vec<PreparedOpening>,
+    decisions: Vec<Decision>, openings: Vec<PreparedOpening>,
     store: impl FnOnce(&[Record]) -> Result<(), Fault>,
 ) -> Result<(Vec<Committed>, Vec<JournalledOpening>), Fault> {
     let mut records = Vec::new();

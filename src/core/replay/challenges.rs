@@ -31,11 +31,7 @@ struct OutstandingChallenge {
 impl Challenges {
     /// Gives out `entropy` as a challenge. `None` for bad entropy: all zero, or out already.
     pub(super) fn give(
-        &mut self,
-        now: Boot,
-        client: ClientId,
-        source: Source,
-        entropy: [u8; 16],
+        &mut self, now: Boot, client: ClientId, source: Source, entropy: [u8; 16],
     ) -> Option<Challenge> {
         self.out.retain(|out| out.until > now);
         if entropy == [0; 16] || self.out.iter().any(|out| out.challenge == entropy) {
@@ -55,11 +51,7 @@ impl Challenges {
     /// True if `challenge` was live for this client at this address; it no longer is. Another
     /// client's challenge stays: showing it from elsewhere first does not spend it.
     pub(super) fn spend(
-        &mut self,
-        now: Boot,
-        client: ClientId,
-        source: Source,
-        challenge: &Challenge,
+        &mut self, now: Boot, client: ClientId, source: Source, challenge: &Challenge,
     ) -> bool {
         self.out.retain(|out| out.until > now);
         self.remove_first(|out| {

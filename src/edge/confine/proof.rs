@@ -8,9 +8,7 @@ use crate::core::types::Fault;
 /// Asks the kernel about the listener, from outside: ids, groups, capabilities, no_new_privs,
 /// seccomp. After `Ready`; the listener sent its limitations before it read a packet.
 pub fn verify(
-    process: u32,
-    limitations: Limitations,
-    user: Option<(u32, u32)>,
+    process: u32, limitations: Limitations, user: Option<(u32, u32)>,
 ) -> Result<(), Fault> {
     // The listener inherited our filters, so they prove nothing: it must have one more.
     let inherited = filters(&status("self")?);
@@ -27,10 +25,7 @@ pub(super) fn status(process: &str) -> Result<String, Fault> {
 
 /// Compares a `status` file with what was asked for, and filters with `inherited` ones.
 pub(super) fn check(
-    status: &str,
-    limitations: Limitations,
-    user: Option<(u32, u32)>,
-    inherited: Option<u64>,
+    status: &str, limitations: Limitations, user: Option<(u32, u32)>, inherited: Option<u64>,
 ) -> Result<(), ConfineFailure> {
     let (uid, gid) = match user {
         Some((uid, gid)) if !limitations.has(Limitation::UserKept) => (Some(uid), Some(gid)),

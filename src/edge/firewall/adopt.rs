@@ -35,9 +35,7 @@ const LIFE: u32 = 432_000;
 /// Marks the open connections to guarded ports that have no mark of ours, and returns them. `own`
 /// are this machine's addresses. After an error, those already marked stay marked.
 pub fn adopt(
-    settings: &config::FirewallSettings,
-    services: &[Service],
-    knock: &KnockSettings,
+    settings: &config::FirewallSettings, services: &[Service], knock: &KnockSettings,
     own: &[IpAddr],
 ) -> Result<Vec<Connection>, Fault> {
     let marks = GuardPlan::new(settings, services, knock)?.marks();

@@ -26,9 +26,7 @@ pub(super) fn flows(netlink: &mut Netlink, marks: PacketMarks) -> Result<Vec<Flo
 
 /// Ends the connections that one of `elements` could have let in.
 pub(super) fn cut(
-    netlink: &mut Netlink,
-    marks: PacketMarks,
-    elements: &[Element],
+    netlink: &mut Netlink, marks: PacketMarks, elements: &[Element],
 ) -> Result<(), Fault> {
     for _ in 0..LOOKS {
         let mut is_done = true;

@@ -50,9 +50,7 @@ enum WriteMode {
 /// Leaves out the changes that shorten a spent element. If a handshake ends between this check and
 /// the change, the element looks live again but lets nothing in.
 fn without_spent(
-    netlink: &mut Netlink,
-    table: &str,
-    changes: &[Change],
+    netlink: &mut Netlink, table: &str, changes: &[Change],
 ) -> Result<Vec<Change>, Fault> {
     let mut kept = Vec::with_capacity(changes.len());
     for change in changes {
@@ -92,9 +90,7 @@ pub(super) fn list(netlink: &mut Netlink, table: &str) -> Result<Vec<(Element, u
 
 /// The milliseconds that `element` has left; `None` if it is missing or spent.
 pub(super) fn remaining(
-    netlink: &mut Netlink,
-    table: &str,
-    element: &Element,
+    netlink: &mut Netlink, table: &str, element: &Element,
 ) -> Result<Option<u64>, Fault> {
     let form = element.form;
     let shape = KeyShape::of(element);
@@ -171,9 +167,7 @@ impl Transaction<'_> {
     }
 
     fn step(
-        &mut self,
-        kind: fn(SetElementMessage) -> NfTablesMessage,
-        set: &str,
+        &mut self, kind: fn(SetElementMessage) -> NfTablesMessage, set: &str,
         element: Vec<SetElementAttribute>,
     ) {
         let flags = match self.way {
@@ -241,9 +235,7 @@ fn read(answer: &NfTablesMessage, form: GrantKind, shape: &KeyShape) -> Vec<(Ele
 }
 
 fn read_element(
-    element: &ListAttribute<SetElementAttribute>,
-    form: GrantKind,
-    shape: &KeyShape,
+    element: &ListAttribute<SetElementAttribute>, form: GrantKind, shape: &KeyShape,
 ) -> Option<(Element, u64)> {
     let ListAttribute::Element(attributes) = element else { return None };
     let mut key = None;

@@ -173,9 +173,7 @@ fn can_cut(netlink: &mut Netlink, plan: &GuardPlan, services: &[Service]) -> Res
 
 /// The guard's text for a file that nftables.conf includes after its flush. It contains no grants.
 pub fn print_ruleset(
-    settings: &config::FirewallSettings,
-    services: &[Service],
-    knock: &KnockSettings,
+    settings: &config::FirewallSettings, services: &[Service], knock: &KnockSettings,
 ) -> Result<String, Fault> {
     Ok(GuardPlan::new(settings, services, knock)?.text())
 }
@@ -183,9 +181,7 @@ pub fn print_ruleset(
 /// Removes the guard with its grants, which opens the guarded ports. Fails if a gateway uses the
 /// table.
 pub fn unload(
-    settings: &config::FirewallSettings,
-    services: &[Service],
-    knock: &KnockSettings,
+    settings: &config::FirewallSettings, services: &[Service], knock: &KnockSettings,
 ) -> Result<(), Fault> {
     let plan = GuardPlan::new(settings, services, knock)?;
     let _owner = TableClaim::claim(plan.table())?;
@@ -205,9 +201,7 @@ pub struct GuardState {
 
 /// Reads the state and changes nothing.
 pub fn look_at(
-    settings: &config::FirewallSettings,
-    services: &[Service],
-    knock: &KnockSettings,
+    settings: &config::FirewallSettings, services: &[Service], knock: &KnockSettings,
 ) -> Result<GuardState, Fault> {
     let plan = GuardPlan::new(settings, services, knock)?;
     let program = NftProgram::new(&settings.nft)?;

@@ -107,8 +107,7 @@ impl Netlink {
 
     /// The messages that answer `request`, sent as a dump.
     pub(super) fn dump(
-        &mut self,
-        request: &NfTablesMessage,
+        &mut self, request: &NfTablesMessage,
     ) -> Result<Vec<NfTablesMessage>, Errno> {
         again(|| self.ask(inner(request.clone()), NLM_F_DUMP)).map(tables)
     }
@@ -118,35 +117,28 @@ impl Netlink {
     }
 
     pub(super) fn connections(
-        &mut self,
-        request: &ConntrackMessage,
+        &mut self, request: &ConntrackMessage,
     ) -> Result<Vec<NetfilterMessage>, Errno> {
         again(|| self.ask(track(NetfilterProtoFamily::Unspec, request), NLM_F_DUMP))
     }
 
     /// Changes one connection; ENOENT if it does not exist.
     pub(super) fn order(
-        &mut self,
-        family: NetfilterProtoFamily,
-        order: &ConntrackMessage,
+        &mut self, family: NetfilterProtoFamily, order: &ConntrackMessage,
     ) -> Result<(), Errno> {
         again(|| self.ask(track(family, order), NLM_F_ACK)).map(drop)
     }
 
     /// Creates a connection's entry; EEXIST if it exists.
     pub(super) fn create(
-        &mut self,
-        family: NetfilterProtoFamily,
-        order: &ConntrackMessage,
+        &mut self, family: NetfilterProtoFamily, order: &ConntrackMessage,
     ) -> Result<(), Errno> {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         again(|| self.ask(track(family, order), flags)).map(drop)
     }
 
     fn ask(
-        &mut self,
-        request: NetfilterMessage,
-        flags: u16,
+        &mut self, request: NetfilterMessage, flags: u16,
     ) -> Result<Vec<NetfilterMessage>, Errno> {
         let mut buffer = Vec::new();
         self.push(&mut buffer, request, flags);

@@ -41,10 +41,7 @@ pub struct Trace {
 
 /// Traces `packet` through all chains of `hook` except those of the table `ours`.
 pub fn trace_packet(
-    snapshot: &RulesetSnapshot,
-    hook: &str,
-    ours: &str,
-    packet: &TracedPacket,
+    snapshot: &RulesetSnapshot, hook: &str, ours: &str, packet: &TracedPacket,
 ) -> Trace {
     let mut tracer = Tracer { snapshot, packet, possible: Vec::new() };
     let mut dropped = None;
@@ -124,11 +121,7 @@ impl Tracer<'_> {
 
     /// The exit for a verdict; `None` if the packet goes on to the next rule.
     fn exit(
-        &mut self,
-        verdict: &Value,
-        chain: &Chain,
-        here: String,
-        depth: usize,
+        &mut self, verdict: &Value, chain: &Chain, here: String, depth: usize,
     ) -> Option<ChainExit> {
         let (word, body) = verdict.as_object()?.iter().next()?;
         match word.as_str() {

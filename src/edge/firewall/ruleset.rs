@@ -42,9 +42,7 @@ pub struct GuardPlan {
 impl GuardPlan {
     /// The plan for these settings. Fails if the table's name would need quotes in nft's syntax.
     pub fn new(
-        settings: &FirewallSettings,
-        services: &[Service],
-        knock: &KnockSettings,
+        settings: &FirewallSettings, services: &[Service], knock: &KnockSettings,
     ) -> Result<GuardPlan, Fault> {
         let mut plan = GuardPlan {
             table: table_name(&settings.table)?,

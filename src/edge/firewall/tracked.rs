@@ -47,8 +47,7 @@ pub(super) struct Tracked {
 
 /// The connections that match `filter` in the kernel; those without ports are left out.
 pub(super) fn tracked(
-    netlink: &mut Netlink,
-    filter: &[ConntrackAttribute],
+    netlink: &mut Netlink, filter: &[ConntrackAttribute],
 ) -> Result<Vec<Tracked>, Fault> {
     let mut found = Vec::new();
     let request = ConntrackMessage::Get(filter.to_vec());

@@ -150,9 +150,7 @@ fn rename(disk: &mut dyn Disk) -> io::Result<()> {
 /// Every start rewrites it. So later reads return the disk's content, not a cache's from before a
 /// failed sync, and a torn tail is gone.
 pub(super) fn reopen(
-    mut disk: Box<dyn Disk>,
-    now: Wall,
-    shown: &str,
+    mut disk: Box<dyn Disk>, now: Wall, shown: &str,
 ) -> Result<(Appender, Recovered), Fault> {
     let reading = |error| fault(shown, "reading", error);
     let writing = |error| fault(shown, "writing", error);

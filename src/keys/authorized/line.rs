@@ -133,11 +133,7 @@ impl LineOptions {
 
     /// Sets one option. True if it was set before.
     fn set(
-        &mut self,
-        file: SourceText<'_>,
-        at: usize,
-        key: &str,
-        value: &str,
+        &mut self, file: SourceText<'_>, at: usize, key: &str, value: &str,
     ) -> Result<bool, Fault> {
         let (what, remedy) = match key {
             "services" => {

@@ -126,10 +126,7 @@ impl Gateway {
 }
 
 fn serve(
-    socket: &UdpSocket,
-    today: u64,
-    mut behaviour: Behaviour,
-    stopped: &Receiver<()>,
+    socket: &UdpSocket, today: u64, mut behaviour: Behaviour, stopped: &Receiver<()>,
 ) -> Vec<Request> {
     let keys = GatewayKeys { gateway: GATEWAY_ID, realm: realm(), current: pair(), other: None };
     let client_keys = master().client_keys(CLIENT);

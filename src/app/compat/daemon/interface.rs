@@ -33,9 +33,7 @@ pub(super) fn open(conf: &KnockdConf, interface: &str) -> Result<(Link, Vec<ToLi
 
 /// Opens the capture socket: filtered and locked, but not yet bound.
 pub(super) fn capture(
-    conf: &KnockdConf,
-    interface: &str,
-    link: &Link,
+    conf: &KnockdConf, interface: &str, link: &Link,
 ) -> Result<Vec<ToListener>, String> {
     if let LinkKind::Other(_) = link.kind {
         return Ok(Vec::new());
@@ -102,10 +100,7 @@ pub(super) enum TracedFamilies {
 
 /// Prints the filter for `doors`, if `-D` is given.
 pub(super) fn trace_filter(
-    options: &KnockdOptions,
-    doors: &[Door],
-    link: &Link,
-    families: TracedFamilies,
+    options: &KnockdOptions, doors: &[Door], link: &Link, families: TracedFamilies,
 ) {
     if !options.debug {
         return;
@@ -122,8 +117,7 @@ pub(super) fn trace_filter(
 ///
 /// COMPAT: knockd knows IPv6 on Ethernet only, and reports every such packet elsewhere.
 pub(super) fn doors_of<'a>(
-    options: &KnockdOptions,
-    link: &'a Link,
+    options: &KnockdOptions, link: &'a Link,
 ) -> (Ipv6, impl Iterator<Item = IpAddr> + use<'a>) {
     let ipv6 = match (options.only_ipv4, link.kind) {
         (true, _) => Ipv6::Ignored,
@@ -134,8 +128,7 @@ pub(super) fn doors_of<'a>(
 }
 
 fn addresses<'a>(
-    options: &KnockdOptions,
-    link: &'a Link,
+    options: &KnockdOptions, link: &'a Link,
 ) -> impl Iterator<Item = IpAddr> + use<'a> {
     let only_ipv4 = options.only_ipv4;
     link.addresses.iter().copied().filter(move |address| address.is_ipv4() || !only_ipv4)

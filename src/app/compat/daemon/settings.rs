@@ -39,10 +39,7 @@ impl BasePaths {
 /// Reads the configuration, with knockd's error messages. `log` gets the lines that only a reload
 /// logs.
 pub(super) fn read(
-    paths: &BasePaths,
-    options: &KnockdOptions,
-    interface_given: bool,
-    log: &mut dyn FnMut(String),
+    paths: &BasePaths, options: &KnockdOptions, interface_given: bool, log: &mut dyn FnMut(String),
 ) -> Result<KnockdConf, String> {
     let text = match std::fs::read(paths.find(Path::new(&options.config))) {
         Ok(text) => text,
@@ -120,16 +117,14 @@ mod tests {
     /// Reads `text` from a file in a directory that may hold more; the result and what a reload
     /// would log.
     fn read_text(
-        folder: &tempfile::TempDir,
-        text: &str,
+        folder: &tempfile::TempDir, text: &str,
     ) -> (Result<KnockdConf, String>, Vec<String>) {
         std::fs::write(folder.path().join("k.conf"), text).unwrap();
         read_file(folder, "k.conf")
     }
 
     fn read_file(
-        folder: &tempfile::TempDir,
-        name: &str,
+        folder: &tempfile::TempDir, name: &str,
     ) -> (Result<KnockdConf, String>, Vec<String>) {
         let paths = BasePaths { start: folder.path().to_owned() };
         let options = KnockdOptions { config: name.into(), ..KnockdOptions::default() };

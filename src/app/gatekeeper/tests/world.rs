@@ -399,10 +399,7 @@ impl World {
 
     /// A knock as this listener would hand it over, with a ticket of its own.
     pub(super) fn handed(
-        &mut self,
-        id: ListenerId,
-        person: Person,
-        request: &Request,
+        &mut self, id: ListenerId, person: Person, request: &Request,
     ) -> HandedKnock {
         let ticket = self.ticket(id);
         let rows = &self.listeners[&id].rows;
@@ -587,10 +584,7 @@ fn text(command: &CommandLine) -> String {
 }
 
 fn begin(
-    clock: &Rc<Cell<Now>>,
-    kernel: &Rc<RefCell<Kernel>>,
-    files: &Files,
-    disk: &MemoryDisk,
+    clock: &Rc<Cell<Now>>, kernel: &Rc<RefCell<Kernel>>, files: &Files, disk: &MemoryDisk,
 ) -> Result<Gatekeeper, Fault> {
     let started = clock.get();
     let (state, recovered) = State::on_disk(Box::new(disk.clone()), started.wall)?;

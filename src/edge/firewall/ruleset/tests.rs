@@ -7,10 +7,7 @@ use crate::core::service::Forward;
 use crate::core::types::ServiceName;
 
 fn plan(
-    table: &str,
-    ports: &[Port],
-    silent: bool,
-    break_glass: &[&str],
+    table: &str, ports: &[Port], silent: bool, break_glass: &[&str],
 ) -> Result<GuardPlan, Fault> {
     let settings = FirewallSettings {
         table: table.into(),
