@@ -2,8 +2,9 @@
 .POSIX:
 SHELL = /bin/sh
 SECONDS = 5
+MINUTES = 60
 
-.PHONY: all build demo test attacks compat bench e2e fuzz model mutants systemd man setup install install-knockd clean install-units
+.PHONY: all build demo test attacks compat bench soak e2e fuzz model mutants systemd man setup install install-knockd clean install-units
 
 all: build
 
@@ -30,6 +31,10 @@ compat:
 ## Classic doors beside the real knockd: docs/benchmarks.md. Some six minutes; says little on a busy machine.
 bench: setup
 	tools/in-namespaces cargo bench --locked --bench classic
+
+## An hour of grants, reloads, repairs and junk at once: docs/benchmarks.md. Fails if a knock is lost or memory grows.
+soak: setup
+	tools/in-namespaces cargo bench --locked --bench soak -- $(MINUTES)
 
 ## Only the tests that need namespaces.
 e2e: setup
