@@ -20,7 +20,7 @@ demo: setup
 test:
 	tools/test
 
-## The 26 attacks of tests/ATTACKS: what is tried, by which test, and whether it holds. Part of `make test`.
+## The 32 attacks of tests/ATTACKS: what is tried, by which test, and whether it holds. Part of `make test`.
 attacks: setup
 	tools/attacks
 
