@@ -25,11 +25,6 @@ fn resolve(wanted: &[String], defaults: &[String]) -> Vec<String> {
     names
 }
 
-/// True if the default route decides which interfaces are captured.
-pub(super) fn follows_default_route(settings: &Settings) -> bool {
-    settings.knock.interfaces.iter().any(|word| word == DEFAULT_ROUTE)
-}
-
 /// The fault if the configuration needs a default route and there is none.
 pub(super) fn no_default_route() -> Fault {
     Fault::new(

@@ -179,6 +179,11 @@ fn notes(settings: &Settings, clients: usize) -> Vec<String> {
     if !settings.services.is_empty() && clients == 0 {
         notes.push("no client is enrolled yet: `toctocd client add`".to_owned());
     }
+    for prefix in &settings.knock.also_grant {
+        notes.push(format!(
+            "[knock] also_grant: {prefix} is granted even if it is a router's address that everybody shares"
+        ));
+    }
     for service in &settings.services {
         notes.extend(wide_notes(service));
     }

@@ -2,15 +2,17 @@
 //! `core::door::weakness` for weak doors, and `app::load` for refused settings.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::load::GatewayConfig;
 use super::printed_guard;
 use crate::config::Settings;
+use crate::core::address::{AddressScope, reach};
 use crate::core::door::Door;
 use crate::core::door::weakness::{DoorContext, WHOLE_ECHO, Weakness, badly_placed, weaknesses};
 use crate::core::types::{Port, Proto};
 use crate::edge::command::is_program;
-use crate::edge::proc_net;
+use crate::edge::{addresses, proc_net};
 
 /// All warnings about `loaded` on this machine in its current state.
 pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
@@ -18,6 +20,10 @@ pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
     all.extend(leads_nowhere(&loaded.settings, proc_net::forwarding()));
     all.extend(starts_nothing(&loaded.settings, is_program));
     all.extend(printed_guard::problem(&loaded.settings));
+    if proc_net::in_container() {
+        let own = addresses::own().unwrap_or_default();
+        all.extend(behind_a_proxy(own.iter().map(|own| own.address), &proc_net::routers()));
+    }
     all
 }
 
@@ -111,6 +117,19 @@ fn starts_nothing(settings: &Settings, is_program: impl Fn(&str) -> bool) -> Vec
         }
     }
     warnings
+}
+
+/// The warning for a container whose addresses are private and whose host is its router.
+fn behind_a_proxy(
+    mut own: impl Iterator<Item = IpAddr>, routers: &BTreeSet<IpAddr>,
+) -> Option<String> {
+    if routers.is_empty() || own.any(|ip| reach(ip) == AddressScope::Global) {
+        return None;
+    }
+    let text = "this is a container: if a proxy publishes its ports (docker-proxy, rootlesskit, \
+        kube-proxy), everybody arrives from one address, and one grant is for everybody. Use the \
+        host's network, or make sure that `toctoc probe` from outside shows the client's own address";
+    Some(text.to_owned())
 }
 
 fn sentence(door: &str, weakness: &Weakness) -> String {
@@ -215,6 +234,17 @@ mod tests {
             assert!(sentence.starts_with("door [web]: ") && sentence.contains(said), "{sentence}");
             assert!(!sentence.contains("  ") && !sentence.ends_with('.'), "{sentence}");
         }
+    }
+
+    #[test]
+    fn a_container_that_may_be_behind_a_proxy_is_warned_of() {
+        let warned = |own: &[&str], routers: &[&str]| {
+            let routers = routers.iter().map(|ip| ip.parse().unwrap()).collect();
+            behind_a_proxy(own.iter().map(|ip| ip.parse().unwrap()), &routers).is_some()
+        };
+        assert!(warned(&["127.0.0.1", "172.17.0.2"], &["172.17.0.1"]));
+        assert!(!warned(&["127.0.0.1", "172.17.0.2"], &[]), "nothing comes from outside");
+        assert!(!warned(&["172.17.0.1", "2001:db8::1"], &["fe80::1"]), "the host's network");
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub fn knock() -> KnockSettings {
         burst: 64,
         per_second: 4,
         max_grants: 16,
+        also_grant: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use crate::core::door::{Door, Step, TcpFlags};
+use crate::core::prefix::Prefix;
 pub use crate::core::service::{
     Client, DisconnectPolicy, Forward, GrantKind, Mode, Service, ServiceCommands, SourceRule,
 };
@@ -66,6 +67,8 @@ pub struct KnockSettings {
     pub burst: u32,
     pub per_second: u32,
     pub max_grants: u32,
+    #[serde(skip)] // `print` has the texts
+    pub also_grant: Vec<Prefix>,
 }
 
 /// Section `[firewall]`.

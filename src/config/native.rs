@@ -11,13 +11,14 @@ use toml::Spanned;
 use super::{FirewallSettings, GatewaySettings, KnockSettings, Settings, defaults};
 use crate::core::address::is_host;
 use crate::core::diagnostic::{SourceText, printable};
+use crate::core::prefix::Prefix;
 use crate::core::types::Fault;
 use doors::doors;
 pub use doors::{OWN_SEQUENCE, flag_words};
 pub use parts::{ConfigPart, PARTS};
 use raw::{At, List, RawFirewall, RawGateway, RawKnock, RawPart, RawSettings};
-use services::services;
 pub use services::{CUTS, FORMS, MAX_SERVICES, MODES, SOURCES};
+use services::{PREFIX, services};
 
 mod commands;
 mod doors;
@@ -110,7 +111,20 @@ fn knock(file: SourceText<'_>, raw: RawKnock) -> Result<KnockSettings, Fault> {
         burst: number(file, raw.burst, "burst", 1..=10_000, default.burst)?,
         per_second: number(file, raw.per_second, "per_second", 1..=10_000, default.per_second)?,
         max_grants: number(file, raw.max_grants, "max_grants", 1..=65_535, default.max_grants)?,
+        also_grant: also_grant(file, raw.also_grant.unwrap_or_default())?,
     })
+}
+
+fn also_grant(file: SourceText<'_>, list: List) -> Result<Vec<Prefix>, Fault> {
+    let mut prefixes = Vec::new();
+    for text in list {
+        let Some(prefix) = Prefix::parse(text.get_ref()) else {
+            let what = format!("`{}` is not a prefix for `also_grant`", printable(text.get_ref()));
+            return Err(file.complain(text.span().start, what, PREFIX));
+        };
+        prefixes.push(prefix);
+    }
+    Ok(prefixes)
 }
 
 fn interfaces(file: SourceText<'_>, list: Spanned<List>) -> Result<Vec<String>, Fault> {

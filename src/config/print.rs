@@ -74,7 +74,11 @@ fn write(settings: &Settings, comments: bool) -> String {
 fn values(name: &str, settings: &Settings) -> Table {
     match name {
         "gateway" => table(&settings.gateway),
-        "knock" => table(&settings.knock),
+        "knock" => {
+            let mut knock = table(&settings.knock);
+            knock.insert("also_grant".to_owned(), texts(&settings.knock.also_grant));
+            knock
+        }
         "firewall" => {
             let mut firewall = table(&settings.firewall);
             firewall.insert("mode".to_owned(), word(&MODES, &settings.firewall.mode));

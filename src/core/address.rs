@@ -37,7 +37,7 @@ pub fn as_text(ip: IpAddr) -> String {
 }
 
 /// The range in which an address means the same machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AddressScope {
     Global,
     /// One organisation: RFC 1918, RFC 6598, ULA.

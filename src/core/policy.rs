@@ -9,7 +9,7 @@ use super::door::Door;
 use super::grant::{ActiveGrant, GrantEnd, GrantKey, Holder};
 use super::grants::{GRANTS, Grants};
 use super::knock::{KnockKind, Ports, Status};
-use super::prefix::Span;
+use super::prefix::{Prefix, Span};
 use super::replay::{Fresh, Refused, Replay, ReplayDecision};
 use super::reply::{PendingReply, Reply};
 use super::service::{AddressProof, Client, Service, ServiceCommands, SourceRule};
@@ -29,6 +29,11 @@ pub struct Policy {
     clients: BTreeMap<ClientId, Client>,
     max_grants: u32,
     own: BTreeSet<Source>,
+    /// True for IPv4 and for IPv6 if this machine has public addresses only.
+    only_public: [bool; 2],
+    /// Addresses that a device in front of this machine may give to everybody's packets.
+    shared: BTreeSet<Source>,
+    also_grant: Vec<Prefix>,
     /// Pairs of a door and the service that it grants.
     doors: BTreeSet<(Holder, ServiceName)>,
 }
@@ -40,13 +45,18 @@ impl Policy {
         services: Vec<Service>, clients: Vec<Client>, max_grants: u32,
         own: impl IntoIterator<Item = Source>,
     ) -> Self {
-        Self {
+        let mut policy = Self {
             services: services.into_iter().map(|service| (service.name, service)).collect(),
             clients: clients.into_iter().map(|client| (client.id, client)).collect(),
             max_grants,
-            own: own.into_iter().collect(),
+            own: BTreeSet::new(),
+            only_public: [false; 2],
+            shared: BTreeSet::new(),
+            also_grant: Vec::new(),
             doors: BTreeSet::new(),
-        }
+        };
+        policy.set_own(own);
+        policy
     }
 
     /// The same rules with these doors. Only what one of them grants may go on after a reload.
@@ -59,8 +69,25 @@ impl Policy {
         self
     }
 
+    /// The same rules, but addresses in these prefixes are granted even if many people may share
+    /// them.
+    pub fn with_also_granted(mut self, prefixes: &[Prefix]) -> Self {
+        self.also_grant = prefixes.to_vec();
+        self
+    }
+
     pub fn set_own(&mut self, own: impl IntoIterator<Item = Source>) {
         self.own = own.into_iter().collect();
+        self.only_public = [false, true].map(|v6| {
+            let own = self.own.iter().filter(|own| own.ip().is_ipv6() == v6);
+            let scopes: BTreeSet<_> = own.map(|own| reach(own.ip())).collect();
+            scopes.contains(&AddressScope::Global) && !scopes.contains(&AddressScope::Private)
+        });
+    }
+
+    /// `shared`: the routers of this machine, and its public addresses that are on another one.
+    pub fn set_shared(&mut self, shared: impl IntoIterator<Item = Source>) {
+        self.shared = shared.into_iter().collect();
     }
 
     /// An enrolled client, for `Authentic::verify`. An expired client is unknown.
@@ -184,11 +211,21 @@ impl Policy {
         rule.admits(address_proof(authentic), address, Span::Host) && self.grantable(address)
     }
 
-    /// True if a peer elsewhere can have this address.
+    /// True if one peer elsewhere can have this address.
     fn grantable(&self, source: Source) -> bool {
-        matches!(reach(source.ip()), AddressScope::Global | AddressScope::Private)
+        let scope = reach(source.ip());
+        matches!(scope, AddressScope::Global | AddressScope::Private)
             && !embeds_ipv4(source)
             && !self.own.contains(&source)
+            && (!self.may_be_everybody(source, scope)
+                || self.also_grant.iter().any(|prefix| prefix.contains(source)))
+    }
+
+    /// True if something in front of this machine may replace everybody's address by this one: then
+    /// a grant for it would open the port to everybody.
+    fn may_be_everybody(&self, source: Source, scope: AddressScope) -> bool {
+        let only_public = self.only_public[usize::from(source.ip().is_ipv6())];
+        self.shared.contains(&source) || (scope == AddressScope::Private && only_public)
     }
 
     fn admit(&self, now: Now, client: &Client, fresh: Fresh, grants: &mut Grants) -> Decision {

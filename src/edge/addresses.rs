@@ -8,12 +8,31 @@ use std::os::fd::{AsFd, BorrowedFd};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
+use socket2::{SockFilter, SockRef};
 
 use crate::core::types::Fault;
 
 /// Multicast groups of linux/rtnetlink.h.
-const ADDRESSES: u32 = (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
-const ROUTES: u32 = (libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE) as u32;
+const GROUPS: u32 = (libc::RTMGRP_IPV4_IFADDR
+    | libc::RTMGRP_IPV6_IFADDR
+    | libc::RTMGRP_IPV4_ROUTE
+    | libc::RTMGRP_IPV6_ROUTE) as u32;
+
+/// Drops reports about all routes but default ones: on a router they come all the time.
+const FILTER: [SockFilter; 7] = [
+    SockFilter::new(0x28, 0, 0, 4), // load nlmsg_type
+    SockFilter::new(0x15, 1, 0, as_loaded(libc::RTM_NEWROUTE)),
+    SockFilter::new(0x15, 0, 2, as_loaded(libc::RTM_DELROUTE)),
+    SockFilter::new(0x30, 0, 0, 17), // load rtm_dst_len
+    SockFilter::new(0x15, 0, 1, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX), // accept
+    SockFilter::new(0x06, 0, 0, 0),        // drop
+];
+
+/// A number in this machine's byte order, as a filter loads it.
+const fn as_loaded(number: u16) -> u32 {
+    number.to_be() as u32
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LocalAddress {
@@ -59,25 +78,24 @@ pub fn interfaces_up() -> BTreeSet<String> {
     up
 }
 
-/// Reports changes of addresses, and of routes if asked to.
+/// Reports changes of addresses and default routes.
 pub struct AddressWatch {
     socket: Socket,
 }
 
 impl AddressWatch {
-    /// Starts watching. Ask for `routes` only if needed: on a router they change all the time.
-    pub fn start(routes: bool) -> Result<AddressWatch, Fault> {
-        let socket = Self::open(if routes { ADDRESSES | ROUTES } else { ADDRESSES });
-        let socket = socket.map_err(|error| {
+    pub fn start() -> Result<AddressWatch, Fault> {
+        let socket = Self::open().map_err(|error| {
             let what = format!("cannot watch for address changes: {error}");
             Fault::new(what, "the kernel needs CONFIG_NETLINK")
         })?;
         Ok(AddressWatch { socket })
     }
 
-    fn open(groups: u32) -> io::Result<Socket> {
+    fn open() -> io::Result<Socket> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, groups))?;
+        SockRef::from(&socket).attach_filter(&FILTER)?;
+        socket.bind(&SocketAddr::new(0, GROUPS))?;
         socket.set_non_blocking(true)?;
         Ok(socket)
     }
@@ -114,6 +132,6 @@ mod tests {
         assert!(interfaces_up().contains("lo"));
         let own = own().unwrap();
         assert!(own.iter().any(|one| one.loopback && one.address.is_loopback()), "{own:?}");
-        assert!(!AddressWatch::start(false).unwrap().changed());
+        assert!(!AddressWatch::start().unwrap().changed());
     }
 }

@@ -1,4 +1,5 @@
-//! The kernel's tables under /proc/net: listening ports, connections, default routes, forwarding.
+//! The kernel's tables under /proc/net: listening ports, connections, routes, forwarding. Also: signs
+//! of a container.
 //!
 //! Read as text, from the namespace of the calling thread. These tables have had their form for
 //! twenty years, and a crate that reads IPv6 routes would bring a whole netlink stack.
@@ -6,11 +7,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use crate::core::types::{Port, Proto};
 
-/// Flags of linux/route.h: the route is in force; it rejects.
+/// Flags of linux/route.h: the route is in force; it has a next hop; it rejects.
 const UP: u32 = 0x1;
+const GATEWAY: u32 = 0x2;
 const REJECT: u32 = 0x200;
 /// Socket states. An unconnected UDP socket, which receives from everybody, is in CLOSE.
 const ESTABLISHED: u8 = 0x01;
@@ -43,11 +46,23 @@ pub fn default_interfaces() -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
+/// The next hops of all routes.
+pub fn routers() -> BTreeSet<IpAddr> {
+    next_hops_v4(&read("route")).chain(next_hops_v6(&read("ipv6_route"))).collect()
+}
+
 /// True for each of IPv4 and IPv6 if this machine forwards packets.
 pub fn forwarding() -> [bool; 2] {
     ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(|name| {
         fs::read_to_string(format!("/proc/sys/net/{name}")).is_ok_and(|text| text.trim() != "0")
     })
+}
+
+/// True if a container manager left its usual signs.
+pub fn in_container() -> bool {
+    let files = ["/.dockerenv", "/run/.containerenv", "/run/systemd/container"];
+    files.iter().any(|file| Path::new(file).exists())
+        || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
 fn read(table: &str) -> String {
@@ -66,18 +81,21 @@ fn socket_row(line: &str) -> Option<(SocketAddr, SocketAddr, u8)> {
 /// An IPv4-mapped address of an IPv6 socket is plain IPv4 on the wire.
 fn parse_end(text: &str) -> Option<SocketAddr> {
     let (address, number) = text.split_once(':')?;
+    Some(SocketAddr::new(parse_address(address)?, u16::from_str_radix(number, 16).ok()?))
+}
+
+/// An address in words of this machine's own byte order, eight digits each.
+fn parse_address(text: &str) -> Option<IpAddr> {
     let mut octets = Vec::new();
-    // Each group of eight digits is a word in this machine's own byte order.
-    for start in (0..address.len()).step_by(8) {
-        let word = u32::from_str_radix(address.get(start..start + 8)?, 16).ok()?;
+    for start in (0..text.len()).step_by(8) {
+        let word = u32::from_str_radix(text.get(start..start + 8)?, 16).ok()?;
         octets.extend(word.to_ne_bytes());
     }
-    let ip = match octets.len() {
-        4 => IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?)),
-        16 => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)).to_canonical(),
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, u16::from_str_radix(number, 16).ok()?))
+    match octets.len() {
+        4 => Some(IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?))),
+        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?).to_canonical()),
+        _ => None,
+    }
 }
 
 fn listeners(table: &str, proto: Proto) -> Vec<Port> {
@@ -107,7 +125,17 @@ fn defaults_v4(table: &str) -> impl Iterator<Item = &str> {
     table.lines().skip(1).filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().take(8).collect();
         match words[..] {
-            [name, "00000000", _, flags, _, _, _, "00000000"] if is_in_force(flags) => Some(name),
+            [name, "00000000", _, flags, _, _, _, "00000000"] if has(flags, UP) => Some(name),
+            _ => None,
+        }
+    })
+}
+
+fn next_hops_v4(table: &str) -> impl Iterator<Item = IpAddr> {
+    table.lines().skip(1).filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().take(4).collect();
+        match words[..] {
+            [_, _, next, flags] if has(flags, UP | GATEWAY) => parse_address(next),
             _ => None,
         }
     })
@@ -118,14 +146,29 @@ fn defaults_v6(table: &str) -> impl Iterator<Item = &str> {
     table.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
-            [_, "00", _, "00", _, _, _, _, flags, name] if is_in_force(flags) => Some(name),
+            [_, "00", _, "00", _, _, _, _, flags, name] if has(flags, UP) => Some(name),
             _ => None,
         }
     })
 }
 
-fn is_in_force(flags: &str) -> bool {
-    u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & UP != 0 && flags & REJECT == 0)
+/// The same columns; the address is in network order.
+fn next_hops_v6(table: &str) -> impl Iterator<Item = IpAddr> {
+    table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            [_, _, _, _, next, _, _, _, flags, _] if has(flags, UP | GATEWAY) => {
+                let bits = u128::from_str_radix(next, 16).ok()?;
+                Some(Ipv6Addr::from_bits(bits).to_canonical())
+            }
+            _ => None,
+        }
+    })
+}
+
+/// True if a route has all of `wanted` and does not reject.
+fn has(flags: &str, wanted: u32) -> bool {
+    u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & (wanted | REJECT) == wanted)
 }
 
 #[cfg(test)]
@@ -190,5 +233,24 @@ eth1\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
             + &row("00", "00200200", "lo")
             + &row("40", "00000001", "eth1");
         assert_eq!(defaults_v6(&v6).collect::<Vec<_>>(), ["wlan0"]);
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn next_hops_are_those_of_all_routes_in_force() {
+        let v4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask
+eth0\t00000000\t0102000A\t0003\t0\t0\t100\t00000000
+eth0\t0007A8C0\t0702000A\t0003\t0\t0\t0\t00FFFFFF
+eth0\t0008A8C0\t0802000A\t0203\t0\t0\t0\t00FFFFFF
+eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\n";
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(next_hops_v4(v4).collect::<Vec<_>>(), [ip("10.0.2.1"), ip("10.0.2.7")]);
+        let zero = "0".repeat(32);
+        let router = "fd900000000000000000000000000001";
+        let v6 = format!(
+            "{zero} 00 {zero} 00 {router} 00000400 00000001 00000000 00000003 eth0\n\
+             {zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00200200 lo\n"
+        );
+        assert_eq!(next_hops_v6(&v6).collect::<Vec<_>>(), [ip("fd90::1")]);
     }
 }

@@ -341,7 +341,7 @@ fn doors_that_do_not_exist_and_impossible_addresses_open_nothing() {
             &mut pipe,
             ToGatekeeper::Completed { door: 0, source: impossible.parse().unwrap() },
         );
-        gate.daemon().wait_for("side: not granted: this address can never be granted");
+        gate.daemon().wait_for("side: not granted: this is not the address of one other machine");
     }
     // Numbers of captures and clients that do not exist.
     send_message(&mut pipe, ToGatekeeper::Down { capture: 9 });

@@ -11,7 +11,11 @@ const DOOR: &str =
 
 fn listening_on(interfaces: &str) -> Gate {
     let gate = Gate::new(|config| {
-        config.replace("interfaces = [\"any\"]", &format!("interfaces = {interfaces}")) + DOOR
+        // Here the hosts that knock are also the gateway's routers.
+        config
+            .replace("interfaces = [\"any\"]", &format!("interfaces = {interfaces}"))
+            .replace("also_grant = []", "also_grant = [\"10.90.0.0/16\", \"fd90::/16\"]")
+            + DOOR
     });
     gate.edit_config(|config| {
         assert!(config.contains(interfaces), "{config}");

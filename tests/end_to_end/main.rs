@@ -24,6 +24,7 @@ mod hands;
 mod hanging;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod in_front;
 mod interfaces;
 mod kept;
 mod knockd;

@@ -268,16 +268,7 @@ pub fn services(ports: &[Port]) -> Vec<Service> {
 }
 
 pub fn knock() -> KnockSettings {
-    KnockSettings {
-        port: KNOCK,
-        interfaces: vec!["any".into()],
-        silent: true,
-        max_age: 30,
-        max_ahead: 10,
-        burst: 64,
-        per_second: 4,
-        max_grants: 16,
-    }
+    defaults::knock()
 }
 
 /// The TCP service at `ip`.

@@ -435,14 +435,11 @@ fn every_attack_of_the_table_has_its_tests() {
     {
         match line.strip_prefix("    ") {
             None => {
-                row += 1;
-                if named == 0
-                    || !line.starts_with(&format!("{row} "))
-                    || line.matches(" | ").count() != 1
-                {
+                let number = line.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
+                if named == 0 || number <= row || line.matches(" | ").count() != 1 {
                     faults.push(format!("row {row}: {line}"));
                 }
-                named = 0;
+                (row, named) = (number, 0);
             }
             Some(test) => {
                 named += 1;
@@ -455,7 +452,7 @@ fn every_attack_of_the_table_has_its_tests() {
             }
         }
     }
-    assert!(row == 26 && named > 0, "26 rows, not {row}");
+    assert!((26..=32).contains(&row) && named > 0, "32 rows, not {row}");
     report("tests/ATTACKS:", &faults);
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::Gatekeeper;
 use super::events::{Lane, ListenerId, Task};
+use super::knocks::NEVER_GRANTED;
 use crate::app::warnings::NEXT_IS_SHIPPED;
 use crate::core::door::{Door, is_shipped};
 use crate::core::grants::GrantEnd;
@@ -230,7 +231,7 @@ impl Gatekeeper {
 
 fn why_not(status: Status) -> &'static str {
     match status {
-        Status::Address => "this address can never be granted",
+        Status::Address => NEVER_GRANTED,
         Status::Full => "too many live grants",
         _ => "its service is not configured",
     }

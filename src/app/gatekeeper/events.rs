@@ -2,6 +2,7 @@
 //! the events and carries out the outputs; tests do both by hand.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::app::listener_process::{ListenerReady, ListenerStart};
@@ -66,6 +67,8 @@ pub(super) struct Network {
     pub(super) addresses: Vec<LocalAddress>,
     /// Interfaces of the default routes.
     pub(super) default_routes: Vec<String>,
+    /// Next hops of all routes.
+    pub(super) routers: BTreeSet<IpAddr>,
     /// Interfaces that are up.
     pub(super) up: BTreeSet<String>,
 }
@@ -90,8 +93,6 @@ pub(super) enum Output {
     Reply(SessionId, ControlResponse),
     /// Read addresses, routes and interfaces; [`Event::Network`] follows.
     LookAtNetwork,
-    /// Watch the addresses, and also the routes if true. [`Event::Network`] follows each change.
-    FollowRoutes(bool),
     /// Report ready to the service manager.
     TellReady,
 }

@@ -1,6 +1,7 @@
 //! The configuration in force, the last known state of the machine's network, and display names of
 //! clients and doors.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,6 +62,13 @@ impl InForce {
         self.all_rights
     }
 
+    /// Addresses that a device in front of this machine may give to everybody's packets: its
+    /// routers, and its public addresses if that device has them.
+    pub(super) fn shared(&self) -> BTreeSet<Source> {
+        let public = self.settings().gateway.addresses.iter().filter_map(|text| text.parse().ok());
+        self.network.routers.iter().copied().chain(public).map(Source::new).collect()
+    }
+
     pub(super) fn set_network(&mut self, network: Network) {
         self.network = network;
     }
@@ -96,8 +104,12 @@ impl InForce {
     pub(super) fn policy(&self) -> Policy {
         let settings = self.settings();
         let clients = self.config().clients.clone();
-        Policy::new(settings.services.clone(), clients, settings.knock.max_grants, self.own())
-            .with_doors(&settings.doors)
+        let mut policy =
+            Policy::new(settings.services.clone(), clients, settings.knock.max_grants, self.own())
+                .with_doors(&settings.doors)
+                .with_also_granted(&settings.knock.also_grant);
+        policy.set_shared(self.shared());
+        policy
     }
 
     /// The client's name, or its id if it is unknown.

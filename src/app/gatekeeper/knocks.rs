@@ -216,6 +216,9 @@ impl Gatekeeper {
             }
             (Status::Closed, _) => format!("{client}: {service} closed, asked from {from}"),
             (Status::Observed, _) => format!("{client}: probe from {from}"),
+            (Status::Address, _) if reply.address == from => {
+                format!("{client}: refused from {from}: {NEVER_GRANTED}")
+            }
             (status, _) => format!("{client}: refused from {from}: {}", reason(status)),
         };
         self.out.log(text);
@@ -259,6 +262,10 @@ fn elements_of(key: &GrantKey, changes: &[Change]) -> Vec<Element> {
     }
     elements
 }
+
+/// The reason why an address that was named truthfully is not granted.
+pub(super) const NEVER_GRANTED: &str = "this is not the address of one other machine, or a device \
+    in front of this one may give it to everybody (docs/firewall.md, `also_grant`)";
 
 fn reason(status: Status) -> &'static str {
     match status {

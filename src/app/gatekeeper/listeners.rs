@@ -461,6 +461,7 @@ impl Gatekeeper {
             }
         }
         self.in_force.set_network(network);
+        self.policy.set_shared(self.in_force.shared());
         self.find_interfaces(now);
     }
 

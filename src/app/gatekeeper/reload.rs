@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::Gatekeeper;
 use super::events::{Output, Task};
 use super::guard::GuardWork;
-use crate::app::interfaces;
 use crate::app::output::count;
 use crate::app::prepare::Prepared;
 use crate::config::Settings;
@@ -127,7 +126,6 @@ impl Gatekeeper {
         self.reload.step = ReloadStep::Idle;
         let old = self.in_force.replace(prepared);
         let settings = self.in_force.settings();
-        self.out.push(Output::FollowRoutes(interfaces::follows_default_route(settings)));
         self.guard.use_settings(&settings.firewall);
         self.policy = self.in_force.policy();
         let new = Arc::clone(self.in_force.prepared());

@@ -11,10 +11,8 @@ use nix::sys::stat::Mode;
 
 use super::Gatekeeper;
 use super::events::{Event, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult};
-use crate::app::interfaces;
 use crate::app::listener_process::{ListenerProcess, Progress};
 use crate::app::prepare;
-use crate::config::Settings;
 use crate::core::types::{Fault, Reject};
 use crate::edge::addresses::{self, AddressWatch};
 use crate::edge::command::Runner;
@@ -70,17 +68,12 @@ pub(super) fn signals() -> Result<SignalFd, Fault> {
         })
 }
 
-/// Watches our addresses, and also the routes if the configuration follows the default route. They
-/// decide where the listener captures.
-pub(super) fn watch_addresses(settings: &Settings) -> Result<AddressWatch, Fault> {
-    AddressWatch::start(interfaces::follows_default_route(settings))
-}
-
 /// The current addresses, default routes and interfaces.
 pub(super) fn network() -> Result<Network, Fault> {
     Ok(Network {
         addresses: addresses::own()?,
         default_routes: proc_net::default_interfaces(),
+        routers: proc_net::routers(),
         up: addresses::interfaces_up(),
     })
 }
@@ -126,10 +119,11 @@ impl Server {
             self.handle(Event::Deadline);
         }
         self.take_signals();
-        self.hear_listeners();
+        // Before the knocks: an address that has become a router's must not be granted.
         if self.addresses.changed() {
             self.handle(Event::Network(network()));
         }
+        self.hear_listeners();
         let changes = self.changes.foreign_changes();
         if !changes.is_empty() {
             self.handle(Event::FirewallChanged { who: authors(&changes) });
@@ -266,7 +260,6 @@ impl Server {
             Output::Start(id, task) => self.start_task(id, task),
             Output::Reply(session, response) => self.control.reply(session, &response),
             Output::LookAtNetwork => self.events.push_back(Event::Network(network())),
-            Output::FollowRoutes(routes) => self.follow_routes(routes),
             Output::TellReady => {
                 if let Err(error) = service_manager::ready() {
                     let text = format!(
@@ -275,13 +268,6 @@ impl Server {
                     self.log.line(clock::now().wall, &text);
                 }
             }
-        }
-    }
-
-    fn follow_routes(&mut self, routes: bool) {
-        match AddressWatch::start(routes) {
-            Ok(watch) => self.addresses = watch,
-            Err(fault) => self.log.line(clock::now().wall, &fault.to_string()),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::core::grants::{Element, Grants};
 use crate::core::openings::Openings;
 use crate::core::replay::Replay;
 use crate::core::types::{Fault, Now};
+use crate::edge::addresses::AddressWatch;
 use crate::edge::clock;
 use crate::edge::control::Control;
 use crate::edge::firewall::{self, Firewall, GuardReport, Started};
@@ -118,7 +119,7 @@ fn start(path: &Path) -> Result<Server, Fault> {
     let prepared = Arc::new(prepare::prepare(path)?);
     let settings = &prepared.config.settings;
     let signals = super::serve::signals()?;
-    let addresses = super::serve::watch_addresses(settings)?;
+    let addresses = AddressWatch::start()?;
     let network = super::serve::network()?;
     // First do what can fail without changing anything: a missing right or interface must not lock
     // anyone out.

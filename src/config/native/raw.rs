@@ -63,6 +63,7 @@ pub(super) struct RawKnock {
     pub(super) burst: At<i64>,
     pub(super) per_second: At<i64>,
     pub(super) max_grants: At<i64>,
+    pub(super) also_grant: Option<List>,
 }
 
 #[derive(Deserialize, Default)]

@@ -18,6 +18,9 @@ use crate::core::prefix::{Prefix, Span};
 use crate::core::types::{Fault, Port, Proto, SERVICE_PORTS, ServiceName};
 
 pub const MAX_SERVICES: usize = 256;
+/// The remedy for a wrong prefix.
+pub(super) const PREFIX: &str = "write one as in \"203.0.113.0/24\" or \"203.0.113.7/32\", with no \
+    bits set after its length; not everybody (/0)";
 /// The most prefixes that `source` may list.
 const MAX_PREFIXES: usize = 64;
 pub const MODES: [(&str, Mode); 2] = [("guard", Mode::Guard), ("mark", Mode::Mark)];
@@ -117,8 +120,7 @@ fn source_rule(file: SourceText<'_>, source: At<Value>) -> Result<SourceRule, Fa
             return Err(file.complain(
                 start,
                 format!("{value} is not a prefix for `source`"),
-                "write one as in \"203.0.113.0/24\", with no bits set after its length; \
-                 not everybody (/0)",
+                PREFIX,
             ));
         };
         prefixes.push(prefix);

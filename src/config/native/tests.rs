@@ -183,6 +183,11 @@ fn each_mistake_is_reported_with_its_place_and_a_remedy() {
         ),
         ("[firewall]\ntable = \"1x\"\n", "t.toml:2:9: `1x` cannot stand in `table`", "a letter"),
         (
+            "[knock]\nalso_grant = [\"10.0.0.1/32\", \"10.0.0.1\"]\n",
+            "t.toml:2:30: `10.0.0.1` is not a prefix for `also_grant`",
+            "\"203.0.113.7/32\"",
+        ),
+        (
             "[firewall]\nbreak_glass = [\"10.0.0.0/8\"]\n",
             "t.toml:2:16: not an IP address",
             "192.0.2.7",
@@ -422,6 +427,10 @@ fn settings() -> impl Strategy<Value = Settings> {
                 max_ahead,
                 burst,
                 max_grants,
+                also_grant: Prefix::parse("192.168.1.1/32")
+                    .into_iter()
+                    .filter(|_| silent)
+                    .collect(),
                 per_second: burst,
                 interfaces: if silent {
                     vec!["any".into()]

@@ -43,7 +43,7 @@ struct Gate {
 
 impl Gate {
     fn new(service: Service, client: Client, max_grants: u32) -> Self {
-        let own = [Source::new("203.0.113.1".parse().unwrap())];
+        let own = ["203.0.113.1", "10.255.0.1"].map(|ip| Source::new(ip.parse().unwrap()));
         let window = Window { max_age: 30, max_ahead: 10 };
         let begin = Now {
             wall: Wall(START.wall.0 - 400 * SECOND),
@@ -209,6 +209,38 @@ fn only_addresses_that_a_remote_peer_can_have_are_granted() {
     ] {
         assert_eq!(Gate::plain().knock_from(bad, |_| {}), Some(Status::Address), "{bad}");
     }
+}
+
+#[test]
+fn an_address_that_may_be_everybodys_is_granted_only_if_the_admin_says_so() {
+    let router = "10.0.0.254";
+    let gate = |own: &[&str], also: &[&str]| {
+        let mut gate = Gate::plain();
+        let also: Vec<Prefix> = also.iter().map(|text| Prefix::parse(text).unwrap()).collect();
+        gate.policy = gate.policy.with_also_granted(&also);
+        gate.policy.set_own(own.iter().map(|ip| Source::new(ip.parse().unwrap())));
+        gate.policy.set_shared([Source::new(router.parse().unwrap())]);
+        gate
+    };
+    let public = ["203.0.113.1", "2001:db8::1", "127.0.0.1", "fe80::1"];
+    let private = ["10.0.0.1", "fd00::1"];
+    let knock = |own: &[&str], also: &[&str], from: &str| {
+        gate(own, also).knock_from(from, |_| {}) == Some(Status::Granted)
+    };
+    assert!(!knock(&private, &[], router), "the next hop of a route");
+    assert!(!knock(&private, &["10.0.0.253/32"], router));
+    assert!(knock(&private, &["10.0.0.254/32"], router));
+    for lan in ["10.0.0.7", "192.168.7.7", "100.64.0.7", "fd00:7::7"] {
+        assert!(knock(&private, &[], lan), "{lan}: a neighbour in private networks");
+        assert!(!knock(&public, &[], lan), "{lan}: nobody private reaches a public machine");
+    }
+    assert!(knock(&public, &["10.0.0.0/24"], "10.0.0.7"));
+    for peer in ["198.51.100.7", "2001:db8:7::7"] {
+        assert!(knock(&public, &[], peer) && knock(&private, &[], peer), "{peer}");
+    }
+    // One family says nothing about the other.
+    assert!(knock(&["203.0.113.1", "fd00::1"], &[], "fd00:7::7"));
+    assert!(!knock(&["203.0.113.1", "fd00::1"], &[], "10.0.0.7"));
 }
 
 #[test]

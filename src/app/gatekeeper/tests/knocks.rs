@@ -1,11 +1,15 @@
 //! Sealed knocks from the listener's message to the verdict.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::people::Person::{Anna, Bert, Carl};
 use super::people::at;
-use super::world::World;
-use crate::app::gatekeeper::events::Event;
+use super::world::{World, network};
+use crate::app::gatekeeper::events::{Event, Network};
 use crate::core::grants::{Flow, Holder};
 use crate::core::knock::{KnockKind, Request, Status};
+use crate::core::prefix::Prefix;
 use crate::core::types::{Port, Proto, Reject, SECOND, Source};
 use crate::edge::control::ControlRequest;
 use crate::edge::gatekeeper_pipe::ToGatekeeper;
@@ -291,4 +295,35 @@ fn a_listener_that_somebody_took_over_claims_clients_and_alarms_that_there_are_n
     assert!(!world.said("ALARM"));
     world.tell(ToGatekeeper::Alarm { row: 0, first: source, again: Source::new(Bert.address()) });
     assert!(world.said("ALARM: a used knock of anna"));
+}
+
+#[test]
+fn the_router_gets_no_grant_since_it_may_forward_for_everybody_until_the_admin_says_it_does_not() {
+    let router = [192, 0, 2, 254].into();
+    let knock = |world: &mut World, source: IpAddr| {
+        world.advance(SECOND);
+        let request =
+            Request { address: Some(Source::new(source)), ..Anna.request("ssh", world.second()) };
+        let id = world.listener();
+        let mut handed = world.handed(id, Anna, &request);
+        handed.source = Source::new(source);
+        let ticket = handed.ticket;
+        world.hand_all(id, vec![handed]);
+        world.status(ticket)
+    };
+    let mut world = World::new();
+    assert_eq!(knock(&mut world, router), Some(Status::Address));
+    assert!(world.said("anna: refused from 192.0.2.254: this is not the address of one other"));
+    assert_eq!(world.gatekeeper.grants.list().count(), 0);
+    // The default route moves to another router.
+    let next: IpAddr = [192, 0, 2, 253].into();
+    let moved = Network { routers: BTreeSet::from([next]), ..network() };
+    world.handle(Event::Network(Ok(moved)));
+    assert_eq!(knock(&mut world, next), Some(Status::Address));
+    assert_eq!(knock(&mut world, router), Some(Status::Granted));
+
+    let mut world = World::with(|files| {
+        files.settings.knock.also_grant.extend(Prefix::parse("192.0.2.254/32"));
+    });
+    assert_eq!(knock(&mut world, router), Some(Status::Granted));
 }

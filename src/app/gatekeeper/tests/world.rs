@@ -206,6 +206,7 @@ pub(super) fn network() -> Network {
     Network {
         addresses: vec![own],
         default_routes: vec!["eth0".to_owned()],
+        routers: BTreeSet::from([[192, 0, 2, 254].into()]),
         up: BTreeSet::from(["eth0".to_owned(), "lo".to_owned()]),
     }
 }
@@ -314,7 +315,7 @@ impl World {
                     let earlier = self.replies.insert(session, response);
                     assert!(earlier.is_none(), "an admin is answered once");
                 }
-                Output::LookAtNetwork | Output::FollowRoutes(_) => {}
+                Output::LookAtNetwork => {}
                 Output::TellReady => self.told_ready = true,
             }
         }

@@ -15,16 +15,7 @@ fn plan(
         ..defaults::firewall()
     };
     let service = defaults::service(ServiceName::new("ssh").unwrap(), ports.to_vec());
-    let knock = KnockSettings {
-        port: 62201,
-        interfaces: vec!["any".into()],
-        silent,
-        max_age: 30,
-        max_ahead: 10,
-        burst: 64,
-        per_second: 4,
-        max_grants: 16,
-    };
+    let knock = KnockSettings { silent, ..defaults::knock() };
     GuardPlan::new(&settings, &[service], &knock)
 }
 
