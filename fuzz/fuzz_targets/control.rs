@@ -1,4 +1,4 @@
-//! Any bytes to the control socket, in any pieces: only the four commands are executed, at most one
+//! Any bytes to the control socket, in any pieces: only the known commands are executed, at most one
 //! for each connection, and neither lines nor connections accumulate.
 
 #![no_main]
@@ -13,8 +13,9 @@ use toctoc::edge::control::{Control, ControlRequest, ControlResponse, MAX_REQUES
 
 const NOW: Boot = Boot(1);
 
+/// In a directory of its own, which `bind` makes: nobody else may be able to write there.
 fn path() -> PathBuf {
-    std::env::temp_dir().join(format!("toctoc-fuzz-{}.sock", std::process::id()))
+    std::env::temp_dir().join(format!("toctoc-fuzz-{}/control", std::process::id()))
 }
 
 thread_local! {

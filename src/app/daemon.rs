@@ -10,6 +10,7 @@ use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
 use super::{admin, compat, gatekeeper, guard, listener, listener_process, load, provision};
 use crate::core::types::Fault;
 use crate::edge::control::ControlRequest;
+use crate::edge::sys;
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
@@ -17,6 +18,9 @@ pub fn main() -> ExitCode {
     // mentions.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == listener_process::ROLE) {
         return listener::main();
+    }
+    if let Err(error) = sys::close_inherited() {
+        eprintln!("toctocd: inherited files stay open: {error}; is /proc mounted?");
     }
     if std::env::args_os().nth(1).is_some_and(|argument| argument == compat::runner::ROLE) {
         return compat::runner::main();

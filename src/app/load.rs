@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::config::knockd::{KnockdConf, one_time};
 use crate::config::native::{ConfigPart, OWN_SEQUENCE, PARTS};
 use crate::config::{Door, Settings, knockd, native};
@@ -56,7 +58,7 @@ pub fn settings(path: &Path) -> Result<Settings, Fault> {
 /// # Errors
 /// As [`load_all`].
 pub fn native(path: &Path) -> Result<Settings, Fault> {
-    let text = files::read(path, FileCheck::Trusted).map_err(|fault| match path.exists() {
+    let text = files::read_own(path, FileCheck::Trusted).map_err(|fault| match path.exists() {
         true => fault,
         false => Fault::new(fault.what, "`toctocd init` writes one; -c names another"),
     })?;
@@ -69,7 +71,7 @@ pub fn native(path: &Path) -> Result<Settings, Fault> {
 /// As [`load_all`].
 pub fn keys(settings: &Settings) -> Result<GatewayFile, Fault> {
     let path = &settings.gateway.key_file;
-    let text = files::read(path, FileCheck::Secret)?;
+    let text = files::read_own(path, FileCheck::Secret)?;
     GatewayFile::parse(&path.display().to_string(), &text, TestKeys::Refused)
 }
 
@@ -79,7 +81,7 @@ pub fn keys(settings: &Settings) -> Result<GatewayFile, Fault> {
 /// As [`load_all`]; also if a client may open a service that is not configured.
 pub fn clients(settings: &Settings) -> Result<Vec<Client>, Fault> {
     let path = &settings.gateway.clients_file;
-    let text = files::read(path, FileCheck::Trusted)?;
+    let text = files::read_own(path, FileCheck::Trusted)?;
     let known: Vec<ServiceName> = settings.services.iter().map(|service| service.name).collect();
     authorized::parse(&path.display().to_string(), &text, Some(&known))
 }
@@ -105,7 +107,7 @@ fn parts(directory: &Path) -> Result<Vec<ConfigPart>, Fault> {
         ));
     }
     let part = |path: &PathBuf| {
-        let text = files::read(path, FileCheck::Trusted)?;
+        let text = files::read_own(path, FileCheck::Trusted)?;
         Ok(ConfigPart { label: path.display().to_string(), text: text.as_str().to_owned() })
     };
     paths.iter().map(part).collect()
@@ -120,13 +122,19 @@ fn is_part(path: &Path) -> bool {
 /// Reads the current sequence of a native door with one-time sequences from its file.
 fn first_sequence(door: &mut Door) -> Result<(), Fault> {
     let Some(file) = &door.one_time_sequences else { return Ok(()) };
-    let text = files::read_bytes(file, FileCheck::Trusted)?;
+    let text = one_time_file(file)?;
     door.later_steps = one_time::steps(&text);
     // If none is left, only this door is disabled: the gateway must start again after the last one
     // was used.
     door.sequence = one_time::first(&text, &door.name, &mut |_| {}).unwrap_or_default();
     disable_shipped_sequence(door);
     Ok(())
+}
+
+/// Reads a file of one-time sequences. Unlike the configuration it may lie directly in /tmp.
+fn one_time_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    files::check_way(path)?;
+    files::read_bytes(path, FileCheck::Trusted)
 }
 
 /// Disables a door whose next sequence is the one that knockd ships, which every scanner knows.
@@ -142,9 +150,11 @@ const EVERYBODYS: &str = "the sequence that knockd ships: every scanner knows it
 
 /// Doors run commands with our privileges, so nobody else may be able to write their file.
 fn doors(path: &Path) -> Result<(Vec<Door>, Vec<&'static str>), Fault> {
-    let text = files::read_bytes(path, FileCheck::Trusted)?;
+    let text = files::read_own_bytes(path, FileCheck::Trusted)?;
     let mut open = |file: &Path| {
-        files::read_bytes(file, FileCheck::Trusted).map(|b| b.to_vec()).map_err(|fault| fault.what)
+        files::read_own_bytes(file, FileCheck::Trusted)
+            .map(|b| b.to_vec())
+            .map_err(|fault| fault.what)
     };
     let mut conf = knockd::read(&text, false, knockd::UsedUp::ShutDoor, &mut open, &mut |_| {})
         .map_err(|error| error.fault(path))?;

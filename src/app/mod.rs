@@ -29,6 +29,8 @@ mod prepare;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 mod printed_guard;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
+mod programs;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod provision;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod warnings;

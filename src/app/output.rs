@@ -4,7 +4,7 @@ use std::io::Write;
 
 use zeroize::Zeroizing;
 
-use crate::core::types::Fault;
+use crate::core::types::{Fault, FaultKind};
 
 /// `toctocd`: done.
 pub const DONE: u8 = 0;
@@ -12,6 +12,13 @@ pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 /// `toctocd`: wrong usage, configuration or keys; nothing was changed.
 pub const WRONG: u8 = 2;
+
+/// `toctocd`: no gateway is running here, or it does not answer.
+const NOT_RUNNING: u8 = 3;
+/// `toctocd`: another process has it; nothing was changed.
+const HELD: u8 = 4;
+/// `toctocd`: the name exists already, or nothing has it; nothing was changed.
+const NAME: u8 = 5;
 
 /// What a command prints, and its exit code.
 pub struct CommandOutput {
@@ -49,7 +56,12 @@ pub fn finish(outcome: Result<u8, Fault>, code: u8) -> u8 {
         Ok(done) => done,
         Err(fault) => {
             eprintln!("toctocd: {fault}");
-            code
+            match fault.kind {
+                FaultKind::Other => code,
+                FaultKind::NotRunning => NOT_RUNNING,
+                FaultKind::Held => HELD,
+                FaultKind::Name => NAME,
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::listener_user::gateway_user;
 use super::load::{self, GatewayConfig};
+use super::programs;
 use super::warnings::warnings_here;
 use crate::core::types::{ClientId, Fault};
 use crate::edge::files::{self, FileCheck};
@@ -28,6 +29,7 @@ pub(super) struct Prepared {
 /// The first mistake, with its place and remedy.
 pub(super) fn prepare(path: &Path) -> Result<Prepared, Fault> {
     let config = load::load_all(path)?;
+    programs::check(&config.settings)?;
     let user = gateway_user(config.settings.gateway.user.as_deref())?;
     let warnings = warnings_here(&config);
     Ok(Prepared { config, user, warnings })
@@ -38,7 +40,7 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, Fault> {
 /// # Errors
 /// The file cannot be read or trusted, or a line is wrong.
 pub(super) fn client_ids(path: &Path) -> Result<BTreeSet<ClientId>, Fault> {
-    let text = files::read(path, FileCheck::Trusted)?;
+    let text = files::read_own(path, FileCheck::Trusted)?;
     let clients = authorized::parse(&path.display().to_string(), &text, None)?;
     Ok(clients.iter().map(|client| client.id).collect())
 }

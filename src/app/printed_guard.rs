@@ -30,9 +30,9 @@ pub(super) fn problem(settings: &Settings) -> Option<String> {
     if !path.exists() {
         return None;
     }
-    let printed = match files::read(path, FileCheck::Trusted) {
+    let printed = match files::read_own(path, FileCheck::Trusted) {
         Ok(printed) => printed,
-        Err(Fault { what, remedy }) => {
+        Err(Fault { what, remedy, .. }) => {
             return Some(format!("the printed guard cannot be trusted: {what}; {remedy}"));
         }
     };

@@ -7,13 +7,14 @@ use zeroize::Zeroizing;
 use super::args::toctocd::Init;
 use super::output::{CommandOutput, count};
 use super::warnings::warnings_here;
-use super::{interfaces, listener_user, load};
+use super::{interfaces, listener_user, load, programs};
 use crate::config::convert::{self, Converted};
 use crate::config::{
     DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, knockd, native, print,
 };
 use crate::core::prefix::Span;
-use crate::core::types::Fault;
+use crate::core::types::{Fault, FaultKind};
+use crate::edge::control::Control;
 use crate::edge::files::{self, FileCheck};
 use crate::edge::state::State;
 use crate::edge::{capture, entropy, proc_net};
@@ -38,7 +39,8 @@ pub fn init(named: &Path, args: &Init) -> Result<CommandOutput, Fault> {
         return Err(Fault::new(
             format!("{}: exists already; nothing was changed", config.display()),
             "edit it, or move it away first; `toctocd check` reads it",
-        ));
+        )
+        .of(FaultKind::Name));
     }
     let text = print::print_commented(&settings);
     native::parse(&config.display().to_string(), &text)?;
@@ -146,6 +148,8 @@ fn would_run(settings: &Settings) -> Result<(), Fault> {
     if let Some(name) = &settings.gateway.user {
         listener_user::named_user(name)?;
     }
+    programs::check(settings)?;
+    Control::check(&settings.gateway.control_socket)?;
     State::check(&settings.gateway.state_dir, settings.gateway.state_on_tmpfs)?;
     let interfaces = interfaces::resolved_interfaces(settings, &proc_net::default_interfaces());
     if interfaces.iter().any(|name| name == DEFAULT_ROUTE) {

@@ -5,20 +5,19 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::load::GatewayConfig;
-use super::printed_guard;
+use super::{printed_guard, programs};
 use crate::config::Settings;
 use crate::core::address::{AddressScope, reach};
 use crate::core::door::Door;
 use crate::core::door::weakness::{DoorContext, WHOLE_ECHO, Weakness, badly_placed, weaknesses};
 use crate::core::types::{Port, Proto};
-use crate::edge::command::is_program;
 use crate::edge::{addresses, proc_net};
 
 /// All warnings about `loaded` on this machine in its current state.
 pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
     let mut all = warnings(loaded, &proc_net::listening());
     all.extend(leads_nowhere(&loaded.settings, proc_net::forwarding()));
-    all.extend(starts_nothing(&loaded.settings, is_program));
+    all.extend(programs::missing(&loaded.settings));
     all.extend(printed_guard::problem(&loaded.settings));
     if proc_net::in_container() {
         let own = addresses::own().unwrap_or_default();
@@ -91,27 +90,6 @@ fn leads_nowhere(settings: &Settings, forwarding: [bool; 2]) -> Vec<String> {
                 warnings.push(format!(
                     "service {name} forwards to {to}, but this machine does not forward packets: run \
                      `sysctl -w {sysctl}=1`"
-                ));
-            }
-        }
-    }
-    warnings
-}
-
-/// Services whose commands name a program that cannot be started.
-fn starts_nothing(settings: &Settings, is_program: impl Fn(&str) -> bool) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for service in &settings.services {
-        let both = service
-            .commands
-            .iter()
-            .flat_map(|commands| [("start", &commands.start), ("stop", &commands.stop)]);
-        for (key, program) in both.filter_map(|(key, argv)| Some((key, argv.first()?))) {
-            if !is_program(program) {
-                let name = service.name;
-                warnings.push(format!(
-                    "service {name}: its `{key}` names {program}, which is not an executable on this \
-                     machine: install it"
                 ));
             }
         }

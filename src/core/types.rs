@@ -246,11 +246,29 @@ pub struct Fault {
     pub what: String,
     /// One sentence; empty only if nothing can be done.
     pub remedy: String,
+    /// What a script can tell by the exit code.
+    pub kind: FaultKind,
+}
+
+/// Faults with an exit code of their own; see `app::output`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    Other,
+    /// No gateway is running, or it does not answer.
+    NotRunning,
+    /// Another process has it.
+    Held,
+    /// The name is taken, or nothing has it.
+    Name,
 }
 
 impl Fault {
     pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into() }
+        Self { what: what.into(), remedy: remedy.into(), kind: FaultKind::Other }
+    }
+
+    pub fn of(self, kind: FaultKind) -> Self {
+        Self { kind, ..self }
     }
 }
 

@@ -9,7 +9,6 @@
 //!
 //! A command with a stop command to follow is killed when the gateway dies: otherwise it could open
 //! a door after the next start has shut it. Processes that it has started go on.
-//! open a door after the next start has shut it. What it has started itself goes on.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -18,16 +17,12 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{AccessFlags, Pid, access};
+use nix::unistd::Pid;
 
 use super::sys::{self, ProgramSpec};
 use crate::core::openings::{CommandEnd, CommandLine, Job};
 
 const SHELL: &CStr = c"/bin/sh";
-
-pub fn is_program(path: &str) -> bool {
-    access(path, AccessFlags::X_OK).is_ok()
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {

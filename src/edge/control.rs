@@ -15,7 +15,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-use crate::core::types::{Boot, Fault};
+use super::files;
+use crate::core::types::{Boot, Fault, FaultKind};
 
 /// The longest request line, bytes.
 pub const MAX_REQUEST: usize = 4096;
@@ -101,17 +102,28 @@ enum SessionState {
 struct Over;
 
 impl Control {
+    /// Fails if [`Control::bind`] would not trust `path`; changes nothing. Its directory need not
+    /// exist yet.
+    pub fn check(path: &Path) -> Result<(), Fault> {
+        // Whoever can replace the socket answers the admin's commands.
+        files::check_place(path)?;
+        is_socket(path).map(drop)
+    }
+
     /// Binds `path` with mode 0600 from the start. Fails if a running gateway answers there.
     pub fn bind(path: &Path) -> Result<Control, Fault> {
         if UnixStream::connect(path).is_ok() {
             let what = format!("{}: another toctocd answers there", path.display());
             let remedy = "stop it first, or give this one its own [gateway] control_socket";
-            return Err(Fault::new(what, remedy));
+            return Err(Fault::new(what, remedy).of(FaultKind::Held));
         }
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|error| unusable(path, &error))?;
         }
-        remove_dead_socket(path)?;
+        Control::check(path)?;
+        if is_socket(path)? {
+            fs::remove_file(path).map_err(|error| unusable(path, &error))?;
+        }
         let before = umask(Mode::from_bits_truncate(0o177));
         let bound = UnixListener::bind(path);
         umask(before);
@@ -138,7 +150,7 @@ impl Control {
     pub fn requests(&mut self, now: Boot) -> Vec<(SessionId, ControlRequest)> {
         while self.sessions.len() < MAX_SESSIONS {
             let Ok((stream, _)) = self.listener.accept() else { break };
-            if peer_may_ask(&stream) && stream.set_nonblocking(true).is_ok() {
+            if is_trusted(&stream) && stream.set_nonblocking(true).is_ok() {
                 let (id, step) = (SessionId(self.accepted), SessionState::Reads(Vec::new()));
                 self.sessions.push(Session { id, stream, step, active: now });
                 self.accepted += 1;
@@ -261,7 +273,7 @@ pub fn ask(
     let response = exchange(path, command, patience).map_err(|error| unreachable(path, &error))?;
     match serde_json::from_slice(&response) {
         Ok(ControlResponse::Ok(value)) => Ok(value),
-        Ok(ControlResponse::Fault { what, remedy }) => Err(Fault { what, remedy }),
+        Ok(ControlResponse::Fault { what, remedy }) => Err(Fault::new(what, remedy)),
         Err(_) => Err(Fault::new(
             format!("{}: the gateway gave no answer that makes sense", path.display()),
             "is it a toctocd of the same version, and are you root?",
@@ -271,6 +283,10 @@ pub fn ask(
 
 fn exchange(path: &Path, command: &ControlRequest, patience: Duration) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
+    if !is_trusted(&stream) {
+        let what = "the process there runs as another user: it is no toctocd";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     let mut line = serde_json::to_vec(command)?;
@@ -281,11 +297,11 @@ fn exchange(path: &Path, command: &ControlRequest, patience: Duration) -> io::Re
     Ok(response)
 }
 
-/// Removes a dead gateway's socket, and nothing else, whatever `path` is.
-fn remove_dead_socket(path: &Path) -> Result<(), Fault> {
+/// True if a gateway's socket is there, false if nothing is. Everything else is left as it is.
+fn is_socket(path: &Path) -> Result<bool, Fault> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(unusable(path, &error)),
     };
     let is_ours = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
@@ -293,11 +309,11 @@ fn remove_dead_socket(path: &Path) -> Result<(), Fault> {
         let what = format!("{}: exists and is not a toctocd socket; left as it is", path.display());
         return Err(Fault::new(what, "set [gateway] control_socket to a name that is free"));
     }
-    fs::remove_file(path).map_err(|error| unusable(path, &error))
+    Ok(true)
 }
 
-/// True for root and the gateway's own user, whatever the mode of the socket file is.
-fn peer_may_ask(stream: &UnixStream) -> bool {
+/// True if the other end is of root or our own user, whatever the mode of the socket file is.
+fn is_trusted(stream: &UnixStream) -> bool {
     match getsockopt(stream, PeerCredentials) {
         Ok(peer) => peer.uid() == 0 || peer.uid() == geteuid().as_raw(),
         Err(_) => false,
@@ -313,7 +329,7 @@ fn unusable(path: &Path, error: &io::Error) -> Fault {
 
 fn unreachable(path: &Path, error: &io::Error) -> Fault {
     let what = format!("{}: no running toctocd answers: {error}", path.display());
-    Fault::new(what, "is it running (`toctocd run`), and are you root?")
+    Fault::new(what, "is it running (`toctocd run`), and are you root?").of(FaultKind::NotRunning)
 }
 
 #[cfg(test)]

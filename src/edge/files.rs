@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::core::types::Fault;
+use crate::core::types::{Fault, FaultKind};
 
 #[cfg(unix)]
 #[path = "files/unix.rs"]
@@ -19,7 +19,9 @@ mod platform;
 mod tests;
 
 #[cfg(unix)]
-pub use platform::{check_open, check_own_directory};
+pub use platform::{
+    FileLock, LockFault, check_open, check_own_directory, check_place, check_way, lock,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileCheck {
@@ -39,7 +41,21 @@ pub fn read(path: &Path, check: FileCheck) -> Result<Zeroizing<String>, Fault> {
     text(path, read_bytes(path, check)?)
 }
 
-/// The same for a file that need not be text.
+/// The same for a file of the gateway: into its directory nobody else may put anything, and nobody
+/// else may be able to replace a directory above it.
+#[cfg(unix)]
+pub fn read_own(path: &Path, check: FileCheck) -> Result<Zeroizing<String>, Fault> {
+    text(path, read_own_bytes(path, check)?)
+}
+
+/// The same for a file of the gateway that need not be text.
+#[cfg(unix)]
+pub fn read_own_bytes(path: &Path, check: FileCheck) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    check_place(path)?;
+    read_bytes(path, check)
+}
+
+/// The same as [`read`] for a file that need not be text.
 pub fn read_bytes(path: &Path, check: FileCheck) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let file = platform::open_checked(path, check)?;
     let size = file.metadata().map_err(|error| io_fault(path, &error))?.len();
@@ -107,12 +123,6 @@ pub fn readable_by_others(path: &Path) -> Option<u32> {
     platform::mode(path).filter(|mode| mode & 0o044 != 0)
 }
 
-/// Waits for the lock that keeps our other processes from writing here, until it is dropped.
-pub fn lock_directory(path: &Path) -> Result<impl Sized, Fault> {
-    let directory = parent(path);
-    platform::lock(&directory).map_err(|error| io_fault(&directory, &error))
-}
-
 pub fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -152,7 +162,7 @@ fn sync_parent(path: &Path) -> Result<(), Fault> {
 
 fn exists(path: &Path) -> Fault {
     let what = format!("{}: exists already; not changed", path.display());
-    Fault::new(what, "name another path, or move it away first")
+    Fault::new(what, "name another path, or move it away first").of(FaultKind::Name)
 }
 
 fn too_long(path: &Path) -> Fault {

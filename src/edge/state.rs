@@ -16,21 +16,18 @@
 //!   records committed since then are appended; the second file is renamed. From the second job on
 //!   each commit goes to both files, so either file is complete after a crash.
 
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::iter::once;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 
-use super::files;
+use super::files::{self, FileLock, LockFault};
 use crate::core::ledger::Ledger;
 use crate::core::record::Record;
 use crate::core::replay::StateOrigin;
-use crate::core::types::{Fault, Wall};
+use crate::core::types::{Fault, FaultKind, Wall};
 
 mod disk;
 mod jobs;
@@ -83,7 +80,7 @@ pub struct State {
     /// The size, in bytes, beyond which the journal is rewritten.
     limit: u64,
     poisoned: bool,
-    _lock: Option<Flock<File>>,
+    _lock: Option<FileLock>,
 }
 
 impl State {
@@ -123,7 +120,7 @@ impl State {
     }
 
     fn open_on(
-        disk: Box<dyn Disk>, shown: &str, now: Wall, lock: Option<Flock<File>>,
+        disk: Box<dyn Disk>, shown: &str, now: Wall, lock: Option<FileLock>,
     ) -> Result<(State, Recovered), Fault> {
         let (journal, recovered) = jobs::reopen(disk, now, shown)?;
         let state = State {
@@ -348,26 +345,16 @@ fn refuse_volatile(directory: &Path, volatile_too: bool) -> Result<(), Fault> {
     Err(Fault::new(what, "set state_dir to a directory on a disk"))
 }
 
-fn lock(directory: &Path) -> Result<Flock<File>, Fault> {
+fn lock(directory: &Path) -> Result<FileLock, Fault> {
     let path = directory.join(LOCK);
-    let shown = path.display();
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true).mode(0o600);
-    let file = options
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(&path)
-        .map_err(|error| Fault::new(format!("{shown}: {error}"), "make its directory writable"))?;
-    files::check_open(&path, &file)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    match files::lock(&path, Duration::ZERO) {
         Ok(lock) => Ok(lock),
-        Err((_, Errno::EWOULDBLOCK)) => Err(Fault::new(
-            format!("{shown}: another gateway uses this state"),
+        Err(LockFault::Unusable(fault)) => Err(fault),
+        Err(LockFault::Held(by)) => Err(Fault::new(
+            format!("{}: another gateway uses this state: {by}", path.display()),
             "stop it, or set another state_dir",
-        )),
-        Err((_, error)) => Err(Fault::new(
-            format!("{shown}: {error}"),
-            "put the state on a disk that can lock files",
-        )),
+        )
+        .of(FaultKind::Held)),
     }
 }
 

@@ -46,14 +46,30 @@ pub fn take_stdin() -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(0) })
 }
 
-/// Closes every descriptor from 3 on that this process inherited: the listener must hold none of
-/// them. Call this first, before anything of ours is open. Fails on a kernel before 5.9.
+/// Closes every descriptor from 3 on that this process inherited: neither the listener nor a command
+/// may hold what a shell or a service manager left open. Call this first, before anything of ours is
+/// open.
 pub fn close_inherited() -> io::Result<()> {
     // SAFETY: the call takes three integers. Nothing in this process owns a descriptor from 3 on
     // yet: callers promise that by calling it first. A broken promise breaks descriptors, not
     // memory.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 { Ok(()) } else { close_one_by_one() }
+}
+
+/// The same on a kernel before 5.9, which has no `close_range`.
+fn close_one_by_one() -> io::Result<()> {
+    let mut inherited: Vec<RawFd> = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        inherited
+            .extend(entry?.file_name().to_str().and_then(|number| number.parse::<RawFd>().ok()));
+    }
+    for number in inherited.into_iter().filter(|number| *number > 2) {
+        // SAFETY: as above. The directory's own descriptor is closed already; closing its number
+        // again is an error without effect.
+        unsafe { libc::close(number) };
+    }
+    Ok(())
 }
 
 #[derive(Debug)]

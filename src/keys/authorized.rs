@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::core::diagnostic::{SourceText, nearest, printable};
 use crate::core::service::Client;
-use crate::core::types::{Fault, ServiceName};
+use crate::core::types::{Fault, FaultKind, ServiceName};
 
 mod line;
 
@@ -63,7 +63,7 @@ pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
             continue;
         };
         let what = format!("{label}: client `{}` has this {same} already", other.name);
-        return Err(Fault::new(what, remedy));
+        return Err(Fault::new(what, remedy).of(FaultKind::Name));
     }
     let mut text = text.to_owned();
     if !text.is_empty() && !text.ends_with('\n') {
@@ -93,7 +93,8 @@ pub fn revoke(label: &str, text: &str, name: &str) -> Result<(String, Client), F
         Some(near) => format!("did you mean `{near}`?"),
         None => "`toctocd client list` shows them".to_owned(),
     };
-    Err(Fault::new(format!("{label}: no client is called `{}`", printable(name)), remedy))
+    let what = format!("{label}: no client is called `{}`", printable(name));
+    Err(Fault::new(what, remedy).of(FaultKind::Name))
 }
 
 /// The lines that are neither blank nor comment, trimmed, each with its offset.

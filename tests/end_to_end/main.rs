@@ -30,6 +30,7 @@ mod kept;
 mod knockd;
 mod leftovers;
 mod listener;
+mod local_user;
 mod provisioning;
 mod receipts;
 mod replay;

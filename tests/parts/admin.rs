@@ -208,7 +208,7 @@ fn bad_files_are_named_with_line_and_column_and_nothing_is_changed() {
 }
 
 #[test]
-fn wrong_usage_exits_with_2_and_changes_nothing() {
+fn wrong_usage_and_unusable_names_have_their_exit_codes_and_change_nothing() {
     let gateway = Gateway::new();
     let dir = gateway.folder.path().to_str().unwrap();
     let before = gateway.files();
@@ -241,7 +241,9 @@ fn wrong_usage_exits_with_2_and_changes_nothing() {
     ];
     for (words, expected) in cases {
         let run = if words.is_empty() { gateway.run(&[]) } else { gateway.with_config(words) };
-        assert_eq!(run.code, 2, "{words:?}: {}{}", run.out, run.err);
+        let is_name = expected.contains("exists already") || expected.contains("no client is");
+        let code = if is_name { 5 } else { 2 };
+        assert_eq!(run.code, code, "{words:?}: {}{}", run.out, run.err);
         assert!(run.err.contains(expected), "{words:?}: no {expected:?} in {}", run.err);
         assert!(before == gateway.files(), "{words:?}: something was changed");
     }
@@ -459,4 +461,53 @@ fn check_names_the_door_that_stays_shut_because_its_next_one_time_sequence_is_pu
          put a # before that line, then `toctocd reload`"
     );
     assert!(run.out.contains(&expected) || run.err.contains(&expected), "{} {}", run.out, run.err);
+}
+
+/// The directory of a gateway below another one, which is the place of the damage.
+fn nested(middle: u32, own: u32) -> (Gateway, PathBuf) {
+    let outer = Gateway::new();
+    let middle_path = outer.path("middle");
+    let own_path = middle_path.join("etc");
+    let made = outer.run(&["init", "--dir", own_path.to_str().unwrap()]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    mode(&middle_path, middle);
+    mode(&own_path, own);
+    (outer, own_path)
+}
+
+#[test]
+fn a_configuration_that_another_user_could_replace_is_refused_by_every_command() {
+    for (middle, own, place) in
+        [(0o755, 0o775, "etc"), (0o755, 0o1777, "etc"), (0o777, 0o755, "middle")]
+    {
+        let (gateway, directory) = nested(middle, own);
+        let config = directory.join("toctocd.toml");
+        for words in
+            [&["check"][..], &["run"], &["client", "add", "a", "--key", KEY, "--services", "ssh"]]
+        {
+            let run = gateway.run(&[words, &["-c", config.to_str().unwrap()]].concat());
+            assert_eq!(run.code, 2, "{words:?}: {}{}", run.out, run.err);
+            let expected = format!("{place}: others may write into it");
+            assert!(run.err.contains(&expected), "{words:?}: no {expected:?} in {}", run.err);
+        }
+    }
+}
+
+#[test]
+fn another_users_lock_delays_no_command() {
+    use nix::fcntl::{Flock, FlockArg};
+    let gateway = Gateway::new();
+    // What any local user can open, and so lock: the directory.
+    let directory = fs::File::open(gateway.folder.path()).unwrap();
+    let _shared = Flock::lock(directory, FlockArg::LockShared).unwrap();
+    let add = ["client", "add", "a", "--key", KEY, "--services", "ssh"];
+    assert_eq!(gateway.with_config(&add).code, 0);
+    let clients = gateway.path("clients");
+    assert_eq!(fs::metadata(&clients).unwrap().permissions().mode() & 0o777, 0o600);
+    // Root's own lock is waited for, with an end, and the holder is named.
+    let _own = Flock::lock(fs::File::open(&clients).unwrap(), FlockArg::LockExclusive).unwrap();
+    let revoked = gateway.with_config(&["client", "revoke", "a"]);
+    let expected = format!("nothing was changed: pid {} (", std::process::id());
+    assert!(revoked.err.contains(&expected), "{}", revoked.err);
+    assert_eq!(revoked.code, 4, "{}", revoked.err);
 }

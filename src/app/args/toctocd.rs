@@ -36,7 +36,10 @@ Coming from knockd:
 Exit codes:
   0  done
   1  it could not be done
-  2  wrong usage, configuration or keys: nothing was changed";
+  2  wrong usage, configuration or keys: nothing was changed
+  3  no gateway is running, or it does not answer
+  4  another process has it (another gateway, a lock): nothing was changed
+  5  the name exists already, or nothing has it: nothing was changed";
 
 /// A command of `toctocd`.
 #[derive(Subcommand, Debug)]

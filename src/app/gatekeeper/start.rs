@@ -159,6 +159,7 @@ fn start(path: &Path) -> Result<Server, Fault> {
             "{}; `nft delete table inet {}` opens",
             fault.remedy, settings.firewall.table
         ),
+        kind: fault.kind,
     })?;
     Server::new(
         gatekeeper,

@@ -2,6 +2,7 @@
 //! under a lock, and a running gateway reloads.
 
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use zeroize::Zeroizing;
@@ -13,14 +14,17 @@ use crate::config::Settings;
 use crate::core::diagnostic::{nearest, printable};
 use crate::core::door::Step;
 use crate::core::service::Client;
-use crate::core::types::{ClientId, Fault, ServiceName};
+use crate::core::types::{ClientId, Fault, FaultKind, ServiceName};
 use crate::core::wire::ClientSide;
 use crate::edge::entropy;
-use crate::edge::files::{self, FileCheck};
+use crate::edge::files::{self, FileCheck, FileLock, LockFault};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 use crate::keys::profile::{Fallback, Profile};
 use crate::keys::public::{PublicKey, show_fingerprint};
+
+/// How long a command waits for another one that changes the clients file.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Enrols a client: writes its line to the clients file, and its profile to standard output or to
 /// the file that `--out` names.
@@ -61,7 +65,7 @@ pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<CommandO
     let settings = load::settings(config)?;
     let keys = load::keys(&settings)?;
     let path = &settings.gateway.clients_file;
-    let text = files::read(path, FileCheck::Trusted)?;
+    let text = files::read_own(path, FileCheck::Trusted)?;
     let (_, old) = authorized::revoke(&path.display().to_string(), &text, name)?;
     let client = Client { id: ClientId(entropy::bytes()?), ..old.clone() };
     let profile = profile(config, &settings, &keys, &client, args.door.as_deref())?;
@@ -171,11 +175,34 @@ fn rewrite<T>(
     settings: &Settings, change: impl FnOnce(&str, &str) -> Result<(String, T), Fault>,
 ) -> Result<T, Fault> {
     let path = &settings.gateway.clients_file;
-    let _lock = files::lock_directory(path)?;
-    let text = files::read(path, FileCheck::Trusted)?;
+    let _lock = lock(path)?;
+    let text = files::read_own(path, FileCheck::Trusted)?;
     let (text, answer) = change(&path.display().to_string(), &text)?;
     files::replace(path, text.as_bytes(), 0o600)?;
     Ok(answer)
+}
+
+/// Takes the lock of the clients file, which only root and we can open.
+fn lock(path: &Path) -> Result<FileLock, Fault> {
+    loop {
+        if files::check_way(path)?.is_none() {
+            // Nothing to lock: reading it has the message.
+            files::read_own(path, FileCheck::Trusted)?;
+        }
+        match files::lock(path, PATIENCE) {
+            // Another command may have replaced it meanwhile.
+            Ok(lock) if lock.is_still_at(path) => return Ok(lock),
+            Ok(_) => {}
+            Err(LockFault::Unusable(fault)) => return Err(fault),
+            Err(LockFault::Held(by)) => {
+                return Err(Fault::new(
+                    format!("{}: nothing was changed: {by} has it locked", path.display()),
+                    "let that command end, or end it, then try again",
+                )
+                .of(FaultKind::Held));
+            }
+        }
+    }
 }
 
 /// Tells a running gateway. The files are changed already: if it refuses, the output says so.
@@ -265,7 +292,7 @@ fn public_key(text: &str) -> Result<PublicKey, Fault> {
 fn key_of(place: &str, line: &str) -> Result<PublicKey, Fault> {
     match PublicKey::from_line(line) {
         Ok((key, _)) => Ok(key),
-        Err(Fault { what, remedy }) => Err(Fault::new(format!("{place}: {what}"), remedy)),
+        Err(Fault { what, remedy, .. }) => Err(Fault::new(format!("{place}: {what}"), remedy)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::time::Duration;
 
 use super::*;
 
@@ -98,6 +99,125 @@ fn a_file_or_directory_of_another_user_is_refused() {
     assert!(
         read(&path, FileCheck::Secret).unwrap_err().what.contains("could replace the files in it")
     );
+}
+
+/// A directory of ours with two below it, and a file in the lower one.
+fn nested() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let top = directory();
+    let middle = top.path().join("middle");
+    fs::create_dir_all(middle.join("own")).unwrap();
+    for path in [&middle, &middle.join("own")] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = middle.join("own/file");
+    fs::write(&path, "text").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    (top, middle, path)
+}
+
+#[test]
+fn a_file_of_the_gateway_lies_where_nobody_else_can_replace_any_directory() {
+    let (_top, middle, path) = nested();
+    let own = parent(&path);
+    assert_eq!(&**read_own(&path, FileCheck::Secret).unwrap(), "text");
+    for mode in [0o777, 0o775, 0o757, 0o1777, 0o1775, 0o2775] {
+        fs::set_permissions(&own, Permissions::from_mode(mode)).unwrap();
+        let fault = read_own(&path, FileCheck::Secret).unwrap_err();
+        let place = format!("{}: others may write into it (mode {mode:04o})", own.display());
+        assert_eq!(fault.what, place);
+        assert_eq!(check_own_directory(&own).unwrap_err().what, place);
+        assert!(!fault.remedy.is_empty());
+    }
+    fs::set_permissions(&own, Permissions::from_mode(0o755)).unwrap();
+    // Above it a sticky bit suffices, as on /tmp.
+    for (mode, good) in [(0o777, false), (0o775, false), (0o1777, true), (0o755, true)] {
+        fs::set_permissions(&middle, Permissions::from_mode(mode)).unwrap();
+        assert_eq!(read_own(&path, FileCheck::Secret).is_ok(), good, "{mode:o}");
+        assert_eq!(check_own_directory(&own).is_ok(), good, "{mode:o}");
+        assert_eq!(check_way(&path).is_ok(), good, "{mode:o}");
+    }
+}
+
+#[test]
+fn a_link_is_followed_only_through_directories_that_nobody_else_can_change() {
+    let (top, middle, path) = nested();
+    let open = top.path().join("open");
+    fs::create_dir(&open).unwrap();
+    // There and back again, with a relative link on the way.
+    symlink(&middle, open.join("link")).unwrap();
+    symlink("open/link", top.path().join("link")).unwrap();
+    let by_link = top.path().join("link/../middle/own").join(path.file_name().unwrap());
+    read_own(&by_link, FileCheck::Secret).unwrap();
+    fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+    let fault = read_own(&by_link, FileCheck::Secret).unwrap_err();
+    assert!(fault.what.starts_with(&format!("{}: others may", open.display())), "{fault}");
+    read_own(&path, FileCheck::Secret).unwrap();
+    symlink("round", top.path().join("round")).unwrap();
+    let fault = check_place(&top.path().join("round/x")).unwrap_err();
+    assert!(fault.what.ends_with("its links lead round in a circle"), "{fault}");
+}
+
+#[test]
+fn a_directory_or_link_of_another_user_is_refused_wherever_it_is_on_the_way() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can give a file away");
+        return;
+    }
+    let (top, middle, path) = nested();
+    let link = top.path().join("link");
+    symlink(&middle, &link).unwrap();
+    std::os::unix::fs::lchown(&link, Some(65534), None).unwrap();
+    let fault = check_own_directory(&link.join("own")).unwrap_err();
+    assert!(
+        fault.what.starts_with(&format!("{}: belongs to uid 65534", link.display())),
+        "{fault}"
+    );
+    chown(&middle, Some(65534), None).unwrap();
+    let fault = read_own(&path, FileCheck::Secret).unwrap_err();
+    assert!(fault.what.contains("middle: belongs to uid 65534, who could replace"), "{fault}");
+}
+
+#[test]
+fn nobody_else_may_write_what_a_path_leads_to_or_make_what_is_missing() {
+    let (_top, middle, path) = nested();
+    assert!(check_way(&path).unwrap().is_some_and(|metadata| metadata.is_file()));
+    fs::set_permissions(&path, Permissions::from_mode(0o775)).unwrap();
+    assert!(check_way(&path).unwrap_err().what.ends_with("may write it (mode 0775)"));
+    let absent = middle.join("not/there");
+    assert!(check_way(&absent).unwrap().is_none());
+    fs::set_permissions(&middle, Permissions::from_mode(0o1777)).unwrap();
+    assert!(check_way(&absent).is_err());
+}
+
+#[test]
+fn a_lock_is_held_by_one_waits_for_its_time_and_names_the_holder() {
+    let directory = directory();
+    let path = directory.path().join("lock");
+    let Ok(first) = lock(&path, Duration::ZERO) else { panic!("nobody has it") };
+    let Err(LockFault::Held(by)) = lock(&path, Duration::from_millis(50)) else {
+        panic!("two have it")
+    };
+    assert!(by.starts_with(&format!("pid {} (", std::process::id())), "{by}");
+    let waiting = path.clone();
+    let second = std::thread::spawn(move || lock(&waiting, Duration::from_secs(60)).is_ok());
+    drop(first);
+    assert!(second.join().unwrap());
+}
+
+#[test]
+fn nobody_else_can_open_a_lock() {
+    let directory = directory();
+    let path = directory.path().join("lock");
+    for (before, good) in [(0o644, true), (0o604, true), (0o660, false), (0o602, false)] {
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(before)).unwrap();
+        assert_eq!(lock(&path, Duration::ZERO).is_ok(), good, "{before:o}");
+        let after = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(after, if good { 0o600 } else { before });
+    }
+    fs::remove_file(&path).unwrap();
+    symlink(directory.path().join("elsewhere"), &path).unwrap();
+    assert!(lock(&path, Duration::ZERO).is_err(), "a link");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The checks of a file's owner and mode, and what else needs Unix. See `files`.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::ffi::OsString;
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open, openat};
@@ -11,6 +13,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 
 use super::{Fault, FileCheck, io_fault, parent};
+use crate::core::diagnostic::printable;
 
 /// Opens the directory first, and the file relative to it, so that we read what we checked.
 pub(super) fn open_checked(path: &Path, check: FileCheck) -> Result<File, Fault> {
@@ -50,45 +53,129 @@ fn is_link(path: &Path) -> Fault {
     Fault::new(format!("{}: is a symbolic link", path.display()), remedy)
 }
 
+/// Refuses a directory in which another user could replace our files. A sticky bit, as on /tmp,
+/// keeps everybody's hands off the files of others.
 fn check_directory(path: &Path, directory: &File) -> Result<(), Fault> {
     let metadata = directory.metadata().map_err(|error| io_fault(path, &error))?;
+    let others = if metadata.mode() & 0o1000 == 0 { 0o002 } else { 0 };
+    check_entry(path, &metadata, others)
+}
+
+/// Refuses what belongs to another user, or what others may write by one of these mode bits.
+fn check_entry(path: &Path, metadata: &Metadata, others: u32) -> Result<(), Fault> {
     let shown = path.display();
     let uid = metadata.uid();
     if !is_trusted(uid) {
-        let what = format!("{shown}: belongs to uid {uid}, who could replace the files in it");
+        let what = match metadata.is_dir() {
+            true => format!("{shown}: belongs to uid {uid}, who could replace the files in it"),
+            false => format!("{shown}: belongs to uid {uid}, neither to root nor to you"),
+        };
         return Err(Fault::new(what, format!("chown {} {shown}", geteuid())));
     }
     let mode = metadata.mode() & 0o7777;
-    if mode & 0o002 != 0 && mode & 0o1000 == 0 {
-        let what = format!("{shown}: everybody may replace the files in it (mode {mode:04o})");
-        return Err(Fault::new(what, format!("chmod o-w {shown}")));
+    if mode & others == 0 {
+        return Ok(());
     }
-    Ok(())
+    let what = match metadata.is_dir() {
+        true => format!("{shown}: others may write into it (mode {mode:04o})"),
+        false => format!("{shown}: others may write it (mode {mode:04o})"),
+    };
+    let remedy = match (metadata.is_dir(), mode & 0o1000) {
+        (false, _) => format!("chmod go-w {shown}"),
+        (true, 0) => format!("see what was put there, then chmod go-w {shown}"),
+        (true, _) => "use a directory that only root may write".to_owned(),
+    };
+    Err(Fault::new(what, remedy))
+}
+
+/// Checks every directory and link from / to `path`, and `path` itself: nobody but root and us may
+/// be able to put anything else in the place of any of them. Returns what `path` leads to; `None`
+/// if it does not exist and nobody else can make it.
+///
+/// From / on: what was checked cannot be changed by others while we check the next.
+pub fn check_way(path: &Path) -> Result<Option<Metadata>, Fault> {
+    let start = std::path::absolute(path).map_err(|error| io_fault(path, &error))?;
+    let mut ahead: Vec<OsString> = names(&start);
+    let mut at = PathBuf::from("/");
+    let mut here = std::fs::symlink_metadata(&at).map_err(|error| io_fault(&at, &error))?;
+    for _ in 0..STEPS {
+        if !here.is_dir() {
+            check_entry(&at, &here, 0o022)?;
+            return match ahead.is_empty() {
+                true => Ok(Some(here)),
+                false => Err(io_fault(&at, &io::ErrorKind::NotADirectory.into())),
+            };
+        }
+        // Under a sticky bit others can make new names, but not replace those of root and ours.
+        let is_shared = here.mode() & 0o1000 != 0 && here.mode() & 0o022 != 0;
+        let Some(name) = ahead.pop() else {
+            check_entry(&at, &here, 0o022)?;
+            return Ok(Some(here));
+        };
+        check_entry(&at, &here, if is_shared { 0 } else { 0o022 })?;
+        let next = at.join(&name);
+        let metadata = match std::fs::symlink_metadata(&next) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Whoever makes it decides what it is.
+                check_entry(&at, &here, 0o022)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(io_fault(&next, &error)),
+        };
+        if metadata.is_symlink() {
+            check_entry(&next, &metadata, 0)?;
+            let to = std::fs::read_link(&next).map_err(|error| io_fault(&next, &error))?;
+            let to = at.join(to);
+            ahead.extend(names(&to));
+            at = PathBuf::from("/");
+            here = std::fs::symlink_metadata(&at).map_err(|error| io_fault(&at, &error))?;
+        } else if name == ".." {
+            at.pop();
+            here = std::fs::symlink_metadata(&at).map_err(|error| io_fault(&at, &error))?;
+        } else {
+            at = next;
+            here = metadata;
+        }
+    }
+    let what = format!("{}: its links lead round in a circle", path.display());
+    Err(Fault::new(what, "name the file itself"))
+}
+
+/// More steps than any path has: links may lead round in a circle.
+const STEPS: usize = 1000;
+
+/// The names of an absolute path, the last one first.
+fn names(path: &Path) -> Vec<OsString> {
+    let mut names = Vec::new();
+    for part in path.components().rev() {
+        match part {
+            Component::Normal(name) => names.push(name.to_owned()),
+            Component::ParentDir => names.push("..".into()),
+            _ => {}
+        }
+    }
+    names
 }
 
 /// Checks that `path` is a directory, not a link, in which only root and we can put anything, and
-/// which nobody else can replace. An error names the command that fixes it.
+/// that nobody else can replace it or a directory above it. An error names the command that fixes
+/// it.
 pub fn check_own_directory(path: &Path) -> Result<(), Fault> {
-    let above = parent(path);
-    let directory = File::open(&above).map_err(|error| io_fault(&above, &error))?;
-    check_directory(&above, &directory)?;
-    let directory = match open_directory(path, OFlag::O_NOFOLLOW) {
-        Ok(directory) => directory,
-        Err(Errno::ENOTDIR | Errno::ELOOP) => {
+    match check_way(path)? {
+        None => Err(io_fault(path, &io::ErrorKind::NotFound.into())),
+        Some(metadata) if metadata.is_dir() && !path.is_symlink() => Ok(()),
+        Some(_) => {
             let what = format!("{}: is a link or not a directory", path.display());
-            return Err(Fault::new(what, "name the directory itself"));
+            Err(Fault::new(what, "name the directory itself"))
         }
-        Err(errno) => return Err(io_fault(path, &errno.into())),
-    };
-    check_directory(path, &directory)?;
-    let mode = directory.metadata().map_err(|error| io_fault(path, &error))?.mode() & 0o7777;
-    if mode & 0o022 != 0 {
-        return Err(Fault::new(
-            format!("{}: others may write into it (mode {mode:04o})", path.display()),
-            format!("see what was put there, then chmod 700 {}", path.display()),
-        ));
     }
-    Ok(())
+}
+
+/// Checks that only root and we can put anything into the directory of `path`, or in place of a
+/// directory above it. It may be a link.
+pub fn check_place(path: &Path) -> Result<(), Fault> {
+    check_way(&parent(path)).map(drop)
 }
 
 /// Checks that an open file can be trusted: a regular file, owned by root or us, that nobody else
@@ -100,29 +187,22 @@ pub fn check_open(path: &Path, file: &File) -> Result<(), Fault> {
 fn check_file(path: &Path, file: &File, check: FileCheck) -> Result<(), Fault> {
     let metadata = file.metadata().map_err(|error| io_fault(path, &error))?;
     let shown = path.display();
-    let uid = metadata.uid();
-    let mode = metadata.mode() & 0o7777;
     if metadata.is_dir() {
         return Err(io_fault(path, &io::ErrorKind::IsADirectory.into()));
     }
     if !metadata.is_file() {
         return Err(Fault::new(format!("{shown}: not a regular file"), "name a regular file"));
     }
-    if !is_trusted(uid) {
-        let what = format!("{shown}: belongs to uid {uid}, neither to root nor to you");
-        return Err(Fault::new(what, format!("chown {} {shown}", geteuid())));
-    }
-    match check {
-        FileCheck::Secret if mode & 0o077 != 0 => Err(Fault::new(
+    let mode = metadata.mode() & 0o7777;
+    let others = if check == FileCheck::Secret { 0 } else { 0o022 };
+    check_entry(path, &metadata, others)?;
+    if check == FileCheck::Secret && mode & 0o077 != 0 {
+        return Err(Fault::new(
             format!("{shown}: holds secrets, but others may use it (mode {mode:04o})"),
             format!("chmod 600 {shown}"),
-        )),
-        FileCheck::Trusted if mode & 0o022 != 0 => Err(Fault::new(
-            format!("{shown}: others may write it (mode {mode:04o})"),
-            format!("chmod go-w {shown}"),
-        )),
-        _ => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 fn is_trusted(uid: u32) -> bool {
@@ -145,9 +225,75 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-pub(super) fn lock(directory: &Path) -> io::Result<Flock<File>> {
-    // The directory itself: a lock file would be one more file that can be tampered with.
-    Flock::lock(File::open(directory)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+/// A lock on a file that nobody else can open, so that nobody else can hold it. It ends when this
+/// is dropped, and with the process. The file stays: whoever waits for it has it open.
+pub struct FileLock {
+    file: Flock<File>,
+}
+
+impl FileLock {
+    /// True if `path` still names the locked file: otherwise nobody else sees the lock.
+    pub fn is_still_at(&self, path: &Path) -> bool {
+        match (std::fs::symlink_metadata(path), self.file.metadata()) {
+            (Ok(named), Ok(held)) => (named.dev(), named.ino()) == (held.dev(), held.ino()),
+            _ => false,
+        }
+    }
+}
+
+/// The reason why there is no lock.
+pub enum LockFault {
+    /// Another process has it: `pid 17 (toctocd)`.
+    Held(String),
+    Unusable(Fault),
+}
+
+impl From<Fault> for LockFault {
+    fn from(fault: Fault) -> LockFault {
+        LockFault::Unusable(fault)
+    }
+}
+
+/// Locks the file at `path`, which is made if need be; waits at most `patience` for another holder.
+pub fn lock(path: &Path, patience: Duration) -> Result<FileLock, LockFault> {
+    let end = Instant::now() + patience;
+    // O_NONBLOCK: a FIFO of this name must not block us.
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = options.custom_flags(flags.bits()).open(path);
+    let mut file = file.map_err(|error| io_fault(path, &error))?;
+    check_file(path, &file, FileCheck::Trusted)?;
+    let number = file.metadata().map_err(|error| io_fault(path, &error))?.ino();
+    // Whoever may read it can hold its lock.
+    set_mode(&file, 0o600).map_err(|error| io_fault(path, &error))?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => return Ok(FileLock { file }),
+            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < end => file = back,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(LockFault::Held(holder(number))),
+            Err((_, errno)) => return Err(io_fault(path, &errno.into()).into()),
+        }
+        // A blocking flock has no deadline.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The process that locks the file with this number, as text.
+fn holder(file: u64) -> String {
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let end = format!(":{file}");
+    for line in locks.lines() {
+        // `1: FLOCK  ADVISORY  WRITE 17 08:01:4711 0 EOF`; those who wait have `->`.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [_, "FLOCK", _, _, pid, place, ..] = words.as_slice()
+            && place.ends_with(&end)
+        {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            return format!("pid {pid} ({})", printable(name.trim_end()));
+        }
+    }
+    "another process".to_owned()
 }
 
 pub(super) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {

@@ -29,10 +29,6 @@ pub(super) fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn lock(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
 pub(super) fn make_directory(path: &Path, _: u32) -> io::Result<()> {
     std::fs::create_dir_all(path)
 }

@@ -5,16 +5,13 @@
 //! same /run/toctoc. If two containers share a network but not this directory, each gateway's watch
 //! reports that the other changes the table.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-
-use crate::core::types::Fault;
-use crate::edge::files;
+use crate::core::types::{Fault, FaultKind};
+use crate::edge::files::{self, FileLock, LockFault};
 
 /// /run belongs to root, so only root can create this. A strict unit can write nowhere else in
 /// /run.
@@ -23,7 +20,7 @@ const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// Proof that no other gateway uses this table. The lock ends with the process in any case.
 pub(super) struct TableClaim {
-    _lock: Flock<File>,
+    _lock: FileLock,
     path: PathBuf,
 }
 
@@ -42,16 +39,14 @@ impl TableClaim {
     fn claim_in(place: &Path, table: &str, namespace: u64) -> Result<TableClaim, Fault> {
         let path = place.join(format!("{table}-{namespace}.lock"));
         loop {
-            let file = open(&path).map_err(|error| unusable(&path, &error))?;
-            files::check_open(&path, &file)?;
-            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            let lock = match files::lock(&path, Duration::ZERO) {
                 Ok(lock) => lock,
-                Err((_, Errno::EWOULDBLOCK)) => return Err(taken(&path, table)),
-                Err((_, error)) => return Err(unusable(&path, &error.into())),
+                Err(LockFault::Held(by)) => return Err(taken(table, &by)),
+                Err(LockFault::Unusable(fault)) => return Err(unusable(&fault)),
             };
             // A gateway that ended in between may have removed the file: then nobody else sees our
             // lock.
-            if is_still(&path, &lock) {
+            if lock.is_still_at(&path) {
                 return Ok(TableClaim { _lock: lock, path });
             }
         }
@@ -65,37 +60,19 @@ impl Drop for TableClaim {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    // O_NONBLOCK: opening a FIFO in its place must not block.
-    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true).mode(0o600);
-    options.custom_flags(flags).open(path)
-}
-
-/// True if `path` still names this file.
-fn is_still(path: &Path, file: &File) -> bool {
-    match (fs::symlink_metadata(path), file.metadata()) {
-        (Ok(named), Ok(held)) => (named.dev(), named.ino()) == (held.dev(), held.ino()),
-        _ => false,
-    }
-}
-
-fn taken(path: &Path, table: &str) -> Fault {
+fn taken(table: &str, by: &str) -> Fault {
     Fault::new(
-        format!("another toctocd already keeps the table `{table}` in this network namespace"),
         format!(
-            "stop it, or give this one its own firewall.table; `fuser {}` shows who it is",
-            path.display()
+            "another toctocd already keeps the table `{table}` in this network namespace: {by}"
         ),
+        "stop it, or give this one its own firewall.table",
     )
+    .of(FaultKind::Held)
 }
 
-fn unusable(path: &Path, error: &io::Error) -> Fault {
-    Fault::new(
-        format!("{}: cannot lock the table against a second gateway: {error}", path.display()),
-        "run toctocd as root, with a writable /run/toctoc",
-    )
+fn unusable(fault: &Fault) -> Fault {
+    let what = format!("cannot lock the table against a second gateway: {}", fault.what);
+    Fault::new(what, format!("{}; run toctocd as root, with a writable {PLACE}", fault.remedy))
 }
 
 #[cfg(test)]
