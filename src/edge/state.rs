@@ -219,7 +219,7 @@ impl State {
     /// again.
     pub fn finish(&mut self, done: StateDone) -> Result<Option<Recovered>, Fault> {
         self.is_busy = false;
-        match done.0 {
+        match *done.0 {
             Outcome::Written => self.synced(),
             Outcome::Summed(next) => self.catch_up(next)?,
             Outcome::Renamed => {

@@ -73,7 +73,7 @@ pub(super) enum Work {
 }
 
 /// The result of a job, for [`super::State::finish`].
-pub struct StateDone(pub(super) Outcome);
+pub struct StateDone(pub(super) Box<Outcome>);
 
 pub(super) enum Outcome {
     Written,
@@ -90,7 +90,7 @@ impl StateJob {
     /// Runs the job and waits for the disk.
     pub fn run(self) -> StateDone {
         let shown = self.shown;
-        StateDone(match self.work {
+        StateDone(Box::new(match self.work {
             Work::Write(files) => match files.into_iter().try_for_each(|mut file| file.write()) {
                 Ok(()) => Outcome::Written,
                 Err(error) => Outcome::Failed(fault(&shown, "writing", error)),
@@ -105,7 +105,7 @@ impl StateJob {
                 Ok((journal, recovered)) => Outcome::Reopened(journal, recovered),
                 Err(fault) => Outcome::Failed(fault),
             },
-        })
+        }))
     }
 }
 
