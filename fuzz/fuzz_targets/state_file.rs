@@ -78,7 +78,7 @@ impl Disk for Memory {
 }
 
 fn open(disk: &Memory) -> (State, Recovered) {
-    State::on_disk(Box::new(disk.clone()), NOW).expect("a disk that works")
+    State::on_disk(Box::new(disk.clone()), NOW, false).expect("a disk that works")
 }
 
 fuzz_target!(|input: &[u8]| match input.split_first() {

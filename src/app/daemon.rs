@@ -1,5 +1,6 @@
 //! The program `toctocd`: starts one of its commands or one of its two processes.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,7 +11,7 @@ use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
 use super::{admin, compat, gatekeeper, guard, listener, listener_process, load, provision};
 use crate::core::types::Fault;
 use crate::edge::control::ControlRequest;
-use crate::edge::sys;
+use crate::edge::{first_process, sys};
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
@@ -34,10 +35,13 @@ pub fn main() -> ExitCode {
 fn run(args: &ToctocdArgs) -> u8 {
     match &args.command {
         // An error before the gateway serves leaves everything unchanged.
-        ToctocdCommand::Run => match gatekeeper::run(&args.config) {
-            Ok(()) => DONE,
-            Err(RunFault::Start(fault)) => finish(Err(fault), WRONG),
-            Err(RunFault::Serve(fault)) => finish(Err(fault), FAILED),
+        ToctocdCommand::Run => match first_process::run_below() {
+            Ok(Some(status)) => status,
+            Ok(None) => serve(&args.config),
+            Err(error) => {
+                let what = format!("toctocd cannot start itself as a child: {error}");
+                finish(Err(Fault::new(what, "mount /proc in this container")), WRONG)
+            }
         },
         ToctocdCommand::Init(init) => {
             finish(provision::init(&args.config, init).map(|output| output.print()), WRONG)
@@ -70,6 +74,14 @@ fn run(args: &ToctocdArgs) -> u8 {
         ToctocdCommand::Reinitialise => {
             ask(args, |settings| admin::command(settings, &ControlRequest::Reinitialise))
         }
+    }
+}
+
+fn serve(config: &Path) -> u8 {
+    match gatekeeper::run(config) {
+        Ok(()) => DONE,
+        Err(RunFault::Start(fault)) => finish(Err(fault), WRONG),
+        Err(RunFault::Serve(fault)) => finish(Err(fault), FAILED),
     }
 }
 

@@ -163,6 +163,7 @@ impl Gatekeeper {
         self.look_after_journal(now);
         self.check_listeners();
         self.look_after_guard(now);
+        self.log_refused_openings();
         self.out.log_suppressed();
     }
 
@@ -203,10 +204,7 @@ impl Gatekeeper {
     /// Logs the state of the gateway and reports ready to the service manager.
     fn announce(&mut self, now: Now) {
         self.out.begin(now.boot);
-        // Records the time, so that a clock set back while toctocd is down is noticed.
-        if let Some(record) = self.replay.heartbeat(now, 60) {
-            self.journal.defer(&[record]);
-        }
+        self.record_time(now, 60);
         self.journal.maintain(now, &mut self.tasks, &mut self.out);
         if let Some(damage) = self.journal.damage() {
             self.out.log(format!("state: {damage}"));
@@ -245,6 +243,7 @@ impl Gatekeeper {
                 "start it again: it reads everything then",
             ));
             self.listeners.end_all(&mut self.out);
+            self.record_time(now, 0);
             self.stop_all_commands(now);
         }
     }

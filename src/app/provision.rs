@@ -17,7 +17,7 @@ use crate::core::types::{Fault, FaultKind};
 use crate::edge::control::Control;
 use crate::edge::files::{self, FileCheck};
 use crate::edge::state::State;
-use crate::edge::{capture, entropy, proc_net};
+use crate::edge::{capture, clock, entropy, proc_net};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 
@@ -54,6 +54,7 @@ pub fn init(named: &Path, args: &Init) -> Result<CommandOutput, Fault> {
     let mut steps = String::new();
     steps += &made(&args.dir, files::make_directory(&args.dir, 0o755)?);
     steps += &made(&gateway.state_dir, files::make_directory(&gateway.state_dir, 0o700)?);
+    State::create(&gateway.state_dir, clock::now().wall)?;
     if gateway.key_file.symlink_metadata().is_ok() {
         steps += &made(&gateway.key_file, false);
     } else {

@@ -150,6 +150,11 @@ fn sentence(door: &str, weakness: &Weakness) -> String {
             "its step icmp:{size} does not fit into one packet on most links, and fragments do not \
              count; use at most icmp:{WHOLE_ECHO}"
         ),
+        Weakness::StopsAtOnce => format!(
+            "has a negative Cmd_Timeout, or one above {}: its stop command runs at once, where knockd would \
+             never run it",
+            i32::MAX
+        ),
         Weakness::InTheClear(service) => format!(
             "it opens {service} by a sequence in cleartext, although clients have sealed knocks for \
              it: anybody who sees the sequence can repeat it. Keep it only if you need the fallback"
@@ -207,6 +212,7 @@ mod tests {
             ),
             (Weakness::Fragments(2000), "icmp:2000 does not fit into one packet"),
             (Weakness::InTheClear(ssh), "it opens ssh by a sequence in cleartext"),
+            (Weakness::StopsAtOnce, "its stop command runs at once"),
         ] {
             let sentence = sentence("web", &weakness);
             assert!(sentence.starts_with("door [web]: ") && sentence.contains(said), "{sentence}");

@@ -30,7 +30,7 @@ pub struct Door {
     pub start_command: Option<String>,
     /// Runs instead for an IPv6 source, if present; empty = run nothing.
     pub start_command_6: Option<String>,
-    /// Seconds between the end of the start command and the stop command; less than 0 = never.
+    /// Seconds between the end of the start command and the stop command; less than 0 counts as 0.
     pub cmd_timeout: i64,
     /// Runs after that.
     pub stop_command: Option<String>,
@@ -47,7 +47,7 @@ pub struct Door {
     pub later_steps: Vec<Step>,
     /// The service that it grants, instead of running commands (TOML form only).
     pub service: Option<ServiceName>,
-    /// True if the last correct step may be repeated without a reset: retransmitted SYNs, browsers
+    /// True if a step that was right may be repeated without a reset: retransmitted SYNs, browsers
     /// (TOML form only).
     pub tolerate_duplicates: bool,
     /// Seconds after an opening in which packets of the same source are ignored (TOML form only).

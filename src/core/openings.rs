@@ -10,8 +10,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::ops::Bound;
 
 use super::door::Door;
+use super::quota::Shares;
 use super::types::{Boot, Fault, Now, SECOND, ServiceName, Source, Wall};
 
 mod command;
@@ -26,11 +28,15 @@ pub use shared::{OpeningState, START, ServiceAddress};
 
 /// The most openings of doors, and of services, that may be under way at once, those that wait for
 /// their stop command included. Two limits, so that whoever repeats sequences takes no room from
-/// those who have keys.
-pub const OPENINGS: usize = 4096;
-/// The most start commands of either that may run at once; the next ones wait. Stop commands never
-/// wait.
-pub const STARTS: usize = 128;
+/// those who have keys. One door or service gets at most half of them ([`Shares`]).
+pub const OPENINGS: usize = 8192;
+/// The most start commands of either that may run at once, by the same rule; the next ones wait.
+pub const STARTS: usize = 256;
+/// The most stop commands that run at once: after a crash, thousands may be due. Those that run for
+/// more than [`HANGS`] seconds do not count, so no stop command waits for ever.
+pub const STOPS: usize = 32;
+/// See [`STOPS`].
+pub const HANGS: u32 = 2;
 /// Seconds after which a stop command is tried again that could not be started for want of
 /// processes or memory.
 pub const AGAIN: u32 = 5;
@@ -140,7 +146,7 @@ enum Phase {
     Leaving,
     /// It is open until nobody holds it any more.
     Held,
-    /// Its stop command waits for its time, or to be tried again.
+    /// Its stop command waits for its time, for others to end, or to be tried again.
     Waiting,
     Stopping,
 }
@@ -165,16 +171,42 @@ pub struct Openings {
     places: BTreeMap<ServiceAddress, u64>,
     /// The times at which a stop command is to run, or a service's start command takes too long.
     due: BTreeSet<(Boot, u64)>,
-    /// Doors and services have [`STARTS`] each, for the same reason as [`OPENINGS`].
-    doors: Starts,
-    services: Starts,
+    doors: Sort,
+    services: Sort,
+    /// The stop commands that run, each until it counts as hanging.
+    stopping: BTreeMap<u64, Boot>,
+    /// The openings whose stop commands wait for one of those to end.
+    stops: VecDeque<u64>,
 }
 
-/// Start commands that run, and openings whose start commands wait for one of them to end.
+/// All openings of doors, or of services.
 #[derive(Debug, Default)]
-struct Starts {
-    running: usize,
-    queue: VecDeque<u64>,
+struct Sort {
+    live: Shares,
+    /// Start commands that run.
+    running: Shares,
+    /// The openings that wait for one of those to end, by door or service: they take turns.
+    queues: BTreeMap<String, VecDeque<u64>>,
+    /// Whose turn was last.
+    last: String,
+}
+
+impl Sort {
+    fn next(&mut self) -> Option<u64> {
+        let after = (Bound::Excluded(self.last.as_str()), Bound::Unbounded);
+        let up_to = (Bound::Unbounded, Bound::Included(self.last.as_str()));
+        let mut turns =
+            self.queues.range::<str, _>(after).chain(self.queues.range::<str, _>(up_to));
+        let (name, _) = turns.find(|(name, _)| self.running.has_room(name, STARTS))?;
+        self.last = name.clone();
+        let queue = self.queues.get_mut(&self.last)?;
+        let id = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&self.last);
+        }
+        self.running.take(&self.last);
+        id
+    }
 }
 
 impl Openings {
@@ -203,7 +235,18 @@ impl Openings {
                 stop: Some(entry),
                 phase: Phase::Waiting,
             };
-            self.live.insert(id, opening);
+            self.insert(opening);
+        }
+    }
+
+    fn insert(&mut self, opening: Opening) {
+        self.sort(opening.place).live.take(&opening.door);
+        self.live.insert(opening.id, opening);
+    }
+
+    fn remove(&mut self, id: u64) {
+        if let Some(opening) = self.live.remove(&id) {
+            self.sort(opening.place).live.give_back(&opening.door);
         }
     }
 
@@ -225,7 +268,7 @@ impl Openings {
             Some(stop) => Some(CommandLine::shell(stop, source).ok_or(NotOpened::StopTooLong)?),
             None => None,
         };
-        let id = self.new_id(now, false)?;
+        let id = self.new_id(now, None, &door.name)?;
         let mut opening = Opening {
             id,
             door: door.name.clone(),
@@ -235,17 +278,20 @@ impl Openings {
             place: None,
             phase: Phase::Queued,
         };
-        // COMPAT: knockd sleeps for ever where the time is negative.
-        if let (Some(stop), Ok(timeout)) = (stop, u32::try_from(door.cmd_timeout)) {
+        if let Some(stop) = stop {
+            // knockd sleeps for ever where the time is negative, and never runs the stop command. A
+            // door that nobody shuts is worse than one that shuts at once (`Weakness::StopsAtOnce`).
+            let timeout = u32::try_from(door.cmd_timeout).unwrap_or(0);
             let door = door.name.clone();
             opening.stop = Some(OpeningEntry { id, door, source, stop, opened: now.wall, timeout });
         }
         Ok(PreparedOpening(opening))
     }
 
-    fn new_id(&mut self, now: Now, service: bool) -> Result<u64, NotOpened> {
-        let same_sort = self.live.values().filter(|opening| opening.place.is_some() == service);
-        if self.live.len() >= OPENINGS && same_sort.count() >= OPENINGS {
+    fn new_id(
+        &mut self, now: Now, place: Option<ServiceAddress>, name: &str,
+    ) -> Result<u64, NotOpened> {
+        if !self.sort(place).live.has_room(name, OPENINGS) {
             return Err(NotOpened::Full);
         }
         // By the clock, so that an id from before a restart, which the journal has forgotten, does
@@ -259,8 +305,8 @@ impl Openings {
         self.live.contains_key(&id)
     }
 
-    /// Begins: the start command runs now, or as soon as fewer than [`STARTS`] others do. Returns
-    /// the opening's id.
+    /// Begins: the start command runs now, or as soon as fewer others do ([`STARTS`]). Returns the
+    /// opening's id.
     pub fn begin(
         &mut self, now: Now, JournalledOpening(mut opening): JournalledOpening,
         actions: &mut Vec<OpeningAction>,
@@ -275,49 +321,51 @@ impl Openings {
             opening.phase = self.first_phase(place, id);
         }
         if opening.phase == Phase::Queued {
-            self.starts(opening.place).queue.push_back(id);
+            let queue = self.sort(opening.place).queues.entry(opening.door.clone());
+            queue.or_default().push_back(id);
         }
-        self.live.insert(id, opening);
+        self.insert(opening);
         self.start_next(now, actions);
         id
     }
 
     pub fn ended(&mut self, now: Now, id: u64, how: CommandEnd, actions: &mut Vec<OpeningAction>) {
         let Some(opening) = self.live.get_mut(&id) else { return };
+        let door = opening.door.clone();
         if how != CommandEnd::Exited(0) {
             let status = if let CommandEnd::Exited(status) = how { status } else { 0 };
-            let door = opening.door.clone();
+            let door = door.clone();
             actions.push(OpeningAction::Note(OpeningNote::Status { door, status }));
         }
         let place = opening.place;
         match opening.phase {
             Phase::Starting | Phase::Leaving => {
                 match (place, &opening.stop) {
-                    (Some(place), _) => self.started(place, id, how, actions),
+                    (Some(place), _) => self.started(place, id, how),
                     (None, Some(entry)) => {
                         self.due.insert((now.boot.plus(entry.timeout), id));
                         opening.phase = Phase::Waiting;
                     }
-                    (None, None) => {
-                        self.live.remove(&id);
-                    }
+                    (None, None) => self.remove(id),
                 }
-                let starts = self.starts(place);
-                starts.running = starts.running.saturating_sub(1);
-            }
-            Phase::Stopping if how == CommandEnd::NotNow => {
-                opening.phase = Phase::Waiting;
-                self.due.insert((now.boot.plus(AGAIN), id));
+                self.sort(place).running.give_back(&door);
             }
             Phase::Stopping => {
-                self.live.remove(&id);
-                actions.push(OpeningAction::Forget(id));
-                if let Some(place) = place {
-                    self.move_up(place);
+                self.stopping.remove(&id);
+                if how == CommandEnd::NotNow {
+                    opening.phase = Phase::Waiting;
+                    self.due.insert((now.boot.plus(AGAIN), id));
+                } else {
+                    self.remove(id);
+                    actions.push(OpeningAction::Forget(id));
+                    if let Some(place) = place {
+                        self.move_up(place);
+                    }
                 }
             }
             Phase::Queued | Phase::Behind | Phase::Held | Phase::Waiting => return,
         }
+        self.stop_next(now, actions);
         self.start_next(now, actions);
     }
 
@@ -327,46 +375,76 @@ impl Openings {
             && at <= now.boot
         {
             self.due.remove(&(at, id));
-            match self.live.get(&id).map(|opening| opening.phase) {
-                Some(Phase::Starting | Phase::Leaving) => self.give_up(id, actions),
-                Some(Phase::Waiting) => self.stop(id, actions),
-                _ => {}
-            }
+            self.meet(id, actions);
+        }
+        self.stop_next(now, actions);
+    }
+
+    /// Does all that is due now or later: nobody will be left to do it on time.
+    pub fn all_due(&mut self, now: Now, actions: &mut Vec<OpeningAction>) {
+        for (_, id) in std::mem::take(&mut self.due) {
+            self.meet(id, actions);
+        }
+        self.stop_next(now, actions);
+    }
+
+    fn meet(&mut self, id: u64, actions: &mut Vec<OpeningAction>) {
+        match self.live.get(&id).map(|opening| opening.phase) {
+            Some(Phase::Starting | Phase::Leaving) => self.give_up(id, actions),
+            Some(Phase::Waiting) => self.stops.push_back(id),
+            _ => {}
         }
     }
 
-    fn stop(&mut self, id: u64, actions: &mut Vec<OpeningAction>) {
-        let Some(opening) = self.live.get_mut(&id) else { return };
-        let Some(entry) = &opening.stop else { return };
-        opening.phase = Phase::Stopping;
-        let command = entry.stop.clone();
-        let door = opening.door.clone();
-        // COMPAT: knockd's line for a door whose time is over.
-        if opening.place.is_none() {
-            let source = opening.source;
-            let timeout = OpeningNote::Timeout { id, door: door.clone(), source };
-            actions.push(OpeningAction::Note(timeout));
+    /// The stop command of an opening that is open or has failed to open is due.
+    fn stop(&mut self, id: u64) {
+        if let Some(opening) = self.live.get_mut(&id) {
+            opening.phase = Phase::Waiting;
+            self.stops.push_back(id);
         }
-        run(Job { id, command, tied: true }, door, actions);
+    }
+
+    fn stop_next(&mut self, now: Now, actions: &mut Vec<OpeningAction>) {
+        self.stopping.retain(|_, hangs| *hangs > now.boot);
+        while self.stopping.len() < STOPS
+            && let Some(id) = self.stops.pop_front()
+        {
+            let Some(opening) = self.live.get_mut(&id) else { continue };
+            let Some(entry) = &opening.stop else { continue };
+            opening.phase = Phase::Stopping;
+            self.stopping.insert(id, now.boot.plus(HANGS));
+            let command = entry.stop.clone();
+            let door = opening.door.clone();
+            // COMPAT: knockd's line for a door whose time is over.
+            if opening.place.is_none() {
+                let source = opening.source;
+                let timeout = OpeningNote::Timeout { id, door: door.clone(), source };
+                actions.push(OpeningAction::Note(timeout));
+            }
+            run(Job { id, command, tied: true }, door, actions);
+        }
     }
 
     /// The time at which [`Openings::due`] has something to do next.
     pub fn deadline(&self) -> Option<Boot> {
-        self.due.first().map(|(at, _)| *at)
+        let next = self.due.first().map(|(at, _)| *at);
+        let room = self.stopping.values().copied().filter(|_| !self.stops.is_empty());
+        next.into_iter().chain(room).min()
     }
 
-    fn starts(&mut self, place: Option<ServiceAddress>) -> &mut Starts {
+    fn sort(&mut self, place: Option<ServiceAddress>) -> &mut Sort {
         if place.is_some() { &mut self.services } else { &mut self.doors }
     }
 
     fn start_next(&mut self, now: Now, actions: &mut Vec<OpeningAction>) {
-        for starts in [&mut self.doors, &mut self.services] {
-            while starts.running < STARTS
-                && let Some(id) = starts.queue.pop_front()
-            {
-                let Some(opening) = self.live.get_mut(&id) else { continue };
+        for sort in [&mut self.doors, &mut self.services] {
+            while let Some(id) = sort.next() {
+                let Some(opening) = self.live.get_mut(&id) else {
+                    // It was released before its turn.
+                    sort.running.give_back(&sort.last.clone());
+                    continue;
+                };
                 opening.phase = Phase::Starting;
-                starts.running += 1;
                 if opening.place.is_some() {
                     self.due.insert((now.boot.plus(START), id));
                 }

@@ -13,7 +13,7 @@ use super::prefix::{Prefix, Span};
 use super::replay::{Fresh, Refused, Replay, ReplayDecision};
 use super::reply::{PendingReply, Reply};
 use super::service::{AddressProof, Client, Service, ServiceCommands, SourceRule};
-use super::types::{ClientId, Now, Reject, SECOND, SERVICE_PORTS, ServiceName, Source};
+use super::types::{ClientId, Now, Reject, SECOND, SERVICE_PORTS, ServiceName, Source, Wall};
 
 // `grants` takes the proofs that are made there, so it imports that file and not this one.
 pub(super) mod commit;
@@ -36,6 +36,8 @@ pub struct Policy {
     also_grant: Vec<Prefix>,
     /// Pairs of a door and the service that it grants.
     doors: BTreeSet<(Holder, ServiceName)>,
+    /// The seconds in which clients expire.
+    expiries: BTreeSet<u64>,
 }
 
 impl Policy {
@@ -47,6 +49,7 @@ impl Policy {
     ) -> Self {
         let mut policy = Self {
             services: services.into_iter().map(|service| (service.name, service)).collect(),
+            expiries: clients.iter().filter_map(|client| client.expires).collect(),
             clients: clients.into_iter().map(|client| (client.id, client)).collect(),
             max_grants,
             own: BTreeSet::new(),
@@ -90,13 +93,20 @@ impl Policy {
         self.shared = shared.into_iter().collect();
     }
 
-    /// An enrolled client, for `Authentic::verify`. An expired client is unknown.
-    pub fn client(&self, now: Now, id: ClientId) -> Option<&Client> {
+    /// An enrolled client, for `Authentic::verify`. An expired client is unknown: by the latest
+    /// time that the clock showed ([`Replay::latest`]), so that setting it back revives nobody.
+    pub fn client(&self, latest: Wall, id: ClientId) -> Option<&Client> {
         let client = self.clients.get(&id)?;
         match client.expires {
-            Some(expires) if now.wall.0 / SECOND >= expires => None,
+            Some(expires) if latest.0 / SECOND >= expires => None,
             _ => Some(client),
         }
+    }
+
+    /// True if a client has expired after `from`, up to `to`.
+    pub fn expires_between(&self, from: Wall, to: Wall) -> bool {
+        let (from, to) = (from.0 / SECOND + 1, to.0 / SECOND);
+        from <= to && self.expiries.range(from..=to).next().is_some()
     }
 
     pub fn commands(&self, service: ServiceName) -> Option<&ServiceCommands> {
@@ -110,8 +120,9 @@ impl Policy {
     }
 
     /// The way in which a grant must end under these rules, after a reload; `None` if it may go on.
-    pub fn must_end(&self, now: Now, grant: &ActiveGrant) -> Option<GrantEnd> {
-        let Some((service, max_seconds)) = self.still_allowed(now, grant) else {
+    /// `latest` is for [`Policy::client`].
+    pub fn must_end(&self, latest: Wall, grant: &ActiveGrant) -> Option<GrantEnd> {
+        let Some((service, max_seconds)) = self.still_allowed(latest, grant) else {
             return Some(GrantEnd::Revoked);
         };
         let same = grant.ports == ports(service)
@@ -123,15 +134,15 @@ impl Policy {
 
     /// The service of a grant and the most seconds that it may last, if its holder may still have
     /// a grant for that service and that address.
-    fn still_allowed(&self, now: Now, grant: &ActiveGrant) -> Option<(&Service, u32)> {
+    fn still_allowed(&self, latest: Wall, grant: &ActiveGrant) -> Option<(&Service, u32)> {
         let GrantKey { holder, service, source, span, .. } = grant.key;
         let service = self.services.get(&service)?;
         match holder {
             Holder::Client(id) => {
-                let client = self.client(now, id)?;
+                let client = self.client(latest, id)?;
                 let allowed = client.services.contains(&service.name)
                     && service.source.admits(grant.proof, source, span);
-                allowed.then(|| (service, max_seconds(grant.opened, client, service)))
+                allowed.then(|| (service, max_seconds(grant.opened.wall, client, service)))
             }
             Holder::Door(_) if self.doors.contains(&(holder, service.name)) => {
                 Some((service, service.max_seconds))
@@ -146,7 +157,8 @@ impl Policy {
         &self, now: Now, authentic: Authentic, replay: &mut Replay, grants: &mut Grants,
         entropy: [u8; 16],
     ) -> Decision {
-        let Some(client) = self.client(now, authentic.client()) else {
+        let latest = replay.latest(now);
+        let Some(client) = self.client(latest, authentic.client()) else {
             return Decision::Refuse(Refused { reject: Reject::Policy, alarm: None });
         };
         if let Err(refused) = replay.reject_used(&authentic) {
@@ -163,7 +175,10 @@ impl Policy {
         match replay.check(now, authentic, challenge_required, entropy) {
             ReplayDecision::Refused(refused) => Decision::Refuse(refused),
             ReplayDecision::Reply(reply) => Decision::Tell(reply),
-            ReplayDecision::Fresh(fresh) => self.admit(now, client, fresh, grants),
+            ReplayDecision::Fresh(fresh) => {
+                let most = |service: &Service| max_seconds(latest, client, service);
+                self.admit(now, client, most, fresh, grants)
+            }
         }
     }
 
@@ -228,7 +243,10 @@ impl Policy {
         self.shared.contains(&source) || (scope == AddressScope::Private && only_public)
     }
 
-    fn admit(&self, now: Now, client: &Client, fresh: Fresh, grants: &mut Grants) -> Decision {
+    fn admit(
+        &self, now: Now, client: &Client, most: impl Fn(&Service) -> u32, fresh: Fresh,
+        grants: &mut Grants,
+    ) -> Decision {
         let request = *fresh.authentic.request();
         if request.kind == KnockKind::Probe {
             return reply(fresh, Status::Observed, None);
@@ -241,7 +259,7 @@ impl Policy {
         if request.kind == KnockKind::Close {
             return Decision::Close(close(fresh, grants));
         }
-        match self.grant(now, client, service, &fresh.authentic, grants) {
+        match self.grant(now, client, service, most(service), &fresh.authentic, grants) {
             Ok(grant) => {
                 // It counts from now on, until it is opened or given up.
                 grants.reserve(grant.key);
@@ -252,7 +270,8 @@ impl Policy {
     }
 
     fn grant(
-        &self, now: Now, client: &Client, service: &Service, authentic: &Authentic, grants: &Grants,
+        &self, now: Now, client: &Client, service: &Service, most: u32, authentic: &Authentic,
+        grants: &Grants,
     ) -> Result<ActiveGrant, Status> {
         let request = authentic.request();
         let v6 = authentic.address().ip().is_ipv6();
@@ -273,7 +292,6 @@ impl Policy {
         };
         has_room(&key, service, self.max_grants, grants)?;
         let asked = if request.seconds == 0 { service.seconds } else { request.seconds };
-        let most = max_seconds(now, client, service);
         let left = seconds_left(grants, &key, service, now);
         let seconds = asked.max(left).min(most).max(1);
         Ok(grant(key, service, now, seconds, address_proof(authentic)))
@@ -316,10 +334,10 @@ fn close(fresh: Fresh, grants: &Grants) -> Closing {
 }
 
 /// The longest grant that this client may have, if it begins at `opened`.
-fn max_seconds(opened: Now, client: &Client, service: &Service) -> u32 {
+fn max_seconds(opened: Wall, client: &Client, service: &Service) -> u32 {
     let mut most = service.max_seconds.min(client.max_seconds.unwrap_or(u32::MAX));
     if let Some(expires) = client.expires {
-        let left = expires.saturating_sub(opened.wall.0 / SECOND);
+        let left = expires.saturating_sub(opened.0 / SECOND);
         most = most.min(u32::try_from(left).unwrap_or(u32::MAX));
     }
     most

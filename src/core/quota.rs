@@ -1,5 +1,7 @@
-//! Token buckets: a burst, then a steady rate.
-//! A bucket is one number: the moment at which it will be full again.
+//! Rates and shares. A token bucket is a burst, then a steady rate: one number, the moment at which
+//! it will be full again. A share is what one of many may have of a common number of places.
+
+use std::collections::BTreeMap;
 
 use super::types::{Boot, SECOND};
 
@@ -42,9 +44,62 @@ impl Bucket {
     }
 }
 
+/// Places that many share. Nobody may have more of them than are free: so one who takes all that he
+/// can leaves as many for the others, and two leave a third.
+#[derive(Debug, Default)]
+pub struct Shares {
+    taken: usize,
+    of: BTreeMap<String, usize>,
+}
+
+impl Shares {
+    /// True if `name` may take one more of `all` places.
+    pub fn has_room(&self, name: &str, all: usize) -> bool {
+        let mine = self.of.get(name).copied().unwrap_or(0);
+        mine < all.saturating_sub(self.taken)
+    }
+
+    pub fn take(&mut self, name: &str) {
+        self.taken += 1;
+        *self.of.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// Gives one place back.
+    pub fn give_back(&mut self, name: &str) {
+        let Some(mine) = self.of.get_mut(name) else { return };
+        self.taken -= 1;
+        *mine -= 1;
+        if *mine == 0 {
+            self.of.remove(name);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_takes_all_that_he_can_leaves_as_much_for_the_others() {
+        let mut shares = Shares::default();
+        let mut take_all = |name: &str| {
+            let mut got = 0;
+            while shares.has_room(name, 12) {
+                shares.take(name);
+                got += 1;
+            }
+            got
+        };
+        assert_eq!([take_all("a"), take_all("b"), take_all("c"), take_all("d")], [6, 3, 2, 1]);
+        assert_eq!(take_all("e"), 0);
+        shares.give_back("a");
+        shares.give_back("nobody");
+        assert!(shares.has_room("e", 12) && !shares.has_room("a", 12));
+        for name in ["a", "a", "a", "a", "a", "b", "b", "b", "c", "c", "d"] {
+            shares.give_back(name);
+        }
+        assert!(shares.taken == 0 && shares.of.is_empty());
+    }
 
     const RATE: Rate = Rate { burst: 64, per_second: 4 };
 

@@ -59,8 +59,8 @@ pub struct Window {
 pub enum StateOrigin {
     /// A state without damage. Nobody can see whether it is the newest one.
     Found,
-    /// There never was one: nothing can have been accepted before the start, and what was sent
-    /// before it does not count.
+    /// There never was one, and no client is enrolled: nothing can have been accepted before the
+    /// start, and what was sent before it does not count.
     First,
 }
 
@@ -192,6 +192,17 @@ impl Replay {
         let horizon = now.wall.plus(self.window.max_ahead);
         let newest = self.clients.iter().map(|(id, client)| (*id, client.marks.newest()));
         newest.filter(move |(_, newest)| *newest > horizon)
+    }
+
+    /// Now, or the latest time that a trusted clock ever showed if that is later: for what must not
+    /// come back when the clock is set back.
+    pub fn latest(&self, now: Now) -> Wall {
+        now.wall.max(self.clock.newest())
+    }
+
+    /// The newest time that is durable, or will be.
+    pub fn recorded(&self) -> Wall {
+        self.recorded
     }
 
     /// The newest time, if it was not made durable for `seconds`: so that a clock set back while we

@@ -1,9 +1,16 @@
-//! The state machine of classic knocks: knockd 0.8's behaviour, without the attempts that it loses.
-//! See `packet` for headers and `edge::bpf` for the kernel's filter.
+//! The state machine of classic knocks. See `packet` for headers and `edge::bpf` for the kernel's
+//! filter.
 //!
 //! COMPAT: time is in whole seconds of the packets' clock from the first hit. The next packet that
-//! some door listens for reports a timeout. A wrong hit ends an attempt and begins none. Ports that
-//! no door lists are not seen.
+//! some door listens for reports a timeout. Ports that no door lists are not seen.
+//!
+//! COMPAT: the doors of a knockd.conf behave as in knockd 0.8, without the attempts that it loses:
+//! a wrong hit ends an attempt and begins none, and who is under way at one door begins at no
+//! other.
+//!
+//! Our own doors (`own`) do not know of each other: a door does not see the ports that it does not
+//! list. Each first step begins an attempt, also beside an older one, so a knock that broke off
+//! never spoils the next one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -44,8 +51,10 @@ pub struct DoorSpec {
     pub target: Target,
     /// True if an opening uses its sequence up.
     pub one_time: bool,
-    /// True if the last right step may come again without a reset.
+    /// True if a step that was right may come again, however late, without a reset. Own doors only.
     pub tolerate_duplicates: bool,
+    /// True for a door of toctocd.toml.
+    pub own: bool,
     /// Seconds after an opening in which the same source cannot begin again.
     pub pause_after: u32,
 }
@@ -68,6 +77,7 @@ impl From<&Door> for DoorSpec {
             target: Target::from(door.target.as_deref()),
             one_time: door.one_time_sequences.is_some(),
             tolerate_duplicates: door.tolerate_duplicates,
+            own: door.native,
             pause_after: door.pause_after,
         }
     }
@@ -156,6 +166,13 @@ pub struct Machine {
     second: i64,
 }
 
+/// An attempt at the same own door that is further.
+#[derive(Clone, Copy)]
+struct Ahead {
+    id: u64,
+    stage: u8,
+}
+
 impl Machine {
     /// A machine before its first packet. Doors beyond index 65535 are ignored.
     pub fn new(doors: Vec<DoorSpec>, rules: MachineRules) -> Self {
@@ -193,13 +210,23 @@ impl Machine {
         if hit.source.is_ipv6() && self.rules.ipv6 != Ipv6::Counts {
             return self.refuse_ipv6(hit, emit);
         }
-        if !self.passes_filter(hit) {
+        let listening = self.listening(hit);
+        if listening.is_empty() {
             return;
         }
         emit(SequenceEvent::Seen);
         self.second = i64::try_from(at.0 / SECOND).unwrap_or(i64::MAX);
         self.report_ended(emit);
-        let attempts = self.attempts.of(hit.source, |door| self.accepts(door, hit.destination));
+        if listening.iter().any(|door| !self.is_own(*door)) {
+            self.classic_hit(hit, emit);
+        }
+        self.own_hit(hit, &listening, emit);
+    }
+
+    fn classic_hit(&mut self, hit: &KnockPacket, emit: &mut impl FnMut(SequenceEvent)) {
+        let attempts = self
+            .attempts
+            .of(hit.source, |door| !self.is_own(door) && self.accepts(door, hit.destination));
         if attempts.is_empty() {
             self.begin(hit, emit);
         }
@@ -208,12 +235,99 @@ impl Machine {
         }
     }
 
-    /// True if some door listens for the packet, as in knockd's filter.
-    fn passes_filter(&self, hit: &KnockPacket) -> bool {
-        let Some(doors) = self.doors_by_step.get(&hit.step) else { return false };
-        doors
-            .iter()
-            .any(|door| self.accepts(*door, hit.destination) && self.misfit(*door, hit).is_none())
+    fn own_hit(
+        &mut self, hit: &KnockPacket, listening: &[u16], emit: &mut impl FnMut(SequenceEvent),
+    ) {
+        let mut under_way: BTreeMap<u16, Vec<u64>> = BTreeMap::new();
+        for id in self.attempts.of(hit.source, |door| self.is_own(door)) {
+            if let Some(attempt) = self.attempts.get(hit.source, id) {
+                under_way.entry(attempt.door).or_default().push(id);
+            }
+        }
+        for door in listening {
+            if self.is_own(*door) {
+                let attempts = under_way.remove(door).unwrap_or_default();
+                self.own_door(hit.source, *door, hit.step, &attempts, emit);
+            }
+        }
+    }
+
+    /// A hit at one of our own doors. `attempts` are the source's attempts there, the oldest first.
+    ///
+    /// INVARIANT: a source has at most one attempt at each stage of a door, and an older one is
+    /// further. Where two meet, the younger one stays: it has more time left.
+    fn own_door(
+        &mut self, source: IpAddr, door: u16, step: Step, attempts: &[u64],
+        emit: &mut impl FnMut(SequenceEvent),
+    ) {
+        let Some(spec) = self.doors.get(usize::from(door)) else { return };
+        let spec = spec.clone();
+        let mut ahead = None;
+        for id in attempts.iter().copied() {
+            let Some(attempt) = self.attempts.get(source, id) else { continue };
+            let stage = usize::from(attempt.stage);
+            if spec.sequence.get(stage) == Some(&step) {
+                if self.step_on(source, id, ahead, emit) {
+                    return;
+                }
+                ahead = Some(Ahead { id, stage: attempt.stage.saturating_add(1) });
+            } else if spec.tolerate_duplicates
+                && spec.sequence.iter().take(stage).any(|one| *one == step)
+            {
+                ahead = Some(Ahead { id, stage: attempt.stage });
+            } else {
+                self.attempts.remove(source, id);
+            }
+        }
+        if spec.sequence.first() == Some(&step) && !self.in_cooldown(door, source) {
+            let deadline = self.second.saturating_add(spec.seq_timeout);
+            let id = self.attempts.begin(source, door, deadline);
+            self.step_on(source, id, ahead, emit);
+        }
+    }
+
+    /// Moves an attempt at an own door one step further; if the next one `ahead` waits there, it
+    /// takes its place. True if the door opens: then all attempts of the source there have ended.
+    fn step_on(
+        &mut self, source: IpAddr, id: u64, ahead: Option<Ahead>,
+        emit: &mut impl FnMut(SequenceEvent),
+    ) -> bool {
+        let Some(Attempt { door, stage, .. }) = self.attempts.advance(source, id) else {
+            return false;
+        };
+        match ahead {
+            Some(ahead) if ahead.stage == stage => drop(self.attempts.remove(source, ahead.id)),
+            // The log has this stage already.
+            Some(_) => {}
+            None => emit(SequenceEvent::Stage { door, source, stage }),
+        }
+        if self
+            .doors
+            .get(usize::from(door))
+            .is_none_or(|spec| usize::from(stage) < spec.sequence.len())
+        {
+            return false;
+        }
+        for id in self.attempts.of(source, |other| other == door) {
+            self.attempts.remove(source, id);
+        }
+        self.complete(door, source, emit);
+        true
+    }
+
+    fn is_own(&self, door: u16) -> bool {
+        self.doors.get(usize::from(door)).is_some_and(|spec| spec.own)
+    }
+
+    /// The doors that listen for the packet, as in knockd's filter.
+    fn listening(&self, hit: &KnockPacket) -> Vec<u16> {
+        let mut listening = Vec::new();
+        for door in self.doors_by_step.get(&hit.step).into_iter().flatten() {
+            if self.accepts(*door, hit.destination) && self.misfit(*door, hit).is_none() {
+                listening.push(*door);
+            }
+        }
+        listening
     }
 
     /// True if a packet to `destination` can count for `door`.
@@ -230,7 +344,7 @@ impl Machine {
     /// IPv6. We report those to steps that some door lists.
     fn refuse_ipv6(&self, hit: &KnockPacket, emit: &mut impl FnMut(SequenceEvent)) {
         let unfiltered = self.rules.own.is_empty() && self.doors_by_step.contains_key(&hit.step);
-        if self.rules.ipv6 == Ipv6::Refused && (unfiltered || self.passes_filter(hit)) {
+        if self.rules.ipv6 == Ipv6::Refused && (unfiltered || !self.listening(hit).is_empty()) {
             emit(SequenceEvent::Refused { source: hit.source });
         }
     }
@@ -267,7 +381,8 @@ impl Machine {
                 continue;
             }
             let Some(spec) = self.doors.get(usize::from(door)) else { continue };
-            if spec.sequence.first() == Some(&hit.step)
+            if !spec.own
+                && spec.sequence.first() == Some(&hit.step)
                 && !self.in_cooldown(door, hit.source)
                 && self.accepts(door, hit.destination)
             {
@@ -286,10 +401,9 @@ impl Machine {
         }
         let Some(spec) = self.doors.get(usize::from(attempt.door)) else { return };
         let stage = usize::from(attempt.stage);
-        let Some((done, rest)) = spec.sequence.split_at_checked(stage) else { return };
-        if rest.first() == Some(&hit.step) {
+        if spec.sequence.get(stage) == Some(&hit.step) {
             self.advance(hit.source, id, emit);
-        } else if !spec.tolerate_duplicates || done.last() != Some(&hit.step) {
+        } else {
             self.end(hit.source, id, false);
         }
     }
@@ -303,8 +417,13 @@ impl Machine {
         if usize::from(stage) < spec.sequence.len() {
             return;
         }
-        let DoorSpec { one_time, pause_after, .. } = *spec;
         self.end(source, id, true);
+        self.complete(door, source, emit);
+    }
+
+    fn complete(&mut self, door: u16, source: IpAddr, emit: &mut impl FnMut(SequenceEvent)) {
+        let Some(spec) = self.doors.get(usize::from(door)) else { return };
+        let DoorSpec { one_time, pause_after, .. } = *spec;
         self.start_cooldown(door, source, pause_after);
         if one_time {
             self.set_sequence(door, Vec::new());

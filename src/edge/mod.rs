@@ -24,6 +24,8 @@ pub mod files;
 #[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
 pub mod firewall;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
+pub mod first_process;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod gatekeeper_pipe;
 pub mod knock_packet;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

@@ -31,9 +31,9 @@ pub struct SequenceUse {
     pub skipped: Vec<SequenceError>,
 }
 
-/// Writes `#` over the first byte of the line with the current sequence of `door`, and syncs it. A
-/// sequence from the configuration itself ([`Door::fixed_first`]) needs no mark: from here on the
-/// file counts. After an error, the system's reason, nothing may open.
+/// Writes `#` over the first byte of the line with the current sequence of `door`, and syncs it. The
+/// file need not have a line for a sequence from the configuration itself ([`Door::fixed_first`]);
+/// if it has one, that is used too. After an error, the system's reason, nothing may open.
 pub fn use_up(path: &Path, door: &Door) -> Result<SequenceUse, String> {
     let mut used = SequenceUse::default();
     let text = mark_used(path, door, &mut used.by_us).map_err(|error| reason(&error))?;
@@ -48,9 +48,7 @@ fn mark_used(path: &Path, door: &Door, by_us: &mut bool) -> io::Result<Vec<u8>> 
     let mut text = content(&file)?;
     let place = one_time::place_of(&text, &door.sequence);
     *by_us = place.is_some() || door.fixed_first;
-    if let Some(at) = place
-        && !door.fixed_first
-    {
+    if let Some(at) = place {
         file.write_all_at(b"#", u64::try_from(at).map_err(io::Error::other)?)?;
         file.sync_data()?;
         text.splice(at..=at, *b"#");
@@ -130,16 +128,22 @@ mod tests {
 
     #[test]
     fn a_sequence_of_the_configuration_opens_once_and_then_the_file_counts_untouched() {
-        let (_dir, path) = file(" 7101,7102\n");
+        let (_dir, path) = file(" 7101,7102\n7101,7102,7103\n");
         let fixed = |ports| Door { fixed_first: true, ..door(ports) };
         let next = Some(door("7101,7102").sequence);
-        assert_eq!(used(&path, &fixed("7001,7002")), (true, next.clone()));
-        assert_eq!(
-            used(&path, &fixed("7101,7102")),
-            (true, next),
-            "also where its ports are the same"
-        );
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), " 7101,7102\n");
+        assert_eq!(used(&path, &fixed("7001,7002")), (true, next));
+        let left = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(left, " 7101,7102\n7101,7102,7103\n");
+    }
+
+    #[test]
+    fn a_sequence_of_the_configuration_that_the_file_has_too_opens_once_all_the_same() {
+        let (_dir, path) = file("7101,7102,7103\n 7101,7102\n7201,7202\n");
+        let fixed = Door { fixed_first: true, ..door("7101,7102") };
+        let next = Some(door("7101,7102,7103").sequence);
+        assert_eq!(used(&path, &fixed), (true, next));
+        let left = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(left, "7101,7102,7103\n#7101,7102\n7201,7202\n");
     }
 
     #[test]

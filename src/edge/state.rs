@@ -85,17 +85,29 @@ pub struct State {
 
 impl State {
     /// Opens the state in `directory`, which is created if missing. `now` is the time of a loss
-    /// found here. Waits for the disk. Fails if another gateway has locked it, or if it is in
-    /// memory only and `volatile_too` is false. Lost records are no error: see [`Recovered`].
+    /// found here; where clients are `enrolled`, a missing journal is one. Waits for the disk. Fails
+    /// if another gateway has locked it, or if it is in memory only and `volatile_too` is false.
+    /// Lost records are no error: see [`Recovered`].
     pub fn open(
-        directory: &Path, now: Wall, volatile_too: bool,
+        directory: &Path, now: Wall, volatile_too: bool, enrolled: bool,
     ) -> Result<(State, Recovered), Fault> {
         files::make_directory(directory, 0o700)?;
         files::check_own_directory(directory)?;
         refuse_volatile(directory, volatile_too)?;
         let lock = lock(directory)?;
         let disk = Box::new(Directory::new(directory));
-        State::open_on(disk, &directory.display().to_string(), now, Some(lock))
+        State::open_on(disk, &directory.display().to_string(), now, enrolled, Some(lock))
+    }
+
+    /// Makes the first state of a gateway that has no clients yet, so that a later start can tell a
+    /// new gateway from a lost state. Does nothing if there is or was one.
+    pub fn create(directory: &Path, now: Wall) -> Result<(), Fault> {
+        let exists = |name: &str| directory.join(name).symlink_metadata().is_ok();
+        if exists(JOURNAL) || exists(USED) {
+            return Ok(());
+        }
+        // The start checks whether it is on a disk.
+        State::open(directory, now, true, false).map(drop)
     }
 
     /// Fails if [`State::open`] would not trust this directory; changes nothing. It need not exist
@@ -115,14 +127,16 @@ impl State {
     }
 
     /// The state on another kind of disk, without a lock: for tests.
-    pub fn on_disk(disk: Box<dyn Disk>, now: Wall) -> Result<(State, Recovered), Fault> {
-        State::open_on(disk, "a disk", now, None)
+    pub fn on_disk(
+        disk: Box<dyn Disk>, now: Wall, enrolled: bool,
+    ) -> Result<(State, Recovered), Fault> {
+        State::open_on(disk, "a disk", now, enrolled, None)
     }
 
     fn open_on(
-        disk: Box<dyn Disk>, shown: &str, now: Wall, lock: Option<FileLock>,
+        disk: Box<dyn Disk>, shown: &str, now: Wall, enrolled: bool, lock: Option<FileLock>,
     ) -> Result<(State, Recovered), Fault> {
-        let (journal, recovered) = jobs::reopen(disk, now, shown)?;
+        let (journal, recovered) = jobs::reopen(disk, now, shown, enrolled)?;
         let state = State {
             shown: shown.to_owned(),
             limit: limit_for(&journal),

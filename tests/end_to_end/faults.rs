@@ -146,7 +146,7 @@ fn a_clock_that_was_set_while_the_gateway_was_down_delays_no_stop_command() {
         };
         let hour = 3600 * SECOND;
         let records = [opened(0, now.0 - hour), opened(1, now.0 + hour)].map(Record::Opened);
-        State::open(&site.state(), now, true).unwrap().0.commit(&records).unwrap();
+        State::open(&site.state(), now, true, false).unwrap().0.commit(&records).unwrap();
         site.start();
         site.wait_for("stop0 stop1");
         site.dies_and_runs_nothing_again();

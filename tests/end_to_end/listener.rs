@@ -44,6 +44,7 @@ fn door() -> DoorSpec {
         target: Target::Own,
         one_time: false,
         tolerate_duplicates: false,
+        own: false,
         pause_after: 0,
     }
 }

@@ -276,7 +276,7 @@ impl Gate {
     pub fn journal(path: &Path) -> Ledger {
         let copy = tempfile::tempdir().expect("a directory");
         fs::copy(path, copy.path().join("journal")).expect("the journal exists");
-        State::open(copy.path(), clock::now().wall, true).expect("a journal").1.ledger
+        State::open(copy.path(), clock::now().wall, true, false).expect("a journal").1.ledger
     }
 
     /// Runs `toctoc` on a host whose clock is wrong by `wrong`, for example `+10y` or `-1d`. Only

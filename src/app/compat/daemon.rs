@@ -25,7 +25,7 @@ use crate::edge::classic_log::{ClassicLine, ClassicLog, Facility, Sinks};
 use crate::edge::event_loop::{PollSet, next_signal, signals};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::link::Link;
-use crate::edge::{clock, one_time};
+use crate::edge::{clock, first_process, one_time};
 use commands::RunnerHandle;
 use lookup::Names;
 use settings::BasePaths;
@@ -64,10 +64,18 @@ pub fn main() -> ExitCode {
         return background::start(&OsString::from(program), &words);
     }
     let terminal = if in_background { Terminal::background() } else { Terminal::foreground() };
-    if in_background {
-        // It was started through a link called `exe`. Admins signal it by its name.
-        let _ = set_name(c"knockd");
+    if !in_background {
+        match first_process::run_below() {
+            Ok(Some(status)) => return ExitCode::from(status),
+            Ok(None) => {}
+            Err(error) => {
+                eprintln!("error: {error}");
+                return ExitCode::from(REFUSED);
+            }
+        }
     }
+    // It may have been started through a link called `exe`. Admins signal it by its name.
+    let _ = set_name(c"knockd");
     ExitCode::from(match Knockd::start(options, terminal) {
         Ok(knockd) => knockd.serve(),
         Err(status) => status,
@@ -135,7 +143,7 @@ impl Knockd {
             }
         };
         let ready = interface::check(&options, &conf, &link).and_then(|()| {
-            settings::warn_of_shipped(&conf, &[], &mut log);
+            settings::warn(&options, &conf, &[], &mut log);
             prepare(&mut terminal, &sinks)
         });
         let (signals, commands) = match ready {

@@ -171,8 +171,8 @@ impl Gatekeeper {
     pub(super) fn stop_all_commands(&mut self, now: Now) {
         self.commands.waiting.clear();
         let mut actions = Vec::new();
-        self.commands.openings.release(|_| false, &mut actions);
-        self.commands.openings.due(Now { boot: Boot(u64::MAX), ..now }, &mut actions);
+        self.commands.openings.release(now, |_| false, &mut actions);
+        self.commands.openings.all_due(now, &mut actions);
         self.execute(actions);
     }
 
@@ -203,7 +203,7 @@ impl Gatekeeper {
         self.end_what_did_not_open(now);
         let held = self.grants.places();
         let mut actions = Vec::new();
-        self.commands.openings.release(|place| held.contains(place), &mut actions);
+        self.commands.openings.release(now, |place| held.contains(place), &mut actions);
         self.execute(actions);
         for one in self.commands.ready(now) {
             self.reply_now(now, one);

@@ -1,7 +1,7 @@
 //! Classic doors: the effect of a completed sequence.
 //! See `commands` for the commands of a door.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use super::Gatekeeper;
@@ -11,20 +11,27 @@ use crate::app::warnings::NEXT_IS_SHIPPED;
 use crate::core::door::{Door, is_shipped};
 use crate::core::grants::GrantEnd;
 use crate::core::knock::Status;
+use crate::core::openings::{PreparedOpening, commit_all};
 use crate::core::quota::{Bucket, Rate};
 use crate::core::record::Record;
-use crate::core::types::Now;
+use crate::core::types::{Boot, Now};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::clock_time;
 use crate::edge::one_time::SequenceUse;
 
-/// The rate limit on openings, for all doors together.
-const OPENINGS: Rate = Rate { burst: 256, per_second: 16 };
+/// The rate limit on the openings of one door: more than the people who know its sequence need, and
+/// less than the journal can take. Each door has its own, so a flood at one shuts no other.
+const OPENINGS: Rate = Rate { burst: 1024, per_second: 64 };
 
 /// Completed sequences that have not opened their door yet.
 #[derive(Default)]
 pub(super) struct Doors {
-    openings: Bucket,
+    /// By the doors' names. Only those that are not full: never more than there are doors.
+    openings: BTreeMap<String, Bucket>,
+    /// The knocks that a door refused because of its rate, since they were last reported.
+    refused: BTreeMap<String, u64>,
+    /// Openings that one commit will store.
+    prepared: Vec<PreparedOpening>,
     /// One-time sequences to mark as used, each listed once. While `running` is true, a task works
     /// on the first.
     uses: VecDeque<PendingUse>,
@@ -42,6 +49,16 @@ struct PendingUse {
 }
 
 impl Doors {
+    /// True if this door may open once more; counts the knock.
+    fn admits(&mut self, now: Boot, name: &str) -> bool {
+        self.openings.retain(|_, bucket| !bucket.is_full(now));
+        let admitted = self.openings.entry(name.to_owned()).or_default().take(now, OPENINGS);
+        if !admitted {
+            *self.refused.entry(name.to_owned()).or_default() += 1;
+        }
+        admitted
+    }
+
     /// Takes the use whose task has ended or missed its deadline.
     fn finished(&mut self) -> Option<PendingUse> {
         self.running = false;
@@ -64,17 +81,14 @@ impl Gatekeeper {
         let Some(door) = self.listeners.door_of(listener, index).cloned() else { return };
         // A compromised listener can report any number of completed sequences; real clients need
         // few.
-        if !self.doors.openings.take(now.boot, OPENINGS) {
+        if !self.doors.admits(now.boot, &door.name) {
             // The sequence was sent in cleartext: if it opens nothing now, it must not open the
             // door for someone else later.
             if door.one_time_sequences.is_some() && !door.sequence.is_empty() {
                 self.use_up(listener, index, door, None);
             }
-            return self.out.log_at_most(
-                "openings",
-                10,
-                "a door is not opened: too many openings at once",
-            );
+            // The periodic check reports it.
+            return;
         }
         // No rate limit on this line: it records what opened.
         self.out.log(format!("{source}: {}: OPEN SESAME", door.name));
@@ -100,9 +114,32 @@ impl Gatekeeper {
                 return;
             }
         };
-        match opening.commit(|entry| self.journal.commit(&[Record::Opened(entry.clone())])) {
-            Ok(journalled) => self.begin(now, vec![journalled]),
+        self.doors.prepared.push(opening);
+    }
+
+    /// Stores the openings that were prepared, all with one commit, and begins them.
+    pub(super) fn begin_prepared(&mut self, now: Now) {
+        let prepared = std::mem::take(&mut self.doors.prepared);
+        if prepared.is_empty() {
+            return;
+        }
+        let stored = commit_all(prepared, |entries| {
+            let records: Vec<Record> = entries.into_iter().map(Record::Opened).collect();
+            self.journal.commit(&records)
+        });
+        match stored {
+            Ok(journalled) => self.begin(now, journalled),
             Err(fault) => self.commit_failed(&fault),
+        }
+    }
+
+    /// Logs how many knocks each door refused because of its rate.
+    pub(super) fn log_refused_openings(&mut self) {
+        for (name, count) in std::mem::take(&mut self.doors.refused) {
+            let Rate { per_second, .. } = OPENINGS;
+            self.out.log(format!(
+                "door {name}: {count} complete knocks did not open it: at most {per_second} a second do"
+            ));
         }
     }
 
@@ -171,7 +208,8 @@ impl Gatekeeper {
                 match opens_for {
                     _ if !by_us => self.log_used_before(&door.name),
                     Some(source) if self.journal.is_writable() => {
-                        self.open_door(now, &door, source)
+                        self.open_door(now, &door, source);
+                        self.begin_prepared(now);
                     }
                     _ => {}
                 }

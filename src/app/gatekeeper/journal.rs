@@ -102,11 +102,23 @@ impl Gatekeeper {
         self.out.log(format!("NOTHING OPENS: {fault}"));
     }
 
-    /// The periodic check.
-    pub(super) fn look_after_journal(&mut self, now: Now) {
-        if let Some(record) = self.replay.heartbeat(now, 60) {
+    /// Records the time unless that was done less than `seconds` ago, so that a clock set back while
+    /// toctocd is down is noticed.
+    pub(super) fn record_time(&mut self, now: Now, seconds: u32) {
+        if let Some(record) = self.replay.heartbeat(now, seconds) {
             self.journal.defer(&[record]);
         }
+    }
+
+    /// The periodic check.
+    pub(super) fn look_after_journal(&mut self, now: Now) {
+        // A client that has just expired must stay expired, also after a crash with a clock that is
+        // set back.
+        let seconds = match self.policy.expires_between(self.replay.recorded(), now.wall) {
+            true => 0,
+            false => 60,
+        };
+        self.record_time(now, seconds);
         if !self.journal.is_writable() {
             self.journal.reopen(now, &mut self.tasks, &mut self.out);
         }

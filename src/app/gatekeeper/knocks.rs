@@ -65,7 +65,7 @@ impl Gatekeeper {
         // A client that a reload removed is unknown, even if an old listener still reports its
         // knocks.
         let id = self.listeners.client_of(listener, knock.row).ok_or(Reject::Policy)?;
-        let client = self.policy.client(now, id).ok_or(Reject::Policy)?;
+        let client = self.policy.client(self.replay.latest(now), id).ok_or(Reject::Policy)?;
         let claim = Claim { client: client.id, knock };
         // Use our own id: `h` is bound to a gateway key too, but it comes from the listener.
         let authentic = Authentic::verify(claim, client, self.in_force.gateway())?;

@@ -281,6 +281,7 @@ impl Gatekeeper {
                 _ => {}
             }
         }
+        self.begin_prepared(now);
         self.handle_knocks(now, id, knocks);
     }
 

@@ -181,8 +181,9 @@ impl Gatekeeper {
     /// Ends grants that the current rules do not allow. Runs at the start and after each change of
     /// the rules.
     pub(super) fn end_what_is_not_allowed(&mut self, now: Now) {
+        let latest = self.replay.latest(now);
         for how in [GrantEnd::Revoked, GrantEnd::Changed] {
-            let ends = |grant: &&ActiveGrant| self.policy.must_end(now, grant) == Some(how);
+            let ends = |grant: &&ActiveGrant| self.policy.must_end(latest, grant) == Some(how);
             let active: Vec<GrantKey> =
                 self.grants.list().filter(ends).map(|grant| grant.key).collect();
             // Only connections are left of an ended grant. They are cut if the right is revoked,

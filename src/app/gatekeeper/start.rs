@@ -132,8 +132,12 @@ fn start(path: &Path) -> Result<Server, Fault> {
     let mut listener = ListenerProcess::start(listener)?;
     let ready = listener.wait_until_ready()?;
     let started = clock::now();
-    let (state, recovered) =
-        State::open(&settings.gateway.state_dir, started.wall, settings.gateway.state_on_tmpfs)?;
+    let (state, recovered) = State::open(
+        &settings.gateway.state_dir,
+        started.wall,
+        settings.gateway.state_on_tmpfs,
+        !prepared.config.clients.is_empty(),
+    )?;
     let control = Control::bind(&settings.gateway.control_socket)?;
     let openings = Openings::restore(started, recovered.ledger.openings().cloned());
     let all_rights = rights::settle(settings, &openings)?;

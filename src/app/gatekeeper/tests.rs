@@ -16,3 +16,4 @@ mod orders;
 mod reload;
 mod requests;
 mod simulator;
+mod time;

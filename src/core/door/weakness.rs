@@ -28,6 +28,9 @@ pub enum Weakness {
     Fragments(u16),
     /// It opens by a cleartext sequence what clients of this service open by a sealed knock.
     InTheClear(ServiceName),
+    /// The time until its stop command is negative: knockd never runs that command, we run it at
+    /// once.
+    StopsAtOnce,
 }
 
 /// The sequence in knockd's shipped configuration; its close door has it reversed.
@@ -61,6 +64,9 @@ pub fn weaknesses(doors: &[Door]) -> Vec<(&Door, Weakness)> {
             } else if let Some(proto) = scanned_in_order(&door.sequence) {
                 found.push((door, Weakness::InOrder(proto)));
             }
+        }
+        if door.cmd_timeout < 0 && (door.stop_command.is_some() || door.stop_command_6.is_some()) {
+            found.push((door, Weakness::StopsAtOnce));
         }
         for (other_index, other) in doors.iter().enumerate() {
             if other_index == index || other.sequence.is_empty() {

@@ -46,7 +46,7 @@ pub enum NotOpened {
     NoCommand,
     StartTooLong,
     StopTooLong,
-    /// [`super::OPENINGS`] are under way.
+    /// The door or service has its share of [`super::OPENINGS`].
     Full,
 }
 

@@ -43,8 +43,8 @@ impl Openings {
         let source = place.source.ip();
         let start = CommandLine::argv(&commands.start, source).ok_or(NotOpened::StartTooLong)?;
         let stop = CommandLine::argv(&commands.stop, source).ok_or(NotOpened::StopTooLong)?;
-        let id = self.new_id(now, true)?;
         let door = place.service.to_string();
+        let id = self.new_id(now, Some(place), &door)?;
         let opened = now.wall;
         let entry = OpeningEntry { id, door: door.clone(), source, stop, opened, timeout: 0 };
         let stop = Some(entry);
@@ -71,7 +71,8 @@ impl Openings {
 
     /// Ends the openings that nobody holds. What has not begun is forgotten: nothing of it ran.
     pub fn release(
-        &mut self, is_held: impl Fn(&ServiceAddress) -> bool, actions: &mut Vec<OpeningAction>,
+        &mut self, now: Now, is_held: impl Fn(&ServiceAddress) -> bool,
+        actions: &mut Vec<OpeningAction>,
     ) {
         let mut ending = Vec::new();
         self.places.retain(|place, id| {
@@ -85,14 +86,15 @@ impl Openings {
             let Some(opening) = self.live.get_mut(&id) else { continue };
             match opening.phase {
                 Phase::Queued | Phase::Behind => {
-                    self.live.remove(&id);
+                    self.remove(id);
                     actions.push(OpeningAction::Forget(id));
                 }
                 Phase::Starting => opening.phase = Phase::Leaving,
-                Phase::Held => self.stop(id, actions),
+                Phase::Held => self.stop(id),
                 Phase::Leaving | Phase::Waiting | Phase::Stopping => {}
             }
         }
+        self.stop_next(now, actions);
     }
 
     /// The phase in which the opening `id` begins: behind an earlier one for the same service
@@ -105,10 +107,7 @@ impl Openings {
         }
     }
 
-    pub(super) fn started(
-        &mut self, place: ServiceAddress, id: u64, how: CommandEnd,
-        actions: &mut Vec<OpeningAction>,
-    ) {
+    pub(super) fn started(&mut self, place: ServiceAddress, id: u64, how: CommandEnd) {
         self.due.retain(|(_, other)| *other != id);
         let Some(opening) = self.live.get_mut(&id) else { return };
         if opening.phase == Phase::Starting && how == CommandEnd::Exited(0) {
@@ -116,7 +115,7 @@ impl Openings {
             return;
         }
         self.unshare(place, id);
-        self.stop(id, actions);
+        self.stop(id);
     }
 
     pub(super) fn give_up(&mut self, id: u64, actions: &mut Vec<OpeningAction>) {
@@ -139,7 +138,8 @@ impl Openings {
             && opening.phase == Phase::Behind
         {
             opening.phase = Phase::Queued;
-            self.services.queue.push_back(next);
+            let queue = self.services.queues.entry(opening.door.clone());
+            queue.or_default().push_back(next);
         }
     }
 

@@ -183,17 +183,23 @@ fn an_opening_is_known_from_its_start_command_to_the_end_of_its_stop_command() {
 }
 
 #[test]
-fn a_negative_time_never_stops_and_a_zero_time_stops_at_once() {
+fn a_negative_time_and_a_zero_time_stop_at_once() {
     let (mut openings, mut actions) = (Openings::default(), Vec::new());
-    assert!(open(&mut openings, now(0), &door(Some("close"), -1), &mut actions).is_none());
-    openings.ended(now(0), id(0), CommandEnd::Exited(0), &mut actions);
+    for timeout in [-1, i64::from(i32::MIN)] {
+        let stored = open(&mut openings, now(0), &door(Some("close"), timeout), &mut actions);
+        let id = stored.unwrap().id;
+        openings.ended(now(0), id, CommandEnd::Exited(0), &mut actions);
+        openings.due(now(0), &mut actions);
+        assert_eq!(texts(&actions).last().unwrap().split_once(": ").unwrap().1, "close");
+        openings.ended(now(0), id, CommandEnd::Exited(0), &mut actions);
+    }
     assert!(openings.is_empty());
     open(&mut openings, now(0), &door(Some(""), 0), &mut actions);
-    openings.ended(now(1), id(1), CommandEnd::Exited(0), &mut actions);
+    openings.ended(now(1), id(2), CommandEnd::Exited(0), &mut actions);
     openings.due(now(1), &mut actions);
     assert_eq!(
         texts(&actions).last().unwrap(),
-        "run 1: ",
+        "run 2: ",
         "an empty stop command waits and runs too"
     );
 }
@@ -203,18 +209,126 @@ fn hanging_start_commands_delay_neither_stop_commands_nor_memory() {
     let (mut openings, mut actions) = (Openings::default(), Vec::new());
     open(&mut openings, now(0), &door(Some("close"), 5), &mut actions);
     openings.ended(now(0), id(0), CommandEnd::Exited(0), &mut actions);
-    for _ in 1..OPENINGS {
+    for _ in 1..OPENINGS / 2 {
         open(&mut openings, now(0), &door(Some("close"), 5), &mut actions);
     }
     let running = |actions: &[OpeningAction]| {
         actions.iter().filter(|actions| matches!(actions, OpeningAction::Run(_))).count()
     };
-    assert_eq!(running(&actions), 1 + STARTS);
+    assert_eq!(running(&actions), 1 + STARTS / 2);
     assert_eq!(openings.prepare(now(0), &door(None, 0), source()).err(), Some(NotOpened::Full));
     openings.due(now(5), &mut actions);
-    assert_eq!(running(&actions), 2 + STARTS, "the stop command does not queue");
+    assert_eq!(running(&actions), 2 + STARTS / 2, "the stop command does not queue");
     openings.ended(now(6), id(1), CommandEnd::Exited(0), &mut actions);
-    assert_eq!(running(&actions), 3 + STARTS, "one has ended, one moves up");
+    assert_eq!(running(&actions), 3 + STARTS / 2, "one has ended, one moves up");
+}
+
+fn count_runs(actions: &[OpeningAction]) -> usize {
+    actions.iter().filter(|action| matches!(action, OpeningAction::Run(_))).count()
+}
+
+#[test]
+fn thousands_of_stop_commands_that_are_due_at_once_run_a_few_at_a_time_and_all_of_them() {
+    let overdue = (1..=4096).map(|id| OpeningEntry {
+        id,
+        door: "d".into(),
+        source: source(),
+        stop: CommandLine::Shell("close".into()),
+        opened: now(0).wall,
+        timeout: 1,
+    });
+    let at = now(100);
+    let mut openings = Openings::restore(at, overdue);
+    let mut stopped = Vec::new();
+    let mut running = VecDeque::new();
+    let mut actions = Vec::new();
+    openings.due(at, &mut actions);
+    while !openings.is_empty() {
+        for action in actions.drain(..) {
+            match action {
+                OpeningAction::Run(job) => running.push_back(job.id),
+                OpeningAction::Forget(id) => stopped.push(id),
+                _ => {}
+            }
+        }
+        assert!((1..=STOPS).contains(&running.len()), "{}", running.len());
+        let id = running.pop_front().unwrap();
+        openings.ended(at, id, CommandEnd::Exited(0), &mut actions);
+    }
+    assert_eq!(stopped.len() + actions.len(), 4096, "all, and each once");
+}
+
+#[test]
+fn stop_commands_that_hang_hold_the_others_up_for_two_seconds_at_most() {
+    let (mut openings, mut actions) = (Openings::default(), Vec::new());
+    for _ in 0..=STOPS {
+        open(&mut openings, now(0), &door(Some("close"), 5), &mut actions);
+    }
+    for n in 0..=u64::try_from(STOPS).unwrap() {
+        openings.ended(now(0), id(n), CommandEnd::Exited(0), &mut actions);
+    }
+    actions.clear();
+    openings.due(now(5), &mut actions);
+    assert_eq!((count_runs(&actions), openings.deadline()), (STOPS, Some(now(7).boot)));
+    openings.due(now(6), &mut actions);
+    assert_eq!(count_runs(&actions), STOPS);
+    openings.due(now(7), &mut actions);
+    assert_eq!((count_runs(&actions), openings.deadline()), (STOPS + 1, None));
+}
+
+#[test]
+fn at_a_shutdown_what_is_due_later_is_stopped_too_and_no_more_at_once() {
+    let (mut openings, mut actions) = (Openings::default(), Vec::new());
+    for _ in 0..2 * STOPS {
+        open(&mut openings, now(0), &door(Some("close"), 3600), &mut actions);
+    }
+    for n in 0..2 * u64::try_from(STOPS).unwrap() {
+        openings.ended(now(0), id(n), CommandEnd::Exited(0), &mut actions);
+    }
+    actions.clear();
+    openings.all_due(now(1), &mut actions);
+    assert_eq!(count_runs(&actions), STOPS);
+    for n in 0..u64::try_from(STOPS).unwrap() {
+        openings.ended(now(1), id(n), CommandEnd::Exited(0), &mut actions);
+    }
+    assert_eq!(count_runs(&actions), 2 * STOPS);
+}
+
+#[test]
+fn a_flood_at_one_door_keeps_no_other_door_shut() {
+    let (mut openings, mut actions) = (Openings::default(), Vec::new());
+    let mut open_until_full = |name: &str| {
+        let door = Door { name: name.into(), ..door(Some("close"), 3600) };
+        let mut opened = 0;
+        while let Ok(opening) = openings.prepare(now(0), &door, source()) {
+            openings.begin(now(0), opening.commit(|_| Ok(())).unwrap(), &mut actions);
+            opened += 1;
+        }
+        (opened, count_runs(&actions))
+    };
+    assert_eq!(open_until_full("flooded"), (OPENINGS / 2, STARTS / 2));
+    let (opened, running) = open_until_full("other");
+    assert!(opened > OPENINGS / 8 && running > STARTS / 2 + STARTS / 8, "{opened} {running}");
+    assert!(open_until_full("third").0 > OPENINGS / 16);
+}
+
+#[test]
+fn doors_whose_start_commands_wait_take_turns() {
+    let (mut openings, mut actions) = (Openings::default(), Vec::new());
+    let named = |name: &str| Door { name: name.into(), ..door(Some("close"), 60) };
+    for _ in 0..STARTS {
+        open(&mut openings, now(0), &named("a"), &mut actions);
+    }
+    for _ in 0..STARTS {
+        open(&mut openings, now(0), &named("b"), &mut actions);
+    }
+    actions.clear();
+    // As the commands of one door end, those of both go on.
+    for n in 0..32 {
+        openings.ended(now(1), id(n), CommandEnd::Exited(0), &mut actions);
+    }
+    let b = texts(&actions).iter().filter(|text| text.starts_with("b: running")).count();
+    assert!((8..=24).contains(&b), "{b} of 32");
 }
 
 proptest! {

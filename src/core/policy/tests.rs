@@ -267,7 +267,7 @@ fn an_expired_or_unknown_client_meets_silence_and_nothing_is_stored() {
         change(&mut client);
         let mut gate = Gate::new(ssh(), client, 16);
         assert_eq!(gate.knock(|_| {}), None);
-        assert!(gate.policy.client(START, CLIENT).is_none());
+        assert!(gate.policy.client(START.wall, CLIENT).is_none());
     }
 }
 
@@ -384,7 +384,7 @@ fn a_whole_net_is_granted_by_policy_alone_to_ipv6_alone_and_to_no_single_port() 
     let wide = *gate.grants.list().nth(1).unwrap();
     let narrow = Policy::new(vec![ssh()], vec![test_vectors::client()], 16, []);
     assert_eq!(
-        narrow.must_end(START, &wide),
+        narrow.must_end(START.wall, &wide),
         Some(GrantEnd::Changed),
         "after a reload that takes it back"
     );

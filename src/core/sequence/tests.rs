@@ -6,6 +6,7 @@ use crate::core::types::{Port, Proto};
 use proptest::prelude::*;
 
 mod cooldowns;
+mod own_doors;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -33,6 +34,10 @@ fn door(sequence: &str) -> DoorSpec {
         flags,
         ..DoorSpec::from(&Door::default())
     }
+}
+
+fn own(sequence: &str) -> DoorSpec {
+    DoorSpec { own: true, ..door(sequence) }
 }
 
 fn any_flags(sequence: &str) -> DoorSpec {
@@ -352,9 +357,10 @@ fn a_used_one_time_sequence_is_shut_until_the_next_is_set_and_ends_all_attempts(
 
 #[test]
 fn duplicates_and_cooldowns_work_where_a_door_has_them() {
-    let tolerant = || vec![DoorSpec { tolerate_duplicates: true, ..door("1,2,3") }];
+    let tolerant = || vec![DoorSpec { tolerate_duplicates: true, ..own("1,2,3") }];
     check("retransmitted SYNs", tolerant(), "a:1 a:1 a:1 a:2 a:2 a:3", &["a0 open"]);
-    check("but not of an earlier step", tolerant(), "a:1 a:2 a:1 a:3", &[]);
+    check("not at a door that is strict", vec![own("1,2,3")], "a:1 a:2 a:2 a:3", &[]);
+    check("a step too early still ends it", tolerant(), "a:1 a:3 a:2 a:3", &[]);
     let paused = vec![DoorSpec { pause_after: 10, ..door("1,2") }];
     check(
         "a cooldown after an opening",
@@ -461,11 +467,13 @@ proptest! {
         hits in prop::collection::vec(any_hit(), 1..400),
         sequences in prop::collection::vec(prop::collection::vec(0_u16..6, 1..4), 1..4),
         timeout in 0_i64..9,
+        own in any::<bool>(),
+        tolerate_duplicates in any::<bool>(),
     ) {
         let doors: Vec<_> = sequences
             .iter()
             .map(|ports| ports.iter().map(|port| Step::tcp(*port)).collect::<Vec<_>>())
-            .map(|sequence| DoorSpec { sequence, seq_timeout: timeout, ..door("1") })
+            .map(|sequence| DoorSpec { sequence, seq_timeout: timeout, own, tolerate_duplicates, ..door("1") })
             .collect();
         let mut machine = Bench::new(doors.clone()).machine;
         machine.attempts = Attempts::new(3);

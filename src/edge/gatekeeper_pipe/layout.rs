@@ -161,6 +161,7 @@ fn encode_door(index: u16, spec: &DoorSpec) -> Fields {
         .ip(only.unwrap_or(NOWHERE))
         .bool(spec.one_time)
         .bool(spec.tolerate_duplicates)
+        .bool(spec.own)
         .u32(spec.pause_after)
 }
 
@@ -178,6 +179,7 @@ fn decode_door(r: &mut Reader<'_>) -> Option<DoorSpec> {
     };
     let one_time = flag(r)?;
     let tolerate_duplicates = flag(r)?;
+    let own = flag(r)?;
     let pause_after = r.u32()?;
     Some(DoorSpec {
         sequence,
@@ -186,6 +188,7 @@ fn decode_door(r: &mut Reader<'_>) -> Option<DoorSpec> {
         target,
         one_time,
         tolerate_duplicates,
+        own,
         pause_after,
     })
 }

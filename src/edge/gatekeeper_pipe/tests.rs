@@ -33,6 +33,7 @@ fn spec(steps: usize) -> DoorSpec {
         target: Target::Only("192.0.2.9".parse().unwrap()),
         one_time: true,
         tolerate_duplicates: false,
+        own: false,
         pause_after: 77,
     }
 }

@@ -101,7 +101,8 @@ impl StateJob {
                 // A crash now could leave either of the two files.
                 Err(error) => Outcome::Failed(fault(&shown, "writing", error)),
             },
-            Work::Reopen { disk, now } => match reopen(disk, now, &shown) {
+            // This process had a state, so it cannot be the first one.
+            Work::Reopen { disk, now } => match reopen(disk, now, &shown, true) {
                 Ok((journal, recovered)) => Outcome::Reopened(journal, recovered),
                 Err(fault) => Outcome::Failed(fault),
             },
@@ -145,25 +146,29 @@ fn rename(disk: &mut dyn Disk) -> io::Result<()> {
     disk.sync_directory()
 }
 
-/// Reads the journal, keeps a copy if it is damaged, and rewrites it.
+/// Reads the journal, keeps a copy if it is damaged, and rewrites it. Clients that are `enrolled`
+/// have had a journal: without it, what they have used is lost.
 ///
 /// Every start rewrites it. So later reads return the disk's content, not a cache's from before a
 /// failed sync, and a torn tail is gone.
 pub(super) fn reopen(
-    mut disk: Box<dyn Disk>, now: Wall, shown: &str,
+    mut disk: Box<dyn Disk>, now: Wall, shown: &str, enrolled: bool,
 ) -> Result<(Appender, Recovered), Fault> {
     let reading = |error| fault(shown, "reading", error);
     let writing = |error| fault(shown, "writing", error);
     let was_used = disk.read(USED).map_err(reading)?.is_some();
     let file = disk.read(JOURNAL).map_err(reading)?;
-    let is_first = file.is_none() && !was_used;
     let (mut ledger, damage) = match &file {
         Some(file) => {
             let reading = journal::read(file);
             (Ledger::of(&reading.records), reading.damage)
         }
-        None => (Ledger::default(), was_used.then_some("it is missing, and this host had one")),
+        None if was_used => (Ledger::default(), Some("it is missing, and this host had one")),
+        None if enrolled => (Ledger::default(), Some(NONE_YET)),
+        None => (Ledger::default(), None),
     };
+    // A journal that no start has used yet counts as none.
+    let is_first = damage.is_none() && !enrolled && ledger == Ledger::default();
     if damage.is_some() {
         if let Some(file) = &file {
             let keeping = |error| fault(shown, "keeping the damaged journal", error);
@@ -186,6 +191,9 @@ pub(super) fn reopen(
     Ok((Appender::new(disk, tail), recovered))
 }
 
+/// What is wrong if there is no trace of an earlier state although clients are enrolled.
+const NONE_YET: &str = "there is none although clients are enrolled";
+
 /// A salt that no earlier file has: it depends on the whole content of the last file, and on the
 /// time.
 fn salt(before: &[u8], now: Wall) -> [u8; 16] {
@@ -195,7 +203,13 @@ fn salt(before: &[u8], now: Wall) -> [u8; 16] {
 fn loss(shown: &str, damage: Option<&str>) -> Fault {
     let how = damage.unwrap_or("records were lost, and nobody has accepted that yet");
     let what = format!("{shown}/{JOURNAL}: {how}: knocks open by challenge only");
-    let remedy = "find out how it came to that, then accept the loss with `toctocd reinitialise`";
+    let remedy = match damage {
+        Some(NONE_YET) => {
+            "put state_dir on a disk or volume that outlives the gateway; on a new host accept it \
+             with `toctocd reinitialise`"
+        }
+        _ => "find out how it came to that, then accept the loss with `toctocd reinitialise`",
+    };
     Fault::new(what, remedy)
 }
 

@@ -364,7 +364,7 @@ impl Site {
     pub fn journal_has(&self, openings: usize) -> bool {
         let copy = tempfile::tempdir().unwrap();
         fs::write(copy.path().join("journal"), self.journal()).unwrap();
-        let (_, recovered) = State::open(copy.path(), clock::now().wall, true).unwrap();
+        let (_, recovered) = State::open(copy.path(), clock::now().wall, true, false).unwrap();
         recovered.intact && recovered.ledger.openings().count() == openings
     }
 

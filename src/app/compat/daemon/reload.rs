@@ -3,7 +3,7 @@
 
 use super::Knockd;
 use super::interface::{self, TracedFamilies};
-use super::settings::{self, shipped, warn_of_shipped};
+use super::settings::{self, warn, warnings};
 use crate::edge::classic_log::{ClassicLine, ClassicLog, Facility, Sinks};
 use crate::edge::clock;
 use crate::edge::gatekeeper_pipe::ToListener;
@@ -41,10 +41,10 @@ impl Knockd {
         if sinks.syslog.is_none() && conf.use_syslog {
             sinks.syslog = Some(Facility::User);
         }
-        let warned = shipped(&self.conf);
+        let warned = warnings(&self.options, &self.conf);
         self.conf = conf;
         self.reopen_log(sinks);
-        warn_of_shipped(&self.conf, &warned, &mut self.log);
+        warn(&self.options, &self.conf, &warned, &mut self.log);
         let doors = &self.conf.doors;
         interface::trace_filter(&self.options, doors, &self.link, TracedFamilies::Both);
         self.renew_listener();

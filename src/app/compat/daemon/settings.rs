@@ -2,6 +2,7 @@
 //! names.
 
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::KnockdOptions;
@@ -84,17 +85,51 @@ pub(super) fn shipped(conf: &KnockdConf) -> Vec<String> {
     names
 }
 
-/// Warns of the doors with the sequence that knockd ships, except those of which it `warned`
-/// before. knockd itself says nothing about them.
-pub(super) fn warn_of_shipped(conf: &KnockdConf, warned: &[String], log: &mut ClassicLog) {
+/// What [`warn`] warns of.
+pub(super) fn warnings(options: &KnockdOptions, conf: &KnockdConf) -> Vec<String> {
+    [shipped(conf), odd_doors(options, conf)].concat()
+}
+
+/// Warns of what differs from knockd or never works, and of which knockd itself says nothing.
+/// Leaves out what it `warned` of before.
+pub(super) fn warn(
+    options: &KnockdOptions, conf: &KnockdConf, warned: &[String], log: &mut ClassicLog,
+) {
     let mut names = shipped(conf);
     names.retain(|name| !warned.contains(name));
-    if names.is_empty() {
-        return;
+    let mut texts = Vec::new();
+    if !names.is_empty() {
+        texts.push(shipped_text(&names));
     }
-    let text = shipped_text(&names);
-    eprintln!("{text}");
-    log.line(clock::now().wall, ClassicLine::quiet(&text));
+    texts.extend(odd_doors(options, conf).into_iter().filter(|text| !warned.contains(text)));
+    for text in texts {
+        eprintln!("{text}");
+        log.line(clock::now().wall, ClassicLine::quiet(&text));
+    }
+}
+
+fn odd_doors(options: &KnockdOptions, conf: &KnockdConf) -> Vec<String> {
+    let mut texts = Vec::new();
+    for (door, weakness) in weaknesses(&conf.doors) {
+        if weakness == Weakness::StopsAtOnce {
+            texts.push(format!(
+                "WARNING: door {}: its Cmd_Timeout is negative or above {}, so its stop command runs at once, \
+                 where knockd would never run it",
+                door.name,
+                i32::MAX
+            ));
+        }
+    }
+    for door in &conf.doors {
+        let target = door.target.as_deref().and_then(|text| text.parse::<IpAddr>().ok());
+        if options.only_ipv4 && target.is_some_and(|target| target.is_ipv6()) {
+            texts.push(format!(
+                "WARNING: door {}: its Target is an IPv6 address, and -4 leaves IPv6 out: it never opens",
+                door.name
+            ));
+        }
+    }
+    texts
 }
 
 fn shipped_text(names: &[String]) -> String {
@@ -184,10 +219,28 @@ mod tests {
             ..Default::default()
         };
         let (mut log, _) = ClassicLog::open(&sinks);
-        warn_of_shipped(&conf, &["open".into()], &mut log);
+        let options = KnockdOptions::default();
+        warn(&options, &conf, &warnings(&options, &conf), &mut log);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
-        warn_of_shipped(&conf, &[], &mut log);
+        warn(&options, &conf, &[], &mut log);
         let written = std::fs::read_to_string(&path).unwrap();
         assert_eq!(written.matches("WARNING: door open ").count(), 1, "{written}");
+    }
+
+    #[test]
+    fn doors_that_never_open_or_that_shut_at_once_are_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "[options]\n[a]\nsequence = 9,1\ncommand = a\nstop_command = b\ncmd_timeout = -1\n\
+            [b]\nsequence = 9,2\ncommand = a\nstop_command = b\ncmd_timeout = 3000000000\n\
+            [c]\nsequence = 9,3\ncommand = a\ncmd_timeout = -1\n\
+            [d]\nsequence = 9,4\ncommand = a\ntarget = fd00::1\n";
+        let conf = read_text(&folder, text).0.unwrap();
+        let both = KnockdOptions::default();
+        let four = KnockdOptions { only_ipv4: true, ..KnockdOptions::default() };
+        let names = |options| {
+            let texts = warnings(options, &conf);
+            texts.iter().map(|text| text[14..15].to_owned()).collect::<String>()
+        };
+        assert_eq!((names(&both).as_str(), names(&four).as_str()), ("ab", "abd"));
     }
 }

@@ -71,13 +71,13 @@ fn adopt(base: &Path, now: Now) -> Result<(State, Vec<OpeningEntry>), Fault> {
         if own.is_some() && !directory.exists() {
             break;
         }
-        let mut opened = State::open(&directory, now.wall, true);
+        let mut opened = State::open(&directory, now.wall, true, false);
         if let Err(fault) = opened {
             if is_full(&directory) {
                 return Err(fault);
             }
             // There may be room by now. Left alone, its stop commands would wait for the next start.
-            opened = State::open(&directory, now.wall, true);
+            opened = State::open(&directory, now.wall, true, false);
         }
         let (mut state, recovered) = match opened {
             Ok(opened) => opened,

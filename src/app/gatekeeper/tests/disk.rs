@@ -88,7 +88,7 @@ impl MemoryDisk {
         {
             return Arc::clone(ledger);
         }
-        let (_, recovered) = State::on_disk(Box::new(self.copy(false)), now).unwrap();
+        let (_, recovered) = State::on_disk(Box::new(self.copy(false)), now, false).unwrap();
         let ledger = Arc::new(recovered.ledger);
         self.lock().ledger = Some((syncs, Arc::clone(&ledger)));
         ledger

@@ -523,6 +523,8 @@ fn the_end_is_obeyed_whatever_is_under_way() {
         interrupt(&mut world);
         let pending = world.tasks.len();
         world.handle(Event::Terminate);
+        // The time of the end is written.
+        world.do_task(Lane::State);
         assert!(world.is_over(), "{what}: {pending} tasks are under way");
         assert!(world.listeners.is_empty(), "{what}: no listener stays");
         world.settle();

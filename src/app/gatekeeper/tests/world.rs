@@ -23,6 +23,7 @@ use crate::core::door::{Door, Step};
 use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{HandedKnock, Receipt, Request, Status};
 use crate::core::openings::{CommandEnd, CommandLine, Job, Openings};
+use crate::core::service::Client;
 use crate::core::test_vectors;
 use crate::core::types::{Boot, ClientId, Fault, Now, Port, Proto, SECOND};
 use crate::edge::addresses::LocalAddress;
@@ -72,6 +73,8 @@ static SETTINGS: LazyLock<Settings> =
 pub(super) struct Files {
     pub(super) settings: Settings,
     pub(super) enrolled: Vec<Person>,
+    /// The seconds in which they expire.
+    pub(super) expires: BTreeMap<Person, u64>,
     /// Whatever is wrong with the configuration.
     pub(super) fault: Option<Fault>,
     /// The one-time sequences that are left.
@@ -145,6 +148,7 @@ impl Files {
         Files {
             settings: SETTINGS.clone(),
             enrolled: Person::ALL.to_vec(),
+            expires: BTreeMap::new(),
             fault: None,
             one_time: [6100, 6200, 6300].map(line).into(),
         }
@@ -165,7 +169,11 @@ impl Files {
             previous: None,
             master: test_vectors::master(),
         };
-        let clients = self.enrolled.iter().map(|person| person.client()).collect();
+        let client = |person: &Person| Client {
+            expires: self.expires.get(person).copied(),
+            ..person.client()
+        };
+        let clients = self.enrolled.iter().map(client).collect();
         let config = GatewayConfig { settings, keys, clients };
         Ok(Prepared { config, user: None, warnings: Vec::new() })
     }
@@ -234,7 +242,7 @@ impl World {
         let mut files = Files::new();
         change(&mut files);
         let disk = MemoryDisk::default();
-        let gatekeeper = begin(&clock, &kernel, &files, &disk).unwrap();
+        let gatekeeper = begin(&clock, &kernel, &files, &disk, false).unwrap();
         let mut world = World {
             gatekeeper,
             clock,
@@ -276,7 +284,7 @@ impl World {
         }
         self.kernel.borrow_mut().refuses = None;
         let _ = self.kernel.borrow_mut().run(&crate::edge::firewall::GuardTask::Repair);
-        self.gatekeeper = begin(&self.clock, &self.kernel, &self.files, &self.disk).unwrap();
+        self.gatekeeper = begin(&self.clock, &self.kernel, &self.files, &self.disk, true).unwrap();
         self.gatekeeper.announce(self.clock.get());
         self.carry_out();
     }
@@ -586,9 +594,10 @@ fn text(command: &CommandLine) -> String {
 
 fn begin(
     clock: &Rc<Cell<Now>>, kernel: &Rc<RefCell<Kernel>>, files: &Files, disk: &MemoryDisk,
+    enrolled: bool,
 ) -> Result<Gatekeeper, Fault> {
     let started = clock.get();
-    let (state, recovered) = State::on_disk(Box::new(disk.clone()), started.wall)?;
+    let (state, recovered) = State::on_disk(Box::new(disk.clone()), started.wall, enrolled)?;
     let openings = Openings::restore(started, recovered.ledger.openings().cloned());
     let elements = kernel.borrow().live();
     Gatekeeper::begin_with(Beginning {

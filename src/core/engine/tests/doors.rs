@@ -12,6 +12,7 @@ pub(super) fn door(ports: &[u16]) -> DoorSpec {
         target: Target::Own,
         one_time: false,
         tolerate_duplicates: false,
+        own: false,
         pause_after: 0,
     }
 }

@@ -69,7 +69,7 @@ fn a_service_that_is_opened_by_commands_now_ends_what_its_ports_were_granted_and
         *gate.grants.list().next().expect("granted")
     };
     let policy = |service| Gate::new(service, test_vectors::client(), 16).policy;
-    assert_eq!(policy(vpn().0).must_end(START, &grant_of(ssh())), Some(GrantEnd::Changed));
-    assert_eq!(policy(ssh()).must_end(START, &grant_of(vpn().0)), Some(GrantEnd::Changed));
-    assert_eq!(policy(vpn().0).must_end(START, &grant_of(vpn().0)), None);
+    assert_eq!(policy(vpn().0).must_end(START.wall, &grant_of(ssh())), Some(GrantEnd::Changed));
+    assert_eq!(policy(ssh()).must_end(START.wall, &grant_of(vpn().0)), Some(GrantEnd::Changed));
+    assert_eq!(policy(vpn().0).must_end(START.wall, &grant_of(vpn().0)), None);
 }

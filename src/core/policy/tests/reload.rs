@@ -7,7 +7,7 @@ fn a_reload_decides_which_grants_are_revoked_and_which_are_changed() {
     let mut gate = Gate::plain();
     assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
     let live = *gate.grants.list().next().unwrap();
-    assert_eq!(gate.policy.must_end(START, &live), None);
+    assert_eq!(gate.policy.must_end(START.wall, &live), None);
     let moved = vec![Port { proto: Proto::Tcp, number: 8022 }];
     let services =
         |service: Service| Policy::new(vec![service], vec![test_vectors::client()], 16, []);
@@ -27,10 +27,10 @@ fn a_reload_decides_which_grants_are_revoked_and_which_are_changed() {
         (GrantEnd::Changed, services(Service { form: GrantKind::Once, ..ssh() })),
         (GrantEnd::Changed, services(Service { max_seconds: live.seconds - 1, ..ssh() })),
     ] {
-        assert_eq!(policy.must_end(START, &live), Some(how));
+        assert_eq!(policy.must_end(START.wall, &live), Some(how));
     }
     let to_client =
-        |client: Client| Policy::new(vec![ssh()], vec![client], 16, []).must_end(START, &live);
+        |client: Client| Policy::new(vec![ssh()], vec![client], 16, []).must_end(START.wall, &live);
     let (enough, now) = (live.seconds, START.wall.0 / SECOND);
     for (seconds, end) in [(enough, None), (enough - 1, Some(GrantEnd::Changed))] {
         assert_eq!(to_client(Client { max_seconds: Some(seconds), ..test_vectors::client() }), end);
@@ -66,7 +66,7 @@ fn a_reload_ends_grants_for_addresses_that_the_service_would_no_longer_grant() {
         let policy = Policy::new(vec![service], vec![test_vectors::client()], 16, []);
         let expected = ends.map(|ends| ends.then_some(GrantEnd::Revoked));
         assert_eq!(
-            [&both, &seen, &far].map(|live| policy.must_end(START, live)),
+            [&both, &seen, &far].map(|live| policy.must_end(START.wall, live)),
             expected,
             "{policy:?}"
         );
@@ -84,7 +84,7 @@ fn a_reload_ends_what_was_granted_through_a_door_that_is_gone_or_grants_somethin
         .unwrap();
     let live = grant.into_live();
     let with = |doors: &[Door]| {
-        Policy::new(vec![ssh()], vec![], 16, []).with_doors(doors).must_end(START, &live)
+        Policy::new(vec![ssh()], vec![], 16, []).with_doors(doors).must_end(START.wall, &live)
     };
     assert_eq!(with(std::slice::from_ref(&door)), None);
     let other = Door { service: ServiceName::new("rdp"), ..door.clone() };
@@ -100,6 +100,6 @@ fn a_removed_client_is_unknown_at_once() {
     assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
     let live = *gate.grants.list().next().unwrap();
     gate.policy.keep_clients(|_| false);
-    assert!(gate.policy.client(START, test_vectors::client().id).is_none());
-    assert_eq!(gate.policy.must_end(START, &live), Some(GrantEnd::Revoked));
+    assert!(gate.policy.client(START.wall, test_vectors::client().id).is_none());
+    assert_eq!(gate.policy.must_end(START.wall, &live), Some(GrantEnd::Revoked));
 }

@@ -266,7 +266,7 @@ impl Given {
 /// given out as durable.
 fn work(disk: &Faulty, from: u64, beside: Beside) -> BTreeSet<u64> {
     let given = Given::default();
-    let opened = State::open_on(Box::new(disk.clone()), "here", NOW, None);
+    let opened = State::open_on(Box::new(disk.clone()), "here", NOW, false, None);
     let Ok((state, recovered)) = opened else { return given.all() };
     assert!(recovered.intact, "{:?}", recovered.why);
     let state = Arc::new(Mutex::new(state));
@@ -348,7 +348,7 @@ fn survives(before: &Platter, fate: Fate, beside: Beside, at: usize, seed: u64) 
     let after = work(&disk, 200, beside);
     assert_eq!(after.len(), 24, "{fate:?} at {at}, {beside:?}: it works again");
     disk.lock().cut();
-    let (_, recovered) = State::open_on(Box::new(disk), "here", NOW, None).unwrap();
+    let (_, recovered) = State::open_on(Box::new(disk), "here", NOW, false, None).unwrap();
     assert!(recovered.intact, "{fate:?} at {at}, {beside:?}: a false alarm: {:?}", recovered.why);
     given.extend(after);
     let missing: Vec<u64> = given.difference(&held(&recovered.ledger)).copied().collect();
@@ -385,7 +385,7 @@ fn a_first_start_that_dies_at_any_step_is_still_a_start() {
                 if fate == Fate::PowerCut {
                     disk.lock().cut();
                 }
-                let opened = State::open_on(Box::new(disk), "here", NOW, None);
+                let opened = State::open_on(Box::new(disk), "here", NOW, false, None);
                 let (_, recovered) = opened.unwrap();
                 assert!(recovered.intact, "{fate:?} at {at}: {:?}", recovered.why);
                 assert!(held(&recovered.ledger).is_superset(&given));
@@ -395,7 +395,7 @@ fn a_first_start_that_dies_at_any_step_is_still_a_start() {
 }
 
 fn opened(disk: &Faulty) -> State {
-    State::open_on(Box::new(disk.clone()), "here", NOW, None).unwrap().0
+    State::open_on(Box::new(disk.clone()), "here", NOW, false, None).unwrap().0
 }
 
 /// What a start after a power cut finds. Names may or may not have changed before it.
@@ -405,7 +405,7 @@ fn after_power_cut(disk: &Faulty) -> BTreeSet<u64> {
         let copy = Faulty::of(&disk.lock());
         copy.lock().random = seed;
         copy.lock().cut();
-        let (_, recovered) = State::open_on(Box::new(copy), "here", NOW, None).unwrap();
+        let (_, recovered) = State::open_on(Box::new(copy), "here", NOW, false, None).unwrap();
         assert!(recovered.intact, "{:?}", recovered.why);
         both.push(held(&recovered.ledger));
     }

@@ -5,7 +5,7 @@ use std::fs;
 use super::*;
 
 fn open(directory: &Path) -> (State, Recovered) {
-    State::open(directory, NOW, true).unwrap()
+    State::open(directory, NOW, true, false).unwrap()
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn marks_are_there_after_a_restart_and_only_root_can_read_them() {
 fn a_second_gateway_is_refused_and_told_why() {
     let home = tempfile::tempdir().unwrap();
     let (_first, _) = open(home.path());
-    let fault = State::open(home.path(), NOW, true).err().unwrap();
+    let fault = State::open(home.path(), NOW, true, false).err().unwrap();
     assert!(fault.what.contains("lock: another gateway uses this state: pid "), "{fault}");
 }
 
@@ -144,9 +144,9 @@ fn a_record_that_is_too_long_spoils_nothing() {
 #[test]
 fn a_directory_in_memory_is_refused_unless_it_is_allowed() {
     let Ok(home) = tempfile::tempdir_in("/dev/shm") else { return };
-    let fault = State::open(home.path(), NOW, false).err().unwrap();
+    let fault = State::open(home.path(), NOW, false, false).err().unwrap();
     assert!(fault.what.contains("tmpfs") && fault.remedy.contains("state_dir"), "{fault}");
-    assert!(State::open(home.path(), NOW, true).is_ok());
+    assert!(State::open(home.path(), NOW, true, false).is_ok());
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_link_in_the_place_of_the_journal_is_not_followed() {
     let path = home.path().join(JOURNAL);
     fs::rename(&path, home.path().join("elsewhere")).unwrap();
     std::os::unix::fs::symlink("elsewhere", &path).unwrap();
-    assert!(State::open(home.path(), NOW, true).is_err());
+    assert!(State::open(home.path(), NOW, true, false).is_err());
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn what_somebody_else_could_have_written_is_never_believed() {
     let place = home.path().join("state");
     drop(open(&place));
     let refused = |place: &Path, words: &str| {
-        let faults = [State::open(place, NOW, true).err(), State::check(place, true).err()];
+        let faults = [State::open(place, NOW, true, false).err(), State::check(place, true).err()];
         faults
             .into_iter()
             .for_each(|fault| assert!(fault.unwrap().what.contains(words), "{words}"));
@@ -193,4 +193,24 @@ fn what_somebody_else_could_have_written_is_never_believed() {
     fs::remove_file(place.join(JOURNAL)).unwrap();
     nix::unistd::mkfifo(&place.join(JOURNAL), nix::sys::stat::Mode::S_IRWXU).unwrap();
     refused(&place, "not a regular file");
+}
+
+#[test]
+fn a_state_that_was_made_for_a_new_gateway_tells_a_first_start_from_a_loss() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("state");
+    let open = |enrolled| State::open(&directory, NOW, true, enrolled).unwrap();
+    State::create(&directory, NOW).unwrap();
+    assert_eq!(open(false).1.standing, StateOrigin::First, "nobody can have knocked");
+    // Somebody may have put it back as it was before the first knock.
+    let (mut state, found) = open(true);
+    assert_eq!((found.standing, found.intact), (StateOrigin::Found, true));
+    state.commit(&[Record::Newest { wall: NOW }]).unwrap();
+    drop(state);
+    State::create(&directory, NOW).unwrap();
+    assert_eq!(open(false).1.ledger.newest(), NOW, "what exists is not changed");
+    std::fs::remove_dir_all(&directory).unwrap();
+    let (_, lost) = open(true);
+    assert!(!lost.intact && lost.ledger.lost() == Some(NOW));
+    assert!(lost.why.unwrap().what.contains("none although clients are enrolled"));
 }
