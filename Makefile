@@ -83,9 +83,11 @@ install-units:
 		rm $$unit.service.tmp || exit 1; \
 	done
 
-## The old names, in front of knockd's own in the path.
+## The old names, in front of knockd's own in the path. knockd is a copy: whatever goes by the program, as
+## `start-stop-daemon --exec` in Debian's init script does, would take a link and the gateway for one.
 install-knockd: install
-	ln -sf toctocd $(DESTDIR)$(PREFIX)/sbin/knockd
+	rm -f $(DESTDIR)$(PREFIX)/sbin/knockd
+	install -m 755 target/release/toctocd $(DESTDIR)$(PREFIX)/sbin/knockd
 	ln -sf toctoc $(DESTDIR)$(PREFIX)/bin/knock
 	install -D -m 644 man/knockd.1 $(DESTDIR)$(PREFIX)/share/man/man1/knockd.1
 	install -D -m 644 man/knock.1 $(DESTDIR)$(PREFIX)/share/man/man1/knock.1

@@ -6,9 +6,11 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use toctoc::core::knock::{KnockKind, Receipt, Request, Status};
 
 use crate::harness::gate::{Gate, Knocker, ok, send, stderr};
+use crate::harness::process::{children, has_ended, signal, zombies};
 use crate::harness::{Host, LONG, SHORT, eventually, until};
 
 /// A gateway with the service `vpn` and the sections in `more`. `NOTE` is a program that logs its
@@ -379,4 +381,29 @@ fn a_source_port_is_refused_for_commands_and_a_reload_cannot_add_commands() {
             && words.contains("restart"),
         "{words}"
     );
+}
+
+#[test]
+fn as_the_first_process_of_a_container_the_gateway_reaps_orphans_and_keeps_the_status_of_its_own() {
+    let mut gate = Gate::new(|config| config);
+    let log = log_path(&gate);
+    let door = format!(
+        "[door.run]\nsequence = [\"7321/udp\"]\n\
+         start_command = \"(sleep 0.1; echo done >>{log}) & echo open >>{log}; exit 7\"\n"
+    );
+    gate.edit_config(|config| config + &door);
+    gate.start_under(&["unshare", "-pf", "--kill-child", "--mount-proc"]);
+    let first = children(gate.daemon().process.0.id())[0];
+    for times in 1..=3 {
+        gate.net.client.space.sh("knock 10.90.0.1 7321:udp");
+        until("the command and its orphan have ended", || {
+            let did = did(&gate).join(" ");
+            did.matches("open").count() == times && did.matches("done").count() == times
+        });
+        gate.daemon().wait_for("run: command returned non-zero status code (7)");
+    }
+    until("the orphans are reaped", || zombies(first) == 0);
+    signal(first, Signal::SIGTERM);
+    gate.daemon().wait_for("shutting down");
+    until("it ends", || has_ended(first));
 }

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::harness::gate::stderr;
-use crate::harness::process::{self, children, command_line_contains, has_ended, signal};
+use crate::harness::gate::{Gate, stderr};
+use crate::harness::process::{self, children, command_line_contains, has_ended, signal, zombies};
 use crate::harness::{LONG, Net, Running, Space, until};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -462,4 +462,57 @@ fn the_shipped_sequence_gets_one_warning_on_standard_error_and_one_in_the_log() 
             "{output}"
         );
     }
+}
+
+/// In a pid namespace of its own, as its first process.
+const AS_PID_1: [&str; 4] = ["unshare", "-pf", "--kill-child", "--mount-proc"];
+
+#[test]
+fn as_the_first_process_of_a_container_it_reaps_orphans_and_no_command_loses_its_status() {
+    let machine = Machine::new(
+        "[door]\nsequence = 7001,7002:udp\ntcpflags = syn\n\
+         command = (sleep 0.1; echo done >> @/did) & echo open >> @/did; exit 7\n",
+    );
+    let knockd = machine.knockd();
+    let mut command = Command::new(AS_PID_1[0]);
+    command.args(&AS_PID_1[1..]).arg(knockd.get_program()).args(knockd.get_args());
+    let running = machine.start_by(command.env("STATE_DIRECTORY", machine.path("state")));
+    let first = children(running.0.id())[0];
+    for times in 1..=3 {
+        machine.knock("7001 7002:udp");
+        until("the command and its orphan have ended", || {
+            let did = machine.did();
+            did.matches("open").count() == times && did.matches("done").count() == times
+        });
+    }
+    until("the orphans are reaped", || zombies(first) == 0);
+    until("the status of each command is logged", || {
+        machine.log().matches("non-zero status code (7)").count() == 3
+    });
+    // Signals to the first process reach the daemon.
+    signal(first, Signal::SIGHUP);
+    until("it reads its configuration again", || machine.log().contains("re-reading"));
+    signal(first, Signal::SIGTERM);
+    until("it ends", || has_ended(first) && machine.log().contains("shutting down"));
+}
+
+#[test]
+fn whatever_goes_by_the_program_takes_a_copy_called_knockd_and_the_gateway_for_two() {
+    let mut gate = Gate::running(|config| config);
+    let machine = Machine::new(DOOR);
+    fs::remove_file(machine.path("knockd")).unwrap();
+    // As `make install-knockd` installs it.
+    fs::copy(env!("CARGO_BIN_EXE_toctocd"), machine.path("knockd")).unwrap();
+    let ask = |how: &str| {
+        let mut tool = Command::new("start-stop-daemon");
+        tool.args(["--quiet", how, "--exec"]).arg(machine.path("knockd"));
+        tool
+    };
+    let would_start = || ask("--start").arg("--test").output().unwrap().status.success();
+    assert!(would_start(), "the gateway is not knockd");
+    let knockd = machine.start();
+    assert!(!would_start(), "it runs");
+    assert!(ask("--stop").output().unwrap().status.success());
+    until("knockd ends", || has_ended(knockd.0.id()));
+    assert!(!has_ended(gate.daemon().process.0.id()), "the gateway goes on");
 }

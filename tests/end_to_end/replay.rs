@@ -86,6 +86,41 @@ fn a_used_packet_opens_nothing_after_an_older_state_was_restored() {
 }
 
 #[test]
+fn a_used_packet_opens_nothing_after_the_whole_state_was_lost_and_status_says_so() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
+    // By a clock that is ahead.
+    let mut request = anna.request("ssh", from);
+    request.timestamp = request.timestamp.plus(9);
+    let sealed = anna.seal(&request);
+    assert_eq!(sealed.send_for_status(&gate.net.client, to), Some(Status::Granted));
+    ok(&gate.toctoc_as("anna", "close anna ssh -4"));
+    gate.kill();
+    std::fs::remove_dir_all(gate.path("etc/state")).unwrap();
+    gate.start();
+    let receipt = sealed.send(&gate.net.client, to).expect("an unknown knock gets a receipt");
+    assert_eq!(receipt.status, Status::Challenge);
+    opens_nothing(&gate, &sealed);
+    let status = gate.status();
+    assert!(status.contains("there is none although clients are enrolled"), "{status}");
+    // The client program answers the challenge.
+    ok(&gate.toctoc_as("anna", "open anna ssh -4"));
+    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
+}
+
+#[test]
+fn a_gateway_whose_first_client_was_enrolled_before_its_first_start_has_lost_nothing() {
+    let mut gate = Gate::new(|config| config);
+    gate.enrol("anna", "ssh");
+    gate.start();
+    let status = gate.status();
+    assert!(status.contains("intact"), "{status}");
+    ok(&gate.toctoc_as("anna", "open anna ssh -4"));
+}
+
+#[test]
 fn a_new_knock_right_after_sigkill_is_granted() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);

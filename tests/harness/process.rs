@@ -29,6 +29,11 @@ pub fn state(pid: u32) -> Option<char> {
     stat_fields(pid)?.chars().next()
 }
 
+/// The children of `pid` that have ended and for which it has not waited.
+pub fn zombies(pid: u32) -> usize {
+    children(pid).into_iter().filter(|child| state(*child) == Some('Z')).count()
+}
+
 /// True if `pid` has ended, whether or not its parent has waited for it.
 pub fn has_ended(pid: u32) -> bool {
     matches!(state(pid), None | Some('Z'))
