@@ -88,14 +88,30 @@ pub fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
         return Err(exists(path));
     }
     let temporary = write_beside(path, content, mode)?;
-    // A hard link, unlike a rename, refuses to replace a file that was made meanwhile.
-    let linked = fs::hard_link(&temporary, path);
-    let removed = fs::remove_file(&temporary);
-    match linked.and(removed) {
+    match give_name(&temporary, path, |temporary, path| fs::hard_link(temporary, path)) {
         Ok(()) => sync_parent(path),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(exists(path)),
         Err(error) => Err(io_fault(path, &error)),
     }
+}
+
+/// Gives a finished file its name, unless that exists. `temporary` is gone afterwards.
+fn give_name(
+    temporary: &Path, path: &Path, link: impl FnOnce(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
+    // A hard link, unlike a rename, refuses to replace a file that was made meanwhile.
+    let named = match link(temporary, path) {
+        Ok(()) => return fs::remove_file(temporary),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(error),
+        // FAT has no hard links. There an empty file of ours takes the name first.
+        Err(_) => fs::File::create_new(path)
+            .and_then(|_| fs::rename(temporary, path).inspect_err(|_| drop(fs::remove_file(path)))),
+    };
+    if named.is_err() {
+        // The reason is in `named`.
+        let _ = fs::remove_file(temporary);
+    }
+    named
 }
 
 /// Writes or replaces a file. A reader, and we after an error, see all of the old or all of the

@@ -221,6 +221,22 @@ fn nobody_else_can_open_a_lock() {
 }
 
 #[test]
+fn on_a_disk_without_hard_links_a_new_file_is_made_too_and_none_is_replaced() {
+    let directory = directory();
+    let path = directory.path().join("new");
+    let make = |content: &str| {
+        let temporary = write_beside(&path, content.as_bytes(), 0o600).unwrap();
+        give_name(&temporary, &path, |_, _| Err(ErrorKind::PermissionDenied.into()))
+    };
+    make("one").unwrap();
+    assert_eq!(make("two").unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "one");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let names = fs::read_dir(directory.path()).unwrap().count();
+    assert_eq!(names, 1, "no temporary file is left");
+}
+
+#[test]
 fn create_never_overwrites() {
     let directory = directory();
     let path = directory.path().join("new");
