@@ -7,7 +7,7 @@
 
 use crate::core::grants::Grants;
 use crate::core::policy::Policy;
-use crate::core::replay::Replay;
+use crate::core::replay::{Replay, clock_jump};
 use crate::core::types::{Boot, Counters, Fault, Now};
 
 mod commands;
@@ -74,6 +74,8 @@ struct Gatekeeper {
     counters: Counters,
     remote: RemoteGrants,
     next_check: Boot,
+    /// Both clocks at the last event.
+    last: Now,
     /// The deadline of the shutdown, once it has begun.
     ending: Option<Boot>,
 }
@@ -82,6 +84,7 @@ impl Gatekeeper {
     /// Handles one event at the moment `now`.
     fn handle(&mut self, now: Now, event: Event) {
         self.out.begin(now.boot);
+        self.follow_clock(now);
         match event {
             Event::Terminate => self.terminate(now),
             Event::CommandEnded { id, end } => self.command_ended(now, id, end),
@@ -98,6 +101,16 @@ impl Gatekeeper {
             Event::Asked { session, request } => self.asked(now, session, &request),
         }
         self.settle(now);
+    }
+
+    /// Grants and openings end by whichever clock ends them first.
+    fn follow_clock(&mut self, now: Now) {
+        let by = clock_jump(self.last, now);
+        self.last = now;
+        if let Ok(by @ 1..) = u64::try_from(by) {
+            self.grants.clock_jumped(now);
+            self.commands.openings().clock_jumped(by);
+        }
     }
 
     /// The outputs since the last call, in order.

@@ -162,6 +162,16 @@ impl Grants {
         changes
     }
 
+    /// After a jump of the wall clock: each grant ends by whichever clock leaves it less. A machine
+    /// that was paused counts the time in which it stood still on the wall clock only, and people
+    /// were told an end by that. The kernel's elements go when [`Grants::expire`] ends their grants.
+    pub fn clock_jumped(&mut self, now: Now) {
+        for grant in self.live.values_mut() {
+            let over = ActiveGrant { opened: now, seconds: 0, ..*grant };
+            *grant = grant.restored(now).unwrap_or(over);
+        }
+    }
+
     /// The time at which [`Grants::expire`] has something to do next.
     pub fn deadline(&self) -> Option<Boot> {
         self.live.values().map(ActiveGrant::deadline).min()

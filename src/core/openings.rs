@@ -380,6 +380,16 @@ impl Openings {
         self.stop_next(now, actions);
     }
 
+    /// The wall clock jumped forward by this many nanoseconds: a machine that was paused counts the
+    /// time in which it stood still on that clock only. Stop commands are due so much earlier.
+    pub fn clock_jumped(&mut self, by: u64) {
+        for (at, id) in std::mem::take(&mut self.due) {
+            let waits = self.live.get(&id).is_some_and(|one| one.phase == Phase::Waiting);
+            let at = if waits { Boot(at.0.saturating_sub(by)) } else { at };
+            self.due.insert((at, id));
+        }
+    }
+
     /// Does all that is due now or later: nobody will be left to do it on time.
     pub fn all_due(&mut self, now: Now, actions: &mut Vec<OpeningAction>) {
         for (_, id) in std::mem::take(&mut self.due) {

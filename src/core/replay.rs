@@ -36,8 +36,8 @@ mod clock_monitor;
 mod tests;
 
 use challenges::Challenges;
-pub use clock_monitor::ClockFault;
 use clock_monitor::ClockMonitor;
+pub use clock_monitor::{ClockFault, clock_jump};
 
 /// The most packets of one client that are remembered with their addresses. The table of clients needs
 /// no limit: only a good signature of an enrolled client makes an entry.

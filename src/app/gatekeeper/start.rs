@@ -79,6 +79,7 @@ impl Gatekeeper {
             counters: Default::default(),
             remote: Default::default(),
             next_check: started.boot.plus(CHECK),
+            last: started,
             ending: None,
         };
         gatekeeper.end_what_is_not_allowed(started);

@@ -75,6 +75,11 @@ impl ClockMonitor {
     }
 }
 
+/// Nanoseconds by which the wall clock jumped between two moments, forward if positive; 0 for drift.
+pub fn clock_jump(from: Now, to: Now) -> i64 {
+    if is_drift(from, to) { 0 } else { deviation(from, to) }
+}
+
 /// Nanoseconds that the wall clock advanced more than the boot clock.
 fn deviation(from: Now, to: Now) -> i64 {
     let elapsed = i64::try_from(to.boot.0.saturating_sub(from.boot.0)).unwrap_or(i64::MAX);

@@ -2,10 +2,12 @@
 
 use super::people::Person::{self, Anna, Bert, Carl};
 use super::people::at;
-use super::world::World;
+use super::world::{RUN, World};
 use crate::core::knock::Status;
+use crate::core::openings::CommandEnd;
 use crate::core::types::SECOND;
 use crate::edge::control::ControlRequest;
+use crate::edge::gatekeeper_pipe::ToGatekeeper;
 
 const MINUTE: u64 = 60 * SECOND;
 
@@ -149,4 +151,53 @@ fn a_first_start_without_clients_needs_no_challenge_when_the_first_one_is_enroll
     world.ask(ControlRequest::Reload);
     world.settle();
     assert_eq!(world.knock(Carl, "ssh"), Some(Status::Granted));
+}
+
+// A virtual machine that is paused: its wall clock jumps, the other one stands still.
+
+#[test]
+fn after_a_pause_of_the_machine_a_grant_ends_when_its_client_was_told() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.advance(10 * SECOND);
+    world.jump(30);
+    world.advance(19 * SECOND);
+    assert!(world.lets_in(Anna, 22), "one second is left");
+    world.advance(2 * SECOND);
+    assert!(!world.lets_in(Anna, 22));
+}
+
+#[test]
+fn after_a_pause_that_outlasts_it_a_grant_is_over_with_the_next_event() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    // More than the machine has been up.
+    world.jump(86_400 * 365);
+    world.tell(ToGatekeeper::Stage { door: RUN, source: Anna.address(), stage: 1 });
+    world.advance(0);
+    assert!(!world.lets_in(Anna, 22));
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_grant_last_longer() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.jump(-3600);
+    world.advance(59 * SECOND);
+    assert!(world.lets_in(Anna, 22));
+    world.advance(2 * SECOND);
+    assert!(!world.lets_in(Anna, 22));
+}
+
+#[test]
+fn after_a_pause_of_the_machine_a_stop_command_runs_when_its_time_is_over_on_the_wall() {
+    let mut world = World::new();
+    world.tell(ToGatekeeper::Completed { door: RUN, source: Anna.address() });
+    world.end_the_command(CommandEnd::Exited(0));
+    world.jump(8);
+    world.handle(crate::app::gatekeeper::events::Event::Deadline);
+    world.advance(SECOND);
+    assert_eq!(world.commands().len(), 1);
+    world.advance(2 * SECOND);
+    assert_eq!(world.commands().last(), Some(&"shut 192.0.2.10"));
 }
