@@ -13,7 +13,9 @@ const MINUTE: u64 = 60 * SECOND;
 
 /// A world in which Anna expires `second` seconds after noon.
 fn anna_expires(second: u64) -> World {
-    World::with(|files| drop(files.expires.insert(Anna, at(second).0 / SECOND)))
+    World::with(|files| {
+        files.expires.insert(Anna, at(second).0 / SECOND);
+    })
 }
 
 /// Nothing is left of the state directory.
