@@ -4,7 +4,7 @@ SHELL = /bin/sh
 SECONDS = 5
 MINUTES = 60
 
-.PHONY: all build demo test attacks compat bench soak e2e fuzz model mutants systemd man setup install install-knockd clean install-units
+.PHONY: all build demo test attacks compat bench soak e2e fuzz model mutants systemd man setup install install-knockd clean install-units install-user
 
 all: build
 
@@ -67,7 +67,7 @@ setup:
 PREFIX = /usr/local
 # Must be there when systemd starts: /etc/systemd/system where PREFIX is on a file system of its own.
 UNITDIR = $(PREFIX)/lib/systemd/system
-install: build install-units
+install: build install-units install-user
 	install -D -m 755 target/release/toctocd $(DESTDIR)$(PREFIX)/sbin/toctocd
 	install -D -m 755 target/release/toctoc $(DESTDIR)$(PREFIX)/bin/toctoc
 	install -D -m 644 man/toctoc.1 $(DESTDIR)$(PREFIX)/share/man/man1/toctoc.1
@@ -82,6 +82,13 @@ install-units:
 		install -D -m 644 $$unit.service.tmp $(DESTDIR)$(UNITDIR)/$$unit.service && \
 		rm $$unit.service.tmp || exit 1; \
 	done
+	install -D -m 644 packaging/sysusers/toctoc.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/toctoc.conf
+
+## The listener's own user, on this machine. A package leaves this to sysusers.d or its own scripts.
+install-user:
+	if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ] && ! getent passwd _toctoc >/dev/null; then \
+		useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin _toctoc; \
+	fi
 
 ## The old names, in front of knockd's own in the path. knockd is a copy: whatever goes by the program, as
 ## `start-stop-daemon --exec` in Debian's init script does, would take a link and the gateway for one.

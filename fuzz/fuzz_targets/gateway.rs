@@ -34,7 +34,7 @@ const PORT: u16 = 62201;
 const WINDOW: Window = Window { max_age: 30, max_ahead: 10 };
 /// The number of grants that a client may have at once.
 const MAX_GRANTS: u32 = 3;
-const OUTSIDE: Arrival = Arrival { capture: 0, loopback: false };
+const OUTSIDE: Arrival = Arrival { loopback: false };
 
 /// The enrolled clients: the published test client, and one with another key.
 static CLIENTS: LazyLock<[Client; 2]> = LazyLock::new(|| {

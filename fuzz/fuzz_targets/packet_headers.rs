@@ -25,7 +25,7 @@ fuzz_target!(|input: &[u8]| {
     if mode & 1 != 0 {
         set_checksums(&mut packet);
     }
-    let arrival = Arrival { capture: 0, loopback: mode & 2 != 0 };
+    let arrival = Arrival { loopback: mode & 2 != 0 };
     let Ok(parsed) = parse(&packet) else { return };
     let Ok(payload) = parsed.strict(&Odd, arrival) else { return };
     let (start, protocol, length) = match packet[0] >> 4 {

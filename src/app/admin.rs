@@ -58,8 +58,10 @@ pub struct GatewayStatus {
     pub doors: usize,
     /// Current grants.
     pub grants: usize,
-    /// Packets that passed the kernel filter.
+    /// Packets that passed the kernel's filter and were read.
     pub packets: u64,
+    /// Packets that passed it and were lost for want of room.
+    pub lost: u64,
     /// Rejected packets by reason, without reasons that never occurred.
     pub rejected: Vec<(String, u64)>,
 }
@@ -161,7 +163,7 @@ fn status_text(status: &GatewayStatus) -> String {
     let mut text = format!(
         "toctocd {} (pid {}) since {}\n  listening   udp/{} on {}\n  guard       {}\n  \
          state       {}\n  clock       {}\n  serves      {}, {}, {}\n  open now    {}\n  \
-         packets     {} passed the kernel filter\n",
+         packets     {} passed the kernel filter: {} read, {} lost for want of room\n",
         status.version,
         status.pid,
         status.since,
@@ -174,7 +176,9 @@ fn status_text(status: &GatewayStatus) -> String {
         count(status.clients, "client"),
         count(status.doors, "door"),
         count(status.grants, "grant"),
+        status.packets.saturating_add(status.lost),
         status.packets,
+        status.lost,
     );
     for (reason, number) in &status.rejected {
         text += &format!("              {number} {reason}\n");

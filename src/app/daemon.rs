@@ -8,7 +8,7 @@ use clap::Parser;
 use super::args::toctocd::{ClientCommand, ToctocdArgs, ToctocdCommand};
 use super::gatekeeper::RunFault;
 use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
-use super::{admin, compat, gatekeeper, guard, listener, listener_process, load, provision};
+use super::{admin, compat, gatekeeper, guard, listener, load, provision};
 use crate::core::types::Fault;
 use crate::edge::control::ControlRequest;
 use crate::edge::{first_process, sys};
@@ -17,7 +17,7 @@ use crate::edge::{first_process, sys};
 pub fn main() -> ExitCode {
     // The gatekeeper starts the listener as the same program with an argument that no help
     // mentions.
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == listener_process::ROLE) {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == listener::ARGUMENT) {
         return listener::main();
     }
     if let Err(error) = sys::close_inherited() {

@@ -17,7 +17,9 @@ mod guard;
 mod in_force;
 mod journal;
 mod knocks;
+mod listener_events;
 mod listeners;
+mod network;
 mod outbox;
 mod process;
 mod reload;
@@ -222,7 +224,7 @@ impl Gatekeeper {
         if let Some(damage) = self.journal.damage() {
             self.out.log(format!("state: {damage}"));
         }
-        for limitation in self.limitations() {
+        for limitation in self.limitations(now) {
             self.out.log(format!("degraded: {limitation}"));
         }
         for warning in &self.in_force.prepared().warnings {

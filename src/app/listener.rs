@@ -4,25 +4,27 @@
 //! its set-up, drops all privileges, and only then reads the first packet. It ends when the pipe
 //! closes. See `gatekeeper` for the decisions.
 
+use std::mem;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::core::engine::{Action, Engine, SealedSetup, Setup};
 use crate::core::keyring::{ClientKeys, Realm};
 use crate::core::noise::KeyPair;
-use crate::core::packet::Arrival;
 use crate::core::quota::Rate;
 use crate::core::sequence::{DoorSpec, SequenceEvent};
-use crate::core::types::{Boot, Fingerprint};
+use crate::core::types::Fingerprint;
 use crate::core::wire::GatewayKeys;
-use crate::edge::capture::{Capture, CaptureResult, UnboundCapture};
+use crate::edge::capture::{self, Capture, CaptureResult, UnboundCapture};
 use crate::edge::confine::{ConfineFailure, ConfineStep, Limitation, confine};
-use crate::edge::gatekeeper_pipe::{ListenerEnd, Pipe, PipeError, QUEUE, ToGatekeeper, ToListener};
+use crate::edge::event_loop::PollSet;
+use crate::edge::gatekeeper_pipe::{
+    ListenerEnd, OwnAddress, Pipe, PipeError, QUEUE, ToGatekeeper, ToListener,
+};
 use crate::edge::raw::Sender;
 use crate::edge::{clock, entropy, sys};
 
@@ -35,21 +37,19 @@ const PACKETS: usize = 64;
 const OPENED: usize = 16;
 /// Messages from the gatekeeper handled per turn.
 const MESSAGES: usize = 256;
-/// The longest wait of the loop, milliseconds: a change of date must not be missed by much.
-const LONGEST_WAIT: u64 = 30_000;
 
 pub fn main() -> ExitCode {
     // The gatekeeper ends this process by closing the pipe. Signals from a terminal or killall are
     // meant for the gatekeeper, so block them here.
-    let deaf = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
-    let _ = deaf.thread_block();
+    let blocked = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    let _ = blocked.thread_block();
     // Without this the process is called `exe`, after the link that started it. The name differs
     // from the gateway's because `killall` goes by name.
     let _ = set_name(c"toctoc-listener");
     let Some(socket) = sys::take_stdin() else { return not_by_hand() };
     let inherited = sys::close_inherited().is_err();
     let mut pipe = Pipe::new(socket);
-    let end = match ListenerSetup::hear(&mut pipe) {
+    let end = match ListenerSetup::receive(&mut pipe) {
         Ok(prepared) => serve(&mut pipe, prepared, inherited),
         Err(PipeError::System(libc::ENOTSOCK)) => return not_by_hand(),
         Err(broken) => broken,
@@ -70,41 +70,39 @@ fn not_by_hand() -> ExitCode {
 struct ListenerSetup {
     setup: Setup,
     addresses: AddressUpdate,
-    deaf: Vec<UnboundCapture>,
+    captures: Vec<UnboundCapture>,
     sender: Sender,
     user: Option<(u32, u32)>,
 }
 
-/// Two address lists: the one being received, and the one in force.
+/// The lists of our addresses that are being received: those for sealed knocks, and for doors.
 #[derive(Default)]
 struct AddressUpdate {
-    coming: (Vec<IpAddr>, Vec<IpAddr>),
-    done: (Vec<IpAddr>, Vec<IpAddr>),
+    knock: Vec<IpAddr>,
+    door: Vec<IpAddr>,
 }
 
 impl AddressUpdate {
-    fn add(&mut self, address: IpAddr, knock: bool, door: bool) {
-        if knock {
-            self.coming.0.push(address);
+    /// Adds a part of a list. The first part drops what came of an earlier list.
+    fn add(&mut self, is_first: bool, part: Vec<OwnAddress>) {
+        if is_first {
+            *self = Self::default();
         }
-        if door {
-            self.coming.1.push(address);
-        }
-    }
-
-    fn done(&mut self) {
-        self.done = std::mem::take(&mut self.coming);
+        self.knock.extend(part.iter().filter(|one| one.knock).map(|one| one.address));
+        self.door.extend(part.iter().filter(|one| one.door).map(|one| one.address));
     }
 }
 
 impl ListenerSetup {
     /// Receives the set-up, up to `Go`.
-    fn hear(pipe: &mut ListenerEnd) -> Result<Self, PipeError> {
+    fn receive(pipe: &mut ListenerEnd) -> Result<Self, PipeError> {
         let mut prepared = Self::default();
         loop {
             match pipe.receive()? {
                 None => {
-                    wait(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?
+                    let mut set = PollSet::default();
+                    set.read(pipe.as_fd());
+                    set.wait_until(None, clock::now().boot)?;
                 }
                 Some(ToListener::Go { user }) => {
                     prepared.user = user;
@@ -150,16 +148,15 @@ impl ListenerSetup {
                 self.setup.rules.debug = debug;
             }
             ToListener::Door { index, spec } => self.door(index, spec)?,
-            ToListener::Address { address, knock, door } => {
-                self.addresses.add(address, knock, door)
-            }
-            ToListener::AddressesDone => self.addresses.done(),
-            ToListener::Capture(deaf) => self.deaf.push(deaf),
+            ToListener::Addresses { is_first, part } => self.addresses.add(is_first, part),
+            // The lists are complete when the set-up is.
+            ToListener::AddressesDone => {}
+            ToListener::Capture(unbound) => self.captures.push(unbound),
             ToListener::Raw4(socket) => self.sender.v4 = Some(socket),
             ToListener::Raw6(socket) => self.sender.v6 = Some(socket),
-            ToListener::Stop => return None,
-            ToListener::Sequence { .. } | ToListener::Go { .. } => return None,
+            ToListener::Stop | ToListener::Sequence { .. } | ToListener::Go { .. } => return None,
             ToListener::Verdict { .. } | ToListener::AskCounters => return None,
+            ToListener::Release { .. } => return None,
         }
         Some(())
     }
@@ -180,16 +177,8 @@ fn fail(pipe: &mut ListenerEnd, failure: ConfineFailure) -> PipeError {
     told.err().unwrap_or(PipeError::Closed)
 }
 
-/// Waits until a descriptor is ready or the timeout expires.
-fn wait(descriptors: &mut [PollFd<'_>], timeout: PollTimeout) -> Result<(), PipeError> {
-    match poll(descriptors, timeout) {
-        Ok(_) | Err(nix::Error::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
 fn serve(pipe: &mut ListenerEnd, prepared: ListenerSetup, inherited: bool) -> PipeError {
-    let mut listener = match Listener::confined(prepared, inherited) {
+    let mut listener = match Listener::confined(pipe, prepared, inherited) {
         Ok((listener, degraded)) => {
             if let Err(broken) = pipe.send(ToGatekeeper::Ready { degraded }) {
                 return broken;
@@ -208,7 +197,10 @@ fn serve(pipe: &mut ListenerEnd, prepared: ListenerSetup, inherited: bool) -> Pi
 
 struct Listener {
     engine: Engine,
-    captures: Vec<(Arrival, Capture)>,
+    /// By number; `None` once it is released.
+    captures: Vec<Option<Capture>>,
+    /// Holds one packet. Here, because it is too large to be cleared for each packet.
+    buffer: Box<[u8; capture::LONGEST]>,
     sender: Sender,
     addresses: AddressUpdate,
     actions: Vec<Action>,
@@ -221,30 +213,31 @@ struct Listener {
 
 impl Listener {
     /// Does everything that needs a right or a file, then gives up both.
-    fn confined(prepared: ListenerSetup, inherited: bool) -> Result<(Self, u32), ConfineFailure> {
-        let ListenerSetup { setup, addresses, deaf, sender, user } = prepared;
+    fn confined(
+        pipe: &ListenerEnd, prepared: ListenerSetup, inherited: bool,
+    ) -> Result<(Self, u32), ConfineFailure> {
+        let ListenerSetup { setup, mut addresses, captures: unbound, sender, user } = prepared;
         // Lets the library query the system now, before confinement forbids it.
         entropy::bytes::<1>()
             .map_err(|_| ConfineFailure { step: ConfineStep::Entropy, errno: 0 })?;
         let mut engine = Engine::new(clock::now(), setup);
-        engine.set_addresses(addresses.done.0.clone(), addresses.done.1.clone());
-        let mut captures = Vec::with_capacity(deaf.len());
-        for (number, deaf) in (0..=u8::MAX).zip(deaf) {
-            let arrival = Arrival { capture: number, loopback: deaf.interface.loopback };
-            captures.push((
-                arrival,
-                Capture::bind(deaf).map_err(|e| ConfineFailure::io(ConfineStep::Bind, &e))?,
-            ));
+        engine.set_addresses(mem::take(&mut addresses.knock), mem::take(&mut addresses.door));
+        let mut captures = Vec::with_capacity(unbound.len());
+        for unbound in unbound {
+            let bound = Capture::bind(unbound);
+            captures.push(Some(bound.map_err(|e| ConfineFailure::io(ConfineStep::Bind, &e))?));
         }
-        let descriptors =
-            u64::try_from(captures.len()).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(4);
-        let mut notes = confine(user, descriptors)?;
+        let mut senders = vec![pipe.as_fd()];
+        senders.extend(sender.v4.iter().chain(&sender.v6).map(|socket| socket.as_fd()));
+        let descriptors = captures.len() + senders.len();
+        let mut notes = confine(user, u64::try_from(descriptors).unwrap_or(u64::MAX), &senders)?;
         if inherited {
             notes.add(Limitation::Inherited);
         }
         let listener = Self {
             engine,
             captures,
+            buffer: Box::new([0; capture::LONGEST]),
             sender,
             addresses,
             actions: Vec::new(),
@@ -260,7 +253,7 @@ impl Listener {
         let ready = self.wait(pipe)?;
         let now = clock::now();
         self.engine.tick(now);
-        self.hear(pipe)?;
+        self.receive(pipe)?;
         for index in ready {
             self.read(index, pipe)?;
         }
@@ -274,44 +267,35 @@ impl Listener {
         Ok(())
     }
 
-    /// The indexes of the capture sockets that are readable.
+    /// The indexes of the capture sockets that are readable. The wait needs no end of its own: the
+    /// gatekeeper asks for the counters every second.
     fn wait(&self, pipe: &ListenerEnd) -> Result<Vec<usize>, PipeError> {
-        let writable = if pipe.waiting() > 0 { PollFlags::POLLOUT } else { PollFlags::empty() };
-        let mut descriptors = Vec::with_capacity(self.captures.len() + 1);
-        descriptors.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN | writable));
-        descriptors.extend(
-            self.captures
-                .iter()
-                .map(|(_, capture)| PollFd::new(capture.as_fd(), PollFlags::POLLIN)),
-        );
-        wait(&mut descriptors, self.patience())?;
-        let ready =
-            descriptors.iter().skip(1).enumerate().filter(|(_, one)| one.any().unwrap_or(true));
-        Ok(ready.map(|(index, _)| index).collect())
-    }
-
-    fn patience(&self) -> PollTimeout {
-        if self.busy {
-            return PollTimeout::ZERO;
+        let mut set = PollSet::default();
+        set.read_and_write(pipe.as_fd(), pipe.waiting() > 0);
+        let mut indexes = Vec::with_capacity(self.captures.len());
+        for (index, capture) in self.captures.iter().enumerate() {
+            if let Some(capture) = capture {
+                set.read(capture.as_fd());
+                indexes.push(index);
+            }
         }
-        let until = |deadline: Boot| deadline.0.saturating_sub(clock::now().boot.0) / 1_000_000 + 1;
-        let wait = self.engine.deadline().map_or(LONGEST_WAIT, until).min(LONGEST_WAIT);
-        i32::try_from(wait)
-            .ok()
-            .and_then(|wait| PollTimeout::try_from(wait).ok())
-            .unwrap_or(PollTimeout::ZERO)
+        let now = clock::now().boot;
+        set.wait_until(if self.busy { Some(now) } else { self.engine.deadline() }, now)?;
+        let ready = (1..).zip(indexes).filter(|(place, _)| set.is_ready(*place));
+        Ok(ready.map(|(_, index)| index).collect())
     }
 
     fn read(&mut self, index: usize, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         for _ in 0..PACKETS {
-            let Some((arrival, capture)) = self.captures.get_mut(index) else { return Ok(()) };
-            match capture.take() {
-                CaptureResult::Packet(packet) => {
-                    self.engine.packet(clock::now(), *arrival, packet, &mut self.actions)
+            let Some(Some(capture)) = self.captures.get(index) else { return Ok(()) };
+            match capture.take(&mut self.buffer) {
+                CaptureResult::Packet(arrival, packet) => {
+                    self.engine.packet(clock::now(), arrival, packet, &mut self.actions)
                 }
                 CaptureResult::Empty => return Ok(()),
                 CaptureResult::Down => {
-                    return tell(pipe, ToGatekeeper::Down { capture: arrival.capture });
+                    let capture = u16::try_from(index).unwrap_or(u16::MAX);
+                    return report(pipe, ToGatekeeper::Down { capture });
                 }
             }
             if !self.actions.is_empty() {
@@ -321,16 +305,16 @@ impl Listener {
         Ok(())
     }
 
-    fn hear(&mut self, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
+    fn receive(&mut self, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         for _ in 0..MESSAGES {
             let Some(message) = pipe.receive()? else { break };
-            self.obey(message, pipe)?;
+            self.follow(message, pipe)?;
             self.act(pipe)?;
         }
         Ok(())
     }
 
-    fn obey(&mut self, message: ToListener, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
+    fn follow(&mut self, message: ToListener, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         match message {
             ToListener::Verdict { ticket, spent, receipt } => {
                 // Without entropy no receipt can be sent. The verdict has taken effect already.
@@ -338,19 +322,21 @@ impl Listener {
                     self.engine.verdict(ticket, spent, receipt.as_ref(), fresh, &mut self.actions);
                 }
             }
-            ToListener::Address { address, knock, door } => {
-                self.addresses.add(address, knock, door)
-            }
+            ToListener::Addresses { is_first, part } => self.addresses.add(is_first, part),
             ToListener::AddressesDone => {
-                self.addresses.done();
-                self.engine
-                    .set_addresses(self.addresses.done.0.clone(), self.addresses.done.1.clone());
+                let AddressUpdate { knock, door } = mem::take(&mut self.addresses);
+                self.engine.set_addresses(knock, door);
             }
             ToListener::Sequence { door, steps } => self.engine.set_sequence(door, steps),
             ToListener::AskCounters => {
-                self.lost += self.captures.iter().map(|(_, capture)| capture.lost()).sum::<u64>();
+                self.lost += self.captures.iter().flatten().map(Capture::lost).sum::<u64>();
                 let (counters, packets) = (self.engine.counters(), self.engine.packets());
-                tell(pipe, ToGatekeeper::Counters { counters, packets, lost: self.lost })?;
+                report(pipe, ToGatekeeper::Counters { counters, packets, lost: self.lost })?;
+            }
+            ToListener::Release { capture } => {
+                if let Some(slot) = self.captures.get_mut(usize::from(capture)) {
+                    *slot = None;
+                }
             }
             // The next listener captures already.
             ToListener::Stop => {
@@ -370,13 +356,13 @@ impl Listener {
                     // A receipt that cannot be sent counts as lost on the way.
                     let _ = self.sender.send(from, to, &bytes);
                 }
-                Action::Knock(knock) => tell(pipe, ToGatekeeper::Knock(knock))?,
+                Action::Knock(knock) => report(pipe, ToGatekeeper::Knock(knock))?,
                 Action::Alarm { row, first, again } => {
-                    tell(pipe, ToGatekeeper::Alarm { row, first, again })?
+                    report(pipe, ToGatekeeper::Alarm { row, first, again })?
                 }
                 Action::Seen { hit, source_port, length } => {
                     let (source, destination, step) = (hit.source, hit.destination, hit.step);
-                    chat(
+                    report_for_log(
                         pipe,
                         ToGatekeeper::Seen { source, source_port, destination, step, length },
                     )?;
@@ -392,29 +378,29 @@ fn door(pipe: &mut ListenerEnd, effect: SequenceEvent) -> Result<(), PipeError> 
     match effect {
         SequenceEvent::Seen => Ok(()),
         SequenceEvent::Completed(done) => {
-            tell(pipe, ToGatekeeper::Completed { door: done.door(), source: done.source() })
+            report(pipe, ToGatekeeper::Completed { door: done.door(), source: done.source() })
         }
         SequenceEvent::Stage { door, source, stage } => {
-            chat(pipe, ToGatekeeper::Stage { door, source, stage })
+            report_for_log(pipe, ToGatekeeper::Stage { door, source, stage })
         }
         SequenceEvent::TimedOut { door, source, stage } => {
-            chat(pipe, ToGatekeeper::TimedOut { door, source, stage })
+            report_for_log(pipe, ToGatekeeper::TimedOut { door, source, stage })
         }
-        SequenceEvent::Refused { source } => chat(pipe, ToGatekeeper::Refused { source }),
+        SequenceEvent::Refused { source } => report_for_log(pipe, ToGatekeeper::Refused { source }),
         SequenceEvent::Removed { source, success } => {
-            chat(pipe, ToGatekeeper::Removed { source, success })
+            report_for_log(pipe, ToGatekeeper::Removed { source, success })
         }
         SequenceEvent::Ignored(name, wanted) => {
             let flag = crate::core::door::TcpFlags::NAMES.iter().position(|one| *one == name);
             let flag = flag.and_then(|index| u8::try_from(index).ok()).unwrap_or(u8::MAX);
-            chat(pipe, ToGatekeeper::Ignored { flag, wanted })
+            report_for_log(pipe, ToGatekeeper::Ignored { flag, wanted })
         }
     }
 }
 
 /// Sends an important message. A full queue means that the gatekeeper has stopped reading. The
 /// message is lost then, which is the smaller problem.
-fn tell(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), PipeError> {
+fn report(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), PipeError> {
     match pipe.send(message) {
         Err(PipeError::Full) => Ok(()),
         other => other,
@@ -423,6 +409,6 @@ fn tell(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), PipeError> 
 
 /// Sends a message that only feeds the log. Forged packets can cause many of these, so they may use
 /// only half of the queue.
-fn chat(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), PipeError> {
-    if pipe.waiting() > QUEUE / 2 { Ok(()) } else { tell(pipe, message) }
+fn report_for_log(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), PipeError> {
+    if pipe.waiting() > QUEUE / 2 { Ok(()) } else { report(pipe, message) }
 }

@@ -3,28 +3,28 @@
 //! waits. See `gatekeeper` for its reports afterwards.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child as Process, Command, Stdio};
 use std::sync::Arc;
 
 use crate::app::interfaces;
+use crate::app::listener;
 use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
 use crate::config::DEFAULT_ROUTE;
 use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::sequence::{DoorSpec, Ipv6};
-use crate::core::types::{Fault, Reject};
+use crate::core::types::{Boot, Fault, Reject, SECOND};
 use crate::edge::addresses::LocalAddress;
 use crate::edge::confine::{self, ConfineFailure, Limitations};
 use crate::edge::event_loop::PollSet;
-use crate::edge::gatekeeper_pipe::{self, GatekeeperEnd, PipeError, ToGatekeeper, ToListener};
+use crate::edge::gatekeeper_pipe::{
+    self, ADDRESSES, GatekeeperEnd, OwnAddress, PipeError, ToGatekeeper, ToListener,
+};
 use crate::edge::proc_net::default_interfaces;
 use crate::edge::{bpf, capture, clock, raw};
 
-/// The hidden argument that makes the program a listener.
-pub(super) const ROLE: &str = "--listener";
 /// Seconds that a start may take if the caller waits for it.
 const PATIENCE: u32 = 20;
 /// Messages received or sent in one turn, so that other work is not delayed.
@@ -62,8 +62,8 @@ pub(super) struct ListenerSpec {
     pub(super) ipv6: Ipv6,
     /// True if the listener reports every completed step of a door.
     pub(super) debug: bool,
-    /// This machine's addresses, as [`ToListener::Address`].
-    pub(super) addresses: Vec<ToListener>,
+    /// This machine's addresses.
+    pub(super) addresses: Vec<OwnAddress>,
     /// Capture sockets and raw sockets.
     pub(super) sockets: Vec<ToListener>,
     /// The user and group id that it changes to.
@@ -78,6 +78,10 @@ pub(super) struct ListenerProcess {
     user: Option<(u32, u32)>,
     /// The rest of its set-up; `None` once it is ready.
     setup: Option<SetupFeed>,
+    /// The rest of the newest list of addresses. It waits here and not in the pipe's queue, which it
+    /// could fill.
+    addresses: VecDeque<ToListener>,
+    heartbeat: Heartbeat,
     ready: ListenerReady,
 }
 
@@ -90,6 +94,8 @@ pub(super) struct ListenerReady {
     pub(super) wanted: Vec<String>,
     /// The captured interfaces, in the order of their sockets.
     pub(super) interfaces: Vec<String>,
+    /// The kernel's numbers of these interfaces; 0 for all at once, and for one that was released.
+    pub(super) indexes: Vec<u32>,
     /// The configured interfaces that do not exist.
     pub(super) missing: Vec<String>,
 }
@@ -114,7 +120,7 @@ impl ListenerProcess {
     pub(super) fn start(start: ListenerStart) -> Result<ListenerProcess, Fault> {
         let settings = &start.prepared.config.settings;
         let wanted = interfaces::resolved_interfaces(settings, &default_interfaces());
-        let Captures { mut sockets, interfaces, missing } =
+        let Captures { mut sockets, interfaces, indexes, missing } =
             captures(&start.prepared.config, &start.doors, &wanted, start.missing)?;
         sockets.push(ToListener::Raw4(raw::open_v4()?));
         sockets.extend(raw::open_v6()?.map(ToListener::Raw6));
@@ -124,12 +130,13 @@ impl ListenerProcess {
             doors: start.doors.iter().map(DoorSpec::from).collect(),
             ipv6: Ipv6::Counts,
             debug: false,
-            addresses: address_messages(&wanted, &start.addresses),
+            addresses: own_addresses(&wanted, &start.addresses),
             sockets,
             user: start.prepared.user,
         };
         let mut process = Self::spawn(spec)?;
-        process.ready = ListenerReady { wanted, interfaces, missing, ..ListenerReady::default() };
+        process.ready =
+            ListenerReady { limitations: Vec::new(), wanted, interfaces, indexes, missing };
         Ok(process)
     }
 
@@ -141,18 +148,27 @@ impl ListenerProcess {
         let (pipe, theirs) = gatekeeper_pipe::pair()?;
         let process = Command::new("/proc/self/exe")
             .arg0(spec.name)
-            .arg(ROLE)
+            .arg(listener::ARGUMENT)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
+            // Not the log: whatever took the listener over could write lines of its own there.
+            .stderr(Stdio::null())
             .spawn()
             .map_err(|error| {
                 Fault::new(format!("the listener cannot be started: {error}"), "is /proc mounted?")
             })?;
         let (user, setup) = (spec.user, Some(SetupFeed::new(spec)));
-        Ok(ListenerProcess { process, pipe, user, setup, ready: ListenerReady::default() })
+        Ok(ListenerProcess {
+            process,
+            pipe,
+            user,
+            setup,
+            addresses: VecDeque::new(),
+            heartbeat: Heartbeat::default(),
+            ready: ListenerReady::default(),
+        })
     }
 
     /// Sends and receives as much as possible without waiting.
@@ -168,7 +184,7 @@ impl ListenerProcess {
             };
         }
         let mut messages = Vec::new();
-        let mut end = self.pipe.flush().err();
+        let mut end = self.send_waiting().err();
         while end.is_none() && messages.len() < TURN {
             match self.pipe.receive() {
                 Ok(Some(message)) => messages.push(message),
@@ -176,7 +192,35 @@ impl ListenerProcess {
                 Err(error) => end = Some(error),
             }
         }
+        let beat = self.heartbeat.beat(!messages.is_empty(), clock::now().boot);
+        match beat {
+            Beat::Wait => {}
+            Beat::Ask => self.send(ToListener::AskCounters),
+            Beat::Silent => end = end.or(Some(PipeError::Silent)),
+        }
         Ok(Progress::Messages { messages, end })
+    }
+
+    /// Sends what waits, as far as the pipe takes it.
+    fn send_waiting(&mut self) -> Result<(), PipeError> {
+        self.pipe.flush()?;
+        while self.pipe.waiting() == 0 {
+            let Some(message) = self.addresses.pop_front() else { break };
+            self.pipe.send(message)?;
+        }
+        Ok(())
+    }
+
+    /// The moment at which [`ListenerProcess::advance`] is due even if nothing was received.
+    pub(super) fn deadline(&self) -> Option<Boot> {
+        if self.setup.is_none() { Some(self.heartbeat.due) } else { None }
+    }
+
+    /// Sends our addresses, which replace those that it knows.
+    pub(super) fn send_addresses(&mut self, addresses: &[OwnAddress]) {
+        self.addresses = address_messages(addresses).into();
+        // A broken pipe shows up at the next read.
+        let _ = self.send_waiting();
     }
 
     /// Waits until the listener is confined and listens. Only for the start of the gateway.
@@ -209,7 +253,9 @@ impl ListenerProcess {
 
     /// True if queued messages wait to be sent.
     pub(super) fn wants_to_write(&self) -> bool {
-        self.pipe.waiting() > 0 || self.setup.as_ref().is_some_and(|setup| !setup.is_done)
+        self.pipe.waiting() > 0
+            || !self.addresses.is_empty()
+            || self.setup.as_ref().is_some_and(|setup| !setup.is_done)
     }
 
     /// The exit status of the process as text, if it has ended.
@@ -266,10 +312,51 @@ impl ListenerProcess {
                 let how = end.map_or_else(|error| error.to_string(), |status| status.to_string());
                 Fault::new(
                     format!("the listener did not start: {error}, {how}"),
-                    "its own words stand above, if it had any",
+                    "`dmesg` may say why: no memory left, or a kernel that forbids a system call",
                 )
             }
         }
+    }
+}
+
+/// Whether a listener answers. It is asked every second, and must send something within the next:
+/// so one that was stopped or hangs is noticed within two seconds. That costs an idle gateway one
+/// wake-up a second of each of its two processes.
+#[derive(Default)]
+struct Heartbeat {
+    /// The time of the next question. The first one is due at once.
+    due: Boot,
+    /// True if it has sent anything since the last question.
+    heard: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Beat {
+    Wait,
+    Ask,
+    /// It sent nothing for a second although it was asked.
+    Silent,
+}
+
+/// Seconds between two questions to a listener.
+const BEAT: u32 = 1;
+/// If we are late by more nanoseconds than this, we slept ourselves: the machine was suspended, or
+/// is overloaded. Then the listener had no time to answer either.
+const LATE: u64 = SECOND / 4;
+
+impl Heartbeat {
+    /// `heard`: it has just sent something.
+    fn beat(&mut self, heard: bool, now: Boot) -> Beat {
+        self.heard |= heard;
+        if now < self.due {
+            return Beat::Wait;
+        }
+        if !self.heard && now <= self.due.plus_nanos(LATE) {
+            return Beat::Silent;
+        }
+        self.due = now.plus(BEAT);
+        self.heard = false;
+        Beat::Ask
     }
 }
 
@@ -318,7 +405,7 @@ impl SetupFeed {
     fn new(spec: ListenerSpec) -> SetupFeed {
         let mut rest = VecDeque::from([ToListener::Doors { ipv6: spec.ipv6, debug: spec.debug }]);
         rest.extend((0..).zip(spec.doors).map(|(index, spec)| ToListener::Door { index, spec }));
-        rest.extend(spec.addresses);
+        rest.extend(address_messages(&spec.addresses));
         rest.extend(spec.sockets);
         rest.push_back(ToListener::Go { user: spec.user });
         SetupFeed { sealed: spec.sealed, next_row: 0, begun: false, rest, is_done: false }
@@ -358,21 +445,22 @@ fn gateway_message(config: &GatewayConfig) -> ToListener {
     }
 }
 
-/// This machine's addresses as messages. Doors count on the captured interfaces only.
-pub(super) fn address_messages(interfaces: &[String], own: &[LocalAddress]) -> Vec<ToListener> {
+/// This machine's addresses. Doors count on the captured interfaces only.
+pub(super) fn own_addresses(interfaces: &[String], own: &[LocalAddress]) -> Vec<OwnAddress> {
     let any = interfaces.iter().any(|name| name == capture::ANY);
-    let addresses =
-        own.iter().map(|one| (one.address, true, any || interfaces.contains(&one.interface)));
-    address_list(addresses)
+    let of = |one: &LocalAddress| OwnAddress {
+        address: one.address,
+        knock: true,
+        door: any || interfaces.contains(&one.interface),
+    };
+    own.iter().map(of).collect()
 }
 
-/// Addresses with two flags each: sealed knocks count there, doors count there.
-pub(super) fn address_list(
-    addresses: impl Iterator<Item = (IpAddr, bool, bool)>,
-) -> Vec<ToListener> {
-    let mut messages: Vec<ToListener> = addresses
-        .map(|(address, knock, door)| ToListener::Address { address, knock, door })
-        .collect();
+fn address_messages(addresses: &[OwnAddress]) -> Vec<ToListener> {
+    let mut messages = Vec::new();
+    for part in addresses.chunks(ADDRESSES) {
+        messages.push(ToListener::Addresses { is_first: messages.is_empty(), part: part.into() });
+    }
     messages.push(ToListener::AddressesDone);
     messages
 }
@@ -381,6 +469,7 @@ pub(super) fn address_list(
 struct Captures {
     sockets: Vec<ToListener>,
     interfaces: Vec<String>,
+    indexes: Vec<u32>,
     missing: Vec<String>,
 }
 
@@ -390,14 +479,19 @@ fn captures(
     let knock_port = Some(config.settings.knock.port);
     let program =
         bpf::program(&bpf::FilterSpec { knock_port, steps: steps(doors), outgoing: false });
-    let mut captures =
-        Captures { sockets: Vec::new(), interfaces: Vec::new(), missing: Vec::new() };
+    let mut captures = Captures {
+        sockets: Vec::new(),
+        interfaces: Vec::new(),
+        indexes: Vec::new(),
+        missing: Vec::new(),
+    };
     for name in wanted {
         if name == DEFAULT_ROUTE && absent == MissingInterface::Refuse {
             return Err(interfaces::no_default_route());
         }
         match capture::open(name, &program) {
             Ok(socket) => {
+                captures.indexes.push(socket.interface);
                 captures.sockets.push(ToListener::Capture(socket));
                 captures.interfaces.push(name.clone());
             }
@@ -424,4 +518,54 @@ pub(super) fn steps(doors: &[Door]) -> Vec<(Step, TcpFlags)> {
         steps.extend(door.sequence.iter().chain(&door.later_steps).map(|step| (*step, door.flags)));
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_that_sends_nothing_for_a_second_after_a_question_is_silent() {
+        let at = |millis: u64| Boot(millis * 1_000_000);
+        let mut heartbeat = Heartbeat::default();
+        assert_eq!(heartbeat.beat(false, at(5000)), Beat::Ask, "it has just got ready");
+        assert_eq!(heartbeat.beat(true, at(5001)), Beat::Wait);
+        assert_eq!(heartbeat.beat(false, at(5999)), Beat::Wait);
+        assert_eq!(heartbeat.beat(false, at(6000)), Beat::Ask);
+        assert_eq!(heartbeat.beat(false, at(6999)), Beat::Wait);
+        assert_eq!(heartbeat.beat(false, at(7003)), Beat::Silent);
+    }
+
+    #[test]
+    fn a_gatekeeper_that_slept_itself_asks_again_before_it_judges() {
+        let at = |millis: u64| Boot(millis * 1_000_000);
+        let mut heartbeat = Heartbeat::default();
+        assert_eq!(heartbeat.beat(false, at(5000)), Beat::Ask);
+        assert_eq!(heartbeat.beat(false, at(3_600_000)), Beat::Ask, "the machine was suspended");
+        assert_eq!(heartbeat.beat(false, at(3_601_000)), Beat::Silent);
+    }
+
+    #[test]
+    fn any_number_of_addresses_is_sent_in_parts_and_the_first_part_begins_the_list() {
+        let own: Vec<OwnAddress> = (0..50_000u32)
+            .map(|number| OwnAddress {
+                address: IpAddr::V4(number.into()),
+                knock: true,
+                door: false,
+            })
+            .collect();
+        let mut received = Vec::new();
+        for (index, message) in address_messages(&own).into_iter().enumerate() {
+            match message {
+                ToListener::Addresses { is_first, part } => {
+                    assert!(is_first == (index == 0) && part.len() <= ADDRESSES);
+                    received.extend(part);
+                }
+                _ => assert_eq!(received.len(), own.len(), "the end"),
+            }
+        }
+        assert_eq!(received, own);
+    }
 }

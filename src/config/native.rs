@@ -126,6 +126,8 @@ fn also_grant(file: SourceText<'_>, list: List) -> Result<Vec<Prefix>, Fault> {
     }
     Ok(prefixes)
 }
+/// The most interfaces that can be named: each needs a socket with a buffer of its own.
+const INTERFACES: usize = 256;
 
 fn interfaces(file: SourceText<'_>, list: Spanned<List>) -> Result<Vec<String>, Fault> {
     let start = list.span().start;
@@ -133,6 +135,11 @@ fn interfaces(file: SourceText<'_>, list: Spanned<List>) -> Result<Vec<String>, 
     if list.is_empty() {
         let remedy = "write interfaces = [\"any\"] to capture on all";
         return Err(file.complain(start, "`interfaces` is empty", remedy));
+    }
+    if list.len() > INTERFACES {
+        let what =
+            format!("`interfaces` names {}; at most {INTERFACES} can be captured", list.len());
+        return Err(file.complain(start, &what, "write interfaces = [\"any\"] to capture on all"));
     }
     let any = list.iter().find(|name| name.get_ref() == "any");
     if let Some(any) = any

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::bytes::Reader;
 use super::door::Step;
 use super::types::{Port, Proto, Reject, Source};
+use super::wire::DATAGRAM;
 
 #[cfg(test)]
 mod tests;
@@ -40,12 +41,11 @@ pub trait LocalAddresses {
     fn has(&self, address: Source) -> bool;
 }
 
-/// The capture socket that a packet came from.
+/// The device that a packet came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// Its index, in the order in which the sockets were handed over.
-    pub capture: u8,
-    /// True if it captures on a loopback device: only there may our own addresses be the source.
+    /// True for a loopback device: only there may our own addresses be the source, and loopback
+    /// addresses the destination.
     pub loopback: bool,
 }
 
@@ -69,29 +69,35 @@ impl<'a> ParsedPacket<'a> {
             return Err(reject);
         }
         let possible = match self.source.ip() {
-            IpAddr::V4(v4) => possible_v4(v4, arrival.loopback),
-            IpAddr::V6(v6) => possible_v6(v6, arrival.loopback),
+            IpAddr::V4(v4) => possible_v4(v4),
+            IpAddr::V6(v6) => possible_v6(v6),
         };
-        if !possible || !ours.has(self.destination) || (ours.has(self.source) && !arrival.loopback)
+        if self.is_martian(arrival)
+            || !possible
+            || !ours.has(self.destination)
+            || (ours.has(self.source) && !arrival.loopback)
         {
             return Err(Reject::NotForUs);
         }
         Ok(self.payload)
     }
-}
 
-fn possible_v4(source: Ipv4Addr, loopback: bool) -> bool {
-    match source.octets() {
-        [0, ..] | [224..=255, ..] => false,
-        [127, ..] => loopback,
-        _ => true,
+    /// True for a packet to or from a loopback address that came in by another device. A stack drops
+    /// it, but a capture socket sees it: a neighbour on the link can send one.
+    pub fn is_martian(&self, arrival: Arrival) -> bool {
+        let addresses = [self.source.ip(), self.destination.ip()];
+        !arrival.loopback && addresses.iter().any(IpAddr::is_loopback)
     }
 }
 
+fn possible_v4(source: Ipv4Addr) -> bool {
+    !matches!(source.octets(), [0, ..] | [224..=255, ..])
+}
+
 /// Refuses link-local sources too: they can never be granted, and a receipt would need a zone.
-fn possible_v6(source: Ipv6Addr, loopback: bool) -> bool {
+fn possible_v6(source: Ipv6Addr) -> bool {
     match source.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 1] => loopback,
+        [0, 0, 0, 0, 0, 0, 0, 1] => true,
         // Unspecified or IPv4-compatible. Mapped ones never get here.
         [0, 0, 0, 0, 0, 0, _, _] => false,
         [first, ..] => first & 0xff00 != 0xff00 && first & 0xffc0 != 0xfe80,
@@ -249,9 +255,22 @@ fn udp_flaw(ip: &IpHeader, body: &[u8], segment: &[u8]) -> Option<Reject> {
     // until a network card would complete it. The client MAC protects the payload in each case.
     let fits = match check {
         0 => ip.raw_source.is_ipv4(),
-        check => fold(sum(pseudo, segment)) == 0xffff || check == fold(pseudo),
+        check => {
+            fold(sum(pseudo, segment)) == 0xffff
+                || check == fold(pseudo)
+                || first_of_merged_fits(ip, segment, length)
+        }
     };
     if fits { None } else { Some(Reject::Checksum) }
+}
+
+/// A network card may merge datagrams of one length and leave the checksum of the first: it was
+/// computed while the length in both headers was still that of one datagram.
+fn first_of_merged_fits(ip: &IpHeader, segment: &[u8], length: u16) -> bool {
+    const ONE: u16 = 8 + DATAGRAM as u16;
+    let Some(first) = segment.get(..usize::from(ONE)) else { return false };
+    let pseudo = ip.sum + u32::from(ip.protocol) + u32::from(ONE);
+    length > ONE && fold(sum(pseudo + u32::from(!length) + u32::from(ONE), first)) == 0xffff
 }
 
 /// The checksum of a UDP segment whose checksum field is zero, as it must be written there.

@@ -1,6 +1,6 @@
 //! This machine's addresses, and a descriptor that becomes readable when they change.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,8 +12,9 @@ use socket2::{SockFilter, SockRef};
 
 use crate::core::types::Fault;
 
-/// Multicast groups of linux/rtnetlink.h.
-const GROUPS: u32 = (libc::RTMGRP_IPV4_IFADDR
+/// Multicast groups of linux/rtnetlink.h. A link changes when it goes up or gets another name.
+const GROUPS: u32 = (libc::RTMGRP_LINK
+    | libc::RTMGRP_IPV4_IFADDR
     | libc::RTMGRP_IPV6_IFADDR
     | libc::RTMGRP_IPV4_ROUTE
     | libc::RTMGRP_IPV6_ROUTE) as u32;
@@ -66,19 +67,21 @@ pub fn own() -> Result<Vec<LocalAddress>, Fault> {
     Ok(found)
 }
 
-pub fn interfaces_up() -> BTreeSet<String> {
-    let mut up = BTreeSet::new();
-    if let Ok(all) = getifaddrs() {
-        for entry in all {
-            if entry.flags.contains(InterfaceFlags::IFF_UP) {
-                up.insert(entry.interface_name);
-            }
+/// The interfaces that are up, with the kernel's number for each.
+pub fn interfaces_up() -> BTreeMap<String, u32> {
+    let mut up = BTreeMap::new();
+    for entry in getifaddrs().into_iter().flatten() {
+        let link = entry.address.as_ref().and_then(|address| address.as_link_addr());
+        if let Some(link) = link
+            && entry.flags.contains(InterfaceFlags::IFF_UP)
+        {
+            up.insert(entry.interface_name, u32::try_from(link.ifindex()).unwrap_or(0));
         }
     }
     up
 }
 
-/// Reports changes of addresses and default routes.
+/// Reports changes of addresses, links and default routes.
 pub struct AddressWatch {
     socket: Socket,
 }
@@ -129,7 +132,7 @@ mod tests {
 
     #[test]
     fn loopback_is_among_our_addresses() {
-        assert!(interfaces_up().contains("lo"));
+        assert!(interfaces_up().contains_key("lo"));
         let own = own().unwrap();
         assert!(own.iter().any(|one| one.loopback && one.address.is_loopback()), "{own:?}");
         assert!(!AddressWatch::start().unwrap().changed());

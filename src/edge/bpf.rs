@@ -18,11 +18,14 @@ pub use assembler::Instruction;
 
 /// The longest program that the kernel accepts (BPF_MAXINSNS).
 pub const LONGEST: usize = 4096;
-/// Bytes captured of a sealed knock: all of it, with room to see that a packet is too long.
-const WHOLE: u32 = 512;
+/// Bytes captured of a packet of sealed knocks: all of it, with any IP header.
+const WHOLE: u32 = 60 + LONGEST_UDP;
 /// Bytes captured of a packet for a door: any IP header and the TCP header.
 const HEADERS: u32 = 128;
-const UDP_LENGTH: u32 = 8 + DATAGRAM as u32;
+const UDP_HEADER: u32 = 8;
+/// The most datagrams that a sender can have merged into one packet (UDP_MAX_SEGMENTS).
+const MERGED: u32 = 64;
+const LONGEST_UDP: u32 = UDP_HEADER + MERGED * DATAGRAM as u32;
 
 /// The packets to capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,13 +127,18 @@ fn ip_headers(asm: &mut Assembler, outgoing: bool, to: [Label; 4], drop: Label) 
     asm.jump(drop);
 }
 
-/// Accepts a packet to the knock port of a knock's length; falls through for others.
+/// Accepts a packet to the knock port of a knock's length, or of several that segmentation offload
+/// has merged; falls through for others.
 fn sealed_knock(asm: &mut Assembler, port: u16, drop: Label) {
     let [accept, other] = asm.labels();
     asm.plain(LOAD_HALF_BEHIND_IP, 2);
     asm.require(IF_EQUAL, port.into(), other);
     asm.plain(LOAD_HALF_BEHIND_IP, 4);
-    asm.require(IF_EQUAL, UDP_LENGTH, other);
+    asm.require(IF_AT_LEAST, UDP_HEADER + DATAGRAM as u32, other);
+    asm.unless(IF_GREATER, LONGEST_UDP, other);
+    asm.plain(SUBTRACT, UDP_HEADER);
+    asm.plain(MODULO, DATAGRAM as u32);
+    asm.require(IF_EQUAL, 0, other);
     asm.plain(LOAD_BYTE, ancillary::PACKET_TYPE);
     asm.require(IF_EQUAL, TO_THIS_HOST, drop);
     asm.plain(LOAD_BYTE, ancillary::VLAN_PRESENT);

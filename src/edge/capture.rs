@@ -1,46 +1,40 @@
-//! AF_PACKET sockets. Our filter is attached and locked before they are bound; then pnet reads.
+//! AF_PACKET sockets. Our filter is attached and locked before they are bound.
 //!
 //! A socket of protocol 0 receives nothing until it is bound, so no packet ever gets past the
 //! filter. The privileged process makes it with [`open`]; the listener binds and reads it.
 
-use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
-use std::time::Duration;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
-use nix::sys::socket::{setsockopt, sockopt};
-use pnet::datalink::{self, Channel, DataLinkReceiver, NetworkInterface};
+use nix::sys::socket::{LinkAddr, recvfrom, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::bpf::Instruction;
 use super::sys;
+use crate::core::packet::Arrival;
 use crate::core::types::Fault;
 
 pub const ANY: &str = "any";
 /// Bytes that the kernel may queue for us: about 10,000 junk packets.
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// More bytes than the filter ever accepts of one packet.
-const PACKET: usize = 2048;
+pub const LONGEST: usize = 18 << 10;
 
 /// A capture socket, filtered and locked, that receives nothing until it is bound.
 pub struct UnboundCapture {
     pub socket: OwnedFd,
-    pub interface: Interface,
+    /// The kernel's number of the interface; 0 = all interfaces.
+    pub interface: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// The kernel's number for it; 0 = all interfaces.
-    pub index: u32,
-    /// True for a loopback device. Only there are knocks from our own addresses accepted.
-    pub loopback: bool,
-}
-
-/// Finds `name`, or all interfaces for [`ANY`]. Fails if there is none, or it is down.
-pub fn interface(name: &str) -> Result<Interface, Fault> {
+/// Finds the kernel's number for the interface `name`, which is 0 for [`ANY`]. Fails if there is
+/// no such interface, or it is down.
+pub fn interface(name: &str) -> Result<u32, Fault> {
     if name == ANY {
-        return Ok(Interface { index: 0, loopback: false });
+        return Ok(0);
     }
     let Ok(index) = if_nametoindex(name) else {
         let what = format!("interface {name}: no such interface");
@@ -57,7 +51,7 @@ pub fn interface(name: &str) -> Result<Interface, Fault> {
         let what = format!("interface {name}: it is down");
         return Err(Fault::new(what, format!("{up}; or use `any`")));
     }
-    Ok(Interface { index, loopback: flags.contains(InterfaceFlags::IFF_LOOPBACK) })
+    Ok(index)
 }
 
 /// Opens a capture socket for the interface `name` that accepts only what `program` does.
@@ -80,6 +74,7 @@ pub fn open(name: &str, program: &[Instruction]) -> Result<UnboundCapture, Fault
         setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
             .map_err(|errno| no_socket(name, &errno.into()))?;
     }
+    socket.set_nonblocking(true).map_err(|error| no_socket(name, &error))?;
     Ok(UnboundCapture { socket: socket.into(), interface })
 }
 
@@ -105,59 +100,34 @@ fn no_socket(name: &str, error: &io::Error) -> Fault {
 
 pub enum CaptureResult<'a> {
     /// A packet from its IP header on, cut off after what the filter accepts.
-    Packet(&'a [u8]),
+    Packet(Arrival, &'a [u8]),
     Empty,
     /// The interface went down or disappeared. It may come back.
     Down,
 }
 
 pub struct Capture {
-    receiver: Box<dyn DataLinkReceiver>,
-    /// The same socket, for poll and its errors: pnet exposes neither.
-    socket: Socket,
+    socket: OwnedFd,
 }
 
 impl Capture {
     /// Binds the socket: from here on packets arrive. Unprivileged. Fails if the interface is gone.
     pub fn bind(unbound: UnboundCapture) -> io::Result<Self> {
-        let socket = Socket::from(unbound.socket.try_clone()?);
-        let interface = NetworkInterface {
-            name: String::new(),
-            description: String::new(),
-            index: unbound.interface.index,
-            mac: None,
-            ips: Vec::new(),
-            flags: 0,
-        };
-        let config = datalink::Config {
-            write_buffer_size: 0,
-            read_buffer_size: PACKET,
-            read_timeout: Some(Duration::ZERO),
-            write_timeout: Some(Duration::ZERO),
-            // We only want packets for this host; and with index 0 it would be an error.
-            promiscuous: false,
-            // pnet owns the socket from here on and closes it, also if it fails.
-            socket_fd: Some(unbound.socket.into_raw_fd()),
-            ..datalink::Config::default()
-        };
-        match datalink::channel(&interface, config)? {
-            Channel::Ethernet(_, receiver) => Ok(Self { receiver, socket }),
-            _ => Err(ErrorKind::Unsupported.into()),
-        }
+        sys::bind_packet(unbound.socket.as_fd(), unbound.interface)?;
+        Ok(Self { socket: unbound.socket })
     }
 
-    /// The next queued packet. Never waits.
-    pub fn take(&mut self) -> CaptureResult<'_> {
-        match self.receiver.next().map_err(|error| error.kind()) {
-            Ok(packet) => CaptureResult::Packet(packet),
-            Err(ErrorKind::TimedOut | ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                CaptureResult::Empty
+    /// The next queued packet, in `buffer`. Never waits.
+    pub fn take<'b>(&self, buffer: &'b mut [u8; LONGEST]) -> CaptureResult<'b> {
+        match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), buffer) {
+            Ok((length, from)) => {
+                // The packet's own device: a socket for all interfaces receives from each.
+                let loopback = from.is_some_and(|from| from.hatype() == libc::ARPHRD_LOOPBACK);
+                CaptureResult::Packet(Arrival { loopback }, &buffer[..length.min(LONGEST)])
             }
-            Err(_) => {
-                // Poll returns at once for ever until a pending error is taken.
-                let _ = self.socket.take_error();
-                CaptureResult::Down
-            }
+            Err(Errno::EAGAIN | Errno::EINTR) => CaptureResult::Empty,
+            // Reading the error has cleared it: otherwise poll would return at once for ever.
+            Err(_) => CaptureResult::Down,
         }
     }
 

@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use capctl::{Cap, CapState, ambient, bounding, prctl};
 use landlock::{
@@ -31,6 +31,9 @@ pub use drop_privileges::drop_privileges;
 pub use outcome::{ConfineFailure, ConfineStep, Limitation, Limitations};
 pub use proof::verify;
 
+/// The id of the user `nobody`, which other programs run as too: each of them may stop the listener.
+const SHARED_USER: u32 = 65534;
+
 /// Gives up all that a process can give up: files, other user ids, capabilities, new processes,
 /// most system calls. Only for a process with one thread. Fails if a step failed although it is
 /// possible here, or had no effect: the process must end then.
@@ -38,8 +41,11 @@ pub use proof::verify;
 /// `user` is the user and group id to switch to. `None` keeps the current user. That must not be a
 /// root that could switch to another user, nor any root on a system without landlock: root's files
 /// are open to root even without a capability. `descriptors` is the number of descriptors in use
-/// beyond the three standard ones.
-pub fn confine(user: Option<(u32, u32)>, descriptors: u64) -> Result<Limitations, ConfineFailure> {
+/// beyond the three standard ones. `senders` are the only ones that can send afterwards; the first
+/// is also the only one that can receive a message with a descriptor.
+pub fn confine(
+    user: Option<(u32, u32)>, descriptors: u64, senders: &[BorrowedFd<'_>],
+) -> Result<Limitations, ConfineFailure> {
     let mut limitations = Limitations::default();
     // Opened while /proc is in reach. Each read of the open file shows the current state.
     let mut status =
@@ -62,7 +68,10 @@ pub fn confine(user: Option<(u32, u32)>, descriptors: u64) -> Result<Limitations
     status.read_to_string(&mut text).map_err(ConfineFailure::at(ConfineStep::Proof))?;
     drop(status);
     proof::check(&text, limitations, user, None)?;
-    syscalls::allow_only_needed()?;
+    if Uid::effective().as_raw() == SHARED_USER {
+        limitations.add(Limitation::UserShared);
+    }
+    syscalls::allow_only_needed(senders)?;
     Ok(limitations)
 }
 

@@ -25,7 +25,7 @@ mod messages;
 #[cfg(test)]
 mod tests;
 
-pub use messages::{ToGatekeeper, ToListener};
+pub use messages::{ADDRESSES, OwnAddress, ToGatekeeper, ToListener};
 
 /// The most messages that are queued for a full pipe.
 pub const QUEUE: usize = 4096;
@@ -53,6 +53,8 @@ pub enum PipeError {
     Closed,
     /// The other end does not read: [`QUEUE`] messages are queued already.
     Full,
+    /// The other end does not answer in time.
+    Silent,
     /// The other end sent something that is no message: count it, and do not trust it any more.
     Nonsense(Reject),
     /// The kernel's error number.
@@ -64,6 +66,7 @@ impl fmt::Display for PipeError {
         match self {
             PipeError::Closed => f.write_str("its end of the pipe is closed"),
             PipeError::Full => f.write_str("it does not read"),
+            PipeError::Silent => f.write_str("it does not answer"),
             PipeError::Nonsense(_) => f.write_str("it sent an invalid message"),
             PipeError::System(number) => io::Error::from_raw_os_error(*number).fmt(f),
         }

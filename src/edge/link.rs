@@ -33,6 +33,8 @@ impl LinkKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     pub kind: LinkKind,
+    /// The kernel's number for it; 0 for all interfaces at once.
+    pub index: u32,
     /// Its addresses; none for all interfaces at once.
     pub addresses: Vec<IpAddr>,
 }
@@ -50,13 +52,14 @@ const NFLOG: (&str, u32) = ("nflog", 239);
 
 pub fn inspect(name: &str) -> Result<Link, LinkError> {
     if name == super::capture::ANY {
-        return Ok(Link { kind: LinkKind::Cooked, addresses: Vec::new() });
+        return Ok(Link { kind: LinkKind::Cooked, index: 0, addresses: Vec::new() });
     }
     if name == NFLOG.0 {
-        return Ok(Link { kind: LinkKind::Other(NFLOG.1), addresses: Vec::new() });
+        return Ok(Link { kind: LinkKind::Other(NFLOG.1), index: 0, addresses: Vec::new() });
     }
     let mut flags = None;
     let mut kind = LinkKind::Raw;
+    let mut index = 0;
     let mut addresses = Vec::new();
     for entry in getifaddrs().map_err(|_| LinkError::Missing)? {
         if entry.interface_name != name {
@@ -66,6 +69,7 @@ pub fn inspect(name: &str) -> Result<Link, LinkError> {
         let Some(address) = entry.address else { continue };
         if let Some(link) = address.as_link_addr() {
             kind = kind_of(link.hatype());
+            index = u32::try_from(link.ifindex()).unwrap_or(0);
         } else if let Some(v4) = address.as_sockaddr_in() {
             addresses.push(v4.ip().into());
         } else if let Some(v6) = address.as_sockaddr_in6() {
@@ -75,7 +79,7 @@ pub fn inspect(name: &str) -> Result<Link, LinkError> {
     match flags {
         None => Err(LinkError::Missing),
         Some(flags) if !flags.contains(InterfaceFlags::IFF_UP) => Err(LinkError::Down),
-        Some(_) => Ok(Link { kind, addresses }),
+        Some(_) => Ok(Link { kind, index, addresses }),
     }
 }
 

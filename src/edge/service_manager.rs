@@ -1,4 +1,4 @@
-//! Tells the service manager that the process is ready, as in sd_notify(3).
+//! Tells the service manager that the process is ready and well, as in sd_notify(3).
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,19 +13,35 @@ const SOCKET: &str = "NOTIFY_SOCKET";
 /// again after `WouldBlock`: until it is told, the manager considers the start as hanging.
 pub fn ready() -> io::Result<()> {
     match std::env::var_os(SOCKET) {
-        Some(name) => tell(&name),
+        Some(name) => send(&name, b"READY=1"),
         None => Ok(()),
     }
 }
 
-fn tell(name: &OsStr) -> io::Result<()> {
+/// Reports that this process is well, if the service manager watches it. Never waits.
+pub fn well() -> io::Result<()> {
+    match std::env::var_os(SOCKET) {
+        Some(name) if is_watched() => send(&name, b"WATCHDOG=1"),
+        _ => Ok(()),
+    }
+}
+
+/// True if the service manager wants to be told that this process is well. Another process may have
+/// left the variables to us, meant for itself.
+fn is_watched() -> bool {
+    let ours = std::process::id().to_string();
+    std::env::var_os("WATCHDOG_USEC").is_some()
+        && std::env::var_os("WATCHDOG_PID").is_none_or(|pid| pid == *ours)
+}
+
+fn send(name: &OsStr, word: &[u8]) -> io::Result<()> {
     let address = match name.as_bytes().strip_prefix(b"@") {
         Some(hidden) => SocketAddr::from_abstract_name(hidden)?,
         None => SocketAddr::from_pathname(name)?,
     };
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    socket.send_to_addr(b"READY=1", &address)?;
+    socket.send_to_addr(word, &address)?;
     Ok(())
 }
 
@@ -44,14 +60,14 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
-        tell(path.as_os_str()).unwrap();
+        send(path.as_os_str(), b"READY=1").unwrap();
         assert_eq!(heard(&manager), b"READY=1");
         let name = format!("toctoc-test-{}", std::process::id());
         let manager =
             UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        tell(OsStr::new(&format!("@{name}"))).unwrap();
+        send(OsStr::new(&format!("@{name}")), b"READY=1").unwrap();
         assert_eq!(heard(&manager), b"READY=1");
-        assert!(tell(place.path().join("nobody").as_os_str()).is_err());
+        assert!(send(place.path().join("nobody").as_os_str(), b"READY=1").is_err());
     }
 
     #[test]
@@ -59,7 +75,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("notify");
         let _manager = UnixDatagram::bind(&path).unwrap();
-        let error = (0..1_000_000).find_map(|_| tell(path.as_os_str()).err());
+        let error = (0..1_000_000).find_map(|_| send(path.as_os_str(), b"READY=1").err());
         assert_eq!(error.unwrap().kind(), io::ErrorKind::WouldBlock);
     }
 }

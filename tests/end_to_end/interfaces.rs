@@ -2,9 +2,17 @@
 //! and address that a client sends from.
 
 use std::fs;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use crate::harness::gate::{Gate, ok, stderr};
-use crate::harness::{Host, LONG, eventually};
+use toctoc::core::knock::{KnockKind, Request, Status};
+use toctoc::core::types::ServiceName;
+
+use crate::harness::gate::{Gate, KNOCK, Knocker, ok, stderr};
+use crate::harness::{Host, LONG, SHORT, eventually, until};
 
 const DOOR: &str =
     "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"6543/tcp\"]\nservice = \"ssh\"\n";
@@ -94,6 +102,114 @@ fn knocks_are_received_on_the_interface_of_the_default_route_also_after_it_chang
         ok(&gate.toctoc(&other, &["knock", to, "7321:tcp", "8432:udp", "6543:tcp"]));
         gate.daemon().log().matches("ssh granted to 10.90.1.2").count() > 1
     }));
+}
+
+#[test]
+fn an_interface_that_gets_another_name_is_not_captured_and_the_status_says_so() {
+    let mut gate = listening_on("[\"gw0\"]");
+    let knocker = gate.enrol("laptop", "ssh");
+    gate.start();
+    knocker.must_open(&gate.net.client, "ssh", 0);
+    let rename = |from: &str, to: &str| {
+        format!("ip link set {from} down && ip link set {from} name {to} && ip link set {to} up")
+    };
+    gate.net.gateway.sh(&rename("gw0", "wan0"));
+    gate.daemon().wait_for("interface gw0 is called wan0 now: no knock is heard there");
+    let (from, to) = (gate.net.client.ips()[0], gate.net.client.gateway_ips()[0]);
+    knocker.seal(&knocker.request("ssh", from)).send_in_vain(&gate.net.client, to);
+    assert!(gate.status().contains("interface gw0 is not there: no knock is heard on it"));
+    gate.net.gateway.sh(&rename("wan0", "gw0"));
+    gate.daemon().wait_for("interface gw0 is back: knocks are heard there");
+    knocker.must_open(&gate.net.client, "ssh", 0);
+}
+
+#[test]
+fn two_interfaces_that_swap_their_names_are_captured_by_name() {
+    let mut gate = listening_on("[\"gw0\"]");
+    let other = gate.net.host(1);
+    let knocker = gate.enrol("laptop", "ssh");
+    gate.start();
+    gate.net.gateway.sh("ip link set gw0 down && ip link set gw1 down && ip link set gw0 name swap
+         ip link set gw1 name gw0 && ip link set swap name gw1
+         ip link set gw0 up && ip link set gw1 up");
+    gate.daemon().wait_for("interface gw0 is back: knocks are heard there");
+    knocker.must_open(&other, "ssh", 0);
+    let (from, to) = (gate.net.client.ips()[0], gate.net.client.gateway_ips()[0]);
+    knocker.seal(&knocker.request("ssh", from)).send_in_vain(&gate.net.client, to);
+}
+
+#[test]
+fn a_gateway_with_thousands_of_addresses_starts_and_learns_thousands_more() {
+    let mut gate = Gate::new(|config| config);
+    let knocker = gate.enrol("laptop", "ssh");
+    let add = |gate: &Gate, first: u16| {
+        let lines: String = (first..first + 6000)
+            .map(|n| format!("addr add 10.99.{}.{}/32 dev gw0\n", n >> 8, n & 255))
+            .collect();
+        fs::write(gate.path("batch"), lines).unwrap();
+        gate.net.gateway.sh(&format!("ip -batch {}", gate.path("batch")));
+    };
+    add(&gate, 0);
+    gate.net.client.space.sh("ip route add 10.99.0.0/16 via 10.90.0.1");
+    gate.start();
+    let from = gate.net.client.ips()[0];
+    let granted = |knocker: &Knocker, gate: &Gate, number: u16| {
+        let to = IpAddr::from([10, 99, (number >> 8) as u8, number as u8]);
+        let sealed = knocker.seal(&knocker.request("ssh", from));
+        let receipt = sealed.send_waiting(&gate.net.client, to, SHORT);
+        receipt.is_some_and(|receipt| receipt.status == Status::Granted)
+    };
+    assert!(eventually(LONG, || granted(&knocker, &gate, 5999)));
+    add(&gate, 6000);
+    assert!(eventually(LONG, || granted(&knocker, &gate, 11_999)), "it no longer learns addresses");
+    assert!(granted(&knocker, &gate, 17), "it has forgotten others");
+}
+
+#[test]
+fn no_receipt_is_lost_while_the_configuration_is_reloaded_and_an_interface_comes_back() {
+    let mut gate = Gate::new(|config| {
+        let config = config.replace("interfaces = [\"any\"]", "interfaces = [\"gw0\", \"gw1\"]");
+        let config = config.replace("burst = 64", "burst = 10000");
+        config.replace("per_second = 4", "per_second = 10000")
+    });
+    let _other = gate.net.host(1);
+    let knocker = gate.enrol("laptop", "ssh");
+    gate.start();
+    let (from, to) = (gate.net.client.ips()[0], gate.port(0, KNOCK));
+    // After the start every knock needs a challenge for a while: also an answer.
+    let socket = gate.net.client.space.udp(to);
+    let over = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&over);
+    let knocks = thread::spawn(move || {
+        let mut answered = 0;
+        let mut lost = 0;
+        while answered + lost < 1000 || !is_over.load(Ordering::Relaxed) {
+            let probe = Request {
+                kind: KnockKind::Probe,
+                service: ServiceName::NONE,
+                ..knocker.request("ssh", from)
+            };
+            let sealed = knocker.seal(&probe);
+            socket.send(&sealed.bytes).unwrap();
+            match sealed.receipt(&socket, Duration::from_secs(5)) {
+                Some(_) => answered += 1,
+                None => lost += 1,
+            }
+        }
+        (answered, lost)
+    });
+    for round in 0..20 {
+        gate.reload();
+        if round % 4 == 0 {
+            gate.net.gateway.sh("ip link set gw1 down");
+            until("it is missed", || gate.status().contains("interface gw1 is not there"));
+            gate.net.gateway.sh("ip link set gw1 up");
+            gate.daemon().wait_for("interface gw1 is back");
+        }
+    }
+    over.store(true, Ordering::Relaxed);
+    let (answered, lost) = knocks.join().unwrap();
+    assert_eq!(lost, 0, "{lost} of {} knocks got no receipt", answered + lost);
 }
 
 #[test]

@@ -205,6 +205,37 @@ fn a_reload_that_is_refused_changes_nothing() {
 }
 
 #[test]
+fn a_listener_that_is_stopped_is_replaced() {
+    let machine = Machine::new("[a]\nsequence = 7001\ncommand = echo open >>@/did\n");
+    let daemon = machine.start();
+    let mut listeners = children(daemon.0.id());
+    listeners.retain(|pid| command_line_contains(*pid, "--listener"));
+    signal(listeners[0], Signal::SIGSTOP);
+    until("it listens again", || machine.log().contains("listening on gw0 again"));
+    assert!(machine.log().contains("the listener ended (it does not answer)"), "{}", machine.log());
+    machine.knock("7001");
+    machine.wait_for("open");
+}
+
+#[test]
+fn after_a_reload_the_device_that_has_the_name_now_is_heard_with_its_own_addresses() {
+    let machine = Machine::new("[a]\nsequence = 7001\ncommand = echo open >>@/did\n");
+    let other = machine.net.host(1);
+    let daemon = machine.start();
+    machine.net.gateway.sh(
+        "ip link set gw0 down && ip link set gw1 down && ip link set gw0 name swap
+         ip link set gw1 name gw0 && ip link set swap name gw1
+         ip link set gw0 up && ip link set gw1 up",
+    );
+    signal(daemon.0.id(), Signal::SIGHUP);
+    until("it has read its file again", || machine.log().contains("re-reading config file"));
+    until("the door opens", || {
+        machine.knock_at(&other.space, other.gateway_ips()[0], "7001");
+        machine.did().contains("open")
+    });
+}
+
+#[test]
 fn knocks_are_received_again_on_an_interface_that_comes_back() {
     let machine = Machine::new(DOOR);
     let daemon = machine.start();

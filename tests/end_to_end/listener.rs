@@ -12,6 +12,8 @@ use crate::harness::process::cpu_time;
 use crate::harness::raw::send_echo_request;
 use crate::harness::{LONG, Net, Running, SHORT};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::UdpGsoSegment;
 use nix::unistd::Uid;
 use toctoc::core::authentic::{self, Authentic, Claim};
 use toctoc::core::door::{Step, TcpFlags};
@@ -23,16 +25,18 @@ use toctoc::core::types::{Fingerprint, Reject, Source};
 use toctoc::core::wire::{AwaitingReceipt, DATAGRAM, seal};
 use toctoc::edge::bpf::{FilterSpec, program};
 use toctoc::edge::confine::{Limitations, verify};
-use toctoc::edge::gatekeeper_pipe::{GatekeeperEnd, PipeError, ToGatekeeper, ToListener, pair};
+use toctoc::edge::gatekeeper_pipe::{
+    GatekeeperEnd, OwnAddress, PipeError, ToGatekeeper, ToListener, pair,
+};
 use toctoc::edge::{capture, clock, entropy, raw};
 
 const PORT: u16 = 62201;
 const NOBODY: (u32, u32) = (65534, 65534);
 
 /// A listener on the gateway of a network, and the gatekeeper's end of its pipe.
-struct Listening {
+pub(crate) struct Listening {
     pipe: GatekeeperEnd,
-    process: Running,
+    pub(crate) process: Running,
     limitations: Limitations,
 }
 
@@ -50,7 +54,7 @@ fn door() -> DoorSpec {
 }
 
 impl Listening {
-    fn start(net: &Net, interface: &str) -> Self {
+    pub(crate) fn start(net: &Net, interface: &str) -> Self {
         let (mut pipe, listener_end) = pair().unwrap();
         let process = net.gateway.spawn(&mut command(listener_end));
         let mut send = |message| {
@@ -71,9 +75,9 @@ impl Listening {
         let keys = test_vectors::master().client_keys(test_vectors::CLIENT);
         send(ToListener::Client { row: 0, keys, fingerprint: test_vectors::client().fingerprint });
         send(ToListener::Door { index: 0, spec: door() });
-        for address in net.gateway_ips() {
-            send(ToListener::Address { address, knock: true, door: true });
-        }
+        let own = |address| OwnAddress { address, knock: true, door: true };
+        let part = net.gateway_ips().into_iter().map(own).collect();
+        send(ToListener::Addresses { is_first: true, part });
         send(ToListener::AddressesDone);
         let steps = door().sequence.into_iter().map(|step| (step, door().flags)).collect();
         let filter = program(&FilterSpec { knock_port: Some(PORT), steps, outgoing: false });
@@ -196,6 +200,22 @@ fn a_knock_of_either_family_is_passed_on_and_its_receipt_comes_from_the_knock_po
             // port.
             let answer = (0..3).find_map(|_| receive(&socket, LONG)).expect("a receipt");
             assert_eq!(awaiting.open(&answer), Some(receipt), "{interface} {from}");
+        }
+    }
+}
+
+#[test]
+fn knocks_that_the_sender_merges_into_one_packet_are_each_handed_over() {
+    let net = Net::new();
+    let mut it = Listening::start(&net, "gw0");
+    for to in net.gateway_ips() {
+        let socket = net.client.space.udp(SocketAddr::new(to, PORT));
+        // One packet as long as three knocks, which a network card would cut up.
+        setsockopt(&socket, UdpGsoSegment, &i32::try_from(DATAGRAM).unwrap()).unwrap();
+        let merged = [knock().0, knock().0, knock().0].concat();
+        socket.send(&merged).unwrap();
+        for _ in 0..3 {
+            assert!(matches!(it.next(), ToGatekeeper::Knock(_)), "{to}");
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use toctoc::core::knock::Status;
@@ -104,22 +103,19 @@ fn a_listener_that_is_killed_is_replaced() {
 }
 
 #[test]
-fn a_listener_that_fails_to_start_is_retried_after_a_longer_delay() {
+fn a_listener_that_fails_to_start_is_retried_after_short_pauses() {
     let mut gate =
         Gate::new(|config| config.replace("interfaces = [\"any\"]", "interfaces = [\"gw9\"]"));
     gate.net.gateway.sh(ADD_GW9);
     gate.start();
     gate.net.gateway.sh("ip link del gw9");
     gate.daemon().wait_for("gw9 went down");
-    let killed = Instant::now();
     gate.daemon().kill_listener();
-    gate.daemon().wait_for("the next one starts in 1 s");
+    gate.daemon().wait_for("the next one starts now");
     gate.daemon().wait_for("no listener: no interface to listen on");
     gate.net.gateway.sh(ADD_GW9);
     assert!(gate.status().contains("no listener is running: knocks are not received"));
     gate.daemon().wait_for("a new listener listens");
-    // The attempt after one second fails, the one two seconds later succeeds.
-    assert!(killed.elapsed() > Duration::from_millis(2900), "{:?}", killed.elapsed());
 }
 
 #[test]

@@ -88,6 +88,8 @@ fn the_installed_units_name_the_installed_program_and_systemd_accepts_them() {
         .output()
         .unwrap();
     ok(&made);
+    let users = fs::read_to_string(root.path().join("opt/x/lib/sysusers.d/toctoc.conf")).unwrap();
+    assert!(users.contains("\nu _toctoc -"), "{users}");
     let mut units = Vec::new();
     for unit in ["toctoc-guard", "toctocd"] {
         let path = root.path().join(format!("opt/x/lib/systemd/system/{unit}.service"));
@@ -107,7 +109,7 @@ fn the_installed_units_name_the_installed_program_and_systemd_accepts_them() {
         units.push(path);
     }
     let install = fs::read_to_string(tree("Makefile")).unwrap();
-    assert!(install.contains("\ninstall: build install-units\n"));
+    assert!(install.contains("\ninstall: build install-units install-user\n"));
     let verify = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
         .args(&units)
@@ -190,6 +192,7 @@ fn systemd_restarts_a_gateway_that_cannot_start_and_is_told_when_it_is_ready() {
     assert_eq!(words("toctocd", "Unit", "StartLimitIntervalSec"), ["0"]);
     assert_eq!(words("toctocd", "Service", "Restart"), ["on-failure"]);
     assert_eq!(words("toctocd", "Service", "Type"), ["notify"]);
+    assert_eq!(words("toctocd", "Service", "WatchdogSec"), ["30"]);
     let mut gate = Gate::new(|config| config.replace("\"any\"", "\"late0\""));
     let path = gate.path("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -206,10 +209,16 @@ fn systemd_restarts_a_gateway_that_cannot_start_and_is_told_when_it_is_ready() {
     manager.set_nonblocking(false).unwrap();
     manager.set_read_timeout(Some(LONG)).unwrap();
     gate.net.gateway.sh("ip link add late0 type veth peer name late1 && ip link set late0 up");
-    gate.start_under(&["env", &variable]);
-    let mut message = [0; 64];
-    let length = manager.recv(&mut message).expect("the manager is told in time");
-    assert_eq!(&message[..length], b"READY=1");
+    gate.start_under(&["env", &variable, "WATCHDOG_USEC=30000000"]);
+    let next = || {
+        let mut message = [0; 64];
+        let length = manager.recv(&mut message).expect("the manager is told in time");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    assert_eq!(next(), "READY=1");
+    for _ in 0..3 {
+        assert_eq!(next(), "WATCHDOG=1", "while a listener answers");
+    }
     let listener = u32::try_from(gate.daemon().listener().as_raw()).unwrap();
     assert_eq!(process::name(listener), "toctoc-listener");
 }

@@ -89,6 +89,7 @@ pub(in crate::app) fn sound() -> GatewayStatus {
         doors: 0,
         grants: 1,
         packets: 40,
+        lost: 2,
         rejected: vec![("bad mac".into(), 7)],
     }
 }
@@ -116,7 +117,7 @@ fn a_sound_gateway_has_a_short_status() {
          \x20 clock       sure\n\
          \x20 serves      1 service, 2 clients, 0 doors\n\
          \x20 open now    1 grant\n\
-         \x20 packets     40 passed the kernel filter\n\
+         \x20 packets     42 passed the kernel filter: 40 read, 2 lost for want of room\n\
          \x20             7 bad mac\n"
     );
 }

@@ -16,14 +16,14 @@ use nix::sys::signalfd::SignalFd;
 use super::background::{self, Terminal};
 use super::options::{self, KnockdCommand, KnockdOptions, USAGE};
 use super::runner;
-use crate::app::listener_process::{ListenerProcess, ListenerSpec, address_list};
+use crate::app::listener_process::{ListenerProcess, ListenerSpec};
 use crate::app::listener_user::doors_user;
 use crate::config::knockd::KnockdConf;
 use crate::core::sequence::DoorSpec;
 use crate::core::types::{Boot, Fault};
 use crate::edge::classic_log::{ClassicLine, ClassicLog, Facility, Sinks};
 use crate::edge::event_loop::{PollSet, next_signal, signals};
-use crate::edge::gatekeeper_pipe::ToListener;
+use crate::edge::gatekeeper_pipe::{OwnAddress, ToListener};
 use crate::edge::link::Link;
 use crate::edge::{clock, first_process, one_time};
 use commands::RunnerHandle;
@@ -41,8 +41,6 @@ mod throttle;
 
 /// Exit status of a daemon that could not start.
 const REFUSED: u8 = 1;
-/// Listener messages per turn of the loop, so that signals are not delayed.
-const TURN: usize = 256;
 /// Seconds between two attempts to listen again.
 const PAUSE: u32 = 1;
 
@@ -209,11 +207,13 @@ impl Knockd {
         let mut set = PollSet::default();
         set.read(self.signals.as_fd());
         if let Some(listener) = &self.listener {
-            set.read_and_write(listener.pipe.as_fd(), listener.pipe.waiting() > 0);
+            set.read_and_write(listener.as_fd(), listener.wants_to_write());
         }
         self.commands.add_to(&mut set);
         // Without memory for the wait, the loop goes on at once.
-        let _ = set.wait_until(self.listen_again, clock::now().boot);
+        let heartbeat = self.listener.as_ref().and_then(|listener| listener.deadline());
+        let deadline = self.listen_again.into_iter().chain(heartbeat).min();
+        let _ = set.wait_until(deadline, clock::now().boot);
     }
 
     /// COMPAT: waits for the first opening that ends, if there is one; the runner takes care of the
@@ -243,7 +243,9 @@ impl Knockd {
             doors: self.conf.doors.iter().map(DoorSpec::from).collect(),
             ipv6,
             debug: self.options.debug,
-            addresses: address_list(own.map(|address| (address, false, true))),
+            addresses: own
+                .map(|address| OwnAddress { address, knock: false, door: true })
+                .collect(),
             sockets,
             user: doors_user(),
         };

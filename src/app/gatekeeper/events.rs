@@ -1,7 +1,7 @@
 //! The gatekeeper's inputs (events) and outputs, as plain data. The poll loop in `serve` creates
 //! the events and carries out the outputs; tests do both by hand.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::core::types::{ClientId, Fault};
 use crate::edge::addresses::LocalAddress;
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
 use crate::edge::firewall::{GuardReport, GuardTask};
-use crate::edge::gatekeeper_pipe::{ToGatekeeper, ToListener};
+use crate::edge::gatekeeper_pipe::{OwnAddress, ToGatekeeper, ToListener};
 use crate::edge::one_time::SequenceUse;
 use crate::edge::state::{StateDone, StateJob};
 
@@ -69,8 +69,8 @@ pub(super) struct Network {
     pub(super) default_routes: Vec<String>,
     /// Next hops of all routes.
     pub(super) routers: BTreeSet<IpAddr>,
-    /// Interfaces that are up.
-    pub(super) up: BTreeSet<String>,
+    /// Interfaces that are up, with the kernel's number for each.
+    pub(super) up: BTreeMap<String, u32>,
 }
 
 /// An action for `serve` to carry out. The order matters.
@@ -81,6 +81,8 @@ pub(super) enum Output {
     StartListener(ListenerId, ListenerStart),
     /// Send a message to a listener. It is no error if the listener is gone.
     Send(ListenerId, ToListener),
+    /// Send our addresses to a listener. They replace those that it knows.
+    SendAddresses(ListenerId, Vec<OwnAddress>),
     /// Kill a listener, whatever its state. No event follows.
     EndListener(ListenerId),
     /// Start a command; [`Event::CommandEnded`] follows.

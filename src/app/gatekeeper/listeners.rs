@@ -1,62 +1,65 @@
 //! The gatekeeper's view of the listeners: the current one, one that is starting, and one that was
-//! replaced. See `app::listener_process` for the processes, and `knocks` and `doors` for the
-//! effects of their messages.
+//! replaced. See `app::listener_process` for the processes, and `listener_events` for what happens
+//! to them.
 
 use std::sync::Arc;
 
-use super::Gatekeeper;
-use super::events::{ListenerId, ListenerLoss, Network, Output};
+use super::events::{ListenerId, Network, Output};
 use super::outbox::Outbox;
-use crate::app::interfaces;
-use crate::app::listener_process::{
-    ListenerReady, ListenerStart, MissingInterface, address_messages,
-};
+use crate::app::listener_process::{ListenerReady, ListenerStart, MissingInterface, own_addresses};
 use crate::app::prepare::Prepared;
-use crate::config::DEFAULT_ROUTE;
 use crate::core::door::Door;
-use crate::core::types::{Boot, ClientId, Counters, Fault, Now, Reject, Source};
-use crate::edge::capture::ANY;
-use crate::edge::gatekeeper_pipe::{ToGatekeeper, ToListener};
+use crate::core::types::{Boot, ClientId, Counters, Now};
+use crate::edge::gatekeeper_pipe::ToListener;
+use crate::edge::log::clock_time;
 
 /// Seconds that a listener may take to get ready, even with 100,000 clients.
 const PATIENCE: u32 = 20;
 /// Seconds that a replaced listener has to hand over the knocks it still holds.
 const RETIRING: u32 = 2;
-/// Seconds before a listener that ended is started again, doubled each time up to [`MAX_PAUSE`].
-const PAUSE: u32 = 1;
-/// The longest pause before a restart, in seconds.
-const MAX_PAUSE: u32 = 60;
+/// The longest pause before a restart, in seconds: whoever can end listeners must not make the
+/// gateway deaf for longer.
+const LONGEST_PAUSE: u32 = 2;
+/// Seconds that the status tells of a listener that was lost.
+const LOSS_SHOWN: u32 = 3600;
 
 /// The listeners, at most one of each kind.
 #[derive(Default)]
 pub(super) struct Listeners {
     last: u32,
-    current: Option<RunningListener>,
-    starting: Option<StartingListener>,
+    pub(super) current: Option<RunningListener>,
+    pub(super) starting: Option<StartingListener>,
     /// The replaced listener, and its deadline. It hands over the knocks it still holds, then ends.
-    retiring: Option<(RunningListener, Boot)>,
-    restart_at: Option<Boot>,
-    /// The last pause before a restart, in seconds.
-    pause: u32,
+    pub(super) retiring: Option<(RunningListener, Boot)>,
+    pub(super) restart_at: Option<Boot>,
+    /// True if the last start failed for a reason that was reported.
+    pub(super) start_failed: bool,
+    /// The restarts since a listener last lived until a periodic check.
+    restarts: u32,
+    /// The number of listeners lost within [`LOSS_SHOWN`] of each other, and the last one.
+    losses: u32,
+    last_loss: Option<(Now, String)>,
     /// The doors that the current listener watches, by index, with the sequences in force.
     doors: Vec<Door>,
-    counters: ListenerCounters,
+    /// The counters of the listeners that are gone.
+    past: Tally,
 }
 
-struct RunningListener {
-    id: ListenerId,
+pub(super) struct RunningListener {
+    pub(super) id: ListenerId,
     /// The configuration it was started with. Its client rows refer to this.
     prepared: Arc<Prepared>,
-    ready: ListenerReady,
+    pub(super) ready: ListenerReady,
+    pub(super) tally: Tally,
 }
 
-struct StartingListener {
-    listener: RunningListener,
+pub(super) struct StartingListener {
+    pub(super) listener: RunningListener,
     /// The doors as sent to it at its start.
     doors: Vec<Door>,
-    why: StartReason,
-    deadline: Boot,
-    is_ready: bool,
+    pub(super) why: StartReason,
+    pub(super) deadline: Boot,
+    pub(super) is_ready: bool,
 }
 
 /// The reason for starting a listener.
@@ -71,22 +74,32 @@ pub(super) enum StartReason {
     Interfaces { moved: bool, back: Vec<String> },
 }
 
-/// The counters of all listeners. Each pair is the rejects by reason and the packets received:
-/// `past` for the listeners that are gone, `present` for the current one.
-#[derive(Default)]
-struct ListenerCounters {
+/// What one listener has counted since its start.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tally {
+    pub(super) rejected: Counters,
+    /// Packets that it read. The kernel's filter passed these, and the lost ones.
+    pub(super) read: u64,
     /// Packets that the kernel dropped because its buffer was full.
-    lost: u64,
-    past: (Counters, u64),
-    present: (Counters, u64),
+    pub(super) lost: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Tally) {
+        for (sum, number) in self.rejected.0.iter_mut().zip(other.rejected.0) {
+            *sum = sum.saturating_add(number);
+        }
+        self.read = self.read.saturating_add(other.read);
+        self.lost = self.lost.saturating_add(other.lost);
+    }
 }
 
 impl Listeners {
     /// The state at the start of the process, with a first listener that is ready.
     pub(super) fn with_first(prepared: &Arc<Prepared>, ready: ListenerReady) -> Listeners {
-        let first = RunningListener { id: ListenerId(0), prepared: Arc::clone(prepared), ready };
         let doors = prepared.config.settings.doors.clone();
-        Listeners { current: Some(first), doors, ..Listeners::default() }
+        let current = Some(RunningListener::new(ListenerId(0), prepared, ready));
+        Listeners { current, doors, ..Listeners::default() }
     }
 
     /// The current listener's interfaces and limitations.
@@ -94,15 +107,14 @@ impl Listeners {
         self.current.as_ref().map(|listener| &listener.ready)
     }
 
-    /// Packets received through the kernel's filter, and packets lost because its buffer was full.
-    pub(super) fn packets(&self) -> (u64, u64) {
-        let heard = self.counters.past.1.saturating_add(self.counters.present.1);
-        (heard, self.counters.lost)
-    }
-
-    /// The number of packets that listeners rejected for this reason.
-    pub(super) fn rejected(&self, reject: Reject) -> u64 {
-        self.counters.past.0.of(reject).saturating_add(self.counters.present.0.of(reject))
+    /// The counters of all listeners.
+    pub(super) fn tally(&self) -> Tally {
+        let mut all = self.past;
+        let retiring = self.retiring.as_ref().map(|(listener, _)| listener);
+        for listener in self.current.iter().chain(retiring) {
+            all.add(&listener.tally);
+        }
+        all
     }
 
     /// The client in this row of the listener's table.
@@ -146,11 +158,11 @@ impl Listeners {
         self.starting.as_ref().is_some_and(|one| one.is_ready)
     }
 
-    fn is_current(&self, id: ListenerId) -> bool {
+    pub(super) fn is_current(&self, id: ListenerId) -> bool {
         self.current.as_ref().is_some_and(|listener| listener.id == id)
     }
 
-    fn find(&self, id: ListenerId) -> Option<&RunningListener> {
+    pub(super) fn find(&self, id: ListenerId) -> Option<&RunningListener> {
         let starting = self.starting.as_ref().map(|one| &one.listener);
         let retiring = self.retiring.as_ref().map(|(listener, _)| listener);
         [self.current.as_ref(), starting, retiring]
@@ -159,8 +171,13 @@ impl Listeners {
             .find(|listener| listener.id == id)
     }
 
+    pub(super) fn find_mut(&mut self, id: ListenerId) -> Option<&mut RunningListener> {
+        let retiring = self.retiring.as_mut().map(|(listener, _)| listener);
+        self.current.iter_mut().chain(retiring).find(|listener| listener.id == id)
+    }
+
     /// Starts a listener. Ends one that is already starting for another reason.
-    fn start(
+    pub(super) fn start(
         &mut self, now: Now, why: StartReason, prepared: &Arc<Prepared>, network: &Network,
         out: &mut Outbox,
     ) {
@@ -183,8 +200,7 @@ impl Listeners {
             missing,
         };
         out.push(Output::StartListener(id, start));
-        let listener =
-            RunningListener { id, prepared: Arc::clone(prepared), ready: ListenerReady::default() };
+        let listener = RunningListener::new(id, prepared, ListenerReady::default());
         let deadline = now.boot.plus(PATIENCE);
         self.starting = Some(StartingListener { listener, doors, why, deadline, is_ready: false });
     }
@@ -208,7 +224,7 @@ impl Listeners {
 
     /// Makes the new listener the current one. The old one still hands over the knocks it holds,
     /// for up to [`RETIRING`] seconds.
-    fn exchange(
+    pub(super) fn exchange(
         &mut self, now: Now, starting: StartingListener, network: &Network, out: &mut Outbox,
     ) {
         let StartingListener { listener: new, doors, why, .. } = starting;
@@ -217,21 +233,20 @@ impl Listeners {
         } else {
             self.send_sequences(new.id, &doors, out);
         }
-        self.counters.fold();
         if let Some((older, _)) = self.retiring.take() {
+            self.past.add(&older.tally);
             out.push(Output::EndListener(older.id));
         }
         // Addresses may have changed while the listener started.
-        for message in address_messages(&new.ready.wanted, &network.addresses) {
-            out.send(new.id, message);
-        }
+        let addresses = own_addresses(&new.ready.wanted, &network.addresses);
+        out.push(Output::SendAddresses(new.id, addresses));
         if let Some(old) = self.current.replace(new) {
             out.send(old.id, ToListener::Stop);
             self.retiring = Some((old, now.boot.plus(RETIRING)));
         }
         self.restart_at = None;
         if why != StartReason::Restart {
-            self.pause = 0;
+            self.restarts = 0;
         }
     }
 
@@ -244,265 +259,50 @@ impl Listeners {
         }
     }
 
-    /// Schedules a restart and returns the pause in seconds.
-    fn schedule_restart(&mut self, now: Now) -> u32 {
-        self.pause = (self.pause * 2).clamp(PAUSE, MAX_PAUSE);
-        self.restart_at = Some(now.boot.plus(self.pause));
-        self.pause
+    /// Schedules a restart and returns the pause in seconds: none at first, then longer ones.
+    pub(super) fn schedule_restart(&mut self, now: Now) -> u32 {
+        let pause = self.restarts.min(LONGEST_PAUSE);
+        self.restarts = self.restarts.saturating_add(1);
+        self.restart_at = Some(now.boot.plus(pause));
+        pause
+    }
+
+    /// Notes that a listener lived until a periodic check: its end will be no repeated failure.
+    pub(super) fn survived(&mut self) {
+        self.restarts = 0;
+    }
+
+    /// Forgets a listener that ended by itself; true if it was the current one. `how` is for the
+    /// status.
+    pub(super) fn lose(&mut self, now: Now, id: ListenerId, how: &str) -> bool {
+        if let Some((old, _)) = self.retiring.take_if(|(listener, _)| listener.id == id) {
+            self.past.add(&old.tally);
+        }
+        let Some(lost) = self.current.take_if(|listener| listener.id == id) else { return false };
+        self.past.add(&lost.tally);
+        if self.recent_loss(now).is_none() {
+            self.losses = 0;
+        }
+        self.losses += 1;
+        self.last_loss = Some((now, how.to_owned()));
+        true
+    }
+
+    fn recent_loss(&self, now: Now) -> Option<&(Now, String)> {
+        self.last_loss.as_ref().filter(|(at, _)| now.boot < at.boot.plus(LOSS_SHOWN))
+    }
+
+    /// A sentence about the listeners that were lost in the last hour.
+    pub(super) fn describe_losses(&self, now: Now) -> Option<String> {
+        let (at, how) = self.recent_loss(now)?;
+        let times = crate::app::output::count(self.losses as usize, "time");
+        let at = clock_time(at.wall);
+        Some(format!("the listener was lost {times}, last at {at} ({how}), and replaced"))
     }
 }
 
-impl ListenerCounters {
-    /// Adds the present counters to the past ones, because their listener is gone.
-    fn fold(&mut self) {
-        let (counters, packets) = std::mem::take(&mut self.present);
-        for (sum, number) in self.past.0.0.iter_mut().zip(counters.0) {
-            *sum = sum.saturating_add(number);
-        }
-        self.past.1 = self.past.1.saturating_add(packets);
-    }
-}
-
-impl Gatekeeper {
-    /// Handles the messages of one listener. Its knocks are decided together, so that one sync
-    /// serves them all. If the listener was replaced or is not current yet, only its knocks count:
-    /// the current one watches the doors too, and a door would open twice.
-    pub(super) fn listener_messages(
-        &mut self, now: Now, id: ListenerId, messages: Vec<ToGatekeeper>,
-    ) {
-        if self.listeners.find(id).is_none() {
-            return;
-        }
-        let mut knocks = Vec::new();
-        for message in messages {
-            match message {
-                ToGatekeeper::Knock(knock) => knocks.push(knock),
-                other if self.listeners.is_current(id) => self.other_message(now, id, other),
-                _ => {}
-            }
-        }
-        self.begin_prepared(now);
-        self.handle_knocks(now, id, knocks);
-    }
-
-    fn other_message(&mut self, now: Now, id: ListenerId, message: ToGatekeeper) {
-        match message {
-            ToGatekeeper::Completed { door, source } => self.completed(now, id, door, source),
-            ToGatekeeper::Stage { door, source, stage } => {
-                self.log_door(id, door, |name| format!("{source}: {name}: Stage {stage}"));
-            }
-            ToGatekeeper::TimedOut { door, source, stage } => {
-                self.log_door(id, door, |name| {
-                    format!("{source}: {name}: sequence timeout (stage {stage})")
-                });
-            }
-            ToGatekeeper::Alarm { row, first, again } => {
-                if let Some(client) = self.listeners.client_of(id, row) {
-                    self.log_alarm(client, first, again);
-                }
-            }
-            ToGatekeeper::Counters { counters, packets, lost } => {
-                self.listeners.counters.present = (counters, packets);
-                self.listeners.counters.lost = self.listeners.counters.lost.saturating_add(lost);
-            }
-            ToGatekeeper::Down { capture } => self.interface_down(now, capture),
-            _ => {}
-        }
-    }
-
-    /// Handles a listener that got ready: it is confined and captures.
-    pub(super) fn listener_ready(&mut self, now: Now, id: ListenerId, ready: ListenerReady) {
-        let Some(mut starting) = self.listeners.starting.take_if(|one| one.listener.id == id)
-        else {
-            return;
-        };
-        starting.listener.ready = ready;
-        let heard = starting.listener.ready.interfaces.join(", ");
-        match &starting.why {
-            StartReason::Reload => {
-                starting.is_ready = true;
-                self.listeners.starting = Some(starting);
-                return self.reload_listener_ready();
-            }
-            StartReason::Restart => self.out.log("a new listener listens"),
-            StartReason::Interfaces { moved: true, .. } => {
-                self.out.log(format!("the default route has changed: knocks are heard on {heard}"));
-            }
-            StartReason::Interfaces { back, .. } => {
-                self.out
-                    .log(format!("interface {} is back: knocks are heard there", back.join(", ")));
-            }
-        }
-        self.listeners.exchange(now, starting, self.in_force.network(), &mut self.out);
-    }
-
-    /// Makes the reload's listener the current one.
-    pub(super) fn exchange_listener(&mut self, now: Now) {
-        if let Some(starting) = self.listeners.starting.take() {
-            self.listeners.exchange(now, starting, self.in_force.network(), &mut self.out);
-        }
-    }
-
-    /// Handles a listener that ended or sent an invalid message.
-    pub(super) fn listener_lost(&mut self, now: Now, id: ListenerId, why: ListenerLoss) {
-        if matches!(why, ListenerLoss::Nonsense) {
-            self.counters.count(Reject::Pipe);
-        }
-        if let Some(starting) = self.listeners.starting.take_if(|one| one.listener.id == id) {
-            return self.start_failed(now, starting.why, why.into_fault());
-        }
-        if self.listeners.retiring.take_if(|(listener, _)| listener.id == id).is_some() {
-            return;
-        }
-        if self.listeners.current.take_if(|listener| listener.id == id).is_some() {
-            self.listeners.counters.fold();
-            let pause = self.listeners.schedule_restart(now);
-            self.out.log(format!(
-                "the listener ended ({}); the next one starts in {pause} s",
-                why.in_words()
-            ));
-        }
-    }
-
-    fn start_failed(&mut self, now: Now, why: StartReason, fault: Fault) {
-        match why {
-            StartReason::Reload => self.reload_failed(&fault),
-            StartReason::Restart => {
-                self.listeners.schedule_restart(now);
-                self.out.log(format!("no listener: {fault}"));
-            }
-            StartReason::Interfaces { .. } => self.out.log_at_most("back", 10, fault.to_string()),
-        }
-    }
-
-    pub(super) fn start_reload_listener(&mut self, now: Now, prepared: &Arc<Prepared>) {
-        self.listeners.start(
-            now,
-            StartReason::Reload,
-            prepared,
-            self.in_force.network(),
-            &mut self.out,
-        );
-    }
-
-    fn start_listener(&mut self, now: Now, why: StartReason) {
-        self.listeners.start(
-            now,
-            why,
-            self.in_force.prepared(),
-            self.in_force.network(),
-            &mut self.out,
-        );
-    }
-
-    /// Starts listeners that are due and ends those that take too long.
-    pub(super) fn look_after_listeners(&mut self, now: Now) {
-        if let Some((old, _)) = self.listeners.retiring.take_if(|(_, until)| *until <= now.boot) {
-            // Kill it if it does not end by itself: its clients and sequences are out of date.
-            self.out.push(Output::EndListener(old.id));
-        }
-        let late = self.listeners.starting.take_if(|one| !one.is_ready && one.deadline <= now.boot);
-        if let Some(late) = late {
-            self.out.push(Output::EndListener(late.listener.id));
-            let fault =
-                Fault::new("the listener did not get ready in time", "is this machine overloaded?");
-            self.start_failed(now, late.why, fault);
-        }
-        if self.listeners.starting.is_some() {
-            return;
-        }
-        if self.listeners.restart_at.take_if(|at| *at <= now.boot).is_some() {
-            self.start_listener(now, StartReason::Restart);
-        } else if self.listeners.current.is_none() && self.listeners.restart_at.is_none() {
-            // The restart gave way to the listener of a reload, and the reload failed.
-            self.listeners.schedule_restart(now);
-        }
-    }
-
-    /// The periodic check.
-    pub(super) fn check_listeners(&mut self) {
-        self.out.push(Output::LookAtNetwork);
-        if let Some(current) = &self.listeners.current {
-            self.out.send(current.id, ToListener::AskCounters);
-            // It survived until a check, so its next end does not count as a repeated failure.
-            self.listeners.pause = 0;
-        }
-    }
-
-    /// Handles a captured interface that went down. Nothing is received there until an interface of
-    /// that name is up again.
-    fn interface_down(&mut self, now: Now, capture: u8) {
-        let Some(current) = &mut self.listeners.current else { return };
-        let Some(name) = current.ready.interfaces.get(usize::from(capture)).cloned() else {
-            return;
-        };
-        if name != ANY && !current.ready.missing.contains(&name) {
-            self.out.log_at_most(
-                "interface",
-                1,
-                format!("interface {name} went down: no knock is heard there"),
-            );
-            current.ready.missing.push(name);
-            self.check_soon(now);
-        }
-    }
-
-    /// Applies the network's current state: addresses, routes and interfaces may have changed.
-    pub(super) fn network_changed(&mut self, now: Now, network: Result<Network, Fault>) {
-        let network = match network {
-            Ok(network) => network,
-            Err(fault) => return self.out.log_at_most("addresses", 10, fault.to_string()),
-        };
-        if network.addresses != self.in_force.network().addresses {
-            self.policy.set_own(network.addresses.iter().map(|own| Source::new(own.address)));
-            if let Some(current) = &self.listeners.current {
-                for message in address_messages(&current.ready.wanted, &network.addresses) {
-                    self.out.send(current.id, message);
-                }
-            }
-        }
-        self.in_force.set_network(network);
-        self.policy.set_shared(self.in_force.shared());
-        self.find_interfaces(now);
-    }
-
-    /// Starts a new listener if a missing interface is up or the default route has moved. Without
-    /// any default route the current listener stays: there is nothing that it could miss.
-    fn find_interfaces(&mut self, now: Now) {
-        let Some(current) = &self.listeners.current else { return };
-        if self.listeners.starting.is_some() {
-            return;
-        }
-        let network = self.in_force.network();
-        let wanted =
-            interfaces::resolved_interfaces(self.in_force.settings(), &network.default_routes);
-        let moved =
-            wanted != current.ready.wanted && !wanted.iter().any(|name| name == DEFAULT_ROUTE);
-        let missing = current.ready.missing.iter();
-        let back: Vec<String> =
-            missing.filter(|name| network.up.contains(*name)).cloned().collect();
-        if moved || !back.is_empty() {
-            self.start_listener(now, StartReason::Interfaces { moved, back });
-        }
-    }
-}
-
-impl ListenerLoss {
-    fn in_words(&self) -> String {
-        match self {
-            ListenerLoss::NotReady(fault) => fault.to_string(),
-            ListenerLoss::Ended(how) => how.clone(),
-            ListenerLoss::Nonsense => "it sent what no listener sends".to_owned(),
-        }
-    }
-
-    fn into_fault(self) -> Fault {
-        match self {
-            ListenerLoss::NotReady(fault) => fault,
-            other => Fault::new(
-                format!("the listener did not start: {}", other.in_words()),
-                "its own words stand above, if it had any",
-            ),
-        }
+impl RunningListener {
+    fn new(id: ListenerId, prepared: &Arc<Prepared>, ready: ListenerReady) -> RunningListener {
+        RunningListener { id, prepared: Arc::clone(prepared), ready, tally: Tally::default() }
     }
 }

@@ -123,6 +123,7 @@ impl Gatekeeper {
     /// process.
     fn status_asked(&mut self, now: Now, session: SessionId) {
         self.requests.status.push(session);
+        self.ask_for_counters();
         if self.guard.is_off() {
             self.answer_status(now, false);
         } else {
@@ -144,6 +145,7 @@ impl Gatekeeper {
         let challenges = self.replay.challenge_reason(now);
         let settings = self.in_force.settings();
         let listener = self.listeners.at_work();
+        let tally = self.listeners.tally();
         GatewayStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -157,13 +159,14 @@ impl Gatekeeper {
             state: self.journal.describe().to_owned(),
             clock: challenges.map_or_else(|| "sure".to_owned(), challenge_text),
             ahead: self.clients_ahead(now),
-            degraded: self.limitations(),
+            degraded: self.limitations(now),
             break_glass: settings.firewall.break_glass.iter().map(ToString::to_string).collect(),
             services: settings.services.len(),
             clients: self.in_force.config().clients.len(),
             doors: settings.doors.len(),
             grants: self.grants.list().count(),
-            packets: self.listeners.packets().0,
+            packets: tally.read,
+            lost: tally.lost,
             rejected: self.rejected(),
         }
     }
@@ -181,18 +184,20 @@ impl Gatekeeper {
     }
 
     /// Everything that does not work on this machine, or not at the moment.
-    pub(super) fn limitations(&self) -> Vec<String> {
+    pub(super) fn limitations(&self, now: Now) -> Vec<String> {
+        let mut all = Vec::from_iter(self.listeners.describe_losses(now));
         let Some(listener) = self.listeners.at_work() else {
-            return vec!["no listener is running: knocks are not received".to_owned()];
+            all.push("no listener is running: knocks are not received".to_owned());
+            return all;
         };
-        let mut all = listener.limitations.clone();
+        all.extend(listener.limitations.iter().cloned());
         if self.in_force.all_rights() {
             all.push(super::rights::ALL_KEPT.to_owned());
         }
         for name in &listener.missing {
             all.push(format!("interface {name} is not there: no knock is heard on it"));
         }
-        let (_, lost) = self.listeners.packets();
+        let lost = self.listeners.tally().lost;
         if lost > 0 {
             all.push(format!("{lost} packets were lost for want of room"));
         }
@@ -202,8 +207,9 @@ impl Gatekeeper {
     /// The number of rejects by reason, in both processes.
     fn rejected(&self) -> Vec<(String, u64)> {
         let mut all = Vec::new();
+        let listeners = self.listeners.tally().rejected;
         for reject in Reject::ALL {
-            let number = self.counters.of(reject).saturating_add(self.listeners.rejected(reject));
+            let number = self.counters.of(reject).saturating_add(listeners.of(reject));
             if number > 0 {
                 all.push((reject.name().to_owned(), number));
             }

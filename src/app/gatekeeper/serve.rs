@@ -13,7 +13,7 @@ use super::Gatekeeper;
 use super::events::{Event, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult};
 use crate::app::listener_process::{ListenerProcess, Progress};
 use crate::app::prepare;
-use crate::core::types::{Fault, Reject};
+use crate::core::types::{Boot, Fault, Reject};
 use crate::edge::addresses::{self, AddressWatch};
 use crate::edge::command::Runner;
 use crate::edge::control::Control;
@@ -35,12 +35,19 @@ pub(super) struct Server {
     changes: TableWatch,
     guard: NftGuard,
     control: Control,
-    worker: Worker<(TaskId, TaskResult)>,
+    /// Each job returns the event that it leads to.
+    worker: Worker<Event>,
+    /// True if the network may have changed since the look at it that is under way.
+    look_again: bool,
     listeners: BTreeMap<ListenerId, ListenerProcess>,
     /// Listeners that were killed and have not been reaped.
     dying: Vec<ListenerProcess>,
     runner: Runner,
     log: Log,
+    /// True if a listener has sent something since the service manager was last told that we are
+    /// well, and the time at which it is told again.
+    heard: bool,
+    reassure_at: Boot,
     /// Events caused by carrying out outputs.
     events: VecDeque<Event>,
 }
@@ -89,10 +96,13 @@ impl Server {
             guard,
             control,
             worker: Worker::new()?,
+            look_again: false,
             listeners: BTreeMap::from([(ListenerId(0), listener)]),
             dying: Vec::new(),
             runner: Runner::with_umask(umask),
             log: Log::stderr(),
+            heard: false,
+            reassure_at: Boot(0),
             events: VecDeque::new(),
         })
     }
@@ -119,17 +129,21 @@ impl Server {
             self.handle(Event::Deadline);
         }
         self.take_signals();
-        // Before the knocks: an address that has become a router's must not be granted.
         if self.addresses.changed() {
-            self.handle(Event::Network(network()));
+            self.look_at_network();
         }
-        self.hear_listeners();
+        // Before the knocks: an address that has become a router's must not be granted.
+        while let Some(event) = self.worker.finished() {
+            let looked = matches!(event, Event::Network(_));
+            self.handle(event);
+            if looked && self.look_again {
+                self.look_at_network();
+            }
+        }
+        self.receive_from_listeners();
         let changes = self.changes.foreign_changes();
         if !changes.is_empty() {
             self.handle(Event::FirewallChanged { who: authors(&changes) });
-        }
-        while let Some((id, result)) = self.worker.finished() {
-            self.handle(Event::TaskDone { id, result });
         }
         for (session, request) in self.control.requests(clock::now().boot) {
             self.handle(Event::Asked { session, request });
@@ -137,7 +151,22 @@ impl Server {
         while let Some(event) = self.events.pop_front() {
             self.handle(event);
         }
+        self.reassure();
         Ok(())
+    }
+
+    /// Tells the service manager, at most once a second, that this loop runs and that a listener
+    /// answers. A listener that cannot start for a reason that is known excuses us: a restart of the
+    /// gateway would not help, and would delay the stop commands.
+    fn reassure(&mut self) {
+        let now = clock::now().boot;
+        let well = self.heard || self.gatekeeper.knows_why_nobody_listens();
+        if well && self.reassure_at <= now {
+            self.heard = false;
+            self.reassure_at = now.plus(1);
+            // A manager that does not read gets the next one.
+            let _ = service_manager::well();
+        }
     }
 
     fn wait(&self) -> Result<(), Fault> {
@@ -156,7 +185,9 @@ impl Server {
         for (fd, flags) in self.control.interests() {
             set.add(fd, flags);
         }
-        set.wait_until(Some(self.gatekeeper.deadline()), clock::now().boot)
+        let heartbeats = self.listeners.values().filter_map(ListenerProcess::deadline);
+        let deadline = heartbeats.min().unwrap_or(Boot(u64::MAX)).min(self.gatekeeper.deadline());
+        set.wait_until(Some(deadline), clock::now().boot)
             .map_err(|error| Fault::new(format!("poll: {error}"), "the kernel is out of memory"))
     }
 
@@ -183,7 +214,7 @@ impl Server {
         }
     }
 
-    fn hear_listeners(&mut self) {
+    fn receive_from_listeners(&mut self) {
         let ids: Vec<ListenerId> = self.listeners.keys().copied().collect();
         for id in ids {
             let Some(listener) = self.listeners.get_mut(&id) else { continue };
@@ -192,6 +223,7 @@ impl Server {
                 Ok(Progress::Ready(ready)) => self.handle(Event::ListenerReady { id, ready }),
                 Ok(Progress::Messages { messages, end }) => {
                     if !messages.is_empty() {
+                        self.heard = true;
                         self.handle(Event::Listener { id, messages });
                     }
                     if let Some(error) = end {
@@ -249,6 +281,11 @@ impl Server {
                     listener.send(message);
                 }
             }
+            Output::SendAddresses(id, addresses) => {
+                if let Some(listener) = self.listeners.get_mut(&id) {
+                    listener.send_addresses(&addresses);
+                }
+            }
             Output::EndListener(id) => self.end_listener(id),
             Output::Run(job) => {
                 if let Some(finished) = self.runner.run(&job) {
@@ -259,7 +296,7 @@ impl Server {
             Output::Kill(id) => self.runner.kill(id),
             Output::Start(id, task) => self.start_task(id, task),
             Output::Reply(session, response) => self.control.reply(session, &response),
-            Output::LookAtNetwork => self.events.push_back(Event::Network(network())),
+            Output::LookAtNetwork => self.look_at_network(),
             Output::TellReady => {
                 if let Err(error) = service_manager::ready() {
                     let text = format!(
@@ -271,10 +308,18 @@ impl Server {
         }
     }
 
+    /// Looks beside the loop: there may be many thousand addresses, or routes. Changes during a look
+    /// lead to another one.
+    fn look_at_network(&mut self) {
+        let look = self.worker.start("network", Box::new(|| Event::Network(network())));
+        self.look_again = look.is_err();
+    }
+
     fn start_task(&mut self, id: TaskId, task: Task) {
         let lane = task.lane().name();
         let guard = self.guard.clone();
-        let started = self.worker.start(lane, Box::new(move || (id, do_task(task, &guard))));
+        let job = move || Event::TaskDone { id, result: do_task(task, &guard) };
+        let started = self.worker.start(lane, Box::new(job));
         if let Err(fault) = started {
             // The deadline reports the failure too; this line has the reason.
             self.log.line(clock::now().wall, &format!("a task could not be started: {fault}"));

@@ -16,6 +16,16 @@ fn complaint(text: &str) -> (String, String) {
 }
 
 #[test]
+fn more_interfaces_than_can_be_captured_are_refused() {
+    let names = |count| (0..count).map(|n| format!("\"e{n}\"")).collect::<Vec<_>>().join(", ");
+    let text = |count| format!("[knock]\ninterfaces = [{}]\n", names(count));
+    assert!(parse("t.toml", &text(256)).is_ok());
+    let (what, remedy) = complaint(&text(257));
+    assert_eq!(what, "t.toml:2:14: `interfaces` names 257; at most 256 can be captured");
+    assert!(remedy.contains("\"any\""), "{remedy}");
+}
+
+#[test]
 fn an_empty_file_means_the_defaults() {
     assert_eq!(parse("t.toml", "").unwrap(), defaults::settings());
 }

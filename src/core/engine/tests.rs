@@ -17,7 +17,7 @@ const PORT: u16 = 62201;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ADMIN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 66);
-const OUTSIDE: Arrival = Arrival { capture: 0, loopback: false };
+const OUTSIDE: Arrival = Arrival { loopback: false };
 
 fn id(number: u8) -> ClientId {
     ClientId([number; 16])
@@ -357,6 +357,41 @@ fn tags_change_at_midnight() {
         let datagram = bench.datagram().0;
         assert_eq!(knocks(&bench.knock(ADMIN, &datagram)), [0]);
     }
+}
+
+#[test]
+fn knocks_that_were_merged_into_one_packet_are_each_handed_over() {
+    let mut bench = Bench::new(setup(2));
+    let first = bench.datagram().0;
+    let second = bench.datagram_of(&test_vectors::side(id(1))).0;
+    let third = bench.datagram().0;
+    let merged = [first, second, third].concat();
+    assert_eq!(knocks(&bench.knock(ADMIN, &merged)), [0, 1, 0]);
+    assert_eq!(bench.engine.packets(), 3);
+    // One wrong datagram among them costs only itself.
+    let merged = [[9; DATAGRAM], bench.datagram().0].concat();
+    assert_eq!(knocks(&bench.knock(ADMIN, &merged)), [0]);
+    assert_eq!(bench.rejected(Reject::UnknownTag), 1);
+    for cut in [1, DATAGRAM - 1] {
+        assert!(bench.knock(ADMIN, &merged[..merged.len() - cut]).is_empty());
+    }
+    assert_eq!(bench.rejected(Reject::Length), 2);
+}
+
+#[test]
+fn merged_knocks_may_carry_the_checksum_of_the_first_of_them() {
+    let mut bench = Bench::new(setup(1));
+    let datagrams = [bench.datagram().0, bench.datagram().0];
+    let mut merged = packet(ADMIN, PORT, &datagrams.concat());
+    let first = packet(ADMIN, PORT, &datagrams[0]);
+    merged[26..28].copy_from_slice(&first[26..28]);
+    let mut actions = Vec::new();
+    bench.engine.packet(bench.now, OUTSIDE, &merged, &mut actions);
+    actions.extend(bench.serve(9));
+    assert_eq!(knocks(&actions), [0, 0]);
+    merged[27] ^= 1;
+    bench.engine.packet(bench.now, OUTSIDE, &merged, &mut actions);
+    assert_eq!(bench.rejected(Reject::Checksum), 1);
 }
 
 #[test]

@@ -11,8 +11,8 @@ impl LocalAddresses for Ours {
 }
 
 const OURS: Ours = Ours(&["192.0.2.1", "2001:db8::1", "127.0.0.1", "::1"]);
-const OUTSIDE: Arrival = Arrival { capture: 0, loopback: false };
-const INSIDE: Arrival = Arrival { capture: 0, loopback: true };
+const OUTSIDE: Arrival = Arrival { loopback: false };
+const INSIDE: Arrival = Arrival { loopback: true };
 
 /// A valid UDP packet, ports 4000 -> 62201.
 fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
@@ -95,6 +95,21 @@ fn a_valid_packet_is_read_in_both_families() {
     }
     assert_eq!(parse(&v4()).unwrap().source.to_string(), "198.51.100.9");
     assert_eq!(parse(&v6()).unwrap().destination.to_string(), "2001:db8::1");
+}
+
+#[test]
+fn a_loopback_address_counts_only_on_a_loopback_device() {
+    for (from, to) in [
+        ("198.51.100.9", "127.0.0.1"),
+        ("127.0.0.1", "192.0.2.1"),
+        ("2001:db8:9::9", "::1"),
+        ("::1", "2001:db8::1"),
+    ] {
+        let packet = udp(from, to, b"hello");
+        assert!(parse(&packet).unwrap().is_martian(OUTSIDE), "{from} {to}");
+        assert_eq!(strict(&packet, OUTSIDE), Err(Reject::NotForUs), "{from} {to}");
+        assert_eq!(strict(&packet, INSIDE), Ok(&b"hello"[..]), "{from} {to}");
+    }
 }
 
 #[test]

@@ -39,7 +39,9 @@ pub(super) const LOAD_HALF_BEHIND_IP: u16 = 0x48;
 pub(super) const INDEX: u16 = 0x01;
 pub(super) const INDEX_IPV4_HEADER: u16 = 0xb1;
 pub(super) const AND: u16 = 0x54;
+pub(super) const SUBTRACT: u16 = 0x14;
 pub(super) const SUBTRACT_INDEX: u16 = 0x1c;
+pub(super) const MODULO: u16 = 0x94;
 /// Ends here with the first so many bytes of the packet; 0 = drop it.
 pub(super) const RETURN: u16 = 0x06;
 

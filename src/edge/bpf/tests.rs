@@ -3,6 +3,8 @@ use std::process::{Command, Stdio};
 
 use super::*;
 
+const UDP_LENGTH: u32 = UDP_HEADER + DATAGRAM as u32;
+
 /// A packet, and what the kernel knows about it.
 #[derive(Clone)]
 struct Packet {
@@ -69,6 +71,7 @@ fn run(program: &[Instruction], packet: &Packet) -> u32 {
                     0x50 => a & by,
                     0x60 => a << by,
                     0x70 => a >> by,
+                    0x90 => a % by,
                     operation => panic!("operation {operation:x}"),
                 };
             }
@@ -358,6 +361,26 @@ fn a_door_on_the_knock_port_accepts_every_other_length() {
     short.bytes.truncate(40);
     short.bytes[24..26].copy_from_slice(&20u16.to_be_bytes());
     assert_eq!((run(&program, &short), run(&program, &knock())), (HEADERS, WHOLE));
+}
+
+#[test]
+fn knocks_that_were_merged_into_one_packet_are_accepted_and_other_lengths_are_not() {
+    let program = program(&FilterSpec { knock_port: Some(62201), ..FilterSpec::default() });
+    let of = |length: u32| {
+        let mut packet = knock();
+        packet.bytes[24..26].copy_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
+        run(&program, &packet)
+    };
+    let datagram = u32::try_from(DATAGRAM).unwrap();
+    for count in 1..=MERGED {
+        assert_eq!(of(UDP_HEADER + count * datagram), WHOLE, "{count}");
+        for other in [1, 7, 8, datagram - 1] {
+            assert_eq!(of(UDP_HEADER + count * datagram - other), 0, "{count} {other}");
+        }
+    }
+    assert_eq!(of(UDP_HEADER + (MERGED + 1) * datagram), 0);
+    assert_eq!((of(0), of(UDP_HEADER)), (0, 0));
+    assert!(usize::try_from(WHOLE).unwrap() <= crate::edge::capture::LONGEST);
 }
 
 #[test]

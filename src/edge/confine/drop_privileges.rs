@@ -8,9 +8,14 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use capctl::{Cap, CapSet, CapState, ambient, bounding, prctl};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, apply_filter,
+};
 
+use super::ConfineFailure;
 use super::proof::{field, filters, status};
+use super::syscalls::architecture;
 use crate::core::types::Fault;
 
 /// The capabilities that we keep, for us and for our child processes: none can be regained.
@@ -60,6 +65,18 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_modify_ldt,
 ];
 
+/// New namespaces for a new process. In a user namespace of its own it would have every capability,
+/// and reach far more of the kernel.
+const NAMESPACES: [libc::c_int; 7] = [
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWCGROUP,
+];
+
 /// On x86_64 each call may have a second number, that of the x32 ABI.
 #[cfg(target_arch = "x86_64")]
 const SECOND_NUMBER: Option<libc::c_long> = Some(0x4000_0000);
@@ -85,8 +102,10 @@ pub fn drop_privileges() -> Result<(), Fault> {
     };
     narrow.set_current().map_err(|error| fault("its capabilities", &error))?;
     prctl::set_no_new_privs().map_err(|error| fault("the right to new privileges", &error))?;
-    let program = program().map_err(|error| fault("system calls", &error))?;
-    apply_filter(&program).map_err(|error| fault("system calls", &error))?;
+    let arch = architecture(std::env::consts::ARCH).map_err(ConfineFailure::fault)?;
+    for program in programs(arch).map_err(|error| fault("system calls", &error))? {
+        apply_filter(&program).map_err(|error| fault("system calls", &error))?;
+    }
     check(&status("self")?, kept, may_drop_bounding, filters_before)
 }
 
@@ -97,17 +116,35 @@ fn drop_bounding(kept: CapSet) -> capctl::Result<()> {
     bounding::clear_unknown()
 }
 
-fn program() -> Result<BpfProgram, seccompiler::BackendError> {
+/// One program for each answer to a refused call.
+fn programs(arch: TargetArch) -> Result<[BpfProgram; 2], BackendError> {
     let mut rules = BTreeMap::new();
     for call in REFUSED {
         rules.insert(*call, Vec::new());
-        if let Some(second) = SECOND_NUMBER {
-            rules.insert(call | second, Vec::new());
+    }
+    let mut clone = Vec::new();
+    for flag in NAMESPACES.map(|flag| u64::from(flag.cast_unsigned())) {
+        let is_set = SeccompCmpOp::MaskedEq(flag);
+        let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, is_set, flag)?;
+        clone.push(SeccompRule::new(vec![condition])?);
+    }
+    rules.insert(libc::SYS_clone, clone);
+    // A filter cannot read the flags of clone3, which are in memory. On a kernel without it, as this
+    // one seems to be, the C library takes clone.
+    let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    Ok([refuse(rules, libc::EPERM, arch)?, refuse(clone3, libc::ENOSYS, arch)?])
+}
+
+fn refuse(
+    mut rules: BTreeMap<libc::c_long, Vec<SeccompRule>>, errno: libc::c_int, arch: TargetArch,
+) -> Result<BpfProgram, BackendError> {
+    if let Some(second) = SECOND_NUMBER {
+        for (call, conditions) in rules.clone() {
+            rules.insert(call | second, conditions);
         }
     }
-    let refusal = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    SeccompFilter::new(rules, SeccompAction::Allow, refusal, std::env::consts::ARCH.try_into()?)?
-        .try_into()
+    let refusal = SeccompAction::Errno(errno.cast_unsigned());
+    SeccompFilter::new(rules, SeccompAction::Allow, refusal, arch)?.try_into()
 }
 
 /// Compares the kernel's account with what was asked for, and the bounding set if `bounded`.

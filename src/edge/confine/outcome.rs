@@ -24,16 +24,17 @@ pub enum ConfineStep {
     Files,
     Proof,
     Seccomp,
+    Architecture,
 }
 
 const SEE_REASON: &str = "see the kernel's reason";
 
 impl ConfineStep {
     #[rustfmt::skip]
-    const ALL: [ConfineStep; 16] = {
+    const ALL: [ConfineStep; 17] = {
         use ConfineStep::*;
         [SetUp, Bind, Entropy, Dumpable, Limits, Root, Bounding, Groups, Group, User, Capabilities,
-         NoNewPrivileges, Landlock, Files, Proof, Seccomp]
+         NoNewPrivileges, Landlock, Files, Proof, Seccomp, Architecture]
     };
 
     /// What failed, and the remedy.
@@ -84,6 +85,11 @@ impl ConfineStep {
                 "the list of allowed system calls cannot be enforced",
                 "the kernel needs CONFIG_SECCOMP_FILTER",
             ),
+            Architecture => (
+                "there is no list of system calls for this processor",
+                "the gateway runs on x86_64, aarch64 and riscv64, each with 64-bit programs; the \
+                 client program `toctoc` runs on any",
+            ),
         }
     }
 }
@@ -132,13 +138,15 @@ pub enum Limitation {
     NoLandlock = 4,
     FilesInReach = 5,
     Inherited = 6,
+    UserShared = 7,
 }
 
 impl Limitation {
     #[rustfmt::skip]
-    const ALL: [Limitation; 7] = {
+    const ALL: [Limitation; 8] = {
         use Limitation::*;
-        [UserKept, GroupsKept, BoundingKept, LandlockPartly, NoLandlock, FilesInReach, Inherited]
+        [UserKept, GroupsKept, BoundingKept, LandlockPartly, NoLandlock, FilesInReach, Inherited,
+         UserShared]
     };
 
     pub fn text(self) -> &'static str {
@@ -168,6 +176,11 @@ impl Limitation {
                  landlock is possible here"
             }
             Inherited => "the listener may have inherited open files: the kernel is older than 5.9",
+            UserShared => {
+                "the listener runs as `nobody`, and so may stop it who runs as `nobody` too: \
+                 `useradd --system --no-create-home --shell /usr/sbin/nologin _toctoc`, and restart \
+                 toctocd"
+            }
         }
     }
 }

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, apply_filter,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, apply_filter,
 };
 
 use super::{ConfineFailure, ConfineStep};
 
-/// Allowed with any arguments. No open, socket, bind, exec, clone, kill or write: not even a panic
+/// Allowed with any arguments. Sending is allowed on a few descriptors only, see [`program`]. No open, socket, bind, exec, clone, kill or write: not even a panic
 /// can print its message, but it ends the process as well.
 #[rustfmt::skip]
 const ALLOWED: &[libc::c_long] = &[
     // Packets and messages, over open descriptors.
-    libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_sendmsg, libc::SYS_ppoll, libc::SYS_close,
+    libc::SYS_recvfrom, libc::SYS_ppoll, libc::SYS_close,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
     // Memory.
@@ -27,18 +28,37 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_exit, libc::SYS_exit_group,
 ];
 
-/// Enforces the list for this thread, for good.
-pub(super) fn allow_only_needed() -> Result<(), ConfineFailure> {
-    let Ok(program) = program() else {
+/// Enforces the list for this thread, for good. Only `senders` can send afterwards.
+pub(super) fn allow_only_needed(senders: &[BorrowedFd<'_>]) -> Result<(), ConfineFailure> {
+    let arch = architecture(std::env::consts::ARCH)?;
+    let Ok(program) = program(senders, arch) else {
         return Err(ConfineFailure { step: ConfineStep::Seccomp, errno: 0 });
     };
     apply_filter(&program)
         .map_err(|_| ConfineFailure::io(ConfineStep::Seccomp, &io::Error::last_os_error()))
 }
 
-fn program() -> Result<BpfProgram, seccompiler::BackendError> {
+/// The processor by its name, if there is a list of system calls for it.
+pub(super) fn architecture(name: &str) -> Result<TargetArch, ConfineFailure> {
+    let known = TargetArch::try_from(name);
+    known.map_err(|_| ConfineFailure { step: ConfineStep::Architecture, errno: 0 })
+}
+
+/// A capture socket could send frames of any kind onto its link, so it must not be able to send.
+/// The numbers of `senders` stay theirs: no call that opens or copies a descriptor is allowed, and
+/// the gatekeeper sends none after the set-up.
+fn program(senders: &[BorrowedFd<'_>], arch: TargetArch) -> Result<BpfProgram, BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut sending = Vec::new();
+    for sender in senders {
+        sending.push(SeccompRule::new(vec![equal(0, sender.as_raw_fd())?])?);
+    }
+    // Without a rule a call would be allowed with any arguments.
+    if let Some(pipe) = sending.first() {
+        rules.insert(libc::SYS_recvmsg, vec![pipe.clone()]);
+        rules.insert(libc::SYS_sendmsg, sending);
+    }
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![SeccompRule::new(vec![never_executable()?])?]);
     }
@@ -50,16 +70,15 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     );
     // The standard library asks before it closes a descriptor, in builds with debug assertions.
     rules.insert(libc::SYS_fcntl, vec![SeccompRule::new(vec![equal(1, libc::F_GETFD)?])?]);
-    let arch = std::env::consts::ARCH.try_into()?;
     SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)?.try_into()
 }
 
-fn equal(argument: u8, value: libc::c_int) -> Result<SeccompCondition, seccompiler::BackendError> {
+fn equal(argument: u8, value: libc::c_int) -> Result<SeccompCondition, BackendError> {
     let value = u64::from(value.cast_unsigned());
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
 }
 
-fn never_executable() -> Result<SeccompCondition, seccompiler::BackendError> {
+fn never_executable() -> Result<SeccompCondition, BackendError> {
     let executable = u64::from(libc::PROT_EXEC.cast_unsigned());
     SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(executable), 0)
 }

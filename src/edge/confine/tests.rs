@@ -1,5 +1,9 @@
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
+
+use nix::sys::socket::{MsgFlags, sendmsg};
 
 use super::*;
 
@@ -48,17 +52,17 @@ fn user() -> Option<(u32, u32)> {
 fn child_process() {
     let Ok(deed) = std::env::var("TOCTOC_TEST_DEED") else { return };
     match deed.as_str() {
-        "root stays root" => refused(confine(None, 4)),
-        "becomes root" => refused(confine(Some((0, 0)), 4)),
-        "half root" => refused(confine(Some((65534, 0)), 4)),
-        "becomes nobody" => refused(confine(Some(NOBODY), 4)),
+        "root stays root" => refused(confine(None, 4, &[])),
+        "becomes root" => refused(confine(Some((0, 0)), 4, &[])),
+        "half root" => refused(confine(Some((65534, 0)), 4, &[])),
+        "becomes nobody" => refused(confine(Some(NOBODY), 4, &[])),
         "limitations of root" => {
             let limitations =
-                confine(None, 4).unwrap_or_else(|failure| panic!("{}", failure.fault()));
+                confine(None, 4, &[]).unwrap_or_else(|failure| panic!("{}", failure.fault()));
             std::process::exit(i32::try_from(limitations.bits()).unwrap());
         }
         "open as root" => {
-            confine(None, 4).unwrap_or_else(|failure| panic!("{}", failure.fault()));
+            confine(None, 4, &[]).unwrap_or_else(|failure| panic!("{}", failure.fault()));
             drop(File::open("/dev/null"));
         }
         _ => {}
@@ -68,7 +72,13 @@ fn child_process() {
         // Groups that it must drop.
         unistd::setgroups(&[Gid::from_raw(0), Gid::from_raw(4)]).unwrap();
     }
-    let limitations = confine(user(), 4).unwrap_or_else(|failure| panic!("{}", failure.fault()));
+    let (pipe, other) = UnixDatagram::pair().unwrap();
+    let limitations =
+        confine(user(), 6, &[pipe.as_fd()]).unwrap_or_else(|failure| panic!("{}", failure.fault()));
+    let send = |socket: &UnixDatagram| {
+        let nothing = [io::IoSlice::new(b"x")];
+        let _ = sendmsg::<()>(socket.as_raw_fd(), &nothing, &[], MsgFlags::empty(), None);
+    };
     match deed.as_str() {
         "nothing" => {}
         "open" => drop(File::open("/dev/null")),
@@ -77,6 +87,12 @@ fn child_process() {
         "socket" => drop(std::net::UdpSocket::bind("127.0.0.1:0")),
         "exec" => drop(Command::new("/bin/true").status()),
         "thread" => drop(std::thread::Builder::new().spawn(|| ())),
+        "send" => send(&pipe),
+        "send on another descriptor" => send(&other),
+        "send to an address" => drop(pipe.send(b"x")),
+        "take a descriptor from another socket" => {
+            drop(crate::edge::sys::receive(other.as_fd(), &mut [0; 1]))
+        }
         "kill" => drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), None)),
         "memory" => {
             assert_eq!(vec![1u8; 64 << 20].iter().map(|b| usize::from(*b)).sum::<usize>(), 64 << 20)
@@ -97,7 +113,7 @@ fn refused(outcome: Result<Limitations, ConfineFailure>) {
 
 #[test]
 fn a_confined_process_still_computes_gets_memory_and_entropy() {
-    for deed in ["nothing", "memory", "entropy"] {
+    for deed in ["nothing", "memory", "entropy", "send"] {
         let (status, stderr) = child(deed);
         assert_eq!(status.code(), Some(DONE), "{deed}: {status} {stderr}");
     }
@@ -105,7 +121,18 @@ fn a_confined_process_still_computes_gets_memory_and_entropy() {
 
 #[test]
 fn any_other_system_call_kills_a_confined_process() {
-    for deed in ["open", "write", "read", "socket", "exec", "thread", "kill"] {
+    for deed in [
+        "open",
+        "write",
+        "read",
+        "socket",
+        "exec",
+        "thread",
+        "kill",
+        "send on another descriptor",
+        "send to an address",
+        "take a descriptor from another socket",
+    ] {
         let (status, stderr) = child(deed);
         assert_eq!(status.signal(), Some(libc::SIGSYS), "{deed}: {status} {stderr}");
     }
@@ -159,7 +186,8 @@ fn with_root_and_a_new_kernel_there_are_no_limitations() {
     }
     let (status, stderr) = child("limitations");
     let limitations = Limitations::from_bits(status.code().unwrap_or(-1).cast_unsigned());
-    let by_kernel = [Limitation::LandlockPartly, Limitation::NoLandlock];
+    // And the user of this test.
+    let by_kernel = [Limitation::LandlockPartly, Limitation::NoLandlock, Limitation::UserShared];
     assert!(
         status.code().is_some() && limitations.iter().all(|one| by_kernel.contains(&one)),
         "{limitations:?} {stderr}"
@@ -190,6 +218,18 @@ fn the_map_of_a_user_namespace_lists_its_ids() {
     assert!(two.contains(65536, 0) && !two.contains(65537, 0));
     for nonsense in ["", "x y z", "1", "0 0 x", "0 0 -1"] {
         assert!(!ids(nonsense).contains(0, 0), "{nonsense}");
+    }
+}
+
+#[test]
+fn a_processor_without_a_list_of_system_calls_is_named_and_so_are_those_that_have_one() {
+    for name in ["x86_64", "aarch64", "riscv64"] {
+        assert!(syscalls::architecture(name).is_ok(), "{name}");
+    }
+    for name in ["arm", "x86", "powerpc64", "s390x", "mips"] {
+        let fault = syscalls::architecture(name).err().unwrap().fault();
+        assert!(fault.what.contains("no list of system calls for this processor"), "{fault}");
+        assert!(fault.remedy.contains("x86_64, aarch64 and riscv64"), "{fault}");
     }
 }
 

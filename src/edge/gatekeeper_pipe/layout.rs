@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use super::fields::{Fields, flag, ip, optional, secret, source, step, steps};
-use super::{EncodedMessage, Message, ToGatekeeper, ToListener};
+use super::{ADDRESSES, EncodedMessage, Message, OwnAddress, ToGatekeeper, ToListener};
 use crate::core::bytes::Reader;
 use crate::core::door::TcpFlags;
 use crate::core::keyring::{ClientKeys, Secret};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Reject};
-use crate::edge::capture::{Interface, UnboundCapture};
+use crate::edge::capture::UnboundCapture;
 
 impl Message for ToListener {
     const DESCRIPTORS: bool = true;
@@ -40,13 +40,11 @@ impl Message for ToListener {
             Self::Doors { ipv6, debug } => Fields::of(3).u8(encode_ipv6(ipv6)).bool(debug),
             Self::Door { index, spec } => encode_door(index, &spec),
             Self::Sequence { door, steps } => Fields::of(5).u16(door).steps(&steps),
-            Self::Address { address, knock, door } => {
-                Fields::of(6).ip(address).bool(knock).bool(door)
-            }
+            Self::Addresses { is_first, part } => encode_addresses(is_first, &part),
             Self::AddressesDone => Fields::of(7),
             Self::Capture(UnboundCapture { socket, interface }) => {
                 descriptor = Some(socket);
-                Fields::of(8).u32(interface.index).bool(interface.loopback)
+                Fields::of(8).u32(interface)
             }
             Self::Raw4(socket) => {
                 descriptor = Some(socket);
@@ -65,6 +63,7 @@ impl Message for ToListener {
             }
             Self::AskCounters => Fields::of(13),
             Self::Stop => Fields::of(14),
+            Self::Release { capture } => Fields::of(15).u16(capture),
         };
         fields.finish(descriptor)
     }
@@ -98,12 +97,9 @@ impl Message for ToListener {
             3 => Self::Doors { ipv6: decode_ipv6(r.u8()?)?, debug: flag(r)? },
             4 => Self::Door { index: r.u16()?, spec: decode_door(r)? },
             5 => Self::Sequence { door: r.u16()?, steps: steps(r)? },
-            6 => Self::Address { address: ip(r)?, knock: flag(r)?, door: flag(r)? },
+            6 => Self::Addresses { is_first: flag(r)?, part: addresses(r)? },
             7 => Self::AddressesDone,
-            8 => Self::Capture(UnboundCapture {
-                interface: Interface { index: r.u32()?, loopback: flag(r)? },
-                socket: descriptor?,
-            }),
+            8 => Self::Capture(UnboundCapture { interface: r.u32()?, socket: descriptor? }),
             9 => Self::Raw4(descriptor?),
             10 => Self::Raw6(descriptor?),
             11 => {
@@ -123,10 +119,32 @@ impl Message for ToListener {
             },
             13 => Self::AskCounters,
             14 => Self::Stop,
+            15 => Self::Release { capture: r.u16()? },
             _ => return None,
         };
         reader.finish().map(|()| message)
     }
+}
+
+fn encode_addresses(is_first: bool, part: &[OwnAddress]) -> Fields {
+    let count = part.len().min(ADDRESSES);
+    let mut fields = Fields::of(6).bool(is_first).u8(count as u8);
+    for one in &part[..count] {
+        fields = fields.ip(one.address).bool(one.knock).bool(one.door);
+    }
+    fields
+}
+
+fn addresses(r: &mut Reader<'_>) -> Option<Vec<OwnAddress>> {
+    let count = usize::from(r.u8()?);
+    if count > ADDRESSES {
+        return None;
+    }
+    let mut part = Vec::with_capacity(count);
+    for _ in 0..count {
+        part.push(OwnAddress { address: ip(r)?, knock: flag(r)?, door: flag(r)? });
+    }
+    Some(part)
 }
 
 fn encode_ipv6(ipv6: Ipv6) -> u8 {
@@ -225,7 +243,7 @@ impl Message for ToGatekeeper {
                 }
                 fields.u64(packets).u64(lost)
             }
-            Self::Down { capture } => Fields::of(12).u8(capture),
+            Self::Down { capture } => Fields::of(12).u16(capture),
             Self::Refused { source } => Fields::of(13).ip(source),
         };
         fields.finish(None)
@@ -268,7 +286,7 @@ impl Message for ToGatekeeper {
                 }
                 Self::Counters { counters: Counters(counters), packets: r.u64()?, lost: r.u64()? }
             }
-            12 => Self::Down { capture: r.u8()? },
+            12 => Self::Down { capture: r.u16()? },
             13 => Self::Refused { source: ip(r)? },
             _ => return None,
         };

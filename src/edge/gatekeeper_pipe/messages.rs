@@ -10,6 +10,9 @@ use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
 use crate::edge::capture::UnboundCapture;
 
+/// The most addresses in one message.
+pub const ADDRESSES: usize = 16;
+
 /// A message from the gatekeeper: the set-up in any order, [`ToListener::Go`], then the rest.
 pub enum ToListener {
     /// The gateway's secrets and the settings of sealed knocks. Without it no sealed knock is read.
@@ -42,15 +45,14 @@ pub enum ToListener {
     /// The sequence of a door from now on: at most [`crate::core::door::STEPS`] steps. An empty one
     /// closes the door.
     Sequence { door: u16, steps: Vec<Step> },
-    /// One of our unicast addresses, for the list that [`ToListener::AddressesDone`] completes.
-    Address {
-        address: IpAddr,
-        /// True if sealed knocks may be sent to it.
-        knock: bool,
-        /// True if doors without a target accept packets to it.
-        door: bool,
+    /// Some of our unicast addresses, at most [`ADDRESSES`]: a part of a list that
+    /// [`ToListener::AddressesDone`] completes.
+    Addresses {
+        /// True for the first part. An earlier list that was never completed is void then.
+        is_first: bool,
+        part: Vec<OwnAddress>,
     },
-    /// The addresses since the last such message replace all earlier ones.
+    /// The list is complete and replaces the earlier one.
     AddressesDone,
     /// A capture socket to bind and read. Numbered from 0 in order of arrival.
     Capture(UnboundCapture),
@@ -68,8 +70,10 @@ pub enum ToListener {
         spent: bool,
         receipt: Option<[u8; RECEIPT_BODY]>,
     },
-    /// Reply with `Counters`.
+    /// Reply with `Counters`: that shows that the listener's loop runs.
     AskCounters,
+    /// Close this capture socket: its interface has another name now.
+    Release { capture: u16 },
     /// End.
     Stop,
 }
@@ -124,5 +128,15 @@ pub enum ToGatekeeper {
     },
     /// A captured interface went down or disappeared. It may come back, and capturing goes on.
     /// `capture`: the socket's number.
-    Down { capture: u8 },
+    Down { capture: u16 },
+}
+
+/// One of this machine's addresses, as the listener needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnAddress {
+    pub address: IpAddr,
+    /// True if sealed knocks may be sent to it.
+    pub knock: bool,
+    /// True if doors without a target accept packets to it.
+    pub door: bool,
 }

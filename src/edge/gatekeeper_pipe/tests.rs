@@ -9,7 +9,7 @@ use crate::core::keyring::{ClientKeys, Secret};
 use crate::core::knock::{BODY, HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
 use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
-use crate::edge::capture::{Interface, UnboundCapture};
+use crate::edge::capture::UnboundCapture;
 
 fn socket() -> OwnedFd {
     pair().unwrap().1
@@ -53,7 +53,7 @@ fn gateway(other: Option<Secret<32>>) -> ToListener {
 
 /// Every message to the listener, each in its longest form.
 fn to_listener() -> Vec<ToListener> {
-    let address: IpAddr = "2001:db8::1".parse().unwrap();
+    let own = OwnAddress { address: "2001:db8::1".parse().unwrap(), knock: true, door: false };
     vec![
         gateway(Some(secret(5))),
         gateway(None),
@@ -65,12 +65,10 @@ fn to_listener() -> Vec<ToListener> {
         ToListener::Door { index: 301, spec: DoorSpec { target: Target::Never, ..spec(1) } },
         ToListener::Door { index: 302, spec: DoorSpec { target: Target::Own, ..spec(0) } },
         ToListener::Sequence { door: 3, steps: spec(4).sequence },
-        ToListener::Address { address, knock: true, door: false },
+        ToListener::Addresses { is_first: true, part: vec![own; ADDRESSES] },
+        ToListener::Addresses { is_first: false, part: Vec::new() },
         ToListener::AddressesDone,
-        ToListener::Capture(UnboundCapture {
-            socket: socket(),
-            interface: Interface { index: 7, loopback: true },
-        }),
+        ToListener::Capture(UnboundCapture { socket: socket(), interface: 7 }),
         ToListener::Raw4(socket()),
         ToListener::Raw6(socket()),
         ToListener::Go { user: Some((65534, 65533)) },
@@ -79,6 +77,7 @@ fn to_listener() -> Vec<ToListener> {
         ToListener::Verdict { ticket: 1, spent: false, receipt: None },
         ToListener::AskCounters,
         ToListener::Stop,
+        ToListener::Release { capture: 300 },
     ]
 }
 

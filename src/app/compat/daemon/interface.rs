@@ -140,7 +140,7 @@ mod tests {
 
     fn link(kind: LinkKind) -> Link {
         let addresses = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap());
-        Link { kind, addresses: addresses.into() }
+        Link { kind, index: 7, addresses: addresses.into() }
     }
 
     fn options(only_ipv4: bool) -> KnockdOptions {

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::Knockd;
 use super::interface::{TracedFamilies, trace_filter};
-use super::{Knockd, TURN};
+use crate::app::listener_process::Progress;
 use crate::config::knockd::one_time;
 use crate::core::address::as_text;
 use crate::core::door::{Step, TcpFlags};
@@ -17,16 +18,20 @@ use crate::edge::{clock, one_time as one_time_file};
 impl Knockd {
     /// Takes the listener's messages.
     pub(super) fn receive(&mut self) {
-        for _ in 0..TURN {
-            let Some(listener) = &mut self.listener else { return };
-            match listener.pipe.flush().and_then(|()| listener.pipe.receive()) {
-                Ok(Some(message)) => self.handle(message),
-                Ok(None) => return,
-                Err(error) => {
-                    let how = listener.ended();
-                    return self.on_listener_lost(&end_text(how, &error));
-                }
-            }
+        let Some(listener) = &mut self.listener else { return };
+        let (messages, end) = match listener.advance() {
+            Ok(Progress::Messages { messages, end }) => (messages, end),
+            Ok(_) => return,
+            Err(fault) => return self.on_listener_lost(&fault.what),
+        };
+        for message in messages {
+            self.handle(message);
+        }
+        if let Some(listener) = &mut self.listener
+            && let Some(error) = end
+        {
+            let how = listener.ended();
+            self.on_listener_lost(&end_text(how, &error));
         }
     }
 
@@ -193,6 +198,6 @@ impl Knockd {
 fn end_text(how: Option<String>, error: &PipeError) -> String {
     match how {
         Some(how) => how,
-        None => format!("the listener ended ({error:?})"),
+        None => format!("the listener ended ({error})"),
     }
 }

@@ -5,15 +5,21 @@ use super::Knockd;
 use super::interface::{self, TracedFamilies};
 use super::settings::{self, warn, warnings};
 use crate::edge::classic_log::{ClassicLine, ClassicLog, Facility, Sinks};
-use crate::edge::clock;
 use crate::edge::gatekeeper_pipe::ToListener;
+use crate::edge::{clock, link};
 
 impl Knockd {
-    /// Reads the configuration again and applies it. Interface, own addresses and current openings
-    /// stay.
+    /// Reads the configuration again and applies it. The interface, its addresses at the start, and
+    /// current openings stay.
     pub(super) fn reload(&mut self) {
         let text = format!("re-reading config file: {}", self.options.config);
         self.line(ClassicLine::shown(&text).gap());
+        // Its name may be that of another device by now, which has other addresses.
+        if let Ok(link) = link::inspect(&self.interface)
+            && link.index != self.link.index
+        {
+            self.link = link;
+        }
         let mut logged = Vec::new();
         let conf = settings::read(&self.paths, &self.options, true, &mut |text| logged.push(text));
         for text in logged {

@@ -28,7 +28,7 @@ use crate::core::test_vectors;
 use crate::core::types::{Boot, ClientId, Fault, Now, Port, Proto, SECOND};
 use crate::edge::addresses::LocalAddress;
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
-use crate::edge::gatekeeper_pipe::{ToGatekeeper, ToListener};
+use crate::edge::gatekeeper_pipe::{OwnAddress, ToGatekeeper, ToListener};
 use crate::edge::one_time::SequenceUse;
 use crate::edge::state::State;
 use crate::keys::gateway::GatewayFile;
@@ -90,6 +90,8 @@ pub(super) struct FakeListener {
     pub(super) open: BTreeSet<u64>,
     /// Receipts by ticket; `None` for silence.
     pub(super) verdicts: BTreeMap<u64, Option<Receipt>>,
+    /// The addresses that it was told last.
+    pub(super) addresses: Vec<OwnAddress>,
     /// What else it was told.
     pub(super) told: Vec<&'static str>,
     /// The sequences that it was told of, by door.
@@ -215,7 +217,7 @@ pub(super) fn network() -> Network {
         addresses: vec![own],
         default_routes: vec!["eth0".to_owned()],
         routers: BTreeSet::from([[192, 0, 2, 254].into()]),
-        up: BTreeSet::from(["eth0".to_owned(), "lo".to_owned()]),
+        up: BTreeMap::from([("eth0".to_owned(), 2), ("lo".to_owned(), 1)]),
     }
 }
 
@@ -225,6 +227,7 @@ pub(super) fn ready() -> ListenerReady {
         limitations: Vec::new(),
         wanted: interfaces.clone(),
         interfaces,
+        indexes: vec![0],
         missing: Vec::new(),
     }
 }
@@ -323,6 +326,11 @@ impl World {
                     let earlier = self.replies.insert(session, response);
                     assert!(earlier.is_none(), "an admin is answered once");
                 }
+                Output::SendAddresses(id, addresses) => {
+                    if let Some(listener) = self.listeners.get_mut(&id) {
+                        listener.addresses = addresses;
+                    }
+                }
                 Output::LookAtNetwork => {}
                 Output::TellReady => self.told_ready = true,
             }
@@ -342,8 +350,7 @@ impl World {
                 self.verdicts.push((ticket, receipt));
             }
             ToListener::Sequence { door, steps } => drop(listener.sequences.insert(door, steps)),
-            ToListener::Address { .. } => listener.told.push("address"),
-            ToListener::AddressesDone => listener.told.push("addresses done"),
+            ToListener::Release { .. } => listener.told.push("release"),
             ToListener::AskCounters => listener.told.push("counters"),
             ToListener::Stop => listener.told.push("stop"),
             _ => panic!("that is for the set-up"),

@@ -39,6 +39,17 @@ fn doors_and_sealed_knocks_work_side_by_side_even_on_one_port() {
 }
 
 #[test]
+fn a_door_takes_packets_of_loopback_addresses_only_from_a_loopback_device() {
+    let mut bench = Bench::new(Setup { doors: vec![door(&[7000, 7001])], ..Setup::default() });
+    let step = packet(Ipv4Addr::LOCALHOST, 7000, b"");
+    let mut actions = Vec::new();
+    bench.engine.packet(bench.now, OUTSIDE, &step, &mut actions);
+    assert_eq!((actions.len(), bench.rejected(Reject::NotForUs)), (0, 1));
+    bench.engine.packet(bench.now, Arrival { loopback: true }, &step, &mut actions);
+    assert_eq!(actions.len(), 1);
+}
+
+#[test]
 fn each_packet_to_a_door_is_reported_only_with_debug() {
     for debug in [false, true] {
         let mut doors = Setup { doors: vec![door(&[7000])], ..Setup::default() };
