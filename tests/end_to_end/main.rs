@@ -32,6 +32,7 @@ mod leftovers;
 mod listener;
 mod local_user;
 mod provisioning;
+mod python_client;
 mod receipts;
 mod replay;
 mod sealed;

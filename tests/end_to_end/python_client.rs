@@ -1,0 +1,61 @@
+//! An independent client, written from docs/protocol.md, against the real gateway.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::LONG;
+use crate::harness::gate::{Gate, SSH, ok, section};
+
+/// Runs tests/python_client.py on the first host as anna. Returns the receipt of each knock.
+fn python(gate: &Gate, words: &str) -> Vec<Value> {
+    let mut command = Command::new("python3");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python_client.py"));
+    command.args([gate.path("anna.toml"), gate.path("anna.key")]);
+    let output = gate.net.client.space.run(command.args(words.split_whitespace()));
+    ok(&output).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn statuses(receipts: &[Value]) -> Vec<&str> {
+    receipts.iter().filter_map(|receipt| receipt["status"].as_str()).collect()
+}
+
+/// The last receipt. After a start the gateway may have asked for a challenge first.
+fn last(gate: &Gate, words: &str, status: &str) -> Value {
+    let receipt = python(gate, words).pop().expect("a line for each knock");
+    assert_eq!(receipt["status"], status, "{words}: {receipt}");
+    receipt
+}
+
+#[test]
+fn a_client_written_from_the_protocols_page_probes_opens_and_closes() {
+    let gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    gate.enrol("anna", "ssh");
+    let probe = last(&gate, "probe", "observed");
+    assert_eq!(probe["observed"], "10.90.0.2");
+    assert!(gate.nothing_is_open());
+    let open = last(&gate, "open ssh 10.90.0.2", "granted");
+    assert_eq!((&open["granted"], &open["ports"][0]), (&"10.90.0.2".into(), &"22/tcp".into()));
+    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
+    last(&gate, "open rdp 10.90.0.2", "denied");
+    last(&gate, "open ssh 10.90.0.9", "address");
+    // A challenge of the probe counts for any kind; a dead one does not, whatever the timestamp.
+    let challenge = probe["challenge"].as_str().expect("text");
+    let close = python(&gate, &format!("close ssh --challenge {challenge}"));
+    assert_eq!(statuses(&close), ["closed"]);
+    assert!(gate.nothing_is_open());
+    let dead = python(&gate, &format!("close ssh --challenge {challenge}"));
+    assert_eq!(statuses(&dead), ["challenge", "closed"]);
+}
+
+#[test]
+fn a_client_written_from_the_protocols_page_answers_a_challenge() {
+    let gate = Gate::running(|config| {
+        section(&config, "service.ssh", "challenge = false", "challenge = true")
+    });
+    gate.enrol("anna", "ssh");
+    let open = python(&gate, "open ssh 10.90.0.2");
+    assert_eq!(statuses(&open), ["challenge", "granted"]);
+    assert!(gate.grants().contains("10.90.0.2"));
+}
