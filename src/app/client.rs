@@ -10,7 +10,7 @@ use clap::Parser;
 
 use super::args::toctoc::{Close, Common, Open, ToctocArgs, ToctocCommand};
 use super::compat;
-use super::output::CommandOutput;
+use super::output::{self, CommandOutput};
 use super::paths::UserPaths;
 use crate::core::knock::KnockKind;
 use crate::core::types::{Fault, ServiceName};
@@ -36,6 +36,11 @@ const USAGE: u8 = 2;
 const NO_ANSWER: u8 = 3;
 /// Nothing could be sent.
 const UNREACHABLE: u8 = 4;
+/// Done over one address of the gateway and refused over another: mostly IPv4 and IPv6.
+const PARTLY: u8 = 5;
+
+/// The most addresses of one family that are tried.
+const TRIED: usize = 4;
 
 /// Runs `toctoc` with this process's arguments.
 pub fn main() -> ExitCode {
@@ -43,8 +48,18 @@ pub fn main() -> ExitCode {
     if compat::is_called(words.first().map(|word| word.as_os_str()), "knock") {
         return compat::knock::main();
     }
-    // Clap itself exits with 2 if it does not understand the words.
-    let args = ToctocArgs::parse();
+    let args = match ToctocArgs::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() && words.iter().any(|word| word == "--json") => {
+            let text = error.to_string();
+            let mut parts = text.trim_start_matches("error: ").split("\n\n");
+            let fault = Fault::new(parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+            output::print(&format!("{:#}\n", fault_json(&fault)));
+            return ExitCode::from(USAGE);
+        }
+        // Prints it, and exits with 2 if it is an error.
+        Err(error) => error.exit(),
+    };
     let mut console = Console {
         paths: UserPaths::from_env(),
         out: &mut std::io::stdout(),
@@ -87,10 +102,7 @@ impl Console<'_> {
             Ok(code) => code,
             Err(Failure { fault, code }) => {
                 if wants_json(command) {
-                    let object = serde_json::json!({
-                        "result": "fault", "what": fault.what, "remedy": fault.remedy
-                    });
-                    self.print(&format!("{object:#}\n"), "");
+                    self.print(&format!("{:#}\n", fault_json(&fault)), "");
                 } else {
                     self.print("", &format!("toctoc: {fault}\n"));
                 }
@@ -164,6 +176,10 @@ impl Console<'_> {
     }
 }
 
+fn fault_json(fault: &Fault) -> serde_json::Value {
+    serde_json::json!({ "result": "fault", "what": fault.what, "remedy": fault.remedy })
+}
+
 fn wants_json(command: &ToctocCommand) -> bool {
     match command {
         ToctocCommand::Open(args) => args.common.json,
@@ -216,18 +232,31 @@ fn probe() -> SealedCommand {
     }
 }
 
-/// Asks all addresses at once, so that a silent one does not delay the other.
+/// Asks the first address of each family at once, so that a silent one does not delay the other,
+/// and each further one a timeout later, until one has answered.
 fn ask_all(
     profile: &Profile, signer: &Signer, request: &ClientRequest, gateways: &[SocketAddr],
 ) -> Vec<GatewayResult> {
     let answered = &OnceLock::new();
+    let mut earlier = [0; 2];
+    let mut results = Vec::new();
     std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for gateway in gateways.iter().copied() {
-            threads.push(scope.spawn(move || ask(profile, signer, request, gateway, answered)));
+            let before = &mut earlier[usize::from(gateway.is_ipv6())];
+            if *before >= TRIED {
+                results.push(GatewayResult::not_tried(gateway));
+                continue;
+            }
+            let delay = request.timeout * u32::try_from(*before).unwrap_or(u32::MAX);
+            *before += 1;
+            let exchange = move || ask(profile, signer, request, gateway, delay, answered);
+            threads.push(scope.spawn(exchange));
         }
-        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
-    })
+        let asked = threads.into_iter().filter_map(|thread| thread.join().ok());
+        results.splice(0..0, asked.collect::<Vec<_>>());
+    });
+    results
 }
 
 /// The address family to knock with. `--source` may name an address of the other one: the gateway's

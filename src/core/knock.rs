@@ -167,7 +167,8 @@ pub enum Status {
     Address = 4,
     /// The timestamp is outside the time window. `time` and `challenge` allow one retry.
     Clock = 5,
-    /// Policy refuses: no such service for this key, key expired, or not from this source.
+    /// Policy refuses: no such service for this key, or not over this address family or with a
+    /// source port.
     Denied = 6,
     /// This client, or the service, has as many live grants as allowed.
     Full = 7,
@@ -214,6 +215,20 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// True if it may answer a knock of this kind: the table in docs/protocol.md. A client ignores
+    /// every other receipt, so that no answer to something else passes for success.
+    pub fn may_answer(&self, kind: KnockKind) -> bool {
+        let fits = match self.status {
+            Status::Granted | Status::Address | Status::Full => kind == KnockKind::Open,
+            Status::Closed => kind == KnockKind::Close,
+            Status::Observed => kind == KnockKind::Probe,
+            Status::Denied | Status::Trouble => kind != KnockKind::Probe,
+            Status::Clock | Status::Challenge => true,
+        };
+        let has_grant = self.status == Status::Granted;
+        fits && (self.seconds > 0) == has_grant && self.granted.is_some() == has_grant
+    }
+
     pub fn encode(&self) -> [u8; RECEIPT_BODY] {
         let mut writer = Writer::<RECEIPT_BODY>::new();
         writer
@@ -291,5 +306,51 @@ mod tests {
         assert_eq!(timestamp(now, u32::MAX), Wall(0x1234_5678_9abf_ffff));
         assert_eq!(timestamp(now, 0xfff5_a5a5), Wall(0x1234_5678_9ab5_a5a5));
         assert!(now.since(timestamp(now, 7)).unsigned_abs() < 1 << 20);
+    }
+
+    #[test]
+    fn each_status_answers_only_its_kinds_and_only_a_grant_has_seconds_and_an_address() {
+        use KnockKind::*;
+        let mut receipt = Receipt {
+            status: Status::Granted,
+            once: false,
+            seconds: 0,
+            time: Wall(0),
+            delay: 0,
+            observed: Source::new([192, 0, 2, 7].into()),
+            granted: None,
+            ports: [None; SERVICE_PORTS],
+            challenge: None,
+            next_key: None,
+        };
+        for (byte, kinds) in [
+            (1, &[Open][..]),
+            (2, &[Close]),
+            (3, &[Probe]),
+            (4, &[Open]),
+            (5, &[Open, Close, Probe]),
+            (6, &[Open, Close]),
+            (7, &[Open]),
+            (8, &[Open, Close, Probe]),
+            (9, &[Open, Close]),
+        ] {
+            receipt.status = Status::from_byte(byte).unwrap();
+            for kind in [Open, Close, Probe] {
+                for (seconds, granted) in [
+                    (0, None),
+                    (30, None),
+                    (0, Some(receipt.observed)),
+                    (30, Some(receipt.observed)),
+                ] {
+                    (receipt.seconds, receipt.granted) = (seconds, granted);
+                    let whole = match receipt.status {
+                        Status::Granted => seconds > 0 && granted.is_some(),
+                        _ => seconds == 0 && granted.is_none(),
+                    };
+                    let expected = kinds.contains(&kind) && whole;
+                    assert_eq!(receipt.may_answer(kind), expected, "{receipt:?} {kind:?}");
+                }
+            }
+        }
     }
 }

@@ -29,7 +29,7 @@ pub fn resolve(
     all.first().copied().ok_or_else(|| "no address".into())
 }
 
-/// The first address of each family, or of `only` one, over all `hosts`. Fails if there is none.
+/// All addresses of `hosts`, each once, of both families or of `only` one. Fails if there is none.
 pub fn resolve_gateway(
     hosts: &[String], port: u16, only: Option<AddressFamily>,
 ) -> Result<Vec<SocketAddr>, Fault> {
@@ -40,9 +40,8 @@ pub fn resolve_gateway(
             Ok(addresses) => {
                 for address in addresses {
                     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-                    let family = AddressFamily::of(address.ip());
-                    let wanted = only.is_none_or(|only| only == family);
-                    if wanted && !found.iter().any(|f| AddressFamily::of(f.ip()) == family) {
+                    let wanted = only.is_none_or(|only| only == AddressFamily::of(address.ip()));
+                    if wanted && !found.contains(&address) {
                         found.push(address);
                     }
                 }
@@ -166,12 +165,16 @@ mod tests {
     }
 
     #[test]
-    fn the_first_address_of_each_family_is_taken() {
-        let hosts = ["192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"].map(String::from);
-        let both = resolve_gateway(&hosts, 7, None).unwrap();
-        assert_eq!(both, ["192.0.2.1:7".parse().unwrap(), "[2001:db8::1]:7".parse().unwrap()]);
-        let v6 = resolve_gateway(&hosts, 7, Some(AddressFamily::V6)).unwrap();
-        assert_eq!(v6, ["[2001:db8::1]:7".parse().unwrap()]);
+    fn all_addresses_are_taken_each_once_in_order() {
+        let hosts =
+            ["192.0.2.1", "2001:db8::1", "192.0.2.2", "192.0.2.1", "2001:db8::2"].map(String::from);
+        let addresses = |only| {
+            let found = resolve_gateway(&hosts, 7, only).unwrap();
+            found.iter().map(SocketAddr::to_string).collect::<Vec<_>>()
+        };
+        let all = ["192.0.2.1:7", "[2001:db8::1]:7", "192.0.2.2:7", "[2001:db8::2]:7"];
+        assert_eq!(addresses(None), all);
+        assert_eq!(addresses(Some(AddressFamily::V6)), [all[1], all[3]]);
         let fault = resolve_gateway(&hosts[..1], 7, Some(AddressFamily::V6)).unwrap_err();
         assert!(fault.what.contains("no address of that family"), "{fault}");
     }

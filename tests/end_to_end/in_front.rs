@@ -1,11 +1,48 @@
 //! A device in front of the gateway that gives everybody's packets its own address. A grant for that
-//! address would be for everybody, so the gateway refuses it.
+//! address would be for everybody, so the gateway refuses it, and the client says what is wrong.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use toctoc::core::knock::Status;
 
-use crate::harness::gate::{Gate, Knocker, section};
+use crate::harness::gate::{Gate, Knocker, SSH, section, stderr};
+use crate::harness::{LONG, SHORT, Space};
+
+/// Two machines behind the first host, which forwards for them and replaces their sources by
+/// `outer`, its own address.
+struct Masqueraded {
+    client: Space,
+    stranger: Space,
+}
+
+impl Masqueraded {
+    fn behind(router: &Space) -> Masqueraded {
+        router.sh("echo 1 >/proc/sys/net/ipv4/ip_forward
+             echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+             nft add table inet nat
+             nft add chain inet nat post '{ type nat hook postrouting priority 100; }'
+             nft add rule inet nat post oifname eth0 masquerade");
+        let inner = |index: u8| {
+            let space = Space::new();
+            router.sh(&format!(
+                "ip link add in{index} type veth peer name eth0 netns {}
+                 ip addr add 203.0.{index}.1/24 dev in{index}
+                 ip addr add 2001:db8:{index}::1/64 dev in{index} nodad
+                 ip link set in{index} up",
+                space.path()
+            ));
+            space.sh(&format!(
+                "ip addr add 203.0.{index}.2/24 dev eth0
+                 ip addr add 2001:db8:{index}::2/64 dev eth0 nodad
+                 ip link set eth0 up
+                 ip route add default via 203.0.{index}.1
+                 ip -6 route add default via 2001:db8:{index}::1"
+            ));
+            space
+        };
+        Masqueraded { client: inner(1), stranger: inner(2) }
+    }
+}
 
 /// The status of a knock by `knocker` from the first host that names that host's own address.
 fn knock(gate: &Gate, knocker: &Knocker, family: usize) -> Option<Status> {
@@ -53,4 +90,57 @@ fn a_gateway_with_public_addresses_only_grants_no_private_one() {
     let request = || anna.request("ssh", host.ips()[0]);
     let status = anna.seal(&request()).send_for_status(host, to);
     assert_eq!(status, Some(Status::Address));
+}
+
+/// Knocks from behind the router in all ways, also for the router's own address. Each must be
+/// refused, with an explanation that does not lead into the hole.
+fn must_refuse(gate: &Gate, inner: &Masqueraded, family: &str, router: &str) {
+    let key = gate.path("anna.key");
+    for more in [&[][..], &["--ask-source"], &["--source", router]] {
+        let words = ["open", "anna", "ssh", family, "-i", &key];
+        let output = gate.toctoc_in(&inner.client, &[&words, more].concat());
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{more:?}: {output:?}");
+        assert!(text.contains("everybody") && text.contains("the gateway's admin"), "{text}");
+        assert!(!text.contains("--source"), "{text}");
+    }
+}
+
+#[test]
+fn behind_a_masquerading_router_neither_client_nor_gateway_opens_the_port_to_everybody() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    gate.enrol("anna", "ssh");
+    let inner = Masqueraded::behind(&gate.net.client.space);
+    gate.net.gateway.sh("ip route add default via 10.90.0.2 dev gw0
+         ip -6 route add default via fd90::2 dev gw0");
+    let key = gate.path("anna.key");
+    must_refuse(&gate, &inner, "-4", "10.90.0.2");
+    must_refuse(&gate, &inner, "-6", "fd90::2");
+    for port in [gate.port(0, SSH), gate.port(1, SSH)] {
+        assert!(inner.stranger.connect(port, SHORT).is_err(), "a stranger got in");
+    }
+    gate.daemon().wait_for("anna: refused from fd90::2");
+    // A neighbour that no device is in front of is as welcome as ever.
+    let neighbour = gate.net.host(1);
+    let open = ["open", "anna", "ssh", "-4", "-i", &key, "--ask-source"];
+    assert!(gate.toctoc(&neighbour, &open).status.success());
+    assert!(neighbour.tcp_reaches(gate.port(0, SSH), LONG));
+}
+
+#[test]
+fn a_masquerading_router_with_a_public_address_is_recognised_too() {
+    let public = "addresses = [\"198.51.100.1\"]";
+    let gate = Gate::running(|config| {
+        section(&config, "gateway", "addresses = [\"10.90.0.1\", \"fd90::1\"]", public)
+    });
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    gate.enrol("anna", "ssh");
+    let inner = Masqueraded::behind(&gate.net.client.space);
+    gate.net.client.space.sh("ip addr add 198.51.100.2/24 dev eth0");
+    gate.net.gateway.sh("ip addr add 198.51.100.1/24 dev gw0
+         ip route add default via 198.51.100.2 dev gw0");
+    must_refuse(&gate, &inner, "-4", "198.51.100.2");
+    let port = (Ipv4Addr::new(198, 51, 100, 1), SSH).into();
+    assert!(inner.stranger.connect(port, SHORT).is_err(), "a stranger got in");
 }

@@ -111,8 +111,19 @@ fn json_says_the_same_in_one_object() {
     assert_eq!(answer["seconds"], 30);
     assert_eq!(answer["found"], "local");
     assert!(answer["until"].as_str().is_some_and(|until| until.ends_with('Z')), "{value:#}");
-    let fault = user.run("open nobody --json");
-    fault.expect(2, &["\"result\": \"fault\"", "no profile `nobody`"], &[]);
+    for (words, expected) in [
+        ("open nobody --json", "no profile `nobody`"),
+        ("close gate --json --timeout 0", "--timeout"),
+        ("probe --json", "<PROFILE>"),
+        ("open gate --json --nonsense", "--nonsense"),
+    ] {
+        let fault = user.run(words);
+        fault.expect(2, &[expected], &[]);
+        let value: serde_json::Value = serde_json::from_str(&fault.out).unwrap();
+        assert!(value["result"] == "fault" && value["what"] != "" && fault.err.is_empty());
+    }
+    let help = user.run("open --json --help");
+    help.expect(0, &["Usage: toctoc open"], &[]);
 }
 
 #[test]
@@ -295,13 +306,10 @@ fn a_classic_sequence_is_suggested_when_no_receipt_comes_and_sent_only_with_its_
     );
     user.run("open --classic gate ssh --source 127.0.0.3").expect(0, &["2 packets"], &[]);
     assert_eq!(take_hits(&door), [2, 2]);
-    for words in [
-        "open gate --classic --json",
-        "open gate --classic --seconds 9",
-        "open gate --classic --ask-source",
-    ] {
+    for words in ["open gate --classic --seconds 9", "open gate --classic --ask-source"] {
         user.run(words).expect(2, &[], &["cannot be used with"]);
     }
+    user.run("open gate --classic --json").expect(2, &["cannot be used with"], &[]);
     user.run("open gate --classic -6").expect(4, &[], &["no address of that family"]);
     assert_eq!(take_hits(&door), [0, 0]);
 }

@@ -30,10 +30,14 @@ First steps:
 Exit codes:
   0  done: granted, closed, probe answered, or classic sequence sent
   1  the gateway refused, and said why
-  2  wrong usage, profile or key: nothing was sent
+  2  wrong usage, profile, key or file: nothing was sent or changed
   3  no answer: the result is unknown
   4  nothing could be sent: no network, or the name does not resolve
-`toctoc knock`: 0 everything was sent, 1 something was not sent, 2 wrong usage";
+  5  done over one address of the gateway and refused over another, mostly IPv4 and IPv6
+`toctoc knock`: 0 everything was sent, 1 something was not sent, 2 wrong usage
+
+Each command knocks at the first IPv4 and the first IPv6 address of the gateway at once. While
+nothing answers it tries up to three more addresses of each, a timeout apart.";
 
 /// A command of `toctoc`.
 #[derive(Subcommand, Debug)]
@@ -66,10 +70,11 @@ pub struct Common {
     /// Use this private key instead of the profile's.
     #[arg(short, long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
-    /// Wait this many seconds for each answer.
+    /// Wait this many seconds for each answer. Before it knocks again, toctoc waits a little longer,
+    /// at random.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub timeout: u64,
-    /// Send at most this many knocks, each in a new packet.
+    /// Send at most this many knocks to each address, each in a new packet.
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10))]
     pub attempts: u32,
     /// IPv4 only.
@@ -113,7 +118,8 @@ pub struct Open {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub source_port: Option<u16>,
     /// Ask the gateway which address it sees you come from, and use that, even if this machine's
-    /// own address looks usable.
+    /// own address looks usable. An address that a device in front of the gateway gives to everybody
+    /// is not used.
     #[arg(long, conflicts_with = "source")]
     pub ask_source: bool,
     /// Send the classic sequence in the profile instead of a sealed knock. It is sent in cleartext:

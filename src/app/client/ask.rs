@@ -38,9 +38,11 @@ pub(super) struct ClientRequest {
 /// The result of the exchange with one address of the gateway.
 pub(super) struct GatewayResult {
     pub(super) gateway: SocketAddr,
+    /// This machine's own address on the way there.
+    pub(super) local: Option<IpAddr>,
     /// The address that the knock named.
     pub(super) named: Option<NamedAddress>,
-    /// Knocks that were sent, probes included.
+    /// Knocks that were sent, probes included; 0 if another address answered before the first.
     pub(super) knocks: u32,
     pub(super) outcome: ExchangeOutcome,
 }
@@ -80,13 +82,44 @@ pub(super) struct ReceivedReceipt {
     pub(super) at: Wall,
 }
 
-/// Asks `gateway`. `answered` is shared by the exchanges with all addresses of the gateway.
+impl GatewayResult {
+    pub(super) fn not_tried(gateway: SocketAddr) -> Self {
+        let outcome = ExchangeOutcome::Silence;
+        Self { gateway, local: None, named: None, knocks: 0, outcome }
+    }
+
+    /// True if a device in front of the gateway must have replaced our address by `observed`, and
+    /// probably does so with everybody's. Nothing on our side turns a public address into a private
+    /// one, and none of ours arrives at a public gateway.
+    pub(super) fn is_replaced(&self, observed: Source) -> bool {
+        let gateway = self.gateway.ip();
+        let one_is_public = |local| [local, gateway].map(reach).contains(&AddressScope::Global);
+        match self.local {
+            Some(local) if observed.ip() != local => match reach(observed.ip()) {
+                _ if observed.ip() == gateway => true,
+                AddressScope::Global => false,
+                AddressScope::Private => one_is_public(local),
+                AddressScope::Local | AddressScope::Nobody => true,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// Asks `gateway`, unless another address has answered within `delay`. `answered` is shared by the
+/// exchanges with all addresses of the gateway.
 pub(super) fn ask(
     profile: &Profile, signer: &Signer, wanted: &ClientRequest, gateway: SocketAddr,
-    answered: &OnceLock<Instant>,
+    delay: Duration, answered: &OnceLock<Instant>,
 ) -> GatewayResult {
-    let mut result =
-        GatewayResult { gateway, named: None, knocks: 0, outcome: ExchangeOutcome::Silence };
+    let mut result = GatewayResult::not_tried(gateway);
+    let begin = Instant::now() + delay;
+    while Instant::now() < begin {
+        if answered.get().is_some() {
+            return result;
+        }
+        std::thread::sleep(CHECK.min(begin.saturating_duration_since(Instant::now())));
+    }
     let received = match GatewaySocket::open(gateway) {
         Ok(socket) => Exchange { profile, signer, wanted, socket, answered }.run(&mut result),
         Err(fault) => Err(fault),
@@ -119,6 +152,7 @@ struct Retry {
 
 impl Exchange<'_> {
     fn run(&self, result: &mut GatewayResult) -> Result<Option<ReceivedReceipt>, Fault> {
+        result.local = Some(self.socket.local());
         let probe = self.probe();
         if self.wanted.kind == KnockKind::Probe {
             return self.send_with_retry(&probe, result);
@@ -136,11 +170,13 @@ impl Exchange<'_> {
                 let Some(received) = self.send_with_retry(&probe, result)? else {
                     return Ok(None);
                 };
-                if received.receipt.status != Status::Observed {
+                let observed = received.receipt.observed;
+                let is_ours = !result.is_replaced(observed) || request.kind != KnockKind::Open;
+                if received.receipt.status != Status::Observed || !is_ours {
                     return Ok(Some(received));
                 }
                 request.challenge = received.receipt.challenge;
-                NamedAddress { source: received.receipt.observed, origin: AddressOrigin::Probed }
+                NamedAddress { source: observed, origin: AddressOrigin::Probed }
             }
         };
         result.named = Some(named);
@@ -219,7 +255,11 @@ impl Exchange<'_> {
             waiting.push(awaiting);
             self.socket.send(&datagram)?;
             result.knocks += 1;
-            if let Some(received) = self.wait(&waiting) {
+            let mut patience = self.wanted.timeout;
+            if attempt < self.wanted.attempts {
+                patience += self.pause(attempt)?;
+            }
+            if let Some(received) = self.wait(&waiting, request.kind, patience) {
                 return Ok(Some(received));
             }
             if self.answered.get().is_some() {
@@ -229,11 +269,21 @@ impl Exchange<'_> {
         Ok(None)
     }
 
-    /// Waits for one attempt's time. A datagram that does not open is ignored: anybody can send one.
-    fn wait(&self, waiting: &[AwaitingReceipt]) -> Option<ReceivedReceipt> {
+    /// A random pause before the next knock, longer each time. Silence may mean that this key knocks
+    /// too often: many programs that use it must not all repeat at once.
+    fn pause(&self, attempt: u32) -> Result<Duration, Fault> {
+        let part = u32::from_be_bytes(entropy::bytes()?) % 1001;
+        Ok(self.wanted.timeout * attempt / 2 * part / 1000)
+    }
+
+    /// Waits for an answer to a knock of `kind`. A datagram that does not open is ignored: anybody
+    /// can send one.
+    fn wait(
+        &self, waiting: &[AwaitingReceipt], kind: KnockKind, patience: Duration,
+    ) -> Option<ReceivedReceipt> {
         // One byte more than a receipt, so that a longer datagram does not look like one.
         let mut buffer = [0; RECEIPT + 1];
-        let deadline = Instant::now() + self.wanted.timeout;
+        let deadline = Instant::now() + patience;
         loop {
             let now = Instant::now();
             let end = match self.answered.get() {
@@ -247,7 +297,9 @@ impl Exchange<'_> {
                 continue;
             };
             for awaiting in waiting {
-                if let Some(receipt) = awaiting.open(datagram) {
+                if let Some(receipt) = awaiting.open(datagram)
+                    && receipt.may_answer(kind)
+                {
                     return Some(ReceivedReceipt { receipt, at: clock::now().wall });
                 }
             }

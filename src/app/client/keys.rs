@@ -87,7 +87,9 @@ pub(super) fn signer(
         }
     }
     if seen.is_empty() {
-        seen.push("none is in the usual places".to_owned());
+        let usual = paths.identities()?;
+        let usual: Vec<String> = usual.iter().map(|path| path.display().to_string()).collect();
+        seen.push(format!("there is none at {}", usual.join(" or ")));
     }
     let fingerprint = show_fingerprint(&profile.key.fingerprint());
     Err(Fault::new(
@@ -298,10 +300,14 @@ pub(super) fn profiles(paths: &UserPaths, json: bool) -> Result<CommandOutput, F
             }
             Err(fault) => {
                 let _ = writeln!(errors, "{fault}");
+                objects.push(serde_json::json!({
+                    "profile": name, "what": fault.what, "remedy": fault.remedy
+                }));
             }
         }
     }
     if json {
+        errors.clear();
         text = format!("{:#}\n", serde_json::Value::from(objects));
     } else if text.is_empty() && errors.is_empty() {
         text = format!("no profiles; {NO_PROFILE}\n");

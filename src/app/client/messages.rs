@@ -1,16 +1,22 @@
-//! The result of a sealed command as text and as JSON.
+//! The result of a sealed command as text. See `json` for the same as JSON.
+
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde_json::{Value, json};
 
-use super::ask::{AddressOrigin, ClientRequest, ExchangeOutcome, GatewayResult, ReceivedReceipt};
-use super::{DONE, NO_ANSWER, REFUSED, UNREACHABLE};
+use super::ask::{
+    AddressOrigin, ClientRequest, ExchangeOutcome, GatewayResult, NamedAddress, ReceivedReceipt,
+};
+use super::{DONE, NO_ANSWER, PARTLY, REFUSED, UNREACHABLE};
 use crate::app::output::{CommandOutput, count};
+use crate::core::address::{AddressScope, reach};
 use crate::core::knock::{KnockKind, Receipt, Status};
 use crate::core::types::{SECOND, Source, Wall};
 use crate::keys::profile::Profile;
 use crate::keys::public::show_fingerprint;
+
+mod json;
 
 /// Clock differences up to this are not mentioned, in nanoseconds.
 const CLOCK_SLACK: u64 = 2 * SECOND;
@@ -24,24 +30,31 @@ pub(super) struct ExchangeReport<'a> {
     pub(super) results: &'a [GatewayResult],
 }
 
-fn is_success(status: Status) -> bool {
-    matches!(status, Status::Granted | Status::Closed | Status::Observed)
-}
-
-fn exit_code(outcome: &ExchangeOutcome) -> u8 {
-    match outcome {
-        ExchangeOutcome::Received(received) if is_success(received.receipt.status) => DONE,
-        ExchangeOutcome::Received(_) => REFUSED,
-        ExchangeOutcome::Silence => NO_ANSWER,
-        ExchangeOutcome::Unreachable(_) => UNREACHABLE,
-    }
-}
-
 impl ExchangeReport<'_> {
-    /// The exit code: the best result counts.
+    /// The exit code: the best result counts, but success beside a refusal is only [`PARTLY`].
     pub(super) fn code(&self) -> u8 {
-        let codes = self.results.iter().map(|result| exit_code(&result.outcome));
-        codes.min().unwrap_or(UNREACHABLE)
+        let mut codes = Vec::new();
+        for result in self.results {
+            codes.push(match &result.outcome {
+                ExchangeOutcome::Received(received) if self.is_success(received) => DONE,
+                ExchangeOutcome::Received(_) => REFUSED,
+                ExchangeOutcome::Silence => NO_ANSWER,
+                ExchangeOutcome::Unreachable(_) => UNREACHABLE,
+            });
+        }
+        match codes.contains(&DONE) && codes.contains(&REFUSED) {
+            true => PARTLY,
+            false => codes.into_iter().min().unwrap_or(UNREACHABLE),
+        }
+    }
+
+    fn is_success(&self, received: &ReceivedReceipt) -> bool {
+        let success = match self.request.kind {
+            KnockKind::Open => Status::Granted,
+            KnockKind::Close => Status::Closed,
+            KnockKind::Probe => Status::Observed,
+        };
+        received.receipt.status == success
     }
 
     /// Text for people, and the exit code.
@@ -53,21 +66,29 @@ impl ExchangeReport<'_> {
             match &result.outcome {
                 ExchangeOutcome::Received(received) => {
                     let text = self.receipt_text(result, received);
-                    match is_success(received.receipt.status) {
+                    match self.is_success(received) {
                         true => out += &text,
                         false => err += &text,
                     }
                     err += &clock_text(received);
                 }
-                // If one family worked, the other one is a note at most.
-                ExchangeOutcome::Silence if code == DONE => {
+                // `silence_text` is about all of them.
+                ExchangeOutcome::Silence if code == NO_ANSWER || result.knocks == 0 => {}
+                ExchangeOutcome::Silence => {
                     let gateway = result.gateway.ip();
-                    err += &format!("no answer from {gateway}; the other address answered\n");
+                    err += &format!("no answer from {gateway}; another address answered\n");
                 }
+                // If one family worked, the other one does not matter.
                 ExchangeOutcome::Unreachable(_) if code == DONE => {}
-                ExchangeOutcome::Silence => err += &self.silence_text(result),
                 ExchangeOutcome::Unreachable(fault) => err += &format!("{fault}\n"),
             }
+        }
+        if code == NO_ANSWER {
+            err += &self.silence_text();
+        }
+        if code == PARTLY {
+            err += "only partly done: see above. To knock over one address family only, add -4 or \
+                    -6, and connect over the same family\n";
         }
         if code == NO_ANSWER
             && self.request.kind == KnockKind::Open
@@ -83,23 +104,6 @@ impl ExchangeReport<'_> {
         CommandOutput { code, err, ..CommandOutput::out(out) }
     }
 
-    /// Everything as one JSON object.
-    pub(super) fn json(&self) -> Value {
-        let answers: Vec<Value> = self.results.iter().map(result_json).collect();
-        let service = match self.request.kind {
-            KnockKind::Probe => None,
-            _ => Some(self.request.service.as_str()),
-        };
-        let port = match self.request.source_port {
-            0 => None,
-            port => Some(port),
-        };
-        json!({
-            "profile": self.name, "service": service, "source_port": port,
-            "result": best_status(&answers), "answers": answers
-        })
-    }
-
     fn receipt_text(&self, result: &GatewayResult, received: &ReceivedReceipt) -> String {
         let receipt = &received.receipt;
         let name = self.name;
@@ -111,17 +115,26 @@ impl ExchangeReport<'_> {
             Status::Closed => {
                 format!("closed: your grants for {service} at {gateway} have ended\n")
             }
-            Status::Observed => format!("{gateway} answered: it sees you as {observed}\n"),
+            Status::Observed if self.request.kind == KnockKind::Open => {
+                replaced_text(gateway, observed)
+            }
+            Status::Observed => {
+                let mut text = format!("{gateway} answered: it sees you as {observed}\n");
+                if result.is_replaced(observed) {
+                    text += &format!("  {}", everybody_text(observed));
+                }
+                text
+            }
             Status::Address => self.address_text(result, observed),
             Status::Clock => {
                 "refused: this machine's clock is too far off, and a second knock with \
-                 the gateway's challenge got no answer in time\n  set the clock, or try again\n"
+                 the gateway's challenge was not accepted in time\n  set the clock, or try again\n"
                     .to_owned()
             }
             Status::Denied => format!(
-                "refused: the gateway does not let this key open {service}, or not from {observed}\n  \
-                 ask its admin: the key may not be enrolled for it, or expired; \
-                 some addresses are never granted\n"
+                "refused: the gateway does not let this key open {service} from {observed}\n  \
+                 ask its admin: is that the service's name, may this key use it, and over IPv4 and \
+                 IPv6? A service of commands allows no --source-port\n"
             ),
             Status::Full => format!(
                 "refused: the limit of grants is reached, for you or for {service} as a whole\n  \
@@ -129,7 +142,8 @@ impl ExchangeReport<'_> {
             ),
             Status::Challenge => {
                 "refused: the gateway sent a challenge, and a second knock with it \
-                 got no answer in time\n  try again; on a slow network with a longer --timeout\n"
+                 was not accepted in time\n  try again, on a slow network with a longer --timeout; \
+                 if this key has knocked too many times just now, wait a minute\n"
                     .to_owned()
             }
             Status::Trouble => {
@@ -173,108 +187,99 @@ impl ExchangeReport<'_> {
     /// The observed address may be an attacker's choice. It is shown, and only the user may decide
     /// to ask for it.
     fn address_text(&self, result: &GatewayResult, observed: Source) -> String {
-        let named = match result.named {
-            Some(named) => named.source.to_string(),
-            None => "no address".to_owned(),
+        if result.is_replaced(observed) {
+            return replaced_text(result.gateway.ip(), observed);
+        }
+        let Some(NamedAddress { source: named, origin }) = result.named else {
+            return format!("refused: the knock came from {observed} and named no address\n");
         };
-        let verb = if self.request.kind == KnockKind::Close { "close" } else { "open" };
-        format!(
+        if named == observed {
+            return format!(
+                "refused: the gateway grants {observed} to nobody: it may stand for everybody, or \
+                 for no other machine; nothing was opened\n  \
+                 if that is not your own address, a device in front of the gateway gives it to \
+                 everybody: tell the gateway's admin. If it is, ask them to list it in `also_grant`\n"
+            );
+        }
+        let begin = format!(
             "refused: the knock named {named}, but it reached the gateway from {observed}; \
-             nothing was changed\n  \
-             if {observed} is yours as the gateway sees it: toctoc {verb} {} {} --source {observed}\n  \
-             if you do not know it, somebody on the way redirected your packet\n",
+             nothing was opened\n  "
+        );
+        if origin == AddressOrigin::Local && reach(named.ip()) == AddressScope::Global {
+            return format!(
+                "{begin}your machine has the public address {named}, so a device elsewhere replaced \
+                 it: if that one is in front of the gateway, everybody comes from {observed}, and a \
+                 grant for it would let everybody in; ask the gateway's admin whose address it is\n"
+            );
+        }
+        format!(
+            "{begin}if {observed} is the address of your own network as others see it: toctoc open \
+             {} {} --source {observed}\n  \
+             if you do not know it, ask the gateway's admin first: somebody on the way may have \
+             redirected your packet\n",
             self.name, self.request.service
         )
     }
 
-    fn silence_text(&self, result: &GatewayResult) -> String {
+    /// The advice after silence, with what was really tried.
+    fn silence_text(&self) -> String {
         let profile = self.profile;
-        format!(
-            "no answer from {} to {}; a gateway never says why. Check:\n  \
-             - is udp/{} let through by your network and in front of the gateway?\n  \
-             - is the gateway's address still one of: {}?\n  \
+        let mut tried = Vec::new();
+        let mut left_out = Vec::new();
+        let silent = |result: &&GatewayResult| matches!(result.outcome, ExchangeOutcome::Silence);
+        for result in self.results.iter().filter(silent) {
+            let gateway = result.gateway.ip();
+            match result.knocks {
+                0 => left_out.push(gateway.to_string()),
+                knocks => {
+                    tried.push(format!("from {gateway} to {}", count(knocks as usize, "knock")))
+                }
+            }
+        }
+        let mut text =
+            format!("no answer {}; a gateway never says why. Check:\n", tried.join(", "));
+        if !left_out.is_empty() {
+            text += &format!(
+                "  - not tried, for there are too many addresses: {}\n",
+                left_out.join(", ")
+            );
+        }
+        text += &format!(
+            "  - is udp/{} let through by your network and in front of the gateway?\n  \
+             - is the gateway still at: {}?\n  \
+             - has this key knocked too many times just now? A gateway ignores what is beyond its \
+             rate limit for one key (64 at once, then 4 a second, if its admin changed nothing): \
+             wait a minute\n  \
              - ask its admin: is the gateway running, and is `{}` ({}) still enrolled?\n  \
-             - is this machine's clock right? Then try a knock that opens nothing: toctoc probe {}\n  \
-             only the answer may have been lost: the port may be open\n",
-            result.gateway.ip(),
-            count(result.knocks as usize, "knock"),
+             - is this machine's clock right? Then try a knock that opens nothing: toctoc probe {}\n",
             profile.port,
             profile.addresses.join(", "),
             profile.name,
             show_fingerprint(&profile.key.fingerprint()),
             self.name,
-        )
-    }
-}
-
-/// The best status, as in [`ExchangeReport::code`]; else the first refusal; else the first result.
-fn best_status(answers: &[Value]) -> Value {
-    for wanted in ["granted", "closed", "observed"] {
-        if answers.iter().any(|answer| answer["status"] == wanted) {
-            return Value::from(wanted);
+        );
+        if self.request.kind == KnockKind::Open {
+            text += "  only the answer may have been lost: the port may be open\n";
         }
-    }
-    for answer in answers {
-        if answer["status"] != "no-answer" && answer["status"] != "not-sent" {
-            return answer["status"].clone();
-        }
-    }
-    match answers.first() {
-        Some(answer) => answer["status"].clone(),
-        None => Value::Null,
+        text
     }
 }
 
-fn result_json(result: &GatewayResult) -> Value {
-    let mut object = match &result.outcome {
-        ExchangeOutcome::Received(received) => receipt_json(received),
-        ExchangeOutcome::Silence => json!({ "status": "no-answer" }),
-        ExchangeOutcome::Unreachable(fault) => {
-            json!({ "status": "not-sent", "what": fault.what, "remedy": fault.remedy })
-        }
-    };
-    object["gateway"] = json!(result.gateway.to_string());
-    object["knocks"] = json!(result.knocks);
-    object["named"] = json!(result.named.map(|named| named.source.to_string()));
-    object["found"] = json!(result.named.map(|named| match named.origin {
-        AddressOrigin::Given => "given",
-        AddressOrigin::Local => "local",
-        AddressOrigin::Probed => "probed",
-    }));
-    object
+/// About an address that a device in front of the gateway gave to our packets. It never says how to
+/// ask for that address all the same.
+fn replaced_text(gateway: IpAddr, observed: Source) -> String {
+    format!(
+        "refused: you knock at {gateway}, and the gateway sees you as {observed}; nothing was \
+         opened\n  {}",
+        everybody_text(observed)
+    )
 }
 
-fn receipt_json(received: &ReceivedReceipt) -> Value {
-    let receipt = &received.receipt;
-    let mut object = json!({
-        "status": status_word(receipt.status),
-        "observed": receipt.observed.to_string(),
-        "address": receipt.granted.map(|source| source.to_string()),
-        "ports": ports(receipt),
-        "once": null, "seconds": null, "until": null,
-        // Positive: this machine's clock is behind.
-        "clock_behind_ms": receipt.time.since(received.at) / 1_000_000,
-    });
-    if receipt.status == Status::Granted {
-        object["once"] = json!(receipt.once);
-        object["seconds"] = json!(receipt.seconds);
-        object["until"] = json!(timestamp(until(received)).to_string());
-    }
-    object
-}
-
-fn status_word(status: Status) -> &'static str {
-    match status {
-        Status::Granted => "granted",
-        Status::Closed => "closed",
-        Status::Observed => "observed",
-        Status::Address => "address",
-        Status::Clock => "clock",
-        Status::Denied => "denied",
-        Status::Full => "full",
-        Status::Challenge => "challenge",
-        Status::Trouble => "trouble",
-    }
+fn everybody_text(observed: Source) -> String {
+    format!(
+        "{observed} is not your address: a device in front of the gateway replaces yours, and \
+         probably everybody's. A grant for it would let everybody in: tell the gateway's admin\n"
+    )
 }
 
 fn clock_text(received: &ReceivedReceipt) -> String {

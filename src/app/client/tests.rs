@@ -173,6 +173,27 @@ fn a_refusal_is_exit_code_1_and_silence_is_3() {
 }
 
 #[test]
+fn each_address_of_the_gateway_is_tried_until_one_answers() {
+    let gateway = answering(Some(Status::Granted));
+    let mut profile = gateway::profile(gateway.address.port());
+    // Nothing answers at the first one. On loopback each is an address of this machine.
+    profile.addresses = ["127.0.0.9", "127.0.0.1", "127.0.0.8"].map(String::from).into();
+    let user = User::new().with(&profile);
+    let run = user.run("open gate ssh --timeout 1 --attempts 3");
+    run.expect(DONE, &["may reach"], &["no answer from 127.0.0.9; another address answered"]);
+    assert!(!run.err.contains("127.0.0.8"), "{run:#?}");
+    let open = gateway.requests();
+    assert_eq!(open.len(), 1, "{open:?}");
+
+    profile.addresses = (1..=6).map(|last| format!("127.0.7.{last}")).collect();
+    let run = User::new().with(&profile).run_without_answer("open gate ssh");
+    let tried = "no answer from 127.0.7.1 to 1 knock, from 127.0.7.2 to 1 knock, \
+                 from 127.0.7.3 to 1 knock, from 127.0.7.4 to 1 knock; ";
+    let not_tried = "not tried, for there are too many addresses: 127.0.7.5, 127.0.7.6\n";
+    run.expect(NO_ANSWER, &[], &[tried, not_tried]);
+}
+
+#[test]
 fn without_an_address_of_the_family_nothing_is_sent_and_the_code_is_4() {
     let user = User::new().with(&gateway::profile(9));
     user.run("open gate ssh -6").expect(UNREACHABLE, &[], &["no address of that family"]);
@@ -227,7 +248,7 @@ fn the_private_key_must_be_the_enrolled_one() {
     fs::rename(&other, user.path(".config/toctoc/id_ed25519")).unwrap();
     user.run("open gate ssh").expect(USAGE, &[], &["is another key", "--identity"]);
     fs::remove_file(user.path(".config/toctoc/id_ed25519")).unwrap();
-    user.run("open gate ssh").expect(USAGE, &[], &["none is in the usual places"]);
+    user.run("open gate ssh").expect(USAGE, &[], &["there is none at ", "/.ssh/id_ed25519"]);
 }
 
 #[test]
@@ -381,6 +402,11 @@ fn profiles_are_listed_without_their_sequences_and_a_broken_one_is_reported() {
     assert!(!text.out.contains(&port) && !json.out.contains(&format!("{port}/udp")));
     user.write(".config/toctoc/profiles/broken.toml", "x", 0o600);
     user.run("profiles").expect(DONE, &["gate: "], &["broken.toml:1:"]);
+    let json = user.run("profiles --json");
+    let list: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let named = |index: usize| list[index]["profile"].as_str();
+    assert_eq!((named(0), named(1), json.err.as_str()), (Some("broken"), Some("gate"), ""));
+    assert!(list[0]["what"].as_str().is_some_and(|what| what.contains("broken.toml:1:")));
     User::new().run("profiles").expect(DONE, &["no profiles; ask a gateway's admin"], &[]);
 }
 

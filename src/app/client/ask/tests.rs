@@ -79,7 +79,7 @@ pub(in crate::app::client) fn receipt(status: Status, source: SocketAddr) -> Rec
     Receipt {
         status,
         once: false,
-        seconds: 30,
+        seconds: if status == Status::Granted { 30 } else { 0 },
         time: clock::now().wall,
         delay: 0,
         observed: Source::new(source.ip()),
@@ -188,7 +188,8 @@ pub(in crate::app::client) fn today() -> u64 {
 
 fn knock(gateway: &Gateway, wanted: &ClientRequest) -> GatewayResult {
     let profile = profile(gateway.address.port());
-    ask(&profile, &Signer::Key(identity()), wanted, gateway.address, &OnceLock::new())
+    let signer = Signer::Key(identity());
+    ask(&profile, &signer, wanted, gateway.address, Duration::ZERO, &OnceLock::new())
 }
 
 fn receipt_of(result: &GatewayResult) -> Receipt {
@@ -335,6 +336,122 @@ fn a_given_source_is_named_unchanged() {
     );
     let [request] = gateway.requests().try_into().unwrap();
     assert_eq!((request.address, request.source_port), (Some(Source::new(given)), 4711));
+}
+
+/// The receipts that a client must not take for an answer to an `open`.
+#[test]
+fn an_answer_to_something_else_or_an_empty_grant_is_no_answer() {
+    for change in [
+        |receipt: &mut Receipt| receipt.status = Status::Closed,
+        |receipt: &mut Receipt| receipt.status = Status::Observed,
+        |receipt: &mut Receipt| receipt.seconds = 0,
+        |receipt: &mut Receipt| receipt.granted = None,
+    ] {
+        let behaviour = move |k: &Knocked| {
+            let mut receipt = receipt(Status::Granted, k.source);
+            change(&mut receipt);
+            if receipt.status != Status::Granted {
+                (receipt.seconds, receipt.granted) = (0, None);
+            }
+            (vec![], Some(receipt))
+        };
+        let gateway = Gateway::start(today(), Box::new(behaviour));
+        let quick = ClientRequest { timeout: SHORT / 10, attempts: 1, ..wanted() };
+        let result = knock(&gateway, &quick);
+        assert!(matches!(result.outcome, ExchangeOutcome::Silence));
+        let [request] = gateway.requests().try_into().unwrap();
+        assert_eq!(request.kind, KnockKind::Open);
+    }
+}
+
+#[test]
+fn an_address_is_not_tried_once_another_one_has_answered() {
+    let gateway = Gateway::start(today(), Box::new(|_| (vec![], None)));
+    let profile = profile(gateway.address.port());
+    let signer = Signer::Key(identity());
+    let answered = OnceLock::from(Instant::now());
+    let result = ask(&profile, &signer, &wanted(), gateway.address, PATIENCE, &answered);
+    assert!(matches!(result.outcome, ExchangeOutcome::Silence) && result.knocks == 0);
+    assert_eq!(gateway.requests().len(), 0);
+}
+
+#[test]
+fn an_address_that_cannot_be_ours_was_replaced_in_front_of_the_gateway() {
+    for (local, gateway, observed, replaced) in [
+        // Home behind a NAT, with and without a carrier's NAT.
+        ("192.168.1.2", "198.51.100.1", "203.0.113.9", false),
+        ("203.0.113.9", "198.51.100.1", "203.0.113.9", false),
+        ("203.0.113.9", "198.51.100.1", "203.0.113.8", false),
+        // Private networks, with and without a NAT.
+        ("192.168.7.2", "10.0.0.1", "10.0.0.9", false),
+        ("10.0.0.2", "198.51.100.1", "10.0.0.2", false),
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1", false),
+        // Masquerading routers, proxies and containers.
+        ("192.168.1.2", "198.51.100.1", "172.17.0.1", true),
+        ("203.0.113.9", "10.0.0.1", "10.0.0.254", true),
+        ("203.0.113.9", "198.51.100.1", "10.0.0.254", true),
+        ("192.168.1.2", "198.51.100.1", "198.51.100.1", true),
+        ("192.168.1.2", "10.0.0.1", "10.0.0.1", true),
+        ("10.0.0.2", "10.0.0.1", "127.0.0.1", true),
+        ("2001:db8:7::2", "2001:db8::1", "fd00::1", true),
+        ("2001:db8:7::2", "2001:db8::1", "2001:db8:7::3", false),
+        ("fd00::2", "2001:db8::1", "2001:db8:7::3", false),
+        ("2001:db8:7::2", "2001:db8::1", "fe80::1", true),
+    ] {
+        let result = GatewayResult {
+            local: Some(local.parse().unwrap()),
+            ..GatewayResult::not_tried(SocketAddr::new(gateway.parse().unwrap(), 62201))
+        };
+        let observed = Source::new(observed.parse().unwrap());
+        assert_eq!(result.is_replaced(observed), replaced, "{local} {gateway} {observed}");
+    }
+}
+
+#[test]
+fn no_knock_asks_for_an_address_that_was_replaced_in_front_of_the_gateway() {
+    let behaviour = |k: &Knocked| {
+        let mut receipt = receipt(Status::Observed, k.source);
+        // The gateway knows no network but loopback, so any of its own is not ours.
+        receipt.observed = Source::new("127.7.7.7".parse().unwrap());
+        if k.request.kind == KnockKind::Close {
+            receipt.status = Status::Closed;
+        }
+        (vec![], Some(receipt))
+    };
+    let gateway = Gateway::start(today(), Box::new(behaviour));
+    let open = ClientRequest { ask_source: true, ..wanted() };
+    let result = knock(&gateway, &open);
+    assert_eq!((receipt_of(&result).status, result.knocks), (Status::Observed, 1));
+    // To end grants for it harms nobody.
+    let result = knock(&gateway, &ClientRequest { kind: KnockKind::Close, ..open });
+    assert_eq!((receipt_of(&result).status, result.knocks), (Status::Closed, 2));
+    let kinds: Vec<KnockKind> = gateway.requests().iter().map(|request| request.kind).collect();
+    assert_eq!(kinds, [KnockKind::Probe, KnockKind::Probe, KnockKind::Close]);
+}
+
+#[test]
+fn knocks_are_repeated_after_pauses_that_differ() {
+    let gateway = Gateway::start(today(), Box::new(|_| (vec![], None)));
+    let profile = profile(gateway.address.port());
+    let wanted = ClientRequest { timeout: Duration::from_secs(2), ..wanted() };
+    let exchange = Exchange {
+        profile: &profile,
+        signer: &Signer::Key(identity()),
+        wanted: &wanted,
+        socket: GatewaySocket::open(gateway.address).unwrap(),
+        answered: &OnceLock::new(),
+    };
+    for attempt in 1..=2 {
+        let mut pauses = Vec::new();
+        for _ in 0..40 {
+            pauses.push(exchange.pause(attempt).unwrap());
+        }
+        let most = Duration::from_secs(attempt.into());
+        assert!(pauses.iter().all(|pause| *pause <= most), "{pauses:?}");
+        pauses.sort();
+        pauses.dedup();
+        assert!(pauses.len() > 10, "{pauses:?}");
+    }
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::*;
-use crate::app::client::ask::NamedAddress;
 use crate::app::client::ask::tests as gateway;
 use crate::core::door::Step;
 use crate::core::types::{Fault, Port, Proto};
@@ -38,6 +39,7 @@ fn result(outcome: ExchangeOutcome) -> GatewayResult {
     let source = Source::new("192.0.2.7".parse().unwrap());
     GatewayResult {
         gateway: "198.51.100.4:62201".parse().unwrap(),
+        local: Some(source.ip()),
         named: Some(NamedAddress { source, origin: AddressOrigin::Local }),
         knocks: 2,
         outcome,
@@ -127,15 +129,11 @@ fn closing_and_probing_succeed_on_standard_output() {
 #[test]
 fn every_refusal_goes_to_standard_error_with_a_next_step() {
     for (status, parts) in [
-        (
-            Status::Denied,
-            ["does not let this key open ssh, or not from 192.0.2.7", "ask its admin"],
-        ),
+        (Status::Denied, ["does not let this key open ssh from 192.0.2.7", "ask its admin"]),
         (Status::Full, ["the limit of grants is reached", "toctoc close gate ssh"]),
         (Status::Trouble, ["a problem with its state", "tell its admin"]),
         (Status::Clock, ["clock is too far off", "set the clock"]),
         (Status::Challenge, ["sent a challenge", "--timeout"]),
-        (Status::Address, ["reached the gateway from 192.0.2.7", "--source 192.0.2.7"]),
     ] {
         let output = output(&open(), &[received(receipt(status))]);
         assert_eq!((output.code, output.out.as_str()), (REFUSED, ""), "{status:?}");
@@ -151,14 +149,42 @@ fn every_refusal_goes_to_standard_error_with_a_next_step() {
 fn a_redirected_knock_is_repeated_only_by_the_users_own_command() {
     let observed = Source::new("203.0.113.66".parse().unwrap());
     let redirected = Receipt { observed, ..receipt(Status::Address) };
-    let open = output(&open(), &[received(redirected)]).err;
-    assert!(open.contains("named 192.0.2.7, but it reached the gateway from 203.0.113.66"));
-    assert!(open.contains("toctoc open gate ssh --source 203.0.113.66\n"), "{open}");
-    let close = output(&request(KnockKind::Close), &[received(redirected)]).err;
-    assert!(close.contains("toctoc close gate ssh --source 203.0.113.66\n"), "{close}");
-    let mut unnamed = received(redirected);
-    unnamed.named = None;
-    assert!(output(&request(KnockKind::Probe), &[unnamed]).err.contains("named no address"));
+    let given = |ip: &str| {
+        let source = Source::new(ip.parse().unwrap());
+        let mut result = received(redirected);
+        result.named = Some(NamedAddress { source, origin: AddressOrigin::Given });
+        output(&open(), &[result]).err
+    };
+    let text = given("192.0.2.9");
+    assert!(text.contains("named 192.0.2.9, but it reached the gateway from 203.0.113.66"));
+    assert!(text.contains("toctoc open gate ssh --source 203.0.113.66\n"), "{text}");
+    // An address that the gateway grants to nobody.
+    let text = given("203.0.113.66");
+    assert!(text.contains("grants 203.0.113.66 to nobody"), "{text}");
+    assert!(text.contains("`also_grant`") && !text.contains("--source"), "{text}");
+    // This machine's own public address was replaced.
+    let text = output(&open(), &[received(redirected)]).err;
+    assert!(text.contains("public address 192.0.2.7") && text.contains("let everybody in"));
+    assert!(!text.contains("--source"), "{text}");
+}
+
+#[test]
+fn an_address_that_was_replaced_in_front_of_the_gateway_is_never_advised() {
+    let observed = Source::new("172.17.0.1".parse().unwrap());
+    let replaced = |status| received(Receipt { observed, ..receipt(status) });
+    for status in [Status::Observed, Status::Address] {
+        let output = output(&open(), &[replaced(status)]);
+        assert_eq!((output.code, output.out.as_str()), (REFUSED, ""));
+        let begin = "refused: you knock at 198.51.100.4, and the gateway sees you as 172.17.0.1;";
+        assert!(output.err.starts_with(begin), "{}", output.err);
+        assert!(output.err.contains("would let everybody in: tell the gateway's admin"));
+        assert!(!output.err.contains("--source"), "{}", output.err);
+    }
+    let value = json_of(&open(), &[replaced(Status::Observed)]);
+    assert_eq!(value["result"], "replaced");
+    let probe = output(&request(KnockKind::Probe), &[replaced(Status::Observed)]);
+    assert_eq!(probe.code, DONE);
+    assert!(probe.out.contains("it sees you as 172.17.0.1\n  172.17.0.1 is not your address"));
 }
 
 #[test]
@@ -168,7 +194,8 @@ fn silence_lists_what_to_check_and_says_that_the_port_may_be_open() {
     for part in [
         "no answer from 198.51.100.4 to 2 knocks;",
         "udp/62201 let through",
-        "one of: 127.0.0.1?",
+        "still at: 127.0.0.1?",
+        "rate limit for one key (64 at once, then 4 a second",
         "is `laptop` (SHA256:",
         "toctoc probe gate\n",
         "the port may be open",
@@ -176,6 +203,24 @@ fn silence_lists_what_to_check_and_says_that_the_port_may_be_open() {
         assert!(output.err.contains(part), "no {part:?} in {}", output.err);
     }
     assert!(!output.err.contains("--classic"), "this profile has no classic sequence");
+}
+
+#[test]
+fn silence_names_each_address_that_was_tried_once_and_those_that_were_not() {
+    let other =
+        || GatewayResult { gateway: "[2001:db8::4]:62201".parse().unwrap(), knocks: 1, ..silent() };
+    let left_out = || GatewayResult::not_tried("198.51.100.5:62201".parse().unwrap());
+    let text = output(&open(), &[silent(), other(), left_out()]).err;
+    let begin = "no answer from 198.51.100.4 to 2 knocks, from 2001:db8::4 to 1 knock; a gateway";
+    assert!(text.starts_with(begin), "{text}");
+    assert!(text.contains("\n  - not tried, for there are too many addresses: 198.51.100.5\n"));
+    assert_eq!(text.matches("Check:").count(), 1, "{text}");
+    // Nobody misses an address that was not tried because another one answered.
+    let granted = output(&open(), &[received(receipt(Status::Granted)), left_out()]);
+    assert_eq!((granted.code, granted.err.as_str()), (DONE, ""));
+    let json = json_of(&open(), &[silent(), left_out()]);
+    let words = [&json["answers"][0]["status"], &json["answers"][1]["status"]];
+    assert_eq!(words, [&json!("no-answer"), &json!("not-tried")]);
 }
 
 #[test]
@@ -203,17 +248,37 @@ fn the_best_of_two_families_decides_the_exit_code() {
         (vec![unreachable()], UNREACHABLE),
         (vec![unreachable(), silent()], NO_ANSWER),
         (vec![silent(), denied()], REFUSED),
-        (vec![denied(), granted()], DONE),
+        (vec![denied(), granted()], PARTLY),
+        (vec![granted(), denied()], PARTLY),
         (vec![silent(), granted()], DONE),
+        (vec![unreachable(), granted()], DONE),
     ] {
         assert_eq!(output(&open(), &results).code, code);
+    }
+    let output = output(&open(), &[granted(), denied()]);
+    assert!(output.out.starts_with("granted: ") && output.err.starts_with("refused: "));
+    assert!(output.err.contains("only partly done") && output.err.contains("-4 or -6"));
+}
+
+#[test]
+fn only_the_status_that_was_asked_for_is_a_success() {
+    use KnockKind::*;
+    for (kind, good, others) in [
+        (Open, Status::Granted, [Status::Closed, Status::Observed]),
+        (Close, Status::Closed, [Status::Granted, Status::Observed]),
+        (Probe, Status::Observed, [Status::Granted, Status::Closed]),
+    ] {
+        assert_eq!(output(&request(kind), &[received(receipt(good))]).code, DONE);
+        for other in others {
+            assert_eq!(output(&request(kind), &[received(receipt(other))]).code, REFUSED);
+        }
     }
 }
 
 #[test]
 fn a_family_that_fails_beside_one_that_works_is_a_note_at_most() {
     let granted = || received(receipt(Status::Granted));
-    let note = "no answer from 198.51.100.4; the other address answered\n";
+    let note = "no answer from 198.51.100.4; another address answered\n";
     assert_eq!(output(&open(), &[silent(), granted()]).err, note);
     assert_eq!(output(&open(), &[unreachable(), granted()]).err, "");
     assert_eq!(output(&open(), &[unreachable()]).err, "no route\n  plug in the cable\n");
@@ -267,7 +332,8 @@ fn the_json_result_is_the_best_status_then_a_refusal_then_the_first_failure() {
     let denied = || received(receipt(Status::Denied));
     for (results, word) in [
         (vec![], Value::Null),
-        (vec![denied(), granted()], json!("granted")),
+        (vec![denied(), granted()], json!("partly")),
+        (vec![silent(), granted()], json!("granted")),
         (vec![silent(), denied()], json!("denied")),
         (vec![unreachable(), silent()], json!("not-sent")),
         (vec![silent(), unreachable()], json!("no-answer")),
@@ -293,7 +359,8 @@ fn each_status_has_its_own_json_word() {
         (Status::Trouble, "trouble"),
     ];
     for (status, word) in words {
-        assert_eq!(json_of(&open(), &[received(receipt(status))])["result"], word);
+        let kind = if status == Status::Observed { KnockKind::Probe } else { KnockKind::Open };
+        assert_eq!(json_of(&request(kind), &[received(receipt(status))])["result"], word);
     }
 }
 
