@@ -18,7 +18,7 @@ use toctoc::core::knock::{Challenge, HandedKnock, KnockKind, Request, SIGNED, Si
 use toctoc::core::ledger::Ledger;
 use toctoc::core::packet::{Arrival, udp_checksum};
 use toctoc::core::policy::{Committed, Decision, Policy, commit};
-use toctoc::core::prefix::Span;
+use toctoc::core::prefix::{Span, Spans};
 use toctoc::core::quota::Rate;
 use toctoc::core::record::Record;
 use toctoc::core::replay::{Replay, StateOrigin, Window};
@@ -64,7 +64,7 @@ fn name(text: &str) -> ServiceName {
 fn services() -> Vec<Service> {
     let service = |text, number, form, source, challenge, cut| Service {
         name: name(text),
-        ports: vec![Port { proto: Proto::Tcp, number }],
+        ports: [Port { proto: Proto::Tcp, number }][..].into(),
         commands: None,
         form,
         seconds: 20,
@@ -73,7 +73,10 @@ fn services() -> Vec<Service> {
         source,
         challenge,
         mode: Mode::Guard,
-        span: Span::Host,
+        spans: Spans {
+            v4: Span::of_prefix(24, false).expect("a length"),
+            v6: Span::of_prefix(64, true).expect("a length"),
+        },
         forward: None,
         cut,
     };
@@ -448,11 +451,7 @@ impl World {
         }
         for change in self.grants.expected_elements(self.now) {
             let Change::Set { element, millis } = change else { continue };
-            let holds = |live: &&ActiveGrant| {
-                live.key.source == element.source
-                    && live.ports.contains(&Some(element.port))
-                    && live.form == element.form
-            };
+            let holds = |live: &&ActiveGrant| live.element() == Some(element);
             let left =
                 self.grants.list().filter(holds).map(|live| live.seconds_left(self.now)).max();
             assert!(

@@ -6,6 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 use toctoc::core::keyring::Secret;
 use toctoc::core::knock::{RECEIPT_BODY, Receipt, Status};
+use toctoc::core::prefix::Span;
 use toctoc::core::test_vectors::{self, NOON};
 use toctoc::core::wire::{AwaitingReceipt, RECEIPT};
 
@@ -25,6 +26,7 @@ static KNOCK: LazyLock<Knock> = LazyLock::new(|| {
         delay: 0,
         observed: test_vectors::address(),
         granted: None,
+        span: Span::HOST,
         ports: [None; 4],
         challenge: None,
         next_key: None,

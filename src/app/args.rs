@@ -2,18 +2,19 @@
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
-use crate::core::types::{Port, SERVICE_PORTS, ServiceName};
+use crate::core::service::ServicePorts;
+use crate::core::types::{PortRange, ServiceName};
 
 pub mod toctoc;
 pub mod toctocd;
 
-/// A service as `--service` names it: `ssh=22/tcp`, `web=443/tcp,443/udp`.
+/// A service as `--service` names it: `ssh=22/tcp`, `mosh=22/tcp,60000-61000/udp`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceArg {
     /// Its name.
     pub name: ServiceName,
-    /// Its ports, 1 to 4.
-    pub ports: Vec<Port>,
+    /// Its ports.
+    pub ports: ServicePorts,
 }
 
 fn service_arg(text: &str) -> Result<ServiceArg, String> {
@@ -22,15 +23,16 @@ fn service_arg(text: &str) -> Result<ServiceArg, String> {
     };
     let mut ports = Vec::new();
     for port in list.split(',') {
-        match Port::read(port) {
-            Some(port) => ports.push(port),
-            None => return Err(format!("`{port}` is not a port; write for example 22/tcp")),
+        match PortRange::read(port) {
+            Some(range) => ports.push(range),
+            None => {
+                return Err(format!(
+                    "`{port}` is not a port; write for example 22/tcp or 60000-61000/udp"
+                ));
+            }
         }
     }
-    if ports.len() > SERVICE_PORTS {
-        return Err(format!("a service has at most {SERVICE_PORTS} ports"));
-    }
-    Ok(ServiceArg { name: service_name(name)?, ports })
+    Ok(ServiceArg { name: service_name(name)?, ports: ServicePorts::Listed(ports) })
 }
 
 fn service_name(text: &str) -> Result<ServiceName, String> {
@@ -113,9 +115,10 @@ mod tests {
 
     #[test]
     fn services_and_moments_are_read_as_people_write_them() {
-        let web = service_arg("web=443/tcp,443/udp").unwrap();
-        assert_eq!((web.name.as_str(), web.ports.len()), ("web", 2));
-        for bad in ["web", "web=", "web=443", "WEB=1/tcp", "a=1/tcp,2/tcp,3/tcp,4/tcp,5/tcp"] {
+        let mosh = service_arg("mosh=22/tcp,60000-61000/udp").unwrap();
+        assert_eq!(mosh.name.as_str(), "mosh");
+        assert_eq!(mosh.ports.texts(), ["22/tcp", "60000-61000/udp"]);
+        for bad in ["web", "web=", "web=443", "WEB=1/tcp", "a=1/tcp,", "a=2-1/tcp"] {
             assert!(service_arg(bad).is_err(), "{bad}");
         }
         assert_eq!(moment("2027-01-01"), Ok(1_798_761_600));

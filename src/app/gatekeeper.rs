@@ -100,6 +100,7 @@ impl Gatekeeper {
             Event::ListenerReady { id, ready } => self.listener_ready(now, id, ready),
             Event::ListenerLost { id, why } => self.listener_lost(now, id, why),
             Event::FirewallChanged { who } => self.guard_was_changed(now, &who),
+            Event::FirewallUnsure => self.guard_is_unsure(now),
             Event::Asked { session, request } => self.asked(now, session, &request),
         }
         self.settle(now);

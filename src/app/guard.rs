@@ -239,6 +239,12 @@ fn status_text(settings: &Settings, state: &GuardState, gateway: Option<&Gateway
     if !addresses.is_empty() {
         text += &format!("ALWAYS OPEN to {}\n", addresses.join(", "));
     }
+    for other in &state.others {
+        text += &format!(
+            "LEFT OVER   table inet {other}: a guard that no gateway keeps; \
+             `nft delete table inet {other}` removes it\n"
+        );
+    }
     for (chain, packets) in &state.dropped {
         if *packets > 0 {
             text += &format!("dropped     {packets} packets in {chain}\n");
@@ -267,8 +273,7 @@ fn with_ports(services: &[Service]) -> impl Iterator<Item = &Service> {
 
 /// `22/tcp (ssh)`.
 fn service_text(service: &Service) -> String {
-    let ports: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
-    format!("{} ({})", ports.join(" "), service.name)
+    format!("{} ({})", service.ports.texts().join(" "), service.name)
 }
 
 #[cfg(test)]
@@ -294,7 +299,8 @@ mod tests {
 
     fn state(misfit: Option<Option<&str>>) -> GuardState {
         let dropped = BTreeMap::from([("guard".into(), 12), ("other".into(), 0)]);
-        GuardState { misfit: misfit.map(|why| why.map(str::to_owned)), dropped }
+        let misfit = misfit.map(|why| why.map(str::to_owned));
+        GuardState { misfit, dropped, others: vec!["old".into()] }
     }
 
     #[test]
@@ -307,6 +313,8 @@ mod tests {
                 "guard       up (table inet toctoc)\nmanaged by  toctocd (pid 17)\n\
                  guards      22/tcp (ssh)\nmarks       80/tcp 443/tcp (web)\n\
                  lets in     {mark}   (a rule that your firewall needs)\n\
+                 LEFT OVER   table inet old: a guard that no gateway keeps; \
+                 `nft delete table inet old` removes it\n\
                  dropped     12 packets in guard\n"
             )
         );

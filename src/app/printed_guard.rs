@@ -56,6 +56,7 @@ mod tests {
 
     use super::*;
     use crate::config::native;
+    use crate::core::types::Port;
 
     fn settings(folder: &tempfile::TempDir) -> Settings {
         let mut settings = native::parse("t", "[service.ssh]\nports = [\"22/tcp\"]\n").unwrap();
@@ -72,7 +73,7 @@ mod tests {
         assert!(text.contains(&format!("include \"{}\"", settings.firewall.printed.display())));
         fs::write(&settings.firewall.printed, text.replace("# Print it again", "# mine")).unwrap();
         assert_eq!(problem(&settings), None, "comments do not matter");
-        settings.services[0].ports[0].number = 2222;
+        settings.services[0].ports = [Port::read("2222/tcp").unwrap()][..].into();
         let problem = problem(&settings).unwrap();
         assert!(problem.contains("is not the guard as configured now"), "{problem}");
         assert!(problem.contains("`toctocd guard print >"), "{problem}");

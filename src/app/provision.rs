@@ -12,7 +12,8 @@ use crate::config::convert::{self, Converted};
 use crate::config::{
     DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, knockd, native, print,
 };
-use crate::core::prefix::Span;
+use crate::core::prefix::Spans;
+use crate::core::service::ServicePorts;
 use crate::core::types::{Fault, FaultKind};
 use crate::edge::control::Control;
 use crate::edge::files::{self, FileCheck};
@@ -212,8 +213,21 @@ fn wide_notes(service: &Service) -> Vec<String> {
             ));
         }
     }
-    if service.span == Span::Net64 {
-        notes.push(format!("service {name} grants the whole /64 of an IPv6 address"));
+    let Spans { v4, v6 } = service.spans;
+    for (family, longest, span) in [("IPv4", 32, v4), ("IPv6", 128, v6)] {
+        let ignored = span.ignored();
+        if ignored > 0 {
+            notes.push(format!(
+                "service {name} grants the whole /{} of an {family} address: everybody there is let in",
+                longest - ignored
+            ));
+        }
+    }
+    if let ServicePorts::AllBut(_) = service.ports {
+        notes.push(format!(
+            "service {name} has all ports: what no other service has, and no exception (\"!80/tcp\") names, \
+             is closed to everybody without a grant"
+        ));
     }
     notes
 }

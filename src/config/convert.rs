@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::knockd::KnockdConf;
-use super::{Door, Mode, Service, Settings, defaults, print};
+use super::{Door, Mode, Service, ServicePorts, Settings, defaults, print};
 use crate::core::door::{Step, is_shipped};
 use crate::core::types::{Port, Proto, ServiceName};
 use rules::{IptablesRule, Verb};
@@ -152,8 +152,7 @@ impl Converter<'_> {
         if let Some(service) = ports.iter().find_map(|port| self.service_at(port)) {
             let name = service.name;
             let lasts = service.seconds;
-            let same = ports.len() == service.ports.len()
-                && ports.iter().all(|port| service.ports.contains(port));
+            let same = service.ports.digest() == ServicePorts::from(ports).digest();
             if !same {
                 self.note(format!("door {door}: {text} is not all that service {name} opens"));
                 return None;
@@ -178,7 +177,7 @@ impl Converter<'_> {
             mode: self.existing.firewall.mode,
             seconds,
             max_seconds: defaults::MAX_SECONDS.max(seconds),
-            ..defaults::service(name, ports.to_vec())
+            ..defaults::service(name, ports.into())
         });
         Some(name)
     }
@@ -188,7 +187,7 @@ impl Converter<'_> {
     }
 
     fn service_at(&self, port: &Port) -> Option<&Service> {
-        self.all_services().find(|service| service.ports.contains(port))
+        self.all_services().find(|service| service.ports.covers(*port))
     }
 
     /// The door in our form, if it has one.

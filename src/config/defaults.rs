@@ -4,8 +4,9 @@ use super::{
     DisconnectPolicy, FirewallSettings, GatewaySettings, GrantKind, KnockSettings, Mode, Service,
     Settings, SourceRule,
 };
-use crate::core::prefix::Span;
-use crate::core::types::{Port, ServiceName};
+use crate::core::prefix::Spans;
+use crate::core::service::ServicePorts;
+use crate::core::types::ServiceName;
 
 /// The path of the configuration unless `-c` gives another.
 pub const CONFIG: &str = "/etc/toctoc/toctocd.toml";
@@ -67,7 +68,7 @@ pub fn firewall() -> FirewallSettings {
 }
 
 /// Section `[service.NAME]` with nothing but its ports.
-pub fn service(name: ServiceName, ports: Vec<Port>) -> Service {
+pub fn service(name: ServiceName, ports: ServicePorts) -> Service {
     Service {
         name,
         ports,
@@ -78,7 +79,7 @@ pub fn service(name: ServiceName, ports: Vec<Port>) -> Service {
         max_seconds: MAX_SECONDS,
         max_grants: SERVICE_MAX_GRANTS,
         source: SourceRule::Bound,
-        span: Span::Host,
+        spans: Spans::HOSTS,
         challenge: false,
         cut: DisconnectPolicy::Never,
         forward: None,

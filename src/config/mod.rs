@@ -9,7 +9,8 @@ use serde::Serialize;
 pub use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::prefix::Prefix;
 pub use crate::core::service::{
-    Client, DisconnectPolicy, Forward, GrantKind, Mode, Service, ServiceCommands, SourceRule,
+    Client, DisconnectPolicy, Forward, GrantKind, Mode, Service, ServiceCommands, ServicePorts,
+    SourceRule,
 };
 
 pub mod convert;

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::native::{CUTS, FORMS, MODES, SOURCES, flag_words};
 use super::{Door, Mode, Service, Settings, SourceRule};
-use crate::core::prefix::Span;
+use crate::core::prefix::Spans;
 
 /// The commented configuration: defaults, and one example of each kind of section. A blank line
 /// ends a section; `# key = value` is a key without a default.
@@ -119,10 +119,9 @@ fn service_section(service: &Service, default: Mode, comments: bool) -> String {
         keys.push(("stop", commands.stop.clone().into()));
     } else {
         template = SERVICE;
-        keys.push(("ports", texts(&service.ports)));
+        keys.push(("ports", service.ports.texts().into()));
         keys.push(("form", word(&FORMS, &service.form)));
-        let bits = if service.span == Span::Net64 { 64 } else { 128 };
-        keys.push(("grant_prefix", Value::Integer(bits)));
+        keys.push(("grant_prefix", prefix_lengths(service.spans).into()));
         keys.push(("cut", word(&CUTS, &service.cut)));
         let masquerade = service.forward.as_ref().is_some_and(|forward| forward.masquerade);
         keys.push(("masquerade", masquerade.into()));
@@ -238,6 +237,11 @@ fn word<T: PartialEq>(words: &[(&str, T)], value: &T) -> Value {
         Some((word, _)) => (*word).into(),
         None => "".into(),
     }
+}
+
+/// The prefix lengths of both families, IPv4 first.
+fn prefix_lengths(spans: Spans) -> Vec<i64> {
+    vec![32 - i64::from(spans.v4.ignored()), 128 - i64::from(spans.v6.ignored())]
 }
 
 fn texts<T: ToString>(list: &[T]) -> Value {

@@ -1,7 +1,6 @@
 //! One grant as plain data: who holds it, for what, until when, and how it ends.
 //! See `grants` for the list of live grants.
 
-use super::knock::Ports;
 use super::openings::ServiceAddress;
 use super::prefix::Span;
 use super::service::{AddressProof, DisconnectPolicy, GrantKind};
@@ -40,13 +39,17 @@ pub struct GrantKey {
 }
 
 impl GrantKey {
-    /// The peers that may connect: `192.0.2.7`, `192.0.2.7 port 40000`, `2001:db8::/64`.
+    /// The peers that may connect: `192.0.2.7`, `192.0.2.7 port 40000`, `192.0.2.0/24`.
     pub fn who(&self) -> String {
-        match (self.span, self.source_port) {
-            (Span::Net64, _) => format!("{}/64", self.source),
-            (Span::Host, 0) => self.source.to_string(),
-            (Span::Host, port) => format!("{} port {port}", self.source),
-        }
+        who(self.source, self.source_port, self.span)
+    }
+}
+
+pub(super) fn who(source: Source, source_port: u16, span: Span) -> String {
+    match (span, source_port) {
+        (Span::HOST, 0) => source.to_string(),
+        (Span::HOST, port) => format!("{source} port {port}"),
+        (span, _) => format!("{source}/{}", span.prefix_length(source)),
     }
 }
 
@@ -54,8 +57,9 @@ impl GrantKey {
 pub struct ActiveGrant {
     pub key: GrantKey,
     pub form: GrantKind,
-    /// The opened ports; none for a command service.
-    pub ports: Ports,
+    /// The digest of the opened ports ([`ServicePorts::digest`](super::service::ServicePorts)); 0
+    /// for a command service.
+    pub ports: u64,
     pub opened: Now,
     pub seconds: u32,
     /// The service's rule when the grant began: whether connections end with it.
@@ -84,7 +88,7 @@ impl ActiveGrant {
     /// and no element in the guard.
     pub fn place(&self) -> Option<ServiceAddress> {
         let GrantKey { service, source, .. } = self.key;
-        self.ports.iter().all(Option::is_none).then_some(ServiceAddress { service, source })
+        (self.ports == 0).then_some(ServiceAddress { service, source })
     }
 
     /// True if connections that came in under it are cut when it ends in this way.

@@ -9,32 +9,42 @@ use super::policy::commit::{DoorGrant, Grant};
 use super::record::Record;
 use super::reply::Reply;
 use super::service::GrantKind;
-use super::types::{Boot, Now};
+use super::types::{Boot, Now, SECOND, ServiceName};
 
-mod element;
+pub mod element;
 mod past;
+mod table;
+mod tally;
 #[cfg(test)]
 mod tests;
 
 pub use super::grant::{ActiveGrant, GrantEnd, GrantKey, Holder};
-use element::elements_of;
 pub use element::{Change, Element, Flow};
+use table::GrantTable;
+pub use tally::Beside;
+use tally::Tally;
 
-/// The most grants that may be live at once, over all services.
-pub const GRANTS: usize = 4096;
+/// The most grants that [`Grants::expire`] ends in one call: after a suspend all may be over.
+const EXPIRED: usize = 1024;
 
 /// All live grants, and what the kernel holds of them.
 #[derive(Debug, Default)]
 pub struct Grants {
-    live: BTreeMap<GrantKey, ActiveGrant>,
+    live: GrantTable,
     /// Grants that are over, of services whose connections can be cut: their connections may still
     /// stand.
-    past: BTreeMap<GrantKey, ActiveGrant>,
+    past: GrantTable,
     /// Grants that are being decided.
     reserved: BTreeSet<GrantKey>,
+    /// The numbers of live and reserved grants.
+    tally: Tally,
     /// The kernel's elements with their ends, as far as we set them. An element that a connection
     /// used up in the kernel is still listed here.
     kernel: BTreeMap<Element, Boot>,
+    /// Service addresses whose grants have changed; see [`Grants::take_touched`].
+    touched: BTreeSet<ServiceAddress>,
+    /// The last element of [`Grants::once_to_check`].
+    checked: Option<Element>,
 }
 
 /// The change to an element that a grant still needs.
@@ -53,16 +63,17 @@ impl Grants {
     pub fn restore(now: Now, ledger: &Ledger) -> Self {
         let mut grants = Self::default();
         // Grants of command services are not stored: all of them ended with the process.
-        for stored in ledger.grants().filter(|grant| grant.place().is_none()) {
+        for stored in ledger.grants() {
+            let Some(element) = stored.element() else { continue };
             match stored.restored(now) {
-                Some(live) if grants.live.len() < GRANTS => {
-                    grants.live.insert(live.key, live);
-                    for element in live.elements() {
-                        let until = grants.kernel.entry(element).or_default();
-                        *until = live.deadline().max(*until);
-                    }
+                Some(live) => {
+                    grants.put(live);
+                    let until = grants.kernel.entry(element).or_default();
+                    *until = live.deadline().max(*until);
                 }
-                _ => grants.remember(*stored),
+                None => {
+                    grants.remember(*stored);
+                }
             }
         }
         grants
@@ -84,26 +95,48 @@ impl Grants {
     }
 
     fn begin(&mut self, now: Now, new: ActiveGrant) -> (Vec<Change>, ActiveGrant) {
-        self.reserved.remove(&new.key);
         self.past.remove(&new.key);
         let mut live = new;
-        let mut touched: BTreeSet<Element> = new.elements().collect();
+        let mut elements: BTreeSet<Element> = new.element().into_iter().collect();
         if let Some(before) = self.live.get(&new.key) {
-            touched.extend(before.elements());
+            elements.extend(before.element());
             // Two grants of one batch were decided without knowing of each other.
             if before.form == new.form && before.deadline() > new.deadline() {
                 live = ActiveGrant { ports: new.ports, proof: new.proof, ..*before };
             }
         }
-        self.live.insert(live.key, live);
+        self.put(live);
+        self.reserved.remove(&new.key);
         let mut changes = Vec::new();
-        for element in touched {
+        for element in elements {
             // An element that only the grant before a reload had may also be a neighbour's: do
             // not arm it again.
-            let fit = if live.has(&element) { ElementFit::Arm } else { ElementFit::Shorten };
+            let own = live.element() == Some(element);
+            let fit = if own { ElementFit::Arm } else { ElementFit::Shorten };
             changes.extend(self.settle(now, element, fit));
         }
         (changes, live)
+    }
+
+    fn put(&mut self, live: ActiveGrant) {
+        if !self.is_counted(&live.key) {
+            self.tally.add(&live.key);
+        }
+        self.touched.extend(live.place());
+        self.live.insert(live);
+    }
+
+    fn take(&mut self, key: &GrantKey) -> Option<ActiveGrant> {
+        let grant = self.live.remove(key)?;
+        self.touched.extend(grant.place());
+        if !self.is_counted(key) {
+            self.tally.sub(key);
+        }
+        Some(grant)
+    }
+
+    fn is_counted(&self, key: &GrantKey) -> bool {
+        self.live.get(key).is_some() || self.reserved.contains(key)
     }
 
     /// Ends these grants and, where their services say so, the connections that came in under
@@ -113,52 +146,59 @@ impl Grants {
         let mut ended = Vec::new();
         let mut over = Vec::new();
         for key in keys {
-            ended.extend(self.live.remove(key));
+            ended.extend(self.take(key));
             over.extend(self.past.remove(key));
         }
+        // The newest of the ended grants on each element.
+        let mut elements: BTreeMap<Element, Boot> = BTreeMap::new();
+        for grant in &ended {
+            if let Some(element) = grant.element() {
+                let newest = elements.entry(element).or_default();
+                *newest = grant.opened.boot.max(*newest);
+            }
+        }
         let mut changes = Vec::new();
-        for element in elements_of(&ended) {
-            let fit = self.fit_after(&ended, &element, how);
+        for (element, newest) in elements {
+            let fit = self.fit_after(&element, newest, how);
             changes.extend(self.settle(now, element, fit));
         }
         changes.extend(self.cuts(ended.iter().chain(&over), how));
         changes
     }
 
-    /// The change to an element of the `ended` grants that other grants still need.
-    fn fit_after(&self, ended: &[ActiveGrant], element: &Element, how: GrantEnd) -> ElementFit {
+    /// The change to an element that other grants still need, after the end of grants of which the
+    /// newest began at `ended`.
+    fn fit_after(&self, element: &Element, ended: Boot, how: GrantEnd) -> ElementFit {
         if element.form == GrantKind::Time {
             return ElementFit::Arm;
         }
         // The one connection that is still to come may be the revoked client's: they armed the
         // element last, and nobody can tell whether it was used before. A neighbour who armed it
         // after that keeps it.
-        let armed_by_ended = last_opened(ended.iter(), element);
-        let armed_by_live = last_opened(self.live.values(), element);
-        if how == GrantEnd::Revoked && armed_by_live <= armed_by_ended {
-            ElementFit::Remove
-        } else {
-            ElementFit::Shorten
+        let armed_since = self.live.newest(element).is_some_and(|armed| armed > ended);
+        match how == GrantEnd::Revoked && !armed_since {
+            true => ElementFit::Remove,
+            false => ElementFit::Shorten,
         }
     }
 
-    /// Forgets the grants that are over. The kernel ends their elements by itself.
+    /// Ends the grants that are over, the first of them if there are many, and removes their
+    /// elements: the kernel counts no time that the machine sleeps, so its own timeouts may be
+    /// late.
     pub fn expire(&mut self, now: Now) -> Vec<Change> {
-        let mut over = Vec::new();
-        for grant in self.live.values() {
-            if grant.deadline() <= now.boot {
-                over.push(*grant);
-            }
-        }
-        for grant in &over {
-            self.live.remove(&grant.key);
-            self.remember(*grant);
+        let mut elements = BTreeSet::new();
+        for _ in 0..EXPIRED {
+            let Some((_, key)) = self.live.first().filter(|(end, _)| *end <= now.boot) else {
+                break;
+            };
+            let Some(grant) = self.take(&key) else { break };
+            elements.extend(grant.element());
+            self.remember(grant);
         }
         let mut changes = Vec::new();
-        for element in elements_of(&over) {
+        for element in elements {
             changes.extend(self.settle(now, element, ElementFit::Shorten));
         }
-        self.kernel.retain(|_, until| *until > now.boot);
         changes
     }
 
@@ -166,24 +206,82 @@ impl Grants {
     /// that was paused counts the time in which it stood still on the wall clock only, and people
     /// were told an end by that. The kernel's elements go when [`Grants::expire`] ends their grants.
     pub fn clock_jumped(&mut self, now: Now) {
-        for grant in self.live.values_mut() {
-            let over = ActiveGrant { opened: now, seconds: 0, ..*grant };
-            *grant = grant.restored(now).unwrap_or(over);
+        let all: Vec<ActiveGrant> = self.live.values().copied().collect();
+        for grant in all {
+            let over = ActiveGrant { opened: now, seconds: 0, ..grant };
+            self.live.insert(grant.restored(now).unwrap_or(over));
         }
     }
 
     /// The time at which [`Grants::expire`] has something to do next.
     pub fn deadline(&self) -> Option<Boot> {
-        self.live.values().map(ActiveGrant::deadline).min()
+        self.live.first().map(|(end, _)| end)
     }
 
+    /// All live grants. Not for every knock or turn of a loop: there may be many.
     pub fn list(&self) -> impl Iterator<Item = &ActiveGrant> {
         self.live.values()
     }
 
-    /// The openings of command services that a live grant needs.
-    pub fn places(&self) -> BTreeSet<ServiceAddress> {
-        self.live.values().filter_map(ActiveGrant::place).collect()
+    /// The live grants after the one with this key, or from the first, in the order of their keys.
+    pub fn list_after(&self, key: Option<GrantKey>) -> impl Iterator<Item = &ActiveGrant> {
+        self.live.after(key)
+    }
+
+    /// The number of live grants.
+    pub fn count(&self) -> usize {
+        self.live.len()
+    }
+
+    /// The numbers of live grants, and of those being decided, by service.
+    pub fn by_service(&self) -> impl Iterator<Item = (ServiceName, u32)> {
+        self.tally.services()
+    }
+
+    /// The service addresses of command services whose grants have changed since the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<ServiceAddress> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// True if a live grant is for this service address of a command service.
+    pub fn is_held(&self, place: &ServiceAddress) -> bool {
+        self.live.longest(&slot_of(place)).is_some()
+    }
+
+    /// The live grants of one service address of a command service.
+    pub fn at(&self, place: &ServiceAddress) -> Vec<GrantKey> {
+        self.live.keys_of(&slot_of(place))
+    }
+
+    /// One-connection elements for [`Grants::spent`] to be told of: up to `most`, others at each
+    /// call.
+    pub fn once_to_check(&mut self, most: usize) -> BTreeSet<Element> {
+        let mut elements = BTreeSet::new();
+        while elements.len() < most
+            && let Some(next) = self.live.next_once(self.checked)
+            && elements.insert(next)
+        {
+            self.checked = Some(next);
+        }
+        elements
+    }
+
+    /// Ends the grants of a one-connection element that the kernel does not hold any more: its
+    /// connection came, or somebody flushed it. Returns the change for the kernel and the records.
+    pub fn spent(&mut self, now: Now, element: &Element) -> (Vec<Change>, Vec<Record>) {
+        let mut records = Vec::new();
+        for key in self.live.keys_of(element) {
+            let Some(grant) = self.take(&key) else { continue };
+            // It is over from now on. Rounded down: it must not come back at a restart.
+            let lasted = now.boot.0.saturating_sub(grant.opened.boot.0) / SECOND;
+            let seconds = u32::try_from(lasted).unwrap_or(u32::MAX).min(grant.seconds);
+            let over = ActiveGrant { seconds, ..grant };
+            records.push(match self.remember(over) {
+                true => Record::Granted(over),
+                false => Record::Ended(key),
+            });
+        }
+        (self.settle(now, *element, ElementFit::Remove).into_iter().collect(), records)
     }
 
     /// All elements that the kernel should hold now: for a start, and after somebody flushed them.
@@ -199,9 +297,15 @@ impl Grants {
         changes
     }
 
-    /// The live grants, and those being decided: each once.
-    pub fn keys(&self) -> impl Iterator<Item = &GrantKey> {
-        self.live.keys().chain(self.reserved.iter().filter(|key| !self.live.contains_key(key)))
+    /// The numbers of grants beside this one, live or being decided.
+    pub fn beside(&self, key: &GrantKey) -> Beside {
+        let mut beside = self.tally.of(key);
+        if self.is_counted(key) {
+            beside.of_service -= 1;
+            beside.of_holder -= 1;
+            beside.of_holder_at_service -= 1;
+        }
+        beside
     }
 
     /// The records that make the end of these grants durable. Store them before [`Grants::end`].
@@ -215,19 +319,25 @@ impl Grants {
 
     /// Counts a grant that is being decided, until it is opened or given up.
     pub(super) fn reserve(&mut self, key: GrantKey) {
+        if !self.is_counted(&key) {
+            self.tally.add(&key);
+        }
         self.reserved.insert(key);
     }
 
     /// Gives up all grants that were being decided: after a commit that failed.
     pub fn give_up(&mut self) {
-        self.reserved.clear();
+        for key in std::mem::take(&mut self.reserved) {
+            if !self.is_counted(&key) {
+                self.tally.sub(&key);
+            }
+        }
     }
 
     /// Makes the kernel's element fit the list; `fit` decides where the kernel's time is not what
     /// the list says.
     fn settle(&mut self, now: Now, element: Element, fit: ElementFit) -> Option<Change> {
-        let holders = self.live.values().filter(|grant| grant.has(&element));
-        let wanted = holders.map(ActiveGrant::deadline).max().filter(|until| *until > now.boot);
+        let wanted = self.live.longest(&element).filter(|until| *until > now.boot);
         match (wanted, fit) {
             (Some(until), ElementFit::Arm) => {
                 self.kernel.insert(element, until);
@@ -239,17 +349,16 @@ impl Grants {
                 Some(Change::Shorten { element, millis: millis_between(now.boot, until) })
             }
             (None, _) | (Some(_), ElementFit::Remove) => {
-                let until = self.kernel.remove(&element)?;
-                (until > now.boot).then_some(Change::Remove { element })
+                self.kernel.remove(&element)?;
+                Some(Change::Remove { element })
             }
         }
     }
 }
 
-fn last_opened<'a>(
-    grants: impl Iterator<Item = &'a ActiveGrant>, element: &Element,
-) -> Option<Boot> {
-    grants.filter(|grant| grant.has(element)).map(|grant| grant.opened.boot).max()
+/// The slot of all grants of a command service for one address.
+fn slot_of(place: &ServiceAddress) -> Element {
+    Element::plain(place.service, place.source, GrantKind::Time)
 }
 
 fn millis_between(from: Boot, to: Boot) -> u64 {

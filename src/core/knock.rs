@@ -2,7 +2,9 @@
 //! See `wire` for sealing and opening them, `authentic` for the signature.
 
 use super::bytes::{Reader, Writer};
-use super::types::{Fingerprint, Port, Proto, SERVICE_PORTS, ServiceName, Source, Wall};
+use super::prefix::Span;
+use super::service::ServicePorts;
+use super::types::{Fingerprint, PortRange, Proto, ServiceName, Source, Wall};
 
 /// Bytes of a knock's body before it is sealed.
 pub const BODY: usize = 192;
@@ -188,8 +190,57 @@ impl Status {
     }
 }
 
-/// Up to [`SERVICE_PORTS`] ports, then `None`.
-pub type Ports = [Option<Port>; SERVICE_PORTS];
+/// One entry of a receipt's list of opened ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortEntry {
+    Range(PortRange),
+    /// Every port, but for those of other services and the admin's exceptions; the only entry.
+    All,
+    /// There are more, for which a receipt has no room; the last entry.
+    More,
+}
+
+/// The opened ports in a receipt, then `None`. A range of several ports takes the room of two
+/// entries, so there are fewer then.
+pub type Ports = [Option<PortEntry>; PORT_ENTRIES];
+const PORT_ENTRIES: usize = 4;
+
+/// The second byte of an entry in a receipt: what its number is.
+const ONE: u8 = 0;
+const FIRST: u8 = 1;
+const LAST: u8 = 2;
+const ALL: u8 = 3;
+const MORE: u8 = 4;
+
+/// As much of `ports` as a receipt has room for.
+pub fn port_entries(ports: &ServicePorts) -> Ports {
+    let mut entries = [None; PORT_ENTRIES];
+    let ServicePorts::Listed(ranges) = ports else {
+        entries[0] = Some(PortEntry::All);
+        return entries;
+    };
+    let needed: usize = ranges.iter().map(|range| room_of(*range)).sum();
+    // The last entry says that there are more.
+    let mut room = PORT_ENTRIES - usize::from(needed > PORT_ENTRIES);
+    let mut slots = entries.iter_mut();
+    for range in ranges {
+        let Some(left) = room.checked_sub(room_of(*range)) else { break };
+        room = left;
+        if let Some(slot) = slots.next() {
+            *slot = Some(PortEntry::Range(*range));
+        }
+    }
+    if needed > PORT_ENTRIES
+        && let Some(slot) = slots.next()
+    {
+        *slot = Some(PortEntry::More);
+    }
+    entries
+}
+
+fn room_of(range: PortRange) -> usize {
+    if range.first == range.last { 1 } else { 2 }
+}
 
 /// The gateway's reply to a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +257,8 @@ pub struct Receipt {
     pub observed: Source,
     /// The granted address; `None` without a grant.
     pub granted: Option<Source>,
+    /// The low bits of `granted` that do not count: with more than none, a whole net is granted.
+    pub span: Span,
     /// The opened ports; none for a command service.
     pub ports: Ports,
     /// A challenge for one retry, single use.
@@ -235,18 +288,13 @@ impl Receipt {
             .u8(VERSION)
             .u8(self.status as u8)
             .u8(u8::from(self.once))
-            .zeros(1)
+            .u8(self.granted.map_or(0, |granted| self.span.prefix_length(granted)))
             .u32(self.seconds)
             .u64(self.time.0)
             .u64(self.delay.cast_unsigned())
             .put(&self.observed.to_bytes())
             .put(&self.granted.map(Source::to_bytes).unwrap_or_default());
-        for port in self.ports {
-            match port {
-                Some(port) => writer.u8(port.proto.number()).zeros(1).u16(port.number),
-                None => writer.zeros(4),
-            };
-        }
+        encode_ports(&mut writer, &self.ports);
         writer
             .put(&self.challenge.unwrap_or_default())
             .put(&self.next_key.unwrap_or_default())
@@ -259,14 +307,28 @@ impl Receipt {
         if reader.u8()? != VERSION {
             return None;
         }
+        let status = Status::from_byte(reader.u8()?)?;
+        let once = reader.flag()?;
+        let prefix_length = reader.u8()?;
+        let seconds = reader.u32()?;
+        let time = Wall(reader.u64()?);
+        let delay = reader.u64()?.cast_signed();
+        let observed = Source::from_bytes(reader.array()?);
+        let granted = nonzero(reader.array()?).map(Source::from_bytes);
+        let span = match (granted, prefix_length) {
+            (Some(granted), length) => Span::of_prefix(length, granted.ip().is_ipv6())?,
+            (None, 0) => Span::HOST,
+            (None, _) => return None,
+        };
         let receipt = Receipt {
-            status: Status::from_byte(reader.u8()?)?,
-            once: reader.flag()?,
-            seconds: reader.zeros(1)?.u32()?,
-            time: Wall(reader.u64()?),
-            delay: reader.u64()?.cast_signed(),
-            observed: Source::from_bytes(reader.array()?),
-            granted: nonzero(reader.array()?).map(Source::from_bytes),
+            status,
+            once,
+            seconds,
+            time,
+            delay,
+            observed,
+            granted,
+            span,
             ports: decode_ports(&mut reader)?,
             challenge: nonzero(reader.array()?),
             next_key: nonzero(reader.array()?),
@@ -276,17 +338,72 @@ impl Receipt {
     }
 }
 
-/// Four bytes per port: protocol number, zero, port; all zero for none.
-fn decode_ports(reader: &mut Reader<'_>) -> Option<Ports> {
-    let mut ports = [None; SERVICE_PORTS];
-    let mut ended = false;
-    for port in &mut ports {
-        match (reader.u8()?, reader.zeros(1)?.u16()?) {
-            (0, 0) => ended = true,
-            (_, 0) => return None,
-            _ if ended => return None,
-            (proto, number) => *port = Some(Port { proto: Proto::from_number(proto)?, number }),
+/// Four bytes per entry: protocol number, what the number is, number; all zero for none.
+fn encode_ports(writer: &mut Writer<RECEIPT_BODY>, ports: &Ports) {
+    let mut slots = Vec::new();
+    for entry in ports.iter().flatten() {
+        match *entry {
+            PortEntry::Range(PortRange { proto, first, last }) if first == last => {
+                slots.push((proto.number(), ONE, first));
+            }
+            PortEntry::Range(PortRange { proto, first, last }) => {
+                slots.push((proto.number(), FIRST, first));
+                slots.push((proto.number(), LAST, last));
+            }
+            PortEntry::All => slots.push((0, ALL, 0)),
+            PortEntry::More => slots.push((0, MORE, 0)),
         }
+    }
+    // `port_entries` never takes more room than there is.
+    debug_assert!(slots.len() <= PORT_ENTRIES);
+    slots.resize(PORT_ENTRIES, (0, 0, 0));
+    for (proto, what, number) in slots {
+        writer.u8(proto).u8(what).u16(number);
+    }
+}
+
+fn decode_ports(reader: &mut Reader<'_>) -> Option<Ports> {
+    let mut entries = Vec::new();
+    let mut begun = None;
+    let mut ended = false;
+    for _ in 0..PORT_ENTRIES {
+        let (proto, what, number) = (reader.u8()?, reader.u8()?, reader.u16()?);
+        if (proto, what, number) == (0, 0, 0) && begun.is_none() {
+            ended = true;
+            continue;
+        }
+        if ended {
+            return None;
+        }
+        match (what, begun.take()) {
+            (ALL, None) if proto == 0 && number == 0 && entries.is_empty() => {
+                entries.push(PortEntry::All);
+                ended = true;
+            }
+            (MORE, None) if proto == 0 && number == 0 && !entries.is_empty() => {
+                entries.push(PortEntry::More);
+                ended = true;
+            }
+            (ONE, None) if number > 0 => {
+                let proto = Proto::from_number(proto)?;
+                entries.push(PortEntry::Range(PortRange { proto, first: number, last: number }));
+            }
+            (FIRST, None) if number > 0 => begun = Some((Proto::from_number(proto)?, number)),
+            (LAST, Some((begun_proto, first)))
+                if first < number && Proto::from_number(proto) == Some(begun_proto) =>
+            {
+                let range = PortRange { proto: begun_proto, first, last: number };
+                entries.push(PortEntry::Range(range));
+            }
+            _ => return None,
+        }
+    }
+    if begun.is_some() {
+        return None;
+    }
+    let mut ports = [None; PORT_ENTRIES];
+    for (slot, entry) in ports.iter_mut().zip(entries) {
+        *slot = Some(entry);
     }
     Some(ports)
 }
@@ -319,7 +436,8 @@ mod tests {
             delay: 0,
             observed: Source::new([192, 0, 2, 7].into()),
             granted: None,
-            ports: [None; SERVICE_PORTS],
+            span: Span::HOST,
+            ports: Ports::default(),
             challenge: None,
             next_key: None,
         };
@@ -352,5 +470,100 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn listed(texts: &[&str]) -> ServicePorts {
+        ServicePorts::Listed(texts.iter().map(|text| PortRange::read(text).unwrap()).collect())
+    }
+
+    /// The text of each entry, and the bytes that they are sent as.
+    fn told(ports: &ServicePorts) -> (String, [u8; 16]) {
+        let entries = port_entries(ports);
+        let text = |entry: &PortEntry| match entry {
+            PortEntry::Range(range) => range.to_string(),
+            PortEntry::All => "all".to_owned(),
+            PortEntry::More => "more".to_owned(),
+        };
+        let texts: Vec<String> = entries.iter().flatten().map(text).collect();
+        let mut writer = Writer::<RECEIPT_BODY>::new();
+        encode_ports(&mut writer, &entries);
+        let bytes: [u8; RECEIPT_BODY] = writer.zeros(RECEIPT_BODY - 16).done();
+        let bytes: [u8; 16] = bytes[..16].try_into().unwrap();
+        assert_eq!(decode_ports(&mut Reader::new(&bytes)), Some(entries), "they come back");
+        (texts.join(" "), bytes)
+    }
+
+    #[test]
+    fn a_receipt_names_as_many_ports_as_it_has_room_for_and_says_if_there_are_more() {
+        for (ports, text) in [
+            (listed(&[]), ""),
+            (listed(&["22/tcp"]), "22/tcp"),
+            (listed(&["1/tcp", "2/tcp", "3/tcp", "4/udp"]), "1/tcp 2/tcp 3/tcp 4/udp"),
+            (listed(&["1/tcp", "2/tcp", "3/tcp", "4/tcp", "5/tcp"]), "1/tcp 2/tcp 3/tcp more"),
+            (listed(&["22/tcp", "60000-61000/udp"]), "22/tcp 60000-61000/udp"),
+            (listed(&["1-2/tcp", "3-4/tcp"]), "1-2/tcp 3-4/tcp"),
+            (listed(&["1-2/tcp", "3-4/tcp", "5/tcp"]), "1-2/tcp more"),
+            (listed(&["1-2/tcp", "9/tcp", "3-4/tcp"]), "1-2/tcp 9/tcp more"),
+            (ServicePorts::AllBut(vec![PortRange::read("80/tcp").unwrap()]), "all"),
+        ] {
+            assert_eq!(told(&ports).0, text);
+        }
+        let bytes = told(&listed(&["22/tcp", "60000-61000/udp"])).1;
+        let expected = [6, 0, 0, 22, 17, 1, 0xea, 0x60, 17, 2, 0xee, 0x48, 0, 0, 0, 0];
+        assert_eq!(bytes, expected, "as docs/protocol.md says");
+    }
+
+    #[test]
+    fn port_entries_that_we_never_send_are_refused() {
+        for bad in [
+            [[6, 1, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[6, 2, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[6, 1, 0, 22], [6, 2, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[6, 1, 0, 22], [17, 2, 0, 23], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[6, 1, 0, 22], [6, 0, 0, 23], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[6, 0, 0, 1], [6, 0, 0, 2], [6, 0, 0, 3], [6, 1, 0, 4]],
+            [[6, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[1, 0, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[0, 0, 0, 0], [6, 0, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[0, 3, 0, 0], [6, 0, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[6, 0, 0, 22], [0, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[6, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[6, 0, 0, 22], [0, 4, 0, 0], [6, 0, 0, 22], [0, 0, 0, 0]],
+            [[6, 0, 0, 22], [0, 4, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]],
+            [[6, 5, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+        ] {
+            assert_eq!(decode_ports(&mut Reader::new(bad.as_flattened())), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_receipt_has_the_prefix_of_its_grant_and_none_without_one() {
+        let mut receipt = Receipt {
+            status: Status::Granted,
+            once: false,
+            seconds: 30,
+            time: Wall(1),
+            delay: 0,
+            observed: Source::new([192, 0, 2, 7].into()),
+            granted: Some(Source::new([192, 0, 2, 7].into())),
+            span: Span::HOST,
+            ports: Ports::default(),
+            challenge: None,
+            next_key: None,
+        };
+        for (length, back) in
+            [(32, true), (24, true), (16, true), (15, false), (33, false), (0, false)]
+        {
+            receipt.span = Span::of_prefix(length, false).unwrap_or_default();
+            let mut bytes = receipt.encode();
+            bytes[3] = length;
+            assert_eq!(Receipt::decode(&bytes), back.then_some(receipt), "{length}");
+        }
+        receipt.granted = None;
+        let mut bytes = receipt.encode();
+        assert_eq!((bytes[3], Receipt::decode(&bytes)), (0, Some(receipt)));
+        bytes[3] = 32;
+        assert_eq!(Receipt::decode(&bytes), None);
     }
 }

@@ -139,12 +139,12 @@ mod tests {
             service: ServiceName::new("ssh").unwrap(),
             source: Source::new([192, 0, 2, 7].into()),
             source_port: 0,
-            span: Span::Host,
+            span: Span::HOST,
         };
         Record::Granted(ActiveGrant {
             key,
             form: GrantKind::Time,
-            ports: [None; 4],
+            ports: 22,
             opened: Now { wall: at(100), boot: Boot(1) },
             seconds: 60,
             cut,

@@ -169,6 +169,8 @@ pub struct Openings {
     /// The openings of services that grants can share: those that do not end yet, at most one for
     /// each service address.
     places: BTreeMap<ServiceAddress, u64>,
+    /// See [`Openings::take_failed`].
+    failed: Vec<ServiceAddress>,
     /// The times at which a stop command is to run, or a service's start command takes too long.
     due: BTreeSet<(Boot, u64)>,
     doors: Sort,

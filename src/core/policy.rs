@@ -7,13 +7,13 @@ use super::address::{AddressScope, reach};
 use super::authentic::Authentic;
 use super::door::Door;
 use super::grant::{ActiveGrant, GrantEnd, GrantKey, Holder};
-use super::grants::{GRANTS, Grants};
-use super::knock::{KnockKind, Ports, Status};
+use super::grants::Grants;
+use super::knock::{KnockKind, Status, port_entries};
 use super::prefix::{Prefix, Span};
 use super::replay::{Fresh, Refused, Replay, ReplayDecision};
 use super::reply::{PendingReply, Reply};
 use super::service::{AddressProof, Client, Service, ServiceCommands, SourceRule};
-use super::types::{ClientId, Now, Reject, SECOND, SERVICE_PORTS, ServiceName, Source, Wall};
+use super::types::{ClientId, Now, Reject, SECOND, ServiceName, Source, Wall};
 
 // `grants` takes the proofs that are made there, so it imports that file and not this one.
 pub(super) mod commit;
@@ -125,10 +125,11 @@ impl Policy {
         let Some((service, max_seconds)) = self.still_allowed(latest, grant) else {
             return Some(GrantEnd::Revoked);
         };
-        let same = grant.ports == ports(service)
+        let GrantKey { source, span, .. } = grant.key;
+        let same = grant.ports == service.ports.digest()
             && grant.form == service.form
             && grant.seconds <= max_seconds
-            && grant.key.span <= service.span;
+            && (span == Span::HOST || span == service.spans.for_family_of(source));
         if same { None } else { Some(GrantEnd::Changed) }
     }
 
@@ -208,7 +209,7 @@ impl Policy {
             source_port: 0,
             // Anybody may have forged the sequence: one address, whatever the service would give
             // to a client.
-            span: Span::Host,
+            span: Span::HOST,
         };
         has_room(&key, service, u32::MAX, grants)?;
         let seconds = service.seconds.max(seconds_left(grants, &key, service, now));
@@ -223,7 +224,7 @@ impl Policy {
         }
         let rule = service.map_or(&SourceRule::Bound, |service| &service.source);
         let address = authentic.address();
-        rule.admits(address_proof(authentic), address, Span::Host) && self.grantable(address)
+        rule.admits(address_proof(authentic), address, Span::HOST) && self.grantable(address)
     }
 
     /// True if one peer elsewhere can have this address.
@@ -263,7 +264,7 @@ impl Policy {
             Ok(grant) => {
                 // It counts from now on, until it is opened or given up.
                 grants.reserve(grant.key);
-                Decision::Admit(Admission::new(fresh, grant))
+                Decision::Admit(Admission::new(fresh, grant, port_entries(&service.ports)))
             }
             Err(status) => reply(fresh, status, Some(Reject::Policy)),
         }
@@ -282,7 +283,10 @@ impl Policy {
             return Err(Status::Denied);
         }
         // A client that knows its source port knows its address too, and needs no wider net.
-        let span = if v6 && !bound_to_port { service.span } else { Span::Host };
+        let span = match bound_to_port {
+            true => Span::HOST,
+            false => service.spans.for_family_of(authentic.address()),
+        };
         let key = GrantKey {
             holder: Holder::Client(client.id),
             service: service.name,
@@ -298,19 +302,15 @@ impl Policy {
     }
 }
 
-/// Refuses a grant beyond a limit. The grant with the same key does not count.
+/// Refuses a grant beyond a limit. The grant with the same key does not count. A holder gets no
+/// grant unless more are free than it has of the service: so nobody can fill a service, not even
+/// several together, and whoever has none yet always finds room.
 fn has_room(
     key: &GrantKey, service: &Service, max_of_holder: u32, grants: &Grants,
 ) -> Result<(), Status> {
-    let mut all = 0;
-    let mut of_holder = 0;
-    let mut of_service = 0;
-    for other in grants.keys().filter(|other| *other != key) {
-        all += 1;
-        of_holder += u32::from(other.holder == key.holder);
-        of_service += u32::from(other.service == key.service);
-    }
-    let room = all < GRANTS && of_holder < max_of_holder && of_service < service.max_grants;
+    let beside = grants.beside(key);
+    let free = service.max_grants.saturating_sub(beside.of_service);
+    let room = beside.of_holder < max_of_holder && beside.of_holder_at_service < free;
     if room { Ok(()) } else { Err(Status::Full) }
 }
 
@@ -324,10 +324,8 @@ fn reply(fresh: Fresh, status: Status, reject: Option<Reject>) -> Decision {
 fn close(fresh: Fresh, grants: &Grants) -> Closing {
     let holder = Holder::Client(fresh.authentic.client());
     let request = fresh.authentic.request();
-    let keys = grants.keys_to_close(|key| {
-        key.holder == holder
-            && key.service == request.service
-            && request.address.is_none_or(|address| key.span.of(address) == key.source)
+    let keys = grants.keys_to_close(holder, request.service, |key| {
+        request.address.is_none_or(|address| key.span.of(address) == key.source)
             && (request.source_port == 0 || request.source_port == key.source_port)
     });
     Closing::new(fresh, keys)
@@ -363,15 +361,7 @@ fn grant(
     key: GrantKey, service: &Service, opened: Now, seconds: u32, proof: AddressProof,
 ) -> ActiveGrant {
     let Service { form, cut, .. } = *service;
-    ActiveGrant { key, form, ports: ports(service), opened, seconds, cut, proof }
-}
-
-fn ports(service: &Service) -> Ports {
-    let mut ports = [None; SERVICE_PORTS];
-    for (slot, port) in ports.iter_mut().zip(&service.ports) {
-        *slot = Some(*port);
-    }
-    ports
+    ActiveGrant { key, form, ports: service.ports.digest(), opened, seconds, cut, proof }
 }
 
 /// True if the service forwards, but not for this address family.

@@ -2,28 +2,73 @@
 //! See `service` for the settings and `policy` for their use.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::types::Source;
 
-/// The addresses that a grant covers. A variant's number is its byte in the journal.
+/// The number of low bits of an address that a grant ignores: 0 is one address, 8 an IPv4 /24,
+/// 64 an IPv6 /64. Ordered by width. It is also its byte in the journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Span {
-    #[default]
-    Host = 0,
-    /// Its whole /64, because an IPv6 host may change its lower half at any time.
-    Net64 = 1,
-}
+pub struct Span(u8);
 
 impl Span {
-    /// `source` with the bits that this span ignores set to zero. An IPv4 address is unchanged.
+    /// One address.
+    pub const HOST: Span = Span(0);
+
+    /// The span of a prefix of this length; `None` unless it is one that a service may grant: 16 to
+    /// 32 for IPv4, 48 to 128 for IPv6.
+    pub fn of_prefix(length: u8, v6: bool) -> Option<Span> {
+        let (shortest, longest) = if v6 { (48, 128) } else { (16, 32) };
+        if (shortest..=longest).contains(&length) { Some(Span(longest - length)) } else { None }
+    }
+
+    /// From the number of ignored bits, for an address like `source`.
+    pub fn from_byte(ignored: u8, source: Source) -> Option<Span> {
+        let v6 = source.ip().is_ipv6();
+        Span::of_prefix(width(source.ip()).checked_sub(ignored)?, v6)
+    }
+
+    /// The number of ignored bits.
+    pub fn ignored(self) -> u8 {
+        self.0
+    }
+
+    /// The length of the prefix that it leaves of an address like `source`.
+    pub fn prefix_length(self, source: Source) -> u8 {
+        width(source.ip()).saturating_sub(self.0)
+    }
+
+    /// `source` with the bits that this span ignores set to zero.
     pub fn of(self, source: Source) -> Source {
-        match (self, source.ip()) {
-            (Span::Net64, IpAddr::V6(v6)) => {
-                Source::new(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into())
+        let ignored = u32::from(self.0);
+        let ip = match source.ip() {
+            IpAddr::V4(v4) => {
+                let kept = u32::MAX.checked_shl(ignored).unwrap_or(0);
+                Ipv4Addr::from_bits(v4.to_bits() & kept).into()
             }
-            _ => source,
-        }
+            IpAddr::V6(v6) => {
+                let kept = u128::MAX.checked_shl(ignored).unwrap_or(0);
+                Ipv6Addr::from_bits(v6.to_bits() & kept).into()
+            }
+        };
+        Source::new(ip)
+    }
+}
+
+/// The spans of a service's grants, one for each family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spans {
+    pub v4: Span,
+    pub v6: Span,
+}
+
+impl Spans {
+    /// One address of either family.
+    pub const HOSTS: Spans = Spans { v4: Span::HOST, v6: Span::HOST };
+
+    /// The span for an address like `source`.
+    pub fn for_family_of(self, source: Source) -> Span {
+        if source.ip().is_ipv6() { self.v6 } else { self.v4 }
     }
 }
 
@@ -54,7 +99,8 @@ impl Prefix {
 
     /// True if it shares an address with the `span` of `source`.
     pub fn meets(&self, source: Source, span: Span) -> bool {
-        let narrower = self.length >= 64 && span.of(Source::new(self.base)) == source;
+        let base = Source::new(self.base);
+        let narrower = self.length >= span.prefix_length(base) && span.of(base) == source;
         narrower || self.contains(source)
     }
 
@@ -115,6 +161,10 @@ mod tests {
         );
     }
 
+    fn span(length: u8, v6: bool) -> Span {
+        Span::of_prefix(length, v6).unwrap()
+    }
+
     #[test]
     fn a_prefix_meets_a_net_that_it_contains_or_is_in() {
         let net = source("2001:db8:0:7::");
@@ -127,17 +177,19 @@ mod tests {
             ("203.0.113.0/24", false, false),
         ] {
             let read = Prefix::parse(prefix).unwrap();
+            let met = (read.meets(net, Span::HOST), read.meets(net, span(64, true)));
+            assert_eq!(met, (host, wide), "{prefix}");
+        }
+        let net = source("203.0.112.0");
+        for (prefix, wide) in
+            [("203.0.0.0/16", true), ("203.0.113.7/32", true), ("203.0.114.0/24", false)]
+        {
             assert_eq!(
-                (read.meets(net, Span::Host), read.meets(net, Span::Net64)),
-                (host, wide),
+                Prefix::parse(prefix).unwrap().meets(net, span(23, false)),
+                wide,
                 "{prefix}"
             );
         }
-        let v4 = Prefix::parse("203.0.113.7/32").unwrap();
-        assert!(
-            v4.meets(source("203.0.113.7"), Span::Net64)
-                && !v4.meets(source("203.0.113.6"), Span::Net64)
-        );
     }
 
     #[test]
@@ -166,9 +218,34 @@ mod tests {
     }
 
     #[test]
-    fn a_net64_span_ignores_the_lower_half_of_an_ipv6_address_only() {
-        assert_eq!(Span::Net64.of(source("2001:db8:1:2:3:4:5:6")), source("2001:db8:1:2::"));
-        assert_eq!(Span::Net64.of(source("192.0.2.7")), source("192.0.2.7"));
-        assert_eq!(Span::Host.of(source("2001:db8:1:2:3:4:5:6")), source("2001:db8:1:2:3:4:5:6"));
+    fn a_span_ignores_the_low_bits_that_its_prefix_leaves() {
+        for (length, from, base) in [
+            (24, "192.0.2.7", "192.0.2.0"),
+            (31, "192.0.2.7", "192.0.2.6"),
+            (16, "192.0.2.7", "192.0.0.0"),
+            (32, "192.0.2.7", "192.0.2.7"),
+            (64, "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            (48, "2001:db8:1:2:3:4:5:6", "2001:db8:1::"),
+            (127, "2001:db8:1:2:3:4:5:7", "2001:db8:1:2:3:4:5:6"),
+            (128, "2001:db8::7", "2001:db8::7"),
+        ] {
+            let from = source(from);
+            let span = span(length, from.ip().is_ipv6());
+            assert_eq!((span.of(from), span.prefix_length(from)), (source(base), length));
+            assert_eq!(Span::from_byte(span.ignored(), from), Some(span), "its byte comes back");
+        }
+    }
+
+    #[test]
+    fn a_span_that_no_service_may_grant_is_none() {
+        for (length, v6) in
+            [(15, false), (33, false), (0, false), (47, true), (129, true), (32, true)]
+        {
+            assert_eq!(Span::of_prefix(length, v6), None, "{length} {v6}");
+        }
+        let (v4, v6) = (source("192.0.2.7"), source("2001:db8::7"));
+        assert_eq!((Span::from_byte(17, v4), Span::from_byte(81, v6)), (None, None));
+        assert_eq!((Span::from_byte(255, v4), Span::from_byte(255, v6)), (None, None));
+        assert!(Span::HOST < span(31, false) && span(24, false) < span(64, true), "by width");
     }
 }

@@ -7,9 +7,7 @@ use super::marks::UsedMarks;
 use super::openings::{CommandLine, OpeningEntry};
 use super::prefix::Span;
 use super::service::{AddressProof, DisconnectPolicy, GrantKind};
-use super::types::{
-    Boot, ClientId, Fault, Now, Port, Proto, SERVICE_PORTS, ServiceName, Source, Wall,
-};
+use super::types::{Boot, ClientId, Fault, Now, ServiceName, Source, Wall};
 
 /// Bytes of a record without its text.
 pub const RECORD: usize = 128;
@@ -137,7 +135,6 @@ impl Record {
 }
 
 // By their discriminants, which are their bytes in the journal.
-const SPANS: [Span; 2] = [Span::Host, Span::Net64];
 const FORMS: [GrantKind; 2] = [GrantKind::Time, GrantKind::Once];
 const CUTS: [DisconnectPolicy; 3] =
     [DisconnectPolicy::Never, DisconnectPolicy::Revoked, DisconnectPolicy::Closed];
@@ -161,7 +158,7 @@ fn put_key(out: &mut Vec<u8>, key: &GrantKey) {
     out.extend(key.service.to_bytes());
     out.extend(key.source.to_bytes());
     out.extend(key.source_port.to_be_bytes());
-    out.push(key.span as u8);
+    out.push(key.span.ignored());
 }
 
 fn take_key(head: &mut Reader<'_>) -> Option<GrantKey> {
@@ -170,23 +167,18 @@ fn take_key(head: &mut Reader<'_>) -> Option<GrantKey> {
         (2, id) => Holder::Door(id),
         _ => return None,
     };
-    Some(GrantKey {
-        holder,
-        service: ServiceName::from_bytes(head.array()?)?,
-        source: Source::from_bytes(head.array()?),
-        source_port: head.u16()?,
-        span: *SPANS.get(usize::from(head.u8()?))?,
-    })
+    let service = ServiceName::from_bytes(head.array()?)?;
+    let source = Source::from_bytes(head.array()?);
+    let source_port = head.u16()?;
+    let span = Span::from_byte(head.u8()?, source)?;
+    let sound = span.of(source) == source && (source_port == 0 || span == Span::HOST);
+    sound.then_some(GrantKey { holder, service, source, source_port, span })
 }
 
 fn put_grant(out: &mut Vec<u8>, grant: &ActiveGrant) {
     put_key(out, &grant.key);
     out.push(grant.form as u8);
-    for port in grant.ports {
-        let (proto, number) = port.map_or((0, 0), |port| (port.proto.number(), port.number));
-        out.push(proto);
-        out.extend(number.to_be_bytes());
-    }
+    out.extend(grant.ports.to_be_bytes());
     out.extend(grant.opened.wall.0.to_be_bytes());
     out.extend(grant.opened.boot.0.to_be_bytes());
     out.extend(grant.seconds.to_be_bytes());
@@ -197,13 +189,7 @@ fn put_grant(out: &mut Vec<u8>, grant: &ActiveGrant) {
 fn take_grant(head: &mut Reader<'_>) -> Option<ActiveGrant> {
     let key = take_key(head)?;
     let form = *FORMS.get(usize::from(head.u8()?.checked_sub(1)?))?;
-    let mut ports = [None; SERVICE_PORTS];
-    for slot in &mut ports {
-        *slot = match (head.u8()?, head.u16()?) {
-            (0, 0) => None,
-            (proto, number) => Some(Port { proto: Proto::from_number(proto)?, number }),
-        };
-    }
+    let ports = head.u64()?;
     let opened = Now { wall: wall(head)?, boot: Boot(head.u64()?) };
     let seconds = head.u32()?;
     let cut = *CUTS.get(usize::from(head.u8()?))?;

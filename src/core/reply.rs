@@ -3,10 +3,11 @@
 
 use super::authentic::Authentic;
 use super::grant::ActiveGrant;
-use super::knock::{Challenge, Receipt, Status};
+use super::knock::{Challenge, Ports, Receipt, Status};
+use super::prefix::Span;
 use super::record::Record;
 use super::service::GrantKind;
-use super::types::{ClientId, Now, Reject, SERVICE_PORTS, ServiceName, Source, Wall};
+use super::types::{ClientId, Now, Reject, ServiceName, Source, Wall};
 
 /// A reply that may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Reply {
     /// The grant with the time that the firewall holds, which may be more than this knock asked
     /// for.
     pub granted: Option<ActiveGrant>,
+    /// The ports that the grant opens.
+    pub ports: Ports,
 }
 
 impl Reply {
@@ -38,6 +41,7 @@ impl Reply {
             status,
             challenge,
             granted: None,
+            ports: Ports::default(),
         }
     }
 
@@ -58,7 +62,8 @@ impl Reply {
             delay: now.wall.since(self.timestamp),
             observed: self.source,
             granted: None,
-            ports: [None; SERVICE_PORTS],
+            span: Span::HOST,
+            ports: Ports::default(),
             challenge: self.challenge,
             next_key,
         };
@@ -66,7 +71,8 @@ impl Reply {
             receipt.once = grant.form == GrantKind::Once;
             receipt.seconds = grant.seconds_left(now);
             receipt.granted = Some(self.address);
-            receipt.ports = grant.ports;
+            receipt.span = grant.key.span;
+            receipt.ports = self.ports;
         }
         Some(receipt)
     }
@@ -90,7 +96,6 @@ impl PendingReply {
 mod tests {
     use super::*;
     use crate::core::grant::{GrantKey, Holder};
-    use crate::core::prefix::Span;
     use crate::core::service::{AddressProof, DisconnectPolicy};
     use crate::core::test_vectors::{self, CLIENT, NOON};
     use crate::core::types::Boot;
@@ -104,12 +109,12 @@ mod tests {
             service: request.service,
             source: test_vectors::address(),
             source_port: 0,
-            span: Span::Host,
+            span: Span::HOST,
         };
         let live = ActiveGrant {
             key,
             form: GrantKind::Once,
-            ports: [None; SERVICE_PORTS],
+            ports: 0,
             opened: now,
             seconds: 30,
             cut: DisconnectPolicy::Never,

@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 
-use super::prefix::{Prefix, Span};
-use super::types::{ClientId, Fingerprint, Port, ServiceName, Source};
+use super::prefix::{Prefix, Span, Spans};
+use super::types::{ClientId, Fingerprint, Port, PortRange, Proto, ServiceName, Source};
 
 /// The number of connections that a grant is for. Here and below a variant's number is its byte in
 /// the journal.
@@ -99,13 +99,92 @@ pub struct ServiceCommands {
     pub stop: Vec<String>,
 }
 
+/// The word for all ports in a list of ports.
+pub const ALL_PORTS: &str = "all";
+
+/// The ports of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServicePorts {
+    /// These, in the order of the file; none if it has commands. No two share a port.
+    Listed(Vec<PortRange>),
+    /// Every TCP and UDP port of this machine that no other service has, but for these, the knock
+    /// port and [`NEVER_GUARDED`]. The admin's exceptions; no two share a port.
+    AllBut(Vec<PortRange>),
+}
+
+/// The ports that `ports = ["all"]` leaves alone, besides the knock port: DHCP and DHCPv6 answers,
+/// without which this machine loses its address.
+pub const NEVER_GUARDED: [Port; 2] =
+    [Port { proto: Proto::Udp, number: 68 }, Port { proto: Proto::Udp, number: 546 }];
+
+impl ServicePorts {
+    /// True if the port is one of these. [`ServicePorts::AllBut`] covers what nobody lists, so ask
+    /// the services that list ports first.
+    pub fn covers(&self, port: Port) -> bool {
+        match self {
+            ServicePorts::Listed(_) => self.lists(port),
+            ServicePorts::AllBut(except) => {
+                let excepted = except.iter().any(|range| range.covers(port));
+                !excepted && !NEVER_GUARDED.contains(&port)
+            }
+        }
+    }
+
+    pub fn lists(&self, port: Port) -> bool {
+        self.ranges().iter().any(|range| range.covers(port))
+    }
+
+    /// The listed ranges; none of [`ServicePorts::AllBut`].
+    pub fn ranges(&self) -> &[PortRange] {
+        match self {
+            ServicePorts::Listed(ranges) => ranges,
+            ServicePorts::AllBut(_) => &[],
+        }
+    }
+
+    /// True for a command service.
+    pub fn is_empty(&self) -> bool {
+        *self == ServicePorts::Listed(Vec::new())
+    }
+
+    /// As in the configuration: `22/tcp`, `60000-61000/udp`, `all`, `!80/tcp`.
+    pub fn texts(&self) -> Vec<String> {
+        match self {
+            ServicePorts::Listed(ranges) => ranges.iter().map(PortRange::to_string).collect(),
+            ServicePorts::AllBut(except) => {
+                let mut texts = vec![ALL_PORTS.to_owned()];
+                texts.extend(except.iter().map(|range| format!("!{range}")));
+                texts
+            }
+        }
+    }
+
+    /// A number that tells these ports from others, in any order; 0 for none.
+    pub fn digest(&self) -> u64 {
+        let (mut digest, ranges) = match self {
+            ServicePorts::Listed(ranges) => (0, ranges),
+            ServicePorts::AllBut(except) => (u64::MAX, except),
+        };
+        for range in ranges {
+            digest = range.digest().wrapping_add(digest);
+        }
+        digest
+    }
+}
+
+impl From<&[Port]> for ServicePorts {
+    fn from(ports: &[Port]) -> ServicePorts {
+        ServicePorts::Listed(ports.iter().copied().map(PortRange::from).collect())
+    }
+}
+
 /// Opened by grants: ports behind the guard, forwarded ports, or commands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     pub name: ServiceName,
-    /// Its ports, 1 to 4; none with `commands`.
-    pub ports: Vec<Port>,
-    /// Set for a command service. Then mode, form, span, cut and forward have their defaults and mean
+    /// Its ports; none with `commands`.
+    pub ports: ServicePorts,
+    /// Set for a command service. Then mode, form, spans, cut and forward have their defaults and mean
     /// nothing.
     pub commands: Option<ServiceCommands>,
     pub mode: Mode,
@@ -114,11 +193,12 @@ pub struct Service {
     pub seconds: u32,
     /// The most seconds that a knock may ask for.
     pub max_seconds: u32,
-    /// The most live grants at once, over all clients.
+    /// The most live grants at once, over all clients. One holder gets a further one only while
+    /// more are free than it has.
     pub max_grants: u32,
     pub source: SourceRule,
-    /// The width of the grant, if the knock names no source port.
-    pub span: Span,
+    /// The width of a client's grant, if the knock names no source port.
+    pub spans: Spans,
     pub challenge: bool,
     pub cut: DisconnectPolicy,
     /// Its target; `None` = this machine.
@@ -139,4 +219,70 @@ pub struct Client {
     pub expires: Option<u64>,
     /// The longest grant for this client, whatever the service says.
     pub max_seconds: Option<u32>,
+}
+
+#[cfg(test)]
+impl Service {
+    /// A service with these ports and nothing special.
+    pub(crate) fn for_test(name: &str, ports: ServicePorts) -> Service {
+        Service {
+            name: ServiceName::new(name).unwrap(),
+            ports,
+            commands: None,
+            mode: Mode::Guard,
+            form: GrantKind::Time,
+            seconds: 30,
+            max_seconds: 300,
+            max_grants: 10,
+            source: SourceRule::Bound,
+            spans: Spans::HOSTS,
+            challenge: false,
+            cut: DisconnectPolicy::Never,
+            forward: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(texts: &[&str]) -> Vec<PortRange> {
+        texts.iter().map(|text| PortRange::read(text).unwrap()).collect()
+    }
+
+    #[test]
+    fn all_ports_leave_out_dhcp_and_the_admins_exceptions() {
+        let all = ServicePorts::AllBut(ranges(&["80/tcp", "5000-5010/udp"]));
+        let port = |text| Port::read(text).unwrap();
+        for covered in ["1/tcp", "65535/udp", "68/tcp", "80/udp", "5000/tcp"] {
+            assert!(all.covers(port(covered)) && !all.lists(port(covered)), "{covered}");
+        }
+        for left in ["68/udp", "546/udp", "80/tcp", "5005/udp"] {
+            assert!(!all.covers(port(left)), "{left}");
+        }
+        assert_eq!(all.texts(), ["all", "!80/tcp", "!5000-5010/udp"]);
+        assert!(!all.is_empty() && ServicePorts::Listed(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn a_digest_tells_ports_apart_whatever_their_order() {
+        let listed = |texts: &[&str]| ServicePorts::Listed(ranges(texts)).digest();
+        assert_eq!(listed(&["22/tcp", "80/tcp"]), listed(&["80/tcp", "22/tcp"]));
+        let all = [
+            ServicePorts::Listed(Vec::new()).digest(),
+            listed(&["22/tcp"]),
+            listed(&["22/udp"]),
+            listed(&["22/tcp", "23/tcp"]),
+            listed(&["22-23/tcp"]),
+            listed(&["22-24/tcp"]),
+            listed(&["22/tcp", "22/udp"]),
+            ServicePorts::AllBut(Vec::new()).digest(),
+            ServicePorts::AllBut(ranges(&["22/tcp"])).digest(),
+        ];
+        assert_eq!(all[0], 0, "none");
+        for (index, digest) in all.iter().enumerate() {
+            assert!(!all[..index].contains(digest), "{index}");
+        }
+    }
 }

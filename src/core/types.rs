@@ -156,8 +156,66 @@ impl fmt::Display for Port {
     }
 }
 
-/// The most ports of one service: as many as a receipt has room for.
-pub const SERVICE_PORTS: usize = 4;
+/// Ports of one protocol, the first and the last included, written `22/tcp` or `60000-61000/udp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    pub proto: Proto,
+    pub first: u16,
+    /// At least `first`.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Reads `22/tcp` or `60000-61000/udp`; a range rises.
+    pub fn read(text: &str) -> Option<PortRange> {
+        let Some((first, rest)) = text.split_once('-') else {
+            return Port::read(text).map(PortRange::from);
+        };
+        let last = Port::read(rest)?;
+        let first = Port::read(&format!("{first}/{}", last.proto.name()))?;
+        let (proto, first, last) = (last.proto, first.number, last.number);
+        if first < last { Some(PortRange { proto, first, last }) } else { None }
+    }
+
+    pub fn covers(self, port: Port) -> bool {
+        self.proto == port.proto && (self.first..=self.last).contains(&port.number)
+    }
+
+    /// Without the protocol: `22`, `60000-61000`.
+    pub fn numbers(self) -> String {
+        match self.first == self.last {
+            true => self.first.to_string(),
+            false => format!("{}-{}", self.first, self.last),
+        }
+    }
+
+    /// The FNV-1a hash of it. That is enough: ports are the admin's.
+    pub(super) fn digest(self) -> u64 {
+        let numbers = (u32::from(self.first) << 16) | u32::from(self.last);
+        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+        for byte in numbers.to_be_bytes().into_iter().chain([self.proto.number()]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        hash
+    }
+
+    /// True if the two have a port in common.
+    pub fn meets(self, other: PortRange) -> bool {
+        self.proto == other.proto && self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl From<Port> for PortRange {
+    fn from(Port { proto, number }: Port) -> PortRange {
+        PortRange { proto, first: number, last: number }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.numbers(), self.proto.name())
+    }
+}
 
 /// Declares [`Reject`] with each reason's counter name.
 macro_rules! rejects {
@@ -302,6 +360,49 @@ mod tests {
         {
             assert_eq!(Wall(to).since(Wall(from)), expected);
         }
+    }
+
+    #[test]
+    fn a_range_of_ports_is_read_as_it_is_written_and_rises() {
+        let mosh = PortRange { proto: Proto::Udp, first: 60_000, last: 61_000 };
+        assert_eq!(PortRange::read("60000-61000/udp"), Some(mosh));
+        assert_eq!(mosh.to_string(), "60000-61000/udp");
+        assert_eq!(PortRange::read("1-65535/tcp").unwrap().to_string(), "1-65535/tcp");
+        assert_eq!(PortRange::read("22/tcp").unwrap().to_string(), "22/tcp");
+        for bad in [
+            "",
+            "-",
+            "22",
+            "22-/tcp",
+            "-22/tcp",
+            "22-22/tcp",
+            "23-22/tcp",
+            "0-9/tcp",
+            "9-0/tcp",
+            "1-65536/tcp",
+            "1-2-3/tcp",
+            "1/tcp-2/tcp",
+            "1 - 2/tcp",
+            "1-+2/tcp",
+            "1-2/sctp",
+        ] {
+            assert_eq!(PortRange::read(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_covers_its_ends_and_meets_what_shares_a_port() {
+        let range = |text| PortRange::read(text).unwrap();
+        let port = |text| Port::read(text).unwrap();
+        let mosh = range("60000-61000/udp");
+        for inside in ["60000/udp", "60500/udp", "61000/udp"] {
+            assert!(mosh.covers(port(inside)) && mosh.meets(range(inside)), "{inside}");
+        }
+        for outside in ["59999/udp", "61001/udp", "60500/tcp"] {
+            assert!(!mosh.covers(port(outside)) && !mosh.meets(range(outside)), "{outside}");
+        }
+        assert!(mosh.meets(range("1-65535/udp")) && range("1-60000/udp").meets(mosh));
+        assert!(!mosh.meets(range("61001-62000/udp")) && !range("1-59999/udp").meets(mosh));
     }
 
     #[test]

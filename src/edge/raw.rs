@@ -2,14 +2,18 @@
 //!
 //! The kernel makes the IP header and accepts only an address of this machine as source. So a
 //! taken-over listener cannot forge addresses. Nothing is ever received: a locked filter drops all.
+//! The sockets belong to a group of their own, by which the guard knows what they send
+//! (`RECEIPT_GROUP`): who holds one cannot change it.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, sendmsg};
+use nix::unistd::{Gid, setfsgid};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
+use super::firewall::RECEIPT_GROUP;
 use super::sys;
 use crate::core::bytes::Writer;
 use crate::core::packet::udp_checksum;
@@ -33,8 +37,13 @@ pub fn open_v6() -> Result<Option<OwnedFd>, Fault> {
 }
 
 fn open(domain: Domain) -> io::Result<OwnedFd> {
+    // A socket belongs to the file system group of its opener. Where a user namespace does not know
+    // that group, nothing changes, and the guard does not see these packets.
+    let before = setfsgid(Gid::from_raw(RECEIPT_GROUP));
     // Protocol UDP and not RAW: with RAW the sender would make the IP header.
-    let socket = Socket::new(domain, Type::RAW, Some(Protocol::UDP))?;
+    let opened = Socket::new(domain, Type::RAW, Some(Protocol::UDP));
+    setfsgid(before);
+    let socket = opened?;
     const RETURN_NOTHING: SockFilter = SockFilter::new(0x06, 0, 0, 0);
     socket.attach_filter(&[RETURN_NOTHING])?;
     sys::lock_filter(socket.as_fd())?;

@@ -75,7 +75,7 @@ fn a_revocation_cuts_the_clients_connections_long_after_their_grants_and_no_othe
     gate.revoke("anna");
     assert_eq!(alive(&mut cut, SHORT), 0, "alive after the command");
     assert_eq!(alive(&mut kept, LONG), 4);
-    gate.daemon().wait_for("connections of 10.90.0.2 to 22/tcp were cut");
+    gate.daemon().wait_for("connections of 10.90.0.2 to ssh were cut");
     let tracked =
         gate.net.gateway.inside(|| fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack"));
     assert!(tracked.is_ok(), "connection tracking is not in use");

@@ -19,6 +19,7 @@ use toctoc::core::authentic::{self, Authentic, Claim};
 use toctoc::core::door::{Step, TcpFlags};
 use toctoc::core::keyring::{ClientKeys, Day, Secret};
 use toctoc::core::knock::{HandedKnock, Receipt, Status};
+use toctoc::core::prefix::Span;
 use toctoc::core::sequence::{DoorSpec, Target};
 use toctoc::core::test_vectors;
 use toctoc::core::types::{Fingerprint, Reject, Source};
@@ -162,6 +163,7 @@ fn receipt(observed: Source) -> Receipt {
         delay: 1,
         observed,
         granted: None,
+        span: Span::HOST,
         ports: [None; 4],
         challenge: None,
         next_key: None,

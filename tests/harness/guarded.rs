@@ -1,15 +1,15 @@
 //! A gateway with the real guard, one TCP and one UDP service, and no daemon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
 use toctoc::config::{FirewallSettings, KnockSettings, defaults};
-use toctoc::core::grants::{Change, Element, Flow};
+use toctoc::core::grants::{Change, Element};
 use toctoc::core::service::{GrantKind, Service};
 use toctoc::core::types::{Fault, Port, Proto, ServiceName, Source};
 use toctoc::edge::firewall::{
-    self, Firewall, GuardReport, GuardRules, GuardState, GuardTask, Started, TableChange,
+    self, Firewall, GuardReport, GuardRules, GuardState, GuardTask, Heard, Started, TableChange,
 };
 
 use super::{Echo, Net, SHORT, Space, echoes, until};
@@ -102,8 +102,7 @@ impl Guarded {
 
     /// Puts one grant into the kernel.
     pub fn grant(&mut self, source: IpAddr, port: Port, form: GrantKind, millis: u64) -> Element {
-        let element = Element::plain(Source::new(source), port, form);
-        self.put(element, millis)
+        self.put(element(source, port, form), millis)
     }
 
     /// Puts any element into the kernel.
@@ -171,13 +170,21 @@ impl KeptGuard {
     ) -> Result<(), Fault> {
         let rules = rules(settings, services);
         self.run(GuardTask::Load(rules.clone()))?;
-        self.link.use_settings(settings);
+        self.link.use_rules(&rules);
         self.rules = rules;
         Ok(())
     }
 
+    /// The changes by other programs; fails if announcements were lost.
     pub fn take_changes(&mut self) -> Vec<TableChange> {
-        self.watch.foreign_changes()
+        let Heard { changes, lost } = self.watch.foreign_changes();
+        assert!(!lost, "announcements were lost");
+        changes
+    }
+
+    /// True if announcements were lost since the last call.
+    pub fn lost_changes(&mut self) -> bool {
+        self.watch.foreign_changes().lost
     }
 
     /// Applies the changes of elements, then the cuts.
@@ -211,15 +218,20 @@ impl KeptGuard {
         Ok(elements)
     }
 
-    pub fn flows(&self) -> Result<Vec<Flow>, Fault> {
-        match self.run(GuardTask::Flows)? {
-            GuardReport::Flows(flows) => Ok(flows),
+    /// True if a connection stands that this element let in.
+    pub fn stands(&self, element: &Element) -> bool {
+        let asked = BTreeSet::from([*element]);
+        match self.run(GuardTask::Standing(asked.clone())) {
+            Ok(GuardReport::Standing(standing)) => standing == asked,
             other => panic!("{other:?}"),
         }
     }
 
     pub fn guard_is_up(&mut self) -> Result<bool, Fault> {
-        Ok(self.run(GuardTask::Check)? == GuardReport::Checked { sound: true })
+        match self.run(GuardTask::Check)? {
+            GuardReport::Checked { sound, .. } => Ok(sound),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Repairs the guard and gives it the elements of `expected` and no others.
@@ -263,8 +275,29 @@ pub fn settings() -> FirewallSettings {
     defaults::firewall()
 }
 
+/// A service for each port, and for a TCP port a second one for a single connection.
 pub fn services(ports: &[Port]) -> Vec<Service> {
-    vec![defaults::service(ServiceName::new("all").expect("a name"), ports.to_vec())]
+    let mut services = Vec::new();
+    for port in ports {
+        let service = defaults::service(name(*port, GrantKind::Time), (&[*port][..]).into());
+        services.push(service.clone());
+        if port.proto == Proto::Tcp {
+            let name = name(*port, GrantKind::Once);
+            services.push(Service { name, form: GrantKind::Once, ..service });
+        }
+    }
+    services
+}
+
+fn name(port: Port, form: GrantKind) -> ServiceName {
+    let Port { proto, number } = port;
+    let once = if form == GrantKind::Once { ".once" } else { "" };
+    ServiceName::new(&format!("{}-{number}{once}", proto.name())).expect("a name")
+}
+
+/// The element for the service of this port and form.
+pub fn element(source: IpAddr, port: Port, form: GrantKind) -> Element {
+    Element::plain(name(port, form), Source::new(source), form)
 }
 
 pub fn knock() -> KnockSettings {

@@ -6,7 +6,8 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::libc;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::Space;
 
@@ -127,6 +128,71 @@ impl Forger {
         let packet = [&fixed, &from.ip().octets()[..], &to.ip().octets(), segment].concat();
         let _ = self.socket.send_to(&packet, &SocketAddr::from(to).into());
     }
+}
+
+/// Puts packets onto `lo` as a program does that holds a packet socket: past the output hooks, and
+/// with any source.
+#[allow(dead_code)] // the benchmark does not use it
+pub struct OnLo(Socket);
+
+#[allow(dead_code)]
+impl OnLo {
+    pub fn new(space: &Space) -> OnLo {
+        OnLo(raw_socket(space, Domain::PACKET, Protocol::from(0)))
+    }
+
+    /// Puts a SYN there.
+    pub fn syn(&mut self, from: SocketAddr, to: SocketAddr) {
+        let mut segment = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+        segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, SYN, 0xff, 0xff, 0, 0, 0, 0]);
+        self.put(from.ip(), to.ip(), 6, segment, 16);
+    }
+
+    /// Puts a datagram there.
+    pub fn datagram(&mut self, from: SocketAddr, to: SocketAddr, payload: &[u8]) {
+        let length = u16::try_from(payload.len() + 8).expect("a short payload");
+        let mut segment = [from.port(), to.port(), length, 0].map(u16::to_be_bytes).concat();
+        segment.extend(payload);
+        self.put(from.ip(), to.ip(), 17, segment, 6);
+    }
+
+    fn put(&mut self, from: IpAddr, to: IpAddr, protocol: u8, mut segment: Vec<u8>, sum_at: usize) {
+        let sum = checksum(&pseudo_header(from, to, protocol, segment.len()), &segment);
+        segment[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
+        let mut frame = vec![0; 12];
+        let length = u16::try_from(segment.len()).expect("a short segment");
+        if from.is_ipv4() {
+            let [high, low] = (length + 20).to_be_bytes();
+            let mut header = vec![0x45, 0, high, low, 0, 1, 0x40, 0, 64, protocol, 0, 0];
+            header.extend([octets(from), octets(to)].concat());
+            let sum = checksum(&[], &header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            frame.extend([8, 0]);
+            frame.extend(header);
+        } else {
+            let [high, low] = length.to_be_bytes();
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, high, low, protocol, 64]);
+            frame.extend([octets(from), octets(to)].concat());
+        }
+        frame.extend(segment);
+        self.0.send_to(&frame, &lo()).expect("it is sent");
+    }
+}
+
+/// The address of `lo` for a packet socket: it is interface 1 in every namespace.
+#[allow(dead_code, unsafe_code)]
+fn lo() -> SockAddr {
+    // SAFETY: the storage is zeroed and larger than this structure, whose length is given.
+    let built = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let link = storage.cast::<libc::sockaddr_ll>();
+            (*link).sll_family = 17;
+            (*link).sll_ifindex = 1;
+            *length = 20;
+            Ok(())
+        })
+    };
+    built.expect("nothing fails").1
 }
 
 /// Source number `n` of a flood: an address that no host of a test has.

@@ -9,9 +9,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use toctoc::core::keyring::{Master, Realm, Secret, TagTable};
-use toctoc::core::knock::{KnockKind, Receipt, Status};
+use toctoc::core::knock::{KnockKind, PortEntry, Receipt, Status};
 use toctoc::core::noise::KeyPair;
-use toctoc::core::types::{ClientId, GatewayId, Port, Proto, RealmId, ServiceName, Source, Wall};
+use toctoc::core::prefix::Span;
+use toctoc::core::types::{ClientId, GatewayId, PortRange, RealmId, ServiceName, Source, Wall};
 use toctoc::core::wire::{ClientSide, GatewayKeys, identify};
 use toctoc::edge::clock;
 use toctoc::keys::identity::Identity;
@@ -195,7 +196,7 @@ fn answer(socket: &UdpSocket, status: Status) {
     let mut ports = [None; 4];
     let granted = status == Status::Granted;
     if granted {
-        ports[0] = Some(Port { proto: Proto::Tcp, number: 22 });
+        ports[0] = PortRange::read("22/tcp").map(PortEntry::Range);
     }
     let other = Source::new("203.0.113.66".parse().unwrap());
     let receipt = Receipt {
@@ -206,6 +207,7 @@ fn answer(socket: &UdpSocket, status: Status) {
         delay: 0,
         observed: if status == Status::Address { other } else { Source::new(from.ip()) },
         granted: granted.then_some(request.address).flatten(),
+        span: Span::HOST,
         ports,
         challenge: None,
         next_key: None,

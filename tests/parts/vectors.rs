@@ -13,12 +13,13 @@ use sha2::{Digest, Sha512};
 use toctoc::core::authentic::{self, Authentic, Message};
 use toctoc::core::keyring::{ClientKeys, Day, Realm, Secret, TEST_GATEWAY_ID};
 use toctoc::core::knock::{
-    BODY, KnockKind, Receipt, Request, SIGNED, Signature, Status, encode_body,
+    BODY, KnockKind, PortEntry, Receipt, Request, SIGNED, Signature, Status, encode_body,
 };
 use toctoc::core::noise::KeyPair;
+use toctoc::core::prefix::Span;
 use toctoc::core::test_vectors::{self, CLIENT, NOON};
 use toctoc::core::types::{
-    ClientId, Fingerprint, GatewayId, Port, Proto, RealmId, Reject, ServiceName, Wall,
+    ClientId, Fingerprint, GatewayId, PortRange, RealmId, Reject, ServiceName, Wall,
 };
 use toctoc::core::wire::{ClientSide, DATAGRAM, RECEIPT, seal, seal_unsigned};
 
@@ -94,10 +95,11 @@ fn receipt() -> Receipt {
         delay: 0x0087_6544,
         observed: test_vectors::address(),
         granted: Some(test_vectors::address()),
+        span: Span::of_prefix(24, false).unwrap(),
         ports: [
-            Some(Port { proto: Proto::Tcp, number: 22 }),
-            Some(Port { proto: Proto::Udp, number: 60_001 }),
-            None,
+            Some(PortEntry::Range(PortRange::read("22/tcp").unwrap())),
+            Some(PortEntry::Range(PortRange::read("60000-61000/udp").unwrap())),
+            Some(PortEntry::More),
             None,
         ],
         challenge: Some(*b"another, for now"),

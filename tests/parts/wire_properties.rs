@@ -10,10 +10,12 @@ use proptest::prelude::*;
 use toctoc::core::authentic::Authentic;
 use toctoc::core::keyring::Secret;
 use toctoc::core::knock::{
-    self, BODY, KnockKind, RECEIPT_BODY, Receipt, Request, SIGNED, Signature, Status,
+    self, BODY, KnockKind, PortEntry, RECEIPT_BODY, Receipt, Request, SIGNED, Signature, Status,
 };
+use toctoc::core::prefix::Span;
+use toctoc::core::service::ServicePorts;
 use toctoc::core::test_vectors::{self, NOON};
-use toctoc::core::types::{Fingerprint, Port, Proto, Reject, ServiceName, Source, Wall};
+use toctoc::core::types::{Fingerprint, PortRange, Proto, Reject, ServiceName, Source, Wall};
 use toctoc::core::wire::{DATAGRAM, RECEIPT};
 
 use crate::client_mac::set_client_mac;
@@ -38,7 +40,8 @@ fn receipt() -> Receipt {
         delay: -5,
         observed: test_vectors::address(),
         granted: Some(test_vectors::address()),
-        ports: [Some(Port { proto: Proto::Tcp, number: 22 }), None, None, None],
+        span: Span::HOST,
+        ports: [PortRange::read("22/tcp").map(PortEntry::Range), None, None, None],
         challenge: Some([1; 16]),
         next_key: None,
     }
@@ -193,6 +196,18 @@ prop_compose! {
     }
 }
 
+fn ports() -> impl Strategy<Value = ServicePorts> {
+    let range = (any::<bool>(), 1_u16.., 0..3_u16).prop_map(|(tcp, first, more)| PortRange {
+        proto: if tcp { Proto::Tcp } else { Proto::Udp },
+        first,
+        last: first.saturating_add(more),
+    });
+    prop_oneof![
+        9 => proptest::collection::vec(range, 0..=6).prop_map(ServicePorts::Listed),
+        1 => Just(ServicePorts::AllBut(Vec::new())),
+    ]
+}
+
 prop_compose! {
     fn any_receipt()(
         status in 1_u8..=9,
@@ -202,14 +217,11 @@ prop_compose! {
         delay: i64,
         observed in source(),
         granted in proptest::option::of(source()),
-        ports in proptest::collection::vec((any::<bool>(), 1_u16..), 0..=4),
+        ignored in 0..=16_u8,
+        ports in ports(),
         challenge in challenge(),
         next_key in any::<Option<[u8; 32]>>(),
     ) -> Receipt {
-        let mut ports = ports.into_iter().map(|(tcp, number)| {
-            let proto = if tcp { Proto::Tcp } else { Proto::Udp };
-            Port { proto, number }
-        });
         Receipt {
             status: Status::from_byte(status).unwrap(),
             once,
@@ -218,7 +230,8 @@ prop_compose! {
             delay,
             observed,
             granted,
-            ports: std::array::from_fn(|_| ports.next()),
+            span: granted.and_then(|granted| Span::from_byte(ignored, granted)).unwrap_or_default(),
+            ports: knock::port_entries(&ports),
             challenge,
             next_key: next_key.filter(|key| *key != [0; 32]),
         }

@@ -11,7 +11,8 @@ use super::ask::{
 use super::{DONE, NO_ANSWER, PARTLY, REFUSED, UNREACHABLE};
 use crate::app::output::{CommandOutput, count};
 use crate::core::address::{AddressScope, reach};
-use crate::core::knock::{KnockKind, Receipt, Status};
+use crate::core::knock::{KnockKind, PortEntry, Receipt, Status};
+use crate::core::prefix::Span;
 use crate::core::types::{SECOND, Source, Wall};
 use crate::keys::profile::Profile;
 use crate::keys::public::show_fingerprint;
@@ -157,10 +158,14 @@ impl ExchangeReport<'_> {
     fn granted_text(&self, result: &GatewayResult, received: &ReceivedReceipt) -> String {
         let receipt = &received.receipt;
         let who = receipt.granted.unwrap_or(receipt.observed);
+        let granted = match net(receipt) {
+            Some(net) => format!("{who} and all of {net}"),
+            None => who.to_string(),
+        };
         let ports = ports(receipt).join(", ");
         // A service of commands has no ports.
         let what = if ports.is_empty() { self.request.service.to_string() } else { ports };
-        let mut text = format!("granted: {who} may reach {what} at {}", result.gateway.ip());
+        let mut text = format!("granted: {granted} may reach {what} at {}", result.gateway.ip());
         if self.request.source_port != 0 {
             text += &format!(" from port {}", self.request.source_port);
         }
@@ -292,8 +297,20 @@ fn clock_text(received: &ReceivedReceipt) -> String {
     format!("note: this machine's clock is {difference} {side} the gateway's\n")
 }
 
+/// The granted net, if it is wider than one address.
+fn net(receipt: &Receipt) -> Option<String> {
+    let granted = receipt.granted.filter(|_| receipt.span != Span::HOST)?;
+    Some(format!("{}/{}", receipt.span.of(granted), receipt.span.prefix_length(granted)))
+}
+
+/// As in the configuration, but for what a receipt has no room to name.
 fn ports(receipt: &Receipt) -> Vec<String> {
-    receipt.ports.iter().flatten().map(ToString::to_string).collect()
+    let text = |entry: &PortEntry| match entry {
+        PortEntry::Range(range) => range.to_string(),
+        PortEntry::All => "all ports".to_owned(),
+        PortEntry::More => "more ports".to_owned(),
+    };
+    receipt.ports.iter().flatten().map(text).collect()
 }
 
 /// The end of a grant by the clock of this machine, even if that is wrong: the receipt's arrival

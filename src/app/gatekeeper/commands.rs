@@ -63,17 +63,10 @@ impl Commands {
         replies.chain(self.openings.deadline()).min()
     }
 
-    /// The grants to end because their start command failed or took too long. Their clients are
-    /// told that nothing was granted, so the grants must not stay.
-    fn failed(
-        &self, now: Now, grants: impl Iterator<Item = (GrantKey, ServiceAddress)>,
-    ) -> BTreeSet<GrantKey> {
+    /// The grants whose start command takes too long. Their clients are told that nothing was
+    /// granted, so the grants must not stay.
+    fn too_slow(&self, now: Now) -> BTreeSet<GrantKey> {
         let mut keys = BTreeSet::new();
-        for (key, place) in grants {
-            if self.openings.state_of(&place) == OpeningState::Gone {
-                keys.insert(key);
-            }
-        }
         for one in self.waiting.iter().filter(|one| one.until <= now.boot) {
             if self.openings.state_of(&one.place) == OpeningState::Starting {
                 keys.insert(one.key);
@@ -171,7 +164,7 @@ impl Gatekeeper {
     pub(super) fn stop_all_commands(&mut self, now: Now) {
         self.commands.waiting.clear();
         let mut actions = Vec::new();
-        self.commands.openings.release(now, |_| false, &mut actions);
+        self.commands.openings.release_all(now, &mut actions);
         self.commands.openings.all_due(now, &mut actions);
         self.execute(actions);
     }
@@ -194,32 +187,37 @@ impl Gatekeeper {
     }
 
     /// Reconciles grants, openings and replies: sends the replies that are ready, ends the grants
-    /// whose start command failed, and closes the openings that no grant needs.
+    /// whose start command failed, and closes the openings that no grant needs. Looks only at the
+    /// service addresses where something has changed.
     pub(super) fn settle_commands(&mut self, now: Now) {
-        let none = !self.grants.list().any(|grant| grant.place().is_some());
-        if none && self.commands.waiting.is_empty() && !self.commands.openings.holds_any() {
-            return;
+        for key in self.commands.too_slow(now) {
+            self.end_unopened(now, key);
         }
-        self.end_what_did_not_open(now);
-        let held = self.grants.places();
+        let mut changed = self.grants.take_touched();
+        changed.extend(self.commands.openings.take_failed());
         let mut actions = Vec::new();
-        self.commands.openings.release(now, |place| held.contains(place), &mut actions);
+        for place in changed {
+            if self.commands.openings.state_of(&place) == OpeningState::Gone {
+                for key in self.grants.at(&place) {
+                    self.end_unopened(now, key);
+                }
+            } else if !self.grants.is_held(&place) {
+                self.commands.openings.release(now, &place, &mut actions);
+            }
+        }
         self.execute(actions);
         for one in self.commands.ready(now) {
             self.reply_now(now, one);
         }
     }
 
-    fn end_what_did_not_open(&mut self, now: Now) {
-        let grants = self.grants.list().filter_map(|grant| Some((grant.key, grant.place()?)));
-        for key in self.commands.failed(now, grants) {
-            // The journal holds only the opening, and the kernel holds nothing of this grant.
-            self.grants.end(now, &[key], GrantEnd::Revoked);
-            let (holder, service, who) = (self.in_force.holder(key.holder), key.service, key.who());
-            self.out.log(format!(
-                "{holder}: {service} of {who} ended: its start command failed, or took longer than {START} s"
-            ));
-        }
+    fn end_unopened(&mut self, now: Now, key: GrantKey) {
+        // The journal holds only the opening, and the kernel holds nothing of this grant.
+        self.grants.end(now, &[key], GrantEnd::Revoked);
+        let (holder, service, who) = (self.in_force.holder(key.holder), key.service, key.who());
+        self.out.log(format!(
+            "{holder}: {service} of {who} ended: its start command failed, or took longer than {START} s"
+        ));
     }
 
     fn reply_now(&mut self, now: Now, one: WaitingReply) {

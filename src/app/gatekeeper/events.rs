@@ -40,6 +40,8 @@ pub(super) enum Event {
     ListenerLost { id: ListenerId, why: ListenerLoss },
     /// Another program changed our firewall table. `who` names it in text for people.
     FirewallChanged { who: String },
+    /// Announcements of firewall changes were lost.
+    FirewallUnsure,
     /// The current addresses, routes and interfaces, or a fault if the kernel does not report them.
     Network(Result<Network, Fault>),
     /// An admin's request.

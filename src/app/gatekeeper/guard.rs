@@ -2,23 +2,25 @@
 //! outside the loop. See `edge::firewall` for the kernel side and `app::guard` for the admin's
 //! command.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Gatekeeper;
 use super::events::{Lane, Task};
 use super::in_force::guard_rules;
 use crate::app::prepare::Prepared;
-use crate::config::FirewallSettings;
 use crate::core::grants::{ActiveGrant, Change, Element};
 use crate::core::types::{Boot, Fault, Now};
 use crate::edge::control::SessionId;
-use crate::edge::firewall::{Firewall, GuardReport, GuardTask, reconcile};
+use crate::edge::firewall::{Firewall, GuardReport, GuardRules, GuardTask, reconcile};
 
 /// Seconds between two comparisons of every rule. Each one runs a process.
 const FULL_CHECK: u32 = 600;
-/// Seconds between two attempts to repair the guard.
+/// Seconds between two attempts to repair the guard, and between two looks at all of its elements
+/// that nobody's change has caused.
 const RETRY: u32 = 1;
+/// The most one-connection elements that the periodic check asks the kernel for.
+const ONCE: usize = 64;
 
 pub(super) struct Guard {
     firewall: Box<dyn Firewall>,
@@ -26,6 +28,10 @@ pub(super) struct Guard {
     off: bool,
     /// The earliest time of the next repair; `None` if none is needed.
     repair_at: Option<Boot>,
+    /// The earliest time of a repair on mere suspicion.
+    next_doubt: Boot,
+    /// Tables with a guard that no gateway keeps.
+    others: Vec<String>,
     next_full_check: Boot,
     /// Connections to cut again after a repair: an element that was still there may have let a
     /// connection continue.
@@ -40,9 +46,8 @@ pub(super) enum GuardWork {
     Repair,
     /// Check that every rule is as we loaded it.
     Check,
-    /// Forget ended grants without connections. Only those in this list, which had ended when the
-    /// task began.
-    Flows(Vec<ActiveGrant>),
+    /// Forget those of these ended grants that have no connections.
+    Standing(Vec<ActiveGrant>),
     /// Load the rules of a new configuration.
     Reload(Arc<Prepared>),
     /// Load the rules in force again: other rules may have been loaded.
@@ -59,6 +64,8 @@ impl Guard {
             firewall,
             off: false,
             repair_at: None,
+            next_doubt: now.boot,
+            others: Vec::new(),
             next_full_check: now.boot.plus(FULL_CHECK),
             uncut: Vec::new(),
             wanted: VecDeque::new(),
@@ -84,20 +91,21 @@ impl Guard {
         let outcome = applied.and(cut);
         if outcome.is_err() && !self.off {
             self.uncut.extend(cuts);
-            self.repair_at = Some(now.boot);
+            self.doubt(now);
         }
         outcome
     }
 
-    /// True if `elements` is not empty and the kernel holds all of them.
-    pub(super) fn holds(&mut self, elements: &[Element]) -> bool {
-        let live = |element: &Element| matches!(self.firewall.remaining(element), Ok(Some(_)));
-        !elements.is_empty() && elements.iter().all(live)
+    /// True if the kernel holds `element`.
+    pub(super) fn holds(&mut self, element: &Element) -> bool {
+        matches!(self.firewall.remaining(element), Ok(Some(_)))
     }
 
-    /// Schedules a repair: the guard may be damaged.
+    /// Schedules a repair: the guard may be damaged. Not more often than every [`RETRY`] seconds:
+    /// a repair lists all elements.
     pub(super) fn doubt(&mut self, now: Now) {
-        self.repair_at.get_or_insert(now.boot);
+        let at = self.next_doubt.max(now.boot);
+        self.repair_at.get_or_insert(at);
     }
 
     pub(super) fn want(&mut self, work: GuardWork) {
@@ -115,8 +123,18 @@ impl Guard {
         self.wanted.retain(|work| !matches!(work, GuardWork::Reload(_)));
     }
 
-    pub(super) fn use_settings(&mut self, settings: &FirewallSettings) {
-        self.firewall.use_settings(settings);
+    pub(super) fn use_rules(&mut self, rules: &GuardRules) {
+        self.firewall.use_rules(rules);
+    }
+
+    /// What the admin should know about other tables.
+    pub(super) fn limitations(&self) -> impl Iterator<Item = String> {
+        self.others.iter().map(|table| {
+            format!(
+                "the table inet {table} is a guard of toctoc that no gateway keeps, and drops \
+                 packets too; `nft delete table inet {table}` removes it"
+            )
+        })
     }
 
     /// True if queued or running work will report whether the guard is in place.
@@ -153,6 +171,7 @@ impl Guard {
         }
         // Clear it now: changes made while the repair runs need another repair.
         self.repair_at = None;
+        self.next_doubt = now.boot.plus(RETRY);
         Some(GuardWork::Repair)
     }
 
@@ -204,9 +223,21 @@ impl Gatekeeper {
             self.guard.next_full_check = now.boot.plus(FULL_CHECK);
             self.guard.want_check();
         }
-        if self.grants.past().next().is_some() {
-            let over = self.grants.past().copied().collect();
-            self.guard.want(GuardWork::Flows(over));
+        let over: Vec<ActiveGrant> = self.grants.past().copied().collect();
+        if !over.is_empty() {
+            self.guard.want(GuardWork::Standing(over));
+        }
+        self.end_spent_grants(now);
+    }
+
+    /// Ends grants of one connection that the kernel does not hold any more.
+    fn end_spent_grants(&mut self, now: Now) {
+        for element in self.grants.once_to_check(ONCE) {
+            if matches!(self.guard.firewall.remaining(&element), Ok(None)) {
+                let (changes, records) = self.grants.spent(now, &element);
+                self.change_firewall(now, &changes);
+                self.journal.defer(&records);
+            }
         }
     }
 
@@ -226,7 +257,9 @@ impl Gatekeeper {
         let task = match &work {
             GuardWork::Repair => GuardTask::Repair,
             GuardWork::Check => GuardTask::Check,
-            GuardWork::Flows(_) => GuardTask::Flows,
+            GuardWork::Standing(over) => {
+                GuardTask::Standing(over.iter().filter_map(ActiveGrant::element).collect())
+            }
             // While the guard is off nothing is loaded, but new rules must still be valid.
             GuardWork::Reload(new) if self.guard.off => {
                 GuardTask::Verify(guard_rules(&new.config.settings))
@@ -253,7 +286,7 @@ impl Gatekeeper {
         match work {
             GuardWork::Repair | GuardWork::Restore => self.repaired(now, result),
             GuardWork::Check => self.checked(now, result),
-            GuardWork::Flows(over) => self.flows_listed(over, result),
+            GuardWork::Standing(over) => self.connections_listed(&over, result),
             GuardWork::Reload(new) => self.rules_loaded(now, &new, result),
             GuardWork::TurnOn(session) => self.turned_on(now, session, result),
             GuardWork::TurnOff(session) => self.turned_off(session, result),
@@ -283,12 +316,16 @@ impl Gatekeeper {
         };
         let changes = reconcile(&elements, &self.grants.expected_elements(now));
         self.guard.settle(&changes)?;
-        let found = |element: &Element| elements.iter().any(|(other, _)| other == element);
-        let is_new =
-            |change: &&Change| matches!(change, Change::Set { element, .. } if !found(element));
-        let put_back = changes.iter().filter(is_new).count();
-        let removed =
-            changes.iter().filter(|change| matches!(change, Change::Remove { .. })).count();
+        let found: HashSet<&Element> = elements.iter().map(|(element, _)| element).collect();
+        let mut put_back = 0;
+        let mut removed = 0;
+        for change in &changes {
+            match change {
+                Change::Set { element, .. } if !found.contains(element) => put_back += 1,
+                Change::Remove { .. } => removed += 1,
+                _ => {}
+            }
+        }
         if put_back + removed > 0 {
             self.out
                 .log(format!("{put_back} grants put back, {removed} orphaned elements removed"));
@@ -297,21 +334,32 @@ impl Gatekeeper {
     }
 
     fn checked(&mut self, now: Now, result: Result<GuardReport, Fault>) {
-        let sound = matches!(result, Ok(GuardReport::Checked { sound: true }));
+        let sound = matches!(result, Ok(GuardReport::Checked { sound: true, .. }));
         if !sound {
-            self.guard.doubt(now);
+            self.guard.repair_at = Some(now.boot);
+        }
+        if let Ok(GuardReport::Checked { others, .. }) = result {
+            self.other_guards_found(others);
         }
         self.answer_status(now, sound);
     }
 
-    /// Forgets ended grants without connections. If a grant ended while the connections were
-    /// listed, all of them wait for the next time.
-    fn flows_listed(&mut self, over: Vec<ActiveGrant>, result: Result<GuardReport, Fault>) {
+    /// Takes note of other guards, and logs what is new about them.
+    pub(super) fn other_guards_found(&mut self, others: Vec<String>) {
+        if self.guard.others != others {
+            self.guard.others = others;
+            for limitation in self.guard.limitations() {
+                self.out.log(format!("degraded: {limitation}"));
+            }
+        }
+    }
+
+    /// Forgets ended grants without connections.
+    fn connections_listed(&mut self, over: &[ActiveGrant], result: Result<GuardReport, Fault>) {
         match result {
-            Ok(GuardReport::Flows(flows))
-                if self.grants.past().all(|grant| over.contains(grant)) =>
-            {
-                let records = self.grants.forget_past(&flows);
+            Ok(GuardReport::Standing(standing)) => {
+                let mut records = self.grants.forget_past(over, &standing);
+                records.extend(self.grants.trim_past());
                 self.journal.defer(&records);
             }
             Ok(_) => {}
@@ -357,6 +405,15 @@ impl Gatekeeper {
             self.guard.want(GuardWork::TurnOn(None));
         } else {
             self.guard.repair_at = Some(now.boot);
+        }
+    }
+
+    /// Handles the loss of announcements: nobody knows whether our table was changed. The rules are
+    /// compared at once, and the elements as soon as it is their turn.
+    pub(super) fn guard_is_unsure(&mut self, now: Now) {
+        if !self.guard.off {
+            self.guard.want_check();
+            self.guard.doubt(now);
         }
     }
 }

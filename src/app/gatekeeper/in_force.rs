@@ -13,7 +13,7 @@ use crate::core::door::Door;
 use crate::core::grants::Holder;
 use crate::core::policy::Policy;
 use crate::core::replay::Window;
-use crate::core::types::{ClientId, Fault, GatewayId, Now, Source};
+use crate::core::types::{ClientId, Fault, GatewayId, Now, ServiceName, Source};
 use crate::edge::firewall::GuardRules;
 
 /// The configuration in force, and facts about the process and the machine's network.
@@ -116,6 +116,12 @@ impl InForce {
     pub(super) fn client_name(&self, id: ClientId) -> String {
         let known = self.config().clients.iter().find(|client| client.id == id);
         known.map_or_else(|| id.to_string(), |client| client.name.clone())
+    }
+
+    /// The ports of a service, as in the configuration; none of a command service.
+    pub(super) fn ports_of(&self, name: ServiceName) -> Vec<String> {
+        let service = self.settings().services.iter().find(|service| service.name == name);
+        service.map(|service| service.ports.texts()).unwrap_or_default()
     }
 
     /// The display name of a grant's holder.

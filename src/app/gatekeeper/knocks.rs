@@ -4,7 +4,7 @@
 use super::Gatekeeper;
 use super::events::ListenerId;
 use crate::core::authentic::{Authentic, Claim};
-use crate::core::grants::{Change, Element, GrantEnd, GrantKey, Grants};
+use crate::core::grants::{ActiveGrant, Change, Element, GrantEnd, GrantKey, Grants};
 use crate::core::knock::{HandedKnock, Status};
 use crate::core::openings::JournalledOpening;
 use crate::core::policy::{Committed, Decision, commit_with};
@@ -28,11 +28,11 @@ struct Decided {
     decision: Decision,
 }
 
-/// A reply that is ready, and the kernel grant that it depends on, if any.
+/// A reply that is ready, and the element that it depends on, if any.
 struct PendingVerdict {
     ticket: u64,
     reply: Reply,
-    grant: Option<GrantKey>,
+    element: Option<Element>,
 }
 
 impl Gatekeeper {
@@ -119,7 +119,7 @@ impl Gatekeeper {
         }
         self.log_cuts(&changes);
         for one in pending {
-            self.conclude(now, listener, one, applied.is_ok(), &changes);
+            self.conclude(now, listener, one, applied.is_ok());
         }
         self.begin(now, openings);
     }
@@ -131,29 +131,26 @@ impl Gatekeeper {
             Committed::Open(grant) => {
                 let (mine, reply) = self.grants.open(now, grant);
                 changes.extend(mine);
-                let in_kernel = reply.granted.filter(|grant| grant.place().is_none());
-                PendingVerdict { ticket, reply, grant: in_kernel.map(|grant| grant.key) }
+                let element = reply.granted.as_ref().and_then(ActiveGrant::element);
+                PendingVerdict { ticket, reply, element }
             }
             Committed::Close(keys, how, reply) => {
                 changes.extend(self.grants.end(now, &keys, how));
-                PendingVerdict { ticket, reply, grant: None }
+                PendingVerdict { ticket, reply, element: None }
             }
-            Committed::Tell(reply) => PendingVerdict { ticket, reply, grant: None },
+            Committed::Tell(reply) => PendingVerdict { ticket, reply, element: None },
         }
     }
 
-    fn conclude(
-        &mut self, now: Now, listener: ListenerId, pending: PendingVerdict, applied: bool,
-        changes: &[Change],
-    ) {
-        let PendingVerdict { ticket, mut reply, grant } = pending;
-        if reply.granted.is_some() && grant.is_none() {
+    fn conclude(&mut self, now: Now, listener: ListenerId, pending: PendingVerdict, applied: bool) {
+        let PendingVerdict { ticket, mut reply, element } = pending;
+        if reply.granted.is_some() && element.is_none() {
             return self.reply_later(now, listener, ticket, reply);
         }
-        if let Some(key) = grant {
+        if let Some(element) = element {
             // A receipt reports what the kernel holds, not what we asked for.
             let over = reply.granted.is_some_and(|grant| grant.seconds_left(now) == 0);
-            if over || !applied || !self.guard.holds(&elements_of(&key, changes)) {
+            if over || !applied || !self.guard.holds(&element) {
                 self.counters.count(Reject::Firewall);
                 reply = reply.trouble();
             }
@@ -164,7 +161,10 @@ impl Gatekeeper {
     /// Ends grants that the firewall refused. The disk comes first, so that a crash in between does
     /// not bring them back.
     fn take_back(&mut self, now: Now, pending: &[PendingVerdict]) {
-        let keys: Vec<GrantKey> = pending.iter().filter_map(|one| one.grant).collect();
+        let mut keys: Vec<GrantKey> = Vec::new();
+        for one in pending.iter().filter(|one| one.element.is_some()) {
+            keys.extend(one.reply.granted.map(|grant| grant.key));
+        }
         if let Err(fault) = self.journal.commit(&Grants::endings(&keys)) {
             self.commit_failed(&fault);
         }
@@ -247,20 +247,6 @@ impl Gatekeeper {
             ),
         );
     }
-}
-
-/// The elements that let this grant's source in.
-fn elements_of(key: &GrantKey, changes: &[Change]) -> Vec<Element> {
-    let mut elements = Vec::new();
-    for change in changes {
-        if let Change::Set { element, .. } = change {
-            let whose = (element.source, element.source_port, element.span);
-            if whose == (key.source, key.source_port, key.span) {
-                elements.push(*element);
-            }
-        }
-    }
-    elements
 }
 
 /// The reason why an address that was named truthfully is not granted.

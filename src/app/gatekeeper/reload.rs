@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::Gatekeeper;
 use super::events::{Output, Task};
 use super::guard::GuardWork;
+use super::in_force::guard_rules;
 use crate::app::output::count;
 use crate::app::prepare::Prepared;
 use crate::config::Settings;
@@ -126,7 +127,7 @@ impl Gatekeeper {
         self.reload.step = ReloadStep::Idle;
         let old = self.in_force.replace(prepared);
         let settings = self.in_force.settings();
-        self.guard.use_settings(&settings.firewall);
+        self.guard.use_rules(&guard_rules(settings));
         self.policy = self.in_force.policy();
         let new = Arc::clone(self.in_force.prepared());
         for warning in new.warnings.iter().filter(|warning| !old.warnings.contains(warning)) {
@@ -228,12 +229,12 @@ impl Gatekeeper {
         self.log_cuts(&changes);
     }
 
-    /// Logs one line for each cut: all connections of a source to a port.
+    /// Logs one line for each cut: all connections of a source to a service.
     pub(super) fn log_cuts(&mut self, changes: &[Change]) {
         for change in changes {
             if let Change::Cut { element } = change {
-                self.out
-                    .log(format!("connections of {} to {} were cut", element.source, element.port));
+                let (who, service) = (element.who(), element.service);
+                self.out.log(format!("connections of {who} to {service} were cut"));
             }
         }
     }

@@ -164,7 +164,7 @@ impl Gatekeeper {
             services: settings.services.len(),
             clients: self.in_force.config().clients.len(),
             doors: settings.doors.len(),
-            grants: self.grants.list().count(),
+            grants: self.grants.count(),
             packets: tally.read,
             lost: tally.lost,
             rejected: self.rejected(),
@@ -191,6 +191,7 @@ impl Gatekeeper {
             return all;
         };
         all.extend(listener.limitations.iter().cloned());
+        all.extend(self.guard.limitations());
         if self.in_force.all_rights() {
             all.push(super::rights::ALL_KEPT.to_owned());
         }
@@ -222,7 +223,7 @@ impl Gatekeeper {
             client: self.in_force.holder(grant.key.holder),
             service: grant.key.service.to_string(),
             address: grant.key.who(),
-            ports: grant.ports.iter().flatten().map(ToString::to_string).collect(),
+            ports: self.in_force.ports_of(grant.key.service),
             form: match grant.form {
                 GrantKind::Time => "time".to_owned(),
                 GrantKind::Once => "once".to_owned(),

@@ -141,9 +141,11 @@ impl Server {
             }
         }
         self.receive_from_listeners();
-        let changes = self.changes.foreign_changes();
-        if !changes.is_empty() {
-            self.handle(Event::FirewallChanged { who: authors(&changes) });
+        let heard = self.changes.foreign_changes();
+        if !heard.changes.is_empty() {
+            self.handle(Event::FirewallChanged { who: authors(&heard.changes) });
+        } else if heard.lost {
+            self.handle(Event::FirewallUnsure);
         }
         for (session, request) in self.control.requests(clock::now().boot) {
             self.handle(Event::Asked { session, request });
@@ -344,9 +346,6 @@ fn do_task(task: Task, guard: &NftGuard) -> TaskResult {
 
 /// The programs that changed our table, as text for people.
 fn authors(changes: &[TableChange]) -> String {
-    let name = |change: &TableChange| match change.pid {
-        0 => "somebody".to_owned(),
-        pid => format!("{} (pid {pid})", change.program),
-    };
+    let name = |change: &TableChange| format!("{} (pid {})", change.program, change.pid);
     changes.iter().map(name).collect::<Vec<_>>().join(", ")
 }

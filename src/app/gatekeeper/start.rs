@@ -37,6 +37,8 @@ pub(super) struct Beginning<'a> {
     pub(super) firewall: Box<dyn Firewall>,
     /// The elements in the guard's sets, and the milliseconds each has left.
     pub(super) elements: Vec<(Element, u64)>,
+    /// Tables with a guard that no gateway keeps.
+    pub(super) others: Vec<String>,
     pub(super) listener: ListenerReady,
     pub(super) all_rights: bool,
     pub(super) started: Now,
@@ -82,6 +84,7 @@ impl Gatekeeper {
             last: started,
             ending: None,
         };
+        gatekeeper.other_guards_found(beginning.others);
         gatekeeper.end_what_is_not_allowed(started);
         let now = gatekeeper.host.now();
         gatekeeper.guard_loaded(
@@ -142,7 +145,7 @@ fn start(path: &Path) -> Result<Server, Fault> {
     let control = Control::bind(&settings.gateway.control_socket)?;
     let openings = Openings::restore(started, recovered.ledger.openings().cloned());
     let all_rights = rights::settle(settings, &openings)?;
-    let Started { link, guard, watch: changes, elements } =
+    let Started { link, guard, watch: changes, elements, others } =
         firewall::start(&super::in_force::guard_rules(settings))?;
     let beginning = Beginning {
         path,
@@ -154,6 +157,7 @@ fn start(path: &Path) -> Result<Server, Fault> {
         openings,
         firewall: Box::new(link),
         elements,
+        others,
         listener: ready,
         all_rights,
         started,

@@ -2,7 +2,7 @@
 //! receipts.
 
 use crate::config::{Mode, Service, Settings};
-use crate::core::types::{Port, Proto};
+use crate::core::types::{Port, PortRange, Proto};
 use crate::edge::firewall::advice;
 use crate::edge::firewall::packet_trace::{Trace, TraceEffect, TracedPacket, trace_packet};
 use crate::edge::firewall::ruleset_snapshot::RulesetSnapshot;
@@ -18,9 +18,10 @@ pub(super) fn remarks(settings: &Settings) -> Vec<String> {
 fn remarks_on(settings: &Settings, snapshot: &RulesetSnapshot) -> Vec<String> {
     let mut lines = Vec::new();
     for service in &settings.services {
-        for port in &service.ports {
+        // Of a range its two ends; of all ports none, because nobody would read that.
+        for range in service.ports.ranges() {
             for v6 in [false, true] {
-                lines.extend(port_remark(settings, snapshot, service, *port, v6));
+                lines.extend(range_remark(settings, snapshot, service, *range, v6));
             }
         }
     }
@@ -43,8 +44,18 @@ fn remarks_on(settings: &Settings, snapshot: &RulesetSnapshot) -> Vec<String> {
     lines
 }
 
+fn range_remark(
+    settings: &Settings, snapshot: &RulesetSnapshot, service: &Service, range: PortRange, v6: bool,
+) -> Option<String> {
+    let PortRange { proto, first, last } = range;
+    let end = |number| port_remark(settings, snapshot, service, range, Port { proto, number }, v6);
+    end(first).or_else(|| end(last))
+}
+
+/// The remark about `range`, from what happens to packets to one `port` of it.
 fn port_remark(
-    settings: &Settings, snapshot: &RulesetSnapshot, service: &Service, port: Port, v6: bool,
+    settings: &Settings, snapshot: &RulesetSnapshot, service: &Service, range: PortRange,
+    port: Port, v6: bool,
 ) -> Option<String> {
     let firewall = &settings.firewall;
     let inner = match &service.forward {
@@ -70,15 +81,15 @@ fn port_remark(
             possible: [before.possible, after.possible].concat(),
         }
     };
-    let number = match inner {
-        Some(inner) => inner.port(),
-        None => port.number,
+    let numbers = match inner {
+        Some(inner) => inner.port().to_string(),
+        None => range.numbers(),
     };
     let rule = match service.mode {
-        Mode::Guard => format!("{} dport {number} accept", port.proto.name()),
+        Mode::Guard => format!("{} dport {numbers} accept", port.proto.name()),
         Mode::Mark => advice::let_marked_in(firewall).nft,
     };
-    let what = format!("{port} (service {}) over {}", service.name, family(v6));
+    let what = format!("{range} (service {}) over {}", service.name, family(v6));
     port_text(service.mode, &what, &rule, &trace(firewall.mark), &trace(0))
 }
 

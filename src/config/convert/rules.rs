@@ -3,7 +3,7 @@
 
 use std::str::SplitWhitespace;
 
-use crate::core::types::{Port, Proto, SERVICE_PORTS};
+use crate::core::types::{Port, Proto};
 
 /// `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT`, in any order of its options, or a
 /// similar command.
@@ -202,11 +202,11 @@ fn number(word: &str) -> Option<u16> {
     (port > 0 && port.to_string() == word).then_some(port)
 }
 
-/// The ports in order, each once; `None` if a service cannot have so many.
+/// The ports in order, each once; `None` if there is none.
 fn ordered(mut ports: Vec<Port>) -> Option<Vec<Port>> {
     ports.sort_by_key(|port| (port.number, port.proto.name()));
     ports.dedup();
-    (1..=SERVICE_PORTS).contains(&ports.len()).then_some(ports)
+    if ports.is_empty() { None } else { Some(ports) }
 }
 
 /// A word that the shell takes as it is.
@@ -306,7 +306,7 @@ mod tests {
             "iptables -A INPUT -s %IP% -p tcp --dport 22:25 -j ACCEPT",
             "iptables -A INPUT -s %IP% -p tcp --dport 0 -j ACCEPT",
             "iptables -A INPUT -s %IP% -p tcp --dport ssh -j ACCEPT",
-            "iptables -A INPUT -s %IP% -p tcp -m multiport --dports 1,2,3,4,5 -j ACCEPT",
+            "iptables -A INPUT -s %IP% -p tcp -m multiport --dports 1,2,3:5 -j ACCEPT",
             "iptables -A INPUT -s %IP% -i eth1 -p tcp --dport 22 -j ACCEPT",
             "iptables -A INPUT ! -s %IP% -p tcp --dport 22 -j ACCEPT",
             "iptables -A INPUT -s %IP% -p tcp --dport 22 --dport 23 -j ACCEPT",

@@ -45,7 +45,7 @@ fn a_rule_that_its_stop_command_takes_out_becomes_a_service_of_the_same_time() {
     let (settings, _) = converted(&text);
     let (service, door) = (&settings.services[0], &settings.doors[0]);
     assert_eq!((service.name.as_str(), service.seconds), ("ssh", 60));
-    assert_eq!(service.ports, [Port { proto: Proto::Tcp, number: 22 }]);
+    assert_eq!(service.ports.texts(), ["22/tcp"]);
     assert_eq!(door.service, Some(service.name));
     assert_eq!(door.sequence, [Step::tcp(71), Step::udp(82), Step::tcp(93)]);
     assert_eq!((door.seq_timeout, door.flags), (15, TcpFlags { set: 2, unset: 0 }));

@@ -90,7 +90,7 @@ pub(super) struct RawService {
     pub(super) max_seconds: At<i64>,
     pub(super) max_grants: At<i64>,
     pub(super) source: At<toml::Value>,
-    pub(super) grant_prefix: At<i64>,
+    pub(super) grant_prefix: At<toml::Value>,
     pub(super) challenge: Option<bool>,
     pub(super) cut: At<String>,
     pub(super) forward: At<toml::Value>,

@@ -7,8 +7,9 @@ use crate::config::{
     DisconnectPolicy, Forward, GrantKind, Mode, Service, ServiceCommands, SourceRule,
 };
 use crate::config::{defaults, print};
-use crate::core::prefix::{Prefix, Span};
-use crate::core::types::{Port, Proto, ServiceName};
+use crate::core::prefix::{Prefix, Span, Spans};
+use crate::core::service::ServicePorts;
+use crate::core::types::{Port, PortRange, Proto, ServiceName};
 
 fn complaint(text: &str) -> (String, String) {
     let fault = parse("t.toml", text).expect_err(text);
@@ -38,9 +39,9 @@ fn the_template_is_the_defaults_with_one_example_of_each_kind_of_section() {
     assert!(command_service.commands.is_some());
     let name = command_service.name;
     let without_commands = Service { commands: None, ..command_service };
-    assert_eq!(without_commands, defaults::service(name, Vec::new()));
+    assert_eq!(without_commands, defaults::service(name, ServicePorts::Listed(Vec::new())));
     let name = ServiceName::new("ssh").unwrap();
-    assert_eq!(read.services, [defaults::service(name, vec![ssh])]);
+    assert_eq!(read.services, [defaults::service(name, [ssh][..].into())]);
     let least = "[service.ssh]\nports = [\"22/tcp\"]\n\
         [door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"9543/tcp\"]\nservice = \"ssh\"\n";
     assert_eq!(read.doors, parse("t.toml", least).unwrap().doors);
@@ -109,6 +110,22 @@ knockd_conf = "/etc/knockd.conf"
     assert_eq!(settings.firewall.break_glass[1], "192.0.2.10".parse::<IpAddr>().unwrap());
     assert_eq!(settings.classic, Some("/etc/knockd.conf".into()));
     assert!(settings.services[1].challenge && settings.services[1].form == GrantKind::Once);
+}
+
+#[test]
+fn a_prefix_length_means_its_family() {
+    for (value, v4, v6) in [
+        ("32", 0, 0),
+        ("128", 0, 0),
+        ("24", 8, 0),
+        ("64", 0, 64),
+        ("[24, 64]", 8, 64),
+        ("[56, 16]", 16, 72),
+    ] {
+        let text = format!("[service.a]\nports = [\"1/tcp\"]\ngrant_prefix = {value}\n");
+        let Spans { v4: v4_span, v6: v6_span } = parse("t.toml", &text).unwrap().services[0].spans;
+        assert_eq!((v4_span.ignored(), v6_span.ignored()), (v4, v6), "{value}");
+    }
 }
 
 #[test]
@@ -221,9 +238,13 @@ fn each_mistake_is_reported_with_its_place_and_a_remedy() {
         ("[service.ssh]\n", "t.toml:1:10: service `ssh` has no ports", "22/tcp"),
         ("[service.ssh]\nports = []\n", "t.toml:2:9: service `ssh` has no ports", "22/tcp"),
         ("[service.SSH]\nports = [\"22/tcp\"]\n", "t.toml:1:10: not a service name", "a-z"),
-        ("[service.ssh]\nports = [\"22\"]\n", "t.toml:2:10: not a port", "22/tcp"),
-        ("[service.ssh]\nports = [\"+22/tcp\"]\n", "t.toml:2:10: not a port", "22/tcp"),
-        ("[service.ssh]\nports = [\"0/tcp\"]\n", "t.toml:2:10: not a port", "22/tcp"),
+        ("[service.ssh]\nports = [\"22\"]\n", "t.toml:2:10: `22` is not a port", "22/tcp"),
+        (
+            "[service.ssh]\nports = [\"+22/tcp\"]\n",
+            "t.toml:2:10: `+22/tcp` is not a port",
+            "22/tcp",
+        ),
+        ("[service.ssh]\nports = [\"0/tcp\"]\n", "t.toml:2:10: `0/tcp` is not a port", "22/tcp"),
         (
             "[service.ssh]\nports = [\"62201/udp\"]\n",
             "t.toml:2:10: 62201/udp is already taken by the knock port itself",
@@ -235,9 +256,60 @@ fn each_mistake_is_reported_with_its_place_and_a_remedy() {
             "one service",
         ),
         (
-            "[service.a]\nports = [\"1/tcp\",\"2/tcp\",\"3/tcp\",\"4/tcp\",\"5/tcp\"]\n",
-            "t.toml:2:9: service `a` has 5 ports, more than the 4",
-            "split",
+            "[service.b]\nports = [\"20-23/tcp\"]\n[service.a]\nports = [\"22/udp\", \"23-30/tcp\"]\n",
+            "t.toml:4:20: 23-30/tcp overlaps 20-23/tcp of service `b`",
+            "one service",
+        ),
+        (
+            "[service.a]\nports = [\"20-30/tcp\", \"22/tcp\"]\n",
+            "t.toml:2:23: 22/tcp overlaps 20-30/tcp of service `a`",
+            "once",
+        ),
+        (
+            "[service.a]\nports = [\"22/tcp\", \"22/tcp\"]\n",
+            "t.toml:2:20: 22/tcp overlaps 22/tcp of service `a`",
+            "once",
+        ),
+        ("[service.a]\nports = [\"9-8/tcp\"]\n", "t.toml:2:10: `9-8/tcp` is not a port", "rising"),
+        ("[service.a]\nports = [\"8-8/tcp\"]\n", "t.toml:2:10: `8-8/tcp` is not", "rising"),
+        ("[service.a]\nports = [\"0-8/tcp\"]\n", "t.toml:2:10: `0-8/tcp` is not", "from 1"),
+        (
+            "[service.a]\nports = [\"62000-62300/udp\"]\n",
+            "t.toml:2:10: 62000-62300/udp contains the knock port, 62201/udp",
+            "leave it out: \"62000-62200/udp\", \"62202-62300/udp\"",
+        ),
+        (
+            "[service.a]\nports = [\"62201-62300/udp\"]\n",
+            "t.toml:2:10: 62201-62300/udp contains",
+            "leave it out: \"62202-62300/udp\"",
+        ),
+        (
+            "[knock]\nport = 65535\n[service.a]\nports = [\"65534-65535/udp\"]\n",
+            "t.toml:4:10: 65534-65535/udp contains the knock port",
+            "leave it out: \"65534/udp\"",
+        ),
+        (
+            "[service.a]\nports = [\"all\", \"80/tcp\"]\n",
+            "t.toml:2:17: `80/tcp` beside \"all\"",
+            "with a !",
+        ),
+        ("[service.a]\nports = [\"!80/tcp\"]\n", "t.toml:2:10: `!80/tcp` is not a port", "\"all\""),
+        ("[service.a]\nports = [\"all\", \"!x\"]\n", "t.toml:2:17: `x` is not a port", "22/tcp"),
+        ("[service.a]\nports = [\"all\", \"all\"]\n", "t.toml:2:17: `all` beside \"all\"", "alone"),
+        (
+            "[service.a]\nports = [\"all\"]\n[service.b]\nports = [\"all\"]\n",
+            "t.toml:4:10: all ports are already taken by service `a`",
+            "only one",
+        ),
+        (
+            "[service.a]\nports = [\"all\"]\nform = \"once\"\n",
+            "t.toml:3:8: form = \"once\" works for TCP only",
+            "time",
+        ),
+        (
+            "[service.a]\nports = [\"20-30/tcp\"]\nforward = \"10.0.0.9:1\"\n",
+            "t.toml:3:11: a service that forwards has one port",
+            "one service",
         ),
         (
             "[service.d]\nports = [\"53/udp\"]\nform = \"once\"\n",
@@ -300,9 +372,24 @@ fn each_mistake_is_reported_with_its_place_and_a_remedy() {
             "bound",
         ),
         (
-            "[service.d]\nports = [\"1/tcp\"]\ngrant_prefix = 48\n",
-            "t.toml:3:16: grant_prefix = 48",
-            "128 or 64",
+            "[service.d]\nports = [\"1/tcp\"]\ngrant_prefix = 47\n",
+            "t.toml:3:16: grant_prefix = 47 is not a length that can be granted",
+            "[24, 64]",
+        ),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\ngrant_prefix = [24, 16]\n",
+            "t.toml:3:16: grant_prefix has two lengths for one family",
+            "48 to 128",
+        ),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\ngrant_prefix = []\n",
+            "t.toml:3:16: grant_prefix is an empty list",
+            "16 to 32",
+        ),
+        (
+            "[service.d]\nports = [\"1/tcp\"]\ngrant_prefix = \"/24\"\n",
+            "t.toml:3:16: grant_prefix = \"/24\" is not",
+            "16 to 32",
         ),
         (
             "[service.d]\nports = [\"1/tcp\"]\ncut = \"no\"\n",
@@ -368,22 +455,31 @@ fn service(index: usize) -> impl Strategy<Value = Service> {
                     mode: if max_grants % 2 == 0 { Mode::Guard } else { Mode::Mark },
                     name: ServiceName::new(&format!("{name}-{index}")).unwrap(),
                     commands: None,
-                    forward: (ports.len() == 1).then(|| Forward {
+                    forward: (ports.len() == 1 && observed).then(|| Forward {
                         to: ["192.168.1.10:3389", "[fd00::10]:3389"].map(|to| to.parse().unwrap())
                             [..1 + usize::from(once)]
                             .into(),
                         masquerade: challenge,
                     }),
-                    ports: ports
-                        .into_iter()
-                        .map(|n| Port { proto: Proto::Tcp, number: port + n })
-                        .collect(),
+                    ports: ServicePorts::Listed(
+                        ports
+                            .into_iter()
+                            .map(|n| PortRange {
+                                proto: Proto::Tcp,
+                                first: port + 40 * n,
+                                last: port + 40 * n + if observed { 0 } else { 9 },
+                            })
+                            .collect(),
+                    ),
                     form: if once { GrantKind::Once } else { GrantKind::Time },
                     seconds,
                     max_seconds: seconds + more,
                     max_grants,
                     source: source.clone(),
-                    span: if observed { Span::Net64 } else { Span::Host },
+                    spans: Spans {
+                        v4: Span::of_prefix(32 - u8::from(observed), false).unwrap(),
+                        v6: Span::of_prefix(128 - 64 * u8::from(once), true).unwrap(),
+                    },
                     challenge,
                     cut,
                 }
@@ -398,10 +494,10 @@ fn of_commands() -> impl Strategy<Value = Service> {
         let program = |argv: Vec<String>| [vec!["/usr/sbin/ipset".to_owned()], argv].concat();
         Service {
             commands: Some(ServiceCommands { start: program(start), stop: program(stop) }),
-            ports: Vec::new(),
+            ports: ServicePorts::Listed(Vec::new()),
             mode: Mode::Guard,
             form: GrantKind::Time,
-            span: Span::Host,
+            spans: Spans::HOSTS,
             cut: DisconnectPolicy::Never,
             forward: None,
             ..service
@@ -458,7 +554,14 @@ fn settings() -> impl Strategy<Value = Settings> {
             table,
             break_glass: addresses.into_iter().map(|a| a.to_canonical()).collect(),
         });
-    let services = (service(0), service(1), of_commands()).prop_map(|(a, b, c)| vec![a, b, c]);
+    let whole = (service(3), any::<bool>()).prop_map(|(service, public)| {
+        let except = if public { vec!["80/tcp", "8000-8010/udp"] } else { Vec::new() };
+        let except = except.into_iter().map(|text| PortRange::read(text).unwrap()).collect();
+        let ports = ServicePorts::AllBut(except);
+        Service { ports, form: GrantKind::Time, forward: None, ..service }
+    });
+    let services =
+        (service(0), service(1), of_commands(), whole).prop_map(|(a, b, c, d)| vec![a, b, c, d]);
     (gateway, knock, firewall, services, proptest::option::of("/[a-z.]{1,9}")).prop_map(
         |(gateway, knock, firewall, services, classic)| Settings {
             gateway,

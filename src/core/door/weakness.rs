@@ -108,7 +108,7 @@ impl DoorContext<'_> {
             Step::Port(port) => port,
             Step::Echo { size } => return (size > WHOLE_ECHO).then_some(Weakness::Fragments(size)),
         };
-        if let Some(service) = self.services.iter().find(|one| one.ports.contains(&port)) {
+        if let Some(service) = self.services.iter().find(|one| one.ports.lists(port)) {
             return Some(Weakness::Guarded(port, service.name));
         }
         if port == (Port { proto: Proto::Udp, number: self.knock_port }) {
@@ -147,7 +147,6 @@ pub fn is_shipped(sequence: &[Step]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::service::{DisconnectPolicy, GrantKind, Mode, SourceRule};
 
     fn door(name: &str, ports: &[u16]) -> Door {
         let sequence = ports.iter().map(|number| Step::tcp(*number)).collect();
@@ -211,21 +210,8 @@ mod tests {
 
     #[test]
     fn a_step_is_weak_if_something_else_uses_its_port() {
-        let service = Service {
-            name: ServiceName::new("ssh").unwrap(),
-            ports: vec![Port { proto: Proto::Tcp, number: 22 }],
-            commands: None,
-            mode: Mode::Guard,
-            form: GrantKind::Time,
-            seconds: 1,
-            max_seconds: 1,
-            max_grants: 1,
-            source: SourceRule::Bound,
-            span: crate::core::prefix::Span::Host,
-            challenge: false,
-            cut: DisconnectPolicy::Never,
-            forward: None,
-        };
+        let ssh = Port { proto: Proto::Tcp, number: 22 };
+        let service = Service::for_test("ssh", [ssh][..].into());
         let port = |number| Port { proto: Proto::Tcp, number };
         let knock = Port { proto: Proto::Udp, number: 62201 };
         let mut door = door("d", &[22, 80, 443]);

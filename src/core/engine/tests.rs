@@ -168,6 +168,7 @@ fn receipt(challenge: Option<Challenge>) -> Receipt {
         delay: 5,
         observed: test_vectors::address(),
         granted: None,
+        span: crate::core::prefix::Span::HOST,
         ports: [None; 4],
         challenge,
         next_key: None,

@@ -1,15 +1,15 @@
 //! Grants that are over while connections that came in under them may still stand, so that a
 //! revocation finds those too. See `edge::firewall` for which connections stand.
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use super::{ActiveGrant, Change, Element, Flow, GrantEnd, GrantKey, Grants};
+use super::{ActiveGrant, Change, Element, GrantEnd, GrantKey, Grants, Holder};
 use crate::core::record::Record;
 use crate::core::service::DisconnectPolicy;
+use crate::core::types::ServiceName;
 
-/// The most past grants that are kept after the connections were looked at. The oldest are
-/// forgotten first: their connections live on, as those of any other service do.
+/// The most past grants. Those that ended first are forgotten first: their connections live on, as
+/// those of any other service do.
 pub(super) const PAST: usize = 4096;
 
 impl Grants {
@@ -17,38 +17,58 @@ impl Grants {
         self.past.values()
     }
 
-    /// The keys of [`Grants::keys`] and of past grants that fit, the latter only of services that
-    /// cut connections when a grant is closed.
-    pub(in crate::core) fn keys_to_close(&self, fits: impl Fn(&GrantKey) -> bool) -> Vec<GrantKey> {
-        let mut keys: Vec<GrantKey> = self.keys().copied().filter(&fits).collect();
-        for grant in self.past.values() {
-            if grant.is_cut(GrantEnd::Closed) && fits(&grant.key) {
-                keys.push(grant.key);
+    /// The keys of this holder's grants for this service that fit, live or being decided, and of
+    /// past ones if the service cuts connections when a grant is closed.
+    pub(in crate::core) fn keys_to_close(
+        &self, holder: Holder, service: ServiceName, fits: impl Fn(&GrantKey) -> bool,
+    ) -> Vec<GrantKey> {
+        let mut keys: BTreeSet<GrantKey> = self.reserved.iter().copied().collect();
+        keys.retain(|key| key.holder == holder && key.service == service);
+        keys.extend(self.live.of(holder, service).map(|grant| grant.key));
+        for grant in self.past.of(holder, service) {
+            if grant.is_cut(GrantEnd::Closed) {
+                keys.insert(grant.key);
             }
         }
-        keys
+        keys.into_iter().filter(fits).collect()
     }
 
-    /// Forgets past grants of which no `standing` connection can be, and the oldest beyond `PAST`.
-    /// Returns the records of that.
-    pub fn forget_past(&mut self, standing: &[Flow]) -> Vec<Record> {
-        let (mut kept, mut gone): (Vec<ActiveGrant>, Vec<ActiveGrant>) =
-            self.past.values().copied().partition(|grant| may_stand(grant, standing));
-        kept.sort_unstable_by_key(|grant| Reverse(grant.deadline()));
-        gone.extend(kept.get(PAST..).unwrap_or_default());
+    /// Forgets those of the `asked` past grants under which no connection stands. Returns the
+    /// records of that.
+    pub fn forget_past(
+        &mut self, asked: &[ActiveGrant], standing: &BTreeSet<Element>,
+    ) -> Vec<Record> {
         let mut records = Vec::new();
-        for grant in gone {
-            self.past.remove(&grant.key);
-            records.push(Record::Ended(grant.key));
+        for grant in asked {
+            // Another grant with this key may have ended since.
+            let same = self.past.get(&grant.key) == Some(grant);
+            if same && grant.element().is_none_or(|element| !standing.contains(&element)) {
+                self.past.remove(&grant.key);
+                records.push(Record::Ended(grant.key));
+            }
         }
         records
     }
 
-    /// Keeps a grant that is over, if its connections can still be cut.
-    pub(super) fn remember(&mut self, grant: ActiveGrant) {
-        if grant.cut != DisconnectPolicy::Never && !self.live.contains_key(&grant.key) {
-            self.past.insert(grant.key, grant);
+    /// Forgets the oldest past grants beyond `PAST`. Returns the records of that.
+    pub fn trim_past(&mut self) -> Vec<Record> {
+        let mut records = Vec::new();
+        while self.past.len() > PAST
+            && let Some((_, key)) = self.past.first()
+        {
+            self.past.remove(&key);
+            records.push(Record::Ended(key));
         }
+        records
+    }
+
+    /// Keeps a grant that is over, if its connections can still be cut. False if not.
+    pub(super) fn remember(&mut self, grant: ActiveGrant) -> bool {
+        let kept = grant.cut != DisconnectPolicy::Never && self.live.get(&grant.key).is_none();
+        if kept {
+            self.past.insert(grant);
+        }
+        kept
     }
 
     /// The connections that end with these grants. A revoked client's connections end whoever else
@@ -58,18 +78,10 @@ impl Grants {
         &self, ended: impl Iterator<Item = &'a ActiveGrant>, how: GrantEnd,
     ) -> Vec<Change> {
         let mut elements: BTreeSet<Element> =
-            ended.filter(|grant| grant.is_cut(how)).flat_map(ActiveGrant::elements).collect();
-        elements.retain(|element| how == GrantEnd::Revoked || !self.has_meeting(element));
+            ended.filter(|grant| grant.is_cut(how)).filter_map(ActiveGrant::element).collect();
+        elements.retain(|element| {
+            how == GrantEnd::Revoked || !(self.live.meets(element) || self.past.meets(element))
+        });
         elements.into_iter().map(|element| Change::Cut { element }).collect()
     }
-
-    /// True if another grant, live or past, could have let in the same connection.
-    fn has_meeting(&self, element: &Element) -> bool {
-        let mut others = self.live.values().chain(self.past.values());
-        others.any(|grant| grant.elements().any(|other| other.meets(element)))
-    }
-}
-
-fn may_stand(grant: &ActiveGrant, standing: &[Flow]) -> bool {
-    grant.elements().any(|element| standing.iter().any(|flow| element.lets_in(flow)))
 }

@@ -64,37 +64,35 @@ impl Openings {
         }
     }
 
-    /// True if there is anything that [`Openings::release`] could end.
-    pub fn holds_any(&self) -> bool {
-        !self.places.is_empty()
+    /// The service addresses whose opening has failed since the last call: grants must not go on
+    /// without it.
+    pub fn take_failed(&mut self) -> Vec<ServiceAddress> {
+        std::mem::take(&mut self.failed)
     }
 
-    /// Ends the openings that nobody holds. What has not begun is forgotten: nothing of it ran.
-    pub fn release(
-        &mut self, now: Now, is_held: impl Fn(&ServiceAddress) -> bool,
-        actions: &mut Vec<OpeningAction>,
-    ) {
-        let mut ending = Vec::new();
-        self.places.retain(|place, id| {
-            let held = is_held(place);
-            if !held {
-                ending.push(*id);
+    /// Ends the opening of a service address that nobody holds. What has not begun is forgotten:
+    /// nothing of it ran.
+    pub fn release(&mut self, now: Now, place: &ServiceAddress, actions: &mut Vec<OpeningAction>) {
+        let Some(id) = self.places.remove(place) else { return };
+        let Some(opening) = self.live.get_mut(&id) else { return };
+        match opening.phase {
+            Phase::Queued | Phase::Behind => {
+                self.remove(id);
+                actions.push(OpeningAction::Forget(id));
             }
-            held
-        });
-        for id in ending {
-            let Some(opening) = self.live.get_mut(&id) else { continue };
-            match opening.phase {
-                Phase::Queued | Phase::Behind => {
-                    self.remove(id);
-                    actions.push(OpeningAction::Forget(id));
-                }
-                Phase::Starting => opening.phase = Phase::Leaving,
-                Phase::Held => self.stop(id),
-                Phase::Leaving | Phase::Waiting | Phase::Stopping => {}
-            }
+            Phase::Starting => opening.phase = Phase::Leaving,
+            Phase::Held => self.stop(id),
+            Phase::Leaving | Phase::Waiting | Phase::Stopping => {}
         }
         self.stop_next(now, actions);
+    }
+
+    /// Ends the openings of all service addresses.
+    pub fn release_all(&mut self, now: Now, actions: &mut Vec<OpeningAction>) {
+        while let Some((place, _)) = self.places.first_key_value() {
+            let place = *place;
+            self.release(now, &place, actions);
+        }
     }
 
     /// The phase in which the opening `id` begins: behind an earlier one for the same service
@@ -147,6 +145,7 @@ impl Openings {
     fn unshare(&mut self, place: ServiceAddress, id: u64) {
         if self.places.get(&place) == Some(&id) {
             self.places.remove(&place);
+            self.failed.push(place);
         }
     }
 

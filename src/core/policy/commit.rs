@@ -4,7 +4,7 @@
 //! `DoorGrant`, and nobody but this file can make a `Grant`.
 
 use crate::core::grant::{ActiveGrant, GrantEnd, GrantKey};
-use crate::core::knock::Status;
+use crate::core::knock::{Ports, Status};
 use crate::core::openings::{JournalledOpening, PreparedOpening, ServiceAddress, commit_all};
 use crate::core::record::Record;
 use crate::core::replay::{Fresh, Refused};
@@ -44,8 +44,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    pub(super) fn new(fresh: Fresh, grant: ActiveGrant) -> Admission {
-        let reply = Reply::new(&fresh.authentic, Status::Granted, None);
+    pub(super) fn new(fresh: Fresh, grant: ActiveGrant, ports: Ports) -> Admission {
+        let reply = Reply { ports, ..Reply::new(&fresh.authentic, Status::Granted, None) };
         let mut records = fresh.records;
         // A grant of commands ends with this process: the journal holds its stop command instead.
         if grant.place().is_none() {

@@ -1,12 +1,14 @@
 use super::*;
+use crate::core::knock::PortEntry;
 use crate::core::knock::Request;
 use crate::core::ledger::Ledger;
 use crate::core::prefix::Prefix;
+use crate::core::prefix::Spans;
 use crate::core::record::Record;
 use crate::core::replay::{StateOrigin, Window};
-use crate::core::service::{DisconnectPolicy, Forward, GrantKind, Mode};
+use crate::core::service::{DisconnectPolicy, Forward, GrantKind, ServicePorts};
 use crate::core::test_vectors::{self, CLIENT, NOON};
-use crate::core::types::{Boot, Fault, Port, Proto, Wall};
+use crate::core::types::{Boot, Fault, Port, PortRange, Proto, Wall};
 
 mod commands;
 mod neighbours;
@@ -14,22 +16,18 @@ mod reload;
 
 const START: Now = Now { wall: NOON, boot: Boot(500 * SECOND) };
 
+fn tcp(number: u16) -> ServicePorts {
+    [Port { proto: Proto::Tcp, number }][..].into()
+}
+
+/// The spans of these prefix lengths.
+fn spans(v4: u8, v6: u8) -> Spans {
+    let v4 = Span::of_prefix(v4, false).unwrap();
+    Spans { v4, v6: Span::of_prefix(v6, true).unwrap() }
+}
+
 fn ssh() -> Service {
-    Service {
-        name: ServiceName::new("ssh").unwrap(),
-        ports: vec![Port { proto: Proto::Tcp, number: 22 }],
-        commands: None,
-        mode: Mode::Guard,
-        form: GrantKind::Time,
-        seconds: 30,
-        max_seconds: 300,
-        max_grants: 10,
-        source: SourceRule::Bound,
-        span: Span::Host,
-        challenge: false,
-        cut: DisconnectPolicy::Never,
-        forward: None,
-    }
+    Service::for_test("ssh", tcp(22))
 }
 
 /// One gateway with its clock standing still; every packet gets the next nanosecond as its
@@ -116,7 +114,7 @@ fn a_fresh_knock_is_granted_and_gets_a_receipt_of_it() {
         (receipt.granted, receipt.observed),
         (Some(test_vectors::address()), test_vectors::address())
     );
-    assert_eq!(receipt.ports[0], Some(Port { proto: Proto::Tcp, number: 22 }));
+    assert_eq!(receipt.ports[0], PortRange::read("22/tcp").map(PortEntry::Range));
     assert_eq!(receipt.delay, -1);
 }
 
@@ -358,7 +356,7 @@ fn a_named_address_within_the_listed_prefixes_is_granted_wherever_the_packet_com
 #[test]
 fn the_receipt_says_which_address_was_granted_and_which_was_seen() {
     let mut gate = Gate::new(
-        Service { span: Span::Net64, ..within(&["2001:db8::/32"]) },
+        Service { spans: spans(24, 64), ..within(&["2001:db8::/32"]) },
         test_vectors::client(),
         16,
     );
@@ -369,25 +367,33 @@ fn the_receipt_says_which_address_was_granted_and_which_was_seen() {
     };
     let receipt = gate.grants.open(START, grant).1.receipt(START, None).unwrap();
     assert_eq!((receipt.granted, receipt.observed), (Some(named), test_vectors::address()));
+    assert_eq!(receipt.span, spans(32, 64).v6, "a whole net, and the receipt says so");
     assert_eq!(gate.grants.list().next().unwrap().key.who(), "2001:db8:1:2::/64");
 }
 
 #[test]
-fn a_whole_net_is_granted_by_policy_alone_to_ipv6_alone_and_to_no_single_port() {
-    let mut gate = Gate::new(Service { span: Span::Net64, ..ssh() }, test_vectors::client(), 16);
+fn a_whole_net_is_granted_by_policy_alone_and_to_no_single_port() {
+    let wide = Service { spans: spans(24, 64), ..ssh() };
+    let mut gate = Gate::new(wide, test_vectors::client(), 16);
     assert_eq!(gate.knock_from("2001:db8::7", |_| {}), Some(Status::Granted));
     assert_eq!(gate.knock_from("2001:db8::8", |_| {}), Some(Status::Granted), "the same grant");
     assert_eq!(gate.knock_from("192.0.2.7", |_| {}), Some(Status::Granted));
+    assert_eq!(gate.knock_from("192.0.2.255", |_| {}), Some(Status::Granted), "the same grant");
     assert_eq!(gate.knock_from("2001:db8::9", |r| r.source_port = 77), Some(Status::Granted));
     let who: Vec<String> = gate.grants.list().map(|live| live.key.who()).collect();
-    assert_eq!(who, ["192.0.2.7", "2001:db8::/64", "2001:db8::9 port 77"]);
-    let wide = *gate.grants.list().nth(1).unwrap();
-    let narrow = Policy::new(vec![ssh()], vec![test_vectors::client()], 16, []);
-    assert_eq!(
-        narrow.must_end(START.wall, &wide),
-        Some(GrantEnd::Changed),
-        "after a reload that takes it back"
-    );
+    assert_eq!(who, ["192.0.2.0/24", "2001:db8::/64", "2001:db8::9 port 77"]);
+    // After a reload: a net that the service grants no more ends, an address goes on.
+    let [v4, v6, host] = [0, 1, 2].map(|nth| *gate.grants.list().nth(nth).unwrap());
+    for (v4_length, v6_length, ends) in
+        [(24, 64, [false, false]), (32, 64, [true, false]), (23, 56, [true, true])]
+    {
+        let service = Service { spans: spans(v4_length, v6_length), ..ssh() };
+        let policy = Policy::new(vec![service], vec![test_vectors::client()], 16, []);
+        for (grant, ends) in [(v4, ends[0]), (v6, ends[1]), (host, false)] {
+            let how = policy.must_end(START.wall, &grant);
+            assert_eq!(how, ends.then_some(GrantEnd::Changed), "{v4_length} {v6_length}");
+        }
+    }
     assert_eq!(
         gate.knock_from("2001:db8::aaaa", |r| r.kind = KnockKind::Close),
         Some(Status::Closed)
@@ -409,9 +415,10 @@ fn a_client_and_a_service_have_limited_grants_and_asking_again_does_not_count() 
     assert!((1..=3).all(|n| from(&mut gate, n) == Some(Status::Granted)));
     assert_eq!(from(&mut gate, 4), Some(Status::Full));
     assert_eq!(from(&mut gate, 2), Some(Status::Granted), "its own again");
-    let mut gate = Gate::new(Service { max_grants: 2, ..ssh() }, test_vectors::client(), 99);
+    let mut gate = Gate::new(Service { max_grants: 4, ..ssh() }, test_vectors::client(), 99);
     assert!((1..=2).all(|n| from(&mut gate, n) == Some(Status::Granted)));
-    assert_eq!(from(&mut gate, 3), Some(Status::Full));
+    assert_eq!(from(&mut gate, 3), Some(Status::Full), "the rest is for others");
+    assert_eq!(from(&mut gate, 2), Some(Status::Granted), "its own again");
 }
 
 #[test]
@@ -493,7 +500,7 @@ fn a_close_reaches_a_grant_that_is_over_only_where_it_cuts_connections() {
 
 #[test]
 fn a_door_grants_its_service_to_grantable_addresses_up_to_the_limit() {
-    let mut gate = Gate::new(Service { max_grants: 2, ..ssh() }, test_vectors::client(), 16);
+    let mut gate = Gate::new(Service { max_grants: 4, ..ssh() }, test_vectors::client(), 16);
     let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
     let mut knock = |door: &Door, source: &str| {
         let grant = gate.policy.through_door(START, door, source.parse().unwrap(), &gate.grants)?;

@@ -4,16 +4,6 @@ use super::*;
 use crate::core::ledger::Ledger;
 use crate::core::openings::COMMAND;
 
-fn ports() -> impl Strategy<Value = [Option<Port>; SERVICE_PORTS]> {
-    prop::collection::vec((any::<bool>(), 1u16..), 0..=SERVICE_PORTS).prop_map(|some| {
-        let mut ports = [None; SERVICE_PORTS];
-        for (slot, (tcp, number)) in ports.iter_mut().zip(some) {
-            *slot = Some(Port { proto: if tcp { Proto::Tcp } else { Proto::Udp }, number });
-        }
-        ports
-    })
-}
-
 fn key() -> impl Strategy<Value = GrantKey> {
     (
         any::<bool>(),
@@ -22,13 +12,20 @@ fn key() -> impl Strategy<Value = GrantKey> {
         any::<[u8; 16]>(),
         any::<u16>(),
         any::<bool>(),
+        0..=16_u8,
     )
-        .prop_map(|(door, id, service, source, source_port, wide)| GrantKey {
-            holder: if door { Holder::Door(id) } else { Holder::Client(ClientId(id)) },
-            service: ServiceName::new(&service).unwrap(),
-            source: Source::from_bytes(source),
-            source_port,
-            span: if wide { Span::Net64 } else { Span::Host },
+        .prop_map(|(door, id, service, source, source_port, v4, ignored)| {
+            let v4_source = Source::new([source[0], source[1], source[2], source[3]].into());
+            let source = if v4 { v4_source } else { Source::from_bytes(source) };
+            let ignored = if source.ip().is_ipv6() { ignored * 5 } else { ignored };
+            let span = Span::from_byte(ignored, source).unwrap();
+            GrantKey {
+                holder: if door { Holder::Door(id) } else { Holder::Client(ClientId(id)) },
+                service: ServiceName::new(&service).unwrap(),
+                source: span.of(source),
+                source_port: if span == Span::HOST { source_port } else { 0 },
+                span,
+            }
         })
 }
 
@@ -49,7 +46,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
     ];
     let proof =
         prop_oneof![Just(AddressProof::Both), Just(AddressProof::Seen), Just(AddressProof::Signed)];
-    let live = (key(), any::<bool>(), ports(), wall(), any::<u64>(), any::<u32>(), cut, proof)
+    let live = (key(), any::<bool>(), any::<u64>(), wall(), any::<u64>(), any::<u32>(), cut, proof)
         .prop_map(|(key, once, ports, wall, boot, seconds, cut, proof)| ActiveGrant {
             key,
             form: if once { GrantKind::Once } else { GrantKind::Time },

@@ -1,7 +1,8 @@
 use super::*;
-use crate::core::knock::{KnockKind, Status};
+use crate::core::knock::{KnockKind, PortEntry, Status};
+use crate::core::prefix::Span;
 use crate::core::test_vectors;
-use crate::core::types::{Port, Proto, RealmId, ServiceName, Wall};
+use crate::core::types::{PortRange, RealmId, ServiceName, Wall};
 
 const NOON: Wall = test_vectors::NOON;
 
@@ -14,7 +15,8 @@ pub(super) fn receipt() -> Receipt {
         delay: 12_345,
         observed: test_vectors::address(),
         granted: Some(test_vectors::address()),
-        ports: [Some(Port { proto: Proto::Tcp, number: 22 }), None, None, None],
+        span: Span::HOST,
+        ports: [PortRange::read("22/tcp").map(PortEntry::Range), None, None, None],
         challenge: None,
         next_key: None,
     }

@@ -1,71 +1,232 @@
 //! Writes and lists grants as set elements over netlink. See `ruleset` for the sets.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_netfilter::nftables::{
-    DataAttribute, Expressions, ListAttribute, NfTablesMessage, SetElementAttribute,
-    SetElementList, SetElementMessage, TableAttribute, TableMessage,
-};
 use nix::errno::Errno;
 
-use super::netlink::{BatchItem, Netlink};
-use super::ruleset::{KeyShape, ONCE_ELEMENTS, SHAPES, TIME_ELEMENTS};
+use super::attributes::{Attributes, attribute, attributes};
+use super::netlink::{Answer, CREATE, EXCLUSIVE, Message, Netlink};
+use super::ruleset::{GuardPlan, KeyShape, SetUse};
 use crate::core::grants::{Change, Element};
 use crate::core::service::GrantKind;
-use crate::core::types::{Fault, Port, Proto, Source};
+use crate::core::types::{Fault, ServiceName, Source};
 
-/// Changes per transaction: well below the limit of one netlink message.
-const PER_BATCH: usize = 100;
+/// Messages and attributes of linux/netfilter/nf_tables.h.
+const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
+const DELETE_TABLE: u16 = 2;
+const NEW_SET: u16 = 9;
+const NEW_ELEMENT: u16 = 12;
+const GET_ELEMENT: u16 = 13;
+const DELETE_ELEMENT: u16 = 14;
+const DESTROY_ELEMENT: u16 = 30;
+const TABLE: u16 = 1;
+const SET: u16 = 2;
+const ELEMENTS: u16 = 3;
+const LIST_ITEM: u16 = 1;
+const KEY: u16 = 1;
+const VALUE: u16 = 1;
+const TIMEOUT: u16 = 4;
+const EXPIRATION: u16 = 5;
+const EXPRESSIONS: u16 = 11;
 
-/// Applies `changes` in order. See [`super::Firewall::apply`].
-pub(super) fn apply(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fault> {
-    let changes = without_spent(netlink, table, changes)?;
-    for part in changes.chunks(PER_BATCH) {
-        put(netlink, table, part)?;
-    }
-    Ok(())
+/// Changes per transaction.
+const PER_BATCH: usize = 1000;
+/// Bytes of elements in one message: an attribute's length has 16 bits.
+const PER_MESSAGE: usize = 60_000;
+/// Milliseconds: the timeout of an element that the same transaction removes. Without one, an
+/// element that exists would stay for ever if only that step took effect.
+const PASSING: u64 = 1000;
+
+/// How this kernel changes the time of an element that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refresh {
+    /// By adding it again (Linux 6.12).
+    InPlace,
+    /// By removing it, whether or not it is there, and adding it (6.3).
+    Destroy,
+    /// By adding, deleting and adding it: deleting a missing element fails.
+    Replace,
 }
 
-fn put(netlink: &mut Netlink, table: &str, changes: &[Change]) -> Result<(), Fault> {
-    // Most grants are new: trying that first takes a third of the steps and half of the time.
-    let mut outcome = Err(Errno::EEXIST);
-    if changes.iter().all(|change| matches!(change, Change::Set { millis: 1.., .. })) {
-        outcome = netlink.batch(&steps(table, changes, WriteMode::New)?);
-    }
-    if outcome == Err(Errno::EEXIST) {
-        outcome = netlink.batch(&steps(table, changes, WriteMode::Any)?);
-    }
-    outcome.map_err(|error| refused(error, table))
+/// The sets in force, and how to change them.
+pub(super) struct Sets {
+    table: String,
+    names: BTreeSet<String>,
+    refresh: Refresh,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum WriteMode {
-    /// One step per set; the whole transaction fails with EEXIST if an element exists.
-    New,
-    /// Works for existing and for new elements.
-    Any,
-}
+impl Sets {
+    pub(super) fn new(plan: &GuardPlan, refresh: Refresh) -> Sets {
+        Sets { table: plan.table().to_owned(), names: plan.sets(), refresh }
+    }
 
-/// Leaves out the changes that shorten a spent element. If a handshake ends between this check and
-/// the change, the element looks live again but lets nothing in.
-fn without_spent(
-    netlink: &mut Netlink, table: &str, changes: &[Change],
-) -> Result<Vec<Change>, Fault> {
-    let mut kept = Vec::with_capacity(changes.len());
-    for change in changes {
+    /// Follows a reload.
+    pub(super) fn follow(&mut self, plan: &GuardPlan) {
+        self.names = plan.sets();
+    }
+
+    /// Applies `changes` in order. See [`super::Firewall::apply`].
+    pub(super) fn apply(&self, netlink: &mut Netlink, changes: &[Change]) -> Result<(), Fault> {
+        let mut kept = Vec::with_capacity(changes.len());
+        for change in changes {
+            if self.is_needed(netlink, change)? {
+                kept.push(*change);
+            }
+        }
+        for part in kept.chunks(PER_BATCH) {
+            netlink.batch(&self.steps(part)).map_err(|error| refused(error, &self.table))?;
+        }
+        Ok(())
+    }
+
+    /// False for a removal from a set that went with its service, and for a spent element that
+    /// would get shorter. If a handshake ends between this check and the change, the element looks
+    /// live again but lets nothing in.
+    fn is_needed(&self, netlink: &mut Netlink, change: &Change) -> Result<bool, Fault> {
+        let element = change.element();
+        let set = deciding_set(element);
         match change {
-            Change::Shorten { element, .. } if remaining(netlink, table, element)?.is_none() => {}
-            Change::Cut { .. } => {}
-            _ => kept.push(*change),
+            Change::Cut { .. } => Ok(false),
+            Change::Remove { .. } | Change::Set { millis: 0, .. } => Ok(self.names.contains(&set)),
+            _ if !self.names.contains(&set) => {
+                let what = format!("the guard has no set {set} for a grant of {}", element.service);
+                Err(Fault::new(what, "knock again: the service has changed"))
+            }
+            Change::Shorten { .. } if element.form == GrantKind::Once => {
+                Ok(self.remaining(netlink, element)?.is_some())
+            }
+            _ => Ok(true),
         }
     }
-    Ok(kept)
+
+    /// The milliseconds that `element` has left; `None` if it is missing or spent.
+    pub(super) fn remaining(
+        &self, netlink: &mut Netlink, element: &Element,
+    ) -> Result<Option<u64>, Fault> {
+        let item = Attributes::default().nest(KEY, &key(element));
+        let request = request(GET_ELEMENT, 0, &self.table, &deciding_set(element), &item);
+        let answers = match netlink.get(&request) {
+            Ok(answers) => answers,
+            // The element is missing. The watch reports a missing table.
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(error) => return Err(refused(error, &self.table)),
+        };
+        let found =
+            Expected { service: element.service, shape: KeyShape::of(element), form: element.form };
+        let mut all = answers.iter().flat_map(|answer| found.read(answer));
+        Ok(all.find(|(other, _)| other == element).map(|(_, millis)| millis))
+    }
+
+    fn steps(&self, changes: &[Change]) -> Vec<Message> {
+        let mut steps =
+            Steps { table: &self.table, refresh: self.refresh, open: None, done: Vec::new() };
+        for change in changes {
+            steps.push(change);
+        }
+        steps.finish();
+        steps.done
+    }
+}
+
+/// A message of several elements that is not complete yet.
+struct OpenStep {
+    number: u16,
+    set: String,
+    items: Attributes,
+}
+
+struct Steps<'a> {
+    table: &'a str,
+    refresh: Refresh,
+    open: Option<OpenStep>,
+    done: Vec<Message>,
+}
+
+impl Steps<'_> {
+    fn push(&mut self, change: &Change) {
+        let (element, millis) = match change {
+            Change::Set { element, millis } | Change::Shorten { element, millis } => {
+                (element, *millis)
+            }
+            Change::Remove { element } => (element, 0),
+            Change::Cut { .. } => return,
+        };
+        self.put(&deciding_set(element), element, millis, &Attributes::default());
+        // When shortening, keep the limit that tells whether the element was spent: it also counts
+        // for handshakes that have begun.
+        let is_shortened = matches!(change, Change::Shorten { .. }) && millis > 0;
+        if element.form == GrantKind::Once && !is_shortened {
+            let set = KeyShape::of(element).set(SetUse::Win, element.service.as_str());
+            self.put(&set, element, millis, &one_packet_a_day());
+        }
+    }
+
+    /// Sets one element, or removes it if `millis` is 0. An element with expressions is always
+    /// made anew: a refresh leaves a limit as it is.
+    fn put(&mut self, set: &str, element: &Element, millis: u64, expressions: &Attributes) {
+        let is_refreshed = millis > 0 && expressions.len() == 0 && self.refresh == Refresh::InPlace;
+        if !is_refreshed {
+            let plain = Attributes::default().nest(KEY, &key(element));
+            if self.refresh == Refresh::Replace {
+                self.step(NEW_ELEMENT, set, &timed(plain.clone(), PASSING));
+                self.step(DELETE_ELEMENT, set, &plain);
+            } else {
+                self.step(DESTROY_ELEMENT, set, &plain);
+            }
+        }
+        // A timeout of 0 would mean forever.
+        if millis > 0 {
+            let mut item = timed(Attributes::default().nest(KEY, &key(element)), millis);
+            if expressions.len() > 0 {
+                item = item.nest(EXPRESSIONS, expressions);
+            }
+            self.step(NEW_ELEMENT, set, &item);
+        }
+    }
+
+    /// Adds an element to the open message, if it is of this kind and not full.
+    fn step(&mut self, number: u16, set: &str, item: &Attributes) {
+        let fits = |open: &OpenStep| {
+            open.number == number && open.set == set && open.items.len() < PER_MESSAGE
+        };
+        if !self.open.as_ref().is_some_and(fits) {
+            self.finish();
+        }
+        let set = set.to_owned();
+        let empty = OpenStep { number, set, items: Attributes::default() };
+        let mut open = self.open.take().unwrap_or(empty);
+        open.items = open.items.nest(LIST_ITEM, item);
+        self.open = Some(open);
+    }
+
+    fn finish(&mut self) {
+        if let Some(OpenStep { number, set, items }) = self.open.take() {
+            let body = Attributes::default().text(TABLE, self.table).text(SET, &set);
+            let flags = if number == NEW_ELEMENT { CREATE } else { 0 };
+            self.done.push(Message::tables(number, flags, body.nest(ELEMENTS, &items)));
+        }
+    }
+}
+
+/// The element's time. The kernel takes a new time for an element that exists only from both.
+fn timed(item: Attributes, millis: u64) -> Attributes {
+    item.u64(TIMEOUT, millis).u64(EXPIRATION, millis)
+}
+
+fn deciding_set(element: &Element) -> String {
+    KeyShape::of(element).set(SetUse::of(element.form), element.service.as_str())
+}
+
+fn request(number: u16, flags: u16, table: &str, set: &str, item: &Attributes) -> Message {
+    let items = Attributes::default().nest(LIST_ITEM, item);
+    let body = Attributes::default().text(TABLE, table).text(SET, set).nest(ELEMENTS, &items);
+    Message::tables(number, flags, body)
 }
 
 pub(super) fn is_there(netlink: &mut Netlink, table: &str) -> Result<bool, Fault> {
-    let name = vec![TableAttribute::Name(table.to_owned())];
-    match netlink.get(&NfTablesMessage::GetTable(TableMessage { attributes: name })) {
+    match netlink.get(&Message::tables(GET_TABLE, 0, Attributes::default().text(TABLE, table))) {
         Ok(_) => Ok(true),
         Err(Errno::ENOENT) => Ok(false),
         Err(error) => Err(refused(error, table)),
@@ -73,128 +234,63 @@ pub(super) fn is_there(netlink: &mut Netlink, table: &str) -> Result<bool, Fault
 }
 
 /// All live elements with the milliseconds left. A spent element is not live.
-pub(super) fn list(netlink: &mut Netlink, table: &str) -> Result<Vec<(Element, u64)>, Fault> {
+pub(super) fn list(netlink: &mut Netlink, plan: &GuardPlan) -> Result<Vec<(Element, u64)>, Fault> {
     let mut found = Vec::new();
-    for form in [GrantKind::Time, GrantKind::Once] {
-        for shape in &SHAPES {
-            let set = judged_by(form, shape);
-            let request = NfTablesMessage::GetSetElement(message(table, &set, None));
-            let answers = netlink.dump(&request).map_err(|error| refused(error, table))?;
+    for service in plan.services() {
+        for shape in KeyShape::all_of(service) {
+            let set = shape.set(SetUse::of(service.form), service.name.as_str());
+            let body = Attributes::default().text(TABLE, plan.table()).text(SET, &set);
+            let answers = netlink
+                .dump_roughly(&Message::tables(GET_ELEMENT, 0, body))
+                .map_err(|error| refused(error, plan.table()))?;
+            let expected = Expected { service: service.name, shape, form: service.form };
             for answer in &answers {
-                found.extend(read(answer, form, shape));
+                found.extend(expected.read(answer));
             }
         }
     }
     Ok(found)
 }
 
-/// The milliseconds that `element` has left; `None` if it is missing or spent.
-pub(super) fn remaining(
-    netlink: &mut Netlink, table: &str, element: &Element,
-) -> Result<Option<u64>, Fault> {
-    let form = element.form;
-    let shape = KeyShape::of(element);
-    let message = message(table, &judged_by(form, shape), Some(vec![key(element)]));
-    let answers = match netlink.get(&NfTablesMessage::GetSetElement(message)) {
-        Ok(answers) => answers,
-        // The element is missing. The watch reports a missing table.
-        Err(Errno::ENOENT) => return Ok(None),
-        Err(error) => return Err(refused(error, table)),
-    };
-    let mut found = answers.iter().flat_map(|answer| read(answer, form, shape));
-    Ok(found.find(|(other, _)| other == element).map(|(_, millis)| millis))
-}
-
-fn steps(table: &str, changes: &[Change], way: WriteMode) -> Result<Vec<BatchItem>, Fault> {
-    let mut transaction = Transaction { table, way, steps: Vec::with_capacity(changes.len() * 6) };
-    for change in changes {
-        transaction.push(change)?;
+/// Finds out how this kernel refreshes an element, in a table of its own, which goes with this
+/// process if it is killed here.
+pub(super) fn probe(netlink: &mut Netlink) -> Refresh {
+    const OWNED: u32 = 2;
+    const TIMED: u32 = 0x10;
+    let name = format!("toctoc-probe-{}", netlink.port());
+    let table = Attributes::default().text(TABLE, &name);
+    // Name, flags, key type and length, id.
+    let set = table.clone().text(2, "s").u32(3, TIMED).u32(4, 7).u32(5, 4).u32(10, 1);
+    let plain = Attributes::default().nest(KEY, &value(&[192, 0, 2, 1]));
+    let add = |millis| request(NEW_ELEMENT, CREATE, &name, "s", &timed(plain.clone(), millis));
+    let made = netlink.batch(&[
+        Message::tables(NEW_TABLE, CREATE | EXCLUSIVE, table.clone().u32(2, OWNED)),
+        Message::tables(NEW_SET, CREATE, set),
+        add(PASSING),
+    ]);
+    if made.is_err() {
+        return Refresh::Replace;
     }
-    Ok(transaction.steps)
-}
-
-struct Transaction<'a> {
-    table: &'a str,
-    way: WriteMode,
-    steps: Vec<BatchItem>,
-}
-
-impl Transaction<'_> {
-    fn push(&mut self, change: &Change) -> Result<(), Fault> {
-        let (element, millis) = match change {
-            Change::Set { element, millis } | Change::Shorten { element, millis } => {
-                (element, *millis)
-            }
-            Change::Remove { element } => (element, 0),
-            Change::Cut { .. } => return Ok(()),
-        };
-        let is_once = element.form == GrantKind::Once;
-        if is_once && element.port.proto == Proto::Udp {
-            return Err(Fault::new(
-                format!(
-                    "a one-connection grant for {}: datagrams have no connections",
-                    element.port
-                ),
-                "give the service form = \"time\"",
-            ));
-        }
-        let shape = KeyShape::of(element);
-        self.put(&judged_by(element.form, shape), element, millis, Vec::new());
-        // When shortening, keep the limit that tells whether the element was spent: it also counts
-        // for handshakes that have begun.
-        let is_shortened = matches!(change, Change::Shorten { .. }) && millis > 0;
-        if is_once && !is_shortened {
-            let armed = vec![SetElementAttribute::ListExpressions(vec![one_packet_a_day()])];
-            self.put(&format!("once{}", shape.name), element, millis, armed);
-        }
-        Ok(())
-    }
-
-    /// Sets one element, or removes it if `millis` is 0. Both begin with add, then delete: the
-    /// element is gone then, on every kernel. Deleting a missing element would fail the batch, and
-    /// adding an existing one refreshes it on some kernels only.
-    fn put(&mut self, set: &str, element: &Element, millis: u64, more: Vec<SetElementAttribute>) {
-        if self.way == WriteMode::Any {
-            self.step(NfTablesMessage::NewSetElement, set, vec![key(element)]);
-            self.step(NfTablesMessage::DeleteSetElement, set, vec![key(element)]);
-        }
-        // A timeout of 0 would mean forever.
-        if millis > 0 {
-            let mut attributes = vec![key(element), SetElementAttribute::Timeout(millis)];
-            attributes.extend(more);
-            self.step(NfTablesMessage::NewSetElement, set, attributes);
-        }
-    }
-
-    fn step(
-        &mut self, kind: fn(SetElementMessage) -> NfTablesMessage, set: &str,
-        element: Vec<SetElementAttribute>,
-    ) {
-        let flags = match self.way {
-            WriteMode::New => NLM_F_CREATE | NLM_F_EXCL,
-            WriteMode::Any => NLM_F_CREATE,
-        };
-        self.steps.push((kind(message(self.table, set, Some(element))), flags));
+    let longer = netlink.batch(&[add(60 * PASSING)]);
+    let answers = netlink.get(&request(GET_ELEMENT, 0, &name, "s", &plain));
+    let left = answers
+        .iter()
+        .flatten()
+        .flat_map(items)
+        .find_map(|item| attribute(item, EXPIRATION).and_then(|left| left.u64()));
+    let missing = Attributes::default().nest(KEY, &value(&[192, 0, 2, 2]));
+    let destroys = netlink.batch(&[request(DESTROY_ELEMENT, 0, &name, "s", &missing)]).is_ok();
+    // It ends with the socket in any case, and then the probe has only cost a name.
+    let _ = netlink.batch(&[Message::tables(DELETE_TABLE, 0, table)]);
+    match (longer, left, destroys) {
+        (Ok(()), Some(left), true) if left > PASSING => Refresh::InPlace,
+        (_, _, true) => Refresh::Destroy,
+        _ => Refresh::Replace,
     }
 }
 
-/// The set that decides about a first packet: an element is live while it is in this set.
-fn judged_by(form: GrantKind, shape: &KeyShape) -> String {
-    let name = if form == GrantKind::Time { "time" } else { "oncesyn" };
-    format!("{name}{}", shape.name)
-}
-
-fn message(table: &str, set: &str, element: Option<Vec<SetElementAttribute>>) -> SetElementMessage {
-    let table = SetElementList::Table(table.to_owned());
-    let mut attributes = vec![table, SetElementList::Set(set.to_owned())];
-    if let Some(element) = element {
-        attributes.push(SetElementList::Elements(vec![ListAttribute::Element(element)]));
-    }
-    SetElementMessage { attributes }
-}
-
-/// The set key: address, source port if it counts, protocol, port; each padded to four bytes.
-fn key(element: &Element) -> SetElementAttribute {
+/// The set key: address and, if it counts, source port; each padded to four bytes.
+fn key(element: &Element) -> Attributes {
     let mut bytes = match element.source.ip() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
@@ -203,133 +299,167 @@ fn key(element: &Element) -> SetElementAttribute {
         bytes.extend(element.source_port.to_be_bytes());
         bytes.extend([0, 0]);
     }
-    bytes.extend([element.port.proto.number(), 0, 0, 0]);
-    bytes.extend(element.port.number.to_be_bytes());
-    bytes.extend([0, 0]);
-    SetElementAttribute::Key(DataAttribute::Value(bytes))
+    value(&bytes)
+}
+
+fn value(bytes: &[u8]) -> Attributes {
+    Attributes::default().put(VALUE, bytes)
 }
 
 /// `limit rate 1/day burst 1 packets`: the expression that makes an element pass one packet only.
-fn one_packet_a_day() -> ListAttribute<netlink_packet_netfilter::nftables::ExpressionAttribute> {
+fn one_packet_a_day() -> Attributes {
     const DAY: u64 = 86_400;
-    let attributes = vec![
-        DefaultNla::new(1, 1u64.to_be_bytes().to_vec()), // rate
-        DefaultNla::new(2, DAY.to_be_bytes().to_vec()),  // unit, seconds
-        DefaultNla::new(3, 1u32.to_be_bytes().to_vec()), // burst
-        DefaultNla::new(4, 0u32.to_be_bytes().to_vec()), // packets, not bytes
-        DefaultNla::new(5, 0u32.to_be_bytes().to_vec()), // not inverted
-    ];
-    Expressions::Other { expression_type: "limit".to_owned(), attributes }.into()
+    // Rate, unit in seconds, burst, packets and not bytes, not inverted.
+    let limit = Attributes::default().u64(1, 1).u64(2, DAY).u32(3, 1).u32(4, 0).u32(5, 0);
+    let expression = Attributes::default().text(1, "limit").nest(2, &limit);
+    Attributes::default().nest(LIST_ITEM, &expression)
 }
 
-/// The live elements in one reply of the kernel; foreign elements are left out.
-fn read(answer: &NfTablesMessage, form: GrantKind, shape: &KeyShape) -> Vec<(Element, u64)> {
-    let NfTablesMessage::NewSetElement(answer) = answer else { return Vec::new() };
-    let mut found = Vec::new();
-    for attribute in &answer.attributes {
-        if let SetElementList::Elements(elements) = attribute {
-            found.extend(elements.iter().filter_map(|element| read_element(element, form, shape)));
-        }
+/// The elements of an answer.
+fn items(answer: &Answer) -> impl Iterator<Item = &[u8]> {
+    let lists = attributes(&answer.body).filter(|list| list.kind == ELEMENTS);
+    lists.flat_map(|list| attributes(list.value)).map(|item| item.value)
+}
+
+/// What the elements of a set have in common.
+struct Expected {
+    service: ServiceName,
+    shape: KeyShape,
+    form: GrantKind,
+}
+
+impl Expected {
+    /// The live elements in one answer; foreign ones are left out.
+    fn read<'a>(&'a self, answer: &'a Answer) -> impl Iterator<Item = (Element, u64)> + 'a {
+        items(answer).filter_map(|item| self.read_item(item))
     }
-    found
-}
 
-fn read_element(
-    element: &ListAttribute<SetElementAttribute>, form: GrantKind, shape: &KeyShape,
-) -> Option<(Element, u64)> {
-    let ListAttribute::Element(attributes) = element else { return None };
-    let mut key = None;
-    // An element without a timeout is not ours. It stays until the next repair.
-    let mut millis = u64::MAX;
-    for attribute in attributes {
-        match attribute {
-            SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(bytes),
-            SetElementAttribute::Expiration(left) => millis = *left,
-            _ => {}
-        }
+    fn read_item(&self, item: &[u8]) -> Option<(Element, u64)> {
+        let key = attribute(attribute(item, KEY)?.value, VALUE)?.value;
+        // An element without a timeout is not ours. It stays until the next repair.
+        let millis = attribute(item, EXPIRATION).and_then(|left| left.u64()).unwrap_or(u64::MAX);
+        if millis == 0 { None } else { Some((self.read_key(key)?, millis)) }
     }
-    if millis == 0 {
-        return None;
+
+    fn read_key(&self, bytes: &[u8]) -> Option<Element> {
+        let KeyShape { v6, span, has_port } = self.shape;
+        let (address, rest) = bytes.split_at_checked(if v6 { 16 } else { 4 })?;
+        let ip = match v6 {
+            false => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?)),
+            true => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?)),
+        };
+        let source_port = match (has_port, rest) {
+            (false, []) => 0,
+            (true, [high, low, _, _]) => u16::from_be_bytes([*high, *low]),
+            _ => return None,
+        };
+        let Expected { service, form, .. } = *self;
+        Some(Element { service, source: Source::new(ip), source_port, span, form })
     }
-    let (source, source_port, port) = read_key(key?, shape)?;
-    Some((Element { source, source_port, span: shape.span, port, form }, millis))
 }
 
-fn read_key(bytes: &[u8], shape: &KeyShape) -> Option<(Source, u16, Port)> {
-    let (address, rest) = bytes.split_at_checked(if shape.v6 { 16 } else { 4 })?;
-    let ip = match shape.v6 {
-        false => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?)),
-        true => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?)),
-    };
-    let (from, rest) = rest.split_at_checked(if shape.has_port { 4 } else { 0 })?;
-    let from = from.first_chunk().map_or(0, |port| u16::from_be_bytes(*port));
-    let [proto, _, _, _, high, low, _, _] = <[u8; 8]>::try_from(rest).ok()?;
-    let port = Port { proto: Proto::from_number(proto)?, number: u16::from_be_bytes([high, low]) };
-    Some((Source::new(ip), from, port))
-}
-
-fn refused(error: Errno, table: &str) -> Fault {
+pub(super) fn refused(error: Errno, table: &str) -> Fault {
     let remedy = match error {
         Errno::EPERM => "run toctocd as root or with CAP_NET_ADMIN",
         Errno::ENOENT => "the guard is gone: toctocd loads it again; see what flushed it",
-        Errno::ENFILE => "the set of grants is full: wait until some have ended, or close some",
         _ => "see `nft list ruleset`; if it repeats, restart toctocd",
     };
-    let mut why = error.desc().to_owned();
-    if error == Errno::ENFILE {
-        why.push_str(&format!(
-            " (room for {TIME_ELEMENTS} time and {ONCE_ELEMENTS} one-connection elements per \
-             family)"
-        ));
-    }
-    Fault::new(format!("nf_tables refused a change of table inet {table}: {why}"), remedy)
+    let what = format!("nf_tables refused a change of table inet {table}: {}", error.desc());
+    Fault::new(what, remedy)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::prefix::Span;
 
-    fn element(ip: &str, proto: Proto, number: u16, form: GrantKind) -> Element {
-        Element::plain(Source::new(ip.parse().unwrap()), Port { proto, number }, form)
+    fn element(ip: &str, form: GrantKind) -> Element {
+        let service = ServiceName::new("ssh").unwrap();
+        Element::plain(service, Source::new(ip.parse().unwrap()), form)
     }
 
     #[test]
     fn a_key_of_each_shape_is_read_back_as_it_was_written() {
-        let [four, six] =
-            ["192.0.2.7", "2001:db8::"].map(|ip| element(ip, Proto::Udp, 62201, GrantKind::Time));
+        let [four, six] = ["192.0.2.0", "2001:db8::"].map(|ip| element(ip, GrantKind::Time));
         let bound = |element| Element { source_port: 40_000, ..element };
-        let net = Element { span: crate::core::prefix::Span::Net64, ..six };
+        let net =
+            |element, length, v6| Element { span: Span::of_prefix(length, v6).unwrap(), ..element };
         for (element, name, length) in [
-            (four, "4", 12),
-            (six, "6", 24),
-            (bound(four), "4p", 16),
-            (bound(six), "6p", 28),
-            (net, "6n", 24),
+            (four, "v4/ssh", 4),
+            (six, "v6/ssh", 16),
+            (bound(four), "v4p/ssh", 8),
+            (bound(six), "v6p/ssh", 20),
+            (net(four, 24, false), "v4n24/ssh", 4),
+            (net(six, 56, true), "v6n56/ssh", 16),
         ] {
             let shape = KeyShape::of(&element);
-            let SetElementAttribute::Key(DataAttribute::Value(bytes)) = key(&element) else {
-                panic!("a key")
-            };
-            assert_eq!((shape.name, bytes.len()), (name, length));
-            assert_eq!(
-                read_key(&bytes, shape),
-                Some((element.source, element.source_port, element.port))
-            );
-            assert_eq!(read_key(&bytes[1..], shape), None);
-            assert_eq!(read_key(&[&bytes[..], &[0]].concat(), shape), None);
+            let expected = Expected { service: element.service, shape, form: element.form };
+            let written = key(&element);
+            let bytes = attribute(written.bytes(), VALUE).unwrap().value;
+            assert_eq!((deciding_set(&element).as_str(), bytes.len()), (name, length));
+            assert_eq!(expected.read_key(bytes), Some(element));
+            assert_eq!(expected.read_key(&bytes[1..]), None);
+            assert_eq!(expected.read_key(&[bytes, &[0]].concat()), None);
+        }
+    }
+
+    fn steps(refresh: Refresh, changes: &[Change]) -> Vec<Message> {
+        Sets { table: "t".into(), names: BTreeSet::new(), refresh }.steps(changes)
+    }
+
+    const EACH: [Refresh; 3] = [Refresh::InPlace, Refresh::Destroy, Refresh::Replace];
+
+    #[test]
+    fn a_grant_of_no_time_is_removed_and_not_made_permanent() {
+        let element = element("192.0.2.7", GrantKind::Time);
+        for refresh in EACH {
+            let set = steps(refresh, &[Change::Set { element, millis: 0 }]);
+            assert_eq!(set, steps(refresh, &[Change::Remove { element }]));
         }
     }
 
     #[test]
-    fn a_grant_of_no_time_is_removed_and_not_made_permanent() {
-        let element = element("192.0.2.7", Proto::Tcp, 22, GrantKind::Time);
-        let set = steps("t", &[Change::Set { element, millis: 0 }], WriteMode::Any).unwrap();
-        assert_eq!(set, steps("t", &[Change::Remove { element }], WriteMode::Any).unwrap());
+    fn no_element_is_ever_added_without_a_timeout_or_with_one_of_zero() {
+        for refresh in EACH {
+            for form in [GrantKind::Time, GrantKind::Once] {
+                let element = element("192.0.2.7", form);
+                let changes = [
+                    Change::Set { element, millis: 5000 },
+                    Change::Set { element, millis: 0 },
+                    Change::Shorten { element, millis: 1 },
+                    Change::Shorten { element, millis: 0 },
+                    Change::Remove { element },
+                ];
+                let steps = steps(refresh, &changes);
+                let mut added = 0;
+                for step in steps.iter().filter(|step| step.number == NEW_ELEMENT) {
+                    let list = attribute(step.body.bytes(), ELEMENTS).unwrap();
+                    for item in attributes(list.value) {
+                        added += 1;
+                        for kind in [TIMEOUT, EXPIRATION] {
+                            let time = attribute(item.value, kind).and_then(|one| one.u64());
+                            assert!(time.is_some_and(|time| time > 0), "{refresh:?} {form:?}");
+                        }
+                    }
+                }
+                assert!(added >= 2, "{refresh:?} {form:?}");
+            }
+        }
     }
 
     #[test]
-    fn a_one_connection_grant_for_datagrams_is_refused() {
-        let element = element("192.0.2.7", Proto::Udp, 53, GrantKind::Once);
-        assert!(steps("t", &[Change::Set { element, millis: 1000 }], WriteMode::New).is_err());
+    fn many_grants_of_one_set_go_in_few_messages_that_an_attribute_can_hold() {
+        let sources = (0..5000u32).map(|n| IpAddr::V4((0x0a00_0000 + n).into()));
+        let changes: Vec<Change> = sources
+            .map(|ip| Element { source: Source::new(ip), ..element("192.0.2.7", GrantKind::Time) })
+            .map(|element| Change::Set { element, millis: 60_000 })
+            .collect();
+        let steps = steps(Refresh::InPlace, &changes);
+        assert!((2..10).contains(&steps.len()), "{}", steps.len());
+        let count = |step: &Message| {
+            let list = attribute(step.body.bytes(), ELEMENTS).expect("a list that fits");
+            attributes(list.value).count()
+        };
+        assert_eq!(steps.iter().map(count).sum::<usize>(), 5000);
     }
 }

@@ -1,14 +1,16 @@
 //! The real firewall in two halves: netlink calls for the poll loop, and jobs for another thread
 //! that run the nft program and make long lists.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::loaded_ruleset::{self, LoadedRuleset};
+use super::elements::Sets;
+use super::loaded_ruleset::LoadedRuleset;
 use super::netlink::Netlink;
 use super::nft::NftProgram;
 use super::ruleset::{GuardPlan, PacketMarks};
 use super::table_claim::TableClaim;
+use super::tables::{self, RulesInForce};
 use super::watch::{Authors, TableWatch};
 use super::{Firewall, GuardReport, GuardRules, GuardTask, conntrack, elements};
 use crate::config::{self, KnockSettings};
@@ -18,6 +20,9 @@ use crate::core::types::Fault;
 
 /// The most attempts to load the guard while other programs change it.
 const TRIES: usize = 8;
+/// Milliseconds by which an element may differ from its grant. Between the listing and the
+/// comparison some time passes, and a restart counts in whole seconds.
+const TOLERANCE: u64 = 1500;
 
 /// The guard as loaded at the start of the process.
 pub struct Started {
@@ -29,11 +34,13 @@ pub struct Started {
     pub watch: TableWatch,
     /// The live elements with the milliseconds left.
     pub elements: Vec<(Element, u64)>,
+    /// Tables with a guard that no gateway keeps.
+    pub others: Vec<String>,
 }
 
 /// Loads the guard in one transaction, or updates a loaded one to these rules; live elements stay
 /// as they are. Works in the calling thread's network namespace. May wait. Fails if another gateway
-/// uses the table. TCP sessions older than the guard stall until their source has a grant.
+/// uses the table, or if the table is somebody else's. TCP sessions older than the guard stall until their source has a grant.
 pub fn start(rules: &GuardRules) -> Result<Started, Fault> {
     let plan = rules.plan()?;
     let authors = Authors::default();
@@ -41,48 +48,64 @@ pub fn start(rules: &GuardRules) -> Result<Started, Fault> {
     let mut netlink = Netlink::open()?;
     can_cut(&mut netlink, &plan, &rules.services)?;
     let owner = TableClaim::claim(plan.table())?;
-    let kept = Netlink::open()?;
+    tables::check_is_ours(&mut netlink, plan.table())?;
+    let mut kept = Netlink::open()?;
     authors.add(kept.port());
+    let refresh = elements::probe(&mut kept);
+    let watch = TableWatch::open(plan.table(), &authors, Some(kept.port()))?;
     let link = NftLink {
         netlink: kept,
-        table: plan.table().to_owned(),
+        sets: Sets::new(&plan, refresh),
         marks: plan.marks(),
+        services: rules.services.clone(),
+        services_before: Vec::new(),
+        table: plan.table().to_owned(),
         _owner: owner,
     };
-    let watch = TableWatch::open(plan.table(), &authors)?;
-    let loaded = load(&program, &plan, &authors)?;
+    let loaded = load(&program, &mut netlink, &plan, &authors)?;
     let mut guard = LoadedGuard { program, plan, loaded, authors, netlink };
     let elements = guard.elements()?;
-    Ok(Started { link, guard: NftGuard(Arc::new(Mutex::new(guard))), watch, elements })
+    let others = other_guards(&mut guard.netlink, guard.plan.table())?;
+    Ok(Started { link, guard: NftGuard(Arc::new(Mutex::new(guard))), watch, elements, others })
 }
 
 /// The half for the poll loop: one open netlink socket.
 pub struct NftLink {
     netlink: Netlink,
     table: String,
+    sets: Sets,
     marks: PacketMarks,
+    services: Vec<Service>,
+    /// The services of the rules before, whose grants may still have connections.
+    services_before: Vec<Service>,
     _owner: TableClaim,
 }
 
 impl Firewall for NftLink {
     fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
-        elements::apply(&mut self.netlink, &self.table, changes)
+        self.sets.apply(&mut self.netlink, changes)
     }
 
     fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault> {
-        elements::remaining(&mut self.netlink, &self.table, element)
+        self.sets.remaining(&mut self.netlink, element)
     }
 
     fn cut(&mut self, elements: &[Element]) -> Result<(), Fault> {
-        conntrack::cut(&mut self.netlink, self.marks, elements)
+        let rules = [self.services.as_slice(), self.services_before.as_slice()];
+        conntrack::cut(&mut self.netlink, self.marks, rules, elements)
     }
 
     fn is_there(&mut self) -> Result<bool, Fault> {
         elements::is_there(&mut self.netlink, &self.table)
     }
 
-    fn use_settings(&mut self, settings: &config::FirewallSettings) {
-        self.marks = PacketMarks { granted: settings.mark, pending: settings.pending_mark };
+    fn use_rules(&mut self, rules: &GuardRules) {
+        // The rules were loaded, so they have a plan.
+        if let Ok(plan) = rules.plan() {
+            self.sets.follow(&plan);
+            self.marks = plan.marks();
+        }
+        self.services_before = std::mem::replace(&mut self.services, rules.services.clone());
     }
 }
 
@@ -93,8 +116,8 @@ pub struct NftGuard(Arc<Mutex<LoadedGuard>>);
 struct LoadedGuard {
     program: NftProgram,
     plan: GuardPlan,
-    /// The ruleset as read back after the last load.
-    loaded: LoadedRuleset,
+    /// The rules as read back after the last load.
+    loaded: RulesInForce,
     authors: Authors,
     netlink: Netlink,
 }
@@ -111,14 +134,20 @@ impl NftGuard {
                 Ok(GuardReport::Verified)
             }
             GuardTask::Repair => guard.repair(),
-            GuardTask::Check => Ok(GuardReport::Checked { sound: guard.is_sound()? }),
+            GuardTask::Check => {
+                let sound = guard.is_sound()?;
+                let LoadedGuard { netlink, plan, .. } = &mut *guard;
+                let others = other_guards(netlink, plan.table())?;
+                Ok(GuardReport::Checked { sound, others })
+            }
             GuardTask::Unload => {
                 guard.program.load(&guard.plan.text_off())?;
                 Ok(GuardReport::Unloaded)
             }
-            GuardTask::Flows => {
-                let marks = guard.plan.marks();
-                Ok(GuardReport::Flows(conntrack::flows(&mut guard.netlink, marks)?))
+            GuardTask::Standing(elements) => {
+                let LoadedGuard { netlink, plan, .. } = &mut *guard;
+                let found = conntrack::stands(netlink, plan.marks(), plan.services(), &elements);
+                Ok(GuardReport::Standing(found?))
             }
         }
     }
@@ -138,7 +167,7 @@ impl LoadedGuard {
 
     fn load(&mut self, rules: &GuardRules) -> Result<GuardReport, Fault> {
         let (plan, program) = self.verify(rules)?;
-        self.loaded = load(&program, &plan, &self.authors)?;
+        self.loaded = load(&program, &mut self.netlink, &plan, &self.authors)?;
         self.plan = plan;
         self.program = program;
         Ok(GuardReport::Loaded { reloaded: true, elements: self.elements()? })
@@ -147,18 +176,20 @@ impl LoadedGuard {
     fn repair(&mut self) -> Result<GuardReport, Fault> {
         let reloaded = !self.is_sound()?;
         if reloaded {
-            self.loaded = load(&self.program, &self.plan, &self.authors)?;
+            let LoadedGuard { program, netlink, plan, authors, .. } = self;
+            self.loaded = load(program, netlink, plan, authors)?;
         }
         Ok(GuardReport::Loaded { reloaded, elements: self.elements()? })
     }
 
     /// True if table, chains, sets and rules are exactly as loaded.
-    fn is_sound(&self) -> Result<bool, Fault> {
-        Ok(stands(&self.program, &self.plan)?.as_ref() == Some(&self.loaded))
+    fn is_sound(&mut self) -> Result<bool, Fault> {
+        let found = tables::rules_in_force(&mut self.netlink, self.plan.table())?;
+        Ok(found.as_ref() == Some(&self.loaded))
     }
 
     fn elements(&mut self) -> Result<Vec<(Element, u64)>, Fault> {
-        elements::list(&mut self.netlink, self.plan.table())
+        elements::list(&mut self.netlink, &self.plan)
     }
 }
 
@@ -185,6 +216,7 @@ pub fn unload(
 ) -> Result<(), Fault> {
     let plan = GuardPlan::new(settings, services, knock)?;
     let _owner = TableClaim::claim(plan.table())?;
+    tables::check_is_ours(&mut Netlink::open()?, plan.table())?;
     NftProgram::new(&settings.nft)?.load(&plan.text_off())
 }
 
@@ -194,9 +226,12 @@ pub struct GuardState {
     /// `None` if the table does not exist; otherwise the first difference from these settings, if
     /// any.
     pub misfit: Option<Option<String>>,
-    /// Packets dropped, by chain. `opening` and `datagram`: no grant. `stream`: part of no granted
-    /// connection. `guard`: sent to the silent knock port. Each load resets the counts to 0.
+    /// Packets dropped, by chain. `ask/tcp` and `ask/udp`: no grant. `judge/tcp`: part of no
+    /// granted connection. `guard/udp`: sent to the silent knock port. Each load resets the
+    /// counts to 0.
     pub dropped: BTreeMap<String, u64>,
+    /// Tables with a guard that no gateway keeps. They drop packets too.
+    pub others: Vec<String>,
 }
 
 /// Reads the state and changes nothing.
@@ -204,34 +239,49 @@ pub fn look_at(
     settings: &config::FirewallSettings, services: &[Service], knock: &KnockSettings,
 ) -> Result<GuardState, Fault> {
     let plan = GuardPlan::new(settings, services, knock)?;
+    let mut netlink = Netlink::open()?;
+    let others = other_guards(&mut netlink, plan.table())?;
     let program = NftProgram::new(&settings.nft)?;
-    let Some(json) = program.list(plan.table())? else {
-        return Ok(GuardState { misfit: None, dropped: BTreeMap::new() });
+    let Some(found) = LoadedRuleset::read(&program.list_all()?, plan.table())? else {
+        return Ok(GuardState { misfit: None, dropped: BTreeMap::new(), others });
     };
-    let misfit = LoadedRuleset::read(&json)?.misfit(&plan);
-    Ok(GuardState { misfit: Some(misfit), dropped: loaded_ruleset::dropped(&json)? })
+    let misfit = match tables::check_is_ours(&mut netlink, plan.table()) {
+        Ok(()) => found.misfit(&plan),
+        Err(foreign) => Some(foreign.what),
+    };
+    Ok(GuardState { misfit: Some(misfit), dropped: found.dropped(), others })
+}
+
+/// The tables with a guard, except `table`, that no running gateway keeps: most likely
+/// `firewall.table` had another value before.
+pub(super) fn other_guards(netlink: &mut Netlink, table: &str) -> Result<Vec<String>, Fault> {
+    let mut others = tables::tables_with_a_guard(netlink)?;
+    others.remove(table);
+    others.retain(|other| !TableClaim::is_held(other));
+    Ok(others.into_iter().collect())
 }
 
 /// Loads the guard and reads it back, until it fits the plan and no other program has changed the
-/// table in between. Later checks compare with the ruleset read back here.
-fn load(program: &NftProgram, plan: &GuardPlan, authors: &Authors) -> Result<LoadedRuleset, Fault> {
+/// table in between. Later checks compare with the rules read back here.
+fn load(
+    program: &NftProgram, netlink: &mut Netlink, plan: &GuardPlan, authors: &Authors,
+) -> Result<RulesInForce, Fault> {
     let _remembered = authors.remember();
-    let mut watch = TableWatch::open(plan.table(), authors)?;
+    let mut watch = TableWatch::open(plan.table(), authors, None)?;
     let mut misfit = None;
     let mut anew = false;
     for _ in 0..TRIES {
         watch.look();
-        load_once(program, plan, anew)?;
-        let found = stands(program, plan)?;
-        let is_settled = watch.look().is_empty();
-        misfit = match found {
-            Some(ruleset) => match ruleset.misfit(plan) {
-                None if is_settled => return Ok(ruleset),
-                other => other,
-            },
-            None => Some("it is not there".to_owned()),
+        load_once(program, netlink, plan, anew)?;
+        let listed = LoadedRuleset::read(&program.list_all()?, plan.table())?;
+        let in_force = tables::rules_in_force(netlink, plan.table())?;
+        let is_settled = watch.look().is_nothing();
+        misfit = match (listed.map(|listed| listed.misfit(plan)), in_force) {
+            (Some(None), Some(rules)) if is_settled => return Ok(rules),
+            (Some(misfit), _) => misfit,
+            (None, _) => Some("it is not there".to_owned()),
         };
-        // Next time replace the whole table: our text does not remove a foreign chain.
+        // Next time replace the whole table: our text does not remove everything foreign.
         anew = is_settled;
     }
     let why = misfit.unwrap_or_else(|| "another program keeps changing it".to_owned());
@@ -245,42 +295,49 @@ fn load(program: &NftProgram, plan: &GuardPlan, authors: &Authors) -> Result<Loa
 }
 
 /// Loads the guard in one transaction; `anew` drops the live elements.
-fn load_once(program: &NftProgram, plan: &GuardPlan, anew: bool) -> Result<(), Fault> {
+fn load_once(
+    program: &NftProgram, netlink: &mut Netlink, plan: &GuardPlan, anew: bool,
+) -> Result<(), Fault> {
     if anew {
         return program.load(&plan.text_anew());
     }
-    let Err(fault) = program.load(&plan.text()) else { return Ok(()) };
-    // A table that conflicts with ours (a set of an older version, a chain without its hook)
-    // refuses the change. Replace it then; the grants are put back afterwards.
+    let stale = tables::stale(netlink, plan)?;
+    let text = plan.text_without(&stale.chains, &stale.sets);
+    let Err(fault) = program.load(&text) else { return Ok(()) };
+    // A table that conflicts with ours (a chain without its hook, a set of another type) refuses
+    // the change. Replace it then; the grants are put back afterwards.
     program.load(&plan.text_anew()).map_err(|_| fault)
 }
 
-fn stands(program: &NftProgram, plan: &GuardPlan) -> Result<Option<LoadedRuleset>, Fault> {
-    match program.list(plan.table())? {
-        Some(json) => Ok(Some(LoadedRuleset::read(&json)?)),
-        None => Ok(None),
-    }
-}
-
-/// The changes that turn the kernel's elements `found` into those of `expected`.
+/// The changes that turn the kernel's elements `found` into those of `expected`, where they differ.
 ///
 /// A missing one-connection element is not put back: it may have been spent or flushed, and a
 /// second connection is worse than a second knock.
 pub fn reconcile(found: &[(Element, u64)], expected: &[Change]) -> Vec<Change> {
-    let mut wanted = HashSet::new();
+    let mut unclaimed: HashMap<Element, u64> = found.iter().copied().collect();
     let mut changes = Vec::new();
     for change in expected {
-        if let Change::Set { element, .. } = change {
-            wanted.insert(*element);
-            if element.form == GrantKind::Time {
-                changes.push(*change);
-            }
+        let Change::Set { element, millis } = change else { continue };
+        let left = unclaimed.remove(element);
+        let is_right = left.is_some_and(|left| left.abs_diff(*millis) <= TOLERANCE);
+        if is_right {
+            continue;
         }
-    }
-    for (element, _) in found {
-        if !wanted.contains(element) {
+        // No timeout can be given to an element that has none.
+        if left == Some(u64::MAX) {
             changes.push(Change::Remove { element: *element });
         }
+        match element.form {
+            GrantKind::Time => changes.push(*change),
+            GrantKind::Once if left.is_some_and(|left| left > *millis) => {
+                changes.push(Change::Shorten { element: *element, millis: *millis });
+            }
+            GrantKind::Once => {}
+        }
+    }
+    // In the order of the listing, so that equal states lead to equal changes.
+    for (element, _) in found.iter().filter(|(element, _)| unclaimed.contains_key(element)) {
+        changes.push(Change::Remove { element: *element });
     }
     changes
 }
@@ -288,25 +345,44 @@ pub fn reconcile(found: &[(Element, u64)], expected: &[Change]) -> Vec<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::types::{Port, Proto, Source};
+    use crate::core::types::{ServiceName, Source};
 
     fn element(last: u8, form: GrantKind) -> Element {
         let source = Source::new(std::net::IpAddr::from([192, 0, 2, last]));
-        Element::plain(source, Port { proto: Proto::Tcp, number: 22 }, form)
+        Element::plain(ServiceName::new("ssh").unwrap(), source, form)
+    }
+
+    fn set(element: Element, millis: u64) -> Change {
+        Change::Set { element, millis }
     }
 
     #[test]
-    fn reconciling_sets_time_grants_removes_strangers_and_never_rearms_a_single_connection() {
+    fn reconciling_sets_lost_time_grants_removes_strangers_and_never_rearms_a_single_connection() {
         let [kept, lost, alien] = [1, 2, 3].map(|last| element(last, GrantKind::Time));
         let [once, spent] = [1, 2].map(|last| element(last, GrantKind::Once));
-        let expected =
-            [kept, lost, once, spent].map(|element| Change::Set { element, millis: 5000 });
+        let expected = [kept, lost, once, spent].map(|element| set(element, 5000));
         let found = [(kept, 4000), (alien, 9000), (once, 4000)];
-        let changes = vec![
-            Change::Set { element: kept, millis: 5000 },
-            Change::Set { element: lost, millis: 5000 },
-            Change::Remove { element: alien },
-        ];
+        let changes = vec![set(lost, 5000), Change::Remove { element: alien }];
         assert_eq!(reconcile(&found, &expected), changes);
+    }
+
+    #[test]
+    fn only_an_element_whose_time_is_wrong_is_sent_again() {
+        let [one, other] = [GrantKind::Time, GrantKind::Once].map(|form| element(1, form));
+        let expected = [set(one, 10_000), set(other, 10_000)];
+        for left in [10_000, 10_000 - TOLERANCE, 10_000 + TOLERANCE] {
+            assert_eq!(reconcile(&[(one, left), (other, left)], &expected), [], "{left}");
+        }
+        for left in [1, 10_000 - TOLERANCE - 1] {
+            assert_eq!(reconcile(&[(one, left), (other, left)], &expected), [set(one, 10_000)]);
+        }
+        let shorten = Change::Shorten { element: other, millis: 10_000 };
+        let too_long = 10_001 + TOLERANCE;
+        assert_eq!(
+            reconcile(&[(one, too_long), (other, too_long)], &expected),
+            [set(one, 10_000), shorten]
+        );
+        let permanent = [Change::Remove { element: one }, set(one, 10_000)];
+        assert_eq!(reconcile(&[(one, u64::MAX)], &expected), permanent);
     }
 }

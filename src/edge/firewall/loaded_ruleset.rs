@@ -1,86 +1,130 @@
-//! Reads our table back from the kernel, to compare it with the table that was loaded.
+//! Reads our table from the listing of nft, to compare it with the plan and to show its counters.
+//! See `tables` for a quick check that it is still the one that was loaded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nftables::schema::Chain;
-use nftables::types::{NfChainType, NfHook};
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::ruleset::{CHAIN, GuardPlan};
-use crate::core::types::{Fault, Port, Proto};
+use super::ruleset::{CHAIN, ChainShape, GuardPlan};
+use crate::core::types::Fault;
 
-/// Our table in the kernel, without handles, counters and elements. Equal values mean equal rules.
+/// Our table in the kernel, without the elements of named sets.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct LoadedRuleset(Vec<Value>);
 
 impl LoadedRuleset {
-    /// Parses the output of `nft -j -t list table`.
-    pub(super) fn read(json: &str) -> Result<LoadedRuleset, Fault> {
-        let mut all: Vec<Value> = objects(json)?.collect();
-        all.iter_mut().for_each(strip);
-        Ok(LoadedRuleset(all))
+    /// Parses the output of `nft -j -t list ruleset`; `None` if it does not contain the table.
+    pub(super) fn read(json: &str, table: &str) -> Result<Option<LoadedRuleset>, Fault> {
+        let mut ours = Vec::new();
+        for object in objects(json)? {
+            let Some((kind, fields)) = object.as_object().and_then(|all| all.iter().next()) else {
+                continue;
+            };
+            let name = if kind == "table" { &fields["name"] } else { &fields["table"] };
+            if fields["family"] == "inet" && name == table {
+                ours.push(object);
+            }
+        }
+        Ok(if ours.is_empty() { None } else { Some(LoadedRuleset(ours)) })
     }
 
-    /// The first difference from `plan`: the hook, a dormant table, the chains and their numbers of
-    /// rules, the guarded ports. See `live` for the comparison of the rules' text.
+    /// The first difference from `plan`: a dormant table, the chains with their hooks and their
+    /// numbers of rules, the guarded ports. See `tables` for the comparison of the rules.
     pub(super) fn misfit(&self, plan: &GuardPlan) -> Option<String> {
-        if !self.0.iter().any(is_hooked) {
-            return Some("its chain does not hang in the prerouting hook".to_owned());
-        }
         if self.0.iter().any(is_dormant) {
             return Some("its table is dormant".to_owned());
         }
-        let found = self.rules();
-        let wanted = plan.rules();
-        for chain in found.keys().chain(wanted.keys()) {
-            let has = found.get(chain).unwrap_or(&0);
-            let should_have = wanted.get(chain).unwrap_or(&0);
-            if has != should_have {
-                return Some(format!("its chain {chain} has {has} rules instead of {should_have}"));
+        let found = self.chains();
+        let wanted = plan.chains();
+        let none = ChainShape::default();
+        for name in wanted.keys().chain(found.keys()) {
+            let has = found.get(name).unwrap_or(&none);
+            let should = wanted.get(name).unwrap_or(&none);
+            if has.hook != should.hook {
+                let hook = should.hook.as_deref().unwrap_or("none");
+                return Some(format!("its chain {name} is not in its place ({hook})"));
+            }
+            if has.rules != should.rules {
+                let (has, should) = (has.rules, should.rules);
+                return Some(format!("its chain {name} has {has} rules instead of {should}"));
             }
         }
-        let wanted: BTreeSet<Port> = plan.looked_at().into_iter().collect();
-        if wanted != self.looked_at() {
+        if plan.looked_at() != self.looked_at() {
             return Some("it guards other ports".to_owned());
         }
         None
     }
 
-    fn rules(&self) -> BTreeMap<String, usize> {
-        let mut chains = BTreeMap::new();
+    fn chains(&self) -> BTreeMap<String, ChainShape> {
+        let mut chains: BTreeMap<String, ChainShape> = BTreeMap::new();
         for object in &self.0 {
             if let Some(name) = object.pointer("/chain/name").and_then(Value::as_str) {
-                chains.entry(name.to_owned()).or_insert(0);
+                let shape = chains.entry(name.to_owned()).or_default();
+                shape.hook = hook(&object["chain"]);
             } else if let Some(name) = object.pointer("/rule/chain").and_then(Value::as_str) {
-                *chains.entry(name.to_owned()).or_insert(0_usize) += 1;
+                chains.entry(name.to_owned()).or_default().rules += 1;
             }
         }
         chains
     }
 
-    /// The ports in the guard's rule that lets all other ports pass.
-    fn looked_at(&self) -> BTreeSet<Port> {
-        let mut ports = BTreeSet::new();
+    /// The ports in the first rule of each look, which lets all other ports pass.
+    fn looked_at(&self) -> BTreeSet<String> {
+        let mut found: BTreeMap<&str, String> = BTreeMap::new();
         for object in &self.0 {
-            if object.pointer("/rule/chain").and_then(Value::as_str) == Some(CHAIN) {
-                collect_ports(object, &mut ports);
+            let chain = object.pointer("/rule/chain").and_then(Value::as_str).unwrap_or_default();
+            let Some(proto) = chain.strip_prefix(CHAIN).and_then(|rest| rest.strip_prefix('/'))
+            else {
+                continue;
+            };
+            // A service of all ports may leave out that rule.
+            let ports = found.entry(proto).or_default();
+            let statements = object.pointer("/rule/expr").and_then(Value::as_array);
+            if let Some([first, .., last]) = statements.map(Vec::as_slice)
+                && last.get("accept").is_some()
+                && first.pointer("/match/left/payload/field") == Some(&"dport".into())
+            {
+                *ports = condition(&first["match"]);
             }
         }
-        ports
+        found.into_iter().map(|(proto, ports)| format!("{proto} {ports}")).collect()
+    }
+
+    /// The packets counted by the drop rules, by chain.
+    pub(super) fn dropped(&self) -> BTreeMap<String, u64> {
+        let mut chains: BTreeMap<String, u64> = BTreeMap::new();
+        for object in &self.0 {
+            if let Some((chain, packets)) = drops(object) {
+                let count = chains.entry(chain).or_default();
+                *count = count.saturating_add(packets);
+            }
+        }
+        chains
     }
 }
 
-/// True if this is the guard's chain, in the prerouting hook after conntrack and before all else.
-fn is_hooked(object: &Value) -> bool {
-    match object.get("chain").map(Chain::deserialize) {
-        Some(Ok(chain)) => {
-            chain.name == CHAIN
-                && chain.hook == Some(NfHook::Prerouting)
-                && chain.prio == Some(-175)
-                && chain._type == Some(NfChainType::Filter)
-        }
-        _ => false,
+fn hook(chain: &Value) -> Option<String> {
+    let hook = chain["hook"].as_str()?;
+    let (kind, priority) = (chain["type"].as_str()?, chain["prio"].as_i64()?);
+    Some(format!("{kind} hook {hook} priority {priority}"))
+}
+
+/// The right side of a comparison of ports, as the plan writes it.
+fn condition(compared: &Value) -> String {
+    let mut ports = Vec::new();
+    let right = &compared["right"];
+    match right["set"].as_array() {
+        Some(set) => ports.extend(set.iter().map(port)),
+        None => ports.push(port(right)),
+    }
+    let operator = if compared["op"] == "!=" { "!= " } else { "" };
+    format!("{operator}{{ {} }}", ports.join(", "))
+}
+
+fn port(value: &Value) -> String {
+    match value["range"].as_array().map(Vec::as_slice) {
+        Some([first, last]) => format!("{first}-{last}"),
+        _ => value.to_string(),
     }
 }
 
@@ -94,49 +138,6 @@ fn mentions(value: &Value, word: &str) -> bool {
         Value::Array(all) => all.iter().any(|one| mentions(one, word)),
         _ => false,
     }
-}
-
-/// Collects every `tcp . 22` inside `value`.
-fn collect_ports(value: &Value, ports: &mut BTreeSet<Port>) {
-    match value {
-        Value::Object(fields) => {
-            if let Some(Value::Array(pair)) = fields.get("concat")
-                && let [proto, number] = pair.as_slice()
-            {
-                ports.extend(port(proto, number));
-            }
-            for field in fields.values() {
-                collect_ports(field, ports);
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                collect_ports(item, ports);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn port(proto: &Value, number: &Value) -> Option<Port> {
-    let proto = match (proto.as_str(), proto.as_u64()) {
-        (Some("tcp"), _) | (_, Some(6)) => Proto::Tcp,
-        (Some("udp"), _) | (_, Some(17)) => Proto::Udp,
-        _ => return None,
-    };
-    Some(Port { proto, number: u16::try_from(number.as_u64()?).ok()? })
-}
-
-/// The packets counted by the drop rules, by chain.
-pub(super) fn dropped(json: &str) -> Result<BTreeMap<String, u64>, Fault> {
-    let mut chains: BTreeMap<String, u64> = BTreeMap::new();
-    for object in objects(json)? {
-        if let Some((chain, packets)) = drops(&object) {
-            let count = chains.entry(chain).or_default();
-            *count = count.saturating_add(packets);
-        }
-    }
-    Ok(chains)
 }
 
 /// The chain and the packet count of a drop rule.
@@ -157,27 +158,6 @@ pub(super) fn objects(json: &str) -> Result<impl Iterator<Item = Value>, Fault> 
     {
         return Ok(objects.into_iter().filter(|object| object.get("metainfo").is_none()));
     }
-    let what = "nft listed our table in a form that is not its JSON";
+    let what = "nft listed the rules in a form that is not its JSON";
     Err(Fault::new(what, "use nft 0.9.8 or later"))
-}
-
-/// Removes the parts that change by themselves: handles and counters.
-fn strip(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.remove("handle");
-            if let Some(counter) = fields.get_mut("counter") {
-                *counter = Value::Null;
-            }
-            for field in fields.values_mut() {
-                strip(field);
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                strip(item);
-            }
-        }
-        _ => {}
-    }
 }

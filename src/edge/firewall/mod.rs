@@ -3,6 +3,7 @@
 
 mod adopt;
 pub mod advice;
+mod attributes;
 mod conntrack;
 mod elements;
 mod live;
@@ -13,6 +14,7 @@ pub mod packet_trace;
 pub mod ruleset;
 pub mod ruleset_snapshot;
 mod table_claim;
+mod tables;
 mod tracked;
 mod watch;
 
@@ -20,11 +22,14 @@ pub use adopt::adopt;
 pub use live::{
     GuardState, NftGuard, NftLink, Started, look_at, print_ruleset, reconcile, start, unload,
 };
+pub use ruleset::RECEIPT_GROUP;
 pub use tracked::Connection;
-pub use watch::{TableChange, TableWatch};
+pub use watch::{Heard, TableChange, TableWatch};
+
+use std::collections::BTreeSet;
 
 use crate::config::{self, KnockSettings};
-use crate::core::grants::{Change, Element, Flow};
+use crate::core::grants::{Change, Element};
 use crate::core::service::Service;
 use crate::core::types::Fault;
 
@@ -43,8 +48,8 @@ pub trait Firewall {
     fn cut(&mut self, elements: &[Element]) -> Result<(), Fault>;
     /// True if our table exists, whatever it contains.
     fn is_there(&mut self) -> Result<bool, Fault>;
-    /// Uses the conntrack marks of the settings that [`GuardTask::Load`] has put into force.
-    fn use_settings(&mut self, settings: &config::FirewallSettings);
+    /// Follows the rules that [`GuardTask::Load`] has put into force: their sets, marks and ports.
+    fn use_rules(&mut self, rules: &GuardRules);
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -72,12 +77,12 @@ pub enum GuardTask {
     Verify(GuardRules),
     /// Load the rules again if the kernel's differ from the last loaded ones. List the elements.
     Repair,
-    /// Compare all rules with what was loaded last.
+    /// Compare all rules with what was loaded last. Lists no element and runs no program.
     Check,
     /// Remove the guard with all elements.
     Unload,
-    /// List the open connections that the guard let in.
-    Flows,
+    /// Which of these elements let in a connection that is still open?
+    Standing(BTreeSet<Element>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +97,11 @@ pub enum GuardReport {
     Checked {
         /// True if the guard is exactly as loaded.
         sound: bool,
+        /// Tables with a guard that no gateway keeps.
+        others: Vec<String>,
     },
     Verified,
     Unloaded,
-    Flows(Vec<Flow>),
+    /// Those of the elements asked for.
+    Standing(BTreeSet<Element>),
 }

@@ -1,39 +1,71 @@
 //! One open netlink socket for batches, which succeed or fail as a whole, and for complete dumps.
+//! See `attributes` for the bytes of a message.
 
 use std::io;
+use std::os::fd::AsFd;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
-};
-use netlink_packet_netfilter::NetfilterMessageInner::NfTables;
-use netlink_packet_netfilter::conntrack::ConntrackMessage;
-use netlink_packet_netfilter::nftables::NfTablesMessage;
-use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt::SndBuf};
 
+use super::attributes::{Attributes, HEADER, Received, split};
 use crate::core::types::Fault;
 
-/// The subsystem number for batches.
-const NF_TABLES: u16 = 10;
-/// The flag of a dump that a change of the ruleset has interrupted: the dump is useless.
+/// The subsystems of netfilter: the high byte of a message's type.
+pub(super) const NF_TABLES: u16 = 10;
+pub(super) const CONNTRACK: u16 = 1;
+/// The family of our table.
+pub(super) const INET: u8 = 1;
+/// Flags of a request, from linux/netlink.h.
+const REQUEST: u16 = 0x1;
+const ACK: u16 = 0x4;
+const DUMP: u16 = 0x300;
+pub(super) const EXCLUSIVE: u16 = 0x200;
+pub(super) const CREATE: u16 = 0x400;
+/// The types of the messages that frame a batch, and of those that end an answer.
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+/// The flag of a dump that a change of the ruleset has interrupted.
 const DUMP_INTERRUPTED: u16 = 0x10;
 /// The most attempts after errors that mean "try again".
 const TRIES: usize = 16;
 /// Bytes; larger than any single netlink message of the kernel.
 const BUFFER: usize = 64 * 1024;
+/// Bytes of the largest batch that the kernel has to take.
+const LARGEST_BATCH: usize = 1024 * 1024;
+
+/// One request. Its kind is the subsystem and the number of the message in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) subsystem: u16,
+    pub(super) number: u16,
+    pub(super) flags: u16,
+    pub(super) family: u8,
+    pub(super) body: Attributes,
+}
+
+impl Message {
+    /// A request about an object in a table of the `inet` family.
+    pub(super) fn tables(number: u16, flags: u16, body: Attributes) -> Message {
+        Message { subsystem: NF_TABLES, number, flags, family: INET, body }
+    }
+}
+
+/// One message of an answer: its number in the subsystem, the address family, the attributes.
+pub(super) struct Answer {
+    pub(super) number: u16,
+    pub(super) family: u8,
+    pub(super) body: Vec<u8>,
+}
 
 pub(super) struct Netlink {
     socket: Socket,
     port: u32,
     sequence: u32,
 }
-
-/// One message of a batch, with its flags.
-pub(super) type BatchItem = (NfTablesMessage, u16);
 
 impl Netlink {
     /// Opens the socket in this thread's network namespace.
@@ -51,6 +83,11 @@ impl Netlink {
         // Without this an error returns the whole request, and many errors overflow the receive
         // buffer.
         socket.set_cap_ack(true)?;
+        // The forced form ignores the system's limit, but needs CAP_NET_ADMIN.
+        let fd = socket.as_fd();
+        if setsockopt(&fd, nix::sys::socket::sockopt::SndBufForce, &LARGEST_BATCH).is_err() {
+            setsockopt(&fd, SndBuf, &LARGEST_BATCH)?;
+        }
         Ok(Netlink { socket, port: address.port_number(), sequence: 0 })
     }
 
@@ -60,24 +97,24 @@ impl Netlink {
     }
 
     /// Runs `steps` in one transaction. An error means that nothing has changed.
-    pub(super) fn batch(&mut self, steps: &[BatchItem]) -> Result<(), Errno> {
+    pub(super) fn batch(&mut self, steps: &[Message]) -> Result<(), Errno> {
         if steps.is_empty() {
             return Ok(());
         }
         again(|| self.batch_once(steps))
     }
 
-    fn batch_once(&mut self, steps: &[BatchItem]) -> Result<(), Errno> {
+    fn batch_once(&mut self, steps: &[Message]) -> Result<(), Errno> {
         let mut buffer = Vec::with_capacity(steps.len() * 160 + 40);
-        self.push(&mut buffer, control(ControlMessage::BatchBegin), 0);
+        self.sequence = frame(&mut buffer, BATCH_BEGIN, self.sequence);
         let first = self.sequence;
-        for (index, (message, flags)) in steps.iter().enumerate() {
+        for (index, message) in steps.iter().enumerate() {
             // The kernel reports each failed step. The last step asks for an answer in any case.
-            let ack = if index + 1 == steps.len() { NLM_F_ACK } else { 0 };
-            self.push(&mut buffer, inner(message.clone()), flags | ack);
+            let ack = if index + 1 == steps.len() { ACK } else { 0 };
+            self.push(&mut buffer, message, ack);
         }
         let last = self.sequence;
-        self.push(&mut buffer, control(ControlMessage::BatchEnd), 0);
+        self.sequence = frame(&mut buffer, BATCH_END, self.sequence);
         self.drain()?;
         self.send(&buffer)?;
         self.verdict(first, last)
@@ -89,57 +126,41 @@ impl Netlink {
         let mut verdict = Err(Errno::EIO);
         let mut error = None;
         while let Some(datagram) = self.receive()? {
-            for message in messages(&datagram) {
-                let about = message.header.sequence_number;
-                let NetlinkPayload::Error(answer) = message.payload else { continue };
-                if about == last {
+            for message in split(&datagram).filter(|message| message.kind == ERROR) {
+                if message.sequence == last {
                     verdict = Ok(());
                 }
-                if let Some(code) = answer.code
-                    && (first..=last).contains(&about)
+                if (first..=last).contains(&message.sequence)
+                    && let Err(refused) = finish(&message)
                 {
-                    error.get_or_insert(Errno::from_raw(code.get().saturating_neg()));
+                    error.get_or_insert(refused);
                 }
             }
         }
         error.map_or(verdict, Err)
     }
 
-    /// The messages that answer `request`, sent as a dump.
-    pub(super) fn dump(
-        &mut self, request: &NfTablesMessage,
-    ) -> Result<Vec<NfTablesMessage>, Errno> {
-        again(|| self.ask(inner(request.clone()), NLM_F_DUMP)).map(tables)
+    /// All messages that answer `request`, sent as a dump.
+    pub(super) fn dump(&mut self, request: &Message) -> Result<Vec<Answer>, Errno> {
+        again(|| {
+            let (found, intact) = self.ask(request, DUMP)?;
+            if intact { Ok(found) } else { Err(Errno::EINTR) }
+        })
     }
 
-    pub(super) fn get(&mut self, request: &NfTablesMessage) -> Result<Vec<NfTablesMessage>, Errno> {
-        again(|| self.ask(inner(request.clone()), NLM_F_ACK)).map(tables)
+    /// The same, but a dump that a change has interrupted counts too: some objects that changed
+    /// meanwhile may be missing or twice there. While knocks are answered, a long dump is never
+    /// undisturbed.
+    pub(super) fn dump_roughly(&mut self, request: &Message) -> Result<Vec<Answer>, Errno> {
+        again(|| self.ask(request, DUMP)).map(|(found, _)| found)
     }
 
-    pub(super) fn connections(
-        &mut self, request: &ConntrackMessage,
-    ) -> Result<Vec<NetfilterMessage>, Errno> {
-        again(|| self.ask(track(NetfilterProtoFamily::Unspec, request), NLM_F_DUMP))
+    /// Sends one request: the answer to a question, nothing after an order.
+    pub(super) fn get(&mut self, request: &Message) -> Result<Vec<Answer>, Errno> {
+        again(|| self.ask(request, ACK)).map(|(found, _)| found)
     }
 
-    /// Changes one connection; ENOENT if it does not exist.
-    pub(super) fn order(
-        &mut self, family: NetfilterProtoFamily, order: &ConntrackMessage,
-    ) -> Result<(), Errno> {
-        again(|| self.ask(track(family, order), NLM_F_ACK)).map(drop)
-    }
-
-    /// Creates a connection's entry; EEXIST if it exists.
-    pub(super) fn create(
-        &mut self, family: NetfilterProtoFamily, order: &ConntrackMessage,
-    ) -> Result<(), Errno> {
-        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        again(|| self.ask(track(family, order), flags)).map(drop)
-    }
-
-    fn ask(
-        &mut self, request: NetfilterMessage, flags: u16,
-    ) -> Result<Vec<NetfilterMessage>, Errno> {
+    fn ask(&mut self, request: &Message, flags: u16) -> Result<(Vec<Answer>, bool), Errno> {
         let mut buffer = Vec::new();
         self.push(&mut buffer, request, flags);
         self.drain()?;
@@ -147,27 +168,29 @@ impl Netlink {
         let mut found = Vec::new();
         let mut intact = true;
         while let Some(datagram) = self.receive()? {
-            for message in messages(&datagram) {
-                if message.header.sequence_number != self.sequence {
-                    continue;
-                }
-                intact &= message.header.flags & DUMP_INTERRUPTED == 0;
-                match message.payload {
-                    NetlinkPayload::InnerMessage(answer) => found.push(answer),
-                    NetlinkPayload::Error(answer) => {
-                        finish(answer.code.map_or(0, |code| code.get()))?;
-                    }
-                    NetlinkPayload::Done(done) => finish(done.code)?,
-                    _ => {}
+            for message in split(&datagram).filter(|one| one.sequence == self.sequence) {
+                intact &= message.flags & DUMP_INTERRUPTED == 0;
+                if message.kind == ERROR || message.kind == DONE {
+                    finish(&message)?;
+                } else {
+                    found.push(Answer {
+                        number: message.kind & 0xff,
+                        family: message.family(),
+                        body: message.body().to_vec(),
+                    });
                 }
             }
         }
-        if intact { Ok(found) } else { Err(Errno::EINTR) }
+        Ok((found, intact))
     }
 
-    fn push(&mut self, buffer: &mut Vec<u8>, message: NetfilterMessage, flags: u16) {
+    fn push(&mut self, buffer: &mut Vec<u8>, message: &Message, flags: u16) {
         self.sequence = self.sequence.checked_add(1).unwrap_or(1);
-        append(buffer, message, flags | NLM_F_REQUEST, self.sequence);
+        let kind = message.subsystem << 8 | message.number;
+        let flags = message.flags | flags | REQUEST;
+        header(buffer, kind, flags, self.sequence, message.body.len());
+        buffer.extend([message.family, 0, 0, 0]);
+        buffer.extend(message.body.bytes());
     }
 
     fn send(&self, buffer: &[u8]) -> Result<(), Errno> {
@@ -198,22 +221,6 @@ pub(super) fn receive(socket: &Socket) -> Result<Option<Vec<u8>>, Errno> {
     }
 }
 
-/// Splits a datagram into its messages; stops at the first wrong length.
-pub(super) fn split(datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        let message = NetlinkBuffer::new_checked(rest).ok()?;
-        let length = usize::try_from(message.length()).ok()?;
-        let this = rest.get(..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(NetlinkBuffer::new(this))
-    })
-}
-
-fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<NetfilterMessage>> {
-    split(datagram).filter_map(|message| NetlinkMessage::deserialize(message.into_inner()).ok())
-}
-
 /// Repeats an attempt that failed only because of a concurrent change.
 fn again<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     let mut outcome = attempt();
@@ -229,47 +236,35 @@ fn again<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     outcome
 }
 
-fn finish(code: i32) -> Result<(), Errno> {
-    if code == 0 { Ok(()) } else { Err(Errno::from_raw(code.saturating_neg())) }
+/// The code of an acknowledgement, or of the end of a dump.
+fn finish(message: &Received<'_>) -> Result<(), Errno> {
+    match message.code() {
+        0 => Ok(()),
+        code => Err(Errno::from_raw(code.saturating_neg())),
+    }
 }
 
 fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-fn tables(answers: Vec<NetfilterMessage>) -> Vec<NfTablesMessage> {
-    let mut tables = Vec::new();
-    for answer in answers {
-        if let NfTables(inner) = answer.inner {
-            tables.push(inner);
-        }
-    }
-    tables
+/// Appends the begin or the end of a batch; returns its sequence number.
+fn frame(buffer: &mut Vec<u8>, kind: u16, last: u32) -> u32 {
+    let sequence = last.checked_add(1).unwrap_or(1);
+    header(buffer, kind, REQUEST, sequence, 0);
+    let [high, low] = NF_TABLES.to_be_bytes();
+    buffer.extend([0, 0, high, low]);
+    sequence
 }
 
-fn track(family: NetfilterProtoFamily, message: &ConntrackMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message.clone())
-}
-
-fn control(message: ControlMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NF_TABLES), message)
-}
-
-fn inner(message: NfTablesMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0), message)
-}
-
-fn append<I: NetlinkSerializable>(buffer: &mut Vec<u8>, message: I, flags: u16, sequence: u32) {
-    let mut message =
-        NetlinkMessage::new(Default::default(), NetlinkPayload::InnerMessage(message));
-    message.header.flags = flags;
-    message.header.sequence_number = sequence;
-    message.finalize();
-    let start = buffer.len();
-    buffer.resize(start + message.buffer_len().next_multiple_of(4), 0);
-    if let Some(place) = buffer.get_mut(start..) {
-        message.serialize(place);
-    }
+/// Appends a header for a message with `length` bytes behind netfilter's own header.
+fn header(buffer: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, length: usize) {
+    let length = u32::try_from(HEADER + length).unwrap_or(u32::MAX);
+    buffer.extend(length.to_ne_bytes());
+    buffer.extend(kind.to_ne_bytes());
+    buffer.extend(flags.to_ne_bytes());
+    buffer.extend(sequence.to_ne_bytes());
+    buffer.extend([0; 4]);
 }
 
 #[cfg(test)]
@@ -279,15 +274,15 @@ mod tests {
     #[test]
     fn a_batch_is_framed_by_begin_and_end_of_nf_tables() {
         let mut buffer = Vec::new();
-        append(&mut buffer, control(ControlMessage::BatchBegin), NLM_F_REQUEST, 7);
+        assert_eq!(frame(&mut buffer, BATCH_BEGIN, 6), 7);
         assert_eq!(buffer, [20, 0, 0, 0, 16, 0, 1, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10]);
     }
 
     #[test]
     fn a_datagram_with_a_lying_length_ends_there() {
         let mut buffer = Vec::new();
-        append(&mut buffer, control(ControlMessage::BatchBegin), 0, 1);
-        append(&mut buffer, control(ControlMessage::BatchEnd), 0, 2);
+        frame(&mut buffer, BATCH_BEGIN, 0);
+        frame(&mut buffer, BATCH_END, 1);
         assert_eq!(split(&buffer).count(), 2);
         for (length, expected) in [(0, 1), (15, 1), (21, 1), (u32::MAX, 1)] {
             buffer[20..24].copy_from_slice(&u32::to_ne_bytes(length));

@@ -1,40 +1,41 @@
 //! The guard as text: the only source of our table, both loaded and printed for an admin's file.
 //! See `nft` for loading it, and `elements` for the elements in its sets.
+//!
+//! Names: `to/NAME` is a service's chain, `v4/NAME` and the like are its sets (`ruleset/chains`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::config::{FirewallSettings, KnockSettings};
-use crate::core::prefix::Span;
-use crate::core::service::{Forward, Mode, Service};
-use crate::core::types::{Fault, Port, Proto};
+use crate::core::service::Service;
+use crate::core::types::{Fault, Proto};
 
 mod chains;
 mod forwards;
+mod ports;
 #[cfg(test)]
 mod tests;
 
-pub(super) use chains::{KeyShape, SHAPES};
+pub(super) use chains::{KeyShape, SetUse};
+use ports::PortMap;
 
-/// The most elements in a set of time grants, including expired ones not collected yet.
-pub const TIME_ELEMENTS: u32 = 65_535;
-/// The most elements in a set of one-connection grants.
-pub const ONCE_ELEMENTS: u32 = 4096;
 /// The name of the guard's chain in the prerouting hook.
 pub const CHAIN: &str = "guard";
+/// The group of the sockets that send receipts, and of nothing else on the machine: the guard
+/// knows their packets by it. No account has it; systemd leaves this range unused.
+pub const RECEIPT_GROUP: u32 = 61_137;
+/// A SYN that begins a connection.
+const SYN: &str = "tcp flags & (fin | syn | rst | ack) == syn";
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuardPlan {
     table: String,
-    ports: BTreeSet<Port>,
-    /// The subset of `ports` in mark mode: the admin's own firewall drops there.
-    marked: BTreeSet<Port>,
-    /// True if any service grants whole nets.
-    has_nets: bool,
-    forwards: Vec<(Port, Forward)>,
+    /// The services with ports.
+    services: Vec<Service>,
     marks: PacketMarks,
-    /// The knock port if it is silent.
-    knock: Option<u16>,
+    knock: u16,
+    /// True if the knock port never answers.
+    silent: bool,
     break_glass: BTreeSet<String>,
     break_glass_v6: BTreeSet<String>,
 }
@@ -46,21 +47,13 @@ impl GuardPlan {
     ) -> Result<GuardPlan, Fault> {
         let mut plan = GuardPlan {
             table: table_name(&settings.table)?,
-            ports: BTreeSet::new(),
-            marked: BTreeSet::new(),
-            has_nets: services.iter().any(|service| service.span == Span::Net64),
-            forwards: forwards::rules(services),
+            services: services.iter().filter(|one| !one.ports.is_empty()).cloned().collect(),
             marks: PacketMarks { granted: settings.mark, pending: settings.pending_mark },
-            knock: if knock.silent { Some(knock.port) } else { None },
+            knock: knock.port,
+            silent: knock.silent,
             break_glass: BTreeSet::new(),
             break_glass_v6: BTreeSet::new(),
         };
-        for service in services {
-            plan.ports.extend(&service.ports);
-            if service.mode == Mode::Mark {
-                plan.marked.extend(&service.ports);
-            }
-        }
         for ip in &settings.break_glass {
             match ip.to_canonical() {
                 IpAddr::V4(ip) => plan.break_glass.insert(ip.to_string()),
@@ -74,6 +67,10 @@ impl GuardPlan {
         &self.table
     }
 
+    pub(super) fn services(&self) -> &[Service] {
+        &self.services
+    }
+
     /// Our bits of the conntrack mark.
     pub(super) fn marks(&self) -> PacketMarks {
         self.marks
@@ -81,9 +78,21 @@ impl GuardPlan {
 
     /// The transaction that replaces the table's rules and keeps the elements of its sets.
     pub fn text(&self) -> String {
+        self.text_without(&[], &[])
+    }
+
+    /// The same, which also removes these chains and sets: `flush table` keeps them.
+    pub fn text_without(&self, chains: &[String], sets: &[String]) -> String {
         let table = &self.table;
         // `flush table` keeps sets and elements: a restart neither ends nor extends a grant.
-        format!("add table inet {table}\nflush table inet {table}\n{}", self.body())
+        let mut text = format!("add table inet {table}\nflush table inet {table}\n");
+        for chain in chains {
+            text += &format!("delete chain inet {table} {chain}\n");
+        }
+        for set in sets {
+            text += &format!("delete set inet {table} {set}\n");
+        }
+        text + &self.body()
     }
 
     /// The same as [`GuardPlan::text`], but replaces a conflicting table. The elements are lost.
@@ -97,97 +106,296 @@ impl GuardPlan {
         format!("add table inet {table}\ndelete table inet {table}\n")
     }
 
-    pub fn rules(&self) -> BTreeMap<String, usize> {
-        let mut counts = BTreeMap::new();
-        let mut chain = String::new();
-        for line in self.body().lines() {
-            if let Some(name) = line.strip_prefix("\tchain ") {
-                chain = name.trim_end_matches(" {").to_owned();
-                counts.insert(chain.clone(), 0);
-            } else if line.starts_with("\t\t")
-                && !line.starts_with("\t\ttype ")
-                && let Some(count) = counts.get_mut(&chain)
-            {
-                *count += 1;
-            }
-        }
-        counts
+    pub(super) fn chains(&self) -> BTreeMap<String, ChainShape> {
+        self.lines().chains
+    }
+
+    /// The names of the sets.
+    pub(super) fn sets(&self) -> BTreeSet<String> {
+        let line = |line: String| line.split(' ').nth(1).unwrap_or_default().to_owned();
+        self.services.iter().flat_map(chains::sets).map(line).collect()
     }
 
     fn body(&self) -> String {
-        let mut shapes = SHAPES.to_vec();
-        // The sets of nets stay empty, so no lookups are needed.
-        shapes.retain(|shape| shape.span == Span::Host || self.has_nets);
+        format!("table inet {} {{\n{}}}\n", self.table, self.lines().text)
+    }
+
+    fn lines(&self) -> Lines {
+        let mut lines = Lines::default();
+        for set in self.services.iter().flat_map(chains::sets) {
+            lines.text += &format!("\t{set}\n");
+        }
+        for service in &self.services {
+            chains::chains(service, self.marks, &mut lines);
+        }
+        let tcp = PortMap::new(Proto::Tcp, &self.services, self.knock);
+        let udp = PortMap::new(Proto::Udp, &self.services, self.knock);
+        self.tcp(&tcp, &mut lines);
+        self.udp(&udp, &mut lines);
+        self.hooks(&tcp, &udp, &mut lines);
+        forwards::chains(&self.services, self.marks, &mut lines);
+        lines
+    }
+
+    /// The chains behind the hooks for TCP.
+    ///
+    /// - `judge/tcp`: the grants decide about a bare SYN, whatever conntrack thinks of its flow. All
+    ///   other packets pass by our mark on the flow. A live time grant also adopts open
+    ///   connections of its source, which could open the same ones anew. "Asked from here": the
+    ///   answers to what this machine, or one that it translates for, asked from a port that is
+    ///   guarded, as ranges are.
+    /// - `opening`: Fast Open would carry a request inside the SYN (254 is its experimental form).
+    fn tcp(&self, map: &PortMap<'_>, lines: &mut Lines) {
+        if map.is_empty() {
+            return;
+        }
+        let ours = self.marks.ours();
+        let granted = self.marks.granted;
+        let left = self.left_to_admin(map);
+        self.ask(map, lines);
+        let mut judge = self.glass(map);
+        judge.extend([
+            format!("{SYN} goto opening"),
+            format!("ct state established ct mark and {ours:#x} == {granted:#x} accept"),
+            self.asked_from_here(),
+            format!(
+                "ct state established ct mark and {ours:#x} == {ours:#x} tcp flags & rst == rst \
+                 accept comment \"a reset never spends the grant\""
+            ),
+            "ct state established,new goto ask/tcp".to_owned(),
+        ]);
+        judge.extend(left);
+        judge.push("counter drop comment \"belongs to no connection\"".to_owned());
+        lines.chain("judge/tcp", None, &judge);
+        lines.chain(
+            "opening",
+            None,
+            &[
+                "tcp option 34 exists counter drop comment \"Fast Open\"".to_owned(),
+                "tcp option 254 exists counter drop comment \"Fast Open, experimental\"".to_owned(),
+                "goto ask/tcp".to_owned(),
+            ],
+        );
+    }
+
+    /// The chains behind the hooks for UDP. Under a grant every packet marks its flow. A flow with
+    /// replies lives on with its conntrack entry, like a connection.
+    fn udp(&self, map: &PortMap<'_>, lines: &mut Lines) {
+        if map.is_empty() {
+            return;
+        }
+        let ours = self.marks.ours();
+        let granted = self.marks.granted;
+        self.ask(map, lines);
+        let mut judge = self.glass(map);
+        judge.extend([
+            format!("ct state established ct mark and {ours:#x} == {granted:#x} accept"),
+            self.asked_from_here(),
+            "goto ask/udp".to_owned(),
+        ]);
+        lines.chain("judge/udp", None, &judge);
+    }
+
+    /// The chain that asks the services of a port, and drops what none of them lets in.
+    fn ask(&self, map: &PortMap<'_>, lines: &mut Lines) {
+        let proto = map.proto.name();
+        let mut targets = Vec::new();
+        for piece in &map.pieces {
+            let range = ports::text(piece.first, piece.last);
+            let jumps: Vec<String> =
+                piece.services.iter().map(|one| format!("jump to/{}", one.name)).collect();
+            match jumps.as_slice() {
+                [jump] => targets.push(format!("{range} : {jump}")),
+                jumps => {
+                    lines.chain(&format!("port/{proto}/{range}"), None, jumps);
+                    targets.push(format!("{range} : jump port/{proto}/{range}"));
+                }
+            }
+        }
+        let mut ask = Vec::new();
+        if !targets.is_empty() {
+            ask.push(format!("th dport vmap {{ {} }}", targets.join(", ")));
+        }
+        ask.extend(map.whole.iter().map(|service| format!("jump to/{}", service.name)));
+        ask.extend(self.left_to_admin(map));
+        ask.push("counter drop comment \"no grant\"".to_owned());
+        lines.chain(&format!("ask/{proto}"), None, &ask);
+    }
+
+    fn asked_from_here(&self) -> String {
+        let ours = self.marks.ours();
         format!(
-            "table inet {} {{\n{}{}{}{}}}\n",
-            self.table,
-            chains::sets(),
-            self.guard(),
-            chains::chains(&shapes, self.marks, &self.left_to_admin()),
-            forwards::chains(&self.forwards, self.marks)
+            "ct state established ct direction reply ct mark and {ours:#x} == 0x0 accept \
+             comment \"asked from here\""
         )
     }
 
-    fn guard(&self) -> String {
-        let mut lines = vec![
-            "type filter hook prerouting priority -175; policy accept;".to_owned(),
-            "iif \"lo\" accept".to_owned(),
-            // ICMP, its errors and IPv6 neighbour discovery belong to no service.
-            "meta l4proto != { tcp, udp } accept".to_owned(),
-        ];
-        let looked_at = self.looked_at();
-        if !looked_at.is_empty() {
-            lines.push(format!("meta l4proto . th dport != {} accept", set_of(&looked_at)));
-            // Not `daddr type local`: a broadcast also reaches a guarded datagram service.
-            lines.push("fib daddr type unicast accept comment \"on its way elsewhere\"".to_owned());
-        }
-        if let Some(port) = self.knock {
-            lines.push(format!(
-                "udp dport {port} counter drop \
-                 comment \"the knock port is silent; the capture saw it\""
-            ));
-        }
+    /// The rules for break-glass addresses.
+    fn glass(&self, map: &PortMap<'_>) -> Vec<String> {
+        let mut rules = Vec::new();
         for (family, list) in [("ip", &self.break_glass), ("ip6", &self.break_glass_v6)] {
             if list.is_empty() {
                 continue;
             }
-            let addresses = list.iter().cloned().collect::<Vec<_>>().join(", ");
-            let from = format!("{family} saddr {{ {addresses} }}");
-            if !self.marked.is_empty() {
-                let ports = set_of(&self.marked);
-                let grant = self.marks.grant();
-                lines.push(format!("{from} meta l4proto . th dport {ports} {grant}"));
+            let addresses: Vec<&str> = list.iter().map(String::as_str).collect();
+            let from = format!("{family} saddr {{ {} }}", addresses.join(", "));
+            if let Some(ports) = map.marked() {
+                rules.push(format!("{from} {ports} {}", self.marks.grant()));
             }
-            lines.push(format!("{from} counter accept comment \"break-glass\""));
+            rules.push(format!("{from} counter accept comment \"break-glass\""));
         }
-        if !self.ports.is_empty() {
-            lines.push("meta l4proto tcp goto stream".to_owned());
-            lines.push("goto datagram".to_owned());
-        }
-        let lines: String = lines.iter().map(|line| format!("\t\t{line}\n")).collect();
-        format!("\tchain {CHAIN} {{\n{lines}\t}}\n")
+        rules
     }
 
-    /// The line before each drop in mark mode. It leaves a packet to a marked port without our bits
-    /// to the admin's own firewall. A packet with our bits could pass there by an old mark, so the
-    /// guard drops it.
-    fn left_to_admin(&self) -> String {
-        if self.marked.is_empty() {
-            return String::new();
-        }
-        let ports = set_of(&self.marked);
+    /// The rule before each drop in mark mode. It leaves a packet to a marked port without our bits
+    /// to the admin's own firewall. A packet with our bits could pass there by an old mark, and
+    /// most firewalls accept what comes over lo: the guard drops these.
+    fn left_to_admin(&self, map: &PortMap<'_>) -> Option<String> {
         let ours = self.marks.ours();
-        format!(
-            "\t\tmeta l4proto . th dport {ports} ct mark and {ours:#x} == 0x0 accept \
-             comment \"mark mode\"\n"
-        )
+        let ports = map.marked()?;
+        Some(format!(
+            "iif != \"lo\" {ports} ct mark and {ours:#x} == 0x0 accept comment \"mark mode\""
+        ))
     }
 
-    /// All ports in any rule, in order: the guarded ports and the silent knock port.
-    pub fn looked_at(&self) -> BTreeSet<Port> {
-        let mut all = self.ports.clone();
-        all.extend(self.knock.map(|number| Port { proto: Proto::Udp, number }));
-        all
+    /// The chains in the hooks.
+    ///
+    /// - `guard`, in prerouting: before every translation and every ordinary firewall. Without its
+    ///   first rule, a forged question put onto lo and forwarded would make a stranger's packets
+    ///   its answers.
+    /// - `second`, in input, with the port that a packet has there: for what the first look cannot
+    ///   know. An address that is local by another routing table; a translation of the admin's
+    ///   from an unguarded port to a guarded one. What has passed the first look passes here too.
+    /// - `within`: what this machine says to itself has gone through the output hooks, which confirmed
+    ///   its conntrack entry. What a packet socket put onto lo has not, and is judged like a
+    ///   stranger's. `fib` asked on lo knows no link-local address, hence fe80::/10.
+    ///   `untracked`: for an admin's `notrack` on lo.
+    /// - `outward`: if a server speaks after conntrack lost its flow, the flow's direction turns
+    ///   round, and a stranger's packets would be answers. Such a flow counts as cut, until a live
+    ///   time grant adopts it.
+    /// - `receipts`: the listener can send UDP from the knock port to others, and nothing else.
+    fn hooks(&self, tcp: &PortMap<'_>, udp: &PortMap<'_>, lines: &mut Lines) {
+        let looks_at_udp = !udp.is_empty() || self.silent;
+        let mut first = vec![
+            "iif \"lo\" ct status & confirmed != confirmed fib daddr type unicast counter drop \
+             comment \"on its way elsewhere, put onto lo\""
+                .to_owned(),
+        ];
+        let mut second = Vec::new();
+        for (proto, looks) in [("tcp", !tcp.is_empty()), ("udp", looks_at_udp)] {
+            if looks {
+                first.push(format!("meta l4proto {proto} goto {CHAIN}/{proto}"));
+                second.push(format!("meta l4proto {proto} goto second/{proto}"));
+            }
+        }
+        lines.chain(CHAIN, Some("filter hook prerouting priority -175"), &first);
+        if !second.is_empty() {
+            lines.chain("second", Some("filter hook input priority -175"), &second);
+            let own = ["fib saddr type local", "ip6 saddr fe80::/10"];
+            let through = ["ct status & confirmed == confirmed", "ct state untracked"];
+            let rules = through.map(|how| own.map(|from| format!("{how} {from} accept")));
+            lines.chain("within", None, rules.as_flattened());
+        }
+        for (map, looks) in [(tcp, !tcp.is_empty()), (udp, looks_at_udp)] {
+            if looks {
+                self.look(map, CHAIN, lines);
+                self.look(map, "second", lines);
+            }
+        }
+        if let (false, ports) = (tcp.is_empty(), tcp.guarded()) {
+            let ours = self.marks;
+            let ports = ports.map_or_else(String::new, |ports| format!("th sport {ports} "));
+            let rule = format!(
+                "ct state new meta l4proto tcp {} {ports}oif != \"lo\" fib saddr type local \
+                 ct mark set ct mark and {:#x} or {:#x} counter",
+                SYN.replace("==", "!="),
+                !ours.granted,
+                ours.pending
+            );
+            lines.chain("outward", Some("filter hook postrouting priority 150"), &[rule]);
+        }
+        let receipts = format!("meta skgid {RECEIPT_GROUP} goto receipt");
+        lines.chain("receipts", Some("filter hook output priority -175"), &[receipts]);
+        lines.chain(
+            "receipt",
+            None,
+            &[
+                "oif \"lo\" counter drop comment \"a receipt to ourselves\"".to_owned(),
+                format!("udp sport {} accept", self.knock),
+                "counter drop comment \"no receipt\"".to_owned(),
+            ],
+        );
+    }
+
+    /// One look at one protocol: `guard/tcp`, `second/udp` and so on.
+    fn look(&self, map: &PortMap<'_>, look: &str, lines: &mut Lines) {
+        let proto = map.proto.name();
+        let mut rules = Vec::new();
+        if let Some(ports) = map.unguarded(self.silent) {
+            rules.push(format!("th dport {ports} accept"));
+        }
+        rules.push("iif \"lo\" jump within".to_owned());
+        if look == CHAIN {
+            // Not `daddr type local`: a broadcast also reaches a guarded datagram service.
+            rules.push("fib daddr type unicast accept comment \"on its way elsewhere\"".to_owned());
+        }
+        if self.silent && map.proto == Proto::Udp {
+            // Before `judge`: to the kernel our receipt was a question, and the next knock from the
+            // same port would be its answer.
+            rules.push(format!(
+                "th dport {} counter drop comment \"the knock port is silent; the capture saw it\"",
+                self.knock
+            ));
+        }
+        if !map.is_empty() {
+            rules.push(format!("goto judge/{proto}"));
+        }
+        lines.chain(&format!("{look}/{proto}"), None, &rules);
+    }
+
+    /// The guarded ports and the silent knock port, as the guard's own rules name them.
+    pub(super) fn looked_at(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for proto in [Proto::Tcp, Proto::Udp] {
+            let map = PortMap::new(proto, &self.services, self.knock);
+            if !map.is_empty() || (self.silent && proto == Proto::Udp) {
+                let ports = map.unguarded(self.silent).unwrap_or_default();
+                found.insert(format!("{} {ports}", proto.name()));
+            }
+        }
+        found
+    }
+}
+
+/// What can be said of a chain without reading its rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ChainShape {
+    /// Type, hook and priority of a base chain.
+    pub(super) hook: Option<String>,
+    /// The number of its rules.
+    pub(super) rules: usize,
+}
+
+/// The lines of a table, and its chains.
+#[derive(Default)]
+struct Lines {
+    text: String,
+    chains: BTreeMap<String, ChainShape>,
+}
+
+impl Lines {
+    /// Adds a chain; `hook` is its place if it is a base chain.
+    fn chain(&mut self, name: &str, hook: Option<&str>, rules: &[String]) {
+        self.text += &format!("\tchain {name} {{\n");
+        if let Some(hook) = hook {
+            self.text += &format!("\t\ttype {hook}; policy accept;\n");
+        }
+        for rule in rules {
+            self.text += &format!("\t\t{rule}\n");
+        }
+        self.text += "\t}\n";
+        let shape = ChainShape { hook: hook.map(str::to_owned), rules: rules.len() };
+        self.chains.insert(name.to_owned(), shape);
     }
 }
 
@@ -223,11 +431,4 @@ impl PacketMarks {
         let kept = !self.pending;
         format!("ct mark set ct mark and {kept:#x} or {:#x} counter accept", self.granted)
     }
-}
-
-/// A set of ports, such as `{ tcp . 22, udp . 53 }`.
-fn set_of(ports: &BTreeSet<Port>) -> String {
-    let each: Vec<String> =
-        ports.iter().map(|port| format!("{} . {}", port.proto.name(), port.number)).collect();
-    format!("{{ {} }}", each.join(", "))
 }

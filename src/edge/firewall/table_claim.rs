@@ -16,6 +16,8 @@ use crate::edge::files::{self, FileLock, LockFault};
 /// /run belongs to root, so only root can create this. A strict unit can write nowhere else in
 /// /run.
 const PLACE: &str = "/run/toctoc";
+/// Another process may hold the lock only to ask who holds it.
+const PATIENCE: Duration = Duration::from_millis(50);
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// Proof that no other gateway uses this table. The lock ends with the process in any case.
@@ -36,10 +38,18 @@ impl TableClaim {
         TableClaim::claim_in(Path::new(PLACE), table, namespace.ino())
     }
 
+    /// True if a running gateway holds the lock for `table` in this thread's network namespace.
+    pub(super) fn is_held(table: &str) -> bool {
+        let Ok(namespace) = fs::metadata(NAMESPACE) else { return false };
+        let path = Path::new(PLACE).join(format!("{table}-{}.lock", namespace.ino()));
+        // A question must not make the file.
+        path.exists() && matches!(files::lock(&path, Duration::ZERO), Err(LockFault::Held(_)))
+    }
+
     fn claim_in(place: &Path, table: &str, namespace: u64) -> Result<TableClaim, Fault> {
         let path = place.join(format!("{table}-{namespace}.lock"));
         loop {
-            let lock = match files::lock(&path, Duration::ZERO) {
+            let lock = match files::lock(&path, PATIENCE) {
                 Ok(lock) => lock,
                 Err(LockFault::Held(by)) => return Err(taken(table, &by)),
                 Err(LockFault::Unusable(fault)) => return Err(unusable(&fault)),

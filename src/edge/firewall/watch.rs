@@ -4,32 +4,52 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use netlink_packet_core::{NlaBuffer, NlasIterator};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+use socket2::{SockFilter, SockRef};
 
-use super::netlink::{receive, split};
+use super::attributes::{attributes, split};
+use super::netlink::{INET, NF_TABLES, receive};
 use crate::core::types::Fault;
 
 /// The multicast group for nf_tables changes.
 const GROUP: u32 = 7;
-/// The subsystem: the high byte of a message's type.
-const NF_TABLES: u16 = 10;
 /// The message that ends a transaction and names its author.
 const NEW_GENERATION: u16 = 15;
-/// The family of our table.
-const INET: u8 = 1;
+/// Bytes of announcements that may wait for us: a program may load a large set.
+const ROOM: usize = 2 * 1024 * 1024;
 /// The most foreign changes kept at a time; further ones are dropped.
 const MOST: usize = 16;
 
-/// A change, or possible change, of our table by another program.
+/// A change of our table by another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableChange {
-    /// The program's name from the kernel, graphic ASCII only; empty if announcements were lost.
+    /// The program's name from the kernel, graphic ASCII only.
     pub program: String,
-    /// The process id; 0 if unknown.
+    /// The process id.
     pub pid: u32,
+}
+
+/// What a watch has heard since the last call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    pub changes: Vec<TableChange>,
+    /// True if announcements were lost. That says nothing about our table: look at it.
+    pub lost: bool,
+}
+
+impl Heard {
+    pub fn is_nothing(&self) -> bool {
+        *self == Heard::default()
+    }
+
+    fn note(&mut self, one: TableChange) {
+        if self.changes.len() < MOST && !self.changes.contains(&one) {
+            self.changes.push(one);
+        }
+    }
 }
 
 /// The netlink ports under which the kernel announces our own changes. For an nft process it is its
@@ -108,9 +128,12 @@ pub struct TableWatch {
 }
 
 impl TableWatch {
-    /// Starts watching this thread's network namespace.
-    pub(super) fn open(table: &str, authors: &Authors) -> Result<TableWatch, Fault> {
-        let socket = listen().map_err(|error| {
+    /// Starts watching this thread's network namespace. Announcements of the netlink port `deaf_to`
+    /// are not even received: thousands of our own elements would fill the socket.
+    pub(super) fn open(
+        table: &str, authors: &Authors, deaf_to: Option<u32>,
+    ) -> Result<TableWatch, Fault> {
+        let socket = listen(deaf_to).map_err(|error| {
             let what = format!("watch of nf_tables: {error}");
             Fault::new(what, "run toctocd as root or with CAP_NET_ADMIN")
         })?;
@@ -120,46 +143,44 @@ impl TableWatch {
 
     /// The foreign changes since the last call. Never waits. Only for the poll loop, after each
     /// task and when the socket is readable: it forgets the authors that have ended.
-    pub fn foreign_changes(&mut self) -> Vec<TableChange> {
+    pub fn foreign_changes(&mut self) -> Heard {
         let gone = self.authors.gone();
-        let noticed = self.look();
+        let heard = self.look();
         self.authors.forget(&gone);
-        noticed
+        heard
     }
 
     /// The foreign changes, for an additional watch: forgets no authors.
-    pub(super) fn look(&mut self) -> Vec<TableChange> {
-        let mut noticed = Vec::new();
-        let lost = TableChange { program: String::new(), pid: 0 };
+    pub(super) fn look(&mut self) -> Heard {
+        let mut heard = Heard::default();
         loop {
             match receive(&self.socket) {
-                Ok(Some(datagram)) => self.hear(&datagram, &mut noticed),
-                Ok(None) => return noticed,
+                Ok(Some(datagram)) => self.hear(&datagram, &mut heard),
+                Ok(None) => return heard,
                 // More messages came than the socket could hold. Keep reading.
-                Err(Errno::ENOBUFS) => note(&mut noticed, lost.clone()),
+                Err(Errno::ENOBUFS) => heard.lost = true,
                 Err(_) => {
-                    note(&mut noticed, lost);
-                    return noticed;
+                    heard.lost = true;
+                    return heard;
                 }
             }
         }
     }
 
-    fn hear(&mut self, datagram: &[u8], noticed: &mut Vec<TableChange>) {
+    fn hear(&mut self, datagram: &[u8], heard: &mut Heard) {
         for message in split(datagram) {
-            let kind = message.message_type();
-            let author = message.port_number();
+            let kind = message.kind;
+            let author = message.port;
             if kind >> 8 != NF_TABLES || self.authors.are(author) {
                 continue;
             }
-            let payload = message.payload();
             if kind & 0xff != NEW_GENERATION {
-                if touches(payload, &self.table) {
+                if message.family() == INET && touches(message.body(), &self.table) {
                     self.open = Some(author);
                 }
             } else if self.open == Some(author) {
                 self.open = None;
-                note(noticed, generation(payload));
+                heard.note(generation(message.body()));
             }
         }
     }
@@ -171,53 +192,52 @@ impl AsFd for TableWatch {
     }
 }
 
-fn listen() -> std::io::Result<Socket> {
+fn listen(deaf_to: Option<u32>) -> std::io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind(&SocketAddr::new(0, 0))?;
     socket.set_non_blocking(true)?;
+    // Without CAP_NET_ADMIN this fails, and so does everything that we could watch.
+    let _ = setsockopt(&socket.as_fd(), RcvBufForce, &ROOM);
+    if let Some(port) = deaf_to {
+        SockRef::from(&socket).attach_filter(&not_from(port))?;
+    }
     socket.add_membership(GROUP)?;
     Ok(socket)
 }
 
-fn note(noticed: &mut Vec<TableChange>, one: TableChange) {
-    if noticed.len() < MOST && !noticed.contains(&one) {
-        noticed.push(one);
-    }
+/// A filter that drops what this netlink port did. All messages of a datagram have one author; its
+/// port is the fourth word of the header.
+fn not_from(port: u32) -> [SockFilter; 4] {
+    // A filter loads words as big endian, the header is the machine's.
+    let word = u32::from_be_bytes(port.to_ne_bytes());
+    [
+        SockFilter::new(0x20, 0, 0, 12),
+        SockFilter::new(0x15, 0, 1, word),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ]
 }
 
 /// True if the object is in `table`: attribute 1 of every nf_tables object is its table's name.
-fn touches(payload: &[u8], table: &str) -> bool {
-    let mut attributes = attributes(payload);
-    payload.first() == Some(&INET)
-        && attributes.any(|(kind, value)| kind == 1 && text(&value) == table.as_bytes())
+fn touches(body: &[u8], table: &str) -> bool {
+    attributes(body).any(|one| one.kind == 1 && one.text() == table)
 }
 
-fn generation(payload: &[u8]) -> TableChange {
+fn generation(body: &[u8]) -> TableChange {
     let mut noticed = TableChange { program: String::new(), pid: 0 };
-    for (kind, value) in attributes(payload) {
-        match kind {
-            2 => noticed.pid = <[u8; 4]>::try_from(value.as_slice()).map_or(0, u32::from_be_bytes),
+    for one in attributes(body) {
+        match one.kind {
+            2 => noticed.pid = one.u32().unwrap_or_default(),
             // Any local process can choose its own name: drop unprintable characters.
             3 => {
-                let printable = text(&value).iter().filter(|byte| byte.is_ascii_graphic());
+                let name = one.value.split(|byte| *byte == 0).next().unwrap_or_default();
+                let printable = name.iter().filter(|byte| byte.is_ascii_graphic());
                 noticed.program = printable.map(|byte| char::from(*byte)).collect();
             }
             _ => {}
         }
     }
     noticed
-}
-
-/// The kind and value of each attribute after the four bytes of netfilter's header.
-fn attributes(payload: &[u8]) -> impl Iterator<Item = (u16, Vec<u8>)> {
-    let behind = payload.get(4..).unwrap_or_default();
-    let attributes = NlasIterator::new(behind).map_while(Result::ok);
-    attributes.map(|nla: NlaBuffer<&[u8]>| (nla.kind(), nla.value().to_vec()))
-}
-
-/// The bytes up to the first NUL.
-fn text(value: &[u8]) -> &[u8] {
-    value.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::core::authentic::{Authentic, Claim};
 use crate::core::keyring::{Master, Realm, Secret, TagTable};
 use crate::core::knock::HandedKnock;
 use crate::core::noise::KeyPair;
+use crate::core::prefix::Span;
 use crate::core::service::Client;
 use crate::core::types::{ClientId, GatewayId, RealmId};
 use crate::core::wire::{ClientSide, DATAGRAM, GatewayKeys, ReplyDatagram, identify};
@@ -84,6 +85,7 @@ pub(in crate::app::client) fn receipt(status: Status, source: SocketAddr) -> Rec
         delay: 0,
         observed: Source::new(source.ip()),
         granted: (status == Status::Granted).then(|| Source::new(source.ip())),
+        span: Span::HOST,
         ports: [None; 4],
         challenge: None,
         next_key: None,

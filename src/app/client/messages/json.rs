@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ExchangeReport, PARTLY, ports, timestamp, until};
+use super::{ExchangeReport, PARTLY, net, ports, timestamp, until};
 use crate::app::client::ask::{AddressOrigin, ExchangeOutcome, GatewayResult, ReceivedReceipt};
 use crate::core::knock::{KnockKind, Status};
 
@@ -80,6 +80,7 @@ fn receipt_json(received: &ReceivedReceipt) -> Value {
         "status": status_word(receipt.status),
         "observed": receipt.observed.to_string(),
         "address": receipt.granted.map(|source| source.to_string()),
+        "net": net(receipt),
         "ports": ports(receipt),
         "once": null, "seconds": null, "until": null,
         // Positive: this machine's clock is behind.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::app::client::ask::tests as gateway;
 use crate::core::door::Step;
-use crate::core::types::{Fault, Port, Proto};
+use crate::core::types::{Fault, PortRange};
 use crate::keys::profile::Fallback;
 
 const NOW: Wall = Wall(1_800_000_000_000_000_000);
@@ -30,7 +30,7 @@ fn receipt(status: Status) -> Receipt {
     let mut receipt = gateway::receipt(status, "192.0.2.7:4000".parse().unwrap());
     receipt.time = NOW;
     if status == Status::Granted {
-        receipt.ports[0] = Some(Port { proto: Proto::Tcp, number: 22 });
+        receipt.ports[0] = PortRange::read("22/tcp").map(PortEntry::Range);
     }
     receipt
 }
@@ -99,6 +99,28 @@ fn a_grant_for_one_connection_from_one_port_says_both() {
 fn a_service_of_commands_is_granted_by_its_name() {
     let text = granted(&open(), Receipt { ports: [None; 4], ..receipt(Status::Granted) });
     assert!(text.contains("may reach ssh at 198.51.100.4"), "{text}");
+}
+
+#[test]
+fn a_grant_of_a_net_names_it_with_all_its_ports() {
+    let ports = [
+        PortRange::read("22/tcp").map(PortEntry::Range),
+        PortRange::read("60000-61000/udp").map(PortEntry::Range),
+        Some(PortEntry::More),
+        None,
+    ];
+    let span = Span::of_prefix(24, false).unwrap();
+    let receipt = Receipt { span, ports, ..receipt(Status::Granted) };
+    let text = granted(&open(), receipt);
+    let start = "granted: 192.0.2.7 and all of 192.0.2.0/24 may reach \
+        22/tcp, 60000-61000/udp, more ports at 198.51.100.4 for 30 s, until ";
+    assert!(text.starts_with(start), "{text}");
+    assert_eq!(text.lines().count(), 1, "the knock came from that address");
+    let json = json_of(&open(), &[received(receipt)]);
+    assert_eq!(json["answers"][0]["address"], "192.0.2.7");
+    assert_eq!(json["answers"][0]["net"], "192.0.2.0/24");
+    let all = Receipt { ports: [Some(PortEntry::All), None, None, None], ..receipt };
+    assert!(granted(&open(), all).contains("may reach all ports at"));
 }
 
 #[test]
@@ -306,7 +328,7 @@ fn json_of_a_grant_has_everything_that_the_text_has() {
         json!([{
             "gateway": "198.51.100.4:62201", "knocks": 2, "named": "192.0.2.7", "found": "local",
             "status": "granted", "observed": "192.0.2.7", "address": "192.0.2.7",
-            "ports": ["22/tcp"], "once": false, "seconds": 30, "until": "2027-01-15T08:00:30Z",
+            "net": null, "ports": ["22/tcp"], "once": false, "seconds": 30, "until": "2027-01-15T08:00:30Z",
             "clock_behind_ms": 0,
         }])
     );

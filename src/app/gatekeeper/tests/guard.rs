@@ -7,7 +7,7 @@ use crate::app::gatekeeper::events::{Event, Lane};
 use crate::core::grants::Element;
 use crate::core::knock::Status;
 use crate::core::service::GrantKind;
-use crate::core::types::{Port, Proto, Reject, SECOND, Source};
+use crate::core::types::{Reject, SECOND, ServiceName, Source};
 use crate::edge::control::ControlRequest;
 
 fn changed(world: &mut World) {
@@ -15,8 +15,8 @@ fn changed(world: &mut World) {
 }
 
 fn stranger() -> Element {
-    let ssh = Port { proto: Proto::Tcp, number: 22 };
-    Element::plain(Source::new([203, 0, 113, 9].into()), ssh, GrantKind::Time)
+    let ssh = ServiceName::new("ssh").unwrap();
+    Element::plain(ssh, Source::new([203, 0, 113, 9].into()), GrantKind::Time)
 }
 
 #[test]

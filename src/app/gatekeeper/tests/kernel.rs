@@ -5,10 +5,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::config::FirewallSettings;
 use crate::core::grants::{Change, Element, Flow};
 use crate::core::types::{Boot, Fault, Now};
-use crate::edge::firewall::{Firewall, GuardReport, GuardTask};
+use crate::edge::firewall::{Firewall, GuardReport, GuardRules, GuardTask};
 
 /// How a batch of changes goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,6 +32,8 @@ pub(super) struct Kernel {
     pub(super) cut: Vec<Element>,
     /// How the next batch is refused.
     pub(super) refuses: Option<Refusal>,
+    /// Tables with a guard that no gateway keeps.
+    pub(super) others: Vec<String>,
     /// How often the rules were loaded.
     pub(super) loads: usize,
 }
@@ -50,6 +51,7 @@ impl Kernel {
             flows: Vec::new(),
             cut: Vec::new(),
             refuses: None,
+            others: Vec::new(),
             loads: 0,
         }
     }
@@ -109,12 +111,19 @@ impl Kernel {
         Ok(match task {
             GuardTask::Load(_) => self.load(true),
             GuardTask::Repair => self.load(!self.table || !self.sound),
-            GuardTask::Check => GuardReport::Checked { sound: self.table && self.sound },
+            GuardTask::Check => GuardReport::Checked {
+                sound: self.table && self.sound,
+                others: self.others.clone(),
+            },
             GuardTask::Unload => {
                 self.delete();
                 GuardReport::Unloaded
             }
-            GuardTask::Flows => GuardReport::Flows(self.flows.clone()),
+            GuardTask::Standing(elements) => {
+                let stands =
+                    |element: &&Element| self.flows.iter().any(|flow| element.lets_in(flow));
+                GuardReport::Standing(elements.iter().filter(stands).copied().collect())
+            }
             GuardTask::Verify(_) => GuardReport::Verified,
         })
     }
@@ -163,5 +172,5 @@ impl Firewall for Link {
         Ok(self.0.borrow().table)
     }
 
-    fn use_settings(&mut self, _: &FirewallSettings) {}
+    fn use_rules(&mut self, _: &GuardRules) {}
 }

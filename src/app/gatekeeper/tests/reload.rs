@@ -27,7 +27,7 @@ fn a_reload_takes_over_what_the_files_say() {
 fn a_grant_does_not_outlive_the_ports_that_it_was_for() {
     let mut world = World::new();
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
-    world.files.settings.services[0].ports = vec![Port { proto: Proto::Tcp, number: 8022 }];
+    world.files.settings.services[0].ports = [Port { proto: Proto::Tcp, number: 8022 }][..].into();
     reload(&mut world).unwrap();
     assert!(
         !world.lets_in(Anna, 22)

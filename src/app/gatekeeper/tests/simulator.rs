@@ -11,10 +11,10 @@ use super::people::{Person, at};
 use super::world::{ONCE, RUN, SIDE, World};
 use crate::app::gatekeeper::events::{Event, Lane, ListenerId, ListenerLoss};
 use crate::core::grants::{Change, Element};
-use crate::core::knock::{HandedKnock, KnockKind, Receipt, Request, Status};
+use crate::core::knock::{HandedKnock, KnockKind, PortEntry, Receipt, Request, Status};
 use crate::core::openings::CommandEnd;
 use crate::core::service::GrantKind;
-use crate::core::types::{Fault, Port, Proto, SECOND, Source, Wall};
+use crate::core::types::{Fault, SECOND, ServiceName, Source, Wall};
 use crate::edge::control::ControlRequest;
 use crate::edge::gatekeeper_pipe::ToGatekeeper;
 
@@ -252,9 +252,9 @@ impl Simulation {
                     "a rule is changed"
                 }
                 _ => {
-                    let port = Port { proto: Proto::Tcp, number: 22 };
+                    let ssh = ServiceName::new("ssh").unwrap();
                     let source = Source::new([203, 0, 113, 9].into());
-                    kernel.intrude(Element::plain(source, port, GrantKind::Time));
+                    kernel.intrude(Element::plain(ssh, source, GrantKind::Time));
                     "an element is added"
                 }
             }
@@ -364,9 +364,10 @@ impl Simulation {
         let mut marks = ledger.marks();
         let marked = marks.any(|(id, marks)| id == person.id() && marks.used(request.timestamp));
         assert!(marked, "granted without a durable mark: {person:?} {request:?}");
-        for port in receipt.ports.into_iter().flatten() {
+        for entry in receipt.ports.into_iter().flatten() {
+            let PortEntry::Range(range) = entry else { panic!("{receipt:?}") };
             assert!(
-                self.world.lets_in(person, port.number),
+                self.world.lets_in(person, range.first),
                 "granted without an element: {receipt:?}"
             );
         }

@@ -20,6 +20,8 @@ use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
 use crate::config::{Settings, native};
 use crate::core::door::{Door, Step};
+use crate::core::grants::Element;
+use crate::core::grants::element::service_at;
 use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{HandedKnock, Receipt, Request, Status};
 use crate::core::openings::{CommandEnd, CommandLine, Job, Openings};
@@ -460,8 +462,13 @@ impl World {
     pub(super) fn lets_in(&self, person: Person, port: u16) -> bool {
         let source = crate::core::types::Source::new(person.address());
         let port = Port { proto: Proto::Tcp, number: port };
+        let services = &self.gatekeeper.in_force.settings().services;
+        let Some(service) = service_at(services, port) else { return false };
         let kernel = self.kernel.borrow();
-        kernel.live().iter().any(|(element, _)| element.source == source && element.port == port)
+        let lets_in = |element: &Element| {
+            element.service == service.name && element.span.of(source) == element.source
+        };
+        kernel.live().iter().any(|(element, _)| lets_in(element))
     }
 
     /// An admin asks.
@@ -617,6 +624,7 @@ fn begin(
         openings,
         firewall: Box::new(Link(Rc::clone(kernel))),
         elements,
+        others: Vec::new(),
         listener: ready(),
         all_rights: true,
         started,

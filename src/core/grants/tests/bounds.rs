@@ -17,17 +17,11 @@ fn a_doors_name_is_hashed_by_the_published_fnv_1a() {
 fn a_grant_that_outlasts_the_next_is_for_the_ports_of_the_next() {
     let mut grants = Grants::default();
     open(&mut grants, live(1, GrantKind::Time, START, 600));
-    let mut moved = live(1, GrantKind::Time, at(1), 60);
-    moved.ports[0] = Some(tcp(2222));
-    let new = Element { port: tcp(2222), ..element(GrantKind::Time) };
-    let changes = open(&mut grants, moved);
-    assert_eq!(
-        changes,
-        [remove(GrantKind::Time), vec![Change::Set { element: new, millis: 599_000 }]].concat()
-    );
+    let moved = ActiveGrant { ports: 8022, ..live(1, GrantKind::Time, at(1), 60) };
+    assert_eq!(open(&mut grants, moved), set(GrantKind::Time, 599));
     assert_eq!(
         grants.list().next().map(|live| (live.ports, live.deadline())),
-        Some((moved.ports, at(600).boot))
+        Some((8022, at(600).boot))
     );
 }
 
@@ -36,13 +30,13 @@ fn after_a_flush_only_the_grants_that_have_not_ended_are_put_back() {
     let mut grants = Grants::default();
     open(&mut grants, live(1, GrantKind::Time, START, 60));
     let mut other = live(2, GrantKind::Time, START, 600);
-    other.ports[0] = Some(tcp(2222));
+    other.key.service = ServiceName::new("web").unwrap();
     open(&mut grants, other);
     grants.expire(at(60));
-    let new = Element { port: tcp(2222), ..element(GrantKind::Time) };
-    assert_eq!(grants.expected_elements(at(60)), [Change::Set { element: new, millis: 540_000 }]);
+    let element = other.element().unwrap();
+    assert_eq!(grants.expected_elements(at(60)), [Change::Set { element, millis: 540_000 }]);
     grants.expire(at(600));
-    assert!(grants.kernel.is_empty(), "what the kernel has ended is not kept in mind");
+    assert!(grants.kernel.is_empty(), "what has ended is not kept in mind");
 }
 
 #[test]
@@ -61,29 +55,94 @@ fn no_element_is_ever_set_without_a_timeout_which_would_be_for_ever() {
 }
 
 #[test]
-fn a_grant_being_decided_counts_until_it_is_given_up() {
+fn a_grant_being_decided_counts_once_until_it_is_given_up_or_over() {
     let mut grants = Grants::default();
-    let key = live(1, GrantKind::Time, START, 60).key;
-    grants.reserve(key);
-    assert_eq!(grants.keys().collect::<Vec<_>>(), [&key]);
+    let mine = live(1, GrantKind::Time, START, 60);
+    let count = |grants: &Grants| {
+        let nothing = Beside { of_service: 0, of_holder: 0, of_holder_at_service: 0 };
+        assert_eq!(grants.beside(&mine.key), nothing, "it is not beside itself");
+        let neighbour = live(2, GrantKind::Time, START, 60).key;
+        assert_eq!(grants.beside(&neighbour).of_holder, 0);
+        let of_mine = grants.beside(&GrantKey { source_port: 9, ..mine.key });
+        let Beside { of_service, of_holder, of_holder_at_service } = of_mine;
+        assert_eq!(grants.beside(&neighbour).of_service, of_service);
+        [of_service, of_holder, of_holder_at_service]
+    };
+    grants.reserve(mine.key);
+    grants.reserve(mine.key);
+    assert_eq!(count(&grants), [1, 1, 1]);
     grants.give_up();
-    assert_eq!(grants.keys().count(), 0);
+    assert_eq!(count(&grants), [0, 0, 0]);
+    grants.reserve(mine.key);
+    open(&mut grants, mine);
+    assert_eq!(count(&grants), [1, 1, 1]);
+    grants.reserve(mine.key);
+    grants.end(at(1), &[mine.key], GrantEnd::Closed);
+    assert_eq!(count(&grants), [1, 1, 1], "it is being decided anew");
+    grants.give_up();
+    open(&mut grants, mine);
+    grants.expire(at(60));
+    assert_eq!(count(&grants), [0, 0, 0]);
+    assert_eq!(grants.by_service().count(), 0);
 }
 
 #[test]
-fn no_more_grants_than_the_cap_come_back_after_a_restart() {
-    let records = (0..=GRANTS).map(|number| {
+fn after_a_suspend_grants_end_in_portions_and_each_takes_its_element_along() {
+    let mut grants = Grants::default();
+    let all = 2 * EXPIRED + 1;
+    for number in 0..u32::try_from(all).unwrap() {
         let mut one = live(1, GrantKind::Time, START, 60);
-        one.key.source = Source::new(
-            std::net::Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number).unwrap()).into(),
-        );
-        Record::Granted(one)
-    });
-    let ledger = Ledger::of(&records.collect::<Vec<_>>());
-    assert_eq!(
-        (ledger.grants().count(), Grants::restore(at(1), &ledger).list().count()),
-        (GRANTS + 1, GRANTS)
-    );
+        one.key.source = Source::new(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).into());
+        open(&mut grants, one);
+    }
+    let mut removed = Vec::new();
+    while grants.deadline().is_some_and(|deadline| deadline <= at(3600).boot) {
+        let changes = grants.expire(at(3600));
+        assert!(changes.len() <= EXPIRED);
+        removed.extend(changes);
+    }
+    assert!(removed.iter().all(|change| matches!(change, Change::Remove { .. })));
+    assert_eq!((removed.len(), grants.count()), (all, 0));
+}
+
+#[test]
+fn a_spent_grant_is_over_for_all_who_share_its_connection_and_stays_over_after_a_restart() {
+    for cut in [DisconnectPolicy::Never, DisconnectPolicy::Revoked] {
+        let mut grants = Grants::default();
+        let once = |client| ActiveGrant { cut, ..live(client, GrantKind::Once, START, 600) };
+        for grant in [once(1), once(2), live(3, GrantKind::Time, START, 600)] {
+            open(&mut grants, grant);
+        }
+        assert_eq!(grants.once_to_check(9), [element(GrantKind::Once)].into());
+        let (changes, records) = grants.spent(at(10), &element(GrantKind::Once));
+        assert_eq!(changes, remove(GrantKind::Once));
+        assert_eq!((grants.count(), records.len()), (1, 2), "the time grant stays");
+        let past = if cut == DisconnectPolicy::Never { 0 } else { 2 };
+        assert_eq!(grants.past().count(), past, "its connection can still be cut");
+        let granted = [Record::Granted(once(1)), Record::Granted(once(2))];
+        let ledger = Ledger::of(granted.iter().chain(&records));
+        let restored = Grants::restore(at(11), &ledger);
+        assert_eq!((restored.count(), restored.past().count()), (0, past));
+        assert_eq!(grants.once_to_check(9), BTreeSet::new());
+    }
+}
+
+#[test]
+fn one_connection_elements_are_checked_in_turn() {
+    let mut grants = Grants::default();
+    for number in 0..5 {
+        let mut one = live(1, GrantKind::Once, START, 60);
+        one.key.source = Source::new([10, 0, 0, number].into());
+        open(&mut grants, one);
+    }
+    let mut asked = |most| {
+        let elements = grants.once_to_check(most).into_iter();
+        elements.map(|element| element.source.to_bytes()[15]).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(2), [0, 1]);
+    assert_eq!(asked(2), [2, 3]);
+    assert_eq!(asked(2), [0, 4], "and again from the first");
+    assert_eq!(asked(9), [0, 1, 2, 3, 4], "each once");
 }
 
 #[test]

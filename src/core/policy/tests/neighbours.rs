@@ -10,7 +10,7 @@ fn held(holder: Holder, service: &str) -> ActiveGrant {
         service: ServiceName::new(service).unwrap(),
         source: test_vectors::address(),
         source_port: 0,
-        span: Span::Host,
+        span: Span::HOST,
     };
     grant(key, &ssh(), START, 30, AddressProof::Both)
 }
@@ -60,20 +60,50 @@ fn a_service_counts_its_own_grants_alone_for_clients_and_doors_alike() {
     }
 }
 
-#[test]
-fn all_services_together_have_a_limit_of_grants() {
-    for (there, status) in [(GRANTS - 1, Status::Granted), (GRANTS, Status::Full)] {
-        let mut gate = Gate::plain();
-        for number in 0..there {
-            let source =
-                std::net::Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number).unwrap());
-            gate.grants.reserve(GrantKey {
-                source: Source::new(source.into()),
-                ..held(neighbour(), "web").key
-            });
+/// Asks for more and more grants in turn, and counts what each holder gets of `max_grants`.
+fn filled(max_grants: u32, holders: u8) -> Vec<u32> {
+    let mut grants = Grants::default();
+    let service = Service { max_grants, ..ssh() };
+    let mut got = vec![0; holders.into()];
+    for number in 0..2 * max_grants {
+        for (index, count) in (0..holders).zip(&mut got) {
+            let holder = Holder::Client(ClientId([index; 16]));
+            let source = Source::new(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).into());
+            let key = GrantKey { source, ..held(holder, "ssh").key };
+            if has_room(&key, &service, u32::MAX, &grants).is_ok() {
+                grants.reserve(key);
+                *count += 1;
+            }
         }
-        assert_eq!(gate.knock(|_| {}), Some(status), "{there}");
     }
+    got
+}
+
+#[test]
+fn a_holder_gets_half_of_a_service_and_several_leave_as_much_free_as_each_has() {
+    assert_eq!(filled(1, 1), [1]);
+    assert_eq!(filled(2, 1), [1]);
+    assert_eq!(filled(3, 1), [2]);
+    assert_eq!(filled(1024, 1), [512]);
+    assert_eq!(filled(30, 2), [10, 10]);
+    assert_eq!(filled(1000, 9), [100; 9], "and a hundred are free for the next");
+    assert_eq!(filled(2, 3), [1, 1, 0], "the limit itself holds");
+}
+
+#[test]
+fn one_door_that_anybody_may_have_overheard_leaves_room_for_every_client() {
+    let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
+    let mut gate = Gate::new(Service { max_grants: 100, ..ssh() }, test_vectors::client(), 16);
+    let mut opened = 0;
+    for number in 0..900_u32 {
+        let source = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).into();
+        let through = gate.policy.through_door(START, &door, source, &gate.grants);
+        let Ok(grant) = through else { continue };
+        gate.grants.open_for_door(START, grant);
+        opened += 1;
+    }
+    assert_eq!(opened, 50);
+    assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
 }
 
 #[test]

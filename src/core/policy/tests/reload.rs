@@ -8,7 +8,7 @@ fn a_reload_decides_which_grants_are_revoked_and_which_are_changed() {
     assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
     let live = *gate.grants.list().next().unwrap();
     assert_eq!(gate.policy.must_end(START.wall, &live), None);
-    let moved = vec![Port { proto: Proto::Tcp, number: 8022 }];
+    let moved = tcp(8022);
     let services =
         |service: Service| Policy::new(vec![service], vec![test_vectors::client()], 16, []);
     for (how, policy) in [

@@ -1,134 +1,170 @@
-//! The sets of grants, and the chains that look up packets to guarded ports in them. See `ruleset`
-//! for the chain before these, and `elements` for the elements.
+//! The sets and chains of one service. See `ruleset` for the chains that lead here, and `elements`
+//! for the elements.
 
-use std::fmt::Write;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{ONCE_ELEMENTS, PacketMarks, TIME_ELEMENTS};
+use super::{Lines, PacketMarks};
 use crate::core::grants::Element;
 use crate::core::prefix::Span;
+use crate::core::service::{GrantKind, Service};
 
-/// One shape of set keys: the part before protocol and port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the keys of a set consist of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::edge::firewall) struct KeyShape {
-    /// The suffix of the names of its sets.
-    pub(in crate::edge::firewall) name: &'static str,
-    /// The part of the source address in the key.
+    pub(in crate::edge::firewall) v6: bool,
+    /// The low bits of the source address that the key leaves out.
     pub(in crate::edge::firewall) span: Span,
     /// True if the key contains the source port.
     pub(in crate::edge::firewall) has_port: bool,
-    pub(in crate::edge::firewall) v6: bool,
 }
 
-const HOST: Span = Span::Host;
-const NET: Span = Span::Net64;
+/// The use of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::edge::firewall) enum SetUse {
+    /// Who may connect until its time is over.
+    Time,
+    /// Who may begin the one handshake.
+    Begin,
+    /// Who wins: each element has its own limit of one packet a day, which exactly one packet
+    /// passes, on any number of CPUs.
+    Win,
+}
 
-/// All shapes. Lookups of nets mask the packet's address, so no set needs `flags interval`: the
-/// kernel copies such a set as a whole at each change.
-pub(in crate::edge::firewall) static SHAPES: [KeyShape; 5] = [
-    KeyShape { name: "4", span: HOST, has_port: false, v6: false },
-    KeyShape { name: "6", span: HOST, has_port: false, v6: true },
-    KeyShape { name: "4p", span: HOST, has_port: true, v6: false },
-    KeyShape { name: "6p", span: HOST, has_port: true, v6: true },
-    KeyShape { name: "6n", span: NET, has_port: false, v6: true },
-];
+impl SetUse {
+    /// The set that decides about a first packet: an element is live while it is in this set.
+    pub(in crate::edge::firewall) fn of(form: GrantKind) -> SetUse {
+        match form {
+            GrantKind::Time => SetUse::Time,
+            GrantKind::Once => SetUse::Begin,
+        }
+    }
+}
 
 impl KeyShape {
-    pub(in crate::edge::firewall) fn of(element: &Element) -> &'static KeyShape {
-        let [host4, host6, port4, port6, net6] = &SHAPES;
-        // Policy allows no net grant with a source port and no IPv4 net grant: these are narrower.
-        match (element.source.ip().is_ipv6(), element.source_port, element.span) {
-            (false, 0, _) => host4,
-            (false, ..) => port4,
-            (true, 0, Span::Host) => host6,
-            (true, 0, Span::Net64) => net6,
-            (true, ..) => port6,
+    pub(in crate::edge::firewall) fn of(element: &Element) -> KeyShape {
+        KeyShape {
+            v6: element.source.ip().is_ipv6(),
+            span: element.span,
+            has_port: element.source_port != 0,
         }
+    }
+
+    /// The shapes that grants of this service can have. A door, and a client that names its source
+    /// port, get one address whatever the service grants.
+    pub(in crate::edge::firewall) fn all_of(service: &Service) -> Vec<KeyShape> {
+        let mut shapes = Vec::new();
+        for v6 in [false, true] {
+            shapes.push(KeyShape { v6, span: Span::HOST, has_port: false });
+            let span = if v6 { service.spans.v6 } else { service.spans.v4 };
+            if span != Span::HOST {
+                shapes.push(KeyShape { v6, span, has_port: false });
+            }
+            shapes.push(KeyShape { v6, span: Span::HOST, has_port: true });
+        }
+        shapes
+    }
+
+    /// The first part of a set's name: `v4`, `v6p`, `v4n24`. The prefix is in it: another prefix
+    /// is another set, so a reload never meets a set of the same name and another meaning.
+    fn name(&self) -> String {
+        let family = if self.v6 { "v6" } else { "v4" };
+        let bits = if self.v6 { 128 } else { 32 };
+        let net = match self.span.ignored() {
+            0 => String::new(),
+            ignored => format!("n{}", bits - ignored),
+        };
+        format!("{family}{net}{}", if self.has_port { "p" } else { "" })
+    }
+
+    /// The name of a set. `/` is in no service's name, and the part before it keeps names apart
+    /// from nft's own words and from numbers.
+    pub(in crate::edge::firewall) fn set(&self, set: SetUse, service: &str) -> String {
+        let letter = match set {
+            SetUse::Time => "",
+            SetUse::Begin => "o",
+            SetUse::Win => "w",
+        };
+        format!("{}{letter}/{service}", self.name())
     }
 
     fn set_type(&self) -> String {
         let address = if self.v6 { "ipv6_addr" } else { "ipv4_addr" };
-        let port = if self.has_port { " . inet_service" } else { "" };
-        format!("{address}{port} . inet_proto . inet_service")
+        format!("{address}{}", if self.has_port { " . inet_service" } else { "" })
     }
 
-    /// The expression for a packet's key.
+    /// The expression for a packet's key. It masks the address: a set of nets with
+    /// `flags interval` would be copied as a whole at each change.
     fn key(&self) -> String {
+        let ignored = u32::from(self.span.ignored());
+        let mask = match (ignored, self.v6) {
+            (0, _) => String::new(),
+            (_, false) => {
+                format!(" & {}", Ipv4Addr::from_bits(u32::MAX.checked_shl(ignored).unwrap_or(0)))
+            }
+            (_, true) => {
+                format!(" & {}", Ipv6Addr::from_bits(u128::MAX.checked_shl(ignored).unwrap_or(0)))
+            }
+        };
         let address = if self.v6 { "ip6 saddr" } else { "ip saddr" };
-        let mask = if self.span == NET { " & ffff:ffff:ffff:ffff::" } else { "" };
-        let port = if self.has_port { " . th sport" } else { "" };
-        format!("{address}{mask}{port} . meta l4proto . th dport")
+        format!("{address}{mask}{}", if self.has_port { " . th sport" } else { "" })
     }
 }
 
-/// The declarations of three sets per shape.
-pub(super) fn sets() -> String {
-    let mut text = String::new();
-    for shape in SHAPES {
-        let name = shape.name;
-        let key = format!("type {}", shape.set_type());
-        let _ = write!(
-            text,
-            "\tset time{name} {{ {key}; size {TIME_ELEMENTS}; flags timeout; }}\n\
-             \tset oncesyn{name} {{ {key}; size {ONCE_ELEMENTS}; flags dynamic,timeout; }}\n\
-             \tset once{name} {{ {key}; size {ONCE_ELEMENTS}; flags dynamic,timeout; }}\n"
-        );
+/// The sets of a service. No set has a size: the kernel would allocate it all at once, and
+/// `max_grants` limits the elements.
+pub(super) fn sets(service: &Service) -> Vec<String> {
+    let name = service.name.as_str();
+    let mut sets = Vec::new();
+    for shape in KeyShape::all_of(service) {
+        let key = shape.set_type();
+        if service.form == GrantKind::Time {
+            let set = shape.set(SetUse::Time, name);
+            sets.push(format!("set {set} {{ type {key}; flags timeout; }}"));
+            continue;
+        }
+        for set in [SetUse::Begin, SetUse::Win] {
+            let set = shape.set(set, name);
+            sets.push(format!("set {set} {{ type {key}; flags dynamic,timeout; }}"));
+        }
     }
-    text
+    sets
 }
 
-/// The chains behind the guard. `left` is put before each drop.
+/// The chains of a service: they accept what is granted, or return.
 ///
-/// - `stream`: the grants decide about a bare SYN, whatever conntrack thinks of its flow. All other
-///   packets pass by our mark on the flow. A live time grant also adopts open connections of its
-///   source, which could open the same ones anew. So one knock revives a session after a first
-///   installation, a flush, or an emptied conntrack table.
-/// - `opening`: a SYN under a one-connection grant only makes its flow pending, so that a forged or
-///   lost SYN spends nothing. Fast Open would carry a request inside the SYN (254 is its
-///   experimental form).
-/// - `won4` and the like: the last ACK of a pending flow's handshake. Each element of `once4` has
-///   its own limit of one packet a day, which exactly one packet passes, on any number of CPUs.
-/// - `datagram`: under a grant every packet marks its flow. A flow with replies lives on with its
-///   conntrack entry, like a connection.
-pub(super) fn chains(shapes: &[KeyShape], marks: PacketMarks, left: &str) -> String {
+/// With `once`, a SYN only makes its flow pending, so that a forged or lost SYN spends nothing. The
+/// last ACK of the handshake wins.
+pub(super) fn chains(service: &Service, marks: PacketMarks, lines: &mut Lines) {
+    let name = service.name.as_str();
     let ours = marks.ours();
     let grant = marks.grant();
-    let granted = format!("ct state established ct mark and {ours:#x} == {:#x}", marks.granted);
-    let pending = format!("ct state established ct mark and {ours:#x} == {ours:#x}");
-    let mut won = String::new();
-    let mut wins = String::new();
-    let mut adopted = String::new();
-    let mut timed = String::new();
-    let mut begun = String::new();
-    for shape in shapes {
-        let name = shape.name;
-        let key = shape.key();
-        won += &format!(
-            "\tchain won{name} {{\n\t\tdelete @oncesyn{name} {{ {key} }}\n\t\t{grant}\n\t}}\n"
-        );
-        wins += &format!("\t\t{pending} {key} @once{name} goto won{name}\n");
-        adopted += &format!("\t\tct state established,new {key} @time{name} {grant}\n");
-        timed += &format!("\t\t{key} @time{name} {grant}\n");
-        begun += &format!(
-            "\t\t{key} @oncesyn{name} ct status & assured != assured \
-             ct mark set ct mark or {ours:#x} counter accept\n"
-        );
+    let not_granted = "counter comment \"not granted\"".to_owned();
+    if service.form == GrantKind::Time {
+        let mut rules = Vec::new();
+        for shape in KeyShape::all_of(service) {
+            rules.push(format!("{} @{} {grant}", shape.key(), shape.set(SetUse::Time, name)));
+        }
+        rules.push(not_granted);
+        lines.chain(&format!("to/{name}"), None, &rules);
+        return;
     }
-    format!(
-        "{won}\tchain stream {{
-\t\ttcp flags & (fin | syn | rst | ack) == syn goto opening
-\t\t{granted} accept
-\t\t{pending} tcp flags & rst == rst accept comment \"a reset never spends the grant\"
-{wins}{adopted}{left}\t\tcounter drop comment \"neither granted nor a winner\"
-\t}}
-\tchain opening {{
-\t\ttcp option 34 exists counter drop comment \"Fast Open\"
-\t\ttcp option 254 exists counter drop comment \"Fast Open, experimental\"
-{timed}{begun}{left}\t\tcounter drop comment \"no grant\"
-\t}}
-\tchain datagram {{
-\t\t{granted} accept
-{timed}{left}\t\tcounter drop comment \"no grant\"
-\t}}
-"
-    )
+    let pending = format!("ct state established ct mark and {ours:#x} == {ours:#x}");
+    let mut begins = Vec::new();
+    let mut wins = vec![format!("tcp flags & (fin | syn | rst | ack) == syn goto begin/{name}")];
+    for shape in KeyShape::all_of(service) {
+        let key = shape.key();
+        let begin = shape.set(SetUse::Begin, name);
+        let won = format!("won/{}/{name}", shape.name());
+        begins.push(format!(
+            "{key} @{begin} ct status & assured != assured \
+             ct mark set ct mark or {ours:#x} counter accept"
+        ));
+        wins.push(format!("{pending} {key} @{} goto {won}", shape.set(SetUse::Win, name)));
+        let rules = [format!("delete @{begin} {{ {key} }}"), grant.clone()];
+        lines.chain(&won, None, &rules);
+    }
+    begins.push(not_granted);
+    wins.push("counter comment \"not a winner\"".to_owned());
+    lines.chain(&format!("begin/{name}"), None, &begins);
+    lines.chain(&format!("to/{name}"), None, &wins);
 }
