@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
+use pnet::datalink::{self, NetworkInterface};
 use socket2::{SockFilter, SockRef};
 
 use crate::core::types::Fault;
@@ -69,16 +70,8 @@ pub fn own() -> Result<Vec<LocalAddress>, Fault> {
 
 /// The interfaces that are up, with the kernel's number for each.
 pub fn interfaces_up() -> BTreeMap<String, u32> {
-    let mut up = BTreeMap::new();
-    for entry in getifaddrs().into_iter().flatten() {
-        let link = entry.address.as_ref().and_then(|address| address.as_link_addr());
-        if let Some(link) = link
-            && entry.flags.contains(InterfaceFlags::IFF_UP)
-        {
-            up.insert(entry.interface_name, u32::try_from(link.ifindex()).unwrap_or(0));
-        }
-    }
-    up
+    let up = datalink::interfaces().into_iter().filter(NetworkInterface::is_up);
+    up.map(|one| (one.name, one.index)).collect()
 }
 
 /// Reports changes of addresses, links and default routes.

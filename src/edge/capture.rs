@@ -7,9 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sys::socket::{LinkAddr, recvfrom, setsockopt, sockopt};
+use pnet::datalink;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::bpf::Instruction;
@@ -36,22 +35,16 @@ pub fn interface(name: &str) -> Result<u32, Fault> {
     if name == ANY {
         return Ok(0);
     }
-    let Ok(index) = if_nametoindex(name) else {
+    let Some(found) = datalink::interfaces().into_iter().find(|one| one.name == name) else {
         let what = format!("interface {name}: no such interface");
         return Err(Fault::new(what, "`ip link` lists the interfaces; or use `any`"));
     };
-    let mut flags = InterfaceFlags::empty();
-    if let Ok(mut all) = getifaddrs()
-        && let Some(entry) = all.find(|entry| entry.interface_name == name)
-    {
-        flags = entry.flags;
-    }
-    if !flags.contains(InterfaceFlags::IFF_UP) {
+    if !found.is_up() {
         let up = format!("`ip link set {name} up`, or start the gateway after the network");
         let what = format!("interface {name}: it is down");
         return Err(Fault::new(what, format!("{up}; or use `any`")));
     }
-    Ok(index)
+    Ok(found.index)
 }
 
 /// Opens a capture socket for the interface `name` that accepts only what `program` does.

@@ -405,6 +405,33 @@ fn every_dependency_stands_under_its_reason() {
     report("a dependency stands under the reason that needs it:", &faults);
 }
 
+/// The crates that the project's owner has named. Each does real work: none is a dependency for show.
+const NAMED: [&str; 9] = [
+    "chacha20poly1305",
+    "clap",
+    "ed25519-dalek",
+    "nftables",
+    "pnet",
+    "serde",
+    "toml",
+    "x25519-dalek",
+    "zeroize",
+];
+
+#[test]
+fn the_crates_that_the_owner_named_are_used() {
+    let cargo = read("Cargo.toml");
+    let mut missing = Vec::new();
+    for name in NAMED {
+        let path = format!("{}::", name.replace('-', "_"));
+        let used = files().iter().any(|(_, text)| text.contains(&path));
+        if !used || !cargo.contains(&format!("\n{name} = ")) {
+            missing.push(name.to_owned());
+        }
+    }
+    report("named by the project's owner, so they stay and are used:", &missing);
+}
+
 /// Every test function: (file, name).
 fn tests() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

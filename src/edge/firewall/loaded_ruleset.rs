@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nftables::schema::Chain;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ruleset::{CHAIN, ChainShape, GuardPlan};
@@ -103,10 +105,16 @@ impl LoadedRuleset {
     }
 }
 
+/// The place of a base chain, as the plan writes it; `None` for a chain that only rules jump to.
 fn hook(chain: &Value) -> Option<String> {
-    let hook = chain["hook"].as_str()?;
-    let (kind, priority) = (chain["type"].as_str()?, chain["prio"].as_i64()?);
-    Some(format!("{kind} hook {hook} priority {priority}"))
+    let chain = Chain::deserialize(chain).ok()?;
+    let (kind, hook) = (word(chain._type?)?, word(chain.hook?)?);
+    Some(format!("{kind} hook {hook} priority {}", chain.prio?))
+}
+
+/// The word of nft for it.
+fn word(value: impl Serialize) -> Option<String> {
+    serde_json::to_value(value).ok()?.as_str().map(str::to_owned)
 }
 
 /// The right side of a comparison of ports, as the plan writes it.
