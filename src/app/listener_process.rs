@@ -27,6 +27,8 @@ use crate::edge::{bpf, capture, clock, raw};
 
 /// Seconds that a start may take if the caller waits for it.
 const PATIENCE: u32 = 20;
+/// Seconds without any progress after which a start has failed: somebody may have stopped it.
+const STALLED: u32 = 5;
 /// Messages received or sent in one turn, so that other work is not delayed.
 const TURN: usize = 256;
 
@@ -212,8 +214,8 @@ impl ListenerProcess {
     }
 
     /// The moment at which [`ListenerProcess::advance`] is due even if nothing was received.
-    pub(super) fn deadline(&self) -> Option<Boot> {
-        if self.setup.is_none() { Some(self.heartbeat.due) } else { None }
+    pub(super) fn deadline(&self) -> Boot {
+        self.heartbeat.due
     }
 
     /// Sends our addresses, which replace those that it knows.
@@ -242,7 +244,7 @@ impl ListenerProcess {
             let mut set = PollSet::default();
             set.read_and_write(self.pipe.as_fd(), self.wants_to_write());
             // A failed wait only shortens the wait.
-            let _ = set.wait_until(Some(deadline), clock::now().boot);
+            let _ = set.wait_until(Some(deadline.min(self.deadline())), clock::now().boot);
         }
     }
 
@@ -272,17 +274,23 @@ impl ListenerProcess {
     /// Sends as much of the set-up as the pipe takes. Returns the limitations once it is ready.
     fn set_up(&mut self) -> Result<Option<Limitations>, SetupError> {
         let Some(setup) = &mut self.setup else { return Ok(None) };
+        let now = clock::now().boot;
+        let waiting = self.pipe.waiting();
         self.pipe.flush()?;
+        let mut moves = self.pipe.waiting() < waiting || self.heartbeat.due == Boot(0);
         for _ in 0..TURN {
             if self.pipe.waiting() > 0 {
                 break;
             }
-            match setup.next() {
-                Some(message) => self.pipe.send(message)?,
-                None => break,
-            }
+            let Some(message) = setup.next() else { break };
+            self.pipe.send(message)?;
+            moves = true;
+        }
+        if moves {
+            self.heartbeat.due = now.plus(STALLED);
         }
         match self.pipe.receive()? {
+            None if self.heartbeat.due <= now => Err(PipeError::Silent.into()),
             None => Ok(None),
             Some(ToGatekeeper::Ready { degraded }) => Ok(Some(Limitations::from_bits(degraded))),
             Some(ToGatekeeper::Failed { step, errno }) => Err(SetupError::Failed { step, errno }),
@@ -294,6 +302,7 @@ impl ListenerProcess {
     fn prove(&mut self, limitations: Limitations) -> Result<ListenerReady, Fault> {
         confine::verify(self.process.id(), limitations, self.user)?;
         self.setup = None;
+        self.heartbeat = Heartbeat::default();
         self.ready.limitations = limitations.iter().map(|one| one.text().to_owned()).collect();
         Ok(self.ready.clone())
     }
@@ -328,6 +337,8 @@ struct Heartbeat {
     due: Boot,
     /// True if it has sent anything since the last question.
     heard: bool,
+    /// True if we were late at the last question and the listener had sent nothing.
+    excused: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -341,7 +352,7 @@ enum Beat {
 /// Seconds between two questions to a listener.
 const BEAT: u32 = 1;
 /// If we are late by more nanoseconds than this, we slept ourselves: the machine was suspended, or
-/// is overloaded. Then the listener had no time to answer either.
+/// is overloaded. Then the listener had no time to answer either, and gets another second once.
 const LATE: u64 = SECOND / 4;
 
 impl Heartbeat {
@@ -351,9 +362,12 @@ impl Heartbeat {
         if now < self.due {
             return Beat::Wait;
         }
-        if !self.heard && now <= self.due.plus_nanos(LATE) {
+        let late = self.due.plus_nanos(LATE) < now;
+        if !self.heard && (self.excused || !late) {
             return Beat::Silent;
         }
+        // The first question of all counts as late.
+        self.excused = !self.heard && self.due != Boot(0);
         self.due = now.plus(BEAT);
         self.heard = false;
         Beat::Ask
@@ -544,7 +558,7 @@ mod tests {
         let mut heartbeat = Heartbeat::default();
         assert_eq!(heartbeat.beat(false, at(5000)), Beat::Ask);
         assert_eq!(heartbeat.beat(false, at(3_600_000)), Beat::Ask, "the machine was suspended");
-        assert_eq!(heartbeat.beat(false, at(3_601_000)), Beat::Silent);
+        assert_eq!(heartbeat.beat(false, at(3_602_000)), Beat::Silent, "late again, and no excuse");
     }
 
     #[test]

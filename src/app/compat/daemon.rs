@@ -211,7 +211,7 @@ impl Knockd {
         }
         self.commands.add_to(&mut set);
         // Without memory for the wait, the loop goes on at once.
-        let heartbeat = self.listener.as_ref().and_then(|listener| listener.deadline());
+        let heartbeat = self.listener.as_ref().map(ListenerProcess::deadline);
         let deadline = self.listen_again.into_iter().chain(heartbeat).min();
         let _ = set.wait_until(deadline, clock::now().boot);
     }

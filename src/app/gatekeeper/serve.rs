@@ -187,7 +187,7 @@ impl Server {
         for (fd, flags) in self.control.interests() {
             set.add(fd, flags);
         }
-        let heartbeats = self.listeners.values().filter_map(ListenerProcess::deadline);
+        let heartbeats = self.listeners.values().map(ListenerProcess::deadline);
         let deadline = heartbeats.min().unwrap_or(Boot(u64::MAX)).min(self.gatekeeper.deadline());
         set.wait_until(Some(deadline), clock::now().boot)
             .map_err(|error| Fault::new(format!("poll: {error}"), "the kernel is out of memory"))
