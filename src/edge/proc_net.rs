@@ -46,9 +46,10 @@ pub fn default_interfaces() -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// The next hops of all routes.
+/// The next hops of the default routes. Those of other routes do not count: packets from behind
+/// them keep their own sources, or nobody would need such a route.
 pub fn routers() -> BTreeSet<IpAddr> {
-    next_hops_v4(&read("route")).chain(next_hops_v6(&read("ipv6_route"))).collect()
+    routers_v4(&read("route")).chain(routers_v6(&read("ipv6_route"))).collect()
 }
 
 /// True for each of IPv4 and IPv6 if this machine forwards packets.
@@ -131,11 +132,13 @@ fn defaults_v4(table: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn next_hops_v4(table: &str) -> impl Iterator<Item = IpAddr> {
+fn routers_v4(table: &str) -> impl Iterator<Item = IpAddr> {
     table.lines().skip(1).filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().take(4).collect();
+        let words: Vec<&str> = line.split_whitespace().take(8).collect();
         match words[..] {
-            [_, _, next, flags] if has(flags, UP | GATEWAY) => parse_address(next),
+            [_, "00000000", next, flags, _, _, _, "00000000"] if has(flags, UP | GATEWAY) => {
+                parse_address(next)
+            }
             _ => None,
         }
     })
@@ -153,11 +156,11 @@ fn defaults_v6(table: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The same columns; the address is in network order.
-fn next_hops_v6(table: &str) -> impl Iterator<Item = IpAddr> {
+fn routers_v6(table: &str) -> impl Iterator<Item = IpAddr> {
     table.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
-            [_, _, _, _, next, _, _, _, flags, _] if has(flags, UP | GATEWAY) => {
+            [_, "00", _, _, next, _, _, _, flags, _] if has(flags, UP | GATEWAY) => {
                 let bits = u128::from_str_radix(next, 16).ok()?;
                 Some(Ipv6Addr::from_bits(bits).to_canonical())
             }
@@ -237,20 +240,22 @@ eth1\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
 
     #[cfg(target_endian = "little")]
     #[test]
-    fn next_hops_are_those_of_all_routes_in_force() {
+    fn routers_are_the_next_hops_of_default_routes_in_force() {
         let v4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask
 eth0\t00000000\t0102000A\t0003\t0\t0\t100\t00000000
 eth0\t0007A8C0\t0702000A\t0003\t0\t0\t0\t00FFFFFF
 eth0\t0008A8C0\t0802000A\t0203\t0\t0\t0\t00FFFFFF
 eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\n";
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert_eq!(next_hops_v4(v4).collect::<Vec<_>>(), [ip("10.0.2.1"), ip("10.0.2.7")]);
+        assert_eq!(routers_v4(v4).collect::<Vec<_>>(), [ip("10.0.2.1")]);
         let zero = "0".repeat(32);
         let router = "fd900000000000000000000000000001";
+        let other = "fd900000000000000000000000000002";
         let v6 = format!(
             "{zero} 00 {zero} 00 {router} 00000400 00000001 00000000 00000003 eth0\n\
+             {zero} 40 {zero} 00 {other} 00000400 00000001 00000000 00000003 eth0\n\
              {zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00200200 lo\n"
         );
-        assert_eq!(next_hops_v6(&v6).collect::<Vec<_>>(), [ip("fd90::1")]);
+        assert_eq!(routers_v6(&v6).collect::<Vec<_>>(), [ip("fd90::1")]);
     }
 }

@@ -56,8 +56,13 @@ fn a_router_gets_no_grant_also_if_it_becomes_one_later_unless_the_admin_lists_it
     let mut gate = Gate::running(|config| config);
     let neighbour = gate.net.host(1);
     let anna = gate.enrol("anna", "ssh");
+    gate.net.gateway.sh("ip route add 203.0.113.0/24 via 10.90.0.2 dev gw0
+         ip -6 route add 2001:db8::/32 via fd90::2 dev gw0");
+    for family in [0, 1] {
+        // What comes from behind it keeps its own source.
+        assert_eq!(knock(&gate, &anna, family), Some(Status::Granted));
+    }
     gate.net.gateway.sh("ip route add default via 10.90.0.2 dev gw0
-         ip -6 route add 2001:db8::/32 via fd90::2 dev gw0
          ip -6 route add default via fd90::2 dev gw0");
     for family in [0, 1] {
         assert_eq!(knock(&gate, &anna, family), Some(Status::Address));

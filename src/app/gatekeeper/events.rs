@@ -69,7 +69,7 @@ pub(super) struct Network {
     pub(super) addresses: Vec<LocalAddress>,
     /// Interfaces of the default routes.
     pub(super) default_routes: Vec<String>,
-    /// Next hops of all routes.
+    /// Next hops of the default routes.
     pub(super) routers: BTreeSet<IpAddr>,
     /// Interfaces that are up, with the kernel's number for each.
     pub(super) up: BTreeMap<String, u32>,

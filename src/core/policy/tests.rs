@@ -225,7 +225,7 @@ fn an_address_that_may_be_everybodys_is_granted_only_if_the_admin_says_so() {
     let knock = |own: &[&str], also: &[&str], from: &str| {
         gate(own, also).knock_from(from, |_| {}) == Some(Status::Granted)
     };
-    assert!(!knock(&private, &[], router), "the next hop of a route");
+    assert!(!knock(&private, &[], router), "the default router");
     assert!(!knock(&private, &["10.0.0.253/32"], router));
     assert!(knock(&private, &["10.0.0.254/32"], router));
     for lan in ["10.0.0.7", "192.168.7.7", "100.64.0.7", "fd00:7::7"] {
