@@ -11,8 +11,12 @@ use nix::errno::Errno;
 use crate::core::types::Fault;
 use crate::edge::files;
 
-/// Bytes; larger than any state, so a larger file is not ours.
-const LIMIT: u64 = 1 << 30;
+/// The most bytes of a journal: nothing longer is read, so nothing longer is written.
+///
+/// What compaction leaves is shorter. A clients file has at most 64 MiB, which is half a million
+/// lines; the marks of each client take at most 1,674 bytes, and those of clients that are gone are
+/// dropped (`core::replay`).
+pub(super) const LIMIT: u64 = 1 << 30;
 
 /// A directory on a disk, with one file in it open for writing.
 pub trait Disk: Send {
@@ -65,7 +69,7 @@ impl Disk for Directory {
         let mut bytes = Vec::new();
         let length = file.take(LIMIT + 1).read_to_end(&mut bytes)?;
         if length as u64 > LIMIT {
-            return Err(io::Error::other("it is larger than any state of ours"));
+            return Err(io::Error::other("it is longer than any state of ours"));
         }
         Ok(Some(bytes))
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::disk::{self, Disk};
+use super::disk::{self, Disk, LIMIT};
 use super::journal::{self, Tail};
 use super::{DAMAGED, JOURNAL, NEXT, Recovered, USED};
 use crate::core::ledger::Ledger;
@@ -34,6 +34,12 @@ impl Appender {
     /// Adds a batch after the ones that are not durable yet. An error adds nothing.
     pub(super) fn add(&mut self, records: &[Record]) -> Result<(), Fault> {
         let (batch, tail) = self.tail.batch(records)?;
+        if tail.at > LIMIT {
+            return Err(Fault::new(
+                format!("the state would be longer than {} MiB", LIMIT >> 20),
+                "see in the log why it is not compacted",
+            ));
+        }
         self.unsynced.extend(batch);
         self.tail = tail;
         Ok(())
@@ -137,6 +143,9 @@ fn sum_up(journal: Appender, shown: &str) -> Outcome {
 fn write_next(disk: &mut dyn Disk, ledger: &Ledger, before: &[u8], now: Wall) -> io::Result<Tail> {
     let (file, tail) =
         journal::fresh(salt(before, now), &ledger.records()).map_err(io::Error::other)?;
+    if tail.at > LIMIT {
+        return Err(io::Error::other("it would be longer than any state may be"));
+    }
     disk.write_new(NEXT, &file)?;
     Ok(tail)
 }

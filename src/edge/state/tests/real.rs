@@ -101,7 +101,8 @@ fn commits_beside_jobs_in_threads_leave_every_mark_in_one_small_file() {
             0 => state.defer(&[seen(n)]),
             _ => state.commit(&[seen(n)]).unwrap(),
         }
-        if let Some(ended) = thread.take_if(|thread| thread.is_finished()) {
+        // Now and then it must end, however busy this machine is.
+        if let Some(ended) = thread.take_if(|thread| n % 20 == 19 || thread.is_finished()) {
             state.finish(ended.join().unwrap()).unwrap();
             jobs += 1;
         }
@@ -213,4 +214,28 @@ fn a_state_that_was_made_for_a_new_gateway_tells_a_first_start_from_a_loss() {
     let (_, lost) = open(true);
     assert!(!lost.intact && lost.ledger.lost() == Some(NOW));
     assert!(lost.why.unwrap().what.contains("none although clients are enrolled"));
+}
+
+#[test]
+fn a_journal_that_is_as_long_as_it_may_be_takes_no_more_records_and_is_rewritten() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut state, _) = open(home.path());
+    state.commit(&[seen(1)]).unwrap();
+    state.journal.tail.at = disk::LIMIT - 100;
+    let fault = state.commit(&[seen(2)]).unwrap_err();
+    assert!(fault.what.contains("longer than 1024 MiB"), "{fault}");
+    assert!(!state.is_poisoned(), "nothing was written");
+    // Deferred records wait, and do not keep the rewriting from its turn.
+    state.defer(&[seen(3)]);
+    assert!(matches!(state.job(), Some(StateJob { work: Work::Sum(_), .. })));
+}
+
+#[test]
+fn a_long_journal_is_rewritten_long_before_it_may_be_no_longer() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut state, _) = open(home.path());
+    for (at, limit) in [(5000, COMPACT), (10 << 20, 20 << 20), (800 << 20, 864 << 20)] {
+        state.journal.tail.at = at;
+        assert_eq!(limit_for(&state.journal), limit);
+    }
 }
