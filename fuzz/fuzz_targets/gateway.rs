@@ -9,9 +9,9 @@
 use libfuzzer_sys::fuzz_target;
 use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
-use std::sync::LazyLock;
-use toctoc::core::authentic::{self, Authentic, Claim};
-use toctoc::core::engine::{Action, Engine, SealedSetup, Setup};
+use std::sync::{Arc, LazyLock};
+use toctoc::core::authentic::{self, Authentic};
+use toctoc::core::engine::{Action, Engine, KnownClient, SealedSetup, Setup};
 use toctoc::core::grants::{ActiveGrant, Change, GrantEnd, Grants};
 use toctoc::core::keyring::{Day, Secret};
 use toctoc::core::knock::{Challenge, HandedKnock, KnockKind, Request, SIGNED, Signature, encode_body};
@@ -39,11 +39,10 @@ const OUTSIDE: Arrival = Arrival { loopback: false };
 /// The enrolled clients: the published test client, and one with another key.
 static CLIENTS: LazyLock<[Client; 2]> = LazyLock::new(|| {
     let key = authentic::public_key(&seed(1));
-    let services = vec![name("ssh"), name("rdp")];
+    let services: Arc<[ServiceName]> = [name("ssh"), name("rdp")].into();
     let other = Client {
         id: ClientId([2; 16]),
         key,
-        fingerprint: authentic::fingerprint(&key),
         ..test_vectors::client()
     };
     [Client { services: services.clone(), ..test_vectors::client() }, Client { services, ..other }]
@@ -222,7 +221,7 @@ impl World {
             } else {
                 name(if a & 8 == 0 { "ssh" } else { "rdp" })
             },
-            fingerprint: CLIENTS[client].fingerprint,
+            fingerprint: CLIENTS[client].fingerprint(),
         };
         let day = if b & 128 == 0 { Day::Number(self.now.wall.day()) } else { Day::Unknown };
         let sign = |message: &authentic::Message| Ok(authentic::sign(&seed(client), message));
@@ -263,7 +262,7 @@ impl World {
         let request = Request {
             timestamp: Wall(self.now.wall.0.saturating_add(self.counter)),
             address: Some(source(b)),
-            fingerprint: CLIENTS[client].fingerprint,
+            fingerprint: CLIENTS[client].fingerprint(),
             ..test_vectors::request(self.now.wall)
         };
         let side = &SIDES[client];
@@ -297,15 +296,14 @@ impl World {
     /// Decides as the gatekeeper does. Returns true if the packet is used up.
     fn decide(&mut self, knock: HandedKnock) -> bool {
         let from = knock.source;
-        let sender = &CLIENTS[usize::try_from(knock.row).expect("a row")];
-        let Some(client) = self.policy.client(self.now, sender.id) else { return false };
-        let claim = Claim { client: client.id, knock };
-        let Ok(authentic) = Authentic::verify(claim, client, test_vectors::gateway().gateway)
+        let sender = knock.client;
+        let Some(client) = self.policy.client(self.now, sender) else { return false };
+        let Ok(authentic) = Authentic::verify(knock, client, test_vectors::gateway().gateway)
         else {
             return false;
         };
         let request = *authentic.request();
-        let key = (sender.id, request.encode());
+        let key = (sender, request.encode());
         assert!(self.signed.contains(&key), "authentic although no client signed it");
         self.counter += 1;
         let mut fresh = [0; 16];
@@ -353,8 +351,8 @@ impl World {
                 Committed::Tell(answer) => answer,
             };
             if let Some(challenge) = answer.challenge {
-                self.challenges.insert(challenge, (sender.id, from));
-                self.given.push((challenge, (sender.id, from)));
+                self.challenges.insert(challenge, (sender, from));
+                self.given.push((challenge, (sender, from)));
             }
             return answer.status != toctoc::core::knock::Status::Address;
         }
@@ -425,7 +423,7 @@ impl World {
 
     fn reload(&mut self) {
         self.policy = policy(self.enrolled);
-        self.replay.reload(WINDOW, |_| true);
+        self.replay.set_window(WINDOW);
         for ending in [GrantEnd::Revoked, GrantEnd::Changed] {
             let ends = |live: &&ActiveGrant| self.policy.must_end(self.now, live) == Some(ending);
             let over: Vec<_> = self.grants.list().filter(ends).map(|live| live.key).collect();
@@ -465,14 +463,14 @@ impl World {
 fn policy(enrolled: [bool; 2]) -> Policy {
     let clients =
         CLIENTS.iter().zip(enrolled).filter(|(_, is)| *is).map(|(client, _)| client.clone());
-    Policy::new(services(), clients.collect(), MAX_GRANTS, [Source::new(GATEWAY.into())])
+    Policy::new(services(), clients.collect::<Vec<_>>(), MAX_GRANTS, [Source::new(GATEWAY.into())])
 }
 
 /// A revoked client keeps its row, with keys that no client has.
 fn engine(now: Now, enrolled: [bool; 2]) -> Engine {
     let keys = |(client, is): (&Client, bool)| {
         let id = if is { client.id } else { ClientId([0xee; 16]) };
-        (test_vectors::master().client_keys(id), client.fingerprint)
+        KnownClient::new(id, &test_vectors::master().client_keys(id), client.fingerprint())
     };
     let sealed = SealedSetup {
         keys: test_vectors::gateway(),

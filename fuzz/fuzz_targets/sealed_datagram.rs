@@ -36,7 +36,7 @@ static LISTENER: LazyLock<Listener> = LazyLock::new(|| Listener {
 impl Listener {
     fn open(&self, datagram: &[u8]) -> Result<Decrypted, Reject> {
         let verified = identify(&self.gateway, &self.tags, datagram)?.check_mac(&self.keys)?;
-        verified.open(&self.gateway, &self.keys, &self.client.fingerprint)
+        verified.open(&self.gateway, &self.keys, &self.client.fingerprint())
     }
 }
 
@@ -81,12 +81,12 @@ fn sealed_by_an_insider(bytes: &[u8]) {
             assert_eq!(encode_body(&request, &signature), body, "two bodies mean the same");
             let (parts, _) = sealed.split();
             assert_eq!(parts.body, body);
-            let claim = test_vectors::claim(parts, test_vectors::address());
+            let claim = test_vectors::handed(parts, test_vectors::address());
             let verdict = Authentic::verify(claim, &LISTENER.client, LISTENER.side.gateway);
             assert!(verdict.is_err(), "a signature that no client made is valid");
         }
         (Err(Reject::Fingerprint), Some((request, _))) => {
-            assert_ne!(request.fingerprint, LISTENER.client.fingerprint)
+            assert_ne!(request.fingerprint, LISTENER.client.fingerprint())
         }
         (Err(Reject::Syntax), None) => {}
         (found, _) => panic!("sealed by the right keys, yet {:?}", found.err()),

@@ -194,7 +194,7 @@ impl Gatekeeper {
         let Some((_, late)) = self.tasks.ended(id) else { return };
         match result {
             TaskResult::State(done) => self.journal_task_done(done),
-            TaskResult::Clients(Ok(enrolled)) => self.clients_read(now, Ok(enrolled)),
+            TaskResult::Clients(Ok(read)) => self.clients_read(now, Ok(read)),
             TaskResult::Guard(_) if late => self.guard.restore_rules(),
             TaskResult::UsedUp(door, result) if late => self.late_sequence_used(&door, result),
             _ if late => {}
@@ -244,7 +244,7 @@ impl Gatekeeper {
             settings.knock.port,
             interfaces.unwrap_or_default(),
             count(settings.services.len(), "service"),
-            count(self.in_force.config().clients.len(), "client"),
+            count(self.in_force.clients().len(), "client"),
             count(settings.doors.len(), "door"),
         )
     }

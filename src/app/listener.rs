@@ -12,12 +12,11 @@ use std::process::ExitCode;
 use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::core::engine::{Action, Engine, SealedSetup, Setup};
-use crate::core::keyring::{ClientKeys, Realm};
+use crate::core::engine::{Action, Engine, KnownClient, SealedSetup, Setup};
+use crate::core::keyring::Realm;
 use crate::core::noise::KeyPair;
 use crate::core::quota::Rate;
 use crate::core::sequence::{DoorSpec, SequenceEvent};
-use crate::core::types::Fingerprint;
 use crate::core::wire::GatewayKeys;
 use crate::edge::capture::{self, Capture, CaptureResult, UnboundCapture};
 use crate::edge::confine::{ConfineFailure, ConfineStep, Limitation, confine};
@@ -142,7 +141,9 @@ impl ListenerSetup {
                 let rate = Rate { burst, per_second };
                 self.setup.sealed = Some(SealedSetup { keys, port, rate });
             }
-            ToListener::Client { row, keys, fingerprint } => self.client(row, keys, fingerprint)?,
+            ToListener::Client { client, keys, fingerprint } => {
+                self.setup.clients.push(KnownClient::new(client, &keys, fingerprint));
+            }
             ToListener::Doors { ipv6, debug } => {
                 self.setup.rules.ipv6 = ipv6;
                 self.setup.rules.debug = debug;
@@ -155,15 +156,11 @@ impl ListenerSetup {
             ToListener::Raw4(socket) => self.sender.v4 = Some(socket),
             ToListener::Raw6(socket) => self.sender.v6 = Some(socket),
             ToListener::Stop | ToListener::Sequence { .. } | ToListener::Go { .. } => return None,
+            ToListener::Forget { .. } => return None,
             ToListener::Verdict { .. } | ToListener::AskCounters => return None,
             ToListener::Release { .. } => return None,
         }
         Some(())
-    }
-
-    fn client(&mut self, row: u32, keys: ClientKeys, fingerprint: Fingerprint) -> Option<()> {
-        (usize::try_from(row).ok()? == self.setup.clients.len())
-            .then(|| self.setup.clients.push((keys, fingerprint)))
     }
 
     fn door(&mut self, index: u16, spec: DoorSpec) -> Option<()> {
@@ -328,6 +325,10 @@ impl Listener {
                 self.engine.set_addresses(knock, door);
             }
             ToListener::Sequence { door, steps } => self.engine.set_sequence(door, steps),
+            ToListener::Client { client, keys, fingerprint } => {
+                self.engine.enrol(KnownClient::new(client, &keys, fingerprint));
+            }
+            ToListener::Forget { tag } => self.engine.forget(&tag),
             ToListener::AskCounters => {
                 self.lost += self.captures.iter().flatten().map(Capture::lost).sum::<u64>();
                 let (counters, packets) = (self.engine.counters(), self.engine.packets());
@@ -357,8 +358,8 @@ impl Listener {
                     let _ = self.sender.send(from, to, &bytes);
                 }
                 Action::Knock(knock) => report(pipe, ToGatekeeper::Knock(knock))?,
-                Action::Alarm { row, first, again } => {
-                    report(pipe, ToGatekeeper::Alarm { row, first, again })?
+                Action::Alarm { client, first, again } => {
+                    report(pipe, ToGatekeeper::Alarm { client, first, again })?
                 }
                 Action::Seen { hit, source_port, length } => {
                     let (source, destination, step) = (hit.source, hit.destination, hit.step);

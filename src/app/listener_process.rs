@@ -13,6 +13,7 @@ use crate::app::listener;
 use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
 use crate::config::DEFAULT_ROUTE;
+use crate::core::clients::ClientTable;
 use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{Boot, Fault, Reject, SECOND};
@@ -34,8 +35,9 @@ const TURN: usize = 256;
 
 /// The parameters of a gateway's listener.
 pub(super) struct ListenerStart {
-    /// Keys, clients and settings.
+    /// Keys and settings.
     pub(super) prepared: Arc<Prepared>,
+    pub(super) clients: ClientTable,
     /// The doors with their current sequences.
     pub(super) doors: Vec<Door>,
     /// This machine's addresses.
@@ -57,8 +59,9 @@ pub(super) enum MissingInterface {
 pub(super) struct ListenerSpec {
     /// The process name.
     pub(super) name: &'static str,
-    /// Keys and clients; `None` if there are only doors.
+    /// The keys; `None` if there are only doors.
     pub(super) sealed: Option<Arc<Prepared>>,
+    pub(super) clients: ClientTable,
     pub(super) doors: Vec<DoorSpec>,
     /// The treatment of door knocks over IPv6.
     pub(super) ipv6: Ipv6,
@@ -129,6 +132,7 @@ impl ListenerProcess {
         let spec = ListenerSpec {
             name: "toctocd: listener",
             sealed: Some(Arc::clone(&start.prepared)),
+            clients: start.clients,
             doors: start.doors.iter().map(DoorSpec::from).collect(),
             ipv6: Ipv6::Counts,
             debug: false,
@@ -408,8 +412,9 @@ impl From<PipeError> for SetupError {
 /// be 100,000 clients.
 struct SetupFeed {
     sealed: Option<Arc<Prepared>>,
-    /// The next client's row.
-    next_row: usize,
+    clients: ClientTable,
+    /// The number of clients sent.
+    sent: usize,
     begun: bool,
     rest: VecDeque<ToListener>,
     is_done: bool,
@@ -422,7 +427,14 @@ impl SetupFeed {
         rest.extend(address_messages(&spec.addresses));
         rest.extend(spec.sockets);
         rest.push_back(ToListener::Go { user: spec.user });
-        SetupFeed { sealed: spec.sealed, next_row: 0, begun: false, rest, is_done: false }
+        SetupFeed {
+            sealed: spec.sealed,
+            clients: spec.clients,
+            sent: 0,
+            begun: false,
+            rest,
+            is_done: false,
+        }
     }
 
     fn next(&mut self) -> Option<ToListener> {
@@ -432,11 +444,11 @@ impl SetupFeed {
                 self.begun = true;
                 return Some(gateway_message(config));
             }
-            if let Some(client) = config.clients.get(self.next_row) {
-                let row = u32::try_from(self.next_row).unwrap_or(u32::MAX);
-                self.next_row += 1;
+            if let Some(client) = self.clients.nth(self.sent) {
+                self.sent += 1;
                 let keys = config.keys.master.client_keys(client.id);
-                return Some(ToListener::Client { row, keys, fingerprint: client.fingerprint });
+                let fingerprint = client.fingerprint();
+                return Some(ToListener::Client { client: client.id, keys, fingerprint });
             }
         }
         let next = self.rest.pop_front();

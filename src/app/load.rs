@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use crate::config::knockd::{KnockdConf, one_time};
 use crate::config::native::{ConfigPart, OWN_SEQUENCE, PARTS};
 use crate::config::{Door, Settings, knockd, native};
+use crate::core::clients::ClientTable;
 use crate::core::door::is_shipped;
-use crate::core::service::Client;
 use crate::core::types::{Fault, ServiceName};
 use crate::edge::files::{self, FileCheck};
 use crate::keys::authorized;
@@ -22,7 +22,7 @@ pub struct GatewayConfig {
     /// The gateway's keys.
     pub keys: GatewayFile,
     /// The enrolled clients; every service that they name is configured.
-    pub clients: Vec<Client>,
+    pub clients: ClientTable,
 }
 
 /// Reads the configuration at `path` and every file that it names.
@@ -30,6 +30,16 @@ pub struct GatewayConfig {
 /// # Errors
 /// The first mistake, with its place and remedy.
 pub fn load_all(path: &Path) -> Result<GatewayConfig, Fault> {
+    load_with(path, clients)
+}
+
+/// The same with clients that `clients` finds.
+///
+/// # Errors
+/// As [`load_all`].
+pub fn load_with(
+    path: &Path, clients: impl FnOnce(&Settings) -> Result<ClientTable, Fault>,
+) -> Result<GatewayConfig, Fault> {
     let settings = settings(path)?;
     let keys = keys(&settings)?;
     let clients = clients(&settings)?;
@@ -79,11 +89,66 @@ pub fn keys(settings: &Settings) -> Result<GatewayFile, Fault> {
 ///
 /// # Errors
 /// As [`load_all`]; also if a client may open a service that is not configured.
-pub fn clients(settings: &Settings) -> Result<Vec<Client>, Fault> {
+pub fn clients(settings: &Settings) -> Result<ClientTable, Fault> {
     let path = &settings.gateway.clients_file;
     let text = files::read_own(path, FileCheck::Trusted)?;
+    let clients = authorized::read(&path.display().to_string(), &text, &ClientTable::default())?;
+    check_services(settings, &text, &clients)?;
+    Ok(clients)
+}
+
+/// Checks every key of the clients file. Loading checks only the first thousand: the others are
+/// checked when their clients knock.
+///
+/// # Errors
+/// The first mistake, with its place.
+pub fn check_keys(settings: &Settings) -> Result<(), Fault> {
+    let path = &settings.gateway.clients_file;
+    let text = files::read_own(path, FileCheck::Trusted)?;
+    authorized::check_keys(&path.display().to_string(), &text)
+}
+
+/// The clients after a look into their file.
+pub struct ClientsRead {
+    /// All of them, or, if the file has a mistake, those of before that it still names.
+    pub clients: ClientTable,
+    pub mistake: Option<Fault>,
+}
+
+/// Reads the clients file again. Lines that have not changed are not read again, and services may
+/// be unknown: see [`known_services`].
+///
+/// # Errors
+/// The file cannot be read, or not trusted.
+pub fn clients_again(path: &Path, before: &ClientTable) -> Result<ClientsRead, Fault> {
+    let text = files::read_own(path, FileCheck::Trusted)?;
+    Ok(match authorized::read(&path.display().to_string(), &text, before) {
+        Ok(clients) => ClientsRead { clients, mistake: None },
+        Err(fault) => {
+            let clients = authorized::still_named(&text, before);
+            ClientsRead { clients, mistake: Some(fault) }
+        }
+    })
+}
+
+/// Checks that every service that a client may open is configured.
+///
+/// # Errors
+/// The place of the first one that is not.
+pub fn known_services(settings: &Settings, clients: &ClientTable) -> Result<(), Fault> {
+    if check_services(settings, "", clients).is_ok() {
+        return Ok(());
+    }
+    // Only now the text is needed, for the place.
+    let text = files::read_own(&settings.gateway.clients_file, FileCheck::Trusted)?;
+    check_services(settings, &text, clients)
+}
+
+fn check_services(settings: &Settings, text: &str, clients: &ClientTable) -> Result<(), Fault> {
     let known: Vec<ServiceName> = settings.services.iter().map(|service| service.name).collect();
-    authorized::parse(&path.display().to_string(), &text, Some(&known))
+    let label = settings.gateway.clients_file.display().to_string();
+    let named = clients.iter().map(|client| &client.services);
+    authorized::check_services(&label, text, named, &known)
 }
 
 /// The `*.toml` files of a directory, sorted by name. A file in there decides what opens, so only

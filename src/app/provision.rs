@@ -125,6 +125,7 @@ pub fn check(config: &Path, print_settings: bool) -> Result<CommandOutput, Fault
     if print_settings {
         return Ok(CommandOutput::out(print::print(settings)));
     }
+    load::check_keys(settings)?;
     would_run(settings)?;
     let mut text = format!(
         "{}: sound; {}, {}, {}\n",

@@ -185,7 +185,7 @@ mod tests {
         GatewayConfig {
             settings: native::parse("t.toml", &text).unwrap(),
             keys: GatewayFile::generate(crate::edge::entropy::fill).unwrap(),
-            clients: Vec::new(),
+            clients: Default::default(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! `Claim` -> `Authentic`: the gatekeeper verifies the Ed25519 signature over the SSHSIG blob.
+//! `HandedKnock` -> `Authentic`: the gatekeeper verifies the Ed25519 signature over the SSHSIG blob.
 //! See `replay` for time and replay, `policy` for permission.
 
 use ed25519_dalek::{Signature as Ed25519, Signer, SigningKey, VerifyingKey};
@@ -61,11 +61,11 @@ pub fn fingerprint(key: &[u8; 32]) -> Fingerprint {
     Fingerprint(Sha256::digest(blob).into())
 }
 
-/// A knock that claims to be a client's.
-pub struct Claim {
-    pub client: ClientId,
-    /// What came through the pipe.
-    pub knock: HandedKnock,
+impl Client {
+    /// The fingerprint of its key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        fingerprint(&self.key)
+    }
 }
 
 /// A request that the client's key signed. Its time and permission are not checked yet.
@@ -77,18 +77,19 @@ pub struct Authentic {
 }
 
 impl Authentic {
-    /// Proves that `client` signed `claim` for `gateway`: the verifier's own id, never one that came
-    /// with the claim.
+    /// Proves that `client` signed `knock` for `gateway`: the verifier's own id, never one that came
+    /// with the knock. The client's key must be sound (`clients`).
     ///
     /// Fails with `Pipe` (another client's), `Syntax`, `Fingerprint` or `Signature`. Refuses points
     /// of small order, encodings that are not canonical, and FIDO fields of a plain key.
-    pub fn verify(claim: Claim, client: &Client, gateway: GatewayId) -> Result<Authentic, Reject> {
-        let Claim { client: claimed, knock } = claim;
-        if claimed != client.id {
+    pub fn verify(
+        knock: HandedKnock, client: &Client, gateway: GatewayId,
+    ) -> Result<Authentic, Reject> {
+        if knock.client != client.id {
             return Err(Reject::Pipe);
         }
         let (request, signature) = decode_body(&knock.body).ok_or(Reject::Syntax)?;
-        if request.fingerprint != client.fingerprint {
+        if request.fingerprint != client.fingerprint() {
             return Err(Reject::Fingerprint);
         }
         // The bytes as received, not encoded again: nothing unsigned can slip in.

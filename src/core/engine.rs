@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::door::Step;
-use super::keyring::{ClientKeys, Secret, TagTable};
+use super::keyring::{Day, Secret, TAG, TagTable};
 use super::knock::{HandedKnock, KnockKind, RECEIPT_BODY, Receipt, Request};
 use super::packet::{Arrival, LocalAddresses, ParsedPacket, parse};
 use super::quota::Rate;
 use super::sequence::{ATTEMPTS, DoorSpec, KnockPacket, Machine, MachineRules, SequenceEvent};
-use super::types::{Boot, Counters, Fingerprint, Now, Reject, Source};
+use super::types::{Boot, ClientId, Counters, Now, Reject, Source};
 use super::wire::{DATAGRAM, DecryptedParts, GatewayKeys, RECEIPT, identify};
 use clients::{Clients, QueuedKnock};
 use tickets::{OpenTicket, Tickets};
@@ -24,14 +24,13 @@ mod clients;
 mod tests;
 mod tickets;
 
-pub use clients::{QUEUED, RING};
+pub use clients::{KnownClient, QUEUED, RING};
 pub use tickets::{LIFE, TICKETS};
 
 #[derive(Default)]
 pub struct Setup {
     pub sealed: Option<SealedSetup>,
-    /// Clients by row.
-    pub clients: Vec<(ClientKeys, Fingerprint)>,
+    pub clients: Vec<KnownClient>,
     /// Doors by index.
     pub doors: Vec<DoorSpec>,
     /// Rules for all doors. [`Engine::set_addresses`] replaces the addresses in it.
@@ -59,7 +58,7 @@ pub enum Action {
         bytes: [u8; RECEIPT],
     },
     /// Report that a client's packet came again, from another source.
-    Alarm { row: u32, first: Source, again: Source },
+    Alarm { client: ClientId, first: Source, again: Source },
     /// Some door listens for this packet. Only with [`MachineRules::debug`].
     Seen { hit: KnockPacket, source_port: u16, length: u16 },
     /// Report an event at a door. Never [`SequenceEvent::Seen`].
@@ -103,6 +102,23 @@ impl Engine {
         self.addresses = knock.into_iter().map(Source::new).collect();
         if let Some(machine) = &mut self.doors {
             machine.set_addresses(door);
+        }
+    }
+
+    /// Adds a client, or replaces what is known of it.
+    pub fn enrol(&mut self, client: KnownClient) {
+        if let Some(sealed) = &mut self.sealed {
+            sealed.enrol(client);
+        }
+    }
+
+    /// Forgets the client that has this tag without a clock. Its knocks that wait are dropped.
+    pub fn forget(&mut self, tag: &[u8; TAG]) {
+        if let Some(sealed) = &mut self.sealed
+            && let Some(row) = sealed.tags.find(tag)
+            && let Some(keys) = sealed.clients.remove(row)
+        {
+            sealed.tags.remove(row, &keys.tag);
         }
     }
 
@@ -226,14 +242,28 @@ impl Engine {
 }
 
 impl SealedKnocks {
-    fn new(now: Now, setup: SealedSetup, clients: Vec<(ClientKeys, Fingerprint)>) -> Self {
+    fn new(now: Now, setup: SealedSetup, clients: Vec<KnownClient>) -> Self {
         let SealedSetup { keys, port, rate } = setup;
         let mut tags = TagTable::new(now.wall.day());
-        for (row, (keys, _)) in (0..).zip(&clients) {
-            tags.insert(row, &keys.tag);
+        tags.reserve(clients.len());
+        let table = Clients::new(clients.len(), rate);
+        let tickets = Tickets::default();
+        let mut sealed = Self { keys, port, tags, clients: table, tickets };
+        for client in clients {
+            sealed.enrol(client);
         }
-        let clients = Clients::new(clients, rate);
-        Self { keys, port, tags, clients, tickets: Tickets::default() }
+        sealed
+    }
+
+    fn enrol(&mut self, client: KnownClient) {
+        let keys = client.keys();
+        match self.tags.find(&Day::Unknown.tag(&keys.tag)) {
+            Some(row) => self.clients.replace(row, client),
+            None => {
+                let row = self.clients.insert(client);
+                self.tags.insert(row, &keys.tag);
+            }
+        }
     }
 
     /// All checks that need no curve operation. A packet that passes waits in its client's queue.
@@ -242,12 +272,13 @@ impl SealedKnocks {
     ) -> Result<(), Reject> {
         let tagged = identify(&self.keys, &self.tags, datagram)?;
         let row = tagged.row();
-        let (keys, _) = self.clients.client(row).ok_or(Reject::UnknownTag)?;
-        let verified = tagged.check_mac(keys)?;
+        let known = self.clients.get(row).ok_or(Reject::UnknownTag)?;
+        let client = known.client;
+        let verified = tagged.check_mac(&known.keys())?;
         let ParsedPacket { source, source_port, destination, .. } = parsed;
         let queued = QueuedKnock { verified, source, source_port, destination };
         self.clients.admit(now, row, queued, |first| {
-            actions.push(Action::Alarm { row, first, again: source });
+            actions.push(Action::Alarm { client, first, again: source });
         })
     }
 
@@ -255,8 +286,9 @@ impl SealedKnocks {
     fn open(&mut self, now: Boot, row: u32, queued: QueuedKnock) -> Result<Action, Reject> {
         let packet = queued.id();
         let QueuedKnock { verified, source, source_port, destination } = queued;
-        let (keys, fingerprint) = self.clients.client(row).ok_or(Reject::UnknownTag)?;
-        let decrypted = verified.open(&self.keys, keys, fingerprint)?;
+        let known = self.clients.get(row).ok_or(Reject::UnknownTag)?;
+        let client = known.client;
+        let decrypted = verified.open(&self.keys, &known.keys(), &known.fingerprint)?;
         // A close may name an address other than its source.
         if let Request { kind: KnockKind::Open, address: Some(address), .. } = decrypted.request() {
             self.clients.set_requested(row, packet, *address);
@@ -265,7 +297,7 @@ impl SealedKnocks {
         let ticket = OpenTicket { reply, row, packet, source, source_port, destination };
         let ticket = self.tickets.issue(now, ticket);
         let DecryptedParts { h, body, .. } = parts;
-        Ok(Action::Knock(HandedKnock { ticket, row, h, body, source, source_port }))
+        Ok(Action::Knock(HandedKnock { ticket, client, h, body, source, source_port }))
     }
 }
 

@@ -4,7 +4,7 @@
 use super::bytes::{Reader, Writer};
 use super::prefix::Span;
 use super::service::ServicePorts;
-use super::types::{Fingerprint, PortRange, Proto, ServiceName, Source, Wall};
+use super::types::{ClientId, Fingerprint, PortRange, Proto, ServiceName, Source, Wall};
 
 /// Bytes of a knock's body before it is sealed.
 pub const BODY: usize = 192;
@@ -21,8 +21,8 @@ pub const VERSION: u8 = 1;
 pub struct HandedKnock {
     /// For the verdict.
     pub ticket: u64,
-    /// The client's row, as the listener numbers them.
-    pub row: u32,
+    /// Whose it seems to be.
+    pub client: ClientId,
     /// The handshake hash that the signature should cover.
     pub h: [u8; 32],
     /// The body, signature included.

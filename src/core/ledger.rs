@@ -43,6 +43,7 @@ impl Ledger {
             Record::Marks { client, marks } => {
                 self.marks.insert(*client, marks.clone());
             }
+            Record::Forgotten { client } => drop(self.marks.remove(client)),
             Record::Newest { wall } => self.newest = self.newest.max(*wall),
             Record::Lost { at } => {
                 self.lost = Some(*at);

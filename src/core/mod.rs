@@ -4,6 +4,7 @@
 pub mod address;
 pub mod authentic;
 pub mod bytes;
+pub mod clients;
 pub mod diagnostic;
 pub mod door;
 pub mod engine;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::address::{AddressScope, reach};
 use super::authentic::Authentic;
+use super::clients::ClientTable;
 use super::door::Door;
 use super::grant::{ActiveGrant, GrantEnd, GrantKey, Holder};
 use super::grants::Grants;
@@ -26,7 +27,7 @@ pub use commit::{Admission, Closing, Committed, Decision, DoorGrant, Grant, comm
 #[derive(Debug)]
 pub struct Policy {
     services: BTreeMap<ServiceName, Service>,
-    clients: BTreeMap<ClientId, Client>,
+    clients: ClientTable,
     max_grants: u32,
     own: BTreeSet<Source>,
     /// True for IPv4 and for IPv6 if this machine has public addresses only.
@@ -36,21 +37,18 @@ pub struct Policy {
     also_grant: Vec<Prefix>,
     /// Pairs of a door and the service that it grants.
     doors: BTreeSet<(Holder, ServiceName)>,
-    /// The seconds in which clients expire.
-    expiries: BTreeSet<u64>,
 }
 
 impl Policy {
     /// `max_grants`: how many one client may have at once. `own`: the gateway's addresses, which
     /// are never granted.
     pub fn new(
-        services: Vec<Service>, clients: Vec<Client>, max_grants: u32,
+        services: Vec<Service>, clients: impl Into<ClientTable>, max_grants: u32,
         own: impl IntoIterator<Item = Source>,
     ) -> Self {
         let mut policy = Self {
             services: services.into_iter().map(|service| (service.name, service)).collect(),
-            expiries: clients.iter().filter_map(|client| client.expires).collect(),
-            clients: clients.into_iter().map(|client| (client.id, client)).collect(),
+            clients: clients.into(),
             max_grants,
             own: BTreeSet::new(),
             only_public: [false; 2],
@@ -94,9 +92,10 @@ impl Policy {
     }
 
     /// An enrolled client, for `Authentic::verify`. An expired client is unknown: by the latest
-    /// time that the clock showed ([`Replay::latest`]), so that setting it back revives nobody.
+    /// time that the clock showed ([`Replay::latest`]), so that setting it back revives nobody. So
+    /// is one whose key proves nothing.
     pub fn client(&self, latest: Wall, id: ClientId) -> Option<&Client> {
-        let client = self.clients.get(&id)?;
+        let client = self.clients.with_sound_key(id)?;
         match client.expires {
             Some(expires) if latest.0 / SECOND >= expires => None,
             _ => Some(client),
@@ -105,18 +104,22 @@ impl Policy {
 
     /// True if a client has expired after `from`, up to `to`.
     pub fn expires_between(&self, from: Wall, to: Wall) -> bool {
-        let (from, to) = (from.0 / SECOND + 1, to.0 / SECOND);
-        from <= to && self.expiries.range(from..=to).next().is_some()
+        self.clients.expires_between(from.0 / SECOND + 1, to.0 / SECOND)
     }
 
     pub fn commands(&self, service: ServiceName) -> Option<&ServiceCommands> {
         self.services.get(&service)?.commands.as_ref()
     }
 
-    /// Keeps only these clients; the others are unknown from now on. For revocations, which must
-    /// not wait until the rest of a configuration is sound.
-    pub fn keep_clients(&mut self, keep: impl Fn(ClientId) -> bool) {
-        self.clients.retain(|id, _| keep(*id));
+    pub fn clients(&self) -> &ClientTable {
+        &self.clients
+    }
+
+    /// Replaces the clients: who is not among them is unknown from now on. They need not wait until
+    /// the rest of a configuration is sound. A service that a client names and that is unknown here
+    /// is denied to it.
+    pub fn set_clients(&mut self, clients: ClientTable) {
+        self.clients = clients;
     }
 
     /// The way in which a grant must end under these rules, after a reload; `None` if it may go on.

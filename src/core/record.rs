@@ -53,6 +53,10 @@ pub enum Record {
     Stopped {
         id: u64,
     },
+    /// This client is no longer enrolled, and its marks are of no use.
+    Forgotten {
+        client: ClientId,
+    },
 }
 
 impl Record {
@@ -79,6 +83,7 @@ impl Record {
             Record::Ended(key) => put_key(&mut body, key),
             Record::Opened(entry) => put_entry(&mut body, &mut text, entry)?,
             Record::Stopped { id } => body.extend(id.to_be_bytes()),
+            Record::Forgotten { client } => body.extend(client.0),
         }
         // The layouts are ours and at most 112 bytes long; `every_record_comes_back` proves it.
         // Texts are checked, and marks are at most 1546 bytes.
@@ -112,6 +117,7 @@ impl Record {
             8 => Record::Ended(take_key(&mut head)?),
             9 | 11 => Record::Opened(take_entry(kind, &mut head, text)?),
             10 => Record::Stopped { id: head.u64()? },
+            12 => Record::Forgotten { client: client(&mut head)? },
             _ => return None,
         };
         if head.rest().iter().all(|byte| *byte == 0) { Some(record) } else { None }
@@ -130,6 +136,7 @@ impl Record {
             Record::Opened(OpeningEntry { stop: CommandLine::Shell(_), .. }) => 9,
             Record::Stopped { .. } => 10,
             Record::Opened(OpeningEntry { stop: CommandLine::Argv(_), .. }) => 11,
+            Record::Forgotten { .. } => 12,
         }
     }
 }

@@ -47,6 +47,11 @@ pub use clock_monitor::{ClockFault, clock_jump};
 /// nothing but may be answered once more. It cannot be silence: an honest client whose clock is
 /// behind looks just like that, and no budget of answers tells the two apart.
 const RECENT: usize = 1024;
+/// Seconds that the marks of a client are kept that is no longer enrolled: more than twice the
+/// longest window, which is an hour each way.
+const LEAVING: u32 = 3 * 3600;
+/// The most clients whose marks are dropped at once.
+const FORGOTTEN_AT_ONCE: usize = 256;
 
 /// The greatest distance of a timestamp from now, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +110,8 @@ pub enum ReplayDecision {
 pub struct Replay {
     window: Window,
     clients: HashMap<ClientId, ClientMarks>,
+    /// Clients that are no longer enrolled, and when their marks may be dropped.
+    leaving: VecDeque<(Boot, ClientId)>,
     challenges: Challenges,
     clock: ClockMonitor,
     lost: Option<Wall>,
@@ -135,6 +142,7 @@ impl Replay {
         Self {
             window,
             clients,
+            leaving: VecDeque::new(),
             challenges: Challenges::default(),
             clock: ClockMonitor::new(now, ledger.newest()),
             lost: ledger.lost(),
@@ -158,13 +166,44 @@ impl Replay {
         }
     }
 
-    /// After a reload: takes the new window, and drops the marks of clients that are gone for good.
-    pub fn reload(&mut self, window: Window, enrolled: impl Fn(ClientId) -> bool) {
+    pub fn set_window(&mut self, window: Window) {
         self.window = window;
-        // If a client is removed and enrolled again within the window, its used packets must stay
-        // used.
-        let stale = Wall(self.clock.newest().0.saturating_sub(3600 * SECOND));
-        self.clients.retain(|id, client| enrolled(*id) || client.marks.newest() > stale);
+    }
+
+    /// A client is no longer enrolled: [`Replay::forget`] drops its marks later.
+    pub fn leave(&mut self, now: Now, id: ClientId) {
+        if self.clients.contains_key(&id) {
+            self.leaving.push_back((now.boot.plus(LEAVING), id));
+        }
+    }
+
+    /// Drops the marks of clients that left long ago, a few at a time. Make the records durable.
+    ///
+    /// They are of no use. A revoked key verifies nothing, and a client that is enrolled again gets
+    /// a new id. If an admin puts the old line back by hand, the old id counts again: for that the
+    /// marks are kept until all of them are older than any window, so that no packet that they cover
+    /// can be accepted by its timestamp. A challenge is accepted only once in any case.
+    pub fn forget(&mut self, now: Now, enrolled: impl Fn(ClientId) -> bool) -> Vec<Record> {
+        let stale = Wall(self.clock.newest().0.saturating_sub(u64::from(LEAVING) * SECOND));
+        let mut records = Vec::new();
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let Some((_, id)) = self.leaving.front().copied().filter(|(due, _)| *due <= now.boot)
+            else {
+                break;
+            };
+            self.leaving.pop_front();
+            let newest = self.clients.get(&id).map(|client| client.marks.newest());
+            if enrolled(id) || newest.is_none() {
+                continue;
+            }
+            if newest > Some(stale) {
+                self.leaving.push_back((now.boot.plus(LEAVING), id));
+                continue;
+            }
+            self.clients.remove(&id);
+            records.push(Record::Forgotten { client: id });
+        }
+        records
     }
 
     /// An admin accepts the loss of marks, or that the clock was ahead before. Make the records

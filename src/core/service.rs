@@ -2,9 +2,10 @@
 //! See `config::native` and `keys::authorized` for their text forms.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::prefix::{Prefix, Span, Spans};
-use super::types::{ClientId, Fingerprint, Port, PortRange, Proto, ServiceName, Source};
+use super::types::{ClientId, Port, PortRange, Proto, ServiceName, Source};
 
 /// The number of connections that a grant is for. Here and below a variant's number is its byte in
 /// the journal.
@@ -211,10 +212,10 @@ pub struct Client {
     /// Its id; its symmetric keys derive from it.
     pub id: ClientId,
     pub name: String,
-    /// Its Ed25519 public key, checked: canonical and not of small order.
+    /// Its Ed25519 public key. See `clients` for its check.
     pub key: [u8; 32],
-    pub fingerprint: Fingerprint,
-    pub services: Vec<ServiceName>,
+    /// Shared by the clients with the same services.
+    pub services: Arc<[ServiceName]>,
     /// The time from which it is unknown, in seconds since the epoch.
     pub expires: Option<u64>,
     /// The longest grant for this client, whatever the service says.

@@ -1,7 +1,7 @@
 //! The published test keys of keys/README.md, for vectors, tests and fuzzing.
 //! Everybody has them. A daemon recognises them by [`TEST_GATEWAY_ID`] and refuses to start.
 
-use super::authentic::{self, Claim};
+use super::authentic;
 use super::keyring::{Day, Master, Realm, Secret, TEST_GATEWAY_ID, TagTable};
 use super::knock::{HandedKnock, KnockKind, Request};
 use super::noise::KeyPair;
@@ -59,7 +59,6 @@ pub fn client() -> Client {
         id: CLIENT,
         name: "test-client".to_owned(),
         key,
-        fingerprint: authentic::fingerprint(&key),
         services: ServiceName::new("ssh").into_iter().collect(),
         expires: None,
         max_seconds: None,
@@ -84,7 +83,7 @@ pub fn request(timestamp: Wall) -> Request {
         source_port: 0,
         seconds: 0,
         service: ServiceName::new("ssh").unwrap_or(ServiceName::NONE),
-        fingerprint: client().fingerprint,
+        fingerprint: client().fingerprint(),
     }
 }
 
@@ -107,11 +106,11 @@ pub fn open(datagram: &[u8], now: Wall) -> Result<Decrypted, super::types::Rejec
     let gateway = gateway();
     let keys = master().client_keys(CLIENT);
     let verified = identify(&gateway, &tags(now.day()), datagram)?.check_mac(&keys)?;
-    verified.open(&gateway, &keys, &client().fingerprint)
+    verified.open(&gateway, &keys, &client().fingerprint())
 }
 
-pub fn claim(parts: DecryptedParts, source: Source) -> Claim {
+/// [`CLIENT`]'s knock, as the listener hands it over.
+pub fn handed(parts: DecryptedParts, source: Source) -> HandedKnock {
     let DecryptedParts { h, body, .. } = parts;
-    let knock = HandedKnock { ticket: 0, row: 0, h, body, source, source_port: 40_000 };
-    Claim { client: CLIENT, knock }
+    HandedKnock { ticket: 0, client: CLIENT, h, body, source, source_port: 40_000 }
 }

@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
@@ -22,10 +22,15 @@ use crate::core::types::{Boot, Fault, FaultKind};
 pub const MAX_REQUEST: usize = 4096;
 /// The longest response, bytes: a table of 100,000 grants.
 const MAX_RESPONSE: u64 = 64 << 20;
-/// Sessions served at the same time; further ones wait in the kernel's queue.
+/// Sessions served at the same time. One more takes the place of the oldest that is idle; if all
+/// wait for their responses, it waits in the kernel's queue.
 pub const MAX_SESSIONS: usize = 8;
-/// Seconds before a session is dropped that sends no request or does not read its response.
+/// Sessions that other users than root may have: root always finds a place.
+const MAX_OF_OTHERS: usize = 6;
+/// Seconds that a session has for its request.
 pub const IDLE: u32 = 10;
+/// Seconds that it has for reading its response.
+const READING: u32 = 30;
 
 /// The commands that an admin may send to a running gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,8 +92,9 @@ struct Session {
     id: SessionId,
     stream: UnixStream,
     step: SessionState,
-    /// The time of the last progress.
-    active: Boot,
+    /// The end of its time, unless it waits for its response.
+    until: Boot,
+    is_root: bool,
 }
 
 enum SessionState {
@@ -133,9 +139,10 @@ impl Control {
     }
 
     /// The descriptors and events to poll: every session, and the socket if another session has
-    /// room.
+    /// room or can make some.
     pub fn interests(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
-        let has_room = self.sessions.len() < MAX_SESSIONS;
+        let is_idle = |session: &Session| !matches!(session.step, SessionState::Waits);
+        let has_room = self.sessions.len() < MAX_SESSIONS || self.sessions.iter().any(is_idle);
         let listener = has_room.then(|| (self.listener.as_fd(), PollFlags::POLLIN));
         let sessions = self.sessions.iter().map(|session| match session.step {
             // Input after the request would keep it readable. POLLHUP is reported in any case.
@@ -148,29 +155,63 @@ impl Control {
     /// Accepts, reads and writes without waiting, and drops idle sessions. Each returned request
     /// needs a [`Control::reply`].
     pub fn requests(&mut self, now: Boot) -> Vec<(SessionId, ControlRequest)> {
-        while self.sessions.len() < MAX_SESSIONS {
+        let mut requests = Vec::new();
+        self.turn(now, &mut requests);
+        // As many as there may be: a crowd that connects again and again must not hold us up.
+        for _ in 0..MAX_SESSIONS {
+            if !self.make_room() {
+                break;
+            }
             let Ok((stream, _)) = self.listener.accept() else { break };
-            if is_trusted(&stream) && stream.set_nonblocking(true).is_ok() {
+            let Some(uid) = trusted_peer(&stream) else { continue };
+            let others = self.sessions.iter().filter(|session| !session.is_root).count();
+            let has_place = uid == 0 || others < MAX_OF_OTHERS;
+            if has_place && stream.set_nonblocking(true).is_ok() {
                 let (id, step) = (SessionId(self.accepted), SessionState::Reads(Vec::new()));
-                self.sessions.push(Session { id, stream, step, active: now });
+                let until = now.plus(IDLE);
+                self.sessions.push(Session { id, stream, step, until, is_root: uid == 0 });
                 self.accepted += 1;
+                self.turn(now, &mut requests);
             }
         }
-        let mut requests = Vec::new();
+        requests
+    }
+
+    /// Lets every session read and write.
+    fn turn(&mut self, now: Boot, requests: &mut Vec<(SessionId, ControlRequest)>) {
         self.sessions.retain_mut(|session| match session.turn(now) {
             Ok(Some(command)) => {
                 requests.push((session.id, command));
                 true
             }
-            Ok(None) => !session.is_idle(now),
+            Ok(None) => !session.is_late(now),
             Err(Over) => false,
         });
-        requests
+    }
+
+    /// Drops the oldest idle session if a connection waits and there is no room for it. False if
+    /// all sessions wait for their responses.
+    fn make_room(&mut self) -> bool {
+        if self.sessions.len() < MAX_SESSIONS {
+            return true;
+        }
+        let is_idle = |session: &Session| !matches!(session.step, SessionState::Waits);
+        let Some(oldest) = self.sessions.iter().position(is_idle) else { return false };
+        if self.somebody_waits() {
+            self.sessions.remove(oldest);
+        }
+        true
+    }
+
+    fn somebody_waits(&self) -> bool {
+        let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Sends a response without waiting. A session that is gone is no error.
-    pub fn reply(&mut self, id: SessionId, response: &ControlResponse) {
-        self.sessions.retain_mut(|session| session.id != id || session.reply(response).is_ok());
+    pub fn reply(&mut self, now: Boot, id: SessionId, response: &ControlResponse) {
+        self.sessions
+            .retain_mut(|session| session.id != id || session.reply(now, response).is_ok());
     }
 }
 
@@ -182,22 +223,15 @@ impl Drop for Control {
 }
 
 impl Session {
-    fn is_idle(&self, now: Boot) -> bool {
-        !matches!(self.step, SessionState::Waits) && self.active.plus(IDLE) <= now
+    fn is_late(&self, now: Boot) -> bool {
+        !matches!(self.step, SessionState::Waits) && self.until <= now
     }
 
     fn turn(&mut self, now: Boot) -> Result<Option<ControlRequest>, Over> {
         match &self.step {
             SessionState::Reads(_) => self.read(now),
             SessionState::Waits => self.watch_for_end(),
-            SessionState::Writes(left) => {
-                let before = left.len();
-                self.write()?;
-                if matches!(&self.step, SessionState::Writes(left) if left.len() < before) {
-                    self.active = now;
-                }
-                Ok(None)
-            }
+            SessionState::Writes(_) => self.write().map(|()| None),
         }
     }
 
@@ -215,7 +249,6 @@ impl Session {
             if inbox.len() > MAX_REQUEST {
                 return Err(Over);
             }
-            self.active = now;
         }
         let Some(end) = inbox.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
         match ControlRequest::parse(inbox.get(..end).unwrap_or_default()) {
@@ -225,7 +258,8 @@ impl Session {
             }
             None => {
                 let what = "the request is not one that this toctocd knows";
-                self.reply(&Fault::new(what, "use the toctocd of the same version").into())?;
+                let fault = Fault::new(what, "use the toctocd of the same version");
+                self.reply(now, &fault.into())?;
                 Ok(None)
             }
         }
@@ -243,10 +277,11 @@ impl Session {
         }
     }
 
-    fn reply(&mut self, response: &ControlResponse) -> Result<(), Over> {
+    fn reply(&mut self, now: Boot, response: &ControlResponse) -> Result<(), Over> {
         let mut outbox = serde_json::to_vec(response).unwrap_or_default();
         outbox.push(b'\n');
         self.step = SessionState::Writes(outbox);
+        self.until = now.plus(READING);
         self.write()
     }
 
@@ -283,7 +318,7 @@ pub fn ask(
 
 fn exchange(path: &Path, command: &ControlRequest, patience: Duration) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
-    if !is_trusted(&stream) {
+    if trusted_peer(&stream).is_none() {
         let what = "the process there runs as another user: it is no toctocd";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
@@ -312,12 +347,10 @@ fn is_socket(path: &Path) -> Result<bool, Fault> {
     Ok(true)
 }
 
-/// True if the other end is of root or our own user, whatever the mode of the socket file is.
-fn is_trusted(stream: &UnixStream) -> bool {
-    match getsockopt(stream, PeerCredentials) {
-        Ok(peer) => peer.uid() == 0 || peer.uid() == geteuid().as_raw(),
-        Err(_) => false,
-    }
+/// The uid of the other end, if it is root or our own user, whatever the mode of the socket file is.
+fn trusted_peer(stream: &UnixStream) -> Option<u32> {
+    let uid = getsockopt(stream, PeerCredentials).ok()?.uid();
+    (uid == 0 || uid == geteuid().as_raw()).then_some(uid)
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Fault {
@@ -335,7 +368,7 @@ fn unreachable(path: &Path, error: &io::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::poll::{PollFd, PollTimeout, poll};
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::PermissionsExt;
     use std::thread;
 
@@ -364,7 +397,9 @@ mod tests {
             let interests = control.interests();
             let mut fds: Vec<_> = interests.map(|(fd, how)| PollFd::new(fd, how)).collect();
             assert!(poll(&mut fds, PollTimeout::from(10_000u16)).unwrap() > 0, "nobody came");
-            if let Some(request) = control.requests(NOW).pop() {
+            let mut requests = control.requests(NOW);
+            assert!(requests.len() < 2, "one at a time");
+            if let Some(request) = requests.pop() {
                 return request;
             }
         }
@@ -377,7 +412,7 @@ mod tests {
         let admin =
             thread::spawn(move || ask(&path, &ControlRequest::Status, Duration::from_secs(10)));
         let (id, command) = next(&mut control);
-        control.reply(id, &ok(&command));
+        control.reply(NOW, id, &ok(&command));
         assert_eq!(admin.join().unwrap().unwrap()["was"], "Status");
     }
 
@@ -390,14 +425,14 @@ mod tests {
             thread::spawn(move || ask(&path, &ControlRequest::Status, Duration::from_secs(10)));
         let (status, command) = next(&mut control);
         assert_ne!(status, reload);
-        control.reply(status, &ok(&command));
+        control.reply(NOW, status, &ok(&command));
         assert_eq!(admin.join().unwrap().unwrap()["was"], "Status");
         assert!(control.requests(NOW.plus(3600)).is_empty(), "asked once");
-        control.reply(reload, &ok(&ControlRequest::Reload));
+        control.reply(NOW, reload, &ok(&ControlRequest::Reload));
         let mut response = String::new();
         first.read_to_string(&mut response).unwrap();
         assert_eq!(response, "{\"ok\":{\"was\":\"Reload\"}}\n");
-        control.reply(reload, &ok(&ControlRequest::Reload));
+        control.reply(NOW, reload, &ok(&ControlRequest::Reload));
     }
 
     #[test]
@@ -410,22 +445,65 @@ mod tests {
         drop(stream);
         control.requests(NOW);
         assert!(control.sessions.is_empty());
-        control.reply(id, &ok(&ControlRequest::Reload));
+        control.reply(NOW, id, &ok(&ControlRequest::Reload));
     }
 
     #[test]
     fn sessions_that_say_nothing_or_do_not_read_make_room_in_time() {
         let (_dir, path, mut control) = bound();
-        let mut silent: Vec<_> = (1..MAX_SESSIONS).map(|_| connect(&path, "")).collect();
-        silent.push(connect(&path, "{\"do\":\"grants\"}\n"));
+        let _silent: Vec<_> = (2..MAX_SESSIONS).map(|_| connect(&path, "")).collect();
+        let mut slow = connect(&path, "{");
+        let _deaf = connect(&path, "{\"do\":\"grants\"}\n");
         let (id, _) = next(&mut control);
         let much = serde_json::Value::String("x".repeat(1 << 22));
-        control.reply(id, &ControlResponse::Ok(much));
-        let _ninth = connect(&path, "{\"do\":\"status\"}\n");
+        control.reply(NOW, id, &ControlResponse::Ok(much));
         assert!(control.requests(NOW.plus(IDLE - 1)).is_empty(), "they have their time");
         assert_eq!(control.sessions.len(), MAX_SESSIONS);
+        slow.write_all(b"\"").unwrap();
         control.requests(NOW.plus(IDLE));
+        assert_eq!(control.sessions.len(), 1, "another byte is no more time");
+        control.requests(NOW.plus(READING));
         assert!(control.sessions.is_empty());
+    }
+
+    #[test]
+    fn idle_sessions_keep_no_admin_out_and_those_that_wait_stay() {
+        let (_dir, path, mut control) = bound();
+        let mut asked = connect(&path, "{\"do\":\"reload\"}\n");
+        let (reload, _) = next(&mut control);
+        let mut idle: Vec<_> = (1..MAX_SESSIONS).map(|_| connect(&path, "")).collect();
+        control.requests(NOW);
+        assert_eq!(control.sessions.len(), MAX_SESSIONS);
+        for _ in 0..20 {
+            let _admin = connect(&path, "{\"do\":\"status\"}\n");
+            let (id, command) = next(&mut control);
+            assert_eq!(command, ControlRequest::Status);
+            control.reply(NOW, id, &ok(&command));
+        }
+        assert_eq!(idle[0].read(&mut [0; 1]).unwrap(), 0, "the oldest has made room");
+        idle[1].set_nonblocking(true).unwrap();
+        assert!(idle[1].read(&mut [0; 1]).is_err(), "the next one has not: there is room");
+        control.reply(NOW, reload, &ok(&ControlRequest::Reload));
+        let mut response = String::new();
+        asked.read_to_string(&mut response).unwrap();
+        assert!(response.contains("Reload"), "{response}");
+    }
+
+    #[test]
+    fn when_all_wait_for_their_responses_the_next_one_waits_and_nobody_spins() {
+        let (_dir, path, mut control) = bound();
+        let mut all: Vec<_> =
+            (0..MAX_SESSIONS).map(|_| connect(&path, "{\"do\":\"reload\"}\n")).collect();
+        let mut ids: Vec<SessionId> = Vec::new();
+        while ids.len() < MAX_SESSIONS {
+            ids.extend(control.requests(NOW).into_iter().map(|(id, _)| id));
+        }
+        all.push(connect(&path, "{\"do\":\"status\"}\n"));
+        assert!(control.requests(NOW).is_empty());
+        let listener = control.listener.as_fd().as_raw_fd();
+        let polled: Vec<_> = control.interests().map(|(fd, _)| fd.as_raw_fd()).collect();
+        assert!(!polled.contains(&listener));
+        control.reply(NOW, ids[0], &ok(&ControlRequest::Reload));
         assert_eq!(next(&mut control).1, ControlRequest::Status);
     }
 

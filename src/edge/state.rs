@@ -47,6 +47,8 @@ const USED: &str = "used";
 const LOCK: &str = "lock";
 /// Bytes. A journal is rewritten beyond this size, and when it is at least twice its initial size.
 const COMPACT: u64 = 4 << 20;
+/// Bytes that a journal may grow before it is rewritten, however long it is.
+const GROWTH: u64 = 64 << 20;
 /// The most records kept for the next journal while it is being written.
 const CATCH_UP: usize = 1 << 16;
 /// RAMFS_MAGIC from linux/magic.h; nix does not define it.
@@ -202,9 +204,9 @@ impl State {
         if self.poisoned || self.is_busy {
             return None;
         }
-        let work = if self.is_deferred() {
-            // Deferred records can always be encoded.
-            self.place(&[]).ok()?;
+        // Deferred records have no place only if the journal is as long as it may be. Then it must be
+        // rewritten.
+        let work = if self.is_deferred() && self.place(&[]).is_ok() {
             Work::Write(once(&self.journal).chain(&self.next).map(Appender::duplicate).collect())
         } else if self.next.is_some() {
             Work::Rename(self.journal.disk.duplicate())
@@ -254,7 +256,7 @@ impl State {
             // The old journal stays in use until the rename.
             Outcome::Harmless(fault) => {
                 self.since = None;
-                self.limit = self.journal.tail.at.saturating_mul(2);
+                self.limit = limit_for(&self.journal);
                 return Err(fault);
             }
             Outcome::Failed(fault) => {
@@ -332,15 +334,16 @@ impl State {
                 self.next = Some(next);
             }
             // Too many records came in the meantime: retry later.
-            None => self.limit = self.journal.tail.at.saturating_mul(2),
+            None => self.limit = limit_for(&self.journal),
         }
         Ok(())
     }
 }
 
-/// The size beyond which this journal is rewritten.
+/// The size beyond which this journal is rewritten: twice its own, or as much as a long one may grow.
 fn limit_for(journal: &Appender) -> u64 {
-    COMPACT.max(journal.tail.at.saturating_mul(2))
+    let at = journal.tail.at;
+    COMPACT.max(at.saturating_mul(2).min(at.saturating_add(GROWTH)))
 }
 
 /// Refuses a directory in memory: a reboot would lose every used-knock mark, and recorded knocks

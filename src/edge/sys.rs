@@ -32,6 +32,16 @@ pub fn lock_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives memory that is no longer used back to the kernel. glibc keeps what a large file took, in
+/// each thread that read one.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer, and may be called at any time in any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Takes over descriptor 0, once in the life of a process; `None` afterwards. Only for a program
 /// that was started with its pipe there and that reads no standard input.
 pub fn take_stdin() -> Option<OwnedFd> {

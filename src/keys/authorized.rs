@@ -1,11 +1,16 @@
 //! The clients file: one enrolled client per line, options first, like OpenSSH's authorized_keys.
 //! See `line` for one line, `edge::files` for reading and writing the file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
+use crate::core::clients::{ClientTable, Enrolled};
 use crate::core::diagnostic::{SourceText, nearest, printable};
 use crate::core::service::Client;
-use crate::core::types::{Fault, FaultKind, ServiceName};
+use crate::core::types::{ClientId, Fault, FaultKind, ServiceName};
+use crate::keys::encoded;
+use crate::keys::public::show_key;
 
 mod line;
 
@@ -14,6 +19,8 @@ pub(crate) use line::is_name;
 const MAX_CLIENTS: usize = 1 << 20;
 /// The longest line, in bytes.
 const MAX_LINE: usize = 4096;
+/// New lines whose keys are checked when the file is read: some 50 milliseconds.
+const CHECKED: usize = 1000;
 
 /// The file that `toctocd init` writes: an explanation, and no client.
 pub const EMPTY: &str = "\
@@ -23,38 +30,82 @@ pub const EMPTY: &str = "\
 # The id is part of the client's profile: if you change it, the client needs a new profile.
 ";
 
-/// Reads the clients file. `label` is the path for messages. If `known` is given, a line may name
-/// only those services. Fails with the first mistake, as `label:line:column: what`.
-pub fn parse(label: &str, text: &str, known: Option<&[ServiceName]>) -> Result<Vec<Client>, Fault> {
-    let file = SourceText::new(label, text);
-    let mut clients = Vec::new();
-    let mut used = HashMap::new();
-    for (start, content) in client_lines(text) {
-        if content.len() > MAX_LINE {
-            let what = format!("a line of more than {MAX_LINE} bytes");
-            return Err(file.complain(start, what, "is it the right file?"));
-        }
-        let parsed = line::parse(file, start, content)?;
-        if let Some(known) = known {
-            check_services(file, &parsed, known)?;
-        }
-        check_unique(file, &parsed, &mut used)?;
-        clients.push(parsed.client);
-        if clients.len() > MAX_CLIENTS {
-            let what = format!("more than {MAX_CLIENTS} clients");
-            return Err(file.complain(start, what, "revoke some"));
-        }
-    }
-    Ok(clients)
+/// Reads the clients file. `label` is the path for messages. A line that is as it was in `before`
+/// is not read again. Fails with the first mistake, as `label:line:column: what`.
+///
+/// The keys of the first [`CHECKED`] new lines are checked at once, so that a bad key in a line
+/// written by hand is reported with its place. All others are checked when they are first needed.
+pub fn read(label: &str, text: &str, before: &ClientTable) -> Result<ClientTable, Fault> {
+    let rows = rows(SourceText::new(label, text), before, CHECKED)?;
+    Ok(ClientTable::new(rows.into_iter().map(|row| row.enrolled)))
 }
 
-/// Appends a line for `client`; all else stays byte for byte. Fails if `text` is not a clients file
-/// or already has this id, name or key.
+/// The same in the order of the file. If `known` is given, a line may name only those services.
+pub fn parse(label: &str, text: &str, known: Option<&[ServiceName]>) -> Result<Vec<Client>, Fault> {
+    let rows = rows(SourceText::new(label, text), &ClientTable::default(), CHECKED)?;
+    if let Some(known) = known {
+        let services = rows.iter().map(|row| &row.enrolled.client.services);
+        check_services(label, text, services, known)?;
+    }
+    Ok(rows.into_iter().map(|row| row.enrolled.client.clone()).collect())
+}
+
+/// Checks every key of a clients file. Takes six seconds for 100,000.
+pub fn check_keys(label: &str, text: &str) -> Result<(), Fault> {
+    rows(SourceText::new(label, text), &ClientTable::default(), usize::MAX).map(drop)
+}
+
+/// Fails if one of these services, which the file names, is not `known`.
+pub fn check_services<'a>(
+    label: &str, text: &str, named: impl IntoIterator<Item = &'a Arc<[ServiceName]>>,
+    known: &[ServiceName],
+) -> Result<(), Fault> {
+    let is_known = |services: &[ServiceName]| services.iter().all(|one| known.contains(one));
+    if named.into_iter().all(|services| is_known(services)) {
+        return Ok(());
+    }
+    let file = SourceText::new(label, text);
+    for (start, content) in client_lines(text) {
+        let parsed = line::parse(file, start, content)?;
+        let services = parsed.client.services.iter();
+        if let Some(unknown) = services.clone().find(|service| !known.contains(service)) {
+            let known = known.iter().map(ServiceName::as_str);
+            let at = parsed.services_at;
+            return Err(file.complain_unknown(at, "service", unknown.as_str(), known));
+        }
+    }
+    // The file has changed in between.
+    Err(Fault::new(format!("{label}: a client may open a service that is unknown"), "try again"))
+}
+
+/// The clients of `before` that a file with mistakes still names: those whose id stands in it. So
+/// a mistake in one line keeps nobody whose line is gone.
+pub fn still_named(text: &str, before: &ClientTable) -> ClientTable {
+    let mut named = BTreeSet::new();
+    for (_, content) in client_lines(text) {
+        for (at, _) in content.match_indices("id=") {
+            named.extend(content.get(at + 3..at + 35).and_then(encoded::id).map(ClientId));
+        }
+    }
+    before.retain(|id| named.contains(&id))
+}
+
+/// Appends a line for `client`; all else stays byte for byte. Fails if another line has this id, name
+/// or key. Other lines are not read as a whole: there may be 100,000, and their mistakes are found
+/// when the file is read.
 pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
-    for other in parse(label, text, None)? {
-        let (same, remedy) = if other.name == client.name {
+    let line = line::print(client);
+    // We must be able to read what we wrote.
+    line::parse(SourceText::new(label, &line), 0, &line)?;
+    let shown = show_key(&client.key);
+    let blob = last_word(&shown);
+    let id = format!("id={}", client.id);
+    let mut count = 0;
+    for (_, other) in client_lines(text) {
+        count += 1;
+        let (same, remedy) = if last_word(other) == client.name {
             ("name", "choose another name, or revoke the old client first")
-        } else if other.key == client.key || other.id == client.id {
+        } else if other.contains(blob) || other.contains(&id) {
             (
                 "key",
                 "each client needs its own key: make one with `toctoc keygen`, or revoke the old client first",
@@ -62,39 +113,117 @@ pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
         } else {
             continue;
         };
-        let what = format!("{label}: client `{}` has this {same} already", other.name);
+        let what =
+            format!("{label}: client `{}` has this {same} already", printable(last_word(other)));
         return Err(Fault::new(what, remedy).of(FaultKind::Name));
+    }
+    if count >= MAX_CLIENTS {
+        return Err(Fault::new(format!("{label}: it has {MAX_CLIENTS} clients"), "revoke some"));
     }
     let mut text = text.to_owned();
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    text.push_str(&line::print(client));
+    text.push_str(&line);
     text.push('\n');
-    // We must be able to read what we wrote.
-    parse(label, &text, None)?;
     Ok(text)
 }
 
-/// Removes the line of the client called `name`; all else stays byte for byte. Fails if `text` is
-/// not a clients file, or nobody has that name.
-pub fn revoke(label: &str, text: &str, name: &str) -> Result<(String, Client), Fault> {
-    let clients = parse(label, text, None)?;
-    for ((start, content), client) in client_lines(text).zip(&clients) {
-        if client.name == name {
-            let (before, rest) = text.split_at(start);
-            let (_, after) = rest.split_at(content.len());
-            let before = before.rfind('\n').map_or("", |end| &before[..=end]);
-            let after = after.split_once('\n').map_or("", |(_, after)| after);
-            return Ok((format!("{before}{after}"), client.clone()));
-        }
+/// The client called `name`. Fails if nobody has that name, or its line has a mistake.
+pub fn find(label: &str, text: &str, name: &str) -> Result<Client, Fault> {
+    let (start, content) = lines_of(label, text, name)?[0];
+    Ok(line::parse(SourceText::new(label, text), start, content)?.client)
+}
+
+/// Removes the line of the client called `name`; all else stays byte for byte. Fails if nobody has
+/// that name. Mistakes in other lines do not matter: a revocation must not wait for them.
+pub fn revoke(label: &str, text: &str, name: &str) -> Result<String, Fault> {
+    let mut left = text.to_owned();
+    for (start, content) in lines_of(label, text, name)?.into_iter().rev() {
+        let begin = text[..start].rfind('\n').map_or(0, |end| end + 1);
+        let rest = start + content.len();
+        let end = text[rest..].find('\n').map_or(text.len(), |end| rest + end + 1);
+        left.replace_range(begin..end, "");
     }
-    let remedy = match nearest(name, clients.iter().map(|client| client.name.as_str())) {
+    Ok(left)
+}
+
+/// The lines of the client called `name`, at least one: those that can be read, or else those that
+/// end in that name.
+fn lines_of<'a>(label: &str, text: &'a str, name: &str) -> Result<Vec<(usize, &'a str)>, Fault> {
+    let file = SourceText::new(label, text);
+    let mut found: Vec<(usize, &str)> =
+        client_lines(text).filter(|(_, content)| last_word(content) == name).collect();
+    let is_sound = |line: &(usize, &str)| match line::parse(file, line.0, line.1) {
+        Ok(parsed) => parsed.client.name == name,
+        Err(_) => false,
+    };
+    if found.iter().any(is_sound) {
+        found.retain(is_sound);
+    }
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let remedy = match nearest(name, client_lines(text).map(|(_, content)| last_word(content))) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "`toctocd client list` shows them".to_owned(),
     };
     let what = format!("{label}: no client is called `{}`", printable(name));
     Err(Fault::new(what, remedy).of(FaultKind::Name))
+}
+
+/// A client's name, if the line has no mistake.
+fn last_word(line: &str) -> &str {
+    line.rsplit(char::is_whitespace).next().unwrap_or("")
+}
+
+/// One line of the file, and its client.
+struct Row<'a> {
+    start: usize,
+    content: &'a str,
+    enrolled: Arc<Enrolled>,
+    is_new: bool,
+}
+
+/// Reads every line, and checks the keys of the first `keys` new ones.
+fn rows<'a>(
+    file: SourceText<'a>, before: &ClientTable, mut keys: usize,
+) -> Result<Vec<Row<'a>>, Fault> {
+    let mut rows: Vec<Row<'a>> = Vec::new();
+    let mut shared: BTreeSet<Arc<[ServiceName]>> = BTreeSet::new();
+    for (start, content) in client_lines(file.text) {
+        if content.len() > MAX_LINE {
+            let what = format!("a line of more than {MAX_LINE} bytes");
+            return Err(file.complain(start, what, "is it the right file?"));
+        }
+        let mut hasher = DefaultHasher::new();
+        hasher.write(content.as_bytes());
+        let line = hasher.finish();
+        let id = content.get(3..35).and_then(encoded::id).map(ClientId);
+        if let Some(enrolled) = id.and_then(|id| before.unchanged(id, line)) {
+            rows.push(Row { start, content, enrolled, is_new: false });
+            continue;
+        }
+        let line::ParsedLine { mut client, key_at, .. } = line::parse(file, start, content)?;
+        match shared.get(&client.services) {
+            Some(same) => client.services = Arc::clone(same),
+            None => drop(shared.insert(Arc::clone(&client.services))),
+        }
+        let enrolled = Enrolled::new(client, line);
+        if keys > 0 {
+            keys -= 1;
+            enrolled
+                .check_key()
+                .map_err(|fault| file.complain(key_at, fault.what, fault.remedy))?;
+        }
+        rows.push(Row { start, content, enrolled, is_new: true });
+        if rows.len() > MAX_CLIENTS {
+            let what = format!("more than {MAX_CLIENTS} clients");
+            return Err(file.complain(start, what, "revoke some"));
+        }
+    }
+    check_unique(file, &rows)?;
+    Ok(rows)
 }
 
 /// The lines that are neither blank nor comment, trimmed, each with its offset.
@@ -108,35 +237,51 @@ fn client_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-fn check_services(
-    file: SourceText<'_>, parsed: &line::ParsedLine, known: &[ServiceName],
-) -> Result<(), Fault> {
-    let Some(unknown) = parsed.client.services.iter().find(|service| !known.contains(service))
-    else {
-        return Ok(());
-    };
-    let known = known.iter().map(ServiceName::as_str);
-    Err(file.complain_unknown(parsed.services_at, "service", unknown.as_str(), known))
-}
-
-/// Fails if a client before it has the id, key or name. `used` has those, with the offset of their
-/// lines.
-fn check_unique(
-    file: SourceText<'_>, parsed: &line::ParsedLine, used: &mut HashMap<(&str, Vec<u8>), usize>,
-) -> Result<(), Fault> {
-    let client = &parsed.client;
-    for (what, value, at) in [
-        ("id", client.id.0.to_vec(), parsed.start),
-        ("key", client.key.to_vec(), parsed.key_at),
-        ("name", client.name.clone().into_bytes(), parsed.name_at),
-    ] {
-        if let Some(first) = used.insert((what, value), parsed.start) {
-            let (line, _) = file.place(first);
-            let what = format!("the same {what} as on line {line}");
-            return Err(file.complain(at, what, "each client has one line: remove one of the two"));
+/// Fails at the first line that has the id, key or name of one before it. Lines that were not read
+/// again have been compared with each other, except that one may stand there twice.
+fn check_unique(file: SourceText<'_>, rows: &[Row<'_>]) -> Result<(), Fault> {
+    let mut ids: Vec<(ClientId, usize)> = Vec::with_capacity(rows.len());
+    let mut names = HashMap::new();
+    let mut keys = HashMap::new();
+    // The places of two lines, the later one first, and what is the same.
+    let mut doubled: Vec<(usize, usize, &'static str)> = Vec::new();
+    for (place, row) in rows.iter().enumerate() {
+        let client = &row.enrolled.client;
+        ids.push((client.id, place));
+        if row.is_new {
+            let others = [
+                ("key", keys.insert(&client.key, place)),
+                ("name", names.insert(&client.name, place)),
+            ];
+            for (what, other) in others {
+                doubled.extend(other.map(|other| (place, other, what)));
+            }
         }
     }
-    Ok(())
+    for (place, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_new) {
+        let client = &row.enrolled.client;
+        for (what, other) in [("key", keys.get(&client.key)), ("name", names.get(&client.name))] {
+            doubled.extend(other.map(|other| (place.max(*other), place.min(*other), what)));
+        }
+    }
+    ids.sort_unstable();
+    for pair in ids.windows(2) {
+        if let [(one, first), (other, later)] = pair
+            && one == other
+        {
+            doubled.push((*later, *first, "id"));
+        }
+    }
+    let Some((later, first, what)) = doubled.into_iter().min() else { return Ok(()) };
+    let parsed = line::parse(file, rows[later].start, rows[later].content)?;
+    let at = match what {
+        "key" => parsed.key_at,
+        "name" => parsed.name_at,
+        _ => parsed.start,
+    };
+    let (line, _) = file.place(rows[first].start);
+    let what = format!("the same {what} as on line {line}");
+    Err(file.complain(at, what, "each client has one line: remove one of the two"))
 }
 
 #[cfg(test)]

@@ -63,6 +63,20 @@ impl GatewayFile {
         })
     }
 
+    /// True if both hold the same keys.
+    pub fn is_same(&self, other: &GatewayFile) -> bool {
+        let previous = match (&self.previous, &other.previous) {
+            (Some(one), Some(other)) => one.ct_eq(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        self.gateway == other.gateway
+            && self.realm.id() == other.realm.id()
+            && self.realm.mask().ct_eq(other.realm.mask())
+            && self.secret.ct_eq(&other.secret)
+            && previous
+            && self.master.ct_eq(&other.master)
+    }
+
     /// Reads a key file. `label` is the path for messages. Fails with the first mistake, as
     /// `label:line:column: what`, never with a secret in it.
     pub fn parse(label: &str, text: &str, test_keys: TestKeys) -> Result<Self, Fault> {

@@ -1,7 +1,7 @@
 //! An OpenSSH public key of the supported kind: `ssh-ed25519 AAAA...`.
 //! See `authorized` for the clients file, `identity` for private keys.
 
-use ssh_key::public::{Ed25519PublicKey, KeyData};
+use base64ct::{Base64, Encoding};
 
 use crate::core::authentic::{self, check_enrolment_key};
 use crate::core::diagnostic::printable;
@@ -22,18 +22,6 @@ impl PublicKey {
         Ok(Self { bytes })
     }
 
-    /// From the two words of its line: `ssh-ed25519` and the base64 blob.
-    pub fn from_words(algorithm: &str, blob: &str) -> Result<Self, Fault> {
-        if algorithm != ALGORITHM {
-            return Err(wrong_algorithm(algorithm));
-        }
-        let parsed = ssh_key::PublicKey::from_openssh(&format!("{algorithm} {blob}"));
-        match parsed.as_ref().map(|key| key.key_data().ed25519()) {
-            Ok(Some(key)) => Self::new(key.0),
-            _ => Err(Fault::new("not an ssh-ed25519 key", "copy the whole line of the .pub file")),
-        }
-    }
-
     /// The key and the comment of a line as `ssh-keygen` writes it: algorithm, blob, comment if any.
     pub fn from_line(line: &str) -> Result<(Self, &str), Fault> {
         let line = line.trim();
@@ -42,8 +30,8 @@ impl PublicKey {
             return Err(Fault::new("this is a private key", remedy));
         }
         let mut words = line.splitn(3, char::is_whitespace);
-        let key = Self::from_words(words.next().unwrap_or(""), words.next().unwrap_or(""))?;
-        Ok((key, words.next().unwrap_or("").trim()))
+        let key = read_words(words.next().unwrap_or(""), words.next().unwrap_or(""))?;
+        Ok((Self::new(key)?, words.next().unwrap_or("").trim()))
     }
 
     pub fn bytes(&self) -> [u8; 32] {
@@ -57,10 +45,31 @@ impl PublicKey {
 
     /// `ssh-ed25519 AAAA...`, without a comment.
     pub fn line(&self) -> String {
-        let data = KeyData::Ed25519(Ed25519PublicKey(self.bytes));
-        // Encoding a fixed 51 bytes never fails.
-        ssh_key::PublicKey::from(data).to_openssh().unwrap_or_default()
+        show_key(&self.bytes)
     }
+}
+
+/// The SSH blob of a key before its 32 bytes: the name and the two lengths.
+const HEAD: &[u8; 19] = b"\0\0\0\x0bssh-ed25519\0\0\0\x20";
+const BLOB: usize = HEAD.len() + 32;
+
+/// The 32 bytes in the two words of a key's line, `ssh-ed25519` and the base64 blob. Whether they
+/// are a key that may be enrolled is not checked: that takes a hundred times longer.
+pub(super) fn read_words(algorithm: &str, blob: &str) -> Result<[u8; 32], Fault> {
+    if algorithm != ALGORITHM {
+        return Err(wrong_algorithm(algorithm));
+    }
+    let mut bytes = [0; BLOB];
+    let decoded = Base64::decode(blob, &mut bytes).unwrap_or_default();
+    match decoded.strip_prefix(HEAD).map(<[u8; 32]>::try_from) {
+        Some(Ok(key)) => Ok(key),
+        _ => Err(Fault::new("not an ssh-ed25519 key", "copy the whole line of the .pub file")),
+    }
+}
+
+/// `ssh-ed25519 AAAA...`, whatever the key is.
+pub(super) fn show_key(key: &[u8; 32]) -> String {
+    format!("{ALGORITHM} {}", Base64::encode_string(&[&HEAD[..], key].concat()))
 }
 
 /// `SHA256:` and unpadded base64, as OpenSSH shows fingerprints.

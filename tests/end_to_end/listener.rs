@@ -15,14 +15,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::UdpGsoSegment;
 use nix::unistd::Uid;
-use toctoc::core::authentic::{self, Authentic, Claim};
+use toctoc::core::authentic::{self, Authentic};
 use toctoc::core::door::{Step, TcpFlags};
-use toctoc::core::keyring::{ClientKeys, Day, Secret};
+use toctoc::core::keyring::{Day, Secret};
 use toctoc::core::knock::{HandedKnock, Receipt, Status};
 use toctoc::core::prefix::Span;
 use toctoc::core::sequence::{DoorSpec, Target};
 use toctoc::core::test_vectors;
-use toctoc::core::types::{Fingerprint, Reject, Source};
+use toctoc::core::types::{Reject, Source};
 use toctoc::core::wire::{AwaitingReceipt, DATAGRAM, seal};
 use toctoc::edge::bpf::{FilterSpec, program};
 use toctoc::edge::confine::{Limitations, verify};
@@ -74,7 +74,8 @@ impl Listening {
         };
         send(gateway(test_vectors::gateway().current.expose()));
         let keys = test_vectors::master().client_keys(test_vectors::CLIENT);
-        send(ToListener::Client { row: 0, keys, fingerprint: test_vectors::client().fingerprint });
+        let (client, fingerprint) = (test_vectors::CLIENT, test_vectors::client().fingerprint());
+        send(ToListener::Client { client, keys, fingerprint });
         send(ToListener::Door { index: 0, spec: door() });
         let own = |address| OwnAddress { address, knock: true, door: true };
         let part = net.gateway_ips().into_iter().map(own).collect();
@@ -187,11 +188,10 @@ fn a_knock_of_either_family_is_passed_on_and_its_receipt_comes_from_the_knock_po
             let (datagram, awaiting) = knock();
             socket.send(&datagram).unwrap();
             let ToGatekeeper::Knock(knock) = it.next() else { panic!() };
-            let HandedKnock { ticket, row: 0, source, source_port, .. } = knock else { panic!() };
+            let HandedKnock { ticket, source, source_port, .. } = knock;
             assert_eq!((source.ip(), source_port), (from, socket.local_addr().unwrap().port()));
-            let claim = Claim { client: test_vectors::CLIENT, knock };
             assert!(
-                Authentic::verify(claim, &test_vectors::client(), test_vectors::gateway().gateway)
+                Authentic::verify(knock, &test_vectors::client(), test_vectors::gateway().gateway)
                     .is_ok()
             );
             let receipt = receipt(source);
@@ -345,7 +345,7 @@ fn knocks_are_received_again_on_an_interface_that_went_down_and_up() {
 fn a_set_up_out_of_order_is_refused_with_a_message() {
     let net = Net::new();
     for wrong in [
-        ToListener::Client { row: 1, keys: keys(), fingerprint: Fingerprint([0; 32]) },
+        ToListener::Forget { tag: [0; 16] },
         ToListener::Door { index: 1, spec: door() },
         ToListener::AskCounters,
     ] {
@@ -359,10 +359,6 @@ fn a_set_up_out_of_order_is_refused_with_a_message() {
         assert!(failure.fault().what.contains("set-up"));
         assert!(process.wait(LONG).is_some());
     }
-}
-
-fn keys() -> ClientKeys {
-    test_vectors::master().client_keys(test_vectors::CLIENT)
 }
 
 #[test]

@@ -153,3 +153,27 @@ fn an_outdated_printed_guard_is_reported_until_it_is_printed_again() {
     assert_eq!(warned(&gate), [false; 3]);
     assert_eq!(gate.daemon().log().matches("is not the guard").count(), 1);
 }
+
+#[test]
+fn when_only_clients_change_the_same_listener_goes_on_and_knows_them() {
+    let mut gate = Gate::running(|config| config);
+    let listener = gate.daemon().listener();
+    let anna = gate.enrol("anna", "ssh");
+    let bert = gate.enrol("bert", "ssh");
+    anna.must_open(&gate.net.client, "ssh", 0);
+    bert.must_open(&gate.net.client, "ssh", 0);
+    gate.revoke("anna");
+    anna.seal(&anna.request("ssh", gate.net.client.ips()[0]))
+        .send_in_vain(&gate.net.client, gate.net.client.gateway_ips()[0]);
+    bert.must_open(&gate.net.client, "ssh", 0);
+    gate.reload();
+    assert_eq!(gate.daemon().listener(), listener);
+    // Another listener, if the configuration needs one, knows the same clients.
+    gate.edit_config(|config| config.replace("max_age = 30", "max_age = 31"));
+    gate.reload();
+    assert_eq!(gate.daemon().listener(), listener, "that is not its business");
+    gate.edit_config(|config| config.replace("burst = 64", "burst = 65"));
+    gate.reload();
+    assert_ne!(gate.daemon().listener(), listener);
+    bert.must_open(&gate.net.client, "ssh", 0);
+}

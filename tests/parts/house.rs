@@ -16,7 +16,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
 ];
 
 /// Blocks of `unsafe` in edge/sys.rs.
-const UNSAFE: usize = 10;
+const UNSAFE: usize = 11;
 
 /// Every Rust file below src, as (path relative to src, text without its tests module).
 fn files() -> Vec<(String, String)> {

@@ -38,7 +38,7 @@ fn enrolled(folder: &Path) -> Client {
         "our fingerprint differs from OpenSSH's"
     );
     assert!(authentic::check_enrolment_key(&bytes).is_ok());
-    Client { key: bytes, fingerprint, ..test_vectors::client() }
+    Client { key: bytes, ..test_vectors::client() }
 }
 
 /// Lets ssh-keygen sign `message` in `namespace`.
@@ -61,7 +61,7 @@ fn sign_by_openssh(folder: &Path, namespace: &str, message: &Message) -> Signatu
 fn knock_signed_in(namespace: &str) -> Result<Request, Reject> {
     let folder = tempfile::tempdir().unwrap();
     let client = enrolled(folder.path());
-    let request = Request { fingerprint: client.fingerprint, ..test_vectors::request(NOON) };
+    let request = Request { fingerprint: client.fingerprint(), ..test_vectors::request(NOON) };
     let side = test_vectors::side(CLIENT);
     let day = Day::Number(NOON.day());
     let sign = |message: &Message| -> Result<Signature, Fault> {
@@ -71,8 +71,8 @@ fn knock_signed_in(namespace: &str) -> Result<Request, Reject> {
     let gateway = test_vectors::gateway();
     let tagged = identify(&gateway, &test_vectors::tags(NOON.day()), &datagram)?;
     let (parts, _) =
-        tagged.check_mac(&side.keys)?.open(&gateway, &side.keys, &client.fingerprint)?.split();
-    let claim = test_vectors::claim(parts, test_vectors::address());
+        tagged.check_mac(&side.keys)?.open(&gateway, &side.keys, &client.fingerprint())?.split();
+    let claim = test_vectors::handed(parts, test_vectors::address());
     Authentic::verify(claim, &client, TEST_GATEWAY_ID).map(|proven| *proven.request())
 }
 

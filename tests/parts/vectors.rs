@@ -72,7 +72,7 @@ fn keys() -> Value {
         "client_mac_key": hex(keys.mac.expose()),
         "client_ed25519_seed": hex(test_vectors::seed().expose()),
         "client_ed25519_public": hex(&client.key),
-        "client_fingerprint": hex(&client.fingerprint.0),
+        "client_fingerprint": hex(&client.fingerprint().0),
     })
 }
 
@@ -135,7 +135,7 @@ fn the_committed_openssh_key_is_the_golden_key() {
         key.key_data().ed25519().expect("Ed25519").private.to_bytes(),
         *test_vectors::seed().expose()
     );
-    assert_eq!(key.fingerprint(ssh_key::HashAlg::Sha256).as_bytes(), client.fingerprint.0);
+    assert_eq!(key.fingerprint(ssh_key::HashAlg::Sha256).as_bytes(), client.fingerprint().0);
     assert_eq!(key.comment().to_string(), "TESTKEY-NO-TRUST");
 }
 
@@ -179,7 +179,7 @@ fn sealing_gives_the_golden_bytes() {
         }),
     );
     assert_eq!(awaiting.open(&sealed), Some(receipt()));
-    let claim = test_vectors::claim(parts, test_vectors::address());
+    let claim = test_vectors::handed(parts, test_vectors::address());
     let proven = Authentic::verify(claim, &test_vectors::client(), TEST_GATEWAY_ID);
     assert_eq!(*proven.map_err(|r| r.name()).unwrap().request(), request());
 }
@@ -194,7 +194,7 @@ fn an_independent_computation_agrees() {
 /// All checks that need no clock, no state and no policy: the listener's steps, then the signature.
 fn check_datagram(datagram: &[u8]) -> Result<(), Reject> {
     let (parts, _) = test_vectors::open(datagram, NOON)?.split();
-    let claim = test_vectors::claim(parts, test_vectors::address());
+    let claim = test_vectors::handed(parts, test_vectors::address());
     Authentic::verify(claim, &test_vectors::client(), TEST_GATEWAY_ID).map(|_| ())
 }
 

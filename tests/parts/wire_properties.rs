@@ -308,7 +308,7 @@ proptest! {
         receipt in any_receipt(),
         entropy: [u8; 32],
     ) {
-        let fingerprint = test_vectors::client().fingerprint;
+        let fingerprint = test_vectors::client().fingerprint();
         let request = Request { timestamp: NOON, fingerprint, ..request };
         let (datagram, awaiting) = test_vectors::datagram(&request, entropy);
         let decrypted = test_vectors::open(&datagram, NOON)
@@ -316,7 +316,7 @@ proptest! {
         prop_assert_eq!(decrypted.request(), &request);
         let (parts, reply) = decrypted.split();
         prop_assert_eq!(parts.body.len(), BODY);
-        let claim = test_vectors::claim(parts, test_vectors::address());
+        let claim = test_vectors::handed(parts, test_vectors::address());
         let gateway = test_vectors::gateway().gateway;
         let authentic = Authentic::verify(claim, &test_vectors::client(), gateway);
         prop_assert_eq!(authentic.map(|a| *a.request()).ok(), Some(request));

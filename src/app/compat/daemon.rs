@@ -240,6 +240,7 @@ impl Knockd {
         let spec = ListenerSpec {
             name: "knockd: listener",
             sealed: None,
+            clients: Default::default(),
             doors: self.conf.doors.iter().map(DoorSpec::from).collect(),
             ipv6,
             debug: self.options.debug,

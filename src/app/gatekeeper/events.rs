@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::app::listener_process::{ListenerReady, ListenerStart};
-use crate::app::prepare::Prepared;
+use crate::app::load::ClientsRead;
+use crate::app::prepare::{KnownClients, Prepared};
 use crate::core::door::Door;
 use crate::core::openings::{CommandEnd, Job};
-use crate::core::types::{ClientId, Fault};
+use crate::core::types::Fault;
 use crate::edge::addresses::LocalAddress;
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
 use crate::edge::firewall::{GuardReport, GuardTask};
@@ -103,10 +104,11 @@ pub(super) enum Output {
 
 /// Work done outside the loop, because it may block.
 pub(super) enum Task {
-    /// Read the ids of all enrolled clients from this file.
-    ReadClients(PathBuf),
-    /// Read and check the configuration at this path and all files it refers to.
-    Load(PathBuf),
+    /// Read the clients again.
+    ReadClients(KnownClients),
+    /// Read and check the configuration at this path and all files it refers to, except the clients
+    /// that have just been read.
+    Load(PathBuf, KnownClients),
     /// See [`GuardTask`].
     Guard(GuardTask),
     /// See [`StateJob`].
@@ -117,7 +119,7 @@ pub(super) enum Task {
 
 /// The result of a [`Task`].
 pub(super) enum TaskResult {
-    Clients(Result<BTreeSet<ClientId>, Fault>),
+    Clients(Result<ClientsRead, Fault>),
     Loaded(Result<Box<Prepared>, Fault>),
     Guard(Result<GuardReport, Fault>),
     State(StateDone),
@@ -139,7 +141,7 @@ impl Task {
     pub(super) fn lane(&self) -> Lane {
         match self {
             Task::ReadClients(_) => Lane::Clients,
-            Task::Load(_) => Lane::Config,
+            Task::Load(..) => Lane::Config,
             Task::Guard(_) => Lane::Guard,
             Task::State(_) => Lane::State,
             Task::UseUp(_) => Lane::Files,

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::events::Network;
 use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
-use crate::config::Settings;
+use crate::config::{KnockSettings, Settings};
+use crate::core::clients::ClientTable;
 use crate::core::door::Door;
 use crate::core::grants::Holder;
 use crate::core::policy::Policy;
@@ -20,6 +21,8 @@ use crate::edge::firewall::GuardRules;
 pub(super) struct InForce {
     path: PathBuf,
     prepared: Arc<Prepared>,
+    /// They change without the rest.
+    clients: ClientTable,
     network: Network,
     started: Now,
     /// True if the process kept all of its rights; see `rights`.
@@ -30,7 +33,8 @@ impl InForce {
     pub(super) fn new(
         path: &Path, prepared: Arc<Prepared>, network: Network, started: Now, all_rights: bool,
     ) -> InForce {
-        InForce { path: path.to_owned(), prepared, network, started, all_rights }
+        let clients = prepared.config.clients.clone();
+        InForce { path: path.to_owned(), prepared, clients, network, started, all_rights }
     }
 
     /// The path of the configuration file.
@@ -48,6 +52,14 @@ impl InForce {
 
     pub(super) fn settings(&self) -> &Settings {
         &self.prepared.config.settings
+    }
+
+    pub(super) fn clients(&self) -> &ClientTable {
+        &self.clients
+    }
+
+    pub(super) fn set_clients(&mut self, clients: ClientTable) {
+        self.clients = clients;
     }
 
     pub(super) fn network(&self) -> &Network {
@@ -103,7 +115,7 @@ impl InForce {
 
     pub(super) fn policy(&self) -> Policy {
         let settings = self.settings();
-        let clients = self.config().clients.clone();
+        let clients = self.clients.clone();
         let mut policy =
             Policy::new(settings.services.clone(), clients, settings.knock.max_grants, self.own())
                 .with_doors(&settings.doors)
@@ -114,8 +126,10 @@ impl InForce {
 
     /// The client's name, or its id if it is unknown.
     pub(super) fn client_name(&self, id: ClientId) -> String {
-        let known = self.config().clients.iter().find(|client| client.id == id);
-        known.map_or_else(|| id.to_string(), |client| client.name.clone())
+        match self.clients.get(id) {
+            Some(client) => client.name.clone(),
+            None => id.to_string(),
+        }
     }
 
     /// The ports of a service, as in the configuration; none of a command service.
@@ -134,6 +148,23 @@ impl InForce {
             Some(door) => format!("door {}", door.name),
             None => "a classic door".to_owned(),
         }
+    }
+
+    /// True if `new` is the configuration in force. Clients and warnings do not count.
+    pub(super) fn is_same(&self, new: &Prepared) -> bool {
+        self.settings() == &new.config.settings && self.suits_listener(new)
+    }
+
+    /// True if a listener of the configuration in force can stay under `new`, as far as its doors and
+    /// clients allow. The window and `max_grants` are the gatekeeper's.
+    pub(super) fn suits_listener(&self, new: &Prepared) -> bool {
+        let (old, settings) = (self.settings(), &new.config.settings);
+        let of_listener = |knock: &KnockSettings| {
+            (knock.port, knock.burst, knock.per_second, knock.interfaces.clone())
+        };
+        of_listener(&old.knock) == of_listener(&settings.knock)
+            && self.config().keys.is_same(&new.config.keys)
+            && self.prepared.user == new.user
     }
 
     /// Checks that the process can switch to `new` without a restart: some keys cannot change while

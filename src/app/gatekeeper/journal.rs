@@ -119,6 +119,11 @@ impl Gatekeeper {
             false => 60,
         };
         self.record_time(now, seconds);
+        let clients = self.policy.clients();
+        let forgotten = self.replay.forget(now, |id| clients.get(id).is_some());
+        if !forgotten.is_empty() {
+            self.journal.defer(&forgotten);
+        }
         if !self.journal.is_writable() {
             self.journal.reopen(now, &mut self.tasks, &mut self.out);
         }

@@ -3,7 +3,7 @@
 
 use super::Gatekeeper;
 use super::events::ListenerId;
-use crate::core::authentic::{Authentic, Claim};
+use crate::core::authentic::Authentic;
 use crate::core::grants::{ActiveGrant, Change, Element, GrantEnd, GrantKey, Grants};
 use crate::core::knock::{HandedKnock, Status};
 use crate::core::openings::JournalledOpening;
@@ -43,7 +43,7 @@ impl Gatekeeper {
         let mut decided = Vec::new();
         for knock in knocks {
             let ticket = knock.ticket;
-            match self.decide(now, listener, knock) {
+            match self.decide(now, knock) {
                 Ok(decision) => decided.push(Decided { ticket, decision }),
                 Err(reject) => {
                     self.counters.count(reject);
@@ -56,19 +56,17 @@ impl Gatekeeper {
         }
     }
 
-    fn decide(
-        &mut self, now: Now, listener: ListenerId, knock: HandedKnock,
-    ) -> Result<Decision, Reject> {
+    fn decide(&mut self, now: Now, knock: HandedKnock) -> Result<Decision, Reject> {
         if !self.journal.is_writable() {
             return Err(Reject::State);
         }
-        // A client that a reload removed is unknown, even if an old listener still reports its
-        // knocks.
-        let id = self.listeners.client_of(listener, knock.row).ok_or(Reject::Policy)?;
-        let client = self.policy.client(self.replay.latest(now), id).ok_or(Reject::Policy)?;
-        let claim = Claim { client: client.id, knock };
+        // A client that a reload removed is unknown, even if a listener still reports its knocks.
+        let Some(client) = self.policy.client(self.replay.latest(now), knock.client) else {
+            self.log_bad_key(knock.client);
+            return Err(Reject::Policy);
+        };
         // Use our own id: `h` is bound to a gateway key too, but it comes from the listener.
-        let authentic = Authentic::verify(claim, client, self.in_force.gateway())?;
+        let authentic = Authentic::verify(knock, client, self.in_force.gateway())?;
         let entropy = self.host.entropy().map_err(|_| Reject::State)?;
         match self.policy.decide(now, authentic, &mut self.replay, &mut self.grants, entropy) {
             Decision::Refuse(refused) => {
@@ -235,17 +233,24 @@ impl Gatekeeper {
         }
     }
 
-    /// Logs a used knock that came again from another source. At most one line a second, so that
-    /// replayed packets cannot fill the log.
+    /// Logs that a client's key is not one that may be enrolled. In a long clients file that is found
+    /// out when the client knocks.
+    fn log_bad_key(&mut self, id: ClientId) {
+        if let Some(fault) = self.policy.clients().key_fault(id) {
+            let name = self.in_force.client_name(id);
+            self.out.log_at_most("key", 60, format!("{name}: its knocks open nothing: {fault}"));
+        }
+    }
+
+    /// Logs a used knock that came again from another source.
     pub(super) fn log_alarm(&mut self, client: ClientId, first: Source, again: Source) {
-        let name = self.in_force.client_name(client);
-        self.out.log_at_most(
-            "alarm",
-            1,
-            format!(
-                "ALARM: a used knock of {name}, first from {first}, came again from {again}: somebody is on the path"
-            ),
+        // A listener that somebody took over may name anybody.
+        let Some(client) = self.in_force.clients().get(client) else { return };
+        let (id, name) = (client.id, &client.name);
+        let text = format!(
+            "ALARM: a used knock of {name}, first from {first}, came again from {again}: somebody is on the path"
         );
+        self.out.log_alarm(id, text);
     }
 }
 

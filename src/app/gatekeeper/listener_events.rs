@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Gatekeeper;
 use super::events::{ListenerId, ListenerLoss, Output};
-use super::listeners::{StartReason, Tally};
+use super::listeners::{StartReason, StartingListener, Tally};
 use crate::app::listener_process::ListenerReady;
 use crate::app::prepare::Prepared;
 use crate::core::types::{Fault, Now, Reject};
@@ -49,11 +49,7 @@ impl Gatekeeper {
                     format!("{source}: {name}: sequence timeout (stage {stage})")
                 });
             }
-            ToGatekeeper::Alarm { row, first, again } => {
-                if let Some(client) = self.listeners.client_of(id, row) {
-                    self.log_alarm(client, first, again);
-                }
-            }
+            ToGatekeeper::Alarm { client, first, again } => self.log_alarm(client, first, again),
             ToGatekeeper::Down { capture } => self.interface_down(now, capture),
             _ => {}
         }
@@ -83,14 +79,21 @@ impl Gatekeeper {
                     .log(format!("interface {} is back: knocks are heard there", back.join(", ")));
             }
         }
-        self.listeners.exchange(now, starting, self.in_force.network(), &mut self.out);
+        self.exchange(now, starting);
     }
 
-    /// Makes the reload's listener the current one.
+    /// Makes the reload's listener the current one, if the reload has one.
     pub(super) fn exchange_listener(&mut self, now: Now) {
-        if let Some(starting) = self.listeners.starting.take() {
-            self.listeners.exchange(now, starting, self.in_force.network(), &mut self.out);
+        let of_reload = |one: &mut StartingListener| one.why == StartReason::Reload;
+        if let Some(starting) = self.listeners.starting.take_if(of_reload) {
+            self.exchange(now, starting);
         }
+    }
+
+    fn exchange(&mut self, now: Now, starting: StartingListener) {
+        self.listeners.exchange(now, starting, self.in_force.network(), &mut self.out);
+        // They may have changed while the listener started.
+        self.listeners.tell_clients(self.in_force.clients(), &mut self.out);
     }
 
     /// True if no listener runs because the last start failed, and the reason is in the log.
@@ -140,6 +143,7 @@ impl Gatekeeper {
             now,
             StartReason::Reload,
             prepared,
+            &prepared.config.clients,
             self.in_force.network(),
             &mut self.out,
         );
@@ -150,6 +154,7 @@ impl Gatekeeper {
             now,
             why,
             self.in_force.prepared(),
+            self.in_force.clients(),
             self.in_force.network(),
             &mut self.out,
         );

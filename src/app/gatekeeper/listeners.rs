@@ -8,8 +8,10 @@ use super::events::{ListenerId, Network, Output};
 use super::outbox::Outbox;
 use crate::app::listener_process::{ListenerReady, ListenerStart, MissingInterface, own_addresses};
 use crate::app::prepare::Prepared;
+use crate::core::clients::ClientTable;
 use crate::core::door::Door;
-use crate::core::types::{Boot, ClientId, Counters, Now};
+use crate::core::keyring::Day;
+use crate::core::types::{Boot, Counters, Now};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::clock_time;
 
@@ -22,6 +24,9 @@ const RETIRING: u32 = 2;
 const LONGEST_PAUSE: u32 = 2;
 /// Seconds that the status tells of a listener that was lost.
 const LOSS_SHOWN: u32 = 3600;
+/// The most clients that a running listener is told of at once. For more the pipe's queue is too
+/// short, and a new listener reads them all.
+const NEWS: usize = 1000;
 
 /// The listeners, at most one of each kind.
 #[derive(Default)]
@@ -47,8 +52,10 @@ pub(super) struct Listeners {
 
 pub(super) struct RunningListener {
     pub(super) id: ListenerId,
-    /// The configuration it was started with. Its client rows refer to this.
+    /// The configuration it was started with.
     prepared: Arc<Prepared>,
+    /// The clients that it knows.
+    clients: ClientTable,
     pub(super) ready: ListenerReady,
     pub(super) tally: Tally,
 }
@@ -98,7 +105,8 @@ impl Listeners {
     /// The state at the start of the process, with a first listener that is ready.
     pub(super) fn with_first(prepared: &Arc<Prepared>, ready: ListenerReady) -> Listeners {
         let doors = prepared.config.settings.doors.clone();
-        let current = Some(RunningListener::new(ListenerId(0), prepared, ready));
+        let clients = &prepared.config.clients;
+        let current = Some(RunningListener::new(ListenerId(0), prepared, clients, ready));
         Listeners { current, doors, ..Listeners::default() }
     }
 
@@ -115,12 +123,6 @@ impl Listeners {
             all.add(&listener.tally);
         }
         all
-    }
-
-    /// The client in this row of the listener's table.
-    pub(super) fn client_of(&self, id: ListenerId, row: u32) -> Option<ClientId> {
-        let row = usize::try_from(row).ok()?;
-        self.find(id)?.prepared.config.clients.get(row).map(|client| client.id)
     }
 
     /// The door at this index, if `id` is the current listener.
@@ -178,8 +180,8 @@ impl Listeners {
 
     /// Starts a listener. Ends one that is already starting for another reason.
     pub(super) fn start(
-        &mut self, now: Now, why: StartReason, prepared: &Arc<Prepared>, network: &Network,
-        out: &mut Outbox,
+        &mut self, now: Now, why: StartReason, prepared: &Arc<Prepared>, clients: &ClientTable,
+        network: &Network, out: &mut Outbox,
     ) {
         if let Some(other) = self.starting.take() {
             out.push(Output::EndListener(other.listener.id));
@@ -195,12 +197,13 @@ impl Listeners {
         };
         let start = ListenerStart {
             prepared: Arc::clone(prepared),
+            clients: clients.clone(),
             doors: doors.clone(),
             addresses: network.addresses.clone(),
             missing,
         };
         out.push(Output::StartListener(id, start));
-        let listener = RunningListener::new(id, prepared, ListenerReady::default());
+        let listener = RunningListener::new(id, prepared, clients, ListenerReady::default());
         let deadline = now.boot.plus(PATIENCE);
         self.starting = Some(StartingListener { listener, doors, why, deadline, is_ready: false });
     }
@@ -220,6 +223,31 @@ impl Listeners {
         if let Some(starting) = self.starting.take_if(|one| one.why == StartReason::Reload) {
             out.push(Output::EndListener(starting.listener.id));
         }
+    }
+
+    /// Tells the current listener which clients came and went, unless there are too many.
+    pub(super) fn tell_clients(&mut self, clients: &ClientTable, out: &mut Outbox) {
+        let Some(current) = &mut self.current else { return };
+        let changes = current.clients.changes(clients);
+        if changes.gone.len() + changes.new.len() > NEWS {
+            return;
+        }
+        let master = &current.prepared.config.keys.master;
+        for id in changes.gone {
+            let tag = Day::Unknown.tag(&master.client_keys(id).tag);
+            out.send(current.id, ToListener::Forget { tag });
+        }
+        for client in changes.new {
+            let (keys, fingerprint) = (master.client_keys(client.id), client.fingerprint());
+            out.send(current.id, ToListener::Client { client: client.id, keys, fingerprint });
+        }
+        current.clients = clients.clone();
+    }
+
+    /// True if a listener is at work and knows exactly these clients and doors.
+    pub(super) fn know(&self, clients: &ClientTable, doors: &[Door]) -> bool {
+        let is_told = |current: &RunningListener| current.clients.is_same(clients);
+        self.current.as_ref().is_some_and(is_told) && self.doors == doors
     }
 
     /// Makes the new listener the current one. The old one still hands over the knocks it holds,
@@ -302,7 +330,10 @@ impl Listeners {
 }
 
 impl RunningListener {
-    fn new(id: ListenerId, prepared: &Arc<Prepared>, ready: ListenerReady) -> RunningListener {
-        RunningListener { id, prepared: Arc::clone(prepared), ready, tally: Tally::default() }
+    fn new(
+        id: ListenerId, prepared: &Arc<Prepared>, clients: &ClientTable, ready: ListenerReady,
+    ) -> RunningListener {
+        let (prepared, clients) = (Arc::clone(prepared), clients.clone());
+        RunningListener { id, prepared, clients, ready, tally: Tally::default() }
     }
 }

@@ -1,14 +1,17 @@
 //! The gatekeeper's outputs, in order, and the rate limits of log lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::events::{ListenerId, Output};
 use crate::core::quota::{Bucket, Rate};
-use crate::core::types::Boot;
+use crate::core::types::{Boot, ClientId};
 use crate::edge::gatekeeper_pipe::ToListener;
 
 /// The rate limit on door messages. It is enough for real knocks; anyone can cause such messages.
 const DOOR_LINES: Rate = Rate { burst: 256, per_second: 16 };
+
+/// The most clients that alarms are logged about in a minute.
+const ALARMS: usize = 100;
 
 /// The outputs of the current event.
 #[derive(Default)]
@@ -20,6 +23,9 @@ pub(super) struct Outbox {
     said: BTreeMap<&'static str, Boot>,
     door_lines: Bucket,
     suppressed: u64,
+    /// The clients that there was an alarm about in this minute, and its end.
+    alarms: (BTreeSet<ClientId>, Boot),
+    suppressed_alarms: u64,
 }
 
 impl Outbox {
@@ -56,6 +62,19 @@ impl Outbox {
         }
     }
 
+    /// Logs an alarm about a client, at most one a minute. Whoever replays packets of one client must
+    /// not hide an alarm about another one, and with those of many must not fill the log.
+    pub(super) fn log_alarm(&mut self, client: ClientId, text: String) {
+        if self.alarms.1 <= self.now {
+            self.alarms = (BTreeSet::new(), self.now.plus(60));
+        }
+        if self.alarms.0.len() < ALARMS && self.alarms.0.insert(client) {
+            self.log(text);
+        } else {
+            self.suppressed_alarms = self.suppressed_alarms.saturating_add(1);
+        }
+    }
+
     /// Logs a door message, or only counts it if there are too many.
     pub(super) fn log_door(&mut self, text: String) {
         if self.door_lines.take(self.now, DOOR_LINES) {
@@ -65,8 +84,12 @@ impl Outbox {
         }
     }
 
-    /// Logs the number of suppressed door messages.
+    /// Logs the number of suppressed messages.
     pub(super) fn log_suppressed(&mut self) {
+        let alarms = std::mem::take(&mut self.suppressed_alarms);
+        if alarms > 0 {
+            self.log(format!("suppressed {alarms} more alarms about used knocks (rate limit)"));
+        }
         let suppressed = std::mem::take(&mut self.suppressed);
         if suppressed > 0 {
             self.log(format!("suppressed {suppressed} door messages (rate limit)"));

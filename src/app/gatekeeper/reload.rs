@@ -1,6 +1,7 @@
-//! A reload, step by step outside the loop: the files are read and checked, a new listener
-//! captures, and the guard loads its new rules. Only then does anything else change. A bad file
-//! changes nothing, except that removed clients are revoked.
+//! A reload, step by step outside the loop. The clients are read first, and take effect at once. Then
+//! the configuration is read and checked. If it has changed, a new listener captures, and the guard
+//! loads its new rules; only then does anything else change. A bad configuration changes nothing.
+//! With a bad clients file no client changes, except that one that it no longer names is revoked.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,10 +10,12 @@ use super::Gatekeeper;
 use super::events::{Output, Task};
 use super::guard::GuardWork;
 use super::in_force::guard_rules;
+use crate::app::load::ClientsRead;
 use crate::app::output::count;
-use crate::app::prepare::Prepared;
+use crate::app::prepare::{KnownClients, Prepared};
 use crate::config::Settings;
-use crate::core::grants::{ActiveGrant, Change, GrantEnd, GrantKey, Grants};
+use crate::core::clients::ClientTable;
+use crate::core::grants::{ActiveGrant, Change, GrantEnd, GrantKey, Grants, Holder};
 use crate::core::types::{ClientId, Fault, Now, ServiceName};
 use crate::edge::control::SessionId;
 use crate::edge::firewall::GuardReport;
@@ -47,16 +50,20 @@ impl Gatekeeper {
 
     /// Begins the next reload, if one was requested and none is in progress.
     ///
-    /// Clients removed from the clients file are revoked first, even if the new configuration is
-    /// bad: an error about a door must not keep a stolen key valid.
+    /// The clients come first, even if the new configuration is bad: an error about a door must not
+    /// keep a stolen key valid.
     pub(super) fn start_reload(&mut self, now: Now) {
         if !matches!(self.reload.step, ReloadStep::Idle) || self.reload.next.is_empty() {
             return;
         }
         self.reload.asked = std::mem::take(&mut self.reload.next);
-        let path = self.in_force.settings().gateway.clients_file.clone();
         self.reload.step = ReloadStep::Clients;
-        self.start_reload_task(now, Task::ReadClients(path));
+        self.start_reload_task(now, Task::ReadClients(self.known_clients()));
+    }
+
+    fn known_clients(&self) -> KnownClients {
+        let file = self.in_force.settings().gateway.clients_file.clone();
+        KnownClients { file, clients: self.in_force.clients().clone() }
     }
 
     fn start_reload_task(&mut self, now: Now, task: Task) {
@@ -67,20 +74,45 @@ impl Gatekeeper {
         }
     }
 
-    /// Handles the ids read from the clients file. A late result counts too, because nothing newer
-    /// was read since.
-    pub(super) fn clients_read(&mut self, now: Now, result: Result<BTreeSet<ClientId>, Fault>) {
+    /// Handles the clients read from their file. They take effect at once, whatever is wrong with
+    /// the configuration. A late result counts too, because nothing newer was read since.
+    pub(super) fn clients_read(&mut self, now: Now, result: Result<ClientsRead, Fault>) {
         match result {
-            Ok(enrolled) => {
-                self.policy.keep_clients(|id| enrolled.contains(&id));
-                self.end_what_is_not_allowed(now);
-                if matches!(self.reload.step, ReloadStep::Clients) {
-                    self.reload.step = ReloadStep::Config;
-                    self.start_reload_task(now, Task::Load(self.in_force.path().to_owned()));
+            Ok(ClientsRead { clients, mistake }) => {
+                self.set_clients(now, clients);
+                match mistake {
+                    Some(fault) => self.reload_failed(&fault),
+                    None if matches!(self.reload.step, ReloadStep::Clients) => {
+                        self.reload.step = ReloadStep::Config;
+                        let path = self.in_force.path().to_owned();
+                        self.start_reload_task(now, Task::Load(path, self.known_clients()));
+                    }
+                    None => {}
                 }
             }
             Err(fault) => self.reload_failed(&fault),
         }
+    }
+
+    /// Puts these clients in force. The listener is told of the differences, and only grants of
+    /// clients that are gone or different are looked at: there may be 100,000 of both.
+    fn set_clients(&mut self, now: Now, clients: ClientTable) {
+        let before = self.in_force.clients().clone();
+        let changes = before.changes(&clients);
+        let mut changed: BTreeSet<ClientId> = changes.new.iter().map(|client| client.id).collect();
+        changed.extend(&changes.gone);
+        self.policy.set_clients(clients.clone());
+        if !changed.is_empty() {
+            self.end_what_is_not_allowed(now, |grant| match grant.key.holder {
+                Holder::Client(id) => changed.contains(&id),
+                Holder::Door(_) => false,
+            });
+        }
+        for id in changes.gone {
+            self.replay.leave(now, id);
+        }
+        self.in_force.set_clients(clients);
+        self.listeners.tell_clients(self.in_force.clients(), &mut self.out);
     }
 
     /// Handles the new configuration, read and checked.
@@ -93,19 +125,39 @@ impl Gatekeeper {
             Ok(Arc::new(*prepared))
         });
         match checked {
-            Ok(prepared) => {
-                self.start_reload_listener(now, &prepared);
-                self.reload.step = ReloadStep::Listener(prepared);
-            }
+            Ok(prepared) => self.follow(now, prepared),
             Err(fault) => self.reload_failed(&fault),
         }
+    }
+
+    /// Takes the steps that the new configuration needs. The listener stays if it need not differ.
+    fn follow(&mut self, now: Now, prepared: Arc<Prepared>) {
+        let config = &prepared.config;
+        let stays = self.in_force.suits_listener(&prepared)
+            && self.listeners.know(&config.clients, &config.settings.doors);
+        if !stays {
+            self.start_reload_listener(now, &prepared);
+            self.reload.step = ReloadStep::Listener(prepared);
+        } else if !self.in_force.is_same(&prepared) {
+            self.load_rules(prepared);
+        } else {
+            // At most clients have changed.
+            self.reload.step = ReloadStep::Idle;
+            let old = self.in_force.replace(prepared);
+            self.log_new_warnings(&old);
+            self.reload_succeeded();
+        }
+    }
+
+    fn load_rules(&mut self, prepared: Arc<Prepared>) {
+        self.guard.want(GuardWork::Reload(Arc::clone(&prepared)));
+        self.reload.step = ReloadStep::Guard(prepared);
     }
 
     /// Continues after the listener of the new configuration got ready.
     pub(super) fn reload_listener_ready(&mut self) {
         if let ReloadStep::Listener(prepared) = std::mem::take(&mut self.reload.step) {
-            self.guard.want(GuardWork::Reload(Arc::clone(&prepared)));
-            self.reload.step = ReloadStep::Guard(prepared);
+            self.load_rules(prepared);
         }
     }
 
@@ -130,14 +182,10 @@ impl Gatekeeper {
         self.guard.use_rules(&guard_rules(settings));
         self.policy = self.in_force.policy();
         let new = Arc::clone(self.in_force.prepared());
-        for warning in new.warnings.iter().filter(|warning| !old.warnings.contains(warning)) {
-            // Each enrolment causes a reload, so log only the new warnings.
-            self.out.log(format!("warning: {warning}"));
-        }
-        let enrolled: BTreeSet<ClientId> =
-            new.config.clients.iter().map(|client| client.id).collect();
-        self.replay.reload(self.in_force.window(), |id| enrolled.contains(&id));
-        self.end_what_is_not_allowed(now);
+        self.log_new_warnings(&old);
+        self.replay.set_window(self.in_force.window());
+        self.set_clients(now, new.config.clients.clone());
+        self.end_what_is_not_allowed(now, |_| true);
         self.end_what_led_elsewhere(
             now,
             &moved_services(&old.config.settings, &new.config.settings),
@@ -152,12 +200,20 @@ impl Gatekeeper {
         self.reload_succeeded();
     }
 
+    /// Each enrolment causes a reload, so only new warnings are logged.
+    fn log_new_warnings(&mut self, old: &Prepared) {
+        let new = Arc::clone(self.in_force.prepared());
+        for warning in new.warnings.iter().filter(|warning| !old.warnings.contains(warning)) {
+            self.out.log(format!("warning: {warning}"));
+        }
+    }
+
     fn reload_succeeded(&mut self) {
         let config = self.in_force.config();
         let said = format!(
             "reloaded: {}, {}, {}",
             count(config.settings.services.len(), "service"),
-            count(config.clients.len(), "client"),
+            count(self.in_force.clients().len(), "client"),
             count(config.settings.doors.len(), "door"),
         );
         self.out.log(said.clone());
@@ -167,7 +223,7 @@ impl Gatekeeper {
         }
     }
 
-    /// Ends a failed reload. Nothing changes, except that removed clients stay revoked.
+    /// Ends a failed reload. Nothing changes but the clients.
     pub(super) fn reload_failed(&mut self, fault: &Fault) {
         if !matches!(std::mem::take(&mut self.reload.step), ReloadStep::Idle) {
             self.listeners.give_up_reload(&mut self.out);
@@ -179,12 +235,16 @@ impl Gatekeeper {
         }
     }
 
-    /// Ends grants that the current rules do not allow. Runs at the start and after each change of
-    /// the rules.
-    pub(super) fn end_what_is_not_allowed(&mut self, now: Now) {
+    /// Ends grants, of those that `concerned` selects, that the current rules do not allow. Runs at
+    /// the start and after each change of the rules.
+    pub(super) fn end_what_is_not_allowed(
+        &mut self, now: Now, concerned: impl Fn(&ActiveGrant) -> bool,
+    ) {
         let latest = self.replay.latest(now);
         for how in [GrantEnd::Revoked, GrantEnd::Changed] {
-            let ends = |grant: &&ActiveGrant| self.policy.must_end(latest, grant) == Some(how);
+            let ends = |grant: &&ActiveGrant| {
+                concerned(grant) && self.policy.must_end(latest, grant) == Some(how)
+            };
             let active: Vec<GrantKey> =
                 self.grants.list().filter(ends).map(|grant| grant.key).collect();
             // Only connections are left of an ended grant. They are cut if the right is revoked,

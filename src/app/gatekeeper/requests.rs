@@ -1,8 +1,6 @@
 //! The admin's requests over the control socket, and the replies.
 //! See `app::admin` for how they are shown.
 
-use std::collections::BTreeMap;
-
 use super::Gatekeeper;
 use super::events::Output;
 use super::guard::GuardWork;
@@ -162,7 +160,7 @@ impl Gatekeeper {
             degraded: self.limitations(now),
             break_glass: settings.firewall.break_glass.iter().map(ToString::to_string).collect(),
             services: settings.services.len(),
-            clients: self.in_force.config().clients.len(),
+            clients: self.in_force.clients().len(),
             doors: settings.doors.len(),
             grants: self.grants.count(),
             packets: tally.read,
@@ -173,13 +171,13 @@ impl Gatekeeper {
 
     /// The clients with used-knock marks in the future, and the time of the last mark.
     fn clients_ahead(&self, now: Now) -> Vec<(String, String)> {
-        let until: BTreeMap<_, _> = self.replay.ahead(now).collect();
         let mut ahead = Vec::new();
-        for client in &self.in_force.config().clients {
-            if let Some(until) = until.get(&client.id) {
-                ahead.push((client.name.clone(), date_time(*until)));
+        for (id, until) in self.replay.ahead(now) {
+            if let Some(client) = self.in_force.clients().get(id) {
+                ahead.push((client.name.clone(), date_time(until)));
             }
         }
+        ahead.sort();
         ahead
     }
 

@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use super::Gatekeeper;
 use super::events::{Event, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult};
 use crate::app::listener_process::{ListenerProcess, Progress};
-use crate::app::prepare;
+use crate::app::{load, prepare};
 use crate::core::types::{Boot, Fault, Reject};
 use crate::edge::addresses::{self, AddressWatch};
 use crate::edge::command::Runner;
@@ -22,7 +22,7 @@ use crate::edge::firewall::{NftGuard, TableChange, TableWatch};
 use crate::edge::gatekeeper_pipe::PipeError;
 use crate::edge::log::Log;
 use crate::edge::worker::Worker;
-use crate::edge::{clock, one_time, proc_net, service_manager};
+use crate::edge::{clock, one_time, proc_net, service_manager, sys};
 
 /// The longest wait at shutdown for the reader of the log.
 const LOG_PATIENCE: Duration = Duration::from_millis(500);
@@ -297,7 +297,9 @@ impl Server {
             }
             Output::Kill(id) => self.runner.kill(id),
             Output::Start(id, task) => self.start_task(id, task),
-            Output::Reply(session, response) => self.control.reply(session, &response),
+            Output::Reply(session, response) => {
+                self.control.reply(clock::now().boot, session, &response);
+            }
             Output::LookAtNetwork => self.look_at_network(),
             Output::TellReady => {
                 if let Err(error) = service_manager::ready() {
@@ -332,8 +334,14 @@ impl Server {
 /// Runs a task in its own thread; may block.
 fn do_task(task: Task, guard: &NftGuard) -> TaskResult {
     match task {
-        Task::ReadClients(path) => TaskResult::Clients(prepare::client_ids(&path)),
-        Task::Load(path) => TaskResult::Loaded(prepare::prepare(&path).map(Box::new)),
+        Task::ReadClients(known) => {
+            let read = load::clients_again(&known.file, &known.clients);
+            sys::give_back_memory();
+            TaskResult::Clients(read)
+        }
+        Task::Load(path, known) => {
+            TaskResult::Loaded(prepare::prepare(&path, Some(&known)).map(Box::new))
+        }
         Task::Guard(task) => TaskResult::Guard(guard.run(task)),
         Task::State(job) => TaskResult::State(job.run()),
         Task::UseUp(door) => {

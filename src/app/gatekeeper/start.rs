@@ -85,7 +85,12 @@ impl Gatekeeper {
             ending: None,
         };
         gatekeeper.other_guards_found(beginning.others);
-        gatekeeper.end_what_is_not_allowed(started);
+        for (client, _) in recovered.ledger.marks() {
+            if gatekeeper.in_force.clients().get(client).is_none() {
+                gatekeeper.replay.leave(started, client);
+            }
+        }
+        gatekeeper.end_what_is_not_allowed(started, |_| true);
         let now = gatekeeper.host.now();
         gatekeeper.guard_loaded(
             now,
@@ -120,7 +125,7 @@ pub enum RunFault {
 /// The gateway cannot start. The firewall is unchanged, unless the fault says that the guard is up.
 fn start(path: &Path) -> Result<Server, Fault> {
     let umask = process::keep_secrets()?;
-    let prepared = Arc::new(prepare::prepare(path)?);
+    let prepared = Arc::new(prepare::prepare(path, None)?);
     let settings = &prepared.config.settings;
     let signals = super::serve::signals()?;
     let addresses = AddressWatch::start()?;
@@ -129,6 +134,7 @@ fn start(path: &Path) -> Result<Server, Fault> {
     // anyone out.
     let listener = ListenerStart {
         prepared: Arc::clone(&prepared),
+        clients: prepared.config.clients.clone(),
         doors: settings.doors.clone(),
         addresses: network.addresses.clone(),
         missing: MissingInterface::Refuse,

@@ -41,8 +41,7 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<CommandOutput, Fault> {
         id: ClientId(entropy::bytes()?),
         name: args.name.clone(),
         key: key.bytes(),
-        fingerprint: key.fingerprint(),
-        services: args.services.clone(),
+        services: args.services.as_slice().into(),
         expires: args.expires,
         max_seconds: args.max_seconds,
     };
@@ -66,19 +65,18 @@ pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<CommandO
     let keys = load::keys(&settings)?;
     let path = &settings.gateway.clients_file;
     let text = files::read_own(path, FileCheck::Trusted)?;
-    let (_, old) = authorized::revoke(&path.display().to_string(), &text, name)?;
+    let old = authorized::find(&path.display().to_string(), &text, name)?;
     let client = Client { id: ClientId(entropy::bytes()?), ..old.clone() };
     let profile = profile(config, &settings, &keys, &client, args.door.as_deref())?;
     let done = format!("`{name}` has a new id: its old profile and old knocks open nothing");
     hand_over(&settings, &profile, args, &done, |label, text| {
-        let (without, current) = authorized::revoke(label, text, name)?;
-        if current != old {
+        if authorized::find(label, text, name)? != old {
             return Err(Fault::new(
                 format!("{label}: another process has just changed `{name}`"),
                 "try again",
             ));
         }
-        authorized::add(label, &without, &client)
+        authorized::add(label, &authorized::revoke(label, text, name)?, &client)
     })
 }
 
@@ -112,7 +110,7 @@ fn profile(
             realm: keys.realm.duplicate(),
         },
         default_service: client.services.first().copied(),
-        services: client.services.clone(),
+        services: client.services.to_vec(),
         identity: None,
         fallback,
     };
@@ -128,8 +126,7 @@ fn hand_over(
     if let Some(out) = &args.out {
         files::create(out, profile.as_bytes(), 0o600)?;
     }
-    let rewritten = rewrite(settings, |label, text| Ok((change(label, text)?, ())));
-    if let Err(fault) = rewritten {
+    if let Err(fault) = rewrite(settings, change) {
         if let Some(out) = &args.out {
             // It may be gone already.
             let _ = std::fs::remove_file(out);
@@ -156,7 +153,9 @@ fn hand_over(
 /// # Errors
 /// Configuration or clients file cannot be read.
 pub fn list(config: &Path, json: bool) -> Result<CommandOutput, Fault> {
-    let clients = load::clients(&load::settings(config)?)?;
+    let path = load::settings(config)?.gateway.clients_file;
+    let text = files::read(&path, FileCheck::Trusted)?;
+    let clients = authorized::parse(&path.display().to_string(), &text, None)?;
     Ok(CommandOutput::out(if json { as_json(&clients) } else { as_table(&clients) }))
 }
 
@@ -166,20 +165,25 @@ pub fn list(config: &Path, json: bool) -> Result<CommandOutput, Fault> {
 /// Nothing was changed: no client has that name.
 pub fn revoke(config: &Path, name: &str) -> Result<CommandOutput, Fault> {
     let settings = load::settings(config)?;
-    let client = rewrite(&settings, |label, text| authorized::revoke(label, text, name))?;
-    Ok(follow_up(&settings, &format!("`{}` is revoked", client.name)))
+    rewrite(&settings, |label, text| authorized::revoke(label, text, name))?;
+    Ok(follow_up(&settings, &format!("`{name}` is revoked")))
 }
 
 /// Changes the clients file under a lock, so that two admins at once keep each other's changes.
-fn rewrite<T>(
-    settings: &Settings, change: impl FnOnce(&str, &str) -> Result<(String, T), Fault>,
-) -> Result<T, Fault> {
+fn rewrite(
+    settings: &Settings, change: impl FnOnce(&str, &str) -> Result<String, Fault>,
+) -> Result<(), Fault> {
     let path = &settings.gateway.clients_file;
     let _lock = lock(path)?;
     let text = files::read_own(path, FileCheck::Trusted)?;
-    let (text, answer) = change(&path.display().to_string(), &text)?;
-    files::replace(path, text.as_bytes(), 0o600)?;
-    Ok(answer)
+    let text = change(&path.display().to_string(), &text)?;
+    // No gateway could read it.
+    if text.len() as u64 > files::LIMIT {
+        let what =
+            format!("{}: it would be longer than {} MiB", path.display(), files::LIMIT >> 20);
+        return Err(Fault::new(what, "revoke clients that are no longer needed"));
+    }
+    files::replace(path, text.as_bytes(), 0o600)
 }
 
 /// Takes the lock of the clients file, which only root and we can open.
@@ -304,7 +308,7 @@ fn as_json(clients: &[Client]) -> String {
             "name": client.name,
             "id": client.id.to_string(),
             "services": services,
-            "key": show_fingerprint(&client.fingerprint),
+            "key": show_fingerprint(&client.fingerprint()),
             "expires": client.expires.and_then(moment),
             "max_seconds": client.max_seconds,
         }));
@@ -323,7 +327,7 @@ fn as_table(clients: &[Client]) -> String {
             client.name.clone(),
             services.join(","),
             client.expires.and_then(moment).unwrap_or("never".to_owned()),
-            show_fingerprint(&client.fingerprint),
+            show_fingerprint(&client.fingerprint()),
         ]);
     }
     let mut widths = [0; 4];

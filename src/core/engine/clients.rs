@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::core::keyring::{ClientKeys, Secret};
 use crate::core::quota::{Bucket, Rate};
-use crate::core::types::{Boot, Fingerprint, Reject, Source};
+use crate::core::types::{Boot, ClientId, Fingerprint, Reject, Source};
 use crate::core::wire::MacVerified;
 
 /// The number of packets that are remembered of one client, 48 bytes each.
@@ -55,9 +55,32 @@ struct SeenPacket {
     alarmed: bool,
 }
 
+/// What the listener knows of a client. There may be 100,000, so it is kept short.
+pub struct KnownClient {
+    pub client: ClientId,
+    pub fingerprint: Fingerprint,
+    keys: Secret<96>,
+}
+
+impl KnownClient {
+    pub fn new(client: ClientId, keys: &ClientKeys, fingerprint: Fingerprint) -> KnownClient {
+        KnownClient { client, fingerprint, keys: keys.pack() }
+    }
+
+    pub fn keys(&self) -> ClientKeys {
+        ClientKeys::unpack(&self.keys)
+    }
+}
+
 struct ClientRow {
-    keys: ClientKeys,
-    fingerprint: Fingerprint,
+    known: KnownClient,
+    /// `None` until its first packet.
+    traffic: Option<Box<Traffic>>,
+}
+
+/// The packets of one client.
+#[derive(Default)]
+struct Traffic {
     bucket: Bucket,
     seen: VecDeque<SeenPacket>,
     queue: VecDeque<QueuedKnock>,
@@ -65,7 +88,9 @@ struct ClientRow {
 
 /// All clients, by row.
 pub(super) struct Clients {
-    rows: Vec<ClientRow>,
+    /// `None`: the row is free.
+    rows: Vec<Option<ClientRow>>,
+    free: Vec<u32>,
     rate: Rate,
     /// Rows with a waiting packet, each once.
     turns: VecDeque<u32>,
@@ -73,29 +98,62 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// `rate` applies to each client; its burst is at least 1.
-    pub(super) fn new(clients: Vec<(ClientKeys, Fingerprint)>, rate: Rate) -> Self {
-        let mut rows = Vec::with_capacity(clients.len());
-        for (keys, fingerprint) in clients {
-            let seen = VecDeque::new();
-            let queue = VecDeque::new();
-            rows.push(ClientRow { keys, fingerprint, bucket: Bucket::new(), seen, queue });
-        }
+    /// Room for `count` clients. `rate` applies to each; its burst is at least 1.
+    pub(super) fn new(count: usize, rate: Rate) -> Self {
         let rate = Rate { burst: rate.burst.max(1), ..rate };
-        Self { rows, rate, turns: VecDeque::new(), waiting: 0 }
+        let rows = Vec::with_capacity(count);
+        Self { rows, free: Vec::new(), rate, turns: VecDeque::new(), waiting: 0 }
     }
 
-    pub(super) fn client(&self, row: u32) -> Option<(&ClientKeys, &Fingerprint)> {
-        let client = self.rows.get(usize::try_from(row).ok()?)?;
-        Some((&client.keys, &client.fingerprint))
+    /// Adds a client and returns its row.
+    pub(super) fn insert(&mut self, known: KnownClient) -> u32 {
+        let row = ClientRow { known, traffic: None };
+        if let Some(number) = self.free.pop()
+            && let Some(slot) = self.slot(number)
+        {
+            *slot = Some(row);
+            return number;
+        }
+        self.rows.push(Some(row));
+        u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
     }
 
-    fn client_mut(&mut self, row: u32) -> Option<&mut ClientRow> {
+    /// Replaces what is known of the client in this row. Its packets stay remembered.
+    pub(super) fn replace(&mut self, row: u32, known: KnownClient) {
+        if let Some(Some(client)) = self.slot(row) {
+            client.known = known;
+        }
+    }
+
+    /// Removes the client in this row, with its packets, and returns its keys.
+    pub(super) fn remove(&mut self, row: u32) -> Option<ClientKeys> {
+        let client = self.slot(row)?.take()?;
+        self.free.push(row);
+        let queued = client.traffic.map_or(0, |traffic| traffic.queue.len());
+        if queued > 0 {
+            self.waiting = self.waiting.saturating_sub(queued);
+            self.turns.retain(|other| *other != row);
+        }
+        Some(client.known.keys())
+    }
+
+    pub(super) fn get(&self, row: u32) -> Option<&KnownClient> {
+        let client = self.rows.get(usize::try_from(row).ok()?)?.as_ref()?;
+        Some(&client.known)
+    }
+
+    pub(super) fn tag_keys(&self) -> impl Iterator<Item = (u32, Secret<32>)> {
+        let used = (0..).zip(&self.rows).filter_map(|(row, client)| Some((row, client.as_ref()?)));
+        used.map(|(row, client)| (row, client.known.keys().tag))
+    }
+
+    fn slot(&mut self, row: u32) -> Option<&mut Option<ClientRow>> {
         self.rows.get_mut(usize::try_from(row).ok()?)
     }
 
-    pub(super) fn tag_keys(&self) -> impl Iterator<Item = (u32, &Secret<32>)> {
-        (0..).zip(self.rows.iter().map(|client| &client.keys.tag))
+    fn traffic(&mut self, row: u32) -> Option<&mut Traffic> {
+        let client = self.slot(row)?.as_mut()?;
+        Some(client.traffic.get_or_insert_with(Box::default))
     }
 
     /// Queues a packet, unless it was seen before or its client sends too fast.
@@ -112,7 +170,7 @@ impl Clients {
         let rate = self.rate;
         let share = if self.waiting < QUEUED / 2 { SHARE } else { SMALL_SHARE };
         let full = self.waiting >= QUEUED;
-        let client = self.client_mut(row).ok_or(Reject::UnknownTag)?;
+        let client = self.traffic(row).ok_or(Reject::UnknownTag)?;
         client.check_seen(knock.id(), knock.source, alarm)?;
         if full || client.queue.len() >= share || !client.bucket.take(now, rate) {
             return Err(Reject::Quota);
@@ -129,7 +187,7 @@ impl Clients {
     /// The next packet to open, from the client whose turn it is.
     pub(super) fn next(&mut self) -> Option<(u32, QueuedKnock)> {
         let row = self.turns.pop_front()?;
-        let client = self.client_mut(row)?;
+        let client = self.traffic(row)?;
         let knock = client.queue.pop_front()?;
         if client.queue.is_empty() {
             // Frees the memory: 100,000 clients must not each keep room for a burst.
@@ -146,7 +204,8 @@ impl Clients {
     }
 
     pub(super) fn most_seen(&self) -> usize {
-        self.rows.iter().map(|client| client.seen.len()).max().unwrap_or(0)
+        let traffic = self.rows.iter().flatten().filter_map(|client| client.traffic.as_ref());
+        traffic.map(|traffic| traffic.seen.len()).max().unwrap_or(0)
     }
 
     /// The packet's used-knock mark was set.
@@ -164,12 +223,12 @@ impl Clients {
     }
 
     fn copies(&mut self, row: u32, packet: u64) -> impl Iterator<Item = &mut SeenPacket> {
-        let seen = self.client_mut(row).into_iter().flat_map(|client| &mut client.seen);
+        let seen = self.traffic(row).into_iter().flat_map(|client| &mut client.seen);
         seen.filter(move |copy| copy.id == packet)
     }
 }
 
-impl ClientRow {
+impl Traffic {
     /// Fails with `SeenBefore` if this copy of `packet` can only be refused.
     fn check_seen(
         &mut self, packet: u64, source: Source, alarm: impl FnOnce(Source),

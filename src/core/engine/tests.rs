@@ -6,7 +6,7 @@ use crate::core::keyring::{Day, TEST_GATEWAY_ID};
 use crate::core::knock::{BODY, Challenge, HandedKnock, Status};
 use crate::core::packet::udp_checksum;
 use crate::core::test_vectors::{self, NOON};
-use crate::core::types::{ClientId, SECOND, Wall};
+use crate::core::types::{Fingerprint, SECOND, Wall};
 use crate::core::wire::{AwaitingReceipt, ClientSide, seal, seal_unsigned};
 
 mod doors;
@@ -25,14 +25,17 @@ fn id(number: u8) -> ClientId {
 
 /// Row 0 is the client of the test vectors. The others have their own ids and the same SSH key.
 fn setup(clients: u8) -> Setup {
-    let fingerprint = test_vectors::client().fingerprint;
+    let fingerprint = test_vectors::client().fingerprint();
     let mut ids = vec![test_vectors::CLIENT];
     ids.extend((1..clients).map(id));
     let master = test_vectors::master();
     let rate = Rate { burst: 64, per_second: 4 };
     Setup {
         sealed: Some(SealedSetup { keys: test_vectors::gateway(), port: PORT, rate }),
-        clients: ids.into_iter().map(|id| (master.client_keys(id), fingerprint)).collect(),
+        clients: ids
+            .into_iter()
+            .map(|id| KnownClient::new(id, &master.client_keys(id), fingerprint))
+            .collect(),
         ..Setup::default()
     }
 }
@@ -148,15 +151,16 @@ fn ticket(actions: &[Action]) -> Option<u64> {
     })
 }
 
-/// The rows of the knocks among `actions`.
-fn knocks(actions: &[Action]) -> Vec<u32> {
-    let mut rows = Vec::new();
+/// The numbers of the clients whose knocks are among `actions`: 0 for the one of the test vectors.
+fn knocks(actions: &[Action]) -> Vec<u8> {
+    let mut numbers = Vec::new();
     for action in actions {
         if let Action::Knock(knock) = action {
-            rows.push(knock.row);
+            let is_first = knock.client == test_vectors::CLIENT;
+            numbers.push(if is_first { 0 } else { knock.client.0[0] });
         }
     }
-    rows
+    numbers
 }
 
 fn receipt(challenge: Option<Challenge>) -> Receipt {
@@ -181,11 +185,10 @@ fn a_knock_reaches_the_gatekeeper_and_its_receipt_goes_back_to_its_source() {
     let (datagram, awaiting) = bench.datagram();
     let actions = bench.knock(ADMIN, &datagram);
     let [Action::Knock(knock)] = &actions[..] else { panic!("{actions:?}") };
-    let (row, source) = (knock.row, knock.source);
-    assert_eq!((row, source, knock.source_port), (0, Source::new(ADMIN.into()), 40_000));
-    let claim = authentic::Claim { client: test_vectors::CLIENT, knock: knock.clone() };
+    let source = Source::new(ADMIN.into());
+    assert_eq!((knock.source, knock.source_port), (source, 40_000));
     let client = test_vectors::client();
-    assert!(authentic::Authentic::verify(claim, &client, TEST_GATEWAY_ID).is_ok());
+    assert!(authentic::Authentic::verify(knock.clone(), &client, TEST_GATEWAY_ID).is_ok());
     let receipt = receipt(Some([7; 16]));
     let answered = bench.verdict(knock.ticket, true, Some(receipt));
     let [Action::Receipt { from, to, bytes }] = &answered[..] else { panic!("{answered:?}") };
@@ -231,7 +234,7 @@ fn every_rejected_packet_is_counted_under_its_reason_and_does_nothing_else() {
 #[test]
 fn a_fingerprint_of_another_key_is_rejected() {
     let mut other = setup(1);
-    other.clients[0].1 = Fingerprint([9; 32]);
+    other.clients[0].fingerprint = Fingerprint([9; 32]);
     let mut bench = Bench::new(other);
     let (datagram, _) = bench.datagram();
     assert_eq!(bench.knock(ADMIN, &datagram), []);
@@ -254,7 +257,10 @@ fn a_used_packet_from_another_source_raises_one_alarm_and_goes_no_further() {
     let ticket = ticket(&bench.knock(ADMIN, &datagram)).unwrap();
     bench.verdict(ticket, true, None);
     let [first, again] = [ADMIN, STRANGER].map(|ip| Source::new(ip.into()));
-    assert_eq!(bench.knock(STRANGER, &datagram), [Action::Alarm { row: 0, first, again }]);
+    assert_eq!(
+        bench.knock(STRANGER, &datagram),
+        [Action::Alarm { client: test_vectors::CLIENT, first, again }]
+    );
     assert_eq!(bench.knock(Ipv4Addr::new(198, 51, 100, 67), &datagram), [], "one alarm a packet");
     assert_eq!(bench.rejected(Reject::SeenBefore), 2);
 }
@@ -269,7 +275,7 @@ fn an_attacker_who_is_faster_with_a_copy_does_not_shut_the_client_out() {
     let actions = bench.knock(ADMIN, &datagram);
     assert_eq!(knocks(&actions), [0]);
     let [first, again] = [STRANGER, ADMIN].map(|ip| Source::new(ip.into()));
-    assert_eq!(actions[0], Action::Alarm { row: 0, first, again });
+    assert_eq!(actions[0], Action::Alarm { client: test_vectors::CLIENT, first, again });
     // Once the admin's own is used, no copy from any source is worth a curve operation.
     bench.verdict(ticket(&actions).unwrap(), true, None);
     for source in [STRANGER, ADMIN, Ipv4Addr::new(198, 51, 100, 67)] {
@@ -413,4 +419,35 @@ fn an_engine_without_clients_and_doors_only_counts() {
     assert_eq!(bench.knock(ADMIN, &datagram), []);
     assert_eq!((bench.engine.packets(), bench.rejected(Reject::NotForUs)), (1, 1));
     assert_eq!(bench.verdict(1, true, None), []);
+}
+
+#[test]
+fn clients_come_and_go_while_the_engine_runs() {
+    let mut bench = Bench::new(setup(1));
+    let newcomer = test_vectors::side(id(5));
+    let early = bench.datagram_of(&newcomer).0;
+    assert_eq!(bench.knock(ADMIN, &early), []);
+    let known = || {
+        let fingerprint = test_vectors::client().fingerprint();
+        KnownClient::new(id(5), &test_vectors::master().client_keys(id(5)), fingerprint)
+    };
+    bench.engine.enrol(known());
+    assert_eq!(knocks(&bench.knock(ADMIN, &early)), [5]);
+    // The same client again: its packets stay remembered.
+    bench.engine.enrol(known());
+    assert_eq!(bench.knock(ADMIN, &early), []);
+    assert_eq!(bench.rejected(Reject::SeenBefore), 1);
+    // Tomorrow's tags are known too, and are gone afterwards.
+    bench.wait(86_400 * SECOND);
+    let waiting = bench.datagram_of(&newcomer).0;
+    bench.take(ADMIN, &waiting);
+    let tag = Day::Unknown.tag(&newcomer.keys.tag);
+    bench.engine.forget(&tag);
+    bench.engine.forget(&tag);
+    assert_eq!(bench.serve(10), [], "its knock that waited is dropped");
+    let late = bench.datagram_of(&newcomer).0;
+    assert_eq!(bench.knock(ADMIN, &late), []);
+    assert_eq!(bench.rejected(Reject::UnknownTag), 2);
+    let own = bench.datagram().0;
+    assert_eq!(knocks(&bench.knock(ADMIN, &own)), [0], "others are not affected");
 }

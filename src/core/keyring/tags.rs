@@ -31,18 +31,23 @@ impl Day {
 }
 
 /// Every valid tag: those of yesterday, today and tomorrow of each client, and the one without a
-/// clock. Four entries per client; packets add none.
+/// clock. Four entries per client, 16 bytes each; packets add none.
 pub struct TagTable {
     today: u64,
-    owners: HashMap<u128, TagOwner, BuildHasherDefault<TagHasher>>,
+    owners: HashMap<u64, TagOwner, BuildHasherDefault<TagHasher>>,
 }
 
 struct TagOwner {
-    /// `None` if two clients have this tag: it must not be taken for either's.
-    row: Option<u32>,
-    first_day: u64,
-    last_day: u64,
+    /// [`NOBODY`] if two clients have this tag: it must not be taken for either's.
+    row: u32,
+    /// The day of the tag; [`ANY_DAY`] for the tag without a clock.
+    day: u32,
 }
+
+/// Chance makes two tags equal once in 2^64 pairs. Such a pair is dead until the table is made
+/// again.
+const NOBODY: u32 = u32::MAX;
+const ANY_DAY: u32 = u32::MAX;
 
 impl TagTable {
     /// An empty table for the days around `today`.
@@ -50,30 +55,43 @@ impl TagTable {
         Self { today, owners: HashMap::default() }
     }
 
+    /// Makes room for the tags of so many clients.
+    pub fn reserve(&mut self, clients: usize) {
+        self.owners.reserve(4 * clients);
+    }
+
     /// Adds the four tags of the client in `row`.
     pub fn insert(&mut self, row: u32, key: &Secret<32>) {
-        self.put(row, Day::Unknown.tag(key), 0, u64::MAX);
+        self.put(row, Day::Unknown, key);
         for day in around(self.today) {
-            self.put(row, Day::Number(day).tag(key), day, day);
+            self.put(row, Day::Number(day), key);
+        }
+    }
+
+    /// Removes the four tags of the client in `row`.
+    pub fn remove(&mut self, row: u32, key: &Secret<32>) {
+        for day in around(self.today).map(Day::Number).chain([Day::Unknown]) {
+            let tag = fold(&day.tag(key));
+            if self.owners.get(&tag).is_some_and(|owner| owner.row == row) {
+                self.owners.remove(&tag);
+            }
         }
     }
 
     /// Moves the table to `today`, forwards or backwards. It computes only missing tags: at
     /// midnight one hash per client. `clients` are all that were inserted.
-    pub fn advance<'a>(
-        &mut self, today: u64, clients: impl IntoIterator<Item = (u32, &'a Secret<32>)>,
-    ) {
+    pub fn advance(&mut self, today: u64, clients: impl IntoIterator<Item = (u32, Secret<32>)>) {
         if today == self.today {
             return;
         }
         let old = around(self.today);
         let new = around(today);
         self.today = today;
-        self.owners
-            .retain(|_, owner| owner.first_day <= *new.end() && *new.start() <= owner.last_day);
+        let stay: Vec<u32> = new.clone().map(short).collect();
+        self.owners.retain(|_, owner| owner.day == ANY_DAY || stay.contains(&owner.day));
         for (row, key) in clients {
             for day in new.clone().filter(|day| !old.contains(day)) {
-                self.put(row, Day::Number(day).tag(key), day, day);
+                self.put(row, Day::Number(day), &key);
             }
         }
     }
@@ -82,18 +100,35 @@ impl TagTable {
     pub fn find(&self, tag: &[u8; TAG]) -> Option<u32> {
         #[cfg(test)]
         crate::core::op_counter::count(|done| done.look_ups += 1);
-        self.owners.get(&u128::from_be_bytes(*tag))?.row
+        let owner = self.owners.get(&fold(tag))?;
+        if owner.row == NOBODY { None } else { Some(owner.row) }
     }
 
-    fn put(&mut self, row: u32, tag: [u8; TAG], first_day: u64, last_day: u64) {
-        let new = TagOwner { row: Some(row), first_day, last_day };
-        let owner = self.owners.entry(u128::from_be_bytes(tag)).or_insert(new);
-        if owner.row != Some(row) {
-            owner.row = None;
-        }
-        owner.first_day = owner.first_day.min(first_day);
-        owner.last_day = owner.last_day.max(last_day);
+    fn put(&mut self, row: u32, day: Day, key: &Secret<32>) {
+        self.put_tag(row, day, day.tag(key));
     }
+
+    fn put_tag(&mut self, row: u32, day: Day, tag: [u8; TAG]) {
+        let day = match day {
+            Day::Number(day) => short(day),
+            Day::Unknown => ANY_DAY,
+        };
+        let owner = self.owners.entry(fold(&tag)).or_insert(TagOwner { row, day });
+        if owner.row != row {
+            *owner = TagOwner { row: NOBODY, day: ANY_DAY };
+        }
+    }
+}
+
+/// Half of a tag is enough to look it up: a tag proves nothing, and the client MAC is checked next.
+fn fold(tag: &[u8; TAG]) -> u64 {
+    let tag = u128::from_be_bytes(*tag);
+    (tag >> 64) as u64 ^ tag as u64
+}
+
+/// The number of a day in four bytes. Days that differ only above that are never in one table.
+fn short(day: u64) -> u32 {
+    u32::try_from(day).unwrap_or(ANY_DAY - 1)
 }
 
 /// Yesterday, today, tomorrow.
@@ -101,8 +136,8 @@ fn around(today: u64) -> std::ops::RangeInclusive<u64> {
     today.saturating_sub(1)..=today.saturating_add(1)
 }
 
-/// Folds a tag without hashing it again: a tag in the table is already the output of a keyed hash
-/// under keys that no attacker chooses. Attackers choose only what is looked up.
+/// Takes a folded tag as its own hash: a tag in the table is the output of a keyed hash under keys
+/// that no attacker chooses. Attackers choose only what is looked up.
 #[derive(Default)]
 struct TagHasher(u64);
 
@@ -115,6 +150,10 @@ impl Hasher for TagHasher {
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
+    }
+
+    fn write_u64(&mut self, folded: u64) {
+        self.0 = folded;
     }
 }
 
@@ -151,11 +190,12 @@ mod tests {
             [(100, 101), (100, 99), (100, 102), (100, 500), (100, 0), (0, 1), (100, u64::MAX)]
         {
             let mut moved = two_clients(from);
-            moved.advance(to, [(0, &key(1)), (1, &key(2))]);
+            moved.advance(to, [(0, key(1)), (1, key(2))]);
             let fresh = two_clients(to);
             assert_eq!(moved.owners.len(), fresh.owners.len(), "{from} -> {to}");
             for (tag, owner) in &fresh.owners {
-                assert_eq!(moved.owners.get(tag).and_then(|o| o.row), owner.row, "{from} -> {to}");
+                let moved = moved.owners.get(tag).map(|owner| owner.row);
+                assert_eq!(moved, Some(owner.row), "{from} -> {to}");
             }
         }
     }
@@ -167,7 +207,7 @@ mod tests {
         assert_eq!(table.find(&Day::Number(100).tag(&key(1))), None);
         assert_eq!(table.find(&Day::Unknown.tag(&key(1))), None);
         assert_eq!(table.find(&Day::Number(100).tag(&key(2))), Some(1));
-        table.advance(101, [(0, &key(1)), (1, &key(2)), (2, &key(1))]);
+        table.advance(101, [(0, key(1)), (1, key(2)), (2, key(1))]);
         assert_eq!(table.find(&Day::Number(102).tag(&key(1))), None, "nor tomorrow");
         table.insert(1, &key(2));
         assert_eq!(
@@ -178,18 +218,30 @@ mod tests {
     }
 
     #[test]
-    fn a_collision_across_days_ends_with_the_last_of_them() {
+    fn a_tag_that_two_clients_had_on_different_days_stays_dead() {
         let mut table = TagTable::new(100);
-        table.put(0, [9; 16], 99, 99);
-        table.put(1, [9; 16], 101, 101);
-        table.advance(101, []);
-        assert_eq!(
-            table.find(&[9; 16]),
-            None,
-            "yesterday's owner is gone, but had this tag a moment ago"
-        );
-        table.advance(103, []);
-        assert!(table.owners.is_empty());
+        table.put_tag(0, Day::Number(99), [9; 16]);
+        table.put_tag(1, Day::Number(101), [9; 16]);
+        for today in [101, 103] {
+            table.advance(today, []);
+            assert_eq!(table.find(&[9; 16]), None);
+        }
+    }
+
+    #[test]
+    fn a_removed_client_has_no_tag_and_the_others_keep_theirs() {
+        let mut table = two_clients(100);
+        table.remove(0, &key(1));
+        assert_eq!(table.owners.len(), 4);
+        for day in [Day::Number(99), Day::Number(100), Day::Number(101), Day::Unknown] {
+            assert_eq!(table.find(&day.tag(&key(1))), None, "{day:?}");
+            assert_eq!(table.find(&day.tag(&key(2))), Some(1), "{day:?}");
+        }
+        table.remove(0, &key(2));
+        assert_eq!(table.owners.len(), 4, "that row never had them");
+        table.insert(0, &key(1));
+        table.advance(101, [(0, key(1)), (1, key(2))]);
+        assert_eq!(table.owners.len(), 8, "the row can be used again");
     }
 
     #[test]
@@ -198,7 +250,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             for day in [Day::Unknown, Day::Number(100)] {
                 let mut hasher = TagHasher::default();
-                std::hash::Hash::hash(&u128::from_be_bytes(day.tag(&key(byte))), &mut hasher);
+                std::hash::Hash::hash(&fold(&day.tag(&key(byte))), &mut hasher);
                 hashes.insert(hasher.finish());
             }
         }

@@ -274,11 +274,14 @@ fn a_forbidden_service_is_denied_and_the_packet_is_used_up() {
     let mut gate = Gate::plain();
     let ssh = ServiceName::new("ssh").unwrap();
     assert_eq!(gate.knock(|r| r.service = ServiceName::new("rdp").unwrap()), Some(Status::Denied));
-    gate.policy.clients.get_mut(&CLIENT).unwrap().services.clear();
+    let may = |services: &[ServiceName]| {
+        ClientTable::from(vec![Client { services: services.into(), ..test_vectors::client() }])
+    };
+    gate.policy.set_clients(may(&[]));
     assert_eq!(gate.knock(|_| {}), Some(Status::Denied));
     assert_eq!(gate.knock(|r| r.kind = KnockKind::Close), Some(Status::Denied));
     let again = Wall(START.wall.0 + gate.packets);
-    gate.policy.clients.get_mut(&CLIENT).unwrap().services.push(ssh);
+    gate.policy.set_clients(may(&[ssh]));
     assert_eq!(gate.knock(|r| (r.kind, r.timestamp) = (KnockKind::Close, again)), None);
 }
 

@@ -85,7 +85,7 @@ fn rejected_by(gateway: &GatewayKeys, keys: &ClientKeys) -> Option<Reject> {
         Err(reject) => return Some(reject),
     };
     match tagged.check_mac(keys) {
-        Ok(verified) => verified.open(gateway, keys, &test_vectors::client().fingerprint).err(),
+        Ok(verified) => verified.open(gateway, keys, &test_vectors::client().fingerprint()).err(),
         Err(reject) => Some(reject),
     }
 }

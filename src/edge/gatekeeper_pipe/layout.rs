@@ -11,7 +11,7 @@ use crate::core::door::TcpFlags;
 use crate::core::keyring::{ClientKeys, Secret};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
-use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Reject};
+use crate::core::types::{ClientId, Counters, Fingerprint, GatewayId, RealmId, Reject};
 use crate::edge::capture::UnboundCapture;
 
 impl Message for ToListener {
@@ -31,8 +31,8 @@ impl Message for ToListener {
                     .u32(burst)
                     .u32(per_second)
             }
-            Self::Client { row, keys, fingerprint } => Fields::of(2)
-                .u32(row)
+            Self::Client { client, keys, fingerprint } => Fields::of(2)
+                .put(&client.0)
                 .put(keys.psk.expose())
                 .put(keys.tag.expose())
                 .put(keys.mac.expose())
@@ -64,6 +64,7 @@ impl Message for ToListener {
             Self::AskCounters => Fields::of(13),
             Self::Stop => Fields::of(14),
             Self::Release { capture } => Fields::of(15).u16(capture),
+            Self::Forget { tag } => Fields::of(16).put(&tag),
         };
         fields.finish(descriptor)
     }
@@ -90,7 +91,7 @@ impl Message for ToListener {
                 per_second: r.u32()?,
             },
             2 => Self::Client {
-                row: r.u32()?,
+                client: ClientId(r.array()?),
                 keys: ClientKeys { psk: secret(r)?, tag: secret(r)?, mac: secret(r)? },
                 fingerprint: Fingerprint(r.array()?),
             },
@@ -120,6 +121,7 @@ impl Message for ToListener {
             13 => Self::AskCounters,
             14 => Self::Stop,
             15 => Self::Release { capture: r.u16()? },
+            16 => Self::Forget { tag: r.array()? },
             _ => return None,
         };
         reader.finish().map(|()| message)
@@ -220,7 +222,7 @@ impl Message for ToGatekeeper {
             Self::Failed { step, errno } => Fields::of(2).u8(step).u32(errno.cast_unsigned()),
             Self::Knock(knock) => Fields::of(3)
                 .u64(knock.ticket)
-                .u32(knock.row)
+                .put(&knock.client.0)
                 .put(&knock.h)
                 .put(&knock.body)
                 .source(knock.source)
@@ -233,8 +235,8 @@ impl Message for ToGatekeeper {
             }
             Self::Removed { source, success } => Fields::of(8).ip(source).bool(success),
             Self::Ignored { flag, wanted } => Fields::of(9).u8(flag).bool(wanted),
-            Self::Alarm { row, first, again } => {
-                Fields::of(10).u32(row).source(first).source(again)
+            Self::Alarm { client, first, again } => {
+                Fields::of(10).put(&client.0).source(first).source(again)
             }
             Self::Counters { counters, packets, lost } => {
                 let mut fields = Fields::of(11);
@@ -260,7 +262,7 @@ impl Message for ToGatekeeper {
             2 => Self::Failed { step: r.u8()?, errno: r.u32()?.cast_signed() },
             3 => Self::Knock(HandedKnock {
                 ticket: r.u64()?,
-                row: r.u32()?,
+                client: ClientId(r.array()?),
                 h: r.array()?,
                 body: r.array()?,
                 source: source(r)?,
@@ -278,7 +280,9 @@ impl Message for ToGatekeeper {
             },
             8 => Self::Removed { source: ip(r)?, success: flag(r)? },
             9 => Self::Ignored { flag: r.u8()?, wanted: flag(r)? },
-            10 => Self::Alarm { row: r.u32()?, first: source(r)?, again: source(r)? },
+            10 => {
+                Self::Alarm { client: ClientId(r.array()?), first: source(r)?, again: source(r)? }
+            }
             11 => {
                 let mut counters = [0; Reject::ALL.len()];
                 for count in &mut counters {

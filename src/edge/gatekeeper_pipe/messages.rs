@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use crate::core::door::Step;
-use crate::core::keyring::{ClientKeys, Secret};
+use crate::core::keyring::{ClientKeys, Secret, TAG};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6};
-use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
+use crate::core::types::{ClientId, Counters, Fingerprint, GatewayId, RealmId, Source};
 use crate::edge::capture::UnboundCapture;
 
 /// The most addresses in one message.
@@ -31,8 +31,10 @@ pub enum ToListener {
         /// Each client's token bucket: tokens per second.
         per_second: u32,
     },
-    /// One client. Rows count from 0, each once, in order. The listener names a client by its row.
-    Client { row: u32, keys: ClientKeys, fingerprint: Fingerprint },
+    /// A client that is new, or has another key. Also after the set-up.
+    Client { client: ClientId, keys: ClientKeys, fingerprint: Fingerprint },
+    /// The client with this tag without a clock is no longer one.
+    Forget { tag: [u8; TAG] },
     /// Settings of all doors.
     Doors {
         /// The effect of packets over IPv6.
@@ -116,7 +118,7 @@ pub enum ToGatekeeper {
     /// `flag`: an index into `TcpFlags::NAMES`. `wanted`: it must be set.
     Ignored { flag: u8, wanted: bool },
     /// A client's packet came again from another source: somebody is on the path.
-    Alarm { row: u32, first: Source, again: Source },
+    Alarm { client: ClientId, first: Source, again: Source },
     /// The reply to `AskCounters`.
     Counters {
         /// Rejected packets by reason.

@@ -5,10 +5,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::door::{STEPS, Step, TcpFlags};
-use crate::core::keyring::{ClientKeys, Secret};
+use crate::core::keyring::{ClientKeys, Secret, TAG};
 use crate::core::knock::{BODY, HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
-use crate::core::types::{Counters, Fingerprint, GatewayId, RealmId, Source};
+use crate::core::types::{ClientId, Counters, Fingerprint, GatewayId, RealmId, Source};
 use crate::edge::capture::UnboundCapture;
 
 fn socket() -> OwnedFd {
@@ -57,7 +57,12 @@ fn to_listener() -> Vec<ToListener> {
     vec![
         gateway(Some(secret(5))),
         gateway(None),
-        ToListener::Client { row: 70_000, keys: keys(), fingerprint: Fingerprint([9; 32]) },
+        ToListener::Client {
+            client: ClientId([8; 16]),
+            keys: keys(),
+            fingerprint: Fingerprint([9; 32]),
+        },
+        ToListener::Forget { tag: [7; TAG] },
         ToListener::Doors { ipv6: Ipv6::Counts, debug: true },
         ToListener::Doors { ipv6: Ipv6::Refused, debug: false },
         ToListener::Doors { ipv6: Ipv6::Ignored, debug: false },
@@ -91,7 +96,7 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
         ToGatekeeper::Failed { step: 3, errno: -1 },
         ToGatekeeper::Knock(HandedKnock {
             ticket: 9,
-            row: 1,
+            client: ClientId([1; 16]),
             h: [7; 32],
             body: [8; BODY],
             source,
@@ -110,7 +115,7 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
         ToGatekeeper::Removed { source: ip, success: true },
         ToGatekeeper::Ignored { flag: 1, wanted: true },
         ToGatekeeper::Alarm {
-            row: 1,
+            client: ClientId([1; 16]),
             first: source,
             again: Source::new("2001:db8::9".parse().unwrap()),
         },
@@ -241,19 +246,25 @@ fn a_descriptor_sent_to_the_gatekeeper_is_not_opened_there() {
     assert_eq!(nix::unistd::read(&reader, &mut [0; 1]), Ok(0));
 }
 
+fn numbered(number: u32) -> ClientId {
+    let mut id = [0; 16];
+    id[..4].copy_from_slice(&number.to_be_bytes());
+    ClientId(id)
+}
+
 #[test]
 fn a_hundred_thousand_clients_pass_through_the_pipe() {
     const CLIENTS: u32 = 100_000;
     let (mut gatekeeper, mut listener) = ends();
     let reader = std::thread::spawn(move || {
-        let mut rows = 0;
+        let mut came = 0;
         loop {
             match listener.receive().unwrap() {
-                Some(ToListener::Client { row, .. }) => {
-                    assert_eq!(row, rows);
-                    rows += 1;
+                Some(ToListener::Client { client, .. }) => {
+                    assert_eq!(client, numbered(came));
+                    came += 1;
                 }
-                Some(_) => return rows,
+                Some(_) => return came,
                 None => drop(poll(
                     &mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)],
                     PollTimeout::NONE,
@@ -261,10 +272,9 @@ fn a_hundred_thousand_clients_pass_through_the_pipe() {
             }
         }
     });
-    for row in 0..CLIENTS {
-        gatekeeper
-            .send(ToListener::Client { row, keys: keys(), fingerprint: Fingerprint([0; 32]) })
-            .unwrap();
+    for number in 0..CLIENTS {
+        let (client, fingerprint) = (numbered(number), Fingerprint([0; 32]));
+        gatekeeper.send(ToListener::Client { client, keys: keys(), fingerprint }).unwrap();
         if gatekeeper.waiting() > 0 {
             gatekeeper.drain(Duration::from_secs(10)).unwrap();
         }
@@ -290,7 +300,7 @@ proptest! {
     }
 
     #[test]
-    fn every_changed_message_is_another_message_or_none(index in 0usize..19, at in 0usize..LONGEST, flip in 1u8..=255) {
+    fn every_changed_message_is_another_message_or_none(index in 0usize..20, at in 0usize..LONGEST, flip in 1u8..=255) {
         let EncodedMessage { mut bytes, descriptor } = to_listener().swap_remove(index).encode();
         let at = at % bytes.len();
         bytes[at] ^= flip;

@@ -1,13 +1,14 @@
 //! One line of the clients file: `id=HEX,services="ssh" ssh-ed25519 AAAA... name`.
 //! See `authorized` for lines that contradict each other.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::core::diagnostic::{SourceText, printable};
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, ServiceName};
-use crate::keys::encoded;
-use crate::keys::public::PublicKey;
+use crate::keys::{encoded, public};
 
 const MAX_SERVICES: usize = 64;
 const SHAPE: &str = "write id=HEX,services=\"ssh\" ssh-ed25519 AAAA... NAME";
@@ -29,7 +30,7 @@ pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<Pa
     let key_at = cursor.at;
     let algorithm = cursor.word();
     cursor.skip_blanks();
-    let key = PublicKey::from_words(algorithm, cursor.word())
+    let key = public::read_words(algorithm, cursor.word())
         .map_err(|fault| file.complain(key_at, fault.what, fault.remedy))?;
     cursor.skip_blanks();
     let name_at = cursor.at;
@@ -51,8 +52,7 @@ pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<Pa
     let client = Client {
         id,
         name: name.to_owned(),
-        key: key.bytes(),
-        fingerprint: key.fingerprint(),
+        key,
         services,
         expires: options.expires,
         max_seconds: options.max_seconds,
@@ -73,9 +73,7 @@ pub(super) fn print(client: &Client) -> String {
     if let Some(seconds) = client.max_seconds {
         line.push_str(&format!(",max-seconds={seconds}"));
     }
-    // The key was checked when the client was made, so this never fails.
-    let key = PublicKey::new(client.key).map(|key| key.line()).unwrap_or_default();
-    format!("{line} {key} {}", client.name)
+    format!("{line} {} {}", public::show_key(&client.key), client.name)
 }
 
 /// True if a client can have this name.
@@ -87,7 +85,7 @@ pub(crate) fn is_name(name: &str) -> bool {
 #[derive(Default)]
 struct LineOptions {
     id: Option<ClientId>,
-    services: Option<(usize, Vec<ServiceName>)>,
+    services: Option<(usize, Arc<[ServiceName]>)>,
     expires: Option<u64>,
     max_seconds: Option<u32>,
 }
@@ -169,7 +167,7 @@ fn max_seconds(value: &str) -> Option<u32> {
     value.parse().ok().filter(|seconds| (1..=604_800).contains(seconds))
 }
 
-fn services(file: SourceText<'_>, at: usize, value: &str) -> Result<Vec<ServiceName>, Fault> {
+fn services(file: SourceText<'_>, at: usize, value: &str) -> Result<Arc<[ServiceName]>, Fault> {
     let mut names = Vec::new();
     for word in value.split(',').map(str::trim) {
         let Some(name) = ServiceName::new(word) else {
@@ -185,7 +183,7 @@ fn services(file: SourceText<'_>, at: usize, value: &str) -> Result<Vec<ServiceN
     if names.len() > MAX_SERVICES {
         return Err(file.complain(at, format!("more than {MAX_SERVICES} services"), "remove some"));
     }
-    Ok(names)
+    Ok(names.into())
 }
 
 /// A position in the line.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::types::{ClientId, Fingerprint};
+use crate::core::types::ClientId;
 use crate::keys::public::PublicKey;
 use crate::keys::public::tests::LINE;
 
@@ -36,7 +36,6 @@ fn a_line_gives_a_client_and_its_rights() {
     assert_eq!(client.expires, Some(1_798_761_600));
     assert_eq!(client.max_seconds, Some(600));
     assert_eq!(client.key, PublicKey::from_line(LINE).unwrap().0.bytes());
-    assert_ne!(client.fingerprint, Fingerprint([0; 32]));
 }
 
 #[test]
@@ -124,6 +123,110 @@ fn revoking_an_unknown_name_suggests_a_similar_one() {
     assert!(revoke("c", EMPTY, "x\u{1b}").unwrap_err().what.contains("x\\u{1b}"));
 }
 
+/// A line for a client of this number, with a key that nobody has.
+fn line(number: u8, name: &str) -> String {
+    let key = ed25519_dalek::SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes();
+    let id = ClientId([number; 16]);
+    format!("id={id},services=\"ssh\" {} {name}", PublicKey::new(key).unwrap().line())
+}
+
+/// The neutral element, for which everybody can sign.
+const BAD: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+#[test]
+fn a_mistake_in_one_line_keeps_nobody_from_being_revoked() {
+    let text = format!("{}\nid=12 what is this\n{}\n", line(1, "anna"), line(2, "bert"));
+    assert!(parse("c", &text, None).is_err());
+    let without = revoke("c", &text, "anna").unwrap();
+    assert_eq!(without, format!("id=12 what is this\n{}\n", line(2, "bert")));
+    let broken = format!("{} x\n{}", line(1, "an na"), line(2, "bert"));
+    assert_eq!(revoke("c", &broken, "x").unwrap(), line(2, "bert"), "the broken line itself");
+    let both = format!("{}\n{}\n", line(1, "my bert"), line(2, "bert"));
+    assert_eq!(revoke("c", &both, "bert").unwrap(), format!("{}\n", line(1, "my bert")));
+}
+
+#[test]
+fn a_file_with_mistakes_still_names_whoever_has_an_id_in_it() {
+    let before =
+        read("c", &[1, 2, 3].map(|n| line(n, &format!("n{n}"))).join("\n"), &<_>::default());
+    let before = before.unwrap();
+    let now =
+        format!("{} oh\n # id={}\nx,id={}", line(1, "n1"), ClientId([2; 16]), ClientId([3; 16]));
+    let left = still_named(&now, &before);
+    let ids: Vec<u8> = left.iter().map(|client| client.id.0[0]).collect();
+    assert_eq!(ids, [1, 3], "a comment names nobody");
+}
+
+#[test]
+fn a_line_that_has_not_changed_is_not_read_again_and_one_that_has_is() {
+    let text =
+        |third: &str| [&line(1, "a"), &line(2, "b"), third].map(|l| format!("{l}\n")).concat();
+    let before = read("c", &text(&line(3, "c")), &ClientTable::default()).unwrap();
+    let same = read("c", &text(&line(3, "c")), &before).unwrap();
+    assert!(before.changes(&same).new.is_empty() && before.changes(&same).gone.is_empty());
+    // The rows themselves are the same: nothing was read.
+    assert!(std::ptr::eq(before.nth(0).unwrap(), same.nth(0).unwrap()));
+    let new = read("c", &text(&line(3, "d")), &before).unwrap();
+    assert_eq!(before.changes(&new).new.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["d"]);
+    let expired = line(3, "c").replace(" ssh", ",expires=\"2020-01-01T00:00:00Z\" ssh");
+    let new = read("c", &text(&expired), &before).unwrap();
+    assert_eq!(new.get(ClientId([3; 16])).unwrap().expires, Some(1_577_836_800));
+    assert!(std::ptr::eq(before.nth(0).unwrap(), new.nth(0).unwrap()));
+}
+
+#[test]
+fn a_line_that_has_not_changed_is_compared_with_those_that_have() {
+    let before =
+        read("c", &format!("{}\n{}", line(1, "a"), line(2, "b")), &<_>::default()).unwrap();
+    let fault = |text: String| read("c", &text, &before).unwrap_err().what;
+    let newcomer = |name: &str| line(3, name);
+    for (text, wanted) in [
+        (format!("{}\n{}", newcomer("a"), line(1, "a")), "the same name as on line 1"),
+        (format!("{}\n{}", line(1, "a"), newcomer("a")), "the same name as on line 1"),
+        (format!("{}\n{}", line(1, "a"), line(1, "a")), "the same id as on line 1"),
+        (
+            format!("{}\n{}", line(1, "a"), line(1, "x").replace("id=01", "id=77")),
+            "the same key as on line 1",
+        ),
+    ] {
+        let found = fault(text);
+        assert!(found.starts_with("c:2:") && found.ends_with(wanted), "{found}");
+    }
+}
+
+#[test]
+fn a_bad_key_in_a_line_written_by_hand_is_reported_with_its_place() {
+    let text = format!("{}\nid={ID},services=ssh {BAD} x", line(1, "a"));
+    for fault in [read("c", &text, &<_>::default()).err(), check_keys("c", &text).err()] {
+        let what = fault.unwrap().what;
+        assert!(
+            what.starts_with("c:2:50: the Ed25519 key is not in the prime-order group"),
+            "{what}"
+        );
+    }
+    // It is known already, but its key is new.
+    let before = read("c", &text.replace(BAD, OTHER), &ClientTable::default()).unwrap();
+    assert!(read("c", &text, &before).is_err());
+}
+
+#[test]
+fn behind_a_thousand_new_lines_a_bad_key_is_read_and_can_never_be_used() {
+    let mut text = String::new();
+    for number in 0..1000u32 {
+        let mut seed = [7; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        let key = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key().to_bytes();
+        let key = PublicKey::new(key).unwrap().line();
+        text += &format!("id={:032x},services=ssh {key} n{number}\n", number + 1);
+    }
+    text += &format!("id={ID},services=ssh {BAD} x\n");
+    let clients = read("c", &text, &ClientTable::default()).unwrap();
+    let id = find("c", &text, "x").unwrap().id;
+    assert!(clients.get(id).is_some() && clients.with_sound_key(id).is_none());
+    assert!(check_keys("c", &text).unwrap_err().what.starts_with("c:1001:50: "));
+}
+
 /// A client with a real public key, made by the signature crate.
 fn client() -> impl Strategy<Value = Client> {
     (
@@ -139,7 +242,6 @@ fn client() -> impl Strategy<Value = Client> {
                 id: ClientId(*id),
                 name,
                 key,
-                fingerprint: PublicKey::new(key).unwrap().fingerprint(),
                 services: services.iter().map(|s| ServiceName::new(s).unwrap()).collect(),
                 expires: expires.then_some(1_800_000_000),
                 max_seconds: max.then_some(77),
@@ -156,8 +258,8 @@ proptest! {
         let text = add("c", &before, &client).unwrap();
         prop_assert_eq!(parse("c", &text, None).unwrap(), std::slice::from_ref(&client));
         let after = format!("{text}# the end, without an end of line");
-        let (without, revoked) = revoke("c", &after, &client.name).unwrap();
-        prop_assert_eq!(revoked, client);
+        prop_assert_eq!(&find("c", &after, &client.name).unwrap(), &client);
+        let without = revoke("c", &after, &client.name).unwrap();
         let newline = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
         prop_assert_eq!(without, format!("{before}{newline}# the end, without an end of line"));
     }

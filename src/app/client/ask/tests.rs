@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use super::*;
-use crate::core::authentic::{Authentic, Claim};
+use crate::core::authentic::Authentic;
 use crate::core::keyring::{Master, Realm, Secret, TagTable};
 use crate::core::knock::HandedKnock;
 use crate::core::noise::KeyPair;
@@ -146,14 +146,13 @@ fn serve(
         let (parts, reply) = sealed.split();
         let knock = HandedKnock {
             ticket: 0,
-            row: 0,
+            client: CLIENT,
             h: parts.h,
             body: parts.body,
             source: Source::new(source.ip()),
             source_port: source.port(),
         };
-        let claim = Claim { client: CLIENT, knock };
-        let request = *Authentic::verify(claim, &enrolled(), keys.gateway).unwrap().request();
+        let request = *Authentic::verify(knock, &enrolled(), keys.gateway).unwrap().request();
         let knocked = Knocked { request, source, number: requests.len() };
         requests.push(request);
         let (before, receipt) = behaviour(&knocked);
@@ -177,8 +176,7 @@ fn enrolled() -> Client {
         id: CLIENT,
         name: "laptop".into(),
         key: identity().public().bytes(),
-        fingerprint: identity().public().fingerprint(),
-        services: vec![ssh()],
+        services: [ssh()].into(),
         expires: None,
         max_seconds: None,
     }

@@ -91,6 +91,7 @@ fn an_nft_program_that_never_ends_fails_what_needs_it_and_grants_go_on() {
 #[test]
 fn an_nft_program_that_ends_late_leaves_the_rules_that_are_in_force() {
     let mut world = World::new();
+    world.new_config();
     let admin = world.ask(ControlRequest::Reload);
     world.do_task(Lane::Clients);
     world.do_task(Lane::Config);
@@ -127,6 +128,7 @@ fn a_state_whose_upkeep_hangs_takes_commits_and_tells_admins_what_is_not_durable
     world.tell(door);
     assert!(world.lets_in(Bert, 22), "a door's grant waits for no disk");
     assert_eq!(world.tasks.len(), 1, "its record is being written, for ever");
+    world.new_config();
     let reload = world.ask(ControlRequest::Reload);
     world.do_task(Lane::Clients);
     world.do_task(Lane::Config);

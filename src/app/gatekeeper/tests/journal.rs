@@ -39,8 +39,6 @@ fn a_revocation_is_on_disk_before_the_admin_is_told() {
     for lane in [Lane::Clients, Lane::Config] {
         assert!(world.do_task(lane));
     }
-    world.make_ready();
-    assert!(world.do_task(Lane::Guard));
     assert_eq!(world.told(admin), None, "the grant has ended, and a crash would bring it back");
     assert!(world.do_task(Lane::State));
     assert!(world.told(admin).unwrap().is_ok());

@@ -10,7 +10,7 @@ use crate::app::gatekeeper::events::{Event, Network};
 use crate::core::grants::{Flow, Holder};
 use crate::core::knock::{KnockKind, Request, Status};
 use crate::core::prefix::Prefix;
-use crate::core::types::{Port, Proto, Reject, SECOND, Source};
+use crate::core::types::{ClientId, Port, Proto, Reject, SECOND, Source};
 use crate::edge::control::ControlRequest;
 use crate::edge::gatekeeper_pipe::ToGatekeeper;
 
@@ -152,8 +152,8 @@ fn what_no_client_signed_opens_nothing_and_is_counted() {
     for (reject, spoil) in [
         (Reject::Signature, (|knock| knock.h[0] ^= 1) as fn(&mut crate::core::knock::HandedKnock)),
         (Reject::Signature, |knock| knock.body[130] ^= 1),
-        (Reject::Fingerprint, |knock| knock.row = 1),
-        (Reject::Policy, |knock| knock.row = u32::MAX),
+        (Reject::Fingerprint, |knock| knock.client = Bert.id()),
+        (Reject::Policy, |knock| knock.client = ClientId([0xff; 16])),
         (Reject::Syntax, |knock| knock.body[0] = 9),
     ] {
         let before = rejected(&mut world, reject);
@@ -292,9 +292,13 @@ fn only_a_grant_to_somebody_elsewhere_is_proof_that_there_is_a_way_in() {
 fn a_listener_that_somebody_took_over_claims_clients_and_alarms_that_there_are_not_in_vain() {
     let mut world = World::new();
     let source = Source::new(Anna.address());
-    world.tell(ToGatekeeper::Alarm { row: 77, first: source, again: source });
+    world.tell(ToGatekeeper::Alarm { client: ClientId([77; 16]), first: source, again: source });
     assert!(!world.said("ALARM"));
-    world.tell(ToGatekeeper::Alarm { row: 0, first: source, again: Source::new(Bert.address()) });
+    world.tell(ToGatekeeper::Alarm {
+        client: Anna.id(),
+        first: source,
+        again: Source::new(Bert.address()),
+    });
     assert!(world.said("ALARM: a used knock of anna"));
 }
 
@@ -327,4 +331,26 @@ fn the_router_gets_no_grant_since_it_may_forward_for_everybody_until_the_admin_s
         files.settings.knock.also_grant.extend(Prefix::parse("192.0.2.254/32"));
     });
     assert_eq!(knock(&mut world, router), Some(Status::Granted));
+}
+
+#[test]
+fn alarms_about_one_client_hide_none_about_another_and_many_do_not_fill_the_log() {
+    let mut world = World::new();
+    let source = |last: u8| Source::new([198, 51, 100, last].into());
+    let alarm = |world: &mut World, person: super::people::Person, last: u8| {
+        let (client, first, again) = (person.id(), source(1), source(last));
+        world.tell(ToGatekeeper::Alarm { client, first, again });
+    };
+    for last in 2..50 {
+        alarm(&mut world, Anna, last);
+    }
+    alarm(&mut world, Bert, 2);
+    let lines = |world: &World, words: &str| {
+        world.log.iter().filter(|line| line.contains("ALARM") && line.contains(words)).count()
+    };
+    assert_eq!((lines(&world, "anna"), lines(&world, "bert")), (1, 1));
+    world.advance(61 * SECOND);
+    assert!(world.said("suppressed 47 more alarms"));
+    alarm(&mut world, Anna, 51);
+    assert_eq!(lines(&world, "anna"), 2, "a minute later");
 }

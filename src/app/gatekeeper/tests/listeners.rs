@@ -19,6 +19,7 @@ fn status(world: &mut World) -> serde_json::Value {
 fn following(interfaces: &[&str]) -> World {
     let mut world =
         World::with(|files| files.settings.knock.interfaces = vec!["default".to_owned()]);
+    world.new_config();
     world.ask(ControlRequest::Reload);
     let names: Vec<String> = interfaces.iter().map(|name| (*name).to_owned()).collect();
     for lane in crate::app::gatekeeper::events::Lane::ALL {
@@ -230,6 +231,7 @@ fn a_reload_takes_the_place_of_a_listener_that_was_to_start_and_gives_it_back() 
     world.lose(id, ListenerLoss::Ended("signal: 9".to_owned()));
     world.advance(SECOND);
     assert_eq!(world.starting.len(), 1);
+    world.new_config();
     world.ask(ControlRequest::Reload);
     for lane in crate::app::gatekeeper::events::Lane::ALL {
         world.do_task(lane);

@@ -8,7 +8,7 @@ use super::world::{SIDE, World};
 use crate::app::gatekeeper::events::{Event, Lane, ListenerLoss};
 use crate::core::knock::{KnockKind, Status};
 use crate::core::openings::CommandEnd;
-use crate::core::types::{Fault, SECOND};
+use crate::core::types::{ClientId, Fault, SECOND};
 use crate::edge::control::ControlRequest;
 use crate::edge::gatekeeper_pipe::{self, QUEUE, ToGatekeeper, ToListener};
 
@@ -135,6 +135,7 @@ fn the_next_listener_comes_at_once_and_after_short_pauses_while_they_die_young()
 #[test]
 fn knocks_are_granted_at_every_step_of_a_reload() {
     let mut world = World::new();
+    world.new_config();
     let admin = world.ask(ControlRequest::Reload);
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted), "while the clients are read");
     assert!(world.do_task(Lane::Clients));
@@ -159,6 +160,7 @@ fn knocks_are_granted_at_every_step_of_a_reload() {
 #[test]
 fn a_knock_that_an_old_and_a_new_listener_hand_over_is_granted_once() {
     let mut world = World::new();
+    world.new_config();
     world.ask(ControlRequest::Reload);
     world.do_task(Lane::Clients);
     world.do_task(Lane::Config);
@@ -199,7 +201,6 @@ fn a_client_that_a_reload_removes_is_refused_from_the_first_step_on_and_its_gran
     assert!(world.told(admin).unwrap().unwrap_err().contains("a door cannot be read"));
     assert!(!world.lets_in(Anna, 22), "whatever else is wrong with the configuration");
     assert_eq!(world.knock(Anna, "ssh"), None);
-    // The rows of the listener that runs are the old ones.
     assert_eq!(world.knock(Bert, "ssh"), Some(Status::Granted));
 }
 
@@ -291,7 +292,7 @@ fn every_ticket_of_a_batch_has_its_verdict_whatever_each_comes_to() {
     forged.body[9] ^= 1;
     let mut unknown = knocks[0].clone();
     unknown.ticket = world.ticket(id);
-    unknown.row = 77;
+    unknown.client = ClientId([77; 16]);
     knocks.extend([forged, unknown]);
     let tickets: Vec<u64> = knocks.iter().map(|knock| knock.ticket).collect();
     world.hand_all(id, knocks);
@@ -381,6 +382,7 @@ fn a_grant_that_ended_while_the_elements_were_listed_does_not_come_back() {
 #[test]
 fn a_reload_whose_listener_never_gets_ready_leaves_everything_as_it_was() {
     let mut world = World::new();
+    world.new_config();
     world.files.settings.services.retain(|service| service.name.as_str() != "web");
     let old = world.listener();
     let admin = world.ask(ControlRequest::Reload);
@@ -401,6 +403,7 @@ fn a_reload_whose_listener_never_gets_ready_leaves_everything_as_it_was() {
 #[test]
 fn a_reload_whose_guard_is_refused_leaves_everything_as_it_was() {
     let mut world = World::new();
+    world.new_config();
     world.files.settings.services.retain(|service| service.name.as_str() != "web");
     let old = world.listener();
     let admin = world.ask(ControlRequest::Reload);
@@ -417,6 +420,7 @@ fn a_reload_whose_guard_is_refused_leaves_everything_as_it_was() {
 #[test]
 fn a_reload_that_lost_its_listener_while_the_guard_was_loaded_takes_the_old_rules_back() {
     let mut world = World::new();
+    world.new_config();
     let admin = world.ask(ControlRequest::Reload);
     world.do_task(Lane::Clients);
     world.do_task(Lane::Config);
@@ -509,11 +513,13 @@ fn the_end_is_obeyed_whatever_is_under_way() {
             world.do_task(Lane::Clients);
         }),
         ("a listener that starts", |world| {
+            world.new_config();
             world.ask(ControlRequest::Reload);
             world.do_task(Lane::Clients);
             world.do_task(Lane::Config);
         }),
         ("loading the guard", |world| {
+            world.new_config();
             world.ask(ControlRequest::Reload);
             world.do_task(Lane::Clients);
             world.do_task(Lane::Config);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{LazyLock, Mutex};
 
-use crate::core::authentic::{fingerprint, message, public_key, sign};
+use crate::core::authentic::{message, public_key, sign};
 use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{HandedKnock, KnockKind, Request, encode_body};
 use crate::core::service::Client;
@@ -23,7 +23,7 @@ pub(super) enum Person {
 impl Person {
     pub(super) const ALL: [Person; 3] = [Person::Anna, Person::Bert, Person::Carl];
 
-    pub(super) fn row(self) -> u32 {
+    fn number(self) -> u8 {
         match self {
             Person::Anna => 0,
             Person::Bert => 1,
@@ -41,17 +41,17 @@ impl Person {
 
     pub(super) fn id(self) -> ClientId {
         let mut id = *b"TESTPERSON-NO-00";
-        id[15] += u8::try_from(self.row()).unwrap();
+        id[15] += self.number();
         ClientId(id)
     }
 
     fn seed(self) -> Secret<32> {
-        Secret::new([u8::try_from(self.row()).unwrap() + 1; 32])
+        Secret::new([self.number() + 1; 32])
     }
 
     /// As the clients file has them.
     pub(super) fn client(self) -> Client {
-        ENROLLED[usize::try_from(self.row()).unwrap()].clone()
+        ENROLLED[usize::from(self.number())].clone()
     }
 
     fn enrolled(self) -> Client {
@@ -60,7 +60,6 @@ impl Person {
             id: self.id(),
             name: self.name().to_owned(),
             key,
-            fingerprint: fingerprint(&key),
             services: ["ssh", "web", "rdp", "vpn"]
                 .iter()
                 .filter_map(|name| ServiceName::new(name))
@@ -72,7 +71,7 @@ impl Person {
 
     /// Where they are.
     pub(super) fn address(self) -> IpAddr {
-        [192, 0, 2, 10 + u8::try_from(self.row()).unwrap()].into()
+        [192, 0, 2, 10 + self.number()].into()
     }
 
     /// What they ask for by default: to open `service` from where they are, at `second` after noon.
@@ -86,7 +85,7 @@ impl Person {
             source_port: 0,
             seconds: 60,
             service: ServiceName::new(service).unwrap(),
-            fingerprint: self.client().fingerprint,
+            fingerprint: self.client().fingerprint(),
         }
     }
 
@@ -96,7 +95,7 @@ impl Person {
         let body = self.signed(&h, request);
         HandedKnock {
             ticket,
-            row: self.row(),
+            client: self.id(),
             h,
             body,
             source: Source::new(self.address()),

@@ -2,7 +2,7 @@
 
 use super::people::Person::{Anna, Bert, Carl};
 use super::world::World;
-use crate::app::gatekeeper::events::{Event, Lane};
+use crate::app::gatekeeper::events::{Event, Lane, ListenerLoss};
 use crate::core::knock::Status;
 use crate::core::service::GrantKind;
 use crate::core::types::{Fault, Port, Proto, SECOND};
@@ -85,8 +85,6 @@ fn an_admin_who_asks_while_a_reload_is_under_way_gets_one_of_their_own() {
     // The files change after they were read.
     world.files.enrolled = vec![Anna];
     let [second, third] = [(); 2].map(|()| world.ask(ControlRequest::Reload));
-    world.make_ready();
-    world.do_task(Lane::Guard);
     assert!(world.told(first).unwrap().unwrap().contains("3 clients"));
     assert_eq!((world.told(second), world.told(third)), (None, None));
     world.settle();
@@ -127,6 +125,7 @@ fn while_the_guard_is_off_new_rules_are_checked_and_not_loaded() {
     let mut world = World::new();
     world.ask(ControlRequest::GuardOff);
     world.settle();
+    world.new_config();
     let session = world.ask(ControlRequest::Reload);
     world.do_task(Lane::Clients);
     world.do_task(Lane::Config);
@@ -135,4 +134,107 @@ fn while_the_guard_is_off_new_rules_are_checked_and_not_loaded() {
     assert!(world.told(session).unwrap().is_err());
     reload(&mut world).unwrap();
     assert!(!world.kernel.borrow().table);
+}
+
+#[test]
+fn when_only_clients_change_the_listener_stays_and_is_told_and_no_rule_is_loaded() {
+    let mut world = World::with(|files| files.enrolled = vec![Anna, Bert]);
+    let listener = world.listener();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    assert_eq!(world.knock(Bert, "ssh"), Some(Status::Granted));
+    world.files.enrolled = vec![Bert, Carl];
+    let session = world.ask(ControlRequest::Reload);
+    world.do_task(Lane::Clients);
+    let clients = &world.listeners[&listener].clients;
+    assert_eq!(clients.iter().copied().collect::<Vec<_>>(), [Bert.id(), Carl.id()]);
+    assert!(!world.lets_in(Anna, 22) && world.lets_in(Bert, 22));
+    world.do_task(Lane::Config);
+    assert!(
+        world.told(session).is_none() && world.do_task(Lane::State),
+        "the end is on disk first"
+    );
+    assert!(world.told(session).unwrap().unwrap().contains("2 clients"));
+    assert!(world.starting.is_empty() && world.listener() == listener);
+    assert_eq!(world.kernel.borrow().loads, 0);
+    assert_eq!(world.knock(Carl, "ssh"), Some(Status::Granted));
+    assert_eq!(world.knock(Anna, "ssh"), None);
+    // A reload of the same files changes nothing either.
+    reload(&mut world).unwrap();
+    assert!(world.starting.is_empty() && world.kernel.borrow().loads == 0);
+}
+
+#[test]
+fn clients_take_effect_at_once_whatever_is_wrong_with_the_configuration() {
+    let mut world = World::with(|files| files.enrolled = vec![Anna, Bert]);
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    assert_eq!(world.knock(Bert, "ssh"), Some(Status::Granted));
+    world.files.fault = Some(Fault::new("no such interface", "wait for it"));
+    world.files.enrolled = vec![Anna, Carl];
+    let over = world.now().wall.0 / SECOND;
+    world.files.expires = [Anna, Carl].map(|person| (person, over)).into();
+    assert!(reload(&mut world).unwrap_err().contains("no such interface"));
+    assert!(!world.lets_in(Anna, 22), "her time is over");
+    assert!(!world.lets_in(Bert, 22), "he is gone");
+    world.advance(SECOND);
+    assert_eq!([Anna, Bert, Carl].map(|person| world.knock(person, "ssh")), [None; 3]);
+    world.files.expires.clear();
+    assert!(reload(&mut world).is_err());
+    assert_eq!(world.knock(Carl, "ssh"), Some(Status::Granted));
+}
+
+#[test]
+fn a_mistake_in_the_clients_file_revokes_whoever_it_no_longer_names_and_changes_nobody_else() {
+    let mut world = World::with(|files| files.enrolled = vec![Anna, Bert]);
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    assert_eq!(world.knock(Bert, "ssh"), Some(Status::Granted));
+    world.files.enrolled = vec![Bert, Carl];
+    world.files.mistake = Some(Fault::new("clients:7:1: not an id", "write one"));
+    assert!(reload(&mut world).unwrap_err().contains("clients:7:1"));
+    assert!(!world.lets_in(Anna, 22) && world.lets_in(Bert, 22));
+    assert_eq!(world.knock(Anna, "ssh"), None);
+    assert_eq!(world.knock(Carl, "ssh"), None, "not before the mistake is gone");
+    assert_eq!(world.knock(Bert, "web"), Some(Status::Granted));
+}
+
+#[test]
+fn a_listener_that_starts_while_clients_change_is_told_of_them_when_it_takes_over() {
+    let mut world = World::with(|files| files.enrolled = vec![Anna, Bert]);
+    let old = world.listener();
+    world.lose(old, ListenerLoss::Ended("died".to_owned()));
+    world.advance(2 * SECOND);
+    assert_eq!(world.starting.len(), 1);
+    world.files.enrolled = vec![Bert, Carl];
+    world.ask(ControlRequest::Reload);
+    world.do_task(Lane::Clients);
+    world.make_ready();
+    let clients = &world.listeners[&world.listener()].clients;
+    assert_eq!(clients.iter().copied().collect::<Vec<_>>(), [Bert.id(), Carl.id()]);
+    world.settle();
+    assert_eq!(world.knock(Carl, "ssh"), Some(Status::Granted));
+}
+
+#[test]
+fn the_marks_of_a_client_that_is_gone_are_dropped_hours_later_on_disk_too() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    assert_eq!(world.knock(Bert, "ssh"), Some(Status::Granted));
+    world.files.enrolled = vec![Bert, Carl];
+    reload(&mut world).unwrap();
+    let marked = |world: &World| world.disk.durable_ledger(world.now().wall).marks().count();
+    world.advance(2 * 3600 * SECOND);
+    world.settle();
+    assert_eq!(marked(&world), 2, "not yet: her old line may be put back");
+    for _ in 0..3 {
+        world.advance(3600 * SECOND);
+        world.settle();
+    }
+    assert_eq!(marked(&world), 1);
+    // And of one who was removed while no gateway ran.
+    world.files.enrolled = vec![Carl];
+    world.restart(false);
+    for _ in 0..5 {
+        world.advance(3600 * SECOND);
+        world.settle();
+    }
+    assert_eq!(marked(&world), 0);
 }

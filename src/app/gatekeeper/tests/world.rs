@@ -16,13 +16,14 @@ use crate::app::gatekeeper::events::{
 use crate::app::gatekeeper::start::Beginning;
 use crate::app::gatekeeper::{Gatekeeper, Host};
 use crate::app::listener_process::ListenerReady;
-use crate::app::load::GatewayConfig;
+use crate::app::load::{ClientsRead, GatewayConfig};
 use crate::app::prepare::Prepared;
 use crate::config::{Settings, native};
+use crate::core::clients::ClientTable;
 use crate::core::door::{Door, Step};
 use crate::core::grants::Element;
 use crate::core::grants::element::service_at;
-use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
+use crate::core::keyring::{Day, Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{HandedKnock, Receipt, Request, Status};
 use crate::core::openings::{CommandEnd, CommandLine, Job, Openings};
 use crate::core::service::Client;
@@ -79,6 +80,8 @@ pub(super) struct Files {
     pub(super) expires: BTreeMap<Person, u64>,
     /// Whatever is wrong with the configuration.
     pub(super) fault: Option<Fault>,
+    /// Whatever is wrong with a line of the clients file.
+    pub(super) mistake: Option<Fault>,
     /// The one-time sequences that are left.
     pub(super) one_time: VecDeque<Vec<Step>>,
 }
@@ -86,8 +89,8 @@ pub(super) struct Files {
 /// A listener as the world sees it.
 #[derive(Default)]
 pub(super) struct FakeListener {
-    /// Whom it means by its rows.
-    pub(super) rows: Vec<ClientId>,
+    /// The clients that it was told of.
+    pub(super) clients: BTreeSet<ClientId>,
     /// Tickets without a verdict.
     pub(super) open: BTreeSet<u64>,
     /// Receipts by ticket; `None` for silence.
@@ -154,6 +157,7 @@ impl Files {
             enrolled: Person::ALL.to_vec(),
             expires: BTreeMap::new(),
             fault: None,
+            mistake: None,
             one_time: [6100, 6200, 6300].map(line).into(),
         }
     }
@@ -173,18 +177,22 @@ impl Files {
             previous: None,
             master: test_vectors::master(),
         };
-        let client = |person: &Person| Client {
-            expires: self.expires.get(person).copied(),
-            ..person.client()
-        };
-        let clients = self.enrolled.iter().map(client).collect();
-        let config = GatewayConfig { settings, keys, clients };
+        let config = GatewayConfig { settings, keys, clients: self.clients() };
         Ok(Prepared { config, user: None, warnings: Vec::new() })
+    }
+
+    fn clients(&self) -> ClientTable {
+        let mut clients = Vec::new();
+        for person in &self.enrolled {
+            let expires = self.expires.get(person).copied();
+            clients.push(Client { expires, ..person.client() });
+        }
+        clients.into()
     }
 
     /// The listener that a process begins with.
     fn first_listener(&self) -> FakeListener {
-        FakeListener::of(&self.prepare().unwrap().config)
+        FakeListener::of(&self.clients())
     }
 
     /// As `edge::one_time` does it.
@@ -202,9 +210,9 @@ impl Files {
 }
 
 impl FakeListener {
-    fn of(config: &GatewayConfig) -> FakeListener {
-        let rows = config.clients.iter().map(|client| client.id).collect();
-        FakeListener { rows, ..FakeListener::default() }
+    fn of(clients: &ClientTable) -> FakeListener {
+        let clients = clients.iter().map(|client| client.id).collect();
+        FakeListener { clients, ..FakeListener::default() }
     }
 }
 
@@ -309,7 +317,7 @@ impl World {
             match output {
                 Output::Log(text) => self.log.push(text),
                 Output::StartListener(id, start) => {
-                    let listener = FakeListener::of(&start.prepared.config);
+                    let listener = FakeListener::of(&start.clients);
                     self.listeners.insert(id, listener);
                     self.starting.push(id);
                 }
@@ -355,6 +363,11 @@ impl World {
             ToListener::Release { .. } => listener.told.push("release"),
             ToListener::AskCounters => listener.told.push("counters"),
             ToListener::Stop => listener.told.push("stop"),
+            ToListener::Client { client, .. } => drop(listener.clients.insert(client)),
+            ToListener::Forget { tag } => {
+                let keys = |id: &ClientId| test_vectors::master().client_keys(*id);
+                listener.clients.retain(|id| Day::Unknown.tag(&keys(id).tag) != tag);
+            }
             _ => panic!("that is for the set-up"),
         }
     }
@@ -420,10 +433,12 @@ impl World {
         &mut self, id: ListenerId, person: Person, request: &Request,
     ) -> HandedKnock {
         let ticket = self.ticket(id);
-        let rows = &self.listeners[&id].rows;
-        let row = rows.iter().position(|client| *client == person.id());
-        let row = row.map_or(u32::MAX, |row| u32::try_from(row).unwrap());
-        HandedKnock { row, ..person.knock(ticket, request) }
+        let knock = person.knock(ticket, request);
+        match self.listeners[&id].clients.contains(&person.id()) {
+            true => knock,
+            // No listener would hand that over.
+            false => HandedKnock { client: ClientId([0xff; 16]), ..knock },
+        }
     }
 
     pub(super) fn hand_all(&mut self, id: ListenerId, knocks: Vec<HandedKnock>) {
@@ -471,6 +486,11 @@ impl World {
         kernel.live().iter().any(|(element, _)| lets_in(element))
     }
 
+    /// The configuration changes so that a reload takes every step, a new listener included.
+    pub(super) fn new_config(&mut self) {
+        self.files.settings.knock.burst += 1;
+    }
+
     /// An admin asks.
     pub(super) fn ask(&mut self, request: ControlRequest) -> u64 {
         self.last_session += 1;
@@ -500,11 +520,21 @@ impl World {
 
     fn perform(&mut self, task: Task) -> TaskResult {
         match task {
-            Task::ReadClients(_) => {
-                let ids = self.files.enrolled.iter().map(|person| person.id());
-                TaskResult::Clients(Ok(ids.collect()))
+            Task::ReadClients(known) => {
+                let mut clients = self.files.clients();
+                let mistake = self.files.mistake.clone();
+                if mistake.is_some() {
+                    let named = clients;
+                    clients = known.clients.retain(|id| named.get(id).is_some());
+                }
+                TaskResult::Clients(Ok(ClientsRead { clients, mistake }))
             }
-            Task::Load(_) => TaskResult::Loaded(self.files.prepare().map(Box::new)),
+            Task::Load(_, known) => TaskResult::Loaded(self.files.prepare().map(|mut prepared| {
+                if prepared.config.settings.gateway.clients_file == known.file {
+                    prepared.config.clients = known.clients;
+                }
+                Box::new(prepared)
+            })),
             Task::Guard(task) => TaskResult::Guard(self.kernel.borrow_mut().run(&task)),
             Task::State(job) => TaskResult::State(job.run()),
             Task::UseUp(door) => {
@@ -536,7 +566,7 @@ impl World {
         let fault = Fault::new("it came to nothing", "try again");
         let result = match task {
             Task::ReadClients(_) => TaskResult::Clients(Err(fault)),
-            Task::Load(_) => TaskResult::Loaded(Err(fault)),
+            Task::Load(..) => TaskResult::Loaded(Err(fault)),
             Task::Guard(_) => TaskResult::Guard(Err(fault)),
             Task::State(job) => {
                 self.disk.set_broken(true);

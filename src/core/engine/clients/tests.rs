@@ -10,13 +10,16 @@ const NOW: Boot = Boot(1_000_000_000_000);
 
 /// `count` clients, each of which may send a hundred knocks at once.
 fn clients(count: u32) -> Clients {
-    let fingerprint = test_vectors::client().fingerprint;
-    let keys = |number: u32| {
+    let fingerprint = test_vectors::client().fingerprint();
+    let mut clients = Clients::new(0, Rate { burst: 100, per_second: 4 });
+    for number in 0..count {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&number.to_be_bytes());
-        (test_vectors::master().client_keys(ClientId(id)), fingerprint)
-    };
-    Clients::new((0..count).map(keys).collect(), Rate { burst: 100, per_second: 4 })
+        let client = ClientId(id);
+        let keys = test_vectors::master().client_keys(client);
+        assert_eq!(clients.insert(KnownClient::new(client, &keys, fingerprint)), number);
+    }
+    clients
 }
 
 fn datagram(number: u8) -> [u8; DATAGRAM] {
@@ -78,4 +81,26 @@ fn a_used_packet_passes_from_no_source_whatever_it_asks_for() {
     clients.mark_used(0, packet);
     assert_eq!(take(&mut clients, 1, "192.0.2.9").0, Err(Reject::SeenBefore));
     assert_eq!(take(&mut clients, 2, "192.0.2.9").0, Ok(()), "another packet passes");
+}
+
+#[test]
+fn a_removed_client_takes_its_packets_with_it_and_leaves_its_row_to_the_next() {
+    let mut clients = clients(3);
+    let mine = datagram(1);
+    for row in 0..3 {
+        assert_eq!(clients.admit(NOW, row, queued(&mine, "192.0.2.7"), |_| {}), Ok(()));
+    }
+    assert!(
+        clients.remove(1).is_some() && clients.remove(1).is_none() && clients.remove(9).is_none()
+    );
+    assert!(clients.get(1).is_none() && clients.waiting() == 2);
+    assert_eq!(clients.tag_keys().map(|(row, _)| row).collect::<Vec<_>>(), [0, 2]);
+    let refused = clients.admit(NOW, 1, queued(&mine, "192.0.2.7"), |_| {});
+    assert_eq!(refused, Err(Reject::UnknownTag));
+    let turns: Vec<u32> = (0..3).filter_map(|_| clients.next()).map(|(row, _)| row).collect();
+    assert_eq!(turns, [0, 2]);
+    let keys = test_vectors::master().client_keys(CLIENT);
+    let known = KnownClient::new(CLIENT, &keys, test_vectors::client().fingerprint());
+    assert_eq!(clients.insert(known), 1);
+    assert_eq!(clients.admit(NOW, 1, queued(&mine, "192.0.2.7"), |_| {}), Ok(()), "its own packet");
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::op_counter::{OpCounts, done};
+use crate::core::types::ClientId;
 
 /// An engine with `clients` clients, and the `history` knocks that the first one has made.
 fn with_history(clients: u16, history: usize) -> (Bench, Vec<[u8; DATAGRAM]>) {
@@ -10,7 +11,8 @@ fn with_history(clients: u16, history: usize) -> (Bench, Vec<[u8; DATAGRAM]>) {
         let [a, b] = number.to_be_bytes();
         let id = ClientId([a, b, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
         let keys = test_vectors::master().client_keys(id);
-        setup.clients.push((keys, test_vectors::client().fingerprint));
+        let fingerprint = test_vectors::client().fingerprint();
+        setup.clients.push(KnownClient::new(id, &keys, fingerprint));
     }
     let mut bench = Bench::new(setup);
     let used = (0..history).map(|_| granted(&mut bench)).collect();

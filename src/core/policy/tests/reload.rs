@@ -18,7 +18,7 @@ fn a_reload_decides_which_grants_are_revoked_and_which_are_changed() {
             GrantEnd::Revoked,
             Policy::new(
                 vec![ssh()],
-                vec![Client { services: vec![], ..test_vectors::client() }],
+                vec![Client { services: [].into(), ..test_vectors::client() }],
                 16,
                 [],
             ),
@@ -99,7 +99,7 @@ fn a_removed_client_is_unknown_at_once() {
     let mut gate = Gate::plain();
     assert_eq!(gate.knock(|_| {}), Some(Status::Granted));
     let live = *gate.grants.list().next().unwrap();
-    gate.policy.keep_clients(|_| false);
+    gate.policy.set_clients(ClientTable::default());
     assert!(gate.policy.client(START.wall, test_vectors::client().id).is_none());
     assert_eq!(gate.policy.must_end(START.wall, &live), Some(GrantEnd::Revoked));
 }

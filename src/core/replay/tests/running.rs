@@ -33,11 +33,50 @@ fn a_knock_let_in_by_a_challenge_under_an_untrusted_clock_is_burned_and_raises_n
 fn a_client_that_is_taken_out_and_put_back_within_the_hour_finds_its_used_packets_used() {
     let mut replay = intact();
     assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh);
-    for (minutes, kept) in [(1, true), (59, true), (61, false)] {
+    replay.leave(START, CLIENT);
+    let forgotten = [Record::Forgotten { client: CLIENT }];
+    for (minutes, records) in [(1, &[][..]), (179, &[]), (180, &forgotten), (360, &[])] {
         replay.challenge_reason(at(minutes * 60));
-        replay.reload(WINDOW, |_| false);
-        assert_eq!(replay.clients.contains_key(&CLIENT), kept, "{minutes} minutes later");
+        assert_eq!(replay.forget(at(minutes * 60), |_| false), records, "{minutes} minutes later");
     }
+    assert!(replay.clients.is_empty());
+}
+
+#[test]
+fn a_client_that_came_back_keeps_its_marks_and_so_does_one_with_marks_in_the_future() {
+    let late = at(400 * 60);
+    let mut replay = intact();
+    assert_eq!(knock(&mut replay, START, START.wall), Seen::Fresh);
+    replay.leave(START, CLIENT);
+    replay.challenge_reason(late);
+    assert_eq!(replay.forget(late, |id| id == CLIENT), []);
+    assert_eq!(replay.forget(late, |_| false), [], "it never left");
+    replay.leave(late, CLIENT);
+    replay.clients.get_mut(&CLIENT).unwrap().marks.burn(shifted(late.wall, 90_000));
+    for hours in [4, 24] {
+        let then = at(400 * 60 + hours * 3600);
+        replay.challenge_reason(then);
+        assert_eq!(replay.forget(then, |_| false), [], "{hours} hours later");
+    }
+    let then = at(400 * 60 + 30 * 3600);
+    replay.challenge_reason(then);
+    assert_eq!(replay.forget(then, |_| false).len(), 1);
+    replay.leave(then, CLIENT);
+    assert!(replay.leaving.is_empty(), "a client without marks");
+}
+
+#[test]
+fn many_clients_that_left_are_forgotten_a_few_at_a_time() {
+    let mut replay = intact();
+    for number in 0..1000u32 {
+        let id = ClientId(std::array::from_fn(|i| number.to_be_bytes()[i % 4]));
+        replay.clients.insert(id, ClientMarks::default());
+        replay.leave(START, id);
+    }
+    let late = at(400 * 60);
+    replay.challenge_reason(late);
+    let counts = [(); 5].map(|()| replay.forget(late, |_| false).len());
+    assert_eq!(counts, [256, 256, 256, 232, 0]);
 }
 
 #[test]
