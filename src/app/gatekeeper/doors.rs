@@ -149,7 +149,7 @@ impl Gatekeeper {
         let grant = match self.policy.through_door(now, door, source, &self.grants) {
             Ok(grant) => grant,
             Err(status) => {
-                return self.out.log(format!(
+                return self.out.log_door(format!(
                     "{source}: {}: not granted: {}",
                     door.name,
                     why_not(status)
