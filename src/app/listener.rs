@@ -17,6 +17,7 @@ use crate::core::keyring::Realm;
 use crate::core::noise::KeyPair;
 use crate::core::quota::Rate;
 use crate::core::sequence::{DoorSpec, SequenceEvent};
+use crate::core::types::Now;
 use crate::core::wire::GatewayKeys;
 use crate::edge::capture::{self, Capture, CaptureResult, UnboundCapture};
 use crate::edge::confine::{ConfineFailure, ConfineStep, Limitation, confine};
@@ -284,10 +285,11 @@ impl Listener {
 
     fn read(&mut self, index: usize, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         for _ in 0..PACKETS {
-            let Some(Some(capture)) = self.captures.get(index) else { return Ok(()) };
+            let Some(Some(capture)) = self.captures.get_mut(index) else { return Ok(()) };
             match capture.take(&mut self.buffer) {
-                CaptureResult::Packet(arrival, packet) => {
-                    self.engine.packet(clock::now(), arrival, packet, &mut self.actions)
+                CaptureResult::Packet { arrival, at, bytes } => {
+                    let now = Now { wall: at, ..clock::now() };
+                    self.engine.packet(now, arrival, bytes, &mut self.actions);
                 }
                 CaptureResult::Empty => return Ok(()),
                 CaptureResult::Down => {

@@ -3,18 +3,23 @@
 //! A socket of protocol 0 receives nothing until it is bound, so no packet ever gets past the
 //! filter. The privileged process makes it with [`open`]; the listener binds and reads it.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
+use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{LinkAddr, recvfrom, setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessageOwned, LinkAddr, MsgFlags, RecvMsg, recvmsg, setsockopt, sockopt,
+};
+use nix::sys::time::TimeSpec;
 use pnet::datalink;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::bpf::Instruction;
-use super::sys;
+use super::{clock, sys};
 use crate::core::packet::Arrival;
-use crate::core::types::Fault;
+use crate::core::types::{Fault, Wall};
 
 pub const ANY: &str = "any";
 /// Bytes that the kernel may queue for us: about 10,000 junk packets.
@@ -67,6 +72,8 @@ pub fn open(name: &str, program: &[Instruction]) -> Result<UnboundCapture, Fault
         setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
             .map_err(|errno| no_socket(name, &errno.into()))?;
     }
+    // A packet counts when it came, not when we read it. Without the option, reading is the time.
+    let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
     socket.set_nonblocking(true).map_err(|error| no_socket(name, &error))?;
     Ok(UnboundCapture { socket: socket.into(), interface })
 }
@@ -92,8 +99,13 @@ fn no_socket(name: &str, error: &io::Error) -> Fault {
 }
 
 pub enum CaptureResult<'a> {
-    /// A packet from its IP header on, cut off after what the filter accepts.
-    Packet(Arrival, &'a [u8]),
+    Packet {
+        arrival: Arrival,
+        /// The wall clock when the kernel received it.
+        at: Wall,
+        /// From its IP header on, cut off after what the filter accepts.
+        bytes: &'a [u8],
+    },
     Empty,
     /// The interface went down or disappeared. It may come back.
     Down,
@@ -101,33 +113,51 @@ pub enum CaptureResult<'a> {
 
 pub struct Capture {
     socket: OwnedFd,
+    /// Room for what the kernel says about a packet: its time.
+    control: Vec<u8>,
 }
 
 impl Capture {
     /// Binds the socket: from here on packets arrive. Unprivileged. Fails if the interface is gone.
     pub fn bind(unbound: UnboundCapture) -> io::Result<Self> {
         sys::bind_packet(unbound.socket.as_fd(), unbound.interface)?;
-        Ok(Self { socket: unbound.socket })
+        Ok(Self { socket: unbound.socket, control: cmsg_space!(TimeSpec) })
     }
 
     /// The next queued packet, in `buffer`. Never waits.
-    pub fn take<'b>(&self, buffer: &'b mut [u8; LONGEST]) -> CaptureResult<'b> {
-        match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), buffer) {
-            Ok((length, from)) => {
+    pub fn take<'b>(&mut self, buffer: &'b mut [u8; LONGEST]) -> CaptureResult<'b> {
+        let mut parts = [IoSliceMut::new(buffer)];
+        let control = Some(self.control.as_mut_slice());
+        let received =
+            recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut parts, control, MsgFlags::empty());
+        let (length, arrival, at) = match received {
+            Ok(message) => {
                 // The packet's own device: a socket for all interfaces receives from each.
+                let from = message.address;
                 let loopback = from.is_some_and(|from| from.hatype() == libc::ARPHRD_LOOPBACK);
-                CaptureResult::Packet(Arrival { loopback }, &buffer[..length.min(LONGEST)])
+                (message.bytes, Arrival { loopback }, received_at(&message))
             }
-            Err(Errno::EAGAIN | Errno::EINTR) => CaptureResult::Empty,
+            Err(Errno::EAGAIN | Errno::EINTR) => return CaptureResult::Empty,
             // Reading the error has cleared it: otherwise poll would return at once for ever.
-            Err(_) => CaptureResult::Down,
-        }
+            Err(_) => return CaptureResult::Down,
+        };
+        let at = at.unwrap_or_else(|| clock::now().wall);
+        CaptureResult::Packet { arrival, at, bytes: &buffer[..length.min(LONGEST)] }
     }
 
     /// Packets that the kernel dropped for lack of room since the last call.
     pub fn lost(&self) -> u64 {
         sys::lost_packets(self.socket.as_fd()).map_or(0, u64::from)
     }
+}
+
+fn received_at(message: &RecvMsg<'_, '_, LinkAddr>) -> Option<Wall> {
+    for control in message.cmsgs().ok()? {
+        if let ControlMessageOwned::ScmTimestampns(time) = control {
+            return u64::try_from(Duration::from(time).as_nanos()).ok().map(Wall);
+        }
+    }
+    None
 }
 
 impl AsFd for Capture {

@@ -8,10 +8,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::gate::stderr;
-use crate::harness::process::cpu_time;
+use crate::harness::process::{cpu_time, signal};
 use crate::harness::raw::send_echo_request;
-use crate::harness::{LONG, Net, Running, SHORT};
+use crate::harness::{LONG, Net, Running, SHORT, until};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::UdpGsoSegment;
 use nix::unistd::Uid;
@@ -56,6 +57,10 @@ fn door() -> DoorSpec {
 
 impl Listening {
     pub(crate) fn start(net: &Net, interface: &str) -> Self {
+        Self::start_with(net, interface, &door())
+    }
+
+    fn start_with(net: &Net, interface: &str, door: &DoorSpec) -> Self {
         let (mut pipe, listener_end) = pair().unwrap();
         let process = net.gateway.spawn(&mut command(listener_end));
         let mut send = |message| {
@@ -76,12 +81,12 @@ impl Listening {
         let keys = test_vectors::master().client_keys(test_vectors::CLIENT);
         let (client, fingerprint) = (test_vectors::CLIENT, test_vectors::client().fingerprint());
         send(ToListener::Client { client, keys, fingerprint });
-        send(ToListener::Door { index: 0, spec: door() });
+        send(ToListener::Door { index: 0, spec: door.clone() });
         let own = |address| OwnAddress { address, knock: true, door: true };
         let part = net.gateway_ips().into_iter().map(own).collect();
         send(ToListener::Addresses { is_first: true, part });
         send(ToListener::AddressesDone);
-        let steps = door().sequence.into_iter().map(|step| (step, door().flags)).collect();
+        let steps = door.sequence.iter().map(|step| (*step, door.flags)).collect();
         let filter = program(&FilterSpec { knock_port: Some(PORT), steps, outgoing: false });
         let (capture, v4, v6) = net.gateway.inside(|| {
             (
@@ -381,4 +386,41 @@ fn a_missing_or_disabled_interface_is_a_fault_with_a_remedy() {
     assert!(open("nope0").what.contains("no such interface"));
     let down = open("idle0");
     assert!(down.what.contains("it is down") && down.remedy.contains("ip link set idle0 up"));
+}
+
+#[test]
+fn a_hit_counts_when_it_came_not_when_a_busy_listener_reads_it() {
+    let net = Net::new();
+    let sequence = vec![Step::udp(7000), Step::udp(7001)];
+    let spec = DoorSpec { sequence, seq_timeout: 2, ..door() };
+    let mut listening = Listening::start_with(&net, "gw0", &spec);
+    // A new socket each time: one that was told that the port is closed sends nothing.
+    let hit = |port| net.client.space.udp(net.client.gateway(0, port)).send(&[0]).unwrap();
+    let three_seconds = || {
+        let begun = Instant::now();
+        until("three seconds are over", || begun.elapsed() > Duration::from_secs(3));
+    };
+    let pid = listening.process.0.id();
+    let mut stages = |count: usize| {
+        let told = (0..count).map(|_| match listening.next() {
+            ToGatekeeper::Stage { stage, .. } => format!("stage {stage}"),
+            ToGatekeeper::TimedOut { stage, .. } => format!("late after {stage}"),
+            ToGatekeeper::Completed { .. } => "open".to_owned(),
+            other => panic!("{other:?}"),
+        });
+        told.collect::<Vec<_>>()
+    };
+    hit(7000);
+    assert_eq!(stages(1), ["stage 1"]);
+    signal(pid, Signal::SIGSTOP);
+    hit(7001);
+    three_seconds();
+    signal(pid, Signal::SIGCONT);
+    assert_eq!(stages(2), ["stage 2", "open"], "it came in time");
+    signal(pid, Signal::SIGSTOP);
+    hit(7000);
+    three_seconds();
+    hit(7001);
+    signal(pid, Signal::SIGCONT);
+    assert_eq!(stages(2), ["stage 1", "late after 1"], "it was read together with the first one");
 }

@@ -16,7 +16,7 @@ use super::{ConfineFailure, ConfineStep};
 #[rustfmt::skip]
 const ALLOWED: &[libc::c_long] = &[
     // Packets and messages, over open descriptors.
-    libc::SYS_recvfrom, libc::SYS_ppoll, libc::SYS_close,
+    libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_ppoll, libc::SYS_close,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
     // Memory.
@@ -55,8 +55,7 @@ fn program(senders: &[BorrowedFd<'_>], arch: TargetArch) -> Result<BpfProgram, B
         sending.push(SeccompRule::new(vec![equal(0, sender.as_raw_fd())?])?);
     }
     // Without a rule a call would be allowed with any arguments.
-    if let Some(pipe) = sending.first() {
-        rules.insert(libc::SYS_recvmsg, vec![pipe.clone()]);
+    if !sending.is_empty() {
         rules.insert(libc::SYS_sendmsg, sending);
     }
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
