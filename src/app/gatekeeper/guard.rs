@@ -10,6 +10,7 @@ use super::events::{Lane, Task};
 use super::in_force::guard_rules;
 use crate::app::prepare::Prepared;
 use crate::core::grants::{ActiveGrant, Change, Element};
+use crate::core::service::GrantKind;
 use crate::core::types::{Boot, Fault, Now};
 use crate::edge::control::SessionId;
 use crate::edge::firewall::{Firewall, GuardReport, GuardRules, GuardTask, reconcile};
@@ -96,9 +97,14 @@ impl Guard {
         outcome
     }
 
-    /// True if the kernel holds `element`.
-    pub(super) fn holds(&mut self, element: &Element) -> bool {
-        matches!(self.firewall.remaining(element), Ok(Some(_)))
+    /// True if the kernel took `element`, which was set just now: it holds it, or a connection that
+    /// waited for an element for one connection has used it up already.
+    pub(super) fn took(&mut self, element: &Element) -> bool {
+        match self.firewall.remaining(element) {
+            Ok(Some(_)) => true,
+            Ok(None) => element.form == GrantKind::Once,
+            Err(_) => false,
+        }
     }
 
     /// Schedules a repair: the guard may be damaged. Not more often than every [`RETRY`] seconds:

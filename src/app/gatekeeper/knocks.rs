@@ -146,9 +146,9 @@ impl Gatekeeper {
             return self.reply_later(now, listener, ticket, reply);
         }
         if let Some(element) = element {
-            // A receipt reports what the kernel holds, not what we asked for.
+            // A receipt reports what the kernel took, not what we asked for.
             let over = reply.granted.is_some_and(|grant| grant.seconds_left(now) == 0);
-            if over || !applied || !self.guard.holds(&element) {
+            if over || !applied || !self.guard.took(&element) {
                 self.counters.count(Reject::Firewall);
                 reply = reply.trouble();
             }

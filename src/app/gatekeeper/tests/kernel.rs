@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::core::grants::{Change, Element, Flow};
+use crate::core::service::GrantKind;
 use crate::core::types::{Boot, Fault, Now};
 use crate::edge::firewall::{Firewall, GuardReport, GuardRules, GuardTask};
 
@@ -32,6 +33,8 @@ pub(super) struct Kernel {
     pub(super) cut: Vec<Element>,
     /// How the next batch is refused.
     pub(super) refuses: Option<Refusal>,
+    /// Connections wait for elements for one connection, and use each up as soon as it is set.
+    pub(super) wins_at_once: bool,
     /// Tables with a guard that no gateway keeps.
     pub(super) others: Vec<String>,
     /// How often the rules were loaded.
@@ -51,6 +54,7 @@ impl Kernel {
             flows: Vec::new(),
             cut: Vec::new(),
             refuses: None,
+            wins_at_once: false,
             others: Vec::new(),
             loads: 0,
         }
@@ -91,7 +95,9 @@ impl Kernel {
         match change {
             Change::Set { element, millis } => {
                 let until = self.now().plus_nanos(millis * 1_000_000);
-                self.elements.insert(*element, until);
+                if !(self.wins_at_once && element.form == GrantKind::Once) {
+                    self.elements.insert(*element, until);
+                }
             }
             Change::Shorten { element, millis } => {
                 let until = self.now().plus_nanos(millis * 1_000_000);

@@ -144,6 +144,17 @@ fn a_grant_for_one_connection_is_not_armed_again_by_a_crash() {
 }
 
 #[test]
+fn a_grant_whose_one_connection_came_before_we_looked_is_told_as_granted() {
+    let mut world = World::new();
+    world.kernel.borrow_mut().wins_at_once = true;
+    assert_eq!(world.knock(Anna, "rdp"), Some(Status::Granted));
+    assert!(!world.lets_in(Anna, 3389), "it is used up");
+    // Without its table the kernel took nothing.
+    world.kernel.borrow_mut().delete();
+    assert_eq!(world.knock(Bert, "rdp"), Some(Status::Trouble));
+}
+
+#[test]
 fn what_no_client_signed_opens_nothing_and_is_counted() {
     let mut world = World::new();
     let id = world.listener();
