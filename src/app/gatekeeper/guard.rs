@@ -97,12 +97,15 @@ impl Guard {
         outcome
     }
 
-    /// True if the kernel took `element`, which was set just now: it holds it, or a connection that
-    /// waited for an element for one connection has used it up already.
-    pub(super) fn took(&mut self, element: &Element) -> bool {
+    /// True if the kernel took `element`, which these changes set just now: it holds it, or a
+    /// connection that waited for an element for one connection has used it up already.
+    pub(super) fn took(&mut self, element: &Element, changes: &[Change]) -> bool {
         match self.firewall.remaining(element) {
             Ok(Some(_)) => true,
-            Ok(None) => element.form == GrantKind::Once,
+            Ok(None) => {
+                let is_removed = changes.contains(&Change::Remove { element: *element });
+                element.form == GrantKind::Once && !is_removed
+            }
             Err(_) => false,
         }
     }

@@ -117,7 +117,7 @@ impl Gatekeeper {
         }
         self.log_cuts(&changes);
         for one in pending {
-            self.conclude(now, listener, one, applied.is_ok());
+            self.conclude(now, listener, one, applied.is_ok(), &changes);
         }
         self.begin(now, openings);
     }
@@ -140,7 +140,10 @@ impl Gatekeeper {
         }
     }
 
-    fn conclude(&mut self, now: Now, listener: ListenerId, pending: PendingVerdict, applied: bool) {
+    fn conclude(
+        &mut self, now: Now, listener: ListenerId, pending: PendingVerdict, applied: bool,
+        changes: &[Change],
+    ) {
         let PendingVerdict { ticket, mut reply, element } = pending;
         if reply.granted.is_some() && element.is_none() {
             return self.reply_later(now, listener, ticket, reply);
@@ -148,7 +151,7 @@ impl Gatekeeper {
         if let Some(element) = element {
             // A receipt reports what the kernel took, not what we asked for.
             let over = reply.granted.is_some_and(|grant| grant.seconds_left(now) == 0);
-            if over || !applied || !self.guard.took(&element) {
+            if over || !applied || !self.guard.took(&element, changes) {
                 self.counters.count(Reject::Firewall);
                 reply = reply.trouble();
             }

@@ -16,7 +16,7 @@ use super::{ConfineFailure, ConfineStep};
 #[rustfmt::skip]
 const ALLOWED: &[libc::c_long] = &[
     // Packets and messages, over open descriptors.
-    libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_ppoll, libc::SYS_close,
+    libc::SYS_recvfrom, libc::SYS_ppoll, libc::SYS_close,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
     // Memory.
@@ -55,7 +55,13 @@ fn program(senders: &[BorrowedFd<'_>], arch: TargetArch) -> Result<BpfProgram, B
         sending.push(SeccompRule::new(vec![equal(0, sender.as_raw_fd())?])?);
     }
     // Without a rule a call would be allowed with any arguments.
-    if !sending.is_empty() {
+    if let Some(pipe) = sending.first() {
+        // The others from 3 on are packet and raw sockets, which carry no descriptors. Standard error may be
+        // a socket of the service manager.
+        let at_least = SeccompCmpOp::Ge;
+        let packets = SeccompCondition::new(0, SeccompCmpArgLen::Dword, at_least, 3)?;
+        let packets = SeccompRule::new(vec![packets])?;
+        rules.insert(libc::SYS_recvmsg, vec![pipe.clone(), packets]);
         rules.insert(libc::SYS_sendmsg, sending);
     }
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
