@@ -5,12 +5,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::fmt::Write;
-use toctoc::config::knockd::{KnockdConf, UsedUp, list, one_time, read};
+use toctoc::config::knockd::{KnockdConf, Strictness, list, one_time, read};
 use toctoc::core::door::{DOORS, Door, STEPS, TcpFlags};
 
 fn parse(text: &[u8]) -> Option<KnockdConf> {
     // The text itself serves as the file of one-time sequences.
-    read(text, false, UsedUp::Refuse, &mut |_| Ok(text.to_vec()), &mut |_| ()).ok()
+    read(text, false, Strictness::Knockd, &mut |_| Ok(text.to_vec()), &mut |_| ()).ok()
 }
 
 /// Writes the doors as text. Every value that was read fits in a line.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::config::knockd::{KnockdConf, one_time};
+use crate::config::knockd::{KnockdConf, Strictness, one_time};
 use crate::config::native::{ConfigPart, OWN_SEQUENCE, PARTS};
 use crate::config::{Door, Settings, knockd, native};
 use crate::core::clients::ClientTable;
@@ -213,24 +213,40 @@ fn disable_shipped_sequence(door: &mut Door) {
 
 const EVERYBODYS: &str = "the sequence that knockd ships: every scanner knows it";
 
-/// Doors run commands with our privileges, so nobody else may be able to write their file.
-fn doors(path: &Path) -> Result<(Vec<Door>, Vec<&'static str>), Fault> {
-    let text = files::read_own_bytes(path, FileCheck::Trusted)?;
-    let mut open = |file: &Path| {
-        files::read_own_bytes(file, FileCheck::Trusted)
-            .map(|b| b.to_vec())
-            .map_err(|fault| fault.what)
+/// Reads a knockd.conf. Doors run commands with our privileges, so nobody else may be able to write
+/// that file, or one that it names.
+///
+/// # Errors
+/// The first mistake, with its place and remedy, as far as `strictness` refuses it.
+pub fn knockd_conf(path: &Path, strictness: Strictness) -> Result<KnockdConf, Fault> {
+    // `convert` runs nothing of it, so the file may lie anywhere.
+    let read = match strictness {
+        Strictness::SkipLines => files::read_bytes,
+        Strictness::Knockd | Strictness::ShutDoor => files::read_own_bytes,
     };
-    let mut conf = knockd::read(&text, false, knockd::UsedUp::ShutDoor, &mut open, &mut |_| {})
+    let text = read(path, FileCheck::Trusted)?;
+    let mut open = |file: &Path| match read(file, FileCheck::Trusted) {
+        Ok(bytes) => Ok(bytes.to_vec()),
+        // The error of the parser names the file itself.
+        Err(fault) => {
+            let named = format!("{}: ", file.display());
+            Err(fault.what.strip_prefix(&named).unwrap_or(&fault.what).to_owned())
+        }
+    };
+    let mut conf = knockd::read(&text, false, strictness, &mut open, &mut |_| {})
         .map_err(|error| error.fault(path))?;
+    for door in &mut conf.doors {
+        door.place.file = path.display().to_string();
+    }
+    Ok(conf)
+}
+
+fn doors(path: &Path) -> Result<(Vec<Door>, Vec<&'static str>), Fault> {
+    let mut conf = knockd_conf(path, Strictness::ShutDoor)?;
     conf.doors.iter_mut().for_each(disable_shipped_sequence);
-    if let Some((door, line)) =
-        conf.doors.iter().zip(&conf.lines).find(|(door, _)| is_shipped(&door.sequence))
-    {
-        return Err(Fault::new(
-            format!("{}:{line}: door [{}] has {EVERYBODYS}", path.display(), door.name),
-            OWN_SEQUENCE,
-        ));
+    if let Some(door) = conf.doors.iter().find(|door| is_shipped(&door.sequence)) {
+        let what = format!("{}: door [{}] has {EVERYBODYS}", door.place, door.name);
+        return Err(Fault::new(what, OWN_SEQUENCE));
     }
     let unused = unused_options(&conf);
     Ok((conf.doors, unused))

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::unistd::AccessFlags;
 
-use crate::config::Settings;
+use crate::config::{Settings, convert};
 use crate::core::types::Fault;
 use crate::edge::files::check_way;
 
@@ -37,18 +37,37 @@ pub(super) fn check(settings: &Settings) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Sentences about programs of services that cannot be started.
+/// Sentences about programs of services and doors that cannot be started.
 pub(super) fn missing(settings: &Settings) -> Vec<String> {
     let mut sentences = Vec::new();
     for program in uses(settings).into_iter().filter(|program| program.is_first) {
-        if nix::unistd::access(program.path, AccessFlags::X_OK).is_err() {
-            sentences.push(format!(
-                "{} names {}, which is not an executable on this machine: install it",
-                program.place, program.path
-            ));
+        if !is_program(program.path) {
+            sentences.push(is_missing(&program.place, program.path));
+        }
+    }
+    for door in &settings.doors {
+        for program in convert::programs(door).iter().filter(|program| !is_program(program)) {
+            let place = format!("door [{}] at {}: a command", door.name, door.place);
+            sentences.push(is_missing(&place, program));
         }
     }
     sentences
+}
+
+fn is_missing(place: &str, program: &str) -> String {
+    format!("{place} names {program}, which is not an executable on this machine: install it")
+}
+
+/// True for the path of a program, or for the name of one where the gateway's shell finds it.
+fn is_program(name: &str) -> bool {
+    let is_there = |path: &str| nix::unistd::access(path, AccessFlags::X_OK).is_ok();
+    if name.contains('/') {
+        return is_there(name);
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    // The gateway has these two in its path, whoever runs `check`.
+    let mut folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
+    folders.any(|folder| is_there(&format!("{folder}/{name}")))
 }
 
 fn at(place: &str, fault: Fault) -> Fault {
@@ -201,5 +220,12 @@ mod tests {
         check(&settings).unwrap();
         let [sentence] = missing(&settings).try_into().unwrap();
         assert!(sentence.starts_with("service vpn: its `start` names /no/open, "), "{sentence}");
+        let door = "[door.d]\nsequence = [\"7411/tcp\", \"2833/udp\", \"9412/tcp\"]\n\
+            start_command = \"sudo -n true && cd / && no-such-program %IP%; sh -c '/no/open'\"\n";
+        let sentences = missing(&native::parse("t", door).unwrap());
+        for (sentence, name) in sentences.iter().zip(["/no/open", "no-such-program"]) {
+            assert!(sentence.starts_with(&format!("door [d] at t:1: a command names {name}, ")));
+        }
+        assert_eq!(sentences.len(), 2, "{sentences:?}");
     }
 }

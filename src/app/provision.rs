@@ -9,16 +9,15 @@ use super::output::{CommandOutput, count};
 use super::warnings::warnings_here;
 use super::{interfaces, listener_user, load, programs};
 use crate::config::convert::{self, Converted};
-use crate::config::{
-    DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, knockd, native, print,
-};
+use crate::config::knockd::Strictness;
+use crate::config::{DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, native, print};
 use crate::core::prefix::Spans;
 use crate::core::service::ServicePorts;
 use crate::core::types::{Fault, FaultKind};
 use crate::edge::control::Control;
-use crate::edge::files::{self, FileCheck};
+use crate::edge::files;
 use crate::edge::state::State;
-use crate::edge::{capture, clock, entropy, proc_net};
+use crate::edge::{capture, clock, entropy, names, proc_net};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 
@@ -82,26 +81,20 @@ fn made(path: &Path, is_new: bool) -> String {
 /// not exist yet.
 ///
 /// # Errors
-/// One of the two cannot be read, or knockd itself would refuse the knockd.conf.
+/// One of the two cannot be read.
 pub fn convert(config: &Path, path: &Path) -> Result<CommandOutput, Fault> {
     let settings = match config.symlink_metadata() {
         Ok(_) => load::native(config)?,
         Err(_) => defaults::settings(),
     };
-    let text = files::read_bytes(path, FileCheck::Trusted)?;
-    let mut open = |file: &Path| match files::read_bytes(file, FileCheck::Trusted) {
-        Ok(bytes) => Ok(bytes.to_vec()),
-        Err(fault) => Err(fault.what),
-    };
-    let conf = knockd::read(&text, false, knockd::UsedUp::ShutDoor, &mut open, &mut |_| {})
-        .map_err(|error| error.fault(path))?;
-    let Converted { toml, left_out, notes } = convert::convert(&conf, &settings);
+    let conf = load::knockd_conf(path, Strictness::SkipLines)?;
+    let Converted { toml, left_out, warnings, notes } =
+        convert::convert(&conf, &settings, &names::port_named);
     let mut output = CommandOutput::out(String::new());
-    for line in &left_out {
-        output.err += &format!("left out: {line}\n");
-    }
-    for line in notes {
-        output.err += &format!("note: {line}\n");
+    for (kind, lines) in [("left out", &left_out), ("warning", &warnings), ("note", &notes)] {
+        for line in lines {
+            output.err += &format!("{kind}: {line}\n");
+        }
     }
     let from = path.display();
     if toml.is_empty() {
@@ -111,7 +104,7 @@ pub fn convert(config: &Path, path: &Path) -> Result<CommandOutput, Fault> {
         let to = config.display();
         output.err += &format!("next: append the sections to {to}, then run `toctocd check`\n");
     }
-    output.code = u8::from(!left_out.is_empty() || toml.is_empty());
+    output.code = u8::from(!left_out.is_empty() || !warnings.is_empty() || toml.is_empty());
     Ok(output)
 }
 
@@ -127,13 +120,7 @@ pub fn check(config: &Path, print_settings: bool) -> Result<CommandOutput, Fault
     }
     load::check_keys(settings)?;
     would_run(settings)?;
-    let mut text = format!(
-        "{}: sound; {}, {}, {}\n",
-        config.display(),
-        count(settings.services.len(), "service"),
-        count(loaded.clients.len(), "client"),
-        count(settings.doors.len(), "door"),
-    );
+    let mut text = String::new();
     for warning in warnings_here(&loaded) {
         text += &format!("warning: {warning}\n");
     }
@@ -143,7 +130,15 @@ pub fn check(config: &Path, print_settings: bool) -> Result<CommandOutput, Fault
     for line in live::remarks(settings) {
         text += &format!("{line}\n");
     }
-    Ok(CommandOutput::out(text))
+    let state = if text.contains("warning: ") { "valid, with warnings" } else { "sound" };
+    let head = format!(
+        "{}: {state}; {}, {}, {}\n",
+        config.display(),
+        count(settings.services.len(), "service"),
+        count(loaded.clients.len(), "client"),
+        count(settings.doors.len(), "door"),
+    );
+    Ok(CommandOutput::out(head + &text))
 }
 
 /// Checks what `run` needs of this machine, as far as this is possible without changes.

@@ -7,11 +7,12 @@ use std::net::IpAddr;
 use super::load::GatewayConfig;
 use super::{printed_guard, programs};
 use crate::config::Settings;
+use crate::config::convert::useless_commands;
 use crate::core::address::{AddressScope, reach};
 use crate::core::door::Door;
 use crate::core::door::weakness::{DoorContext, WHOLE_ECHO, Weakness, badly_placed, weaknesses};
 use crate::core::types::{Port, Proto};
-use crate::edge::{addresses, proc_net};
+use crate::edge::{addresses, names, proc_net};
 
 /// All warnings about `loaded` on this machine in its current state.
 pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
@@ -49,6 +50,16 @@ fn warnings(loaded: &GatewayConfig, listening: &BTreeSet<Port>) -> Vec<String> {
         ));
     }
     warnings.extend(settings.doors.iter().filter(|door| door.sequence.is_empty()).map(stays_shut));
+    for door in &settings.doors {
+        let services = &settings.services;
+        if let Some(useless) = useless_commands(door, services, &names::port_named) {
+            warnings.push(format!(
+                "door [{}] at {}: the guard may make `{}` useless: without a grant it drops {}; \
+                 give the door a `service` in place of commands if it should open that",
+                door.name, door.place, useless.first, useless.ports
+            ));
+        }
+    }
     if !settings.unused_options.is_empty() {
         warnings.push(format!(
             "[options] of knockd.conf have no effect here, only under the name knockd: {}",

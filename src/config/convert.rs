@@ -1,21 +1,27 @@
 //! A knockd.conf -> the sections of toctocd.toml that mean the same, and what could not be said in
-//! them. See `rules` for commands that only open ports.
+//! them. See `opening` for commands that only open ports.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::knockd::KnockdConf;
-use super::{Door, Mode, Service, ServicePorts, Settings, defaults, print};
+use super::{Door, Mode, Service, ServicePorts, Settings, defaults, is_interface, print};
 use crate::core::door::{Step, is_shipped};
-use crate::core::types::{Port, Proto, ServiceName};
-use rules::{IptablesRule, Verb};
+use crate::core::types::ServiceName;
+use opening::{
+    Refusal, RuleChanges, adds_one_of, guarded, opening, rule_changes, service_text, takes_all_back,
+};
+pub use opening::{UselessCommands, programs, useless_commands};
+pub use rules::PortNames;
+use rules::Rule;
 
+mod opening;
 mod rules;
+mod services;
+mod shell;
 #[cfg(test)]
 mod tests;
 
-/// Seconds of a grant for what one door opened and another one shut by hand.
-const BY_HAND: u32 = 3600;
 /// The most seconds that a service's grant may last by itself.
 const LONGEST: u32 = 86_400;
 /// Bytes of a door's name, with room for a number after it.
@@ -28,16 +34,24 @@ pub struct Converted {
     pub toml: String,
     /// Doors without an equivalent in `toml`, and why.
     pub left_out: Vec<String>,
+    /// Doors that may not do what they did: not understood, or with less or more than before.
+    pub warnings: Vec<String>,
     /// Differences that a person must read before they trust it.
     pub notes: Vec<String>,
 }
 
 /// Converts `conf` to what can be appended to the configuration `existing`, whose services it uses.
-pub fn convert(conf: &KnockdConf, existing: &Settings) -> Converted {
-    let mut converter =
-        Converter { existing, services: Vec::new(), left_out: Vec::new(), notes: Vec::new() };
+pub fn convert(conf: &KnockdConf, existing: &Settings, names: PortNames<'_>) -> Converted {
+    let mut converter = Converter {
+        existing,
+        names,
+        services: Vec::new(),
+        left_out: Vec::new(),
+        warnings: Vec::new(),
+        notes: Vec::new(),
+    };
     converter.options(conf);
-    let plans = converter.plans(&conf.doors);
+    let plans = converter.plans(conf);
     let mut names: BTreeSet<String> = existing.doors.iter().map(|door| door.name.clone()).collect();
     let mut doors = Vec::new();
     for (door, plan) in conf.doors.iter().zip(&plans) {
@@ -46,9 +60,10 @@ pub fn convert(conf: &KnockdConf, existing: &Settings) -> Converted {
             doors.push(new);
         }
     }
-    let Converter { services, left_out, notes, .. } = converter;
-    let toml = print::print_doors(&Settings { services, doors, ..defaults::settings() });
-    Converted { toml, left_out, notes }
+    let Converter { services, left_out, warnings, notes, .. } = converter;
+    let firewall = existing.firewall.clone();
+    let toml = print::print_doors(&Settings { services, doors, firewall, ..defaults::settings() });
+    Converted { toml, left_out, warnings, notes }
 }
 
 /// The new form of a door.
@@ -57,17 +72,58 @@ enum DoorPlan {
     /// It grants this service.
     Service(ServiceName),
     /// It keeps its commands.
-    Commands,
+    Commands(Refusal),
     /// It only shuts what now shuts by itself.
     Needless,
     /// It has no equivalent.
     LeftOut(String),
 }
 
+/// The end of what a door opens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// After this many seconds.
+    After(u32),
+    /// When another door shuts it.
+    ByDoor,
+    Never,
+    /// It opens nothing itself.
+    NoOpening,
+}
+
+impl Ends {
+    fn of(changes: &RuleChanges, all: &[Result<RuleChanges, DoorPlan>]) -> Ends {
+        match changes.seconds {
+            _ if changes.added.is_empty() => Ends::NoOpening,
+            Some(seconds) => Ends::After(seconds.clamp(1, LONGEST)),
+            None if all.iter().flatten().any(|other| shuts(other, changes)) => Ends::ByDoor,
+            None => Ends::Never,
+        }
+    }
+
+    /// Doors that make a service come first: what that guards makes other commands useless. Doors
+    /// that only shut come last.
+    fn turn(self) -> u8 {
+        match self {
+            Ends::After(_) => 0,
+            Ends::ByDoor => 1,
+            Ends::Never => 2,
+            Ends::NoOpening => 3,
+        }
+    }
+}
+
+/// True if the first door only takes out what the other puts in.
+fn shuts(door: &RuleChanges, other: &RuleChanges) -> bool {
+    door.added.is_empty() && !other.added.is_empty() && takes_all_back(&other.added, &door.deleted)
+}
+
 struct Converter<'a> {
     existing: &'a Settings,
+    names: PortNames<'a>,
     services: Vec<Service>,
     left_out: Vec<String>,
+    warnings: Vec<String>,
     notes: Vec<String>,
 }
 
@@ -79,10 +135,17 @@ impl Converter<'_> {
                  standard error; its unit passes that to the journal",
             );
         }
-        if let Some(name) = &conf.interface {
+        if let Some(value) = &conf.interface {
+            let name = value.split_whitespace().next().unwrap_or_default();
+            if !is_interface(value) {
+                self.note(format!(
+                    "Interface: {value:?} is no name of an interface: knockd takes the whole line, \
+                     a comment included, so it cannot have started"
+                ));
+            }
             self.note(format!(
                 "Interface: toctocd listens on all interfaces; for this one alone, write \
-                 interfaces = [\"{name}\"] under [knock]"
+                 interfaces = [{name:?}] under [knock]"
             ));
         }
         if self.existing.classic.is_some() {
@@ -91,103 +154,75 @@ impl Converter<'_> {
                  each door are served",
             );
         }
+        for wrong in conf.wrong.iter().filter(|wrong| wrong.door.is_none()) {
+            let (line, (what, _)) = (wrong.error.line, wrong.error.what.explained());
+            self.warn(format!("line {line}: {what}: knockd refuses the whole file"));
+        }
     }
 
-    /// Decides first which doors open: a door that only shuts can go only if commands no longer
-    /// open anything that it shuts.
-    fn plans(&mut self, doors: &[Door]) -> Vec<DoorPlan> {
-        let mut plans: Vec<DoorPlan> = doors.iter().map(|door| self.opener(door, doors)).collect();
-        for index in 0..doors.len() {
-            let Some(shuts) = shuts(&doors[index]) else { continue };
-            if plans[index] != DoorPlan::Commands {
-                continue;
+    fn plans(&mut self, conf: &KnockdConf) -> Vec<DoorPlan> {
+        let mut all = Vec::new();
+        for (index, door) in conf.doors.iter().enumerate() {
+            all.push(match unsayable(index, conf, self.existing) {
+                Some(reason) => Err(DoorPlan::LeftOut(reason)),
+                None => rule_changes(door, self.names).map_err(DoorPlan::Commands),
+            });
+        }
+        let mut plans = Vec::new();
+        let mut turns = Vec::new();
+        for (index, changes) in all.iter().enumerate() {
+            if let Ok(changes) = changes {
+                turns.push((Ends::of(changes, &all).turn(), index));
             }
-            let mut granted = false;
-            let mut by_commands = false;
-            for (door, plan) in doors.iter().zip(&plans) {
-                if puts_in(door).iter().any(|rule| rule.taken_back_by(&shuts)) {
-                    granted |= matches!(plan, DoorPlan::Service(_));
-                    by_commands |= *plan == DoorPlan::Commands;
-                }
-            }
-            if granted && !by_commands {
-                plans[index] = DoorPlan::Needless;
-            }
+            plans.push(changes.as_ref().err().cloned().unwrap_or(DoorPlan::Needless));
+        }
+        turns.sort_unstable();
+        for (_, index) in turns {
+            let Ok(changes) = &all[index] else { continue };
+            plans[index] = match Ends::of(changes, &all) {
+                Ends::NoOpening => self.closer(&changes.deleted, &conf.doors, &plans),
+                ends => match self.opener(&conf.doors[index], changes, ends) {
+                    Ok(service) => DoorPlan::Service(service),
+                    Err(refusal) => DoorPlan::Commands(refusal),
+                },
+            };
         }
         plans
     }
 
-    fn opener(&mut self, door: &Door, all: &[Door]) -> DoorPlan {
+    /// The plan for a door that only deletes these rules.
+    fn closer(&self, deleted: &[Rule], doors: &[Door], plans: &[DoorPlan]) -> DoorPlan {
+        let mut granted = false;
+        let mut by_commands = false;
+        for (door, plan) in doors.iter().zip(plans) {
+            if adds_one_of(door, deleted, self.names) {
+                granted |= matches!(plan, DoorPlan::Service(_));
+                by_commands |= matches!(plan, DoorPlan::Commands(_));
+            }
+        }
+        match granted && !by_commands {
+            true => DoorPlan::Needless,
+            false => DoorPlan::Commands(Refusal::known("it opens no port")),
+        }
+    }
+
+    /// The service that `door` grants from now on.
+    fn opener(
+        &mut self, door: &Door, changes: &RuleChanges, ends: Ends,
+    ) -> Result<ServiceName, Refusal> {
+        let opening = opening(&changes.added)?;
+        let service = self.service(door, &opening, ends)?;
         let name = &door.name;
-        if let Some(reason) = unsayable(door, self.existing) {
-            return DoorPlan::LeftOut(reason);
+        for text in &opening.wider {
+            self.warn(format!("door {name}: grants service {service}, but {text}"));
         }
-        let Some(rule) = opens(door) else { return DoorPlan::Commands };
-        let seconds = if door.stop_command.is_some() {
-            match u32::try_from(door.cmd_timeout) {
-                Ok(seconds) => seconds.clamp(1, LONGEST),
-                // Its stop command never ran, so nothing limits it.
-                Err(_) => return DoorPlan::Commands,
-            }
-        } else if all.iter().filter_map(shuts).any(|other| rule.taken_back_by(&other)) {
-            self.note(format!(
-                "door {name}: another door shut what it opens; now that shuts by itself after the \
-                 `seconds` of its service"
-            ));
-            BY_HAND
-        } else {
-            self.note(format!("door {name}: nothing takes back what it opens; that stays so"));
-            return DoorPlan::Commands;
-        };
-        match self.service(door, &rule.ports, seconds) {
-            Some(service) => DoorPlan::Service(service),
-            None => DoorPlan::Commands,
+        for text in &changes.beside {
+            self.warn(format!("door {name}: grants service {service} and no longer runs `{text}`"));
         }
-    }
-
-    /// The service of these ports; doors that open the same share it.
-    fn service(&mut self, door: &Door, ports: &[Port], seconds: u32) -> Option<ServiceName> {
-        let door = &door.name;
-        let text = ports.iter().map(Port::to_string).collect::<Vec<_>>().join(", ");
-        if let Some(service) = ports.iter().find_map(|port| self.service_at(port)) {
-            let name = service.name;
-            let lasts = service.seconds;
-            let same = service.ports.digest() == ServicePorts::from(ports).digest();
-            if !same {
-                self.note(format!("door {door}: {text} is not all that service {name} opens"));
-                return None;
-            }
-            if lasts != seconds {
-                self.note(format!(
-                    "door {door}: {text}: a grant of service {name} lasts {lasts} s, its own rule \
-                     lasted {seconds} s"
-                ));
-            }
-            return Some(name);
+        for text in &opening.needs {
+            self.note(format!("door {name}: {text}, by a rule of your own"));
         }
-        if ports.contains(&Port { proto: Proto::Udp, number: self.existing.knock.port }) {
-            self.note(format!(
-                "door {door}: {text} is the port of sealed knocks, which cannot be a service"
-            ));
-            return None;
-        }
-        let names = service_names(ports);
-        let name = names.into_iter().find(|name| self.all_services().all(|s| s.name != *name))?;
-        self.services.push(Service {
-            mode: self.existing.firewall.mode,
-            seconds,
-            max_seconds: defaults::MAX_SECONDS.max(seconds),
-            ..defaults::service(name, ports.into())
-        });
-        Some(name)
-    }
-
-    fn all_services(&self) -> impl Iterator<Item = &Service> {
-        self.existing.services.iter().chain(&self.services)
-    }
-
-    fn service_at(&self, port: &Port) -> Option<&Service> {
-        self.all_services().find(|service| service.ports.covers(*port))
+        Ok(service)
     }
 
     /// The door in our form, if it has one.
@@ -214,8 +249,9 @@ impl Converter<'_> {
                 new.stop_command_6 = None;
                 new.cmd_timeout = Door::default().cmd_timeout;
                 self.note_guard(*service);
+                self.warn_of_others(name, *service);
             }
-            DoorPlan::Commands => self.commands(door, &mut new),
+            DoorPlan::Commands(refusal) => self.commands(door, refusal, &mut new),
         }
         new.seq_timeout = door.seq_timeout.clamp(1, LONGEST.into());
         if new.seq_timeout != door.seq_timeout {
@@ -223,6 +259,18 @@ impl Converter<'_> {
             self.note(format!("door {name}: Seq_Timeout {old} is now {}", new.seq_timeout));
         }
         Some(new)
+    }
+
+    /// A rule that accepted every port is now a service of all ports that no other service has.
+    fn warn_of_others(&mut self, door: &str, name: ServiceName) {
+        let services: Vec<Service> = self.all_services().cloned().collect();
+        let mut own = services.iter().filter(|service| service.name == name);
+        if own.any(|service| matches!(service.ports, ServicePorts::AllBut(_))) {
+            for other in guarded(&services).filter(|other| other.name != name) {
+                let other = service_text(other);
+                self.warn(format!("door {door}: grants service {name}, which is without {other}"));
+            }
+        }
     }
 
     fn note_guard(&mut self, name: ServiceName) {
@@ -240,26 +288,30 @@ impl Converter<'_> {
         });
     }
 
-    fn commands(&mut self, door: &Door, new: &mut Door) {
-        let name = &door.name;
-        self.note(format!("door {name}: keeps its commands: no service says the same"));
-        let rules = puts_in(door);
-        let mut ports = rules.iter().flat_map(|rule| &rule.ports);
-        if let Some(service) = ports.find_map(|port| self.service_at(port)) {
-            self.note(format!(
-                "door {name}: its commands no longer open anything: service {} has their port, \
-                 and only grants get past that",
-                service.name
-            ));
+    fn commands(&mut self, door: &Door, refusal: &Refusal, new: &mut Door) {
+        let services: Vec<Service> = self.all_services().cloned().collect();
+        let mut text = format!("door {}: keeps its commands: {}", door.name, refusal.reason);
+        let useless = useless_commands(door, &services, self.names);
+        if let Some(useless) = &useless {
+            text += &format!("; whatever they do, {} needs a grant from now on", useless.ports);
+        }
+        match useless.is_some() || !refusal.known {
+            true => self.warn(text),
+            false => self.note(text),
         }
         if door.cmd_timeout < 0 && (door.stop_command.is_some() || door.stop_command_6.is_some()) {
             self.note(format!(
-                "door {name}: its stop command never ran, by its negative Cmd_Timeout: dropped"
+                "door {}: its stop command never ran, by its negative Cmd_Timeout: dropped",
+                door.name
             ));
             new.stop_command = None;
             new.stop_command_6 = None;
         }
         new.cmd_timeout = new.cmd_timeout.clamp(0, 31_536_000);
+    }
+
+    fn warn(&mut self, text: String) {
+        self.warnings.push(text);
     }
 
     fn note(&mut self, text: impl Into<String>) {
@@ -270,45 +322,13 @@ impl Converter<'_> {
     }
 }
 
-/// The command as a rule with this verb, if it is exactly that.
-fn rule(command: &Option<String>, verb: Verb) -> Option<IptablesRule> {
-    rules::read(command.as_ref()?).filter(|rule| rule.verb == verb)
-}
-
-/// True if there is no command, or if it is a rule that fits.
-fn none_or(command: &Option<String>, verb: Verb, fits: impl FnOnce(&IptablesRule) -> bool) -> bool {
-    command.is_none() || rule(command, verb).is_some_and(|rule| fits(&rule))
-}
-
-/// The rule that the commands of `door` put in, if they do nothing else and their stop commands, if
-/// any, take all of it back.
-fn opens(door: &Door) -> Option<IptablesRule> {
-    let start = rule(&door.start_command, Verb::Add)?;
-    let start_6 = rule(&door.start_command_6, Verb::Add).unwrap_or_else(|| start.clone());
-    let same = none_or(&door.start_command_6, Verb::Add, |rule| rule.ports == start.ports)
-        && none_or(&door.stop_command, Verb::Delete, |stop| start.taken_back_by(stop))
-        && none_or(&door.stop_command_6, Verb::Delete, |stop| start_6.taken_back_by(stop))
-        && (door.stop_command.is_some() || door.stop_command_6.is_none());
-    same.then_some(start)
-}
-
-/// The rules that `door` puts in, whatever else it does.
-fn puts_in(door: &Door) -> Vec<IptablesRule> {
-    let commands = [&door.start_command, &door.start_command_6];
-    commands.into_iter().filter_map(|command| rule(command, Verb::Add)).collect()
-}
-
-/// The rule that `door` takes out, if it does nothing else.
-fn shuts(door: &Door) -> Option<IptablesRule> {
-    let start = rule(&door.start_command, Verb::Delete)?;
-    let same = none_or(&door.start_command_6, Verb::Delete, |rule| rule.ports == start.ports)
-        && door.stop_command.is_none()
-        && door.stop_command_6.is_none();
-    same.then_some(start)
-}
-
 /// Why our form cannot, or should not, express a door.
-fn unsayable(door: &Door, existing: &Settings) -> Option<String> {
+fn unsayable(index: usize, conf: &KnockdConf, existing: &Settings) -> Option<String> {
+    let door = &conf.doors[index];
+    if let Some(wrong) = conf.wrong.iter().find(|wrong| wrong.door == Some(index)) {
+        let (what, remedy) = wrong.error.what.explained();
+        return Some(format!("line {}: {what}: {remedy}", wrong.error.line));
+    }
     if existing.doors.iter().any(|other| other.name == door.name) {
         return Some("toctocd.toml has a door of that name".into());
     }
@@ -339,10 +359,8 @@ fn unsayable(door: &Door, existing: &Settings) -> Option<String> {
     if let Some(file) = &door.one_time_sequences
         && !file.has_root()
     {
-        return Some(format!(
-            "One_Time_Sequences {}: write it with its whole path first",
-            file.display()
-        ));
+        let file = file.display();
+        return Some(format!("One_Time_Sequences {file}: write it with its whole path first"));
     }
     let commands = [&door.start_command, &door.start_command_6];
     if commands.into_iter().flatten().all(String::is_empty) {
@@ -364,20 +382,4 @@ fn unused(names: &mut BTreeSet<String>, name: &str) -> String {
         number += 1;
     }
     free
-}
-
-/// Names that people know the ports by, the best first.
-fn service_names(ports: &[Port]) -> Vec<ServiceName> {
-    let Some(port) = ports.first() else { return Vec::new() };
-    let known = match (port.proto, port.number) {
-        (Proto::Tcp, 22) => "ssh",
-        (Proto::Tcp, 80) => "http",
-        (Proto::Tcp, 443) => "https",
-        (Proto::Tcp, 3389) => "rdp",
-        (Proto::Udp, 1194) => "openvpn",
-        (Proto::Udp, 51820) => "wireguard",
-        _ => "",
-    };
-    let plain = format!("{}-{}", port.proto.name(), port.number);
-    [known, &plain].into_iter().filter_map(ServiceName::new).collect()
 }

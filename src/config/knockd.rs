@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::core::door::{DOORS, Door, STEPS, Step, TcpFlags};
+use crate::core::door::{DOORS, Door, Place, STEPS, Step, TcpFlags};
 use crate::core::types::{Port, Proto};
 
 mod errors;
@@ -35,9 +35,18 @@ pub struct KnockdConf {
     pub pid_file: Option<String>,
     /// `Interface`; `-i` wins over it. The first that is not empty counts.
     pub interface: Option<String>,
+    /// The doors. The caller knows the file of their places.
     pub doors: Vec<Door>,
-    /// The line on which each door begins, in the same order, counted from 1.
-    pub lines: Vec<usize>,
+    /// With [`Strictness::SkipLines`]: every error.
+    pub wrong: Vec<WrongLine>,
+}
+
+/// An error that did not end the reading.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WrongLine {
+    /// The index of the door that it is about; `None` = the whole file.
+    pub door: Option<usize>,
+    pub error: KnockdError,
 }
 
 /// A message of the parser.
@@ -49,37 +58,43 @@ pub enum ParseNote {
     Skipped(SequenceError),
 }
 
-/// The treatment of a door whose file of one-time sequences has no usable line left.
+/// The treatment of errors, and of a door whose file of one-time sequences has no usable line left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UsedUp {
-    /// The whole configuration is refused, as knockd refuses it.
-    Refuse,
-    /// That door gets an empty sequence, so it is shut, and all the others are served.
+pub enum Strictness {
+    /// Either refuses the whole configuration, as in knockd.
+    Knockd,
+    /// An error refuses the whole configuration. A door without sequences gets an empty one, so it
+    /// is shut, and all the others are served.
     ShutDoor,
+    /// The same, but a line with an error is listed and left out.
+    SkipLines,
 }
 
 /// Reads `text`. `interface_given`: true if `-i` named one, so that `Interface` is ignored.
 pub fn read(
-    text: &[u8], interface_given: bool, used_up: UsedUp,
+    text: &[u8], interface_given: bool, strictness: Strictness,
     open: &mut dyn FnMut(&Path) -> Result<Vec<u8>, String>, note: &mut dyn FnMut(ParseNote),
 ) -> Result<KnockdConf, KnockdError> {
     let mut parser = Parser {
         conf: KnockdConf::default(),
         section: Section::None,
         interface_given,
-        used_up,
+        strictness,
         open,
         note,
         line: 0,
     };
     for bytes in lines(text) {
         parser.line += 1;
-        let line = parser.line;
-        parser.parse_line(bytes).map_err(|what| KnockdError { line, what })?;
+        if let Err(what) = parser.parse_line(bytes) {
+            let last = parser.conf.doors.len().checked_sub(1);
+            parser.wrong(last.filter(|_| matches!(parser.section, Section::Door)), what)?;
+        }
     }
-    for door in &parser.conf.doors {
+    for index in 0..parser.conf.doors.len() {
+        let door = &parser.conf.doors[index];
         if door.sequence.is_empty() && door.one_time_sequences.is_none() {
-            return Err(KnockdError { line: parser.line, what: Wrong::Empty(door.name.clone()) });
+            parser.wrong(Some(index), Wrong::Empty(door.name.clone()))?;
         }
     }
     Ok(parser.conf)
@@ -110,7 +125,7 @@ struct Parser<'a, 'o> {
     conf: KnockdConf,
     section: Section,
     interface_given: bool,
-    used_up: UsedUp,
+    strictness: Strictness,
     open: &'o mut dyn FnMut(&Path) -> Result<Vec<u8>, String>,
     note: &'a mut dyn FnMut(ParseNote),
     /// Counted from 1.
@@ -118,6 +133,16 @@ struct Parser<'a, 'o> {
 }
 
 impl Parser<'_, '_> {
+    /// Lists an error, or ends the reading with it.
+    fn wrong(&mut self, door: Option<usize>, what: Wrong) -> Result<(), KnockdError> {
+        let error = KnockdError { line: self.line, what };
+        if self.strictness != Strictness::SkipLines {
+            return Err(error);
+        }
+        self.conf.wrong.push(WrongLine { door, error });
+        Ok(())
+    }
+
     fn parse_line(&mut self, bytes: &[u8]) -> Result<(), Wrong> {
         let bytes = trim(bytes);
         if bytes.is_empty() || bytes.starts_with(b"#") {
@@ -157,8 +182,8 @@ impl Parser<'_, '_> {
             return Err(Wrong::TooManyDoors);
         }
         self.section = Section::Door;
-        self.conf.lines.push(self.line);
-        self.conf.doors.push(Door { name: name.into(), ..Door::default() });
+        let place = Place { file: String::new(), line: self.line };
+        self.conf.doors.push(Door { name: name.into(), place, ..Door::default() });
         Ok(())
     }
 
@@ -231,10 +256,10 @@ impl Parser<'_, '_> {
         self.trace(format!("{name}: one time sequences file: {value}"));
         let first =
             one_time::first(&text, &name, &mut |error| (self.note)(ParseNote::Skipped(error)));
-        let sequence = match (first, self.used_up) {
+        let sequence = match (first, self.strictness) {
             (Some(sequence), _) => sequence,
-            (None, UsedUp::ShutDoor) => Vec::new(),
-            (None, UsedUp::Refuse) => return Err(Wrong::NoneLeft(name)),
+            (None, Strictness::Knockd) => return Err(Wrong::NoneLeft(name)),
+            (None, _) => Vec::new(),
         };
         (self.note)(ParseNote::Trace(one_time::new_sequence(&name, &sequence)));
         self.trace(format!("{name}: sequence: {}", list(&sequence)));

@@ -17,7 +17,7 @@ use doors::doors;
 pub use doors::{OWN_SEQUENCE, flag_words};
 pub use parts::{ConfigPart, PARTS};
 use raw::{At, List, RawFirewall, RawGateway, RawKnock, RawPart, RawSettings};
-pub use services::{CUTS, FORMS, MAX_SERVICES, MODES, SOURCES};
+pub use services::{CUTS, FORMS, MAX_SERVICES, MODES, SOURCES, is_inner_host};
 use services::{PREFIX, services};
 
 mod commands;

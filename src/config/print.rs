@@ -26,11 +26,11 @@ pub fn print_commented(settings: &Settings) -> String {
     write(settings, true)
 }
 
-/// Services and doors alone.
+/// Services and doors alone, for a file with this `[firewall]`.
 pub fn print_doors(settings: &Settings) -> String {
     let mut sections = Vec::new();
     for service in &settings.services {
-        sections.push(service_section(service, service.mode, false));
+        sections.push(service_section(service, settings.firewall.mode, false));
     }
     for door in &settings.doors {
         sections.push(door_section(door, false));

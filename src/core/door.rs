@@ -54,6 +54,28 @@ pub struct Door {
     pub pause_after: u32,
     /// True if it is in toctocd.toml, false if in a knockd.conf.
     pub native: bool,
+    pub place: Place,
+}
+
+/// The beginning of a door's section, for messages.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    pub file: String,
+    /// Counted from 1.
+    pub line: usize,
+}
+
+/// A door that moved within its file is the same door.
+impl PartialEq for Place {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
 }
 
 impl Default for Door {
@@ -77,6 +99,7 @@ impl Default for Door {
             tolerate_duplicates: false,
             pause_after: 0,
             native: false,
+            place: Place::default(),
         }
     }
 }

@@ -29,6 +29,11 @@ pub fn resolve(
     all.first().copied().ok_or_else(|| "no address".into())
 }
 
+/// The port that /etc/services has for this name.
+pub fn port_named(name: &str, proto: Proto) -> Option<u16> {
+    resolve("127.0.0.1", name, Some(proto), None).ok().map(|address| address.port())
+}
+
 /// All addresses of `hosts`, each once, of both families or of `only` one. Fails if there is none.
 pub fn resolve_gateway(
     hosts: &[String], port: u16, only: Option<AddressFamily>,

@@ -3,14 +3,15 @@
 //! services before and after.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
 use crate::harness::gate::{Gate, SSH, ok, section, stderr};
-use crate::harness::{SHORT, process, until};
+use crate::harness::{Net, SHORT, process, until};
 
 /// Services behind the one-time sequences, and behind the pair of doors.
 const WEB: u16 = 8080;
@@ -45,6 +46,99 @@ fn knockd_conf(gate: &Gate) -> String {
         pid = gate.path("pid"),
         once = gate.path("once"),
     )
+}
+
+/// The configurations of tests/knockd-configs.txt, each with the lines above it.
+fn table() -> Vec<(&'static str, &'static str)> {
+    let cases = include_str!("../knockd-configs.txt").split("\n=== ").skip(1);
+    cases.map(|case| case.split_once("\n\n").unwrap()).collect()
+}
+
+/// What a knockd says of a configuration with -D, until it listens or refuses to.
+fn said(net: &Net, program: &str, conf: &str) -> Vec<String> {
+    let mut command = Command::new("stdbuf");
+    command.args(["-oL", program, "-v", "-D", "-i", "gw0", "-c", conf]);
+    let mut knockd = net.gateway.spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let mut said = Vec::new();
+    for line in BufReader::new(knockd.0.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if line.starts_with("listening on ") {
+            return said;
+        }
+        said.push(line);
+    }
+    // The usage that follows has other words.
+    said.retain(|line| line.starts_with("config: "));
+    let errors = BufReader::new(knockd.0.stderr.take().unwrap()).lines();
+    said.extend(errors.map(|line| line.unwrap()).take(1));
+    said
+}
+
+#[test]
+fn the_real_knockd_and_ours_read_each_configuration_of_the_table_alike() {
+    let net = Net::new();
+    let dir = tempfile::tempdir().unwrap();
+    let ours = dir.path().join("knockd");
+    symlink(env!("CARGO_BIN_EXE_toctocd"), &ours).unwrap();
+    let conf = dir.path().join("conf").display().to_string();
+    for (head, text) in table() {
+        fs::write(&conf, text).unwrap();
+        let real = said(&net, "/usr/sbin/knockd", &conf);
+        assert!(real.len() > 1, "{head}: {real:?}");
+        assert_eq!(said(&net, ours.to_str().unwrap(), &conf), real, "{head}");
+    }
+}
+
+#[test]
+fn check_names_each_converted_door_whose_commands_the_guard_may_make_useless() {
+    let gate = Gate::new(|config| config.split("[service.rdp]").next().unwrap().to_owned());
+    let config = fs::read_to_string(gate.config()).unwrap();
+    let conf = gate.path("knockd.conf");
+    for (head, text) in table() {
+        fs::write(&conf, text).unwrap();
+        gate.edit_config(|_| config.clone());
+        let converted = gate.toctocd(&["convert", &conf]);
+        assert_eq!(converted.status.code(), head[..1].parse().ok(), "{head}");
+        let sections = String::from_utf8(converted.stdout).unwrap();
+        gate.edit_config(|config| config + &sections);
+        let check = gate.check();
+        for line in head.lines().skip(1) {
+            let (door, outcome) = line.split_once(" -> ").unwrap();
+            let warning = format!("warning: door [{door}] at {}:", gate.config().display());
+            let useless = check.lines().any(|line| {
+                line.starts_with(&warning)
+                    && line.contains("the guard may make ")
+                    && line.contains("without a grant it drops 22/tcp (service ssh)")
+            });
+            assert_eq!(useless, outcome == "! commands (22/tcp)", "{head}\n{door}\n{check}");
+            let sound = check.contains(".toml: sound; ");
+            assert!(!(useless && sound), "{head}\n{check}");
+        }
+    }
+    // The last line of Debian's own file names a program that Debian does not have.
+    let debian = table().into_iter().find(|(head, _)| head.contains("as the package ships it"));
+    fs::write(&conf, debian.unwrap().1).unwrap();
+    gate.edit_config(|_| config.clone());
+    let sections = String::from_utf8(gate.toctocd(&["convert", &conf]).stdout).unwrap();
+    gate.edit_config(|config| config + &sections);
+    let check = gate.check();
+    let missing = "a command names /usr/local/sbin/knock_add, which is not an executable";
+    assert!(check.contains(missing) && check.contains("valid, with warnings"), "{check}");
+}
+
+#[test]
+fn a_missing_file_of_one_time_sequences_leaves_out_its_door_alone_and_is_named_once() {
+    let gate = Gate::new(|config| config);
+    let conf = gate.path("knockd.conf");
+    fs::write(&conf, knockd_conf(&gate)).unwrap();
+    let converted = gate.toctocd(&["convert", &conf]);
+    assert_eq!(converted.status.code(), Some(1));
+    let said = stderr(&converted);
+    let once = gate.path("once");
+    assert!(said.contains(&format!("left out: door web: line 12: {once}: no such file")), "{said}");
+    assert_eq!(said.matches(&once).count(), 1, "{said}");
+    let sections = String::from_utf8(converted.stdout).unwrap();
+    assert!(sections.contains("[door.\"ssh\"]") && !sections.contains("[door.\"web\"]"));
 }
 
 /// The stock client.

@@ -31,7 +31,7 @@ A gateway in four steps:
   toctocd run                        # from now on ssh needs a knock: have a second way in
 
 Coming from knockd:
-  toctocd convert /etc/knockd.conf >>/etc/toctoc/toctocd.toml
+  toctocd convert /etc/knockd.conf >doors && cat doors >>/etc/toctoc/toctocd.toml
 
 Exit codes:
   0  done
@@ -88,10 +88,10 @@ pub enum ToctocdCommand {
     /// Print the doors of a knockd.conf as sections to append to toctocd.toml; differences go to
     /// standard error.
     ///
-    /// Changes nothing. Pairs of iptables or ufw commands for one port become a service that
+    /// Changes nothing. Pairs of iptables, ufw or firewall-cmd commands become a service that
     /// toctocd itself opens and closes; all other commands stay as they are. Services that the
-    /// configuration has already are used, not written again. Exit code 1: something was left out,
-    /// and standard error says what.
+    /// configuration has already are used, not written again. Exit code 1: a door was left out, or
+    /// may not do what it did; standard error says which, and why.
     Convert {
         /// The file to convert.
         #[arg(value_name = "FILE", default_value = "/etc/knockd.conf")]

@@ -1,18 +1,55 @@
-//! The few iptables and ufw commands that mean "this address may reach these ports". A command that
-//! is only nearly one is not accepted.
+//! What the commands of a door do to a firewall, as far as that can be told: rules that are put in
+//! or taken out, pauses, things beside the point, and what is not known.
 
-use std::str::SplitWhitespace;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::core::types::{Port, Proto};
+use super::shell::{SimpleCommand, simple_commands};
+use crate::core::types::{PortRange, Proto};
 
-/// `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT`, in any order of its options, or a
-/// similar command.
+mod firewalld;
+mod iptables;
+mod ufw;
+
+/// The port of a name, as /etc/services has it.
+pub type PortNames<'a> = &'a dyn Fn(&str, Proto) -> Option<u16>;
+
+/// A simple command and its effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct IptablesRule {
+pub(super) struct Action {
+    /// The command without quotes.
+    pub(super) text: String,
+    pub(super) effect: Effect,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    Rule(Rule),
+    /// `sleep`, in seconds. 0 for what only looks at rules or loads them.
+    Pause(u32),
+    /// Neither opens nor closes anything, such as `logger`.
+    Beside,
+    /// The reason why it cannot be told.
+    Unclear(String),
+}
+
+/// A rule of a firewall that a command puts in or takes out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
     pub(super) verb: Verb,
-    /// The ports that it opens, in order, each once.
-    pub(super) ports: Vec<Port>,
-    table: Table,
+    /// Program and chain, for comparison and messages.
+    pub(super) place: String,
+    pub(super) hook: Hook,
+    /// The source; `None` = everybody.
+    pub(super) from: Option<String>,
+    /// Empty = every port.
+    pub(super) ports: Vec<PortRange>,
+    /// True if the command names no protocol, so that it means TCP and UDP.
+    pub(super) either_proto: bool,
+    pub(super) target: Target,
+    /// The rest of its conditions, sorted. Those that begin with `-` narrow it down.
+    pub(super) matches: Vec<String>,
+    /// The seconds after which the firewall itself takes it out.
+    pub(super) lasts: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,310 +58,264 @@ pub(super) enum Verb {
     Delete,
 }
 
+/// The packets that pass a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Table {
-    V4,
-    V6,
-    Ufw,
+pub(super) enum Hook {
+    /// To this machine.
+    Input,
+    Forward,
+    Output,
+    /// To this machine, before translation.
+    Prerouting,
+    Postrouting,
+    /// A chain of the admin's: whatever is sent there.
+    Custom,
 }
 
-impl IptablesRule {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Accept,
+    /// Drops or rejects.
+    Drop,
+    /// Translates the destination; `None` = the port stays.
+    Dnat(IpAddr, Option<u16>),
+    /// Translates the port, on this machine.
+    Redirect(PortRange),
+    Masquerade,
+}
+
+impl Rule {
     /// True if `other` takes out what this puts in.
-    pub(super) fn taken_back_by(&self, other: &IptablesRule) -> bool {
-        self.verb == Verb::Add
-            && other.verb == Verb::Delete
-            && self.ports == other.ports
-            && self.table == other.table
+    pub(super) fn taken_back_by(&self, other: &Rule) -> bool {
+        let added = Rule { verb: Verb::Add, lasts: self.lasts, ..other.clone() };
+        self.verb == Verb::Add && other.verb == Verb::Delete && *self == added
+    }
+
+    /// True if it is for the knocker alone.
+    pub(super) fn is_for_knocker(&self) -> bool {
+        self.from.as_deref() == Some(KNOCKER)
+    }
+
+    /// True if it is about packets to this machine at any of these ports.
+    pub(super) fn meets(&self, ports: &[PortRange]) -> bool {
+        if matches!(self.hook, Hook::Forward | Hook::Output | Hook::Postrouting) {
+            return false;
+        }
+        let mut own = self.ports.clone();
+        if let Target::Redirect(to) = &self.target {
+            own.push(*to);
+        }
+        self.ports.is_empty() || own.iter().any(|one| ports.iter().any(|port| one.meets(*port)))
+    }
+
+    /// The inner host and port of a translation of `port`.
+    pub(super) fn forwards(&self, port: u16) -> Option<SocketAddr> {
+        match self.target {
+            Target::Dnat(ip, to) => Some(SocketAddr::new(ip, to.unwrap_or(port))),
+            _ => None,
+        }
     }
 }
 
+/// Stands for the source in a command.
+pub(super) const KNOCKER: &str = "%IP%";
 /// Directories in which a program of that name is the usual one.
-const DIRECTORIES: [&str; 5] = ["/sbin/", "/usr/sbin/", "/bin/", "/usr/bin/", "/usr/local/sbin/"];
+const DIRECTORIES: [&str; 6] =
+    ["/sbin/", "/usr/sbin/", "/bin/", "/usr/bin/", "/usr/local/sbin/", "/usr/local/bin/"];
+/// Programs that neither open nor close anything, whatever their arguments.
+const BESIDE: [&str; 24] = [
+    "logger",
+    "echo",
+    "printf",
+    "date",
+    "true",
+    ":",
+    "mail",
+    "mailx",
+    "sendmail",
+    "msmtp",
+    "wall",
+    "wakeonlan",
+    "etherwake",
+    "ether-wake",
+    "wol",
+    "touch",
+    "test",
+    "[",
+    "reboot",
+    "poweroff",
+    "halt",
+    "shutdown",
+    "whoami",
+    "id",
+];
+/// Programs that run the rest of their words as a command.
+const WRAPPERS: [&str; 9] =
+    ["sudo", "doas", "nohup", "exec", "setsid", "nice", "timeout", "env", "command"];
+/// Commands of the shell itself.
+const BUILT_IN: [&str; 19] = [
+    ":", "[", "test", "echo", "printf", "true", "false", "cd", "exit", "export", "set", "umask",
+    "wait", "kill", "trap", "eval", ".", "read", "unset",
+];
+/// The deepest nesting of `sh -c`.
+const DEPTH: usize = 4;
 
-/// Reads a command; `None` unless every word of it is understood.
-pub(super) fn read(command: &str) -> Option<IptablesRule> {
-    let mut words = command.split_whitespace();
-    let program = words.next()?;
-    let directory = DIRECTORIES.iter().find(|directory| program.starts_with(**directory));
-    let name = &program[directory.map_or(0, |directory| directory.len())..];
-    match name {
-        "iptables" | "iptables-nft" | "iptables-legacy" => iptables(Table::V4, words),
-        "ip6tables" | "ip6tables-nft" | "ip6tables-legacy" => iptables(Table::V6, words),
-        "ufw" => ufw(words),
-        _ => None,
-    }
-}
-
-fn iptables(table: Table, mut words: SplitWhitespace<'_>) -> Option<IptablesRule> {
-    let mut verb = None;
-    let mut source = None;
-    let mut accept = None;
-    let mut proto = None;
-    let mut numbers = None;
-    while let Some(word) = words.next() {
-        match word {
-            "-w" | "--wait" => skip(&mut words, |word| word.parse::<u8>().is_ok()),
-            "-A" | "--append" | "-I" | "--insert" => {
-                set(&mut verb, Verb::Add)?;
-                exactly(words.next()?, &["INPUT"])?;
-                skip(&mut words, |word| word == "1");
-            }
-            "-D" | "--delete" => {
-                set(&mut verb, Verb::Delete)?;
-                exactly(words.next()?, &["INPUT"])?;
-            }
-            "-s" | "--src" | "--source" => {
-                set(&mut source, exactly(words.next()?, &["%IP%", "%IP%/32", "%IP%/128"])?)?;
-            }
-            "-p" | "--proto" | "--protocol" => set(&mut proto, protocol(words.next()?)?)?,
-            "-m" | "--match" => matching(&mut words)?,
-            "--syn" => {}
-            "--dport" | "--destination-port" => set(&mut numbers, vec![number(words.next()?)?])?,
-            "--dports" | "--destination-ports" => {
-                let list = words.next()?.split(',').map(number).collect::<Option<Vec<_>>>()?;
-                set(&mut numbers, list)?;
-            }
-            "-j" | "--jump" => set(&mut accept, exactly(words.next()?, &["ACCEPT"])?)?,
-            _ => return None,
-        }
-    }
-    source?;
-    accept?;
-    let proto = proto?;
-    let ports = numbers?.into_iter().map(|number| Port { proto, number }).collect();
-    Some(IptablesRule { verb: verb?, ports: ordered(ports)?, table })
-}
-
-/// A match that changes nothing: the protocol's own, a comment, new connections.
-fn matching(words: &mut SplitWhitespace<'_>) -> Option<()> {
-    match words.next()? {
-        "tcp" | "udp" | "multiport" => Some(()),
-        "comment" => {
-            exactly(words.next()?, &["--comment"])?;
-            plain(words.next()?)
-        }
-        "state" => {
-            exactly(words.next()?, &["--state"])?;
-            states(words.next()?)
-        }
-        "conntrack" => {
-            exactly(words.next()?, &["--ctstate"])?;
-            states(words.next()?)
-        }
-        _ => None,
-    }
-}
-
-/// `ufw [insert 1] allow [proto tcp] from %IP% to any port 22 [proto tcp]`, and with `delete`.
-/// Without a protocol ufw means both.
-fn ufw(mut words: SplitWhitespace<'_>) -> Option<IptablesRule> {
-    skip(&mut words, |word| word == "--force");
-    let mut verb = Verb::Add;
-    let mut word = words.next()?;
-    match word {
-        "delete" => {
-            verb = Verb::Delete;
-            word = words.next()?;
-        }
-        "insert" => {
-            exactly(words.next()?, &["1"])?;
-            word = words.next()?;
-        }
-        "prepend" => word = words.next()?,
-        _ => {}
-    }
-    exactly(word, &["allow"])?;
-    skip(&mut words, |word| word == "in");
-    let mut proto = None;
-    let mut from = None;
-    let mut to = None;
-    let mut port = None;
-    while let Some(word) = words.next() {
-        let value = words.next()?;
-        match word {
-            "proto" => set(&mut proto, protocol(value)?)?,
-            "from" => set(&mut from, exactly(value, &["%IP%"])?)?,
-            "to" => set(&mut to, exactly(value, &["any"])?)?,
-            "port" => set(&mut port, number(value)?)?,
-            "comment" => plain(value)?,
-            _ => return None,
-        }
-    }
-    from?;
-    to?;
-    let number = port?;
-    let protos = match proto {
-        Some(proto) => vec![proto],
-        None => vec![Proto::Tcp, Proto::Udp],
+/// The effects of a command line, in their order.
+pub(super) fn actions(line: &str, names: PortNames<'_>) -> Vec<Action> {
+    let Some(commands) = commands(line, DEPTH) else {
+        let effect = Effect::Unclear("only a shell can tell what this does".to_owned());
+        return vec![Action { text: line.to_owned(), effect }];
     };
-    let ports = protos.into_iter().map(|proto| Port { proto, number }).collect();
-    Some(IptablesRule { verb, ports: ordered(ports)?, table: Table::Ufw })
-}
-
-/// `None` if it was set before.
-fn set<T>(place: &mut Option<T>, value: T) -> Option<()> {
-    if place.is_some() {
-        return None;
+    let mut actions = Vec::new();
+    for command in commands {
+        let effect = effect(&command, names).unwrap_or_else(Effect::Unclear);
+        actions.push(Action { text: command.words.join(" "), effect });
     }
-    *place = Some(value);
-    Some(())
+    actions
 }
 
-fn exactly(word: &str, known: &[&str]) -> Option<()> {
-    known.contains(&word).then_some(())
+/// The programs that a command line names, as far as that can be read.
+pub(super) fn programs(line: &str) -> Vec<String> {
+    let mut programs = Vec::new();
+    for command in commands(line, DEPTH).unwrap_or_default() {
+        let first = command.words.into_iter().next();
+        programs.extend(first.filter(|word| {
+            !BUILT_IN.contains(&word.as_str()) && !word.contains('$') && !word.contains('%')
+        }));
+    }
+    programs
 }
 
-fn skip(words: &mut SplitWhitespace<'_>, is: impl Fn(&str) -> bool) {
-    if words.clone().next().is_some_and(is) {
-        words.next();
+/// The simple commands that a line runs in the end, without `sudo` and `sh -c`.
+fn commands(line: &str, depth: usize) -> Option<Vec<SimpleCommand>> {
+    let mut found = Vec::new();
+    for SimpleCommand { words, files } in simple_commands(line).filter(|_| depth > 0)? {
+        let mut words = unwrapped(&words);
+        if let [shell, option, line] = words
+            && ["sh", "bash", "dash", "ash"].contains(&program(shell))
+            && option == "-c"
+        {
+            found.extend(commands(line, depth - 1)?);
+            words = &[];
+        }
+        if !words.is_empty() || !files.is_empty() {
+            found.push(SimpleCommand { words: words.to_vec(), files });
+        }
+    }
+    Some(found)
+}
+
+/// The usual name of a program, or its whole path if that is elsewhere.
+fn program(word: &str) -> &str {
+    let name = DIRECTORIES.iter().find_map(|directory| word.strip_prefix(directory));
+    name.filter(|name| !name.contains('/')).unwrap_or(word)
+}
+
+/// The words without programs that only run another one.
+fn unwrapped(mut words: &[String]) -> &[String] {
+    while let [first, rest @ ..] = words {
+        let name = program(first);
+        if !WRAPPERS.contains(&name) {
+            break;
+        }
+        words = rest;
+        while let [option, after @ ..] = words
+            && (option.starts_with('-') || name == "env" && option.contains('='))
+        {
+            let has_value = match option.as_str() {
+                "-u" | "-g" => matches!(name, "sudo" | "doas" | "env"),
+                "-n" => name == "nice",
+                "-s" | "-k" => name == "timeout",
+                _ => false,
+            };
+            words = if has_value { after.get(1..).unwrap_or_default() } else { after };
+        }
+        if name == "timeout" {
+            words = words.get(1..).unwrap_or_default();
+        }
+    }
+    words
+}
+
+fn effect(command: &SimpleCommand, names: PortNames<'_>) -> Result<Effect, String> {
+    for file in &command.files {
+        let is_log = ["/var/log/", "/tmp/", "/dev/"].iter().any(|place| file.starts_with(place));
+        if !is_log || file.contains("..") {
+            return Err(format!("it writes to {file}"));
+        }
+    }
+    let Some((first, arguments)) = command.words.split_first() else { return Ok(Effect::Beside) };
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match (program(first), arguments.as_slice()) {
+        ("iptables" | "iptables-nft" | "iptables-legacy", arguments) => {
+            iptables::read("iptables", arguments, names)
+        }
+        ("ip6tables" | "ip6tables-nft" | "ip6tables-legacy", arguments) => {
+            iptables::read("ip6tables", arguments, names)
+        }
+        ("ufw", arguments) => ufw::read(arguments, names),
+        ("firewall-cmd", arguments) => firewalld::read(arguments),
+        ("sleep", [time]) => seconds(time).map(Effect::Pause).ok_or_else(|| not_read(time)),
+        (name, _) if BESIDE.contains(&name) => Ok(Effect::Beside),
+        _ => Err("it is not known what this does".to_owned()),
     }
 }
 
-fn protocol(word: &str) -> Option<Proto> {
+pub(super) fn not_read(word: &str) -> String {
+    format!("`{word}` is not known there")
+}
+
+/// A time as `sleep` and `firewall-cmd --timeout` take it.
+pub(super) fn seconds(text: &str) -> Option<u32> {
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(end) => text.split_at(end),
+        None => (text, "s"),
+    };
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    digits.parse::<u32>().ok()?.checked_mul(unit)
+}
+
+/// The source in a rule, one spelling for each.
+pub(super) fn source(word: &str) -> Option<String> {
     match word {
-        "tcp" | "6" => Some(Proto::Tcp),
-        "udp" | "17" => Some(Proto::Udp),
-        _ => None,
+        "any" | "0.0.0.0/0" | "0/0" | "::/0" => None,
+        "%IP%/32" | "%IP%/128" => Some(KNOCKER.to_owned()),
+        other => Some(other.to_owned()),
     }
 }
 
-/// New connections, with or without what belongs to them.
-fn states(list: &str) -> Option<()> {
-    let known = ["NEW", "ESTABLISHED", "RELATED"];
-    let sound = list.split(',').all(|state| known.contains(&state))
-        && list.split(',').any(|state| state == "NEW");
-    sound.then_some(())
+/// Ports with commas between them: a number, a range with `between`, a name.
+pub(super) fn port_list(
+    text: &str, proto: Proto, between: char, names: PortNames<'_>,
+) -> Result<Vec<PortRange>, String> {
+    let mut ports = Vec::new();
+    for word in text.split(',') {
+        let (first, last) = word.split_once(between).unwrap_or((word, word));
+        let port = |word: &str| number(word).or_else(|| names(word, proto));
+        match (port(first), port(last)) {
+            (Some(first), Some(last)) if first <= last => {
+                ports.push(PortRange { proto, first, last });
+            }
+            _ => return Err(format!("`{word}` is not a known port")),
+        }
+    }
+    Ok(ports)
 }
 
-/// A port as both programs print it: no range, no name, no zero.
-fn number(word: &str) -> Option<u16> {
+/// A port as firewalls print it: no leading zero, which some read as octal.
+pub(super) fn number(word: &str) -> Option<u16> {
     let port: u16 = word.parse().ok()?;
     (port > 0 && port.to_string() == word).then_some(port)
 }
 
-/// The ports in order, each once; `None` if there is none.
-fn ordered(mut ports: Vec<Port>) -> Option<Vec<Port>> {
-    ports.sort_by_key(|port| (port.number, port.proto.name()));
+/// The ports in order, each once.
+pub(super) fn ordered(mut ports: Vec<PortRange>) -> Vec<PortRange> {
+    ports.sort_by_key(|port| (port.first, port.proto, port.last));
     ports.dedup();
-    if ports.is_empty() { None } else { Some(ports) }
-}
-
-/// A word that the shell takes as it is.
-fn plain(word: &str) -> Option<()> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-:/".contains(&b);
-    word.bytes().all(plain).then_some(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(text: &str) -> Option<(Verb, Vec<String>)> {
-        read(text).map(|rule| (rule.verb, rule.ports.iter().map(Port::to_string).collect()))
-    }
-
-    #[test]
-    fn the_common_forms_are_known() {
-        for (text, verb, ports) in [
-            ("/sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT", Verb::Add, "22/tcp"),
-            (
-                "/usr/sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
-                Verb::Delete,
-                "22/tcp",
-            ),
-            (
-                "iptables -w 5 -I INPUT 1 -p tcp -s %IP%/32 -m tcp --dport 22 -j ACCEPT",
-                Verb::Add,
-                "22/tcp",
-            ),
-            (
-                "ip6tables --insert INPUT --source %IP% -p tcp -m state --state NEW --dport 22 -j ACCEPT",
-                Verb::Add,
-                "22/tcp",
-            ),
-            (
-                "iptables -A INPUT -m comment --comment knock -s %IP% -p 6 --dport 22 --jump ACCEPT",
-                Verb::Add,
-                "22/tcp",
-            ),
-            ("iptables -A INPUT -s %IP% -p tcp --syn --dport 22 -j ACCEPT", Verb::Add, "22/tcp"),
-            (
-                "iptables -A INPUT -p tcp -m tcp -m conntrack --ctstate NEW,ESTABLISHED -s %IP% --dport 22 -j ACCEPT",
-                Verb::Add,
-                "22/tcp",
-            ),
-            (
-                "iptables -A INPUT -s %IP% -p tcp -m multiport --dports 443,80 -j ACCEPT",
-                Verb::Add,
-                "80/tcp 443/tcp",
-            ),
-            ("ufw allow from %IP% to any port 22", Verb::Add, "22/tcp 22/udp"),
-            (
-                "/usr/sbin/ufw insert 1 allow proto tcp from %IP% to any port 22 comment knock",
-                Verb::Add,
-                "22/tcp",
-            ),
-            (
-                "ufw --force delete allow in from %IP% to any port 22 proto tcp",
-                Verb::Delete,
-                "22/tcp",
-            ),
-        ] {
-            let ports = ports.split(' ').map(ToString::to_string).collect();
-            assert_eq!(said(text), Some((verb, ports)), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_rule_is_taken_back_by_its_own_removal_only() {
-        let rule = |text: &str| read(text).unwrap();
-        let add = rule("iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT");
-        assert!(
-            add.taken_back_by(&rule("/sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT"))
-        );
-        for other in [
-            "iptables -D INPUT -s %IP% -p tcp --dport 23 -j ACCEPT",
-            "iptables -D INPUT -s %IP% -p udp --dport 22 -j ACCEPT",
-            "ip6tables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
-            "ufw delete allow from %IP% to any port 22 proto tcp",
-            "iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
-        ] {
-            assert!(!add.taken_back_by(&rule(other)), "{other}");
-        }
-    }
-
-    #[test]
-    fn a_command_that_does_anything_else_is_not_a_rule() {
-        for text in [
-            "iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; date",
-            "iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT && logger x",
-            "iptables -A INPUT -s %IP% -p tcp --dport 22 -j DROP",
-            "iptables -A FORWARD -s %IP% -p tcp --dport 22 -j ACCEPT",
-            "iptables -A INPUT -s %IP% -p tcp -j ACCEPT",
-            "iptables -A INPUT -s %IP% -j ACCEPT",
-            "iptables -A INPUT -p tcp --dport 22 -j ACCEPT",
-            "iptables -A INPUT -s %IP% -p tcp --dport 22:25 -j ACCEPT",
-            "iptables -A INPUT -s %IP% -p tcp --dport 0 -j ACCEPT",
-            "iptables -A INPUT -s %IP% -p tcp --dport ssh -j ACCEPT",
-            "iptables -A INPUT -s %IP% -p tcp -m multiport --dports 1,2,3:5 -j ACCEPT",
-            "iptables -A INPUT -s %IP% -i eth1 -p tcp --dport 22 -j ACCEPT",
-            "iptables -A INPUT ! -s %IP% -p tcp --dport 22 -j ACCEPT",
-            "iptables -A INPUT -s %IP% -p tcp --dport 22 --dport 23 -j ACCEPT",
-            "iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT -m comment --comment $(x)",
-            "iptables -A INPUT -s %IP% -p tcp -m state --state ESTABLISHED --dport 22 -j ACCEPT",
-            "iptables -t nat -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
-            "iptables -D INPUT 1",
-            "echo iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
-            "/opt/my/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
-            "ufw allow from %IP%",
-            "ufw allow 22/tcp",
-            "ufw allow from any to any port 22",
-            "ufw deny from %IP% to any port 22",
-            "ufw allow from %IP% to any port 22 && logger x",
-            "nft add element inet filter knocked { %IP% }",
-            "",
-        ] {
-            assert_eq!(read(text), None, "{text}");
-        }
-    }
+    ports
 }

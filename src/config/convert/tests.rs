@@ -1,29 +1,43 @@
 //! Conversions are parsed again, and must mean what the old doors meant.
 
+use super::services::BY_HAND;
 use super::*;
 use crate::config::{knockd, native};
 use crate::core::door::TcpFlags;
+use crate::core::types::Proto;
 
 fn read(text: &str) -> KnockdConf {
     knockd::read(
         text.as_bytes(),
         false,
-        knockd::UsedUp::Refuse,
-        &mut |_| Ok(b" 1,2,3\n".to_vec()),
+        knockd::Strictness::SkipLines,
+        &mut |path| match path.ends_with("not-there") {
+            true => Err("No such file or directory".into()),
+            false => Ok(b" 1,2,3\n".to_vec()),
+        },
         &mut |_| (),
     )
     .unwrap()
 }
 
+fn names(name: &str, proto: Proto) -> Option<u16> {
+    match (name, proto) {
+        ("ssh", Proto::Tcp) => Some(22),
+        ("smtp", Proto::Tcp) => Some(25),
+        _ => None,
+    }
+}
+
 /// The settings of `there` with the converted `text` appended, and all remarks.
 fn appended(there: &str, text: &str) -> (Settings, Vec<String>) {
-    let Converted { toml, left_out, notes } =
-        convert(&read(text), &native::parse("there.toml", there).unwrap());
+    let Converted { toml, left_out, warnings, notes } =
+        convert(&read(text), &native::parse("there.toml", there).unwrap(), &names);
     let whole = format!("{there}{toml}");
     let settings =
         native::parse("converted.toml", &whole).unwrap_or_else(|fault| panic!("{fault}\n{whole}"));
     let left_out = left_out.into_iter().map(|line| format!("left out: {line}"));
-    (settings, left_out.chain(notes).collect())
+    let warnings = warnings.into_iter().map(|line| format!("warning: {line}"));
+    (settings, left_out.chain(warnings).chain(notes).collect())
 }
 
 fn converted(text: &str) -> (Settings, Vec<String>) {
@@ -129,7 +143,7 @@ fn existing_services_and_doors_are_not_written_again() {
     let (settings, remarks) = appended(wider, &pair);
     assert!(
         settings.doors[0].service.is_none()
-            && says(&remarks, "no longer open anything: service net"),
+            && says(&remarks, "22/tcp is not what service net opens"),
         "{remarks:?}"
     );
 }
@@ -158,4 +172,73 @@ fn a_door_that_cannot_be_converted_is_listed_as_left_out() {
     assert!(settings.doors.is_empty());
     let left_out: Vec<_> = remarks.iter().filter(|remark| remark.contains("left out")).collect();
     assert_eq!(left_out.len(), 5, "{remarks:?}");
+}
+
+/// What became of the door `name`, in the notation of tests/knockd-configs.txt.
+fn outcome(name: &str, settings: &Settings, remarks: &[String]) -> String {
+    let named = |kind: &str| {
+        let start = format!("{kind}door {name}: ");
+        remarks.iter().find(|remark| remark.starts_with(&start))
+    };
+    if named("left out: ").is_some() {
+        return "left out".to_owned();
+    }
+    if named("").is_some_and(|note| note.contains("not written")) {
+        return "needless".to_owned();
+    }
+    let door = settings.doors.iter().find(|door| door.name == name).expect("a door");
+    let warning = named("warning: ");
+    let mut text = if warning.is_some() { "! ".to_owned() } else { String::new() };
+    match settings.services.iter().find(|service| Some(service.name) == door.service) {
+        None => text += "commands",
+        Some(service) => {
+            let ports = service.ports.texts().join(",");
+            text += &format!("service {} {ports} {}", service.name, service.seconds);
+            if let Some(forward) = &service.forward {
+                let hosts: Vec<String> = forward.to.iter().map(ToString::to_string).collect();
+                text += &format!(" to {}", hosts.join(","));
+            }
+        }
+    }
+    if warning.is_some_and(|text| text.contains("22/tcp (service ssh)")) {
+        text += " (22/tcp)";
+    }
+    text
+}
+
+#[test]
+fn each_configuration_of_the_table_is_carried_over_or_its_doors_are_named() {
+    let table = include_str!("../../../tests/knockd-configs.txt");
+    let mut faults = String::new();
+    let mut cases = 0;
+    for case in table.split("\n=== ").skip(1) {
+        let (head, text) = case.split_once("\n\n").unwrap();
+        let (settings, remarks) = appended("[service.ssh]\nports = [\"22/tcp\"]\n", text);
+        let is_fault =
+            |text: &String| text.starts_with("left out: ") || text.starts_with("warning: ");
+        let code = if remarks.iter().any(is_fault) { "1" } else { "0" };
+        let title = head.lines().next().unwrap();
+        let mut found = format!("{code}{}", title.trim_start_matches(['0', '1']));
+        for door in read(text).doors {
+            found += &format!("\n{} -> {}", door.name, outcome(&door.name, &settings, &remarks));
+        }
+        if found != head {
+            faults += &format!("wanted {head}\nfound  {found}\n{remarks:#?}\n");
+        }
+        cases += 1;
+    }
+    assert!(faults.is_empty(), "{faults}");
+    assert!(cases > 50, "{cases} cases");
+}
+
+#[test]
+fn an_accept_for_every_port_becomes_a_service_that_only_marks() {
+    let text = "[a]\nsequence=4107,5208,1309\ncommand=iptables -I INPUT -s %IP% -j ACCEPT\n\
+        stop_command=iptables -D INPUT -s %IP% -j ACCEPT\n";
+    for there in ["", "[firewall]\nmode = \"mark\"\n"] {
+        let (settings, remarks) = appended(there, text);
+        assert_eq!(settings.services[0].ports.texts(), ["all"]);
+        assert_eq!(settings.services[0].mode, Mode::Mark);
+        assert!(!says(&remarks, "warning: ") && says(&remarks, "your own firewall shuts it"));
+    }
 }

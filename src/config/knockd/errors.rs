@@ -119,7 +119,15 @@ impl KnockdError {
     /// The same for people who do not know knockd's messages: with the file, the line, and a
     /// remedy.
     pub fn fault(&self, path: &Path) -> Fault {
-        let (what, remedy) = match &self.what {
+        let (what, remedy) = self.what.explained();
+        Fault::new(format!("{}:{}:1: {what}", path.display(), self.line), remedy)
+    }
+}
+
+impl Wrong {
+    /// What is wrong, and a remedy.
+    pub fn explained(&self) -> (String, &'static str) {
+        match self {
             Wrong::Syntax => (
                 "not a key of this section".into(),
                 "write `key = value` as in toctoc-knockd.conf(5)",
@@ -148,7 +156,6 @@ impl KnockdError {
             Wrong::TooManyDoors => {
                 (format!("more than {DOORS} doors"), "split the doors among several gateways")
             }
-        };
-        Fault::new(format!("{}:{}:1: {what}", path.display(), self.line), remedy)
+        }
     }
 }

@@ -8,7 +8,7 @@ fn no_file(_: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn parse(text: &str) -> Result<KnockdConf, KnockdError> {
-    read(text.as_bytes(), false, UsedUp::Refuse, &mut no_file, &mut |_| ())
+    read(text.as_bytes(), false, Strictness::Knockd, &mut no_file, &mut |_| ())
 }
 
 fn door(body: &str) -> Door {
@@ -153,7 +153,7 @@ fn an_empty_file_and_a_file_of_options_only_are_not_errors() {
 
 #[test]
 fn latin1_is_allowed_in_comments_only() {
-    let read = |text: &[u8]| read(text, false, UsedUp::Refuse, &mut no_file, &mut |_| ());
+    let read = |text: &[u8]| read(text, false, Strictness::Knockd, &mut no_file, &mut |_| ());
     assert!(read(b"# \xe4\n[d]\nsequence=1\n").is_ok());
     assert_eq!(read(b"[\xe4]\nsequence=1\n").unwrap_err().what, Wrong::NotText);
 }
@@ -163,7 +163,9 @@ fn the_interface_of_the_command_line_wins_and_of_several_the_first() {
     let text = "[options]\ninterface =\ninterface = a\ninterface = b\n";
     assert_eq!(parse(text).unwrap().interface.as_deref(), Some("a"));
     assert_eq!(
-        read(text.as_bytes(), true, UsedUp::Refuse, &mut no_file, &mut |_| ()).unwrap().interface,
+        read(text.as_bytes(), true, Strictness::Knockd, &mut no_file, &mut |_| ())
+            .unwrap()
+            .interface,
         None
     );
 }
@@ -177,7 +179,7 @@ fn one_time_sequences_and_a_fixed_one_follow_their_order_in_the_file() {
     let mut notes = Vec::new();
     let text = "[d]\nsequence = 1\none_time_sequences = /ots\n[e]\none_time_sequences = /ots\nsequence = 2\n";
     let conf =
-        read(text.as_bytes(), false, UsedUp::Refuse, &mut open, &mut |note| notes.push(note))
+        read(text.as_bytes(), false, Strictness::Knockd, &mut open, &mut |note| notes.push(note))
             .unwrap();
     assert_eq!(conf.doors[0].sequence, [Step::tcp(7101), Step::tcp(7102)]);
     assert_eq!(conf.doors[1].sequence, [Step::tcp(2)]);
@@ -189,14 +191,15 @@ fn one_time_sequences_and_a_fixed_one_follow_their_order_in_the_file() {
     let skipped = notes.iter().filter(|note| matches!(note, ParseNote::Skipped(_))).count();
     assert_eq!(skipped, 2);
     let mut used = |_: &Path| Ok(b"#7101\n".to_vec());
-    let error = read(text.as_bytes(), false, UsedUp::Refuse, &mut used, &mut |_| ()).unwrap_err();
+    let error =
+        read(text.as_bytes(), false, Strictness::Knockd, &mut used, &mut |_| ()).unwrap_err();
     assert_eq!(error.to_string(), one_time::none_left("d"));
     let text = "[d]\none_time_sequences = /ots\n[e]\nsequence = 2\n";
-    let conf = read(text.as_bytes(), false, UsedUp::ShutDoor, &mut used, &mut |_| ()).unwrap();
+    let conf = read(text.as_bytes(), false, Strictness::ShutDoor, &mut used, &mut |_| ()).unwrap();
     assert_eq!(conf.doors[0].sequence, [], "shut, and the other one is served");
     assert_eq!(conf.doors[1].sequence, [Step::tcp(2)]);
-    let without =
-        read(b"[d]\ntimeout = 5\n", false, UsedUp::ShutDoor, &mut used, &mut |_| ()).unwrap_err();
+    let without = read(b"[d]\ntimeout = 5\n", false, Strictness::ShutDoor, &mut used, &mut |_| ())
+        .unwrap_err();
     assert_eq!(
         without.what,
         Wrong::Empty("d".into()),
@@ -212,7 +215,7 @@ fn the_trace_names_what_was_read() {
         ParseNote::Trace(text) => trace.push(text),
         ParseNote::Skipped(_) => {}
     };
-    read(text.as_bytes(), false, UsedUp::Refuse, &mut no_file, &mut keep).unwrap();
+    read(text.as_bytes(), false, Strictness::Knockd, &mut no_file, &mut keep).unwrap();
     assert_eq!(
         trace,
         [

@@ -7,7 +7,7 @@ use super::parts::{NamedSection, in_order};
 use super::raw::{List, Named, RawDoor};
 use super::{absolute, ip_address, number};
 use crate::core::diagnostic::SourceText;
-use crate::core::door::{DOORS, Door, STEPS, Step, TcpFlags, is_shipped};
+use crate::core::door::{DOORS, Door, Place, STEPS, Step, TcpFlags, is_shipped};
 use crate::core::service::Service;
 use crate::core::types::{Fault, ServiceName};
 
@@ -42,7 +42,8 @@ fn door(
         return Err(file.complain(start, "not a door name", remedy));
     }
     opens_one_way(file, start, &raw)?;
-    let mut door = Door { name, native: true, flags: SYN, ..Door::default() };
+    let place = Place { file: file.label.to_owned(), line: file.place(start).0 };
+    let mut door = Door { name, native: true, flags: SYN, place, ..Door::default() };
     match (raw.sequence, raw.one_time_sequences) {
         (Some(_), Some(path)) => {
             let what = "a door has either a sequence or a file of them";

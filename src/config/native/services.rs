@@ -222,7 +222,7 @@ fn forward(
     Ok(Some(Forward { to, masquerade }))
 }
 
-fn is_inner_host(target: SocketAddr) -> bool {
+pub fn is_inner_host(target: SocketAddr) -> bool {
     let ip = target.ip();
     target.port() != 0
         && ip == ip.to_canonical()

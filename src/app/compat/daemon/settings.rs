@@ -58,7 +58,8 @@ pub(super) fn read(
         }
     };
     let mut open = |file: &Path| one_time::read(&paths.find(file));
-    let conf = knockd::read(&text, interface_given, knockd::UsedUp::Refuse, &mut open, &mut note);
+    let conf =
+        knockd::read(&text, interface_given, knockd::Strictness::Knockd, &mut open, &mut note);
     if let Err(error) = &conf {
         logged.extend(error.logged());
     }
