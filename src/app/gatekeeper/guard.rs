@@ -13,7 +13,7 @@ use crate::core::grants::{ActiveGrant, Change, Element};
 use crate::core::service::GrantKind;
 use crate::core::types::{Boot, Fault, Now};
 use crate::edge::control::SessionId;
-use crate::edge::firewall::{Firewall, GuardReport, GuardRules, GuardTask, reconcile};
+use crate::edge::firewall::{Firewall, GuardReport, GuardRules, GuardTask, is_right, reconcile};
 
 /// Seconds between two comparisons of every rule. Each one runs a process.
 const FULL_CHECK: u32 = 600;
@@ -22,6 +22,8 @@ const FULL_CHECK: u32 = 600;
 const RETRY: u32 = 1;
 /// The most one-connection elements that the periodic check asks the kernel for.
 const ONCE: usize = 64;
+/// The most wrong elements that a repair asks the kernel for again.
+const FEW: usize = 64;
 
 pub(super) struct Guard {
     firewall: Box<dyn Firewall>,
@@ -107,6 +109,15 @@ impl Guard {
                 element.form == GrantKind::Once && !is_removed
             }
             Err(_) => false,
+        }
+    }
+
+    /// False for an element that is missing and should be, or is there and should be.
+    fn is_needed(&mut self, change: &Change) -> bool {
+        match (change, self.firewall.remaining(change.element())) {
+            (Change::Remove { .. }, Ok(None)) => false,
+            (Change::Set { millis, .. }, Ok(Some(left))) => !is_right(left, *millis),
+            _ => true,
         }
     }
 
@@ -323,7 +334,11 @@ impl Gatekeeper {
                 "this is a bug in toctocd: report it",
             ));
         };
-        let changes = reconcile(&elements, &self.grants.expected_elements(now));
+        let mut changes = reconcile(&elements, &self.grants.expected_elements(now));
+        if changes.len() <= FEW {
+            // What has changed since the kernel listed them is no damage.
+            changes.retain(|change| self.guard.is_needed(change));
+        }
         self.guard.settle(&changes)?;
         let found: HashSet<&Element> = elements.iter().map(|(element, _)| element).collect();
         let mut put_back = 0;

@@ -309,6 +309,11 @@ fn load_once(
     program.load(&plan.text_anew()).map_err(|_| fault)
 }
 
+/// True if an element with this time left is near enough to what it should have.
+pub fn is_right(left: u64, wanted: u64) -> bool {
+    left.abs_diff(wanted) <= TOLERANCE
+}
+
 /// The changes that turn the kernel's elements `found` into those of `expected`, where they differ.
 ///
 /// A missing one-connection element is not put back: it may have been spent or flushed, and a
@@ -319,8 +324,7 @@ pub fn reconcile(found: &[(Element, u64)], expected: &[Change]) -> Vec<Change> {
     for change in expected {
         let Change::Set { element, millis } = change else { continue };
         let left = unclaimed.remove(element);
-        let is_right = left.is_some_and(|left| left.abs_diff(*millis) <= TOLERANCE);
-        if is_right {
+        if left.is_some_and(|left| is_right(left, *millis)) {
             continue;
         }
         // No timeout can be given to an element that has none.

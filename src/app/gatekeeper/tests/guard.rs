@@ -43,6 +43,54 @@ fn an_element_that_no_grant_stands_for_is_removed() {
 }
 
 #[test]
+fn lost_announcements_are_a_reason_to_look_but_no_alarm_and_no_loop() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.kernel.borrow_mut().intrude(stranger());
+    world.handle(Event::FirewallUnsure);
+    world.settle();
+    assert_eq!(world.kernel.borrow().live().len(), 1, "the stranger's element is found");
+    assert!(!world.said("was changed by") && !world.said("loaded again"));
+    let before = world.kernel.borrow().repairs;
+    for _ in 0..100 {
+        world.handle(Event::FirewallUnsure);
+        world.settle();
+    }
+    assert_eq!(world.kernel.borrow().repairs, before, "all elements are listed once a second");
+    world.kernel.borrow_mut().sound = false;
+    world.handle(Event::FirewallUnsure);
+    world.settle();
+    assert!(world.kernel.borrow().sound, "wrong rules are put right at once all the same");
+}
+
+#[test]
+fn what_is_granted_and_ended_while_the_kernel_lists_its_elements_is_no_damage() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    changed(&mut world);
+    let report = world.take_report();
+    assert_eq!(world.knock(Bert, "web"), Some(Status::Granted));
+    world.handle(report);
+    world.settle();
+    assert!(!world.said("put back"), "{:?}", world.log);
+    assert!(world.lets_in(Anna, 22) && world.kernel.borrow().live().len() == 2);
+}
+
+#[test]
+fn a_guard_that_no_gateway_keeps_is_named_in_log_and_status_until_it_is_gone() {
+    let mut world = World::new();
+    world.kernel.borrow_mut().others = vec!["old".to_owned()];
+    let status = world.ask(ControlRequest::Status);
+    world.settle();
+    let remedy = "`nft delete table inet old` removes it";
+    assert!(world.said(remedy) && world.told(status).unwrap().unwrap().contains(remedy));
+    world.kernel.borrow_mut().others.clear();
+    let status = world.ask(ControlRequest::Status);
+    world.settle();
+    assert!(!world.told(status).unwrap().unwrap().contains(remedy));
+}
+
+#[test]
 fn a_table_that_went_unseen_is_found_by_the_next_check() {
     let mut world = World::new();
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));

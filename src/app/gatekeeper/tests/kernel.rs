@@ -37,6 +37,8 @@ pub(super) struct Kernel {
     pub(super) wins_at_once: bool,
     /// Tables with a guard that no gateway keeps.
     pub(super) others: Vec<String>,
+    /// How often all elements were listed for a repair.
+    pub(super) repairs: usize,
     /// How often the rules were loaded.
     pub(super) loads: usize,
 }
@@ -56,6 +58,7 @@ impl Kernel {
             refuses: None,
             wins_at_once: false,
             others: Vec::new(),
+            repairs: 0,
             loads: 0,
         }
     }
@@ -116,7 +119,10 @@ impl Kernel {
     pub(super) fn run(&mut self, task: &GuardTask) -> Result<GuardReport, Fault> {
         Ok(match task {
             GuardTask::Load(_) => self.load(true),
-            GuardTask::Repair => self.load(!self.table || !self.sound),
+            GuardTask::Repair => {
+                self.repairs += 1;
+                self.load(!self.table || !self.sound)
+            }
             GuardTask::Check => GuardReport::Checked {
                 sound: self.table && self.sound,
                 others: self.others.clone(),
