@@ -65,6 +65,22 @@ def address_text(data):
     return None if data == bytes(16) else str(address.ipv4_mapped or address)
 
 
+def ports_text(entries):
+    """Returns the opened ports as text: `22/tcp`, `60000-61000/udp`, `all`, `more`."""
+    texts = []
+    for protocol, meaning, number in entries:
+        name = {6: "tcp", 17: "udp"}.get(protocol)
+        if meaning == 0 and number:
+            texts.append(f"{number}/{name}")
+        elif meaning == 1:
+            texts.append(f"{number}-")
+        elif meaning == 2:
+            texts[-1] += f"{number}/{name}"
+        elif meaning in (3, 4):
+            texts.append("all" if meaning == 3 else "more")
+    return texts
+
+
 class Client:
     def __init__(self, profile, key):
         profile = tomllib.loads(pathlib.Path(profile).read_text())
@@ -132,15 +148,16 @@ class Client:
                 return None
         if plain is None:
             return None
-        version, status, once, zero, seconds = struct.unpack(">BBBBI", plain[:8])
-        assert version == 1 and once < 2 and zero == 0
-        ports = [struct.unpack(">BBH", plain[at : at + 4]) for at in range(56, 72, 4)]
+        version, status, once, prefix, seconds = struct.unpack(">BBBBI", plain[:8])
+        assert version == 1 and once < 2 and (prefix > 0) == (seconds > 0)
+        entries = [struct.unpack(">BBH", plain[at : at + 4]) for at in range(56, 72, 4)]
         receipt = {
             "status": STATUS[status - 1],
             "seconds": seconds,
             "observed": address_text(plain[24:40]),
             "granted": address_text(plain[40:56]),
-            "ports": [f"{port}/{ {6: 'tcp', 17: 'udp'}[proto]}" for proto, _, port in ports if port],
+            "prefix": prefix,
+            "ports": ports_text(entries),
             "challenge": plain[72:88].hex(),
         }
         has_grant = seconds > 0 and receipt["granted"] is not None

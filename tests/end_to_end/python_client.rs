@@ -29,14 +29,18 @@ fn last(gate: &Gate, words: &str, status: &str) -> Value {
 
 #[test]
 fn a_client_written_from_the_protocols_page_probes_opens_and_closes() {
-    let gate = Gate::running(|config| config);
+    let gate = Gate::running(|config| {
+        let ports = "ports = [\"22/tcp\", \"60000-60010/udp\"]";
+        section(&config, "service.ssh", "ports = [\"22/tcp\"]", ports)
+    });
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     gate.enrol("anna", "ssh");
     let probe = last(&gate, "probe", "observed");
     assert_eq!(probe["observed"], "10.90.0.2");
     assert!(gate.nothing_is_open());
     let open = last(&gate, "open ssh 10.90.0.2", "granted");
-    assert_eq!((&open["granted"], &open["ports"][0]), (&"10.90.0.2".into(), &"22/tcp".into()));
+    assert_eq!((&open["granted"], &open["prefix"]), (&"10.90.0.2".into(), &32.into()));
+    assert_eq!(open["ports"], serde_json::json!(["22/tcp", "60000-60010/udp"]));
     assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
     last(&gate, "open rdp 10.90.0.2", "denied");
     last(&gate, "open ssh 10.90.0.9", "address");
