@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::load::Reach;
 use super::output::{CommandOutput, count};
 use super::printed_guard;
 use crate::config::Settings;
@@ -97,26 +98,25 @@ pub fn ask_status(settings: &Settings) -> Result<GatewayStatus, Fault> {
 ///
 /// # Errors
 /// No gateway answers.
-pub fn status(settings: &Settings, json: bool) -> Result<CommandOutput, Fault> {
-    let value = request(settings, &ControlRequest::Status)?;
-    if json {
-        return Ok(CommandOutput::out(format!("{value:#}\n")));
-    }
-    let mut text = status_text(&decode(value)?);
-    if let Some(problem) = printed_guard::problem(settings) {
+pub fn status(reach: &Reach) -> Result<CommandOutput, Fault> {
+    let value = request(&reach.settings, &ControlRequest::Status)?;
+    let mut text = status_text(&decode(value.clone())?);
+    if let Ok(settings) = reach.all()
+        && let Some(problem) = printed_guard::problem(settings)
+    {
         text += &format!("  warning     {problem}\n");
     }
-    Ok(CommandOutput::out(text))
+    Ok(CommandOutput { value: Some(value), ..CommandOutput::out(text) })
 }
 
 /// `toctocd grants`.
 ///
 /// # Errors
 /// No gateway answers.
-pub fn grants(settings: &Settings, json: bool) -> Result<CommandOutput, Fault> {
-    let value = request(settings, &ControlRequest::Grants)?;
-    let text = if json { format!("{value:#}\n") } else { grants_text(&decode::<Vec<_>>(value)?) };
-    Ok(CommandOutput::out(text))
+pub fn grants(reach: &Reach) -> Result<CommandOutput, Fault> {
+    let value = request(&reach.settings, &ControlRequest::Grants)?;
+    let text = grants_text(&decode::<Vec<_>>(value.clone())?);
+    Ok(CommandOutput { value: Some(value), ..CommandOutput::out(text) })
 }
 
 /// Sends a command to the running gateway; its answer is the output.
@@ -139,6 +139,14 @@ pub fn reload_if_running(settings: &Settings) -> Result<bool, Fault> {
     }
     request(settings, &ControlRequest::Reload)?;
     Ok(true)
+}
+
+/// True if the client can still get grants from the running gateway.
+///
+/// # Errors
+/// No gateway answers.
+pub fn is_enrolled(settings: &Settings, name: &str) -> Result<bool, Fault> {
+    decode(request(settings, &ControlRequest::IsEnrolled { name: name.to_owned() })?)
 }
 
 /// True if a process listens on the control socket at `path`.

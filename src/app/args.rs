@@ -1,12 +1,33 @@
 //! The two command lines, and how their words become values.
 
+use std::process::ExitCode;
+
+use clap::Parser;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
+use super::output::{self, WRONG, fault_json};
 use crate::core::service::ServicePorts;
-use crate::core::types::{PortRange, ServiceName};
+use crate::core::types::{Fault, PortRange, ServiceName};
 
 pub mod toctoc;
 pub mod toctocd;
+
+/// The words of this process's command line; otherwise its exit code, the reason being printed: as
+/// JSON if one of the words asks for that.
+pub fn parse<A: Parser>() -> Result<A, ExitCode> {
+    let error = match A::try_parse() {
+        Ok(args) => return Ok(args),
+        Err(error) => error,
+    };
+    if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+        let text = error.to_string();
+        let mut parts = text.trim_start_matches("error: ").split("\n\n");
+        let fault = Fault::new(parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        output::print(&format!("{:#}\n", fault_json(&fault)));
+        return Err(ExitCode::from(WRONG));
+    }
+    error.exit()
+}
 
 /// A service as `--service` names it: `ssh=22/tcp`, `mosh=22/tcp,60000-61000/udp`.
 #[derive(Clone, Debug, PartialEq)]

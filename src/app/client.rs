@@ -6,11 +6,9 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use clap::Parser;
-
 use super::args::toctoc::{Close, Common, Open, ToctocArgs, ToctocCommand};
 use super::compat;
-use super::output::{self, CommandOutput};
+use super::output::{CommandOutput, fault_json};
 use super::paths::UserPaths;
 use crate::core::knock::KnockKind;
 use crate::core::types::{Fault, ServiceName};
@@ -48,17 +46,9 @@ pub fn main() -> ExitCode {
     if compat::is_called(words.first().map(|word| word.as_os_str()), "knock") {
         return compat::knock::main();
     }
-    let args = match ToctocArgs::try_parse() {
+    let args: ToctocArgs = match super::args::parse() {
         Ok(args) => args,
-        Err(error) if error.use_stderr() && words.iter().any(|word| word == "--json") => {
-            let text = error.to_string();
-            let mut parts = text.trim_start_matches("error: ").split("\n\n");
-            let fault = Fault::new(parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-            output::print(&format!("{:#}\n", fault_json(&fault)));
-            return ExitCode::from(USAGE);
-        }
-        // Prints it, and exits with 2 if it is an error.
-        Err(error) => error.exit(),
+        Err(code) => return code,
     };
     let mut console = Console {
         paths: UserPaths::from_env(),
@@ -154,7 +144,7 @@ impl Console<'_> {
             self.print(&format!("{:#}\n", report.json()), "");
             return Ok(report.code());
         }
-        let CommandOutput { out, err, code } = report.output();
+        let CommandOutput { out, err, code, .. } = report.output();
         self.print(&out, &err);
         if code == NO_ANSWER
             && command.kind == KnockKind::Open
@@ -174,10 +164,6 @@ impl Console<'_> {
         let _ = self.out.write_all(out.as_bytes());
         let _ = self.err.write_all(err.as_bytes());
     }
-}
-
-fn fault_json(fault: &Fault) -> serde_json::Value {
-    serde_json::json!({ "result": "fault", "what": fault.what, "remedy": fault.remedy })
 }
 
 fn wants_json(command: &ToctocCommand) -> bool {

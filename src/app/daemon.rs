@@ -1,12 +1,11 @@
 //! The program `toctocd`: starts one of its commands or one of its two processes.
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
-
+use super::args;
 use super::args::toctocd::{ClientCommand, ToctocdArgs, ToctocdCommand};
 use super::gatekeeper::RunFault;
+use super::load::Reach;
 use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
 use super::{admin, compat, gatekeeper, guard, listener, load, provision};
 use crate::core::types::Fault;
@@ -29,68 +28,62 @@ pub fn main() -> ExitCode {
     if compat::is_called(std::env::args_os().next().as_deref(), "knockd") {
         return compat::daemon::main();
     }
-    ExitCode::from(run(&ToctocdArgs::parse()))
+    match args::parse() {
+        Ok(args) => ExitCode::from(run(&args)),
+        Err(code) => code,
+    }
 }
 
 fn run(args: &ToctocdArgs) -> u8 {
-    match &args.command {
-        // An error before the gateway serves leaves everything unchanged.
+    let config = &args.config;
+    // Most commands change nothing before they fail.
+    let mut code = WRONG;
+    let outcome = match &args.command {
         ToctocdCommand::Run => match first_process::run_below() {
-            Ok(Some(status)) => status,
-            Ok(None) => serve(&args.config),
+            Ok(Some(status)) => return status,
+            Ok(None) => match gatekeeper::run(config) {
+                Ok(()) => return DONE,
+                Err(RunFault::Start(fault)) => Err(fault),
+                Err(RunFault::Serve(fault)) => {
+                    code = FAILED;
+                    Err(fault)
+                }
+            },
             Err(error) => {
                 let what = format!("toctocd cannot start itself as a child: {error}");
-                finish(Err(Fault::new(what, "mount /proc in this container")), WRONG)
+                Err(Fault::new(what, "mount /proc in this container"))
             }
         },
-        ToctocdCommand::Init(init) => {
-            finish(provision::init(&args.config, init).map(|output| output.print()), WRONG)
+        ToctocdCommand::Init(init) => provision::init(config, init),
+        ToctocdCommand::Check { print } => provision::check(config, *print),
+        ToctocdCommand::Convert { file } => provision::convert(config, file),
+        ToctocdCommand::Client(ClientCommand::Add(add)) => provision::add(config, add),
+        ToctocdCommand::Client(ClientCommand::List) => provision::list(config),
+        ToctocdCommand::Client(ClientCommand::Forgive { name, profile }) => {
+            provision::forgive(config, name, profile)
         }
-        ToctocdCommand::Check { print } => {
-            finish(provision::check(&args.config, *print).map(|output| output.print()), WRONG)
+        ToctocdCommand::Client(ClientCommand::Revoke { name }) => provision::revoke(config, name),
+        ToctocdCommand::Guard(command) => {
+            code = FAILED;
+            guard::run(config, command, args.json)
         }
-        ToctocdCommand::Convert { file } => {
-            finish(provision::convert(&args.config, file).map(|output| output.print()), WRONG)
-        }
-        ToctocdCommand::Client(ClientCommand::Add(add)) => {
-            finish(provision::add(&args.config, add).map(|output| output.print()), WRONG)
-        }
-        ToctocdCommand::Client(ClientCommand::List { json }) => {
-            finish(provision::list(&args.config, *json).map(|output| output.print()), WRONG)
-        }
-        ToctocdCommand::Client(ClientCommand::Forgive { name, profile }) => finish(
-            provision::forgive(&args.config, name, profile).map(|output| output.print()),
-            WRONG,
-        ),
-        ToctocdCommand::Client(ClientCommand::Revoke { name }) => {
-            finish(provision::revoke(&args.config, name).map(|output| output.print()), WRONG)
-        }
-        ToctocdCommand::Guard(command) => guard::run(&args.config, command),
-        ToctocdCommand::Status { json } => ask(args, |settings| admin::status(settings, *json)),
-        ToctocdCommand::Grants { json } => ask(args, |settings| admin::grants(settings, *json)),
+        ToctocdCommand::Status => return ask(args, admin::status),
+        ToctocdCommand::Grants => return ask(args, admin::grants),
         ToctocdCommand::Reload => {
-            ask(args, |settings| admin::command(settings, &ControlRequest::Reload))
+            return ask(args, |reach| admin::command(&reach.settings, &ControlRequest::Reload));
         }
         ToctocdCommand::Reinitialise => {
-            ask(args, |settings| admin::command(settings, &ControlRequest::Reinitialise))
+            return ask(args, |reach| {
+                admin::command(&reach.settings, &ControlRequest::Reinitialise)
+            });
         }
-    }
+    };
+    finish(outcome, code, args.json)
 }
 
-fn serve(config: &Path) -> u8 {
-    match gatekeeper::run(config) {
-        Ok(()) => DONE,
-        Err(RunFault::Start(fault)) => finish(Err(fault), WRONG),
-        Err(RunFault::Serve(fault)) => finish(Err(fault), FAILED),
-    }
-}
-
-fn ask(
-    args: &ToctocdArgs,
-    question: impl FnOnce(&crate::config::Settings) -> Result<CommandOutput, Fault>,
-) -> u8 {
-    match load::native(&args.config) {
-        Ok(settings) => finish(question(&settings).map(|output| output.print()), FAILED),
-        Err(fault) => finish(Err(fault), WRONG),
-    }
+/// Asks the running gateway, also if the configuration is broken.
+fn ask(args: &ToctocdArgs, question: impl FnOnce(&Reach) -> Result<CommandOutput, Fault>) -> u8 {
+    let reach = load::reach(&args.config);
+    let outcome = reach.note(question(&reach));
+    finish(outcome, FAILED, args.json)
 }

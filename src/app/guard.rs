@@ -11,8 +11,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::admin::{self, GatewayStatus, ask_status, is_running};
 use super::args::toctocd::GuardCommand;
-use super::load;
-use super::output::{DONE, FAILED, WRONG, finish, print};
+use super::load::{self, Reach};
+use super::output::{CommandOutput, FAILED, print, print_error};
 use super::printed_guard;
 use crate::config::{Mode, Service, Settings};
 use crate::core::types::Fault;
@@ -23,36 +23,36 @@ use crate::edge::firewall::{self, Connection, GuardRules, GuardState, advice};
 /// Interval at which a trial checks for grants.
 const CHECK: Duration = Duration::from_millis(250);
 
-/// Runs `toctocd guard` and returns the exit code.
-pub fn run(config: &Path, command: &GuardCommand) -> u8 {
+/// Runs `toctocd guard`. Whatever is wrong with the configuration, the running gateway is asked, and
+/// the guard can be turned off.
+///
+/// # Errors
+/// It could not be done.
+pub fn run(config: &Path, command: &GuardCommand, as_json: bool) -> Result<CommandOutput, Fault> {
     // Without the files that doors name: the guard must come up even if one of those is broken.
-    let settings = match load::native(config) {
-        Ok(settings) => settings,
-        Err(fault) => return finish(Err(fault), WRONG),
-    };
-    if let GuardCommand::On { confirm: Some(seconds) } = command {
-        return finish(on_trial(&settings, *seconds), FAILED);
-    }
+    let reach = load::reach(config);
     let text = match command {
-        GuardCommand::On { .. } => on(&settings),
-        GuardCommand::Off => off(&settings),
-        GuardCommand::Adopt => adopt(&settings),
-        GuardCommand::Status => status(&settings),
-        GuardCommand::Print => printed_guard::text(&settings),
+        GuardCommand::On { confirm: Some(seconds) } => {
+            // With --json only the end of the trial is the answer.
+            let say = if as_json { print_error } else { print };
+            return reach.note(on_trial(&reach, *seconds, &say));
+        }
+        GuardCommand::On { .. } => on(&reach),
+        GuardCommand::Off => off(&reach),
+        GuardCommand::Adopt => reach.all().and_then(adopt),
+        GuardCommand::Status => status(&reach),
+        GuardCommand::Print => reach.all().and_then(printed_guard::text),
     };
-    finish(print_text(text), FAILED)
-}
-
-fn print_text(text: Result<String, Fault>) -> Result<u8, Fault> {
-    print(&text?);
-    Ok(DONE)
+    reach.note(text.map(CommandOutput::out))
 }
 
 /// Asks the running gateway, because it manages the table. Without one, loads the guard directly.
-fn on(settings: &Settings) -> Result<String, Fault> {
+fn on(reach: &Reach) -> Result<String, Fault> {
+    let settings = &reach.settings;
     if is_running(&settings.gateway.control_socket) {
         return command(settings, &ControlRequest::GuardOn);
     }
+    reach.all()?;
     firewall::start(&GuardRules {
         firewall: settings.firewall.clone(),
         services: settings.services.clone(),
@@ -61,7 +61,8 @@ fn on(settings: &Settings) -> Result<String, Fault> {
     Ok("the guard is up; no gateway is running, so nobody can get a grant\n".to_owned())
 }
 
-fn off(settings: &Settings) -> Result<String, Fault> {
+fn off(reach: &Reach) -> Result<String, Fault> {
+    let settings = &reach.settings;
     let socket = &settings.gateway.control_socket;
     let mut by_gateway = None;
     if is_running(socket) {
@@ -74,12 +75,21 @@ fn off(settings: &Settings) -> Result<String, Fault> {
     }
     let text = match by_gateway {
         Some(text) => text,
+        None if !reach.is_trusted => {
+            // Whoever wrote the file may have named somebody else's table.
+            let fault = reach.all().err().unwrap_or_else(|| Fault::new("not trusted", ""));
+            let remedy = "`nft delete table inet toctoc`, or whatever its name is, takes it away";
+            return Err(Fault::new(fault.what, format!("{}; {remedy}", fault.remedy)));
+        }
         None => {
             firewall::unload(&settings.firewall, &settings.services, &settings.knock)?;
             "the guard is OFF until `toctocd guard on` or the next start\n".to_owned()
         }
     };
-    Ok(text + &open_services(&settings.services))
+    match reach.doubt {
+        None => Ok(text + &open_services(&settings.services)),
+        Some(_) => Ok(text + "everything that it guarded is OPEN\n"),
+    }
 }
 
 fn command(settings: &Settings, request: &ControlRequest) -> Result<String, Fault> {
@@ -131,42 +141,46 @@ enum TrialOutcome {
 
 /// Turns the guard on, and off again if no other machine gets a grant in time. This process
 /// watches, not the gateway: if the gateway dies, its admin must not be locked out.
-fn on_trial(settings: &Settings, seconds: u32) -> Result<u8, Fault> {
+fn on_trial(reach: &Reach, seconds: u32, say: &dyn Fn(&str)) -> Result<CommandOutput, Fault> {
+    let settings = &reach.settings;
     // A terminal that hangs up is no reason to stop watching: the guard may have cut it off.
     let signals = signals()?;
     let end = Instant::now() + Duration::from_secs(seconds.into());
+    let was_running = is_running(&settings.gateway.control_socket);
     let before = match ask_status(settings) {
         Ok(status) => GrantCount::of(&status),
         Err(_) => GrantCount::default(),
     };
-    match on(settings) {
-        Ok(text) => print(&text),
+    match on(reach) {
+        Ok(text) => say(&text),
         Err(fault) => {
             // A gateway that died while it answered may have left the guard up.
-            if !is_running(&settings.gateway.control_socket) {
-                print(&off(settings)?);
+            if was_running && !is_running(&settings.gateway.control_socket) {
+                say(&off(reach)?);
             }
             return Err(fault);
         }
     }
-    print(&format!(
-        "on trial for {seconds} s: knock from another machine, or the guard goes off again\n"
+    say(&format!(
+        "on trial for {seconds} s: knock from another machine, or the guard goes off again. To end \
+         the trial now, press Ctrl-C twice\n"
     ));
-    match watch(settings, before, end, &signals) {
+    match watch(settings, before, end, &signals, say) {
         TrialOutcome::Confirmed(grant) => {
-            print(&format!("confirmed by {grant}: the guard stays\n"));
-            return Ok(DONE);
+            return Ok(CommandOutput::out(format!("confirmed by {grant}: the guard stays\n")));
         }
-        TrialOutcome::TimeIsOver => print(&format!("nobody got in within {seconds} s\n")),
-        TrialOutcome::Interrupted => print("interrupted\n"),
+        TrialOutcome::TimeIsOver => say(&format!("nobody got in within {seconds} s\n")),
+        TrialOutcome::Interrupted => say("interrupted: the guard goes off\n"),
     }
-    print(&off(settings)?);
-    Ok(FAILED)
+    Ok(CommandOutput { code: FAILED, ..CommandOutput::out(off(reach)?) })
 }
 
+/// One Ctrl-C could be meant for something else, and would open everything at once: it is answered
+/// with what a second one does.
 fn watch(
-    settings: &Settings, before: GrantCount, end: Instant, signals: &SignalFd,
+    settings: &Settings, before: GrantCount, end: Instant, signals: &SignalFd, say: &dyn Fn(&str),
 ) -> TrialOutcome {
+    let mut is_warned = false;
     loop {
         if let Ok(status) = ask_status(settings)
             && let Some(grant) = before.grant_since(&status)
@@ -181,8 +195,16 @@ fn watch(
         // An interrupted wait is only a shorter one.
         let _ = poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], wait.max(1));
         while let Ok(Some(info)) = signals.read_signal() {
-            if info.ssi_signo != Signal::SIGHUP as u32 {
-                return TrialOutcome::Interrupted;
+            match info.ssi_signo {
+                signal if signal == Signal::SIGHUP as u32 => {}
+                signal if signal == Signal::SIGINT as u32 && !is_warned => {
+                    is_warned = true;
+                    say(&format!(
+                        "the trial goes on for {} s. Ctrl-C again turns the guard OFF at once\n",
+                        end.saturating_duration_since(Instant::now()).as_secs()
+                    ));
+                }
+                _ => return TrialOutcome::Interrupted,
             }
         }
     }
@@ -197,19 +219,22 @@ fn signals() -> Result<SignalFd, Fault> {
     })
 }
 
-fn status(settings: &Settings) -> Result<String, Fault> {
+fn status(reach: &Reach) -> Result<String, Fault> {
+    let settings = &reach.settings;
     let state = firewall::look_at(&settings.firewall, &settings.services, &settings.knock)?;
     let gateway = match is_running(&settings.gateway.control_socket) {
         true => Some(ask_status(settings)?),
         false => None,
     };
-    Ok(status_text(settings, &state, gateway.as_ref()))
+    Ok(status_text(reach, &state, gateway.as_ref()))
 }
 
-fn status_text(settings: &Settings, state: &GuardState, gateway: Option<&GatewayStatus>) -> String {
+fn status_text(reach: &Reach, state: &GuardState, gateway: Option<&GatewayStatus>) -> String {
+    let settings = &reach.settings;
     let guard = match (gateway, &state.misfit) {
         (Some(status), _) => admin::guard_text(status).to_owned(),
         (None, None) => "OFF: the table does not exist; what it guards is OPEN".to_owned(),
+        (None, Some(_)) if reach.doubt.is_some() => "up, with which rules is not known".to_owned(),
         (None, Some(None)) => "up".to_owned(),
         (None, Some(Some(difference))) => format!("NOT AS CONFIGURED: {difference}"),
     };
@@ -231,7 +256,9 @@ fn status_text(settings: &Settings, state: &GuardState, gateway: Option<&Gateway
             advice::let_marked_in(&settings.firewall).nft
         );
     }
-    if let Some(problem) = printed_guard::problem(settings) {
+    if reach.doubt.is_none()
+        && let Some(problem) = printed_guard::problem(settings)
+    {
         text += &format!("OUT OF DATE {problem}\n");
     }
     let addresses: Vec<String> =
@@ -286,7 +313,11 @@ mod tests {
     use crate::app::admin::tests::{RunningGateway, sound};
     use crate::config::native;
 
-    /// One guarded service, one in mark mode, one of commands.
+    /// A sound configuration: one guarded service, one in mark mode, one of commands.
+    fn reach() -> Reach {
+        Reach { settings: settings(), doubt: None, is_trusted: true }
+    }
+
     fn settings() -> Settings {
         let text = "[service.ssh]\nports = [\"22/tcp\"]\n\
                     [service.web]\nports = [\"80/tcp\", \"443/tcp\"]\nmode = \"mark\"\n\
@@ -305,7 +336,7 @@ mod tests {
 
     #[test]
     fn the_status_has_the_services_by_mode_and_the_dropped_packets() {
-        let text = status_text(&settings(), &state(Some(None)), Some(&sound()));
+        let text = status_text(&reach(), &state(Some(None)), Some(&sound()));
         let mark = advice::let_marked_in(&settings().firewall).nft;
         assert_eq!(
             text,
@@ -322,13 +353,13 @@ mod tests {
 
     #[test]
     fn without_a_gateway_the_kernel_says_how_the_guard_is() {
-        let settings = settings();
+        let reach = reach();
         for (misfit, said) in [
             (None, "guard       OFF: the table does not exist; what it guards is OPEN"),
             (Some(None), "guard       up ("),
             (Some(Some("a rule is missing")), "guard       NOT AS CONFIGURED: a rule is missing"),
         ] {
-            let text = status_text(&settings, &state(misfit), None);
+            let text = status_text(&reach, &state(misfit), None);
             assert!(text.starts_with(said), "{text}");
             assert!(text.contains("managed by  NOBODY: no gateway is running"), "{text}");
         }
@@ -336,9 +367,9 @@ mod tests {
 
     #[test]
     fn addresses_that_always_pass_are_shown() {
-        let mut settings = settings();
-        settings.firewall.break_glass = vec!["192.0.2.1".parse().unwrap()];
-        let text = status_text(&settings, &state(Some(None)), None);
+        let mut reach = reach();
+        reach.settings.firewall.break_glass = vec!["192.0.2.1".parse().unwrap()];
+        let text = status_text(&reach, &state(Some(None)), None);
         assert!(text.contains("ALWAYS OPEN to 192.0.2.1"), "{text}");
     }
 
@@ -355,8 +386,9 @@ mod tests {
     fn on_and_off_go_through_the_running_gateway() {
         let gateway = RunningGateway::ok(serde_json::json!({ "said": "as you wish" }));
         let settings = Settings { services: settings().services, ..gateway.settings() };
-        assert_eq!(on(&settings).unwrap(), "as you wish\n");
-        let off = off(&settings).unwrap();
+        let reach = Reach { settings, ..reach() };
+        assert_eq!(on(&reach).unwrap(), "as you wish\n");
+        let off = off(&reach).unwrap();
         assert!(off.starts_with("as you wish\nOPEN to everybody"), "{off}");
         assert_eq!(gateway.requests(), [ControlRequest::GuardOn, ControlRequest::GuardOff]);
     }
@@ -378,8 +410,9 @@ mod tests {
     fn a_trial_is_confirmed_by_a_grant_and_ends_with_its_time() {
         let gateway = RunningGateway::ok(serde_json::to_value(sound()).unwrap());
         let signals = signals().unwrap();
-        let watch =
-            |before, time| watch(&gateway.settings(), before, Instant::now() + time, &signals);
+        let watch = |before, time| {
+            watch(&gateway.settings(), before, Instant::now() + time, &signals, &|_| ())
+        };
         let confirmed = TrialOutcome::Confirmed("anna: ssh for 192.0.2.7".into());
         assert_eq!(watch(GrantCount::default(), Duration::from_secs(10)), confirmed);
         let now = GrantCount::of(&sound());
@@ -387,15 +420,46 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_survives_a_hangup_and_ends_at_an_interrupt() {
+    fn a_trial_survives_a_hangup_and_one_interrupt_which_is_told_what_the_next_one_does() {
         let settings = settings();
         let signals = signals().unwrap();
-        raise(Signal::SIGHUP).unwrap();
-        let soon = Instant::now() + Duration::from_millis(300);
+        let said = std::cell::RefCell::new(String::new());
+        let say = |text: &str| said.borrow_mut().push_str(text);
         let before = GrantCount::default();
-        assert_eq!(watch(&settings, before, soon, &signals), TrialOutcome::TimeIsOver);
+        raise(Signal::SIGHUP).unwrap();
         raise(Signal::SIGINT).unwrap();
+        let soon = Instant::now() + Duration::from_millis(300);
+        assert_eq!(watch(&settings, before, soon, &signals, &say), TrialOutcome::TimeIsOver);
+        assert!(said.borrow().contains("Ctrl-C again turns the guard OFF"), "{said:?}");
         let late = Instant::now() + Duration::from_secs(60);
-        assert_eq!(watch(&settings, before, late, &signals), TrialOutcome::Interrupted);
+        raise(Signal::SIGTERM).unwrap();
+        assert_eq!(watch(&settings, before, late, &signals, &say), TrialOutcome::Interrupted);
+    }
+
+    #[test]
+    fn a_second_interrupt_ends_a_trial() {
+        let settings = settings();
+        let signals = signals().unwrap();
+        let late = Instant::now() + Duration::from_secs(60);
+        raise(Signal::SIGINT).unwrap();
+        // The first is answered, and its answer brings the second.
+        let say = |_: &str| raise(Signal::SIGINT).unwrap();
+        let outcome = watch(&settings, GrantCount::default(), late, &signals, &say);
+        assert_eq!(outcome, TrialOutcome::Interrupted);
+    }
+
+    #[test]
+    fn with_a_broken_configuration_the_guard_goes_on_and_off_by_the_running_gateway_alone() {
+        let gateway = RunningGateway::ok(serde_json::json!({ "said": "as you wish" }));
+        let doubt = || Some(Fault::new("t.toml:1:1: broken", "fix it"));
+        let broken = Reach { settings: gateway.settings(), doubt: doubt(), is_trusted: false };
+        assert_eq!(on(&broken).unwrap(), "as you wish\n");
+        let off_text = off(&broken).unwrap();
+        assert_eq!(off_text, "as you wish\neverything that it guarded is OPEN\n");
+        let stopped = Reach { settings: settings(), doubt: doubt(), is_trusted: false };
+        assert_eq!(on(&stopped).unwrap_err().what, "t.toml:1:1: broken");
+        // The name of the table may be anybody's.
+        let fault = off(&stopped).unwrap_err();
+        assert!(fault.remedy.contains("nft delete table"), "{fault}");
     }
 }

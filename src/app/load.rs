@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::output::CommandOutput;
 use crate::config::knockd::{KnockdConf, Strictness, one_time};
 use crate::config::native::{ConfigPart, OWN_SEQUENCE, PARTS};
-use crate::config::{Door, Settings, knockd, native};
+use crate::config::{Door, Settings, defaults, knockd, native};
 use crate::core::clients::ClientTable;
 use crate::core::door::is_shipped;
-use crate::core::types::{Fault, ServiceName};
+use crate::core::types::{Fault, FaultKind, ServiceName};
 use crate::edge::files::{self, FileCheck};
 use crate::keys::authorized;
 use crate::keys::gateway::{GatewayFile, TestKeys};
@@ -73,6 +74,82 @@ pub fn native(path: &Path) -> Result<Settings, Fault> {
         false => Fault::new(fault.what, "`toctocd init` writes one; -c names another"),
     })?;
     native::read(&path.display().to_string(), &text, &mut parts)
+}
+
+/// What an admin's command has of the configuration.
+pub struct Reach {
+    /// All settings; or, with a doubt, no more than the places in `config::native::places`.
+    pub settings: Settings,
+    /// The reason why it is not all.
+    pub doubt: Option<Fault>,
+    /// True if no other user can have written the places.
+    pub is_trusted: bool,
+}
+
+impl Reach {
+    /// Fails if the configuration is not sound.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn all(&self) -> Result<&Settings, Fault> {
+        match &self.doubt {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(&self.settings),
+        }
+    }
+
+    /// Adds to the outcome of a command that the configuration is not sound.
+    ///
+    /// # Errors
+    /// That of the command.
+    pub fn note(&self, outcome: Result<CommandOutput, Fault>) -> Result<CommandOutput, Fault> {
+        let Some(doubt) = &self.doubt else { return outcome };
+        match outcome {
+            Ok(mut output) => {
+                output.err += &format!("note: the configuration on disk is not sound: {doubt}\n");
+                Ok(output)
+            }
+            // Perhaps the socket is elsewhere: that is what must be put right.
+            Err(fault) if fault.kind == FaultKind::NotRunning => {
+                let what = format!("{}; and {}", doubt.what, fault.what);
+                Err(Fault::new(what, doubt.remedy.clone()).of(FaultKind::NotRunning))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+/// Reads as much of the configuration as there is: enough to reach the running gateway, its clients
+/// file and its table. For commands that must work while the configuration is broken.
+pub fn reach(path: &Path) -> Reach {
+    let doubt = match native(path) {
+        Ok(settings) => return Reach { settings, doubt: None, is_trusted: true },
+        Err(fault) => fault,
+    };
+    let trusted = files::read_own(path, FileCheck::Trusted);
+    let is_trusted = trusted.is_ok();
+    let text = match trusted {
+        Ok(text) => text.as_str().to_owned(),
+        // What it names is checked by itself before it is used.
+        Err(_) => files::read_untrusted(path).unwrap_or_default(),
+    };
+    let mut settings = native::places(&text);
+    if !is_trusted || files::check_way(&settings.firewall.nft).is_err() {
+        settings.firewall.nft = defaults::firewall().nft;
+    }
+    if text.is_empty() {
+        // As `toctocd init --dir` puts them.
+        let gateway = &mut settings.gateway;
+        for (name, place) in
+            [("clients", &mut gateway.clients_file), ("control", &mut gateway.control_socket)]
+        {
+            let beside = std::path::absolute(path).unwrap_or_default().with_file_name(name);
+            if beside.exists() {
+                *place = beside;
+            }
+        }
+    }
+    Reach { settings, doubt: Some(doubt), is_trusted }
 }
 
 /// Reads the gateway's keys.

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::core::types::{Fault, FaultKind};
@@ -28,19 +29,35 @@ pub struct CommandOutput {
     pub err: String,
     /// The exit code.
     pub code: u8,
+    /// The answer for `--json`, if it is more than the text.
+    pub value: Option<Value>,
 }
 
 impl CommandOutput {
     /// Text for standard output of a command that is done.
     pub fn out(text: String) -> Self {
-        Self { out: Zeroizing::new(text), err: String::new(), code: DONE }
+        Self { out: Zeroizing::new(text), err: String::new(), code: DONE, value: None }
     }
 
     /// Prints both texts and returns the exit code.
     pub fn print(&self) -> u8 {
         print(&self.out);
-        // Nobody is left to tell if standard error is closed.
-        let _ = std::io::stderr().write_all(self.err.as_bytes());
+        print_error(&self.err);
+        self.code
+    }
+
+    /// Prints the answer as JSON and returns the exit code.
+    fn print_json(&self) -> u8 {
+        if let Some(value) = &self.value {
+            print(&format!("{value:#}\n"));
+            print_error(&self.err);
+            return self.code;
+        }
+        let notes: Vec<&str> = self.err.lines().collect();
+        let result = if self.code == DONE { "done" } else { "failed" };
+        let said = json!({ "result": result, "out": self.out.as_str(), "notes": notes });
+        // It may hold a profile.
+        print(&Zeroizing::new(format!("{said:#}\n")));
         self.code
     }
 }
@@ -50,19 +67,33 @@ pub fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// The exit code of a command of `toctocd`; a fault is printed, and `code` is its code.
-pub fn finish(outcome: Result<u8, Fault>, code: u8) -> u8 {
-    match outcome {
-        Ok(done) => done,
-        Err(fault) => {
-            eprintln!("toctocd: {fault}");
-            match fault.kind {
-                FaultKind::Other => code,
-                FaultKind::NotRunning => NOT_RUNNING,
-                FaultKind::Held => HELD,
-                FaultKind::Name => NAME,
-            }
-        }
+/// Prints to standard error. Nobody is left to tell if that is closed.
+pub fn print_error(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// A fault as the answer to `--json`.
+pub fn fault_json(fault: &Fault) -> Value {
+    json!({ "result": "fault", "what": fault.what, "remedy": fault.remedy })
+}
+
+/// Prints the outcome of a command of `toctocd` and returns its exit code. `code` is that of a fault
+/// without one of its own.
+pub fn finish(outcome: Result<CommandOutput, Fault>, code: u8, as_json: bool) -> u8 {
+    let fault = match outcome {
+        Ok(output) if as_json => return output.print_json(),
+        Ok(output) => return output.print(),
+        Err(fault) => fault,
+    };
+    match as_json {
+        true => print(&format!("{:#}\n", fault_json(&fault))),
+        false => print_error(&format!("toctocd: {fault}\n")),
+    }
+    match fault.kind {
+        FaultKind::Other => code,
+        FaultKind::NotRunning => NOT_RUNNING,
+        FaultKind::Held => HELD,
+        FaultKind::Name => NAME,
     }
 }
 
@@ -83,7 +114,15 @@ mod tests {
 
     #[test]
     fn a_fault_takes_the_code_it_is_given_and_success_keeps_its_own() {
-        assert_eq!(finish(Ok(FAILED), WRONG), FAILED);
-        assert_eq!(finish(Err(Fault::new("a", "b")), WRONG), WRONG);
+        let failed = CommandOutput { code: FAILED, ..CommandOutput::out(String::new()) };
+        assert_eq!(finish(Ok(failed), WRONG, false), FAILED);
+        for (kind, code) in [
+            (FaultKind::Other, WRONG),
+            (FaultKind::NotRunning, 3),
+            (FaultKind::Held, 4),
+            (FaultKind::Name, 5),
+        ] {
+            assert_eq!(finish(Err(Fault::new("a", "b").of(kind)), WRONG, true), code);
+        }
     }
 }

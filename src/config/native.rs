@@ -16,6 +16,7 @@ use crate::core::types::Fault;
 use doors::doors;
 pub use doors::{OWN_SEQUENCE, flag_words};
 pub use parts::{ConfigPart, PARTS};
+pub use places::places;
 use raw::{At, List, RawFirewall, RawGateway, RawKnock, RawPart, RawSettings};
 pub use services::{CUTS, FORMS, MAX_SERVICES, MODES, SOURCES, is_inner_host};
 use services::{PREFIX, services};
@@ -23,6 +24,7 @@ use services::{PREFIX, services};
 mod commands;
 mod doors;
 mod parts;
+mod places;
 mod raw;
 mod services;
 #[cfg(test)]

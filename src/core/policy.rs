@@ -122,6 +122,11 @@ impl Policy {
         self.clients = clients;
     }
 
+    /// True if a client of this name can get grants.
+    pub fn knows(&self, name: &str) -> bool {
+        self.clients.values().any(|client| client.name == name)
+    }
+
     /// The way in which a grant must end under these rules, after a reload; `None` if it may go on.
     /// `latest` is for [`Policy::client`].
     pub fn must_end(&self, latest: Wall, grant: &ActiveGrant) -> Option<GrantEnd> {

@@ -45,6 +45,10 @@ pub enum ControlRequest {
     GuardOn,
     /// Remove the guard, and do not load it again.
     GuardOff,
+    /// Whether the client of this name can get grants.
+    IsEnrolled {
+        name: String,
+    },
     /// Accept that used-knock marks were lost or that the clock was ahead: trust timestamps again.
     Reinitialise,
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use toctoc::core::knock::Status;
 
-use crate::harness::gate::{self, Gate, SSH, ok, section};
+use crate::harness::gate::{self, Gate, SSH, ok, section, stderr};
 use crate::harness::{LONG, SHORT, until};
 
 /// Adds an interface to the gateway.
@@ -59,19 +59,87 @@ fn a_grant_that_the_kernel_refuses_is_answered_with_trouble_and_not_kept() {
     anna.must_open(&gate.net.client, "ssh", 0);
 }
 
+/// Mistakes in a configuration, one after another.
+const MISTAKES: [(&str, &str); 4] = [
+    ("interfaces = [\"any\"]", "interfaces = []"),
+    ("[knock]", "[knock"),
+    ("[gateway]", "include = \"/no/such\"\n[gateway]"),
+    ("[service.ssh]", "[service.other]"),
+];
+
 #[test]
 fn a_revocation_takes_effect_even_if_the_rest_of_the_configuration_is_broken() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
-    let anna = gate.enrol("anna", "ssh");
     let to = gate.port(0, SSH);
-    anna.must_open(&gate.net.client, "ssh", 0);
-    gate.edit_config(|config| config.replace("interfaces = [\"any\"]", "interfaces = [\"eth7\"]"));
+    let good = fs::read_to_string(gate.config()).unwrap();
+    for ((from, broken), name) in MISTAKES.into_iter().zip(["anna", "bert", "carl", "dora"]) {
+        let anna = gate.enrol(name, "ssh");
+        anna.must_open(&gate.net.client, "ssh", 0);
+        fs::write(gate.config(), good.replacen(from, broken, 1)).unwrap();
+        let output = gate.toctocd(&["client", "revoke", name]);
+        assert_eq!(output.status.code(), Some(0), "{broken}: {output:?}");
+        let said = stderr(&output);
+        assert!(said.contains("the running gateway has"), "{broken}: {said}");
+        assert!(!gate.net.client.tcp_reaches(to, SHORT), "{broken}: the grant has not ended");
+        anna.seal(&anna.request("ssh", gate.net.client.ips()[0]))
+            .send_in_vain(&gate.net.client, to.ip());
+        fs::write(gate.config(), &good).unwrap();
+        gate.reload();
+    }
+}
+
+#[test]
+fn a_gateway_that_does_not_follow_a_revocation_is_named_as_such() {
+    let mut gate = Gate::running(|config| config);
+    gate.enrol("anna", "ssh");
+    // The configuration names another clients file by now.
+    let (old, new) = (gate.path("etc/clients"), gate.path("etc/others"));
+    fs::copy(&old, &new).unwrap();
+    gate.edit_config(|config| config.replace(&old, &new));
+    gate.edit_config(|config| config.replace("[knock]", "[knock"));
     let output = gate.toctocd(&["client", "revoke", "anna"]);
-    assert_eq!(output.status.code(), Some(1), "it must say that the reload failed: {output:?}");
-    assert!(!gate.net.client.tcp_reaches(to, SHORT), "the grant has not ended");
-    anna.seal(&anna.request("ssh", gate.net.client.ips()[0]))
-        .send_in_vain(&gate.net.client, to.ip());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = stderr(&output);
+    assert!(said.contains("THE RUNNING GATEWAY HAS NOT CONFIRMED IT"), "{said}");
+    gate.daemon().process.signal(Signal::SIGTERM);
+}
+
+#[test]
+fn the_running_gateway_is_asked_and_the_guard_goes_off_while_the_configuration_is_broken() {
+    let mut gate = Gate::running(|config| config.replace("table = \"toctoc\"", "table = \"mine\""));
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    anna.must_open(&gate.net.client, "ssh", 0);
+    let good = fs::read_to_string(gate.config()).unwrap();
+    for (from, broken) in MISTAKES.into_iter().take(3) {
+        fs::write(gate.config(), good.replacen(from, broken, 1)).unwrap();
+        for (words, part) in [
+            (&["status"][..], "open now    1 grant"),
+            (&["grants"], "anna"),
+            (&["guard", "status"], "guard       up (table inet mine)"),
+            (&["guard", "on"], "the guard"),
+        ] {
+            let output = gate.toctocd(words);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success() && text.contains(part), "{words:?}: {output:?}");
+            assert!(stderr(&output).contains("configuration on disk is not sound"), "{output:?}");
+        }
+        let said = ok(&gate.toctocd(&["guard", "off"]));
+        assert!(said.contains("everything that it guarded is OPEN"), "{said}");
+        assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG), "{broken}");
+        ok(&gate.toctocd(&["guard", "on"]));
+        anna.must_open(&gate.net.client, "ssh", 0);
+    }
+    // Without a gateway, by the name of the table, if nobody else can have written it.
+    gate.kill();
+    let tables = |gate: &Gate| gate.net.gateway.sh("nft list tables");
+    gate.net.gateway.sh(&format!("chmod 666 {}", gate.config().display()));
+    assert!(!gate.toctocd(&["guard", "off"]).status.success());
+    assert!(tables(&gate).contains("inet mine"));
+    gate.net.gateway.sh(&format!("chmod 644 {}", gate.config().display()));
+    ok(&gate.toctocd(&["guard", "off"]));
+    assert_eq!(tables(&gate), "");
 }
 
 #[test]

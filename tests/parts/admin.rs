@@ -511,3 +511,108 @@ fn another_users_lock_delays_no_command() {
     assert!(revoked.err.contains(&expected), "{}", revoked.err);
     assert_eq!(revoked.code, 4, "{}", revoked.err);
 }
+
+/// Damage to a configuration that has a client `a`, and a word of the fault.
+const BROKEN: &[(fn(&Gateway), &str)] = &[
+    (|g| g.edit("toctocd.toml", "[knock]", "[knock"), "toctocd.toml:"),
+    (|g| g.edit("toctocd.toml", "max_age = 30", "max_aeg = 30"), "did you mean `max_age`?"),
+    (|g| mode(&g.path("toctocd.toml"), 0o666), "others may write it"),
+    (|g| mode(g.folder.path(), 0o1777), "others may write into it"),
+    (|g| g.edit("toctocd.toml", "[gateway]", "include = \"/no/such\"\n[gateway]"), "/no/such"),
+    (|g| fs::remove_file(g.path("toctocd.toml")).unwrap(), "no such file"),
+    (
+        |g| {
+            let text = fs::read_to_string(g.path("toctocd.toml")).unwrap();
+            let door = "[door.d]\nsequence = [\"7000/tcp\", \"8000/tcp\", \"9000/tcp\"]\nservice = \"ssh\"\n";
+            fs::write(g.path("toctocd.toml"), text + door).unwrap();
+        },
+        "the sequence that knockd ships",
+    ),
+];
+
+#[test]
+fn a_client_is_revoked_and_clients_are_listed_whatever_is_wrong_with_the_configuration() {
+    for (damage, fault) in BROKEN {
+        let gateway = Gateway::new();
+        let add = ["client", "add", "a", "--key", KEY, "--services", "ssh"];
+        assert_eq!(gateway.with_config(&add).code, 0);
+        damage(&gateway);
+        let listed = gateway.with_config(&["client", "list"]);
+        if fs::metadata(gateway.folder.path()).unwrap().permissions().mode() & 0o022 != 0 {
+            // The clients file itself could be anybody's: that must be told, and nothing changed.
+            assert_eq!(gateway.with_config(&["client", "revoke", "a"]).code, 2, "{fault}");
+            continue;
+        }
+        assert!(listed.out.contains("a     ssh"), "{fault}: {}", listed.err);
+        assert!(listed.err.contains(fault), "{fault}: {}", listed.err);
+        let revoked = gateway.with_config(&["client", "revoke", "a"]);
+        assert_eq!(revoked.code, 0, "{fault}: {}", revoked.err);
+        let file = gateway.path("clients").display().to_string();
+        assert!(revoked.err.contains(&format!("`a` is revoked in {file}; no gateway")), "{fault}");
+        assert!(revoked.err.contains(fault), "{fault}: {}", revoked.err);
+        assert!(!fs::read_to_string(file).unwrap().contains(" a\n"));
+    }
+}
+
+#[test]
+fn without_a_gateway_a_request_has_its_exit_code_and_names_what_may_be_wrong() {
+    let gateway = Gateway::new();
+    let socket = gateway.path("control").display().to_string();
+    for words in [&["status"][..], &["grants"], &["reload"], &["reinitialise"]] {
+        let run = gateway.with_config(words);
+        assert_eq!(run.code, 3, "{words:?}: {}", run.err);
+        assert!(run.err.contains(&socket), "{words:?}: {}", run.err);
+    }
+    gateway.edit("toctocd.toml", "max_age = 30", "max_aeg = 30");
+    let run = gateway.with_config(&["status"]);
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert!(run.err.contains("`max_aeg`") && run.err.contains(&socket), "{}", run.err);
+}
+
+#[test]
+fn with_json_every_answer_and_every_fault_of_every_command_is_json() {
+    let gateway = Gateway::new();
+    let json = |words: &[&str]| -> (i32, serde_json::Value) {
+        let run = gateway.with_config(&[words, &["--json"]].concat());
+        let value = serde_json::from_str(&run.out);
+        (run.code, value.unwrap_or_else(|error| panic!("{words:?}: {error}: {}", run.out)))
+    };
+    let dir = gateway.folder.path().to_str().unwrap();
+    let add = ["client", "add", "a", "--key", KEY, "--services", "ssh"];
+    for (words, code, key, part) in [
+        (&add[..], 0, "out", "# toctoc profile of `a`."),
+        (&add, 5, "what", "client `a` has this name already"),
+        (&["check"], 0, "out", "sound; 1 service, 1 client"),
+        (&["check", "--print"], 0, "out", "[gateway]"),
+        (&["guard", "print"], 0, "out", "# The guard of toctoc"),
+        (&["status"], 3, "what", "no running toctocd answers"),
+        (&["grants"], 3, "what", "no running toctocd answers"),
+        (&["reload"], 3, "what", "no running toctocd answers"),
+        (&["reinitialise"], 3, "what", "no running toctocd answers"),
+        (&["init", "--dir", dir], 5, "what", "exists already"),
+        (&["convert", "/no/such"], 2, "what", "/no/such"),
+        (&["client", "revoke", "b"], 5, "what", "no client is called `b`"),
+        (&["client", "forgive", "b"], 5, "what", "no client is called `b`"),
+        (&["strat"], 2, "what", "unrecognized subcommand"),
+        (&["client", "add", "a b"], 2, "what", "one word"),
+        (&["guard", "on", "--confirm", "0"], 2, "what", "invalid value"),
+    ] {
+        let (got, value) = json(words);
+        assert_eq!(got, code, "{words:?}: {value}");
+        let text = value[key].as_str().unwrap_or_else(|| panic!("{words:?}: {value}"));
+        let whole = format!("{text} {}", value["remedy"]);
+        assert!(whole.contains(part), "{words:?}: {value}");
+        let result = if key == "what" { "fault" } else { "done" };
+        assert_eq!(value["result"], result, "{words:?}");
+    }
+    let (_, clients) = json(&["client", "list"]);
+    assert_eq!(clients[0]["name"], "a");
+    let (code, revoked) = json(&["client", "revoke", "a"]);
+    assert_eq!((code, &revoked["result"]), (0, &"done".into()));
+    assert!(revoked["notes"][0].as_str().unwrap().contains("`a` is revoked"));
+    gateway.edit("toctocd.toml", "max_age = 30", "max_aeg = 30");
+    for words in [&["check"][..], &["run"], &add, &["guard", "adopt"], &["guard", "print"]] {
+        let (_, value) = json(words);
+        assert!(value["what"].as_str().unwrap().contains("`max_aeg`"), "{words:?}: {value}");
+    }
+}

@@ -29,6 +29,11 @@ impl RunningGateway {
                 BufReader::new(&stream).read_until(b'\n', &mut line).unwrap();
                 // A look whether the gateway is running sends nothing.
                 let Some(request) = ControlRequest::parse(line.trim_ascii_end()) else { continue };
+                let response = match request {
+                    // It has followed, even if it could not reload.
+                    ControlRequest::IsEnrolled { .. } => ControlResponse::Ok(false.into()),
+                    _ => response.clone(),
+                };
                 if sender.send(request).is_err() {
                     return;
                 }
@@ -46,6 +51,10 @@ impl RunningGateway {
 
     pub(in crate::app) fn socket(&self) -> PathBuf {
         self.folder.path().join("control")
+    }
+
+    pub(in crate::app) fn reach(&self) -> Reach {
+        Reach { settings: self.settings(), doubt: None, is_trusted: true }
     }
 
     pub(in crate::app) fn settings(&self) -> Settings {
@@ -185,22 +194,21 @@ fn grants_are_shown_in_columns() {
 #[test]
 fn status_and_grants_come_from_the_gateway_as_text_or_json() {
     let gateway = RunningGateway::ok(serde_json::to_value(sound()).unwrap());
-    let settings = gateway.settings();
-    assert_eq!(*status(&settings, false).unwrap().out, status_text(&sound()));
-    let value: Value = serde_json::from_str(&status(&settings, true).unwrap().out).unwrap();
+    let output = status(&gateway.reach()).unwrap();
+    assert_eq!(*output.out, status_text(&sound()));
+    let value = output.value.unwrap();
     assert_eq!((&value["pid"], &value["rejected"]), (&json!(17), &json!([["bad mac", 7]])));
-    assert_eq!(gateway.requests(), [ControlRequest::Status, ControlRequest::Status]);
+    assert_eq!(gateway.requests(), [ControlRequest::Status]);
     let gateway = RunningGateway::ok(json!([line()]));
-    assert_eq!(*grants(&gateway.settings(), false).unwrap().out, grants_text(&[line()]));
-    let value: Value =
-        serde_json::from_str(&grants(&gateway.settings(), true).unwrap().out).unwrap();
-    assert_eq!(value[0]["seconds_left"], 28);
+    let output = grants(&gateway.reach()).unwrap();
+    assert_eq!(*output.out, grants_text(&[line()]));
+    assert_eq!(output.value.unwrap()[0]["seconds_left"], 28);
 }
 
 #[test]
 fn an_answer_of_another_version_is_named_as_such() {
     let gateway = RunningGateway::ok(json!({ "version": "9" }));
-    for outcome in [status(&gateway.settings(), false), grants(&gateway.settings(), false)] {
+    for outcome in [status(&gateway.reach()), grants(&gateway.reach())] {
         let fault = outcome.err().unwrap();
         assert!(fault.what.contains("of another version"), "{fault}");
         assert!(fault.remedy.contains("restart it"), "{fault}");
@@ -233,15 +241,19 @@ fn a_reload_after_a_change_is_asked_for_only_if_a_gateway_is_running() {
     assert_eq!(reload_if_running(&gateway.settings()), Ok(true));
     assert_eq!(gateway.requests(), [ControlRequest::Reload]);
     assert_eq!(reload_if_running(&stopped()), Ok(false));
-    let fault = status(&stopped(), false).err().unwrap();
+    let stopped = Reach { settings: stopped(), doubt: None, is_trusted: true };
+    let fault = status(&stopped).err().unwrap();
     assert!(fault.what.contains("/nonexistent/control"), "{fault}");
 }
 
 #[test]
 fn status_warns_of_a_printed_guard_that_is_out_of_date() {
     let gateway = RunningGateway::ok(serde_json::to_value(sound()).unwrap());
-    let settings = gateway.settings();
-    std::fs::write(&settings.firewall.printed, "old rules\n").unwrap();
-    let text = status(&settings, false).unwrap().out;
+    let mut reach = gateway.reach();
+    std::fs::write(&reach.settings.firewall.printed, "old rules\n").unwrap();
+    let text = status(&reach).unwrap().out;
     assert!(text.contains("\n  warning     ") && text.contains("guard print"), "{}", *text);
+    // The configuration that it would be compared with is not known.
+    reach.doubt = Some(Fault::new("broken", ""));
+    assert!(!status(&reach).unwrap().out.contains("warning"));
 }

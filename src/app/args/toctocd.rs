@@ -18,6 +18,9 @@ pub struct ToctocdArgs {
     /// The configuration file. (`init` does not read it: it writes toctocd.toml below its --dir.)
     #[arg(short, long, global = true, value_name = "FILE", default_value = defaults::CONFIG)]
     pub config: PathBuf,
+    /// Print the answer, or the fault, as JSON on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
     /// The command.
     #[command(subcommand)]
     pub command: ToctocdCommand,
@@ -66,17 +69,9 @@ pub enum ToctocdCommand {
     #[command(subcommand)]
     Guard(GuardCommand),
     /// Show the state of the running gateway.
-    Status {
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-    },
+    Status,
     /// Show what is open now, and for whom.
-    Grants {
-        /// Print a JSON list.
-        #[arg(long)]
-        json: bool,
-    },
+    Grants,
     /// Make the running gateway read its configuration again; a bad one changes nothing.
     Reload,
     /// Accept that the state was lost or damaged, or that the clock was ahead. Use it when `status`
@@ -154,11 +149,7 @@ pub enum ClientCommand {
     /// channel.
     Add(ClientAdd),
     /// List the enrolled clients.
-    List {
-        /// Print a JSON list.
-        #[arg(long)]
-        json: bool,
-    },
+    List,
     /// Give a client a new id and a new profile, when `status` says that its clock was ahead. Its
     /// key, services and limits stay. Its current grants end, and nothing that it sent before ever
     /// opens anything.

@@ -1,5 +1,6 @@
 //! Whole commands of `toctoc`: a temporary home, a gateway on loopback, and what the user sees.
 
+use clap::Parser;
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;

@@ -51,6 +51,9 @@ impl Gatekeeper {
             ControlRequest::Reload => self.reload_asked(Some(session)),
             ControlRequest::GuardOn => self.guard.want(GuardWork::TurnOn(Some(session))),
             ControlRequest::GuardOff => self.guard.want(GuardWork::TurnOff(session)),
+            ControlRequest::IsEnrolled { name } => {
+                self.reply_value(session, Ok(self.policy.knows(name).into()));
+            }
             ControlRequest::Reinitialise => match self.reinitialise(now) {
                 Ok(said) => {
                     self.out.log(said.clone());

@@ -148,25 +148,65 @@ fn hand_over(
     Ok(output)
 }
 
-/// `toctocd client list`.
+/// `toctocd client list`, also if the rest of the configuration is broken.
 ///
 /// # Errors
-/// Configuration or clients file cannot be read.
-pub fn list(config: &Path, json: bool) -> Result<CommandOutput, Fault> {
-    let path = load::settings(config)?.gateway.clients_file;
-    let text = files::read(&path, FileCheck::Trusted)?;
+/// The clients file cannot be read.
+pub fn list(config: &Path) -> Result<CommandOutput, Fault> {
+    let reach = load::reach(config);
+    let path = &reach.settings.gateway.clients_file;
+    let text = files::read_own(path, FileCheck::Trusted)?;
     let clients = authorized::parse(&path.display().to_string(), &text, None)?;
-    Ok(CommandOutput::out(if json { as_json(&clients) } else { as_table(&clients) }))
+    let value = Some(as_json(&clients));
+    reach.note(Ok(CommandOutput { value, ..CommandOutput::out(as_table(&clients)) }))
 }
 
-/// Removes a client.
+/// Removes a client. Needs nothing but the clients file: whatever else is broken, a stolen key must
+/// not stay valid.
 ///
 /// # Errors
 /// Nothing was changed: no client has that name.
 pub fn revoke(config: &Path, name: &str) -> Result<CommandOutput, Fault> {
-    let settings = load::settings(config)?;
-    rewrite(&settings, |label, text| authorized::revoke(label, text, name))?;
-    Ok(follow_up(&settings, &format!("`{name}` is revoked")))
+    let reach = load::reach(config);
+    let settings = &reach.settings;
+    rewrite(settings, |label, text| authorized::revoke(label, text, name))?;
+    let file = settings.gateway.clients_file.display();
+    let mut output = CommandOutput::out(String::new());
+    let reloaded = admin::reload_if_running(settings);
+    if let Ok(false) = reloaded {
+        let socket = settings.gateway.control_socket.display();
+        output.err = format!(
+            "`{name}` is revoked in {file}; no gateway is running here (none answers at {socket})\n"
+        );
+        return reach.note(Ok(output));
+    }
+    // A reload that fails later has revoked all the same.
+    let (code, said) = match (admin::is_enrolled(settings, name), reloaded) {
+        (Ok(false), Ok(_)) => (DONE, "the running gateway has reloaded".to_owned()),
+        (Ok(false), Err(fault)) => (
+            DONE,
+            format!(
+                "the running gateway has ended its grants and refuses its knocks. All else stays as \
+                 it was, because the reload failed: {fault}"
+            ),
+        ),
+        (Ok(true), Ok(_)) => (
+            FAILED,
+            "but THE RUNNING GATEWAY STILL LETS IT IN: it reads another clients file. `toctocd \
+             check` reads the configuration; then restart the gateway"
+                .to_owned(),
+        ),
+        (Ok(true) | Err(_), Err(fault)) | (Err(fault), Ok(_)) => (
+            FAILED,
+            format!(
+                "but THE RUNNING GATEWAY HAS NOT CONFIRMED IT: {fault}\n  repeat `toctocd reload` \
+                 until it succeeds, or restart the gateway"
+            ),
+        ),
+    };
+    output.err = format!("`{name}` is revoked in {file}; {said}\n");
+    output.code = code;
+    Ok(output)
 }
 
 /// Changes the clients file under a lock, so that two admins at once keep each other's changes.
@@ -300,7 +340,7 @@ fn key_of(place: &str, line: &str) -> Result<PublicKey, Fault> {
     }
 }
 
-fn as_json(clients: &[Client]) -> String {
+fn as_json(clients: &[Client]) -> serde_json::Value {
     let mut objects = Vec::new();
     for client in clients {
         let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
@@ -313,7 +353,7 @@ fn as_json(clients: &[Client]) -> String {
             "max_seconds": client.max_seconds,
         }));
     }
-    format!("{:#}\n", serde_json::Value::from(objects))
+    serde_json::Value::from(objects)
 }
 
 fn as_table(clients: &[Client]) -> String {

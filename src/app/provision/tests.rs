@@ -126,13 +126,13 @@ fn a_client_comes_with_a_profile_that_fits_and_goes_without_a_trace() {
     assert_eq!(profile.default_service.map(|s| s.to_string()), Some("ssh".to_owned()));
     assert_eq!(client.expires, Some(1_798_761_600));
 
-    let table = list(&config, false).unwrap();
+    let table = list(&config).unwrap();
     assert!(
         table.out.contains("laptop  ssh,web   2027-01-01T00:00:00Z  SHA256:"),
         "{}",
         table.out.as_str()
     );
-    let json: serde_json::Value = serde_json::from_str(&list(&config, true).unwrap().out).unwrap();
+    let json = list(&config).unwrap().value.unwrap();
     assert_eq!(json[0]["services"], serde_json::json!(["ssh", "web"]));
 
     assert!(what(add(&config, &add_args("laptop", LINE, "ssh"))).contains("has this name already"));
@@ -140,7 +140,7 @@ fn a_client_comes_with_a_profile_that_fits_and_goes_without_a_trace() {
     assert!(what(revoke(&config, "latpop")).contains("no client is called"));
     revoke(&config, "laptop").unwrap();
     assert_eq!(fs::read(dir.join("clients")).unwrap(), empty);
-    assert_eq!(list(&config, false).unwrap().out.as_str(), "no client is enrolled\n");
+    assert_eq!(list(&config).unwrap().out.as_str(), "no client is enrolled\n");
 }
 
 #[test]
