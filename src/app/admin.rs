@@ -12,7 +12,8 @@ use super::output::{CommandOutput, count};
 use super::printed_guard;
 use crate::config::Settings;
 use crate::core::types::Fault;
-use crate::edge::control::{ControlRequest, ask};
+use crate::edge::control::{ControlRequest, FixedSettings, ask};
+use crate::edge::state::State;
 
 /// How long a command waits for the gateway. A reload starts a whole listener, so it is not short.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -80,7 +81,7 @@ pub struct GrantLine {
     pub ports: Vec<String>,
     /// `time` or `once`.
     pub form: String,
-    /// Local time of its end.
+    /// Local time of its end, with date and zone: `2026-11-28T14:03:20+01:00`.
     pub until: String,
     /// Seconds until then.
     pub seconds_left: u64,
@@ -149,6 +150,27 @@ pub fn is_enrolled(settings: &Settings, name: &str) -> Result<bool, Fault> {
     decode(request(settings, &ControlRequest::IsEnrolled { name: name.to_owned() })?)
 }
 
+/// Checks that the running gateway, if there is one, could switch to this configuration.
+///
+/// # Errors
+/// It would refuse a reload; a restart helps.
+pub fn can_follow(settings: &Settings) -> Result<(), Fault> {
+    if is_running(&settings.gateway.control_socket) {
+        let new = FixedSettings::of(settings);
+        return request(settings, &ControlRequest::CanFollow(new)).map(drop);
+    }
+    match State::holder(&settings.gateway.state_dir) {
+        None => Ok(()),
+        Some(pid) => Err(Fault::new(
+            format!(
+                "{pid} uses this `state_dir` and does not answer at this `control_socket`, which cannot \
+                 change while toctocd runs"
+            ),
+            "restart toctocd, or put the old value back",
+        )),
+    }
+}
+
 /// True if a process listens on the control socket at `path`.
 pub fn is_running(path: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(path).is_ok()
@@ -176,7 +198,11 @@ fn status_text(status: &GatewayStatus) -> String {
         status.pid,
         status.since,
         status.knock_port,
-        status.interfaces.join(", "),
+        if status.interfaces.is_empty() {
+            "no interface".to_owned()
+        } else {
+            status.interfaces.join(", ")
+        },
         guard_text(status),
         status.state,
         status.clock,
@@ -237,10 +263,19 @@ fn grants_text(lines: &[GrantLine]) -> String {
         };
         text += &format!(
             "{:client$}  {:service$}  {:address$}  {:4}  {:>4} s  {}  {ports}\n",
-            line.client, line.service, line.address, line.form, line.seconds_left, line.until,
+            line.client,
+            line.service,
+            line.address,
+            line.form,
+            line.seconds_left,
+            time_of_day(&line.until),
         );
     }
     text
+}
+
+fn time_of_day(moment: &str) -> &str {
+    moment.split_once('T').and_then(|(_, time)| time.get(..8)).unwrap_or(moment)
 }
 
 /// The width of a column.

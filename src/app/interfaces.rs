@@ -1,7 +1,8 @@
 //! The network interfaces that a configuration currently means.
 
 use crate::config::{DEFAULT_ROUTE, Settings};
-use crate::core::types::Fault;
+use crate::edge::capture;
+use crate::edge::proc_net::default_interfaces;
 
 /// The interface names, each once, in the order of the configuration. `defaults` are the interfaces
 /// of the default routes; if there are none, [`DEFAULT_ROUTE`] itself stands for them.
@@ -25,12 +26,23 @@ fn resolve(wanted: &[String], defaults: &[String]) -> Vec<String> {
     names
 }
 
-/// The fault if the configuration needs a default route and there is none.
-pub(super) fn no_default_route() -> Fault {
-    Fault::new(
-        "[knock] interfaces: there is no default route now, neither of IPv4 nor of IPv6",
-        "`ip route; ip -6 route` show what there is; or name an interface, or use \"any\"",
-    )
+/// A warning for each interface that is not there, or is down. It is waited for.
+pub(super) fn absent(settings: &Settings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for name in resolved_interfaces(settings, &default_interfaces()) {
+        let Err(fault) = capture::interface(&name) else { continue };
+        warnings.push(match name == DEFAULT_ROUTE {
+            false => format!(
+                "[knock] interfaces: {}: no knock is heard there until it comes up ({})",
+                fault.what, fault.remedy
+            ),
+            true => "[knock] interfaces: there is no default route now, neither of IPv4 nor of \
+                     IPv6: no knock is heard by it until there is one (`ip route; ip -6 route` \
+                     show what there is)"
+                .to_owned(),
+        });
+    }
+    warnings
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use crate::app::interfaces;
 use crate::app::listener;
 use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
-use crate::config::DEFAULT_ROUTE;
 use crate::core::clients::ClientTable;
 use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::sequence::{DoorSpec, Ipv6};
@@ -42,17 +41,6 @@ pub(super) struct ListenerStart {
     pub(super) doors: Vec<Door>,
     /// This machine's addresses.
     pub(super) addresses: Vec<LocalAddress>,
-    /// The reaction to an interface that does not exist.
-    pub(super) missing: MissingInterface,
-}
-
-/// The reaction to a configured interface that does not exist.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum MissingInterface {
-    /// Fail: at a start or reload, an admin reads the error.
-    Refuse,
-    /// Listen on the others: links come and go while the gateway runs.
-    Skip,
 }
 
 /// Everything that a listener is told.
@@ -121,12 +109,12 @@ impl ListenerProcess {
     /// Starts a gateway's listener. [`ListenerProcess::advance`] sends its set-up.
     ///
     /// # Errors
-    /// An interface or a right is missing.
+    /// A right is missing.
     pub(super) fn start(start: ListenerStart) -> Result<ListenerProcess, Fault> {
         let settings = &start.prepared.config.settings;
         let wanted = interfaces::resolved_interfaces(settings, &default_interfaces());
         let Captures { mut sockets, interfaces, indexes, missing } =
-            captures(&start.prepared.config, &start.doors, &wanted, start.missing)?;
+            captures(&start.prepared.config, &start.doors, &wanted)?;
         sockets.push(ToListener::Raw4(raw::open_v4()?));
         sockets.extend(raw::open_v6()?.map(ToListener::Raw6));
         let spec = ListenerSpec {
@@ -499,9 +487,9 @@ struct Captures {
     missing: Vec<String>,
 }
 
-fn captures(
-    config: &GatewayConfig, doors: &[Door], wanted: &[String], absent: MissingInterface,
-) -> Result<Captures, Fault> {
+/// Opens a capture socket for each interface that is there. The others are waited for: links and
+/// routes come and go, and neither a start nor a reload may hang on one.
+fn captures(config: &GatewayConfig, doors: &[Door], wanted: &[String]) -> Result<Captures, Fault> {
     let knock_port = Some(config.settings.knock.port);
     let program =
         bpf::program(&bpf::FilterSpec { knock_port, steps: steps(doors), outgoing: false });
@@ -512,27 +500,15 @@ fn captures(
         missing: Vec::new(),
     };
     for name in wanted {
-        if name == DEFAULT_ROUTE && absent == MissingInterface::Refuse {
-            return Err(interfaces::no_default_route());
-        }
         match capture::open(name, &program) {
             Ok(socket) => {
                 captures.indexes.push(socket.interface);
                 captures.sockets.push(ToListener::Capture(socket));
                 captures.interfaces.push(name.clone());
             }
-            Err(_) if absent == MissingInterface::Skip && capture::interface(name).is_err() => {
-                captures.missing.push(name.clone());
-            }
+            Err(_) if capture::interface(name).is_err() => captures.missing.push(name.clone()),
             Err(fault) => return Err(fault),
         }
-    }
-    if captures.sockets.is_empty() {
-        let names = captures.missing.join(", ");
-        return Err(Fault::new(
-            format!("no interface to listen on: {names}"),
-            "`ip link` shows what is there and up",
-        ));
     }
     Ok(captures)
 }

@@ -11,7 +11,7 @@ use crate::config::native::{ConfigPart, OWN_SEQUENCE, PARTS};
 use crate::config::{Door, Settings, defaults, knockd, native};
 use crate::core::clients::ClientTable;
 use crate::core::door::is_shipped;
-use crate::core::types::{Fault, FaultKind, ServiceName};
+use crate::core::types::{Fault, FaultKind};
 use crate::edge::files::{self, FileCheck};
 use crate::keys::authorized;
 use crate::keys::gateway::{GatewayFile, TestKeys};
@@ -22,7 +22,7 @@ pub struct GatewayConfig {
     pub settings: Settings,
     /// The gateway's keys.
     pub keys: GatewayFile,
-    /// The enrolled clients; every service that they name is configured.
+    /// The enrolled clients. They may name services that are not configured.
     pub clients: ClientTable,
 }
 
@@ -165,13 +165,11 @@ pub fn keys(settings: &Settings) -> Result<GatewayFile, Fault> {
 /// Reads the enrolled clients.
 ///
 /// # Errors
-/// As [`load_all`]; also if a client may open a service that is not configured.
+/// As [`load_all`]. A service that is not configured is ignored: see `warnings`.
 pub fn clients(settings: &Settings) -> Result<ClientTable, Fault> {
     let path = &settings.gateway.clients_file;
     let text = files::read_own(path, FileCheck::Trusted)?;
-    let clients = authorized::read(&path.display().to_string(), &text, &ClientTable::default())?;
-    check_services(settings, &text, &clients)?;
-    Ok(clients)
+    authorized::read(&path.display().to_string(), &text, &ClientTable::default())
 }
 
 /// Checks every key of the clients file. Loading checks only the first thousand: the others are
@@ -193,7 +191,7 @@ pub struct ClientsRead {
 }
 
 /// Reads the clients file again. Lines that have not changed are not read again, and services may
-/// be unknown: see [`known_services`].
+/// be unknown.
 ///
 /// # Errors
 /// The file cannot be read, or not trusted.
@@ -206,26 +204,6 @@ pub fn clients_again(path: &Path, before: &ClientTable) -> Result<ClientsRead, F
             ClientsRead { clients, mistake: Some(fault) }
         }
     })
-}
-
-/// Checks that every service that a client may open is configured.
-///
-/// # Errors
-/// The place of the first one that is not.
-pub fn known_services(settings: &Settings, clients: &ClientTable) -> Result<(), Fault> {
-    if check_services(settings, "", clients).is_ok() {
-        return Ok(());
-    }
-    // Only now the text is needed, for the place.
-    let text = files::read_own(&settings.gateway.clients_file, FileCheck::Trusted)?;
-    check_services(settings, &text, clients)
-}
-
-fn check_services(settings: &Settings, text: &str, clients: &ClientTable) -> Result<(), Fault> {
-    let known: Vec<ServiceName> = settings.services.iter().map(|service| service.name).collect();
-    let label = settings.gateway.clients_file.display().to_string();
-    let named = clients.iter().map(|client| &client.services);
-    authorized::check_services(&label, text, named, &known)
 }
 
 /// The `*.toml` files of a directory, sorted by name. A file in there decides what opens, so only

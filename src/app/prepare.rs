@@ -33,10 +33,7 @@ pub(super) struct KnownClients {
 /// The first mistake, with its place and remedy.
 pub(super) fn prepare(path: &Path, known: Option<&KnownClients>) -> Result<Prepared, Fault> {
     let config = load::load_with(path, |settings| match known {
-        Some(known) if known.file == settings.gateway.clients_file => {
-            load::known_services(settings, &known.clients)?;
-            Ok(known.clients.clone())
-        }
+        Some(known) if known.file == settings.gateway.clients_file => Ok(known.clients.clone()),
         _ => load::clients(settings),
     })?;
     programs::check(&config.settings)?;

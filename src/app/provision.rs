@@ -5,19 +5,19 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::args::toctocd::Init;
-use super::output::{CommandOutput, count};
+use super::output::{CommandOutput, FAILED, count};
 use super::warnings::warnings_here;
-use super::{interfaces, listener_user, load, programs};
+use super::{admin, listener_user, load, programs};
 use crate::config::convert::{self, Converted};
 use crate::config::knockd::Strictness;
-use crate::config::{DEFAULT_ROUTE, Service, Settings, SourceRule, defaults, native, print};
+use crate::config::{Service, Settings, SourceRule, defaults, native, print};
 use crate::core::prefix::Spans;
 use crate::core::service::ServicePorts;
 use crate::core::types::{Fault, FaultKind};
 use crate::edge::control::Control;
 use crate::edge::files;
 use crate::edge::state::State;
-use crate::edge::{capture, clock, entropy, names, proc_net};
+use crate::edge::{clock, entropy, names};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 
@@ -138,7 +138,12 @@ pub fn check(config: &Path, print_settings: bool) -> Result<CommandOutput, Fault
         count(loaded.clients.len(), "client"),
         count(settings.doors.len(), "door"),
     );
-    Ok(CommandOutput::out(head + &text))
+    let mut output = CommandOutput::out(head + &text);
+    if let Err(fault) = admin::can_follow(settings) {
+        output.err = format!("the next start takes it, but a reload refuses it: {fault}\n");
+        output.code = FAILED;
+    }
+    Ok(output)
 }
 
 /// Checks what `run` needs of this machine, as far as this is possible without changes.
@@ -149,18 +154,6 @@ fn would_run(settings: &Settings) -> Result<(), Fault> {
     programs::check(settings)?;
     Control::check(&settings.gateway.control_socket)?;
     State::check(&settings.gateway.state_dir, settings.gateway.state_on_tmpfs)?;
-    let interfaces = interfaces::resolved_interfaces(settings, &proc_net::default_interfaces());
-    if interfaces.iter().any(|name| name == DEFAULT_ROUTE) {
-        return Err(interfaces::no_default_route());
-    }
-    for name in interfaces {
-        if name != capture::ANY && nix::net::if_::if_nametoindex(name.as_str()).is_err() {
-            return Err(Fault::new(
-                format!("[knock] interfaces: there is no interface `{name}`"),
-                "`ip link` lists the interfaces of this machine",
-            ));
-        }
-    }
     let nft = &settings.firewall.nft;
     nix::unistd::access(nft, nix::unistd::AccessFlags::X_OK).map_err(|error| {
         Fault::new(

@@ -1,22 +1,25 @@
 //! Warnings about settings that are allowed but unwise: one sentence each, with a remedy. See
 //! `core::door::weakness` for weak doors, and `app::load` for refused settings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::load::GatewayConfig;
-use super::{printed_guard, programs};
+use super::output::count;
+use super::{interfaces, printed_guard, programs};
 use crate::config::Settings;
 use crate::config::convert::useless_commands;
 use crate::core::address::{AddressScope, reach};
 use crate::core::door::Door;
 use crate::core::door::weakness::{DoorContext, WHOLE_ECHO, Weakness, badly_placed, weaknesses};
-use crate::core::types::{Port, Proto};
+use crate::core::types::{Port, Proto, ServiceName};
 use crate::edge::{addresses, names, proc_net};
 
 /// All warnings about `loaded` on this machine in its current state.
 pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
     let mut all = warnings(loaded, &proc_net::listening());
+    all.extend(unknown_services(loaded));
+    all.extend(interfaces::absent(&loaded.settings));
     all.extend(leads_nowhere(&loaded.settings, proc_net::forwarding()));
     all.extend(programs::missing(&loaded.settings));
     all.extend(printed_guard::problem(&loaded.settings));
@@ -71,6 +74,34 @@ fn warnings(loaded: &GatewayConfig, listening: &BTreeSet<Port>) -> Vec<String> {
     }
     warnings
 }
+
+/// Services that clients name and nobody configured: removing a service must not make everybody
+/// else wait until each client's line is changed.
+fn unknown_services(loaded: &GatewayConfig) -> Vec<String> {
+    let mut unknown: BTreeMap<ServiceName, Vec<&str>> = BTreeMap::new();
+    for client in loaded.clients.iter() {
+        for service in client.services.iter().copied() {
+            if !loaded.settings.services.iter().any(|known| known.name == service) {
+                unknown.entry(service).or_default().push(&client.name);
+            }
+        }
+    }
+    let mut warnings = Vec::new();
+    for (service, names) in unknown {
+        let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+        let more = names.len().saturating_sub(SHOWN);
+        let more =
+            if more > 0 { format!(" and {}", count(more, "more client")) } else { String::new() };
+        warnings.push(format!(
+            "service {service} is not configured, but the clients file names it for {shown}{more}: they \
+             cannot open it. Configure it, or remove it there"
+        ));
+    }
+    warnings
+}
+
+/// The most clients that a warning names.
+const SHOWN: usize = 5;
 
 /// The reason why a door with one-time sequences has no current sequence.
 fn stays_shut(door: &Door) -> String {

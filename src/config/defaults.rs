@@ -22,6 +22,7 @@ pub fn settings() -> Settings {
         gateway: gateway(),
         knock: knock(),
         firewall: firewall(),
+        include: None,
         services: Vec::new(),
         classic: None,
         doors: Vec::new(),

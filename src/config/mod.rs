@@ -29,6 +29,8 @@ pub struct Settings {
     pub gateway: GatewaySettings,
     pub knock: KnockSettings,
     pub firewall: FirewallSettings,
+    /// The directory whose files are part of these settings.
+    pub include: Option<PathBuf>,
     /// The services, in file order; names are unique.
     pub services: Vec<Service>,
     /// The knockd.conf that the classic doors are read from; absolute.
@@ -38,6 +40,22 @@ pub struct Settings {
     pub doors: Vec<Door>,
     /// Keys of that file's `[options]` that `toctocd run` ignores, in its spelling.
     pub unused_options: Vec<&'static str>,
+}
+
+impl Settings {
+    /// True if a door or a service has commands.
+    pub fn runs_commands(&self) -> bool {
+        self.services.iter().any(|service| service.commands.is_some())
+            || self.doors.iter().any(|door| {
+                let commands = [
+                    &door.start_command,
+                    &door.start_command_6,
+                    &door.stop_command,
+                    &door.stop_command_6,
+                ];
+                commands.iter().any(|command| command.is_some())
+            })
+    }
 }
 
 /// Section `[gateway]`. Here and in the next two structs the fields are the keys of toctocd.toml;

@@ -50,8 +50,12 @@ pub fn read(
 ) -> Result<Settings, Fault> {
     let file = SourceText::new(label, text);
     let raw: RawSettings = parse_toml(file)?;
-    let parts = match raw.include {
-        Some(directory) => open(&absolute(file, directory, "include")?)?,
+    let include = match raw.include {
+        Some(directory) => Some(absolute(file, directory, "include")?),
+        None => None,
+    };
+    let parts = match &include {
+        Some(directory) => open(directory)?,
         None => Vec::new(),
     };
     let mut all_services = vec![(file, raw.service)];
@@ -72,7 +76,7 @@ pub fn read(
         None => None,
     };
     let unused_options = Vec::new();
-    Ok(Settings { gateway, knock, firewall, services, classic, doors, unused_options })
+    Ok(Settings { gateway, knock, firewall, include, services, classic, doors, unused_options })
 }
 
 fn parse_toml<T: DeserializeOwned>(file: SourceText<'_>) -> Result<T, Fault> {

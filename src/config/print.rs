@@ -15,30 +15,40 @@ const SERVICE: &str = "service.ssh";
 const COMMAND_SERVICE: &str = "service.vpn";
 const DOOR: &str = "door.side";
 
-/// The effective configuration: every key, nothing else.
-pub fn print(settings: &Settings) -> String {
-    write(settings, false)
+/// How much is written besides the keys that have a value.
+#[derive(Clone, Copy, PartialEq)]
+enum Extent {
+    Nothing,
+    /// Keys without a value, and an example of each kind of section that there is none of, as
+    /// comments.
+    EveryKey,
+    /// The same, and what each key means.
+    Explained,
 }
 
-/// The same with a comment on every key, as `toctocd init` writes it. A kind of section that there
-/// is none of is a commented example.
+/// The effective configuration: every key, nothing else. What has no value is a comment.
+pub fn print(settings: &Settings) -> String {
+    write(settings, Extent::EveryKey)
+}
+
+/// The same with a comment on every key, as `toctocd init` writes it.
 pub fn print_commented(settings: &Settings) -> String {
-    write(settings, true)
+    write(settings, Extent::Explained)
 }
 
 /// Services and doors alone, for a file with this `[firewall]`.
 pub fn print_doors(settings: &Settings) -> String {
     let mut sections = Vec::new();
     for service in &settings.services {
-        sections.push(service_section(service, settings.firewall.mode, false));
+        sections.push(service_section(service, settings.firewall.mode, Extent::Nothing));
     }
     for door in &settings.doors {
-        sections.push(door_section(door, false));
+        sections.push(door_section(door, Extent::Nothing));
     }
     sections.join("\n")
 }
 
-fn write(settings: &Settings, comments: bool) -> String {
+fn write(settings: &Settings, extent: Extent) -> String {
     let mut sections = Vec::new();
     for template in TEMPLATE.split("\n\n") {
         let name = name_of(template);
@@ -46,24 +56,26 @@ fn write(settings: &Settings, comments: bool) -> String {
         match name {
             SERVICE => {
                 for service in &settings.services {
-                    sections.push(service_section(service, settings.firewall.mode, comments));
+                    sections.push(service_section(service, settings.firewall.mode, extent));
                 }
             }
             DOOR => {
                 for door in settings.doors.iter().filter(|door| door.native) {
-                    sections.push(door_section(door, comments));
+                    sections.push(door_section(door, extent));
                 }
             }
             COMMAND_SERVICE => {}
-            _ => sections.push(fill(template, name, &values(name, settings), comments)),
+            // The sections of its files follow below.
+            "" if settings.include.is_some() => continue,
+            _ => sections.push(fill(template, name, &values(name, settings), extent)),
         }
         let shown = match name {
             SERVICE => settings.services.iter().any(|service| service.commands.is_none()),
             COMMAND_SERVICE => settings.services.iter().any(|service| service.commands.is_some()),
             _ => sections.len() > before,
         };
-        if comments && !shown {
-            sections.push(example(template));
+        if !shown {
+            sections.push(example(template, extent));
         }
     }
     sections.retain(|section| !section.is_empty());
@@ -99,7 +111,7 @@ fn table(section: &impl Serialize) -> Table {
     Table::try_from(section).expect("settings are UTF-8 text and numbers below 2^63")
 }
 
-fn service_section(service: &Service, default: Mode, comments: bool) -> String {
+fn service_section(service: &Service, default: Mode, extent: Extent) -> String {
     let mut keys: Vec<(&str, Value)> = vec![
         ("seconds", i64::from(service.seconds).into()),
         ("max_seconds", i64::from(service.max_seconds).into()),
@@ -125,7 +137,7 @@ fn service_section(service: &Service, default: Mode, comments: bool) -> String {
         keys.push(("cut", word(&CUTS, &service.cut)));
         let masquerade = service.forward.as_ref().is_some_and(|forward| forward.masquerade);
         keys.push(("masquerade", masquerade.into()));
-        if service.mode != default {
+        if service.mode != default || extent == Extent::EveryKey {
             keys.push(("mode", word(&MODES, &service.mode)));
         }
         if let Some(forward) = &service.forward {
@@ -135,10 +147,10 @@ fn service_section(service: &Service, default: Mode, comments: bool) -> String {
     // Names are of [a-z0-9._-]. A dot would nest, so such a name is quoted.
     let name = service.name.as_str();
     let name = if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() };
-    section(template, &format!("service.{name}"), keys, comments)
+    section(template, &format!("service.{name}"), keys, extent)
 }
 
-fn door_section(door: &Door, comments: bool) -> String {
+fn door_section(door: &Door, extent: Extent) -> String {
     let mut keys: Vec<(&str, Value)> = vec![
         ("seq_timeout", door.seq_timeout.into()),
         ("tcpflags", flag_words(door.flags).into()),
@@ -169,21 +181,18 @@ fn door_section(door: &Door, comments: bool) -> String {
     if door.start_command.is_some() || door.start_command_6.is_some() {
         keys.push(("cmd_timeout", door.cmd_timeout.into()));
     }
-    section(DOOR, &format!("door.{}", Value::from(door.name.as_str())), keys, comments)
+    section(DOOR, &format!("door.{}", Value::from(door.name.as_str())), keys, extent)
 }
 
-fn section(template: &str, header: &str, keys: Vec<(&str, Value)>, comments: bool) -> String {
+fn section(template: &str, header: &str, keys: Vec<(&str, Value)>, extent: Extent) -> String {
     let values = keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let template = TEMPLATE.split("\n\n").find(|section| name_of(section) == template);
-    fill(template.unwrap_or_default(), header, &values, comments)
+    fill(template.unwrap_or_default(), header, &values, extent)
 }
 
-/// A section of the template with these values; empty if there is nothing to write.
-fn fill(template: &str, header: &str, values: &Table, comments: bool) -> String {
+/// A section of the template with these values; the others are comments.
+fn fill(template: &str, header: &str, values: &Table, extent: Extent) -> String {
     let mut text = String::new();
-    if values.is_empty() && !comments {
-        return text;
-    }
     for line in template.lines() {
         if line.starts_with('[') {
             text += &format!("[{header}]\n");
@@ -194,10 +203,10 @@ fn fill(template: &str, header: &str, values: &Table, comments: bool) -> String 
                     text += &format!("{key} = {mask:#x}\n");
                 }
                 Some(value) => text += &format!("{key} = {value}\n"),
-                None if comments => text += &format!("# {key} = {default}\n"),
-                None => {}
+                None if extent == Extent::Nothing => {}
+                None => text += &format!("# {key} = {default}\n"),
             }
-        } else if comments {
+        } else if extent == Extent::Explained {
             text += &format!("{line}\n");
         }
     }
@@ -205,11 +214,13 @@ fn fill(template: &str, header: &str, values: &Table, comments: bool) -> String 
 }
 
 /// A section of the template, all of it commented out.
-fn example(template: &str) -> String {
+fn example(template: &str, extent: Extent) -> String {
     let mut text = String::new();
     for line in template.lines() {
-        text += if line.starts_with('#') { "" } else { "# " };
-        text += &format!("{line}\n");
+        if line.starts_with('[') || key_of(line).is_some() || extent == Extent::Explained {
+            text += if line.starts_with('#') { "" } else { "# " };
+            text += &format!("{line}\n");
+        }
     }
     text
 }
@@ -246,4 +257,78 @@ fn prefix_lengths(spans: Spans) -> Vec<i64> {
 
 fn texts<T: ToString>(list: &[T]) -> Value {
     list.iter().map(ToString::to_string).collect::<Vec<_>>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{defaults, native};
+
+    /// The keys that the reader takes, by its own structs: (section of the template, key).
+    fn keys() -> Vec<(&'static str, &'static str)> {
+        let sections = [
+            ("RawSettings", ""),
+            ("RawGateway", "gateway"),
+            ("RawKnock", "knock"),
+            ("RawFirewall", "firewall"),
+            ("RawService", "service."),
+            ("RawDoor", DOOR),
+            ("RawClassic", "classic"),
+        ];
+        let mut keys = Vec::new();
+        for part in include_str!("native/raw.rs").split("pub(super) struct ").skip(1) {
+            let (name, fields) = part.split_once(" {").unwrap();
+            let Some((_, section)) = sections.iter().find(|(known, _)| *known == name) else {
+                assert_eq!(name, "RawPart", "a struct without its section here");
+                continue;
+            };
+            for line in fields.split("\n}").next().unwrap().lines() {
+                // The fields of the outermost struct are sections, except `include`.
+                if let Some((key, _)) =
+                    line.trim().trim_start_matches("pub(super) ").split_once(": ")
+                    && line.contains("pub(super)")
+                    && (!section.is_empty() || key == "include")
+                {
+                    keys.push((*section, key));
+                }
+            }
+        }
+        assert!(keys.len() > 50, "{keys:?}");
+        keys
+    }
+
+    /// True if a section whose name begins so has a line for this key, as a comment or not.
+    fn has(text: &str, section: &str, key: &str) -> bool {
+        text.split("\n\n").any(|part| {
+            let plain = part.replace("\n# [", "\n[");
+            let plain = plain.strip_prefix("# [").map_or(plain.clone(), |rest| format!("[{rest}"));
+            name_of(&plain).starts_with(section)
+                && plain.lines().any(|line| key_of(line).is_some_and(|(found, _)| found == key))
+        })
+    }
+
+    #[test]
+    fn every_key_that_is_read_is_in_the_template_and_in_both_printed_forms() {
+        let all = "[service.ssh]\nports = [\"22/tcp\"]\n\
+                   [door.d]\nsequence = [\"7411/tcp\", \"2833/udp\"]\nservice = \"ssh\"\n";
+        for settings in [defaults::settings(), native::parse("t", all).unwrap()] {
+            for (text, form) in [
+                (TEMPLATE.to_owned(), "the template"),
+                (print(&settings), "check --print"),
+                (print_commented(&settings), "init"),
+            ] {
+                for (section, key) in keys() {
+                    let section = section.trim_end_matches(".side");
+                    assert!(has(&text, section, key), "{form}: no {key} in [{section}]:\n{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_convert_prints_has_no_key_without_a_value() {
+        let all = "[door.d]\nsequence = [\"7411/tcp\", \"2833/udp\"]\nstart_command = \"x\"\n";
+        let text = print_doors(&native::parse("t", all).unwrap());
+        assert!(text.contains("start_command = \"x\"") && !text.contains('#'), "{text}");
+    }
 }

@@ -124,7 +124,7 @@ impl Policy {
 
     /// True if a client of this name can get grants.
     pub fn knows(&self, name: &str) -> bool {
-        self.clients.values().any(|client| client.name == name)
+        self.clients.iter().any(|client| client.name == name)
     }
 
     /// The way in which a grant must end under these rules, after a reload; `None` if it may go on.

@@ -16,6 +16,7 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::files;
+use crate::config::Settings;
 use crate::core::types::{Boot, Fault, FaultKind};
 
 /// The longest request line, bytes.
@@ -49,8 +50,31 @@ pub enum ControlRequest {
     IsEnrolled {
         name: String,
     },
+    /// Whether a reload could switch to a configuration with these values.
+    CanFollow(FixedSettings),
     /// Accept that used-knock marks were lost or that the clock was ahead: trust timestamps again.
     Reinitialise,
+}
+
+/// What cannot change, or not in every way, while a gateway runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FixedSettings {
+    pub state_dir: PathBuf,
+    pub control_socket: PathBuf,
+    pub table: String,
+    /// True if a door or a service has commands: they need rights that are given up without any.
+    pub has_commands: bool,
+}
+
+impl FixedSettings {
+    pub fn of(settings: &Settings) -> FixedSettings {
+        FixedSettings {
+            state_dir: settings.gateway.state_dir.clone(),
+            control_socket: settings.gateway.control_socket.clone(),
+            table: settings.firewall.table.clone(),
+            has_commands: settings.runs_commands(),
+        }
+    }
 }
 
 impl ControlRequest {

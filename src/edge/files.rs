@@ -20,7 +20,7 @@ mod tests;
 
 #[cfg(unix)]
 pub use platform::{
-    FileLock, LockFault, check_open, check_own_directory, check_place, check_way, lock,
+    FileLock, LockFault, check_open, check_own_directory, check_place, check_way, holder, lock,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -152,6 +152,11 @@ pub fn clock_time(at: Wall) -> String {
     local(at).strftime("%H:%M:%S").to_string()
 }
 
+/// Local time with date and zone, for programs: `2026-11-28T14:03:20+01:00`.
+pub fn zoned_time(at: Wall) -> String {
+    local(at).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+}
+
 /// The text as one line: characters that could forge a second line or move a cursor become
 /// `\u{..}`.
 fn escaped(text: &str) -> String {

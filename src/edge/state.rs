@@ -118,7 +118,8 @@ impl State {
         if let Err(error) = directory.symlink_metadata()
             && error.kind() == io::ErrorKind::NotFound
         {
-            return Ok(());
+            let existing = directory.ancestors().find(|above| above.exists());
+            return refuse_volatile(existing.unwrap_or(Path::new("/")), volatile_too);
         }
         files::check_own_directory(directory)?;
         refuse_volatile(directory, volatile_too)?;
@@ -126,6 +127,11 @@ impl State {
             disk::check(&directory.join(name))?;
         }
         Ok(())
+    }
+
+    /// The process that has locked the state in `directory`, as text.
+    pub fn holder(directory: &Path) -> Option<String> {
+        files::holder(&directory.join(LOCK))
     }
 
     /// The state on another kind of disk, without a lock: for tests.

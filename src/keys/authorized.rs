@@ -26,7 +26,7 @@ const CHECKED: usize = 1000;
 pub const EMPTY: &str = "\
 # The clients that may knock, one per line. `toctocd client add` and `client revoke` edit this file.
 # You may edit it too; then reload. The format of a line:
-#   id=HEX,services=\"ssh,web\"[,expires=\"2027-01-01T00:00:00Z\"][,max-seconds=600] ssh-ed25519 AAAA... NAME
+#   id=HEX,services=\"ssh,web\"[,expires=\"2027-01-01T00:00:00Z\"][,max-seconds=600][,door=\"NAME\"] ssh-ed25519 AAAA... NAME
 # The id is part of the client's profile: if you change it, the client needs a new profile.
 ";
 
@@ -127,6 +127,20 @@ pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
     text.push_str(&line);
     text.push('\n');
     Ok(text)
+}
+
+/// Notes in the client's line which door's sequence its profile has. `text` has no such note yet.
+pub fn note_door(text: &str, client: ClientId, door: &str) -> String {
+    let id = format!("id={client},");
+    text.replace(&id, &format!("{id}door=\"{door}\","))
+}
+
+/// The door that is noted in the client's line.
+pub fn door(text: &str, client: ClientId) -> Option<&str> {
+    let id = format!("id={client}");
+    let (_, line) = client_lines(text).find(|(_, line)| line.contains(&id))?;
+    let (_, rest) = line.split_once("door=\"")?;
+    rest.split_once('"').map(|(door, _)| door)
 }
 
 /// The client called `name`. Fails if nobody has that name, or its line has a mistake.

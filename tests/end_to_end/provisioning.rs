@@ -111,17 +111,38 @@ fn a_key_file_that_others_can_read_keeps_the_gateway_from_starting() {
 }
 
 #[test]
-fn a_missing_program_or_interface_is_reported_with_a_remedy() {
+fn a_missing_program_is_reported_with_a_remedy() {
+    let gate =
+        Gate::new(|config| config.replace("nft = \"/usr/sbin/nft\"", "nft = \"/nowhere/nft\""));
+    let output = gate.toctocd(&["run"]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("nftables"), "{text}");
+    assert_eq!(gate.net.gateway.sh("nft list tables"), "", "the guard was loaded");
+}
+
+#[test]
+fn check_names_what_the_running_gateway_would_refuse_to_reload() {
+    let gate = Gate::running(|config| config);
+    ok(&gate.toctocd(&["check"]));
+    let good = fs::read_to_string(gate.config()).unwrap();
+    let (socket, state) = (gate.path("etc/control"), gate.path("etc/state"));
     for (from, to, words) in [
-        ("nft = \"/usr/sbin/nft\"", "nft = \"/nowhere/nft\"", "nftables"),
-        ("interfaces = [\"any\"]", "interfaces = [\"eth7\"]", "ip link"),
+        ("table = \"toctoc\"", "table = \"other\"", "`table` cannot change while toctocd runs"),
+        (&state, &format!("{state}2"), "`state_dir` cannot change while toctocd runs"),
+        (&socket, &format!("{socket}2"), "does not answer at this `control_socket`"),
+        (
+            "[classic]",
+            "[service.run]\nstart = [\"/bin/true\"]\nstop = [\"/bin/true\"]\n[classic]",
+            "has given up the rights for them",
+        ),
     ] {
-        let gate = Gate::new(|config| config.replace(from, to));
-        let output = gate.toctocd(&["run"]);
-        let text = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{text}");
-        assert!(text.contains(words), "{text}");
-        assert_eq!(gate.net.gateway.sh("nft list tables"), "", "the guard was loaded");
+        fs::write(gate.config(), good.replacen(from, to, 1)).unwrap();
+        let output = gate.toctocd(&["check"]);
+        assert_eq!(output.status.code(), Some(1), "{to}: {output:?}");
+        assert!(stderr(&output).contains(words), "{to}: {output:?}");
+        assert!(stderr(&output).contains("restart toctocd"), "{to}: {output:?}");
+        assert!(!gate.toctocd(&["reload"]).status.success(), "{to}");
     }
 }
 

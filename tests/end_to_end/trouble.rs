@@ -171,19 +171,39 @@ fn a_listener_that_is_killed_is_replaced() {
 }
 
 #[test]
-fn a_listener_that_fails_to_start_is_retried_after_short_pauses() {
+fn an_interface_that_is_away_keeps_no_gateway_from_starting_reloading_or_replacing_its_listener() {
     let mut gate =
         Gate::new(|config| config.replace("interfaces = [\"any\"]", "interfaces = [\"gw9\"]"));
-    gate.net.gateway.sh(ADD_GW9);
+    let checked = gate.check();
+    let away =
+        "[knock] interfaces: interface gw9: no such interface: no knock is heard there until";
+    assert!(checked.contains(away), "{checked}");
     gate.start();
-    gate.net.gateway.sh("ip link del gw9");
-    gate.daemon().wait_for("gw9 went down");
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let to = gate.port(0, SSH);
+    let log = gate.daemon().log();
+    assert!(log.contains(away), "{log}");
+    assert!(gate.status().contains("degraded    interface gw9 is not there"));
+    assert!(!gate.net.client.tcp_reaches(to, SHORT), "the guard is not up");
+    anna.seal(&anna.request("ssh", gate.net.client.ips()[0]))
+        .send_in_vain(&gate.net.client, to.ip());
     gate.daemon().kill_listener();
-    gate.daemon().wait_for("the next one starts now");
-    gate.daemon().wait_for("no listener: no interface to listen on");
-    gate.net.gateway.sh(ADD_GW9);
-    assert!(gate.status().contains("no listener is running: knocks are not received"));
     gate.daemon().wait_for("a new listener listens");
+    gate.net.gateway.sh(&format!("{ADD_GW9} && ip addr add 10.99.9.1/24 dev gw9"));
+    gate.daemon().wait_for("gw9 is back");
+    // One that is away beside others, and one that is down.
+    gate.edit_config(|config| {
+        config.replace("interfaces = [\"gw9\"]", "interfaces = [\"gw0\", \"gw8\", \"gw9\"]")
+    });
+    gate.net.gateway.sh("ip link set gw9 down");
+    gate.reload();
+    let status = gate.status();
+    assert!(status.contains("interface gw8 is not there"), "{status}");
+    assert!(status.contains("interface gw9 is not there"), "{status}");
+    anna.must_open(&gate.net.client, "ssh", 0);
+    gate.net.gateway.sh("ip link set gw9 up");
+    gate.daemon().wait_for("gw9 is back");
 }
 
 #[test]

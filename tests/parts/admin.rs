@@ -169,17 +169,6 @@ fn bad_files_are_named_with_line_and_column_and_nothing_is_changed() {
             &["clients:2:4: not an id"],
         ),
         (
-            "client of an unknown service",
-            |p| {
-                assert_eq!(
-                    p.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh"]).code,
-                    0
-                );
-                p.edit("toctocd.toml", "[service.ssh]", "[service.shell]");
-            },
-            &["clients:5:46: unknown service `ssh`"],
-        ),
-        (
             "no knockd.conf",
             |p| {
                 p.edit(
@@ -615,4 +604,66 @@ fn with_json_every_answer_and_every_fault_of_every_command_is_json() {
         let (_, value) = json(words);
         assert!(value["what"].as_str().unwrap().contains("`max_aeg`"), "{words:?}: {value}");
     }
+}
+
+#[test]
+fn a_service_that_is_removed_is_ignored_for_the_clients_that_still_name_it() {
+    let gateway = Gateway::new();
+    let add = ["client", "add", "a", "--key", KEY, "--services", "ssh"];
+    assert_eq!(gateway.with_config(&add).code, 0);
+    gateway.edit("toctocd.toml", "[service.ssh]", "[service.shell]");
+    let checked = gateway.with_config(&["check"]);
+    assert_eq!(checked.code, 0, "{}", checked.err);
+    let expected = "warning: service ssh is not configured, but the clients file names it for a: they \
+                    cannot open it. Configure it, or remove it there";
+    assert!(checked.out.contains(expected), "{}", checked.out);
+}
+
+#[test]
+fn check_refuses_a_state_in_memory_before_its_directory_is_there() {
+    use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+    if statfs("/dev/shm").map(|found| found.filesystem_type()) != Ok(TMPFS_MAGIC) {
+        eprintln!("skipped: no tmpfs at /dev/shm");
+        return;
+    }
+    let gateway = Gateway::new();
+    let state = gateway.path("state").display().to_string();
+    gateway.edit("toctocd.toml", &state, "/dev/shm/no such directory/state");
+    let checked = gateway.with_config(&["check"]);
+    assert_eq!(checked.code, 2, "{}{}", checked.out, checked.err);
+    assert!(checked.err.contains("lies in memory"), "{}", checked.err);
+    assert!(!Path::new("/dev/shm/no such directory").exists());
+}
+
+#[test]
+fn check_print_and_init_show_keys_that_have_no_value() {
+    let gateway = Gateway::new();
+    let printed = gateway.with_config(&["check", "--print"]).out;
+    let written = fs::read_to_string(gateway.path("toctocd.toml")).unwrap();
+    for text in [printed, written] {
+        for key in ["include", "user", "forward", "mode", "knockd_conf", "start_command_6", "stop"]
+        {
+            let line = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key} = "));
+            assert!(text.lines().any(line), "no {key} in {text}");
+        }
+    }
+}
+
+#[test]
+fn forgiving_keeps_the_sequence_of_the_door_and_says_if_that_is_gone() {
+    let steps = "sequence = [\"7411/tcp\", \"2833/udp\", \"9412/tcp\"]\nservice = \"ssh\"\n";
+    let gateway =
+        with_doors(&format!("[door.side]\n{steps}[door.other]\n{}", steps.replace("7411", "7412")));
+    let add = ["client", "add", "a", "--key", KEY, "--services", "ssh", "--door", "side"];
+    assert_eq!(gateway.with_config(&add).code, 0);
+    for (more, port) in [(&[][..], "7411"), (&["--door", "other"], "7412"), (&[], "7412")] {
+        let forgiven = gateway.with_config(&[&["client", "forgive", "a"], more].concat());
+        assert_eq!(forgiven.code, 0, "{}", forgiven.err);
+        assert!(forgiven.out.contains(&format!("sequence = [\"{port}/tcp\"")), "{}", forgiven.out);
+    }
+    gateway.edit("toctocd.toml", "[door.other]", "[door.another]");
+    let forgiven = gateway.with_config(&["client", "forgive", "a"]);
+    assert_eq!(forgiven.code, 0, "{}", forgiven.err);
+    assert!(!forgiven.out.contains("sequence = "), "{}", forgiven.out);
+    assert!(forgiven.err.contains("without the sequence of door [other]"), "{}", forgiven.err);
 }

@@ -110,7 +110,7 @@ fn line() -> GrantLine {
         address: "2001:db8::7".into(),
         ports: vec!["22/tcp".into()],
         form: "once".into(),
-        until: "14:03:20".into(),
+        until: "2026-11-28T14:03:20+01:00".into(),
         seconds_left: 28,
     }
 }

@@ -100,8 +100,8 @@ pub enum GuardCommand {
     /// Turn the guard on; current grants stay. Works without a running gateway, so also before the
     /// network is up.
     On {
-        /// Turn the guard off again after this time, unless a knock from another machine opened
-        /// something by then.
+        /// Turn the guard off again after this time, 1 to 86400, unless a knock from another
+        /// machine opened something by then. Ctrl-C twice turns it off at once.
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
         confirm: Option<u32>,
     },
@@ -151,7 +151,7 @@ pub enum ClientCommand {
     /// List the enrolled clients.
     List,
     /// Give a client a new id and a new profile, when `status` says that its clock was ahead. Its
-    /// key, services and limits stay. Its current grants end, and nothing that it sent before ever
+    /// key, services, limits and door stay. Its current grants end, and nothing that it sent before ever
     /// opens anything.
     Forgive {
         /// The client's name.
@@ -187,7 +187,7 @@ pub struct ClientAdd {
     /// Expiry: a day (its start in UTC), or a moment as 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     pub expires: Option<u64>,
-    /// The longest grant for this client, in seconds.
+    /// The longest grant for this client, in seconds, 1 to 604800.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub max_seconds: Option<u32>,
     /// Contents and file of the profile.

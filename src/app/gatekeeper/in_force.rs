@@ -15,6 +15,7 @@ use crate::core::grants::Holder;
 use crate::core::policy::Policy;
 use crate::core::replay::Window;
 use crate::core::types::{ClientId, Fault, GatewayId, Now, ServiceName, Source};
+use crate::edge::control::FixedSettings;
 use crate::edge::firewall::GuardRules;
 
 /// The configuration in force, and facts about the process and the machine's network.
@@ -172,10 +173,10 @@ impl InForce {
     ///
     /// # Errors
     /// The first obstacle, with its remedy.
-    pub(super) fn check_can_follow(&self, new: &Settings) -> Result<(), Fault> {
-        let old = self.settings();
+    pub(super) fn check_can_follow(&self, new: &FixedSettings) -> Result<(), Fault> {
+        let old = FixedSettings::of(self.settings());
         let shown = self.path.display();
-        if !self.all_rights && super::rights::runs_commands(new) {
+        if !self.all_rights && new.has_commands {
             return Err(Fault::new(
                 format!(
                     "{shown}: a door or a service has commands, and this toctocd has given up the rights for them"
@@ -184,9 +185,9 @@ impl InForce {
             ));
         }
         for (key, differs) in [
-            ("state_dir", old.gateway.state_dir != new.gateway.state_dir),
-            ("control_socket", old.gateway.control_socket != new.gateway.control_socket),
-            ("table", old.firewall.table != new.firewall.table),
+            ("state_dir", old.state_dir != new.state_dir),
+            ("control_socket", old.control_socket != new.control_socket),
+            ("table", old.table != new.table),
         ] {
             if differs {
                 return Err(Fault::new(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::events::{ListenerId, Network, Output};
 use super::outbox::Outbox;
-use crate::app::listener_process::{ListenerReady, ListenerStart, MissingInterface, own_addresses};
+use crate::app::listener_process::{ListenerReady, ListenerStart, own_addresses};
 use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
 use crate::core::door::Door;
@@ -188,19 +188,16 @@ impl Listeners {
         }
         self.last += 1;
         let id = ListenerId(self.last);
-        let (doors, missing) = match &why {
-            StartReason::Reload => {
-                (prepared.config.settings.doors.clone(), MissingInterface::Refuse)
-            }
+        let doors = match &why {
+            StartReason::Reload => prepared.config.settings.doors.clone(),
             // One-time sequences may have been used since the configuration was read.
-            _ => (self.doors.clone(), MissingInterface::Skip),
+            _ => self.doors.clone(),
         };
         let start = ListenerStart {
             prepared: Arc::clone(prepared),
             clients: clients.clone(),
             doors: doors.clone(),
             addresses: network.addresses.clone(),
-            missing,
         };
         out.push(Output::StartListener(id, start));
         let listener = RunningListener::new(id, prepared, clients, ListenerReady::default());

@@ -17,7 +17,7 @@ use crate::config::Settings;
 use crate::core::clients::ClientTable;
 use crate::core::grants::{ActiveGrant, Change, GrantEnd, GrantKey, Grants, Holder};
 use crate::core::types::{ClientId, Fault, Now, ServiceName};
-use crate::edge::control::SessionId;
+use crate::edge::control::{FixedSettings, SessionId};
 use crate::edge::firewall::GuardReport;
 
 /// The reload in progress, and the requests for one.
@@ -121,7 +121,7 @@ impl Gatekeeper {
             return;
         }
         let checked = result.and_then(|prepared| {
-            self.in_force.check_can_follow(&prepared.config.settings)?;
+            self.in_force.check_can_follow(&FixedSettings::of(&prepared.config.settings))?;
             Ok(Arc::new(*prepared))
         });
         match checked {

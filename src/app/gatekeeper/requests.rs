@@ -6,12 +6,13 @@ use super::events::Output;
 use super::guard::GuardWork;
 use super::journal::not_writable;
 use crate::app::admin::{GatewayStatus, GrantLine};
+use crate::config::DEFAULT_ROUTE;
 use crate::core::grants::ActiveGrant;
 use crate::core::replay::{ChallengeReason, ClockFault};
 use crate::core::service::GrantKind;
 use crate::core::types::{Boot, Fault, Now, Reject, SECOND};
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
-use crate::edge::log::{clock_time, date_time};
+use crate::edge::log::{date_time, zoned_time};
 
 /// Seconds that a status request waits for the comparison of every rule.
 const PATIENCE: u32 = 3;
@@ -54,6 +55,10 @@ impl Gatekeeper {
             ControlRequest::IsEnrolled { name } => {
                 self.reply_value(session, Ok(self.policy.knows(name).into()));
             }
+            ControlRequest::CanFollow(new) => match self.in_force.check_can_follow(new) {
+                Ok(()) => self.out.push(Output::Reply(session, said_response("yes"))),
+                Err(fault) => self.out.push(Output::Reply(session, fault.into())),
+            },
             ControlRequest::Reinitialise => match self.reinitialise(now) {
                 Ok(said) => {
                     self.out.log(said.clone());
@@ -197,7 +202,10 @@ impl Gatekeeper {
             all.push(super::rights::ALL_KEPT.to_owned());
         }
         for name in &listener.missing {
-            all.push(format!("interface {name} is not there: no knock is heard on it"));
+            all.push(match name == DEFAULT_ROUTE {
+                true => "there is no default route: no knock is heard by it".to_owned(),
+                false => format!("interface {name} is not there: no knock is heard on it"),
+            });
         }
         let lost = self.listeners.tally().lost;
         if lost > 0 {
@@ -229,7 +237,7 @@ impl Gatekeeper {
                 GrantKind::Time => "time".to_owned(),
                 GrantKind::Once => "once".to_owned(),
             },
-            until: clock_time(now.wall.plus(grant.seconds_left(now))),
+            until: zoned_time(now.wall.plus(grant.seconds_left(now))),
             seconds_left: u64::from(grant.seconds_left(now)),
         };
         self.grants.list().map(line).collect()

@@ -18,23 +18,9 @@ pub(super) const ALL_KEPT: &str =
 /// The kernel refuses.
 pub(super) fn settle(settings: &Settings, openings: &Openings) -> Result<bool, Fault> {
     // A stop command from an earlier run may still be due after its door or service was removed.
-    let all = runs_commands(settings) || !openings.is_empty();
+    let all = settings.runs_commands() || !openings.is_empty();
     if !all {
         drop_privileges()?;
     }
     Ok(all)
-}
-
-/// True if a door or a service has commands.
-pub(super) fn runs_commands(settings: &Settings) -> bool {
-    settings.services.iter().any(|service| service.commands.is_some())
-        || settings.doors.iter().any(|door| {
-            let commands = [
-                &door.start_command,
-                &door.start_command_6,
-                &door.stop_command,
-                &door.stop_command_6,
-            ];
-            commands.iter().any(|command| command.is_some())
-        })
 }

@@ -10,9 +10,7 @@ use super::serve::{Server, Sources};
 use super::{
     CHECK, Commands, Gatekeeper, Guard, Host, InForce, Journal, Listeners, process, rights,
 };
-use crate::app::listener_process::{
-    ListenerProcess, ListenerReady, ListenerStart, MissingInterface,
-};
+use crate::app::listener_process::{ListenerProcess, ListenerReady, ListenerStart};
 use crate::app::prepare::{self, Prepared};
 use crate::core::grants::{Element, Grants};
 use crate::core::openings::Openings;
@@ -130,14 +128,13 @@ fn start(path: &Path) -> Result<Server, Fault> {
     let signals = super::serve::signals()?;
     let addresses = AddressWatch::start()?;
     let network = super::serve::network()?;
-    // First do what can fail without changing anything: a missing right or interface must not lock
+    // First do what can fail without changing anything: a missing right must not lock
     // anyone out.
     let listener = ListenerStart {
         prepared: Arc::clone(&prepared),
         clients: prepared.config.clients.clone(),
         doors: settings.doors.clone(),
         addresses: network.addresses.clone(),
-        missing: MissingInterface::Refuse,
     };
     let mut listener = ListenerProcess::start(listener)?;
     let ready = listener.wait_until_ready()?;

@@ -47,8 +47,9 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<CommandOutput, Fault> {
     };
     let profile = profile(config, &settings, &keys, &client, args.profile.door.as_deref())?;
     let done = format!("`{}` is enrolled", client.name);
-    hand_over(&settings, &profile, &args.profile, &done, |label, text| {
-        authorized::add(label, text, &client)
+    let door = args.profile.door.as_deref();
+    hand_over(&settings, &profile, args.profile.out.as_deref(), door, &done, |label, text| {
+        add_line(label, text, &client, door)
     })
 }
 
@@ -67,16 +68,39 @@ pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<CommandO
     let text = files::read_own(path, FileCheck::Trusted)?;
     let old = authorized::find(&path.display().to_string(), &text, name)?;
     let client = Client { id: ClientId(entropy::bytes()?), ..old.clone() };
-    let profile = profile(config, &settings, &keys, &client, args.door.as_deref())?;
-    let done = format!("`{name}` has a new id: its old profile and old knocks open nothing");
-    hand_over(&settings, &profile, args, &done, |label, text| {
+    let mut done = format!("`{name}` has a new id: its old profile and old knocks open nothing");
+    let mut door = args.door.as_deref();
+    if let (None, Some(noted)) = (door, authorized::door(&text, old.id)) {
+        // A door that has changed since keeps nobody from a new profile.
+        match fallback(&settings, noted) {
+            Ok(_) => door = Some(noted),
+            Err(fault) => {
+                done += &format!(
+                    "; the new one is without the sequence of door [{noted}]: {}",
+                    fault.what
+                );
+            }
+        }
+    }
+    let profile = profile(config, &settings, &keys, &client, door)?;
+    hand_over(&settings, &profile, args.out.as_deref(), door, &done, |label, text| {
         if authorized::find(label, text, name)? != old {
             return Err(Fault::new(
                 format!("{label}: another process has just changed `{name}`"),
                 "try again",
             ));
         }
-        authorized::add(label, &authorized::revoke(label, text, name)?, &client)
+        add_line(label, &authorized::revoke(label, text, name)?, &client, door)
+    })
+}
+
+/// Appends the client's line, with a note of the door whose sequence its profile has.
+fn add_line(label: &str, text: &str, client: &Client, door: Option<&str>) -> Result<String, Fault> {
+    let text = authorized::add(label, text, client)?;
+    Ok(match door {
+        // A note has no escapes.
+        Some(door) if !door.contains('"') => authorized::note_door(&text, client.id, door),
+        _ => text,
     })
 }
 
@@ -119,26 +143,26 @@ fn profile(
 
 /// Writes the profile, then the clients file, then tells a running gateway.
 fn hand_over(
-    settings: &Settings, profile: &Zeroizing<String>, args: &ProfileArgs, done: &str,
-    change: impl FnOnce(&str, &str) -> Result<String, Fault>,
+    settings: &Settings, profile: &Zeroizing<String>, out: Option<&Path>, door: Option<&str>,
+    done: &str, change: impl FnOnce(&str, &str) -> Result<String, Fault>,
 ) -> Result<CommandOutput, Fault> {
     // The profile first: a client that is enrolled without one would have to be revoked again.
-    if let Some(out) = &args.out {
+    if let Some(out) = out {
         files::create(out, profile.as_bytes(), 0o600)?;
     }
     if let Err(fault) = rewrite(settings, change) {
-        if let Some(out) = &args.out {
+        if let Some(out) = out {
             // It may be gone already.
             let _ = std::fs::remove_file(out);
         }
         return Err(fault);
     }
     let mut output = follow_up(settings, done);
-    match &args.out {
+    match out {
         Some(out) => output.err += &format!("its profile is {}\n", out.display()),
         None => output.out = profile.clone(),
     }
-    if let Some(door) = &args.door {
+    if let Some(door) = door {
         output.err += &format!(
             "it also contains the classic sequence of door [{door}]: whoever sees that sent can repeat it\n"
         );

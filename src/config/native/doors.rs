@@ -5,7 +5,7 @@ use toml::Spanned;
 
 use super::parts::{NamedSection, in_order};
 use super::raw::{List, Named, RawDoor};
-use super::{absolute, ip_address, number};
+use super::{absolute, ip_address, number, start_of};
 use crate::core::diagnostic::SourceText;
 use crate::core::door::{DOORS, Door, Place, STEPS, Step, TcpFlags, is_shipped};
 use crate::core::service::Service;
@@ -80,14 +80,18 @@ fn door(
     Ok(door)
 }
 
+/// A key of commands beside `service` would never count, and the admin might rely on it.
 fn opens_one_way(file: SourceText<'_>, start: usize, raw: &RawDoor) -> Result<(), Fault> {
-    match (raw.start_command.as_ref().or(raw.start_command_6.as_ref()), &raw.service) {
+    let starts = start_of(&raw.start_command).or(start_of(&raw.start_command_6));
+    let stops = start_of(&raw.stop_command).or(start_of(&raw.stop_command_6));
+    let command = starts.or(stops).or(start_of(&raw.cmd_timeout));
+    match (command, &raw.service) {
         (Some(command), Some(_)) => Err(file.complain(
-            command.span().start,
+            command,
             "a door opens either by commands or by a service",
-            "remove `service`, or all commands",
+            "remove `service`, or all commands and `cmd_timeout`",
         )),
-        (None, None) => Err(file.complain(
+        (_, None) if starts.is_none() => Err(file.complain(
             start,
             "a door that opens nothing",
             "give it `service = \"NAME\"` of a [service.NAME], or a `start_command`",
@@ -172,7 +176,7 @@ fn service(
 mod tests {
     use super::super::parse;
     use super::*;
-    use crate::config::{Settings, defaults, print};
+    use crate::config::{Settings, print};
 
     const SERVICE: &str = "[service.ssh]\nports = [\"22/tcp\"]\n";
 
@@ -221,6 +225,14 @@ mod tests {
             door(&format!("{one}service = \"ssh\"\nstart_command = \"x\"")),
             "t.toml:6:17: a door opens either by commands or by a service"
         );
+        for key in ["start_command_6", "stop_command", "stop_command_6"] {
+            let told = door(&format!("{one}service = \"ssh\"\n{key} = \"x\""));
+            assert!(told.ends_with(": a door opens either by commands or by a service"), "{told}");
+        }
+        let told = door(&format!("{one}cmd_timeout = 5\nservice = \"ssh\""));
+        assert_eq!(told, "t.toml:5:15: a door opens either by commands or by a service");
+        let told = door(&format!("{one}stop_command = \"x\""));
+        assert_eq!(told, "t.toml:3:7: a door that opens nothing");
         assert_eq!(
             door(&format!("{one}service = \"ssh\"\ntcpflags = [\"sin\"]")),
             "t.toml:6:13: not a TCP flag"
@@ -241,11 +253,5 @@ mod tests {
             line("[door.\"a\\nb\"]\nsequence = [\"1/tcp\"]\nservice = \"ssh\"\n")
                 .contains("not a door name")
         );
-    }
-
-    #[test]
-    fn without_a_door_there_is_no_section() {
-        let printed = print::print(&Settings { ..defaults::settings() });
-        assert!(!printed.contains("[door"));
     }
 }

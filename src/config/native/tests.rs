@@ -567,6 +567,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             gateway,
             knock,
             firewall,
+            include: None,
             services,
             classic: classic.map(Into::into),
             doors: Vec::new(),

@@ -264,14 +264,17 @@ pub fn lock(path: &Path, patience: Duration) -> Result<FileLock, LockFault> {
     let file = options.custom_flags(flags.bits()).open(path);
     let mut file = file.map_err(|error| io_fault(path, &error))?;
     check_file(path, &file, FileCheck::Trusted)?;
-    let number = file.metadata().map_err(|error| io_fault(path, &error))?.ino();
     // Whoever may read it can hold its lock.
     set_mode(&file, 0o600).map_err(|error| io_fault(path, &error))?;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => return Ok(FileLock { file }),
             Err((back, Errno::EWOULDBLOCK)) if Instant::now() < end => file = back,
-            Err((_, Errno::EWOULDBLOCK)) => return Err(LockFault::Held(holder(number))),
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(LockFault::Held(
+                    holder(path).unwrap_or_else(|| "another process".to_owned()),
+                ));
+            }
             Err((_, errno)) => return Err(io_fault(path, &errno.into()).into()),
         }
         // A blocking flock has no deadline.
@@ -279,10 +282,11 @@ pub fn lock(path: &Path, patience: Duration) -> Result<FileLock, LockFault> {
     }
 }
 
-/// The process that locks the file with this number, as text.
-fn holder(file: u64) -> String {
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let end = format!(":{file}");
+/// The process that locks this file, as text: `pid 17 (toctocd)`.
+pub fn holder(path: &Path) -> Option<String> {
+    let file = std::fs::symlink_metadata(path).ok()?;
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let end = format!(":{}", file.ino());
     for line in locks.lines() {
         // `1: FLOCK  ADVISORY  WRITE 17 08:01:4711 0 EOF`; those who wait have `->`.
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -290,10 +294,10 @@ fn holder(file: u64) -> String {
             && place.ends_with(&end)
         {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            return format!("pid {pid} ({})", printable(name.trim_end()));
+            return Some(format!("pid {pid} ({})", printable(name.trim_end())));
         }
     }
-    "another process".to_owned()
+    None
 }
 
 pub(super) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {

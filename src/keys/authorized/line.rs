@@ -88,10 +88,12 @@ struct LineOptions {
     services: Option<(usize, Arc<[ServiceName]>)>,
     expires: Option<u64>,
     max_seconds: Option<u32>,
+    /// True if a door is noted, for the next profile; see `authorized::door`.
+    has_door: bool,
 }
 
 impl LineOptions {
-    const NAMES: [&str; 4] = ["id", "services", "expires", "max-seconds"];
+    const NAMES: [&str; 5] = ["id", "services", "expires", "max-seconds", "door"];
 
     fn read(cursor: &mut Cursor<'_>) -> Result<Self, Fault> {
         let file = cursor.file;
@@ -141,6 +143,7 @@ impl LineOptions {
                 Some(id) => return Ok(self.id.replace(ClientId(id)).is_some()),
                 None => ("not an id", "32 lower-case hex digits, as in the profile"),
             },
+            "door" => return Ok(std::mem::replace(&mut self.has_door, true)),
             "expires" => match expiry(value) {
                 Some(seconds) => return Ok(self.expires.replace(seconds).is_some()),
                 None => ("not a time", "write it as expires=\"2027-01-01T00:00:00Z\""),
