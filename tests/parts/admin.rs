@@ -501,8 +501,9 @@ fn another_users_lock_delays_no_command() {
     assert_eq!(revoked.code, 4, "{}", revoked.err);
 }
 
+type Breakage = fn(&Gateway);
 /// Damage to a configuration that has a client `a`, and a word of the fault.
-const BROKEN: &[(fn(&Gateway), &str)] = &[
+const BROKEN: &[(Breakage, &str)] = &[
     (|g| g.edit("toctocd.toml", "[knock]", "[knock"), "toctocd.toml:"),
     (|g| g.edit("toctocd.toml", "max_age = 30", "max_aeg = 30"), "did you mean `max_age`?"),
     (|g| mode(&g.path("toctocd.toml"), 0o666), "others may write it"),
