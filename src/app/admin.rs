@@ -68,6 +68,25 @@ pub struct GatewayStatus {
     pub rejected: Vec<(String, u64)>,
 }
 
+/// The answer to `grants`: a page of them.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct GrantPage {
+    /// All services that have grants.
+    pub services: Vec<ServiceGrants>,
+    pub lines: Vec<GrantLine>,
+    /// The end of this page, to ask for the next; `None` after the last.
+    pub next: Option<String>,
+}
+
+/// The number of grants of one service.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ServiceGrants {
+    pub service: String,
+    pub grants: u32,
+    /// How many it may have.
+    pub max_grants: u32,
+}
+
 /// One line of the answer to `grants`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct GrantLine {
@@ -77,7 +96,7 @@ pub struct GrantLine {
     pub service: String,
     /// The granted source: `192.0.2.7`, `192.0.2.7 port 40000`, `2001:db8::/64`.
     pub address: String,
-    /// The granted ports, as `22/tcp`.
+    /// The granted ports, as in the configuration; none of a command service.
     pub ports: Vec<String>,
     /// `time` or `once`.
     pub form: String,
@@ -110,14 +129,22 @@ pub fn status(reach: &Reach) -> Result<CommandOutput, Fault> {
     Ok(CommandOutput { value: Some(value), ..CommandOutput::out(text) })
 }
 
-/// `toctocd grants`.
+/// `toctocd grants`: the first page, or all of them.
 ///
 /// # Errors
 /// No gateway answers.
-pub fn grants(reach: &Reach) -> Result<CommandOutput, Fault> {
-    let value = request(&reach.settings, &ControlRequest::Grants)?;
-    let text = grants_text(&decode::<Vec<_>>(value.clone())?);
-    Ok(CommandOutput { value: Some(value), ..CommandOutput::out(text) })
+pub fn grants(reach: &Reach, all: bool) -> Result<CommandOutput, Fault> {
+    let ask = |after| -> Result<GrantPage, Fault> {
+        decode(request(&reach.settings, &ControlRequest::Grants { after })?)
+    };
+    let mut page = ask(None)?;
+    while all && page.next.is_some() {
+        let more = ask(page.next.take())?;
+        page.lines.extend(more.lines);
+        page.next = more.next;
+    }
+    let value = Some(serde_json::json!(page.lines));
+    Ok(CommandOutput { value, ..CommandOutput::out(grants_text(&page)) })
 }
 
 /// Sends a command to the running gateway; its answer is the output.
@@ -245,14 +272,21 @@ pub fn guard_text(status: &GatewayStatus) -> &'static str {
     }
 }
 
-fn grants_text(lines: &[GrantLine]) -> String {
+fn grants_text(GrantPage { services, lines, next }: &GrantPage) -> String {
     if lines.is_empty() {
         return "nothing is open\n".to_owned();
     }
+    let total: u32 = services.iter().map(|service| service.grants).sum();
+    let mut text = format!("{}:", count(total as usize, "grant"));
+    for ServiceGrants { service, grants, max_grants } in services {
+        text += &format!(" {service} {grants} of {max_grants};");
+    }
+    text.pop();
+    text.push('\n');
     let client = width("CLIENT", lines.iter().map(|line| &line.client));
     let service = width("SERVICE", lines.iter().map(|line| &line.service));
     let address = width("ADDRESS", lines.iter().map(|line| &line.address));
-    let mut text = format!(
+    text += &format!(
         "{:client$}  {:service$}  {:address$}  FORM  LEFT    UNTIL     PORTS\n",
         "CLIENT", "SERVICE", "ADDRESS"
     );
@@ -270,6 +304,9 @@ fn grants_text(lines: &[GrantLine]) -> String {
             line.seconds_left,
             time_of_day(&line.until),
         );
+    }
+    if next.is_some() {
+        text += &format!("the first {}; all of them: toctocd grants --all\n", lines.len());
     }
     text
 }

@@ -68,7 +68,9 @@ fn run(args: &ToctocdArgs) -> u8 {
             guard::run(config, command, args.json)
         }
         ToctocdCommand::Status => return ask(args, admin::status),
-        ToctocdCommand::Grants => return ask(args, admin::grants),
+        ToctocdCommand::Grants { all } => {
+            return ask(args, |reach| admin::grants(reach, *all || args.json));
+        }
         ToctocdCommand::Reload => {
             return ask(args, |reach| admin::command(&reach.settings, &ControlRequest::Reload));
         }

@@ -19,6 +19,7 @@ mod journal;
 mod knocks;
 mod listener_events;
 mod listeners;
+mod listing;
 mod network;
 mod outbox;
 mod process;
@@ -178,6 +179,7 @@ impl Gatekeeper {
         }
         self.look_after_journal(now);
         self.check_listeners();
+        self.end_spent(now);
         self.look_after_guard(now);
         self.log_refused_openings();
         self.out.log_suppressed();

@@ -182,6 +182,26 @@ fn take_key(head: &mut Reader<'_>) -> Option<GrantKey> {
     sound.then_some(GrantKey { holder, service, source, source_port, span })
 }
 
+impl GrantKey {
+    /// Its bytes in a record, in hex: for lists of grants that are read in parts.
+    pub fn to_text(&self) -> String {
+        let mut bytes = Vec::new();
+        put_key(&mut bytes, self);
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Reads [`GrantKey::to_text`]; `None` if it is another text.
+    pub fn from_text(text: &str) -> Option<GrantKey> {
+        let mut bytes = Vec::new();
+        for pair in text.as_bytes().chunks(2) {
+            bytes.push(u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?);
+        }
+        let mut reader = Reader::new(&bytes);
+        let key = take_key(&mut reader)?;
+        reader.finish().map(|()| key)
+    }
+}
+
 fn put_grant(out: &mut Vec<u8>, grant: &ActiveGrant) {
     put_key(out, &grant.key);
     out.push(grant.form as u8);

@@ -21,7 +21,7 @@ use crate::core::types::{Boot, Fault, FaultKind};
 
 /// The longest request line, bytes.
 pub const MAX_REQUEST: usize = 4096;
-/// The longest response, bytes: a table of 100,000 grants.
+/// The longest response, bytes: a status of a gateway with many clients whose clocks are ahead.
 const MAX_RESPONSE: u64 = 64 << 20;
 /// Sessions served at the same time. One more takes the place of the oldest that is idle; if all
 /// wait for their responses, it waits in the kernel's queue.
@@ -39,7 +39,11 @@ const READING: u32 = 30;
 pub enum ControlRequest {
     /// Counters, guard, state, limitations.
     Status,
-    Grants,
+    /// A page of the live grants: the first, or the one after the end of another.
+    Grants {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
     /// Read the configuration and the clients again.
     Reload,
     /// Load the guard if it is not loaded, with all live grants.

@@ -87,7 +87,7 @@ fn a_flipped_bit_anywhere_makes_a_knock_worthless() {
     let receipt = good.send(&gate.net.client, to).expect("a receipt for the valid knock");
     assert_eq!(receipt.status, Status::Granted);
     let grants = gate.grants();
-    assert_eq!(grants.lines().count(), 2, "expected a heading and one grant:\n{grants}");
+    assert_eq!(grants.lines().count(), 3, "expected a summary, a heading and one grant:\n{grants}");
     let status = gate.status();
     assert!(
         !status.contains("signature"),

@@ -174,5 +174,5 @@ fn the_grants_of_a_client_and_of_a_service_are_limited_and_a_close_makes_room() 
     assert!(stderr(&output).contains("the limit of grants is reached"), "{output:?}");
     it.close(&it.anna, 0, "ssh");
     assert_eq!(open_from(&it.bert, &hosts[1]), Some(Status::Granted));
-    until("a heading and three grants", || it.gate.grants().lines().count() == 4);
+    until("a summary, a heading and three grants", || it.gate.grants().lines().count() == 5);
 }

@@ -115,6 +115,14 @@ fn line() -> GrantLine {
     }
 }
 
+/// One page of these lines, of service ssh.
+fn page(lines: Vec<GrantLine>, next: Option<&str>) -> GrantPage {
+    let grants = u32::try_from(lines.len()).unwrap() + if next.is_some() { 500 } else { 0 };
+    let ssh = ServiceGrants { service: "ssh".into(), grants, max_grants: 1024 };
+    let rdp = ServiceGrants { service: "rdp".into(), grants: 0, max_grants: 16 };
+    GrantPage { services: vec![ssh, rdp], lines, next: next.map(str::to_owned) }
+}
+
 #[test]
 fn a_sound_gateway_has_a_short_status() {
     assert_eq!(
@@ -170,7 +178,7 @@ fn the_guard_is_up_or_off_or_changed_by_somebody_else() {
 
 #[test]
 fn without_grants_nothing_is_open() {
-    assert_eq!(grants_text(&[]), "nothing is open\n");
+    assert_eq!(grants_text(&page(Vec::new(), None)), "nothing is open\n");
 }
 
 #[test]
@@ -179,11 +187,12 @@ fn grants_are_shown_in_columns() {
     long.client = "a-long-name".into();
     long.ports.clear();
     long.seconds_left = 86_400;
-    let text = grants_text(&[line(), long]);
+    let text = grants_text(&page(vec![line(), long], None));
     let rows: Vec<&str> = text.lines().collect();
     assert_eq!(
         rows,
         [
+            "2 grants: ssh 2 of 1024; rdp 0 of 16",
             "CLIENT       SERVICE  ADDRESS      FORM  LEFT    UNTIL     PORTS",
             "anna         ssh      2001:db8::7  once    28 s  14:03:20  22/tcp",
             "a-long-name  ssh      2001:db8::7  once  86400 s  14:03:20  by commands",
@@ -199,16 +208,28 @@ fn status_and_grants_come_from_the_gateway_as_text_or_json() {
     let value = output.value.unwrap();
     assert_eq!((&value["pid"], &value["rejected"]), (&json!(17), &json!([["bad mac", 7]])));
     assert_eq!(gateway.requests(), [ControlRequest::Status]);
-    let gateway = RunningGateway::ok(json!([line()]));
-    let output = grants(&gateway.reach()).unwrap();
-    assert_eq!(*output.out, grants_text(&[line()]));
+    let one = page(vec![line()], None);
+    let gateway = RunningGateway::ok(serde_json::to_value(&one).unwrap());
+    let output = grants(&gateway.reach(), true).unwrap();
+    assert_eq!(*output.out, grants_text(&one));
     assert_eq!(output.value.unwrap()[0]["seconds_left"], 28);
+    assert_eq!(gateway.requests(), [ControlRequest::Grants { after: None }]);
+}
+
+#[test]
+fn only_the_first_page_is_fetched_unless_all_are_asked_for() {
+    let first = page(vec![line()], Some("end"));
+    let gateway = RunningGateway::ok(serde_json::to_value(&first).unwrap());
+    let text = grants(&gateway.reach(), false).unwrap().out;
+    assert!(text.starts_with("501 grants: ssh 501 of 1024;"), "{}", *text);
+    assert!(text.ends_with("the first 1; all of them: toctocd grants --all\n"), "{}", *text);
+    assert_eq!(gateway.requests(), [ControlRequest::Grants { after: None }]);
 }
 
 #[test]
 fn an_answer_of_another_version_is_named_as_such() {
     let gateway = RunningGateway::ok(json!({ "version": "9" }));
-    for outcome in [status(&gateway.reach()), grants(&gateway.reach())] {
+    for outcome in [status(&gateway.reach()), grants(&gateway.reach(), false)] {
         let fault = outcome.err().unwrap();
         assert!(fault.what.contains("of another version"), "{fault}");
         assert!(fault.remedy.contains("restart it"), "{fault}");

@@ -71,7 +71,11 @@ pub enum ToctocdCommand {
     /// Show the state of the running gateway.
     Status,
     /// Show what is open now, and for whom.
-    Grants,
+    Grants {
+        /// Print all, however many; otherwise the first 256. JSON has all.
+        #[arg(long)]
+        all: bool,
+    },
     /// Make the running gateway read its configuration again; a bad one changes nothing.
     Reload,
     /// Accept that the state was lost or damaged, or that the clock was ahead. Use it when `status`

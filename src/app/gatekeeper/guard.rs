@@ -121,6 +121,11 @@ impl Guard {
         }
     }
 
+    /// True if the kernel does not hold `element`; false if it does not say.
+    pub(super) fn has_lost(&mut self, element: &Element) -> bool {
+        matches!(self.firewall.remaining(element), Ok(None))
+    }
+
     /// Schedules a repair: the guard may be damaged. Not more often than every [`RETRY`] seconds:
     /// a repair lists all elements.
     pub(super) fn doubt(&mut self, now: Now) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::events::Network;
 use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
-use crate::config::{KnockSettings, Settings};
+use crate::config::{KnockSettings, Service, Settings};
 use crate::core::clients::ClientTable;
 use crate::core::door::Door;
 use crate::core::grants::Holder;
@@ -133,10 +133,8 @@ impl InForce {
         }
     }
 
-    /// The ports of a service, as in the configuration; none of a command service.
-    pub(super) fn ports_of(&self, name: ServiceName) -> Vec<String> {
-        let service = self.settings().services.iter().find(|service| service.name == name);
-        service.map(|service| service.ports.texts()).unwrap_or_default()
+    pub(super) fn service(&self, name: ServiceName) -> Option<&Service> {
+        self.settings().services.iter().find(|service| service.name == name)
     }
 
     /// The display name of a grant's holder.

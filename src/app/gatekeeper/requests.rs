@@ -5,14 +5,12 @@ use super::Gatekeeper;
 use super::events::Output;
 use super::guard::GuardWork;
 use super::journal::not_writable;
-use crate::app::admin::{GatewayStatus, GrantLine};
+use crate::app::admin::GatewayStatus;
 use crate::config::DEFAULT_ROUTE;
-use crate::core::grants::ActiveGrant;
 use crate::core::replay::{ChallengeReason, ClockFault};
-use crate::core::service::GrantKind;
 use crate::core::types::{Boot, Fault, Now, Reject, SECOND};
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
-use crate::edge::log::{date_time, zoned_time};
+use crate::edge::log::date_time;
 
 /// Seconds that a status request waits for the comparison of every rule.
 const PATIENCE: u32 = 3;
@@ -46,9 +44,7 @@ impl Gatekeeper {
     pub(super) fn asked(&mut self, now: Now, session: SessionId, request: &ControlRequest) {
         match request {
             ControlRequest::Status => self.status_asked(now, session),
-            ControlRequest::Grants => {
-                self.reply_value(session, serde_json::to_value(self.grant_lines(now)))
-            }
+            ControlRequest::Grants { after } => self.grants_asked(now, session, after.as_deref()),
             ControlRequest::Reload => self.reload_asked(Some(session)),
             ControlRequest::GuardOn => self.guard.want(GuardWork::TurnOn(Some(session))),
             ControlRequest::GuardOff => self.guard.want(GuardWork::TurnOff(session)),
@@ -88,7 +84,11 @@ impl Gatekeeper {
         self.requests.unstored.push(UnstoredReply { session, said, needs_disk });
     }
 
-    fn reply_value(&mut self, session: SessionId, value: serde_json::Result<serde_json::Value>) {
+    pub(super) fn reply_fault(&mut self, session: SessionId, fault: Fault) {
+        self.out.push(Output::Reply(session, fault.into()));
+    }
+
+    pub(super) fn reply_value(&mut self, session: SessionId, value: serde_json::Result<serde_json::Value>) {
         let response = match value {
             Ok(value) => ControlResponse::Ok(value),
             Err(error) => Fault::new(error.to_string(), "").into(),
@@ -148,6 +148,7 @@ impl Gatekeeper {
     }
 
     fn status(&mut self, now: Now, guard: bool) -> GatewayStatus {
+        self.end_spent(now);
         let challenges = self.replay.challenge_reason(now);
         let settings = self.in_force.settings();
         let listener = self.listeners.at_work();
@@ -225,22 +226,6 @@ impl Gatekeeper {
             }
         }
         all
-    }
-
-    fn grant_lines(&self, now: Now) -> Vec<GrantLine> {
-        let line = |grant: &ActiveGrant| GrantLine {
-            client: self.in_force.holder(grant.key.holder),
-            service: grant.key.service.to_string(),
-            address: grant.key.who(),
-            ports: self.in_force.ports_of(grant.key.service),
-            form: match grant.form {
-                GrantKind::Time => "time".to_owned(),
-                GrantKind::Once => "once".to_owned(),
-            },
-            until: zoned_time(now.wall.plus(grant.seconds_left(now))),
-            seconds_left: u64::from(grant.seconds_left(now)),
-        };
-        self.grants.list().map(line).collect()
     }
 }
 

@@ -85,6 +85,17 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
 
 proptest! {
     #[test]
+    fn a_key_in_a_list_comes_back_and_other_texts_are_none(key in key(), other in "[0-9a-f]{0,140}|.{0,9}") {
+        let text = key.to_text();
+        prop_assert_eq!(GrantKey::from_text(&text), Some(key));
+        prop_assert_eq!(GrantKey::from_text(&text[1..]), None);
+        prop_assert_eq!(GrantKey::from_text(&format!("{text}00")), None);
+        if let Some(read) = GrantKey::from_text(&other) {
+            prop_assert_eq!(read.to_text(), other);
+        }
+    }
+
+    #[test]
     fn every_record_comes_back(records in prop::collection::vec(record(), 1..5)) {
         let mut bytes = Vec::new();
         for record in &records {

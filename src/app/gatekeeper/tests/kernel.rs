@@ -3,11 +3,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::core::grants::{Change, Element, Flow};
 use crate::core::service::GrantKind;
-use crate::core::types::{Boot, Fault, Now};
+use crate::core::types::{Boot, Fault, Now, SECOND};
 use crate::edge::firewall::{Firewall, GuardReport, GuardRules, GuardTask};
 
 /// How a batch of changes goes wrong.
@@ -22,6 +23,8 @@ pub(super) enum Refusal {
 /// The kernel's side.
 pub(super) struct Kernel {
     clock: Rc<Cell<Now>>,
+    /// The nanoseconds that the machine slept: timeouts do not count them.
+    slept: u64,
     elements: BTreeMap<Element, Boot>,
     /// Our table is there.
     pub(super) table: bool,
@@ -50,6 +53,7 @@ impl Kernel {
     pub(super) fn new(clock: &Rc<Cell<Now>>) -> Kernel {
         Kernel {
             clock: Rc::clone(clock),
+            slept: 0,
             elements: BTreeMap::new(),
             table: true,
             sound: true,
@@ -63,8 +67,21 @@ impl Kernel {
         }
     }
 
+    /// The time of its timeouts.
     fn now(&self) -> Boot {
-        self.clock.get().boot
+        Boot(self.clock.get().boot.0.saturating_sub(self.slept))
+    }
+
+    /// The machine sleeps for the seconds that pass next.
+    pub(super) fn sleep(&mut self, seconds: u64) {
+        self.slept += seconds * SECOND;
+    }
+
+    /// The one connection of a grant for this address comes.
+    pub(super) fn win(&mut self, address: IpAddr) {
+        let is_his =
+            |element: &Element| element.form == GrantKind::Once && element.source.ip() == address;
+        self.elements.retain(|element, _| !is_his(element));
     }
 
     /// The elements whose time is not over, with what they have left.

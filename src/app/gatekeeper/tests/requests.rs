@@ -1,10 +1,13 @@
 //! What admins are told.
 
+use std::collections::BTreeSet;
+
 use super::people::Person::{Anna, Bert};
 use super::world::World;
 use crate::app::gatekeeper::events::Lane;
+use crate::core::knock::Status;
 use crate::core::types::SECOND;
-use crate::edge::control::ControlRequest;
+use crate::edge::control::{ControlRequest, ControlResponse};
 use crate::edge::gatekeeper_pipe::ToGatekeeper;
 
 fn json(world: &World, session: u64) -> serde_json::Value {
@@ -72,18 +75,105 @@ fn a_state_that_cannot_be_written_is_told() {
 #[test]
 fn grants_are_listed_with_who_what_and_how_long() {
     let mut world = World::new();
-    let session = world.ask(ControlRequest::Grants);
-    assert_eq!(json(&world, session), serde_json::json!([]));
+    let session = world.ask(ControlRequest::Grants { after: None });
+    let nothing = serde_json::json!({ "services": [], "lines": [], "next": null });
+    assert_eq!(json(&world, session), nothing);
     world.knock(Anna, "rdp");
     world.tell(ToGatekeeper::Completed { door: 0, source: Bert.address() });
     world.advance(10 * SECOND);
-    let session = world.ask(ControlRequest::Grants);
-    let told = json(&world, session);
+    let session = world.ask(ControlRequest::Grants { after: None });
+    let told = json(&world, session)["lines"].take();
     let line = |place: usize, key: &str| told[place][key].clone();
     assert_eq!((line(0, "client"), line(0, "service")), ("anna".into(), "rdp".into()));
     assert_eq!((line(0, "form"), line(0, "seconds_left")), ("once".into(), 50.into()));
     assert_eq!(line(0, "ports"), serde_json::json!(["3389/tcp"]));
     assert_eq!((line(1, "client"), line(1, "address")), ("door side".into(), "192.0.2.11".into()));
+}
+
+/// Opens `count` grants through the side door, each for an address of its own.
+fn crowd(world: &mut World, count: u32) {
+    for number in 0..count {
+        let source = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number);
+        world.tell(ToGatekeeper::Completed { door: 0, source: source.into() });
+        if number % 200 == 199 {
+            // The rate limit of openings recovers.
+            world.set_clock(20 * SECOND);
+        }
+    }
+}
+
+#[test]
+fn many_grants_are_listed_in_pages_each_grant_once() {
+    let mut world = World::new();
+    world.files.settings.services[0].seconds = 3600;
+    world.ask(ControlRequest::Reload);
+    world.settle();
+    crowd(&mut world, 500);
+    let mut addresses = BTreeSet::new();
+    let mut after = None;
+    let mut pages = 0;
+    loop {
+        let session = world.ask(ControlRequest::Grants { after });
+        let page = json(&world, session);
+        assert_eq!(page["services"], serde_json::json!([
+            { "service": "ssh", "grants": 500, "max_grants": 1024 }
+        ]));
+        let lines = page["lines"].as_array().unwrap();
+        assert!(lines.len() <= 256, "no request keeps the loop for long");
+        for line in lines {
+            assert!(addresses.insert(line["address"].to_string()), "twice: {line}");
+        }
+        pages += 1;
+        after = page["next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((addresses.len(), pages), (500, 2));
+}
+
+#[test]
+fn the_end_of_no_page_is_refused() {
+    let mut world = World::new();
+    for after in ["", "00", "zz"] {
+        let session = world.ask(ControlRequest::Grants { after: Some(after.to_owned()) });
+        let refused = world.replies.get(&session);
+        assert!(matches!(refused, Some(ControlResponse::Fault { .. })), "{after}");
+    }
+}
+
+#[test]
+fn a_grant_that_is_used_up_or_lost_is_not_listed_as_open() {
+    for lost_in_a_flush in [false, true] {
+        let mut world = World::new();
+        assert_eq!(world.knock(Anna, "rdp"), Some(Status::Granted));
+        let session = world.ask(ControlRequest::Grants { after: None });
+        assert_eq!(json(&world, session)["lines"][0]["service"], "rdp");
+        if lost_in_a_flush {
+            world.kernel.borrow_mut().flush();
+        } else {
+            world.kernel.borrow_mut().win(Anna.address());
+        }
+        let session = world.ask(ControlRequest::Grants { after: None });
+        assert_eq!(json(&world, session)["lines"], serde_json::json!([]));
+        world.settle();
+        world.restart(false);
+        let session = world.ask(ControlRequest::Grants { after: None });
+        assert_eq!(json(&world, session)["lines"], serde_json::json!([]), "after a restart");
+    }
+}
+
+#[test]
+fn a_grant_is_gone_from_the_kernel_at_its_end_even_if_the_machine_slept() {
+    let mut world = World::new();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    // The kernel's timeouts stand still while the machine sleeps.
+    world.kernel.borrow_mut().sleep(3600);
+    assert!(world.lets_in(Anna, 22));
+    world.advance(3600 * SECOND);
+    assert!(!world.lets_in(Anna, 22), "no timer of the kernel had to run out");
+    let session = world.ask(ControlRequest::Grants { after: None });
+    assert_eq!(json(&world, session)["lines"], serde_json::json!([]));
 }
 
 #[test]

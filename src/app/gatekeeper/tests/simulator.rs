@@ -309,7 +309,7 @@ impl Simulation {
     fn ask(&mut self) -> &'static str {
         let request = match self.random.below(7) {
             0 => ControlRequest::Status,
-            1 => ControlRequest::Grants,
+            1 => ControlRequest::Grants { after: None },
             2 => ControlRequest::GuardOff,
             3 | 4 => ControlRequest::GuardOn,
             5 => ControlRequest::Reinitialise,

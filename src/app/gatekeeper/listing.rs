@@ -1,0 +1,85 @@
+//! The list of grants for an admin, page by page, and one-connection grants that are used up.
+
+use super::Gatekeeper;
+use crate::app::admin::{GrantLine, GrantPage, ServiceGrants};
+use crate::core::grants::{ActiveGrant, GrantKey};
+use crate::core::record::Record;
+use crate::core::service::GrantKind;
+use crate::core::types::{Fault, Now};
+use crate::edge::control::SessionId;
+use crate::edge::log::zoned_time;
+
+/// The most lines of one page, so that no request keeps the loop for long.
+const PAGE: usize = 256;
+/// The most one-connection elements that one look asks the kernel about.
+const ONCE: usize = 256;
+
+impl Gatekeeper {
+    /// Sends the page after the grant that `after` names, or the first one.
+    pub(super) fn grants_asked(&mut self, now: Now, session: SessionId, after: Option<&str>) {
+        let key = after.and_then(GrantKey::from_text);
+        if after.is_some() && key.is_none() {
+            let what = "`after` is not the end of a page of grants";
+            return self.reply_fault(session, Fault::new(what, "ask without it"));
+        }
+        self.end_spent(now);
+        let mut lines = Vec::new();
+        let mut last = None;
+        let mut rest = self.grants.list_after(key);
+        for grant in rest.by_ref().take(PAGE) {
+            lines.push(self.grant_line(now, grant));
+            last = Some(grant.key);
+        }
+        let next = rest.next().and(last).map(|key| key.to_text());
+        drop(rest);
+        let page = GrantPage { services: self.services_with_grants(), lines, next };
+        self.reply_value(session, serde_json::to_value(page));
+    }
+
+    fn services_with_grants(&self) -> Vec<ServiceGrants> {
+        let mut services = Vec::new();
+        for (name, grants) in self.grants.by_service() {
+            let configured = self.in_force.service(name);
+            let max_grants = configured.map_or(0, |service| service.max_grants);
+            services.push(ServiceGrants { service: name.to_string(), grants, max_grants });
+        }
+        services
+    }
+
+    fn grant_line(&self, now: Now, grant: &ActiveGrant) -> GrantLine {
+        let seconds_left = grant.seconds_left(now);
+        let service = self.in_force.service(grant.key.service);
+        GrantLine {
+            client: self.in_force.holder(grant.key.holder),
+            service: grant.key.service.to_string(),
+            address: grant.key.who(),
+            ports: service.map(|service| service.ports.texts()).unwrap_or_default(),
+            form: match grant.form {
+                GrantKind::Time => "time".to_owned(),
+                GrantKind::Once => "once".to_owned(),
+            },
+            until: zoned_time(now.wall.plus(seconds_left)),
+            seconds_left: u64::from(seconds_left),
+        }
+    }
+
+    /// Ends the one-connection grants whose element the kernel does not have any more: their
+    /// connection came, or somebody flushed them. Asks about some of them, others each time.
+    pub(super) fn end_spent(&mut self, now: Now) {
+        if self.guard.is_off() {
+            return;
+        }
+        let mut changes = Vec::new();
+        let mut records: Vec<Record> = Vec::new();
+        for element in self.grants.once_to_check(ONCE) {
+            if self.guard.has_lost(&element) {
+                let (change, ended) = self.grants.spent(now, &element);
+                changes.extend(change);
+                records.extend(ended);
+            }
+        }
+        self.change_firewall(now, &changes);
+        // If these are lost, the grants are listed again after a restart, until they are looked at.
+        self.journal.defer(&records);
+    }
+}
