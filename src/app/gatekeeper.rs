@@ -163,6 +163,7 @@ impl Gatekeeper {
         }
         let changes = self.grants.expire(now);
         self.change_firewall(now, &changes);
+        self.journal.defer(&self.grants.trim_past());
         self.run_due_commands(now);
         if self.next_check <= now.boot {
             self.next_check = now.boot.plus(CHECK);

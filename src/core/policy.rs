@@ -40,8 +40,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// `max_grants`: how many one client may have at once. `own`: the gateway's addresses, which
-    /// are never granted.
+    /// `max_grants`: how many one client may have at once. `own`: the gateway's addresses, and those
+    /// that mean all machines of one of its networks; none of them is ever granted.
     pub fn new(
         services: Vec<Service>, clients: impl Into<ClientTable>, max_grants: u32,
         own: impl IntoIterator<Item = Source>,
@@ -137,7 +137,7 @@ impl Policy {
         let same = grant.ports == service.ports.digest()
             && grant.form == service.form
             && grant.seconds <= max_seconds
-            && (span == Span::HOST || span == service.spans.for_family_of(source));
+            && (span == Span::HOST || span == self.span_for(service, source));
         if same { None } else { Some(GrantEnd::Changed) }
     }
 
@@ -245,6 +245,16 @@ impl Policy {
                 || self.also_grant.iter().any(|prefix| prefix.contains(source)))
     }
 
+    /// The span of a grant for this address: the service's, unless that net contains an address
+    /// that may stand for everybody.
+    fn span_for(&self, service: &Service, address: Source) -> Span {
+        let span = service.spans.for_family_of(address);
+        let net = span.of(address);
+        let mut within = self.shared.iter().filter(|shared| span.of(**shared) == net);
+        let listed = |shared: &Source| self.also_grant.iter().any(|one| one.contains(*shared));
+        if within.all(listed) { span } else { Span::HOST }
+    }
+
     /// True if something in front of this machine may replace everybody's address by this one: then
     /// a grant for it would open the port to everybody.
     fn may_be_everybody(&self, source: Source, scope: AddressScope) -> bool {
@@ -293,7 +303,7 @@ impl Policy {
         // A client that knows its source port knows its address too, and needs no wider net.
         let span = match bound_to_port {
             true => Span::HOST,
-            false => service.spans.for_family_of(authentic.address()),
+            false => self.span_for(service, authentic.address()),
         };
         let key = GrantKey {
             holder: Holder::Client(client.id),

@@ -387,8 +387,7 @@ impl Gatekeeper {
     fn connections_listed(&mut self, over: &[ActiveGrant], result: Result<GuardReport, Fault>) {
         match result {
             Ok(GuardReport::Standing(standing)) => {
-                let mut records = self.grants.forget_past(over, &standing);
-                records.extend(self.grants.trim_past());
+                let records = self.grants.forget_past(over, &standing);
                 self.journal.defer(&records);
             }
             Ok(_) => {}

@@ -106,6 +106,13 @@ impl InForce {
         self.network.addresses.iter().map(|own| Source::new(own.address))
     }
 
+    /// The addresses that no grant is ever for: this machine's, and those that mean all machines of
+    /// one of its networks.
+    pub(super) fn never_granted(&self) -> impl Iterator<Item = Source> {
+        let of_all = self.network.addresses.iter().flat_map(|own| own.of_all.iter().copied());
+        self.own().chain(of_all.map(Source::new))
+    }
+
     pub(super) fn guard_rules(&self) -> GuardRules {
         guard_rules(self.settings())
     }
@@ -117,10 +124,10 @@ impl InForce {
     pub(super) fn policy(&self) -> Policy {
         let settings = self.settings();
         let clients = self.clients.clone();
-        let mut policy =
-            Policy::new(settings.services.clone(), clients, settings.knock.max_grants, self.own())
-                .with_doors(&settings.doors)
-                .with_also_granted(&settings.knock.also_grant);
+        let (services, most) = (settings.services.clone(), settings.knock.max_grants);
+        let mut policy = Policy::new(services, clients, most, self.never_granted())
+            .with_doors(&settings.doors)
+            .with_also_granted(&settings.knock.also_grant);
         policy.set_shared(self.shared());
         policy
     }

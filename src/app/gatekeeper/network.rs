@@ -7,7 +7,7 @@ use super::listeners::StartReason;
 use crate::app::interfaces;
 use crate::app::listener_process::own_addresses;
 use crate::config::DEFAULT_ROUTE;
-use crate::core::types::{Fault, Now, Source};
+use crate::core::types::{Fault, Now};
 use crate::edge::capture::ANY;
 use crate::edge::gatekeeper_pipe::ToListener;
 
@@ -37,13 +37,13 @@ impl Gatekeeper {
             Err(fault) => return self.out.log_at_most("addresses", 10, fault.to_string()),
         };
         if network.addresses != self.in_force.network().addresses {
-            self.policy.set_own(network.addresses.iter().map(|own| Source::new(own.address)));
             if let Some(current) = &self.listeners.current {
                 let addresses = own_addresses(&current.ready.wanted, &network.addresses);
                 self.out.push(Output::SendAddresses(current.id, addresses));
             }
         }
         self.in_force.set_network(network);
+        self.policy.set_own(self.in_force.never_granted());
         self.policy.set_shared(self.in_force.shared());
         self.look_at_captures();
         self.find_interfaces(now);

@@ -242,6 +242,32 @@ fn an_address_that_may_be_everybodys_is_granted_only_if_the_admin_says_so() {
 }
 
 #[test]
+fn a_net_with_an_address_that_may_be_everybodys_is_narrowed_to_the_one_that_asked() {
+    let router = Source::new("10.0.0.254".parse().unwrap());
+    for (shared, also, from, who) in [
+        (None, None, "10.0.0.7", "10.0.0.0/24"),
+        (Some(router), None, "10.0.0.7", "10.0.0.7"),
+        (Some(router), None, "10.0.1.7", "10.0.1.0/24"),
+        (Some(router), Some("10.0.0.254/32"), "10.0.0.7", "10.0.0.0/24"),
+        (Some(router), None, "2001:db8::7", "2001:db8::/64"),
+    ] {
+        let wide = Service { spans: spans(24, 64), ..ssh() };
+        let mut gate = Gate::new(wide, test_vectors::client(), 16);
+        let also: Vec<Prefix> = also.into_iter().filter_map(Prefix::parse).collect();
+        gate.policy = gate.policy.with_also_granted(&also);
+        gate.policy.set_own([]);
+        gate.policy.set_shared(shared);
+        assert_eq!(gate.knock_from(from, |_| {}), Some(Status::Granted), "{from}");
+        let grant = *gate.grants.list().next().unwrap();
+        assert_eq!(grant.key.who(), who, "{shared:?} {also:?}");
+        // A route that leads there later ends the net.
+        gate.policy.set_shared([Source::new("10.0.1.1".parse().unwrap())]);
+        let ends = (who == "10.0.1.0/24").then_some(GrantEnd::Changed);
+        assert_eq!(gate.policy.must_end(START.wall, &grant), ends, "{who}");
+    }
+}
+
+#[test]
 fn a_grant_lasts_as_asked_within_the_limits_of_service_client_and_expiry() {
     assert_eq!(Gate::plain().seconds(0), 30);
     assert_eq!(Gate::plain().seconds(299), 299);

@@ -46,7 +46,17 @@ fn a_door_that_grants_a_service_waits_for_no_disk_and_its_grant_survives_a_crash
 #[test]
 fn a_door_opens_for_no_address_that_nobody_has() {
     let mut world = World::new();
-    for nobody in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "192.0.2.1", "::1", "fe80::1", "ff02::1"] {
+    for nobody in [
+        "0.0.0.0",
+        "127.0.0.1",
+        "224.0.0.1",
+        "192.0.2.1",
+        "192.0.2.0",
+        "192.0.2.255",
+        "::1",
+        "fe80::1",
+        "ff02::1",
+    ] {
         world.log.clear();
         complete(&mut world, SIDE, nobody.parse().unwrap());
         assert!(

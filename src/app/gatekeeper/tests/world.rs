@@ -222,6 +222,7 @@ pub(super) fn network() -> Network {
         interface: "eth0".to_owned(),
         loopback: false,
         address: [192, 0, 2, 1].into(),
+        of_all: vec![[192, 0, 2, 0].into(), [192, 0, 2, 255].into()],
     };
     Network {
         addresses: vec![own],
