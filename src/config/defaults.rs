@@ -14,7 +14,7 @@ pub const CONFIG: &str = "/etc/toctoc/toctocd.toml";
 pub const SECONDS: u32 = 30;
 pub const MAX_SECONDS: u32 = 3600;
 /// Live grants that a service may have at once.
-pub const SERVICE_MAX_GRANTS: u32 = 1024;
+pub const SERVICE_MAX_GRANTS: u32 = 4096;
 
 /// All defaults; no service, no classic door.
 pub fn settings() -> Settings {

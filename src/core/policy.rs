@@ -23,6 +23,9 @@ mod tests;
 
 pub use commit::{Admission, Closing, Committed, Decision, DoorGrant, Grant, commit, commit_with};
 
+/// What one holder may have of a service, in times of what is free then: alone seven eighths.
+const SHARE: u32 = 7;
+
 /// The rules in force: replaced as a whole at a reload.
 #[derive(Debug)]
 pub struct Policy {
@@ -320,15 +323,17 @@ impl Policy {
     }
 }
 
-/// Refuses a grant beyond a limit. The grant with the same key does not count. A holder gets no
-/// grant unless more are free than it has of the service: so nobody can fill a service, not even
-/// several together, and whoever has none yet always finds room.
+/// Refuses a grant beyond a limit. The grant with the same key does not count. A holder that has
+/// some gets another only while it has less than [`SHARE`] times those that are free, and one is
+/// left: so nobody can fill a service, nor can several together, and whoever has none finds room.
 fn has_room(
     key: &GrantKey, service: &Service, max_of_holder: u32, grants: &Grants,
 ) -> Result<(), Status> {
     let beside = grants.beside(key);
     let free = service.max_grants.saturating_sub(beside.of_service);
-    let room = beside.of_holder < max_of_holder && beside.of_holder_at_service < free;
+    let own = beside.of_holder_at_service;
+    let fair = own == 0 || (free > 1 && own < free.saturating_mul(SHARE));
+    let room = beside.of_holder < max_of_holder && free > 0 && fair;
     if room { Ok(()) } else { Err(Status::Full) }
 }
 

@@ -194,8 +194,7 @@ pub struct Service {
     pub seconds: u32,
     /// The most seconds that a knock may ask for.
     pub max_seconds: u32,
-    /// The most live grants at once, over all clients. One holder gets a further one only while
-    /// more are free than it has.
+    /// The most live grants at once, over all clients. No holder can have all of them: see `policy`.
     pub max_grants: u32,
     pub source: SourceRule,
     /// The width of a client's grant, if the knock names no source port.

@@ -28,7 +28,7 @@ const PROMPT: Duration = Duration::from_secs(2);
 /// A gateway whose journal holds `number` live grants of one client, before its start.
 fn crowded(number: u32) -> (Gate, Knocker, Knocker) {
     let mut gate = Gate::new(|config| {
-        let config = section(&config, "service.ssh", "max_grants = 1024", "max_grants = 65535");
+        let config = section(&config, "service.ssh", "max_grants = 4096", "max_grants = 65535");
         section(&config, "service.ssh", "max_seconds = 3600", "max_seconds = 7200")
     });
     let [anna, many] = ["anna", "many"].map(|name| gate.enrol(name, "ssh"));

@@ -151,7 +151,7 @@ fn a_revocation_ends_the_clients_one_connection_grant_and_not_a_neighbours_later
 fn the_grants_of_a_client_and_of_a_service_are_limited_and_a_close_makes_room() {
     let it = Shared::new(|config| {
         let config = section(&config, "knock", "max_grants = 16", "max_grants = 2");
-        section(&config, "service.ssh", "max_grants = 1024", "max_grants = 3")
+        section(&config, "service.ssh", "max_grants = 4096", "max_grants = 4")
     });
     let hosts = [it.gate.net.host(7), it.gate.net.host(8)];
     let open_from =
@@ -164,7 +164,7 @@ fn the_grants_of_a_client_and_of_a_service_are_limited_and_a_close_makes_room() 
     assert_eq!(
         open_from(&it.bert, &hosts[1]),
         Some(Status::Full),
-        "the service may have three grants"
+        "the last of the four grants is for somebody else"
     );
     let key = it.gate.path("anna.key");
     let output = it

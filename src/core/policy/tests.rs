@@ -444,7 +444,7 @@ fn a_client_and_a_service_have_limited_grants_and_asking_again_does_not_count() 
     assert!((1..=3).all(|n| from(&mut gate, n) == Some(Status::Granted)));
     assert_eq!(from(&mut gate, 4), Some(Status::Full));
     assert_eq!(from(&mut gate, 2), Some(Status::Granted), "its own again");
-    let mut gate = Gate::new(Service { max_grants: 4, ..ssh() }, test_vectors::client(), 99);
+    let mut gate = Gate::new(Service { max_grants: 3, ..ssh() }, test_vectors::client(), 99);
     assert!((1..=2).all(|n| from(&mut gate, n) == Some(Status::Granted)));
     assert_eq!(from(&mut gate, 3), Some(Status::Full), "the rest is for others");
     assert_eq!(from(&mut gate, 2), Some(Status::Granted), "its own again");
@@ -529,7 +529,7 @@ fn a_close_reaches_a_grant_that_is_over_only_where_it_cuts_connections() {
 
 #[test]
 fn a_door_grants_its_service_to_grantable_addresses_up_to_the_limit() {
-    let mut gate = Gate::new(Service { max_grants: 4, ..ssh() }, test_vectors::client(), 16);
+    let mut gate = Gate::new(Service { max_grants: 3, ..ssh() }, test_vectors::client(), 16);
     let door = Door { name: "side".into(), service: ServiceName::new("ssh"), ..Door::default() };
     let mut knock = |door: &Door, source: &str| {
         let grant = gate.policy.through_door(START, door, source.parse().unwrap(), &gate.grants)?;

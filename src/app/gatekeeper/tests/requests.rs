@@ -93,7 +93,7 @@ fn grants_are_listed_with_who_what_and_how_long() {
 /// Opens `count` grants through the side door, each for an address of its own.
 fn crowd(world: &mut World, count: u32) {
     for number in 0..count {
-        let source = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number);
+        let source = std::net::Ipv4Addr::from_bits(0xc633_6400 + number);
         world.tell(ToGatekeeper::Completed { door: 0, source: source.into() });
         if number % 200 == 199 {
             // The rate limit of openings recovers.
@@ -116,7 +116,7 @@ fn many_grants_are_listed_in_pages_each_grant_once() {
         let session = world.ask(ControlRequest::Grants { after });
         let page = json(&world, session);
         assert_eq!(page["services"], serde_json::json!([
-            { "service": "ssh", "grants": 500, "max_grants": 1024 }
+            { "service": "ssh", "grants": 500, "max_grants": 4096 }
         ]));
         let lines = page["lines"].as_array().unwrap();
         assert!(lines.len() <= 256, "no request keeps the loop for long");
