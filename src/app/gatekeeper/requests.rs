@@ -88,7 +88,9 @@ impl Gatekeeper {
         self.out.push(Output::Reply(session, fault.into()));
     }
 
-    pub(super) fn reply_value(&mut self, session: SessionId, value: serde_json::Result<serde_json::Value>) {
+    pub(super) fn reply_value(
+        &mut self, session: SessionId, value: serde_json::Result<serde_json::Value>,
+    ) {
         let response = match value {
             Ok(value) => ControlResponse::Ok(value),
             Err(error) => Fault::new(error.to_string(), "").into(),

@@ -115,9 +115,12 @@ fn many_grants_are_listed_in_pages_each_grant_once() {
     loop {
         let session = world.ask(ControlRequest::Grants { after });
         let page = json(&world, session);
-        assert_eq!(page["services"], serde_json::json!([
-            { "service": "ssh", "grants": 500, "max_grants": 4096 }
-        ]));
+        assert_eq!(
+            page["services"],
+            serde_json::json!([
+                { "service": "ssh", "grants": 500, "max_grants": 4096 }
+            ])
+        );
         let lines = page["lines"].as_array().unwrap();
         assert!(lines.len() <= 256, "no request keeps the loop for long");
         for line in lines {
