@@ -51,9 +51,7 @@ pub enum ControlRequest {
     /// Remove the guard, and do not load it again.
     GuardOff,
     /// Whether the client of this name can get grants.
-    IsEnrolled {
-        name: String,
-    },
+    IsEnrolled { name: String },
     /// Whether a reload could switch to a configuration with these values.
     CanFollow(FixedSettings),
     /// Accept that used-knock marks were lost or that the clock was ahead: trust timestamps again.

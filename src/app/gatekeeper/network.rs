@@ -36,11 +36,11 @@ impl Gatekeeper {
             Ok(network) => network,
             Err(fault) => return self.out.log_at_most("addresses", 10, fault.to_string()),
         };
-        if network.addresses != self.in_force.network().addresses {
-            if let Some(current) = &self.listeners.current {
-                let addresses = own_addresses(&current.ready.wanted, &network.addresses);
-                self.out.push(Output::SendAddresses(current.id, addresses));
-            }
+        if network.addresses != self.in_force.network().addresses
+            && let Some(current) = &self.listeners.current
+        {
+            let addresses = own_addresses(&current.ready.wanted, &network.addresses);
+            self.out.push(Output::SendAddresses(current.id, addresses));
         }
         self.in_force.set_network(network);
         self.policy.set_own(self.in_force.never_granted());
