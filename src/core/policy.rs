@@ -254,8 +254,11 @@ impl Policy {
         let span = service.spans.for_family_of(address);
         let net = span.of(address);
         let mut within = self.shared.iter().filter(|shared| span.of(**shared) == net);
-        let listed = |shared: &Source| self.also_grant.iter().any(|one| one.contains(*shared));
-        if within.all(listed) { span } else { Span::HOST }
+        // An address of this machine is of no use to others.
+        let is_safe = |shared: &Source| {
+            self.own.contains(shared) || self.also_grant.iter().any(|one| one.contains(*shared))
+        };
+        if within.all(is_safe) { span } else { Span::HOST }
     }
 
     /// True if something in front of this machine may replace everybody's address by this one: then

@@ -65,7 +65,7 @@ impl Shared {
 fn the_kernel_holds_the_longer_of_two_grants_and_each_client_ends_only_its_own() {
     let it = Shared::new(|config| config);
     let _ssh = it.gate.net.gateway.tcp_echo(SSH);
-    for (family, set) in [(0, "time4"), (1, "time6")] {
+    for (family, set) in [(0, "v4/ssh"), (1, "v6/ssh")] {
         it.open(&it.anna, family, "ssh", 600);
         it.open(&it.bert, family, "ssh", 60);
         assert!(
@@ -97,7 +97,7 @@ fn a_revoked_clients_grant_ends_at_once_and_its_neighbours_continues() {
         it.open(&it.bert, family, "ssh", 60);
     }
     it.gate.revoke("anna");
-    for (family, set) in [(0, "time4"), (1, "time6")] {
+    for (family, set) in [(0, "v4/ssh"), (1, "v6/ssh")] {
         assert!(matches!(it.left(set)[..], [30..=60]), "{:?}", it.left(set));
         assert!(it.reaches(family, SSH, LONG));
     }
@@ -111,7 +111,7 @@ fn a_revoked_clients_grant_ends_at_once_and_its_neighbours_continues() {
 fn a_close_neither_rearms_nor_ends_a_neighbours_one_connection_grant() {
     let it = Shared::new(|config| config);
     let _rdp = it.gate.net.gateway.tcp_echo(RDP);
-    for (family, set) in [(0, "oncesyn4"), (1, "oncesyn6")] {
+    for (family, set) in [(0, "v4o/rdp"), (1, "v6o/rdp")] {
         // Used up by the neighbour: the close must not let another connection in.
         it.open(&it.anna, family, "rdp", 600);
         it.open(&it.bert, family, "rdp", 60);

@@ -255,8 +255,9 @@ fn a_net_with_an_address_that_may_be_everybodys_is_narrowed_to_the_one_that_aske
         let mut gate = Gate::new(wide, test_vectors::client(), 16);
         let also: Vec<Prefix> = also.into_iter().filter_map(Prefix::parse).collect();
         gate.policy = gate.policy.with_also_granted(&also);
-        gate.policy.set_own([]);
-        gate.policy.set_shared(shared);
+        let own = Source::new("10.0.0.1".parse().unwrap());
+        gate.policy.set_own([own]);
+        gate.policy.set_shared(shared.into_iter().chain([own]));
         assert_eq!(gate.knock_from(from, |_| {}), Some(Status::Granted), "{from}");
         let grant = *gate.grants.list().next().unwrap();
         assert_eq!(grant.key.who(), who, "{shared:?} {also:?}");
