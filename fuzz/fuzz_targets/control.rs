@@ -47,7 +47,7 @@ fn run(control: &mut Control, input: &[u8]) {
             if is_late { waiting.push(id) } else { due.push(id) }
         }
         for id in due {
-            control.reply(id, &ControlResponse::Ok(serde_json::json!({})));
+            control.reply(NOW, id, &ControlResponse::Ok(serde_json::json!({})));
         }
         assert!(control.interests().count() <= MAX_SESSIONS + 1);
     };

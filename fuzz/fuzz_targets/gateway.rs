@@ -297,7 +297,7 @@ impl World {
     fn decide(&mut self, knock: HandedKnock) -> bool {
         let from = knock.source;
         let sender = knock.client;
-        let Some(client) = self.policy.client(self.now, sender) else { return false };
+        let Some(client) = self.policy.client(self.replay.latest(self.now), sender) else { return false };
         let Ok(authentic) = Authentic::verify(knock, client, test_vectors::gateway().gateway)
         else {
             return false;
@@ -425,7 +425,8 @@ impl World {
         self.policy = policy(self.enrolled);
         self.replay.set_window(WINDOW);
         for ending in [GrantEnd::Revoked, GrantEnd::Changed] {
-            let ends = |live: &&ActiveGrant| self.policy.must_end(self.now, live) == Some(ending);
+            let latest = self.replay.latest(self.now);
+            let ends = |live: &&ActiveGrant| self.policy.must_end(latest, live) == Some(ending);
             let over: Vec<_> = self.grants.list().filter(ends).map(|live| live.key).collect();
             self.journal.extend(Grants::endings(&over));
             self.grants.end(self.now, &over, ending);
@@ -443,7 +444,7 @@ impl World {
         assert!(self.grants.list().count() <= most, "more grants than clients may have");
         for live in self.grants.list() {
             assert!(
-                self.policy.must_end(self.now, live).is_none(),
+                self.policy.must_end(self.replay.latest(self.now), live).is_none(),
                 "a grant that policy does not allow"
             );
         }

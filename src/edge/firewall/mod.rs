@@ -23,7 +23,6 @@ pub use live::{
     GuardState, NftGuard, NftLink, Started, is_right, look_at, print_ruleset, reconcile, start,
     unload,
 };
-pub use ruleset::RECEIPT_GROUP;
 pub use tracked::Connection;
 pub use watch::{Heard, TableChange, TableWatch};
 

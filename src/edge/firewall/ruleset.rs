@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use crate::config::{FirewallSettings, KnockSettings};
 use crate::core::service::Service;
 use crate::core::types::{Fault, Proto};
+use crate::edge::raw::RECEIPT_GROUP;
 
 mod chains;
 mod forwards;
@@ -21,9 +22,6 @@ use ports::PortMap;
 
 /// The name of the guard's chain in the prerouting hook.
 pub const CHAIN: &str = "guard";
-/// The group of the sockets that send receipts, and of nothing else on the machine: the guard
-/// knows their packets by it. No account has it; systemd leaves this range unused.
-pub const RECEIPT_GROUP: u32 = 61_137;
 /// A SYN that begins a connection.
 const SYN: &str = "tcp flags & (fin | syn | rst | ack) == syn";
 
