@@ -337,7 +337,7 @@ impl World {
                     let live = answer.granted.expect("an open has a grant");
                     assert_eq!(
                         (live.key.source, live.key.service),
-                        (from, request.service),
+                        (live.key.span.of(from), request.service),
                         "granted to another client"
                     );
                     assert!(live.seconds_left(self.now) <= 60, "longer than the service allows");
