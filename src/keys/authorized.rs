@@ -33,7 +33,7 @@ pub const EMPTY: &str = "\
 /// Reads the clients file. `label` is the path for messages. A line that is as it was in `before`
 /// is not read again. Fails with the first mistake, as `label:line:column: what`.
 ///
-/// The keys of the first [`CHECKED`] new lines are checked at once, so that a bad key in a line
+/// The keys of the first 1,000 new lines are checked at once, so that a bad key in a line
 /// written by hand is reported with its place. All others are checked when they are first needed.
 pub fn read(label: &str, text: &str, before: &ClientTable) -> Result<ClientTable, Fault> {
     let rows = rows(SourceText::new(label, text), before, CHECKED)?;

@@ -147,7 +147,7 @@ impl Listeners {
         }
     }
 
-    /// The next moment at which [`Gatekeeper::look_after_listeners`] has something to do.
+    /// The next moment at which `Gatekeeper::look_after_listeners` has something to do.
     pub(super) fn deadline(&self) -> Option<Boot> {
         let starting = self.starting.as_ref().map(|one| one.deadline).filter(|_| !self.is_parked());
         let restart = self.restart_at.filter(|_| self.starting.is_none());
