@@ -63,7 +63,7 @@ fn main() -> ExitCode {
     let mut gate = Gate::new(|config| {
         let seconds = format!("seconds = {GRANT_SECONDS}");
         let config = section(&config, "service.ssh", "seconds = 30", &seconds);
-        section(&config, "service.ssh", "max_grants = 1024", "max_grants = 8192")
+        section(&config, "service.ssh", "max_grants = 4096", "max_grants = 8192")
     });
     gate.net.client.space.sh("ip route add local 10.91.0.0/16 dev lo");
     gate.net.gateway.sh("ip route add 10.91.0.0/16 via 10.90.0.2");
