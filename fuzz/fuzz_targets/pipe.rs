@@ -3,14 +3,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use toctoc::edge::gatekeeper_pipe::{LONGEST, Message, ToGatekeeper, ToListener};
+use toctoc::edge::gatekeeper_pipe::{Message, ToGatekeeper, ToListener};
 
 fuzz_target!(|input: &[u8]| {
     if let Some(message) = ToGatekeeper::decode(input, None) {
         assert_eq!(&message.encode().bytes[..], input);
     }
     if let Some(message) = ToListener::decode(input, None) {
-        assert!(input.len() <= LONGEST);
+        assert!(input.len() <= ToListener::LONGEST);
         assert_eq!(&message.encode().bytes[..], input);
     }
 });

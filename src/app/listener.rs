@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::core::engine::{Action, Engine, KnownClient, SealedSetup, Setup};
+use crate::core::engine::{Action, Engine, SealedSetup, Setup};
 use crate::core::keyring::Realm;
 use crate::core::noise::KeyPair;
 use crate::core::quota::Rate;
@@ -142,9 +142,7 @@ impl ListenerSetup {
                 let rate = Rate { burst, per_second };
                 self.setup.sealed = Some(SealedSetup { keys, port, rate });
             }
-            ToListener::Client { client, keys, fingerprint } => {
-                self.setup.clients.push(KnownClient::new(client, &keys, fingerprint));
-            }
+            ToListener::Clients(clients) => self.setup.clients.extend(clients),
             ToListener::Doors { ipv6, debug } => {
                 self.setup.rules.ipv6 = ipv6;
                 self.setup.rules.debug = debug;
@@ -327,8 +325,8 @@ impl Listener {
                 self.engine.set_addresses(knock, door);
             }
             ToListener::Sequence { door, steps } => self.engine.set_sequence(door, steps),
-            ToListener::Client { client, keys, fingerprint } => {
-                self.engine.enrol(KnownClient::new(client, &keys, fingerprint));
+            ToListener::Clients(clients) => {
+                clients.into_iter().for_each(|client| self.engine.enrol(client));
             }
             ToListener::Forget { tag } => self.engine.forget(&tag),
             ToListener::AskCounters => {

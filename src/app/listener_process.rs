@@ -14,13 +14,16 @@ use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
 use crate::core::door::{Door, Step, TcpFlags};
+use crate::core::engine::KnownClient;
+use crate::core::keyring::Master;
 use crate::core::sequence::{DoorSpec, Ipv6};
+use crate::core::service::Client;
 use crate::core::types::{Boot, Fault, Reject, SECOND};
 use crate::edge::addresses::LocalAddress;
 use crate::edge::confine::{self, ConfineFailure, Limitations};
 use crate::edge::event_loop::PollSet;
 use crate::edge::gatekeeper_pipe::{
-    self, ADDRESSES, GatekeeperEnd, OwnAddress, PipeError, ToGatekeeper, ToListener,
+    self, ADDRESSES, CLIENTS, GatekeeperEnd, OwnAddress, PipeError, ToGatekeeper, ToListener,
 };
 use crate::edge::proc_net::default_interfaces;
 use crate::edge::{bpf, capture, clock, raw};
@@ -29,8 +32,11 @@ use crate::edge::{bpf, capture, clock, raw};
 const PATIENCE: u32 = 20;
 /// Seconds without any progress after which a start has failed: somebody may have stopped it.
 const STALLED: u32 = 5;
-/// Messages received or sent in one turn, so that other work is not delayed.
+/// Messages received in one turn, so that other work is not delayed.
 const TURN: usize = 256;
+/// Messages of a set-up sent in one turn. Each may hold the keys of [`CLIENTS`] clients, which are
+/// derived for it.
+const FEED: usize = 8;
 
 /// The parameters of a gateway's listener.
 pub(super) struct ListenerStart {
@@ -270,7 +276,7 @@ impl ListenerProcess {
         let waiting = self.pipe.waiting();
         self.pipe.flush()?;
         let mut moves = self.pipe.waiting() < waiting || self.heartbeat.due == Boot(0);
-        for _ in 0..TURN {
+        for _ in 0..FEED {
             if self.pipe.waiting() > 0 {
                 break;
             }
@@ -432,17 +438,28 @@ impl SetupFeed {
                 self.begun = true;
                 return Some(gateway_message(config));
             }
-            if let Some(client) = self.clients.nth(self.sent) {
-                self.sent += 1;
-                let keys = config.keys.master.client_keys(client.id);
-                let fingerprint = client.fingerprint();
-                return Some(ToListener::Client { client: client.id, keys, fingerprint });
+            let places = self.sent..self.sent + CLIENTS;
+            let clients = places.map_while(|place| self.clients.nth(place));
+            let clients = known_clients(&config.keys.master, clients);
+            if !clients.is_empty() {
+                self.sent += clients.len();
+                return Some(ToListener::Clients(clients));
             }
         }
         let next = self.rest.pop_front();
         self.is_done = self.rest.is_empty();
         next
     }
+}
+
+/// What the listener needs to know of these clients.
+pub(super) fn known_clients<'a>(
+    master: &Master, clients: impl IntoIterator<Item = &'a Client>,
+) -> Vec<KnownClient> {
+    let known = |client: &Client| {
+        KnownClient::new(client.id, &master.client_keys(client.id), client.fingerprint())
+    };
+    clients.into_iter().map(known).collect()
 }
 
 fn gateway_message(config: &GatewayConfig) -> ToListener {
@@ -527,6 +544,11 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
+    use crate::config::defaults;
+    use crate::core::keyring::Secret;
+    use crate::core::test_vectors;
+    use crate::core::types::ClientId;
+    use crate::keys::gateway::GatewayFile;
 
     #[test]
     fn a_listener_that_sends_nothing_for_a_second_after_a_question_is_silent() {
@@ -547,6 +569,46 @@ mod tests {
         assert_eq!(heartbeat.beat(false, at(5000)), Beat::Ask);
         assert_eq!(heartbeat.beat(false, at(3_600_000)), Beat::Ask, "the machine was suspended");
         assert_eq!(heartbeat.beat(false, at(3_602_000)), Beat::Silent, "late again, and no excuse");
+    }
+
+    #[test]
+    fn a_set_up_tells_of_every_client_once_and_of_many_in_each_message() {
+        let client =
+            |number: u128| Client { id: ClientId(number.to_be_bytes()), ..test_vectors::client() };
+        let clients: Vec<Client> = (0..1000).map(client).collect();
+        let keys = GatewayFile {
+            gateway: test_vectors::gateway().gateway,
+            realm: test_vectors::realm(),
+            secret: Secret::new([9; 32]),
+            previous: None,
+            master: test_vectors::master(),
+        };
+        let clients = ClientTable::from(clients);
+        let settings = defaults::settings();
+        let config = GatewayConfig { settings, keys, clients: clients.clone() };
+        let mut feed = SetupFeed::new(ListenerSpec {
+            name: "",
+            sealed: Some(Arc::new(Prepared { config, user: None, warnings: Vec::new() })),
+            clients,
+            doors: Vec::new(),
+            ipv6: Ipv6::Counts,
+            debug: false,
+            addresses: Vec::new(),
+            sockets: Vec::new(),
+            user: None,
+        });
+        assert!(matches!(feed.next(), Some(ToListener::Gateway { .. })));
+        let mut told = Vec::new();
+        let mut messages = 0;
+        while let Some(ToListener::Clients(part)) = feed.next() {
+            messages += 1;
+            told.extend(part.iter().map(|known| known.client.0));
+        }
+        let all: Vec<[u8; 16]> = (0..1000u128).map(u128::to_be_bytes).collect();
+        assert_eq!(told, all);
+        assert!(messages <= 20, "{messages}");
+        while feed.next().is_some() {}
+        assert!(feed.is_done);
     }
 
     #[test]

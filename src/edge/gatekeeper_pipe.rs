@@ -1,4 +1,4 @@
-//! The pipe between gatekeeper and listener: messages of fixed size over SOCK_SEQPACKET.
+//! The pipe between gatekeeper and listener: messages over SOCK_SEQPACKET.
 //!
 //! After set-up neither end ever waits for the other. Messages that do not fit into the kernel's
 //! buffer are queued, up to [`QUEUE`]. If the queue is full, the sender gets an error.
@@ -25,24 +25,28 @@ mod messages;
 #[cfg(test)]
 mod tests;
 
-pub use messages::{ADDRESSES, OwnAddress, ToGatekeeper, ToListener};
+pub use messages::{ADDRESSES, CLIENTS, OwnAddress, ToGatekeeper, ToListener};
 
 /// The most messages that are queued for a full pipe.
 pub const QUEUE: usize = 4096;
-/// Bytes of the longest message.
-pub const LONGEST: usize = 320;
+/// Bytes of the longest message: [`CLIENTS`] clients.
+const LONGEST: usize = 16 << 10;
+/// Bytes of the longest other message.
+const SHORT: usize = 320;
 
 /// One direction of the pipe.
 pub trait Message: Sized {
     /// True if any of its messages carries a descriptor.
     const DESCRIPTORS: bool;
+    /// Bytes of its longest message.
+    const LONGEST: usize;
     fn encode(self) -> EncodedMessage;
     /// Reads a message; `None` if these bytes are none. Any bytes may come.
     fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self>;
 }
 
 pub struct EncodedMessage {
-    /// Its bytes, at most [`LONGEST`]. Wiped when dropped.
+    /// Its bytes, at most [`Message::LONGEST`]. Wiped when dropped.
     pub bytes: Zeroizing<Vec<u8>>,
     pub descriptor: Option<OwnedFd>,
 }
@@ -93,6 +97,8 @@ impl From<nix::Error> for PipeError {
 pub struct Pipe<Out, In> {
     socket: OwnedFd,
     queue: VecDeque<EncodedMessage>,
+    /// Holds one message and a byte that shows if one is too long. Wiped after each message.
+    buffer: Vec<u8>,
     direction: PhantomData<(Out, In)>,
 }
 
@@ -114,7 +120,8 @@ pub fn pair() -> Result<(GatekeeperEnd, OwnedFd), Fault> {
 impl<Out: Message, In: Message> Pipe<Out, In> {
     /// An end on `socket`, a SOCK_SEQPACKET socket.
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, queue: VecDeque::new(), direction: PhantomData }
+        let buffer = vec![0; In::LONGEST + 1];
+        Self { socket, queue: VecDeque::new(), buffer, direction: PhantomData }
     }
 
     /// Sends `message`, or queues it if the pipe is full. With [`PipeError::Full`] only the message
@@ -168,20 +175,14 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
 
     /// The next message. Never waits.
     pub fn receive(&mut self) -> Result<Option<In>, PipeError> {
-        let mut buffer = [0; LONGEST + 1];
-        let message = self.receive_into(&mut buffer);
-        buffer.zeroize();
-        message
-    }
-
-    fn receive_into(&self, buffer: &mut [u8; LONGEST + 1]) -> Result<Option<In>, PipeError> {
-        match get::<In>(&self.socket, buffer) {
+        match get::<In>(&self.socket, &mut self.buffer) {
             Ok((0, _)) => Err(PipeError::Closed),
             Ok((length, descriptor)) => {
-                match In::decode(&buffer[..length.min(LONGEST)], descriptor) {
-                    Some(message) => Ok(Some(message)),
-                    None => Err(PipeError::Nonsense(Reject::Pipe)),
-                }
+                let bytes = &mut self.buffer[..length];
+                let message =
+                    if length > In::LONGEST { None } else { In::decode(bytes, descriptor) };
+                bytes.zeroize();
+                message.map(Some).ok_or(PipeError::Nonsense(Reject::Pipe))
             }
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),

@@ -18,6 +18,7 @@ use nix::sys::socket::sockopt::UdpGsoSegment;
 use nix::unistd::Uid;
 use toctoc::core::authentic::{self, Authentic};
 use toctoc::core::door::{Step, TcpFlags};
+use toctoc::core::engine::KnownClient;
 use toctoc::core::keyring::{Day, Secret};
 use toctoc::core::knock::{HandedKnock, Receipt, Status};
 use toctoc::core::prefix::Span;
@@ -80,7 +81,7 @@ impl Listening {
         send(gateway(test_vectors::gateway().current.expose()));
         let keys = test_vectors::master().client_keys(test_vectors::CLIENT);
         let (client, fingerprint) = (test_vectors::CLIENT, test_vectors::client().fingerprint());
-        send(ToListener::Client { client, keys, fingerprint });
+        send(ToListener::Clients(vec![KnownClient::new(client, &keys, fingerprint)]));
         send(ToListener::Door { index: 0, spec: door.clone() });
         let own = |address| OwnAddress { address, knock: true, door: true };
         let part = net.gateway_ips().into_iter().map(own).collect();

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use super::events::{ListenerId, Network, Output};
 use super::outbox::Outbox;
-use crate::app::listener_process::{ListenerReady, ListenerStart, own_addresses};
+use crate::app::listener_process::{ListenerReady, ListenerStart, known_clients, own_addresses};
 use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
 use crate::core::door::Door;
 use crate::core::keyring::Day;
 use crate::core::types::{Boot, Counters, Now};
-use crate::edge::gatekeeper_pipe::ToListener;
+use crate::edge::gatekeeper_pipe::{CLIENTS, ToListener};
 use crate::edge::log::clock_time;
 
 /// Seconds that a listener may take to get ready, even with 100,000 clients.
@@ -234,9 +234,9 @@ impl Listeners {
             let tag = Day::Unknown.tag(&master.client_keys(id).tag);
             out.send(current.id, ToListener::Forget { tag });
         }
-        for client in changes.new {
-            let (keys, fingerprint) = (master.client_keys(client.id), client.fingerprint());
-            out.send(current.id, ToListener::Client { client: client.id, keys, fingerprint });
+        for part in changes.new.chunks(CLIENTS) {
+            let part = known_clients(master, part.iter().copied());
+            out.send(current.id, ToListener::Clients(part));
         }
         current.clients = clients.clone();
     }

@@ -59,16 +59,17 @@ struct SeenPacket {
 pub struct KnownClient {
     pub client: ClientId,
     pub fingerprint: Fingerprint,
-    keys: Secret<96>,
+    /// Its keys in one piece of memory: see [`ClientKeys::pack`].
+    pub packed: Secret<96>,
 }
 
 impl KnownClient {
     pub fn new(client: ClientId, keys: &ClientKeys, fingerprint: Fingerprint) -> KnownClient {
-        KnownClient { client, fingerprint, keys: keys.pack() }
+        KnownClient { client, fingerprint, packed: keys.pack() }
     }
 
     pub fn keys(&self) -> ClientKeys {
-        ClientKeys::unpack(&self.keys)
+        ClientKeys::unpack(&self.packed)
     }
 }
 

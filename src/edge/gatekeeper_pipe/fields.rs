@@ -5,24 +5,30 @@ use std::os::fd::OwnedFd;
 
 use zeroize::Zeroizing;
 
-use super::{EncodedMessage, LONGEST};
+use super::{EncodedMessage, SHORT};
 use crate::core::bytes::Reader;
 use crate::core::door::{STEPS, Step};
+use crate::core::engine::KnownClient;
 use crate::core::keyring::Secret;
-use crate::core::types::{Port, Proto, Source};
+use crate::core::types::{ClientId, Fingerprint, Port, Proto, Source};
 
 /// Writes fields into a buffer that is wiped when dropped and never grows.
 pub(super) struct Fields(Zeroizing<Vec<u8>>);
 
 impl Fields {
     pub(super) fn of(kind: u8) -> Self {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST));
+        Self::with_room(kind, SHORT)
+    }
+
+    /// For a message of at most `longest` bytes.
+    pub(super) fn with_room(kind: u8, longest: usize) -> Self {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(longest));
         bytes.push(kind);
         Self(bytes)
     }
 
     pub(super) fn put(mut self, bytes: &[u8]) -> Self {
-        debug_assert!(self.0.len() + bytes.len() <= LONGEST);
+        debug_assert!(self.0.len() + bytes.len() <= self.0.capacity());
         self.0.extend_from_slice(bytes);
         self
     }
@@ -80,6 +86,11 @@ impl Fields {
         fields.put(&[0; 3 * STEPS][3 * count..])
     }
 
+    /// All that the listener knows of a client.
+    pub(super) fn client(self, known: &KnownClient) -> Self {
+        self.put(&known.client.0).put(known.packed.expose()).put(&known.fingerprint.0)
+    }
+
     pub(super) fn finish(self, descriptor: Option<OwnedFd>) -> EncodedMessage {
         EncodedMessage { bytes: self.0, descriptor }
     }
@@ -110,8 +121,16 @@ pub(super) fn source(reader: &mut Reader<'_>) -> Option<Source> {
     reader.array().map(Source::from_bytes)
 }
 
-pub(super) fn secret(reader: &mut Reader<'_>) -> Option<Secret<32>> {
-    let bytes = reader.take(32)?;
+pub(super) fn client(reader: &mut Reader<'_>) -> Option<KnownClient> {
+    Some(KnownClient {
+        client: ClientId(reader.array()?),
+        packed: secret(reader)?,
+        fingerprint: Fingerprint(reader.array()?),
+    })
+}
+
+pub(super) fn secret<const N: usize>(reader: &mut Reader<'_>) -> Option<Secret<N>> {
+    let bytes = reader.take(N)?;
     Secret::filled(|place| bytes.try_into().map(|bytes| *place = bytes)).ok()
 }
 

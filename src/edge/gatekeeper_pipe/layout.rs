@@ -4,18 +4,23 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
-use super::fields::{Fields, flag, ip, optional, secret, source, step, steps};
-use super::{ADDRESSES, EncodedMessage, Message, OwnAddress, ToGatekeeper, ToListener};
+use super::fields::{Fields, client, flag, ip, optional, secret, source, step, steps};
+use super::{
+    ADDRESSES, CLIENTS, EncodedMessage, LONGEST, Message, OwnAddress, SHORT, ToGatekeeper,
+    ToListener,
+};
 use crate::core::bytes::Reader;
 use crate::core::door::TcpFlags;
-use crate::core::keyring::{ClientKeys, Secret};
+use crate::core::engine::KnownClient;
+use crate::core::keyring::Secret;
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
-use crate::core::types::{ClientId, Counters, Fingerprint, GatewayId, RealmId, Reject};
+use crate::core::types::{ClientId, Counters, GatewayId, RealmId, Reject};
 use crate::edge::capture::UnboundCapture;
 
 impl Message for ToListener {
     const DESCRIPTORS: bool = true;
+    const LONGEST: usize = LONGEST;
 
     fn encode(self) -> EncodedMessage {
         let mut descriptor = None;
@@ -31,12 +36,7 @@ impl Message for ToListener {
                     .u32(burst)
                     .u32(per_second)
             }
-            Self::Client { client, keys, fingerprint } => Fields::of(2)
-                .put(&client.0)
-                .put(keys.psk.expose())
-                .put(keys.tag.expose())
-                .put(keys.mac.expose())
-                .put(&fingerprint.0),
+            Self::Clients(clients) => encode_clients(&clients),
             Self::Doors { ipv6, debug } => Fields::of(3).u8(encode_ipv6(ipv6)).bool(debug),
             Self::Door { index, spec } => encode_door(index, &spec),
             Self::Sequence { door, steps } => Fields::of(5).u16(door).steps(&steps),
@@ -90,11 +90,7 @@ impl Message for ToListener {
                 burst: r.u32()?,
                 per_second: r.u32()?,
             },
-            2 => Self::Client {
-                client: ClientId(r.array()?),
-                keys: ClientKeys { psk: secret(r)?, tag: secret(r)?, mac: secret(r)? },
-                fingerprint: Fingerprint(r.array()?),
-            },
+            2 => Self::Clients(decode_clients(r)?),
             3 => Self::Doors { ipv6: decode_ipv6(r.u8()?)?, debug: flag(r)? },
             4 => Self::Door { index: r.u16()?, spec: decode_door(r)? },
             5 => Self::Sequence { door: r.u16()?, steps: steps(r)? },
@@ -126,6 +122,27 @@ impl Message for ToListener {
         };
         reader.finish().map(|()| message)
     }
+}
+
+fn encode_clients(clients: &[KnownClient]) -> Fields {
+    let count = clients.len().min(CLIENTS);
+    let mut fields = Fields::with_room(2, LONGEST).u8(count as u8);
+    for one in &clients[..count] {
+        fields = fields.client(one);
+    }
+    fields
+}
+
+fn decode_clients(r: &mut Reader<'_>) -> Option<Vec<KnownClient>> {
+    let count = usize::from(r.u8()?);
+    if count > CLIENTS {
+        return None;
+    }
+    let mut clients = Vec::with_capacity(count);
+    for _ in 0..count {
+        clients.push(client(r)?);
+    }
+    Some(clients)
 }
 
 fn encode_addresses(is_first: bool, part: &[OwnAddress]) -> Fields {
@@ -215,6 +232,7 @@ fn decode_door(r: &mut Reader<'_>) -> Option<DoorSpec> {
 
 impl Message for ToGatekeeper {
     const DESCRIPTORS: bool = false;
+    const LONGEST: usize = SHORT;
 
     fn encode(self) -> EncodedMessage {
         let fields = match self {

@@ -4,14 +4,17 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use crate::core::door::Step;
-use crate::core::keyring::{ClientKeys, Secret, TAG};
+use crate::core::engine::KnownClient;
+use crate::core::keyring::{Secret, TAG};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6};
-use crate::core::types::{ClientId, Counters, Fingerprint, GatewayId, RealmId, Source};
+use crate::core::types::{ClientId, Counters, GatewayId, RealmId, Source};
 use crate::edge::capture::UnboundCapture;
 
 /// The most addresses in one message.
 pub const ADDRESSES: usize = 16;
+/// The most clients in one message. A message for each of 100,000 clients took seconds.
+pub const CLIENTS: usize = 64;
 
 /// A message from the gatekeeper: the set-up in any order, [`ToListener::Go`], then the rest.
 pub enum ToListener {
@@ -31,8 +34,8 @@ pub enum ToListener {
         /// Each client's token bucket: tokens per second.
         per_second: u32,
     },
-    /// A client that is new, or has another key. Also after the set-up.
-    Client { client: ClientId, keys: ClientKeys, fingerprint: Fingerprint },
+    /// Clients that are new, or have another key: at most [`CLIENTS`]. Also after the set-up.
+    Clients(Vec<KnownClient>),
     /// The client with this tag without a clock is no longer one.
     Forget { tag: [u8; TAG] },
     /// Settings of all doors.

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::door::{STEPS, Step, TcpFlags};
+use crate::core::engine::KnownClient;
 use crate::core::keyring::{ClientKeys, Secret, TAG};
 use crate::core::knock::{BODY, HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
@@ -19,8 +20,9 @@ fn secret(byte: u8) -> Secret<32> {
     Secret::new([byte; 32])
 }
 
-fn keys() -> ClientKeys {
-    ClientKeys { psk: secret(1), tag: secret(2), mac: secret(3) }
+fn known(number: u32) -> KnownClient {
+    let keys = ClientKeys { psk: secret(1), tag: secret(2), mac: secret(3) };
+    KnownClient::new(numbered(number), &keys, Fingerprint([9; 32]))
 }
 
 fn spec(steps: usize) -> DoorSpec {
@@ -57,11 +59,8 @@ fn to_listener() -> Vec<ToListener> {
     vec![
         gateway(Some(secret(5))),
         gateway(None),
-        ToListener::Client {
-            client: ClientId([8; 16]),
-            keys: keys(),
-            fingerprint: Fingerprint([9; 32]),
-        },
+        ToListener::Clients((0..64).map(known).collect()),
+        ToListener::Clients(Vec::new()),
         ToListener::Forget { tag: [7; TAG] },
         ToListener::Doors { ipv6: Ipv6::Counts, debug: true },
         ToListener::Doors { ipv6: Ipv6::Refused, debug: false },
@@ -137,7 +136,7 @@ fn every_message_comes_out_as_it_went_in() {
     for message in to_listener() {
         let (sent, received) = encode_twice(message).expect("a message of ours");
         assert_eq!(sent, received);
-        assert!(sent.len() <= LONGEST);
+        assert!(sent.len() <= ToListener::LONGEST);
     }
     for (message, copy) in to_gatekeeper().into_iter().zip(to_gatekeeper()) {
         let bytes = message.encode().bytes;
@@ -230,8 +229,36 @@ fn nonsense_breaks_the_pipe() {
         nix::sys::socket::send(listener.as_fd().as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
         gatekeeper.receive()
     };
-    for bytes in [&[0][..], &[200], &[1, 0, 0, 0], &[3; 257], &[0; LONGEST + 1], &[1; 5000]] {
+    for bytes in [&[0][..], &[200], &[1, 0, 0, 0], &[3; 257], &[0; SHORT + 1], &[1; 5000]] {
         assert_eq!(send(bytes), Err(PipeError::Nonsense(Reject::Pipe)), "{}", bytes.len());
+    }
+}
+
+#[test]
+fn only_the_listener_takes_messages_as_long_as_those_about_clients() {
+    let longest = ToListener::Clients((0..64).map(known).collect()).encode().bytes;
+    assert!(longest.len() > ToGatekeeper::LONGEST);
+    let (gatekeeper, mut listener) = ends();
+    let mut longer = longest.to_vec();
+    longer.resize(ToListener::LONGEST + 1, 0);
+    for bytes in [&*longest, &longer] {
+        nix::sys::socket::send(gatekeeper.as_fd().as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
+    }
+    assert!(matches!(
+        listener.receive(),
+        Ok(Some(ToListener::Clients(clients))) if clients.len() == CLIENTS
+    ));
+    assert!(listener.buffer.iter().all(|byte| *byte == 0), "it held keys");
+    assert_eq!(listener.receive().err(), Some(PipeError::Nonsense(Reject::Pipe)));
+}
+
+#[test]
+fn more_clients_than_a_message_may_have_are_no_message() {
+    let mut bytes = ToListener::Clients(vec![known(1)]).encode().bytes.to_vec();
+    let row = bytes.split_off(2);
+    for count in [64, 65] {
+        let message = [&[2, count][..], &row.repeat(usize::from(count))].concat();
+        assert_eq!(ToListener::decode(&message, None).is_some(), count == 64);
     }
 }
 
@@ -254,15 +281,17 @@ fn numbered(number: u32) -> ClientId {
 
 #[test]
 fn a_hundred_thousand_clients_pass_through_the_pipe() {
-    const CLIENTS: u32 = 100_000;
+    const CROWD: u32 = 100_000;
     let (mut gatekeeper, mut listener) = ends();
     let reader = std::thread::spawn(move || {
         let mut came = 0;
         loop {
             match listener.receive().unwrap() {
-                Some(ToListener::Client { client, .. }) => {
-                    assert_eq!(client, numbered(came));
-                    came += 1;
+                Some(ToListener::Clients(clients)) => {
+                    for known in clients {
+                        assert_eq!(known.client, numbered(came));
+                        came += 1;
+                    }
                 }
                 Some(_) => return came,
                 None => drop(poll(
@@ -272,23 +301,23 @@ fn a_hundred_thousand_clients_pass_through_the_pipe() {
             }
         }
     });
-    for number in 0..CLIENTS {
-        let (client, fingerprint) = (numbered(number), Fingerprint([0; 32]));
-        gatekeeper.send(ToListener::Client { client, keys: keys(), fingerprint }).unwrap();
+    for first in (0..CROWD).step_by(CLIENTS) {
+        let part = first..CROWD.min(first + CLIENTS as u32);
+        gatekeeper.send(ToListener::Clients(part.map(known).collect())).unwrap();
         if gatekeeper.waiting() > 0 {
             gatekeeper.drain(Duration::from_secs(10)).unwrap();
         }
     }
     gatekeeper.send(ToListener::Stop).unwrap();
     gatekeeper.drain(Duration::from_secs(10)).unwrap();
-    assert_eq!(reader.join().unwrap(), CLIENTS);
+    assert_eq!(reader.join().unwrap(), CROWD);
 }
 
 proptest! {
     #[test]
     fn any_bytes_are_a_message_or_none_and_a_message_has_one_form(
         kind in 0u8..20,
-        mut bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 0..LONGEST),
+        mut bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 0..SHORT),
     ) {
         bytes.insert(0, kind);
         if let Some(message) = ToListener::decode(&bytes, None) {
@@ -300,7 +329,7 @@ proptest! {
     }
 
     #[test]
-    fn every_changed_message_is_another_message_or_none(index in 0usize..20, at in 0usize..LONGEST, flip in 1u8..=255) {
+    fn every_changed_message_is_another_message_or_none(index in 0usize..20, at in 0usize..SHORT, flip in 1u8..=255) {
         let EncodedMessage { mut bytes, descriptor } = to_listener().swap_remove(index).encode();
         let at = at % bytes.len();
         bytes[at] ^= flip;

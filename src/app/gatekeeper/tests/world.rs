@@ -364,7 +364,9 @@ impl World {
             ToListener::Release { .. } => listener.told.push("release"),
             ToListener::AskCounters => listener.told.push("counters"),
             ToListener::Stop => listener.told.push("stop"),
-            ToListener::Client { client, .. } => drop(listener.clients.insert(client)),
+            ToListener::Clients(clients) => {
+                listener.clients.extend(clients.iter().map(|known| known.client));
+            }
             ToListener::Forget { tag } => {
                 let keys = |id: &ClientId| test_vectors::master().client_keys(*id);
                 listener.clients.retain(|id| Day::Unknown.tag(&keys(id).tag) != tag);
