@@ -14,7 +14,9 @@ use toctoc::core::authentic::{self, Authentic};
 use toctoc::core::engine::{Action, Engine, KnownClient, SealedSetup, Setup};
 use toctoc::core::grants::{ActiveGrant, Change, GrantEnd, Grants};
 use toctoc::core::keyring::{Day, Secret};
-use toctoc::core::knock::{Challenge, HandedKnock, KnockKind, Request, SIGNED, Signature, encode_body};
+use toctoc::core::knock::{
+    Challenge, HandedKnock, KnockKind, Request, SIGNED, Signature, encode_body,
+};
 use toctoc::core::ledger::Ledger;
 use toctoc::core::packet::{Arrival, udp_checksum};
 use toctoc::core::policy::{Committed, Decision, Policy, commit};
@@ -27,7 +29,7 @@ use toctoc::core::test_vectors::{self, NOON};
 use toctoc::core::types::{
     Boot, ClientId, Fault, Now, Port, Proto, SECOND, ServiceName, Source, Wall,
 };
-use toctoc::core::wire::{ClientSide, DATAGRAM, seal, seal_unsigned};
+use toctoc::core::wire::{ClientSide, DATAGRAM, seal, seal_body};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const PORT: u16 = 62201;
@@ -40,11 +42,7 @@ const OUTSIDE: Arrival = Arrival { loopback: false };
 static CLIENTS: LazyLock<[Client; 2]> = LazyLock::new(|| {
     let key = authentic::public_key(&seed(1));
     let services: Arc<[ServiceName]> = [name("ssh"), name("rdp")].into();
-    let other = Client {
-        id: ClientId([2; 16]),
-        key,
-        ..test_vectors::client()
-    };
+    let other = Client { id: ClientId([2; 16]), key, ..test_vectors::client() };
     [Client { services: services.clone(), ..test_vectors::client() }, Client { services, ..other }]
 });
 
@@ -98,6 +96,8 @@ struct World {
     policy: Policy,
     replay: Replay,
     grants: Grants,
+    /// The day whose keys the engine has.
+    handed_day: u32,
     /// Which of the clients are enrolled; at first both.
     enrolled: [bool; 2],
     /// The records on the disk.
@@ -134,6 +134,7 @@ impl World {
             policy: policy([true; 2]),
             replay: Replay::restore(WINDOW, now, &Ledger::default(), StateOrigin::First),
             grants: Grants::default(),
+            handed_day: now.wall.day(),
             enrolled: [true; 2],
             journal: Vec::new(),
             commit_fails: false,
@@ -185,11 +186,28 @@ impl World {
             wall: Wall(self.now.wall.0.saturating_add(nanos)),
             boot: self.now.boot.plus_nanos(nanos),
         };
-        self.engine.tick(self.now);
+        self.engine.tick(self.now.boot);
+        if self.handed_day != self.now.wall.day() {
+            self.handed_day = self.now.wall.day();
+            for (client, enrolled) in CLIENTS.iter().zip(self.enrolled) {
+                if enrolled {
+                    self.hand_over(client.id);
+                }
+            }
+        }
         self.replay.challenge_reason(self.now);
         self.grants.expire(self.now);
         let beat = self.replay.heartbeat(self.now, 60);
         self.journal.extend(beat);
+    }
+
+    /// Gives the engine the keys of the client's working day.
+    fn hand_over(&mut self, id: ClientId) {
+        self.engine.enrol(known(id, self.working_day(id)));
+    }
+
+    fn working_day(&self, id: ClientId) -> u32 {
+        self.replay.working_day(self.now, id, first_day())
     }
 
     /// Sends what a client would: mostly correct, from the source that it names.
@@ -208,10 +226,11 @@ impl World {
         let id = CLIENTS[client].id;
         let own = self.given.iter().rev().find(|(_, to)| *to == (id, from)).or(self.given.last());
         let challenge = own.filter(|_| b & 16 != 0).map(|(challenge, _)| *challenge);
-        let request = Request {
+        let timestamp = Wall(wall.saturating_add(self.counter));
+        let mut request = Request {
             kind,
             receipt_wanted: true,
-            timestamp: Wall(wall.saturating_add(self.counter)),
+            timestamp,
             challenge,
             address: [Some(from), Some(from), None, Some(source(c ^ 1))][usize::from(b >> 5 & 3)],
             source_port: 0,
@@ -221,11 +240,21 @@ impl World {
             } else {
                 name(if a & 8 == 0 { "ssh" } else { "rdp" })
             },
-            fingerprint: CLIENTS[client].fingerprint(),
+            first_day: 0,
         };
-        let day = if b & 128 == 0 { Day::Number(self.now.wall.day()) } else { Day::Unknown };
+        let mut day = Day::Number(self.now.wall.day().max(first_day()));
+        if b & 128 != 0 {
+            request = Request {
+                receipt_wanted: true,
+                timestamp,
+                first_day: first_day() + 32 * u32::from(a >> 4),
+                ..Request::bare(KnockKind::Time)
+            };
+            day = Day::Unknown;
+        }
         let sign = |message: &authentic::Message| Ok(authentic::sign(&seed(client), message));
-        let made = seal(&SIDES[client], &request, day, Secret::new(entropy(self.counter)), sign);
+        let ephemeral = Secret::new(entropy(self.counter));
+        let made = seal(&SIDES[client], &request.encode(), day, ephemeral, sign);
         let (datagram, _) = made.expect("the test gateway's key is valid");
         self.signed.insert((id, request.encode()));
         self.made.push(MadePacket { datagram, request });
@@ -254,27 +283,32 @@ impl World {
         assert_eq!(self.accepted.len(), before, "a changed packet was accepted");
     }
 
-    /// Sends what an attacker can make who has the gateway's and a client's symmetric keys, but not
-    /// the client's signature key.
+    /// Sends what an attacker can make who has the gateway's keys, and of a client either all but its
+    /// signature key, or that one and its wire keys, but not its gate key.
     fn forged(&mut self, a: u8, b: u8) {
         self.counter += 1;
         let (client, other) = (usize::from(a & 1), usize::from(!a & 1));
         let request = Request {
             timestamp: Wall(self.now.wall.0.saturating_add(self.counter)),
             address: Some(source(b)),
-            fingerprint: CLIENTS[client].fingerprint(),
             ..test_vectors::request(self.now.wall)
         };
         let side = &SIDES[client];
-        let day = Day::Number(self.now.wall.day());
+        let day = Day::Number(self.now.wall.day().max(first_day()));
         let key = Secret::new(entropy(self.counter));
-        let datagram = if a & 2 == 0 {
-            let signature = Signature { ed25519: [b; 64], sk_flags: 0, sk_counter: 0 };
-            seal_unsigned(side, encode_body(&request, &signature), day, key).expect("valid keys")
-        } else {
-            let sign = |message: &authentic::Message| Ok(authentic::sign(&seed(other), message));
-            seal(side, &request, day, key, sign).expect("valid keys").0
+        let signed = request.encode();
+        let wire = side.secrets.wire(day).expect("not before the first day");
+        let gate_of = |client: usize| SIDES[client].secrets.gate(day).expect("the same day");
+        let body = |h: &[u8; 32]| {
+            let message = authentic::message(side.gateway, h, &signed);
+            let (signature, gate) = match a >> 1 & 3 {
+                0 => (Signature { ed25519: [b; 64], sk_flags: 0, sk_counter: 0 }, gate_of(client)),
+                1 => (authentic::sign(&seed(other), &message), gate_of(client)),
+                _ => (authentic::sign(&seed(client), &message), gate_of(other)),
+            };
+            encode_body(&signed, &signature, &gate, side.gateway, h)
         };
+        let datagram = seal_body(side, &wire, key, body).expect("valid keys");
         let before = self.accepted.len();
         self.deliver(&datagram, source(b));
         assert_eq!(self.accepted.len(), before, "a forged packet was accepted");
@@ -297,9 +331,17 @@ impl World {
     fn decide(&mut self, knock: HandedKnock) -> bool {
         let from = knock.source;
         let sender = knock.client;
-        let Some(client) = self.policy.client(self.replay.latest(self.now), sender) else { return false };
-        let Ok(authentic) = Authentic::verify(knock, client, test_vectors::gateway().gateway)
-        else {
+        let Some(client) = self.policy.client(self.replay.latest(self.now), sender) else {
+            return false;
+        };
+        if let Day::Number(day) = knock.day
+            && day.abs_diff(self.working_day(sender)) > 1
+        {
+            return false;
+        }
+        let Some(gate) = test_vectors::secrets(sender).gate(knock.day) else { return false };
+        let gateway = test_vectors::gateway().gateway;
+        let Ok(authentic) = Authentic::verify(knock, client, gateway, &gate) else {
             return false;
         };
         let request = *authentic.request();
@@ -360,11 +402,7 @@ impl World {
     }
 
     fn accept(
-        &mut self,
-        key: (ClientId, [u8; SIGNED]),
-        request: &Request,
-        from: Source,
-        distrusted: bool,
+        &mut self, key: (ClientId, [u8; SIGNED]), request: &Request, from: Source, distrusted: bool,
     ) {
         assert!(self.accepted.insert(key), "accepted twice: {request:?}");
         match request.challenge {
@@ -432,6 +470,7 @@ impl World {
             self.grants.end(self.now, &over, ending);
         }
         self.engine = engine(self.now, self.enrolled);
+        self.handed_day = self.now.wall.day();
         self.engine.set_addresses(vec![GATEWAY.into()], vec![]);
     }
 
@@ -471,21 +510,28 @@ fn policy(enrolled: [bool; 2]) -> Policy {
 fn engine(now: Now, enrolled: [bool; 2]) -> Engine {
     let keys = |(client, is): (&Client, bool)| {
         let id = if is { client.id } else { ClientId([0xee; 16]) };
-        KnownClient::new(id, &test_vectors::master().client_keys(id), client.fingerprint())
+        known(id, now.wall.day())
     };
     let sealed = SealedSetup {
         keys: test_vectors::gateway(),
         port: PORT,
         rate: Rate { burst: 64, per_second: 4 },
     };
-    Engine::new(
-        now,
-        Setup {
-            sealed: Some(sealed),
-            clients: CLIENTS.iter().zip(enrolled).map(keys).collect(),
-            ..Setup::default()
-        },
-    )
+    Engine::new(Setup {
+        sealed: Some(sealed),
+        clients: CLIENTS.iter().zip(enrolled).map(keys).collect(),
+        ..Setup::default()
+    })
+}
+
+/// What the listener has of this client on its working day.
+fn known(client: ClientId, working_day: u32) -> KnownClient {
+    KnownClient { client, keys: test_vectors::secrets(client).wire_row(working_day) }
+}
+
+/// The first day that there are keys for.
+fn first_day() -> u32 {
+    32 * test_vectors::FIRST_PERIOD
 }
 
 /// One of few sources, so that they collide.

@@ -8,35 +8,37 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
-use toctoc::core::authentic::Authentic;
-use toctoc::core::keyring::{ClientKeys, Day, Secret, TagTable};
-use toctoc::core::knock::{Request, SIGNED, Signature, decode_body, encode_body};
-use toctoc::core::service::Client;
+use toctoc::core::keyring::{Day, Secret, TagTable, WireRow};
+use toctoc::core::knock::{
+    Asked, BODY, Enrolment, GATED, Request, SIGNED, Signature, decode_body, encode_body,
+};
 use toctoc::core::test_vectors::{self, CLIENT, NOON};
 use toctoc::core::types::Reject;
-use toctoc::core::wire::{ClientSide, DATAGRAM, Decrypted, GatewayKeys, identify, seal_unsigned};
+use toctoc::core::wire::{ClientSide, DATAGRAM, Decrypted, GatewayKeys, identify, seal_body};
 
 /// The tables of a listener, made once.
 struct Listener {
     gateway: GatewayKeys,
     tags: TagTable,
-    keys: ClientKeys,
+    keys: WireRow,
     side: ClientSide,
-    client: Client,
 }
 
 static LISTENER: LazyLock<Listener> = LazyLock::new(|| Listener {
     gateway: test_vectors::gateway(),
-    tags: test_vectors::tags(NOON.day()),
-    keys: test_vectors::master().client_keys(CLIENT),
+    tags: test_vectors::tags(NOON),
+    keys: test_vectors::wire_row(NOON),
     side: test_vectors::side(CLIENT),
-    client: test_vectors::client(),
 });
 
 impl Listener {
     fn open(&self, datagram: &[u8]) -> Result<Decrypted, Reject> {
-        let verified = identify(&self.gateway, &self.tags, datagram)?.check_mac(&self.keys)?;
-        verified.open(&self.gateway, &self.keys, &self.client.fingerprint())
+        let tagged = identify(&self.gateway, &self.tags, datagram)?;
+        let slot = tagged.owner().slot;
+        let (Some(wire), Some(day)) = (self.keys.wire(slot), self.keys.day_of(slot)) else {
+            panic!("a tag of a slot that there is not")
+        };
+        tagged.check_mac(&wire)?.open(&self.gateway, &wire, day)
     }
 }
 
@@ -64,31 +66,43 @@ fn raw(bytes: &[u8]) {
     assert!(!opened || bytes == GOOD.as_slice(), "a datagram opened that no client sealed");
 }
 
-/// With all symmetric keys the parser is reached. It reads what was sealed, and no signature is
-/// valid.
+/// With all wire keys the parser is reached, under the keys of a day and those without one. It reads
+/// what was sealed, and neither a gate MAC nor a signature is valid.
 fn sealed_by_an_insider(bytes: &[u8]) {
-    let mut body = encode_body(&BLANK.0, &BLANK.1);
-    for (byte, change) in body.iter_mut().zip(bytes) {
-        *byte ^= change;
-    }
-    let day = Day::Number(NOON.day());
-    let Some(datagram) = seal_unsigned(&LISTENER.side, body, day, Secret::new([6; 32])) else {
+    let Some((first, bytes)) = bytes.split_first() else { return };
+    let day = if first % 2 == 0 { Day::Number(NOON.day()) } else { Day::Unknown };
+    let secrets = &LISTENER.side.secrets;
+    let (Some(wire), Some(gate)) = (secrets.wire(day), secrets.gate(day)) else { return };
+    let gateway = LISTENER.side.gateway;
+    let mut body = [0; BODY];
+    let fill = |h: &[u8; 32]| {
+        body = encode_body(&BLANK.0.encode(), &BLANK.1, &gate, gateway, h);
+        for (byte, change) in body.iter_mut().zip(bytes) {
+            *byte ^= change;
+        }
+        if first & 2 != 0 {
+            // A thief of the profile: the gate MAC is right.
+            let mac = gate.gate_mac(gateway, h, &body[..GATED]);
+            body[GATED..].copy_from_slice(&mac);
+        }
+        body
+    };
+    let Some(datagram) = seal_body(&LISTENER.side, &wire, Secret::new([6; 32]), fill) else {
         return;
     };
-    match (LISTENER.open(&datagram), decode_body(&body)) {
-        (Ok(sealed), Some((request, signature))) => {
+    match (LISTENER.open(&datagram), decode_body(&body, day)) {
+        (Ok(sealed), Some((Asked::Request(request), signature))) => {
             assert_eq!(*sealed.request(), request);
-            assert_eq!(encode_body(&request, &signature), body, "two bodies mean the same");
             let (parts, _) = sealed.split();
+            let again = encode_body(&request.encode(), &signature, &gate, gateway, &parts.h);
+            assert_eq!(again[..GATED], body[..GATED], "two bodies mean the same");
             assert_eq!(parts.body, body);
-            let claim = test_vectors::handed(parts, test_vectors::address());
-            let verdict = Authentic::verify(claim, &LISTENER.client, LISTENER.side.gateway);
-            assert!(verdict.is_err(), "a signature that no client made is valid");
+            let verdict =
+                test_vectors::verify(test_vectors::handed(parts, test_vectors::address()));
+            let expected = if again == body { Reject::Signature } else { Reject::Gate };
+            assert_eq!(verdict.err(), Some(expected), "no client made it");
         }
-        (Err(Reject::Fingerprint), Some((request, _))) => {
-            assert_ne!(request.fingerprint, LISTENER.client.fingerprint())
-        }
-        (Err(Reject::Syntax), None) => {}
+        (Err(Reject::Syntax), None | Some((Asked::Enrolment(_), _))) => {}
         (found, _) => panic!("sealed by the right keys, yet {:?}", found.err()),
     }
 }
@@ -110,7 +124,12 @@ fn changed(bytes: &[u8]) {
 /// The encoding of a request: decoding is the inverse of encoding.
 fn request(bytes: &[u8]) {
     let Ok(bytes) = <[u8; SIGNED]>::try_from(bytes) else { return };
-    if let Some(request) = Request::decode(&bytes) {
-        assert_eq!(request.encode(), bytes);
+    for day in [Day::Number(NOON.day()), Day::Unknown] {
+        if let Some(request) = Request::decode(&bytes, day) {
+            assert_eq!(request.encode(), bytes);
+        }
+        if let Some(enrolment) = Enrolment::decode(&bytes, day) {
+            assert_eq!(enrolment.encode(), bytes);
+        }
     }
 }

@@ -216,7 +216,7 @@ impl Listener {
         // Lets the library query the system now, before confinement forbids it.
         entropy::bytes::<1>()
             .map_err(|_| ConfineFailure { step: ConfineStep::Entropy, errno: 0 })?;
-        let mut engine = Engine::new(clock::now(), setup);
+        let mut engine = Engine::new(setup);
         engine.set_addresses(mem::take(&mut addresses.knock), mem::take(&mut addresses.door));
         let mut captures = Vec::with_capacity(unbound.len());
         for unbound in unbound {
@@ -248,7 +248,7 @@ impl Listener {
     fn turn(&mut self, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         let ready = self.wait(pipe)?;
         let now = clock::now();
-        self.engine.tick(now);
+        self.engine.tick(now.boot);
         self.receive(pipe)?;
         for index in ready {
             self.read(index, pipe)?;

@@ -15,7 +15,6 @@ use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
 use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::engine::KnownClient;
-use crate::core::keyring::Master;
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::service::Client;
 use crate::core::types::{Boot, Fault, Reject, SECOND};
@@ -43,6 +42,8 @@ pub(super) struct ListenerStart {
     /// Keys and settings.
     pub(super) prepared: Arc<Prepared>,
     pub(super) clients: ClientTable,
+    /// Today, by the gatekeeper's clock.
+    pub(super) day: u32,
     /// The doors with their current sequences.
     pub(super) doors: Vec<Door>,
     /// This machine's addresses.
@@ -56,6 +57,8 @@ pub(super) struct ListenerSpec {
     /// The keys; `None` if there are only doors.
     pub(super) sealed: Option<Arc<Prepared>>,
     pub(super) clients: ClientTable,
+    /// The day whose keys the clients get.
+    pub(super) day: u32,
     pub(super) doors: Vec<DoorSpec>,
     /// The treatment of door knocks over IPv6.
     pub(super) ipv6: Ipv6,
@@ -127,6 +130,7 @@ impl ListenerProcess {
             name: "toctocd: listener",
             sealed: Some(Arc::clone(&start.prepared)),
             clients: start.clients,
+            day: start.day,
             doors: start.doors.iter().map(DoorSpec::from).collect(),
             ipv6: Ipv6::Counts,
             debug: false,
@@ -407,6 +411,8 @@ impl From<PipeError> for SetupError {
 struct SetupFeed {
     sealed: Option<Arc<Prepared>>,
     clients: ClientTable,
+    /// The day whose keys the clients get.
+    day: u32,
     /// The number of clients sent.
     sent: usize,
     begun: bool,
@@ -424,6 +430,7 @@ impl SetupFeed {
         SetupFeed {
             sealed: spec.sealed,
             clients: spec.clients,
+            day: spec.day,
             sent: 0,
             begun: false,
             rest,
@@ -440,7 +447,8 @@ impl SetupFeed {
             }
             let places = self.sent..self.sent + CLIENTS;
             let clients = places.map_while(|place| self.clients.nth(place));
-            let clients = known_clients(&config.keys.master, clients);
+            let known = |client: &Client| config.keys.known_client(client.id, self.day);
+            let clients: Vec<KnownClient> = clients.map(known).collect();
             if !clients.is_empty() {
                 self.sent += clients.len();
                 return Some(ToListener::Clients(clients));
@@ -450,16 +458,6 @@ impl SetupFeed {
         self.is_done = self.rest.is_empty();
         next
     }
-}
-
-/// What the listener needs to know of these clients.
-pub(super) fn known_clients<'a>(
-    master: &Master, clients: impl IntoIterator<Item = &'a Client>,
-) -> Vec<KnownClient> {
-    let known = |client: &Client| {
-        KnownClient::new(client.id, &master.client_keys(client.id), client.fingerprint())
-    };
-    clients.into_iter().map(known).collect()
 }
 
 fn gateway_message(config: &GatewayConfig) -> ToListener {
@@ -582,6 +580,7 @@ mod tests {
             secret: Secret::new([9; 32]),
             previous: None,
             master: test_vectors::master(),
+            first_period: test_vectors::FIRST_PERIOD,
         };
         let clients = ClientTable::from(clients);
         let settings = defaults::settings();
@@ -590,6 +589,7 @@ mod tests {
             name: "",
             sealed: Some(Arc::new(Prepared { config, user: None, warnings: Vec::new() })),
             clients,
+            day: 20_513,
             doors: Vec::new(),
             ipv6: Ipv6::Counts,
             debug: false,

@@ -58,7 +58,7 @@ pub fn init(named: &Path, args: &Init) -> Result<CommandOutput, Fault> {
     if gateway.key_file.symlink_metadata().is_ok() {
         steps += &made(&gateway.key_file, false);
     } else {
-        let keys = GatewayFile::generate(entropy::fill)?;
+        let keys = GatewayFile::generate(clock::now().wall.day(), entropy::fill)?;
         files::create(&gateway.key_file, keys.print().as_bytes(), 0o600)?;
         steps += &made(&gateway.key_file, true);
     }

@@ -226,7 +226,7 @@ mod tests {
         let text = format!("[service.ssh]\nports = [\"22/tcp\"]\n{doors}");
         GatewayConfig {
             settings: native::parse("t.toml", &text).unwrap(),
-            keys: GatewayFile::generate(crate::edge::entropy::fill).unwrap(),
+            keys: GatewayFile::generate(20_513, crate::edge::entropy::fill).unwrap(),
             clients: Default::default(),
         }
     }

@@ -1,12 +1,13 @@
-//! `HandedKnock` -> `Authentic`: the gatekeeper verifies the Ed25519 signature over the SSHSIG blob.
+//! `HandedKnock` -> `Authentic`: the gatekeeper verifies the gate MAC, then the Ed25519 signature over
+//! the SSHSIG blob.
 //! See `replay` for time and replay, `policy` for permission.
 
 use ed25519_dalek::{Signature as Ed25519, Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256, Sha512};
 
 use super::bytes::Writer;
-use super::keyring::Secret;
-use super::knock::{HandedKnock, Request, SIGNED, Signature, decode_body};
+use super::keyring::{Day, GateKey, Secret, same_mac};
+use super::knock::{Asked, GATED, HandedKnock, Request, SIGNED, Signature, decode_body};
 use super::service::Client;
 use super::types::{ClientId, Fault, Fingerprint, GatewayId, Reject, Source};
 
@@ -74,24 +75,39 @@ pub struct Authentic {
     request: Request,
     source: Source,
     source_port: u16,
+    handshake: Handshake,
+}
+
+/// Which knock a receipt answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// The day of the client's keys.
+    pub day: Day,
+    /// The handshake hash.
+    pub h: [u8; 32],
 }
 
 impl Authentic {
-    /// Proves that `client` signed `knock` for `gateway`: the verifier's own id, never one that came
-    /// with the knock. The client's key must be sound (`clients`).
+    /// Proves that `client` made `knock` for `gateway`: the verifier's own id, never one that came
+    /// with the knock. The client's key must be sound (`clients`), and `gate` is its gate key of the
+    /// knock's day.
     ///
-    /// Fails with `Pipe` (another client's), `Syntax`, `Fingerprint` or `Signature`. Refuses points
-    /// of small order, encodings that are not canonical, and FIDO fields of a plain key.
+    /// Fails with `Pipe` (another client's), `Gate`, `Syntax` or `Signature`, in this order. Refuses
+    /// points of small order, encodings that are not canonical, and FIDO fields of a plain key.
     pub fn verify(
-        knock: HandedKnock, client: &Client, gateway: GatewayId,
+        knock: HandedKnock, client: &Client, gateway: GatewayId, gate: &GateKey,
     ) -> Result<Authentic, Reject> {
         if knock.client != client.id {
             return Err(Reject::Pipe);
         }
-        let (request, signature) = decode_body(&knock.body).ok_or(Reject::Syntax)?;
-        if request.fingerprint != client.fingerprint() {
-            return Err(Reject::Fingerprint);
+        let (gated, sent) = knock.body.split_first_chunk::<GATED>().ok_or(Reject::Syntax)?;
+        let sent = sent.try_into().map_err(|_| Reject::Syntax)?;
+        if !same_mac(&gate.gate_mac(gateway, &knock.h, gated), sent) {
+            return Err(Reject::Gate);
         }
+        let (asked, signature) = decode_body(&knock.body, knock.day).ok_or(Reject::Syntax)?;
+        // Nobody is invited yet, so nobody may enrol a key.
+        let Asked::Request(request) = asked else { return Err(Reject::Syntax) };
         // The bytes as received, not encoded again: nothing unsigned can slip in.
         let signed = knock.body.first_chunk::<SIGNED>().ok_or(Reject::Syntax)?;
         let blob = sshsig_blob(&message(gateway, &knock.h, signed));
@@ -101,6 +117,7 @@ impl Authentic {
             request,
             source: knock.source,
             source_port: knock.source_port,
+            handshake: Handshake { day: knock.day, h: knock.h },
         })
     }
 
@@ -108,7 +125,13 @@ impl Authentic {
     pub(crate) fn for_test(
         client: ClientId, request: Request, source: Source, source_port: u16,
     ) -> Authentic {
-        Authentic { client, request, source, source_port }
+        let handshake = Handshake { day: Day::Number(request.timestamp.day()), h: [0; 32] };
+        Authentic { client, request, source, source_port, handshake }
+    }
+
+    /// What the receipt needs to know of the knock.
+    pub fn handshake(&self) -> Handshake {
+        self.handshake
     }
 
     pub fn client(&self) -> ClientId {

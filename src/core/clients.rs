@@ -84,6 +84,12 @@ impl ClientTable {
         self.rows.get(place).map(|(_, enrolled)| &enrolled.client)
     }
 
+    /// The clients after this one in the order, all if there is none.
+    pub fn after(&self, id: Option<ClientId>) -> impl Iterator<Item = &Client> {
+        let place = self.rows.partition_point(|(other, _)| id.is_some_and(|id| *other <= id));
+        self.rows.iter().skip(place).map(|(_, enrolled)| &enrolled.client)
+    }
+
     pub fn get(&self, id: ClientId) -> Option<&Client> {
         self.enrolled(id).map(|enrolled| &enrolled.client)
     }
@@ -179,6 +185,22 @@ mod tests {
             assert!(table.get(ClientId([id; 16])).is_none());
         }
         assert_eq!((table.len(), table.nth(1).unwrap().name.as_str()), (3, "d"));
+    }
+
+    #[test]
+    fn the_clients_after_one_are_found_also_when_that_one_is_gone() {
+        let table = table(&[(7, "g"), (1, "a"), (4, "d")]);
+        for (after, names) in [
+            (None, &["a", "d", "g"][..]),
+            (Some(0), &["a", "d", "g"]),
+            (Some(1), &["d", "g"]),
+            (Some(5), &["g"]),
+            (Some(7), &[]),
+        ] {
+            let after = after.map(|id| ClientId([id; 16]));
+            let found: Vec<&str> = table.after(after).map(|one| one.name.as_str()).collect();
+            assert_eq!(found, names);
+        }
     }
 
     #[test]

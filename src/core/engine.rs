@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::door::Step;
-use super::keyring::{Day, Secret, TAG, TagTable};
-use super::knock::{HandedKnock, KnockKind, RECEIPT_BODY, Receipt, Request};
+use super::keyring::{Secret, TAG, TagOwner, TagTable};
+use super::knock::{HandedKnock, KnockKind, RECEIPT_BODY, Request};
 use super::packet::{Arrival, LocalAddresses, ParsedPacket, parse};
 use super::quota::Rate;
 use super::sequence::{ATTEMPTS, DoorSpec, KnockPacket, Machine, MachineRules, SequenceEvent};
@@ -84,11 +84,11 @@ struct SealedKnocks {
 }
 
 impl Engine {
-    pub fn new(now: Now, setup: Setup) -> Self {
+    pub fn new(setup: Setup) -> Self {
         let Setup { sealed, clients, doors, rules } = setup;
         let debug = rules.debug;
         Self {
-            sealed: sealed.map(|sealed| SealedKnocks::new(now, sealed, clients)),
+            sealed: sealed.map(|sealed| SealedKnocks::new(sealed, clients)),
             doors: if doors.is_empty() { None } else { Some(Machine::new(doors, rules)) },
             debug,
             addresses: BTreeSet::new(),
@@ -105,7 +105,7 @@ impl Engine {
         }
     }
 
-    /// Adds a client, or replaces what is known of it.
+    /// Adds a client, or replaces what is known of it: another day has begun for it.
     pub fn enrol(&mut self, client: KnownClient) {
         if let Some(sealed) = &mut self.sealed {
             sealed.enrol(client);
@@ -115,10 +115,10 @@ impl Engine {
     /// Forgets the client that has this tag without a clock. Its knocks that wait are dropped.
     pub fn forget(&mut self, tag: &[u8; TAG]) {
         if let Some(sealed) = &mut self.sealed
-            && let Some(row) = sealed.tags.find(tag)
-            && let Some(keys) = sealed.clients.remove(row)
+            && let Some(owner) = sealed.tags.find(tag)
+            && let Some(keys) = sealed.clients.remove(owner.row)
         {
-            sealed.tags.remove(row, &keys.tag);
+            sealed.tags.remove(owner.row, &keys.tags());
         }
     }
 
@@ -191,22 +191,21 @@ impl Engine {
         if spent {
             sealed.clients.mark_used(ticket.row, ticket.packet);
         }
-        let Some(receipt) = receipt.and_then(Receipt::decode) else { return };
-        let Some(bytes) = ticket.reply.seal(&sealed.keys.realm, &receipt, entropy) else { return };
+        let Some(receipt) = receipt else { return };
+        let Some(bytes) = ticket.reply.seal(&sealed.keys.realm, *receipt, entropy) else { return };
         let from = SocketAddr::new(ticket.destination.ip(), sealed.port);
         let to = SocketAddr::new(ticket.source.ip(), ticket.source_port);
         actions.push(Action::Receipt { from, to, bytes });
     }
 
-    /// Ends tickets that are due, and moves the tags on at midnight.
-    pub fn tick(&mut self, now: Now) {
+    /// Ends tickets that are due.
+    pub fn tick(&mut self, now: Boot) {
         if let Some(sealed) = &mut self.sealed {
-            sealed.tickets.expire(now.boot);
-            sealed.tags.advance(now.wall.day(), sealed.clients.tag_keys());
+            sealed.tickets.expire(now);
         }
     }
 
-    /// The end of the oldest ticket. Midnight needs none: tomorrow's tags are in the table.
+    /// The end of the oldest ticket.
     pub fn deadline(&self) -> Option<Boot> {
         self.sealed.as_ref()?.tickets.deadline()
     }
@@ -243,9 +242,9 @@ impl Engine {
 }
 
 impl SealedKnocks {
-    fn new(now: Now, setup: SealedSetup, clients: Vec<KnownClient>) -> Self {
+    fn new(setup: SealedSetup, clients: Vec<KnownClient>) -> Self {
         let SealedSetup { keys, port, rate } = setup;
-        let mut tags = TagTable::new(now.wall.day());
+        let mut tags = TagTable::default();
         tags.reserve(clients.len());
         let table = Clients::new(clients.len(), rate);
         let tickets = Tickets::default();
@@ -257,14 +256,17 @@ impl SealedKnocks {
     }
 
     fn enrol(&mut self, client: KnownClient) {
-        let keys = client.keys();
-        match self.tags.find(&Day::Unknown.tag(&keys.tag)) {
-            Some(row) => self.clients.replace(row, client),
-            None => {
-                let row = self.clients.insert(client);
-                self.tags.insert(row, &keys.tag);
+        let tags = client.keys.tags();
+        let row = match self.tags.find(&client.keys.clockless_tag()) {
+            Some(owner) => {
+                if let Some(old) = self.clients.replace(owner.row, client) {
+                    self.tags.remove(owner.row, &old.tags());
+                }
+                owner.row
             }
-        }
+            None => self.clients.insert(client),
+        };
+        self.tags.insert(row, &tags);
     }
 
     /// All checks that need no curve operation. A packet that passes waits in its client's queue.
@@ -272,12 +274,14 @@ impl SealedKnocks {
         &mut self, now: Boot, parsed: ParsedPacket<'_>, datagram: &[u8], actions: &mut Vec<Action>,
     ) -> Result<(), Reject> {
         let tagged = identify(&self.keys, &self.tags, datagram)?;
-        let row = tagged.row();
+        let TagOwner { row, slot } = tagged.owner();
         let known = self.clients.get(row).ok_or(Reject::UnknownTag)?;
         let client = known.client;
-        let verified = tagged.check_mac(&known.keys())?;
+        let wire = known.keys.wire(slot).ok_or(Reject::UnknownTag)?;
+        let day = known.keys.day_of(slot).ok_or(Reject::UnknownTag)?;
+        let verified = tagged.check_mac(&wire)?;
         let ParsedPacket { source, source_port, destination, .. } = parsed;
-        let queued = QueuedKnock { verified, source, source_port, destination };
+        let queued = QueuedKnock { verified, wire, day, source, source_port, destination };
         self.clients.admit(now, row, queued, |first| {
             actions.push(Action::Alarm { client, first, again: source });
         })
@@ -286,10 +290,9 @@ impl SealedKnocks {
     /// Does the curve operation and issues a ticket for the verdict.
     fn open(&mut self, now: Boot, row: u32, queued: QueuedKnock) -> Result<Action, Reject> {
         let packet = queued.id();
-        let QueuedKnock { verified, source, source_port, destination } = queued;
-        let known = self.clients.get(row).ok_or(Reject::UnknownTag)?;
-        let client = known.client;
-        let decrypted = verified.open(&self.keys, &known.keys(), &known.fingerprint)?;
+        let QueuedKnock { verified, wire, day, source, source_port, destination } = queued;
+        let client = self.clients.get(row).ok_or(Reject::UnknownTag)?.client;
+        let decrypted = verified.open(&self.keys, &wire, day)?;
         // A close may name an address other than its source.
         if let Request { kind: KnockKind::Open, address: Some(address), .. } = decrypted.request() {
             self.clients.set_requested(row, packet, *address);
@@ -297,8 +300,8 @@ impl SealedKnocks {
         let (parts, reply) = decrypted.split();
         let ticket = OpenTicket { reply, row, packet, source, source_port, destination };
         let ticket = self.tickets.issue(now, ticket);
-        let DecryptedParts { h, body, .. } = parts;
-        Ok(Action::Knock(HandedKnock { ticket, client, h, body, source, source_port }))
+        let DecryptedParts { day, h, body } = parts;
+        Ok(Action::Knock(HandedKnock { ticket, client, day, h, body, source, source_port }))
     }
 }
 

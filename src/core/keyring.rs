@@ -1,5 +1,5 @@
-//! Secrets and the keys derived from them: per client, per direction of the mask, per day.
-//! See `keys` for their text forms, and `keyring::tags` for finding a client by its tag.
+//! Secrets and the keys derived from them. See `keys` for their text forms, `keyring::client` for a
+//! client's keys of each day, and `keyring::tags` for finding a client by its tag.
 
 use blake2::Blake2sMac;
 use blake2::digest::array::ArraySize;
@@ -11,9 +11,14 @@ use zeroize::Zeroize;
 use super::bytes::Writer;
 use super::types::{ClientId, GatewayId, RealmId};
 
+mod client;
 mod tags;
 
-pub use tags::{Day, TAG, TagTable};
+pub(super) use client::same_mac;
+pub use client::{
+    ClientSecrets, Day, GateKey, MAC, SLOTS, TAG, WireRow, WireSecret, is_first_of_period, period,
+};
+pub use tags::{TagOwner, TagTable};
 
 /// The gateway id of the published test keys (keys/README.md). Daemons must refuse it.
 pub const TEST_GATEWAY_ID: GatewayId = GatewayId(*b"TESTKEY-NO-TRUST");
@@ -61,39 +66,6 @@ impl<const N: usize> Drop for Secret<N> {
     }
 }
 
-/// The symmetric keys that one client shares with its gateway.
-pub struct ClientKeys {
-    pub psk: Secret<32>,
-    pub tag: Secret<32>,
-    /// The key of the client MAC, which protects the gateway's curve operations.
-    pub mac: Secret<32>,
-}
-
-impl ClientKeys {
-    pub fn duplicate(&self) -> Self {
-        Self { psk: self.psk.duplicate(), tag: self.tag.duplicate(), mac: self.mac.duplicate() }
-    }
-
-    /// All three in one piece of memory, for a table of many clients.
-    pub fn pack(&self) -> Secret<96> {
-        let mut packed = Secret(Box::new([0; 96]));
-        let keys = [&self.psk, &self.tag, &self.mac];
-        for (place, key) in packed.0.chunks_exact_mut(32).zip(keys) {
-            place.copy_from_slice(key.expose());
-        }
-        packed
-    }
-
-    pub fn unpack(packed: &Secret<96>) -> Self {
-        let key = |number: usize| {
-            let mut key = Secret(Box::new([0; 32]));
-            key.0.copy_from_slice(&packed.0[32 * number..32 * (number + 1)]);
-            key
-        };
-        Self { psk: key(0), tag: key(1), mac: key(2) }
-    }
-}
-
 /// The gateway's secret from which every client's keys are derived: no secret is stored per client.
 pub struct Master(Secret<32>);
 
@@ -111,12 +83,10 @@ impl Master {
         self.0.ct_eq(&other.0)
     }
 
-    pub fn client_keys(&self, client: ClientId) -> ClientKeys {
-        ClientKeys {
-            psk: derive(&self.0, b"toctoc v1 client psk", &client.0),
-            tag: derive(&self.0, b"toctoc v1 client tag key", &client.0),
-            mac: derive(&self.0, b"toctoc v1 client mac key", &client.0),
-        }
+    /// The secrets that `client` shares with this gateway, from `first_period` on.
+    pub fn client_secrets(&self, client: ClientId, first_period: u32) -> ClientSecrets {
+        let root = derive(&self.0, b"toctoc v1 client secret", &client.0);
+        ClientSecrets::of_root(&root, first_period)
     }
 }
 
@@ -214,9 +184,16 @@ mod tests {
     #[test]
     fn no_two_keys_of_a_realm_are_equal() {
         let [a, b] = [ClientId([1; 16]), ClientId([2; 16])];
+        let days = [Day::Number(96), Day::Number(97), Day::Number(128), Day::Unknown];
         let mut seen = Vec::new();
-        for keys in [master(1).client_keys(a), master(1).client_keys(b), master(2).client_keys(a)] {
-            seen.extend([*keys.psk.expose(), *keys.tag.expose(), *keys.mac.expose()]);
+        for (byte, id, first) in [(1, a, 2), (1, b, 2), (2, a, 2), (1, a, 1)] {
+            let secrets = master(byte).client_secrets(id, first);
+            seen.push(*secrets.secret().expose());
+            for day in days.into_iter().take(if first == 2 { 4 } else { 3 }) {
+                let wire = secrets.wire(day).unwrap();
+                seen.extend([*wire.expose(), *wire.psk().expose(), *wire.mac_key().expose()]);
+                seen.push(*secrets.gate(day).unwrap().expose());
+            }
         }
         let realm = Realm::new(RealmId([1; 16]), Secret::new([1; 32]));
         seen.extend([*realm.mask().expose(), *realm.knock_mask(), *realm.receipt_mask()]);

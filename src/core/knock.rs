@@ -1,28 +1,33 @@
-//! The contents of a sealed knock and of its receipt: two fixed layouts (docs/protocol.md).
-//! See `wire` for sealing and opening them, `authentic` for the signature.
+//! The contents of a sealed knock and of its receipt: fixed layouts (docs/protocol.md).
+//! See `wire` for sealing and opening them, `authentic` for gate MAC and signature.
 
 use super::bytes::{Reader, Writer};
-use super::prefix::Span;
-use super::service::ServicePorts;
-use super::types::{ClientId, Fingerprint, PortRange, Proto, ServiceName, Source, Wall};
+use super::keyring::{Day, GateKey, MAC, is_first_of_period};
+use super::types::{ClientId, GatewayId, ServiceName, Source, Wall};
+
+mod receipt;
+
+pub use receipt::{PortEntry, Ports, RECEIPT_BODY, RECEIPT_CONTENT, Receipt, Status, port_entries};
 
 /// Bytes of a knock's body before it is sealed.
 pub const BODY: usize = 192;
 /// Bytes that the signature covers: the first of a body. Signature, sk fields and padding follow.
-pub const SIGNED: usize = 120;
-/// Bytes of a receipt before it is sealed.
-pub const RECEIPT_BODY: usize = 120;
+pub const SIGNED: usize = 88;
+/// Bytes that the gate MAC covers: all before it.
+pub const GATED: usize = BODY - MAC;
 /// The version: the first byte of both.
 pub const VERSION: u8 = 1;
 
-/// A knock as the listener hands it to the gatekeeper: opened, its signature unproven. An attacker
-/// who took over the listener can write anything here.
+/// A knock as the listener hands it to the gatekeeper: opened, its gate MAC and
+/// signature unproven. An attacker who took over the listener can write anything here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandedKnock {
     /// For the verdict.
     pub ticket: u64,
-    /// Whose it seems to be.
+    /// The client whose keys opened it.
     pub client: ClientId,
+    /// The day of those keys.
+    pub day: Day,
     /// The handshake hash that the signature should cover.
     pub h: [u8; 32],
     /// The body, signature included.
@@ -42,12 +47,17 @@ pub enum KnockKind {
     Close = 2,
     /// Only a receipt, for the observed address, time and challenge in it. Grants nothing.
     Probe = 3,
+    /// Asks for day and challenge, because the client does not know the day. Grants nothing.
+    Time = 6,
 }
+
+/// The kind of an [`Enrolment`].
+const ENROL: u8 = 4;
 
 impl KnockKind {
     fn from_byte(byte: u8) -> Option<Self> {
         use KnockKind::*;
-        [Open, Close, Probe].into_iter().find(|kind| *kind as u8 == byte)
+        [Open, Close, Probe, Time].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -68,9 +78,37 @@ pub struct Request {
     pub source_port: u16,
     /// The duration; 0 = the service's default.
     pub seconds: u32,
-    /// The service; [`ServiceName::NONE`] only in a probe.
+    /// The first day that the client has keys for; only with [`KnockKind::Time`].
+    pub first_day: u32,
+    /// The service; [`ServiceName::NONE`] if the kind takes none.
     pub service: ServiceName,
-    pub fingerprint: Fingerprint,
+}
+
+/// The signed part of a knock that asks to enrol its own key, by an invitation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enrolment {
+    pub receipt_wanted: bool,
+    pub timestamp: Wall,
+    pub challenge: Option<Challenge>,
+    pub scheme: KeyScheme,
+    /// The Ed25519 key.
+    pub key: [u8; 32],
+}
+
+/// The scheme of a key that is to be enrolled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum KeyScheme {
+    Ed25519 = 1,
+    /// A FIDO key, with the application `ssh:`.
+    SkEd25519 = 2,
+}
+
+/// What a body asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Request(Request),
+    Enrolment(Enrolment),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +129,12 @@ pub fn timestamp(now: Wall, entropy: u32) -> Wall {
 }
 
 impl Request {
+    /// The bytes that the signature covers.
     pub fn encode(&self) -> [u8; SIGNED] {
+        let number = match self.kind {
+            KnockKind::Time => self.first_day,
+            _ => self.seconds,
+        };
         Writer::<SIGNED>::new()
             .u8(VERSION)
             .u8(self.kind as u8)
@@ -102,21 +145,20 @@ impl Request {
             .u64(self.timestamp.0)
             .put(&self.challenge.unwrap_or_default())
             .put(&self.address.map(Source::to_bytes).unwrap_or_default())
-            .u32(self.seconds)
+            .u32(number)
             .zeros(4)
             .put(&self.service.to_bytes())
-            .put(&self.fingerprint.0)
             .done()
     }
 
-    /// Reads the [`SIGNED`] bytes. `None` for a reserved bit, an unknown version or kind, or a
-    /// service name that is invalid or does not fit the kind.
-    pub fn decode(bytes: &[u8; SIGNED]) -> Option<Request> {
+    /// Reads the [`SIGNED`] bytes of a knock under the keys of `day`. `None` for a reserved bit, an
+    /// unknown version or kind, or a field that does not fit the kind.
+    pub fn decode(bytes: &[u8; SIGNED], day: Day) -> Option<Request> {
         let mut reader = Reader::new(bytes);
         if reader.u8()? != VERSION {
             return None;
         }
-        let request = Request {
+        let mut request = Request {
             kind: KnockKind::from_byte(reader.u8()?)?,
             receipt_wanted: reader.flag()?,
             source_port: reader.zeros(1)?.u16()?,
@@ -124,288 +166,120 @@ impl Request {
             challenge: nonzero(reader.array()?),
             address: nonzero(reader.array()?).map(Source::from_bytes),
             seconds: reader.u32()?,
+            first_day: 0,
             service: ServiceName::from_bytes(reader.zeros(4)?.array()?)?,
-            fingerprint: Fingerprint(reader.array()?),
         };
         reader.finish()?;
-        let fits = (request.service == ServiceName::NONE) == (request.kind == KnockKind::Probe);
-        if fits { Some(request) } else { None }
+        if request.kind == KnockKind::Time {
+            (request.first_day, request.seconds) = (request.seconds, 0);
+        }
+        if request.fits(day) { Some(request) } else { None }
     }
-}
 
-/// The whole body: request, signature fields, zero padding.
-pub fn encode_body(request: &Request, signature: &Signature) -> [u8; BODY] {
-    Writer::<BODY>::new()
-        .put(&request.encode())
-        .put(&signature.ed25519)
-        .u8(signature.sk_flags)
-        .u32(signature.sk_counter)
-        .zeros(3)
-        .done()
-}
-
-/// Reads a whole body. `None` as for [`Request::decode`], or if the padding is not zero.
-pub fn decode_body(bytes: &[u8; BODY]) -> Option<(Request, Signature)> {
-    let mut reader = Reader::new(bytes);
-    let request = Request::decode(&reader.array()?)?;
-    let signature =
-        Signature { ed25519: reader.array()?, sk_flags: reader.u8()?, sk_counter: reader.u32()? };
-    reader.zeros(3)?.finish()?;
-    Some((request, signature))
-}
-
-/// The result of a knock, for a client whose signature was good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Status {
-    /// The grant is in the firewall, or its start command has ended well.
-    Granted = 1,
-    /// The caller's grants for the service have ended.
-    Closed = 2,
-    /// The reply to a probe; nothing was granted.
-    Observed = 3,
-    /// The requested address is not the packet's source. The knock was not used up; `observed` is
-    /// the source that the gateway saw.
-    Address = 4,
-    /// The timestamp is outside the time window. `time` and `challenge` allow one retry.
-    Clock = 5,
-    /// Policy refuses: no such service for this key, or not over this address family or with a
-    /// source port.
-    Denied = 6,
-    /// This client, or the service, has as many live grants as allowed.
-    Full = 7,
-    /// The gateway demands a challenge: for this service, or because it does not trust its clock.
-    Challenge = 8,
-    /// The gateway could not store the used-knock mark or change its firewall, or the start command
-    /// failed. Nothing is open.
-    Trouble = 9,
-}
-
-impl Status {
-    pub fn from_byte(byte: u8) -> Option<Status> {
-        use Status::*;
-        [Granted, Closed, Observed, Address, Clock, Denied, Full, Challenge, Trouble]
-            .into_iter()
-            .find(|status| *status as u8 == byte)
-    }
-}
-
-/// One entry of a receipt's list of opened ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PortEntry {
-    Range(PortRange),
-    /// Every port, but for those of other services and the admin's exceptions; the only entry.
-    All,
-    /// There are more, for which a receipt has no room; the last entry.
-    More,
-}
-
-/// The opened ports in a receipt, then `None`. A range of several ports takes the room of two
-/// entries, so there are fewer then.
-pub type Ports = [Option<PortEntry>; PORT_ENTRIES];
-const PORT_ENTRIES: usize = 4;
-
-/// The second byte of an entry in a receipt: what its number is.
-const ONE: u8 = 0;
-const FIRST: u8 = 1;
-const LAST: u8 = 2;
-const ALL: u8 = 3;
-const MORE: u8 = 4;
-
-/// As much of `ports` as a receipt has room for.
-pub fn port_entries(ports: &ServicePorts) -> Ports {
-    let mut entries = [None; PORT_ENTRIES];
-    let ServicePorts::Listed(ranges) = ports else {
-        entries[0] = Some(PortEntry::All);
-        return entries;
-    };
-    let needed: usize = ranges.iter().map(|range| room_of(*range)).sum();
-    // The last entry says that there are more.
-    let mut room = PORT_ENTRIES - usize::from(needed > PORT_ENTRIES);
-    let mut slots = entries.iter_mut();
-    for range in ranges {
-        let Some(left) = room.checked_sub(room_of(*range)) else { break };
-        room = left;
-        if let Some(slot) = slots.next() {
-            *slot = Some(PortEntry::Range(*range));
+    /// True if its kind may be sent under the keys of `day`, with these fields. Keys that never
+    /// change only ask for the time: no service and no address is ever under them.
+    fn fits(&self, day: Day) -> bool {
+        match self.kind {
+            KnockKind::Open | KnockKind::Close => {
+                day != Day::Unknown && self.service != ServiceName::NONE
+            }
+            KnockKind::Probe => day != Day::Unknown && self.service == ServiceName::NONE,
+            KnockKind::Time => {
+                let bare = Request {
+                    receipt_wanted: true,
+                    timestamp: self.timestamp,
+                    first_day: self.first_day,
+                    ..Request::bare(KnockKind::Time)
+                };
+                day == Day::Unknown && *self == bare && is_first_of_period(self.first_day)
+            }
         }
     }
-    if needed > PORT_ENTRIES
-        && let Some(slot) = slots.next()
-    {
-        *slot = Some(PortEntry::More);
+
+    /// A request of this kind in which nothing else is set.
+    pub fn bare(kind: KnockKind) -> Request {
+        Request {
+            kind,
+            receipt_wanted: false,
+            timestamp: Wall(0),
+            challenge: None,
+            address: None,
+            source_port: 0,
+            seconds: 0,
+            first_day: 0,
+            service: ServiceName::NONE,
+        }
     }
-    entries
 }
 
-fn room_of(range: PortRange) -> usize {
-    if range.first == range.last { 1 } else { 2 }
-}
-
-/// The gateway's reply to a knock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    pub status: Status,
-    /// True if each grant is for one connection only.
-    pub once: bool,
-    /// The duration of the grant, from `time` on; 0 without a grant.
-    pub seconds: u32,
-    pub time: Wall,
-    /// Gateway time minus the knock's timestamp, nanoseconds.
-    pub delay: i64,
-    /// The packet's source, as the gateway saw it.
-    pub observed: Source,
-    /// The granted address; `None` without a grant.
-    pub granted: Option<Source>,
-    /// The low bits of `granted` that do not count: with more than none, a whole net is granted.
-    pub span: Span,
-    /// The opened ports; none for a command service.
-    pub ports: Ports,
-    /// A challenge for one retry, single use.
-    pub challenge: Option<Challenge>,
-    /// The gateway's next public key, while it rotates.
-    pub next_key: Option<[u8; 32]>,
-}
-
-impl Receipt {
-    /// True if it may answer a knock of this kind: the table in docs/protocol.md. A client ignores
-    /// every other receipt, so that no answer to something else passes for success.
-    pub fn may_answer(&self, kind: KnockKind) -> bool {
-        let fits = match self.status {
-            Status::Granted | Status::Address | Status::Full => kind == KnockKind::Open,
-            Status::Closed => kind == KnockKind::Close,
-            Status::Observed => kind == KnockKind::Probe,
-            Status::Denied | Status::Trouble => kind != KnockKind::Probe,
-            Status::Clock | Status::Challenge => true,
-        };
-        let has_grant = self.status == Status::Granted;
-        fits && (self.seconds > 0) == has_grant && self.granted.is_some() == has_grant
-    }
-
-    pub fn encode(&self) -> [u8; RECEIPT_BODY] {
-        let mut writer = Writer::<RECEIPT_BODY>::new();
-        writer
+impl Enrolment {
+    /// The bytes that the signature covers.
+    pub fn encode(&self) -> [u8; SIGNED] {
+        Writer::<SIGNED>::new()
             .u8(VERSION)
-            .u8(self.status as u8)
-            .u8(u8::from(self.once))
-            .u8(self.granted.map_or(0, |granted| self.span.prefix_length(granted)))
-            .u32(self.seconds)
-            .u64(self.time.0)
-            .u64(self.delay.cast_unsigned())
-            .put(&self.observed.to_bytes())
-            .put(&self.granted.map(Source::to_bytes).unwrap_or_default());
-        encode_ports(&mut writer, &self.ports);
-        writer
+            .u8(ENROL)
+            .u8(u8::from(self.receipt_wanted))
+            .u8(self.scheme as u8)
+            .zeros(4)
+            .u64(self.timestamp.0)
             .put(&self.challenge.unwrap_or_default())
-            .put(&self.next_key.unwrap_or_default())
+            .zeros(24)
+            .put(&self.key)
             .done()
     }
 
-    /// Reads a receipt. `None` for a reserved bit or an unknown version, status or protocol.
-    pub fn decode(bytes: &[u8; RECEIPT_BODY]) -> Option<Receipt> {
+    /// As [`Request::decode`].
+    pub fn decode(bytes: &[u8; SIGNED], day: Day) -> Option<Enrolment> {
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != VERSION {
+        if (reader.u8()?, reader.u8()?) != (VERSION, ENROL) || day != Day::Unknown {
             return None;
         }
-        let status = Status::from_byte(reader.u8()?)?;
-        let once = reader.flag()?;
-        let prefix_length = reader.u8()?;
-        let seconds = reader.u32()?;
-        let time = Wall(reader.u64()?);
-        let delay = reader.u64()?.cast_signed();
-        let observed = Source::from_bytes(reader.array()?);
-        let granted = nonzero(reader.array()?).map(Source::from_bytes);
-        let span = match (granted, prefix_length) {
-            (Some(granted), length) => Span::of_prefix(length, granted.ip().is_ipv6())?,
-            (None, 0) => Span::HOST,
-            (None, _) => return None,
-        };
-        let receipt = Receipt {
-            status,
-            once,
-            seconds,
-            time,
-            delay,
-            observed,
-            granted,
-            span,
-            ports: decode_ports(&mut reader)?,
-            challenge: nonzero(reader.array()?),
-            next_key: nonzero(reader.array()?),
-        };
-        reader.finish()?;
-        Some(receipt)
-    }
-}
-
-/// Four bytes per entry: protocol number, what the number is, number; all zero for none.
-fn encode_ports(writer: &mut Writer<RECEIPT_BODY>, ports: &Ports) {
-    let mut slots = Vec::new();
-    for entry in ports.iter().flatten() {
-        match *entry {
-            PortEntry::Range(PortRange { proto, first, last }) if first == last => {
-                slots.push((proto.number(), ONE, first));
-            }
-            PortEntry::Range(PortRange { proto, first, last }) => {
-                slots.push((proto.number(), FIRST, first));
-                slots.push((proto.number(), LAST, last));
-            }
-            PortEntry::All => slots.push((0, ALL, 0)),
-            PortEntry::More => slots.push((0, MORE, 0)),
-        }
-    }
-    // `port_entries` never takes more room than there is.
-    debug_assert!(slots.len() <= PORT_ENTRIES);
-    slots.resize(PORT_ENTRIES, (0, 0, 0));
-    for (proto, what, number) in slots {
-        writer.u8(proto).u8(what).u16(number);
-    }
-}
-
-fn decode_ports(reader: &mut Reader<'_>) -> Option<Ports> {
-    let mut entries = Vec::new();
-    let mut begun = None;
-    let mut ended = false;
-    for _ in 0..PORT_ENTRIES {
-        let (proto, what, number) = (reader.u8()?, reader.u8()?, reader.u16()?);
-        if (proto, what, number) == (0, 0, 0) && begun.is_none() {
-            ended = true;
-            continue;
-        }
-        if ended {
-            return None;
-        }
-        match (what, begun.take()) {
-            (ALL, None) if proto == 0 && number == 0 && entries.is_empty() => {
-                entries.push(PortEntry::All);
-                ended = true;
-            }
-            (MORE, None) if proto == 0 && number == 0 && !entries.is_empty() => {
-                entries.push(PortEntry::More);
-                ended = true;
-            }
-            (ONE, None) if number > 0 => {
-                let proto = Proto::from_number(proto)?;
-                entries.push(PortEntry::Range(PortRange { proto, first: number, last: number }));
-            }
-            (FIRST, None) if number > 0 => begun = Some((Proto::from_number(proto)?, number)),
-            (LAST, Some((begun_proto, first)))
-                if first < number && Proto::from_number(proto) == Some(begun_proto) =>
-            {
-                let range = PortRange { proto: begun_proto, first, last: number };
-                entries.push(PortEntry::Range(range));
-            }
+        let receipt_wanted = reader.flag()?;
+        let scheme = match reader.u8()? {
+            1 => KeyScheme::Ed25519,
+            2 => KeyScheme::SkEd25519,
             _ => return None,
-        }
+        };
+        let enrolment = Enrolment {
+            receipt_wanted,
+            timestamp: Wall(reader.zeros(4)?.u64()?),
+            challenge: nonzero(reader.array()?),
+            scheme,
+            key: reader.zeros(24)?.array()?,
+        };
+        reader.finish().map(|()| enrolment)
     }
-    if begun.is_some() {
-        return None;
-    }
-    let mut ports = [None; PORT_ENTRIES];
-    for (slot, entry) in ports.iter_mut().zip(entries) {
-        *slot = Some(entry);
-    }
-    Some(ports)
+}
+
+/// The whole body of a knock to `gateway` with the handshake hash `h`: signed bytes, signature fields,
+/// zero padding, gate MAC.
+pub fn encode_body(
+    signed: &[u8; SIGNED], signature: &Signature, gate: &GateKey, gateway: GatewayId, h: &[u8; 32],
+) -> [u8; BODY] {
+    let gated = Writer::<GATED>::new()
+        .put(signed)
+        .put(&signature.ed25519)
+        .u8(signature.sk_flags)
+        .u32(signature.sk_counter)
+        .zeros(19)
+        .done();
+    Writer::new().put(&gated).put(&gate.gate_mac(gateway, h, &gated)).done()
+}
+
+/// Reads a whole body of a knock under the keys of `day`, but for its gate MAC. `None` as for
+/// [`Request::decode`], or if the padding is not zero.
+pub fn decode_body(bytes: &[u8; BODY], day: Day) -> Option<(Asked, Signature)> {
+    let mut reader = Reader::new(bytes);
+    let signed = reader.array()?;
+    let asked = match Enrolment::decode(&signed, day) {
+        Some(enrolment) => Asked::Enrolment(enrolment),
+        None => Asked::Request(Request::decode(&signed, day)?),
+    };
+    let signature =
+        Signature { ed25519: reader.array()?, sk_flags: reader.u8()?, sk_counter: reader.u32()? };
+    let _gate_mac: [u8; MAC] = reader.zeros(19)?.array()?;
+    reader.finish()?;
+    Some((asked, signature))
 }
 
 fn nonzero<const N: usize>(bytes: [u8; N]) -> Option<[u8; N]> {
@@ -426,144 +300,82 @@ mod tests {
     }
 
     #[test]
-    fn each_status_answers_only_its_kinds_and_only_a_grant_has_seconds_and_an_address() {
+    fn each_kind_is_read_only_under_its_keys_and_with_its_fields() {
         use KnockKind::*;
-        let mut receipt = Receipt {
-            status: Status::Granted,
-            once: false,
-            seconds: 0,
-            time: Wall(0),
-            delay: 0,
-            observed: Source::new([192, 0, 2, 7].into()),
-            granted: None,
-            span: Span::HOST,
-            ports: Ports::default(),
-            challenge: None,
-            next_key: None,
-        };
-        for (byte, kinds) in [
-            (1, &[Open][..]),
-            (2, &[Close]),
-            (3, &[Probe]),
-            (4, &[Open]),
-            (5, &[Open, Close, Probe]),
-            (6, &[Open, Close]),
-            (7, &[Open]),
-            (8, &[Open, Close, Probe]),
-            (9, &[Open, Close]),
+        let ssh = ServiceName::new("ssh").unwrap();
+        let of_day = Day::Number(20_513);
+        for (kind, day, service) in [
+            (Open, of_day, ssh),
+            (Close, of_day, ssh),
+            (Probe, of_day, ServiceName::NONE),
+            (Time, Day::Unknown, ServiceName::NONE),
         ] {
-            receipt.status = Status::from_byte(byte).unwrap();
-            for kind in [Open, Close, Probe] {
-                for (seconds, granted) in [
-                    (0, None),
-                    (30, None),
-                    (0, Some(receipt.observed)),
-                    (30, Some(receipt.observed)),
-                ] {
-                    (receipt.seconds, receipt.granted) = (seconds, granted);
-                    let whole = match receipt.status {
-                        Status::Granted => seconds > 0 && granted.is_some(),
-                        _ => seconds == 0 && granted.is_none(),
-                    };
-                    let expected = kinds.contains(&kind) && whole;
-                    assert_eq!(receipt.may_answer(kind), expected, "{receipt:?} {kind:?}");
-                }
+            let request = Request { receipt_wanted: true, service, ..Request::bare(kind) };
+            for other_day in [of_day, Day::Unknown] {
+                let read = Request::decode(&request.encode(), other_day);
+                assert_eq!(read, (other_day == day).then_some(request), "{kind:?}");
+            }
+            let other_service = if service == ssh { ServiceName::NONE } else { ssh };
+            let misfit = Request { service: other_service, ..request };
+            assert_eq!(Request::decode(&misfit.encode(), day), None, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_knock_that_asks_for_the_time_has_a_first_day_and_nothing_else() {
+        let ask = Request {
+            receipt_wanted: true,
+            timestamp: Wall(7),
+            first_day: 20_448,
+            ..Request::bare(KnockKind::Time)
+        };
+        assert_eq!(Request::decode(&ask.encode(), Day::Unknown), Some(ask));
+        for misfit in [
+            Request { receipt_wanted: false, ..ask },
+            Request { challenge: Some([1; 16]), ..ask },
+            Request { address: Some(Source::new([192, 0, 2, 7].into())), ..ask },
+            Request { source_port: 1, ..ask },
+            Request { first_day: 20_449, ..ask },
+        ] {
+            assert_eq!(Request::decode(&misfit.encode(), Day::Unknown), None, "{misfit:?}");
+        }
+    }
+
+    #[test]
+    fn a_knock_that_enrols_a_key_is_read_only_without_a_day_and_never_as_a_request() {
+        for scheme in [KeyScheme::Ed25519, KeyScheme::SkEd25519] {
+            let enrolment = Enrolment {
+                receipt_wanted: true,
+                timestamp: Wall(7),
+                challenge: Some([3; 16]),
+                scheme,
+                key: [9; 32],
+            };
+            let bytes = enrolment.encode();
+            assert_eq!(Enrolment::decode(&bytes, Day::Unknown), Some(enrolment));
+            assert_eq!(Enrolment::decode(&bytes, Day::Number(20_513)), None);
+            assert_eq!(Request::decode(&bytes, Day::Unknown), None);
+            for (at, value) in [(0, 2), (1, 5), (2, 2), (3, 0), (3, 3), (4, 1), (32, 1), (48, 1)] {
+                let mut bad = bytes;
+                bad[at] = value;
+                assert_eq!(Enrolment::decode(&bad, Day::Unknown), None, "{at}");
             }
         }
     }
 
-    fn listed(texts: &[&str]) -> ServicePorts {
-        ServicePorts::Listed(texts.iter().map(|text| PortRange::read(text).unwrap()).collect())
-    }
-
-    /// The text of each entry, and the bytes that they are sent as.
-    fn told(ports: &ServicePorts) -> (String, [u8; 16]) {
-        let entries = port_entries(ports);
-        let text = |entry: &PortEntry| match entry {
-            PortEntry::Range(range) => range.to_string(),
-            PortEntry::All => "all".to_owned(),
-            PortEntry::More => "more".to_owned(),
-        };
-        let texts: Vec<String> = entries.iter().flatten().map(text).collect();
-        let mut writer = Writer::<RECEIPT_BODY>::new();
-        encode_ports(&mut writer, &entries);
-        let bytes: [u8; RECEIPT_BODY] = writer.zeros(RECEIPT_BODY - 16).done();
-        let bytes: [u8; 16] = bytes[..16].try_into().unwrap();
-        assert_eq!(decode_ports(&mut Reader::new(&bytes)), Some(entries), "they come back");
-        (texts.join(" "), bytes)
-    }
-
     #[test]
-    fn a_receipt_names_as_many_ports_as_it_has_room_for_and_says_if_there_are_more() {
-        for (ports, text) in [
-            (listed(&[]), ""),
-            (listed(&["22/tcp"]), "22/tcp"),
-            (listed(&["1/tcp", "2/tcp", "3/tcp", "4/udp"]), "1/tcp 2/tcp 3/tcp 4/udp"),
-            (listed(&["1/tcp", "2/tcp", "3/tcp", "4/tcp", "5/tcp"]), "1/tcp 2/tcp 3/tcp more"),
-            (listed(&["22/tcp", "60000-61000/udp"]), "22/tcp 60000-61000/udp"),
-            (listed(&["1-2/tcp", "3-4/tcp"]), "1-2/tcp 3-4/tcp"),
-            (listed(&["1-2/tcp", "3-4/tcp", "5/tcp"]), "1-2/tcp more"),
-            (listed(&["1-2/tcp", "9/tcp", "3-4/tcp"]), "1-2/tcp 9/tcp more"),
-            (ServicePorts::AllBut(vec![PortRange::read("80/tcp").unwrap()]), "all"),
-        ] {
-            assert_eq!(told(&ports).0, text);
+    fn the_padding_before_the_gate_mac_is_zero_and_the_mac_is_any() {
+        let request =
+            Request { service: ServiceName::new("ssh").unwrap(), ..Request::bare(KnockKind::Open) };
+        let signature = Signature { ed25519: [5; 64], sk_flags: 1, sk_counter: 2 };
+        let day = Day::Number(20_513);
+        let gate = crate::core::test_vectors::secrets(ClientId([1; 16])).gate(day).unwrap();
+        let body = encode_body(&request.encode(), &signature, &gate, GatewayId([2; 16]), &[3; 32]);
+        assert_eq!(decode_body(&body, day), Some((Asked::Request(request), signature)));
+        for at in SIGNED + 69..GATED {
+            let mut bad = body;
+            bad[at] = 1;
+            assert_eq!(decode_body(&bad, day), None, "{at}");
         }
-        let bytes = told(&listed(&["22/tcp", "60000-61000/udp"])).1;
-        let expected = [6, 0, 0, 22, 17, 1, 0xea, 0x60, 17, 2, 0xee, 0x48, 0, 0, 0, 0];
-        assert_eq!(bytes, expected, "as docs/protocol.md says");
-    }
-
-    #[test]
-    fn port_entries_that_we_never_send_are_refused() {
-        for bad in [
-            [[6, 1, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[6, 2, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[6, 1, 0, 22], [6, 2, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[6, 1, 0, 22], [17, 2, 0, 23], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[6, 1, 0, 22], [6, 0, 0, 23], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[6, 0, 0, 1], [6, 0, 0, 2], [6, 0, 0, 3], [6, 1, 0, 4]],
-            [[6, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[1, 0, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[0, 0, 0, 0], [6, 0, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[0, 3, 0, 0], [6, 0, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[6, 0, 0, 22], [0, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[6, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[6, 0, 0, 22], [0, 4, 0, 0], [6, 0, 0, 22], [0, 0, 0, 0]],
-            [[6, 0, 0, 22], [0, 4, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]],
-            [[6, 5, 0, 22], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
-        ] {
-            assert_eq!(decode_ports(&mut Reader::new(bad.as_flattened())), None, "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_receipt_has_the_prefix_of_its_grant_and_none_without_one() {
-        let mut receipt = Receipt {
-            status: Status::Granted,
-            once: false,
-            seconds: 30,
-            time: Wall(1),
-            delay: 0,
-            observed: Source::new([192, 0, 2, 7].into()),
-            granted: Some(Source::new([192, 0, 2, 7].into())),
-            span: Span::HOST,
-            ports: Ports::default(),
-            challenge: None,
-            next_key: None,
-        };
-        for (length, back) in
-            [(32, true), (24, true), (16, true), (15, false), (33, false), (0, false)]
-        {
-            receipt.span = Span::of_prefix(length, false).unwrap_or_default();
-            let mut bytes = receipt.encode();
-            bytes[3] = length;
-            assert_eq!(Receipt::decode(&bytes), back.then_some(receipt), "{length}");
-        }
-        receipt.granted = None;
-        let mut bytes = receipt.encode();
-        assert_eq!((bytes[3], Receipt::decode(&bytes)), (0, Some(receipt)));
-        bytes[3] = 32;
-        assert_eq!(Receipt::decode(&bytes), None);
     }
 }

@@ -37,8 +37,8 @@ impl Ledger {
             Record::Seen { client, timestamp } => {
                 self.marks.entry(*client).or_default().see(*timestamp);
             }
-            Record::Burned { client, timestamp } => {
-                self.marks.entry(*client).or_default().burn(*timestamp);
+            Record::Burned { client, first, last } => {
+                self.marks.entry(*client).or_default().burn(*first, *last);
             }
             Record::Marks { client, marks } => {
                 self.marks.insert(*client, marks.clone());

@@ -51,16 +51,26 @@ impl UsedMarks {
         }
     }
 
-    /// Marks a timestamp that was refused and answered, or accepted by a challenge.
-    pub fn burn(&mut self, timestamp: Wall) {
-        let place = self.burned.partition_point(|(_, last)| *last < timestamp);
-        if self.burned.get(place).is_some_and(|(first, _)| *first <= timestamp) {
-            return;
+    /// Marks the timestamps from `first` to `last`, both included: one that was refused and answered,
+    /// or accepted by a challenge, or all that a client whose clock is ahead may have sent.
+    pub fn burn(&mut self, first: Wall, last: Wall) {
+        let place = self.burned.partition_point(|(_, end)| *end < first);
+        let mut merged = (first, last.max(first));
+        while let Some((start, end)) = self.burned.get(place).copied()
+            && start <= merged.1
+        {
+            merged = (start.min(merged.0), end.max(merged.1));
+            self.burned.remove(place);
         }
-        self.burned.insert(place, (timestamp, timestamp));
+        self.burned.insert(place, merged);
         if self.burned.len() > BURNED {
             self.close_smallest_gap();
         }
+    }
+
+    /// The newest timestamp that was accepted by its time, or the floor.
+    pub fn newest_seen(&self) -> Wall {
+        self.seen.last().copied().unwrap_or(self.floor)
     }
 
     /// The length of the longer of its two lists.

@@ -29,9 +29,13 @@ impl Bucket {
 
     /// Takes one token. False if there is none.
     pub fn take(&mut self, now: Boot, rate: Rate) -> bool {
-        let each = SECOND / u64::from(rate.per_second.max(1));
+        self.take_each(now, rate.burst, SECOND / u64::from(rate.per_second.max(1)))
+    }
+
+    /// The same for a slow rate: a token grows in `each` nanoseconds.
+    pub fn take_each(&mut self, now: Boot, burst: u32, each: u64) -> bool {
         let full_at = self.full_at.max(now).plus_nanos(each);
-        if full_at.0 - now.0 > each.saturating_mul(u64::from(rate.burst)) {
+        if full_at.0 - now.0 > each.saturating_mul(u64::from(burst)) {
             return false;
         }
         self.full_at = full_at;

@@ -21,10 +21,12 @@ pub enum Record {
         client: ClientId,
         timestamp: Wall,
     },
-    /// A timestamp of this client was refused and answered, or needed a challenge.
+    /// Timestamps of this client that count no more: one that was refused and answered or needed a
+    /// challenge, or all up to one that was ahead.
     Burned {
         client: ClientId,
-        timestamp: Wall,
+        first: Wall,
+        last: Wall,
     },
     /// All marks of this client so far, and nothing else. Written by compaction only.
     Marks {
@@ -68,9 +70,14 @@ impl Record {
         let mut body = Vec::new();
         let mut text = Vec::new();
         match self {
-            Record::Seen { client, timestamp } | Record::Burned { client, timestamp } => {
+            Record::Seen { client, timestamp } => {
                 body.extend(client.0);
                 body.extend(timestamp.0.to_be_bytes());
+            }
+            Record::Burned { client, first, last } => {
+                body.extend(client.0);
+                body.extend(first.0.to_be_bytes());
+                body.extend(last.0.to_be_bytes());
             }
             Record::Marks { client, marks } => {
                 body.extend(client.0);
@@ -108,7 +115,14 @@ impl Record {
         }
         let record = match kind {
             1 => Record::Seen { client: client(&mut head)?, timestamp: wall(&mut head)? },
-            2 => Record::Burned { client: client(&mut head)?, timestamp: wall(&mut head)? },
+            2 => {
+                let client = client(&mut head)?;
+                let (first, last) = (wall(&mut head)?, wall(&mut head)?);
+                if first > last {
+                    return None;
+                }
+                Record::Burned { client, first, last }
+            }
             3 => Record::Marks { client: client(&mut head)?, marks: UsedMarks::decode(text)? },
             4 => Record::Newest { wall: wall(&mut head)? },
             5 => Record::Lost { at: wall(&mut head)? },

@@ -16,6 +16,11 @@
 //! future that was refused, never accepted, may count when its time has come if the mark of that
 //! refusal is lost.
 //!
+//! A timestamp that is ahead of the window says that its client's clock is ahead. What the client sent
+//! before may have been lost, or dropped for a tag of an unknown day, and somebody may have recorded
+//! it: on its day it would be fresh. So everything from the
+//! begin of the window to that timestamp is marked.
+//!
 //! INVARIANT: no client is locked out by timestamps, its own or those of a wrong clock. A timestamp
 //! that is covered but perhaps unused costs a challenge. Only a timestamp that was certainly used
 //! is met with silence.
@@ -50,6 +55,9 @@ const RECENT: usize = 1024;
 /// Seconds that the marks of a client are kept that is no longer enrolled: more than twice the
 /// longest window, which is an hour each way.
 const LEAVING: u32 = 3 * 3600;
+/// The most days that a client's first day may be ahead of the clock: a hundred years. Each 32 days
+/// cost a hash whenever its keys are made.
+const DAYS_AHEAD: u32 = 36_525;
 /// The most clients whose marks are dropped at once.
 const FORGOTTEN_AT_ONCE: usize = 256;
 
@@ -130,6 +138,9 @@ struct ClientMarks {
     recent: VecDeque<(Wall, Source)>,
     /// Timestamps of packets that named another address than they came from.
     misplaced: VecDeque<Wall>,
+    /// The latest first day of its keys that the client has named; it counts if it is not too far
+    /// ahead of what we know.
+    named_day: u32,
 }
 
 impl Replay {
@@ -305,6 +316,29 @@ impl Replay {
         Ok(PendingReply { records: Vec::new(), reply, reject: Some(Reject::Address) })
     }
 
+    /// The working day of a client: the day whose keys it and we use, with the days around it. It is
+    /// today, unless the client has forgotten the keys of today: it knocked with a clock that was as
+    /// far ahead as ours, or says so. `first_day`: the first one that we have keys for.
+    pub fn working_day(&self, now: Now, id: ClientId, first_day: u32) -> u32 {
+        let day = self.day_without_names(now, id, first_day);
+        match self.clients.get(&id) {
+            Some(client) if client.named_day <= day.saturating_add(DAYS_AHEAD) => {
+                day.max(client.named_day.saturating_add(1))
+            }
+            _ => day,
+        }
+    }
+
+    /// The working day, but for what the client has named.
+    fn day_without_names(&self, now: Now, id: ClientId, first_day: u32) -> u32 {
+        // The day before must have keys too.
+        let day = now.wall.day().max(first_day.saturating_add(1));
+        match self.clients.get(&id) {
+            Some(client) => day.max(client.marks.newest_seen().day()),
+            None => day,
+        }
+    }
+
     /// Checks and marks in one step. `entropy` must be fresh and secret.
     pub fn check(
         &mut self, now: Now, authentic: Authentic, challenge_required: bool, entropy: [u8; 16],
@@ -317,11 +351,16 @@ impl Replay {
         let source = authentic.source();
         let request = *authentic.request();
         let refusal = match &request.challenge {
+            _ if request.kind == KnockKind::Time => Some((Status::Clock, Reject::Clock)),
             Some(challenge) if self.challenges.spend(now.boot, id, source, challenge) => None,
             Some(_) => Some((Status::Challenge, Reject::Clock)),
             None if suspect => Some((Status::Challenge, Reject::Clock)),
             None => self.check_time(now, id, request.timestamp, challenge_required),
         };
+        if request.kind == KnockKind::Time {
+            let client = self.clients.entry(id).or_default();
+            client.named_day = client.named_day.max(request.first_day);
+        }
         let records = self.mark(now, &authentic, refusal.is_none() && !suspect);
         let challenge = if refusal.is_some() || request.kind == KnockKind::Probe {
             self.challenges.give(now.boot, id, source, entropy)
@@ -379,8 +418,11 @@ impl Replay {
             client.marks.see(timestamp);
             Record::Seen { client: id, timestamp }
         } else {
-            client.marks.burn(timestamp);
-            Record::Burned { client: id, timestamp }
+            let is_ahead = timestamp > now.wall.plus(self.window.max_ahead);
+            let oldest = Wall(now.wall.0.saturating_sub(u64::from(self.window.max_age) * SECOND));
+            let first = if is_ahead { oldest } else { timestamp };
+            client.marks.burn(first, timestamp);
+            Record::Burned { client: id, first, last: timestamp }
         };
         let mut records = vec![record];
         records.extend(self.heartbeat(now, 1));

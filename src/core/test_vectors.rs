@@ -1,12 +1,14 @@
 //! The published test keys of keys/README.md, for vectors, tests and fuzzing.
 //! Everybody has them. A daemon recognises them by [`TEST_GATEWAY_ID`] and refuses to start.
 
-use super::authentic;
-use super::keyring::{Day, Master, Realm, Secret, TEST_GATEWAY_ID, TagTable};
-use super::knock::{HandedKnock, KnockKind, Request};
+use super::authentic::{self, Authentic};
+use super::keyring::{
+    ClientSecrets, Day, Master, Realm, Secret, TEST_GATEWAY_ID, TagTable, WireRow,
+};
+use super::knock::{HandedKnock, KnockKind, RECEIPT_BODY, Receipt, Request};
 use super::noise::KeyPair;
 use super::service::Client;
-use super::types::{ClientId, RealmId, ServiceName, Source, Wall};
+use super::types::{ClientId, RealmId, Reject, ServiceName, Source, Wall};
 use super::wire::{
     AwaitingReceipt, ClientSide, DATAGRAM, Decrypted, DecryptedParts, GatewayKeys, identify, seal,
 };
@@ -23,6 +25,18 @@ const CLIENT_SEED: [u8; 32] = *b"TEST ONLY: client Ed25519 000001";
 
 pub fn master() -> Master {
     Master::new(Secret::new(MASTER))
+}
+
+/// The first period of the test gateway: the one before that of [`NOON`].
+pub const FIRST_PERIOD: u32 = 640;
+
+pub fn secrets(client: ClientId) -> ClientSecrets {
+    master().client_secrets(client, FIRST_PERIOD)
+}
+
+/// What the listener has of [`CLIENT`] on the day of `now`.
+pub fn wire_row(now: Wall) -> WireRow {
+    secrets(CLIENT).wire_row(now.day())
 }
 
 pub fn realm() -> Realm {
@@ -44,7 +58,7 @@ pub fn side(client: ClientId) -> ClientSide {
         gateway: TEST_GATEWAY_ID,
         realm: realm(),
         gateway_public: gateway().current.public(),
-        keys: master().client_keys(client),
+        secrets: secrets(client),
     }
 }
 
@@ -65,25 +79,21 @@ pub fn client() -> Client {
     }
 }
 
-/// The tag table around `today` with [`CLIENT`] in row 0.
-pub fn tags(today: u64) -> TagTable {
-    let mut table = TagTable::new(today);
-    table.insert(0, &master().client_keys(CLIENT).tag);
+/// The tag table on the day of `now` with [`CLIENT`] in row 0.
+pub fn tags(now: Wall) -> TagTable {
+    let mut table = TagTable::default();
+    table.insert(0, &wire_row(now).tags());
     table
 }
 
 /// Opens `ssh` from 192.0.2.7 for the default duration, with a receipt.
 pub fn request(timestamp: Wall) -> Request {
     Request {
-        kind: KnockKind::Open,
         receipt_wanted: true,
         timestamp,
-        challenge: None,
         address: Some(address()),
-        source_port: 0,
-        seconds: 0,
         service: ServiceName::new("ssh").unwrap_or(ServiceName::NONE),
-        fingerprint: client().fingerprint(),
+        ..Request::bare(KnockKind::Open)
     }
 }
 
@@ -92,25 +102,50 @@ pub fn address() -> Source {
     Source::new(std::net::Ipv4Addr::new(192, 0, 2, 7).into())
 }
 
-/// A datagram of [`CLIENT`] for `request`, tagged for its day. `entropy`: the ephemeral secret.
+/// The day whose keys an honest client takes for `request`.
+pub fn day_of(request: &Request) -> Day {
+    match request.kind {
+        KnockKind::Time => Day::Unknown,
+        _ => Day::Number(request.timestamp.day()),
+    }
+}
+
+/// A datagram of [`CLIENT`] for `request`, with the keys of its day. `entropy`: the ephemeral
+/// secret.
 pub fn datagram(request: &Request, entropy: [u8; 32]) -> ([u8; DATAGRAM], AwaitingReceipt) {
-    let day = Day::Number(request.timestamp.day());
-    seal(&side(CLIENT), request, day, Secret::new(entropy), |message| {
+    let signed = request.encode();
+    seal(&side(CLIENT), &signed, day_of(request), Secret::new(entropy), |message| {
         Ok(authentic::sign(&seed(), message))
     })
     .expect("the test gateway's key is not of small order")
 }
 
 /// All of the listener's checks of a datagram, on the day of `now`.
-pub fn open(datagram: &[u8], now: Wall) -> Result<Decrypted, super::types::Reject> {
+pub fn open(datagram: &[u8], now: Wall) -> Result<Decrypted, Reject> {
     let gateway = gateway();
-    let keys = master().client_keys(CLIENT);
-    let verified = identify(&gateway, &tags(now.day()), datagram)?.check_mac(&keys)?;
-    verified.open(&gateway, &keys, &client().fingerprint())
+    let row = wire_row(now);
+    let tagged = identify(&gateway, &tags(now), datagram)?;
+    let slot = tagged.owner().slot;
+    let (Some(wire), Some(day)) = (row.wire(slot), row.day_of(slot)) else {
+        return Err(Reject::UnknownTag);
+    };
+    tagged.check_mac(&wire)?.open(&gateway, &wire, day)
 }
 
 /// [`CLIENT`]'s knock, as the listener hands it over.
 pub fn handed(parts: DecryptedParts, source: Source) -> HandedKnock {
-    let DecryptedParts { h, body, .. } = parts;
-    HandedKnock { ticket: 0, client: CLIENT, h, body, source, source_port: 40_000 }
+    let DecryptedParts { day, h, body } = parts;
+    HandedKnock { ticket: 0, client: CLIENT, day, h, body, source, source_port: 40_000 }
+}
+
+/// The gatekeeper's receipt for [`CLIENT`]'s knock with these parts.
+pub fn receipt_body(receipt: &Receipt, day: Day, h: &[u8; 32]) -> [u8; RECEIPT_BODY] {
+    let gate = secrets(CLIENT).gate(day).expect("no test is before the first period");
+    receipt.with_mac(&gate, TEST_GATEWAY_ID, h)
+}
+
+/// What the gatekeeper proves of [`CLIENT`]'s knock.
+pub fn verify(knock: HandedKnock) -> Result<Authentic, Reject> {
+    let gate = secrets(CLIENT).gate(knock.day).ok_or(Reject::Clock)?;
+    Authentic::verify(knock, &client(), TEST_GATEWAY_ID, &gate)
 }

@@ -27,11 +27,13 @@ pub struct Now {
 
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
+pub const MILLISECOND: u64 = 1_000_000;
 
 impl Wall {
     /// The UTC day number, counted from the epoch.
-    pub fn day(self) -> u64 {
-        self.0 / (86_400 * SECOND)
+    pub fn day(self) -> u32 {
+        // The last day is 213,503.
+        u32::try_from(self.0 / (86_400 * SECOND)).unwrap_or(u32::MAX)
     }
 
     pub fn plus(self, seconds: u32) -> Wall {
@@ -262,8 +264,9 @@ rejects! {
     Noise = "noise",
     /// The decrypted body breaks the layout.
     Syntax = "syntax",
-    /// The body has another fingerprint than the client's key.
-    Fingerprint = "fingerprint",
+    /// The gate MAC is wrong: whoever made it has the listener's keys of that client, and not the
+    /// client's own.
+    Gate = "gate",
     Signature = "signature",
     /// The requested address is not the packet's source, or cannot be granted.
     Address = "address",

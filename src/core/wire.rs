@@ -1,19 +1,23 @@
 //! The knock datagram and the receipt datagram: mask, tag, client MAC, sealed Noise messages.
-//! See `knock` for their contents and `authentic` for the signature.
+//! See `knock` for their contents and `authentic` for gate MAC and signature.
 //!
 //! ```text
 //! knock    masked e (32) | masked tag (16) | sealed body (192 + 16) | client MAC (16)
-//! receipt  masked e (32) | sealed receipt (120 + 16)
+//! receipt  masked e (32) | sealed receipt (136 + 16)
 //! ```
-
-use subtle::ConstantTimeEq;
 
 use super::authentic;
 use super::bytes::{Reader, Writer};
-use super::keyring::{ClientKeys, Day, Realm, Secret, TAG, TagTable, keyed16};
-use super::knock::{BODY, RECEIPT_BODY, Receipt, Request, Signature, decode_body, encode_body};
+use super::keyring::{
+    ClientSecrets, Day, GateKey, MAC, Realm, Secret, TAG, TagOwner, TagTable, WireSecret, keyed16,
+    same_mac,
+};
+use super::knock::{
+    Asked, BODY, RECEIPT_BODY, RECEIPT_CONTENT, Receipt, Request, SIGNED, Signature, decode_body,
+    encode_body,
+};
 use super::noise::{self, Initiator, KEY, KeyPair, Responder, SEAL};
-use super::types::{Fault, Fingerprint, GatewayId, Reject};
+use super::types::{Fault, GatewayId, Reject};
 
 mod mask;
 #[cfg(test)]
@@ -21,7 +25,6 @@ mod tests;
 
 use mask::SAMPLE;
 
-pub const MAC: usize = 16;
 /// Bytes of every knock, as UDP payload.
 pub const DATAGRAM: usize = KEY + TAG + BODY + SEAL + MAC;
 /// Bytes of every receipt: fewer than of a knock, so that nothing is amplified.
@@ -40,22 +43,34 @@ pub struct GatewayKeys {
     pub other: Option<KeyPair>,
 }
 
-/// A client's keys for one gateway, from its profile.
+/// A client's secrets for one gateway, from its profile.
 pub struct ClientSide {
     pub gateway: GatewayId,
     pub realm: Realm,
     pub gateway_public: [u8; KEY],
-    pub keys: ClientKeys,
+    pub secrets: ClientSecrets,
+}
+
+/// What anybody needs who seals a body for a gateway: the client, and whoever has the listener's
+/// keys.
+struct Sealer<'a> {
+    realm: &'a Realm,
+    wire: &'a WireSecret,
+    initiator: Initiator,
 }
 
 pub struct AwaitingReceipt {
     noise: noise::AwaitingResponse,
     mask: Secret<32>,
+    gate: GateKey,
+    gateway: GatewayId,
+    /// The handshake hash of the knock.
+    h: [u8; 32],
 }
 
 /// A datagram with a known client's tag. Anyone in the realm can make it.
 pub struct Tagged {
-    row: u32,
+    owner: TagOwner,
     ephemeral: [u8; KEY],
     sealed: [u8; BODY + SEAL],
     datagram: [u8; DATAGRAM],
@@ -63,7 +78,6 @@ pub struct Tagged {
 
 /// A datagram that a holder of that client's MAC key made: worth a curve operation.
 pub struct MacVerified {
-    row: u32,
     ephemeral: [u8; KEY],
     sealed: [u8; BODY + SEAL],
     mac: [u8; MAC],
@@ -78,7 +92,8 @@ pub struct Decrypted {
 
 /// The part of a [`Decrypted`] that the gatekeeper needs.
 pub struct DecryptedParts {
-    pub row: u32,
+    /// The day of the client's keys.
+    pub day: Day,
     /// The handshake hash, which the signature must cover.
     pub h: [u8; 32],
     pub body: [u8; BODY],
@@ -87,44 +102,62 @@ pub struct DecryptedParts {
 /// The gateway's state after it decrypted a knock: seals one receipt.
 pub struct ReplyDatagram(Responder);
 
-/// Makes the datagram for `request`, and the state that opens its receipt.
+/// Makes the datagram for the `signed` bytes of a request, and the state that opens its receipt.
 ///
-/// `day` selects the tag. `ephemeral` is 32 fresh random bytes. `sign` gets the message whose
-/// SSHSIG blob ([`authentic::sshsig_blob`]) the client's key must sign. Fails as `sign` does, or if
-/// the gateway's key is of small order.
+/// `day` selects the keys. `ephemeral` is 32 fresh random bytes. `sign` gets the message whose
+/// SSHSIG blob ([`authentic::sshsig_blob`]) the client's key must sign. Fails as `sign` does, if
+/// there are no keys for that day, or if the gateway's key is of small order.
 pub fn seal(
-    side: &ClientSide, request: &Request, day: Day, ephemeral: Secret<32>,
+    side: &ClientSide, signed: &[u8; SIGNED], day: Day, ephemeral: Secret<32>,
     sign: impl FnOnce(&authentic::Message) -> Result<Signature, Fault>,
 ) -> Result<([u8; DATAGRAM], AwaitingReceipt), Fault> {
-    let Some(initiator) = side.initiator(&ephemeral) else {
+    let (Some(wire), Some(gate)) = (side.secrets.wire(day), side.secrets.gate(day)) else {
+        let what = "the profile has no keys for this day: it was made later";
+        return Err(Fault::new(what, "set this machine's clock"));
+    };
+    let Some(sealer) = Sealer::new(side, &wire, &ephemeral) else {
         let what = "the gateway's public key is of small order: no secret can be agreed with it";
         let remedy = "ask for a new invitation";
         return Err(Fault::new(what, remedy));
     };
-    let message = authentic::message(side.gateway, &initiator.hash(), &request.encode());
-    let body = encode_body(request, &sign(&message)?);
-    let (datagram, noise) = seal_body(side, initiator, day.tag(&side.keys.tag), body);
-    Ok((datagram, AwaitingReceipt { noise, mask: Secret::new(*side.realm.receipt_mask()) }))
+    let gateway = side.gateway;
+    let h = sealer.initiator.hash();
+    let signature = sign(&authentic::message(gateway, &h, signed))?;
+    let (datagram, noise) = sealer.seal(encode_body(signed, &signature, &gate, gateway, &h));
+    let mask = Secret::new(*side.realm.receipt_mask());
+    Ok((datagram, AwaitingReceipt { noise, mask, gate, gateway, h }))
 }
 
-/// [`seal`] for any body, without a signature. For tests of what a thief of a client's symmetric
-/// keys can send. `None` if the gateway's key is of small order.
-pub fn seal_unsigned(
-    side: &ClientSide, body: [u8; BODY], day: Day, ephemeral: Secret<32>,
+/// The datagram of any body, made from its handshake hash with the keys that the listener has of a
+/// client. For tests of what somebody can send who took the listener over.
+pub fn seal_body(
+    side: &ClientSide, wire: &WireSecret, ephemeral: Secret<32>,
+    body: impl FnOnce(&[u8; 32]) -> [u8; BODY],
 ) -> Option<[u8; DATAGRAM]> {
-    let (datagram, _) = seal_body(side, side.initiator(&ephemeral)?, day.tag(&side.keys.tag), body);
-    Some(datagram)
+    let sealer = Sealer::new(side, wire, &ephemeral)?;
+    let body = body(&sealer.initiator.hash());
+    Some(sealer.seal(body).0)
 }
 
-fn seal_body(
-    side: &ClientSide, initiator: Initiator, tag: [u8; TAG], mut body: [u8; BODY],
-) -> ([u8; DATAGRAM], noise::AwaitingResponse) {
-    let mut head = Writer::<{ KEY + TAG }>::new().put(&initiator.ephemeral()).put(&tag).done();
-    let (seal, awaiting) = initiator.seal(&mut body);
-    mask::apply(side.realm.knock_mask(), &sample(&body), &mut head);
-    let covered = Writer::<COVERED>::new().put(&head).put(&body).put(&seal).done();
-    let mac = keyed16(side.keys.mac.expose(), &[MAC_LABEL, &covered]);
-    (Writer::new().put(&covered).put(&mac).done(), awaiting)
+impl<'a> Sealer<'a> {
+    /// `None` if the gateway's key is of small order.
+    fn new(side: &'a ClientSide, wire: &'a WireSecret, ephemeral: &Secret<32>) -> Option<Self> {
+        let realm = &side.realm;
+        let prologue = realm.prologue(side.gateway);
+        let initiator = Initiator::new(&prologue, &side.gateway_public, &wire.psk(), ephemeral)?;
+        Some(Self { realm, wire, initiator })
+    }
+
+    fn seal(self, mut body: [u8; BODY]) -> ([u8; DATAGRAM], noise::AwaitingResponse) {
+        let Self { realm, wire, initiator } = self;
+        let mut head =
+            Writer::<{ KEY + TAG }>::new().put(&initiator.ephemeral()).put(&wire.tag()).done();
+        let (seal, awaiting) = initiator.seal(&mut body);
+        mask::apply(realm.knock_mask(), &sample(&body), &mut head);
+        let covered = Writer::<COVERED>::new().put(&head).put(&body).put(&seal).done();
+        let mac = keyed16(wire.mac_key().expose(), &[MAC_LABEL, &covered]);
+        (Writer::new().put(&covered).put(&mac).done(), awaiting)
+    }
 }
 
 /// Finds the client whose tag a datagram carries, with one ChaCha20 block and one look-up. Fails
@@ -138,31 +171,27 @@ pub fn identify(gateway: &GatewayKeys, tags: &TagTable, datagram: &[u8]) -> Resu
     let mut reader = Reader::new(&head);
     let ephemeral = reader.array().ok_or(Reject::Length)?;
     let tag = reader.array().ok_or(Reject::Length)?;
-    let row = tags.find(&tag).ok_or(Reject::UnknownTag)?;
-    Ok(Tagged { row, ephemeral, sealed, datagram: *datagram })
-}
-
-impl ClientSide {
-    fn initiator(&self, ephemeral: &Secret<32>) -> Option<Initiator> {
-        let prologue = self.realm.prologue(self.gateway);
-        Initiator::new(&prologue, &self.gateway_public, &self.keys.psk, ephemeral)
-    }
+    let owner = tags.find(&tag).ok_or(Reject::UnknownTag)?;
+    Ok(Tagged { owner, ephemeral, sealed, datagram: *datagram })
 }
 
 impl Tagged {
-    pub fn row(&self) -> u32 {
-        self.row
+    /// The client's row, and which of its tags the datagram carries.
+    pub fn owner(&self) -> TagOwner {
+        self.owner
     }
 
-    /// Checks the client MAC in constant time: one keyed hash. Fails with `ClientMac`.
-    pub fn check_mac(self, keys: &ClientKeys) -> Result<MacVerified, Reject> {
-        let Self { row, ephemeral, sealed, datagram } = self;
-        let (covered, sent) = datagram.split_at(COVERED);
-        let mac = keyed16(keys.mac.expose(), &[MAC_LABEL, covered]);
-        if !bool::from(mac.as_slice().ct_eq(sent)) {
+    /// Checks the client MAC in constant time: two keyed hashes. Fails with `ClientMac`.
+    pub fn check_mac(self, wire: &WireSecret) -> Result<MacVerified, Reject> {
+        let Self { ephemeral, sealed, datagram, .. } = self;
+        let mut reader = Reader::new(&datagram);
+        let covered = reader.take(COVERED).ok_or(Reject::Length)?;
+        let sent = reader.array().ok_or(Reject::Length)?;
+        let mac = keyed16(wire.mac_key().expose(), &[MAC_LABEL, covered]);
+        if !same_mac(&mac, &sent) {
             return Err(Reject::ClientMac);
         }
-        Ok(MacVerified { row, ephemeral, sealed, mac })
+        Ok(MacVerified { ephemeral, sealed, mac })
     }
 }
 
@@ -172,31 +201,31 @@ impl MacVerified {
         self.mac
     }
 
-    /// Decrypts the knock and checks its syntax and fingerprint. Costs one curve operation for each
-    /// of the gateway's keys until one fits. Fails with `Noise`, `Syntax` or `Fingerprint`.
+    /// Decrypts the knock and checks its syntax. `wire` and `day` belong to its tag. Costs one curve
+    /// operation for each of the gateway's keys until one fits. Fails with `Noise` or `Syntax`.
     pub fn open(
-        self, gateway: &GatewayKeys, keys: &ClientKeys, fingerprint: &Fingerprint,
+        self, gateway: &GatewayKeys, wire: &WireSecret, day: Day,
     ) -> Result<Decrypted, Reject> {
-        let mut opened = self.open_with(&gateway.current, gateway, keys);
+        let psk = wire.psk();
+        let mut opened = self.open_with(&gateway.current, gateway, &psk);
         if let (None, Some(other)) = (&opened, &gateway.other) {
-            opened = self.open_with(other, gateway, keys);
+            opened = self.open_with(other, gateway, &psk);
         }
         let (body, responder) = opened.ok_or(Reject::Noise)?;
-        let (request, _) = decode_body(&body).ok_or(Reject::Syntax)?;
-        if request.fingerprint != *fingerprint {
-            return Err(Reject::Fingerprint);
-        }
-        let parts = DecryptedParts { row: self.row, h: responder.hash(), body };
+        // Nobody is invited yet, so no row may enrol a key.
+        let Some((Asked::Request(request), _)) = decode_body(&body, day) else {
+            return Err(Reject::Syntax);
+        };
+        let parts = DecryptedParts { day, h: responder.hash(), body };
         Ok(Decrypted { parts, request, reply: ReplyDatagram(responder) })
     }
 
     fn open_with(
-        &self, pair: &KeyPair, gateway: &GatewayKeys, keys: &ClientKeys,
+        &self, pair: &KeyPair, gateway: &GatewayKeys, psk: &Secret<32>,
     ) -> Option<([u8; BODY], Responder)> {
         let prologue = gateway.realm.prologue(gateway.gateway);
         let (mut body, seal) = split_seal(&self.sealed)?;
-        let responder =
-            Responder::open(&prologue, pair, &keys.psk, &self.ephemeral, &mut body, &seal)?;
+        let responder = Responder::open(&prologue, pair, psk, &self.ephemeral, &mut body, &seal)?;
         Some((body, responder))
     }
 }
@@ -214,11 +243,11 @@ impl Decrypted {
 }
 
 impl ReplyDatagram {
-    /// Seals the receipt; `ephemeral` is 32 fresh random bytes. Never `None` in practice.
+    /// Seals the gatekeeper's receipt; `ephemeral` is 32 fresh random bytes. Never `None` in
+    /// practice.
     pub fn seal(
-        self, realm: &Realm, receipt: &Receipt, ephemeral: Secret<32>,
+        self, realm: &Realm, mut body: [u8; RECEIPT_BODY], ephemeral: Secret<32>,
     ) -> Option<[u8; RECEIPT]> {
-        let mut body = receipt.encode();
         let (mut head, seal, _) = self.0.seal(&ephemeral, &mut body)?;
         mask::apply(realm.receipt_mask(), &sample(&body), &mut head);
         Some(Writer::new().put(&head).put(&body).put(&seal).done())
@@ -234,9 +263,16 @@ impl AwaitingReceipt {
         let mut ephemeral: [u8; KEY] = reader.array()?;
         let sealed = reader.rest();
         mask::apply(self.mask.expose(), &Reader::new(sealed).array()?, &mut ephemeral);
-        let (mut body, seal) = split_seal(sealed)?;
+        let (mut body, seal) = split_seal::<RECEIPT_BODY>(sealed)?;
         self.noise.open(&ephemeral, &mut body, &seal)?;
-        Receipt::decode(&body)
+        let mut reader = Reader::new(&body);
+        let content: [u8; RECEIPT_CONTENT] = reader.array()?;
+        // Only the gatekeeper can make it. The listener could seal anything.
+        let mac = self.gate.receipt_mac(self.gateway, &self.h, &content);
+        if !same_mac(&mac, &reader.array()?) {
+            return None;
+        }
+        Receipt::decode(&content)
     }
 }
 

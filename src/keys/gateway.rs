@@ -6,9 +6,10 @@ use zeroize::Zeroizing;
 
 use super::encoded::push_key;
 use crate::core::diagnostic::SourceText;
-use crate::core::keyring::{Master, Realm, Secret, TEST_GATEWAY_ID};
+use crate::core::engine::KnownClient;
+use crate::core::keyring::{ClientSecrets, Master, Realm, Secret, TEST_GATEWAY_ID, period};
 use crate::core::noise::KeyPair;
-use crate::core::types::{Fault, GatewayId, RealmId};
+use crate::core::types::{ClientId, Fault, GatewayId, RealmId};
 
 pub struct GatewayFile {
     pub gateway: GatewayId,
@@ -19,7 +20,12 @@ pub struct GatewayFile {
     pub previous: Option<Secret<32>>,
     /// The secret that every client's symmetric keys are derived from.
     pub master: Master,
+    /// The period in which every client's secrets begin.
+    pub first_period: u32,
 }
+
+/// The period of 2026-01-01. No gateway is older, whatever its clock showed at `init`.
+const EARLIEST_PERIOD: u32 = 639;
 
 /// The treatment of the published test keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +44,16 @@ struct RawGatewayFile {
     realm: RealmId,
     secret: Secret<32>,
     previous: Option<Secret<32>>,
+    first_period: u32,
     master: Secret<32>,
     mask: Secret<32>,
 }
 
 impl GatewayFile {
-    /// New keys in a realm of their own. `entropy` fills a slice with random bytes or fails.
+    /// New keys in a realm of their own, made on this day. `entropy` fills a slice with random bytes
+    /// or fails.
     pub fn generate(
-        mut entropy: impl FnMut(&mut [u8]) -> Result<(), Fault>,
+        today: u32, mut entropy: impl FnMut(&mut [u8]) -> Result<(), Fault>,
     ) -> Result<Self, Fault> {
         let mut gateway = [0; 16];
         entropy(&mut gateway)?;
@@ -60,7 +68,18 @@ impl GatewayFile {
             secret,
             previous: None,
             master: Master::new(master),
+            first_period: period(today).max(EARLIEST_PERIOD),
         })
+    }
+
+    /// The secrets that this gateway and `client` share.
+    pub fn client_secrets(&self, client: ClientId) -> ClientSecrets {
+        self.master.client_secrets(client, self.first_period)
+    }
+
+    /// What the listener needs to know of a client on its working day.
+    pub fn known_client(&self, client: ClientId, working_day: u32) -> KnownClient {
+        KnownClient { client, keys: self.client_secrets(client).wire_row(working_day) }
     }
 
     /// True if both hold the same keys.
@@ -75,6 +94,7 @@ impl GatewayFile {
             && self.secret.ct_eq(&other.secret)
             && previous
             && self.master.ct_eq(&other.master)
+            && self.first_period == other.first_period
     }
 
     /// Reads a key file. `label` is the path for messages. Fails with the first mistake, as
@@ -100,6 +120,7 @@ impl GatewayFile {
             secret: raw.secret,
             previous: raw.previous,
             master: Master::new(raw.master),
+            first_period: raw.first_period,
         })
     }
 
@@ -114,9 +135,11 @@ impl GatewayFile {
 version = 1
 gateway = \"{}\"
 realm = \"{}\"
+first_period = {}
 ",
             self.gateway,
-            self.realm.id()
+            self.realm.id(),
+            self.first_period
         ));
         push_key(&mut text, "secret", self.secret.expose());
         if let Some(previous) = &self.previous {
@@ -155,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_printed_key_file_parses_to_the_same_keys() {
-        let mut keys = GatewayFile::generate(counting()).unwrap();
+        let mut keys = GatewayFile::generate(20_513, counting()).unwrap();
         for previous in [None, Some(Secret::new([9; 32]))] {
             keys.previous = previous;
             let text = keys.print();
@@ -166,6 +189,7 @@ mod tests {
             assert_eq!(read.realm.prologue(read.gateway), keys.realm.prologue(keys.gateway));
             assert!(read.realm.mask().ct_eq(keys.realm.mask()));
             assert_eq!(read.master.expose(), keys.master.expose());
+            assert_eq!(read.first_period, 641);
             assert_eq!(
                 read.previous.as_ref().map(Secret::expose),
                 keys.previous.as_ref().map(Secret::expose)
@@ -174,14 +198,20 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_without_a_battery_makes_keys_that_begin_in_2026() {
+        assert_eq!(GatewayFile::generate(0, counting()).unwrap().first_period, 639);
+        assert_eq!(GatewayFile::generate(639 * 32 + 32, counting()).unwrap().first_period, 640);
+    }
+
+    #[test]
     fn a_system_without_entropy_makes_no_keys() {
         let none = |_: &mut [u8]| Err(Fault::new("none", ""));
-        assert!(GatewayFile::generate(none).is_err());
+        assert!(GatewayFile::generate(20_513, none).is_err());
     }
 
     #[test]
     fn a_real_gateway_refuses_the_test_keys() {
-        let mut keys = GatewayFile::generate(counting()).unwrap();
+        let mut keys = GatewayFile::generate(20_513, counting()).unwrap();
         keys.gateway = TEST_GATEWAY_ID;
         let text = keys.print();
         let fault = error(&text);
@@ -191,12 +221,12 @@ mod tests {
 
     #[test]
     fn a_mistake_is_reported_with_its_place_and_never_with_the_secret() {
-        let keys = GatewayFile::generate(counting()).unwrap();
+        let keys = GatewayFile::generate(20_513, counting()).unwrap();
         let good = keys.print();
         let secret = Base64::encode_string(keys.master.expose());
         let cut = good.replace(&secret, &secret[..40]);
         let fault = error(&cut);
-        assert!(fault.what.starts_with("k:7:10: not a key: 32 bytes in base64"), "{fault}");
+        assert!(fault.what.starts_with("k:8:10: not a key: 32 bytes in base64"), "{fault}");
         assert!(!fault.to_string().contains(&secret[..20]), "{fault}");
         let unquoted = error(&good.replace(&format!("\"{secret}\""), &secret));
         assert!(!unquoted.to_string().contains(&secret[..20]), "{unquoted}");

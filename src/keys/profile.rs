@@ -13,7 +13,7 @@ use super::public::PublicKey;
 use crate::core::address::is_host;
 use crate::core::diagnostic::{SourceText, printable};
 use crate::core::door::{STEPS, Step};
-use crate::core::keyring::{ClientKeys, Realm, Secret};
+use crate::core::keyring::{ClientSecrets, Realm, Secret};
 use crate::core::types::{ClientId, Fault, GatewayId, RealmId, ServiceName};
 use crate::core::wire::ClientSide;
 
@@ -62,9 +62,10 @@ struct RawProfile {
     realm: RealmId,
     gateway_key: PublicText,
     mask: Secret<32>,
-    psk: Secret<32>,
-    tag: Secret<32>,
-    mac: Secret<32>,
+    generation: Spanned<u32>,
+    period: u32,
+    secret: Secret<32>,
+    clockless: Secret<32>,
     services: Vec<Spanned<String>>,
     default_service: Option<Spanned<String>>,
     identity: Option<Spanned<String>>,
@@ -79,6 +80,7 @@ impl Profile {
         let file = SourceText::new(label, text);
         let raw: RawProfile = toml::from_str(text).map_err(|error| parse_fault(file, &error))?;
         version(file, &raw.version)?;
+        generation(file, &raw.generation)?;
         let mut services = Vec::new();
         for name in &raw.services {
             services.push(service(file, name)?);
@@ -97,7 +99,7 @@ impl Profile {
                 gateway: raw.gateway,
                 realm: Realm::new(raw.realm, raw.mask),
                 gateway_public: raw.gateway_key.0,
-                keys: ClientKeys { psk: raw.psk, tag: raw.tag, mac: raw.mac },
+                secrets: ClientSecrets::new(raw.period, raw.secret, raw.clockless),
             },
             services,
             default_service,
@@ -138,6 +140,8 @@ impl Profile {
         }
         lines.push(line("gateway", side.gateway.to_string()));
         lines.push(line("realm", side.realm.id().to_string()));
+        lines.push(line("generation", 0));
+        lines.push(line("period", i64::from(side.secrets.period())));
         let lines = lines.join("\n");
         // Room for all of it: see `push_key`.
         let mut text = Zeroizing::new(String::with_capacity(lines.len() + 512));
@@ -145,9 +149,8 @@ impl Profile {
         text.push('\n');
         push_key(&mut text, "gateway_key", &side.gateway_public);
         push_key(&mut text, "mask", side.realm.mask().expose());
-        push_key(&mut text, "psk", side.keys.psk.expose());
-        push_key(&mut text, "tag", side.keys.tag.expose());
-        push_key(&mut text, "mac", side.keys.mac.expose());
+        push_key(&mut text, "secret", side.secrets.secret().expose());
+        push_key(&mut text, "clockless", side.secrets.clockless().expose());
         text
     }
 
@@ -196,6 +199,14 @@ fn version(file: SourceText<'_>, version: &Spanned<i64>) -> Result<(), Fault> {
     }
     let remedy = "use a newer toctoc, or ask for a new profile";
     Err(fault(file, version, "a profile of another version", remedy))
+}
+
+/// A later version may agree new secrets with the gateway, and counts that here.
+fn generation(file: SourceText<'_>, generation: &Spanned<u32>) -> Result<(), Fault> {
+    match generation.get_ref() {
+        0 => Ok(()),
+        _ => Err(fault(file, generation, "a later generation of secrets", "use a newer toctoc")),
+    }
 }
 
 fn name(file: SourceText<'_>, name: Spanned<String>) -> Result<String, Fault> {

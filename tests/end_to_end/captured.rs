@@ -15,11 +15,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, send};
 use nix::unistd::Pid;
-use toctoc::core::keyring::TagTable;
+use toctoc::core::keyring::{Day, TagTable};
 use toctoc::core::knock::{BODY, HandedKnock, Receipt, Status};
 use toctoc::core::noise::KeyPair;
 use toctoc::core::types::{ClientId, Counters, Reject, Source};
-use toctoc::core::wire::{GatewayKeys, identify};
+use toctoc::core::wire::{DecryptedParts, GatewayKeys, identify};
 use toctoc::edge::clock;
 use toctoc::edge::gatekeeper_pipe::{
     ListenerEnd, Message, Pipe, PipeError, ToGatekeeper, ToListener,
@@ -80,7 +80,7 @@ fn verdict(pipe: &mut ListenerEnd, wanted: u64) -> Option<Receipt> {
         pipe.flush().unwrap();
         match pipe.receive().unwrap() {
             Some(ToListener::Verdict { ticket, receipt, .. }) if ticket == wanted => {
-                return receipt.map(|bytes| Receipt::decode(&bytes).unwrap());
+                return receipt.map(|bytes| Receipt::decode(bytes.first_chunk().unwrap()).unwrap());
             }
             Some(_) => {}
             None => {
@@ -92,9 +92,8 @@ fn verdict(pipe: &mut ListenerEnd, wanted: u64) -> Option<Receipt> {
     panic!("no verdict on {wanted}");
 }
 
-/// The handshake hash and body that the listener would pass on for a knock. It has the keys to open
-/// it, and so does this test.
-fn opened(gate: &Gate, client: &Knocker, service: &str, from: IpAddr) -> ([u8; 32], [u8; BODY]) {
+/// What the listener would pass on for a knock. It has the keys to open it, and so does this test.
+fn opened(gate: &Gate, client: &Knocker, service: &str, from: IpAddr) -> HandedKnock {
     let text = std::fs::read_to_string(gate.path("etc/gateway.key")).unwrap();
     let file = GatewayFile::parse("gateway.key", &text, TestKeys::Refused).unwrap();
     let keys = GatewayKeys {
@@ -103,15 +102,17 @@ fn opened(gate: &Gate, client: &Knocker, service: &str, from: IpAddr) -> ([u8; 3
         current: KeyPair::new(&file.secret),
         other: None,
     };
-    let client_keys = file.master.client_keys(client.profile.client);
-    let mut tags = TagTable::new(clock::now().wall.day());
-    tags.insert(0, &client_keys.tag);
+    let day = clock::now().wall.day();
+    let wire = client.profile.side.secrets.wire(Day::Number(day)).unwrap();
+    let mut tags = TagTable::default();
+    tags.insert(0, &client.profile.side.secrets.wire_row(day).tags());
     let sealed = client.seal(&client.request(service, from));
     let tagged = identify(&keys, &tags, &sealed.bytes).ok().unwrap();
-    let verified = tagged.check_mac(&client_keys).ok().unwrap();
-    let fingerprint = client.profile.key.fingerprint();
-    let (parts, _) = verified.open(&keys, &client_keys, &fingerprint).ok().unwrap().split();
-    (parts.h, parts.body)
+    let verified = tagged.check_mac(&wire).ok().unwrap();
+    let (parts, _) = verified.open(&keys, &wire, Day::Number(day)).ok().unwrap().split();
+    let DecryptedParts { day, h, body } = parts;
+    let client = client.profile.client;
+    HandedKnock { ticket: 0, client, day, h, body, source: Source::new(from), source_port: 4711 }
 }
 
 /// Reloads another configuration, which needs a new listener.
@@ -127,47 +128,51 @@ fn forged_requests_open_nothing_and_what_a_client_signed_opens_once() {
     let anna = gate.enrol("anna", "ssh");
     let bert = gate.enrol("bert", "ssh,rdp");
     let (own, thief) = (gate.net.client.ips()[0], gate.net.host(7));
-    let (h, body) = opened(&gate, &anna, "ssh", own);
-    let (other_h, for_rdp) = opened(&gate, &anna, "rdp", own);
-    let (hers, berts) = (anna.profile.client, bert.profile.client);
+    let genuine = opened(&gate, &anna, "ssh", own);
+    let for_rdp = opened(&gate, &anna, "rdp", own);
+    let berts = bert.profile.client;
     let mut pipe = capture(&mut gate);
     let mut ticket = 0;
-    let mut claim = |client: ClientId, h: [u8; 32], body: [u8; BODY], source: IpAddr| {
+    let mut claim = |of: &HandedKnock, change: &dyn Fn(&mut HandedKnock)| {
         ticket += 1;
-        let source = Source::new(source);
-        send_message(
-            &mut pipe,
-            ToGatekeeper::Knock(HandedKnock { ticket, client, h, body, source, source_port: 4711 }),
-        );
+        let mut knock = HandedKnock { ticket, ..of.clone() };
+        change(&mut knock);
+        send_message(&mut pipe, ToGatekeeper::Knock(knock));
         verdict(&mut pipe, ticket).map(|receipt| receipt.status)
     };
     for wrong in [berts, ClientId([0; 16]), ClientId([77; 16])] {
-        assert_eq!(claim(wrong, h, body, own), None, "{wrong}");
+        assert_eq!(claim(&genuine, &|knock| knock.client = wrong), None, "{wrong}");
     }
-    assert_eq!(claim(hers, other_h, body, own), None, "the hash of another knock");
+    let other_h = for_rdp.h;
+    assert_eq!(claim(&genuine, &|knock| knock.h = other_h), None, "the hash of another knock");
+    let Day::Number(today) = genuine.day else { panic!("it was sealed for a day") };
+    for wrong in [today - 2, today - 1, today + 1, today + 2] {
+        assert_eq!(claim(&genuine, &|knock| knock.day = Day::Number(wrong)), None, "{wrong}");
+    }
+    assert_eq!(claim(&genuine, &|knock| knock.day = Day::Unknown), None);
     for place in (0..BODY).step_by(7) {
-        let mut bent = body;
-        bent[place] ^= 1 << (place % 8);
-        assert_eq!(claim(hers, h, bent, own), None, "byte {place}");
+        let bend = |knock: &mut HandedKnock| knock.body[place] ^= 1 << (place % 8);
+        assert_eq!(claim(&genuine, &bend), None, "byte {place}");
     }
+    let from_the_thief = |knock: &mut HandedKnock| knock.source = Source::new(thief.ips()[0]);
     assert_eq!(
-        claim(hers, h, body, thief.ips()[0]),
+        claim(&genuine, &from_the_thief),
         Some(Status::Address),
         "an address that anna did not sign"
     );
-    assert_eq!(
-        claim(hers, other_h, for_rdp, own),
-        Some(Status::Denied),
-        "a service that anna may not open"
-    );
+    assert_eq!(claim(&for_rdp, &|_| {}), Some(Status::Denied), "a service that anna may not open");
     assert!(gate.nothing_is_open());
     assert!(!gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT));
     // The same knock without a forgery is granted, so the others were processed.
-    assert_eq!(claim(hers, h, body, own), Some(Status::Granted));
-    assert_eq!(claim(hers, h, body, own), None, "the same knock counts once");
+    assert_eq!(claim(&genuine, &|_| {}), Some(Status::Granted));
+    assert_eq!(claim(&genuine, &|_| {}), None, "the same knock counts once");
     assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
     let status = gate.status();
-    assert!(status.contains("signature") && status.contains("fingerprint"), "{status}");
+    assert!(status.contains("gate"), "{status}");
+    let log = gate.daemon().log();
+    let alarm =
+        "ALARM: somebody has the keys that the listener has of anna, but not anna's profile";
+    assert_eq!(log.matches(alarm).count(), 1, "on the first try, and once a minute: {log}");
 }
 
 #[test]
@@ -176,19 +181,8 @@ fn hostile_bytes_end_the_listener_and_the_next_ones_start_after_short_pauses() {
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let anna = gate.enrol("anna", "ssh");
     let (own, to) = (gate.net.client.ips()[0], gate.port(0, SSH));
-    let (h, body) = opened(&gate, &anna, "ssh", own);
-    let client = anna.profile.client;
-    let mut whole = vec![3];
-    for field in [
-        &1u64.to_be_bytes()[..],
-        &client.0,
-        &h,
-        &body,
-        &Source::new(own).to_bytes(),
-        &4711u16.to_be_bytes(),
-    ] {
-        whole.extend_from_slice(field);
-    }
+    let knock = HandedKnock { ticket: 1, ..opened(&gate, &anna, "ssh", own) };
+    let whole = ToGatekeeper::Knock(knock).encode().bytes.to_vec();
     let (short, long) = (whole[..whole.len() - 1].to_vec(), [&whole[..], &[0]].concat());
     for (bytes, next) in [(short, "now"), (long, "in 1 s"), (vec![0xff; 4096], "in 2 s")] {
         let pipe = capture(&mut gate);
@@ -359,24 +353,13 @@ fn a_replaced_listener_may_hand_over_knocks_but_opens_no_door_and_is_ended() {
     let mut gate = Gate::running(|config| config + DOOR);
     let anna = gate.enrol("anna", "ssh");
     let own = gate.net.client.ips()[0];
-    let (h, body) = opened(&gate, &anna, "ssh", own);
-    let client = anna.profile.client;
+    let genuine = opened(&gate, &anna, "ssh", own);
     let old = gate.daemon().listener();
     let mut pipe = capture(&mut gate);
     another_listener(&gate);
     send_message(&mut pipe, ToGatekeeper::Completed { door: 0, source: own });
     let mut knock = |ticket| {
-        send_message(
-            &mut pipe,
-            ToGatekeeper::Knock(HandedKnock {
-                ticket,
-                client,
-                h,
-                body,
-                source: Source::new(own),
-                source_port: 4711,
-            }),
-        );
+        send_message(&mut pipe, ToGatekeeper::Knock(HandedKnock { ticket, ..genuine.clone() }));
         verdict(&mut pipe, ticket).map(|receipt| receipt.status)
     };
     // It was sent after the other message, so that one was processed.
@@ -396,10 +379,9 @@ fn a_listener_that_reads_late_gets_all_verdicts_as_soon_as_it_reads() {
     // room.
     for ticket in 0..2000 {
         let (client, h, body) = (ClientId([0; 16]), [0; 32], [0; BODY]);
-        send_message(
-            &mut pipe,
-            ToGatekeeper::Knock(HandedKnock { ticket, client, h, body, source, source_port: 1 }),
-        );
+        let (day, source_port) = (Day::Unknown, 1);
+        let knock = HandedKnock { ticket, client, day, h, body, source, source_port };
+        send_message(&mut pipe, ToGatekeeper::Knock(knock));
     }
     until("all messages are sent", || pipe.flush() == Ok(()) && pipe.waiting() == 0);
     assert_eq!(verdict(&mut pipe, 1999), None);
@@ -433,9 +415,9 @@ fn a_flood_of_requests_opens_nothing_fills_nothing_and_keeps_no_admin_waiting() 
     let mut gate = Gate::running(|config| config + DOOR);
     let anna = gate.enrol("anna", "ssh");
     let own = gate.net.client.ips()[0];
-    let (h, mut body) = opened(&gate, &anna, "ssh", own);
-    body[40] ^= 1;
-    let client = anna.profile.client;
+    let mut forged = opened(&gate, &anna, "ssh", own);
+    forged.body[40] ^= 1;
+    let client = forged.client;
     let daemon = gate.daemon().process.0.id();
     let before = resident_kib(daemon);
     let begun = Instant::now();
@@ -444,10 +426,7 @@ fn a_flood_of_requests_opens_nothing_fills_nothing_and_keeps_no_admin_waiting() 
     let elsewhere = Source::new("192.0.2.9".parse().unwrap());
     // The verdicts are never read.
     for ticket in 0..6000 {
-        send_message(
-            &mut pipe,
-            ToGatekeeper::Knock(HandedKnock { ticket, client, h, body, source, source_port: 1 }),
-        );
+        send_message(&mut pipe, ToGatekeeper::Knock(HandedKnock { ticket, ..forged.clone() }));
         send_message(&mut pipe, ToGatekeeper::Alarm { client, first: source, again: elsewhere });
         send_message(&mut pipe, ToGatekeeper::Stage { door: 7, source: own, stage: 1 });
         send_message(&mut pipe, ToGatekeeper::Stage { door: 0, source: own, stage: 1 });

@@ -51,6 +51,21 @@ fn a_client_whose_clock_is_wrong_by_a_minute_a_day_or_ten_years_opens_and_says_b
     }
 }
 
+/// A client that knows that its clock is wrong asks for the time at once. Another one learns it from
+/// silence: its second packet asks, and the third one opens.
+#[test]
+fn each_wrong_clock_costs_at_most_two_packets_more() {
+    let gate = Gate::running(|config| config);
+    gate.enrol("anna", "ssh");
+    let key = gate.path("anna.key");
+    for (clock, packets) in [("+0", 1), ("-1d", 2), ("+3d", 3), ("-3d", 3), ("-80y", 2)] {
+        let words = ["open", "--timeout", "1", "--json", "anna", "-4", "-i", &key];
+        let run = gate.toctoc_at(&gate.net.client, clock, &words);
+        let json: serde_json::Value = serde_json::from_str(&ok(&run)).unwrap();
+        assert_eq!(json["answers"][0]["knocks"], packets, "{clock}: {json}");
+    }
+}
+
 #[test]
 fn status_names_a_client_whose_clock_was_ahead_and_forgiving_gives_it_a_clean_start() {
     let gate = Gate::running(|config| config);

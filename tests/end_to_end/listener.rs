@@ -16,16 +16,15 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::UdpGsoSegment;
 use nix::unistd::Uid;
-use toctoc::core::authentic::{self, Authentic};
 use toctoc::core::door::{Step, TcpFlags};
 use toctoc::core::engine::KnownClient;
-use toctoc::core::keyring::{Day, Secret};
+use toctoc::core::keyring::Secret;
 use toctoc::core::knock::{HandedKnock, Receipt, Status};
 use toctoc::core::prefix::Span;
 use toctoc::core::sequence::{DoorSpec, Target};
 use toctoc::core::test_vectors;
 use toctoc::core::types::{Reject, Source};
-use toctoc::core::wire::{AwaitingReceipt, DATAGRAM, seal};
+use toctoc::core::wire::{AwaitingReceipt, DATAGRAM};
 use toctoc::edge::bpf::{FilterSpec, program};
 use toctoc::edge::confine::{Limitations, verify};
 use toctoc::edge::gatekeeper_pipe::{
@@ -79,9 +78,8 @@ impl Listening {
             per_second: 4,
         };
         send(gateway(test_vectors::gateway().current.expose()));
-        let keys = test_vectors::master().client_keys(test_vectors::CLIENT);
-        let (client, fingerprint) = (test_vectors::CLIENT, test_vectors::client().fingerprint());
-        send(ToListener::Clients(vec![KnownClient::new(client, &keys, fingerprint)]));
+        let keys = test_vectors::wire_row(clock::now().wall);
+        send(ToListener::Clients(vec![KnownClient { client: test_vectors::CLIENT, keys }]));
         send(ToListener::Door { index: 0, spec: door.clone() });
         let own = |address| OwnAddress { address, knock: true, door: true };
         let part = net.gateway_ips().into_iter().map(own).collect();
@@ -154,11 +152,10 @@ fn message(pipe: &mut GatekeeperEnd, timeout: Duration) -> Result<Option<ToGatek
 
 /// A valid knock with a timestamp of now.
 fn knock() -> ([u8; DATAGRAM], AwaitingReceipt) {
-    let request = test_vectors::request(clock::now().wall);
-    let day = Day::Number(request.timestamp.day());
-    let sign = |message: &_| Ok(authentic::sign(&test_vectors::seed(), message));
-    seal(&test_vectors::side(test_vectors::CLIENT), &request, day, entropy::secret().unwrap(), sign)
-        .unwrap()
+    test_vectors::datagram(
+        &test_vectors::request(clock::now().wall),
+        *entropy::secret().unwrap().expose(),
+    )
 }
 
 fn receipt(observed: Source) -> Receipt {
@@ -167,7 +164,7 @@ fn receipt(observed: Source) -> Receipt {
         once: false,
         seconds: 0,
         time: clock::now().wall,
-        delay: 1,
+        working_day: 20_513,
         observed,
         granted: None,
         span: Span::HOST,
@@ -194,20 +191,16 @@ fn a_knock_of_either_family_is_passed_on_and_its_receipt_comes_from_the_knock_po
             let (datagram, awaiting) = knock();
             socket.send(&datagram).unwrap();
             let ToGatekeeper::Knock(knock) = it.next() else { panic!() };
-            let HandedKnock { ticket, source, source_port, .. } = knock;
+            let HandedKnock { ticket, source, source_port, day, h, .. } = knock;
             assert_eq!((source.ip(), source_port), (from, socket.local_addr().unwrap().port()));
-            assert!(
-                Authentic::verify(knock, &test_vectors::client(), test_vectors::gateway().gateway)
-                    .is_ok()
-            );
-            let receipt = receipt(source);
-            it.pipe
-                .send(ToListener::Verdict { ticket, spent: true, receipt: Some(receipt.encode()) })
-                .unwrap();
+            assert!(test_vectors::verify(knock).is_ok());
+            let told = receipt(source);
+            let receipt = Some(test_vectors::receipt_body(&told, day, &h));
+            it.pipe.send(ToListener::Verdict { ticket, spent: true, receipt }).unwrap();
             // The kernel's "port unreachable" may come first, because no socket is bound to the
             // port.
             let answer = (0..3).find_map(|_| receive(&socket, LONG)).expect("a receipt");
-            assert_eq!(awaiting.open(&answer), Some(receipt), "{interface} {from}");
+            assert_eq!(awaiting.open(&answer), Some(told), "{interface} {from}");
         }
     }
 }
@@ -235,15 +228,16 @@ fn a_replaced_listener_still_sends_the_receipt_of_a_knock_that_it_handed_over() 
     let socket = net.client.space.udp(net.client.gateway(0, PORT));
     let (datagram, awaiting) = knock();
     socket.send(&datagram).unwrap();
-    let ToGatekeeper::Knock(HandedKnock { ticket, source, .. }) = it.next() else { panic!() };
+    let ToGatekeeper::Knock(HandedKnock { ticket, source, day, h, .. }) = it.next() else {
+        panic!()
+    };
     it.pipe.send(ToListener::Stop).unwrap();
-    let receipt = receipt(source);
-    it.pipe
-        .send(ToListener::Verdict { ticket, spent: true, receipt: Some(receipt.encode()) })
-        .unwrap();
+    let told = receipt(source);
+    let receipt = Some(test_vectors::receipt_body(&told, day, &h));
+    it.pipe.send(ToListener::Verdict { ticket, spent: true, receipt }).unwrap();
     // The kernel's "port unreachable" may come first, because no socket is bound to the port.
     let answer = (0..3).find_map(|_| receive(&socket, LONG)).expect("a receipt");
-    assert_eq!(awaiting.open(&answer), Some(receipt));
+    assert_eq!(awaiting.open(&answer), Some(told));
     let end = it.process.wait(LONG).expect("the listener ends");
     assert!(end.success(), "{end}");
 }

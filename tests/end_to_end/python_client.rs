@@ -7,6 +7,9 @@ use serde_json::Value;
 use crate::harness::LONG;
 use crate::harness::gate::{Gate, SSH, ok, section};
 
+/// Seconds of a day.
+const DAY: i64 = 86_400;
+
 /// Runs tests/python_client.py on the first host as anna. Returns the receipt of each knock.
 fn python(gate: &Gate, words: &str) -> Vec<Value> {
     let mut command = Command::new("python3");
@@ -62,4 +65,23 @@ fn a_client_written_from_the_protocols_page_answers_a_challenge() {
     let open = python(&gate, "open ssh 10.90.0.2");
     assert_eq!(statuses(&open), ["challenge", "granted"]);
     assert!(gate.grants().contains("10.90.0.2"));
+}
+
+#[test]
+fn a_client_written_from_the_protocols_page_opens_whatever_its_clock_shows() {
+    let gate = Gate::running(|config| config);
+    gate.enrol("anna", "ssh");
+    let words = "open ssh 10.90.0.2 --patience 2 --clock";
+    let open = |clock: i64| python(&gate, &format!("{words} {clock}"));
+    // It knows that its clock is wrong, and asks at once.
+    let behind = open(-80 * 365 * DAY);
+    assert_eq!(statuses(&behind), ["clock", "granted"]);
+    assert_eq!(behind[0]["working_day"], behind[1]["working_day"]);
+    // The gateway does not know the tag: silence, then the question.
+    let ahead = open(3 * DAY);
+    assert!(ahead[0].is_null());
+    assert_eq!(statuses(&ahead), ["clock", "granted"]);
+    // Whatever it sent while its clock was ahead is burned, and so are these three days.
+    assert_eq!(statuses(&open(0)), ["challenge", "granted"]);
+    assert_eq!(statuses(&python(&gate, "time")), ["clock"]);
 }

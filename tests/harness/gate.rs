@@ -373,15 +373,11 @@ impl Knocker {
     /// A request to open `service` for `address`, made now.
     pub fn request(&self, service: &str, address: IpAddr) -> Request {
         Request {
-            kind: KnockKind::Open,
             receipt_wanted: true,
             timestamp: stamp(),
-            challenge: None,
             address: Some(Source::new(address)),
-            source_port: 0,
-            seconds: 0,
             service: ServiceName::new(service).expect("a name"),
-            fingerprint: self.profile.key.fingerprint(),
+            ..Request::bare(KnockKind::Open)
         }
     }
 
@@ -394,9 +390,14 @@ impl Knocker {
 
     /// Seals `request` with today's tag.
     pub fn seal(&self, request: &Request) -> Sealed {
-        let day = Day::Number(clock::now().wall.day());
+        self.seal_on(Day::Number(clock::now().wall.day()), request)
+    }
+
+    /// Seals `request` with the keys of `day`.
+    pub fn seal_on(&self, day: Day, request: &Request) -> Sealed {
         let ephemeral = entropy::secret().expect("entropy");
-        let sealed = wire::seal(&self.profile.side, request, day, ephemeral, |message| {
+        let signed = request.encode();
+        let sealed = wire::seal(&self.profile.side, &signed, day, ephemeral, |message| {
             self.signer.sign(message)
         });
         let (bytes, awaiting) = sealed.expect("it can be sealed");

@@ -161,7 +161,7 @@ fn bad_files_are_named_with_line_and_column_and_nothing_is_changed() {
         (
             "broken key",
             |p| p.edit("gateway.key", "mask = \"", "mask = \"x"),
-            &["gateway.key:8:8: not a key"],
+            &["gateway.key:9:8: not a key"],
         ),
         (
             "broken client",

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use toctoc::core::keyring::{Master, Realm, Secret, TagTable};
+use toctoc::core::keyring::{ClientSecrets, Master, Realm, Secret, TagTable};
 use toctoc::core::knock::{KnockKind, PortEntry, Receipt, Status};
 use toctoc::core::noise::KeyPair;
 use toctoc::core::prefix::Span;
@@ -112,8 +112,8 @@ fn realm() -> Realm {
     Realm::new(RealmId([1; 16]), Secret::new([3; 32]))
 }
 
-fn client_keys() -> toctoc::core::keyring::ClientKeys {
-    Master::new(Secret::new([4; 32])).client_keys(CLIENT)
+fn secrets() -> ClientSecrets {
+    Master::new(Secret::new([4; 32])).client_secrets(CLIENT, 639)
 }
 
 pub(crate) fn profile(port: u16) -> Profile {
@@ -128,7 +128,7 @@ pub(crate) fn profile(port: u16) -> Profile {
             gateway: GATEWAY_ID,
             realm: realm(),
             gateway_public: KeyPair::new(&Secret::new([5; 32])).public(),
-            keys: client_keys(),
+            secrets: secrets(),
         },
         services: vec![name("ssh"), name("web")],
         default_service: Some(name("ssh")),
@@ -184,15 +184,20 @@ fn answer(socket: &UdpSocket, status: Status) {
         current: KeyPair::new(&Secret::new([5; 32])),
         other: None,
     };
-    let mut tags = TagTable::new(now().day());
-    tags.insert(0, &client_keys().tag);
+    let row = secrets().wire_row(now().day());
+    let mut tags = TagTable::default();
+    tags.insert(0, &row.tags());
     let tagged = identify(&keys, &tags, &buffer[..length]).ok().unwrap();
-    let verified = tagged.check_mac(&client_keys()).ok().unwrap();
-    let sealed =
-        verified.open(&keys, &client_keys(), &identity().public().fingerprint()).ok().unwrap();
+    let slot = tagged.owner().slot;
+    let (wire, day) = (row.wire(slot).unwrap(), row.day_of(slot).unwrap());
+    let sealed = tagged.check_mac(&wire).ok().unwrap().open(&keys, &wire, day).ok().unwrap();
     let request = *sealed.request();
-    let (_, reply) = sealed.split();
-    let status = if request.kind == KnockKind::Probe { Status::Observed } else { status };
+    let (parts, reply) = sealed.split();
+    let status = match request.kind {
+        KnockKind::Probe => Status::Observed,
+        KnockKind::Time => Status::Clock,
+        _ => status,
+    };
     let mut ports = [None; 4];
     let granted = status == Status::Granted;
     if granted {
@@ -204,7 +209,7 @@ fn answer(socket: &UdpSocket, status: Status) {
         once: granted && request.service.as_str() == "web",
         seconds: if granted { request.seconds.max(30) } else { 0 },
         time: if request.seconds == 77 { now().plus(7200) } else { now() },
-        delay: 0,
+        working_day: now().day(),
         observed: if status == Status::Address { other } else { Source::new(from.ip()) },
         granted: granted.then_some(request.address).flatten(),
         span: Span::HOST,
@@ -212,6 +217,7 @@ fn answer(socket: &UdpSocket, status: Status) {
         challenge: None,
         next_key: None,
     };
-    let sealed = reply.seal(&realm(), &receipt, Secret::new([8; 32])).unwrap();
+    let body = receipt.with_mac(&secrets().gate(day).unwrap(), GATEWAY_ID, &parts.h);
+    let sealed = reply.seal(&realm(), body, Secret::new([8; 32])).unwrap();
     socket.send_to(&sealed, from).unwrap();
 }

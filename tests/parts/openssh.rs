@@ -12,7 +12,7 @@ use toctoc::core::knock::{Request, Signature};
 use toctoc::core::service::Client;
 use toctoc::core::test_vectors::{self, CLIENT, NOON};
 use toctoc::core::types::{Fault, Fingerprint, Reject};
-use toctoc::core::wire::{identify, seal};
+use toctoc::core::wire::seal;
 
 fn ssh_keygen(arguments: &[&str], stdin: Stdio) -> (bool, String) {
     let run = Command::new("ssh-keygen")
@@ -61,19 +61,17 @@ fn sign_by_openssh(folder: &Path, namespace: &str, message: &Message) -> Signatu
 fn knock_signed_in(namespace: &str) -> Result<Request, Reject> {
     let folder = tempfile::tempdir().unwrap();
     let client = enrolled(folder.path());
-    let request = Request { fingerprint: client.fingerprint(), ..test_vectors::request(NOON) };
+    let signed = test_vectors::request(NOON).encode();
     let side = test_vectors::side(CLIENT);
     let day = Day::Number(NOON.day());
     let sign = |message: &Message| -> Result<Signature, Fault> {
         Ok(sign_by_openssh(folder.path(), namespace, message))
     };
-    let (datagram, _) = seal(&side, &request, day, Secret::new([5; 32]), sign).unwrap();
-    let gateway = test_vectors::gateway();
-    let tagged = identify(&gateway, &test_vectors::tags(NOON.day()), &datagram)?;
-    let (parts, _) =
-        tagged.check_mac(&side.keys)?.open(&gateway, &side.keys, &client.fingerprint())?.split();
+    let (datagram, _) = seal(&side, &signed, day, Secret::new([5; 32]), sign).unwrap();
+    let (parts, _) = test_vectors::open(&datagram, NOON)?.split();
     let claim = test_vectors::handed(parts, test_vectors::address());
-    Authentic::verify(claim, &client, TEST_GATEWAY_ID).map(|proven| *proven.request())
+    let gate = side.secrets.gate(day).unwrap();
+    Authentic::verify(claim, &client, TEST_GATEWAY_ID, &gate).map(|proven| *proven.request())
 }
 
 #[test]

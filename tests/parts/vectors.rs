@@ -8,22 +8,24 @@
 
 use std::path::PathBuf;
 
+use blake2::Blake2sMac;
+use blake2::digest::consts::U32;
+use blake2::digest::{KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
-use toctoc::core::authentic::{self, Authentic, Message};
-use toctoc::core::keyring::{ClientKeys, Day, Realm, Secret, TEST_GATEWAY_ID};
+use toctoc::core::authentic::{self, Message};
+use toctoc::core::keyring::{Day, Realm, Secret, TEST_GATEWAY_ID};
 use toctoc::core::knock::{
-    BODY, KnockKind, PortEntry, Receipt, Request, SIGNED, Signature, Status, encode_body,
+    BODY, Enrolment, GATED, KeyScheme, KnockKind, PortEntry, Receipt, Request, SIGNED, Signature,
+    Status,
 };
 use toctoc::core::noise::KeyPair;
 use toctoc::core::prefix::Span;
 use toctoc::core::test_vectors::{self, CLIENT, NOON};
-use toctoc::core::types::{
-    ClientId, Fingerprint, GatewayId, PortRange, RealmId, Reject, ServiceName, Wall,
-};
-use toctoc::core::wire::{ClientSide, DATAGRAM, RECEIPT, seal, seal_unsigned};
+use toctoc::core::types::{ClientId, GatewayId, PortRange, RealmId, Reject, ServiceName, Wall};
+use toctoc::core::wire::{ClientSide, DATAGRAM, RECEIPT, seal, seal_body};
 
-use crate::client_mac::set_client_mac;
+use crate::client_mac::{set_client_mac, set_mac_of_day};
 
 const CLIENT_E: [u8; 32] = *b"TEST ONLY: client ephemeral 0001";
 const GATEWAY_E: [u8; 32] = *b"TEST ONLY: gateway ephemeral 001";
@@ -53,7 +55,7 @@ fn check(name: &str, computed: &Value) {
 
 fn keys() -> Value {
     let gateway = test_vectors::gateway();
-    let keys = test_vectors::master().client_keys(CLIENT);
+    let secrets = test_vectors::secrets(CLIENT);
     let client = test_vectors::client();
     let other = gateway.other.unwrap();
     json!({
@@ -67,13 +69,21 @@ fn keys() -> Value {
         "gateway_public": hex(&gateway.current.public()),
         "gateway_other_secret": hex(other.expose()),
         "gateway_other_public": hex(&other.public()),
-        "client_psk": hex(keys.psk.expose()),
-        "client_tag_key": hex(keys.tag.expose()),
-        "client_mac_key": hex(keys.mac.expose()),
+        "first_period": test_vectors::FIRST_PERIOD,
+        "client_root": hex(&client_root()),
+        "period_secret": hex(secrets.secret().expose()),
+        "clockless_secret": hex(secrets.clockless().expose()),
         "client_ed25519_seed": hex(test_vectors::seed().expose()),
         "client_ed25519_public": hex(&client.key),
-        "client_fingerprint": hex(&client.fingerprint().0),
     })
+}
+
+/// The secret that all others of the client come from: computed without our own code.
+fn client_root() -> [u8; 32] {
+    let mut root = Blake2sMac::<U32>::new_from_slice(test_vectors::master().expose()).unwrap();
+    Mac::update(&mut root, b"toctoc v1 client secret\0");
+    Mac::update(&mut root, &CLIENT.0);
+    root.finalize().into_bytes().into()
 }
 
 fn request() -> Request {
@@ -92,7 +102,7 @@ fn receipt() -> Receipt {
         once: true,
         seconds: 45,
         time: Wall(NOON.0 + 0x1234_5700_0000),
-        delay: 0x0087_6544,
+        working_day: NOON.day(),
         observed: test_vectors::address(),
         granted: Some(test_vectors::address()),
         span: Span::of_prefix(24, false).unwrap(),
@@ -139,49 +149,89 @@ fn the_committed_openssh_key_is_the_golden_key() {
     assert_eq!(key.comment().to_string(), "TESTKEY-NO-TRUST");
 }
 
-#[test]
-fn sealing_gives_the_golden_bytes() {
+/// A knock that asks for the time, and its receipt.
+fn ask() -> (Request, Receipt) {
+    let request = Request {
+        receipt_wanted: true,
+        timestamp: Wall(0x1234_5678_9abc),
+        first_day: test_vectors::secrets(CLIENT).first_day(),
+        ..Request::bare(KnockKind::Time)
+    };
+    let receipt = Receipt {
+        status: Status::Clock,
+        once: false,
+        seconds: 0,
+        granted: None,
+        span: Span::HOST,
+        ports: [None; 4],
+        next_key: None,
+        ..receipt()
+    };
+    (request, receipt)
+}
+
+/// Every value of one knock and its receipt.
+fn exchange(about: &str, request: &Request, receipt: &Receipt) -> Value {
     let mut message = None;
     let sign = |m: &Message| {
         message = Some(*m);
         Ok(authentic::sign(&test_vectors::seed(), m))
     };
-    let day = request().timestamp.day();
+    let day = test_vectors::day_of(request);
     let side = test_vectors::side(CLIENT);
-    let (datagram, awaiting) =
-        seal(&side, &request(), Day::Number(day), Secret::new(CLIENT_E), sign).unwrap();
+    let signed = request.encode();
+    let (datagram, awaiting) = seal(&side, &signed, day, Secret::new(CLIENT_E), sign).unwrap();
     let message: Message = message.expect("signed");
     let (parts, reply) = test_vectors::open(&datagram, NOON).map_err(|r| r.name()).unwrap().split();
-    let sealed = reply.seal(&test_vectors::realm(), &receipt(), Secret::new(GATEWAY_E)).unwrap();
-    let tags = [day - 1, day, day + 1].map(|d| hex(&Day::Number(d).tag(&side.keys.tag)));
-    check(
-        "tests/vectors/knock.json",
-        &json!({
-            "about": "one knock and its receipt, every value in hex; keys in keys/golden.json, layout in docs/protocol.md",
-            "client_ephemeral_secret": hex(&CLIENT_E),
-            "gateway_ephemeral_secret": hex(&GATEWAY_E),
-            "day": day,
-            "tag_of_yesterday": tags[0],
-            "tag_of_the_day": tags[1],
-            "tag_of_tomorrow": tags[2],
-            "tag_without_a_clock": hex(&Day::Unknown.tag(&side.keys.tag)),
-            "prologue": hex(&test_vectors::realm().prologue(TEST_GATEWAY_ID)),
-            "request": hex(&request().encode()),
-            "h": hex(&parts.h),
-            "message": hex(&message),
-            "sshsig_blob": hex(&authentic::sshsig_blob(&message)),
-            "signature": hex(&parts.body[SIGNED..SIGNED + 64]),
-            "body": hex(&parts.body),
-            "client_mac": hex(&datagram[DATAGRAM - 16..]),
-            "datagram": hex(&datagram),
-            "receipt": hex(&receipt().encode()),
-            "receipt_datagram": hex(&sealed),
-        }),
-    );
-    assert_eq!(awaiting.open(&sealed), Some(receipt()));
+    let body = test_vectors::receipt_body(receipt, day, &parts.h);
+    let sealed = reply.seal(&test_vectors::realm(), body, Secret::new(GATEWAY_E)).unwrap();
+    let wire = side.secrets.wire(day).unwrap();
+    let tag = |day| hex(&side.secrets.wire(day).unwrap().tag());
+    let mut values = json!({
+        "about": about,
+        "client_ephemeral_secret": hex(&CLIENT_E),
+        "gateway_ephemeral_secret": hex(&GATEWAY_E),
+        "day": null,
+        "wire_secret": hex(wire.expose()),
+        "gate_key": hex(side.secrets.gate(day).unwrap().expose()),
+        "psk": hex(wire.psk().expose()),
+        "mac_key": hex(wire.mac_key().expose()),
+        "tag_without_a_clock": tag(Day::Unknown),
+        "prologue": hex(&test_vectors::realm().prologue(TEST_GATEWAY_ID)),
+        "request": hex(&signed),
+        "h": hex(&parts.h),
+        "message": hex(&message),
+        "sshsig_blob": hex(&authentic::sshsig_blob(&message)),
+        "signature": hex(&parts.body[SIGNED..SIGNED + 64]),
+        "gate_mac": hex(&parts.body[GATED..]),
+        "body": hex(&parts.body),
+        "client_mac": hex(&datagram[DATAGRAM - 16..]),
+        "datagram": hex(&datagram),
+        "receipt": hex(&receipt.encode()),
+        "receipt_mac": hex(body.last_chunk::<16>().unwrap()),
+        "receipt_datagram": hex(&sealed),
+    });
+    if let Day::Number(day) = day {
+        values["day"] = day.into();
+        values["tag_of_yesterday"] = tag(Day::Number(day - 1)).into();
+        values["tag_of_the_day"] = tag(Day::Number(day)).into();
+        values["tag_of_tomorrow"] = tag(Day::Number(day + 1)).into();
+    }
+    assert_eq!(awaiting.open(&sealed), Some(*receipt));
     let claim = test_vectors::handed(parts, test_vectors::address());
-    let proven = Authentic::verify(claim, &test_vectors::client(), TEST_GATEWAY_ID);
-    assert_eq!(*proven.map_err(|r| r.name()).unwrap().request(), request());
+    let proven = test_vectors::verify(claim);
+    assert_eq!(proven.map_err(|r| r.name()).unwrap().request(), request);
+    values
+}
+
+#[test]
+fn sealing_gives_the_golden_bytes() {
+    let about = "one knock and its receipt, every value in hex; keys in keys/golden.json, layout in \
+                 docs/protocol.md";
+    check("tests/vectors/knock.json", &exchange(about, &request(), &receipt()));
+    let about = "one knock that asks for the time, and its receipt";
+    let (request, receipt) = ask();
+    check("tests/vectors/time.json", &exchange(about, &request, &receipt));
 }
 
 #[test]
@@ -195,7 +245,7 @@ fn an_independent_computation_agrees() {
 fn check_datagram(datagram: &[u8]) -> Result<(), Reject> {
     let (parts, _) = test_vectors::open(datagram, NOON)?.split();
     let claim = test_vectors::handed(parts, test_vectors::address());
-    Authentic::verify(claim, &test_vectors::client(), TEST_GATEWAY_ID).map(|_| ())
+    test_vectors::verify(claim).map(|_| ())
 }
 
 #[test]
@@ -231,6 +281,7 @@ fn defects() -> Vec<Defect> {
         defects_of_the_envelope(),
         defects_of_the_seal(),
         defects_of_the_body(),
+        defects_of_the_gate_mac(),
         defects_of_the_signature(),
     ]
     .concat()
@@ -240,7 +291,8 @@ fn today() -> Day {
     Day::Number(NOON.day())
 }
 
-/// The datagram of `request` with a body that `change` has changed, correctly signed.
+/// The datagram of `request` with a body that `change` has changed, correctly signed, with a gate
+/// MAC.
 fn signed(request: &Request, change: impl Fn(&mut [u8; BODY])) -> Vec<u8> {
     signed_as(request, &test_vectors::side(CLIENT), change, authentic::sign)
 }
@@ -249,21 +301,35 @@ fn signed_as(
     request: &Request, side: &ClientSide, change: impl Fn(&mut [u8; BODY]),
     sign: impl Fn(&Secret<32>, &Message) -> Signature,
 ) -> Vec<u8> {
-    // h does not depend on the body, so a first datagram gives it.
-    let mut h = [0; 32];
-    let note = |m: &Message| {
-        h.copy_from_slice(&m[32..64]);
-        Ok(plain([0; 64]))
+    let day = match request.kind {
+        KnockKind::Time => Day::Unknown,
+        _ => today(),
     };
-    seal(side, request, today(), Secret::new(CLIENT_E), note).unwrap();
-    let mut body = encode_body(request, &plain([0; 64]));
-    change(&mut body);
-    let message = authentic::message(side.gateway, &h, body.first_chunk().unwrap());
-    let signature = sign(&test_vectors::seed(), &message);
-    body[SIGNED..SIGNED + 64].copy_from_slice(&signature.ed25519);
-    body[SIGNED + 64] = signature.sk_flags;
-    body[SIGNED + 65..SIGNED + 69].copy_from_slice(&signature.sk_counter.to_be_bytes());
-    seal_unsigned(side, body, today(), Secret::new(CLIENT_E)).unwrap().to_vec()
+    sealed(&request.encode(), side, day, change, sign)
+}
+
+fn sealed(
+    signed: &[u8; SIGNED], side: &ClientSide, day: Day, change: impl Fn(&mut [u8; BODY]),
+    sign: impl Fn(&Secret<32>, &Message) -> Signature,
+) -> Vec<u8> {
+    let gate = side.secrets.gate(day).unwrap();
+    let wire = side.secrets.wire(day).unwrap();
+    let body = |h: &[u8; 32]| {
+        let mut body = [0; BODY];
+        body[..SIGNED].copy_from_slice(signed);
+        change(&mut body);
+        let message = authentic::message(side.gateway, h, body.first_chunk().unwrap());
+        let signature = sign(&test_vectors::seed(), &message);
+        body[SIGNED..SIGNED + 64].copy_from_slice(&signature.ed25519);
+        body[SIGNED + 64] = signature.sk_flags;
+        body[SIGNED + 65..SIGNED + 69].copy_from_slice(&signature.sk_counter.to_be_bytes());
+        let (covered, mac) = body.split_at_mut(GATED);
+        let right = gate.gate_mac(side.gateway, h, covered);
+        // A change of the MAC itself stays.
+        mac.iter_mut().zip(right).for_each(|(byte, right)| *byte ^= right);
+        body
+    };
+    seal_body(side, &wire, Secret::new(CLIENT_E), body).unwrap().to_vec()
 }
 
 fn with_mac(mut datagram: Vec<u8>) -> Vec<u8> {
@@ -278,11 +344,8 @@ fn flipped(byte: usize, bit: u8) -> Vec<u8> {
 }
 
 fn tagged(day: Day) -> Vec<u8> {
-    let sign = |m: &Message| Ok(authentic::sign(&test_vectors::seed(), m));
-    seal(&test_vectors::side(CLIENT), &request(), day, Secret::new(CLIENT_E), sign)
-        .unwrap()
-        .0
-        .to_vec()
+    let side = test_vectors::side(CLIENT);
+    sealed(&request().encode(), &side, day, |_| {}, authentic::sign)
 }
 
 fn with_side(change: impl Fn(ClientSide) -> ClientSide) -> Vec<u8> {
@@ -294,9 +357,6 @@ fn defects_of_the_envelope() -> Vec<Defect> {
     let day = NOON.day();
     let other_mask =
         |side| ClientSide { realm: Realm::new(test_vectors::REALM, Secret::new([1; 32])), ..side };
-    let with_keys =
-        |keys: ClientKeys| with_side(|side| ClientSide { keys: keys.duplicate(), ..side });
-    let keys = || test_vectors::master().client_keys(CLIENT);
     vec![
         ("empty", Reject::Length, vec![]),
         ("one byte short", Reject::Length, good()[..DATAGRAM - 1].to_vec()),
@@ -305,8 +365,8 @@ fn defects_of_the_envelope() -> Vec<Defect> {
         ("all zero", Reject::UnknownTag, vec![0; DATAGRAM]),
         ("masked for another realm", Reject::UnknownTag, with_side(other_mask)),
         ("tag of a client that is not enrolled", Reject::UnknownTag, {
-            let keys = test_vectors::master().client_keys(ClientId(*b"TESTCLIENT-NO-02"));
-            with_side(|side| ClientSide { keys: keys.duplicate(), ..side })
+            let secrets = test_vectors::secrets(ClientId(*b"TESTCLIENT-NO-02"));
+            with_side(|side| ClientSide { secrets: secrets.duplicate(), ..side })
         }),
         ("tag of the day before yesterday", Reject::UnknownTag, tagged(Day::Number(day - 2))),
         ("tag of the day after tomorrow", Reject::UnknownTag, tagged(Day::Number(day + 2))),
@@ -314,11 +374,11 @@ fn defects_of_the_envelope() -> Vec<Defect> {
         ("one bit of the sample", Reject::UnknownTag, flipped(48, 0)),
         ("one bit of the masked e", Reject::ClientMac, flipped(0, 0)),
         ("one bit of the client MAC", Reject::ClientMac, flipped(DATAGRAM - 1, 7)),
-        (
-            "another client's MAC key",
-            Reject::ClientMac,
-            with_keys(ClientKeys { mac: Secret::new([1; 32]), ..keys() }),
-        ),
+        ("tomorrow's MAC key", Reject::ClientMac, {
+            let mut datagram = good();
+            set_mac_of_day(&mut datagram, day + 1);
+            datagram
+        }),
     ]
 }
 
@@ -328,8 +388,6 @@ fn defects_of_the_seal() -> Vec<Defect> {
         with_side(|side| ClientSide { gateway, realm: Realm::new(realm, mask()), ..side })
     };
     let another_public = KeyPair::new(&Secret::new([1; 32])).public();
-    let other_psk =
-        ClientKeys { psk: Secret::new([1; 32]), ..test_vectors::master().client_keys(CLIENT) };
     vec![
         ("another realm in the prologue", Reject::Noise, realm(RealmId([1; 16]), TEST_GATEWAY_ID)),
         (
@@ -340,11 +398,15 @@ fn defects_of_the_seal() -> Vec<Defect> {
         ("sealed for another gateway key", Reject::Noise, {
             with_side(|side| ClientSide { gateway_public: another_public, ..side })
         }),
-        (
-            "another psk",
-            Reject::Noise,
-            with_side(|side| ClientSide { keys: other_psk.duplicate(), ..side }),
-        ),
+        ("tomorrow's psk under today's tag and MAC key", Reject::Noise, {
+            let mut datagram = tagged(Day::Number(NOON.day() + 1));
+            let tag = |day| test_vectors::secrets(CLIENT).wire(Day::Number(day)).unwrap().tag();
+            let (today, tomorrow) = (tag(NOON.day()), tag(NOON.day() + 1));
+            for ((byte, one), other) in datagram[32..48].iter_mut().zip(today).zip(tomorrow) {
+                *byte ^= one ^ other;
+            }
+            with_mac(datagram)
+        }),
         ("e of order 1, MAC right", Reject::Noise, with_ephemeral([0; 32])),
         (
             "e of order 4, MAC right",
@@ -370,11 +432,28 @@ fn with_ephemeral(e: [u8; 32]) -> Vec<u8> {
 fn defects_of_the_body() -> Vec<Defect> {
     let set = |at: usize, value: u8| signed(&request(), move |b| b[at] = value);
     let probe = Request { kind: KnockKind::Probe, service: ServiceName::NONE, ..request() };
-    let mut cases = vec![
+    let (ask, _) = ask();
+    let asking = |at: usize, value: u8| signed(&ask, move |b| b[at] = value);
+    let enrolment = Enrolment {
+        receipt_wanted: true,
+        timestamp: NOON,
+        challenge: None,
+        scheme: KeyScheme::Ed25519,
+        key: test_vectors::client().key,
+    };
+    let enrol = |day| {
+        let side = test_vectors::side(CLIENT);
+        sealed(&enrolment.encode(), &side, day, |_| {}, authentic::sign)
+    };
+    vec![
         ("version 0", set(0, 0)),
         ("version 2", set(0, 2)),
         ("kind 0", set(1, 0)),
-        ("kind 4", set(1, 4)),
+        ("kind 4 under the tag of a day", enrol(today())),
+        ("kind 4 without an invitation", enrol(Day::Unknown)),
+        ("kind 5", set(1, 5)),
+        ("kind 6 under the tag of a day", set(1, 6)),
+        ("kind 7", set(1, 7)),
         ("flags 2", set(2, 2)),
         ("reserved byte 3", set(3, 1)),
         ("reserved byte 6", set(6, 1)),
@@ -387,15 +466,28 @@ fn defects_of_the_body() -> Vec<Defect> {
         ("a name without padding", signed(&request(), |b| b[56..88].fill(b'a'))),
         ("an open without a service", signed(&request(), |b| b[56..88].fill(0))),
         ("a probe with a service", signed(&probe, |b| b[56] = b'a')),
-        ("padding byte 189", set(189, 1)),
-        ("padding byte 191", set(191, 0x80)),
+        ("an open under the tag without a clock", tagged(Day::Unknown)),
+        ("an ask for the time without a receipt", asking(2, 0)),
+        ("an ask for the time with a source port", asking(5, 1)),
+        ("an ask for the time with a challenge", asking(16, 1)),
+        ("an ask for the time with an address", asking(47, 1)),
+        ("an ask for the time with a first day in a period", asking(51, 1)),
+        ("an ask for the time with a service", asking(56, b'a')),
+        ("padding byte 157", set(157, 1)),
+        ("padding byte 175", set(175, 0x80)),
     ]
     .into_iter()
     .map(|(name, datagram)| (name, Reject::Syntax, datagram))
-    .collect::<Vec<_>>();
-    let stranger = Request { fingerprint: Fingerprint([1; 32]), ..request() };
-    cases.push(("another key's fingerprint", Reject::Fingerprint, signed(&stranger, |_| {})));
-    cases
+    .collect()
+}
+
+/// What somebody can send who has the client's wire keys, and not its gate key.
+fn defects_of_the_gate_mac() -> Vec<Defect> {
+    let of = |change: fn(&mut [u8; BODY])| signed(&request(), change);
+    vec![
+        ("the first bit of the gate MAC", Reject::Gate, of(|b| b[GATED] ^= 1)),
+        ("the last bit of the gate MAC", Reject::Gate, of(|b| b[BODY - 1] ^= 0x80)),
+    ]
 }
 
 fn defects_of_the_signature() -> Vec<Defect> {
@@ -407,7 +499,7 @@ fn defects_of_the_signature() -> Vec<Defect> {
         ("signed by another key", by(|_, m| authentic::sign(&Secret::new([9; 32]), m))),
         ("signed for another gateway", by(|seed, m| authentic::sign(seed, &other_bit(m, 16)))),
         ("signed for another handshake", by(|seed, m| authentic::sign(seed, &other_bit(m, 32)))),
-        ("signed for another request", by(|seed, m| authentic::sign(seed, &other_bit(m, 114)))),
+        ("signed for another request", by(|seed, m| authentic::sign(seed, &other_bit(m, 72)))),
         ("signed without the gateway's name", by(|seed, m| plain(ed25519(seed, &without_name(m))))),
         ("signed under another label", by(|seed, m| authentic::sign(seed, &other_bit(m, 0)))),
         (

@@ -7,15 +7,15 @@ use blake2::Blake2sMac;
 use blake2::digest::consts::U32;
 use blake2::digest::{KeyInit, Mac};
 use proptest::prelude::*;
-use toctoc::core::authentic::Authentic;
-use toctoc::core::keyring::Secret;
+use toctoc::core::keyring::{Day, Secret, TEST_GATEWAY_ID};
 use toctoc::core::knock::{
-    self, BODY, KnockKind, PortEntry, RECEIPT_BODY, Receipt, Request, SIGNED, Signature, Status,
+    self, Asked, BODY, Enrolment, KnockKind, PortEntry, RECEIPT_CONTENT, Receipt, Request, SIGNED,
+    Signature, Status,
 };
 use toctoc::core::prefix::Span;
 use toctoc::core::service::ServicePorts;
-use toctoc::core::test_vectors::{self, NOON};
-use toctoc::core::types::{Fingerprint, PortRange, Proto, Reject, ServiceName, Source, Wall};
+use toctoc::core::test_vectors::{self, CLIENT, NOON};
+use toctoc::core::types::{PortRange, Proto, Reject, ServiceName, Source, Wall};
 use toctoc::core::wire::{DATAGRAM, RECEIPT};
 
 use crate::client_mac::set_client_mac;
@@ -37,7 +37,7 @@ fn receipt() -> Receipt {
         once: true,
         seconds: 30,
         time: NOON,
-        delay: -5,
+        working_day: NOON.day(),
         observed: test_vectors::address(),
         granted: Some(test_vectors::address()),
         span: Span::HOST,
@@ -48,8 +48,9 @@ fn receipt() -> Receipt {
 }
 
 fn answer(datagram: &[u8], receipt: &Receipt, entropy: [u8; 32]) -> [u8; RECEIPT] {
-    let (_, reply) = test_vectors::open(datagram, NOON).map_err(|r| r.name()).unwrap().split();
-    reply.seal(&test_vectors::realm(), receipt, Secret::new(entropy)).unwrap()
+    let (parts, reply) = test_vectors::open(datagram, NOON).map_err(|r| r.name()).unwrap().split();
+    let body = test_vectors::receipt_body(receipt, parts.day, &parts.h);
+    reply.seal(&test_vectors::realm(), body, Secret::new(entropy)).unwrap()
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn to_an_outsider_all_bytes_look_random() {
     assert_uniform(&knocks, &[0..32, 32..48, 48..240, 240..256, 256..272]);
     let receipts: Vec<[u8; RECEIPT]> =
         (0..).zip(&knocks).map(|(i, knock)| answer(knock, &receipt(), entropy(i, 2))).collect();
-    assert_uniform(&receipts, &[0..32, 32..152, 152..168]);
+    assert_uniform(&receipts, &[0..32, 32..168, 168..184]);
 }
 
 fn service() -> impl Strategy<Value = ServiceName> {
@@ -172,7 +173,12 @@ fn challenge() -> impl Strategy<Value = Option<[u8; 16]>> {
 
 prop_compose! {
     fn request()(
-        kind in prop_oneof![Just(KnockKind::Open), Just(KnockKind::Close), Just(KnockKind::Probe)],
+        kind in prop_oneof![
+            Just(KnockKind::Open),
+            Just(KnockKind::Close),
+            Just(KnockKind::Probe),
+            Just(KnockKind::Time),
+        ],
         receipt_wanted: bool,
         timestamp: u64,
         challenge in challenge(),
@@ -180,18 +186,23 @@ prop_compose! {
         source_port: u16,
         seconds: u32,
         service in service(),
-        fingerprint: [u8; 32],
+        first_period in 0..7000_u32,
     ) -> Request {
+        let timestamp = Wall(timestamp);
+        if kind == KnockKind::Time {
+            let first_day = 32 * first_period;
+            return Request { receipt_wanted: true, timestamp, first_day, ..Request::bare(kind) };
+        }
         Request {
             kind,
             receipt_wanted,
-            timestamp: Wall(timestamp),
+            timestamp,
             challenge,
             address,
             source_port,
             seconds,
+            first_day: 0,
             service: if kind == KnockKind::Probe { ServiceName::NONE } else { service },
-            fingerprint: Fingerprint(fingerprint),
         }
     }
 }
@@ -214,7 +225,7 @@ prop_compose! {
         once: bool,
         seconds: u32,
         time: u64,
-        delay: i64,
+        working_day in 0..=213_503_u32,
         observed in source(),
         granted in proptest::option::of(source()),
         ignored in 0..=16_u8,
@@ -227,7 +238,7 @@ prop_compose! {
             once,
             seconds,
             time: Wall(time),
-            delay,
+            working_day,
             observed,
             granted,
             span: granted.and_then(|granted| Span::from_byte(ignored, granted)).unwrap_or_default(),
@@ -235,6 +246,13 @@ prop_compose! {
             challenge,
             next_key: next_key.filter(|key| *key != [0; 32]),
         }
+    }
+}
+
+fn day_of(request: &Request) -> Day {
+    match request.kind {
+        KnockKind::Time => Day::Unknown,
+        _ => Day::Number(NOON.day()),
     }
 }
 
@@ -253,8 +271,14 @@ proptest! {
         fill: u8,
     ) {
         let signature = Signature { ed25519: [fill; 64], sk_flags, sk_counter };
-        let body = knock::encode_body(&request, &signature);
-        prop_assert_eq!(knock::decode_body(&body), Some((request, signature)));
+        let day = day_of(&request);
+        let gate = test_vectors::secrets(CLIENT).gate(day).unwrap();
+        let body = knock::encode_body(
+            &request.encode(), &signature, &gate, TEST_GATEWAY_ID, &[3; 32],
+        );
+        prop_assert_eq!(knock::decode_body(&body, day), Some((Asked::Request(request), signature)));
+        let other = if day == Day::Unknown { Day::Number(NOON.day()) } else { Day::Unknown };
+        prop_assert_eq!(knock::decode_body(&body, other), None);
     }
 
     #[test]
@@ -271,20 +295,27 @@ proptest! {
         // One byte changes to any value. If the body still decodes, it encodes to the same bytes.
         let mut bytes = request.encode();
         bytes[at] = byte;
-        if let Some(read) = Request::decode(&bytes) {
-            prop_assert_eq!(read.encode(), bytes);
+        for day in [Day::Unknown, Day::Number(NOON.day())] {
+            if let Some(read) = Request::decode(&bytes, day) {
+                prop_assert_eq!(read.encode(), bytes);
+            }
+            if let Some(read) = Enrolment::decode(&bytes, day) {
+                prop_assert_eq!(read.encode(), bytes);
+            }
         }
     }
 
     #[test]
     fn two_receipt_bodies_never_decode_to_the_same_receipt(
         receipt in any_receipt(),
-        at in 0..RECEIPT_BODY,
+        at in 0..RECEIPT_CONTENT,
         byte: u8,
     ) {
         let mut bytes = receipt.encode();
         bytes[at] = byte;
         if let Some(read) = Receipt::decode(&bytes) {
+            // A flag that a later gateway may set.
+            bytes[2] &= !2;
             prop_assert_eq!(read.encode(), bytes);
         }
     }
@@ -308,8 +339,7 @@ proptest! {
         receipt in any_receipt(),
         entropy: [u8; 32],
     ) {
-        let fingerprint = test_vectors::client().fingerprint();
-        let request = Request { timestamp: NOON, fingerprint, ..request };
+        let request = Request { timestamp: NOON, ..request };
         let (datagram, awaiting) = test_vectors::datagram(&request, entropy);
         let decrypted = test_vectors::open(&datagram, NOON)
             .map_err(|reject| TestCaseError::fail(reject.name()))?;
@@ -317,10 +347,10 @@ proptest! {
         let (parts, reply) = decrypted.split();
         prop_assert_eq!(parts.body.len(), BODY);
         let claim = test_vectors::handed(parts, test_vectors::address());
-        let gateway = test_vectors::gateway().gateway;
-        let authentic = Authentic::verify(claim, &test_vectors::client(), gateway);
+        let body = test_vectors::receipt_body(&receipt, claim.day, &claim.h);
+        let authentic = test_vectors::verify(claim);
         prop_assert_eq!(authentic.map(|a| *a.request()).ok(), Some(request));
-        let answer = reply.seal(&test_vectors::realm(), &receipt, Secret::new([7; 32])).unwrap();
+        let answer = reply.seal(&test_vectors::realm(), body, Secret::new([7; 32])).unwrap();
         prop_assert_eq!(awaiting.open(&answer), Some(receipt));
     }
 }

@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
-"""Computes tests/vectors/knock.json again from docs/protocol.md, with nothing but Python's standard library.
+"""Computes the vectors beside it again from docs/protocol.md, with nothing but Python's standard library.
 
-Shares no code with the Rust implementation: X25519, ChaCha20, Poly1305 and Ed25519 are written out below in the plainest
-form. Slow and not constant-time; for checking vectors only. Run it from anywhere: tests/vectors/check.py
+Shares no code with the Rust implementation: X25519, ChaCha20, Poly1305 and Ed25519 are written out below in the
+plainest form. Slow and not constant-time; for checking vectors only. Run it from anywhere: tests/vectors/check.py
 """
 
 import hashlib
 import hmac
 import json
 import pathlib
+import re
 import struct
 
 HERE = pathlib.Path(__file__).resolve().parent
 P = 2**255 - 19
+# 2026-03-01, the day of refused.json.
+TODAY = 20513
 
 
 def x25519(scalar, u):
@@ -75,42 +78,72 @@ def aead_seal(key, ad, plain):
     return sealed + ((total + s) % 2**128).to_bytes(16, "little")
 
 
-def ed25519(seed, text):
-    d = -121665 * pow(121666, P - 2, P) % P
-    order = 2**252 + 27742317777372353535851937790883648493
+def aead_open(key, ad, sealed):
+    # The cipher is a stream: sealing the ciphertext again gives the plain text, and sealing that must give the
+    # whole ciphertext with its tag.
+    plain = aead_seal(key, ad, sealed[:-16])[:-16]
+    return plain if hmac.compare_digest(aead_seal(key, ad, plain), sealed) else None
 
-    def add(a, b):
-        (x1, y1), (x2, y2) = a, b
-        t = d * x1 * x2 * y1 * y2
-        return (
-            (x1 * y2 + x2 * y1) * pow(1 + t, P - 2, P) % P,
-            (y1 * y2 + x1 * x2) * pow(1 - t, P - 2, P) % P,
-        )
 
-    def times(n, point):
-        sum = (0, 1)
-        while n:
-            if n & 1:
-                sum = add(sum, point)
-            point, n = add(point, point), n >> 1
-        return sum
+D = -121665 * pow(121666, P - 2, P) % P
+ORDER = 2**252 + 27742317777372353535851937790883648493
 
-    def encode(point):
-        return (point[1] | (point[0] & 1) << 255).to_bytes(32, "little")
 
-    y = 4 * pow(5, P - 2, P) % P
-    x2 = (y * y - 1) * pow(d * y * y + 1, P - 2, P) % P
+def add(a, b):
+    (x1, y1), (x2, y2) = a, b
+    t = D * x1 * x2 * y1 * y2
+    return (
+        (x1 * y2 + x2 * y1) * pow(1 + t, P - 2, P) % P,
+        (y1 * y2 + x1 * x2) * pow(1 - t, P - 2, P) % P,
+    )
+
+
+def times(n, point):
+    sum = (0, 1)
+    while n:
+        if n & 1:
+            sum = add(sum, point)
+        point, n = add(point, point), n >> 1
+    return sum
+
+
+def encode(point):
+    return (point[1] | (point[0] & 1) << 255).to_bytes(32, "little")
+
+
+def decode(data):
+    """The point of an encoding, or None if it is not canonical or no point."""
+    y = int.from_bytes(data, "little") & (2**255 - 1)
+    x2 = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
     x = pow(x2, (P + 3) // 8, P)
     if x * x % P != x2:
         x = x * pow(2, (P - 1) // 4, P) % P
-    base = (P - x if x & 1 else x, y)
+    x = P - x if x & 1 != data[31] >> 7 else x
+    point = (x % P, y)
+    return point if x * x % P == x2 and encode(point) == data else None
+
+
+BASE = decode((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
+
+
+def ed25519(seed, text):
     h = hashlib.sha512(seed).digest()
     a = int.from_bytes(h[:32], "little") & ~7 & (2**254 - 1) | 2**254
-    key = encode(times(a, base))
-    r = int.from_bytes(hashlib.sha512(h[32:] + text).digest(), "little") % order
-    R = encode(times(r, base))
-    k = int.from_bytes(hashlib.sha512(R + key + text).digest(), "little") % order
-    return key, R + ((r + k * a) % order).to_bytes(32, "little")
+    key = encode(times(a, BASE))
+    r = int.from_bytes(hashlib.sha512(h[32:] + text).digest(), "little") % ORDER
+    R = encode(times(r, BASE))
+    k = int.from_bytes(hashlib.sha512(R + key + text).digest(), "little") % ORDER
+    return key, R + ((r + k * a) % ORDER).to_bytes(32, "little")
+
+
+def ed25519_verifies(key, text, signature):
+    """Strictly: `s` is canonical, no point has small order, and the cofactor does not count."""
+    R, s = signature[:32], int.from_bytes(signature[32:], "little")
+    points = decode(key), decode(R)
+    if s >= ORDER or None in points or (0, 1) in [times(8, point) for point in points]:
+        return False
+    k = int.from_bytes(hashlib.sha512(R + key + text).digest(), "little") % ORDER
+    return times(s, BASE) == add(points[1], times(k, points[0]))
 
 
 def blake2s(data):
@@ -164,54 +197,188 @@ def string(data):
     return struct.pack(">I", len(data)) + data
 
 
+def derive(key, label, data=b"", size=32):
+    return keyed(key, label + b"\0" + data, size)
+
+
+def number(value):
+    return struct.pack(">I", value)
+
+
+class Secrets:
+    """The secrets of one client from some period on: what a profile holds."""
+
+    def __init__(self, period, secret, clockless):
+        self.period, self.secret, self.clockless = period, secret, clockless
+
+    def of_period(self, period):
+        if period < self.period:
+            raise ValueError("nobody can compute an earlier period")
+        secret = self.secret
+        for step in range(self.period + 1, period + 1):
+            secret = derive(secret, b"toctoc v1 next period", number(step))
+        return secret
+
+    def wire(self, day):
+        """W of a day; of None: without a clock."""
+        if day is None:
+            return derive(self.clockless, b"toctoc v1 wire secret without a clock")
+        return derive(self.of_period(day >> 5), b"toctoc v1 wire secret of a day", number(day))
+
+    def gate(self, day):
+        """G of a day; of None: without a clock."""
+        if day is None:
+            return derive(self.clockless, b"toctoc v1 gate key without a clock")
+        return derive(self.of_period(day >> 5), b"toctoc v1 gate key of a day", number(day))
+
+
+def psk(wire):
+    return derive(wire, b"toctoc v1 client psk")
+
+
+def mac_key(wire):
+    return derive(wire, b"toctoc v1 client mac key")
+
+
+def tag(wire):
+    return derive(wire, b"toctoc v1 tag", size=16)
+
+
+def signed_message(gateway_id, h, request):
+    return b"toctoc knock v1\0" + gateway_id + h + request
+
+
+def sshsig_blob(message):
+    fields = (b"knock@toctoc.v1", b"", b"sha512", hashlib.sha512(message).digest())
+    return b"SSHSIG" + b"".join(map(string, fields))
+
+
+def gate_mac(gate, gateway_id, h, body):
+    assert len(body) == 176
+    return derive(gate, b"toctoc v1 gate mac", gateway_id + h + body, 16)
+
+
+def receipt_mac(gate, gateway_id, h, receipt):
+    assert len(receipt) == 120
+    return derive(gate, b"toctoc v1 receipt mac", gateway_id + h + receipt, 16)
+
+
+def client_mac(wire, before):
+    assert len(before) == 256
+    return derive(mac_key(wire), b"toctoc v1 mac of a knock", before, 16)
+
+
+def client_secrets(keys):
+    root = derive(keys["master_secret"], b"toctoc v1 client secret", keys["client_id"])
+    period = derive(root, b"toctoc v1 first period", number(keys["first_period"]))
+    clockless = derive(root, b"toctoc v1 secret without a clock")
+    assert (root, period, clockless) == (keys["client_root"], keys["period_secret"], keys["clockless_secret"])
+    return Secrets(keys["first_period"], period, clockless)
+
+
 def compute(keys, vector):
     """Everything that is not an input of the vector."""
     out = {}
-    derive = lambda key, label, data: keyed(key, label + b"\0" + data)
-    psk = derive(keys["master_secret"], b"toctoc v1 client psk", keys["client_id"])
-    tag_key = derive(keys["master_secret"], b"toctoc v1 client tag key", keys["client_id"])
-    mac_key = derive(keys["master_secret"], b"toctoc v1 client mac key", keys["client_id"])
-    assert (psk, tag_key, mac_key) == (keys["client_psk"], keys["client_tag_key"], keys["client_mac_key"])
-    knock_mask = derive(keys["realm_mask_key"], b"toctoc v1 mask of knocks", b"")
-    receipt_mask = derive(keys["realm_mask_key"], b"toctoc v1 mask of receipts", b"")
+    secrets, gateway_id = client_secrets(keys), keys["gateway_id"]
+    knock_mask = derive(keys["realm_mask_key"], b"toctoc v1 mask of knocks")
+    receipt_mask = derive(keys["realm_mask_key"], b"toctoc v1 mask of receipts")
     gateway = public(keys["gateway_secret"])
     assert gateway == keys["gateway_public"]
 
-    tag = lambda day: keyed(tag_key, b"toctoc v1 tag of day\0" + struct.pack(">Q", day), 16)
-    out["tag_of_yesterday"], out["tag_of_the_day"], out["tag_of_tomorrow"] = (
-        tag(vector["day"] + shift) for shift in (-1, 0, 1)
-    )
-    out["tag_without_a_clock"] = keyed(tag_key, b"toctoc v1 tag without a clock\0", 16)
+    day = vector["day"]
+    wire, gate = secrets.wire(day), secrets.gate(day)
+    out["wire_secret"], out["gate_key"] = wire, gate
+    out["psk"], out["mac_key"] = psk(wire), mac_key(wire)
+    out["tag_without_a_clock"] = tag(secrets.wire(None))
+    if day is not None:
+        out["tag_of_yesterday"], out["tag_of_the_day"], out["tag_of_tomorrow"] = (
+            tag(secrets.wire(day + shift)) for shift in (-1, 0, 1)
+        )
 
-    out["prologue"] = b"toctoc knock v1\0" + keys["realm_id"] + keys["gateway_id"]
+    out["prologue"] = b"toctoc knock v1\0" + keys["realm_id"] + gateway_id
     noise = Noise(out["prologue"], gateway)
     e = public(vector["client_ephemeral_secret"])
-    noise.mix_psk(psk)
+    noise.mix_psk(psk(wire))
     noise.mix_e(e)
     noise.mix_key(x25519(vector["client_ephemeral_secret"], gateway))
-    out["h"] = noise.h
+    h = out["h"] = noise.h
 
-    out["message"] = b"toctoc knock v1\0" + keys["gateway_id"] + noise.h + vector["request"]
-    fields = (b"knock@toctoc.v1", b"", b"sha512", hashlib.sha512(out["message"]).digest())
-    out["sshsig_blob"] = b"SSHSIG" + b"".join(map(string, fields))
+    assert len(vector["request"]) == 88
+    out["message"] = signed_message(gateway_id, h, vector["request"])
+    assert len(out["message"]) == 152
+    out["sshsig_blob"] = sshsig_blob(out["message"])
     key, out["signature"] = ed25519(keys["client_ed25519_seed"], out["sshsig_blob"])
     assert key == keys["client_ed25519_public"]
-    assert hashlib.sha256(string(b"ssh-ed25519") + string(key)).digest() == keys["client_fingerprint"]
-    out["body"] = vector["request"] + out["signature"] + bytes(8)
+    body = vector["request"] + out["signature"] + bytes(1 + 4 + 19)
+    out["gate_mac"] = gate_mac(gate, gateway_id, h, body)
+    out["body"] = body + out["gate_mac"]
 
     sealed = noise.seal(out["body"])
-    before_mac = masked(knock_mask, sealed, e + out["tag_of_the_day"]) + sealed
-    out["client_mac"] = keyed(mac_key, b"toctoc v1 mac of a knock\0" + before_mac, 16)
+    before_mac = masked(knock_mask, sealed, e + tag(wire)) + sealed
+    out["client_mac"] = client_mac(wire, before_mac)
     out["datagram"] = before_mac + out["client_mac"]
     assert len(out["datagram"]) == 272
 
     e2 = public(vector["gateway_ephemeral_secret"])
     noise.mix_e(e2)
     noise.mix_key(x25519(vector["gateway_ephemeral_secret"], e))
-    sealed = noise.seal(vector["receipt"])
+    out["receipt_mac"] = receipt_mac(gate, gateway_id, h, vector["receipt"])
+    sealed = noise.seal(vector["receipt"] + out["receipt_mac"])
     out["receipt_datagram"] = masked(receipt_mask, sealed, e2) + sealed
-    assert len(out["receipt_datagram"]) == 168
+    assert len(out["receipt_datagram"]) == 184
     return out
+
+
+SERVICE = re.compile(rb"[a-z0-9._-]{1,31}\0+")
+
+
+def is_body(body, day):
+    """True if a body can be parsed and its kind may be sent under the keys of this day."""
+    version, kind, flags, reserved, port, zero = struct.unpack(">BBBBHH", body[:8])
+    if version != 1 or flags > 1 or reserved or zero or any(body[52:56]) or any(body[157:176]):
+        return False
+    challenge, address, number, service = body[16:32], body[32:48], body[48:52], body[56:88]
+    if kind in (1, 2):
+        return day is not None and SERVICE.fullmatch(service) is not None
+    if kind == 3:
+        return day is not None and not any(service)
+    if kind == 6:
+        bare = flags == 1 and not port and not any(challenge + address + service)
+        return day is None and bare and int.from_bytes(number, "big") % 32 == 0
+    return False
+
+
+def refusal(keys, datagram, today):
+    """The reason why a gateway refuses a knock that needs no clock, state or policy; None if it does not."""
+    if len(datagram) != 272:
+        return "length"
+    secrets, gateway_id, sealed = client_secrets(keys), keys["gateway_id"], datagram[48:256]
+    head = masked(derive(keys["realm_mask_key"], b"toctoc v1 mask of knocks"), sealed, datagram[:48])
+    e, days = head[:32], {tag(secrets.wire(day)): day for day in (today - 1, today, today + 1, None)}
+    if head[32:] not in days:
+        return "unknown-tag"
+    day = days[head[32:]]
+    wire, gate = secrets.wire(day), secrets.gate(day)
+    if not hmac.compare_digest(client_mac(wire, datagram[:256]), datagram[256:]):
+        return "client-mac"
+    for secret in (keys["gateway_secret"], keys["gateway_other_secret"]):
+        noise = Noise(b"toctoc knock v1\0" + keys["realm_id"] + gateway_id, public(secret))
+        noise.mix_psk(psk(wire))
+        noise.mix_e(e)
+        shared = x25519(secret, e)
+        noise.mix_key(shared)
+        body = aead_open(noise.k, noise.h, sealed)
+        if any(shared) and body is not None:
+            break
+    else:
+        return "noise"
+    if not is_body(body, day):
+        return "syntax"
+    if not hmac.compare_digest(gate_mac(gate, gateway_id, noise.h, body[:176]), body[176:]):
+        return "gate"
+    blob = sshsig_blob(signed_message(gateway_id, noise.h, body[:88]))
+    good = ed25519_verifies(keys["client_ed25519_public"], blob, body[88:152]) and not any(body[152:157])
+    return None if good else "signature"
 
 
 def load(path):
@@ -220,14 +387,25 @@ def load(path):
 
 
 def main():
-    vector = load(HERE / "knock.json")
-    computed = compute(load(HERE.parent.parent / "keys" / "golden.json"), vector)
+    keys = load(HERE.parent.parent / "keys" / "golden.json")
     inputs = {"about", "day", "client_ephemeral_secret", "gateway_ephemeral_secret", "request", "receipt"}
-    assert set(vector) == inputs | set(computed), set(vector) ^ (inputs | set(computed))
-    wrong = [name for name, value in computed.items() if vector[name] != value]
+    agreed, wrong = 0, []
+    for name in ("knock.json", "time.json"):
+        vector = load(HERE / name)
+        computed = compute(keys, vector)
+        assert set(vector) == inputs | set(computed), set(vector) ^ (inputs | set(computed))
+        wrong += [f"{name}: {field}" for field, value in computed.items() if vector[field] != value]
+        agreed += len(computed)
+        if reason := refusal(keys, vector["datagram"], TODAY):
+            wrong.append(f"{name}: refused, {reason}")
+    cases = json.loads((HERE / "refused.json").read_text())["cases"]
+    for case in cases:
+        reason = refusal(keys, bytes.fromhex(case["datagram"]), TODAY)
+        if reason != case["reject"]:
+            wrong.append(f"refused.json: {case['defect']}: {reason}")
     if wrong:
         raise SystemExit("not what docs/protocol.md gives: " + ", ".join(wrong))
-    print(f"{len(computed)} values agree")
+    print(f"{agreed} values agree, {len(cases)} datagrams are refused for their reason")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::address::{AddressScope, reach};
 use crate::core::keyring::Day;
-use crate::core::knock::{Challenge, KnockKind, Receipt, Request, Status, timestamp};
+use crate::core::knock::{KnockKind, Receipt, Request, Status, timestamp};
 use crate::core::types::{Fault, ServiceName, Source, Wall};
 use crate::core::wire::{AwaitingReceipt, RECEIPT, seal};
 use crate::edge::send::GatewaySocket;
@@ -143,31 +143,31 @@ struct Exchange<'a> {
     answered: &'a OnceLock<Instant>,
 }
 
-/// A receipt's demand to knock again.
-#[derive(Clone, Copy)]
-struct Retry {
-    challenge: Challenge,
-    status: Status,
+/// A packet that may be answered.
+struct SentKnock {
+    kind: KnockKind,
+    awaiting: AwaitingReceipt,
 }
 
 impl Exchange<'_> {
     fn run(&self, result: &mut GatewayResult) -> Result<Option<ReceivedReceipt>, Fault> {
         result.local = Some(self.socket.local());
-        let probe = self.probe();
+        let probe = Request { receipt_wanted: true, ..Request::bare(KnockKind::Probe) };
         if self.wanted.kind == KnockKind::Probe {
-            return self.send_with_retry(&probe, result);
+            return self.send_with_retry(&probe, None, result);
         }
         let mut request = Request {
-            kind: self.wanted.kind,
+            receipt_wanted: true,
             service: self.wanted.service,
             seconds: self.wanted.seconds,
             source_port: self.wanted.source_port,
-            ..probe
+            ..Request::bare(self.wanted.kind)
         };
+        let mut working_day = None;
         let named = match self.own_address() {
             Some(named) => named,
             None => {
-                let Some(received) = self.send_with_retry(&probe, result)? else {
+                let Some(received) = self.send_with_retry(&probe, None, result)? else {
                     return Ok(None);
                 };
                 let observed = received.receipt.observed;
@@ -176,12 +176,13 @@ impl Exchange<'_> {
                     return Ok(Some(received));
                 }
                 request.challenge = received.receipt.challenge;
+                working_day = Some(received.receipt.working_day);
                 NamedAddress { source: observed, origin: AddressOrigin::Probed }
             }
         };
         result.named = Some(named);
         request.address = Some(named.source);
-        self.send_with_retry(&request, result)
+        self.send_with_retry(&request, working_day, result)
     }
 
     /// Our address as the gateway will see it, if no probe is needed: the one that the user gave,
@@ -197,30 +198,18 @@ impl Exchange<'_> {
         Some(NamedAddress { source: Source::new(local), origin: AddressOrigin::Local })
     }
 
-    fn probe(&self) -> Request {
-        Request {
-            kind: KnockKind::Probe,
-            receipt_wanted: true,
-            timestamp: Wall(0),
-            challenge: None,
-            address: None,
-            source_port: 0,
-            seconds: 0,
-            service: ServiceName::NONE,
-            fingerprint: self.profile.key.fingerprint(),
-        }
-    }
-
     /// Knocks, and knocks once more with the challenge if the gateway asks for that. The timestamp
     /// is always our own: a client that signs a time from the network could be made to sign any.
+    /// `working_day`: the day whose keys to take, if the gateway has told it already.
     fn send_with_retry(
-        &self, request: &Request, result: &mut GatewayResult,
+        &self, request: &Request, working_day: Option<u32>, result: &mut GatewayResult,
     ) -> Result<Option<ReceivedReceipt>, Fault> {
-        let first = self.knock(request, None, result)?;
+        let first = self.knock(request, working_day, result)?;
         let Some(ReceivedReceipt { receipt, .. }) = first else { return Ok(None) };
         match (receipt.status, receipt.challenge) {
-            (status @ (Status::Clock | Status::Challenge), Some(challenge)) => {
-                let second = self.knock(request, Some(Retry { challenge, status }), result)?;
+            (Status::Clock | Status::Challenge, Some(challenge)) => {
+                let request = Request { challenge: Some(challenge), ..*request };
+                let second = self.knock(&request, Some(receipt.working_day), result)?;
                 Ok(second.or(first))
             }
             _ => Ok(first),
@@ -228,38 +217,31 @@ impl Exchange<'_> {
     }
 
     /// Sends up to `attempts` packets, each a new one, and waits for the receipt of any of them.
+    /// `working_day`: the day whose keys to take, once the gateway has told it.
     fn knock(
-        &self, request: &Request, retry: Option<Retry>, result: &mut GatewayResult,
+        &self, request: &Request, working_day: Option<u32>, result: &mut GatewayResult,
     ) -> Result<Option<ReceivedReceipt>, Fault> {
-        let mut waiting: Vec<AwaitingReceipt> = Vec::new();
-        let mut request = *request;
-        let mut clock_is_wrong = false;
-        if let Some(Retry { challenge, status }) = retry {
-            request.challenge = Some(challenge);
-            clock_is_wrong = status == Status::Clock;
-        }
+        let mut waiting: Vec<SentKnock> = Vec::new();
+        let side = &self.profile.side;
         for attempt in 1..=self.wanted.attempts {
             let now = clock::now().wall;
-            request.timestamp = timestamp(now, u32::from_be_bytes(entropy::bytes()?));
-            // The gateway does not know the tag of a wrong day and stays silent. So the last
-            // attempt does not depend on our day.
-            let is_last = attempt == self.wanted.attempts && attempt > 1;
-            let day = match is_last || now < EARLIEST || clock_is_wrong {
-                true => Day::Unknown,
-                false => Day::Number(now.day()),
+            let (mut sent, day) = match working_day {
+                Some(day) => (*request, Day::Number(day.max(side.secrets.first_day()))),
+                None => self.by_our_clock(request, now, attempt),
             };
+            sent.timestamp = timestamp(now, u32::from_be_bytes(entropy::bytes()?));
             let (datagram, awaiting) =
-                seal(&self.profile.side, &request, day, entropy::secret()?, |message: &_| {
+                seal(side, &sent.encode(), day, entropy::secret()?, |message: &_| {
                     self.signer.sign(message)
                 })?;
-            waiting.push(awaiting);
+            waiting.push(SentKnock { kind: sent.kind, awaiting });
             self.socket.send(&datagram)?;
             result.knocks += 1;
             let mut patience = self.wanted.timeout;
             if attempt < self.wanted.attempts {
                 patience += self.pause(attempt)?;
             }
-            if let Some(received) = self.wait(&waiting, request.kind, patience) {
+            if let Some(received) = self.wait(&waiting, patience) {
                 return Ok(Some(received));
             }
             if self.answered.get().is_some() {
@@ -269,6 +251,18 @@ impl Exchange<'_> {
         Ok(None)
     }
 
+    /// The next packet while the gateway has not told its day. The gateway does not know the keys of
+    /// a day that is far from its own and stays silent. So each second attempt asks for the day, with
+    /// keys that never change; the first one does so if our clock is known to be wrong.
+    fn by_our_clock(&self, request: &Request, now: Wall, attempt: u32) -> (Request, Day) {
+        let first_day = self.profile.side.secrets.first_day();
+        if now >= EARLIEST && now.day() >= first_day && attempt % 2 == 1 {
+            return (*request, Day::Number(now.day()));
+        }
+        let ask = Request { receipt_wanted: true, first_day, ..Request::bare(KnockKind::Time) };
+        (ask, Day::Unknown)
+    }
+
     /// A random pause before the next knock, longer each time. Silence may mean that this key knocks
     /// too often: many programs that use it must not all repeat at once.
     fn pause(&self, attempt: u32) -> Result<Duration, Fault> {
@@ -276,11 +270,9 @@ impl Exchange<'_> {
         Ok(self.wanted.timeout * attempt / 2 * part / 1000)
     }
 
-    /// Waits for an answer to a knock of `kind`. A datagram that does not open is ignored: anybody
+    /// Waits for an answer to one of these knocks. A datagram that does not open is ignored: anybody
     /// can send one.
-    fn wait(
-        &self, waiting: &[AwaitingReceipt], kind: KnockKind, patience: Duration,
-    ) -> Option<ReceivedReceipt> {
+    fn wait(&self, waiting: &[SentKnock], patience: Duration) -> Option<ReceivedReceipt> {
         // One byte more than a receipt, so that a longer datagram does not look like one.
         let mut buffer = [0; RECEIPT + 1];
         let deadline = Instant::now() + patience;
@@ -296,9 +288,9 @@ impl Exchange<'_> {
             let Some(datagram) = self.socket.receive(&mut buffer, end.min(now + CHECK)) else {
                 continue;
             };
-            for awaiting in waiting {
-                if let Some(receipt) = awaiting.open(datagram)
-                    && receipt.may_answer(kind)
+            for sent in waiting {
+                if let Some(receipt) = sent.awaiting.open(datagram)
+                    && receipt.may_answer(sent.kind)
                 {
                     return Some(ReceivedReceipt { receipt, at: clock::now().wall });
                 }

@@ -54,6 +54,8 @@ impl ExchangeReport<'_> {
             KnockKind::Open => Status::Granted,
             KnockKind::Close => Status::Closed,
             KnockKind::Probe => Status::Observed,
+            // It is only a means: the client goes on with the answer.
+            KnockKind::Time => Status::Clock,
         };
         received.receipt.status == success
     }

@@ -241,6 +241,7 @@ impl Knockd {
             name: "knockd: listener",
             sealed: None,
             clients: Default::default(),
+            day: 0,
             doors: self.conf.doors.iter().map(DoorSpec::from).collect(),
             ipv6,
             debug: self.options.debug,

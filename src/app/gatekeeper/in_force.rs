@@ -12,6 +12,7 @@ use crate::config::{KnockSettings, Service, Settings};
 use crate::core::clients::ClientTable;
 use crate::core::door::Door;
 use crate::core::grants::Holder;
+use crate::core::keyring::ClientSecrets;
 use crate::core::policy::Policy;
 use crate::core::replay::Window;
 use crate::core::types::{ClientId, Fault, GatewayId, Now, ServiceName, Source};
@@ -94,6 +95,16 @@ impl InForce {
     /// This gateway's id, which every knock names.
     pub(super) fn gateway(&self) -> GatewayId {
         self.config().keys.gateway
+    }
+
+    /// The secrets that a client and this gateway share.
+    pub(super) fn client_secrets(&self, client: ClientId) -> ClientSecrets {
+        self.config().keys.client_secrets(client)
+    }
+
+    /// The first day that clients have keys for.
+    pub(super) fn first_day(&self) -> u32 {
+        self.config().keys.first_period.saturating_mul(32)
     }
 
     /// True if `source` is one of this machine's addresses.

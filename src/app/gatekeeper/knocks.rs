@@ -3,9 +3,10 @@
 
 use super::Gatekeeper;
 use super::events::ListenerId;
-use crate::core::authentic::Authentic;
+use crate::core::authentic::{Authentic, Handshake};
 use crate::core::grants::{ActiveGrant, Change, Element, GrantEnd, GrantKey, Grants};
-use crate::core::knock::{HandedKnock, Status};
+use crate::core::keyring::{Day, GateKey};
+use crate::core::knock::{HandedKnock, RECEIPT_BODY, Status};
 use crate::core::openings::JournalledOpening;
 use crate::core::policy::{Committed, Decision, commit_with};
 use crate::core::replay::Alarm;
@@ -65,8 +66,18 @@ impl Gatekeeper {
             self.log_bad_key(knock.client);
             return Err(Reject::Policy);
         };
+        let gate = self.gate_key(now, client.id, knock.day).ok_or(Reject::Clock)?;
         // Use our own id: `h` is bound to a gateway key too, but it comes from the listener.
-        let authentic = Authentic::verify(knock, client, self.in_force.gateway())?;
+        let authentic = match Authentic::verify(knock, client, self.in_force.gateway(), &gate) {
+            Ok(authentic) => authentic,
+            Err(reject) => {
+                if reject == Reject::Gate {
+                    let (id, name) = (client.id, client.name.clone());
+                    self.log_forgery(id, &name);
+                }
+                return Err(reject);
+            }
+        };
         let entropy = self.host.entropy().map_err(|_| Reject::State)?;
         match self.policy.decide(now, authentic, &mut self.replay, &mut self.grants, entropy) {
             Decision::Refuse(refused) => {
@@ -82,6 +93,18 @@ impl Gatekeeper {
                 Ok(decision)
             }
         }
+    }
+
+    /// The client's gate key of this day. `None` if it is not near the client's working day: no
+    /// listener has keys of such a day, so this one keeps old ones.
+    fn gate_key(&self, now: Now, id: ClientId, day: Day) -> Option<GateKey> {
+        let secrets = self.in_force.client_secrets(id);
+        if let Day::Number(number) = day
+            && number.abs_diff(self.replay.working_day(now, id, secrets.first_day())) > 1
+        {
+            return None;
+        }
+        secrets.gate(day)
     }
 
     fn commit_knocks(&mut self, now: Now, listener: ListenerId, decided: Vec<Decided>) {
@@ -189,9 +212,23 @@ impl Gatekeeper {
     ) {
         self.log_knock(now, reply);
         self.record_remote_grant(reply);
-        let receipt = reply.receipt(now, None).map(|receipt| receipt.encode());
+        let receipt = self.receipt(now, reply);
         let spent = reply.status != Status::Address;
         self.out.send(listener, ToListener::Verdict { ticket, spent, receipt });
+    }
+
+    /// The receipt with its MAC, if the client wants one. The listener gets the keys of the working
+    /// day that it names.
+    fn receipt(&mut self, now: Now, reply: &Reply) -> Option<[u8; RECEIPT_BODY]> {
+        let secrets = self.in_force.client_secrets(reply.client);
+        let working_day = self.replay.working_day(now, reply.client, secrets.first_day());
+        let receipt = reply.receipt(now, working_day, None)?;
+        if matches!(reply.status, Status::Clock | Status::Challenge) {
+            // The client goes on with the keys of that day.
+            self.listeners.tell_working_day(reply.client, working_day, &mut self.out);
+        }
+        let Handshake { day, h } = reply.handshake;
+        Some(receipt.with_mac(&secrets.gate(day)?, self.in_force.gateway(), &h))
     }
 
     fn silence(&mut self, listener: ListenerId, ticket: u64, spent: bool) {
@@ -245,6 +282,16 @@ impl Gatekeeper {
         }
     }
 
+    /// Logs that the listener handed over a knock that its client did not make.
+    fn log_forgery(&mut self, id: ClientId, name: &str) {
+        let text = format!(
+            "ALARM: somebody has the keys that the listener has of {name}, but not {name}'s profile, \
+             and made a knock with them. It opened nothing. Was the listener taken over, now or \
+             earlier? See SECURITY.md"
+        );
+        self.out.log_alarm("gate", id, text);
+    }
+
     /// Logs a used knock that came again from another source.
     pub(super) fn log_alarm(&mut self, client: ClientId, first: Source, again: Source) {
         // A listener that somebody took over may name anybody.
@@ -253,7 +300,7 @@ impl Gatekeeper {
         let text = format!(
             "ALARM: a used knock of {name}, first from {first}, came again from {again}: somebody is on the path"
         );
-        self.out.log_alarm(id, text);
+        self.out.log_alarm("used", id, text);
     }
 }
 

@@ -160,8 +160,14 @@ impl Gatekeeper {
         );
     }
 
-    /// Starts listeners that are due and ends those that take too long.
+    /// Starts listeners that are due and ends those that take too long. Gives the current one the
+    /// keys of a new day.
     pub(super) fn look_after_listeners(&mut self, now: Now) {
+        let (in_force, replay) = (&self.in_force, &self.replay);
+        let working_day = |id| replay.working_day(now, id, in_force.first_day());
+        // What a client showed before the clock was set back still counts.
+        let day = replay.latest(now).day();
+        self.listeners.tell_day(now, day, working_day, &mut self.out);
         if let Some((old, until)) = &self.listeners.retiring
             && *until <= now.boot
         {

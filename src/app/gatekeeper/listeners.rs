@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use super::events::{ListenerId, Network, Output};
 use super::outbox::Outbox;
-use crate::app::listener_process::{ListenerReady, ListenerStart, known_clients, own_addresses};
+use crate::app::listener_process::{ListenerReady, ListenerStart, own_addresses};
 use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
 use crate::core::door::Door;
-use crate::core::keyring::Day;
-use crate::core::types::{Boot, Counters, Now};
+use crate::core::engine::KnownClient;
+use crate::core::service::Client;
+use crate::core::types::{Boot, ClientId, Counters, MILLISECOND, Now};
 use crate::edge::gatekeeper_pipe::{CLIENTS, ToListener};
 use crate::edge::log::clock_time;
 
@@ -27,6 +28,10 @@ const LOSS_SHOWN: u32 = 3600;
 /// The most clients that a running listener is told of at once. For more the pipe's queue is too
 /// short, and a new listener reads them all.
 const NEWS: usize = 1000;
+
+/// At midnight the listener gets the keys of [`CLIENTS`] clients at once, then, after so many
+/// nanoseconds, of the next ones: no knock waits for all of 100,000.
+const SLICE_PAUSE: u64 = 5 * MILLISECOND;
 
 /// The listeners, at most one of each kind.
 #[derive(Default)]
@@ -56,8 +61,18 @@ pub(super) struct RunningListener {
     prepared: Arc<Prepared>,
     /// The clients that it knows.
     clients: ClientTable,
+    /// The day whose keys it has of them, or is being given.
+    day: u32,
+    next_slice: Option<NextSlice>,
     pub(super) ready: ListenerReady,
     pub(super) tally: Tally,
+}
+
+/// The clients whose keys of a new day the listener gets next.
+struct NextSlice {
+    /// Those after this one, in the order of ids.
+    after: Option<ClientId>,
+    due: Boot,
 }
 
 pub(super) struct StartingListener {
@@ -103,10 +118,12 @@ impl Tally {
 
 impl Listeners {
     /// The state at the start of the process, with a first listener that is ready.
-    pub(super) fn with_first(prepared: &Arc<Prepared>, ready: ListenerReady) -> Listeners {
+    pub(super) fn with_first(
+        day: u32, prepared: &Arc<Prepared>, ready: ListenerReady,
+    ) -> Listeners {
         let doors = prepared.config.settings.doors.clone();
         let clients = &prepared.config.clients;
-        let current = Some(RunningListener::new(ListenerId(0), prepared, clients, ready));
+        let current = Some(RunningListener::new(ListenerId(0), day, prepared, clients, ready));
         Listeners { current, doors, ..Listeners::default() }
     }
 
@@ -152,7 +169,9 @@ impl Listeners {
         let starting = self.starting.as_ref().map(|one| one.deadline).filter(|_| !self.is_parked());
         let restart = self.restart_at.filter(|_| self.starting.is_none());
         let retiring = self.retiring.as_ref().map(|(_, until)| *until);
-        [starting, restart, retiring].into_iter().flatten().min()
+        let slice = self.current.as_ref().and_then(|one| one.next_slice.as_ref());
+        let slice = slice.map(|slice| slice.due);
+        [starting, restart, retiring, slice].into_iter().flatten().min()
     }
 
     /// True if a listener is ready and waits for the new rules of the guard.
@@ -196,11 +215,13 @@ impl Listeners {
         let start = ListenerStart {
             prepared: Arc::clone(prepared),
             clients: clients.clone(),
+            day: now.wall.day(),
             doors: doors.clone(),
             addresses: network.addresses.clone(),
         };
         out.push(Output::StartListener(id, start));
-        let listener = RunningListener::new(id, prepared, clients, ListenerReady::default());
+        let day = now.wall.day();
+        let listener = RunningListener::new(id, day, prepared, clients, ListenerReady::default());
         let deadline = now.boot.plus(PATIENCE);
         self.starting = Some(StartingListener { listener, doors, why, deadline, is_ready: false });
     }
@@ -229,16 +250,42 @@ impl Listeners {
         if changes.gone.len() + changes.new.len() > NEWS {
             return;
         }
-        let master = &current.prepared.config.keys.master;
         for id in changes.gone {
-            let tag = Day::Unknown.tag(&master.client_keys(id).tag);
+            let tag = current.known(id, current.day).keys.clockless_tag();
             out.send(current.id, ToListener::Forget { tag });
         }
         for part in changes.new.chunks(CLIENTS) {
-            let part = known_clients(master, part.iter().copied());
-            out.send(current.id, ToListener::Clients(part));
+            let known = |client: &&Client| current.known(client.id, current.day);
+            out.send(current.id, ToListener::Clients(part.iter().map(known).collect()));
         }
         current.clients = clients.clone();
+    }
+
+    /// Gives the current listener the keys of one client's working day.
+    pub(super) fn tell_working_day(&mut self, id: ClientId, day: u32, out: &mut Outbox) {
+        if let Some(current) = &self.current {
+            out.send(current.id, ToListener::Clients(vec![current.known(id, day)]));
+        }
+    }
+
+    /// Gives the current listener the keys of a new day, some clients at a time.
+    pub(super) fn tell_day(
+        &mut self, now: Now, day: u32, working_day: impl Fn(ClientId) -> u32, out: &mut Outbox,
+    ) {
+        let Some(current) = &mut self.current else { return };
+        if current.day != day {
+            current.day = day;
+            current.next_slice = Some(NextSlice { after: None, due: now.boot });
+        }
+        let Some(slice) = current.next_slice.take_if(|slice| slice.due <= now.boot) else { return };
+        let clients = current.clients.after(slice.after).take(CLIENTS);
+        let part: Vec<KnownClient> =
+            clients.map(|client| current.known(client.id, working_day(client.id))).collect();
+        if let Some(last) = part.last() {
+            let due = now.boot.plus_nanos(SLICE_PAUSE);
+            current.next_slice = Some(NextSlice { after: Some(last.client), due });
+            out.send(current.id, ToListener::Clients(part));
+        }
     }
 
     /// True if a listener is at work and knows exactly these clients and doors.
@@ -328,9 +375,23 @@ impl Listeners {
 
 impl RunningListener {
     fn new(
-        id: ListenerId, prepared: &Arc<Prepared>, clients: &ClientTable, ready: ListenerReady,
+        id: ListenerId, day: u32, prepared: &Arc<Prepared>, clients: &ClientTable,
+        ready: ListenerReady,
     ) -> RunningListener {
         let (prepared, clients) = (Arc::clone(prepared), clients.clone());
-        RunningListener { id, prepared, clients, ready, tally: Tally::default() }
+        RunningListener {
+            id,
+            prepared,
+            clients,
+            day,
+            next_slice: None,
+            ready,
+            tally: Tally::default(),
+        }
+    }
+
+    /// What the listener gets of this client on its working day.
+    fn known(&self, id: ClientId, working_day: u32) -> KnownClient {
+        self.prepared.config.keys.known_client(id, working_day)
     }
 }

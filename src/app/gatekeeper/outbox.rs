@@ -10,7 +10,7 @@ use crate::edge::gatekeeper_pipe::ToListener;
 /// The rate limit on door messages. It is enough for real knocks; anyone can cause such messages.
 const DOOR_LINES: Rate = Rate { burst: 256, per_second: 16 };
 
-/// The most clients that alarms are logged about in a minute.
+/// The most alarms that are logged in a minute.
 const ALARMS: usize = 100;
 
 /// The outputs of the current event.
@@ -23,8 +23,8 @@ pub(super) struct Outbox {
     said: BTreeMap<&'static str, Boot>,
     door_lines: Bucket,
     suppressed: u64,
-    /// The clients that there was an alarm about in this minute, and its end.
-    alarms: (BTreeSet<ClientId>, Boot),
+    /// The alarms of this minute, each by its kind and client, and the minute's end.
+    alarms: (BTreeSet<(&'static str, ClientId)>, Boot),
     suppressed_alarms: u64,
 }
 
@@ -62,13 +62,13 @@ impl Outbox {
         }
     }
 
-    /// Logs an alarm about a client, at most one a minute. Whoever replays packets of one client must
-    /// not hide an alarm about another one, and with those of many must not fill the log.
-    pub(super) fn log_alarm(&mut self, client: ClientId, text: String) {
+    /// Logs an alarm about a client, at most one of its kind a minute. Whoever causes one about one
+    /// client must not hide another one, and with those of many must not fill the log.
+    pub(super) fn log_alarm(&mut self, kind: &'static str, client: ClientId, text: String) {
         if self.alarms.1 <= self.now {
             self.alarms = (BTreeSet::new(), self.now.plus(60));
         }
-        if self.alarms.0.len() < ALARMS && self.alarms.0.insert(client) {
+        if self.alarms.0.len() < ALARMS && self.alarms.0.insert((kind, client)) {
             self.log(text);
         } else {
             self.suppressed_alarms = self.suppressed_alarms.saturating_add(1);
@@ -88,7 +88,7 @@ impl Outbox {
     pub(super) fn log_suppressed(&mut self) {
         let alarms = std::mem::take(&mut self.suppressed_alarms);
         if alarms > 0 {
-            self.log(format!("suppressed {alarms} more alarms about used knocks (rate limit)"));
+            self.log(format!("suppressed {alarms} more alarms (rate limit)"));
         }
         let suppressed = std::mem::take(&mut self.suppressed);
         if suppressed > 0 {

@@ -38,6 +38,8 @@ pub(super) struct Beginning<'a> {
     /// Tables with a guard that no gateway keeps.
     pub(super) others: Vec<String>,
     pub(super) listener: ListenerReady,
+    /// The day whose keys the listener has.
+    pub(super) day: u32,
     pub(super) all_rights: bool,
     pub(super) started: Now,
 }
@@ -68,7 +70,7 @@ impl Gatekeeper {
             journal: Journal::new(beginning.state, &recovered),
             guard: Guard::new(started, beginning.firewall),
             commands: Commands::new(beginning.openings),
-            listeners: Listeners::with_first(&prepared, beginning.listener),
+            listeners: Listeners::with_first(beginning.day, &prepared, beginning.listener),
             host: beginning.host,
             in_force,
             doors: Default::default(),
@@ -130,9 +132,11 @@ fn start(path: &Path) -> Result<Server, Fault> {
     let network = super::serve::network()?;
     // First do what can fail without changing anything: a missing right must not lock
     // anyone out.
+    let day = clock::now().wall.day();
     let listener = ListenerStart {
         prepared: Arc::clone(&prepared),
         clients: prepared.config.clients.clone(),
+        day,
         doors: settings.doors.clone(),
         addresses: network.addresses.clone(),
     };
@@ -162,6 +166,7 @@ fn start(path: &Path) -> Result<Server, Fault> {
         elements,
         others,
         listener: ready,
+        day,
         all_rights,
         started,
     };

@@ -129,7 +129,7 @@ fn profile(
         port: settings.knock.port,
         side: ClientSide {
             gateway_public: keys.public(),
-            keys: keys.master.client_keys(client.id),
+            secrets: keys.client_secrets(client.id),
             gateway: keys.gateway,
             realm: keys.realm.duplicate(),
         },

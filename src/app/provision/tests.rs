@@ -120,7 +120,10 @@ fn a_client_comes_with_a_profile_that_fits_and_goes_without_a_trace() {
     let client = loaded.clients.nth(0).unwrap();
     assert_eq!((profile.client, profile.key.fingerprint()), (client.id, client.fingerprint()));
     assert_eq!(profile.side.gateway_public, loaded.keys.public());
-    assert!(profile.side.keys.psk.ct_eq(&loaded.keys.master.client_keys(client.id).psk));
+    let ours = loaded.keys.client_secrets(client.id);
+    let theirs = &profile.side.secrets;
+    assert_eq!(theirs.period(), ours.period());
+    assert!(theirs.secret().ct_eq(ours.secret()) && theirs.clockless().ct_eq(ours.clockless()));
     assert_eq!(profile.side.gateway, loaded.keys.gateway);
     assert_eq!(profile.side.realm.id(), loaded.keys.realm.id());
     assert_eq!(profile.default_service.map(|s| s.to_string()), Some("ssh".to_owned()));

@@ -1,20 +1,29 @@
 use super::*;
-use crate::core::keyring::{Day, Realm, TEST_GATEWAY_ID as GATEWAY};
-use crate::core::knock::{BODY, HandedKnock, encode_body};
+use crate::core::keyring::{Day, GateKey, Realm, TEST_GATEWAY_ID as GATEWAY};
+use crate::core::knock::{BODY, GATED, HandedKnock, encode_body};
 use crate::core::test_vectors::{self, NOON};
 use crate::core::wire::{ClientSide, seal};
 
 const H: [u8; 32] = [3; 32];
 
+fn day() -> Day {
+    Day::Number(NOON.day())
+}
+
+fn gate(day: Day) -> GateKey {
+    test_vectors::secrets(test_vectors::CLIENT).gate(day).unwrap()
+}
+
+/// What the listener hands over of a good knock, with `change` made by whoever took it over.
 fn claim(change: impl FnOnce(&mut HandedKnock)) -> HandedKnock {
-    let request = test_vectors::request(NOON);
-    let signature = sign(&test_vectors::seed(), &message(GATEWAY, &H, &request.encode()));
-    let body = encode_body(&request, &signature);
+    let signed = test_vectors::request(NOON).encode();
+    let signature = sign(&test_vectors::seed(), &message(GATEWAY, &H, &signed));
     let mut knock = HandedKnock {
         ticket: 1,
         client: test_vectors::CLIENT,
+        day: day(),
         h: H,
-        body,
+        body: encode_body(&signed, &signature, &gate(day()), GATEWAY, &H),
         source: test_vectors::address(),
         source_port: 40_000,
     };
@@ -22,40 +31,63 @@ fn claim(change: impl FnOnce(&mut HandedKnock)) -> HandedKnock {
     knock
 }
 
-fn rejected(change: impl FnOnce(&mut HandedKnock)) -> Option<Reject> {
-    Authentic::verify(claim(change), &test_vectors::client(), GATEWAY).err()
+/// The same by somebody who has the client's gate key too: a thief of its profile.
+fn gated(change: impl FnOnce(&mut HandedKnock)) -> HandedKnock {
+    let mut knock = claim(change);
+    let covered = knock.body[..GATED].to_vec();
+    knock.body[GATED..].copy_from_slice(&gate(knock.day).gate_mac(GATEWAY, &knock.h, &covered));
+    knock
+}
+
+fn rejected(knock: HandedKnock) -> Option<Reject> {
+    let gate = gate(knock.day);
+    Authentic::verify(knock, &test_vectors::client(), GATEWAY, &gate).err()
 }
 
 #[test]
 fn a_signed_claim_is_authentic() {
-    let authentic = Authentic::verify(claim(|_| {}), &test_vectors::client(), GATEWAY)
-        .map_err(|r| r.name())
-        .unwrap();
+    let authentic = test_vectors::verify(claim(|_| {})).map_err(|r| r.name()).unwrap();
     assert_eq!(authentic.client(), test_vectors::CLIENT);
     assert_eq!(*authentic.request(), test_vectors::request(NOON));
     assert_eq!((authentic.source(), authentic.source_port()), (test_vectors::address(), 40_000));
+    assert_eq!(authentic.handshake(), Handshake { day: day(), h: H });
 }
 
 #[test]
 fn a_listener_in_an_attackers_hands_cannot_forge_a_claim() {
-    assert_eq!(rejected(|c| c.client = ClientId([0; 16])), Some(Reject::Pipe), "another client's");
-    assert_eq!(rejected(|c| c.body[0] = 9), Some(Reject::Syntax), "another version");
-    assert_eq!(rejected(|c| c.body[88] ^= 1), Some(Reject::Fingerprint), "another key");
-    assert_eq!(rejected(|c| c.h[0] ^= 1), Some(Reject::Signature), "another handshake");
-    assert_eq!(rejected(|c| c.body[9] ^= 1), Some(Reject::Signature), "another time");
-    assert_eq!(rejected(|c| c.body[SIGNED] ^= 1), Some(Reject::Signature), "R");
-    assert_eq!(rejected(|c| c.body[SIGNED + 32] ^= 1), Some(Reject::Signature), "s");
-    assert_eq!(
-        rejected(|c| c.body[SIGNED + 64] = 1),
-        Some(Reject::Signature),
-        "FIDO flags of a plain key"
-    );
-    assert_eq!(
-        rejected(|c| c.body[SIGNED + 68] = 1),
-        Some(Reject::Signature),
-        "FIDO counter of a plain key"
-    );
-    assert_eq!(rejected(|c| c.body[BODY - 1] = 1), Some(Reject::Syntax), "padding");
+    let stranger = claim(|c| c.client = ClientId([0; 16]));
+    assert_eq!(rejected(stranger), Some(Reject::Pipe), "another client's");
+    for (what, change) in [
+        ("another version", (|c| c.body[0] = 9) as fn(&mut HandedKnock)),
+        ("another handshake", |c| c.h[0] ^= 1),
+        ("another time", |c| c.body[9] ^= 1),
+        ("R", |c| c.body[SIGNED] ^= 1),
+        ("s", |c| c.body[SIGNED + 32] ^= 1),
+        ("padding", |c| c.body[GATED - 1] = 1),
+        ("the gate MAC", |c| c.body[BODY - 1] ^= 1),
+        ("a later day", |c| c.day = Day::Number(NOON.day() + 1)),
+        ("no day", |c| c.day = Day::Unknown),
+    ] {
+        assert_eq!(rejected(claim(change)), Some(Reject::Gate), "{what}");
+    }
+}
+
+#[test]
+fn a_thief_of_the_profile_cannot_forge_a_claim() {
+    for (what, reject, change) in [
+        ("another version", Reject::Syntax, (|c| c.body[0] = 9) as fn(&mut HandedKnock)),
+        ("an enrolment", Reject::Syntax, |c| c.body[1] = 4),
+        ("padding", Reject::Syntax, |c| c.body[GATED - 1] = 1),
+        ("another day", Reject::Syntax, |c| c.day = Day::Unknown),
+        ("another handshake", Reject::Signature, |c| c.h[0] ^= 1),
+        ("another time", Reject::Signature, |c| c.body[9] ^= 1),
+        ("R", Reject::Signature, |c| c.body[SIGNED] ^= 1),
+        ("s", Reject::Signature, |c| c.body[SIGNED + 32] ^= 1),
+        ("FIDO flags of a plain key", Reject::Signature, |c| c.body[SIGNED + 64] = 1),
+        ("FIDO counter of a plain key", Reject::Signature, |c| c.body[SIGNED + 68] = 1),
+    ] {
+        assert_eq!(rejected(gated(change)), Some(reject), "{what}");
+    }
 }
 
 /// An attacker who took over this listener, and can read knocks to another gateway where the same
@@ -75,13 +107,15 @@ fn a_knock_signed_for_another_gateway_is_rejected_whatever_the_claimed_h() {
         signature = Some(Signature { ..made });
         Ok(made)
     };
-    let request = test_vectors::request(NOON);
-    let today = Day::Number(NOON.day());
-    assert!(seal(&side, &request, today, Secret::new([5; 32]), sign_there).is_ok());
-    let body = encode_body(&request, &signature.unwrap());
-    let carried = |h| claim(|c| (c.h, c.body) = (h, body));
-    let verdict =
-        |h, gateway| Authentic::verify(carried(h), &test_vectors::client(), gateway).err();
+    let signed = test_vectors::request(NOON).encode();
+    assert!(seal(&side, &signed, day(), Secret::new([5; 32]), sign_there).is_ok());
+    let signature = signature.unwrap();
+    // With the gate MAC of whoever verifies it: the signature alone must be enough.
+    let verdict = |h, gateway| {
+        let body = encode_body(&signed, &signature, &gate(day()), gateway, &h);
+        let knock = claim(|c| (c.h, c.body) = (h, body));
+        Authentic::verify(knock, &test_vectors::client(), gateway, &gate(day())).err()
+    };
     assert_eq!(verdict(h, GatewayId([2; 16])), None, "valid at its own gateway");
     assert_eq!(verdict(h, GATEWAY), Some(Reject::Signature), "its own h");
     assert_eq!(verdict(H, GATEWAY), Some(Reject::Signature), "an h of ours");
@@ -90,10 +124,16 @@ fn a_knock_signed_for_another_gateway_is_rejected_whatever_the_claimed_h() {
 #[test]
 fn a_claim_with_any_bit_flipped_is_rejected() {
     for bit in 0..BODY * 8 {
-        assert!(rejected(|c| c.body[bit / 8] ^= 1 << (bit % 8)).is_some(), "bit {bit} of the body");
+        let flip = |c: &mut HandedKnock| c.body[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(rejected(claim(flip)), Some(Reject::Gate), "bit {bit} of the body");
+        if bit < GATED * 8 {
+            assert!(rejected(gated(flip)).is_some(), "bit {bit} of the body, with a gate MAC");
+        }
     }
     for bit in 0..256 {
-        assert!(rejected(|c| c.h[bit / 8] ^= 1 << (bit % 8)).is_some(), "bit {bit} of h");
+        let flip = |c: &mut HandedKnock| c.h[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(rejected(claim(flip)), Some(Reject::Gate), "bit {bit} of h");
+        assert_eq!(rejected(gated(flip)), Some(Reject::Signature), "bit {bit} of h");
     }
 }
 
@@ -112,7 +152,7 @@ fn a_signature_with_a_larger_s_is_rejected() {
             carry = sum >> 8;
         }
     };
-    assert_eq!(rejected(add_order), Some(Reject::Signature));
+    assert_eq!(rejected(gated(add_order)), Some(Reject::Signature));
 }
 
 #[test]
@@ -122,12 +162,12 @@ fn a_key_of_small_order_signs_nothing_even_if_enrolled() {
     identity[0] = 1;
     let mut client = test_vectors::client();
     client.key = identity;
-    let forged = claim(|c| {
+    let forged = gated(|c| {
         c.body[SIGNED..SIGNED + 64].fill(0);
         c.body[SIGNED] = 1;
-        c.body[88..120].copy_from_slice(&client.fingerprint().0);
     });
-    assert_eq!(Authentic::verify(forged, &client, GATEWAY).err(), Some(Reject::Signature));
+    let verified = Authentic::verify(forged, &client, GATEWAY, &gate(day()));
+    assert_eq!(verified.err(), Some(Reject::Signature));
 }
 
 #[test]

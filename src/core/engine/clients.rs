@@ -5,10 +5,11 @@
 //! client can reach its limits. An attacker on the path can repeat its packets, or drop them.
 
 use std::collections::VecDeque;
+use std::mem;
 
-use crate::core::keyring::{ClientKeys, Secret};
+use crate::core::keyring::{Day, WireRow, WireSecret};
 use crate::core::quota::{Bucket, Rate};
-use crate::core::types::{Boot, ClientId, Fingerprint, Reject, Source};
+use crate::core::types::{Boot, ClientId, Reject, SECOND, Source};
 use crate::core::wire::MacVerified;
 
 /// The number of packets that are remembered of one client, 48 bytes each.
@@ -32,6 +33,10 @@ const COPIES: usize = 8;
 /// A packet that its client made, before it is opened.
 pub(super) struct QueuedKnock {
     pub(super) verified: MacVerified,
+    /// The keys that it was made with, and their day. The client's row may move on before it is
+    /// opened.
+    pub(super) wire: WireSecret,
+    pub(super) day: Day,
     pub(super) source: Source,
     pub(super) source_port: u16,
     pub(super) destination: Source,
@@ -55,22 +60,14 @@ struct SeenPacket {
     alarmed: bool,
 }
 
+/// How often one client may ask for the time: at once, then one in so many nanoseconds.
+const ASKS: u32 = 16;
+const ASK_EACH: u64 = 10 * SECOND;
+
 /// What the listener knows of a client. There may be 100,000, so it is kept short.
 pub struct KnownClient {
     pub client: ClientId,
-    pub fingerprint: Fingerprint,
-    /// Its keys in one piece of memory: see [`ClientKeys::pack`].
-    pub packed: Secret<96>,
-}
-
-impl KnownClient {
-    pub fn new(client: ClientId, keys: &ClientKeys, fingerprint: Fingerprint) -> KnownClient {
-        KnownClient { client, fingerprint, packed: keys.pack() }
-    }
-
-    pub fn keys(&self) -> ClientKeys {
-        ClientKeys::unpack(&self.packed)
-    }
+    pub keys: WireRow,
 }
 
 struct ClientRow {
@@ -83,6 +80,9 @@ struct ClientRow {
 #[derive(Default)]
 struct Traffic {
     bucket: Bucket,
+    /// For packets under the keys that never change. Who had these keys once cannot use up the
+    /// tokens of the client's other packets.
+    asks: Bucket,
     seen: VecDeque<SeenPacket>,
     queue: VecDeque<QueuedKnock>,
 }
@@ -119,15 +119,15 @@ impl Clients {
         u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// Replaces what is known of the client in this row. Its packets stay remembered.
-    pub(super) fn replace(&mut self, row: u32, known: KnownClient) {
-        if let Some(Some(client)) = self.slot(row) {
-            client.known = known;
-        }
+    /// Replaces what is known of the client in this row, and returns its keys until now. Its packets
+    /// stay remembered.
+    pub(super) fn replace(&mut self, row: u32, known: KnownClient) -> Option<WireRow> {
+        let client = self.slot(row)?.as_mut()?;
+        Some(mem::replace(&mut client.known, known).keys)
     }
 
     /// Removes the client in this row, with its packets, and returns its keys.
-    pub(super) fn remove(&mut self, row: u32) -> Option<ClientKeys> {
+    pub(super) fn remove(&mut self, row: u32) -> Option<WireRow> {
         let client = self.slot(row)?.take()?;
         self.free.push(row);
         let queued = client.traffic.map_or(0, |traffic| traffic.queue.len());
@@ -135,17 +135,12 @@ impl Clients {
             self.waiting = self.waiting.saturating_sub(queued);
             self.turns.retain(|other| *other != row);
         }
-        Some(client.known.keys())
+        Some(client.known.keys)
     }
 
     pub(super) fn get(&self, row: u32) -> Option<&KnownClient> {
         let client = self.rows.get(usize::try_from(row).ok()?)?.as_ref()?;
         Some(&client.known)
-    }
-
-    pub(super) fn tag_keys(&self) -> impl Iterator<Item = (u32, Secret<32>)> {
-        let used = (0..).zip(&self.rows).filter_map(|(row, client)| Some((row, client.as_ref()?)));
-        used.map(|(row, client)| (row, client.known.keys().tag))
     }
 
     fn slot(&mut self, row: u32) -> Option<&mut Option<ClientRow>> {
@@ -173,7 +168,7 @@ impl Clients {
         let full = self.waiting >= QUEUED;
         let client = self.traffic(row).ok_or(Reject::UnknownTag)?;
         client.check_seen(knock.id(), knock.source, alarm)?;
-        if full || client.queue.len() >= share || !client.bucket.take(now, rate) {
+        if full || client.queue.len() >= share || !client.take_token(now, rate, knock.day) {
             return Err(Reject::Quota);
         }
         client.remember(&knock);
@@ -230,6 +225,13 @@ impl Clients {
 }
 
 impl Traffic {
+    fn take_token(&mut self, now: Boot, rate: Rate, day: Day) -> bool {
+        match day {
+            Day::Unknown => self.asks.take_each(now, ASKS, ASK_EACH),
+            Day::Number(_) => self.bucket.take(now, rate),
+        }
+    }
+
     /// Fails with `SeenBefore` if this copy of `packet` can only be refused.
     fn check_seen(
         &mut self, packet: u64, source: Source, alarm: impl FnOnce(Source),

@@ -2,12 +2,12 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::core::authentic;
-use crate::core::keyring::{Day, TEST_GATEWAY_ID};
-use crate::core::knock::{BODY, Challenge, HandedKnock, Status};
+use crate::core::keyring::Day;
+use crate::core::knock::{BODY, Challenge, HandedKnock, Receipt, Status};
 use crate::core::packet::udp_checksum;
 use crate::core::test_vectors::{self, NOON};
-use crate::core::types::{Fingerprint, SECOND, Wall};
-use crate::core::wire::{AwaitingReceipt, ClientSide, seal, seal_unsigned};
+use crate::core::types::{SECOND, Wall};
+use crate::core::wire::{AwaitingReceipt, ClientSide, seal, seal_body};
 
 mod doors;
 mod floods;
@@ -25,19 +25,19 @@ fn id(number: u8) -> ClientId {
 
 /// Row 0 is the client of the test vectors. The others have their own ids and the same SSH key.
 fn setup(clients: u8) -> Setup {
-    let fingerprint = test_vectors::client().fingerprint();
     let mut ids = vec![test_vectors::CLIENT];
     ids.extend((1..clients).map(id));
-    let master = test_vectors::master();
     let rate = Rate { burst: 64, per_second: 4 };
     Setup {
         sealed: Some(SealedSetup { keys: test_vectors::gateway(), port: PORT, rate }),
-        clients: ids
-            .into_iter()
-            .map(|id| KnownClient::new(id, &master.client_keys(id), fingerprint))
-            .collect(),
+        clients: ids.into_iter().map(|id| known(id, NOON)).collect(),
         ..Setup::default()
     }
+}
+
+/// What the listener gets of this client on the day of `now`.
+fn known(client: ClientId, now: Wall) -> KnownClient {
+    KnownClient { client, keys: test_vectors::secrets(client).wire_row(now.day()) }
 }
 
 /// An engine and its clock.
@@ -50,14 +50,14 @@ struct Bench {
 impl Bench {
     fn new(setup: Setup) -> Self {
         let now = Now { wall: NOON, boot: Boot(1000 * SECOND) };
-        let mut engine = Engine::new(now, setup);
+        let mut engine = Engine::new(setup);
         engine.set_addresses(vec![GATEWAY.into()], vec![GATEWAY.into()]);
         Self { engine, now, entropy: 0 }
     }
 
     fn wait(&mut self, nanos: u64) {
         self.now = Now { wall: Wall(self.now.wall.0 + nanos), boot: Boot(self.now.boot.0 + nanos) };
-        self.engine.tick(self.now);
+        self.engine.tick(self.now.boot);
     }
 
     /// A new knock of the client `side`.
@@ -65,13 +65,26 @@ impl Bench {
         self.entropy += 1;
         let day = Day::Number(self.now.wall.day());
         let sign = |message: &_| Ok(authentic::sign(&test_vectors::seed(), message));
-        let request = test_vectors::request(Wall(self.now.wall.0 + self.entropy));
+        let signed = test_vectors::request(Wall(self.now.wall.0 + self.entropy)).encode();
         let ephemeral = std::array::from_fn(|i| self.entropy.to_be_bytes()[i % 8]);
-        seal(side, &request, day, Secret::new(ephemeral), sign).unwrap()
+        seal(side, &signed, day, Secret::new(ephemeral), sign).unwrap()
     }
 
     fn datagram(&mut self) -> ([u8; DATAGRAM], AwaitingReceipt) {
         self.datagram_of(&test_vectors::side(test_vectors::CLIENT))
+    }
+
+    /// A packet of the first client that asks for the time.
+    fn ask(&mut self) -> [u8; DATAGRAM] {
+        self.entropy += 1;
+        let ask = Request {
+            receipt_wanted: true,
+            timestamp: Wall(self.now.wall.0 + self.entropy),
+            ..Request::bare(KnockKind::Time)
+        };
+        let mut secret = [0; 32];
+        secret[..8].copy_from_slice(&self.entropy.to_be_bytes());
+        test_vectors::datagram(&ask, secret).0
     }
 
     /// The actions after a datagram from `source`, before serving.
@@ -95,9 +108,10 @@ impl Bench {
         actions
     }
 
-    fn verdict(&mut self, ticket: u64, spent: bool, receipt: Option<Receipt>) -> Vec<Action> {
+    fn verdict(
+        &mut self, ticket: u64, spent: bool, receipt: Option<[u8; RECEIPT_BODY]>,
+    ) -> Vec<Action> {
         let mut actions = Vec::new();
-        let receipt = receipt.map(|receipt| receipt.encode());
         self.engine.verdict(ticket, spent, receipt.as_ref(), Secret::new([99; 32]), &mut actions);
         actions
     }
@@ -169,7 +183,7 @@ fn receipt(challenge: Option<Challenge>) -> Receipt {
         once: false,
         seconds: 0,
         time: NOON,
-        delay: 5,
+        working_day: NOON.day(),
         observed: test_vectors::address(),
         granted: None,
         span: crate::core::prefix::Span::HOST,
@@ -187,10 +201,10 @@ fn a_knock_reaches_the_gatekeeper_and_its_receipt_goes_back_to_its_source() {
     let [Action::Knock(knock)] = &actions[..] else { panic!("{actions:?}") };
     let source = Source::new(ADMIN.into());
     assert_eq!((knock.source, knock.source_port), (source, 40_000));
-    let client = test_vectors::client();
-    assert!(authentic::Authentic::verify(knock.clone(), &client, TEST_GATEWAY_ID).is_ok());
+    assert!(test_vectors::verify(knock.clone()).is_ok());
     let receipt = receipt(Some([7; 16]));
-    let answered = bench.verdict(knock.ticket, true, Some(receipt));
+    let body = test_vectors::receipt_body(&receipt, knock.day, &knock.h);
+    let answered = bench.verdict(knock.ticket, true, Some(body));
     let [Action::Receipt { from, to, bytes }] = &answered[..] else { panic!("{answered:?}") };
     assert_eq!(
         (*from, *to),
@@ -198,7 +212,7 @@ fn a_knock_reaches_the_gatekeeper_and_its_receipt_goes_back_to_its_source() {
     );
     assert_eq!(awaiting.open(bytes), Some(receipt));
     assert_eq!(
-        bench.verdict(knock.ticket, true, Some(receipt)),
+        bench.verdict(knock.ticket, true, Some(body)),
         [],
         "a ticket is good for one receipt"
     );
@@ -211,9 +225,9 @@ fn every_rejected_packet_is_counted_under_its_reason_and_does_nothing_else() {
     let stranger = bench.datagram_of(&test_vectors::side(id(77))).0;
     let mut bad_mac = good;
     *bad_mac.last_mut().unwrap() ^= 1;
-    let unsigned =
-        seal_unsigned(&test_vectors::side(id(1)), [0; BODY], Day::Unknown, Secret::new([3; 32]))
-            .unwrap();
+    let side = test_vectors::side(id(1));
+    let clockless = side.secrets.wire(Day::Unknown).unwrap();
+    let unsigned = seal_body(&side, &clockless, Secret::new([3; 32]), |_| [0; BODY]).unwrap();
     for (datagram, reason) in [
         (&good[1..], Reject::Length),
         (&[0x5a; DATAGRAM], Reject::UnknownTag),
@@ -229,16 +243,6 @@ fn every_rejected_packet_is_counted_under_its_reason_and_does_nothing_else() {
     assert_eq!(bench.rejected(Reject::NotForUs), 1);
     assert_eq!(bench.engine.packets(), 6);
     assert_eq!(knocks(&bench.knock(ADMIN, &good)), [0], "the good one still passes");
-}
-
-#[test]
-fn a_fingerprint_of_another_key_is_rejected() {
-    let mut other = setup(1);
-    other.clients[0].fingerprint = Fingerprint([9; 32]);
-    let mut bench = Bench::new(other);
-    let (datagram, _) = bench.datagram();
-    assert_eq!(bench.knock(ADMIN, &datagram), []);
-    assert_eq!(bench.rejected(Reject::Fingerprint), 1);
 }
 
 #[test]
@@ -327,11 +331,11 @@ fn a_ticket_ends_after_ten_seconds() {
     bench.wait(5 * SECOND);
     let second = ticket(&bench.knock(ADMIN, &datagrams[1].0)).unwrap();
     bench.wait(5 * SECOND);
-    assert_eq!(bench.verdict(first, true, Some(receipt(None))), []);
-    assert_eq!(bench.verdict(second, true, Some(receipt(None))).len(), 1);
+    assert_eq!(bench.verdict(first, true, Some([0; RECEIPT_BODY])), []);
+    assert_eq!(bench.verdict(second, true, Some([0; RECEIPT_BODY])).len(), 1);
     assert_eq!(bench.engine.deadline(), None);
     for unknown in [0, 3, u64::MAX] {
-        assert_eq!(bench.verdict(unknown, true, Some(receipt(None))), []);
+        assert_eq!(bench.verdict(unknown, true, Some([0; RECEIPT_BODY])), []);
     }
 }
 
@@ -346,24 +350,41 @@ fn while_all_tickets_are_out_knocks_wait_and_are_not_lost() {
 }
 
 #[test]
-fn an_invalid_receipt_from_the_gatekeeper_is_not_sent() {
-    let mut bench = Bench::new(setup(1));
-    let (datagram, _) = bench.datagram();
-    let ticket = ticket(&bench.knock(ADMIN, &datagram)).unwrap();
-    let mut actions = Vec::new();
-    let nonsense = [0xff; RECEIPT_BODY];
-    bench.engine.verdict(ticket, true, Some(&nonsense), Secret::new([1; 32]), &mut actions);
-    assert_eq!(actions, []);
+fn a_client_gets_the_keys_of_each_new_day() {
+    let mut bench = Bench::new(setup(2));
+    for _ in 0..5 {
+        bench.wait(86_400 * SECOND);
+        // Tomorrow's keys are there before the gatekeeper hands over those of the new day.
+        let early = bench.datagram().0;
+        assert_eq!(knocks(&bench.knock(ADMIN, &early)), [0]);
+        let waiting = bench.datagram().0;
+        bench.take(ADMIN, &waiting);
+        bench.engine.enrol(known(test_vectors::CLIENT, bench.now.wall));
+        assert_eq!(knocks(&bench.serve(9)), [0], "a knock that waits is opened all the same");
+        assert_eq!(bench.knock(ADMIN, &early), [], "and what was seen stays remembered");
+        assert_eq!(bench.rejected(Reject::SeenBefore), 1);
+        bench.engine.counters = Counters::default();
+    }
+    let late = bench.datagram_of(&test_vectors::side(id(1))).0;
+    assert_eq!(bench.knock(ADMIN, &late), [], "the other client was never told");
 }
 
 #[test]
-fn tags_change_at_midnight() {
+fn who_has_the_keys_that_never_change_cannot_use_up_a_clients_rate() {
     let mut bench = Bench::new(setup(1));
-    for _ in 0..5 {
-        bench.wait(86_400 * SECOND);
-        let datagram = bench.datagram().0;
-        assert_eq!(knocks(&bench.knock(ADMIN, &datagram)), [0]);
+    let asks: Vec<_> = (0..20).map(|_| bench.ask()).collect();
+    for ask in &asks {
+        bench.take(ADMIN, ask);
     }
+    assert_eq!((bench.serve(100).len(), bench.rejected(Reject::Quota)), (16, 4));
+    for _ in 0..64 {
+        let datagram = bench.datagram().0;
+        bench.take(ADMIN, &datagram);
+    }
+    assert_eq!((bench.serve(100).len(), bench.rejected(Reject::Quota)), (64, 4));
+    bench.wait(10 * SECOND);
+    let actions: usize = asks[16..].iter().map(|ask| bench.knock(ADMIN, ask).len()).sum();
+    assert_eq!(actions, 1, "one in ten seconds");
 }
 
 #[test]
@@ -427,21 +448,17 @@ fn clients_come_and_go_while_the_engine_runs() {
     let newcomer = test_vectors::side(id(5));
     let early = bench.datagram_of(&newcomer).0;
     assert_eq!(bench.knock(ADMIN, &early), []);
-    let known = || {
-        let fingerprint = test_vectors::client().fingerprint();
-        KnownClient::new(id(5), &test_vectors::master().client_keys(id(5)), fingerprint)
-    };
-    bench.engine.enrol(known());
+    bench.engine.enrol(known(id(5), NOON));
     assert_eq!(knocks(&bench.knock(ADMIN, &early)), [5]);
     // The same client again: its packets stay remembered.
-    bench.engine.enrol(known());
+    bench.engine.enrol(known(id(5), NOON));
     assert_eq!(bench.knock(ADMIN, &early), []);
     assert_eq!(bench.rejected(Reject::SeenBefore), 1);
     // Tomorrow's tags are known too, and are gone afterwards.
     bench.wait(86_400 * SECOND);
     let waiting = bench.datagram_of(&newcomer).0;
     bench.take(ADMIN, &waiting);
-    let tag = Day::Unknown.tag(&newcomer.keys.tag);
+    let tag = newcomer.secrets.wire(Day::Unknown).unwrap().tag();
     bench.engine.forget(&tag);
     bench.engine.forget(&tag);
     assert_eq!(bench.serve(10), [], "its knock that waited is dropped");

@@ -5,7 +5,7 @@ use super::*;
 fn marks(seen: &[u64], burned: &[u64]) -> UsedMarks {
     let mut marks = UsedMarks::default();
     seen.iter().for_each(|t| marks.see(Wall(*t)));
-    burned.iter().for_each(|t| marks.burn(Wall(*t)));
+    burned.iter().for_each(|t| marks.burn(Wall(*t), Wall(*t)));
     marks
 }
 
@@ -67,8 +67,21 @@ fn burning_a_timestamp_again_changes_nothing_at_both_ends_of_a_range_too() {
     let mut marks = marks(&[], &[5, 5]);
     assert_eq!(marks.burned, [(Wall(5), Wall(5))]);
     marks.burned = vec![(Wall(5), Wall(9))];
-    [5, 7, 9].into_iter().for_each(|t| marks.burn(Wall(t)));
+    [5, 7, 9].into_iter().for_each(|t| marks.burn(Wall(t), Wall(t)));
     assert_eq!(marks.burned, [(Wall(5), Wall(9))]);
+}
+
+#[test]
+fn a_range_takes_in_all_that_it_meets() {
+    let mut marks = marks(&[], &[5, 10, 20, 30]);
+    marks.burn(Wall(10), Wall(25));
+    let wall =
+        |pairs: &[(u64, u64)]| pairs.iter().map(|(a, b)| (Wall(*a), Wall(*b))).collect::<Vec<_>>();
+    assert_eq!(marks.burned, wall(&[(5, 5), (10, 25), (30, 30)]));
+    marks.burn(Wall(8), Wall(12));
+    assert_eq!(marks.burned, wall(&[(5, 5), (8, 25), (30, 30)]));
+    marks.burn(Wall(0), Wall(u64::MAX));
+    assert_eq!(marks.burned, wall(&[(0, u64::MAX)]));
 }
 
 #[test]
@@ -101,15 +114,22 @@ fn bytes_with_anything_out_of_order_are_not_marks() {
 proptest! {
     #[test]
     fn whatever_was_marked_stays_covered_in_bounded_memory(
-        steps in prop::collection::vec((any::<bool>(), 0u64..1_000_000), 0..600),
+        steps in prop::collection::vec((0u64..4, 0u64..1_000_000, 0u64..5000), 0..600),
     ) {
         let mut marks = UsedMarks::default();
-        for (see, timestamp) in &steps {
-            if *see { marks.see(Wall(*timestamp)) } else { marks.burn(Wall(*timestamp)) }
+        for (kind, timestamp, length) in &steps {
+            match kind {
+                0 => marks.burn(Wall(*timestamp), Wall(timestamp + length)),
+                1 => marks.burn(Wall(*timestamp), Wall(*timestamp)),
+                _ => marks.see(Wall(*timestamp)),
+            }
             prop_assert!(marks.seen.len() <= SEEN && marks.burned.len() <= BURNED);
         }
-        for (_, timestamp) in &steps {
-            prop_assert!(marks.covered(Wall(*timestamp)), "{timestamp}");
+        for (kind, timestamp, length) in &steps {
+            let last = if *kind == 0 { timestamp + length } else { *timestamp };
+            for covered in [*timestamp, timestamp.midpoint(last), last] {
+                prop_assert!(marks.covered(Wall(covered)), "{covered}");
+            }
         }
         let mut bytes = Vec::new();
         marks.encode(&mut bytes);

@@ -34,9 +34,9 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
     let wall = || any::<u64>().prop_map(Wall);
     let marks = prop::collection::vec((any::<bool>(), any::<u64>()), 0..200).prop_map(|steps| {
         let mut marks = UsedMarks::default();
-        steps
-            .iter()
-            .for_each(|(see, t)| if *see { marks.see(Wall(*t)) } else { marks.burn(Wall(*t)) });
+        steps.iter().for_each(|(see, t)| {
+            if *see { marks.see(Wall(*t)) } else { marks.burn(Wall(*t), Wall(*t)) }
+        });
         marks
     });
     let cut = prop_oneof![
@@ -71,7 +71,11 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         });
     prop_oneof![
         (client(), wall()).prop_map(|(client, timestamp)| Record::Seen { client, timestamp }),
-        (client(), wall()).prop_map(|(client, timestamp)| Record::Burned { client, timestamp }),
+        (client(), wall(), wall()).prop_map(|(client, one, other)| Record::Burned {
+            client,
+            first: one.min(other),
+            last: one.max(other),
+        }),
         (client(), marks).prop_map(|(client, marks)| Record::Marks { client, marks }),
         wall().prop_map(|wall| Record::Newest { wall }),
         wall().prop_map(|at| Record::Lost { at }),

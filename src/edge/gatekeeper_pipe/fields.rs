@@ -9,8 +9,8 @@ use super::{EncodedMessage, SHORT};
 use crate::core::bytes::Reader;
 use crate::core::door::{STEPS, Step};
 use crate::core::engine::KnownClient;
-use crate::core::keyring::Secret;
-use crate::core::types::{ClientId, Fingerprint, Port, Proto, Source};
+use crate::core::keyring::{Day, Secret, WireRow};
+use crate::core::types::{ClientId, Port, Proto, Source};
 
 /// Writes fields into a buffer that is wiped when dropped and never grows.
 pub(super) struct Fields(Zeroizing<Vec<u8>>);
@@ -61,6 +61,13 @@ impl Fields {
         }
     }
 
+    pub(super) fn day(self, day: Day) -> Self {
+        match day {
+            Day::Number(number) => self.bool(true).u32(number),
+            Day::Unknown => self.bool(false).u32(0),
+        }
+    }
+
     pub(super) fn source(self, source: Source) -> Self {
         self.put(&source.to_bytes())
     }
@@ -88,7 +95,7 @@ impl Fields {
 
     /// All that the listener knows of a client.
     pub(super) fn client(self, known: &KnownClient) -> Self {
-        self.put(&known.client.0).put(known.packed.expose()).put(&known.fingerprint.0)
+        self.put(&known.client.0).u32(known.keys.day()).put(known.keys.secrets())
     }
 
     pub(super) fn finish(self, descriptor: Option<OwnedFd>) -> EncodedMessage {
@@ -122,11 +129,16 @@ pub(super) fn source(reader: &mut Reader<'_>) -> Option<Source> {
 }
 
 pub(super) fn client(reader: &mut Reader<'_>) -> Option<KnownClient> {
-    Some(KnownClient {
-        client: ClientId(reader.array()?),
-        packed: secret(reader)?,
-        fingerprint: Fingerprint(reader.array()?),
-    })
+    let client = ClientId(reader.array()?);
+    Some(KnownClient { client, keys: WireRow::new(reader.u32()?, secret(reader)?) })
+}
+
+pub(super) fn day(reader: &mut Reader<'_>) -> Option<Day> {
+    if flag(reader)? {
+        return reader.u32().map(Day::Number);
+    }
+    reader.zeros(4)?;
+    Some(Day::Unknown)
 }
 
 pub(super) fn secret<const N: usize>(reader: &mut Reader<'_>) -> Option<Secret<N>> {

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
-use super::fields::{Fields, client, flag, ip, optional, secret, source, step, steps};
+use super::fields::{Fields, client, day, flag, ip, optional, secret, source, step, steps};
 use super::{
     ADDRESSES, CLIENTS, EncodedMessage, LONGEST, Message, OwnAddress, SHORT, ToGatekeeper,
     ToListener,
@@ -241,6 +241,7 @@ impl Message for ToGatekeeper {
             Self::Knock(knock) => Fields::of(3)
                 .u64(knock.ticket)
                 .put(&knock.client.0)
+                .day(knock.day)
                 .put(&knock.h)
                 .put(&knock.body)
                 .source(knock.source)
@@ -281,6 +282,7 @@ impl Message for ToGatekeeper {
             3 => Self::Knock(HandedKnock {
                 ticket: r.u64()?,
                 client: ClientId(r.array()?),
+                day: day(r)?,
                 h: r.array()?,
                 body: r.array()?,
                 source: source(r)?,

@@ -34,7 +34,8 @@ pub enum ToListener {
         /// Each client's token bucket: tokens per second.
         per_second: u32,
     },
-    /// Clients that are new, or have another key: at most [`CLIENTS`]. Also after the set-up.
+    /// Clients that are new, or the keys of another day of those that are known: at most [`CLIENTS`].
+    /// Also after the set-up.
     Clients(Vec<KnownClient>),
     /// The client with this tag without a clock is no longer one.
     Forget { tag: [u8; TAG] },

@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::door::{STEPS, Step, TcpFlags};
 use crate::core::engine::KnownClient;
-use crate::core::keyring::{ClientKeys, Secret, TAG};
+use crate::core::keyring::{Day, Secret, TAG, WireRow};
 use crate::core::knock::{BODY, HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
-use crate::core::types::{ClientId, Counters, Fingerprint, GatewayId, RealmId, Source};
+use crate::core::types::{ClientId, Counters, GatewayId, RealmId, Source};
 use crate::edge::capture::UnboundCapture;
 
 fn socket() -> OwnedFd {
@@ -21,8 +21,8 @@ fn secret(byte: u8) -> Secret<32> {
 }
 
 fn known(number: u32) -> KnownClient {
-    let keys = ClientKeys { psk: secret(1), tag: secret(2), mac: secret(3) };
-    KnownClient::new(numbered(number), &keys, Fingerprint([9; 32]))
+    let secrets = Secret::new(std::array::from_fn(|at| at as u8));
+    KnownClient { client: numbered(number), keys: WireRow::new(20_513, secrets) }
 }
 
 fn spec(steps: usize) -> DoorSpec {
@@ -96,6 +96,16 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
         ToGatekeeper::Knock(HandedKnock {
             ticket: 9,
             client: ClientId([1; 16]),
+            day: Day::Number(20_513),
+            h: [7; 32],
+            body: [8; BODY],
+            source,
+            source_port: 4000,
+        }),
+        ToGatekeeper::Knock(HandedKnock {
+            ticket: 9,
+            client: ClientId([1; 16]),
+            day: Day::Unknown,
             h: [7; 32],
             body: [8; BODY],
             source,

@@ -19,7 +19,7 @@ pub(crate) fn sample() -> Profile {
             gateway: GatewayId([3; 16]),
             realm: Realm::new(RealmId([2; 16]), key(4)),
             gateway_public: [5; 32],
-            keys: ClientKeys { psk: key(0xd6), tag: key(0xd7), mac: key(0xd8) },
+            secrets: ClientSecrets::new(652, key(0xd6), key(0xd7)),
         },
         services: vec![ServiceName::new("ssh").unwrap(), ServiceName::new("web").unwrap()],
         default_service: ServiceName::new("ssh"),
@@ -48,10 +48,12 @@ fn each_mistake_is_reported_with_its_place_and_without_a_secret() {
             "p:10:19: unknown service `shs`",
         ),
         ("[\"ssh\"", "[\"S\"", "p:9:13: `S` is not a service name"),
-        ("psk = \"1tbW", "psk = \"tbW", "p:15:7: not a key: 32 bytes in base64"),
-        ("psk = \"1tbW", "psk = 1tbW", "p:15:"),
+        ("secret = \"1tbW", "secret = \"tbW", "p:17:10: not a key: 32 bytes in base64"),
+        ("secret = \"1tbW", "secret = 1tbW", "p:17:"),
         ("gateway = \"0303", "gateway = \"33", "p:11:11: not an id: 32 hex digits"),
-        ("mac = ", "mca = ", "p:17:1: unknown key `mca`"),
+        ("period = 652", "period = -1", "p:14:10:"),
+        ("generation = 0", "generation = 1", "p:13:14: a later generation of secrets"),
+        ("clockless = ", "clokless = ", "p:18:1: unknown key `clokless`"),
     ] {
         assert!(good.contains(from), "{from}");
         let fault = Profile::parse("p", &good.replace(from, to)).err().expect(to);
@@ -94,9 +96,15 @@ fn a_sequence_without_a_classic_key_is_never_offered() {
 
 #[test]
 fn a_missing_key_is_named() {
-    let text: Vec<String> =
-        sample().print().lines().filter(|l| !l.starts_with("tag")).map(str::to_owned).collect();
-    assert!(Profile::parse("p", &text.join("\n")).err().unwrap().what.contains("missing: `tag`"));
+    let text: Vec<String> = sample()
+        .print()
+        .lines()
+        .filter(|l| !l.starts_with("clockless"))
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        Profile::parse("p", &text.join("\n")).err().unwrap().what.contains("missing: `clockless`")
+    );
 }
 
 proptest! {
@@ -105,17 +113,18 @@ proptest! {
         (name, addresses, port) in ("[a-zA-Z0-9._@+-]{1,64}", proptest::collection::vec("[a-z]{1,9}", 1..5), 1..=65_535_u16),
         identity in proptest::option::of("[ -~é]{1,40}"),
         fallback in proptest::option::of((proptest::collection::vec((0..3_u8, 1..=65_507_u16), 1..=STEPS), any::<bool>())),
-        bytes in any::<[[u8; 32]; 6]>(),
+        bytes in any::<[[u8; 32]; 5]>(),
+        period in 0..7000_u32,
         default in any::<bool>(),
     ) {
-        let [mask, public, psk, tag, mac, ids] = bytes;
+        let [mask, public, secret, clockless, ids] = bytes;
         let [realm, gateway] = ids.as_chunks::<16>().0 else { panic!("32 bytes are two ids") };
         let mut profile = sample();
         profile.side = ClientSide {
             gateway: GatewayId(*gateway),
             realm: Realm::new(RealmId(*realm), Secret::new(mask)),
             gateway_public: public,
-            keys: ClientKeys { psk: Secret::new(psk), tag: Secret::new(tag), mac: Secret::new(mac) },
+            secrets: ClientSecrets::new(period, Secret::new(secret), Secret::new(clockless)),
         };
         profile.default_service = profile.default_service.filter(|_| default);
         (profile.name, profile.addresses, profile.port) = (name, addresses, port);
@@ -132,9 +141,11 @@ proptest! {
         prop_assert_eq!(read.print(), text);
         prop_assert!(read.fallback == profile.fallback);
         prop_assert_eq!(read.side.gateway_public, public);
-        let keys = &read.side.keys;
-        let found = [read.side.realm.mask(), &keys.psk, &keys.tag, &keys.mac].map(|secret| *secret.expose());
-        prop_assert_eq!(found, [mask, psk, tag, mac], "each key in its own place");
+        let secrets = &read.side.secrets;
+        let found = [read.side.realm.mask(), secrets.secret(), secrets.clockless()]
+            .map(|secret| *secret.expose());
+        prop_assert_eq!(found, [mask, secret, clockless], "each key in its own place");
+        prop_assert_eq!(secrets.period(), period);
         prop_assert_eq!(read.side.gateway, profile.side.gateway);
         prop_assert_eq!(read.side.realm.id(), profile.side.realm.id());
     }

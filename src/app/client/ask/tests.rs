@@ -6,13 +6,13 @@ use std::thread::JoinHandle;
 
 use super::*;
 use crate::core::authentic::Authentic;
-use crate::core::keyring::{Master, Realm, Secret, TagTable};
+use crate::core::keyring::{ClientSecrets, Master, Realm, Secret, TagTable};
 use crate::core::knock::HandedKnock;
 use crate::core::noise::KeyPair;
 use crate::core::prefix::Span;
 use crate::core::service::Client;
 use crate::core::types::{ClientId, GatewayId, RealmId};
-use crate::core::wire::{ClientSide, DATAGRAM, GatewayKeys, ReplyDatagram, identify};
+use crate::core::wire::{ClientSide, DATAGRAM, GatewayKeys, identify};
 use crate::keys::identity::Identity;
 
 const CLIENT: ClientId = ClientId([7; 16]);
@@ -29,6 +29,11 @@ fn realm() -> Realm {
 
 fn master() -> Master {
     Master::new(Secret::new([4; 32]))
+}
+
+/// The client's, from a period before 2026 on.
+fn secrets() -> ClientSecrets {
+    master().client_secrets(CLIENT, 600)
 }
 
 fn pair() -> KeyPair {
@@ -54,7 +59,7 @@ pub(in crate::app::client) fn profile(port: u16) -> Profile {
             gateway: GATEWAY_ID,
             realm: realm(),
             gateway_public: pair().public(),
-            keys: master().client_keys(CLIENT),
+            secrets: secrets(),
         },
         services: vec![ssh()],
         default_service: None,
@@ -82,7 +87,7 @@ pub(in crate::app::client) fn receipt(status: Status, source: SocketAddr) -> Rec
         once: false,
         seconds: if status == Status::Granted { 30 } else { 0 },
         time: clock::now().wall,
-        delay: 0,
+        working_day: today(),
         observed: Source::new(source.ip()),
         granted: (status == Status::Granted).then(|| Source::new(source.ip())),
         span: Span::HOST,
@@ -111,7 +116,7 @@ pub(in crate::app::client) struct Gateway {
 
 impl Gateway {
     /// `today`: the day by the gateway's clock.
-    pub(in crate::app::client) fn start(today: u64, behaviour: Behaviour) -> Self {
+    pub(in crate::app::client) fn start(today: u32, behaviour: Behaviour) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let address = socket.local_addr().unwrap();
@@ -128,12 +133,12 @@ impl Gateway {
 }
 
 fn serve(
-    socket: &UdpSocket, today: u64, mut behaviour: Behaviour, stopped: &Receiver<()>,
+    socket: &UdpSocket, today: u32, mut behaviour: Behaviour, stopped: &Receiver<()>,
 ) -> Vec<Request> {
     let keys = GatewayKeys { gateway: GATEWAY_ID, realm: realm(), current: pair(), other: None };
-    let client_keys = master().client_keys(CLIENT);
-    let mut tags = TagTable::new(today);
-    tags.insert(0, &client_keys.tag);
+    let row = secrets().wire_row(today);
+    let mut tags = TagTable::default();
+    tags.insert(0, &row.tags());
     let mut requests = Vec::new();
     while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
         let mut buffer = [0; 1500];
@@ -141,18 +146,23 @@ fn serve(
         assert_eq!(length, DATAGRAM);
         // A tag of another day is silence, as with the real one.
         let Ok(known) = identify(&keys, &tags, &buffer[..length]) else { continue };
-        let mine = known.check_mac(&client_keys).unwrap();
-        let sealed = mine.open(&keys, &client_keys, &identity().public().fingerprint()).unwrap();
+        let slot = known.owner().slot;
+        let (wire, day) = (row.wire(slot).unwrap(), row.day_of(slot).unwrap());
+        let sealed = known.check_mac(&wire).unwrap().open(&keys, &wire, day).unwrap();
         let (parts, reply) = sealed.split();
+        let gate = secrets().gate(day).unwrap();
+        let h = parts.h;
         let knock = HandedKnock {
             ticket: 0,
             client: CLIENT,
-            h: parts.h,
+            day,
+            h,
             body: parts.body,
             source: Source::new(source.ip()),
             source_port: source.port(),
         };
-        let request = *Authentic::verify(knock, &enrolled(), keys.gateway).unwrap().request();
+        let verified = Authentic::verify(knock, &enrolled(), keys.gateway, &gate).unwrap();
+        let request = *verified.request();
         let knocked = Knocked { request, source, number: requests.len() };
         requests.push(request);
         let (before, receipt) = behaviour(&knocked);
@@ -160,15 +170,12 @@ fn serve(
             socket.send_to(&junk, source).unwrap();
         }
         if let Some(receipt) = receipt {
-            answer(socket, source, reply, &receipt);
+            let body = receipt.with_mac(&gate, GATEWAY_ID, &h);
+            let sealed = reply.seal(&realm(), body, Secret::new([8; 32])).unwrap();
+            socket.send_to(&sealed, source).unwrap();
         }
     }
     requests
-}
-
-fn answer(socket: &UdpSocket, to: SocketAddr, reply: ReplyDatagram, receipt: &Receipt) {
-    let sealed = reply.seal(&realm(), receipt, Secret::new([8; 32])).unwrap();
-    socket.send_to(&sealed, to).unwrap();
 }
 
 fn enrolled() -> Client {
@@ -182,7 +189,7 @@ fn enrolled() -> Client {
     }
 }
 
-pub(in crate::app::client) fn today() -> u64 {
+pub(in crate::app::client) fn today() -> u32 {
     clock::now().wall.day()
 }
 
@@ -234,12 +241,22 @@ fn datagrams_that_are_not_the_receipt_are_ignored() {
 
 #[test]
 fn a_lost_knock_is_followed_by_a_new_one() {
-    let second = |k: &Knocked| (vec![], (k.number > 0).then(|| receipt(Status::Granted, k.source)));
-    let gateway = Gateway::start(today(), Box::new(second));
+    let behaviour = |k: &Knocked| {
+        let receipt = match k.number {
+            0 => None,
+            1 => Some(Receipt { challenge: Some([0xcc; 16]), ..receipt(Status::Clock, k.source) }),
+            _ => Some(receipt(Status::Granted, k.source)),
+        };
+        (vec![], receipt)
+    };
+    let gateway = Gateway::start(today(), Box::new(behaviour));
     let result = knock(&gateway, &ClientRequest { timeout: SHORT, ..wanted() });
-    assert_eq!((receipt_of(&result).status, result.knocks), (Status::Granted, 2));
-    let [first, second] = gateway.requests().try_into().unwrap();
+    assert_eq!((receipt_of(&result).status, result.knocks), (Status::Granted, 3));
+    let [first, ask, second] = gateway.requests().try_into().unwrap();
     assert_ne!(first.timestamp, second.timestamp);
+    // Silence may mean that the gateway does not know our day.
+    assert_eq!((ask.kind, ask.first_day, ask.address), (KnockKind::Time, 600 * 32, None));
+    assert_eq!((second.kind, second.challenge), (KnockKind::Open, Some([0xcc; 16])));
 }
 
 #[test]
@@ -256,6 +273,7 @@ fn a_challenge_helps_a_client_whose_clock_is_days_off() {
         None => {
             let mut receipt = receipt(Status::Clock, k.source);
             receipt.time = receipt.time.plus(40 * 86_400);
+            receipt.working_day += 40;
             receipt.challenge = Some([0xcc; 16]);
             (vec![], Some(receipt))
         }
@@ -264,7 +282,12 @@ fn a_challenge_helps_a_client_whose_clock_is_days_off() {
     let gateway = Gateway::start(today() + 40, Box::new(behaviour));
     let result = knock(&gateway, &ClientRequest { timeout: SHORT, ..wanted() });
     assert_eq!(receipt_of(&result).status, Status::Granted);
+    assert_eq!(result.knocks, 3, "the first one meets silence");
     let requests = gateway.requests();
+    assert_eq!(
+        requests.iter().map(|r| r.kind).collect::<Vec<_>>(),
+        [KnockKind::Time, KnockKind::Open]
+    );
     assert_eq!(requests.iter().map(|r| r.challenge).collect::<Vec<_>>(), [None, Some([0xcc; 16])]);
     for request in requests {
         let off = clock::now().wall.since(request.timestamp).unsigned_abs();

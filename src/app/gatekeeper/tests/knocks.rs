@@ -8,8 +8,10 @@ use super::people::at;
 use super::world::{World, network};
 use crate::app::gatekeeper::events::{Event, Network};
 use crate::core::grants::{Flow, Holder};
-use crate::core::knock::{KnockKind, Request, Status};
+use crate::core::keyring::{ClientSecrets, Day, Secret, TEST_GATEWAY_ID, WireSecret};
+use crate::core::knock::{KnockKind, Request, Status, encode_body};
 use crate::core::prefix::Prefix;
+use crate::core::test_vectors;
 use crate::core::types::{ClientId, Port, Proto, Reject, SECOND, Source};
 use crate::edge::control::ControlRequest;
 use crate::edge::gatekeeper_pipe::ToGatekeeper;
@@ -161,11 +163,12 @@ fn what_no_client_signed_opens_nothing_and_is_counted() {
     let request = Anna.request("ssh", world.second());
     let good = Anna.knock(0, &request);
     for (reject, spoil) in [
-        (Reject::Signature, (|knock| knock.h[0] ^= 1) as fn(&mut crate::core::knock::HandedKnock)),
-        (Reject::Signature, |knock| knock.body[130] ^= 1),
-        (Reject::Fingerprint, |knock| knock.client = Bert.id()),
+        (Reject::Gate, (|knock| knock.h[0] ^= 1) as fn(&mut crate::core::knock::HandedKnock)),
+        (Reject::Gate, |knock| knock.body[130] ^= 1),
+        (Reject::Gate, |knock| knock.client = Bert.id()),
         (Reject::Policy, |knock| knock.client = ClientId([0xff; 16])),
-        (Reject::Syntax, |knock| knock.body[0] = 9),
+        (Reject::Clock, |knock| knock.day = Day::Number(at(0).day() + 2)),
+        (Reject::Gate, |knock| knock.day = Day::Number(at(0).day() + 1)),
     ] {
         let before = rejected(&mut world, reject);
         let mut knock = good.clone();
@@ -179,6 +182,48 @@ fn what_no_client_signed_opens_nothing_and_is_counted() {
     // That the same words with nothing forged are heard shows that the others were.
     let ticket = world.hand(Anna, &request);
     assert_eq!(world.status(ticket), Some(Status::Granted));
+}
+
+/// What somebody can send who took the listener over and also has every client's signature key: by a
+/// quantum computer, or from the client's disk. Only the gate key is missing.
+#[test]
+fn a_listener_with_every_wire_key_and_signature_key_opens_nothing_and_raises_an_alarm() {
+    let mut world = World::new();
+    let id = world.listener();
+    let day = Day::Number(at(0).day());
+    let master = test_vectors::master();
+    let secrets = master.client_secrets(Anna.id(), test_vectors::FIRST_PERIOD);
+    let keys_that_it_has = [
+        // It derives what it can from what it was given, under every label that there is.
+        ClientSecrets::new(640, secret_of(secrets.wire(day)), secret_of(secrets.wire(day))),
+        ClientSecrets::new(640, secret_of(secrets.wire(Day::Unknown)), Secret::new([0; 32])),
+        test_vectors::secrets(Bert.id()),
+    ];
+    for (second, forged) in (0..).zip(&keys_that_it_has) {
+        let request = Anna.request("ssh", world.second() + second);
+        let mut knock = Anna.knock(world.ticket(id), &request);
+        let signed = request.encode();
+        let signature = Anna.sign(&knock.h, &signed);
+        let gate = forged.gate(day).unwrap();
+        knock.body = encode_body(&signed, &signature, &gate, TEST_GATEWAY_ID, &knock.h);
+        let ticket = knock.ticket;
+        world.hand_all(id, vec![knock]);
+        assert_eq!(world.status(ticket), None);
+    }
+    assert_eq!(rejected(&mut world, Reject::Gate), 3);
+    assert!(world.kernel.borrow().live().is_empty());
+    let alarm =
+        "ALARM: somebody has the keys that the listener has of anna, but not anna's profile";
+    assert_eq!(world.log.iter().filter(|line| line.contains(alarm)).count(), 1);
+    world.advance(61 * SECOND);
+    let mut knock = Anna.knock(world.ticket(id), &Anna.request("ssh", world.second()));
+    knock.body[191] ^= 1;
+    world.hand_all(id, vec![knock]);
+    assert_eq!(world.log.iter().filter(|line| line.contains(alarm)).count(), 2, "a minute later");
+}
+
+fn secret_of(wire: Option<WireSecret>) -> Secret<32> {
+    Secret::new(*wire.unwrap().expose())
 }
 
 #[test]

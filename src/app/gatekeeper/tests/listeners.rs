@@ -1,10 +1,12 @@
 //! Listeners: what they tell, when they end, when interfaces, routes and addresses change.
 
 use super::people::Person::Anna;
+use super::people::at;
 use super::world::{World, network, ready};
 use crate::app::gatekeeper::events::{Event, ListenerId, ListenerLoss, Network};
 use crate::app::listener_process::ListenerReady;
-use crate::core::knock::Status;
+use crate::core::keyring::Day;
+use crate::core::knock::{KnockKind, Request, Status};
 use crate::core::types::{Counters, Fault, Reject, SECOND};
 use crate::edge::control::ControlRequest;
 use crate::edge::gatekeeper_pipe::ToGatekeeper;
@@ -242,4 +244,63 @@ fn a_reload_takes_the_place_of_a_listener_that_was_to_start_and_gives_it_back() 
     assert_eq!(world.starting.len(), 1, "somebody must listen");
     world.make_ready();
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+}
+
+/// The days of the keys that the current listener has, by client.
+fn days(world: &World) -> Vec<u32> {
+    world.listeners[&world.listener()].clients.values().copied().collect()
+}
+
+#[test]
+fn at_midnight_the_listener_gets_the_keys_of_the_new_day_for_every_client() {
+    let mut world = World::new();
+    let today = at(0).day();
+    assert_eq!(days(&world), [today; 3]);
+    world.jump(86_400);
+    world.advance(61 * SECOND);
+    assert_eq!(days(&world), [today + 1; 3]);
+}
+
+#[test]
+fn a_listener_that_starts_while_the_clock_is_behind_gets_the_keys_of_days_that_clients_have_shown()
+{
+    let mut world = World::new();
+    let today = at(0).day();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    world.jump(-3 * 86_400);
+    let old = world.listener();
+    world.lose(old, ListenerLoss::Ended("died".to_owned()));
+    world.advance(2 * SECOND);
+    world.make_ready();
+    world.advance(2 * SECOND);
+    assert_eq!(days(&world), [today, today - 3, today - 3], "anna has shown that it is later");
+}
+
+#[test]
+fn a_client_that_asks_for_the_time_is_told_its_working_day_and_the_listener_gets_its_keys() {
+    let mut world = World::new();
+    let today = at(0).day();
+    let id = world.listener();
+    let first_day = (today / 32 + 2) * 32;
+    let ask = Request {
+        receipt_wanted: true,
+        timestamp: at(world.second()),
+        first_day,
+        ..Request::bare(KnockKind::Time)
+    };
+    let mut knock = Anna.knock(0, &ask);
+    knock.ticket = world.ticket(id);
+    let ticket = knock.ticket;
+    world.hand_all(id, vec![knock]);
+    let receipt = world.listeners[&id].verdicts[&ticket].unwrap();
+    assert_eq!((receipt.status, receipt.working_day), (Status::Clock, first_day + 1));
+    assert!(receipt.challenge.is_some());
+    assert_eq!(days(&world), [first_day + 1, today, today]);
+    // It goes on with that day's keys, and with a time of its own.
+    let request =
+        Request { challenge: receipt.challenge, ..Anna.request("ssh", world.second() + 1) };
+    let knock = Anna.knock_on(Day::Number(first_day + 1), world.ticket(id), &request);
+    let ticket = knock.ticket;
+    world.hand_all(id, vec![knock]);
+    assert_eq!(world.status(ticket), Some(Status::Granted));
 }

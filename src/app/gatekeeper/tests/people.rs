@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::sync::{LazyLock, Mutex};
 
 use crate::core::authentic::{message, public_key, sign};
-use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
-use crate::core::knock::{HandedKnock, KnockKind, Request, encode_body};
+use crate::core::keyring::{Day, Secret, TEST_GATEWAY_ID};
+use crate::core::knock::{BODY, HandedKnock, KnockKind, Request, SIGNED, Signature, encode_body};
 use crate::core::service::Client;
-use crate::core::test_vectors::NOON;
+use crate::core::test_vectors::{NOON, day_of, secrets};
 use crate::core::types::{ClientId, SECOND, ServiceName, Source, Wall};
 
 /// Somebody who is enrolled.
@@ -77,25 +77,28 @@ impl Person {
     /// What they ask for by default: to open `service` from where they are, at `second` after noon.
     pub(super) fn request(self, service: &str, second: u64) -> Request {
         Request {
-            kind: KnockKind::Open,
             receipt_wanted: true,
             timestamp: at(second),
-            challenge: None,
             address: Some(Source::new(self.address())),
-            source_port: 0,
             seconds: 60,
             service: ServiceName::new(service).unwrap(),
-            fingerprint: self.client().fingerprint(),
+            ..Request::bare(KnockKind::Open)
         }
     }
 
     /// The listener's message about a knock with this request.
     pub(super) fn knock(self, ticket: u64, request: &Request) -> HandedKnock {
+        self.knock_on(day_of(request), ticket, request)
+    }
+
+    /// The same with the keys of `day`.
+    pub(super) fn knock_on(self, day: Day, ticket: u64, request: &Request) -> HandedKnock {
         let h = [self.address().is_ipv4().into(); 32];
-        let body = self.signed(&h, request);
+        let body = self.signed(&h, day, request);
         HandedKnock {
             ticket,
             client: self.id(),
+            day,
             h,
             body,
             source: Source::new(self.address()),
@@ -103,14 +106,18 @@ impl Person {
         }
     }
 
-    fn signed(self, h: &[u8; 32], request: &Request) -> [u8; 192] {
-        let key = (self, request.encode());
+    pub(super) fn sign(self, h: &[u8; 32], signed: &[u8; SIGNED]) -> Signature {
+        sign(&self.seed(), &message(TEST_GATEWAY_ID, h, signed))
+    }
+
+    fn signed(self, h: &[u8; 32], day: Day, request: &Request) -> [u8; BODY] {
+        let key = (self, format!("{day:?}"), request.encode());
         let mut bodies = BODIES.lock().unwrap();
         *bodies.entry(key).or_insert_with(|| {
-            encode_body(
-                request,
-                &sign(&self.seed(), &message(TEST_GATEWAY_ID, h, &request.encode())),
-            )
+            let signed = request.encode();
+            let signature = self.sign(h, &signed);
+            let gate = secrets(self.id()).gate(day).unwrap();
+            encode_body(&signed, &signature, &gate, TEST_GATEWAY_ID, h)
         })
     }
 }
@@ -122,6 +129,6 @@ pub(super) fn at(second: u64) -> Wall {
 
 static ENROLLED: LazyLock<[Client; 3]> = LazyLock::new(|| Person::ALL.map(Person::enrolled));
 
-type Bodies = BTreeMap<(Person, [u8; 120]), [u8; 192]>;
+type Bodies = BTreeMap<(Person, String, [u8; SIGNED]), [u8; BODY]>;
 
 static BODIES: Mutex<Bodies> = Mutex::new(BTreeMap::new());

@@ -23,8 +23,8 @@ use crate::core::clients::ClientTable;
 use crate::core::door::{Door, Step};
 use crate::core::grants::Element;
 use crate::core::grants::element::service_at;
-use crate::core::keyring::{Day, Secret, TEST_GATEWAY_ID};
-use crate::core::knock::{HandedKnock, Receipt, Request, Status};
+use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
+use crate::core::knock::{HandedKnock, RECEIPT_BODY, Receipt, Request, Status};
 use crate::core::openings::{CommandEnd, CommandLine, Job, Openings};
 use crate::core::service::Client;
 use crate::core::test_vectors;
@@ -89,8 +89,8 @@ pub(super) struct Files {
 /// A listener as the world sees it.
 #[derive(Default)]
 pub(super) struct FakeListener {
-    /// The clients that it was told of.
-    pub(super) clients: BTreeSet<ClientId>,
+    /// The clients that it was told of, with the day of their keys.
+    pub(super) clients: BTreeMap<ClientId, u32>,
     /// Tickets without a verdict.
     pub(super) open: BTreeSet<u64>,
     /// Receipts by ticket; `None` for silence.
@@ -176,6 +176,7 @@ impl Files {
             secret: Secret::new([9; 32]),
             previous: None,
             master: test_vectors::master(),
+            first_period: test_vectors::FIRST_PERIOD,
         };
         let config = GatewayConfig { settings, keys, clients: self.clients() };
         Ok(Prepared { config, user: None, warnings: Vec::new() })
@@ -192,7 +193,7 @@ impl Files {
 
     /// The listener that a process begins with.
     fn first_listener(&self) -> FakeListener {
-        FakeListener::of(&self.clients())
+        FakeListener::of(&self.clients(), test_vectors::NOON.day())
     }
 
     /// As `edge::one_time` does it.
@@ -210,8 +211,8 @@ impl Files {
 }
 
 impl FakeListener {
-    fn of(clients: &ClientTable) -> FakeListener {
-        let clients = clients.iter().map(|client| client.id).collect();
+    fn of(clients: &ClientTable, day: u32) -> FakeListener {
+        let clients = clients.iter().map(|client| (client.id, day)).collect();
         FakeListener { clients, ..FakeListener::default() }
     }
 }
@@ -318,7 +319,7 @@ impl World {
             match output {
                 Output::Log(text) => self.log.push(text),
                 Output::StartListener(id, start) => {
-                    let listener = FakeListener::of(&start.clients);
+                    let listener = FakeListener::of(&start.clients, start.day);
                     self.listeners.insert(id, listener);
                     self.starting.push(id);
                 }
@@ -356,7 +357,8 @@ impl World {
                     listener.open.remove(&ticket),
                     "one verdict for each ticket, and none for others"
                 );
-                let receipt = receipt.map(|bytes| Receipt::decode(&bytes).unwrap());
+                let content = |bytes: [u8; RECEIPT_BODY]| *bytes.first_chunk().unwrap();
+                let receipt = receipt.map(|bytes| Receipt::decode(&content(bytes)).unwrap());
                 listener.verdicts.insert(ticket, receipt);
                 self.verdicts.push((ticket, receipt));
             }
@@ -365,11 +367,13 @@ impl World {
             ToListener::AskCounters => listener.told.push("counters"),
             ToListener::Stop => listener.told.push("stop"),
             ToListener::Clients(clients) => {
-                listener.clients.extend(clients.iter().map(|known| known.client));
+                listener
+                    .clients
+                    .extend(clients.iter().map(|known| (known.client, known.keys.day())));
             }
             ToListener::Forget { tag } => {
-                let keys = |id: &ClientId| test_vectors::master().client_keys(*id);
-                listener.clients.retain(|id| Day::Unknown.tag(&keys(id).tag) != tag);
+                let tag_of = |id: &ClientId| test_vectors::secrets(*id).wire_row(0).clockless_tag();
+                listener.clients.retain(|id, _| tag_of(id) != tag);
             }
             _ => panic!("that is for the set-up"),
         }
@@ -437,7 +441,7 @@ impl World {
     ) -> HandedKnock {
         let ticket = self.ticket(id);
         let knock = person.knock(ticket, request);
-        match self.listeners[&id].clients.contains(&person.id()) {
+        match self.listeners[&id].clients.contains_key(&person.id()) {
             true => knock,
             // No listener would hand that over.
             false => HandedKnock { client: ClientId([0xff; 16]), ..knock },
@@ -659,6 +663,7 @@ fn begin(
         elements,
         others: Vec::new(),
         listener: ready(),
+        day: started.wall.day(),
         all_rights: true,
         started,
     })

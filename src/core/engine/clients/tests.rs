@@ -8,16 +8,18 @@ use crate::core::wire::{DATAGRAM, identify};
 
 const NOW: Boot = Boot(1_000_000_000_000);
 
+fn known(client: ClientId) -> KnownClient {
+    KnownClient { client, keys: test_vectors::secrets(client).wire_row(NOON.day()) }
+}
+
 /// `count` clients, each of which may send a hundred knocks at once.
 fn clients(count: u32) -> Clients {
-    let fingerprint = test_vectors::client().fingerprint();
     let mut clients = Clients::new(0, Rate { burst: 100, per_second: 4 });
     for number in 0..count {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&number.to_be_bytes());
         let client = ClientId(id);
-        let keys = test_vectors::master().client_keys(client);
-        assert_eq!(clients.insert(KnownClient::new(client, &keys, fingerprint)), number);
+        assert_eq!(clients.insert(known(client)), number);
     }
     clients
 }
@@ -27,11 +29,13 @@ fn datagram(number: u8) -> [u8; DATAGRAM] {
 }
 
 fn queued(datagram: &[u8], source: &str) -> QueuedKnock {
+    let day = Day::Number(NOON.day());
+    let wire = test_vectors::secrets(CLIENT).wire(day).unwrap();
     let tagged =
-        identify(&test_vectors::gateway(), &test_vectors::tags(NOON.day()), datagram).ok().unwrap();
-    let verified = tagged.check_mac(&test_vectors::master().client_keys(CLIENT)).ok().unwrap();
+        identify(&test_vectors::gateway(), &test_vectors::tags(NOON), datagram).ok().unwrap();
+    let verified = tagged.check_mac(&wire).ok().unwrap();
     let source = Source::new(source.parse().unwrap());
-    QueuedKnock { verified, source, source_port: 1, destination: source }
+    QueuedKnock { verified, wire, day, source, source_port: 1, destination: source }
 }
 
 #[test]
@@ -94,13 +98,10 @@ fn a_removed_client_takes_its_packets_with_it_and_leaves_its_row_to_the_next() {
         clients.remove(1).is_some() && clients.remove(1).is_none() && clients.remove(9).is_none()
     );
     assert!(clients.get(1).is_none() && clients.waiting() == 2);
-    assert_eq!(clients.tag_keys().map(|(row, _)| row).collect::<Vec<_>>(), [0, 2]);
     let refused = clients.admit(NOW, 1, queued(&mine, "192.0.2.7"), |_| {});
     assert_eq!(refused, Err(Reject::UnknownTag));
     let turns: Vec<u32> = (0..3).filter_map(|_| clients.next()).map(|(row, _)| row).collect();
     assert_eq!(turns, [0, 2]);
-    let keys = test_vectors::master().client_keys(CLIENT);
-    let known = KnownClient::new(CLIENT, &keys, test_vectors::client().fingerprint());
-    assert_eq!(clients.insert(known), 1);
+    assert_eq!(clients.insert(known(CLIENT)), 1);
     assert_eq!(clients.admit(NOW, 1, queued(&mine, "192.0.2.7"), |_| {}), Ok(()), "its own packet");
 }

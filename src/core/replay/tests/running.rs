@@ -26,7 +26,10 @@ fn a_knock_let_in_by_a_challenge_under_an_untrusted_clock_is_burned_and_raises_n
     let (outcome, records) =
         seen(replay.check(START, authentic(retry, Some(challenge), home()), false, entropy()));
     assert_eq!(outcome, Seen::Fresh);
-    assert_eq!(records.first(), Some(&Record::Burned { client: CLIENT, timestamp: retry }));
+    assert_eq!(
+        records.first(),
+        Some(&Record::Burned { client: CLIENT, first: retry, last: retry })
+    );
 }
 
 #[test]
@@ -52,7 +55,7 @@ fn a_client_that_came_back_keeps_its_marks_and_so_does_one_with_marks_in_the_fut
     assert_eq!(replay.forget(late, |id| id == CLIENT), []);
     assert_eq!(replay.forget(late, |_| false), [], "it never left");
     replay.leave(late, CLIENT);
-    replay.clients.get_mut(&CLIENT).unwrap().marks.burn(shifted(late.wall, 90_000));
+    replay.clients.get_mut(&CLIENT).unwrap().marks.burn(late.wall, shifted(late.wall, 90_000));
     for hours in [4, 24] {
         let then = at(400 * 60 + hours * 3600);
         replay.challenge_reason(then);

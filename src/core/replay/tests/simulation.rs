@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::core::knock::SIGNED;
 
 /// xorshift64*: the same numbers for the same seed, for ever.
 struct Random(u64);
@@ -58,7 +59,7 @@ struct World {
     recorded: Vec<Packet>,
     /// Packets that are worth nothing any more: those that were accepted; where no mark is ever
     /// lost, also the answered ones.
-    spent: HashSet<(ClientId, [u8; 120])>,
+    spent: HashSet<(ClientId, [u8; SIGNED])>,
     accepted: usize,
 }
 

@@ -1,0 +1,288 @@
+//! The keys that one client shares with its gateway: docs/protocol.md, "Keys".
+//!
+//! A period is 32 days. Each period's secret gives that of the next, never of an earlier one. It
+//! gives each day a wire secret, which the listener gets too, and a gate key, which it never gets.
+
+use subtle::ConstantTimeEq;
+
+use super::{Secret, derive, keyed16};
+use crate::core::types::GatewayId;
+
+/// Bytes of a tag, a client's pseudonym for one day.
+pub const TAG: usize = 16;
+/// Bytes of every MAC.
+pub const MAC: usize = 16;
+/// The listener has the keys of so many days of one client at a time: the one before its working
+/// day, that day, the next one, and no day at all.
+pub const SLOTS: usize = 4;
+
+const GATE_MAC: &[u8] = b"toctoc v1 gate mac\0";
+const RECEIPT_MAC: &[u8] = b"toctoc v1 receipt mac\0";
+
+/// The day whose keys a knock uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Day {
+    /// Whole UTC days since 1970, by the client's clock.
+    Number(u32),
+    /// For a client that does not know the day. These keys never change, so they only ask for the
+    /// time.
+    Unknown,
+}
+
+/// The period that this day belongs to.
+pub fn period(day: u32) -> u32 {
+    day >> 5
+}
+
+/// True if a period begins on this day.
+pub fn is_first_of_period(day: u32) -> bool {
+    day.is_multiple_of(32)
+}
+
+/// What a client and the gatekeeper share: all keys from one period on.
+pub struct ClientSecrets {
+    period: u32,
+    secret: Secret<32>,
+    clockless: Secret<32>,
+}
+
+/// The secret of one client and day that the listener has: it opens knocks and seals receipts.
+pub struct WireSecret(Secret<32>);
+
+/// The key of one client and day that the listener lacks. So whoever took the listener over can
+/// make neither a knock nor a receipt.
+pub struct GateKey(Secret<32>);
+
+/// The wire secrets of one client around `day`, as the listener gets them: see [`SLOTS`].
+pub struct WireRow {
+    day: u32,
+    secrets: Secret<{ 32 * SLOTS }>,
+}
+
+impl ClientSecrets {
+    /// Secrets that were stored: `secret` is that of `period`.
+    pub fn new(period: u32, secret: Secret<32>, clockless: Secret<32>) -> Self {
+        Self { period, secret, clockless }
+    }
+
+    /// The secrets of a client whose root was made in `first_period`.
+    pub(super) fn of_root(root: &Secret<32>, first_period: u32) -> Self {
+        Self {
+            period: first_period,
+            secret: derive(root, b"toctoc v1 first period", &first_period.to_be_bytes()),
+            clockless: derive(root, b"toctoc v1 secret without a clock", &[]),
+        }
+    }
+
+    pub fn period(&self) -> u32 {
+        self.period
+    }
+
+    pub fn secret(&self) -> &Secret<32> {
+        &self.secret
+    }
+
+    pub fn clockless(&self) -> &Secret<32> {
+        &self.clockless
+    }
+
+    /// The first day that there are keys for.
+    pub fn first_day(&self) -> u32 {
+        self.period.saturating_mul(32)
+    }
+
+    pub fn duplicate(&self) -> Self {
+        Self::new(self.period, self.secret.duplicate(), self.clockless.duplicate())
+    }
+
+    /// `None` for a day before the first one.
+    pub fn wire(&self, day: Day) -> Option<WireSecret> {
+        let secret = match day {
+            Day::Unknown => derive(&self.clockless, b"toctoc v1 wire secret without a clock", &[]),
+            Day::Number(day) => {
+                let label = b"toctoc v1 wire secret of a day";
+                derive(&self.secret_of(period(day))?, label, &day.to_be_bytes())
+            }
+        };
+        Some(WireSecret(secret))
+    }
+
+    /// `None` for a day before the first one.
+    pub fn gate(&self, day: Day) -> Option<GateKey> {
+        let key = match day {
+            Day::Unknown => derive(&self.clockless, b"toctoc v1 gate key without a clock", &[]),
+            Day::Number(day) => {
+                let label = b"toctoc v1 gate key of a day";
+                derive(&self.secret_of(period(day))?, label, &day.to_be_bytes())
+            }
+        };
+        Some(GateKey(key))
+    }
+
+    /// What the listener gets of this client on its working day `day`, or on the first one whose
+    /// day before has keys too.
+    pub fn wire_row(&self, day: u32) -> WireRow {
+        let day = day.max(self.first_day().saturating_add(1));
+        // One walk along the chain for all three days.
+        let period = period(day.saturating_sub(1));
+        let secret = self.secret_of(period).expect("that day is not before the first one");
+        let from = Self::new(period, secret, self.clockless.duplicate());
+        let mut secrets = Secret(Box::new([0; 32 * SLOTS]));
+        for (place, day) in secrets.0.chunks_exact_mut(32).zip(slots(day)) {
+            let wire = from.wire(day).expect("no slot is before that period");
+            place.copy_from_slice(wire.expose());
+        }
+        WireRow { day, secrets }
+    }
+
+    /// The secret of this period. `None` for one before ours: nobody can go back.
+    fn secret_of(&self, period: u32) -> Option<Secret<32>> {
+        let steps = period.checked_sub(self.period)?;
+        let mut secret = self.secret.duplicate();
+        for step in 1..=steps {
+            let number = self.period.saturating_add(step).to_be_bytes();
+            secret = derive(&secret, b"toctoc v1 next period", &number);
+        }
+        Some(secret)
+    }
+}
+
+/// The days in the order of a [`WireRow`].
+fn slots(day: u32) -> [Day; SLOTS] {
+    let [before, after] = [day.saturating_sub(1), day.saturating_add(1)];
+    [Day::Number(before), Day::Number(day), Day::Number(after), Day::Unknown]
+}
+
+impl WireSecret {
+    pub fn new(secret: Secret<32>) -> Self {
+        Self(secret)
+    }
+
+    pub fn expose(&self) -> &[u8; 32] {
+        self.0.expose()
+    }
+
+    /// The pre-shared key of the handshake.
+    pub fn psk(&self) -> Secret<32> {
+        derive(&self.0, b"toctoc v1 client psk", &[])
+    }
+
+    /// The key of the client MAC, which protects the gateway's curve operations.
+    pub fn mac_key(&self) -> Secret<32> {
+        derive(&self.0, b"toctoc v1 client mac key", &[])
+    }
+
+    pub fn tag(&self) -> [u8; TAG] {
+        keyed16(self.expose(), &[b"toctoc v1 tag\0"])
+    }
+}
+
+impl GateKey {
+    pub fn expose(&self) -> &[u8; 32] {
+        self.0.expose()
+    }
+
+    /// The gate MAC of a knock's body, `covered` without the MAC itself.
+    pub fn gate_mac(&self, gateway: GatewayId, h: &[u8; 32], covered: &[u8]) -> [u8; MAC] {
+        keyed16(self.expose(), &[GATE_MAC, &gateway.0, h, covered])
+    }
+
+    /// The receipt MAC for the knock with handshake hash `h`.
+    pub fn receipt_mac(&self, gateway: GatewayId, h: &[u8; 32], covered: &[u8]) -> [u8; MAC] {
+        keyed16(self.expose(), &[RECEIPT_MAC, &gateway.0, h, covered])
+    }
+}
+
+/// Compares two MACs in constant time.
+pub(in crate::core) fn same_mac(one: &[u8; MAC], other: &[u8; MAC]) -> bool {
+    one.ct_eq(other).into()
+}
+
+impl WireRow {
+    /// Bytes of all its secrets.
+    pub const BYTES: usize = 32 * SLOTS;
+
+    pub fn new(day: u32, secrets: Secret<{ 32 * SLOTS }>) -> Self {
+        Self { day, secrets }
+    }
+
+    /// The client's working day when it was made.
+    pub fn day(&self) -> u32 {
+        self.day
+    }
+
+    pub fn secrets(&self) -> &[u8; 32 * SLOTS] {
+        self.secrets.expose()
+    }
+
+    /// The wire secret in this slot. `None` beyond the last slot.
+    pub fn wire(&self, slot: u8) -> Option<WireSecret> {
+        let bytes = self.secrets.0.chunks_exact(32).nth(usize::from(slot))?;
+        let mut secret = Secret(Box::new([0; 32]));
+        secret.0.copy_from_slice(bytes);
+        Some(WireSecret(secret))
+    }
+
+    /// The day of this slot. `None` beyond the last one.
+    pub fn day_of(&self, slot: u8) -> Option<Day> {
+        slots(self.day).get(usize::from(slot)).copied()
+    }
+
+    /// The tags of its slots.
+    pub fn tags(&self) -> [[u8; TAG]; SLOTS] {
+        let mut tags = [[0; TAG]; SLOTS];
+        for (tag, secret) in tags.iter_mut().zip(self.secrets.0.chunks_exact(32)) {
+            if let Ok(secret) = secret.try_into() {
+                *tag = keyed16(secret, &[b"toctoc v1 tag\0"]);
+            }
+        }
+        tags
+    }
+
+    /// The tag that stays the same from day to day.
+    pub fn clockless_tag(&self) -> [u8; TAG] {
+        let [_, _, _, tag] = self.tags();
+        tag
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::keyring::Master;
+    use crate::core::types::ClientId;
+
+    fn secrets(first_period: u32) -> ClientSecrets {
+        Master::new(Secret::new([1; 32])).client_secrets(ClientId([2; 16]), first_period)
+    }
+
+    #[test]
+    fn a_client_that_moved_on_has_the_same_keys_and_none_of_earlier_days() {
+        let first = secrets(600);
+        let later =
+            ClientSecrets::new(603, first.secret_of(603).unwrap(), first.clockless().duplicate());
+        for day in [Day::Number(603 * 32), Day::Number(700 * 32 + 31), Day::Unknown] {
+            assert_eq!(first.wire(day).unwrap().expose(), later.wire(day).unwrap().expose());
+            assert_eq!(first.gate(day).unwrap().expose(), later.gate(day).unwrap().expose());
+        }
+        let before = Day::Number(603 * 32 - 1);
+        assert!(first.wire(before).is_some() && first.gate(before).is_some());
+        assert!(later.wire(before).is_none() && later.gate(before).is_none());
+        assert_eq!(later.wire_row(0).day(), 603 * 32 + 1);
+    }
+
+    #[test]
+    fn a_row_has_the_wire_secrets_of_its_days() {
+        let secrets = secrets(600);
+        for day in [600 * 32 + 1, 601 * 32 - 1, 601 * 32, 601 * 32 + 1, 640 * 32] {
+            let row = secrets.wire_row(day);
+            for (slot, tag) in (0..).zip(row.tags()) {
+                let wire = secrets.wire(row.day_of(slot).unwrap()).unwrap();
+                assert_eq!(row.wire(slot).unwrap().expose(), wire.expose(), "{day} {slot}");
+                assert_eq!(tag, wire.tag());
+            }
+            assert!(row.wire(4).is_none() && row.day_of(4).is_none());
+            assert_eq!(row.clockless_tag(), secrets.wire(Day::Unknown).unwrap().tag());
+        }
+    }
+}
