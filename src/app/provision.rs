@@ -1,5 +1,6 @@
 //! `toctocd init`, `check` and `convert`, and the files that the `client` commands change.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -17,7 +18,7 @@ use crate::core::types::{Fault, FaultKind};
 use crate::edge::control::Control;
 use crate::edge::files;
 use crate::edge::state::State;
-use crate::edge::{clock, entropy, names};
+use crate::edge::{addresses, clock, entropy, names};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 
@@ -88,8 +89,9 @@ pub fn convert(config: &Path, path: &Path) -> Result<CommandOutput, Fault> {
         Err(_) => defaults::settings(),
     };
     let conf = load::knockd_conf(path, Strictness::SkipLines)?;
+    let own: Vec<IpAddr> = addresses::own()?.into_iter().map(|own| own.address).collect();
     let Converted { toml, left_out, warnings, notes } =
-        convert::convert(&conf, &settings, &names::port_named);
+        convert::convert(&conf, &settings, &names::port_named, &own);
     let mut output = CommandOutput::out(String::new());
     for (kind, lines) in [("left out", &left_out), ("warning", &warnings), ("note", &notes)] {
         for line in lines {

@@ -20,12 +20,13 @@ pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
     let mut all = warnings(loaded, &proc_net::listening());
     all.extend(unknown_services(loaded));
     all.extend(interfaces::absent(&loaded.settings));
-    all.extend(leads_nowhere(&loaded.settings, proc_net::forwarding()));
+    let own: Vec<IpAddr> =
+        addresses::own().unwrap_or_default().into_iter().map(|own| own.address).collect();
+    all.extend(leads_nowhere(&loaded.settings, proc_net::forwarding(), &own));
     all.extend(programs::missing(&loaded.settings));
     all.extend(printed_guard::problem(&loaded.settings));
     if proc_net::in_container() {
-        let own = addresses::own().unwrap_or_default();
-        all.extend(behind_a_proxy(own.iter().map(|own| own.address), &proc_net::routers()));
+        all.extend(behind_a_proxy(&own, &proc_net::routers()));
     }
     all
 }
@@ -118,12 +119,20 @@ fn stays_shut(door: &Door) -> String {
 pub const NEXT_IS_SHIPPED: &str =
     "the sequence that knockd ships, which every scanner knows, is the next one";
 
-/// Services with an inner host over an address family, IPv4 or IPv6, that this machine does not
-/// forward.
-fn leads_nowhere(settings: &Settings, forwarding: [bool; 2]) -> Vec<String> {
+/// Services with an inner host that is this machine, or over an address family, IPv4 or IPv6, that
+/// this machine does not forward.
+fn leads_nowhere(settings: &Settings, forwarding: [bool; 2], own: &[IpAddr]) -> Vec<String> {
     let families = [(false, "net.ipv4.ip_forward"), (true, "net.ipv6.conf.all.forwarding")];
     let mut warnings = Vec::new();
     for service in &settings.services {
+        let to = service.forward.iter().flat_map(|forward| &forward.to);
+        for to in to.filter(|to| own.contains(&to.ip())) {
+            warnings.push(format!(
+                "service {} forwards to {to}, an address of this machine: nobody gets in. `forward` \
+                 is for other machines; name the port in `ports` and leave `forward` out",
+                service.name
+            ));
+        }
         for ((v6, sysctl), _) in
             families.into_iter().zip(forwarding).filter(|(_, forwarding)| !forwarding)
         {
@@ -140,10 +149,8 @@ fn leads_nowhere(settings: &Settings, forwarding: [bool; 2]) -> Vec<String> {
 }
 
 /// The warning for a container whose addresses are private and whose host is its router.
-fn behind_a_proxy(
-    mut own: impl Iterator<Item = IpAddr>, routers: &BTreeSet<IpAddr>,
-) -> Option<String> {
-    if routers.is_empty() || own.any(|ip| reach(ip) == AddressScope::Global) {
+fn behind_a_proxy(own: &[IpAddr], routers: &BTreeSet<IpAddr>) -> Option<String> {
+    if routers.is_empty() || own.iter().any(|ip| reach(*ip) == AddressScope::Global) {
         return None;
     }
     let text = "this is a container: if a proxy publishes its ports (docker-proxy, rootlesskit, \
@@ -266,11 +273,22 @@ mod tests {
     fn a_container_that_may_be_behind_a_proxy_is_warned_of() {
         let warned = |own: &[&str], routers: &[&str]| {
             let routers = routers.iter().map(|ip| ip.parse().unwrap()).collect();
-            behind_a_proxy(own.iter().map(|ip| ip.parse().unwrap()), &routers).is_some()
+            let own: Vec<IpAddr> = own.iter().map(|ip| ip.parse().unwrap()).collect();
+            behind_a_proxy(&own, &routers).is_some()
         };
         assert!(warned(&["127.0.0.1", "172.17.0.2"], &["172.17.0.1"]));
         assert!(!warned(&["127.0.0.1", "172.17.0.2"], &[]), "nothing comes from outside");
         assert!(!warned(&["172.17.0.1", "2001:db8::1"], &["fe80::1"]), "the host's network");
+    }
+
+    #[test]
+    fn a_service_whose_inner_host_is_this_machine_is_warned_of() {
+        let forward = "[service.rdp]\nports = [\"3389/tcp\"]\nforward = \"10.0.0.5:3389\"\n";
+        let settings = loaded(forward).settings;
+        let warned = |own: &str| leads_nowhere(&settings, [true, true], &[own.parse().unwrap()]);
+        let text = "service rdp forwards to 10.0.0.5:3389, an address of this machine";
+        assert!(matches!(warned("10.0.0.5").as_slice(), [one] if one.starts_with(text)));
+        assert_eq!(warned("10.0.0.1"), [""; 0]);
     }
 
     #[test]

@@ -41,10 +41,14 @@ pub struct Converted {
 }
 
 /// Converts `conf` to what can be appended to the configuration `existing`, whose services it uses.
-pub fn convert(conf: &KnockdConf, existing: &Settings, names: PortNames<'_>) -> Converted {
+/// `own` are this machine's addresses.
+pub fn convert(
+    conf: &KnockdConf, existing: &Settings, names: PortNames<'_>, own: &[IpAddr],
+) -> Converted {
     let mut converter = Converter {
         existing,
         names,
+        own,
         services: Vec::new(),
         left_out: Vec::new(),
         warnings: Vec::new(),
@@ -121,6 +125,7 @@ fn shuts(door: &RuleChanges, other: &RuleChanges) -> bool {
 struct Converter<'a> {
     existing: &'a Settings,
     names: PortNames<'a>,
+    own: &'a [IpAddr],
     services: Vec<Service>,
     left_out: Vec<String>,
     warnings: Vec<String>,
@@ -211,6 +216,10 @@ impl Converter<'_> {
         &mut self, door: &Door, changes: &RuleChanges, ends: Ends,
     ) -> Result<ServiceName, Refusal> {
         let opening = opening(&changes.added)?;
+        let inner = opening.forward.iter().flat_map(|forward| &forward.to);
+        if inner.clone().any(|host| self.own.contains(&host.ip())) {
+            return Err(Refusal::known("its translation leads to this machine itself"));
+        }
         let service = self.service(door, &opening, ends)?;
         let name = &door.name;
         for text in &opening.wider {

@@ -40,42 +40,15 @@ pub fn read(label: &str, text: &str, before: &ClientTable) -> Result<ClientTable
     Ok(ClientTable::new(rows.into_iter().map(|row| row.enrolled)))
 }
 
-/// The same in the order of the file. If `known` is given, a line may name only those services.
-pub fn parse(label: &str, text: &str, known: Option<&[ServiceName]>) -> Result<Vec<Client>, Fault> {
+/// The same in the order of the file.
+pub fn parse(label: &str, text: &str) -> Result<Vec<Client>, Fault> {
     let rows = rows(SourceText::new(label, text), &ClientTable::default(), CHECKED)?;
-    if let Some(known) = known {
-        let services = rows.iter().map(|row| &row.enrolled.client.services);
-        check_services(label, text, services, known)?;
-    }
     Ok(rows.into_iter().map(|row| row.enrolled.client.clone()).collect())
 }
 
 /// Checks every key of a clients file. Takes six seconds for 100,000.
 pub fn check_keys(label: &str, text: &str) -> Result<(), Fault> {
     rows(SourceText::new(label, text), &ClientTable::default(), usize::MAX).map(drop)
-}
-
-/// Fails if one of these services, which the file names, is not `known`.
-pub fn check_services<'a>(
-    label: &str, text: &str, named: impl IntoIterator<Item = &'a Arc<[ServiceName]>>,
-    known: &[ServiceName],
-) -> Result<(), Fault> {
-    let is_known = |services: &[ServiceName]| services.iter().all(|one| known.contains(one));
-    if named.into_iter().all(|services| is_known(services)) {
-        return Ok(());
-    }
-    let file = SourceText::new(label, text);
-    for (start, content) in client_lines(text) {
-        let parsed = line::parse(file, start, content)?;
-        let services = parsed.client.services.iter();
-        if let Some(unknown) = services.clone().find(|service| !known.contains(service)) {
-            let known = known.iter().map(ServiceName::as_str);
-            let at = parsed.services_at;
-            return Err(file.complain_unknown(at, "service", unknown.as_str(), known));
-        }
-    }
-    // The file has changed in between.
-    Err(Fault::new(format!("{label}: a client may open a service that is unknown"), "try again"))
 }
 
 /// The clients of `before` that a file with mistakes still names: those whose id stands in it. So

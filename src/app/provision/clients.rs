@@ -180,7 +180,7 @@ pub fn list(config: &Path) -> Result<CommandOutput, Fault> {
     let reach = load::reach(config);
     let path = &reach.settings.gateway.clients_file;
     let text = files::read_own(path, FileCheck::Trusted)?;
-    let clients = authorized::parse(&path.display().to_string(), &text, None)?;
+    let clients = authorized::parse(&path.display().to_string(), &text)?;
     let value = Some(as_json(&clients));
     reach.note(Ok(CommandOutput { value, ..CommandOutput::out(as_table(&clients)) }))
 }

@@ -102,8 +102,14 @@ impl Rule {
             return false;
         }
         let mut own = self.ports.clone();
-        if let Target::Redirect(to) = &self.target {
-            own.push(*to);
+        match &self.target {
+            Target::Redirect(to) => own.push(*to),
+            // It may lead to an address of this machine.
+            Target::Dnat(_, Some(to)) => {
+                let proto = self.ports.first().map_or(Proto::Tcp, |port| port.proto);
+                own.push(PortRange { proto, first: *to, last: *to });
+            }
+            _ => {}
         }
         self.ports.is_empty() || own.iter().any(|one| ports.iter().any(|port| one.meets(*port)))
     }
@@ -123,7 +129,7 @@ pub(super) const KNOCKER: &str = "%IP%";
 const DIRECTORIES: [&str; 6] =
     ["/sbin/", "/usr/sbin/", "/bin/", "/usr/bin/", "/usr/local/sbin/", "/usr/local/bin/"];
 /// Programs that neither open nor close anything, whatever their arguments.
-const BESIDE: [&str; 24] = [
+const BESIDE: [&str; 23] = [
     "logger",
     "echo",
     "printf",
@@ -139,7 +145,6 @@ const BESIDE: [&str; 24] = [
     "etherwake",
     "ether-wake",
     "wol",
-    "touch",
     "test",
     "[",
     "reboot",
@@ -238,11 +243,8 @@ fn unwrapped(mut words: &[String]) -> &[String] {
 }
 
 fn effect(command: &SimpleCommand, names: PortNames<'_>) -> Result<Effect, String> {
-    for file in &command.files {
-        let is_log = ["/var/log/", "/tmp/", "/dev/"].iter().any(|place| file.starts_with(place));
-        if !is_log || file.contains("..") {
-            return Err(format!("it writes to {file}"));
-        }
+    if let Some(file) = command.files.iter().find(|file| !is_log(file)) {
+        return Err(format!("it writes to {file}"));
     }
     let Some((first, arguments)) = command.words.split_first() else { return Ok(Effect::Beside) };
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -259,6 +261,13 @@ fn effect(command: &SimpleCommand, names: PortNames<'_>) -> Result<Effect, Strin
         (name, _) if BESIDE.contains(&name) => Ok(Effect::Beside),
         _ => Err("it is not known what this does".to_owned()),
     }
+}
+
+/// True for a file that nothing but people read. Any other may be what a program waits for.
+fn is_log(file: &str) -> bool {
+    let ends = ["/dev/null", "/dev/stdout", "/dev/stderr", "/dev/console"];
+    let is_in_log = file.starts_with("/var/log/") && !file.contains("..");
+    is_in_log || file.ends_with(".log") || ends.contains(&file)
 }
 
 pub(super) fn not_read(word: &str) -> String {

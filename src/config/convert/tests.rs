@@ -28,10 +28,13 @@ fn names(name: &str, proto: Proto) -> Option<u16> {
     }
 }
 
+/// This machine's addresses, as in the end-to-end test of the table.
+const OWN: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(10, 90, 0, 1))];
+
 /// The settings of `there` with the converted `text` appended, and all remarks.
 fn appended(there: &str, text: &str) -> (Settings, Vec<String>) {
     let Converted { toml, left_out, warnings, notes } =
-        convert(&read(text), &native::parse("there.toml", there).unwrap(), &names);
+        convert(&read(text), &native::parse("there.toml", there).unwrap(), &names, &OWN);
     let whole = format!("{there}{toml}");
     let settings =
         native::parse("converted.toml", &whole).unwrap_or_else(|fault| panic!("{fault}\n{whole}"));

@@ -17,7 +17,6 @@ const SHAPE: &str = "write id=HEX,services=\"ssh\" ssh-ed25519 AAAA... NAME";
 pub(super) struct ParsedLine {
     pub(super) client: Client,
     pub(super) start: usize,
-    pub(super) services_at: usize,
     pub(super) key_at: usize,
     pub(super) name_at: usize,
 }
@@ -43,7 +42,7 @@ pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<Pa
         let remedy = "one word of up to 64 letters, digits, and . _ @ + -";
         return Err(file.complain(name_at, what, remedy));
     }
-    let Some((services_at, services)) = options.services else {
+    let Some(services) = options.services else {
         return Err(file.complain(start, "no `services=` on this line", SHAPE));
     };
     let Some(id) = options.id else {
@@ -57,7 +56,7 @@ pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<Pa
         expires: options.expires,
         max_seconds: options.max_seconds,
     };
-    Ok(ParsedLine { client, start, services_at, key_at, name_at })
+    Ok(ParsedLine { client, start, key_at, name_at })
 }
 
 /// The line of `client`, without an end of line.
@@ -85,7 +84,7 @@ pub(crate) fn is_name(name: &str) -> bool {
 #[derive(Default)]
 struct LineOptions {
     id: Option<ClientId>,
-    services: Option<(usize, Arc<[ServiceName]>)>,
+    services: Option<Arc<[ServiceName]>>,
     expires: Option<u64>,
     max_seconds: Option<u32>,
     /// True if a door is noted, for the next profile; see `authorized::door`.
@@ -137,7 +136,7 @@ impl LineOptions {
     ) -> Result<bool, Fault> {
         let (what, remedy) = match key {
             "services" => {
-                return Ok(self.services.replace((at, services(file, at, value)?)).is_some());
+                return Ok(self.services.replace(services(file, at, value)?).is_some());
             }
             "id" => match encoded::id(value) {
                 Some(id) => return Ok(self.id.replace(ClientId(id)).is_some()),

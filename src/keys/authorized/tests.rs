@@ -17,7 +17,7 @@ fn key() -> &'static str {
 }
 
 fn what(text: &str) -> String {
-    let fault = parse("c", text, None).expect_err(text);
+    let fault = parse("c", text).expect_err(text);
     assert!(!fault.remedy.is_empty(), "{fault}");
     fault.what
 }
@@ -28,7 +28,7 @@ fn a_line_gives_a_client_and_its_rights() {
         "# heading\n\n  id={ID},services=\"ssh,web\",expires=\"2027-01-01T00:00:00Z\",max-seconds=600 {} laptop\r\n",
         key()
     );
-    let clients = parse("c", &text, None).unwrap();
+    let clients = parse("c", &text).unwrap();
     let [client] = clients.as_slice() else { panic!("one client") };
     assert_eq!(client.name, "laptop");
     assert_eq!(client.id.to_string(), ID);
@@ -98,17 +98,8 @@ fn each_mistake_is_reported_with_its_place() {
 }
 
 #[test]
-fn a_service_that_the_gateway_does_not_have_is_refused() {
-    let text = format!("id={ID},services=\"shs\" {} a", key());
-    let known = [ServiceName::new("ssh").unwrap()];
-    let fault = parse("c", &text, Some(&known)).unwrap_err();
-    assert_eq!(fault.what, "c:1:46: unknown service `shs`");
-    assert_eq!(fault.remedy, "did you mean `ssh`?");
-}
-
-#[test]
 fn a_client_is_not_added_twice() {
-    let client = parse("c", &format!("id={ID},services=ssh {} a", key()), None).unwrap().remove(0);
+    let client = parse("c", &format!("id={ID},services=ssh {} a", key())).unwrap().remove(0);
     let text = add("c", EMPTY, &client).unwrap();
     assert!(add("c", &text, &client).unwrap_err().what.contains("has this name already"));
     let renamed = Client { name: "b".into(), id: ClientId([9; 16]), ..client };
@@ -137,7 +128,7 @@ const BAD: &str =
 #[test]
 fn a_mistake_in_one_line_keeps_nobody_from_being_revoked() {
     let text = format!("{}\nid=12 what is this\n{}\n", line(1, "anna"), line(2, "bert"));
-    assert!(parse("c", &text, None).is_err());
+    assert!(parse("c", &text).is_err());
     let without = revoke("c", &text, "anna").unwrap();
     assert_eq!(without, format!("id=12 what is this\n{}\n", line(2, "bert")));
     let broken = format!("{} x\n{}", line(1, "an na"), line(2, "bert"));
@@ -256,7 +247,7 @@ proptest! {
         before in "(# [a-z ]{0,9}|[ \t]{0,3})(\r?\n(# [a-z ]{0,9}|[ \t]{0,3})){0,3}",
     ) {
         let text = add("c", &before, &client).unwrap();
-        prop_assert_eq!(parse("c", &text, None).unwrap(), std::slice::from_ref(&client));
+        prop_assert_eq!(parse("c", &text).unwrap(), std::slice::from_ref(&client));
         let after = format!("{text}# the end, without an end of line");
         prop_assert_eq!(&find("c", &after, &client.name).unwrap(), &client);
         let without = revoke("c", &after, &client.name).unwrap();
@@ -266,7 +257,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_reader_panic(text in "(id=|services=|[a-f0-9]{0,33}|\"|,| |ssh-ed25519|AAAA[A-Za-z]{0,70}|é|\n){0,12}") {
-        if let Err(fault) = parse("c", &text, None) {
+        if let Err(fault) = parse("c", &text) {
             prop_assert!(fault.what.starts_with("c:"));
         }
     }

@@ -36,6 +36,8 @@ pub(super) fn read(arguments: &[&str], names: PortNames<'_>) -> Result<Effect, S
     };
     let mut proto = None;
     let mut port = None;
+    // A port behind `from` and before `to` is the knocker's own.
+    let mut of_source = false;
     while let Some(word) = words.next() {
         let pair = ["on", "proto", "from", "to", "port", "comment"].contains(&word);
         let value = match (pair, words.peek()) {
@@ -53,9 +55,17 @@ pub(super) fn read(arguments: &[&str], names: PortNames<'_>) -> Result<Effect, S
         match word {
             "on" => rule.matches.push(format!("-i {value}")),
             "proto" => proto = Some(value),
-            "from" => rule.from = source(value),
-            "to" if value == "any" => {}
-            "to" => rule.matches.push(format!("-d {value}")),
+            "from" => {
+                rule.from = source(value);
+                of_source = true;
+            }
+            "to" => {
+                of_source = false;
+                if value != "any" {
+                    rule.matches.push(format!("-d {value}"));
+                }
+            }
+            "port" if of_source => rule.matches.push(format!("--sport {value}")),
             "port" => port = Some(value),
             // ufw deletes a rule whatever its comment.
             _ => {}
