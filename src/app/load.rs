@@ -109,12 +109,17 @@ impl Reach {
                 output.err += &format!("note: the configuration on disk is not sound: {doubt}\n");
                 Ok(output)
             }
-            // Perhaps the socket is elsewhere: that is what must be put right.
-            Err(fault) if fault.kind == FaultKind::NotRunning => {
-                let what = format!("{}; and {}", doubt.what, fault.what);
-                Err(Fault::new(what, doubt.remedy.clone()).of(FaultKind::NotRunning))
+            Err(fault)
+                if matches!(fault.kind, FaultKind::Held | FaultKind::Name)
+                    || fault.what.contains(&doubt.what) =>
+            {
+                Err(fault)
             }
-            Err(fault) => Err(fault),
+            // Perhaps a place is elsewhere: that is what must be put right.
+            Err(fault) => {
+                let what = format!("{}; and {}", doubt.what, fault.what);
+                Err(Fault::new(what, doubt.remedy.clone()).of(fault.kind))
+            }
         }
     }
 }
@@ -123,7 +128,10 @@ impl Reach {
 /// file and its table. For commands that must work while the configuration is broken.
 pub fn reach(path: &Path) -> Reach {
     let doubt = match native(path) {
-        Ok(settings) => return Reach { settings, doubt: None, is_trusted: true },
+        Ok(mut settings) => {
+            look_beside(path, &mut settings, |usual| !usual.exists());
+            return Reach { settings, doubt: None, is_trusted: true };
+        }
         Err(fault) => fault,
     };
     let trusted = files::read_own(path, FileCheck::Trusted);
@@ -137,19 +145,25 @@ pub fn reach(path: &Path) -> Reach {
     if !is_trusted || files::check_way(&settings.firewall.nft).is_err() {
         settings.firewall.nft = defaults::firewall().nft;
     }
-    if text.is_empty() {
-        // As `toctocd init --dir` puts them.
-        let gateway = &mut settings.gateway;
-        for (name, place) in
-            [("clients", &mut gateway.clients_file), ("control", &mut gateway.control_socket)]
-        {
-            let beside = std::path::absolute(path).unwrap_or_default().with_file_name(name);
-            if beside.exists() {
-                *place = beside;
-            }
+    look_beside(path, &mut settings, |_| true);
+    Reach { settings, doubt: Some(doubt), is_trusted }
+}
+
+/// Takes what is beside the configuration, as `toctocd init --dir` puts it, for each place that has
+/// its usual value where `misses` is true: a file that was cut off names nothing.
+fn look_beside(path: &Path, settings: &mut Settings, misses: impl Fn(&Path) -> bool) {
+    let usual = defaults::settings().gateway;
+    let gateway = &mut settings.gateway;
+    for (name, place, usual) in [
+        ("clients", &mut gateway.clients_file, usual.clients_file),
+        ("control", &mut gateway.control_socket, usual.control_socket),
+        ("state", &mut gateway.state_dir, usual.state_dir),
+    ] {
+        let beside = std::path::absolute(path).unwrap_or_default().with_file_name(name);
+        if *place == usual && misses(&usual) && beside.exists() {
+            *place = beside;
         }
     }
-    Reach { settings, doubt: Some(doubt), is_trusted }
 }
 
 /// Reads the gateway's keys.
@@ -196,8 +210,13 @@ pub struct ClientsRead {
 /// # Errors
 /// The file cannot be read, or not trusted.
 pub fn clients_again(path: &Path, before: &ClientTable) -> Result<ClientsRead, Fault> {
-    let text = files::read_own(path, FileCheck::Trusted)?;
-    Ok(match authorized::read(&path.display().to_string(), &text, before) {
+    let bytes = files::read_own_bytes(path, FileCheck::Trusted)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let read = match std::str::from_utf8(&bytes) {
+        Ok(text) => authorized::read(&path.display().to_string(), text, before),
+        Err(error) => Err(files::not_text(path, error)),
+    };
+    Ok(match read {
         Ok(clients) => ClientsRead { clients, mistake: None },
         Err(fault) => {
             let clients = authorized::still_named(&text, before);

@@ -423,7 +423,7 @@ mod tests {
 
     /// Waits on the sockets, not on the clock, until a request comes.
     fn next(control: &mut Control) -> (SessionId, ControlRequest) {
-        loop {
+        for _ in 0..1000 {
             let interests = control.interests();
             let mut fds: Vec<_> = interests.map(|(fd, how)| PollFd::new(fd, how)).collect();
             assert!(poll(&mut fds, PollTimeout::from(10_000u16)).unwrap() > 0, "nobody came");
@@ -433,6 +433,7 @@ mod tests {
                 return request;
             }
         }
+        panic!("nobody is served");
     }
 
     #[test]

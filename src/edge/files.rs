@@ -4,6 +4,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::str::Utf8Error;
 
 use zeroize::Zeroizing;
 
@@ -86,11 +87,15 @@ pub fn read_bytes(path: &Path, check: FileCheck) -> Result<Zeroizing<Vec<u8>>, F
 /// The bytes of `path` as text, without a copy. Fails if they are not UTF-8.
 pub fn text(path: &Path, mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, Fault> {
     String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
+        let fault = not_text(path, error.utf8_error());
         drop(Zeroizing::new(error.into_bytes()));
-        let what = format!("{}: byte {at} is not UTF-8 text", path.display());
-        Fault::new(what, "is it the right file?")
+        fault
     })
+}
+
+pub fn not_text(path: &Path, error: Utf8Error) -> Fault {
+    let what = format!("{}: byte {} is not UTF-8 text", path.display(), error.valid_up_to());
+    Fault::new(what, "is it the right file?")
 }
 
 /// Writes a new file of `mode`, completely or not at all. Never replaces an existing one.

@@ -106,6 +106,39 @@ fn a_gateway_that_does_not_follow_a_revocation_is_named_as_such() {
 }
 
 #[test]
+fn a_gateway_at_another_socket_is_not_taken_for_none_by_a_revocation() {
+    let mut gate = Gate::running(|config| config);
+    let anna = gate.enrol("anna", "ssh");
+    gate.edit_config(|config| config.replace("etc/control\"", "etc/other\""));
+    let output = gate.toctocd(&["client", "revoke", "anna"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let pid = gate.daemon().process.0.id();
+    let expected = format!("THE RUNNING GATEWAY DOES NOT KNOW IT: pid {pid} (toctocd) does not");
+    assert!(stderr(&output).contains(&expected), "{output:?}");
+    gate.daemon().process.signal(Signal::SIGHUP);
+    gate.daemon().wait_for("`control_socket` cannot change");
+    anna.seal(&anna.request("ssh", gate.net.client.ips()[0]))
+        .send_in_vain(&gate.net.client, gate.net.gateway_ips()[0]);
+}
+
+#[test]
+fn a_byte_that_is_no_text_in_the_clients_file_keeps_nobody_from_being_revoked() {
+    let gate = Gate::running(|config| config);
+    let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "ssh"));
+    anna.must_open(&gate.net.client, "ssh", 0);
+    let path = gate.path("etc/clients");
+    fs::write(&path, [&fs::read(&path).unwrap()[..], b"# Ren\xe9\n"].concat()).unwrap();
+    let output = gate.toctocd(&["client", "revoke", "anna"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stderr(&output).contains("has ended its grants and refuses its knocks"), "{output:?}");
+    assert!(fs::read(&path).unwrap().ends_with(b"# Ren\xe9\n"), "all else stays");
+    assert!(gate.nothing_is_open());
+    anna.seal(&anna.request("ssh", gate.net.client.ips()[0]))
+        .send_in_vain(&gate.net.client, gate.net.gateway_ips()[0]);
+    bert.must_open(&gate.net.client, "ssh", 0);
+}
+
+#[test]
 fn the_running_gateway_is_asked_and_the_guard_goes_off_while_the_configuration_is_broken() {
     let mut gate = Gate::running(|config| config.replace("table = \"toctoc\"", "table = \"mine\""));
     let _ssh = gate.net.gateway.tcp_echo(SSH);

@@ -501,6 +501,18 @@ fn another_users_lock_delays_no_command() {
     assert_eq!(revoked.code, 4, "{}", revoked.err);
 }
 
+#[test]
+fn a_clients_file_that_could_not_be_read_back_is_not_written() {
+    let gateway = Gateway::new();
+    let clients = gateway.path("clients");
+    let remark = format!("#{}\n", " ".repeat(1022));
+    fs::write(&clients, remark.repeat(64 << 10)).unwrap();
+    assert_eq!(gateway.with_config(&["client", "list"]).code, 0);
+    let added = gateway.with_config(&["client", "add", "a", "--key", KEY, "--services", "ssh"]);
+    assert!(added.err.contains("it would be longer than 64 MiB"), "{}", added.err);
+    assert_eq!((added.code, fs::metadata(&clients).unwrap().len()), (2, 64 << 20));
+}
+
 type Breakage = fn(&Gateway);
 /// Damage to a configuration that has a client `a`, and a word of the fault.
 const BROKEN: &[(Breakage, &str)] = &[
@@ -510,6 +522,11 @@ const BROKEN: &[(Breakage, &str)] = &[
     (|g| mode(g.folder.path(), 0o1777), "others may write into it"),
     (|g| g.edit("toctocd.toml", "[gateway]", "include = \"/no/such\"\n[gateway]"), "/no/such"),
     (|g| fs::remove_file(g.path("toctocd.toml")).unwrap(), "no such file"),
+    (|g| fs::write(g.path("toctocd.toml"), b"[gateway]\nx = \xff").unwrap(), "not UTF-8"),
+    (|g| fs::write(g.path("toctocd.toml"), "[gateway]\nclients_f").unwrap(), "toctocd.toml:2"),
+    // Cut off after a comment it is sound, and names nothing.
+    (|g| fs::write(g.path("toctocd.toml"), "# toctocd").unwrap(), ""),
+    (|g| g.edit("toctocd.toml", "clients_file = ", "[\n# clients_file ="), "toctocd.toml:"),
     (
         |g| {
             let text = fs::read_to_string(g.path("toctocd.toml")).unwrap();

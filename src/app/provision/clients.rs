@@ -16,8 +16,9 @@ use crate::core::door::Step;
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, FaultKind, ServiceName};
 use crate::core::wire::ClientSide;
-use crate::edge::entropy;
 use crate::edge::files::{self, FileCheck, FileLock, LockFault};
+use crate::edge::state::State;
+use crate::edge::{entropy, firewall};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 use crate::keys::profile::{Fallback, Profile};
@@ -150,6 +151,11 @@ fn hand_over(
     if let Some(out) = out {
         files::create(out, profile.as_bytes(), 0o600)?;
     }
+    let change = |label: &str, bytes: &[u8]| {
+        let text =
+            std::str::from_utf8(bytes).map_err(|error| files::not_text(Path::new(label), error))?;
+        change(label, text).map(String::into_bytes)
+    };
     if let Err(fault) = rewrite(settings, change) {
         if let Some(out) = out {
             // It may be gone already.
@@ -192,17 +198,39 @@ pub fn list(config: &Path) -> Result<CommandOutput, Fault> {
 /// Nothing was changed: no client has that name.
 pub fn revoke(config: &Path, name: &str) -> Result<CommandOutput, Fault> {
     let reach = load::reach(config);
-    let settings = &reach.settings;
-    rewrite(settings, |label, text| authorized::revoke(label, text, name))?;
+    reach.note(revoke_from(&reach.settings, name))
+}
+
+fn revoke_from(settings: &Settings, name: &str) -> Result<CommandOutput, Fault> {
+    rewrite(settings, |label, bytes| {
+        // Not every byte need be text: each is a character, and becomes that byte again.
+        let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+        let left = authorized::revoke(label, &text, name)?;
+        Ok(left.chars().filter_map(|c| u8::try_from(c).ok()).collect())
+    })?;
     let file = settings.gateway.clients_file.display();
     let mut output = CommandOutput::out(String::new());
     let reloaded = admin::reload_if_running(settings);
     if let Ok(false) = reloaded {
-        let socket = settings.gateway.control_socket.display();
-        output.err = format!(
-            "`{name}` is revoked in {file}; no gateway is running here (none answers at {socket})\n"
-        );
-        return reach.note(Ok(output));
+        let gateway = &settings.gateway;
+        let socket = gateway.control_socket.display();
+        let found = State::holder(&gateway.state_dir)
+            .or_else(|| firewall::keeper(&settings.firewall.table));
+        output.err = match found {
+            None => format!(
+                "`{name}` is revoked in {file}; no gateway is running here (none answers at {socket})\n"
+            ),
+            // It was started with another socket.
+            Some(by) => {
+                output.code = FAILED;
+                format!(
+                    "`{name}` is revoked in {file}; but THE RUNNING GATEWAY DOES NOT KNOW IT: {by} does \
+                     not answer at {socket}\n  `kill -HUP` with its pid makes it read its clients \
+                     again; or restart the gateway\n"
+                )
+            }
+        };
+        return Ok(output);
     }
     // A reload that fails later has revoked all the same.
     let (code, said) = match (admin::is_enrolled(settings, name), reloaded) {
@@ -235,19 +263,19 @@ pub fn revoke(config: &Path, name: &str) -> Result<CommandOutput, Fault> {
 
 /// Changes the clients file under a lock, so that two admins at once keep each other's changes.
 fn rewrite(
-    settings: &Settings, change: impl FnOnce(&str, &str) -> Result<String, Fault>,
+    settings: &Settings, change: impl FnOnce(&str, &[u8]) -> Result<Vec<u8>, Fault>,
 ) -> Result<(), Fault> {
     let path = &settings.gateway.clients_file;
     let _lock = lock(path)?;
-    let text = files::read_own(path, FileCheck::Trusted)?;
-    let text = change(&path.display().to_string(), &text)?;
+    let before = files::read_own_bytes(path, FileCheck::Trusted)?;
+    let after = change(&path.display().to_string(), &before)?;
     // No gateway could read it.
-    if text.len() as u64 > files::LIMIT {
+    if after.len() as u64 > files::LIMIT {
         let what =
             format!("{}: it would be longer than {} MiB", path.display(), files::LIMIT >> 20);
         return Err(Fault::new(what, "revoke clients that are no longer needed"));
     }
-    files::replace(path, text.as_bytes(), 0o600)
+    files::replace(path, &after, 0o600)
 }
 
 /// Takes the lock of the clients file, which only root and we can open.

@@ -20,6 +20,7 @@ pub fn places(text: &str) -> Settings {
     for (key, place) in [
         ("clients_file", &mut gateway.clients_file),
         ("control_socket", &mut gateway.control_socket),
+        ("state_dir", &mut gateway.state_dir),
     ] {
         take_path(find("gateway", key), place);
     }

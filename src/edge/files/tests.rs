@@ -221,6 +221,18 @@ fn nobody_else_can_open_a_lock() {
 }
 
 #[test]
+fn a_lock_on_a_file_that_was_replaced_is_known_to_be_of_no_use() {
+    let directory = directory();
+    let path = directory.path().join("clients");
+    let held = lock(&path, Duration::ZERO).ok().expect("nobody else has it");
+    assert!(held.is_still_at(&path));
+    replace(&path, b"new", 0o600).unwrap();
+    assert!(!held.is_still_at(&path), "another command locks the new file");
+    fs::remove_file(&path).unwrap();
+    assert!(!held.is_still_at(&path));
+}
+
+#[test]
 fn on_a_disk_without_hard_links_a_new_file_is_made_too_and_none_is_replaced() {
     let directory = directory();
     let path = directory.path().join("new");
@@ -232,8 +244,11 @@ fn on_a_disk_without_hard_links_a_new_file_is_made_too_and_none_is_replaced() {
     assert_eq!(make("two").unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(fs::read_to_string(&path).unwrap(), "one");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let gone = directory.path().join("gone");
+    let other = directory.path().join("other");
+    give_name(&gone, &other, |_, _| Err(ErrorKind::PermissionDenied.into())).unwrap_err();
     let names = fs::read_dir(directory.path()).unwrap().count();
-    assert_eq!(names, 1, "no temporary file is left");
+    assert_eq!(names, 1, "neither a temporary file nor an empty one is left");
 }
 
 #[test]

@@ -252,12 +252,17 @@ pub fn look_at(
     Ok(GuardState { misfit: Some(misfit), dropped: found.dropped(), others })
 }
 
+/// The running gateway that keeps `table` in this thread's network namespace, as text.
+pub fn keeper(table: &str) -> Option<String> {
+    TableClaim::holder(table)
+}
+
 /// The tables with a guard, except `table`, that no running gateway keeps: most likely
 /// `firewall.table` had another value before.
 pub(super) fn other_guards(netlink: &mut Netlink, table: &str) -> Result<Vec<String>, Fault> {
     let mut others = tables::tables_with_a_guard(netlink)?;
     others.remove(table);
-    others.retain(|other| !TableClaim::is_held(other));
+    others.retain(|other| TableClaim::holder(other).is_none());
     Ok(others.into_iter().collect())
 }
 

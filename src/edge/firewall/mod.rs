@@ -20,8 +20,8 @@ mod watch;
 
 pub use adopt::adopt;
 pub use live::{
-    GuardState, NftGuard, NftLink, Started, is_right, look_at, print_ruleset, reconcile, start,
-    unload,
+    GuardState, NftGuard, NftLink, Started, is_right, keeper, look_at, print_ruleset, reconcile,
+    start, unload,
 };
 pub use tracked::Connection;
 pub use watch::{Heard, TableChange, TableWatch};

@@ -38,12 +38,16 @@ impl TableClaim {
         TableClaim::claim_in(Path::new(PLACE), table, namespace.ino())
     }
 
-    /// True if a running gateway holds the lock for `table` in this thread's network namespace.
-    pub(super) fn is_held(table: &str) -> bool {
-        let Ok(namespace) = fs::metadata(NAMESPACE) else { return false };
+    /// The running gateway that holds the lock for `table` in this thread's network namespace, as
+    /// text.
+    pub(super) fn holder(table: &str) -> Option<String> {
+        let namespace = fs::metadata(NAMESPACE).ok()?;
         let path = Path::new(PLACE).join(format!("{table}-{}.lock", namespace.ino()));
         // A question must not make the file.
-        path.exists() && matches!(files::lock(&path, Duration::ZERO), Err(LockFault::Held(_)))
+        match path.exists().then(|| files::lock(&path, Duration::ZERO))? {
+            Err(LockFault::Held(by)) => Some(by),
+            _ => None,
+        }
     }
 
     fn claim_in(place: &Path, table: &str, namespace: u64) -> Result<TableClaim, Fault> {
