@@ -237,13 +237,18 @@ fn a_listener_that_is_stopped_while_it_starts_is_replaced_too() {
     let mut gate = Gate::running(|config| config);
     let anna = gate.enrol("anna", "ssh");
     let daemon = gate.daemon().process.0.id();
-    gate.daemon().kill_listener();
+    let first = gate.daemon().listener();
+    kill(first, Signal::SIGKILL).unwrap();
     // As soon as it appears, which is long before it is ready.
     until("the next listener appears", || {
-        let mut next = children(daemon);
-        next.retain(|pid| command_line_contains(*pid, "--listener"));
-        next.iter().any(|pid| kill(Pid::from_raw(pid.cast_signed()), Signal::SIGSTOP).is_ok())
+        let mut next: Vec<Pid> =
+            children(daemon).iter().map(|pid| Pid::from_raw(pid.cast_signed())).collect();
+        next.retain(|pid| {
+            *pid != first && command_line_contains(pid.as_raw().cast_unsigned(), "--listener")
+        });
+        next.iter().any(|pid| kill(*pid, Signal::SIGSTOP).is_ok())
     });
+    gate.daemon().wait_for("the listener did not start: it does not answer");
     gate.daemon().wait_for("a new listener listens");
     anna.must_open(&gate.net.client, "ssh", 0);
 }

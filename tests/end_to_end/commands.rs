@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -406,4 +407,9 @@ fn as_the_first_process_of_a_container_the_gateway_reaps_orphans_and_keeps_the_s
     signal(first, Signal::SIGTERM);
     gate.daemon().wait_for("shutting down");
     until("it ends", || has_ended(first));
+    let status = gate.daemon().process.wait(LONG).expect("it has ended");
+    assert!(status.success(), "{status}");
+    let failing = ["--mount-proc", env!("CARGO_BIN_EXE_toctocd"), "run", "-c", "/no/such"];
+    let failed = gate.net.gateway.run(Command::new("unshare").args(["-pf"]).args(failing));
+    assert_eq!(failed.status.code(), Some(2), "{failed:?}");
 }

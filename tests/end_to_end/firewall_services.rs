@@ -4,15 +4,15 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
-use crate::harness::guarded::{KNOCK, KeptGuard, knock, settings, start_for};
+use crate::harness::guarded::{Guarded, KNOCK, KeptGuard, knock, settings, start, start_for};
 use crate::harness::raw::pings;
 use crate::harness::{Host, LONG, Net, SHORT, echoes, udp_echoes};
-use toctoc::config::native;
+use toctoc::config::{FirewallSettings, native};
 use toctoc::core::grants::{Change, Element};
 use toctoc::core::prefix::Span;
 use toctoc::core::service::{GrantKind, Service};
 use toctoc::core::types::{ServiceName, Source};
-use toctoc::edge::firewall::print_ruleset;
+use toctoc::edge::firewall::{GuardReport, GuardTask, print_ruleset};
 
 /// Every kind of service at once, as an admin writes them.
 const ALL_KINDS: [&str; 4] = [
@@ -246,4 +246,22 @@ fn a_table_of_somebody_else_is_refused_and_left_as_it_is() {
     net.gateway.sh("nft add table inet toctoc");
     drop(start_for(&net, &settings(), &services(ALL_KINDS[0])));
     drop(start_for(&net, &settings(), &services(ALL_KINDS[1])));
+}
+
+#[test]
+fn a_guard_that_no_gateway_keeps_is_found_and_one_that_is_kept_is_not() {
+    let net = Net::new();
+    let other = FirewallSettings { table: "old".to_owned(), ..settings() };
+    let kept = start(&net, &other);
+    let it = Guarded::within(net, &settings(), &services("[service.ssh]\nports = [\"22/tcp\"]\n"));
+    it.net
+        .gateway
+        .sh("nft 'table inet mine { chain guard { type filter hook input priority 0; }; }'");
+    let others = || match it.nft.run(GuardTask::Check) {
+        Ok(GuardReport::Checked { others, .. }) => others,
+        found => panic!("{found:?}"),
+    };
+    assert_eq!((others(), it.nft.seen().unwrap().others), (vec![], vec![]));
+    drop(kept);
+    assert_eq!((others(), it.nft.seen().unwrap().others), (vec!["old".into()], vec!["old".into()]));
 }

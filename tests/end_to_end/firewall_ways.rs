@@ -2,7 +2,8 @@
 //! port, to an address that only another routing table knows, by the socket of receipts.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use crate::harness::guarded::{DNS, Guarded, KNOCK, SSH, dns, element, services, settings, ssh};
 use crate::harness::raw::OnLo;
@@ -192,17 +193,58 @@ fn a_server_that_speaks_after_conntrack_forgot_its_flow_makes_no_answers_of_a_st
         let element = it.grant(from, SSH, GrantKind::Time, 60_000);
         let mut session = it.net.client.connect(ssh(to), LONG).unwrap();
         assert!(echoes(&mut session, LONG));
+        // The server's answer does not arrive: it goes on saying it.
+        let deaf = "nft 'table inet own { chain in { type filter hook input priority 0; \
+             tcp sport 22 drop; }; }'";
+        it.net.client.space.sh(deaf);
+        assert!(!echoes(&mut session, SHORT));
         it.nft.apply(&[Change::Remove { element }, Change::Cut { element }]).unwrap();
-        assert!(!echoes(&mut session, SHORT));
-        // What the client sent meanwhile waits in its queue; the server's next word turns the flow.
         it.net.gateway.sh("conntrack -F 2>/dev/null");
-        it.net
-            .client
-            .space
-            .sh("nft 'table inet own { chain out { type filter hook output priority 0; \
-             tcp dport 22 drop; }; }'");
-        assert!(!echoes(&mut session, SHORT));
         it.net.client.space.sh("nft delete table inet own");
+        let mut answer = [0; 4];
+        session.set_read_timeout(Some(LONG)).unwrap();
+        session.read_exact(&mut answer).expect("the server says it again");
         assert!(!echoes(&mut session, SHORT), "the flow lives again");
+    }
+}
+
+#[test]
+fn a_question_put_onto_lo_makes_no_answers_of_a_strangers_packets() {
+    let it = Guarded::new();
+    // A gateway that forwards, and does not mind its own address as a source from elsewhere.
+    it.net.gateway.sh("echo 1 >/proc/sys/net/ipv4/conf/lo/accept_local
+         echo 1 >/proc/sys/net/ipv4/ip_forward
+         echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
+    let mut lo = OnLo::new(&it.net.gateway);
+    for (client, own) in it.pairs() {
+        let stranger = it.net.client.space.inside(|| UdpSocket::bind((client, 7000)).unwrap());
+        lo.datagram(dns(own), SocketAddr::new(client, 7000), b"?");
+        stranger.connect(dns(own)).unwrap();
+        assert!(!udp_echoes(&stranger, SHORT), "{own}");
+    }
+    assert_eq!((it.udp.requests(), it.dropped().get("guard")), (0, Some(&2)));
+}
+
+#[test]
+fn the_machine_reaches_itself_by_link_local_addresses_and_without_conntrack() {
+    let it = Guarded::new();
+    it.net.gateway.sh("ip addr add fe80::a/64 dev gw0 nodad");
+    let index: u32 = it.net.gateway.sh("ip -o link show gw0 | cut -d: -f1").trim().parse().unwrap();
+    let link_local =
+        |port| SocketAddr::V6(SocketAddrV6::new("fe80::a".parse().unwrap(), port, 0, index));
+    for notrack in [false, true] {
+        if notrack {
+            it.net.gateway.sh("nft 'table inet admin { \
+                 chain out { type filter hook output priority -300; oif lo notrack; }; \
+                 chain in { type filter hook prerouting priority -300; iif lo notrack; }; }'");
+        }
+        let [four, six] = it.net.gateway_ips();
+        for to in [ssh(four), ssh(six), link_local(SSH.number)] {
+            let reached = it.net.gateway.connect(to, LONG);
+            assert!(reached.is_ok_and(|mut one| echoes(&mut one, LONG)), "{to} {notrack}");
+        }
+        for to in [dns(four), dns(six), link_local(DNS.number)] {
+            assert!(udp_echoes(&it.net.gateway.udp(to), LONG), "{to} {notrack}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::harness::gate::{Gate, stderr};
+use crate::harness::gate::{Gate, ok, stderr};
 use crate::harness::process::{self, children, command_line_contains, has_ended, signal, zombies};
 use crate::harness::{LONG, Net, Running, Space, until};
 use nix::sys::signal::Signal;
@@ -532,8 +532,19 @@ fn whatever_goes_by_the_program_takes_a_copy_called_knockd_and_the_gateway_for_t
     let mut gate = Gate::running(|config| config);
     let machine = Machine::new(DOOR);
     fs::remove_file(machine.path("knockd")).unwrap();
-    // As `make install-knockd` installs it.
-    fs::copy(env!("CARGO_BIN_EXE_toctocd"), machine.path("knockd")).unwrap();
+    let tree = env!("CARGO_MANIFEST_DIR");
+    let built = machine.path("target/release");
+    fs::create_dir_all(&built).unwrap();
+    symlink(env!("CARGO_BIN_EXE_toctocd"), built.join("toctocd")).unwrap();
+    symlink(format!("{tree}/man"), machine.path("man")).unwrap();
+    fs::create_dir_all(machine.path("opt/sbin")).unwrap();
+    fs::create_dir_all(machine.path("opt/bin")).unwrap();
+    // `-o`: the rest of `install` is done.
+    let mut make = Command::new("make");
+    make.args(["-s", "-o", "install", "install-knockd", "DESTDIR=.", "PREFIX=/opt", "-f"]);
+    make.arg(format!("{tree}/Makefile")).current_dir(machine.path(""));
+    ok(&make.output().unwrap());
+    symlink(machine.path("opt/sbin/knockd"), machine.path("knockd")).unwrap();
     let ask = |how: &str| {
         let mut tool = Command::new("start-stop-daemon");
         tool.args(["--quiet", how, "--exec"]).arg(machine.path("knockd"));

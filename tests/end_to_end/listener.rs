@@ -267,6 +267,29 @@ fn junk_is_counted_and_neither_answered_nor_passed_on() {
 }
 
 #[test]
+fn packets_that_were_read_and_those_that_were_lost_are_all_that_came() {
+    let net = Net::new();
+    let mut it = Listening::start(&net, "gw0");
+    let pid = it.process.0.id();
+    let socket = net.client.space.inside(|| UdpSocket::bind((net.client.ips()[0], 0)).unwrap());
+    let before = net.gateway.ip_counter("InReceives");
+    signal(pid, Signal::SIGSTOP);
+    // More than the kernel keeps for a listener that does not read.
+    for _ in 0..40_000 {
+        socket.send_to(&[0x5a; DATAGRAM], net.client.gateway(0, PORT)).unwrap();
+    }
+    signal(pid, Signal::SIGCONT);
+    let came = net.gateway.ip_counter("InReceives") - before;
+    until("all of them are accounted for", || {
+        it.pipe.send(ToListener::AskCounters).unwrap();
+        match it.next() {
+            ToGatekeeper::Counters { packets, lost, .. } => lost > 0 && packets + lost == came,
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
 fn a_door_of_udp_tcp_and_echo_opens_over_real_packets() {
     let net = Net::new();
     let mut it = Listening::start(&net, "gw0");

@@ -90,6 +90,9 @@ fn the_installed_units_name_the_installed_program_and_systemd_accepts_them() {
     ok(&made);
     let users = fs::read_to_string(root.path().join("opt/x/lib/sysusers.d/toctoc.conf")).unwrap();
     assert!(users.contains("\nu _toctoc -"), "{users}");
+    let unit = root.path().join("opt/x/lib/systemd/system/toctocd.service");
+    let before = "ExecStartPre=-+/usr/bin/systemd-sysusers /opt/x/lib/sysusers.d/toctoc.conf";
+    assert!(fs::read_to_string(unit).unwrap().contains(before), "the unit makes the user too");
     let mut units = Vec::new();
     for unit in ["toctoc-guard", "toctocd"] {
         let path = root.path().join(format!("opt/x/lib/systemd/system/{unit}.service"));
