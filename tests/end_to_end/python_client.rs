@@ -3,6 +3,8 @@
 use std::process::Command;
 
 use serde_json::Value;
+use toctoc::core::types::{SECOND, Wall};
+use toctoc::edge::clock;
 
 use crate::harness::LONG;
 use crate::harness::gate::{Gate, SSH, ok, section};
@@ -44,10 +46,15 @@ fn a_client_written_from_the_protocols_page_probes_opens_and_closes() {
     let open = last(&gate, "open ssh 10.90.0.2", "granted");
     assert_eq!((&open["granted"], &open["prefix"]), (&"10.90.0.2".into(), &32.into()));
     assert_eq!(open["ports"], serde_json::json!(["22/tcp", "60000-60010/udp"]));
+    let time = open["time"].as_u64().expect("nanoseconds");
+    assert!(clock::now().wall.since(Wall(time)).unsigned_abs() < 60 * SECOND, "{open}");
+    assert_eq!((&open["once"], &open["seconds"]), (&false.into(), &30.into()));
+    assert_eq!(open["working_day"], time / (86_400 * SECOND));
     assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
     last(&gate, "open rdp 10.90.0.2", "denied");
     last(&gate, "open ssh 10.90.0.9", "address");
-    // A challenge of the probe counts for any kind; a dead one does not, whatever the timestamp.
+    // A challenge of a probe counts for any kind; a dead one does not, whatever the timestamp.
+    let probe = last(&gate, "probe", "observed");
     let challenge = probe["challenge"].as_str().expect("text");
     let close = python(&gate, &format!("close ssh --challenge {challenge}"));
     assert_eq!(statuses(&close), ["closed"]);
