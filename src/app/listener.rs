@@ -69,6 +69,11 @@ fn not_by_hand() -> ExitCode {
 #[derive(Default)]
 struct ListenerSetup {
     setup: Setup,
+    /// The number of clients to expect.
+    clients: u32,
+    /// Made for the first clients: their tags are computed while the gatekeeper derives the keys of
+    /// the next ones.
+    engine: Option<Engine>,
     addresses: AddressUpdate,
     captures: Vec<UnboundCapture>,
     sender: Sender,
@@ -122,7 +127,13 @@ impl ListenerSetup {
 
     /// Returns `None` for a message at the wrong time or out of order: a bug in the gatekeeper.
     fn take(&mut self, message: ToListener) -> Option<()> {
+        let is_made = self.engine.is_some();
         match message {
+            ToListener::Gateway { .. } | ToListener::Doors { .. } | ToListener::Door { .. }
+                if is_made =>
+            {
+                return None;
+            }
             ToListener::Gateway {
                 realm,
                 gateway,
@@ -132,6 +143,7 @@ impl ListenerSetup {
                 port,
                 burst,
                 per_second,
+                clients,
             } => {
                 let keys = GatewayKeys {
                     gateway,
@@ -141,8 +153,14 @@ impl ListenerSetup {
                 };
                 let rate = Rate { burst, per_second };
                 self.setup.sealed = Some(SealedSetup { keys, port, rate });
+                self.clients = clients;
             }
-            ToListener::Clients(clients) => self.setup.clients.extend(clients),
+            ToListener::Clients(clients) => {
+                let (setup, room) = (&mut self.setup, self.clients);
+                let make = || roomy_engine(mem::take(setup), room);
+                let engine = self.engine.get_or_insert_with(make);
+                clients.into_iter().for_each(|client| engine.enrol(client));
+            }
             ToListener::Doors { ipv6, debug } => {
                 self.setup.rules.ipv6 = ipv6;
                 self.setup.rules.debug = debug;
@@ -165,6 +183,13 @@ impl ListenerSetup {
     fn door(&mut self, index: u16, spec: DoorSpec) -> Option<()> {
         (usize::from(index) == self.setup.doors.len()).then(|| self.setup.doors.push(spec))
     }
+}
+
+/// An engine with room for so many clients.
+fn roomy_engine(setup: Setup, clients: u32) -> Engine {
+    let mut engine = Engine::new(setup);
+    engine.reserve(clients.try_into().unwrap_or(0));
+    engine
 }
 
 /// Reports the failure to the gatekeeper before the process ends.
@@ -212,11 +237,12 @@ impl Listener {
     fn confined(
         pipe: &ListenerEnd, prepared: ListenerSetup, inherited: bool,
     ) -> Result<(Self, u32), ConfineFailure> {
-        let ListenerSetup { setup, mut addresses, captures: unbound, sender, user } = prepared;
+        let ListenerSetup { setup, clients, engine, sender, user, .. } = prepared;
+        let (mut addresses, unbound) = (prepared.addresses, prepared.captures);
         // Lets the library query the system now, before confinement forbids it.
         entropy::bytes::<1>()
             .map_err(|_| ConfineFailure { step: ConfineStep::Entropy, errno: 0 })?;
-        let mut engine = Engine::new(setup);
+        let mut engine = engine.unwrap_or_else(|| roomy_engine(setup, clients));
         engine.set_addresses(mem::take(&mut addresses.knock), mem::take(&mut addresses.door));
         let mut captures = Vec::with_capacity(unbound.len());
         for unbound in unbound {

@@ -17,7 +17,7 @@ use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::engine::KnownClient;
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::service::Client;
-use crate::core::types::{Boot, Fault, Reject, SECOND};
+use crate::core::types::{Boot, ClientId, Fault, Reject, SECOND};
 use crate::edge::addresses::LocalAddress;
 use crate::edge::confine::{self, ConfineFailure, Limitations};
 use crate::edge::event_loop::PollSet;
@@ -259,7 +259,7 @@ impl ListenerProcess {
     pub(super) fn wants_to_write(&self) -> bool {
         self.pipe.waiting() > 0
             || !self.addresses.is_empty()
-            || self.setup.as_ref().is_some_and(|setup| !setup.is_done)
+            || self.setup.as_ref().is_some_and(|setup| setup.go.is_some())
     }
 
     /// The exit status of the process as text, if it has ended.
@@ -413,54 +413,47 @@ struct SetupFeed {
     clients: ClientTable,
     /// The day whose keys the clients get.
     day: u32,
-    /// The number of clients sent.
-    sent: usize,
-    begun: bool,
-    rest: VecDeque<ToListener>,
-    is_done: bool,
+    /// The last client that was sent.
+    last: Option<ClientId>,
+    /// What comes before the clients.
+    first: VecDeque<ToListener>,
+    /// The message after them; `None` once all is sent.
+    go: Option<ToListener>,
 }
 
 impl SetupFeed {
     fn new(spec: ListenerSpec) -> SetupFeed {
-        let mut rest = VecDeque::from([ToListener::Doors { ipv6: spec.ipv6, debug: spec.debug }]);
-        rest.extend((0..).zip(spec.doors).map(|(index, spec)| ToListener::Door { index, spec }));
-        rest.extend(address_messages(&spec.addresses));
-        rest.extend(spec.sockets);
-        rest.push_back(ToListener::Go { user: spec.user });
-        SetupFeed {
-            sealed: spec.sealed,
-            clients: spec.clients,
-            day: spec.day,
-            sent: 0,
-            begun: false,
-            rest,
-            is_done: false,
+        let ListenerSpec { sealed, clients, .. } = spec;
+        let mut first = VecDeque::new();
+        if let Some(prepared) = &sealed {
+            first.push_back(gateway_message(&prepared.config, clients.len()));
         }
+        first.push_back(ToListener::Doors { ipv6: spec.ipv6, debug: spec.debug });
+        first.extend((0..).zip(spec.doors).map(|(index, spec)| ToListener::Door { index, spec }));
+        first.extend(address_messages(&spec.addresses));
+        first.extend(spec.sockets);
+        let go = Some(ToListener::Go { user: spec.user });
+        SetupFeed { sealed, clients, day: spec.day, last: None, first, go }
     }
 
     fn next(&mut self) -> Option<ToListener> {
+        if let Some(message) = self.first.pop_front() {
+            return Some(message);
+        }
         if let Some(prepared) = &self.sealed {
-            let config = &prepared.config;
-            if !self.begun {
-                self.begun = true;
-                return Some(gateway_message(config));
-            }
-            let places = self.sent..self.sent + CLIENTS;
-            let clients = places.map_while(|place| self.clients.nth(place));
-            let known = |client: &Client| config.keys.known_client(client.id, self.day);
+            let known = |client: &Client| prepared.config.keys.known_client(client.id, self.day);
+            let clients = self.clients.after(self.last).take(CLIENTS);
             let clients: Vec<KnownClient> = clients.map(known).collect();
-            if !clients.is_empty() {
-                self.sent += clients.len();
+            if let Some(last) = clients.last() {
+                self.last = Some(last.client);
                 return Some(ToListener::Clients(clients));
             }
         }
-        let next = self.rest.pop_front();
-        self.is_done = self.rest.is_empty();
-        next
+        self.go.take()
     }
 }
 
-fn gateway_message(config: &GatewayConfig) -> ToListener {
+fn gateway_message(config: &GatewayConfig, clients: usize) -> ToListener {
     let (keys, knock) = (&config.keys, &config.settings.knock);
     ToListener::Gateway {
         realm: keys.realm.id(),
@@ -471,6 +464,7 @@ fn gateway_message(config: &GatewayConfig) -> ToListener {
         port: knock.port,
         burst: knock.burst,
         per_second: knock.per_second,
+        clients: clients.try_into().unwrap_or(u32::MAX),
     }
 }
 
@@ -545,7 +539,6 @@ mod tests {
     use crate::config::defaults;
     use crate::core::keyring::Secret;
     use crate::core::test_vectors;
-    use crate::core::types::ClientId;
     use crate::keys::gateway::GatewayFile;
 
     #[test]
@@ -597,18 +590,25 @@ mod tests {
             sockets: Vec::new(),
             user: None,
         });
-        assert!(matches!(feed.next(), Some(ToListener::Gateway { .. })));
-        let mut told = Vec::new();
+        let gateway = feed.next();
+        assert!(matches!(gateway, Some(ToListener::Gateway { clients: 1000, .. })));
+        let mut told: Vec<[u8; 16]> = Vec::new();
         let mut messages = 0;
-        while let Some(ToListener::Clients(part)) = feed.next() {
-            messages += 1;
-            told.extend(part.iter().map(|known| known.client.0));
-        }
+        let last = loop {
+            match feed.next() {
+                Some(ToListener::Clients(part)) => {
+                    messages += 1;
+                    told.extend(part.iter().map(|known| known.client.0));
+                }
+                Some(_) if told.is_empty() => {}
+                other => break other,
+            }
+        };
+        assert!(matches!(last, Some(ToListener::Go { user: None })), "all that needs the clients");
         let all: Vec<[u8; 16]> = (0..1000u128).map(u128::to_be_bytes).collect();
         assert_eq!(told, all);
         assert!(messages <= 20, "{messages}");
-        while feed.next().is_some() {}
-        assert!(feed.is_done);
+        assert!(feed.next().is_none());
     }
 
     #[test]

@@ -176,24 +176,41 @@ pub fn keys(settings: &Settings) -> Result<GatewayFile, Fault> {
     GatewayFile::parse(&path.display().to_string(), &text, TestKeys::Refused)
 }
 
+/// Reads a clients file. It holds no secret, and may be too long to be wiped at each look.
+///
+/// # Errors
+/// It cannot be read, or not trusted.
+pub fn clients_bytes(path: &Path) -> Result<Vec<u8>, Fault> {
+    files::read_own_bytes(path, FileCheck::Trusted).map(|mut bytes| std::mem::take(&mut *bytes))
+}
+
+/// The same, which must be text.
+///
+/// # Errors
+/// As [`clients_bytes`]; also if it is no text.
+pub fn clients_text(path: &Path) -> Result<String, Fault> {
+    let bytes = clients_bytes(path)?;
+    String::from_utf8(bytes).map_err(|error| files::not_text(path, error.utf8_error()))
+}
+
 /// Reads the enrolled clients.
 ///
 /// # Errors
 /// As [`load_all`]. A service that is not configured is ignored: see `warnings`.
 pub fn clients(settings: &Settings) -> Result<ClientTable, Fault> {
     let path = &settings.gateway.clients_file;
-    let text = files::read_own(path, FileCheck::Trusted)?;
+    let text = clients_text(path)?;
     authorized::read(&path.display().to_string(), &text, &ClientTable::default())
 }
 
-/// Checks every key of the clients file. Loading checks only the first thousand: the others are
+/// Checks every key of the clients file. Loading checks at most a thousand: those of more are
 /// checked when their clients knock.
 ///
 /// # Errors
 /// The first mistake, with its place.
 pub fn check_keys(settings: &Settings) -> Result<(), Fault> {
     let path = &settings.gateway.clients_file;
-    let text = files::read_own(path, FileCheck::Trusted)?;
+    let text = clients_text(path)?;
     authorized::check_keys(&path.display().to_string(), &text)
 }
 
@@ -210,8 +227,7 @@ pub struct ClientsRead {
 /// # Errors
 /// The file cannot be read, or not trusted.
 pub fn clients_again(path: &Path, before: &ClientTable) -> Result<ClientsRead, Fault> {
-    let bytes = files::read_own_bytes(path, FileCheck::Trusted)?;
-    let text = String::from_utf8_lossy(&bytes);
+    let bytes = clients_bytes(path)?;
     let read = match std::str::from_utf8(&bytes) {
         Ok(text) => authorized::read(&path.display().to_string(), text, before),
         Err(error) => Err(files::not_text(path, error)),
@@ -219,7 +235,7 @@ pub fn clients_again(path: &Path, before: &ClientTable) -> Result<ClientsRead, F
     Ok(match read {
         Ok(clients) => ClientsRead { clients, mistake: None },
         Err(fault) => {
-            let clients = authorized::still_named(&text, before);
+            let clients = authorized::still_named(&String::from_utf8_lossy(&bytes), before);
             ClientsRead { clients, mistake: Some(fault) }
         }
     })

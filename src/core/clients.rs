@@ -1,11 +1,12 @@
 //! The enrolled clients: a table that is cheap to copy and to compare, however many there are.
 //! See `keys::authorized` for its file.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use super::authentic::check_enrolment_key;
 use super::service::Client;
-use super::types::{ClientId, Fault};
+use super::types::{ClientId, Fault, ServiceName};
 
 /// One client of a table. Tables that came from each other share it.
 #[derive(Debug)]
@@ -17,13 +18,24 @@ pub struct Enrolled {
     sound: OnceLock<bool>,
 }
 
-/// All clients, each once, in the order of their ids. A copy costs nothing.
+/// All clients, each once, in the order of their ids. A copy costs nothing. Tables that came from
+/// each other share the parts that are the same: so neither a comparison nor the end of the older
+/// one takes longer the more clients there are.
 #[derive(Clone, Debug, Default)]
 pub struct ClientTable {
-    rows: Arc<Vec<(ClientId, Arc<Enrolled>)>>,
+    /// A power of two of them, by the first bits of the id.
+    parts: Arc<[Part]>,
+    len: usize,
+    /// The services that they name.
+    services: Arc<BTreeSet<ServiceName>>,
     /// The seconds in which one of them expires, in order.
     expiries: Arc<[u64]>,
 }
+
+/// Some clients, in the order of their ids.
+type Part = Arc<[(ClientId, Arc<Enrolled>)]>;
+/// The most clients of a part on average.
+const PART: usize = 128;
 
 /// The difference between two tables.
 #[derive(Debug, PartialEq)]
@@ -53,41 +65,73 @@ impl Enrolled {
 }
 
 impl ClientTable {
-    /// The table of these clients. The caller has checked that no two have the same id.
-    pub fn new(clients: impl IntoIterator<Item = Arc<Enrolled>>) -> ClientTable {
-        let mut rows = Vec::new();
+    /// The table of these clients, which shares with `before` what is the same. Fails with an id
+    /// that two of them have.
+    pub fn new(
+        before: &ClientTable, clients: impl IntoIterator<Item = Arc<Enrolled>>,
+    ) -> Result<ClientTable, ClientId> {
+        let clients: Vec<Arc<Enrolled>> = clients.into_iter().collect();
+        let len = clients.len();
+        let count = (len / PART).next_power_of_two();
+        let mut parts = vec![Vec::new(); count];
+        let mut lists: Vec<Arc<[ServiceName]>> = Vec::new();
         let mut expiries = Vec::new();
         for enrolled in clients {
-            expiries.extend(enrolled.client.expires);
-            rows.push((enrolled.client.id, enrolled));
+            let Client { id, expires, services, .. } = &enrolled.client;
+            expiries.extend(*expires);
+            if lists.last().is_none_or(|last| !Arc::ptr_eq(last, services)) {
+                lists.push(Arc::clone(services));
+            }
+            parts[part_of(*id, count)].push((*id, enrolled));
         }
-        rows.sort_unstable_by_key(|(id, _)| *id);
-        rows.shrink_to_fit();
         expiries.sort_unstable();
-        ClientTable { rows: Arc::new(rows), expiries: expiries.into() }
+        let mut shared: Vec<Part> = Vec::with_capacity(count);
+        for mut part in parts {
+            part.sort_unstable_by_key(|(id, _)| *id);
+            if let Some(pair) = part.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+                return Err(pair[0].0);
+            }
+            let old = before.parts.get(shared.len()).filter(|_| before.parts.len() == count);
+            shared.push(match old {
+                Some(old) if is_same(old, &part) => Arc::clone(old),
+                _ => part.into(),
+            });
+        }
+        let mut pairs = before.parts.iter().zip(&shared);
+        if before.parts.len() == count && pairs.all(|(old, new)| Arc::ptr_eq(old, new)) {
+            return Ok(before.clone());
+        }
+        Ok(ClientTable {
+            parts: shared.into(),
+            len,
+            services: Arc::new(lists.iter().flat_map(|list| list.iter().copied()).collect()),
+            expiries: expiries.into(),
+        })
     }
 
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.len == 0
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Client> {
-        self.rows.iter().map(|(_, enrolled)| &enrolled.client)
-    }
-
-    /// The client in this place of the order.
-    pub fn nth(&self, place: usize) -> Option<&Client> {
-        self.rows.get(place).map(|(_, enrolled)| &enrolled.client)
+        self.after(None)
     }
 
     /// The clients after this one in the order, all if there is none.
     pub fn after(&self, id: Option<ClientId>) -> impl Iterator<Item = &Client> {
-        let place = self.rows.partition_point(|(other, _)| id.is_some_and(|id| *other <= id));
-        self.rows.iter().skip(place).map(|(_, enrolled)| &enrolled.client)
+        let first = id.map_or(0, |id| part_of(id, self.parts.len()));
+        let rows = self.parts.iter().skip(first).flat_map(|part| part.iter());
+        let rows = rows.skip_while(move |(other, _)| id.is_some_and(|id| *other <= id));
+        rows.map(|(_, enrolled)| &enrolled.client)
+    }
+
+    /// The services that the clients name.
+    pub fn services(&self) -> &BTreeSet<ServiceName> {
+        &self.services
     }
 
     pub fn get(&self, id: ClientId) -> Option<&Client> {
@@ -118,23 +162,25 @@ impl ClientTable {
 
     /// True if both are the same copy.
     pub fn is_same(&self, other: &ClientTable) -> bool {
-        Arc::ptr_eq(&self.rows, &other.rows)
+        Arc::ptr_eq(&self.parts, &other.parts)
     }
 
     /// The table with only these clients.
     pub fn retain(&self, keep: impl Fn(ClientId) -> bool) -> ClientTable {
-        let kept = self.rows.iter().filter(|(id, _)| keep(*id));
-        ClientTable::new(kept.map(|(_, enrolled)| Arc::clone(enrolled)))
+        let kept = self.rows(|_| true).filter(|(id, _)| keep(*id));
+        let kept = kept.map(|(_, enrolled)| Arc::clone(enrolled));
+        // No two of this table have the same id.
+        ClientTable::new(self, kept).unwrap_or_default()
     }
 
     /// What must change to come from this table to `newer`.
     pub fn changes<'a>(&self, newer: &'a ClientTable) -> ClientChanges<'a> {
         let mut changes = ClientChanges { gone: Vec::new(), new: Vec::new() };
-        if self.is_same(newer) {
-            return changes;
-        }
-        let mut old = self.rows.iter().peekable();
-        for (id, enrolled) in newer.rows.iter() {
+        let comparable = self.parts.len() == newer.parts.len();
+        let differs =
+            |place: usize| !comparable || !Arc::ptr_eq(&self.parts[place], &newer.parts[place]);
+        let mut old = self.rows(differs).peekable();
+        for (id, enrolled) in newer.rows(differs) {
             while let Some((gone, _)) = old.next_if(|(other, _)| other < id) {
                 changes.gone.push(*gone);
             }
@@ -151,14 +197,35 @@ impl ClientTable {
     }
 
     fn enrolled(&self, id: ClientId) -> Option<&Arc<Enrolled>> {
-        let place = self.rows.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        self.rows.get(place).map(|(_, enrolled)| enrolled)
+        let part = self.parts.get(part_of(id, self.parts.len()))?;
+        let place = part.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        part.get(place).map(|(_, enrolled)| enrolled)
     }
+
+    /// The rows of the chosen parts.
+    fn rows(
+        &self, choose: impl Fn(usize) -> bool,
+    ) -> impl Iterator<Item = &(ClientId, Arc<Enrolled>)> {
+        let chosen = self.parts.iter().enumerate().filter(move |(place, _)| choose(*place));
+        chosen.flat_map(|(_, part)| part.iter())
+    }
+}
+
+/// The place of the part for this id, of so many: the order of parts is that of ids.
+fn part_of(id: ClientId, parts: usize) -> usize {
+    let [a, b, c, d, ..] = id.0;
+    let first = u64::from(u32::from_be_bytes([a, b, c, d]));
+    ((first * parts as u64) >> 32) as usize
+}
+
+fn is_same(old: &Part, new: &[(ClientId, Arc<Enrolled>)]) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|((_, old), (_, new))| Arc::ptr_eq(old, new))
 }
 
 impl From<Vec<Client>> for ClientTable {
     fn from(clients: Vec<Client>) -> ClientTable {
-        ClientTable::new(clients.into_iter().map(|client| Enrolled::new(client, 0)))
+        let clients = clients.into_iter().map(|client| Enrolled::new(client, 0));
+        ClientTable::new(&ClientTable::default(), clients).expect("each id once")
     }
 }
 
@@ -184,7 +251,7 @@ mod tests {
         for id in [0, 2, 5, 9] {
             assert!(table.get(ClientId([id; 16])).is_none());
         }
-        assert_eq!((table.len(), table.nth(1).unwrap().name.as_str()), (3, "d"));
+        assert_eq!((table.len(), table.iter().nth(1).unwrap().name.as_str()), (3, "d"));
     }
 
     #[test]
@@ -219,6 +286,41 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_one_client_among_many_leaves_all_other_parts_shared() {
+        let enrolled = |number: u32| {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
+            Enrolled::new(Client { id: ClientId(id), ..client(1, "x") }, 0)
+        };
+        let all: Vec<Arc<Enrolled>> = (0..10_000).map(enrolled).collect();
+        let before = ClientTable::new(&ClientTable::default(), all.clone()).unwrap();
+        assert!(before.iter().is_sorted_by_key(|client| client.id));
+        assert!(all.iter().all(|one| before.get(one.client.id).is_some()));
+        let ids: Vec<ClientId> = before.iter().map(|client| client.id).collect();
+        for place in [0, 1, 127, 128, 5000, 9999] {
+            let after = before.after(Some(ids[place])).map(|client| client.id);
+            assert!(after.eq(ids[place + 1..].iter().copied()));
+        }
+        assert!(ClientTable::new(&before, all.clone()).unwrap().is_same(&before));
+
+        let mut others = all.clone();
+        others[77] = enrolled(77);
+        for changed in [others, all[1..].to_vec(), [&all[..], &[enrolled(10_000)]].concat()] {
+            let after = ClientTable::new(&before, changed).unwrap();
+            let parts = before.parts.iter().zip(after.parts.iter());
+            let different = parts.filter(|(old, new)| !Arc::ptr_eq(old, new)).count();
+            assert_eq!((before.parts.len(), after.parts.len(), different), (128, 128, 1));
+        }
+        let after = ClientTable::new(&before, all[..100].to_vec()).unwrap();
+        assert_eq!(
+            (before.changes(&after).gone.len(), after.changes(&before).new.len()),
+            (9900, 9900)
+        );
+        let twice = ClientTable::new(&before, [&all[..], &all[5..6]].concat());
+        assert_eq!(twice.unwrap_err(), all[5].client.id);
+    }
+
+    #[test]
     fn a_key_that_proves_nothing_is_never_used_and_a_good_one_is_checked_once() {
         // The neutral element: everybody can make a signature for it.
         let mut neutral = [0; 32];
@@ -230,6 +332,6 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(table.with_sound_key(ClientId([2; 16])).unwrap().name, "good");
         }
-        assert_eq!(table.rows[1].1.sound.get(), Some(&true));
+        assert_eq!(table.parts[0][1].1.sound.get(), Some(&true));
     }
 }

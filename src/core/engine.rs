@@ -105,6 +105,14 @@ impl Engine {
         }
     }
 
+    /// Makes room for so many clients.
+    pub fn reserve(&mut self, clients: usize) {
+        if let Some(sealed) = &mut self.sealed {
+            sealed.tags.reserve(clients);
+            sealed.clients.reserve(clients);
+        }
+    }
+
     /// Adds a client, or replaces what is known of it: another day has begun for it.
     pub fn enrol(&mut self, client: KnownClient) {
         if let Some(sealed) = &mut self.sealed {

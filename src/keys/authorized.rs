@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hasher};
+use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread::{self, Builder};
 
 use crate::core::clients::{ClientTable, Enrolled};
 use crate::core::diagnostic::{SourceText, nearest, printable};
@@ -19,8 +22,10 @@ pub(crate) use line::is_name;
 const MAX_CLIENTS: usize = 1 << 20;
 /// The longest line, in bytes.
 const MAX_LINE: usize = 4096;
-/// New lines whose keys are checked when the file is read: some 50 milliseconds.
+/// The most new lines whose keys are checked when the file is read: some 50 milliseconds.
 const CHECKED: usize = 1000;
+/// Bytes of a file from which on two processors read one half each.
+const LONG: usize = 1 << 20;
 
 /// The file that `toctocd init` writes: an explanation, and no client.
 pub const EMPTY: &str = "\
@@ -33,22 +38,21 @@ pub const EMPTY: &str = "\
 /// Reads the clients file. `label` is the path for messages. A line that is as it was in `before`
 /// is not read again. Fails with the first mistake, as `label:line:column: what`.
 ///
-/// The keys of the first 1,000 new lines are checked at once, so that a bad key in a line
-/// written by hand is reported with its place. All others are checked when they are first needed.
+/// The keys of up to 1,000 new lines are checked at once, so that a bad key in a line written by
+/// hand is reported with its place. Those of more are checked when they are first needed.
 pub fn read(label: &str, text: &str, before: &ClientTable) -> Result<ClientTable, Fault> {
-    let rows = rows(SourceText::new(label, text), before, CHECKED)?;
-    Ok(ClientTable::new(rows.into_iter().map(|row| row.enrolled)))
+    Ok(whole(SourceText::new(label, text), before, CHECKED)?.clients)
 }
 
 /// The same in the order of the file.
 pub fn parse(label: &str, text: &str) -> Result<Vec<Client>, Fault> {
-    let rows = rows(SourceText::new(label, text), &ClientTable::default(), CHECKED)?;
+    let rows = whole(SourceText::new(label, text), &ClientTable::default(), CHECKED)?.rows;
     Ok(rows.into_iter().map(|row| row.enrolled.client.clone()).collect())
 }
 
 /// Checks every key of a clients file. Takes six seconds for 100,000.
 pub fn check_keys(label: &str, text: &str) -> Result<(), Fault> {
-    rows(SourceText::new(label, text), &ClientTable::default(), usize::MAX).map(drop)
+    whole(SourceText::new(label, text), &ClientTable::default(), usize::MAX).map(drop)
 }
 
 /// The clients of `before` that a file with mistakes still names: those whose id stands in it. So
@@ -72,13 +76,16 @@ pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
     line::parse(SourceText::new(label, &line), 0, &line)?;
     let shown = show_key(&client.key);
     let blob = last_word(&shown);
-    let id = format!("id={}", client.id);
+    let id = client.id.to_string();
     let mut count = 0;
     for (_, other) in client_lines(text) {
         count += 1;
-        let (same, remedy) = if last_word(other) == client.name {
+        let name = last_word(other);
+        // A search through each line would take longer than all the rest.
+        let before_name = other[..other.len() - name.len()].trim_end();
+        let (same, remedy) = if name == client.name {
             ("name", "choose another name, or revoke the old client first")
-        } else if other.contains(blob) || other.contains(&id) {
+        } else if before_name.ends_with(blob) || id_of(other) == Some(&id) {
             (
                 "key",
                 "each client needs its own key: make one with `toctoc keygen`, or revoke the old client first",
@@ -86,20 +93,21 @@ pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
         } else {
             continue;
         };
-        let what =
-            format!("{label}: client `{}` has this {same} already", printable(last_word(other)));
+        let what = format!("{label}: client `{}` has this {same} already", printable(name));
         return Err(Fault::new(what, remedy).of(FaultKind::Name));
     }
     if count >= MAX_CLIENTS {
         return Err(Fault::new(format!("{label}: it has {MAX_CLIENTS} clients"), "revoke some"));
     }
-    let mut text = text.to_owned();
+    // Room for all at once: there may be many megabytes.
+    let mut longer = String::with_capacity(text.len() + line.len() + 2);
+    longer.push_str(text);
     if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
+        longer.push('\n');
     }
-    text.push_str(&line);
-    text.push('\n');
-    Ok(text)
+    longer.push_str(&line);
+    longer.push('\n');
+    Ok(longer)
 }
 
 /// Notes in the client's line which door's sequence its profile has. `text` has no such note yet.
@@ -164,6 +172,11 @@ fn last_word(line: &str) -> &str {
     line.rsplit(char::is_whitespace).next().unwrap_or("")
 }
 
+/// The id of a line that begins with it, as all do that we write.
+fn id_of(line: &str) -> Option<&str> {
+    line.strip_prefix("id=")?.get(..32)
+}
+
 /// One line of the file, and its client.
 struct Row<'a> {
     start: usize,
@@ -172,45 +185,98 @@ struct Row<'a> {
     is_new: bool,
 }
 
-/// Reads every line, and checks the keys of the first `keys` new ones.
-fn rows<'a>(
-    file: SourceText<'a>, before: &ClientTable, mut keys: usize,
-) -> Result<Vec<Row<'a>>, Fault> {
-    let mut rows: Vec<Row<'a>> = Vec::new();
-    let mut shared: BTreeSet<Arc<[ServiceName]>> = BTreeSet::new();
-    for (start, content) in client_lines(file.text) {
-        if content.len() > MAX_LINE {
-            let what = format!("a line of more than {MAX_LINE} bytes");
-            return Err(file.complain(start, what, "is it the right file?"));
-        }
-        let mut hasher = DefaultHasher::new();
-        hasher.write(content.as_bytes());
-        let line = hasher.finish();
-        let id = content.get(3..35).and_then(encoded::id).map(ClientId);
-        if let Some(enrolled) = id.and_then(|id| before.unchanged(id, line)) {
-            rows.push(Row { start, content, enrolled, is_new: false });
-            continue;
-        }
-        let line::ParsedLine { mut client, key_at, .. } = line::parse(file, start, content)?;
-        match shared.get(&client.services) {
-            Some(same) => client.services = Arc::clone(same),
-            None => drop(shared.insert(Arc::clone(&client.services))),
-        }
-        let enrolled = Enrolled::new(client, line);
-        if keys > 0 {
-            keys -= 1;
-            enrolled
-                .check_key()
-                .map_err(|fault| file.complain(key_at, fault.what, fault.remedy))?;
-        }
-        rows.push(Row { start, content, enrolled, is_new: true });
-        if rows.len() > MAX_CLIENTS {
-            let what = format!("more than {MAX_CLIENTS} clients");
-            return Err(file.complain(start, what, "revoke some"));
+/// A clients file without mistakes.
+struct WholeFile<'a> {
+    rows: Vec<Row<'a>>,
+    clients: ClientTable,
+}
+
+/// Reads every line, and checks the keys of the new ones if there are at most `keys`.
+fn whole<'a>(
+    file: SourceText<'a>, before: &ClientTable, keys: usize,
+) -> Result<WholeFile<'a>, Fault> {
+    let (rows, mistake) = rows(file, before);
+    if rows.iter().filter(|row| row.is_new).count() <= keys {
+        for row in rows.iter().filter(|row| row.is_new) {
+            row.enrolled.check_key().or_else(|fault| {
+                let at = line::parse(file, row.start, row.content)?.key_at;
+                Err(file.complain(at, fault.what, fault.remedy))
+            })?;
         }
     }
-    check_unique(file, &rows)?;
-    Ok(rows)
+    if let Some(mistake) = mistake {
+        return Err(mistake);
+    }
+    if let Some(row) = rows.get(MAX_CLIENTS) {
+        let what = format!("more than {MAX_CLIENTS} clients");
+        return Err(file.complain(row.start, what, "revoke some"));
+    }
+    let clients = ClientTable::new(before, rows.iter().map(|row| Arc::clone(&row.enrolled)));
+    check_unique(file, &rows, clients.is_err())?;
+    Ok(WholeFile { rows, clients: clients.unwrap_or_default() })
+}
+
+/// Reads the lines up to the first mistake: one half of a long file in a thread beside this one.
+fn rows<'a>(file: SourceText<'a>, before: &ClientTable) -> (Vec<Row<'a>>, Option<Fault>) {
+    let length = file.text.len();
+    let within = |range: Range<usize>| rows_within(file, range, before);
+    let middle = if length < LONG { length } else { length / 2 };
+    let Some(at) = file.text.as_bytes()[middle..].iter().position(|byte| *byte == b'\n') else {
+        return within(0..length);
+    };
+    let half = middle + at + 1;
+    thread::scope(|scope| {
+        let second = Builder::new().spawn_scoped(scope, || within(half..length));
+        let (mut rows, mut mistake) = within(0..half);
+        if mistake.is_none() {
+            let (more, later) = match second {
+                Ok(second) => second.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(_) => within(half..length),
+            };
+            rows.extend(more);
+            mistake = later;
+        }
+        (rows, mistake)
+    })
+}
+
+/// Reads the lines of this part of the file, which begins and ends with a whole line.
+fn rows_within<'a>(
+    file: SourceText<'a>, range: Range<usize>, before: &ClientTable,
+) -> (Vec<Row<'a>>, Option<Fault>) {
+    let mut rows = Vec::new();
+    let mut shared = BTreeSet::new();
+    for (start, content) in client_lines(&file.text[range.clone()]) {
+        match row(file, range.start + start, content, before, &mut shared) {
+            Ok(row) => rows.push(row),
+            Err(mistake) => return (rows, Some(mistake)),
+        }
+    }
+    (rows, None)
+}
+
+/// Reads one line. `shared`: the lists of services so far.
+fn row<'a>(
+    file: SourceText<'a>, start: usize, content: &'a str, before: &ClientTable,
+    shared: &mut BTreeSet<Arc<[ServiceName]>>,
+) -> Result<Row<'a>, Fault> {
+    if content.len() > MAX_LINE {
+        let what = format!("a line of more than {MAX_LINE} bytes");
+        return Err(file.complain(start, what, "is it the right file?"));
+    }
+    let mut hasher = DefaultHasher::new();
+    hasher.write(content.as_bytes());
+    let line = hasher.finish();
+    let id = id_of(content).and_then(encoded::id).map(ClientId);
+    if let Some(enrolled) = id.and_then(|id| before.unchanged(id, line)) {
+        return Ok(Row { start, content, enrolled, is_new: false });
+    }
+    let mut client = line::parse(file, start, content)?.client;
+    match shared.get(&client.services) {
+        Some(same) => client.services = Arc::clone(same),
+        None => drop(shared.insert(Arc::clone(&client.services))),
+    }
+    Ok(Row { start, content, enrolled: Enrolled::new(client, line), is_new: true })
 }
 
 /// The lines that are neither blank nor comment, trimmed, each with its offset.
@@ -225,16 +291,16 @@ fn client_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// Fails at the first line that has the id, key or name of one before it. Lines that were not read
-/// again have been compared with each other, except that one may stand there twice.
-fn check_unique(file: SourceText<'_>, rows: &[Row<'_>]) -> Result<(), Fault> {
-    let mut ids: Vec<(ClientId, usize)> = Vec::with_capacity(rows.len());
-    let mut names = HashMap::new();
-    let mut keys = HashMap::new();
+/// again have been compared with each other, except that one may stand there twice. `same_id`: two
+/// have the same id.
+fn check_unique(file: SourceText<'_>, rows: &[Row<'_>], same_id: bool) -> Result<(), Fault> {
+    let new = rows.iter().filter(|row| row.is_new).count();
+    let mut names = HashMap::with_capacity(new);
+    let mut keys = HashMap::with_capacity(new);
     // The places of two lines, the later one first, and what is the same.
     let mut doubled: Vec<(usize, usize, &'static str)> = Vec::new();
     for (place, row) in rows.iter().enumerate() {
         let client = &row.enrolled.client;
-        ids.push((client.id, place));
         if row.is_new {
             let others = [
                 ("key", keys.insert(&client.key, place)),
@@ -245,13 +311,17 @@ fn check_unique(file: SourceText<'_>, rows: &[Row<'_>]) -> Result<(), Fault> {
             }
         }
     }
-    for (place, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_new) {
+    for (place, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_new && new > 0) {
         let client = &row.enrolled.client;
         for (what, other) in [("key", keys.get(&client.key)), ("name", names.get(&client.name))] {
             doubled.extend(other.map(|other| (place.max(*other), place.min(*other), what)));
         }
     }
-    ids.sort_unstable();
+    let mut ids: Vec<(ClientId, usize)> = Vec::new();
+    if same_id {
+        ids.extend(rows.iter().zip(0..).map(|(row, place)| (row.enrolled.client.id, place)));
+        ids.sort_unstable();
+    }
     for pair in ids.windows(2) {
         if let [(one, first), (other, later)] = pair
             && one == other

@@ -76,10 +76,10 @@ impl Listening {
             port: PORT,
             burst: 64,
             per_second: 4,
+            clients: 1,
         };
         send(gateway(test_vectors::gateway().current.expose()));
         let keys = test_vectors::wire_row(clock::now().wall);
-        send(ToListener::Clients(vec![KnownClient { client: test_vectors::CLIENT, keys }]));
         send(ToListener::Door { index: 0, spec: door.clone() });
         let own = |address| OwnAddress { address, knock: true, door: true };
         let part = net.gateway_ips().into_iter().map(own).collect();
@@ -97,6 +97,7 @@ impl Listening {
         send(ToListener::Capture(capture));
         send(ToListener::Raw4(v4));
         send(ToListener::Raw6(v6));
+        send(ToListener::Clients(vec![KnownClient { client: test_vectors::CLIENT, keys }]));
         send(ToListener::Go { user: user() });
         let mut listening = Listening { pipe, process, limitations: Limitations::default() };
         match listening.next() {

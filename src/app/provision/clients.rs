@@ -66,7 +66,7 @@ pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<CommandO
     let settings = load::settings(config)?;
     let keys = load::keys(&settings)?;
     let path = &settings.gateway.clients_file;
-    let text = files::read_own(path, FileCheck::Trusted)?;
+    let text = load::clients_text(path)?;
     let old = authorized::find(&path.display().to_string(), &text, name)?;
     let client = Client { id: ClientId(entropy::bytes()?), ..old.clone() };
     let mut done = format!("`{name}` has a new id: its old profile and old knocks open nothing");
@@ -185,7 +185,7 @@ fn hand_over(
 pub fn list(config: &Path) -> Result<CommandOutput, Fault> {
     let reach = load::reach(config);
     let path = &reach.settings.gateway.clients_file;
-    let text = files::read_own(path, FileCheck::Trusted)?;
+    let text = load::clients_text(path)?;
     let clients = authorized::parse(&path.display().to_string(), &text)?;
     let value = Some(as_json(&clients));
     reach.note(Ok(CommandOutput { value, ..CommandOutput::out(as_table(&clients)) }))
@@ -267,7 +267,7 @@ fn rewrite(
 ) -> Result<(), Fault> {
     let path = &settings.gateway.clients_file;
     let _lock = lock(path)?;
-    let before = files::read_own_bytes(path, FileCheck::Trusted)?;
+    let before = load::clients_bytes(path)?;
     let after = change(&path.display().to_string(), &before)?;
     // No gateway could read it.
     if after.len() as u64 > files::LIMIT {
@@ -283,7 +283,7 @@ fn lock(path: &Path) -> Result<FileLock, Fault> {
     loop {
         if files::check_way(path)?.is_none() {
             // Nothing to lock: reading it has the message.
-            files::read_own(path, FileCheck::Trusted)?;
+            load::clients_text(path)?;
         }
         match files::lock(path, PATIENCE) {
             // Another command may have replaced it meanwhile.

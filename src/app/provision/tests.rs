@@ -117,7 +117,7 @@ fn a_client_comes_with_a_profile_that_fits_and_goes_without_a_trace() {
     assert!(said.err.contains("no gateway is running here"), "{}", said.err);
     let profile = Profile::parse("p", &said.out).unwrap();
     let loaded = load::load_all(&config).unwrap();
-    let client = loaded.clients.nth(0).unwrap();
+    let client = loaded.clients.iter().next().unwrap();
     assert_eq!((profile.client, profile.key.fingerprint()), (client.id, client.fingerprint()));
     assert_eq!(profile.side.gateway_public, loaded.keys.public());
     let ours = loaded.keys.client_secrets(client.id);

@@ -106,6 +106,10 @@ impl Clients {
         Self { rows, free: Vec::new(), rate, turns: VecDeque::new(), waiting: 0 }
     }
 
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.rows.reserve_exact(count);
+    }
+
     /// Adds a client and returns its row.
     pub(super) fn insert(&mut self, known: KnownClient) -> u32 {
         let row = ClientRow { known, traffic: None };

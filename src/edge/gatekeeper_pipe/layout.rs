@@ -25,17 +25,26 @@ impl Message for ToListener {
     fn encode(self) -> EncodedMessage {
         let mut descriptor = None;
         let fields = match self {
-            Self::Gateway { realm, gateway, mask, current, other, port, burst, per_second } => {
-                Fields::of(1)
-                    .put(&realm.0)
-                    .put(&gateway.0)
-                    .put(mask.expose())
-                    .put(current.expose())
-                    .optional(other.as_ref().map(Secret::expose))
-                    .u16(port)
-                    .u32(burst)
-                    .u32(per_second)
-            }
+            Self::Gateway {
+                realm,
+                gateway,
+                mask,
+                current,
+                other,
+                port,
+                burst,
+                per_second,
+                clients,
+            } => Fields::of(1)
+                .put(&realm.0)
+                .put(&gateway.0)
+                .put(mask.expose())
+                .put(current.expose())
+                .optional(other.as_ref().map(Secret::expose))
+                .u16(port)
+                .u32(burst)
+                .u32(per_second)
+                .u32(clients),
             Self::Clients(clients) => encode_clients(&clients),
             Self::Doors { ipv6, debug } => Fields::of(3).u8(encode_ipv6(ipv6)).bool(debug),
             Self::Door { index, spec } => encode_door(index, &spec),
@@ -89,6 +98,7 @@ impl Message for ToListener {
                 port: r.u16()?,
                 burst: r.u32()?,
                 per_second: r.u32()?,
+                clients: r.u32()?,
             },
             2 => Self::Clients(decode_clients(r)?),
             3 => Self::Doors { ipv6: decode_ipv6(r.u8()?)?, debug: flag(r)? },

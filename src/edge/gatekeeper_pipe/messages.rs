@@ -16,7 +16,8 @@ pub const ADDRESSES: usize = 16;
 /// The most clients in one message. A message for each of 100,000 clients took seconds.
 pub const CLIENTS: usize = 64;
 
-/// A message from the gatekeeper: the set-up in any order, [`ToListener::Go`], then the rest.
+/// A message from the gatekeeper: the set-up in any order but the clients at its end, then
+/// [`ToListener::Go`], then the rest.
 pub enum ToListener {
     /// The gateway's secrets and the settings of sealed knocks. Without it no sealed knock is read.
     Gateway {
@@ -33,6 +34,8 @@ pub enum ToListener {
         burst: u32,
         /// Each client's token bucket: tokens per second.
         per_second: u32,
+        /// How many clients will follow, at least: there is room for them at once.
+        clients: u32,
     },
     /// Clients that are new, or the keys of another day of those that are known: at most [`CLIENTS`].
     /// Also after the set-up.

@@ -50,6 +50,7 @@ fn gateway(other: Option<Secret<32>>) -> ToListener {
         port: 62201,
         burst: 64,
         per_second: 4,
+        clients: 100_000,
     }
 }
 

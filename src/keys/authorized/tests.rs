@@ -157,13 +157,13 @@ fn a_line_that_has_not_changed_is_not_read_again_and_one_that_has_is() {
     let same = read("c", &text(&line(3, "c")), &before).unwrap();
     assert!(before.changes(&same).new.is_empty() && before.changes(&same).gone.is_empty());
     // The rows themselves are the same: nothing was read.
-    assert!(std::ptr::eq(before.nth(0).unwrap(), same.nth(0).unwrap()));
+    assert!(std::ptr::eq(before.iter().next().unwrap(), same.iter().next().unwrap()));
     let new = read("c", &text(&line(3, "d")), &before).unwrap();
     assert_eq!(before.changes(&new).new.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["d"]);
     let expired = line(3, "c").replace(" ssh", ",expires=\"2020-01-01T00:00:00Z\" ssh");
     let new = read("c", &text(&expired), &before).unwrap();
     assert_eq!(new.get(ClientId([3; 16])).unwrap().expires, Some(1_577_836_800));
-    assert!(std::ptr::eq(before.nth(0).unwrap(), new.nth(0).unwrap()));
+    assert!(std::ptr::eq(before.iter().next().unwrap(), new.iter().next().unwrap()));
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_bad_key_in_a_line_written_by_hand_is_reported_with_its_place() {
 }
 
 #[test]
-fn behind_a_thousand_new_lines_a_bad_key_is_read_and_can_never_be_used() {
+fn among_more_than_a_thousand_new_lines_a_bad_key_is_read_and_can_never_be_used() {
     let mut text = String::new();
     for number in 0..1000u32 {
         let mut seed = [7; 32];
@@ -216,6 +216,36 @@ fn behind_a_thousand_new_lines_a_bad_key_is_read_and_can_never_be_used() {
     let id = find("c", &text, "x").unwrap().id;
     assert!(clients.get(id).is_some() && clients.with_sound_key(id).is_none());
     assert!(check_keys("c", &text).unwrap_err().what.starts_with("c:1001:50: "));
+}
+
+#[test]
+fn a_long_file_is_read_in_two_halves_as_if_in_one() {
+    let mut lines: Vec<String> = Vec::new();
+    for number in 0..10_000u128 {
+        let mut key = [7; 32];
+        key[..16].copy_from_slice(&number.to_be_bytes());
+        let id = ClientId(number.wrapping_mul(u128::MAX / 10_007).to_be_bytes());
+        lines.push(format!("id={id},services=\"ssh\" {} n{number}", show_key(&key)));
+    }
+    let text = lines.join("\n");
+    assert!(text.len() > LONG);
+    let clients = parse("c", &text).unwrap();
+    assert!(clients.iter().zip(0..).all(|(client, n)| client.name == format!("n{n}")));
+    assert_eq!(clients.len(), 10_000);
+    let before = read("c", &text, &<_>::default()).unwrap();
+    assert!(read("c", &text, &before).unwrap().is_same(&before));
+    let fault = |bad: &[usize]| {
+        let mut lines = lines.clone();
+        bad.iter().for_each(|place| lines[*place].push_str(" x"));
+        read("c", &lines.join("\n"), &before).unwrap_err().what
+    };
+    for (bad, line) in [(&[8_000][..], 8_001), (&[2_000], 2_001), (&[2_000, 8_000], 2_001)] {
+        assert!(fault(bad).starts_with(&format!("c:{line}:")), "{}", fault(bad));
+    }
+    let twice = format!("{text}\n{}", lines[3].replace("id=", "id=f"));
+    assert!(read("c", &twice, &before).unwrap_err().what.starts_with("c:10001:"));
+    let twice = read("c", &format!("{text}\n{}", lines[3]), &before).unwrap_err().what;
+    assert_eq!(twice, "c:10001:1: the same id as on line 4");
 }
 
 /// A client with a real public key, made by the signature crate.
