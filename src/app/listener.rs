@@ -17,7 +17,7 @@ use crate::core::keyring::Realm;
 use crate::core::noise::KeyPair;
 use crate::core::quota::Rate;
 use crate::core::sequence::{DoorSpec, SequenceEvent};
-use crate::core::types::Now;
+use crate::core::types::{Now, Wall};
 use crate::core::wire::GatewayKeys;
 use crate::edge::capture::{self, Capture, CaptureResult, UnboundCapture};
 use crate::edge::confine::{ConfineFailure, ConfineStep, Limitation, confine};
@@ -228,8 +228,9 @@ struct Listener {
     lost: u64,
     /// True if knocks are queued that could be decrypted at once.
     busy: bool,
-    /// It was replaced: it ends once every knock that it handed over has its verdict.
-    stopping: bool,
+    /// The time at which it was replaced. It still hands over the knocks that came before, and ends
+    /// once each has its verdict.
+    replaced: Option<Wall>,
 }
 
 impl Listener {
@@ -265,17 +266,20 @@ impl Listener {
             actions: Vec::new(),
             lost: 0,
             busy: false,
-            stopping: false,
+            replaced: None,
         };
         Ok((listener, notes.bits()))
     }
 
     /// Waits for an event, then does a bounded amount of each kind of work.
     fn turn(&mut self, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
-        let ready = self.wait(pipe)?;
+        let mut ready = self.wait(pipe)?;
         let now = clock::now();
         self.engine.tick(now.boot);
         self.receive(pipe)?;
+        if self.replaced.is_some() {
+            ready = (0..self.captures.len()).collect();
+        }
         for index in ready {
             self.read(index, pipe)?;
         }
@@ -283,7 +287,8 @@ impl Listener {
         // Knocks wait in the clients' queues rather than in the pipe's.
         self.busy = pipe.waiting() == 0 && self.engine.serve(now.boot, OPENED, &mut self.actions);
         self.act(pipe)?;
-        if self.stopping && !self.busy && !self.engine.awaits_verdicts() {
+        let is_done = !self.busy && !self.engine.awaits_verdicts();
+        if self.replaced.is_some() && is_done && self.captures.iter().all(Option::is_none) {
             return Err(PipeError::Closed);
         }
         Ok(())
@@ -310,7 +315,15 @@ impl Listener {
     fn read(&mut self, index: usize, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         for _ in 0..PACKETS {
             let Some(Some(capture)) = self.captures.get_mut(index) else { return Ok(()) };
-            match capture.take(&mut self.buffer) {
+            let result = capture.take(&mut self.buffer);
+            // The next listener has what came later. What came before it captured is only here.
+            if let Some(replaced) = self.replaced
+                && !matches!(result, CaptureResult::Packet { at, .. } if at <= replaced)
+            {
+                self.captures[index] = None;
+                return Ok(());
+            }
+            match result {
                 CaptureResult::Packet { arrival, at, bytes } => {
                     let now = Now { wall: at, ..clock::now() };
                     self.engine.packet(now, arrival, bytes, &mut self.actions);
@@ -365,11 +378,7 @@ impl Listener {
                     *slot = None;
                 }
             }
-            // The next listener captures already.
-            ToListener::Stop => {
-                self.captures.clear();
-                self.stopping = true;
-            }
+            ToListener::Stop => self.replaced = Some(clock::now().wall),
             // Late set-up messages are dropped, and their sockets closed.
             _ => {}
         }

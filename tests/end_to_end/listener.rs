@@ -244,6 +244,24 @@ fn a_replaced_listener_still_sends_the_receipt_of_a_knock_that_it_handed_over() 
 }
 
 #[test]
+fn a_replaced_listener_hands_over_what_came_before_it_was_told() {
+    let net = Net::new();
+    let mut it = Listening::start(&net, "gw0");
+    signal(it.process.0.id(), Signal::SIGSTOP);
+    let socket = net.client.space.udp(net.client.gateway(0, PORT));
+    socket.send(&knock().0).unwrap();
+    // The answer shows that what was sent before has been captured.
+    let _echo = net.gateway.udp_echo(4999);
+    assert!(net.client.udp_reaches(net.client.gateway(0, 4999), LONG));
+    it.pipe.send(ToListener::Stop).unwrap();
+    signal(it.process.0.id(), Signal::SIGCONT);
+    let ToGatekeeper::Knock(HandedKnock { ticket, .. }) = it.next() else { panic!() };
+    it.pipe.send(ToListener::Verdict { ticket, spent: true, receipt: None }).unwrap();
+    let end = it.process.wait(LONG).expect("the listener ends");
+    assert!(end.success(), "{end}");
+}
+
+#[test]
 fn junk_is_counted_and_neither_answered_nor_passed_on() {
     let net = Net::new();
     let mut it = Listening::start(&net, "gw0");
