@@ -4,7 +4,7 @@ SHELL = /bin/sh
 SECONDS = 5
 MINUTES = 60
 
-.PHONY: all build demo test attacks compat bench soak crowd e2e fuzz model mutants systemd man setup install install-knockd clean install-units install-user
+.PHONY: all build demo test attacks compat bench soak crowd grants e2e fuzz model mutants systemd man setup install install-knockd clean install-units install-user
 
 all: build
 
@@ -35,6 +35,10 @@ bench: setup
 ## An hour of grants, reloads, repairs and junk at once: docs/benchmarks.md. Fails if a knock is lost or memory grows.
 soak: setup
 	tools/in-namespaces cargo bench --locked --bench soak -- $(MINUTES)
+
+## Gateways with 0, 4,096 and 50,000 live grants side by side: docs/benchmarks.md. Some five minutes.
+grants: setup
+	tools/in-namespaces cargo bench --locked --bench grants -- $(ROUNDS)
 
 ## A gateway with 100,000 clients: start, reload, memory, and what knocks notice: docs/benchmarks.md. A minute.
 crowd: setup

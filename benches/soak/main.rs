@@ -94,10 +94,8 @@ fn main() -> ExitCode {
     let mut settled = None;
     let mut last = footprint(&mut gate);
     for minute in 1..=minutes {
-        if minute % 2 == 0 {
-            damage_and_wait(&gate, &tally);
-        }
-        gate.reload();
+        damage_and_wait(&gate, &tally);
+        change_and_reload(&gate, minute);
         thread::sleep((begin + Duration::from_secs(60 * minute)).duration_since(Instant::now()));
         last = footprint(&mut gate);
         report(&mut gate, minute, &tally, last);
@@ -193,6 +191,19 @@ fn flood(space: &Space, to: SocketAddrV4, per_second: u64, tally: &Tally) {
         tally.junk.store(u64::from(sent), Ordering::Relaxed);
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Reloads with other rules, or with something that only a new listener can follow.
+fn change_and_reload(gate: &Gate, minute: u64) {
+    let (one, other) = match minute % 2 {
+        0 => ("max_age = 30", "max_age = 31"),
+        _ => ("burst = 64", "burst = 65"),
+    };
+    gate.edit_config(|config| match config.contains(one) {
+        true => config.replace(one, other),
+        false => config.replace(other, one),
+    });
+    gate.reload();
 }
 
 /// Empties a chain of the guard, as a foreign program might, and waits for the repair.

@@ -11,6 +11,8 @@ use crate::core::replay::{Replay, clock_jump};
 use crate::core::types::{Boot, Counters, Fault, Now};
 
 mod commands;
+mod comparison;
+mod connections;
 mod doors;
 mod events;
 mod guard;
@@ -25,6 +27,7 @@ mod outbox;
 mod process;
 mod reload;
 mod requests;
+mod review;
 mod rights;
 mod serve;
 mod start;
@@ -33,6 +36,7 @@ mod tasks;
 mod tests;
 
 use commands::Commands;
+use connections::Connections;
 use doors::Doors;
 use events::{Event, Lane, Output, TaskId, TaskResult};
 use guard::Guard;
@@ -43,6 +47,7 @@ use listeners::Listeners;
 use outbox::Outbox;
 use reload::Reload;
 use requests::Requests;
+use review::Review;
 pub use start::{RunFault, run};
 use tasks::Tasks;
 
@@ -67,6 +72,8 @@ struct Gatekeeper {
     grants: Grants,
     journal: Journal,
     guard: Guard,
+    connections: Connections,
+    review: Review,
     commands: Commands,
     doors: Doors,
     listeners: Listeners,
@@ -112,7 +119,7 @@ impl Gatekeeper {
         let by = clock_jump(self.last, now);
         self.last = now;
         if let Ok(by @ 1..) = u64::try_from(by) {
-            self.grants.clock_jumped(now);
+            self.review_clock(now);
             self.commands.openings().clock_jumped(by);
         }
     }
@@ -122,14 +129,23 @@ impl Gatekeeper {
         self.out.take()
     }
 
+    /// True if the next turn goes on with long work.
+    fn has_more(&self) -> bool {
+        self.review.is_under_way() || self.guard.comparison.is_some()
+    }
+
     /// The moment at which [`Event::Deadline`] is due.
     fn deadline(&self) -> Boot {
+        if self.has_more() {
+            return self.last.boot;
+        }
         let repairs = self.ending.is_none() && self.tasks.is_free(Lane::Guard);
         let deadlines = [
             self.grants.deadline(),
             self.commands.deadline(),
             self.listeners.deadline(),
             self.guard.deadline().filter(|_| repairs),
+            self.connections.deadline().filter(|_| self.tasks.is_free(Lane::Connections)),
             self.tasks.deadline(),
             self.requests.deadline(),
             self.ending,
@@ -140,7 +156,8 @@ impl Gatekeeper {
 
     /// True if the shutdown is complete or its deadline has passed.
     fn is_over(&self, now: Now) -> bool {
-        let done = self.commands.are_idle() && self.journal.is_settled();
+        let done =
+            self.commands.are_idle() && self.journal.is_settled() && self.connections.are_cut();
         self.ending.is_some_and(|until| done || until <= now.boot)
     }
 
@@ -153,6 +170,7 @@ impl Gatekeeper {
             self.start_guard_work(now);
             self.start_sequence_use(now);
         }
+        self.start_connection_work(now);
         self.journal.maintain(now, &mut self.tasks, &mut self.out);
         self.settle_requests(now);
     }
@@ -164,6 +182,8 @@ impl Gatekeeper {
         let changes = self.grants.expire(now);
         self.change_firewall(now, &changes);
         self.journal.defer(&self.grants.trim_past());
+        self.review_some(now);
+        self.compare(now);
         self.run_due_commands(now);
         if self.next_check <= now.boot {
             self.next_check = now.boot.plus(CHECK);
@@ -182,6 +202,7 @@ impl Gatekeeper {
         self.check_listeners();
         self.end_spent(now);
         self.look_after_guard(now);
+        self.look_after_connections();
         self.log_refused_openings();
         self.out.log_suppressed();
     }
@@ -194,15 +215,18 @@ impl Gatekeeper {
     /// Handles the result of a task. A late result counts only where it still states a fact: the
     /// enrolled clients, the state files, the rules in the guard, a used sequence.
     fn task_done(&mut self, now: Now, id: TaskId, result: TaskResult) {
-        let Some((_, late)) = self.tasks.ended(id) else { return };
+        let Some((lane, late)) = self.tasks.ended(id) else { return };
         match result {
             TaskResult::State(done) => self.journal_task_done(done),
             TaskResult::Clients(Ok(read)) => self.clients_read(now, Ok(read)),
-            TaskResult::Guard(_) if late => self.guard.restore_rules(),
+            TaskResult::Guard(_) if late && lane == Lane::Guard => self.guard.restore_rules(),
             TaskResult::UsedUp(door, result) if late => self.late_sequence_used(&door, result),
             _ if late => {}
             TaskResult::Clients(result) => self.clients_read(now, result),
             TaskResult::Loaded(result) => self.config_loaded(now, result),
+            TaskResult::Guard(result) if lane == Lane::Connections => {
+                self.connection_work_done(now, result)
+            }
             TaskResult::Guard(result) => self.guard_work_done(now, result),
             TaskResult::UsedUp(_, result) => self.sequence_used(now, result),
         }
@@ -215,6 +239,7 @@ impl Gatekeeper {
             Lane::Clients => self.clients_read(now, Err(fault)),
             Lane::Config => self.config_loaded(now, Err(fault)),
             Lane::Guard => self.guard_work_done(now, Err(fault)),
+            Lane::Connections => self.connection_work_done(now, Err(fault)),
             Lane::State => self.journal_task_late(&fault),
             Lane::Files => self.sequence_used(now, Err(fault.what)),
         }

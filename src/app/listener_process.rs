@@ -139,8 +139,8 @@ impl ListenerProcess {
             user: start.prepared.user,
         };
         let mut process = Self::spawn(spec)?;
-        process.ready =
-            ListenerReady { limitations: Vec::new(), wanted, interfaces, indexes, missing };
+        let limitations = Vec::from_iter(raw::group_limitation());
+        process.ready = ListenerReady { limitations, wanted, interfaces, indexes, missing };
         Ok(process)
     }
 
@@ -305,7 +305,7 @@ impl ListenerProcess {
         confine::verify(self.process.id(), limitations, self.user)?;
         self.setup = None;
         self.heartbeat = Heartbeat::default();
-        self.ready.limitations = limitations.iter().map(|one| one.text().to_owned()).collect();
+        self.ready.limitations.extend(limitations.iter().map(|one| one.text().to_owned()));
         Ok(self.ready.clone())
     }
 

@@ -238,6 +238,14 @@ impl Converter<'_> {
     fn door(&mut self, door: &Door, plan: &DoorPlan) -> Option<Door> {
         let name = &door.name;
         let mut new = Door { native: true, ..door.clone() };
+        let has_stop = door.stop_command.is_some() || door.stop_command_6.is_some();
+        if has_stop && door.cmd_timeout < 0 && !matches!(plan, DoorPlan::LeftOut(_)) {
+            self.note(format!(
+                "door {name}: its stop command never ran, by its negative Cmd_Timeout: dropped"
+            ));
+            new.stop_command = None;
+            new.stop_command_6 = None;
+        }
         match plan {
             DoorPlan::LeftOut(reason) => {
                 self.left_out.push(format!("door {name}: {reason}"));
@@ -307,14 +315,6 @@ impl Converter<'_> {
         match useless.is_some() || !refusal.known {
             true => self.warn(text),
             false => self.note(text),
-        }
-        if door.cmd_timeout < 0 && (door.stop_command.is_some() || door.stop_command_6.is_some()) {
-            self.note(format!(
-                "door {}: its stop command never ran, by its negative Cmd_Timeout: dropped",
-                door.name
-            ));
-            new.stop_command = None;
-            new.stop_command_6 = None;
         }
         new.cmd_timeout = new.cmd_timeout.clamp(0, 31_536_000);
     }

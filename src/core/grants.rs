@@ -2,6 +2,7 @@
 //! See `policy` for who may have one, `edge::firewall` for the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::ledger::Ledger;
 use super::openings::ServiceAddress;
@@ -58,8 +59,8 @@ enum ElementFit {
 }
 
 impl Grants {
-    /// The grants that survived a restart, with the time that they have left. Give
-    /// [`Grants::expected_elements`] to the firewall afterwards.
+    /// The grants that survived a restart, with the time that they have left. Compare the kernel's
+    /// elements with [`Grants::next_element`] afterwards.
     pub fn restore(now: Now, ledger: &Ledger) -> Self {
         let mut grants = Self::default();
         // Grants of command services are not stored: all of them ended with the process.
@@ -202,15 +203,12 @@ impl Grants {
         changes
     }
 
-    /// After a jump of the wall clock: each grant ends by whichever clock leaves it less. A machine
+    /// After a jump of the wall clock: this grant ends by whichever clock leaves it less. A machine
     /// that was paused counts the time in which it stood still on the wall clock only, and people
-    /// were told an end by that. The kernel's elements go when [`Grants::expire`] ends their grants.
-    pub fn clock_jumped(&mut self, now: Now) {
-        let all: Vec<ActiveGrant> = self.live.values().copied().collect();
-        for grant in all {
-            let over = ActiveGrant { opened: now, seconds: 0, ..grant };
-            self.live.insert(grant.restored(now).unwrap_or(over));
-        }
+    /// were told an end by that. The kernel's element goes when [`Grants::expire`] ends the grant.
+    pub fn follow_clock(&mut self, now: Now, grant: &ActiveGrant) {
+        let over = ActiveGrant { opened: now, seconds: 0, ..*grant };
+        self.live.insert(grant.restored(now).unwrap_or(over));
     }
 
     /// The time at which [`Grants::expire`] has something to do next.
@@ -220,12 +218,19 @@ impl Grants {
 
     /// All live grants. Not for every knock or turn of a loop: there may be many.
     pub fn list(&self) -> impl Iterator<Item = &ActiveGrant> {
-        self.live.values()
+        self.live.after(None)
     }
 
     /// The live grants after the one with this key, or from the first, in the order of their keys.
     pub fn list_after(&self, key: Option<GrantKey>) -> impl Iterator<Item = &ActiveGrant> {
         self.live.after(key)
+    }
+
+    /// The live grants of this holder, and those that are over.
+    pub fn of_holder(
+        &self, holder: Holder,
+    ) -> (impl Iterator<Item = &ActiveGrant>, impl Iterator<Item = &ActiveGrant>) {
+        (self.live.of_holder(holder), self.past.of_holder(holder))
     }
 
     /// The number of live grants.
@@ -284,17 +289,12 @@ impl Grants {
         (self.settle(now, *element, ElementFit::Remove).into_iter().collect(), records)
     }
 
-    /// All elements that the kernel should hold now: for a start, and after somebody flushed them.
-    pub fn expected_elements(&self, now: Now) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for (element, until) in &self.kernel {
-            let millis = millis_between(now.boot, *until);
-            // No timeout at all would mean for ever.
-            if millis > 0 {
-                changes.push(Change::Set { element: *element, millis });
-            }
-        }
-        changes
+    /// The next element after this one, or the first, that the kernel should hold, and the
+    /// milliseconds that it should have left; 0 if its end has come.
+    pub fn next_element(&self, now: Now, after: Option<Element>) -> Option<(Element, u64)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (element, until) = self.kernel.range((from, Bound::Unbounded)).next()?;
+        Some((*element, millis_between(now.boot, *until)))
     }
 
     /// The numbers of grants beside this one, live or being decided.

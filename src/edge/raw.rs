@@ -39,9 +39,21 @@ pub fn open_v6() -> Result<Option<OwnedFd>, Fault> {
     }
 }
 
+/// What is missing if this user namespace does not know the group of the receipts' sockets.
+pub fn group_limitation() -> Option<String> {
+    // The kernel reports no error, but the group before the call.
+    let before = setfsgid(Gid::from_raw(RECEIPT_GROUP));
+    let is_known = setfsgid(before).as_raw() == RECEIPT_GROUP;
+    let text = format!(
+        "group {RECEIPT_GROUP} is not mapped in this user namespace: the guard does not limit what \
+         the sockets of receipts send"
+    );
+    if is_known { None } else { Some(text) }
+}
+
 fn open(domain: Domain) -> io::Result<OwnedFd> {
     // A socket belongs to the file system group of its opener. Where a user namespace does not know
-    // that group, nothing changes, and the guard does not see these packets.
+    // that group, nothing changes, and the guard does not see these packets: `group_limitation`.
     let before = setfsgid(Gid::from_raw(RECEIPT_GROUP));
     // Protocol UDP and not RAW: with RAW the sender would make the IP header.
     let opened = Socket::new(domain, Type::RAW, Some(Protocol::UDP));

@@ -111,17 +111,35 @@ pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
 }
 
 /// Notes in the client's line which door's sequence its profile has. `text` has no such note yet.
+/// A door may have any name. A value on the line has no escapes, so what could end it is written as
+/// in a URL: `%22`.
 pub fn note_door(text: &str, client: ClientId, door: &str) -> String {
     let id = format!("id={client},");
-    text.replace(&id, &format!("{id}door=\"{door}\","))
+    let mut note = String::new();
+    for one in door.chars() {
+        match one {
+            '"' | '%' => note += &format!("%{:02x}", u32::from(one)),
+            one if one.is_control() => note += &format!("%{:02x}", u32::from(one)),
+            one => note.push(one),
+        }
+    }
+    text.replace(&id, &format!("{id}door=\"{note}\","))
 }
 
 /// The door that is noted in the client's line.
-pub fn door(text: &str, client: ClientId) -> Option<&str> {
+pub fn door(text: &str, client: ClientId) -> Option<String> {
     let id = format!("id={client}");
     let (_, line) = client_lines(text).find(|(_, line)| line.contains(&id))?;
     let (_, rest) = line.split_once("door=\"")?;
-    rest.split_once('"').map(|(door, _)| door)
+    let (note, _) = rest.split_once('"')?;
+    let mut parts = note.split('%');
+    let mut door = parts.next()?.to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        door.push(char::from(u8::from_str_radix(digits, 16).ok()?));
+        door += rest;
+    }
+    Some(door)
 }
 
 /// The client called `name`. Fails if nobody has that name, or its line has a mistake.

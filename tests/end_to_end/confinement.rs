@@ -28,6 +28,20 @@ const DOOR: &str =
     "[door.web]\nsequence = [\"7321/tcp\", \"8432/udp\", \"9543/tcp\"]\nstart_command = \"true\"\n";
 
 #[test]
+fn where_the_group_of_receipts_is_not_mapped_status_says_what_that_means() {
+    let missing = "group 61137 is not mapped in this user namespace";
+    let mut gate = Gate::running(|config| config);
+    let has_all_groups = fs::read_to_string("/proc/self/gid_map").unwrap().contains("4294967295");
+    assert_eq!(gate.status().contains(missing), !has_all_groups);
+    gate.stop();
+    gate.start_under(&["unshare", "--user", "--map-root-user", "--net"]);
+    assert!(gate.status().contains(missing), "{}", gate.status());
+    gate.daemon().kill_listener();
+    gate.daemon().wait_for("a new listener listens");
+    assert!(gate.status().contains(missing), "the next listener has the same sockets");
+}
+
+#[test]
 fn a_gatekeeper_without_commands_keeps_few_rights_and_its_listener_none() {
     let mut gate = Gate::running(|config| config);
     let pid = gatekeeper(&mut gate);

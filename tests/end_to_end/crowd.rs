@@ -2,76 +2,18 @@
 //! at once, and the gateway comes to rest.
 
 use std::fs;
-use std::net::IpAddr;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use toctoc::core::grants::{ActiveGrant, GrantKey, Holder};
 use toctoc::core::knock::{KnockKind, Request, Status};
-use toctoc::core::prefix::Span;
-use toctoc::core::record::Record;
-use toctoc::core::service::{AddressProof, DisconnectPolicy, GrantKind};
-use toctoc::core::types::{ClientId, PortRange, ServiceName, Source};
-use toctoc::edge::clock;
-use toctoc::edge::state::State;
 
-use crate::harness::gate::{Gate, Knocker, SSH, section, stamp};
+use crate::harness::crowd::{crowded, member};
+use crate::harness::gate::{Gate, Knocker, SSH, stamp};
 use crate::harness::process::cpu_time;
 use crate::harness::{LONG, SHORT, eventually};
 
-/// Seconds that the grants of the crowd last.
-const LASTING: u32 = 3000;
 /// The longest that a knock may take here: tests run on a busy machine.
 const PROMPT: Duration = Duration::from_secs(2);
-
-/// A gateway whose journal holds `number` live grants of one client, before its start.
-fn crowded(number: u32) -> (Gate, Knocker, Knocker) {
-    let mut gate = Gate::new(|config| {
-        let config = section(&config, "service.ssh", "max_grants = 4096", "max_grants = 65535");
-        section(&config, "service.ssh", "max_seconds = 3600", "max_seconds = 7200")
-    });
-    let [anna, many] = ["anna", "many"].map(|name| gate.enrol(name, "ssh"));
-    // A first start, so that the state is not new.
-    gate.start();
-    gate.stop();
-    seed(Path::new(&gate.path("etc/state")), many.profile.client, number);
-    gate.start();
-    (gate, anna, many)
-}
-
-fn seed(state: &Path, client: ClientId, number: u32) {
-    let now = clock::now();
-    let (mut state, _) = State::open(state, now.wall, true, true).unwrap();
-    let port = PortRange::read(&format!("{SSH}/tcp")).unwrap();
-    let grants: Vec<Record> = (0..number)
-        .map(|n| GrantKey {
-            holder: Holder::Client(client),
-            service: ServiceName::new("ssh").unwrap(),
-            source: Source::new(member(n)),
-            source_port: 0,
-            span: Span::HOST,
-        })
-        .map(|key| ActiveGrant {
-            key,
-            form: GrantKind::Time,
-            ports: toctoc::core::service::ServicePorts::Listed(vec![port]).digest(),
-            opened: now,
-            seconds: LASTING,
-            cut: DisconnectPolicy::Never,
-            proof: AddressProof::Both,
-        })
-        .map(Record::Granted)
-        .collect();
-    for part in grants.chunks(500) {
-        state.commit(part).unwrap();
-    }
-}
-
-/// Address number `n` of the crowd.
-fn member(n: u32) -> IpAddr {
-    IpAddr::V4((0xc612_0000 + n).into())
-}
 
 /// Knocks, and fails if that takes too long.
 fn knock(gate: &Gate, client: &Knocker) {

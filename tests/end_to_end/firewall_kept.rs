@@ -365,7 +365,7 @@ fn grants_go_on_while_a_job_hangs_and_its_changes_are_known_as_ours() {
         let Ok(GuardReport::Loaded { elements, .. }) = job.join().unwrap() else {
             panic!("no list")
         };
-        assert_eq!(elements.iter().map(|(element, _)| *element).collect::<Vec<_>>(), [granted]);
+        assert_eq!(elements.into_keys().collect::<Vec<_>>(), [granted]);
         assert_eq!(it.nft.take_changes(), []);
         it.nft.apply(&[Change::Remove { element: granted }]).unwrap();
     }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
 use toctoc::config::{FirewallSettings, KnockSettings, defaults};
+use toctoc::core::grants::element::difference;
 use toctoc::core::grants::{Change, Element};
 use toctoc::core::service::{GrantKind, Service};
 use toctoc::core::types::{Fault, Port, Proto, ServiceName, Source};
@@ -190,9 +191,9 @@ impl KeptGuard {
     /// Applies the changes of elements, then the cuts.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
         let cut = changes.iter().filter(|change| matches!(change, Change::Cut { .. }));
-        let cut: Vec<Element> = cut.map(|change| *change.element()).collect();
+        let cut: BTreeSet<Element> = cut.map(|change| *change.element()).collect();
         self.link.apply(changes)?;
-        if cut.is_empty() { Ok(()) } else { self.link.cut(&cut) }
+        if cut.is_empty() { Ok(()) } else { self.run(GuardTask::Cut(cut)).map(drop) }
     }
 
     pub fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault> {
@@ -204,7 +205,7 @@ impl KeptGuard {
         self.link.is_there().expect("the kernel answers")
     }
 
-    fn repair(&self) -> (bool, Vec<(Element, u64)>) {
+    fn repair(&self) -> (bool, BTreeMap<Element, u64>) {
         match self.run(GuardTask::Repair) {
             Ok(GuardReport::Loaded { reloaded, elements }) => (reloaded, elements),
             other => panic!("{other:?}"),
@@ -215,7 +216,7 @@ impl KeptGuard {
     pub fn list(&mut self) -> Result<Vec<(Element, u64)>, Fault> {
         let (reloaded, elements) = self.repair();
         assert!(!reloaded, "the guard needed a repair");
-        Ok(elements)
+        Ok(elements.into_iter().collect())
     }
 
     /// True if a connection stands that this element let in.
@@ -237,11 +238,22 @@ impl KeptGuard {
     /// Repairs the guard and gives it the elements of `expected` and no others.
     pub fn restore(&mut self, expected: &[Change]) -> Result<Repair, Fault> {
         let (reloaded, elements) = self.repair();
-        let changes = firewall::reconcile(&elements, expected);
+        let mut wanted = BTreeMap::new();
+        for change in expected {
+            if let Change::Set { element, millis } = change {
+                wanted.insert(*element, *millis);
+            }
+        }
+        let all: BTreeSet<&Element> = elements.keys().chain(wanted.keys()).collect();
+        let mut changes = Vec::new();
+        for element in all {
+            let left = elements.get(element).copied();
+            changes.extend(difference(*element, left, wanted.get(element).copied()));
+        }
         self.link.apply(&changes)?;
         let mut repair = Repair { reloaded, put_back: 0, removed: 0 };
         for change in &changes {
-            let was_there = elements.iter().any(|(element, _)| element == change.element());
+            let was_there = elements.contains_key(change.element());
             match change {
                 Change::Set { .. } if !was_there => repair.put_back += 1,
                 Change::Remove { .. } => repair.removed += 1,

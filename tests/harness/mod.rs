@@ -8,6 +8,7 @@
 
 #![allow(unreachable_pub)]
 
+pub mod crowd;
 pub mod gate;
 pub mod guarded;
 pub mod process;

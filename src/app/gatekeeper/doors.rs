@@ -157,7 +157,7 @@ impl Gatekeeper {
             }
         };
         let (changes, grant) = self.grants.open_for_door(now, grant);
-        if let Err(fault) = self.guard.apply(now, &changes) {
+        if let Err(fault) = self.apply(now, &changes) {
             self.out.log(format!("the firewall refused a grant: {fault}"));
             self.grants.end(now, &[grant.key], GrantEnd::Revoked);
             return;

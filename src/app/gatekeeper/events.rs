@@ -133,6 +133,7 @@ pub(super) enum Lane {
     Clients,
     Config,
     Guard,
+    Connections,
     State,
     Files,
 }
@@ -142,6 +143,7 @@ impl Task {
         match self {
             Task::ReadClients(_) => Lane::Clients,
             Task::Load(..) => Lane::Config,
+            Task::Guard(GuardTask::Cut(_) | GuardTask::Standing(_)) => Lane::Connections,
             Task::Guard(_) => Lane::Guard,
             Task::State(_) => Lane::State,
             Task::UseUp(_) => Lane::Files,
@@ -151,8 +153,8 @@ impl Task {
 
 impl Lane {
     #[cfg(test)]
-    pub(super) const ALL: [Lane; 5] =
-        [Lane::Clients, Lane::Config, Lane::Guard, Lane::State, Lane::Files];
+    pub(super) const ALL: [Lane; 6] =
+        [Lane::Clients, Lane::Config, Lane::Guard, Lane::Connections, Lane::State, Lane::Files];
 
     /// The thread's name.
     pub(super) fn name(self) -> &'static str {
@@ -160,6 +162,7 @@ impl Lane {
             Lane::Clients => "clients",
             Lane::Config => "config",
             Lane::Guard => "guard",
+            Lane::Connections => "connections",
             Lane::State => "state",
             Lane::Files => "files",
         }
@@ -169,7 +172,7 @@ impl Lane {
     pub(super) fn patience(self) -> u32 {
         match self {
             Lane::Clients | Lane::Config | Lane::Files => 5,
-            Lane::Guard | Lane::State => 10,
+            Lane::Guard | Lane::Connections | Lane::State => 10,
         }
     }
 
@@ -188,6 +191,10 @@ impl Lane {
             Lane::Guard => {
                 ("the nft program", "run `nft list ruleset` by hand to see what it waits for")
             }
+            Lane::Connections => (
+                "listing or cutting connections",
+                "see how many there are: `conntrack -C`, or /proc/sys/net/netfilter/nf_conntrack_count",
+            ),
             Lane::State => ("maintaining the state", "look after that disk"),
             Lane::Files => ("using up a one-time sequence", "see what that file is on"),
         };

@@ -2,28 +2,26 @@
 //! outside the loop. See `edge::firewall` for the kernel side and `app::guard` for the admin's
 //! command.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Gatekeeper;
+use super::comparison::Comparison;
 use super::events::{Lane, Task};
 use super::in_force::guard_rules;
 use crate::app::prepare::Prepared;
-use crate::core::grants::{ActiveGrant, Change, Element};
+use crate::core::grants::element::is_right;
+use crate::core::grants::{Change, Element};
 use crate::core::service::GrantKind;
 use crate::core::types::{Boot, Fault, Now};
 use crate::edge::control::SessionId;
-use crate::edge::firewall::{Firewall, GuardReport, GuardRules, GuardTask, is_right, reconcile};
+use crate::edge::firewall::{Firewall, GuardReport, GuardRules, GuardTask};
 
 /// Seconds between two comparisons of every rule. Each one runs a process.
 const FULL_CHECK: u32 = 600;
 /// Seconds between two attempts to repair the guard, and between two looks at all of its elements
 /// that nobody's change has caused.
 const RETRY: u32 = 1;
-/// The most one-connection elements that the periodic check asks the kernel for.
-const ONCE: usize = 64;
-/// The most wrong elements that a repair asks the kernel for again.
-const FEW: usize = 64;
 
 pub(super) struct Guard {
     firewall: Box<dyn Firewall>,
@@ -36,11 +34,10 @@ pub(super) struct Guard {
     /// Tables with a guard that no gateway keeps.
     others: Vec<String>,
     next_full_check: Boot,
-    /// Connections to cut again after a repair: an element that was still there may have let a
-    /// connection continue.
-    uncut: Vec<Element>,
     wanted: VecDeque<GuardWork>,
     running: Option<GuardWork>,
+    /// The kernel's elements are being compared. Nothing else starts meanwhile.
+    pub(super) comparison: Option<Comparison>,
 }
 
 /// The purpose of a guard task.
@@ -49,8 +46,6 @@ pub(super) enum GuardWork {
     Repair,
     /// Check that every rule is as we loaded it.
     Check,
-    /// Forget those of these ended grants that have no connections.
-    Standing(Vec<ActiveGrant>),
     /// Load the rules of a new configuration.
     Reload(Arc<Prepared>),
     /// Load the rules in force again: other rules may have been loaded.
@@ -70,9 +65,9 @@ impl Guard {
             next_doubt: now.boot,
             others: Vec::new(),
             next_full_check: now.boot.plus(FULL_CHECK),
-            uncut: Vec::new(),
             wanted: VecDeque::new(),
             running: None,
+            comparison: None,
         }
     }
 
@@ -81,19 +76,16 @@ impl Guard {
         self.off
     }
 
-    /// Applies `changes`, then cuts connections even if the changes failed. After a fault the guard
-    /// is repaired, and the connections are cut again.
-    pub(super) fn apply(&mut self, now: Now, changes: &[Change]) -> Result<(), Fault> {
+    /// Applies `changes` of elements. After a fault the guard is repaired.
+    fn apply(&mut self, now: Now, changes: &[Change]) -> Result<(), Fault> {
         if changes.is_empty() {
             return Ok(());
         }
-        let applied =
-            if self.off { nothing_to_grant(changes) } else { self.firewall.apply(changes) };
-        let cuts = cuts_of(changes);
-        let cut = if cuts.is_empty() { Ok(()) } else { self.firewall.cut(&cuts) };
-        let outcome = applied.and(cut);
-        if outcome.is_err() && !self.off {
-            self.uncut.extend(cuts);
+        if self.off {
+            return nothing_to_grant(changes);
+        }
+        let outcome = self.firewall.apply(changes);
+        if outcome.is_err() {
             self.doubt(now);
         }
         outcome
@@ -113,7 +105,7 @@ impl Guard {
     }
 
     /// False for an element that is missing and should be, or is there and should be.
-    fn is_needed(&mut self, change: &Change) -> bool {
+    pub(super) fn is_needed(&mut self, change: &Change) -> bool {
         match (change, self.firewall.remaining(change.element())) {
             (Change::Remove { .. }, Ok(None)) => false,
             (Change::Set { millis, .. }, Ok(Some(left))) => !is_right(left, *millis),
@@ -167,7 +159,8 @@ impl Guard {
         let tells = |work: &GuardWork| {
             matches!(work, GuardWork::Repair | GuardWork::Check | GuardWork::TurnOn(_))
         };
-        self.wanted.iter().chain(&self.running).any(tells)
+        let compared = self.comparison.as_ref().map(|comparison| &comparison.work);
+        self.wanted.iter().chain(&self.running).chain(compared).any(tells)
     }
 
     /// Requests a comparison of every rule with what was loaded.
@@ -179,7 +172,7 @@ impl Guard {
 
     /// The next moment at which [`Gatekeeper::start_guard_work`] can start a repair.
     pub(super) fn deadline(&self) -> Option<Boot> {
-        let idle = self.running.is_none() && !self.off;
+        let idle = self.running.is_none() && self.comparison.is_none() && !self.off;
         self.repair_at.filter(|_| idle)
     }
 
@@ -200,12 +193,9 @@ impl Guard {
         Some(GuardWork::Repair)
     }
 
-    /// Applies `changes` to the kernel's elements. Then makes the pending cuts; with the right
-    /// elements they are final.
-    fn settle(&mut self, changes: &[Change]) -> Result<(), Fault> {
-        self.firewall.apply(changes)?;
-        let uncut = std::mem::take(&mut self.uncut);
-        if uncut.is_empty() { Ok(()) } else { self.firewall.cut(&uncut) }
+    /// Applies the changes of a comparison.
+    pub(super) fn set_right(&mut self, changes: &[Change]) -> Result<(), Fault> {
+        if changes.is_empty() { Ok(()) } else { self.firewall.apply(changes) }
     }
 }
 
@@ -221,15 +211,18 @@ fn nothing_to_grant(changes: &[Change]) -> Result<(), Fault> {
     Ok(())
 }
 
-fn cuts_of(changes: &[Change]) -> Vec<Element> {
-    let cuts = changes.iter().filter(|change| matches!(change, Change::Cut { .. }));
-    cuts.map(|change| *change.element()).collect()
-}
-
 impl Gatekeeper {
-    /// Applies `changes`. If the kernel refuses, a repair from the list of grants follows.
+    /// Applies `changes` of elements, then has connections cut even if that failed. After a fault the
+    /// guard is repaired from the list of grants, and the connections are cut once more.
+    pub(super) fn apply(&mut self, now: Now, changes: &[Change]) -> Result<(), Fault> {
+        let outcome = self.guard.apply(now, changes);
+        self.connections.cut(changes, outcome.is_err() && !self.guard.off);
+        outcome
+    }
+
+    /// The same for changes that nobody waits for.
     pub(super) fn change_firewall(&mut self, now: Now, changes: &[Change]) {
-        if let Err(fault) = self.guard.apply(now, changes) {
+        if let Err(fault) = self.apply(now, changes) {
             self.out.log(format!("the firewall refused a change: {fault}"));
         }
     }
@@ -248,22 +241,6 @@ impl Gatekeeper {
             self.guard.next_full_check = now.boot.plus(FULL_CHECK);
             self.guard.want_check();
         }
-        let over: Vec<ActiveGrant> = self.grants.past().copied().collect();
-        if !over.is_empty() {
-            self.guard.want(GuardWork::Standing(over));
-        }
-        self.end_spent_grants(now);
-    }
-
-    /// Ends grants of one connection that the kernel does not hold any more.
-    fn end_spent_grants(&mut self, now: Now) {
-        for element in self.grants.once_to_check(ONCE) {
-            if matches!(self.guard.firewall.remaining(&element), Ok(None)) {
-                let (changes, records) = self.grants.spent(now, &element);
-                self.change_firewall(now, &changes);
-                self.journal.defer(&records);
-            }
-        }
     }
 
     /// Starts the next guard task if one is due and none is running. While a task hangs, queued
@@ -278,13 +255,13 @@ impl Gatekeeper {
             }
             return;
         }
+        if self.guard.comparison.is_some() {
+            return;
+        }
         let Some(work) = self.guard.next_work(now) else { return };
         let task = match &work {
             GuardWork::Repair => GuardTask::Repair,
             GuardWork::Check => GuardTask::Check,
-            GuardWork::Standing(over) => {
-                GuardTask::Standing(over.iter().filter_map(ActiveGrant::element).collect())
-            }
             // While the guard is off nothing is loaded, but new rules must still be valid.
             GuardWork::Reload(new) if self.guard.off => {
                 GuardTask::Verify(guard_rules(&new.config.settings))
@@ -308,58 +285,51 @@ impl Gatekeeper {
     }
 
     fn guard_work_ended(&mut self, now: Now, work: GuardWork, result: Result<GuardReport, Fault>) {
+        match (work, result) {
+            (GuardWork::Check, result) => self.checked(now, result),
+            (GuardWork::Reload(new), result) => self.rules_loaded(now, new, result),
+            (GuardWork::TurnOff(session), result) => self.turned_off(session, result),
+            (work, Ok(GuardReport::Loaded { reloaded, elements })) => {
+                if matches!(work, GuardWork::TurnOn(_)) {
+                    self.guard.off = false;
+                }
+                self.compare_all(now, Comparison::new(elements, work, reloaded));
+            }
+            (work, Err(fault)) => self.guard_work_over(now, work, false, Err(fault)),
+            // No task gives another report for this work.
+            (..) => {}
+        }
+    }
+
+    /// Handles the end of work that loads or repairs the guard, the comparison of its elements
+    /// included.
+    pub(super) fn guard_work_over(
+        &mut self, now: Now, work: GuardWork, reloaded: bool, outcome: Result<(), Fault>,
+    ) {
         match work {
-            GuardWork::Repair | GuardWork::Restore => self.repaired(now, result),
-            GuardWork::Check => self.checked(now, result),
-            GuardWork::Standing(over) => self.connections_listed(&over, result),
-            GuardWork::Reload(new) => self.rules_loaded(now, &new, result),
-            GuardWork::TurnOn(session) => self.turned_on(now, session, result),
-            GuardWork::TurnOff(session) => self.turned_off(session, result),
+            GuardWork::TurnOn(session) => self.turned_on(now, session, reloaded, outcome),
+            GuardWork::Reload(_) => self.elements_follow_rules(now, outcome),
+            _ => self.repaired(now, reloaded, outcome),
         }
     }
 
-    fn repaired(&mut self, now: Now, result: Result<GuardReport, Fault>) {
-        let was_wrong = matches!(result, Ok(GuardReport::Loaded { reloaded: true, .. }));
-        let repaired = result.and_then(|report| self.guard_loaded(now, report));
-        if was_wrong && repaired.is_ok() {
-            self.out.log("the guard was loaded again");
-        }
-        self.answer_status(now, repaired.is_ok());
-        if let Err(fault) = repaired {
-            self.guard.repair_at = Some(now.boot.plus(RETRY));
-            self.out.log_at_most("firewall", 10, format!("THE GUARD MAY BE DOWN: {fault}"));
-        }
-    }
-
-    /// Makes the elements of the loaded guard match the current grants.
-    pub(super) fn guard_loaded(&mut self, now: Now, report: GuardReport) -> Result<(), Fault> {
-        let GuardReport::Loaded { elements, .. } = report else {
-            return Err(Fault::new(
-                "the guard was not loaded",
-                "this is a bug in toctocd: report it",
-            ));
-        };
-        let mut changes = reconcile(&elements, &self.grants.expected_elements(now));
-        if changes.len() <= FEW {
-            // What has changed since the kernel listed them is no damage.
-            changes.retain(|change| self.guard.is_needed(change));
-        }
-        self.guard.settle(&changes)?;
-        let found: HashSet<&Element> = elements.iter().map(|(element, _)| element).collect();
-        let mut put_back = 0;
-        let mut removed = 0;
-        for change in &changes {
-            match change {
-                Change::Set { element, .. } if !found.contains(element) => put_back += 1,
-                Change::Remove { .. } => removed += 1,
-                _ => {}
+    fn repaired(&mut self, now: Now, reloaded: bool, outcome: Result<(), Fault>) {
+        self.answer_status(now, outcome.is_ok());
+        match outcome {
+            Ok(()) if reloaded => self.out.log("the guard was loaded again"),
+            Ok(()) => {}
+            Err(fault) => {
+                self.guard.repair_at = Some(now.boot.plus(RETRY));
+                self.out.log_at_most("firewall", 10, format!("THE GUARD MAY BE DOWN: {fault}"));
             }
         }
-        if put_back + removed > 0 {
-            self.out
-                .log(format!("{put_back} grants put back, {removed} orphaned elements removed"));
+    }
+
+    fn elements_follow_rules(&mut self, now: Now, outcome: Result<(), Fault>) {
+        if let Err(fault) = outcome {
+            self.out.log_at_most("firewall", 10, format!("THE GUARD MAY BE DOWN: {fault}"));
+            self.guard.doubt(now);
         }
-        Ok(())
     }
 
     fn checked(&mut self, now: Now, result: Result<GuardReport, Fault>) {
@@ -383,32 +353,17 @@ impl Gatekeeper {
         }
     }
 
-    /// Forgets ended grants without connections.
-    fn connections_listed(&mut self, over: &[ActiveGrant], result: Result<GuardReport, Fault>) {
-        match result {
-            Ok(GuardReport::Standing(standing)) => {
-                let records = self.grants.forget_past(over, &standing);
-                self.journal.defer(&records);
-            }
-            Ok(_) => {}
-            Err(fault) => self.out.log_at_most("connections", 600, fault.to_string()),
-        }
-    }
-
     fn turned_on(
-        &mut self, now: Now, session: Option<SessionId>, result: Result<GuardReport, Fault>,
+        &mut self, now: Now, session: Option<SessionId>, reloaded: bool, outcome: Result<(), Fault>,
     ) {
-        let was_off = self.guard.off;
-        self.guard.off &= result.is_err();
-        let loaded = result.and_then(|report| self.guard_loaded(now, report));
-        if loaded.is_err() && !self.guard.off {
+        if outcome.is_err() && !self.guard.off {
             self.guard.repair_at = Some(now.boot.plus(RETRY));
         }
-        self.answer_status(now, loaded.is_ok());
-        match (session, loaded) {
-            (Some(session), loaded) => {
-                let said = if was_off { "the guard is up" } else { "the guard was up already" };
-                self.reply(session, loaded.map(|()| said.to_owned()), "the guard is not up");
+        self.answer_status(now, outcome.is_ok());
+        match (session, outcome) {
+            (Some(session), outcome) => {
+                let said = if reloaded { "the guard is up" } else { "the guard was up already" };
+                self.reply(session, outcome.map(|()| said.to_owned()), "the guard is not up");
             }
             (None, Ok(())) => self.out.log("that put the guard up again, so it is no longer off"),
             (None, Err(fault)) => self.out.log(format!("THE GUARD MAY BE DOWN: {fault}")),

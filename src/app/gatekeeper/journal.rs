@@ -167,8 +167,11 @@ impl Gatekeeper {
     /// The records that make `ledger` match our grants and openings.
     fn corrections(&self, ledger: &Ledger) -> Vec<Record> {
         let mut active = BTreeMap::new();
-        for grant in
-            self.grants.list().chain(self.grants.past()).filter(|grant| grant.place().is_none())
+        for grant in self
+            .grants
+            .list()
+            .chain(self.grants.past_after(None))
+            .filter(|grant| grant.place().is_none())
         {
             active.insert(grant.key, *grant);
         }

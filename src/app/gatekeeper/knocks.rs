@@ -29,11 +29,13 @@ struct Decided {
     decision: Decision,
 }
 
-/// A reply that is ready, and the element that it depends on, if any.
+/// A reply that is ready, the element that it depends on, if any, and whether it waits until
+/// connections are cut.
 struct PendingVerdict {
     ticket: u64,
     reply: Reply,
     element: Option<Element>,
+    cuts: bool,
 }
 
 impl Gatekeeper {
@@ -133,12 +135,11 @@ impl Gatekeeper {
         for (ticket, committed) in tickets.into_iter().zip(committed) {
             pending.push(self.change_grants(now, ticket, committed, &mut changes));
         }
-        let applied = self.guard.apply(now, &changes);
+        let applied = self.apply(now, &changes);
         if let Err(fault) = &applied {
             self.out.log(format!("the firewall refused a grant: {fault}"));
             self.take_back(now, &pending);
         }
-        self.log_cuts(&changes);
         for one in pending {
             self.conclude(now, listener, one, applied.is_ok(), &changes);
         }
@@ -153,13 +154,15 @@ impl Gatekeeper {
                 let (mine, reply) = self.grants.open(now, grant);
                 changes.extend(mine);
                 let element = reply.granted.as_ref().and_then(ActiveGrant::element);
-                PendingVerdict { ticket, reply, element }
+                PendingVerdict { ticket, reply, element, cuts: false }
             }
             Committed::Close(keys, how, reply) => {
-                changes.extend(self.grants.end(now, &keys, how));
-                PendingVerdict { ticket, reply, element: None }
+                let mine = self.grants.end(now, &keys, how);
+                let cuts = mine.iter().any(|change| matches!(change, Change::Cut { .. }));
+                changes.extend(mine);
+                PendingVerdict { ticket, reply, element: None, cuts }
             }
-            Committed::Tell(reply) => PendingVerdict { ticket, reply, element: None },
+            Committed::Tell(reply) => PendingVerdict { ticket, reply, element: None, cuts: false },
         }
     }
 
@@ -167,7 +170,10 @@ impl Gatekeeper {
         &mut self, now: Now, listener: ListenerId, pending: PendingVerdict, applied: bool,
         changes: &[Change],
     ) {
-        let PendingVerdict { ticket, mut reply, element } = pending;
+        let PendingVerdict { ticket, mut reply, element, cuts } = pending;
+        if cuts {
+            return self.reply_when_cut(listener, ticket, reply);
+        }
         if reply.granted.is_some() && element.is_none() {
             return self.reply_later(now, listener, ticket, reply);
         }

@@ -197,9 +197,7 @@ impl Gatekeeper {
     /// The periodic check.
     pub(super) fn check_listeners(&mut self) {
         self.out.push(Output::LookAtNetwork);
-        if self.listeners.current.is_some() {
-            self.listeners.survived();
-        }
+        self.listeners.check();
     }
 }
 

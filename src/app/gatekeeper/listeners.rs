@@ -44,8 +44,10 @@ pub(super) struct Listeners {
     pub(super) restart_at: Option<Boot>,
     /// True if the last start failed for a reason that was reported.
     pub(super) start_failed: bool,
-    /// The restarts since a listener last lived until a periodic check.
+    /// The restarts since a listener last lived from one periodic check to the next, and the one
+    /// that was at work at the last check.
     restarts: u32,
+    checked: Option<ListenerId>,
     /// The number of listeners lost within [`LOSS_SHOWN`] of each other, and the last one.
     losses: u32,
     last_loss: Option<(Now, String)>,
@@ -339,9 +341,14 @@ impl Listeners {
         pause
     }
 
-    /// Notes that a listener lived until a periodic check: its end will be no repeated failure.
-    pub(super) fn survived(&mut self) {
-        self.restarts = 0;
+    /// Looks, at each periodic check, if the same listener is at work: its end will be no repeated
+    /// failure.
+    pub(super) fn check(&mut self) {
+        let current = self.current.as_ref().map(|current| current.id);
+        if current.is_some() && current == self.checked {
+            self.restarts = 0;
+        }
+        self.checked = current;
     }
 
     /// Forgets a listener that ended by itself; true if it was the current one. `how` is for the

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Gatekeeper;
+use super::comparison::Comparison;
 use super::events::{Output, Task};
 use super::guard::GuardWork;
 use super::in_force::guard_rules;
@@ -15,7 +16,6 @@ use crate::app::output::count;
 use crate::app::prepare::{KnownClients, Prepared};
 use crate::config::Settings;
 use crate::core::clients::ClientTable;
-use crate::core::grants::{ActiveGrant, Change, GrantEnd, GrantKey, Grants, Holder};
 use crate::core::types::{ClientId, Fault, Now, ServiceName};
 use crate::edge::control::{FixedSettings, SessionId};
 use crate::edge::firewall::GuardReport;
@@ -103,10 +103,7 @@ impl Gatekeeper {
         changed.extend(&changes.gone);
         self.policy.set_clients(clients.clone());
         if !changed.is_empty() {
-            self.end_what_is_not_allowed(now, |grant| match grant.key.holder {
-                Holder::Client(id) => changed.contains(&id),
-                Holder::Door(_) => false,
-            });
+            self.review_clients(now, &changed, &before);
         }
         for id in changes.gone {
             self.replay.leave(now, id);
@@ -163,11 +160,11 @@ impl Gatekeeper {
 
     /// Handles the result of loading the new rules into the guard.
     pub(super) fn rules_loaded(
-        &mut self, now: Now, rules: &Arc<Prepared>, result: Result<GuardReport, Fault>,
+        &mut self, now: Now, rules: Arc<Prepared>, result: Result<GuardReport, Fault>,
     ) {
-        let waits = matches!(&self.reload.step, ReloadStep::Guard(prepared) if Arc::ptr_eq(prepared, rules));
+        let waits = matches!(&self.reload.step, ReloadStep::Guard(prepared) if Arc::ptr_eq(prepared, &rules));
         match result {
-            Ok(report) if waits => self.switch(now, Arc::clone(rules), report),
+            Ok(report) if waits => self.switch(now, rules, report),
             Err(fault) if waits => self.reload_failed(&fault),
             // The reload failed in the meantime.
             _ => self.guard.restore_rules(),
@@ -185,16 +182,11 @@ impl Gatekeeper {
         self.log_new_warnings(&old);
         self.replay.set_window(self.in_force.window());
         self.set_clients(now, new.config.clients.clone());
-        self.end_what_is_not_allowed(now, |_| true);
-        self.end_what_led_elsewhere(
-            now,
-            &moved_services(&old.config.settings, &new.config.settings),
-        );
-        if !self.guard.is_off()
-            && let Err(fault) = self.guard_loaded(now, report)
-        {
-            self.out.log_at_most("firewall", 10, format!("THE GUARD MAY BE DOWN: {fault}"));
-            self.guard.doubt(now);
+        self.review_rules(now, &moved_services(&old.config.settings, &new.config.settings));
+        // While the guard is off its rules were only verified.
+        if let GuardReport::Loaded { reloaded, elements } = report {
+            let work = GuardWork::Reload(new);
+            self.compare_all(now, Comparison::new(elements, work, reloaded));
         }
         self.exchange_listener(now);
         self.reload_succeeded();
@@ -231,70 +223,6 @@ impl Gatekeeper {
             self.out.log(format!("not reloaded: {fault}"));
             for session in std::mem::take(&mut self.reload.asked).into_iter().flatten() {
                 self.out.push(Output::Reply(session, fault.clone().into()));
-            }
-        }
-    }
-
-    /// Ends grants, of those that `concerned` selects, that the current rules do not allow. Runs at
-    /// the start and after each change of the rules.
-    pub(super) fn end_what_is_not_allowed(
-        &mut self, now: Now, concerned: impl Fn(&ActiveGrant) -> bool,
-    ) {
-        let latest = self.replay.latest(now);
-        for how in [GrantEnd::Revoked, GrantEnd::Changed] {
-            let ends = |grant: &&ActiveGrant| {
-                concerned(grant) && self.policy.must_end(latest, grant) == Some(how)
-            };
-            let active: Vec<GrantKey> =
-                self.grants.list().filter(ends).map(|grant| grant.key).collect();
-            // Only connections are left of an ended grant. They are cut if the right is revoked,
-            // but not because ports have changed.
-            let past: Vec<GrantKey> = match how {
-                GrantEnd::Revoked => {
-                    self.grants.past().filter(ends).map(|grant| grant.key).collect()
-                }
-                _ => Vec::new(),
-            };
-            self.end_at_once(now, &active, &past, how);
-        }
-    }
-
-    /// Ends the grants of services that now lead elsewhere or are opened otherwise. Runs after a
-    /// reload.
-    fn end_what_led_elsewhere(&mut self, now: Now, moved: &[ServiceName]) {
-        let keys = self.grants.list().map(|grant| grant.key);
-        let keys: Vec<GrantKey> = keys.filter(|key| moved.contains(&key.service)).collect();
-        self.end_at_once(now, &keys, &[], GrantEnd::Changed);
-    }
-
-    /// Changes the firewall first, then the disk: after a crash in between, the next start finds
-    /// the grants in the journal and ends them again.
-    fn end_at_once(&mut self, now: Now, active: &[GrantKey], past: &[GrantKey], how: GrantEnd) {
-        let all = [active, past].concat();
-        if all.is_empty() {
-            return;
-        }
-        let changes = self.grants.end(now, &all, how);
-        self.change_firewall(now, &changes);
-        // Deferring is safe: the grants have ended, even if the record is lost.
-        self.journal.defer(&Grants::endings(&all));
-        for key in active {
-            let holder = self.in_force.holder(key.holder);
-            self.out.log(format!(
-                "{holder}: {} of {} ended: it is no longer allowed",
-                key.service,
-                key.who()
-            ));
-        }
-        self.log_cuts(&changes);
-    }
-
-    /// Logs one line for each cut: all connections of a source to a service.
-    pub(super) fn log_cuts(&mut self, changes: &[Change]) {
-        for change in changes {
-            if let Change::Cut { element } = change {
-                let (who, service) = (element.who(), element.service);
-                self.out.log(format!("connections of {who} to {service} were cut"));
             }
         }
     }

@@ -98,9 +98,10 @@ impl Gatekeeper {
         self.out.push(Output::Reply(session, response));
     }
 
-    /// Sends the replies that are due.
+    /// Sends the replies that are due. An admin who revokes is told so when all of it is done.
     pub(super) fn settle_requests(&mut self, now: Now) {
-        if self.journal.is_settled() {
+        let is_done = !self.review.is_under_way() && self.connections.are_cut();
+        if self.journal.is_settled() && is_done {
             let fault = not_writable();
             self.answer_unstored(Some(&fault).filter(|_| !self.journal.is_writable()));
         }

@@ -18,7 +18,7 @@ use crate::edge::addresses::{self, AddressWatch};
 use crate::edge::command::Runner;
 use crate::edge::control::Control;
 use crate::edge::event_loop::{self, PollSet};
-use crate::edge::firewall::{NftGuard, TableChange, TableWatch};
+use crate::edge::firewall::{GuardTask, NftGuard, TableChange, TableWatch};
 use crate::edge::gatekeeper_pipe::PipeError;
 use crate::edge::log::Log;
 use crate::edge::worker::Worker;
@@ -331,13 +331,25 @@ impl Server {
     }
 }
 
-/// Runs a task in its own thread; may block.
+/// Runs a task in its own thread; may block. Each thread would keep what a long list or file took.
 fn do_task(task: Task, guard: &NftGuard) -> TaskResult {
+    let takes_much = match &task {
+        Task::ReadClients(_) | Task::Load(..) => true,
+        Task::Guard(task) => !matches!(task, GuardTask::Check),
+        Task::State(job) => job.reads_all(),
+        Task::UseUp(_) => false,
+    };
+    let result = run_task(task, guard);
+    if takes_much {
+        sys::give_back_memory();
+    }
+    result
+}
+
+fn run_task(task: Task, guard: &NftGuard) -> TaskResult {
     match task {
         Task::ReadClients(known) => {
-            let read = load::clients_again(&known.file, &known.clients);
-            sys::give_back_memory();
-            TaskResult::Clients(read)
+            TaskResult::Clients(load::clients_again(&known.file, &known.clients))
         }
         Task::Load(path, known) => {
             TaskResult::Loaded(prepare::prepare(&path, Some(&known)).map(Box::new))

@@ -1,10 +1,13 @@
 //! The start of the gatekeeper: reads and checks everything, starts the listener, loads the guard.
 //! Blocking is allowed here.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::comparison::Comparison;
 use super::events::Network;
+use super::guard::GuardWork;
 use super::process::ThisHost;
 use super::serve::{Server, Sources};
 use super::{
@@ -19,7 +22,7 @@ use crate::core::types::{Fault, Now};
 use crate::edge::addresses::AddressWatch;
 use crate::edge::clock;
 use crate::edge::control::Control;
-use crate::edge::firewall::{self, Firewall, GuardReport, Started};
+use crate::edge::firewall::{self, Firewall, Started};
 use crate::edge::state::{Recovered, State};
 
 /// Everything that a gatekeeper starts with.
@@ -34,7 +37,7 @@ pub(super) struct Beginning<'a> {
     pub(super) openings: Openings,
     pub(super) firewall: Box<dyn Firewall>,
     /// The elements in the guard's sets, and the milliseconds each has left.
-    pub(super) elements: Vec<(Element, u64)>,
+    pub(super) elements: BTreeMap<Element, u64>,
     /// Tables with a guard that no gateway keeps.
     pub(super) others: Vec<String>,
     pub(super) listener: ListenerReady,
@@ -69,6 +72,8 @@ impl Gatekeeper {
             grants: Grants::restore(started, &recovered.ledger),
             journal: Journal::new(beginning.state, &recovered),
             guard: Guard::new(started, beginning.firewall),
+            connections: Default::default(),
+            review: Default::default(),
             commands: Commands::new(beginning.openings),
             listeners: Listeners::with_first(beginning.day, &prepared, beginning.listener),
             host: beginning.host,
@@ -90,12 +95,14 @@ impl Gatekeeper {
                 gatekeeper.replay.leave(started, client);
             }
         }
-        gatekeeper.end_what_is_not_allowed(started, |_| true);
+        gatekeeper.review_rules(started, &[]);
+        while gatekeeper.review.is_under_way() {
+            gatekeeper.review_some(started);
+        }
         let now = gatekeeper.host.now();
-        gatekeeper.guard_loaded(
-            now,
-            GuardReport::Loaded { reloaded: false, elements: beginning.elements },
-        )?;
+        let mut comparison = Comparison::new(beginning.elements, GuardWork::Restore, false);
+        while !gatekeeper.compare_some(now, &mut comparison)? {}
+        gatekeeper.compared(now, comparison, Ok(()));
         Ok(gatekeeper)
     }
 }

@@ -6,6 +6,7 @@ mod people;
 mod world;
 
 mod commands;
+mod crowd;
 mod doors;
 mod guard;
 mod hanging;

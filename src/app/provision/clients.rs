@@ -70,8 +70,9 @@ pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<CommandO
     let old = authorized::find(&path.display().to_string(), &text, name)?;
     let client = Client { id: ClientId(entropy::bytes()?), ..old.clone() };
     let mut done = format!("`{name}` has a new id: its old profile and old knocks open nothing");
+    let noted = authorized::door(&text, old.id);
     let mut door = args.door.as_deref();
-    if let (None, Some(noted)) = (door, authorized::door(&text, old.id)) {
+    if let (None, Some(noted)) = (door, noted.as_deref()) {
         // A door that has changed since keeps nobody from a new profile.
         match fallback(&settings, noted) {
             Ok(_) => door = Some(noted),
@@ -99,9 +100,8 @@ pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<CommandO
 fn add_line(label: &str, text: &str, client: &Client, door: Option<&str>) -> Result<String, Fault> {
     let text = authorized::add(label, text, client)?;
     Ok(match door {
-        // A note has no escapes.
-        Some(door) if !door.contains('"') => authorized::note_door(&text, client.id, door),
-        _ => text,
+        Some(door) => authorized::note_door(&text, client.id, door),
+        None => text,
     })
 }
 

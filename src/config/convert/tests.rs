@@ -128,6 +128,22 @@ fn a_rule_that_nothing_takes_back_in_time_stays_a_command() {
 }
 
 #[test]
+fn a_stop_command_that_never_ran_is_named_whatever_becomes_of_its_door() {
+    let shuts_itself = format!("{OPEN}; sleep 5; {SHUT}");
+    for time in ["-1", "-3600", "3000000000"] {
+        for (start, stop) in [(OPEN, SHUT), (&shuts_itself, "/bin/y"), ("/bin/x", "/bin/y")] {
+            let text = format!(
+                "[a]\nsequence=71,82,93\nstart_command={start}\ncmd_timeout={time}\nstop_command={stop}\n"
+            );
+            let (settings, remarks) = converted(&text);
+            let said = says(&remarks, "door a: its stop command never ran, by its negative");
+            assert!(said, "{time} {start}: {remarks:?}");
+            assert_eq!(settings.doors[0].stop_command, None);
+        }
+    }
+}
+
+#[test]
 fn existing_services_and_doors_are_not_written_again() {
     let there = "[service.ssh]\nports = [\"22/tcp\"]\n[door.old]\nsequence = [\"1/tcp\"]\nservice = \"ssh\"\n";
     let pair = format!("{OPEN_ONLY}stop_command={SHUT}\ncmd_timeout=60\n");

@@ -25,6 +25,10 @@ pub struct Element {
     pub form: GrantKind,
 }
 
+/// Milliseconds by which an element may differ from its grant. Between the listing and the
+/// comparison some time passes, and a restart counts in whole seconds.
+const TOLERANCE: u64 = 1500;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The element lasts this long from now on, whatever it had before. An element for one
@@ -49,6 +53,39 @@ impl Change {
             | Change::Cut { element } => element,
         }
     }
+}
+
+/// True if an element with `left` milliseconds is near enough to the `wanted` ones.
+pub fn is_right(left: u64, wanted: u64) -> bool {
+    left.abs_diff(wanted) <= TOLERANCE
+}
+
+/// The changes that an element needs: the kernel holds it for `left` milliseconds (`u64::MAX` is
+/// for ever), the grants want it for `wanted`; `None` is not at all.
+///
+/// A missing one-connection element is not put back: it may have been spent or flushed, and a
+/// second connection is worse than a second knock.
+pub fn difference(element: Element, left: Option<u64>, wanted: Option<u64>) -> Vec<Change> {
+    // A timeout of 0 would mean for ever.
+    let Some(millis) = wanted.filter(|millis| *millis > 0) else {
+        return Vec::from_iter(left.map(|_| Change::Remove { element }));
+    };
+    if left.is_some_and(|left| is_right(left, millis)) {
+        return Vec::new();
+    }
+    let mut changes = Vec::new();
+    // No timeout can be given to an element that has none.
+    if left == Some(u64::MAX) {
+        changes.push(Change::Remove { element });
+    }
+    match element.form {
+        GrantKind::Time => changes.push(Change::Set { element, millis }),
+        GrantKind::Once if left.is_some_and(|left| left > millis) => {
+            changes.push(Change::Shorten { element, millis });
+        }
+        GrantKind::Once => {}
+    }
+    changes
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,28 +122,30 @@ pub fn service_at(services: &[Service], port: Port) -> Option<&Service> {
     listed.or_else(|| services.iter().find(|one| one.ports.covers(port)))
 }
 
-/// Those of `elements` under which one of `flows` may have come in.
-pub fn standing(
-    elements: &BTreeSet<Element>, services: &[Service], flows: impl IntoIterator<Item = Flow>,
-) -> BTreeSet<Element> {
-    let spans: BTreeSet<Span> = elements.iter().map(|element| element.span).collect();
-    let mut standing = BTreeSet::new();
-    for flow in flows {
-        let Some(service) = service_at(services, flow.port) else { continue };
-        for span in &spans {
-            for source_port in [0, flow.source_port] {
-                for form in [GrantKind::Time, GrantKind::Once] {
-                    let source = span.of(flow.source);
-                    let service = service.name;
-                    let element = Element { service, source, source_port, span: *span, form };
-                    if elements.contains(&element) {
-                        standing.insert(element);
-                    }
+/// The spans of `elements`, for [`letting_in`].
+pub fn spans_of(elements: &BTreeSet<Element>) -> BTreeSet<Span> {
+    elements.iter().map(|element| element.span).collect()
+}
+
+/// Those of `elements`, which have these `spans`, under which `flow` may have come in.
+pub fn letting_in(
+    elements: &BTreeSet<Element>, spans: &BTreeSet<Span>, services: &[Service], flow: &Flow,
+) -> Vec<Element> {
+    let mut found = Vec::new();
+    let Some(service) = service_at(services, flow.port) else { return found };
+    for span in spans {
+        for source_port in [0, flow.source_port] {
+            for form in [GrantKind::Time, GrantKind::Once] {
+                let source = span.of(flow.source);
+                let service = service.name;
+                let element = Element { service, source, source_port, span: *span, form };
+                if elements.contains(&element) {
+                    found.push(element);
                 }
             }
         }
     }
-    standing
+    found
 }
 
 impl ActiveGrant {
@@ -141,6 +180,43 @@ mod tests {
     }
 
     #[test]
+    fn lost_time_grants_are_set_strangers_removed_and_no_single_connection_is_ever_rearmed() {
+        let time = element("192.0.2.7", 32, 0);
+        let once = Element { form: GrantKind::Once, ..time };
+        let lost = [Change::Set { element: time, millis: 5000 }];
+        assert_eq!(difference(time, None, Some(5000)), lost);
+        assert_eq!(difference(once, None, Some(5000)), []);
+        for element in [time, once] {
+            assert_eq!(difference(element, Some(4000), Some(5000)), [], "near enough");
+            assert_eq!(difference(element, Some(9000), None), [Change::Remove { element }]);
+            assert_eq!(difference(element, Some(1), Some(0)), [Change::Remove { element }]);
+            assert_eq!(difference(element, None, None), []);
+        }
+    }
+
+    #[test]
+    fn only_an_element_whose_time_is_wrong_is_sent_again() {
+        let time = element("192.0.2.7", 32, 0);
+        let once = Element { form: GrantKind::Once, ..time };
+        let set = Change::Set { element: time, millis: 10_000 };
+        for left in [10_000, 10_000 - TOLERANCE, 10_000 + TOLERANCE] {
+            for element in [time, once] {
+                assert_eq!(difference(element, Some(left), Some(10_000)), [], "{left}");
+            }
+        }
+        for left in [1, 10_000 - TOLERANCE - 1] {
+            assert_eq!(difference(time, Some(left), Some(10_000)), [set]);
+            assert_eq!(difference(once, Some(left), Some(10_000)), []);
+        }
+        let too_long = Some(10_001 + TOLERANCE);
+        assert_eq!(difference(time, too_long, Some(10_000)), [set]);
+        let shorten = Change::Shorten { element: once, millis: 10_000 };
+        assert_eq!(difference(once, too_long, Some(10_000)), [shorten]);
+        let permanent = [Change::Remove { element: time }, set];
+        assert_eq!(difference(time, Some(u64::MAX), Some(10_000)), permanent);
+    }
+
+    #[test]
     fn an_element_lets_in_its_address_or_net_and_its_source_port_alone() {
         for (element, inside, outside) in [
             (element("2001:db8::7", 128, 0), flow("2001:db8::7", 1), flow("2001:db8::8", 1)),
@@ -164,12 +240,13 @@ mod tests {
         let once = Element { form: GrantKind::Once, ..host };
         let whole = Element { service: services[0].name, ..host };
         let elements: BTreeSet<Element> = [host, bound, net, once, whole].into();
-        let stand = |flows: &[Flow]| standing(&elements, &services, flows.iter().copied());
-        assert_eq!(stand(&[flow("192.0.2.7", 9)]), [host, bound, net, once].into());
-        assert_eq!(stand(&[flow("192.0.2.8", 9)]), [net].into());
+        let spans = spans_of(&elements);
+        let stand =
+            |flow: Flow| BTreeSet::from_iter(letting_in(&elements, &spans, &services, &flow));
+        assert_eq!(stand(flow("192.0.2.7", 9)), [host, bound, net, once].into());
+        assert_eq!(stand(flow("192.0.2.8", 9)), [net].into());
         let web = Port { number: 80, ..ssh };
-        assert_eq!(stand(&[Flow { port: web, ..flow("192.0.2.7", 9) }]), [whole].into());
-        assert_eq!(stand(&[flow("2001:db8::7", 9)]), BTreeSet::new());
-        assert_eq!(stand(&[]), BTreeSet::new());
+        assert_eq!(stand(Flow { port: web, ..flow("192.0.2.7", 9) }), [whole].into());
+        assert_eq!(stand(flow("2001:db8::7", 9)), BTreeSet::new());
     }
 }

@@ -13,8 +13,9 @@ use crate::core::types::ServiceName;
 pub(super) const PAST: usize = 4096;
 
 impl Grants {
-    pub fn past(&self) -> impl Iterator<Item = &ActiveGrant> {
-        self.past.values()
+    /// The past grants after the one with this key, or from the first.
+    pub fn past_after(&self, key: Option<GrantKey>) -> impl Iterator<Item = &ActiveGrant> {
+        self.past.after(key)
     }
 
     /// The keys of this holder's grants for this service that fit, live or being decided, and of

@@ -56,10 +56,6 @@ impl GrantTable {
         self.grants.len()
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &ActiveGrant> {
-        self.grants.values()
-    }
-
     /// The grants after the one with this key, or from the first, in the order of their keys.
     pub(super) fn after(&self, key: Option<GrantKey>) -> impl Iterator<Item = &ActiveGrant> {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
@@ -70,10 +66,20 @@ impl GrantTable {
     pub(super) fn of(
         &self, holder: Holder, service: ServiceName,
     ) -> impl Iterator<Item = &ActiveGrant> {
+        self.from(holder, service).take_while(move |one| one.key.service == service)
+    }
+
+    /// The grants of one holder.
+    pub(super) fn of_holder(&self, holder: Holder) -> impl Iterator<Item = &ActiveGrant> {
+        self.from(holder, ServiceName::NONE)
+    }
+
+    /// The grants of one holder for this and later services.
+    fn from(&self, holder: Holder, service: ServiceName) -> impl Iterator<Item = &ActiveGrant> {
         let source = Source::new(Ipv4Addr::UNSPECIFIED.into());
         let least = GrantKey { holder, service, source, source_port: 0, span: Span::HOST };
         let all = self.grants.range(least..).map(|(_, grant)| grant);
-        all.take_while(move |one| one.key.holder == holder && one.key.service == service)
+        all.take_while(move |one| one.key.holder == holder)
     }
 
     /// The grant that ends first.
@@ -235,6 +241,8 @@ mod tests {
             let GrantKey { holder, service, .. } = asked.key;
             let own = all.values().filter(|grant| (grant.key.holder, grant.key.service) == (holder, service));
             prop_assert!(table.of(holder, service).eq(own));
+            let own = all.values().filter(|grant| grant.key.holder == holder);
+            prop_assert!(table.of_holder(holder).eq(own));
             prop_assert!(table.after(Some(asked.key)).eq(all.values().filter(|grant| grant.key > asked.key)));
             let once = all.values().filter(|grant| grant.form == GrantKind::Once);
             prop_assert_eq!(table.next_once(None), once.map(|grant| grant.slot()).min());

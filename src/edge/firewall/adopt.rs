@@ -49,7 +49,7 @@ pub fn adopt(
         at_guarded_port(one.proto, one.to.port()) && !own.contains(&one.from.ip())
     };
     let mut netlink = Netlink::open()?;
-    let entries = tracked(&mut netlink, 0)?;
+    let entries = tracked(&mut netlink, 0, Some)?;
     let known: HashSet<Connection> = entries.iter().map(|entry| entry.connection).collect();
     let mut adopted = Vec::new();
     for entry in entries {

@@ -12,55 +12,102 @@ use std::collections::BTreeSet;
 use nix::errno::Errno;
 
 use super::netlink::Netlink;
-use super::ruleset::PacketMarks;
+use super::ruleset::{GuardPlan, PacketMarks};
 use super::tracked::{MARK, MARK_MASK, NEW, Tracked, message, refused, tracked};
-use crate::core::grants::element::standing;
+use crate::core::grants::element::{letting_in, spans_of};
 use crate::core::grants::{Element, Flow};
-use crate::core::service::Service;
+use crate::core::service::{DisconnectPolicy, Service};
 use crate::core::types::{Fault, Port, Source};
 
 /// The most passes over the list, in case a packet in flight has restored a connection's mark.
 const LOOKS: usize = 4;
 
-/// The connections that the guard let in or is about to let in. A connection that was translated
-/// to another port of this machine is listed with either port.
-pub(super) fn flows(netlink: &mut Netlink, marks: PacketMarks) -> Result<Vec<Flow>, Fault> {
-    Ok(tracked(netlink, marks.granted)?.iter().flat_map(as_flows).collect())
+/// The connections that the guard let in. A list of them may be long: not for the poll loop.
+pub(super) struct GrantedConnections {
+    netlink: Netlink,
+    marks: PacketMarks,
+    services: Vec<Service>,
+    /// The services of the rules before, whose grants may still have connections.
+    services_before: Vec<Service>,
 }
 
-/// Those of `elements` under which a connection may stand.
-pub(super) fn stands(
-    netlink: &mut Netlink, marks: PacketMarks, services: &[Service], elements: &BTreeSet<Element>,
-) -> Result<BTreeSet<Element>, Fault> {
-    Ok(standing(elements, services, flows(netlink, marks)?))
+impl GrantedConnections {
+    /// Works in the calling thread's network namespace.
+    pub(super) fn open(plan: &GuardPlan) -> Result<GrantedConnections, Fault> {
+        Ok(GrantedConnections {
+            netlink: Netlink::open()?,
+            marks: plan.marks(),
+            services: plan.services().to_vec(),
+            services_before: Vec::new(),
+        })
+    }
+
+    /// Follows a reload.
+    pub(super) fn follow(&mut self, plan: &GuardPlan) {
+        self.marks = plan.marks();
+        if self.services != plan.services() {
+            self.services_before = std::mem::replace(&mut self.services, plan.services().to_vec());
+        }
+    }
+
+    /// Those of `elements` under which a connection may stand. A connection that was translated to
+    /// another port of this machine counts with either port.
+    pub(super) fn stands(
+        &mut self, elements: &BTreeSet<Element>,
+    ) -> Result<BTreeSet<Element>, Fault> {
+        let spans = spans_of(elements);
+        let services = &self.services;
+        let standing = |one: Tracked| {
+            let flows = as_flows(&one).into_iter();
+            let found = flows.flat_map(|flow| letting_in(elements, &spans, services, &flow));
+            Some(found.collect::<Vec<Element>>())
+        };
+        let found = tracked(&mut self.netlink, self.marks.granted, standing)?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Ends the connections that one of `elements` could have let in: by the ports of the services
+    /// in force, or of those before.
+    pub(super) fn cut(&mut self, elements: &BTreeSet<Element>) -> Result<(), Fault> {
+        for _ in 0..LOOKS {
+            let found = self.let_in_by(elements)?;
+            if found.is_empty() {
+                break;
+            }
+            for one in found {
+                // The kernel clears the bits of the mask and toggles those of the mark.
+                let body = one.name.u32(MARK, self.marks.pending).u32(MARK_MASK, self.marks.ours());
+                match self.netlink.get(&message(NEW, 0, one.family, body)) {
+                    // The connection has ended.
+                    Ok(_) | Err(Errno::ENOENT) => {}
+                    Err(error) => return Err(refused(error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn let_in_by(&mut self, elements: &BTreeSet<Element>) -> Result<Vec<Tracked>, Fault> {
+        let spans = spans_of(elements);
+        let rules = [&self.services, &self.services_before];
+        let fitting = |one: Tracked| {
+            let lets_in = |flow: &Flow| {
+                let found = |services: &&Vec<Service>| {
+                    !letting_in(elements, &spans, services, flow).is_empty()
+                };
+                rules.iter().any(found)
+            };
+            as_flows(&one).iter().any(lets_in).then_some(one)
+        };
+        tracked(&mut self.netlink, self.marks.granted, fitting)
+    }
 }
 
-/// Ends the connections that one of `elements` could have let in. Each of `rules` are the services
-/// of one configuration: their ports tell whose connection it is.
-pub(super) fn cut(
-    netlink: &mut Netlink, marks: PacketMarks, rules: [&[Service]; 2], elements: &[Element],
-) -> Result<(), Fault> {
-    let elements: BTreeSet<Element> = elements.iter().copied().collect();
-    for _ in 0..LOOKS {
-        let mut is_done = true;
-        for one in tracked(netlink, marks.granted)? {
-            let fits =
-                |services: &&[Service]| !standing(&elements, services, as_flows(&one)).is_empty();
-            if !rules.iter().any(fits) {
-                continue;
-            }
-            is_done = false;
-            // The kernel clears the bits of the mask and toggles those of the mark.
-            let body = one.name.u32(MARK, marks.pending).u32(MARK_MASK, marks.ours());
-            match netlink.get(&message(NEW, 0, one.family, body)) {
-                // The connection has ended.
-                Ok(_) | Err(Errno::ENOENT) => {}
-                Err(error) => return Err(refused(error)),
-            }
-        }
-        if is_done {
-            break;
-        }
+/// Checks in advance that connections can be cut, if a service asks for it: a revocation would be
+/// too late to find out.
+pub(super) fn can_cut(netlink: &mut Netlink, plan: &GuardPlan) -> Result<(), Fault> {
+    if plan.services().iter().any(|service| service.cut != DisconnectPolicy::Never) {
+        tracked(netlink, plan.marks().granted, |_| None::<Tracked>)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Writes and lists grants as set elements over netlink. See `ruleset` for the sets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::errno::Errno;
@@ -234,8 +234,10 @@ pub(super) fn is_there(netlink: &mut Netlink, table: &str) -> Result<bool, Fault
 }
 
 /// All live elements with the milliseconds left. A spent element is not live.
-pub(super) fn list(netlink: &mut Netlink, plan: &GuardPlan) -> Result<Vec<(Element, u64)>, Fault> {
-    let mut found = Vec::new();
+pub(super) fn list(
+    netlink: &mut Netlink, plan: &GuardPlan,
+) -> Result<BTreeMap<Element, u64>, Fault> {
+    let mut found = BTreeMap::new();
     for service in plan.services() {
         for shape in KeyShape::all_of(service) {
             let set = shape.set(SetUse::of(service.form), service.name.as_str());

@@ -1,29 +1,26 @@
 //! The real firewall in two halves: netlink calls for the poll loop, and jobs for another thread
 //! that run the nft program and make long lists.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::conntrack::GrantedConnections;
 use super::elements::Sets;
 use super::loaded_ruleset::LoadedRuleset;
 use super::netlink::Netlink;
 use super::nft::NftProgram;
-use super::ruleset::{GuardPlan, PacketMarks};
+use super::ruleset::GuardPlan;
 use super::table_claim::TableClaim;
 use super::tables::{self, RulesInForce};
 use super::watch::{Authors, TableWatch};
 use super::{Firewall, GuardReport, GuardRules, GuardTask, conntrack, elements};
 use crate::config::{self, KnockSettings};
 use crate::core::grants::{Change, Element};
-use crate::core::service::{DisconnectPolicy, GrantKind, Service};
+use crate::core::service::Service;
 use crate::core::types::Fault;
 
 /// The most attempts to load the guard while other programs change it.
 const TRIES: usize = 8;
-/// Milliseconds by which an element may differ from its grant. Between the listing and the
-/// comparison some time passes, and a restart counts in whole seconds.
-const TOLERANCE: u64 = 1500;
-
 /// The guard as loaded at the start of the process.
 pub struct Started {
     /// For the poll loop.
@@ -33,7 +30,7 @@ pub struct Started {
     /// For the poll loop.
     pub watch: TableWatch,
     /// The live elements with the milliseconds left.
-    pub elements: Vec<(Element, u64)>,
+    pub elements: BTreeMap<Element, u64>,
     /// Tables with a guard that no gateway keeps.
     pub others: Vec<String>,
 }
@@ -46,7 +43,7 @@ pub fn start(rules: &GuardRules) -> Result<Started, Fault> {
     let authors = Authors::default();
     let program = NftProgram::new(&rules.firewall.nft)?.with(&authors);
     let mut netlink = Netlink::open()?;
-    can_cut(&mut netlink, &plan, &rules.services)?;
+    conntrack::can_cut(&mut netlink, &plan)?;
     let owner = TableClaim::claim(plan.table())?;
     tables::check_is_ours(&mut netlink, plan.table())?;
     let mut kept = Netlink::open()?;
@@ -56,17 +53,16 @@ pub fn start(rules: &GuardRules) -> Result<Started, Fault> {
     let link = NftLink {
         netlink: kept,
         sets: Sets::new(&plan, refresh),
-        marks: plan.marks(),
-        services: rules.services.clone(),
-        services_before: Vec::new(),
         table: plan.table().to_owned(),
         _owner: owner,
     };
     let loaded = load(&program, &mut netlink, &plan, &authors)?;
-    let mut guard = LoadedGuard { program, plan, loaded, authors, netlink };
-    let elements = guard.elements()?;
-    let others = other_guards(&mut guard.netlink, guard.plan.table())?;
-    Ok(Started { link, guard: NftGuard(Arc::new(Mutex::new(guard))), watch, elements, others })
+    let connections = Arc::new(Mutex::new(GrantedConnections::open(&plan)?));
+    let mut loaded = LoadedGuard { program, plan, loaded, authors, netlink };
+    let elements = loaded.elements()?;
+    let others = other_guards(&mut loaded.netlink, loaded.plan.table())?;
+    let guard = NftGuard { loaded: Arc::new(Mutex::new(loaded)), connections };
+    Ok(Started { link, guard, watch, elements, others })
 }
 
 /// The half for the poll loop: one open netlink socket.
@@ -74,10 +70,6 @@ pub struct NftLink {
     netlink: Netlink,
     table: String,
     sets: Sets,
-    marks: PacketMarks,
-    services: Vec<Service>,
-    /// The services of the rules before, whose grants may still have connections.
-    services_before: Vec<Service>,
     _owner: TableClaim,
 }
 
@@ -90,11 +82,6 @@ impl Firewall for NftLink {
         self.sets.remaining(&mut self.netlink, element)
     }
 
-    fn cut(&mut self, elements: &[Element]) -> Result<(), Fault> {
-        let rules = [self.services.as_slice(), self.services_before.as_slice()];
-        conntrack::cut(&mut self.netlink, self.marks, rules, elements)
-    }
-
     fn is_there(&mut self) -> Result<bool, Fault> {
         elements::is_there(&mut self.netlink, &self.table)
     }
@@ -103,15 +90,17 @@ impl Firewall for NftLink {
         // The rules were loaded, so they have a plan.
         if let Ok(plan) = rules.plan() {
             self.sets.follow(&plan);
-            self.marks = plan.marks();
         }
-        self.services_before = std::mem::replace(&mut self.services, rules.services.clone());
     }
 }
 
-/// The half for another thread. Clones share the same guard; each task waits for the one before.
+/// The half for other threads. Clones share the same guard. Each task waits for the one before, but
+/// those about connections wait for no task that runs nft.
 #[derive(Clone)]
-pub struct NftGuard(Arc<Mutex<LoadedGuard>>);
+pub struct NftGuard {
+    loaded: Arc<Mutex<LoadedGuard>>,
+    connections: Arc<Mutex<GrantedConnections>>,
+}
 
 struct LoadedGuard {
     program: NftProgram,
@@ -126,28 +115,38 @@ impl NftGuard {
     /// Runs one task and may wait. Call it from a thread in our network namespace. After an error
     /// the old rules stay in force.
     pub fn run(&self, task: GuardTask) -> Result<GuardReport, Fault> {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock_guard = || self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock_connections = || self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         match task {
-            GuardTask::Load(rules) => guard.load(&rules),
+            GuardTask::Load(rules) => {
+                let mut guard = lock_guard();
+                let report = guard.load(&rules)?;
+                lock_connections().follow(&guard.plan);
+                Ok(report)
+            }
             GuardTask::Verify(rules) => {
-                guard.verify(&rules)?;
+                lock_guard().verify(&rules)?;
                 Ok(GuardReport::Verified)
             }
-            GuardTask::Repair => guard.repair(),
+            GuardTask::Repair => lock_guard().repair(),
             GuardTask::Check => {
+                let mut guard = lock_guard();
                 let sound = guard.is_sound()?;
                 let LoadedGuard { netlink, plan, .. } = &mut *guard;
                 let others = other_guards(netlink, plan.table())?;
                 Ok(GuardReport::Checked { sound, others })
             }
             GuardTask::Unload => {
+                let guard = lock_guard();
                 guard.program.load(&guard.plan.text_off())?;
                 Ok(GuardReport::Unloaded)
             }
             GuardTask::Standing(elements) => {
-                let LoadedGuard { netlink, plan, .. } = &mut *guard;
-                let found = conntrack::stands(netlink, plan.marks(), plan.services(), &elements);
-                Ok(GuardReport::Standing(found?))
+                Ok(GuardReport::Standing(lock_connections().stands(&elements)?))
+            }
+            GuardTask::Cut(elements) => {
+                lock_connections().cut(&elements)?;
+                Ok(GuardReport::Cut)
             }
         }
     }
@@ -161,7 +160,7 @@ impl LoadedGuard {
             let what = "firewall.table cannot change while toctocd runs";
             return Err(Fault::new(what, "restart toctocd"));
         }
-        can_cut(&mut self.netlink, &plan, &rules.services)?;
+        conntrack::can_cut(&mut self.netlink, &plan)?;
         Ok((plan, program))
     }
 
@@ -188,18 +187,9 @@ impl LoadedGuard {
         Ok(found.as_ref() == Some(&self.loaded))
     }
 
-    fn elements(&mut self) -> Result<Vec<(Element, u64)>, Fault> {
+    fn elements(&mut self) -> Result<BTreeMap<Element, u64>, Fault> {
         elements::list(&mut self.netlink, &self.plan)
     }
-}
-
-/// Checks in advance that connections can be cut, if a service asks for it: a revocation would be
-/// too late to find out.
-fn can_cut(netlink: &mut Netlink, plan: &GuardPlan, services: &[Service]) -> Result<(), Fault> {
-    if services.iter().any(|service| service.cut != DisconnectPolicy::Never) {
-        conntrack::flows(netlink, plan.marks())?;
-    }
-    Ok(())
 }
 
 /// The guard's text for a file that nftables.conf includes after its flush. It contains no grants.
@@ -312,86 +302,4 @@ fn load_once(
     // A table that conflicts with ours (a chain without its hook, a set of another type) refuses
     // the change. Replace it then; the grants are put back afterwards.
     program.load(&plan.text_anew()).map_err(|_| fault)
-}
-
-/// True if an element with this time left is near enough to what it should have.
-pub fn is_right(left: u64, wanted: u64) -> bool {
-    left.abs_diff(wanted) <= TOLERANCE
-}
-
-/// The changes that turn the kernel's elements `found` into those of `expected`, where they differ.
-///
-/// A missing one-connection element is not put back: it may have been spent or flushed, and a
-/// second connection is worse than a second knock.
-pub fn reconcile(found: &[(Element, u64)], expected: &[Change]) -> Vec<Change> {
-    let mut unclaimed: HashMap<Element, u64> = found.iter().copied().collect();
-    let mut changes = Vec::new();
-    for change in expected {
-        let Change::Set { element, millis } = change else { continue };
-        let left = unclaimed.remove(element);
-        if left.is_some_and(|left| is_right(left, *millis)) {
-            continue;
-        }
-        // No timeout can be given to an element that has none.
-        if left == Some(u64::MAX) {
-            changes.push(Change::Remove { element: *element });
-        }
-        match element.form {
-            GrantKind::Time => changes.push(*change),
-            GrantKind::Once if left.is_some_and(|left| left > *millis) => {
-                changes.push(Change::Shorten { element: *element, millis: *millis });
-            }
-            GrantKind::Once => {}
-        }
-    }
-    // In the order of the listing, so that equal states lead to equal changes.
-    for (element, _) in found.iter().filter(|(element, _)| unclaimed.contains_key(element)) {
-        changes.push(Change::Remove { element: *element });
-    }
-    changes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::types::{ServiceName, Source};
-
-    fn element(last: u8, form: GrantKind) -> Element {
-        let source = Source::new(std::net::IpAddr::from([192, 0, 2, last]));
-        Element::plain(ServiceName::new("ssh").unwrap(), source, form)
-    }
-
-    fn set(element: Element, millis: u64) -> Change {
-        Change::Set { element, millis }
-    }
-
-    #[test]
-    fn reconciling_sets_lost_time_grants_removes_strangers_and_never_rearms_a_single_connection() {
-        let [kept, lost, alien] = [1, 2, 3].map(|last| element(last, GrantKind::Time));
-        let [once, spent] = [1, 2].map(|last| element(last, GrantKind::Once));
-        let expected = [kept, lost, once, spent].map(|element| set(element, 5000));
-        let found = [(kept, 4000), (alien, 9000), (once, 4000)];
-        let changes = vec![set(lost, 5000), Change::Remove { element: alien }];
-        assert_eq!(reconcile(&found, &expected), changes);
-    }
-
-    #[test]
-    fn only_an_element_whose_time_is_wrong_is_sent_again() {
-        let [one, other] = [GrantKind::Time, GrantKind::Once].map(|form| element(1, form));
-        let expected = [set(one, 10_000), set(other, 10_000)];
-        for left in [10_000, 10_000 - TOLERANCE, 10_000 + TOLERANCE] {
-            assert_eq!(reconcile(&[(one, left), (other, left)], &expected), [], "{left}");
-        }
-        for left in [1, 10_000 - TOLERANCE - 1] {
-            assert_eq!(reconcile(&[(one, left), (other, left)], &expected), [set(one, 10_000)]);
-        }
-        let shorten = Change::Shorten { element: other, millis: 10_000 };
-        let too_long = 10_001 + TOLERANCE;
-        assert_eq!(
-            reconcile(&[(one, too_long), (other, too_long)], &expected),
-            [set(one, 10_000), shorten]
-        );
-        let permanent = [Change::Remove { element: one }, set(one, 10_000)];
-        assert_eq!(reconcile(&[(one, u64::MAX)], &expected), permanent);
-    }
 }

@@ -20,13 +20,12 @@ mod watch;
 
 pub use adopt::adopt;
 pub use live::{
-    GuardState, NftGuard, NftLink, Started, is_right, keeper, look_at, print_ruleset, reconcile,
-    start, unload,
+    GuardState, NftGuard, NftLink, Started, keeper, look_at, print_ruleset, start, unload,
 };
 pub use tracked::Connection;
 pub use watch::{Heard, TableChange, TableWatch};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{self, KnockSettings};
 use crate::core::grants::{Change, Element};
@@ -38,17 +37,13 @@ use crate::core::types::Fault;
 pub trait Firewall {
     /// Applies `changes` in order. `Set` replaces the remaining time and rearms a one-connection
     /// element; `Remove` of a missing element succeeds. 0 milliseconds removes. Up to 100 changes
-    /// succeed or fail together. Ignores cuts, see [`Firewall::cut`].
+    /// succeed or fail together. Ignores cuts, see [`GuardTask::Cut`].
     fn apply(&mut self, changes: &[Change]) -> Result<(), Fault>;
     /// The milliseconds that one element has left; `None` if it is not live.
     fn remaining(&mut self, element: &Element) -> Result<Option<u64>, Fault>;
-
-    /// Ends the connections that these elements could have let in. Call it after the element
-    /// changes: a live element may let them go on.
-    fn cut(&mut self, elements: &[Element]) -> Result<(), Fault>;
     /// True if our table exists, whatever it contains.
     fn is_there(&mut self) -> Result<bool, Fault>;
-    /// Follows the rules that [`GuardTask::Load`] has put into force: their sets, marks and ports.
+    /// Follows the rules that [`GuardTask::Load`] has put into force: their sets.
     fn use_rules(&mut self, rules: &GuardRules);
 }
 
@@ -83,6 +78,9 @@ pub enum GuardTask {
     Unload,
     /// Which of these elements let in a connection that is still open?
     Standing(BTreeSet<Element>),
+    /// End the connections that these elements could have let in. Comes after the changes of
+    /// elements: a live element may let them go on.
+    Cut(BTreeSet<Element>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +90,7 @@ pub enum GuardReport {
         /// False if all rules were as loaded, so nothing was done.
         reloaded: bool,
         /// The live elements afterwards with the milliseconds left; a spent element is not live.
-        elements: Vec<(Element, u64)>,
+        elements: BTreeMap<Element, u64>,
     },
     Checked {
         /// True if the guard is exactly as loaded.
@@ -104,4 +102,5 @@ pub enum GuardReport {
     Unloaded,
     /// Those of the elements asked for.
     Standing(BTreeSet<Element>),
+    Cut,
 }

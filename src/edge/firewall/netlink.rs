@@ -142,8 +142,16 @@ impl Netlink {
 
     /// All messages that answer `request`, sent as a dump.
     pub(super) fn dump(&mut self, request: &Message) -> Result<Vec<Answer>, Errno> {
+        self.dump_as(request, Some)
+    }
+
+    /// What `read` keeps of the messages that answer `request`, sent as a dump. A long dump is never
+    /// in memory as a whole.
+    pub(super) fn dump_as<T>(
+        &mut self, request: &Message, read: impl Fn(Answer) -> Option<T>,
+    ) -> Result<Vec<T>, Errno> {
         again(|| {
-            let (found, intact) = self.ask(request, DUMP)?;
+            let (found, intact) = self.ask(request, DUMP, &read)?;
             if intact { Ok(found) } else { Err(Errno::EINTR) }
         })
     }
@@ -152,15 +160,17 @@ impl Netlink {
     /// meanwhile may be missing or twice there. While knocks are answered, a long dump is never
     /// undisturbed.
     pub(super) fn dump_roughly(&mut self, request: &Message) -> Result<Vec<Answer>, Errno> {
-        again(|| self.ask(request, DUMP)).map(|(found, _)| found)
+        again(|| self.ask(request, DUMP, Some)).map(|(found, _)| found)
     }
 
     /// Sends one request: the answer to a question, nothing after an order.
     pub(super) fn get(&mut self, request: &Message) -> Result<Vec<Answer>, Errno> {
-        again(|| self.ask(request, ACK)).map(|(found, _)| found)
+        again(|| self.ask(request, ACK, Some)).map(|(found, _)| found)
     }
 
-    fn ask(&mut self, request: &Message, flags: u16) -> Result<(Vec<Answer>, bool), Errno> {
+    fn ask<T>(
+        &mut self, request: &Message, flags: u16, read: impl Fn(Answer) -> Option<T>,
+    ) -> Result<(Vec<T>, bool), Errno> {
         let mut buffer = Vec::new();
         self.push(&mut buffer, request, flags);
         self.drain()?;
@@ -173,11 +183,11 @@ impl Netlink {
                 if message.kind == ERROR || message.kind == DONE {
                     finish(&message)?;
                 } else {
-                    found.push(Answer {
+                    found.extend(read(Answer {
                         number: message.kind & 0xff,
                         family: message.family(),
                         body: message.body().to_vec(),
-                    });
+                    }));
                 }
             }
         }

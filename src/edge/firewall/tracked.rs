@@ -52,15 +52,17 @@ pub(super) struct Tracked {
     pub(super) translated: bool,
 }
 
-/// The connections with all of these mark bits, filtered by the kernel; those without ports are
-/// left out.
-pub(super) fn tracked(netlink: &mut Netlink, bits: u32) -> Result<Vec<Tracked>, Fault> {
+/// What `keep` keeps of the connections with all of these mark bits, filtered by the kernel; those
+/// without ports are left out.
+pub(super) fn tracked<T>(
+    netlink: &mut Netlink, bits: u32, keep: impl Fn(Tracked) -> Option<T>,
+) -> Result<Vec<T>, Fault> {
     let mut body = Attributes::default();
     if bits != 0 {
         body = body.u32(MARK, bits).u32(MARK_MASK, bits);
     }
-    let answers = netlink.dump(&message(GET, 0, 0, body)).map_err(refused)?;
-    Ok(answers.iter().filter_map(read).collect())
+    let read = |answer| keep(read(&answer)?);
+    netlink.dump_as(&message(GET, 0, 0, body), read).map_err(refused)
 }
 
 /// A request to connection tracking.

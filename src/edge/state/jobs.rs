@@ -93,6 +93,11 @@ pub(super) enum Outcome {
 }
 
 impl StateJob {
+    /// True if it reads a whole journal.
+    pub fn reads_all(&self) -> bool {
+        matches!(self.work, Work::Sum(_) | Work::Reopen { .. })
+    }
+
     /// Runs the job and waits for the disk.
     pub fn run(self) -> StateDone {
         let shown = self.shown;

@@ -286,6 +286,13 @@ proptest! {
     }
 
     #[test]
+    fn a_noted_door_reads_back_whatever_its_name(client in client(), door in "(\"|%|%2|\n|\r|\u{85}|,| |é|[a-z]){0,6}") {
+        let text = note_door(&add("c", "# first\n", &client).unwrap(), client.id, &door);
+        prop_assert_eq!(super::door(&text, client.id), Some(door));
+        prop_assert_eq!(parse("c", &text, None).unwrap(), [client]);
+    }
+
+    #[test]
     fn no_text_makes_the_reader_panic(text in "(id=|services=|[a-f0-9]{0,33}|\"|,| |ssh-ed25519|AAAA[A-Za-z]{0,70}|é|\n){0,12}") {
         if let Err(fault) = parse("c", &text) {
             prop_assert!(fault.what.starts_with("c:"));

@@ -68,7 +68,7 @@ fn what_is_granted_and_ended_while_the_kernel_lists_its_elements_is_no_damage() 
     let mut world = World::new();
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
     changed(&mut world);
-    let report = world.take_report();
+    let report = world.take_report(Lane::Guard);
     assert_eq!(world.knock(Bert, "web"), Some(Status::Granted));
     world.handle(report);
     world.settle();
@@ -148,9 +148,11 @@ fn a_revocation_that_the_kernel_refuses_is_carried_out_by_the_repair_and_cut_onc
     world.ask(ControlRequest::Reload);
     world.do_task(Lane::Clients);
     assert!(world.said("the firewall refused a change") && world.lets_in(Anna, 22));
+    world.do_task(Lane::Connections);
     assert_eq!(world.kernel.borrow().cut.len(), 1);
     world.do_task(Lane::Guard);
     assert!(!world.lets_in(Anna, 22));
+    world.do_task(Lane::Connections);
     assert_eq!(world.kernel.borrow().cut.len(), 2, "what came in until then goes too");
 }
 

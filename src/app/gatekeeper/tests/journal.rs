@@ -36,7 +36,7 @@ fn a_revocation_is_on_disk_before_the_admin_is_told() {
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
     world.files.enrolled = vec![Bert];
     let admin = world.ask(ControlRequest::Reload);
-    for lane in [Lane::Clients, Lane::Config] {
+    for lane in [Lane::Clients, Lane::Config, Lane::Connections] {
         assert!(world.do_task(lane));
     }
     assert_eq!(world.told(admin), None, "the grant has ended, and a crash would bring it back");

@@ -153,6 +153,11 @@ impl Kernel {
                     |element: &&Element| self.flows.iter().any(|flow| element.lets_in(flow));
                 GuardReport::Standing(elements.iter().filter(stands).copied().collect())
             }
+            GuardTask::Cut(elements) => {
+                self.cut.extend(elements);
+                self.flows.retain(|flow| !elements.iter().any(|element| element.lets_in(flow)));
+                GuardReport::Cut
+            }
             GuardTask::Verify(_) => GuardReport::Verified,
         })
     }
@@ -161,7 +166,7 @@ impl Kernel {
         self.loads += usize::from(needed);
         self.table = true;
         self.sound = true;
-        GuardReport::Loaded { reloaded: needed, elements: self.live() }
+        GuardReport::Loaded { reloaded: needed, elements: self.live().into_iter().collect() }
     }
 }
 
@@ -188,13 +193,6 @@ impl Firewall for Link {
         let kernel = self.0.borrow();
         let live = kernel.live().into_iter().find(|(other, _)| other == element);
         if kernel.table { Ok(live.map(|(_, left)| left)) } else { Err(no_table()) }
-    }
-
-    fn cut(&mut self, elements: &[Element]) -> Result<(), Fault> {
-        let mut kernel = self.0.borrow_mut();
-        kernel.cut.extend_from_slice(elements);
-        kernel.flows.retain(|flow| !elements.iter().any(|element| element.lets_in(flow)));
-        Ok(())
     }
 
     fn is_there(&mut self) -> Result<bool, Fault> {

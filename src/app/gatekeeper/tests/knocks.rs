@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::people::Person::{Anna, Bert, Carl};
 use super::people::at;
 use super::world::{World, network};
-use crate::app::gatekeeper::events::{Event, Network};
+use crate::app::gatekeeper::events::{Event, Lane, Network};
 use crate::core::grants::{Flow, Holder};
 use crate::core::keyring::{ClientSecrets, Day, Secret, TEST_GATEWAY_ID, WireSecret};
 use crate::core::knock::{KnockKind, Request, Status, encode_body};
@@ -299,10 +299,10 @@ fn a_grant_that_is_over_and_has_no_connection_is_forgotten() {
     let mut world = World::new();
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
     world.advance(61 * SECOND);
-    assert_eq!(world.gatekeeper.grants.past().count(), 1);
+    assert_eq!(world.gatekeeper.grants.past_after(None).count(), 1);
     world.advance(10 * SECOND);
     world.settle();
-    assert_eq!(world.gatekeeper.grants.past().count(), 0);
+    assert_eq!(world.gatekeeper.grants.past_after(None).count(), 0);
     let holder = Holder::Client(Anna.id());
     let ledger = world.disk.durable_ledger(at(0));
     assert!(ledger.grants().all(|grant| grant.key.holder != holder), "the journal too");
@@ -317,7 +317,7 @@ fn a_grant_that_ended_while_connections_were_listed_is_looked_at_again() {
     assert_eq!(world.knock(Bert, "ssh"), Some(Status::Granted));
     world.advance(2 * SECOND);
     // The list is made before Bert's connection begins and his grant ends.
-    let report = world.take_report();
+    let report = world.take_report(Lane::Connections);
     let ssh = Port { proto: Proto::Tcp, number: 22 };
     let flow = Flow { source: Source::new(Bert.address()), source_port: 5, port: ssh };
     world.kernel.borrow_mut().flows.push(flow);
@@ -327,7 +327,8 @@ fn a_grant_that_ended_while_connections_were_listed_is_looked_at_again() {
     let changes = world.gatekeeper.grants.expire(world.now());
     drop((changes, tasks));
     world.handle(report);
-    let past: Vec<Holder> = world.gatekeeper.grants.past().map(|past| past.key.holder).collect();
+    let past: Vec<Holder> =
+        world.gatekeeper.grants.past_after(None).map(|past| past.key.holder).collect();
     assert_eq!(past, [Holder::Client(Bert.id())], "he is not forgotten on old evidence");
 }
 

@@ -116,6 +116,23 @@ fn a_listener_that_cannot_be_started_is_tried_again_after_a_longer_pause() {
 }
 
 #[test]
+fn a_listener_that_was_ready_just_before_a_periodic_check_is_no_reason_to_hurry() {
+    let mut world = World::new();
+    // The periodic checks are at full ten seconds, and this is second 1.
+    for (lives, pause) in [(8, 0), (1, 1), (9, 2), (20, 0)] {
+        world.advance(lives * SECOND);
+        let lines = world.log.len();
+        let id = world.listener();
+        world.lose(id, ListenerLoss::Ended("signal: 9".to_owned()));
+        let said = world.log[lines..].join("\n");
+        let next = if pause == 0 { "now".to_owned() } else { format!("in {pause} s") };
+        assert!(said.contains(&format!("the next one starts {next}")), "{lives} s: {said}");
+        world.advance(pause * SECOND);
+        assert!(world.make_ready());
+    }
+}
+
+#[test]
 fn new_addresses_are_told_to_the_listener_and_never_granted() {
     let mut world = World::new();
     let mut mine = network().addresses[0].clone();

@@ -122,8 +122,8 @@ fn the_next_listener_comes_at_once_and_after_short_pauses_while_they_die_young()
         world.advance(1);
         assert!(world.make_ready());
     }
-    // One that lives through a whole check ends the row of failures.
-    world.advance(11 * SECOND);
+    // One that lives from one check to the next ends the row of failures.
+    world.advance(20 * SECOND);
     world.log.clear();
     let id = world.listener();
     world.lose(id, died());
@@ -352,7 +352,7 @@ fn a_guard_that_is_flushed_while_it_is_loaded_has_all_grants_afterwards() {
     assert_eq!(world.knock(Bert, "ssh"), Some(Status::Granted));
     // Only the elements, after the list was made and before it came back.
     world.handle(Event::FirewallChanged { who: "nft (pid 9)".to_owned() });
-    let report = world.take_report();
+    let report = world.take_report(Lane::Guard);
     world.kernel.borrow_mut().flush();
     world.handle(Event::FirewallChanged { who: "nft (pid 10)".to_owned() });
     world.handle(report);
@@ -365,7 +365,7 @@ fn a_grant_that_ended_while_the_elements_were_listed_does_not_come_back() {
     let mut world = World::new();
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
     world.handle(Event::FirewallChanged { who: "nft".to_owned() });
-    let report = world.take_report();
+    let report = world.take_report(Lane::Guard);
     let close = crate::core::knock::Request {
         kind: KnockKind::Close,
         ..Anna.request("ssh", world.second() + 1)

@@ -149,6 +149,7 @@ fn when_only_clients_change_the_listener_stays_and_is_told_and_no_rule_is_loaded
     assert_eq!(clients.keys().copied().collect::<Vec<_>>(), [Bert.id(), Carl.id()]);
     assert!(!world.lets_in(Anna, 22) && world.lets_in(Bert, 22));
     world.do_task(Lane::Config);
+    world.do_task(Lane::Connections);
     assert!(
         world.told(session).is_none() && world.do_task(Lane::State),
         "the end is on disk first"

@@ -10,7 +10,7 @@ use super::kernel::Refusal;
 use super::people::{Person, at};
 use super::world::{ONCE, RUN, SIDE, World};
 use crate::app::gatekeeper::events::{Event, Lane, ListenerId, ListenerLoss};
-use crate::core::grants::{Change, Element};
+use crate::core::grants::Element;
 use crate::core::knock::{HandedKnock, KnockKind, PortEntry, Receipt, Request, Status};
 use crate::core::openings::CommandEnd;
 use crate::core::service::GrantKind;
@@ -425,8 +425,12 @@ impl Simulation {
             assert!(listener.open.is_empty(), "{id:?} waits for verdicts on {:?}", listener.open);
         }
         let now = self.world.now();
-        let expected = self.world.gatekeeper.grants.expected_elements(now);
-        let expected: BTreeSet<Element> = expected.iter().map(Change::element).copied().collect();
+        let mut expected: BTreeSet<Element> = BTreeSet::new();
+        let mut last = None;
+        while let Some((element, millis)) = self.world.gatekeeper.grants.next_element(now, last) {
+            last = Some(element);
+            expected.extend(Some(element).filter(|_| millis > 0));
+        }
         for (element, _) in self.world.kernel.borrow().live() {
             assert!(expected.contains(&element), "an element without a grant: {element:?}");
         }

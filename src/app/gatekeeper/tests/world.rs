@@ -551,10 +551,9 @@ impl World {
         }
     }
 
-    /// Does the next task of the guard, and keeps its result back.
-    pub(super) fn take_report(&mut self) -> Event {
-        let place =
-            self.tasks.iter().position(|(_, task)| task.lane() == Lane::Guard).expect("a task");
+    /// Does the next task of a lane, and keeps its result back.
+    pub(super) fn take_report(&mut self, lane: Lane) -> Event {
+        let place = self.tasks.iter().position(|(_, task)| task.lane() == lane).expect("a task");
         let (id, task) = self.tasks.remove(place).unwrap();
         Event::TaskDone { id, result: self.perform(task) }
     }
@@ -590,12 +589,21 @@ impl World {
     /// Does all tasks, and those that follow from them; listeners that start get ready.
     pub(super) fn settle(&mut self) {
         for _ in 0..1000 {
-            let did = Lane::ALL.into_iter().any(|lane| self.do_task(lane));
+            let did = self.go_on() || Lane::ALL.into_iter().any(|lane| self.do_task(lane));
             if !did && !self.make_ready() {
                 return;
             }
         }
         panic!("it never comes to rest");
+    }
+
+    /// The next turn of long work, if there is one.
+    pub(super) fn go_on(&mut self) -> bool {
+        let has_more = self.gatekeeper.has_more();
+        if has_more {
+            self.handle(Event::Deadline);
+        }
+        has_more
     }
 
     /// A listener that starts gets ready, if one does.
@@ -650,7 +658,7 @@ fn begin(
     let started = clock.get();
     let (state, recovered) = State::on_disk(Box::new(disk.clone()), started.wall, enrolled)?;
     let openings = Openings::restore(started, recovered.ledger.openings().cloned());
-    let elements = kernel.borrow().live();
+    let elements = kernel.borrow().live().into_iter().collect();
     Gatekeeper::begin_with(Beginning {
         path: Path::new("/toctocd.toml"),
         prepared: Arc::new(files.prepare()?),
