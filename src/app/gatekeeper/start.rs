@@ -20,10 +20,10 @@ use crate::core::openings::Openings;
 use crate::core::replay::Replay;
 use crate::core::types::{Fault, Now};
 use crate::edge::addresses::AddressWatch;
-use crate::edge::clock;
 use crate::edge::control::Control;
 use crate::edge::firewall::{self, Firewall, Started};
 use crate::edge::state::{Recovered, State};
+use crate::edge::{clock, sys};
 
 /// Everything that a gatekeeper starts with.
 pub(super) struct Beginning<'a> {
@@ -132,6 +132,7 @@ pub enum RunFault {
 /// The gateway cannot start. The firewall is unchanged, unless the fault says that the guard is up.
 fn start(path: &Path) -> Result<Server, Fault> {
     let umask = process::keep_secrets()?;
+    sys::give_back_memory();
     let prepared = Arc::new(prepare::prepare(path, None)?);
     let settings = &prepared.config.settings;
     let signals = super::serve::signals()?;
