@@ -289,7 +289,7 @@ proptest! {
     fn a_noted_door_reads_back_whatever_its_name(client in client(), door in "(\"|%|%2|\n|\r|\u{85}|,| |é|[a-z]){0,6}") {
         let text = note_door(&add("c", "# first\n", &client).unwrap(), client.id, &door);
         prop_assert_eq!(super::door(&text, client.id), Some(door));
-        prop_assert_eq!(parse("c", &text, None).unwrap(), [client]);
+        prop_assert_eq!(parse("c", &text).unwrap(), [client]);
     }
 
     #[test]
