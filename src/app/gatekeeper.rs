@@ -11,7 +11,6 @@ use crate::core::replay::{Replay, clock_jump};
 use crate::core::types::{Boot, Counters, Fault, Now};
 
 mod commands;
-mod comparison;
 mod connections;
 mod doors;
 mod events;

@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Gatekeeper;
-use super::comparison::Comparison;
 use super::events::{Lane, Task};
 use super::in_force::guard_rules;
 use crate::app::prepare::Prepared;
@@ -16,6 +15,10 @@ use crate::core::service::GrantKind;
 use crate::core::types::{Boot, Fault, Now};
 use crate::edge::control::SessionId;
 use crate::edge::firewall::{Firewall, GuardReport, GuardRules, GuardTask};
+
+mod comparison;
+
+pub(super) use comparison::Comparison;
 
 /// Seconds between two comparisons of every rule. Each one runs a process.
 const FULL_CHECK: u32 = 600;

@@ -7,9 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Gatekeeper;
-use super::comparison::Comparison;
 use super::events::{Output, Task};
-use super::guard::GuardWork;
+use super::guard::{Comparison, GuardWork};
 use super::in_force::guard_rules;
 use crate::app::load::ClientsRead;
 use crate::app::output::count;

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::comparison::Comparison;
 use super::events::Network;
-use super::guard::GuardWork;
+use super::guard::{Comparison, GuardWork};
 use super::process::ThisHost;
 use super::serve::{Server, Sources};
 use super::{

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Gatekeeper;
-use super::guard::GuardWork;
+use super::GuardWork;
+use crate::app::gatekeeper::Gatekeeper;
 use crate::core::grants::element::difference;
 use crate::core::grants::{Change, Element};
 use crate::core::types::{Fault, Now};
@@ -16,7 +16,7 @@ const FEW: usize = 64;
 
 /// A comparison under way. Both lists are walked in the order of the elements; what changes
 /// meanwhile is right already.
-pub(super) struct Comparison {
+pub(in crate::app::gatekeeper) struct Comparison {
     /// The elements found in the kernel, with the milliseconds left; without those that were
     /// compared.
     found: BTreeMap<Element, u64>,
@@ -25,12 +25,12 @@ pub(super) struct Comparison {
     put_back: usize,
     removed: usize,
     /// The work that it ends, and whether that has loaded the rules.
-    pub(super) work: GuardWork,
+    pub(in crate::app::gatekeeper) work: GuardWork,
     reloaded: bool,
 }
 
 impl Comparison {
-    pub(super) fn new(
+    pub(in crate::app::gatekeeper) fn new(
         found: BTreeMap<Element, u64>, work: GuardWork, reloaded: bool,
     ) -> Comparison {
         Comparison { found, after: None, put_back: 0, removed: 0, work, reloaded }
@@ -39,7 +39,7 @@ impl Comparison {
 
 impl Gatekeeper {
     /// Compares the next elements and puts right what is wrong. True if these were the last ones.
-    pub(super) fn compare_some(
+    pub(in crate::app::gatekeeper) fn compare_some(
         &mut self, now: Now, comparison: &mut Comparison,
     ) -> Result<bool, Fault> {
         let mut changes = Vec::new();
@@ -77,7 +77,7 @@ impl Gatekeeper {
     }
 
     /// Goes on with the comparison under way, if there is one. Runs once a turn.
-    pub(super) fn compare(&mut self, now: Now) {
+    pub(in crate::app::gatekeeper) fn compare(&mut self, now: Now) {
         let Some(mut comparison) = self.guard.comparison.take() else { return };
         match self.compare_some(now, &mut comparison) {
             Ok(false) => self.guard.comparison = Some(comparison),
@@ -87,13 +87,13 @@ impl Gatekeeper {
     }
 
     /// Begins to compare the elements found in the kernel.
-    pub(super) fn compare_all(&mut self, now: Now, comparison: Comparison) {
+    pub(in crate::app::gatekeeper) fn compare_all(&mut self, now: Now, comparison: Comparison) {
         self.guard.comparison = Some(comparison);
         self.compare(now);
     }
 
     /// Ends a comparison.
-    pub(super) fn compared(
+    pub(in crate::app::gatekeeper) fn compared(
         &mut self, now: Now, comparison: Comparison, outcome: Result<(), Fault>,
     ) {
         let Comparison { put_back, removed, work, reloaded, .. } = comparison;
