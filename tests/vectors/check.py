@@ -93,8 +93,8 @@ def add(a, b):
     (x1, y1), (x2, y2) = a, b
     t = D * x1 * x2 * y1 * y2
     return (
-        (x1 * y2 + x2 * y1) * pow(1 + t, P - 2, P) % P,
-        (y1 * y2 + x1 * x2) * pow(1 - t, P - 2, P) % P,
+        (x1 * y2 + x2 * y1) * pow(1 + t, -1, P) % P,
+        (y1 * y2 + x1 * x2) * pow(1 - t, -1, P) % P,
     )
 
 
