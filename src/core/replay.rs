@@ -138,8 +138,7 @@ struct ClientMarks {
     recent: VecDeque<(Wall, Source)>,
     /// Timestamps of packets that named another address than they came from.
     misplaced: VecDeque<Wall>,
-    /// The latest first day of its keys that the client has named; it counts if it is not too far
-    /// ahead of what we know.
+    /// The latest first day of its keys that the client has named.
     named_day: u32,
 }
 
@@ -322,10 +321,8 @@ impl Replay {
     pub fn working_day(&self, now: Now, id: ClientId, first_day: u32) -> u32 {
         let day = self.day_without_names(now, id, first_day);
         match self.clients.get(&id) {
-            Some(client) if client.named_day <= day.saturating_add(DAYS_AHEAD) => {
-                day.max(client.named_day.saturating_add(1))
-            }
-            _ => day,
+            Some(client) => day.max(client.named_day.saturating_add(1)),
+            None => day,
         }
     }
 
@@ -358,8 +355,12 @@ impl Replay {
             None => self.check_time(now, id, request.timestamp, challenge_required),
         };
         if request.kind == KnockKind::Time {
-            let client = self.clients.entry(id).or_default();
-            client.named_day = client.named_day.max(request.first_day);
+            // The limit does not move with what was named: each ask could name a later day.
+            let limit = self.day_without_names(now, id, 0).saturating_add(DAYS_AHEAD);
+            if request.first_day <= limit {
+                let client = self.clients.entry(id).or_default();
+                client.named_day = client.named_day.max(request.first_day);
+            }
         }
         let records = self.mark(now, &authentic, refusal.is_none() && !suspect);
         let challenge = if refusal.is_some() || request.kind == KnockKind::Probe {

@@ -74,7 +74,8 @@ pub struct Common {
     /// at random.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub timeout: u64,
-    /// Send at most this many knocks to each address, each in a new packet.
+    /// Send at most this many knocks to each address, each in a new packet. Each second one asks for
+    /// the time, in case this machine's clock is wrong.
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10))]
     pub attempts: u32,
     /// IPv4 only.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Gatekeeper;
 use super::events::{ListenerId, ListenerLoss, Output};
-use super::listeners::{StartReason, StartingListener, Tally};
+use super::listeners::{Days, StartReason, StartingListener, Tally};
 use crate::app::listener_process::ListenerReady;
 use crate::app::prepare::Prepared;
 use crate::core::types::{Fault, Now, Reject};
@@ -166,8 +166,8 @@ impl Gatekeeper {
         let (in_force, replay) = (&self.in_force, &self.replay);
         let working_day = |id| replay.working_day(now, id, in_force.first_day());
         // What a client showed before the clock was set back still counts.
-        let day = replay.latest(now).day();
-        self.listeners.tell_day(now, day, working_day, &mut self.out);
+        let days = Days { wall: now.wall.day(), newest: replay.latest(now).day() };
+        self.listeners.tell_day(now, days, working_day, &mut self.out);
         if let Some((old, until)) = &self.listeners.retiring
             && *until <= now.boot
         {

@@ -63,11 +63,20 @@ pub(super) struct RunningListener {
     prepared: Arc<Prepared>,
     /// The clients that it knows.
     clients: ClientTable,
-    /// The day whose keys it has of them, or is being given.
-    day: u32,
+    /// The days by which it has keys of them, or is being given those.
+    days: Days,
     next_slice: Option<NextSlice>,
     pub(super) ready: ListenerReady,
     pub(super) tally: Tally,
+}
+
+/// Two days by which clients' keys are chosen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Days {
+    /// By the clock.
+    pub(super) wall: u32,
+    /// The newest one that the clock or a client's mark ever showed.
+    pub(super) newest: u32,
 }
 
 /// The clients whose keys of a new day the listener gets next.
@@ -253,11 +262,11 @@ impl Listeners {
             return;
         }
         for id in changes.gone {
-            let tag = current.known(id, current.day).keys.clockless_tag();
+            let tag = current.known(id, current.days.wall).keys.clockless_tag();
             out.send(current.id, ToListener::Forget { tag });
         }
         for part in changes.new.chunks(CLIENTS) {
-            let known = |client: &&Client| current.known(client.id, current.day);
+            let known = |client: &&Client| current.known(client.id, current.days.wall);
             out.send(current.id, ToListener::Clients(part.iter().map(known).collect()));
         }
         current.clients = clients.clone();
@@ -272,11 +281,11 @@ impl Listeners {
 
     /// Gives the current listener the keys of a new day, some clients at a time.
     pub(super) fn tell_day(
-        &mut self, now: Now, day: u32, working_day: impl Fn(ClientId) -> u32, out: &mut Outbox,
+        &mut self, now: Now, days: Days, working_day: impl Fn(ClientId) -> u32, out: &mut Outbox,
     ) {
         let Some(current) = &mut self.current else { return };
-        if current.day != day {
-            current.day = day;
+        if current.days != days {
+            current.days = days;
             current.next_slice = Some(NextSlice { after: None, due: now.boot });
         }
         let Some(slice) = current.next_slice.take_if(|slice| slice.due <= now.boot) else { return };
@@ -390,7 +399,7 @@ impl RunningListener {
             id,
             prepared,
             clients,
-            day,
+            days: Days { wall: day, newest: day },
             next_slice: None,
             ready,
             tally: Tally::default(),

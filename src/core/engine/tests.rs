@@ -352,6 +352,7 @@ fn while_all_tickets_are_out_knocks_wait_and_are_not_lost() {
 #[test]
 fn a_client_gets_the_keys_of_each_new_day() {
     let mut bench = Bench::new(setup(2));
+    let old = bench.datagram().0;
     for _ in 0..5 {
         bench.wait(86_400 * SECOND);
         // Tomorrow's keys are there before the gatekeeper hands over those of the new day.
@@ -367,6 +368,8 @@ fn a_client_gets_the_keys_of_each_new_day() {
     }
     let late = bench.datagram_of(&test_vectors::side(id(1))).0;
     assert_eq!(bench.knock(ADMIN, &late), [], "the other client was never told");
+    assert_eq!(bench.knock(ADMIN, &old), []);
+    assert_eq!(bench.rejected(Reject::UnknownTag), 2, "no tag of an old day stays in the table");
 }
 
 #[test]
