@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};
 use toctoc::core::authentic::{self, Authentic};
 use toctoc::core::engine::{Action, Engine, KnownClient, SealedSetup, Setup};
-use toctoc::core::grants::{ActiveGrant, Change, GrantEnd, Grants};
+use toctoc::core::grants::{ActiveGrant, GrantEnd, Grants};
 use toctoc::core::keyring::{Day, Secret};
 use toctoc::core::knock::{
     Challenge, HandedKnock, KnockKind, Request, SIGNED, Signature, encode_body,
@@ -487,8 +487,9 @@ impl World {
                 "a grant that policy does not allow"
             );
         }
-        for change in self.grants.expected_elements(self.now) {
-            let Change::Set { element, millis } = change else { continue };
+        let mut last = None;
+        while let Some((element, millis)) = self.grants.next_element(self.now, last) {
+            last = Some(element);
             let holds = |live: &&ActiveGrant| live.element() == Some(element);
             let left =
                 self.grants.list().filter(holds).map(|live| live.seconds_left(self.now)).max();

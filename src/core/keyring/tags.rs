@@ -15,7 +15,7 @@ pub struct TagTable {
 /// A client's row, and which of its tags it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TagOwner {
-    /// [`NOBODY`] if two clients have this tag: it must not be taken for either's.
+    /// No row at all in the table if two clients have this tag: it must not be taken for either's.
     pub row: u32,
     pub slot: u8,
 }
