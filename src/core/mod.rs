@@ -2,6 +2,7 @@
 //! It has no socket, file, clock, random numbers, thread, environment variable or log.
 
 pub mod address;
+pub mod attempt;
 pub mod authentic;
 pub mod bytes;
 pub mod clients;

@@ -1,12 +1,15 @@
 //! The published test keys of keys/README.md, for vectors, tests and fuzzing.
 //! Everybody has them. A daemon recognises them by [`TEST_GATEWAY_ID`] and refuses to start.
 
+use std::net::Ipv4Addr;
+
 use super::authentic::{self, Authentic};
 use super::keyring::{
     ClientSecrets, Day, Master, Realm, Secret, TEST_GATEWAY_ID, TagTable, WireRow,
 };
 use super::knock::{HandedKnock, KnockKind, RECEIPT_BODY, Receipt, Request};
 use super::noise::KeyPair;
+use super::packet::udp_checksum;
 use super::service::Client;
 use super::types::{ClientId, RealmId, Reject, ServiceName, Source, Wall};
 use super::wire::{
@@ -99,7 +102,7 @@ pub fn request(timestamp: Wall) -> Request {
 
 /// 192.0.2.7, the address in [`request`].
 pub fn address() -> Source {
-    Source::new(std::net::Ipv4Addr::new(192, 0, 2, 7).into())
+    Source::new(Ipv4Addr::new(192, 0, 2, 7).into())
 }
 
 /// The day whose keys an honest client takes for `request`.
@@ -118,6 +121,26 @@ pub fn datagram(request: &Request, entropy: [u8; 32]) -> ([u8; DATAGRAM], Awaiti
         Ok(authentic::sign(&seed(), message))
     })
     .expect("the test gateway's key is not of small order")
+}
+
+/// A UDP packet from port 40000 with this payload, from its IP header on.
+pub fn packet(source: Ipv4Addr, destination: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len() + 8).expect("a short payload");
+    let mut segment =
+        [&40_000u16.to_be_bytes()[..], &port.to_be_bytes(), &length.to_be_bytes(), &[0, 0]]
+            .concat();
+    segment.extend(payload);
+    let check = udp_checksum(source.into(), destination.into(), &segment);
+    segment[6..8].copy_from_slice(&check.to_be_bytes());
+    let mut header = vec![0x45, 0];
+    header.extend((length + 20).to_be_bytes());
+    header.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
+    header.extend(source.octets());
+    header.extend(destination.octets());
+    let sum: u32 = header.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+    let check = !u16::try_from((sum >> 16) + (sum & 0xffff)).expect("folded");
+    header[10..12].copy_from_slice(&check.to_be_bytes());
+    [header, segment].concat()
 }
 
 /// All of the listener's checks of a datagram, on the day of `now`.

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::core::address::{AddressScope, reach};
-use crate::core::keyring::Day;
+use crate::core::attempt::{next_packet, retry};
 use crate::core::knock::{KnockKind, Receipt, Request, Status, timestamp};
 use crate::core::types::{Fault, ServiceName, Source, Wall};
 use crate::core::wire::{AwaitingReceipt, RECEIPT, seal};
@@ -15,8 +15,6 @@ use crate::edge::{clock, entropy};
 use crate::keys::identity::Signer;
 use crate::keys::profile::Profile;
 
-/// 2026-01-01, before this was written: a clock that shows an earlier time is wrong.
-const EARLIEST: Wall = Wall(1_767_225_600_000_000_000);
 /// Time that the other family still gets once one has been answered.
 const GRACE: Duration = Duration::from_millis(300);
 /// Interval at which a wait checks whether the other family has been answered.
@@ -206,14 +204,9 @@ impl Exchange<'_> {
     ) -> Result<Option<ReceivedReceipt>, Fault> {
         let first = self.knock(request, working_day, result)?;
         let Some(ReceivedReceipt { receipt, .. }) = first else { return Ok(None) };
-        match (receipt.status, receipt.challenge) {
-            (Status::Clock | Status::Challenge, Some(challenge)) => {
-                let request = Request { challenge: Some(challenge), ..*request };
-                let second = self.knock(&request, Some(receipt.working_day), result)?;
-                Ok(second.or(first))
-            }
-            _ => Ok(first),
-        }
+        let Some(request) = retry(request, &receipt) else { return Ok(first) };
+        let second = self.knock(&request, Some(receipt.working_day), result)?;
+        Ok(second.or(first))
     }
 
     /// Sends up to `attempts` packets, each a new one, and waits for the receipt of any of them.
@@ -225,10 +218,7 @@ impl Exchange<'_> {
         let side = &self.profile.side;
         for attempt in 1..=self.wanted.attempts {
             let now = clock::now().wall;
-            let (mut sent, day) = match working_day {
-                Some(day) => (*request, Day::Number(day.max(side.secrets.first_day()))),
-                None => self.by_our_clock(request, now, attempt),
-            };
+            let (mut sent, day) = next_packet(&side.secrets, now, request, working_day, attempt);
             sent.timestamp = timestamp(now, u32::from_be_bytes(entropy::bytes()?));
             let (datagram, awaiting) =
                 seal(side, &sent.encode(), day, entropy::secret()?, |message: &_| {
@@ -249,18 +239,6 @@ impl Exchange<'_> {
             }
         }
         Ok(None)
-    }
-
-    /// The next packet while the gateway has not told its day. The gateway does not know the keys of
-    /// a day that is far from its own and stays silent. So each second attempt asks for the day, with
-    /// keys that never change; the first one does so if our clock is known to be wrong.
-    fn by_our_clock(&self, request: &Request, now: Wall, attempt: u32) -> (Request, Day) {
-        let first_day = self.profile.side.secrets.first_day();
-        if now >= EARLIEST && now.day() >= first_day && attempt % 2 == 1 {
-            return (*request, Day::Number(now.day()));
-        }
-        let ask = Request { receipt_wanted: true, first_day, ..Request::bare(KnockKind::Time) };
-        (ask, Day::Unknown)
     }
 
     /// A random pause before the next knock, longer each time. Silence may mean that this key knocks

@@ -18,3 +18,4 @@ mod reload;
 mod requests;
 mod simulator;
 mod time;
+mod walk;

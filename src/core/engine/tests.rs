@@ -4,7 +4,6 @@ use super::*;
 use crate::core::authentic;
 use crate::core::keyring::Day;
 use crate::core::knock::{BODY, Challenge, HandedKnock, Receipt, Status};
-use crate::core::packet::udp_checksum;
 use crate::core::test_vectors::{self, NOON};
 use crate::core::types::{SECOND, Wall};
 use crate::core::wire::{AwaitingReceipt, ClientSide, seal, seal_body};
@@ -140,22 +139,7 @@ impl Bench {
 }
 
 fn packet(source: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(payload.len() + 8).unwrap();
-    let mut segment =
-        [&40_000u16.to_be_bytes()[..], &port.to_be_bytes(), &length.to_be_bytes(), &[0, 0]]
-            .concat();
-    segment.extend(payload);
-    let check = udp_checksum(source.into(), GATEWAY.into(), &segment);
-    segment[6..8].copy_from_slice(&check.to_be_bytes());
-    let mut header = vec![0x45, 0];
-    header.extend((length + 20).to_be_bytes());
-    header.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
-    header.extend(source.octets());
-    header.extend(GATEWAY.octets());
-    let sum: u32 = header.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
-    let check = !u16::try_from((sum >> 16) + (sum & 0xffff)).unwrap();
-    header[10..12].copy_from_slice(&check.to_be_bytes());
-    [header, segment].concat()
+    test_vectors::packet(source, GATEWAY, port, payload)
 }
 
 fn ticket(actions: &[Action]) -> Option<u64> {

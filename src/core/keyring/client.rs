@@ -95,6 +95,12 @@ impl ClientSecrets {
         Self::new(self.period, self.secret.duplicate(), self.clockless.duplicate())
     }
 
+    /// The secrets from `period` on: what lies before it cannot be computed from them. `None` if
+    /// these begin later.
+    pub fn since(&self, period: u32) -> Option<Self> {
+        Some(Self::new(period, self.secret_of(period)?, self.clockless.duplicate()))
+    }
+
     /// `None` for a day before the first one.
     pub fn wire(&self, day: Day) -> Option<WireSecret> {
         let secret = match day {
@@ -124,9 +130,8 @@ impl ClientSecrets {
     pub fn wire_row(&self, day: u32) -> WireRow {
         let day = day.max(self.first_day().saturating_add(1));
         // One walk along the chain for all three days.
-        let period = period(day.saturating_sub(1));
-        let secret = self.secret_of(period).expect("that day is not before the first one");
-        let from = Self::new(period, secret, self.clockless.duplicate());
+        let from = self.since(period(day.saturating_sub(1)));
+        let from = from.expect("that day is not before the first one");
         let mut secrets = Secret(Box::new([0; 32 * SLOTS]));
         for (place, day) in secrets.0.chunks_exact_mut(32).zip(slots(day)) {
             let wire = from.wire(day).expect("no slot is before that period");
@@ -259,8 +264,8 @@ mod tests {
     #[test]
     fn a_client_that_moved_on_has_the_same_keys_and_none_of_earlier_days() {
         let first = secrets(600);
-        let later =
-            ClientSecrets::new(603, first.secret_of(603).unwrap(), first.clockless().duplicate());
+        let later = first.since(603).unwrap();
+        assert!(later.since(602).is_none() && later.period() == 603);
         for day in [Day::Number(603 * 32), Day::Number(700 * 32 + 31), Day::Unknown] {
             assert_eq!(first.wire(day).unwrap().expose(), later.wire(day).unwrap().expose());
             assert_eq!(first.gate(day).unwrap().expose(), later.gate(day).unwrap().expose());

@@ -45,7 +45,7 @@ impl Person {
         ClientId(id)
     }
 
-    fn seed(self) -> Secret<32> {
+    pub(super) fn seed(self) -> Secret<32> {
         Secret::new([self.number() + 1; 32])
     }
 

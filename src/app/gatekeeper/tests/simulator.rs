@@ -4,6 +4,7 @@
 //! many.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Instant;
 
 use super::kernel::Refusal;
@@ -11,6 +12,7 @@ use super::people::{Person, at};
 use super::world::{ONCE, RUN, SIDE, World};
 use crate::app::gatekeeper::events::{Event, Lane, ListenerId, ListenerLoss};
 use crate::core::grants::Element;
+use crate::core::keyring::Secret;
 use crate::core::knock::{HandedKnock, KnockKind, PortEntry, Receipt, Request, Status};
 use crate::core::openings::CommandEnd;
 use crate::core::service::GrantKind;
@@ -24,7 +26,7 @@ const SCHEDULES: u64 = 1000;
 const STEPS: u64 = 20;
 
 /// SplitMix64.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -34,22 +36,28 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
-    fn one_in(&mut self, number: u64) -> bool {
+    pub(super) fn one_in(&mut self, number: u64) -> bool {
         self.below(number) == 0
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         let place = usize::try_from(self.below(from.len().max(1) as u64)).unwrap();
         from.get(place).copied()
+    }
+
+    pub(super) fn secret(&mut self) -> Secret<32> {
+        let mut bytes = [0; 32];
+        bytes.chunks_exact_mut(8).for_each(|part| part.copy_from_slice(&self.next().to_be_bytes()));
+        Secret::new(bytes)
     }
 }
 
 /// Names the seed of a schedule that fails.
-struct Seed(u64);
+pub(super) struct Seed(pub(super) u64);
 
 impl Drop for Seed {
     fn drop(&mut self) {
@@ -457,6 +465,14 @@ impl Simulation {
         assert!(self.world.is_over(), "the end is obeyed");
         let left = self.opened.difference(&self.stopped).count();
         assert_eq!(left, 0, "all is shut");
+    }
+}
+
+/// The seeds of a usual run, or those that the environment asks for.
+pub(super) fn seeds(usual: u64) -> Range<u64> {
+    match number("TOCTOC_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("TOCTOC_SCHEDULES").unwrap_or(usual),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
@@ -18,17 +19,21 @@ use crate::app::gatekeeper::{Gatekeeper, Host};
 use crate::app::listener_process::ListenerReady;
 use crate::app::load::{ClientsRead, GatewayConfig};
 use crate::app::prepare::Prepared;
-use crate::config::{Settings, native};
+use crate::config::{KnockSettings, Settings, native};
 use crate::core::clients::ClientTable;
 use crate::core::door::{Door, Step};
+use crate::core::engine::{Action, Engine, SealedSetup, Setup};
 use crate::core::grants::Element;
 use crate::core::grants::element::service_at;
 use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY, Receipt, Request, Status};
+use crate::core::noise::KeyPair;
 use crate::core::openings::{CommandEnd, CommandLine, Job, Openings};
+use crate::core::quota::Rate;
 use crate::core::service::Client;
 use crate::core::test_vectors;
 use crate::core::types::{Boot, ClientId, Fault, Now, Port, Proto, SECOND};
+use crate::core::wire::GatewayKeys;
 use crate::edge::addresses::LocalAddress;
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
 use crate::edge::gatekeeper_pipe::{OwnAddress, ToGatekeeper, ToListener};
@@ -63,6 +68,8 @@ one_time_sequences = "/once"
 service = "web"
 "#;
 
+/// The gateway's address.
+pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The indices of those doors.
 pub(super) const SIDE: u16 = 0;
 pub(super) const RUN: u16 = 1;
@@ -84,6 +91,10 @@ pub(super) struct Files {
     pub(super) mistake: Option<Fault>,
     /// The one-time sequences that are left.
     pub(super) one_time: VecDeque<Vec<Step>>,
+    /// So many more clients, who never knock. Their ids come before those of the others.
+    pub(super) crowd: u8,
+    /// True if each listener has an engine.
+    pub(super) engines: bool,
 }
 
 /// A listener as the world sees it.
@@ -101,6 +112,10 @@ pub(super) struct FakeListener {
     pub(super) told: Vec<&'static str>,
     /// The sequences that it was told of, by door.
     pub(super) sequences: BTreeMap<u16, Vec<Step>>,
+    /// Takes packets, if the test sends any.
+    pub(super) engine: Option<Engine>,
+    /// What the engine did with verdicts.
+    pub(super) actions: Vec<Action>,
 }
 
 /// The world, and the gatekeeper in it.
@@ -159,6 +174,8 @@ impl Files {
             fault: None,
             mistake: None,
             one_time: [6100, 6200, 6300].map(line).into(),
+            crowd: 0,
+            engines: false,
         }
     }
 
@@ -170,15 +187,7 @@ impl Files {
         for door in settings.doors.iter_mut().filter(|door| door.one_time_sequences.is_some()) {
             door.sequence = self.one_time.front().cloned().unwrap_or_default();
         }
-        let keys = GatewayFile {
-            gateway: TEST_GATEWAY_ID,
-            realm: test_vectors::realm(),
-            secret: Secret::new([9; 32]),
-            previous: None,
-            master: test_vectors::master(),
-            first_period: test_vectors::FIRST_PERIOD,
-        };
-        let config = GatewayConfig { settings, keys, clients: self.clients() };
+        let config = GatewayConfig { settings, keys: keys(), clients: self.clients() };
         Ok(Prepared { config, user: None, warnings: Vec::new() })
     }
 
@@ -188,12 +197,37 @@ impl Files {
             let expires = self.expires.get(person).copied();
             clients.push(Client { expires, ..person.client() });
         }
+        for number in 0..self.crowd {
+            let mut id = [0; 16];
+            id[15] = number;
+            clients.push(Client {
+                id: ClientId(id),
+                name: format!("one-of-many-{number}"),
+                ..Person::Carl.client()
+            });
+        }
         clients.into()
     }
 
-    /// The listener that a process begins with.
-    fn first_listener(&self) -> FakeListener {
-        FakeListener::of(&self.clients(), test_vectors::NOON.day())
+    /// A listener that is started with these clients on this day.
+    fn listener(&self, clients: &ClientTable, day: u32) -> FakeListener {
+        let mut listener = FakeListener {
+            clients: clients.iter().map(|client| (client.id, day)).collect(),
+            ..FakeListener::default()
+        };
+        if self.engines {
+            let KnockSettings { port, burst, per_second, .. } = self.settings.knock;
+            let rate = Rate { burst, per_second };
+            let file = keys();
+            let mut engine = Engine::new(Setup {
+                sealed: Some(SealedSetup { keys: gateway_keys(), port, rate }),
+                clients: clients.iter().map(|client| file.known_client(client.id, day)).collect(),
+                ..Setup::default()
+            });
+            engine.set_addresses(vec![GATEWAY.into()], vec![]);
+            listener.engine = Some(engine);
+        }
+        listener
     }
 
     /// As `edge::one_time` does it.
@@ -210,10 +244,21 @@ impl Files {
     }
 }
 
-impl FakeListener {
-    fn of(clients: &ClientTable, day: u32) -> FakeListener {
-        let clients = clients.iter().map(|client| (client.id, day)).collect();
-        FakeListener { clients, ..FakeListener::default() }
+/// What a listener has of them.
+pub(super) fn gateway_keys() -> GatewayKeys {
+    let GatewayFile { gateway, realm, secret, .. } = keys();
+    GatewayKeys { gateway, realm, current: KeyPair::new(&secret), other: None }
+}
+
+/// The gateway's key file.
+fn keys() -> GatewayFile {
+    GatewayFile {
+        gateway: TEST_GATEWAY_ID,
+        realm: test_vectors::realm(),
+        secret: Secret::new([9; 32]),
+        previous: None,
+        master: test_vectors::master(),
+        first_period: test_vectors::FIRST_PERIOD,
     }
 }
 
@@ -222,7 +267,7 @@ pub(super) fn network() -> Network {
     let own = LocalAddress {
         interface: "eth0".to_owned(),
         loopback: false,
-        address: [192, 0, 2, 1].into(),
+        address: GATEWAY.into(),
         of_all: vec![[192, 0, 2, 0].into(), [192, 0, 2, 255].into()],
     };
     Network {
@@ -263,7 +308,7 @@ impl World {
             clock,
             disk,
             kernel,
-            listeners: BTreeMap::from([(ListenerId(0), files.first_listener())]),
+            listeners: BTreeMap::new(),
             files,
             starting: Vec::new(),
             running: BTreeMap::new(),
@@ -278,8 +323,7 @@ impl World {
             last_session: 0,
             knocks: 0,
         };
-        world.gatekeeper.announce(world.clock.get());
-        world.carry_out();
+        world.begin_to_listen();
         world.settle();
         // What is sent in the first second cannot be told from what was recorded before the start.
         world.advance(SECOND);
@@ -290,7 +334,6 @@ impl World {
     /// failure leaves nothing.
     pub(super) fn restart(&mut self, power_failure: bool) {
         self.disk = self.disk.copy(!power_failure);
-        self.listeners = BTreeMap::from([(ListenerId(0), self.files.first_listener())]);
         self.starting.clear();
         self.tasks.clear();
         self.running.clear();
@@ -300,6 +343,13 @@ impl World {
         self.kernel.borrow_mut().refuses = None;
         let _ = self.kernel.borrow_mut().run(&crate::edge::firewall::GuardTask::Repair);
         self.gatekeeper = begin(&self.clock, &self.kernel, &self.files, &self.disk, true).unwrap();
+        self.begin_to_listen();
+    }
+
+    /// The listener that a process begins with is at work.
+    fn begin_to_listen(&mut self) {
+        let first = self.files.listener(&self.files.clients(), self.now().wall.day());
+        self.listeners = BTreeMap::from([(ListenerId(0), first)]);
         self.gatekeeper.announce(self.clock.get());
         self.carry_out();
     }
@@ -319,7 +369,7 @@ impl World {
             match output {
                 Output::Log(text) => self.log.push(text),
                 Output::StartListener(id, start) => {
-                    let listener = FakeListener::of(&start.clients, start.day);
+                    let listener = self.files.listener(&start.clients, start.day);
                     self.listeners.insert(id, listener);
                     self.starting.push(id);
                 }
@@ -352,7 +402,17 @@ impl World {
     fn receive(&mut self, id: ListenerId, message: ToListener) {
         let Some(listener) = self.listeners.get_mut(&id) else { return };
         match message {
-            ToListener::Verdict { ticket, receipt, .. } => {
+            ToListener::Verdict { ticket, spent, receipt } => {
+                if let Some(engine) = &mut listener.engine {
+                    let ephemeral = Secret::new([1; 32]);
+                    engine.verdict(
+                        ticket,
+                        spent,
+                        receipt.as_ref(),
+                        ephemeral,
+                        &mut listener.actions,
+                    );
+                }
                 assert!(
                     listener.open.remove(&ticket),
                     "one verdict for each ticket, and none for others"
@@ -370,10 +430,16 @@ impl World {
                 listener
                     .clients
                     .extend(clients.iter().map(|known| (known.client, known.keys.day())));
+                if let Some(engine) = &mut listener.engine {
+                    clients.into_iter().for_each(|known| engine.enrol(known));
+                }
             }
             ToListener::Forget { tag } => {
                 let tag_of = |id: &ClientId| test_vectors::secrets(*id).wire_row(0).clockless_tag();
                 listener.clients.retain(|id, _| tag_of(id) != tag);
+                if let Some(engine) = &mut listener.engine {
+                    engine.forget(&tag);
+                }
             }
             _ => panic!("that is for the set-up"),
         }
@@ -663,7 +729,8 @@ fn begin(
         path: Path::new("/toctocd.toml"),
         prepared: Arc::new(files.prepare()?),
         network: network(),
-        host: Box::new(FakeHost { clock: Rc::clone(clock), entropy: 0 }),
+        // No two processes begin at the same moment.
+        host: Box::new(FakeHost { clock: Rc::clone(clock), entropy: started.boot.0 }),
         state,
         recovered,
         openings,
