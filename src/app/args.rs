@@ -6,7 +6,7 @@ use clap::Parser;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use super::output::{self, WRONG, fault_json};
-use crate::core::service::ServicePorts;
+use crate::config::{Service, ServicePorts, defaults};
 use crate::core::types::{Fault, PortRange, ServiceName};
 
 pub mod toctoc;
@@ -29,16 +29,8 @@ pub fn parse<A: Parser>() -> Result<A, ExitCode> {
     error.exit()
 }
 
-/// A service as `--service` names it: `ssh=22/tcp`, `mosh=22/tcp,60000-61000/udp`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServiceArg {
-    /// Its name.
-    pub name: ServiceName,
-    /// Its ports.
-    pub ports: ServicePorts,
-}
-
-fn service_arg(text: &str) -> Result<ServiceArg, String> {
+/// `ssh=22/tcp`, `mosh=22/tcp,60000-61000/udp`.
+fn service(text: &str) -> Result<Service, String> {
     let Some((name, list)) = text.split_once('=') else {
         return Err("write it as NAME=PORT/PROTO, for example ssh=22/tcp".to_owned());
     };
@@ -53,7 +45,7 @@ fn service_arg(text: &str) -> Result<ServiceArg, String> {
             }
         }
     }
-    Ok(ServiceArg { name: service_name(name)?, ports: ServicePorts::Listed(ports) })
+    Ok(defaults::service(service_name(name)?, ServicePorts::Listed(ports)))
 }
 
 fn service_name(text: &str) -> Result<ServiceName, String> {
@@ -110,7 +102,7 @@ mod tests {
 
     #[test]
     fn both_command_lines_are_sound() {
-        toctoc::ToctocArgs::command().debug_assert();
+        toctoc::ToctocCommand::command().debug_assert();
         toctocd::ToctocdArgs::command().debug_assert();
     }
 
@@ -130,17 +122,17 @@ mod tests {
                 check(sub);
             }
         }
-        check(&toctoc::ToctocArgs::command());
+        check(&toctoc::ToctocCommand::command());
         check(&toctocd::ToctocdArgs::command());
     }
 
     #[test]
     fn services_and_moments_are_read_as_people_write_them() {
-        let mosh = service_arg("mosh=22/tcp,60000-61000/udp").unwrap();
+        let mosh = service("mosh=22/tcp,60000-61000/udp").unwrap();
         assert_eq!(mosh.name.as_str(), "mosh");
         assert_eq!(mosh.ports.texts(), ["22/tcp", "60000-61000/udp"]);
         for bad in ["web", "web=", "web=443", "WEB=1/tcp", "a=1/tcp,", "a=2-1/tcp"] {
-            assert!(service_arg(bad).is_err(), "{bad}");
+            assert!(service(bad).is_err(), "{bad}");
         }
         assert_eq!(moment("2027-01-01"), Ok(1_798_761_600));
         assert_eq!(moment("2027-01-01T00:00:01Z"), Ok(1_798_761_601));

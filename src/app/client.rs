@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::args::toctoc::{Close, Common, Open, ToctocArgs, ToctocCommand};
+use super::args::toctoc::{Common, ToctocCommand};
 use super::compat;
 use super::output::{CommandOutput, fault_json};
 use super::paths::UserPaths;
 use crate::core::knock::KnockKind;
-use crate::core::types::{Fault, ServiceName};
+use crate::core::types::{Fault, FaultKind, ServiceName};
 use crate::edge::names::{AddressFamily, resolve_gateway};
 use crate::edge::terminal;
-use crate::keys::identity::Signer;
+use crate::keys::identity::Identity;
 use crate::keys::profile::Profile;
 use ask::{ClientRequest, GatewayResult, ask};
 use messages::ExchangeReport;
@@ -46,8 +46,8 @@ pub fn main() -> ExitCode {
     if compat::is_called(words.first().map(|word| word.as_os_str()), "knock") {
         return compat::knock::main();
     }
-    let args: ToctocArgs = match super::args::parse() {
-        Ok(args) => args,
+    let command: ToctocCommand = match super::args::parse() {
+        Ok(command) => command,
         Err(code) => return code,
     };
     let mut console = Console {
@@ -56,7 +56,7 @@ pub fn main() -> ExitCode {
         err: &mut std::io::stderr(),
         confirm: &terminal::confirm,
     };
-    ExitCode::from(console.run(&args.command))
+    ExitCode::from(console.run(&command))
 }
 
 /// What a command uses besides the network: the user's files and terminal.
@@ -68,75 +68,73 @@ struct Console<'a> {
     confirm: &'a dyn Fn(&str) -> bool,
 }
 
-/// The reason why a command sent nothing, and its exit code.
-#[derive(Debug)]
-struct Failure {
-    fault: Fault,
-    code: u8,
-}
-
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        Self { fault, code: USAGE }
-    }
-}
-
-fn unreachable(fault: Fault) -> Failure {
-    Failure { fault, code: UNREACHABLE }
-}
-
 impl Console<'_> {
-    /// Runs `command` and returns its exit code.
     fn run(&mut self, command: &ToctocCommand) -> u8 {
         match self.try_run(command) {
             Ok(code) => code,
-            Err(Failure { fault, code }) => {
+            Err(fault) => {
                 if wants_json(command) {
                     self.print(&format!("{:#}\n", fault_json(&fault)), "");
                 } else {
                     self.print("", &format!("toctoc: {fault}\n"));
                 }
-                code
+                match fault.kind {
+                    FaultKind::Unreachable => UNREACHABLE,
+                    _ => USAGE,
+                }
             }
         }
     }
 
-    fn try_run(&mut self, command: &ToctocCommand) -> Result<u8, Failure> {
+    fn try_run(&mut self, command: &ToctocCommand) -> Result<u8, Fault> {
         let output = match command {
             ToctocCommand::Open(args) if args.classic => classic::open(&self.paths, args)?,
-            ToctocCommand::Open(args) => return self.sealed(&args.common, &open(args)),
-            ToctocCommand::Close(args) => return self.sealed(&args.common, &close(args)),
-            ToctocCommand::Probe(args) => return self.sealed(&args.common, &probe()),
+            ToctocCommand::Open(args) => {
+                let request = ClientRequest {
+                    seconds: args.seconds.unwrap_or(0),
+                    source: args.source,
+                    source_port: args.source_port.unwrap_or(0),
+                    ask_source: args.ask_source,
+                    ..request(KnockKind::Open, &args.common)
+                };
+                return self.sealed(&args.common, request, args.service);
+            }
+            ToctocCommand::Close(args) => {
+                let request = ClientRequest {
+                    source: args.source,
+                    ask_source: args.ask_source,
+                    ..request(KnockKind::Close, &args.common)
+                };
+                return self.sealed(&args.common, request, args.service);
+            }
+            ToctocCommand::Probe(args) => {
+                return self.sealed(args, request(KnockKind::Probe, args), None);
+            }
             ToctocCommand::Keygen(args) => keys::keygen(&self.paths, args)?,
             ToctocCommand::Import(args) => {
                 keys::import(&self.paths, args, &mut std::io::stdin().lock())?
             }
             ToctocCommand::Profiles { json } => keys::profiles(&self.paths, *json)?,
             ToctocCommand::Knock(args) => {
-                return Ok(super::knock::main(args, self.out, self.err)?);
+                return super::knock::main(args, self.out, self.err);
             }
         };
         self.print(&output.out, &output.err);
         Ok(output.code)
     }
 
-    fn sealed(&mut self, common: &Common, command: &SealedCommand) -> Result<u8, Failure> {
+    /// Knocks with `request`, at `service` or the profile's default one.
+    fn sealed(
+        &mut self, common: &Common, mut request: ClientRequest, service: Option<ServiceName>,
+    ) -> Result<u8, Fault> {
         let held = keys::profile(&self.paths, &common.profile)?;
         let profile = &held.profile;
-        let family = family(common, command.source);
-        let request = ClientRequest {
-            kind: command.kind,
-            service: service(&common.profile, command, profile)?,
-            seconds: command.seconds,
-            source: command.source,
-            ask_source: command.ask_source,
-            source_port: command.source_port,
-            timeout: Duration::from_secs(common.timeout),
-            attempts: common.attempts,
-        };
+        let family = family(common, request.source);
+        if request.kind != KnockKind::Probe {
+            request.service = self::service(&common.profile, request.kind, service, profile)?;
+        }
         let signer = keys::signer(&self.paths, &held, common.identity.as_deref())?;
-        let gateways =
-            resolve_gateway(&profile.addresses, profile.port, family).map_err(unreachable)?;
+        let gateways = resolve_gateway(&profile.addresses, profile.port, family)?;
         let results = ask_all(profile, &signer, &request, &gateways);
         let report =
             ExchangeReport { name: &common.profile, profile, request: &request, results: &results };
@@ -147,12 +145,12 @@ impl Console<'_> {
         let CommandOutput { out, err, code, .. } = report.output();
         self.print(&out, &err);
         if code == NO_ANSWER
-            && command.kind == KnockKind::Open
+            && request.kind == KnockKind::Open
             && let Some(fallback) = &profile.fallback
             && fallback.offer
             && (self.confirm)(classic::QUESTION)
         {
-            let sent = classic::send(profile, fallback, family, command.source)?;
+            let sent = classic::send(profile, fallback, family, request.source)?;
             self.print(&sent.out, &sent.err);
             return Ok(sent.code);
         }
@@ -170,58 +168,30 @@ fn wants_json(command: &ToctocCommand) -> bool {
     match command {
         ToctocCommand::Open(args) => args.common.json,
         ToctocCommand::Close(args) => args.common.json,
-        ToctocCommand::Probe(args) => args.common.json,
+        ToctocCommand::Probe(args) => args.json,
         ToctocCommand::Profiles { json } => *json,
         _ => false,
     }
 }
 
-/// The differences between the sealed commands.
-struct SealedCommand {
-    kind: KnockKind,
-    service: Option<ServiceName>,
-    seconds: u32,
-    source: Option<IpAddr>,
-    source_port: u16,
-    ask_source: bool,
-}
-
-fn open(args: &Open) -> SealedCommand {
-    SealedCommand {
-        kind: KnockKind::Open,
-        service: args.service,
-        seconds: args.seconds.unwrap_or(0),
-        source: args.source,
-        source_port: args.source_port.unwrap_or(0),
-        ask_source: args.ask_source,
-    }
-}
-
-fn close(args: &Close) -> SealedCommand {
-    SealedCommand {
-        kind: KnockKind::Close,
-        service: args.service,
-        source: args.source,
-        ask_source: args.ask_source,
-        ..probe()
-    }
-}
-
-fn probe() -> SealedCommand {
-    SealedCommand {
-        kind: KnockKind::Probe,
-        service: None,
+/// A request of this kind without any of the options that only some kinds have.
+fn request(kind: KnockKind, common: &Common) -> ClientRequest {
+    ClientRequest {
+        kind,
+        service: ServiceName::NONE,
         seconds: 0,
         source: None,
-        source_port: 0,
         ask_source: false,
+        source_port: 0,
+        timeout: Duration::from_secs(common.timeout),
+        attempts: common.attempts,
     }
 }
 
 /// Asks the first address of each family at once, so that a silent one does not delay the other,
 /// and each further one a timeout later, until one has answered.
 fn ask_all(
-    profile: &Profile, signer: &Signer, request: &ClientRequest, gateways: &[SocketAddr],
+    profile: &Profile, signer: &Identity, request: &ClientRequest, gateways: &[SocketAddr],
 ) -> Vec<GatewayResult> {
     let answered = &OnceLock::new();
     let mut earlier = [0; 2];
@@ -257,14 +227,13 @@ fn family(common: &Common, source: Option<IpAddr>) -> Option<AddressFamily> {
 
 /// The service to name. One that the profile does not list is no error: the gateway may have got it
 /// after the profile was made.
-fn service(name: &str, command: &SealedCommand, profile: &Profile) -> Result<ServiceName, Fault> {
-    if command.kind == KnockKind::Probe {
-        return Ok(ServiceName::NONE);
-    }
-    if let Some(service) = command.service.or(profile.default_service) {
+fn service(
+    name: &str, kind: KnockKind, named: Option<ServiceName>, profile: &Profile,
+) -> Result<ServiceName, Fault> {
+    if let Some(service) = named.or(profile.default_service) {
         return Ok(service);
     }
-    let verb = if command.kind == KnockKind::Close { "close" } else { "open" };
+    let verb = if kind == KnockKind::Close { "close" } else { "open" };
     Err(Fault::new(
         "no service given, and this profile has no default one",
         format!("toctoc {verb} {name} SERVICE, one of: {}", list(&profile.services)),

@@ -21,13 +21,11 @@ const HELD: u8 = 4;
 /// `toctocd`: the name exists already, or nothing has it; nothing was changed.
 const NAME: u8 = 5;
 
-/// What a command prints, and its exit code.
 pub struct CommandOutput {
     /// For standard output; may hold a profile, so it is wiped.
     pub out: Zeroizing<String>,
     /// For standard error: hints, and problems found after the work was done.
     pub err: String,
-    /// The exit code.
     pub code: u8,
     /// The answer for `--json`, if it is more than the text.
     pub value: Option<Value>,
@@ -90,7 +88,7 @@ pub fn finish(outcome: Result<CommandOutput, Fault>, code: u8, as_json: bool) ->
         false => print_error(&format!("toctocd: {fault}\n")),
     }
     match fault.kind {
-        FaultKind::Other => code,
+        FaultKind::Other | FaultKind::Unreachable => code,
         FaultKind::NotRunning => NOT_RUNNING,
         FaultKind::Held => HELD,
         FaultKind::Name => NAME,

@@ -29,9 +29,7 @@ pub use clients::{add, forgive, list, revoke};
 
 /// Makes directory, keys, clients file and, last, the configuration. `named` is the value of
 /// `--config`.
-///
-/// # Errors
-/// A configuration exists already, the arguments contradict each other, or the disk refuses.
+/// Error: a configuration exists already, the arguments contradict each other, or the disk refuses.
 /// Nothing that exists is ever changed.
 pub fn init(named: &Path, args: &Init) -> Result<CommandOutput, Fault> {
     let settings = settings_of(args)?;
@@ -80,9 +78,6 @@ fn made(path: &Path, is_new: bool) -> String {
 
 /// Converts the doors of the knockd.conf at `path` to sections of our own configuration, which need
 /// not exist yet.
-///
-/// # Errors
-/// One of the two cannot be read.
 pub fn convert(config: &Path, path: &Path) -> Result<CommandOutput, Fault> {
     let settings = match config.symlink_metadata() {
         Ok(_) => load::native(config)?,
@@ -111,9 +106,7 @@ pub fn convert(config: &Path, path: &Path) -> Result<CommandOutput, Fault> {
 }
 
 /// Reads everything that `run` would read, and reports what `run` would refuse or warn of.
-///
-/// # Errors
-/// The first problem for which `run` would not start.
+/// Error: the first problem for which `run` would not start.
 pub fn check(config: &Path, print_settings: bool) -> Result<CommandOutput, Fault> {
     let loaded = load::load_all(config)?;
     let settings = &loaded.settings;
@@ -249,10 +242,7 @@ fn settings_of(args: &Init) -> Result<Settings, Fault> {
     if !args.interfaces.is_empty() {
         settings.knock.interfaces.clone_from(&args.interfaces);
     }
-    settings.services.clear();
-    for service in &args.services {
-        settings.services.push(defaults::service(service.name, service.ports.clone()));
-    }
+    settings.services.clone_from(&args.services);
     Ok(settings)
 }
 

@@ -70,7 +70,6 @@ impl Source {
         Self(ip.to_canonical())
     }
 
-    /// The address; never an IPv4-mapped one.
     pub fn ip(self) -> IpAddr {
         self.0
     }
@@ -317,10 +316,11 @@ pub enum FaultKind {
     Other,
     /// No gateway is running, or it does not answer.
     NotRunning,
-    /// Another process has it.
     Held,
     /// The name is taken, or nothing has it.
     Name,
+    /// Nothing could be sent to a gateway.
+    Unreachable,
 }
 
 impl Fault {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use dns_lookup::{AddrInfoHints, LookupErrorKind, SockType};
 use socket2::Domain;
 
-use crate::core::types::{Fault, Proto};
+use crate::core::types::{Fault, FaultKind, Proto};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressFamily {
@@ -59,7 +59,8 @@ pub fn resolve_gateway(
             problem,
             "check the network and the profile's `addresses`; an IP address there needs no \
              resolving",
-        ));
+        )
+        .of(FaultKind::Unreachable));
     }
     Ok(found)
 }

@@ -23,36 +23,12 @@ pub struct Identity {
     public: PublicKey,
 }
 
-/// The contents of a key file.
 pub enum KeyFile {
-    /// A key without a passphrase.
     Open(Identity),
-    /// A key that needs its passphrase.
     Locked(Locked),
 }
 
-/// An encrypted private key.
 pub struct Locked(Box<PrivateKey>);
-
-/// The holder of the client's key. An agent or a FIDO token will be further cases.
-pub enum Signer {
-    Key(Identity),
-}
-
-impl Signer {
-    /// Signs the SSHSIG blob of `message`. Never fails for a key in this process.
-    pub fn sign(&self, message: &Message) -> Result<Signature, Fault> {
-        match self {
-            Signer::Key(identity) => Ok(authentic::sign(&identity.seed, message)),
-        }
-    }
-
-    pub fn public(&self) -> &PublicKey {
-        match self {
-            Signer::Key(identity) => &identity.public,
-        }
-    }
-}
 
 impl Identity {
     /// A new key from 32 random bytes. Never fails for a random seed.
@@ -63,6 +39,11 @@ impl Identity {
 
     pub fn public(&self) -> &PublicKey {
         &self.public
+    }
+
+    /// Signs the SSHSIG blob of `message`.
+    pub fn sign(&self, message: &Message) -> Signature {
+        authentic::sign(&self.seed, message)
     }
 
     /// The private key in OpenSSH form; wiped when dropped. Fails if `comment` is not allowed there.
@@ -279,9 +260,9 @@ gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
     #[test]
     fn a_signature_verifies_over_the_sshsig_blob() {
         use ed25519_dalek::{Signature as Ed25519, VerifyingKey};
-        let signer = Signer::Key(open(PLAIN));
+        let signer = open(PLAIN);
         let message = [5; authentic::MESSAGE];
-        let signature = signer.sign(&message).unwrap();
+        let signature = signer.sign(&message);
         let key = VerifyingKey::from_bytes(&signer.public().bytes()).unwrap();
         key.verify_strict(
             &authentic::sshsig_blob(&message),

@@ -19,7 +19,7 @@ use toctoc::core::types::{ServiceName, Source, Wall};
 use toctoc::core::wire::{self, AwaitingReceipt};
 use toctoc::edge::state::State;
 use toctoc::edge::{clock, entropy};
-use toctoc::keys::identity::{KeyFile, Signer};
+use toctoc::keys::identity::{Identity, KeyFile};
 use toctoc::keys::profile::Profile;
 
 use super::process::{children, command_line_contains};
@@ -51,7 +51,7 @@ pub struct Daemon {
 /// byte.
 pub struct Knocker {
     pub profile: Profile,
-    signer: Signer,
+    signer: Identity,
 }
 
 /// A sealed knock, and the state that opens its receipt.
@@ -361,7 +361,7 @@ impl Knocker {
         };
         Knocker {
             profile: Profile::parse("profile", profile).expect("a profile"),
-            signer: Signer::Key(identity),
+            signer: identity,
         }
     }
 
@@ -398,7 +398,7 @@ impl Knocker {
         let ephemeral = entropy::secret().expect("entropy");
         let signed = request.encode();
         let sealed = wire::seal(&self.profile.side, &signed, day, ephemeral, |message| {
-            self.signer.sign(message)
+            Ok(self.signer.sign(message))
         });
         let (bytes, awaiting) = sealed.expect("it can be sealed");
         Sealed { bytes: bytes.to_vec(), awaiting }

@@ -149,7 +149,7 @@ fn the_pages_of_the_programs_are_what_their_definitions_say() {
     let write = std::env::var_os("TOCTOC_MAN").is_some();
     for (name, text) in [
         ("toctocd.8", page(gateway::ToctocdArgs::command(), "8", "System administration", TOCTOCD)),
-        ("toctoc.1", page(client::ToctocArgs::command(), "1", "User commands", TOCTOC)),
+        ("toctoc.1", page(client::ToctocCommand::command(), "1", "User commands", TOCTOC)),
     ] {
         if write {
             fs::write(file(name), &text).unwrap();

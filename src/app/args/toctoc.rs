@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
 use super::service_name;
 use crate::app::knock::KnockArgs;
@@ -15,10 +15,25 @@ use crate::core::types::ServiceName;
 /// program behaves as knock.
 #[derive(Parser, Debug)]
 #[command(name = "toctoc", version, max_term_width = 100, after_help = HELP)]
-pub struct ToctocArgs {
-    /// The command.
-    #[command(subcommand)]
-    pub command: ToctocCommand,
+pub enum ToctocCommand {
+    /// Ask for a grant, and print the granted address, ports and end.
+    Open(Open),
+    /// End your own grants for a service.
+    Close(Close),
+    /// Ask the gateway which address and clock it sees; grants nothing.
+    Probe(Common),
+    /// Make an ssh-ed25519 key to knock with.
+    Keygen(Keygen),
+    /// Store a profile that the gateway's admin made.
+    Import(Import),
+    /// List your profiles.
+    Profiles {
+        /// Print a JSON list.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hit a sequence of ports, as the `knock` of knockd does. It is sent in cleartext.
+    Knock(KnockArgs),
 }
 
 const HELP: &str = "\
@@ -39,30 +54,7 @@ Exit codes:
 Each command knocks at the first IPv4 and the first IPv6 address of the gateway at once. While
 nothing answers it tries up to three more addresses of each, a timeout apart.";
 
-/// A command of `toctoc`.
-#[derive(Subcommand, Debug)]
-pub enum ToctocCommand {
-    /// Ask for a grant, and print the granted address, ports and end.
-    Open(Open),
-    /// End your own grants for a service.
-    Close(Close),
-    /// Ask the gateway which address and clock it sees; grants nothing.
-    Probe(Probe),
-    /// Make an ssh-ed25519 key to knock with.
-    Keygen(Keygen),
-    /// Store a profile that the gateway's admin made.
-    Import(Import),
-    /// List your profiles.
-    Profiles {
-        /// Print a JSON list.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Hit a sequence of ports, as the `knock` of knockd does. It is sent in cleartext.
-    Knock(KnockArgs),
-}
-
-/// Arguments of all sealed commands.
+/// Arguments of all sealed commands, and the only ones of `toctoc probe`.
 #[derive(clap::Args, Debug)]
 pub struct Common {
     /// A profile's name (see `toctoc profiles`), or the path of its file.
@@ -89,7 +81,6 @@ pub struct Common {
     pub json: bool,
 }
 
-/// `toctoc open`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -129,7 +120,6 @@ pub struct Open {
     pub classic: bool,
 }
 
-/// `toctoc close`.
 #[derive(clap::Args, Debug)]
 pub struct Close {
     /// The gateway, and how to knock.
@@ -147,15 +137,6 @@ pub struct Close {
     pub ask_source: bool,
 }
 
-/// `toctoc probe`.
-#[derive(clap::Args, Debug)]
-pub struct Probe {
-    /// The gateway, and how to knock.
-    #[command(flatten)]
-    pub common: Common,
-}
-
-/// `toctoc keygen`.
 #[derive(clap::Args, Debug)]
 pub struct Keygen {
     /// File for the private key; the public key goes beside it with .pub. Default: id_ed25519 in
@@ -170,7 +151,6 @@ pub struct Keygen {
     pub no_passphrase: bool,
 }
 
-/// `toctoc import`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{ServiceArg, client_name, host, interface, moment, service_arg, service_name};
-use crate::config::defaults;
+use super::{client_name, host, interface, moment, service, service_name};
+use crate::config::{Service, defaults};
 use crate::core::types::ServiceName;
 
 /// Hides network services until an authorized client knocks.
@@ -142,8 +142,8 @@ pub struct Init {
     #[arg(long, value_name = "PORT", default_value_t = defaults::knock().port, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
     /// A service to hide, as NAME=PORT/PROTO[,PORT/PROTO...]; may be given several times.
-    #[arg(long = "service", value_name = "SERVICE", value_parser = service_arg, default_value = "ssh=22/tcp")]
-    pub services: Vec<ServiceArg>,
+    #[arg(long = "service", value_name = "SERVICE", value_parser = service, default_value = "ssh=22/tcp")]
+    pub services: Vec<Service>,
 }
 
 /// `toctocd client`.

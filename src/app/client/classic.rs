@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Failure, family, keys, unreachable};
+use super::{family, keys};
 use crate::app::args::toctoc::Open;
 use crate::app::knock::{self, NotSent};
 use crate::app::output::{CommandOutput, count};
 use crate::app::paths::UserPaths;
 use crate::core::diagnostic::printable;
 use crate::core::door::Step;
-use crate::core::types::Fault;
+use crate::core::types::{Fault, FaultKind};
 use crate::edge::knock_packet::PacketOrigin;
 use crate::edge::names::{AddressFamily, resolve_gateway};
 use crate::keys::profile::{Fallback, Profile};
@@ -21,26 +21,26 @@ Send the door's classic sequence now? It is sent in cleartext: whoever sees it c
 and somebody may have stopped the sealed knock to make you send it.";
 
 /// `toctoc open --classic`.
-pub(super) fn open(paths: &UserPaths, args: &Open) -> Result<CommandOutput, Failure> {
+pub(super) fn open(paths: &UserPaths, args: &Open) -> Result<CommandOutput, Fault> {
     let held = keys::profile(paths, &args.common.profile)?;
     let family = family(&args.common, args.source);
     if let Some(source) = args.source
         && family != Some(AddressFamily::of(source))
     {
-        return Err(Failure::from(Fault::new(
+        return Err(Fault::new(
             "--source is not an address of the family that -4 or -6 selects",
             "leave out -4 or -6: a classic sequence must come from the address of --source",
-        )));
+        ));
     }
     let Some(fallback) = &held.profile.fallback else {
-        return Err(Failure::from(Fault::new(
+        return Err(Fault::new(
             format!("profile `{}` has no classic sequence", printable(&args.common.profile)),
             format!(
                 "ask the gateway's admin for a profile with one (`toctocd client add --door NAME`); \
                  or write sequence = [\"NUMBER/tcp\", ...] into {}",
                 held.path.display()
             ),
-        )));
+        ));
     };
     send(&held.profile, fallback, family, args.source)
 }
@@ -49,9 +49,8 @@ pub(super) fn open(paths: &UserPaths, args: &Open) -> Result<CommandOutput, Fail
 /// sent to.
 pub(super) fn send(
     profile: &Profile, fallback: &Fallback, family: Option<AddressFamily>, source: Option<IpAddr>,
-) -> Result<CommandOutput, Failure> {
-    let gateways =
-        resolve_gateway(&profile.addresses, profile.port, family).map_err(unreachable)?;
+) -> Result<CommandOutput, Fault> {
+    let gateways = resolve_gateway(&profile.addresses, profile.port, family)?;
     let origin = PacketOrigin { source, interface: None };
     let mut problem =
         Fault::new("the profile has no address", "ask the gateway's admin for a new one");
@@ -64,10 +63,10 @@ pub(super) fn send(
             Ok(()) => return Ok(CommandOutput::out(sent(hits.len(), gateway))),
             Err(NotSent { hits: 0, fault }) => problem = fault,
             // What was sent may have been seen. Do not show it to another address as well.
-            Err(NotSent { fault, .. }) => return Err(unreachable(fault)),
+            Err(NotSent { fault, .. }) => return Err(fault.of(FaultKind::Unreachable)),
         }
     }
-    Err(unreachable(problem))
+    Err(problem.of(FaultKind::Unreachable))
 }
 
 fn target(gateway: SocketAddr, step: Step) -> SocketAddr {

@@ -14,7 +14,7 @@ use crate::core::diagnostic::printable;
 use crate::core::types::Fault;
 use crate::edge::files::{self, FileCheck};
 use crate::edge::{entropy, terminal};
-use crate::keys::identity::{Identity, KeyFile, Locked, Signer};
+use crate::keys::identity::{Identity, KeyFile, Locked};
 use crate::keys::profile::Profile;
 use crate::keys::public::{PublicKey, show_fingerprint};
 
@@ -23,7 +23,6 @@ const TRIES: usize = 3;
 /// The most that standard input may hold for `import`, in bytes.
 const LONGEST_PROFILE: usize = 1 << 16;
 
-/// A profile and its file.
 pub(super) struct HeldProfile {
     pub(super) profile: Profile,
     pub(super) path: PathBuf,
@@ -37,7 +36,6 @@ impl HeldProfile {
     }
 }
 
-/// Reads the profile called `name`.
 pub(super) fn profile(paths: &UserPaths, name: &str) -> Result<HeldProfile, Fault> {
     let path = paths.profile(name)?;
     let text = match files::read(&path, FileCheck::Secret) {
@@ -56,7 +54,7 @@ pub(super) fn profile(paths: &UserPaths, name: &str) -> Result<HeldProfile, Faul
 /// of the usual ones that fits.
 pub(super) fn signer(
     paths: &UserPaths, held: &HeldProfile, named: Option<&Path>,
-) -> Result<Signer, Fault> {
+) -> Result<Identity, Fault> {
     let profile = &held.profile;
     if let Some(path) = named.map(Path::to_owned).or(held.named_identity(paths)) {
         let file = key_file(&path)?;
@@ -64,7 +62,7 @@ pub(super) fn signer(
         if public.as_ref() != Some(&profile.key) {
             return Err(wrong_key(&path, public.as_ref(), profile));
         }
-        return unlock(file, &path).map(Signer::Key);
+        return unlock(file, &path);
     }
     let mut seen = Vec::new();
     let mut remedy = None;
@@ -75,7 +73,7 @@ pub(super) fn signer(
         // A usual key may be of another type or for another purpose: that is no error.
         match key_file(&path) {
             Ok(file) if public_half(&file) == Some(profile.key) => {
-                return unlock(file, &path).map(Signer::Key);
+                return unlock(file, &path);
             }
             Ok(_) => seen.push(format!("{} is another key", path.display())),
             Err(fault) => {

@@ -60,7 +60,6 @@ impl ExchangeReport<'_> {
         received.receipt.status == success
     }
 
-    /// Text for people, and the exit code.
     pub(super) fn output(&self) -> CommandOutput {
         let code = self.code();
         let mut out = String::new();

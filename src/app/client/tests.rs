@@ -28,7 +28,7 @@ struct Run {
 
 fn parse(words: &str) -> ToctocCommand {
     let words = [vec!["toctoc"], words.split_whitespace().collect()].concat();
-    ToctocArgs::try_parse_from(words).expect("the command line is right").command
+    ToctocCommand::try_parse_from(words).expect("the command line is right")
 }
 
 impl User {
@@ -67,7 +67,7 @@ impl User {
         let mut command = parse(&format!("{words} --attempts 1"));
         match &mut command {
             ToctocCommand::Open(args) => args.common.timeout = 0,
-            ToctocCommand::Probe(args) => args.common.timeout = 0,
+            ToctocCommand::Probe(args) => args.timeout = 0,
             other => panic!("{other:?}"),
         }
         self.run_command(&command)

@@ -195,7 +195,7 @@ pub(in crate::app::client) fn today() -> u32 {
 
 fn knock(gateway: &Gateway, wanted: &ClientRequest) -> GatewayResult {
     let profile = profile(gateway.address.port());
-    let signer = Signer::Key(identity());
+    let signer = identity();
     ask(&profile, &signer, wanted, gateway.address, Duration::ZERO, &OnceLock::new())
 }
 
@@ -391,7 +391,7 @@ fn an_answer_to_something_else_or_an_empty_grant_is_no_answer() {
 fn an_address_is_not_tried_once_another_one_has_answered() {
     let gateway = Gateway::start(today(), Box::new(|_| (vec![], None)));
     let profile = profile(gateway.address.port());
-    let signer = Signer::Key(identity());
+    let signer = identity();
     let answered = OnceLock::from(Instant::now());
     let result = ask(&profile, &signer, &wanted(), gateway.address, PATIENCE, &answered);
     assert!(matches!(result.outcome, ExchangeOutcome::Silence) && result.knocks == 0);
@@ -459,7 +459,7 @@ fn knocks_are_repeated_after_pauses_that_differ() {
     let wanted = ClientRequest { timeout: Duration::from_secs(2), ..wanted() };
     let exchange = Exchange {
         profile: &profile,
-        signer: &Signer::Key(identity()),
+        signer: &identity(),
         wanted: &wanted,
         socket: GatewaySocket::open(gateway.address).unwrap(),
         answered: &OnceLock::new(),
