@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 
 use super::admin::{self, GatewayStatus, ask_status, is_running};
 use super::args::toctocd::GuardCommand;
@@ -18,6 +18,7 @@ use crate::config::{Mode, Service, Settings};
 use crate::core::types::Fault;
 use crate::edge::addresses;
 use crate::edge::control::ControlRequest;
+use crate::edge::event_loop::{self, next_signal};
 use crate::edge::firewall::{self, Connection, GuardRules, GuardState, advice};
 
 /// Interval at which a trial checks for grants.
@@ -25,9 +26,6 @@ const CHECK: Duration = Duration::from_millis(250);
 
 /// Runs `toctocd guard`. Whatever is wrong with the configuration, the running gateway is asked, and
 /// the guard can be turned off.
-///
-/// # Errors
-/// It could not be done.
 pub fn run(config: &Path, command: &GuardCommand, as_json: bool) -> Result<CommandOutput, Fault> {
     // Without the files that doors name: the guard must come up even if one of those is broken.
     let reach = load::reach(config);
@@ -53,11 +51,7 @@ fn on(reach: &Reach) -> Result<String, Fault> {
         return command(settings, &ControlRequest::GuardOn);
     }
     reach.all()?;
-    firewall::start(&GuardRules {
-        firewall: settings.firewall.clone(),
-        services: settings.services.clone(),
-        knock: settings.knock.clone(),
-    })?;
+    firewall::start(&GuardRules::of(settings))?;
     Ok("the guard is up; no gateway is running, so nobody can get a grant\n".to_owned())
 }
 
@@ -82,7 +76,7 @@ fn off(reach: &Reach) -> Result<String, Fault> {
             return Err(Fault::new(fault.what, format!("{}; {remedy}", fault.remedy)));
         }
         None => {
-            firewall::unload(&settings.firewall, &settings.services, &settings.knock)?;
+            firewall::unload(&GuardRules::of(settings))?;
             "the guard is OFF until `toctocd guard on` or the next start\n".to_owned()
         }
     };
@@ -100,7 +94,7 @@ fn command(settings: &Settings, request: &ControlRequest) -> Result<String, Faul
 /// them, so every connection is printed.
 fn adopt(settings: &Settings) -> Result<String, Fault> {
     let own: Vec<_> = addresses::own()?.into_iter().map(|own| own.address).collect();
-    let adopted = firewall::adopt(&settings.firewall, &settings.services, &settings.knock, &own)?;
+    let adopted = firewall::adopt(&GuardRules::of(settings), &own)?;
     if adopted.is_empty() {
         return Ok("nothing to adopt: every connection to a guarded port has its mark\n".to_owned());
     }
@@ -126,7 +120,10 @@ impl GrantCount {
     /// The grant to another machine since this count, if there is one and the guard is up.
     fn grant_since(self, status: &GatewayStatus) -> Option<&str> {
         let before = if status.pid == self.pid { self.granted } else { 0 };
-        (status.guard && status.granted > before).then_some(status.last_granted.as_str())
+        match status.guard && status.granted > before {
+            true => Some(&status.last_granted),
+            false => None,
+        }
     }
 }
 
@@ -194,10 +191,10 @@ fn watch(
         let wait = u16::try_from(left.min(CHECK).as_millis()).unwrap_or(u16::MAX);
         // An interrupted wait is only a shorter one.
         let _ = poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], wait.max(1));
-        while let Ok(Some(info)) = signals.read_signal() {
-            match info.ssi_signo {
-                signal if signal == Signal::SIGHUP as u32 => {}
-                signal if signal == Signal::SIGINT as u32 && !is_warned => {
+        while let Some(signal) = next_signal(signals) {
+            match signal {
+                Signal::SIGHUP => {}
+                Signal::SIGINT if !is_warned => {
                     is_warned = true;
                     say(&format!(
                         "the trial goes on for {} s. Ctrl-C again turns the guard OFF at once\n",
@@ -211,17 +208,14 @@ fn watch(
 }
 
 fn signals() -> Result<SignalFd, Fault> {
-    let set = SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
-    let blocked = set.thread_block();
-    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-    blocked.and_then(|()| SignalFd::with_flags(&set, flags)).map_err(|error| {
+    event_loop::signals(&[Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]).map_err(|error| {
         Fault::new(format!("cannot wait for signals: {error}"), "the kernel needs CONFIG_SIGNALFD")
     })
 }
 
 fn status(reach: &Reach) -> Result<String, Fault> {
     let settings = &reach.settings;
-    let state = firewall::look_at(&settings.firewall, &settings.services, &settings.knock)?;
+    let state = firewall::look_at(&GuardRules::of(settings))?;
     let gateway = match is_running(&settings.gateway.control_socket) {
         true => Some(ask_status(settings)?),
         false => None,
@@ -253,7 +247,7 @@ fn status_text(reach: &Reach, state: &GuardState, gateway: Option<&GatewayStatus
     if settings.services.iter().any(|service| service.mode == Mode::Mark) {
         text += &format!(
             "lets in     {}   (a rule that your firewall needs)\n",
-            advice::let_marked_in(&settings.firewall).nft
+            advice::let_marked_in(&settings.firewall)
         );
     }
     if reach.doubt.is_none()
@@ -337,7 +331,7 @@ mod tests {
     #[test]
     fn the_status_has_the_services_by_mode_and_the_dropped_packets() {
         let text = status_text(&reach(), &state(Some(None)), Some(&sound()));
-        let mark = advice::let_marked_in(&settings().firewall).nft;
+        let mark = advice::let_marked_in(&settings().firewall);
         assert_eq!(
             text,
             format!(

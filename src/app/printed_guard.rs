@@ -3,24 +3,17 @@
 use crate::config::Settings;
 use crate::core::types::Fault;
 use crate::edge::files::{self, FileCheck};
-use crate::edge::firewall;
+use crate::edge::firewall::{GuardRules, print_ruleset};
 
 /// The text of `toctocd guard print`.
-///
-/// # Errors
-/// The settings make no ruleset.
 pub(super) fn text(settings: &Settings) -> Result<String, Fault> {
     Ok(format!(
         "# The guard of toctoc without its grants, by `toctocd guard print`. In nftables.conf, after `flush ruleset`:\n\
          #   include \"{}\"\n\
          # Print it again whenever a service, break_glass, knock.silent or [firewall] changes.\n{}",
         settings.firewall.printed.display(),
-        ruleset(settings)?
+        print_ruleset(&GuardRules::of(settings))?
     ))
-}
-
-fn ruleset(settings: &Settings) -> Result<String, Fault> {
-    firewall::print_ruleset(&settings.firewall, &settings.services, &settings.knock)
 }
 
 /// The problem with the printed guard, if the file exists: with other rules than today's, the next
@@ -36,7 +29,7 @@ pub(super) fn problem(settings: &Settings) -> Option<String> {
             return Some(format!("the printed guard cannot be trusted: {what}; {remedy}"));
         }
     };
-    let expected = ruleset(settings).ok()?;
+    let expected = print_ruleset(&GuardRules::of(settings)).ok()?;
     if rules(&printed).eq(rules(&expected)) {
         return None;
     }

@@ -1,6 +1,6 @@
 //! Connections that are older than the guard are adopted once, by command, and no others are.
 
-use crate::harness::guarded::{DNS, Guarded, SSH, knock, services, settings, ssh};
+use crate::harness::guarded::{DNS, Guarded, SSH, rules, services, settings, ssh};
 use crate::harness::{LONG, SHORT, echoes};
 use toctoc::core::grants::Change;
 use toctoc::core::service::GrantKind;
@@ -20,9 +20,7 @@ fn adopt(it: &Guarded) -> Vec<Connection> {
     let own: Vec<_> = it.net.gateway_ips().into();
     it.net
         .gateway
-        .inside(|| {
-            toctoc::edge::firewall::adopt(&settings(), &services(&[SSH, DNS]), &knock(), &own)
-        })
+        .inside(|| toctoc::edge::firewall::adopt(&rules(&settings(), &services(&[SSH, DNS])), &own))
         .unwrap()
 }
 

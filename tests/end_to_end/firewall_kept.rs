@@ -11,8 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::guarded::{
-    DNS, Guarded, KNOCK, Repair, SSH, dns, element, knock, rules, services, settings, ssh, start,
-    track,
+    DNS, Guarded, KNOCK, Repair, SSH, dns, element, rules, services, settings, ssh, start, track,
 };
 use crate::harness::{LONG, Net, SHORT, echoes};
 use toctoc::config::FirewallSettings;
@@ -191,7 +190,7 @@ fn other_tables_are_never_touched() {
     nft.restore(&[]).unwrap();
     assert_eq!(listing(), before);
     drop(nft);
-    net.gateway.inside(|| unload(&settings(), &services(&[SSH]), &knock())).unwrap();
+    net.gateway.inside(|| unload(&rules(&settings(), &services(&[SSH])))).unwrap();
     assert_eq!(listing(), before);
     assert_eq!(net.gateway.sh("nft list tables").trim(), "table inet other");
 }
@@ -199,14 +198,14 @@ fn other_tables_are_never_touched() {
 #[test]
 fn the_guard_is_removed_by_command_only_if_no_gateway_keeps_it() {
     let it = Guarded::new();
-    let off = || it.net.gateway.inside(|| unload(&settings(), &services(&[SSH, DNS]), &knock()));
+    let off = || it.net.gateway.inside(|| unload(&rules(&settings(), &services(&[SSH, DNS]))));
     let to = ssh(it.net.gateway_ips()[0]);
     let fault = off().expect_err("the running gateway would load it again");
     assert!(fault.what.contains("another toctocd already keeps"), "{fault}");
     assert!(!it.net.client.tcp_reaches(to, SHORT));
     let Guarded { nft, net, tcp: _tcp, udp: _udp } = it;
     drop(nft);
-    let off = || net.gateway.inside(|| unload(&settings(), &services(&[SSH, DNS]), &knock()));
+    let off = || net.gateway.inside(|| unload(&rules(&settings(), &services(&[SSH, DNS]))));
     off().unwrap();
     off().unwrap();
     assert!(net.client.tcp_reaches(to, LONG));
@@ -216,7 +215,7 @@ fn the_guard_is_removed_by_command_only_if_no_gateway_keeps_it() {
 fn the_printed_text_loads_to_the_same_guard_and_keeps_elements() {
     let mut it = Guarded::new();
     it.grant(it.pairs()[0].0, SSH, GrantKind::Time, 60_000);
-    let text = print_ruleset(&settings(), &services(&[SSH, DNS]), &knock()).unwrap();
+    let text = print_ruleset(&rules(&settings(), &services(&[SSH, DNS]))).unwrap();
     it.net.gateway.sh(&format!("nft -f - <<'END'\n{text}END"));
     assert!(it.is_up());
     assert_eq!(it.nft.list().unwrap().len(), 1);
@@ -230,11 +229,8 @@ fn thirty_reloads_of_a_file_that_includes_the_printed_text_let_no_attacker_throu
     let it = Guarded::new();
     let included = tempfile::NamedTempFile::new().unwrap();
     let conf = tempfile::NamedTempFile::new().unwrap();
-    fs::write(
-        included.path(),
-        print_ruleset(&settings(), &services(&[SSH, DNS]), &knock()).unwrap(),
-    )
-    .unwrap();
+    fs::write(included.path(), print_ruleset(&rules(&settings(), &services(&[SSH, DNS]))).unwrap())
+        .unwrap();
     let text = format!("flush ruleset\ninclude \"{}\"\n", included.path().display());
     fs::write(conf.path(), text).unwrap();
     let stop = AtomicBool::new(false);

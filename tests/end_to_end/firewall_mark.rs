@@ -22,7 +22,7 @@ fn marked(ports: &[Port]) -> Vec<Service> {
 
 /// Loads an nftables firewall as distributions have it, with the one rule that we require.
 fn nft_firewall(net: &Net, settings: &FirewallSettings) {
-    let rule = advice::let_marked_in(settings).nft;
+    let rule = advice::let_marked_in(settings);
     net.gateway.sh(&format!(
         "nft 'table inet admin {{ chain input {{ type filter hook input priority 0; policy drop; \
            iif lo accept; ct state established,related accept; meta l4proto {{ icmp, ipv6-icmp }} accept; {rule}; }}; }}'"
@@ -31,7 +31,7 @@ fn nft_firewall(net: &Net, settings: &FirewallSettings) {
 
 /// Loads the same firewall with iptables.
 fn iptables_firewall(net: &Net, settings: &FirewallSettings) {
-    let rule = advice::let_marked_in(settings).iptables;
+    let rule = advice::let_marked_in_by_iptables(settings);
     for program in ["iptables", "ip6tables"] {
         let rule = rule.replace("iptables", program);
         net.gateway.sh(&format!(

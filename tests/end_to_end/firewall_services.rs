@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
-use crate::harness::guarded::{Guarded, KNOCK, KeptGuard, knock, settings, start, start_for};
+use crate::harness::guarded::{Guarded, KNOCK, KeptGuard, settings, start, start_for};
 use crate::harness::raw::pings;
 use crate::harness::{Host, LONG, Net, SHORT, echoes, udp_echoes};
 use toctoc::config::{FirewallSettings, native};
@@ -12,7 +12,7 @@ use toctoc::core::grants::{Change, Element};
 use toctoc::core::prefix::Span;
 use toctoc::core::service::{GrantKind, Service};
 use toctoc::core::types::{ServiceName, Source};
-use toctoc::edge::firewall::{GuardReport, GuardTask, print_ruleset};
+use toctoc::edge::firewall::{GuardReport, GuardRules, GuardTask, print_ruleset};
 
 /// Every kind of service at once, as an admin writes them.
 const ALL_KINDS: [&str; 4] = [
@@ -48,7 +48,7 @@ fn every_guard_that_is_listed_loads_again_as_the_same_guard() {
     let net = Net::new();
     for text in ALL_KINDS {
         let all = native::parse("t", text).unwrap();
-        let printed = print_ruleset(&all.firewall, &all.services, &all.knock).unwrap();
+        let printed = print_ruleset(&GuardRules::of(&all)).unwrap();
         net.gateway.sh(&format!("nft -f - <<'END'\n{printed}END"));
         let listing = || net.gateway.sh("nft list ruleset");
         let before = listing();
@@ -238,7 +238,7 @@ fn a_table_of_somebody_else_is_refused_and_left_as_it_is() {
         let fault = fault.expect("refused");
         assert!(fault.what.contains("is not a guard of toctoc"), "{fault}");
         assert!(fault.remedy.contains("nft delete table inet toctoc"), "{fault}");
-        let off = || toctoc::edge::firewall::unload(&settings(), &rules.services, &knock());
+        let off = || toctoc::edge::firewall::unload(&rules);
         assert!(net.gateway.inside(off).is_err());
         assert_eq!(net.gateway.sh("nft list ruleset"), before, "{foreign}");
         net.gateway.sh("nft delete table inet toctoc");

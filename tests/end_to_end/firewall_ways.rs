@@ -16,7 +16,7 @@ use toctoc::edge::raw;
 
 /// An admin's firewall as distributions have it.
 fn admin(net: &Net, policy: &str) {
-    let rule = advice::let_marked_in(&settings()).nft;
+    let rule = advice::let_marked_in(&settings());
     net.gateway.sh(&format!(
         "nft 'table inet admin {{ chain input {{ type filter hook input priority 0; policy {policy}; \
            iif lo accept; ct state established,related accept; \

@@ -265,8 +265,7 @@ impl KeptGuard {
 
     /// The guard as another process sees it.
     pub fn seen(&self) -> Result<GuardState, Fault> {
-        let GuardRules { firewall, services, knock } = &self.rules;
-        self.space.inside(|| firewall::look_at(firewall, services, knock))
+        self.space.inside(|| firewall::look_at(&self.rules))
     }
 
     /// Packets dropped so far, by chain.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::Gatekeeper;
 use super::events::{Lane, Task};
-use super::in_force::guard_rules;
 use crate::app::prepare::Prepared;
 use crate::core::grants::element::is_right;
 use crate::core::grants::{Change, Element};
@@ -267,9 +266,9 @@ impl Gatekeeper {
             GuardWork::Check => GuardTask::Check,
             // While the guard is off nothing is loaded, but new rules must still be valid.
             GuardWork::Reload(new) if self.guard.off => {
-                GuardTask::Verify(guard_rules(&new.config.settings))
+                GuardTask::Verify(GuardRules::of(&new.config.settings))
             }
-            GuardWork::Reload(new) => GuardTask::Load(guard_rules(&new.config.settings)),
+            GuardWork::Reload(new) => GuardTask::Load(GuardRules::of(&new.config.settings)),
             GuardWork::TurnOn(_) if !self.guard.off => GuardTask::Repair,
             GuardWork::Restore | GuardWork::TurnOn(_) => {
                 GuardTask::Load(self.in_force.guard_rules())

@@ -39,7 +39,6 @@ impl InForce {
         InForce { path: path.to_owned(), prepared, clients, network, started, all_rights }
     }
 
-    /// The path of the configuration file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -125,7 +124,7 @@ impl InForce {
     }
 
     pub(super) fn guard_rules(&self) -> GuardRules {
-        guard_rules(self.settings())
+        GuardRules::of(self.settings())
     }
 
     pub(super) fn window(&self) -> Window {
@@ -186,9 +185,7 @@ impl InForce {
 
     /// Checks that the process can switch to `new` without a restart: some keys cannot change while
     /// it runs, and commands need all of its rights.
-    ///
-    /// # Errors
-    /// The first obstacle, with its remedy.
+    /// Error: the first obstacle, with its remedy.
     pub(super) fn check_can_follow(&self, new: &FixedSettings) -> Result<(), Fault> {
         let old = FixedSettings::of(self.settings());
         let shown = self.path.display();
@@ -218,12 +215,4 @@ impl InForce {
 
 pub(super) fn window(settings: &Settings) -> Window {
     Window { max_age: settings.knock.max_age, max_ahead: settings.knock.max_ahead }
-}
-
-pub(super) fn guard_rules(settings: &Settings) -> GuardRules {
-    GuardRules {
-        firewall: settings.firewall.clone(),
-        services: settings.services.clone(),
-        knock: settings.knock.clone(),
-    }
 }

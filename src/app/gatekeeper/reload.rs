@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::Gatekeeper;
 use super::events::{Output, Task};
 use super::guard::{Comparison, GuardWork};
-use super::in_force::guard_rules;
 use crate::app::load::ClientsRead;
 use crate::app::output::count;
 use crate::app::prepare::{KnownClients, Prepared};
@@ -17,7 +16,7 @@ use crate::config::Settings;
 use crate::core::clients::ClientTable;
 use crate::core::types::{ClientId, Fault, Now, ServiceName};
 use crate::edge::control::{FixedSettings, SessionId};
-use crate::edge::firewall::GuardReport;
+use crate::edge::firewall::{GuardReport, GuardRules};
 
 /// The reload in progress, and the requests for one.
 #[derive(Default)]
@@ -175,7 +174,7 @@ impl Gatekeeper {
         self.reload.step = ReloadStep::Idle;
         let old = self.in_force.replace(prepared);
         let settings = self.in_force.settings();
-        self.guard.use_rules(&guard_rules(settings));
+        self.guard.use_rules(&GuardRules::of(settings));
         self.policy = self.in_force.policy();
         let new = Arc::clone(self.in_force.prepared());
         self.log_new_warnings(&old);

@@ -33,11 +33,11 @@ fn remarks_on(settings: &Settings, snapshot: &RulesetSnapshot) -> Vec<String> {
         lines.extend(receipt_text(port, v6, &trace));
     }
     if settings.services.iter().any(|service| service.mode == Mode::Mark) {
-        let rule = advice::let_marked_in(&settings.firewall);
         lines.push(format!(
             "note: mark mode needs this rule in your firewall, before everything that drops:\n  \
              nft:      {}\n  iptables: {} (and ip6tables)",
-            rule.nft, rule.iptables
+            advice::let_marked_in(&settings.firewall),
+            advice::let_marked_in_by_iptables(&settings.firewall)
         ));
     }
     lines.push(scope(settings, snapshot));
@@ -87,7 +87,7 @@ fn port_remark(
     };
     let rule = match service.mode {
         Mode::Guard => format!("{} dport {numbers} accept", port.proto.name()),
-        Mode::Mark => advice::let_marked_in(firewall).nft,
+        Mode::Mark => advice::let_marked_in(firewall),
     };
     let what = format!("{range} (service {}) over {}", service.name, family(v6));
     port_text(service.mode, &what, &rule, &trace(firewall.mark), &trace(0))

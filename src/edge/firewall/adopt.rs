@@ -9,15 +9,14 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 
+use super::GuardRules;
 use super::attributes::Attributes;
 use super::netlink::{CREATE, EXCLUSIVE, Message, Netlink};
-use super::ruleset::{GuardPlan, PacketMarks};
+use super::ruleset::PacketMarks;
 use super::tracked::{
     Connection, MARK, MARK_MASK, NEW, SEEN_REPLY, STATUS, TUPLE_ORIGINAL, TUPLE_REPLY, message,
     refused, tracked, tuple,
 };
-use crate::config::{self, KnockSettings};
-use crate::core::service::Service;
 use crate::core::types::{Fault, Port, Proto};
 use crate::edge::proc_net;
 
@@ -38,13 +37,11 @@ const LIFE: u32 = 432_000;
 
 /// Marks the open connections to guarded ports that have no mark of ours, and returns them. `own`
 /// are this machine's addresses. After an error, those already marked stay marked.
-pub fn adopt(
-    settings: &config::FirewallSettings, services: &[Service], knock: &KnockSettings,
-    own: &[IpAddr],
-) -> Result<Vec<Connection>, Fault> {
-    let marks = GuardPlan::new(settings, services, knock)?.marks();
-    let at_guarded_port =
-        |proto, number| services.iter().any(|service| service.ports.covers(Port { proto, number }));
+pub fn adopt(rules: &GuardRules, own: &[IpAddr]) -> Result<Vec<Connection>, Fault> {
+    let marks = rules.plan()?.marks();
+    let at_guarded_port = |proto, number| {
+        rules.services.iter().any(|service| service.ports.covers(Port { proto, number }))
+    };
     let is_guarded = |one: &Connection| {
         at_guarded_port(one.proto, one.to.port()) && !own.contains(&one.from.ip())
     };

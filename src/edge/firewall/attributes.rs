@@ -8,7 +8,6 @@ const NESTED: u16 = 0x8000;
 /// The bits of an attribute's type that are not flags.
 const KIND: u16 = 0x3fff;
 
-/// Attributes to send, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Attributes(Vec<u8>);
 
@@ -48,7 +47,6 @@ impl Attributes {
     }
 }
 
-/// One received attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attribute<'a> {
     pub(super) kind: u16,
@@ -87,12 +85,16 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     })
 }
 
+/// The number in the first attribute of this kind.
+pub(super) fn u32_of(bytes: &[u8], kind: u16) -> Option<u32> {
+    attribute(bytes, kind)?.u32()
+}
+
 /// The first attribute of this kind.
 pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<Attribute<'_>> {
     attributes(bytes).find(|attribute| attribute.kind == kind)
 }
 
-/// One received message.
 pub(super) struct Received<'a> {
     pub(super) kind: u16,
     pub(super) flags: u16,

@@ -62,12 +62,10 @@ impl Sets {
         Sets { table: plan.table().to_owned(), names: plan.sets(), refresh }
     }
 
-    /// Follows a reload.
     pub(super) fn follow(&mut self, plan: &GuardPlan) {
         self.names = plan.sets();
     }
 
-    /// Applies `changes` in order. See [`super::Firewall::apply`].
     pub(super) fn apply(&self, netlink: &mut Netlink, changes: &[Change]) -> Result<(), Fault> {
         let mut kept = Vec::with_capacity(changes.len());
         for change in changes {
@@ -317,7 +315,6 @@ fn one_packet_a_day() -> Attributes {
     Attributes::default().nest(LIST_ITEM, &expression)
 }
 
-/// The elements of an answer.
 fn items(answer: &Answer) -> impl Iterator<Item = &[u8]> {
     let lists = attributes(&answer.body).filter(|list| list.kind == ELEMENTS);
     lists.flat_map(|list| attributes(list.value)).map(|item| item.value)

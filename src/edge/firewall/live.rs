@@ -14,7 +14,6 @@ use super::table_claim::TableClaim;
 use super::tables::{self, RulesInForce};
 use super::watch::{Authors, TableWatch};
 use super::{Firewall, GuardReport, GuardRules, GuardTask, conntrack, elements};
-use crate::config::{self, KnockSettings};
 use crate::core::grants::{Change, Element};
 use crate::core::service::Service;
 use crate::core::types::Fault;
@@ -193,21 +192,17 @@ impl LoadedGuard {
 }
 
 /// The guard's text for a file that nftables.conf includes after its flush. It contains no grants.
-pub fn print_ruleset(
-    settings: &config::FirewallSettings, services: &[Service], knock: &KnockSettings,
-) -> Result<String, Fault> {
-    Ok(GuardPlan::new(settings, services, knock)?.text())
+pub fn print_ruleset(rules: &GuardRules) -> Result<String, Fault> {
+    Ok(rules.plan()?.text())
 }
 
 /// Removes the guard with its grants, which opens the guarded ports. Fails if a gateway uses the
 /// table.
-pub fn unload(
-    settings: &config::FirewallSettings, services: &[Service], knock: &KnockSettings,
-) -> Result<(), Fault> {
-    let plan = GuardPlan::new(settings, services, knock)?;
+pub fn unload(rules: &GuardRules) -> Result<(), Fault> {
+    let plan = rules.plan()?;
     let _owner = TableClaim::claim(plan.table())?;
     tables::check_is_ours(&mut Netlink::open()?, plan.table())?;
-    NftProgram::new(&settings.nft)?.load(&plan.text_off())
+    NftProgram::new(&rules.firewall.nft)?.load(&plan.text_off())
 }
 
 /// The state of the guard as another process sees it.
@@ -225,13 +220,11 @@ pub struct GuardState {
 }
 
 /// Reads the state and changes nothing.
-pub fn look_at(
-    settings: &config::FirewallSettings, services: &[Service], knock: &KnockSettings,
-) -> Result<GuardState, Fault> {
-    let plan = GuardPlan::new(settings, services, knock)?;
+pub fn look_at(rules: &GuardRules) -> Result<GuardState, Fault> {
+    let plan = rules.plan()?;
     let mut netlink = Netlink::open()?;
     let others = other_guards(&mut netlink, plan.table())?;
-    let program = NftProgram::new(&settings.nft)?;
+    let program = NftProgram::new(&rules.firewall.nft)?;
     let Some(found) = LoadedRuleset::read(&program.list_all()?, plan.table())? else {
         return Ok(GuardState { misfit: None, dropped: BTreeMap::new(), others });
     };

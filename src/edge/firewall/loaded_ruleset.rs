@@ -19,9 +19,8 @@ impl LoadedRuleset {
     pub(super) fn read(json: &str, table: &str) -> Result<Option<LoadedRuleset>, Fault> {
         let mut ours = Vec::new();
         for object in objects(json)? {
-            let Some((kind, fields)) = object.as_object().and_then(|all| all.iter().next()) else {
-                continue;
-            };
+            let Value::Object(all) = &object else { continue };
+            let Some((kind, fields)) = all.iter().next() else { continue };
             let name = if kind == "table" { &fields["name"] } else { &fields["table"] };
             if fields["family"] == "inet" && name == table {
                 ours.push(object);
@@ -60,10 +59,10 @@ impl LoadedRuleset {
     fn chains(&self) -> BTreeMap<String, ChainShape> {
         let mut chains: BTreeMap<String, ChainShape> = BTreeMap::new();
         for object in &self.0 {
-            if let Some(name) = object.pointer("/chain/name").and_then(Value::as_str) {
+            if let Some(name) = object["chain"]["name"].as_str() {
                 let shape = chains.entry(name.to_owned()).or_default();
                 shape.hook = hook(&object["chain"]);
-            } else if let Some(name) = object.pointer("/rule/chain").and_then(Value::as_str) {
+            } else if let Some(name) = object["rule"]["chain"].as_str() {
                 chains.entry(name.to_owned()).or_default().rules += 1;
             }
         }
@@ -74,14 +73,13 @@ impl LoadedRuleset {
     fn looked_at(&self) -> BTreeSet<String> {
         let mut found: BTreeMap<&str, String> = BTreeMap::new();
         for object in &self.0 {
-            let chain = object.pointer("/rule/chain").and_then(Value::as_str).unwrap_or_default();
-            let Some(proto) = chain.strip_prefix(CHAIN).and_then(|rest| rest.strip_prefix('/'))
-            else {
+            let chain = object["rule"]["chain"].as_str().unwrap_or_default();
+            let Some(proto) = chain.strip_prefix(&format!("{CHAIN}/")) else {
                 continue;
             };
             // A service of all ports may leave out that rule.
             let ports = found.entry(proto).or_default();
-            let statements = object.pointer("/rule/expr").and_then(Value::as_array);
+            let statements = object["rule"]["expr"].as_array();
             if let Some([first, .., last]) = statements.map(Vec::as_slice)
                 && last.get("accept").is_some()
                 && first.pointer("/match/left/payload/field") == Some(&"dport".into())
@@ -137,7 +135,7 @@ fn port(value: &Value) -> String {
 }
 
 fn is_dormant(object: &Value) -> bool {
-    object.pointer("/table/flags").is_some_and(|flags| mentions(flags, "dormant"))
+    mentions(&object["table"]["flags"], "dormant")
 }
 
 fn mentions(value: &Value, word: &str) -> bool {
@@ -150,14 +148,14 @@ fn mentions(value: &Value, word: &str) -> bool {
 
 /// The chain and the packet count of a drop rule.
 fn drops(object: &Value) -> Option<(String, u64)> {
-    let rule = object.get("rule")?;
-    let statements = rule.get("expr")?.as_array()?;
+    let rule = &object["rule"];
+    let statements = rule["expr"].as_array()?;
     if !statements.iter().any(|statement| statement.get("drop").is_some()) {
         return None;
     }
-    let mut counters = statements.iter().filter_map(|statement| statement.get("counter"));
-    let packets = counters.next()?.get("packets")?.as_u64()?;
-    Some((rule.get("chain")?.as_str()?.to_owned(), packets))
+    let packets =
+        statements.iter().find_map(|statement| statement["counter"]["packets"].as_u64())?;
+    Some((rule["chain"].as_str()?.to_owned(), packets))
 }
 
 pub(super) fn objects(json: &str) -> Result<impl Iterator<Item = Value>, Fault> {

@@ -27,7 +27,7 @@ pub use watch::{Heard, TableChange, TableWatch};
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{self, KnockSettings};
+use crate::config::{self, KnockSettings, Settings};
 use crate::core::grants::{Change, Element};
 use crate::core::service::Service;
 use crate::core::types::Fault;
@@ -51,15 +51,22 @@ pub trait Firewall {
 pub struct GuardRules {
     /// Table, marks, and the path of the nft program.
     pub firewall: config::FirewallSettings,
-    /// The services whose ports are guarded.
     pub services: Vec<Service>,
     /// The knock settings; the guard may keep the knock port silent.
     pub knock: KnockSettings,
 }
 
 impl GuardRules {
+    pub fn of(settings: &Settings) -> GuardRules {
+        GuardRules {
+            firewall: settings.firewall.clone(),
+            services: settings.services.clone(),
+            knock: settings.knock.clone(),
+        }
+    }
+
     fn plan(&self) -> Result<ruleset::GuardPlan, Fault> {
-        ruleset::GuardPlan::new(&self.firewall, &self.services, &self.knock)
+        ruleset::GuardPlan::new(self)
     }
 }
 

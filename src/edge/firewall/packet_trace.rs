@@ -25,9 +25,7 @@ pub struct TracedPacket {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceEffect {
-    /// The packet passes this hook.
     Accept,
-    /// The packet is dropped or rejected.
     Drop,
 }
 
@@ -139,8 +137,8 @@ impl Tracer<'_> {
     }
 
     fn statement(&self, statement: &Value) -> RuleMeaning {
-        let first = statement.as_object().and_then(|fields| fields.iter().next());
-        let Some((word, body)) = first else { return RuleMeaning::Matches(None) };
+        let Value::Object(fields) = statement else { return RuleMeaning::Matches(None) };
+        let Some((word, body)) = fields.iter().next() else { return RuleMeaning::Matches(None) };
         match word.as_str() {
             "match" => RuleMeaning::Matches(self.matches(body)),
             "accept" | "drop" | "reject" | "return" | "jump" | "goto" => {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::config::{FirewallSettings, KnockSettings};
+use super::GuardRules;
 use crate::core::service::Service;
 use crate::core::types::{Fault, Proto};
 use crate::edge::raw::RECEIPT_GROUP;
@@ -28,7 +28,6 @@ const SYN: &str = "tcp flags & (fin | syn | rst | ack) == syn";
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuardPlan {
     table: String,
-    /// The services with ports.
     services: Vec<Service>,
     marks: PacketMarks,
     knock: u16,
@@ -40,15 +39,14 @@ pub struct GuardPlan {
 
 impl GuardPlan {
     /// The plan for these settings. Fails if the table's name would need quotes in nft's syntax.
-    pub fn new(
-        settings: &FirewallSettings, services: &[Service], knock: &KnockSettings,
-    ) -> Result<GuardPlan, Fault> {
+    pub(super) fn new(rules: &GuardRules) -> Result<GuardPlan, Fault> {
+        let settings = &rules.firewall;
         let mut plan = GuardPlan {
             table: table_name(&settings.table)?,
-            services: services.iter().filter(|one| !one.ports.is_empty()).cloned().collect(),
+            services: rules.services.iter().filter(|one| !one.ports.is_empty()).cloned().collect(),
             marks: PacketMarks { granted: settings.mark, pending: settings.pending_mark },
-            knock: knock.port,
-            silent: knock.silent,
+            knock: rules.knock.port,
+            silent: rules.knock.silent,
             break_glass: BTreeSet::new(),
             break_glass_v6: BTreeSet::new(),
         };
@@ -69,7 +67,6 @@ impl GuardPlan {
         &self.services
     }
 
-    /// Our bits of the conntrack mark.
     pub(super) fn marks(&self) -> PacketMarks {
         self.marks
     }
@@ -108,7 +105,6 @@ impl GuardPlan {
         self.lines().chains
     }
 
-    /// The names of the sets.
     pub(super) fn sets(&self) -> BTreeSet<String> {
         let line = |line: String| line.split(' ').nth(1).unwrap_or_default().to_owned();
         self.services.iter().flat_map(chains::sets).map(line).collect()
@@ -370,7 +366,6 @@ impl GuardPlan {
 pub(super) struct ChainShape {
     /// Type, hook and priority of a base chain.
     pub(super) hook: Option<String>,
-    /// The number of its rules.
     pub(super) rules: usize,
 }
 

@@ -25,7 +25,6 @@ pub(super) struct Chain {
     /// `None` if the chain is only reached by a jump.
     hook: Option<String>,
     priority: i64,
-    /// True if the policy is drop.
     pub(super) drops: bool,
     /// Handle and statements of each rule, in order.
     pub(super) rules: Vec<(u64, Vec<Value>)>,

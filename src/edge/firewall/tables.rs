@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use nix::errno::Errno;
 
-use super::attributes::{Attributes, attribute, attributes};
+use super::attributes::{Attributes, attribute, attributes, u32_of};
 use super::elements::refused;
 use super::netlink::{Answer, Message, Netlink};
 use super::ruleset::{CHAIN, GuardPlan};
@@ -54,9 +54,8 @@ pub(super) fn rules_in_force(
     let body = Attributes::default().text(TABLE, table);
     for set in netlink.dump(&Message::tables(GET_SET, 0, body.clone())).map_err(fault)? {
         keep(&set.body, &OF_SET, &mut all);
-        let flags = attribute(&set.body, SET_FLAGS).and_then(|flags| flags.u32());
-        if flags.is_some_and(|flags| flags & ANONYMOUS != 0) {
-            // Its elements belong to a rule, and never change.
+        if is_anonymous(&set) {
+            // Its elements never change.
             let body = body.clone().text(SET_NAME, name_of(&set, SET_NAME));
             let elements = Message::tables(GET_ELEMENT, 0, body);
             for part in netlink.dump(&elements).map_err(fault)? {
@@ -78,6 +77,11 @@ pub(super) fn rules_in_force(
         }
     }
     Ok(Some(RulesInForce(all)))
+}
+
+/// An anonymous set belongs to a rule, and goes with it.
+fn is_anonymous(set: &Answer) -> bool {
+    matches!(u32_of(&set.body, SET_FLAGS), Some(flags) if flags & ANONYMOUS != 0)
 }
 
 /// Appends the attributes of these kinds.
@@ -110,7 +114,6 @@ pub(super) fn stale(netlink: &mut Netlink, plan: &GuardPlan) -> Result<Stale, Fa
     }
     let wanted = plan.sets();
     for (name, is_anonymous) in sets(netlink, table)? {
-        // An anonymous set goes with its rule.
         if !is_anonymous && !wanted.contains(&name) {
             stale.sets.push(name);
         }
@@ -126,8 +129,7 @@ fn sets(netlink: &mut Netlink, table: &str) -> Result<Vec<(String, bool)>, Fault
     };
     let mut found = Vec::new();
     for set in &answers {
-        let flags = attribute(&set.body, SET_FLAGS).and_then(|flags| flags.u32()).unwrap_or(0);
-        found.push((name_of(set, SET_NAME).to_owned(), flags & ANONYMOUS != 0));
+        found.push((name_of(set, SET_NAME).to_owned(), is_anonymous(set)));
     }
     Ok(found)
 }
@@ -136,8 +138,7 @@ fn sets(netlink: &mut Netlink, table: &str) -> Result<Vec<(String, bool)>, Fault
 /// removed. Ours has the guard's chain in its hook; an empty one is anybody's.
 pub(super) fn check_is_ours(netlink: &mut Netlink, table: &str) -> Result<(), Fault> {
     let Some(found) = get_table(netlink, table)? else { return Ok(()) };
-    let uses = attribute(&found.body, TABLE_USE).and_then(|uses| uses.u32()).unwrap_or(1);
-    if uses == 0 || tables_with_a_guard(netlink)?.contains(table) {
+    if u32_of(&found.body, TABLE_USE) == Some(0) || tables_with_a_guard(netlink)?.contains(table) {
         return Ok(());
     }
     Err(Fault::new(
@@ -161,8 +162,7 @@ fn is_hooked(chain: &Answer) -> bool {
     const PREROUTING: u32 = 0;
     const PRIORITY: u32 = (-175_i32).cast_unsigned();
     let Some(hook) = attribute(&chain.body, CHAIN_HOOK) else { return false };
-    let number = |kind| attribute(hook.value, kind).and_then(|one| one.u32());
-    number(1) == Some(PREROUTING) && number(2) == Some(PRIORITY)
+    u32_of(hook.value, 1) == Some(PREROUTING) && u32_of(hook.value, 2) == Some(PRIORITY)
 }
 
 /// The chains of all tables of the `inet` family.

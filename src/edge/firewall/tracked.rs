@@ -28,9 +28,7 @@ const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// One connection as the client opened it, before any translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Connection {
-    /// The client's end.
     pub from: SocketAddr,
-    /// The original destination.
     pub to: SocketAddr,
     pub proto: Proto,
 }
@@ -46,9 +44,7 @@ pub(super) struct Tracked {
     pub(super) name: Attributes,
     /// The whole mark, including bits that are not ours.
     pub(super) mark: u32,
-    /// True if a reply was seen.
     pub(super) answered: bool,
-    /// True if its destination is translated.
     pub(super) translated: bool,
 }
 
@@ -65,7 +61,6 @@ pub(super) fn tracked<T>(
     netlink.dump_as(&message(GET, 0, 0, body), read).map_err(refused)
 }
 
-/// A request to connection tracking.
 pub(super) fn message(number: u16, flags: u16, family: u8, body: Attributes) -> Message {
     Message { subsystem: CONNTRACK, number, flags, family, body }
 }

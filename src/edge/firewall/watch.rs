@@ -28,7 +28,6 @@ const MOST: usize = 16;
 pub struct TableChange {
     /// The program's name from the kernel, graphic ASCII only.
     pub program: String,
-    /// The process id.
     pub pid: u32,
 }
 

@@ -14,11 +14,9 @@ pub(in crate::edge::firewall) struct KeyShape {
     pub(in crate::edge::firewall) v6: bool,
     /// The low bits of the source address that the key leaves out.
     pub(in crate::edge::firewall) span: Span,
-    /// True if the key contains the source port.
     pub(in crate::edge::firewall) has_port: bool,
 }
 
-/// The use of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::edge::firewall) enum SetUse {
     /// Who may connect until its time is over.

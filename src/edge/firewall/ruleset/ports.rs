@@ -13,10 +13,8 @@ pub(super) struct Piece<'a> {
     pub(super) services: Vec<&'a Service>,
 }
 
-/// The ports of one protocol.
 pub(super) struct PortMap<'a> {
     pub(super) proto: Proto,
-    /// The listed ports, in order.
     pub(super) pieces: Vec<Piece<'a>>,
     /// The services of all ports; asked after the listed ones.
     pub(super) whole: Vec<&'a Service>,

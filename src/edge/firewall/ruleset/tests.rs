@@ -6,13 +6,14 @@ use crate::config::native;
 
 fn plan_of(text: &str) -> GuardPlan {
     let settings = native::parse("t", text).unwrap();
-    GuardPlan::new(&settings.firewall, &settings.services, &settings.knock).unwrap()
+    GuardRules::of(&settings).plan().unwrap()
 }
 
 fn plan(firewall: &str) -> Result<GuardPlan, Fault> {
     let settings = native::parse("t", "[service.ssh]\nports = [\"22/tcp\"]\n").unwrap();
-    let firewall = FirewallSettings { table: firewall.to_owned(), ..settings.firewall };
-    GuardPlan::new(&firewall, &settings.services, &settings.knock)
+    let mut rules = GuardRules::of(&settings);
+    rules.firewall.table = firewall.to_owned();
+    rules.plan()
 }
 
 /// The rules of one chain.
@@ -102,8 +103,7 @@ fn overlapping_ranges_are_cut_into_pieces_and_time_grants_are_asked_first() {
     for (service, range) in settings.services.iter_mut().zip(ranges) {
         service.ports = crate::core::service::ServicePorts::Listed(vec![range]);
     }
-    let text =
-        GuardPlan::new(&settings.firewall, &settings.services, &settings.knock).unwrap().text();
+    let text = GuardRules::of(&settings).plan().unwrap().text();
     let map = "100-149 : jump to/a, 150-200 : jump port/tcp/150-200, 201-65535 : jump to/b";
     assert!(chain(&text, "ask/tcp")[0].contains(map), "{text}");
     assert_eq!(chain(&text, "port/tcp/150-200"), ["jump to/b", "jump to/a"]);
