@@ -29,10 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Enrols a client: writes its line to the clients file, and its profile to standard output or to
 /// the file that `--out` names.
-///
-/// # Errors
-/// Nothing was changed: a bad key, an unknown service, a name or key that is taken, no address for
-/// the profile.
+/// Error: nothing was changed: a bad key, an unknown service, a name or key that is taken, no
+/// address for the profile.
 pub fn add(config: &Path, args: &ClientAdd) -> Result<CommandOutput, Fault> {
     let settings = load::settings(config)?;
     let keys = load::keys(&settings)?;
@@ -59,9 +57,7 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<CommandOutput, Fault> {
 /// Used-knock marks in the future cannot simply be deleted: a packet that was sent without a
 /// challenge, by a clock that was ahead, would open something once its time comes. Under the new id
 /// the tags of all packets that the client ever sent are unknown, so their marks are not needed.
-///
-/// # Errors
-/// Nothing was changed: no client has that name, no address for the profile.
+/// Error: nothing was changed: no client has that name, no address for the profile.
 pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<CommandOutput, Fault> {
     let settings = load::settings(config)?;
     let keys = load::keys(&settings)?;
@@ -179,9 +175,6 @@ fn hand_over(
 }
 
 /// `toctocd client list`, also if the rest of the configuration is broken.
-///
-/// # Errors
-/// The clients file cannot be read.
 pub fn list(config: &Path) -> Result<CommandOutput, Fault> {
     let reach = load::reach(config);
     let path = &reach.settings.gateway.clients_file;
@@ -193,9 +186,7 @@ pub fn list(config: &Path) -> Result<CommandOutput, Fault> {
 
 /// Removes a client. Needs nothing but the clients file: whatever else is broken, a stolen key must
 /// not stay valid.
-///
-/// # Errors
-/// Nothing was changed: no client has that name.
+/// Error: nothing was changed: no client has that name.
 pub fn revoke(config: &Path, name: &str) -> Result<CommandOutput, Fault> {
     let reach = load::reach(config);
     reach.note(revoke_from(&reach.settings, name))

@@ -156,7 +156,6 @@ impl LineOptions {
     }
 }
 
-/// Seconds since the epoch.
 fn expiry(value: &str) -> Option<u64> {
     let expires: Timestamp = value.parse().ok()?;
     u64::try_from(expires.as_second()).ok()
@@ -188,7 +187,6 @@ fn services(file: SourceText<'_>, at: usize, value: &str) -> Result<Arc<[Service
     Ok(names.into())
 }
 
-/// A position in the line.
 struct Cursor<'a> {
     file: SourceText<'a>,
     at: usize,
