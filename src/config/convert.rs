@@ -70,28 +70,23 @@ pub fn convert(
     Converted { toml, left_out, warnings, notes }
 }
 
-/// The new form of a door.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum DoorPlan {
     /// It grants this service.
     Service(ServiceName),
-    /// It keeps its commands.
     Commands(Refusal),
     /// It only shuts what now shuts by itself.
     Needless,
-    /// It has no equivalent.
     LeftOut(String),
 }
 
 /// The end of what a door opens.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ends {
-    /// After this many seconds.
     After(u32),
     /// When another door shuts it.
     ByDoor,
     Never,
-    /// It opens nothing itself.
     NoOpening,
 }
 
@@ -160,8 +155,8 @@ impl Converter<'_> {
             );
         }
         for wrong in conf.wrong.iter().filter(|wrong| wrong.door.is_none()) {
-            let (line, (what, _)) = (wrong.error.line, wrong.error.what.explained());
-            self.warn(format!("line {line}: {what}: knockd refuses the whole file"));
+            let (what, _) = wrong.what.explained();
+            self.warn(format!("line {}: {what}: knockd refuses the whole file", wrong.line));
         }
     }
 
@@ -211,7 +206,6 @@ impl Converter<'_> {
         }
     }
 
-    /// The service that `door` grants from now on.
     fn opener(
         &mut self, door: &Door, changes: &RuleChanges, ends: Ends,
     ) -> Result<ServiceName, Refusal> {
@@ -234,7 +228,6 @@ impl Converter<'_> {
         Ok(service)
     }
 
-    /// The door in our form, if it has one.
     fn door(&mut self, door: &Door, plan: &DoorPlan) -> Option<Door> {
         let name = &door.name;
         let mut new = Door { native: true, ..door.clone() };
@@ -335,8 +328,8 @@ impl Converter<'_> {
 fn unsayable(index: usize, conf: &KnockdConf, existing: &Settings) -> Option<String> {
     let door = &conf.doors[index];
     if let Some(wrong) = conf.wrong.iter().find(|wrong| wrong.door == Some(index)) {
-        let (what, remedy) = wrong.error.what.explained();
-        return Some(format!("line {}: {what}: {remedy}", wrong.error.line));
+        let (what, remedy) = wrong.what.explained();
+        return Some(format!("line {}: {what}: {remedy}", wrong.line));
     }
     if existing.doors.iter().any(|other| other.name == door.name) {
         return Some("toctocd.toml has a door of that name".into());

@@ -15,7 +15,7 @@ pub mod one_time;
 #[cfg(test)]
 mod tests;
 
-pub use errors::{BadSequence, KnockdError, SequenceError, Wrong, not_opened};
+pub use errors::{KnockdError, SequenceError, Wrong, not_opened};
 
 /// The most bytes of a line, its newline included.
 const LINE: usize = 4095;
@@ -24,10 +24,8 @@ const NAME: usize = 127;
 /// Bytes of an interface's name that count.
 const INTERFACE: usize = 31;
 
-/// A whole configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KnockdConf {
-    /// `UseSyslog`.
     pub use_syslog: bool,
     /// `LogFile`; wins over `-g`.
     pub log_file: Option<String>,
@@ -38,18 +36,9 @@ pub struct KnockdConf {
     /// The doors. The caller knows the file of their places.
     pub doors: Vec<Door>,
     /// With [`Strictness::SkipLines`]: every error.
-    pub wrong: Vec<WrongLine>,
+    pub wrong: Vec<KnockdError>,
 }
 
-/// An error that did not end the reading.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WrongLine {
-    /// The index of the door that it is about; `None` = the whole file.
-    pub door: Option<usize>,
-    pub error: KnockdError,
-}
-
-/// A message of the parser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParseNote {
     /// A line for `knockd -D`.
@@ -104,8 +93,11 @@ pub fn read(
 pub fn sequence(text: &str, door: &str) -> Result<Vec<Step>, SequenceError> {
     let mut steps = Vec::new();
     for element in text.split(',') {
-        let step = if steps.len() < STEPS { step(element) } else { Err(BadSequence::TooMany) };
-        steps.push(step.map_err(|what| SequenceError { door: door.into(), what })?);
+        if steps.len() == STEPS {
+            let text = format!("section {door}: too many ports in knock sequence");
+            return Err(SequenceError { text, is_logged: true });
+        }
+        steps.push(step(element, door)?);
     }
     Ok(steps)
 }
@@ -128,18 +120,16 @@ struct Parser<'a, 'o> {
     strictness: Strictness,
     open: &'o mut dyn FnMut(&Path) -> Result<Vec<u8>, String>,
     note: &'a mut dyn FnMut(ParseNote),
-    /// Counted from 1.
     line: usize,
 }
 
 impl Parser<'_, '_> {
-    /// Lists an error, or ends the reading with it.
     fn wrong(&mut self, door: Option<usize>, what: Wrong) -> Result<(), KnockdError> {
-        let error = KnockdError { line: self.line, what };
+        let error = KnockdError { line: self.line, door, what };
         if self.strictness != Strictness::SkipLines {
             return Err(error);
         }
-        self.conf.wrong.push(WrongLine { door, error });
+        self.conf.wrong.push(error);
         Ok(())
     }
 
@@ -291,14 +281,15 @@ impl Parser<'_, '_> {
     }
 }
 
-fn step(element: &str) -> Result<Step, BadSequence> {
+fn step(element: &str, door: &str) -> Result<Step, SequenceError> {
     let (port, proto) = match element.split_once(':') {
         Some((port, rest)) => (port, rest.split(':').next()),
         None => (element, None),
     };
     let number = atoi(port);
     if number > i32::from(u16::MAX) {
-        return Err(BadSequence::Port(port.into()));
+        let text = format!("section {door}: port {port} is invalid");
+        return Err(SequenceError { text, is_logged: false });
     }
     // COMPAT: -1 is port 65535: knockd stores the number in 16 bits.
     let [_, _, high, low] = number.to_be_bytes();
@@ -307,7 +298,10 @@ fn step(element: &str) -> Result<Step, BadSequence> {
         None => Proto::Tcp,
         Some(word) if word.eq_ignore_ascii_case("tcp") => Proto::Tcp,
         Some(word) if word.eq_ignore_ascii_case("udp") => Proto::Udp,
-        Some(_) => return Err(BadSequence::Protocol),
+        Some(_) => {
+            let text = format!("section {door}: unknown protocol in knock sequence");
+            return Err(SequenceError { text, is_logged: true });
+        }
     };
     Ok(Step::Port(Port { proto, number }))
 }

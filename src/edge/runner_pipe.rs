@@ -19,9 +19,9 @@ const LONGEST: usize = 64 * 1024;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToRunner {
-    /// The log to write to from now on.
     Log(Sinks),
-    /// A door opened. The runner replies with one [`FromRunner::Over`].
+    /// A door opened. Once that is over, because its last command ended or none ran, the runner
+    /// replies with `()`.
     Open(RunRequest),
 }
 
@@ -34,27 +34,12 @@ pub struct RunRequest {
     /// The start command, with `%IP%` not yet replaced.
     pub start: String,
     pub stop: Option<String>,
-    /// Seconds between the two.
     pub timeout: i64,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromRunner {
-    /// An opening is over: its last command ended, or none ran.
-    Over,
 }
 
 pub struct RunnerPipe {
     socket: OwnedFd,
     queue: VecDeque<Vec<u8>>,
-}
-
-#[derive(Debug)]
-pub enum Received<T> {
-    Message(T),
-    Nothing,
-    /// The other end is gone, or sent something that is no message.
-    Closed,
 }
 
 /// A new pipe: our end, and the socket that becomes the standard input of the other process.
@@ -96,17 +81,18 @@ impl RunnerPipe {
         self.queue.len()
     }
 
-    /// The next message. Never waits.
-    pub fn receive<T: DeserializeOwned>(&self) -> Received<T> {
+    /// The next message. Never waits. Fails if the other end is gone, or sent something that is no
+    /// message.
+    pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
         let mut buffer = vec![0; LONGEST];
         match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(length) => match serde_json::from_slice(buffer.get(..length).unwrap_or_default()) {
-                Ok(message) => Received::Message(message),
-                // Also the empty text, which means that the other end is gone.
-                Err(_) => Received::Closed,
-            },
-            Err(Errno::EAGAIN | Errno::EINTR) => Received::Nothing,
-            Err(_) => Received::Closed,
+            // An empty text is no message: it means that the other end is gone.
+            Ok(length) => {
+                let message = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
+                Ok(Some(message))
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -140,14 +126,14 @@ mod tests {
         for n in 0..200 {
             ours.flush();
             match theirs.receive() {
-                Received::Message(ToRunner::Open(request)) => {
+                Ok(Some(ToRunner::Open(request))) => {
                     assert_eq!((request.timeout, request.start.len()), (n, 4095));
                 }
                 other => panic!("{other:?}"),
             }
         }
-        assert!(matches!(theirs.receive::<ToRunner>(), Received::Nothing));
+        assert!(matches!(theirs.receive::<ToRunner>(), Ok(None)));
         drop(ours);
-        assert!(matches!(theirs.receive::<ToRunner>(), Received::Closed));
+        assert!(theirs.receive::<ToRunner>().is_err());
     }
 }

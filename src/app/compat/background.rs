@@ -61,7 +61,6 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// For a daemon in the foreground.
     pub(super) fn foreground() -> Self {
         Self { waiting: None }
     }

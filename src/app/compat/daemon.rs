@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
 use super::background::{self, Terminal};
-use super::options::{self, KnockdCommand, KnockdOptions, USAGE};
+use super::options::{self, KnockdOptions, USAGE};
 use super::runner;
 use crate::app::listener_process::{ListenerProcess, ListenerSpec};
 use crate::app::listener_user::doors_user;
@@ -51,12 +51,12 @@ pub fn main() -> ExitCode {
     let in_background = background::take_mark(&mut words);
     let program = if words.is_empty() { "knockd".into() } else { words.remove(0) };
     let options = match options::read(&program, words.iter().cloned()) {
-        KnockdCommand::Print { out, err } => {
-            eprint!("{err}");
-            print!("{out}");
+        Ok(options) => options,
+        Err(output) => {
+            eprint!("{}", output.err);
+            print!("{}", output.out.as_str());
             return ExitCode::SUCCESS;
         }
-        KnockdCommand::Serve(options) => options,
     };
     if options.daemon && !in_background {
         return background::start(&OsString::from(program), &words);
@@ -80,7 +80,6 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// The daemon.
 struct Knockd {
     options: KnockdOptions,
     paths: BasePaths,
@@ -101,15 +100,12 @@ struct Knockd {
     pid_file: Option<PathBuf>,
     /// Limits log lines that packets cause.
     line_throttle: Throttle,
-    /// Limits openings.
     opening_throttle: Throttle,
 }
 
 impl Knockd {
     /// Does everything up to the first packet.
-    ///
-    /// # Errors
-    /// The exit status; the reason was printed.
+    /// Error: the exit status; the reason was printed.
     fn start(options: KnockdOptions, mut terminal: Terminal) -> Result<Self, u8> {
         let paths = BasePaths::here();
         let has_interface = options.interface.is_some();

@@ -1,22 +1,16 @@
 //! A command line as C's `getopt_long` parses it, with glibc's messages.
 
-/// One option of a program.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opt {
     /// The letter after one dash; it identifies the option here.
     pub(super) short: char,
-    /// The word after two dashes.
     pub(super) long: &'static str,
-    /// True if an argument follows.
     pub(super) takes: bool,
 }
 
-/// One part of a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum OptPart {
-    /// An option without an argument.
     Flag(char),
-    /// An option with its argument.
     With(char, String),
     /// A word that belongs to no option.
     Word(String),

@@ -55,9 +55,6 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs the command line `words` (without the program's name) and returns the exit status.
-///
-/// # Errors
-/// Output failed.
 fn run(
     program: &str, words: impl IntoIterator<Item = String>, out: &mut dyn Write,
     err: &mut dyn Write,
@@ -98,7 +95,6 @@ fn usage(out: &mut dyn Write) -> io::Result<u8> {
     Ok(WRONG)
 }
 
-/// The parsed command line.
 #[derive(Default)]
 struct KnockProgram {
     udp: bool,

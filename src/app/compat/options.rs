@@ -1,6 +1,7 @@
 //! knockd's command line.
 
 use super::getopt::{Opt, OptPart, parts};
+use crate::app::output::CommandOutput;
 use crate::config::knockd::cut;
 
 /// knockd's options, in the order in which getopt lists the possible ones for an abbreviation.
@@ -40,26 +41,18 @@ This is toctoc under the name knockd. Doors that cannot be overheard: `toctocd i
 /// The longest interface name, in bytes; the rest is ignored.
 const INTERFACE: usize = 31;
 
-/// The parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KnockdOptions {
     /// `-i`, unless empty.
     pub(super) interface: Option<String>,
-    /// `-c`.
     pub(super) config: String,
-    /// `-p`.
     pub(super) pid_file: String,
     /// `-g`, unless empty.
     pub(super) log_file: Option<String>,
-    /// `-d`.
     pub(super) daemon: bool,
-    /// `-D`.
     pub(super) debug: bool,
-    /// `-l`.
     pub(super) lookup: bool,
-    /// `-v`.
     pub(super) verbose: bool,
-    /// `-4`.
     pub(super) only_ipv4: bool,
 }
 
@@ -79,20 +72,13 @@ impl Default for KnockdOptions {
     }
 }
 
-/// What to do for a command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum KnockdCommand {
-    /// Run the daemon.
-    Serve(KnockdOptions),
-    /// Print these texts to standard output and standard error, and exit with status 0.
-    Print { out: String, err: String },
-}
-
-/// Reads the words after the program's name.
+/// Reads the words after the program's name. `Err`: no daemon is wanted, only these texts.
 ///
 /// COMPAT: a wrong option exits with status 0, words that are no options are ignored, and `-V` and
 /// `-h` take effect as soon as they are reached.
-pub(super) fn read(program: &str, words: impl IntoIterator<Item = String>) -> KnockdCommand {
+pub(super) fn read(
+    program: &str, words: impl IntoIterator<Item = String>,
+) -> Result<KnockdOptions, CommandOutput> {
     let mut options = KnockdOptions::default();
     for part in parts(program, &OPTIONS, words) {
         match part {
@@ -101,14 +87,11 @@ pub(super) fn read(program: &str, words: impl IntoIterator<Item = String>) -> Kn
             OptPart::Flag('l') => options.lookup = true,
             OptPart::Flag('v') => options.verbose = true,
             OptPart::Flag('4') => options.only_ipv4 = true,
-            OptPart::Flag('V') => {
-                return KnockdCommand::Print { out: super::version("knockd"), err: String::new() };
-            }
-            OptPart::Flag(_) => {
-                return KnockdCommand::Print { out: USAGE.into(), err: String::new() };
-            }
+            OptPart::Flag('V') => return Err(CommandOutput::out(super::version("knockd"))),
+            OptPart::Flag(_) => return Err(CommandOutput::out(USAGE.into())),
             OptPart::Wrong(text) => {
-                return KnockdCommand::Print { out: USAGE.into(), err: format!("{text}\n") };
+                let err = format!("{text}\n");
+                return Err(CommandOutput { err, ..CommandOutput::out(USAGE.into()) });
             }
             OptPart::With('i', name) => options.interface = given(cut(&name, INTERFACE)),
             OptPart::With('c', path) => options.config = path,
@@ -117,7 +100,7 @@ pub(super) fn read(program: &str, words: impl IntoIterator<Item = String>) -> Kn
             OptPart::Word(_) => {}
         }
     }
-    KnockdCommand::Serve(options)
+    Ok(options)
 }
 
 /// `None` for an empty argument.
@@ -129,7 +112,7 @@ fn given(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn read_line(line: &str) -> KnockdCommand {
+    fn read_line(line: &str) -> Result<KnockdOptions, CommandOutput> {
         read("knockd", line.split_whitespace().map(String::from))
     }
 
@@ -146,22 +129,18 @@ mod tests {
             verbose: true,
             only_ipv4: true,
         };
-        assert_eq!(
-            read_line("-dDlv4 -i eth1 -c/c word --pidfile=/p --logf /l"),
-            KnockdCommand::Serve(expected)
-        );
-        assert_eq!(read_line("--interface="), KnockdCommand::Serve(KnockdOptions::default()));
+        let read = |line: &str| read_line(line).ok().unwrap();
+        assert_eq!(read("-dDlv4 -i eth1 -c/c word --pidfile=/p --logf /l"), expected);
+        assert_eq!(read("--interface="), KnockdOptions::default());
         let long = format!("-i {}", "x".repeat(40));
-        assert!(
-            matches!(read_line(&long), KnockdCommand::Serve(options) if options.interface == Some("x".repeat(31)))
-        );
+        assert_eq!(read(&long).interface, Some("x".repeat(31)));
     }
 
     #[test]
     fn version_help_and_mistakes_exit_at_once() {
-        let printed = |line: &str| match read_line(line) {
-            KnockdCommand::Print { out, err } => (out, err),
-            KnockdCommand::Serve(options) => panic!("{options:?}"),
+        let printed = |line: &str| {
+            let output = read_line(line).unwrap_err();
+            (output.out.to_string(), output.err)
         };
         assert!(printed("-D -V -x").0.starts_with("knockd 0.8 "));
         assert!(printed("-h -V").0.starts_with("usage: knockd [options]"));

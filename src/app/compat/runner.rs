@@ -26,7 +26,7 @@ use crate::edge::classic_log::{ClassicLine, ClassicLog};
 use crate::edge::clock;
 use crate::edge::command::Runner;
 use crate::edge::event_loop::{PollSet, next_signal, signals};
-use crate::edge::runner_pipe::{FromRunner, Received, RunRequest, RunnerPipe, ToRunner};
+use crate::edge::runner_pipe::{RunRequest, RunnerPipe, ToRunner};
 use journal::RunnerJournal;
 
 mod journal;
@@ -68,8 +68,8 @@ fn start() -> io::Result<Process> {
     setsid()?;
     SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE])
         .thread_block()?;
-    let state = std::env::var_os("STATE_DIRECTORY").map_or(PathBuf::from(STATE), PathBuf::from);
-    Process::new(socket, state.join(JOURNALS), clock::now())
+    let state = std::env::var_os("STATE_DIRECTORY").unwrap_or(STATE.into());
+    Process::new(socket, PathBuf::from(state).join(JOURNALS), clock::now())
 }
 
 struct Process {
@@ -153,10 +153,10 @@ impl Process {
         while let Some(pipe) = &mut self.pipe {
             pipe.flush();
             match pipe.receive() {
-                Received::Message(ToRunner::Log(sinks)) => self.log = ClassicLog::open(&sinks).0,
-                Received::Message(ToRunner::Open(order)) => self.open(now, &order),
-                Received::Nothing => return,
-                Received::Closed => self.pipe = None,
+                Ok(Some(ToRunner::Log(sinks))) => self.log = ClassicLog::open(&sinks).0,
+                Ok(Some(ToRunner::Open(order))) => self.open(now, &order),
+                Ok(None) => return,
+                Err(_) => self.pipe = None,
             }
         }
     }
@@ -278,7 +278,7 @@ impl Process {
     /// Tells the daemon that one opening has ended.
     fn report_end(&mut self) {
         if let Some(pipe) = &mut self.pipe {
-            pipe.send(&FromRunner::Over);
+            pipe.send(&());
         }
     }
 

@@ -8,42 +8,18 @@ use crate::core::types::Fault;
 
 use super::one_time;
 
-/// An error in a list of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceError {
-    pub door: String,
-    pub what: BadSequence,
-}
-
-/// The possible errors in a list of ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BadSequence {
-    /// More than [`crate::core::door::STEPS`].
-    TooMany,
-    /// This number is above 65535.
-    Port(String),
-    /// Neither tcp nor udp.
-    Protocol,
+    /// knockd's text after `config: ` on stderr, and after `error: ` in its log.
+    pub text: String,
+    /// knockd logs no bad ports.
+    pub is_logged: bool,
 }
 
 impl SequenceError {
-    /// knockd's text after `config: ` on stderr, and after `error: ` in its log (there not for bad
-    /// ports).
-    pub fn text(&self) -> String {
-        let door = &self.door;
-        match &self.what {
-            BadSequence::TooMany => format!("section {door}: too many ports in knock sequence"),
-            BadSequence::Port(port) => format!("section {door}: port {port} is invalid"),
-            BadSequence::Protocol => format!("section {door}: unknown protocol in knock sequence"),
-        }
-    }
-
     /// The line in knockd's log, if that is open already.
     pub fn logged(&self) -> Option<String> {
-        match self.what {
-            BadSequence::Port(_) => None,
-            _ => Some(format!("error: {}", self.text())),
-        }
+        if self.is_logged { Some(format!("error: {}", self.text)) } else { None }
     }
 }
 
@@ -52,10 +28,11 @@ impl SequenceError {
 pub struct KnockdError {
     /// The line, counted from 1, as knockd counts its reads.
     pub line: usize,
+    /// The index of the door that it is about; `None` = the whole file.
+    pub door: Option<usize>,
     pub what: Wrong,
 }
 
-/// The possible errors in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
     /// Unknown key, key in the wrong section, no `=`.
@@ -89,7 +66,7 @@ impl fmt::Display for KnockdError {
                 write!(f, "config: line {line}: all directives must belong to a section")
             }
             Wrong::Flag(flag) => write!(f, "config: line {line}: unrecognized flag \"{flag}\""),
-            Wrong::Sequence(error) => write!(f, "config: {}", error.text()),
+            Wrong::Sequence(error) => write!(f, "config: {}", error.text),
             Wrong::OneTimeFile(path, reason) => {
                 f.write_str(&not_opened(&path.to_string_lossy(), reason))
             }
@@ -140,9 +117,10 @@ impl Wrong {
                 format!("{flag:?} is not a TCP flag"),
                 "write fin, syn, rst, psh, ack, urg, with ! for not, and commas without blanks",
             ),
-            Wrong::Sequence(error) => {
-                (error.text(), "write 1 to 32 of `port` or `port:udp` with commas between them")
-            }
+            Wrong::Sequence(error) => (
+                error.text.clone(),
+                "write 1 to 32 of `port` or `port:udp` with commas between them",
+            ),
             Wrong::OneTimeFile(file, reason) => (
                 format!("{}: {reason}", file.display()),
                 "create the file, one sequence per line, for root alone",

@@ -77,7 +77,7 @@ mod tests {
 
     fn first_of(text: &str) -> (Option<String>, Vec<String>) {
         let mut skipped = Vec::new();
-        let first = first(text.as_bytes(), "d", &mut |error| skipped.push(error.text()));
+        let first = first(text.as_bytes(), "d", &mut |error| skipped.push(error.text));
         (first.map(|sequence| list(&sequence)), skipped)
     }
 

@@ -20,7 +20,7 @@ fn message(text: &str) -> String {
 }
 
 fn ports(text: &str) -> String {
-    sequence(text, "d").map(|steps| list(&steps)).unwrap_or_else(|error| error.text())
+    sequence(text, "d").map(|steps| list(&steps)).unwrap_or_else(|error| error.text)
 }
 
 #[test]

@@ -10,7 +10,7 @@ use nix::poll::PollTimeout;
 use super::runner::ROLE;
 use crate::edge::classic_log::Sinks;
 use crate::edge::event_loop::PollSet;
-use crate::edge::runner_pipe::{FromRunner, Received, RunRequest, RunnerPipe, ToRunner, pair};
+use crate::edge::runner_pipe::{RunRequest, RunnerPipe, ToRunner, pair};
 
 /// The runner, while it lives.
 pub(super) struct RunnerHandle {
@@ -25,7 +25,6 @@ struct RunnerProcess {
 }
 
 impl RunnerHandle {
-    /// Starts the runner.
     pub(super) fn start(sinks: &Sinks) -> io::Result<Self> {
         let mut handle = Self { process: Some(RunnerProcess::spawn()?), live: 0 };
         handle.log_to(sinks);
@@ -47,7 +46,6 @@ impl RunnerHandle {
         is_taken
     }
 
-    /// Adds the runner's pipe to `set`.
     pub(super) fn add_to<'a>(&'a self, set: &mut PollSet<'a>) {
         if let Some(process) = &self.process {
             set.read_and_write(process.pipe.as_fd(), process.pipe.waiting() > 0);
@@ -61,9 +59,9 @@ impl RunnerHandle {
         process.pipe.flush();
         loop {
             match process.pipe.receive() {
-                Received::Message(FromRunner::Over) => self.live = self.live.saturating_sub(1),
-                Received::Nothing => return,
-                Received::Closed => break,
+                Ok(Some(())) => self.live = self.live.saturating_sub(1),
+                Ok(None) => return,
+                Err(_) => break,
             }
         }
         let _ = process.child.wait();
@@ -79,13 +77,13 @@ impl RunnerHandle {
         while self.live > 0 && self.live == before {
             pipe.flush();
             match pipe.receive() {
-                Received::Message(FromRunner::Over) => self.live -= 1,
-                Received::Nothing => {
+                Ok(Some(())) => self.live -= 1,
+                Ok(None) => {
                     let mut set = PollSet::default();
                     set.read(pipe.as_fd());
                     let _ = set.wait(PollTimeout::NONE);
                 }
-                Received::Closed => return,
+                Err(_) => return,
             }
         }
     }

@@ -14,7 +14,6 @@ use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::link::{self, Link, LinkError, LinkKind};
 use crate::edge::{bpf, capture};
 
-/// Finds the interface and opens it.
 pub(super) fn open(conf: &KnockdConf, interface: &str) -> Result<(Link, Vec<ToListener>), String> {
     let link = match link::inspect(interface) {
         Ok(link) => link,
@@ -74,14 +73,11 @@ pub(super) fn check(options: &KnockdOptions, conf: &KnockdConf, link: &Link) -> 
             print_line(&format!("local IP: {}", as_text(address)));
         }
     }
-    trace_filter(options, &conf.doors, link, TracedFamilies::Both);
+    trace_filter(options, &conf.doors, addresses(options, link));
     filter(options, &conf.doors, link)
 }
 
 /// Checks if libpcap could make a filter for `doors`. An interface without addresses has none.
-///
-/// # Errors
-/// libpcap's message.
 pub(super) fn filter(options: &KnockdOptions, doors: &[Door], link: &Link) -> Result<(), String> {
     if addresses(options, link).next().is_some()
         && let Some(text) = expression::refusal(doors)
@@ -91,24 +87,14 @@ pub(super) fn filter(options: &KnockdOptions, doors: &[Door], link: &Link) -> Re
     Ok(())
 }
 
-/// The address families whose filter `-D` prints.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum TracedFamilies {
-    OnlyV4,
-    Both,
-}
-
-/// Prints the filter for `doors`, if `-D` is given.
+/// Prints the filter for `doors` at these addresses, if `-D` is given.
 pub(super) fn trace_filter(
-    options: &KnockdOptions, doors: &[Door], link: &Link, families: TracedFamilies,
+    options: &KnockdOptions, doors: &[Door], addresses: impl Iterator<Item = IpAddr>,
 ) {
     if !options.debug {
         return;
     }
-    let addresses: Vec<IpAddr> = addresses(options, link)
-        .filter(|address| address.is_ipv4() || families == TracedFamilies::Both)
-        .collect();
-    for line in expression::lines(doors, &addresses) {
+    for line in expression::lines(doors, &addresses.collect::<Vec<_>>()) {
         print_line(&line);
     }
 }
@@ -127,7 +113,7 @@ pub(super) fn doors_of<'a>(
     (ipv6, addresses(options, link))
 }
 
-fn addresses<'a>(
+pub(super) fn addresses<'a>(
     options: &KnockdOptions, link: &'a Link,
 ) -> impl Iterator<Item = IpAddr> + use<'a> {
     let only_ipv4 = options.only_ipv4;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Knockd;
-use super::interface::{TracedFamilies, trace_filter};
+use super::interface::{addresses, trace_filter};
 use crate::app::listener_process::Progress;
 use crate::config::knockd::one_time;
 use crate::core::address::as_text;
@@ -16,7 +16,6 @@ use crate::edge::runner_pipe::RunRequest;
 use crate::edge::{clock, one_time as one_time_file};
 
 impl Knockd {
-    /// Takes the listener's messages.
     pub(super) fn receive(&mut self) {
         let Some(listener) = &mut self.listener else { return };
         let (messages, end) = match listener.advance() {
@@ -158,7 +157,7 @@ impl Knockd {
             next.iter().all(|step| door.later_steps.contains(step) || door.sequence.contains(step));
         door.sequence.clone_from(&next);
         for error in skipped {
-            eprintln!("config: {}", error.text());
+            eprintln!("config: {}", error.text);
             if let Some(text) = error.logged() {
                 self.line(ClassicLine::quiet(&text).gap());
             }
@@ -189,7 +188,8 @@ impl Knockd {
         {
             print_line(&one_time::new_sequence(&door.name, steps));
             let doors = std::slice::from_ref(door);
-            trace_filter(&self.options, doors, &self.link, TracedFamilies::OnlyV4);
+            let addresses = addresses(&self.options, &self.link);
+            trace_filter(&self.options, doors, addresses.filter(IpAddr::is_ipv4));
         }
     }
 }

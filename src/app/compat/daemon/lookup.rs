@@ -14,7 +14,6 @@ const NAMES: usize = 1024;
 /// How long a line waits for a name.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Host names of sources.
 pub(super) struct Names {
     lookup: Option<Lookup>,
     known: BTreeMap<IpAddr, Option<String>>,

@@ -2,7 +2,7 @@
 //! configuration changes nothing; knockd would exit.
 
 use super::Knockd;
-use super::interface::{self, TracedFamilies};
+use super::interface;
 use super::settings::{self, warn, warnings};
 use crate::edge::classic_log::{ClassicLine, ClassicLog, Facility, Sinks};
 use crate::edge::gatekeeper_pipe::ToListener;
@@ -52,7 +52,8 @@ impl Knockd {
         self.reopen_log(sinks);
         warn(&self.options, &self.conf, &warned, &mut self.log);
         let doors = &self.conf.doors;
-        interface::trace_filter(&self.options, doors, &self.link, TracedFamilies::Both);
+        let addresses = interface::addresses(&self.options, &self.link);
+        interface::trace_filter(&self.options, doors, addresses);
         self.renew_listener();
     }
 

@@ -53,7 +53,7 @@ pub(super) fn read(
         ParseNote::Trace(text) if options.debug => print_line(&text),
         ParseNote::Trace(_) => {}
         ParseNote::Skipped(error) => {
-            eprintln!("config: {}", error.text());
+            eprintln!("config: {}", error.text);
             logged.extend(error.logged());
         }
     };
@@ -86,7 +86,6 @@ pub(super) fn shipped(conf: &KnockdConf) -> Vec<String> {
     names
 }
 
-/// What [`warn`] warns of.
 pub(super) fn warnings(options: &KnockdOptions, conf: &KnockdConf) -> Vec<String> {
     [shipped(conf), odd_doors(options, conf)].concat()
 }
@@ -122,8 +121,8 @@ fn odd_doors(options: &KnockdOptions, conf: &KnockdConf) -> Vec<String> {
         }
     }
     for door in &conf.doors {
-        let target = door.target.as_deref().and_then(|text| text.parse::<IpAddr>().ok());
-        if options.only_ipv4 && target.is_some_and(|target| target.is_ipv6()) {
+        let target = door.target.as_deref().unwrap_or_default().parse::<IpAddr>();
+        if options.only_ipv4 && matches!(target, Ok(IpAddr::V6(_))) {
             texts.push(format!(
                 "WARNING: door {}: its Target is an IPv6 address, and -4 leaves IPv6 out: it never opens",
                 door.name

@@ -1,19 +1,15 @@
 //! A rate limit for log lines and openings that packets cause.
 
-use crate::core::types::{Boot, SECOND};
+use crate::core::quota::{Bucket, Rate};
+use crate::core::types::Boot;
 
-/// Events at once.
-const BURST: u64 = 500;
-/// Events per second after that.
-const PER_SECOND: u64 = 100;
+const RATE: Rate = Rate { burst: 500, per_second: 100 };
 
 /// Limits the rate of one kind of event, so that forged packets cannot fill the log or start
 /// commands without end.
 #[derive(Default)]
 pub(super) struct Throttle {
-    /// Spent events, in nanoseconds of refill.
-    debt: u64,
-    last: Boot,
+    bucket: Bucket,
     suppressed: u64,
     /// When the number of suppressed events was last reported.
     reported: Boot,
@@ -23,15 +19,11 @@ impl Throttle {
     /// `None` to suppress an event at `now`. Else the number of suppressed events to report before
     /// it: at most once a second, because in a flood it would double the lines.
     pub(super) fn admit(&mut self, now: Boot) -> Option<u64> {
-        let cost = SECOND / PER_SECOND;
-        self.debt = self.debt.saturating_sub(now.0.saturating_sub(self.last.0));
-        self.last = now;
-        if self.debt > cost * (BURST - 1) {
+        if !self.bucket.take(now, RATE) {
             self.suppressed = self.suppressed.saturating_add(1);
             return None;
         }
-        self.debt += cost;
-        if self.suppressed == 0 || now.0 < self.reported.0.saturating_add(SECOND) {
+        if self.suppressed == 0 || now < self.reported.plus(1) {
             return Some(0);
         }
         self.reported = now;
@@ -42,6 +34,7 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::types::SECOND;
 
     #[test]
     fn a_flood_leaves_a_burst_and_then_a_steady_rate_and_reports_what_was_suppressed() {

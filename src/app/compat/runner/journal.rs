@@ -14,7 +14,6 @@ const SLOTS: u32 = 64;
 /// Bytes that a journal needs at least.
 const ROOM: u64 = 64 << 10;
 
-/// The journal of the stop commands.
 pub(super) enum RunnerJournal {
     Open(Box<State>),
     /// The disk is full: until it is not, no door with a stop command opens.

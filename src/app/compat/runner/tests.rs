@@ -86,11 +86,7 @@ impl Bench {
     /// The openings that the daemon knows to have ended since the last call.
     fn ended(&mut self) -> usize {
         let daemon = self.daemon.as_mut().unwrap();
-        std::iter::from_fn(|| match daemon.receive() {
-            Received::Message(FromRunner::Over) => Some(()),
-            _ => None,
-        })
-        .count()
+        std::iter::from_fn(|| daemon.receive::<()>().ok().flatten()).count()
     }
 
     /// The runner dies without doing anything more; the files stay.
