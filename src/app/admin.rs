@@ -24,19 +24,13 @@ const SHOWN: usize = 10;
 /// The answer to `status`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct GatewayStatus {
-    /// Version of the running program.
     pub version: String,
-    /// Its process id.
     pub pid: u32,
-    /// Local time of its start.
     pub since: String,
-    /// UDP port of the sealed knock.
     pub knock_port: u16,
-    /// Interfaces that it listens on.
     pub interfaces: Vec<String>,
     /// True if our guard is in the kernel as we loaded it.
     pub guard: bool,
-    /// True if an admin turned the guard off.
     pub guard_off: bool,
     /// Grants to sealed knocks from other machines since the start.
     pub granted: u64,
@@ -48,17 +42,11 @@ pub struct GatewayStatus {
     pub clock: String,
     /// Clients with used-knock marks in the future, each with the local time of the last mark.
     pub ahead: Vec<(String, String)>,
-    /// Limitations of this machine, one sentence each.
     pub degraded: Vec<String>,
-    /// Addresses that always pass the guard.
     pub break_glass: Vec<String>,
-    /// Configured services.
     pub services: usize,
-    /// Enrolled clients.
     pub clients: usize,
-    /// Classic doors.
     pub doors: usize,
-    /// Current grants.
     pub grants: usize,
     /// Packets that passed the kernel's filter and were read.
     pub packets: u64,
@@ -78,46 +66,33 @@ pub struct GrantPage {
     pub next: Option<String>,
 }
 
-/// The number of grants of one service.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct ServiceGrants {
     pub service: String,
     pub grants: u32,
-    /// How many it may have.
     pub max_grants: u32,
 }
 
-/// One line of the answer to `grants`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct GrantLine {
-    /// The client's name.
     pub client: String,
-    /// The service's name.
     pub service: String,
     /// The granted source: `192.0.2.7`, `192.0.2.7 port 40000`, `2001:db8::/64`.
     pub address: String,
-    /// The granted ports, as in the configuration; none of a command service.
     pub ports: Vec<String>,
     /// `time` or `once`.
     pub form: String,
     /// Local time of its end, with date and zone: `2026-11-28T14:03:20+01:00`.
     pub until: String,
-    /// Seconds until then.
     pub seconds_left: u64,
 }
 
 /// Asks the running gateway for its status.
-///
-/// # Errors
-/// No gateway answers.
 pub fn ask_status(settings: &Settings) -> Result<GatewayStatus, Fault> {
     decode(request(settings, &ControlRequest::Status)?)
 }
 
 /// `toctocd status`.
-///
-/// # Errors
-/// No gateway answers.
 pub fn status(reach: &Reach) -> Result<CommandOutput, Fault> {
     let value = request(&reach.settings, &ControlRequest::Status)?;
     let mut text = status_text(&decode(value.clone())?);
@@ -130,9 +105,6 @@ pub fn status(reach: &Reach) -> Result<CommandOutput, Fault> {
 }
 
 /// `toctocd grants`: the first page, or all of them.
-///
-/// # Errors
-/// No gateway answers.
 pub fn grants(reach: &Reach, all: bool) -> Result<CommandOutput, Fault> {
     let ask = |after| -> Result<GrantPage, Fault> {
         decode(request(&reach.settings, &ControlRequest::Grants { after })?)
@@ -148,9 +120,7 @@ pub fn grants(reach: &Reach, all: bool) -> Result<CommandOutput, Fault> {
 }
 
 /// Sends a command to the running gateway; its answer is the output.
-///
-/// # Errors
-/// No gateway answers, or the gateway refuses: then it goes on as before.
+/// Error: no gateway answers, or the gateway refuses: then it goes on as before.
 pub fn command(settings: &Settings, command: &ControlRequest) -> Result<CommandOutput, Fault> {
     let value = request(settings, command)?;
     let answer = value["said"].as_str().unwrap_or("done");
@@ -158,9 +128,7 @@ pub fn command(settings: &Settings, command: &ControlRequest) -> Result<CommandO
 }
 
 /// Makes a running gateway reload after a change of its files; false if none is running.
-///
-/// # Errors
-/// One is running and refuses.
+/// Error: one is running and refuses.
 pub fn reload_if_running(settings: &Settings) -> Result<bool, Fault> {
     if !is_running(&settings.gateway.control_socket) {
         return Ok(false);
@@ -170,17 +138,12 @@ pub fn reload_if_running(settings: &Settings) -> Result<bool, Fault> {
 }
 
 /// True if the client can still get grants from the running gateway.
-///
-/// # Errors
-/// No gateway answers.
 pub fn is_enrolled(settings: &Settings, name: &str) -> Result<bool, Fault> {
     decode(request(settings, &ControlRequest::IsEnrolled { name: name.to_owned() })?)
 }
 
 /// Checks that the running gateway, if there is one, could switch to this configuration.
-///
-/// # Errors
-/// It would refuse a reload; a restart helps.
+/// Error: it would refuse a reload; a restart helps.
 pub fn can_follow(settings: &Settings) -> Result<(), Fault> {
     if is_running(&settings.gateway.control_socket) {
         let new = FixedSettings::of(settings);
@@ -263,7 +226,6 @@ fn status_text(status: &GatewayStatus) -> String {
     text
 }
 
-/// The state of the guard, in words.
 pub fn guard_text(status: &GatewayStatus) -> &'static str {
     match (status.guard_off, status.guard) {
         (true, _) => "OFF by command: what it guards is OPEN; `toctocd guard on` turns it on",
@@ -312,10 +274,10 @@ fn grants_text(GrantPage { services, lines, next }: &GrantPage) -> String {
 }
 
 fn time_of_day(moment: &str) -> &str {
-    moment.split_once('T').and_then(|(_, time)| time.get(..8)).unwrap_or(moment)
+    let Some((_, time)) = moment.split_once('T') else { return moment };
+    time.get(..8).unwrap_or(moment)
 }
 
-/// The width of a column.
 fn width<'a>(title: &str, cells: impl Iterator<Item = &'a String>) -> usize {
     cells.map(String::len).max().unwrap_or(0).max(title.len())
 }

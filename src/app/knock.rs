@@ -54,17 +54,13 @@ pub const DELAY: Duration = Duration::from_millis(10);
 /// The error of a sequence that was not sent completely.
 #[derive(Debug)]
 pub struct NotSent {
-    /// Packets that were sent.
     pub hits: usize,
-    /// Why the next one was not.
     pub fault: Fault,
 }
 
 /// Runs `toctoc knock`; the exit code is [`SENT`] or [`NOT_SENT`]. All ports are read and all names
 /// are resolved before the first packet, so that no part of a sequence is sent in vain.
-///
-/// # Errors
-/// The command line is wrong; nothing was sent.
+/// Error: the command line is wrong; nothing was sent.
 pub fn main(args: &KnockArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Fault> {
     let family = match (args.ipv4, args.ipv6) {
         (true, _) => Some(AddressFamily::V4),
@@ -100,9 +96,7 @@ fn not_sent(err: &mut dyn Write, fault: &Fault) -> u8 {
 }
 
 /// Sends `hits` in order, `delay` apart, and calls `before` with each.
-///
-/// # Errors
-/// The first packet that could not be sent; no later one is tried.
+/// Error: the first packet that could not be sent; no later one is tried.
 pub fn send(
     hits: &[(SocketAddr, Step)], delay: Duration, origin: &PacketOrigin,
     before: &mut dyn FnMut(SocketAddr, Step),
@@ -131,7 +125,6 @@ pub fn send(
     Ok(())
 }
 
-/// A port or echo request of the command line.
 enum KnockTarget<'a> {
     Port(&'a str, Proto),
     Echo(u16),

@@ -9,9 +9,7 @@ const USERS: [&str; 2] = ["_toctoc", "nobody"];
 
 /// The user and group id for a gateway's listener; `None` if we are not root and so cannot change
 /// user. May query the network.
-///
-/// # Errors
-/// No user has this name.
+/// Error: no user has this name.
 pub(super) fn gateway_user(name: Option<&str>) -> Result<Option<(u32, u32)>, Fault> {
     match name {
         _ if !geteuid().is_root() => Ok(None),
@@ -23,9 +21,8 @@ pub(super) fn gateway_user(name: Option<&str>) -> Result<Option<(u32, u32)>, Fau
 /// The same for a gateway with doors only; `None` also without CAP_SETUID, as under Debian's unit
 /// for knockd, whose CapabilityBoundingSet= lacks it. A gateway with keys refuses to run like that.
 pub(super) fn doors_user() -> Option<(u32, u32)> {
-    let held = capctl::CapState::get_current();
-    let needed = [capctl::Cap::SETUID, capctl::Cap::SETGID];
-    let may_change = held.is_ok_and(|held| needed.into_iter().all(|cap| held.effective.has(cap)));
+    let held = capctl::CapState::get_current().ok()?.effective;
+    let may_change = held.has(capctl::Cap::SETUID) && held.has(capctl::Cap::SETGID);
     if geteuid().is_root() && may_change { first_user() } else { None }
 }
 
@@ -34,18 +31,20 @@ fn first_user() -> Option<(u32, u32)> {
 }
 
 /// The user and group id of the user that the configuration names.
-///
-/// # Errors
-/// No user has this name.
+/// Error: no user has this name.
 pub(super) fn named_user(name: &str) -> Result<(u32, u32), Fault> {
-    find_user(name).ok_or_else(|| {
-        Fault::new(
+    match find_user(name) {
+        Some(user) => Ok(user),
+        None => Err(Fault::new(
             format!("[gateway] user = \"{name}\": there is no such user"),
-            format!("`useradd --system --no-create-home --shell /usr/sbin/nologin {name}`, or leave the key out"),
-        )
-    })
+            format!(
+                "`useradd --system --no-create-home --shell /usr/sbin/nologin {name}`, or leave the key out"
+            ),
+        )),
+    }
 }
 
 fn find_user(name: &str) -> Option<(u32, u32)> {
-    User::from_name(name).ok().flatten().map(|user| (user.uid.as_raw(), user.gid.as_raw()))
+    let user = User::from_name(name).ok()??;
+    Some((user.uid.as_raw(), user.gid.as_raw()))
 }

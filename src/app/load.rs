@@ -1,7 +1,7 @@
 //! Reads and checks a gateway's configuration, keys and clients before any of it takes effect. See
 //! `config` and `keys` for the formats.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
@@ -18,26 +18,19 @@ use crate::keys::gateway::{GatewayFile, TestKeys};
 
 /// Everything that a gateway runs on.
 pub struct GatewayConfig {
-    /// The configuration, classic doors included.
     pub settings: Settings,
-    /// The gateway's keys.
     pub keys: GatewayFile,
     /// The enrolled clients. They may name services that are not configured.
     pub clients: ClientTable,
 }
 
 /// Reads the configuration at `path` and every file that it names.
-///
-/// # Errors
-/// The first mistake, with its place and remedy.
+/// Error: the first mistake, with its place and remedy.
 pub fn load_all(path: &Path) -> Result<GatewayConfig, Fault> {
     load_with(path, clients)
 }
 
 /// The same with clients that `clients` finds.
-///
-/// # Errors
-/// As [`load_all`].
 pub fn load_with(
     path: &Path, clients: impl FnOnce(&Settings) -> Result<ClientTable, Fault>,
 ) -> Result<GatewayConfig, Fault> {
@@ -48,12 +41,11 @@ pub fn load_with(
 }
 
 /// Reads the configuration and, if it names one, the knockd.conf.
-///
-/// # Errors
-/// As [`load_all`].
 pub fn settings(path: &Path) -> Result<Settings, Fault> {
     let mut settings = native(path)?;
-    settings.doors.iter_mut().try_for_each(first_sequence)?;
+    for door in &mut settings.doors {
+        first_sequence(door)?;
+    }
     if let Some(classic) = &settings.classic {
         let (doors, unused) = doors(classic)?;
         settings.doors.extend(doors);
@@ -65,9 +57,6 @@ pub fn settings(path: &Path) -> Result<Settings, Fault> {
 /// Reads the configuration without the files that its doors name. That is enough to find a running
 /// gateway, whose doors may have used up their one-time files, and to load the guard while one of
 /// those files is broken.
-///
-/// # Errors
-/// As [`load_all`].
 pub fn native(path: &Path) -> Result<Settings, Fault> {
     let text = files::read_own(path, FileCheck::Trusted).map_err(|fault| match path.exists() {
         true => fault,
@@ -76,7 +65,6 @@ pub fn native(path: &Path) -> Result<Settings, Fault> {
     native::read(&path.display().to_string(), &text, &mut parts)
 }
 
-/// What an admin's command has of the configuration.
 pub struct Reach {
     /// All settings; or, with a doubt, no more than the places in `config::native::places`.
     pub settings: Settings,
@@ -88,9 +76,6 @@ pub struct Reach {
 
 impl Reach {
     /// Fails if the configuration is not sound.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub fn all(&self) -> Result<&Settings, Fault> {
         match &self.doubt {
             Some(fault) => Err(fault.clone()),
@@ -99,9 +84,6 @@ impl Reach {
     }
 
     /// Adds to the outcome of a command that the configuration is not sound.
-    ///
-    /// # Errors
-    /// That of the command.
     pub fn note(&self, outcome: Result<CommandOutput, Fault>) -> Result<CommandOutput, Fault> {
         let Some(doubt) = &self.doubt else { return outcome };
         match outcome {
@@ -167,9 +149,6 @@ fn look_beside(path: &Path, settings: &mut Settings, misses: impl Fn(&Path) -> b
 }
 
 /// Reads the gateway's keys.
-///
-/// # Errors
-/// As [`load_all`].
 pub fn keys(settings: &Settings) -> Result<GatewayFile, Fault> {
     let path = &settings.gateway.key_file;
     let text = files::read_own(path, FileCheck::Secret)?;
@@ -194,9 +173,7 @@ pub fn clients_text(path: &Path) -> Result<String, Fault> {
 }
 
 /// Reads the enrolled clients.
-///
-/// # Errors
-/// As [`load_all`]. A service that is not configured is ignored: see `warnings`.
+/// A service that is not configured is ignored: see `warnings`.
 pub fn clients(settings: &Settings) -> Result<ClientTable, Fault> {
     let path = &settings.gateway.clients_file;
     let text = clients_text(path)?;
@@ -205,9 +182,7 @@ pub fn clients(settings: &Settings) -> Result<ClientTable, Fault> {
 
 /// Checks every key of the clients file. Loading checks at most a thousand: those of more are
 /// checked when their clients knock.
-///
-/// # Errors
-/// The first mistake, with its place.
+/// Error: the first mistake, with its place.
 pub fn check_keys(settings: &Settings) -> Result<(), Fault> {
     let path = &settings.gateway.clients_file;
     let text = clients_text(path)?;
@@ -223,9 +198,7 @@ pub struct ClientsRead {
 
 /// Reads the clients file again. Lines that have not changed are not read again, and services may
 /// be unknown.
-///
-/// # Errors
-/// The file cannot be read, or not trusted.
+/// Error: the file cannot be read, or not trusted.
 pub fn clients_again(path: &Path, before: &ClientTable) -> Result<ClientsRead, Fault> {
     let bytes = clients_bytes(path)?;
     let read = match std::str::from_utf8(&bytes) {
@@ -249,11 +222,13 @@ fn parts(directory: &Path) -> Result<Vec<ConfigPart>, Fault> {
     let trouble = |e: std::io::Error| {
         Fault::new(format!("{}: {e}", directory.display()), "check the directory")
     };
-    let entries = std::fs::read_dir(directory)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(trouble)?;
-    let mut paths: Vec<PathBuf> =
-        entries.into_iter().map(|entry| entry.path()).filter(|path| is_part(path)).collect();
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(trouble)? {
+        let path = entry.map_err(trouble)?.path();
+        if is_part(&path) {
+            paths.push(path);
+        }
+    }
     paths.sort();
     if paths.len() > PARTS {
         return Err(Fault::new(
@@ -261,17 +236,18 @@ fn parts(directory: &Path) -> Result<Vec<ConfigPart>, Fault> {
             "join some of them",
         ));
     }
-    let part = |path: &PathBuf| {
-        let text = files::read_own(path, FileCheck::Trusted)?;
-        Ok(ConfigPart { label: path.display().to_string(), text: text.as_str().to_owned() })
-    };
-    paths.iter().map(part).collect()
+    let mut parts = Vec::new();
+    for path in paths {
+        let text = files::read_own(&path, FileCheck::Trusted)?.as_str().to_owned();
+        parts.push(ConfigPart { label: path.display().to_string(), text });
+    }
+    Ok(parts)
 }
 
 /// True if the file counts. Editors' backup files are hidden or have another ending.
 fn is_part(path: &Path) -> bool {
-    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    path.extension().is_some_and(|extension| extension == "toml") && !hidden
+    let Some(name) = path.file_name() else { return false };
+    path.extension() == Some("toml".as_ref()) && !name.as_encoded_bytes().starts_with(b".")
 }
 
 /// Reads the current sequence of a native door with one-time sequences from its file.
@@ -305,9 +281,7 @@ const EVERYBODYS: &str = "the sequence that knockd ships: every scanner knows it
 
 /// Reads a knockd.conf. Doors run commands with our privileges, so nobody else may be able to write
 /// that file, or one that it names.
-///
-/// # Errors
-/// The first mistake, with its place and remedy, as far as `strictness` refuses it.
+/// Error: the first mistake, with its place and remedy, as far as `strictness` refuses it.
 pub fn knockd_conf(path: &Path, strictness: Strictness) -> Result<KnockdConf, Fault> {
     // `convert` runs nothing of it, so the file may lie anywhere.
     let read = match strictness {
@@ -333,7 +307,9 @@ pub fn knockd_conf(path: &Path, strictness: Strictness) -> Result<KnockdConf, Fa
 
 fn doors(path: &Path) -> Result<(Vec<Door>, Vec<&'static str>), Fault> {
     let mut conf = knockd_conf(path, Strictness::ShutDoor)?;
-    conf.doors.iter_mut().for_each(disable_shipped_sequence);
+    for door in &mut conf.doors {
+        disable_shipped_sequence(door);
+    }
     if let Some(door) = conf.doors.iter().find(|door| is_shipped(&door.sequence)) {
         let what = format!("{}: door [{}] has {EVERYBODYS}", door.place, door.name);
         return Err(Fault::new(what, OWN_SEQUENCE));

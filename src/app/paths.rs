@@ -6,10 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::core::diagnostic::printable;
 use crate::core::types::Fault;
 
-/// The user's directories.
 #[derive(Clone, Debug, Default)]
 pub struct UserPaths {
-    /// The home directory.
     pub home: Option<PathBuf>,
     /// The base directory for configurations, if the user chose one.
     pub config_home: Option<PathBuf>,
@@ -28,9 +26,6 @@ impl UserPaths {
 
     /// toctoc's own directory: `toctoc` below the base directory for configurations, which is
     /// `~/.config` unless the user chose one.
-    ///
-    /// # Errors
-    /// Both directories are unknown.
     pub fn toctoc(&self) -> Result<PathBuf, Fault> {
         if let Some(base) = &self.config_home {
             return Ok(base.join("toctoc"));
@@ -45,18 +40,13 @@ impl UserPaths {
     }
 
     /// The directory of the profiles.
-    ///
-    /// # Errors
-    /// As [`UserPaths::toctoc`].
     pub fn profiles(&self) -> Result<PathBuf, Fault> {
         Ok(self.toctoc()?.join("profiles"))
     }
 
     /// The file of the profile called `name`. A name that contains a path separator or ends in
     /// `.toml` is itself the path.
-    ///
-    /// # Errors
-    /// As [`UserPaths::toctoc`], or `name` is no profile name.
+    /// Error: as [`UserPaths::toctoc`], or `name` is no profile name.
     pub fn profile(&self, name: &str) -> Result<PathBuf, Fault> {
         if name.contains(std::path::is_separator) || name.ends_with(".toml") {
             return Ok(PathBuf::from(name));
@@ -71,9 +61,6 @@ impl UserPaths {
     }
 
     /// The private keys that are tried if neither profile nor command line names one.
-    ///
-    /// # Errors
-    /// As [`UserPaths::toctoc`].
     pub fn identities(&self) -> Result<Vec<PathBuf>, Fault> {
         let mut paths = vec![self.toctoc()?.join("id_ed25519")];
         if let Some(home) = &self.home {

@@ -10,9 +10,7 @@ use super::warnings::warnings_here;
 use crate::core::clients::ClientTable;
 use crate::core::types::Fault;
 
-/// A configuration that is ready to take effect.
 pub(super) struct Prepared {
-    /// The content of the files.
     pub(super) config: GatewayConfig,
     /// The listener's user and group id; `None` if we cannot change user.
     pub(super) user: Option<(u32, u32)>,
@@ -28,9 +26,7 @@ pub(super) struct KnownClients {
 
 /// Reads and checks the configuration at `path` and every file that it names. May wait for disks
 /// and networks. The clients file need not be read if it is the one of `known`.
-///
-/// # Errors
-/// The first mistake, with its place and remedy.
+/// Error: the first mistake, with its place and remedy.
 pub(super) fn prepare(path: &Path, known: Option<&KnownClients>) -> Result<Prepared, Fault> {
     let config = load::load_with(path, |settings| match known {
         Some(known) if known.file == settings.gateway.clients_file => Ok(known.clients.clone()),

@@ -21,9 +21,7 @@ pub(super) struct ProgramUse<'a> {
 
 /// Refuses a program that another user could change. What is only named among the arguments of one
 /// counts if it is a program itself: `["/bin/sh", "/opt/open"]`.
-///
-/// # Errors
-/// The first one, with its place and remedy.
+/// Error: the first one, with its place and remedy.
 pub(super) fn check(settings: &Settings) -> Result<(), Fault> {
     let nft = &settings.firewall.nft;
     check_way(nft).map_err(|fault| at("[firewall] nft", fault))?;

@@ -23,7 +23,6 @@ pub mod print;
 /// kernel reserves it (net/ipv4/devinet.c, `sysctl_dev_name_is_allowed`).
 pub const DEFAULT_ROUTE: &str = "default";
 
-/// All that `toctocd run` needs to know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub gateway: GatewaySettings,
@@ -72,7 +71,6 @@ pub struct GatewaySettings {
     pub addresses: Vec<String>,
 }
 
-/// Section `[knock]`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct KnockSettings {
     pub port: u16,
@@ -90,7 +88,6 @@ pub struct KnockSettings {
     pub also_grant: Vec<Prefix>,
 }
 
-/// Section `[firewall]`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FirewallSettings {
     pub table: String,
@@ -98,9 +95,7 @@ pub struct FirewallSettings {
     /// For services without their own `mode`.
     #[serde(skip)] // `print` has the words
     pub mode: Mode,
-    /// One bit.
     pub mark: u32,
-    /// Another bit.
     pub pending_mark: u32,
     pub break_glass: Vec<IpAddr>,
     pub printed: PathBuf,

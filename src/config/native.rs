@@ -31,9 +31,6 @@ mod services;
 mod tests;
 
 /// Reads toctocd.toml alone, as [`read`] does where `include` names an empty directory.
-///
-/// # Errors
-/// As [`read`].
 pub fn parse(label: &str, text: &str) -> Result<Settings, Fault> {
     read(label, text, &mut |_| Ok(Vec::new()))
 }
@@ -41,10 +38,8 @@ pub fn parse(label: &str, text: &str) -> Result<Settings, Fault> {
 /// Reads toctocd.toml; `label` is the path that errors name. `open` returns the files of the
 /// directory that `include` names, in their order. The doors of a knockd.conf are not read:
 /// `classic` is its path.
-///
-/// # Errors
-/// The first thing that is wrong, as `label:line:column: what`, with its remedy; or the fault of
-/// `open`.
+/// Error: the first thing that is wrong, as `label:line:column: what`, with its remedy; or the
+/// fault of `open`.
 pub fn read(
     label: &str, text: &str, open: &mut dyn FnMut(&Path) -> Result<Vec<ConfigPart>, Fault>,
 ) -> Result<Settings, Fault> {

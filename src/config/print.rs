@@ -239,7 +239,7 @@ fn name_of(template: &str) -> &str {
 fn key_of(line: &str) -> Option<(&str, &str)> {
     let (key, value) = line.strip_prefix("# ").unwrap_or(line).split_once(" = ")?;
     let plain = key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-    plain.then_some((key, value))
+    if plain { Some((key, value)) } else { None }
 }
 
 /// The word for a value, from the table that the parser uses.

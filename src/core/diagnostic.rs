@@ -84,7 +84,7 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
     let normal = word.to_lowercase().replace('-', "_");
     let best = known.into_iter().min_by_key(|known| distance(&normal, known))?;
     let close_enough = best.chars().count().div_ceil(3).min(3);
-    (distance(&normal, best) <= close_enough).then_some(best)
+    if distance(&normal, best) <= close_enough { Some(best) } else { None }
 }
 
 /// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours.

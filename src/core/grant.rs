@@ -88,7 +88,7 @@ impl ActiveGrant {
     /// and no element in the guard.
     pub fn place(&self) -> Option<ServiceAddress> {
         let GrantKey { service, source, .. } = self.key;
-        (self.ports == 0).then_some(ServiceAddress { service, source })
+        if self.ports == 0 { Some(ServiceAddress { service, source }) } else { None }
     }
 
     /// True if connections that came in under it are cut when it ends in this way.

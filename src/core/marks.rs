@@ -122,7 +122,7 @@ impl UsedMarks {
             && seen.first().is_none_or(|first| *first > floor)
             && burned.iter().all(|(first, last)| first <= last)
             && burned.iter().is_sorted_by(|(_, last), (first, _)| last < first);
-        ascending.then_some(UsedMarks { seen, floor, burned })
+        if ascending { Some(UsedMarks { seen, floor, burned }) } else { None }
     }
 
     fn close_smallest_gap(&mut self) {

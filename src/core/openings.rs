@@ -181,7 +181,6 @@ pub struct Openings {
     stops: VecDeque<u64>,
 }
 
-/// All openings of doors, or of services.
 #[derive(Debug, Default)]
 struct Sort {
     live: Shares,

@@ -7,7 +7,6 @@ use super::types::{Boot, SECOND};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many at once.
     pub burst: u32,
     /// How many per second after that; 0 counts as 1.
     pub per_second: u32,

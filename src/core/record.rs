@@ -63,9 +63,7 @@ pub enum Record {
 
 impl Record {
     /// Appends this record's bytes to `out`.
-    ///
-    /// # Errors
-    /// A text is longer than [`TEXT`]; `out` is then as before.
+    /// Error: a text is longer than [`TEXT`]; `out` is then as before.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), Fault> {
         let mut body = Vec::new();
         let mut text = Vec::new();

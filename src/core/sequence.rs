@@ -62,7 +62,6 @@ pub struct DoorSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     Own,
-    /// This address, ours or not.
     Only(IpAddr),
     /// A text that is not an address in canonical form: it never matches.
     Never,

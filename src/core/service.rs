@@ -103,7 +103,6 @@ pub struct ServiceCommands {
 /// The word for all ports in a list of ports.
 pub const ALL_PORTS: &str = "all";
 
-/// The ports of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServicePorts {
     /// These, in the order of the file; none if it has commands. No two share a port.

@@ -39,7 +39,6 @@ const fn as_loaded(number: u16) -> u32 {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LocalAddress {
-    /// The interface, as `ip link` names it.
     pub interface: String,
     pub loopback: bool,
     pub address: IpAddr,
@@ -97,7 +96,6 @@ pub fn interfaces_up() -> BTreeMap<String, u32> {
     up.map(|one| (one.name, one.index)).collect()
 }
 
-/// Reports changes of addresses, links and default routes.
 pub struct AddressWatch {
     socket: Socket,
 }

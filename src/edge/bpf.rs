@@ -27,7 +27,6 @@ const UDP_HEADER: u32 = 8;
 const MERGED: u32 = 64;
 const LONGEST_UDP: u32 = UDP_HEADER + MERGED * DATAGRAM as u32;
 
-/// The packets to capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilterSpec {
     /// The port of sealed knocks, if there are any.

@@ -1,13 +1,17 @@
 //! Both clocks, read together. See `core::types::Now` for what each is for.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::core::types::{Boot, Now, Wall};
 
 /// Now. A wall clock before 1970 reads as 1970; the gateway will say by how much it is wrong.
 pub fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { wall: Wall(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX)), boot: boot() }
+    Now { wall: Wall(nanoseconds(wall)), boot: boot() }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// CLOCK_BOOTTIME: runs through suspend and is never stepped.
@@ -15,9 +19,8 @@ pub fn now() -> Now {
 fn boot() -> Boot {
     use nix::time::{ClockId, clock_gettime};
     // It cannot fail on a kernel that we run on; a zero would only make every deadline seem far.
-    let time =
-        clock_gettime(ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from).unwrap_or_default();
-    Boot(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    Boot(nanoseconds(time))
 }
 
 /// Elsewhere only the client runs: any clock that is never stepped will do.
@@ -26,7 +29,7 @@ fn boot() -> Boot {
     use std::sync::OnceLock;
     use std::time::Instant;
     static START: OnceLock<Instant> = OnceLock::new();
-    Boot(u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX))
+    Boot(nanoseconds(START.get_or_init(Instant::now).elapsed()))
 }
 
 #[cfg(test)]

@@ -26,7 +26,6 @@ const SHELL: &CStr = c"/bin/sh";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// The id of its opening.
     pub id: u64,
     pub how: CommandEnd,
 }

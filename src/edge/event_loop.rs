@@ -8,7 +8,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::core::types::Boot;
 
-/// The descriptors of one wait.
 #[derive(Default)]
 pub struct PollSet<'a> {
     fds: Vec<PollFd<'a>>,
@@ -33,17 +32,11 @@ impl<'a> PollSet<'a> {
 
     /// Waits until a descriptor is ready or `deadline` has come; without a deadline, for ever. An
     /// interrupted wait returns early without an error.
-    ///
-    /// # Errors
-    /// The kernel is out of memory.
     pub fn wait_until(&mut self, deadline: Option<Boot>, now: Boot) -> nix::Result<()> {
         self.wait(timeout(deadline, now))
     }
 
     /// Waits with a timeout in place of a deadline.
-    ///
-    /// # Errors
-    /// As [`PollSet::wait_until`].
     pub fn wait(&mut self, timeout: PollTimeout) -> nix::Result<()> {
         match poll(&mut self.fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => Ok(()),
@@ -65,9 +58,6 @@ fn timeout(deadline: Option<Boot>, now: Boot) -> PollTimeout {
 }
 
 /// Blocks these signals in this thread and returns a descriptor for them.
-///
-/// # Errors
-/// The kernel has no signalfd.
 pub fn signals(signals: &[Signal]) -> nix::Result<SignalFd> {
     let mask = SigSet::from_iter(signals.iter().copied());
     mask.thread_block()?;
@@ -77,11 +67,9 @@ pub fn signals(signals: &[Signal]) -> nix::Result<SignalFd> {
 /// The next pending signal, if any.
 pub fn next_signal(signals: &SignalFd) -> Option<Signal> {
     loop {
-        let info = signals.read_signal().ok()??;
-        let signal =
-            i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
-        if signal.is_some() {
-            return signal;
+        let number = signals.read_signal().ok()??.ssi_signo;
+        if let Ok(signal) = Signal::try_from(number.cast_signed()) {
+            return Some(signal);
         }
     }
 }

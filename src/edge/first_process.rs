@@ -20,9 +20,6 @@ const SIGNALLED: i32 = 128;
 
 /// Runs this program, with the same arguments, as a child of this process until it ends; its exit
 /// status. `None` if orphans are not ours: then go on in this process.
-///
-/// # Errors
-/// The child cannot be started.
 pub fn run_below() -> io::Result<Option<u8>> {
     if getpid() != Pid::from_raw(1) && get_child_subreaper() != Ok(true) {
         return Ok(None);

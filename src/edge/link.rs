@@ -35,7 +35,6 @@ pub struct Link {
     pub kind: LinkKind,
     /// The kernel's number for it; 0 for all interfaces at once.
     pub index: u32,
-    /// Its addresses; none for all interfaces at once.
     pub addresses: Vec<IpAddr>,
 }
 

@@ -24,7 +24,6 @@ pub struct Log {
     /// True if lines carry the time of day: not for journald, which adds its own.
     stamped: bool,
     shared: Arc<Shared>,
-    /// The destination, until the writer thread takes it over.
     sink: Option<Box<dyn Sink>>,
 }
 

@@ -19,7 +19,6 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     text.map_err(|error| reason(&error))
 }
 
-/// The result of using up a sequence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SequenceUse {
     /// True if this call used the line up. Otherwise another listener did, as around a reload, or
@@ -27,7 +26,6 @@ pub struct SequenceUse {
     pub by_us: bool,
     /// The next usable sequence, if any; it takes effect in either case.
     pub next: Option<Vec<Step>>,
-    /// Malformed lines before the next sequence.
     pub skipped: Vec<SequenceError>,
 }
 

@@ -62,7 +62,6 @@ pub struct Recovered {
     pub intact: bool,
     /// The loss and its remedy, for log and status; `None` if intact.
     pub why: Option<Fault>,
-    /// For `Replay::restore`.
     pub standing: StateOrigin,
 }
 

@@ -87,7 +87,6 @@ fn close_one_by_one() -> io::Result<()> {
 #[derive(Debug)]
 pub struct ProgramSpec<'a> {
     pub path: &'a CStr,
-    /// Its arguments, the first being its own name.
     pub argv: &'a [CString],
     /// Its umask, if not ours. Ours never changes, so no file of ours is made with another umask.
     pub umask: Option<Mode>,

@@ -16,9 +16,6 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::core::types::Fault;
 
-/// The work of one thread; its return value goes to the loop.
-pub type LaneJob<T> = Box<dyn FnOnce() -> T + Send>;
-
 /// The lanes. Each runs one job at a time, in parallel with the others.
 pub struct Worker<T> {
     running: BTreeMap<&'static str, JoinHandle<()>>,
@@ -29,7 +26,6 @@ pub struct Worker<T> {
 }
 
 impl<T: Send + 'static> Worker<T> {
-    /// No lane runs yet.
     pub fn new() -> Result<Worker<T>, Fault> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let ready = EventFd::from_flags(flags).map_err(|error| {
@@ -39,9 +35,11 @@ impl<T: Send + 'static> Worker<T> {
         Ok(Worker { running: BTreeMap::new(), sender, receiver, ready: Arc::new(ready) })
     }
 
-    /// Starts `job` in a thread named `lane`, with our current privileges. Fails if that lane is
-    /// busy.
-    pub fn start(&mut self, lane: &'static str, job: LaneJob<T>) -> Result<(), Fault> {
+    /// Starts `job` in a thread named `lane`, with our current privileges; its return value goes to
+    /// the loop. Fails if that lane is busy.
+    pub fn start(
+        &mut self, lane: &'static str, job: Box<dyn FnOnce() -> T + Send>,
+    ) -> Result<(), Fault> {
         // A thread that ended without a result has panicked: its lane is free.
         if self.running.get(lane).is_some_and(|thread| !thread.is_finished()) {
             return Err(Fault::new(

@@ -82,7 +82,6 @@ impl GatewayFile {
         KnownClient { client, keys: self.client_secrets(client).wire_row(working_day) }
     }
 
-    /// True if both hold the same keys.
     pub fn is_same(&self, other: &GatewayFile) -> bool {
         let previous = match (&self.previous, &other.previous) {
             (Some(one), Some(other)) => one.ct_eq(other),
@@ -124,7 +123,6 @@ impl GatewayFile {
         })
     }
 
-    /// The file's text; wiped when dropped.
     pub fn print(&self) -> Zeroizing<String> {
         // Room for all of it: see `push_key`.
         let mut text = Zeroizing::new(String::with_capacity(1024));

@@ -40,7 +40,6 @@ pub(super) struct RuleChanges {
     pub(super) deleted: Vec<Rule>,
     /// Seconds after which the added rules are gone; `None` = the door leaves them.
     pub(super) seconds: Option<u32>,
-    /// Its other commands.
     pub(super) beside: Vec<String>,
 }
 
@@ -113,7 +112,7 @@ fn changes_of(
             Effect::Rule(_) => return Err(Refusal::unclear(format!("`{text}` undoes the rest"))),
         }
     }
-    let mut seconds = (!changes.deleted.is_empty()).then_some(pause);
+    let mut seconds = if changes.deleted.is_empty() { None } else { Some(pause) };
     // With a negative time it never runs.
     if let (Some(stop), Ok(timeout)) = (commands.stop, u32::try_from(cmd_timeout)) {
         for Action { text, effect } in actions(stop, names) {

@@ -16,7 +16,6 @@ pub type PortNames<'a> = &'a dyn Fn(&str, Proto) -> Option<u16>;
 /// A simple command and its effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Action {
-    /// The command without quotes.
     pub(super) text: String,
     pub(super) effect: Effect,
 }
@@ -319,7 +318,7 @@ pub(super) fn port_list(
 /// A port as firewalls print it: no leading zero, which some read as octal.
 pub(super) fn number(word: &str) -> Option<u16> {
     let port: u16 = word.parse().ok()?;
-    (port > 0 && port.to_string() == word).then_some(port)
+    if port > 0 && port.to_string() == word { Some(port) } else { None }
 }
 
 /// The ports in order, each once.

@@ -8,7 +8,6 @@ use std::str::Chars;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SimpleCommand {
     pub(super) words: Vec<String>,
-    /// The files that its output goes to.
     pub(super) files: Vec<String>,
 }
 
@@ -30,9 +29,12 @@ pub(super) fn simple_commands(line: &str) -> Option<Vec<SimpleCommand>> {
         redirection: None,
     };
     lexer.run()?;
-    let first_words = lexer.commands.iter().filter_map(|command| command.words.first());
-    let plain = first_words.into_iter().all(|word| !KEYWORDS.contains(&word.as_str()));
-    plain.then_some(lexer.commands)
+    for command in &lexer.commands {
+        if matches!(command.words.first(), Some(word) if KEYWORDS.contains(&word.as_str())) {
+            return None;
+        }
+    }
+    Some(lexer.commands)
 }
 
 enum Redirection {
@@ -180,7 +182,7 @@ impl Lexer<'_> {
 
 /// `NAME=value` before a command.
 fn is_assignment(word: &str) -> bool {
-    let name = word.split_once('=').map_or("", |(name, _)| name);
+    let Some((name, _)) = word.split_once('=') else { return false };
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     plain && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
 }

@@ -12,7 +12,6 @@ use crate::core::types::Fault;
 /// The most files that a directory may add.
 pub const PARTS: usize = 1024;
 
-/// One such file.
 pub struct ConfigPart {
     pub label: String,
     pub text: String,

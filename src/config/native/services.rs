@@ -240,9 +240,7 @@ struct PortOwners {
 
 impl PortOwners {
     /// Gives `range` to the service `name`.
-    ///
-    /// # Errors
-    /// Why it cannot be had, and what to do.
+    /// Error: why it cannot be had, and what to do.
     fn take(&mut self, range: PortRange, name: ServiceName) -> Result<(), Fault> {
         let PortRange { proto, first, last } = range;
         let knock = self.knock;

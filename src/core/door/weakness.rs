@@ -41,7 +41,6 @@ pub const WHOLE_ECHO: u16 = 1452;
 
 /// The surroundings of doors on their machine.
 pub struct DoorContext<'a> {
-    /// The services behind the guard.
     pub services: &'a [Service],
     /// Those that some client may open by a sealed knock.
     pub sealed: &'a BTreeSet<ServiceName>,
@@ -114,7 +113,7 @@ impl DoorContext<'_> {
         if port == (Port { proto: Proto::Udp, number: self.knock_port }) {
             return Some(Weakness::KnockPort(port));
         }
-        self.listening.contains(&port).then_some(Weakness::Listening(port))
+        if self.listening.contains(&port) { Some(Weakness::Listening(port)) } else { None }
     }
 }
 
@@ -129,7 +128,7 @@ fn scanned_in_order(sequence: &[Step]) -> Option<Proto> {
     let same = ports.iter().all(|port| port.proto == proto);
     let rising = ports.is_sorted_by(|a, b| a.number < b.number);
     let falling = ports.is_sorted_by(|a, b| a.number > b.number);
-    (same && (rising || falling)).then_some(proto)
+    if same && (rising || falling) { Some(proto) } else { None }
 }
 
 /// True if it is the sequence that knockd ships, or that reversed, in whatever protocols.

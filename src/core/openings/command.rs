@@ -29,7 +29,7 @@ impl CommandLine {
     /// special to a shell. `None` if the result is longer than [`COMMAND`].
     pub(super) fn shell(text: &str, source: IpAddr) -> Option<CommandLine> {
         let text = text.replace(IP, &as_text(source));
-        (text.len() <= COMMAND).then_some(CommandLine::Shell(text))
+        if text.len() <= COMMAND { Some(CommandLine::Shell(text)) } else { None }
     }
 
     /// The same in each argument. One argument stays one, whatever is in it.
@@ -39,7 +39,7 @@ impl CommandLine {
             argv.iter().map(|argument| argument.replace(IP, &address)).collect();
         // Each with the NUL that ends it, as in the journal and for the kernel.
         let length: usize = argv.iter().map(|argument| argument.len() + 1).sum();
-        (length <= COMMAND).then_some(CommandLine::Argv(argv))
+        if length <= COMMAND { Some(CommandLine::Argv(argv)) } else { None }
     }
 }
 

@@ -3,7 +3,6 @@
 /// One instruction: the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// Class, size and mode.
     pub code: u16,
     /// Instructions to skip if the comparison holds.
     pub jump_true: u8,

@@ -185,7 +185,6 @@ impl Limitation {
     }
 }
 
-/// A set of [`Limitation`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limitations(u32);
 

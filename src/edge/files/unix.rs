@@ -20,8 +20,10 @@ pub(super) fn open_checked(path: &Path, check: FileCheck) -> Result<File, Fault>
     let Some(name) = path.file_name() else {
         return Err(io_fault(path, &io::ErrorKind::IsADirectory.into()));
     };
-    let directory = open_directory(&parent(path), OFlag::empty())
-        .map_err(|errno| io_fault(path, &errno.into()))?;
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
+    let directory =
+        open(&parent(path), flags, Mode::empty()).map_err(|errno| io_fault(path, &errno.into()))?;
+    let directory = File::from(directory);
     check_directory(&parent(path), &directory)?;
     // O_NONBLOCK: a FIFO of this name must not block us.
     let flags = OFlag::O_RDONLY
@@ -38,11 +40,6 @@ pub(super) fn open_checked(path: &Path, check: FileCheck) -> Result<File, Fault>
         Err(Errno::ELOOP) => Err(is_link(path)),
         Err(errno) => Err(io_fault(path, &errno.into())),
     }
-}
-
-fn open_directory(path: &Path, more: OFlag) -> nix::Result<File> {
-    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY | more;
-    open(path, flags, Mode::empty()).map(File::from)
 }
 
 fn is_link(path: &Path) -> Fault {

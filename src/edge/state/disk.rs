@@ -46,7 +46,6 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// The directory at `path`, which must exist.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), open: None }
     }

@@ -13,11 +13,9 @@ use crate::core::types::{Fault, Wall};
 /// A journal that is open for writing.
 pub(super) struct Appender {
     pub(super) disk: Box<dyn Disk>,
-    /// The place of the next batch.
     pub(super) tail: Tail,
     /// The last batches, which may not be durable yet.
     pub(super) unsynced: Vec<u8>,
-    /// The offset of `unsynced` in the file.
     from: u64,
 }
 
@@ -74,8 +72,10 @@ pub(super) enum Work {
     Sum(Appender),
     /// Rename the next journal to its final name.
     Rename(Box<dyn Disk>),
-    /// Read everything again.
-    Reopen { disk: Box<dyn Disk>, now: Wall },
+    Reopen {
+        disk: Box<dyn Disk>,
+        now: Wall,
+    },
 }
 
 /// The result of a job, for [`super::State::finish`].

@@ -29,7 +29,6 @@ type Sum = [u8; 16];
 pub(super) struct Tail {
     /// This file's own 16 bytes: no batch of another file fits here.
     salt: Sum,
-    /// The checksum of the last batch.
     last: Sum,
     /// The number of the last batch, counted from 1.
     pub(super) number: u64,
@@ -37,7 +36,6 @@ pub(super) struct Tail {
     pub(super) at: u64,
 }
 
-/// The content of a file.
 #[derive(Debug, PartialEq)]
 pub(super) struct JournalContents {
     /// All readable records, including those after damage.
@@ -100,7 +98,7 @@ impl Tail {
 /// every batch up to the one after the whole mark is there. Anything less is damage. Deferred
 /// batches have no marks of their own: the next commit's mark covers them.
 pub(super) fn read(file: &[u8]) -> JournalContents {
-    let marks = MARKS.map(|place| file.get(place..place + MARK).and_then(read_mark));
+    let marks = MARKS.map(|place| read_mark(file, place));
     let header = read_header(file);
     let marked_salt = marks.iter().flatten().map(|(salt, _)| *salt).next();
     let Some(salt) = header.or(marked_salt) else {
@@ -146,7 +144,7 @@ pub(super) fn read_up_to(file: &[u8], tail: &Tail) -> Option<Vec<Record>> {
         at = batch.tail;
         rest = rest.get(batch.length..)?;
     }
-    (at == *tail && read_header(file)? == tail.salt).then_some(records)
+    if at == *tail && read_header(file)? == tail.salt { Some(records) } else { None }
 }
 
 fn read_header(file: &[u8]) -> Option<Sum> {
@@ -157,13 +155,14 @@ fn read_header(file: &[u8]) -> Option<Sum> {
         return None;
     }
     let salt = reader.array()?;
-    (sum(&[b"header", said]) == check).then_some(salt)
+    if sum(&[b"header", said]) == check { Some(salt) } else { None }
 }
 
-fn read_mark(bytes: &[u8]) -> Option<(Sum, u64)> {
-    let (said, check) = bytes.split_at_checked(24)?;
+fn read_mark(file: &[u8], place: usize) -> Option<(Sum, u64)> {
+    let (said, check) = file.get(place..place + MARK)?.split_at_checked(24)?;
     let mut reader = Reader::new(said);
-    (sum(&[b"mark", said]) == check).then_some((reader.array()?, reader.u64()?))
+    let mark = (reader.array()?, reader.u64()?);
+    if sum(&[b"mark", said]) == check { Some(mark) } else { None }
 }
 
 struct Batch {
@@ -231,9 +230,11 @@ fn batch_sum(salt: &Sum, head: &[u8], payload: &[u8]) -> Sum {
 
 pub(super) fn sum(parts: &[&[u8]]) -> Sum {
     let mut hash = Blake2s256::new();
-    parts.iter().for_each(|part| hash.update(part));
+    for part in parts {
+        hash.update(part);
+    }
     let mut sum = [0; 16];
-    sum.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+    sum.copy_from_slice(&hash.finalize()[..16]);
     sum
 }
 

@@ -16,7 +16,6 @@ const SERVICES: [(&str, Proto, u16); 8] = [
     ("wireguard", Proto::Udp, 51820),
 ];
 
-/// Reads the arguments of `firewall-cmd`.
 pub(super) fn read(arguments: &[&str]) -> Result<Effect, String> {
     let mut rule = None;
     let mut zone = "the default zone";

@@ -7,7 +7,6 @@ use super::{
 };
 use crate::core::types::{PortRange, Proto};
 
-/// The options that a rule was given so far.
 #[derive(Default)]
 struct Options<'a> {
     table: Option<&'a str>,
@@ -20,7 +19,6 @@ struct Options<'a> {
     matches: Vec<String>,
 }
 
-/// Reads the arguments of `program`.
 pub(super) fn read(
     program: &str, arguments: &[&str], names: PortNames<'_>,
 ) -> Result<Effect, String> {
