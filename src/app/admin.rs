@@ -21,7 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The most clients with a clock ahead that `status` names.
 const SHOWN: usize = 10;
 
-/// The answer to `status`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct GatewayStatus {
     pub version: String,
@@ -48,11 +47,9 @@ pub struct GatewayStatus {
     pub clients: usize,
     pub doors: usize,
     pub grants: usize,
-    /// Packets that passed the kernel's filter and were read.
     pub packets: u64,
     /// Packets that passed it and were lost for want of room.
     pub lost: u64,
-    /// Rejected packets by reason, without reasons that never occurred.
     pub rejected: Vec<(String, u64)>,
 }
 

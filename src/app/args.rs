@@ -6,8 +6,10 @@ use clap::Parser;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use super::output::{self, WRONG, fault_json};
-use crate::config::{Service, ServicePorts, defaults};
+use crate::config::{Service, ServicePorts, defaults, is_interface};
+use crate::core::address::is_host;
 use crate::core::types::{Fault, PortRange, ServiceName};
+use crate::keys::authorized::is_name;
 
 pub mod toctoc;
 pub mod toctocd;
@@ -56,24 +58,20 @@ fn service_name(text: &str) -> Result<ServiceName, String> {
 }
 
 fn client_name(text: &str) -> Result<String, String> {
-    match crate::keys::authorized::is_name(text) {
-        true => Ok(text.to_owned()),
-        false => Err("use one word of up to 64 letters, digits, and . _ @ + -".to_owned()),
-    }
+    let remedy = "use one word of up to 64 letters, digits, and . _ @ + -";
+    checked(text, is_name(text), remedy)
 }
 
 fn host(text: &str) -> Result<String, String> {
-    match crate::core::address::is_host(text) {
-        true => Ok(text.to_owned()),
-        false => Err("write a host name or an IP address, without a port".to_owned()),
-    }
+    checked(text, is_host(text), "write a host name or an IP address, without a port")
 }
 
 fn interface(text: &str) -> Result<String, String> {
-    match crate::config::is_interface(text) {
-        true => Ok(text.to_owned()),
-        false => Err("write an interface name as `ip link` shows it, or any".to_owned()),
-    }
+    checked(text, is_interface(text), "write an interface name as `ip link` shows it, or any")
+}
+
+fn checked(text: &str, fits: bool, remedy: &str) -> Result<String, String> {
+    if fits { Ok(text.to_owned()) } else { Err(remedy.to_owned()) }
 }
 
 /// A day (its first second in UTC) or a moment, as seconds since the epoch.

@@ -40,7 +40,6 @@ const PARTLY: u8 = 5;
 /// The most addresses of one family that are tried.
 const TRIED: usize = 4;
 
-/// Runs `toctoc` with this process's arguments.
 pub fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
     if compat::is_called(words.first().map(|word| word.as_os_str()), "knock") {
@@ -64,7 +63,6 @@ struct Console<'a> {
     paths: UserPaths,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
-    /// Asks a yes-or-no question.
     confirm: &'a dyn Fn(&str) -> bool,
 }
 

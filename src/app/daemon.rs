@@ -12,7 +12,6 @@ use crate::core::types::Fault;
 use crate::edge::control::ControlRequest;
 use crate::edge::{first_process, sys};
 
-/// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
     // The gatekeeper starts the listener as the same program with an argument that no help
     // mentions.

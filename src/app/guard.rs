@@ -127,7 +127,6 @@ impl GrantCount {
     }
 }
 
-/// How a trial ended.
 #[derive(Debug, PartialEq, Eq)]
 enum TrialOutcome {
     /// Another machine got a grant; the gateway's text about it.

@@ -7,12 +7,8 @@ use crate::edge::proc_net::default_interfaces;
 /// The interface names, each once, in the order of the configuration. `defaults` are the interfaces
 /// of the default routes; if there are none, [`DEFAULT_ROUTE`] itself stands for them.
 pub(super) fn resolved_interfaces(settings: &Settings, defaults: &[String]) -> Vec<String> {
-    resolve(&settings.knock.interfaces, defaults)
-}
-
-fn resolve(wanted: &[String], defaults: &[String]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for word in wanted {
+    for word in &settings.knock.interfaces {
         let found = match word == DEFAULT_ROUTE && !defaults.is_empty() {
             true => defaults,
             false => std::slice::from_ref(word),
@@ -48,12 +44,14 @@ pub(super) fn absent(settings: &Settings) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::defaults;
 
     #[test]
     fn the_word_stands_for_what_the_routes_say_and_each_name_comes_once() {
-        let wanted: Vec<String> = ["wg0", "default", "eth1"].map(String::from).into();
+        let mut settings = defaults::settings();
+        settings.knock.interfaces = ["wg0", "default", "eth1"].map(String::from).into();
         let two = ["eth0", "eth1"].map(String::from);
-        assert_eq!(resolve(&wanted, &two), ["wg0", "eth0", "eth1"]);
-        assert_eq!(resolve(&wanted, &[]), ["wg0", "default", "eth1"]);
+        assert_eq!(resolved_interfaces(&settings, &two), ["wg0", "eth0", "eth1"]);
+        assert_eq!(resolved_interfaces(&settings, &[]), ["wg0", "default", "eth1"]);
     }
 }

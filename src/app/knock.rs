@@ -48,7 +48,6 @@ pub const SENT: u8 = 0;
 /// Exit code: something could not be sent; standard error says what.
 pub const NOT_SENT: u8 = 1;
 
-/// The default time between two packets.
 pub const DELAY: Duration = Duration::from_millis(10);
 
 /// The error of a sequence that was not sent completely.

@@ -39,14 +39,12 @@ const FEED: usize = 8;
 
 /// The parameters of a gateway's listener.
 pub(super) struct ListenerStart {
-    /// Keys and settings.
     pub(super) prepared: Arc<Prepared>,
     pub(super) clients: ClientTable,
     /// Today, by the gatekeeper's clock.
     pub(super) day: u32,
     /// The doors with their current sequences.
     pub(super) doors: Vec<Door>,
-    /// This machine's addresses.
     pub(super) addresses: Vec<LocalAddress>,
 }
 
@@ -64,9 +62,7 @@ pub(super) struct ListenerSpec {
     pub(super) ipv6: Ipv6,
     /// True if the listener reports every completed step of a door.
     pub(super) debug: bool,
-    /// This machine's addresses.
     pub(super) addresses: Vec<OwnAddress>,
-    /// Capture sockets and raw sockets.
     pub(super) sockets: Vec<ToListener>,
     /// The user and group id that it changes to.
     pub(super) user: Option<(u32, u32)>,
@@ -75,7 +71,6 @@ pub(super) struct ListenerSpec {
 /// A running listener. Dropping it kills the process and waits for its end.
 pub(super) struct ListenerProcess {
     process: Process,
-    /// The gatekeeper's end of the pipe.
     pub(super) pipe: GatekeeperEnd,
     user: Option<(u32, u32)>,
     /// The rest of its set-up; `None` once it is ready.
@@ -116,9 +111,7 @@ pub(super) enum Progress {
 
 impl ListenerProcess {
     /// Starts a gateway's listener. [`ListenerProcess::advance`] sends its set-up.
-    ///
-    /// # Errors
-    /// A right is missing.
+    /// Error: a right is missing.
     pub(super) fn start(start: ListenerStart) -> Result<ListenerProcess, Fault> {
         let settings = &start.prepared.config.settings;
         let wanted = interfaces::resolved_interfaces(settings, &default_interfaces());
@@ -145,9 +138,6 @@ impl ListenerProcess {
     }
 
     /// Starts a listener with these sockets.
-    ///
-    /// # Errors
-    /// The process or the pipe cannot be created.
     pub(super) fn spawn(spec: ListenerSpec) -> Result<ListenerProcess, Fault> {
         let (pipe, theirs) = gatekeeper_pipe::pair()?;
         let process = Command::new("/proc/self/exe")
@@ -176,9 +166,7 @@ impl ListenerProcess {
     }
 
     /// Sends and receives as much as possible without waiting.
-    ///
-    /// # Errors
-    /// The listener never gets ready, or it is not confined. It must not be used then.
+    /// Error: the listener never gets ready, or it is not confined. It must not be used then.
     pub(super) fn advance(&mut self) -> Result<Progress, Fault> {
         if self.setup.is_some() {
             return match self.set_up() {
@@ -228,9 +216,7 @@ impl ListenerProcess {
     }
 
     /// Waits until the listener is confined and listens. Only for the start of the gateway.
-    ///
-    /// # Errors
-    /// As [`ListenerProcess::advance`]; also if it takes too long.
+    /// Error: as [`ListenerProcess::advance`]; also if it takes too long.
     pub(super) fn wait_until_ready(&mut self) -> Result<ListenerReady, Fault> {
         let deadline = clock::now().boot.plus(PATIENCE);
         loop {

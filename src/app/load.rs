@@ -16,7 +16,6 @@ use crate::edge::files::{self, FileCheck};
 use crate::keys::authorized;
 use crate::keys::gateway::{GatewayFile, TestKeys};
 
-/// Everything that a gateway runs on.
 pub struct GatewayConfig {
     pub settings: Settings,
     pub keys: GatewayFile,
@@ -189,7 +188,6 @@ pub fn check_keys(settings: &Settings) -> Result<(), Fault> {
     authorized::check_keys(&path.display().to_string(), &text)
 }
 
-/// The clients after a look into their file.
 pub struct ClientsRead {
     /// All of them, or, if the file has a mistake, those of before that it still names.
     pub clients: ClientTable,

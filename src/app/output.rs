@@ -37,7 +37,6 @@ impl CommandOutput {
         Self { out: Zeroizing::new(text), err: String::new(), code: DONE, value: None }
     }
 
-    /// Prints both texts and returns the exit code.
     pub fn print(&self) -> u8 {
         print(&self.out);
         print_error(&self.err);

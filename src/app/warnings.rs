@@ -12,7 +12,7 @@ use crate::config::convert::useless_commands;
 use crate::core::address::{AddressScope, reach};
 use crate::core::door::Door;
 use crate::core::door::weakness::{DoorContext, WHOLE_ECHO, Weakness, badly_placed, weaknesses};
-use crate::core::types::{Port, Proto, ServiceName};
+use crate::core::types::{Port, ServiceName};
 use crate::edge::{addresses, names, proc_net};
 
 /// All warnings about `loaded` on this machine in its current state.
@@ -183,7 +183,7 @@ fn sentence(door: &str, weakness: &Weakness) -> String {
         Weakness::InOrder(proto) => {
             format!(
                 "a {} scan that counts up or down opens it; mix the order, or tcp with udp",
-                title(*proto)
+                proto.name().to_ascii_uppercase()
             )
         }
         Weakness::Twin(other) => {
@@ -224,17 +224,11 @@ fn sentence(door: &str, weakness: &Weakness) -> String {
 /// The reason why a step should use an otherwise unused port.
 const BUSY: &str = "other traffic to it starts and breaks attempts; choose an unused port";
 
-fn title(proto: Proto) -> &'static str {
-    match proto {
-        Proto::Tcp => "TCP",
-        Proto::Udp => "UDP",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::native;
+    use crate::core::types::Proto;
     use crate::core::types::ServiceName;
     use crate::keys::gateway::GatewayFile;
 

@@ -72,7 +72,6 @@ pub fn convert(
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum DoorPlan {
-    /// It grants this service.
     Service(ServiceName),
     Commands(Refusal),
     /// It only shuts what now shuts by itself.
@@ -84,7 +83,6 @@ enum DoorPlan {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ends {
     After(u32),
-    /// When another door shuts it.
     ByDoor,
     Never,
     NoOpening,

@@ -16,7 +16,6 @@ pub const MAX_SECONDS: u32 = 3600;
 /// Live grants that a service may have at once.
 pub const SERVICE_MAX_GRANTS: u32 = 4096;
 
-/// All defaults; no service, no classic door.
 pub fn settings() -> Settings {
     Settings {
         gateway: gateway(),

@@ -27,7 +27,6 @@ const INTERFACE: usize = 31;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KnockdConf {
     pub use_syslog: bool,
-    /// `LogFile`; wins over `-g`.
     pub log_file: Option<String>,
     /// `PidFile`; wins over `-p`.
     pub pid_file: Option<String>,
@@ -102,7 +101,6 @@ pub fn sequence(text: &str, door: &str) -> Result<Vec<Step>, SequenceError> {
     Ok(steps)
 }
 
-/// The text of a sequence, as in a configuration.
 pub fn list(sequence: &[Step]) -> String {
     sequence.iter().map(Step::to_string).collect::<Vec<_>>().join(",")
 }

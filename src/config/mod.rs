@@ -77,9 +77,7 @@ pub struct KnockSettings {
     /// `any` alone means all, [`DEFAULT_ROUTE`] those of the default routes.
     pub interfaces: Vec<String>,
     pub silent: bool,
-    /// In seconds.
     pub max_age: u32,
-    /// In seconds.
     pub max_ahead: u32,
     pub burst: u32,
     pub per_second: u32,

@@ -73,7 +73,6 @@ impl OpeningEntry {
     }
 }
 
-/// The next steps, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum OpeningAction {
     /// Run this command and call [`Openings::ended`] when it has. Nothing else may wait for it.

@@ -45,7 +45,6 @@ pub struct KnockPacket {
 pub struct DoorSpec {
     /// The steps; empty = shut until [`Machine::set_sequence`].
     pub sequence: Vec<Step>,
-    /// Seconds from the first hit to the last.
     pub seq_timeout: i64,
     pub flags: TcpFlags,
     pub target: Target,

@@ -25,7 +25,6 @@ pub struct Now {
     pub boot: Boot,
 }
 
-/// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
 pub const MILLISECOND: u64 = 1_000_000;
 
@@ -100,7 +99,6 @@ pub enum Proto {
 }
 
 impl Proto {
-    /// The IANA protocol number.
     pub fn number(self) -> u8 {
         match self {
             Proto::Tcp => 6,

@@ -29,7 +29,6 @@ const LONGEST_UDP: u32 = UDP_HEADER + MERGED * DATAGRAM as u32;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilterSpec {
-    /// The port of sealed knocks, if there are any.
     pub knock_port: Option<u16>,
     /// Every step of every door with that door's flags, also those of later one-time sequences.
     pub steps: Vec<(Step, TcpFlags)>,

@@ -49,7 +49,6 @@ pub struct ClassicLine<'a> {
 }
 
 impl<'a> ClassicLine<'a> {
-    /// A line that `-v` shows.
     pub fn shown(text: &'a str) -> Self {
         Self { text, gap: false, shown: true }
     }
@@ -59,7 +58,6 @@ impl<'a> ClassicLine<'a> {
         Self { text, gap: false, shown: false }
     }
 
-    /// The same, followed by an empty line.
     pub fn gap(self) -> Self {
         Self { gap: true, ..self }
     }

@@ -19,7 +19,6 @@ use super::files;
 use crate::config::Settings;
 use crate::core::types::{Boot, Fault, FaultKind};
 
-/// The longest request line, bytes.
 pub const MAX_REQUEST: usize = 4096;
 /// The longest response, bytes: a status of a gateway with many clients whose clocks are ahead.
 const MAX_RESPONSE: u64 = 64 << 20;
@@ -37,7 +36,6 @@ const READING: u32 = 30;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ControlRequest {
-    /// Counters, guard, state, limitations.
     Status,
     /// A page of the live grants: the first, or the one after the end of another.
     Grants {
@@ -51,7 +49,9 @@ pub enum ControlRequest {
     /// Remove the guard, and do not load it again.
     GuardOff,
     /// Whether the client of this name can get grants.
-    IsEnrolled { name: String },
+    IsEnrolled {
+        name: String,
+    },
     /// Whether a reload could switch to a configuration with these values.
     CanFollow(FixedSettings),
     /// Accept that used-knock marks were lost or that the clock was ahead: trust timestamps again.
@@ -93,10 +93,12 @@ impl ControlRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ControlResponse {
-    /// The command's result object.
     Ok(serde_json::Value),
     /// The command failed and changed nothing.
-    Fault { what: String, remedy: String },
+    Fault {
+        what: String,
+        remedy: String,
+    },
 }
 
 impl From<Fault> for ControlResponse {
@@ -207,7 +209,6 @@ impl Control {
         requests
     }
 
-    /// Lets every session read and write.
     fn turn(&mut self, now: Boot, requests: &mut Vec<(SessionId, ControlRequest)>) {
         self.sessions.retain_mut(|session| match session.turn(now) {
             Ok(Some(command)) => {

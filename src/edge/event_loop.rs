@@ -25,7 +25,6 @@ impl<'a> PollSet<'a> {
         self.add(fd, PollFlags::POLLIN | write);
     }
 
-    /// Adds `fd` with the events `flags`.
     pub fn add(&mut self, fd: BorrowedFd<'a>, flags: PollFlags) {
         self.fds.push(PollFd::new(fd, flags));
     }
@@ -64,7 +63,6 @@ pub fn signals(signals: &[Signal]) -> nix::Result<SignalFd> {
     SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
-/// The next pending signal, if any.
 pub fn next_signal(signals: &SignalFd) -> Option<Signal> {
     loop {
         let number = signals.read_signal().ok()??.ssi_signo;

@@ -29,7 +29,6 @@ pub fn resolve(
     all.first().copied().ok_or_else(|| "no address".into())
 }
 
-/// The port that /etc/services has for this name.
 pub fn port_named(name: &str, proto: Proto) -> Option<u16> {
     resolve("127.0.0.1", name, Some(proto), None).ok().map(|address| address.port())
 }

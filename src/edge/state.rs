@@ -38,7 +38,6 @@ use jobs::{Appender, Outcome, Work};
 pub use jobs::{StateDone, StateJob};
 
 const JOURNAL: &str = "journal";
-/// The next journal while it is being written.
 const NEXT: &str = "journal.new";
 /// The last damaged journal, kept for inspection.
 const DAMAGED: &str = "journal.damaged";

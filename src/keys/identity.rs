@@ -17,7 +17,6 @@ const ROUNDS: u32 = 24;
 /// The most rounds that we accept: more would take minutes.
 const MAX_ROUNDS: u32 = 1024;
 
-/// A private key, ready to sign.
 pub struct Identity {
     seed: Secret<32>,
     public: PublicKey,

@@ -32,7 +32,6 @@ pub struct Profile {
     pub side: ClientSide,
     /// The services that the client could open when the profile was made.
     pub services: Vec<ServiceName>,
-    /// The service that `toctoc open PROFILE` opens.
     pub default_service: Option<ServiceName>,
     /// The path of the private key; `None` = the client's usual one.
     pub identity: Option<PathBuf>,
@@ -111,7 +110,6 @@ impl Profile {
         })
     }
 
-    /// The profile's text; wiped when dropped.
     pub fn print(&self) -> Zeroizing<String> {
         let side = &self.side;
         let services: Vec<&str> = self.services.iter().map(ServiceName::as_str).collect();

@@ -65,11 +65,8 @@ pub(super) enum AddressOrigin {
 
 /// How an exchange ended.
 pub(super) enum ExchangeOutcome {
-    /// The gateway's authentic receipt.
     Received(ReceivedReceipt),
-    /// No authentic receipt came.
     Silence,
-    /// Nothing could be sent.
     Unreachable(Fault),
 }
 

@@ -357,7 +357,6 @@ fn known_profiles(paths: &UserPaths) -> String {
     }
 }
 
-/// The names of the user's profiles, sorted.
 fn names(paths: &UserPaths) -> Result<Vec<String>, Fault> {
     let mut names = Vec::new();
     let Ok(entries) = std::fs::read_dir(paths.profiles()?) else { return Ok(names) };

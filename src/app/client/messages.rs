@@ -22,7 +22,6 @@ mod json;
 /// Clock differences up to this are not mentioned, in nanoseconds.
 const CLOCK_SLACK: u64 = 2 * SECOND;
 
-/// The exchanges with all addresses of one gateway.
 pub(super) struct ExchangeReport<'a> {
     /// The profile's name or path, as the user typed it.
     pub(super) name: &'a str,

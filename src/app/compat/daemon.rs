@@ -44,7 +44,6 @@ const REFUSED: u8 = 1;
 /// Seconds between two attempts to listen again.
 const PAUSE: u32 = 1;
 
-/// Runs knockd with this process's arguments.
 pub fn main() -> ExitCode {
     let mut words: Vec<String> =
         std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();

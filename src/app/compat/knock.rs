@@ -46,7 +46,6 @@ const DONE: u8 = 0;
 /// Wrong usage (help included), a name that does not resolve, or no socket.
 const WRONG: u8 = 1;
 
-/// Runs knock with this process's arguments.
 pub fn main() -> ExitCode {
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let program = words.next().unwrap_or_default();
@@ -100,7 +99,6 @@ struct KnockProgram {
     udp: bool,
     family: Option<AddressFamily>,
     verbose: bool,
-    /// Milliseconds.
     delay: i32,
     words: Vec<String>,
 }

@@ -41,35 +41,17 @@ This is toctoc under the name knockd. Doors that cannot be overheard: `toctocd i
 /// The longest interface name, in bytes; the rest is ignored.
 const INTERFACE: usize = 31;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct KnockdOptions {
-    /// `-i`, unless empty.
     pub(super) interface: Option<String>,
     pub(super) config: String,
     pub(super) pid_file: String,
-    /// `-g`, unless empty.
     pub(super) log_file: Option<String>,
     pub(super) daemon: bool,
     pub(super) debug: bool,
     pub(super) lookup: bool,
     pub(super) verbose: bool,
     pub(super) only_ipv4: bool,
-}
-
-impl Default for KnockdOptions {
-    fn default() -> Self {
-        Self {
-            interface: None,
-            config: "/etc/knockd.conf".into(),
-            pid_file: "/var/run/knockd.pid".into(),
-            log_file: None,
-            daemon: false,
-            debug: false,
-            lookup: false,
-            verbose: false,
-            only_ipv4: false,
-        }
-    }
 }
 
 /// Reads the words after the program's name. `Err`: no daemon is wanted, only these texts.
@@ -79,7 +61,11 @@ impl Default for KnockdOptions {
 pub(super) fn read(
     program: &str, words: impl IntoIterator<Item = String>,
 ) -> Result<KnockdOptions, CommandOutput> {
-    let mut options = KnockdOptions::default();
+    let mut options = KnockdOptions {
+        config: "/etc/knockd.conf".into(),
+        pid_file: "/var/run/knockd.pid".into(),
+        ..KnockdOptions::default()
+    };
     for part in parts(program, &OPTIONS, words) {
         match part {
             OptPart::Flag('d') => options.daemon = true,
@@ -131,7 +117,8 @@ mod tests {
         };
         let read = |line: &str| read_line(line).ok().unwrap();
         assert_eq!(read("-dDlv4 -i eth1 -c/c word --pidfile=/p --logf /l"), expected);
-        assert_eq!(read("--interface="), KnockdOptions::default());
+        assert_eq!(read("--interface="), read(""));
+        assert_eq!(read("").config, "/etc/knockd.conf");
         let long = format!("-i {}", "x".repeat(40));
         assert_eq!(read(&long).interface, Some("x".repeat(31)));
     }

@@ -41,7 +41,6 @@ const JOURNALS: &str = "knockd";
 /// Seconds between two attempts to write to the journal.
 const AGAIN: u32 = 5;
 
-/// Runs the runner from start to end.
 pub fn main() -> ExitCode {
     // The name by which admins see the process, as for the listener.
     let _ = set_name(c"toctoc-runner");
@@ -75,7 +74,6 @@ fn start() -> io::Result<Process> {
 struct Process {
     /// `None` once the daemon is gone.
     pipe: Option<RunnerPipe>,
-    /// SIGCHLD.
     signals: SignalFd,
     log: ClassicLog,
     journals: PathBuf,

@@ -91,7 +91,6 @@ impl InForce {
         std::mem::replace(&mut self.prepared, prepared)
     }
 
-    /// This gateway's id, which every knock names.
     pub(super) fn gateway(&self) -> GatewayId {
         self.config().keys.gateway
     }
@@ -111,7 +110,6 @@ impl InForce {
         self.own().any(|own| own == source)
     }
 
-    /// This machine's addresses.
     pub(super) fn own(&self) -> impl Iterator<Item = Source> {
         self.network.addresses.iter().map(|own| Source::new(own.address))
     }

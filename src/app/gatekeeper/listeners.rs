@@ -143,7 +143,6 @@ impl Listeners {
         self.current.as_ref().map(|listener| &listener.ready)
     }
 
-    /// The counters of all listeners.
     pub(super) fn tally(&self) -> Tally {
         let mut all = self.past;
         let retiring = self.retiring.as_ref().map(|(listener, _)| listener);

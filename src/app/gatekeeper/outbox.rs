@@ -17,7 +17,6 @@ const ALARMS: usize = 100;
 #[derive(Default)]
 pub(super) struct Outbox {
     outputs: Vec<Output>,
-    /// The time of the current event.
     now: Boot,
     /// The time of the last line of each rate-limited kind.
     said: BTreeMap<&'static str, Boot>,
@@ -84,7 +83,6 @@ impl Outbox {
         }
     }
 
-    /// Logs the number of suppressed messages.
     pub(super) fn log_suppressed(&mut self) {
         let alarms = std::mem::take(&mut self.suppressed_alarms);
         if alarms > 0 {

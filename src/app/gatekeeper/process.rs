@@ -9,7 +9,6 @@ use super::Host;
 use crate::core::types::{Fault, Now};
 use crate::edge::{clock, entropy};
 
-/// The machine that toctocd runs on.
 pub(super) struct ThisHost;
 
 impl Host for ThisHost {

@@ -20,7 +20,7 @@ use crate::core::replay::Replay;
 use crate::core::types::{Fault, Now};
 use crate::edge::addresses::AddressWatch;
 use crate::edge::control::Control;
-use crate::edge::firewall::{self, Firewall, Started};
+use crate::edge::firewall::{self, Firewall, GuardRules, Started};
 use crate::edge::state::{Recovered, State};
 use crate::edge::{clock, sys};
 
@@ -160,7 +160,7 @@ fn start(path: &Path) -> Result<Server, Fault> {
     let openings = Openings::restore(started, recovered.ledger.openings().cloned());
     let all_rights = rights::settle(settings, &openings)?;
     let Started { link, guard, watch: changes, elements, others } =
-        firewall::start(&super::in_force::guard_rules(settings))?;
+        firewall::start(&GuardRules::of(settings))?;
     let beginning = Beginning {
         path,
         prepared: Arc::clone(&prepared),

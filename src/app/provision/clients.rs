@@ -101,7 +101,6 @@ fn add_line(label: &str, text: &str, client: &Client, door: Option<&str>) -> Res
     })
 }
 
-/// The text of a client's profile.
 fn profile(
     config: &Path, settings: &Settings, keys: &GatewayFile, client: &Client, door: Option<&str>,
 ) -> Result<Zeroizing<String>, Fault> {

@@ -226,7 +226,6 @@ pub(super) fn opening(rules: &[Rule]) -> Result<Opening, Refusal> {
     Ok(opening)
 }
 
-/// As in a configuration; `every port` for none.
 pub(super) fn port_text(ports: &[PortRange]) -> String {
     match ports {
         [] => "every port".to_owned(),

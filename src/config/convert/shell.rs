@@ -4,7 +4,6 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// A program with its arguments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SimpleCommand {
     pub(super) words: Vec<String>,

@@ -48,7 +48,6 @@ pub enum Wrong {
     OneTimeFile(PathBuf, String),
     /// This door's file of one-time sequences has no usable line.
     NoneLeft(String),
-    /// This door has no sequence at all.
     Empty(String),
     /// Not UTF-8 outside of a comment. Ours: knockd takes any bytes.
     NotText,

@@ -76,7 +76,6 @@ struct ClientRow {
     traffic: Option<Box<Traffic>>,
 }
 
-/// The packets of one client.
 #[derive(Default)]
 struct Traffic {
     bucket: Bucket,

@@ -10,7 +10,6 @@ pub(super) type Intervals = Vec<(u32, u32)>;
 /// Intervals that each part keeps if the program is too long: about three instructions each.
 const COARSE: usize = 256;
 
-/// The packets to accept, besides sealed knocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FilterPlan {
     pub(super) udp: Intervals,

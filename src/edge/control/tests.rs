@@ -43,8 +43,7 @@ fn next(control: &mut Control) -> (SessionId, ControlRequest) {
 fn an_admin_is_answered_on_a_socket_that_only_the_owner_may_use() {
     let (_dir, path, mut control) = bound();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    let admin =
-        thread::spawn(move || ask(&path, &ControlRequest::Status, Duration::from_secs(10)));
+    let admin = thread::spawn(move || ask(&path, &ControlRequest::Status, Duration::from_secs(10)));
     let (id, command) = next(&mut control);
     control.reply(NOW, id, &ok(&command));
     assert_eq!(admin.join().unwrap().unwrap()["was"], "Status");
@@ -55,8 +54,7 @@ fn a_session_that_waits_for_its_response_keeps_no_other_waiting() {
     let (_dir, path, mut control) = bound();
     let mut first = connect(&path, "{\"do\":\"reload\"}\n");
     let (reload, _) = next(&mut control);
-    let admin =
-        thread::spawn(move || ask(&path, &ControlRequest::Status, Duration::from_secs(10)));
+    let admin = thread::spawn(move || ask(&path, &ControlRequest::Status, Duration::from_secs(10)));
     let (status, command) = next(&mut control);
     assert_ne!(status, reload);
     control.reply(NOW, status, &ok(&command));

@@ -14,7 +14,6 @@ use crate::core::types::{Fault, ServiceName, Source};
 
 /// Messages and attributes of linux/netfilter/nf_tables.h.
 const NEW_TABLE: u16 = 0;
-const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENT: u16 = 12;
@@ -221,14 +220,6 @@ fn request(number: u16, flags: u16, table: &str, set: &str, item: &Attributes) -
     let items = Attributes::default().nest(LIST_ITEM, item);
     let body = Attributes::default().text(TABLE, table).text(SET, set).nest(ELEMENTS, &items);
     Message::tables(number, flags, body)
-}
-
-pub(super) fn is_there(netlink: &mut Netlink, table: &str) -> Result<bool, Fault> {
-    match netlink.get(&Message::tables(GET_TABLE, 0, Attributes::default().text(TABLE, table))) {
-        Ok(_) => Ok(true),
-        Err(Errno::ENOENT) => Ok(false),
-        Err(error) => Err(refused(error, table)),
-    }
 }
 
 /// All live elements with the milliseconds left. A spent element is not live.

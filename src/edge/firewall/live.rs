@@ -15,7 +15,6 @@ use super::tables::{self, RulesInForce};
 use super::watch::{Authors, TableWatch};
 use super::{Firewall, GuardReport, GuardRules, GuardTask, conntrack, elements};
 use crate::core::grants::{Change, Element};
-use crate::core::service::Service;
 use crate::core::types::Fault;
 
 /// The most attempts to load the guard while other programs change it.
@@ -82,7 +81,7 @@ impl Firewall for NftLink {
     }
 
     fn is_there(&mut self) -> Result<bool, Fault> {
-        elements::is_there(&mut self.netlink, &self.table)
+        Ok(tables::get_table(&mut self.netlink, &self.table)?.is_some())
     }
 
     fn use_rules(&mut self, rules: &GuardRules) {

@@ -81,7 +81,6 @@ pub enum GuardTask {
     Repair,
     /// Compare all rules with what was loaded last. Lists no element and runs no program.
     Check,
-    /// Remove the guard with all elements.
     Unload,
     /// Which of these elements let in a connection that is still open?
     Standing(BTreeSet<Element>),

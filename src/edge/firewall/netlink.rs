@@ -15,9 +15,7 @@ use crate::core::types::Fault;
 /// The subsystems of netfilter: the high byte of a message's type.
 pub(super) const NF_TABLES: u16 = 10;
 pub(super) const CONNTRACK: u16 = 1;
-/// The family of our table.
 pub(super) const INET: u8 = 1;
-/// Flags of a request, from linux/netlink.h.
 const REQUEST: u16 = 0x1;
 const ACK: u16 = 0x4;
 const DUMP: u16 = 0x300;

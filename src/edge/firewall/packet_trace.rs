@@ -33,7 +33,6 @@ pub enum TraceEffect {
 pub struct Trace {
     /// The place that certainly drops the packet, such as `inet filter input: policy drop`.
     pub dropped: Option<String>,
-    /// Earlier places with a possible effect, in order.
     pub possible: Vec<(TraceEffect, String)>,
 }
 

@@ -224,7 +224,6 @@ impl GuardPlan {
         )
     }
 
-    /// The rules for break-glass addresses.
     fn glass(&self, map: &PortMap<'_>) -> Vec<String> {
         let mut rules = Vec::new();
         for (family, list) in [("ip", &self.break_glass), ("ip6", &self.break_glass_v6)] {
@@ -369,7 +368,6 @@ pub(super) struct ChainShape {
     pub(super) rules: usize,
 }
 
-/// The lines of a table, and its chains.
 #[derive(Default)]
 struct Lines {
     text: String,

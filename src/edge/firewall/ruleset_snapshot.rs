@@ -7,7 +7,6 @@ use super::nft::NftProgram;
 use crate::config;
 use crate::core::types::Fault;
 
-/// The loaded rulesets, ours included.
 #[derive(Clone, Debug, Default)]
 pub struct RulesetSnapshot {
     pub(super) chains: Vec<Chain>,

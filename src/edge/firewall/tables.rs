@@ -171,7 +171,7 @@ fn chains(netlink: &mut Netlink) -> Result<Vec<Answer>, Fault> {
     netlink.dump(&all).map_err(|error| refused(error, "*"))
 }
 
-fn get_table(netlink: &mut Netlink, table: &str) -> Result<Option<Answer>, Fault> {
+pub(super) fn get_table(netlink: &mut Netlink, table: &str) -> Result<Option<Answer>, Fault> {
     let body = Attributes::default().text(TABLE, table);
     match netlink.get(&Message::tables(GET_TABLE, 0, body)) {
         Ok(answers) => Ok(answers.into_iter().next()),

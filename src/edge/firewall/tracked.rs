@@ -38,7 +38,6 @@ pub(super) struct Tracked {
     pub(super) connection: Connection,
     /// The port that answers: another one than the original destination's after a translation.
     pub(super) answering_port: u16,
-    /// The address family for requests.
     pub(super) family: u8,
     /// The attributes that name it in a request.
     pub(super) name: Attributes,

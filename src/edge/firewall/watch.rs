@@ -117,7 +117,6 @@ impl Authors {
     }
 }
 
-/// The watching socket. Poll it for reading.
 pub struct TableWatch {
     socket: Socket,
     table: String,

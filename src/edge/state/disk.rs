@@ -29,7 +29,6 @@ pub trait Disk: Send {
     fn write_new(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// Renames the file atomically and replaces an existing one.
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
-    /// Makes file names durable.
     fn sync_directory(&mut self) -> io::Result<()>;
     /// Opens the file for [`Disk::write_at`] and [`Disk::sync`]. A later rename does not affect it.
     fn open(&mut self, name: &str) -> io::Result<()>;

@@ -10,7 +10,6 @@ use crate::core::record::Record;
 use crate::core::replay::StateOrigin;
 use crate::core::types::{Fault, Wall};
 
-/// A journal that is open for writing.
 pub(super) struct Appender {
     pub(super) disk: Box<dyn Disk>,
     pub(super) tail: Tail,
@@ -66,11 +65,9 @@ pub struct StateJob {
 }
 
 pub(super) enum Work {
-    /// Make the batches of these files durable.
     Write(Vec<Appender>),
     /// Write the compacted content of this journal, up to its tail, into the next one.
     Sum(Appender),
-    /// Rename the next journal to its final name.
     Rename(Box<dyn Disk>),
     Reopen {
         disk: Box<dyn Disk>,

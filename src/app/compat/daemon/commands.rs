@@ -12,7 +12,6 @@ use crate::edge::classic_log::Sinks;
 use crate::edge::event_loop::PollSet;
 use crate::edge::runner_pipe::{RunRequest, RunnerPipe, ToRunner, pair};
 
-/// The runner, while it lives.
 pub(super) struct RunnerHandle {
     process: Option<RunnerProcess>,
     /// Openings that have not ended.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::core::address::as_text;
 use crate::edge::names::reverse;
 
-/// The most addresses that are remembered.
 const NAMES: usize = 1024;
 /// How long a line waits for a name.
 const PATIENCE: Duration = Duration::from_millis(200);

@@ -18,7 +18,6 @@ pub(super) struct BasePaths {
 }
 
 impl BasePaths {
-    /// Relative names start at the current working directory.
     pub(super) fn here() -> Self {
         Self { start: std::env::current_dir().unwrap_or(PathBuf::from("/")) }
     }

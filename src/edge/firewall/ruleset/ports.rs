@@ -18,7 +18,6 @@ pub(super) struct PortMap<'a> {
     pub(super) pieces: Vec<Piece<'a>>,
     /// The services of all ports; asked after the listed ones.
     pub(super) whole: Vec<&'a Service>,
-    /// The knock port, if it is of this protocol.
     knock: Option<u16>,
 }
 
