@@ -1,8 +1,9 @@
 //! A gateway with many clients: how long a start, a reload, an enrolment and a revocation take, how
 //! long knocks wait meanwhile, and the memory of both processes. Prints one line for each.
 //!
-//! usage: cargo bench --bench crowd [-- CLIENTS]   (as root, or inside tools/in-namespaces;
-//! 100,000 without an argument, 3 at least)
+//! usage: cargo bench --bench crowd [-- CLIENTS] [midnight]   (as root, or inside
+//! tools/in-namespaces; 100,000 without an argument, 3 at least). With `midnight` it measures only how
+//! long knocks wait while the listener gets the keys of a new day.
 
 #[path = "../../tests/harness/mod.rs"]
 #[allow(dead_code)] // a part of it is enough here
@@ -19,7 +20,8 @@ use ed25519_dalek::SigningKey;
 use harness::gate::{Gate, Knocker, Sealed, ok};
 use harness::process::resident_kib;
 use toctoc::core::knock::{KnockKind, Request};
-use toctoc::core::types::{ClientId, ServiceName};
+use toctoc::core::types::{ClientId, SECOND, ServiceName};
+use toctoc::edge::clock;
 use toctoc::keys::public::PublicKey;
 
 /// The most clients that knock while something happens.
@@ -58,6 +60,12 @@ fn main() {
         let space = gate.net.client.space.clone();
         gate.net.client.space.thread(move || knock(&knocking, &space, from, to, &tally))
     };
+    let at_midnight = std::env::args().any(|word| word == "midnight");
+    if at_midnight {
+        midnight(&mut gate, &tally);
+        tally.stop.store(true, Ordering::Relaxed);
+        return knocks.join().expect("no panic");
+    }
     let key = format!("@{}.pub", gate.path("new"));
     let add = ["client", "add", "new", "--key", &key, "--services", "ssh"];
     for _ in 0..3 {
@@ -77,6 +85,32 @@ fn main() {
     footprint(&mut gate, &format!("after {RELOADS} reloads more"));
     tally.stop.store(true, Ordering::Relaxed);
     knocks.join().expect("no panic");
+}
+
+/// Starts a gateway whose clock shows midnight 20 seconds later, and tells what the knocks met in the
+/// seconds before and after: the listener gets the keys of the next day.
+fn midnight(gate: &mut Gate, tally: &Tally) {
+    const DAY: u64 = 86_400 * SECOND;
+    let left = (DAY - clock::now().wall.0 % DAY) / SECOND;
+    gate.stop();
+    gate.start_at(&format!("+{}s", left - 20));
+    let ready = Instant::now();
+    for (what, second) in [("before midnight", 17), ("at midnight", 32), ("after midnight", 42)] {
+        tally.answered.lock().expect("no panic").clear();
+        *tally.lost.lock().expect("no panic") = 0;
+        thread::sleep((ready + Duration::from_secs(second)).duration_since(Instant::now()));
+        let mut answered = tally.answered.lock().expect("no panic").clone();
+        answered.sort_unstable();
+        let part = |of: usize| answered.get(answered.len() * of / 100).map_or(0.0, |t| millis(*t));
+        let slowest = answered.last().map_or(0.0, |time| millis(*time));
+        println!(
+            "{what}: {} knocks answered, half within {:.1} ms, 99 of 100 within {:.1} ms, all within {slowest:.1} ms, {} lost",
+            answered.len(),
+            part(50),
+            part(99),
+            tally.lost.lock().expect("no panic"),
+        );
+    }
 }
 
 /// Appends lines for so many clients with keys of their own.
