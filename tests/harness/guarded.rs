@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use toctoc::config::{FirewallSettings, KnockSettings, defaults};
 use toctoc::core::grants::element::difference;
@@ -89,7 +90,8 @@ impl Guarded {
     /// Makes 16 connections at once and returns how many work. Waits until the server has accepted
     /// `round` + 1 connections since its start.
     pub fn winners(&self, to: IpAddr, round: usize) -> usize {
-        let connect = move || TcpStream::connect_timeout(&ssh(to), SHORT);
+        // Long enough for a busy machine, and for a second SYN of those that lost.
+        let connect = move || TcpStream::connect_timeout(&ssh(to), Duration::from_secs(3));
         let rivals: Vec<_> = (0..16).map(|_| self.net.client.space.thread(connect)).collect();
         let mut streams = Vec::new();
         for rival in rivals {
