@@ -263,10 +263,17 @@ fn inject(pid: libc::pid_t, call: libc::c_long, fd: i32) -> Result<i64, libc::c_
     // through it. A `user_regs_struct` is integers only. Only the other process's memory is at stake.
     unsafe {
         let mut registers: libc::user_regs_struct = std::mem::zeroed();
-        assert_eq!(libc::ptrace(libc::PTRACE_ATTACH, pid, 0, 0), 0);
-        assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
-        libc::ptrace(libc::PTRACE_GETREGS, pid, 0, &raw mut registers);
-        // It waits in a system call: the instruction before this place is `syscall`.
+        until("it waits in a system call: the instruction before this place is `syscall`", || {
+            assert_eq!(libc::ptrace(libc::PTRACE_ATTACH, pid, 0, 0), 0);
+            assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
+            libc::ptrace(libc::PTRACE_GETREGS, pid, 0, &raw mut registers);
+            let before = libc::ptrace(libc::PTRACE_PEEKTEXT, pid, registers.rip - 2, 0);
+            let is_waiting = before.to_le_bytes().starts_with(&[0x0f, 0x05]);
+            if !is_waiting {
+                libc::ptrace(libc::PTRACE_DETACH, pid, null_mut::<u8>(), null_mut::<u8>());
+            }
+            is_waiting
+        });
         registers.rip -= 2;
         registers.rax = call.cast_unsigned();
         registers.orig_rax = u64::MAX;
