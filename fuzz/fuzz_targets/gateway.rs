@@ -18,7 +18,7 @@ use toctoc::core::knock::{
     Challenge, HandedKnock, KnockKind, Request, SIGNED, Signature, encode_body,
 };
 use toctoc::core::ledger::Ledger;
-use toctoc::core::packet::{Arrival, udp_checksum};
+use toctoc::core::packet::Arrival;
 use toctoc::core::policy::{Committed, Decision, Policy, commit};
 use toctoc::core::prefix::{Span, Spans};
 use toctoc::core::quota::Rate;
@@ -548,20 +548,5 @@ fn entropy(counter: u64) -> [u8; 32] {
 
 fn packet(from: Source, payload: &[u8]) -> Vec<u8> {
     let std::net::IpAddr::V4(from) = from.ip() else { unreachable!("IPv4 only") };
-    let length = u16::try_from(payload.len() + 8).expect("short");
-    let mut segment =
-        [&40_000u16.to_be_bytes()[..], &PORT.to_be_bytes(), &length.to_be_bytes(), &[0, 0]]
-            .concat();
-    segment.extend(payload);
-    let check = udp_checksum(from.into(), GATEWAY.into(), &segment);
-    segment[6..8].copy_from_slice(&check.to_be_bytes());
-    let mut header = vec![0x45, 0];
-    header.extend((length + 20).to_be_bytes());
-    header.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
-    header.extend(from.octets());
-    header.extend(GATEWAY.octets());
-    let sum: u32 = header.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
-    let check = !u16::try_from((sum >> 16) + (sum & 0xffff)).expect("folded");
-    header[10..12].copy_from_slice(&check.to_be_bytes());
-    [header, segment].concat()
+    test_vectors::packet(from, GATEWAY, PORT, payload)
 }
