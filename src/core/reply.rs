@@ -52,9 +52,7 @@ impl Reply {
     }
 
     /// The receipt, if the client wants one. `working_day`: its working day, see `replay`.
-    pub fn receipt(
-        &self, now: Now, working_day: u32, next_key: Option<[u8; 32]>,
-    ) -> Option<Receipt> {
+    pub fn receipt(&self, now: Now, working_day: u32) -> Option<Receipt> {
         if !self.receipt_wanted {
             return None;
         }
@@ -69,7 +67,8 @@ impl Reply {
             span: Span::HOST,
             ports: Ports::default(),
             challenge: self.challenge,
-            next_key,
+            // No gateway rotates its key by itself yet.
+            next_key: None,
         };
         if let Some(grant) = &self.granted {
             receipt.once = grant.form == GrantKind::Once;
@@ -130,9 +129,9 @@ mod tests {
     #[test]
     fn a_reply_about_trouble_promises_nothing_of_what_was_decided() {
         let now = Now { wall: NOON, boot: Boot(1) };
-        let granted = reply(NOON).receipt(now, 20_513, None).unwrap();
+        let granted = reply(NOON).receipt(now, 20_513).unwrap();
         assert_eq!((granted.status, granted.seconds, granted.once), (Status::Granted, 30, true));
-        let trouble = reply(NOON).trouble().receipt(now, 20_513, None).unwrap();
+        let trouble = reply(NOON).trouble().receipt(now, 20_513).unwrap();
         assert_eq!((trouble.status, trouble.seconds, trouble.once), (Status::Trouble, 0, false));
         assert_eq!((trouble.granted, trouble.challenge), (None, None));
     }

@@ -59,6 +59,12 @@ pub struct WireRow {
     secrets: Secret<{ 32 * SLOTS }>,
 }
 
+/// The labels of one kind of key.
+struct DayLabels {
+    of_day: &'static [u8],
+    clockless: &'static [u8],
+}
+
 impl ClientSecrets {
     /// Secrets that were stored: `secret` is that of `period`.
     pub fn new(period: u32, secret: Secret<32>, clockless: Secret<32>) -> Self {
@@ -103,26 +109,30 @@ impl ClientSecrets {
 
     /// `None` for a day before the first one.
     pub fn wire(&self, day: Day) -> Option<WireSecret> {
-        let secret = match day {
-            Day::Unknown => derive(&self.clockless, b"toctoc v1 wire secret without a clock", &[]),
-            Day::Number(day) => {
-                let label = b"toctoc v1 wire secret of a day";
-                derive(&self.secret_of(period(day))?, label, &day.to_be_bytes())
-            }
+        let labels = DayLabels {
+            of_day: b"toctoc v1 wire secret of a day",
+            clockless: b"toctoc v1 wire secret without a clock",
         };
-        Some(WireSecret(secret))
+        self.of_day(day, &labels).map(WireSecret)
     }
 
     /// `None` for a day before the first one.
     pub fn gate(&self, day: Day) -> Option<GateKey> {
-        let key = match day {
-            Day::Unknown => derive(&self.clockless, b"toctoc v1 gate key without a clock", &[]),
-            Day::Number(day) => {
-                let label = b"toctoc v1 gate key of a day";
-                derive(&self.secret_of(period(day))?, label, &day.to_be_bytes())
-            }
+        let labels = DayLabels {
+            of_day: b"toctoc v1 gate key of a day",
+            clockless: b"toctoc v1 gate key without a clock",
         };
-        Some(GateKey(key))
+        self.of_day(day, &labels).map(GateKey)
+    }
+
+    fn of_day(&self, day: Day, labels: &DayLabels) -> Option<Secret<32>> {
+        match day {
+            Day::Unknown => Some(derive(&self.clockless, labels.clockless, &[])),
+            Day::Number(day) => {
+                let secret = self.secret_of(period(day))?;
+                Some(derive(&secret, labels.of_day, &day.to_be_bytes()))
+            }
+        }
     }
 
     /// What the listener gets of this client on its working day `day`, or on the first one whose
@@ -204,9 +214,6 @@ pub(in crate::core) fn same_mac(one: &[u8; MAC], other: &[u8; MAC]) -> bool {
 }
 
 impl WireRow {
-    /// Bytes of all its secrets.
-    pub const BYTES: usize = 32 * SLOTS;
-
     pub fn new(day: u32, secrets: Secret<{ 32 * SLOTS }>) -> Self {
         Self { day, secrets }
     }

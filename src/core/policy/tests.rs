@@ -108,7 +108,7 @@ fn a_fresh_knock_is_granted_and_gets_a_receipt_of_it() {
     let Some(Committed::Open(grant)) = done.pop() else { panic!("not granted") };
     let (changes, answer) = gate.grants.open(START, grant);
     assert_eq!(changes.len(), 1);
-    let receipt = answer.receipt(START, 20_513, None).unwrap();
+    let receipt = answer.receipt(START, 20_513).unwrap();
     assert_eq!((receipt.status, receipt.seconds, receipt.once), (Status::Granted, 30, false));
     assert_eq!(
         (receipt.granted, receipt.observed),
@@ -395,7 +395,7 @@ fn the_receipt_says_which_address_was_granted_and_which_was_seen() {
     let Some(Committed::Open(grant)) = commit(vec![decision], |_| Ok(())).unwrap().pop() else {
         panic!("not granted")
     };
-    let receipt = gate.grants.open(START, grant).1.receipt(START, 20_513, None).unwrap();
+    let receipt = gate.grants.open(START, grant).1.receipt(START, 20_513).unwrap();
     assert_eq!((receipt.granted, receipt.observed), (Some(named), test_vectors::address()));
     assert_eq!(receipt.span, spans(32, 64).v6, "a whole net, and the receipt says so");
     assert_eq!(gate.grants.list().next().unwrap().key.who(), "2001:db8:1:2::/64");
