@@ -70,12 +70,12 @@ impl Gatekeeper {
         };
         let gate = self.gate_key(now, client.id, knock.day).ok_or(Reject::Clock)?;
         // Use our own id: `h` is bound to a gateway key too, but it comes from the listener.
+        let id = client.id;
         let authentic = match Authentic::verify(knock, client, self.in_force.gateway(), &gate) {
             Ok(authentic) => authentic,
             Err(reject) => {
                 if reject == Reject::Gate {
-                    let (id, name) = (client.id, client.name.clone());
-                    self.log_forgery(id, &name);
+                    self.log_forgery(id);
                 }
                 return Err(reject);
             }
@@ -228,7 +228,7 @@ impl Gatekeeper {
     fn receipt(&mut self, now: Now, reply: &Reply) -> Option<[u8; RECEIPT_BODY]> {
         let secrets = self.in_force.client_secrets(reply.client);
         let working_day = self.replay.working_day(now, reply.client, secrets.first_day());
-        let receipt = reply.receipt(now, working_day, None)?;
+        let receipt = reply.receipt(now, working_day)?;
         if matches!(reply.status, Status::Clock | Status::Challenge) {
             // The client goes on with the keys of that day.
             self.listeners.tell_working_day(reply.client, working_day, &mut self.out);
@@ -260,6 +260,9 @@ impl Gatekeeper {
             }
             (Status::Closed, _) => format!("{client}: {service} closed, asked from {from}"),
             (Status::Observed, _) => format!("{client}: probe from {from}"),
+            (Status::Clock, _) if reply.handshake.day == Day::Unknown => {
+                format!("{client}: asked for the time, from {from}")
+            }
             (Status::Address, _) if reply.address == from => {
                 format!("{client}: refused from {from}: {NEVER_GRANTED}")
             }
@@ -289,7 +292,8 @@ impl Gatekeeper {
     }
 
     /// Logs that the listener handed over a knock that its client did not make.
-    fn log_forgery(&mut self, id: ClientId, name: &str) {
+    fn log_forgery(&mut self, id: ClientId) {
+        let name = self.in_force.client_name(id);
         let text = format!(
             "ALARM: somebody has the keys that the listener has of {name}, but not {name}'s profile, \
              and made a knock with them. It opened nothing. Was the listener taken over, now or \

@@ -312,6 +312,7 @@ fn a_client_that_asks_for_the_time_is_told_its_working_day_and_the_listener_gets
     let receipt = world.listeners[&id].verdicts[&ticket].unwrap();
     assert_eq!((receipt.status, receipt.working_day), (Status::Clock, first_day + 1));
     assert!(receipt.challenge.is_some());
+    assert!(world.said("anna: asked for the time, from 192.0.2.10"), "{:?}", world.log);
     assert_eq!(days(&world), [first_day + 1, today, today]);
     // It goes on with that day's keys, and with a time of its own.
     let request =
