@@ -2,8 +2,8 @@
 //! long knocks wait meanwhile, and the memory of both processes. Prints one line for each.
 //!
 //! usage: cargo bench --bench crowd [-- CLIENTS] [midnight]   (as root, or inside
-//! tools/in-namespaces; 100,000 without an argument, 3 at least). With `midnight` it measures only how
-//! long knocks wait while the listener gets the keys of a new day.
+//! tools/in-namespaces; 100,000 without an argument, 3 at least). With `midnight` it measures only
+//! how long knocks wait while the listener gets the keys of a new day.
 
 #[path = "../../tests/harness/mod.rs"]
 #[allow(dead_code)] // a part of it is enough here
@@ -87,8 +87,8 @@ fn main() {
     knocks.join().expect("no panic");
 }
 
-/// Starts a gateway whose clock shows midnight 20 seconds later, and tells what the knocks met in the
-/// seconds before and after: the listener gets the keys of the next day.
+/// Starts a gateway whose clock shows midnight 20 seconds later, and tells what the knocks met in
+/// the seconds before and after: the listener gets the keys of the next day.
 fn midnight(gate: &mut Gate, tally: &Tally) {
     const DAY: u64 = 86_400 * SECOND;
     let left = (DAY - clock::now().wall.0 % DAY) / SECOND;

@@ -1,5 +1,5 @@
-//! Any bytes to the control socket, in any pieces: only the known commands are executed, at most one
-//! for each connection, and neither lines nor connections accumulate.
+//! Any bytes to the control socket, in any pieces: only the known commands are executed, at most
+//! one for each connection, and neither lines nor connections accumulate.
 
 #![no_main]
 

@@ -283,8 +283,8 @@ impl World {
         assert_eq!(self.accepted.len(), before, "a changed packet was accepted");
     }
 
-    /// Sends what an attacker can make who has the gateway's keys, and of a client either all but its
-    /// signature key, or that one and its wire keys, but not its gate key.
+    /// Sends what an attacker can make who has the gateway's keys, and of a client either all but
+    /// its signature key, or that one and its wire keys, but not its gate key.
     fn forged(&mut self, a: u8, b: u8) {
         self.counter += 1;
         let (client, other) = (usize::from(a & 1), usize::from(!a & 1));

@@ -66,8 +66,8 @@ fn raw(bytes: &[u8]) {
     assert!(!opened || bytes == GOOD.as_slice(), "a datagram opened that no client sealed");
 }
 
-/// With all wire keys the parser is reached, under the keys of a day and those without one. It reads
-/// what was sealed, and neither a gate MAC nor a signature is valid.
+/// With all wire keys the parser is reached, under the keys of a day and those without one. It
+/// reads what was sealed, and neither a gate MAC nor a signature is valid.
 fn sealed_by_an_insider(bytes: &[u8]) {
     let Some((first, bytes)) = bytes.split_first() else { return };
     let day = if first % 2 == 0 { Day::Number(NOON.day()) } else { Day::Unknown };

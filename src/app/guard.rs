@@ -24,8 +24,8 @@ use crate::edge::firewall::{self, Connection, GuardRules, GuardState, advice};
 /// Interval at which a trial checks for grants.
 const CHECK: Duration = Duration::from_millis(250);
 
-/// Runs `toctocd guard`. Whatever is wrong with the configuration, the running gateway is asked, and
-/// the guard can be turned off.
+/// Runs `toctocd guard`. Whatever is wrong with the configuration, the running gateway is asked,
+/// and the guard can be turned off.
 pub fn run(config: &Path, command: &GuardCommand, as_json: bool) -> Result<CommandOutput, Fault> {
     // Without the files that doors name: the guard must come up even if one of those is broken.
     let reach = load::reach(config);

@@ -75,8 +75,8 @@ pub(super) struct ListenerProcess {
     user: Option<(u32, u32)>,
     /// The rest of its set-up; `None` once it is ready.
     setup: Option<SetupFeed>,
-    /// The rest of the newest list of addresses. It waits here and not in the pipe's queue, which it
-    /// could fill.
+    /// The rest of the newest list of addresses. It waits here and not in the pipe's queue, which
+    /// it could fill.
     addresses: VecDeque<ToListener>,
     heartbeat: Heartbeat,
     ready: ListenerReady,

@@ -74,8 +74,8 @@ pub fn fault_json(fault: &Fault) -> Value {
     json!({ "result": "fault", "what": fault.what, "remedy": fault.remedy })
 }
 
-/// Prints the outcome of a command of `toctocd` and returns its exit code. `code` is that of a fault
-/// without one of its own.
+/// Prints the outcome of a command of `toctocd` and returns its exit code. `code` is that of a
+/// fault without one of its own.
 pub fn finish(outcome: Result<CommandOutput, Fault>, code: u8, as_json: bool) -> u8 {
     let fault = match outcome {
         Ok(output) if as_json => return output.print_json(),

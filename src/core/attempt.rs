@@ -8,8 +8,8 @@ use super::types::Wall;
 /// 2026-01-01, before this was written: a clock that shows an earlier time is wrong.
 const EARLIEST: Wall = Wall(1_767_225_600_000_000_000);
 
-/// What a client whose clock shows `now` sends as its packet number `attempt`, counted from 1, until
-/// it is answered, and the day whose keys it takes. The packet still needs its timestamp.
+/// What a client whose clock shows `now` sends as its packet number `attempt`, counted from 1,
+/// until it is answered, and the day whose keys it takes. The packet still needs its timestamp.
 /// `working_day`: the one that the gateway has told.
 ///
 /// The gateway does not know the keys of a day that is far from its own, and stays silent. So each

@@ -1,6 +1,5 @@
-//! `HandedKnock` -> `Authentic`: the gatekeeper verifies the gate MAC, then the Ed25519 signature over
-//! the SSHSIG blob.
-//! See `replay` for time and replay, `policy` for permission.
+//! `HandedKnock` -> `Authentic`: the gatekeeper verifies the gate MAC, then the Ed25519 signature
+//! over the SSHSIG blob. See `replay` for time and replay, `policy` for permission.
 
 use ed25519_dalek::{Signature as Ed25519, Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256, Sha512};
@@ -20,7 +19,8 @@ const LABEL: &[u8; 16] = b"toctoc knock v1\0";
 pub const MESSAGE: usize = LABEL.len() + 16 + 32 + SIGNED;
 /// The client signs this: label, gateway id, handshake hash, the signed bytes of its request.
 pub type Message = [u8; MESSAGE];
-/// Bytes of the SSHSIG blob: preamble, then namespace, reserved, hash name, hash after their lengths.
+/// Bytes of the SSHSIG blob: preamble, then namespace, reserved, hash name, hash after their
+/// lengths.
 pub const BLOB: usize = 6 + (4 + NAMESPACE.len()) + 4 + (4 + HASH.len()) + (4 + 64);
 const PREAMBLE: &[u8; 6] = b"SSHSIG";
 const HASH: &[u8; 6] = b"sha512";
@@ -89,11 +89,12 @@ pub struct Handshake {
 
 impl Authentic {
     /// Proves that `client` made `knock` for `gateway`: the verifier's own id, never one that came
-    /// with the knock. The client's key must be sound (`clients`), and `gate` is its gate key of the
-    /// knock's day.
+    /// with the knock. The client's key must be sound (`clients`), and `gate` is its gate key of
+    /// the knock's day.
     ///
-    /// Fails with `Pipe` (another client's), `Gate`, `Syntax` or `Signature`, in this order. Refuses
-    /// points of small order, encodings that are not canonical, and FIDO fields of a plain key.
+    /// Fails with `Pipe` (another client's), `Gate`, `Syntax` or `Signature`, in this order.
+    /// Refuses points of small order, encodings that are not canonical, and FIDO fields of a plain
+    /// key.
     pub fn verify(
         knock: HandedKnock, client: &Client, gateway: GatewayId, gate: &GateKey,
     ) -> Result<Authentic, Reject> {

@@ -136,9 +136,9 @@ impl Engine {
         }
     }
 
-    /// Takes one captured packet, from its IP header on, without a curve operation. `now.wall` is the
-    /// time of its arrival, by which doors count seconds. Allocates only for a packet that a client
-    /// made or that a door listens for.
+    /// Takes one captured packet, from its IP header on, without a curve operation. `now.wall` is
+    /// the time of its arrival, by which doors count seconds. Allocates only for a packet that a
+    /// client made or that a door listens for.
     pub fn packet(&mut self, now: Now, arrival: Arrival, packet: &[u8], actions: &mut Vec<Action>) {
         self.packets = self.packets.saturating_add(1);
         let parsed = match parse(packet) {

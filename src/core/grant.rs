@@ -100,9 +100,9 @@ impl ActiveGrant {
         }
     }
 
-    /// The same grant after a restart or a jump of the clock at `now`, by whichever clock leaves it less. `None` if it is
-    /// over, or if it began after `now`: then the clock was set back, and nobody can know how much
-    /// time is left.
+    /// The same grant after a restart or a jump of the clock at `now`, by whichever clock leaves it
+    /// less. `None` if it is over, or if it began after `now`: then the clock was set back, and
+    /// nobody can know how much time is left.
     pub(super) fn restored(self, now: Now) -> Option<ActiveGrant> {
         if now.wall < self.opened.wall {
             return None;

@@ -251,8 +251,8 @@ impl Enrolment {
     }
 }
 
-/// The whole body of a knock to `gateway` with the handshake hash `h`: signed bytes, signature fields,
-/// zero padding, gate MAC.
+/// The whole body of a knock to `gateway` with the handshake hash `h`: signed bytes, signature
+/// fields, zero padding, gate MAC.
 pub fn encode_body(
     signed: &[u8; SIGNED], signature: &Signature, gate: &GateKey, gateway: GatewayId, h: &[u8; 32],
 ) -> [u8; BODY] {

@@ -51,8 +51,9 @@ impl UsedMarks {
         }
     }
 
-    /// Marks the timestamps from `first` to `last`, both included: one that was refused and answered,
-    /// or accepted by a challenge, or all that a client whose clock is ahead may have sent.
+    /// Marks the timestamps from `first` to `last`, both included: one that was refused and
+    /// answered, or accepted by a challenge, or all that a client whose clock is ahead may have
+    /// sent.
     pub fn burn(&mut self, first: Wall, last: Wall) {
         let place = self.burned.partition_point(|(_, end)| *end < first);
         let mut merged = (first, last.max(first));

@@ -103,8 +103,9 @@ impl Initiator {
 }
 
 impl AwaitingResponse {
-    /// Decrypts the gateway's payload in place and returns the final handshake hash. `None`, and the
-    /// payload is unchanged, if it is not the response. May be tried on any number of datagrams.
+    /// Decrypts the gateway's payload in place and returns the final handshake hash. `None`, and
+    /// the payload is unchanged, if it is not the response. May be tried on any number of
+    /// datagrams.
     pub fn open(
         &self, peer_ephemeral: &[u8; KEY], payload: &mut [u8], tag: &[u8; SEAL],
     ) -> Option<[u8; 32]> {

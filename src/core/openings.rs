@@ -280,7 +280,8 @@ impl Openings {
         };
         if let Some(stop) = stop {
             // knockd sleeps for ever where the time is negative, and never runs the stop command. A
-            // door that nobody shuts is worse than one that shuts at once (`Weakness::StopsAtOnce`).
+            // door that nobody shuts is worse than one that shuts at once
+            // (`Weakness::StopsAtOnce`).
             let timeout = u32::try_from(door.cmd_timeout).unwrap_or(0);
             let door = door.name.clone();
             opening.stop = Some(OpeningEntry { id, door, source, stop, opened: now.wall, timeout });

@@ -61,8 +61,8 @@ pub fn parse(packet: &[u8]) -> Result<ParsedPacket<'_>, Reject> {
 }
 
 impl<'a> ParsedPacket<'a> {
-    /// The payload, if the packet can be a sealed knock to us. Rejects, in addition to [`parse`]: IP
-    /// options, fragments, lengths that disagree, wrong checksums, port 0, destinations that are
+    /// The payload, if the packet can be a sealed knock to us. Rejects, in addition to [`parse`]:
+    /// IP options, fragments, lengths that disagree, wrong checksums, port 0, destinations that are
     /// not ours, and sources that no peer can have (docs/protocol.md).
     pub fn strict(&self, ours: &impl LocalAddresses, arrival: Arrival) -> Result<&'a [u8], Reject> {
         if let Some(reject) = self.flaw {
@@ -82,8 +82,8 @@ impl<'a> ParsedPacket<'a> {
         Ok(self.payload)
     }
 
-    /// True for a packet to or from a loopback address that came in by another device. A stack drops
-    /// it, but a capture socket sees it: a neighbour on the link can send one.
+    /// True for a packet to or from a loopback address that came in by another device. A stack
+    /// drops it, but a capture socket sees it: a neighbour on the link can send one.
     pub fn is_martian(&self, arrival: Arrival) -> bool {
         let addresses = [self.source.ip(), self.destination.ip()];
         !arrival.loopback && addresses.iter().any(IpAddr::is_loopback)

@@ -1,4 +1,5 @@
-//! `Fresh` -> `Admission`: who may have what, within all limits. See `commit` for the step after it.
+//! `Fresh` -> `Admission`: who may have what, within all limits. See `commit` for the step after
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -43,8 +44,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// `max_grants`: how many one client may have at once. `own`: the gateway's addresses, and those
-    /// that mean all machines of one of its networks; none of them is ever granted.
+    /// `max_grants`: how many one client may have at once. `own`: the gateway's addresses, and
+    /// those that mean all machines of one of its networks; none of them is ever granted.
     pub fn new(
         services: Vec<Service>, clients: impl Into<ClientTable>, max_grants: u32,
         own: impl IntoIterator<Item = Source>,

@@ -1,5 +1,5 @@
-//! `Authentic` -> `Fresh`: the time window, used-knock marks, challenges, and a clock that cannot be
-//! trusted. See `edge::state` for durable marks, `policy` for what a fresh knock may have.
+//! `Authentic` -> `Fresh`: the time window, used-knock marks, challenges, and a clock that cannot
+//! be trusted. See `edge::state` for durable marks, `policy` for what a fresh knock may have.
 //!
 //! INVARIANT: no packet is accepted twice. A packet that carries a challenge is accepted only by
 //! spending that challenge, which was given once and is kept only in memory. A packet without one
@@ -16,10 +16,10 @@
 //! future that was refused, never accepted, may count when its time has come if the mark of that
 //! refusal is lost.
 //!
-//! A timestamp that is ahead of the window says that its client's clock is ahead. What the client sent
-//! before may have been lost, or dropped for a tag of an unknown day, and somebody may have recorded
-//! it: on its day it would be fresh. So everything from the
-//! begin of the window to that timestamp is marked.
+//! A timestamp that is ahead of the window says that its client's clock is ahead. What the client
+//! sent before may have been lost, or dropped for a tag of an unknown day, and somebody may have
+//! recorded it: on its day it would be fresh. So everything from the begin of the window to that
+//! timestamp is marked.
 //!
 //! INVARIANT: no client is locked out by timestamps, its own or those of a wrong clock. A timestamp
 //! that is covered but perhaps unused costs a challenge. Only a timestamp that was certainly used
@@ -44,8 +44,8 @@ use challenges::Challenges;
 use clock_monitor::ClockMonitor;
 pub use clock_monitor::{ClockFault, clock_jump};
 
-/// The most packets of one client that are remembered with their addresses. The table of clients needs
-/// no limit: only a good signature of an enrolled client makes an entry.
+/// The most packets of one client that are remembered with their addresses. The table of clients
+/// needs no limit: only a good signature of an enrolled client makes an entry.
 ///
 /// So many that a recorded packet is met with silence until its day's tag is unknown: two days of a
 /// knock every three minutes. A packet that was forgotten all the same, or by a restart, opens
@@ -166,8 +166,8 @@ impl Replay {
         }
     }
 
-    /// The reason why all knocks need a challenge; `None` if they do not. Also keeps the clock under watch:
-    /// call it at least once a minute.
+    /// The reason why all knocks need a challenge; `None` if they do not. Also keeps the clock
+    /// under watch: call it at least once a minute.
     pub fn challenge_reason(&mut self, now: Now) -> Option<ChallengeReason> {
         let clock_fault = self.clock.check(now);
         match (self.lost, clock_fault) {
@@ -191,8 +191,8 @@ impl Replay {
     ///
     /// They are of no use. A revoked key verifies nothing, and a client that is enrolled again gets
     /// a new id. If an admin puts the old line back by hand, the old id counts again: for that the
-    /// marks are kept until all of them are older than any window, so that no packet that they cover
-    /// can be accepted by its timestamp. A challenge is accepted only once in any case.
+    /// marks are kept until all of them are older than any window, so that no packet that they
+    /// cover can be accepted by its timestamp. A challenge is accepted only once in any case.
     pub fn forget(&mut self, now: Now, enrolled: impl Fn(ClientId) -> bool) -> Vec<Record> {
         let stale = Wall(self.clock.newest().0.saturating_sub(u64::from(LEAVING) * SECOND));
         let mut records = Vec::new();
@@ -315,9 +315,9 @@ impl Replay {
         Ok(PendingReply { records: Vec::new(), reply, reject: Some(Reject::Address) })
     }
 
-    /// The working day of a client: the day whose keys it and we use, with the days around it. It is
-    /// today, unless the client has forgotten the keys of today: it knocked with a clock that was as
-    /// far ahead as ours, or says so. `first_day`: the first one that we have keys for.
+    /// The working day of a client: the day whose keys it and we use, with the days around it. It
+    /// is today, unless the client has forgotten the keys of today: it knocked with a clock that
+    /// was as far ahead as ours, or says so. `first_day`: the first one that we have keys for.
     pub fn working_day(&self, now: Now, id: ClientId, first_day: u32) -> u32 {
         let day = self.day_without_names(now, id, first_day);
         match self.clients.get(&id) {

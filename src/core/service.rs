@@ -184,8 +184,8 @@ pub struct Service {
     pub name: ServiceName,
     /// Its ports; none with `commands`.
     pub ports: ServicePorts,
-    /// Set for a command service. Then mode, form, spans, cut and forward have their defaults and mean
-    /// nothing.
+    /// Set for a command service. Then mode, form, spans, cut and forward have their defaults and
+    /// mean nothing.
     pub commands: Option<ServiceCommands>,
     pub mode: Mode,
     pub form: GrantKind,
@@ -193,7 +193,8 @@ pub struct Service {
     pub seconds: u32,
     /// The most seconds that a knock may ask for.
     pub max_seconds: u32,
-    /// The most live grants at once, over all clients. No holder can have all of them: see `policy`.
+    /// The most live grants at once, over all clients. No holder can have all of them: see
+    /// `policy`.
     pub max_grants: u32,
     pub source: SourceRule,
     /// The width of a client's grant, if the knock names no source port.

@@ -201,8 +201,9 @@ impl MacVerified {
         self.mac
     }
 
-    /// Decrypts the knock and checks its syntax. `wire` and `day` belong to its tag. Costs one curve
-    /// operation for each of the gateway's keys until one fits. Fails with `Noise` or `Syntax`.
+    /// Decrypts the knock and checks its syntax. `wire` and `day` belong to its tag. Costs one
+    /// curve operation for each of the gateway's keys until one fits. Fails with `Noise` or
+    /// `Syntax`.
     pub fn open(
         self, gateway: &GatewayKeys, wire: &WireSecret, day: Day,
     ) -> Result<Decrypted, Reject> {

@@ -42,7 +42,8 @@ pub struct LocalAddress {
     pub interface: String,
     pub loopback: bool,
     pub address: IpAddr,
-    /// The addresses that mean all machines of its network, or any of its routers: no peer has them.
+    /// The addresses that mean all machines of its network, or any of its routers: no peer has
+    /// them.
     pub of_all: Vec<IpAddr>,
 }
 

@@ -2,8 +2,8 @@
 //! it may still do.
 //!
 //! Nothing here is silently optional. Each step succeeds, or is not possible on this system and is
-//! reported as a [`Limitation`], or ends the process with a [`ConfineFailure`]. Return values are not
-//! enough: the kernel's own account of the process is checked afterwards.
+//! reported as a [`Limitation`], or ends the process with a [`ConfineFailure`]. Return values are
+//! not enough: the kernel's own account of the process is checked afterwards.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
@@ -31,7 +31,8 @@ pub use drop_privileges::drop_privileges;
 pub use outcome::{ConfineFailure, ConfineStep, Limitation, Limitations};
 pub use proof::verify;
 
-/// The id of the user `nobody`, which other programs run as too: each of them may stop the listener.
+/// The id of the user `nobody`, which other programs run as too: each of them may stop the
+/// listener.
 const SHARED_USER: u32 = 65534;
 
 /// Gives up all that a process can give up: files, other user ids, capabilities, new processes,

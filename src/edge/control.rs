@@ -378,7 +378,8 @@ fn is_socket(path: &Path) -> Result<bool, Fault> {
     Ok(true)
 }
 
-/// The uid of the other end, if it is root or our own user, whatever the mode of the socket file is.
+/// The uid of the other end, if it is root or our own user, whatever the mode of the socket file
+/// is.
 fn trusted_peer(stream: &UnixStream) -> Option<u32> {
     let uid = getsockopt(stream, PeerCredentials).ok()?.uid();
     (uid == 0 || uid == geteuid().as_raw()).then_some(uid)

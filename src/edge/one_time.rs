@@ -29,9 +29,10 @@ pub struct SequenceUse {
     pub skipped: Vec<SequenceError>,
 }
 
-/// Writes `#` over the first byte of the line with the current sequence of `door`, and syncs it. The
-/// file need not have a line for a sequence from the configuration itself ([`Door::fixed_first`]);
-/// if it has one, that is used too. After an error, the system's reason, nothing may open.
+/// Writes `#` over the first byte of the line with the current sequence of `door`, and syncs it.
+/// The file need not have a line for a sequence from the configuration itself
+/// ([`Door::fixed_first`]); if it has one, that is used too. After an error, the system's reason,
+/// nothing may open.
 pub fn use_up(path: &Path, door: &Door) -> Result<SequenceUse, String> {
     let mut used = SequenceUse::default();
     let text = mark_used(path, door, &mut used.by_us).map_err(|error| reason(&error))?;

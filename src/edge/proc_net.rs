@@ -1,5 +1,5 @@
-//! The kernel's tables under /proc/net: listening ports, connections, routes, forwarding. Also: signs
-//! of a container.
+//! The kernel's tables under /proc/net: listening ports, connections, routes, forwarding. Also:
+//! signs of a container.
 //!
 //! Read as text, from the namespace of the calling thread. These tables have had their form for
 //! twenty years, and a crate that reads IPv6 routes would bring a whole netlink stack.

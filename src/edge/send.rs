@@ -112,7 +112,8 @@ mod tests {
         let mut buffer = [0; 64];
         let deadline = Instant::now() + Duration::from_secs(5);
         assert_eq!(client.receive(&mut buffer, deadline), Some(b"receipt".as_slice()));
-        // The port is closed now: the next send and the next receive fail with "connection refused".
+        // The port is closed now: the next send and the next receive fail with "connection
+        // refused".
         drop(gateway);
         client.send(b"one").unwrap();
         client.send(b"two").unwrap();

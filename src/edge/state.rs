@@ -85,9 +85,9 @@ pub struct State {
 
 impl State {
     /// Opens the state in `directory`, which is created if missing. `now` is the time of a loss
-    /// found here; where clients are `enrolled`, a missing journal is one. Waits for the disk. Fails
-    /// if another gateway has locked it, or if it is in memory only and `volatile_too` is false.
-    /// Lost records are no error: see [`Recovered`].
+    /// found here; where clients are `enrolled`, a missing journal is one. Waits for the disk.
+    /// Fails if another gateway has locked it, or if it is in memory only and `volatile_too` is
+    /// false. Lost records are no error: see [`Recovered`].
     pub fn open(
         directory: &Path, now: Wall, volatile_too: bool, enrolled: bool,
     ) -> Result<(State, Recovered), Fault> {
@@ -208,8 +208,8 @@ impl State {
         if self.poisoned || self.is_busy {
             return None;
         }
-        // Deferred records have no place only if the journal is as long as it may be. Then it must be
-        // rewritten.
+        // Deferred records have no place only if the journal is as long as it may be. Then it must
+        // be rewritten.
         let work = if self.is_deferred() && self.place(&[]).is_ok() {
             Work::Write(once(&self.journal).chain(&self.next).map(Appender::duplicate).collect())
         } else if self.next.is_some() {
@@ -344,7 +344,8 @@ impl State {
     }
 }
 
-/// The size beyond which this journal is rewritten: twice its own, or as much as a long one may grow.
+/// The size beyond which this journal is rewritten: twice its own, or as much as a long one may
+/// grow.
 fn limit_for(journal: &Appender) -> u64 {
     let at = journal.tail.at;
     COMPACT.max(at.saturating_mul(2).min(at.saturating_add(GROWTH)))

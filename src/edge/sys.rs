@@ -32,9 +32,9 @@ pub fn lock_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives memory that is no longer used back to the kernel: glibc keeps what a large file took. Call it
-/// once before any thread starts: from then on all share one heap, in place of one that each thread
-/// leaves behind.
+/// Gives memory that is no longer used back to the kernel: glibc keeps what a large file took. Call
+/// it once before any thread starts: from then on all share one heap, in place of one that each
+/// thread leaves behind.
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: neither takes a pointer, and both may be called at any time in any thread.
@@ -58,9 +58,9 @@ pub fn take_stdin() -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(0) })
 }
 
-/// Closes every descriptor from 3 on that this process inherited: neither the listener nor a command
-/// may hold what a shell or a service manager left open. Call this first, before anything of ours is
-/// open.
+/// Closes every descriptor from 3 on that this process inherited: neither the listener nor a
+/// command may hold what a shell or a service manager left open. Call this first, before anything
+/// of ours is open.
 pub fn close_inherited() -> io::Result<()> {
     // SAFETY: the call takes three integers. Nothing in this process owns a descriptor from 3 on
     // yet: callers promise that by calling it first. A broken promise breaks descriptors, not

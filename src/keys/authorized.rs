@@ -67,9 +67,9 @@ pub fn still_named(text: &str, before: &ClientTable) -> ClientTable {
     before.retain(|id| named.contains(&id))
 }
 
-/// Appends a line for `client`; all else stays byte for byte. Fails if another line has this id, name
-/// or key. Other lines are not read as a whole: there may be 100,000, and their mistakes are found
-/// when the file is read.
+/// Appends a line for `client`; all else stays byte for byte. Fails if another line has this id,
+/// name or key. Other lines are not read as a whole: there may be 100,000, and their mistakes are
+/// found when the file is read.
 pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
     let line = line::print(client);
     // We must be able to read what we wrote.

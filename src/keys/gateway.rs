@@ -50,8 +50,8 @@ struct RawGatewayFile {
 }
 
 impl GatewayFile {
-    /// New keys in a realm of their own, made on this day. `entropy` fills a slice with random bytes
-    /// or fails.
+    /// New keys in a realm of their own, made on this day. `entropy` fills a slice with random
+    /// bytes or fails.
     pub fn generate(
         today: u32, mut entropy: impl FnMut(&mut [u8]) -> Result<(), Fault>,
     ) -> Result<Self, Fault> {

@@ -12,7 +12,8 @@ use crate::core::keyring::Secret;
 use crate::core::knock::Signature;
 use crate::core::types::Fault;
 
-/// Rounds of bcrypt-pbkdf for a new passphrase, about a quarter second: OpenSSH's default since 9.4.
+/// Rounds of bcrypt-pbkdf for a new passphrase, about a quarter second: OpenSSH's default since
+/// 9.4.
 const ROUNDS: u32 = 24;
 /// The most rounds that we accept: more would take minutes.
 const MAX_ROUNDS: u32 = 1024;
@@ -45,8 +46,8 @@ impl Identity {
         authentic::sign(&self.seed, message)
     }
 
-    /// The private key in OpenSSH form; wiped when dropped. Fails if `comment` is not allowed there.
-    /// `lock` encrypts it: the passphrase, and 20 random bytes for salt and check number.
+    /// The private key in OpenSSH form; wiped when dropped. Fails if `comment` is not allowed
+    /// there. `lock` encrypts it: the passphrase, and 20 random bytes for salt and check number.
     pub fn print(
         &self, comment: &str, lock: Option<(&str, [u8; 20])>,
     ) -> Result<Zeroizing<String>, Fault> {

@@ -22,7 +22,8 @@ impl PublicKey {
         Ok(Self { bytes })
     }
 
-    /// The key and the comment of a line as `ssh-keygen` writes it: algorithm, blob, comment if any.
+    /// The key and the comment of a line as `ssh-keygen` writes it: algorithm, blob, comment if
+    /// any.
     pub fn from_line(line: &str) -> Result<(Self, &str), Fault> {
         let line = line.trim();
         if line.contains("PRIVATE KEY") {

@@ -260,7 +260,8 @@ fn inject(pid: libc::pid_t, call: libc::c_long, fd: i32) -> Result<i64, libc::c_
     use std::ptr::null_mut;
     let mut status = 0;
     // SAFETY: each call takes integers and pointers to a structure of its own type that lives
-    // through it. A `user_regs_struct` is integers only. Only the other process's memory is at stake.
+    // through it. A `user_regs_struct` is integers only. Only the other process's memory is at
+    // stake.
     unsafe {
         let mut registers: libc::user_regs_struct = std::mem::zeroed();
         until("it waits in a system call: the instruction before this place is `syscall`", || {
@@ -457,8 +458,8 @@ fn a_flood_of_requests_opens_nothing_fills_nothing_and_keeps_no_admin_waiting() 
     let after = resident_kib(daemon);
     let lines = gate.daemon().log().lines().count();
     assert!(after < before + 16 * 1024, "{before} kB became {after} kB");
-    // Messages about an existing door are allowed: 256 at once and 16 a second. So are two lines for
-    // each opening: 1,024 of them at once and 64 a second.
+    // Messages about an existing door are allowed: 256 at once and 16 a second. So are two lines
+    // for each opening: 1,024 of them at once and 64 a second.
     let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 1;
     let allowed = 200 + 256 + 16 * seconds + 2 * (1024 + 64 * seconds);
     assert!(lines < allowed, "{lines} lines in {seconds} s");

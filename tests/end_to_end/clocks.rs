@@ -51,8 +51,8 @@ fn a_client_whose_clock_is_wrong_by_a_minute_a_day_or_ten_years_opens_and_says_b
     }
 }
 
-/// A client that knows that its clock is wrong asks for the time at once. Another one learns it from
-/// silence: its second packet asks, and the third one opens.
+/// A client that knows that its clock is wrong asks for the time at once. Another one learns it
+/// from silence: its second packet asks, and the third one opens.
 #[test]
 fn each_wrong_clock_costs_at_most_two_packets_more() {
     let mut gate = Gate::running(|config| config);
@@ -60,9 +60,9 @@ fn each_wrong_clock_costs_at_most_two_packets_more() {
     for (clock, packets) in [("+0", 1), ("-1d", 2), ("+3d", 3), ("-3d", 3), ("-80y", 2)] {
         assert_eq!(packets_to_open(&gate, clock), packets, "{clock}");
     }
-    // After each start a timestamp alone is not enough. That is the second packet, where the client's
-    // day is known: because it was seen, or because both clocks are wrong alike. At last both are
-    // right, but the client was seen on a later day.
+    // After each start a timestamp alone is not enough. That is the second packet, where the
+    // client's day is known: because it was seen, or because both clocks are wrong alike. At last
+    // both are right, but the client was seen on a later day.
     for (gateway, client, packets) in
         [("-3d", "+0", 2), ("+3d", "+0", 3), ("+3d", "+3d", 2), ("+0", "+0", 3)]
     {

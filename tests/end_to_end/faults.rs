@@ -46,8 +46,8 @@ fn after_a_kill_before_the_journal_entry_nothing_runs() {
 
 #[test]
 fn after_a_kill_between_journal_and_start_command_the_stop_command_runs_once() {
-    // As many hanging commands as may run at once, so the next one is journalled and waits. One door
-    // gets half of what is free, so this takes nine.
+    // As many hanging commands as may run at once, so the next one is journalled and waits. One
+    // door gets half of what is free, so this takes nine.
     let shares = [128, 192, 224, 240, 248, 252, 254, 255, 256];
     let mut doors = door("", "");
     for port in 7011..=7019 {

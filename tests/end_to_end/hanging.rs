@@ -86,8 +86,8 @@ fn with_a_log_that_nobody_reads_knocks_are_granted_admins_answered_and_the_end_i
     let log = process.0.stderr.take().unwrap();
     fcntl(&log, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     until("it answers", || gate.toctocd(&["status"]).status.success());
-    // Right after a start each costs a challenge, so it is two packets and two lines. These fill the
-    // pipe, and a client may send so many at once.
+    // Right after a start each costs a challenge, so it is two packets and two lines. These fill
+    // the pipe, and a client may send so many at once.
     for _ in 0..30 {
         anna.must_open(&gate.net.client, "ssh", 0);
     }

@@ -1,5 +1,6 @@
-//! A device in front of the gateway that gives everybody's packets its own address. A grant for that
-//! address would be for everybody, so the gateway refuses it, and the client says what is wrong.
+//! A device in front of the gateway that gives everybody's packets its own address. A grant for
+//! that address would be for everybody, so the gateway refuses it, and the client says what is
+//! wrong.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -405,7 +405,8 @@ fn every_dependency_stands_under_its_reason() {
     report("a dependency stands under the reason that needs it:", &faults);
 }
 
-/// The crates that the project's owner has named. Each does real work: none is a dependency for show.
+/// The crates that the project's owner has named. Each does real work: none is a dependency for
+/// show.
 const NAMED: [&str; 9] = [
     "chacha20poly1305",
     "clap",

@@ -62,12 +62,12 @@ pub struct Common {
     /// Use this private key instead of the profile's.
     #[arg(short, long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
-    /// Wait this many seconds for each answer. Before it knocks again, toctoc waits a little longer,
-    /// at random.
+    /// Wait this many seconds for each answer. Before it knocks again, toctoc waits a little
+    /// longer, at random.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub timeout: u64,
-    /// Send at most this many knocks to each address, each in a new packet. Each second one asks for
-    /// the time, in case this machine's clock is wrong.
+    /// Send at most this many knocks to each address, each in a new packet. Each second one asks
+    /// for the time, in case this machine's clock is wrong.
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10))]
     pub attempts: u32,
     /// IPv4 only.
@@ -110,8 +110,8 @@ pub struct Open {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub source_port: Option<u16>,
     /// Ask the gateway which address it sees you come from, and use that, even if this machine's
-    /// own address looks usable. An address that a device in front of the gateway gives to everybody
-    /// is not used.
+    /// own address looks usable. An address that a device in front of the gateway gives to
+    /// everybody is not used.
     #[arg(long, conflicts_with = "source")]
     pub ask_source: bool,
     /// Send the classic sequence in the profile instead of a sealed knock. It is sent in cleartext:

@@ -155,8 +155,8 @@ pub enum ClientCommand {
     /// List the enrolled clients.
     List,
     /// Give a client a new id and a new profile, when `status` says that its clock was ahead. Its
-    /// key, services, limits and door stay. Its current grants end, and nothing that it sent before ever
-    /// opens anything.
+    /// key, services, limits and door stay. Its current grants end, and nothing that it sent before
+    /// ever opens anything.
     Forgive {
         /// The client's name.
         name: String,

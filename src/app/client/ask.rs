@@ -238,15 +238,15 @@ impl Exchange<'_> {
         Ok(None)
     }
 
-    /// A random pause before the next knock, longer each time. Silence may mean that this key knocks
-    /// too often: many programs that use it must not all repeat at once.
+    /// A random pause before the next knock, longer each time. Silence may mean that this key
+    /// knocks too often: many programs that use it must not all repeat at once.
     fn pause(&self, attempt: u32) -> Result<Duration, Fault> {
         let part = u32::from_be_bytes(entropy::bytes()?) % 1001;
         Ok(self.wanted.timeout * attempt / 2 * part / 1000)
     }
 
-    /// Waits for an answer to one of these knocks. A datagram that does not open is ignored: anybody
-    /// can send one.
+    /// Waits for an answer to one of these knocks. A datagram that does not open is ignored:
+    /// anybody can send one.
     fn wait(&self, waiting: &[SentKnock], patience: Duration) -> Option<ReceivedReceipt> {
         // One byte more than a receipt, so that a longer datagram does not look like one.
         let mut buffer = [0; RECEIPT + 1];

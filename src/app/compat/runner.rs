@@ -2,8 +2,8 @@
 //! every stop command has run.
 //!
 //! The process that is responsible for stop commands holds the lock of their journal as long as it
-//! lives. So a daemon that is killed loses none; and if the runner is killed too, the next one finds
-//! the journal unlocked.
+//! lives. So a daemon that is killed loses none; and if the runner is killed too, the next one
+//! finds the journal unlocked.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -62,8 +62,8 @@ fn start() -> io::Result<Process> {
     // A copy that is closed on exec. Commands inherit descriptor 0 itself, so it becomes /dev/null.
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     dup2_stdin(&fs::File::open("/dev/null")?)?;
-    // COMPAT: commands run in a session whose leader is their parent. Signals to the daemon's group,
-    // by a terminal or by killall, are not for us: we end when everything is closed.
+    // COMPAT: commands run in a session whose leader is their parent. Signals to the daemon's
+    // group, by a terminal or by killall, are not for us: we end when everything is closed.
     setsid()?;
     SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE])
         .thread_block()?;

@@ -1,5 +1,5 @@
-//! Connections: those that end with their grants, and those that outlive them. Connection tracking is
-//! listed beside the loop: a machine may have hundreds of thousands of connections.
+//! Connections: those that end with their grants, and those that outlive them. Connection tracking
+//! is listed beside the loop: a machine may have hundreds of thousands of connections.
 
 use std::collections::BTreeSet;
 

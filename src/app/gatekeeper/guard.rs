@@ -214,8 +214,8 @@ fn nothing_to_grant(changes: &[Change]) -> Result<(), Fault> {
 }
 
 impl Gatekeeper {
-    /// Applies `changes` of elements, then has connections cut even if that failed. After a fault the
-    /// guard is repaired from the list of grants, and the connections are cut once more.
+    /// Applies `changes` of elements, then has connections cut even if that failed. After a fault
+    /// the guard is repaired from the list of grants, and the connections are cut once more.
     pub(super) fn apply(&mut self, now: Now, changes: &[Change]) -> Result<(), Fault> {
         let outcome = self.guard.apply(now, changes);
         self.connections.cut(changes, outcome.is_err() && !self.guard.off);

@@ -169,8 +169,8 @@ impl InForce {
         self.settings() == &new.config.settings && self.suits_listener(new)
     }
 
-    /// True if a listener of the configuration in force can stay under `new`, as far as its doors and
-    /// clients allow. The window and `max_grants` are the gatekeeper's.
+    /// True if a listener of the configuration in force can stay under `new`, as far as its doors
+    /// and clients allow. The window and `max_grants` are the gatekeeper's.
     pub(super) fn suits_listener(&self, new: &Prepared) -> bool {
         let (old, settings) = (self.settings(), &new.config.settings);
         let of_listener = |knock: &KnockSettings| {

@@ -102,8 +102,8 @@ impl Gatekeeper {
         self.out.log(format!("NOTHING OPENS: {fault}"));
     }
 
-    /// Records the time unless that was done less than `seconds` ago, so that a clock set back while
-    /// toctocd is down is noticed.
+    /// Records the time unless that was done less than `seconds` ago, so that a clock set back
+    /// while toctocd is down is noticed.
     pub(super) fn record_time(&mut self, now: Now, seconds: u32) {
         if let Some(record) = self.replay.heartbeat(now, seconds) {
             self.journal.defer(&[record]);

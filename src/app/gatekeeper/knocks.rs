@@ -282,8 +282,8 @@ impl Gatekeeper {
         }
     }
 
-    /// Logs that a client's key is not one that may be enrolled. In a long clients file that is found
-    /// out when the client knocks.
+    /// Logs that a client's key is not one that may be enrolled. In a long clients file that is
+    /// found out when the client knocks.
     fn log_bad_key(&mut self, id: ClientId) {
         if let Some(fault) = self.policy.clients().key_fault(id) {
             let name = self.in_force.client_name(id);

@@ -1,5 +1,5 @@
-//! What happens to listeners: their messages, starts, ends and replacements. See `knocks` and `doors`
-//! for the effects of their messages.
+//! What happens to listeners: their messages, starts, ends and replacements. See `knocks` and
+//! `doors` for the effects of their messages.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
-//! A reload, step by step outside the loop. The clients are read first, and take effect at once. Then
-//! the configuration is read and checked. If it has changed, a new listener captures, and the guard
-//! loads its new rules; only then does anything else change. A bad configuration changes nothing.
-//! With a bad clients file no client changes, except that one that it no longer names is revoked.
+//! A reload, step by step outside the loop. The clients are read first, and take effect at once.
+//! Then the configuration is read and checked. If it has changed, a new listener captures, and the
+//! guard loads its new rules; only then does anything else change. A bad configuration changes
+//! nothing. With a bad clients file no client changes, except that one that it no longer names is
+//! revoked.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

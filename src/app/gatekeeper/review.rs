@@ -1,8 +1,8 @@
-//! A review of all grants, some at each turn of the loop, because there may be many: after a change of
-//! the rules, and after a jump of the wall clock.
+//! A review of all grants, some at each turn of the loop, because there may be many: after a change
+//! of the rules, and after a jump of the wall clock.
 //!
-//! New knocks follow the new rules from the beginning, and what they grant or renew begins anew. Until
-//! the review is over the grants that it is going to end count against `max_grants`.
+//! New knocks follow the new rules from the beginning, and what they grant or renew begins anew.
+//! Until the review is over the grants that it is going to end count against `max_grants`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -144,8 +144,8 @@ impl Gatekeeper {
                 None => {}
             }
         }
-        // Only connections are left of an ended grant. They are cut if the right is revoked, but not
-        // because ports have changed.
+        // Only connections are left of an ended grant. They are cut if the right is revoked, but
+        // not because ports have changed.
         let is_revoked =
             |grant: &&ActiveGrant| self.policy.must_end(latest, grant) == Some(GrantEnd::Revoked);
         let over: Vec<GrantKey> = past.iter().filter(is_revoked).map(|grant| grant.key).collect();

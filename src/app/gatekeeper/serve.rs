@@ -158,8 +158,8 @@ impl Server {
     }
 
     /// Tells the service manager, at most once a second, that this loop runs and that a listener
-    /// answers. A listener that cannot start for a reason that is known excuses us: a restart of the
-    /// gateway would not help, and would delay the stop commands.
+    /// answers. A listener that cannot start for a reason that is known excuses us: a restart of
+    /// the gateway would not help, and would delay the stop commands.
     fn reassure(&mut self) {
         let now = clock::now().boot;
         let well = self.heard || self.gatekeeper.knows_why_nobody_listens();
@@ -312,8 +312,8 @@ impl Server {
         }
     }
 
-    /// Looks beside the loop: there may be many thousand addresses, or routes. Changes during a look
-    /// lead to another one.
+    /// Looks beside the loop: there may be many thousand addresses, or routes. Changes during a
+    /// look lead to another one.
     fn look_at_network(&mut self) {
         let look = self.worker.start("network", Box::new(|| Event::Network(network())));
         self.look_again = look.is_err();

@@ -35,8 +35,8 @@ pub enum Weakness {
 
 /// The sequence in knockd's shipped configuration; its close door has it reversed.
 const SHIPPED: [u16; 3] = [7000, 8000, 9000];
-/// Bytes that an echo request can carry in one packet of 1500 bytes, after 40 bytes of IPv6 and 8 of
-/// ICMPv6.
+/// Bytes that an echo request can carry in one packet of 1500 bytes, after 40 bytes of IPv6 and 8
+/// of ICMPv6.
 pub const WHOLE_ECHO: u16 = 1452;
 
 /// The surroundings of doors on their machine.

@@ -122,8 +122,8 @@ impl Clients {
         u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// Replaces what is known of the client in this row, and returns its keys until now. Its packets
-    /// stay remembered.
+    /// Replaces what is known of the client in this row, and returns its keys until now. Its
+    /// packets stay remembered.
     pub(super) fn replace(&mut self, row: u32, known: KnownClient) -> Option<WireRow> {
         let client = self.slot(row)?.as_mut()?;
         Some(mem::replace(&mut client.known, known).keys)

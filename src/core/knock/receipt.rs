@@ -167,15 +167,15 @@ impl Receipt {
             .done()
     }
 
-    /// The whole receipt for the knock to `gateway` with the handshake hash `h`, whose client has this
-    /// gate key.
+    /// The whole receipt for the knock to `gateway` with the handshake hash `h`, whose client has
+    /// this gate key.
     pub fn with_mac(&self, gate: &GateKey, gateway: GatewayId, h: &[u8; 32]) -> [u8; RECEIPT_BODY] {
         let content = self.encode();
         Writer::new().put(&content).put(&gate.receipt_mac(gateway, h, &content)).done()
     }
 
-    /// Reads what the receipt MAC covers. `None` for a reserved bit or an unknown version, status or
-    /// protocol.
+    /// Reads what the receipt MAC covers. `None` for a reserved bit or an unknown version, status
+    /// or protocol.
     pub fn decode(bytes: &[u8; RECEIPT_CONTENT]) -> Option<Receipt> {
         let mut reader = Reader::new(bytes);
         if reader.u8()? != VERSION {

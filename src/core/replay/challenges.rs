@@ -8,8 +8,8 @@ use crate::core::types::{Boot, ClientId, Source};
 
 /// Seconds that a challenge lives.
 pub(super) const LIFETIME: u32 = 20;
-/// The most that one client may have out; one more voids its oldest. As many as it may send in a burst,
-/// so that each of several parallel knocks can be retried.
+/// The most that one client may have out; one more voids its oldest. As many as it may send in a
+/// burst, so that each of several parallel knocks can be retried.
 pub(super) const PER_CLIENT: usize = 64;
 /// The most over all clients; one more voids the oldest.
 pub(super) const ALL: usize = 4096;

@@ -75,7 +75,8 @@ impl ClockMonitor {
     }
 }
 
-/// Nanoseconds by which the wall clock jumped between two moments, forward if positive; 0 for drift.
+/// Nanoseconds by which the wall clock jumped between two moments, forward if positive; 0 for
+/// drift.
 pub fn clock_jump(from: Now, to: Now) -> i64 {
     if is_drift(from, to) { 0 } else { deviation(from, to) }
 }

@@ -289,8 +289,8 @@ fn a_client_that_knocked_a_year_ahead_gets_in_with_a_challenge_until_that_year_i
     assert_eq!(knock(&mut replay, later, later.wall), Seen::Fresh);
 }
 
-/// The gateway does not know the keys of a day that is far ahead, so it drops such a knock without a
-/// mark. Who recorded it has it on that day.
+/// The gateway does not know the keys of a day that is far ahead, so it drops such a knock without
+/// a mark. Who recorded it has it on that day.
 #[test]
 fn what_a_client_sent_while_its_clock_was_ahead_opens_nothing_when_its_day_has_come() {
     for days in [1, 2, 3, 400] {

@@ -62,8 +62,8 @@ impl Attempts {
     }
 
     /// Adds an attempt with no step done. If the table is full, the oldest one of the largest group
-    /// makes room: a flood of first steps pushes out its own, never an attempt that is further or at
-    /// another door.
+    /// makes room: a flood of first steps pushes out its own, never an attempt that is further or
+    /// at another door.
     pub(super) fn begin(&mut self, source: IpAddr, door: u16, deadline: i64) -> u64 {
         if self.live.len() >= self.cap {
             self.evict();

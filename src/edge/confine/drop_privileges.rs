@@ -129,8 +129,8 @@ fn programs(arch: TargetArch) -> Result<[BpfProgram; 2], BackendError> {
         clone.push(SeccompRule::new(vec![condition])?);
     }
     rules.insert(libc::SYS_clone, clone);
-    // A filter cannot read the flags of clone3, which are in memory. On a kernel without it, as this
-    // one seems to be, the C library takes clone.
+    // A filter cannot read the flags of clone3, which are in memory. On a kernel without it, as
+    // this one seems to be, the C library takes clone.
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     Ok([refuse(rules, libc::EPERM, arch)?, refuse(clone3, libc::ENOSYS, arch)?])
 }

@@ -11,8 +11,9 @@ use seccompiler::{
 
 use super::{ConfineFailure, ConfineStep};
 
-/// Allowed with any arguments. Sending is allowed on a few descriptors only, see [`program`]. No open, socket, bind, exec, clone, kill or write: not even a panic
-/// can print its message, but it ends the process as well.
+/// Allowed with any arguments. Sending is allowed on a few descriptors only, see [`program`]. No
+/// open, socket, bind, exec, clone, kill or write: not even a panic can print its message, but it
+/// ends the process as well.
 #[rustfmt::skip]
 const ALLOWED: &[libc::c_long] = &[
     // Packets and messages, over open descriptors.
@@ -56,8 +57,8 @@ fn program(senders: &[BorrowedFd<'_>], arch: TargetArch) -> Result<BpfProgram, B
     }
     // Without a rule a call would be allowed with any arguments.
     if let Some(pipe) = sending.first() {
-        // The others from 3 on are packet and raw sockets, which carry no descriptors. Standard error may be
-        // a socket of the service manager.
+        // The others from 3 on are packet and raw sockets, which carry no descriptors. Standard
+        // error may be a socket of the service manager.
         let at_least = SeccompCmpOp::Ge;
         let packets = SeccompCondition::new(0, SeccompCmpArgLen::Dword, at_least, 3)?;
         let packets = SeccompRule::new(vec![packets])?;

@@ -35,7 +35,8 @@ pub struct Started {
 
 /// Loads the guard in one transaction, or updates a loaded one to these rules; live elements stay
 /// as they are. Works in the calling thread's network namespace. May wait. Fails if another gateway
-/// uses the table, or if the table is somebody else's. TCP sessions older than the guard stall until their source has a grant.
+/// uses the table, or if the table is somebody else's. TCP sessions older than the guard stall
+/// until their source has a grant.
 pub fn start(rules: &GuardRules) -> Result<Started, Fault> {
     let plan = rules.plan()?;
     let authors = Authors::default();

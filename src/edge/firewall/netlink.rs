@@ -143,8 +143,8 @@ impl Netlink {
         self.dump_as(request, Some)
     }
 
-    /// What `read` keeps of the messages that answer `request`, sent as a dump. A long dump is never
-    /// in memory as a whole.
+    /// What `read` keeps of the messages that answer `request`, sent as a dump. A long dump is
+    /// never in memory as a whole.
     pub(super) fn dump_as<T>(
         &mut self, request: &Message, read: impl Fn(Answer) -> Option<T>,
     ) -> Result<Vec<T>, Errno> {

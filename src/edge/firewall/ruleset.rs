@@ -133,7 +133,8 @@ impl GuardPlan {
 
     /// The chains behind the hooks for TCP.
     ///
-    /// - `judge/tcp`: the grants decide about a bare SYN, whatever conntrack thinks of its flow. All
+    /// - `judge/tcp`: the grants decide about a bare SYN, whatever conntrack thinks of its flow.
+    ///   All
     ///   other packets pass by our mark on the flow. A live time grant also adopts open
     ///   connections of its source, which could open the same ones anew. "Asked from here": the
     ///   answers to what this machine, or one that it translates for, asked from a port that is
@@ -259,7 +260,8 @@ impl GuardPlan {
     /// - `second`, in input, with the port that a packet has there: for what the first look cannot
     ///   know. An address that is local by another routing table; a translation of the admin's
     ///   from an unguarded port to a guarded one. What has passed the first look passes here too.
-    /// - `within`: what this machine says to itself has gone through the output hooks, which confirmed
+    /// - `within`: what this machine says to itself has gone through the output hooks, which
+    ///   confirmed
     ///   its conntrack entry. What a packet socket put onto lo has not, and is judged like a
     ///   stranger's. `fib` asked on lo knows no link-local address, hence fe80::/10.
     ///   `untracked`: for an admin's `notrack` on lo.

@@ -1,6 +1,6 @@
 //! Our table as the kernel has it, read over netlink: which chains and sets, whether the rules are
-//! still those that were loaded, whether the table is ours at all. No program is run and no grant is
-//! listed, so it takes well under a millisecond with any number of grants.
+//! still those that were loaded, whether the table is ours at all. No program is run and no grant
+//! is listed, so it takes well under a millisecond with any number of grants.
 
 use std::collections::BTreeSet;
 

@@ -37,8 +37,8 @@ pub enum ToListener {
         /// How many clients will follow, at least: there is room for them at once.
         clients: u32,
     },
-    /// Clients that are new, or the keys of another day of those that are known: at most [`CLIENTS`].
-    /// Also after the set-up.
+    /// Clients that are new, or the keys of another day of those that are known: at most
+    /// [`CLIENTS`]. Also after the set-up.
     Clients(Vec<KnownClient>),
     /// The client with this tag without a clock is no longer one.
     Forget { tag: [u8; TAG] },

@@ -75,7 +75,8 @@ fn adopt(base: &Path, now: Now) -> Result<(State, Vec<OpeningEntry>), Fault> {
             if is_full(&directory) {
                 return Err(fault);
             }
-            // There may be room by now. Left alone, its stop commands would wait for the next start.
+            // There may be room by now. Left alone, its stop commands would wait for the next
+            // start.
             opened = State::open(&directory, now.wall, true, false);
         }
         let (mut state, recovered) = match opened {

@@ -1,5 +1,5 @@
-//! A crowd of live grants: whatever concerns all of them is done some at a turn, or beside the loop,
-//! and knocks are answered in between.
+//! A crowd of live grants: whatever concerns all of them is done some at a turn, or beside the
+//! loop, and knocks are answered in between.
 
 use std::net::Ipv4Addr;
 

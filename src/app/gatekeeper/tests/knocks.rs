@@ -184,8 +184,8 @@ fn what_no_client_signed_opens_nothing_and_is_counted() {
     assert_eq!(world.status(ticket), Some(Status::Granted));
 }
 
-/// What somebody can send who took the listener over and also has every client's signature key: by a
-/// quantum computer, or from the client's disk. Only the gate key is missing.
+/// What somebody can send who took the listener over and also has every client's signature key: by
+/// a quantum computer, or from the client's disk. Only the gate key is missing.
 #[test]
 fn a_listener_with_every_wire_key_and_signature_key_opens_nothing_and_raises_an_alarm() {
     let mut world = World::new();

@@ -3,8 +3,8 @@
 //! Somebody on the path sends recorded packets again, and somebody who took the listener over hands
 //! over what it ever saw, for any day.
 //!
-//! Whatever happens, an honest client gets in with at most three packets, no packet opens twice, and
-//! one from the future opens only as SECURITY.md says ("One case"). A failure names its seed.
+//! Whatever happens, an honest client gets in with at most three packets, no packet opens twice,
+//! and one from the future opens only as SECURITY.md says ("One case"). A failure names its seed.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -462,8 +462,8 @@ impl Walk {
         (id, HandedKnock { ticket, client, day, h, body, source, source_port: 40_000 })
     }
 
-    /// Somebody who had the listener once asks for the time with the keys that never change, more often
-    /// than its client may knock.
+    /// Somebody who had the listener once asks for the time with the keys that never change, more
+    /// often than its client may knock.
     fn flood(&mut self, who: usize) {
         let device = &self.devices[who];
         let wire = device.side.secrets.wire(Day::Unknown).unwrap();

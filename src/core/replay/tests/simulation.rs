@@ -223,8 +223,8 @@ impl World {
         self.spend(packet, outcome);
     }
 
-    /// Delivers like `deliver`, but an answer to a packet whose mark has become a range is allowed: only
-    /// acceptance is not.
+    /// Delivers like `deliver`, but an answer to a packet whose mark has become a range is allowed:
+    /// only acceptance is not.
     fn outcome_of(&mut self, packet: Packet) -> Seen {
         let authentic = Authentic::for_test(packet.client, packet.request, packet.source, 1);
         let now = self.now();

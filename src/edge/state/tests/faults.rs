@@ -1,4 +1,5 @@
-//! A disk that dies, fails and forgets at every step: no mark that was given out as durable may be missing afterwards.
+//! A disk that dies, fails and forgets at every step: no mark that was given out as durable may be
+//! missing afterwards.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -219,8 +220,8 @@ impl Disk for Faulty {
         }
         let inode = self.open.unwrap();
         if wrong.is_err() {
-            // As Linux does: the pages count as clean from now on, are read as written, and may never
-            // reach the disk.
+            // As Linux does: the pages count as clean from now on, are read as written, and may
+            // never reach the disk.
             if disk.fate.is_some_and(|(_, fate)| matches!(fate, Fate::Error | Fate::Dead)) {
                 disk.inodes[inode].pending.clear();
             }
