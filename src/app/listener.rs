@@ -93,8 +93,14 @@ impl AddressUpdate {
         if is_first {
             *self = Self::default();
         }
-        self.knock.extend(part.iter().filter(|one| one.knock).map(|one| one.address));
-        self.door.extend(part.iter().filter(|one| one.door).map(|one| one.address));
+        for own in part {
+            if own.knock {
+                self.knock.push(own.address);
+            }
+            if own.door {
+                self.door.push(own.address);
+            }
+        }
     }
 }
 
@@ -159,7 +165,9 @@ impl ListenerSetup {
                 let (setup, room) = (&mut self.setup, self.clients);
                 let make = || roomy_engine(mem::take(setup), room);
                 let engine = self.engine.get_or_insert_with(make);
-                clients.into_iter().for_each(|client| engine.enrol(client));
+                for client in clients {
+                    engine.enrol(client);
+                }
             }
             ToListener::Doors { ipv6, debug } => {
                 self.setup.rules.ipv6 = ipv6;
@@ -181,7 +189,11 @@ impl ListenerSetup {
     }
 
     fn door(&mut self, index: u16, spec: DoorSpec) -> Option<()> {
-        (usize::from(index) == self.setup.doors.len()).then(|| self.setup.doors.push(spec))
+        if usize::from(index) != self.setup.doors.len() {
+            return None;
+        }
+        self.setup.doors.push(spec);
+        Some(())
     }
 }
 
@@ -194,8 +206,10 @@ fn roomy_engine(setup: Setup, clients: u32) -> Engine {
 
 /// Reports the failure to the gatekeeper before the process ends.
 fn fail(pipe: &mut ListenerEnd, failure: ConfineFailure) -> PipeError {
-    let told = pipe.send(ToGatekeeper::Failed { step: failure.step as u8, errno: failure.errno });
-    told.err().unwrap_or(PipeError::Closed)
+    match pipe.send(ToGatekeeper::Failed { step: failure.step as u8, errno: failure.errno }) {
+        Ok(_) => PipeError::Closed,
+        Err(error) => error,
+    }
 }
 
 fn serve(pipe: &mut ListenerEnd, prepared: ListenerSetup, inherited: bool) -> PipeError {
@@ -365,7 +379,9 @@ impl Listener {
             }
             ToListener::Sequence { door, steps } => self.engine.set_sequence(door, steps),
             ToListener::Clients(clients) => {
-                clients.into_iter().for_each(|client| self.engine.enrol(client));
+                for client in clients {
+                    self.engine.enrol(client);
+                }
             }
             ToListener::Forget { tag } => self.engine.forget(&tag),
             ToListener::AskCounters => {

@@ -14,18 +14,23 @@ use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
 use crate::core::door::{Door, Step, TcpFlags};
-use crate::core::engine::KnownClient;
 use crate::core::sequence::{DoorSpec, Ipv6};
-use crate::core::service::Client;
-use crate::core::types::{Boot, ClientId, Fault, Reject, SECOND};
+use crate::core::types::{Boot, Fault, Reject};
 use crate::edge::addresses::LocalAddress;
 use crate::edge::confine::{self, ConfineFailure, Limitations};
 use crate::edge::event_loop::PollSet;
 use crate::edge::gatekeeper_pipe::{
-    self, ADDRESSES, CLIENTS, GatekeeperEnd, OwnAddress, PipeError, ToGatekeeper, ToListener,
+    self, GatekeeperEnd, OwnAddress, PipeError, ToGatekeeper, ToListener,
 };
 use crate::edge::proc_net::default_interfaces;
 use crate::edge::{bpf, capture, clock, raw};
+use heartbeat::{Beat, Heartbeat};
+use setup::{SetupFeed, address_messages};
+
+mod heartbeat;
+mod setup;
+
+pub(super) use setup::{ListenerSpec, own_addresses};
 
 /// Seconds that a start may take if the caller waits for it.
 const PATIENCE: u32 = 20;
@@ -46,26 +51,6 @@ pub(super) struct ListenerStart {
     /// The doors with their current sequences.
     pub(super) doors: Vec<Door>,
     pub(super) addresses: Vec<LocalAddress>,
-}
-
-/// Everything that a listener is told.
-pub(super) struct ListenerSpec {
-    /// The process name.
-    pub(super) name: &'static str,
-    /// The keys; `None` if there are only doors.
-    pub(super) sealed: Option<Arc<Prepared>>,
-    pub(super) clients: ClientTable,
-    /// The day whose keys the clients get.
-    pub(super) day: u32,
-    pub(super) doors: Vec<DoorSpec>,
-    /// The treatment of door knocks over IPv6.
-    pub(super) ipv6: Ipv6,
-    /// True if the listener reports every completed step of a door.
-    pub(super) debug: bool,
-    pub(super) addresses: Vec<OwnAddress>,
-    pub(super) sockets: Vec<ToListener>,
-    /// The user and group id that it changes to.
-    pub(super) user: Option<(u32, u32)>,
 }
 
 /// A running listener. Dropping it kills the process and waits for its end.
@@ -316,52 +301,6 @@ impl ListenerProcess {
     }
 }
 
-/// Whether a listener answers. It is asked every second, and must send something within the next:
-/// so one that was stopped or hangs is noticed within two seconds. That costs an idle gateway one
-/// wake-up a second of each of its two processes.
-#[derive(Default)]
-struct Heartbeat {
-    /// The time of the next question. The first one is due at once.
-    due: Boot,
-    /// True if it has sent anything since the last question.
-    heard: bool,
-    /// True if we were late at the last question and the listener had sent nothing.
-    excused: bool,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Beat {
-    Wait,
-    Ask,
-    /// It sent nothing for a second although it was asked.
-    Silent,
-}
-
-/// Seconds between two questions to a listener.
-const BEAT: u32 = 1;
-/// If we are late by more nanoseconds than this, we slept ourselves: the machine was suspended, or
-/// is overloaded. Then the listener had no time to answer either, and gets another second once.
-const LATE: u64 = SECOND / 4;
-
-impl Heartbeat {
-    /// `heard`: it has just sent something.
-    fn beat(&mut self, heard: bool, now: Boot) -> Beat {
-        self.heard |= heard;
-        if now < self.due {
-            return Beat::Wait;
-        }
-        let late = self.due.plus_nanos(LATE) < now;
-        if !self.heard && (self.excused || !late) {
-            return Beat::Silent;
-        }
-        // The first question of all counts as late.
-        self.excused = !self.heard && self.due != Boot(0);
-        self.due = now.plus(BEAT);
-        self.heard = false;
-        Beat::Ask
-    }
-}
-
 impl AsFd for ListenerProcess {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
@@ -390,88 +329,6 @@ impl From<PipeError> for SetupError {
     fn from(error: PipeError) -> SetupError {
         SetupError::Pipe(error)
     }
-}
-
-/// The set-up messages not sent yet. Each client's keys are derived when its turn comes: there may
-/// be 100,000 clients.
-struct SetupFeed {
-    sealed: Option<Arc<Prepared>>,
-    clients: ClientTable,
-    /// The day whose keys the clients get.
-    day: u32,
-    /// The last client that was sent.
-    last: Option<ClientId>,
-    /// What comes before the clients.
-    first: VecDeque<ToListener>,
-    /// The message after them; `None` once all is sent.
-    go: Option<ToListener>,
-}
-
-impl SetupFeed {
-    fn new(spec: ListenerSpec) -> SetupFeed {
-        let ListenerSpec { sealed, clients, .. } = spec;
-        let mut first = VecDeque::new();
-        if let Some(prepared) = &sealed {
-            first.push_back(gateway_message(&prepared.config, clients.len()));
-        }
-        first.push_back(ToListener::Doors { ipv6: spec.ipv6, debug: spec.debug });
-        first.extend((0..).zip(spec.doors).map(|(index, spec)| ToListener::Door { index, spec }));
-        first.extend(address_messages(&spec.addresses));
-        first.extend(spec.sockets);
-        let go = Some(ToListener::Go { user: spec.user });
-        SetupFeed { sealed, clients, day: spec.day, last: None, first, go }
-    }
-
-    fn next(&mut self) -> Option<ToListener> {
-        if let Some(message) = self.first.pop_front() {
-            return Some(message);
-        }
-        if let Some(prepared) = &self.sealed {
-            let known = |client: &Client| prepared.config.keys.known_client(client.id, self.day);
-            let clients = self.clients.after(self.last).take(CLIENTS);
-            let clients: Vec<KnownClient> = clients.map(known).collect();
-            if let Some(last) = clients.last() {
-                self.last = Some(last.client);
-                return Some(ToListener::Clients(clients));
-            }
-        }
-        self.go.take()
-    }
-}
-
-fn gateway_message(config: &GatewayConfig, clients: usize) -> ToListener {
-    let (keys, knock) = (&config.keys, &config.settings.knock);
-    ToListener::Gateway {
-        realm: keys.realm.id(),
-        gateway: keys.gateway,
-        mask: keys.realm.mask().duplicate(),
-        current: keys.secret.duplicate(),
-        other: keys.previous.as_ref().map(|secret| secret.duplicate()),
-        port: knock.port,
-        burst: knock.burst,
-        per_second: knock.per_second,
-        clients: clients.try_into().unwrap_or(u32::MAX),
-    }
-}
-
-/// This machine's addresses. Doors count on the captured interfaces only.
-pub(super) fn own_addresses(interfaces: &[String], own: &[LocalAddress]) -> Vec<OwnAddress> {
-    let any = interfaces.iter().any(|name| name == capture::ANY);
-    let of = |one: &LocalAddress| OwnAddress {
-        address: one.address,
-        knock: true,
-        door: any || interfaces.contains(&one.interface),
-    };
-    own.iter().map(of).collect()
-}
-
-fn address_messages(addresses: &[OwnAddress]) -> Vec<ToListener> {
-    let mut messages = Vec::new();
-    for part in addresses.chunks(ADDRESSES) {
-        messages.push(ToListener::Addresses { is_first: messages.is_empty(), part: part.into() });
-    }
-    messages.push(ToListener::AddressesDone);
-    messages
 }
 
 /// Capture sockets as messages, with their interfaces.
@@ -515,107 +372,4 @@ pub(super) fn steps(doors: &[Door]) -> Vec<(Step, TcpFlags)> {
         steps.extend(door.sequence.iter().chain(&door.later_steps).map(|step| (*step, door.flags)));
     }
     steps
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::IpAddr;
-
-    use super::*;
-    use crate::config::defaults;
-    use crate::core::keyring::Secret;
-    use crate::core::test_vectors;
-    use crate::keys::gateway::GatewayFile;
-
-    #[test]
-    fn a_listener_that_sends_nothing_for_a_second_after_a_question_is_silent() {
-        let at = |millis: u64| Boot(millis * 1_000_000);
-        let mut heartbeat = Heartbeat::default();
-        assert_eq!(heartbeat.beat(false, at(5000)), Beat::Ask, "it has just got ready");
-        assert_eq!(heartbeat.beat(true, at(5001)), Beat::Wait);
-        assert_eq!(heartbeat.beat(false, at(5999)), Beat::Wait);
-        assert_eq!(heartbeat.beat(false, at(6000)), Beat::Ask);
-        assert_eq!(heartbeat.beat(false, at(6999)), Beat::Wait);
-        assert_eq!(heartbeat.beat(false, at(7003)), Beat::Silent);
-    }
-
-    #[test]
-    fn a_gatekeeper_that_slept_itself_asks_again_before_it_judges() {
-        let at = |millis: u64| Boot(millis * 1_000_000);
-        let mut heartbeat = Heartbeat::default();
-        assert_eq!(heartbeat.beat(false, at(5000)), Beat::Ask);
-        assert_eq!(heartbeat.beat(false, at(3_600_000)), Beat::Ask, "the machine was suspended");
-        assert_eq!(heartbeat.beat(false, at(3_602_000)), Beat::Silent, "late again, and no excuse");
-    }
-
-    #[test]
-    fn a_set_up_tells_of_every_client_once_and_of_many_in_each_message() {
-        let client =
-            |number: u128| Client { id: ClientId(number.to_be_bytes()), ..test_vectors::client() };
-        let clients: Vec<Client> = (0..1000).map(client).collect();
-        let keys = GatewayFile {
-            gateway: test_vectors::gateway().gateway,
-            realm: test_vectors::realm(),
-            secret: Secret::new([9; 32]),
-            previous: None,
-            master: test_vectors::master(),
-            first_period: test_vectors::FIRST_PERIOD,
-        };
-        let clients = ClientTable::from(clients);
-        let settings = defaults::settings();
-        let config = GatewayConfig { settings, keys, clients: clients.clone() };
-        let mut feed = SetupFeed::new(ListenerSpec {
-            name: "",
-            sealed: Some(Arc::new(Prepared { config, user: None, warnings: Vec::new() })),
-            clients,
-            day: 20_513,
-            doors: Vec::new(),
-            ipv6: Ipv6::Counts,
-            debug: false,
-            addresses: Vec::new(),
-            sockets: Vec::new(),
-            user: None,
-        });
-        let gateway = feed.next();
-        assert!(matches!(gateway, Some(ToListener::Gateway { clients: 1000, .. })));
-        let mut told: Vec<[u8; 16]> = Vec::new();
-        let mut messages = 0;
-        let last = loop {
-            match feed.next() {
-                Some(ToListener::Clients(part)) => {
-                    messages += 1;
-                    told.extend(part.iter().map(|known| known.client.0));
-                }
-                Some(_) if told.is_empty() => {}
-                other => break other,
-            }
-        };
-        assert!(matches!(last, Some(ToListener::Go { user: None })), "all that needs the clients");
-        let all: Vec<[u8; 16]> = (0..1000u128).map(u128::to_be_bytes).collect();
-        assert_eq!(told, all);
-        assert!(messages <= 20, "{messages}");
-        assert!(feed.next().is_none());
-    }
-
-    #[test]
-    fn any_number_of_addresses_is_sent_in_parts_and_the_first_part_begins_the_list() {
-        let own: Vec<OwnAddress> = (0..50_000u32)
-            .map(|number| OwnAddress {
-                address: IpAddr::V4(number.into()),
-                knock: true,
-                door: false,
-            })
-            .collect();
-        let mut received = Vec::new();
-        for (index, message) in address_messages(&own).into_iter().enumerate() {
-            match message {
-                ToListener::Addresses { is_first, part } => {
-                    assert!(is_first == (index == 0) && part.len() <= ADDRESSES);
-                    received.extend(part);
-                }
-                _ => assert_eq!(received.len(), own.len(), "the end"),
-            }
-        }
-        assert_eq!(received, own);
-    }
 }

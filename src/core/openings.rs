@@ -438,9 +438,11 @@ impl Openings {
 
     /// The time at which [`Openings::due`] has something to do next.
     pub fn deadline(&self) -> Option<Boot> {
-        let next = self.due.first().map(|(at, _)| *at);
-        let room = self.stopping.values().copied().filter(|_| !self.stops.is_empty());
-        next.into_iter().chain(room).min()
+        let mut next = self.due.first().map(|(at, _)| *at);
+        if !self.stops.is_empty() {
+            next = next.into_iter().chain(self.stopping.values().copied()).min();
+        }
+        next
     }
 
     fn sort(&mut self, place: Option<ServiceAddress>) -> &mut Sort {

@@ -70,6 +70,11 @@ fn read(table: &str) -> String {
     fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default()
 }
 
+/// The rows of a table of sockets, but for those that cannot be read.
+fn socket_rows(table: &str) -> impl Iterator<Item = (SocketAddr, SocketAddr, u8)> {
+    table.lines().skip(1).filter_map(socket_row)
+}
+
 /// A row of a table of sockets: `N: LOCAL:PORT REMOTE:PORT STATE ...`, in hex.
 fn socket_row(line: &str) -> Option<(SocketAddr, SocketAddr, u8)> {
     let mut words = line.split_whitespace().skip(1);
@@ -102,7 +107,7 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 fn listeners(table: &str, proto: Proto) -> Vec<Port> {
     let state = if proto == Proto::Tcp { LISTEN } else { CLOSE };
     let mut ports = Vec::new();
-    for (local, _, its_state) in table.lines().skip(1).filter_map(socket_row) {
+    for (local, _, its_state) in socket_rows(table) {
         let number = local.port();
         if its_state == state && number != 0 && !local.ip().is_loopback() {
             ports.push(Port { proto, number });
@@ -113,7 +118,7 @@ fn listeners(table: &str, proto: Proto) -> Vec<Port> {
 
 fn connected(table: &str) -> Vec<(SocketAddr, SocketAddr)> {
     let mut sessions = Vec::new();
-    for (local, remote, state) in table.lines().skip(1).filter_map(socket_row) {
+    for (local, remote, state) in socket_rows(table) {
         if state == ESTABLISHED {
             sessions.push((local, remote));
         }

@@ -80,7 +80,14 @@ fn flags(flags: TcpFlags, v6: bool) -> String {
 /// COMPAT: a name that does resolve, or an odd spelling of an address, is taken and then never
 /// matches.
 pub(super) fn refusal(doors: &[Door]) -> Option<String> {
-    doors.iter().filter_map(|door| door.target.as_deref()).find_map(target_refusal)
+    for door in doors {
+        if let Some(target) = &door.target
+            && let Some(refusal) = target_refusal(target)
+        {
+            return Some(refusal);
+        }
+    }
+    None
 }
 
 fn target_refusal(target: &str) -> Option<String> {

@@ -78,8 +78,12 @@ impl Grants {
     pub(super) fn cuts<'a>(
         &self, ended: impl Iterator<Item = &'a ActiveGrant>, how: GrantEnd,
     ) -> Vec<Change> {
-        let mut elements: BTreeSet<Element> =
-            ended.filter(|grant| grant.is_cut(how)).filter_map(ActiveGrant::element).collect();
+        let mut elements = BTreeSet::new();
+        for grant in ended {
+            if grant.is_cut(how) {
+                elements.extend(grant.element());
+            }
+        }
         elements.retain(|element| {
             how == GrantEnd::Revoked || !(self.live.meets(element) || self.past.meets(element))
         });

@@ -264,11 +264,10 @@ pub(super) fn probe(netlink: &mut Netlink) -> Refresh {
     }
     let longer = netlink.batch(&[add(60 * PASSING)]);
     let answers = netlink.get(&request(GET_ELEMENT, 0, &name, "s", &plain));
-    let left = answers
-        .iter()
-        .flatten()
-        .flat_map(items)
-        .find_map(|item| attribute(item, EXPIRATION).and_then(|left| left.u64()));
+    let left = match &answers {
+        Ok(answers) => answers.iter().flat_map(items).find_map(millis_left),
+        Err(_) => None,
+    };
     let missing = Attributes::default().nest(KEY, &value(&[192, 0, 2, 2]));
     let destroys = netlink.batch(&[request(DESTROY_ELEMENT, 0, &name, "s", &missing)]).is_ok();
     // It ends with the socket in any case, and then the probe has only cost a name.
@@ -311,6 +310,11 @@ fn items(answer: &Answer) -> impl Iterator<Item = &[u8]> {
     lists.flat_map(|list| attributes(list.value)).map(|item| item.value)
 }
 
+/// The time until an element ends, in milliseconds; `None` if it has no timeout.
+fn millis_left(item: &[u8]) -> Option<u64> {
+    attribute(item, EXPIRATION)?.u64()
+}
+
 /// What the elements of a set have in common.
 struct Expected {
     service: ServiceName,
@@ -327,7 +331,7 @@ impl Expected {
     fn read_item(&self, item: &[u8]) -> Option<(Element, u64)> {
         let key = attribute(attribute(item, KEY)?.value, VALUE)?.value;
         // An element without a timeout is not ours. It stays until the next repair.
-        let millis = attribute(item, EXPIRATION).and_then(|left| left.u64()).unwrap_or(u64::MAX);
+        let millis = millis_left(item).unwrap_or(u64::MAX);
         if millis == 0 { None } else { Some((self.read_key(key)?, millis)) }
     }
 

@@ -48,7 +48,7 @@ pub(super) fn rules_in_force(
     let fault = |error| refused(error, table);
     let mut all = Vec::new();
     keep(&found.body, &[TABLE_FLAGS], &mut all);
-    for chain in chains(netlink)?.iter().filter(|chain| name_of(chain, TABLE) == table) {
+    for chain in chains_of(netlink, table)? {
         keep(&chain.body, &OF_CHAIN, &mut all);
     }
     let body = Attributes::default().text(TABLE, table);
@@ -106,8 +106,8 @@ pub(super) fn stale(netlink: &mut Netlink, plan: &GuardPlan) -> Result<Stale, Fa
     let table = plan.table();
     let wanted = plan.chains();
     let mut stale = Stale::default();
-    for chain in chains(netlink)?.iter().filter(|chain| name_of(chain, TABLE) == table) {
-        let name = name_of(chain, CHAIN_NAME);
+    for chain in chains_of(netlink, table)? {
+        let name = name_of(&chain, CHAIN_NAME);
         if !wanted.contains_key(name) {
             stale.chains.push(name.to_owned());
         }
@@ -169,6 +169,13 @@ fn is_hooked(chain: &Answer) -> bool {
 fn chains(netlink: &mut Netlink) -> Result<Vec<Answer>, Fault> {
     let all = Message::tables(GET_CHAIN, 0, Attributes::default());
     netlink.dump(&all).map_err(|error| refused(error, "*"))
+}
+
+/// The chains of this table.
+fn chains_of(netlink: &mut Netlink, table: &str) -> Result<Vec<Answer>, Fault> {
+    let mut chains = chains(netlink)?;
+    chains.retain(|chain| name_of(chain, TABLE) == table);
+    Ok(chains)
 }
 
 pub(super) fn get_table(netlink: &mut Netlink, table: &str) -> Result<Option<Answer>, Fault> {
