@@ -19,7 +19,7 @@ use crate::edge::log::clock_time;
 /// Seconds that a listener may take to get ready, even with 100,000 clients.
 const PATIENCE: u32 = 20;
 /// Seconds that a replaced listener has to hand over the knocks it still holds.
-const RETIRING: u32 = 2;
+const RETIRING: u32 = 5;
 /// The longest pause before a restart, in seconds: whoever can end listeners must not make the
 /// gateway deaf for longer.
 const LONGEST_PAUSE: u32 = 2;

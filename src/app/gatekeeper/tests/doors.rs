@@ -145,7 +145,7 @@ fn a_listener_that_takes_over_knows_the_sequences_that_are_in_force() {
     world.files.settings.knock.interfaces = vec!["default".to_owned()];
     world.ask(ControlRequest::Reload);
     world.settle();
-    world.advance(3 * SECOND);
+    world.advance(6 * SECOND);
     assert!(!world.listeners.contains_key(&id));
     world.handle(Event::Network(Ok(network)));
     assert_eq!(world.starting.len(), 1);

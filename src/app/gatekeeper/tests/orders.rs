@@ -186,7 +186,7 @@ fn a_knock_that_an_old_and_a_new_listener_hand_over_is_granted_once() {
     let door = ToGatekeeper::Completed { door: SIDE, source: Carl.address() };
     world.handle(Event::Listener { id: old, messages: vec![door] });
     assert!(!world.lets_in(Carl, 22));
-    world.advance(3 * SECOND);
+    world.advance(6 * SECOND);
     assert!(!world.listeners.contains_key(&old), "then it is ended");
 }
 
