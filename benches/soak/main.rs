@@ -36,6 +36,10 @@ const THREADS: u8 = 5;
 const ATTEMPTS: u32 = 3;
 /// Minutes until memory is compared: tables fill and the allocator settles.
 const WARM_UP: u64 = 5;
+/// Bytes that the gatekeeper keeps of each of a client's last [`RECENT`] packets of a day, in a
+/// list that doubles when it is full.
+const OF_PACKET: u64 = 32;
+const RECENT: u64 = 1024;
 
 /// Shared by all threads.
 #[derive(Default)]
@@ -52,6 +56,7 @@ struct Tally {
 /// Resident KiB and open descriptors of gatekeeper and listener.
 #[derive(Clone, Copy)]
 struct Footprint {
+    /// Without what the gatekeeper has to remember of these knocks.
     kib: [u64; 2],
     descriptors: [usize; 2],
 }
@@ -92,12 +97,12 @@ fn main() -> ExitCode {
 
     let begin = Instant::now();
     let mut settled = None;
-    let mut last = footprint(&mut gate);
+    let mut last = footprint(&mut gate, &tally);
     for minute in 1..=minutes {
         damage_and_wait(&gate, &tally);
         change_and_reload(&gate, minute);
         thread::sleep((begin + Duration::from_secs(60 * minute)).duration_since(Instant::now()));
-        last = footprint(&mut gate);
+        last = footprint(&mut gate, &tally);
         report(&mut gate, minute, &tally, last);
         if minute == WARM_UP.min(minutes) {
             settled = Some(last);
@@ -217,9 +222,13 @@ fn damage_and_wait(gate: &Gate, tally: &Tally) {
     }
 }
 
-fn footprint(gate: &mut Gate) -> Footprint {
+fn footprint(gate: &mut Gate, tally: &Tally) -> Footprint {
     let pids = pids(gate);
-    Footprint { kib: pids.map(resident_kib), descriptors: pids.map(descriptors) }
+    let [gatekeeper, listener] = pids.map(resident_kib);
+    let of_client = tally.knocks.load(Ordering::Relaxed) / u64::from(CLIENTS);
+    let remembered = of_client.next_power_of_two().min(RECENT) * OF_PACKET * u64::from(CLIENTS);
+    let kib = [gatekeeper.saturating_sub(remembered >> 10), listener];
+    Footprint { kib, descriptors: pids.map(descriptors) }
 }
 
 fn pids(gate: &mut Gate) -> [u32; 2] {

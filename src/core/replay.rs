@@ -28,6 +28,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::authentic::Authentic;
+use super::keyring::Day;
 use super::knock::{Challenge, KnockKind, Status};
 use super::ledger::Ledger;
 use super::marks::{self, UsedMarks};
@@ -135,11 +136,18 @@ pub struct Replay {
 #[derive(Default)]
 struct ClientMarks {
     marks: UsedMarks,
-    recent: VecDeque<(Wall, Source)>,
+    recent: VecDeque<RecentPacket>,
     /// Timestamps of packets that named another address than they came from.
     misplaced: VecDeque<Wall>,
     /// The latest first day of its keys that the client has named.
     named_day: u32,
+}
+
+/// A packet that was marked while we run, 32 bytes.
+struct RecentPacket {
+    timestamp: Wall,
+    source: Source,
+    day: Day,
 }
 
 impl Replay {
@@ -285,9 +293,9 @@ impl Replay {
         let Some(client) = self.clients.get(&authentic.client()) else { return Ok(()) };
         let timestamp = authentic.request().timestamp;
         let again = authentic.source();
-        let alarm = match client.recent.iter().find(|(used, _)| *used == timestamp) {
-            Some((_, first)) if *first != again => {
-                Some(Alarm { client: authentic.client(), first: *first, again })
+        let alarm = match client.recent.iter().find(|packet| packet.timestamp == timestamp) {
+            Some(packet) if packet.source != again => {
+                Some(Alarm { client: authentic.client(), first: packet.source, again })
             }
             None if !client.marks.used(timestamp) => return Ok(()),
             _ => None,
@@ -414,7 +422,14 @@ impl Replay {
         let see = accepted && self.in_window(now, timestamp);
         let id = authentic.client();
         let client = self.clients.entry(id).or_default();
-        remember(&mut client.recent, (timestamp, authentic.source()));
+        let (source, day) = (authentic.source(), authentic.handshake().day);
+        // So a client that knocks seldom takes little memory.
+        while let Some(oldest) = client.recent.front()
+            && oldest.day.is_over(day)
+        {
+            client.recent.pop_front();
+        }
+        remember(&mut client.recent, RecentPacket { timestamp, source, day });
         let record = if see {
             client.marks.see(timestamp);
             Record::Seen { client: id, timestamp }

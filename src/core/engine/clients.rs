@@ -12,7 +12,7 @@ use crate::core::quota::{Bucket, Rate};
 use crate::core::types::{Boot, ClientId, Reject, SECOND, Source};
 use crate::core::wire::MacVerified;
 
-/// The number of packets that are remembered of one client, 48 bytes each.
+/// The number of packets that are remembered of one client, 56 bytes each.
 ///
 /// An attacker who recorded more than these while their tags are valid, two days, can use up the
 /// client's rate by sending them again and again. So it is enough for a knock every three minutes.
@@ -52,6 +52,7 @@ impl QueuedKnock {
 
 struct SeenPacket {
     id: u64,
+    day: Day,
     source: Source,
     /// The address that it asks for, once decrypted: from any other source it can only fail.
     requested: Option<Source>,
@@ -203,8 +204,13 @@ impl Clients {
     }
 
     pub(super) fn most_seen(&self) -> usize {
-        let traffic = self.rows.iter().flatten().filter_map(|client| client.traffic.as_ref());
-        traffic.map(|traffic| traffic.seen.len()).max().unwrap_or(0)
+        let mut most = 0;
+        for client in self.rows.iter().flatten() {
+            if let Some(traffic) = &client.traffic {
+                most = most.max(traffic.seen.len());
+            }
+        }
+        most
     }
 
     /// The packet's used-knock mark was set.
@@ -262,11 +268,15 @@ impl Traffic {
     }
 
     fn remember(&mut self, knock: &QueuedKnock) {
-        if self.seen.len() >= RING {
+        // So a client that knocks seldom takes little memory.
+        while let Some(oldest) = self.seen.front()
+            && (self.seen.len() >= RING || oldest.day.is_over(knock.day))
+        {
             self.seen.pop_front();
         }
         self.seen.push_back(SeenPacket {
             id: knock.id(),
+            day: knock.day,
             source: knock.source,
             requested: None,
             used: false,

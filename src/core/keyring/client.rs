@@ -29,6 +29,17 @@ pub enum Day {
     Unknown,
 }
 
+impl Day {
+    /// True if the tags of this day are unknown again by the time that a client uses those of
+    /// `later`: a client's tags are known on three days.
+    pub fn is_over(self, later: Day) -> bool {
+        match (self, later) {
+            (Day::Number(day), Day::Number(later)) => day.saturating_add(2) < later,
+            _ => false,
+        }
+    }
+}
+
 /// The period that this day belongs to.
 pub fn period(day: u32) -> u32 {
     day >> 5

@@ -466,6 +466,20 @@ fn a_recorded_packet_is_met_with_silence_after_a_thousand_later_knocks() {
 }
 
 #[test]
+fn packets_of_a_day_whose_tags_are_unknown_again_take_no_memory() {
+    const DAY: u32 = 86_400;
+    let mut replay = intact();
+    let size = |replay: &Replay| replay.tables()[1].1;
+    for n in 0..10 {
+        assert_eq!(knock(&mut replay, at(n), at(n).wall), Seen::Fresh);
+    }
+    assert_eq!(knock(&mut replay, at(2 * DAY), at(2 * DAY).wall), Seen::Fresh);
+    assert_eq!(size(&replay), 11, "yesterday's tags are known until the client's day is over");
+    assert_eq!(knock(&mut replay, at(3 * DAY), at(3 * DAY).wall), Seen::Fresh);
+    assert_eq!(size(&replay), 2);
+}
+
+#[test]
 fn the_newest_time_is_written_at_most_once_a_second_and_by_the_heartbeat() {
     let mut replay = intact();
     assert_eq!(replay.heartbeat(START, 600), Some(Record::Newest { wall: START.wall }));

@@ -69,6 +69,19 @@ fn half_of_the_queue_is_for_bursts_and_the_rest_for_a_few_knocks_of_each_client(
 }
 
 #[test]
+fn packets_of_a_day_whose_tags_are_unknown_again_take_no_memory() {
+    let mut clients = clients(1);
+    let mut take = |number: u8, days_later: u32| {
+        let day = Day::Number(NOON.day() + days_later);
+        let knock = QueuedKnock { day, ..queued(&datagram(number), "192.0.2.7") };
+        assert_eq!(clients.admit(NOW, 0, knock, |_| {}), Ok(()));
+        clients.most_seen()
+    };
+    assert_eq!((take(1, 0), take(2, 0), take(3, 2)), (1, 2, 3));
+    assert_eq!(take(4, 3), 2, "the first two are forgotten");
+}
+
+#[test]
 fn a_used_packet_passes_from_no_source_whatever_it_asks_for() {
     let mut clients = clients(1);
     let take = |clients: &mut Clients, number: u8, source: &str| {
