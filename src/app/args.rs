@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
 
 use super::output::{self, WRONG, fault_json};
 use crate::config::{Service, ServicePorts, defaults, is_interface};
@@ -74,18 +74,54 @@ fn checked(text: &str, fits: bool, remedy: &str) -> Result<String, String> {
     if fits { Ok(text.to_owned()) } else { Err(remedy.to_owned()) }
 }
 
-/// A day (its first second in UTC) or a moment, as seconds since the epoch.
-fn moment(text: &str) -> Result<u64, String> {
-    let parsed = match text.parse::<Timestamp>() {
-        Ok(moment) => Ok(moment),
-        Err(_) => text.parse::<Date>().and_then(start_of_day),
-    };
-    if let Ok(moment) = parsed
-        && let Ok(seconds) = u64::try_from(moment.as_second())
-    {
-        return Ok(seconds);
+/// The length of a grant, in seconds.
+fn grant_seconds(text: &str) -> Result<u32, String> {
+    let remedy = "write a time from 1s to 7d, such as 90s, 5m or 1h";
+    match duration(text) {
+        Some(seconds @ 1..=604_800) => Ok(seconds),
+        _ => Err(remedy.to_owned()),
     }
-    Err("write a day as 2027-01-31 or a moment as 2027-01-31T12:00:00Z".to_owned())
+}
+
+/// A duration as people write it, in seconds: `90`, `90s`, `5m`, `1h30m`, `30d`, `2w`. A day has 24
+/// hours. `None` if it is no duration, negative, or longer than 136 years.
+pub(super) fn duration(text: &str) -> Option<u32> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok();
+    }
+    let span: Span = text.parse().ok()?;
+    let length = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+    if length.subsec_nanos() == 0 { u32::try_from(length.as_secs()).ok() } else { None }
+}
+
+/// A moment in the future, in seconds since the epoch: a day (its first second in UTC), a moment, or
+/// a duration from now on.
+fn expiry(text: &str) -> Result<u64, String> {
+    moment_after(text, Timestamp::now())
+}
+
+/// As [`expiry`]. A duration may have months and years here: they are those of the calendar.
+fn moment_after(text: &str, now: Timestamp) -> Result<u64, String> {
+    let parsed = match (text.parse::<Timestamp>(), text.parse::<Date>(), text.parse::<Span>()) {
+        (Ok(moment), _, _) => Ok(moment),
+        (_, Ok(date), _) => start_of_day(date),
+        (_, _, Ok(span)) => after(now, span),
+        _ => {
+            let example = "a time from now on as 30d, 12h or 1y";
+            return Err(format!(
+                "write a day as 2027-01-31, a moment as 2027-01-31T12:00:00Z, or {example}"
+            ));
+        }
+    };
+    match parsed.map(|moment| (moment > now, u64::try_from(moment.as_second()))) {
+        Ok((true, Ok(seconds))) => Ok(seconds),
+        Ok((false, _)) => Err("that time is over; name one in the future".to_owned()),
+        _ => Err("that time is beyond the calendar; name an earlier one".to_owned()),
+    }
+}
+
+fn after(now: Timestamp, span: Span) -> Result<Timestamp, jiff::Error> {
+    Ok(now.to_zoned(TimeZone::UTC).checked_add(span)?.timestamp())
 }
 
 fn start_of_day(date: Date) -> Result<Timestamp, jiff::Error> {
@@ -125,15 +161,63 @@ mod tests {
     }
 
     #[test]
-    fn services_and_moments_are_read_as_people_write_them() {
+    fn services_are_read_as_people_write_them() {
         let mosh = service("mosh=22/tcp,60000-61000/udp").unwrap();
         assert_eq!(mosh.name.as_str(), "mosh");
         assert_eq!(mosh.ports.texts(), ["22/tcp", "60000-61000/udp"]);
         for bad in ["web", "web=", "web=443", "WEB=1/tcp", "a=1/tcp,", "a=2-1/tcp"] {
             assert!(service(bad).is_err(), "{bad}");
         }
-        assert_eq!(moment("2027-01-01"), Ok(1_798_761_600));
-        assert_eq!(moment("2027-01-01T00:00:01Z"), Ok(1_798_761_601));
-        assert!(moment("tomorrow").is_err() && moment("1960-01-01").is_err());
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, seconds) in [
+            ("0", 0),
+            ("90", 90),
+            ("90s", 90),
+            ("5m", 300),
+            ("5 minutes", 300),
+            ("1h", 3600),
+            ("1h30m", 5400),
+            ("1.5h", 5400),
+            ("30d", 30 * 86_400),
+            ("2w", 14 * 86_400),
+        ] {
+            assert_eq!(duration(text), Some(seconds), "{text}");
+        }
+        for bad in ["", "-5m", "5m ago", "5x", "m", "1.5s", "1mo", "5000000000", "200y", "1e9d"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+        assert_eq!((grant_seconds("7d"), grant_seconds("1")), (Ok(604_800), Ok(1)));
+        for bad in ["0", "8d", "604801", "soon"] {
+            assert!(grant_seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_expiry_is_a_day_a_moment_or_a_time_from_now_on_and_never_past() {
+        let now: Timestamp = "2026-11-29T10:00:00.5Z".parse().unwrap();
+        for (text, moment) in [
+            ("2027-01-01", "2027-01-01T00:00:00Z"),
+            ("2027-01-01T00:00:01Z", "2027-01-01T00:00:01Z"),
+            ("2027-01-01T01:00:00+01:00", "2027-01-01T00:00:00Z"),
+            ("30d", "2026-12-29T10:00:00Z"),
+            ("12h", "2026-11-29T22:00:00Z"),
+            ("1y", "2027-11-29T10:00:00Z"),
+            ("3mo", "2027-02-28T10:00:00Z"),
+        ] {
+            let moment: Timestamp = moment.parse().unwrap();
+            let seconds = u64::try_from(moment.as_second()).unwrap();
+            assert_eq!(moment_after(text, now), Ok(seconds), "{text}");
+        }
+        for past in ["2020-01-01", "2026-11-29", "2026-11-29T10:00:00Z", "1960-01-01", "-1d", "0s"]
+        {
+            let said = moment_after(past, now).unwrap_err();
+            assert!(said.contains("is over"), "{past}: {said}");
+        }
+        for bad in ["tomorrow", "30", "", "99999y"] {
+            assert!(moment_after(bad, now).is_err(), "{bad}");
+        }
     }
 }

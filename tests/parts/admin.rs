@@ -219,6 +219,10 @@ fn wrong_usage_and_unusable_names_have_their_exit_codes_and_change_nothing() {
             "2027-01-31",
         ),
         (
+            &["client", "add", "a", "--key", KEY, "--services", "ssh", "--expires", "2020-01-01"],
+            "that time is over",
+        ),
+        (
             &["client", "add", "a", "--key", KEY, "--services", "ssh", "--max-seconds", "0"],
             "--max-seconds",
         ),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::service_name;
+use super::{grant_seconds, service_name};
 use crate::app::knock::KnockArgs;
 use crate::core::types::ServiceName;
 
@@ -85,7 +85,7 @@ pub struct Common {
 #[command(after_help = "\
 Examples:
   toctoc open gate ssh
-  toctoc open gate ssh --seconds 600
+  toctoc open gate ssh --seconds 10m
   toctoc open gate ssh --source 203.0.113.7   # the address that you will connect from
   toctoc open gate ssh --source 203.0.113.7 -6   # knock by IPv6, connect by IPv4, if the gateway's policy allows it
   toctoc open gate ssh --source-port 40022 && ssh -o 'ProxyCommand=nc -p 40022 %h %p' gate
@@ -97,8 +97,8 @@ pub struct Open {
     /// The service to open. Default: the profile's default service.
     #[arg(value_parser = service_name)]
     pub service: Option<ServiceName>,
-    /// Length of the grant in seconds. Default: the gateway's setting.
-    #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    /// Length of the grant: 90s, 5m, 1h, at most 7d. Default: the gateway's setting.
+    #[arg(short, long, value_name = "TIME", value_parser = grant_seconds)]
     pub seconds: Option<u32>,
     /// The address to grant, if it is not the one this machine would choose. The knock must come
     /// from it, unless the gateway's policy allows its prefix for that service.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{client_name, host, interface, moment, service, service_name};
+use super::{client_name, expiry, grant_seconds, host, interface, service, service_name};
 use crate::config::{Service, defaults};
 use crate::core::types::ServiceName;
 
@@ -176,7 +176,7 @@ pub enum ClientCommand {
 #[command(after_help = "\
 Examples:
   toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' --services ssh --out laptop.toml
-  toctocd client add laptop --key @/tmp/id_ed25519.pub --services ssh,web --expires 2027-01-31 --out laptop.toml
+  toctocd client add laptop --key @/tmp/id_ed25519.pub --services ssh,web --expires 30d --out laptop.toml
 On the client: toctoc import laptop.toml")]
 pub struct ClientAdd {
     /// A name for the client: one word.
@@ -188,11 +188,12 @@ pub struct ClientAdd {
     /// Services that the client may open, separated by commas.
     #[arg(long, value_name = "SERVICES", required = true, value_delimiter = ',', value_parser = service_name)]
     pub services: Vec<ServiceName>,
-    /// Expiry: a day (its start in UTC), or a moment as 2027-01-31T12:00:00Z.
-    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    /// Expiry: a time from now on (30d, 12h, 1y), a day (its start in UTC), or a moment as
+    /// 2027-01-31T12:00:00Z.
+    #[arg(long, value_name = "WHEN", value_parser = expiry)]
     pub expires: Option<u64>,
-    /// The longest grant for this client, in seconds, 1 to 604800.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    /// The longest grant for this client: 90s, 5m, 1h, at most 7d.
+    #[arg(long, value_name = "TIME", value_parser = grant_seconds)]
     pub max_seconds: Option<u32>,
     /// Contents and file of the profile.
     #[command(flatten)]
