@@ -165,6 +165,24 @@ fn when_only_clients_change_the_listener_stays_and_is_told_and_no_rule_is_loaded
 }
 
 #[test]
+fn of_a_thousand_new_clients_the_listener_is_told_and_with_one_more_another_starts() {
+    let mut world = World::with(|files| files.enrolled = vec![Anna]);
+    let listener = world.listener();
+    world.files.crowd = 1000;
+    reload(&mut world).unwrap();
+    assert!(world.starting.is_empty() && world.listener() == listener);
+    assert_eq!(world.listeners[&listener].clients.len(), 1001);
+    world.files.crowd = 2001;
+    world.ask(ControlRequest::Reload);
+    world.do_task(Lane::Clients);
+    world.do_task(Lane::Config);
+    assert_eq!(world.starting.len(), 1);
+    world.make_ready();
+    assert_ne!(world.listener(), listener);
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+}
+
+#[test]
 fn clients_take_effect_at_once_whatever_is_wrong_with_the_configuration() {
     let mut world = World::with(|files| files.enrolled = vec![Anna, Bert]);
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));

@@ -138,7 +138,7 @@ impl Walk {
     fn with_crowd(seed: u64, kind: Kind, crowd: u8) -> Walk {
         let world = World::with(|files| {
             files.engines = true;
-            files.crowd = crowd;
+            files.crowd = u16::from(crowd);
         });
         let device = |person: Person, forgets| {
             let gateway = gateway_keys();

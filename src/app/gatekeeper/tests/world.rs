@@ -92,7 +92,7 @@ pub(super) struct Files {
     /// The one-time sequences that are left.
     pub(super) one_time: VecDeque<Vec<Step>>,
     /// So many more clients, who never knock. Their ids come before those of the others.
-    pub(super) crowd: u8,
+    pub(super) crowd: u16,
     /// True if each listener has an engine.
     pub(super) engines: bool,
 }
@@ -199,7 +199,7 @@ impl Files {
         }
         for number in 0..self.crowd {
             let mut id = [0; 16];
-            id[15] = number;
+            id[14..].copy_from_slice(&number.to_be_bytes());
             clients.push(Client {
                 id: ClientId(id),
                 name: format!("one-of-many-{number}"),
