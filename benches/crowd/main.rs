@@ -20,9 +20,9 @@ use ed25519_dalek::SigningKey;
 use harness::gate::{Gate, Knocker, Sealed, ok};
 use harness::process::resident_kib;
 use toctoc::core::knock::{KnockKind, Request};
+use toctoc::core::public_key::PublicKey;
 use toctoc::core::types::{ClientId, SECOND, ServiceName};
 use toctoc::edge::clock;
-use toctoc::keys::public::PublicKey;
 
 /// The most clients that knock while something happens.
 const KNOCKING: usize = 16;
@@ -123,7 +123,7 @@ fn enrol_a_crowd(gate: &Gate, count: usize) {
         let key = SigningKey::from_bytes(&seed).verifying_key().to_bytes();
         // Ids are random: here the first half of another key.
         let id = ClientId(*key.first_chunk().expect("32 bytes"));
-        let key = PublicKey::new(key).expect("a good key").line();
+        let key = PublicKey::plain(key).line();
         text += &format!("id={id},services=\"ssh\" {key} client{number}\n");
     }
     fs::write(path, text).expect("our own file");

@@ -14,15 +14,16 @@ use crate::core::knock::KnockKind;
 use crate::core::types::{Fault, FaultKind, ServiceName};
 use crate::edge::names::{AddressFamily, resolve_gateway};
 use crate::edge::terminal;
-use crate::keys::identity::Identity;
 use crate::keys::profile::Profile;
-use ask::{ClientRequest, GatewayResult, ask};
+use ask::{ClientRequest, ExchangeOutcome, GatewayResult, ask};
 use messages::ExchangeReport;
+use signer::Signer;
 
 mod ask;
 mod classic;
 mod keys;
 mod messages;
+mod signer;
 
 /// Granted, closed, or the probe was answered.
 const DONE: u8 = 0;
@@ -131,9 +132,12 @@ impl Console<'_> {
         if request.kind != KnockKind::Probe {
             request.service = self::service(&common.profile, request.kind, service, profile)?;
         }
-        let signer = keys::signer(&self.paths, &held, common.identity.as_deref())?;
+        let signer = signer::signer(&self.paths, &held, common.identity.as_deref())?;
         let gateways = resolve_gateway(&profile.addresses, profile.port, family)?;
         let results = ask_all(profile, &signer, &request, &gateways);
+        if let Some(fault) = unsigned(&results) {
+            return Err(fault.clone());
+        }
         let report =
             ExchangeReport { name: &common.profile, profile, request: &request, results: &results };
         if common.json {
@@ -187,9 +191,10 @@ fn request(kind: KnockKind, common: &Common) -> ClientRequest {
 }
 
 /// Asks the first address of each family at once, so that a silent one does not delay the other,
-/// and each further one a timeout later, until one has answered.
+/// and each further one a timeout later, until one has answered. With a key that wants a touch: one
+/// after the other, in the resolver's order, for nobody wants to touch it twice.
 fn ask_all(
-    profile: &Profile, signer: &Identity, request: &ClientRequest, gateways: &[SocketAddr],
+    profile: &Profile, signer: &Signer, request: &ClientRequest, gateways: &[SocketAddr],
 ) -> Vec<GatewayResult> {
     let answered = &OnceLock::new();
     let mut earlier = [0; 2];
@@ -204,6 +209,10 @@ fn ask_all(
             }
             let delay = request.timeout * u32::try_from(*before).unwrap_or(u32::MAX);
             *before += 1;
+            if signer.wants_touch() {
+                results.push(ask(profile, signer, request, gateway, Duration::ZERO, answered));
+                continue;
+            }
             let exchange = move || ask(profile, signer, request, gateway, delay, answered);
             threads.push(scope.spawn(exchange));
         }
@@ -211,6 +220,21 @@ fn ask_all(
         results.splice(0..0, asked.collect::<Vec<_>>());
     });
     results
+}
+
+/// Why nothing was signed, if nothing was received either.
+fn unsigned(results: &[GatewayResult]) -> Option<&Fault> {
+    let mut found = None;
+    for result in results {
+        match &result.outcome {
+            ExchangeOutcome::Unreachable(fault) if fault.kind == FaultKind::Unsigned => {
+                found = Some(fault);
+            }
+            ExchangeOutcome::Received(_) => return None,
+            ExchangeOutcome::Unreachable(_) | ExchangeOutcome::Silence => {}
+        }
+    }
+    found
 }
 
 /// The address family to knock with. `--source` may name an address of the other one: the gateway's

@@ -87,7 +87,7 @@ pub fn finish(outcome: Result<CommandOutput, Fault>, code: u8, as_json: bool) ->
         false => print_error(&format!("toctocd: {fault}\n")),
     }
     match fault.kind {
-        FaultKind::Other | FaultKind::Unreachable => code,
+        FaultKind::Other | FaultKind::Unreachable | FaultKind::Unsigned => code,
         FaultKind::NotRunning => NOT_RUNNING,
         FaultKind::Held => HELD,
         FaultKind::Name => NAME,

@@ -1,6 +1,7 @@
 //! Places of a user's profiles and keys.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::core::diagnostic::printable;
@@ -11,16 +12,26 @@ pub struct UserPaths {
     pub home: Option<PathBuf>,
     /// The base directory for configurations, if the user chose one.
     pub config_home: Option<PathBuf>,
+    /// The socket of the ssh-agent.
+    pub agent: Option<PathBuf>,
 }
 
+/// The pipe of OpenSSH's agent on Windows, where SSH_AUTH_SOCK is mostly not set.
+const WINDOWS_AGENT: Option<&str> =
+    if cfg!(windows) { Some(r"\\.\pipe\openssh-ssh-agent") } else { None };
+
 impl UserPaths {
-    /// Takes them from the environment: the home directory, and `XDG_CONFIG_HOME` (`APPDATA` on
-    /// Windows). The XDG specification ignores relative paths.
+    /// Takes them from the environment: the home directory, `XDG_CONFIG_HOME` (`APPDATA` on
+    /// Windows), and `SSH_AUTH_SOCK`. The XDG specification ignores relative paths.
     pub fn from_env() -> Self {
         let chosen = env::var_os(if cfg!(windows) { "APPDATA" } else { "XDG_CONFIG_HOME" });
         Self {
             home: env::home_dir().filter(|path| path.is_absolute()),
             config_home: chosen.map(PathBuf::from).filter(|path| path.is_absolute()),
+            agent: env::var_os("SSH_AUTH_SOCK")
+                .filter(|socket| !socket.is_empty())
+                .or(WINDOWS_AGENT.map(OsString::from))
+                .map(PathBuf::from),
         }
     }
 
@@ -65,6 +76,7 @@ impl UserPaths {
         let mut paths = vec![self.toctoc()?.join("id_ed25519")];
         if let Some(home) = &self.home {
             paths.push(home.join(".ssh").join("id_ed25519"));
+            paths.push(home.join(".ssh").join("id_ed25519_sk"));
         }
         Ok(paths)
     }
@@ -95,7 +107,7 @@ mod tests {
     use super::*;
 
     fn user() -> UserPaths {
-        UserPaths { home: Some("/home/u".into()), config_home: None }
+        UserPaths { home: Some("/home/u".into()), ..UserPaths::default() }
     }
 
     #[test]
@@ -136,8 +148,9 @@ mod tests {
     fn the_chosen_configuration_directory_wins_over_the_home() {
         let chosen = UserPaths { config_home: Some("/c".into()), ..user() };
         assert_eq!(chosen.toctoc().unwrap(), PathBuf::from("/c/toctoc"));
-        let keys = ["/c/toctoc/id_ed25519", "/home/u/.ssh/id_ed25519"].map(PathBuf::from);
-        assert_eq!(chosen.identities().unwrap(), keys);
+        let keys =
+            ["/c/toctoc/id_ed25519", "/home/u/.ssh/id_ed25519", "/home/u/.ssh/id_ed25519_sk"];
+        assert_eq!(chosen.identities().unwrap(), keys.map(PathBuf::from));
         let homeless = UserPaths { home: None, ..chosen };
         assert_eq!(homeless.identities().unwrap().len(), 1);
         let fault = UserPaths::default().profile("gate").unwrap_err();

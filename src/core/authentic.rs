@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256, Sha512};
 use super::bytes::Writer;
 use super::keyring::{Day, GateKey, Secret, same_mac};
 use super::knock::{Asked, GATED, HandedKnock, Request, SIGNED, Signature, decode_body};
+use super::public_key::{FidoKey, PublicKey};
 use super::service::Client;
 use super::types::{ClientId, Fault, Fingerprint, GatewayId, Reject, Source};
 
@@ -56,16 +57,10 @@ pub fn public_key(seed: &Secret<32>) -> [u8; 32] {
     SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes()
 }
 
-/// The fingerprint of a plain Ed25519 key: SHA-256 of its SSH blob, as `ssh-keygen -l` shows it.
-pub fn fingerprint(key: &[u8; 32]) -> Fingerprint {
-    let blob = Writer::<51>::new().u32(11).put(b"ssh-ed25519").u32(32).put(key).done();
-    Fingerprint(Sha256::digest(blob).into())
-}
-
 impl Client {
     /// The fingerprint of its key.
     pub fn fingerprint(&self) -> Fingerprint {
-        fingerprint(&self.key)
+        self.key.fingerprint()
     }
 }
 
@@ -93,8 +88,8 @@ impl Authentic {
     /// the knock's day.
     ///
     /// Fails with `Pipe` (another client's), `Gate`, `Syntax` or `Signature`, in this order.
-    /// Refuses points of small order, encodings that are not canonical, and FIDO fields of a plain
-    /// key.
+    /// Refuses points of small order, encodings that are not canonical, FIDO fields of a plain key,
+    /// and a FIDO signature without the touch or the PIN that the client's line demands.
     pub fn verify(
         knock: HandedKnock, client: &Client, gateway: GatewayId, gate: &GateKey,
     ) -> Result<Authentic, Reject> {
@@ -158,13 +153,53 @@ impl Authentic {
     }
 }
 
-fn check_signature(key: &[u8; 32], blob: &[u8; BLOB], signature: &Signature) -> Option<()> {
-    // A plain key has no authenticator that could have set these.
-    if signature.sk_flags != 0 || signature.sk_counter != 0 {
+fn check_signature(key: &PublicKey, blob: &[u8; BLOB], signature: &Signature) -> Option<()> {
+    if let Some(fido) = &key.fido
+        && !fido.admits(signature.sk_flags)
+    {
         return None;
     }
-    let key = VerifyingKey::from_bytes(key).ok()?;
-    key.verify_strict(blob, &Ed25519::from_bytes(&signature.ed25519)).ok()
+    check_blob(key, blob, signature)
+}
+
+/// True if `key` made this signature of `message`. A gateway may demand more of its FIDO flags.
+pub fn is_signed(key: &PublicKey, message: &Message, signature: &Signature) -> bool {
+    check_blob(key, &sshsig_blob(message), signature).is_some()
+}
+
+fn check_blob(key: &PublicKey, blob: &[u8; BLOB], signature: &Signature) -> Option<()> {
+    let ed25519 = VerifyingKey::from_bytes(&key.ed25519).ok()?;
+    let made = Ed25519::from_bytes(&signature.ed25519);
+    match &key.fido {
+        Some(fido) => ed25519.verify_strict(&fido.signed_bytes(blob, signature), &made).ok(),
+        // A plain key has no authenticator that could have set these.
+        None if signature.sk_flags != 0 || signature.sk_counter != 0 => None,
+        None => ed25519.verify_strict(blob, &made).ok(),
+    }
+}
+
+/// The flag of an authenticator that somebody touched.
+pub const TOUCHED: u8 = 1;
+/// The flag of an authenticator that knows who touched it, by a PIN or a fingerprint.
+pub const VERIFIED: u8 = 4;
+/// Bytes that an authenticator signs.
+const FIDO_SIGNED: usize = 32 + 1 + 4 + 32;
+
+impl FidoKey {
+    /// True if a signature with these flags is enough. Other flags mean nothing here.
+    fn admits(&self, flags: u8) -> bool {
+        (!self.touch || flags & TOUCHED != 0) && (!self.verify || flags & VERIFIED != 0)
+    }
+
+    /// The bytes that the authenticator signed, as in OpenSSH's PROTOCOL.u2f.
+    fn signed_bytes(&self, blob: &[u8; BLOB], signature: &Signature) -> [u8; FIDO_SIGNED] {
+        Writer::new()
+            .put(Sha256::digest(&self.application).as_slice())
+            .u8(signature.sk_flags)
+            .u32(signature.sk_counter)
+            .put(Sha256::digest(blob).as_slice())
+            .done()
+    }
 }
 
 /// Checks that `key` may be enrolled: a canonical encoding of a point in the prime-order group.

@@ -38,6 +38,12 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
+    /// A field of SSH: 4 bytes of length, then that many bytes.
+    pub fn string(&mut self) -> Option<&'a [u8]> {
+        let length = self.u32()?;
+        self.take(usize::try_from(length).ok()?)
+    }
+
     /// One byte, which must be 0 or 1.
     pub fn flag(&mut self) -> Option<bool> {
         match self.u8()? {

@@ -54,13 +54,13 @@ impl Enrolled {
     /// Checks the client's key, once. It takes as long as a signature: with 100,000 clients nobody
     /// can wait for that at a start. Until then the key has verified nothing.
     pub fn check_key(&self) -> Result<(), Fault> {
-        let checked = check_enrolment_key(&self.client.key);
+        let checked = check_enrolment_key(&self.client.key.ed25519);
         self.sound.get_or_init(|| checked.is_ok());
         checked
     }
 
     fn is_sound(&self) -> bool {
-        *self.sound.get_or_init(|| check_enrolment_key(&self.client.key).is_ok())
+        *self.sound.get_or_init(|| check_enrolment_key(&self.client.key.ed25519).is_ok())
     }
 }
 
@@ -232,6 +232,7 @@ impl From<Vec<Client>> for ClientTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::public_key::PublicKey;
     use crate::core::test_vectors;
 
     fn client(id: u8, name: &str) -> Client {
@@ -325,7 +326,7 @@ mod tests {
         // The neutral element: everybody can make a signature for it.
         let mut neutral = [0; 32];
         neutral[0] = 1;
-        let bad = Client { key: neutral, ..client(1, "bad") };
+        let bad = Client { key: PublicKey::plain(neutral), ..client(1, "bad") };
         let table = ClientTable::from(vec![bad, client(2, "good")]);
         assert!(table.with_sound_key(ClientId([1; 16])).is_none());
         assert!(table.key_fault(ClientId([1; 16])).is_some());

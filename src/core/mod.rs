@@ -22,6 +22,7 @@ pub mod openings;
 pub mod packet;
 pub mod policy;
 pub mod prefix;
+pub mod public_key;
 pub mod quota;
 pub mod record;
 pub mod replay;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::prefix::{Prefix, Span, Spans};
+use super::public_key::PublicKey;
 use super::types::{ClientId, Port, PortRange, Proto, ServiceName, Source};
 
 /// The number of connections that a grant is for. Here and below a variant's number is its byte in
@@ -211,8 +212,8 @@ pub struct Client {
     /// Its id; its symmetric keys derive from it.
     pub id: ClientId,
     pub name: String,
-    /// Its Ed25519 public key. See `clients` for its check.
-    pub key: [u8; 32],
+    /// Its public key. See `clients` for its check.
+    pub key: PublicKey,
     /// Shared by the clients with the same services.
     pub services: Arc<[ServiceName]>,
     /// The time from which it is unknown, in seconds since the epoch.

@@ -10,6 +10,7 @@ use super::keyring::{
 use super::knock::{HandedKnock, KnockKind, RECEIPT_BODY, Receipt, Request};
 use super::noise::KeyPair;
 use super::packet::udp_checksum;
+use super::public_key::PublicKey;
 use super::service::Client;
 use super::types::{ClientId, RealmId, Reject, ServiceName, Source, Wall};
 use super::wire::{
@@ -71,7 +72,7 @@ pub fn seed() -> Secret<32> {
 
 /// [`CLIENT`] as in the clients file; it may open `ssh`.
 pub fn client() -> Client {
-    let key = authentic::public_key(&seed());
+    let key = PublicKey::plain(authentic::public_key(&seed()));
     Client {
         id: CLIENT,
         name: "test-client".to_owned(),

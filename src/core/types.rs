@@ -319,6 +319,8 @@ pub enum FaultKind {
     Name,
     /// Nothing could be sent to a gateway.
     Unreachable,
+    /// The private key did not sign.
+    Unsigned,
 }
 
 impl Fault {

@@ -4,6 +4,8 @@
 
 #[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
 pub mod addresses;
+#[cfg(feature = "client")]
+pub mod agent;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod bpf;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
@@ -44,6 +46,8 @@ pub mod runner_pipe;
 pub mod send;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod service_manager;
+#[cfg(feature = "client")]
+pub mod ssh_keygen;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod state;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

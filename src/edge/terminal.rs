@@ -10,6 +10,16 @@ use crate::core::types::Fault;
 #[cfg(unix)]
 const LONGEST: usize = 1024;
 
+/// True if the user can be asked, whatever standard input and output are.
+pub fn exists() -> bool {
+    cfg!(unix) && std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Tells the user on standard error what is waited for.
+pub fn note(text: &str) {
+    eprintln!("toctoc: {text}");
+}
+
 /// Asks `question` on the controlling terminal, whatever standard input and output are. Fails
 /// without a terminal, or if the person gives up (Ctrl-C, Ctrl-D).
 #[cfg(unix)]
@@ -18,7 +28,7 @@ pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
 
     let Ok(mut terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
         let what = format!("no terminal to ask on: {}", question.trim_end_matches(": "));
-        let remedy = "run this in a terminal, or use a key without a passphrase for unattended use";
+        let remedy = "run this in a terminal, or `ssh-add` the key to an ssh-agent first";
         return Err(Fault::new(what, remedy));
     };
     let typed = ask(&mut terminal, question)
@@ -60,11 +70,11 @@ fn ask(
     Ok(if complete { Some(typed) } else { None })
 }
 
-/// Not supported on Windows yet: ssh-agent comes first.
+/// Not supported on Windows, whose ssh-agent keeps keys across logins.
 #[cfg(not(unix))]
 pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
     let what = format!("cannot ask here: {}", question.trim_end_matches(": "));
-    let remedy = "use a key without a passphrase on this system, protected by your account";
+    let remedy = "`ssh-add` the key to the ssh-agent of this system first";
     Err(Fault::new(what, remedy))
 }
 

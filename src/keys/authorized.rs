@@ -13,7 +13,6 @@ use crate::core::diagnostic::{SourceText, nearest, printable};
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, FaultKind, ServiceName};
 use crate::keys::encoded;
-use crate::keys::public::show_key;
 
 mod line;
 
@@ -32,6 +31,7 @@ pub const EMPTY: &str = "\
 # The clients that may knock, one per line. `toctocd client add` and `client revoke` edit this file.
 # You may edit it too; then reload. The format of a line:
 #   id=HEX,services=\"ssh,web\"[,expires=\"2027-01-01T00:00:00Z\"][,max-seconds=600][,door=\"NAME\"] ssh-ed25519 AAAA... NAME
+# A FIDO key, sk-ssh-ed25519@openssh.com, may also have verify-required or no-touch-required there.
 # The id is part of the client's profile: if you change it, the client needs a new profile.
 ";
 
@@ -74,7 +74,7 @@ pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
     let line = line::print(client);
     // We must be able to read what we wrote.
     line::parse(SourceText::new(label, &line), 0, &line)?;
-    let shown = show_key(&client.key);
+    let shown = client.key.line();
     let blob = last_word(&shown);
     let id = client.id.to_string();
     let mut count = 0;
@@ -321,7 +321,7 @@ fn check_unique(file: SourceText<'_>, rows: &[Row<'_>], same_id: bool) -> Result
         let client = &row.enrolled.client;
         if row.is_new {
             let others = [
-                ("key", keys.insert(&client.key, place)),
+                ("key", keys.insert(&client.key.ed25519, place)),
                 ("name", names.insert(&client.name, place)),
             ];
             for (what, other) in others {
@@ -331,7 +331,9 @@ fn check_unique(file: SourceText<'_>, rows: &[Row<'_>], same_id: bool) -> Result
     }
     for (place, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_new && new > 0) {
         let client = &row.enrolled.client;
-        for (what, other) in [("key", keys.get(&client.key)), ("name", names.get(&client.name))] {
+        for (what, other) in
+            [("key", keys.get(&client.key.ed25519)), ("name", names.get(&client.name))]
+        {
             doubled.extend(other.map(|other| (place.max(*other), place.min(*other), what)));
         }
     }

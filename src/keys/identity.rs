@@ -5,11 +5,12 @@ use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{Cipher, Error, Kdf, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
-use super::public::PublicKey;
-use crate::core::authentic::{self, Message};
+use super::public::unusable;
+use crate::core::authentic::{self, Message, check_enrolment_key};
 use crate::core::diagnostic::printable;
 use crate::core::keyring::Secret;
 use crate::core::knock::Signature;
+use crate::core::public_key::{ED25519, PublicKey, SK_ED25519};
 use crate::core::types::Fault;
 
 /// Rounds of bcrypt-pbkdf for a new passphrase, about a quarter second: OpenSSH's default since
@@ -23,18 +24,28 @@ pub struct Identity {
     public: PublicKey,
 }
 
+/// What a file that somebody names as a key turns out to be.
 pub enum KeyFile {
     Open(Identity),
     Locked(Locked),
+    /// A FIDO key. The file only says which one: the private key stays in the authenticator.
+    Fido(PublicKey),
+    /// The public half alone, as in a .pub file.
+    Public(PublicKey),
 }
 
-pub struct Locked(Box<PrivateKey>);
+/// A private key under a passphrase.
+pub struct Locked {
+    key: Box<PrivateKey>,
+    public: PublicKey,
+}
 
 impl Identity {
     /// A new key from 32 random bytes. Never fails for a random seed.
     pub fn new(seed: Secret<32>) -> Result<Self, Fault> {
-        let public = PublicKey::new(authentic::public_key(&seed))?;
-        Ok(Self { seed, public })
+        let ed25519 = authentic::public_key(&seed);
+        check_enrolment_key(&ed25519)?;
+        Ok(Self { seed, public: PublicKey::plain(ed25519) })
     }
 
     pub fn public(&self) -> &PublicKey {
@@ -73,30 +84,29 @@ impl Identity {
 
     fn from_key(label: &str, key: &PrivateKey) -> Result<Self, Fault> {
         let Some(pair) = key.key_data().ed25519() else {
-            return Err(wrong_type(label, &format!("type {}", key.algorithm())));
+            return Err(wrong_type(label, key.algorithm().as_str()));
         };
-        let seed = Secret::new(pair.private.to_bytes());
-        let public = authentic::public_key(&seed);
+        let identity = Self::new(Secret::new(pair.private.to_bytes()))?;
         // A signature under a public key other than the seed's own reveals the seed.
-        if public != pair.public.0 {
+        if identity.public.ed25519 != pair.public.0 {
             let what = format!("{label}: its public key does not belong to its private key");
             let remedy = "restore it from a backup";
             return Err(Fault::new(what, remedy));
         }
-        Ok(Self { seed, public: PublicKey::new(public)? })
+        Ok(identity)
     }
 }
 
 impl KeyFile {
-    /// Reads an OpenSSH private key of our type. `label` is the path for messages.
+    /// Reads an OpenSSH key of our types. `label` is the path for messages.
     pub fn parse(label: &str, text: &str) -> Result<Self, Fault> {
         if !text.contains("-----BEGIN OPENSSH PRIVATE KEY-----") {
-            return Err(not_openssh(label, text));
+            return public_key(label, text);
         }
         let key = match PrivateKey::from_openssh(text.trim()) {
             Ok(key) => key,
             Err(Error::AlgorithmUnknown | Error::AlgorithmUnsupported { .. }) => {
-                return Err(wrong_type(label, "another type"));
+                return Err(wrong_type(label, ""));
             }
             Err(error) => {
                 let why = printable(&error.to_string());
@@ -105,6 +115,15 @@ impl KeyFile {
                 return Err(Fault::new(what, remedy));
             }
         };
+        // It is not encrypted, whatever the rest is.
+        let blob = key.public_key().to_bytes().unwrap_or_default();
+        let Some(public) = PublicKey::from_blob(&blob) else {
+            return Err(wrong_type(label, key.algorithm().as_str()));
+        };
+        check_enrolment_key(&public.ed25519)?;
+        if public.fido.is_some() {
+            return Ok(Self::Fido(public));
+        }
         if !key.is_encrypted() {
             return Ok(Self::Open(Identity::from_key(label, &key)?));
         }
@@ -116,36 +135,51 @@ impl KeyFile {
                 format!("`ssh-keygen -p -a 24 -f {label}` lowers them"),
             ));
         }
-        Ok(Self::Locked(Locked(Box::new(key))))
+        Ok(Self::Locked(Locked { key: Box::new(key), public }))
+    }
+
+    pub fn public(&self) -> &PublicKey {
+        match self {
+            Self::Open(identity) => &identity.public,
+            Self::Locked(locked) => &locked.public,
+            Self::Fido(public) | Self::Public(public) => public,
+        }
     }
 }
 
 impl Locked {
-    /// The public key, which is not encrypted, if it is an Ed25519 key that may be enrolled.
-    pub fn public(&self) -> Option<PublicKey> {
-        let key = self.0.public_key().key_data().ed25519()?;
-        PublicKey::new(key.0).ok()
-    }
-
-    /// Decrypts the key: `Ok(None)` if `passphrase` is wrong. Fails for a key of another type.
+    /// Decrypts the key: `Ok(None)` if `passphrase` is wrong.
     pub fn unlock(&self, label: &str, passphrase: &str) -> Result<Option<Identity>, Fault> {
-        match self.0.decrypt(passphrase) {
+        match self.key.decrypt(passphrase) {
             Ok(key) => Identity::from_key(label, &key).map(Some),
             Err(_) => Ok(None),
         }
     }
 }
 
-fn wrong_type(label: &str, shown: &str) -> Fault {
-    let remedy = "make one with `toctoc keygen` or `ssh-keygen -t ed25519`, and have it enrolled";
-    Fault::new(format!("{label}: a key of {shown}; only ssh-ed25519 works yet"), remedy)
+fn wrong_type(label: &str, algorithm: &str) -> Fault {
+    let what = match unusable(algorithm) {
+        Some(why) => format!("a key of type {algorithm}: {why}"),
+        None => "a key of another type: only an Ed25519 key can sign a knock".to_owned(),
+    };
+    let remedy = "use an Ed25519 key: `toctoc keygen` or `ssh-keygen -t ed25519` makes one, and \
+                  the gateway's admin enrols it";
+    Fault::new(format!("{label}: {what}"), remedy)
+}
+
+/// The public half, if that is what the file contains.
+fn public_key(label: &str, text: &str) -> Result<KeyFile, Fault> {
+    let algorithm = text.split_whitespace().next().unwrap_or("");
+    if [ED25519, SK_ED25519].contains(&algorithm) || unusable(algorithm).is_some() {
+        return match PublicKey::from_line(text) {
+            Ok((public, _)) => Ok(KeyFile::Public(public)),
+            Err(fault) => Err(Fault::new(format!("{label}: {}", fault.what), fault.remedy)),
+        };
+    }
+    Err(not_openssh(label, text))
 }
 
 fn not_openssh(label: &str, text: &str) -> Fault {
-    if text.trim_start().starts_with("ssh-") {
-        let remedy = "name the private key file, without .pub";
-        return Fault::new(format!("{label}: this is a public key"), remedy);
-    }
     if text.contains("PRIVATE KEY-----") || text.contains("PuTTY-User-Key-File") {
         return Fault::new(
             format!("{label}: a private key, but not in OpenSSH's own form"),
@@ -195,14 +229,14 @@ gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
     fn open(text: &str) -> Identity {
         match KeyFile::parse("id", text).unwrap() {
             KeyFile::Open(identity) => identity,
-            KeyFile::Locked(_) => panic!("locked"),
+            _ => panic!("not open"),
         }
     }
 
     fn locked(text: &str) -> Locked {
         match KeyFile::parse("id", text).unwrap() {
-            KeyFile::Open(_) => panic!("open"),
             KeyFile::Locked(locked) => locked,
+            _ => panic!("not locked"),
         }
     }
 
@@ -222,7 +256,7 @@ gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
     #[test]
     fn an_encrypted_key_opens_only_with_its_passphrase() {
         let key = locked(LOCKED);
-        assert_eq!(key.public(), Some(*open(PLAIN).public()), "the public key is not encrypted");
+        assert_eq!(&key.public, open(PLAIN).public(), "the public key is not encrypted");
         assert!(key.unlock("id", "open barley").unwrap().is_none());
         assert_eq!(
             key.unlock("id", "open sesame").unwrap().unwrap().public(),
@@ -241,12 +275,19 @@ gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
     #[test]
     fn other_keys_are_refused_by_name() {
         let said = fault(ECDSA);
-        assert!(said.contains("only ssh-ed25519 works yet"), "{said}");
-        assert!(fault(LINE).contains("this is a public key"));
+        assert!(said.contains("a key of another type: only an Ed25519 key"), "{said}");
+        let said = fault("ssh-rsa AAAA me@here");
+        assert!(said.contains("id: a key of type ssh-rsa: an RSA signature"), "{said}");
         assert!(fault("-----BEGIN RSA PRIVATE KEY-----").contains("not in OpenSSH's own form"));
         assert!(fault("hello").contains("not a private key"));
         assert!(fault(&PLAIN.replace("QyNTUx", "QyNTUy")).contains("not a readable"));
         assert!(fault(&PLAIN[..120]).contains("not a readable"));
+    }
+
+    #[test]
+    fn a_public_key_file_is_read_as_what_it_is() {
+        let Ok(KeyFile::Public(public)) = KeyFile::parse("id.pub", LINE) else { panic!("{LINE}") };
+        assert_eq!(&public, open(PLAIN).public());
     }
 
     #[test]
@@ -263,7 +304,7 @@ gAAAAhALs4k2h/8QHFDOeIvJ3sDlzZ6MHaNs4EkKg2L2XyA+TBAAAAB3Jvb3RAdm0=
         let signer = open(PLAIN);
         let message = [5; authentic::MESSAGE];
         let signature = signer.sign(&message);
-        let key = VerifyingKey::from_bytes(&signer.public().bytes()).unwrap();
+        let key = VerifyingKey::from_bytes(&signer.public().ed25519).unwrap();
         key.verify_strict(
             &authentic::sshsig_blob(&message),
             &Ed25519::from_bytes(&signature.ed25519),

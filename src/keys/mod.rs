@@ -7,3 +7,4 @@ pub mod gateway;
 pub mod identity;
 pub mod profile;
 pub mod public;
+pub mod signature;

@@ -9,11 +9,11 @@ use zeroize::Zeroizing;
 
 use super::authorized::is_name;
 use super::encoded::{PublicText, push_key};
-use super::public::PublicKey;
 use crate::core::address::is_host;
 use crate::core::diagnostic::{SourceText, printable};
 use crate::core::door::{STEPS, Step};
 use crate::core::keyring::{ClientSecrets, Realm, Secret};
+use crate::core::public_key::PublicKey;
 use crate::core::types::{ClientId, Fault, GatewayId, RealmId, ServiceName};
 use crate::core::wire::ClientSide;
 
@@ -33,8 +33,10 @@ pub struct Profile {
     /// The services that the client could open when the profile was made.
     pub services: Vec<ServiceName>,
     pub default_service: Option<ServiceName>,
-    /// The path of the private key; `None` = the client's usual one.
+    /// The path of the private key; `None` = the agent's or the client's usual one.
     pub identity: Option<PathBuf>,
+    /// The socket of the ssh-agent; `None` = the one that SSH_AUTH_SOCK names.
+    pub agent: Option<PathBuf>,
     /// For networks that let no sealed knock through.
     pub fallback: Option<Fallback>,
 }
@@ -68,6 +70,7 @@ struct RawProfile {
     services: Vec<Spanned<String>>,
     default_service: Option<Spanned<String>>,
     identity: Option<Spanned<String>>,
+    agent: Option<Spanned<String>>,
     classic: Option<Spanned<String>>,
     sequence: Option<Spanned<Vec<Spanned<String>>>>,
 }
@@ -103,7 +106,11 @@ impl Profile {
             services,
             default_service,
             identity: match raw.identity {
-                Some(path) => Some(identity(file, path)?),
+                Some(path) => Some(self::path(file, path, "an OpenSSH private key file")?),
+                None => None,
+            },
+            agent: match raw.agent {
+                Some(path) => Some(self::path(file, path, "the socket of an ssh-agent")?),
                 None => None,
             },
             fallback: fallback(file, raw.classic.as_ref(), raw.sequence.as_ref())?,
@@ -130,8 +137,10 @@ impl Profile {
         if let Some(service) = &self.default_service {
             lines.push(line("default_service", service.as_str()));
         }
-        if let Some(identity) = &self.identity {
-            lines.push(line("identity", identity.to_string_lossy().into_owned()));
+        for (key, path) in [("identity", &self.identity), ("agent", &self.agent)] {
+            if let Some(path) = path {
+                lines.push(line(key, path.to_string_lossy().into_owned()));
+            }
         }
         if let Some(fallback) = &self.fallback {
             lines.extend(fallback.lines());
@@ -264,10 +273,10 @@ fn default_service(
     Err(file.complain_unknown(name.span().start, "service", name.get_ref(), known))
 }
 
-fn identity(file: SourceText<'_>, path: Spanned<String>) -> Result<PathBuf, Fault> {
+fn path(file: SourceText<'_>, path: Spanned<String>, meant: &str) -> Result<PathBuf, Fault> {
     if path.get_ref().is_empty() || path.get_ref().contains('\0') {
-        let remedy = "name an OpenSSH private key file, or remove this line";
-        return Err(fault(file, &path, "not a path", remedy));
+        let remedy = format!("name {meant}, or remove this line");
+        return Err(fault(file, &path, "not a path", &remedy));
     }
     Ok(path.into_inner().into())
 }

@@ -1,30 +1,18 @@
-//! An OpenSSH public key of the supported kind: `ssh-ed25519 AAAA...`.
+//! The text form of a client's public key: `ssh-ed25519 AAAA...`, of a FIDO key
+//! `sk-ssh-ed25519@openssh.com AAAA...`.
 //! See `authorized` for the clients file, `identity` for private keys.
 
 use base64ct::{Base64, Encoding};
 
-use crate::core::authentic::{self, check_enrolment_key};
+use crate::core::authentic::check_enrolment_key;
 use crate::core::diagnostic::printable;
+use crate::core::public_key::{ED25519, LONGEST_BLOB, PublicKey, SK_ED25519};
 use crate::core::types::{Fault, Fingerprint};
 
-const ALGORITHM: &str = "ssh-ed25519";
-
-/// A public key that may be enrolled: see [`check_enrolment_key`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PublicKey {
-    bytes: [u8; 32],
-}
-
 impl PublicKey {
-    /// From its 32 bytes. Fails if it must not be enrolled.
-    pub fn new(bytes: [u8; 32]) -> Result<Self, Fault> {
-        check_enrolment_key(&bytes)?;
-        Ok(Self { bytes })
-    }
-
     /// The key and the comment of a line as `ssh-keygen` writes it: algorithm, blob, comment if
-    /// any.
-    pub fn from_line(line: &str) -> Result<(Self, &str), Fault> {
+    /// any. Fails if the key must not be enrolled.
+    pub fn from_line(line: &str) -> Result<(PublicKey, &str), Fault> {
         let line = line.trim();
         if line.contains("PRIVATE KEY") {
             let remedy = "use the .pub file; never give the private key to anybody";
@@ -32,45 +20,30 @@ impl PublicKey {
         }
         let mut words = line.splitn(3, char::is_whitespace);
         let key = read_words(words.next().unwrap_or(""), words.next().unwrap_or(""))?;
-        Ok((Self::new(key)?, words.next().unwrap_or("").trim()))
+        check_enrolment_key(&key.ed25519)?;
+        Ok((key, words.next().unwrap_or("").trim()))
     }
 
-    pub fn bytes(&self) -> [u8; 32] {
-        self.bytes
-    }
-
-    /// SHA-256 of the key blob, as `ssh-keygen -l` shows it.
-    pub fn fingerprint(&self) -> Fingerprint {
-        authentic::fingerprint(&self.bytes)
-    }
-
-    /// `ssh-ed25519 AAAA...`, without a comment.
+    /// The algorithm and the base64 blob, without a comment; whatever the key is.
     pub fn line(&self) -> String {
-        show_key(&self.bytes)
+        format!("{} {}", self.algorithm(), Base64::encode_string(&self.blob()))
     }
 }
 
-/// The SSH blob of a key before its 32 bytes: the name and the two lengths.
-const HEAD: &[u8; 19] = b"\0\0\0\x0bssh-ed25519\0\0\0\x20";
-const BLOB: usize = HEAD.len() + 32;
-
-/// The 32 bytes in the two words of a key's line, `ssh-ed25519` and the base64 blob. Whether they
-/// are a key that may be enrolled is not checked: that takes a hundred times longer.
-pub(super) fn read_words(algorithm: &str, blob: &str) -> Result<[u8; 32], Fault> {
-    if algorithm != ALGORITHM {
+/// The key in the two words of its line, algorithm and base64 blob. Whether it may be enrolled is
+/// not checked: that takes a hundred times longer.
+pub(super) fn read_words(algorithm: &str, blob: &str) -> Result<PublicKey, Fault> {
+    if ![ED25519, SK_ED25519].contains(&algorithm) {
         return Err(wrong_algorithm(algorithm));
     }
-    let mut bytes = [0; BLOB];
-    let decoded = Base64::decode(blob, &mut bytes).unwrap_or_default();
-    match decoded.strip_prefix(HEAD).map(<[u8; 32]>::try_from) {
-        Some(Ok(key)) => Ok(key),
-        _ => Err(Fault::new("not an ssh-ed25519 key", "copy the whole line of the .pub file")),
+    let mut bytes = [0; LONGEST_BLOB];
+    match PublicKey::from_blob(Base64::decode(blob, &mut bytes).unwrap_or_default()) {
+        Some(key) if key.algorithm() == algorithm => Ok(key),
+        _ => {
+            let remedy = "copy the whole line of the .pub file";
+            Err(Fault::new(format!("not an {algorithm} key"), remedy))
+        }
     }
-}
-
-/// `ssh-ed25519 AAAA...`, whatever the key is.
-pub(super) fn show_key(key: &[u8; 32]) -> String {
-    format!("{ALGORITHM} {}", Base64::encode_string(&[&HEAD[..], key].concat()))
 }
 
 /// `SHA256:` and unpadded base64, as OpenSSH shows fingerprints.
@@ -78,12 +51,28 @@ pub fn show_fingerprint(fingerprint: &Fingerprint) -> String {
     ssh_key::Fingerprint::Sha256(fingerprint.0).to_string()
 }
 
+/// Why a key of this type is not taken; `None` if no key of SSH has such a type.
+pub fn unusable(algorithm: &str) -> Option<&'static str> {
+    Some(match algorithm {
+        name if name.contains("-cert-v01@") => "a certificate cannot sign a knock",
+        name if name.starts_with("ssh-rsa") || name.starts_with("rsa-") => {
+            "an RSA signature does not fit into a knock"
+        }
+        name if name.contains("ecdsa-sha2-") => "an ECDSA key cannot sign a knock",
+        "ssh-dss" => "a DSA key cannot sign a knock",
+        "ssh-ed448" => "an Ed448 signature does not fit into a knock",
+        _ => return None,
+    })
+}
+
 fn wrong_algorithm(algorithm: &str) -> Fault {
-    let known = ["ssh-rsa", "ssh-dss", "ecdsa-", "sk-", "rsa-", "ssh-ed25519-cert"];
-    if known.iter().any(|start| algorithm.starts_with(start)) {
-        let what = format!("a key of type {}; only ssh-ed25519 works yet", printable(algorithm));
-        let remedy = "make one with `toctoc keygen` or `ssh-keygen -t ed25519`";
-        return Fault::new(what, remedy);
+    if let Some(why) = unusable(algorithm) {
+        return Fault::new(
+            format!("a key of type {}: {why}", printable(algorithm)),
+            format!(
+                "use an Ed25519 key, {ED25519} or {SK_ED25519}; `ssh-keygen -t ed25519` makes one"
+            ),
+        );
     }
     let remedy = "it begins with ssh-ed25519 AAAA: copy the whole line of the .pub file";
     Fault::new("not an SSH public key line", remedy)
@@ -107,12 +96,14 @@ pub(crate) mod tests {
 
     #[test]
     fn other_keys_are_refused_by_name() {
-        for algorithm in ["ssh-rsa", "ecdsa-sha2-nistp256", "sk-ssh-ed25519@openssh.com"] {
+        for (algorithm, why) in [
+            ("ssh-rsa", "RSA signature does not fit"),
+            ("ecdsa-sha2-nistp256", "an ECDSA key"),
+            ("sk-ecdsa-sha2-nistp256@openssh.com", "an ECDSA key"),
+            ("ssh-ed25519-cert-v01@openssh.com", "a certificate"),
+        ] {
             let fault = PublicKey::from_line(&format!("{algorithm} AAAA x")).unwrap_err();
-            assert!(
-                fault.what.contains(algorithm) && fault.what.contains("only ssh-ed25519"),
-                "{fault}"
-            );
+            assert!(fault.what.contains(algorithm) && fault.what.contains(why), "{fault}");
         }
         let fault = PublicKey::from_line("-----BEGIN OPENSSH PRIVATE KEY-----").unwrap_err();
         assert!(fault.what.contains("private key"), "{fault}");
@@ -122,6 +113,7 @@ pub(crate) mod tests {
             "ssh-ed25519 AAAA",
             "hello world",
             "ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQABAAAAAQC7",
+            &LINE.replace("ssh-ed25519", "sk-ssh-ed25519@openssh.com"),
         ] {
             assert!(PublicKey::from_line(bad).is_err(), "{bad}");
         }

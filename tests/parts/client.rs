@@ -208,9 +208,13 @@ fn a_key_that_is_not_the_enrolled_one_is_refused_before_anything_is_sent() {
     user.run("open gate").expect(
         2,
         &[],
-        &["no private key for SHA256:", "is another key", "--identity"],
+        &["the private key of `laptop`, SHA256:", "another key, SHA256:", "--identity"],
     );
-    user.run("open gate --identity other.pub").expect(2, &[], &["other.pub: holds secrets"]);
+    user.run("open gate --identity other.pub").expect(
+        2,
+        &[],
+        &["other.pub: SHA256:", "but `laptop` is enrolled with SHA256:"],
+    );
     assert!(gateway.recv(&mut [0; 9]).is_err(), "a knock was sent");
 }
 
@@ -240,7 +244,7 @@ fn a_default_key_that_others_can_read_is_reported_with_the_command_that_fixes_it
     user.run("open gate").expect(
         2,
         &[],
-        &["no private key for SHA256:", &format!("chmod 600 {}", path.display())],
+        &["the private key of `laptop`, SHA256:", &format!("chmod 600 {}", path.display())],
     );
 }
 

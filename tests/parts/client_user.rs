@@ -8,10 +8,13 @@ use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use toctoc::core::authentic::Authentic;
 use toctoc::core::keyring::{ClientSecrets, Master, Realm, Secret, TagTable};
-use toctoc::core::knock::{KnockKind, PortEntry, Receipt, Status};
+use toctoc::core::knock::{HandedKnock, KnockKind, PortEntry, Receipt, Status};
 use toctoc::core::noise::KeyPair;
 use toctoc::core::prefix::Span;
+use toctoc::core::public_key::PublicKey;
+use toctoc::core::service::Client;
 use toctoc::core::types::{ClientId, GatewayId, PortRange, RealmId, ServiceName, Source, Wall};
 use toctoc::core::wire::{ClientSide, GatewayKeys, identify};
 use toctoc::edge::clock;
@@ -23,11 +26,13 @@ const CLIENT: ClientId = ClientId([7; 16]);
 /// A home directory with a key, and the profiles that a test writes.
 pub(crate) struct User {
     pub(crate) home: tempfile::TempDir,
+    /// Variables of the environment, besides HOME and TZ.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl User {
     pub(crate) fn new() -> Self {
-        let user = Self { home: tempfile::tempdir().unwrap() };
+        let user = Self { home: tempfile::tempdir().unwrap(), environment: Vec::new() };
         std::fs::create_dir_all(user.home.path().join(".config/toctoc/profiles")).unwrap();
         user.write(".config/toctoc/id_ed25519", &identity().print("c", None).unwrap(), 0o600);
         user
@@ -42,7 +47,18 @@ impl User {
     }
 
     pub(crate) fn with_profile(self, port: u16) -> Self {
-        self.write(".config/toctoc/profiles/gate.toml", &profile(port).print(), 0o600);
+        self.with_profile_of(port, identity().public())
+    }
+
+    /// With a profile for another key, and without the usual one.
+    pub(crate) fn with_key(self, port: u16, key: &PublicKey) -> Self {
+        std::fs::remove_file(self.home.path().join(".config/toctoc/id_ed25519")).unwrap();
+        self.with_profile_of(port, key)
+    }
+
+    fn with_profile_of(self, port: u16, key: &PublicKey) -> Self {
+        let profile = Profile { key: key.clone(), ..profile(port) };
+        self.write(".config/toctoc/profiles/gate.toml", &profile.print(), 0o600);
         self
     }
 
@@ -57,6 +73,7 @@ impl User {
             .env_clear()
             .env("HOME", self.home.path())
             .env("TZ", "UTC")
+            .envs(self.environment.iter().map(|(name, path)| (*name, path)))
             .current_dir(self.home.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -121,7 +138,7 @@ pub(crate) fn profile(port: u16) -> Profile {
     Profile {
         name: "laptop".into(),
         client: CLIENT,
-        key: *identity().public(),
+        key: identity().public().clone(),
         addresses: vec!["127.0.0.1".into()],
         port,
         side: ClientSide {
@@ -133,6 +150,7 @@ pub(crate) fn profile(port: u16) -> Profile {
         services: vec![name("ssh"), name("web")],
         default_service: Some(name("ssh")),
         identity: None,
+        agent: None,
         fallback: None,
     }
 }
@@ -146,6 +164,19 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn start(status: Option<Status>) -> Self {
+        Self::start_for(status, identity().public())
+    }
+
+    /// Answers only the knocks that `key` signed, as a gateway does.
+    pub(crate) fn start_for(status: Option<Status>, key: &PublicKey) -> Self {
+        let client = Client {
+            id: CLIENT,
+            name: "laptop".into(),
+            key: key.clone(),
+            services: [].into(),
+            expires: None,
+            max_seconds: None,
+        };
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let port = socket.local_addr().unwrap().port();
@@ -153,7 +184,7 @@ impl Gateway {
         let thread = std::thread::spawn(move || {
             while stopped.try_recv() == Err(TryRecvError::Empty) {
                 if let Some(status) = status {
-                    answer(&socket, status);
+                    answer(&socket, status, &client);
                 } else {
                     let _ = socket.recv_from(&mut [0; 1500]);
                 }
@@ -175,7 +206,7 @@ fn now() -> Wall {
     clock::now().wall
 }
 
-fn answer(socket: &UdpSocket, status: Status) {
+fn answer(socket: &UdpSocket, status: Status, client: &Client) {
     let mut buffer = [0; 1500];
     let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
     let keys = GatewayKeys {
@@ -191,8 +222,20 @@ fn answer(socket: &UdpSocket, status: Status) {
     let slot = tagged.owner().slot;
     let (wire, day) = (row.wire(slot).unwrap(), row.day_of(slot).unwrap());
     let sealed = tagged.check_mac(&wire).ok().unwrap().open(&keys, &wire, day).ok().unwrap();
-    let request = *sealed.request();
     let (parts, reply) = sealed.split();
+    let h = parts.h;
+    let knock = HandedKnock {
+        ticket: 0,
+        client: CLIENT,
+        day,
+        h,
+        body: parts.body,
+        source: Source::new(from.ip()),
+        source_port: from.port(),
+    };
+    let gate = secrets().gate(day).unwrap();
+    let Ok(authentic) = Authentic::verify(knock, client, GATEWAY_ID, &gate) else { return };
+    let request = *authentic.request();
     let status = match request.kind {
         KnockKind::Probe => Status::Observed,
         KnockKind::Time => Status::Clock,
@@ -217,7 +260,7 @@ fn answer(socket: &UdpSocket, status: Status) {
         challenge: None,
         next_key: None,
     };
-    let body = receipt.with_mac(&secrets().gate(day).unwrap(), GATEWAY_ID, &parts.h);
+    let body = receipt.with_mac(&gate, GATEWAY_ID, &h);
     let sealed = reply.seal(&realm(), body, Secret::new([8; 32])).unwrap();
     socket.send_to(&sealed, from).unwrap();
 }

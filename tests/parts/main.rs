@@ -4,9 +4,12 @@
 //! One program, because each test program links the whole crate.
 
 mod admin;
+mod agent;
+mod authenticator;
 mod client;
 mod client_mac;
 mod client_user;
+mod fido;
 mod house;
 #[cfg(target_os = "linux")]
 mod man;

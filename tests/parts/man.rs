@@ -137,11 +137,17 @@ const TOCTOC: &str = "\
 and
 .I id_ed25519
 .br
-.IR ~/.ssh/id_ed25519 :
-the key that is tried next
+.I ~/.ssh/id_ed25519
+and
+.IR ~/.ssh/id_ed25519_sk :
+the keys that are tried next
+.SH ENVIRONMENT
+.B SSH_AUTH_SOCK
+is the ssh\\-agent that is asked for the key, before the files above and before any passphrase
 .SH SEE ALSO
 .BR toctocd (8),
-.BR ssh\\-keygen (1)
+.BR ssh\\-keygen (1),
+.BR ssh\\-agent (1)
 ";
 
 #[test]

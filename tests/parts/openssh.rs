@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use ssh_key::{HashAlg, LineEnding, PublicKey, SshSig};
+use ssh_key::{HashAlg, LineEnding, SshSig};
 use toctoc::core::authentic::{self, Authentic, Message, NAMESPACE};
 use toctoc::core::keyring::{Day, Secret, TEST_GATEWAY_ID};
 use toctoc::core::knock::{Request, Signature};
+use toctoc::core::public_key::PublicKey;
 use toctoc::core::service::Client;
 use toctoc::core::test_vectors::{self, CLIENT, NOON};
 use toctoc::core::types::{Fault, Fingerprint, Reject};
@@ -29,16 +30,16 @@ fn enrolled(folder: &Path) -> Client {
     let (ok, output) =
         ssh_keygen(&["-q", "-t", "ed25519", "-N", "", "-f", file.to_str().unwrap()], Stdio::null());
     assert!(ok, "{output}");
-    let key = PublicKey::read_openssh_file(folder.join("id.pub").as_path()).unwrap();
+    let key = ssh_key::PublicKey::read_openssh_file(folder.join("id.pub").as_path()).unwrap();
     let bytes = key.key_data().ed25519().unwrap().0;
     let fingerprint = Fingerprint(key.fingerprint(HashAlg::Sha256).as_bytes().try_into().unwrap());
     assert_eq!(
-        authentic::fingerprint(&bytes),
+        PublicKey::plain(bytes).fingerprint(),
         fingerprint,
         "our fingerprint differs from OpenSSH's"
     );
     assert!(authentic::check_enrolment_key(&bytes).is_ok());
-    Client { key: bytes, ..test_vectors::client() }
+    Client { key: PublicKey::plain(bytes), ..test_vectors::client() }
 }
 
 /// Lets ssh-keygen sign `message` in `namespace`.
@@ -94,7 +95,8 @@ fn ssh_keygen_accepts_our_signature() {
     let message =
         authentic::message(TEST_GATEWAY_ID, &[3; 32], &test_vectors::request(NOON).encode());
     let ours = authentic::sign(&test_vectors::seed(), &message);
-    let key = PublicKey::from(ssh_key::public::Ed25519PublicKey(test_vectors::client().key));
+    let key = test_vectors::client().key.ed25519;
+    let key = ssh_key::PublicKey::from(ssh_key::public::Ed25519PublicKey(key));
     let signature =
         ssh_key::Signature::new(ssh_key::Algorithm::Ed25519, ours.ed25519.as_slice()).unwrap();
     let file = SshSig::new(key.key_data().clone(), NAMESPACE, HashAlg::Sha512, signature).unwrap();

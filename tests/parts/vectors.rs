@@ -74,7 +74,7 @@ fn keys() -> Value {
         "period_secret": hex(secrets.secret().expose()),
         "clockless_secret": hex(secrets.clockless().expose()),
         "client_ed25519_seed": hex(test_vectors::seed().expose()),
-        "client_ed25519_public": hex(&client.key),
+        "client_ed25519_public": hex(&client.key.ed25519),
     })
 }
 
@@ -439,7 +439,7 @@ fn defects_of_the_body() -> Vec<Defect> {
         timestamp: NOON,
         challenge: None,
         scheme: KeyScheme::Ed25519,
-        key: test_vectors::client().key,
+        key: test_vectors::client().key.ed25519,
     };
     let enrol = |day| {
         let side = test_vectors::side(CLIENT);

@@ -38,7 +38,7 @@ pub enum ToctocCommand {
 
 const HELP: &str = "\
 First steps:
-  toctoc keygen                      # or use the ssh-ed25519 key you have
+  toctoc keygen                      # or use the Ed25519 key you have, also a FIDO one
   toctoc import laptop.toml          # the profile that the gateway's admin made for you
   toctoc open gate.example.org ssh && ssh gate.example.org
 
@@ -59,7 +59,8 @@ nothing answers it tries up to three more addresses of each, a timeout apart.";
 pub struct Common {
     /// A profile's name (see `toctoc profiles`), or the path of its file.
     pub profile: String,
-    /// Use this private key instead of the profile's.
+    /// Use this private key file, instead of the one that the profile names or of looking for it in
+    /// the ssh-agent and the usual files. A .pub file means its private half.
     #[arg(short, long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
     /// Wait this many seconds for each answer. Before it knocks again, toctoc waits a little

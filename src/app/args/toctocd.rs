@@ -182,7 +182,8 @@ pub struct ClientAdd {
     /// A name for the client: one word.
     #[arg(value_parser = client_name)]
     pub name: String,
-    /// The client's SSH public key (ssh-ed25519): the whole line, or @FILE to read it from.
+    /// The client's SSH public key, ssh-ed25519 or sk-ssh-ed25519@openssh.com: the whole line, or
+    /// the .pub file.
     #[arg(long, value_name = "KEY")]
     pub key: String,
     /// Services that the client may open, separated by commas.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use super::signer::Signer;
 use crate::core::address::{AddressScope, reach};
 use crate::core::attempt::{next_packet, retry};
 use crate::core::knock::{KnockKind, Receipt, Request, Status, timestamp};
@@ -12,7 +13,6 @@ use crate::core::types::{Fault, ServiceName, Source, Wall};
 use crate::core::wire::{AwaitingReceipt, RECEIPT, seal};
 use crate::edge::send::GatewaySocket;
 use crate::edge::{clock, entropy};
-use crate::keys::identity::Identity;
 use crate::keys::profile::Profile;
 
 /// Time that the other family still gets once one has been answered.
@@ -104,7 +104,7 @@ impl GatewayResult {
 /// Asks `gateway`, unless another address has answered within `delay`. `answered` is shared by the
 /// exchanges with all addresses of the gateway.
 pub(super) fn ask(
-    profile: &Profile, signer: &Identity, wanted: &ClientRequest, gateway: SocketAddr,
+    profile: &Profile, signer: &Signer, wanted: &ClientRequest, gateway: SocketAddr,
     delay: Duration, answered: &OnceLock<Instant>,
 ) -> GatewayResult {
     let mut result = GatewayResult::not_tried(gateway);
@@ -132,7 +132,7 @@ pub(super) fn ask(
 
 struct Exchange<'a> {
     profile: &'a Profile,
-    signer: &'a Identity,
+    signer: &'a Signer,
     wanted: &'a ClientRequest,
     socket: GatewaySocket,
     answered: &'a OnceLock<Instant>,
@@ -219,7 +219,7 @@ impl Exchange<'_> {
             sent.timestamp = timestamp(now, u32::from_be_bytes(entropy::bytes()?));
             let (datagram, awaiting) =
                 seal(side, &sent.encode(), day, entropy::secret()?, |message: &_| {
-                    Ok(self.signer.sign(message))
+                    self.signer.sign(message)
                 })?;
             waiting.push(SentKnock { kind: sent.kind, awaiting });
             self.socket.send(&datagram)?;

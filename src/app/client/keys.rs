@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::list;
+use super::signer::{HeldProfile, has_key};
 use crate::app::args::toctoc::{Import, Keygen};
 use crate::app::output::CommandOutput;
 use crate::app::paths::{UserPaths, is_profile_name, profile_name_of};
@@ -14,27 +15,12 @@ use crate::core::diagnostic::printable;
 use crate::core::types::Fault;
 use crate::edge::files::{self, FileCheck};
 use crate::edge::{entropy, terminal};
-use crate::keys::identity::{Identity, KeyFile, Locked};
+use crate::keys::identity::Identity;
 use crate::keys::profile::Profile;
-use crate::keys::public::{PublicKey, show_fingerprint};
+use crate::keys::public::show_fingerprint;
 
-/// Attempts to type a passphrase.
-const TRIES: usize = 3;
 /// The most that standard input may hold for `import`, in bytes.
 const LONGEST_PROFILE: usize = 1 << 16;
-
-pub(super) struct HeldProfile {
-    pub(super) profile: Profile,
-    pub(super) path: PathBuf,
-}
-
-impl HeldProfile {
-    /// The private key file that the profile names, if it names one.
-    fn named_identity(&self, paths: &UserPaths) -> Option<PathBuf> {
-        let identity = self.profile.identity.as_deref()?;
-        Some(paths.expand(identity, &files::parent(&self.path)))
-    }
-}
 
 pub(super) fn profile(paths: &UserPaths, name: &str) -> Result<HeldProfile, Fault> {
     let path = paths.profile(name)?;
@@ -48,102 +34,6 @@ pub(super) fn profile(paths: &UserPaths, name: &str) -> Result<HeldProfile, Faul
     };
     let profile = Profile::parse(&path.display().to_string(), &text)?;
     Ok(HeldProfile { profile, path })
-}
-
-/// The private key for a profile: the one that the command line or the profile names, or the first
-/// of the usual ones that fits.
-pub(super) fn signer(
-    paths: &UserPaths, held: &HeldProfile, named: Option<&Path>,
-) -> Result<Identity, Fault> {
-    let profile = &held.profile;
-    if let Some(path) = named.map(Path::to_owned).or(held.named_identity(paths)) {
-        let file = key_file(&path)?;
-        let public = public_half(&file);
-        if public.as_ref() != Some(&profile.key) {
-            return Err(wrong_key(&path, public.as_ref(), profile));
-        }
-        return unlock(file, &path);
-    }
-    let mut seen = Vec::new();
-    let mut remedy = None;
-    for path in paths.identities()? {
-        if !path.exists() {
-            continue;
-        }
-        // A usual key may be of another type or for another purpose: that is no error.
-        match key_file(&path) {
-            Ok(file) if public_half(&file) == Some(profile.key) => {
-                return unlock(file, &path);
-            }
-            Ok(_) => seen.push(format!("{} is another key", path.display())),
-            Err(fault) => {
-                seen.push(fault.what);
-                if remedy.is_none() && fault.remedy.starts_with("chmod") {
-                    remedy = Some(fault.remedy);
-                }
-            }
-        }
-    }
-    if seen.is_empty() {
-        let usual = paths.identities()?;
-        let usual: Vec<String> = usual.iter().map(|path| path.display().to_string()).collect();
-        seen.push(format!("there is none at {}", usual.join(" or ")));
-    }
-    let fingerprint = show_fingerprint(&profile.key.fingerprint());
-    Err(Fault::new(
-        format!("no private key for {fingerprint}: {}", seen.join("; ")),
-        remedy.unwrap_or(format!(
-            "name it with --identity, or write identity = \"...\" into {}",
-            held.path.display()
-        )),
-    ))
-}
-
-fn key_file(path: &Path) -> Result<KeyFile, Fault> {
-    KeyFile::parse(&path.display().to_string(), &files::read(path, FileCheck::Secret)?)
-}
-
-fn public_half(file: &KeyFile) -> Option<PublicKey> {
-    match file {
-        KeyFile::Open(identity) => Some(*identity.public()),
-        KeyFile::Locked(locked) => locked.public(),
-    }
-}
-
-fn unlock(file: KeyFile, path: &Path) -> Result<Identity, Fault> {
-    match file {
-        KeyFile::Open(identity) => Ok(identity),
-        KeyFile::Locked(locked) => ask_passphrase(&locked, path),
-    }
-}
-
-fn ask_passphrase(locked: &Locked, path: &Path) -> Result<Identity, Fault> {
-    for _ in 0..TRIES {
-        let passphrase = terminal::ask_secret(&format!("Passphrase of {}: ", path.display()))?;
-        if let Some(identity) = locked.unlock(&path.display().to_string(), &passphrase)? {
-            return Ok(identity);
-        }
-    }
-    Err(Fault::new(
-        format!("{}: wrong passphrase", path.display()),
-        format!("check it with `ssh-keygen -y -f {}`", path.display()),
-    ))
-}
-
-fn wrong_key(path: &Path, public: Option<&PublicKey>, profile: &Profile) -> Fault {
-    let found = match public {
-        Some(key) => show_fingerprint(&key.fingerprint()),
-        None => "not an ssh-ed25519 key".to_owned(),
-    };
-    Fault::new(
-        format!(
-            "{}: {found}, but `{}` is enrolled with {}",
-            path.display(),
-            profile.name,
-            show_fingerprint(&profile.key.fingerprint())
-        ),
-        "name the key that was enrolled; or have this one enrolled and import the new profile",
-    )
 }
 
 /// `toctoc keygen`.
@@ -260,18 +150,6 @@ pub(super) fn import(
         );
     }
     Ok(output)
-}
-
-/// True if the private key is found, without asking for a passphrase.
-fn has_key(paths: &UserPaths, held: &HeldProfile) -> bool {
-    let candidates = match held.named_identity(paths) {
-        Some(path) => vec![path],
-        None => paths.identities().unwrap_or_default(),
-    };
-    candidates.iter().any(|path| match key_file(path) {
-        Ok(file) => public_half(&file) == Some(held.profile.key),
-        Err(_) => false,
-    })
 }
 
 fn read_profile(standard_input: &mut dyn Read) -> Result<Zeroizing<String>, Fault> {

@@ -16,6 +16,8 @@ use crate::keys::profile::Fallback;
 struct User {
     home: tempfile::TempDir,
     says_yes: bool,
+    /// The socket of the user's ssh-agent.
+    agent: Option<PathBuf>,
 }
 
 /// What a command printed, and its exit code.
@@ -34,11 +36,16 @@ fn parse(words: &str) -> ToctocCommand {
 impl User {
     /// A user with the private key that [`gateway::profile`] names.
     fn new() -> Self {
-        let user = Self { home: tempfile::tempdir().unwrap(), says_yes: false };
+        let user = Self { home: tempfile::tempdir().unwrap(), says_yes: false, agent: None };
         fs::create_dir_all(user.path(".config/toctoc/profiles")).unwrap();
         let key = gateway::identity().print("c", None).unwrap();
         user.write(".config/toctoc/id_ed25519", &key, 0o600);
         user
+    }
+
+    fn paths(&self) -> UserPaths {
+        let home = Some(self.home.path().to_owned());
+        UserPaths { home, agent: self.agent.clone(), ..UserPaths::default() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -77,7 +84,7 @@ impl User {
         let mut out = Vec::new();
         let mut err = Vec::new();
         let code = Console {
-            paths: UserPaths { home: Some(self.home.path().to_owned()), config_home: None },
+            paths: self.paths(),
             out: &mut out,
             err: &mut err,
             confirm: &|question| {
@@ -232,7 +239,11 @@ fn a_file_with_secrets_that_others_may_read_is_refused_with_the_command_to_run()
     let user = User::new().with(&gateway::profile(9));
     let key = user.write(".config/toctoc/id_ed25519", "never read", 0o640);
     let remedy = format!("chmod 600 {}", key.display());
-    user.run("open gate ssh").expect(USAGE, &[], &["no private key for SHA256:", &remedy]);
+    user.run("open gate ssh").expect(
+        USAGE,
+        &[],
+        &["the private key of `laptop`, SHA256:", &remedy],
+    );
 }
 
 #[test]
@@ -247,9 +258,17 @@ fn the_private_key_must_be_the_enrolled_one() {
     let run = user.run(&format!("open gate ssh --identity {}", other.display()));
     run.expect(USAGE, &[], &["but `laptop` is enrolled with SHA256:"]);
     fs::rename(&other, user.path(".config/toctoc/id_ed25519")).unwrap();
-    user.run("open gate ssh").expect(USAGE, &[], &["is another key", "--identity"]);
+    user.run("open gate ssh").expect(
+        USAGE,
+        &[],
+        &["id_ed25519: another key, SHA256:", "--identity"],
+    );
     fs::remove_file(user.path(".config/toctoc/id_ed25519")).unwrap();
-    user.run("open gate ssh").expect(USAGE, &[], &["there is none at ", "/.ssh/id_ed25519"]);
+    user.run("open gate ssh").expect(
+        USAGE,
+        &[],
+        &["/.ssh/id_ed25519: no such file", "SSH_AUTH_SOCK is not set"],
+    );
 }
 
 #[test]
@@ -318,7 +337,7 @@ fn an_import_without_its_private_key_says_how_to_name_it() {
 #[test]
 fn an_import_from_standard_input_leaves_no_file_to_remove() {
     let user = User::new();
-    let paths = UserPaths { home: Some(user.home.path().to_owned()), config_home: None };
+    let paths = user.paths();
     let ToctocCommand::Import(args) = parse("import") else { unreachable!("parsed as import") };
     let text = gateway::profile(9).print();
     let output = keys::import(&paths, &args, &mut text.as_bytes()).unwrap();

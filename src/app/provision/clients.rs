@@ -13,6 +13,7 @@ use crate::app::{admin, load};
 use crate::config::Settings;
 use crate::core::diagnostic::{nearest, printable};
 use crate::core::door::Step;
+use crate::core::public_key::PublicKey;
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, FaultKind, ServiceName};
 use crate::core::wire::ClientSide;
@@ -22,7 +23,7 @@ use crate::edge::{entropy, firewall};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 use crate::keys::profile::{Fallback, Profile};
-use crate::keys::public::{PublicKey, show_fingerprint};
+use crate::keys::public::show_fingerprint;
 
 /// How long a command waits for another one that changes the clients file.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,7 +40,7 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<CommandOutput, Fault> {
     let client = Client {
         id: ClientId(entropy::bytes()?),
         name: args.name.clone(),
-        key: key.bytes(),
+        key,
         services: args.services.as_slice().into(),
         expires: args.expires,
         max_seconds: args.max_seconds,
@@ -120,7 +121,7 @@ fn profile(
     let profile = Profile {
         name: client.name.clone(),
         client: client.id,
-        key: PublicKey::new(client.key)?,
+        key: client.key.clone(),
         addresses: settings.gateway.addresses.clone(),
         port: settings.knock.port,
         side: ClientSide {
@@ -132,6 +133,7 @@ fn profile(
         default_service: client.services.first().copied(),
         services: client.services.to_vec(),
         identity: None,
+        agent: None,
         fallback,
     };
     Ok(profile.print())

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::core::keyring::{Day, GateKey, Realm, TEST_GATEWAY_ID as GATEWAY};
 use crate::core::knock::{BODY, GATED, HandedKnock, encode_body};
@@ -90,6 +92,76 @@ fn a_thief_of_the_profile_cannot_forge_a_claim() {
     }
 }
 
+/// What an authenticator signs, composed here once more, with its flags and counter.
+fn by_authenticator(application: &str, flags: u8, counter: u32) -> Signature {
+    let message = message(GATEWAY, &H, &test_vectors::request(NOON).encode());
+    let mut signed = Sha256::digest(application).to_vec();
+    signed.push(flags);
+    signed.extend(counter.to_be_bytes());
+    signed.extend(Sha256::digest(sshsig_blob(&message)));
+    let key = SigningKey::from_bytes(test_vectors::seed().expose());
+    Signature { ed25519: key.sign(&signed).to_bytes(), sk_flags: flags, sk_counter: counter }
+}
+
+/// The verdict on a knock with this signature, of a client whose FIDO key has these rules.
+fn verdict_on(signature: Signature, touch: bool, verify: bool) -> Option<Reject> {
+    let signed = test_vectors::request(NOON).encode();
+    let fido = FidoKey { touch, verify, ..FidoKey::new("ssh:") };
+    let mut client = test_vectors::client();
+    client.key.fido = Some(Arc::new(fido));
+    let gate = gate(day());
+    let body = encode_body(&signed, &signature, &gate, GATEWAY, &H);
+    Authentic::verify(claim(|c| c.body = body), &client, GATEWAY, &gate).err()
+}
+
+#[test]
+fn a_fido_signature_is_authentic_with_the_flags_that_the_line_demands() {
+    const OTHER: u8 = 0x80;
+    for (flags, touch, verify, good) in [
+        (TOUCHED, true, false, true),
+        (TOUCHED | VERIFIED | OTHER, true, true, true),
+        (TOUCHED | OTHER, true, true, false),
+        (VERIFIED | OTHER, true, true, false),
+        (VERIFIED, false, true, true),
+        (0, true, false, false),
+        (0, false, false, true),
+        (0, false, true, false),
+    ] {
+        // A counter that stands still or goes back proves nothing, and is no fault.
+        for counter in [9, 9, 0, u32::MAX] {
+            let verdict = verdict_on(by_authenticator("ssh:", flags, counter), touch, verify);
+            let expected = if good { None } else { Some(Reject::Signature) };
+            assert_eq!(verdict, expected, "flags {flags}, touch {touch}, verify {verify}");
+        }
+    }
+}
+
+#[test]
+fn a_fido_signature_is_bound_to_its_application_flags_and_counter() {
+    let made = || by_authenticator("ssh:", TOUCHED, 7);
+    let rejected = Some(Reject::Signature);
+    assert_eq!(verdict_on(made(), true, false), None);
+    for forged in [
+        by_authenticator("ssh:other", TOUCHED, 7),
+        by_authenticator("https://example.org", TOUCHED, 7),
+        Signature { sk_flags: TOUCHED | VERIFIED, ..made() },
+        Signature { sk_counter: 8, ..made() },
+        Signature { sk_flags: TOUCHED, ..by_authenticator("ssh:", 0, 7) },
+    ] {
+        assert_eq!(verdict_on(forged, true, false), rejected, "{forged:?}");
+    }
+    // The same private key as a plain one: neither kind of signature is valid as the other.
+    let message = message(GATEWAY, &H, &test_vectors::request(NOON).encode());
+    let plain = Signature { sk_flags: TOUCHED, ..sign(&test_vectors::seed(), &message) };
+    assert_eq!(verdict_on(plain, true, false), rejected);
+    let gate = gate(day());
+    let signed = test_vectors::request(NOON).encode();
+    let body = encode_body(&signed, &made(), &gate, GATEWAY, &H);
+    let knock = claim(|c| c.body = body);
+    let verdict = Authentic::verify(knock, &test_vectors::client(), GATEWAY, &gate);
+    assert_eq!(verdict.err(), rejected);
+}
+
 /// An attacker who took over this listener, and can read knocks to another gateway where the same
 /// key is enrolled, has a knock signed for that gateway and its `h`.
 #[test]
@@ -161,7 +233,7 @@ fn a_key_of_small_order_signs_nothing_even_if_enrolled() {
     let mut identity = [0; 32];
     identity[0] = 1;
     let mut client = test_vectors::client();
-    client.key = identity;
+    client.key = PublicKey::plain(identity);
     let forged = gated(|c| {
         c.body[SIGNED..SIGNED + 64].fill(0);
         c.body[SIGNED] = 1;
@@ -172,7 +244,7 @@ fn a_key_of_small_order_signs_nothing_even_if_enrolled() {
 
 #[test]
 fn only_keys_of_the_prime_order_group_can_be_enrolled() {
-    assert!(check_enrolment_key(&test_vectors::client().key).is_ok());
+    assert!(check_enrolment_key(&test_vectors::client().key.ed25519).is_ok());
     let hex = |text: &str| -> [u8; 32] {
         let mut key = [0; 32];
         base16ct::lower::decode(text, &mut key).unwrap();

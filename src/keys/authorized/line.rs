@@ -6,9 +6,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::core::diagnostic::{SourceText, printable};
+use crate::core::public_key::{FidoKey, PublicKey};
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, ServiceName};
 use crate::keys::{encoded, public};
+
+/// An option of a FIDO key's line, as in OpenSSH's authorized_keys: a signature also takes a PIN or
+/// a fingerprint.
+pub(super) const VERIFY: &str = "verify-required";
+/// Likewise: a signature without a touch is enough.
+pub(super) const NO_TOUCH: &str = "no-touch-required";
 
 const MAX_SERVICES: usize = 64;
 const SHAPE: &str = "write id=HEX,services=\"ssh\" ssh-ed25519 AAAA... NAME";
@@ -31,6 +38,7 @@ pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<Pa
     cursor.skip_blanks();
     let key = public::read_words(algorithm, cursor.word())
         .map_err(|fault| file.complain(key_at, fault.what, fault.remedy))?;
+    let key = options.ruled(key).map_err(|fault| file.complain(start, fault.what, fault.remedy))?;
     cursor.skip_blanks();
     let name_at = cursor.at;
     let name = cursor.rest;
@@ -72,7 +80,13 @@ pub(super) fn print(client: &Client) -> String {
     if let Some(seconds) = client.max_seconds {
         line.push_str(&format!(",max-seconds={seconds}"));
     }
-    format!("{line} {} {}", public::show_key(&client.key), client.name)
+    if let Some(fido) = &client.key.fido {
+        let rules = [(!fido.touch, NO_TOUCH), (fido.verify, VERIFY)];
+        for (_, option) in rules.iter().filter(|(is_set, _)| *is_set) {
+            line.push_str(&format!(",{option}"));
+        }
+    }
+    format!("{line} {} {}", client.key.line(), client.name)
 }
 
 /// True if a client can have this name.
@@ -89,10 +103,12 @@ struct LineOptions {
     max_seconds: Option<u32>,
     /// True if a door is noted, for the next profile; see `authorized::door`.
     has_door: bool,
+    verify: bool,
+    no_touch: bool,
 }
 
 impl LineOptions {
-    const NAMES: [&str; 5] = ["id", "services", "expires", "max-seconds", "door"];
+    const NAMES: [&str; 7] = ["id", "services", "expires", "max-seconds", "door", VERIFY, NO_TOUCH];
 
     fn read(cursor: &mut Cursor<'_>) -> Result<Self, Fault> {
         let file = cursor.file;
@@ -103,12 +119,20 @@ impl LineOptions {
             if !Self::NAMES.contains(&key) {
                 return Err(options.unknown(cursor, key_at, key));
             }
-            if !cursor.eat('=') {
-                return Err(file.complain(cursor.at, format!("no `=` after `{key}`"), SHAPE));
-            }
-            let value_at = cursor.at;
-            let value = cursor.value()?;
-            if options.set(file, value_at, key, value)? {
+            let is_set = match key {
+                VERIFY => std::mem::replace(&mut options.verify, true),
+                NO_TOUCH => std::mem::replace(&mut options.no_touch, true),
+                _ => {
+                    if !cursor.eat('=') {
+                        let what = format!("no `=` after `{key}`");
+                        return Err(file.complain(cursor.at, what, SHAPE));
+                    }
+                    let value_at = cursor.at;
+                    let value = cursor.value()?;
+                    options.set(file, value_at, key, value)?
+                }
+            };
+            if is_set {
                 let what = format!("`{key}` is given twice");
                 return Err(file.complain(key_at, what, "remove one of the two"));
             }
@@ -120,6 +144,23 @@ impl LineOptions {
             return Err(file.complain(cursor.at, "a comma or a blank is missing here", SHAPE));
         }
         Ok(options)
+    }
+
+    /// `key` with the rules of this line. Fails if a plain key has rules.
+    fn ruled(&self, key: PublicKey) -> Result<PublicKey, Fault> {
+        let option = if self.verify { VERIFY } else { NO_TOUCH };
+        match &key.fido {
+            _ if !self.verify && !self.no_touch => Ok(key),
+            None => {
+                let what = format!("`{option}` is for FIDO keys, and this is a plain one");
+                Err(Fault::new(what, "remove it, or enrol a FIDO key: ssh-keygen -t ed25519-sk"))
+            }
+            Some(fido) => {
+                let application = fido.application.clone();
+                let fido = FidoKey { application, touch: !self.no_touch, verify: self.verify };
+                Ok(PublicKey { fido: Some(Arc::new(fido)), ..key })
+            }
+        }
     }
 
     /// For an unknown option, or a line that begins with its key and so has no options.

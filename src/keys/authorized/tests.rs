@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::public_key::{FidoKey, PublicKey};
 use crate::core::types::ClientId;
-use crate::keys::public::PublicKey;
 use crate::keys::public::tests::LINE;
 
 const ID: &str = "000102030405060708090a0b0c0d0e0f";
@@ -35,7 +35,7 @@ fn a_line_gives_a_client_and_its_rights() {
     assert_eq!(client.services.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["ssh", "web"]);
     assert_eq!(client.expires, Some(1_798_761_600));
     assert_eq!(client.max_seconds, Some(600));
-    assert_eq!(client.key, PublicKey::from_line(LINE).unwrap().0.bytes());
+    assert_eq!(client.key, PublicKey::from_line(LINE).unwrap().0);
 }
 
 #[test]
@@ -68,6 +68,15 @@ fn each_mistake_is_reported_with_its_place() {
             format!("id={ID},services=ssh,max-seconds=0 {k} laptop"),
             "c:1:62: max-seconds is out of range",
         ),
+        (
+            format!("id={ID},services=ssh,verify-required {k} a"),
+            "c:1:1: `verify-required` is for FIDO keys",
+        ),
+        (format!("id={ID},no-touch-required,services=ssh {k} a"), "c:1:1: `no-touch-required` is"),
+        (
+            format!("id={ID},verify-required,verify-required {k} a"),
+            "c:1:53: `verify-required` is given twice",
+        ),
         (format!("id={ID},services=ssh {k}"), "c:1:130: no name after the key"),
         (
             format!("id={ID},services=ssh {k} my laptop"),
@@ -75,7 +84,7 @@ fn each_mistake_is_reported_with_its_place() {
         ),
         (
             format!("id={ID},services=ssh ssh-rsa AAAA laptop"),
-            "c:1:50: a key of type ssh-rsa; only ssh-ed25519 works yet",
+            "c:1:50: a key of type ssh-rsa: an RSA signature does not fit into a knock",
         ),
         (format!("id={ID},services=ssh ssh-ed25519 AAAA laptop"), "c:1:50: not an ssh-ed25519 key"),
         (
@@ -118,7 +127,7 @@ fn revoking_an_unknown_name_suggests_a_similar_one() {
 fn line(number: u8, name: &str) -> String {
     let key = ed25519_dalek::SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes();
     let id = ClientId([number; 16]);
-    format!("id={id},services=\"ssh\" {} {name}", PublicKey::new(key).unwrap().line())
+    format!("id={id},services=\"ssh\" {} {name}", PublicKey::plain(key).line())
 }
 
 /// The neutral element, for which everybody can sign.
@@ -208,7 +217,7 @@ fn among_more_than_a_thousand_new_lines_a_bad_key_is_read_and_can_never_be_used(
         let mut seed = [7; 32];
         seed[..4].copy_from_slice(&number.to_be_bytes());
         let key = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key().to_bytes();
-        let key = PublicKey::new(key).unwrap().line();
+        let key = PublicKey::plain(key).line();
         text += &format!("id={:032x},services=ssh {key} n{number}\n", number + 1);
     }
     text += &format!("id={ID},services=ssh {BAD} x\n");
@@ -225,7 +234,7 @@ fn a_long_file_is_read_in_two_halves_as_if_in_one() {
         let mut key = [7; 32];
         key[..16].copy_from_slice(&number.to_be_bytes());
         let id = ClientId(number.wrapping_mul(u128::MAX / 10_007).to_be_bytes());
-        lines.push(format!("id={id},services=\"ssh\" {} n{number}", show_key(&key)));
+        lines.push(format!("id={id},services=\"ssh\" {} n{number}", PublicKey::plain(key).line()));
     }
     let text = lines.join("\n");
     assert!(text.len() > LONG);
@@ -255,14 +264,18 @@ fn client() -> impl Strategy<Value = Client> {
         "[a-zA-Z0-9._@+-]{1,20}",
         proptest::collection::btree_set("[a-z]{1,5}", 1..4),
         any::<(bool, bool)>(),
+        proptest::option::of(("ssh:[a-z]{0,3}", any::<bool>(), any::<bool>())),
     )
-        .prop_map(|(seed, name, services, (expires, max))| {
-            let key = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key().to_bytes();
+        .prop_map(|(seed, name, services, (expires, max), fido)| {
+            let fido = fido.map(|(application, touch, verify)| {
+                Arc::new(FidoKey { application, touch, verify })
+            });
+            let ed25519 = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key().to_bytes();
             let [id, ..] = seed.as_chunks::<16>().0 else { panic!("32 bytes are two ids") };
             Client {
                 id: ClientId(*id),
                 name,
-                key,
+                key: PublicKey { ed25519, fido },
                 services: services.iter().map(|s| ServiceName::new(s).unwrap()).collect(),
                 expires: expires.then_some(1_800_000_000),
                 max_seconds: max.then_some(77),

@@ -24,6 +24,7 @@ pub(crate) fn sample() -> Profile {
         services: vec![ServiceName::new("ssh").unwrap(), ServiceName::new("web").unwrap()],
         default_service: ServiceName::new("ssh"),
         identity: None,
+        agent: None,
         fallback: None,
     }
 }
@@ -39,7 +40,7 @@ fn each_mistake_is_reported_with_its_place_and_without_a_secret() {
         (
             "ssh-ed25519 AAAA",
             "ssh-rsa AAAA",
-            "p:6:7: a key of type ssh-rsa; only ssh-ed25519 works yet",
+            "p:6:7: a key of type ssh-rsa: an RSA signature does not fit into a knock",
         ),
         ("\"gate.example.org\"", "\"gate:22\"", "p:7:14: not a host"),
         (

@@ -52,7 +52,7 @@ pub(in crate::app::client) fn profile(port: u16) -> Profile {
     Profile {
         name: "laptop".into(),
         client: CLIENT,
-        key: *identity().public(),
+        key: identity().public().clone(),
         addresses: vec!["127.0.0.1".into()],
         port,
         side: ClientSide {
@@ -64,6 +64,7 @@ pub(in crate::app::client) fn profile(port: u16) -> Profile {
         services: vec![ssh()],
         default_service: None,
         identity: None,
+        agent: None,
         fallback: None,
     }
 }
@@ -182,7 +183,7 @@ fn enrolled() -> Client {
     Client {
         id: CLIENT,
         name: "laptop".into(),
-        key: identity().public().bytes(),
+        key: identity().public().clone(),
         services: [ssh()].into(),
         expires: None,
         max_seconds: None,
@@ -195,7 +196,7 @@ pub(in crate::app::client) fn today() -> u32 {
 
 fn knock(gateway: &Gateway, wanted: &ClientRequest) -> GatewayResult {
     let profile = profile(gateway.address.port());
-    let signer = identity();
+    let signer = Signer::of(identity());
     ask(&profile, &signer, wanted, gateway.address, Duration::ZERO, &OnceLock::new())
 }
 
@@ -391,7 +392,7 @@ fn an_answer_to_something_else_or_an_empty_grant_is_no_answer() {
 fn an_address_is_not_tried_once_another_one_has_answered() {
     let gateway = Gateway::start(today(), Box::new(|_| (vec![], None)));
     let profile = profile(gateway.address.port());
-    let signer = identity();
+    let signer = Signer::of(identity());
     let answered = OnceLock::from(Instant::now());
     let result = ask(&profile, &signer, &wanted(), gateway.address, PATIENCE, &answered);
     assert!(matches!(result.outcome, ExchangeOutcome::Silence) && result.knocks == 0);
@@ -459,7 +460,7 @@ fn knocks_are_repeated_after_pauses_that_differ() {
     let wanted = ClientRequest { timeout: Duration::from_secs(2), ..wanted() };
     let exchange = Exchange {
         profile: &profile,
-        signer: &identity(),
+        signer: &Signer::of(identity()),
         wanted: &wanted,
         socket: GatewaySocket::open(gateway.address).unwrap(),
         answered: &OnceLock::new(),

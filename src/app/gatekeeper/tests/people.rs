@@ -8,6 +8,7 @@ use std::sync::{LazyLock, Mutex};
 use crate::core::authentic::{message, public_key, sign};
 use crate::core::keyring::{Day, Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{BODY, HandedKnock, KnockKind, Request, SIGNED, Signature, encode_body};
+use crate::core::public_key::PublicKey;
 use crate::core::service::Client;
 use crate::core::test_vectors::{NOON, day_of, secrets};
 use crate::core::types::{ClientId, SECOND, ServiceName, Source, Wall};
@@ -59,7 +60,7 @@ impl Person {
         Client {
             id: self.id(),
             name: self.name().to_owned(),
-            key,
+            key: PublicKey::plain(key),
             services: ["ssh", "web", "rdp", "vpn"]
                 .iter()
                 .filter_map(|name| ServiceName::new(name))

@@ -1,0 +1,322 @@
+//! The private key for a profile, wherever it is: in a file, in the ssh-agent, in a FIDO
+//! authenticator. Finds it, and signs with it.
+
+use std::path::{Path, PathBuf};
+
+use crate::app::paths::UserPaths;
+use crate::core::authentic::{Message, NAMESPACE, is_signed, sshsig_blob};
+use crate::core::bytes::Reader;
+use crate::core::diagnostic::printable;
+use crate::core::knock::Signature;
+use crate::core::public_key::PublicKey;
+use crate::core::types::{Fault, FaultKind};
+use crate::edge::agent::Agent;
+use crate::edge::files::{self, FileCheck};
+use crate::edge::{ssh_keygen, terminal};
+use crate::keys::identity::{Identity, KeyFile, Locked};
+use crate::keys::profile::Profile;
+use crate::keys::public::{show_fingerprint, unusable};
+use crate::keys::signature;
+
+/// Attempts to type a passphrase.
+const TRIES: usize = 3;
+
+/// A profile, and the path of its file.
+pub(super) struct HeldProfile {
+    pub(super) profile: Profile,
+    pub(super) path: PathBuf,
+}
+
+impl HeldProfile {
+    /// The private key file that the profile names, if it names one.
+    fn named_identity(&self, paths: &UserPaths) -> Option<PathBuf> {
+        let identity = self.profile.identity.as_deref()?;
+        Some(paths.expand(identity, &files::parent(&self.path)))
+    }
+
+    /// The socket of the agent that the profile names, if it names one.
+    fn named_agent(&self, paths: &UserPaths) -> Option<PathBuf> {
+        let agent = self.profile.agent.as_deref()?;
+        Some(paths.expand(agent, &files::parent(&self.path)))
+    }
+}
+
+/// A private key that can sign now.
+pub(super) struct Signer {
+    pub(super) public: PublicKey,
+    place: KeyPlace,
+}
+
+enum KeyPlace {
+    Memory(Identity),
+    Agent(Agent),
+    /// A FIDO key file.
+    Fido(PathBuf),
+}
+
+impl Signer {
+    pub(super) fn of(identity: Identity) -> Signer {
+        Signer { public: identity.public().clone(), place: KeyPlace::Memory(identity) }
+    }
+
+    /// True if a person must touch the authenticator for each signature.
+    pub(super) fn wants_touch(&self) -> bool {
+        self.public.fido.is_some()
+    }
+
+    /// Signs the SSHSIG blob of `message`. May wait for a person, and says so on the terminal.
+    pub(super) fn sign(&self, message: &Message) -> Result<Signature, Fault> {
+        let fingerprint = show_fingerprint(&self.public.fingerprint());
+        if self.wants_touch() {
+            terminal::note(&format!("touch your security key ({fingerprint})"));
+        }
+        let (place, made) = match &self.place {
+            KeyPlace::Memory(identity) => return Ok(identity.sign(message)),
+            KeyPlace::Agent(agent) => {
+                let answer = agent.sign(&self.public.blob(), &sshsig_blob(message));
+                (shown(agent), answer.map(|bytes| signature::from_agent(&bytes)))
+            }
+            KeyPlace::Fido(file) => {
+                let armor = ssh_keygen::sign(file, NAMESPACE, message);
+                let place = file.display().to_string();
+                (place, armor.map(|bytes| signature::from_armor(&bytes)))
+            }
+        };
+        let (what, remedy) = match made {
+            // A gateway would meet a wrong one with silence.
+            Ok(Some(made)) if is_signed(&self.public, message, &made) => return Ok(made),
+            Ok(_) => (
+                format!("{place}: its signature is not one by {fingerprint}"),
+                "try `ssh-keygen -Y sign` with the same key; or use another key",
+            ),
+            Err(reason) => (
+                format!("{place}: no signature by {fingerprint}: {reason}"),
+                match self.wants_touch() {
+                    true => "plug the security key in, run this again, and touch it when asked",
+                    false => {
+                        "was the confirmation denied? A key added with `ssh-add -h` signs no knock"
+                    }
+                },
+            ),
+        };
+        Err(Fault::new(what, remedy).of(FaultKind::Unsigned))
+    }
+}
+
+fn shown(agent: &Agent) -> String {
+    format!("ssh-agent at {}", agent.socket().display())
+}
+
+/// The key that is enrolled for a profile, and where to look for it.
+struct KeySearch<'a> {
+    paths: &'a UserPaths,
+    held: &'a HeldProfile,
+}
+
+/// What the agent has to do with the enrolled key.
+struct AgentLook {
+    /// Set if it holds the key.
+    holder: Option<Agent>,
+    /// What there is instead.
+    seen: String,
+}
+
+/// The private key for a profile. In this order: the file that the command line or the profile
+/// names, the agent, the usual files. A file that wants a passphrase comes after the agent in any
+/// case.
+pub(super) fn signer(
+    paths: &UserPaths, held: &HeldProfile, named: Option<&Path>,
+) -> Result<Signer, Fault> {
+    let search = KeySearch { paths, held };
+    match named.map(Path::to_owned).or(held.named_identity(paths)) {
+        Some(path) => search.in_file(&path),
+        None => search.everywhere(),
+    }
+}
+
+/// True if the private key is found, without asking for a passphrase.
+pub(super) fn has_key(paths: &UserPaths, held: &HeldProfile) -> bool {
+    let candidates = match held.named_identity(paths) {
+        Some(path) => vec![path],
+        None => paths.identities().unwrap_or_default(),
+    };
+    let key = &held.profile.key;
+    let is_in_file = candidates.iter().any(|path| match key_file(path) {
+        Ok(file) => file.public() == key,
+        Err(_) => false,
+    });
+    is_in_file || KeySearch { paths, held }.look().holder.is_some()
+}
+
+impl KeySearch<'_> {
+    fn key(&self) -> &PublicKey {
+        &self.held.profile.key
+    }
+
+    fn in_file(&self, path: &Path) -> Result<Signer, Fault> {
+        let file = key_file(path)?;
+        if file.public() != self.key() {
+            return Err(self.wrong_key(path, file.public()));
+        }
+        match file {
+            KeyFile::Open(identity) => Ok(Signer::of(identity)),
+            other => self.unlock(other, path, self.look()),
+        }
+    }
+
+    fn everywhere(&self) -> Result<Signer, Fault> {
+        let look = self.look();
+        if let Some(agent) = look.holder {
+            return Ok(Signer { public: self.key().clone(), place: KeyPlace::Agent(agent) });
+        }
+        let mut seen = vec![look.seen.clone()];
+        let mut remedy = None;
+        for path in self.paths.identities()? {
+            let place = path.display();
+            if !path.exists() {
+                seen.push(format!("{place}: no such file"));
+                continue;
+            }
+            // A usual key may be of another type or for another purpose: that is no error.
+            match key_file(&path) {
+                Ok(file) if file.public() == self.key() => return self.unlock(file, &path, look),
+                Ok(file) => {
+                    let found = show_fingerprint(&file.public().fingerprint());
+                    seen.push(format!("{place}: another key, {found}"));
+                }
+                Err(fault) => {
+                    seen.push(fault.what);
+                    if remedy.is_none() && fault.remedy.starts_with("chmod") {
+                        remedy = Some(fault.remedy);
+                    }
+                }
+            }
+        }
+        let Profiled { name, fingerprint } = self.profiled();
+        Err(Fault::new(
+            format!(
+                "the private key of `{name}`, {fingerprint}, was not found:\n  {}",
+                seen.join("\n  ")
+            ),
+            remedy.unwrap_or(format!(
+                "name its file with --identity or as identity = \"...\" in {}, or `ssh-add` it",
+                self.held.path.display()
+            )),
+        ))
+    }
+
+    /// The signer of `file`, which has the enrolled key.
+    fn unlock(&self, file: KeyFile, path: &Path, look: AgentLook) -> Result<Signer, Fault> {
+        let public = self.key().clone();
+        match (file, look.holder) {
+            (KeyFile::Open(identity), _) => Ok(Signer::of(identity)),
+            (_, Some(agent)) => Ok(Signer { public, place: KeyPlace::Agent(agent) }),
+            (KeyFile::Locked(locked), None) => ask_passphrase(&locked, path).map(Signer::of),
+            (KeyFile::Fido(_), None) => {
+                Ok(Signer { public, place: KeyPlace::Fido(path.to_owned()) })
+            }
+            (KeyFile::Public(_), None) => {
+                let private = path.with_extension("");
+                match key_file(&private) {
+                    Ok(KeyFile::Public(_)) | Err(_) => Err(Fault::new(
+                        format!(
+                            "{}: a public key; its private half is neither at {} nor in the \
+                             agent:\n  {}",
+                            path.display(),
+                            private.display(),
+                            look.seen
+                        ),
+                        "name the private key file, or add it to the agent: ssh-add FILE",
+                    )),
+                    Ok(_) => self.in_file(&private),
+                }
+            }
+        }
+    }
+
+    /// Asks the agent that the profile or the environment names which keys it holds.
+    fn look(&self) -> AgentLook {
+        let Some(agent) = self.held.named_agent(self.paths).or(self.paths.agent.clone()) else {
+            let seen = "no ssh-agent: SSH_AUTH_SOCK is not set".to_owned();
+            return AgentLook { holder: None, seen };
+        };
+        let agent = Agent::at(agent);
+        let found = match agent.keys() {
+            Ok(blobs) => {
+                let mut others = Vec::new();
+                for blob in &blobs {
+                    if PublicKey::from_blob(blob).as_ref() == Some(self.key()) {
+                        return AgentLook { holder: Some(agent), seen: String::new() };
+                    }
+                    others.push(other_key(blob));
+                }
+                match others.is_empty() {
+                    true => "holds no key, or is locked".to_owned(),
+                    false => format!("holds only {}", others.join(", ")),
+                }
+            }
+            Err(reason) => reason,
+        };
+        AgentLook { holder: None, seen: format!("{}: {found}", shown(&agent)) }
+    }
+
+    fn wrong_key(&self, path: &Path, public: &PublicKey) -> Fault {
+        let found = show_fingerprint(&public.fingerprint());
+        let Profiled { name, fingerprint } = self.profiled();
+        Fault::new(
+            format!("{}: {found}, but `{name}` is enrolled with {fingerprint}", path.display()),
+            "name the key that was enrolled; or have this one enrolled and import the new profile",
+        )
+    }
+
+    fn profiled(&self) -> Profiled<'_> {
+        let fingerprint = show_fingerprint(&self.key().fingerprint());
+        Profiled { name: &self.held.profile.name, fingerprint }
+    }
+}
+
+/// The client's name and key, for messages.
+struct Profiled<'a> {
+    name: &'a str,
+    fingerprint: String,
+}
+
+/// A key in the agent that is not the enrolled one: its fingerprint, or why it cannot sign.
+fn other_key(blob: &[u8]) -> String {
+    if let Some(key) = PublicKey::from_blob(blob) {
+        return show_fingerprint(&key.fingerprint());
+    }
+    let algorithm = Reader::new(blob).string().unwrap_or_default();
+    let algorithm = String::from_utf8_lossy(algorithm);
+    let why = unusable(&algorithm).unwrap_or("it cannot sign a knock");
+    format!("{} ({why})", printable(&algorithm))
+}
+
+/// The key in a file. A .pub file may be readable by all.
+fn key_file(path: &Path) -> Result<KeyFile, Fault> {
+    let label = path.display().to_string();
+    if path.extension().is_some_and(|extension| extension == "pub") {
+        let file = KeyFile::parse(&label, &files::read(path, FileCheck::Trusted)?)?;
+        if let KeyFile::Public(_) = file {
+            return Ok(file);
+        }
+    }
+    KeyFile::parse(&label, &files::read(path, FileCheck::Secret)?)
+}
+
+fn ask_passphrase(locked: &Locked, path: &Path) -> Result<Identity, Fault> {
+    let place = path.display();
+    let mut question = format!("Passphrase of {place}: ");
+    for tries_left in (0..TRIES).rev() {
+        let passphrase = terminal::ask_secret(&question)?;
+        if let Some(identity) = locked.unlock(&place.to_string(), &passphrase)? {
+            return Ok(identity);
+        }
+        let again = if tries_left == 1 { "once more" } else { "again" };
+        question = format!("Wrong passphrase. Try {again}, passphrase of {place}: ");
+    }
+    Err(Fault::new(
+        format!("{place}: wrong passphrase, {TRIES} times"),
+        format!("check it with `ssh-keygen -y -f {place}`"),
+    ))
+}
