@@ -17,6 +17,7 @@ use crate::keys::encoded;
 mod line;
 
 pub(crate) use line::is_name;
+pub(super) use line::{NO_TOUCH, VERIFY};
 
 const MAX_CLIENTS: usize = 1 << 20;
 /// The longest line, in bytes.

@@ -5,12 +5,12 @@ use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{Cipher, Error, Kdf, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
-use super::public::unusable;
+use super::public::{is_algorithm, unusable};
 use crate::core::authentic::{self, Message, check_enrolment_key};
 use crate::core::diagnostic::printable;
 use crate::core::keyring::Secret;
 use crate::core::knock::Signature;
-use crate::core::public_key::{ED25519, PublicKey, SK_ED25519};
+use crate::core::public_key::PublicKey;
 use crate::core::types::Fault;
 
 /// Rounds of bcrypt-pbkdf for a new passphrase, about a quarter second: OpenSSH's default since
@@ -170,7 +170,7 @@ fn wrong_type(label: &str, algorithm: &str) -> Fault {
 /// The public half, if that is what the file contains.
 fn public_key(label: &str, text: &str) -> Result<KeyFile, Fault> {
     let algorithm = text.split_whitespace().next().unwrap_or("");
-    if [ED25519, SK_ED25519].contains(&algorithm) || unusable(algorithm).is_some() {
+    if is_algorithm(algorithm) {
         return match PublicKey::from_line(text) {
             Ok((public, _)) => Ok(KeyFile::Public(public)),
             Err(fault) => Err(Fault::new(format!("{label}: {}", fault.what), fault.remedy)),

@@ -2,6 +2,7 @@
 //! See `edge::files` for opening files.
 
 pub mod authorized;
+pub mod authorized_keys;
 mod encoded;
 pub mod gateway;
 pub mod identity;

@@ -51,6 +51,11 @@ pub fn show_fingerprint(fingerprint: &Fingerprint) -> String {
     ssh_key::Fingerprint::Sha256(fingerprint.0).to_string()
 }
 
+/// True if a key of SSH has such a type.
+pub(super) fn is_algorithm(word: &str) -> bool {
+    [ED25519, SK_ED25519].contains(&word) || unusable(word).is_some()
+}
+
 /// Why a key of this type is not taken; `None` if no key of SSH has such a type.
 pub fn unusable(algorithm: &str) -> Option<&'static str> {
     Some(match algorithm {

@@ -233,6 +233,11 @@ fn wrong_usage_and_unusable_names_have_their_exit_codes_and_change_nothing() {
             &["client", "add", "a", "--key", "@missing.pub", "--services", "ssh"],
             "missing.pub: no such file",
         ),
+        (
+            &["client", "add", "a", "--key", "/missing/key", "--services", "ssh"],
+            "/missing/key: no such file",
+        ),
+        (&["client", "add", "--authorized-keys", "/dev/null", "--services", "ssh"], "--out"),
         (&["client", "revoke", "nobody"], "no client is called `nobody`"),
     ];
     for (words, expected) in cases {

@@ -175,17 +175,24 @@ pub enum ClientCommand {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' --services ssh --out laptop.toml
-  toctocd client add laptop --key @/tmp/id_ed25519.pub --services ssh,web --expires 30d --out laptop.toml
+  toctocd client add laptop --key id_ed25519.pub --services ssh --out laptop.toml
+  toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' \\
+    --services ssh,web --expires 30d --out laptop.toml
+  toctocd client add --authorized-keys ~/.ssh/authorized_keys \\
+    --services ssh --out profiles
 On the client: toctoc import laptop.toml")]
 pub struct ClientAdd {
     /// A name for the client: one word.
-    #[arg(value_parser = client_name)]
-    pub name: String,
+    #[arg(value_parser = client_name, required_unless_present = "authorized_keys")]
+    pub name: Option<String>,
     /// The client's SSH public key, ssh-ed25519 or sk-ssh-ed25519@openssh.com: the whole line, or
     /// the .pub file.
-    #[arg(long, value_name = "KEY")]
-    pub key: String,
+    #[arg(long, value_name = "KEY", required_unless_present = "authorized_keys")]
+    pub key: Option<String>,
+    /// Enrol every key of this OpenSSH authorized_keys file that can sign knocks, and list the rest
+    /// with the reasons. Names are made of the comments. With --out DIRECTORY, for the profiles.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "key"], requires = "out")]
+    pub authorized_keys: Option<PathBuf>,
     /// Services that the client may open, separated by commas.
     #[arg(long, value_name = "SERVICES", required = true, value_delimiter = ',', value_parser = service_name)]
     pub services: Vec<ServiceName>,
@@ -209,7 +216,7 @@ pub struct ProfileArgs {
     #[arg(long, value_name = "NAME")]
     pub door: Option<String>,
     /// Write the profile to this new file, readable by its owner only, instead of printing it.
-    /// Never overwrites.
+    /// Never overwrites. (With --authorized-keys: the directory of the new files NAME.toml.)
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }

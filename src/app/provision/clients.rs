@@ -25,6 +25,8 @@ use crate::keys::gateway::GatewayFile;
 use crate::keys::profile::{Fallback, Profile};
 use crate::keys::public::show_fingerprint;
 
+mod authorized_keys;
+
 /// How long a command waits for another one that changes the clients file.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,13 +35,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Error: nothing was changed: a bad key, an unknown service, a name or key that is taken, no
 /// address for the profile.
 pub fn add(config: &Path, args: &ClientAdd) -> Result<CommandOutput, Fault> {
+    let (name, key) = match (&args.authorized_keys, &args.profile.out, &args.name, &args.key) {
+        (Some(list), Some(directory), ..) => {
+            return authorized_keys::add_all(config, args, list, directory);
+        }
+        (_, _, Some(name), Some(key)) => (name, key),
+        _ => {
+            return Err(Fault::new("no name or key is given", "toctocd client add NAME --key KEY"));
+        }
+    };
     let settings = load::settings(config)?;
     let keys = load::keys(&settings)?;
     check_services(&settings, &args.services)?;
-    let key = public_key(&args.key)?;
+    let key = public_key(key)?;
     let client = Client {
         id: ClientId(entropy::bytes()?),
-        name: args.name.clone(),
+        name: name.clone(),
         key,
         services: args.services.as_slice().into(),
         expires: args.expires,
@@ -144,22 +155,8 @@ fn hand_over(
     settings: &Settings, profile: &Zeroizing<String>, out: Option<&Path>, door: Option<&str>,
     done: &str, change: impl FnOnce(&str, &str) -> Result<String, Fault>,
 ) -> Result<CommandOutput, Fault> {
-    // The profile first: a client that is enrolled without one would have to be revoked again.
-    if let Some(out) = out {
-        files::create(out, profile.as_bytes(), 0o600)?;
-    }
-    let change = |label: &str, bytes: &[u8]| {
-        let text =
-            std::str::from_utf8(bytes).map_err(|error| files::not_text(Path::new(label), error))?;
-        change(label, text).map(String::into_bytes)
-    };
-    if let Err(fault) = rewrite(settings, change) {
-        if let Some(out) = out {
-            // It may be gone already.
-            let _ = std::fs::remove_file(out);
-        }
-        return Err(fault);
-    }
+    let files: Vec<(&Path, &str)> = out.iter().map(|out| (*out, profile.as_str())).collect();
+    enrol(settings, &files, change)?;
     let mut output = follow_up(settings, done);
     match out {
         Some(out) => output.err += &format!("its profile is {}\n", out.display()),
@@ -173,6 +170,38 @@ fn hand_over(
     output.err +=
         "the profile holds secrets: send it over a private channel; there: toctoc import FILE\n";
     Ok(output)
+}
+
+/// Writes the profiles, each to its new file, then the clients file. After a fault nothing has
+/// changed.
+fn enrol(
+    settings: &Settings, profiles: &[(&Path, &str)],
+    change: impl FnOnce(&str, &str) -> Result<String, Fault>,
+) -> Result<(), Fault> {
+    let mut written = Vec::new();
+    let mut done = Ok(());
+    // The profiles first: a client that is enrolled without one would have to be revoked again.
+    for (file, profile) in profiles {
+        done = files::create(file, profile.as_bytes(), 0o600);
+        if done.is_err() {
+            break;
+        }
+        written.push(file);
+    }
+    if done.is_ok() {
+        done = rewrite(settings, |label, bytes| {
+            let text = std::str::from_utf8(bytes)
+                .map_err(|error| files::not_text(Path::new(label), error))?;
+            change(label, text).map(String::into_bytes)
+        });
+    }
+    if done.is_err() {
+        for file in written {
+            // It may be gone already.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+    done
 }
 
 /// `toctocd client list`, also if the rest of the configuration is broken.
@@ -369,16 +398,35 @@ fn fallback(settings: &Settings, name: &str) -> Result<Fallback, Fault> {
 /// The flags of the one TCP packet that any client can send.
 const SYN: u8 = 2;
 
-/// The key from the command line, or from the file that it names with `@`.
+/// The key from the command line, or in the file that it names there, with or without `@`.
 fn public_key(text: &str) -> Result<PublicKey, Fault> {
-    let Some(path) = text.strip_prefix('@') else { return key_of("--key", text) };
+    let path = match text.strip_prefix('@') {
+        Some(path) => path,
+        // No line of a key looks like a path: it has a blank.
+        None if !text.contains(char::is_whitespace) && is_path(text) => text,
+        None => return key_of("--key", text),
+    };
     let file = files::read(Path::new(path), FileCheck::Trusted)?;
-    for line in file.lines() {
-        if !line.trim().is_empty() && !line.starts_with('#') {
-            return key_of(path, line);
+    if file.contains("PRIVATE KEY") {
+        let what = format!("{path}: this is a private key");
+        return Err(Fault::new(what, format!("use {path}.pub; never give a private key away")));
+    }
+    let mut lines = file.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let line = lines.next().unwrap_or("");
+    match lines.count() {
+        0 => key_of(path, line),
+        more => {
+            let what = format!("{path}: it has {} keys, and --key enrols one", more + 1);
+            let remedy = format!(
+                "toctocd client add --authorized-keys {path} --services SERVICES --out DIRECTORY"
+            );
+            Err(Fault::new(what, remedy))
         }
     }
-    key_of(path, "")
+}
+
+fn is_path(word: &str) -> bool {
+    word.contains('/') || word.ends_with(".pub") || Path::new(word).exists()
 }
 
 fn key_of(place: &str, line: &str) -> Result<PublicKey, Fault> {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use clap::Parser;
 
@@ -9,6 +10,9 @@ use super::*;
 use crate::app::args::toctocd::{
     ClientAdd, ClientCommand, ProfileArgs, ToctocdArgs, ToctocdCommand,
 };
+use crate::core::authentic::public_key;
+use crate::core::keyring::Secret;
+use crate::core::public_key::{FidoKey, PublicKey};
 use crate::keys::profile::Profile;
 use crate::keys::public::tests::LINE;
 
@@ -44,7 +48,7 @@ fn add_args(name: &str, key: &str, services: &str) -> ClientAdd {
         "--services",
         services,
         "--expires",
-        "2027-01-01",
+        "2099-01-01",
     ]) {
         ToctocdCommand::Client(ClientCommand::Add(args)) => args,
         _ => unreachable!("parsed as client add"),
@@ -127,11 +131,11 @@ fn a_client_comes_with_a_profile_that_fits_and_goes_without_a_trace() {
     assert_eq!(profile.side.gateway, loaded.keys.gateway);
     assert_eq!(profile.side.realm.id(), loaded.keys.realm.id());
     assert_eq!(profile.default_service.map(|s| s.to_string()), Some("ssh".to_owned()));
-    assert_eq!(client.expires, Some(1_798_761_600));
+    assert_eq!(client.expires, Some(4_070_908_800));
 
     let table = list(&config).unwrap();
     assert!(
-        table.out.contains("laptop  ssh,web   2027-01-01T00:00:00Z  SHA256:"),
+        table.out.contains("laptop  ssh,web   2099-01-01T00:00:00Z  SHA256:"),
         "{}",
         table.out.as_str()
     );
@@ -178,8 +182,107 @@ fn a_key_is_read_from_its_file() {
     init_in(folder.path()).unwrap();
     let public = folder.path().join("id.pub");
     fs::write(&public, format!("# comment\n{LINE}\n")).unwrap();
-    let key = format!("@{}", public.display());
-    assert!(add(&folder.path().join("toctocd.toml"), &add_args("a", &key, "ssh")).is_ok());
+    let config = folder.path().join("toctocd.toml");
+    for key in [format!("@{}", public.display()), public.display().to_string()] {
+        assert!(add(&config, &add_args("a", &key, "ssh")).is_ok(), "{key}");
+        revoke(&config, "a").unwrap();
+    }
+    fs::write(&public, format!("{LINE}\n{LINE}\n")).unwrap();
+    let several = add(&config, &add_args("a", public.to_str().unwrap(), "ssh")).err().unwrap();
+    assert!(several.what.ends_with("id.pub: it has 2 keys, and --key enrols one"), "{several}");
+    assert!(several.remedy.contains("client add --authorized-keys"), "{several}");
+    fs::write(&public, "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n").unwrap();
+    let private = add(&config, &add_args("a", public.to_str().unwrap(), "ssh")).err().unwrap();
+    assert!(private.what.ends_with("this is a private key"), "{private}");
+}
+
+/// Enrols the keys of an authorized_keys file with this text, with profiles below `dir`.
+fn add_list(dir: &Path, text: &str) -> Result<CommandOutput, Fault> {
+    let list = dir.join("authorized_keys");
+    fs::write(&list, text).unwrap();
+    let profiles = dir.join("profiles");
+    let words = [
+        "client",
+        "add",
+        "--authorized-keys",
+        list.to_str().unwrap(),
+        "--services",
+        "ssh,web",
+        "--expires",
+        "2098-01-01",
+        "--out",
+        profiles.to_str().unwrap(),
+    ];
+    match parse(&words) {
+        ToctocdCommand::Client(ClientCommand::Add(args)) => add(&dir.join("toctocd.toml"), &args),
+        _ => unreachable!("parsed as client add"),
+    }
+}
+
+/// A key's line without a comment, with a key that nobody has.
+fn key_line(seed: u8) -> String {
+    PublicKey::plain(public_key(&Secret::new([seed; 32]))).line()
+}
+
+#[test]
+fn each_usable_key_of_an_authorized_keys_file_becomes_a_client_and_the_rest_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    init_in(dir).unwrap();
+    let config = dir.join("toctocd.toml");
+    add(&config, &add_args("anna@home", LINE, "ssh")).unwrap();
+    let mut fido = PublicKey::plain(public_key(&Secret::new([3; 32])));
+    fido.fido = Some(Arc::new(FidoKey::new("ssh:")));
+    let text = format!(
+        "{LINE}\nssh-rsa AAAA old\nexpiry-time=\"20970101Z\" {} anna@home\n\
+         verify-required {} anna@home\n{} last\n",
+        key_line(2),
+        fido.line(),
+        key_line(2)
+    );
+    let said = add_list(dir, &text).unwrap();
+    for part in [
+        "authorized_keys:1: not enrolled: client `anna@home` has this key already\n",
+        "authorized_keys:2: not enrolled: a key of type ssh-rsa: an RSA signature does not fit",
+        "authorized_keys:5: not enrolled: client `anna@home-2` has this key already\n",
+        "2 clients enrolled; no gateway is running here\n",
+    ] {
+        assert!(said.err.contains(part), "no {part:?} in {}", said.err);
+    }
+    assert_eq!(said.out.lines().count(), 2, "{}", *said.out);
+    let clients = load::clients(&load::settings(&config).unwrap()).unwrap();
+    let named = |name: &str| clients.iter().find(|client| client.name == name).unwrap();
+    assert_eq!(clients.len(), 3);
+    // The earlier end of the two.
+    assert_eq!(named("anna@home-2").expires, Some(4_007_836_800));
+    assert_eq!(named("anna@home-3").expires, Some(4_039_372_800));
+    let rules = named("anna@home-3").key.fido.clone().unwrap();
+    assert!(rules.touch && rules.verify);
+    for name in ["anna@home-2", "anna@home-3"] {
+        let file = dir.join(format!("profiles/{name}.toml"));
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
+        let profile = Profile::parse("p", &fs::read_to_string(&file).unwrap()).unwrap();
+        assert_eq!(profile.client, named(name).id);
+    }
+}
+
+#[test]
+fn an_authorized_keys_file_that_cannot_be_enrolled_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    init_in(dir).unwrap();
+    let before = fs::read(dir.join("clients")).unwrap();
+    let none = add_list(dir, "ssh-rsa AAAA old\n").err().unwrap();
+    assert!(none.what.contains("no key to enrol\n"), "{none}");
+    assert!(none.what.ends_with("does not fit into a knock"), "{none}");
+    assert!(!dir.join("profiles").exists());
+    fs::create_dir(dir.join("profiles")).unwrap();
+    fs::write(dir.join("profiles/bert.toml"), "mine").unwrap();
+    let text = format!("{} anna\n{} bert\n", key_line(4), key_line(5));
+    assert!(what(add_list(dir, &text)).contains("bert.toml: exists already"));
+    let left: Vec<_> = fs::read_dir(dir.join("profiles")).unwrap().collect();
+    assert_eq!(left.len(), 1, "a profile of nobody: {left:?}");
+    assert_eq!(fs::read(dir.join("clients")).unwrap(), before);
 }
 
 #[test]

@@ -13,9 +13,9 @@ use crate::keys::{encoded, public};
 
 /// An option of a FIDO key's line, as in OpenSSH's authorized_keys: a signature also takes a PIN or
 /// a fingerprint.
-pub(super) const VERIFY: &str = "verify-required";
+pub(crate) const VERIFY: &str = "verify-required";
 /// Likewise: a signature without a touch is enough.
-pub(super) const NO_TOUCH: &str = "no-touch-required";
+pub(crate) const NO_TOUCH: &str = "no-touch-required";
 
 const MAX_SERVICES: usize = 64;
 const SHAPE: &str = "write id=HEX,services=\"ssh\" ssh-ed25519 AAAA... NAME";
