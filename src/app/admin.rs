@@ -31,10 +31,8 @@ pub struct GatewayStatus {
     /// True if our guard is in the kernel as we loaded it.
     pub guard: bool,
     pub guard_off: bool,
-    /// Grants to sealed knocks from other machines since the start.
-    pub granted: u64,
-    /// The last of them: client, service, address; empty if there was none.
-    pub last_granted: String,
+    /// How the trial of the guard goes, or how the last one ended.
+    pub trial: TrialState,
     /// `intact`, or what happened to the state.
     pub state: String,
     /// `sure`, or why every knock needs a challenge.
@@ -51,6 +49,23 @@ pub struct GatewayStatus {
     /// Packets that passed it and were lost for want of room.
     pub lost: u64,
     pub rejected: Vec<(String, u64)>,
+}
+
+/// A trial of the guard: it stays only if somebody gets in from another machine in time.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum TrialState {
+    /// There was none since the gateway started.
+    None,
+    Running {
+        seconds_left: u64,
+    },
+    /// The guard stays, because of this grant: client, service, address.
+    Confirmed {
+        by: String,
+    },
+    /// Nobody got in: the guard is off.
+    Over,
 }
 
 /// The answer to `grants`: a page of them.
@@ -87,6 +102,11 @@ pub struct GrantLine {
 /// Asks the running gateway for its status.
 pub fn ask_status(settings: &Settings) -> Result<GatewayStatus, Fault> {
     decode(request(settings, &ControlRequest::Status)?)
+}
+
+/// Asks the running gateway for the trial of its guard.
+pub fn ask_trial(settings: &Settings) -> Result<TrialState, Fault> {
+    decode(request(settings, &ControlRequest::Trial)?)
 }
 
 /// `toctocd status`.
@@ -223,12 +243,22 @@ fn status_text(status: &GatewayStatus) -> String {
     text
 }
 
-pub fn guard_text(status: &GatewayStatus) -> &'static str {
-    match (status.guard_off, status.guard) {
-        (true, _) => "OFF by command: what it guards is OPEN; `toctocd guard on` turns it on",
-        (false, true) => "up",
-        (false, false) => "NOT AS LOADED: see the log",
-    }
+pub fn guard_text(status: &GatewayStatus) -> String {
+    let text = match (status.guard_off, status.guard, &status.trial) {
+        (true, _, TrialState::Over) => {
+            "OFF: nobody got in during its trial; what it guards is OPEN; `toctocd guard on` turns \
+             it on"
+        }
+        (true, ..) => "OFF by command: what it guards is OPEN; `toctocd guard on` turns it on",
+        (false, true, TrialState::Running { seconds_left }) => {
+            return format!(
+                "up, ON TRIAL for {seconds_left} s: a knock from another machine keeps it"
+            );
+        }
+        (false, true, _) => "up",
+        (false, false, _) => "NOT AS LOADED: see the log",
+    };
+    text.to_owned()
 }
 
 fn grants_text(GrantPage { services, lines, next }: &GrantPage) -> String {

@@ -38,9 +38,9 @@ fn run(args: &ToctocdArgs) -> u8 {
     // Most commands change nothing before they fail.
     let mut code = WRONG;
     let outcome = match &args.command {
-        ToctocdCommand::Run => match first_process::run_below() {
+        ToctocdCommand::Run { confirm } => match first_process::run_below() {
             Ok(Some(status)) => return status,
-            Ok(None) => match gatekeeper::run(config) {
+            Ok(None) => match gatekeeper::run(config, *confirm) {
                 Ok(()) => return DONE,
                 Err(RunFault::Start(fault)) => Err(fault),
                 Err(RunFault::Serve(fault)) => {

@@ -33,6 +33,7 @@ mod start;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use commands::Commands;
 use connections::Connections;
@@ -41,7 +42,6 @@ use events::{Event, Lane, Output, TaskId, TaskResult};
 use guard::Guard;
 use in_force::InForce;
 use journal::Journal;
-use knocks::RemoteGrants;
 use listeners::Listeners;
 use outbox::Outbox;
 use reload::Reload;
@@ -49,6 +49,7 @@ use requests::Requests;
 use review::Review;
 pub use start::{RunFault, run};
 use tasks::Tasks;
+use trial::Trial;
 
 /// Seconds between two periodic checks, which find changes that cause no event.
 const CHECK: u32 = 10;
@@ -71,6 +72,7 @@ struct Gatekeeper {
     grants: Grants,
     journal: Journal,
     guard: Guard,
+    trial: Trial,
     connections: Connections,
     review: Review,
     commands: Commands,
@@ -81,7 +83,6 @@ struct Gatekeeper {
     tasks: Tasks,
     out: Outbox,
     counters: Counters,
-    remote: RemoteGrants,
     next_check: Boot,
     /// Both clocks at the last event.
     last: Now,
@@ -144,6 +145,7 @@ impl Gatekeeper {
             self.commands.deadline(),
             self.listeners.deadline(),
             self.guard.deadline().filter(|_| repairs),
+            self.trial.deadline().filter(|_| self.ending.is_none()),
             self.connections.deadline().filter(|_| self.tasks.is_free(Lane::Connections)),
             self.tasks.deadline(),
             self.requests.deadline(),
@@ -184,6 +186,7 @@ impl Gatekeeper {
         self.review_some(now);
         self.compare(now);
         self.run_due_commands(now);
+        self.end_due_trial(now);
         if self.next_check <= now.boot {
             self.next_check = now.boot.plus(CHECK);
             self.check(now);
@@ -259,6 +262,7 @@ impl Gatekeeper {
             self.out.log(format!("warning: {warning}"));
         }
         self.out.log(self.ready_line());
+        self.announce_trial(now);
         self.out.push(Output::TellReady);
     }
 
@@ -294,7 +298,13 @@ impl Gatekeeper {
     /// The last line of the log.
     fn last_line(&self) -> &'static str {
         match self.guard.is_off() {
+            true if self.trial.is_over() => {
+                "shutting down; the guard is off, and stays off until `toctocd guard on`"
+            }
             true => "shutting down; the guard stays off until the next start",
+            false if self.trial.until().is_some() => {
+                "shutting down; the guard stays up until its trial ends, grants end on time"
+            }
             false => "shutting down; the guard stays up, grants end on time",
         }
     }

@@ -1,27 +1,21 @@
 //! `toctocd guard`: turns the guard on or off, tries it, and shows it, with or without a running
 //! gateway.
 
-use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::signal::Signal;
-use nix::sys::signalfd::SignalFd;
-
-use super::admin::{self, GatewayStatus, ask_status, is_running};
+use super::admin::{self, GatewayStatus, TrialState, ask_status, is_running};
 use super::args::toctocd::GuardCommand;
 use super::load::{self, Reach};
 use super::output::{CommandOutput, FAILED, print, print_error};
 use super::printed_guard;
 use crate::config::{Mode, Service, Settings};
-use crate::core::types::Fault;
-use crate::edge::addresses;
+use crate::core::types::{Fault, SECOND};
 use crate::edge::control::ControlRequest;
-use crate::edge::event_loop::{self, next_signal};
 use crate::edge::firewall::{self, Connection, GuardRules, GuardState, advice};
+use crate::edge::{addresses, clock};
 
-/// Interval at which a trial checks for grants.
+/// Interval at which the command looks how the trial goes.
 const CHECK: Duration = Duration::from_millis(250);
 
 /// Runs `toctocd guard`. Whatever is wrong with the configuration, the running gateway is asked,
@@ -30,12 +24,12 @@ pub fn run(config: &Path, command: &GuardCommand, as_json: bool) -> Result<Comma
     // Without the files that doors name: the guard must come up even if one of those is broken.
     let reach = load::reach(config);
     let text = match command {
-        GuardCommand::On { confirm: Some(seconds) } => {
+        GuardCommand::On { confirm: Some(seconds @ 1..) } => {
             // With --json only the end of the trial is the answer.
             let say = if as_json { print_error } else { print };
             return reach.note(on_trial(&reach, *seconds, &say));
         }
-        GuardCommand::On { .. } => on(&reach),
+        GuardCommand::On { confirm } => on(&reach, *confirm),
         GuardCommand::Off => off(&reach),
         GuardCommand::Adopt => reach.all().and_then(adopt),
         GuardCommand::Status => status(&reach),
@@ -45,14 +39,27 @@ pub fn run(config: &Path, command: &GuardCommand, as_json: bool) -> Result<Comma
 }
 
 /// Asks the running gateway, because it manages the table. Without one, loads the guard directly.
-fn on(reach: &Reach) -> Result<String, Fault> {
+/// `confirm`: the seconds of a trial that begins now; 0 ends one that is under way.
+fn on(reach: &Reach, confirm: Option<u32>) -> Result<String, Fault> {
     let settings = &reach.settings;
     if is_running(&settings.gateway.control_socket) {
-        return command(settings, &ControlRequest::GuardOn);
+        return command(settings, &ControlRequest::GuardOn { confirm });
     }
     reach.all()?;
-    firewall::start(&GuardRules::of(settings))?;
-    Ok("the guard is up; no gateway is running, so nobody can get a grant\n".to_owned())
+    let rules = GuardRules::of(settings);
+    let now = clock::now().boot;
+    let trial = match confirm {
+        // A service manager that loads the guard again is no reason to end a trial.
+        None => firewall::trial_under_way(&rules)?.filter(|until| *until > now),
+        Some(0) => None,
+        Some(seconds) => Some(now.plus(seconds)),
+    };
+    firewall::start(&GuardRules { trial, ..rules })?;
+    let up = match trial {
+        None => "up".to_owned(),
+        Some(until) => format!("up, on trial for {} s", (until.0 - now.0).div_ceil(SECOND)),
+    };
+    Ok(format!("the guard is {up}; no gateway is running, so nobody can get a grant\n"))
 }
 
 fn off(reach: &Reach) -> Result<String, Fault> {
@@ -105,110 +112,49 @@ fn adopt(settings: &Settings) -> Result<String, Fault> {
     Ok(text)
 }
 
-/// The grants that a gateway process has made so far. A new process starts at 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct GrantCount {
-    pid: u32,
-    granted: u64,
-}
-
-impl GrantCount {
-    fn of(status: &GatewayStatus) -> Self {
-        Self { pid: status.pid, granted: status.granted }
-    }
-
-    /// The grant to another machine since this count, if there is one and the guard is up.
-    fn grant_since(self, status: &GatewayStatus) -> Option<&str> {
-        let before = if status.pid == self.pid { self.granted } else { 0 };
-        match status.guard && status.granted > before {
-            true => Some(&status.last_granted),
-            false => None,
-        }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum TrialOutcome {
-    /// Another machine got a grant; the gateway's text about it.
-    Confirmed(String),
-    TimeIsOver,
-    Interrupted,
-}
-
-/// Turns the guard on, and off again if no other machine gets a grant in time. This process
-/// watches, not the gateway: if the gateway dies, its admin must not be locked out.
+/// Turns the guard on, on trial, and shows how that goes. The gateway and the kernel keep the
+/// deadline: whatever becomes of this command changes nothing.
 fn on_trial(reach: &Reach, seconds: u32, say: &dyn Fn(&str)) -> Result<CommandOutput, Fault> {
-    let settings = &reach.settings;
-    // A terminal that hangs up is no reason to stop watching: the guard may have cut it off.
-    let signals = signals()?;
-    let end = Instant::now() + Duration::from_secs(seconds.into());
-    let was_running = is_running(&settings.gateway.control_socket);
-    let before = match ask_status(settings) {
-        Ok(status) => GrantCount::of(&status),
-        Err(_) => GrantCount::default(),
-    };
-    match on(reach) {
-        Ok(text) => say(&text),
-        Err(fault) => {
-            // A gateway that died while it answered may have left the guard up.
-            if was_running && !is_running(&settings.gateway.control_socket) {
-                say(&off(reach)?);
-            }
-            return Err(fault);
-        }
-    }
-    say(&format!(
-        "on trial for {seconds} s: knock from another machine, or the guard goes off again. To end \
-         the trial now, press Ctrl-C twice\n"
-    ));
-    match watch(settings, before, end, &signals, say) {
-        TrialOutcome::Confirmed(grant) => {
-            return Ok(CommandOutput::out(format!("confirmed by {grant}: the guard stays\n")));
-        }
-        TrialOutcome::TimeIsOver => say(&format!("nobody got in within {seconds} s\n")),
-        TrialOutcome::Interrupted => say("interrupted: the guard goes off\n"),
-    }
-    Ok(CommandOutput { code: FAILED, ..CommandOutput::out(off(reach)?) })
-}
-
-/// One Ctrl-C could be meant for something else, and would open everything at once: it is answered
-/// with what a second one does.
-fn watch(
-    settings: &Settings, before: GrantCount, end: Instant, signals: &SignalFd, say: &dyn Fn(&str),
-) -> TrialOutcome {
-    let mut is_warned = false;
+    say(&on(reach, Some(seconds))?);
+    say(ON_TRIAL);
     loop {
-        if let Ok(status) = ask_status(settings)
-            && let Some(grant) = before.grant_since(&status)
-        {
-            return TrialOutcome::Confirmed(grant.to_owned());
-        }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return TrialOutcome::TimeIsOver;
-        }
-        let wait = u16::try_from(left.min(CHECK).as_millis()).unwrap_or(u16::MAX);
-        // An interrupted wait is only a shorter one.
-        let _ = poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], wait.max(1));
-        while let Some(signal) = next_signal(signals) {
-            match signal {
-                Signal::SIGHUP => {}
-                Signal::SIGINT if !is_warned => {
-                    is_warned = true;
-                    say(&format!(
-                        "the trial goes on for {} s. Ctrl-C again turns the guard OFF at once\n",
-                        end.saturating_duration_since(Instant::now()).as_secs()
-                    ));
-                }
-                _ => return TrialOutcome::Interrupted,
+        let over = match trial(&reach.settings)? {
+            TrialState::Running { .. } => {
+                std::thread::sleep(CHECK);
+                continue;
             }
-        }
+            TrialState::Confirmed { by } => {
+                return Ok(CommandOutput::out(format!("confirmed by {by}: the guard stays\n")));
+            }
+            TrialState::None => "another command has ended the trial\n".to_owned(),
+            TrialState::Over => format!(
+                "nobody got in within {seconds} s: the guard is OFF until `toctocd guard on`\n{}",
+                open_services(&reach.settings.services)
+            ),
+        };
+        return Ok(CommandOutput { code: FAILED, ..CommandOutput::out(over) });
     }
 }
 
-fn signals() -> Result<SignalFd, Fault> {
-    event_loop::signals(&[Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]).map_err(|error| {
-        Fault::new(format!("cannot wait for signals: {error}"), "the kernel needs CONFIG_SIGNALFD")
+/// What to do during a trial.
+const ON_TRIAL: &str = "\
+knock from another machine now: the first grant ends the trial, and the guard stays
+without a grant it turns itself off, also if this terminal is lost
+to turn it off now: toctocd guard off
+";
+
+/// How the trial goes: the gateway says so, or without one the kernel.
+fn trial(settings: &Settings) -> Result<TrialState, Fault> {
+    if let Ok(state) = admin::ask_trial(settings) {
+        return Ok(state);
+    }
+    let now = clock::now().boot;
+    Ok(match firewall::trial_under_way(&GuardRules::of(settings))? {
+        Some(until) if until > now => {
+            TrialState::Running { seconds_left: (until.0 - now.0).div_ceil(SECOND) }
+        }
+        Some(_) => TrialState::Over,
+        None => TrialState::None,
     })
 }
 
@@ -225,7 +171,7 @@ fn status(reach: &Reach) -> Result<String, Fault> {
 fn status_text(reach: &Reach, state: &GuardState, gateway: Option<&GatewayStatus>) -> String {
     let settings = &reach.settings;
     let guard = match (gateway, &state.misfit) {
-        (Some(status), _) => admin::guard_text(status).to_owned(),
+        (Some(status), _) => admin::guard_text(status),
         (None, None) => "OFF: the table does not exist; what it guards is OPEN".to_owned(),
         (None, Some(_)) if reach.doubt.is_some() => "up, with which rules is not known".to_owned(),
         (None, Some(None)) => "up".to_owned(),
@@ -300,11 +246,12 @@ fn service_text(service: &Service) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use nix::sys::signal::raise;
+    use serde_json::json;
 
     use super::*;
     use crate::app::admin::tests::{RunningGateway, sound};
     use crate::config::native;
+    use crate::edge::control::ControlResponse;
 
     /// A sound configuration: one guarded service, one in mark mode, one of commands.
     fn reach() -> Reach {
@@ -380,65 +327,32 @@ mod tests {
         let gateway = RunningGateway::ok(serde_json::json!({ "said": "as you wish" }));
         let settings = Settings { services: settings().services, ..gateway.settings() };
         let reach = Reach { settings, ..reach() };
-        assert_eq!(on(&reach).unwrap(), "as you wish\n");
+        assert_eq!(on(&reach, None).unwrap(), "as you wish\n");
         let off = off(&reach).unwrap();
         assert!(off.starts_with("as you wish\nOPEN to everybody"), "{off}");
-        assert_eq!(gateway.requests(), [ControlRequest::GuardOn, ControlRequest::GuardOff]);
+        assert_eq!(
+            gateway.requests(),
+            [ControlRequest::GuardOn { confirm: None }, ControlRequest::GuardOff]
+        );
     }
 
     #[test]
-    fn a_grant_counts_only_if_it_is_new_and_the_guard_is_up() {
-        let status = sound();
-        let before = |pid, granted| GrantCount { pid, granted };
-        let grant = Some("anna: ssh for 192.0.2.7");
-        assert_eq!(before(17, 2).grant_since(&status), grant);
-        assert_eq!(before(17, 3).grant_since(&status), None, "an old grant");
-        assert_eq!(before(16, 9).grant_since(&status), grant, "the gateway was restarted");
-        assert_eq!(GrantCount::default().grant_since(&status), grant, "no gateway was running");
-        let off = GatewayStatus { guard: false, ..status };
-        assert_eq!(before(17, 2).grant_since(&off), None);
-    }
-
-    #[test]
-    fn a_trial_is_confirmed_by_a_grant_and_ends_with_its_time() {
-        let gateway = RunningGateway::ok(serde_json::to_value(sound()).unwrap());
-        let signals = signals().unwrap();
-        let watch = |before, time| {
-            watch(&gateway.settings(), before, Instant::now() + time, &signals, &|_| ())
-        };
-        let confirmed = TrialOutcome::Confirmed("anna: ssh for 192.0.2.7".into());
-        assert_eq!(watch(GrantCount::default(), Duration::from_secs(10)), confirmed);
-        let now = GrantCount::of(&sound());
-        assert_eq!(watch(now, Duration::from_millis(1)), TrialOutcome::TimeIsOver);
-    }
-
-    #[test]
-    fn a_trial_survives_a_hangup_and_one_interrupt_which_is_told_what_the_next_one_does() {
-        let settings = settings();
-        let signals = signals().unwrap();
-        let said = std::cell::RefCell::new(String::new());
-        let say = |text: &str| said.borrow_mut().push_str(text);
-        let before = GrantCount::default();
-        raise(Signal::SIGHUP).unwrap();
-        raise(Signal::SIGINT).unwrap();
-        let soon = Instant::now() + Duration::from_millis(300);
-        assert_eq!(watch(&settings, before, soon, &signals, &say), TrialOutcome::TimeIsOver);
-        assert!(said.borrow().contains("Ctrl-C again turns the guard OFF"), "{said:?}");
-        let late = Instant::now() + Duration::from_secs(60);
-        raise(Signal::SIGTERM).unwrap();
-        assert_eq!(watch(&settings, before, late, &signals, &say), TrialOutcome::Interrupted);
-    }
-
-    #[test]
-    fn a_second_interrupt_ends_a_trial() {
-        let settings = settings();
-        let signals = signals().unwrap();
-        let late = Instant::now() + Duration::from_secs(60);
-        raise(Signal::SIGINT).unwrap();
-        // The first is answered, and its answer brings the second.
-        let say = |_: &str| raise(Signal::SIGINT).unwrap();
-        let outcome = watch(&settings, GrantCount::default(), late, &signals, &say);
-        assert_eq!(outcome, TrialOutcome::Interrupted);
+    fn a_trial_is_followed_to_its_end_whichever_that_is() {
+        for (state, code, said) in [
+            (json!({ "state": "confirmed", "by": "anna: ssh for 192.0.2.7" }), 0, "guard stays"),
+            (json!({ "state": "over" }), FAILED, "OFF until `toctocd guard on`\nOPEN to everybody"),
+            (json!({ "state": "none" }), FAILED, "another command has ended the trial"),
+        ] {
+            let running = json!({ "state": "running", "seconds_left": 9 });
+            let answers = [json!({ "said": "the guard is up" }), running, state];
+            let gateway = RunningGateway::with(answers.map(ControlResponse::Ok));
+            let settings = Settings { services: settings().services, ..gateway.settings() };
+            let output = on_trial(&Reach { settings, ..reach() }, 10, &|_| ()).unwrap();
+            assert_eq!((output.code, output.out.contains(said)), (code, true), "{}", *output.out);
+            let trial = ControlRequest::Trial;
+            let on = ControlRequest::GuardOn { confirm: Some(10) };
+            assert_eq!(gateway.requests(), [on, trial.clone(), trial]);
+        }
     }
 
     #[test]
@@ -446,11 +360,11 @@ mod tests {
         let gateway = RunningGateway::ok(serde_json::json!({ "said": "as you wish" }));
         let doubt = || Some(Fault::new("t.toml:1:1: broken", "fix it"));
         let broken = Reach { settings: gateway.settings(), doubt: doubt(), is_trusted: false };
-        assert_eq!(on(&broken).unwrap(), "as you wish\n");
+        assert_eq!(on(&broken, None).unwrap(), "as you wish\n");
         let off_text = off(&broken).unwrap();
         assert_eq!(off_text, "as you wish\neverything that it guarded is OPEN\n");
         let stopped = Reach { settings: settings(), doubt: doubt(), is_trusted: false };
-        assert_eq!(on(&stopped).unwrap_err().what, "t.toml:1:1: broken");
+        assert_eq!(on(&stopped, None).unwrap_err().what, "t.toml:1:1: broken");
         // The name of the table may be anybody's.
         let fault = off(&stopped).unwrap_err();
         assert!(fault.remedy.contains("nft delete table"), "{fault}");

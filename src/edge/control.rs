@@ -45,7 +45,13 @@ pub enum ControlRequest {
     /// Read the configuration and the clients again.
     Reload,
     /// Load the guard if it is not loaded, with all live grants.
-    GuardOn,
+    GuardOn {
+        /// The seconds of a trial that begins now; 0 ends the trial under way, and the guard stays.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        confirm: Option<u32>,
+    },
+    /// How the trial of the guard goes.
+    Trial,
     /// Remove the guard, and do not load it again.
     GuardOff,
     /// Whether the client of this name can get grants.

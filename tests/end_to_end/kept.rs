@@ -321,9 +321,9 @@ fn a_guard_on_trial_is_removed_unless_somebody_gets_in_from_elsewhere() {
     let output = gate.toctocd(&["guard", "on", "--confirm", "1"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(gate.net.client.tcp_reaches(to, LONG), "the failed trial left the port guarded");
-    assert!(gate.status().contains("OFF by command"));
+    assert!(gate.status().contains("guard       OFF: nobody got in during its trial"));
     let mut trial = on_trial(&gate, "60");
-    until("the guard is up", || gate.status().contains("guard       up"));
+    until("the guard is up", || gate.status().contains("guard       up, ON TRIAL for "));
     anna.must_open(&gate.net.client, "ssh", 0);
     assert!(trial.wait(LONG).expect("toctocd ends").success());
     let mut text = String::new();
@@ -334,16 +334,55 @@ fn a_guard_on_trial_is_removed_unless_somebody_gets_in_from_elsewhere() {
 }
 
 #[test]
-fn a_gateway_that_dies_in_a_trial_locks_nobody_out() {
+fn whatever_dies_in_a_trial_nobody_is_locked_out() {
     let mut gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let to = gate.port(0, SSH);
-    ok(&gate.toctocd(&["guard", "off"]));
     let mut trial = on_trial(&gate, "2");
-    until("the port is guarded", || !gate.net.client.tcp_reaches(to, SHORT));
-    // The session in which it was started ends too.
-    trial.signal(Signal::SIGHUP);
+    until("the trial runs", || gate.status().contains("ON TRIAL"));
+    assert!(!gate.net.client.tcp_reaches(to, SHORT));
+    // The terminal is lost, and the gateway with it: nobody is left to turn the guard off.
+    trial.signal(Signal::SIGKILL);
+    trial.wait(LONG);
     gate.kill();
-    assert_eq!(trial.wait(LONG).and_then(|status| status.code()), Some(1));
-    assert!(gate.net.client.tcp_reaches(to, LONG), "the failed trial left the port guarded");
+    until("the kernel ends the trial", || gate.net.client.tcp_reaches(to, SHORT));
+    // A service manager starts the gateway again.
+    gate.start();
+    assert!(gate.status().contains("guard       OFF: nobody got in during its trial"));
+    assert!(gate.net.client.tcp_reaches(to, LONG));
+    ok(&gate.toctocd(&["guard", "on"]));
+    assert!(!gate.net.client.tcp_reaches(to, SHORT), "an order is an order");
+}
+
+#[test]
+fn a_trial_that_begins_without_a_gateway_is_confirmed_by_the_one_that_is_started_later() {
+    let mut gate = Gate::new(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let mut trial = on_trial(&gate, "60");
+    until("the guard is up", || !gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT));
+    // As the unit of the guard does it.
+    let text = ok(&gate.toctocd(&["guard", "on"]));
+    assert!(text.starts_with("the guard is up, on trial for "), "{text}");
+    gate.start();
+    gate.daemon().wait_for("the guard is on trial for ");
+    gate.kill();
+    gate.start();
+    anna.must_open(&gate.net.client, "ssh", 0);
+    assert!(trial.wait(LONG).expect("toctocd ends").success());
+    let rules = gate.net.gateway.sh("nft list table inet toctoc");
+    assert!(!rules.contains("the trial is over"), "{rules}");
+    let stranger = gate.net.host(7);
+    assert!(!stranger.tcp_reaches(stranger.gateway(0, SSH), SHORT));
+}
+
+#[test]
+fn run_with_a_trial_begins_it_together_with_the_guard() {
+    let mut gate = Gate::new(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let program = env!("CARGO_BIN_EXE_toctocd");
+    gate.start_under(&["sh", "-c", &format!("exec {program} run --confirm 1 \"$2\" \"$3\"")]);
+    gate.daemon().wait_for("the guard is on trial for 1 s");
+    gate.daemon().wait_for("THE GUARD IS OFF: nobody got in");
+    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
 }

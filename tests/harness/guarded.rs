@@ -137,7 +137,8 @@ pub fn start_for(net: &Net, settings: &FirewallSettings, services: &[Service]) -
 }
 
 pub fn rules(settings: &FirewallSettings, services: &[Service]) -> GuardRules {
-    GuardRules { firewall: settings.clone(), services: services.to_vec(), knock: knock() }
+    let (firewall, services) = (settings.clone(), services.to_vec());
+    GuardRules { firewall, services, knock: knock(), trial: None }
 }
 
 /// Both halves of the firewall, as a gatekeeper uses them, in the gateway's namespace.

@@ -614,7 +614,7 @@ fn with_json_every_answer_and_every_fault_of_every_command_is_json() {
         (&["client", "forgive", "b"], 5, "what", "no client is called `b`"),
         (&["strat"], 2, "what", "unrecognized subcommand"),
         (&["client", "add", "a b"], 2, "what", "one word"),
-        (&["guard", "on", "--confirm", "0"], 2, "what", "invalid value"),
+        (&["guard", "on", "--confirm", "86401"], 2, "what", "invalid value"),
     ] {
         let (got, value) = json(words);
         assert_eq!(got, code, "{words:?}: {value}");

@@ -1,5 +1,6 @@
 //! The admin's commands against a gateway that is a thread on a socket in a temporary directory.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use super::*;
 use crate::config::defaults;
 use crate::edge::control::ControlResponse;
 
-/// A running gateway that gives one answer to every request.
+/// A running gateway that gives the same answers to whatever it is asked.
 pub(in crate::app) struct RunningGateway {
     folder: tempfile::TempDir,
     requests: Receiver<ControlRequest>,
@@ -19,9 +20,17 @@ pub(in crate::app) struct RunningGateway {
 
 impl RunningGateway {
     pub(in crate::app) fn answering(response: ControlResponse) -> Self {
+        Self::with([response])
+    }
+
+    /// One that gives these answers in turn, and then the last one again and again.
+    pub(in crate::app) fn with(
+        responses: impl IntoIterator<Item = ControlResponse> + Send + 'static,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("control")).unwrap();
         let (sender, requests) = channel();
+        let mut responses: VecDeque<ControlResponse> = responses.into_iter().collect();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
@@ -32,7 +41,8 @@ impl RunningGateway {
                 let response = match request {
                     // It has followed, even if it could not reload.
                     ControlRequest::IsEnrolled { .. } => ControlResponse::Ok(false.into()),
-                    _ => response.clone(),
+                    _ if responses.len() > 1 => responses.pop_front().unwrap(),
+                    _ => responses[0].clone(),
                 };
                 if sender.send(request).is_err() {
                     return;
@@ -86,8 +96,7 @@ pub(in crate::app) fn sound() -> GatewayStatus {
         interfaces: vec!["eth0".into(), "wg0".into()],
         guard: true,
         guard_off: false,
-        granted: 3,
-        last_granted: "anna: ssh for 192.0.2.7".into(),
+        trial: TrialState::None,
         state: "intact".into(),
         clock: "sure".into(),
         ahead: vec![],

@@ -52,7 +52,12 @@ pub enum ToctocdCommand {
     /// From then on the services are closed to all addresses without a grant. Log lines go to
     /// standard error. SIGHUP reads the configuration again, as `reload` does. SIGTERM ends it; the
     /// guard and current grants stay in the kernel.
-    Run,
+    Run {
+        /// Begin with a trial: the guard turns itself off after this time, 1 to 86400, unless a
+        /// knock from another machine gets a grant by then. A trial that is under way goes on.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        confirm: Option<u32>,
+    },
     /// Create the keys, a commented configuration, and an empty clients file. Never overwrites
     /// anything.
     Init(Init),
@@ -104,9 +109,10 @@ pub enum GuardCommand {
     /// Turn the guard on; current grants stay. Works without a running gateway, so also before the
     /// network is up.
     On {
-        /// Turn the guard off again after this time, 1 to 86400, unless a knock from another
-        /// machine opened something by then. Ctrl-C twice turns it off at once.
-        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        /// Begin a trial: the guard turns itself off after this time, up to 86400, unless a knock
+        /// from another machine gets a grant by then. Gateway and kernel keep the time, so it does
+        /// not matter if this terminal is lost. 0 ends a trial, and the guard stays.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=86_400))]
         confirm: Option<u32>,
     },
     /// Turn the guard off, and end all grants: what it guarded is OPEN to everybody, until `guard

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::Gatekeeper;
 use super::events::{Lane, Task};
+use super::trial::{Trial, TrialChange, on_trial};
+use crate::app::admin::TrialState;
 use crate::app::prepare::Prepared;
 use crate::core::grants::element::is_right;
 use crate::core::grants::{Change, Element};
@@ -53,7 +55,11 @@ pub(super) enum GuardWork {
     /// Load the rules in force again: other rules may have been loaded.
     Restore,
     /// Turn the guard on. The session is the admin who asked, if one did.
-    TurnOn(Option<SessionId>),
+    TurnOn(Option<SessionId>, TrialChange),
+    /// Load the rules without the trial's end: this grant has confirmed it.
+    Confirm(String),
+    /// Load the end of the trial.
+    EndTrial,
     /// Turn the guard off.
     TurnOff(SessionId),
 }
@@ -84,6 +90,10 @@ impl Guard {
             return Ok(());
         }
         if self.off {
+            // After a trial the table is there: what ends now must not be back with the guard.
+            let is_end = |change: &&Change| !matches!(change, Change::Set { .. });
+            let _ =
+                self.firewall.apply(&changes.iter().filter(is_end).copied().collect::<Vec<_>>());
             return nothing_to_grant(changes);
         }
         let outcome = self.firewall.apply(changes);
@@ -134,7 +144,10 @@ impl Guard {
     /// Loads the rules in force again, because the loaded rules are unknown. A guard that was off
     /// may now be loaded, so it is turned on: a loaded guard needs the gatekeeper.
     pub(super) fn restore_rules(&mut self) {
-        self.want(if self.off { GuardWork::TurnOn(None) } else { GuardWork::Restore });
+        self.want(match self.off {
+            true => GuardWork::TurnOn(None, TrialChange::End),
+            false => GuardWork::Restore,
+        });
     }
 
     /// Removes the guard work of a reload that failed before that work began.
@@ -159,10 +172,31 @@ impl Guard {
     /// True if queued or running work will report whether the guard is in place.
     fn will_tell(&self) -> bool {
         let tells = |work: &GuardWork| {
-            matches!(work, GuardWork::Repair | GuardWork::Check | GuardWork::TurnOn(_))
+            matches!(work, GuardWork::Repair | GuardWork::Check | GuardWork::TurnOn(..))
         };
+        self.work().any(tells)
+    }
+
+    pub(super) fn want_end_of_trial(&mut self) {
+        self.want(GuardWork::EndTrial);
+    }
+
+    /// Requests that the trial ends because of the grant `by`. The first one is enough.
+    pub(super) fn want_confirmation(&mut self, by: String) {
+        if !self.work().any(|work| matches!(work, GuardWork::Confirm(_))) {
+            self.want(GuardWork::Confirm(by));
+        }
+    }
+
+    /// All work, queued or under way.
+    fn work(&self) -> impl Iterator<Item = &GuardWork> {
         let compared = self.comparison.as_ref().map(|comparison| &comparison.work);
-        self.wanted.iter().chain(&self.running).chain(compared).any(tells)
+        self.wanted.iter().chain(&self.running).chain(compared)
+    }
+
+    /// Takes note that the guard lets everything through: nothing is repaired or granted.
+    pub(super) fn turned_off(&mut self) {
+        self.off = true;
     }
 
     /// Requests a comparison of every rule with what was loaded.
@@ -261,6 +295,10 @@ impl Gatekeeper {
             return;
         }
         let Some(work) = self.guard.next_work(now) else { return };
+        if matches!(work, GuardWork::EndTrial) && !self.trial.is_due(now) {
+            // A grant came in the last moment, or an admin has begun another trial.
+            return self.start_guard_work(now);
+        }
         let task = match &work {
             GuardWork::Repair => GuardTask::Repair,
             GuardWork::Check => GuardTask::Check,
@@ -268,15 +306,23 @@ impl Gatekeeper {
             GuardWork::Reload(new) if self.guard.off => {
                 GuardTask::Verify(GuardRules::of(&new.config.settings))
             }
-            GuardWork::Reload(new) => GuardTask::Load(GuardRules::of(&new.config.settings)),
-            GuardWork::TurnOn(_) if !self.guard.off => GuardTask::Repair,
-            GuardWork::Restore | GuardWork::TurnOn(_) => {
-                GuardTask::Load(self.in_force.guard_rules())
-            }
+            GuardWork::Reload(new) => GuardTask::Load(GuardRules {
+                trial: self.trial.until(),
+                ..GuardRules::of(&new.config.settings)
+            }),
+            GuardWork::TurnOn(_, TrialChange::Keep) if !self.guard.off => GuardTask::Repair,
+            GuardWork::TurnOn(_, change) => self.load_in_force(self.trial.changed(*change)),
+            GuardWork::Restore => self.load_in_force(self.trial.until()),
+            GuardWork::Confirm(_) => self.load_in_force(None),
+            GuardWork::EndTrial => self.load_in_force(Some(now.boot)),
             GuardWork::TurnOff(_) => GuardTask::Unload,
         };
         self.guard.running = Some(work);
         self.tasks.start(now, Task::Guard(task), &mut self.out);
+    }
+
+    fn load_in_force(&self, trial: Option<Boot>) -> GuardTask {
+        GuardTask::Load(GuardRules { trial, ..self.in_force.guard_rules() })
     }
 
     /// Handles the end of a guard task, or a missed deadline.
@@ -291,9 +337,15 @@ impl Gatekeeper {
             (GuardWork::Check, result) => self.checked(now, result),
             (GuardWork::Reload(new), result) => self.rules_loaded(now, new, result),
             (GuardWork::TurnOff(session), result) => self.turned_off(session, result),
+            (GuardWork::EndTrial, result) => self.trial_over(now, &result),
             (work, Ok(GuardReport::Loaded { reloaded, elements })) => {
-                if matches!(work, GuardWork::TurnOn(_)) {
-                    self.guard.off = false;
+                match &work {
+                    GuardWork::TurnOn(_, change) => {
+                        self.guard.off = false;
+                        self.trial = Trial::of(now, self.trial.changed(*change));
+                    }
+                    GuardWork::Confirm(by) => self.trial_confirmed(by.clone()),
+                    _ => {}
                 }
                 self.compare_all(now, Comparison::new(elements, work, reloaded));
             }
@@ -309,8 +361,9 @@ impl Gatekeeper {
         &mut self, now: Now, work: GuardWork, reloaded: bool, outcome: Result<(), Fault>,
     ) {
         match work {
-            GuardWork::TurnOn(session) => self.turned_on(now, session, reloaded, outcome),
+            GuardWork::TurnOn(session, _) => self.turned_on(now, session, reloaded, outcome),
             GuardWork::Reload(_) => self.elements_follow_rules(now, outcome),
+            GuardWork::Confirm(_) => self.repaired(now, false, outcome),
             _ => self.repaired(now, reloaded, outcome),
         }
     }
@@ -364,18 +417,31 @@ impl Gatekeeper {
         self.answer_status(now, outcome.is_ok());
         match (session, outcome) {
             (Some(session), outcome) => {
-                let said = if reloaded { "the guard is up" } else { "the guard was up already" };
-                self.reply(session, outcome.map(|()| said.to_owned()), "the guard is not up");
+                let said = self.up_text(now, reloaded);
+                self.reply(session, outcome.map(|()| said), "the guard is not up");
             }
             (None, Ok(())) => self.out.log("that put the guard up again, so it is no longer off"),
             (None, Err(fault)) => self.out.log(format!("THE GUARD MAY BE DOWN: {fault}")),
         }
     }
 
+    fn up_text(&self, now: Now, reloaded: bool) -> String {
+        match (self.trial.state(now), reloaded) {
+            (TrialState::Running { seconds_left }, _) => {
+                format!("the guard is up, {}", on_trial(seconds_left))
+            }
+            (_, true) => "the guard is up".to_owned(),
+            (_, false) => "the guard is up, as it was before: nothing has changed".to_owned(),
+        }
+    }
+
     /// Handles the result of turning the guard off. Active grants are kept: they return with the
     /// guard for the time they have left.
     fn turned_off(&mut self, session: SessionId, result: Result<GuardReport, Fault>) {
-        self.guard.off |= result.is_ok();
+        if result.is_ok() {
+            self.guard.turned_off();
+            self.trial = Trial::default();
+        }
         let said = result
             .map(|_| "the guard is OFF until `toctocd guard on` or the next start".to_owned());
         self.reply(session, said, "the guard was left as it is");
@@ -387,7 +453,7 @@ impl Gatekeeper {
     pub(super) fn guard_was_changed(&mut self, now: Now, who: &str) {
         self.out.log(format!("our firewall table was changed by {who}"));
         if self.guard.off {
-            self.guard.want(GuardWork::TurnOn(None));
+            self.guard.want(GuardWork::TurnOn(None, TrialChange::End));
         } else {
             self.guard.repair_at = Some(now.boot);
         }

@@ -15,15 +15,6 @@ use crate::core::types::{ClientId, Fault, Now, Reject, Source};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::clock_time;
 
-/// Grants to sealed knocks from other machines. They show an admin that remote access works.
-#[derive(Debug, Default)]
-pub(super) struct RemoteGrants {
-    /// The number since the start.
-    pub(super) granted: u64,
-    /// The last one, as text for people.
-    pub(super) last: String,
-}
-
 struct Decided {
     ticket: u64,
     decision: Decision,
@@ -217,7 +208,7 @@ impl Gatekeeper {
         &mut self, now: Now, listener: ListenerId, ticket: u64, reply: &Reply,
     ) {
         self.log_knock(now, reply);
-        self.record_remote_grant(reply);
+        self.try_to_confirm(reply);
         let receipt = self.receipt(now, reply);
         let spent = reply.status != Status::Address;
         self.out.send(listener, ToListener::Verdict { ticket, spent, receipt });
@@ -271,14 +262,13 @@ impl Gatekeeper {
         self.out.log(text);
     }
 
-    /// Counts the grant and keeps it as the last one, if its source is another machine.
-    fn record_remote_grant(&mut self, reply: &Reply) {
+    /// Confirms the trial of the guard, if the grant's source is another machine.
+    fn try_to_confirm(&mut self, reply: &Reply) {
         let Some(grant) = reply.granted.filter(|_| reply.status == Status::Granted) else { return };
         let source = grant.key.source;
         if !source.ip().is_loopback() && !self.in_force.is_own(source) {
-            self.remote.granted = self.remote.granted.saturating_add(1);
             let client = self.in_force.client_name(reply.client);
-            self.remote.last = format!("{client}: {} for {source}", reply.service);
+            self.confirm_trial(format!("{client}: {} for {source}", reply.service));
         }
     }
 

@@ -5,6 +5,7 @@ use super::Gatekeeper;
 use super::events::Output;
 use super::guard::GuardWork;
 use super::journal::not_writable;
+use super::trial::TrialChange;
 use crate::app::admin::GatewayStatus;
 use crate::config::DEFAULT_ROUTE;
 use crate::core::replay::{ChallengeReason, ClockFault};
@@ -46,7 +47,14 @@ impl Gatekeeper {
             ControlRequest::Status => self.status_asked(now, session),
             ControlRequest::Grants { after } => self.grants_asked(now, session, after.as_deref()),
             ControlRequest::Reload => self.reload_asked(Some(session)),
-            ControlRequest::GuardOn => self.guard.want(GuardWork::TurnOn(Some(session))),
+            ControlRequest::GuardOn { confirm } => {
+                let change = TrialChange::asked(now, *confirm);
+                self.guard.want(GuardWork::TurnOn(Some(session), change));
+            }
+            ControlRequest::Trial => {
+                let state = serde_json::to_value(self.trial.state(now));
+                self.reply_value(session, state);
+            }
             ControlRequest::GuardOff => self.guard.want(GuardWork::TurnOff(session)),
             ControlRequest::IsEnrolled { name } => {
                 self.reply_value(session, Ok(self.policy.knows(name).into()));
@@ -164,8 +172,7 @@ impl Gatekeeper {
             interfaces: listener.map(|listener| listener.interfaces.clone()).unwrap_or_default(),
             guard,
             guard_off: self.guard.is_off(),
-            granted: self.remote.granted,
-            last_granted: self.remote.last.clone(),
+            trial: self.trial.state(now),
             state: self.journal.describe().to_owned(),
             clock: challenges.map_or_else(|| "sure".to_owned(), challenge_text),
             ahead: self.clients_ahead(now),

@@ -10,14 +10,15 @@ use super::guard::{Comparison, GuardWork};
 use super::process::ThisHost;
 use super::serve::{Server, Sources};
 use super::{
-    CHECK, Commands, Gatekeeper, Guard, Host, InForce, Journal, Listeners, process, rights,
+    CHECK, Commands, Gatekeeper, Guard, Host, InForce, Journal, Listeners, Trial, process, rights,
 };
 use crate::app::listener_process::{ListenerProcess, ListenerReady, ListenerStart};
 use crate::app::prepare::{self, Prepared};
+use crate::config::Settings;
 use crate::core::grants::{Element, Grants};
 use crate::core::openings::Openings;
 use crate::core::replay::Replay;
-use crate::core::types::{Fault, Now};
+use crate::core::types::{Boot, Fault, Now};
 use crate::edge::addresses::AddressWatch;
 use crate::edge::control::Control;
 use crate::edge::firewall::{self, Firewall, GuardRules, Started};
@@ -39,6 +40,8 @@ pub(super) struct Beginning<'a> {
     pub(super) elements: BTreeMap<Element, u64>,
     /// Tables with a guard that no gateway keeps.
     pub(super) others: Vec<String>,
+    /// The end of the guard's trial, if it was loaded with one.
+    pub(super) trial: Option<Boot>,
     pub(super) listener: ListenerReady,
     /// The day whose keys the listener has.
     pub(super) day: u32,
@@ -71,6 +74,7 @@ impl Gatekeeper {
             grants: Grants::restore(started, &recovered.ledger),
             journal: Journal::new(beginning.state, &recovered),
             guard: Guard::new(started, beginning.firewall),
+            trial: Trial::of(started, beginning.trial),
             connections: Default::default(),
             review: Default::default(),
             commands: Commands::new(beginning.openings),
@@ -83,7 +87,6 @@ impl Gatekeeper {
             tasks: Default::default(),
             out: Default::default(),
             counters: Default::default(),
-            remote: Default::default(),
             next_check: started.boot.plus(CHECK),
             last: started,
             ending: None,
@@ -102,18 +105,22 @@ impl Gatekeeper {
         let mut comparison = Comparison::new(beginning.elements, GuardWork::Restore, false);
         while !gatekeeper.compare_some(now, &mut comparison)? {}
         gatekeeper.compared(now, comparison, Ok(()));
+        if gatekeeper.trial.is_over() {
+            gatekeeper.guard.turned_off();
+        }
         Ok(gatekeeper)
     }
 }
 
-/// Runs a gateway with this configuration until it is told to end.
+/// Runs a gateway with this configuration until it is told to end. `confirm`: the seconds of a
+/// trial, if the guard is not on one already.
 ///
 /// # Errors
 /// [`RunFault::Start`]: the gateway cannot start; the firewall is unchanged unless the fault says
 /// that the guard is up.
 /// [`RunFault::Serve`]: the kernel refuses a call that should not fail.
-pub fn run(config: &Path) -> Result<(), RunFault> {
-    let server = start(config).map_err(RunFault::Start)?;
+pub fn run(config: &Path, confirm: Option<u32>) -> Result<(), RunFault> {
+    let server = start(config, confirm).map_err(RunFault::Start)?;
     server.serve().map_err(RunFault::Serve)
 }
 
@@ -129,7 +136,7 @@ pub enum RunFault {
 ///
 /// # Errors
 /// The gateway cannot start. The firewall is unchanged, unless the fault says that the guard is up.
-fn start(path: &Path) -> Result<Server, Fault> {
+fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
     let umask = process::keep_secrets()?;
     sys::give_back_memory();
     let prepared = Arc::new(prepare::prepare(path, None)?);
@@ -159,8 +166,8 @@ fn start(path: &Path) -> Result<Server, Fault> {
     let control = Control::bind(&settings.gateway.control_socket)?;
     let openings = Openings::restore(started, recovered.ledger.openings().cloned());
     let all_rights = rights::settle(settings, &openings)?;
-    let Started { link, guard, watch: changes, elements, others } =
-        firewall::start(&GuardRules::of(settings))?;
+    let rules = rules_at_start(settings, confirm)?;
+    let Started { link, guard, watch: changes, elements, others } = firewall::start(&rules)?;
     let beginning = Beginning {
         path,
         prepared: Arc::clone(&prepared),
@@ -172,6 +179,7 @@ fn start(path: &Path) -> Result<Server, Fault> {
         firewall: Box::new(link),
         elements,
         others,
+        trial: rules.trial,
         listener: ready,
         day,
         all_rights,
@@ -189,4 +197,18 @@ fn start(path: &Path) -> Result<Server, Fault> {
         gatekeeper,
         Sources { signals, addresses, changes, guard, control, listener, umask },
     )
+}
+
+/// The rules to start with. A trial that is under way in the kernel goes on, and one that nobody
+/// confirmed stays over: a restart must not lock out whom the trial protects.
+fn rules_at_start(settings: &Settings, confirm: Option<u32>) -> Result<GuardRules, Fault> {
+    let rules = GuardRules::of(settings);
+    let now = clock::now().boot;
+    let asked = confirm.map(|seconds| now.plus(seconds));
+    let trial = match firewall::trial_under_way(&rules)? {
+        Some(until) if until <= now => asked.or(Some(until)),
+        Some(until) => Some(until),
+        None => asked,
+    };
+    Ok(GuardRules { trial, ..rules })
 }

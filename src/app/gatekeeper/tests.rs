@@ -18,4 +18,5 @@ mod reload;
 mod requests;
 mod simulator;
 mod time;
+mod trial;
 mod walk;

@@ -243,6 +243,20 @@ pub(super) fn list(
     Ok(found)
 }
 
+/// The milliseconds that each element of this set has left; `None` if there is no such set.
+pub(super) fn times_left(
+    netlink: &mut Netlink, table: &str, set: &str,
+) -> Result<Option<Vec<u64>>, Fault> {
+    let body = Attributes::default().text(TABLE, table).text(SET, set);
+    let answers = match netlink.dump_roughly(&Message::tables(GET_ELEMENT, 0, body)) {
+        Ok(answers) => answers,
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(error) => return Err(refused(error, table)),
+    };
+    let left = |item| attribute(item, EXPIRATION).and_then(|left| left.u64());
+    Ok(Some(answers.iter().flat_map(items).filter_map(left).collect()))
+}
+
 /// Finds out how this kernel refreshes an element, in a table of its own, which goes with this
 /// process if it is killed here.
 pub(super) fn probe(netlink: &mut Netlink) -> Refresh {

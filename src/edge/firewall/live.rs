@@ -9,13 +9,14 @@ use super::elements::Sets;
 use super::loaded_ruleset::LoadedRuleset;
 use super::netlink::Netlink;
 use super::nft::NftProgram;
-use super::ruleset::GuardPlan;
+use super::ruleset::{GuardPlan, TRIAL};
 use super::table_claim::TableClaim;
 use super::tables::{self, RulesInForce};
 use super::watch::{Authors, TableWatch};
 use super::{Firewall, GuardReport, GuardRules, GuardTask, conntrack, elements};
 use crate::core::grants::{Change, Element};
-use crate::core::types::Fault;
+use crate::core::types::{Boot, Fault};
+use crate::edge::clock;
 
 /// The most attempts to load the guard while other programs change it.
 const TRIES: usize = 8;
@@ -235,6 +236,15 @@ pub fn look_at(rules: &GuardRules) -> Result<GuardState, Fault> {
     Ok(GuardState { misfit: Some(misfit), dropped: found.dropped(), others })
 }
 
+/// The end of the trial that the guard in the kernel is on, maybe a past one; `None` without a
+/// guard, or if it is not on trial.
+pub fn trial_under_way(rules: &GuardRules) -> Result<Option<Boot>, Fault> {
+    let plan = rules.plan()?;
+    let left = elements::times_left(&mut Netlink::open()?, plan.table(), TRIAL)?;
+    let now = clock::now().boot;
+    Ok(left.map(|left| now.plus_nanos(left.into_iter().max().unwrap_or(0) * 1_000_000)))
+}
+
 /// The running gateway that keeps `table` in this thread's network namespace, as text.
 pub fn keeper(table: &str) -> Option<String> {
     TableClaim::holder(table)
@@ -286,13 +296,15 @@ fn load(
 fn load_once(
     program: &NftProgram, netlink: &mut Netlink, plan: &GuardPlan, anew: bool,
 ) -> Result<(), Fault> {
+    let trial = plan.trial_left(clock::now().boot);
+    let anew_text = plan.text_anew() + &trial;
     if anew {
-        return program.load(&plan.text_anew());
+        return program.load(&anew_text);
     }
     let stale = tables::stale(netlink, plan)?;
-    let text = plan.text_without(&stale.chains, &stale.sets);
+    let text = plan.text_without(&stale.chains, &stale.sets) + &trial;
     let Err(fault) = program.load(&text) else { return Ok(()) };
     // A table that conflicts with ours (a chain without its hook, a set of another type) refuses
     // the change. Replace it then; the grants are put back afterwards.
-    program.load(&plan.text_anew()).map_err(|_| fault)
+    program.load(&anew_text).map_err(|_| fault)
 }

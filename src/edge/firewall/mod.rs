@@ -20,7 +20,8 @@ mod watch;
 
 pub use adopt::adopt;
 pub use live::{
-    GuardState, NftGuard, NftLink, Started, keeper, look_at, print_ruleset, start, unload,
+    GuardState, NftGuard, NftLink, Started, keeper, look_at, print_ruleset, start, trial_under_way,
+    unload,
 };
 pub use tracked::Connection;
 pub use watch::{Heard, TableChange, TableWatch};
@@ -30,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::{self, KnockSettings, Settings};
 use crate::core::grants::{Change, Element};
 use crate::core::service::Service;
-use crate::core::types::Fault;
+use crate::core::types::{Boot, Fault};
 
 /// The half of a firewall that the poll loop calls; it never waits for another process. After a
 /// failed change the outcome is unknown: run [`GuardTask::Repair`].
@@ -54,6 +55,8 @@ pub struct GuardRules {
     pub services: Vec<Service>,
     /// The knock settings; the guard may keep the knock port silent.
     pub knock: KnockSettings,
+    /// The end of the guard's trial: from then on it lets everything through. `None`: it stays.
+    pub trial: Option<Boot>,
 }
 
 impl GuardRules {
@@ -62,6 +65,7 @@ impl GuardRules {
             firewall: settings.firewall.clone(),
             services: settings.services.clone(),
             knock: settings.knock.clone(),
+            trial: None,
         }
     }
 

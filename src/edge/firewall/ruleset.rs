@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::GuardRules;
 use crate::core::service::Service;
-use crate::core::types::{Fault, Proto};
+use crate::core::types::{Boot, Fault, Proto};
 use crate::edge::raw::RECEIPT_GROUP;
 
 mod chains;
@@ -16,9 +16,11 @@ mod forwards;
 mod ports;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 pub(super) use chains::{KeyShape, SetUse};
 use ports::PortMap;
+pub(super) use trial::TRIAL;
 
 /// The name of the guard's chain in the prerouting hook.
 pub const CHAIN: &str = "guard";
@@ -35,6 +37,8 @@ pub struct GuardPlan {
     silent: bool,
     break_glass: BTreeSet<String>,
     break_glass_v6: BTreeSet<String>,
+    /// The end of the trial, if the guard is on one.
+    trial: Option<Boot>,
 }
 
 impl GuardPlan {
@@ -49,6 +53,7 @@ impl GuardPlan {
             silent: rules.knock.silent,
             break_glass: BTreeSet::new(),
             break_glass_v6: BTreeSet::new(),
+            trial: rules.trial,
         };
         for ip in &settings.break_glass {
             match ip.to_canonical() {
@@ -101,13 +106,22 @@ impl GuardPlan {
         format!("add table inet {table}\ndelete table inet {table}\n")
     }
 
+    /// What is left of the trial, as a part of the transaction that loads the rules.
+    pub(super) fn trial_left(&self, now: Boot) -> String {
+        match self.trial {
+            Some(until) => trial::elements(&self.table, until, now),
+            None => String::new(),
+        }
+    }
+
     pub(super) fn chains(&self) -> BTreeMap<String, ChainShape> {
         self.lines().chains
     }
 
     pub(super) fn sets(&self) -> BTreeSet<String> {
         let line = |line: String| line.split(' ').nth(1).unwrap_or_default().to_owned();
-        self.services.iter().flat_map(chains::sets).map(line).collect()
+        let of_services = self.services.iter().flat_map(chains::sets).map(line);
+        of_services.chain(self.trial.map(|_| TRIAL.to_owned())).collect()
     }
 
     fn body(&self) -> String {
@@ -116,6 +130,9 @@ impl GuardPlan {
 
     fn lines(&self) -> Lines {
         let mut lines = Lines::default();
+        if self.trial.is_some() {
+            lines.text += &format!("\t{}\n", trial::set());
+        }
         for set in self.services.iter().flat_map(chains::sets) {
             lines.text += &format!("\t{set}\n");
         }
@@ -271,12 +288,14 @@ impl GuardPlan {
     /// - `receipts`: the listener can send UDP from the knock port to others, and nothing else.
     fn hooks(&self, tcp: &PortMap<'_>, udp: &PortMap<'_>, lines: &mut Lines) {
         let looks_at_udp = !udp.is_empty() || self.silent;
-        let mut first = vec![
+        let over: Vec<String> = self.trial.map(|_| trial::rule()).into_iter().collect();
+        let mut first = over.clone();
+        first.push(
             "iif \"lo\" ct status & confirmed != confirmed fib daddr type unicast counter drop \
              comment \"on its way elsewhere, put onto lo\""
                 .to_owned(),
-        ];
-        let mut second = Vec::new();
+        );
+        let mut second = over;
         for (proto, looks) in [("tcp", !tcp.is_empty()), ("udp", looks_at_udp)] {
             if looks {
                 first.push(format!("meta l4proto {proto} goto {CHAIN}/{proto}"));
@@ -284,7 +303,7 @@ impl GuardPlan {
             }
         }
         lines.chain(CHAIN, Some("filter hook prerouting priority -175"), &first);
-        if !second.is_empty() {
+        if looks_at_udp || !tcp.is_empty() {
             lines.chain("second", Some("filter hook input priority -175"), &second);
             let own = ["fib saddr type local", "ip6 saddr fe80::/10"];
             let through = ["ct status & confirmed == confirmed", "ct state untracked"];

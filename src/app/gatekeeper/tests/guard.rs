@@ -177,13 +177,13 @@ fn an_admin_takes_the_guard_away_and_puts_it_up_with_all_grants() {
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
     world.ask(ControlRequest::GuardOff);
     world.settle();
-    let on = world.ask(ControlRequest::GuardOn);
+    let on = world.ask(ControlRequest::GuardOn { confirm: None });
     world.settle();
     assert!(world.told(on).unwrap().unwrap().contains("the guard is up"));
     assert!(world.lets_in(Anna, 22), "for the time that it has left");
-    let again = world.ask(ControlRequest::GuardOn);
+    let again = world.ask(ControlRequest::GuardOn { confirm: None });
     world.settle();
-    assert!(world.told(again).unwrap().unwrap().contains("was up already"));
+    assert!(world.told(again).unwrap().unwrap().contains("nothing has changed"));
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_guard_that_cannot_be_taken_away_or_put_up_is_told_so() {
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
     world.ask(ControlRequest::GuardOff);
     world.settle();
-    let on = world.ask(ControlRequest::GuardOn);
+    let on = world.ask(ControlRequest::GuardOn { confirm: None });
     world.fail_task(Lane::Guard);
     assert!(world.told(on).unwrap().is_err() && world.said("the guard is not up"));
     assert_eq!(world.knock(Anna, "web"), Some(Status::Trouble), "it is still off");

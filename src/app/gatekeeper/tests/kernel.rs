@@ -44,6 +44,8 @@ pub(super) struct Kernel {
     pub(super) repairs: usize,
     /// How often the rules were loaded.
     pub(super) loads: usize,
+    /// The end of the trial that the rules were loaded with.
+    pub(super) trial: Option<Boot>,
 }
 
 /// What the gatekeeper holds of the kernel.
@@ -64,6 +66,7 @@ impl Kernel {
             others: Vec::new(),
             repairs: 0,
             loads: 0,
+            trial: None,
         }
     }
 
@@ -98,7 +101,13 @@ impl Kernel {
     /// Somebody deletes our table.
     pub(super) fn delete(&mut self) {
         self.table = false;
+        self.trial = None;
         self.elements.clear();
+    }
+
+    /// Whoever has no grant gets in.
+    pub(super) fn is_open(&self) -> bool {
+        !self.table || self.trial.is_some_and(|until| until <= self.clock.get().boot)
     }
 
     /// Somebody flushes the elements and leaves the rules.
@@ -135,7 +144,10 @@ impl Kernel {
     /// Does a task of the guard as nft would.
     pub(super) fn run(&mut self, task: &GuardTask) -> Result<GuardReport, Fault> {
         Ok(match task {
-            GuardTask::Load(_) => self.load(true),
+            GuardTask::Load(rules) => {
+                self.trial = rules.trial;
+                self.load(true)
+            }
             GuardTask::Repair => {
                 self.repairs += 1;
                 self.load(!self.table || !self.sound)

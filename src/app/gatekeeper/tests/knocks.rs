@@ -333,19 +333,6 @@ fn a_grant_that_ended_while_connections_were_listed_is_looked_at_again() {
 }
 
 #[test]
-fn only_a_grant_to_somebody_elsewhere_is_proof_that_there_is_a_way_in() {
-    let mut world = World::new();
-    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
-    assert_eq!(
-        (world.gatekeeper.remote.granted, world.gatekeeper.remote.last.as_str()),
-        (1, "anna: ssh for 192.0.2.10")
-    );
-    let refused = Anna.request("nothing", world.second() + 1);
-    world.hand(Anna, &refused);
-    assert_eq!(world.gatekeeper.remote.granted, 1);
-}
-
-#[test]
 fn a_listener_that_somebody_took_over_claims_clients_and_alarms_that_there_are_not_in_vain() {
     let mut world = World::new();
     let source = Source::new(Anna.address());

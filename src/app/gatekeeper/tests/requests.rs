@@ -25,8 +25,7 @@ fn the_status_of_a_gateway_that_is_well() {
     for (key, value) in [
         ("guard", serde_json::json!(true)),
         ("guard_off", false.into()),
-        ("granted", 1.into()),
-        ("last_granted", "anna: ssh for 192.0.2.10".into()),
+        ("trial", serde_json::json!({ "state": "none" })),
         ("state", "intact".into()),
         ("clock", "sure".into()),
         ("services", 4.into()),

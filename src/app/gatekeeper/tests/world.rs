@@ -725,6 +725,7 @@ fn begin(
     let (state, recovered) = State::on_disk(Box::new(disk.clone()), started.wall, enrolled)?;
     let openings = Openings::restore(started, recovered.ledger.openings().cloned());
     let elements = kernel.borrow().live().into_iter().collect();
+    let trial = kernel.borrow().trial;
     Gatekeeper::begin_with(Beginning {
         path: Path::new("/toctocd.toml"),
         prepared: Arc::new(files.prepare()?),
@@ -737,6 +738,7 @@ fn begin(
         firewall: Box::new(Link(Rc::clone(kernel))),
         elements,
         others: Vec::new(),
+        trial,
         listener: ready(),
         day: started.wall.day(),
         all_rights: true,
