@@ -30,6 +30,7 @@ static KNOCK: LazyLock<Knock> = LazyLock::new(|| {
         ports: [None; 4],
         challenge: None,
         next_key: None,
+        welcome: None,
     };
     let (parts, reply) =
         test_vectors::open(&datagram, NOON).unwrap_or_else(|r| panic!("{}", r.name())).split();

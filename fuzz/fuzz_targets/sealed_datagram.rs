@@ -92,7 +92,7 @@ fn sealed_by_an_insider(bytes: &[u8]) {
     };
     match (LISTENER.open(&datagram), decode_body(&body, day)) {
         (Ok(sealed), Some((Asked::Request(request), signature))) => {
-            assert_eq!(*sealed.request(), request);
+            assert_eq!(*sealed.asked(), Asked::Request(request));
             let (parts, _) = sealed.split();
             let again = encode_body(&request.encode(), &signature, &gate, gateway, &parts.h);
             assert_eq!(again[..GATED], body[..GATED], "two bodies mean the same");

@@ -89,6 +89,7 @@ mod tests {
             ports: [None; 4],
             challenge,
             next_key: None,
+            welcome: None,
         };
         let open = request(NOON);
         let again = Some(Request { challenge: Some([7; 16]), ..open });

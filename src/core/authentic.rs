@@ -102,7 +102,7 @@ impl Authentic {
             return Err(Reject::Gate);
         }
         let (asked, signature) = decode_body(&knock.body, knock.day).ok_or(Reject::Syntax)?;
-        // Nobody is invited yet, so nobody may enrol a key.
+        // An enrolled client has nothing to enrol.
         let Asked::Request(request) = asked else { return Err(Reject::Syntax) };
         // The bytes as received, not encoded again: nothing unsigned can slip in.
         let signed = knock.body.first_chunk::<SIGNED>().ok_or(Reject::Syntax)?;

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::door::Step;
 use super::keyring::{Secret, TAG, TagOwner, TagTable};
-use super::knock::{HandedKnock, KnockKind, RECEIPT_BODY, Request};
+use super::knock::{Asked, HandedKnock, KnockKind, RECEIPT_BODY, Request};
 use super::packet::{Arrival, LocalAddresses, ParsedPacket, parse};
 use super::quota::Rate;
 use super::sequence::{ATTEMPTS, DoorSpec, KnockPacket, Machine, MachineRules, SequenceEvent};
@@ -302,7 +302,9 @@ impl SealedKnocks {
         let client = self.clients.get(row).ok_or(Reject::UnknownTag)?.client;
         let decrypted = verified.open(&self.keys, &wire, day)?;
         // A close may name an address other than its source.
-        if let Request { kind: KnockKind::Open, address: Some(address), .. } = decrypted.request() {
+        if let Asked::Request(Request { kind: KnockKind::Open, address: Some(address), .. }) =
+            decrypted.asked()
+        {
             self.clients.set_requested(row, packet, *address);
         }
         let (parts, reply) = decrypted.split();

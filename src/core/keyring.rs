@@ -12,12 +12,14 @@ use super::bytes::Writer;
 use super::types::{ClientId, GatewayId, RealmId};
 
 mod client;
+mod joining;
 mod tags;
 
 pub(super) use client::same_mac;
 pub use client::{
     ClientSecrets, Day, GateKey, MAC, SLOTS, TAG, WireRow, WireSecret, is_first_of_period, period,
 };
+pub use joining::{ClientRoot, LINE_CHECK, Newcomer, WELCOME, line_check};
 pub use tags::{TagOwner, TagTable};
 
 /// The gateway id of the published test keys (keys/README.md). Daemons must refuse it.
@@ -85,8 +87,7 @@ impl Master {
 
     /// The secrets that `client` shares with this gateway, from `first_period` on.
     pub fn client_secrets(&self, client: ClientId, first_period: u32) -> ClientSecrets {
-        let root = derive(&self.0, b"toctoc v1 client secret", &client.0);
-        ClientSecrets::of_root(&root, first_period)
+        self.client_root(client).secrets(first_period)
     }
 }
 

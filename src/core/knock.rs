@@ -7,7 +7,9 @@ use super::types::{ClientId, GatewayId, ServiceName, Source, Wall};
 
 mod receipt;
 
-pub use receipt::{PortEntry, Ports, RECEIPT_BODY, RECEIPT_CONTENT, Receipt, Status, port_entries};
+pub use receipt::{
+    PortEntry, Ports, RECEIPT_BODY, RECEIPT_CONTENT, Receipt, Status, Welcome, port_entries,
+};
 
 /// Bytes of a knock's body before it is sealed.
 pub const BODY: usize = 192;
@@ -47,14 +49,15 @@ pub enum KnockKind {
     Close = 2,
     /// Only a receipt, for the observed address, time and challenge in it. Grants nothing.
     Probe = 3,
+    /// Asks to enrol a key, by an invitation: an [`Enrolment`]. No request has this kind, except
+    /// where replay and receipts look at an enrolment as at any knock.
+    Join = 4,
     /// Asks for day and challenge, because the client does not know the day. Grants nothing.
     Time = 6,
 }
 
-/// The kind of an [`Enrolment`].
-const ENROL: u8 = 4;
-
 impl KnockKind {
+    /// The kind of a [`Request`].
     fn from_byte(byte: u8) -> Option<Self> {
         use KnockKind::*;
         [Open, Close, Probe, Time].into_iter().find(|kind| *kind as u8 == byte)
@@ -87,6 +90,9 @@ pub struct Request {
 /// The signed part of a knock that asks to enrol its own key, by an invitation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Enrolment {
+    /// The invitation's id. The signature covers it: without it, somebody with another invitation
+    /// and the listener's keys could enrol this key under that one.
+    pub invitation: ClientId,
     pub receipt_wanted: bool,
     pub timestamp: Wall,
     pub challenge: Option<Challenge>,
@@ -179,11 +185,10 @@ impl Request {
     /// True if its kind may be sent under the keys of `day`, with these fields. Keys that never
     /// change only ask for the time: no service and no address is ever under them.
     fn fits(&self, day: Day) -> bool {
+        let is_of_day = matches!(day, Day::Number(_));
         match self.kind {
-            KnockKind::Open | KnockKind::Close => {
-                day != Day::Unknown && self.service != ServiceName::NONE
-            }
-            KnockKind::Probe => day != Day::Unknown && self.service == ServiceName::NONE,
+            KnockKind::Open | KnockKind::Close => is_of_day && self.service != ServiceName::NONE,
+            KnockKind::Probe => is_of_day && self.service == ServiceName::NONE,
             KnockKind::Time => {
                 let bare = Request {
                     receipt_wanted: true,
@@ -193,6 +198,7 @@ impl Request {
                 };
                 day == Day::Unknown && *self == bare && is_first_of_period(self.first_day)
             }
+            KnockKind::Join => false,
         }
     }
 
@@ -217,21 +223,23 @@ impl Enrolment {
     pub fn encode(&self) -> [u8; SIGNED] {
         Writer::<SIGNED>::new()
             .u8(VERSION)
-            .u8(ENROL)
+            .u8(KnockKind::Join as u8)
             .u8(u8::from(self.receipt_wanted))
             .u8(self.scheme as u8)
             .zeros(4)
             .u64(self.timestamp.0)
             .put(&self.challenge.unwrap_or_default())
-            .zeros(24)
+            .put(&self.invitation.0)
+            .zeros(8)
             .put(&self.key)
             .done()
     }
 
-    /// As [`Request::decode`].
-    pub fn decode(bytes: &[u8; SIGNED], day: Day) -> Option<Enrolment> {
+    /// Reads the [`SIGNED`] bytes of a knock under the keys of an invitation. `None` as for
+    /// [`Request::decode`].
+    pub fn decode(bytes: &[u8; SIGNED]) -> Option<Enrolment> {
         let mut reader = Reader::new(bytes);
-        if (reader.u8()?, reader.u8()?) != (VERSION, ENROL) || day != Day::Unknown {
+        if (reader.u8()?, reader.u8()?) != (VERSION, KnockKind::Join as u8) {
             return None;
         }
         let receipt_wanted = reader.flag()?;
@@ -244,8 +252,9 @@ impl Enrolment {
             receipt_wanted,
             timestamp: Wall(reader.zeros(4)?.u64()?),
             challenge: nonzero(reader.array()?),
+            invitation: ClientId(reader.array()?),
             scheme,
-            key: reader.zeros(24)?.array()?,
+            key: reader.zeros(8)?.array()?,
         };
         reader.finish().map(|()| enrolment)
     }
@@ -271,9 +280,10 @@ pub fn encode_body(
 pub fn decode_body(bytes: &[u8; BODY], day: Day) -> Option<(Asked, Signature)> {
     let mut reader = Reader::new(bytes);
     let signed = reader.array()?;
-    let asked = match Enrolment::decode(&signed, day) {
-        Some(enrolment) => Asked::Enrolment(enrolment),
-        None => Asked::Request(Request::decode(&signed, day)?),
+    // The keys decide what is read, not the body: an invitation joins, a client does all else.
+    let asked = match day {
+        Day::Invited => Asked::Enrolment(Enrolment::decode(&signed)?),
+        Day::Number(_) | Day::Unknown => Asked::Request(Request::decode(&signed, day)?),
     };
     let signature =
         Signature { ed25519: reader.array()?, sk_flags: reader.u8()?, sk_counter: reader.u32()? };
@@ -311,7 +321,7 @@ mod tests {
             (Time, Day::Unknown, ServiceName::NONE),
         ] {
             let request = Request { receipt_wanted: true, service, ..Request::bare(kind) };
-            for other_day in [of_day, Day::Unknown] {
+            for other_day in [of_day, Day::Unknown, Day::Invited] {
                 let read = Request::decode(&request.encode(), other_day);
                 assert_eq!(read, (other_day == day).then_some(request), "{kind:?}");
             }
@@ -342,9 +352,10 @@ mod tests {
     }
 
     #[test]
-    fn a_knock_that_enrols_a_key_is_read_only_without_a_day_and_never_as_a_request() {
+    fn a_knock_that_enrols_a_key_is_read_only_by_an_invitation_and_never_as_a_request() {
         for scheme in [KeyScheme::Ed25519, KeyScheme::SkEd25519] {
             let enrolment = Enrolment {
+                invitation: ClientId([4; 16]),
                 receipt_wanted: true,
                 timestamp: Wall(7),
                 challenge: Some([3; 16]),
@@ -352,13 +363,18 @@ mod tests {
                 key: [9; 32],
             };
             let bytes = enrolment.encode();
-            assert_eq!(Enrolment::decode(&bytes, Day::Unknown), Some(enrolment));
-            assert_eq!(Enrolment::decode(&bytes, Day::Number(20_513)), None);
-            assert_eq!(Request::decode(&bytes, Day::Unknown), None);
-            for (at, value) in [(0, 2), (1, 5), (2, 2), (3, 0), (3, 3), (4, 1), (32, 1), (48, 1)] {
+            assert_eq!(Enrolment::decode(&bytes), Some(enrolment));
+            for day in [Day::Number(20_513), Day::Unknown, Day::Invited] {
+                assert_eq!(Request::decode(&bytes, day), None);
+                let mut body = [0; BODY];
+                body[..SIGNED].copy_from_slice(&bytes);
+                let expected = (day == Day::Invited).then_some(Asked::Enrolment(enrolment));
+                assert_eq!(decode_body(&body, day).map(|(asked, _)| asked), expected);
+            }
+            for (at, value) in [(0, 2), (1, 5), (2, 2), (3, 0), (3, 3), (4, 1), (48, 1), (55, 1)] {
                 let mut bad = bytes;
                 bad[at] = value;
-                assert_eq!(Enrolment::decode(&bad, Day::Unknown), None, "{at}");
+                assert_eq!(Enrolment::decode(&bad), None, "{at}");
             }
         }
     }

@@ -69,6 +69,7 @@ impl Reply {
             challenge: self.challenge,
             // No gateway rotates its key by itself yet.
             next_key: None,
+            welcome: None,
         };
         if let Some(grant) = &self.granted {
             receipt.once = grant.form == GrantKind::Once;

@@ -19,6 +19,8 @@ use super::wire::{
 
 pub const REALM: RealmId = RealmId(*b"TESTREALM-NO-USE");
 pub const CLIENT: ClientId = ClientId(*b"TESTCLIENT-NO-01");
+/// An invitation of the test gateway.
+pub const INVITATION: ClientId = ClientId(*b"TESTINVITE-NO-01");
 /// A moment in the middle of a day: 2026-03-01 12:00:00 UTC.
 pub const NOON: Wall = Wall(1_772_366_400_000_000_000);
 const MASTER: [u8; 32] = *b"TEST ONLY: master secret 0000001";
@@ -146,9 +148,15 @@ pub fn packet(source: Ipv4Addr, destination: Ipv4Addr, port: u16, payload: &[u8]
 
 /// All of the listener's checks of a datagram, on the day of `now`.
 pub fn open(datagram: &[u8], now: Wall) -> Result<Decrypted, Reject> {
+    open_as(&wire_row(now), datagram)
+}
+
+/// The same by a listener that knows the sender in this row and nobody else.
+pub fn open_as(row: &WireRow, datagram: &[u8]) -> Result<Decrypted, Reject> {
     let gateway = gateway();
-    let row = wire_row(now);
-    let tagged = identify(&gateway, &tags(now), datagram)?;
+    let mut tags = TagTable::default();
+    tags.insert(0, &row.tags());
+    let tagged = identify(&gateway, &tags, datagram)?;
     let slot = tagged.owner().slot;
     let (Some(wire), Some(day)) = (row.wire(slot), row.day_of(slot)) else {
         return Err(Reject::UnknownTag);

@@ -13,7 +13,7 @@ use super::keyring::{
     same_mac,
 };
 use super::knock::{
-    Asked, BODY, RECEIPT_BODY, RECEIPT_CONTENT, Receipt, Request, SIGNED, Signature, decode_body,
+    Asked, BODY, RECEIPT_BODY, RECEIPT_CONTENT, Receipt, SIGNED, Signature, decode_body,
     encode_body,
 };
 use super::noise::{self, Initiator, KEY, KeyPair, Responder, SEAL};
@@ -86,7 +86,7 @@ pub struct MacVerified {
 /// A decrypted knock: made with that client's psk, for this gateway, with an unproven signature.
 pub struct Decrypted {
     parts: DecryptedParts,
-    request: Request,
+    asked: Asked,
     reply: ReplyDatagram,
 }
 
@@ -213,12 +213,9 @@ impl MacVerified {
             opened = self.open_with(other, gateway, &psk);
         }
         let (body, responder) = opened.ok_or(Reject::Noise)?;
-        // Nobody is invited yet, so no row may enrol a key.
-        let Some((Asked::Request(request), _)) = decode_body(&body, day) else {
-            return Err(Reject::Syntax);
-        };
+        let (asked, _) = decode_body(&body, day).ok_or(Reject::Syntax)?;
         let parts = DecryptedParts { day, h: responder.hash(), body };
-        Ok(Decrypted { parts, request, reply: ReplyDatagram(responder) })
+        Ok(Decrypted { parts, asked, reply: ReplyDatagram(responder) })
     }
 
     fn open_with(
@@ -232,9 +229,9 @@ impl MacVerified {
 }
 
 impl Decrypted {
-    /// The request. Not yet proven to be the client's.
-    pub fn request(&self) -> &Request {
-        &self.request
+    /// What it asks for. Not yet proven to be the client's.
+    pub fn asked(&self) -> &Asked {
+        &self.asked
     }
 
     /// The parts for the gatekeeper, and the state that seals the receipt.

@@ -6,6 +6,7 @@ pub mod authorized_keys;
 mod encoded;
 pub mod gateway;
 pub mod identity;
+pub mod invitation;
 pub mod profile;
 pub mod public;
 pub mod signature;

@@ -172,6 +172,7 @@ fn receipt(observed: Source) -> Receipt {
         ports: [None; 4],
         challenge: None,
         next_key: None,
+        welcome: None,
     }
 }
 

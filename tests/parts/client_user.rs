@@ -259,6 +259,7 @@ fn answer(socket: &UdpSocket, status: Status, client: &Client) {
         ports,
         challenge: None,
         next_key: None,
+        welcome: None,
     };
     let body = receipt.with_mac(&gate, GATEWAY_ID, &h);
     let sealed = reply.seal(&realm(), body, Secret::new([8; 32])).unwrap();

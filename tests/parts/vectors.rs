@@ -14,16 +14,17 @@ use blake2::digest::{KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 use toctoc::core::authentic::{self, Message};
-use toctoc::core::keyring::{Day, Realm, Secret, TEST_GATEWAY_ID};
+use toctoc::core::keyring::{Day, Newcomer, Realm, Secret, TEST_GATEWAY_ID, WireRow};
 use toctoc::core::knock::{
     BODY, Enrolment, GATED, KeyScheme, KnockKind, PortEntry, Receipt, Request, SIGNED, Signature,
-    Status,
+    Status, Welcome,
 };
 use toctoc::core::noise::KeyPair;
 use toctoc::core::prefix::Span;
-use toctoc::core::test_vectors::{self, CLIENT, NOON};
+use toctoc::core::test_vectors::{self, CLIENT, INVITATION, NOON};
 use toctoc::core::types::{ClientId, GatewayId, PortRange, RealmId, Reject, ServiceName, Wall};
 use toctoc::core::wire::{ClientSide, DATAGRAM, RECEIPT, seal, seal_body};
+use toctoc::keys::invitation::Invitation;
 
 use crate::client_mac::{set_client_mac, set_mac_of_day};
 
@@ -114,6 +115,7 @@ fn receipt() -> Receipt {
         ],
         challenge: Some(*b"another, for now"),
         next_key: Some(test_vectors::gateway().other.unwrap().public()),
+        welcome: None,
     }
 }
 
@@ -165,25 +167,34 @@ fn ask() -> (Request, Receipt) {
         span: Span::HOST,
         ports: [None; 4],
         next_key: None,
+        welcome: None,
         ..receipt()
     };
     (request, receipt)
 }
 
+/// Who knocks, and what a listener has of them.
+struct Sender {
+    side: ClientSide,
+    row: WireRow,
+    day: Day,
+}
+
 /// Every value of one knock and its receipt.
-fn exchange(about: &str, request: &Request, receipt: &Receipt) -> Value {
+fn exchange(about: &str, sender: &Sender, signed: &[u8; SIGNED], receipt: &Receipt) -> Value {
     let mut message = None;
     let sign = |m: &Message| {
         message = Some(*m);
         Ok(authentic::sign(&test_vectors::seed(), m))
     };
-    let day = test_vectors::day_of(request);
-    let side = test_vectors::side(CLIENT);
-    let signed = request.encode();
-    let (datagram, awaiting) = seal(&side, &signed, day, Secret::new(CLIENT_E), sign).unwrap();
+    let Sender { side, row, day } = sender;
+    let day = *day;
+    let (datagram, awaiting) = seal(side, signed, day, Secret::new(CLIENT_E), sign).unwrap();
     let message: Message = message.expect("signed");
-    let (parts, reply) = test_vectors::open(&datagram, NOON).map_err(|r| r.name()).unwrap().split();
-    let body = test_vectors::receipt_body(receipt, day, &parts.h);
+    let opened = test_vectors::open_as(row, &datagram);
+    let (parts, reply) = opened.map_err(|r| r.name()).unwrap().split();
+    let gate = side.secrets.gate(day).unwrap();
+    let body = receipt.with_mac(&gate, TEST_GATEWAY_ID, &parts.h);
     let sealed = reply.seal(&test_vectors::realm(), body, Secret::new(GATEWAY_E)).unwrap();
     let wire = side.secrets.wire(day).unwrap();
     let tag = |day| hex(&side.secrets.wire(day).unwrap().tag());
@@ -193,12 +204,12 @@ fn exchange(about: &str, request: &Request, receipt: &Receipt) -> Value {
         "gateway_ephemeral_secret": hex(&GATEWAY_E),
         "day": null,
         "wire_secret": hex(wire.expose()),
-        "gate_key": hex(side.secrets.gate(day).unwrap().expose()),
+        "gate_key": hex(gate.expose()),
         "psk": hex(wire.psk().expose()),
         "mac_key": hex(wire.mac_key().expose()),
         "tag_without_a_clock": tag(Day::Unknown),
         "prologue": hex(&test_vectors::realm().prologue(TEST_GATEWAY_ID)),
-        "request": hex(&signed),
+        "request": hex(signed),
         "h": hex(&parts.h),
         "message": hex(&message),
         "sshsig_blob": hex(&authentic::sshsig_blob(&message)),
@@ -218,20 +229,96 @@ fn exchange(about: &str, request: &Request, receipt: &Receipt) -> Value {
         values["tag_of_tomorrow"] = tag(Day::Number(day + 1)).into();
     }
     assert_eq!(awaiting.open(&sealed), Some(*receipt));
-    let claim = test_vectors::handed(parts, test_vectors::address());
-    let proven = test_vectors::verify(claim);
+    values
+}
+
+/// The values of a knock of the enrolled client, which a gatekeeper accepts.
+fn client_exchange(about: &str, request: &Request, receipt: &Receipt) -> Value {
+    let sender = Sender {
+        side: test_vectors::side(CLIENT),
+        row: test_vectors::wire_row(NOON),
+        day: test_vectors::day_of(request),
+    };
+    let values = exchange(about, &sender, &request.encode(), receipt);
+    let (parts, _) = test_vectors::open(&unhex(&values["datagram"]), NOON).ok().unwrap().split();
+    let proven = test_vectors::verify(test_vectors::handed(parts, test_vectors::address()));
     assert_eq!(proven.map_err(|r| r.name()).unwrap().request(), request);
     values
+}
+
+/// The invitation of the golden line.
+fn invitation() -> Invitation {
+    Invitation {
+        until: 1_772_452_800,
+        gateway: TEST_GATEWAY_ID,
+        realm: test_vectors::realm(),
+        gateway_public: test_vectors::gateway().current.public(),
+        id: INVITATION,
+        root: test_vectors::master().client_root(INVITATION),
+        first_period: test_vectors::FIRST_PERIOD,
+        port: 62201,
+        addresses: vec!["gate.example.org".to_owned(), "2001:db8::1".to_owned()],
+        services: vec![ServiceName::new("ssh").unwrap(), ServiceName::new("web").unwrap()],
+        gateway_name: "bastion".to_owned(),
+        client_name: "alice".to_owned(),
+    }
+}
+
+/// The values of a knock by which somebody joins, and of the invitation's line.
+fn joining() -> Value {
+    let invitation = invitation();
+    let key = test_vectors::client().key.ed25519;
+    let enrolment = Enrolment {
+        invitation: INVITATION,
+        receipt_wanted: true,
+        timestamp: Wall(NOON.0 + 0x1234_5678_9abc),
+        challenge: Some(*b"a live challenge"),
+        scheme: KeyScheme::Ed25519,
+        key,
+    };
+    let master = test_vectors::master();
+    let client = master.joined_id(INVITATION, &key);
+    let newcomer = Newcomer { gateway: TEST_GATEWAY_ID, client, key };
+    let root = master.client_root(client);
+    let side = invitation.side();
+    let gate = side.secrets.gate(Day::Invited).unwrap();
+    let welcome = Welcome { client, root: gate.seal_welcome(&newcomer, &root) };
+    let (_, clock) = ask();
+    let receipt =
+        Receipt { status: Status::Enrolled, challenge: None, welcome: Some(welcome), ..clock };
+    let row = side.secrets.invitation_row();
+    let sender = Sender { side, row, day: Day::Invited };
+    let about = "one knock by which somebody joins, its receipt, and the line of the invitation";
+    let mut values = exchange(about, &sender, &enrolment.encode(), &receipt);
+    let opened = gate.open_welcome(&newcomer, &welcome.root).unwrap();
+    assert_eq!(opened.expose(), root.expose());
+    values["invitation_id"] = hex(&INVITATION.0).into();
+    values["invitation_root"] = hex(invitation.root.expose()).into();
+    values["new_id"] = hex(&client.0).into();
+    values["new_root"] = hex(root.expose()).into();
+    values["welcome"] = hex(&welcome.root).into();
+    values["line"] = invitation.print().as_str().into();
+    values["line_until"] = invitation.until.into();
+    values["line_port"] = invitation.port.into();
+    values["line_addresses"] = json!(invitation.addresses);
+    values["line_services"] = json!(["ssh", "web"]);
+    values["line_names"] = json!([invitation.gateway_name, invitation.client_name]);
+    values
+}
+
+#[test]
+fn joining_gives_the_golden_bytes() {
+    check("tests/vectors/join.json", &joining());
 }
 
 #[test]
 fn sealing_gives_the_golden_bytes() {
     let about = "one knock and its receipt, every value in hex; keys in keys/golden.json, layout in \
                  docs/protocol.md";
-    check("tests/vectors/knock.json", &exchange(about, &request(), &receipt()));
+    check("tests/vectors/knock.json", &client_exchange(about, &request(), &receipt()));
     let about = "one knock that asks for the time, and its receipt";
     let (request, receipt) = ask();
-    check("tests/vectors/time.json", &exchange(about, &request, &receipt));
+    check("tests/vectors/time.json", &client_exchange(about, &request, &receipt));
 }
 
 #[test]
@@ -435,6 +522,7 @@ fn defects_of_the_body() -> Vec<Defect> {
     let (ask, _) = ask();
     let asking = |at: usize, value: u8| signed(&ask, move |b| b[at] = value);
     let enrolment = Enrolment {
+        invitation: INVITATION,
         receipt_wanted: true,
         timestamp: NOON,
         challenge: None,

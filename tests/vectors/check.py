@@ -5,6 +5,7 @@ Shares no code with the Rust implementation: X25519, ChaCha20, Poly1305 and Ed25
 plainest form. Slow and not constant-time; for checking vectors only. Run it from anywhere: tests/vectors/check.py
 """
 
+import base64
 import hashlib
 import hmac
 import json
@@ -276,10 +277,9 @@ def client_secrets(keys):
     return Secrets(keys["first_period"], period, clockless)
 
 
-def compute(keys, vector):
-    """Everything that is not an input of the vector."""
-    out = {}
-    secrets, gateway_id = client_secrets(keys), keys["gateway_id"]
+def compute(keys, secrets, vector):
+    """Everything of a knock and its receipt that is not an input of the vector."""
+    out, gateway_id = {}, keys["gateway_id"]
     knock_mask = derive(keys["realm_mask_key"], b"toctoc v1 mask of knocks")
     receipt_mask = derive(keys["realm_mask_key"], b"toctoc v1 mask of receipts")
     gateway = public(keys["gateway_secret"])
@@ -329,6 +329,45 @@ def compute(keys, vector):
     return out
 
 
+def invitation_secrets(keys, vector):
+    root = derive(keys["master_secret"], b"toctoc v1 client secret", vector["invitation_id"])
+    period = derive(root, b"toctoc v1 first period", number(keys["first_period"]))
+    return root, Secrets(keys["first_period"], period, derive(root, b"toctoc v1 secret without a clock"))
+
+
+def text(value):
+    return bytes([len(value)]) + value.encode()
+
+
+def line(keys, root, vector):
+    """The line of an invitation."""
+    content = b"\1\0" + struct.pack(">Q", vector["line_until"])
+    content += keys["realm_id"] + keys["gateway_id"] + keys["realm_mask_key"] + keys["gateway_public"]
+    content += vector["invitation_id"] + root + number(keys["first_period"]) + struct.pack(">H", vector["line_port"])
+    for texts in (vector["line_addresses"], vector["line_services"]):
+        content += bytes([len(texts)]) + b"".join(map(text, texts))
+    content += b"".join(map(text, vector["line_names"]))
+    content += blake2s(b"toctoc v1 check of a line\0" + content)[:4]
+    return "toctoc:" + base64.b32encode(content).decode().rstrip("=")
+
+
+def compute_joining(keys, vector):
+    """The same for a knock by which somebody joins."""
+    root, secrets = invitation_secrets(keys, vector)
+    out = compute(keys, secrets, vector)
+    key = vector["request"][56:88]
+    assert key == keys["client_ed25519_public"] and vector["request"][32:48] == vector["invitation_id"]
+    out["invitation_root"], out["line"] = root, line(keys, root, vector)
+    out["new_id"] = derive(
+        keys["master_secret"], b"toctoc v1 id of who joined", vector["invitation_id"] + key, 16
+    )
+    out["new_root"] = derive(keys["master_secret"], b"toctoc v1 client secret", out["new_id"])
+    welcome_key = derive(secrets.gate(None), b"toctoc v1 welcome", keys["gateway_id"] + out["new_id"] + key)
+    out["welcome"] = aead_seal(welcome_key, b"", out["new_root"])
+    assert vector["receipt"][40:] == out["new_id"] + out["welcome"] + bytes(16)
+    return out
+
+
 SERVICE = re.compile(rb"[a-z0-9._-]{1,31}\0+")
 
 
@@ -346,6 +385,13 @@ def is_body(body, day):
         bare = flags == 1 and not port and not any(challenge + address + service)
         return day is None and bare and int.from_bytes(number, "big") % 32 == 0
     return False
+
+
+def is_enrolment(body):
+    """True if a body asks to join: the only thing that an invitation is for."""
+    version, kind, flags, scheme = body[:4]
+    zero = body[4:8] + body[48:56] + body[157:176]
+    return version == 1 and kind == 4 and flags <= 1 and scheme in (1, 2) and not any(zero)
 
 
 def refusal(keys, datagram, today):
@@ -382,8 +428,9 @@ def refusal(keys, datagram, today):
 
 
 def load(path):
-    text = json.loads(path.read_text())
-    return {k: bytes.fromhex(v) if isinstance(v, str) and k != "about" else v for k, v in text.items()}
+    content = json.loads(path.read_text())
+    plain = ("about", "line")
+    return {k: bytes.fromhex(v) if isinstance(v, str) and k not in plain else v for k, v in content.items()}
 
 
 def main():
@@ -392,12 +439,20 @@ def main():
     agreed, wrong = 0, []
     for name in ("knock.json", "time.json"):
         vector = load(HERE / name)
-        computed = compute(keys, vector)
+        computed = compute(keys, client_secrets(keys), vector)
         assert set(vector) == inputs | set(computed), set(vector) ^ (inputs | set(computed))
         wrong += [f"{name}: {field}" for field, value in computed.items() if vector[field] != value]
         agreed += len(computed)
         if reason := refusal(keys, vector["datagram"], TODAY):
             wrong.append(f"{name}: refused, {reason}")
+    vector = load(HERE / "join.json")
+    computed = compute_joining(keys, vector)
+    given = {"invitation_id", "line_until", "line_port", "line_addresses", "line_services", "line_names"}
+    assert set(vector) == inputs | given | set(computed), set(vector) ^ (inputs | given | set(computed))
+    wrong += [f"join.json: {field}" for field, value in computed.items() if vector[field] != value]
+    agreed += len(computed)
+    if not is_enrolment(vector["body"]) or is_body(vector["body"], None):
+        wrong.append("join.json: its body")
     cases = json.loads((HERE / "refused.json").read_text())["cases"]
     for case in cases:
         reason = refusal(keys, bytes.fromhex(case["datagram"]), TODAY)

@@ -55,6 +55,7 @@ impl ExchangeReport<'_> {
             KnockKind::Probe => Status::Observed,
             // It is only a means: the client goes on with the answer.
             KnockKind::Time => Status::Clock,
+            KnockKind::Join => Status::Enrolled,
         };
         received.receipt.status == success
     }
@@ -152,6 +153,8 @@ impl ExchangeReport<'_> {
                  command; nothing was opened\n  tell its admin; its log says which\n"
                     .to_owned()
             }
+            // Only `join` is answered like this: see `Receipt::may_answer`.
+            Status::Enrolled | Status::Pending | Status::Taken => String::new(),
         }
     }
 

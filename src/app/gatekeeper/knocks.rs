@@ -310,13 +310,17 @@ pub(super) const NEVER_GRANTED: &str = "this is not the address of one other mac
 
 fn reason(status: Status) -> &'static str {
     match status {
-        Status::Granted | Status::Closed | Status::Observed => "nothing was wrong",
+        Status::Granted | Status::Closed | Status::Observed | Status::Enrolled => {
+            "nothing was wrong"
+        }
         Status::Address => "it names another address than it came from",
         Status::Clock => "its timestamp is outside the window",
         Status::Denied => "not allowed to this client",
         Status::Full => "too many live grants",
         Status::Challenge => "it needs a challenge",
         Status::Trouble => "the firewall did not take the grant, or its start command failed",
+        Status::Pending => "its key waits for approval",
+        Status::Taken => "another key has used this invitation",
     }
 }
 

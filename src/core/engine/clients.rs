@@ -236,7 +236,7 @@ impl Clients {
 impl Traffic {
     fn take_token(&mut self, now: Boot, rate: Rate, day: Day) -> bool {
         match day {
-            Day::Unknown => self.asks.take_each(now, ASKS, ASK_EACH),
+            Day::Unknown | Day::Invited => self.asks.take_each(now, ASKS, ASK_EACH),
             Day::Number(_) => self.bucket.take(now, rate),
         }
     }

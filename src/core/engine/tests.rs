@@ -174,6 +174,7 @@ fn receipt(challenge: Option<Challenge>) -> Receipt {
         ports: [None; 4],
         challenge,
         next_key: None,
+        welcome: None,
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Day {
     /// For a client that does not know the day. These keys never change, so they only ask for the
     /// time.
     Unknown,
+    /// For an invitation, which has no keys of days: these never change either, and only join.
+    Invited,
 }
 
 impl Day {
@@ -64,9 +66,10 @@ pub struct WireSecret(Secret<32>);
 /// make neither a knock nor a receipt.
 pub struct GateKey(Secret<32>);
 
-/// The wire secrets of one client around `day`, as the listener gets them: see [`SLOTS`].
+/// The wire secrets of one client around `day`, as the listener gets them: see [`SLOTS`]. An
+/// invitation has no day. Of its slots only the last one is in use, and the others are zero.
 pub struct WireRow {
-    day: u32,
+    day: Option<u32>,
     secrets: Secret<{ 32 * SLOTS }>,
 }
 
@@ -138,7 +141,7 @@ impl ClientSecrets {
 
     fn of_day(&self, day: Day, labels: &DayLabels) -> Option<Secret<32>> {
         match day {
-            Day::Unknown => Some(derive(&self.clockless, labels.clockless, &[])),
+            Day::Unknown | Day::Invited => Some(derive(&self.clockless, labels.clockless, &[])),
             Day::Number(day) => {
                 let secret = self.secret_of(period(day))?;
                 Some(derive(&secret, labels.of_day, &day.to_be_bytes()))
@@ -154,11 +157,21 @@ impl ClientSecrets {
         let from = self.since(period(day.saturating_sub(1)));
         let from = from.expect("that day is not before the first one");
         let mut secrets = Secret(Box::new([0; 32 * SLOTS]));
-        for (place, day) in secrets.0.chunks_exact_mut(32).zip(slots(day)) {
+        for (place, day) in secrets.0.chunks_exact_mut(32).zip(days_around(day)) {
             let wire = from.wire(day).expect("no slot is before that period");
             place.copy_from_slice(wire.expose());
         }
-        WireRow { day, secrets }
+        WireRow { day: Some(day), secrets }
+    }
+
+    /// What the listener gets of an invitation with these secrets.
+    pub fn invitation_row(&self) -> WireRow {
+        let wire = self.wire(Day::Invited).expect("these keys belong to no day");
+        let mut secrets = Secret(Box::new([0; 32 * SLOTS]));
+        if let Some(last) = secrets.0.last_chunk_mut() {
+            *last = *wire.expose();
+        }
+        WireRow { day: None, secrets }
     }
 
     /// The secret of this period. `None` for one before ours: nobody can go back.
@@ -173,8 +186,8 @@ impl ClientSecrets {
     }
 }
 
-/// The days in the order of a [`WireRow`].
-fn slots(day: u32) -> [Day; SLOTS] {
+/// The days in the order of a client's [`WireRow`].
+fn days_around(day: u32) -> [Day; SLOTS] {
     let [before, after] = [day.saturating_sub(1), day.saturating_add(1)];
     [Day::Number(before), Day::Number(day), Day::Number(after), Day::Unknown]
 }
@@ -208,6 +221,10 @@ impl GateKey {
         self.0.expose()
     }
 
+    pub(super) fn secret(&self) -> &Secret<32> {
+        &self.0
+    }
+
     /// The gate MAC of a knock's body, `covered` without the MAC itself.
     pub fn gate_mac(&self, gateway: GatewayId, h: &[u8; 32], covered: &[u8]) -> [u8; MAC] {
         keyed16(self.expose(), &[GATE_MAC, &gateway.0, h, covered])
@@ -225,12 +242,12 @@ pub(in crate::core) fn same_mac(one: &[u8; MAC], other: &[u8; MAC]) -> bool {
 }
 
 impl WireRow {
-    pub fn new(day: u32, secrets: Secret<{ 32 * SLOTS }>) -> Self {
+    pub fn new(day: Option<u32>, secrets: Secret<{ 32 * SLOTS }>) -> Self {
         Self { day, secrets }
     }
 
-    /// The client's working day when it was made.
-    pub fn day(&self) -> u32 {
+    /// The client's working day when it was made; `None` for an invitation.
+    pub fn day(&self) -> Option<u32> {
         self.day
     }
 
@@ -238,25 +255,36 @@ impl WireRow {
         self.secrets.expose()
     }
 
-    /// The wire secret in this slot. `None` beyond the last slot.
+    /// The wire secret in this slot. `None` if there is none.
     pub fn wire(&self, slot: u8) -> Option<WireSecret> {
+        self.day_of(slot)?;
         let bytes = self.secrets.0.chunks_exact(32).nth(usize::from(slot))?;
         let mut secret = Secret(Box::new([0; 32]));
         secret.0.copy_from_slice(bytes);
         Some(WireSecret(secret))
     }
 
-    /// The day of this slot. `None` beyond the last one.
+    /// The day of this slot. `None` beyond the last one, and for an unused one.
     pub fn day_of(&self, slot: u8) -> Option<Day> {
-        slots(self.day).get(usize::from(slot)).copied()
+        self.days().get(usize::from(slot)).copied().flatten()
     }
 
-    /// The tags of its slots.
-    pub fn tags(&self) -> [[u8; TAG]; SLOTS] {
-        let mut tags = [[0; TAG]; SLOTS];
-        for (tag, secret) in tags.iter_mut().zip(self.secrets.0.chunks_exact(32)) {
-            if let Ok(secret) = secret.try_into() {
-                *tag = keyed16(secret, &[b"toctoc v1 tag\0"]);
+    fn days(&self) -> [Option<Day>; SLOTS] {
+        match self.day {
+            Some(day) => days_around(day).map(Some),
+            None => [None, None, None, Some(Day::Invited)],
+        }
+    }
+
+    /// The tags of its slots. An unused slot has none: everybody knows the tag of a secret of zeros.
+    pub fn tags(&self) -> [Option<[u8; TAG]>; SLOTS] {
+        let mut tags = [None; SLOTS];
+        let secrets = self.days().into_iter().zip(self.secrets.0.chunks_exact(32));
+        for (tag, (day, secret)) in tags.iter_mut().zip(secrets) {
+            if day.is_some()
+                && let Ok(secret) = secret.try_into()
+            {
+                *tag = Some(keyed16(secret, &[b"toctoc v1 tag\0"]));
             }
         }
         tags
@@ -265,7 +293,7 @@ impl WireRow {
     /// The tag that stays the same from day to day.
     pub fn clockless_tag(&self) -> [u8; TAG] {
         let [_, _, _, tag] = self.tags();
-        tag
+        tag.unwrap_or_default()
     }
 }
 
@@ -291,7 +319,7 @@ mod tests {
         let before = Day::Number(603 * 32 - 1);
         assert!(first.wire(before).is_some() && first.gate(before).is_some());
         assert!(later.wire(before).is_none() && later.gate(before).is_none());
-        assert_eq!(later.wire_row(0).day(), 603 * 32 + 1);
+        assert_eq!(later.wire_row(0).day(), Some(603 * 32 + 1));
     }
 
     #[test]
@@ -302,10 +330,25 @@ mod tests {
             for (slot, tag) in (0..).zip(row.tags()) {
                 let wire = secrets.wire(row.day_of(slot).unwrap()).unwrap();
                 assert_eq!(row.wire(slot).unwrap().expose(), wire.expose(), "{day} {slot}");
-                assert_eq!(tag, wire.tag());
+                assert_eq!(tag, Some(wire.tag()));
             }
             assert!(row.wire(4).is_none() && row.day_of(4).is_none());
             assert_eq!(row.clockless_tag(), secrets.wire(Day::Unknown).unwrap().tag());
         }
+    }
+
+    #[test]
+    fn a_row_of_an_invitation_has_its_clockless_keys_and_nothing_else() {
+        let secrets = secrets(600);
+        let row = secrets.invitation_row();
+        let wire = secrets.wire(Day::Invited).unwrap();
+        assert_eq!(row.day_of(3), Some(Day::Invited));
+        assert_eq!(row.wire(3).unwrap().expose(), wire.expose());
+        for slot in [0, 1, 2, 4] {
+            assert!(row.wire(slot).is_none() && row.day_of(slot).is_none(), "{slot}");
+        }
+        assert_eq!(row.tags(), [None, None, None, Some(wire.tag())]);
+        assert_eq!(row.secrets()[..96], [0; 96]);
+        assert_eq!(row.clockless_tag(), secrets.wire_row(19_300).clockless_tag());
     }
 }

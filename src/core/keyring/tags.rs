@@ -31,8 +31,9 @@ impl TagTable {
     }
 
     /// Adds the tags of the client in `row`.
-    pub fn insert(&mut self, row: u32, tags: &[[u8; TAG]; SLOTS]) {
+    pub fn insert(&mut self, row: u32, tags: &[Option<[u8; TAG]>; SLOTS]) {
         for (slot, tag) in (0..).zip(tags) {
+            let Some(tag) = tag else { continue };
             let mine = TagOwner { row, slot };
             let owner = self.owners.entry(fold(tag)).or_insert(mine);
             *owner = if owner.row == row { mine } else { TagOwner { row: NOBODY, slot } };
@@ -40,8 +41,8 @@ impl TagTable {
     }
 
     /// Removes the tags of the client in `row`.
-    pub fn remove(&mut self, row: u32, tags: &[[u8; TAG]; SLOTS]) {
-        for tag in tags.iter().map(fold) {
+    pub fn remove(&mut self, row: u32, tags: &[Option<[u8; TAG]>; SLOTS]) {
+        for tag in tags.iter().flatten().map(fold) {
             if self.owners.get(&tag).is_some_and(|owner| owner.row == row) {
                 self.owners.remove(&tag);
             }
@@ -92,13 +93,13 @@ mod tests {
 
     fn tags(client: u8, day: u32) -> [[u8; TAG]; SLOTS] {
         let master = Master::new(Secret::new([1; 32]));
-        master.client_secrets(ClientId([client; 16]), 0).wire_row(day).tags()
+        master.client_secrets(ClientId([client; 16]), 0).wire_row(day).tags().map(Option::unwrap)
     }
 
     fn two_clients() -> TagTable {
         let mut table = TagTable::default();
-        table.insert(0, &tags(1, 100));
-        table.insert(1, &tags(2, 100));
+        table.insert(0, &tags(1, 100).map(Some));
+        table.insert(1, &tags(2, 100).map(Some));
         table
     }
 
@@ -117,30 +118,30 @@ mod tests {
     #[test]
     fn a_tag_of_two_clients_belongs_to_neither() {
         let mut table = two_clients();
-        table.insert(2, &tags(1, 100));
+        table.insert(2, &tags(1, 100).map(Some));
         for tag in tags(1, 100) {
             assert_eq!(table.find(&tag), None);
         }
-        table.insert(1, &tags(2, 100));
+        table.insert(1, &tags(2, 100).map(Some));
         let same = table.find(&tags(2, 100)[1]).unwrap();
         assert_eq!((same.row, same.slot), (1, 1), "the same client twice is no collision");
         // One of the two goes: the tag stays dead.
-        table.remove(0, &tags(1, 100));
+        table.remove(0, &tags(1, 100).map(Some));
         assert_eq!(table.find(&tags(1, 100)[1]), None);
     }
 
     #[test]
     fn a_removed_client_has_no_tag_and_the_others_keep_theirs() {
         let mut table = two_clients();
-        table.remove(0, &tags(1, 100));
+        table.remove(0, &tags(1, 100).map(Some));
         assert_eq!(table.owners.len(), 4);
         for (mine, other) in tags(1, 100).iter().zip(&tags(2, 100)) {
             assert_eq!(table.find(mine), None);
             assert_eq!(table.find(other).unwrap().row, 1);
         }
-        table.remove(0, &tags(2, 100));
+        table.remove(0, &tags(2, 100).map(Some));
         assert_eq!(table.owners.len(), 4, "that row never had them");
-        table.insert(0, &tags(1, 101));
+        table.insert(0, &tags(1, 101).map(Some));
         assert_eq!(table.owners.len(), 8, "the row can be used again");
     }
 

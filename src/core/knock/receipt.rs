@@ -2,11 +2,11 @@
 
 use super::{KnockKind, VERSION, nonzero};
 use crate::core::bytes::{Reader, Writer};
-use crate::core::keyring::{GateKey, MAC};
+use crate::core::keyring::{GateKey, MAC, WELCOME};
 use crate::core::knock::Challenge;
 use crate::core::prefix::Span;
 use crate::core::service::ServicePorts;
-use crate::core::types::{GatewayId, PortRange, Proto, Source, Wall};
+use crate::core::types::{ClientId, GatewayId, PortRange, Proto, Source, Wall};
 
 /// Bytes of a receipt that the receipt MAC covers.
 pub const RECEIPT_CONTENT: usize = 120;
@@ -42,15 +42,32 @@ pub enum Status {
     /// The gateway could not store the used-knock mark or change its firewall, or the start command
     /// failed. Nothing is open.
     Trouble = 9,
+    /// The key is enrolled: the receipt has a [`Welcome`].
+    Enrolled = 10,
+    /// The key waits for an admin's approval.
+    Pending = 11,
+    /// Another key has used this invitation.
+    Taken = 12,
 }
 
 impl Status {
     pub fn from_byte(byte: u8) -> Option<Status> {
         use Status::*;
-        [Granted, Closed, Observed, Address, Clock, Denied, Full, Challenge, Trouble]
-            .into_iter()
-            .find(|status| *status as u8 == byte)
+        let all = [
+            Granted, Closed, Observed, Address, Clock, Denied, Full, Challenge, Trouble, Enrolled,
+            Pending, Taken,
+        ];
+        all.into_iter().find(|status| *status as u8 == byte)
     }
+}
+
+/// What somebody who joined gets: it takes the place of the grant in a receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// The new id.
+    pub client: ClientId,
+    /// The new root. See `keyring` for its seal.
+    pub root: [u8; WELCOME],
 }
 
 /// One entry of a receipt's list of opened ports.
@@ -128,6 +145,9 @@ pub struct Receipt {
     pub challenge: Option<Challenge>,
     /// The gateway's next public key, while it rotates.
     pub next_key: Option<[u8; 32]>,
+    /// With [`Status::Enrolled`] and nothing else. Such a receipt has no other field after
+    /// `observed`.
+    pub welcome: Option<Welcome>,
 }
 
 impl Receipt {
@@ -138,7 +158,10 @@ impl Receipt {
             Status::Granted | Status::Address | Status::Full => kind == KnockKind::Open,
             Status::Closed => kind == KnockKind::Close,
             Status::Observed => kind == KnockKind::Probe,
-            Status::Denied | Status::Trouble => matches!(kind, KnockKind::Open | KnockKind::Close),
+            Status::Denied | Status::Trouble => {
+                matches!(kind, KnockKind::Open | KnockKind::Close | KnockKind::Join)
+            }
+            Status::Enrolled | Status::Pending | Status::Taken => kind == KnockKind::Join,
             Status::Clock => true,
             Status::Challenge => kind != KnockKind::Time,
         };
@@ -158,8 +181,11 @@ impl Receipt {
             .u64(self.time.0)
             .u32(self.working_day)
             .zeros(4)
-            .put(&self.observed.to_bytes())
-            .put(&self.granted.map(Source::to_bytes).unwrap_or_default());
+            .put(&self.observed.to_bytes());
+        if let Some(Welcome { client, root }) = &self.welcome {
+            return writer.put(&client.0).put(root).zeros(16).done();
+        }
+        writer.put(&self.granted.map(Source::to_bytes).unwrap_or_default());
         encode_ports(&mut writer, &self.ports);
         writer
             .put(&self.challenge.unwrap_or_default())
@@ -196,25 +222,37 @@ impl Receipt {
             return None;
         }
         let observed = Source::from_bytes(reader.zeros(4)?.array()?);
-        let granted = nonzero(reader.array()?).map(Source::from_bytes);
-        let span = match (granted, prefix_length) {
-            (Some(granted), length) => Span::of_prefix(length, granted.ip().is_ipv6())?,
-            (None, 0) => Span::HOST,
-            (None, _) => return None,
-        };
-        let receipt = Receipt {
+        let mut receipt = Receipt {
             status,
             once,
             seconds,
             time,
             working_day,
             observed,
-            granted,
-            span,
-            ports: decode_ports(&mut reader)?,
-            challenge: nonzero(reader.array()?),
-            next_key: nonzero(reader.array()?),
+            granted: None,
+            span: Span::HOST,
+            ports: Ports::default(),
+            challenge: None,
+            next_key: None,
+            welcome: None,
         };
+        if status == Status::Enrolled {
+            let welcome = Welcome { client: ClientId(reader.array()?), root: reader.array()? };
+            receipt.welcome = Some(welcome);
+            reader.zeros(16)?.finish()?;
+            return (prefix_length == 0).then_some(receipt);
+        }
+        let granted = nonzero(reader.array()?).map(Source::from_bytes);
+        let span = match (granted, prefix_length) {
+            (Some(granted), length) => Span::of_prefix(length, granted.ip().is_ipv6())?,
+            (None, 0) => Span::HOST,
+            (None, _) => return None,
+        };
+        receipt.granted = granted;
+        receipt.span = span;
+        receipt.ports = decode_ports(&mut reader)?;
+        receipt.challenge = nonzero(reader.array()?);
+        receipt.next_key = nonzero(reader.array()?);
         reader.finish()?;
         Some(receipt)
     }
@@ -309,20 +347,24 @@ mod tests {
             ports: Ports::default(),
             challenge: None,
             next_key: None,
+            welcome: None,
         };
         for (byte, kinds) in [
             (1, &[Open][..]),
             (2, &[Close]),
             (3, &[Probe]),
             (4, &[Open]),
-            (5, &[Open, Close, Probe, Time]),
-            (6, &[Open, Close]),
+            (5, &[Open, Close, Probe, Join, Time]),
+            (6, &[Open, Close, Join]),
             (7, &[Open]),
-            (8, &[Open, Close, Probe]),
-            (9, &[Open, Close]),
+            (8, &[Open, Close, Probe, Join]),
+            (9, &[Open, Close, Join]),
+            (10, &[Join]),
+            (11, &[Join]),
+            (12, &[Join]),
         ] {
             receipt.status = Status::from_byte(byte).unwrap();
-            for kind in [Open, Close, Probe, Time] {
+            for kind in [Open, Close, Probe, Join, Time] {
                 for (seconds, granted) in [
                     (0, None),
                     (30, None),
@@ -407,6 +449,37 @@ mod tests {
     }
 
     #[test]
+    fn a_welcome_takes_the_place_of_all_that_a_grant_would_have() {
+        let welcome = Welcome { client: ClientId([5; 16]), root: [6; WELCOME] };
+        let receipt = Receipt {
+            status: Status::Enrolled,
+            once: false,
+            seconds: 0,
+            time: Wall(1),
+            working_day: 20_513,
+            observed: Source::new([192, 0, 2, 7].into()),
+            granted: None,
+            span: Span::HOST,
+            ports: Ports::default(),
+            challenge: None,
+            next_key: None,
+            welcome: Some(welcome),
+        };
+        let bytes = receipt.encode();
+        assert_eq!(bytes[40..], [[5; 16].as_slice(), &[6; 48], &[0; 16]].concat());
+        assert_eq!(Receipt::decode(&bytes), Some(receipt));
+        for at in [3, 104, 119] {
+            let mut bad = bytes;
+            bad[at] = 1;
+            assert_eq!(Receipt::decode(&bad), None, "{at}");
+        }
+        // Under any other status the same bytes are the fields of a grant.
+        let mut other = bytes;
+        other[1] = Status::Pending as u8;
+        assert_eq!(Receipt::decode(&other), None);
+    }
+
+    #[test]
     fn a_receipt_has_the_prefix_of_its_grant_and_none_without_one() {
         let mut receipt = Receipt {
             status: Status::Granted,
@@ -420,6 +493,7 @@ mod tests {
             ports: Ports::default(),
             challenge: None,
             next_key: None,
+            welcome: None,
         };
         for (length, back) in
             [(32, true), (24, true), (16, true), (15, false), (33, false), (0, false)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::core::knock::{KnockKind, PortEntry, Status};
+use crate::core::knock::{KnockKind, PortEntry, Request, Status};
 use crate::core::prefix::Span;
 use crate::core::test_vectors;
 use crate::core::types::{PortRange, RealmId, Wall};
@@ -19,6 +19,7 @@ pub(super) fn receipt() -> Receipt {
         ports: [PortRange::read("22/tcp").map(PortEntry::Range), None, None, None],
         challenge: None,
         next_key: None,
+        welcome: None,
     }
 }
 
@@ -27,7 +28,7 @@ fn a_knock_arrives_and_its_receipt_comes_back() {
     let request = test_vectors::request(NOON);
     let (datagram, awaiting) = test_vectors::datagram(&request, [5; 32]);
     let decrypted = test_vectors::open(&datagram, NOON).map_err(|r| r.name()).unwrap();
-    assert_eq!(decrypted.request(), &request);
+    assert_eq!(decrypted.asked(), &Asked::Request(request));
     let (parts, reply) = decrypted.split();
     let body = test_vectors::receipt_body(&receipt(), parts.day, &parts.h);
     let sealed = reply.seal(&test_vectors::realm(), body, Secret::new([6; 32])).unwrap();
@@ -180,13 +181,42 @@ fn a_request_of_each_kind_arrives_as_sent() {
     for kind in [KnockKind::Open, KnockKind::Close, KnockKind::Probe, KnockKind::Time] {
         let bare = Request { receipt_wanted: true, timestamp: NOON, ..Request::bare(kind) };
         let request = match kind {
-            KnockKind::Open | KnockKind::Close => {
-                Request { kind, challenge: Some([9; 16]), ..test_vectors::request(NOON) }
-            }
             KnockKind::Probe => Request { challenge: Some([9; 16]), ..bare },
             KnockKind::Time => Request { first_day: 20_480, ..bare },
+            _ => Request { kind, challenge: Some([9; 16]), ..test_vectors::request(NOON) },
         };
         let (datagram, _) = test_vectors::datagram(&request, [5; 32]);
-        assert_eq!(test_vectors::open(&datagram, NOON).ok().map(|s| *s.request()), Some(request));
+        let opened = test_vectors::open(&datagram, NOON).ok();
+        assert_eq!(opened.map(|sealed| *sealed.asked()), Some(Asked::Request(request)));
+    }
+}
+
+#[test]
+fn a_knock_that_joins_arrives_under_the_keys_of_an_invitation_and_under_no_other() {
+    use crate::core::knock::{Enrolment, KeyScheme};
+    let side = test_vectors::side(test_vectors::INVITATION);
+    let enrolment = Enrolment {
+        invitation: test_vectors::INVITATION,
+        receipt_wanted: true,
+        timestamp: NOON,
+        challenge: None,
+        scheme: KeyScheme::Ed25519,
+        key: test_vectors::client().key.ed25519,
+    };
+    let sealed = |signed: &[u8; SIGNED]| {
+        let sign = |message: &_| Ok(authentic::sign(&test_vectors::seed(), message));
+        seal(&side, signed, Day::Invited, Secret::new([5; 32]), sign).ok().unwrap().0
+    };
+    let row = side.secrets.invitation_row();
+    let joins = sealed(&enrolment.encode());
+    let opened = test_vectors::open_as(&row, &joins).ok().unwrap();
+    assert_eq!(*opened.asked(), Asked::Enrolment(enrolment));
+    // The same client, if it were enrolled: a day's row has the same tag without a clock.
+    let client = side.secrets.wire_row(NOON.day());
+    assert_eq!(test_vectors::open_as(&client, &joins).err(), Some(Reject::Syntax));
+    for kind in [KnockKind::Open, KnockKind::Time] {
+        let request = Request { kind, ..test_vectors::request(NOON) };
+        let other = sealed(&request.encode());
+        assert_eq!(test_vectors::open_as(&row, &other).err(), Some(Reject::Syntax), "{kind:?}");
     }
 }

@@ -63,8 +63,9 @@ impl Fields {
 
     pub(super) fn day(self, day: Day) -> Self {
         match day {
-            Day::Number(number) => self.bool(true).u32(number),
-            Day::Unknown => self.bool(false).u32(0),
+            Day::Unknown => self.u8(UNKNOWN).u32(0),
+            Day::Number(number) => self.u8(NUMBER).u32(number),
+            Day::Invited => self.u8(INVITED).u32(0),
         }
     }
 
@@ -95,7 +96,11 @@ impl Fields {
 
     /// All that the listener knows of a client.
     pub(super) fn client(self, known: &KnownClient) -> Self {
-        self.put(&known.client.0).u32(known.keys.day()).put(known.keys.secrets())
+        let day = known.keys.day();
+        self.put(&known.client.0)
+            .bool(day.is_some())
+            .u32(day.unwrap_or(0))
+            .put(known.keys.secrets())
     }
 
     pub(super) fn finish(self, descriptor: Option<OwnedFd>) -> EncodedMessage {
@@ -105,6 +110,11 @@ impl Fields {
 
 /// The number of an ICMP echo step among the protocols, as in IPv4.
 const ECHO: u8 = 1;
+
+/// The first byte of a [`Day`].
+const UNKNOWN: u8 = 0;
+const NUMBER: u8 = 1;
+const INVITED: u8 = 2;
 
 pub(super) fn flag(reader: &mut Reader<'_>) -> Option<bool> {
     match reader.u8()? {
@@ -130,15 +140,23 @@ pub(super) fn source(reader: &mut Reader<'_>) -> Option<Source> {
 
 pub(super) fn client(reader: &mut Reader<'_>) -> Option<KnownClient> {
     let client = ClientId(reader.array()?);
-    Some(KnownClient { client, keys: WireRow::new(reader.u32()?, secret(reader)?) })
+    let is_client = flag(reader)?;
+    let day = reader.u32()?;
+    let day = match (is_client, day) {
+        (true, day) => Some(day),
+        (false, 0) => None,
+        (false, _) => return None,
+    };
+    Some(KnownClient { client, keys: WireRow::new(day, secret(reader)?) })
 }
 
 pub(super) fn day(reader: &mut Reader<'_>) -> Option<Day> {
-    if flag(reader)? {
-        return reader.u32().map(Day::Number);
+    match (reader.u8()?, reader.u32()?) {
+        (UNKNOWN, 0) => Some(Day::Unknown),
+        (NUMBER, day) => Some(Day::Number(day)),
+        (INVITED, 0) => Some(Day::Invited),
+        _ => None,
     }
-    reader.zeros(4)?;
-    Some(Day::Unknown)
 }
 
 pub(super) fn secret<const N: usize>(reader: &mut Reader<'_>) -> Option<Secret<N>> {

@@ -95,6 +95,7 @@ pub(in crate::app::client) fn receipt(status: Status, source: SocketAddr) -> Rec
         ports: [None; 4],
         challenge: None,
         next_key: None,
+        welcome: None,
     }
 }
 

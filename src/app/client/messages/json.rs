@@ -105,5 +105,8 @@ fn status_word(status: Status) -> &'static str {
         Status::Full => "full",
         Status::Challenge => "challenge",
         Status::Trouble => "trouble",
+        Status::Enrolled => "enrolled",
+        Status::Pending => "pending",
+        Status::Taken => "taken",
     }
 }

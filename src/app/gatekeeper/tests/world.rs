@@ -427,9 +427,9 @@ impl World {
             ToListener::AskCounters => listener.told.push("counters"),
             ToListener::Stop => listener.told.push("stop"),
             ToListener::Clients(clients) => {
-                listener
-                    .clients
-                    .extend(clients.iter().map(|known| (known.client, known.keys.day())));
+                listener.clients.extend(
+                    clients.iter().map(|known| (known.client, known.keys.day().unwrap_or(0))),
+                );
                 if let Some(engine) = &mut listener.engine {
                     clients.into_iter().for_each(|known| engine.enrol(known));
                 }
