@@ -81,6 +81,7 @@ install: build install-units install-user
 	install -D -m 644 man/toctoc.1 $(DESTDIR)$(PREFIX)/share/man/man1/toctoc.1
 	install -D -m 644 man/toctocd.8 $(DESTDIR)$(PREFIX)/share/man/man8/toctocd.8
 	install -D -m 644 man/toctocd.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/toctocd.toml.5
+	install -D -m 644 man/toctoc-profile.5 $(DESTDIR)$(PREFIX)/share/man/man5/toctoc-profile.5
 	install -D -m 644 man/toctoc-knockd.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5/toctoc-knockd.conf.5
 
 ## The units of systemd: the closed guard before the network, and the gateway. They name the programs where PREFIX puts them.

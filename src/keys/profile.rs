@@ -193,7 +193,7 @@ fn line(key: &str, value: impl Into<toml::Value>) -> String {
 
 fn parse_fault(file: SourceText<'_>, error: &toml::de::Error) -> Fault {
     let mut fault = file.complain_serde(error.span(), error.message());
-    if !fault.remedy.starts_with("did you mean") {
+    if !fault.what.contains("unknown key") {
         fault.remedy =
             "ask the gateway's admin for a new profile: `toctocd client add` prints it".to_owned();
     }

@@ -1,6 +1,6 @@
 //! The manual pages against the code: the programs' pages are made of the command lines' own
-//! definitions, and the page of the configuration is held against what the configuration's reader
-//! takes.
+//! definitions, and the pages of the configuration and of a profile are held against what their
+//! readers take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,6 +11,11 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use toctoc::app::args::{toctoc as client, toctocd as gateway};
 use toctoc::config::{native, print};
+use toctoc::core::door::Step;
+use toctoc::core::types::Fault;
+use toctoc::keys::profile::{Fallback, Profile};
+
+use crate::client_user;
 
 /// A file below man/.
 fn file(name: &str) -> PathBuf {
@@ -145,6 +150,7 @@ the keys that are tried next
 .B SSH_AUTH_SOCK
 is the ssh\\-agent that is asked for the key, before the files above and before any passphrase
 .SH SEE ALSO
+.BR toctoc\\-profile (5),
 .BR toctocd (8),
 .BR ssh\\-keygen (1),
 .BR ssh\\-agent (1)
@@ -180,20 +186,21 @@ fn every_page_is_rendered_without_a_warning() {
         assert!(!output.stdout.is_empty());
         pages += 1;
     }
-    assert!(pages >= 6, "{pages} pages");
+    assert!(pages >= 7, "{pages} pages");
 }
 
 /// What the page says of one key.
 #[derive(Debug)]
 struct Key {
     range: Option<(i64, i64)>,
+    required: bool,
     /// As it would stand in the file.
     default: Option<String>,
 }
 
-/// All keys of toctocd.toml(5), by section and name.
-fn documented() -> BTreeMap<(String, String), Key> {
-    let text = fs::read_to_string(file("toctocd.toml.5")).unwrap();
+/// All keys of a page, by section and name.
+fn documented(page: &str) -> BTreeMap<(String, String), Key> {
+    let text = fs::read_to_string(file(page)).unwrap();
     let (mut section, mut keys) = (String::new(), BTreeMap::new());
     for line in text.lines() {
         if let Some(name) = line.strip_prefix(".SS [").and_then(|rest| rest.strip_suffix(']')) {
@@ -204,10 +211,7 @@ fn documented() -> BTreeMap<(String, String), Key> {
         else {
             continue;
         };
-        let (_, facts) = rest
-            .rsplit_once("R [")
-            .or_else(|| rest.rsplit_once("\" ["))
-            .expect("facts in brackets");
+        let (_, facts) = rest.rsplit_once(" [").expect("facts in brackets");
         let facts = facts.strip_suffix(']').expect("facts in brackets");
         let number = |text: &str| text.parse::<i64>().ok();
         let range = facts.split(';').next().and_then(|range| range.split_once(" to "));
@@ -216,7 +220,8 @@ fn documented() -> BTreeMap<(String, String), Key> {
             .split_once("default ")
             .filter(|_| facts != "no default")
             .map(|(_, value)| value.to_owned());
-        let twice = keys.insert((section.clone(), name.to_owned()), Key { range, default });
+        let key = Key { range, required: facts == "required", default };
+        let twice = keys.insert((section.clone(), name.to_owned()), key);
         assert!(twice.is_none(), "[{section}] {name} stands there twice");
     }
     keys
@@ -233,6 +238,11 @@ fn parsed_keys(section: &str) -> BTreeSet<String> {
         _ => format!("[{section}]\n"),
     };
     let fault = native::parse("t.toml", &format!("{header}zzzzzzzzzzzz = 1\n")).unwrap_err();
+    known_keys(&fault)
+}
+
+/// The keys that a parser's error for an unknown key lists.
+fn known_keys(fault: &Fault) -> BTreeSet<String> {
     let known = fault.remedy.strip_prefix("known here: ").expect("a list of keys");
     known.split(", ").map(str::to_owned).collect()
 }
@@ -259,7 +269,7 @@ fn every_key_that_the_parser_takes_is_in_the_template_and_in_the_page_and_no_oth
         }
     }
     assert_eq!(template, parsed, "src/config/toctocd.toml on the left, the parser on the right");
-    let documented: BTreeSet<_> = documented().into_keys().collect();
+    let documented: BTreeSet<_> = documented("toctocd.toml.5").into_keys().collect();
     assert_eq!(documented, parsed, "man/toctocd.toml.5 on the left, the parser on the right");
 }
 
@@ -267,7 +277,7 @@ fn every_key_that_the_parser_takes_is_in_the_template_and_in_the_page_and_no_oth
 fn the_page_of_the_configuration_has_the_ranges_and_defaults_of_the_code() {
     let defaults: toml::Table =
         toml::from_str(&print::print(&native::parse("least", LEAST).unwrap())).unwrap();
-    for ((section, name), key) in documented() {
+    for ((section, name), key) in documented("toctocd.toml.5") {
         let table = defaults.get(&section).map(|table| table.get("x").unwrap_or(table));
         if let Some(default) = key.default {
             let stated: toml::Table = toml::from_str(&format!("v = {default}")).expect("a value");
@@ -295,5 +305,32 @@ fn the_page_of_the_configuration_has_the_ranges_and_defaults_of_the_code() {
             !takes(low - 1) && !takes(high + 1),
             "[{section}] {name} takes nothing beyond {low} to {high}"
         );
+    }
+}
+
+#[test]
+fn every_key_of_a_profile_is_in_its_page_which_says_if_it_is_required() {
+    let parsed = known_keys(&Profile::parse("p", "zzzzzzzzzzzz = 1\n").err().expect("a fault"));
+    let documented = documented("toctoc-profile.5");
+    let names: BTreeSet<String> = documented.keys().map(|(_, name)| name.clone()).collect();
+    assert_eq!(names, parsed, "man/toctoc-profile.5 on the left, the parser on the right");
+
+    let fallback = Fallback { sequence: vec![Step::tcp(7411)], offer: false };
+    let profile = Profile {
+        identity: Some("key".into()),
+        agent: Some("socket".into()),
+        fallback: Some(fallback),
+        ..client_user::profile(9)
+    };
+    let whole = profile.print();
+    let begins = |line: &str, name: &str| line.starts_with(&format!("{name} = "));
+    for ((_, name), key) in documented {
+        // `classic` makes no sense without a `sequence`.
+        let goes =
+            |line: &&str| begins(line, &name) || name == "sequence" && begins(line, "classic");
+        assert!(whole.lines().any(|line| begins(line, &name)), "{name}: a profile can have it");
+        let left: Vec<&str> = whole.lines().filter(|line| !goes(line)).collect();
+        let read = Profile::parse("p", &left.join("\n"));
+        assert_eq!(read.is_err(), key.required, "the page's word on `{name}`");
     }
 }
