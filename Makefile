@@ -83,6 +83,11 @@ install: build install-units install-user
 	install -D -m 644 man/toctocd.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/toctocd.toml.5
 	install -D -m 644 man/toctoc-profile.5 $(DESTDIR)$(PREFIX)/share/man/man5/toctoc-profile.5
 	install -D -m 644 man/toctoc-knockd.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5/toctoc-knockd.conf.5
+	for program in toctoc toctocd; do \
+		install -D -m 644 completions/toctoc.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program && \
+		install -D -m 644 completions/toctoc.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$program.fish || exit 1; \
+	done
+	install -D -m 644 completions/_toctoc $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_toctoc
 
 ## The units of systemd: the closed guard before the network, and the gateway. They name the programs where PREFIX puts them.
 install-units:

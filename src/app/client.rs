@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::args::toctoc::{Common, ToctocCommand};
 use super::compat;
+use super::complete::{self, CommandLine};
 use super::output::{CommandOutput, fault_json};
 use super::paths::UserPaths;
 use crate::core::knock::KnockKind;
@@ -21,6 +22,7 @@ use signer::Signer;
 
 mod ask;
 mod classic;
+mod completion;
 mod keys;
 mod messages;
 mod signer;
@@ -46,12 +48,19 @@ pub fn main() -> ExitCode {
     if compat::is_called(words.first().map(|word| word.as_os_str()), "knock") {
         return compat::knock::main();
     }
+    let paths = UserPaths::from_env();
+    let names = |line: &CommandLine<'_>, id: &str, typed: &str| {
+        completion::known_names(&paths, line, id, typed)
+    };
+    if complete::answer::<ToctocCommand>(&words, &names) {
+        return ExitCode::SUCCESS;
+    }
     let command: ToctocCommand = match super::args::parse() {
         Ok(command) => command,
         Err(code) => return code,
     };
     let mut console = Console {
-        paths: UserPaths::from_env(),
+        paths,
         out: &mut std::io::stdout(),
         err: &mut std::io::stderr(),
         confirm: &terminal::confirm,

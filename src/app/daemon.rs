@@ -7,7 +7,7 @@ use super::args::toctocd::{ClientCommand, ToctocdArgs, ToctocdCommand};
 use super::gatekeeper::RunFault;
 use super::load::Reach;
 use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
-use super::{admin, compat, gatekeeper, guard, listener, load, provision};
+use super::{admin, compat, complete, gatekeeper, guard, listener, load, provision};
 use crate::core::types::Fault;
 use crate::edge::control::ControlRequest;
 use crate::edge::{first_process, sys};
@@ -26,6 +26,10 @@ pub fn main() -> ExitCode {
     }
     if compat::is_called(std::env::args_os().next().as_deref(), "knockd") {
         return compat::daemon::main();
+    }
+    let words: Vec<_> = std::env::args_os().collect();
+    if complete::answer::<ToctocdArgs>(&words, &provision::completion::known_names) {
+        return ExitCode::SUCCESS;
     }
     match args::parse() {
         Ok(args) => ExitCode::from(run(&args)),

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod args;
 pub mod client;
 pub mod compat;
+pub mod complete;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod daemon;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

@@ -23,6 +23,7 @@ use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 
 mod clients;
+pub mod completion;
 mod live;
 
 pub use clients::{add, forgive, list, revoke};

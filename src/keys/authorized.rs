@@ -143,6 +143,13 @@ pub fn door(text: &str, client: ClientId) -> Option<String> {
     Some(door)
 }
 
+/// The names of all clients, as far as their lines look sound: nothing is checked.
+pub fn names(text: &str) -> Vec<String> {
+    let lines = client_lines(text).filter(|(_, line)| id_of(line).is_some());
+    let names = lines.map(|(_, line)| last_word(line)).filter(|name| is_name(name));
+    names.map(str::to_owned).collect()
+}
+
 /// The client called `name`. Fails if nobody has that name, or its line has a mistake.
 pub fn find(label: &str, text: &str, name: &str) -> Result<Client, Fault> {
     let (start, content) = lines_of(label, text, name)?[0];

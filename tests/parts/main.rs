@@ -9,6 +9,8 @@ mod authenticator;
 mod client;
 mod client_mac;
 mod client_user;
+#[cfg(target_os = "linux")]
+mod completion;
 mod fido;
 mod house;
 #[cfg(target_os = "linux")]

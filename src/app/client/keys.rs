@@ -235,7 +235,8 @@ fn known_profiles(paths: &UserPaths) -> String {
     }
 }
 
-fn names(paths: &UserPaths) -> Result<Vec<String>, Fault> {
+/// The names of all profiles, sorted.
+pub(super) fn names(paths: &UserPaths) -> Result<Vec<String>, Fault> {
     let mut names = Vec::new();
     let Ok(entries) = std::fs::read_dir(paths.profiles()?) else { return Ok(names) };
     for entry in entries.flatten() {
