@@ -7,12 +7,13 @@
 //! independently.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use blake2::Blake2sMac;
 use blake2::digest::consts::U32;
 use blake2::digest::{KeyInit, Mac};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha512};
+use sha2::{Digest, Sha256, Sha512};
 use toctoc::core::authentic::{self, Message};
 use toctoc::core::keyring::{Day, Newcomer, Realm, Secret, TEST_GATEWAY_ID, WireRow};
 use toctoc::core::knock::{
@@ -21,6 +22,7 @@ use toctoc::core::knock::{
 };
 use toctoc::core::noise::KeyPair;
 use toctoc::core::prefix::Span;
+use toctoc::core::public_key::FidoKey;
 use toctoc::core::test_vectors::{self, CLIENT, INVITATION, NOON};
 use toctoc::core::types::{ClientId, GatewayId, PortRange, RealmId, Reject, ServiceName, Wall};
 use toctoc::core::wire::{ClientSide, DATAGRAM, RECEIPT, seal, seal_body};
@@ -319,6 +321,37 @@ fn sealing_gives_the_golden_bytes() {
     let about = "one knock that asks for the time, and its receipt";
     let (request, receipt) = ask();
     check("tests/vectors/time.json", &client_exchange(about, &request, &receipt));
+    check("tests/vectors/fido.json", &fido());
+}
+
+/// What a FIDO key with the client's private key signs for the knock of `knock.json`, composed here
+/// once more.
+fn fido() -> Value {
+    const APPLICATION: &str = "ssh:work";
+    const FLAGS: u8 = authentic::TOUCHED | authentic::VERIFIED;
+    const COUNTER: u32 = 0x0102_0304;
+    let signed = request().encode();
+    let message = authentic::message(TEST_GATEWAY_ID, &[3; 32], &signed);
+    let mut key = test_vectors::client().key;
+    key.fido = Some(Arc::new(FidoKey::new(APPLICATION)));
+    let mut text = Sha256::digest(APPLICATION).to_vec();
+    text.push(FLAGS);
+    text.extend(COUNTER.to_be_bytes());
+    text.extend(Sha256::digest(authentic::sshsig_blob(&message)));
+    let ed25519 = ed25519(&test_vectors::seed(), &text);
+    let signature = Signature { ed25519, sk_flags: FLAGS, sk_counter: COUNTER };
+    assert!(authentic::is_signed(&key, &message, &signature));
+    json!({
+        "about": "the signature of one message by a FIDO key, as an authenticator makes it; h is 03 32 times",
+        "application": hex(APPLICATION.as_bytes()),
+        "flags": FLAGS,
+        "counter": COUNTER,
+        "message": hex(&message),
+        "authenticator_signs": hex(&text),
+        "signature": hex(&ed25519),
+        "key_blob": hex(&key.blob()),
+        "fingerprint": hex(&key.fingerprint().0),
+    })
 }
 
 #[test]

@@ -368,6 +368,17 @@ def compute_joining(keys, vector):
     return out
 
 
+def compute_fido(keys, vector):
+    """What an authenticator with the client's private key makes of the message."""
+    hashes = [hashlib.sha256(x).digest() for x in (vector["application"], sshsig_blob(vector["message"]))]
+    signs = hashes[0] + bytes([vector["flags"]]) + number(vector["counter"]) + hashes[1]
+    key, signature = ed25519(keys["client_ed25519_seed"], signs)
+    fields = (b"sk-ssh-ed25519@openssh.com", key, vector["application"])
+    blob = b"".join(map(string, fields))
+    fingerprint = hashlib.sha256(blob).digest()
+    return {"authenticator_signs": signs, "signature": signature, "key_blob": blob, "fingerprint": fingerprint}
+
+
 SERVICE = re.compile(rb"[a-z0-9._-]{1,31}\0+")
 
 
@@ -453,6 +464,11 @@ def main():
     agreed += len(computed)
     if not is_enrolment(vector["body"]) or is_body(vector["body"], None):
         wrong.append("join.json: its body")
+    vector = load(HERE / "fido.json")
+    computed = compute_fido(keys, vector)
+    assert set(vector) == {"about", "application", "flags", "counter", "message"} | set(computed)
+    wrong += [f"fido.json: {field}" for field, value in computed.items() if vector[field] != value]
+    agreed += len(computed)
     cases = json.loads((HERE / "refused.json").read_text())["cases"]
     for case in cases:
         reason = refusal(keys, bytes.fromhex(case["datagram"]), TODAY)
