@@ -41,5 +41,6 @@ mod replay;
 mod sealed;
 mod shared;
 mod silence;
+mod ssh_keys;
 mod trouble;
 mod units;

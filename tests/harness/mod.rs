@@ -13,6 +13,7 @@ pub mod gate;
 pub mod guarded;
 pub mod process;
 pub mod raw;
+pub(crate) mod ssh_keys;
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};

@@ -5,84 +5,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use toctoc::core::knock::Status;
 use toctoc::core::public_key::PublicKey;
 
 use crate::client_user::{Gateway, User, identity};
-
-/// OpenSSH's agent. It ends when dropped.
-pub(crate) struct RealAgent {
-    child: Child,
-    pub(crate) socket: PathBuf,
-    /// What the agent and `ssh-add` get of the environment.
-    environment: Vec<(&'static str, PathBuf)>,
-}
-
-impl RealAgent {
-    /// `provider`: a pattern of the libraries that it may load for FIDO keys.
-    pub(crate) fn start(
-        directory: &Path, provider: &str, environment: &[(&'static str, PathBuf)],
-    ) -> RealAgent {
-        let socket = directory.join("agent");
-        let child = Command::new("ssh-agent")
-            .args(["-D", "-P", provider, "-a"])
-            .arg(&socket)
-            .env("SSH_ASKPASS", "/bin/false")
-            .env("DISPLAY", ":none")
-            .envs(environment.iter().map(|(name, path)| (*name, path)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("ssh-agent is installed");
-        let agent = RealAgent { child, socket, environment: environment.to_vec() };
-        let begun = Instant::now();
-        while UnixStream::connect(&agent.socket).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "the agent does not start");
-            thread::sleep(Duration::from_millis(10));
-        }
-        agent
-    }
-
-    /// Runs `ssh-add` with these words.
-    pub(crate) fn add(&self, words: &[&str]) {
-        let run = Command::new("ssh-add")
-            .args(words)
-            .env("SSH_AUTH_SOCK", &self.socket)
-            .env("SSH_ASKPASS", "/bin/false")
-            .envs(self.environment.iter().map(|(name, path)| (*name, path)))
-            .stdin(Stdio::null())
-            .output()
-            .expect("ssh-add is installed");
-        assert!(run.status.success(), "ssh-add {words:?}: {run:?}");
-    }
-}
-
-impl Drop for RealAgent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A new key of ssh-keygen: the path of its private half.
-pub(crate) fn new_key(
-    directory: &Path, name: &str, words: &[&str], environment: &[(&'static str, PathBuf)],
-) -> String {
-    let path = directory.join(name).display().to_string();
-    let run = Command::new("ssh-keygen")
-        .args(["-q", "-N", "", "-f", &path])
-        .args(words)
-        .envs(environment.iter().map(|(name, path)| (*name, path)))
-        .stdin(Stdio::null())
-        .output()
-        .expect("ssh-keygen is installed");
-    assert!(run.status.success(), "ssh-keygen {words:?}: {run:?}");
-    path
-}
+use crate::ssh_keys::{RealAgent, new_key};
 
 /// The public half of a key of ssh-keygen.
 pub(crate) fn public(private: &str) -> PublicKey {

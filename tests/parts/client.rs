@@ -350,21 +350,43 @@ fn profiles_says_that_there_is_a_sequence_and_never_prints_it() {
     );
 }
 
-/// Runs toctoc at a terminal. `early` is typed before it starts, and `answer` when it asks. Returns
-/// the exit code and the text on the terminal.
+#[test]
+fn a_passphrase_is_asked_for_by_file_and_a_wrong_one_is_said_to_be_wrong() {
+    let gateway = Gateway::start(Some(Status::Granted));
+    let user = User::new().with_profile(gateway.port);
+    let path = user.home.path().join(".config/toctoc/id_ed25519");
+    let locked = identity().print("c", Some(("sesame", [7; 20]))).unwrap();
+    std::fs::write(&path, locked.as_bytes()).unwrap();
+    let asked = format!("Passphrase of {}: ", path.display());
+    let (code, shown) = at_a_terminal(&user, "open gate", "", "sesame\n");
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains(&asked) && !shown.contains("Wrong"), "{shown}");
+
+    let (code, shown) = at_a_terminal(&user, "open gate", "", "barley\nbarley\nsesame\n");
+    assert_eq!((code, shown.matches("Wrong passphrase. Try again").count()), (0, 1), "{shown}");
+    assert_eq!(shown.matches("Wrong passphrase. Try once more").count(), 1, "{shown}");
+    let (code, shown) = at_a_terminal(&user, "open gate", "", "a\nb\nc\n");
+    assert_eq!(code, 2, "{shown}");
+    assert!(shown.contains("id_ed25519: wrong passphrase, 3 times"), "{shown}");
+}
+
+/// Runs toctoc at a terminal of its own. `early` is typed before it starts, and `answer` when it
+/// asks. Returns the exit code and the text on the terminal.
 fn at_a_terminal(user: &User, words: &str, early: &str, answer: &str) -> (i32, String) {
     let pty = nix::pty::openpty(None, None).unwrap();
     let mut user_end = File::from(pty.master);
     let terminal = pty.slave;
     user_end.write_all(early.as_bytes()).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_toctoc"));
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_toctoc")]);
     command.args(words.split_whitespace()).env_clear().env("HOME", user.home.path());
     command.stdin(terminal.try_clone().unwrap()).stderr(terminal).stdout(Stdio::null());
     let mut child = command.spawn().unwrap();
     // The command keeps our copies of the terminal: without them it closes when the child ends.
     drop(command);
     let mut shown = String::new();
-    let mut asked = false;
+    let mut answers = answer.split_inclusive('\n');
+    let mut answered = 0;
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut buffer = [0; 1024];
     loop {
@@ -376,9 +398,10 @@ fn at_a_terminal(user: &User, words: &str, early: &str, answer: &str) -> (i32, S
         // EIO when the other end is closed.
         let Ok(read @ 1..) = user_end.read(&mut buffer) else { break };
         shown.push_str(&String::from_utf8_lossy(&buffer[..read]));
-        if !asked && shown.contains("[y/N] ") {
-            asked = true;
-            user_end.write_all(answer.as_bytes()).unwrap();
+        let asked = shown.matches("[y/N] ").count() + shown.matches("assphrase of ").count();
+        if asked > answered {
+            answered = asked;
+            user_end.write_all(answers.next().unwrap_or("").as_bytes()).unwrap();
         }
     }
     (child.wait().unwrap().code().unwrap(), shown)

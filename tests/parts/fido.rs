@@ -8,9 +8,9 @@ use toctoc::core::knock::Status;
 use toctoc::core::public_key::{FidoKey, PublicKey};
 use toctoc::keys::public::show_fingerprint;
 
-use crate::agent::{RealAgent, new_key, public};
-use crate::authenticator::{Authenticator, Touch};
+use crate::agent::public;
 use crate::client_user::{Gateway, Run, User};
+use crate::ssh_keys::{Authenticator, RealAgent, Touch, new_key};
 
 /// A user with a FIDO key, made with these words for ssh-keygen.
 struct FidoUser {

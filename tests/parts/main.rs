@@ -5,7 +5,6 @@
 
 mod admin;
 mod agent;
-mod authenticator;
 mod client;
 mod client_mac;
 mod client_user;
@@ -17,5 +16,7 @@ mod house;
 mod man;
 mod noise_oracle;
 mod openssh;
+#[path = "../harness/ssh_keys.rs"]
+mod ssh_keys;
 mod vectors;
 mod wire_properties;
