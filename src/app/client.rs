@@ -219,7 +219,10 @@ fn ask_all(
             let delay = request.timeout * u32::try_from(*before).unwrap_or(u32::MAX);
             *before += 1;
             if signer.wants_touch() {
-                results.push(ask(profile, signer, request, gateway, Duration::ZERO, answered));
+                results.push(match answered.get() {
+                    Some(_) => GatewayResult::not_tried(gateway),
+                    None => ask(profile, signer, request, gateway, Duration::ZERO, answered),
+                });
                 continue;
             }
             let exchange = move || ask(profile, signer, request, gateway, delay, answered);

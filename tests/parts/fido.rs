@@ -32,12 +32,23 @@ impl FidoUser {
 
     /// Runs `words`, against a gateway whose clients file demands this of the key.
     fn run(&self, words: &str, agent: Option<&RealAgent>, rules: fn(&mut FidoKey)) -> Run {
+        self.run_at(&["127.0.0.1"], words, agent, rules)
+    }
+
+    /// The same with these addresses in the profile. The gateway answers at 127.0.0.1.
+    fn run_at(
+        &self, addresses: &[&str], words: &str, agent: Option<&RealAgent>, rules: fn(&mut FidoKey),
+    ) -> Run {
         let mut fido = FidoKey::clone(self.key.fido.as_ref().unwrap());
         rules(&mut fido);
         let fido = Some(Arc::new(fido));
         let key = PublicKey { fido, ..self.key.clone() };
         let gateway = Gateway::start_for(Some(Status::Granted), &key);
         let mut user = User::new().with_key(gateway.port, &self.key);
+        let path = user.home.path().join(".config/toctoc/profiles/gate.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let listed = format!("addresses = {addresses:?}");
+        std::fs::write(&path, text.replace("addresses = [\"127.0.0.1\"]", &listed)).unwrap();
         user.environment = self.authenticator.environment();
         user.environment.extend(agent.map(|agent| ("SSH_AUTH_SOCK", agent.socket.clone())));
         // ssh-keygen is found, and asks nobody.
@@ -95,6 +106,21 @@ fn what_the_clients_file_demands_of_a_fido_signature_is_what_counts() {
     let by_file = format!("open gate -i {}", lazy.file);
     lazy.run(&by_file, None, |_| ()).expect(NO_ANSWER, &[], &[]);
     lazy.run(&by_file, None, |rules| rules.touch = false).expect(0, &["granted"], &[]);
+}
+
+#[test]
+fn each_touch_is_for_one_address_and_after_an_answer_none_is_asked_for() {
+    let user = FidoUser::new(touched, &[]);
+    let agent = user.agent();
+    for (addresses, touches) in [
+        (["127.0.0.1", "127.0.0.9"], 1),
+        (["127.0.0.9", "127.0.0.1"], 2),
+        (["127.0.0.1", "::1"], 1),
+    ] {
+        let run = user.run_at(&addresses, "open gate", Some(&agent), |_| ());
+        run.expect(0, &["granted"], &[]);
+        assert_eq!(run.err.matches(TOUCH).count(), touches, "{addresses:?}: {}", run.err);
+    }
 }
 
 #[test]
