@@ -21,6 +21,7 @@ use toctoc::core::ledger::Ledger;
 use toctoc::core::packet::Arrival;
 use toctoc::core::policy::{Committed, Decision, Policy, commit};
 use toctoc::core::prefix::{Span, Spans};
+use toctoc::core::public_key::PublicKey;
 use toctoc::core::quota::Rate;
 use toctoc::core::record::Record;
 use toctoc::core::replay::{Replay, StateOrigin, Window};
@@ -42,7 +43,8 @@ const OUTSIDE: Arrival = Arrival { loopback: false };
 static CLIENTS: LazyLock<[Client; 2]> = LazyLock::new(|| {
     let key = authentic::public_key(&seed(1));
     let services: Arc<[ServiceName]> = [name("ssh"), name("rdp")].into();
-    let other = Client { id: ClientId([2; 16]), key, ..test_vectors::client() };
+    let other =
+        Client { id: ClientId([2; 16]), key: PublicKey::plain(key), ..test_vectors::client() };
     [Client { services: services.clone(), ..test_vectors::client() }, Client { services, ..other }]
 });
 

@@ -128,8 +128,8 @@ fn request(bytes: &[u8]) {
         if let Some(request) = Request::decode(&bytes, day) {
             assert_eq!(request.encode(), bytes);
         }
-        if let Some(enrolment) = Enrolment::decode(&bytes, day) {
-            assert_eq!(enrolment.encode(), bytes);
-        }
+    }
+    if let Some(enrolment) = Enrolment::decode(&bytes) {
+        assert_eq!(enrolment.encode(), bytes);
     }
 }
