@@ -5,14 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::rules::{self, Action, Effect, Hook, PortNames, Rule, Target, Verb, actions, ordered};
 use crate::config::native::is_inner_host;
 use crate::core::door::{Door, DoorCommands};
-use crate::core::service::{Forward, Mode, Service, ServicePorts};
-use crate::core::types::{PortRange, Proto};
-
-/// What `ports = ["all"]` can cover.
-const EVERY_PORT: [PortRange; 2] = [
-    PortRange { proto: Proto::Tcp, first: 1, last: u16::MAX },
-    PortRange { proto: Proto::Udp, first: 1, last: u16::MAX },
-];
+use crate::core::service::{Forward, Mode, Service};
+use crate::core::types::PortRange;
 
 /// The reason why a door keeps its commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,6 +217,10 @@ pub(super) fn opening(rules: &[Rule]) -> Result<Opening, Refusal> {
         }
         opening.forward = Some(Forward { to, masquerade });
     }
+    // No ports would mean every port.
+    if opening.ports.is_empty() && !every {
+        return Err(Refusal::known("it opens no port to its knocker"));
+    }
     Ok(opening)
 }
 
@@ -250,11 +248,10 @@ pub fn useless_commands(
     let mut ports = Vec::new();
     for Action { text, effect } in lines(door).flat_map(|line| actions(line, names)) {
         for service in guarded(services) {
-            let touched = match (&effect, &service.ports) {
-                (Effect::Rule(rule), ServicePorts::Listed(ports)) => rule.meets(ports),
-                (Effect::Rule(rule), ServicePorts::AllBut(_)) => rule.meets(&EVERY_PORT),
-                (Effect::Unclear(_), _) => true,
-                (Effect::Pause(_) | Effect::Beside, _) => false,
+            let touched = match &effect {
+                Effect::Rule(rule) => rule.meets(service),
+                Effect::Unclear(_) => true,
+                Effect::Pause(_) | Effect::Beside => false,
             };
             let port = service_text(service);
             if touched && !ports.contains(&port) {

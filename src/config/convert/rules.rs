@@ -4,7 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::shell::{SimpleCommand, simple_commands};
-use crate::core::types::{PortRange, Proto};
+use crate::core::service::{Service, ServicePorts};
+use crate::core::types::{Port, PortRange, Proto};
 
 mod firewalld;
 mod iptables;
@@ -40,7 +41,8 @@ pub(super) struct Rule {
     pub(super) hook: Hook,
     /// The source; `None` = everybody.
     pub(super) from: Option<String>,
-    /// Empty = every port.
+    /// The ports of this machine or of an inner host; empty = every port. In OUTPUT packets come
+    /// from them, elsewhere they go there.
     pub(super) ports: Vec<PortRange>,
     /// True if the command names no protocol, so that it means TCP and UDP.
     pub(super) either_proto: bool,
@@ -95,10 +97,23 @@ impl Rule {
         self.from.as_deref() == Some(KNOCKER)
     }
 
-    /// True if it is about packets to this machine at any of these ports.
-    pub(super) fn meets(&self, ports: &[PortRange]) -> bool {
-        if matches!(self.hook, Hook::Forward | Hook::Output | Hook::Postrouting) {
+    /// True if it is about packets to or from any port of `service`, as far as the rule tells. Such
+    /// a packet comes through only if the guard lets its flow in: a translation by another rule
+    /// may lead from the port to the inner host of a FORWARD rule, and OUTPUT sees the answers.
+    pub(super) fn meets(&self, service: &Service) -> bool {
+        if self.asks_others() {
             return false;
+        }
+        let mut theirs = match &service.ports {
+            ServicePorts::Listed(ports) => ports.clone(),
+            ServicePorts::AllBut(_) => EVERY_PORT.to_vec(),
+        };
+        if matches!(self.hook, Hook::Forward | Hook::Postrouting)
+            && let ([port], Some(forward)) = (service.ports.ranges(), &service.forward)
+        {
+            for to in &forward.to {
+                theirs.push(Port { proto: port.proto, number: to.port() }.into());
+            }
         }
         let mut own = self.ports.clone();
         match &self.target {
@@ -106,11 +121,18 @@ impl Rule {
             // It may lead to an address of this machine.
             Target::Dnat(_, Some(to)) => {
                 let proto = self.ports.first().map_or(Proto::Tcp, |port| port.proto);
-                own.push(PortRange { proto, first: *to, last: *to });
+                own.push(Port { proto, number: *to }.into());
             }
             _ => {}
         }
-        self.ports.is_empty() || own.iter().any(|one| ports.iter().any(|port| one.meets(*port)))
+        self.ports.is_empty() || own.iter().any(|one| theirs.iter().any(|port| one.meets(*port)))
+    }
+
+    /// True if it lets this machine ask others. The guard lets the answers in.
+    fn asks_others(&self) -> bool {
+        let from_any = self.ports.iter().all(|port| port.first == 1 && port.last == u16::MAX);
+        let has_port = self.matches.iter().any(|text| text.starts_with("--dport"));
+        self.hook == Hook::Output && from_any && has_port
     }
 
     /// The inner host and port of a translation of `port`.
@@ -122,6 +144,11 @@ impl Rule {
     }
 }
 
+/// What `ports = ["all"]` can cover.
+const EVERY_PORT: [PortRange; 2] = [
+    PortRange { proto: Proto::Tcp, first: 1, last: u16::MAX },
+    PortRange { proto: Proto::Udp, first: 1, last: u16::MAX },
+];
 /// Stands for the source in a command.
 pub(super) const KNOCKER: &str = "%IP%";
 /// Directories in which a program of that name is the usual one.

@@ -261,3 +261,18 @@ fn an_accept_for_every_port_becomes_a_service_that_only_marks() {
         assert!(!says(&remarks, "warning: ") && says(&remarks, "your own firewall shuts it"));
     }
 }
+
+#[test]
+fn a_rule_for_an_inner_host_meets_the_service_that_leads_there() {
+    let there = "[service.rdp]\nports = [\"33890/tcp\"]\nforward = \"192.168.1.10:3389\"\n";
+    for (port, is_warned) in [(3389, true), (33890, true), (3390, false)] {
+        let rule = format!("FORWARD -s %IP% -d 192.168.1.10 -p tcp --dport {port} -j ACCEPT");
+        let text = format!(
+            "[a]\nsequence=4107,5208,1309\ncommand=iptables -I {rule}\nstop_command=iptables -D {rule}\n"
+        );
+        let (_, remarks) = appended(there, &text);
+        let warned = says(&remarks, "warning: door a: keeps its commands")
+            && says(&remarks, "33890/tcp (service rdp) needs a grant");
+        assert_eq!(warned, is_warned, "{port}: {remarks:?}");
+    }
+}

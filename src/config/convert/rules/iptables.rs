@@ -14,6 +14,7 @@ struct Options<'a> {
     from: Option<String>,
     proto: Option<&'a str>,
     ports: Option<&'a str>,
+    source_ports: Option<&'a str>,
     target: Option<&'a str>,
     to: Option<&'a str>,
     matches: Vec<String>,
@@ -60,7 +61,9 @@ pub(super) fn read(
             "-i" | "--in-interface" => options.matches.push(format!("-i {}", value()?)),
             "-o" | "--out-interface" => options.matches.push(format!("-o {}", value()?)),
             "-d" | "--dst" | "--destination" => options.matches.push(format!("-d {}", value()?)),
-            "--sport" | "--source-port" => options.matches.push(format!("--sport {}", value()?)),
+            "--sport" | "--source-port" | "--sports" | "--source-ports" => {
+                set(&mut options.source_ports, value()?, word)?;
+            }
             "-j" | "--jump" => set(&mut options.target, value()?, word)?,
             "--to-destination" | "--to-ports" | "--to-port" | "--to" => {
                 set(&mut options.to, value()?, word)?;
@@ -124,7 +127,14 @@ fn rule(program: &str, mut options: Options<'_>, names: PortNames<'_>) -> Result
         Some("udp" | "17") => Some(Proto::Udp),
         Some(other) => return Err(not_read(other)),
     };
-    let ports = match (proto, options.ports) {
+    let mut near = options.ports;
+    let mut far = options.source_ports.map(|list| format!("--sport {list}"));
+    if hook == Hook::Output {
+        near = options.source_ports;
+        far = options.ports.map(|list| format!("--dport {list}"));
+    }
+    options.matches.extend(far);
+    let ports = match (proto, near) {
         (Some(proto), Some(list)) => ordered(port_list(list, proto, ':', names)?),
         (Some(proto), None) => vec![PortRange { proto, first: 1, last: u16::MAX }],
         (None, None) => Vec::new(),
