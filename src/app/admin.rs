@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::load::Reach;
 use super::output::{CommandOutput, count};
-use super::printed_guard;
+use super::{own_firewall, printed_guard};
 use crate::config::Settings;
 use crate::core::types::Fault;
 use crate::edge::control::{ControlRequest, FixedSettings, ask};
@@ -59,11 +59,12 @@ pub enum TrialState {
     None,
     Running {
         seconds_left: u64,
+        /// The reason why the last grant has not confirmed it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        useless: Option<String>,
     },
     /// The guard stays, because of this grant: client, service, address.
-    Confirmed {
-        by: String,
-    },
+    Confirmed { by: String },
     /// Nobody got in: the guard is off.
     Over,
 }
@@ -117,6 +118,10 @@ pub fn status(reach: &Reach) -> Result<CommandOutput, Fault> {
         && let Some(problem) = printed_guard::problem(settings)
     {
         text += &format!("  warning     {problem}\n");
+    }
+    // It may have changed since the gateway started.
+    for warning in own_firewall::warnings(&reach.settings) {
+        text += &format!("  warning     {warning}\n");
     }
     Ok(CommandOutput { value: Some(value), ..CommandOutput::out(text) })
 }
@@ -250,7 +255,7 @@ pub fn guard_text(status: &GatewayStatus) -> String {
              it on"
         }
         (true, ..) => "OFF by command: what it guards is OPEN; `toctocd guard on` turns it on",
-        (false, true, TrialState::Running { seconds_left }) => {
+        (false, true, TrialState::Running { seconds_left, .. }) => {
             return format!(
                 "up, ON TRIAL for {seconds_left} s: a knock from another machine keeps it"
             );

@@ -230,6 +230,7 @@ impl Gatekeeper {
                 self.connection_work_done(now, result)
             }
             TaskResult::Guard(result) => self.guard_work_done(now, result),
+            TaskResult::LookedAtFirewall(result) => self.grant_looked_at(result),
             TaskResult::UsedUp(_, result) => self.sequence_used(now, result),
         }
     }

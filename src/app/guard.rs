@@ -117,9 +117,14 @@ fn adopt(settings: &Settings) -> Result<String, Fault> {
 fn on_trial(reach: &Reach, seconds: u32, say: &dyn Fn(&str)) -> Result<CommandOutput, Fault> {
     say(&on(reach, Some(seconds))?);
     say(ON_TRIAL);
+    let mut said: Option<String> = None;
     loop {
         let over = match trial(&reach.settings)? {
-            TrialState::Running { .. } => {
+            TrialState::Running { useless, .. } => {
+                if let Some(why) = useless.filter(|why| said.as_ref() != Some(why)) {
+                    say(&format!("a knock got a grant, but the trial goes on: {why}\n"));
+                    said = Some(why);
+                }
                 std::thread::sleep(CHECK);
                 continue;
             }
@@ -151,7 +156,8 @@ fn trial(settings: &Settings) -> Result<TrialState, Fault> {
     let now = clock::now().boot;
     Ok(match firewall::trial_under_way(&GuardRules::of(settings))? {
         Some(until) if until > now => {
-            TrialState::Running { seconds_left: (until.0 - now.0).div_ceil(SECOND) }
+            let seconds_left = (until.0 - now.0).div_ceil(SECOND);
+            TrialState::Running { seconds_left, useless: None }
         }
         Some(_) => TrialState::Over,
         None => TrialState::None,

@@ -24,6 +24,8 @@ mod listener_user;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod load;
 pub mod output;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+mod own_firewall;
 pub mod paths;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 mod prepare;

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::args::toctocd::Init;
 use super::output::{CommandOutput, FAILED, count};
 use super::warnings::warnings_here;
-use super::{admin, listener_user, load, programs};
+use super::{admin, listener_user, load, own_firewall, programs};
 use crate::config::convert::{self, Converted};
 use crate::config::knockd::Strictness;
 use crate::config::{Service, Settings, SourceRule, defaults, native, print};
@@ -24,7 +24,6 @@ use crate::keys::gateway::GatewayFile;
 
 mod clients;
 pub mod completion;
-mod live;
 
 pub use clients::{add, forgive, list, revoke};
 
@@ -123,7 +122,7 @@ pub fn check(config: &Path, print_settings: bool) -> Result<CommandOutput, Fault
     for note in notes(settings, loaded.clients.len()) {
         text += &format!("note: {note}\n");
     }
-    for line in live::remarks(settings) {
+    for line in own_firewall::remarks(settings) {
         text += &format!("{line}\n");
     }
     let state = if text.contains("warning: ") { "valid, with warnings" } else { "sound" };

@@ -58,25 +58,25 @@ fn check_names_the_rule_that_drops_a_guarded_port_for_everybody() {
         (
             "drop",
             "tcp dport 80 accept",
-            "over IPv4 is dropped even under a grant, by inet filter input: policy drop: put `tcp dport 22 accept` before it",
+            "over IPv4 is dropped even under a grant, by the policy of chain inet filter input; run `nft add rule inet filter input tcp dport 22 accept`",
         ),
-        ("drop", "ct state established,related accept", "inet filter input: policy drop"),
+        ("drop", "ct state established,related accept", "the policy of chain inet filter input"),
         (
             "accept",
             "tcp dport 22 drop\ntcp dport 22 accept",
-            "over IPv6 is dropped even under a grant, by inet filter input: rule with handle",
+            "over IPv6 is dropped even under a grant, by rule 1 of chain inet filter input; run `nft insert rule inet filter input handle ",
         ),
         ("accept", "reject", "warning: 22/tcp (service ssh) over IPv4 is dropped"),
         ("accept", "ct state vmap { new : drop }", "warning: 22/tcp"),
         (
             "accept",
             "iifname \"eth0\" drop\ntcp dport 22 accept",
-            "note: 22/tcp (service ssh) over IPv4 may be dropped even under a grant, by inet filter input: rule with handle",
+            "note: 22/tcp (service ssh) over IPv4 may be dropped even under a grant, by rule 1 of chain inet filter input",
         ),
         (
             "drop",
             "ip saddr 10.0.0.0/8 tcp dport 22 accept",
-            "note: 22/tcp (service ssh) over IPv4 is dropped even under a grant, by inet filter input: policy drop, unless",
+            "note: 22/tcp (service ssh) over IPv4 is dropped even under a grant, by the policy of chain inet filter input, unless",
         ),
     ] {
         load(&gate, policy, rules, OPEN);
@@ -85,7 +85,7 @@ fn check_names_the_rule_that_drops_a_guarded_port_for_everybody() {
     }
     // A map decides, and its content is not listed.
     load(&gate, "drop", "tcp dport vmap @m", OPEN);
-    assert!(gate.check().contains("unless inet filter input: rule with handle"));
+    assert!(gate.check().contains("unless rule 1 of chain inet filter input"));
     // One family only.
     load(&gate, "drop", "meta nfproto ipv4 tcp dport 22 accept", OPEN);
     let output = gate.check();
@@ -113,12 +113,13 @@ fn check_reports_a_marked_port_that_no_rule_drops_or_no_rule_accepts() {
         (
             "drop",
             "tcp dport 80 accept",
-            "is dropped even under a grant, by inet filter input: policy drop: put `ct mark and 0x10000000 == 0x10000000 accept` before it",
+            "is dropped even under a grant, by the policy of chain inet filter input; run `nft add rule inet filter input ct mark and 0x10000000 == 0x10000000 accept`",
         ),
     ] {
         load(&gate, policy, rules, OPEN);
         let output = gate.check();
-        let may = output.contains("may be open to everybody: only inet filter input");
+        let may =
+            output.contains("may be open to everybody: only rule 1 of chain inet filter input");
         assert!(
             output.contains(expected) || (rules.starts_with("iifname") && may),
             "{rules}\nsaid: {output}"
@@ -140,7 +141,7 @@ fn check_follows_a_forwarded_service_to_its_inner_port() {
     assert!(!sound.contains("3389/tcp (service rdp) over"), "{sound}");
     load(&gate, "accept", "", &format!("{OPEN}\n{chain}tcp dport 3389 accept"));
     let outer = gate.check();
-    let expected = "over IPv4 is dropped even under a grant, by inet filter forward: policy drop: put `tcp dport 3390 accept` before it";
+    let expected = "over IPv4 is dropped even under a grant, by the policy of chain inet filter forward; run `nft add rule inet filter forward tcp dport 3390 accept`";
     assert!(outer.contains(expected) && !outer.contains("(service rdp) over IPv6"), "{outer}");
 }
 
@@ -152,19 +153,19 @@ fn check_reads_iptables_and_names_the_rules_that_it_cannot_read() {
     }
     // A common mistake.
     let first = gate.check();
-    assert!(first.contains("note: 22/tcp (service ssh) over IPv4 may be dropped even under a grant, by ip filter INPUT: rule with handle"), "{first}");
+    assert!(first.contains("note: 22/tcp (service ssh) over IPv4 may be dropped even under a grant, by rule 1 of iptables chain INPUT"), "{first}");
     for program in ["iptables", "ip6tables"] {
         gate.net.gateway.sh(&format!(
             "{program} -F INPUT; {program} -A INPUT -p tcp -m multiport --dports 22,80 -j ACCEPT"
         ));
     }
     let extension = gate.check();
-    assert!(extension.contains("over IPv6 is dropped even under a grant, by ip6 filter INPUT: policy drop, unless ip6 filter INPUT: rule with handle"), "{extension}");
+    assert!(extension.contains("over IPv6 is dropped even under a grant, by the policy of ip6tables chain INPUT, unless rule 1 of ip6tables chain INPUT"), "{extension}");
     for program in ["iptables", "ip6tables"] {
         gate.net.gateway.sh(&format!("{program} -F INPUT; {program} -A INPUT -j REJECT"));
     }
     assert!(gate.check().contains(
-        "warning: 22/tcp (service ssh) over IPv4 is dropped even under a grant, by ip filter INPUT: rule with handle"
+        "warning: 22/tcp (service ssh) over IPv4 is dropped even under a grant, by rule 1 of iptables chain INPUT; run `iptables -I INPUT 1 -p tcp --dport 22 -j ACCEPT`"
     ));
 }
 
@@ -173,7 +174,7 @@ fn check_reports_what_blocks_receipts_and_lists_what_it_examined() {
     let gate = gate("guard");
     load(&gate, "accept", "", "policy drop;\nct state established accept");
     let kept = gate.check();
-    assert!(kept.contains("warning: receipts over IPv4 are dropped by inet filter output: policy drop: clients get no answer; put `udp sport 62201 accept`"), "{kept}");
+    assert!(kept.contains("warning: receipts over IPv4 are dropped by the policy of chain inet filter output: clients get no answer; run `nft add rule inet filter output udp sport 62201 accept`"), "{kept}");
     load(&gate, "accept", "", "policy drop;\nudp sport 62201 accept");
     let out = gate.check();
     assert!(

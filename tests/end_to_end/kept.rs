@@ -386,3 +386,24 @@ fn run_with_a_trial_begins_it_together_with_the_guard() {
     gate.daemon().wait_for("THE GUARD IS OFF: nobody got in");
     assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
 }
+
+#[test]
+fn a_grant_that_the_own_firewall_makes_useless_does_not_confirm_a_trial() {
+    let gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    gate.net.gateway.sh("iptables -P INPUT DROP; iptables -A INPUT -p icmp -j ACCEPT");
+    let mut trial = on_trial(&gate, "60");
+    until("the trial runs", || gate.status().contains("ON TRIAL"));
+    anna.must_open(&gate.net.client, "ssh", 0);
+    let warning = "22/tcp (service ssh) over IPv4 is dropped even under a grant, by the policy of \
+                   iptables chain INPUT; run `iptables -A INPUT -p tcp --dport 22 -j ACCEPT`";
+    let useless = || gate.status_json()["trial"]["useless"].as_str() == Some(warning);
+    until("the grant was looked at", useless);
+    assert!(gate.status().contains(&format!("  warning     {warning}")));
+    assert!(!gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT));
+    gate.net.gateway.sh("iptables -A INPUT -p tcp --dport 22 -j ACCEPT");
+    anna.must_open(&gate.net.client, "ssh", 0);
+    assert!(trial.wait(LONG).expect("toctocd ends").success());
+    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
+}

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::app::listener_process::{ListenerReady, ListenerStart};
 use crate::app::load::ClientsRead;
 use crate::app::prepare::{KnownClients, Prepared};
 use crate::core::door::Door;
 use crate::core::openings::{CommandEnd, Job};
-use crate::core::types::Fault;
+use crate::core::types::{Fault, ServiceName};
 use crate::edge::addresses::LocalAddress;
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
 use crate::edge::firewall::{GuardReport, GuardTask};
@@ -111,6 +112,8 @@ pub(super) enum Task {
     Load(PathBuf, KnownClients),
     /// See [`GuardTask`].
     Guard(GuardTask),
+    /// Look whether this machine's own firewall makes a grant of this service useless.
+    LookAtFirewall { prepared: Arc<Prepared>, service: ServiceName, v6: bool },
     /// See [`StateJob`].
     State(StateJob),
     /// Mark the sequence in force at this door as used.
@@ -122,6 +125,8 @@ pub(super) enum TaskResult {
     Clients(Result<ClientsRead, Fault>),
     Loaded(Result<Box<Prepared>, Fault>),
     Guard(Result<GuardReport, Fault>),
+    /// The reason why the grant is useless, if it is.
+    LookedAtFirewall(Result<Option<String>, Fault>),
     State(StateDone),
     /// The door of the task, and its result.
     UsedUp(Box<Door>, Result<SequenceUse, String>),
@@ -144,7 +149,7 @@ impl Task {
             Task::ReadClients(_) => Lane::Clients,
             Task::Load(..) => Lane::Config,
             Task::Guard(GuardTask::Cut(_) | GuardTask::Standing(_)) => Lane::Connections,
-            Task::Guard(_) => Lane::Guard,
+            Task::Guard(_) | Task::LookAtFirewall { .. } => Lane::Guard,
             Task::State(_) => Lane::State,
             Task::UseUp(_) => Lane::Files,
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Gatekeeper;
 use super::events::{Lane, Task};
-use super::trial::{Trial, TrialChange, on_trial};
+use super::trial::{Trial, TrialChange, TrialGrant, on_trial};
 use crate::app::admin::TrialState;
 use crate::app::prepare::Prepared;
 use crate::core::grants::element::is_right;
@@ -56,6 +56,8 @@ pub(super) enum GuardWork {
     Restore,
     /// Turn the guard on. The session is the admin who asked, if one did.
     TurnOn(Option<SessionId>, TrialChange),
+    /// Look whether this grant can confirm the trial.
+    Look(TrialGrant),
     /// Load the rules without the trial's end: this grant has confirmed it.
     Confirm(String),
     /// Load the end of the trial.
@@ -181,10 +183,26 @@ impl Guard {
         self.want(GuardWork::EndTrial);
     }
 
-    /// Requests that the trial ends because of the grant `by`. The first one is enough.
+    /// Requests a look at a grant that may confirm the trial. One at a time is enough.
+    pub(super) fn want_look(&mut self, grant: TrialGrant) {
+        if !self.work().any(|work| matches!(work, GuardWork::Look(_) | GuardWork::Confirm(_))) {
+            self.want(GuardWork::Look(grant));
+        }
+    }
+
+    /// Requests that the trial ends because of the grant `by`, before its time is over.
     pub(super) fn want_confirmation(&mut self, by: String) {
-        if !self.work().any(|work| matches!(work, GuardWork::Confirm(_))) {
-            self.want(GuardWork::Confirm(by));
+        self.wanted.push_front(GuardWork::Confirm(by));
+    }
+
+    /// The grant that was being looked at.
+    pub(super) fn take_looked_at(&mut self) -> Option<TrialGrant> {
+        match self.running.take() {
+            Some(GuardWork::Look(grant)) => Some(grant),
+            other => {
+                self.running = other;
+                None
+            }
         }
     }
 
@@ -300,6 +318,7 @@ impl Gatekeeper {
             return self.start_guard_work(now);
         }
         let task = match &work {
+            GuardWork::Look(grant) => return self.start_look(now, grant.clone()),
             GuardWork::Repair => GuardTask::Repair,
             GuardWork::Check => GuardTask::Check,
             // While the guard is off nothing is loaded, but new rules must still be valid.
@@ -321,6 +340,13 @@ impl Gatekeeper {
         self.tasks.start(now, Task::Guard(task), &mut self.out);
     }
 
+    fn start_look(&mut self, now: Now, grant: TrialGrant) {
+        let prepared = Arc::clone(self.in_force.prepared());
+        let task = Task::LookAtFirewall { prepared, service: grant.service, v6: grant.v6 };
+        self.guard.running = Some(GuardWork::Look(grant));
+        self.tasks.start(now, task, &mut self.out);
+    }
+
     fn load_in_force(&self, trial: Option<Boot>) -> GuardTask {
         GuardTask::Load(GuardRules { trial, ..self.in_force.guard_rules() })
     }
@@ -335,6 +361,8 @@ impl Gatekeeper {
     fn guard_work_ended(&mut self, now: Now, work: GuardWork, result: Result<GuardReport, Fault>) {
         match (work, result) {
             (GuardWork::Check, result) => self.checked(now, result),
+            // What cannot be looked at is no reason to doubt the grant.
+            (GuardWork::Look(grant), _) => self.guard.want_confirmation(grant.by),
             (GuardWork::Reload(new), result) => self.rules_loaded(now, new, result),
             (GuardWork::TurnOff(session), result) => self.turned_off(session, result),
             (GuardWork::EndTrial, result) => self.trial_over(now, &result),
@@ -427,7 +455,7 @@ impl Gatekeeper {
 
     fn up_text(&self, now: Now, reloaded: bool) -> String {
         match (self.trial.state(now), reloaded) {
-            (TrialState::Running { seconds_left }, _) => {
+            (TrialState::Running { seconds_left, .. }, _) => {
                 format!("the guard is up, {}", on_trial(seconds_left))
             }
             (_, true) => "the guard is up".to_owned(),

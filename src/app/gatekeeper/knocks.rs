@@ -3,6 +3,7 @@
 
 use super::Gatekeeper;
 use super::events::ListenerId;
+use super::trial::TrialGrant;
 use crate::core::authentic::{Authentic, Handshake};
 use crate::core::grants::{ActiveGrant, Change, Element, GrantEnd, GrantKey, Grants};
 use crate::core::keyring::{Day, GateKey};
@@ -268,7 +269,9 @@ impl Gatekeeper {
         let source = grant.key.source;
         if !source.ip().is_loopback() && !self.in_force.is_own(source) {
             let client = self.in_force.client_name(reply.client);
-            self.confirm_trial(format!("{client}: {} for {source}", reply.service));
+            let by = format!("{client}: {} for {source}", reply.service);
+            let v6 = source.ip().is_ipv6();
+            self.confirm_trial(TrialGrant { by, service: reply.service, v6 });
         }
     }
 

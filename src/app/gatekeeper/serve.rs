@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use super::Gatekeeper;
 use super::events::{Event, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult};
 use crate::app::listener_process::{ListenerProcess, Progress};
-use crate::app::{load, prepare};
+use crate::app::{load, own_firewall, prepare};
 use crate::core::types::{Boot, Fault, Reject};
 use crate::edge::addresses::{self, AddressWatch};
 use crate::edge::command::Runner;
@@ -337,7 +337,7 @@ fn do_task(task: Task, guard: &NftGuard) -> TaskResult {
         Task::ReadClients(_) | Task::Load(..) => true,
         Task::Guard(task) => !matches!(task, GuardTask::Check),
         Task::State(job) => job.reads_all(),
-        Task::UseUp(_) => false,
+        Task::UseUp(_) | Task::LookAtFirewall { .. } => false,
     };
     let result = run_task(task, guard);
     if takes_much {
@@ -355,6 +355,10 @@ fn run_task(task: Task, guard: &NftGuard) -> TaskResult {
             TaskResult::Loaded(prepare::prepare(&path, Some(&known)).map(Box::new))
         }
         Task::Guard(task) => TaskResult::Guard(guard.run(task)),
+        Task::LookAtFirewall { prepared, service, v6 } => {
+            let settings = &prepared.config.settings;
+            TaskResult::LookedAtFirewall(own_firewall::why_useless(settings, service, v6))
+        }
         Task::State(job) => TaskResult::State(job.run()),
         Task::UseUp(door) => {
             let path = door.one_time_sequences.clone().unwrap_or_default();

@@ -13,6 +13,7 @@ use super::{
     CHECK, Commands, Gatekeeper, Guard, Host, InForce, Journal, Listeners, Trial, process, rights,
 };
 use crate::app::listener_process::{ListenerProcess, ListenerReady, ListenerStart};
+use crate::app::own_firewall;
 use crate::app::prepare::{self, Prepared};
 use crate::config::Settings;
 use crate::core::grants::{Element, Grants};
@@ -139,7 +140,9 @@ pub enum RunFault {
 fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
     let umask = process::keep_secrets()?;
     sys::give_back_memory();
-    let prepared = Arc::new(prepare::prepare(path, None)?);
+    let mut prepared = prepare::prepare(path, None)?;
+    prepared.warnings.extend(own_firewall::warnings(&prepared.config.settings));
+    let prepared = Arc::new(prepared);
     let settings = &prepared.config.settings;
     let signals = super::serve::signals()?;
     let addresses = AddressWatch::start()?;

@@ -6,7 +6,7 @@
 
 use super::Gatekeeper;
 use crate::app::admin::TrialState;
-use crate::core::types::{Boot, Fault, Now, SECOND};
+use crate::core::types::{Boot, Fault, Now, SECOND, ServiceName};
 use crate::edge::firewall::GuardReport;
 
 #[derive(Default)]
@@ -15,8 +15,19 @@ pub(super) struct Trial {
     until: Option<Boot>,
     /// True while the work that ends it is queued or runs.
     is_ending: bool,
+    /// The reason why the last grant has not confirmed it.
+    useless: Option<String>,
     /// The end of the last one.
     outcome: Option<TrialOutcome>,
+}
+
+/// A grant to another machine.
+#[derive(Clone)]
+pub(super) struct TrialGrant {
+    /// Client, service and address, as text for people.
+    pub(super) by: String,
+    pub(super) service: ServiceName,
+    pub(super) v6: bool,
 }
 
 enum TrialOutcome {
@@ -90,7 +101,7 @@ impl Trial {
         match (&self.outcome, self.until) {
             (_, Some(until)) => {
                 let left = until.0.saturating_sub(now.boot.0).div_ceil(SECOND);
-                TrialState::Running { seconds_left: left }
+                TrialState::Running { seconds_left: left, useless: self.useless.clone() }
             }
             (Some(TrialOutcome::Confirmed(by)), None) => TrialState::Confirmed { by: by.clone() },
             (Some(TrialOutcome::Over), None) => TrialState::Over,
@@ -108,11 +119,20 @@ impl Gatekeeper {
         }
     }
 
-    /// Confirms the trial under way by a grant to another machine.
-    pub(super) fn confirm_trial(&mut self, by: String) {
+    /// Has a grant looked at that may confirm the trial under way.
+    pub(super) fn confirm_trial(&mut self, grant: TrialGrant) {
         if self.trial.deadline().is_some() {
-            self.guard.want_confirmation(by);
+            self.guard.want_look(grant);
         }
+    }
+
+    /// Handles what was found about a grant: one that this machine's own firewall makes useless shows
+    /// no way in.
+    pub(super) fn grant_looked_at(&mut self, found: Result<Option<String>, Fault>) {
+        let Some(grant) = self.guard.take_looked_at() else { return };
+        let Ok(Some(why)) = found else { return self.guard.want_confirmation(grant.by) };
+        self.out.log(format!("the trial goes on: {} got a grant, but {why}", grant.by));
+        self.trial.useless = Some(why);
     }
 
     /// Takes note that the guard in the kernel has no deadline any more.
@@ -139,7 +159,7 @@ impl Gatekeeper {
     /// The line of the log about a trial that the gateway starts with.
     pub(super) fn announce_trial(&mut self, now: Now) {
         match self.trial.state(now) {
-            TrialState::Running { seconds_left } => {
+            TrialState::Running { seconds_left, .. } => {
                 self.out.log(format!("the guard is {}", on_trial(seconds_left)));
             }
             TrialState::Over => self.out.log(NOBODY_GOT_IN),

@@ -1,7 +1,9 @@
-//! The rules that an admin's own firewall needs in mark mode, as text to paste: they accept packets
-//! with our mark, and belong before any rule that drops.
+//! The rules that an admin's own firewall needs, as text to paste: they belong before any rule that
+//! drops. In mark mode they accept packets with our mark.
 
+use super::rule_place::AcceptRule;
 use crate::config::FirewallSettings;
+use crate::core::types::Proto;
 
 /// For an input chain of nftables; its position is up to the admin.
 pub fn let_marked_in(settings: &FirewallSettings) -> String {
@@ -11,6 +13,32 @@ pub fn let_marked_in(settings: &FirewallSettings) -> String {
 
 /// The command line for IPv4; `ip6tables` takes the same arguments for IPv6.
 pub fn let_marked_in_by_iptables(settings: &FirewallSettings) -> String {
+    format!("iptables -I INPUT {}", marked(settings).iptables)
+}
+
+/// The rule for packets with our mark.
+pub fn marked(settings: &FirewallSettings) -> AcceptRule {
     let mark = settings.mark;
-    format!("iptables -I INPUT -m connmark --mark {mark:#x}/{mark:#x} -j ACCEPT")
+    AcceptRule {
+        nft: let_marked_in(settings),
+        iptables: format!("-m connmark --mark {mark:#x}/{mark:#x} -j ACCEPT"),
+    }
+}
+
+/// The rule for packets to these ports: `22`, `60000-61000`.
+pub fn to_ports(proto: Proto, numbers: &str) -> AcceptRule {
+    let proto = proto.name();
+    let range = numbers.replace('-', ":");
+    AcceptRule {
+        nft: format!("{proto} dport {numbers} accept"),
+        iptables: format!("-p {proto} --dport {range} -j ACCEPT"),
+    }
+}
+
+/// The rule for receipts, which belong to no connection.
+pub fn receipts(knock_port: u16) -> AcceptRule {
+    AcceptRule {
+        nft: format!("udp sport {knock_port} accept"),
+        iptables: format!("-p udp --sport {knock_port} -j ACCEPT"),
+    }
 }

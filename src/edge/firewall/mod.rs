@@ -11,6 +11,7 @@ mod loaded_ruleset;
 mod netlink;
 mod nft;
 pub mod packet_trace;
+pub mod rule_place;
 pub mod ruleset;
 pub mod ruleset_snapshot;
 mod table_claim;

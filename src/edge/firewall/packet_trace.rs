@@ -6,6 +6,7 @@
 
 use serde_json::{Value, json};
 
+use super::rule_place::{RuleNumber, RulePlace};
 use super::ruleset_snapshot::{Chain, RulesetSnapshot};
 use crate::core::types::Proto;
 
@@ -31,9 +32,9 @@ pub enum TraceEffect {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
-    /// The place that certainly drops the packet, such as `inet filter input: policy drop`.
-    pub dropped: Option<String>,
-    pub possible: Vec<(TraceEffect, String)>,
+    /// The place that certainly drops the packet.
+    pub dropped: Option<RulePlace>,
+    pub possible: Vec<(TraceEffect, RulePlace)>,
 }
 
 /// Traces `packet` through all chains of `hook` except those of the table `ours`.
@@ -48,7 +49,7 @@ pub fn trace_packet(
         }
         dropped = match tracer.chain(chain, 0) {
             ChainExit::Decided(TraceEffect::Drop, place) => Some(place),
-            ChainExit::End if chain.drops => Some(format!("{}: policy drop", place(chain))),
+            ChainExit::End if chain.drops => Some(tracer.place(chain, None)),
             ChainExit::Decided(TraceEffect::Accept, _) | ChainExit::End => None,
         };
         if dropped.is_some() {
@@ -61,11 +62,11 @@ pub fn trace_packet(
 struct Tracer<'a> {
     snapshot: &'a RulesetSnapshot,
     packet: &'a TracedPacket,
-    possible: Vec<(TraceEffect, String)>,
+    possible: Vec<(TraceEffect, RulePlace)>,
 }
 
 enum ChainExit {
-    Decided(TraceEffect, String),
+    Decided(TraceEffect, RulePlace),
     /// The end of the chain, or `return`.
     End,
 }
@@ -84,8 +85,10 @@ impl Tracer<'_> {
         if depth > DEPTH {
             return ChainExit::End;
         }
+        let mut number = 0;
         for (handle, statements) in &chain.rules {
-            let here = format!("{}: rule with handle {handle}", place(chain));
+            number += 1;
+            let here = self.place(chain, Some(RuleNumber { number, handle: *handle }));
             let Some((verdict, certain)) = self.rule(statements, &here) else { continue };
             match self.exit(&verdict, chain, here, depth) {
                 Some(exit) if certain => return exit,
@@ -98,7 +101,7 @@ impl Tracer<'_> {
 
     /// The verdict of a rule, and true if it certainly applies; `None` without a verdict or a
     /// match.
-    fn rule(&mut self, statements: &[Value], here: &str) -> Option<(Value, bool)> {
+    fn rule(&mut self, statements: &[Value], here: &RulePlace) -> Option<(Value, bool)> {
         let mut certain = true;
         let mut found = None;
         for statement in statements {
@@ -108,8 +111,8 @@ impl Tracer<'_> {
                 RuleMeaning::Matches(None) => certain = false,
                 RuleMeaning::Verdict(verdict) => found = Some(verdict),
                 RuleMeaning::Unknown => {
-                    self.possible.push((TraceEffect::Accept, here.to_owned()));
-                    self.possible.push((TraceEffect::Drop, here.to_owned()));
+                    self.possible.push((TraceEffect::Accept, here.clone()));
+                    self.possible.push((TraceEffect::Drop, here.clone()));
                 }
             }
         }
@@ -118,7 +121,7 @@ impl Tracer<'_> {
 
     /// The exit for a verdict; `None` if the packet goes on to the next rule.
     fn exit(
-        &mut self, verdict: &Value, chain: &Chain, here: String, depth: usize,
+        &mut self, verdict: &Value, chain: &Chain, here: RulePlace, depth: usize,
     ) -> Option<ChainExit> {
         let (word, body) = verdict.as_object()?.iter().next()?;
         match word.as_str() {
@@ -132,6 +135,16 @@ impl Tracer<'_> {
                     exit => Some(exit),
                 }
             }
+        }
+    }
+
+    fn place(&self, chain: &Chain, rule: Option<RuleNumber>) -> RulePlace {
+        RulePlace {
+            family: chain.family.clone(),
+            table: chain.table.clone(),
+            chain: chain.name.clone(),
+            rule,
+            is_iptables: self.snapshot.is_iptables(chain),
         }
     }
 
@@ -237,10 +250,6 @@ impl Tracer<'_> {
             _ => None,
         }
     }
-}
-
-fn place(chain: &Chain) -> String {
-    format!("{} {} {}", chain.family, chain.table, chain.name)
 }
 
 /// True if `value` is on the right side of a comparison; `None` if unknown.

@@ -76,6 +76,17 @@ impl RulesetSnapshot {
         })
     }
 
+    /// True if iptables made this chain's table: it names its base chains in capitals.
+    pub(super) fn is_iptables(&self, chain: &Chain) -> bool {
+        let is_base = |other: &&Chain| {
+            let is_same = other.family == chain.family && other.table == chain.table;
+            is_same && other.hook.is_some()
+        };
+        let mut bases = self.chains.iter().filter(is_base);
+        let is_family = ["ip", "ip6"].contains(&chain.family.as_str());
+        is_family && bases.any(|base| base.name.bytes().all(|byte| byte.is_ascii_uppercase()))
+    }
+
     /// The number of chains in `hook`, without those of the table `ours`.
     pub fn hooked(&self, hook: &str, ours: &str) -> usize {
         self.chains.iter().filter(|chain| chain.is_hooked(hook) && !chain.is_of(ours)).count()

@@ -125,6 +125,8 @@ pub(super) struct World {
     pub(super) disk: MemoryDisk,
     pub(super) kernel: Rc<RefCell<Kernel>>,
     pub(super) files: Files,
+    /// What the own firewall does to every grant.
+    pub(super) why_useless: Option<String>,
     pub(super) listeners: BTreeMap<ListenerId, FakeListener>,
     /// Listeners that were started and are not ready yet.
     pub(super) starting: Vec<ListenerId>,
@@ -310,6 +312,7 @@ impl World {
             kernel,
             listeners: BTreeMap::new(),
             files,
+            why_useless: None,
             starting: Vec::new(),
             running: BTreeMap::new(),
             started: Vec::new(),
@@ -609,6 +612,9 @@ impl World {
                 Box::new(prepared)
             })),
             Task::Guard(task) => TaskResult::Guard(self.kernel.borrow_mut().run(&task)),
+            Task::LookAtFirewall { .. } => {
+                TaskResult::LookedAtFirewall(Ok(self.why_useless.clone()))
+            }
             Task::State(job) => TaskResult::State(job.run()),
             Task::UseUp(door) => {
                 let used = self.files.use_up(&door);
@@ -640,6 +646,7 @@ impl World {
             Task::ReadClients(_) => TaskResult::Clients(Err(fault)),
             Task::Load(..) => TaskResult::Loaded(Err(fault)),
             Task::Guard(_) => TaskResult::Guard(Err(fault)),
+            Task::LookAtFirewall { .. } => TaskResult::LookedAtFirewall(Err(fault)),
             Task::State(job) => {
                 self.disk.set_broken(true);
                 let done = job.run();

@@ -1,11 +1,55 @@
-//! `toctocd check` against the live firewall: what the rules of others do to granted packets and to
-//! receipts.
+//! The firewall that this machine has beside the guard: what the rules of others do to granted
+//! packets and to receipts.
 
 use crate::config::{Mode, Service, Settings};
-use crate::core::types::{Port, PortRange, Proto};
+use crate::core::types::{Fault, Port, PortRange, Proto, ServiceName};
 use crate::edge::firewall::advice;
 use crate::edge::firewall::packet_trace::{Trace, TraceEffect, TracedPacket, trace_packet};
+use crate::edge::firewall::rule_place::{AcceptRule, RulePlace};
 use crate::edge::firewall::ruleset_snapshot::RulesetSnapshot;
+
+/// How a line about what certainly goes wrong begins.
+const WARNING: &str = "warning: ";
+
+/// The traces of a packet to one port of a service.
+struct PortTraces {
+    /// The port, with its service and family, as text for people.
+    what: String,
+    /// The rule that would let a granted packet in.
+    rule: AcceptRule,
+    granted: Trace,
+    stranger: Trace,
+}
+
+/// What certainly goes wrong with the live firewall, as sentences. None if it cannot be read.
+pub(super) fn warnings(settings: &Settings) -> Vec<String> {
+    let mut sentences = Vec::new();
+    for line in remarks(settings) {
+        sentences.extend(line.strip_prefix(WARNING).map(str::to_owned));
+    }
+    sentences
+}
+
+/// The reason why a grant of this service is useless: the live firewall certainly drops what comes
+/// to any of its ports.
+pub(super) fn why_useless(
+    settings: &Settings, service: ServiceName, v6: bool,
+) -> Result<Option<String>, Fault> {
+    let snapshot = RulesetSnapshot::take(&settings.firewall)?;
+    let mut why = None;
+    for service in settings.services.iter().filter(|one| one.name == service) {
+        for range in service.ports.ranges() {
+            let Some(traces) = traces(settings, &snapshot, service, *range, range.first, v6) else {
+                return Ok(None);
+            };
+            why = traces.dropped();
+            if why.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(why)
+}
 
 /// Remarks about the live firewall, as whole lines of `check`.
 pub(super) fn remarks(settings: &Settings) -> Vec<String> {
@@ -47,19 +91,19 @@ fn remarks_on(settings: &Settings, snapshot: &RulesetSnapshot) -> Vec<String> {
 fn range_remark(
     settings: &Settings, snapshot: &RulesetSnapshot, service: &Service, range: PortRange, v6: bool,
 ) -> Option<String> {
-    let PortRange { proto, first, last } = range;
-    let end = |number| port_remark(settings, snapshot, service, range, Port { proto, number }, v6);
-    end(first).or_else(|| end(last))
+    let end = |number| traces(settings, snapshot, service, range, number, v6)?.remark(service.mode);
+    end(range.first).or_else(|| end(range.last))
 }
 
-/// The remark about `range`, from what happens to packets to one `port` of it.
-fn port_remark(
+/// What happens to packets to one port, `number`, of `range`. `None`: in this family nobody is let
+/// in anyway.
+fn traces(
     settings: &Settings, snapshot: &RulesetSnapshot, service: &Service, range: PortRange,
-    port: Port, v6: bool,
-) -> Option<String> {
+    number: u16, v6: bool,
+) -> Option<PortTraces> {
     let firewall = &settings.firewall;
+    let port = Port { proto: range.proto, number };
     let inner = match &service.forward {
-        // In a family without an inner host nobody is let in anyway.
         Some(forward) => Some(forward.target(v6)?),
         None => None,
     };
@@ -86,59 +130,73 @@ fn port_remark(
         None => range.numbers(),
     };
     let rule = match service.mode {
-        Mode::Guard => format!("{} dport {numbers} accept", port.proto.name()),
-        Mode::Mark => advice::let_marked_in(firewall),
+        Mode::Guard => advice::to_ports(port.proto, &numbers),
+        Mode::Mark => advice::marked(firewall),
     };
     let what = format!("{range} (service {}) over {}", service.name, family(v6));
-    port_text(service.mode, &what, &rule, &trace(firewall.mark), &trace(0))
+    Some(PortTraces { what, rule, granted: trace(firewall.mark), stranger: trace(0) })
 }
 
-/// The remark about one port: the traces of a granted packet and of a stranger's. `rule` lets the
-/// granted packet in.
-fn port_text(
-    mode: Mode, what: &str, rule: &str, granted: &Trace, stranger: &Trace,
-) -> Option<String> {
-    if let Some(place) = &granted.dropped {
-        return Some(match first(granted, TraceEffect::Accept) {
-            None => format!(
-                "warning: {what} is dropped even under a grant, by {place}: put `{rule}` before it"
-            ),
-            Some(other) => format!(
-                "note: {what} is dropped even under a grant, by {place}, unless {other} accepts it; `check` cannot tell"
-            ),
-        });
-    }
-    if mode == Mode::Mark {
-        if stranger.dropped.is_none() {
-            return Some(match first(stranger, TraceEffect::Drop) {
-                None => format!(
-                    "warning: {what} is OPEN TO EVERYBODY: in mark mode your own firewall must drop it, and none of its rules does; \
-                     use mode = \"guard\", or a drop policy"
-                ),
-                Some(place) => format!(
-                    "warning: {what} may be open to everybody: only {place} drops it, and perhaps not always"
-                ),
-            });
+impl PortTraces {
+    /// The sentence about a port that is certainly dropped even under a grant.
+    fn dropped(&self) -> Option<String> {
+        let place = self.granted.dropped.as_ref()?;
+        if first(&self.granted, TraceEffect::Accept).is_some() {
+            return None;
         }
-        if let Some(place) = first(stranger, TraceEffect::Accept) {
+        let PortTraces { what, rule, .. } = self;
+        let command = place.accept_before(rule);
+        Some(format!("{what} is dropped even under a grant, by {place}; run `{command}`"))
+    }
+
+    /// The remark about the port.
+    fn remark(&self, mode: Mode) -> Option<String> {
+        if let Some(dropped) = self.dropped() {
+            return Some(format!("{WARNING}{dropped}"));
+        }
+        let PortTraces { what, granted, stranger, .. } = self;
+        if let Some(place) = &granted.dropped {
+            let other = first(granted, TraceEffect::Accept)?;
             return Some(format!(
-                "note: {what} may be open to some without a grant: {place} accepts some packets"
+                "note: {what} is dropped even under a grant, by {place}, unless {other} accepts it; \
+                 `check` cannot tell"
             ));
         }
+        if mode == Mode::Mark {
+            if stranger.dropped.is_none() {
+                return Some(match first(stranger, TraceEffect::Drop) {
+                    None => format!(
+                        "{WARNING}{what} is OPEN TO EVERYBODY: in mark mode your own firewall must \
+                         drop it, and none of its rules does; use mode = \"guard\", or a drop policy"
+                    ),
+                    Some(place) => format!(
+                        "{WARNING}{what} may be open to everybody: only {place} drops it, and \
+                         perhaps not always"
+                    ),
+                });
+            }
+            if let Some(place) = first(stranger, TraceEffect::Accept) {
+                return Some(format!(
+                    "note: {what} may be open to some without a grant: {place} accepts some packets"
+                ));
+            }
+        }
+        let place = first(granted, TraceEffect::Drop)?;
+        Some(format!(
+            "note: {what} may be dropped even under a grant, by {place}: it comes before the rule \
+             that accepts it"
+        ))
     }
-    let place = first(granted, TraceEffect::Drop)?;
-    Some(format!(
-        "note: {what} may be dropped even under a grant, by {place}: it comes before the rule that accepts it"
-    ))
 }
 
 fn receipt_text(port: u16, v6: bool, trace: &Trace) -> Option<String> {
     let place = trace.dropped.as_ref()?;
     let what = format!("receipts over {} are dropped by {place}", family(v6));
     Some(match first(trace, TraceEffect::Accept) {
-        None => format!(
-            "warning: {what}: clients get no answer; put `udp sport {port} accept` before it"
-        ),
+        None => {
+            let command = place.accept_before(&advice::receipts(port));
+            format!("{WARNING}{what}: clients get no answer; run `{command}`")
+        }
         Some(other) => format!("note: {what}, unless {other} accepts them; `check` cannot tell"),
     })
 }
@@ -147,7 +205,7 @@ fn family(v6: bool) -> &'static str {
     if v6 { "IPv6" } else { "IPv4" }
 }
 
-fn first(trace: &Trace, effect: TraceEffect) -> Option<&str> {
+fn first(trace: &Trace, effect: TraceEffect) -> Option<&RulePlace> {
     let (_, place) = trace.possible.iter().find(|(possible, _)| *possible == effect)?;
     Some(place)
 }
@@ -177,32 +235,43 @@ mod tests {
     use super::*;
     use crate::config::native;
 
+    fn place(name: &str) -> RulePlace {
+        RulePlace::policy("inet", "filter", name)
+    }
+
     fn trace(dropped: Option<&str>, possible: &[(TraceEffect, &str)]) -> Trace {
-        let possible = possible.iter().map(|(effect, place)| (effect.clone(), (*place).into()));
-        Trace { dropped: dropped.map(str::to_owned), possible: possible.collect() }
+        let possible = possible.iter().map(|(effect, name)| (effect.clone(), place(name)));
+        Trace { dropped: dropped.map(place), possible: possible.collect() }
     }
 
     fn text(mode: Mode, granted: &Trace, stranger: &Trace) -> String {
-        port_text(mode, "22/tcp", "tcp dport 22 accept", granted, stranger).unwrap_or_default()
+        let traces = PortTraces {
+            what: "22/tcp".to_owned(),
+            rule: advice::to_ports(Proto::Tcp, "22"),
+            granted: granted.clone(),
+            stranger: stranger.clone(),
+        };
+        traces.remark(mode).unwrap_or_default()
     }
 
     #[test]
     fn a_granted_packet_that_is_dropped_is_a_warning_with_the_missing_rule() {
-        let dropped = trace(Some("inet filter input"), &[]);
-        let line = "warning: 22/tcp is dropped even under a grant, by inet filter input: put `tcp dport 22 accept` before it";
+        let dropped = trace(Some("input"), &[]);
+        let line = "warning: 22/tcp is dropped even under a grant, by the policy of chain inet filter \
+                    input; run `nft add rule inet filter input tcp dport 22 accept`";
         assert_eq!(text(Mode::Guard, &dropped, &dropped), line);
-        let perhaps = trace(Some("policy"), &[(TraceEffect::Accept, "rule 7")]);
+        let perhaps = trace(Some("input"), &[(TraceEffect::Accept, "other")]);
         let line = text(Mode::Guard, &perhaps, &perhaps);
-        assert!(line.starts_with("note: ") && line.contains("unless rule 7 accepts it"), "{line}");
+        assert!(line.starts_with("note: ") && line.contains("filter other accepts it"), "{line}");
     }
 
     #[test]
     fn a_rule_that_may_drop_granted_packets_is_a_note_and_nothing_is_no_line() {
         let through = trace(None, &[]);
         assert_eq!(text(Mode::Guard, &through, &through), "");
-        let perhaps = trace(None, &[(TraceEffect::Drop, "rule 7")]);
+        let perhaps = trace(None, &[(TraceEffect::Drop, "seven")]);
         let line = text(Mode::Guard, &perhaps, &through);
-        assert!(line.starts_with("note: 22/tcp may be dropped even under a grant, by rule 7"));
+        assert!(line.starts_with("note: 22/tcp may be dropped even under a grant, by the policy of chain inet filter seven"), "{line}");
     }
 
     #[test]
@@ -210,13 +279,23 @@ mod tests {
         let through = trace(None, &[]);
         let open = text(Mode::Mark, &through, &through);
         assert!(open.starts_with("warning: 22/tcp is OPEN TO EVERYBODY"), "{open}");
-        let sometimes = trace(None, &[(TraceEffect::Drop, "rule 7")]);
+        let sometimes = trace(None, &[(TraceEffect::Drop, "seven")]);
         let open = text(Mode::Mark, &through, &sometimes);
-        assert!(open.contains("may be open to everybody: only rule 7 drops it"), "{open}");
-        let leak = trace(Some("policy"), &[(TraceEffect::Accept, "rule 8")]);
+        assert!(
+            open.contains(
+                "may be open to everybody: only the policy of chain inet filter seven drops it"
+            ),
+            "{open}"
+        );
+        let leak = trace(Some("output"), &[(TraceEffect::Accept, "eight")]);
         let open = text(Mode::Mark, &through, &leak);
-        assert!(open.contains("may be open to some without a grant: rule 8"), "{open}");
-        assert_eq!(text(Mode::Mark, &through, &trace(Some("policy"), &[])), "");
+        assert!(
+            open.contains(
+                "may be open to some without a grant: the policy of chain inet filter eight"
+            ),
+            "{open}"
+        );
+        assert_eq!(text(Mode::Mark, &through, &trace(Some("output"), &[])), "");
         assert_eq!(text(Mode::Guard, &through, &leak), "", "only in mark mode");
     }
 
@@ -224,12 +303,14 @@ mod tests {
     fn receipts_that_are_dropped_are_reported_for_each_family() {
         assert_eq!(receipt_text(62201, false, &trace(None, &[])), None);
         assert_eq!(
-            receipt_text(62201, true, &trace(Some("policy"), &[])).unwrap(),
-            "warning: receipts over IPv6 are dropped by policy: clients get no answer; put `udp sport 62201 accept` before it"
+            receipt_text(62201, true, &trace(Some("output"), &[])).unwrap(),
+            "warning: receipts over IPv6 are dropped by the policy of chain inet filter output: clients \
+             get no answer; run `nft add rule inet filter output udp sport 62201 accept`"
         );
-        let perhaps = trace(Some("policy"), &[(TraceEffect::Accept, "rule 9")]);
+        let perhaps = trace(Some("output"), &[(TraceEffect::Accept, "nine")]);
         let line = receipt_text(62201, false, &perhaps).unwrap();
-        assert!(line.starts_with("note: receipts over IPv4 are dropped by policy, unless rule 9"));
+        assert!(line.starts_with("note: receipts over IPv4 are dropped by the policy"), "{line}");
+        assert!(line.contains("unless the policy of chain inet filter nine accepts"), "{line}");
     }
 
     #[test]
