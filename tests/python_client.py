@@ -13,6 +13,7 @@ usage: python_client.py PROFILE KEY KIND [SERVICE] [ADDRESS] [OPTION VALUE]...
 
 import base64
 import copy
+import hashlib
 import hmac
 import ipaddress
 import json
@@ -148,6 +149,11 @@ class Client:
         names = ("gateway_key", "mask", "secret", "clockless")
         self.public, mask, secret, clockless = (base64.b64decode(profile[name]) for name in names)
         self.secrets = check.Secrets(profile["period"], secret, clockless)
+        blob = base64.b64decode(profile["key"].split()[1])
+        covered = bytes.fromhex(profile["client"]) + hashlib.sha256(blob).digest() + self.gateway + self.realm
+        covered += self.public + mask + check.number(profile["period"]) + secret
+        label = b"toctoc v1 check of a profile"
+        assert profile["check"] == check.derive(clockless, label, covered, 16)[:4].hex(), "a changed profile"
         self.first_day = profile["period"] * 32
         self.knock_mask = check.derive(mask, b"toctoc v1 mask of knocks")
         self.receipt_mask = check.derive(mask, b"toctoc v1 mask of receipts")

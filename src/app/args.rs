@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
 
 use super::output::{self, WRONG, fault_json};
@@ -28,7 +29,33 @@ pub fn parse<A: Parser>() -> Result<A, ExitCode> {
         output::print(&format!("{:#}\n", fault_json(&fault)));
         return Err(ExitCode::from(WRONG));
     }
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        // Nobody is left to tell if standard error is closed.
+        let _ = error.print();
+        output::print_error(&commands(A::command()));
+        return Err(ExitCode::from(WRONG));
+    }
     error.exit()
+}
+
+/// The commands among which one was mistyped, in lines of 80 columns.
+fn commands(mut level: clap::Command) -> String {
+    for word in std::env::args().skip(1) {
+        if let Some(sub) = level.find_subcommand(&word) {
+            level = sub.clone();
+        }
+    }
+    let mut text = "Commands:".to_owned();
+    let mut column = text.len();
+    for name in level.get_subcommands().filter(|sub| !sub.is_hide_set()).map(|sub| sub.get_name()) {
+        if column + 1 + name.len() > 79 {
+            text += "\n         ";
+            column = 9;
+        }
+        text += &format!(" {name}");
+        column += 1 + name.len();
+    }
+    text + "\n"
 }
 
 /// `ssh=22/tcp`, `mosh=22/tcp,60000-61000/udp`.
@@ -158,6 +185,17 @@ mod tests {
         }
         check(&toctoc::ToctocCommand::command());
         check(&toctocd::ToctocdArgs::command());
+    }
+
+    #[test]
+    fn the_text_below_the_help_of_the_client_fits_into_80_columns() {
+        let command = toctoc::ToctocCommand::command();
+        for command in command.get_subcommands().chain([&command]) {
+            let Some(text) = command.get_after_help() else { continue };
+            for line in text.to_string().lines() {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+        }
     }
 
     #[test]

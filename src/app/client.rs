@@ -1,10 +1,11 @@
 //! The program `toctoc`: its commands and exit codes.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::args::toctoc::{Common, ToctocCommand};
 use super::compat;
@@ -15,17 +16,23 @@ use crate::core::knock::KnockKind;
 use crate::core::types::{Fault, FaultKind, ServiceName};
 use crate::edge::names::{AddressFamily, resolve_gateway};
 use crate::edge::terminal;
-use crate::keys::profile::Profile;
+use crate::edge::{interrupt, program};
 use ask::{ClientRequest, ExchangeOutcome, GatewayResult, ask};
 use messages::ExchangeReport;
-use signer::Signer;
+use signer::{HeldProfile, Signer};
+use waiting::Waiting;
 
 mod ask;
 mod classic;
 mod completion;
+mod connect;
 mod keys;
 mod messages;
+mod profiles;
+mod remove;
 mod signer;
+mod ssh_config;
+mod waiting;
 
 /// Granted, closed, or the probe was answered.
 const DONE: u8 = 0;
@@ -35,7 +42,7 @@ const REFUSED: u8 = 1;
 const USAGE: u8 = 2;
 /// No answer: the result is unknown.
 const NO_ANSWER: u8 = 3;
-/// Nothing could be sent.
+/// Nothing could be sent, or the granted service does not answer.
 const UNREACHABLE: u8 = 4;
 /// Done over one address of the gateway and refused over another: mostly IPv4 and IPv6.
 const PARTLY: u8 = 5;
@@ -55,6 +62,7 @@ pub fn main() -> ExitCode {
     if complete::answer::<ToctocCommand>(&words, &names) {
         return ExitCode::SUCCESS;
     }
+    interrupt::watch();
     let command: ToctocCommand = match super::args::parse() {
         Ok(command) => command,
         Err(code) => return code,
@@ -105,7 +113,11 @@ impl Console<'_> {
                     ask_source: args.ask_source,
                     ..request(KnockKind::Open, &args.common)
                 };
-                return self.sealed(&args.common, request, args.service);
+                let knock = self.prepare(&args.common, request, args.service)?;
+                if !args.command.is_empty() {
+                    return self.open_and_run(&knock, &args.command);
+                }
+                return self.report(&knock, args.json);
             }
             ToctocCommand::Close(args) => {
                 let request = ClientRequest {
@@ -113,16 +125,32 @@ impl Console<'_> {
                     ask_source: args.ask_source,
                     ..request(KnockKind::Close, &args.common)
                 };
-                return self.sealed(&args.common, request, args.service);
+                let knock = self.prepare(&args.common, request, args.service)?;
+                return self.report(&knock, args.json);
             }
             ToctocCommand::Probe(args) => {
-                return self.sealed(args, request(KnockKind::Probe, args), None);
+                let request = request(KnockKind::Probe, &args.common);
+                let knock = self.prepare(&args.common, request, None)?;
+                return self.report(&knock, args.json);
             }
+            ToctocCommand::Connect(args) => return self.connect(args),
+            ToctocCommand::SshConfig(args) => ssh_config::ssh_config(&self.paths, args)?,
             ToctocCommand::Keygen(args) => keys::keygen(&self.paths, args)?,
             ToctocCommand::Import(args) => {
                 keys::import(&self.paths, args, &mut std::io::stdin().lock())?
             }
-            ToctocCommand::Profiles { json } => keys::profiles(&self.paths, *json)?,
+            ToctocCommand::List { json } => profiles::show(&self.paths, *json)?,
+            ToctocCommand::Default { profile } => {
+                profiles::set_default(&self.paths, profile.as_deref())?
+            }
+            ToctocCommand::Remove { profile, yes } => {
+                remove::existing(&self.paths, profile)?;
+                if !yes && !(self.confirm)(&remove::question(profile)) {
+                    let remedy = format!("toctoc remove {profile} --yes");
+                    return Err(Fault::new("not confirmed; nothing was removed", remedy));
+                }
+                remove::remove(&self.paths, profile)?
+            }
             ToctocCommand::Knock(args) => {
                 return super::knock::main(args, self.out, self.err);
             }
@@ -131,37 +159,60 @@ impl Console<'_> {
         Ok(output.code)
     }
 
-    /// Knocks with `request`, at `service` or the profile's default one.
-    fn sealed(
-        &mut self, common: &Common, mut request: ClientRequest, service: Option<ServiceName>,
-    ) -> Result<u8, Fault> {
-        let held = keys::profile(&self.paths, &common.profile)?;
-        let profile = &held.profile;
+    /// Finds profile, key and addresses for `request`, which is for `service` or the default one.
+    fn prepare(
+        &self, common: &Common, mut request: ClientRequest, service: Option<ServiceName>,
+    ) -> Result<PreparedKnock, Fault> {
+        let target = common.target.as_ref();
+        let held = profiles::chosen(&self.paths, target)?;
+        let verb = match request.kind {
+            KnockKind::Open => Some("open"),
+            KnockKind::Close => Some("close"),
+            KnockKind::Probe | KnockKind::Time | KnockKind::Join => None,
+        };
+        if let Some(verb) = verb {
+            request.service = profiles::service(verb, target, service, &held)?;
+        }
+        profiles::refuse_expired(&held)?;
         let family = family(common, request.source);
-        if request.kind != KnockKind::Probe {
-            request.service = self::service(&common.profile, request.kind, service, profile)?;
-        }
         let signer = signer::signer(&self.paths, &held, common.identity.as_deref())?;
+        let profile = &held.profile;
+        let _waiting = Waiting::begin(format!("looking up {}", profile.addresses.join(", ")));
         let gateways = resolve_gateway(&profile.addresses, profile.port, family)?;
-        let results = ask_all(profile, &signer, &request, &gateways);
-        if let Some(fault) = unsigned(&results) {
-            return Err(fault.clone());
+        Ok(PreparedKnock { held, request, signer, family, gateways })
+    }
+
+    /// Knocks, and becomes `command` if the service is open over one address at least.
+    fn open_and_run(&mut self, knock: &PreparedKnock, command: &[OsString]) -> Result<u8, Fault> {
+        let results = knock.send()?;
+        let CommandOutput { out, err, code, .. } = knock.report(&results).output();
+        // Standard output belongs to the command.
+        self.print("", &out);
+        self.print("", &err);
+        match code {
+            DONE | PARTLY => program::run(command),
+            _ => Ok(code),
         }
-        let report =
-            ExchangeReport { name: &common.profile, profile, request: &request, results: &results };
-        if common.json {
+    }
+
+    /// Knocks, and prints what came of it.
+    fn report(&mut self, knock: &PreparedKnock, as_json: bool) -> Result<u8, Fault> {
+        let results = knock.send()?;
+        let report = knock.report(&results);
+        if as_json {
             self.print(&format!("{:#}\n", report.json()), "");
             return Ok(report.code());
         }
         let CommandOutput { out, err, code, .. } = report.output();
         self.print(&out, &err);
         if code == NO_ANSWER
-            && request.kind == KnockKind::Open
-            && let Some(fallback) = &profile.fallback
+            && knock.request.kind == KnockKind::Open
+            && let Some(fallback) = &knock.held.profile.fallback
             && fallback.offer
             && (self.confirm)(classic::QUESTION)
         {
-            let sent = classic::send(profile, fallback, family, request.source)?;
+            let profile = &knock.held.profile;
+            let sent = classic::send(profile, fallback, knock.family, knock.request.source)?;
             self.print(&sent.out, &sent.err);
             return Ok(sent.code);
         }
@@ -177,10 +228,10 @@ impl Console<'_> {
 
 fn wants_json(command: &ToctocCommand) -> bool {
     match command {
-        ToctocCommand::Open(args) => args.common.json,
-        ToctocCommand::Close(args) => args.common.json,
+        ToctocCommand::Open(args) => args.json,
+        ToctocCommand::Close(args) => args.json,
         ToctocCommand::Probe(args) => args.json,
-        ToctocCommand::Profiles { json } => *json,
+        ToctocCommand::List { json } => *json,
         _ => false,
     }
 }
@@ -194,44 +245,92 @@ fn request(kind: KnockKind, common: &Common) -> ClientRequest {
         source: None,
         ask_source: false,
         source_port: 0,
+        held_port: None,
         timeout: Duration::from_secs(common.timeout),
         attempts: common.attempts,
     }
 }
 
-/// Asks the first address of each family at once, so that a silent one does not delay the other,
-/// and each further one a timeout later, until one has answered. With a key that wants a touch: one
-/// after the other, in the resolver's order, for nobody wants to touch it twice.
-fn ask_all(
-    profile: &Profile, signer: &Signer, request: &ClientRequest, gateways: &[SocketAddr],
-) -> Vec<GatewayResult> {
-    let answered = &OnceLock::new();
-    let mut earlier = [0; 2];
-    let mut results = Vec::new();
-    std::thread::scope(|scope| {
-        let mut threads = Vec::new();
-        for gateway in gateways.iter().copied() {
-            let before = &mut earlier[usize::from(gateway.is_ipv6())];
-            if *before >= TRIED {
-                results.push(GatewayResult::not_tried(gateway));
-                continue;
+/// A sealed command that can be sent: all that the network is not needed for is found and checked.
+struct PreparedKnock {
+    held: HeldProfile,
+    request: ClientRequest,
+    signer: Signer,
+    family: Option<AddressFamily>,
+    /// At least one.
+    gateways: Vec<SocketAddr>,
+}
+
+impl PreparedKnock {
+    /// Asks the first address of each family at once, so that a silent one does not delay the
+    /// other, and each further one a timeout later, until one has answered. With a key that wants a
+    /// touch: one after the other, for nobody wants to touch it twice.
+    /// Error: nothing could be signed.
+    fn send(&self) -> Result<Vec<GatewayResult>, Fault> {
+        interrupt::say(&self.words_for_an_interrupt());
+        let answered = &OnceLock::new();
+        let mut earlier = [0; 2];
+        let mut first = Vec::new();
+        let mut results = Vec::new();
+        std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for gateway in self.gateways.iter().copied() {
+                let before = &mut earlier[usize::from(gateway.is_ipv6())];
+                if *before >= TRIED {
+                    results.push(GatewayResult::not_tried(gateway));
+                    continue;
+                }
+                if *before == 0 {
+                    first.push(gateway.ip().to_string());
+                }
+                let delay = self.request.timeout * u32::try_from(*before).unwrap_or(u32::MAX);
+                *before += 1;
+                if self.signer.wants_touch() {
+                    results.push(match answered.get() {
+                        Some(_) => GatewayResult::not_tried(gateway),
+                        None => self.ask(gateway, Duration::ZERO, answered),
+                    });
+                    continue;
+                }
+                threads.push(scope.spawn(move || self.ask(gateway, delay, answered)));
             }
-            let delay = request.timeout * u32::try_from(*before).unwrap_or(u32::MAX);
-            *before += 1;
-            if signer.wants_touch() {
-                results.push(match answered.get() {
-                    Some(_) => GatewayResult::not_tried(gateway),
-                    None => ask(profile, signer, request, gateway, Duration::ZERO, answered),
-                });
-                continue;
-            }
-            let exchange = move || ask(profile, signer, request, gateway, delay, answered);
-            threads.push(scope.spawn(exchange));
+            let _waiting = Waiting::begin(format!("waiting for {}", first.join(" and ")));
+            let asked = threads.into_iter().filter_map(|thread| thread.join().ok());
+            results.splice(0..0, asked.collect::<Vec<_>>());
+        });
+        match unsigned(&results) {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(results),
         }
-        let asked = threads.into_iter().filter_map(|thread| thread.join().ok());
-        results.splice(0..0, asked.collect::<Vec<_>>());
-    });
-    results
+    }
+
+    fn ask(
+        &self, gateway: SocketAddr, delay: Duration, answered: &OnceLock<Instant>,
+    ) -> GatewayResult {
+        ask(&self.held.profile, &self.signer, &self.request, gateway, delay, answered)
+    }
+
+    fn report<'a>(&'a self, results: &'a [GatewayResult]) -> ExchangeReport<'a> {
+        ExchangeReport {
+            name: &self.held.name,
+            profile: &self.held.profile,
+            request: &self.request,
+            results,
+        }
+    }
+
+    fn words_for_an_interrupt(&self) -> String {
+        match self.request.kind {
+            KnockKind::Open => format!(
+                ": the knock may have been granted\n  it ends by itself, or now: \
+                 toctoc close {} {}",
+                self.held.name, self.request.service
+            ),
+            KnockKind::Close => ": the grant may still last; close it again".to_owned(),
+            KnockKind::Join => ": you may be enrolled; run it again with the same line".to_owned(),
+            KnockKind::Probe | KnockKind::Time => ": nothing was opened".to_owned(),
+        }
+    }
 }
 
 /// Why nothing was signed, if nothing was received either.
@@ -257,27 +356,6 @@ fn family(common: &Common, source: Option<IpAddr>) -> Option<AddressFamily> {
         (_, true) => Some(AddressFamily::V6),
         _ => source.map(AddressFamily::of),
     }
-}
-
-/// The service to name. One that the profile does not list is no error: the gateway may have got it
-/// after the profile was made.
-fn service(
-    name: &str, kind: KnockKind, named: Option<ServiceName>, profile: &Profile,
-) -> Result<ServiceName, Fault> {
-    if let Some(service) = named.or(profile.default_service) {
-        return Ok(service);
-    }
-    let verb = if kind == KnockKind::Close { "close" } else { "open" };
-    Err(Fault::new(
-        "no service given, and this profile has no default one",
-        format!("toctoc {verb} {name} SERVICE, one of: {}", list(&profile.services)),
-    ))
-}
-
-/// `ssh, web`.
-fn list(services: &[ServiceName]) -> String {
-    let names: Vec<&str> = services.iter().map(ServiceName::as_str).collect();
-    names.join(", ")
 }
 
 #[cfg(test)]

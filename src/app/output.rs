@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::core::types::{Fault, FaultKind};
+use crate::core::types::{Fault, FaultKind, ServiceName};
 
 /// `toctocd`: done.
 pub const DONE: u8 = 0;
@@ -92,6 +92,12 @@ pub fn finish(outcome: Result<CommandOutput, Fault>, code: u8, as_json: bool) ->
         FaultKind::Held => HELD,
         FaultKind::Name => NAME,
     }
+}
+
+/// `ssh, web`.
+pub fn service_list(services: &[ServiceName]) -> String {
+    let names: Vec<&str> = services.iter().map(ServiceName::as_str).collect();
+    names.join(", ")
 }
 
 /// `1 grant`, `2 grants`.

@@ -55,6 +55,11 @@ impl UserPaths {
         Ok(self.toctoc()?.join("profiles"))
     }
 
+    /// The file that names the default profile.
+    pub fn default_profile(&self) -> Result<PathBuf, Fault> {
+        Ok(self.toctoc()?.join("default"))
+    }
+
     /// The file of the profile called `name`. A name that contains a path separator or ends in
     /// `.toml` is itself the path.
     /// Error: as [`UserPaths::toctoc`], or `name` is no profile name.

@@ -17,7 +17,7 @@ use super::knock::{
     encode_body,
 };
 use super::noise::{self, Initiator, KEY, KeyPair, Responder, SEAL};
-use super::types::{Fault, GatewayId, Reject};
+use super::types::{ClientId, Fault, Fingerprint, GatewayId, Reject};
 
 mod mask;
 #[cfg(test)]
@@ -49,6 +49,28 @@ pub struct ClientSide {
     pub realm: Realm,
     pub gateway_public: [u8; KEY],
     pub secrets: ClientSecrets,
+}
+
+impl ClientSide {
+    /// The check value of a profile: `fingerprint` is that of the client's signature key.
+    pub fn check(&self, client: ClientId, fingerprint: &Fingerprint) -> [u8; 4] {
+        let secrets = &self.secrets;
+        let hash = keyed16(
+            secrets.clockless().expose(),
+            &[
+                b"toctoc v1 check of a profile\0",
+                &client.0,
+                &fingerprint.0,
+                &self.gateway.0,
+                &self.realm.id().0,
+                &self.gateway_public,
+                self.realm.mask().expose(),
+                &secrets.period().to_be_bytes(),
+                secrets.secret().expose(),
+            ],
+        );
+        [hash[0], hash[1], hash[2], hash[3]]
+    }
 }
 
 /// What anybody needs who seals a body for a gateway: the client, and whoever has the listener's

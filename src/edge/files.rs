@@ -150,6 +150,19 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<bool, Fault> {
     Ok(true)
 }
 
+/// Removes a file. One that is gone already is no error.
+pub fn remove(path: &Path) -> Result<(), Fault> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(io_fault(path, &error)),
+        _ => sync_parent(path),
+    }
+}
+
+/// The mode of a file; `None` if there is none, or no such thing as a mode.
+pub fn mode(path: &Path) -> Option<u32> {
+    platform::mode(path)
+}
+
 /// The mode of a file that others than its owner can read; `None` if nobody else can.
 pub fn readable_by_others(path: &Path) -> Option<u32> {
     platform::mode(path).filter(|mode| mode & 0o044 != 0)

@@ -29,6 +29,7 @@ pub mod firewall;
 pub mod first_process;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod gatekeeper_pipe;
+pub mod interrupt;
 pub mod knock_packet;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod link;
@@ -39,6 +40,7 @@ pub mod names;
 pub mod one_time;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod proc_net;
+pub mod program;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod raw;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
@@ -52,6 +54,7 @@ pub mod ssh_keygen;
 pub mod state;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod sys;
+pub mod tcp;
 pub mod terminal;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod worker;

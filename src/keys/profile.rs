@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use toml::Spanned;
 use zeroize::Zeroizing;
@@ -33,6 +34,8 @@ pub struct Profile {
     /// The services that the client could open when the profile was made.
     pub services: Vec<ServiceName>,
     pub default_service: Option<ServiceName>,
+    /// The end of the enrolment in seconds since the epoch, as it was when the profile was made.
+    pub expires: Option<u64>,
     /// The path of the private key; `None` = the agent's or the client's usual one.
     pub identity: Option<PathBuf>,
     /// The socket of the ssh-agent; `None` = the one that SSH_AUTH_SOCK names.
@@ -69,10 +72,12 @@ struct RawProfile {
     clockless: Secret<32>,
     services: Vec<Spanned<String>>,
     default_service: Option<Spanned<String>>,
+    expires: Option<Spanned<String>>,
     identity: Option<Spanned<String>>,
     agent: Option<Spanned<String>>,
     classic: Option<Spanned<String>>,
     sequence: Option<Spanned<Vec<Spanned<String>>>>,
+    check: Spanned<String>,
 }
 
 impl Profile {
@@ -91,7 +96,11 @@ impl Profile {
             Some(name) => Some(default_service(file, name, &services)?),
             None => None,
         };
-        Ok(Self {
+        let expires = match &raw.expires {
+            Some(text) => Some(moment(file, text)?),
+            None => None,
+        };
+        let profile = Self {
             name: name(file, raw.name)?,
             client: raw.client,
             key: key(file, &raw.key)?,
@@ -105,6 +114,7 @@ impl Profile {
             },
             services,
             default_service,
+            expires,
             identity: match raw.identity {
                 Some(path) => Some(self::path(file, path, "an OpenSSH private key file")?),
                 None => None,
@@ -114,7 +124,26 @@ impl Profile {
                 None => None,
             },
             fallback: fallback(file, raw.classic.as_ref(), raw.sequence.as_ref())?,
-        })
+        };
+        if *raw.check.get_ref() != profile.check() {
+            let what = "the keys and ids above do not fit this check value: one was changed";
+            return Err(fault(file, &raw.check, what, NEW_PROFILE));
+        }
+        Ok(profile)
+    }
+
+    /// The check value of all keys and ids, as text. It finds slips of the hand; against an attacker,
+    /// who could compute it again, it does nothing.
+    fn check(&self) -> String {
+        base16ct::lower::encode_string(&self.side.check(self.client, &self.key.fingerprint()))
+    }
+
+    /// The service that a command means if it names none: the default one, or the only one.
+    pub fn usual_service(&self) -> Option<ServiceName> {
+        match self.services.as_slice() {
+            [only] => Some(*only),
+            _ => self.default_service,
+        }
     }
 
     pub fn print(&self) -> Zeroizing<String> {
@@ -137,6 +166,12 @@ impl Profile {
         if let Some(service) = &self.default_service {
             lines.push(line("default_service", service.as_str()));
         }
+        if let Some(seconds) = self.expires
+            && let Ok(seconds) = i64::try_from(seconds)
+            && let Ok(moment) = Timestamp::from_second(seconds)
+        {
+            lines.push(line("expires", moment.to_string()));
+        }
         for (key, path) in [("identity", &self.identity), ("agent", &self.agent)] {
             if let Some(path) = path {
                 lines.push(line(key, path.to_string_lossy().into_owned()));
@@ -158,6 +193,8 @@ impl Profile {
         push_key(&mut text, "mask", side.realm.mask().expose());
         push_key(&mut text, "secret", side.secrets.secret().expose());
         push_key(&mut text, "clockless", side.secrets.clockless().expose());
+        text.push_str(&line("check", self.check()));
+        text.push('\n');
         text
     }
 
@@ -184,6 +221,9 @@ impl Fallback {
     }
 }
 
+const NEW_PROFILE: &str =
+    "import it again from the original; or ask the gateway's admin for a new profile";
+
 const ASK: &str = "ask";
 const NEVER: &str = "never";
 
@@ -194,8 +234,7 @@ fn line(key: &str, value: impl Into<toml::Value>) -> String {
 fn parse_fault(file: SourceText<'_>, error: &toml::de::Error) -> Fault {
     let mut fault = file.complain_serde(error.span(), error.message());
     if !fault.what.contains("unknown key") {
-        fault.remedy =
-            "ask the gateway's admin for a new profile: `toctocd client add` prints it".to_owned();
+        fault.remedy = NEW_PROFILE.to_owned();
     }
     fault
 }
@@ -271,6 +310,15 @@ fn default_service(
     }
     let known = services.iter().map(ServiceName::as_str);
     Err(file.complain_unknown(name.span().start, "service", name.get_ref(), known))
+}
+
+fn moment(file: SourceText<'_>, text: &Spanned<String>) -> Result<u64, Fault> {
+    if let Ok(moment) = text.get_ref().parse::<Timestamp>()
+        && let Ok(seconds) = u64::try_from(moment.as_second())
+    {
+        return Ok(seconds);
+    }
+    Err(fault(file, text, "not a moment", "write it as \"2027-01-31T00:00:00Z\""))
 }
 
 fn path(file: SourceText<'_>, path: Spanned<String>, meant: &str) -> Result<PathBuf, Fault> {

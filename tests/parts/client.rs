@@ -42,9 +42,9 @@ fn the_client_prints_address_port_and_end_of_a_grant() {
 #[test]
 fn a_refusal_says_why_and_what_to_do() {
     for (status, expected) in [
-        (Status::Denied, ["does not let this key open ssh", "ask its admin"]),
+        (Status::Denied, ["does not let this key open ssh", "`toctoc list`"]),
         (Status::Full, ["the limit of grants is reached", "toctoc close gate ssh"]),
-        (Status::Trouble, ["a problem with its state", "tell its admin"]),
+        (Status::Trouble, ["its guard is off, or its disk", "tell its admin"]),
         (Status::Clock, ["clock is too far off", "set the clock"]),
         (Status::Challenge, ["sent a challenge", "try again"]),
         (
@@ -63,7 +63,7 @@ fn the_client_prints_that_a_grant_was_closed() {
     let gateway = Gateway::start(Some(Status::Closed));
     User::new().with_profile(gateway.port).run("close gate ssh").expect(
         0,
-        &["closed: your grants for ssh"],
+        &["closed: you have no grant for ssh"],
         &[],
     );
 }
@@ -78,9 +78,8 @@ fn without_a_receipt_the_client_says_what_to_check_and_that_the_result_is_unknow
         &[],
         &[
             "no answer from 127.0.0.1 to 2 knocks",
-            "let through",
-            "`laptop` (SHA256:",
-            "may be open",
+            "ssh may be open all the same",
+            "`laptop` still enrolled",
         ],
     );
     user.run("open gate --timeout 1 --attempts 1 --json").expect(
@@ -114,7 +113,7 @@ fn json_says_the_same_in_one_object() {
     for (words, expected) in [
         ("open nobody --json", "no profile `nobody`"),
         ("close gate --json --timeout 0", "--timeout"),
-        ("probe --json", "<PROFILE>"),
+        ("probe --json --attempts 0", "--attempts"),
         ("open gate --json --nonsense", "--nonsense"),
     ] {
         let fault = user.run(words);
@@ -131,11 +130,11 @@ fn wrong_usage_exits_with_2_and_sends_nothing() {
     let (user, gateway) = with_silent_gateway();
     for (words, expected) in [
         ("", "Usage"),
-        ("opne gate", "unrecognized subcommand"),
-        ("open", "<PROFILE>"),
+        ("opne gate", "'open'"),
+        ("zzz", "Commands: open close connect ssh-config probe"),
         ("open nobody", "no profile `nobody`"),
         ("open ../x/y", "../x/y"),
-        ("open a:b", "cannot be the name of a profile"),
+        ("open a:B", "is not a service name"),
         ("open gate SSH", "is not a service name"),
         ("open gate --seconds 0", "--seconds"),
         ("open gate --source here", "--source"),
@@ -266,9 +265,55 @@ fn a_profile_is_imported_once_and_kept_private() {
     user.run("import laptop.toml --name gate --replace").expect(0, &["imported as gate"], &[]);
     user.run_with("import -", &text).expect(0, &["imported as 127.0.0.1"], &[]);
     user.run_with("import", "hello").expect(2, &[], &["standard input:1:"]);
-    user.run("profiles").expect(0, &["gate: opens ssh, web at 127.0.0.1, as `laptop`"], &[]);
+    let listed =
+        "gate: opens ssh (default), web at 127.0.0.1, as `laptop`\n  enrolled without an end\n";
+    user.run("list").expect(0, &[listed], &[]);
     let list: serde_json::Value = serde_json::from_str(&user.run("profiles --json").out).unwrap();
     assert_eq!(list.as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_command_runs_after_the_grant_and_only_then_and_its_exit_code_is_returned() {
+    let gateway = Gateway::start(Some(Status::Granted));
+    let user = User::new().with_profile(gateway.port);
+    user.write("seven", "#!/bin/sh\necho \"$@\"\nexit 7\n", 0o755);
+    let run = user.run("open gate ssh -- ./seven --json -x");
+    run.expect(7, &[], &["granted: 127.0.0.1 may reach"]);
+    assert_eq!(run.out, "--json -x\n", "standard output is the command's alone");
+    user.run("open -- ./seven").expect(7, &[], &[]);
+    user.run("open gate ssh -- ./eight").expect(127, &[], &["toctoc: ./eight: No such file"]);
+    let refusing = Gateway::start(Some(Status::Denied));
+    let run = user.with_profile(refusing.port).run("open gate ssh -- /bin/echo here");
+    run.expect(1, &[], &["refused: "]);
+    assert_eq!(run.out, "");
+}
+
+#[test]
+fn a_wait_is_shown_after_a_second_and_an_interrupt_says_where_things_stand() {
+    let (user, _gateway) = with_silent_gateway();
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut terminal = File::from(pty.master);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toctoc"));
+    command.args(["open", "gate", "ssh", "--timeout", "60"]).env_clear();
+    command.env("HOME", user.home.path()).stdout(Stdio::null()).stderr(pty.slave);
+    let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+    drop(command);
+    let mut shown = String::new();
+    let mut interrupted = false;
+    let mut buffer = [0; 1024];
+    // EIO when the other end is closed.
+    while let Ok(read @ 1..) = terminal.read(&mut buffer) {
+        shown.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        if !interrupted && shown.contains("\rwaiting for 127.0.0.1, 1 s") {
+            interrupted = true;
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+        }
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{shown}");
+    let words = "\ntoctoc: interrupted: the knock may have been granted\n";
+    assert!(interrupted && shown.replace('\r', "").contains(words), "{shown}");
+    assert!(shown.contains("toctoc close gate ssh"), "{shown}");
 }
 
 /// A user whose profile has the sequence of a door with two ports, and these ports.

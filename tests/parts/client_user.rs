@@ -149,6 +149,7 @@ pub(crate) fn profile(port: u16) -> Profile {
         },
         services: vec![name("ssh"), name("web")],
         default_service: Some(name("ssh")),
+        expires: None,
         identity: None,
         agent: None,
         fallback: None,

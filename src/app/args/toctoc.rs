@@ -1,5 +1,6 @@
 //! The command line of `toctoc`, the client.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -7,6 +8,7 @@ use clap::Parser;
 
 use super::{grant_seconds, service_name};
 use crate::app::knock::KnockArgs;
+use crate::app::paths::is_profile_name;
 use crate::core::types::ServiceName;
 
 /// Knocks at a toctoc gateway: one sealed datagram, and the port opens for you alone.
@@ -20,45 +22,85 @@ pub enum ToctocCommand {
     Open(Open),
     /// End your own grants for a service.
     Close(Close),
+    /// Knock, then connect standard input and output to the service: a ProxyCommand for ssh.
+    Connect(Connect),
+    /// Show, install or remove the lines with which plain `ssh PROFILE` knocks first.
+    SshConfig(SshConfig),
     /// Ask the gateway which address and clock it sees; grants nothing.
-    Probe(Common),
+    Probe(Probe),
     /// Make an ssh-ed25519 key to knock with.
     Keygen(Keygen),
     /// Store a profile that the gateway's admin made.
     Import(Import),
-    /// List your profiles.
-    Profiles {
+    /// List your profiles, with the services that each may open.
+    #[command(alias = "profiles")]
+    List {
         /// Print a JSON list.
         #[arg(long)]
         json: bool,
+    },
+    /// Choose the profile of commands that name none; or show it.
+    Default {
+        /// A profile's name.
+        profile: Option<String>,
+    },
+    /// Remove a profile, and what `toctoc ssh-config` wrote for it. The key stays.
+    Remove {
+        /// A profile's name.
+        profile: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// Hit a sequence of ports, as the `knock` of knockd does. It is sent in cleartext.
     Knock(KnockArgs),
 }
 
 const HELP: &str = "\
-First steps:
-  toctoc keygen                      # or use the Ed25519 key you have, also a FIDO one
-  toctoc import laptop.toml          # the profile that the gateway's admin made for you
-  toctoc open gate.example.org ssh && ssh gate.example.org
+First steps, with the profile that the gateway's admin made for your key:
+  toctoc import --name home laptop.toml
+  toctoc ssh-config home --install
+  ssh home
 
 Exit codes:
   0  done: granted, closed, probe answered, or classic sequence sent
   1  the gateway refused, and said why
   2  wrong usage, profile, key or file: nothing was sent or changed
   3  no answer: the result is unknown
-  4  nothing could be sent: no network, or the name does not resolve
-  5  done over one address of the gateway and refused over another, mostly IPv4 and IPv6
+  4  nothing could be sent: no network, or the name does not resolve;
+     or `connect` was granted the service, and it did not answer
+  5  done over one address of the gateway and refused over another: mostly IPv4
+     and IPv6
 `toctoc knock`: 0 everything was sent, 1 something was not sent, 2 wrong usage
 
-Each command knocks at the first IPv4 and the first IPv6 address of the gateway at once. While
-nothing answers it tries up to three more addresses of each, a timeout apart.";
+Each command knocks at the first IPv4 and the first IPv6 address of the gateway
+at once. While nothing answers it tries up to three more addresses of each, a
+timeout apart.";
 
-/// Arguments of all sealed commands, and the only ones of `toctoc probe`.
+/// A profile, and perhaps a service of it: `home`, `home:ssh`, `./home.toml:ssh`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub profile: String,
+    pub service: Option<ServiceName>,
+}
+
+/// A path may hold a colon. A service's name holds no separator, and a profile's name no colon.
+fn target(text: &str) -> Result<Target, String> {
+    if let Some((profile, service)) = text.rsplit_once(':')
+        && (is_profile_name(profile) || ServiceName::new(service).is_some())
+    {
+        return Ok(Target { profile: profile.to_owned(), service: Some(service_name(service)?) });
+    }
+    Ok(Target { profile: text.to_owned(), service: None })
+}
+
+/// The gateway, and how to knock.
 #[derive(clap::Args, Debug)]
 pub struct Common {
-    /// A profile's name (see `toctoc profiles`), or the path of its file.
-    pub profile: String,
+    /// A profile's name (see `toctoc list`), or the path of its file. Default: the only profile, or
+    /// the one that `toctoc default` chose.
+    #[arg(value_name = "PROFILE[:SERVICE]", value_parser = target)]
+    pub target: Option<Target>,
     /// Use this private key file, instead of the one that the profile names or of looking for it in
     /// the ssh-agent and the usual files. A .pub file means its private half.
     #[arg(short, long, value_name = "FILE")]
@@ -77,20 +119,21 @@ pub struct Common {
     /// IPv6 only.
     #[arg(short = '6', long)]
     pub ipv6: bool,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
 }
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  toctoc open gate ssh
-  toctoc open gate ssh --seconds 10m
-  toctoc open gate ssh --source 203.0.113.7   # the address that you will connect from
-  toctoc open gate ssh --source 203.0.113.7 -6   # knock by IPv6, connect by IPv4, if the gateway's policy allows it
-  toctoc open gate ssh --source-port 40022 && ssh -o 'ProxyCommand=nc -p 40022 %h %p' gate
-  toctoc open gate --classic                  # no sealed knock gets through, and you accept the risk")]
+  toctoc open home ssh
+  toctoc open home:ssh --seconds 10m
+Run a command once the service is open; its exit code is the result:
+  toctoc open home ssh -- ssh gate.example.org
+Name the address that you will connect from:
+  toctoc open home ssh --source 203.0.113.7
+Knock by IPv6 and connect by IPv4, if the gateway's policy allows it:
+  toctoc open home ssh --source 203.0.113.7 -6
+No sealed knock gets through, and you accept the risk:
+  toctoc open home --classic")]
 pub struct Open {
     /// The gateway, and how to knock.
     #[command(flatten)]
@@ -119,6 +162,12 @@ pub struct Open {
     /// everyone who sees it can repeat it. There is no answer that says whether the door opened.
     #[arg(long, conflicts_with_all = ["seconds", "ask_source", "json", "identity"])]
     pub classic: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Run this command once the service is open; its exit code is the result.
+    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["classic", "json"])]
+    pub command: Vec<OsString>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -136,6 +185,62 @@ pub struct Close {
     /// own address looks usable.
     #[arg(long, conflicts_with = "source")]
     pub ask_source: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Probe {
+    /// The gateway, and how to knock.
+    #[command(flatten)]
+    pub common: Common,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Standard input goes to the service, and its answer to standard output. In
+~/.ssh/config:
+  Host home
+      ProxyCommand toctoc connect %n:ssh
+`toctoc ssh-config --install` writes these lines.")]
+pub struct Connect {
+    /// The gateway, and how to knock.
+    #[command(flatten)]
+    pub common: Common,
+    /// The TCP port to connect to. Default: 22 if the grant covers it, otherwise its first one.
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Length of the grant: 90s, 5m, 1h, at most 7d. Default: the gateway's setting.
+    #[arg(short, long, value_name = "TIME", value_parser = grant_seconds)]
+    pub seconds: Option<u32>,
+}
+
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Only show the lines:
+  toctoc ssh-config home
+Write them, so that ssh knocks first:
+  toctoc ssh-config home --install
+  ssh home
+Remove them again:
+  toctoc ssh-config home --remove
+
+The lines go to ~/.ssh/toctoc.conf. ~/.ssh/config gets one line at its top,
+which includes that file; nothing else in it changes.")]
+pub struct SshConfig {
+    /// A profile's name; it becomes the name for ssh. Default: as for `toctoc open`.
+    #[arg(value_name = "PROFILE[:SERVICE]", value_parser = target)]
+    pub target: Option<Target>,
+    /// Write the lines for ssh, unless ssh already takes that name elsewhere.
+    #[arg(long)]
+    pub install: bool,
+    /// Remove the lines again.
+    #[arg(long, conflicts_with = "install")]
+    pub remove: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -155,8 +260,10 @@ pub struct Keygen {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  toctoc import laptop.toml
-  ssh root@gate toctocd client add laptop --key \"'$(cat ~/.config/toctoc/id_ed25519.pub)'\" --services ssh | toctoc import -")]
+  toctoc import laptop.toml --name home
+Without a file in between, where you are root at the gateway:
+  ssh root@gate toctocd client add laptop --services ssh \\
+      --key \"'$(cat ~/.ssh/id_ed25519.pub)'\" | toctoc import - --name home")]
 pub struct Import {
     /// The profile's file, or - for standard input.
     #[arg(value_name = "FILE", default_value = "-")]

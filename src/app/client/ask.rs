@@ -29,6 +29,9 @@ pub(super) struct ClientRequest {
     /// Ask the gateway for our address even if our own looks usable.
     pub(super) ask_source: bool,
     pub(super) source_port: u16,
+    /// A port of ours to bind the grant to, if our address arrives as it is: a NAT would change the
+    /// port.
+    pub(super) held_port: Option<u16>,
     pub(super) timeout: Duration,
     pub(super) attempts: u32,
 }
@@ -176,6 +179,9 @@ impl Exchange<'_> {
             }
         };
         result.named = Some(named);
+        if let (AddressOrigin::Local, Some(port)) = (named.origin, self.wanted.held_port) {
+            request.source_port = port;
+        }
         request.address = Some(named.source);
         self.send_with_retry(&request, working_day, result)
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{family, keys};
+use super::{family, profiles};
 use crate::app::args::toctoc::Open;
 use crate::app::knock::{self, NotSent};
 use crate::app::output::{CommandOutput, count};
@@ -22,7 +22,7 @@ and somebody may have stopped the sealed knock to make you send it.";
 
 /// `toctoc open --classic`.
 pub(super) fn open(paths: &UserPaths, args: &Open) -> Result<CommandOutput, Fault> {
-    let held = keys::profile(paths, &args.common.profile)?;
+    let held = profiles::chosen(paths, args.common.target.as_ref())?;
     let family = family(&args.common, args.source);
     if let Some(source) = args.source
         && family != Some(AddressFamily::of(source))
@@ -34,7 +34,7 @@ pub(super) fn open(paths: &UserPaths, args: &Open) -> Result<CommandOutput, Faul
     }
     let Some(fallback) = &held.profile.fallback else {
         return Err(Fault::new(
-            format!("profile `{}` has no classic sequence", printable(&args.common.profile)),
+            format!("profile `{}` has no classic sequence", printable(&held.name)),
             format!(
                 "ask the gateway's admin for a profile with one (`toctocd client add --door NAME`); \
                  or write sequence = [\"NUMBER/tcp\", ...] into {}",

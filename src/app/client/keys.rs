@@ -1,15 +1,13 @@
 //! The client's own files: finding, making, importing and listing profiles and private keys.
 
-use std::fmt::Write as _;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::list;
 use super::signer::{HeldProfile, has_key};
 use crate::app::args::toctoc::{Import, Keygen};
-use crate::app::output::CommandOutput;
+use crate::app::output::{CommandOutput, service_list};
 use crate::app::paths::{UserPaths, is_profile_name, profile_name_of};
 use crate::core::diagnostic::printable;
 use crate::core::types::Fault;
@@ -33,7 +31,7 @@ pub(super) fn profile(paths: &UserPaths, name: &str) -> Result<HeldProfile, Faul
         }
     };
     let profile = Profile::parse(&path.display().to_string(), &text)?;
-    Ok(HeldProfile { profile, path })
+    Ok(HeldProfile { name: name.to_owned(), profile, path })
 }
 
 /// `toctoc keygen`.
@@ -123,13 +121,14 @@ pub(super) fn import(
         let remedy = "choose another name with --name, or replace the old one with --replace";
         return Err(Fault::new(fault.what, remedy));
     }
-    let services = list(&profile.services);
-    let example = match profile.default_service {
+    let services = service_list(&profile.services);
+    let example = match profile.usual_service() {
         Some(service) => format!(" {service}"),
         None => String::new(),
     };
     let mut output = CommandOutput::out(format!(
-        "imported as {name}: opens {services}\n  toctoc open {name}{example}\n"
+        "imported as {name}: opens {services}\n  toctoc open {name}{example}\n  \
+         toctoc ssh-config {name} --install   # then: ssh {name}\n"
     ));
     if !piped {
         let file = args.file.display();
@@ -140,7 +139,7 @@ pub(super) fn import(
         }
         output.err += &format!("{file} contains the same secrets: remove it\n");
     }
-    let held = HeldProfile { profile, path };
+    let held = HeldProfile { name, profile, path };
     if !has_key(paths, &held) {
         output.err += &format!(
             "its private key ({}) is not in the usual places: use --identity, or write \
@@ -163,72 +162,10 @@ fn read_profile(standard_input: &mut dyn Read) -> Result<Zeroizing<String>, Faul
     }
 }
 
-/// `toctoc profiles`.
-pub(super) fn profiles(paths: &UserPaths, json: bool) -> Result<CommandOutput, Fault> {
-    let mut text = String::new();
-    let mut errors = String::new();
-    let mut objects = Vec::new();
-    for name in names(paths)? {
-        match profile(paths, &name) {
-            Ok(held) => {
-                text += &profile_text(&name, &held.profile);
-                objects.push(profile_json(&name, &held));
-            }
-            Err(fault) => {
-                let _ = writeln!(errors, "{fault}");
-                objects.push(serde_json::json!({
-                    "profile": name, "what": fault.what, "remedy": fault.remedy
-                }));
-            }
-        }
-    }
-    if json {
-        errors.clear();
-        text = format!("{:#}\n", serde_json::Value::from(objects));
-    } else if text.is_empty() && errors.is_empty() {
-        text = format!("no profiles; {NO_PROFILE}\n");
-    }
-    Ok(CommandOutput { err: errors, ..CommandOutput::out(text) })
-}
+pub(super) const NO_PROFILE: &str = "ask a gateway's admin for one, then: toctoc import FILE";
 
-fn profile_text(name: &str, profile: &Profile) -> String {
-    let mut text = format!(
-        "{name}: opens {} at {}, as `{}`\n",
-        list(&profile.services),
-        profile.addresses.join(", "),
-        profile.name
-    );
-    if let Some(fallback) = &profile.fallback {
-        let offered = if fallback.offer {
-            "offered after a knock without an answer"
-        } else {
-            "never offered"
-        };
-        let _ = writeln!(
-            text,
-            "  has a door's classic sequence, {offered}: toctoc open --classic {name}"
-        );
-    }
-    text
-}
-
-fn profile_json(name: &str, held: &HeldProfile) -> serde_json::Value {
-    let profile = &held.profile;
-    let services: Vec<&str> = profile.services.iter().map(|service| service.as_str()).collect();
-    let classic = match &profile.fallback {
-        None => None,
-        Some(fallback) if fallback.offer => Some("ask"),
-        Some(_) => Some("never"),
-    };
-    serde_json::json!({
-        "profile": name, "file": held.path.display().to_string(), "addresses": profile.addresses,
-        "port": profile.port, "services": services, "client": profile.name, "classic": classic,
-    })
-}
-
-const NO_PROFILE: &str = "ask a gateway's admin for one, then: toctoc import FILE";
-
-fn known_profiles(paths: &UserPaths) -> String {
+/// What to do if there is no profile of that name.
+pub(super) fn known_profiles(paths: &UserPaths) -> String {
     match names(paths) {
         Ok(names) if !names.is_empty() => format!("you have: {}", names.join(", ")),
         _ => NO_PROFILE.to_owned(),

@@ -62,29 +62,38 @@ impl ExchangeReport<'_> {
 
     pub(super) fn output(&self) -> CommandOutput {
         let code = self.code();
-        let mut out = String::new();
-        let mut err = String::new();
+        let mut out = Vec::new();
+        let mut err = Vec::new();
+        let mut clock = String::new();
         for result in self.results {
             match &result.outcome {
                 ExchangeOutcome::Received(received) => {
-                    let text = self.receipt_text(result, received);
-                    match self.is_success(received) {
-                        true => out += &text,
-                        false => err += &text,
+                    let mut text = self.receipt_text(result, received);
+                    let is_success = self.is_success(received);
+                    if code == PARTLY && !is_success {
+                        text = format!("{}: {text}", result.gateway.ip());
                     }
-                    err += &clock_text(received);
+                    // What both families have in common is said once.
+                    let said = if is_success { &mut out } else { &mut err };
+                    if !said.contains(&text) {
+                        said.push(text);
+                    }
+                    if clock.is_empty() {
+                        clock = clock_text(received);
+                    }
                 }
                 // `silence_text` is about all of them.
                 ExchangeOutcome::Silence if code == NO_ANSWER || result.knocks == 0 => {}
                 ExchangeOutcome::Silence => {
                     let gateway = result.gateway.ip();
-                    err += &format!("no answer from {gateway}; another address answered\n");
+                    err.push(format!("no answer from {gateway}; another address answered\n"));
                 }
                 // If one family worked, the other one does not matter.
                 ExchangeOutcome::Unreachable(_) if code == DONE => {}
-                ExchangeOutcome::Unreachable(fault) => err += &format!("{fault}\n"),
+                ExchangeOutcome::Unreachable(fault) => err.push(format!("{fault}\n")),
             }
         }
+        let mut err = err.concat() + &clock;
         if code == NO_ANSWER {
             err += &self.silence_text();
         }
@@ -103,7 +112,7 @@ impl ExchangeReport<'_> {
                 self.name
             );
         }
-        CommandOutput { code, err, ..CommandOutput::out(out) }
+        CommandOutput { code, err, ..CommandOutput::out(out.concat()) }
     }
 
     fn receipt_text(&self, result: &GatewayResult, received: &ReceivedReceipt) -> String {
@@ -115,7 +124,7 @@ impl ExchangeReport<'_> {
         match receipt.status {
             Status::Granted => self.granted_text(result, received),
             Status::Closed => {
-                format!("closed: your grants for {service} at {gateway} have ended\n")
+                format!("closed: you have no grant for {service} at {gateway} any more\n")
             }
             Status::Observed if self.request.kind == KnockKind::Open => {
                 replaced_text(gateway, observed)
@@ -134,9 +143,9 @@ impl ExchangeReport<'_> {
                     .to_owned()
             }
             Status::Denied => format!(
-                "refused: the gateway does not let this key open {service} from {observed}\n  \
-                 ask its admin: is that the service's name, may this key use it, and over IPv4 and \
-                 IPv6? A service of commands allows no --source-port\n"
+                "refused: the gateway does not let this key open {service}\n  \
+                 `toctoc list` shows the services of your profile. Ask the gateway's admin if this \
+                 key may use it, over IPv4 and IPv6. A service of commands allows no --source-port\n"
             ),
             Status::Full => format!(
                 "refused: the limit of grants is reached, for you or for {service} as a whole\n  \
@@ -148,11 +157,12 @@ impl ExchangeReport<'_> {
                  if this key has knocked too many times just now, wait a minute\n"
                     .to_owned()
             }
-            Status::Trouble => {
-                "refused: the gateway has a problem with its state, its firewall or a \
-                 command; nothing was opened\n  tell its admin; its log says which\n"
-                    .to_owned()
-            }
+            Status::Trouble => format!(
+                "refused: the gateway could not open {service}: its guard is off, or its disk, its \
+                 firewall or a command of the service failed\n  \
+                 tell its admin: `toctocd status` there says which. While the guard is off, the port \
+                 needs no knock: just connect\n"
+            ),
             // Only `join` is answered like this: see `Receipt::may_answer`.
             Status::Enrolled | Status::Pending | Status::Taken => String::new(),
         }
@@ -180,6 +190,12 @@ impl ExchangeReport<'_> {
             duration_text(u64::from(receipt.seconds) * SECOND),
             clock_time(until(received), Timestamp::now(), &TimeZone::system()),
         );
+        if self.request.seconds > receipt.seconds {
+            text += &format!(
+                "  you asked for {}: the gateway allows this key or service no more\n",
+                duration_text(u64::from(self.request.seconds) * SECOND)
+            );
+        }
         if who != receipt.observed {
             text += &format!("  the knock came from {}\n", receipt.observed);
         }
@@ -244,31 +260,27 @@ impl ExchangeReport<'_> {
                 }
             }
         }
-        let mut text =
-            format!("no answer {}; a gateway never says why. Check:\n", tried.join(", "));
+        let unknown = match self.request.kind {
+            KnockKind::Open => format!("; {} may be open all the same", self.request.service),
+            _ => String::new(),
+        };
+        let mut text = format!("no answer {}{unknown}\n", tried.join(", "));
         if !left_out.is_empty() {
-            text += &format!(
-                "  - not tried, for there are too many addresses: {}\n",
-                left_out.join(", ")
-            );
+            text += &format!("  not tried, too many addresses: {}\n", left_out.join(", "));
         }
         text += &format!(
-            "  - is udp/{} let through by your network and in front of the gateway?\n  \
-             - is the gateway still at: {}?\n  \
-             - has this key knocked too many times just now? A gateway ignores what is beyond its \
-             rate limit for one key (64 at once, then 4 a second, if its admin changed nothing): \
-             wait a minute\n  \
-             - ask its admin: is the gateway running, and is `{}` ({}) still enrolled?\n  \
-             - is this machine's clock right? Then try a knock that opens nothing: toctoc probe {}\n",
+            "  - does a knock that opens nothing get through? toctoc probe {}\n  \
+             - is udp/{} blocked here, or in front of the gateway? Try another network\n  \
+             - is the gateway still at {}, and running? Ask its admin\n  \
+             - is `{}` still enrolled there? Its key is\n    {}\n  \
+             - did this key knock very often just now? Then wait a minute\n  \
+             a gateway answers nothing that it does not accept, so it cannot say which\n",
+            self.name,
             profile.port,
             profile.addresses.join(", "),
             profile.name,
             show_fingerprint(&profile.key.fingerprint()),
-            self.name,
         );
-        if self.request.kind == KnockKind::Open {
-            text += "  only the answer may have been lost: the port may be open\n";
-        }
         text
     }
 }
@@ -307,7 +319,7 @@ fn net(receipt: &Receipt) -> Option<String> {
 }
 
 /// As in the configuration, but for what a receipt has no room to name.
-fn ports(receipt: &Receipt) -> Vec<String> {
+pub(super) fn ports(receipt: &Receipt) -> Vec<String> {
     let text = |entry: &PortEntry| match entry {
         PortEntry::Range(range) => range.to_string(),
         PortEntry::All => "all ports".to_owned(),
@@ -335,7 +347,7 @@ fn clock_time(then: Wall, now: Timestamp, zone: &TimeZone) -> String {
 }
 
 /// `30 s`, `10 min`, `1 h 2 min`, `400 d`: the two largest units, rounded to seconds.
-fn duration_text(nanoseconds: u64) -> String {
+pub(super) fn duration_text(nanoseconds: u64) -> String {
     let seconds = (nanoseconds + SECOND / 2) / SECOND;
     let units = [
         (seconds / 86_400, "d"),

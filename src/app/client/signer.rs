@@ -23,6 +23,8 @@ const TRIES: usize = 3;
 
 /// A profile, and the path of its file.
 pub(super) struct HeldProfile {
+    /// Its name or path, as the user typed it.
+    pub(super) name: String,
     pub(super) profile: Profile,
     pub(super) path: PathBuf,
 }

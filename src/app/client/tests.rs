@@ -10,7 +10,9 @@ use super::ask::tests as gateway;
 use super::*;
 use crate::core::door::Step;
 use crate::core::knock::Status;
-use crate::keys::profile::Fallback;
+use crate::core::types::SECOND;
+use crate::edge::clock;
+use crate::keys::profile::{Fallback, Profile};
 
 /// A user's home, and the answer that the user gives to a question.
 struct User {
@@ -74,7 +76,7 @@ impl User {
         let mut command = parse(&format!("{words} --attempts 1"));
         match &mut command {
             ToctocCommand::Open(args) => args.common.timeout = 0,
-            ToctocCommand::Probe(args) => args.timeout = 0,
+            ToctocCommand::Probe(args) => args.common.timeout = 0,
             other => panic!("{other:?}"),
         }
         self.run_command(&command)
@@ -88,7 +90,8 @@ impl User {
             out: &mut out,
             err: &mut err,
             confirm: &|question| {
-                assert!(question.contains("whoever sees it can repeat it"));
+                let known = ["whoever sees it can repeat it", "Remove the profile `gate`?"];
+                assert!(known.iter().any(|part| question.contains(part)), "{question}");
                 self.says_yes
             },
         }
@@ -150,7 +153,7 @@ fn an_open_sends_what_the_options_say() {
 fn close_and_probe_send_their_own_kind() {
     let gateway = answering(Some(Status::Closed));
     let user = user_of(&gateway);
-    user.run("close gate ssh").expect(DONE, &["closed: your grants for ssh"], &[]);
+    user.run("close gate ssh").expect(DONE, &["closed: you have no grant for ssh"], &[]);
     user.run("probe gate").expect(DONE, &["127.0.0.1 answered: it sees you as"], &[]);
     let kinds: Vec<KnockKind> = gateway.requests().iter().map(|request| request.kind).collect();
     assert_eq!(kinds, [KnockKind::Close, KnockKind::Probe]);
@@ -160,12 +163,21 @@ fn close_and_probe_send_their_own_kind() {
 fn a_default_service_is_used_and_without_one_the_profiles_services_are_listed() {
     let gateway = answering(Some(Status::Granted));
     let mut profile = gateway::profile(gateway.address.port());
+    profile.services.push(ServiceName::new("web").unwrap());
     let user = User::new().with(&profile);
     user.run("open gate").expect(USAGE, &[], &["no service given", "toctoc open gate SERVICE"]);
-    user.run("close gate").expect(USAGE, &[], &["toctoc close gate SERVICE, one of: ssh"]);
+    user.run("close gate").expect(USAGE, &[], &["toctoc close gate SERVICE, one of: ssh, web"]);
+    user.run("open gate:ssh web").expect(USAGE, &[], &["two services are named: ssh and web"]);
     profile.default_service = Some(gateway::ssh());
+    let user = user.with(&profile);
+    user.run("open gate").expect(DONE, &["granted"], &[]);
+    user.run("open gate:web").expect(DONE, &["granted"], &[]);
+    user.run("open gate:web web").expect(DONE, &["granted"], &[]);
+    profile.default_service = None;
+    profile.services.pop();
     user.with(&profile).run("open gate").expect(DONE, &["granted"], &[]);
-    assert_eq!(gateway.requests().len(), 1, "nothing was sent before");
+    let names = gateway.requests().into_iter().map(|request| request.service.to_string());
+    assert_eq!(names.collect::<Vec<_>>(), ["ssh", "web", "web", "ssh"]);
 }
 
 #[test]
@@ -174,7 +186,7 @@ fn a_refusal_is_exit_code_1_and_silence_is_3() {
     user_of(&refusing).run("open gate ssh").expect(REFUSED, &[], &["refused: "]);
     let silent = answering(None);
     let user = user_of(&silent);
-    let no_answer = "no answer from 127.0.0.1 to 1 knock;";
+    let no_answer = "no answer from 127.0.0.1 to 1 knock; ssh may be open";
     user.run_without_answer("open gate ssh").expect(NO_ANSWER, &[], &[no_answer]);
     let json = user.run_without_answer("open gate ssh --json");
     json.expect(NO_ANSWER, &["\"result\": \"no-answer\""], &[]);
@@ -197,7 +209,7 @@ fn each_address_of_the_gateway_is_tried_until_one_answers() {
     let run = User::new().with(&profile).run_without_answer("open gate ssh");
     let tried = "no answer from 127.0.7.1 to 1 knock, from 127.0.7.2 to 1 knock, \
                  from 127.0.7.3 to 1 knock, from 127.0.7.4 to 1 knock; ";
-    let not_tried = "not tried, for there are too many addresses: 127.0.7.5, 127.0.7.6\n";
+    let not_tried = "not tried, too many addresses: 127.0.7.5, 127.0.7.6\n";
     run.expect(NO_ANSWER, &[], &[tried, not_tried]);
 }
 
@@ -226,7 +238,7 @@ fn a_missing_profile_names_those_that_there_are() {
     User::new().run("open gate ssh").expect(USAGE, &[], &["no profile `gate`", "toctoc import"]);
     let user = User::new().with(&gateway::profile(9));
     user.run("open gte ssh").expect(USAGE, &[], &["no profile `gte`", "you have: gate"]);
-    user.run("open a:b ssh").expect(USAGE, &[], &["`a:b` cannot be the name of a profile"]);
+    user.run("open a,b ssh").expect(USAGE, &[], &["`a,b` cannot be the name of a profile"]);
 }
 
 #[test]
@@ -428,6 +440,68 @@ fn profiles_are_listed_without_their_sequences_and_a_broken_one_is_reported() {
     assert_eq!((named(0), named(1), json.err.as_str()), (Some("broken"), Some("gate"), ""));
     assert!(list[0]["what"].as_str().is_some_and(|what| what.contains("broken.toml:1:")));
     User::new().run("profiles").expect(DONE, &["no profiles; ask a gateway's admin"], &[]);
+}
+
+#[test]
+fn commands_without_a_profile_take_the_only_one_or_the_chosen_one() {
+    let gateway = answering(Some(Status::Granted));
+    User::new().run("open").expect(USAGE, &[], &["you have no profile yet", "toctoc import"]);
+    let user = user_of(&gateway);
+    user.run("open").expect(DONE, &["granted"], &[]);
+    user.run("default").expect(DONE, &["gate\n"], &[]);
+    let text = gateway::profile(9).print();
+    user.write(".config/toctoc/profiles/work.toml", &text, 0o600);
+    let several = ["you have several: gate, work", "toctoc default gate"];
+    user.run("open").expect(USAGE, &[], &several);
+    user.run("default").expect(USAGE, &[], &several);
+    user.run("default nobody").expect(USAGE, &[], &["no profile `nobody`"]);
+    user.run("default gate").expect(DONE, &["now use `gate`"], &[]);
+    user.run("open").expect(DONE, &["granted"], &[]);
+    user.run("list").expect(DONE, &["gate (default): opens ssh", "work: opens ssh"], &[]);
+    assert_eq!(gateway.requests().len(), 2, "nothing was sent otherwise");
+}
+
+#[test]
+fn an_expired_enrolment_is_told_without_a_packet() {
+    let gateway = answering(Some(Status::Granted));
+    let mut profile = gateway::profile(gateway.address.port());
+    let now = clock::now().wall.0 / SECOND;
+    profile.expires = Some(now - 7 * 86_400);
+    let user = User::new().with(&profile);
+    let told =
+        ["the enrolment of `laptop` at 127.0.0.1 ended ", ", 7 d ago, by this machine's clock"];
+    for words in ["open gate ssh", "close gate ssh", "probe gate", "connect gate:ssh"] {
+        user.run(words).expect(USAGE, &[], &told);
+    }
+    user.run("list").expect(DONE, &["  EXPIRED ", ", 7 d ago\n"], &[]);
+    profile.expires = Some(now + 30 * 86_400 + 600);
+    let user = user.with(&profile);
+    user.run("list").expect(DONE, &["  enrolled until ", ", in 30 d"], &[]);
+    user.run("open gate ssh").expect(DONE, &["granted"], &[]);
+    assert_eq!(gateway.requests().len(), 1, "nothing was sent before");
+}
+
+#[test]
+fn a_profile_is_removed_after_a_yes_and_with_it_its_mark_as_the_default() {
+    let mut user = User::new().with(&gateway::profile(9));
+    let path = user.path(".config/toctoc/profiles/gate.toml");
+    user.run("default gate").expect(DONE, &[], &[]);
+    user.run("remove gate").expect(
+        USAGE,
+        &[],
+        &["nothing was removed", "toctoc remove gate --yes"],
+    );
+    user.run("remove nobody").expect(USAGE, &[], &["no profile `nobody`", "you have: gate"]);
+    user.run("remove ../profiles/gate").expect(USAGE, &[], &["nothing was removed"]);
+    assert!(path.exists());
+    user.says_yes = true;
+    let revoke = "toctocd client revoke laptop\n";
+    user.run("remove gate").expect(DONE, &["removed ", "gate.toml\n"], &[revoke]);
+    assert!(!path.exists() && !user.path(".config/toctoc/default").exists());
+    assert!(user.path(".config/toctoc/id_ed25519").exists());
+    user.write(".config/toctoc/profiles/gate.toml", "broken", 0o600);
+    user.run("remove gate --yes").expect(DONE, &["removed "], &["revoke NAME"]);
+    assert!(!path.exists());
 }
 
 #[test]

@@ -143,6 +143,7 @@ fn profile(
         },
         default_service: client.services.first().copied(),
         services: client.services.to_vec(),
+        expires: client.expires,
         identity: None,
         agent: None,
         fallback,

@@ -23,6 +23,7 @@ pub(crate) fn sample() -> Profile {
         },
         services: vec![ServiceName::new("ssh").unwrap(), ServiceName::new("web").unwrap()],
         default_service: ServiceName::new("ssh"),
+        expires: None,
         identity: None,
         agent: None,
         fallback: None,
@@ -55,11 +56,43 @@ fn each_mistake_is_reported_with_its_place_and_without_a_secret() {
         ("period = 652", "period = -1", "p:14:10:"),
         ("generation = 0", "generation = 1", "p:13:14: a later generation of secrets"),
         ("clockless = ", "clokless = ", "p:18:1: unknown key `clokless`"),
+        ("generation = 0", "generation = 0\nexpires = \"soon\"", "p:14:11: not a moment"),
     ] {
         assert!(good.contains(from), "{from}");
         let fault = Profile::parse("p", &good.replace(from, to)).err().expect(to);
         assert!(fault.what.starts_with(wanted), "got: {fault}\nwanted: {wanted}");
         assert!(!fault.remedy.is_empty() && !fault.to_string().contains("tbW1tbW1"), "{fault}");
+    }
+}
+
+#[test]
+fn a_changed_key_or_id_is_noticed_and_what_people_edit_may_change() {
+    let good = sample().print();
+    for (from, to) in [
+        ("client = \"01", "client = \"02"),
+        ("realm = \"02", "realm = \"03"),
+        ("gateway = \"03", "gateway = \"02"),
+        ("gateway_key = \"BQU", "gateway_key = \"BAU"),
+        ("mask = \"BAQ", "mask = \"BQQ"),
+        ("period = 652", "period = 653"),
+        ("secret = \"1tb", "secret = \"1tc"),
+        ("clockless = \"19f", "clockless = \"19e"),
+        ("check = \"", "check = \"0"),
+    ] {
+        assert!(good.contains(from), "{from} in {}", good.as_str());
+        let fault = Profile::parse("p", &good.replace(from, to)).err().expect(to);
+        assert!(fault.what.contains("p:19:9: the keys and ids above do not fit"), "{fault}");
+        assert!(fault.remedy.contains("import it again"), "{fault}");
+    }
+    for (from, to) in [
+        ("laptop", "desktop"),
+        ("gate.example.org", "gate2.example.org"),
+        ("port = 62201", "port = 62202"),
+        ("default_service = \"ssh\"", "default_service = \"web\""),
+        ("generation = 0", "generation = 0\nexpires = \"2027-01-31T00:00:00Z\""),
+        ("generation = 0", "generation = 0\nidentity = \"~/key\""),
+    ] {
+        assert!(Profile::parse("p", &good.replace(from, to)).is_ok(), "{to}");
     }
 }
 
@@ -117,6 +150,7 @@ proptest! {
         bytes in any::<[[u8; 32]; 5]>(),
         period in 0..7000_u32,
         default in any::<bool>(),
+        expires in proptest::option::of(0..253_402_207_200_u64),
     ) {
         let [mask, public, secret, clockless, ids] = bytes;
         let [realm, gateway] = ids.as_chunks::<16>().0 else { panic!("32 bytes are two ids") };
@@ -130,6 +164,7 @@ proptest! {
         profile.default_service = profile.default_service.filter(|_| default);
         (profile.name, profile.addresses, profile.port) = (name, addresses, port);
         profile.identity = identity.map(PathBuf::from);
+        profile.expires = expires;
         let step = |(kind, number)| match kind {
             0 => Step::tcp(number),
             1 => Step::udp(number),
@@ -141,6 +176,7 @@ proptest! {
         let read = Profile::parse("p", &text).map_err(|e| TestCaseError::fail(format!("{e}\n{}", text.as_str())))?;
         prop_assert_eq!(read.print(), text);
         prop_assert!(read.fallback == profile.fallback);
+        prop_assert_eq!(read.expires, profile.expires);
         prop_assert_eq!(read.side.gateway_public, public);
         let secrets = &read.side.secrets;
         let found = [read.side.realm.mask(), secrets.secret(), secrets.clockless()]

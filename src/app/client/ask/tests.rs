@@ -63,6 +63,7 @@ pub(in crate::app::client) fn profile(port: u16) -> Profile {
         },
         services: vec![ssh()],
         default_service: None,
+        expires: None,
         identity: None,
         agent: None,
         fallback: None,
@@ -77,6 +78,7 @@ fn wanted() -> ClientRequest {
         source: None,
         ask_source: false,
         source_port: 0,
+        held_port: None,
         timeout: PATIENCE,
         attempts: 3,
     }

@@ -1,0 +1,222 @@
+//! The profiles of a user: the one that a command works with, `toctoc list` and `default`.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::keys::{self, names};
+use super::messages::duration_text;
+use super::signer::HeldProfile;
+use crate::app::args::toctoc::Target;
+use crate::app::output::{CommandOutput, service_list};
+use crate::app::paths::{UserPaths, is_profile_name};
+use crate::core::diagnostic::printable;
+use crate::core::types::{Fault, SECOND, ServiceName};
+use crate::edge::clock;
+use crate::edge::files::{self, FileCheck};
+use crate::keys::profile::Profile;
+
+/// The named profile, or the default one.
+/// Error: there is none, or several and none of them is the default.
+pub(super) fn chosen(paths: &UserPaths, target: Option<&Target>) -> Result<HeldProfile, Fault> {
+    match target {
+        Some(target) => keys::profile(paths, &target.profile),
+        None => keys::profile(paths, &default_name(paths)?),
+    }
+}
+
+fn default_name(paths: &UserPaths) -> Result<String, Fault> {
+    if let Some(name) = marked(paths)? {
+        return Ok(name);
+    }
+    let mut names = names(paths)?;
+    match names.len() {
+        0 => Err(Fault::new("you have no profile yet", keys::NO_PROFILE)),
+        1 => Ok(names.remove(0)),
+        _ => Err(Fault::new(
+            format!("no profile named, and you have several: {}", names.join(", ")),
+            format!("name one; or choose the default: toctoc default {}", names[0]),
+        )),
+    }
+}
+
+/// The profile that `toctoc default` chose.
+pub(super) fn marked(paths: &UserPaths) -> Result<Option<String>, Fault> {
+    let path = paths.default_profile()?;
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = files::read(&path, FileCheck::Trusted)?;
+    let name = text.trim();
+    match is_profile_name(name) {
+        true => Ok(Some(name.to_owned())),
+        false => Err(Fault::new(
+            format!("{}: `{}` is not the name of a profile", path.display(), printable(name)),
+            "choose the default again: toctoc default PROFILE",
+        )),
+    }
+}
+
+/// `toctoc default`.
+pub(super) fn set_default(paths: &UserPaths, name: Option<&str>) -> Result<CommandOutput, Fault> {
+    let Some(name) = name else {
+        let name = default_name(paths)?;
+        return Ok(CommandOutput::out(format!("{name}\n")));
+    };
+    if !is_profile_name(name) {
+        return Err(Fault::new(
+            format!("`{}` is not the name of a profile", printable(name)),
+            "name one that `toctoc list` shows",
+        ));
+    }
+    keys::profile(paths, name)?;
+    files::replace(&paths.default_profile()?, format!("{name}\n").as_bytes(), 0o600)?;
+    Ok(CommandOutput::out(format!("commands without a profile now use `{name}`\n")))
+}
+
+/// The service that a command names, or the profile's default one. One that the profile does not
+/// list is no error: the gateway may have got it after the profile was made.
+pub(super) fn service(
+    verb: &str, target: Option<&Target>, named: Option<ServiceName>, held: &HeldProfile,
+) -> Result<ServiceName, Fault> {
+    let profile = &held.profile;
+    let before = target.and_then(|target| target.service);
+    if let (Some(first), Some(second)) = (before, named)
+        && first != second
+    {
+        let what = format!("two services are named: {first} and {second}");
+        return Err(Fault::new(what, format!("toctoc {verb} {} {second}", held.name)));
+    }
+    if let Some(service) = named.or(before).or(profile.usual_service()) {
+        return Ok(service);
+    }
+    Err(Fault::new(
+        "no service given, and this profile has no default one",
+        format!("toctoc {verb} {} SERVICE, one of: {}", held.name, service_list(&profile.services)),
+    ))
+}
+
+/// Seconds that are left of an enrolment, negative once it is over; `None` if it has no end.
+pub(super) fn seconds_left(profile: &Profile) -> Option<i64> {
+    let end = i64::try_from(profile.expires?).unwrap_or(i64::MAX);
+    let now = i64::try_from(clock::now().wall.0 / SECOND).unwrap_or(i64::MAX);
+    Some(end.saturating_sub(now))
+}
+
+/// Refuses a profile whose enrolment is over: the gateway would not answer.
+pub(super) fn refuse_expired(held: &HeldProfile) -> Result<(), Fault> {
+    let profile = &held.profile;
+    match seconds_left(profile) {
+        Some(left) if left <= 0 => Err(Fault::new(
+            format!(
+                "the enrolment of `{}` at {} ended {}, by this machine's clock; nothing was sent",
+                profile.name,
+                profile.addresses.join(", "),
+                end_text(profile, left)
+            ),
+            format!(
+                "ask the gateway's admin to enrol the key again, then: toctoc import FILE --name {} \
+                 --replace. If only the clock is wrong, set it",
+                held.name
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `2027-01-31 01:00, in 63 d`; `2020-01-01 01:00, 7 d ago`.
+fn end_text(profile: &Profile, left: i64) -> String {
+    let distance = duration_text(left.unsigned_abs().saturating_mul(SECOND));
+    let near = if left > 0 { format!("in {distance}") } else { format!("{distance} ago") };
+    let seconds = profile.expires.and_then(|seconds| i64::try_from(seconds).ok());
+    match seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()) {
+        Some(end) => {
+            let day = end.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M");
+            format!("{day}, {near}")
+        }
+        // Beyond the calendar.
+        None => near,
+    }
+}
+
+/// `toctoc list`.
+pub(super) fn show(paths: &UserPaths, as_json: bool) -> Result<CommandOutput, Fault> {
+    let names = names(paths)?;
+    let default = match default_name(paths) {
+        Ok(name) if names.len() > 1 => Some(name),
+        _ => None,
+    };
+    let mut text = String::new();
+    let mut errors = String::new();
+    let mut objects = Vec::new();
+    for name in &names {
+        let is_default = default.as_ref() == Some(name);
+        match keys::profile(paths, name) {
+            Ok(held) => {
+                text += &profile_text(&held, is_default);
+                objects.push(profile_json(&held, is_default));
+            }
+            Err(fault) => {
+                errors += &format!("{fault}\n");
+                objects.push(json!({
+                    "profile": name, "what": fault.what, "remedy": fault.remedy
+                }));
+            }
+        }
+    }
+    if as_json {
+        errors.clear();
+        text = format!("{:#}\n", Value::from(objects));
+    } else if names.is_empty() {
+        text = format!("no profiles; {}\n", keys::NO_PROFILE);
+    }
+    Ok(CommandOutput { err: errors, ..CommandOutput::out(text) })
+}
+
+fn profile_text(held: &HeldProfile, is_default: bool) -> String {
+    let profile = &held.profile;
+    let name = &held.name;
+    let mut services = Vec::new();
+    for service in &profile.services {
+        let is_default = profile.services.len() > 1 && profile.default_service == Some(*service);
+        services.push(format!("{service}{}", if is_default { " (default)" } else { "" }));
+    }
+    let mark = if is_default { " (default)" } else { "" };
+    let mut text = format!(
+        "{name}{mark}: opens {} at {}, as `{}`\n",
+        services.join(", "),
+        profile.addresses.join(", "),
+        profile.name
+    );
+    text += &match seconds_left(profile) {
+        Some(left) if left > 0 => format!("  enrolled until {}\n", end_text(profile, left)),
+        Some(left) => format!("  EXPIRED {}\n", end_text(profile, left)),
+        None => "  enrolled without an end\n".to_owned(),
+    };
+    if let Some(fallback) = &profile.fallback {
+        let offered = match fallback.offer {
+            true => "offered after a knock without an answer",
+            false => "never offered",
+        };
+        text +=
+            &format!("  has a door's classic sequence, {offered}: toctoc open --classic {name}\n");
+    }
+    text
+}
+
+fn profile_json(held: &HeldProfile, is_default: bool) -> Value {
+    let profile = &held.profile;
+    let services: Vec<&str> = profile.services.iter().map(ServiceName::as_str).collect();
+    let classic = match &profile.fallback {
+        None => None,
+        Some(fallback) if fallback.offer => Some("ask"),
+        Some(_) => Some("never"),
+    };
+    json!({
+        "profile": held.name, "default": is_default, "file": held.path.display().to_string(),
+        "addresses": profile.addresses, "port": profile.port, "services": services,
+        "default_service": profile.usual_service().as_ref().map(ServiceName::as_str),
+        "client": profile.name, "expires": profile.expires,
+        "seconds_left": seconds_left(profile), "classic": classic,
+    })
+}

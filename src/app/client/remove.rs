@@ -1,0 +1,49 @@
+//! `toctoc remove`: a profile, with all that this program wrote for it.
+
+use std::path::PathBuf;
+
+use super::{keys, profiles, ssh_config};
+use crate::app::output::CommandOutput;
+use crate::app::paths::{UserPaths, is_profile_name};
+use crate::core::diagnostic::printable;
+use crate::core::types::Fault;
+use crate::edge::files;
+
+/// The question of `toctoc remove`.
+pub(super) fn question(name: &str) -> String {
+    format!("Remove the profile `{name}`? Only the gateway's admin can make a new one.")
+}
+
+/// `toctoc remove`: the profile, its lines for ssh, and its mark as the default. The private key
+/// stays: it may be used elsewhere.
+pub(super) fn remove(paths: &UserPaths, name: &str) -> Result<CommandOutput, Fault> {
+    let path = existing(paths, name)?;
+    // A broken one can be removed too.
+    let client = keys::profile(paths, name).ok().map(|held| held.profile.name);
+    let mut text = String::new();
+    if ssh_config::is_installed(paths, name)? {
+        text += &ssh_config::remove(paths, name)?.out;
+    }
+    files::remove(&path)?;
+    if profiles::marked(paths).ok().flatten().as_deref() == Some(name) {
+        files::remove(&paths.default_profile()?)?;
+    }
+    text += &format!("removed {}\n", path.display());
+    let client = client.unwrap_or("NAME".to_owned());
+    let mut output = CommandOutput::out(text);
+    output.err = format!(
+        "the gateway still accepts this key, which was not removed: to end that, its admin runs\n  \
+         toctocd client revoke {client}\n"
+    );
+    Ok(output)
+}
+
+/// The file of an imported profile. A file elsewhere is its owner's own business.
+pub(super) fn existing(paths: &UserPaths, name: &str) -> Result<PathBuf, Fault> {
+    let path = paths.profiles()?.join(format!("{name}.toml"));
+    if is_profile_name(name) && path.exists() {
+        return Ok(path);
+    }
+    let what = format!("no profile `{}`; nothing was removed", printable(name));
+    Err(Fault::new(what, keys::known_profiles(paths)))
+}

@@ -1,0 +1,283 @@
+//! Every day at the client: plain `ssh` that knocks first, and `toctoc connect` without ssh.
+
+use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread::JoinHandle;
+
+use crate::harness::gate::{Gate, RDP, SSH, ok, stderr};
+use crate::harness::{LONG, Running, until};
+
+/// The client's person, with a home directory that ssh takes for theirs too.
+struct Laptop {
+    gate: Gate,
+}
+
+/// The files of the person's own that must not change.
+const CONFIG: &str =
+    "Host bert\n    HostName bert.example.org\n\nHost *\n    ServerAliveInterval 30\n";
+
+impl Laptop {
+    /// A person with the profiles `anna` and `bert`, and the key of `anna`.
+    fn new(services: &str) -> Laptop {
+        let gate = Gate::running(|config| config);
+        gate.enrol("anna", services);
+        gate.enrol("bert", services);
+        fs::copy(gate.path("anna.key"), gate.path("home/toctoc/id_ed25519")).unwrap();
+        fs::create_dir_all(gate.path("person/.ssh")).unwrap();
+        // ssh goes by the user's entry in the password file, whatever HOME says.
+        let passwd = format!("root:x:0:0:root:{}:/bin/sh\n", gate.path("person"));
+        fs::write(gate.path("passwd"), passwd).unwrap();
+        Laptop { gate }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let line = "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", line, "sh", &self.gate.path("passwd")]);
+        command.args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+            .env("HOME", self.gate.path("person"))
+            .env("XDG_CONFIG_HOME", self.gate.path("home"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.gate.net.client.space.run(&mut self.command(words))
+    }
+
+    fn toctoc(&self, words: &str) -> Output {
+        let words: Vec<&str> = words.split(' ').collect();
+        self.run(&[&[env!("CARGO_BIN_EXE_toctoc")], words.as_slice()].concat())
+    }
+
+    /// Starts `toctoc WORDS` with both ends of its standard input and output.
+    fn start(&self, words: &str) -> Running {
+        let words: Vec<&str> = words.split(' ').collect();
+        let mut command =
+            self.command(&[&[env!("CARGO_BIN_EXE_toctoc")], words.as_slice()].concat());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        self.gate.net.client.space.spawn(&mut command)
+    }
+
+    /// Runs plain `ssh HOST echo logged in` with the person's key.
+    fn ssh(&self, host: &str) -> Output {
+        let key = self.gate.path("anna.key");
+        self.run(&[
+            "ssh",
+            "-i",
+            &key,
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=accept-new",
+            "-o",
+            "IdentityAgent=none",
+            "-o",
+            "HashKnownHosts=no",
+            host,
+            "echo logged in",
+        ])
+    }
+
+    /// A file below the person's `.ssh`; none if there is no such file.
+    fn file(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.gate.path(&format!("person/.ssh/{name}"))).ok()
+    }
+
+    /// Starts the real sshd in the gateway, which lets the person in, and waits until it listens.
+    fn start_sshd(&self) -> Running {
+        let path = |name: &str| self.gate.path(&format!("sshd-{name}"));
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f", &path("host")])
+            .output();
+        ok(&made.expect("ssh-keygen is there"));
+        let config = format!(
+            "Port {SSH}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nPidFile none\nUsePAM no\n",
+            path("host"),
+            self.gate.path("anna.key.pub"),
+        );
+        fs::write(path("config"), config).unwrap();
+        // Its own /run: sshd wants a directory there.
+        let line =
+            "mount -t tmpfs tmpfs /run && mkdir /run/sshd && exec /usr/sbin/sshd -D -e -f \"$1\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", line, "sh", &path("config")]);
+        let log = fs::File::create(path("log")).unwrap();
+        let sshd = self.gate.net.gateway.spawn(command.stderr(log));
+        let said = || fs::read_to_string(path("log")).unwrap();
+        until("sshd listens", || said().contains("Server listening"));
+        sshd
+    }
+}
+
+/// True where sshd may change users, which a complete login needs.
+fn is_real_root() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+#[test]
+fn plain_ssh_knocks_first_once_the_lines_are_installed_and_they_leave_no_trace() {
+    let laptop = Laptop::new("ssh");
+    let _sshd = laptop.start_sshd();
+    // The person keeps the file elsewhere, as many do, and its mode is their own choice.
+    let kept = laptop.gate.path("person/dotfiles");
+    fs::write(&kept, CONFIG).unwrap();
+    fs::set_permissions(&kept, Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink(&kept, laptop.gate.path("person/.ssh/config")).unwrap();
+
+    let shown = ok(&laptop.toctoc("ssh-config anna"));
+    assert!(shown.starts_with("Host anna\n    HostName 10.90.0.1\n    ProxyCommand "), "{shown}");
+    assert_eq!(laptop.file("config").unwrap(), CONFIG, "it was only shown");
+    let installed = ok(&laptop.toctoc("ssh-config anna --install"));
+    assert!(installed.contains("toctoc.conf: ssh anna"), "{installed}");
+    let config = laptop.file("config").unwrap();
+    assert!(config.contains("\nInclude toctoc.conf\n\n") && config.ends_with(CONFIG), "{config}");
+    assert!(laptop.file("toctoc.conf").unwrap().contains(&shown));
+
+    let output = laptop.ssh("anna");
+    let known = laptop.file("known_hosts").unwrap_or_default();
+    let log = fs::read_to_string(laptop.gate.path("sshd-log")).unwrap();
+    assert!(known.starts_with("10.90.0.1 ssh-ed25519 "), "{known}\n{}\n{log}", stderr(&output));
+    if is_real_root() {
+        assert_eq!(ok(&output), "logged in\n");
+    }
+    let grants = laptop.gate.grants();
+    assert!(grants.contains("10.90.0.2 port "), "bound to the port of the connection: {grants}");
+
+    let again = ok(&laptop.toctoc("ssh-config anna --install"));
+    assert!(again.contains("installed already"), "{again}");
+    assert_eq!(laptop.file("config").unwrap(), config, "installed once");
+    let foreign = laptop.toctoc("ssh-config bert --install");
+    let words = "`ssh bert` already leads elsewhere: to bert.example.org; nothing was changed";
+    assert!(!foreign.status.success() && stderr(&foreign).contains(words), "{foreign:?}");
+    assert_eq!(laptop.file("config").unwrap(), config);
+
+    ok(&laptop.toctoc("ssh-config anna --remove"));
+    assert_eq!(
+        (laptop.file("config").as_deref(), laptop.file("toctoc.conf")),
+        (Some(CONFIG), None)
+    );
+    assert!(Path::new(&laptop.gate.path("person/.ssh/config")).is_symlink());
+    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o640);
+    ok(&laptop.toctoc("ssh-config anna --remove"));
+}
+
+#[test]
+fn lines_that_ssh_does_not_read_are_taken_back() {
+    let laptop = Laptop::new("ssh");
+    fs::write(laptop.gate.path("person/.ssh/config"), CONFIG).unwrap();
+    // Another home than the one in the password file: ssh looks elsewhere.
+    fs::create_dir_all(laptop.gate.path("other/.ssh")).unwrap();
+    let passwd = format!("root:x:0:0:root:{}:/bin/sh\n", laptop.gate.path("other"));
+    fs::write(laptop.gate.path("passwd"), passwd).unwrap();
+    let output = laptop.toctoc("ssh-config anna --install");
+    let words = "ssh does not use the lines that were written, so they were removed again";
+    assert!(!output.status.success() && stderr(&output).contains(words), "{output:?}");
+    assert_eq!(
+        (laptop.file("config").as_deref(), laptop.file("toctoc.conf")),
+        (Some(CONFIG), None)
+    );
+}
+
+/// Accepts one connection at the RDP port of the gateway and serves it.
+fn serve<T: Send + 'static>(
+    gate: &Gate, serve: impl FnOnce(TcpStream) -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let listener = gate.net.gateway.inside(|| TcpListener::bind(("0.0.0.0", RDP)).unwrap());
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        serve(stream)
+    })
+}
+
+#[test]
+fn connect_passes_the_end_of_each_direction_on_and_leaves_the_other_open() {
+    let laptop = Laptop::new("rdp");
+    // The client ends first.
+    let server = serve(&laptop.gate, |mut stream| {
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        stream.write_all(got.len().to_string().as_bytes()).unwrap();
+    });
+    let mut connect = laptop.start("connect anna -4");
+    let mut input = connect.0.stdin.take().unwrap();
+    input.write_all(&vec![b'x'; 3_000_000]).unwrap();
+    drop(input);
+    let mut answer = String::new();
+    connect.0.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "3000000");
+    assert!(connect.wait(LONG).expect("it ends").success());
+    server.join().unwrap();
+
+    // The server ends first.
+    let server = serve(&laptop.gate, |mut stream| {
+        stream.write_all(b"bye").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut got = String::new();
+        stream.read_to_string(&mut got).unwrap();
+        got
+    });
+    let mut connect = laptop.start("connect anna:rdp 3389 -4");
+    let mut input = connect.0.stdin.take().unwrap();
+    let mut answer = String::new();
+    connect.0.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "bye");
+    input.write_all(b"still here").unwrap();
+    drop(input);
+    assert!(connect.wait(LONG).expect("it ends").success());
+    assert_eq!(server.join().unwrap(), "still here");
+}
+
+#[test]
+fn connect_passes_each_word_on_at_once() {
+    let laptop = Laptop::new("rdp");
+    let server = serve(&laptop.gate, |mut stream| {
+        let mut got = [0; 4];
+        stream.write_all(b"hello").unwrap();
+        for _ in 0..3 {
+            stream.read_exact(&mut got).unwrap();
+            stream.write_all(&got).unwrap();
+        }
+    });
+    let mut connect = laptop.start("connect anna -4");
+    let (mut input, mut output) =
+        (connect.0.stdin.take().unwrap(), connect.0.stdout.take().unwrap());
+    let mut got = [0; 5];
+    output.read_exact(&mut got).unwrap();
+    for word in [b"ping", b"pong", b"pang"] {
+        input.write_all(word).unwrap();
+        let mut back = [0; 4];
+        output.read_exact(&mut back).unwrap();
+        assert_eq!(&back, word);
+    }
+    drop(input);
+    assert!(connect.wait(LONG).expect("it ends").success());
+    server.join().unwrap();
+}
+
+#[test]
+fn connect_says_why_it_does_not_connect() {
+    let laptop = Laptop::new("ssh,rdp,dns");
+    for (words, code, expected) in [
+        (
+            "connect anna:ssh -4",
+            4,
+            "ssh is granted, but 10.90.0.1:22 cannot be reached: Connection refused",
+        ),
+        ("connect anna:ssh 2222 -4", 2, "ssh opens 22/tcp, and not port 2222/tcp"),
+        ("connect anna:dns -4", 2, "dns opens 5353/udp, and no TCP port"),
+        ("connect anna:other -4", 1, "does not let this key open other"),
+    ] {
+        let output = laptop.toctoc(words);
+        let said = stderr(&output);
+        assert_eq!((output.status.code(), said.contains(expected)), (Some(code), true), "{said}");
+        assert!(output.stdout.is_empty(), "standard output belongs to the service");
+    }
+}
