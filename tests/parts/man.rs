@@ -319,6 +319,7 @@ fn every_key_of_a_profile_is_in_its_page_which_says_if_it_is_required() {
     let profile = Profile {
         identity: Some("key".into()),
         agent: Some("socket".into()),
+        expires: Some(2_000_000_000),
         fallback: Some(fallback),
         ..client_user::profile(9)
     };

@@ -10,9 +10,17 @@ pub(super) fn known_names(
     paths: &UserPaths, line: &CommandLine<'_>, id: &str, typed: &str,
 ) -> Vec<String> {
     match id {
-        "profile" if typed.contains(std::path::is_separator) => vec![FILES.to_owned()],
-        "profile" => keys::names(paths).unwrap_or_default(),
-        "service" => services(paths, line.value("profile")),
+        "target" | "profile" if typed.contains(std::path::is_separator) => vec![FILES.to_owned()],
+        "target" if typed.contains(':') => {
+            let profile = typed.split(':').next().unwrap_or("");
+            let mut both = Vec::new();
+            for service in services(paths, Some(profile)) {
+                both.push(format!("{profile}:{service}"));
+            }
+            both
+        }
+        "target" | "profile" => keys::names(paths).unwrap_or_default(),
+        "service" => services(paths, line.value("target")),
         _ => Vec::new(),
     }
 }

@@ -85,9 +85,7 @@ impl Tracer<'_> {
         if depth > DEPTH {
             return ChainExit::End;
         }
-        let mut number = 0;
-        for (handle, statements) in &chain.rules {
-            number += 1;
+        for (number, (handle, statements)) in (1..).zip(&chain.rules) {
             let here = self.place(chain, Some(RuleNumber { number, handle: *handle }));
             let Some((verdict, certain)) = self.rule(statements, &here) else { continue };
             match self.exit(&verdict, chain, here, depth) {
