@@ -275,7 +275,7 @@ mod tests {
         let typed: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let found = text(P::command(), &typed, &|line, id, _| match (line.command(), id) {
             ("revoke", "name") => vec!["anna".into(), "bert".into()],
-            ("open", "service") => vec![format!("of-{}", line.value("profile").unwrap_or("?"))],
+            ("open", "service") => vec![format!("of-{}", line.value("target").unwrap_or("?"))],
             (_, "services") => vec!["ssh".into(), "web".into(), "ssh-2".into()],
             _ => Vec::new(),
         });
@@ -299,7 +299,8 @@ mod tests {
         assert_eq!(client("open gate --classic --cl"), [""; 0], "it was given already");
         assert_eq!(gateway("init --service a=1/tcp --serv"), ["--service"], "it may be repeated");
         assert_eq!(client("nonsense "), [""; 0]);
-        assert_eq!(client("open gate -- --ti"), [""; 0], "after -- there are no options");
+        assert_eq!(client("close gate -- --ti"), [""; 0], "after -- there are no options");
+        assert_eq!(client("open gate ssh -- s"), [FILES], "a command of the shell");
     }
 
     #[test]
