@@ -9,8 +9,10 @@ use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
 use super::output::{self, WRONG, fault_json};
 use crate::config::{Service, ServicePorts, defaults, is_interface};
 use crate::core::address::is_host;
-use crate::core::types::{Fault, PortRange, ServiceName};
+use crate::core::types::{Fault, Fingerprint, PortRange, ServiceName};
 use crate::keys::authorized::is_name;
+use crate::keys::invitation::is_gateway_name;
+use crate::keys::public::parse_fingerprint;
 
 pub mod toctoc;
 pub mod toctocd;
@@ -87,6 +89,16 @@ fn service_name(text: &str) -> Result<ServiceName, String> {
 fn client_name(text: &str) -> Result<String, String> {
     let remedy = "use one word of up to 64 letters, digits, and . _ @ + -";
     checked(text, is_name(text), remedy)
+}
+
+fn gateway_name(text: &str) -> Result<String, String> {
+    checked(text, is_gateway_name(text), "use one word of up to 32 of a-z 0-9 -, and no - first")
+}
+
+fn fingerprint(text: &str) -> Result<Fingerprint, String> {
+    let remedy =
+        "write SHA256: and 43 letters and digits, as `toctoc join` or `ssh-keygen -l` shows it";
+    parse_fingerprint(text).ok_or_else(|| remedy.to_owned())
 }
 
 fn host(text: &str) -> Result<String, String> {

@@ -60,6 +60,10 @@ fn run(args: &ToctocdArgs) -> u8 {
         ToctocdCommand::Init(init) => provision::init(config, init),
         ToctocdCommand::Check { print } => provision::check(config, *print),
         ToctocdCommand::Convert { file } => provision::convert(config, file),
+        ToctocdCommand::Invite(invite) => provision::invite(config, invite),
+        ToctocdCommand::Client(ClientCommand::Approve(approve)) => {
+            provision::approve(config, approve)
+        }
         ToctocdCommand::Client(ClientCommand::Add(add)) => provision::add(config, add),
         ToctocdCommand::Client(ClientCommand::List) => provision::list(config),
         ToctocdCommand::Client(ClientCommand::Forgive { name, profile }) => {

@@ -16,6 +16,7 @@ mod doors;
 mod events;
 mod guard;
 mod in_force;
+mod joining;
 mod journal;
 mod knocks;
 mod listener_events;
@@ -41,6 +42,7 @@ use doors::Doors;
 use events::{Event, Lane, Output, TaskId, TaskResult};
 use guard::Guard;
 use in_force::InForce;
+use joining::Joining;
 use journal::Journal;
 use listeners::Listeners;
 use outbox::Outbox;
@@ -77,6 +79,7 @@ struct Gatekeeper {
     review: Review,
     commands: Commands,
     doors: Doors,
+    joining: Joining,
     listeners: Listeners,
     reload: Reload,
     requests: Requests,
@@ -170,6 +173,7 @@ impl Gatekeeper {
             self.start_reload(now);
             self.start_guard_work(now);
             self.start_sequence_use(now);
+            self.start_joining(now);
         }
         self.start_connection_work(now);
         self.journal.maintain(now, &mut self.tasks, &mut self.out);
@@ -232,6 +236,7 @@ impl Gatekeeper {
             TaskResult::Guard(result) => self.guard_work_done(now, result),
             TaskResult::LookedAtFirewall(result) => self.grant_looked_at(result),
             TaskResult::UsedUp(_, result) => self.sequence_used(now, result),
+            TaskResult::Joined(result) => self.join_done(now, result),
         }
     }
 
@@ -245,6 +250,7 @@ impl Gatekeeper {
             Lane::Connections => self.connection_work_done(now, Err(fault)),
             Lane::State => self.journal_task_late(&fault),
             Lane::Files => self.sequence_used(now, Err(fault.what)),
+            Lane::Joining => self.join_done(now, Err(fault)),
         }
     }
 

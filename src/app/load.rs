@@ -5,6 +5,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use super::joined::{self, ClientFiles};
 use super::output::CommandOutput;
 use crate::config::knockd::{KnockdConf, Strictness, one_time};
 use crate::config::native::{ConfigPart, OWN_SEQUENCE, PARTS};
@@ -12,7 +13,7 @@ use crate::config::{Door, Settings, defaults, knockd, native};
 use crate::core::clients::ClientTable;
 use crate::core::door::is_shipped;
 use crate::core::types::{Fault, FaultKind};
-use crate::edge::files::{self, FileCheck};
+use crate::edge::files::{self, FileCheck, not_text};
 use crate::keys::authorized;
 use crate::keys::gateway::{GatewayFile, TestKeys};
 
@@ -171,12 +172,14 @@ pub fn clients_text(path: &Path) -> Result<String, Fault> {
     String::from_utf8(bytes).map_err(|error| files::not_text(path, error.utf8_error()))
 }
 
-/// Reads the enrolled clients.
+/// Reads the enrolled clients: those of the clients file, and who joined, with the invitations.
 /// A service that is not configured is ignored: see `warnings`.
 pub fn clients(settings: &Settings) -> Result<ClientTable, Fault> {
-    let path = &settings.gateway.clients_file;
-    let text = clients_text(path)?;
-    authorized::read(&path.display().to_string(), &text, &ClientTable::default())
+    let files = ClientFiles::of(settings);
+    let label = files.clients.display().to_string();
+    let before = ClientTable::default();
+    let clients = authorized::read(&label, &clients_text(&files.clients)?, &before)?;
+    authorized::joined::merge(&label, clients, &joined::read(&files.joined)?, &before)
 }
 
 /// Checks every key of the clients file. Loading checks at most a thousand: those of more are
@@ -189,24 +192,33 @@ pub fn check_keys(settings: &Settings) -> Result<(), Fault> {
 }
 
 pub struct ClientsRead {
-    /// All of them, or, if the file has a mistake, those of before that it still names.
+    /// All of them, or, if a file has a mistake, those of before that the files still name.
     pub clients: ClientTable,
     pub mistake: Option<Fault>,
 }
 
-/// Reads the clients file again. Lines that have not changed are not read again, and services may
-/// be unknown.
-/// Error: the file cannot be read, or not trusted.
-pub fn clients_again(path: &Path, before: &ClientTable) -> Result<ClientsRead, Fault> {
+/// Reads the clients again. Lines that have not changed are not read again, and services may be
+/// unknown.
+/// Error: a file cannot be read, or not trusted.
+pub fn clients_again(files: &ClientFiles, before: &ClientTable) -> Result<ClientsRead, Fault> {
+    let path = &files.clients;
+    let label = path.display().to_string();
     let bytes = clients_bytes(path)?;
+    let joined_text = joined::text(&files.joined)?;
     let read = match std::str::from_utf8(&bytes) {
-        Ok(text) => authorized::read(&path.display().to_string(), text, before),
-        Err(error) => Err(files::not_text(path, error)),
+        Ok(text) => authorized::read(&label, text, before),
+        Err(error) => Err(not_text(path, error)),
     };
-    Ok(match read {
+    let joined_label = files.joined.display().to_string();
+    let merged = read.and_then(|clients| {
+        let rows = authorized::joined::parse(&joined_label, &joined_text)?;
+        authorized::joined::merge(&label, clients, &rows, before)
+    });
+    Ok(match merged {
         Ok(clients) => ClientsRead { clients, mistake: None },
         Err(fault) => {
-            let clients = authorized::still_named(&String::from_utf8_lossy(&bytes), before);
+            let text = String::from_utf8_lossy(&bytes).into_owned() + "\n" + &joined_text;
+            let clients = authorized::still_named(&text, before);
             ClientsRead { clients, mistake: Some(fault) }
         }
     })

@@ -14,6 +14,8 @@ pub mod gatekeeper;
 pub mod guard;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 mod interfaces;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+pub mod joined;
 pub mod knock;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod listener;

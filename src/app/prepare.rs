@@ -1,8 +1,9 @@
 //! A gateway's configuration with everything about it that is slow to find out, such as the
 //! listener's user and the warnings, so that its users need not wait.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::joined::ClientFiles;
 use super::listener_user::gateway_user;
 use super::load::{self, GatewayConfig};
 use super::programs;
@@ -18,18 +19,18 @@ pub(super) struct Prepared {
     pub(super) warnings: Vec<String>,
 }
 
-/// The clients in force, and the file that they are from.
+/// The clients in force, and the files that they are from.
 pub(super) struct KnownClients {
-    pub(super) file: PathBuf,
+    pub(super) files: ClientFiles,
     pub(super) clients: ClientTable,
 }
 
 /// Reads and checks the configuration at `path` and every file that it names. May wait for disks
-/// and networks. The clients file need not be read if it is the one of `known`.
+/// and networks. The clients need not be read if they are those of `known`.
 /// Error: the first mistake, with its place and remedy.
 pub(super) fn prepare(path: &Path, known: Option<&KnownClients>) -> Result<Prepared, Fault> {
     let config = load::load_with(path, |settings| match known {
-        Some(known) if known.file == settings.gateway.clients_file => Ok(known.clients.clone()),
+        Some(known) if known.files == ClientFiles::of(settings) => Ok(known.clients.clone()),
         _ => load::clients(settings),
     })?;
     programs::check(&config.settings)?;

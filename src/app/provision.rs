@@ -24,8 +24,12 @@ use crate::keys::gateway::GatewayFile;
 
 mod clients;
 pub mod completion;
+mod invitations;
+mod list;
 
-pub use clients::{add, forgive, list, revoke};
+pub use clients::{add, forgive, revoke};
+pub use invitations::{approve, invite};
+pub use list::list;
 
 /// Makes directory, keys, clients file and, last, the configuration. `named` is the value of
 /// `--config`.

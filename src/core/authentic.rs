@@ -96,25 +96,22 @@ impl Authentic {
         if knock.client != client.id {
             return Err(Reject::Pipe);
         }
-        let (gated, sent) = knock.body.split_first_chunk::<GATED>().ok_or(Reject::Syntax)?;
-        let sent = sent.try_into().map_err(|_| Reject::Syntax)?;
-        if !same_mac(&gate.gate_mac(gateway, &knock.h, gated), sent) {
-            return Err(Reject::Gate);
-        }
-        let (asked, signature) = decode_body(&knock.body, knock.day).ok_or(Reject::Syntax)?;
+        let (asked, signature) = open_gate(&knock, gateway, gate)?;
         // An enrolled client has nothing to enrol.
         let Asked::Request(request) = asked else { return Err(Reject::Syntax) };
-        // The bytes as received, not encoded again: nothing unsigned can slip in.
-        let signed = knock.body.first_chunk::<SIGNED>().ok_or(Reject::Syntax)?;
-        let blob = sshsig_blob(&message(gateway, &knock.h, signed));
-        check_signature(&client.key, &blob, &signature).ok_or(Reject::Signature)?;
-        Ok(Authentic {
-            client: client.id,
+        check_signature(&client.key, &blob_of(&knock, gateway)?, &signature)
+            .ok_or(Reject::Signature)?;
+        Ok(Authentic::new(&knock, request))
+    }
+
+    fn new(knock: &HandedKnock, request: Request) -> Authentic {
+        Authentic {
+            client: knock.client,
             request,
             source: knock.source,
             source_port: knock.source_port,
             handshake: Handshake { day: knock.day, h: knock.h },
-        })
+        }
     }
 
     #[cfg(test)]
@@ -151,6 +148,58 @@ impl Authentic {
     pub fn source_port(&self) -> u16 {
         self.source_port
     }
+}
+
+/// A knock by which somebody asks to join: the holder of an invitation made it, and the key in it
+/// signed it. Its time is not checked yet.
+pub struct AuthenticEnrolment {
+    knock: Authentic,
+    key: PublicKey,
+}
+
+impl AuthenticEnrolment {
+    /// Proves that the holder of the invitation that `knock` names made it for `gateway`, and that
+    /// its key signed it. `gate` is the gate key of that invitation.
+    ///
+    /// Fails with `Gate`, `Syntax` or `Signature`, in this order. A key that may not be enrolled
+    /// counts as `Signature`: what it signs proves nothing.
+    pub fn verify(
+        knock: &HandedKnock, gateway: GatewayId, gate: &GateKey,
+    ) -> Result<AuthenticEnrolment, Reject> {
+        let (asked, signature) = open_gate(knock, gateway, gate)?;
+        let Asked::Enrolment(enrolment) = asked else { return Err(Reject::Syntax) };
+        // Signed for another invitation: its owner must not be enrolled under this one.
+        if enrolment.invitation != knock.client {
+            return Err(Reject::Syntax);
+        }
+        check_enrolment_key(&enrolment.key).map_err(|_| Reject::Signature)?;
+        let key = enrolment.public_key();
+        check_signature(&key, &blob_of(knock, gateway)?, &signature).ok_or(Reject::Signature)?;
+        Ok(AuthenticEnrolment { knock: Authentic::new(knock, enrolment.as_request()), key })
+    }
+
+    pub(super) fn into_parts(self) -> (Authentic, PublicKey) {
+        (self.knock, self.key)
+    }
+}
+
+/// What a knock asks for, once its gate MAC has shown that its client made it.
+fn open_gate(
+    knock: &HandedKnock, gateway: GatewayId, gate: &GateKey,
+) -> Result<(Asked, Signature), Reject> {
+    let (gated, sent) = knock.body.split_first_chunk::<GATED>().ok_or(Reject::Syntax)?;
+    let sent = sent.try_into().map_err(|_| Reject::Syntax)?;
+    if !same_mac(&gate.gate_mac(gateway, &knock.h, gated), sent) {
+        return Err(Reject::Gate);
+    }
+    decode_body(&knock.body, knock.day).ok_or(Reject::Syntax)
+}
+
+/// The blob that the signature must be of, from the bytes as received and not encoded again: nothing
+/// unsigned can slip in.
+fn blob_of(knock: &HandedKnock, gateway: GatewayId) -> Result<[u8; BLOB], Reject> {
+    let signed = knock.body.first_chunk::<SIGNED>().ok_or(Reject::Syntax)?;
+    Ok(sshsig_blob(&message(gateway, &knock.h, signed)))
 }
 
 fn check_signature(key: &PublicKey, blob: &[u8; BLOB], signature: &Signature) -> Option<()> {

@@ -25,6 +25,7 @@ pub struct Enrolled {
 pub struct ClientTable {
     /// A power of two of them, by the first bits of the id.
     parts: Arc<[Part]>,
+    /// The number of clients, invitations not counted.
     len: usize,
     /// The services that they name.
     services: Arc<BTreeSet<ServiceName>>,
@@ -71,8 +72,9 @@ impl ClientTable {
         before: &ClientTable, clients: impl IntoIterator<Item = Arc<Enrolled>>,
     ) -> Result<ClientTable, ClientId> {
         let clients: Vec<Arc<Enrolled>> = clients.into_iter().collect();
-        let len = clients.len();
-        let count = (len / PART).next_power_of_two();
+        let count = (clients.len() / PART).next_power_of_two();
+        let is_client = |row: &&Arc<Enrolled>| row.client.invited_until.is_none();
+        let len = clients.iter().filter(is_client).count();
         let mut parts = vec![Vec::new(); count];
         let mut lists: Vec<Arc<[ServiceName]>> = Vec::new();
         let mut expiries = Vec::new();
@@ -109,6 +111,7 @@ impl ClientTable {
         })
     }
 
+    /// The number of clients. Invitations have rows too and do not count.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -163,6 +166,25 @@ impl ClientTable {
     /// True if both are the same copy.
     pub fn is_same(&self, other: &ClientTable) -> bool {
         Arc::ptr_eq(&self.parts, &other.parts)
+    }
+
+    /// The table with these rows besides its own, which shares with `before` what is the same. Fails
+    /// as [`ClientTable::new`].
+    pub fn joined(
+        &self, before: &ClientTable, rows: impl IntoIterator<Item = Arc<Enrolled>>,
+    ) -> Result<ClientTable, ClientId> {
+        let own = self.rows(|_| true).map(|(_, enrolled)| Arc::clone(enrolled));
+        ClientTable::new(before, own.chain(rows))
+    }
+
+    /// The table without the rows of these ids and with these others. Fails as
+    /// [`ClientTable::new`].
+    pub fn replaced(
+        &self, gone: &[ClientId], rows: impl IntoIterator<Item = Arc<Enrolled>>,
+    ) -> Result<ClientTable, ClientId> {
+        let kept = self.rows(|_| true).filter(|(id, _)| !gone.contains(id));
+        let kept = kept.map(|(_, enrolled)| Arc::clone(enrolled));
+        ClientTable::new(self, kept.chain(rows))
     }
 
     /// The table with only these clients.

@@ -1,8 +1,11 @@
 //! The contents of a sealed knock and of its receipt: fixed layouts (docs/protocol.md).
 //! See `wire` for sealing and opening them, `authentic` for gate MAC and signature.
 
+use std::sync::Arc;
+
 use super::bytes::{Reader, Writer};
 use super::keyring::{Day, GateKey, MAC, is_first_of_period};
+use super::public_key::{APPLICATION, FidoKey, PublicKey};
 use super::types::{ClientId, GatewayId, ServiceName, Source, Wall};
 
 mod receipt;
@@ -257,6 +260,25 @@ impl Enrolment {
             key: reader.zeros(8)?.array()?,
         };
         reader.finish().map(|()| enrolment)
+    }
+
+    /// The key that asks. A FIDO key has the application that `ssh-keygen` gives it.
+    pub fn public_key(&self) -> PublicKey {
+        let fido = match self.scheme {
+            KeyScheme::Ed25519 => None,
+            KeyScheme::SkEd25519 => Some(Arc::new(FidoKey::new(APPLICATION))),
+        };
+        PublicKey { ed25519: self.key, fido }
+    }
+
+    /// What replay and receipts need to know of it.
+    pub(super) fn as_request(&self) -> Request {
+        Request {
+            receipt_wanted: self.receipt_wanted,
+            timestamp: self.timestamp,
+            challenge: self.challenge,
+            ..Request::bare(KnockKind::Join)
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod door;
 pub mod engine;
 pub mod grant;
 pub mod grants;
+pub mod joining;
 pub mod keyring;
 pub mod knock;
 pub mod ledger;

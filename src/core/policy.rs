@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::address::{AddressScope, reach};
-use super::authentic::Authentic;
+use super::authentic::{Authentic, AuthenticEnrolment};
 use super::clients::ClientTable;
 use super::door::Door;
 use super::grant::{ActiveGrant, GrantEnd, GrantKey, Holder};
@@ -22,7 +22,10 @@ pub(super) mod commit;
 #[cfg(test)]
 mod tests;
 
-pub use commit::{Admission, Closing, Committed, Decision, DoorGrant, Grant, commit, commit_with};
+pub use commit::{
+    Admission, Applicant, Candidate, Closing, Committed, Decision, DoorGrant, Grant, commit,
+    commit_with,
+};
 
 /// What one holder may have of a service, in times of what is free then: alone seven eighths.
 const SHARE: u32 = 7;
@@ -99,11 +102,20 @@ impl Policy {
     /// time that the clock showed ([`Replay::latest`]), so that setting it back revives nobody. So
     /// is one whose key proves nothing.
     pub fn client(&self, latest: Wall, id: ClientId) -> Option<&Client> {
+        // Not for an invitation, whatever its key is.
+        self.clients.get(id).filter(|client| client.invited_until.is_none())?;
         let client = self.clients.with_sound_key(id)?;
         match client.expires {
             Some(expires) if latest.0 / SECOND >= expires => None,
             _ => Some(client),
         }
+    }
+
+    /// True if this is the id of an invitation that can still be used. `latest` as for
+    /// [`Policy::client`].
+    pub fn is_invitation(&self, latest: Wall, id: ClientId) -> bool {
+        let until = self.clients.get(id).and_then(|row| row.invited_until);
+        until.is_some_and(|until| latest.0 / SECOND < until)
     }
 
     /// True if a client has expired after `from`, up to `to`.
@@ -126,7 +138,7 @@ impl Policy {
         self.clients = clients;
     }
 
-    /// True if a client of this name can get grants.
+    /// True if a client of this name can get grants, or somebody can join under it.
     pub fn knows(&self, name: &str) -> bool {
         self.clients.iter().any(|client| client.name == name)
     }
@@ -192,6 +204,19 @@ impl Policy {
                 let most = |service: &Service| max_seconds(latest, client, service);
                 self.admit(now, client, most, fresh, grants)
             }
+        }
+    }
+
+    /// Decides whether somebody who asks to join does so now: used before, and time. What comes of
+    /// it, the file `joined` decides. `entropy` as for [`Policy::decide`].
+    pub fn decide_enrolment(
+        &self, now: Now, enrolment: AuthenticEnrolment, replay: &mut Replay, entropy: [u8; 16],
+    ) -> Decision {
+        let (authentic, key) = enrolment.into_parts();
+        match replay.check(now, authentic, false, entropy) {
+            ReplayDecision::Refused(refused) => Decision::Refuse(refused),
+            ReplayDecision::Reply(reply) => Decision::Tell(reply),
+            ReplayDecision::Fresh(fresh) => Decision::Join(Candidate::new(fresh, key)),
         }
     }
 

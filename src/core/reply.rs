@@ -3,7 +3,7 @@
 
 use super::authentic::{Authentic, Handshake};
 use super::grant::ActiveGrant;
-use super::knock::{Challenge, Ports, Receipt, Status};
+use super::knock::{Challenge, Ports, Receipt, Status, Welcome};
 use super::prefix::Span;
 use super::record::Record;
 use super::service::GrantKind;
@@ -27,6 +27,8 @@ pub struct Reply {
     pub granted: Option<ActiveGrant>,
     /// The ports that the grant opens.
     pub ports: Ports,
+    /// For somebody who has joined.
+    pub welcome: Option<Welcome>,
 }
 
 impl Reply {
@@ -43,6 +45,7 @@ impl Reply {
             challenge,
             granted: None,
             ports: Ports::default(),
+            welcome: None,
         }
     }
 
@@ -69,7 +72,7 @@ impl Reply {
             challenge: self.challenge,
             // No gateway rotates its key by itself yet.
             next_key: None,
-            welcome: None,
+            welcome: self.welcome,
         };
         if let Some(grant) = &self.granted {
             receipt.once = grant.form == GrantKind::Once;

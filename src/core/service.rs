@@ -206,7 +206,8 @@ pub struct Service {
     pub forward: Option<Forward>,
 }
 
-/// One enrolled client: a line of the clients file.
+/// One enrolled client: a line of the clients file, or of those who joined. Or an invitation, which
+/// shares the table of clients: both have an id, and keys that derive from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Client {
     /// Its id; its symmetric keys derive from it.
@@ -220,6 +221,9 @@ pub struct Client {
     pub expires: Option<u64>,
     /// The longest grant for this client, whatever the service says.
     pub max_seconds: Option<u32>,
+    /// `Some`: this is no client but an invitation. Until then, in seconds since the epoch, it may ask
+    /// to join, and for nothing else. Its key proves nothing.
+    pub invited_until: Option<u64>,
 }
 
 #[cfg(test)]

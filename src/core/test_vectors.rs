@@ -82,6 +82,7 @@ pub fn client() -> Client {
         services: ServiceName::new("ssh").into_iter().collect(),
         expires: None,
         max_seconds: None,
+        invited_until: None,
     }
 }
 

@@ -10,10 +10,12 @@ use std::thread::{self, Builder};
 
 use crate::core::clients::{ClientTable, Enrolled};
 use crate::core::diagnostic::{SourceText, nearest, printable};
+use crate::core::public_key::PublicKey;
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, FaultKind, ServiceName};
 use crate::keys::encoded;
 
+pub mod joined;
 mod line;
 
 pub(crate) use line::is_name;
@@ -61,8 +63,11 @@ pub fn check_keys(label: &str, text: &str) -> Result<(), Fault> {
 pub fn still_named(text: &str, before: &ClientTable) -> ClientTable {
     let mut named = BTreeSet::new();
     for (_, content) in client_lines(text) {
-        for (at, _) in content.match_indices("id=") {
-            named.extend(content.get(at + 3..at + 35).and_then(encoded::id).map(ClientId));
+        for option in ["id=", "invite="] {
+            for (at, _) in content.match_indices(option) {
+                let at = at + option.len();
+                named.extend(content.get(at..at + 32).and_then(encoded::id).map(ClientId));
+            }
         }
     }
     before.retain(|id| named.contains(&id))
@@ -109,6 +114,17 @@ pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
     longer.push_str(&line);
     longer.push('\n');
     Ok(longer)
+}
+
+/// True if a line of the file has this key or name. As for [`add`], other mistakes do not matter.
+pub fn stands_in(text: &str, key: Option<&PublicKey>, name: Option<&str>) -> bool {
+    let shown = key.map(PublicKey::line);
+    let blob = shown.as_deref().map(last_word);
+    client_lines(text).any(|(_, line)| {
+        let last = last_word(line);
+        let before_name = line[..line.len() - last.len()].trim_end();
+        name == Some(last) || blob.is_some_and(|blob| before_name.ends_with(blob))
+    })
 }
 
 /// Notes in the client's line which door's sequence its profile has. `text` has no such note yet.

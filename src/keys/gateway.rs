@@ -7,8 +7,13 @@ use zeroize::Zeroizing;
 use super::encoded::push_key;
 use crate::core::diagnostic::SourceText;
 use crate::core::engine::KnownClient;
-use crate::core::keyring::{ClientSecrets, Master, Realm, Secret, TEST_GATEWAY_ID, period};
+use crate::core::keyring::{
+    ClientSecrets, Day, Master, Newcomer, Realm, Secret, TEST_GATEWAY_ID, period,
+};
+use crate::core::knock::Welcome;
 use crate::core::noise::KeyPair;
+use crate::core::public_key::PublicKey;
+use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, GatewayId, RealmId};
 
 pub struct GatewayFile {
@@ -77,9 +82,24 @@ impl GatewayFile {
         self.master.client_secrets(client, self.first_period)
     }
 
-    /// What the listener needs to know of a client on its working day.
-    pub fn known_client(&self, client: ClientId, working_day: u32) -> KnownClient {
-        KnownClient { client, keys: self.client_secrets(client).wire_row(working_day) }
+    /// What the listener needs to know of a client on its working day, or of an invitation.
+    pub fn known_client(&self, client: &Client, working_day: u32) -> KnownClient {
+        let secrets = self.client_secrets(client.id);
+        let keys = match client.invited_until {
+            None => secrets.wire_row(working_day),
+            Some(_) => secrets.invitation_row(),
+        };
+        KnownClient { client: client.id, keys }
+    }
+
+    /// The new root of whoever joined by this invitation, sealed for its key.
+    pub fn welcome(
+        &self, invitation: ClientId, client: ClientId, key: &PublicKey,
+    ) -> Option<Welcome> {
+        let gate = self.client_secrets(invitation).gate(Day::Invited)?;
+        let to = Newcomer { gateway: self.gateway, client, key: key.ed25519 };
+        let root = gate.seal_welcome(&to, &self.master.client_root(client));
+        Some(Welcome { client, root })
     }
 
     pub fn is_same(&self, other: &GatewayFile) -> bool {

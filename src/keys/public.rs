@@ -70,6 +70,14 @@ pub fn unusable(algorithm: &str) -> Option<&'static str> {
     })
 }
 
+/// Reads what [`show_fingerprint`] shows.
+pub fn parse_fingerprint(text: &str) -> Option<Fingerprint> {
+    match text.parse() {
+        Ok(ssh_key::Fingerprint::Sha256(bytes)) => Some(Fingerprint(bytes)),
+        _ => None,
+    }
+}
+
 fn wrong_algorithm(algorithm: &str) -> Fault {
     if let Some(why) = unusable(algorithm) {
         return Fault::new(

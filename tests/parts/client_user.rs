@@ -177,6 +177,7 @@ impl Gateway {
             services: [].into(),
             expires: None,
             max_seconds: None,
+            invited_until: None,
         };
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();

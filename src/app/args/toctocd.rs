@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{client_name, expiry, grant_seconds, host, interface, service, service_name};
+use super::{
+    client_name, expiry, fingerprint, gateway_name, grant_seconds, host, interface, service,
+    service_name,
+};
 use crate::config::{Service, defaults};
-use crate::core::types::ServiceName;
+use crate::core::types::{Fingerprint, ServiceName};
 
 /// Hides network services until an authorized client knocks.
 ///
@@ -67,6 +70,8 @@ pub enum ToctocdCommand {
         #[arg(long)]
         print: bool,
     },
+    /// Invite somebody: prints one line, with which `toctoc join` enrols a key by a knock.
+    Invite(Invite),
     /// Enrol, list and revoke clients.
     #[command(subcommand)]
     Client(ClientCommand),
@@ -158,7 +163,9 @@ pub enum ClientCommand {
     /// Enrol a client and print its profile. The profile holds secrets: send it over a private
     /// channel.
     Add(ClientAdd),
-    /// List the enrolled clients.
+    /// Let the key in that an invited person joins with.
+    Approve(Approve),
+    /// List the enrolled clients, and who is invited.
     List,
     /// Give a client a new id and a new profile, when `status` says that its clock was ahead. Its
     /// key, services, limits and door stay. Its current grants end, and nothing that it sent before
@@ -170,11 +177,63 @@ pub enum ClientCommand {
         #[command(flatten)]
         profile: ProfileArgs,
     },
-    /// Remove a client. Its current grants end at once, and its profile stops working.
+    /// Remove a client or an invitation. Its current grants end at once, and its profile stops
+    /// working.
     Revoke {
         /// The client's name.
         name: String,
     },
+}
+
+/// `toctocd invite`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  toctocd invite alice --services ssh              # her key waits: toctocd client approve
+  toctocd invite alice --services ssh --key SHA256:...   # that key, at once
+  toctocd invite laptop --services ssh --auto -o FILE    # whoever has the line first
+There: toctoc join")]
+pub struct Invite {
+    /// A name for the client: one word.
+    #[arg(value_parser = client_name)]
+    pub name: String,
+    /// Services that the client may open, separated by commas.
+    #[arg(long, value_name = "SERVICES", required = true, value_delimiter = ',', value_parser = service_name)]
+    pub services: Vec<ServiceName>,
+    /// Only this key may join, and at once: its SHA256 fingerprint, the whole line of its public
+    /// key, or @FILE to read that from.
+    #[arg(long, value_name = "KEY", conflicts_with = "auto")]
+    pub key: Option<String>,
+    /// Let the first key in without approval. Whoever reads the line first, joins.
+    #[arg(long)]
+    pub auto: bool,
+    /// Write the line to this new file, readable by its owner only, instead of printing it. Never
+    /// overwrites.
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// A name for this gateway, for the profile and for ssh: a-z 0-9 -. Default: the name of this
+    /// machine.
+    #[arg(long, value_name = "NAME", value_parser = gateway_name)]
+    pub gateway_name: Option<String>,
+    /// Expiry: a time from now on (30d, 12h, 1y), a day (its start in UTC), or a moment as
+    /// 2027-01-31T12:00:00Z.
+    #[arg(long, value_name = "WHEN", value_parser = expiry)]
+    pub expires: Option<u64>,
+    /// The longest grant for this client: 90s, 5m, 1h, at most 7d.
+    #[arg(long, value_name = "TIME", value_parser = grant_seconds)]
+    pub max_seconds: Option<u32>,
+}
+
+/// `toctocd client approve`.
+#[derive(clap::Args, Debug)]
+pub struct Approve {
+    /// The name that was invited.
+    #[arg(value_parser = client_name)]
+    pub name: String,
+    /// The fingerprint that the person told you, as `toctoc join` shows it. Without it, you are
+    /// shown the one that waits, and asked.
+    #[arg(value_name = "SHA256:...", value_parser = fingerprint)]
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// `toctocd client add`.

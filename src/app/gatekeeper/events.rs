@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::app::joined::{JoinDone, JoinTask};
 use crate::app::listener_process::{ListenerReady, ListenerStart};
 use crate::app::load::ClientsRead;
 use crate::app::prepare::{KnownClients, Prepared};
@@ -118,6 +119,8 @@ pub(super) enum Task {
     State(StateJob),
     /// Mark the sequence in force at this door as used.
     UseUp(Box<Door>),
+    /// Answer somebody who asks to join.
+    Join(Box<JoinTask>),
 }
 
 /// The result of a [`Task`].
@@ -130,6 +133,7 @@ pub(super) enum TaskResult {
     State(StateDone),
     /// The door of the task, and its result.
     UsedUp(Box<Door>, Result<SequenceUse, String>),
+    Joined(Result<JoinDone, Fault>),
 }
 
 /// Tasks of one lane run one at a time. A hanging lane does not block the others.
@@ -141,6 +145,7 @@ pub(super) enum Lane {
     Connections,
     State,
     Files,
+    Joining,
 }
 
 impl Task {
@@ -152,14 +157,22 @@ impl Task {
             Task::Guard(_) | Task::LookAtFirewall { .. } => Lane::Guard,
             Task::State(_) => Lane::State,
             Task::UseUp(_) => Lane::Files,
+            Task::Join(_) => Lane::Joining,
         }
     }
 }
 
 impl Lane {
     #[cfg(test)]
-    pub(super) const ALL: [Lane; 6] =
-        [Lane::Clients, Lane::Config, Lane::Guard, Lane::Connections, Lane::State, Lane::Files];
+    pub(super) const ALL: [Lane; 7] = [
+        Lane::Clients,
+        Lane::Config,
+        Lane::Guard,
+        Lane::Connections,
+        Lane::State,
+        Lane::Files,
+        Lane::Joining,
+    ];
 
     /// The thread's name.
     pub(super) fn name(self) -> &'static str {
@@ -170,13 +183,14 @@ impl Lane {
             Lane::Connections => "connections",
             Lane::State => "state",
             Lane::Files => "files",
+            Lane::Joining => "joining",
         }
     }
 
     /// Seconds after which a task counts as failed. A task cannot be cancelled.
     pub(super) fn patience(self) -> u32 {
         match self {
-            Lane::Clients | Lane::Config | Lane::Files => 5,
+            Lane::Clients | Lane::Config | Lane::Files | Lane::Joining => 5,
             Lane::Guard | Lane::Connections | Lane::State => 10,
         }
     }
@@ -202,6 +216,7 @@ impl Lane {
             ),
             Lane::State => ("maintaining the state", "look after that disk"),
             Lane::Files => ("using up a one-time sequence", "see what that file is on"),
+            Lane::Joining => ("writing who joined", "see what the state directory is on"),
         };
         Fault::new(format!("{what} takes longer than {seconds} s"), remedy)
     }

@@ -4,7 +4,7 @@
 use super::Gatekeeper;
 use super::events::ListenerId;
 use super::trial::TrialGrant;
-use crate::core::authentic::{Authentic, Handshake};
+use crate::core::authentic::{Authentic, AuthenticEnrolment, Handshake};
 use crate::core::grants::{ActiveGrant, Change, Element, GrantEnd, GrantKey, Grants};
 use crate::core::keyring::{Day, GateKey};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY, Status};
@@ -55,6 +55,9 @@ impl Gatekeeper {
         if !self.journal.is_writable() {
             return Err(Reject::State);
         }
+        if self.policy.is_invitation(self.replay.latest(now), knock.client) {
+            return self.decide_enrolment(now, &knock);
+        }
         // A client that a reload removed is unknown, even if a listener still reports its knocks.
         let Some(client) = self.policy.client(self.replay.latest(now), knock.client) else {
             self.log_bad_key(knock.client);
@@ -63,17 +66,35 @@ impl Gatekeeper {
         let gate = self.gate_key(now, client.id, knock.day).ok_or(Reject::Clock)?;
         // Use our own id: `h` is bound to a gateway key too, but it comes from the listener.
         let id = client.id;
-        let authentic = match Authentic::verify(knock, client, self.in_force.gateway(), &gate) {
-            Ok(authentic) => authentic,
-            Err(reject) => {
-                if reject == Reject::Gate {
-                    self.log_forgery(id);
-                }
-                return Err(reject);
-            }
-        };
+        let verified = Authentic::verify(knock, client, self.in_force.gateway(), &gate);
+        let authentic = self.watched(id, verified)?;
         let entropy = self.host.entropy().map_err(|_| Reject::State)?;
-        match self.policy.decide(now, authentic, &mut self.replay, &mut self.grants, entropy) {
+        let decision =
+            self.policy.decide(now, authentic, &mut self.replay, &mut self.grants, entropy);
+        self.counted(decision)
+    }
+
+    /// Decides on a knock under the id of an invitation. Which ids are invitations is known from the
+    /// table of clients, never from the listener.
+    fn decide_enrolment(&mut self, now: Now, knock: &HandedKnock) -> Result<Decision, Reject> {
+        let gate = self.gate_key(now, knock.client, knock.day).ok_or(Reject::Clock)?;
+        let verified = AuthenticEnrolment::verify(knock, self.in_force.gateway(), &gate);
+        let enrolment = self.watched(knock.client, verified)?;
+        let entropy = self.host.entropy().map_err(|_| Reject::State)?;
+        let decision = self.policy.decide_enrolment(now, enrolment, &mut self.replay, entropy);
+        self.counted(decision)
+    }
+
+    /// The proof, or an alarm if somebody without the gate key of `id` has tried to make one.
+    fn watched<T>(&mut self, id: ClientId, verified: Result<T, Reject>) -> Result<T, Reject> {
+        if let Err(Reject::Gate) = verified {
+            self.log_forgery(id);
+        }
+        verified
+    }
+
+    fn counted(&mut self, decision: Decision) -> Result<Decision, Reject> {
+        match decision {
             Decision::Refuse(refused) => {
                 if let Some(Alarm { client, first, again }) = refused.alarm {
                     self.log_alarm(client, first, again);
@@ -125,7 +146,10 @@ impl Gatekeeper {
         let mut changes = Vec::new();
         let mut pending = Vec::new();
         for (ticket, committed) in tickets.into_iter().zip(committed) {
-            pending.push(self.change_grants(now, ticket, committed, &mut changes));
+            match committed {
+                Committed::Join(applicant) => self.join_later(now, listener, ticket, applicant),
+                other => pending.extend(self.change_grants(now, ticket, other, &mut changes)),
+            }
         }
         let applied = self.apply(now, &changes);
         if let Err(fault) = &applied {
@@ -140,8 +164,8 @@ impl Gatekeeper {
 
     fn change_grants(
         &mut self, now: Now, ticket: u64, committed: Committed, changes: &mut Vec<Change>,
-    ) -> PendingVerdict {
-        match committed {
+    ) -> Option<PendingVerdict> {
+        Some(match committed {
             Committed::Open(grant) => {
                 let (mine, reply) = self.grants.open(now, grant);
                 changes.extend(mine);
@@ -155,7 +179,8 @@ impl Gatekeeper {
                 PendingVerdict { ticket, reply, element: None, cuts }
             }
             Committed::Tell(reply) => PendingVerdict { ticket, reply, element: None, cuts: false },
-        }
+            Committed::Join(_) => return None,
+        })
     }
 
     fn conclude(
@@ -210,6 +235,13 @@ impl Gatekeeper {
     ) {
         self.log_knock(now, reply);
         self.try_to_confirm(reply);
+        self.send_verdict(now, listener, ticket, reply);
+    }
+
+    /// The same without a line in the log.
+    pub(super) fn send_verdict(
+        &mut self, now: Now, listener: ListenerId, ticket: u64, reply: &Reply,
+    ) {
         let receipt = self.receipt(now, reply);
         let spent = reply.status != Status::Address;
         self.out.send(listener, ToListener::Verdict { ticket, spent, receipt });

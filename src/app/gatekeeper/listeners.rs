@@ -11,6 +11,7 @@ use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
 use crate::core::door::Door;
 use crate::core::engine::KnownClient;
+use crate::core::keyring::TAG;
 use crate::core::service::Client;
 use crate::core::types::{Boot, ClientId, Counters, MILLISECOND, Now};
 use crate::edge::gatekeeper_pipe::{CLIENTS, ToListener};
@@ -261,11 +262,11 @@ impl Listeners {
             return;
         }
         for id in changes.gone {
-            let tag = current.known(id, current.days.wall).keys.clockless_tag();
+            let tag = current.clockless_tag(id);
             out.send(current.id, ToListener::Forget { tag });
         }
         for part in changes.new.chunks(CLIENTS) {
-            let known = |client: &&Client| current.known(client.id, current.days.wall);
+            let known = |client: &&Client| current.known(client, current.days.wall);
             out.send(current.id, ToListener::Clients(part.iter().map(known).collect()));
         }
         current.clients = clients.clone();
@@ -273,8 +274,9 @@ impl Listeners {
 
     /// Gives the current listener the keys of one client's working day.
     pub(super) fn tell_working_day(&mut self, id: ClientId, day: u32, out: &mut Outbox) {
-        if let Some(current) = &self.current {
-            out.send(current.id, ToListener::Clients(vec![current.known(id, day)]));
+        let Some(current) = &self.current else { return };
+        if let Some(client) = current.clients.get(id) {
+            out.send(current.id, ToListener::Clients(vec![current.known(client, day)]));
         }
     }
 
@@ -290,7 +292,7 @@ impl Listeners {
         let Some(slice) = current.next_slice.take_if(|slice| slice.due <= now.boot) else { return };
         let clients = current.clients.after(slice.after).take(CLIENTS);
         let part: Vec<KnownClient> =
-            clients.map(|client| current.known(client.id, working_day(client.id))).collect();
+            clients.map(|client| current.known(client, working_day(client.id))).collect();
         if let Some(last) = part.last() {
             let due = now.boot.plus_nanos(SLICE_PAUSE);
             current.next_slice = Some(NextSlice { after: Some(last.client), due });
@@ -406,7 +408,12 @@ impl RunningListener {
     }
 
     /// What the listener gets of this client on its working day.
-    fn known(&self, id: ClientId, working_day: u32) -> KnownClient {
-        self.prepared.config.keys.known_client(id, working_day)
+    fn known(&self, client: &Client, working_day: u32) -> KnownClient {
+        self.prepared.config.keys.known_client(client, working_day)
+    }
+
+    /// The tag by which the listener forgets a client.
+    fn clockless_tag(&self, id: ClientId) -> [u8; TAG] {
+        self.prepared.config.keys.client_secrets(id).invitation_row().clockless_tag()
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::Gatekeeper;
 use super::events::{Output, Task};
 use super::guard::{Comparison, GuardWork};
+use crate::app::joined::ClientFiles;
 use crate::app::load::ClientsRead;
 use crate::app::output::count;
 use crate::app::prepare::{KnownClients, Prepared};
@@ -41,6 +42,13 @@ enum ReloadStep {
     Guard(Arc<Prepared>),
 }
 
+impl Reload {
+    /// True if no reload is in progress: the clients in force are then changed by nothing else.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.step, ReloadStep::Idle)
+    }
+}
+
 impl Gatekeeper {
     /// Requests a reload, for an admin or (`None`) for a signal.
     pub(super) fn reload_asked(&mut self, session: Option<SessionId>) {
@@ -52,7 +60,8 @@ impl Gatekeeper {
     /// The clients come first, even if the new configuration is bad: an error about a door must not
     /// keep a stolen key valid.
     pub(super) fn start_reload(&mut self, now: Now) {
-        if !matches!(self.reload.step, ReloadStep::Idle) || self.reload.next.is_empty() {
+        let waits = !self.reload.is_idle() || self.joining.is_writing();
+        if waits || self.reload.next.is_empty() {
             return;
         }
         self.reload.asked = std::mem::take(&mut self.reload.next);
@@ -61,8 +70,8 @@ impl Gatekeeper {
     }
 
     fn known_clients(&self) -> KnownClients {
-        let file = self.in_force.settings().gateway.clients_file.clone();
-        KnownClients { file, clients: self.in_force.clients().clone() }
+        let files = ClientFiles::of(self.in_force.settings());
+        KnownClients { files, clients: self.in_force.clients().clone() }
     }
 
     fn start_reload_task(&mut self, now: Now, task: Task) {
@@ -95,7 +104,7 @@ impl Gatekeeper {
 
     /// Puts these clients in force. The listener is told of the differences, and only grants of
     /// clients that are gone or different are looked at: there may be 100,000 of both.
-    fn set_clients(&mut self, now: Now, clients: ClientTable) {
+    pub(super) fn set_clients(&mut self, now: Now, clients: ClientTable) {
         let before = self.in_force.clients().clone();
         let changes = before.changes(&clients);
         let mut changed: BTreeSet<ClientId> = changes.new.iter().map(|client| client.id).collect();

@@ -337,6 +337,7 @@ fn do_task(task: Task, guard: &NftGuard) -> TaskResult {
         Task::ReadClients(_) | Task::Load(..) => true,
         Task::Guard(task) => !matches!(task, GuardTask::Check),
         Task::State(job) => job.reads_all(),
+        Task::Join(_) => true,
         Task::UseUp(_) | Task::LookAtFirewall { .. } => false,
     };
     let result = run_task(task, guard);
@@ -349,7 +350,7 @@ fn do_task(task: Task, guard: &NftGuard) -> TaskResult {
 fn run_task(task: Task, guard: &NftGuard) -> TaskResult {
     match task {
         Task::ReadClients(known) => {
-            TaskResult::Clients(load::clients_again(&known.file, &known.clients))
+            TaskResult::Clients(load::clients_again(&known.files, &known.clients))
         }
         Task::Load(path, known) => {
             TaskResult::Loaded(prepare::prepare(&path, Some(&known)).map(Box::new))
@@ -360,6 +361,7 @@ fn run_task(task: Task, guard: &NftGuard) -> TaskResult {
             TaskResult::LookedAtFirewall(own_firewall::why_useless(settings, service, v6))
         }
         Task::State(job) => TaskResult::State(job.run()),
+        Task::Join(task) => TaskResult::Joined(task.run()),
         Task::UseUp(door) => {
             let path = door.one_time_sequences.clone().unwrap_or_default();
             let result = one_time::use_up(&path, &door);

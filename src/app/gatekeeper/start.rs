@@ -83,6 +83,7 @@ impl Gatekeeper {
             host: beginning.host,
             in_force,
             doors: Default::default(),
+            joining: Default::default(),
             reload: Default::default(),
             requests: Default::default(),
             tasks: Default::default(),

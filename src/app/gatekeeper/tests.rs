@@ -10,6 +10,7 @@ mod crowd;
 mod doors;
 mod guard;
 mod hanging;
+mod joining;
 mod journal;
 mod knocks;
 mod listeners;

@@ -69,7 +69,7 @@ impl SetupFeed {
             return Some(message);
         }
         if let Some(prepared) = &self.sealed {
-            let known = |client: &Client| prepared.config.keys.known_client(client.id, self.day);
+            let known = |client: &Client| prepared.config.keys.known_client(client, self.day);
             let clients = self.clients.after(self.last).take(CLIENTS);
             let clients: Vec<KnownClient> = clients.map(known).collect();
             if let Some(last) = clients.last() {

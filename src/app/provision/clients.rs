@@ -1,13 +1,13 @@
 //! `toctocd client`: enrols, lists and revokes clients. The clients file is rewritten as a whole,
 //! under a lock, and a running gateway reloads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use crate::app::args::toctocd::{ClientAdd, ProfileArgs};
+use crate::app::args::toctocd::ClientAdd;
+use crate::app::joined::{self, ClientFiles};
 use crate::app::output::{CommandOutput, DONE, FAILED};
 use crate::app::{admin, load};
 use crate::config::Settings;
@@ -23,9 +23,11 @@ use crate::edge::{entropy, firewall};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 use crate::keys::profile::{Fallback, Profile};
-use crate::keys::public::show_fingerprint;
 
 mod authorized_keys;
+mod forgive;
+
+pub use forgive::forgive;
 
 /// How long a command waits for another one that changes the clients file.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -55,53 +57,26 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<CommandOutput, Fault> {
         services: args.services.as_slice().into(),
         expires: args.expires,
         max_seconds: args.max_seconds,
+        invited_until: None,
     };
     let profile = profile(config, &settings, &keys, &client, args.profile.door.as_deref())?;
     let done = format!("`{}` is enrolled", client.name);
     let door = args.profile.door.as_deref();
     hand_over(&settings, &profile, args.profile.out.as_deref(), door, &done, |label, text| {
+        refuse_invited(&settings, &client)?;
         add_line(label, text, &client, door)
     })
 }
 
-/// Gives a client a new id, and so a new profile; its key, services and limits stay.
-///
-/// Used-knock marks in the future cannot simply be deleted: a packet that was sent without a
-/// challenge, by a clock that was ahead, would open something once its time comes. Under the new id
-/// the tags of all packets that the client ever sent are unknown, so their marks are not needed.
-/// Error: nothing was changed: no client has that name, no address for the profile.
-pub fn forgive(config: &Path, name: &str, args: &ProfileArgs) -> Result<CommandOutput, Fault> {
-    let settings = load::settings(config)?;
-    let keys = load::keys(&settings)?;
-    let path = &settings.gateway.clients_file;
-    let text = load::clients_text(path)?;
-    let old = authorized::find(&path.display().to_string(), &text, name)?;
-    let client = Client { id: ClientId(entropy::bytes()?), ..old.clone() };
-    let mut done = format!("`{name}` has a new id: its old profile and old knocks open nothing");
-    let noted = authorized::door(&text, old.id);
-    let mut door = args.door.as_deref();
-    if let (None, Some(noted)) = (door, noted.as_deref()) {
-        // A door that has changed since keeps nobody from a new profile.
-        match fallback(&settings, noted) {
-            Ok(_) => door = Some(noted),
-            Err(fault) => {
-                done += &format!(
-                    "; the new one is without the sequence of door [{noted}]: {}",
-                    fault.what
-                );
-            }
-        }
+/// Fails if somebody is invited under the client's name, or has joined with its name or key.
+fn refuse_invited(settings: &Settings, client: &Client) -> Result<(), Fault> {
+    let joined = joined::text(&ClientFiles::of(settings).joined)?;
+    if !authorized::stands_in(&joined, Some(&client.key), Some(&client.name)) {
+        return Ok(());
     }
-    let profile = profile(config, &settings, &keys, &client, door)?;
-    hand_over(&settings, &profile, args.out.as_deref(), door, &done, |label, text| {
-        if authorized::find(label, text, name)? != old {
-            return Err(Fault::new(
-                format!("{label}: another process has just changed `{name}`"),
-                "try again",
-            ));
-        }
-        add_line(label, &authorized::revoke(label, text, name)?, &client, door)
-    })
+    let what = format!("`{}`, or its key, is invited or has joined already", client.name);
+    let remedy = "choose another name, or revoke the other one first: `toctocd client list`";
+    Err(Fault::new(what, remedy).of(FaultKind::Name))
 }
 
 /// Appends the client's line, with a note of the door whose sequence its profile has.
@@ -113,18 +88,22 @@ fn add_line(label: &str, text: &str, client: &Client, door: Option<&str>) -> Res
     })
 }
 
+/// Fails if a profile, or an invitation, could not say where to knock.
+pub(super) fn refuse_without_address(config: &Path, settings: &Settings) -> Result<(), Fault> {
+    if !settings.gateway.addresses.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "{}: [gateway] addresses is empty, so a client could not know where to knock",
+        config.display()
+    );
+    Err(Fault::new(what, "write for example addresses = [\"gate.example.org\"] there"))
+}
+
 fn profile(
     config: &Path, settings: &Settings, keys: &GatewayFile, client: &Client, door: Option<&str>,
 ) -> Result<Zeroizing<String>, Fault> {
-    if settings.gateway.addresses.is_empty() {
-        return Err(Fault::new(
-            format!(
-                "{}: [gateway] addresses is empty, so a profile could not say where to knock",
-                config.display()
-            ),
-            "write for example addresses = [\"gate.example.org\"] there",
-        ));
-    }
+    refuse_without_address(config, settings)?;
     let fallback = match door {
         Some(door) => Some(fallback(settings, door)?),
         None => None,
@@ -158,6 +137,14 @@ fn hand_over(
 ) -> Result<CommandOutput, Fault> {
     let files: Vec<(&Path, &str)> = out.iter().map(|out| (*out, profile.as_str())).collect();
     enrol(settings, &files, change)?;
+    Ok(handed_over(settings, profile, out, door, done))
+}
+
+/// Tells a running gateway, and says where the profile is.
+fn handed_over(
+    settings: &Settings, profile: &Zeroizing<String>, out: Option<&Path>, door: Option<&str>,
+    done: &str,
+) -> CommandOutput {
     let mut output = follow_up(settings, done);
     match out {
         Some(out) => output.err += &format!("its profile is {}\n", out.display()),
@@ -170,7 +157,7 @@ fn hand_over(
     }
     output.err +=
         "the profile holds secrets: send it over a private channel; there: toctoc import FILE\n";
-    Ok(output)
+    output
 }
 
 /// Writes the profiles, each to its new file, then the clients file. After a fault nothing has
@@ -179,22 +166,33 @@ fn enrol(
     settings: &Settings, profiles: &[(&Path, &str)],
     change: impl FnOnce(&str, &str) -> Result<String, Fault>,
 ) -> Result<(), Fault> {
+    write_then(profiles, || {
+        // Nobody joins meanwhile with the same key.
+        let _lock = joined::lock(&ClientFiles::of(settings).joined)?;
+        rewrite(settings, |label, bytes| {
+            let text = std::str::from_utf8(bytes)
+                .map_err(|error| files::not_text(Path::new(label), error))?;
+            change(label, text).map(String::into_bytes)
+        })
+    })
+}
+
+/// Writes new files, then does the rest. After a fault in that the files are gone again.
+pub(super) fn write_then(
+    files: &[(&Path, &str)], rest: impl FnOnce() -> Result<(), Fault>,
+) -> Result<(), Fault> {
     let mut written = Vec::new();
     let mut done = Ok(());
-    // The profiles first: a client that is enrolled without one would have to be revoked again.
-    for (file, profile) in profiles {
-        done = files::create(file, profile.as_bytes(), 0o600);
+    // The files first: a client that is enrolled without one would have to be revoked again.
+    for (file, text) in files {
+        done = files::create(file, text.as_bytes(), 0o600);
         if done.is_err() {
             break;
         }
         written.push(file);
     }
     if done.is_ok() {
-        done = rewrite(settings, |label, bytes| {
-            let text = std::str::from_utf8(bytes)
-                .map_err(|error| files::not_text(Path::new(label), error))?;
-            change(label, text).map(String::into_bytes)
-        });
+        done = rest();
     }
     if done.is_err() {
         for file in written {
@@ -203,16 +201,6 @@ fn enrol(
         }
     }
     done
-}
-
-/// `toctocd client list`, also if the rest of the configuration is broken.
-pub fn list(config: &Path) -> Result<CommandOutput, Fault> {
-    let reach = load::reach(config);
-    let path = &reach.settings.gateway.clients_file;
-    let text = load::clients_text(path)?;
-    let clients = authorized::parse(&path.display().to_string(), &text)?;
-    let value = Some(as_json(&clients));
-    reach.note(Ok(CommandOutput { value, ..CommandOutput::out(as_table(&clients)) }))
 }
 
 /// Removes a client. Needs nothing but the clients file: whatever else is broken, a stolen key must
@@ -224,17 +212,8 @@ pub fn revoke(config: &Path, name: &str) -> Result<CommandOutput, Fault> {
 }
 
 fn revoke_from(settings: &Settings, name: &str) -> Result<CommandOutput, Fault> {
-    rewrite(settings, |label, bytes| {
-        if let Ok(text) = std::str::from_utf8(bytes) {
-            return Ok(authorized::revoke(label, text, name)?.into_bytes());
-        }
-        // Not every byte is text: each becomes a character, and that byte again. It takes 0.1 s for
-        // 100,000 clients.
-        let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
-        let left = authorized::revoke(label, &text, name)?;
-        Ok(left.chars().filter_map(|c| u8::try_from(c).ok()).collect())
-    })?;
-    let file = settings.gateway.clients_file.display();
+    let file = remove(settings, name)?;
+    let file = file.display();
     let mut output = CommandOutput::out(String::new());
     let reloaded = admin::reload_if_running(settings);
     if let Ok(false) = reloaded {
@@ -287,6 +266,32 @@ fn revoke_from(settings: &Settings, name: &str) -> Result<CommandOutput, Fault> 
     Ok(output)
 }
 
+/// Removes the line of this name from the file in which it stands, and returns that file. A name
+/// stands in one of the two at most.
+fn remove(settings: &Settings, name: &str) -> Result<PathBuf, Fault> {
+    let ClientFiles { clients, joined } = ClientFiles::of(settings);
+    let from_clients = rewrite(settings, |label, bytes| {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            return Ok(authorized::revoke(label, text, name)?.into_bytes());
+        }
+        // Not every byte is text: each becomes a character, and that byte again. It takes 0.1 s for
+        // 100,000 clients.
+        let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+        let left = authorized::revoke(label, &text, name)?;
+        Ok(left.chars().filter_map(|c| u8::try_from(c).ok()).collect())
+    });
+    match from_clients {
+        Ok(()) => Ok(clients),
+        Err(fault) => match joined::revoke(&joined, name) {
+            Ok(()) => Ok(joined),
+            // It is in neither: the first fault has the better advice.
+            Err(other) if other.kind == FaultKind::Name => Err(fault),
+            Err(other) if fault.kind == FaultKind::Name => Err(other),
+            Err(_) => Err(fault),
+        },
+    }
+}
+
 /// Changes the clients file under a lock, so that two admins at once keep each other's changes.
 fn rewrite(
     settings: &Settings, change: impl FnOnce(&str, &[u8]) -> Result<Vec<u8>, Fault>,
@@ -328,7 +333,7 @@ fn lock(path: &Path) -> Result<FileLock, Fault> {
 }
 
 /// Tells a running gateway. The files are changed already: if it refuses, the output says so.
-fn follow_up(settings: &Settings, done: &str) -> CommandOutput {
+pub(super) fn follow_up(settings: &Settings, done: &str) -> CommandOutput {
     let mut output = CommandOutput { code: DONE, ..CommandOutput::out(String::new()) };
     match admin::reload_if_running(settings) {
         Ok(true) => output.err = format!("{done}; the running gateway has reloaded\n"),
@@ -342,7 +347,7 @@ fn follow_up(settings: &Settings, done: &str) -> CommandOutput {
     output
 }
 
-fn check_services(settings: &Settings, wanted: &[ServiceName]) -> Result<(), Fault> {
+pub(super) fn check_services(settings: &Settings, wanted: &[ServiceName]) -> Result<(), Fault> {
     let known: Vec<&str> = settings.services.iter().map(|service| service.name.as_str()).collect();
     for service in wanted {
         if !known.contains(&service.as_str()) {
@@ -400,7 +405,7 @@ fn fallback(settings: &Settings, name: &str) -> Result<Fallback, Fault> {
 const SYN: u8 = 2;
 
 /// The key from the command line, or in the file that it names there, with or without `@`.
-fn public_key(text: &str) -> Result<PublicKey, Fault> {
+pub(super) fn public_key(text: &str) -> Result<PublicKey, Fault> {
     let path = match text.strip_prefix('@') {
         Some(path) => path,
         // No line of a key looks like a path: it has a blank.
@@ -435,53 +440,4 @@ fn key_of(place: &str, line: &str) -> Result<PublicKey, Fault> {
         Ok((key, _)) => Ok(key),
         Err(Fault { what, remedy, .. }) => Err(Fault::new(format!("{place}: {what}"), remedy)),
     }
-}
-
-fn as_json(clients: &[Client]) -> serde_json::Value {
-    let mut objects = Vec::new();
-    for client in clients {
-        let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
-        objects.push(serde_json::json!({
-            "name": client.name,
-            "id": client.id.to_string(),
-            "services": services,
-            "key": show_fingerprint(&client.fingerprint()),
-            "expires": client.expires.and_then(moment),
-            "max_seconds": client.max_seconds,
-        }));
-    }
-    serde_json::Value::from(objects)
-}
-
-fn as_table(clients: &[Client]) -> String {
-    if clients.is_empty() {
-        return "no client is enrolled\n".to_owned();
-    }
-    let mut rows = vec![["NAME", "SERVICES", "EXPIRES", "KEY"].map(str::to_owned)];
-    for client in clients {
-        let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
-        rows.push([
-            client.name.clone(),
-            services.join(","),
-            client.expires.and_then(moment).unwrap_or("never".to_owned()),
-            show_fingerprint(&client.fingerprint()),
-        ]);
-    }
-    let mut widths = [0; 4];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.len().max(*width);
-        }
-    }
-    let [name, services, expires, _] = widths;
-    let mut text = String::new();
-    for [a, b, c, d] in rows {
-        text += &format!("{a:name$}  {b:services$}  {c:expires$}  {d}\n");
-    }
-    text
-}
-
-/// A moment as text; `None` if it is beyond the calendar.
-fn moment(seconds: u64) -> Option<String> {
-    Some(Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?.to_string())
 }

@@ -8,12 +8,17 @@ use clap::Parser;
 
 use super::*;
 use crate::app::args::toctocd::{
-    ClientAdd, ClientCommand, ProfileArgs, ToctocdArgs, ToctocdCommand,
+    Approve, ClientAdd, ClientCommand, Invite, ProfileArgs, ToctocdArgs, ToctocdCommand,
 };
+use crate::app::joined::{ClientFiles, JoinTask};
 use crate::core::authentic::public_key;
+use crate::core::joining::{Asking, JoinAnswer};
 use crate::core::keyring::Secret;
 use crate::core::public_key::{FidoKey, PublicKey};
+use crate::core::types::SECOND;
+use crate::keys::invitation::Invitation;
 use crate::keys::profile::Profile;
+use crate::keys::public::show_fingerprint;
 use crate::keys::public::tests::LINE;
 
 fn parse(words: &[&str]) -> ToctocdCommand {
@@ -359,4 +364,124 @@ fn a_profile_goes_into_a_private_file_that_was_not_there() {
     add(&config, &add_args("first", LINE, "ssh")).unwrap();
     assert!(what(add(&config, &args("second"))).contains("has this key already"));
     assert!(!out.exists(), "no profile of nobody");
+}
+
+fn invite_args(words: &[&str]) -> Invite {
+    match parse(&[&["invite"], words].concat()) {
+        ToctocdCommand::Invite(args) => args,
+        _ => unreachable!("parsed as invite"),
+    }
+}
+
+fn approve_args(name: &str, fingerprint: &str) -> Approve {
+    match parse(&["client", "approve", name, fingerprint]) {
+        ToctocdCommand::Client(ClientCommand::Approve(args)) => args,
+        _ => unreachable!("parsed as client approve"),
+    }
+}
+
+/// What the gatekeeper answers to this key, and leaves in the file.
+fn asks(config: &Path, invitation: &Invitation, key: &PublicKey) -> JoinAnswer {
+    let settings = load::settings(config).unwrap();
+    let keys = load::keys(&settings).unwrap();
+    let task = JoinTask {
+        files: ClientFiles::of(&settings),
+        asking: Asking {
+            invitation: invitation.id,
+            key: key.clone(),
+            new_id: keys.master.joined_id(invitation.id, &key.ed25519),
+            now: clock::now().wall.0 / SECOND,
+        },
+        clients: load::clients(&settings).unwrap(),
+    };
+    let done = task.run().unwrap();
+    let again = load::clients(&settings).unwrap();
+    assert!(done.clients.changes(&again).new.is_empty(), "what is in force is what a start reads");
+    done.answer
+}
+
+#[test]
+fn an_invitation_goes_from_the_line_to_a_client_and_is_revoked_in_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("toctoc");
+    init_in(&dir).unwrap();
+    let config = dir.join("toctocd.toml");
+    let out = folder.path().join("line");
+    let words = ["alice", "--services", "ssh", "-o", out.to_str().unwrap()];
+    let said = invite(&config, &invite_args(&words)).unwrap();
+    assert!(said.out.is_empty() && said.err.contains("`alice` is invited until"), "{}", said.err);
+    let invitation = Invitation::parse(&fs::read_to_string(&out).unwrap()).ok().unwrap();
+    assert_eq!(invitation.addresses, ["gate.example.org"]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    let joined = dir.join("state").join("joined");
+    assert_eq!([mode(&out), mode(&joined)], [0o600, 0o600]);
+    assert!(list(&config).unwrap().out.contains("any key, invited until"));
+    assert!(
+        what(invite(&config, &invite_args(&["alice", "--services", "ssh"]))).contains("already")
+    );
+
+    let (key, _) = PublicKey::from_line(LINE).unwrap();
+    let shown = show_fingerprint(&key.fingerprint());
+    assert!(what(approve(&config, &approve_args("alice", &shown))).contains("no key has asked"));
+    assert_eq!(asks(&config, &invitation, &key), JoinAnswer::Pending);
+    assert!(list(&config).unwrap().out.contains(&format!("{shown} waits: toctocd client approve")));
+    let other = show_fingerprint(&PublicKey::plain([1; 32]).fingerprint());
+    assert!(what(approve(&config, &approve_args("alice", &other))).contains("nobody was let in"));
+    assert_eq!(asks(&config, &invitation, &key), JoinAnswer::Pending);
+    approve(&config, &approve_args("alice", &shown)).unwrap();
+    let JoinAnswer::Enrolled(id) = asks(&config, &invitation, &key) else { panic!("not enrolled") };
+    assert!(what(approve(&config, &approve_args("alice", &shown))).contains("has joined already"));
+
+    // Her key and her name are taken, in the clients file too.
+    for (name, key) in [
+        (
+            "alice",
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINjve3Erwo1Qdst7gtB2kqwB3rI3SNYbOpB2TPnVD2o8",
+        ),
+        ("bob", LINE),
+    ] {
+        let refused = add(&config, &add_args(name, key, "ssh"));
+        assert!(!what(refused).is_empty(), "{name}");
+    }
+    // A new id, as for any client; the invitation answers with it.
+    let profile = forgive(&config, "alice", &ProfileArgs { door: None, out: None }).unwrap();
+    let profile = Profile::parse("p", &profile.out).ok().unwrap();
+    assert!(profile.client != id && profile.key == key);
+    assert_eq!(asks(&config, &invitation, &key), JoinAnswer::Enrolled(profile.client));
+
+    let said = revoke(&config, "alice").unwrap();
+    assert!(said.err.contains(joined.to_str().unwrap()), "{}", said.err);
+    assert_eq!(asks(&config, &invitation, &key), JoinAnswer::Gone);
+    assert!(list(&config).unwrap().out.contains("no client is enrolled"));
+    assert_eq!(revoke(&config, "alice").err().unwrap().kind, FaultKind::Name);
+}
+
+#[test]
+fn an_invitation_for_one_key_lets_it_in_at_once_and_a_damaged_file_keeps_nobody_from_a_revocation()
+{
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("toctoc");
+    init_in(&dir).unwrap();
+    let config = dir.join("toctocd.toml");
+    let (key, _) = PublicKey::from_line(LINE).unwrap();
+    for (name, words) in [("one", ["--key", LINE]), ("two", ["--gateway-name", "bastion"])] {
+        let said =
+            invite(&config, &invite_args(&[&[name, "--services", "ssh"], &words[..]].concat()));
+        let invitation = Invitation::parse(&said.unwrap().out).ok().unwrap();
+        let expected = if name == "one" { JoinAnswer::Denied } else { JoinAnswer::Pending };
+        assert_eq!(asks(&config, &invitation, &PublicKey::plain([9; 32])), expected);
+        if name == "one" {
+            assert!(matches!(asks(&config, &invitation, &key), JoinAnswer::Enrolled(_)));
+        } else {
+            assert_eq!(invitation.gateway_name, "bastion");
+        }
+    }
+    let joined = dir.join("state").join("joined");
+    let text = fs::read_to_string(&joined).unwrap();
+    fs::write(&joined, text.replacen("services=\"ssh\"", "sirvices=\"ssh\"", 1) + "rubbish\n")
+        .unwrap();
+    assert!(load::clients(&load::settings(&config).unwrap()).is_err());
+    revoke(&config, "one").unwrap();
+    let left = fs::read_to_string(&joined).unwrap();
+    assert!(!left.contains(" one\n") && left.contains(" two\n") && left.contains("rubbish"));
 }

@@ -6,6 +6,7 @@
 use crate::core::grant::{ActiveGrant, GrantEnd, GrantKey};
 use crate::core::knock::{Ports, Status};
 use crate::core::openings::{JournalledOpening, PreparedOpening, ServiceAddress, commit_all};
+use crate::core::public_key::PublicKey;
 use crate::core::record::Record;
 use crate::core::replay::{Fresh, Refused};
 use crate::core::reply::{PendingReply, Reply};
@@ -16,6 +17,7 @@ pub enum Decision {
     Admit(Admission),
     Close(Closing),
     Tell(PendingReply),
+    Join(Candidate),
     /// Silence; nothing to store.
     Refuse(Refused),
 }
@@ -24,7 +26,7 @@ impl Decision {
     /// The reason to count; `None` if the client gets what it asked for.
     pub fn reject(&self) -> Option<Reject> {
         match self {
-            Decision::Admit(_) | Decision::Close(_) => None,
+            Decision::Admit(_) | Decision::Close(_) | Decision::Join(_) => None,
             Decision::Tell(reply) => reply.reject(),
             Decision::Refuse(refused) => Some(refused.reject),
         }
@@ -68,6 +70,37 @@ impl Closing {
         let mut records = fresh.records;
         records.extend(keys.iter().copied().map(Record::Ended));
         Closing { records, keys, reply }
+    }
+}
+
+/// A key that asks to join; no disk knows of its knock yet.
+pub struct Candidate {
+    records: Vec<Record>,
+    applicant: Applicant,
+}
+
+impl Candidate {
+    pub(super) fn new(fresh: Fresh, key: PublicKey) -> Candidate {
+        // Until the file `joined` has decided, the answer is that it could not.
+        let reply = Reply::new(&fresh.authentic, Status::Trouble, None);
+        Candidate { records: fresh.records, applicant: Applicant { key, reply } }
+    }
+}
+
+/// A key that asks to join. Its knock is used up, durably: only this makes it join or wait.
+pub struct Applicant {
+    key: PublicKey,
+    reply: Reply,
+}
+
+impl Applicant {
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// The reply that it could not be decided.
+    pub fn reply(&self) -> &Reply {
+        &self.reply
     }
 }
 
@@ -119,6 +152,8 @@ pub enum Committed {
     /// Give the keys to `Grants::end`, apply its changes to the firewall, then reply.
     Close(Vec<GrantKey>, GrantEnd, Reply),
     Tell(Reply),
+    /// The file `joined` decides, then reply.
+    Join(Applicant),
 }
 
 /// Makes a batch durable, all in one, and only then hands out what may be done. After a fault
@@ -150,6 +185,10 @@ pub fn commit_with(
             Decision::Tell(pending) => {
                 records.extend(pending.records);
                 done.push(Committed::Tell(pending.reply));
+            }
+            Decision::Join(candidate) => {
+                records.extend(candidate.records);
+                done.push(Committed::Join(candidate.applicant));
             }
             Decision::Refuse(_) => {}
         }

@@ -78,6 +78,7 @@ impl Gate {
                 answer.status
             }
             Committed::Tell(answer) => answer.status,
+            Committed::Join(_) => panic!("nobody is invited"),
         })
     }
 

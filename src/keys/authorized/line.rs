@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::core::diagnostic::{SourceText, printable};
+use crate::core::joining::JoinRule;
 use crate::core::public_key::{FidoKey, PublicKey};
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, ServiceName};
@@ -16,6 +17,9 @@ use crate::keys::{encoded, public};
 pub(crate) const VERIFY: &str = "verify-required";
 /// Likewise: a signature without a touch is enough.
 pub(crate) const NO_TOUCH: &str = "no-touch-required";
+
+/// The value of `join=` for whoever asks first.
+pub(super) const AUTO: &str = "auto";
 
 const MAX_SERVICES: usize = 64;
 const SHAPE: &str = "write id=HEX,services=\"ssh\" ssh-ed25519 AAAA... NAME";
@@ -30,8 +34,8 @@ pub(super) struct ParsedLine {
 
 /// Reads `line`, which begins at byte `start` of `file`.
 pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<ParsedLine, Fault> {
-    let mut cursor = Cursor { file, at: start, rest: line };
-    let options = LineOptions::read(&mut cursor)?;
+    let mut cursor = Cursor::new(file, start, line);
+    let options = LineOptions::read(&mut cursor, &LineOptions::OF_CLIENTS)?;
     cursor.skip_blanks();
     let key_at = cursor.at;
     let algorithm = cursor.word();
@@ -63,23 +67,37 @@ pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<Pa
         services,
         expires: options.expires,
         max_seconds: options.max_seconds,
+        invited_until: None,
     };
     Ok(ParsedLine { client, start, key_at, name_at })
 }
 
-/// The line of `client`, without an end of line.
-pub(super) fn print(client: &Client) -> String {
-    let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
-    let mut line = format!("id={},services=\"{}\"", client.id, services.join(","));
-    if let Some(expires) = client.expires
+/// The options of a client with these rights, each as it is written.
+pub(super) fn print_options(
+    id: Option<ClientId>, services: &[ServiceName], expires: Option<u64>, max_seconds: Option<u32>,
+) -> Vec<String> {
+    let mut options = Vec::new();
+    if let Some(id) = id {
+        options.push(format!("id={id}"));
+    }
+    let services: Vec<&str> = services.iter().map(ServiceName::as_str).collect();
+    options.push(format!("services=\"{}\"", services.join(",")));
+    if let Some(expires) = expires
         && let Ok(expires) = i64::try_from(expires)
         && let Ok(expires) = Timestamp::from_second(expires)
     {
-        line.push_str(&format!(",expires=\"{expires}\""));
+        options.push(format!("expires=\"{expires}\""));
     }
-    if let Some(seconds) = client.max_seconds {
-        line.push_str(&format!(",max-seconds={seconds}"));
+    if let Some(seconds) = max_seconds {
+        options.push(format!("max-seconds={seconds}"));
     }
+    options
+}
+
+/// The line of `client`, without an end of line.
+pub(super) fn print(client: &Client) -> String {
+    let Client { id, services, expires, max_seconds, .. } = client;
+    let mut line = print_options(Some(*id), services, *expires, *max_seconds).join(",");
     if let Some(fido) = &client.key.fido {
         let rules = [(!fido.touch, NO_TOUCH), (fido.verify, VERIFY)];
         for (_, option) in rules.iter().filter(|(is_set, _)| *is_set) {
@@ -96,11 +114,15 @@ pub(crate) fn is_name(name: &str) -> bool {
 }
 
 #[derive(Default)]
-struct LineOptions {
-    id: Option<ClientId>,
-    services: Option<Arc<[ServiceName]>>,
-    expires: Option<u64>,
-    max_seconds: Option<u32>,
+pub(super) struct LineOptions {
+    pub(super) id: Option<ClientId>,
+    pub(super) services: Option<Arc<[ServiceName]>>,
+    pub(super) expires: Option<u64>,
+    pub(super) max_seconds: Option<u32>,
+    /// Only in the file `joined`, as the next two.
+    pub(super) invite: Option<ClientId>,
+    pub(super) until: Option<u64>,
+    pub(super) join: Option<JoinRule>,
     /// True if a door is noted, for the next profile; see `authorized::door`.
     has_door: bool,
     verify: bool,
@@ -108,16 +130,20 @@ struct LineOptions {
 }
 
 impl LineOptions {
-    const NAMES: [&str; 7] = ["id", "services", "expires", "max-seconds", "door", VERIFY, NO_TOUCH];
+    pub(super) const OF_CLIENTS: [&str; 7] =
+        ["id", "services", "expires", "max-seconds", "door", VERIFY, NO_TOUCH];
+    pub(super) const OF_JOINED: [&str; 9] =
+        ["invite", "until", "join", "id", "services", "expires", "max-seconds", VERIFY, NO_TOUCH];
 
-    fn read(cursor: &mut Cursor<'_>) -> Result<Self, Fault> {
+    /// Reads the options of a line that may have these ones.
+    pub(super) fn read(cursor: &mut Cursor<'_>, names: &[&str]) -> Result<Self, Fault> {
         let file = cursor.file;
         let mut options = Self::default();
         loop {
             let key_at = cursor.at;
             let key = cursor.take_while(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-            if !Self::NAMES.contains(&key) {
-                return Err(options.unknown(cursor, key_at, key));
+            if !names.contains(&key) {
+                return Err(options.unknown(cursor, key_at, key, names));
             }
             let is_set = match key {
                 VERIFY => std::mem::replace(&mut options.verify, true),
@@ -147,7 +173,7 @@ impl LineOptions {
     }
 
     /// `key` with the rules of this line. Fails if a plain key has rules.
-    fn ruled(&self, key: PublicKey) -> Result<PublicKey, Fault> {
+    pub(super) fn ruled(&self, key: PublicKey) -> Result<PublicKey, Fault> {
         let option = if self.verify { VERIFY } else { NO_TOUCH };
         match &key.fido {
             _ if !self.verify && !self.no_touch => Ok(key),
@@ -164,11 +190,11 @@ impl LineOptions {
     }
 
     /// For an unknown option, or a line that begins with its key and so has no options.
-    fn unknown(&self, cursor: &Cursor<'_>, at: usize, key: &str) -> Fault {
+    fn unknown(&self, cursor: &Cursor<'_>, at: usize, key: &str, names: &[&str]) -> Fault {
         if self.id.is_none() && self.services.is_none() && !cursor.rest.starts_with('=') {
             return cursor.file.complain(at, "this line does not begin with options", SHAPE);
         }
-        cursor.file.complain_unknown(at, "option", key, Self::NAMES)
+        cursor.file.complain_unknown(at, "option", key, names.iter().copied())
     }
 
     /// Sets one option. True if it was set before.
@@ -179,13 +205,23 @@ impl LineOptions {
             "services" => {
                 return Ok(self.services.replace(services(file, at, value)?).is_some());
             }
-            "id" => match encoded::id(value) {
-                Some(id) => return Ok(self.id.replace(ClientId(id)).is_some()),
+            "id" | "invite" => match encoded::id(value) {
+                Some(id) => {
+                    let place = if key == "id" { &mut self.id } else { &mut self.invite };
+                    return Ok(place.replace(ClientId(id)).is_some());
+                }
                 None => ("not an id", "32 lower-case hex digits, as in the profile"),
             },
+            "join" => match join_rule(value) {
+                Some(rule) => return Ok(self.join.replace(rule).is_some()),
+                None => ("not a way to join", "write auto, or the fingerprint of a key"),
+            },
             "door" => return Ok(std::mem::replace(&mut self.has_door, true)),
-            "expires" => match expiry(value) {
-                Some(seconds) => return Ok(self.expires.replace(seconds).is_some()),
+            "expires" | "until" => match expiry(value) {
+                Some(seconds) => {
+                    let place = if key == "until" { &mut self.until } else { &mut self.expires };
+                    return Ok(place.replace(seconds).is_some());
+                }
                 None => ("not a time", "write it as expires=\"2027-01-01T00:00:00Z\""),
             },
             _ => match max_seconds(value) {
@@ -194,6 +230,13 @@ impl LineOptions {
             },
         };
         Err(file.complain(at, what, remedy))
+    }
+}
+
+fn join_rule(value: &str) -> Option<JoinRule> {
+    match value {
+        AUTO => Some(JoinRule::Auto),
+        other => public::parse_fingerprint(other).map(JoinRule::Only),
     }
 }
 
@@ -228,13 +271,22 @@ fn services(file: SourceText<'_>, at: usize, value: &str) -> Result<Arc<[Service
     Ok(names.into())
 }
 
-struct Cursor<'a> {
+pub(super) struct Cursor<'a> {
     file: SourceText<'a>,
     at: usize,
     rest: &'a str,
 }
 
 impl<'a> Cursor<'a> {
+    /// At the begin of `line`, which begins at byte `start` of `file`.
+    pub(super) fn new(file: SourceText<'a>, start: usize, line: &'a str) -> Self {
+        Cursor { file, at: start, rest: line }
+    }
+
+    pub(super) fn rest(&self) -> &'a str {
+        self.rest
+    }
+
     fn advance(&mut self, bytes: usize) -> &'a str {
         let (head, tail) = self.rest.split_at_checked(bytes).unwrap_or((self.rest, ""));
         self.rest = tail;
@@ -247,11 +299,11 @@ impl<'a> Cursor<'a> {
         self.advance(end)
     }
 
-    fn word(&mut self) -> &'a str {
+    pub(super) fn word(&mut self) -> &'a str {
         self.take_while(|c| !c.is_whitespace())
     }
 
-    fn skip_blanks(&mut self) {
+    pub(super) fn skip_blanks(&mut self) {
         self.take_while(char::is_whitespace);
     }
 

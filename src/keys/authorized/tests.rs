@@ -279,6 +279,7 @@ fn client() -> impl Strategy<Value = Client> {
                 services: services.iter().map(|s| ServiceName::new(s).unwrap()).collect(),
                 expires: expires.then_some(1_800_000_000),
                 max_seconds: max.then_some(77),
+                invited_until: None,
             }
         })
 }

@@ -190,6 +190,7 @@ fn enrolled() -> Client {
         services: [ssh()].into(),
         expires: None,
         max_seconds: None,
+        invited_until: None,
     }
 }
 

@@ -67,6 +67,7 @@ impl Person {
                 .collect(),
             expires: None,
             max_seconds: None,
+            invited_until: None,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::app::gatekeeper::events::{
 };
 use crate::app::gatekeeper::start::Beginning;
 use crate::app::gatekeeper::{Gatekeeper, Host};
+use crate::app::joined::ClientFiles;
 use crate::app::listener_process::ListenerReady;
 use crate::app::load::{ClientsRead, GatewayConfig};
 use crate::app::prepare::Prepared;
@@ -25,6 +26,7 @@ use crate::core::door::{Door, Step};
 use crate::core::engine::{Action, Engine, SealedSetup, Setup};
 use crate::core::grants::Element;
 use crate::core::grants::element::service_at;
+use crate::core::joining::Invited;
 use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY, Receipt, Request, Status};
 use crate::core::noise::KeyPair;
@@ -39,6 +41,7 @@ use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
 use crate::edge::gatekeeper_pipe::{OwnAddress, ToGatekeeper, ToListener};
 use crate::edge::one_time::SequenceUse;
 use crate::edge::state::State;
+use crate::keys::authorized::joined;
 use crate::keys::gateway::GatewayFile;
 
 /// Services of each kind, and doors of each kind.
@@ -95,6 +98,8 @@ pub(super) struct Files {
     pub(super) crowd: u16,
     /// True if each listener has an engine.
     pub(super) engines: bool,
+    /// The file `joined`.
+    pub(super) joined: Vec<Invited>,
 }
 
 /// A listener as the world sees it.
@@ -178,6 +183,7 @@ impl Files {
             one_time: [6100, 6200, 6300].map(line).into(),
             crowd: 0,
             engines: false,
+            joined: Vec::new(),
         }
     }
 
@@ -208,7 +214,8 @@ impl Files {
                 ..Person::Carl.client()
             });
         }
-        clients.into()
+        let clients = ClientTable::from(clients);
+        joined::merge("clients", clients, &self.joined, &ClientTable::default()).unwrap()
     }
 
     /// A listener that is started with these clients on this day.
@@ -223,7 +230,7 @@ impl Files {
             let file = keys();
             let mut engine = Engine::new(Setup {
                 sealed: Some(SealedSetup { keys: gateway_keys(), port, rate }),
-                clients: clients.iter().map(|client| file.known_client(client.id, day)).collect(),
+                clients: clients.iter().map(|client| file.known_client(client, day)).collect(),
                 ..Setup::default()
             });
             engine.set_addresses(vec![GATEWAY.into()], vec![]);
@@ -606,7 +613,7 @@ impl World {
                 TaskResult::Clients(Ok(ClientsRead { clients, mistake }))
             }
             Task::Load(_, known) => TaskResult::Loaded(self.files.prepare().map(|mut prepared| {
-                if prepared.config.settings.gateway.clients_file == known.file {
+                if ClientFiles::of(&prepared.config.settings) == known.files {
                     prepared.config.clients = known.clients;
                 }
                 Box::new(prepared)
@@ -616,6 +623,11 @@ impl World {
                 TaskResult::LookedAtFirewall(Ok(self.why_useless.clone()))
             }
             Task::State(job) => TaskResult::State(job.run()),
+            Task::Join(task) => {
+                let key = &task.asking.key;
+                let is_enrolled = self.files.enrolled.iter().any(|one| one.client().key == *key);
+                TaskResult::Joined(task.answer(&mut self.files.joined, is_enrolled))
+            }
             Task::UseUp(door) => {
                 let used = self.files.use_up(&door);
                 TaskResult::UsedUp(door, Ok(used))
@@ -654,6 +666,7 @@ impl World {
                 TaskResult::State(done)
             }
             Task::UseUp(door) => TaskResult::UsedUp(door, Err(fault.what)),
+            Task::Join(_) => TaskResult::Joined(Err(fault)),
         };
         self.handle(Event::TaskDone { id, result });
         true

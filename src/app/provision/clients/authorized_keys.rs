@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::{Timestamp, tz::TimeZone};
 use zeroize::Zeroizing;
 
-use super::{add_line, check_services, enrol, follow_up, profile};
+use super::{add_line, check_services, enrol, follow_up, profile, refuse_invited};
 use crate::app::args::toctocd::ClientAdd;
 use crate::app::load;
 use crate::app::output::{CommandOutput, count};
@@ -60,6 +60,7 @@ pub(super) fn add_all(
             services: args.services.as_slice().into(),
             expires: [args.expires, usable.expires].into_iter().flatten().min(),
             max_seconds: args.max_seconds,
+            invited_until: None,
         };
         let file = directory.join(format!("{}.toml", client.name));
         let profile = profile(config, &settings, &keys, &client, door)?;
@@ -81,6 +82,7 @@ pub(super) fn add_all(
     enrol(&settings, &files, |label, text| {
         let mut text = text.to_owned();
         for one in &new {
+            refuse_invited(&settings, &one.client)?;
             text = add_line(label, &text, &one.client, door)?;
         }
         Ok(text)

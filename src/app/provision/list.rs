@@ -1,0 +1,154 @@
+//! `toctocd client list`: the enrolled clients, and who is invited.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::app::joined::{self, ClientFiles};
+use crate::app::load;
+use crate::app::output::CommandOutput;
+use crate::core::joining::{Invited, JoinRule, Standing};
+use crate::core::service::Client;
+use crate::core::types::{Fault, ServiceName};
+use crate::keys::authorized;
+use crate::keys::public::show_fingerprint;
+
+/// One line of the list.
+struct ListedClient {
+    name: String,
+    services: Vec<ServiceName>,
+    /// `None` for an invitation that nobody has used.
+    key: Option<String>,
+    id: Option<String>,
+    expires: Option<u64>,
+    max_seconds: Option<u32>,
+    standing: ListedStanding,
+}
+
+enum ListedStanding {
+    Enrolled,
+    /// It waits for approval until then.
+    Pending(u64),
+    /// It can be used until then.
+    Invited(u64),
+}
+
+/// `toctocd client list`, also if the rest of the configuration is broken.
+pub fn list(config: &Path) -> Result<CommandOutput, Fault> {
+    let reach = load::reach(config);
+    let files = ClientFiles::of(&reach.settings);
+    let text = load::clients_text(&files.clients)?;
+    let clients = authorized::parse(&files.clients.display().to_string(), &text)?;
+    let mut listed: Vec<ListedClient> = clients.iter().map(ListedClient::client).collect();
+    listed.extend(joined::read(&files.joined)?.iter().map(ListedClient::invited));
+    let value = Some(as_json(&listed));
+    reach.note(Ok(CommandOutput { value, ..CommandOutput::out(as_table(&listed)) }))
+}
+
+impl ListedClient {
+    fn client(client: &Client) -> Self {
+        Self {
+            name: client.name.clone(),
+            services: client.services.to_vec(),
+            key: Some(show_fingerprint(&client.fingerprint())),
+            id: Some(client.id.to_string()),
+            expires: client.expires,
+            max_seconds: client.max_seconds,
+            standing: ListedStanding::Enrolled,
+        }
+    }
+
+    fn invited(row: &Invited) -> Self {
+        let until = row.invitation.map_or(0, |invitation| invitation.until);
+        let mut listed = Self {
+            name: row.terms.name.clone(),
+            services: row.terms.services.to_vec(),
+            key: row.key().map(|key| show_fingerprint(&key.fingerprint())),
+            id: None,
+            expires: row.terms.expires,
+            max_seconds: row.terms.max_seconds,
+            standing: ListedStanding::Invited(until),
+        };
+        match &row.standing {
+            Standing::Open(JoinRule::Only(only)) => listed.key = Some(show_fingerprint(only)),
+            Standing::Open(_) => {}
+            Standing::Pending(_) => listed.standing = ListedStanding::Pending(until),
+            Standing::Joined(id, _) => {
+                listed.id = Some(id.to_string());
+                listed.standing = ListedStanding::Enrolled;
+            }
+        }
+        listed
+    }
+
+    /// Its last column.
+    fn key_text(&self) -> String {
+        let key = self.key.as_deref();
+        match self.standing {
+            ListedStanding::Enrolled => key.unwrap_or_default().to_owned(),
+            ListedStanding::Pending(_) => {
+                format!("{} waits: toctocd client approve {}", key.unwrap_or_default(), self.name)
+            }
+            ListedStanding::Invited(until) => {
+                let until = moment(until).unwrap_or_default();
+                format!("{} invited until {until}", key.unwrap_or("any key,"))
+            }
+        }
+    }
+}
+
+fn as_json(clients: &[ListedClient]) -> serde_json::Value {
+    let mut objects = Vec::new();
+    for client in clients {
+        let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
+        let (standing, until) = match client.standing {
+            ListedStanding::Enrolled => ("enrolled", None),
+            ListedStanding::Pending(until) => ("pending", Some(until)),
+            ListedStanding::Invited(until) => ("invited", Some(until)),
+        };
+        objects.push(serde_json::json!({
+            "name": client.name,
+            "id": client.id,
+            "services": services,
+            "key": client.key,
+            "expires": client.expires.and_then(moment),
+            "max_seconds": client.max_seconds,
+            "standing": standing,
+            "until": until.and_then(moment),
+        }));
+    }
+    serde_json::Value::from(objects)
+}
+
+fn as_table(clients: &[ListedClient]) -> String {
+    if clients.is_empty() {
+        return "no client is enrolled\n".to_owned();
+    }
+    let mut rows = vec![["NAME", "SERVICES", "EXPIRES", "KEY"].map(str::to_owned)];
+    for client in clients {
+        let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
+        rows.push([
+            client.name.clone(),
+            services.join(","),
+            client.expires.and_then(moment).unwrap_or("never".to_owned()),
+            client.key_text(),
+        ]);
+    }
+    let mut widths = [0; 4];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let [name, services, expires, _] = widths;
+    let mut text = String::new();
+    for [a, b, c, d] in rows {
+        text += &format!("{a:name$}  {b:services$}  {c:expires$}  {d}\n");
+    }
+    text
+}
+
+/// A moment as text; `None` if it is beyond the calendar.
+pub(super) fn moment(seconds: u64) -> Option<String> {
+    Some(Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?.to_string())
+}
