@@ -141,9 +141,7 @@ pub enum RunFault {
 fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
     let umask = process::keep_secrets()?;
     sys::give_back_memory();
-    let mut prepared = prepare::prepare(path, None)?;
-    prepared.warnings.extend(own_firewall::warnings(&prepared.config.settings));
-    let prepared = Arc::new(prepared);
+    let prepared = Arc::new(prepare::prepare(path, None)?);
     let settings = &prepared.config.settings;
     let signals = super::serve::signals()?;
     let addresses = AddressWatch::start()?;
@@ -189,7 +187,7 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
         all_rights,
         started,
     };
-    let gatekeeper = Gatekeeper::begin_with(beginning).map_err(|fault| Fault {
+    let mut gatekeeper = Gatekeeper::begin_with(beginning).map_err(|fault| Fault {
         what: format!("{}; the guard is up and no gateway is running", fault.what),
         remedy: format!(
             "{}; `nft delete table inet {}` opens",
@@ -197,6 +195,10 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
         ),
         kind: fault.kind,
     })?;
+    // It runs `nft`, which gets no more rights than it needs.
+    for warning in own_firewall::warnings(settings) {
+        gatekeeper.out.log(format!("warning: {warning}"));
+    }
     Server::new(
         gatekeeper,
         Sources { signals, addresses, changes, guard, control, listener, umask },
