@@ -2,17 +2,19 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::core::diagnostic::printable;
 use crate::core::types::Fault;
+use crate::keys::ssh_config::identity_agent;
 
 #[derive(Clone, Debug, Default)]
 pub struct UserPaths {
     pub home: Option<PathBuf>,
     /// The base directory for configurations, if the user chose one.
     pub config_home: Option<PathBuf>,
-    /// The socket of the ssh-agent.
+    /// The socket of the ssh-agent in the environment.
     pub agent: Option<PathBuf>,
 }
 
@@ -84,6 +86,24 @@ impl UserPaths {
             paths.push(home.join(".ssh").join("id_ed25519_sk"));
         }
         Ok(paths)
+    }
+
+    /// The sockets of the user's ssh-agents: the one that ssh's configuration names for every host,
+    /// then that of the environment.
+    pub fn agents(&self) -> Vec<PathBuf> {
+        let mut sockets = Vec::new();
+        if let Some(home) = &self.home {
+            // Without a configuration that can be read there is none.
+            let text = fs::read_to_string(home.join(".ssh").join("config")).unwrap_or_default();
+            match identity_agent(&text) {
+                None | Some("" | "none" | "SSH_AUTH_SOCK") => {}
+                // A variable of the environment, or a part that only ssh can fill in.
+                Some(named) if named.contains(['$', '%']) => {}
+                Some(named) => sockets.push(self.expand(Path::new(named), home)),
+            }
+        }
+        sockets.extend(self.agent.clone().filter(|agent| !sockets.contains(agent)));
+        sockets
     }
 
     /// `path` with a leading `~/` replaced; a relative path starts at `base`.

@@ -10,3 +10,4 @@ pub mod invitation;
 pub mod profile;
 pub mod public;
 pub mod signature;
+pub mod ssh_config;

@@ -76,6 +76,25 @@ fn a_profile_may_name_another_agent_than_the_environment() {
 }
 
 #[test]
+fn the_agent_of_sshs_own_configuration_comes_before_that_of_the_environment() {
+    let directory = tempfile::tempdir().unwrap();
+    let agent = RealAgent::start(directory.path(), "none", &[]);
+    let key = new_key(directory.path(), "key", &["-t", "ed25519"], &[]);
+    let (user, _gateway) = without_file(&public(&key), Path::new("/nowhere/agent"));
+    fs::create_dir(user.home.path().join(".ssh")).unwrap();
+    let line = |socket: &Path| format!("Host *\n  IdentityAgent \"{}\"\n", socket.display());
+    user.write(".ssh/config", &line(&agent.socket), 0o644);
+    let empty = format!("ssh-agent at {}: holds no key", agent.socket.display());
+    let absent = "\n  ssh-agent at /nowhere/agent: it does not exist\n";
+    user.run("open gate").expect(2, &[], &[&empty, absent]);
+    agent.add(&[&key]);
+    user.run("open gate").expect(0, &["granted"], &[]);
+    user.write(".ssh/config", &line(Path::new("~/agent")), 0o644);
+    let in_home = format!("ssh-agent at {}/agent: it does not", user.home.path().display());
+    user.run("open gate").expect(2, &[], &[&in_home, absent]);
+}
+
+#[test]
 fn a_key_file_with_a_passphrase_or_a_public_key_file_names_the_agents_key() {
     let directory = tempfile::tempdir().unwrap();
     let agent = RealAgent::start(directory.path(), "none", &[]);

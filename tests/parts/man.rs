@@ -148,7 +148,12 @@ and
 the keys that are tried next
 .SH ENVIRONMENT
 .B SSH_AUTH_SOCK
-is the ssh\\-agent that is asked for the key, before the files above and before any passphrase
+is the ssh\\-agent that is asked for the key, before the files above and before any passphrase.
+An
+.B IdentityAgent
+in
+.I ~/.ssh/config
+that is for every host is asked first
 .SH SEE ALSO
 .BR toctoc\\-profile (5),
 .BR toctocd (8),

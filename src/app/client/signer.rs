@@ -236,30 +236,44 @@ impl KeySearch<'_> {
         }
     }
 
-    /// Asks the agent that the profile or the environment names which keys it holds.
+    /// Asks the agents which keys they hold: the one that the profile names, or else those of ssh's
+    /// configuration and of the environment.
     fn look(&self) -> AgentLook {
-        let Some(agent) = self.held.named_agent(self.paths).or(self.paths.agent.clone()) else {
-            let seen = "no ssh-agent: SSH_AUTH_SOCK is not set".to_owned();
-            return AgentLook { holder: None, seen };
+        let agents = match self.held.named_agent(self.paths) {
+            Some(socket) => vec![socket],
+            None => self.paths.agents(),
         };
-        let agent = Agent::at(agent);
-        let found = match agent.keys() {
-            Ok(blobs) => {
-                let mut others = Vec::new();
-                for blob in &blobs {
-                    if PublicKey::from_blob(blob).as_ref() == Some(self.key()) {
-                        return AgentLook { holder: Some(agent), seen: String::new() };
-                    }
-                    others.push(other_key(blob));
-                }
-                match others.is_empty() {
-                    true => "holds no key, or is locked".to_owned(),
-                    false => format!("holds only {}", others.join(", ")),
-                }
+        let mut seen = Vec::new();
+        for socket in agents {
+            let agent = Agent::at(socket);
+            match self.seen_at(&agent) {
+                None => return AgentLook { holder: Some(agent), seen: String::new() },
+                Some(found) => seen.push(format!("{}: {found}", shown(&agent))),
             }
-            Err(reason) => reason,
+        }
+        if seen.is_empty() {
+            seen.push("no ssh-agent: SSH_AUTH_SOCK is not set".to_owned());
+        }
+        AgentLook { holder: None, seen: seen.join("\n  ") }
+    }
+
+    /// What the agent has in place of the key; `None` if it holds the key.
+    fn seen_at(&self, agent: &Agent) -> Option<String> {
+        let blobs = match agent.keys() {
+            Ok(blobs) => blobs,
+            Err(reason) => return Some(reason),
         };
-        AgentLook { holder: None, seen: format!("{}: {found}", shown(&agent)) }
+        let mut others = Vec::new();
+        for blob in &blobs {
+            if PublicKey::from_blob(blob).as_ref() == Some(self.key()) {
+                return None;
+            }
+            others.push(other_key(blob));
+        }
+        match others.is_empty() {
+            true => Some("holds no key, or is locked".to_owned()),
+            false => Some(format!("holds only {}", others.join(", "))),
+        }
     }
 
     fn wrong_key(&self, path: &Path, public: &PublicKey) -> Fault {
