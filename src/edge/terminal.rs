@@ -15,9 +15,14 @@ pub fn exists() -> bool {
     cfg!(unix) && std::fs::File::open("/dev/tty").is_ok()
 }
 
-/// Tells the user on standard error what is waited for.
+/// Columns of a line that is written over again and again while something is waited for.
+pub const COLUMNS: usize = 79;
+
+/// Tells the user on standard error what to do now, or what is waited for.
 pub fn note(text: &str) {
-    eprintln!("toctoc: {text}");
+    // Such a line may stand there, without an end.
+    let clear = if stderr().is_terminal() { format!("\r{:COLUMNS$}\r", "") } else { String::new() };
+    eprintln!("{clear}toctoc: {text}");
 }
 
 /// Asks `question` on the controlling terminal, whatever standard input and output are. Fails

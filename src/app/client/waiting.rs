@@ -5,10 +5,10 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::edge::terminal::COLUMNS;
+
 /// Time after which a person wonders.
 const SECOND: Duration = Duration::from_secs(1);
-/// The longest line.
-const COLUMNS: usize = 79;
 
 /// Shows the words, with the seconds that have passed, until it is dropped. The line is gone
 /// afterwards. Where standard error is no terminal, nothing is shown.
