@@ -211,6 +211,23 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_client_are_commands_that_can_be_pasted() {
+        let command = toctoc::ToctocCommand::command();
+        let mut examples = 0;
+        for command in command.get_subcommands().chain([&command]) {
+            let Some(text) = command.get_after_help() else { continue };
+            let text = text.to_string();
+            for line in text.lines().filter(|line| line.starts_with("  toctoc ")) {
+                let words = line.split_whitespace();
+                let parsed = toctoc::ToctocCommand::try_parse_from(words);
+                assert!(parsed.is_ok(), "{line}: {parsed:?}");
+                examples += 1;
+            }
+        }
+        assert!(examples > 10, "found {examples} examples");
+    }
+
+    #[test]
     fn services_are_read_as_people_write_them() {
         let mosh = service("mosh=22/tcp,60000-61000/udp").unwrap();
         assert_eq!(mosh.name.as_str(), "mosh");

@@ -23,7 +23,11 @@ const CONFIG: &str =
 impl Laptop {
     /// A person with the profiles `anna` and `bert`, and the key of `anna`.
     fn new(services: &str) -> Laptop {
-        let gate = Gate::running(|config| config);
+        Laptop::with(services, |config| config)
+    }
+
+    fn with(services: &str, edit: impl FnOnce(String) -> String) -> Laptop {
+        let gate = Gate::running(edit);
         gate.enrol("anna", services);
         gate.enrol("bert", services);
         fs::copy(gate.path("anna.key"), gate.path("home/toctoc/id_ed25519")).unwrap();
@@ -185,11 +189,11 @@ fn lines_that_ssh_does_not_read_are_taken_back() {
     );
 }
 
-/// Accepts one connection at the RDP port of the gateway and serves it.
+/// Accepts one connection at a port of the gateway and serves it.
 fn serve<T: Send + 'static>(
-    gate: &Gate, serve: impl FnOnce(TcpStream) -> T + Send + 'static,
+    gate: &Gate, port: u16, serve: impl FnOnce(TcpStream) -> T + Send + 'static,
 ) -> JoinHandle<T> {
-    let listener = gate.net.gateway.inside(|| TcpListener::bind(("0.0.0.0", RDP)).unwrap());
+    let listener = gate.net.gateway.inside(|| TcpListener::bind(("0.0.0.0", port)).unwrap());
     std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
@@ -201,7 +205,7 @@ fn serve<T: Send + 'static>(
 fn connect_passes_the_end_of_each_direction_on_and_leaves_the_other_open() {
     let laptop = Laptop::new("rdp");
     // The client ends first.
-    let server = serve(&laptop.gate, |mut stream| {
+    let server = serve(&laptop.gate, RDP, |mut stream| {
         let mut got = Vec::new();
         stream.read_to_end(&mut got).unwrap();
         stream.write_all(got.len().to_string().as_bytes()).unwrap();
@@ -217,7 +221,7 @@ fn connect_passes_the_end_of_each_direction_on_and_leaves_the_other_open() {
     server.join().unwrap();
 
     // The server ends first.
-    let server = serve(&laptop.gate, |mut stream| {
+    let server = serve(&laptop.gate, RDP, |mut stream| {
         stream.write_all(b"bye").unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         let mut got = String::new();
@@ -238,7 +242,7 @@ fn connect_passes_the_end_of_each_direction_on_and_leaves_the_other_open() {
 #[test]
 fn connect_passes_each_word_on_at_once() {
     let laptop = Laptop::new("rdp");
-    let server = serve(&laptop.gate, |mut stream| {
+    let server = serve(&laptop.gate, RDP, |mut stream| {
         let mut got = [0; 4];
         stream.write_all(b"hello").unwrap();
         for _ in 0..3 {
@@ -260,6 +264,20 @@ fn connect_passes_each_word_on_at_once() {
     drop(input);
     assert!(connect.wait(LONG).expect("it ends").success());
     server.join().unwrap();
+}
+
+#[test]
+fn a_connection_beyond_the_limit_of_grants_waits_for_the_end_of_an_earlier_one() {
+    let laptop = Laptop::with("ssh", |config| {
+        assert!(config.contains("max_grants = 16"), "{config}");
+        config.replace("max_grants = 16", "max_grants = 1")
+    });
+    for _ in 0..2 {
+        let server = serve(&laptop.gate, SSH, |mut stream| stream.write_all(b"hello").unwrap());
+        let output = laptop.toctoc("connect anna:ssh -4 --seconds 3s");
+        assert_eq!(ok(&output), "hello");
+        server.join().unwrap();
+    }
 }
 
 #[test]

@@ -316,6 +316,30 @@ fn a_wait_is_shown_after_a_second_and_an_interrupt_says_where_things_stand() {
     assert!(shown.contains("toctoc close gate ssh"), "{shown}");
 }
 
+#[test]
+fn colours_are_for_terminals_and_for_people_who_want_them() {
+    let shown = |on_terminal: bool, environment: &[(&str, &str)]| {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_toctoc"));
+        command.arg("zzz").env_clear().env("TERM", "xterm").envs(environment.iter().copied());
+        if !on_terminal {
+            let output = command.output().unwrap();
+            return String::from_utf8(output.stderr).unwrap();
+        }
+        let mut child = command.stderr(pty.slave).spawn().unwrap();
+        drop(command);
+        let mut text = String::new();
+        // EIO when the other end is closed.
+        let _ = File::from(pty.master).read_to_string(&mut text);
+        child.wait().unwrap();
+        text
+    };
+    assert!(shown(true, &[]).contains("\x1b["), "{:?}", shown(true, &[]));
+    for text in [shown(true, &[("NO_COLOR", "1")]), shown(false, &[])] {
+        assert!(text.contains("unrecognized subcommand") && !text.contains('\x1b'), "{text:?}");
+    }
+}
+
 /// A user whose profile has the sequence of a door with two ports, and these ports.
 fn with_fallback(gateway: &Gateway, offer: bool) -> (User, [UdpSocket; 2]) {
     let door = [0; 2].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::{grant_seconds, service_name};
+use super::{duration, grant_seconds, service_name};
 use crate::app::knock::KnockArgs;
 use crate::app::paths::is_profile_name;
 use crate::core::types::ServiceName;
@@ -94,6 +94,13 @@ fn target(text: &str) -> Result<Target, String> {
     Ok(Target { profile: text.to_owned(), service: None })
 }
 
+fn timeout(text: &str) -> Result<u64, String> {
+    match duration(text) {
+        Some(seconds @ 1..=60) => Ok(seconds.into()),
+        _ => Err("write a time from 1s to 1m, such as 5s".to_owned()),
+    }
+}
+
 /// The gateway, and how to knock.
 #[derive(clap::Args, Debug)]
 pub struct Common {
@@ -105,9 +112,9 @@ pub struct Common {
     /// the ssh-agent and the usual files. A .pub file means its private half.
     #[arg(short, long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
-    /// Wait this many seconds for each answer. Before it knocks again, toctoc waits a little
+    /// Wait this long for each answer, at most 1m. Before it knocks again, toctoc waits a little
     /// longer, at random.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = timeout)]
     pub timeout: u64,
     /// Send at most this many knocks to each address, each in a new packet. Each second one asks
     /// for the time, in case this machine's clock is wrong.
@@ -214,7 +221,8 @@ pub struct Connect {
     /// The TCP port to connect to. Default: 22 if the grant covers it, otherwise its first one.
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// Length of the grant: 90s, 5m, 1h, at most 7d. Default: the gateway's setting.
+    /// Length of the grant: 90s, 5m, 1h, at most 7d. Default: 15s, for it need only last until the
+    /// connection is made.
     #[arg(short, long, value_name = "TIME", value_parser = grant_seconds)]
     pub seconds: Option<u32>,
 }

@@ -1,7 +1,7 @@
 //! `toctoc connect`: knocks, connects to the service from the same address, and copies.
 
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ask::{ClientRequest, ExchangeOutcome, GatewayResult};
 use super::waiting::Waiting;
@@ -14,6 +14,12 @@ use crate::edge::tcp::{self, HeldPort};
 
 /// Time for the service to accept the connection.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Seconds of a grant that is only for one connection: that must come within [`PATIENCE`], and then
+/// goes on without it. Each connection takes one of the client's grants, so they end soon.
+const GRANT: u32 = 15;
+/// How long to wait for the end of an earlier grant, and between two attempts.
+const FULL_PATIENCE: Duration = Duration::from_secs(20);
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 /// The port of ssh, which connects if the grant covers several.
 const SSH: u16 = 22;
 
@@ -26,15 +32,22 @@ impl Console<'_> {
             )
         })?;
         let wanted = ClientRequest {
-            seconds: args.seconds.unwrap_or(0),
+            seconds: args.seconds.unwrap_or(GRANT),
             held_port: Some(port.number()),
             ..request(KnockKind::Open, &args.common)
         };
         let mut knock = self.prepare(&args.common, wanted, None)?;
         let mut results = knock.send()?;
-        if results.iter().any(|result| status(result) == Some(Status::Denied))
-            && !results.iter().any(|result| status(result) == Some(Status::Granted))
+        let end = Instant::now() + FULL_PATIENCE;
+        while is_refused(&results, Status::Full)
+            && !knock.signer.wants_touch()
+            && Instant::now() < end
         {
+            let _waiting = Waiting::begin("waiting until an earlier grant ends".to_owned());
+            std::thread::sleep(FULL_PAUSE);
+            results = knock.send()?;
+        }
+        if is_refused(&results, Status::Denied) {
             // A service of commands takes no source port.
             knock.request.held_port = None;
             results = knock.send()?;
@@ -63,6 +76,19 @@ fn status(result: &GatewayResult) -> Option<Status> {
         ExchangeOutcome::Received(received) => Some(received.receipt.status),
         _ => None,
     }
+}
+
+/// True if nothing was granted, for this reason over one address at least.
+fn is_refused(results: &[GatewayResult], reason: Status) -> bool {
+    let mut is_refused = false;
+    for result in results {
+        match status(result) {
+            Some(Status::Granted) => return false,
+            Some(status) if status == reason => is_refused = true,
+            _ => {}
+        }
+    }
+    is_refused
 }
 
 fn grant(result: &GatewayResult) -> Option<&Receipt> {

@@ -19,10 +19,28 @@ use crate::keys::profile::Profile;
 /// The named profile, or the default one.
 /// Error: there is none, or several and none of them is the default.
 pub(super) fn chosen(paths: &UserPaths, target: Option<&Target>) -> Result<HeldProfile, Fault> {
-    match target {
-        Some(target) => keys::profile(paths, &target.profile),
-        None => keys::profile(paths, &default_name(paths)?),
+    let Some(target) = target else { return keys::profile(paths, &default_name(paths)?) };
+    let word = &target.profile;
+    keys::profile(paths, word).map_err(|fault| match profile_with_service(paths, word) {
+        Some(name) => {
+            let what = format!("`{}` is a service and not a profile", printable(word));
+            Fault::new(what, format!("name the profile first: {name} {word}, or {name}:{word}"))
+        }
+        None => fault,
+    })
+}
+
+/// The first profile with a service of this name, if no profile has that name itself.
+fn profile_with_service(paths: &UserPaths, word: &str) -> Option<String> {
+    let service = ServiceName::new(word)?;
+    let names = names(paths).ok()?;
+    if names.iter().any(|name| name == word) {
+        return None;
     }
+    names.into_iter().find(|name| match keys::profile(paths, name) {
+        Ok(held) => held.profile.services.contains(&service),
+        Err(_) => false,
+    })
 }
 
 fn default_name(paths: &UserPaths) -> Result<String, Fault> {

@@ -238,6 +238,8 @@ fn a_missing_profile_names_those_that_there_are() {
     User::new().run("open gate ssh").expect(USAGE, &[], &["no profile `gate`", "toctoc import"]);
     let user = User::new().with(&gateway::profile(9));
     user.run("open gte ssh").expect(USAGE, &[], &["no profile `gte`", "you have: gate"]);
+    let advice = ["`ssh` is a service and not a profile", "name the profile first: gate ssh,"];
+    user.run("open ssh").expect(USAGE, &[], &advice);
     user.run("open a,b ssh").expect(USAGE, &[], &["`a,b` cannot be the name of a profile"]);
 }
 
