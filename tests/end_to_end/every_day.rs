@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 
 use crate::harness::gate::{Gate, RDP, SSH, ok, stderr};
-use crate::harness::{LONG, Running, until};
+use crate::harness::{LONG, Running, Space, until};
 
 /// The client's person, with a home directory that ssh takes for theirs too.
 struct Laptop {
@@ -278,6 +278,37 @@ fn a_connection_beyond_the_limit_of_grants_waits_for_the_end_of_an_earlier_one()
         assert_eq!(ok(&output), "hello");
         server.join().unwrap();
     }
+}
+
+#[test]
+fn behind_a_nat_connect_uses_the_observed_address_only_when_told_to() {
+    let laptop = Laptop::new("ssh");
+    let client = &laptop.gate.net.client.space;
+    let inner = Space::new();
+    client.sh(&format!(
+        "ip link add in0 type veth peer name eth0 netns {}
+         ip addr add 192.168.7.1/24 dev in0
+         ip link set in0 up
+         echo 1 >/proc/sys/net/ipv4/ip_forward
+         nft add table ip nat
+         nft add chain ip nat post '{{ type nat hook postrouting priority 100; }}'
+         nft add rule ip nat post oifname eth0 masquerade",
+        inner.path()
+    ));
+    inner.sh("ip addr add 192.168.7.2/24 dev eth0
+         ip link set eth0 up
+         ip route add default via 192.168.7.1");
+    let toctoc = env!("CARGO_BIN_EXE_toctoc");
+    let refused = inner.run(&mut laptop.command(&[toctoc, "connect", "anna:ssh", "-4"]));
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("the knock named 192.168.7.2, but it reached"), "{said}");
+    assert!(said.contains("toctoc ssh-config anna --install --ask-source\n"), "{said}");
+    let server = serve(&laptop.gate, SSH, |mut stream| stream.write_all(b"hello").unwrap());
+    let words = [toctoc, "connect", "anna:ssh", "-4", "--ask-source"];
+    assert_eq!(ok(&inner.run(&mut laptop.command(&words))), "hello");
+    server.join().unwrap();
+    assert!(!laptop.gate.grants().contains("10.90.0.2 port "), "a NAT changes ports");
 }
 
 #[test]

@@ -225,6 +225,10 @@ pub struct Connect {
     /// connection is made.
     #[arg(short, long, value_name = "TIME", value_parser = grant_seconds)]
     pub seconds: Option<u32>,
+    /// Ask the gateway which address it sees you come from, and use that: for a network whose NAT
+    /// the gateway is behind as well.
+    #[arg(long)]
+    pub ask_source: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -249,6 +253,9 @@ pub struct SshConfig {
     /// Remove the lines again.
     #[arg(long, conflicts_with = "install")]
     pub remove: bool,
+    /// Write lines that ask the gateway which address it sees you come from: see `toctoc connect`.
+    #[arg(long, conflicts_with = "remove")]
+    pub ask_source: bool,
 }
 
 #[derive(clap::Args, Debug)]

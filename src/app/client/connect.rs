@@ -34,6 +34,7 @@ impl Console<'_> {
         let wanted = ClientRequest {
             seconds: args.seconds.unwrap_or(GRANT),
             held_port: Some(port.number()),
+            ask_source: args.ask_source,
             ..request(KnockKind::Open, &args.common)
         };
         let mut knock = self.prepare(&args.common, wanted, None)?;
@@ -67,8 +68,21 @@ impl Console<'_> {
         // Standard output belongs to the service.
         self.print("", &out);
         self.print("", &err);
+        if results.iter().any(|result| status(result) == Some(Status::Address)) {
+            self.print("", &ask_source_text(&knock));
+        }
         Ok(code)
     }
+}
+
+/// The same advice for ssh, which takes no address.
+fn ask_source_text(knock: &PreparedKnock) -> String {
+    let name = &knock.held.name;
+    format!(
+        "  where you know that such a NAT is your own network's: toctoc connect {name}:{} \
+         --ask-source, or for ssh: toctoc ssh-config {name} --install --ask-source\n",
+        knock.request.service
+    )
 }
 
 fn status(result: &GatewayResult) -> Option<Status> {

@@ -39,9 +39,10 @@ pub(super) fn ssh_config(paths: &UserPaths, args: &SshConfig) -> Result<CommandO
     }
     let service = args.target.as_ref().and_then(|target| target.service);
     if args.install {
-        return install(paths, &held, service);
+        return install(paths, &held, service, args.ask_source);
     }
-    let mut output = CommandOutput::out(Stanza::new(&held, service)?.print());
+    let stanza = Stanza::new(&held, service, args.ask_source)?;
+    let mut output = CommandOutput::out(stanza.print());
     output.err = format!("to install it: toctoc ssh-config {} --install\n", held.name);
     Ok(output)
 }
@@ -49,9 +50,9 @@ pub(super) fn ssh_config(paths: &UserPaths, args: &SshConfig) -> Result<CommandO
 /// Writes the lines for a profile, checks with ssh that they work, and takes them back if not.
 /// Error: nothing was changed.
 pub(super) fn install(
-    paths: &UserPaths, held: &HeldProfile, service: Option<ServiceName>,
+    paths: &UserPaths, held: &HeldProfile, service: Option<ServiceName>, ask_source: bool,
 ) -> Result<CommandOutput, Fault> {
-    let stanza = Stanza::new(held, service)?;
+    let stanza = Stanza::new(held, service, ask_source)?;
     let files = SshFiles::read(paths)?;
     let included = files.is_included();
     if included && files.ours.find(&stanza.block()).is_some() {
@@ -126,7 +127,9 @@ struct Stanza {
 
 impl Stanza {
     /// Error: the profile's name would hide another host from ssh, or is none that ssh can take.
-    fn new(held: &HeldProfile, service: Option<ServiceName>) -> Result<Self, Fault> {
+    fn new(
+        held: &HeldProfile, service: Option<ServiceName>, ask_source: bool,
+    ) -> Result<Self, Fault> {
         let alias = &held.name;
         let profile = &held.profile;
         if !is_profile_name(alias) {
@@ -156,7 +159,8 @@ impl Stanza {
             Some(service) => format!("{alias}:{service}"),
             None => alias.clone(),
         };
-        let command = format!("{} connect {target}", program()?);
+        let option = if ask_source { " --ask-source" } else { "" };
+        let command = format!("{} connect {target}{option}", program()?);
         Ok(Self { alias: alias.clone(), host: host.clone(), command })
     }
 

@@ -17,7 +17,7 @@ fn a_name_that_hides_another_host_gets_no_lines() {
         ("gate.example.org", &["gate.example.org", "192.0.2.1"]),
         ("192.0.2.1", &["gate.example.org", "192.0.2.1"]),
     ] {
-        let stanza = Stanza::new(&held(name, addresses), None).ok().unwrap();
+        let stanza = Stanza::new(&held(name, addresses), None, false).ok().unwrap();
         let text = stanza.print();
         assert!(
             text.starts_with(&format!("Host {name}\n    HostName {}\n", addresses[0])),
@@ -25,15 +25,17 @@ fn a_name_that_hides_another_host_gets_no_lines() {
         );
         assert!(text.ends_with(&format!(" connect {name}:ssh\n")), "{text}");
     }
+    let asking = Stanza::new(&held("home", &["192.0.2.1"]), None, true).ok().unwrap();
+    assert!(asking.print().ends_with(" connect home:ssh --ask-source\n"), "{}", asking.print());
     for name in ["github.com", "gate.example.com", "./home.toml", "*", "a b", "-oProxyCommand=x"] {
-        let fault = Stanza::new(&held(name, &["gate.example.org"]), None).err().unwrap();
+        let fault = Stanza::new(&held(name, &["gate.example.org"]), None, false).err().unwrap();
         assert!(fault.remedy.contains("toctoc import"), "{fault}");
     }
 }
 
 #[test]
 fn one_profile_comes_and_goes_without_its_neighbours() {
-    let stanza = |name| Stanza::new(&held(name, &["192.0.2.1"]), None).ok().unwrap();
+    let stanza = |name| Stanza::new(&held(name, &["192.0.2.1"]), None, false).ok().unwrap();
     let both = format!("{HEAD}{}{}", stanza("home").block(), stanza("home2").block());
     let one = without(&both, "home");
     assert_eq!(one, format!("{HEAD}{}", stanza("home2").block()));
