@@ -312,6 +312,18 @@ fn behind_a_nat_connect_uses_the_observed_address_only_when_told_to() {
 }
 
 #[test]
+fn connect_reaches_what_a_command_opens_at_the_named_port() {
+    let commands = "\n[service.vpn]\nstart = [\"/bin/true\"]\nstop = [\"/bin/true\"]\n";
+    let laptop = Laptop::with("vpn", |config| config + commands);
+    let unnamed = laptop.toctoc("connect anna:vpn -4");
+    let words = "vpn is a service of commands, which names no port\n  name the TCP port: toctoc";
+    assert!(stderr(&unnamed).contains(words), "{}", stderr(&unnamed));
+    let server = serve(&laptop.gate, 7777, |mut stream| stream.write_all(b"hello").unwrap());
+    assert_eq!(ok(&laptop.toctoc("connect anna:vpn 7777 -4")), "hello");
+    server.join().unwrap();
+}
+
+#[test]
 fn connect_says_why_it_does_not_connect() {
     let laptop = Laptop::new("ssh,rdp,dns");
     for (words, code, expected) in [

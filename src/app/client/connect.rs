@@ -10,6 +10,7 @@ use crate::app::args::toctoc::Connect;
 use crate::app::output::CommandOutput;
 use crate::core::knock::{KnockKind, PortEntry, Receipt, Status};
 use crate::core::types::{Fault, FaultKind, Port, Proto};
+use crate::edge::interrupt;
 use crate::edge::tcp::{self, HeldPort};
 
 /// Time for the service to accept the connection.
@@ -186,6 +187,7 @@ fn tcp_port(receipt: &Receipt, wanted: Option<u16>) -> Option<u16> {
 }
 
 fn copy(stream: TcpStream) -> Result<u8, Fault> {
+    interrupt::say(": the connection is closed");
     match tcp::pipe(stream) {
         // The program that started us has ended.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
