@@ -61,7 +61,7 @@ fn commands(mut level: clap::Command) -> String {
 }
 
 /// `ssh=22/tcp`, `mosh=22/tcp,60000-61000/udp`.
-fn service(text: &str) -> Result<Service, String> {
+pub(super) fn service(text: &str) -> Result<Service, String> {
     let Some((name, list)) = text.split_once('=') else {
         return Err("write it as NAME=PORT/PROTO, for example ssh=22/tcp".to_owned());
     };
@@ -119,6 +119,14 @@ fn grant_seconds(text: &str) -> Result<u32, String> {
     match duration(text) {
         Some(seconds @ 1..=604_800) => Ok(seconds),
         _ => Err(remedy.to_owned()),
+    }
+}
+
+/// The length of a trial, in seconds; 0 for none.
+fn trial_seconds(text: &str) -> Result<u32, String> {
+    match duration(text) {
+        Some(seconds @ 0..=86_400) => Ok(seconds),
+        _ => Err("write a time up to 24h, such as 5m or 300; 0 for no trial".to_owned()),
     }
 }
 

@@ -1,16 +1,19 @@
 //! The program `toctocd`: starts one of its commands or one of its two processes.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::args;
-use super::args::toctocd::{ClientCommand, ToctocdArgs, ToctocdCommand};
+use super::args::toctocd::{ClientCommand, Init, ToctocdArgs, ToctocdCommand};
 use super::gatekeeper::RunFault;
 use super::load::Reach;
 use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
 use super::{admin, compat, complete, gatekeeper, guard, listener, load, provision};
 use crate::core::types::Fault;
+use crate::edge::background::{self, BackgroundStart};
 use crate::edge::control::ControlRequest;
-use crate::edge::{first_process, sys};
+use crate::edge::{first_process, sys, terminal};
 
 pub fn main() -> ExitCode {
     // The gatekeeper starts the listener as the same program with an argument that no help
@@ -42,7 +45,11 @@ fn run(args: &ToctocdArgs) -> u8 {
     // Most commands change nothing before they fail.
     let mut code = WRONG;
     let outcome = match &args.command {
-        ToctocdCommand::Run { confirm } => match first_process::run_below() {
+        ToctocdCommand::Run { confirm, background: Some(log) } => {
+            code = FAILED;
+            run_in_background(config, *confirm, log)
+        }
+        ToctocdCommand::Run { confirm, .. } => match first_process::run_below() {
             Ok(Some(status)) => return status,
             Ok(None) => match gatekeeper::run(config, *confirm) {
                 Ok(()) => return DONE,
@@ -57,6 +64,9 @@ fn run(args: &ToctocdArgs) -> u8 {
                 Err(Fault::new(what, "mount /proc in this container"))
             }
         },
+        ToctocdCommand::Init(init) if is_interview(init) && !args.json => {
+            provision::init_at_terminal(config, init)
+        }
         ToctocdCommand::Init(init) => provision::init(config, init),
         ToctocdCommand::Check { print } => provision::check(config, *print),
         ToctocdCommand::Convert { file } => provision::convert(config, file),
@@ -88,6 +98,32 @@ fn run(args: &ToctocdArgs) -> u8 {
         }
     };
     finish(outcome, code, args.json)
+}
+
+/// True if somebody at a terminal can answer what the options leave open.
+fn is_interview(init: &Init) -> bool {
+    (init.addresses.is_empty() || init.services.is_empty()) && terminal::is_interactive()
+}
+
+/// `toctocd run --background`. A start that fails has its own exit code and reason.
+fn run_in_background(
+    config: &Path, confirm: Option<u32>, log: &Path,
+) -> Result<CommandOutput, Fault> {
+    let mut words = vec!["run".into(), "-c".into(), OsString::from(config)];
+    if let Some(seconds) = confirm {
+        words.extend(["--confirm".into(), seconds.to_string().into()]);
+    }
+    Ok(match background::start(&words, log)? {
+        BackgroundStart::Serves { pid } => CommandOutput::out(format!(
+            "toctocd runs in the background (pid {pid}); log: {}\n",
+            log.display()
+        )),
+        BackgroundStart::Ended { code, said } => CommandOutput {
+            err: said,
+            code: code.and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED),
+            ..CommandOutput::out(String::new())
+        },
+    })
 }
 
 /// Asks the running gateway, also if the configuration is broken.

@@ -13,7 +13,7 @@ use crate::config::{Mode, Service, Settings};
 use crate::core::types::{Fault, SECOND};
 use crate::edge::control::ControlRequest;
 use crate::edge::firewall::{self, Connection, GuardRules, GuardState, advice};
-use crate::edge::{addresses, clock};
+use crate::edge::{addresses, clock, terminal};
 
 /// Interval at which the command looks how the trial goes.
 const CHECK: Duration = Duration::from_millis(250);
@@ -40,7 +40,7 @@ pub fn run(config: &Path, command: &GuardCommand, as_json: bool) -> Result<Comma
 
 /// Asks the running gateway, because it manages the table. Without one, loads the guard directly.
 /// `confirm`: the seconds of a trial that begins now; 0 ends one that is under way.
-fn on(reach: &Reach, confirm: Option<u32>) -> Result<String, Fault> {
+pub fn on(reach: &Reach, confirm: Option<u32>) -> Result<String, Fault> {
     let settings = &reach.settings;
     if is_running(&settings.gateway.control_socket) {
         return command(settings, &ControlRequest::GuardOn { confirm });
@@ -62,7 +62,8 @@ fn on(reach: &Reach, confirm: Option<u32>) -> Result<String, Fault> {
     Ok(format!("the guard is {up}; no gateway is running, so nobody can get a grant\n"))
 }
 
-fn off(reach: &Reach) -> Result<String, Fault> {
+/// Turns the guard off, through the running gateway if there is one.
+pub fn off(reach: &Reach) -> Result<String, Fault> {
     let settings = &reach.settings;
     let socket = &settings.gateway.control_socket;
     let mut by_gateway = None;
@@ -97,9 +98,21 @@ fn command(settings: &Settings, request: &ControlRequest) -> Result<String, Faul
     Ok(admin::command(settings, request)?.out.to_string())
 }
 
+/// Asks, in an ssh session at a terminal, whether [`adopt`] is wanted.
+pub fn offer_adoption() -> bool {
+    if std::env::var_os("SSH_CONNECTION").is_none() || !terminal::is_interactive() {
+        return false;
+    }
+    print_error(
+        "This is an ssh session. Once the guard is up, it freezes until its address has a grant,\nas \
+         all connections to guarded ports do that are open now.\n",
+    );
+    terminal::confirm("Let them all go on?")
+}
+
 /// Lets current connections continue. An intruder who connected while the guard was off is among
 /// them, so every connection is printed.
-fn adopt(settings: &Settings) -> Result<String, Fault> {
+pub fn adopt(settings: &Settings) -> Result<String, Fault> {
     let own: Vec<_> = addresses::own()?.into_iter().map(|own| own.address).collect();
     let adopted = firewall::adopt(&GuardRules::of(settings), &own)?;
     if adopted.is_empty() {

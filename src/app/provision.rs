@@ -1,14 +1,14 @@
 //! `toctocd init`, `check` and `convert`, and the files that the `client` commands change.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use super::args::toctocd::Init;
 use super::output::{CommandOutput, FAILED, count};
 use super::warnings::warnings_here;
-use super::{admin, listener_user, load, own_firewall, programs};
+use super::{admin, args, listener_user, load, own_firewall, programs};
 use crate::config::convert::{self, Converted};
 use crate::config::knockd::Strictness;
 use crate::config::{Service, Settings, SourceRule, defaults, native, print};
@@ -24,10 +24,13 @@ use crate::keys::gateway::GatewayFile;
 
 mod clients;
 pub mod completion;
+mod first_start;
+mod interview;
 mod invitations;
 mod list;
 
 pub use clients::{add, forgive, revoke};
+pub use first_start::init_at_terminal;
 pub use invitations::{approve, invite};
 pub use list::list;
 
@@ -37,14 +40,8 @@ pub use list::list;
 /// Nothing that exists is ever changed.
 pub fn init(named: &Path, args: &Init) -> Result<CommandOutput, Fault> {
     let settings = settings_of(args)?;
-    let config = args.dir.join("toctocd.toml");
-    if config.symlink_metadata().is_ok() {
-        return Err(Fault::new(
-            format!("{}: exists already; nothing was changed", config.display()),
-            "edit it, or move it away first; `toctocd check` reads it",
-        )
-        .of(FaultKind::Name));
-    }
+    refuse_existing(args)?;
+    let config = config_path(args);
     let text = print::print_commented(&settings);
     native::parse(&config.display().to_string(), &text)?;
     if named != Path::new(defaults::CONFIG) && named != config {
@@ -74,6 +71,22 @@ pub fn init(named: &Path, args: &Init) -> Result<CommandOutput, Fault> {
     files::create(&config, text.as_bytes(), 0o644)?;
     steps += &made(&config, true);
     Ok(CommandOutput::out(steps + &next_steps(&config, &settings)))
+}
+
+fn config_path(args: &Init) -> PathBuf {
+    args.dir.join("toctocd.toml")
+}
+
+fn refuse_existing(args: &Init) -> Result<(), Fault> {
+    let config = config_path(args);
+    if config.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    Err(Fault::new(
+        format!("{}: exists already; nothing was changed", config.display()),
+        "edit it, or move it away first; `toctocd check` reads it",
+    )
+    .of(FaultKind::Name))
 }
 
 fn made(path: &Path, is_new: bool) -> String {
@@ -246,7 +259,11 @@ fn settings_of(args: &Init) -> Result<Settings, Fault> {
     if !args.interfaces.is_empty() {
         settings.knock.interfaces.clone_from(&args.interfaces);
     }
-    settings.services.clone_from(&args.services);
+    if args.services.is_empty() {
+        settings.services.extend(args::service(defaults::HIDDEN));
+    } else {
+        settings.services.clone_from(&args.services);
+    }
     Ok(settings)
 }
 

@@ -10,6 +10,10 @@ use crate::core::types::ServiceName;
 
 /// The path of the configuration unless `-c` gives another.
 pub const CONFIG: &str = "/etc/toctoc/toctocd.toml";
+/// The log of a gateway in the background.
+pub const LOG: &str = "/var/log/toctocd.log";
+/// The service that `toctocd init` hides unless it is told which.
+pub const HIDDEN: &str = "ssh=22/tcp";
 /// Seconds that a service's grant lasts.
 pub const SECONDS: u32 = 30;
 pub const MAX_SECONDS: u32 = 3600;

@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
 
 use super::classic_log::local;
 pub use super::classic_log::stamp as date_time;
@@ -21,10 +22,20 @@ const QUEUE: usize = 1024;
 /// The log. Lines wait in a queue for a thread that writes them: a full disk or an unread pipe
 /// loses lines but never delays a packet.
 pub struct Log {
-    /// True if lines carry the time of day: not for journald, which adds its own.
-    stamped: bool,
+    stamp: Stamp,
     shared: Arc<Shared>,
     sink: Option<Box<dyn Sink>>,
+}
+
+/// The time at the beginning of a line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stamp {
+    /// journald adds its own.
+    None,
+    /// For somebody who watches.
+    TimeOfDay,
+    /// For a file, which is read later.
+    DateTime,
 }
 
 trait Sink: Write + AsFd + Send {}
@@ -49,21 +60,27 @@ struct Queue {
 impl Log {
     pub fn stderr() -> Log {
         let stderr = io::stderr();
-        let stamped = stderr.is_terminal();
-        Log { stamped, ..Log::to(stderr) }
+        let journal = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        let stamp = match stderr.is_terminal() {
+            true => Stamp::TimeOfDay,
+            false if is_stream(stderr.as_fd(), &journal) => Stamp::None,
+            false => Stamp::DateTime,
+        };
+        Log { stamp, ..Log::to(stderr) }
     }
 
-    /// Logs to `sink` without the time of day. The thread starts with the first line.
+    /// Logs to `sink` without the time. The thread starts with the first line.
     pub fn to(sink: impl Write + AsFd + Send + 'static) -> Log {
-        Log { stamped: false, shared: Arc::default(), sink: Some(Box::new(sink)) }
+        Log { stamp: Stamp::None, shared: Arc::default(), sink: Some(Box::new(sink)) }
     }
 
     /// Queues one line. Never waits.
     pub fn line(&mut self, now: Wall, text: &str) {
         let text = escaped(text);
-        let line = match self.stamped {
-            true => format!("{} {text}\n", clock_time(now)),
-            false => format!("{text}\n"),
+        let line = match self.stamp {
+            Stamp::None => format!("{text}\n"),
+            Stamp::TimeOfDay => format!("{} {text}\n", clock_time(now)),
+            Stamp::DateTime => format!("{} {text}\n", date_time(now)),
         };
         if let Some(mut sink) = self.sink.take() {
             let shared = Arc::clone(&self.shared);
@@ -78,6 +95,14 @@ impl Log {
     pub fn flush(&mut self, patience: Duration) {
         let queue = self.shared.lock();
         let _ = self.shared.changed.wait_timeout_while(queue, patience, |queue| !queue.is_done());
+    }
+}
+
+/// True if `stream` has this device and inode, as systemd names the stream to the journal.
+fn is_stream(stream: BorrowedFd<'_>, named: &str) -> bool {
+    match fstat(stream) {
+        Ok(found) => named == format!("{}:{}", found.st_dev, found.st_ino),
+        Err(_) => false,
     }
 }
 
@@ -224,6 +249,25 @@ mod tests {
         }
         // A line may be on its way, and some may be lost before the thread starts.
         assert!((QUEUE..=QUEUE + 2).contains(&read), "{read}");
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_device_and_inode() {
+        let (_reader, writer) = pipe().unwrap();
+        let found = fstat(&writer).unwrap();
+        let name = format!("{}:{}", found.st_dev, found.st_ino);
+        assert!(is_stream(writer.as_fd(), &name));
+        assert!(!is_stream(writer.as_fd(), "") && !is_stream(io::stdin().as_fd(), &name));
+    }
+
+    #[test]
+    fn a_line_for_a_file_begins_with_date_and_time() {
+        let (reader, writer) = pipe().unwrap();
+        let mut log = Log { stamp: Stamp::DateTime, ..Log::to(writer) };
+        log.line(Wall(0), "ready");
+        let mut line = String::new();
+        BufReader::new(reader).read_line(&mut line).unwrap();
+        assert_eq!(line, format!("{} ready\n", date_time(Wall(0))));
     }
 
     #[test]

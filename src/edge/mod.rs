@@ -6,6 +6,8 @@
 pub mod addresses;
 #[cfg(feature = "client")]
 pub mod agent;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod background;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod bpf;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

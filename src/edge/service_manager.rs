@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// The variable with the path of the service manager's socket, or with an abstract name after `@`.
-const SOCKET: &str = "NOTIFY_SOCKET";
+pub const SOCKET: &str = "NOTIFY_SOCKET";
 
 /// Reports that this process now serves. Never waits. Does nothing without a service manager. Try
 /// again after `WouldBlock`: until it is told, the manager considers the start as hanging.

@@ -1,4 +1,4 @@
-//! Questions to a person on the terminal: for a passphrase, without echo; for a yes.
+//! Questions to a person on the terminal: for a passphrase, without echo; for a line; for a yes.
 
 use std::io::{BufRead, IsTerminal, Read, Write, stderr, stdin};
 
@@ -83,9 +83,30 @@ pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
     Err(Fault::new(what, remedy))
 }
 
+/// True if a person can be asked at standard input and error.
+pub fn is_interactive() -> bool {
+    stdin().is_terminal() && stderr().is_terminal()
+}
+
+/// Asks for a line at standard input and error. An empty one is the `proposal`. Fails if the person
+/// gives up (Ctrl-D).
+pub fn ask_line(question: &str, proposal: &str) -> Result<String, Fault> {
+    let mut line = String::new();
+    let proposed = if proposal.is_empty() { String::new() } else { format!(" [{proposal}]") };
+    let asked = write!(stderr(), "{question}{proposed}: ").and_then(|()| stderr().flush());
+    match asked.and_then(|()| stdin().lock().take(1024).read_line(&mut line)) {
+        Ok(1..) => {}
+        _ => {
+            return Err(Fault::new("no answer was given", "run it again, or give options instead"));
+        }
+    }
+    let answer = line.trim();
+    Ok(if answer.is_empty() { proposal.to_owned() } else { answer.to_owned() })
+}
+
 /// Asks at standard input and error, if both are terminals. `y` or `yes` is yes, all else no.
 pub fn confirm(question: &str) -> bool {
-    if !(stdin().is_terminal() && stderr().is_terminal()) {
+    if !is_interactive() {
         return false;
     }
     discard_typed_ahead();

@@ -21,6 +21,7 @@ mod firewall_kept;
 mod firewall_mark;
 mod firewall_services;
 mod firewall_ways;
+mod first_hour;
 mod flood;
 mod forward;
 mod grants;

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use super::{
     client_name, expiry, fingerprint, gateway_name, grant_seconds, host, interface, service,
-    service_name,
+    service_name, trial_seconds,
 };
 use crate::config::{Service, defaults};
 use crate::core::types::{Fingerprint, ServiceName};
@@ -34,7 +34,7 @@ A gateway in four steps:
   toctocd init --address gate.example.org --service ssh=22/tcp
   toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' --services ssh --out laptop.toml
   toctocd check
-  toctocd run                        # from now on ssh needs a knock: have a second way in
+  toctocd run                        # from now on ssh needs a knock; begins with a trial
 
 Coming from knockd:
   toctocd convert /etc/knockd.conf >doors && cat doors >>/etc/toctoc/toctocd.toml
@@ -56,13 +56,20 @@ pub enum ToctocdCommand {
     /// standard error. SIGHUP reads the configuration again, as `reload` does. SIGTERM ends it; the
     /// guard and current grants stay in the kernel.
     Run {
-        /// Begin with a trial: the guard turns itself off after this time, 1 to 86400, unless a
-        /// knock from another machine gets a grant by then. A trial that is under way goes on.
-        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        /// Begin with a trial: the guard turns itself off after this time, such as 5m, unless a
+        /// knock from another machine gets a grant by then. A trial that is under way goes on. At a
+        /// terminal the first start begins with one of 5 minutes; 0 leaves it out.
+        #[arg(long, value_name = "TIME", value_parser = trial_seconds)]
         confirm: Option<u32>,
+        /// Run in the background, with the log in this file, and return once knocks are received,
+        /// or with the reason why not.
+        #[arg(long, value_name = "LOG", num_args = 0..=1, require_equals = true, default_missing_value = defaults::LOG)]
+        background: Option<PathBuf>,
     },
     /// Create the keys, a commented configuration, and an empty clients file. Never overwrites
     /// anything.
+    ///
+    /// At a terminal it asks for what no option says, and offers to start the gateway on trial.
     Init(Init),
     /// Read configuration, keys and clients as `run` would, report problems, and change nothing.
     Check {
@@ -114,10 +121,10 @@ pub enum GuardCommand {
     /// Turn the guard on; current grants stay. Works without a running gateway, so also before the
     /// network is up.
     On {
-        /// Begin a trial: the guard turns itself off after this time, up to 86400, unless a knock
-        /// from another machine gets a grant by then. Gateway and kernel keep the time, so it does
-        /// not matter if this terminal is lost. 0 ends a trial, and the guard stays.
-        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=86_400))]
+        /// Begin a trial: the guard turns itself off after this time, such as 5m, unless a knock from
+        /// another machine gets a grant by then. Gateway and kernel keep the time, so it does not
+        /// matter if this terminal is lost. 0 ends a trial, and the guard stays.
+        #[arg(long, value_name = "TIME", value_parser = trial_seconds)]
         confirm: Option<u32>,
     },
     /// Turn the guard off, and end all grants: what it guarded is OPEN to everybody, until `guard
@@ -134,7 +141,7 @@ pub enum GuardCommand {
 }
 
 /// `toctocd init`.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
   toctocd init --address gate.example.org --service ssh=22/tcp --service web=443/tcp,443/udp")]
@@ -152,8 +159,9 @@ pub struct Init {
     /// The UDP port for sealed knocks.
     #[arg(long, value_name = "PORT", default_value_t = defaults::knock().port, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
-    /// A service to hide, as NAME=PORT/PROTO[,PORT/PROTO...]; may be given several times.
-    #[arg(long = "service", value_name = "SERVICE", value_parser = service, default_value = "ssh=22/tcp")]
+    /// A service to hide, as NAME=PORT/PROTO[,PORT/PROTO...]; may be given several times. Default:
+    /// ssh=22/tcp.
+    #[arg(long = "service", value_name = "SERVICE", value_parser = service)]
     pub services: Vec<Service>,
 }
 

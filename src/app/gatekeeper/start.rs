@@ -13,8 +13,9 @@ use super::{
     CHECK, Commands, Gatekeeper, Guard, Host, InForce, Journal, Listeners, Trial, process, rights,
 };
 use crate::app::listener_process::{ListenerProcess, ListenerReady, ListenerStart};
-use crate::app::own_firewall;
+use crate::app::output::print_error;
 use crate::app::prepare::{self, Prepared};
+use crate::app::{guard, own_firewall};
 use crate::config::Settings;
 use crate::core::grants::{Element, Grants};
 use crate::core::openings::Openings;
@@ -24,7 +25,7 @@ use crate::edge::addresses::AddressWatch;
 use crate::edge::control::Control;
 use crate::edge::firewall::{self, Firewall, GuardRules, Started};
 use crate::edge::state::{Recovered, State};
-use crate::edge::{clock, sys};
+use crate::edge::{clock, sys, terminal};
 
 /// Everything that a gatekeeper starts with.
 pub(super) struct Beginning<'a> {
@@ -49,6 +50,9 @@ pub(super) struct Beginning<'a> {
     pub(super) all_rights: bool,
     pub(super) started: Now,
 }
+
+/// Seconds of the trial that the first start at a terminal begins with.
+const FIRST_TRIAL: u32 = 300;
 
 impl Gatekeeper {
     /// Continues from the stored state and makes the kernel's elements match it.
@@ -143,6 +147,8 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
     sys::give_back_memory();
     let prepared = Arc::new(prepare::prepare(path, None)?);
     let settings = &prepared.config.settings;
+    let is_asked = terminal::is_interactive() && is_first_guard(settings)?;
+    let adopts = is_asked && guard::offer_adoption();
     let signals = super::serve::signals()?;
     let addresses = AddressWatch::start()?;
     let network = super::serve::network()?;
@@ -168,8 +174,18 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
     let control = Control::bind(&settings.gateway.control_socket)?;
     let openings = Openings::restore(started, recovered.ledger.openings().cloned());
     let all_rights = rights::settle(settings, &openings)?;
+    let is_unproven = recovered.ledger.marks().next().is_none();
+    let confirm = match confirm {
+        // Nobody has ever got in: somebody who tries it out at a terminal must not lock himself out.
+        None if is_asked && is_unproven => Some(FIRST_TRIAL),
+        confirm => confirm.filter(|seconds| *seconds > 0),
+    };
     let rules = rules_at_start(settings, confirm)?;
-    let Started { link, guard, watch: changes, elements, others } = firewall::start(&rules)?;
+    let Started { link, guard: nft_guard, watch: changes, elements, others } =
+        firewall::start(&rules)?;
+    if adopts {
+        print_error(&guard::adopt(settings)?);
+    }
     let beginning = Beginning {
         path,
         prepared: Arc::clone(&prepared),
@@ -201,8 +217,13 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
     }
     Server::new(
         gatekeeper,
-        Sources { signals, addresses, changes, guard, control, listener, umask },
+        Sources { signals, addresses, changes, guard: nft_guard, control, listener, umask },
     )
+}
+
+/// True if no guard is in the kernel yet, so that one that is loaded now may surprise somebody.
+fn is_first_guard(settings: &Settings) -> Result<bool, Fault> {
+    firewall::is_there(&GuardRules::of(settings)).map(|is_there| !is_there)
 }
 
 /// The rules to start with. A trial that is under way in the kernel goes on, and one that nobody

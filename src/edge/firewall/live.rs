@@ -236,6 +236,12 @@ pub fn look_at(rules: &GuardRules) -> Result<GuardState, Fault> {
     Ok(GuardState { misfit: Some(misfit), dropped: found.dropped(), others })
 }
 
+/// True if our table is in the kernel, whatever it contains.
+pub fn is_there(rules: &GuardRules) -> Result<bool, Fault> {
+    let plan = rules.plan()?;
+    Ok(tables::get_table(&mut Netlink::open()?, plan.table())?.is_some())
+}
+
 /// The end of the trial that the guard in the kernel is on, maybe a past one; `None` without a
 /// guard, or if it is not on trial.
 pub fn trial_under_way(rules: &GuardRules) -> Result<Option<Boot>, Fault> {

@@ -1,0 +1,100 @@
+//! The first start of a gateway, at the end of `toctocd init` at a terminal: with the guard on trial,
+//! so that it locks nobody out.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use super::interview;
+use crate::app::args::toctocd::Init;
+use crate::app::output::{CommandOutput, FAILED, print, print_error};
+use crate::app::{guard, load, own_firewall};
+use crate::config::defaults;
+use crate::core::types::Fault;
+use crate::edge::background::{self, BackgroundStart};
+use crate::edge::terminal;
+
+/// Seconds of the trial: enough to enrol the first client and to knock.
+const TRIAL: u32 = 900;
+
+/// `toctocd init` at a terminal: asks, writes, and offers to start the gateway.
+pub fn init_at_terminal(named: &Path, args: &Init) -> Result<CommandOutput, Fault> {
+    super::refuse_existing(args)?;
+    let Some(answers) = interview::ask(args)? else {
+        let nothing = "nothing was written\n".to_owned();
+        return Ok(CommandOutput { code: FAILED, ..CommandOutput::out(nothing) });
+    };
+    let written = super::init(named, &answers)?;
+    let config = super::config_path(&answers);
+    let is_started = nix::unistd::geteuid().is_root() && offer_start(&config)?;
+    if !is_started {
+        return Ok(written);
+    }
+    let minutes = TRIAL / 60;
+    print(&format!("the gateway runs; its guard is on trial for {minutes} minutes\n"));
+    Ok(written)
+}
+
+/// Starts the gateway if the admin wants it.
+/// Error: it does not start; the guard is off.
+fn offer_start(config: &Path) -> Result<bool, Fault> {
+    let reach = load::reach(config);
+    for warning in own_firewall::warnings(&reach.settings) {
+        print_error(&format!("warning: {warning}\n"));
+    }
+    let minutes = TRIAL / 60;
+    print_error(&format!(
+        "If no knock from another machine gets a grant within {minutes} minutes, the guard turns \
+         itself off.\n"
+    ));
+    if !terminal::confirm("Start the gateway now, on trial?") {
+        return Ok(false);
+    }
+    let adopts = guard::offer_adoption();
+    // The guard first: a gateway that starts goes on with the trial that it finds.
+    guard::on(&reach, Some(TRIAL))?;
+    if adopts {
+        print_error(&guard::adopt(&reach.settings)?);
+    }
+    match start_gateway(config) {
+        Ok(()) => Ok(true),
+        Err(fault) => {
+            print_error(&guard::off(&reach)?);
+            Err(fault)
+        }
+    }
+}
+
+/// Starts it by systemd if its unit is installed, otherwise in the background.
+fn start_gateway(config: &Path) -> Result<(), Fault> {
+    let is_default = config == Path::new(defaults::CONFIG);
+    if is_default && Path::new("/run/systemd/system").exists() && succeeds(&["cat", "toctocd"]) {
+        if succeeds(&["start", "toctocd"]) {
+            return Ok(());
+        }
+        let mut journal = Command::new("journalctl");
+        journal.args(["-u", "toctocd", "-n", "5", "--no-pager", "-o", "cat"]);
+        let said = journal.output().map(|output: Output| output.stdout).unwrap_or_default();
+        let what = format!("the gateway did not start: {}", String::from_utf8_lossy(&said).trim());
+        return Err(Fault::new(what, "fix that, then `systemctl start toctocd`"));
+    }
+    let log = match is_default {
+        true => PathBuf::from(defaults::LOG),
+        false => config.with_file_name("toctocd.log"),
+    };
+    let words = ["run".into(), "-c".into(), OsString::from(config)];
+    match background::start(&words, &log)? {
+        BackgroundStart::Serves { pid } => {
+            print(&format!("toctocd runs in the background (pid {pid}); log: {}\n", log.display()));
+            Ok(())
+        }
+        BackgroundStart::Ended { said, .. } => {
+            let what = format!("the gateway did not start: {}", said.trim());
+            Err(Fault::new(what, "fix that, then `toctocd run --background --confirm 15m`"))
+        }
+    }
+}
+
+fn succeeds(words: &[&str]) -> bool {
+    Command::new("systemctl").args(words).output().is_ok_and(|output| output.status.success())
+}
