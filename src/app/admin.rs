@@ -15,6 +15,8 @@ use crate::core::types::Fault;
 use crate::edge::control::{ControlRequest, FixedSettings, ask};
 use crate::edge::state::State;
 
+mod rejected;
+
 /// How long a command waits for the gateway. A reload starts a whole listener, so it is not short.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -227,7 +229,7 @@ fn status_text(status: &GatewayStatus) -> String {
         status.lost,
     );
     for (reason, number) in &status.rejected {
-        text += &format!("              {number} {reason}\n");
+        text += &format!("              {}\n", rejected::text(reason, *number));
     }
     if !status.break_glass.is_empty() {
         text += &format!("  ALWAYS OPEN to {}\n", status.break_glass.join(", "));

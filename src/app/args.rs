@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
+use jiff::{Span, Timestamp, civil::Date, tz::TimeZone};
 
 use super::output::{self, WRONG, fault_json};
+use crate::config::duration::duration;
 use crate::config::{Service, ServicePorts, defaults, is_interface};
 use crate::core::address::is_host;
 use crate::core::types::{Fault, Fingerprint, PortRange, ServiceName};
@@ -128,17 +129,6 @@ fn trial_seconds(text: &str) -> Result<u32, String> {
         Some(seconds @ 0..=86_400) => Ok(seconds),
         _ => Err("write a time up to 24h, such as 5m or 300; 0 for no trial".to_owned()),
     }
-}
-
-/// A duration as people write it, in seconds: `90`, `90s`, `5m`, `1h30m`, `30d`, `2w`. A day has 24
-/// hours. `None` if it is no duration, negative, or longer than 136 years.
-pub(super) fn duration(text: &str) -> Option<u32> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().ok();
-    }
-    let span: Span = text.parse().ok()?;
-    let length = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
-    if length.subsec_nanos() == 0 { u32::try_from(length.as_secs()).ok() } else { None }
 }
 
 /// A moment in the future, in seconds since the epoch: a day (its first second in UTC), a moment, or

@@ -308,7 +308,7 @@ pub fn knockd_conf(path: &Path, strictness: Strictness) -> Result<KnockdConf, Fa
         }
     };
     let mut conf = knockd::read(&text, false, strictness, &mut open, &mut |_| {})
-        .map_err(|error| error.fault(path))?;
+        .map_err(|error| error.fault(path, &String::from_utf8_lossy(&text)))?;
     for door in &mut conf.doors {
         door.place.file = path.display().to_string();
     }

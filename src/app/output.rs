@@ -69,6 +69,12 @@ pub fn print_error(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
+/// A fault for a person at a terminal, as whole lines.
+pub fn fault_text(Fault { what, remedy, excerpt, .. }: &Fault) -> String {
+    let remedy = if remedy.is_empty() { String::new() } else { format!("  {remedy}\n") };
+    format!("{what}\n{excerpt}{remedy}")
+}
+
 /// A fault as the answer to `--json`.
 pub fn fault_json(fault: &Fault) -> Value {
     json!({ "result": "fault", "what": fault.what, "remedy": fault.remedy })
@@ -84,10 +90,11 @@ pub fn finish(outcome: Result<CommandOutput, Fault>, code: u8, as_json: bool) ->
     };
     match as_json {
         true => print(&format!("{:#}\n", fault_json(&fault))),
-        false => print_error(&format!("toctocd: {fault}\n")),
+        false => print_error(&format!("toctocd: {}", fault_text(&fault))),
     }
     match fault.kind {
         FaultKind::Other | FaultKind::Unreachable | FaultKind::Unsigned => code,
+        FaultKind::Input => WRONG,
         FaultKind::NotRunning => NOT_RUNNING,
         FaultKind::Held => HELD,
         FaultKind::Name => NAME,

@@ -286,7 +286,9 @@ fn next_steps(config: &Path, settings: &Settings) -> String {
     text += &format!(
         "  toctocd{option} client add laptop --key 'ssh-ed25519 AAAA...' --services {service} --out laptop.toml\n  \
          send laptop.toml to the client over a private channel; there: toctoc import laptop.toml\n  \
-         toctocd{option} check\n  toctocd{option} run\n"
+         toctocd{option} check\n  toctocd{option} run --background --confirm 15m\n\
+         With --confirm nobody is locked out: if no knock from another machine gets a grant in time, the\n\
+         guard turns itself off. By systemd: systemctl start toctocd; toctocd guard on --confirm 15m\n"
     );
     text
 }

@@ -15,6 +15,7 @@ pub use crate::core::service::{
 
 pub mod convert;
 pub mod defaults;
+pub mod duration;
 pub mod knockd;
 pub mod native;
 pub mod print;

@@ -43,7 +43,7 @@ pub fn parse(label: &str, text: &str) -> Result<Settings, Fault> {
 pub fn read(
     label: &str, text: &str, open: &mut dyn FnMut(&Path) -> Result<Vec<ConfigPart>, Fault>,
 ) -> Result<Settings, Fault> {
-    let file = SourceText::new(label, text);
+    let file = SourceText::of_config(label, text);
     let raw: RawSettings = parse_toml(file)?;
     let include = match raw.include {
         Some(directory) => Some(absolute(file, directory, "include")?),
@@ -58,7 +58,7 @@ pub fn read(
     let knock = knock(file, raw.knock)?;
     let firewall = firewall(file, raw.firewall)?;
     for part in &parts {
-        let file = SourceText::new(&part.label, &part.text);
+        let file = SourceText::of_config(&part.label, &part.text);
         let RawPart { service, door } = parse_toml(file)?;
         all_services.push((file, service));
         all_doors.push((file, door));
@@ -194,11 +194,11 @@ fn bit(file: SourceText<'_>, value: At<i64>, key: &str, default: u32) -> Result<
     Err(file.complain(at, format!("{key} = {mask:#x} is not one bit"), remedy))
 }
 
-fn number<N: TryFrom<i64>>(
-    file: SourceText<'_>, value: At<i64>, key: &str, range: RangeInclusive<i64>, default: N,
+fn number<N: TryFrom<i64>, V: Copy + Into<i64>>(
+    file: SourceText<'_>, value: At<V>, key: &str, range: RangeInclusive<i64>, default: N,
 ) -> Result<N, Fault> {
     let Some(value) = value else { return Ok(default) };
-    let given = *value.get_ref();
+    let given: i64 = (*value.get_ref()).into();
     match N::try_from(given) {
         Ok(number) if range.contains(&given) => Ok(number),
         _ => Err(file.complain(

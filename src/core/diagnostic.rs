@@ -1,7 +1,10 @@
 //! An error at a place in a text: `path:line:column: what`, with a remedy and a guess at what was
 //! meant.
 
-use super::types::Fault;
+use super::types::{Fault, FaultKind};
+
+/// Characters of a line that an excerpt shows.
+const SHOWN: usize = 68;
 
 /// A text and the name that people know it by.
 #[derive(Clone, Copy)]
@@ -9,18 +12,31 @@ pub struct SourceText<'a> {
     /// Its path, or `-` for standard input.
     pub label: &'a str,
     pub text: &'a str,
+    /// True for a configuration: a fault shows the line. Other files hold secrets.
+    is_public: bool,
 }
 
 impl<'a> SourceText<'a> {
     pub fn new(label: &'a str, text: &'a str) -> Self {
-        Self { label, text }
+        Self { label, text, is_public: false }
+    }
+
+    /// The text of a configuration, whose lines a fault may show.
+    pub fn of_config(label: &'a str, text: &'a str) -> Self {
+        Self { is_public: true, ..Self::new(label, text) }
     }
 
     pub fn complain(
         &self, offset: usize, what: impl AsRef<str>, remedy: impl Into<String>,
     ) -> Fault {
         let (line, column) = self.place(offset);
-        Fault::new(format!("{}:{line}:{column}: {}", self.label, what.as_ref()), remedy)
+        let what = format!("{}:{line}:{column}: {}", self.label, what.as_ref());
+        let mut fault = Fault::new(what, remedy).of(FaultKind::Input);
+        if self.is_public {
+            let text = self.text.lines().nth(line - 1).unwrap_or_default();
+            fault.excerpt = excerpt(text, line, column);
+        }
+        fault
     }
 
     /// The error of a serde format, in words for people; `span` as that format gives it.
@@ -29,6 +45,9 @@ impl<'a> SourceText<'a> {
         let first = message.lines().next().unwrap_or("not readable");
         match unknown_field(first) {
             Some((key, known)) => self.complain_unknown(offset, "key", key, known),
+            None if is_quoted_number(first) => {
+                self.complain(offset, "a number in quotes", "write it without the quotes")
+            }
             None => self.complain(
                 offset,
                 plain_words(first),
@@ -63,6 +82,29 @@ impl<'a> SourceText<'a> {
         }
         (line, column)
     }
+}
+
+/// The line with marks below the word at `column`, for a terminal of 80 columns. Of a longer line the
+/// part around the word.
+pub fn excerpt(text: &str, line: usize, column: usize) -> String {
+    let before = column.saturating_sub(1);
+    let skipped = before.saturating_sub(SHOWN / 2);
+    let skipped = if text.chars().count() > SHOWN { skipped } else { 0 };
+    // One column for each character, also for a hostile one.
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let shown: String = text.chars().skip(skipped).take(SHOWN).map(plain).collect();
+    let ends_word = |c: &char| c.is_whitespace() || *c == '=';
+    let word = shown.chars().skip(before - skipped).take_while(|c| !ends_word(c)).count();
+    let marks = "^".repeat(word.max(1));
+    let number = line.to_string();
+    let margin = number.len();
+    format!(
+        "  {number} | {}\n  {:margin$} | {:place$}{marks}\n",
+        shown.trim_end(),
+        "",
+        "",
+        place = before - skipped
+    )
 }
 
 /// `word` with control characters escaped and cut to a readable length: it may come from a hostile
@@ -117,18 +159,33 @@ fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
     Some((key, rest.split('`').skip(1).step_by(2).collect()))
 }
 
+/// True for text where a number must stand, if the text is one.
+fn is_quoted_number(message: &str) -> bool {
+    let Some(rest) = message.strip_prefix("invalid type: string \"") else { return false };
+    match rest.split_once('"') {
+        Some((text, expected)) => text.parse::<i64>().is_ok() && expected == ", expected i64",
+        None => false,
+    }
+}
+
 /// Replaces serde's and Rust's names for shapes by words that a reader of a config file knows.
 fn plain_words(message: &str) -> String {
-    let mut words = message.to_owned();
+    let wrong = message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: "));
+    let mut words = match wrong.and_then(|rest| rest.rsplit_once(", expected ")) {
+        Some((found, wanted)) => format!("{wanted} must stand here, not {found}"),
+        None => message.to_owned(),
+    };
     for (theirs, ours) in [
-        ("invalid type: ", "the wrong kind of value: "),
-        ("invalid value: ", "a value that does not fit: "),
-        ("expected a sequence", "expected a list"),
-        ("sequence", "list"),
+        ("not string ", "not the text "),
+        ("not integer ", "not the number "),
+        ("not boolean ", "not "),
+        ("a sequence", "a list"),
+        ("sequence", "a list"),
+        ("not map", "not a section"),
         ("a boolean", "true or false"),
-        ("expected i64", "expected a whole number"),
-        ("expected a map", "expected a section"),
-        ("expected struct ", "expected section "),
+        ("i64", "a whole number"),
+        ("a map", "a section"),
+        ("struct ", "section "),
         ("missing field ", "missing: "),
         ("duplicate field ", "given twice: "),
     ] {
@@ -167,6 +224,21 @@ mod tests {
             .complain_serde(Some(6..10), "unknown field `prot`, expected one of `port`, `seconds`");
         assert_eq!(fault.what, "a.toml:2:1: unknown key `prot`");
         assert_eq!(fault.remedy, "did you mean `port`?");
+        assert_eq!(fault.excerpt, "", "the file may hold secrets");
+    }
+
+    #[test]
+    fn the_line_of_a_configuration_is_shown_with_its_word_marked_in_80_columns() {
+        let text = "[knock]\n\tprot = 7\n";
+        let fault = SourceText::of_config("a.toml", text).complain(9, "unknown", "");
+        assert_eq!(fault.excerpt, "  2 |  prot = 7\n    |  ^^^^\n");
+        let long = format!("key = \"{}\" wrong{}", "x".repeat(200), "\u{1b}[31m".repeat(50));
+        let shown = excerpt(&long, 1234, 210);
+        assert!(shown.contains("xx\" wrong") && !shown.contains('\u{1b}'), "{shown}");
+        assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+        let [text, marks] = [0, 1].map(|line| shown.lines().nth(line).unwrap());
+        assert_eq!(text.find("wrong"), marks.find('^'), "{shown}");
+        assert_eq!(excerpt("", 9, 1), "  9 | \n    | ^\n", "the end of the file");
     }
 
     #[test]

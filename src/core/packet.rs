@@ -284,6 +284,11 @@ pub fn udp_checksum(source: IpAddr, destination: IpAddr, segment: &[u8]) -> u16 
     }
 }
 
+/// The checksum of an ICMP message over IPv4, whose own field is zero.
+pub fn internet_checksum(message: &[u8]) -> u16 {
+    !fold(sum(0, message))
+}
+
 fn sum_address(ip: IpAddr) -> u32 {
     match ip {
         IpAddr::V4(v4) => sum(0, &v4.octets()),

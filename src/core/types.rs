@@ -306,12 +306,16 @@ pub struct Fault {
     pub remedy: String,
     /// What a script can tell by the exit code.
     pub kind: FaultKind,
+    /// The line that is wrong, marked, as whole lines for a terminal. Never of a file of secrets.
+    pub excerpt: String,
 }
 
 /// Faults with an exit code of their own; see `app::output`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
     Other,
+    /// A mistake in a configuration or in keys: nothing was changed.
+    Input,
     /// No gateway is running, or it does not answer.
     NotRunning,
     Held,
@@ -325,7 +329,12 @@ pub enum FaultKind {
 
 impl Fault {
     pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into(), kind: FaultKind::Other }
+        Self {
+            what: what.into(),
+            remedy: remedy.into(),
+            kind: FaultKind::Other,
+            excerpt: String::new(),
+        }
     }
 
     pub fn of(self, kind: FaultKind) -> Self {

@@ -104,12 +104,16 @@ pub enum ControlResponse {
     Fault {
         what: String,
         remedy: String,
+        /// True for a mistake in a configuration or in keys.
+        #[serde(default)]
+        is_input: bool,
     },
 }
 
 impl From<Fault> for ControlResponse {
     fn from(fault: Fault) -> ControlResponse {
-        ControlResponse::Fault { what: fault.what, remedy: fault.remedy }
+        let is_input = fault.kind == FaultKind::Input;
+        ControlResponse::Fault { what: fault.what, remedy: fault.remedy, is_input }
     }
 }
 
@@ -345,7 +349,10 @@ pub fn ask(
     let response = exchange(path, command, patience).map_err(|error| unreachable(path, &error))?;
     match serde_json::from_slice(&response) {
         Ok(ControlResponse::Ok(value)) => Ok(value),
-        Ok(ControlResponse::Fault { what, remedy }) => Err(Fault::new(what, remedy)),
+        Ok(ControlResponse::Fault { what, remedy, is_input }) => {
+            let kind = if is_input { FaultKind::Input } else { FaultKind::Other };
+            Err(Fault::new(what, remedy).of(kind))
+        }
         Err(_) => Err(Fault::new(
             format!("{}: the gateway gave no answer that makes sense", path.display()),
             "is it a toctocd of the same version, and are you root?",
@@ -399,8 +406,26 @@ fn unusable(path: &Path, error: &io::Error) -> Fault {
 }
 
 fn unreachable(path: &Path, error: &io::Error) -> Fault {
-    let what = format!("{}: no running toctocd answers: {error}", path.display());
-    Fault::new(what, "is it running (`toctocd run`), and are you root?").of(FaultKind::NotRunning)
+    let socket = path.display();
+    let (what, remedy) = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => (
+            format!("no toctocd is running here: nothing answers at {socket}"),
+            "start it: `systemctl start toctocd`, or `toctocd run`",
+        ),
+        io::ErrorKind::PermissionDenied => (
+            format!("only root may ask the gateway: {socket}: {error}"),
+            "run this as root, for example with sudo",
+        ),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => (
+            format!("the running toctocd does not answer at {socket}"),
+            "see its log; if it hangs, restart it: `systemctl restart toctocd`",
+        ),
+        _ => (
+            format!("the running toctocd cannot be asked at {socket}: {error}"),
+            "see its log, and `ls -l` of that socket",
+        ),
+    };
+    Fault::new(what, remedy).of(FaultKind::NotRunning)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::core::packet::internet_checksum;
 use crate::core::types::Proto;
 
 /// Where a packet leaves from, if the routes do not decide it.
@@ -45,13 +46,18 @@ pub fn send(to: SocketAddr, proto: Proto, from: &PacketOrigin) -> Result<(), Sen
 }
 
 /// Sends one echo request with `size` bytes of payload through a ping socket. That takes no
-/// privilege, only a system that allows ping sockets for this user's group. The kernel fills in
-/// identifier and checksum. The port of `to` is ignored.
+/// privilege, only a system that allows ping sockets for this user's group. Without one, root has
+/// raw sockets. The port of `to` is ignored.
 pub fn ping(to: SocketAddr, size: u16, from: &PacketOrigin) -> Result<(), SendError> {
     let socket = ping_socket(to).map_err(SendError::Socket)?;
     bind(&socket, from, to).map_err(SendError::Socket)?;
     let mut message = vec![if to.is_ipv4() { 8 } else { 128 }];
     message.resize(8 + usize::from(size), 0);
+    if to.is_ipv4() {
+        // Through a raw socket nobody else fills it in. A ping socket fills it in again.
+        let check = internet_checksum(&message);
+        message.splice(2..4, check.to_be_bytes());
+    }
     socket.send_to(&message, &SockAddr::from(to)).map(drop).map_err(SendError::Send)
 }
 
@@ -62,7 +68,14 @@ pub fn can_ping(to: SocketAddr) -> Result<(), SendError> {
 
 fn ping_socket(to: SocketAddr) -> io::Result<Socket> {
     let protocol = if to.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
-    Socket::new(Domain::for_address(to), Type::DGRAM, Some(protocol))
+    let domain = Domain::for_address(to);
+    match Socket::new(domain, Type::DGRAM, Some(protocol)) {
+        // Linux allows ping sockets to no group, not even to root's, unless it is told to.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Socket::new(domain, Type::RAW, Some(protocol)).map_err(|_| error)
+        }
+        socket => socket,
+    }
 }
 
 fn bind(socket: &Socket, from: &PacketOrigin, to: SocketAddr) -> io::Result<()> {

@@ -126,7 +126,7 @@ fn bad_files_are_named_with_line_and_column_and_nothing_is_changed() {
         (
             "wrong type",
             |p| p.edit("toctocd.toml", "port = 62201", "port = \"62201\""),
-            &["the wrong kind of value", "whole number"],
+            &["a whole number must stand here, not "],
         ),
         (
             "bad range",
@@ -604,10 +604,10 @@ fn with_json_every_answer_and_every_fault_of_every_command_is_json() {
         (&["check"], 0, "out", "sound; 1 service, 1 client"),
         (&["check", "--print"], 0, "out", "[gateway]"),
         (&["guard", "print"], 0, "out", "# The guard of toctoc"),
-        (&["status"], 3, "what", "no running toctocd answers"),
-        (&["grants"], 3, "what", "no running toctocd answers"),
-        (&["reload"], 3, "what", "no running toctocd answers"),
-        (&["reinitialise"], 3, "what", "no running toctocd answers"),
+        (&["status"], 3, "what", "no toctocd is running here"),
+        (&["grants"], 3, "what", "no toctocd is running here"),
+        (&["reload"], 3, "what", "no toctocd is running here"),
+        (&["reinitialise"], 3, "what", "no toctocd is running here"),
         (&["init", "--dir", dir], 5, "what", "exists already"),
         (&["convert", "/no/such"], 2, "what", "/no/such"),
         (&["client", "revoke", "b"], 5, "what", "no client is called `b`"),

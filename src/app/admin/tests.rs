@@ -258,7 +258,7 @@ fn a_command_prints_what_the_gateway_says() {
 
 #[test]
 fn a_refusal_keeps_its_reason_and_remedy() {
-    let refusal = ControlResponse::Fault { what: "line 3".into(), remedy: "fix it".into() };
+    let refusal = Fault::new("line 3", "fix it").into();
     let gateway = RunningGateway::answering(refusal);
     let fault = command(&gateway.settings(), &ControlRequest::Reload).err().unwrap();
     assert_eq!(fault, Fault::new("line 3", "fix it"));

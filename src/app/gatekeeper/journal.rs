@@ -189,6 +189,13 @@ impl Gatekeeper {
         if !self.journal.is_writable() {
             return Err(not_writable());
         }
+        if self.journal.damage().is_none() && self.replay.challenge_reason(now).is_none() {
+            return Err(Fault::new(
+                "the state is intact and the clock is trusted: there is nothing to accept",
+                "`toctocd status` shows both; a client whose clock was ahead needs `toctocd client \
+                 forgive`",
+            ));
+        }
         let records = self.replay.reinitialise(now);
         self.journal.defer(&records);
         self.journal.accept();

@@ -12,9 +12,9 @@ use crate::core::openings::JournalledOpening;
 use crate::core::policy::{Committed, Decision, commit_with};
 use crate::core::replay::Alarm;
 use crate::core::reply::Reply;
-use crate::core::types::{ClientId, Fault, Now, Reject, Source};
+use crate::core::types::{ClientId, Fault, Now, Reject, SECOND, Source, Wall};
 use crate::edge::gatekeeper_pipe::ToListener;
-use crate::edge::log::clock_time;
+use crate::edge::log::{clock_time, date_time};
 
 struct Decided {
     ticket: u64,
@@ -61,6 +61,7 @@ impl Gatekeeper {
         // A client that a reload removed is unknown, even if a listener still reports its knocks.
         let Some(client) = self.policy.client(self.replay.latest(now), knock.client) else {
             self.log_bad_key(knock.client);
+            self.log_expired(now, knock.client);
             return Err(Reject::Policy);
         };
         let gate = self.gate_key(now, client.id, knock.day).ok_or(Reject::Clock)?;
@@ -314,6 +315,19 @@ impl Gatekeeper {
             let name = self.in_force.client_name(id);
             self.out.log_at_most("key", 60, format!("{name}: its knocks open nothing: {fault}"));
         }
+    }
+
+    /// Logs that a client whose enrolment is over knocks: its user gets no answer, and asks why.
+    fn log_expired(&mut self, now: Now, id: ClientId) {
+        let latest = self.replay.latest(now).0 / SECOND;
+        let Some(client) = self.in_force.clients().get(id) else { return };
+        let Some(expires) = client.expires.filter(|expires| *expires <= latest) else { return };
+        let (name, ended) = (&client.name, date_time(Wall(expires.saturating_mul(SECOND))));
+        let text = format!(
+            "{name}: its knocks open nothing: its enrolment ended at {ended}. To renew it, change \
+             `expires` in its line of the clients file, then `toctocd reload`"
+        );
+        self.out.log_alarm("expired", id, text);
     }
 
     /// Logs that the listener handed over a knock that its client did not make.

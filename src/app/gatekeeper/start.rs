@@ -209,7 +209,7 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
             "{}; `nft delete table inet {}` opens",
             fault.remedy, settings.firewall.table
         ),
-        kind: fault.kind,
+        ..fault
     })?;
     // It runs `nft`, which gets no more rights than it needs.
     for warning in own_firewall::warnings(settings) {

@@ -14,12 +14,12 @@ use crate::config::Settings;
 use crate::core::diagnostic::{nearest, printable};
 use crate::core::door::Step;
 use crate::core::public_key::PublicKey;
-use crate::core::service::Client;
-use crate::core::types::{ClientId, Fault, FaultKind, ServiceName};
+use crate::core::service::{Client, DisconnectPolicy};
+use crate::core::types::{ClientId, Fault, FaultKind, SECOND, ServiceName, Wall};
 use crate::core::wire::ClientSide;
 use crate::edge::files::{self, FileCheck, FileLock, LockFault};
 use crate::edge::state::State;
-use crate::edge::{entropy, firewall};
+use crate::edge::{clock, entropy, firewall};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 use crate::keys::profile::{Fallback, Profile};
@@ -239,12 +239,19 @@ fn revoke_from(settings: &Settings, name: &str) -> Result<CommandOutput, Fault> 
     }
     // A reload that fails later has revoked all the same.
     let (code, said) = match (admin::is_enrolled(settings, name), reloaded) {
-        (Ok(false), Ok(_)) => (DONE, "the running gateway has reloaded".to_owned()),
+        (Ok(false), Ok(_)) => (
+            DONE,
+            format!(
+                "the running gateway has ended its grants and refuses its knocks; {}",
+                open_connections(settings)
+            ),
+        ),
         (Ok(false), Err(fault)) => (
             DONE,
             format!(
-                "the running gateway has ended its grants and refuses its knocks. All else stays as \
-                 it was, because the reload failed: {fault}"
+                "the running gateway has ended its grants and refuses its knocks; {}. All else stays \
+                 as it was, because the reload failed: {fault}",
+                open_connections(settings)
             ),
         ),
         (Ok(true), Ok(_)) => (
@@ -289,6 +296,21 @@ fn remove(settings: &Settings, name: &str) -> Result<PathBuf, Fault> {
             Err(other) if fault.kind == FaultKind::Name => Err(other),
             Err(_) => Err(fault),
         },
+    }
+}
+
+/// What becomes of the connections that a revoked client has open.
+fn open_connections(settings: &Settings) -> String {
+    let mut kept = Vec::new();
+    for service in settings.services.iter().filter(|one| one.cut == DisconnectPolicy::Never) {
+        kept.push(service.name.as_str());
+    }
+    match kept.as_slice() {
+        [] => "the connections that it had open are cut".to_owned(),
+        kept => format!(
+            "connections that it has open to {} go on until they end (`cut` in toctocd.toml(5))",
+            kept.join(", ")
+        ),
     }
 }
 

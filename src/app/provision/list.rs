@@ -9,7 +9,8 @@ use crate::app::load;
 use crate::app::output::CommandOutput;
 use crate::core::joining::{Invited, JoinRule, Standing};
 use crate::core::service::Client;
-use crate::core::types::{Fault, ServiceName};
+use crate::core::types::{Fault, SECOND, ServiceName, Wall};
+use crate::edge::clock;
 use crate::keys::authorized;
 use crate::keys::public::show_fingerprint;
 
@@ -41,8 +42,9 @@ pub fn list(config: &Path) -> Result<CommandOutput, Fault> {
     let clients = authorized::parse(&files.clients.display().to_string(), &text)?;
     let mut listed: Vec<ListedClient> = clients.iter().map(ListedClient::client).collect();
     listed.extend(joined::read(&files.joined)?.iter().map(ListedClient::invited));
-    let value = Some(as_json(&listed));
-    reach.note(Ok(CommandOutput { value, ..CommandOutput::out(as_table(&listed)) }))
+    let now = clock::now().wall;
+    let value = Some(as_json(&listed, now));
+    reach.note(Ok(CommandOutput { value, ..CommandOutput::out(as_table(&listed, now)) }))
 }
 
 impl ListedClient {
@@ -81,6 +83,18 @@ impl ListedClient {
         listed
     }
 
+    fn expiry_text(&self, now: Wall) -> String {
+        match self.expires.and_then(moment) {
+            Some(text) if self.is_expired(now) => format!("EXPIRED {text}"),
+            Some(text) => text,
+            None => "never".to_owned(),
+        }
+    }
+
+    fn is_expired(&self, now: Wall) -> bool {
+        self.expires.is_some_and(|expires| expires <= now.0 / SECOND)
+    }
+
     /// Its last column.
     fn key_text(&self) -> String {
         let key = self.key.as_deref();
@@ -97,7 +111,7 @@ impl ListedClient {
     }
 }
 
-fn as_json(clients: &[ListedClient]) -> serde_json::Value {
+fn as_json(clients: &[ListedClient], now: Wall) -> serde_json::Value {
     let mut objects = Vec::new();
     for client in clients {
         let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
@@ -112,6 +126,7 @@ fn as_json(clients: &[ListedClient]) -> serde_json::Value {
             "services": services,
             "key": client.key,
             "expires": client.expires.and_then(moment),
+            "expired": client.is_expired(now),
             "max_seconds": client.max_seconds,
             "standing": standing,
             "until": until.and_then(moment),
@@ -120,7 +135,7 @@ fn as_json(clients: &[ListedClient]) -> serde_json::Value {
     serde_json::Value::from(objects)
 }
 
-fn as_table(clients: &[ListedClient]) -> String {
+fn as_table(clients: &[ListedClient], now: Wall) -> String {
     if clients.is_empty() {
         return "no client is enrolled\n".to_owned();
     }
@@ -130,7 +145,7 @@ fn as_table(clients: &[ListedClient]) -> String {
         rows.push([
             client.name.clone(),
             services.join(","),
-            client.expires.and_then(moment).unwrap_or("never".to_owned()),
+            client.expiry_text(now),
             client.key_text(),
         ]);
     }

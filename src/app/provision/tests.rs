@@ -144,7 +144,14 @@ fn a_client_comes_with_a_profile_that_fits_and_goes_without_a_trace() {
         "{}",
         table.out.as_str()
     );
+    let clients = fs::read_to_string(dir.join("clients")).unwrap();
+    fs::write(dir.join("clients"), clients.replace("2099-01-01", "2020-01-01")).unwrap();
+    let expired = list(&config).unwrap();
+    assert!(expired.out.contains("  EXPIRED 2020-01-01T00:00:00Z  "), "{}", *expired.out);
+    assert_eq!(expired.value.unwrap()[0]["expired"], true);
+    fs::write(dir.join("clients"), clients).unwrap();
     let json = list(&config).unwrap().value.unwrap();
+    assert_eq!(json[0]["expired"], false);
     assert_eq!(json[0]["services"], serde_json::json!(["ssh", "web"]));
 
     assert!(what(add(&config, &add_args("laptop", LINE, "ssh"))).contains("has this name already"));

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::core::diagnostic::excerpt;
 use crate::core::door::DOORS;
-use crate::core::types::Fault;
+use crate::core::types::{Fault, FaultKind};
 
 use super::one_time;
 
@@ -94,9 +95,12 @@ impl KnockdError {
 
     /// The same for people who do not know knockd's messages: with the file, the line, and a
     /// remedy.
-    pub fn fault(&self, path: &Path) -> Fault {
+    pub fn fault(&self, path: &Path, text: &str) -> Fault {
         let (what, remedy) = self.what.explained();
-        Fault::new(format!("{}:{}:1: {what}", path.display(), self.line), remedy)
+        let line = text.lines().nth(self.line.saturating_sub(1)).unwrap_or_default();
+        let excerpt = excerpt(line, self.line, 1);
+        let what = format!("{}:{}:1: {what}", path.display(), self.line);
+        Fault { excerpt, ..Fault::new(what, remedy) }.of(FaultKind::Input)
     }
 }
 

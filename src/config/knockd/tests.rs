@@ -88,8 +88,9 @@ fn every_refusal_has_knockds_words_and_its_line() {
 
 #[test]
 fn a_fault_of_ours_names_file_line_and_column_and_the_remedy() {
-    let fault =
-        parse("[d]\n\nsequence = 70000\n").unwrap_err().fault(Path::new("/etc/knockd.conf"));
+    let fault = parse("[d]\n\nsequence = 70000\n")
+        .unwrap_err()
+        .fault(Path::new("/etc/knockd.conf"), "[d]\n\nsequence = 70000\n");
     assert_eq!(fault.what, "/etc/knockd.conf:3:1: section d: port 70000 is invalid");
     assert!(fault.remedy.contains("port:udp"));
 }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::config::duration::Seconds;
+
 /// A value with its place.
 pub(super) type At<T> = Option<Spanned<T>>;
 pub(super) type List = Vec<Spanned<String>>;
@@ -58,8 +60,8 @@ pub(super) struct RawKnock {
     pub(super) port: At<i64>,
     pub(super) interfaces: At<List>,
     pub(super) silent: Option<bool>,
-    pub(super) max_age: At<i64>,
-    pub(super) max_ahead: At<i64>,
+    pub(super) max_age: At<Seconds>,
+    pub(super) max_ahead: At<Seconds>,
     pub(super) burst: At<i64>,
     pub(super) per_second: At<i64>,
     pub(super) max_grants: At<i64>,
@@ -86,8 +88,8 @@ pub(super) struct RawService {
     pub(super) stop: At<List>,
     pub(super) mode: At<String>,
     pub(super) form: At<String>,
-    pub(super) seconds: At<i64>,
-    pub(super) max_seconds: At<i64>,
+    pub(super) seconds: At<Seconds>,
+    pub(super) max_seconds: At<Seconds>,
     pub(super) max_grants: At<i64>,
     pub(super) source: At<toml::Value>,
     pub(super) grant_prefix: At<toml::Value>,
@@ -102,17 +104,17 @@ pub(super) struct RawService {
 pub(super) struct RawDoor {
     pub(super) sequence: At<List>,
     pub(super) one_time_sequences: At<String>,
-    pub(super) seq_timeout: At<i64>,
+    pub(super) seq_timeout: At<Seconds>,
     pub(super) tcpflags: Option<List>,
     pub(super) target: At<String>,
     pub(super) service: At<String>,
     pub(super) start_command: At<String>,
     pub(super) start_command_6: At<String>,
-    pub(super) cmd_timeout: At<i64>,
+    pub(super) cmd_timeout: At<Seconds>,
     pub(super) stop_command: At<String>,
     pub(super) stop_command_6: At<String>,
     pub(super) tolerate_duplicates: Option<bool>,
-    pub(super) pause_after: At<i64>,
+    pub(super) pause_after: At<Seconds>,
 }
 
 #[derive(Deserialize, Default)]

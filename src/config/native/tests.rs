@@ -159,7 +159,7 @@ fn each_mistake_is_reported_with_its_place_and_a_remedy() {
         ),
         (
             "[knock]\nport = \"x\"\n",
-            "t.toml:2:8: the wrong kind of value: string \"x\", expected a whole number",
+            "t.toml:2:8: a whole number must stand here, not the text \"x\"",
             "",
         ),
         ("[knock]\nport = 70000\n", "t.toml:2:8: port = 70000 is out of range", "from 1 to 65535"),
@@ -185,7 +185,7 @@ fn each_mistake_is_reported_with_its_place_and_a_remedy() {
         ),
         (
             "[knock]\nsilent = 1\n",
-            "t.toml:2:10: the wrong kind of value: integer `1`, expected true or false",
+            "t.toml:2:10: true or false must stand here, not the number `1`",
             "",
         ),
         (
@@ -406,11 +406,7 @@ fn each_mistake_is_reported_with_its_place_and_a_remedy() {
             "t.toml:2:15: `knockd_conf` is not an absolute path",
             "slash",
         ),
-        (
-            "service = 3\n",
-            "t.toml:1:11: the wrong kind of value: integer `3`, expected a section",
-            "",
-        ),
+        ("service = 3\n", "t.toml:1:11: a section must stand here, not the number `3`", ""),
     ];
     for (text, what, remedy) in cases {
         let (said, to_do) = complaint(text);
@@ -592,4 +588,25 @@ proptest! {
             prop_assert!(!fault.remedy.is_empty());
         }
     }
+}
+
+#[test]
+fn seconds_may_be_written_as_people_write_times() {
+    let with = |value: &str| {
+        parse("t", &format!("[service.ssh]\nports = [\"22/tcp\"]\nseconds = {value}\n"))
+    };
+    for (value, seconds) in [("90", 90), ("\"90\"", 90), ("\"5m\"", 300), ("\"1h30m\"", 5400)] {
+        assert_eq!(with(value).unwrap().services[0].seconds, seconds, "{value}");
+    }
+    for (value, said) in [
+        ("\"soon\"", "must stand here, not the text \"soon\""),
+        ("\"2d\"", "seconds = 172800 is out of range"),
+        ("true", "a number of seconds, or a time as \"90s\", \"5m\" or \"1h\" must stand here"),
+    ] {
+        let fault = with(value).unwrap_err();
+        assert!(fault.what.contains(said) && fault.what.starts_with("t:3:11: "), "{fault}");
+    }
+    let quoted = parse("t", "[knock]\nport = \"62201\"\n").unwrap_err();
+    assert_eq!(quoted.what, "t:2:8: a number in quotes");
+    assert_eq!(quoted.excerpt, "  2 | port = \"62201\"\n    |        ^^^^^^^\n");
 }

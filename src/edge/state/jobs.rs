@@ -226,6 +226,6 @@ fn loss(shown: &str, damage: Option<&str>) -> Fault {
 
 /// A disk's fault, with the operation that failed.
 pub(super) fn fault(shown: &str, doing: &str, error: io::Error) -> Fault {
-    let Fault { what, remedy, kind } = disk::as_fault(error);
-    Fault { what: format!("state in {shown}: {doing}: {what}"), remedy, kind }
+    let fault = disk::as_fault(error);
+    Fault { what: format!("state in {shown}: {doing}: {}", fault.what), ..fault }
 }

@@ -134,7 +134,9 @@ fn a_state_whose_upkeep_hangs_takes_commits_and_tells_admins_what_is_not_durable
     world.do_task(Lane::Config);
     world.make_ready();
     world.do_task(Lane::Guard);
+    world.jump(-60);
     let admin = world.ask(ControlRequest::Reinitialise);
+    assert_eq!(world.told(admin), None);
     world.advance(11 * SECOND);
     assert!(world.told(admin).unwrap().is_err(), "it may not be true after a crash");
     assert!(world.told(reload).unwrap().is_ok(), "it is");

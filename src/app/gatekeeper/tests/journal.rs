@@ -105,6 +105,10 @@ fn an_admin_who_accepts_a_loss_is_told_when_it_is_on_disk_and_not_while_it_canno
     world.advance(11 * SECOND);
     world.settle();
     let admin = world.ask(ControlRequest::Reinitialise);
+    assert!(world.told(admin).unwrap().unwrap_err().contains("there is nothing to accept"));
+    world.disk.remove("journal");
+    world.restart(false);
+    let admin = world.ask(ControlRequest::Reinitialise);
     assert_eq!(world.told(admin), None);
     assert!(world.fail_task(Lane::State));
     assert!(world.told(admin).unwrap().is_err());

@@ -99,6 +99,7 @@ fn an_admin_who_says_that_the_clock_is_right_now_ends_an_expiry_by_a_wrong_one()
     world.jump(86_400);
     world.advance(11 * MINUTE);
     assert_eq!(world.knock(Anna, "ssh"), None, "the clock ran evenly for long enough");
+    assert!(world.said("anna: its knocks open nothing: its enrolment ended at "));
     world.jump(-86_400);
     assert_eq!(world.knock(Anna, "ssh"), None);
     world.ask(ControlRequest::Reinitialise);

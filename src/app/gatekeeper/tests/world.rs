@@ -586,7 +586,7 @@ impl World {
     pub(super) fn told(&self, session: u64) -> Option<Result<String, String>> {
         Some(match self.replies.get(&session)? {
             ControlResponse::Ok(value) => Ok(value.to_string()),
-            ControlResponse::Fault { what, remedy } => Err(format!("{what}; {remedy}")),
+            ControlResponse::Fault { what, remedy, .. } => Err(format!("{what}; {remedy}")),
         })
     }
 
