@@ -6,66 +6,74 @@ use std::path::Path;
 
 use nix::unistd::AccessFlags;
 
-use crate::config::{Settings, convert};
+use crate::config::Settings;
+use crate::config::convert::{ProgramName, programs, programs_of};
 use crate::core::types::Fault;
 use crate::edge::files::check_way;
 
-/// The programs that commands name by their paths, each with the words that say where.
-pub(super) struct ProgramUse<'a> {
-    /// `service vpn: its `start``.
-    pub(super) place: String,
-    pub(super) path: &'a str,
-    /// True if the command is this program; false for a path among the words of a command.
-    is_first: bool,
+/// What a command starts or names.
+struct ProgramUse {
+    /// `service vpn`.
+    owner: String,
+    /// `start`.
+    key: &'static str,
+    name: ProgramName,
+    /// False for a path that is only among the words of the command.
+    is_started: bool,
 }
 
-/// Refuses a program that another user could change. What is only named among the arguments of one
-/// counts if it is a program itself: `["/bin/sh", "/opt/open"]`.
+/// Refuses a program that another user could change or make, and a script likewise. What is only
+/// named among the arguments of one counts if it is a program itself: `flock /run/x /opt/open`.
 /// Error: the first one, with its place and remedy.
 pub(super) fn check(settings: &Settings) -> Result<(), Fault> {
     let nft = &settings.firewall.nft;
     check_way(nft).map_err(|fault| at("[firewall] nft", fault))?;
     for program in uses(settings) {
+        let path = match &program.name {
+            ProgramName::InPath(name) => in_path(name),
+            ProgramName::At(path) | ProgramName::Script(path) | ProgramName::Within(path) => {
+                Some(path.clone())
+            }
+        };
         // Data may lie where others can write; such a path is no program.
-        if !program.is_first && !may_run(program.path) {
-            continue;
-        }
-        check_way(Path::new(program.path)).map_err(|fault| at(&program.place, fault))?;
+        let Some(path) = path.filter(|path| program.is_started || may_run(path)) else { continue };
+        let place = format!("{}: its `{}`", program.owner, program.key);
+        check_way(Path::new(&path)).map_err(|fault| at(&place, fault))?;
     }
     Ok(())
 }
 
-/// Sentences about programs of services and doors that cannot be started.
+/// Sentences about programs of services and doors that cannot be started, each program once for its
+/// owner.
 pub(super) fn missing(settings: &Settings) -> Vec<String> {
     let mut sentences = Vec::new();
-    for program in uses(settings).into_iter().filter(|program| program.is_first) {
-        if !is_program(program.path) {
-            sentences.push(is_missing(&program.place, program.path));
-        }
-    }
-    for door in &settings.doors {
-        for program in convert::programs(door).iter().filter(|program| !is_program(program)) {
-            let place = format!("door [{}] at {}: a command", door.name, door.place);
-            sentences.push(is_missing(&place, program));
+    let mut told = BTreeSet::new();
+    for ProgramUse { owner, key, name, is_started } in uses(settings) {
+        let (missing, wanted) = match &name {
+            ProgramName::InPath(name) if in_path(name).is_none() => (name, "an executable"),
+            ProgramName::At(path) if !is_executable(path) => (path, "an executable"),
+            ProgramName::Script(path) if !Path::new(path).exists() => (path, "a file"),
+            _ => continue,
+        };
+        if is_started && told.insert((owner.clone(), missing.clone())) {
+            sentences.push(format!(
+                "{owner}: its `{key}` names {missing}, which is not {wanted} on this machine: install it"
+            ));
         }
     }
     sentences
 }
 
-fn is_missing(place: &str, program: &str) -> String {
-    format!("{place} names {program}, which is not an executable on this machine: install it")
+fn is_executable(path: &str) -> bool {
+    nix::unistd::access(path, AccessFlags::X_OK).is_ok()
 }
 
-/// True for the path of a program, or for the name of one where the gateway's shell finds it.
-fn is_program(name: &str) -> bool {
-    let is_there = |path: &str| nix::unistd::access(path, AccessFlags::X_OK).is_ok();
-    if name.contains('/') {
-        return is_there(name);
-    }
+/// The program of that name where the gateway's shell finds it.
+fn in_path(name: &str) -> Option<String> {
     let path = std::env::var("PATH").unwrap_or_default();
     // The gateway has these two in its path, whoever runs `check`.
-    let mut folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
-    folders.any(|folder| is_there(&format!("{folder}/{name}")))
+    let folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
+    folders.map(|folder| format!("{folder}/{name}")).find(|path| is_executable(path))
 }
 
 fn at(place: &str, fault: Fault) -> Fault {
@@ -81,42 +89,49 @@ fn may_run(path: &str) -> bool {
     }
 }
 
-/// All absolute paths in commands, each once for its place.
-fn uses(settings: &Settings) -> Vec<ProgramUse<'_>> {
+fn uses(settings: &Settings) -> Vec<ProgramUse> {
     let mut uses = Vec::new();
     for service in &settings.services {
         let Some(commands) = &service.commands else { continue };
+        let owner = format!("service {}", service.name);
         for (key, argv) in [("start", &commands.start), ("stop", &commands.stop)] {
-            let place = format!("service {}: its `{key}`", service.name);
-            let mut is_first = true;
-            for word in argv {
-                add(&mut uses, &place, word, is_first);
-                is_first = false;
-            }
+            add(&mut uses, &owner, key, programs_of(argv), argv);
         }
     }
     for door in &settings.doors {
-        for (key, text) in [
+        let owner = format!("door [{}] at {}", door.name, door.place);
+        for (key, line) in [
             ("start_command", &door.start_command),
             ("start_command_6", &door.start_command_6),
             ("stop_command", &door.stop_command),
             ("stop_command_6", &door.stop_command_6),
         ] {
-            let place = format!("door [{}]: its `{key}`", door.name);
-            // The shell's own rules do not matter here: no more than a path is looked for.
-            let is_end = |c: char| c.is_whitespace() || "\"';&|()<>=`".contains(c);
-            let words: BTreeSet<&str> = text.as_deref().unwrap_or("").split(is_end).collect();
-            for word in words {
-                add(&mut uses, &place, word, false);
+            if let Some(line) = line {
+                add(&mut uses, &owner, key, programs(line), std::slice::from_ref(line));
             }
         }
     }
     uses
 }
 
-fn add<'a>(uses: &mut Vec<ProgramUse<'a>>, place: &str, word: &'a str, is_first: bool) {
-    if word.starts_with('/') {
-        uses.push(ProgramUse { place: place.to_owned(), path: word, is_first });
+/// Adds what a command starts, and every absolute path in its words.
+fn add(
+    uses: &mut Vec<ProgramUse>, owner: &str, key: &'static str, started: Vec<ProgramName>,
+    words: &[String],
+) {
+    let mut add = |name, is_started| {
+        uses.push(ProgramUse { owner: owner.to_owned(), key, name, is_started });
+    };
+    for name in started {
+        add(name, true);
+    }
+    // A word may hold a command line. The shell's own rules do not matter here: no more than a path
+    // is looked for.
+    let is_end = |c: char| c.is_whitespace() || "\"';&|()<>=`".contains(c);
+    for word in words {
+        for path in word.split(is_end).chain([word.as_str()]).filter(|path| path.starts_with('/')) {
+            add(ProgramName::At(path.to_owned()), false);
+        }
     }
 }
 
@@ -146,20 +161,36 @@ mod tests {
             format!("[door.d]\nsequence = [\"7411/tcp\", \"2833/udp\", \"9412/tcp\"]\n{keys}\n")
         };
         let argv = format!("[\"{path}\", \"%IP%\"]");
+        let (folder, file) = path.rsplit_once('/').unwrap();
         let texts = [
             ("service vpn: its `start`", service(&argv, "[\"/bin/true\"]")),
             ("service vpn: its `stop`", service("[\"/bin/true\"]", &argv)),
             ("service vpn: its `start`", service(&format!("[\"/bin/sh\", \"{path}\"]"), &argv)),
-            ("door [d]: its `start_command`", door(&format!("start_command = \"{path} %IP%\""))),
             (
-                "door [d]: its `start_command`",
+                "door [d] at t:1: its `start_command`",
+                door(&format!("start_command = \"{path} %IP%\"")),
+            ),
+            (
+                "door [d] at t:1: its `start_command`",
                 door(&format!("start_command = \"true;sh '{path}'&& true\"")),
             ),
             (
-                "door [d]: its `stop_command_6`",
+                "door [d] at t:1: its `stop_command_6`",
                 door(&format!("start_command = \"true\"\nstop_command_6 = \"exec {path}\"")),
             ),
             ("[firewall] nft", format!("[firewall]\nnft = \"{path}\"\n")),
+            (
+                "service vpn: its `start`",
+                service(&format!("[\"/bin/sh\", \"-c\", \"exec {path} %IP%\"]"), &argv),
+            ),
+            (
+                "service vpn: its `stop`",
+                service("[\"/bin/true\"]", &format!("[\"/usr/bin/env\", \"-i\", \"{path}\"]")),
+            ),
+            (
+                "door [d] at t:1: its `start_command`",
+                door(&format!("start_command = \"cd {folder} && ./{file} %IP%\"")),
+            ),
         ];
         texts.map(|(place, text)| (place, native::parse("t", &text).unwrap())).into()
     }
@@ -178,7 +209,7 @@ mod tests {
         for (_, settings) in places(&path) {
             check(&settings).unwrap();
         }
-        for mode in [0o777, 0o757, 0o775] {
+        for mode in [0o777, 0o757, 0o775, 0o666] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             refused(&path, &format!("others may write it (mode {mode:04o})"));
         }
@@ -207,8 +238,25 @@ mod tests {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).unwrap();
         check(&places(&path)[0].1).unwrap();
         fs::remove_file(&path).unwrap();
-        let fault = check(&places(&path)[0].1).unwrap_err();
+        refused(&path, "others may write into it (mode 1777)");
+        let door = format!(
+            "[door.d]\nsequence = [\"7411/tcp\", \"2833/udp\", \"9412/tcp\"]\nstart_command = \"{path}-%IP%\"\n"
+        );
+        let fault = check(&native::parse("t", &door).unwrap()).unwrap_err();
         assert!(fault.what.contains("others may write into it (mode 1777)"), "{fault}");
+    }
+
+    #[test]
+    fn a_path_that_a_program_gets_counts_if_it_is_a_program_itself() {
+        let (_folder, path) = program();
+        for (mode, is_refused) in [(0o777, true), (0o666, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let text = format!(
+                "[service.vpn]\nstart = [\"/usr/bin/env\", \"true\", \"x={path}\"]\nstop = [\"/bin/true\"]\n"
+            );
+            let settings = native::parse("t", &text).unwrap();
+            assert_eq!(check(&settings).is_err(), is_refused, "{mode:o}");
+        }
     }
 
     #[test]
@@ -219,10 +267,11 @@ mod tests {
         let [sentence] = missing(&settings).try_into().unwrap();
         assert!(sentence.starts_with("service vpn: its `start` names /no/open, "), "{sentence}");
         let door = "[door.d]\nsequence = [\"7411/tcp\", \"2833/udp\", \"9412/tcp\"]\n\
-            start_command = \"sudo -n true && cd / && no-such-program %IP%; sh -c '/no/open'\"\n";
+            start_command = \"env -i true && cd / && no-such-program %IP%; sh -c '/no/open'; no-such-program\"\n";
         let sentences = missing(&native::parse("t", door).unwrap());
-        for (sentence, name) in sentences.iter().zip(["/no/open", "no-such-program"]) {
-            assert!(sentence.starts_with(&format!("door [d] at t:1: a command names {name}, ")));
+        for (sentence, name) in sentences.iter().zip(["no-such-program", "/no/open"]) {
+            let start = format!("door [d] at t:1: its `start_command` names {name}, ");
+            assert!(sentence.starts_with(&start), "{sentence}");
         }
         assert_eq!(sentences.len(), 2, "{sentences:?}");
     }

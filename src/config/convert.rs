@@ -11,11 +11,13 @@ use crate::core::types::ServiceName;
 use opening::{
     Refusal, RuleChanges, adds_one_of, guarded, opening, rule_changes, service_text, takes_all_back,
 };
-pub use opening::{UselessCommands, programs, useless_commands};
+pub use opening::{UselessCommands, useless_commands};
+pub use programs::{ProgramName, programs, programs_of};
 pub use rules::PortNames;
 use rules::Rule;
 
 mod opening;
+mod programs;
 mod rules;
 mod services;
 mod shell;

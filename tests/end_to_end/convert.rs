@@ -122,7 +122,7 @@ fn check_names_each_converted_door_whose_commands_the_guard_may_make_useless() {
     let sections = String::from_utf8(gate.toctocd(&["convert", &conf]).stdout).unwrap();
     gate.edit_config(|config| config + &sections);
     let check = gate.check();
-    let missing = "a command names /usr/local/sbin/knock_add, which is not an executable";
+    let missing = "names /usr/local/sbin/knock_add, which is not an executable";
     assert!(check.contains(missing) && check.contains("valid, with warnings"), "{check}");
 }
 

@@ -71,6 +71,26 @@ fn a_program_that_another_user_may_write_is_refused_by_check_start_and_reload() 
 }
 
 #[test]
+fn a_program_in_the_path_that_another_user_may_write_is_refused_too() {
+    let gate = Gate::new(|config| config);
+    gate.edit_config(|config| {
+        config
+            + "[door.d]\nsequence = [\"7411/tcp\", \"2833/udp\", \"9412/tcp\"]\n\
+               start_command = \"open-it %IP%\"\n"
+    });
+    let program = gate.path("open-it");
+    fs::write(&program, "#!/bin/sh\n").unwrap();
+    let path = format!("{}:{}", gate.path(""), std::env::var("PATH").unwrap());
+    for (mode, is_refused) in [(0o755, false), (0o777, true)] {
+        set_mode(&program, mode);
+        let mut check = Command::new(env!("CARGO_BIN_EXE_toctocd"));
+        check.arg("check").arg("-c").arg(gate.config()).env("PATH", &path);
+        let said = stderr(&gate.net.gateway.run(&mut check));
+        assert_eq!(said.contains("its `start_command` runs as root, but"), is_refused, "{said}");
+    }
+}
+
+#[test]
 fn a_control_socket_where_others_may_write_is_refused_and_a_strangers_is_not_believed() {
     let gate = Gate::new(|config| config);
     let open = gate.path("open");

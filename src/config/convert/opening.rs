@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::rules::{self, Action, Effect, Hook, PortNames, Rule, Target, Verb, actions, ordered};
+use super::rules::{Action, Effect, Hook, PortNames, Rule, Target, Verb, actions, ordered};
 use crate::config::native::is_inner_host;
 use crate::core::door::{Door, DoorCommands};
 use crate::core::service::{Forward, Mode, Service};
@@ -261,14 +261,6 @@ pub fn useless_commands(
         }
     }
     Some(UselessCommands { first: first?, ports: ports.join(", ") })
-}
-
-/// The programs that the commands of `door` name, as far as that can be read.
-pub fn programs(door: &Door) -> Vec<String> {
-    let mut programs: Vec<String> = lines(door).flat_map(|line| rules::programs(line)).collect();
-    programs.sort();
-    programs.dedup();
-    programs
 }
 
 fn lines(door: &Door) -> impl Iterator<Item = &String> {

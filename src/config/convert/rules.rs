@@ -183,13 +183,9 @@ const BESIDE: [&str; 23] = [
 /// Programs that run the rest of their words as a command.
 const WRAPPERS: [&str; 9] =
     ["sudo", "doas", "nohup", "exec", "setsid", "nice", "timeout", "env", "command"];
-/// Commands of the shell itself.
-const BUILT_IN: [&str; 19] = [
-    ":", "[", "test", "echo", "printf", "true", "false", "cd", "exit", "export", "set", "umask",
-    "wait", "kill", "trap", "eval", ".", "read", "unset",
-];
+pub(super) const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ash", "ksh", "zsh"];
 /// The deepest nesting of `sh -c`.
-const DEPTH: usize = 4;
+pub(super) const DEPTH: usize = 4;
 
 /// The effects of a command line, in their order.
 pub(super) fn actions(line: &str, names: PortNames<'_>) -> Vec<Action> {
@@ -205,26 +201,14 @@ pub(super) fn actions(line: &str, names: PortNames<'_>) -> Vec<Action> {
     actions
 }
 
-/// The programs that a command line names, as far as that can be read.
-pub(super) fn programs(line: &str) -> Vec<String> {
-    let mut programs = Vec::new();
-    for command in commands(line, DEPTH).unwrap_or_default() {
-        let first = command.words.into_iter().next();
-        programs.extend(first.filter(|word| {
-            !BUILT_IN.contains(&word.as_str()) && !word.contains('$') && !word.contains('%')
-        }));
-    }
-    programs
-}
-
 /// The simple commands that a line runs in the end, without `sudo` and `sh -c`.
 fn commands(line: &str, depth: usize) -> Option<Vec<SimpleCommand>> {
     let mut found = Vec::new();
     for SimpleCommand { words, files } in simple_commands(line).filter(|_| depth > 0)? {
         let mut words = unwrapped(&words);
-        if let [shell, option, line] = words
-            && ["sh", "bash", "dash", "ash"].contains(&program(shell))
-            && option == "-c"
+        if let [shell, rest @ ..] = words
+            && SHELLS.contains(&program(shell))
+            && let Some(line) = line_of(rest)
         {
             found.extend(commands(line, depth - 1)?);
             words = &[];
@@ -236,14 +220,23 @@ fn commands(line: &str, depth: usize) -> Option<Vec<SimpleCommand>> {
     Some(found)
 }
 
+/// The command line among the arguments of a shell: `-c LINE`, `-ec LINE`.
+pub(super) fn line_of(arguments: &[String]) -> Option<&String> {
+    let is_command = |word: &String| {
+        word.strip_prefix('-').is_some_and(|flags| flags.ends_with('c') && !flags.contains('-'))
+    };
+    let option = arguments.iter().take_while(|word| word.starts_with('-')).position(is_command)?;
+    arguments.get(option + 1)
+}
+
 /// The usual name of a program, or its whole path if that is elsewhere.
-fn program(word: &str) -> &str {
+pub(super) fn program(word: &str) -> &str {
     let name = DIRECTORIES.iter().find_map(|directory| word.strip_prefix(directory));
     name.filter(|name| !name.contains('/')).unwrap_or(word)
 }
 
 /// The words without programs that only run another one.
-fn unwrapped(mut words: &[String]) -> &[String] {
+pub(super) fn unwrapped(mut words: &[String]) -> &[String] {
     while let [first, rest @ ..] = words {
         let name = program(first);
         if !WRAPPERS.contains(&name) {
