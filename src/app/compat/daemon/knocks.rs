@@ -38,13 +38,18 @@ impl Knockd {
         match message {
             ToGatekeeper::Completed { door, source } => self.completed(door, source),
             ToGatekeeper::Stage { door, source, stage } => {
-                if stage == 1 {
-                    self.names.begin(source);
+                if self.admits_line() {
+                    if stage == 1 {
+                        self.names.begin(source);
+                    }
+                    self.knock_line(door, source, &format!("Stage {stage}"), false);
                 }
-                self.knock_line(door, source, &format!("Stage {stage}"), false);
             }
             ToGatekeeper::TimedOut { door, source, stage } => {
-                self.knock_line(door, source, &format!("sequence timeout (stage {stage})"), true);
+                if self.admits_line() {
+                    let what = format!("sequence timeout (stage {stage})");
+                    self.knock_line(door, source, &what, true);
+                }
             }
             ToGatekeeper::Down { .. }
                 if link::inspect(&self.interface) == Err(LinkError::Missing) =>
@@ -85,14 +90,19 @@ impl Knockd {
         }
     }
 
-    /// A log line that packets cause. Forged packets must not fill the log.
-    fn knock_line(&mut self, door: u16, source: IpAddr, what: &str, gap: bool) {
-        let Some(suppressed) = self.line_throttle.admit(clock::now().boot) else { return };
+    /// True if one more log line that packets cause may be written: forged packets must not fill
+    /// the log.
+    fn admits_line(&mut self) -> bool {
+        let Some(suppressed) = self.line_throttle.admit(clock::now().boot) else { return false };
         if suppressed > 0 {
             self.line(ClassicLine::shown(&format!(
                 "{suppressed} lines about knocks left out: too many at once"
             )));
         }
+        true
+    }
+
+    fn knock_line(&mut self, door: u16, source: IpAddr, what: &str, gap: bool) {
         let Some(door) = self.conf.doors.get(usize::from(door)) else { return };
         let text = format!("{}: {}: {what}", self.names.shown(source), door.name);
         self.line(ClassicLine { gap, ..ClassicLine::shown(&text) });
