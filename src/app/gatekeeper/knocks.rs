@@ -313,7 +313,7 @@ impl Gatekeeper {
     fn log_bad_key(&mut self, id: ClientId) {
         if let Some(fault) = self.policy.clients().key_fault(id) {
             let name = self.in_force.client_name(id);
-            self.out.log_at_most("key", 60, format!("{name}: its knocks open nothing: {fault}"));
+            self.out.log_alarm("key", id, format!("{name}: its knocks open nothing: {fault}"));
         }
     }
 

@@ -18,8 +18,8 @@ const ALARMS: usize = 100;
 pub(super) struct Outbox {
     outputs: Vec<Output>,
     now: Boot,
-    /// The time of the last line of each rate-limited kind.
-    said: BTreeMap<&'static str, Boot>,
+    /// The time of the last line of each rate-limited kind. Nobody outside can add a kind.
+    said: BTreeMap<String, Boot>,
     door_lines: Bucket,
     suppressed: u64,
     /// The alarms of this minute, each by its kind and client, and the minute's end.
@@ -51,12 +51,10 @@ impl Outbox {
     }
 
     /// Logs a line unless one of this `kind` was logged less than `seconds` ago.
-    pub(super) fn log_at_most(
-        &mut self, kind: &'static str, seconds: u32, text: impl Into<String>,
-    ) {
+    pub(super) fn log_at_most(&mut self, kind: &str, seconds: u32, text: impl Into<String>) {
         let recent = self.said.get(kind).is_some_and(|last| self.now < last.plus(seconds));
         if !recent {
-            self.said.insert(kind, self.now);
+            self.said.insert(kind.to_owned(), self.now);
             self.log(text);
         }
     }

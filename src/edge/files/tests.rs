@@ -205,6 +205,19 @@ fn a_lock_is_held_by_one_waits_for_its_time_and_names_the_holder() {
 }
 
 #[test]
+fn a_lock_on_a_file_of_the_same_number_elsewhere_is_another_lock() {
+    let locks = "1: FLOCK  ADVISORY  WRITE 17 08:01:4711 0 EOF\n\
+        1: -> FLOCK  ADVISORY  WRITE 18 00:2a:4711 0 EOF\n\
+        2: POSIX  ADVISORY  WRITE 19 00:2a:4711 0 EOF\n\
+        3: FLOCK  ADVISORY  WRITE 20 00:2a:14711 0 EOF\n\
+        4: FLOCK  ADVISORY  WRITE 21 00:2a:4711 0 EOF\n";
+    assert_eq!(platform::locker(locks, Some("00:2a"), 4711), Some("21"));
+    assert_eq!(platform::locker(locks, Some("08:01"), 4711), Some("17"));
+    assert_eq!(platform::locker(locks, Some("08:02"), 4711), None);
+    assert_eq!(platform::locker(locks, None, 4711), Some("17"));
+}
+
+#[test]
 fn nobody_else_can_open_a_lock() {
     let directory = directory();
     let path = directory.path().join("lock");

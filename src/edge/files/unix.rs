@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -281,17 +282,48 @@ pub fn lock(path: &Path, patience: Duration) -> Result<FileLock, LockFault> {
 
 /// The process that locks this file, as text: `pid 17 (toctocd)`.
 pub fn holder(path: &Path) -> Option<String> {
-    let file = std::fs::symlink_metadata(path).ok()?;
+    let file = open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
+    let file = File::from(file.ok()?);
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    let end = format!(":{}", file.ino());
+    let pid = locker(&locks, device(&file).as_deref(), file.metadata().ok()?.ino())?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(format!("pid {pid} ({})", printable(name.trim_end())))
+}
+
+/// The process that locks the file with this number on `device`, or on any if that is not known.
+/// `locks` is the text of /proc/locks.
+pub(super) fn locker<'a>(locks: &'a str, device: Option<&str>, inode: u64) -> Option<&'a str> {
+    let inode = inode.to_string();
     for line in locks.lines() {
         // `1: FLOCK  ADVISORY  WRITE 17 08:01:4711 0 EOF`; those who wait have `->`.
         let words: Vec<&str> = line.split_whitespace().collect();
         if let [_, "FLOCK", _, _, pid, place, ..] = words.as_slice()
-            && place.ends_with(&end)
+            && let Some((its_device, its_inode)) = place.rsplit_once(':')
+            && its_inode == inode
+            && device.is_none_or(|device| device == its_device)
         {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            return Some(format!("pid {pid} ({})", printable(name.trim_end())));
+            return Some(pid);
+        }
+    }
+    None
+}
+
+/// The device of an open file as /proc/locks has it. With some file systems that is not the one
+/// that stat(2) tells.
+fn device(file: &File) -> Option<String> {
+    let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
+    let mount = about.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    for line in mounts.lines() {
+        // `29 1 8:1 / /var rw,relatime ...`.
+        let words: Vec<&str> = line.split_whitespace().take(3).collect();
+        if let [id, _, device] = words.as_slice()
+            && *id == mount
+            && let Some((major, minor)) = device.split_once(':')
+        {
+            let major: u32 = major.parse().ok()?;
+            let minor: u32 = minor.parse().ok()?;
+            return Some(format!("{major:02x}:{minor:02x}"));
         }
     }
     None

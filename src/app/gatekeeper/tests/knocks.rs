@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::people::Person::{Anna, Bert, Carl};
+use super::people::Person::{self, Anna, Bert, Carl};
 use super::people::at;
 use super::world::{World, network};
 use crate::app::gatekeeper::events::{Event, Lane, Network};
@@ -11,12 +11,14 @@ use crate::core::grants::{Flow, Holder};
 use crate::core::keyring::{ClientSecrets, Day, Secret, TEST_GATEWAY_ID, WireSecret};
 use crate::core::knock::{KnockKind, Request, Status, encode_body};
 use crate::core::prefix::Prefix;
+use crate::core::public_key::PublicKey;
+use crate::core::service::Client;
 use crate::core::test_vectors;
 use crate::core::types::{ClientId, Port, Proto, Reject, SECOND, Source};
 use crate::edge::control::ControlRequest;
 use crate::edge::gatekeeper_pipe::ToGatekeeper;
 
-fn closing(person: super::people::Person, service: &str, second: u64) -> Request {
+fn closing(person: Person, service: &str, second: u64) -> Request {
     Request { kind: KnockKind::Close, ..person.request(service, second) }
 }
 
@@ -397,4 +399,21 @@ fn alarms_about_one_client_hide_none_about_another_and_many_do_not_fill_the_log(
     assert!(world.said("suppressed 47 more alarms"));
     alarm(&mut world, Anna, 51);
     assert_eq!(lines(&world, "anna"), 2, "a minute later");
+}
+
+#[test]
+fn a_client_with_a_bad_key_hides_no_other_one() {
+    let mut world = World::new();
+    // The neutral element: everybody can make a signature for it.
+    let mut neutral = [0; 32];
+    neutral[0] = 1;
+    let bad = |person: Person| Client { key: PublicKey::plain(neutral), ..person.client() };
+    world.gatekeeper.policy.set_clients(vec![bad(Anna), bad(Bert)].into());
+    for person in [Anna, Bert, Anna] {
+        assert_eq!(world.knock(person, "ssh"), None);
+    }
+    for name in ["anna", "bert"] {
+        let start = format!("{name}: its knocks open nothing: ");
+        assert_eq!(world.log.iter().filter(|line| line.starts_with(&start)).count(), 1, "{name}");
+    }
 }

@@ -193,6 +193,17 @@ fn an_interface_that_goes_and_comes_back_is_heard_again() {
 }
 
 #[test]
+fn interfaces_that_go_down_together_are_all_named() {
+    let mut world = following(&["eth0", "wg0"]);
+    for capture in [0, 1] {
+        world.tell(ToGatekeeper::Down { capture });
+    }
+    for name in ["eth0", "wg0"] {
+        assert!(world.said(&format!("interface {name} went down: no knock is heard there")));
+    }
+}
+
+#[test]
 fn an_interface_that_goes_while_a_listener_starts_is_noticed_without_its_word() {
     let mut world = following(&["eth0"]);
     world.handle(with(|network| {
