@@ -150,6 +150,10 @@ fn bash_zsh_and_fish_complete_commands_options_profiles_services_clients_and_doo
         offers("toctoc open ", &["gate", "home"]);
         offers("toctoc open h", &["home"]);
         offers("toctoc close gate ", &["ssh", "web"]);
+        let before = if shell.breaks_words { "" } else { "home:" };
+        let both = [format!("{before}ssh"), format!("{before}web")];
+        offers("toctoc connect home:", &both.each_ref().map(String::as_str));
+        offers("toctoc remove h", &["home"]);
         offers("toctoc open nobody ", &[]);
         offers("toctocd client re", &["revoke"]);
         offers("toctocd -c CONFIG client revoke a", &["albert", "anna"]);

@@ -85,7 +85,7 @@ pub struct Target {
 }
 
 /// A path may hold a colon. A service's name holds no separator, and a profile's name no colon.
-fn target(text: &str) -> Result<Target, String> {
+pub fn target(text: &str) -> Result<Target, String> {
     if let Some((profile, service)) = text.rsplit_once(':')
         && (is_profile_name(profile) || ServiceName::new(service).is_some())
     {
