@@ -26,6 +26,7 @@ mod ask;
 mod classic;
 mod completion;
 mod connect;
+mod doctor;
 mod keys;
 mod messages;
 mod profiles;
@@ -134,6 +135,7 @@ impl Console<'_> {
                 return self.report(&knock, args.json);
             }
             ToctocCommand::Connect(args) => return self.connect(args),
+            ToctocCommand::Doctor(args) => return Ok(self.doctor(args)),
             ToctocCommand::SshConfig(args) => ssh_config::ssh_config(&self.paths, args)?,
             ToctocCommand::Keygen(args) => keys::keygen(&self.paths, args)?,
             ToctocCommand::Import(args) => {

@@ -51,6 +51,8 @@ pub mod send;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod service_manager;
 #[cfg(feature = "client")]
+pub mod signs_of_life;
+#[cfg(feature = "client")]
 pub mod ssh_keygen;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod state;

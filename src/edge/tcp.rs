@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -12,6 +12,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 const TRIES: usize = 16;
 /// The most bytes that are passed on at once.
 const BUFFER: usize = 1 << 16;
+
+/// The longest first line that is read.
+const LONGEST_LINE: usize = 255;
 
 /// A local TCP port that is kept for us over both families until the connection uses it: a knock
 /// can name it, and nobody else on this machine can take it meanwhile.
@@ -113,6 +116,31 @@ fn copy(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
     }
 }
 
+/// The first line that the peer sends, without its end: nothing of it if the peer closes the
+/// connection. `None` if no line comes in time.
+pub fn first_line(mut stream: TcpStream, patience: Duration) -> Option<String> {
+    let deadline = Instant::now() + patience;
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < LONGEST_LINE {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        // On some systems a timeout below the clock's resolution means no timeout at all.
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1)))).ok()?;
+        match stream.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) if byte == *b"\n" => break,
+            Ok(_) => line.extend(byte),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+    Some(String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
 fn is_end(error: &io::Error) -> bool {
     use ErrorKind::*;
     matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
@@ -164,6 +192,19 @@ mod tests {
             accepted.read_to_string(&mut text).unwrap();
             assert_eq!(text, "hello");
         }
+    }
+
+    #[test]
+    fn the_first_line_is_read_and_silence_or_a_closed_connection_has_none() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        for (sent, line) in [("SSH-2.0-x\r\nmore", Some("SSH-2.0-x")), ("", Some(""))] {
+            let stream = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+            server.accept().unwrap().0.write_all(sent.as_bytes()).unwrap();
+            assert_eq!(first_line(stream, PATIENCE).as_deref(), line);
+        }
+        let stream = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let _silent = server.accept().unwrap();
+        assert_eq!(first_line(stream, Duration::from_millis(50)), None);
     }
 
     #[test]

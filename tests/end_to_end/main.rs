@@ -12,6 +12,7 @@ mod confinement;
 mod convert;
 mod crowd;
 mod cut;
+mod doctor;
 mod every_day;
 mod fallback;
 mod faults;

@@ -28,6 +28,11 @@ pub enum ToctocCommand {
     SshConfig(SshConfig),
     /// Ask the gateway which address and clock it sees; grants nothing.
     Probe(Probe),
+    /// Find out why a knock or a connection does not work, and what to do.
+    ///
+    /// Looks at profile, key, names, routes, clock, NAT and gateway, then opens the service for ten
+    /// seconds and connects to it.
+    Doctor(Doctor),
     /// Make an ssh-ed25519 key to knock with.
     Keygen(Keygen),
     /// Store a profile that the gateway's admin made.
@@ -192,6 +197,22 @@ pub struct Close {
     /// own address looks usable.
     #[arg(long, conflicts_with = "source")]
     pub ask_source: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Each line begins with ok, warn or FAIL, and says what to do. The exit code is that
+of the first FAIL, as for the other commands; 0 if there is none.")]
+pub struct Doctor {
+    /// The gateway, and how to knock.
+    #[command(flatten)]
+    pub common: Common,
+    /// The service to try. Default: the profile's default service.
+    #[arg(value_parser = service_name)]
+    pub service: Option<ServiceName>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

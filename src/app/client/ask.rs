@@ -282,7 +282,7 @@ impl Exchange<'_> {
 
 /// True if the gateway will probably see us come from `local`: a global address, or both addresses
 /// in the same private scope.
-fn usable(local: IpAddr, gateway: IpAddr) -> bool {
+pub(super) fn usable(local: IpAddr, gateway: IpAddr) -> bool {
     let ours = reach(local);
     ours == AddressScope::Global || (ours == reach(gateway) && ours != AddressScope::Nobody)
 }

@@ -39,7 +39,7 @@ impl Console<'_> {
             ..request(KnockKind::Open, &args.common)
         };
         let mut knock = self.prepare(&args.common, wanted, None)?;
-        let mut results = knock.send()?;
+        let mut results = send_bound(&mut knock)?;
         let end = Instant::now() + FULL_PATIENCE;
         while is_refused(&results, Status::Full)
             && !knock.signer.wants_touch()
@@ -47,12 +47,7 @@ impl Console<'_> {
         {
             let _waiting = Waiting::begin("waiting until an earlier grant ends".to_owned());
             std::thread::sleep(FULL_PAUSE);
-            results = knock.send()?;
-        }
-        if is_refused(&results, Status::Denied) {
-            // A service of commands takes no source port.
-            knock.request.held_port = None;
-            results = knock.send()?;
+            results = send_bound(&mut knock)?;
         }
         let mut problem = None;
         for result in &results {
@@ -86,6 +81,18 @@ fn ask_source_text(knock: &PreparedKnock) -> String {
     )
 }
 
+/// Knocks for a grant that is bound to the held port, or to none if the service takes none.
+/// Error: as [`PreparedKnock::send`].
+pub(super) fn send_bound(knock: &mut PreparedKnock) -> Result<Vec<GatewayResult>, Fault> {
+    let results = knock.send()?;
+    if is_refused(&results, Status::Denied) {
+        // A service of commands takes no source port.
+        knock.request.held_port = None;
+        return knock.send();
+    }
+    Ok(results)
+}
+
 fn status(result: &GatewayResult) -> Option<Status> {
     match &result.outcome {
         ExchangeOutcome::Received(received) => Some(received.receipt.status),
@@ -106,7 +113,7 @@ fn is_refused(results: &[GatewayResult], reason: Status) -> bool {
     is_refused
 }
 
-fn grant(result: &GatewayResult) -> Option<&Receipt> {
+pub(super) fn grant(result: &GatewayResult) -> Option<&Receipt> {
     match &result.outcome {
         ExchangeOutcome::Received(received) if received.receipt.status == Status::Granted => {
             Some(&received.receipt)
@@ -116,7 +123,7 @@ fn grant(result: &GatewayResult) -> Option<&Receipt> {
 }
 
 /// Connects to the address of the gateway that granted it.
-fn connect(
+pub(super) fn connect(
     knock: &PreparedKnock, result: &GatewayResult, receipt: &Receipt, wanted: Option<u16>,
     from: &mut HeldPort,
 ) -> Result<TcpStream, Fault> {

@@ -295,14 +295,14 @@ fn replaced_text(gateway: IpAddr, observed: Source) -> String {
     )
 }
 
-fn everybody_text(observed: Source) -> String {
+pub(super) fn everybody_text(observed: Source) -> String {
     format!(
         "{observed} is not your address: a device in front of the gateway replaces yours, and \
          probably everybody's. A grant for it would let everybody in: tell the gateway's admin\n"
     )
 }
 
-fn clock_text(received: &ReceivedReceipt) -> String {
+pub(super) fn clock_text(received: &ReceivedReceipt) -> String {
     let behind = received.receipt.time.since(received.at);
     if behind.unsigned_abs() <= CLOCK_SLACK {
         return String::new();

@@ -143,7 +143,7 @@ pub(super) fn refuse_expired(held: &HeldProfile) -> Result<(), Fault> {
 }
 
 /// `2027-01-31 01:00, in 63 d`; `2020-01-01 01:00, 7 d ago`.
-fn end_text(profile: &Profile, left: i64) -> String {
+pub(super) fn end_text(profile: &Profile, left: i64) -> String {
     let distance = duration_text(left.unsigned_abs().saturating_mul(SECOND));
     let near = if left > 0 { format!("in {distance}") } else { format!("{distance} ago") };
     let seconds = profile.expires.and_then(|seconds| i64::try_from(seconds).ok());

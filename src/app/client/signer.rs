@@ -61,6 +61,15 @@ impl Signer {
         Signer { public: identity.public().clone(), place: KeyPlace::Memory(identity) }
     }
 
+    /// Where the key is: `in the ssh-agent at /run/user/1000/agent`.
+    pub(super) fn place_text(&self) -> String {
+        match &self.place {
+            KeyPlace::Memory(_) => "in a file".to_owned(),
+            KeyPlace::Agent(agent) => format!("in the {}", shown(agent)),
+            KeyPlace::Fido(file) => format!("in the security key of {}", file.display()),
+        }
+    }
+
     /// True if a person must touch the authenticator for each signature.
     pub(super) fn wants_touch(&self) -> bool {
         self.public.fido.is_some()
