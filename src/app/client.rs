@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::args::toctoc::{Common, ToctocCommand};
+use super::args::toctoc::{Common, Join, ToctocCommand};
 use super::compat;
 use super::complete::{self, CommandLine};
-use super::output::{CommandOutput, fault_json};
+use super::output::{CommandOutput, fault_json, service_list};
 use super::paths::UserPaths;
 use crate::core::knock::KnockKind;
 use crate::core::types::{Fault, FaultKind, ServiceName};
@@ -18,6 +18,7 @@ use crate::edge::names::{AddressFamily, resolve_gateway};
 use crate::edge::terminal;
 use crate::edge::{interrupt, program};
 use ask::{ClientRequest, ExchangeOutcome, GatewayResult, ask};
+use join::{JoinOutcome, Joiner};
 use messages::ExchangeReport;
 use signer::{HeldProfile, Signer};
 use waiting::Waiting;
@@ -27,6 +28,7 @@ mod classic;
 mod completion;
 mod connect;
 mod doctor;
+mod join;
 mod keys;
 mod messages;
 mod profiles;
@@ -137,6 +139,7 @@ impl Console<'_> {
             ToctocCommand::Connect(args) => return self.connect(args),
             ToctocCommand::Doctor(args) => return Ok(self.doctor(args)),
             ToctocCommand::SshConfig(args) => ssh_config::ssh_config(&self.paths, args)?,
+            ToctocCommand::Join(args) => return self.join(args),
             ToctocCommand::Keygen(args) => keys::keygen(&self.paths, args)?,
             ToctocCommand::Import(args) => {
                 keys::import(&self.paths, args, &mut std::io::stdin().lock())?
@@ -159,6 +162,73 @@ impl Console<'_> {
         };
         self.print(&output.out, &output.err);
         Ok(output.code)
+    }
+
+    /// Enrols a key by an invitation. Waits for approval, unless that would take a touch each time.
+    fn join(&mut self, args: &Join) -> Result<u8, Fault> {
+        if args.line.as_deref().is_some_and(|line| line != "-") {
+            self.print("", join::SEEN);
+        }
+        let line = join::read_line(args.line.as_deref())?;
+        if args.identity.is_none() && signer::usual_key(&self.paths)?.is_none() {
+            let made = keys::keygen(&self.paths, &join::new_key(args))?;
+            self.print("", made.out.lines().next().unwrap_or_default());
+            self.print("", "\n");
+        }
+        let mut joiner = Joiner::new(&self.paths, args, &line)?;
+        drop(line);
+        self.print("", &joiner.words());
+        let mut is_pending = false;
+        loop {
+            match joiner.ask(&self.paths)? {
+                JoinOutcome::Joined => return self.joined(joiner),
+                JoinOutcome::Pending if !is_pending => {
+                    is_pending = true;
+                    self.print(&joiner.pending_text(), "");
+                }
+                JoinOutcome::Pending => {}
+                JoinOutcome::NoAnswer(_) if is_pending => {}
+                JoinOutcome::Refused(words) => {
+                    self.print("", &format!("{words}\n"));
+                    return Ok(REFUSED);
+                }
+                JoinOutcome::NoAnswer(words) => {
+                    self.print("", &words);
+                    return Ok(NO_ANSWER);
+                }
+            }
+            let later = joiner.later();
+            if args.no_wait || joiner.wants_touch() {
+                self.print("", &format!("{later}\n"));
+                return Ok(REFUSED);
+            }
+            interrupt::say(&format!(": your key still waits\n  {later}"));
+            let _waiting = Waiting::begin("waiting for approval".to_owned());
+            std::thread::sleep(join::PAUSE);
+        }
+    }
+
+    /// Says that somebody has joined, and offers the lines with which plain ssh knocks first.
+    fn joined(&mut self, joiner: Joiner) -> Result<u8, Fault> {
+        let held = joiner.into_held();
+        let name = held.name.clone();
+        self.print(
+            &format!("joined: `{name}` opens {}\n", service_list(&held.profile.services)),
+            "",
+        );
+        let question =
+            format!("Let plain `ssh {name}` knock first? (toctoc ssh-config can undo it)");
+        if (self.confirm)(&question) {
+            match ssh_config::install(&self.paths, &held, None) {
+                Ok(done) => {
+                    self.print(&done.out, &done.err);
+                    return Ok(done.code);
+                }
+                Err(fault) => self.print("", &format!("{fault}\n")),
+            }
+        }
+        self.print(&format!("next: toctoc ssh-config {name} --install   # then: ssh {name}\n"), "");
+        Ok(DONE)
     }
 
     /// Finds profile, key and addresses for `request`, which is for `service` or the default one.
@@ -248,6 +318,7 @@ fn request(kind: KnockKind, common: &Common) -> ClientRequest {
         ask_source: false,
         source_port: 0,
         held_port: None,
+        invitation: None,
         timeout: Duration::from_secs(common.timeout),
         attempts: common.attempts,
     }

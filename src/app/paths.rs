@@ -78,6 +78,11 @@ impl UserPaths {
         Ok(self.profiles()?.join(format!("{name}.toml")))
     }
 
+    /// The file of an invitation that waits for approval, to become the profile called `name`.
+    pub fn pending(&self, name: &str) -> Result<PathBuf, Fault> {
+        Ok(self.profiles()?.join(format!("{name}.pending")))
+    }
+
     /// The private keys that are tried if neither profile nor command line names one.
     pub fn identities(&self) -> Result<Vec<PathBuf>, Fault> {
         let mut paths = vec![self.toctoc()?.join("id_ed25519")];

@@ -18,6 +18,10 @@ const EARLIEST: Wall = Wall(1_767_225_600_000_000_000);
 pub fn next_packet(
     secrets: &ClientSecrets, now: Wall, request: &Request, working_day: Option<u32>, attempt: u32,
 ) -> (Request, Day) {
+    // An invitation has no keys of days, whatever the clock and the gateway say.
+    if request.kind == KnockKind::Join {
+        return (*request, Day::Invited);
+    }
     let first_day = secrets.first_day();
     if let Some(day) = working_day {
         return (*request, Day::Number(day.max(first_day)));
@@ -72,6 +76,15 @@ mod tests {
                 let (sent, day) = next_packet(&secrets, now, &open, Some(told), attempt);
                 assert_eq!((sent, day), (open, Day::Number(used)), "{now:?} {attempt}");
             }
+        }
+    }
+
+    #[test]
+    fn a_knock_that_joins_takes_the_keys_of_the_invitation_whatever_the_clock_shows() {
+        let join = Request::bare(KnockKind::Join);
+        for (now, told, attempt) in [(NOON, None, 1), (NOON, None, 2), (Wall(0), Some(7), 1)] {
+            let sent = next_packet(&secrets(CLIENT), now, &join, told, attempt);
+            assert_eq!(sent, (join, Day::Invited));
         }
     }
 

@@ -262,6 +262,24 @@ impl Enrolment {
         reader.finish().map(|()| enrolment)
     }
 
+    /// `request` as a knock that asks to enrol `key` by this invitation. `None` for a FIDO key with an
+    /// application of its own: a knock has no room to say which.
+    pub fn of(request: &Request, invitation: ClientId, key: &PublicKey) -> Option<Enrolment> {
+        let scheme = match &key.fido {
+            None => KeyScheme::Ed25519,
+            Some(fido) if fido.application == APPLICATION => KeyScheme::SkEd25519,
+            Some(_) => return None,
+        };
+        Some(Enrolment {
+            invitation,
+            receipt_wanted: request.receipt_wanted,
+            timestamp: request.timestamp,
+            challenge: request.challenge,
+            scheme,
+            key: key.ed25519,
+        })
+    }
+
     /// The key that asks. A FIDO key has the application that `ssh-keygen` gives it.
     pub fn public_key(&self) -> PublicKey {
         let fido = match self.scheme {

@@ -6,9 +6,9 @@ use zeroize::Zeroizing;
 
 use crate::core::types::Fault;
 
-/// Bytes of the longest passphrase.
+/// Bytes of the longest answer: an invitation with many addresses.
 #[cfg(unix)]
-const LONGEST: usize = 1024;
+const LONGEST: usize = 8192;
 
 /// True if the user can be asked, whatever standard input and output are.
 pub fn exists() -> bool {

@@ -159,11 +159,11 @@ impl Invitation {
             port: self.port,
             side: ClientSide { secrets: root.secrets(self.first_period), ..self.side() },
             services: self.services.clone(),
-            expires: None,
             default_service: self.services.first().copied(),
             identity: None,
             agent: None,
             fallback: None,
+            expires: None,
         }
     }
 }

@@ -32,6 +32,7 @@ mod hanging;
 mod harness;
 mod in_front;
 mod interfaces;
+mod joining;
 mod kept;
 mod knockd;
 mod leftovers;

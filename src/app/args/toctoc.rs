@@ -33,6 +33,8 @@ pub enum ToctocCommand {
     /// Looks at profile, key, names, routes, clock, NAT and gateway, then opens the service for ten
     /// seconds and connects to it.
     Doctor(Doctor),
+    /// Enrol your key with the line that a gateway's admin sent you, and write the profile.
+    Join(Join),
     /// Make an ssh-ed25519 key to knock with.
     Keygen(Keygen),
     /// Store a profile that the gateway's admin made.
@@ -277,6 +279,32 @@ pub struct SshConfig {
     /// Write lines that ask the gateway which address it sees you come from: see `toctoc connect`.
     #[arg(long, conflicts_with = "remove")]
     pub ask_source: bool,
+}
+
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  toctoc join                # asks for the line, and does not show it
+  toctoc join - < FILE
+The gateway's admin makes the line: toctocd invite NAME --services ssh")]
+pub struct Join {
+    /// The invitation, which begins with toctoc: or - for standard input. Better give none, and paste
+    /// it when asked: a command line is seen by others, and stays in the shell's history.
+    #[arg(value_name = "LINE")]
+    pub line: Option<String>,
+    /// Join with this private key. Default: the first one of id_ed25519 in toctoc's configuration
+    /// directory, of the usual ones in ~/.ssh, and of the ssh-agent; if there is none, a new one.
+    #[arg(short, long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Name of the profile here. Default: the gateway's name in the invitation.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Do not wait for an admin's approval: the next `toctoc open` asks again.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// If a key is made: do not ask for a passphrase. Everyone who gets the file can knock as you.
+    #[arg(long)]
+    pub no_passphrase: bool,
 }
 
 #[derive(clap::Args, Debug)]

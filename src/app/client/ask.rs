@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::signer::Signer;
 use crate::core::address::{AddressScope, reach};
 use crate::core::attempt::{next_packet, retry};
-use crate::core::knock::{KnockKind, Receipt, Request, Status, timestamp};
-use crate::core::types::{Fault, ServiceName, Source, Wall};
+use crate::core::knock::{Enrolment, KnockKind, Receipt, Request, SIGNED, Status, timestamp};
+use crate::core::types::{ClientId, Fault, ServiceName, Source, Wall};
 use crate::core::wire::{AwaitingReceipt, RECEIPT, seal};
 use crate::edge::send::GatewaySocket;
 use crate::edge::{clock, entropy};
@@ -32,6 +32,8 @@ pub(super) struct ClientRequest {
     /// A port of ours to bind the grant to, if our address arrives as it is: a NAT would change the
     /// port.
     pub(super) held_port: Option<u16>,
+    /// The invitation to join by; with [`KnockKind::Join`] only.
+    pub(super) invitation: Option<ClientId>,
     pub(super) timeout: Duration,
     pub(super) attempts: u32,
 }
@@ -154,6 +156,10 @@ impl Exchange<'_> {
         if self.wanted.kind == KnockKind::Probe {
             return self.send_with_retry(&probe, None, result);
         }
+        if self.wanted.kind == KnockKind::Join {
+            let join = Request { kind: KnockKind::Join, ..probe };
+            return self.send_with_retry(&join, None, result);
+        }
         let mut request = Request {
             receipt_wanted: true,
             service: self.wanted.service,
@@ -224,7 +230,7 @@ impl Exchange<'_> {
             let (mut sent, day) = next_packet(&side.secrets, now, request, working_day, attempt);
             sent.timestamp = timestamp(now, u32::from_be_bytes(entropy::bytes()?));
             let (datagram, awaiting) =
-                seal(side, &sent.encode(), day, entropy::secret()?, |message: &_| {
+                seal(side, &self.signed(&sent)?, day, entropy::secret()?, |message: &_| {
                     self.signer.sign(message)
                 })?;
             waiting.push(SentKnock { kind: sent.kind, awaiting });
@@ -242,6 +248,18 @@ impl Exchange<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// The bytes that the signature covers.
+    fn signed(&self, sent: &Request) -> Result<[u8; SIGNED], Fault> {
+        let Some(invitation) = self.wanted.invitation else { return Ok(sent.encode()) };
+        match Enrolment::of(sent, invitation, &self.profile.key) {
+            Some(enrolment) => Ok(enrolment.encode()),
+            None => Err(Fault::new(
+                "this FIDO key was made for an application of its own, and a knock cannot say which",
+                "have it enrolled with `toctocd client add`, or join with another key: -i FILE",
+            )),
+        }
     }
 
     /// A random pause before the next knock, longer each time. Silence may mean that this key

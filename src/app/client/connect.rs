@@ -36,6 +36,7 @@ impl Console<'_> {
             seconds: args.seconds.unwrap_or(GRANT),
             held_port: Some(port.number()),
             ask_source: args.ask_source,
+            invitation: None,
             ..request(KnockKind::Open, &args.common)
         };
         let mut knock = self.prepare(&args.common, wanted, None)?;

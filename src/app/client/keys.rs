@@ -97,7 +97,7 @@ pub(super) fn import(
 ) -> Result<CommandOutput, Fault> {
     let piped = args.file == Path::new("-");
     let (label, text) = match piped {
-        true => ("standard input".to_owned(), read_profile(standard_input)?),
+        true => ("standard input".to_owned(), read_from(standard_input, "the profile")?),
         false => (args.file.display().to_string(), files::read(&args.file, FileCheck::Trusted)?),
     };
     let profile = Profile::parse(&label, &text)?;
@@ -151,15 +151,20 @@ pub(super) fn import(
     Ok(output)
 }
 
-fn read_profile(standard_input: &mut dyn Read) -> Result<Zeroizing<String>, Fault> {
+fn read_from(standard_input: &mut dyn Read, what: &str) -> Result<Zeroizing<String>, Fault> {
     // Room for all of it at once: a string that grows leaves copies of secrets behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_PROFILE));
     match standard_input.take(LONGEST_PROFILE as u64).read_to_end(&mut bytes) {
         Ok(_) => files::text(Path::new("standard input"), bytes),
         Err(error) => {
-            Err(Fault::new(format!("standard input: {error}"), "give the profile as a file"))
+            Err(Fault::new(format!("standard input: {error}"), format!("give {what} as a file")))
         }
     }
+}
+
+/// A secret from standard input; `what` names it.
+pub(super) fn read_input(what: &str) -> Result<Zeroizing<String>, Fault> {
+    read_from(&mut std::io::stdin().lock(), what)
 }
 
 pub(super) const NO_PROFILE: &str = "ask a gateway's admin for one, then: toctoc import FILE";

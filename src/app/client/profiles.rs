@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
+use super::join::{JoinOutcome, Joiner};
 use super::keys::{self, names};
 use super::messages::duration_text;
 use super::signer::HeldProfile;
@@ -19,15 +20,25 @@ use crate::keys::profile::Profile;
 /// The named profile, or the default one.
 /// Error: there is none, or several and none of them is the default.
 pub(super) fn chosen(paths: &UserPaths, target: Option<&Target>) -> Result<HeldProfile, Fault> {
-    let Some(target) = target else { return keys::profile(paths, &default_name(paths)?) };
-    let word = &target.profile;
-    keys::profile(paths, word).map_err(|fault| match profile_with_service(paths, word) {
-        Some(name) => {
-            let what = format!("`{}` is a service and not a profile", printable(word));
-            Fault::new(what, format!("name the profile first: {name} {word}, or {name}:{word}"))
+    let name = match target {
+        Some(target) => target.profile.clone(),
+        None => default_name(paths)?,
+    };
+    let fault = match keys::profile(paths, &name) {
+        Ok(held) => return Ok(held),
+        Err(fault) => fault,
+    };
+    if let Some(joiner) = Joiner::waiting(paths, &name)? {
+        return ask_again(paths, joiner);
+    }
+    match profile_with_service(paths, &name) {
+        Some(profile) => {
+            let what = format!("`{}` is a service and not a profile", printable(&name));
+            let remedy = format!("name the profile first: {profile} {name}, or {profile}:{name}");
+            Err(Fault::new(what, remedy))
         }
-        None => fault,
-    })
+        None => Err(fault),
+    }
 }
 
 /// The first profile with a service of this name, if no profile has that name itself.
@@ -41,6 +52,24 @@ fn profile_with_service(paths: &UserPaths, word: &str) -> Option<String> {
         Ok(held) => held.profile.services.contains(&service),
         Err(_) => false,
     })
+}
+
+/// Asks whether a key that waited for approval is enrolled now.
+/// Error: it is not.
+fn ask_again(paths: &UserPaths, mut joiner: Joiner) -> Result<HeldProfile, Fault> {
+    let name = joiner.name().to_owned();
+    let (what, remedy) = match joiner.ask(paths)? {
+        JoinOutcome::Joined => return Ok(joiner.into_held()),
+        JoinOutcome::Pending => (
+            format!("`{name}`: {}", joiner.pending_text().trim_end()),
+            "once it is approved, run the same command again".to_owned(),
+        ),
+        JoinOutcome::Refused(words) | JoinOutcome::NoAnswer(words) => (
+            format!("`{name}` has not joined yet: {}", words.trim_end()),
+            format!("to give it up: toctoc remove {name}"),
+        ),
+    };
+    Err(Fault::new(what, remedy))
 }
 
 fn default_name(paths: &UserPaths) -> Result<String, Fault> {

@@ -145,6 +145,27 @@ pub(super) fn signer(
     }
 }
 
+/// The public half of the key in this file.
+pub(super) fn key_in(path: &Path) -> Result<PublicKey, Fault> {
+    Ok(key_file(path)?.public().clone())
+}
+
+/// The key that somebody joins with who names none: that of the first usual file, or else the first
+/// of the agent that can sign a knock.
+pub(super) fn usual_key(paths: &UserPaths) -> Result<Option<PublicKey>, Fault> {
+    for path in paths.identities()? {
+        // One of another type is no error: it may have another purpose.
+        if path.exists()
+            && let Ok(key) = key_in(&path)
+        {
+            return Ok(Some(key));
+        }
+    }
+    let Some(socket) = &paths.agent else { return Ok(None) };
+    let blobs = Agent::at(socket.clone()).keys().unwrap_or_default();
+    Ok(blobs.iter().find_map(|blob| PublicKey::from_blob(blob)))
+}
+
 /// True if the private key is found, without asking for a passphrase.
 pub(super) fn has_key(paths: &UserPaths, held: &HeldProfile) -> bool {
     let candidates = match held.named_identity(paths) {

@@ -79,6 +79,7 @@ fn wanted() -> ClientRequest {
         ask_source: false,
         source_port: 0,
         held_port: None,
+        invitation: None,
         timeout: PATIENCE,
         attempts: 3,
     }

@@ -21,6 +21,7 @@ fn request(kind: KnockKind) -> ClientRequest {
         ask_source: false,
         source_port: 0,
         held_port: None,
+        invitation: None,
         timeout: Duration::from_secs(1),
         attempts: 1,
     }
