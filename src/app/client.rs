@@ -219,7 +219,7 @@ impl Console<'_> {
         let question =
             format!("Let plain `ssh {name}` knock first? (toctoc ssh-config can undo it)");
         if (self.confirm)(&question) {
-            match ssh_config::install(&self.paths, &held, None) {
+            match ssh_config::install(&self.paths, &held, None, false) {
                 Ok(done) => {
                     self.print(&done.out, &done.err);
                     return Ok(done.code);

@@ -38,18 +38,20 @@ impl Knockd {
         match message {
             ToGatekeeper::Completed { door, source } => self.completed(door, source),
             ToGatekeeper::Stage { door, source, stage } => {
-                if self.admits_line() {
-                    if stage == 1 {
-                        self.names.begin(source);
-                    }
-                    self.knock_line(door, source, &format!("Stage {stage}"), false);
+                if !self.admits_line() {
+                    return;
                 }
+                if stage == 1 {
+                    self.names.begin(source);
+                }
+                self.knock_line(door, source, &format!("Stage {stage}"), false);
             }
             ToGatekeeper::TimedOut { door, source, stage } => {
-                if self.admits_line() {
-                    let what = format!("sequence timeout (stage {stage})");
-                    self.knock_line(door, source, &what, true);
+                if !self.admits_line() {
+                    return;
                 }
+                let what = format!("sequence timeout (stage {stage})");
+                self.knock_line(door, source, &what, true);
             }
             ToGatekeeper::Down { .. }
                 if link::inspect(&self.interface) == Err(LinkError::Missing) =>
