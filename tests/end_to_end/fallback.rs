@@ -43,13 +43,10 @@ fn when_no_sealed_knock_gets_through_the_sequence_opens_if_the_user_says_so() {
     };
     let silence = gate.toctoc_as("laptop", "open laptop --timeout 1 --attempts 1");
     says(&silence, 3, &["no answer from", "toctoc open --classic laptop"]);
-    let allow = |range: &str| {
-        gate.net.client.space.sh(&format!("echo '{range}' > /proc/sys/net/ipv4/ping_group_range"));
-    };
     // Over IPv4 as root on a system without ping sockets, over IPv6 with them.
     for (range, family, address) in [("1 0", "-4", "10.90.0.2"), ("0 2147483647", "-6", "fd90::2")]
     {
-        allow(range);
+        gate.net.client.space.sh(&format!("echo '{range}' > /proc/sys/net/ipv4/ping_group_range"));
         let output = ok(&toctoc(&gate, &format!("open --classic laptop {family}")));
         assert!(output.contains("sent in cleartext: 3 packets to"), "{output}");
         gate.daemon().wait_for(&format!("side: ssh granted to {address}"));

@@ -126,7 +126,7 @@ fn bad_files_are_named_with_line_and_column_and_nothing_is_changed() {
         (
             "wrong type",
             |p| p.edit("toctocd.toml", "port = 62201", "port = \"62201\""),
-            &["a whole number must stand here, not "],
+            &["a number in quotes"],
         ),
         (
             "bad range",
