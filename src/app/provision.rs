@@ -39,6 +39,20 @@ pub use list::list;
 /// Error: a configuration exists already, the arguments contradict each other, or the disk refuses.
 /// Nothing that exists is ever changed.
 pub fn init(named: &Path, args: &Init) -> Result<CommandOutput, Fault> {
+    let NewGateway { config, settings, steps } = write(named, args)?;
+    Ok(CommandOutput::out(steps + &next_steps(&config, &settings)))
+}
+
+/// A gateway that was just made.
+struct NewGateway {
+    config: PathBuf,
+    settings: Settings,
+    /// What was made and what was there, one line each.
+    steps: String,
+}
+
+/// The same without advice.
+fn write(named: &Path, args: &Init) -> Result<NewGateway, Fault> {
     let settings = settings_of(args)?;
     refuse_existing(args)?;
     let config = config_path(args);
@@ -70,7 +84,7 @@ pub fn init(named: &Path, args: &Init) -> Result<CommandOutput, Fault> {
     }
     files::create(&config, text.as_bytes(), 0o644)?;
     steps += &made(&config, true);
-    Ok(CommandOutput::out(steps + &next_steps(&config, &settings)))
+    Ok(NewGateway { config, settings, steps })
 }
 
 fn config_path(args: &Init) -> PathBuf {
@@ -268,10 +282,7 @@ fn settings_of(args: &Init) -> Result<Settings, Fault> {
 }
 
 fn next_steps(config: &Path, settings: &Settings) -> String {
-    let option = match config == Path::new(defaults::CONFIG) {
-        true => String::new(),
-        false => format!(" -c {}", config.display()),
-    };
+    let option = config_option(config);
     let mut text = "\nnext:\n".to_owned();
     if settings.gateway.addresses.is_empty() {
         text += &format!(
@@ -279,18 +290,32 @@ fn next_steps(config: &Path, settings: &Settings) -> String {
             config.display()
         );
     }
+    text += &format!(
+        "  toctocd{option} check\n  toctocd{option} run --background --confirm 15m\n  {}\n\
+         With --confirm nobody is locked out: if no knock from another machine gets a\n\
+         grant in time, the guard turns itself off. The last line invites a client, who\n\
+         types: toctoc join. By systemd: systemctl start toctocd; toctocd guard on\n\
+         --confirm 15m\n",
+        invite_command(config, settings)
+    );
+    text
+}
+
+/// The command that invites a first client.
+fn invite_command(config: &Path, settings: &Settings) -> String {
     let service = match settings.services.first() {
         Some(service) => service.name.to_string(),
         None => "ssh".to_owned(),
     };
-    text += &format!(
-        "  toctocd{option} client add laptop --key 'ssh-ed25519 AAAA...' --services {service} --out laptop.toml\n  \
-         send laptop.toml to the client over a private channel; there: toctoc import laptop.toml\n  \
-         toctocd{option} check\n  toctocd{option} run --background --confirm 15m\n\
-         With --confirm nobody is locked out: if no knock from another machine gets a grant in time, the\n\
-         guard turns itself off. By systemd: systemctl start toctocd; toctocd guard on --confirm 15m\n"
-    );
-    text
+    format!("toctocd{} invite laptop --services {service}", config_option(config))
+}
+
+/// ` -c FILE`, unless it is the default one.
+fn config_option(config: &Path) -> String {
+    match config == Path::new(defaults::CONFIG) {
+        true => String::new(),
+        false => format!(" -c {}", config.display()),
+    }
 }
 
 #[cfg(test)]

@@ -123,7 +123,11 @@ fn init_at_a_terminal_finds_asks_warns_writes_and_starts_a_trial() {
     init.wait_for("warning: 22/tcp (service ssh) over IPv4 is dropped even under a grant");
     init.answer("Start the gateway now, on trial? [y/N] ", "y");
     init.wait_for("toctocd runs in the background (pid ");
-    init.wait_for(")");
+    init.answer("Invite your own machine now? ", "y");
+    init.answer("A name for it [laptop]: ", "two words");
+    init.answer("Write one word", "");
+    init.wait_for("toctoc:");
+    init.wait_for("`laptop` is invited until ");
     let status = ["status", "-c", &format!("{dir}/toctocd.toml")].map(str::to_owned);
     let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
     let status = ok(&gate.net.gateway.run(command.args(status)));

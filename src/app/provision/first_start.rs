@@ -5,14 +5,16 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::interview;
-use crate::app::args::toctocd::Init;
+use super::{NewGateway, interview};
+use crate::app::args::toctocd::{Init, Invite};
 use crate::app::output::{CommandOutput, FAILED, print, print_error};
 use crate::app::{guard, load, own_firewall};
+use crate::config::Settings;
 use crate::config::defaults;
 use crate::core::types::Fault;
 use crate::edge::background::{self, BackgroundStart};
 use crate::edge::terminal;
+use crate::keys::authorized;
 
 /// Seconds of the trial: enough to enrol the first client and to knock.
 const TRIAL: u32 = 900;
@@ -24,15 +26,39 @@ pub fn init_at_terminal(named: &Path, args: &Init) -> Result<CommandOutput, Faul
         let nothing = "nothing was written\n".to_owned();
         return Ok(CommandOutput { code: FAILED, ..CommandOutput::out(nothing) });
     };
-    let written = super::init(named, &answers)?;
-    let config = super::config_path(&answers);
+    let NewGateway { config, settings, steps } = super::write(named, &answers)?;
+    print(&steps);
     let is_started = nix::unistd::geteuid().is_root() && offer_start(&config)?;
     if !is_started {
-        return Ok(written);
+        return Ok(CommandOutput::out(super::next_steps(&config, &settings)));
     }
     let minutes = TRIAL / 60;
     print(&format!("the gateway runs; its guard is on trial for {minutes} minutes\n"));
-    Ok(written)
+    if terminal::confirm("Invite your own machine now? Whoever reads the line first, joins.") {
+        return invite_own(&config, &settings);
+    }
+    let invite = super::invite_command(&config, &settings);
+    Ok(CommandOutput::out(format!("next, for each client: {invite}\n")))
+}
+
+/// Invites the machine of the admin, who reads the line here: the first key is in.
+fn invite_own(config: &Path, settings: &Settings) -> Result<CommandOutput, Fault> {
+    let mut name = terminal::ask_line("A name for it", "laptop")?;
+    while !authorized::is_name(&name) {
+        print_error("Write one word of up to 64 letters, digits, and . _ @ + -\n");
+        name = terminal::ask_line("A name for it", "laptop")?;
+    }
+    let invite = Invite {
+        name,
+        services: settings.services.iter().map(|service| service.name).collect(),
+        key: None,
+        auto: true,
+        out: None,
+        gateway_name: None,
+        expires: None,
+        max_seconds: None,
+    };
+    super::invite(config, &invite)
 }
 
 /// Starts the gateway if the admin wants it.

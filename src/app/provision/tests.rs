@@ -69,7 +69,7 @@ fn what_init_writes_is_sound_private_and_never_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("new").join("toctoc");
     let said = init_in(&dir).unwrap();
-    assert!(said.out.contains("client add laptop"), "{}", said.out.as_str());
+    assert!(said.out.contains(" invite laptop --services "), "{}", said.out.as_str());
     let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o7777;
     assert_eq!(
         [mode("gateway.key"), mode("clients"), mode("state"), mode("toctocd.toml")],
