@@ -393,6 +393,7 @@ impl World {
                     answer
                 }
                 Committed::Tell(answer) => answer,
+                Committed::Join(_) => panic!("nobody is invited here"),
             };
             if let Some(challenge) = answer.challenge {
                 self.challenges.insert(challenge, (sender, from));

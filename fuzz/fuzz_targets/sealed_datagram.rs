@@ -90,6 +90,10 @@ fn sealed_by_an_insider(bytes: &[u8]) {
     let Some(datagram) = seal_body(&LISTENER.side, &wire, Secret::new([6; 32]), fill) else {
         return;
     };
+    // What an invitation's keys would make of it.
+    if let Some((Asked::Enrolment(enrolment), _)) = decode_body(&body, Day::Invited) {
+        assert_eq!(enrolment.encode(), body[..SIGNED], "two bodies mean the same");
+    }
     match (LISTENER.open(&datagram), decode_body(&body, day)) {
         (Ok(sealed), Some((Asked::Request(request), signature))) => {
             assert_eq!(*sealed.asked(), Asked::Request(request));

@@ -91,7 +91,6 @@ fn a_known_key_or_the_first_one_joins_with_one_knock_and_opens_the_service() {
         let again = party.join(&line, name, "");
         assert!(stderr(&again).contains("you have a profile"), "{}", stderr(&again));
         // The answer was lost: the same key is told the same again.
-        ok(&party.toctoc(name, "list"));
         fs::remove_file(party.gate.path(&format!("home/toctoc/profiles/{name}.toml"))).unwrap();
         ok(&party.join(&line, name, ""));
         ok(&party.toctoc(name, &format!("open {name} -4")));
@@ -127,6 +126,12 @@ fn a_key_waits_for_approval_and_the_next_open_finds_out_by_itself() {
     ok(&party.toctoc("dora", "open dora -4"));
     assert!(party.lets_in());
     assert_eq!(party.has("dora"), [true, false]);
+
+    // Somebody who has changed their mind.
+    let line = party.invite("emil", &[]);
+    assert_eq!(party.join(&line, "emil", "").status.code(), Some(1));
+    ok(&party.gate.toctoc(&party.gate.net.client, &["remove", "emil", "--yes"]));
+    assert_eq!(party.has("emil"), [false, false]);
 }
 
 #[test]

@@ -64,14 +64,13 @@ pub enum ToctocCommand {
 }
 
 const HELP: &str = "\
-First steps, with the profile that the gateway's admin made for your key:
-  toctoc import --name home laptop.toml
-  toctoc ssh-config home --install
-  ssh home
+First steps, with the line that the gateway's admin sent you:
+  toctoc join                        # offers to let plain ssh knock by itself
+  ssh home                           # or as the gateway is called in that line
 
 Exit codes:
   0  done: granted, closed, probe answered, or classic sequence sent
-  1  the gateway refused, and said why
+  1  the gateway refused, and said why; or your key waits for approval
   2  wrong usage, profile, key or file: nothing was sent or changed
   3  no answer: the result is unknown
   4  nothing could be sent: no network, or the name does not resolve;

@@ -32,7 +32,7 @@ pub struct ToctocdArgs {
 const HELP: &str = "\
 A gateway in four steps:
   toctocd init --address gate.example.org --service ssh=22/tcp
-  toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' --services ssh --out laptop.toml
+  toctocd invite laptop --services ssh   # prints a line; on the laptop: toctoc join
   toctocd check
   toctocd run                        # from now on ssh needs a knock; begins with a trial
 

@@ -167,7 +167,7 @@ pub(super) fn read_input(what: &str) -> Result<Zeroizing<String>, Fault> {
     read_from(&mut std::io::stdin().lock(), what)
 }
 
-pub(super) const NO_PROFILE: &str = "ask a gateway's admin for one, then: toctoc import FILE";
+pub(super) const NO_PROFILE: &str = "ask a gateway's admin to invite you, then: toctoc join";
 
 /// What to do if there is no profile of that name.
 pub(super) fn known_profiles(paths: &UserPaths) -> String {

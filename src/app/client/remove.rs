@@ -38,11 +38,14 @@ pub(super) fn remove(paths: &UserPaths, name: &str) -> Result<CommandOutput, Fau
     Ok(output)
 }
 
-/// The file of an imported profile. A file elsewhere is its owner's own business.
+/// The file of an imported profile, or of an invitation that is to become one. A file elsewhere is
+/// its owner's own business.
 pub(super) fn existing(paths: &UserPaths, name: &str) -> Result<PathBuf, Fault> {
-    let path = paths.profiles()?.join(format!("{name}.toml"));
-    if is_profile_name(name) && path.exists() {
-        return Ok(path);
+    let profile = paths.profiles()?.join(format!("{name}.toml"));
+    for path in [profile, paths.pending(name)?] {
+        if is_profile_name(name) && path.exists() {
+            return Ok(path);
+        }
     }
     let what = format!("no profile `{}`; nothing was removed", printable(name));
     Err(Fault::new(what, keys::known_profiles(paths)))
