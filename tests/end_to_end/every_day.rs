@@ -9,7 +9,8 @@ use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 
 use crate::harness::gate::{Gate, RDP, SSH, ok, stderr};
-use crate::harness::{LONG, Running, Space, until};
+use crate::harness::ssh::{as_person, is_real_root, make_person, start_sshd};
+use crate::harness::{LONG, Running, Space};
 
 /// The client's person, with a home directory that ssh takes for theirs too.
 struct Laptop {
@@ -31,23 +32,12 @@ impl Laptop {
         gate.enrol("anna", services);
         gate.enrol("bert", services);
         fs::copy(gate.path("anna.key"), gate.path("home/toctoc/id_ed25519")).unwrap();
-        fs::create_dir_all(gate.path("person/.ssh")).unwrap();
-        // ssh goes by the user's entry in the password file, whatever HOME says.
-        let passwd = format!("root:x:0:0:root:{}:/bin/sh\n", gate.path("person"));
-        fs::write(gate.path("passwd"), passwd).unwrap();
+        make_person(&gate);
         Laptop { gate }
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let line = "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"";
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", line, "sh", &self.gate.path("passwd")]);
-        command.args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command
-            .env("HOME", self.gate.path("person"))
-            .env("XDG_CONFIG_HOME", self.gate.path("home"));
-        command.stdin(Stdio::null());
-        command
+        as_person(&self.gate, words)
     }
 
     fn run(&self, words: &[&str]) -> Output {
@@ -92,43 +82,12 @@ impl Laptop {
     fn file(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.gate.path(&format!("person/.ssh/{name}"))).ok()
     }
-
-    /// Starts the real sshd in the gateway, which lets the person in, and waits until it listens.
-    fn start_sshd(&self) -> Running {
-        let path = |name: &str| self.gate.path(&format!("sshd-{name}"));
-        let made = Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-f", &path("host")])
-            .output();
-        ok(&made.expect("ssh-keygen is there"));
-        let config = format!(
-            "Port {SSH}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nPidFile none\nUsePAM no\n",
-            path("host"),
-            self.gate.path("anna.key.pub"),
-        );
-        fs::write(path("config"), config).unwrap();
-        // Its own /run: sshd wants a directory there.
-        let line =
-            "mount -t tmpfs tmpfs /run && mkdir /run/sshd && exec /usr/sbin/sshd -D -e -f \"$1\"";
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", line, "sh", &path("config")]);
-        let log = fs::File::create(path("log")).unwrap();
-        let sshd = self.gate.net.gateway.spawn(command.stderr(log));
-        let said = || fs::read_to_string(path("log")).unwrap();
-        until("sshd listens", || said().contains("Server listening"));
-        sshd
-    }
-}
-
-/// True where sshd may change users, which a complete login needs.
-fn is_real_root() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
-    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 #[test]
 fn plain_ssh_knocks_first_once_the_lines_are_installed_and_they_leave_no_trace() {
     let laptop = Laptop::new("ssh");
-    let _sshd = laptop.start_sshd();
+    let _sshd = start_sshd(&laptop.gate, &laptop.gate.path("anna.key.pub"));
     // The person keeps the file elsewhere, as many do, and its mode is their own choice.
     let kept = laptop.gate.path("person/dotfiles");
     fs::write(&kept, CONFIG).unwrap();

@@ -1,25 +1,21 @@
 //! The first hour of a gateway: `init` and `run` at a terminal, and a start in the background. See
 //! `kept` for the trial.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::fs;
+use std::process::Command;
 
-use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 
 use crate::harness::gate::{Gate, SSH, ok, stderr};
-use crate::harness::{LONG, Running, SHORT, process, until};
+use crate::harness::terminal::AtTerminal;
+use crate::harness::{LONG, SHORT, process, until};
 
 /// A gateway in the background. It is ended when dropped.
-struct InBackground(u32);
+pub(crate) struct InBackground(u32);
 
 impl InBackground {
     /// The one that a command has reported.
-    fn reported(text: &str) -> InBackground {
+    pub(crate) fn reported(text: &str) -> InBackground {
         let (_, rest) = text.split_once("(pid ").unwrap_or_else(|| panic!("no pid: {text}"));
         InBackground(rest.split_once(')').expect("a pid").0.parse().expect("a pid"))
     }
@@ -31,48 +27,11 @@ impl Drop for InBackground {
     }
 }
 
-/// A program at a terminal, and what it has shown.
-struct AtTerminal {
-    child: Running,
-    user_end: File,
-    shown: String,
-}
-
-impl AtTerminal {
-    fn start(gate: &Gate, words: &[&str], variables: &[(&str, &str)]) -> AtTerminal {
-        let pty = nix::pty::openpty(None, None).expect("a terminal");
-        let terminal = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
-        command.args(words).env_remove("SSH_CONNECTION").envs(variables.iter().copied());
-        command.stdin(terminal()).stdout(terminal()).stderr(terminal()).process_group(0);
-        let child = gate.net.gateway.spawn(&mut command);
-        AtTerminal { child, user_end: pty.master.into(), shown: String::new() }
-    }
-
-    /// Waits until it shows `question`, then types `answer`.
-    fn answer(&mut self, question: &str, answer: &str) {
-        self.wait_for(question);
-        self.user_end.write_all(format!("{answer}\n").as_bytes()).expect("a terminal");
-    }
-
-    /// Waits until it shows `text` after what was waited for before.
-    fn wait_for(&mut self, text: &str) {
-        let deadline = Instant::now() + LONG;
-        let mut buffer = [0; 4096];
-        loop {
-            if let Some(place) = self.shown.find(text) {
-                self.shown.drain(..place + text.len());
-                return;
-            }
-            assert!(Instant::now() < deadline, "it does not show {text:?}: {}", self.shown);
-            let mut fds = [PollFd::new(self.user_end.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut fds, 100_u16).expect("poll") > 0
-                && let Ok(read) = self.user_end.read(&mut buffer)
-            {
-                self.shown.push_str(&String::from_utf8_lossy(&buffer[..read]));
-            }
-        }
-    }
+/// `toctocd WORDS` at a terminal of the gateway.
+fn at_terminal(gate: &Gate, words: &[&str], variables: &[(&str, &str)]) -> AtTerminal {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
+    command.args(words).env_remove("SSH_CONNECTION").envs(variables.iter().copied());
+    AtTerminal::start(&gate.net.gateway, &mut command)
 }
 
 #[test]
@@ -110,7 +69,7 @@ fn init_at_a_terminal_finds_asks_warns_writes_and_starts_a_trial() {
     // On a disk: a state in memory is refused.
     let folder = tempfile::tempdir_in("/var/tmp").expect("a directory");
     let dir = folder.path().join("new").display().to_string();
-    let mut init = AtTerminal::start(&gate, &["init", "--dir", &dir], &[]);
+    let mut init = at_terminal(&gate, &["init", "--dir", &dir], &[]);
     init.wait_for("This machine is 10.90.0.1 (on ");
     init.answer("Name or address that clients use [10.90.0.1]: ", "not a name");
     init.answer("Write a host name or an IP address", "");
@@ -146,7 +105,7 @@ fn the_first_run_at_a_terminal_is_a_trial_and_an_ssh_session_may_go_on() {
     let config = gate.config().display().to_string();
     let words = ["run", "-c", &config];
     let ssh = [("SSH_CONNECTION", "10.90.0.2 40000 10.90.0.1 22")];
-    let mut run = AtTerminal::start(&gate, &words, &ssh);
+    let mut run = at_terminal(&gate, &words, &ssh);
     run.answer("Let them all go on? [y/N] ", "y");
     run.wait_for("adopted 10.90.0.2:");
     run.wait_for("the guard is on trial for ");
@@ -163,7 +122,7 @@ fn the_first_run_at_a_terminal_is_a_trial_and_an_ssh_session_may_go_on() {
     anna.must_open(&gate.net.client, "ssh", 0);
     gate.stop();
     ok(&gate.toctocd(&["guard", "off"]));
-    let mut run = AtTerminal::start(&gate, &words, &[]);
+    let mut run = at_terminal(&gate, &words, &[]);
     run.wait_for("ready: ");
     until("it serves", || {
         gate.status().contains("guard       up (") || gate.status().contains("up\n")

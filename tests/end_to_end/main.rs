@@ -46,5 +46,6 @@ mod sealed;
 mod shared;
 mod silence;
 mod ssh_keys;
+mod three_commands;
 mod trouble;
 mod units;

@@ -13,7 +13,9 @@ pub mod gate;
 pub mod guarded;
 pub mod process;
 pub mod raw;
+pub mod ssh;
 pub(crate) mod ssh_keys;
+pub mod terminal;
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
