@@ -26,6 +26,7 @@ fuzz_target!(|input: &str| {
             services: ServiceName::new("ssh").into_iter().collect(),
             expires: usable.expires,
             max_seconds: None,
+            invited_until: None,
         };
         let text = add("clients", EMPTY, &client).expect("it was said to be usable");
         assert_eq!(parse("clients", &text).expect("we wrote it"), [client]);

@@ -38,7 +38,7 @@ const PATIENCE: u32 = 20;
 const STALLED: u32 = 5;
 /// Messages received in one turn, so that other work is not delayed.
 const TURN: usize = 256;
-/// Messages of a set-up sent in one turn. Each may hold the keys of [`CLIENTS`] clients, which are
+/// Messages of a set-up sent in one turn. Each may hold the keys of many clients, which are
 /// derived for it.
 const FEED: usize = 8;
 
