@@ -56,15 +56,14 @@ impl Gatekeeper {
             if *index == 0 || up.get(name) == Some(index) {
                 continue;
             }
-            let kind = format!("interface {name}");
             let mut text = format!("interface {name} went down: no knock is heard there");
             if let Some((other, _)) = up.iter().find(|(_, number)| *number == index) {
                 text = format!("interface {name} is called {other} now: no knock is heard there");
                 *index = 0;
                 self.out.send(current.id, ToListener::Release { capture });
-                self.out.log_at_most(&kind, 1, text);
+                self.out.log_at_most(&format!("renamed {name}"), 1, text);
             } else if !ready.missing.contains(name) {
-                self.out.log_at_most(&kind, 1, text);
+                self.out.log_at_most(&format!("interface {name}"), 1, text);
             }
             if !ready.missing.contains(name) {
                 ready.missing.push(name.clone());

@@ -193,7 +193,7 @@ fn an_interface_that_goes_and_comes_back_is_heard_again() {
 }
 
 #[test]
-fn interfaces_that_go_down_together_are_all_named() {
+fn interfaces_that_go_down_together_are_all_named_and_so_is_one_that_got_another_name() {
     let mut world = following(&["eth0", "wg0"]);
     for capture in [0, 1] {
         world.tell(ToGatekeeper::Down { capture });
@@ -201,6 +201,10 @@ fn interfaces_that_go_down_together_are_all_named() {
     for name in ["eth0", "wg0"] {
         assert!(world.said(&format!("interface {name} went down: no knock is heard there")));
     }
+    world.handle(with(|network| {
+        network.up.insert("wan0".to_owned(), 7);
+    }));
+    assert!(world.said("interface wg0 is called wan0 now: no knock is heard there"));
 }
 
 #[test]
