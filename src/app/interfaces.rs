@@ -1,8 +1,14 @@
 //! The network interfaces that a configuration currently means.
 
 use crate::config::{DEFAULT_ROUTE, Settings};
-use crate::edge::capture;
-use crate::edge::proc_net::default_interfaces;
+use crate::edge::{addresses, capture, routes};
+
+/// The interfaces of the default routes.
+pub(super) fn of_default_routes() -> Vec<String> {
+    // Without a list it is as without a route: what is missing is named, and waited for.
+    let routes = routes::all().unwrap_or_default();
+    routes::default_interfaces(&routes, &addresses::interfaces_up())
+}
 
 /// The interface names, each once, in the order of the configuration. `defaults` are the interfaces
 /// of the default routes; if there are none, [`DEFAULT_ROUTE`] itself stands for them.
@@ -25,7 +31,7 @@ pub(super) fn resolved_interfaces(settings: &Settings, defaults: &[String]) -> V
 /// A warning for each interface that is not there, or is down. It is waited for.
 pub(super) fn absent(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
-    for name in resolved_interfaces(settings, &default_interfaces()) {
+    for name in resolved_interfaces(settings, &of_default_routes()) {
         let Err(fault) = capture::interface(&name) else { continue };
         warnings.push(match name == DEFAULT_ROUTE {
             false => format!(

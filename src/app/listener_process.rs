@@ -22,7 +22,6 @@ use crate::edge::event_loop::PollSet;
 use crate::edge::gatekeeper_pipe::{
     self, GatekeeperEnd, OwnAddress, PipeError, ToGatekeeper, ToListener,
 };
-use crate::edge::proc_net::default_interfaces;
 use crate::edge::{bpf, capture, clock, raw};
 use heartbeat::{Beat, Heartbeat};
 use setup::{SetupFeed, address_messages};
@@ -99,7 +98,7 @@ impl ListenerProcess {
     /// Error: a right is missing.
     pub(super) fn start(start: ListenerStart) -> Result<ListenerProcess, Fault> {
         let settings = &start.prepared.config.settings;
-        let wanted = interfaces::resolved_interfaces(settings, &default_interfaces());
+        let wanted = interfaces::resolved_interfaces(settings, &interfaces::of_default_routes());
         let Captures { mut sockets, interfaces, indexes, missing } =
             captures(&start.prepared.config, &start.doors, &wanted)?;
         sockets.push(ToListener::Raw4(raw::open_v4()?));

@@ -13,7 +13,7 @@ use crate::core::address::{AddressScope, reach};
 use crate::core::door::Door;
 use crate::core::door::weakness::{DoorContext, WHOLE_ECHO, Weakness, badly_placed, weaknesses};
 use crate::core::types::{Port, ServiceName};
-use crate::edge::{addresses, names, proc_net};
+use crate::edge::{addresses, names, proc_net, routes};
 
 /// All warnings about `loaded` on this machine in its current state.
 pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
@@ -31,7 +31,8 @@ pub fn warnings_here(loaded: &GatewayConfig) -> Vec<String> {
     all.extend(programs::missing(&loaded.settings));
     all.extend(printed_guard::problem(&loaded.settings));
     if proc_net::in_container() {
-        all.extend(behind_a_proxy(&own, &proc_net::routers()));
+        let routers = routes::routers(&routes::all().unwrap_or_default());
+        all.extend(behind_a_proxy(&own, &routers));
     }
     all
 }

@@ -37,8 +37,10 @@ pub struct Policy {
     clients: ClientTable,
     max_grants: u32,
     own: BTreeSet<Source>,
-    /// True for IPv4 and for IPv6 if this machine has public addresses only.
-    only_public: [bool; 2],
+    /// True for IPv4 and for IPv6 if this machine has a public address.
+    has_public: [bool; 2],
+    /// Private networks that are not behind a device in front of this machine.
+    private: BTreeSet<Prefix>,
     /// Addresses that a device in front of this machine may give to everybody's packets.
     shared: BTreeSet<Source>,
     also_grant: Vec<Prefix>,
@@ -58,7 +60,8 @@ impl Policy {
             clients: clients.into(),
             max_grants,
             own: BTreeSet::new(),
-            only_public: [false; 2],
+            has_public: [false; 2],
+            private: BTreeSet::new(),
             shared: BTreeSet::new(),
             also_grant: Vec::new(),
             doors: BTreeSet::new(),
@@ -86,11 +89,15 @@ impl Policy {
 
     pub fn set_own(&mut self, own: impl IntoIterator<Item = Source>) {
         self.own = own.into_iter().collect();
-        self.only_public = [false, true].map(|v6| {
-            let own = self.own.iter().filter(|own| own.ip().is_ipv6() == v6);
-            let scopes: BTreeSet<_> = own.map(|own| reach(own.ip())).collect();
-            scopes.contains(&AddressScope::Global) && !scopes.contains(&AddressScope::Private)
+        self.has_public = [false, true].map(|v6| {
+            let mut own = self.own.iter().filter(|own| own.ip().is_ipv6() == v6);
+            own.any(|own| reach(own.ip()) == AddressScope::Global)
         });
+    }
+
+    /// `private`: the private networks of this machine, and those behind them.
+    pub fn set_private(&mut self, private: BTreeSet<Prefix>) {
+        self.private = private;
     }
 
     /// `shared`: the routers of this machine, and its public addresses that are on another one.
@@ -166,13 +173,15 @@ impl Policy {
             Holder::Client(id) => {
                 let client = self.client(latest, id)?;
                 let allowed = client.services.contains(&service.name)
-                    && service.source.admits(grant.proof, source, span);
+                    && service.source.admits(grant.proof, source, span)
+                    && self.may_keep(source, span);
                 allowed.then(|| (service, max_seconds(grant.opened.wall, client, service)))
             }
-            Holder::Door(_) if self.doors.contains(&(holder, service.name)) => {
-                Some((service, service.max_seconds))
+            Holder::Door(_) => {
+                let allowed =
+                    self.doors.contains(&(holder, service.name)) && self.may_keep(source, span);
+                allowed.then_some((service, service.max_seconds))
             }
-            Holder::Door(_) => None,
         }
     }
 
@@ -266,12 +275,19 @@ impl Policy {
 
     /// True if one peer elsewhere can have this address.
     fn grantable(&self, source: Source) -> bool {
-        let scope = reach(source.ip());
-        matches!(scope, AddressScope::Global | AddressScope::Private)
+        matches!(reach(source.ip()), AddressScope::Global | AddressScope::Private)
             && !embeds_ipv4(source)
             && !self.own.contains(&source)
-            && (!self.may_be_everybody(source, scope)
-                || self.also_grant.iter().any(|prefix| prefix.contains(source)))
+            && (!self.may_be_everybody(source) || self.is_listed(source))
+    }
+
+    /// True if a grant for `span` of this address may go on. In a wider net [`Policy::span_for`]
+    /// looks for the addresses that may stand for everybody.
+    fn may_keep(&self, source: Source, span: Span) -> bool {
+        match span {
+            Span::HOST => self.grantable(source),
+            _ => !self.is_from_elsewhere(source) || self.is_listed(source),
+        }
     }
 
     /// The span of a grant for this address: the service's, unless that net contains an address
@@ -281,17 +297,30 @@ impl Policy {
         let net = span.of(address);
         let mut within = self.shared.iter().filter(|shared| span.of(**shared) == net);
         // An address of this machine is of no use to others.
-        let is_safe = |shared: &Source| {
-            self.own.contains(shared) || self.also_grant.iter().any(|one| one.contains(*shared))
-        };
-        if within.all(is_safe) { span } else { Span::HOST }
+        let is_safe = |shared: &Source| self.own.contains(shared) || self.is_listed(*shared);
+        if within.all(is_safe) && self.may_keep(net, span) { span } else { Span::HOST }
     }
 
     /// True if something in front of this machine may replace everybody's address by this one: then
     /// a grant for it would open the port to everybody.
-    fn may_be_everybody(&self, source: Source, scope: AddressScope) -> bool {
-        let only_public = self.only_public[usize::from(source.ip().is_ipv6())];
-        self.shared.contains(&source) || (scope == AddressScope::Private && only_public)
+    fn may_be_everybody(&self, source: Source) -> bool {
+        self.shared.contains(&source) || self.is_from_elsewhere(source)
+    }
+
+    /// True for a private address that is in none of our networks, at a machine with a public one:
+    /// no private network leads here but that of a device in front.
+    fn is_from_elsewhere(&self, source: Source) -> bool {
+        let v6 = source.ip().is_ipv6();
+        // A look-up for each length: there may be a thousand networks.
+        let mut around = (1..=if v6 { 128 } else { 32 }).map(|n| Prefix::around(source, n));
+        self.has_public[usize::from(v6)]
+            && reach(source.ip()) == AddressScope::Private
+            && !around.any(|prefix| self.private.contains(&prefix))
+    }
+
+    /// True if the admin says that this address belongs to one peer.
+    fn is_listed(&self, source: Source) -> bool {
+        self.also_grant.iter().any(|prefix| prefix.contains(source))
     }
 
     fn admit(

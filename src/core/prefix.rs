@@ -73,7 +73,7 @@ impl Spans {
 }
 
 /// All addresses of one family with the same first bits, written `203.0.113.0/24`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix {
     base: IpAddr,
     length: u8,
@@ -91,6 +91,13 @@ impl Prefix {
             && prefix.base.to_canonical() == prefix.base
             && prefix.contains(Source::new(prefix.base));
         if sound { Some(prefix) } else { None }
+    }
+
+    /// The prefix of this length, at most that of an address, around `source`.
+    pub fn around(source: Source, length: u8) -> Prefix {
+        let length = length.min(width(source.ip()));
+        let base = Span(width(source.ip()) - length).of(source).ip();
+        Prefix { base, length }
     }
 
     pub fn contains(&self, source: Source) -> bool {

@@ -21,13 +21,27 @@ const GROUPS: u32 = (libc::RTMGRP_LINK
     | libc::RTMGRP_IPV4_ROUTE
     | libc::RTMGRP_IPV6_ROUTE) as u32;
 
-/// Drops reports about all routes but default ones: on a router they come all the time.
-const FILTER: [SockFilter; 7] = [
+/// The longest prefix that counts as a way to everywhere: a default route may be written as two
+/// halves, or as the eighth of IPv6 that is in use.
+pub(super) const EVERYWHERE: u8 = 3;
+/// Drops reports about all routes but those to everywhere and to private networks: on a router they
+/// come all the time. The kernel writes the table first, and then the destination.
+const FILTER: [SockFilter; 17] = [
     SockFilter::new(0x28, 0, 0, 4), // load nlmsg_type
     SockFilter::new(0x15, 1, 0, as_loaded(libc::RTM_NEWROUTE)),
-    SockFilter::new(0x15, 0, 2, as_loaded(libc::RTM_DELROUTE)),
+    SockFilter::new(0x15, 0, 12, as_loaded(libc::RTM_DELROUTE)),
     SockFilter::new(0x30, 0, 0, 17), // load rtm_dst_len
-    SockFilter::new(0x15, 0, 1, 0),
+    SockFilter::new(0x25, 0, 10, EVERYWHERE as u32),
+    SockFilter::new(0x28, 0, 0, 40), // load two bytes of the destination
+    SockFilter::new(0x35, 0, 9, 0x0a00), // 10.0.0.0/8
+    SockFilter::new(0x25, 0, 7, 0x0aff),
+    SockFilter::new(0x35, 0, 7, 0x6440), // 100.64.0.0/10
+    SockFilter::new(0x25, 0, 5, 0x647f),
+    SockFilter::new(0x35, 0, 5, 0xac10), // 172.16.0.0/12
+    SockFilter::new(0x25, 0, 3, 0xac1f),
+    SockFilter::new(0x15, 2, 0, 0xc0a8), // 192.168.0.0/16
+    SockFilter::new(0x35, 0, 2, 0xfc00), // fc00::/7
+    SockFilter::new(0x25, 1, 0, 0xfdff),
     SockFilter::new(0x06, 0, 0, u32::MAX), // accept
     SockFilter::new(0x06, 0, 0, 0),        // drop
 ];

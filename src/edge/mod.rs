@@ -45,6 +45,8 @@ pub mod proc_net;
 pub mod program;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod raw;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod routes;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod runner_pipe;
 pub mod send;

@@ -1,8 +1,5 @@
-//! The kernel's tables under /proc/net: listening ports, connections, routes, forwarding. Also:
-//! signs of a container.
-//!
-//! Read as text, from the namespace of the calling thread. These tables have had their form for
-//! twenty years, and a crate that reads IPv6 routes would bring a whole netlink stack.
+//! The kernel's tables under /proc/net: listening ports, connections, forwarding. Also: signs of a
+//! container. Read as text, from the namespace of the calling thread.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,10 +8,6 @@ use std::path::Path;
 
 use crate::core::types::{Port, Proto};
 
-/// Flags of linux/route.h: the route is in force; it has a next hop; it rejects.
-const UP: u32 = 0x1;
-const GATEWAY: u32 = 0x2;
-const REJECT: u32 = 0x200;
 /// Socket states. An unconnected UDP socket, which receives from everybody, is in CLOSE.
 const ESTABLISHED: u8 = 0x01;
 const CLOSE: u8 = 0x07;
@@ -36,20 +29,6 @@ pub fn sessions() -> Vec<(SocketAddr, SocketAddr)> {
     let mut sessions = connected(&read("tcp"));
     sessions.extend(connected(&read("tcp6")));
     sessions
-}
-
-/// The interfaces of the default routes, over IPv4 or IPv6, sorted.
-pub fn default_interfaces() -> Vec<String> {
-    let v4 = read("route");
-    let v6 = read("ipv6_route");
-    let names: BTreeSet<&str> = defaults_v4(&v4).chain(defaults_v6(&v6)).collect();
-    names.into_iter().map(str::to_owned).collect()
-}
-
-/// The next hops of the default routes. Those of other routes do not count: packets from behind
-/// them keep their own sources, or nobody would need such a route.
-pub fn routers() -> BTreeSet<IpAddr> {
-    routers_v4(&read("route")).chain(routers_v6(&read("ipv6_route"))).collect()
 }
 
 /// True for each of IPv4 and IPv6 if this machine forwards packets.
@@ -126,59 +105,6 @@ fn connected(table: &str) -> Vec<(SocketAddr, SocketAddr)> {
     sessions
 }
 
-/// Columns: interface, destination, gateway, flags, references, use, metric, mask.
-fn defaults_v4(table: &str) -> impl Iterator<Item = &str> {
-    table.lines().skip(1).filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().take(8).collect();
-        match words[..] {
-            [name, "00000000", _, flags, _, _, _, "00000000"] if has(flags, UP) => Some(name),
-            _ => None,
-        }
-    })
-}
-
-fn routers_v4(table: &str) -> impl Iterator<Item = IpAddr> {
-    table.lines().skip(1).filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().take(8).collect();
-        match words[..] {
-            [_, "00000000", next, flags, _, _, _, "00000000"] if has(flags, UP | GATEWAY) => {
-                parse_address(next)
-            }
-            _ => None,
-        }
-    })
-}
-
-/// Columns: destination, length, source, length, gateway, metric, 2 counts, flags, interface.
-fn defaults_v6(table: &str) -> impl Iterator<Item = &str> {
-    table.lines().filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            [_, "00", _, "00", _, _, _, _, flags, name] if has(flags, UP) => Some(name),
-            _ => None,
-        }
-    })
-}
-
-/// The same columns; the address is in network order.
-fn routers_v6(table: &str) -> impl Iterator<Item = IpAddr> {
-    table.lines().filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            [_, "00", _, _, next, _, _, _, flags, _] if has(flags, UP | GATEWAY) => {
-                let bits = u128::from_str_radix(next, 16).ok()?;
-                Some(Ipv6Addr::from_bits(bits).to_canonical())
-            }
-            _ => None,
-        }
-    })
-}
-
-/// True if a route has all of `wanted` and does not reject.
-fn has(flags: &str, wanted: u32) -> bool {
-    u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & (wanted | REJECT) == wanted)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,45 +148,5 @@ mod tests {
         let server = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
         let number = server.local_addr().unwrap().port();
         assert!(listening().contains(&Port { proto: Proto::Tcp, number }));
-    }
-
-    #[test]
-    fn default_routes_are_up_and_reject_nothing() {
-        let v4 =
-            "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
-eth0\t00000000\t0102000A\t0003\t0\t0\t100\t00000000\t0\t0\t0
-*\t00000000\t00000000\t0201\t0\t0\t0\t00000000\t0\t0\t0
-tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0
-eth1\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
-        assert_eq!(defaults_v4(v4).collect::<Vec<_>>(), ["eth0"]);
-        let zero = "0".repeat(32);
-        let row = |length, flags, name| {
-            format!("{zero} {length} {zero} 00 {zero} 00000400 00000001 00000000 {flags} {name}\n")
-        };
-        let v6 = row("00", "00450003", "wlan0")
-            + &row("00", "00200200", "lo")
-            + &row("40", "00000001", "eth1");
-        assert_eq!(defaults_v6(&v6).collect::<Vec<_>>(), ["wlan0"]);
-    }
-
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn routers_are_the_next_hops_of_default_routes_in_force() {
-        let v4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask
-eth0\t00000000\t0102000A\t0003\t0\t0\t100\t00000000
-eth0\t0007A8C0\t0702000A\t0003\t0\t0\t0\t00FFFFFF
-eth0\t0008A8C0\t0802000A\t0203\t0\t0\t0\t00FFFFFF
-eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\n";
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert_eq!(routers_v4(v4).collect::<Vec<_>>(), [ip("10.0.2.1")]);
-        let zero = "0".repeat(32);
-        let router = "fd900000000000000000000000000001";
-        let other = "fd900000000000000000000000000002";
-        let v6 = format!(
-            "{zero} 00 {zero} 00 {router} 00000400 00000001 00000000 00000003 eth0\n\
-             {zero} 40 {zero} 00 {other} 00000400 00000001 00000000 00000003 eth0\n\
-             {zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00200200 lo\n"
-        );
-        assert_eq!(routers_v6(&v6).collect::<Vec<_>>(), [ip("fd90::1")]);
     }
 }

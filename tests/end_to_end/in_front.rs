@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use toctoc::core::knock::Status;
 
 use crate::harness::gate::{Gate, Knocker, SSH, section, stderr};
-use crate::harness::{LONG, SHORT, Space};
+use crate::harness::{LONG, SHORT, Space, until};
 
 /// Two machines behind the first host, which forwards for them and replaces their sources by
 /// `outer`, its own address.
@@ -65,6 +65,10 @@ fn a_router_gets_no_grant_also_if_it_becomes_one_later_unless_the_admin_lists_it
     }
     gate.net.gateway.sh("ip route add default via 10.90.0.2 dev gw0
          ip -6 route add default via fd90::2 dev gw0");
+    for address in ["10.90.0.2", "fd90::2"] {
+        let line = format!("anna: ssh of {address} ended: it is no longer allowed");
+        gate.daemon().wait_for(&line);
+    }
     for family in [0, 1] {
         assert_eq!(knock(&gate, &anna, family), Some(Status::Address));
         anna.must_open(&neighbour, "ssh", family);
@@ -79,10 +83,46 @@ fn a_router_gets_no_grant_also_if_it_becomes_one_later_unless_the_admin_lists_it
     assert_eq!(knock(&gate, &anna, 0), Some(Status::Granted));
     assert_eq!(knock(&gate, &anna, 1), Some(Status::Address));
     assert!(gate.check().contains("also_grant: 10.90.0.2/32 is granted even if"));
+    gate.edit_config(|config| {
+        section(&config, "knock", "also_grant = [\"10.90.0.2/32\"]", "also_grant = []")
+    });
+    gate.reload();
+    gate.daemon().wait_for("anna: ssh of 10.90.0.2 ended: it is no longer allowed");
+    let elements = gate.net.gateway.sh("nft list set inet toctoc v4/ssh");
+    assert!(!elements.contains("10.90.0.2 "), "{elements}");
 }
 
 #[test]
-fn a_gateway_with_public_addresses_only_grants_no_private_one() {
+fn a_router_is_recognised_in_every_table_with_every_hop_and_in_halves() {
+    let mut gate = Gate::running(|config| config);
+    let anna = gate.enrol("anna", "ssh");
+    let mut router = "10.90.0.2";
+    for (routes, undo) in [
+        ("default nexthop via 10.90.0.77 nexthop via 10.90.0.2", "default"),
+        ("default via 10.90.0.2 table 100", "default table 100"),
+        ("128.0.0.0/1 via 10.90.0.2", "128.0.0.0/1"),
+        ("default nexthop via fd90::77 nexthop via fd90::2", "default"),
+        ("2000::/3 via fd90::2", "2000::/3"),
+    ] {
+        let v6 = routes.contains("::");
+        let ip = if v6 { "ip -6" } else { "ip" };
+        if v6 {
+            router = "fd90::2";
+        }
+        assert_eq!(knock(&gate, &anna, usize::from(v6)), Some(Status::Granted), "{routes}");
+        gate.net.gateway.sh(&format!("{ip} route add {routes}"));
+        let line = format!("anna: ssh of {router} ended: it is no longer allowed");
+        gate.daemon().wait_for(&line);
+        assert_eq!(knock(&gate, &anna, usize::from(v6)), Some(Status::Address), "{routes}");
+        gate.net.gateway.sh(&format!("{ip} route del {undo}"));
+        until("it is a neighbour again", || {
+            knock(&gate, &anna, usize::from(v6)) == Some(Status::Granted)
+        });
+    }
+}
+
+#[test]
+fn a_public_gateway_grants_no_private_address_but_those_of_its_own_private_networks() {
     let gate = Gate::running(|config| config);
     let anna = gate.enrol("anna", "ssh");
     assert_eq!(knock(&gate, &anna, 0), Some(Status::Granted));
@@ -94,8 +134,17 @@ fn a_gateway_with_public_addresses_only_grants_no_private_one() {
     let to: IpAddr = [198, 51, 100, 1].into();
     let host = &gate.net.client;
     let request = || anna.request("ssh", host.ips()[0]);
-    let status = anna.seal(&request()).send_for_status(host, to);
-    assert_eq!(status, Some(Status::Address));
+    let status = || anna.seal(&request()).send_for_status(host, to);
+    assert_eq!(status(), Some(Status::Address));
+    // A private network of our own elsewhere, as docker's, changes nothing.
+    gate.net.gateway.sh("ip link add docker0 type veth peer name inner
+         ip addr add 172.17.0.1/16 dev docker0
+         ip link set docker0 up
+         ip route add 172.31.0.0/16 via 172.17.0.9");
+    assert_eq!(status(), Some(Status::Address));
+    // A private network that begins at an interface with a private address is ours.
+    gate.net.gateway.sh("ip addr add 10.99.0.1/24 dev gw0");
+    until("its clients are granted", || status() == Some(Status::Granted));
 }
 
 /// Knocks from behind the router in all ways, also for the router's own address. Each must be

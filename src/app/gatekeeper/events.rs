@@ -12,6 +12,7 @@ use crate::app::load::ClientsRead;
 use crate::app::prepare::{KnownClients, Prepared};
 use crate::core::door::Door;
 use crate::core::openings::{CommandEnd, Job};
+use crate::core::prefix::Prefix;
 use crate::core::types::{Fault, ServiceName};
 use crate::edge::addresses::LocalAddress;
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
@@ -74,6 +75,8 @@ pub(super) struct Network {
     pub(super) default_routes: Vec<String>,
     /// Next hops of the default routes.
     pub(super) routers: BTreeSet<IpAddr>,
+    /// Private networks that are not behind a device in front.
+    pub(super) private: BTreeSet<Prefix>,
     /// Interfaces that are up, with the kernel's number for each.
     pub(super) up: BTreeMap<String, u32>,
 }

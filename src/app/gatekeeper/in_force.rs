@@ -121,6 +121,11 @@ impl InForce {
         self.own().chain(of_all.map(Source::new))
     }
 
+    /// The addresses that no grant is for, as far as `also_grant` does not list them.
+    pub(super) fn refused(&self) -> BTreeSet<Source> {
+        self.never_granted().chain(self.shared()).collect()
+    }
+
     pub(super) fn guard_rules(&self) -> GuardRules {
         GuardRules::of(self.settings())
     }
@@ -137,6 +142,7 @@ impl InForce {
             .with_doors(&settings.doors)
             .with_also_granted(&settings.knock.also_grant);
         policy.set_shared(self.shared());
+        policy.set_private(self.network.private.clone());
         policy
     }
 

@@ -39,9 +39,15 @@ impl Gatekeeper {
             let addresses = own_addresses(&current.ready.wanted, &network.addresses);
             self.out.push(Output::SendAddresses(current.id, addresses));
         }
+        let before = self.in_force.refused();
         self.in_force.set_network(network);
         self.policy.set_own(self.in_force.never_granted());
         self.policy.set_shared(self.in_force.shared());
+        self.policy.set_private(self.in_force.network().private.clone());
+        // An interface that goes down for a moment ends no grant: its networks come back.
+        if !self.in_force.refused().is_subset(&before) {
+            self.review_rules(now, &[]);
+        }
         self.look_at_captures();
         self.find_interfaces(now);
     }

@@ -22,7 +22,7 @@ use crate::edge::firewall::{GuardTask, NftGuard, TableChange, TableWatch};
 use crate::edge::gatekeeper_pipe::PipeError;
 use crate::edge::log::Log;
 use crate::edge::worker::Worker;
-use crate::edge::{clock, one_time, proc_net, service_manager, sys};
+use crate::edge::{clock, one_time, routes, service_manager, sys};
 
 /// The longest wait at shutdown for the reader of the log.
 const LOG_PATIENCE: Duration = Duration::from_millis(500);
@@ -77,11 +77,15 @@ pub(super) fn signals() -> Result<SignalFd, Fault> {
 
 /// The current addresses, default routes and interfaces.
 pub(super) fn network() -> Result<Network, Fault> {
+    let addresses = addresses::own()?;
+    let up = addresses::interfaces_up();
+    let routes = routes::all()?;
     Ok(Network {
-        addresses: addresses::own()?,
-        default_routes: proc_net::default_interfaces(),
-        routers: proc_net::routers(),
-        up: addresses::interfaces_up(),
+        default_routes: routes::default_interfaces(&routes, &up),
+        routers: routes::routers(&routes),
+        private: routes::private_networks(&routes, &addresses, &up),
+        addresses,
+        up,
     })
 }
 

@@ -48,7 +48,9 @@ impl Gate {
             boot: Boot(START.boot.0 - 400 * SECOND),
         };
         let replay = Replay::restore(window, begin, &Ledger::default(), StateOrigin::Found);
-        let policy = Policy::new(vec![service], vec![client], max_grants, own);
+        let mut policy = Policy::new(vec![service], vec![client], max_grants, own);
+        let private = ["10.0.0.0/8", "192.168.0.0/16", "100.64.0.0/10"];
+        policy.set_private(private.into_iter().filter_map(Prefix::parse).collect());
         Self { policy, replay, grants: Grants::default(), packets: 0 }
     }
 
@@ -217,6 +219,7 @@ fn an_address_that_may_be_everybodys_is_granted_only_if_the_admin_says_so() {
         let mut gate = Gate::plain();
         let also: Vec<Prefix> = also.iter().map(|text| Prefix::parse(text).unwrap()).collect();
         gate.policy = gate.policy.with_also_granted(&also);
+        gate.policy.set_private(BTreeSet::new());
         gate.policy.set_own(own.iter().map(|ip| Source::new(ip.parse().unwrap())));
         gate.policy.set_shared([Source::new(router.parse().unwrap())]);
         gate
@@ -236,6 +239,29 @@ fn an_address_that_may_be_everybodys_is_granted_only_if_the_admin_says_so() {
     assert!(knock(&public, &["10.0.0.0/24"], "10.0.0.7"));
     for peer in ["198.51.100.7", "2001:db8:7::7"] {
         assert!(knock(&public, &[], peer) && knock(&private, &[], peer), "{peer}");
+    }
+    // A private address of ours, as docker's, says nothing about private addresses elsewhere.
+    let docker = ["203.0.113.1", "172.17.0.1", "2001:db8::1", "fd00:17::1"];
+    let networks = ["172.17.0.0/16", "10.8.0.0/24", "fd00:17::/64"];
+    let networks = networks.map(|text| Prefix::parse(text).unwrap());
+    for (from, is_granted) in [
+        ("172.17.0.9", true),
+        ("10.8.0.9", true),
+        ("fd00:17::9", true),
+        ("172.18.0.9", false),
+        ("10.0.0.7", false),
+        ("fd00:7::7", false),
+    ] {
+        let mut gate = gate(&docker, &[]);
+        gate.policy.set_private(networks.into());
+        assert_eq!(gate.knock_from(from, |_| {}) == Some(Status::Granted), is_granted, "{from}");
+        let through = gate.policy.through_door(
+            START,
+            &Door { service: ServiceName::new("ssh"), ..Door::default() },
+            from.parse().unwrap(),
+            &gate.grants,
+        );
+        assert_eq!(through.is_ok(), is_granted, "{from} through a door");
     }
     // One family says nothing about the other.
     assert!(knock(&["203.0.113.1", "fd00::1"], &[], "fd00:7::7"));

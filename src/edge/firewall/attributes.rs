@@ -2,17 +2,17 @@
 //! netfilter are big endian, those of netlink's own headers are the machine's.
 
 /// Bytes of netlink's header and netfilter's behind it.
-pub(super) const HEADER: usize = 20;
+pub(in crate::edge) const HEADER: usize = 20;
 /// The flag of an attribute that contains attributes.
 const NESTED: u16 = 0x8000;
 /// The bits of an attribute's type that are not flags.
 const KIND: u16 = 0x3fff;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Attributes(Vec<u8>);
+pub(in crate::edge) struct Attributes(Vec<u8>);
 
 impl Attributes {
-    pub(super) fn put(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(in crate::edge) fn put(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -21,60 +21,60 @@ impl Attributes {
         self
     }
 
-    pub(super) fn nest(self, kind: u16, inner: &Attributes) -> Self {
+    pub(in crate::edge) fn nest(self, kind: u16, inner: &Attributes) -> Self {
         self.put(kind | NESTED, &inner.0)
     }
 
     /// A text with its NUL.
-    pub(super) fn text(self, kind: u16, text: &str) -> Self {
+    pub(in crate::edge) fn text(self, kind: u16, text: &str) -> Self {
         self.put(kind, &[text.as_bytes(), &[0]].concat())
     }
 
-    pub(super) fn u32(self, kind: u16, value: u32) -> Self {
+    pub(in crate::edge) fn u32(self, kind: u16, value: u32) -> Self {
         self.put(kind, &value.to_be_bytes())
     }
 
-    pub(super) fn u64(self, kind: u16, value: u64) -> Self {
+    pub(in crate::edge) fn u64(self, kind: u16, value: u64) -> Self {
         self.put(kind, &value.to_be_bytes())
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::edge) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::edge) fn len(&self) -> usize {
         self.0.len()
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Attribute<'a> {
-    pub(super) kind: u16,
-    pub(super) value: &'a [u8],
+pub(in crate::edge) struct Attribute<'a> {
+    pub(in crate::edge) kind: u16,
+    pub(in crate::edge) value: &'a [u8],
 }
 
 impl<'a> Attribute<'a> {
     /// The text up to its NUL; empty if it is not UTF-8.
-    pub(super) fn text(&self) -> &'a str {
+    pub(in crate::edge) fn text(&self) -> &'a str {
         let text = self.value.split(|byte| *byte == 0).next().unwrap_or_default();
         std::str::from_utf8(text).unwrap_or_default()
     }
 
-    pub(super) fn u16(&self) -> Option<u16> {
+    pub(in crate::edge) fn u16(&self) -> Option<u16> {
         self.value.try_into().ok().map(u16::from_be_bytes)
     }
 
-    pub(super) fn u32(&self) -> Option<u32> {
+    pub(in crate::edge) fn u32(&self) -> Option<u32> {
         self.value.try_into().ok().map(u32::from_be_bytes)
     }
 
-    pub(super) fn u64(&self) -> Option<u64> {
+    pub(in crate::edge) fn u64(&self) -> Option<u64> {
         self.value.try_into().ok().map(u64::from_be_bytes)
     }
 }
 
 /// The attributes in `bytes`, up to the first with a wrong length.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
+pub(in crate::edge) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
@@ -86,43 +86,48 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
 }
 
 /// The number in the first attribute of this kind.
-pub(super) fn u32_of(bytes: &[u8], kind: u16) -> Option<u32> {
+pub(in crate::edge) fn u32_of(bytes: &[u8], kind: u16) -> Option<u32> {
     attribute(bytes, kind)?.u32()
 }
 
 /// The first attribute of this kind.
-pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<Attribute<'_>> {
+pub(in crate::edge) fn attribute(bytes: &[u8], kind: u16) -> Option<Attribute<'_>> {
     attributes(bytes).find(|attribute| attribute.kind == kind)
 }
 
-pub(super) struct Received<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) sequence: u32,
+pub(in crate::edge) struct Received<'a> {
+    pub(in crate::edge) kind: u16,
+    pub(in crate::edge) flags: u16,
+    pub(in crate::edge) sequence: u32,
     /// The netlink port of its author.
-    pub(super) port: u32,
+    pub(in crate::edge) port: u32,
     payload: &'a [u8],
 }
 
 impl<'a> Received<'a> {
+    /// Everything behind netlink's own header.
+    pub(in crate::edge) fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
     /// The address family in netfilter's header.
-    pub(super) fn family(&self) -> u8 {
+    pub(in crate::edge) fn family(&self) -> u8 {
         self.payload.first().copied().unwrap_or_default()
     }
 
     /// The attributes behind netfilter's header.
-    pub(super) fn body(&self) -> &'a [u8] {
+    pub(in crate::edge) fn body(&self) -> &'a [u8] {
         self.payload.get(4..).unwrap_or_default()
     }
 
     /// The code of an acknowledgement or of the end of a dump: 0, or a negative error number.
-    pub(super) fn code(&self) -> i32 {
+    pub(in crate::edge) fn code(&self) -> i32 {
         self.payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code))
     }
 }
 
 /// Splits a datagram into its messages; stops at the first wrong length.
-pub(super) fn split(datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
+pub(in crate::edge) fn split(datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let number = |at: usize| Some(u32::from_ne_bytes(*rest.get(at..)?.first_chunk()?));

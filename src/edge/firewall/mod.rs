@@ -3,7 +3,7 @@
 
 mod adopt;
 pub mod advice;
-mod attributes;
+pub(super) mod attributes;
 mod conntrack;
 mod elements;
 mod live;

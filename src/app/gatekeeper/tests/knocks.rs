@@ -369,9 +369,16 @@ fn the_router_gets_no_grant_since_it_may_forward_for_everybody_until_the_admin_s
     // The default route moves to another router.
     let next: IpAddr = [192, 0, 2, 253].into();
     let moved = Network { routers: BTreeSet::from([next]), ..network() };
-    world.handle(Event::Network(Ok(moved)));
+    world.handle(Event::Network(Ok(moved.clone())));
     assert_eq!(knock(&mut world, next), Some(Status::Address));
     assert_eq!(knock(&mut world, router), Some(Status::Granted));
+    // It moves back. A network that goes away for a moment ends nothing.
+    let lost = Network { addresses: Vec::new(), ..moved };
+    world.handle(Event::Network(Ok(lost)));
+    assert_eq!(world.gatekeeper.grants.list().count(), 1);
+    world.handle(Event::Network(Ok(network())));
+    assert_eq!(world.gatekeeper.grants.list().count(), 0);
+    assert!(world.said("anna: ssh of 192.0.2.254 ended: it is no longer allowed"));
 
     let mut world = World::with(|files| {
         files.settings.knock.also_grant.extend(Prefix::parse("192.0.2.254/32"));

@@ -31,6 +31,7 @@ use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY, Receipt, Request, Status};
 use crate::core::noise::KeyPair;
 use crate::core::openings::{CommandEnd, CommandLine, Job, Openings};
+use crate::core::prefix::Prefix;
 use crate::core::quota::Rate;
 use crate::core::service::Client;
 use crate::core::test_vectors;
@@ -283,6 +284,7 @@ pub(super) fn network() -> Network {
         addresses: vec![own],
         default_routes: vec!["eth0".to_owned()],
         routers: BTreeSet::from([[192, 0, 2, 254].into()]),
+        private: Prefix::parse("10.0.0.0/8").into_iter().collect(),
         up: BTreeMap::from([("eth0".to_owned(), 2), ("lo".to_owned(), 1)]),
     }
 }

@@ -103,3 +103,37 @@ fn a_removed_client_is_unknown_at_once() {
     assert!(gate.policy.client(START.wall, test_vectors::client().id).is_none());
     assert_eq!(gate.policy.must_end(START.wall, &live), Some(GrantEnd::Revoked));
 }
+
+#[test]
+fn a_grant_ends_when_its_address_becomes_one_that_may_be_everybodys_or_ours() {
+    let named = test_vectors::address();
+    let private = Source::new("10.0.0.7".parse().unwrap());
+    let listed = |prefix: &str| [Prefix::parse(prefix).unwrap()];
+    for (address, wide) in [(named, false), (private, false), (private, true)] {
+        let service = || Service { spans: spans(if wide { 24 } else { 32 }, 128), ..ssh() };
+        let mut gate = Gate::new(service(), test_vectors::client(), 16);
+        assert_eq!(gate.knock_from(&address.ip().to_string(), |_| {}), Some(Status::Granted));
+        let live = *gate.grants.list().next().unwrap();
+        let rules = || Policy::new(vec![service()], vec![test_vectors::client()], 16, []);
+        let end = |policy: &Policy| policy.must_end(START.wall, &live);
+        let mut policy = rules();
+        assert_eq!(end(&policy), None);
+        if address == private {
+            policy.set_own([Source::new("203.0.113.1".parse().unwrap())]);
+            assert_eq!(end(&policy), Some(GrantEnd::Revoked), "a public machine; wide: {wide}");
+            policy.set_private(listed("10.0.0.0/24").into());
+            assert_eq!(end(&policy), None, "in a network of ours; wide: {wide}");
+            policy.set_private(BTreeSet::new());
+        } else {
+            policy.set_shared([address]);
+            assert_eq!(end(&policy), Some(GrantEnd::Revoked), "a router");
+        }
+        let prefix = format!("{}/24", Span::of_prefix(24, false).unwrap().of(address).ip());
+        policy = policy.with_also_granted(&listed(&prefix));
+        assert_eq!(end(&policy), None, "it is listed; wide: {wide}");
+        if !wide {
+            policy.set_own([address]);
+            assert_eq!(end(&policy), Some(GrantEnd::Revoked), "ours");
+        }
+    }
+}
