@@ -166,6 +166,12 @@ pub fn is_enrolled(settings: &Settings, name: &str) -> Result<bool, Fault> {
     decode(request(settings, &ControlRequest::IsEnrolled { name: name.to_owned() })?)
 }
 
+/// Revokes a client at the running gateway, whatever the clients file says. Returns its id; `None`
+/// if the gateway knows nobody of that name.
+pub fn revoke(settings: &Settings, name: &str) -> Result<Option<String>, Fault> {
+    decode(request(settings, &ControlRequest::Revoke { name: name.to_owned() })?)
+}
+
 /// Checks that the running gateway, if there is one, could switch to this configuration.
 /// Error: it would refuse a reload; a restart helps.
 pub fn can_follow(settings: &Settings) -> Result<(), Fault> {

@@ -310,9 +310,9 @@ impl Gatekeeper {
             }
             true => "shutting down; the guard stays off until the next start",
             false if self.trial.until().is_some() => {
-                "shutting down; the guard stays up until its trial ends, grants end on time"
+                "shutting down; the guard stays up until its trial ends, and the kernel ends grants"
             }
-            false => "shutting down; the guard stays up, grants end on time",
+            false => "shutting down; the guard stays up, and the kernel ends its grants",
         }
     }
 }

@@ -198,7 +198,7 @@ fn status_text(reach: &Reach, state: &GuardState, gateway: Option<&GatewayStatus
     };
     let manager = match gateway {
         Some(status) => format!("toctocd (pid {})", status.pid),
-        None => "NOBODY: no gateway is running; grants end on time, and nobody gets a new one"
+        None => "NOBODY: no gateway is running; the kernel ends grants, and nobody gets a new one"
             .to_owned(),
     };
     let table = &settings.firewall.table;

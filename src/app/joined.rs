@@ -90,14 +90,6 @@ fn lock_for(path: &Path, patience: Duration) -> Result<Option<FileLock>, Fault> 
     })
 }
 
-/// Removes the line of this name, whatever other lines are like: a revocation must not wait for them.
-/// Fails if there is none.
-pub fn revoke(path: &Path, name: &str) -> Result<(), Fault> {
-    let _lock = lock(path)?;
-    let left = authorized::revoke(&path.display().to_string(), &text(path)?, name)?;
-    files::replace(path, left.as_bytes(), 0o600)
-}
-
 /// Changes the file under its lock, and drops what is over at `now`, in seconds since the epoch. If
 /// `change` fails, nothing is written. Returns what `change` does.
 pub fn change<T>(

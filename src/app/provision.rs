@@ -68,7 +68,19 @@ fn write(named: &Path, args: &Init) -> Result<NewGateway, Fault> {
     let mut steps = String::new();
     steps += &made(&args.dir, files::make_directory(&args.dir, 0o755)?);
     steps += &made(&gateway.state_dir, files::make_directory(&gateway.state_dir, 0o700)?);
-    State::create(&gateway.state_dir, clock::now().wall)?;
+    let has_clients = gateway.clients_file.symlink_metadata().is_ok()
+        && !load::clients_text(&gateway.clients_file)
+            .is_ok_and(|text| authorized::ids(&text).is_empty());
+    if !has_clients {
+        State::create(&gateway.state_dir, clock::now().wall)?;
+    } else if !State::exists(&gateway.state_dir) {
+        // The start must find that it is lost: a first state would hide that.
+        steps += &format!(
+            "no state in {}: clients are enrolled already, so what they sent may be used again.\n  \
+             After the start every knock costs a challenge until `toctocd reinitialise`\n",
+            gateway.state_dir.display()
+        );
+    }
     if gateway.key_file.symlink_metadata().is_ok() {
         steps += &made(&gateway.key_file, false);
     } else {

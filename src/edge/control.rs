@@ -58,6 +58,10 @@ pub enum ControlRequest {
     IsEnrolled {
         name: String,
     },
+    /// Revoke the client of this name, even if the clients file goes on to name it.
+    Revoke {
+        name: String,
+    },
     /// Whether a reload could switch to a configuration with these values.
     CanFollow(FixedSettings),
     /// Accept that used-knock marks were lost or that the clock was ahead: trust timestamps again.

@@ -141,6 +141,19 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     sync_parent(path)
 }
 
+/// Writes content over that of an existing file of the same length, in its place, so that no room is
+/// needed. Not for a change that must be seen whole or not at all.
+#[cfg(unix)]
+pub fn overwrite(path: &Path, content: &[u8]) -> Result<(), Fault> {
+    let file = platform::open_for_writing(path)?;
+    let length = file.metadata().map_err(|error| io_fault(path, &error))?.len();
+    if length != content.len() as u64 {
+        return Err(Fault::new(format!("{}: has changed meanwhile", path.display()), "try again"));
+    }
+    let written = std::io::copy(&mut &content[..], &mut &file).and_then(|_| file.sync_data());
+    written.map_err(|error| io_fault(path, &error))
+}
+
 /// Makes a directory of `mode`, and those above it. False if it exists already.
 pub fn make_directory(path: &Path, mode: u32) -> Result<bool, Fault> {
     if path.is_dir() {

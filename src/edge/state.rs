@@ -99,11 +99,15 @@ impl State {
         State::open_on(disk, &directory.display().to_string(), now, enrolled, Some(lock))
     }
 
+    /// True if there is a state in `directory`, or was one.
+    pub fn exists(directory: &Path) -> bool {
+        [JOURNAL, USED].iter().any(|name| directory.join(name).symlink_metadata().is_ok())
+    }
+
     /// Makes the first state of a gateway that has no clients yet, so that a later start can tell a
     /// new gateway from a lost state. Does nothing if there is or was one.
     pub fn create(directory: &Path, now: Wall) -> Result<(), Fault> {
-        let exists = |name: &str| directory.join(name).symlink_metadata().is_ok();
-        if exists(JOURNAL) || exists(USED) {
+        if State::exists(directory) {
             return Ok(());
         }
         // The start checks whether it is on a disk.
@@ -125,6 +129,28 @@ impl State {
             disk::check(&directory.join(name))?;
         }
         Ok(())
+    }
+
+    /// The records of the state in `directory`, without a lock and without a change; `None` if there
+    /// is none. Fails if it cannot be trusted or records are lost.
+    pub fn read(directory: &Path) -> Result<Option<Vec<Record>>, Fault> {
+        let shown = directory.display().to_string();
+        if directory.symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        files::check_own_directory(directory)?;
+        let file = Directory::new(directory).read(JOURNAL);
+        let Some(file) = file.map_err(|error| jobs::fault(&shown, "reading", error))? else {
+            return Ok(None);
+        };
+        let contents = journal::read(&file);
+        match contents.damage {
+            None => Ok(Some(contents.records)),
+            Some(damage) => Err(Fault::new(
+                format!("{shown}/{JOURNAL}: {damage}"),
+                "the next start keeps it for inspection",
+            )),
+        }
     }
 
     /// The process that has locked the state in `directory`, as text.

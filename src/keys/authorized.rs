@@ -61,16 +61,24 @@ pub fn check_keys(label: &str, text: &str) -> Result<(), Fault> {
 /// The clients of `before` that a file with mistakes still names: those whose id stands in it. So
 /// a mistake in one line keeps nobody whose line is gone.
 pub fn still_named(text: &str, before: &ClientTable) -> ClientTable {
-    let mut named = BTreeSet::new();
-    for (_, content) in client_lines(text) {
-        for option in ["id=", "invite="] {
-            for (at, _) in content.match_indices(option) {
-                let at = at + option.len();
-                named.extend(content.get(at..at + 32).and_then(encoded::id).map(ClientId));
-            }
+    let named = ids(text);
+    before.retain(|id| named.contains(&id))
+}
+
+/// The ids of clients and invitations in the file, also in lines with mistakes.
+pub fn ids(text: &str) -> BTreeSet<ClientId> {
+    client_lines(text).flat_map(|(_, content)| ids_of(content)).collect()
+}
+
+fn ids_of(line: &str) -> Vec<ClientId> {
+    let mut ids = Vec::new();
+    for option in ["id=", "invite="] {
+        for (at, _) in line.match_indices(option) {
+            let at = at + option.len();
+            ids.extend(line.get(at..at + 32).and_then(encoded::id).map(ClientId));
         }
     }
-    before.retain(|id| named.contains(&id))
+    ids
 }
 
 /// Appends a line for `client`; all else stays byte for byte. Fails if another line has this id,
@@ -185,8 +193,19 @@ pub fn revoke(label: &str, text: &str, name: &str) -> Result<String, Fault> {
     Ok(left)
 }
 
+/// Makes a comment of the line that [`revoke`] would remove. The text is as long as before.
+pub fn strike_out(label: &str, text: &str, name: &str) -> Result<String, Fault> {
+    let mut struck = text.to_owned();
+    for (start, content) in lines_of(label, text, name)? {
+        let first = content.chars().next().map_or(0, char::len_utf8);
+        struck.replace_range(start..start + first, &"#".repeat(first));
+    }
+    Ok(struck)
+}
+
 /// The lines of the client called `name`, at least one: those that can be read, or else those that
-/// end in that name.
+/// end in that name. Or else those with mistakes that have it behind the key, as before a remark;
+/// or, if `name` is an id, those with that id.
 fn lines_of<'a>(label: &str, text: &'a str, name: &str) -> Result<Vec<(usize, &'a str)>, Fault> {
     let file = SourceText::new(label, text);
     let mut found: Vec<(usize, &str)> =
@@ -197,6 +216,14 @@ fn lines_of<'a>(label: &str, text: &'a str, name: &str) -> Result<Vec<(usize, &'
     };
     if found.iter().any(is_sound) {
         found.retain(is_sound);
+    }
+    let is_broken = |line: &(usize, &str)| line::parse(file, line.0, line.1).is_err();
+    if found.is_empty() {
+        let named = client_lines(text).filter(|(_, content)| word_behind_key(content) == name);
+        found.extend(named.filter(is_broken));
+    }
+    if let (true, Some(id)) = (found.is_empty(), encoded::id(name).map(ClientId)) {
+        found.extend(client_lines(text).filter(|(_, content)| ids_of(content).contains(&id)));
     }
     if !found.is_empty() {
         return Ok(found);
@@ -212,6 +239,13 @@ fn lines_of<'a>(label: &str, text: &'a str, name: &str) -> Result<Vec<(usize, &'
 /// A client's name, if the line has no mistake.
 fn last_word(line: &str) -> &str {
     line.rsplit(char::is_whitespace).next().unwrap_or("")
+}
+
+/// The word two behind that with the type of the key: the client's name, also if more follows.
+fn word_behind_key(line: &str) -> &str {
+    let mut words = line.split_whitespace();
+    let key = words.by_ref().find(|word| word.starts_with("ssh-") || word.starts_with("sk-ssh-"));
+    key.and_then(|_| words.nth(1)).unwrap_or("")
 }
 
 /// The id of a line that begins with it, as all do that we write.

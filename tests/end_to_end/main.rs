@@ -42,6 +42,7 @@ mod provisioning;
 mod python_client;
 mod receipts;
 mod replay;
+mod revoked;
 mod sealed;
 mod shared;
 mod silence;

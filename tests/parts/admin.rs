@@ -62,12 +62,12 @@ impl Gateway {
         fs::write(self.path(name), text.replace(from, to)).unwrap();
     }
 
-    /// The paths and contents of all files in the directory.
+    /// The paths and contents of all files in the directory, but for locks.
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut files: Vec<_> = fs::read_dir(self.folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.is_file())
+            .filter(|path| path.is_file() && !path.ends_with("clients.lock"))
             .map(|path| (path.clone(), fs::read(&path).unwrap()))
             .collect();
         files.sort();
@@ -505,12 +505,41 @@ fn another_users_lock_delays_no_command() {
     assert_eq!(gateway.with_config(&add).code, 0);
     let clients = gateway.path("clients");
     assert_eq!(fs::metadata(&clients).unwrap().permissions().mode() & 0o777, 0o600);
+    // What was open to others for a moment, and is locked by somebody who opened it then.
+    mode(&clients, 0o644);
+    let _shared = Flock::lock(fs::File::open(&clients).unwrap(), FlockArg::LockShared).unwrap();
+    let list = gateway.path("clients.lock");
+    mode(&list, 0o644);
+    let _kept = Flock::lock(fs::File::open(&list).unwrap(), FlockArg::LockShared).unwrap();
+    assert_eq!(gateway.with_config(&["client", "revoke", "a"]).code, 0);
+    for path in [&clients, &list] {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    assert_eq!(gateway.with_config(&add).code, 0);
     // Root's own lock is waited for, with an end, and the holder is named.
-    let _own = Flock::lock(fs::File::open(&clients).unwrap(), FlockArg::LockExclusive).unwrap();
+    let _own = Flock::lock(fs::File::open(&list).unwrap(), FlockArg::LockExclusive).unwrap();
     let revoked = gateway.with_config(&["client", "revoke", "a"]);
     let expected = format!("nothing was changed: pid {} (", std::process::id());
     assert!(revoked.err.contains(&expected), "{}", revoked.err);
     assert_eq!(revoked.code, 4, "{}", revoked.err);
+}
+
+#[test]
+fn an_init_beside_enrolled_clients_hides_no_lost_state() {
+    let gateway = Gateway::new();
+    let again = || {
+        fs::remove_file(gateway.path("toctocd.toml")).unwrap();
+        fs::remove_dir_all(gateway.path("state")).unwrap();
+        gateway.run(&["init", "--dir", gateway.folder.path().to_str().unwrap()])
+    };
+    assert!(!again().out.contains("challenge"), "nobody is enrolled yet");
+    assert!(gateway.path("state/journal").exists());
+    let add = ["client", "add", "a", "--key", KEY, "--services", "ssh"];
+    gateway.edit("toctocd.toml", "addresses = []", "addresses = [\"gate.example.org\"]");
+    assert_eq!(gateway.with_config(&add).code, 0);
+    let made = again();
+    assert!(made.out.contains("every knock costs a challenge"), "{}{}", made.out, made.err);
+    assert!(!gateway.path("state/journal").exists(), "the start would take it for intact");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::Gatekeeper;
 use super::events::{Output, Task};
 use super::guard::{Comparison, GuardWork};
+use super::requests::said_value;
 use crate::app::joined::ClientFiles;
 use crate::app::load::ClientsRead;
 use crate::app::output::count;
@@ -29,6 +30,9 @@ pub(super) struct Reload {
     /// Requests made during this reload. They get the next one, because the files may have changed
     /// since they were read.
     next: Vec<Option<SessionId>>,
+    /// Clients that an admin has revoked and that the clients file goes on to name, because it
+    /// could not be changed. They are forgotten with the first sound file without them.
+    barred: BTreeSet<ClientId>,
 }
 
 /// The step that a reload waits for.
@@ -87,6 +91,9 @@ impl Gatekeeper {
     pub(super) fn clients_read(&mut self, now: Now, result: Result<ClientsRead, Fault>) {
         match result {
             Ok(ClientsRead { clients, mistake }) => {
+                if mistake.is_none() {
+                    self.reload.barred.retain(|id| clients.get(*id).is_some());
+                }
                 self.set_clients(now, clients);
                 match mistake {
                     Some(fault) => self.reload_failed(&fault),
@@ -102,9 +109,33 @@ impl Gatekeeper {
         }
     }
 
-    /// Puts these clients in force. The listener is told of the differences, and only grants of
+    /// Revokes a client at once, whatever the clients file says, and answers with its id, or with
+    /// nothing if nobody has that name.
+    pub(super) fn revoke_asked(&mut self, now: Now, session: SessionId, name: &str) {
+        let found = self.in_force.clients().iter().find(|client| client.name == name);
+        let Some(id) = found.map(|client| client.id) else {
+            return self.reply_value(session, Ok(serde_json::Value::Null));
+        };
+        self.reload.barred.insert(id);
+        self.set_clients(now, self.in_force.clients().clone());
+        self.out.log(format!("{name} is revoked, also if the clients file still names it"));
+        // An admin is told when the grants have ended, as after a reload.
+        self.reply_when_stored(session, id.to_string().into(), false);
+    }
+
+    /// The number of revoked clients that the clients file still names.
+    pub(super) fn barred(&self) -> usize {
+        self.reload.barred.len()
+    }
+
+    /// Puts these clients in force, but for those that an admin has revoked. The listener is told of the differences, and only grants of
     /// clients that are gone or different are looked at: there may be 100,000 of both.
     pub(super) fn set_clients(&mut self, now: Now, clients: ClientTable) {
+        let barred = &self.reload.barred;
+        let clients = match barred.is_empty() {
+            true => clients,
+            false => clients.retain(|id| !barred.contains(&id)),
+        };
         let before = self.in_force.clients().clone();
         let changes = before.changes(&clients);
         let mut changed: BTreeSet<ClientId> = changes.new.iter().map(|client| client.id).collect();
@@ -219,7 +250,7 @@ impl Gatekeeper {
         self.out.log(said.clone());
         for session in std::mem::take(&mut self.reload.asked).into_iter().flatten() {
             // Wait for the disk: grants that ended must not return at the next start.
-            self.reply_when_stored(session, said.clone(), false);
+            self.reply_when_stored(session, said_value(&said), false);
         }
     }
 

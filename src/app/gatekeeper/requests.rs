@@ -29,7 +29,7 @@ pub(super) struct Requests {
 /// A reply that waits until the deferred records are durable.
 struct UnstoredReply {
     session: SessionId,
-    said: String,
+    answer: serde_json::Value,
     /// True if the admin gets the fault instead when the disk fails.
     needs_disk: bool,
 }
@@ -59,6 +59,7 @@ impl Gatekeeper {
             ControlRequest::IsEnrolled { name } => {
                 self.reply_value(session, Ok(self.policy.knows(name).into()));
             }
+            ControlRequest::Revoke { name } => self.revoke_asked(now, session, name),
             ControlRequest::CanFollow(new) => match self.in_force.check_can_follow(new) {
                 Ok(()) => self.out.push(Output::Reply(session, said_response("yes"))),
                 Err(fault) => self.out.push(Output::Reply(session, fault.into())),
@@ -66,7 +67,7 @@ impl Gatekeeper {
             ControlRequest::Reinitialise => match self.reinitialise(now) {
                 Ok(said) => {
                     self.out.log(said.clone());
-                    self.reply_when_stored(session, said, true);
+                    self.reply_when_stored(session, said_value(&said), true);
                 }
                 Err(fault) => self.reply(session, Err(fault), "not re-initialised"),
             },
@@ -88,8 +89,10 @@ impl Gatekeeper {
     }
 
     /// Sends the reply once all deferred records are durable.
-    pub(super) fn reply_when_stored(&mut self, session: SessionId, said: String, needs_disk: bool) {
-        self.requests.unstored.push(UnstoredReply { session, said, needs_disk });
+    pub(super) fn reply_when_stored(
+        &mut self, session: SessionId, answer: serde_json::Value, needs_disk: bool,
+    ) {
+        self.requests.unstored.push(UnstoredReply { session, answer, needs_disk });
     }
 
     pub(super) fn reply_fault(&mut self, session: SessionId, fault: Fault) {
@@ -125,12 +128,12 @@ impl Gatekeeper {
 
     /// Sends the replies that wait for the disk. A fault means that their records are not durable.
     pub(super) fn answer_unstored(&mut self, fault: Option<&Fault>) {
-        for UnstoredReply { session, said, needs_disk } in
+        for UnstoredReply { session, answer, needs_disk } in
             std::mem::take(&mut self.requests.unstored)
         {
             let response = match fault {
                 Some(fault) if needs_disk => fault.clone().into(),
-                _ => said_response(&said),
+                _ => ControlResponse::Ok(answer),
             };
             self.out.push(Output::Reply(session, response));
         }
@@ -218,6 +221,13 @@ impl Gatekeeper {
                 false => format!("interface {name} is not there: no knock is heard on it"),
             });
         }
+        let barred = self.barred();
+        if barred > 0 {
+            all.push(format!(
+                "{barred} revoked but still in the clients file: repeat `toctocd client revoke` \
+                 before this gateway ends"
+            ));
+        }
         let lost = self.listeners.tally().lost;
         if lost > 0 {
             all.push(format!("{lost} packets were lost for want of room"));
@@ -240,7 +250,12 @@ impl Gatekeeper {
 }
 
 fn said_response(said: &str) -> ControlResponse {
-    ControlResponse::Ok(serde_json::json!({ "said": said }))
+    ControlResponse::Ok(said_value(said))
+}
+
+/// An answer for an admin to read.
+pub(super) fn said_value(said: &str) -> serde_json::Value {
+    serde_json::json!({ "said": said })
 }
 
 /// The reason why every knock needs a challenge, for the log and the status.

@@ -1,7 +1,7 @@
 //! `toctocd client`: enrols, lists and revokes clients. The clients file is rewritten as a whole,
 //! under a lock, and a running gateway reloads.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -17,17 +17,18 @@ use crate::core::public_key::PublicKey;
 use crate::core::service::{Client, DisconnectPolicy};
 use crate::core::types::{ClientId, Fault, FaultKind, ServiceName};
 use crate::core::wire::ClientSide;
+use crate::edge::entropy;
 use crate::edge::files::{self, FileCheck, FileLock, LockFault};
-use crate::edge::state::State;
-use crate::edge::{entropy, firewall};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 use crate::keys::profile::{Fallback, Profile};
 
 mod authorized_keys;
 mod forgive;
+mod revoke;
 
 pub use forgive::forgive;
+pub use revoke::revoke;
 
 /// How long a command waits for another one that changes the clients file.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -203,6 +204,7 @@ pub(super) fn write_then(
     done
 }
 
+<<<<<<< HEAD
 /// Removes a client. Needs nothing but the clients file: whatever else is broken, a stolen key must
 /// not stay valid.
 /// Error: nothing was changed: no client has that name.
@@ -314,6 +316,8 @@ fn open_connections(settings: &Settings) -> String {
     }
 }
 
+=======
+>>>>>>> e07e7f4 (A revocation ends the grants without a gateway, and does not wait for the disk, a readable line or another user's lock)
 /// Changes the clients file under a lock, so that two admins at once keep each other's changes.
 fn rewrite(
     settings: &Settings, change: impl FnOnce(&str, &[u8]) -> Result<Vec<u8>, Fault>,
@@ -331,26 +335,29 @@ fn rewrite(
     files::replace(path, &after, 0o600)
 }
 
-/// Takes the lock of the clients file, which only root and we can open.
+/// Takes the lock for changes of the clients file. It is on a file beside it that nobody else can
+/// ever have opened. The clients file itself may have been readable by others before, and whoever
+/// has it open can hold its lock.
 fn lock(path: &Path) -> Result<FileLock, Fault> {
-    loop {
-        if files::check_way(path)?.is_none() {
-            // Nothing to lock: reading it has the message.
-            load::clients_text(path)?;
-        }
-        match files::lock(path, PATIENCE) {
-            // Another command may have replaced it meanwhile.
-            Ok(lock) if lock.is_still_at(path) => return Ok(lock),
-            Ok(_) => {}
-            Err(LockFault::Unusable(fault)) => return Err(fault),
-            Err(LockFault::Held(by)) => {
-                return Err(Fault::new(
-                    format!("{}: nothing was changed: {by} has it locked", path.display()),
-                    "let that command end, or end it, then try again",
-                )
-                .of(FaultKind::Held));
-            }
-        }
+    if files::check_way(path)?.is_none() {
+        // Nothing to change: reading it has the message.
+        load::clients_text(path)?;
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = Path::new(&beside);
+    if files::readable_by_others(beside).is_some() {
+        // A copy that lost its mode. If it cannot be removed, its lock counts.
+        let _ = std::fs::remove_file(beside);
+    }
+    match files::lock(beside, PATIENCE) {
+        Ok(lock) => Ok(lock),
+        Err(LockFault::Unusable(fault)) => Err(fault),
+        Err(LockFault::Held(by)) => Err(Fault::new(
+            format!("{}: nothing was changed: {by} is changing it", path.display()),
+            "let that command end, or end it, then try again",
+        )
+        .of(FaultKind::Held)),
     }
 }
 

@@ -43,6 +43,15 @@ pub(super) fn open_checked(path: &Path, check: FileCheck) -> Result<File, Fault>
     }
 }
 
+/// Opens an existing file of ours for writing.
+pub(super) fn open_for_writing(path: &Path) -> Result<File, Fault> {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+    let file = options.open(path).map_err(|error| io_fault(path, &error))?;
+    check_file(path, &file, FileCheck::Trusted)?;
+    Ok(file)
+}
+
 fn is_link(path: &Path) -> Fault {
     let remedy = match path.canonicalize() {
         Ok(real) => format!("name the file itself: {}", real.display()),

@@ -61,6 +61,16 @@ impl Sets {
         Sets { table: plan.table().to_owned(), names: plan.sets(), refresh }
     }
 
+    /// The sets with these names, changed in the way that every kernel knows.
+    pub(super) fn named(table: &str, names: BTreeSet<String>) -> Sets {
+        Sets { table: table.to_owned(), names, refresh: Refresh::Replace }
+    }
+
+    /// True if the set of this element exists.
+    pub(super) fn has(&self, element: &Element) -> bool {
+        self.names.contains(&deciding_set(element))
+    }
+
     pub(super) fn follow(&mut self, plan: &GuardPlan) {
         self.names = plan.sets();
     }

@@ -1,7 +1,7 @@
 //! The real firewall in two halves: netlink calls for the poll loop, and jobs for another thread
 //! that run the nft program and make long lists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::conntrack::GrantedConnections;
@@ -204,6 +204,29 @@ pub fn unload(rules: &GuardRules) -> Result<(), Fault> {
     let _owner = TableClaim::claim(plan.table())?;
     tables::check_is_ours(&mut Netlink::open()?, plan.table())?;
     NftProgram::new(&rules.firewall.nft)?.load(&plan.text_off())
+}
+
+/// Applies the changes of grants while no gateway runs, as far as their sets exist, and cuts
+/// connections. Does nothing if there is no guard.
+pub fn change_without_gateway(rules: &GuardRules, changes: &[Change]) -> Result<(), Fault> {
+    let table = &rules.firewall.table;
+    let mut netlink = Netlink::open()?;
+    tables::check_is_ours(&mut netlink, table)?;
+    let names = tables::sets(&mut netlink, table)?.into_iter().map(|(name, _)| name);
+    let sets = Sets::named(table, names.collect());
+    let possible: Vec<Change> =
+        changes.iter().filter(|change| sets.has(change.element())).copied().collect();
+    sets.apply(&mut netlink, &possible)?;
+    let mut cut = BTreeSet::new();
+    for change in changes {
+        if let Change::Cut { element, .. } = change {
+            cut.insert(*element);
+        }
+    }
+    if cut.is_empty() {
+        return Ok(());
+    }
+    GrantedConnections::open(&rules.plan()?)?.cut(&cut)
 }
 
 /// The state of the guard as another process sees it.

@@ -121,7 +121,8 @@ pub(super) fn stale(netlink: &mut Netlink, plan: &GuardPlan) -> Result<Stale, Fa
     Ok(stale)
 }
 
-fn sets(netlink: &mut Netlink, table: &str) -> Result<Vec<(String, bool)>, Fault> {
+/// The names of the sets in this table, each true if it is anonymous; none without the table.
+pub(super) fn sets(netlink: &mut Netlink, table: &str) -> Result<Vec<(String, bool)>, Fault> {
     let body = Attributes::default().text(TABLE, table);
     let answers = match netlink.dump(&Message::tables(GET_SET, 0, body)) {
         Err(Errno::ENOENT) => return Ok(Vec::new()),

@@ -144,6 +144,29 @@ fn a_mistake_in_one_line_keeps_nobody_from_being_revoked() {
     assert_eq!(revoke("c", &broken, "x").unwrap(), line(2, "bert"), "the broken line itself");
     let both = format!("{}\n{}\n", line(1, "my bert"), line(2, "bert"));
     assert_eq!(revoke("c", &both, "bert").unwrap(), format!("{}\n", line(1, "my bert")));
+    // A remark behind the name, also one that has another's name in it.
+    let remark = format!("{} # bert's, lost\n{}\n", line(1, "anna"), line(2, "bert"));
+    assert_eq!(revoke("c", &remark, "anna").unwrap(), format!("{}\n", line(2, "bert")));
+    assert_eq!(revoke("c", &remark, "bert").unwrap(), remark[..remark.find('\n').unwrap() + 1]);
+    assert!(revoke("c", &remark, "#").is_err());
+    // A name that nobody can read any more, by the id.
+    let id = ClientId([1; 16]).to_string();
+    for name in ["an|na", "# anna", ""] {
+        let lost = format!("{}\n{}\n", line(1, name), line(2, "bert"));
+        assert!(revoke("c", &lost, "carl").is_err());
+        assert_eq!(revoke("c", &lost, &id).unwrap(), format!("{}\n", line(2, "bert")), "{name}");
+    }
+}
+
+#[test]
+fn a_line_that_is_struck_out_names_nobody_and_the_file_is_as_long_as_before() {
+    let text = format!("{}\n{}\n", line(1, "anna"), line(2, "bert"));
+    let struck = strike_out("c", &text, "anna").unwrap();
+    assert_eq!(struck.len(), text.len());
+    assert_eq!(parse("c", &struck).unwrap(), parse("c", &line(2, "bert")).unwrap());
+    assert_eq!(ids(&struck), BTreeSet::from([ClientId([2; 16])]));
+    let odd = "\u{e9}id=1 anna\n";
+    assert_eq!(strike_out("c", odd, "anna").unwrap(), "##id=1 anna\n");
 }
 
 #[test]

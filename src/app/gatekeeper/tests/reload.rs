@@ -216,6 +216,43 @@ fn a_mistake_in_the_clients_file_revokes_whoever_it_no_longer_names_and_changes_
 }
 
 #[test]
+fn a_client_that_an_admin_revokes_stays_out_until_a_file_without_it_was_read() {
+    let mut world = World::with(|files| files.enrolled = vec![Anna, Bert]);
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    let revoke = |world: &mut World, name: &str| {
+        let session = world.ask(ControlRequest::Revoke { name: name.to_owned() });
+        world.settle();
+        world.told(session).expect("an answer").unwrap()
+    };
+    assert_eq!(revoke(&mut world, "nobody"), "null");
+    assert_eq!(revoke(&mut world, "anna"), format!("\"{}\"", Anna.id()));
+    let is_out = |world: &mut World| {
+        let listener = world.listener();
+        let is_known = world.listeners[&listener].clients.contains_key(&Anna.id());
+        !is_known && !world.lets_in(Anna, 22) && world.knock(Anna, "ssh").is_none()
+    };
+    assert!(is_out(&mut world));
+    // The file goes on to name her, with and without mistakes elsewhere.
+    reload(&mut world).unwrap();
+    assert!(is_out(&mut world));
+    world.files.mistake = Some(Fault::new("clients:7:1: not an id", "write one"));
+    reload(&mut world).unwrap_err();
+    world.files.mistake = None;
+    world.new_config();
+    reload(&mut world).unwrap();
+    assert!(is_out(&mut world));
+    let degraded = world.gatekeeper.limitations(world.now());
+    assert!(degraded.iter().any(|line| line.starts_with("1 revoked but still")), "{degraded:?}");
+    assert_eq!(world.knock(Bert, "ssh"), Some(Status::Granted));
+    // A file without her ends it: she may be enrolled again.
+    world.files.enrolled = vec![Bert];
+    reload(&mut world).unwrap();
+    world.files.enrolled = vec![Anna, Bert];
+    reload(&mut world).unwrap();
+    assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+}
+
+#[test]
 fn a_listener_that_starts_while_clients_change_is_told_of_them_when_it_takes_over() {
     let mut world = World::with(|files| files.enrolled = vec![Anna, Bert]);
     let old = world.listener();
