@@ -57,8 +57,14 @@ fn the_agent_signs_with_the_enrolled_key_whatever_else_it_holds() {
     agent.add(&[enrolled.to_str().unwrap()]);
     fs::remove_file(&enrolled).unwrap();
     user.run("open gate").expect(0, &["granted"], &[]);
+    let import = "import .config/toctoc/profiles/gate.toml --name again --replace";
+    let imported = user.run(import);
+    imported.expect(0, &["imported as again"], &[]);
+    assert!(!imported.err.contains("private key"), "{}", imported.err);
     agent.add(&["-D"]);
     user.run("open gate").expect(2, &[], &["holds no key, or is locked"]);
+    let missing = ["is neither in the ssh-agent nor in the usual files\n  `ssh-add` it"];
+    user.run(import).expect(0, &["imported as again"], &missing);
 }
 
 #[test]

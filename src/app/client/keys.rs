@@ -142,8 +142,8 @@ pub(super) fn import(
     let held = HeldProfile { name, profile, path };
     if !has_key(paths, &held) {
         output.err += &format!(
-            "its private key ({}) is not in the usual places: use --identity, or write \
-             identity = \"...\" into {}\n",
+            "its private key ({}) is neither in the ssh-agent nor in the usual files\n  `ssh-add` \
+             it, use --identity, or write identity = \"...\" into {}\n",
             show_fingerprint(&held.profile.key.fingerprint()),
             held.path.display()
         );
