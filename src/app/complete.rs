@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn commands_and_options_come_from_the_definitions_and_hidden_ones_do_not() {
         assert_eq!(client("op"), ["open"]);
-        assert_eq!(gateway("client "), ["add", "approve", "list", "forgive", "revoke", "help"]);
+        assert_eq!(gateway("client re"), ["revoke"]);
         assert_eq!(gateway("guard on --c"), ["--confirm", "--config"]);
         assert!(client("open --").contains(&"--timeout".to_owned()));
         assert_eq!(client("open gate --classic --cl"), [""; 0], "it was given already");

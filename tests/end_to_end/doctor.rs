@@ -233,6 +233,11 @@ fn behind_a_nat_the_doctor_says_how_to_open_and_tries_it_that_way() {
     let words = format!("doctor anna -4 {QUICK} -i {key}");
     let words: Vec<&str> = words.split(' ').collect();
     let nat = Diagnosis::of(&gate.toctoc_in(&inner, &words));
-    nat.expect(0, "warn", "address", &["sees 10.90.0.2, and you are 192.168.7.2", "--ask-source"]);
+    nat.expect(
+        0,
+        "warn",
+        "address",
+        &["sees 10.90.0.2, and you are 192.168.7.2", "open anna SERVICE --ask-source"],
+    );
     nat.expect(0, "ok", "service", &["10.90.0.1:22 says `SSH-2.0-planted`"]);
 }

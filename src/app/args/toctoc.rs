@@ -205,8 +205,8 @@ pub struct Close {
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Each line begins with ok, warn or FAIL, and says what to do. The exit code is that
-of the first FAIL, as for the other commands; 0 if there is none.")]
+Each line begins with ok, warn or FAIL, and says what to do. The exit code is
+that of the first FAIL, as for the other commands; 0 if there is none.")]
 pub struct Doctor {
     /// The gateway, and how to knock.
     #[command(flatten)]

@@ -271,6 +271,7 @@ impl Examination<'_, '_> {
     ) {
         let observed = received.receipt.observed;
         let Some(local) = result.local else { return };
+        let name = &knock.held.name;
         if result.is_replaced(observed) {
             let what = everybody_text(observed);
             let (what, remedy) = what.rsplit_once(": ").unwrap_or((&what, ""));
@@ -280,7 +281,10 @@ impl Examination<'_, '_> {
         } else if usable(local, result.gateway.ip()) {
             let fault = Fault::new(
                 format!("the gateway sees {observed}, and you are {local}: a NAT in between"),
-                format!("open with: toctoc open {} SERVICE --ask-source", knock.held.name),
+                format!(
+                    "open with: toctoc open {name} SERVICE --ask-source; for ssh: \
+                     toctoc ssh-config {name} --install --ask-source"
+                ),
             );
             self.warn("address", fault);
         } else {
@@ -403,8 +407,8 @@ fn silence(knock: &PreparedKnock, result: &GatewayResult) -> Fault {
     match sign {
         SignOfLife::UdpRefused => Fault::new(
             format!("{ip} is up, but refuses UDP port {port}: toctocd is not running there"),
-            "tell the gateway's admin: systemctl status toctocd. Is it another port since then? \
-             Its number is in the profile",
+            "ask the gateway's admin to start it: systemctl status toctocd. If it uses another port \
+             now, write that number into the profile: port = NUMBER",
         ),
         SignOfLife::Tcp(other) => Fault::new(
             format!(
