@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::core::diagnostic::{nearest, printable};
 use crate::core::door::Step;
 use crate::core::public_key::PublicKey;
-use crate::core::service::{Client, DisconnectPolicy};
+use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, FaultKind, ServiceName};
 use crate::core::wire::ClientSide;
 use crate::edge::entropy;
@@ -204,120 +204,6 @@ pub(super) fn write_then(
     done
 }
 
-<<<<<<< HEAD
-/// Removes a client. Needs nothing but the clients file: whatever else is broken, a stolen key must
-/// not stay valid.
-/// Error: nothing was changed: no client has that name.
-pub fn revoke(config: &Path, name: &str) -> Result<CommandOutput, Fault> {
-    let reach = load::reach(config);
-    reach.note(revoke_from(&reach.settings, name))
-}
-
-fn revoke_from(settings: &Settings, name: &str) -> Result<CommandOutput, Fault> {
-    let file = remove(settings, name)?;
-    let file = file.display();
-    let mut output = CommandOutput::out(String::new());
-    let reloaded = admin::reload_if_running(settings);
-    if let Ok(false) = reloaded {
-        let gateway = &settings.gateway;
-        let socket = gateway.control_socket.display();
-        let found = State::holder(&gateway.state_dir)
-            .or_else(|| firewall::keeper(&settings.firewall.table));
-        output.err = match found {
-            None => format!(
-                "`{name}` is revoked in {file}; no gateway is running here (none answers at {socket})\n"
-            ),
-            // It was started with another socket.
-            Some(by) => {
-                output.code = FAILED;
-                format!(
-                    "`{name}` is revoked in {file}; but THE RUNNING GATEWAY DOES NOT KNOW IT: {by} does \
-                     not answer at {socket}\n  `kill -HUP` with its pid makes it read its clients \
-                     again; or restart the gateway\n"
-                )
-            }
-        };
-        return Ok(output);
-    }
-    // A reload that fails later has revoked all the same.
-    let (code, said) = match (admin::is_enrolled(settings, name), reloaded) {
-        (Ok(false), Ok(_)) => (
-            DONE,
-            format!(
-                "the running gateway has ended its grants and refuses its knocks; {}",
-                open_connections(settings)
-            ),
-        ),
-        (Ok(false), Err(fault)) => (
-            DONE,
-            format!(
-                "the running gateway has ended its grants and refuses its knocks; {}. All else stays \
-                 as it was, because the reload failed: {fault}",
-                open_connections(settings)
-            ),
-        ),
-        (Ok(true), Ok(_)) => (
-            FAILED,
-            "but THE RUNNING GATEWAY STILL LETS IT IN: it reads another clients file. `toctocd \
-             check` reads the configuration; then restart the gateway"
-                .to_owned(),
-        ),
-        (Ok(true) | Err(_), Err(fault)) | (Err(fault), Ok(_)) => (
-            FAILED,
-            format!(
-                "but THE RUNNING GATEWAY HAS NOT CONFIRMED IT: {fault}\n  repeat `toctocd reload` \
-                 until it succeeds, or restart the gateway"
-            ),
-        ),
-    };
-    output.err = format!("`{name}` is revoked in {file}; {said}\n");
-    output.code = code;
-    Ok(output)
-}
-
-/// Removes the line of this name from the file in which it stands, and returns that file. A name
-/// stands in one of the two at most.
-fn remove(settings: &Settings, name: &str) -> Result<PathBuf, Fault> {
-    let ClientFiles { clients, joined } = ClientFiles::of(settings);
-    let from_clients = rewrite(settings, |label, bytes| {
-        if let Ok(text) = std::str::from_utf8(bytes) {
-            return Ok(authorized::revoke(label, text, name)?.into_bytes());
-        }
-        // Not every byte is text: each becomes a character, and that byte again. It takes 0.1 s for
-        // 100,000 clients.
-        let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
-        let left = authorized::revoke(label, &text, name)?;
-        Ok(left.chars().filter_map(|c| u8::try_from(c).ok()).collect())
-    });
-    match from_clients {
-        Ok(()) => Ok(clients),
-        Err(fault) => match joined::revoke(&joined, name) {
-            Ok(()) => Ok(joined),
-            // It is in neither: the first fault has the better advice.
-            Err(other) if other.kind == FaultKind::Name => Err(fault),
-            Err(other) if fault.kind == FaultKind::Name => Err(other),
-            Err(_) => Err(fault),
-        },
-    }
-}
-
-/// What becomes of the connections that a revoked client has open.
-fn open_connections(settings: &Settings) -> String {
-    let mut kept = Vec::new();
-    for service in settings.services.iter().filter(|one| one.cut == DisconnectPolicy::Never) {
-        kept.push(service.name.as_str());
-    }
-    match kept.as_slice() {
-        [] => "the connections that it had open are cut".to_owned(),
-        kept => format!(
-            "connections that it has open to {} go on until they end (`cut` in toctocd.toml(5))",
-            kept.join(", ")
-        ),
-    }
-}
-
-=======
->>>>>>> e07e7f4 (A revocation ends the grants without a gateway, and does not wait for the disk, a readable line or another user's lock)
 /// Changes the clients file under a lock, so that two admins at once keep each other's changes.
 fn rewrite(
     settings: &Settings, change: impl FnOnce(&str, &[u8]) -> Result<Vec<u8>, Fault>,

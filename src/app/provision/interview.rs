@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::app::args::toctocd::Init;
+use crate::app::interfaces;
 use crate::app::output::print_error;
 use crate::config::{Service, ServicePorts, defaults};
 use crate::core::address::{AddressScope, is_host, reach};
@@ -34,7 +35,7 @@ const WELL_KNOWN: [(u16, &str); 16] = [
 pub(super) fn ask(args: &Init) -> Result<Option<Init>, Fault> {
     let mut answers = args.clone();
     if args.addresses.is_empty() {
-        let found = own_address(&addresses::own()?, &proc_net::default_interfaces());
+        let found = own_address(&addresses::own()?, &interfaces::of_default_routes());
         answers.addresses = vec![ask_address(found.as_ref())?];
     }
     if args.services.is_empty() {

@@ -21,7 +21,8 @@ mod watch;
 
 pub use adopt::adopt;
 pub use live::{
-    GuardState, NftGuard, NftLink, Started, change_without_gateway, is_there, keeper, look_at, print_ruleset, start, trial_under_way, unload,
+    GuardState, NftGuard, NftLink, Started, change_without_gateway, is_there, keeper, look_at,
+    print_ruleset, start, trial_under_way, unload,
 };
 pub use tracked::Connection;
 pub use watch::{Heard, TableChange, TableWatch};

@@ -11,6 +11,7 @@ use crate::app::{admin, load};
 use crate::config::Settings;
 use crate::core::grants::{ActiveGrant, Change, GrantEnd, GrantKey, Grants, Holder};
 use crate::core::ledger::Ledger;
+use crate::core::service::DisconnectPolicy;
 use crate::core::types::{ClientId, Fault, FaultKind};
 use crate::edge::clock;
 use crate::edge::files::{self, FileLock};
@@ -50,12 +51,19 @@ fn revoke_from(settings: &Settings, name: &str) -> Result<CommandOutput, Fault> 
 /// the same.
 fn with_gateway(settings: &Settings, name: &str, failed: Option<Fault>) -> (u8, String) {
     match (admin::is_enrolled(settings, name), failed) {
-        (Ok(false), None) => (DONE, "the running gateway has reloaded".to_owned()),
+        (Ok(false), None) => (
+            DONE,
+            format!(
+                "the running gateway has ended its grants and refuses its knocks; {}",
+                open_connections(settings)
+            ),
+        ),
         (Ok(false), Some(fault)) => (
             DONE,
             format!(
-                "the running gateway has ended its grants and refuses its knocks. All else stays as \
-                 it was, because the reload failed: {fault}"
+                "the running gateway has ended its grants and refuses its knocks; {}. All else stays \
+                 as it was, because the reload failed: {fault}",
+                open_connections(settings)
             ),
         ),
         (Ok(true), None) => (
@@ -70,6 +78,21 @@ fn with_gateway(settings: &Settings, name: &str, failed: Option<Fault>) -> (u8, 
                 "but THE RUNNING GATEWAY HAS NOT CONFIRMED IT: {fault}\n  repeat `toctocd reload` \
                  until it succeeds, or restart the gateway"
             ),
+        ),
+    }
+}
+
+/// What becomes of the connections that a revoked client has open.
+fn open_connections(settings: &Settings) -> String {
+    let mut kept = Vec::new();
+    for service in settings.services.iter().filter(|one| one.cut == DisconnectPolicy::Never) {
+        kept.push(service.name.as_str());
+    }
+    match kept.as_slice() {
+        [] => "the connections that it had open are cut".to_owned(),
+        kept => format!(
+            "connections that it has open to {} go on until they end (`cut` in toctocd.toml(5))",
+            kept.join(", ")
         ),
     }
 }
