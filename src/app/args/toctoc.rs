@@ -283,9 +283,10 @@ pub struct SshConfig {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  toctoc join                # asks for the line, and does not show it
-  toctoc join - < FILE
-The gateway's admin makes the line: toctocd invite NAME --services ssh")]
+  toctoc join
+  cat FILE | toctoc join -
+The first one asks for the line, and does not show it. The gateway's admin makes
+it: toctocd invite NAME --services ssh")]
 pub struct Join {
     /// The invitation, which begins with toctoc: or - for standard input. Better give none, and paste
     /// it when asked: a command line is seen by others, and stays in the shell's history.

@@ -235,7 +235,7 @@ fn json_goes_to_standard_output_alone() {
 
 #[test]
 fn a_missing_profile_names_those_that_there_are() {
-    User::new().run("open gate ssh").expect(USAGE, &[], &["no profile `gate`", "toctoc import"]);
+    User::new().run("open gate ssh").expect(USAGE, &[], &["no profile `gate`", "toctoc join"]);
     let user = User::new().with(&gateway::profile(9));
     user.run("open gte ssh").expect(USAGE, &[], &["no profile `gte`", "you have: gate"]);
     let advice = ["`ssh` is a service and not a profile", "name the profile first: gate ssh,"];
@@ -447,7 +447,7 @@ fn profiles_are_listed_without_their_sequences_and_a_broken_one_is_reported() {
 #[test]
 fn commands_without_a_profile_take_the_only_one_or_the_chosen_one() {
     let gateway = answering(Some(Status::Granted));
-    User::new().run("open").expect(USAGE, &[], &["you have no profile yet", "toctoc import"]);
+    User::new().run("open").expect(USAGE, &[], &["you have no profile yet", "toctoc join"]);
     let user = user_of(&gateway);
     user.run("open").expect(DONE, &["granted"], &[]);
     user.run("default").expect(DONE, &["gate\n"], &[]);
