@@ -65,8 +65,9 @@ pub enum ToctocCommand {
 
 const HELP: &str = "\
 First steps, with the line that the gateway's admin sent you:
-  toctoc join                        # offers to let plain ssh knock by itself
-  ssh home                           # or as the gateway is called in that line
+  toctoc join
+It offers to let plain ssh knock by itself. Then, by the gateway's name:
+  ssh bastion
 
 Exit codes:
   0  done: granted, closed, probe answered, or classic sequence sent
