@@ -106,7 +106,7 @@ fn where_no_second_file_fits_beside_the_clients_file_a_revoked_line_becomes_a_co
          && mount -o remount,bind,ro \"$0\"",
     );
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert!(stderr(&output).contains("the running gateway has reloaded"), "{output:?}");
+    assert!(stderr(&output).contains("the running gateway has ended its grants"), "{output:?}");
     is_refused(&gate, &anna);
     let line = before.lines().find(|line| line.ends_with(" anna")).unwrap();
     let expected = before.replace(line, &format!("#{}", &line[1..]));
