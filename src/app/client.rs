@@ -12,6 +12,7 @@ use super::compat;
 use super::complete::{self, CommandLine};
 use super::output::{CommandOutput, fault_json, service_list};
 use super::paths::UserPaths;
+use crate::core::bytes::saturated_u32;
 use crate::core::knock::KnockKind;
 use crate::core::types::{Fault, FaultKind, ServiceName};
 use crate::edge::names::{AddressFamily, resolve_gateway};
@@ -356,7 +357,7 @@ impl PreparedKnock {
                 if *before == 0 {
                     first.push(gateway.ip().to_string());
                 }
-                let delay = self.request.timeout * u32::try_from(*before).unwrap_or(u32::MAX);
+                let delay = self.request.timeout * saturated_u32(*before);
                 *before += 1;
                 if self.signer.wants_touch() {
                     results.push(match answered.get() {

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::core::bytes::{saturated_u16, saturated_u64};
 use crate::core::engine::{Action, Engine, SealedSetup, Setup};
 use crate::core::keyring::Realm;
 use crate::core::noise::KeyPair;
@@ -267,7 +268,7 @@ impl Listener {
         let mut senders = vec![pipe.as_fd()];
         senders.extend(sender.v4.iter().chain(&sender.v6).map(|socket| socket.as_fd()));
         let descriptors = captures.len() + senders.len();
-        let mut notes = confine(user, u64::try_from(descriptors).unwrap_or(u64::MAX), &senders)?;
+        let mut notes = confine(user, saturated_u64(descriptors), &senders)?;
         if inherited {
             notes.add(Limitation::Inherited);
         }
@@ -344,7 +345,7 @@ impl Listener {
                 }
                 CaptureResult::Empty => return Ok(()),
                 CaptureResult::Down => {
-                    let capture = u16::try_from(index).unwrap_or(u16::MAX);
+                    let capture = saturated_u16(index);
                     return report(pipe, ToGatekeeper::Down { capture });
                 }
             }

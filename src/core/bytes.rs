@@ -121,6 +121,31 @@ impl<const N: usize> Writer<N> {
     }
 }
 
+/// The number, or the largest that fits; likewise below.
+pub fn saturated_u8(number: impl TryInto<u8>) -> u8 {
+    number.try_into().unwrap_or(u8::MAX)
+}
+
+/// The number, or the largest that fits.
+pub fn saturated_u16(number: impl TryInto<u16>) -> u16 {
+    number.try_into().unwrap_or(u16::MAX)
+}
+
+/// The number, or the largest that fits.
+pub fn saturated_u32(number: impl TryInto<u32>) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
+}
+
+/// The number, or the largest that fits.
+pub fn saturated_u64(number: impl TryInto<u64>) -> u64 {
+    number.try_into().unwrap_or(u64::MAX)
+}
+
+/// The number, or the largest that fits.
+pub fn saturated_i64(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ use super::openings::ServiceAddress;
 use super::prefix::Span;
 use super::service::{AddressProof, DisconnectPolicy, GrantKind};
 use super::types::{Boot, ClientId, Now, SECOND, ServiceName, Source, Wall};
+use crate::core::bytes::saturated_u32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Holder {
@@ -81,7 +82,7 @@ impl ActiveGrant {
     /// Seconds from `now` to its end, rounded up, so that a new grant shows its whole time.
     pub fn seconds_left(&self, now: Now) -> u32 {
         let left = self.deadline().0.saturating_sub(now.boot.0).div_ceil(SECOND);
-        u32::try_from(left).unwrap_or(u32::MAX)
+        saturated_u32(left)
     }
 
     /// The opening that it shares, if its service is a command service. Such a grant has no ports

@@ -11,6 +11,7 @@ use super::record::Record;
 use super::reply::Reply;
 use super::service::GrantKind;
 use super::types::{Boot, Now, SECOND, ServiceName};
+use crate::core::bytes::saturated_u32;
 
 pub mod element;
 mod past;
@@ -279,7 +280,7 @@ impl Grants {
             let Some(grant) = self.take(&key) else { continue };
             // It is over from now on. Rounded down: it must not come back at a restart.
             let lasted = now.boot.0.saturating_sub(grant.opened.boot.0) / SECOND;
-            let seconds = u32::try_from(lasted).unwrap_or(u32::MAX).min(grant.seconds);
+            let seconds = saturated_u32(lasted).min(grant.seconds);
             let over = ActiveGrant { seconds, ..grant };
             records.push(match self.remember(over) {
                 true => Record::Granted(over),

@@ -3,6 +3,7 @@
 
 use super::bytes::Reader;
 use super::types::Wall;
+use crate::core::bytes::saturated_u8;
 
 /// The most accepted timestamps that are kept one by one; older ones raise the floor.
 pub(super) const SEEN: usize = 64;
@@ -89,7 +90,7 @@ impl UsedMarks {
     pub fn encode(&self, out: &mut Vec<u8>) {
         // Both lists have at most 64 entries.
         for length in [self.seen.len(), self.burned.len()] {
-            out.push(u8::try_from(length).unwrap_or(u8::MAX));
+            out.push(saturated_u8(length));
         }
         out.extend(self.floor.0.to_be_bytes());
         for seen in &self.seen {

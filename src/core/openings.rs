@@ -15,6 +15,7 @@ use std::ops::Bound;
 use super::door::Door;
 use super::quota::Shares;
 use super::types::{Boot, Fault, Now, SECOND, ServiceName, Source, Wall};
+use crate::core::bytes::saturated_i64;
 
 mod command;
 mod messages;
@@ -221,7 +222,7 @@ impl Openings {
     /// at once. Whatever the clock says now, none waits longer than its whole time.
     pub fn take_over(&mut self, now: Now, journal: impl IntoIterator<Item = OpeningEntry>) {
         for entry in journal {
-            let whole = i64::from(entry.timeout) * i64::try_from(SECOND).unwrap_or(i64::MAX);
+            let whole = i64::from(entry.timeout) * saturated_i64(SECOND);
             let left = (whole - now.wall.since(entry.opened)).clamp(0, whole);
             let id = entry.id;
             self.next_id = self.next_id.max(id.saturating_add(1));

@@ -10,6 +10,7 @@ use super::bytes::Reader;
 use super::door::Step;
 use super::types::{Port, Proto, Reject, Source};
 use super::wire::DATAGRAM;
+use crate::core::bytes::{saturated_u16, saturated_u32};
 
 #[cfg(test)]
 mod tests;
@@ -275,7 +276,7 @@ fn first_of_merged_fits(ip: &IpHeader, segment: &[u8], length: u16) -> bool {
 
 /// The checksum of a UDP segment whose checksum field is zero, as it must be written there.
 pub fn udp_checksum(source: IpAddr, destination: IpAddr, segment: &[u8]) -> u16 {
-    let length = u32::try_from(segment.len()).unwrap_or(u32::MAX) & 0xffff;
+    let length = saturated_u32(segment.len()) & 0xffff;
     let addresses = sum_address(source) + sum_address(destination);
     let pseudo = addresses + u32::from(Proto::Udp.number()) + length;
     match !fold(sum(pseudo, segment)) {
@@ -312,5 +313,5 @@ fn sum(start: u32, bytes: &[u8]) -> u32 {
 fn fold(total: u32) -> u16 {
     let once = (total >> 16) + (total & 0xffff);
     let twice = (once >> 16) + (once & 0xffff);
-    u16::try_from(twice).unwrap_or(u16::MAX)
+    saturated_u16(twice)
 }

@@ -16,6 +16,7 @@ use super::replay::{Fresh, Refused, Replay, ReplayDecision};
 use super::reply::{PendingReply, Reply};
 use super::service::{AddressProof, Client, Service, ServiceCommands, SourceRule};
 use super::types::{ClientId, Now, Reject, SECOND, ServiceName, Source, Wall};
+use crate::core::bytes::saturated_u32;
 
 // `grants` takes the proofs that are made there, so it imports that file and not this one.
 pub(super) mod commit;
@@ -417,7 +418,7 @@ fn max_seconds(opened: Wall, client: &Client, service: &Service) -> u32 {
     let mut most = service.max_seconds.min(client.max_seconds.unwrap_or(u32::MAX));
     if let Some(expires) = client.expires {
         let left = expires.saturating_sub(opened.0 / SECOND);
-        most = most.min(u32::try_from(left).unwrap_or(u32::MAX));
+        most = most.min(saturated_u32(left));
     }
     most
 }

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::bytes::Reader;
 use super::types::Fingerprint;
+use crate::core::bytes::saturated_u32;
 
 /// OpenSSH's name of a plain key.
 pub const ED25519: &str = "ssh-ed25519";
@@ -80,7 +81,7 @@ impl PublicKey {
         let application = self.fido.as_ref().map(|fido| fido.application.as_bytes());
         for field in [Some(self.algorithm().as_bytes()), Some(&self.ed25519), application] {
             let Some(field) = field else { continue };
-            let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+            let length = saturated_u32(field.len());
             blob.extend(length.to_be_bytes());
             blob.extend(field);
         }

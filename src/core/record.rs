@@ -8,6 +8,7 @@ use super::openings::{CommandLine, OpeningEntry};
 use super::prefix::Span;
 use super::service::{AddressProof, DisconnectPolicy, GrantKind};
 use super::types::{Boot, ClientId, Fault, Now, ServiceName, Source, Wall};
+use crate::core::bytes::saturated_u16;
 
 /// Bytes of a record without its text.
 pub const RECORD: usize = 128;
@@ -95,7 +96,7 @@ impl Record {
         debug_assert!(body.len() <= RECORD - 4 && text.len() <= TEXT);
         body.resize(RECORD - 4, 0);
         out.extend([self.kind(), 0]);
-        out.extend(u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
+        out.extend(saturated_u16(text.len()).to_be_bytes());
         out.extend(body);
         out.extend(text);
         Ok(())

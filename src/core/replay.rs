@@ -35,6 +35,7 @@ use super::marks::{self, UsedMarks};
 use super::record::Record;
 use super::reply::{PendingReply, Reply};
 use super::types::{Boot, ClientId, Now, Reject, SECOND, Source, Wall};
+use crate::core::bytes::saturated_i64;
 
 mod challenges;
 mod clock_monitor;
@@ -407,7 +408,7 @@ impl Replay {
     /// True if a run whose marks are lost may have accepted a packet of this timestamp.
     fn before_start(&self, now: Now, timestamp: Wall) -> bool {
         let age = now.wall.since(timestamp);
-        let uptime = i64::try_from(now.boot.0.saturating_sub(self.start.0)).unwrap_or(i64::MAX);
+        let uptime = saturated_i64(now.boot.0.saturating_sub(self.start.0));
         if age.saturating_add(nanos(self.start_margin)) >= uptime {
             return true;
         }
@@ -454,5 +455,5 @@ fn remember<T>(list: &mut VecDeque<T>, item: T) {
 }
 
 fn nanos(seconds: u32) -> i64 {
-    i64::from(seconds).saturating_mul(i64::try_from(SECOND).unwrap_or(i64::MAX))
+    i64::from(seconds).saturating_mul(saturated_i64(SECOND))
 }

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use super::address::as_text;
 use super::door::{Door, Step, TcpFlags};
 use super::types::{SECOND, Wall};
+use crate::core::bytes::saturated_i64;
 use attempts::{Attempt, Attempts};
 
 mod attempts;
@@ -213,7 +214,7 @@ impl Machine {
             return;
         }
         emit(SequenceEvent::Seen);
-        self.second = i64::try_from(at.0 / SECOND).unwrap_or(i64::MAX);
+        self.second = saturated_i64(at.0 / SECOND);
         self.report_ended(emit);
         if listening.iter().any(|door| !self.is_own(*door)) {
             self.classic_hit(hit, emit);

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::core::bytes::saturated_u32;
+
 pub use names::{ClientId, Fingerprint, GatewayId, RealmId, ServiceName};
 
 mod names;
@@ -32,7 +34,7 @@ impl Wall {
     /// The UTC day number, counted from the epoch.
     pub fn day(self) -> u32 {
         // The last day is 213,503.
-        u32::try_from(self.0 / (86_400 * SECOND)).unwrap_or(u32::MAX)
+        saturated_u32(self.0 / (86_400 * SECOND))
     }
 
     pub fn plus(self, seconds: u32) -> Wall {

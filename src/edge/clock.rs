@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::core::bytes::saturated_u64;
 use crate::core::types::{Boot, Now, Wall};
 
 /// Now. A wall clock before 1970 reads as 1970; the gateway will say by how much it is wrong.
@@ -11,7 +12,7 @@ pub fn now() -> Now {
 }
 
 fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    saturated_u64(time.as_nanos())
 }
 
 /// CLOCK_BOOTTIME: runs through suspend and is never stepped.

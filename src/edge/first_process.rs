@@ -14,6 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 
 use super::sys::{ProgramSpec, start_afresh};
+use crate::core::bytes::saturated_u8;
 
 /// Exit status of a process that a signal ended, less the signal's number: as shells have it.
 const SIGNALLED: i32 = 128;
@@ -35,7 +36,7 @@ pub fn run_below() -> io::Result<Option<u8>> {
     let child = start_afresh(&ProgramSpec { path: &path, argv: &argv, umask: None, tied: true })?;
     loop {
         if let Some(status) = reap(child) {
-            return Ok(Some(u8::try_from(status).unwrap_or(u8::MAX)));
+            return Ok(Some(saturated_u8(status)));
         }
         // A signal that has no name is not passed on.
         match all.wait() {

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use super::authorized::is_name;
 use super::profile::Profile;
+use crate::core::bytes::saturated_u8;
 
 use crate::core::address::is_host;
 use crate::core::bytes::Reader;
@@ -207,12 +208,12 @@ fn services(names: Vec<String>) -> Option<Vec<ServiceName>> {
 }
 
 fn push_texts<'a>(content: &mut Vec<u8>, texts: impl ExactSizeIterator<Item = &'a str>) {
-    content.push(u8::try_from(texts.len()).unwrap_or(u8::MAX));
+    content.push(saturated_u8(texts.len()));
     texts.for_each(|text| push_text(content, text));
 }
 
 fn push_text(content: &mut Vec<u8>, text: &str) {
-    content.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
+    content.push(saturated_u8(text.len()));
     content.extend(text.as_bytes());
 }
 

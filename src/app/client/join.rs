@@ -16,6 +16,7 @@ use super::signer::{HeldProfile, key_in, signer, usual_key};
 use super::waiting::Waiting;
 use crate::app::args::toctoc::{Join, Keygen};
 use crate::app::paths::{UserPaths, is_profile_name};
+use crate::core::bytes::saturated_i64;
 use crate::core::diagnostic::printable;
 use crate::core::keyring::{Day, Newcomer};
 use crate::core::knock::{KnockKind, Receipt, Status, Welcome};
@@ -296,7 +297,7 @@ impl Joiner {
                 text += &format!("  {}: {}\n", result.gateway.ip(), fault.what);
             }
         }
-        let until = i64::try_from(self.invitation.until).unwrap_or(i64::MAX);
+        let until = saturated_i64(self.invitation.until);
         let is_over = self.invitation.until <= clock::now().wall.0 / SECOND;
         match Timestamp::from_second(until) {
             Ok(end) if is_over => {

@@ -11,6 +11,7 @@ use super::signer::HeldProfile;
 use crate::app::args::toctoc::Target;
 use crate::app::output::{CommandOutput, service_list};
 use crate::app::paths::{UserPaths, is_profile_name};
+use crate::core::bytes::saturated_i64;
 use crate::core::diagnostic::printable;
 use crate::core::types::{Fault, SECOND, ServiceName};
 use crate::edge::clock;
@@ -145,8 +146,8 @@ pub(super) fn service(
 
 /// Seconds that are left of an enrolment, negative once it is over; `None` if it has no end.
 pub(super) fn seconds_left(profile: &Profile) -> Option<i64> {
-    let end = i64::try_from(profile.expires?).unwrap_or(i64::MAX);
-    let now = i64::try_from(clock::now().wall.0 / SECOND).unwrap_or(i64::MAX);
+    let end = saturated_i64(profile.expires?);
+    let now = saturated_i64(clock::now().wall.0 / SECOND);
     Some(end.saturating_sub(now))
 }
 

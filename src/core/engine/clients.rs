@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::mem;
 
+use crate::core::bytes::saturated_u32;
 use crate::core::keyring::{Day, WireRow, WireSecret};
 use crate::core::quota::{Bucket, Rate};
 use crate::core::types::{Boot, ClientId, Reject, SECOND, Source};
@@ -120,7 +121,7 @@ impl Clients {
             return number;
         }
         self.rows.push(Some(row));
-        u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
+        saturated_u32(self.rows.len() - 1)
     }
 
     /// Replaces what is known of the client in this row, and returns its keys until now. Its

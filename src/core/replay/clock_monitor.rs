@@ -1,6 +1,7 @@
 //! Trust in the wall clock: it must not be behind its own past, nor jump against the clock that
 //! counts since boot. See `replay` for what follows if it does.
 
+use crate::core::bytes::saturated_i64;
 use crate::core::types::{Boot, Now, SECOND, Wall};
 
 /// The least deviation that is a jump, in nanoseconds, beyond what slewing can do (1 part in 1000;
@@ -83,7 +84,7 @@ pub fn clock_jump(from: Now, to: Now) -> i64 {
 
 /// Nanoseconds that the wall clock advanced more than the boot clock.
 fn deviation(from: Now, to: Now) -> i64 {
-    let elapsed = i64::try_from(to.boot.0.saturating_sub(from.boot.0)).unwrap_or(i64::MAX);
+    let elapsed = saturated_i64(to.boot.0.saturating_sub(from.boot.0));
     to.wall.since(from.wall).saturating_sub(elapsed)
 }
 

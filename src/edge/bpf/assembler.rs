@@ -1,5 +1,7 @@
 //! Assembles classic BPF instructions, with labels in place of distances.
 
+use crate::core::bytes::{saturated_u8, saturated_u32};
+
 /// One instruction: the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
@@ -142,8 +144,8 @@ impl Assembler {
                 AsmLine::Branch { code, operand, yes, no, far: false } => {
                     program.push(Instruction {
                         code,
-                        jump_true: u8::try_from(distance(places, after, yes)).unwrap_or(u8::MAX),
-                        jump_false: u8::try_from(distance(places, after, no)).unwrap_or(u8::MAX),
+                        jump_true: saturated_u8(distance(places, after, yes)),
+                        jump_false: saturated_u8(distance(places, after, no)),
                         operand,
                     })
                 }
@@ -176,5 +178,5 @@ fn plain(code: u16, operand: u32) -> Instruction {
 /// the program is written top down, and tests run it.
 fn distance(places: &[usize], from: usize, to: Label) -> u32 {
     let place = places.get(to.0).copied().unwrap_or(0);
-    u32::try_from(place.saturating_sub(from)).unwrap_or(u32::MAX)
+    saturated_u32(place.saturating_sub(from))
 }

@@ -1,6 +1,8 @@
 //! Netlink messages and attributes as bytes: written, and read without a copy. All integers of
 //! netfilter are big endian, those of netlink's own headers are the machine's.
 
+use crate::core::bytes::saturated_u16;
+
 /// Bytes of netlink's header and netfilter's behind it.
 pub(in crate::edge) const HEADER: usize = 20;
 /// The flag of an attribute that contains attributes.
@@ -13,7 +15,7 @@ pub(in crate::edge) struct Attributes(Vec<u8>);
 
 impl Attributes {
     pub(in crate::edge) fn put(mut self, kind: u16, value: &[u8]) -> Self {
-        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+        let length = saturated_u16(4 + value.len());
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
         self.0.extend(value);

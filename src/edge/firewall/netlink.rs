@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt::SndBuf};
 
 use super::attributes::{Attributes, HEADER, Received, split};
+use crate::core::bytes::saturated_u32;
 use crate::core::types::Fault;
 
 /// The subsystems of netfilter: the high byte of a message's type.
@@ -267,7 +268,7 @@ fn frame(buffer: &mut Vec<u8>, kind: u16, last: u32) -> u32 {
 
 /// Appends a header for a message with `length` bytes behind netfilter's own header.
 fn header(buffer: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, length: usize) {
-    let length = u32::try_from(HEADER + length).unwrap_or(u32::MAX);
+    let length = saturated_u32(HEADER + length);
     buffer.extend(length.to_ne_bytes());
     buffer.extend(kind.to_ne_bytes());
     buffer.extend(flags.to_ne_bytes());

@@ -7,6 +7,7 @@
 
 use blake2::{Blake2s256, Digest};
 
+use crate::core::bytes::saturated_u64;
 use crate::core::bytes::{Reader, Writer};
 use crate::core::record::Record;
 use crate::core::types::Fault;
@@ -74,7 +75,7 @@ impl Tail {
         let head = Writer::<32>::new().put(BATCH).u32(length).u64(number).put(&self.last).done();
         let last = batch_sum(&self.salt, &head, &payload);
         let bytes = [&head[..], &last, &payload].concat();
-        let at = self.at + u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let at = self.at + saturated_u64(bytes.len());
         Ok((bytes, Tail { salt: self.salt, last, number, at }))
     }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::line::{self, AUTO, Cursor, LineOptions};
 use super::{MAX_CLIENTS, MAX_LINE, client_lines};
+use crate::core::bytes::saturated_i64;
 use crate::core::clients::{ClientTable, Enrolled};
 use crate::core::diagnostic::{SourceText, printable};
 use crate::core::joining::{Invited, JoinRule, JoinTerms, OpenInvitation, Standing};
@@ -175,7 +176,7 @@ fn print_line(row: &Invited) -> String {
 }
 
 fn moment(seconds: u64) -> Timestamp {
-    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    let seconds = saturated_i64(seconds);
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
 }
 
