@@ -161,9 +161,14 @@ pub(super) fn usual_key(paths: &UserPaths) -> Result<Option<PublicKey>, Fault> {
             return Ok(Some(key));
         }
     }
-    let Some(socket) = &paths.agent else { return Ok(None) };
-    let blobs = Agent::at(socket.clone()).keys().unwrap_or_default();
-    Ok(blobs.iter().find_map(|blob| PublicKey::from_blob(blob)))
+    for socket in paths.agents() {
+        // An agent that does not answer has no key to join with.
+        let blobs = Agent::at(socket).keys().unwrap_or_default();
+        if let Some(key) = blobs.iter().find_map(|blob| PublicKey::from_blob(blob)) {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
 }
 
 /// True if the private key is found, without asking for a passphrase.
@@ -365,4 +370,48 @@ fn ask_passphrase(locked: &Locked, path: &Path) -> Result<Identity, Fault> {
         format!("{place}: wrong passphrase, {TRIES} times"),
         format!("check it with `ssh-keygen -y -f {place}`"),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// An agent that holds `key` and answers nothing but that.
+    fn agent_with(key: &PublicKey, socket: &Path) {
+        let listener = UnixListener::bind(socket).unwrap();
+        let blob = key.blob();
+        let length = u8::try_from(blob.len()).unwrap();
+        let answer = [&[12, 0, 0, 0, 1, 0, 0, 0, length][..], &blob, &[0; 4]].concat();
+        let header = [0, 0, 0, u8::try_from(answer.len()).unwrap()];
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                stream.read_exact(&mut [0; 5]).unwrap();
+                stream.write_all(&[&header[..], &answer].concat()).unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn somebody_joins_with_the_key_of_the_first_agent_that_has_one() {
+        let home = tempfile::tempdir().unwrap();
+        let place = |name: &str| home.path().join(name);
+        let dead = Some(place("dead"));
+        let paths =
+            UserPaths { home: Some(home.path().into()), agent: dead, ..UserPaths::default() };
+        assert_eq!(usual_key(&paths).unwrap(), None);
+
+        let keys = [1, 2].map(|byte| PublicKey::plain([byte; 32]));
+        agent_with(&keys[0], &place("one"));
+        agent_with(&keys[1], &place("two"));
+        std::fs::create_dir(place(".ssh")).unwrap();
+        std::fs::write(place(".ssh/config"), "IdentityAgent ~/one\n").unwrap();
+        assert_eq!(usual_key(&paths).unwrap().as_ref(), Some(&keys[0]));
+        std::fs::write(place(".ssh/config"), "IdentityAgent ~/gone\n").unwrap();
+        let paths = UserPaths { agent: Some(place("two")), ..paths };
+        assert_eq!(usual_key(&paths).unwrap().as_ref(), Some(&keys[1]));
+    }
 }
