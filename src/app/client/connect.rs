@@ -137,8 +137,12 @@ pub(super) fn connect(
         let remedy = match error.kind() {
             std::io::ErrorKind::ConnectionRefused => {
                 "nothing listens there: ask the gateway's admin if the service is running"
+                    .to_owned()
             }
-            _ => "another firewall is in the way, here or at the gateway: ask its admin",
+            _ => format!(
+                "another firewall is in the way, here or at the gateway: toctoc doctor {}",
+                knock.held.name
+            ),
         };
         Fault::new(what, remedy).of(FaultKind::Unreachable)
     })

@@ -269,7 +269,7 @@ impl ExchangeReport<'_> {
             text += &format!("  not tried, too many addresses: {}\n", left_out.join(", "));
         }
         text += &format!(
-            "  - does a knock that opens nothing get through? toctoc probe {}\n  \
+            "  what can be checked from here: toctoc doctor {}\n  \
              - is udp/{} blocked here, or in front of the gateway? Try another network\n  \
              - is the gateway still at {}, and running? Ask its admin\n  \
              - is `{}` still enrolled there? Its key is\n    {}\n  \

@@ -221,7 +221,7 @@ fn silence_lists_what_to_check_and_says_that_the_port_may_be_open() {
         "still at 127.0.0.1, and running?",
         "did this key knock very often",
         "is `laptop` still enrolled there? Its key is\n    SHA256:",
-        "toctoc probe gate\n",
+        "what can be checked from here: toctoc doctor gate\n",
     ] {
         assert!(output.err.contains(part), "no {part:?} in {}", output.err);
     }
