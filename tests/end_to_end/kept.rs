@@ -407,3 +407,18 @@ fn a_grant_that_the_own_firewall_makes_useless_does_not_confirm_a_trial() {
     assert!(trial.wait(LONG).expect("toctocd ends").success());
     assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
 }
+
+#[test]
+fn without_a_gateway_the_kernel_ends_a_trial_and_an_order_ends_what_it_left() {
+    let gate = Gate::new(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let to = gate.port(0, SSH);
+    let output = gate.toctocd(&["guard", "on", "--confirm", "1"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("nobody got in within 1 s: the guard is OFF"), "{text}");
+    assert!(gate.net.client.tcp_reaches(to, LONG));
+    let text = ok(&gate.toctocd(&["guard", "on"]));
+    assert!(text.starts_with("the guard is up; no gateway is running"), "{text}");
+    assert!(!gate.net.client.tcp_reaches(to, SHORT), "the end of the trial is over, too");
+}

@@ -265,13 +265,16 @@ pub fn is_there(rules: &GuardRules) -> Result<bool, Fault> {
     Ok(tables::get_table(&mut Netlink::open()?, plan.table())?.is_some())
 }
 
-/// The end of the trial that the guard in the kernel is on, maybe a past one; `None` without a
-/// guard, or if it is not on trial.
+/// The end of the trial that the guard in the kernel is on, `Boot(0)` if its time is over; `None`
+/// without a guard, or if it is not on trial.
 pub fn trial_under_way(rules: &GuardRules) -> Result<Option<Boot>, Fault> {
     let plan = rules.plan()?;
     let left = elements::times_left(&mut Netlink::open()?, plan.table(), TRIAL)?;
     let now = clock::now().boot;
-    Ok(left.map(|left| now.plus_nanos(left.into_iter().max().unwrap_or(0) * 1_000_000)))
+    Ok(left.map(|left| match left.into_iter().max() {
+        Some(millis) => now.plus_nanos(millis * 1_000_000),
+        None => Boot(0),
+    }))
 }
 
 /// The running gateway that keeps `table` in this thread's network namespace, as text.
