@@ -509,6 +509,7 @@ fn another_users_lock_delays_no_command() {
     mode(&clients, 0o644);
     let _shared = Flock::lock(fs::File::open(&clients).unwrap(), FlockArg::LockShared).unwrap();
     let list = gateway.path("clients.lock");
+    fs::write(&list, "").unwrap();
     mode(&list, 0o644);
     let _kept = Flock::lock(fs::File::open(&list).unwrap(), FlockArg::LockShared).unwrap();
     assert_eq!(gateway.with_config(&["client", "revoke", "a"]).code, 0);

@@ -71,7 +71,7 @@ pub(super) fn keygen(paths: &UserPaths, args: &Keygen) -> Result<CommandOutput, 
     files::create(&path, identity.print(&args.comment, lock)?.as_bytes(), 0o600)?;
     files::create(&public_path, line.as_bytes(), 0o644)?;
     Ok(CommandOutput::out(format!(
-        "made {} and {}; give this line to the gateway's admin:\n{line}",
+        "made {} and {}\ngive this line to the gateway's admin:\n{line}",
         path.display(),
         public_path.display()
     )))
