@@ -1,5 +1,5 @@
-//! An invitation that is printed reads back the same, from any bytes and from any line, and a refusal
-//! has a remedy.
+//! An invitation that is printed reads back the same, from any bytes and from any line, and a
+//! refusal has a remedy.
 
 #![no_main]
 

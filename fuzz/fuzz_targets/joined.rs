@@ -1,5 +1,5 @@
-//! The file `joined` reads back as it was printed, no two of its clients have the same id, and a refusal
-//! names the position and a remedy.
+//! The file `joined` reads back as it was printed, no two of its clients have the same id, and a
+//! refusal names the position and a remedy.
 
 #![no_main]
 

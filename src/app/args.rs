@@ -131,8 +131,8 @@ fn trial_seconds(text: &str) -> Result<u32, String> {
     }
 }
 
-/// A moment in the future, in seconds since the epoch: a day (its first second in UTC), a moment, or
-/// a duration from now on.
+/// A moment in the future, in seconds since the epoch: a day (its first second in UTC), a moment,
+/// or a duration from now on.
 fn expiry(text: &str) -> Result<u64, String> {
     moment_after(text, Timestamp::now())
 }

@@ -1,7 +1,8 @@
-//! The file `joined` in the state directory: invitations, and who joined by them. Only toctocd writes
-//! it, under a lock: its commands, and the gatekeeper when somebody joins.
+//! The file `joined` in the state directory: invitations, and who joined by them. Only toctocd
+//! writes it, under a lock: its commands, and the gatekeeper when somebody joins.
 //!
-//! The admin's clients file is never written by a packet: it may be read-only, or another program's.
+//! The admin's clients file is never written by a packet: it may be read-only, or another
+//! program's.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,8 +69,8 @@ pub fn text(path: &Path) -> Result<String, Fault> {
     }
 }
 
-/// Takes the lock of the file: nobody joins or is invited until it is dropped. `None` if there is no
-/// state directory yet, and so nobody who could join.
+/// Takes the lock of the file: nobody joins or is invited until it is dropped. `None` if there is
+/// no state directory yet, and so nobody who could join.
 pub fn lock(path: &Path) -> Result<Option<FileLock>, Fault> {
     lock_for(path, PATIENCE)
 }
@@ -119,8 +120,8 @@ fn changed<T>(
 }
 
 impl JoinTask {
-    /// Answers, and writes what changes. The file is read again: a command may have changed it since
-    /// the gateway read it.
+    /// Answers, and writes what changes. The file is read again: a command may have changed it
+    /// since the gateway read it.
     pub fn run(&self) -> Result<JoinDone, Fault> {
         let asking = &self.asking;
         let bytes = files::read_own_bytes(&self.files.clients, FileCheck::Trusted)?;

@@ -5,8 +5,8 @@ use std::fmt::{self, Formatter};
 use jiff::{Span, SpanRelativeTo};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-/// A duration in seconds: `90`, `90s`, `5m`, `1h30m`, `30d`, `2w`. A day has 24 hours. `None` if it is
-/// no duration, negative, or longer than 136 years.
+/// A duration in seconds: `90`, `90s`, `5m`, `1h30m`, `30d`, `2w`. A day has 24 hours. `None` if it
+/// is no duration, negative, or longer than 136 years.
 pub fn duration(text: &str) -> Option<u32> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok();

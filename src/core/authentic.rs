@@ -195,8 +195,8 @@ fn open_gate(
     decode_body(&knock.body, knock.day).ok_or(Reject::Syntax)
 }
 
-/// The blob that the signature must be of, from the bytes as received and not encoded again: nothing
-/// unsigned can slip in.
+/// The blob that the signature must be of, from the bytes as received and not encoded again:
+/// nothing unsigned can slip in.
 fn blob_of(knock: &HandedKnock, gateway: GatewayId) -> Result<[u8; BLOB], Reject> {
     let signed = knock.body.first_chunk::<SIGNED>().ok_or(Reject::Syntax)?;
     Ok(sshsig_blob(&message(gateway, &knock.h, signed)))

@@ -168,8 +168,8 @@ impl ClientTable {
         Arc::ptr_eq(&self.parts, &other.parts)
     }
 
-    /// The table with these rows besides its own, which shares with `before` what is the same. Fails
-    /// as [`ClientTable::new`].
+    /// The table with these rows besides its own, which shares with `before` what is the same.
+    /// Fails as [`ClientTable::new`].
     pub fn joined(
         &self, before: &ClientTable, rows: impl IntoIterator<Item = Arc<Enrolled>>,
     ) -> Result<ClientTable, ClientId> {

@@ -84,8 +84,8 @@ impl<'a> SourceText<'a> {
     }
 }
 
-/// The line with marks below the word at `column`, for a terminal of 80 columns. Of a longer line the
-/// part around the word.
+/// The line with marks below the word at `column`, for a terminal of 80 columns. Of a longer line
+/// the part around the word.
 pub fn excerpt(text: &str, line: usize, column: usize) -> String {
     let before = column.saturating_sub(1);
     let skipped = before.saturating_sub(SHOWN / 2);

@@ -1,5 +1,6 @@
-//! What becomes of an invitation when a key asks to join by it. See `authentic` and `policy` for the
-//! proofs before that, `keys::authorized::joined` for the file, docs/protocol.md for the messages.
+//! What becomes of an invitation when a key asks to join by it. See `authentic` and `policy` for
+//! the proofs before that, `keys::authorized::joined` for the file, docs/protocol.md for the
+//! messages.
 
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use super::types::{ClientId, Fingerprint, ServiceName};
 
 /// Seconds that an invitation can be used at first: a day.
 pub const FIRST: u64 = 24 * 3600;
-/// Seconds from the moment that a key has asked, and from its approval: a week, so that nobody loses
-/// the answer.
+/// Seconds from the moment that a key has asked, and from its approval: a week, so that nobody
+/// loses the answer.
 pub const AFTER: u64 = 7 * 24 * 3600;
 
 /// An invitation, and who joined by it: one line of the file `joined`.
@@ -152,7 +153,8 @@ impl Invited {
         }
     }
 
-    /// The rows of the table of clients that come from this line: the invitation's, and the client's.
+    /// The rows of the table of clients that come from this line: the invitation's, and the
+    /// client's.
     pub fn clients(&self) -> Vec<Client> {
         let JoinTerms { name, services, expires, max_seconds } = &self.terms;
         let mut clients = Vec::new();

@@ -262,8 +262,8 @@ impl Enrolment {
         reader.finish().map(|()| enrolment)
     }
 
-    /// `request` as a knock that asks to enrol `key` by this invitation. `None` for a FIDO key with an
-    /// application of its own: a knock has no room to say which.
+    /// `request` as a knock that asks to enrol `key` by this invitation. `None` for a FIDO key with
+    /// an application of its own: a knock has no room to say which.
     pub fn of(request: &Request, invitation: ClientId, key: &PublicKey) -> Option<Enrolment> {
         let scheme = match &key.fido {
             None => KeyScheme::Ed25519,

@@ -221,8 +221,8 @@ pub struct Client {
     pub expires: Option<u64>,
     /// The longest grant for this client, whatever the service says.
     pub max_seconds: Option<u32>,
-    /// `Some`: this is no client but an invitation. Until then, in seconds since the epoch, it may ask
-    /// to join, and for nothing else. Its key proves nothing.
+    /// `Some`: this is no client but an invitation. Until then, in seconds since the epoch, it may
+    /// ask to join, and for nothing else. Its key proves nothing.
     pub invited_until: Option<u64>,
 }
 

@@ -34,8 +34,8 @@ pub enum BackgroundStart {
     },
 }
 
-/// Starts this program with these arguments; what it prints is appended to the file `log`. A hang-up
-/// and Ctrl-C of this terminal do not reach it.
+/// Starts this program with these arguments; what it prints is appended to the file `log`. A
+/// hang-up and Ctrl-C of this terminal do not reach it.
 pub fn start(arguments: &[OsString], log: &Path) -> Result<BackgroundStart, Fault> {
     let log_file = open_log(log).map_err(|error| {
         let what = format!("{}: the log cannot be opened: {error}", log.display());

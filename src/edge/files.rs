@@ -141,8 +141,8 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     sync_parent(path)
 }
 
-/// Writes content over that of an existing file of the same length, in its place, so that no room is
-/// needed. Not for a change that must be seen whole or not at all.
+/// Writes content over that of an existing file of the same length, in its place, so that no room
+/// is needed. Not for a change that must be seen whole or not at all.
 #[cfg(unix)]
 pub fn overwrite(path: &Path, content: &[u8]) -> Result<(), Fault> {
     let file = platform::open_for_writing(path)?;

@@ -131,8 +131,8 @@ impl State {
         Ok(())
     }
 
-    /// The records of the state in `directory`, without a lock and without a change; `None` if there
-    /// is none. Fails if it cannot be trusted or records are lost.
+    /// The records of the state in `directory`, without a lock and without a change; `None` if
+    /// there is none. Fails if it cannot be trusted or records are lost.
     pub fn read(directory: &Path) -> Result<Option<Vec<Record>>, Fault> {
         let shown = directory.display().to_string();
         if directory.symlink_metadata().is_err() {

@@ -102,8 +102,8 @@ pub fn pipe(mut from_peer: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Passes on what comes as it comes. `std::io::copy` may use splice(2), which on some kernels (6.18)
-/// holds back what a socket has until there is more.
+/// Passes on what comes as it comes. `std::io::copy` may use splice(2), which on some kernels
+/// (6.18) holds back what a socket has until there is more.
 fn copy(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {

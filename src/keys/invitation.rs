@@ -1,5 +1,5 @@
-//! The line that invites somebody: `toctoc:` and base32. Its holder may ask to join, and nothing else.
-//! See `core::keyring` for the keys, docs/protocol.md for the layout.
+//! The line that invites somebody: `toctoc:` and base32. Its holder may ask to join, and nothing
+//! else. See `core::keyring` for the keys, docs/protocol.md for the layout.
 
 use base32ct::{Base32UpperUnpadded, Encoding};
 use zeroize::Zeroizing;

@@ -132,8 +132,8 @@ impl Profile {
         Ok(profile)
     }
 
-    /// The check value of all keys and ids, as text. It finds slips of the hand; against an attacker,
-    /// who could compute it again, it does nothing.
+    /// The check value of all keys and ids, as text. It finds slips of the hand; against an
+    /// attacker, who could compute it again, it does nothing.
     fn check(&self) -> String {
         base16ct::lower::encode_string(&self.side.check(self.client, &self.key.fingerprint()))
     }

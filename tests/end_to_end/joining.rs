@@ -1,5 +1,5 @@
-//! Joining by an invitation, with the real programs: one line from the gateway to the laptop, one knock
-//! back, and the service opens.
+//! Joining by an invitation, with the real programs: one line from the gateway to the laptop, one
+//! knock back, and the service opens.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

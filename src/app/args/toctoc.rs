@@ -289,8 +289,8 @@ Examples:
 The first one asks for the line, and does not show it. The gateway's admin makes
 it: toctocd invite NAME --services ssh")]
 pub struct Join {
-    /// The invitation, which begins with toctoc: or - for standard input. Better give none, and paste
-    /// it when asked: a command line is seen by others, and stays in the shell's history.
+    /// The invitation, which begins with toctoc: or - for standard input. Better give none, and
+    /// paste it when asked: a command line is seen by others, and stays in the shell's history.
     #[arg(value_name = "LINE")]
     pub line: Option<String>,
     /// Join with this private key. Default: the first one of id_ed25519 in toctoc's configuration

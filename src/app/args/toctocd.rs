@@ -121,9 +121,9 @@ pub enum GuardCommand {
     /// Turn the guard on; current grants stay. Works without a running gateway, so also before the
     /// network is up.
     On {
-        /// Begin a trial: the guard turns itself off after this time, such as 5m, unless a knock from
-        /// another machine gets a grant by then. Gateway and kernel keep the time, so it does not
-        /// matter if this terminal is lost. 0 ends a trial, and the guard stays.
+        /// Begin a trial: the guard turns itself off after this time, such as 5m, unless a knock
+        /// from another machine gets a grant by then. Gateway and kernel keep the time, so it does
+        /// not matter if this terminal is lost. 0 ends a trial, and the guard stays.
         #[arg(long, value_name = "TIME", value_parser = trial_seconds)]
         confirm: Option<u32>,
     },

@@ -36,8 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const BANNER: Duration = Duration::from_secs(2);
 
 impl Console<'_> {
-    /// Prints each finding at once, or all as JSON. Returns the exit code of the first thing that is
-    /// wrong.
+    /// Prints each finding at once, or all as JSON. Returns the exit code of the first thing that
+    /// is wrong.
     pub(super) fn doctor(&mut self, args: &Doctor) -> u8 {
         let mut examination = Examination { console: self, args, findings: Vec::new() };
         examination.run();

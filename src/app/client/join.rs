@@ -1,7 +1,7 @@
 //! `toctoc join`: enrols a key by an invitation, with one knock, and writes the profile.
 //!
-//! While a key waits for approval the invitation is kept beside the profiles, as NAME.pending. Whoever
-//! uses that profile before it is there asks again.
+//! While a key waits for approval the invitation is kept beside the profiles, as NAME.pending.
+//! Whoever uses that profile before it is there asks again.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +29,8 @@ use crate::keys::invitation::Invitation;
 use crate::keys::profile::Profile;
 use crate::keys::public::show_fingerprint;
 
-/// How long each answer is waited for, and how many knocks go to each address: as `toctoc open` does.
+/// How long each answer is waited for, and how many knocks go to each address: as `toctoc open`
+/// does.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 3;
 
@@ -329,8 +330,8 @@ fn best(results: &[GatewayResult]) -> Option<Receipt> {
     received.first().copied()
 }
 
-/// Refuses an invitation of a gateway that calls itself by the id of another one: what is signed for
-/// it could be used at that one.
+/// Refuses an invitation of a gateway that calls itself by the id of another one: what is signed
+/// for it could be used at that one.
 fn refuse_impostor(paths: &UserPaths, invitation: &Invitation) -> Result<(), Fault> {
     for name in names(paths)? {
         let Ok(held) = super::keys::profile(paths, &name) else { continue };
@@ -350,8 +351,8 @@ fn refuse_impostor(paths: &UserPaths, invitation: &Invitation) -> Result<(), Fau
     Ok(())
 }
 
-/// The line of an invitation: asked for on the terminal, without showing it; or from standard input;
-/// or from the command line.
+/// The line of an invitation: asked for on the terminal, without showing it; or from standard
+/// input; or from the command line.
 pub(super) fn read_line(given: Option<&str>) -> Result<Zeroizing<String>, Fault> {
     match given {
         Some("-") => super::keys::read_input("the invitation"),

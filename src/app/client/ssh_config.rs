@@ -1,7 +1,7 @@
 //! `toctoc ssh-config`: the lines with which plain `ssh PROFILE` knocks first.
 //!
-//! They stand in a file of ours, `~/.ssh/toctoc.conf`. The user's own `~/.ssh/config` gets one line at
-//! its top, which includes that file, and is not changed otherwise.
+//! They stand in a file of ours, `~/.ssh/toctoc.conf`. The user's own `~/.ssh/config` gets one line
+//! at its top, which includes that file, and is not changed otherwise.
 
 use std::path::PathBuf;
 use std::process::Command;

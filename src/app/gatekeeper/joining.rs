@@ -18,8 +18,8 @@ use crate::core::reply::Reply;
 use crate::core::types::{Fault, Now, Reject, SECOND};
 use crate::keys::public::show_fingerprint;
 
-/// The most knocks that wait. Each invitation has a low rate of its own, so an honest crowd is served
-/// before it is full.
+/// The most knocks that wait. Each invitation has a low rate of its own, so an honest crowd is
+/// served before it is full.
 const MOST: usize = 64;
 
 #[derive(Default)]

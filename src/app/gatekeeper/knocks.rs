@@ -75,8 +75,8 @@ impl Gatekeeper {
         self.counted(decision)
     }
 
-    /// Decides on a knock under the id of an invitation. Which ids are invitations is known from the
-    /// table of clients, never from the listener.
+    /// Decides on a knock under the id of an invitation. Which ids are invitations is known from
+    /// the table of clients, never from the listener.
     fn decide_enrolment(&mut self, now: Now, knock: &HandedKnock) -> Result<Decision, Reject> {
         let gate = self.gate_key(now, knock.client, knock.day).ok_or(Reject::Clock)?;
         let verified = AuthenticEnrolment::verify(knock, self.in_force.gateway(), &gate);

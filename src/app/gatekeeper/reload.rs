@@ -128,8 +128,9 @@ impl Gatekeeper {
         self.reload.barred.len()
     }
 
-    /// Puts these clients in force, but for those that an admin has revoked. The listener is told of the differences, and only grants of
-    /// clients that are gone or different are looked at: there may be 100,000 of both.
+    /// Puts these clients in force, but for those that an admin has revoked. The listener is told
+    /// of the differences, and only grants of clients that are gone or different are looked at:
+    /// there may be 100,000 of both.
     pub(super) fn set_clients(&mut self, now: Now, clients: ClientTable) {
         let barred = &self.reload.barred;
         let clients = match barred.is_empty() {

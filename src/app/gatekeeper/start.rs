@@ -176,7 +176,8 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
     let all_rights = rights::settle(settings, &openings)?;
     let is_unproven = recovered.ledger.marks().next().is_none();
     let confirm = match confirm {
-        // Nobody has ever got in: somebody who tries it out at a terminal must not lock himself out.
+        // Nobody has ever got in: somebody who tries it out at a terminal must not lock himself
+        // out.
         None if is_asked && is_unproven => Some(FIRST_TRIAL),
         confirm => confirm.filter(|seconds| *seconds > 0),
     };

@@ -126,8 +126,8 @@ impl Gatekeeper {
         }
     }
 
-    /// Handles what was found about a grant: one that this machine's own firewall makes useless shows
-    /// no way in.
+    /// Handles what was found about a grant: one that this machine's own firewall makes useless
+    /// shows no way in.
     pub(super) fn grant_looked_at(&mut self, found: Result<Option<String>, Fault>) {
         let Some(grant) = self.guard.take_looked_at() else { return };
         let Ok(Some(why)) = found else { return self.guard.want_confirmation(grant.by) };

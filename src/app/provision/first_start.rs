@@ -1,5 +1,5 @@
-//! The first start of a gateway, at the end of `toctocd init` at a terminal: with the guard on trial,
-//! so that it locks nobody out.
+//! The first start of a gateway, at the end of `toctocd init` at a terminal: with the guard on
+//! trial, so that it locks nobody out.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

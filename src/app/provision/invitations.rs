@@ -1,5 +1,5 @@
-//! `toctocd invite` and `toctocd client approve`: who joins by a knock, without a profile being carried
-//! by hand. See `core::joining` for what becomes of an invitation.
+//! `toctocd invite` and `toctocd client approve`: who joins by a knock, without a profile being
+//! carried by hand. See `core::joining` for what becomes of an invitation.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -31,9 +31,9 @@ struct Wanted {
     key: Option<PublicKey>,
 }
 
-/// Invites somebody: notes it in the file `joined`, and prints the line, or writes it to the file that
-/// `--out` names.
-/// Error: nothing was changed: an unknown service, a name or key that is taken, no address.
+/// Invites somebody: notes it in the file `joined`, and prints the line, or writes it to the file
+/// that `--out` names. Error: nothing was changed: an unknown service, a name or key that is taken,
+/// no address.
 pub fn invite(config: &Path, args: &Invite) -> Result<CommandOutput, Fault> {
     let settings = load::settings(config)?;
     let keys = load::keys(&settings)?;
@@ -160,8 +160,8 @@ fn on_terminal(line: &str) -> Zeroizing<String> {
     text
 }
 
-/// The line as a QR code of half blocks, light on dark as most terminals are. In capitals it takes the
-/// alphanumeric mode, and a third less room.
+/// The line as a QR code of half blocks, light on dark as most terminals are. In capitals it takes
+/// the alphanumeric mode, and a third less room.
 fn qr_code(line: &str) -> Option<Zeroizing<String>> {
     let capitals = Zeroizing::new(line.to_ascii_uppercase());
     let code = QrCode::with_error_correction_level(capitals.as_bytes(), EcLevel::L).ok()?;
@@ -170,9 +170,9 @@ fn qr_code(line: &str) -> Option<Zeroizing<String>> {
     Some(Zeroizing::new(picture.build()))
 }
 
-/// Lets the key in that waits under this name. `--json` and scripts name its fingerprint; a person may
-/// look at it and say yes.
-/// Error: nothing was changed: nobody waits under that name, or another key does.
+/// Lets the key in that waits under this name. `--json` and scripts name its fingerprint; a person
+/// may look at it and say yes. Error: nothing was changed: nobody waits under that name, or another
+/// key does.
 pub fn approve(config: &Path, args: &Approve) -> Result<CommandOutput, Fault> {
     let settings = load::settings(config)?;
     let keys = load::keys(&settings)?;

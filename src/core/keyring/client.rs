@@ -276,7 +276,8 @@ impl WireRow {
         }
     }
 
-    /// The tags of its slots. An unused slot has none: everybody knows the tag of a secret of zeros.
+    /// The tags of its slots. An unused slot has none: everybody knows the tag of a secret of
+    /// zeros.
     pub fn tags(&self) -> [Option<[u8; TAG]>; SLOTS] {
         let mut tags = [None; SLOTS];
         let secrets = self.days().into_iter().zip(self.secrets.0.chunks_exact(32));

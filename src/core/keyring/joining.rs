@@ -16,8 +16,8 @@ pub const LINE_CHECK: usize = 4;
 
 const LINE_LABEL: &[u8] = b"toctoc v1 check of a line\0";
 
-/// The secret that all others of one client, or of one invitation, come from. Nobody keeps it: it is
-/// made when needed, and handed out in an invitation's line or in a welcome.
+/// The secret that all others of one client, or of one invitation, come from. Nobody keeps it: it
+/// is made when needed, and handed out in an invitation's line or in a welcome.
 pub struct ClientRoot(Secret<32>);
 
 /// Who joins where. A welcome can be opened only by the one that it is for.
@@ -35,8 +35,8 @@ impl Master {
         ClientRoot(derive(&self.0, b"toctoc v1 client secret", &client.0))
     }
 
-    /// The id of whoever joins by this invitation with this key. It is always the same one: whatever
-    /// crashes in between, no second answer can differ from the first.
+    /// The id of whoever joins by this invitation with this key. It is always the same one:
+    /// whatever crashes in between, no second answer can differ from the first.
     pub fn joined_id(&self, invitation: ClientId, key: &[u8; 32]) -> ClientId {
         let label = b"toctoc v1 id of who joined\0";
         ClientId(keyed16(self.expose(), &[label, &invitation.0, key]))
@@ -59,8 +59,8 @@ impl ClientRoot {
 }
 
 impl GateKey {
-    /// Seals the new client's root. This is the gate key of the invitation: the listener lacks it, so
-    /// it can neither open a welcome nor make one.
+    /// Seals the new client's root. This is the gate key of the invitation: the listener lacks it,
+    /// so it can neither open a welcome nor make one.
     pub fn seal_welcome(&self, to: &Newcomer, root: &ClientRoot) -> [u8; WELCOME] {
         let mut sealed = *root.expose();
         let tag = self
@@ -83,8 +83,8 @@ impl GateKey {
         Secret::filled(open).ok().map(ClientRoot)
     }
 
-    /// The key depends on everything that the plain text depends on, so it never seals a second one,
-    /// and the nonce is always zero.
+    /// The key depends on everything that the plain text depends on, so it never seals a second
+    /// one, and the nonce is always zero.
     fn welcome_cipher(&self, to: &Newcomer) -> ChaCha20Poly1305 {
         let data: [u8; 64] = Writer::new().put(&to.gateway.0).put(&to.client.0).put(&to.key).done();
         let key = derive(self.secret(), b"toctoc v1 welcome", &data);

@@ -1,8 +1,8 @@
 //! The file `joined`: invitations, and who joined by them, in lines like those of the clients file.
 //! See `core::joining` for what becomes of a line, `app::joined` for the file.
 //!
-//! A line with a key and an id is a client's, one with a key alone waits for approval, one without a
-//! key is an invitation that nobody has used.
+//! A line with a key and an id is a client's, one with a key alone waits for approval, one without
+//! a key is an invitation that nobody has used.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hasher};
@@ -60,8 +60,8 @@ pub fn print(rows: &[Invited]) -> String {
     text
 }
 
-/// The rows of the table of clients that come from these lines; those that `before` has, as they are
-/// there.
+/// The rows of the table of clients that come from these lines; those that `before` has, as they
+/// are there.
 pub fn enrolled(rows: &[Invited], before: &ClientTable) -> Vec<Arc<Enrolled>> {
     let mut all = Vec::new();
     for row in rows {
@@ -78,8 +78,8 @@ pub fn enrolled(rows: &[Invited], before: &ClientTable) -> Vec<Arc<Enrolled>> {
     all
 }
 
-/// Adds these lines to the clients of the clients file, which is called `label`. `before`: the table
-/// that has parts in common with the result. Fails if a name, key or id stands in both files.
+/// Adds these lines to the clients of the clients file, which is called `label`. `before`: the
+/// table that has parts in common with the result. Fails if a name, key or id stands in both files.
 pub fn merge(
     label: &str, clients: ClientTable, rows: &[Invited], before: &ClientTable,
 ) -> Result<ClientTable, Fault> {

@@ -1,5 +1,5 @@
-//! The lines for ssh, and the files they stand in. `tests/end_to_end/every_day.rs` has them with the
-//! real ssh.
+//! The lines for ssh, and the files they stand in. `tests/end_to_end/every_day.rs` has them with
+//! the real ssh.
 
 use super::*;
 use crate::app::client::ask::tests as gateway;

@@ -1,5 +1,5 @@
-//! Joining by an invitation: what each key is told, what a crash leaves, what a listener that lies can
-//! bring about.
+//! Joining by an invitation: what each key is told, what a crash leaves, what a listener that lies
+//! can bring about.
 
 use super::people::Person::{Anna, Bert};
 use super::people::at;
@@ -467,7 +467,8 @@ fn a_listener_that_lies_about_row_kind_or_handshake_brings_nobody_in() {
     }
     assert!(world.said("ALARM: somebody has the keys that the listener has of dora"));
     assert!(matches!(world.files.joined[0].standing, Standing::Open(_)));
-    // A false source does no harm: the right key joins, and the answer goes where the listener says.
+    // A false source does no harm: the right key joins, and the answer goes where the listener
+    // says.
     let ticket = world.ticket(world.listener());
     let elsewhere = HandedKnock { ticket, source: Source::new([192, 0, 2, 99].into()), ..good };
     let ticket = hand(&mut world, elsewhere);
@@ -483,8 +484,8 @@ fn a_signed_key_cannot_be_taken_from_one_invitation_to_another() {
             invited(OTHER, "mallory", JoinRule::Auto),
         ];
     });
-    // Mallory has an invitation of his own and the listener's keys: he makes the gate MAC for Dora's
-    // body and signature under his own invitation.
+    // Mallory has an invitation of his own and the listener's keys: he makes the gate MAC for
+    // Dora's body and signature under his own invitation.
     let enrolment = DORA.enrolment(&world);
     let honest = DORA.knock(&mut world, &enrolment);
     let gate = test_vectors::secrets(OTHER).gate(Day::Invited).unwrap();

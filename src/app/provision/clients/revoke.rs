@@ -1,5 +1,5 @@
-//! `toctocd client revoke`. It needs nothing but the clients file, and if the disk does not let that
-//! be changed, nothing but the running gateway: a stolen key must not stay valid.
+//! `toctocd client revoke`. It needs nothing but the clients file, and if the disk does not let
+//! that be changed, nothing but the running gateway: a stolen key must not stay valid.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,8 @@ use crate::keys::authorized;
 /// Removes a client, and ends its grants.
 ///
 /// # Errors
-/// Nothing was changed: no client has that name, or neither the disk nor a running gateway takes it.
+/// Nothing was changed: no client has that name, or neither the disk nor a running gateway takes
+/// it.
 pub fn revoke(config: &Path, name: &str) -> Result<CommandOutput, Fault> {
     let reach = load::reach(config);
     reach.note(revoke_from(&reach.settings, name))
@@ -126,8 +127,8 @@ fn without_gateway(settings: &Settings, gone: &BTreeSet<ClientId>) -> (u8, Strin
 }
 
 /// Ends the grants of these clients in the guard, and cuts their connections where a service says
-/// so. Returns how many there were. The journal stays: the next start ends there whatever belongs to
-/// nobody.
+/// so. Returns how many there were. The journal stays: the next start ends there whatever belongs
+/// to nobody.
 fn end_grants(settings: &Settings, gone: &BTreeSet<ClientId>) -> Result<usize, Fault> {
     let Some(records) = State::read(&settings.gateway.state_dir)? else { return Ok(0) };
     let ledger = Ledger::of(&records);
