@@ -5,6 +5,8 @@ pub mod authorized;
 pub mod authorized_keys;
 mod encoded;
 pub mod gateway;
+// The client library signs by a callback, and needs no key file nor what decrypts one.
+#[cfg(feature = "programs")]
 pub mod identity;
 pub mod invitation;
 pub mod profile;
