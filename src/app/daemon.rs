@@ -1,8 +1,11 @@
 //! The program `toctocd`: starts one of its commands or one of its two processes.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
+
+use nix::sys::prctl;
 
 use super::args;
 use super::args::toctocd::{ClientCommand, Init, ToctocdArgs, ToctocdCommand};
@@ -16,6 +19,7 @@ use crate::edge::control::ControlRequest;
 use crate::edge::{first_process, sys, terminal};
 
 pub fn main() -> ExitCode {
+    take_name();
     // The gatekeeper starts the listener as the same program with an argument that no help
     // mentions.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == listener::ARGUMENT) {
@@ -37,6 +41,17 @@ pub fn main() -> ExitCode {
     match args::parse() {
         Ok(args) => ExitCode::from(run(&args)),
         Err(code) => code,
+    }
+}
+
+/// Gives this process the program's name: started by way of /proc/self/exe it would be called
+/// `exe`, and neither pgrep, pidof nor killall would find it.
+fn take_name() {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&program).file_name().unwrap_or_default();
+    if let Ok(name) = CString::new(name.as_bytes()) {
+        // Nothing depends on it.
+        let _ = prctl::set_name(&name);
     }
 }
 

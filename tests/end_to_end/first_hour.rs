@@ -43,6 +43,8 @@ fn a_start_in_the_background_returns_when_it_serves_or_says_why_it_does_not() {
     let said = ok(&gate.toctocd(&["run", "--confirm", "1m", &background]));
     let running = InBackground::reported(&said);
     assert!(said.contains(&format!("log: {log}")), "{said}");
+    let name = fs::read_to_string(format!("/proc/{}/comm", running.0)).unwrap();
+    assert_eq!(name, "toctocd\n", "killall and pgrep find it");
     assert!(gate.status().contains("guard       up, ON TRIAL for "), "it serves at once");
     assert!(!gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT));
     let first = fs::read_to_string(&log).unwrap();
