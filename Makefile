@@ -4,7 +4,7 @@ SHELL = /bin/sh
 SECONDS = 5
 MINUTES = 60
 
-.PHONY: all build demo test attacks compat bench soak crowd grants e2e fuzz model mutants systemd man setup install install-knockd clean install-units install-user
+.PHONY: all build demo tour test attacks compat bench soak crowd grants e2e fuzz model mutants systemd man setup install install-knockd clean install-units install-user
 
 all: build
 
@@ -15,6 +15,11 @@ build:
 demo: setup
 	cargo build --locked
 	tools/in-namespaces tools/demo
+
+## docs/tour.md and docs/tour.svg, made anew from a real run, as root. Half a minute after the build.
+tour: setup
+	cargo build --locked
+	tools/tour
 
 ## Everything: fmt, clippy, unit, vectors, properties, end to end, docs, a few seconds of each fuzz target.
 test:

@@ -18,5 +18,7 @@ mod noise_oracle;
 mod openssh;
 #[path = "../harness/ssh_keys.rs"]
 mod ssh_keys;
+#[cfg(target_os = "linux")]
+mod tour;
 mod vectors;
 mod wire_properties;
