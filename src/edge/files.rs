@@ -1,7 +1,7 @@
 //! Files opened with checks (owner, mode, directory, no link, size), and written whole or not at
 //! all.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::Utf8Error;
@@ -10,10 +10,12 @@ use zeroize::Zeroizing;
 
 use crate::core::types::{Fault, FaultKind};
 
+#[cfg(any(windows, test))]
+mod access_list;
 #[cfg(unix)]
 #[path = "files/unix.rs"]
 mod platform;
-#[cfg(not(unix))]
+#[cfg(windows)]
 #[path = "files/windows.rs"]
 mod platform;
 #[cfg(all(test, unix))]
@@ -205,10 +207,7 @@ fn write_beside(path: &Path, content: &[u8], mode: u32) -> Result<PathBuf, Fault
 }
 
 fn write_synced(temporary: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    platform::make_private(&mut options);
-    let mut file = options.open(temporary)?;
+    let mut file = platform::create_private(temporary)?;
     file.write_all(content)?;
     platform::set_mode(&file, mode)?;
     file.sync_all()

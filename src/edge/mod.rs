@@ -60,6 +60,9 @@ pub mod ssh_keygen;
 pub mod state;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod sys;
+#[cfg(windows)]
+#[path = "sys/windows.rs"]
+pub mod sys;
 pub mod tcp;
 pub mod terminal;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

@@ -75,12 +75,18 @@ fn ask(
     Ok(if complete { Some(typed) } else { None })
 }
 
-/// Not supported on Windows, whose ssh-agent keeps keys across logins.
-#[cfg(not(unix))]
+/// The same at the console.
+#[cfg(windows)]
 pub fn ask_secret(question: &str) -> Result<Zeroizing<String>, Fault> {
-    let what = format!("cannot ask here: {}", question.trim_end_matches(": "));
-    let remedy = "`ssh-add` the key to the ssh-agent of this system first";
-    Err(Fault::new(what, remedy))
+    match rpassword::prompt_password(question) {
+        Ok(typed) => Ok(Zeroizing::new(typed)),
+        Err(error) => {
+            let what =
+                format!("no console to ask on ({error}): {}", question.trim_end_matches(": "));
+            let remedy = "run this in a console, or `ssh-add` the key to the ssh-agent first";
+            Err(Fault::new(what, remedy))
+        }
+    }
 }
 
 /// True if a person can be asked at standard input and error.
@@ -125,7 +131,7 @@ fn discard_typed_ahead() {
     let _ = tcflush(stdin(), FlushArg::TCIFLUSH);
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 fn discard_typed_ahead() {}
 
 #[cfg(unix)]

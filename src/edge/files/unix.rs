@@ -220,8 +220,10 @@ pub(super) fn mode(path: &Path) -> Option<u32> {
     std::fs::metadata(path).ok().map(|metadata| metadata.mode() & 0o7777)
 }
 
-pub(super) fn make_private(options: &mut OpenOptions) {
-    options.mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+pub(super) fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+    options.open(path)
 }
 
 pub(super) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
