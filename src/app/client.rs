@@ -24,6 +24,7 @@ use messages::ExchangeReport;
 use signer::{HeldProfile, Signer};
 use waiting::Waiting;
 
+mod answer;
 mod ask;
 mod classic;
 mod completion;
@@ -33,10 +34,17 @@ mod join;
 mod keys;
 mod messages;
 mod profiles;
+mod refusal;
 mod remove;
+mod session;
 mod signer;
 mod ssh_config;
 mod waiting;
+
+pub use answer::{Answer, Answers, GrantText, Outcome, Overall};
+pub use messages::duration_text;
+pub use refusal::Refusal;
+pub use session::{Joined, Listed, ListedState, Ready, Session};
 
 /// Granted, closed, or the probe was answered.
 const DONE: u8 = 0;
@@ -117,7 +125,7 @@ impl Console<'_> {
                     ask_source: args.ask_source,
                     ..request(KnockKind::Open, &args.common)
                 };
-                let knock = self.prepare(&args.common, request, args.service)?;
+                let knock = prepare(&self.paths, &args.common, request, args.service)?;
                 if !args.command.is_empty() {
                     return self.open_and_run(&knock, &args.command);
                 }
@@ -129,12 +137,12 @@ impl Console<'_> {
                     ask_source: args.ask_source,
                     ..request(KnockKind::Close, &args.common)
                 };
-                let knock = self.prepare(&args.common, request, args.service)?;
+                let knock = prepare(&self.paths, &args.common, request, args.service)?;
                 return self.report(&knock, args.json);
             }
             ToctocCommand::Probe(args) => {
                 let request = request(KnockKind::Probe, &args.common);
-                let knock = self.prepare(&args.common, request, None)?;
+                let knock = prepare(&self.paths, &args.common, request, None)?;
                 return self.report(&knock, args.json);
             }
             ToctocCommand::Connect(args) => return self.connect(args),
@@ -172,7 +180,7 @@ impl Console<'_> {
         }
         let line = join::read_line(args.line.as_deref())?;
         if args.identity.is_none() && signer::usual_key(&self.paths)?.is_none() {
-            let made = keys::keygen(&self.paths, &join::new_key(args))?;
+            let made = keys::keygen(&self.paths, &join::new_key(args.no_passphrase))?;
             self.print("", made.out.lines().next().unwrap_or_default());
             self.print("", "\n");
         }
@@ -232,29 +240,6 @@ impl Console<'_> {
         Ok(DONE)
     }
 
-    /// Finds profile, key and addresses for `request`, which is for `service` or the default one.
-    fn prepare(
-        &self, common: &Common, mut request: ClientRequest, service: Option<ServiceName>,
-    ) -> Result<PreparedKnock, Fault> {
-        let target = common.target.as_ref();
-        let held = profiles::chosen(&self.paths, target)?;
-        let verb = match request.kind {
-            KnockKind::Open => Some("open"),
-            KnockKind::Close => Some("close"),
-            KnockKind::Probe | KnockKind::Time | KnockKind::Join => None,
-        };
-        if let Some(verb) = verb {
-            request.service = profiles::service(verb, target, service, &held)?;
-        }
-        profiles::refuse_expired(&held)?;
-        let family = family(common, request.source);
-        let signer = signer::signer(&self.paths, &held, common.identity.as_deref())?;
-        let profile = &held.profile;
-        let _waiting = Waiting::begin(format!("looking up {}", profile.addresses.join(", ")));
-        let gateways = resolve_gateway(&profile.addresses, profile.port, family)?;
-        Ok(PreparedKnock { held, request, signer, family, gateways })
-    }
-
     /// Knocks, and becomes `command` if the service is open over one address at least.
     fn open_and_run(&mut self, knock: &PreparedKnock, command: &[OsString]) -> Result<u8, Fault> {
         let results = knock.send()?;
@@ -297,6 +282,29 @@ impl Console<'_> {
         let _ = self.out.write_all(out.as_bytes());
         let _ = self.err.write_all(err.as_bytes());
     }
+}
+
+/// Finds profile, key and addresses for `request`, which is for `service` or the default one.
+fn prepare(
+    paths: &UserPaths, common: &Common, mut request: ClientRequest, service: Option<ServiceName>,
+) -> Result<PreparedKnock, Fault> {
+    let target = common.target.as_ref();
+    let held = profiles::chosen(paths, target)?;
+    let verb = match request.kind {
+        KnockKind::Open => Some("open"),
+        KnockKind::Close => Some("close"),
+        KnockKind::Probe | KnockKind::Time | KnockKind::Join => None,
+    };
+    if let Some(verb) = verb {
+        request.service = profiles::service(verb, target, service, &held)?;
+    }
+    profiles::refuse_expired(&held)?;
+    let family = family(common, request.source);
+    let signer = signer::signer(paths, &held, common.identity.as_deref())?;
+    let profile = &held.profile;
+    let _waiting = Waiting::begin(format!("looking up {}", profile.addresses.join(", ")));
+    let gateways = resolve_gateway(&profile.addresses, profile.port, family)?;
+    Ok(PreparedKnock { held, request, signer, family, gateways })
 }
 
 fn wants_json(command: &ToctocCommand) -> bool {

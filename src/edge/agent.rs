@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::terminal;
+use super::terminal::{self, Note};
 use crate::core::bytes::Reader;
 
 const FAILURE: u8 = 5;
@@ -61,7 +61,9 @@ impl Agent {
 
     /// Asks in a thread of its own, because an agent may hang at any point, and on some systems its
     /// pipe has no timeout. `what` the user waits for is said after a second.
-    fn ask(&self, request: Vec<u8>, patience: Duration, what: &str) -> Result<Vec<u8>, String> {
+    fn ask(
+        &self, request: Vec<u8>, patience: Duration, what: &'static str,
+    ) -> Result<Vec<u8>, String> {
         let (sender, answer) = channel();
         let socket = self.socket.clone();
         thread::spawn(move || {
@@ -70,7 +72,7 @@ impl Agent {
         });
         let mut answered = answer.recv_timeout(QUIET);
         if answered == Err(RecvTimeoutError::Timeout) {
-            terminal::note(&format!("waiting for the ssh-agent {what}"));
+            terminal::note(&Note::Agent(what));
             answered = answer.recv_timeout(patience);
         }
         let seconds = (QUIET + patience).as_secs();

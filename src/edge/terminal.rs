@@ -1,6 +1,7 @@
 //! Questions to a person on the terminal: for a passphrase, without echo; for a line; for a yes.
 
 use std::io::{BufRead, IsTerminal, Read, Write, stderr, stdin};
+use std::sync::OnceLock;
 
 use zeroize::Zeroizing;
 
@@ -19,10 +20,58 @@ pub fn exists() -> bool {
 pub const COLUMNS: usize = 79;
 
 /// Tells the user on standard error what to do now, or what is waited for.
-pub fn note(text: &str) {
+pub fn note(note: &Note) {
+    if let Some(window) = WINDOW.get() {
+        return window.note(note);
+    }
+    let text = match note {
+        Note::Touch(key) => format!("touch your security key ({key})"),
+        Note::Agent(what) => format!("waiting for the ssh-agent {what}"),
+    };
     // Such a line may stand there, without an end.
     let clear = if stderr().is_terminal() { format!("\r{:COLUMNS$}\r", "") } else { String::new() };
     eprintln!("{clear}toctoc: {text}");
+}
+
+/// A window that stands in for the terminal.
+pub trait Window: Send + Sync {
+    /// Asks for the passphrase of the key at `place`. `is_again`: an earlier one was wrong.
+    /// `None` if the person gives up.
+    fn ask_passphrase(&self, place: &str, is_again: bool) -> Option<Zeroizing<String>>;
+
+    /// Shows what is waited for.
+    fn note(&self, note: &Note);
+}
+
+/// What a person has to do now, or what is waited for.
+pub enum Note {
+    /// The security key with this fingerprint waits for a touch.
+    Touch(String),
+    /// The ssh-agent takes its time to do this.
+    Agent(&'static str),
+}
+
+static WINDOW: OnceLock<Box<dyn Window>> = OnceLock::new();
+
+/// From now on, this window asks and says what the terminal would. Only the first call counts.
+pub fn stand_in(window: Box<dyn Window>) {
+    let _ = WINDOW.set(window);
+}
+
+/// Asks for the passphrase of the key at `place`, of which so many tries are left after this one.
+/// `is_again`: an earlier one was wrong.
+pub fn ask_passphrase(
+    place: &str, tries_left: usize, is_again: bool,
+) -> Result<Zeroizing<String>, Fault> {
+    if let Some(window) = WINDOW.get() {
+        let typed = window.ask_passphrase(place, is_again);
+        return typed.ok_or_else(|| Fault::new("no passphrase was given; nothing was sent", ""));
+    }
+    ask_secret(&match (is_again, tries_left) {
+        (false, _) => format!("Passphrase of {place}: "),
+        (true, 1..) => format!("Wrong passphrase. Try again, passphrase of {place}: "),
+        (true, 0) => format!("Wrong passphrase. Try once more, passphrase of {place}: "),
+    })
 }
 
 /// Asks `question` on the controlling terminal, whatever standard input and output are. Fails

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::ask::{ClientRequest, ExchangeOutcome, GatewayResult};
 use super::waiting::Waiting;
-use super::{Console, DONE, PreparedKnock, request};
+use super::{Console, DONE, PreparedKnock, prepare, request};
 use crate::app::args::toctoc::Connect;
 use crate::app::output::CommandOutput;
 use crate::core::knock::{KnockKind, PortEntry, Receipt, Status};
@@ -39,7 +39,7 @@ impl Console<'_> {
             invitation: None,
             ..request(KnockKind::Open, &args.common)
         };
-        let mut knock = self.prepare(&args.common, wanted, None)?;
+        let mut knock = prepare(&self.paths, &args.common, wanted, None)?;
         let mut results = send_bound(&mut knock)?;
         let end = Instant::now() + FULL_PATIENCE;
         while is_refused(&results, Status::Full)
@@ -170,7 +170,7 @@ fn no_port(knock: &PreparedKnock, receipt: &Receipt, wanted: Option<u16>) -> Fau
 
 /// The port to connect to: the wanted one if the grant may cover it, else that of ssh if the grant
 /// surely covers it, else the grant's first one.
-fn tcp_port(receipt: &Receipt, wanted: Option<u16>) -> Option<u16> {
+pub(super) fn tcp_port(receipt: &Receipt, wanted: Option<u16>) -> Option<u16> {
     let entries: Vec<PortEntry> = receipt.ports.iter().flatten().copied().collect();
     let covers = |number: u16| {
         let port = Port { proto: Proto::Tcp, number };

@@ -41,8 +41,8 @@ pub(super) const SEEN: &str = "warning: a line on a command line stands in the s
     everybody here sees it in `ps`\n  better: toctoc join, and paste it when asked\n";
 
 /// The key that is made for somebody who has none.
-pub(super) fn new_key(args: &Join) -> Keygen {
-    Keygen { out: None, comment: "toctoc".to_owned(), no_passphrase: args.no_passphrase }
+pub(super) fn new_key(no_passphrase: bool) -> Keygen {
+    Keygen { out: None, comment: "toctoc".to_owned(), no_passphrase }
 }
 
 /// Somebody who joins: the invitation, and all that the answer makes a profile of.
@@ -279,14 +279,19 @@ impl Joiner {
         files::replace(&self.pending, text.as_bytes(), 0o600)
     }
 
+    /// The command by which an admin approves the key.
+    pub(super) fn approval(&self) -> String {
+        let key = show_fingerprint(&self.held.profile.key.fingerprint());
+        format!("toctocd client approve {} {key}", self.invitation.client_name)
+    }
+
     /// What a person does whose key waits.
     pub(super) fn pending_text(&self) -> String {
-        let key = show_fingerprint(&self.held.profile.key.fingerprint());
-        let client = &self.invitation.client_name;
         format!(
             "your key waits for approval at {}. Send these words to its admin, by another way than \
-             the invitation came:\n\n  toctocd client approve {client} {key}\n\n",
-            self.gateway()
+             the invitation came:\n\n  {}\n\n",
+            self.gateway(),
+            self.approval()
         )
     }
 

@@ -36,6 +36,26 @@ pub(super) fn profile(paths: &UserPaths, name: &str) -> Result<HeldProfile, Faul
 
 /// `toctoc keygen`.
 pub(super) fn keygen(paths: &UserPaths, args: &Keygen) -> Result<CommandOutput, Fault> {
+    let place = new_place(paths, args)?;
+    let passphrase = if args.no_passphrase { Zeroizing::default() } else { new_passphrase()? };
+    make_at(&place, args, &passphrase)
+}
+
+/// Makes a key; an empty passphrase is none.
+pub(super) fn make(
+    paths: &UserPaths, args: &Keygen, passphrase: &Zeroizing<String>,
+) -> Result<CommandOutput, Fault> {
+    make_at(&new_place(paths, args)?, args, passphrase)
+}
+
+/// The files of a new key.
+struct NewPlace {
+    path: PathBuf,
+    public_path: PathBuf,
+}
+
+/// Error: there is a file already, or the comment cannot be one.
+fn new_place(paths: &UserPaths, args: &Keygen) -> Result<NewPlace, Fault> {
     let path = match &args.out {
         Some(path) => path.clone(),
         None => {
@@ -61,15 +81,21 @@ pub(super) fn keygen(paths: &UserPaths, args: &Keygen) -> Result<CommandOutput, 
             "write one line of plain text",
         ));
     }
-    let passphrase = if args.no_passphrase { Zeroizing::default() } else { new_passphrase()? };
+    Ok(NewPlace { path, public_path })
+}
+
+fn make_at(
+    place: &NewPlace, args: &Keygen, passphrase: &Zeroizing<String>,
+) -> Result<CommandOutput, Fault> {
+    let NewPlace { path, public_path } = place;
     let identity = Identity::new(entropy::secret()?)?;
     let lock = match passphrase.is_empty() {
         true => None,
         false => Some((passphrase.as_str(), entropy::bytes()?)),
     };
     let line = format!("{} {}\n", identity.public().line(), args.comment);
-    files::create(&path, identity.print(&args.comment, lock)?.as_bytes(), 0o600)?;
-    files::create(&public_path, line.as_bytes(), 0o644)?;
+    files::create(path, identity.print(&args.comment, lock)?.as_bytes(), 0o600)?;
+    files::create(public_path, line.as_bytes(), 0o644)?;
     Ok(CommandOutput::out(format!(
         "made {} and {}\ngive this line to the gateway's admin:\n{line}",
         path.display(),
@@ -179,12 +205,21 @@ pub(super) fn known_profiles(paths: &UserPaths) -> String {
 
 /// The names of all profiles, sorted.
 pub(super) fn names(paths: &UserPaths) -> Result<Vec<String>, Fault> {
+    names_of(paths, ".toml")
+}
+
+/// The names of all profiles that wait for approval, sorted.
+pub(super) fn pending_names(paths: &UserPaths) -> Result<Vec<String>, Fault> {
+    names_of(paths, ".pending")
+}
+
+fn names_of(paths: &UserPaths, suffix: &str) -> Result<Vec<String>, Fault> {
     let mut names = Vec::new();
     let Ok(entries) = std::fs::read_dir(paths.profiles()?) else { return Ok(names) };
     for entry in entries.flatten() {
         let file = entry.file_name();
         if let Some(file) = file.to_str()
-            && let Some(name) = file.strip_suffix(".toml")
+            && let Some(name) = file.strip_suffix(suffix)
             && is_profile_name(name)
         {
             names.push(name.to_owned());

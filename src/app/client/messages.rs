@@ -5,12 +5,10 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::ask::{
-    AddressOrigin, ClientRequest, ExchangeOutcome, GatewayResult, NamedAddress, ReceivedReceipt,
-};
+use super::ask::{AddressOrigin, ClientRequest, ExchangeOutcome, GatewayResult, ReceivedReceipt};
+use super::refusal::{Refusal, refusal};
 use super::{DONE, NO_ANSWER, PARTLY, REFUSED, UNREACHABLE};
 use crate::app::output::{CommandOutput, count};
-use crate::core::address::{AddressScope, reach};
 use crate::core::knock::{KnockKind, PortEntry, Receipt, Status};
 use crate::core::prefix::Span;
 use crate::core::types::{SECOND, Source, Wall};
@@ -117,17 +115,16 @@ impl ExchangeReport<'_> {
 
     fn receipt_text(&self, result: &GatewayResult, received: &ReceivedReceipt) -> String {
         let receipt = &received.receipt;
-        let name = self.name;
         let service = self.request.service;
         let gateway = result.gateway.ip();
         let observed = receipt.observed;
+        if let Some(refusal) = refusal(self.request.kind, result, receipt) {
+            return self.refusal_text(gateway, refusal);
+        }
         match receipt.status {
             Status::Granted => self.granted_text(result, received),
             Status::Closed => {
                 format!("closed: you have no grant for {service} at {gateway} any more\n")
-            }
-            Status::Observed if self.request.kind == KnockKind::Open => {
-                replaced_text(gateway, observed)
             }
             Status::Observed => {
                 let mut text = format!("{gateway} answered: it sees you as {observed}\n");
@@ -136,35 +133,8 @@ impl ExchangeReport<'_> {
                 }
                 text
             }
-            Status::Address => self.address_text(result, observed),
-            Status::Clock => {
-                "refused: this machine's clock is too far off, and a second knock with \
-                 the gateway's challenge was not accepted in time\n  set the clock, or try again\n"
-                    .to_owned()
-            }
-            Status::Denied => format!(
-                "refused: the gateway does not let this key open {service}\n  \
-                 `toctoc list` shows the services of your profile. Ask the gateway's admin if this \
-                 key may use it, over IPv4 and IPv6. A service of commands allows no --source-port\n"
-            ),
-            Status::Full => format!(
-                "refused: the limit of grants is reached, for you or for {service} as a whole\n  \
-                 wait until one ends, or end yours: toctoc close {name} {service}\n"
-            ),
-            Status::Challenge => {
-                "refused: the gateway sent a challenge, and a second knock with it \
-                 was not accepted in time\n  try again, on a slow network with a longer --timeout; \
-                 if this key has knocked too many times just now, wait a minute\n"
-                    .to_owned()
-            }
-            Status::Trouble => format!(
-                "refused: the gateway could not open {service}: its guard is off, or its disk, its \
-                 firewall or a command of the service failed\n  \
-                 tell its admin: `toctocd status` there says which. While the guard is off, the port \
-                 needs no knock: just connect\n"
-            ),
-            // Only `join` is answered like this: see `Receipt::may_answer`.
-            Status::Enrolled | Status::Pending | Status::Taken => String::new(),
+            // Refusals are above. Only `join` is answered like the rest: see `Receipt::may_answer`.
+            _ => String::new(),
         }
     }
 
@@ -210,39 +180,60 @@ impl ExchangeReport<'_> {
 
     /// The observed address may be an attacker's choice. It is shown, and only the user may decide
     /// to ask for it.
-    fn address_text(&self, result: &GatewayResult, observed: Source) -> String {
-        if result.is_replaced(observed) {
-            return replaced_text(result.gateway.ip(), observed);
-        }
-        let Some(NamedAddress { source: named, origin }) = result.named else {
-            return format!("refused: the knock came from {observed} and named no address\n");
-        };
-        if named == observed {
-            return format!(
+    fn refusal_text(&self, gateway: IpAddr, refusal: Refusal) -> String {
+        let name = self.name;
+        let service = self.request.service;
+        match refusal {
+            Refusal::Replaced(observed) => replaced_text(gateway, observed),
+            Refusal::Unnamed(observed) => {
+                format!("refused: the knock came from {observed} and named no address\n")
+            }
+            Refusal::Everybodys(observed) => format!(
                 "refused: the gateway grants {observed} to nobody: it may stand for everybody, or \
                  for no other machine; nothing was opened\n  \
                  if that is not your own address, a device in front of the gateway gives it to \
                  everybody: tell the gateway's admin. If it is, ask them to list it in `also_grant`\n"
-            );
-        }
-        let begin = format!(
-            "refused: the knock named {named}, but it reached the gateway from {observed}; \
-             nothing was opened\n  "
-        );
-        if origin == AddressOrigin::Local && reach(named.ip()) == AddressScope::Global {
-            return format!(
-                "{begin}your machine has the public address {named}, so a device elsewhere replaced \
+            ),
+            Refusal::Public { named, observed } => format!(
+                "{}your machine has the public address {named}, so a device elsewhere replaced \
                  it: if that one is in front of the gateway, everybody comes from {observed}, and a \
-                 grant for it would let everybody in; ask the gateway's admin whose address it is\n"
-            );
+                 grant for it would let everybody in; ask the gateway's admin whose address it is\n",
+                other_address(named, observed)
+            ),
+            Refusal::Other { named, observed } => format!(
+                "{}if {observed} is the address of your own network as others see it: toctoc open \
+                 {name} {service} --source {observed}\n  \
+                 if you do not know it, ask the gateway's admin first: somebody on the way may have \
+                 redirected your packet\n",
+                other_address(named, observed)
+            ),
+            Refusal::Clock => {
+                "refused: this machine's clock is too far off, and a second knock with \
+                 the gateway's challenge was not accepted in time\n  set the clock, or try again\n"
+                    .to_owned()
+            }
+            Refusal::Denied => format!(
+                "refused: the gateway does not let this key open {service}\n  \
+                 `toctoc list` shows the services of your profile. Ask the gateway's admin if this \
+                 key may use it, over IPv4 and IPv6. A service of commands allows no --source-port\n"
+            ),
+            Refusal::Full => format!(
+                "refused: the limit of grants is reached, for you or for {service} as a whole\n  \
+                 wait until one ends, or end yours: toctoc close {name} {service}\n"
+            ),
+            Refusal::Challenge => {
+                "refused: the gateway sent a challenge, and a second knock with it \
+                 was not accepted in time\n  try again, on a slow network with a longer --timeout; \
+                 if this key has knocked too many times just now, wait a minute\n"
+                    .to_owned()
+            }
+            Refusal::Trouble => format!(
+                "refused: the gateway could not open {service}: its guard is off, or its disk, its \
+                 firewall or a command of the service failed\n  \
+                 tell its admin: `toctocd status` there says which. While the guard is off, the port \
+                 needs no knock: just connect\n"
+            ),
         }
-        format!(
-            "{begin}if {observed} is the address of your own network as others see it: toctoc open \
-             {} {} --source {observed}\n  \
-             if you do not know it, ask the gateway's admin first: somebody on the way may have \
-             redirected your packet\n",
-            self.name, self.request.service
-        )
     }
 
     /// The advice after silence, with what was really tried.
@@ -285,6 +276,13 @@ impl ExchangeReport<'_> {
     }
 }
 
+fn other_address(named: Source, observed: Source) -> String {
+    format!(
+        "refused: the knock named {named}, but it reached the gateway from {observed}; \
+         nothing was opened\n  "
+    )
+}
+
 /// About an address that a device in front of the gateway gave to our packets. It never says how to
 /// ask for that address all the same.
 fn replaced_text(gateway: IpAddr, observed: Source) -> String {
@@ -313,7 +311,7 @@ pub(super) fn clock_text(received: &ReceivedReceipt) -> String {
 }
 
 /// The granted net, if it is wider than one address.
-fn net(receipt: &Receipt) -> Option<String> {
+pub(super) fn net(receipt: &Receipt) -> Option<String> {
     let granted = receipt.granted.filter(|_| receipt.span != Span::HOST)?;
     Some(format!("{}/{}", receipt.span.of(granted), receipt.span.prefix_length(granted)))
 }
@@ -330,7 +328,7 @@ pub(super) fn ports(receipt: &Receipt) -> Vec<String> {
 
 /// The end of a grant by the clock of this machine, even if that is wrong: the receipt's arrival
 /// plus the seconds of the grant.
-fn until(received: &ReceivedReceipt) -> Wall {
+pub(super) fn until(received: &ReceivedReceipt) -> Wall {
     received.at.plus(received.receipt.seconds)
 }
 
@@ -339,7 +337,7 @@ fn timestamp(wall: Wall) -> Timestamp {
 }
 
 /// `14:03:20`, with the date if it is not today's.
-fn clock_time(then: Wall, now: Timestamp, zone: &TimeZone) -> String {
+pub(super) fn clock_time(then: Wall, now: Timestamp, zone: &TimeZone) -> String {
     let then = timestamp(then).to_zoned(zone.clone());
     let today = now.to_zoned(zone.clone()).date();
     let form = if then.date() == today { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
@@ -347,7 +345,7 @@ fn clock_time(then: Wall, now: Timestamp, zone: &TimeZone) -> String {
 }
 
 /// `30 s`, `10 min`, `1 h 2 min`, `400 d`: the two largest units, rounded to seconds.
-pub(super) fn duration_text(nanoseconds: u64) -> String {
+pub fn duration_text(nanoseconds: u64) -> String {
     let seconds = (nanoseconds + SECOND / 2) / SECOND;
     let units = [
         (seconds / 86_400, "d"),

@@ -12,7 +12,8 @@ use crate::core::public_key::PublicKey;
 use crate::core::types::{Fault, FaultKind};
 use crate::edge::agent::Agent;
 use crate::edge::files::{self, FileCheck};
-use crate::edge::{ssh_keygen, terminal};
+use crate::edge::ssh_keygen;
+use crate::edge::terminal::{self, Note};
 use crate::keys::identity::{Identity, KeyFile, Locked};
 use crate::keys::profile::Profile;
 use crate::keys::public::{show_fingerprint, unusable};
@@ -79,7 +80,7 @@ impl Signer {
     pub(super) fn sign(&self, message: &Message) -> Result<Signature, Fault> {
         let fingerprint = show_fingerprint(&self.public.fingerprint());
         if self.wants_touch() {
-            terminal::note(&format!("touch your security key ({fingerprint})"));
+            terminal::note(&Note::Touch(fingerprint.clone()));
         }
         let (place, made) = match &self.place {
             KeyPlace::Memory(identity) => return Ok(identity.sign(message)),
@@ -357,14 +358,12 @@ fn key_file(path: &Path) -> Result<KeyFile, Fault> {
 
 fn ask_passphrase(locked: &Locked, path: &Path) -> Result<Identity, Fault> {
     let place = path.display();
-    let mut question = format!("Passphrase of {place}: ");
     for tries_left in (0..TRIES).rev() {
-        let passphrase = terminal::ask_secret(&question)?;
+        let is_again = tries_left + 1 < TRIES;
+        let passphrase = terminal::ask_passphrase(&place.to_string(), tries_left, is_again)?;
         if let Some(identity) = locked.unlock(&place.to_string(), &passphrase)? {
             return Ok(identity);
         }
-        let again = if tries_left == 1 { "once more" } else { "again" };
-        question = format!("Wrong passphrase. Try {again}, passphrase of {place}: ");
     }
     Err(Fault::new(
         format!("{place}: wrong passphrase, {TRIES} times"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::app::client::ask::NamedAddress;
 use crate::app::client::ask::tests as gateway;
 use crate::core::door::Step;
 use crate::core::types::{Fault, PortRange};
