@@ -78,11 +78,13 @@ setup:
 	tools/setup
 
 PREFIX = /usr/local
+# The built programs.
+BIN = $${CARGO_TARGET_DIR:-target}/release
 # Must be there when systemd starts: /etc/systemd/system where PREFIX is on a file system of its own.
 UNITDIR = $(PREFIX)/lib/systemd/system
 install: build install-units install-user
-	install -D -m 755 target/release/toctocd $(DESTDIR)$(PREFIX)/sbin/toctocd
-	install -D -m 755 target/release/toctoc $(DESTDIR)$(PREFIX)/bin/toctoc
+	install -D -m 755 $(BIN)/toctocd $(DESTDIR)$(PREFIX)/sbin/toctocd
+	install -D -m 755 $(BIN)/toctoc $(DESTDIR)$(PREFIX)/bin/toctoc
 	install -D -m 644 man/toctoc.1 $(DESTDIR)$(PREFIX)/share/man/man1/toctoc.1
 	install -D -m 644 man/toctocd.8 $(DESTDIR)$(PREFIX)/share/man/man8/toctocd.8
 	install -D -m 644 man/toctocd.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/toctocd.toml.5
@@ -113,10 +115,45 @@ install-user:
 ## `start-stop-daemon --exec` in Debian's init script does, would take a link and the gateway for one.
 install-knockd: install
 	rm -f $(DESTDIR)$(PREFIX)/sbin/knockd
-	install -m 755 target/release/toctocd $(DESTDIR)$(PREFIX)/sbin/knockd
+	install -m 755 $(BIN)/toctocd $(DESTDIR)$(PREFIX)/sbin/knockd
 	ln -sf toctoc $(DESTDIR)$(PREFIX)/bin/knock
 	install -D -m 644 man/knockd.1 $(DESTDIR)$(PREFIX)/share/man/man1/knockd.1
 	install -D -m 644 man/knock.1 $(DESTDIR)$(PREFIX)/share/man/man1/knock.1
+
+.PHONY: uninstall static static-test container container-test
+## Takes away what install and install-knockd put there; keeps configuration, keys and state. Not while a guard is loaded:
+## it would stay, and nothing could open what it closes.
+uninstall:
+	@if [ -z "$(DESTDIR)" ] && guard=$$($(PREFIX)/sbin/toctocd guard status) && ! echo "$$guard" | grep -q '^guard  *OFF'; then \
+		echo "the guard is loaded: \`systemctl disable --now toctoc-guard toctocd; toctocd guard off\` first, which OPENS what it guards" >&2; \
+		exit 1; \
+	fi
+	cd $(DESTDIR)$(PREFIX) && rm -f sbin/toctocd sbin/knockd bin/toctoc bin/knock \
+		share/man/man1/toctoc.1 share/man/man1/knock.1 share/man/man1/knockd.1 share/man/man8/toctocd.8 \
+		share/man/man5/toctocd.toml.5 share/man/man5/toctoc-profile.5 share/man/man5/toctoc-knockd.conf.5 \
+		share/bash-completion/completions/toctoc share/bash-completion/completions/toctocd \
+		share/fish/vendor_completions.d/toctoc.fish share/fish/vendor_completions.d/toctocd.fish \
+		share/zsh/site-functions/_toctoc lib/sysusers.d/toctoc.conf
+	rm -f $(DESTDIR)$(UNITDIR)/toctocd.service $(DESTDIR)$(UNITDIR)/toctoc-guard.service
+	@echo "kept: /etc/toctoc, /var/lib/toctoc and the user _toctoc"
+
+## Programs for any Linux on x86_64 and aarch64, without a library: target/static. Some ten minutes.
+static:
+	tools/static
+
+## The static programs at work: in an empty root directory, and for aarch64 by qemu. Ten seconds after the build.
+static-test: static
+	tools/setup only static-test
+	tools/in-namespaces tools/try-static
+
+## What an image of the gateway is built from: target/container.
+container:
+	tools/container
+
+## The image in podman, with the capabilities that it needs, and with each of them missing. A minute after the build; as root.
+container-test: container
+	tools/setup only container-test
+	tools/try-container
 
 clean:
 	cargo clean

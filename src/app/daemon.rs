@@ -76,7 +76,7 @@ fn run(args: &ToctocdArgs) -> u8 {
             },
             Err(error) => {
                 let what = format!("toctocd cannot start itself as a child: {error}");
-                Err(Fault::new(what, "mount /proc in this container"))
+                Err(Fault::new(what, "mount /proc and /dev in this container"))
             }
         },
         ToctocdCommand::Init(init) if is_interview(init) && !args.json => {

@@ -135,7 +135,10 @@ impl ListenerProcess {
             .stderr(Stdio::null())
             .spawn()
             .map_err(|error| {
-                Fault::new(format!("the listener cannot be started: {error}"), "is /proc mounted?")
+                Fault::new(
+                    format!("the listener cannot be started: {error}"),
+                    "are /proc and /dev mounted?",
+                )
             })?;
         let (user, setup) = (spec.user, Some(SetupFeed::new(spec)));
         Ok(ListenerProcess {

@@ -3,8 +3,10 @@
 use nix::unistd::{User, geteuid};
 
 use crate::core::types::Fault;
+use crate::edge::confine::SHARED_USER;
 
-/// The listener's default users; the first that exists is used.
+/// The listener's default users; the first that exists is used. An empty root directory has no file
+/// with users: there the id of `nobody` is used.
 const USERS: [&str; 2] = ["_toctoc", "nobody"];
 
 /// The user and group id for a gateway's listener; `None` if we are not root and so cannot change
@@ -14,7 +16,7 @@ pub(super) fn gateway_user(name: Option<&str>) -> Result<Option<(u32, u32)>, Fau
     match name {
         _ if !geteuid().is_root() => Ok(None),
         Some(name) => named_user(name).map(Some),
-        None => Ok(first_user()),
+        None => Ok(Some(first_user())),
     }
 }
 
@@ -23,11 +25,11 @@ pub(super) fn gateway_user(name: Option<&str>) -> Result<Option<(u32, u32)>, Fau
 pub(super) fn doors_user() -> Option<(u32, u32)> {
     let held = capctl::CapState::get_current().ok()?.effective;
     let may_change = held.has(capctl::Cap::SETUID) && held.has(capctl::Cap::SETGID);
-    if geteuid().is_root() && may_change { first_user() } else { None }
+    if geteuid().is_root() && may_change { Some(first_user()) } else { None }
 }
 
-fn first_user() -> Option<(u32, u32)> {
-    USERS.iter().find_map(|name| find_user(name))
+fn first_user() -> (u32, u32) {
+    USERS.iter().find_map(|name| find_user(name)).unwrap_or((SHARED_USER, SHARED_USER))
 }
 
 /// The user and group id of the user that the configuration names.

@@ -31,9 +31,9 @@ pub use drop_privileges::drop_privileges;
 pub use outcome::{ConfineFailure, ConfineStep, Limitation, Limitations};
 pub use proof::verify;
 
-/// The id of the user `nobody`, which other programs run as too: each of them may stop the
-/// listener.
-const SHARED_USER: u32 = 65534;
+/// The id of the user `nobody`, and of its group. Other programs run as it too: each of them may
+/// stop the listener.
+pub const SHARED_USER: u32 = 65534;
 
 /// Gives up all that a process can give up: files, other user ids, capabilities, new processes,
 /// most system calls. Only for a process with one thread. Fails if a step failed although it is
@@ -91,7 +91,8 @@ fn enter_empty_root(held: &CapState) -> Result<bool, ConfineFailure> {
     if !held.effective.has(Cap::SYS_CHROOT) {
         return Ok(false);
     }
-    for place in ["/run", "/tmp", "/dev/shm"] {
+    // The last is the root directory: an empty one has no other place.
+    for place in ["/run", "/tmp", "/dev/shm", ""] {
         if let Ok(directory) = nameless_directory(place) {
             unistd::fchdir(directory).map_err(ConfineFailure::at(ConfineStep::Root))?;
             unistd::chroot(".").map_err(ConfineFailure::at(ConfineStep::Root))?;

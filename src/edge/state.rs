@@ -51,7 +51,7 @@ const GROWTH: u64 = 64 << 20;
 /// The most records kept for the next journal while it is being written.
 const CATCH_UP: usize = 1 << 16;
 /// RAMFS_MAGIC from linux/magic.h; nix does not define it.
-const RAMFS: i64 = 0x8584_58f6;
+const RAMFS: FsType = FsType(0x8584_58f6);
 
 #[derive(Debug)]
 pub struct Recovered {
@@ -384,7 +384,7 @@ fn refuse_volatile(directory: &Path, volatile_too: bool) -> Result<(), Fault> {
     let kind = statfs(directory)
         .map_err(|error| Fault::new(format!("{shown}: {error}"), "make it readable"))?
         .filesystem_type();
-    if volatile_too || (kind != TMPFS_MAGIC && kind != FsType(RAMFS)) {
+    if volatile_too || (kind != TMPFS_MAGIC && kind != RAMFS) {
         return Ok(());
     }
     let what = format!(

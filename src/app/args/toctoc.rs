@@ -16,7 +16,9 @@ use crate::core::types::ServiceName;
 /// You need a key, and a profile that the gateway's admin makes for it. Under the name knock this
 /// program behaves as knock.
 #[derive(Parser, Debug)]
-#[command(name = "toctoc", version, max_term_width = 100, after_help = HELP)]
+#[command(
+    name = "toctoc", version = env!("TOCTOC_VERSION"), max_term_width = 100, after_help = HELP
+)]
 pub enum ToctocCommand {
     /// Ask for a grant, and print the granted address, ports and end.
     Open(Open),

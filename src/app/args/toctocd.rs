@@ -16,7 +16,9 @@ use crate::core::types::{Fingerprint, ServiceName};
 /// `toctocd run` is the gateway; all other commands are for its admin. Under the name knockd this
 /// program behaves as knockd.
 #[derive(Parser, Debug)]
-#[command(name = "toctocd", version, max_term_width = 100, after_help = HELP)]
+#[command(
+    name = "toctocd", version = env!("TOCTOC_VERSION"), max_term_width = 100, after_help = HELP
+)]
 pub struct ToctocdArgs {
     /// The configuration file. (`init` does not read it: it writes toctocd.toml below its --dir.)
     #[arg(short, long, global = true, value_name = "FILE", default_value = defaults::CONFIG)]

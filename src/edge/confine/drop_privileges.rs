@@ -33,6 +33,9 @@ const KEPT: [Cap; 7] = [
     Cap::KILL,
 ];
 
+/// libc does not name it for musl on aarch64.
+const KEXEC_FILE_LOAD: libc::c_long = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
+
 /// System calls that neither we nor nft nor a listener ever make.
 #[rustfmt::skip]
 const REFUSED: &[libc::c_long] = &[
@@ -41,7 +44,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_pidfd_getfd,
     // Kernel code.
     libc::SYS_init_module, libc::SYS_finit_module, libc::SYS_delete_module, libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load, libc::SYS_reboot,
+    KEXEC_FILE_LOAD, libc::SYS_reboot,
     // The interfaces with most of the kernel's security bugs.
     libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter, libc::SYS_io_uring_register,
