@@ -24,6 +24,14 @@ pub fn listening() -> BTreeSet<Port> {
     ports
 }
 
+/// The first of the ports that the kernel gives to clients.
+pub fn first_ephemeral() -> u16 {
+    /// As the kernel ships.
+    const USUAL: u16 = 32768;
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(USUAL)
+}
+
 /// TCP connections here, as (local end, remote end). None if a table is unreadable.
 pub fn sessions() -> Vec<(SocketAddr, SocketAddr)> {
     let mut sessions = connected(&read("tcp"));
@@ -88,7 +96,8 @@ fn listeners(table: &str, proto: Proto) -> Vec<Port> {
     let mut ports = Vec::new();
     for (local, _, its_state) in socket_rows(table) {
         let number = local.port();
-        if its_state == state && number != 0 && !local.ip().is_loopback() {
+        let ip = local.ip();
+        if its_state == state && number != 0 && !ip.is_loopback() && !ip.is_multicast() {
             ports.push(Port { proto, number });
         }
     }
@@ -122,6 +131,7 @@ mod tests {
   1: 00000000000000000000000001000000:0035 00000000000000000000000000000000:0000 07 0
   2: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 07 0
   3: B80D0120000000000000000001000000:1F91 00000000000000000000000002000000:0035 01 0
+  4: 000002FF0000000000000000FB000000:14E9 00000000000000000000000000000000:0000 07 0
   broken\n";
         assert_eq!(listeners(udp6, Proto::Udp), [port(Proto::Udp, 8080)]);
     }
