@@ -257,21 +257,26 @@ fn status_text(status: &GatewayStatus) -> String {
 }
 
 pub fn guard_text(status: &GatewayStatus) -> String {
-    let text = match (status.guard_off, status.guard, &status.trial) {
-        (true, _, TrialState::Over) => {
-            "OFF: nobody got in during its trial; what it guards is OPEN; `toctocd guard on` turns \
-             it on"
+    match (status.guard_off, status.guard, &status.trial) {
+        (true, _, TrialState::Over) | (false, true, _) => loaded_guard_text(&status.trial),
+        (true, ..) => {
+            "OFF by command: what it guards is OPEN; `toctocd guard on` turns it on".to_owned()
         }
-        (true, ..) => "OFF by command: what it guards is OPEN; `toctocd guard on` turns it on",
-        (false, true, TrialState::Running { seconds_left, .. }) => {
-            return format!(
-                "up, ON TRIAL for {seconds_left} s: a knock from another machine keeps it"
-            );
+        (false, false, _) => "NOT AS LOADED: see the log".to_owned(),
+    }
+}
+
+/// A guard whose rules are as they were loaded.
+pub fn loaded_guard_text(trial: &TrialState) -> String {
+    match trial {
+        TrialState::Running { seconds_left, .. } => {
+            format!("up, ON TRIAL for {seconds_left} s: a knock from another machine keeps it")
         }
-        (false, true, _) => "up",
-        (false, false, _) => "NOT AS LOADED: see the log",
-    };
-    text.to_owned()
+        TrialState::Over => "OFF: nobody got in during its trial; what it guards is OPEN; \
+                             `toctocd guard on` turns it on"
+            .to_owned(),
+        TrialState::None | TrialState::Confirmed { .. } => "up".to_owned(),
+    }
 }
 
 fn grants_text(GrantPage { services, lines, next }: &GrantPage) -> String {

@@ -5,6 +5,7 @@
 //! commit, the firewall's socket, the clock, and the kernel's entropy. `serve` does everything
 //! else; work that may block runs outside the loop (see `tasks`).
 
+use crate::app::admin::TrialState;
 use crate::core::grants::Grants;
 use crate::core::policy::Policy;
 use crate::core::replay::{Replay, clock_jump};
@@ -303,16 +304,18 @@ impl Gatekeeper {
     }
 
     /// The last line of the log.
-    fn last_line(&self) -> &'static str {
-        match self.guard.is_off() {
-            true if self.trial.is_over() => {
-                "shutting down; the guard is off, and stays off until `toctocd guard on`"
+    fn last_line(&self, now: Now) -> String {
+        let stands = match (self.guard.is_off(), self.trial.state(now)) {
+            (true, TrialState::Over) => {
+                "the guard is off, and stays off until `toctocd guard on`".to_owned()
             }
-            true => "shutting down; the guard stays off until the next start",
-            false if self.trial.until().is_some() => {
-                "shutting down; the guard stays up until its trial ends, and the kernel ends grants"
-            }
-            false => "shutting down; the guard stays up, and the kernel ends its grants",
-        }
+            (true, _) => "the guard stays off until the next start".to_owned(),
+            (false, TrialState::Running { seconds_left, .. }) => format!(
+                "the guard stays up until its trial ends in {seconds_left} s, and the kernel ends \
+                 grants; to turn it off now: toctocd guard off"
+            ),
+            (false, _) => "the guard stays up, and the kernel ends its grants".to_owned(),
+        };
+        format!("shutting down; {stands}")
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::admin::{self, GatewayStatus, TrialState, ask_status, is_running};
 use super::args::toctocd::GuardCommand;
 use super::load::{self, Reach};
-use super::output::{CommandOutput, FAILED, print, print_error};
+use super::output::{CommandOutput, FAILED, fault_text, print, print_error};
 use super::printed_guard;
 use crate::config::{Mode, Service, Settings};
 use crate::core::types::{Fault, SECOND};
 use crate::edge::control::ControlRequest;
 use crate::edge::firewall::{self, Connection, GuardRules, GuardState, advice};
-use crate::edge::{addresses, clock, terminal};
+use crate::edge::{addresses, clock, interrupt, terminal};
 
 /// Interval at which the command looks how the trial goes.
 const CHECK: Duration = Duration::from_millis(250);
@@ -27,9 +27,14 @@ pub fn run(config: &Path, command: &GuardCommand, as_json: bool) -> Result<Comma
         GuardCommand::On { confirm: Some(seconds @ 1..) } => {
             // With --json only the end of the trial is the answer.
             let say = if as_json { print_error } else { print };
-            return reach.note(on_trial(&reach, *seconds, &say));
+            interrupt::watch_for_admin();
+            let adopts = !as_json && wants_adoption(&reach.settings);
+            return reach.note(on_trial(&reach, *seconds, adopts, &say));
         }
-        GuardCommand::On { confirm } => on(&reach, *confirm),
+        GuardCommand::On { confirm } => {
+            let adopts = !as_json && wants_adoption(&reach.settings);
+            on(&reach, *confirm).map(|text| text + &adopted(&reach, adopts))
+        }
         GuardCommand::Off => off(&reach),
         GuardCommand::Adopt => reach.all().and_then(adopt),
         GuardCommand::Status => status(&reach),
@@ -98,6 +103,21 @@ fn command(settings: &Settings, request: &ControlRequest) -> Result<String, Faul
     Ok(admin::command(settings, request)?.out.to_string())
 }
 
+/// True if the guard comes into force now and somebody in an ssh session wants [`adopt`].
+fn wants_adoption(settings: &Settings) -> bool {
+    let is_there = firewall::is_there(&GuardRules::of(settings)).unwrap_or(true);
+    let is_over = matches!(trial_in_kernel(settings), Ok(TrialState::Over));
+    (!is_there || is_over) && offer_adoption()
+}
+
+/// Lets connections continue if that is wanted. The guard is up: a fault is only told.
+fn adopted(reach: &Reach, is_wanted: bool) -> String {
+    match is_wanted {
+        true => adopt(&reach.settings).unwrap_or_else(|fault| fault_text(&fault)),
+        false => String::new(),
+    }
+}
+
 /// Asks, in an ssh session at a terminal, whether [`adopt`] is wanted.
 pub fn offer_adoption() -> bool {
     if std::env::var_os("SSH_CONNECTION").is_none() || !terminal::is_interactive() {
@@ -127,13 +147,20 @@ pub fn adopt(settings: &Settings) -> Result<String, Fault> {
 
 /// Turns the guard on, on trial, and shows how that goes. The gateway and the kernel keep the
 /// deadline: whatever becomes of this command changes nothing.
-fn on_trial(reach: &Reach, seconds: u32, say: &dyn Fn(&str)) -> Result<CommandOutput, Fault> {
-    say(&on(reach, Some(seconds))?);
+fn on_trial(
+    reach: &Reach, seconds: u32, adopts: bool, say: &dyn Fn(&str),
+) -> Result<CommandOutput, Fault> {
+    interrupt::say("; `toctocd guard status` says whether the trial has begun");
+    let said = on(reach, Some(seconds))?;
+    interrupt::say(&after_an_interrupt(seconds.into()));
+    say(&said);
+    say(&adopted(reach, adopts));
     say(ON_TRIAL);
     let mut said: Option<String> = None;
     loop {
         let over = match trial(&reach.settings)? {
-            TrialState::Running { useless, .. } => {
+            TrialState::Running { useless, seconds_left } => {
+                interrupt::say(&after_an_interrupt(seconds_left));
                 if let Some(why) = useless.filter(|why| said.as_ref() != Some(why)) {
                     say(&format!("a knock got a grant, but the trial goes on: {why}\n"));
                     said = Some(why);
@@ -161,11 +188,24 @@ without a grant it turns itself off, also if this terminal is lost
 to turn it off now: toctocd guard off
 ";
 
+/// What stands, and what happens next, if this command ends before the trial.
+fn after_an_interrupt(seconds_left: u64) -> String {
+    format!(
+        "; the trial goes on for {seconds_left} s\n  a knock from another machine keeps the guard; \
+         without one it turns itself off\n  how it goes: toctocd guard status\n  off now: toctocd \
+         guard off\n  keep it without a knock: toctocd guard on --confirm 0"
+    )
+}
+
 /// How the trial goes: the gateway says so, or without one the kernel.
 fn trial(settings: &Settings) -> Result<TrialState, Fault> {
     if let Ok(state) = admin::ask_trial(settings) {
         return Ok(state);
     }
+    trial_in_kernel(settings)
+}
+
+fn trial_in_kernel(settings: &Settings) -> Result<TrialState, Fault> {
     let now = clock::now().boot;
     Ok(match firewall::trial_under_way(&GuardRules::of(settings))? {
         Some(until) if until > now => {
@@ -184,16 +224,19 @@ fn status(reach: &Reach) -> Result<String, Fault> {
         true => Some(ask_status(settings)?),
         false => None,
     };
-    Ok(status_text(reach, &state, gateway.as_ref()))
+    let trial = trial_in_kernel(settings)?;
+    Ok(status_text(reach, &state, &trial, gateway.as_ref()))
 }
 
-fn status_text(reach: &Reach, state: &GuardState, gateway: Option<&GatewayStatus>) -> String {
+fn status_text(
+    reach: &Reach, state: &GuardState, trial: &TrialState, gateway: Option<&GatewayStatus>,
+) -> String {
     let settings = &reach.settings;
     let guard = match (gateway, &state.misfit) {
         (Some(status), _) => admin::guard_text(status),
         (None, None) => "OFF: the table does not exist; what it guards is OPEN".to_owned(),
         (None, Some(_)) if reach.doubt.is_some() => "up, with which rules is not known".to_owned(),
-        (None, Some(None)) => "up".to_owned(),
+        (None, Some(None)) => admin::loaded_guard_text(trial),
         (None, Some(Some(difference))) => format!("NOT AS CONFIGURED: {difference}"),
     };
     let manager = match gateway {
@@ -295,7 +338,7 @@ mod tests {
 
     #[test]
     fn the_status_has_the_services_by_mode_and_the_dropped_packets() {
-        let text = status_text(&reach(), &state(Some(None)), Some(&sound()));
+        let text = status_text(&reach(), &state(Some(None)), &TrialState::None, Some(&sound()));
         let mark = advice::let_marked_in(&settings().firewall);
         assert_eq!(
             text,
@@ -318,7 +361,7 @@ mod tests {
             (Some(None), "guard       up ("),
             (Some(Some("a rule is missing")), "guard       NOT AS CONFIGURED: a rule is missing"),
         ] {
-            let text = status_text(&reach, &state(misfit), None);
+            let text = status_text(&reach, &state(misfit), &TrialState::None, None);
             assert!(text.starts_with(said), "{text}");
             assert!(text.contains("managed by  NOBODY: no gateway is running"), "{text}");
         }
@@ -328,7 +371,7 @@ mod tests {
     fn addresses_that_always_pass_are_shown() {
         let mut reach = reach();
         reach.settings.firewall.break_glass = vec!["192.0.2.1".parse().unwrap()];
-        let text = status_text(&reach, &state(Some(None)), None);
+        let text = status_text(&reach, &state(Some(None)), &TrialState::None, None);
         assert!(text.contains("ALWAYS OPEN to 192.0.2.1"), "{text}");
     }
 
@@ -366,7 +409,7 @@ mod tests {
             let answers = [json!({ "said": "the guard is up" }), running, state];
             let gateway = RunningGateway::with(answers.map(ControlResponse::Ok));
             let settings = Settings { services: settings().services, ..gateway.settings() };
-            let output = on_trial(&Reach { settings, ..reach() }, 10, &|_| ()).unwrap();
+            let output = on_trial(&Reach { settings, ..reach() }, 10, false, &|_| ()).unwrap();
             assert_eq!((output.code, output.out.contains(said)), (code, true), "{}", *output.out);
             let trial = ControlRequest::Trial;
             let on = ControlRequest::GuardOn { confirm: Some(10) };

@@ -1,10 +1,10 @@
 //! Ctrl-C: words that say where things stand, and exit code 130.
 
+use std::io::{Write, stderr};
 use std::sync::{Mutex, PoisonError};
 
-/// The exit code of a program that Ctrl-C ended, as a shell reports it.
 #[cfg(unix)]
-const INTERRUPTED: i32 = 130;
+use nix::sys::signal::{SigSet, Signal};
 
 static WORDS: Mutex<String> = Mutex::new(String::new());
 
@@ -18,18 +18,29 @@ pub fn say(words: &str) {
 /// starts, once.
 #[cfg(unix)]
 pub fn watch() {
-    use nix::sys::signal::{SigSet, Signal};
-    let mut only = SigSet::empty();
-    only.add(Signal::SIGINT);
-    // Threads that start later inherit this: the signal is left to the one that waits for it.
-    if only.thread_block().is_err() {
+    watch_for("toctoc", &[Signal::SIGINT]);
+}
+
+/// The same for a command of toctocd, also for an order to end and for a terminal that is closed.
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+pub fn watch_for_admin() {
+    watch_for("toctocd", &[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+}
+
+#[cfg(unix)]
+fn watch_for(program: &'static str, signals: &[Signal]) {
+    let waited_for = SigSet::from_iter(signals.iter().copied());
+    // Threads that start later inherit this: the signals are left to the one that waits for them.
+    if waited_for.thread_block().is_err() {
         return;
     }
     std::thread::spawn(move || {
-        if only.wait().is_ok() {
+        if let Ok(signal) = waited_for.wait() {
             let words = WORDS.lock().unwrap_or_else(PoisonError::into_inner);
-            eprintln!("\ntoctoc: interrupted{words}");
-            std::process::exit(INTERRUPTED);
+            // Nobody is left to tell if the terminal is gone.
+            let _ = writeln!(stderr(), "\n{program}: interrupted{words}");
+            // As a shell reports it.
+            std::process::exit(128 + signal as i32);
         }
     });
 }
@@ -41,11 +52,8 @@ pub fn watch() {}
 /// Leaves Ctrl-C to the program that this thread starts or becomes.
 #[cfg(unix)]
 pub fn leave_to_child() {
-    use nix::sys::signal::{SigSet, Signal};
-    let mut only = SigSet::empty();
-    only.add(Signal::SIGINT);
     // Without that the child could not be interrupted, but all else would work.
-    let _ = only.thread_unblock();
+    let _ = SigSet::from_iter([Signal::SIGINT]).thread_unblock();
 }
 
 #[cfg(not(unix))]

@@ -1,5 +1,5 @@
 //! The first hour of a gateway: `init` and `run` at a terminal, and a start in the background. See
-//! `kept` for the trial.
+//! `trial` for the trial.
 
 use std::fs;
 use std::process::Command;
@@ -28,7 +28,7 @@ impl Drop for InBackground {
 }
 
 /// `toctocd WORDS` at a terminal of the gateway.
-fn at_terminal(gate: &Gate, words: &[&str], variables: &[(&str, &str)]) -> AtTerminal {
+pub(crate) fn at_terminal(gate: &Gate, words: &[&str], variables: &[(&str, &str)]) -> AtTerminal {
     let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
     command.args(words).env_remove("SSH_CONNECTION").envs(variables.iter().copied());
     AtTerminal::start(&gate.net.gateway, &mut command)
@@ -66,20 +66,27 @@ fn init_at_a_terminal_finds_asks_warns_writes_and_starts_a_trial() {
     let gate = Gate::new(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let _web = gate.net.gateway.tcp_echo(8080);
+    let _datagrams = gate.net.gateway.udp_echo(8080);
     gate.net.gateway.sh("ip route add default via 10.90.0.2");
     gate.net.gateway.sh("iptables -P INPUT DROP");
     // On a disk: a state in memory is refused.
     let folder = tempfile::tempdir_in("/var/tmp").expect("a directory");
     let dir = folder.path().join("new").display().to_string();
     let mut init = at_terminal(&gate, &["init", "--dir", &dir], &[]);
+    init.wait_for("Name or address that clients use [10.90.0.1]: ");
+    init.child.signal(Signal::SIGINT);
+    init.wait_for("toctocd: interrupted: nothing was written\r\n");
+    assert_eq!(init.child.wait(LONG).expect("it ends").code(), Some(130));
+    let mut init = at_terminal(&gate, &["init", "--dir", &dir], &[]);
     init.wait_for("This machine is 10.90.0.1 (on ");
     init.answer("Name or address that clients use [10.90.0.1]: ", "not a name");
     init.answer("Write a host name or an IP address", "");
     init.wait_for("ssh          22/tcp\r\n");
-    init.wait_for("tcp-8080     8080/tcp");
+    init.wait_for("tcp-8080     8080/tcp\r\n");
+    init.wait_for("udp-8080     8080/udp\r\n");
     init.answer("Services to hide, separated by commas [ssh]: ", "ssh, gopher");
-    init.answer("`gopher` is not in the list", "ssh,tcp-8080");
-    init.wait_for("22/tcp, 8080/tcp without a grant. It changes no rule of yours.");
+    init.answer("write it as gopher=PORT/PROTO", "ssh,tcp-8080, gopher=70/tcp");
+    init.wait_for("22/tcp, 8080/tcp, 70/tcp without a grant. It changes no rule of yours.");
     init.answer("Write keys and configuration to ", "y");
     init.wait_for("warning: 22/tcp (service ssh) over IPv4 is dropped even under a grant");
     init.answer("Start the gateway now, on trial? [y/N] ", "y");
@@ -93,7 +100,7 @@ fn init_at_a_terminal_finds_asks_warns_writes_and_starts_a_trial() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
     let status = ok(&gate.net.gateway.run(command.args(status)));
     let _running = InBackground::reported(&status);
-    assert!(status.contains("ON TRIAL") && status.contains("2 services"), "{status}");
+    assert!(status.contains("ON TRIAL") && status.contains("3 services"), "{status}");
     assert!(init.child.wait(LONG).expect("it ends").success());
     let config = fs::read_to_string(format!("{dir}/toctocd.toml")).unwrap();
     assert!(config.contains("addresses = [\"10.90.0.1\"]"), "{config}");

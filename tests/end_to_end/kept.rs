@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -15,7 +14,7 @@ use nix::sys::signal::Signal;
 use toctoc::core::knock::Status;
 
 use crate::harness::gate::{Gate, SSH, ok};
-use crate::harness::{Host, LONG, Running, SHORT, echoes, until};
+use crate::harness::{Host, LONG, SHORT, echoes, until};
 
 /// The number of connections that an attacker keeps until the test checks them.
 const KEPT: usize = 4;
@@ -301,124 +300,4 @@ fn without_a_gateway_commands_enable_and_disable_the_guard() {
     assert!(ok(&gate.toctocd(&["guard", "status"])).contains("guard       up"));
     ok(&gate.toctocd(&["guard", "off"]));
     assert!(both.iter().all(|to| gate.net.client.tcp_reaches(*to, LONG)));
-}
-
-/// Starts `toctocd guard on --confirm`.
-fn on_trial(gate: &Gate, seconds: &str) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
-    command.args(["guard", "on", "--confirm", seconds, "-c"]).arg(gate.config());
-    gate.net.gateway.spawn(command.stdout(Stdio::piped()))
-}
-
-#[test]
-fn a_guard_on_trial_is_removed_unless_somebody_gets_in_from_elsewhere() {
-    let gate = Gate::running(|config| config);
-    let _ssh = gate.net.gateway.tcp_echo(SSH);
-    let anna = gate.enrol("anna", "ssh");
-    let to = gate.port(0, SSH);
-    // A knock before the trial does not confirm it.
-    anna.must_open(&gate.net.client, "ssh", 1);
-    let output = gate.toctocd(&["guard", "on", "--confirm", "1"]);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(gate.net.client.tcp_reaches(to, LONG), "the failed trial left the port guarded");
-    assert!(gate.status().contains("guard       OFF: nobody got in during its trial"));
-    let mut trial = on_trial(&gate, "60");
-    until("the guard is up", || gate.status().contains("guard       up, ON TRIAL for "));
-    anna.must_open(&gate.net.client, "ssh", 0);
-    assert!(trial.wait(LONG).expect("toctocd ends").success());
-    let mut text = String::new();
-    trial.0.stdout.take().expect("piped").read_to_string(&mut text).unwrap();
-    assert!(text.contains("confirmed by anna: ssh for 10.90.0.2: the guard stays"), "{text}");
-    let stranger = gate.net.host(7);
-    assert!(!stranger.tcp_reaches(stranger.gateway(0, SSH), SHORT));
-}
-
-#[test]
-fn whatever_dies_in_a_trial_nobody_is_locked_out() {
-    let mut gate = Gate::running(|config| config);
-    let _ssh = gate.net.gateway.tcp_echo(SSH);
-    let to = gate.port(0, SSH);
-    let mut trial = on_trial(&gate, "2");
-    until("the trial runs", || gate.status().contains("ON TRIAL"));
-    assert!(!gate.net.client.tcp_reaches(to, SHORT));
-    // The terminal is lost, and the gateway with it: nobody is left to turn the guard off.
-    trial.signal(Signal::SIGKILL);
-    trial.wait(LONG);
-    gate.kill();
-    until("the kernel ends the trial", || gate.net.client.tcp_reaches(to, SHORT));
-    // A service manager starts the gateway again.
-    gate.start();
-    assert!(gate.status().contains("guard       OFF: nobody got in during its trial"));
-    assert!(gate.net.client.tcp_reaches(to, LONG));
-    ok(&gate.toctocd(&["guard", "on"]));
-    assert!(!gate.net.client.tcp_reaches(to, SHORT), "an order is an order");
-}
-
-#[test]
-fn a_trial_that_begins_without_a_gateway_is_confirmed_by_the_one_that_is_started_later() {
-    let mut gate = Gate::new(|config| config);
-    let _ssh = gate.net.gateway.tcp_echo(SSH);
-    let anna = gate.enrol("anna", "ssh");
-    let mut trial = on_trial(&gate, "60");
-    until("the guard is up", || !gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT));
-    // As the unit of the guard does it.
-    let text = ok(&gate.toctocd(&["guard", "on"]));
-    assert!(text.starts_with("the guard is up, on trial for "), "{text}");
-    gate.start();
-    gate.daemon().wait_for("the guard is on trial for ");
-    gate.kill();
-    gate.start();
-    anna.must_open(&gate.net.client, "ssh", 0);
-    assert!(trial.wait(LONG).expect("toctocd ends").success());
-    let rules = gate.net.gateway.sh("nft list table inet toctoc");
-    assert!(!rules.contains("the trial is over"), "{rules}");
-    let stranger = gate.net.host(7);
-    assert!(!stranger.tcp_reaches(stranger.gateway(0, SSH), SHORT));
-}
-
-#[test]
-fn run_with_a_trial_begins_it_together_with_the_guard() {
-    let mut gate = Gate::new(|config| config);
-    let _ssh = gate.net.gateway.tcp_echo(SSH);
-    let program = env!("CARGO_BIN_EXE_toctocd");
-    gate.start_under(&["sh", "-c", &format!("exec {program} run --confirm 1 \"$2\" \"$3\"")]);
-    gate.daemon().wait_for("the guard is on trial for 1 s");
-    gate.daemon().wait_for("THE GUARD IS OFF: nobody got in");
-    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
-}
-
-#[test]
-fn a_grant_that_the_own_firewall_makes_useless_does_not_confirm_a_trial() {
-    let gate = Gate::running(|config| config);
-    let _ssh = gate.net.gateway.tcp_echo(SSH);
-    let anna = gate.enrol("anna", "ssh");
-    gate.net.gateway.sh("iptables -P INPUT DROP; iptables -A INPUT -p icmp -j ACCEPT");
-    let mut trial = on_trial(&gate, "60");
-    until("the trial runs", || gate.status().contains("ON TRIAL"));
-    anna.must_open(&gate.net.client, "ssh", 0);
-    let warning = "22/tcp (service ssh) over IPv4 is dropped even under a grant, by the policy of \
-                   iptables chain INPUT; run `iptables -A INPUT -p tcp --dport 22 -j ACCEPT`";
-    let useless = || gate.status_json()["trial"]["useless"].as_str() == Some(warning);
-    until("the grant was looked at", useless);
-    assert!(gate.status().contains(&format!("  warning     {warning}")));
-    assert!(!gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT));
-    gate.net.gateway.sh("iptables -A INPUT -p tcp --dport 22 -j ACCEPT");
-    anna.must_open(&gate.net.client, "ssh", 0);
-    assert!(trial.wait(LONG).expect("toctocd ends").success());
-    assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
-}
-
-#[test]
-fn without_a_gateway_the_kernel_ends_a_trial_and_an_order_ends_what_it_left() {
-    let gate = Gate::new(|config| config);
-    let _ssh = gate.net.gateway.tcp_echo(SSH);
-    let to = gate.port(0, SSH);
-    let output = gate.toctocd(&["guard", "on", "--confirm", "1"]);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("nobody got in within 1 s: the guard is OFF"), "{text}");
-    assert!(gate.net.client.tcp_reaches(to, LONG));
-    let text = ok(&gate.toctocd(&["guard", "on"]));
-    assert!(text.starts_with("the guard is up; no gateway is running"), "{text}");
-    assert!(!gate.net.client.tcp_reaches(to, SHORT), "the end of the trial is over, too");
 }

@@ -48,5 +48,6 @@ mod shared;
 mod silence;
 mod ssh_keys;
 mod three_commands;
+mod trial;
 mod trouble;
 mod units;

@@ -28,6 +28,11 @@ impl AtTerminal {
         AtTerminal { child, user_end: pty.master.into(), shown: String::new() }
     }
 
+    /// Closes the terminal.
+    pub fn close(self) -> Running {
+        self.child
+    }
+
     /// Waits until it shows `question`, then types `answer`.
     pub fn answer(&mut self, question: &str, answer: &str) {
         self.wait_for(question);

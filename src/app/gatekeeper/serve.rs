@@ -121,7 +121,8 @@ impl Server {
             let text = "a command is still running: if a stop command is to follow, it is killed, and that one runs at the next start";
             self.log.line(clock::now().wall, text);
         }
-        self.log.line(clock::now().wall, self.gatekeeper.last_line());
+        let now = clock::now();
+        self.log.line(now.wall, &self.gatekeeper.last_line(now));
         self.log.flush(LOG_PATIENCE);
         Ok(())
     }

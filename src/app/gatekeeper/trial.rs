@@ -148,7 +148,10 @@ impl Gatekeeper {
             return;
         }
         if let Err(fault) = result {
-            self.out.log(format!("the end of the trial could not be loaded: {fault}"));
+            self.out.log(format!(
+                "the end of the trial could not be loaded, so the guard closes again in an hour: \
+                 {fault}"
+            ));
         }
         self.trial = Trial { outcome: Some(TrialOutcome::Over), ..Trial::default() };
         self.guard.turned_off();

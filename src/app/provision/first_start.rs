@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::config::defaults;
 use crate::core::types::Fault;
 use crate::edge::background::{self, BackgroundStart};
-use crate::edge::terminal;
+use crate::edge::{interrupt, terminal};
 use crate::keys::authorized;
 
 /// Seconds of the trial: enough to enrol the first client and to knock.
@@ -21,24 +21,33 @@ const TRIAL: u32 = 900;
 
 /// `toctocd init` at a terminal: asks, writes, and offers to start the gateway.
 pub fn init_at_terminal(named: &Path, args: &Init) -> Result<CommandOutput, Fault> {
+    interrupt::watch_for_admin();
+    interrupt::say(": nothing was written");
     super::refuse_existing(args)?;
     let Some(answers) = interview::ask(args)? else {
         let nothing = "nothing was written\n".to_owned();
         return Ok(CommandOutput { code: FAILED, ..CommandOutput::out(nothing) });
     };
+    interrupt::say("; `toctocd check` says whether the configuration is complete");
     let NewGateway { config, settings, steps } = super::write(named, &answers)?;
     print(&steps);
+    let next = super::next_steps(&config, &settings);
+    interrupt::say(&format!(": the configuration is written, no gateway was started\n{next}"));
     let is_started = nix::unistd::geteuid().is_root() && offer_start(&config)?;
     if !is_started {
-        return Ok(CommandOutput::out(super::next_steps(&config, &settings)));
+        return Ok(CommandOutput::out(next));
     }
     let minutes = TRIAL / 60;
     print(&format!("the gateway runs; its guard is on trial for {minutes} minutes\n"));
+    let invite = super::invite_command(&config, &settings);
+    let next = format!("next, for each client: {invite}\n");
+    interrupt::say(&format!(
+        ": the gateway runs; its guard is on trial for {minutes} minutes\n{next}"
+    ));
     if terminal::confirm("Invite your own machine now? Whoever reads the line first, joins.") {
         return invite_own(&config, &settings);
     }
-    let invite = super::invite_command(&config, &settings);
-    Ok(CommandOutput::out(format!("next, for each client: {invite}\n")))
+    Ok(CommandOutput::out(next))
 }
 
 /// Invites the machine of the admin, who reads the line here: the first key is in.
@@ -77,6 +86,7 @@ fn offer_start(config: &Path) -> Result<bool, Fault> {
         return Ok(false);
     }
     let adopts = guard::offer_adoption();
+    interrupt::say("; `toctocd guard status` and `toctocd status` say what runs");
     // The guard first: a gateway that starts goes on with the trial that it finds.
     guard::on(&reach, Some(TRIAL))?;
     if adopts {

@@ -9,7 +9,7 @@ use super::elements::Sets;
 use super::loaded_ruleset::LoadedRuleset;
 use super::netlink::Netlink;
 use super::nft::NftProgram;
-use super::ruleset::{GuardPlan, TRIAL};
+use super::ruleset::{GuardPlan, trial_set};
 use super::table_claim::TableClaim;
 use super::tables::{self, RulesInForce};
 use super::watch::{Authors, TableWatch};
@@ -243,9 +243,10 @@ pub struct GuardState {
     pub others: Vec<String>,
 }
 
-/// Reads the state and changes nothing.
+/// Reads the state and changes nothing. Finds the trial under way by itself.
 pub fn look_at(rules: &GuardRules) -> Result<GuardState, Fault> {
-    let plan = rules.plan()?;
+    let trial = trial_under_way(rules)?;
+    let plan = GuardRules { trial, ..rules.clone() }.plan()?;
     let mut netlink = Netlink::open()?;
     let others = other_guards(&mut netlink, plan.table())?;
     let program = NftProgram::new(&rules.firewall.nft)?;
@@ -266,10 +267,11 @@ pub fn is_there(rules: &GuardRules) -> Result<bool, Fault> {
 }
 
 /// The end of the trial that the guard in the kernel is on, `Boot(0)` if its time is over; `None`
-/// without a guard, or if it is not on trial.
+/// without a guard, or if it is not on trial. A trial of another boot, which a saved ruleset has
+/// brought back, is none.
 pub fn trial_under_way(rules: &GuardRules) -> Result<Option<Boot>, Fault> {
     let plan = rules.plan()?;
-    let left = elements::times_left(&mut Netlink::open()?, plan.table(), TRIAL)?;
+    let left = elements::times_left(&mut Netlink::open()?, plan.table(), &trial_set()?)?;
     let now = clock::now().boot;
     Ok(left.map(|left| match left.into_iter().max() {
         Some(millis) => now.plus_nanos(millis * 1_000_000),

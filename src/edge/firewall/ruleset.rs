@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use super::GuardRules;
 use crate::core::service::Service;
 use crate::core::types::{Boot, Fault, Proto};
+use crate::edge::clock;
 use crate::edge::raw::RECEIPT_GROUP;
 
 mod chains;
@@ -20,7 +21,8 @@ mod trial;
 
 pub(super) use chains::{KeyShape, SetUse};
 use ports::PortMap;
-pub(super) use trial::TRIAL;
+use trial::TrialText;
+pub(super) use trial::set_name as trial_set;
 
 /// The name of the guard's chain in the prerouting hook.
 pub const CHAIN: &str = "guard";
@@ -37,12 +39,13 @@ pub struct GuardPlan {
     silent: bool,
     break_glass: BTreeSet<String>,
     break_glass_v6: BTreeSet<String>,
-    /// The end of the trial, if the guard is on one.
-    trial: Option<Boot>,
+    /// The trial that the guard is on, if any.
+    trial: Option<TrialText>,
 }
 
 impl GuardPlan {
-    /// The plan for these settings. Fails if the table's name would need quotes in nft's syntax.
+    /// The plan for these settings. Fails if the table's name would need quotes in nft's syntax,
+    /// or if a trial cannot be tied to this boot.
     pub(super) fn new(rules: &GuardRules) -> Result<GuardPlan, Fault> {
         let settings = &rules.firewall;
         let mut plan = GuardPlan {
@@ -53,7 +56,10 @@ impl GuardPlan {
             silent: rules.knock.silent,
             break_glass: BTreeSet::new(),
             break_glass_v6: BTreeSet::new(),
-            trial: rules.trial,
+            trial: match rules.trial {
+                Some(until) => Some(TrialText::new(until, clock::now())?),
+                None => None,
+            },
         };
         for ip in &settings.break_glass {
             match ip.to_canonical() {
@@ -108,8 +114,8 @@ impl GuardPlan {
 
     /// What is left of the trial, as a part of the transaction that loads the rules.
     pub(super) fn trial_left(&self, now: Boot) -> String {
-        match self.trial {
-            Some(until) => trial::elements(&self.table, until, now),
+        match &self.trial {
+            Some(trial) => trial.elements(&self.table, now),
             None => String::new(),
         }
     }
@@ -121,7 +127,7 @@ impl GuardPlan {
     pub(super) fn sets(&self) -> BTreeSet<String> {
         let line = |line: String| line.split(' ').nth(1).unwrap_or_default().to_owned();
         let of_services = self.services.iter().flat_map(chains::sets).map(line);
-        of_services.chain(self.trial.map(|_| TRIAL.to_owned())).collect()
+        of_services.chain(self.trial.as_ref().map(|trial| trial.set.clone())).collect()
     }
 
     fn body(&self) -> String {
@@ -130,8 +136,8 @@ impl GuardPlan {
 
     fn lines(&self) -> Lines {
         let mut lines = Lines::default();
-        if self.trial.is_some() {
-            lines.text += &format!("\t{}\n", trial::set());
+        if let Some(trial) = &self.trial {
+            lines.text += &format!("\t{}\n", trial.set());
         }
         for set in self.services.iter().flat_map(chains::sets) {
             lines.text += &format!("\t{set}\n");
@@ -288,7 +294,7 @@ impl GuardPlan {
     /// - `receipts`: the listener can send UDP from the knock port to others, and nothing else.
     fn hooks(&self, tcp: &PortMap<'_>, udp: &PortMap<'_>, lines: &mut Lines) {
         let looks_at_udp = !udp.is_empty() || self.silent;
-        let over: Vec<String> = self.trial.map(|_| trial::rule()).into_iter().collect();
+        let over: Vec<String> = self.trial.iter().map(TrialText::rule).collect();
         let mut first = over.clone();
         first.push(
             "iif \"lo\" ct status & confirmed != confirmed fib daddr type unicast counter drop \

@@ -215,10 +215,10 @@ fn a_guard_that_cannot_be_taken_away_or_put_up_is_told_so() {
 #[test]
 fn the_last_line_says_what_stays() {
     let mut world = World::new();
-    assert!(world.gatekeeper.last_line().contains("the guard stays up"));
+    assert!(world.gatekeeper.last_line(world.now()).contains("the guard stays up"));
     world.ask(ControlRequest::GuardOff);
     world.settle();
-    assert!(world.gatekeeper.last_line().contains("the guard stays off"));
+    assert!(world.gatekeeper.last_line(world.now()).contains("the guard stays off"));
 }
 
 #[test]
