@@ -244,11 +244,13 @@ mod tests {
     fn of_the_datagram_sockets_only_those_of_servers_are_offered() {
         let servers = [tcp(443), udp(443), udp(51820), udp(3389), tcp(3389), udp(27015)];
         let of_the_machine = NOT_OFFERED.map(udp);
-        let of_clients = [udp(32768), udp(51821), udp(60999), udp(62201)];
+        let of_clients = [udp(32768), udp(51821), udp(60999)];
         let mut listening = BTreeSet::from(servers);
         listening.extend(of_the_machine);
         listening.extend(of_clients);
-        let offers = offers(&listening, 62201, 32768);
+        let knock = 7000;
+        listening.insert(udp(knock));
+        let offers = offers(&listening, knock, 32768);
         let expected = [
             "https 443/tcp 443/udp",
             "rdp 3389/tcp 3389/udp",
