@@ -28,8 +28,8 @@ def run(*words):
 
 
 class Machine:
-    """A host with its own network, name, processes, /etc, /home, /root, /run, /var/lib and /var/log.
-    All of it ends with one process, the holder."""
+    """A host with its own network, name, processes and directories. All of it ends with one
+    process, the holder."""
 
     def __init__(self, folder, name, users):
         self.name, self.folder = name, f"{folder}/{name}"
