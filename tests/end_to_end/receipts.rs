@@ -8,7 +8,7 @@ use serde_json::Value;
 use toctoc::core::knock::Status;
 
 use crate::harness::gate::{Gate, SSH, ok, section, stderr};
-use crate::harness::{LONG, SHORT, Space, until};
+use crate::harness::{LONG, SHORT, until};
 
 /// `toctoc` on the client, as anna.
 fn anna(gate: &Gate, words: &[&str]) -> Output {
@@ -33,20 +33,7 @@ fn behind_a_nat_the_client_prints_the_observed_address_and_uses_it_with_ask_sour
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     gate.enrol("anna", "ssh");
-    let inner = Space::new();
-    gate.net.client.space.sh(&format!(
-        "ip link add in0 type veth peer name eth0 netns {}
-         ip addr add 192.168.7.1/24 dev in0
-         ip link set in0 up
-         echo 1 >/proc/sys/net/ipv4/ip_forward
-         nft add table ip nat
-         nft add chain ip nat post '{{ type nat hook postrouting priority 100; }}'
-         nft add rule ip nat post oifname eth0 masquerade",
-        inner.path()
-    ));
-    inner.sh("ip addr add 192.168.7.2/24 dev eth0
-         ip link set eth0 up
-         ip route add default via 192.168.7.1");
+    let inner = gate.net.client.space.behind_nat();
     let key = gate.path("anna.key");
     let open = |more: &[&str]| {
         let words = ["open", "anna", "ssh", "-4", "-i", &key];

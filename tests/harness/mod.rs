@@ -167,6 +167,25 @@ impl Space {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.0.as_raw_fd())
     }
 
+    /// A machine behind this one, 192.168.7.2, whose packets go out under this one's address.
+    pub fn behind_nat(&self) -> Space {
+        let inner = Space::new();
+        self.sh(&format!(
+            "ip link add in0 type veth peer name eth0 netns {}
+             ip addr add 192.168.7.1/24 dev in0
+             ip link set in0 up
+             echo 1 >/proc/sys/net/ipv4/ip_forward
+             nft add table ip nat
+             nft add chain ip nat post '{{ type nat hook postrouting priority 100; }}'
+             nft add rule ip nat post oifname eth0 masquerade",
+            inner.path()
+        ));
+        inner.sh("ip addr add 192.168.7.2/24 dev eth0
+             ip link set eth0 up
+             ip route add default via 192.168.7.1");
+        inner
+    }
+
     /// Runs `work` in a thread inside the namespace. Sockets that it opens and processes that it
     /// starts belong there.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {

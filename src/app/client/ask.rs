@@ -38,6 +38,24 @@ pub(super) struct ClientRequest {
     pub(super) attempts: u32,
 }
 
+impl ClientRequest {
+    /// A request of this kind without any of the options that only some kinds have.
+    pub(super) fn new(kind: KnockKind, timeout: Duration, attempts: u32) -> Self {
+        Self {
+            kind,
+            service: ServiceName::NONE,
+            seconds: 0,
+            source: None,
+            ask_source: false,
+            source_port: 0,
+            held_port: None,
+            invitation: None,
+            timeout,
+            attempts,
+        }
+    }
+}
+
 /// The result of the exchange with one address of the gateway.
 pub(super) struct GatewayResult {
     pub(super) gateway: SocketAddr,

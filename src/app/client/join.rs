@@ -21,7 +21,7 @@ use crate::core::diagnostic::printable;
 use crate::core::keyring::{Day, Newcomer};
 use crate::core::knock::{KnockKind, Receipt, Status, Welcome};
 use crate::core::public_key::PublicKey;
-use crate::core::types::{Fault, SECOND, ServiceName};
+use crate::core::types::{Fault, SECOND};
 use crate::edge::files::{self, FileCheck};
 use crate::edge::names::resolve_gateway;
 use crate::edge::{clock, terminal};
@@ -177,16 +177,8 @@ impl Joiner {
         let gateways = resolve_gateway(&profile.addresses, profile.port, None)?;
         drop(waiting);
         let request = ClientRequest {
-            kind: KnockKind::Join,
-            service: ServiceName::NONE,
-            seconds: 0,
-            source: None,
-            ask_source: false,
-            source_port: 0,
-            held_port: None,
             invitation: Some(self.invitation.id),
-            timeout: TIMEOUT,
-            attempts: ATTEMPTS,
+            ..ClientRequest::new(KnockKind::Join, TIMEOUT, ATTEMPTS)
         };
         Ok(PreparedKnock {
             held: HeldProfile {

@@ -72,16 +72,9 @@ pub(in crate::app::client) fn profile(port: u16) -> Profile {
 
 fn wanted() -> ClientRequest {
     ClientRequest {
-        kind: KnockKind::Open,
         service: ssh(),
         seconds: 60,
-        source: None,
-        ask_source: false,
-        source_port: 0,
-        held_port: None,
-        invitation: None,
-        timeout: PATIENCE,
-        attempts: 3,
+        ..ClientRequest::new(KnockKind::Open, PATIENCE, 3)
     }
 }
 

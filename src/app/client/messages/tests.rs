@@ -14,18 +14,7 @@ use crate::keys::profile::Fallback;
 const NOW: Wall = Wall(1_800_000_000_000_000_000);
 
 fn request(kind: KnockKind) -> ClientRequest {
-    ClientRequest {
-        kind,
-        service: gateway::ssh(),
-        seconds: 0,
-        source: None,
-        ask_source: false,
-        source_port: 0,
-        held_port: None,
-        invitation: None,
-        timeout: Duration::from_secs(1),
-        attempts: 1,
-    }
+    ClientRequest { service: gateway::ssh(), ..ClientRequest::new(kind, Duration::from_secs(1), 1) }
 }
 
 /// A receipt that comes at [`NOW`] from a gateway with the same time.
