@@ -3,12 +3,35 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::core::bytes::saturated_u64;
+#[cfg(target_os = "linux")]
+use crate::core::types::SECOND;
 use crate::core::types::{Boot, Now, Wall};
 
 /// Now. A wall clock before 1970 reads as 1970; the gateway will say by how much it is wrong.
 pub fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { wall: Wall(nanoseconds(wall)), boot: boot() }
+}
+
+/// The wall clock, in seconds, at the start of this machine, or of this container: of its first
+/// process. It moves when the wall clock is set.
+#[cfg(target_os = "linux")]
+pub fn start_of_machine(now: Now) -> u64 {
+    let stat = std::fs::read_to_string("/proc/1/stat").unwrap_or_default();
+    let boot = now.wall.0.saturating_sub(now.boot.0) / SECOND;
+    // Where /proc hides it: a machine's own first process starts with the machine.
+    boot + start_of_process(&stat).unwrap_or(0)
+}
+
+/// The seconds from the boot to the start of a process, from its file `stat`.
+#[cfg(target_os = "linux")]
+fn start_of_process(stat: &str) -> Option<u64> {
+    /// Ticks in a second, in all such files.
+    const USER_HZ: u64 = 100;
+    // Behind the name, which may hold anything.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let ticks: u64 = fields.split(' ').nth(19)?.parse().ok()?;
+    Some(ticks / USER_HZ)
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -43,5 +66,13 @@ mod tests {
         let second = now();
         assert!(first.wall.0 > 1_704_067_200_000_000_000, "set the clock of this machine");
         assert!(second.boot >= first.boot && first.boot.0 > 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_start_of_a_process_is_read_behind_whatever_name_it_has() {
+        let stat = "1 (a) S 9) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 361570 9 9 9\n";
+        assert_eq!(start_of_process(stat), Some(3615));
+        assert_eq!(start_of_process("1 (init"), None);
     }
 }

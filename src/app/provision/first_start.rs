@@ -39,6 +39,9 @@ pub fn init_at_terminal(named: &Path, args: &Init) -> Result<CommandOutput, Faul
     }
     let minutes = TRIAL / 60;
     print(&format!("the gateway runs; its guard is on trial for {minutes} minutes\n"));
+    if has_unit(&config) {
+        print("so that both start at boot: systemctl enable toctoc-guard toctocd\n");
+    }
     let invite = super::invite_command(&config, &settings);
     let next = format!("next, for each client: {invite}\n");
     interrupt::say(&format!(
@@ -103,8 +106,7 @@ fn offer_start(config: &Path) -> Result<bool, Fault> {
 
 /// Starts it by systemd if its unit is installed, otherwise in the background.
 fn start_gateway(config: &Path) -> Result<(), Fault> {
-    let is_default = config == Path::new(defaults::CONFIG);
-    if is_default && Path::new("/run/systemd/system").exists() && succeeds(&["cat", "toctocd"]) {
+    if has_unit(config) {
         if succeeds(&["start", "toctocd"]) {
             return Ok(());
         }
@@ -114,7 +116,7 @@ fn start_gateway(config: &Path) -> Result<(), Fault> {
         let what = format!("the gateway did not start: {}", String::from_utf8_lossy(&said).trim());
         return Err(Fault::new(what, "fix that, then `systemctl start toctocd`"));
     }
-    let log = match is_default {
+    let log = match config == Path::new(defaults::CONFIG) {
         true => PathBuf::from(defaults::LOG),
         false => config.with_file_name("toctocd.log"),
     };
@@ -129,6 +131,13 @@ fn start_gateway(config: &Path) -> Result<(), Fault> {
             Err(Fault::new(what, "fix that, then `toctocd run --background --confirm 15m`"))
         }
     }
+}
+
+/// True if systemd's unit runs a gateway with this configuration.
+fn has_unit(config: &Path) -> bool {
+    config == Path::new(defaults::CONFIG)
+        && Path::new("/run/systemd/system").exists()
+        && succeeds(&["cat", "toctocd"])
 }
 
 fn succeeds(words: &[&str]) -> bool {

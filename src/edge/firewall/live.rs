@@ -9,7 +9,7 @@ use super::elements::Sets;
 use super::loaded_ruleset::LoadedRuleset;
 use super::netlink::Netlink;
 use super::nft::NftProgram;
-use super::ruleset::{GuardPlan, trial_set};
+use super::ruleset::{GuardPlan, is_set_of_this_boot};
 use super::table_claim::TableClaim;
 use super::tables::{self, RulesInForce};
 use super::watch::{Authors, TableWatch};
@@ -271,7 +271,12 @@ pub fn is_there(rules: &GuardRules) -> Result<bool, Fault> {
 /// brought back, is none.
 pub fn trial_under_way(rules: &GuardRules) -> Result<Option<Boot>, Fault> {
     let plan = rules.plan()?;
-    let left = elements::times_left(&mut Netlink::open()?, plan.table(), &trial_set()?)?;
+    let mut netlink = Netlink::open()?;
+    let sets = tables::sets(&mut netlink, plan.table())?;
+    let Some((set, _)) = sets.iter().find(|(name, _)| is_set_of_this_boot(name)) else {
+        return Ok(None);
+    };
+    let left = elements::times_left(&mut netlink, plan.table(), set)?;
     let now = clock::now().boot;
     Ok(left.map(|left| match left.into_iter().max() {
         Some(millis) => now.plus_nanos(millis * 1_000_000),

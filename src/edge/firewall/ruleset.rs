@@ -22,7 +22,7 @@ mod trial;
 pub(super) use chains::{KeyShape, SetUse};
 use ports::PortMap;
 use trial::TrialText;
-pub(super) use trial::set_name as trial_set;
+pub(super) use trial::is_set_of_this_boot;
 
 /// The name of the guard's chain in the prerouting hook.
 pub const CHAIN: &str = "guard";
@@ -44,8 +44,7 @@ pub struct GuardPlan {
 }
 
 impl GuardPlan {
-    /// The plan for these settings. Fails if the table's name would need quotes in nft's syntax,
-    /// or if a trial cannot be tied to this boot.
+    /// The plan for these settings. Fails if the table's name would need quotes in nft's syntax.
     pub(super) fn new(rules: &GuardRules) -> Result<GuardPlan, Fault> {
         let settings = &rules.firewall;
         let mut plan = GuardPlan {
@@ -56,10 +55,7 @@ impl GuardPlan {
             silent: rules.knock.silent,
             break_glass: BTreeSet::new(),
             break_glass_v6: BTreeSet::new(),
-            trial: match rules.trial {
-                Some(until) => Some(TrialText::new(until, clock::now())?),
-                None => None,
-            },
+            trial: rules.trial.map(|until| TrialText::new(until, clock::now())),
         };
         for ip in &settings.break_glass {
             match ip.to_canonical() {

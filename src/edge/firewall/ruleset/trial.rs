@@ -3,28 +3,32 @@
 //! gateway and to the admin's terminal. See `app::gatekeeper::trial` for what ends a trial earlier.
 //!
 //! A ruleset that is saved during a trial and loaded at another boot must open nothing. The kernel
-//! counts the time of its elements anew, and no rule can know the boot. So the set has the name of
-//! its boot: toctocd knows none but its own, and removes others. And the rule opens for an hour
-//! only, by the wall clock: that is for a boot at which toctocd does not start.
+//! counts the time of its elements anew, and no rule can know the boot. So the set has the time of
+//! its boot in its name: toctocd knows none but its own, and removes others. And the rule opens for
+//! an hour only, by the wall clock: that is for a boot at which toctocd does not start.
 
-use std::fs;
-
-use crate::core::types::{Boot, Fault, Now, SECOND};
+use crate::core::types::{Boot, Now, SECOND};
+use crate::edge::clock;
 
 /// Seconds for which a guard opens after its trial if no gateway lives that could turn it off.
 const LEFT_OPEN: u64 = 3600;
+/// Seconds by which the time of a boot may move, as the wall clock is adjusted. A container may
+/// start again within a few more. If the clock is set during a trial, a gateway that starts takes
+/// it for none, and the guard stays.
+const SLACK: u64 = 2;
 
 const MILLISECOND: u64 = 1_000_000;
 
-/// The name of the set of this boot. No service's set has a name without `/`.
-///
-/// # Errors
-/// The kernel does not tell its boot id.
-pub(in crate::edge::firewall) fn set_name() -> Result<String, Fault> {
-    const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-    let id = fs::read_to_string(BOOT_ID)
-        .map_err(|error| Fault::new(format!("{BOOT_ID}: {error}"), "mount /proc"))?;
-    Ok(format!("trial-{}", id.trim()))
+/// No service's set has a name without `/`.
+const PREFIX: &str = "trial-";
+
+/// True if a trial of this boot has this set. The boot id would not do: within a container a unit
+/// may see another one than the admin.
+pub(in crate::edge::firewall) fn is_set_of_this_boot(name: &str) -> bool {
+    match name.strip_prefix(PREFIX).and_then(|start| start.parse::<u64>().ok()) {
+        Some(start) => start.abs_diff(clock::start_of_machine(clock::now())) <= SLACK,
+        None => false,
+    }
 }
 
 /// A trial in the text of the guard.
@@ -39,10 +43,11 @@ pub(super) struct TrialText {
 }
 
 impl TrialText {
-    pub(super) fn new(until: Boot, now: Now) -> Result<TrialText, Fault> {
+    pub(super) fn new(until: Boot, now: Now) -> TrialText {
         let left = until.0.saturating_sub(now.boot.0);
         let closes = (now.wall.0.saturating_add(left) / SECOND).saturating_add(LEFT_OPEN);
-        Ok(TrialText { set: set_name()?, until, closes: (left > 0).then_some(closes) })
+        let set = format!("{PREFIX}{}", clock::start_of_machine(now));
+        TrialText { set, until, closes: (left > 0).then_some(closes) }
     }
 
     pub(super) fn set(&self) -> String {
