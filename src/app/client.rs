@@ -154,8 +154,8 @@ impl Console<'_> {
                 keys::import(&self.paths, args, &mut std::io::stdin().lock())?
             }
             ToctocCommand::List { json } => profiles::show(&self.paths, *json)?,
-            ToctocCommand::Default { profile } => {
-                profiles::set_default(&self.paths, profile.as_deref())?
+            ToctocCommand::Default { target } => {
+                profiles::set_default(&self.paths, target.as_ref())?
             }
             ToctocCommand::Remove { profile, yes } => {
                 remove::existing(&self.paths, profile)?;
@@ -317,20 +317,8 @@ fn wants_json(command: &ToctocCommand) -> bool {
     }
 }
 
-/// A request of this kind without any of the options that only some kinds have.
 fn request(kind: KnockKind, common: &Common) -> ClientRequest {
-    ClientRequest {
-        kind,
-        service: ServiceName::NONE,
-        seconds: 0,
-        source: None,
-        ask_source: false,
-        source_port: 0,
-        held_port: None,
-        invitation: None,
-        timeout: Duration::from_secs(common.timeout),
-        attempts: common.attempts,
-    }
+    ClientRequest::new(kind, Duration::from_secs(common.timeout), common.attempts)
 }
 
 /// A sealed command that can be sent: all that the network is not needed for is found and checked.

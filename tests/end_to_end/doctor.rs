@@ -7,8 +7,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::harness::Host;
 use crate::harness::gate::{Gate, SSH, ok};
-use crate::harness::{Host, Space};
 
 /// A gateway, anna's profile for it, and a service that greets like sshd.
 fn gate() -> Gate {
@@ -164,7 +164,12 @@ fn a_fault_on_the_way_or_at_the_gateway_is_told_from_one_here() {
     );
     let blocked = Diagnosis::of(&doctor(&gate, "-4"));
     assert!(!blocked.json.to_string().contains("fd90::1"), "{:#}", blocked.json);
-    blocked.expect(3, "fail", "gateway", &["answers on TCP port", "UDP is blocked on the way"]);
+    blocked.expect(
+        3,
+        "fail",
+        "gateway",
+        &["answers on TCP port", "UDP is blocked here or on the way"],
+    );
     sh(
         &gate.net.client,
         "nft flush chain inet way in
@@ -215,20 +220,7 @@ fn a_fault_on_the_way_or_at_the_gateway_is_told_from_one_here() {
 #[test]
 fn behind_a_nat_the_doctor_says_how_to_open_and_tries_it_that_way() {
     let gate = gate();
-    let inner = Space::new();
-    gate.net.client.space.sh(&format!(
-        "ip link add in0 type veth peer name eth0 netns {}
-         ip addr add 192.168.7.1/24 dev in0
-         ip link set in0 up
-         echo 1 >/proc/sys/net/ipv4/ip_forward
-         nft add table ip nat
-         nft add chain ip nat post '{{ type nat hook postrouting priority 100; }}'
-         nft add rule ip nat post oifname eth0 masquerade",
-        inner.path()
-    ));
-    inner.sh("ip addr add 192.168.7.2/24 dev eth0
-         ip link set eth0 up
-         ip route add default via 192.168.7.1");
+    let inner = gate.net.client.space.behind_nat();
     let key = gate.path("anna.key");
     let words = format!("doctor anna -4 {QUICK} -i {key}");
     let words: Vec<&str> = words.split(' ').collect();
@@ -240,4 +232,16 @@ fn behind_a_nat_the_doctor_says_how_to_open_and_tries_it_that_way() {
         &["sees 10.90.0.2, and you are 192.168.7.2", "open anna SERVICE --ask-source"],
     );
     nat.expect(0, "ok", "service", &["10.90.0.1:22 says `SSH-2.0-planted`"]);
+}
+
+#[test]
+fn an_enrolment_that_is_over_is_the_finding_and_not_the_silence_that_follows_from_it() {
+    let gate = Gate::running(|config| config);
+    gate.enrol_with("anna", "ssh", &["--expires", "1d"]);
+    let key = gate.path("anna.key");
+    let words = ["doctor", "anna", "--json", "--identity", &key];
+    let over = Diagnosis::of(&gate.toctoc_at(&gate.net.client, "+2d", &words));
+    over.expect(2, "fail", "enrolment", &["ended", "import FILE --name anna --replace"]);
+    over.expect(2, "ok", "route", &[]);
+    over.expect_nothing_about("gateway");
 }

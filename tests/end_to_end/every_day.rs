@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use crate::harness::gate::{Gate, RDP, SSH, ok, stderr};
 use crate::harness::ssh::{as_person, is_real_root, make_person, start_sshd};
-use crate::harness::{LONG, Running, Space};
+use crate::harness::{LONG, Running};
 
 /// The client's person, with a home directory that ssh takes for theirs too.
 struct Laptop {
@@ -148,6 +148,60 @@ fn lines_that_ssh_does_not_read_are_taken_back() {
     );
 }
 
+#[test]
+fn lines_that_were_damaged_are_written_again_and_those_that_ssh_does_not_read_are_told() {
+    let laptop = Laptop::new("ssh");
+    let path = |name: &str| laptop.gate.path(&format!("person/.ssh/{name}"));
+    // The person's own line counts only for bert.
+    let config = "Host bert\n    Include toctoc.conf\n";
+    fs::write(path("config"), config).unwrap();
+    ok(&laptop.toctoc("ssh-config anna --install"));
+    assert!(
+        laptop.file("config").unwrap().ends_with(&format!("\nInclude toctoc.conf\n\n{config}"))
+    );
+    let good = laptop.file("toctoc.conf").unwrap();
+    // ssh takes the first value: another block behind this one would be of no use.
+    fs::write(path("toctoc.conf"), good.replace("# end\n", "").replace("10.90.0.1", "10.90.0.9"))
+        .unwrap();
+    let again = ok(&laptop.toctoc("ssh-config anna --install"));
+    assert!(again.starts_with("installed in "), "{again}");
+    assert_eq!(laptop.file("toctoc.conf").unwrap(), good);
+    // Somebody else's file comes first.
+    fs::write(path("other.conf"), "Host anna\n    ProxyCommand nc %h %p\n").unwrap();
+    fs::write(path("config"), "Include other.conf\nInclude toctoc.conf\n").unwrap();
+    let hidden = laptop.toctoc("ssh-config anna --install");
+    let words = "toctoc.conf, but ssh does not use them\n";
+    assert!(!hidden.status.success() && stderr(&hidden).contains(words), "{hidden:?}");
+    // A file that only our line has made goes with it.
+    ok(&laptop.toctoc("ssh-config anna --remove"));
+    fs::remove_file(path("config")).unwrap();
+    ok(&laptop.toctoc("ssh-config anna --install"));
+    ok(&laptop.toctoc("ssh-config anna --remove"));
+    assert_eq!((laptop.file("config"), laptop.file("toctoc.conf")), (None, None));
+}
+
+#[test]
+fn the_default_is_a_profile_and_a_service_if_one_is_named() {
+    let laptop = Laptop::new("ssh,rdp");
+    assert_eq!(
+        ok(&laptop.toctoc("default anna:rdp")),
+        "commands without a profile now use \
+        `anna`, and without a service `rdp`\n"
+    );
+    assert_eq!(ok(&laptop.toctoc("default")), "anna:rdp\n");
+    let list = ok(&laptop.toctoc("list"));
+    assert!(list.contains("anna (default): opens ssh, rdp (default) at "), "{list}");
+    assert!(ok(&laptop.toctoc("open -4")).contains("3389/tcp"));
+    let shown = laptop.toctoc("ssh-config anna:rdp --ask-source");
+    let words = "to install it: toctoc ssh-config anna:rdp --install --ask-source\n";
+    assert_eq!(stderr(&shown), words);
+    let unlisted = laptop.toctoc("default anna:web");
+    assert!(unlisted.status.success(), "the gateway may have it since");
+    assert_eq!(stderr(&unlisted), "note: the profile does not list `web`, but: ssh, rdp\n");
+    ok(&laptop.toctoc("default anna"));
+    assert_eq!(ok(&laptop.toctoc("default")), "anna:ssh\n", "the gateway's own choice again");
+}
+
 /// Accepts one connection at a port of the gateway and serves it.
 fn serve<T: Send + 'static>(
     gate: &Gate, port: u16, serve: impl FnOnce(TcpStream) -> T + Send + 'static,
@@ -242,21 +296,7 @@ fn a_connection_beyond_the_limit_of_grants_waits_for_the_end_of_an_earlier_one()
 #[test]
 fn behind_a_nat_connect_uses_the_observed_address_only_when_told_to() {
     let laptop = Laptop::new("ssh");
-    let client = &laptop.gate.net.client.space;
-    let inner = Space::new();
-    client.sh(&format!(
-        "ip link add in0 type veth peer name eth0 netns {}
-         ip addr add 192.168.7.1/24 dev in0
-         ip link set in0 up
-         echo 1 >/proc/sys/net/ipv4/ip_forward
-         nft add table ip nat
-         nft add chain ip nat post '{{ type nat hook postrouting priority 100; }}'
-         nft add rule ip nat post oifname eth0 masquerade",
-        inner.path()
-    ));
-    inner.sh("ip addr add 192.168.7.2/24 dev eth0
-         ip link set eth0 up
-         ip route add default via 192.168.7.1");
+    let inner = laptop.gate.net.client.space.behind_nat();
     let toctoc = env!("CARGO_BIN_EXE_toctoc");
     let refused = inner.run(&mut laptop.command(&[toctoc, "connect", "anna:ssh", "-4"]));
     let said = stderr(&refused);

@@ -48,10 +48,11 @@ pub enum ToctocCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Choose the profile of commands that name none; or show it.
+    /// Choose the profile of commands that name none, and its default service; or show them.
     Default {
-        /// A profile's name.
-        profile: Option<String>,
+        /// A profile's name. With a service, that is the profile's default one from now on.
+        #[arg(value_name = "PROFILE[:SERVICE]", value_parser = target)]
+        target: Option<Target>,
     },
     /// Remove a profile, and what `toctoc ssh-config` wrote for it. The key stays.
     Remove {

@@ -137,12 +137,11 @@ pub(super) fn connect(
         let remedy = match error.kind() {
             std::io::ErrorKind::ConnectionRefused => {
                 "nothing listens there: ask the gateway's admin if the service is running"
-                    .to_owned()
             }
-            _ => format!(
-                "another firewall is in the way, here or at the gateway: toctoc doctor {}",
-                knock.held.name
-            ),
+            _ => {
+                "another firewall is in the way: try another network. If it is the same there, \
+                  the gateway's admin runs `toctocd check`, which names the rule"
+            }
         };
         Fault::new(what, remedy).of(FaultKind::Unreachable)
     })

@@ -63,7 +63,7 @@ impl Examination<'_, '_> {
         let gateways = self.names(&held);
         let gateways = self.routes(&gateways);
         let Some(signer) = signer else { return };
-        if gateways.is_empty() {
+        if gateways.is_empty() || profiles::refuse_expired(&held).is_err() {
             return;
         }
         let request = request(KnockKind::Probe, &self.args.common);
@@ -413,7 +413,7 @@ fn silence(knock: &PreparedKnock, result: &GatewayResult) -> Fault {
         SignOfLife::Tcp(other) => Fault::new(
             format!(
                 "{ip} answers on TCP port {other}, but not to {knocks} on UDP port {port}: UDP is \
-                 blocked on the way, or the gateway does not know this client"
+                 blocked here or on the way, or the gateway does not know this client"
             ),
             format!(
                 "try another network, such as a phone's. If that works, this network blocks UDP. \

@@ -8,7 +8,7 @@ use super::join::{JoinOutcome, Joiner};
 use super::keys::{self, names};
 use super::messages::duration_text;
 use super::signer::HeldProfile;
-use crate::app::args::toctoc::Target;
+use crate::app::args::toctoc::{Target, target};
 use crate::app::output::{CommandOutput, service_list};
 use crate::app::paths::{UserPaths, is_profile_name};
 use crate::core::bytes::saturated_i64;
@@ -25,7 +25,7 @@ pub(super) fn chosen(paths: &UserPaths, target: Option<&Target>) -> Result<HeldP
         Some(target) => target.profile.clone(),
         None => default_name(paths)?,
     };
-    let fault = match keys::profile(paths, &name) {
+    let fault = match held(paths, &name) {
         Ok(held) => return Ok(held),
         Err(fault) => fault,
     };
@@ -73,9 +73,20 @@ fn ask_again(paths: &UserPaths, mut joiner: Joiner) -> Result<HeldProfile, Fault
     Err(Fault::new(what, remedy))
 }
 
+/// The profile of this name, with the default service that `toctoc default` chose for it.
+fn held(paths: &UserPaths, name: &str) -> Result<HeldProfile, Fault> {
+    let mut held = keys::profile(paths, name)?;
+    if let Ok(Some(Target { profile, service: Some(service) })) = marked(paths)
+        && profile == name
+    {
+        held.profile.default_service = Some(service);
+    }
+    Ok(held)
+}
+
 fn default_name(paths: &UserPaths) -> Result<String, Fault> {
-    if let Some(name) = marked(paths)? {
-        return Ok(name);
+    if let Some(marked) = marked(paths)? {
+        return Ok(marked.profile);
     }
     let mut names = names(paths)?;
     match names.len() {
@@ -88,28 +99,35 @@ fn default_name(paths: &UserPaths) -> Result<String, Fault> {
     }
 }
 
-/// The profile that `toctoc default` chose.
-pub(super) fn marked(paths: &UserPaths) -> Result<Option<String>, Fault> {
+/// The profile that `toctoc default` chose, and its service if it chose one.
+pub(super) fn marked(paths: &UserPaths) -> Result<Option<Target>, Fault> {
     let path = paths.default_profile()?;
     if !path.exists() {
         return Ok(None);
     }
     let text = files::read(&path, FileCheck::Trusted)?;
-    let name = text.trim();
-    match is_profile_name(name) {
-        true => Ok(Some(name.to_owned())),
-        false => Err(Fault::new(
-            format!("{}: `{}` is not the name of a profile", path.display(), printable(name)),
+    match target(text.trim()) {
+        Ok(target) if is_profile_name(&target.profile) => Ok(Some(target)),
+        _ => Err(Fault::new(
+            format!(
+                "{}: `{}` is not the name of a profile",
+                path.display(),
+                printable(text.trim())
+            ),
             "choose the default again: toctoc default PROFILE",
         )),
     }
 }
 
 /// `toctoc default`.
-pub(super) fn set_default(paths: &UserPaths, name: Option<&str>) -> Result<CommandOutput, Fault> {
-    let Some(name) = name else {
-        let name = default_name(paths)?;
-        return Ok(CommandOutput::out(format!("{name}\n")));
+pub(super) fn set_default(
+    paths: &UserPaths, target: Option<&Target>,
+) -> Result<CommandOutput, Fault> {
+    let Some(Target { profile: name, service }) = target else {
+        let held = held(paths, &default_name(paths)?)?;
+        let service = held.profile.usual_service();
+        let service = service.map(|service| format!(":{service}")).unwrap_or_default();
+        return Ok(CommandOutput::out(format!("{}{service}\n", held.name)));
     };
     if !is_profile_name(name) {
         return Err(Fault::new(
@@ -117,9 +135,29 @@ pub(super) fn set_default(paths: &UserPaths, name: Option<&str>) -> Result<Comma
             "name one that `toctoc list` shows",
         ));
     }
-    keys::profile(paths, name)?;
-    files::replace(&paths.default_profile()?, format!("{name}\n").as_bytes(), 0o600)?;
-    Ok(CommandOutput::out(format!("commands without a profile now use `{name}`\n")))
+    let held = keys::profile(paths, name)?;
+    let mut line = name.clone();
+    let mut said = format!("commands without a profile now use `{name}`");
+    let mut err = String::new();
+    if let Some(service) = service {
+        line += &format!(":{service}");
+        said += &format!(", and without a service `{service}`");
+        err = unlisted_text(&held, *service);
+    }
+    files::replace(&paths.default_profile()?, format!("{line}\n").as_bytes(), 0o600)?;
+    Ok(CommandOutput { err, ..CommandOutput::out(said + "\n") })
+}
+
+/// A note about a service that the profile does not list: the gateway may have got it since.
+pub(super) fn unlisted_text(held: &HeldProfile, service: ServiceName) -> String {
+    let services = &held.profile.services;
+    match services.contains(&service) {
+        true => String::new(),
+        false => format!(
+            "note: the profile does not list `{service}`, but: {}\n",
+            service_list(services)
+        ),
+    }
 }
 
 /// The service that a command names, or the profile's default one. One that the profile does not
@@ -199,7 +237,7 @@ pub(super) fn show(paths: &UserPaths, as_json: bool) -> Result<CommandOutput, Fa
     let mut objects = Vec::new();
     for name in &names {
         let is_default = default.as_ref() == Some(name);
-        match keys::profile(paths, name) {
+        match held(paths, name) {
             Ok(held) => {
                 text += &profile_text(&held, is_default);
                 objects.push(profile_json(&held, is_default));

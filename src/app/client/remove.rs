@@ -25,7 +25,9 @@ pub(super) fn remove(paths: &UserPaths, name: &str) -> Result<CommandOutput, Fau
         text += &ssh_config::remove(paths, name)?.out;
     }
     files::remove(&path)?;
-    if profiles::marked(paths).ok().flatten().as_deref() == Some(name) {
+    if let Ok(Some(marked)) = profiles::marked(paths)
+        && marked.profile == name
+    {
         files::remove(&paths.default_profile()?)?;
     }
     text += &format!("removed {}\n", path.display());

@@ -83,7 +83,7 @@ impl Session {
 
     /// The profile that `toctoc default` chose.
     pub fn default_profile(&self) -> Option<String> {
-        profiles::marked(&self.paths).ok().flatten()
+        Some(profiles::marked(&self.paths).ok().flatten()?.profile)
     }
 
     /// Asks for a grant, and gets an answer of each address of the gateway.

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::profiles::chosen;
+use super::profiles::{chosen, unlisted_text};
 use super::signer::HeldProfile;
 use super::waiting::Waiting;
 use crate::app::args::toctoc::SshConfig;
@@ -43,7 +43,13 @@ pub(super) fn ssh_config(paths: &UserPaths, args: &SshConfig) -> Result<CommandO
     }
     let stanza = Stanza::new(&held, service, args.ask_source)?;
     let mut output = CommandOutput::out(stanza.print());
-    output.err = format!("to install it: toctoc ssh-config {} --install\n", held.name);
+    let target = match service {
+        Some(service) => format!("{}:{service}", held.name),
+        None => held.name.clone(),
+    };
+    let option = ask_option(args.ask_source);
+    output.err = format!("to install it: toctoc ssh-config {target} --install{option}\n");
+    output.err += &service.map(|service| unlisted_text(&held, service)).unwrap_or_default();
     Ok(output)
 }
 
@@ -56,8 +62,18 @@ pub(super) fn install(
     let files = SshFiles::read(paths)?;
     let included = files.is_included();
     if included && files.ours.find(&stanza.block()).is_some() {
-        let text = format!("installed already: ssh {}\n", stanza.alias);
-        return Ok(CommandOutput::out(text));
+        if SshView::ask(&stanza.alias)?.follows(&stanza) {
+            let text = format!("installed already: ssh {}\n", stanza.alias);
+            return Ok(CommandOutput::out(text));
+        }
+        let what = format!(
+            "the lines for `{}` are in {}, but ssh does not use them",
+            stanza.alias,
+            files.ours_path().display()
+        );
+        let remedy = "look for other lines about that name above `Include toctoc.conf` in \
+                      ~/.ssh/config";
+        return Err(Fault::new(what, remedy));
     }
     let is_known = included && files.ours.find(&stanza.begin()).is_some();
     if !is_known {
@@ -106,7 +122,12 @@ pub(super) fn remove(paths: &UserPaths, alias: &str) -> Result<CommandOutput, Fa
     if ours.trim() == HEAD.trim() {
         if let Some(at) = position(&files.config, INCLUDE.as_bytes()) {
             let (before, rest) = files.config.split_at(at);
-            files.write_config(&[before, &rest[INCLUDE.len()..]].concat())?;
+            let left = [before, &rest[INCLUDE.len()..]].concat();
+            // A file that only our line made. A link is the user's own.
+            match left.is_empty() && !files.directory.join("config").is_symlink() {
+                true => files::remove(&files.config_path)?,
+                false => files.write_config(&left)?,
+            }
         }
         files::remove(&files.ours_path())?;
     } else {
@@ -159,8 +180,7 @@ impl Stanza {
             Some(service) => format!("{alias}:{service}"),
             None => alias.clone(),
         };
-        let option = if ask_source { " --ask-source" } else { "" };
-        let command = format!("{} connect {target}{option}", program()?);
+        let command = format!("{} connect {target}{}", program()?, ask_option(ask_source));
         Ok(Self { alias: alias.clone(), host: host.clone(), command })
     }
 
@@ -178,20 +198,27 @@ impl Stanza {
     }
 }
 
-fn begin(alias: &str) -> String {
-    format!("\n# toctoc profile {alias}\n")
+fn ask_option(ask_source: bool) -> &'static str {
+    if ask_source { " --ask-source" } else { "" }
 }
 
+fn begin(alias: &str) -> String {
+    format!("{BEGIN}{alias}\n")
+}
+
+const BEGIN: &str = "\n# toctoc profile ";
 const END: &str = "# end\n";
 
-/// `ours` without the block of a profile.
+/// `ours` without the blocks of a profile. One that somebody damaged may lack its end: it ends
+/// where another begins, or with the file.
 fn without(ours: &str, alias: &str) -> String {
-    if let Some((before, rest)) = ours.split_once(&begin(alias))
-        && let Some((_, after)) = rest.split_once(END)
-    {
-        return format!("{before}{after}");
+    let mut left = ours.to_owned();
+    while let Some((before, rest)) = left.split_once(&begin(alias)) {
+        let next = rest.find(BEGIN).unwrap_or(rest.len());
+        let end = rest.find(END).map_or(next, |end| next.min(end + END.len()));
+        left = format!("{before}{}", &rest[end..]);
     }
-    ours.to_owned()
+    left
 }
 
 /// This program, as ssh and the shell that ssh starts read it.
@@ -250,10 +277,17 @@ impl SshFiles {
         self.directory.join("toctoc.conf")
     }
 
-    /// True if the user's file has our line, or one to the same effect that the user wrote.
+    /// True if the user's file has our line, or one to the same effect that the user wrote. Below
+    /// a `Host` or `Match` it counts only for that one.
     fn is_included(&self) -> bool {
-        let line = b"Include toctoc.conf";
-        self.config.split(|byte| *byte == b'\n').any(|one| one.trim_ascii() == line)
+        let lines = self.config.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        let begins_part = |line: &&[u8]| {
+            let word = line.split(|byte| *byte == b' ' || *byte == b'\t' || *byte == b'=').next();
+            word.is_some_and(|word| {
+                word.eq_ignore_ascii_case(b"host") || word.eq_ignore_ascii_case(b"match")
+            })
+        };
+        lines.take_while(|line| !begins_part(line)).any(|line| line == b"Include toctoc.conf")
     }
 
     fn write_config(&self, content: &[u8]) -> Result<(), Fault> {
@@ -302,6 +336,11 @@ impl SshView {
         view
     }
 
+    /// True if ssh goes through us.
+    fn follows(&self, stanza: &Stanza) -> bool {
+        self.command.as_ref() == Some(&stanza.command) && self.host == stanza.host
+    }
+
     fn ask(alias: &str) -> Result<Self, Fault> {
         let _waiting = Waiting::begin(format!("asking ssh about {alias}"));
         let output = Command::new("ssh").args(["-G", "--", alias]).output().map_err(|error| {
@@ -346,8 +385,7 @@ fn refuse_foreign(stanza: &Stanza) -> Result<(), Fault> {
 
 /// Checks that ssh now goes through us.
 fn check_installed(stanza: &Stanza) -> Result<(), Fault> {
-    let view = SshView::ask(&stanza.alias)?;
-    if view.command.as_ref() == Some(&stanza.command) && view.host == stanza.host {
+    if SshView::ask(&stanza.alias)?.follows(stanza) {
         return Ok(());
     }
     Err(Fault::new(

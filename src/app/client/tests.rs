@@ -450,7 +450,7 @@ fn commands_without_a_profile_take_the_only_one_or_the_chosen_one() {
     User::new().run("open").expect(USAGE, &[], &["you have no profile yet", "toctoc join"]);
     let user = user_of(&gateway);
     user.run("open").expect(DONE, &["granted"], &[]);
-    user.run("default").expect(DONE, &["gate\n"], &[]);
+    user.run("default").expect(DONE, &["gate:ssh\n"], &[]);
     let text = gateway::profile(9).print();
     user.write(".config/toctoc/profiles/work.toml", &text, 0o600);
     let several = ["you have several: gate, work", "toctoc default gate"];

@@ -44,6 +44,15 @@ fn one_profile_comes_and_goes_without_its_neighbours() {
 }
 
 #[test]
+fn a_damaged_block_ends_where_the_next_one_begins_or_with_the_file() {
+    let block = |name| Stanza::new(&held(name, &["192.0.2.1"]), None, false).unwrap().block();
+    let cut = block("home").replace(END, "    HostName elsewhere\n");
+    let damaged = format!("{HEAD}{cut}{}{cut}", block("home2"));
+    assert_eq!(without(&damaged, "home"), format!("{HEAD}{}", block("home2")));
+    assert_eq!(without(&damaged, "home2"), format!("{HEAD}{cut}{cut}"));
+}
+
+#[test]
 fn what_ssh_would_do_is_read_from_its_own_answer() {
     let text = "user u\nhostname gate.example.org\nport 22\nproxycommand none\nproxyjump hop\n";
     let view = SshView::parse(text);
