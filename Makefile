@@ -120,7 +120,7 @@ install-knockd: install
 	install -D -m 644 man/knockd.1 $(DESTDIR)$(PREFIX)/share/man/man1/knockd.1
 	install -D -m 644 man/knock.1 $(DESTDIR)$(PREFIX)/share/man/man1/knock.1
 
-.PHONY: uninstall static static-test container container-test
+.PHONY: uninstall static static-test container container-test release reproducible install-lines
 ## Takes away what install and install-knockd put there; keeps configuration, keys and state. Not while a guard is loaded:
 ## it would stay, and nothing could open what it closes.
 uninstall:
@@ -154,6 +154,19 @@ container:
 container-test: container
 	tools/setup only container-test
 	tools/try-container
+
+## The files of a release, in target/dist: docs/install.md. Some twenty minutes. make release KEY=FILE signs.
+release:
+	tools/release
+
+## A release, and the same once more in another folder on another day, compared byte by byte. An hour; PARTS=static is shorter.
+reproducible: release
+	tools/reproducible
+
+## Each line of README's install table, with the files of `make release`, on a copy of this machine; as root. A minute.
+install-lines:
+	tools/setup only static-test container-test
+	tools/install-lines
 
 clean:
 	cargo clean

@@ -11,7 +11,7 @@ use super::load::Reach;
 use super::output::{CommandOutput, count};
 use super::{own_firewall, printed_guard};
 use crate::config::Settings;
-use crate::core::types::Fault;
+use crate::core::types::{ClientId, Fault};
 use crate::edge::control::{ControlRequest, FixedSettings, ask};
 use crate::edge::state::State;
 
@@ -69,6 +69,18 @@ pub enum TrialState {
     Confirmed { by: String },
     /// Nobody got in: the guard is off.
     Over,
+}
+
+/// The answer to `find-client`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientSearch {
+    Found([u8; 16]),
+    /// Not among these. The next ones come after this id.
+    AskAgain {
+        after: [u8; 16],
+    },
+    Nobody,
 }
 
 /// The answer to `grants`: a page of them.
@@ -161,15 +173,22 @@ pub fn reload_if_running(settings: &Settings) -> Result<bool, Fault> {
     Ok(true)
 }
 
-/// True if the client can still get grants from the running gateway.
-pub fn is_enrolled(settings: &Settings, name: &str) -> Result<bool, Fault> {
-    decode(request(settings, &ControlRequest::IsEnrolled { name: name.to_owned() })?)
+/// The client of this name that can get grants from the running gateway.
+pub fn find_client(settings: &Settings, name: &str) -> Result<Option<ClientId>, Fault> {
+    let mut after = None;
+    loop {
+        let request = ControlRequest::FindClient { name: name.to_owned(), after };
+        match decode(self::request(settings, &request)?)? {
+            ClientSearch::Found(id) => return Ok(Some(ClientId(id))),
+            ClientSearch::AskAgain { after: last } => after = Some(last),
+            ClientSearch::Nobody => return Ok(None),
+        }
+    }
 }
 
-/// Revokes a client at the running gateway, whatever the clients file says. Returns its id; `None`
-/// if the gateway knows nobody of that name.
-pub fn revoke(settings: &Settings, name: &str) -> Result<Option<String>, Fault> {
-    decode(request(settings, &ControlRequest::Revoke { name: name.to_owned() })?)
+/// Revokes a client at the running gateway, whatever the clients file says.
+pub fn revoke(settings: &Settings, client: ClientId) -> Result<(), Fault> {
+    request(settings, &ControlRequest::Revoke { id: client.0 }).map(drop)
 }
 
 /// Checks that the running gateway, if there is one, could switch to this configuration.

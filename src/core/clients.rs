@@ -47,6 +47,12 @@ pub struct ClientChanges<'a> {
     pub new: Vec<&'a Client>,
 }
 
+impl ClientChanges<'_> {
+    pub fn is_empty(&self) -> bool {
+        self.gone.is_empty() && self.new.is_empty()
+    }
+}
+
 impl Enrolled {
     pub fn new(client: Client, line: u64) -> Arc<Enrolled> {
         Arc::new(Enrolled { client, line, sound: OnceLock::new() })
@@ -195,6 +201,22 @@ impl ClientTable {
         ClientTable::new(self, kept).unwrap_or_default()
     }
 
+    /// The table without these clients. Only the parts in which they stand are made again; the
+    /// services that they name and the seconds in which they expire stay noted.
+    pub fn without(&self, ids: &BTreeSet<ClientId>) -> ClientTable {
+        let mut left = self.clone();
+        for id in ids.iter().filter(|id| self.get(**id).is_some()) {
+            let place = part_of(*id, left.parts.len());
+            let Some(part) = Arc::make_mut(&mut left.parts).get_mut(place) else { continue };
+            let is_gone = |row: &&(ClientId, Arc<Enrolled>)| row.0 == *id;
+            if part.iter().any(|row| is_gone(&row) && row.1.client.invited_until.is_none()) {
+                left.len -= 1;
+            }
+            *part = part.iter().filter(|row| !is_gone(row)).cloned().collect();
+        }
+        left
+    }
+
     /// What must change to come from this table to `newer`.
     pub fn changes<'a>(&self, newer: &'a ClientTable) -> ClientChanges<'a> {
         let mut changes = ClientChanges { gone: Vec::new(), new: Vec::new() };
@@ -325,6 +347,16 @@ mod tests {
             assert!(after.eq(ids[place + 1..].iter().copied()));
         }
         assert!(ClientTable::new(&before, all.clone()).unwrap().is_same(&before));
+
+        let gone = BTreeSet::from([ids[0], ids[1], ids[5000], ClientId([7; 16])]);
+        let left = before.without(&gone);
+        assert_eq!((left.len(), left.iter().count()), (9997, 9997));
+        assert_eq!(before.changes(&left).gone, [ids[0], ids[1], ids[5000]]);
+        assert!(before.changes(&left).new.is_empty() && before.get(ids[0]).is_some());
+        let made = left.parts.iter().zip(before.parts.iter());
+        let made = made.filter(|(left, before)| !Arc::ptr_eq(left, before)).count();
+        assert!(made <= 3, "{made} parts were made again");
+        assert!(before.without(&BTreeSet::new()).is_same(&before));
 
         let mut others = all.clone();
         others[77] = enrolled(77);

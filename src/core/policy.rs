@@ -146,11 +146,6 @@ impl Policy {
         self.clients = clients;
     }
 
-    /// True if a client of this name can get grants, or somebody can join under it.
-    pub fn knows(&self, name: &str) -> bool {
-        self.clients.iter().any(|client| client.name == name)
-    }
-
     /// The way in which a grant must end under these rules, after a reload; `None` if it may go on.
     /// `latest` is for [`Policy::client`].
     pub fn must_end(&self, latest: Wall, grant: &ActiveGrant) -> Option<GrantEnd> {

@@ -1,55 +1,14 @@
-//! This machine's addresses, and a descriptor that becomes readable when they change.
+//! This machine's addresses and interfaces.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 use pnet::datalink::{self, NetworkInterface};
-use socket2::{SockFilter, SockRef};
 
 use crate::core::types::Fault;
-
-/// Multicast groups of linux/rtnetlink.h. A link changes when it goes up or gets another name.
-const GROUPS: u32 = (libc::RTMGRP_LINK
-    | libc::RTMGRP_IPV4_IFADDR
-    | libc::RTMGRP_IPV6_IFADDR
-    | libc::RTMGRP_IPV4_ROUTE
-    | libc::RTMGRP_IPV6_ROUTE) as u32;
-
-/// The longest prefix that counts as a way to everywhere: a default route may be written as two
-/// halves, or as the eighth of IPv6 that is in use.
-pub(super) const EVERYWHERE: u8 = 3;
-/// Drops reports about all routes but those to everywhere and to private networks: on a router they
-/// come all the time. The kernel writes the table first, and then the destination.
-const FILTER: [SockFilter; 17] = [
-    SockFilter::new(0x28, 0, 0, 4), // load nlmsg_type
-    SockFilter::new(0x15, 1, 0, as_loaded(libc::RTM_NEWROUTE)),
-    SockFilter::new(0x15, 0, 12, as_loaded(libc::RTM_DELROUTE)),
-    SockFilter::new(0x30, 0, 0, 17), // load rtm_dst_len
-    SockFilter::new(0x25, 0, 10, EVERYWHERE as u32),
-    SockFilter::new(0x28, 0, 0, 40), // load two bytes of the destination
-    SockFilter::new(0x35, 0, 9, 0x0a00), // 10.0.0.0/8
-    SockFilter::new(0x25, 0, 7, 0x0aff),
-    SockFilter::new(0x35, 0, 7, 0x6440), // 100.64.0.0/10
-    SockFilter::new(0x25, 0, 5, 0x647f),
-    SockFilter::new(0x35, 0, 5, 0xac10), // 172.16.0.0/12
-    SockFilter::new(0x25, 0, 3, 0xac1f),
-    SockFilter::new(0x15, 2, 0, 0xc0a8), // 192.168.0.0/16
-    SockFilter::new(0x35, 0, 2, 0xfc00), // fc00::/7
-    SockFilter::new(0x25, 1, 0, 0xfdff),
-    SockFilter::new(0x06, 0, 0, u32::MAX), // accept
-    SockFilter::new(0x06, 0, 0, 0),        // drop
-];
-
-/// A number in this machine's byte order, as a filter loads it.
-const fn as_loaded(number: u16) -> u32 {
-    number.to_be() as u32
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LocalAddress {
@@ -111,50 +70,6 @@ pub fn interfaces_up() -> BTreeMap<String, u32> {
     up.map(|one| (one.name, one.index)).collect()
 }
 
-pub struct AddressWatch {
-    socket: Socket,
-}
-
-impl AddressWatch {
-    pub fn start() -> Result<AddressWatch, Fault> {
-        let socket = Self::open().map_err(|error| {
-            let what = format!("cannot watch for address changes: {error}");
-            Fault::new(what, "the kernel needs CONFIG_NETLINK")
-        })?;
-        Ok(AddressWatch { socket })
-    }
-
-    fn open() -> io::Result<Socket> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        SockRef::from(&socket).attach_filter(&FILTER)?;
-        socket.bind(&SocketAddr::new(0, GROUPS))?;
-        socket.set_non_blocking(true)?;
-        Ok(socket)
-    }
-
-    /// Reads all reports. True if anything may have changed; an overrun counts as a change.
-    pub fn changed(&self) -> bool {
-        let mut any = false;
-        let mut buffer = Vec::with_capacity(8192);
-        loop {
-            buffer.clear();
-            match self.socket.recv(&mut buffer, 0) {
-                Ok(_) => any = true,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Some reports were lost.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
-                Err(_) => return any,
-            }
-        }
-    }
-}
-
-impl AsFd for AddressWatch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +96,5 @@ mod tests {
         assert!(interfaces_up().contains_key("lo"));
         let own = own().unwrap();
         assert!(own.iter().any(|one| one.loopback && one.address.is_loopback()), "{own:?}");
-        assert!(!AddressWatch::start().unwrap().changed());
     }
 }

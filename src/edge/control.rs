@@ -25,8 +25,6 @@ const MAX_RESPONSE: u64 = 64 << 20;
 /// Sessions served at the same time. One more takes the place of the oldest that is idle; if all
 /// wait for their responses, it waits in the kernel's queue.
 pub const MAX_SESSIONS: usize = 8;
-/// Sessions that other users than root may have: root always finds a place.
-const MAX_OF_OTHERS: usize = 6;
 /// Seconds that a session has for its request.
 pub const IDLE: u32 = 10;
 /// Seconds that it has for reading its response.
@@ -54,13 +52,16 @@ pub enum ControlRequest {
     Trial,
     /// Remove the guard, and do not load it again.
     GuardOff,
-    /// Whether the client of this name can get grants.
-    IsEnrolled {
+    /// Look for the client of this name that can get grants, among some: the first ones, or those
+    /// after an id. A look at all of them would keep the gatekeeper's loop for too long.
+    FindClient {
         name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<[u8; 16]>,
     },
-    /// Revoke the client of this name, even if the clients file goes on to name it.
+    /// Revoke the client with this id, even if the clients file goes on to name it.
     Revoke {
-        name: String,
+        id: [u8; 16],
     },
     /// Whether a reload could switch to a configuration with these values.
     CanFollow(FixedSettings),
@@ -140,7 +141,6 @@ struct Session {
     step: SessionState,
     /// The end of its time, unless it waits for its response.
     until: Boot,
-    is_root: bool,
 }
 
 enum SessionState {
@@ -209,13 +209,9 @@ impl Control {
                 break;
             }
             let Ok((stream, _)) = self.listener.accept() else { break };
-            let Some(uid) = trusted_peer(&stream) else { continue };
-            let others = self.sessions.iter().filter(|session| !session.is_root).count();
-            let has_place = uid == 0 || others < MAX_OF_OTHERS;
-            if has_place && stream.set_nonblocking(true).is_ok() {
+            if is_trusted(&stream) && stream.set_nonblocking(true).is_ok() {
                 let (id, step) = (SessionId(self.accepted), SessionState::Reads(Vec::new()));
-                let until = now.plus(IDLE);
-                self.sessions.push(Session { id, stream, step, until, is_root: uid == 0 });
+                self.sessions.push(Session { id, stream, step, until: now.plus(IDLE) });
                 self.accepted += 1;
                 self.turn(now, &mut requests);
             }
@@ -366,7 +362,7 @@ pub fn ask(
 
 fn exchange(path: &Path, command: &ControlRequest, patience: Duration) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
-    if trusted_peer(&stream).is_none() {
+    if !is_trusted(&stream) {
         let what = "the process there runs as another user: it is no toctocd";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
@@ -395,11 +391,10 @@ fn is_socket(path: &Path) -> Result<bool, Fault> {
     Ok(true)
 }
 
-/// The uid of the other end, if it is root or our own user, whatever the mode of the socket file
-/// is.
-fn trusted_peer(stream: &UnixStream) -> Option<u32> {
-    let uid = getsockopt(stream, PeerCredentials).ok()?.uid();
-    (uid == 0 || uid == geteuid().as_raw()).then_some(uid)
+/// True if the other end is root or our own user, whatever the mode of the socket file is.
+fn is_trusted(stream: &UnixStream) -> bool {
+    let Ok(peer) = getsockopt(stream, PeerCredentials) else { return false };
+    peer.uid() == 0 || peer.uid() == geteuid().as_raw()
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Fault {

@@ -38,6 +38,10 @@ pub mod link;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod log;
 pub mod names;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod neighbours;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod network_watch;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod one_time;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

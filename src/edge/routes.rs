@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use super::addresses::{EVERYWHERE, LocalAddress};
+use super::addresses::LocalAddress;
 use super::firewall::attributes::{attribute, attributes, split};
 use crate::core::address::{AddressScope, reach};
 use crate::core::prefix::Prefix;
@@ -17,7 +17,6 @@ use crate::core::types::{Fault, Source};
 
 /// Numbers of linux/rtnetlink.h and linux/netlink.h.
 const GET_ROUTE: u16 = 26;
-const NEW_ROUTE: u16 = 24;
 const REQUEST_DUMP: u16 = 0x301;
 const DUMP_INTERRUPTED: u16 = 0x10;
 const ERROR: u16 = 2;
@@ -39,6 +38,10 @@ const BUFFER: usize = 64 * 1024;
 /// The most attempts after changes that interrupt the list.
 const TRIES: usize = 8;
 
+/// The longest prefix that counts as a way to everywhere: a default route may be written as two
+/// halves, or as the eighth of IPv6 that is in use.
+pub(super) const EVERYWHERE: u8 = 3;
+
 /// One way to a network. A route with several next hops is several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -48,6 +51,14 @@ pub struct Route {
     interface: u32,
     /// The next hop; `None` if the network is on the link.
     router: Option<IpAddr>,
+}
+
+/// A router on a link of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NextHop {
+    /// The kernel's number of the interface that leads to it.
+    pub interface: u32,
+    pub address: IpAddr,
 }
 
 /// All routes of this thread's network namespace that lead to single machines.
@@ -60,9 +71,14 @@ pub fn all() -> Result<Vec<Route>, Fault> {
 
 /// The next hops of the routes to everywhere. Those of narrower routes do not count: packets from
 /// behind them keep their own sources, or nobody would need such a route.
-pub fn routers(routes: &[Route]) -> BTreeSet<IpAddr> {
-    let everywhere = routes.iter().filter(|route| route.length <= EVERYWHERE);
-    everywhere.filter_map(|route| route.router).collect()
+pub fn routers(routes: &[Route]) -> BTreeSet<NextHop> {
+    let mut hops = BTreeSet::new();
+    for route in routes.iter().filter(|route| route.length <= EVERYWHERE) {
+        if let Some(address) = route.router {
+            hops.insert(NextHop { interface: route.interface, address });
+        }
+    }
+    hops
 }
 
 /// The interfaces of the default routes of the main table, over IPv4 or IPv6, sorted. `up`: the
@@ -96,41 +112,49 @@ pub fn private_networks(
 }
 
 fn list() -> io::Result<Vec<Route>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut routes = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let family = u8::try_from(family).map_err(|_| ErrorKind::Unsupported)?;
-        let mut dump = dump(&socket, family)?;
-        for _ in 1..TRIES {
-            if dump.intact {
-                break;
-            }
-            dump = self::dump(&socket, family)?;
-        }
-        // A list that never stands still is as good as it gets: the last change brings another.
-        routes.append(&mut dump.routes);
-    }
+    let mut routes = dump(GET_ROUTE, libc::AF_INET, ROUTE, read_route)?;
+    routes.extend(dump(GET_ROUTE, libc::AF_INET6, ROUTE, read_route)?);
     Ok(routes)
 }
 
-struct RouteDump {
-    routes: Vec<Route>,
+/// The objects of one kind and family in this thread's network namespace. `get`: the request.
+/// `head`: bytes of the kernel's struct. `read`: reads one object, that struct and its attributes.
+pub(super) fn dump<T>(
+    get: u16, family: i32, head: usize, read: impl Fn(&[u8], &mut Vec<T>),
+) -> io::Result<Vec<T>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut request = Vec::with_capacity(16 + head);
+    request.extend(u32::try_from(16 + head).map_err(|_| ErrorKind::InvalidInput)?.to_ne_bytes());
+    request.extend(get.to_ne_bytes());
+    request.extend(REQUEST_DUMP.to_ne_bytes());
+    request.extend([0; 8]);
+    request.push(u8::try_from(family).map_err(|_| ErrorKind::Unsupported)?);
+    request.resize(16 + head, 0);
+    let mut dump = Dump { objects: Vec::new(), intact: false };
+    for _ in 0..TRIES {
+        socket.send(&request, 0)?;
+        // The kernel numbers its answers two below the request for them.
+        dump = dump_once(&socket, get - 2, &read)?;
+        if dump.intact {
+            break;
+        }
+    }
+    // A list that never stands still is as good as it gets: the last change brings another.
+    Ok(dump.objects)
+}
+
+struct Dump<T> {
+    objects: Vec<T>,
     /// False if a change came in between.
     intact: bool,
 }
 
-fn dump(socket: &Socket, family: u8) -> io::Result<RouteDump> {
-    let mut request = Vec::with_capacity(16 + ROUTE);
-    request.extend(28u32.to_ne_bytes());
-    request.extend(GET_ROUTE.to_ne_bytes());
-    request.extend(REQUEST_DUMP.to_ne_bytes());
-    request.extend([0; 8]);
-    request.push(family);
-    request.resize(16 + ROUTE, 0);
-    socket.send(&request, 0)?;
-    let mut dump = RouteDump { routes: Vec::new(), intact: true };
+fn dump_once<T>(
+    socket: &Socket, kind: u16, read: &impl Fn(&[u8], &mut Vec<T>),
+) -> io::Result<Dump<T>> {
+    let mut dump = Dump { objects: Vec::new(), intact: true };
     let mut buffer = Vec::with_capacity(BUFFER);
     loop {
         buffer.clear();
@@ -142,7 +166,7 @@ fn dump(socket: &Socket, family: u8) -> io::Result<RouteDump> {
                 DONE | ERROR => {
                     return Err(io::Error::from_raw_os_error(message.code().saturating_neg()));
                 }
-                NEW_ROUTE => read_route(message.payload(), &mut dump.routes),
+                answer if answer == kind => read(message.payload(), &mut dump.objects),
                 _ => {}
             }
         }
@@ -198,7 +222,7 @@ fn number(body: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_ne_bytes(attribute(body, kind)?.value.try_into().ok()?))
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into()),
         16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
@@ -233,13 +257,16 @@ mod tests {
             vec![route("0.0.0.0/1", 2, one), route("128.0.0.0/1", 2, two)],
             vec![Route { table: 100, ..route("0.0.0.0/0", 2, one) }, route("64.0.0.0/2", 2, two)],
         ] {
-            let found: Vec<String> = routers(&routes).iter().map(ToString::to_string).collect();
-            assert_eq!(found, ["192.0.2.1", "192.0.2.2"], "{routes:?}");
+            let found: BTreeSet<String> =
+                routers(&routes).iter().map(|hop| hop.address.to_string()).collect();
+            let expected = ["192.0.2.1", "192.0.2.2"].map(str::to_owned);
+            assert_eq!(found, BTreeSet::from(expected), "{routes:?}");
         }
         let link = route("0.0.0.0/0", 4, None);
         let narrow = route("203.0.113.0/24", 3, one);
         let routes = [link, narrow, route("2000::/3", 2, Some("fe80::1"))];
-        assert_eq!(routers(&routes), BTreeSet::from(["fe80::1".parse().unwrap()]));
+        let hop = NextHop { interface: 2, address: "fe80::1".parse().unwrap() };
+        assert_eq!(routers(&routes), BTreeSet::from([hop]));
         assert_eq!(default_interfaces(&routes, &up()), ["wg0"], "2000::/3 names none");
         let tunnel = [Route { table: 51820, ..route("0.0.0.0/0", 4, None) }];
         assert!(default_interfaces(&tunnel, &up()).is_empty(), "of the main table only");

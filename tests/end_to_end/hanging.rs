@@ -77,6 +77,34 @@ fn a_fifo_in_the_place_of_a_file_fails_the_reload_and_nothing_else() {
 }
 
 #[test]
+fn a_fifo_in_the_place_of_the_clients_file_keeps_no_command_and_no_start_waiting() {
+    let mut gate = Gate::new(|config| config);
+    gate.enrol("anna", "ssh");
+    let clients = gate.path("etc/clients");
+    fs::rename(&clients, gate.path("etc/kept")).unwrap();
+    mkfifo(clients.as_str(), Mode::from_bits_truncate(0o600)).unwrap();
+    let key = format!("@{}.pub", gate.path("anna.key"));
+    for words in [
+        &["client", "list"][..],
+        &["client", "add", "bert", "--services", "ssh", "--key", &key],
+        &["client", "revoke", "anna"],
+        &["client", "forgive", "anna"],
+        &["invite", "carl", "--services", "ssh"],
+        &["check"],
+        &["run"],
+    ] {
+        let begin = Instant::now();
+        let output = gate.toctocd(words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {output:?}");
+        let said = stderr(&output);
+        assert!(said.contains(&format!("{clients}: not a regular file")), "{words:?}: {said}");
+        assert!(begin.elapsed() < LONG, "{words:?}");
+    }
+    fs::rename(gate.path("etc/kept"), &clients).unwrap();
+    gate.start();
+}
+
+#[test]
 fn with_a_log_that_nobody_reads_knocks_are_granted_admins_answered_and_the_end_is_obeyed() {
     let gate = Gate::new(|config| config);
     let anna = gate.enrol("anna", "ssh");

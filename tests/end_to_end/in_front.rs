@@ -199,3 +199,68 @@ fn a_masquerading_router_with_a_public_address_is_recognised_too() {
     let port = (Ipv4Addr::new(198, 51, 100, 1), SSH).into();
     assert!(inner.stranger.connect(port, SHORT).is_err(), "a stranger got in");
 }
+
+/// The link-local address of a host's interface to the gateway.
+fn link_local(space: &Space) -> String {
+    let shown = space.sh("ip -6 -o addr show dev eth0 scope link");
+    let (_, rest) = shown.split_once("inet6 ").expect("an address of the link");
+    rest.split_once('/').expect("a prefix").0.to_owned()
+}
+
+#[test]
+fn a_router_that_masquerades_by_another_address_than_its_next_hop_is_recognised_by_its_link() {
+    let gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let neighbour = gate.net.host(1);
+    // Another router on the link is no router of ours.
+    neighbour.space.sh("echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
+    let inner = Masqueraded::behind(&gate.net.client.space);
+    let router = link_local(&gate.net.client.space);
+    gate.net.gateway.sh(&format!(
+        "ip -6 route add default via {router} dev gw0
+         ip -6 neigh flush dev gw0"
+    ));
+    // The gateway may learn only by the receipt that this is its router.
+    let key = gate.path("anna.key");
+    gate.toctoc_in(&inner.client, &["open", "anna", "ssh", "-6", "-i", &key, "--ask-source"]);
+    until("the router is recognised", || {
+        let set = gate.net.gateway.sh("nft list set inet toctoc v6/ssh");
+        !set.contains("fd90::2") && knock(&gate, &anna, 1) == Some(Status::Address)
+    });
+    must_refuse(&gate, &inner, "-6", "fd90::2");
+    assert!(inner.stranger.connect(gate.port(1, SSH), SHORT).is_err(), "a stranger got in");
+    anna.must_open(&neighbour, "ssh", 1);
+    anna.must_open(&neighbour, "ssh", 1);
+}
+
+#[test]
+fn a_neighbour_whose_packets_the_router_passes_on_is_a_neighbour_all_the_same() {
+    let gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    let inner = Masqueraded::behind(&gate.net.client.space);
+    let router = link_local(&gate.net.client.space);
+    gate.net.client.space.sh("nft delete table inet nat
+         echo 1 >/proc/sys/net/ipv6/conf/eth0/proxy_ndp
+         ip -6 neigh add proxy fd90::77 dev eth0
+         ip -6 route add fd90::77 dev in1");
+    inner.client.sh("ip -6 addr add fd90::77/128 dev eth0 nodad");
+    gate.net.gateway.sh(&format!(
+        "ip -6 route add default via {router} dev gw0
+         ip -6 neigh flush dev gw0"
+    ));
+    let key = gate.path("anna.key");
+    for _ in 0..2 {
+        let open = ["open", "anna", "ssh", "-6", "-i", &key, "--source", "fd90::77"];
+        let output = gate.toctoc_in(&inner.client, &open);
+        assert!(output.status.success(), "{output:?}");
+        assert!(inner.client.connect(gate.port(1, SSH), LONG).is_ok());
+    }
+    until("the router is known", || {
+        gate.net.gateway.sh("ip -6 neigh show dev gw0").contains("router")
+            && knock(&gate, &anna, 1) == Some(Status::Address)
+    });
+    let set = gate.net.gateway.sh("nft list set inet toctoc v6/ssh");
+    assert!(set.contains("fd90::77"), "{set}");
+}

@@ -93,6 +93,44 @@ fn a_revocation_on_a_read_only_disk_holds_at_the_running_gateway_and_says_what_i
 }
 
 #[test]
+fn on_a_read_only_disk_without_a_gateway_the_grants_end_and_it_is_said_that_nobody_is_revoked() {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let anna = gate.enrol("anna", "ssh");
+    anna.must_open(&gate.net.client, "ssh", 0);
+    gate.stop();
+    let read_only = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"";
+    for _ in 0..2 {
+        let output = revoke_under(&gate, read_only);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("`anna` is NOT REVOKED: ITS LINE IS STILL IN"), "{said}");
+        assert!(said.contains("the file system is read-only"), "{said}");
+        assert!(said.contains("and its grants in the guard have ended"), "{said}");
+        assert!(said.contains("the next start of the gateway lets it in again"), "{said}");
+        assert!(!gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT), "the grant stays");
+    }
+    gate.revoke("anna");
+    gate.start();
+    is_refused(&gate, &anna);
+}
+
+#[test]
+fn a_revocation_without_a_gateway_names_the_command_services_that_stay_open() {
+    let mut gate = Gate::running(|config| {
+        config
+            + "[service.vpn]\nstart = [\"/bin/true\"]\nstop = [\"/usr/bin/touch\", \"stopped\"]\n"
+    });
+    let anna = gate.enrol("anna", "ssh,vpn");
+    assert_eq!(anna.open(&gate.net.client, "vpn", 0).unwrap().status, Status::Granted);
+    gate.kill();
+    let output = gate.toctocd(&["client", "revoke", "anna"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = stderr(&output);
+    assert!(said.contains("What the start commands of vpn opened STAYS OPEN until"), "{said}");
+}
+
+#[test]
 fn where_no_second_file_fits_beside_the_clients_file_a_revoked_line_becomes_a_comment() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);

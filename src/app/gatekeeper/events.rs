@@ -73,7 +73,7 @@ pub(super) struct Network {
     pub(super) addresses: Vec<LocalAddress>,
     /// Interfaces of the default routes.
     pub(super) default_routes: Vec<String>,
-    /// Next hops of the default routes.
+    /// Next hops of the default routes, and further addresses of them, as far as known.
     pub(super) routers: BTreeSet<IpAddr>,
     /// Private networks that are not behind a device in front.
     pub(super) private: BTreeSet<Prefix>,

@@ -1,16 +1,18 @@
-//! The list of grants for an admin, page by page, and one-connection grants that are used up.
+//! The list of grants for an admin, page by page; the search for a client by its name; and one-connection grants that are used up.
 
 use super::Gatekeeper;
-use crate::app::admin::{GrantLine, GrantPage, ServiceGrants};
+use crate::app::admin::{ClientSearch, GrantLine, GrantPage, ServiceGrants};
 use crate::core::grants::{ActiveGrant, GrantKey};
 use crate::core::record::Record;
 use crate::core::service::GrantKind;
-use crate::core::types::{Fault, Now};
+use crate::core::types::{ClientId, Fault, Now};
 use crate::edge::control::SessionId;
 use crate::edge::log::zoned_time;
 
 /// The most lines of one page, so that no request keeps the loop for long.
 const PAGE: usize = 256;
+/// The most clients that one request looks at.
+pub(super) const CLIENTS: usize = 4096;
 /// The most one-connection elements that one look asks the kernel about.
 const ONCE: usize = 256;
 
@@ -34,6 +36,22 @@ impl Gatekeeper {
         drop(rest);
         let page = GrantPage { services: self.services_with_grants(), lines, next };
         self.reply_value(session, serde_json::to_value(page));
+    }
+
+    /// Looks for a client by its name, among those after an id.
+    pub(super) fn find_client(&self, name: &str, after: Option<ClientId>) -> ClientSearch {
+        let mut rest = self.in_force.clients().after(after);
+        let mut last = None;
+        for client in rest.by_ref().take(CLIENTS) {
+            if client.name == name {
+                return ClientSearch::Found(client.id.0);
+            }
+            last = Some(client.id.0);
+        }
+        match (rest.next(), last) {
+            (Some(_), Some(after)) => ClientSearch::AskAgain { after },
+            _ => ClientSearch::Nobody,
+        }
     }
 
     fn services_with_grants(&self) -> Vec<ServiceGrants> {

@@ -109,18 +109,17 @@ impl Gatekeeper {
         }
     }
 
-    /// Revokes a client at once, whatever the clients file says, and answers with its id, or with
-    /// nothing if nobody has that name.
-    pub(super) fn revoke_asked(&mut self, now: Now, session: SessionId, name: &str) {
-        let found = self.in_force.clients().iter().find(|client| client.name == name);
-        let Some(id) = found.map(|client| client.id) else {
-            return self.reply_value(session, Ok(serde_json::Value::Null));
-        };
-        self.reload.barred.insert(id);
+    /// Revokes a client at once, whatever the clients file says.
+    pub(super) fn revoke_asked(&mut self, now: Now, session: SessionId, id: ClientId) {
+        let name = self.in_force.client_name(id);
+        if self.in_force.clients().get(id).is_some() {
+            self.reload.barred.insert(id);
+        }
         self.set_clients(now, self.in_force.clients().clone());
-        self.out.log(format!("{name} is revoked, also if the clients file still names it"));
+        let said = format!("{name} is revoked, also if the clients file still names it");
+        self.out.log(said.clone());
         // An admin is told when the grants have ended, as after a reload.
-        self.reply_when_stored(session, id.to_string().into(), false);
+        self.reply_when_stored(session, said_value(&said), false);
     }
 
     /// The number of revoked clients that the clients file still names.
@@ -132,11 +131,7 @@ impl Gatekeeper {
     /// of the differences, and only grants of clients that are gone or different are looked at:
     /// there may be 100,000 of both.
     pub(super) fn set_clients(&mut self, now: Now, clients: ClientTable) {
-        let barred = &self.reload.barred;
-        let clients = match barred.is_empty() {
-            true => clients,
-            false => clients.retain(|id| !barred.contains(&id)),
-        };
+        let clients = self.admitted(clients);
         let before = self.in_force.clients().clone();
         let changes = before.changes(&clients);
         let mut changed: BTreeSet<ClientId> = changes.new.iter().map(|client| client.id).collect();
@@ -150,6 +145,16 @@ impl Gatekeeper {
         }
         self.in_force.set_clients(clients);
         self.listeners.tell_clients(self.in_force.clients(), &mut self.out);
+    }
+
+    /// The table without the clients that an admin has revoked; the one in force, if that is the
+    /// same.
+    fn admitted(&self, clients: ClientTable) -> ClientTable {
+        let admitted = clients.without(&self.reload.barred);
+        match self.in_force.clients().changes(&admitted).is_empty() {
+            true => self.in_force.clients().clone(),
+            false => admitted,
+        }
     }
 
     /// Handles the new configuration, read and checked.
@@ -171,7 +176,7 @@ impl Gatekeeper {
     fn follow(&mut self, now: Now, prepared: Arc<Prepared>) {
         let config = &prepared.config;
         let stays = self.in_force.suits_listener(&prepared)
-            && self.listeners.know(&config.clients, &config.settings.doors);
+            && self.listeners.know(&self.admitted(config.clients.clone()), &config.settings.doors);
         if !stays {
             self.start_reload_listener(now, &prepared);
             self.reload.step = ReloadStep::Listener(prepared);

@@ -9,7 +9,7 @@ use super::trial::TrialChange;
 use crate::app::admin::GatewayStatus;
 use crate::config::DEFAULT_ROUTE;
 use crate::core::replay::{ChallengeReason, ClockFault};
-use crate::core::types::{Boot, Fault, Now, Reject, SECOND};
+use crate::core::types::{Boot, ClientId, Fault, Now, Reject, SECOND};
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
 use crate::edge::log::date_time;
 
@@ -56,10 +56,11 @@ impl Gatekeeper {
                 self.reply_value(session, state);
             }
             ControlRequest::GuardOff => self.guard.want(GuardWork::TurnOff(session)),
-            ControlRequest::IsEnrolled { name } => {
-                self.reply_value(session, Ok(self.policy.knows(name).into()));
+            ControlRequest::FindClient { name, after } => {
+                let found = self.find_client(name, after.map(ClientId));
+                self.reply_value(session, serde_json::to_value(found));
             }
-            ControlRequest::Revoke { name } => self.revoke_asked(now, session, name),
+            ControlRequest::Revoke { id } => self.revoke_asked(now, session, ClientId(*id)),
             ControlRequest::CanFollow(new) => match self.in_force.check_can_follow(new) {
                 Ok(()) => self.out.push(Output::Reply(session, said_response("yes"))),
                 Err(fault) => self.out.push(Output::Reply(session, fault.into())),

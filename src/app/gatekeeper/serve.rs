@@ -14,15 +14,15 @@ use super::events::{Event, ListenerId, ListenerLoss, Network, Output, Task, Task
 use crate::app::listener_process::{ListenerProcess, Progress};
 use crate::app::{load, own_firewall, prepare};
 use crate::core::types::{Boot, Fault, Reject};
-use crate::edge::addresses::{self, AddressWatch};
 use crate::edge::command::Runner;
 use crate::edge::control::Control;
 use crate::edge::event_loop::{self, PollSet};
 use crate::edge::firewall::{GuardTask, NftGuard, TableChange, TableWatch};
 use crate::edge::gatekeeper_pipe::PipeError;
 use crate::edge::log::Log;
+use crate::edge::network_watch::NetworkWatch;
 use crate::edge::worker::Worker;
-use crate::edge::{clock, one_time, routes, service_manager, sys};
+use crate::edge::{addresses, clock, neighbours, one_time, routes, service_manager, sys};
 
 /// The longest wait at shutdown for the reader of the log.
 const LOG_PATIENCE: Duration = Duration::from_millis(500);
@@ -31,7 +31,7 @@ const LOG_PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Server {
     gatekeeper: Gatekeeper,
     signals: SignalFd,
-    addresses: AddressWatch,
+    watch: NetworkWatch,
     changes: TableWatch,
     guard: NftGuard,
     control: Control,
@@ -55,7 +55,7 @@ pub(super) struct Server {
 /// The descriptors opened at the start.
 pub(super) struct Sources {
     pub(super) signals: SignalFd,
-    pub(super) addresses: AddressWatch,
+    pub(super) watch: NetworkWatch,
     pub(super) changes: TableWatch,
     pub(super) guard: NftGuard,
     pub(super) control: Control,
@@ -80,9 +80,12 @@ pub(super) fn network() -> Result<Network, Fault> {
     let addresses = addresses::own()?;
     let up = addresses::interfaces_up();
     let routes = routes::all()?;
+    let hops = routes::routers(&routes);
+    let mut routers = neighbours::further_addresses(&neighbours::routers()?, &hops);
+    routers.extend(hops.iter().map(|hop| hop.address));
     Ok(Network {
         default_routes: routes::default_interfaces(&routes, &up),
-        routers: routes::routers(&routes),
+        routers,
         private: routes::private_networks(&routes, &addresses, &up),
         addresses,
         up,
@@ -91,11 +94,11 @@ pub(super) fn network() -> Result<Network, Fault> {
 
 impl Server {
     pub(super) fn new(gatekeeper: Gatekeeper, sources: Sources) -> Result<Server, Fault> {
-        let Sources { signals, addresses, changes, guard, control, listener, umask } = sources;
+        let Sources { signals, watch, changes, guard, control, listener, umask } = sources;
         Ok(Server {
             gatekeeper,
             signals,
-            addresses,
+            watch,
             changes,
             guard,
             control,
@@ -134,7 +137,7 @@ impl Server {
             self.handle(Event::Deadline);
         }
         self.take_signals();
-        if self.addresses.changed() {
+        if self.watch.changed() {
             self.look_at_network();
         }
         // Before the knocks: an address that has become a router's must not be granted.
@@ -178,12 +181,9 @@ impl Server {
 
     fn wait(&self) -> Result<(), Fault> {
         let mut set = PollSet::default();
-        for fd in [
-            self.signals.as_fd(),
-            self.addresses.as_fd(),
-            self.changes.as_fd(),
-            self.worker.as_fd(),
-        ] {
+        for fd in
+            [self.signals.as_fd(), self.watch.as_fd(), self.changes.as_fd(), self.worker.as_fd()]
+        {
             set.read(fd);
         }
         for listener in self.listeners.values() {

@@ -21,9 +21,9 @@ use crate::core::grants::{Element, Grants};
 use crate::core::openings::Openings;
 use crate::core::replay::Replay;
 use crate::core::types::{Boot, Fault, Now};
-use crate::edge::addresses::AddressWatch;
 use crate::edge::control::Control;
 use crate::edge::firewall::{self, Firewall, GuardRules, Started};
+use crate::edge::network_watch::NetworkWatch;
 use crate::edge::state::{Recovered, State};
 use crate::edge::{clock, sys, terminal};
 
@@ -150,7 +150,7 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
     let is_asked = terminal::is_interactive() && is_first_guard(settings)?;
     let adopts = is_asked && guard::offer_adoption();
     let signals = super::serve::signals()?;
-    let addresses = AddressWatch::start()?;
+    let watch = NetworkWatch::start()?;
     let network = super::serve::network()?;
     // First do what can fail without changing anything: a missing right must not lock
     // anyone out.
@@ -218,7 +218,7 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
     }
     Server::new(
         gatekeeper,
-        Sources { signals, addresses, changes, guard: nft_guard, control, listener, umask },
+        Sources { signals, watch, changes, guard: nft_guard, control, listener, umask },
     )
 }
 

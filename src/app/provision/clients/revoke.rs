@@ -11,6 +11,7 @@ use crate::app::{admin, load};
 use crate::config::Settings;
 use crate::core::grants::{ActiveGrant, Change, GrantEnd, GrantKey, Grants, Holder};
 use crate::core::ledger::Ledger;
+use crate::core::openings::{CommandLine, OpeningEntry};
 use crate::core::service::DisconnectPolicy;
 use crate::core::types::{ClientId, Fault, FaultKind};
 use crate::edge::clock;
@@ -30,16 +31,19 @@ pub fn revoke(config: &Path, name: &str) -> Result<CommandOutput, Fault> {
 }
 
 fn revoke_from(settings: &Settings, name: &str) -> Result<CommandOutput, Fault> {
-    let TakenOut { file, gone } = match take_out(settings, name) {
-        Ok(taken) => taken,
-        Err(fault) if fault.kind == FaultKind::Held => return Err(fault),
+    let taken = match take_out(settings, name) {
         // Its line may be so broken that only the running gateway knows whose it is.
         Err(fault) if fault.kind == FaultKind::Name => {
-            let Ok(Some(id)) = admin::revoke(settings, name) else { return Err(fault) };
-            take_out(settings, &id).map_err(|_| fault)?
+            let Ok(Some(id)) = admin::find_client(settings, name) else { return Err(fault) };
+            let Ok(()) = admin::revoke(settings, id) else { return Err(fault) };
+            take_out(settings, &id.to_string()).map_err(|_| fault)
         }
-        Err(fault) => return in_the_gateway_only(settings, name, fault),
+        taken => taken,
     };
+    let TakenOut { file, gone, failed } = taken?;
+    if let Some(fault) = failed {
+        return left_in_file(settings, name, &gone, &fault);
+    }
     let (code, said) = match admin::reload_if_running(settings) {
         Ok(false) => without_gateway(settings, &gone),
         reloaded => with_gateway(settings, name, reloaded.err()),
@@ -51,15 +55,15 @@ fn revoke_from(settings: &Settings, name: &str) -> Result<CommandOutput, Fault> 
 /// The outcome at a running gateway that has been told. A reload that fails later has revoked all
 /// the same.
 fn with_gateway(settings: &Settings, name: &str, failed: Option<Fault>) -> (u8, String) {
-    match (admin::is_enrolled(settings, name), failed) {
-        (Ok(false), None) => (
+    match (admin::find_client(settings, name), failed) {
+        (Ok(None), None) => (
             DONE,
             format!(
                 "the running gateway has ended its grants and refuses its knocks; {}",
                 open_connections(settings)
             ),
         ),
-        (Ok(false), Some(fault)) => (
+        (Ok(None), Some(fault)) => (
             DONE,
             format!(
                 "the running gateway has ended its grants and refuses its knocks; {}. All else stays \
@@ -67,13 +71,13 @@ fn with_gateway(settings: &Settings, name: &str, failed: Option<Fault>) -> (u8, 
                 open_connections(settings)
             ),
         ),
-        (Ok(true), None) => (
+        (Ok(Some(_)), None) => (
             FAILED,
             "but THE RUNNING GATEWAY STILL LETS IT IN: it reads another clients file. `toctocd \
              check` reads the configuration; then restart the gateway"
                 .to_owned(),
         ),
-        (Ok(true) | Err(_), Some(fault)) | (Err(fault), None) => (
+        (Ok(Some(_)) | Err(_), Some(fault)) | (Err(fault), None) => (
             FAILED,
             format!(
                 "but THE RUNNING GATEWAY HAS NOT CONFIRMED IT: {fault}\n  repeat `toctocd reload` \
@@ -100,12 +104,8 @@ fn open_connections(settings: &Settings) -> String {
 
 /// The outcome if no gateway answers: then the grants in the guard are ended here.
 fn without_gateway(settings: &Settings, gone: &BTreeSet<ClientId>) -> (u8, String) {
-    let gateway = &settings.gateway;
-    let socket = gateway.control_socket.display();
-    let found =
-        State::holder(&gateway.state_dir).or_else(|| firewall::keeper(&settings.firewall.table));
-    // It was started with another socket.
-    if let Some(by) = found {
+    let socket = settings.gateway.control_socket.display();
+    if let Some(by) = silent_gateway(settings) {
         let said = format!(
             "but THE RUNNING GATEWAY DOES NOT KNOW IT: {by} does not answer at {socket}\n  `kill \
              -HUP` with its pid makes it read its clients again; or restart the gateway"
@@ -114,8 +114,7 @@ fn without_gateway(settings: &Settings, gone: &BTreeSet<ClientId>) -> (u8, Strin
     }
     let none = format!("no gateway is running here (none answers at {socket})");
     match end_grants(settings, gone) {
-        Ok(0) => (DONE, none),
-        Ok(_) => (DONE, format!("{none}, and its grants in the guard have ended")),
+        Ok(ended) => (DONE, format!("{none}{ended}")),
         Err(fault) => (
             FAILED,
             format!(
@@ -126,11 +125,20 @@ fn without_gateway(settings: &Settings, gone: &BTreeSet<ClientId>) -> (u8, Strin
     }
 }
 
+/// A gateway that does not answer at the control socket of this configuration: it was started with
+/// another one.
+fn silent_gateway(settings: &Settings) -> Option<String> {
+    let holder = State::holder(&settings.gateway.state_dir);
+    holder.or_else(|| firewall::keeper(&settings.firewall.table))
+}
+
 /// Ends the grants of these clients in the guard, and cuts their connections where a service says
-/// so. Returns how many there were. The journal stays: the next start ends there whatever belongs
-/// to nobody.
-fn end_grants(settings: &Settings, gone: &BTreeSet<ClientId>) -> Result<usize, Fault> {
-    let Some(records) = State::read(&settings.gateway.state_dir)? else { return Ok(0) };
+/// so. Returns the end of a sentence about them. The journal stays: the next start ends there
+/// whatever belongs to nobody.
+fn end_grants(settings: &Settings, gone: &BTreeSet<ClientId>) -> Result<String, Fault> {
+    let Some(records) = State::read(&settings.gateway.state_dir)? else {
+        return Ok(String::new());
+    };
     let ledger = Ledger::of(&records);
     let now = clock::now();
     let mut grants = Grants::restore(now, &ledger);
@@ -150,54 +158,81 @@ fn end_grants(settings: &Settings, gone: &BTreeSet<ClientId>) -> Result<usize, F
         }
     }
     firewall::change_without_gateway(&GuardRules::of(settings), &changes)?;
-    Ok(stored.len())
+    let mut ended = String::new();
+    if !stored.is_empty() {
+        ended += ", and its grants in the guard have ended";
+    }
+    // Nobody knows any more which client's grant opened it.
+    let is_of_service = |entry: &&OpeningEntry| matches!(entry.stop, CommandLine::Argv(_));
+    let open: BTreeSet<&str> =
+        ledger.openings().filter(is_of_service).map(|entry| entry.door.as_str()).collect();
+    if !open.is_empty() {
+        let names = Vec::from_iter(open).join(", ");
+        ended += &format!(
+            ".\n  What the start commands of {names} opened STAYS OPEN until the next start of the \
+             gateway: it runs their stop commands"
+        );
+    }
+    Ok(ended)
 }
 
 /// The file that had the lines of a client, and the ids that it does not name any more.
 struct TakenOut {
     file: PathBuf,
     gone: BTreeSet<ClientId>,
+    /// The reason why the file could not be read, or not be changed: then it goes on to name them.
+    failed: Option<Fault>,
 }
 
 /// Removes a client's lines from the file in which they stand: a name stands in one of the two at
 /// most. `whom`: its name or its id.
+///
+/// # Errors
+/// Nobody has that name, or another command holds the lock of a file.
 fn take_out(settings: &Settings, whom: &str) -> Result<TakenOut, Fault> {
     let ClientFiles { clients, joined } = ClientFiles::of(settings);
-    let fault = match take_from(&clients, lock(&clients).map(Some), whom) {
-        Ok(gone) => return Ok(TakenOut { file: clients, gone }),
-        Err(fault) => fault,
-    };
-    if joined.symlink_metadata().is_err() {
-        return Err(fault);
+    let first = take_from(&clients, lock(&clients).map(Some), whom);
+    let is_settled =
+        matches!(&first, Ok(taken) if taken.failed.is_none() || !taken.gone.is_empty());
+    if is_settled || joined.symlink_metadata().is_err() {
+        return first;
     }
-    match take_from(&joined, joined::lock(&joined), whom) {
-        Ok(gone) => Ok(TakenOut { file: joined, gone }),
+    let second = take_from(&joined, joined::lock(&joined), whom);
+    match (&first, &second) {
         // It is in neither: the first fault has the better advice.
-        Err(other) if other.kind == FaultKind::Name => Err(fault),
-        Err(other) if fault.kind == FaultKind::Name => Err(other),
-        Err(_) => Err(fault),
+        (_, Err(fault)) if fault.kind == FaultKind::Name => first,
+        (Err(fault), Err(_)) if fault.kind != FaultKind::Name => first,
+        (Ok(_), Err(_)) => first,
+        _ => second,
     }
 }
 
 fn take_from(
     path: &Path, lock: Result<Option<FileLock>, Fault>, whom: &str,
-) -> Result<BTreeSet<ClientId>, Fault> {
+) -> Result<TakenOut, Fault> {
     // Where no lock file can be made, a revocation goes on without: it must not wait for the disk.
     let _lock = match lock {
         Err(fault) if fault.kind == FaultKind::Held => return Err(fault),
         lock => lock.ok().flatten(),
     };
     let label = path.display().to_string();
-    let before = load::clients_bytes(path)?;
+    let file = path.to_owned();
+    let before = match load::clients_bytes(path) {
+        Ok(bytes) => bytes,
+        Err(fault) => return Ok(TakenOut { file, gone: BTreeSet::new(), failed: Some(fault) }),
+    };
     let after = changed(&before, |text| authorized::revoke(&label, text, whom))?;
     let ids = |bytes: &[u8]| authorized::ids(&String::from_utf8_lossy(bytes));
     let gone = &ids(&before) - &ids(&after);
-    if let Err(fault) = files::replace(path, &after, 0o600) {
+    let mut failed = files::replace(path, &after, 0o600).err();
+    if failed.is_some() {
         // A full disk has no room for another file. A line that becomes a comment needs none.
         let struck = changed(&before, |text| authorized::strike_out(&label, text, whom))?;
-        files::overwrite(path, &struck).map_err(|_| fault)?;
+        if files::overwrite(path, &struck).is_ok() {
+            failed = None;
+        }
     }
-    Ok(gone)
+    Ok(TakenOut { file, gone, failed })
 }
 
 /// `bytes` after a change of their text. If not every byte is text, each becomes a character, and
@@ -212,20 +247,45 @@ fn changed(
     Ok(change(&text)?.chars().filter_map(|c| u8::try_from(c).ok()).collect())
 }
 
-/// Revokes a client at the running gateway while the clients file cannot be changed.
+/// Revokes a client while the clients file cannot be changed: at the running gateway, or else only
+/// its grants in the guard. `fault`: what is wrong with the file. `gone`: the client's ids, none if
+/// the file cannot be read.
 ///
 /// # Errors
-/// `fault`, if no gateway is running: then nothing was changed.
-fn in_the_gateway_only(
-    settings: &Settings, name: &str, fault: Fault,
+/// `fault`, if nothing at all was changed.
+fn left_in_file(
+    settings: &Settings, name: &str, gone: &BTreeSet<ClientId>, fault: &Fault,
 ) -> Result<CommandOutput, Fault> {
-    if admin::revoke(settings, name).is_err() {
-        return Err(fault);
-    }
-    let err = format!(
-        "`{name}` is revoked at the running gateway, which has ended its grants and refuses its \
-         knocks; but ITS LINE IS STILL IN THE CLIENTS FILE: {fault}\n  before the gateway ends, repeat \
-         `toctocd client revoke {name}` until this message is gone\n"
-    );
+    let repeat = format!("repeat `toctocd client revoke {name}` until this message is gone");
+    let found = admin::find_client(settings, name);
+    let err = match &found {
+        Ok(id) => {
+            // Without an id it has been revoked there before, and stays so.
+            if let Some(id) = id {
+                admin::revoke(settings, *id)?;
+            }
+            format!(
+                "`{name}` is revoked at the running gateway, which has ended its grants and refuses \
+                 its knocks; but ITS LINE IS STILL IN THE CLIENTS FILE: {fault}\n  before the gateway \
+                 ends, {repeat}\n"
+            )
+        }
+        Err(silent) if gone.is_empty() || silent_gateway(settings).is_some() => {
+            let what = format!("`{name}` is NOT REVOKED: {}", fault.what);
+            return Err(Fault::new(what, format!("{}; {silent}", fault.remedy)).of(fault.kind));
+        }
+        Err(_) => {
+            let socket = settings.gateway.control_socket.display();
+            let ended = match end_grants(settings, gone) {
+                Ok(ended) => ended,
+                Err(fault) => format!(", but its grants may stay open: {fault}"),
+            };
+            format!(
+                "`{name}` is NOT REVOKED: ITS LINE IS STILL IN THE CLIENTS FILE: {fault}\n  no gateway \
+                 is running here (none answers at {socket}){ended}\n  the next start of the gateway \
+                 lets it in again. Before that, {repeat}\n"
+            )
+        }
+    };
     Ok(CommandOutput { code: FAILED, err, ..CommandOutput::out(String::new()) })
 }
