@@ -70,6 +70,23 @@ systemd:
 mutants:
 	tools/mutants
 
+.PHONY: windows window window-test
+## toctoc.exe and toctoc-window.exe in a zip, with manifests for winget and scoop: target/windows. Some ten minutes.
+windows:
+	tools/setup only windows
+	tools/windows
+
+## The window of this system: window/target/release/toctoc-window.
+window:
+	cargo build --release --locked --manifest-path window/Cargo.toml
+
+## The window's unit tests, then the window on Linux and under Wine, by keyboard, against a gateway in a namespace.
+window-test: window windows
+	tools/setup only window
+	cargo test --locked --manifest-path window/Cargo.toml
+	cargo build --locked
+	tools/in-namespaces tools/window-test
+
 ## The programs' manual pages, of the definitions in src/app/args.
 man:
 	TOCTOC_MAN=write cargo test --locked --quiet --test parts pages_of_the_programs

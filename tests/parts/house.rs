@@ -367,12 +367,12 @@ fn read(path: &str) -> String {
 #[test]
 fn every_package_is_locked_by_its_checksum_and_of_one_registry() {
     const REGISTRY: &str = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
-    for lock in ["Cargo.lock", "fuzz/Cargo.lock"] {
+    for lock in ["Cargo.lock", "fuzz/Cargo.lock", "window/Cargo.lock"] {
         let text = read(lock);
         let packages: Vec<&str> = text.split("[[package]]").skip(1).collect();
         assert!(packages.len() > 50, "{lock}: found {} packages", packages.len());
         let ours = |package: &str| {
-            ["toctoc", "toctoc-fuzz"]
+            ["toctoc", "toctoc-fuzz", "toctoc-window"]
                 .iter()
                 .any(|name| package.contains(&format!("name = \"{name}\"")))
         };
