@@ -4,7 +4,7 @@ SHELL = /bin/sh
 SECONDS = 5
 MINUTES = 60
 
-.PHONY: all build demo tour test attacks compat bench soak crowd grants e2e fuzz model mutants systemd man setup install install-knockd clean install-units install-user
+.PHONY: all build demo tour test attacks compat bench soak crowd grants e2e fuzz model mutants systemd man setup install install-knockd clean install-units install-user install-package deb rpm packages-test
 
 all: build
 
@@ -97,6 +97,7 @@ setup:
 PREFIX = /usr/local
 # The built programs.
 BIN = $${CARGO_TARGET_DIR:-target}/release
+ZSHDIR = $(PREFIX)/share/zsh/site-functions
 # Must be there when systemd starts: /etc/systemd/system where PREFIX is on a file system of its own.
 UNITDIR = $(PREFIX)/lib/systemd/system
 install: build install-units install-user
@@ -111,7 +112,7 @@ install: build install-units install-user
 		install -D -m 644 completions/toctoc.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program && \
 		install -D -m 644 completions/toctoc.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$program.fish || exit 1; \
 	done
-	install -D -m 644 completions/_toctoc $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_toctoc
+	install -D -m 644 completions/_toctoc $(DESTDIR)$(ZSHDIR)/_toctoc
 
 ## The units of systemd: the closed guard before the network, and the gateway. They name the programs where PREFIX puts them.
 install-units:
@@ -121,6 +122,7 @@ install-units:
 		rm $$unit.service.tmp || exit 1; \
 	done
 	install -D -m 644 packaging/sysusers/toctoc.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/toctoc.conf
+	install -D -m 644 packaging/tmpfiles/toctoc.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/toctoc.conf
 
 ## The listener's own user, on this machine. A package leaves this to sysusers.d or its own scripts.
 install-user:
@@ -150,7 +152,7 @@ uninstall:
 		share/man/man5/toctocd.toml.5 share/man/man5/toctoc-profile.5 share/man/man5/toctoc-knockd.conf.5 \
 		share/bash-completion/completions/toctoc share/bash-completion/completions/toctocd \
 		share/fish/vendor_completions.d/toctoc.fish share/fish/vendor_completions.d/toctocd.fish \
-		share/zsh/site-functions/_toctoc lib/sysusers.d/toctoc.conf
+		share/zsh/site-functions/_toctoc lib/sysusers.d/toctoc.conf lib/tmpfiles.d/toctoc.conf
 	rm -f $(DESTDIR)$(UNITDIR)/toctocd.service $(DESTDIR)$(UNITDIR)/toctoc-guard.service
 	@echo "kept: /etc/toctoc, /var/lib/toctoc and the user _toctoc"
 
@@ -184,6 +186,24 @@ reproducible: release
 install-lines:
 	tools/setup only static-test container-test
 	tools/install-lines
+
+## What packages have besides: a commented configuration that is never read, rotation of logs, knockd's units.
+install-package: install install-knockd
+	install -D -m 644 src/config/toctocd.toml $(DESTDIR)/etc/toctoc/toctocd.toml.example
+	install -D -m 644 packaging/logrotate/toctoc $(DESTDIR)/etc/logrotate.d/toctoc
+	install -D -m 644 packaging/logrotate/toctoc-knockd $(DESTDIR)/etc/logrotate.d/toctoc-knockd
+	install -D -m 644 packaging/systemd/toctoc-knockd.conf $(DESTDIR)$(UNITDIR)/knockd.service.d/toctoc.conf
+	sed 's|/usr/local/|$(PREFIX)/|' packaging/systemd/toctoc-knockd.service >$(DESTDIR)$(UNITDIR)/toctoc-knockd.service
+
+## Debian packages and RPMs: target/packages. Some minutes.
+deb:
+	tools/package deb
+rpm:
+	tools/package rpm
+
+## The packages in trees of Debian 12 and 13, under systemd: installed, started, upgraded, removed, purged.
+packages-test:
+	tools/packages-test
 
 clean:
 	cargo clean
