@@ -413,8 +413,12 @@ fn white(text: &str) -> RichText {
 fn bar(ui: &mut Ui, words: &Words, left: Duration, total: Duration) {
     let time = text::time(left);
     let part = left.as_secs_f32() / total.as_secs_f32().max(1.0);
-    let bar = ProgressBar::new(part).fill(Color32::from_rgb(12, 60, 28));
-    ui.add(bar.text(white(&fill(words.left, &[("time", &time)]))));
+    let text = white(&fill(words.left, &[("time", &time)]));
+    ui.scope(|ui| {
+        // The text is on both parts of the bar.
+        ui.visuals_mut().extreme_bg_color = Color32::from_rgb(40, 125, 68);
+        ui.add(ProgressBar::new(part).fill(Color32::from_rgb(12, 60, 28)).text(text));
+    });
 }
 
 /// The button for what comes next. Enter presses it: it has the keyboard.
