@@ -90,5 +90,5 @@ pub const WORDS: Words = Words {
     no_profile: "You have no profile yet",
     idle: "Press Knock to open {service} for your address.",
     no_window: "No window can be opened: {error}\n\n\
-        It needs OpenGL 2. Use the command line instead: toctoc --help",
+        It needs a screen with OpenGL 2. Use the command line instead: toctoc --help",
 };

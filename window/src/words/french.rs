@@ -94,5 +94,5 @@ pub const WORDS: Words = Words {
     no_profile: "Vous n’avez pas encore de profil",
     idle: "Appuyez sur Frapper pour ouvrir {service} à votre adresse.",
     no_window: "Aucune fenêtre ne peut s’ouvrir : {error}\n\n\
-        Il faut OpenGL 2. Utilisez la ligne de commande : toctoc --help",
+        Il faut un écran avec OpenGL 2. Utilisez la ligne de commande : toctoc --help",
 };

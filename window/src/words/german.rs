@@ -78,7 +78,8 @@ pub const WORDS: Words = Words {
     line: "Einladung",
     join: "Beitreten",
     key_new: "Sie haben noch keinen Schlüssel. Er wird auf diesem Computer erzeugt. Eine \
-        Passphrase schützt ihn, falls jemand seine Datei kopiert. Beide Felder dürfen leer bleiben.",
+        Passphrase schützt ihn, falls jemand seine Datei kopiert. Beide Felder dürfen \
+        leer bleiben.",
     new_passphrase: "Neue Passphrase",
     repeat_passphrase: "Noch einmal dieselbe",
     passphrases_differ: "Die beiden Passphrasen sind verschieden.",
@@ -95,5 +96,6 @@ pub const WORDS: Words = Words {
     no_profile: "Sie haben noch kein Profil",
     idle: "Klicken Sie auf Anklopfen, um {service} für Ihre Adresse zu öffnen.",
     no_window: "Es lässt sich kein Fenster öffnen: {error}\n\n\
-        Es braucht OpenGL 2. Benutzen Sie stattdessen die Befehlszeile: toctoc --help",
+        Es braucht einen Bildschirm mit OpenGL 2. Benutzen Sie stattdessen die \
+        Befehlszeile: toctoc --help",
 };
