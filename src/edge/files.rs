@@ -195,15 +195,35 @@ fn write_beside(path: &Path, content: &[u8], mode: u32) -> Result<PathBuf, Fault
     let Some(name) = path.file_name() else {
         return Err(Fault::new(format!("{}: not the name of a file", path.display()), ""));
     };
-    // One name per process: a writer that died leaves one file at most.
-    let temporary =
-        parent(path).join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+    // One name per process: two that write at once do not write into one file.
+    let begin = format!(".{}.", name.to_string_lossy());
+    let temporary = parent(path).join(format!("{begin}{}{TEMPORARY}", std::process::id()));
     let _ = fs::remove_file(&temporary);
+    remove_abandoned(&parent(path), &begin);
     if let Err(error) = write_synced(&temporary, content, mode) {
         let _ = fs::remove_file(&temporary);
         return Err(io_fault(path, &error));
     }
     Ok(temporary)
+}
+
+/// The end of the names of temporary files.
+const TEMPORARY: &str = ".tmp";
+
+/// Removes what writers left who were killed: it may hold secrets, and nobody would miss it.
+fn remove_abandoned(directory: &Path, begin: &str) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(begin))
+            && let Some(pid) = rest.strip_suffix(TEMPORARY)
+            && let Ok(pid) = pid.parse()
+            && platform::has_ended(pid)
+        {
+            // A writer in another container, whom we cannot see, then fails and says so.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn write_synced(temporary: &Path, content: &[u8], mode: u32) -> io::Result<()> {

@@ -303,3 +303,28 @@ fn a_file_too_long_and_a_file_that_is_not_text_are_refused() {
     fs::write(&binary, [b'a', 0xff]).unwrap();
     assert!(read(&binary, FileCheck::Trusted).unwrap_err().what.contains("byte 1 is not UTF-8"));
 }
+
+#[test]
+fn what_a_killed_writer_left_goes_with_the_next_write_and_what_a_live_one_has_stays() {
+    let directory = directory();
+    let path = directory.path().join("file");
+    let mut ended = std::process::Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    let beside = |name: String| directory.path().join(name);
+    let left = beside(format!(".file.{}.tmp", ended.id()));
+    let others = [
+        beside(format!(".file.{}.tmp", std::os::unix::process::parent_id())),
+        beside(format!(".other.{}.tmp", ended.id())),
+        beside(".file.x.tmp".to_owned()),
+    ];
+    for file in others.iter().chain([&left]) {
+        fs::write(file, "half").unwrap();
+    }
+    replace(&path, b"whole", 0o600).unwrap();
+    assert!(!left.exists());
+    assert!(others.iter().all(|file| file.exists()));
+    fs::write(&left, "half").unwrap();
+    fs::remove_file(&path).unwrap();
+    create(&path, b"whole", 0o600).unwrap();
+    assert!(!left.exists());
+}

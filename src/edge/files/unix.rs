@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open, openat};
+use nix::sys::signal::kill;
 use nix::sys::stat::Mode;
-use nix::unistd::geteuid;
+use nix::unistd::{Pid, geteuid};
 
 use super::{Fault, FileCheck, io_fault, parent};
 use crate::core::diagnostic::printable;
@@ -218,6 +219,11 @@ fn is_trusted(uid: u32) -> bool {
 
 pub(super) fn mode(path: &Path) -> Option<u32> {
     std::fs::metadata(path).ok().map(|metadata| metadata.mode() & 0o7777)
+}
+
+/// True if no process has this number.
+pub(super) fn has_ended(pid: i32) -> bool {
+    pid > 0 && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
 }
 
 pub(super) fn create_private(path: &Path) -> io::Result<File> {

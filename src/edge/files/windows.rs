@@ -67,3 +67,8 @@ pub(super) fn sync_directory(_: &Path) -> io::Result<()> {
 pub(super) fn make_directory(path: &Path, _: u32) -> io::Result<()> {
     std::fs::create_dir_all(path)
 }
+
+/// Nobody looks: what a killed program left stays.
+pub(super) fn has_ended(_: i32) -> bool {
+    false
+}
