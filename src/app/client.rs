@@ -221,10 +221,12 @@ impl Console<'_> {
     fn joined(&mut self, joiner: Joiner) -> Result<u8, Fault> {
         let held = joiner.into_held();
         let name = held.name.clone();
-        self.print(
-            &format!("joined: `{name}` opens {}\n", service_list(&held.profile.services)),
-            "",
-        );
+        let until = match profiles::seconds_left(&held.profile) {
+            Some(left) => format!(" until {}", profiles::end_text(&held.profile, left)),
+            None => String::new(),
+        };
+        let services = service_list(&held.profile.services);
+        self.print(&format!("joined: `{name}` opens {services}{until}\n"), "");
         let question =
             format!("Let plain `ssh {name}` knock first? (toctoc ssh-config can undo it)");
         if (self.confirm)(&question) {

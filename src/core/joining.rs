@@ -125,6 +125,12 @@ pub fn drop_over(rows: &mut Vec<Invited>, now: u64) {
     }
 }
 
+/// The end of an invitation that holds for so many seconds. None outlasts the enrolment that it
+/// leads to.
+pub fn end(now: u64, seconds: u64, expires: Option<u64>) -> u64 {
+    now.saturating_add(seconds).min(expires.unwrap_or(u64::MAX))
+}
+
 impl Invited {
     /// The invitation's id, while it can be used.
     pub fn id(&self) -> Option<ClientId> {
@@ -149,7 +155,7 @@ impl Invited {
     /// Gives whoever has asked, or was approved, time to hear the answer.
     pub fn extend(&mut self, now: u64) {
         if let Some(invitation) = &mut self.invitation {
-            invitation.until = now.saturating_add(AFTER);
+            invitation.until = end(now, AFTER, self.terms.expires);
         }
     }
 

@@ -12,7 +12,6 @@ use crate::core::keyring::{
 };
 use crate::core::knock::Welcome;
 use crate::core::noise::KeyPair;
-use crate::core::public_key::PublicKey;
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, GatewayId, RealmId};
 
@@ -92,14 +91,13 @@ impl GatewayFile {
         KnownClient { client: client.id, keys }
     }
 
-    /// The new root of whoever joined by this invitation, sealed for its key.
-    pub fn welcome(
-        &self, invitation: ClientId, client: ClientId, key: &PublicKey,
-    ) -> Option<Welcome> {
+    /// What `client`, who joined by this invitation, is told: the new root, sealed for its key, and
+    /// when the enrolment ends.
+    pub fn welcome(&self, invitation: ClientId, client: &Client) -> Option<Welcome> {
         let gate = self.client_secrets(invitation).gate(Day::Invited)?;
-        let to = Newcomer { gateway: self.gateway, client, key: key.ed25519 };
-        let root = gate.seal_welcome(&to, &self.master.client_root(client));
-        Some(Welcome { client, root })
+        let to = Newcomer { gateway: self.gateway, client: client.id, key: client.key.ed25519 };
+        let root = gate.seal_welcome(&to, &self.master.client_root(client.id));
+        Some(Welcome { client: client.id, root, expires: client.expires })
     }
 
     pub fn is_same(&self, other: &GatewayFile) -> bool {

@@ -284,7 +284,8 @@ fn joining() -> Value {
     let root = master.client_root(client);
     let side = invitation.side();
     let gate = side.secrets.gate(Day::Invited).unwrap();
-    let welcome = Welcome { client, root: gate.seal_welcome(&newcomer, &root) };
+    let root_sealed = gate.seal_welcome(&newcomer, &root);
+    let welcome = Welcome { client, root: root_sealed, expires: Some(1_774_872_000) };
     let (_, clock) = ask();
     let receipt =
         Receipt { status: Status::Enrolled, challenge: None, welcome: Some(welcome), ..clock };
@@ -299,6 +300,7 @@ fn joining() -> Value {
     values["new_id"] = hex(&client.0).into();
     values["new_root"] = hex(root.expose()).into();
     values["welcome"] = hex(&welcome.root).into();
+    values["expires"] = welcome.expires.into();
     values["line"] = invitation.print().as_str().into();
     values["line_until"] = invitation.until.into();
     values["line_port"] = invitation.port.into();

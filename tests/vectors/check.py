@@ -364,7 +364,8 @@ def compute_joining(keys, vector):
     out["new_root"] = derive(keys["master_secret"], b"toctoc v1 client secret", out["new_id"])
     welcome_key = derive(secrets.gate(None), b"toctoc v1 welcome", keys["gateway_id"] + out["new_id"] + key)
     out["welcome"] = aead_seal(welcome_key, b"", out["new_root"])
-    assert vector["receipt"][40:] == out["new_id"] + out["welcome"] + bytes(16)
+    rest = struct.pack(">Q", vector["expires"]) + bytes(8)
+    assert vector["receipt"][40:] == out["new_id"] + out["welcome"] + rest
     return out
 
 
@@ -458,7 +459,7 @@ def main():
             wrong.append(f"{name}: refused, {reason}")
     vector = load(HERE / "join.json")
     computed = compute_joining(keys, vector)
-    given = {"invitation_id", "line_until", "line_port", "line_addresses", "line_services", "line_names"}
+    given = {"invitation_id", "expires", "line_until", "line_port", "line_addresses", "line_services", "line_names"}
     assert set(vector) == inputs | given | set(computed), set(vector) ^ (inputs | given | set(computed))
     wrong += [f"join.json: {field}" for field, value in computed.items() if vector[field] != value]
     agreed += len(computed)

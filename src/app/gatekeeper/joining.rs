@@ -91,16 +91,20 @@ impl Gatekeeper {
             Ok(JoinDone { answer, clients, is_new }) => {
                 self.log_join(&reply, applicant.key(), &answer, is_new);
                 self.set_clients(now, clients);
+                if let JoinAnswer::Enrolled(id) = answer
+                    && let Some(client) = self.in_force.clients().get(id)
+                {
+                    reply.welcome = self.in_force.config().keys.welcome(reply.client, client);
+                }
                 reply.status = match answer {
-                    JoinAnswer::Enrolled(_) => Status::Enrolled,
+                    JoinAnswer::Enrolled(_) if reply.welcome.is_some() => Status::Enrolled,
                     JoinAnswer::Pending => Status::Pending,
                     JoinAnswer::Taken(_) => Status::Taken,
-                    JoinAnswer::Denied | JoinAnswer::Gone => Status::Denied,
+                    // Enrolled by the file, and barred since an admin revoked that client.
+                    JoinAnswer::Enrolled(_) | JoinAnswer::Denied | JoinAnswer::Gone => {
+                        Status::Denied
+                    }
                 };
-                if let JoinAnswer::Enrolled(id) = answer {
-                    let keys = &self.in_force.config().keys;
-                    reply.welcome = keys.welcome(reply.client, id, applicant.key());
-                }
             }
             Err(fault) => {
                 self.out.log(format!("nobody joined: {fault}"));

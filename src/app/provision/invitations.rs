@@ -16,7 +16,7 @@ use crate::app::joined::{self, ClientFiles};
 use crate::app::load;
 use crate::app::output::CommandOutput;
 use crate::core::diagnostic::printable;
-use crate::core::joining::{FIRST, Invited, JoinRule, JoinTerms, OpenInvitation, Standing};
+use crate::core::joining::{self, FIRST, Invited, JoinRule, JoinTerms, OpenInvitation, Standing};
 use crate::core::public_key::PublicKey;
 use crate::core::types::{ClientId, Fault, FaultKind, Fingerprint, SECOND};
 use crate::edge::{clock, entropy, terminal};
@@ -46,7 +46,7 @@ pub fn invite(config: &Path, args: &Invite) -> Result<CommandOutput, Fault> {
     let wanted = wanted(args)?;
     let id = ClientId(entropy::bytes()?);
     let now = clock::now().wall.0 / SECOND;
-    let until = now + FIRST;
+    let until = joining::end(now, FIRST, args.expires);
     let line = Invitation {
         until,
         gateway: keys.gateway,

@@ -4,6 +4,8 @@ use super::*;
 use crate::core::test_vectors;
 
 const NOW: u64 = 1_772_366_400;
+/// Later than any invitation.
+const EXPIRES: u64 = NOW + 10 * AFTER;
 
 fn key(byte: u8) -> PublicKey {
     PublicKey::plain([byte; 32])
@@ -15,7 +17,7 @@ fn invited(number: u8, standing: Standing) -> Invited {
         terms: JoinTerms {
             name: format!("client-{number}"),
             services: test_vectors::client().services,
-            expires: Some(NOW + 1000),
+            expires: Some(EXPIRES),
             max_seconds: Some(60),
         },
         standing,
@@ -84,6 +86,18 @@ fn an_invitation_can_be_used_for_a_day_and_answers_for_a_week_after_it_was_used(
 }
 
 #[test]
+fn no_invitation_outlasts_the_enrolment_that_it_leads_to() {
+    assert_eq!(end(NOW, FIRST, None), NOW + FIRST);
+    assert_eq!(end(NOW, FIRST, Some(NOW + 60)), NOW + 60);
+    let mut row = invited(1, Standing::Open(JoinRule::Auto));
+    row.terms.expires = Some(NOW + FIRST + 60);
+    let mut rows = vec![row];
+    let late = Asking { now: NOW + FIRST - 1, ..asking(1, key(1)) };
+    assert_eq!(answer(&mut rows, &late, false), JoinAnswer::Enrolled(late.new_id));
+    assert_eq!(rows[0].invitation.unwrap().until, NOW + FIRST + 60);
+}
+
+#[test]
 fn what_is_over_goes_except_who_has_joined() {
     let joined = Standing::Joined(ClientId([7; 16]), key(1));
     let all = vec![
@@ -108,7 +122,7 @@ fn a_line_is_an_invitation_and_whoever_joined_is_a_client_beside_it() {
     let [client, invitation] = joined.as_slice() else { panic!("{joined:?}") };
     assert_eq!(*invitation, open[0], "it stays, to answer again");
     assert_eq!((client.id, &client.key, client.invited_until), (ClientId([7; 16]), &key(1), None));
-    assert_eq!((client.expires, client.max_seconds), (Some(NOW + 1000), Some(60)));
+    assert_eq!((client.expires, client.max_seconds), (Some(EXPIRES), Some(60)));
     let over =
         Invited { invitation: None, ..invited(1, Standing::Joined(ClientId([7; 16]), key(1))) };
     assert_eq!(over.clients(), std::slice::from_ref(client));

@@ -68,6 +68,8 @@ pub struct Welcome {
     pub client: ClientId,
     /// The new root. See `keyring` for its seal.
     pub root: [u8; WELCOME],
+    /// When the enrolment ends, in seconds since the epoch; `None` if never.
+    pub expires: Option<u64>,
 }
 
 /// One entry of a receipt's list of opened ports.
@@ -182,8 +184,9 @@ impl Receipt {
             .u32(self.working_day)
             .zeros(4)
             .put(&self.observed.to_bytes());
-        if let Some(Welcome { client, root }) = &self.welcome {
-            return writer.put(&client.0).put(root).zeros(16).done();
+        if let Some(Welcome { client, root, expires }) = &self.welcome {
+            let expires = expires.unwrap_or_default();
+            return writer.put(&client.0).put(root).u64(expires).zeros(8).done();
         }
         writer.put(&self.granted.map(Source::to_bytes).unwrap_or_default());
         encode_ports(&mut writer, &self.ports);
@@ -237,9 +240,10 @@ impl Receipt {
             welcome: None,
         };
         if status == Status::Enrolled {
-            let welcome = Welcome { client: ClientId(reader.array()?), root: reader.array()? };
-            receipt.welcome = Some(welcome);
-            reader.zeros(16)?.finish()?;
+            let (client, root) = (ClientId(reader.array()?), reader.array()?);
+            let expires = Some(reader.u64()?).filter(|seconds| *seconds != 0);
+            receipt.welcome = Some(Welcome { client, root, expires });
+            reader.zeros(8)?.finish()?;
             return (prefix_length == 0).then_some(receipt);
         }
         let granted = nonzero(reader.array()?).map(Source::from_bytes);
@@ -450,7 +454,8 @@ mod tests {
 
     #[test]
     fn a_welcome_takes_the_place_of_all_that_a_grant_would_have() {
-        let welcome = Welcome { client: ClientId([5; 16]), root: [6; WELCOME] };
+        let expires = Some(0x0102_0304_0506_0708);
+        let welcome = Welcome { client: ClientId([5; 16]), root: [6; WELCOME], expires };
         let receipt = Receipt {
             status: Status::Enrolled,
             once: false,
@@ -466,9 +471,13 @@ mod tests {
             welcome: Some(welcome),
         };
         let bytes = receipt.encode();
-        assert_eq!(bytes[40..], [[5; 16].as_slice(), &[6; 48], &[0; 16]].concat());
+        let end = [1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(bytes[40..], [[5; 16].as_slice(), &[6; 48], &end, &[0; 8]].concat());
         assert_eq!(Receipt::decode(&bytes), Some(receipt));
-        for at in [3, 104, 119] {
+        let forever = Receipt { welcome: Some(Welcome { expires: None, ..welcome }), ..receipt };
+        assert_eq!(forever.encode()[104..], [0; 16]);
+        assert_eq!(Receipt::decode(&forever.encode()), Some(forever));
+        for at in [3, 112, 119] {
             let mut bad = bytes;
             bad[at] = 1;
             assert_eq!(Receipt::decode(&bad), None, "{at}");
