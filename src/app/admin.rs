@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::load::Reach;
 use super::output::{CommandOutput, count};
-use super::{own_firewall, printed_guard};
+use super::{joined, own_firewall, printed_guard};
 use crate::config::Settings;
 use crate::core::types::{ClientId, Fault};
 use crate::edge::control::{ControlRequest, FixedSettings, ask};
@@ -126,8 +126,11 @@ pub fn ask_trial(settings: &Settings) -> Result<TrialState, Fault> {
 
 /// `toctocd status`.
 pub fn status(reach: &Reach) -> Result<CommandOutput, Fault> {
-    let value = request(&reach.settings, &ControlRequest::Status)?;
+    let mut value = request(&reach.settings, &ControlRequest::Status)?;
     let mut text = status_text(&decode(value.clone())?);
+    let waiting = joined::waiting(&reach.settings);
+    text += &waiting_text(&waiting);
+    value["waiting"] = waiting.into();
     if let Ok(settings) = reach.all()
         && let Some(problem) = printed_guard::problem(settings)
     {
@@ -271,6 +274,19 @@ fn status_text(status: &GatewayStatus) -> String {
     }
     for line in &status.degraded {
         text += &format!("  degraded    {line}\n");
+    }
+    text
+}
+
+/// Keys that wait for an admin's approval.
+fn waiting_text(names: &[String]) -> String {
+    let mut text = String::new();
+    for name in names.iter().take(SHOWN) {
+        text +=
+            &format!("  waiting     a key asks to join as {name}: toctocd client approve {name}\n");
+    }
+    if names.len() > SHOWN {
+        text += &format!("              and {}\n", count(names.len() - SHOWN, "more key"));
     }
     text
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::config::Settings;
 use crate::core::clients::ClientTable;
-use crate::core::joining::{self, Asking, Invited, JoinAnswer};
+use crate::core::joining::{self, Asking, Invited, JoinAnswer, Standing};
 use crate::core::types::{Fault, FaultKind};
 use crate::edge::files::{self, FileCheck, FileLock, LockFault};
 use crate::keys::authorized::{self, joined};
@@ -59,6 +59,18 @@ pub fn read(path: &Path) -> Result<Vec<Invited>, Fault> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         _ => joined::parse(&path.display().to_string(), &text(path)?),
     }
+}
+
+/// The names under which a key waits for approval; none if the file cannot be read.
+pub fn waiting(settings: &Settings) -> Vec<String> {
+    names(settings, |standing| matches!(standing, Standing::Pending(_)))
+}
+
+/// The names of those whose standing fits; none if the file cannot be read.
+pub fn names(settings: &Settings, fits: fn(&Standing) -> bool) -> Vec<String> {
+    let rows = read(&ClientFiles::of(settings).joined).unwrap_or_default();
+    let fitting = rows.into_iter().filter(|row| fits(&row.standing));
+    fitting.map(|row| row.terms.name).collect()
 }
 
 /// The text of the file; empty if there is none.

@@ -14,7 +14,11 @@ pub(super) fn known_names(
     match id {
         "target" if typed.contains(std::path::is_separator) => vec![FILES.to_owned()],
         "target" if typed.contains(':') => targets(paths, typed),
-        "target" | "profile" => keys::names(paths).unwrap_or_default(),
+        "target" | "profile" => {
+            let mut names = keys::names(paths).unwrap_or_default();
+            names.extend(keys::pending_names(paths).unwrap_or_default());
+            names
+        }
         "service" => services(paths, line.value("target")),
         _ => Vec::new(),
     }
@@ -30,9 +34,10 @@ fn targets(paths: &UserPaths, typed: &str) -> Vec<String> {
 /// The services of the profile that `named` begins with, or of the default one.
 fn services(paths: &UserPaths, named: Option<&str>) -> Vec<String> {
     let named: Option<Target> = named.and_then(|text| target(text).ok());
-    match profiles::chosen(paths, named.as_ref()) {
+    // The command itself says what is wrong. Nothing is sent for a profile that waits.
+    let Ok(name) = profiles::chosen_name(paths, named.as_ref()) else { return Vec::new() };
+    match keys::profile(paths, &name) {
         Ok(held) => held.profile.services.iter().map(ServiceName::to_string).collect(),
-        // The command itself says what is wrong.
         Err(_) => Vec::new(),
     }
 }

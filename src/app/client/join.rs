@@ -3,10 +3,11 @@
 //! While a key waits for approval the invitation is kept beside the profiles, as NAME.pending.
 //! Whoever uses that profile before it is there asks again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::PreparedKnock;
@@ -15,6 +16,7 @@ use super::keys::names;
 use super::signer::{HeldProfile, key_in, signer, usual_key};
 use super::waiting::Waiting;
 use crate::app::args::toctoc::{Join, Keygen};
+use crate::app::output::service_list;
 use crate::app::paths::{UserPaths, is_profile_name};
 use crate::core::bytes::saturated_i64;
 use crate::core::diagnostic::printable;
@@ -141,6 +143,11 @@ impl Joiner {
         &self.held.name
     }
 
+    /// The name of the client at the gateway.
+    pub(super) fn client_name(&self) -> &str {
+        &self.invitation.client_name
+    }
+
     /// The profile, once it is written.
     pub(super) fn into_held(self) -> HeldProfile {
         self.held
@@ -246,13 +253,10 @@ impl Joiner {
         };
         let identity = self.held.profile.identity.take();
         let profile = self.invitation.profile(key, welcome.client, &root);
-        self.held.profile = Profile { identity, ..profile };
+        self.held.profile = Profile { identity, expires: welcome.expires, ..profile };
         files::make_directory(&files::parent(&self.held.path), 0o700)?;
         files::create(&self.held.path, self.held.profile.print().as_bytes(), 0o600)?;
-        if self.pending.exists() {
-            files::remove(&self.pending)?;
-        }
-        Ok(())
+        remove_if_there(&self.pending)
     }
 
     /// Keeps the invitation until the key is approved.
@@ -287,6 +291,31 @@ impl Joiner {
         )
     }
 
+    /// For `toctoc list`.
+    pub(super) fn list_text(&self) -> String {
+        let Invitation { client_name, services, .. } = &self.invitation;
+        let name = self.name();
+        format!(
+            "{name}: waits for approval at {}, as `{client_name}`; to open {}\n  your key is {}\n  \
+             toctoc open {name} asks again; toctoc remove {name} gives it up\n",
+            self.gateway(),
+            service_list(services),
+            show_fingerprint(&self.held.profile.key.fingerprint())
+        )
+    }
+
+    /// The same as JSON.
+    pub(super) fn list_json(&self) -> Value {
+        let services: Vec<&str> =
+            self.invitation.services.iter().map(ServiceName::as_str).collect();
+        json!({
+            "profile": self.name(), "pending": true, "file": self.pending.display().to_string(),
+            "addresses": self.invitation.addresses, "port": self.invitation.port,
+            "services": services, "client": self.invitation.client_name,
+            "key": show_fingerprint(&self.held.profile.key.fingerprint()),
+        })
+    }
+
     fn no_answer(&self, results: &[GatewayResult]) -> String {
         let knocks: u32 = results.iter().map(|result| result.knocks).sum();
         let mut text = format!("no answer from {} to {knocks} knocks\n", self.gateway());
@@ -309,6 +338,18 @@ impl Joiner {
         }
         text
     }
+}
+
+/// Removes the line of an invitation whose profile is there: this program was killed in between.
+pub(super) fn forget_line(paths: &UserPaths, name: &str) -> Result<(), Fault> {
+    match is_profile_name(name) {
+        true => remove_if_there(&paths.pending(name)?),
+        false => Ok(()),
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<(), Fault> {
+    if path.exists() { files::remove(path) } else { Ok(()) }
 }
 
 /// The best of the answers that came over the addresses of the gateway.

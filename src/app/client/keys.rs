@@ -208,9 +208,13 @@ pub(super) fn names(paths: &UserPaths) -> Result<Vec<String>, Fault> {
     names_of(paths, ".toml")
 }
 
-/// The names of all profiles that wait for approval, sorted.
+/// The names of the profiles to be whose key waits for approval, sorted.
 pub(super) fn pending_names(paths: &UserPaths) -> Result<Vec<String>, Fault> {
-    names_of(paths, ".pending")
+    let profiles = names(paths)?;
+    let mut waiting = names_of(paths, ".pending")?;
+    // One that has its profile is what a killed program left.
+    waiting.retain(|name| !profiles.contains(name));
+    Ok(waiting)
 }
 
 fn names_of(paths: &UserPaths, suffix: &str) -> Result<Vec<String>, Fault> {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::join::{JoinOutcome, Joiner};
+use super::join::{self, JoinOutcome, Joiner};
 use super::keys::{self, names};
 use super::messages::duration_text;
 use super::signer::HeldProfile;
@@ -21,12 +21,12 @@ use crate::keys::profile::Profile;
 /// The named profile, or the default one.
 /// Error: there is none, or several and none of them is the default.
 pub(super) fn chosen(paths: &UserPaths, target: Option<&Target>) -> Result<HeldProfile, Fault> {
-    let name = match target {
-        Some(target) => target.profile.clone(),
-        None => default_name(paths)?,
-    };
+    let name = chosen_name(paths, target)?;
     let fault = match held(paths, &name) {
-        Ok(held) => return Ok(held),
+        Ok(held) => {
+            join::forget_line(paths, &name)?;
+            return Ok(held);
+        }
         Err(fault) => fault,
     };
     if let Some(joiner) = Joiner::waiting(paths, &name)? {
@@ -39,6 +39,14 @@ pub(super) fn chosen(paths: &UserPaths, target: Option<&Target>) -> Result<HeldP
             Err(Fault::new(what, remedy))
         }
         None => Err(fault),
+    }
+}
+
+/// The name of that profile. It may still wait for approval.
+pub(super) fn chosen_name(paths: &UserPaths, target: Option<&Target>) -> Result<String, Fault> {
+    match target {
+        Some(target) => Ok(target.profile.clone()),
+        None => default_name(paths),
     }
 }
 
@@ -89,6 +97,9 @@ fn default_name(paths: &UserPaths) -> Result<String, Fault> {
         return Ok(marked.profile);
     }
     let mut names = names(paths)?;
+    if names.is_empty() {
+        names = keys::pending_names(paths)?;
+    }
     match names.len() {
         0 => Err(Fault::new("you have no profile yet", keys::NO_PROFILE)),
         1 => Ok(names.remove(0)),
@@ -250,10 +261,22 @@ pub(super) fn show(paths: &UserPaths, as_json: bool) -> Result<CommandOutput, Fa
             }
         }
     }
+    let waiting = keys::pending_names(paths)?;
+    for name in &waiting {
+        match Joiner::waiting(paths, name) {
+            Ok(Some(joiner)) => {
+                text += &joiner.list_text();
+                objects.push(joiner.list_json());
+            }
+            // Gone meanwhile.
+            Ok(None) => {}
+            Err(fault) => errors += &format!("{fault}\n"),
+        }
+    }
     if as_json {
         errors.clear();
         text = format!("{:#}\n", Value::from(objects));
-    } else if names.is_empty() {
+    } else if names.is_empty() && waiting.is_empty() {
         text = format!("no profiles; {}\n", keys::NO_PROFILE);
     }
     Ok(CommandOutput { err: errors, ..CommandOutput::out(text) })
@@ -299,7 +322,7 @@ fn profile_json(held: &HeldProfile, is_default: bool) -> Value {
         Some(_) => Some("never"),
     };
     json!({
-        "profile": held.name, "default": is_default, "file": held.path.display().to_string(),
+        "profile": held.name, "default": is_default, "pending": false, "file": held.path.display().to_string(),
         "addresses": profile.addresses, "port": profile.port, "services": services,
         "default_service": profile.usual_service().as_ref().map(ServiceName::as_str),
         "client": profile.name, "expires": profile.expires,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::join::{self, Joiner};
 use super::{keys, profiles, ssh_config};
 use crate::app::output::CommandOutput;
 use crate::app::paths::{UserPaths, is_profile_name};
@@ -18,13 +19,19 @@ pub(super) fn question(name: &str) -> String {
 /// stays: it may be used elsewhere.
 pub(super) fn remove(paths: &UserPaths, name: &str) -> Result<CommandOutput, Fault> {
     let path = existing(paths, name)?;
+    let left = match path.extension() {
+        Some(ending) if ending == "pending" => "the invitation can still be used",
+        _ => "the gateway still accepts this key",
+    };
     // A broken one can be removed too.
-    let client = keys::profile(paths, name).ok().map(|held| held.profile.name);
+    let client = client_name(paths, name);
     let mut text = String::new();
     if ssh_config::is_installed(paths, name)? {
         text += &ssh_config::remove(paths, name)?.out;
     }
     files::remove(&path)?;
+    // What a killed program left: the next command would join again.
+    join::forget_line(paths, name)?;
     if let Ok(Some(marked)) = profiles::marked(paths)
         && marked.profile == name
     {
@@ -34,10 +41,18 @@ pub(super) fn remove(paths: &UserPaths, name: &str) -> Result<CommandOutput, Fau
     let client = client.unwrap_or("NAME".to_owned());
     let mut output = CommandOutput::out(text);
     output.err = format!(
-        "the gateway still accepts this key, which was not removed: to end that, its admin runs\n  \
+        "{left}; the key was not removed. To end that, the gateway's admin runs\n  \
          toctocd client revoke {client}\n"
     );
     Ok(output)
+}
+
+/// The client's name at the gateway; `None` if the file cannot be read.
+fn client_name(paths: &UserPaths, name: &str) -> Option<String> {
+    if let Ok(held) = keys::profile(paths, name) {
+        return Some(held.profile.name);
+    }
+    Some(Joiner::waiting(paths, name).ok()??.client_name().to_owned())
 }
 
 /// The file of an imported profile, or of an invitation that is to become one. A file elsewhere is

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use crate::app::complete::CommandLine;
-use crate::app::load;
+use crate::app::{joined, load};
 use crate::config::defaults;
+use crate::core::joining::Standing;
 use crate::keys::authorized;
 
 /// The names that may be the value of argument `id`. Reads the configuration, even a broken one,
@@ -12,19 +13,25 @@ use crate::keys::authorized;
 pub fn known_names(line: &CommandLine<'_>, id: &str, _typed: &str) -> Vec<String> {
     let config = Path::new(line.value("config").unwrap_or(defaults::CONFIG));
     match (line.command(), id) {
-        ("revoke" | "forgive", "name") => clients(config),
+        ("revoke", "name") => clients(config, |_| true),
+        ("forgive", "name") => clients(config, |standing| matches!(standing, Standing::Joined(..))),
+        // Not the fingerprint: whoever approves compares it with what they were told.
+        ("approve", "name") => joined::waiting(&load::reach(config).settings),
         (_, "services") => services(config),
         (_, "door") => doors(config),
         _ => Vec::new(),
     }
 }
 
-fn clients(config: &Path) -> Vec<String> {
+/// The clients of the clients file, and those of the file `joined` whose standing fits.
+fn clients(config: &Path, fits: fn(&Standing) -> bool) -> Vec<String> {
     let settings = load::reach(config).settings;
-    match load::clients_text(&settings.gateway.clients_file) {
+    let mut names = match load::clients_text(&settings.gateway.clients_file) {
         Ok(text) => authorized::names(&text),
         Err(_) => Vec::new(),
-    }
+    };
+    names.extend(joined::names(&settings, fits));
+    names
 }
 
 fn services(config: &Path) -> Vec<String> {
