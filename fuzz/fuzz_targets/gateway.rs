@@ -1,10 +1,14 @@
 //! The core of a whole gateway, with any events in any order: nothing is granted without a fresh
 //! signature of an enrolled client, and no packet twice, also over restarts, failed commits and
-//! clock jumps. No table exceeds its limit, and nothing panics.
+//! clock jumps. Of the keys that ask to join by an invitation one at most gets in, see `joins`. No
+//! table exceeds its limit, and nothing panics.
 //!
 //! The input is a list of events of four bytes. Packets are real: sealed, parsed, opened, verified.
 
 #![no_main]
+
+#[path = "../parts/joins.rs"]
+mod joins;
 
 use libfuzzer_sys::fuzz_target;
 use std::collections::{BTreeMap, HashSet};
@@ -13,6 +17,7 @@ use std::sync::{Arc, LazyLock};
 use toctoc::core::authentic::{self, Authentic};
 use toctoc::core::engine::{Action, Engine, KnownClient, SealedSetup, Setup};
 use toctoc::core::grants::{ActiveGrant, GrantEnd, Grants};
+use toctoc::core::joining::Invited;
 use toctoc::core::keyring::{Day, Secret};
 use toctoc::core::knock::{
     Challenge, HandedKnock, KnockKind, Request, SIGNED, Signature, encode_body,
@@ -51,6 +56,11 @@ static CLIENTS: LazyLock<[Client; 2]> = LazyLock::new(|| {
 /// The keys that each client has of the gateway.
 static SIDES: LazyLock<[ClientSide; 2]> =
     LazyLock::new(|| [test_vectors::side(CLIENTS[0].id), test_vectors::side(CLIENTS[1].id)]);
+
+/// The seed of a key that belongs to no client.
+fn seed_of(number: usize) -> Secret<32> {
+    Secret::new([u8::try_from(number).expect("few"); 32])
+}
 
 fn seed(client: usize) -> Secret<32> {
     if client == 0 { test_vectors::seed() } else { Secret::new([0x42; 32]) }
@@ -109,6 +119,7 @@ struct World {
     /// Requests that a client really signed, and those that were accepted.
     signed: HashSet<(ClientId, [u8; SIGNED])>,
     accepted: HashSet<(ClientId, [u8; SIGNED])>,
+    joins: joins::Joins,
     /// Open challenges, with the client and source that got them.
     challenges: BTreeMap<Challenge, (ClientId, Source)>,
     /// All challenges so far, oldest first: clients use old ones too.
@@ -130,10 +141,11 @@ fuzz_target!(|input: &[u8]| {
 impl World {
     fn new() -> World {
         let now = Now { wall: NOON, boot: Boot(5000 * SECOND) };
+        let joins = joins::Joins::new();
         let mut world = World {
             now,
-            engine: engine(now, [true; 2]),
-            policy: policy([true; 2]),
+            engine: engine(now, [true; 2], &joins),
+            policy: policy([true; 2], &joins.rows),
             replay: Replay::restore(WINDOW, now, &Ledger::default(), StateOrigin::First),
             grants: Grants::default(),
             handed_day: now.wall.day(),
@@ -143,6 +155,7 @@ impl World {
             made: Vec::new(),
             signed: HashSet::new(),
             accepted: HashSet::new(),
+            joins,
             challenges: BTreeMap::new(),
             given: Vec::new(),
             burst: false,
@@ -153,7 +166,7 @@ impl World {
     }
 
     fn event(&mut self, what: u8, a: u8, b: u8, c: u8) {
-        match what % 13 {
+        match what % 16 {
             0 | 1 => self.knock(a, b, c),
             2 | 3 => self.replay_one(a, source(c)),
             4 => self.mutated(a, b, c),
@@ -176,6 +189,8 @@ impl World {
                 (0..70).for_each(|_| self.knock(6 | a, 0, c))
             }
             11 => self.knock(a, b, c),
+            13 | 14 => self.ask_to_join(a, b, c),
+            15 => self.edit_joined(a, b),
             _ => {
                 let records = self.replay.reinitialise(self.now);
                 self.journal.extend(records);
@@ -333,6 +348,11 @@ impl World {
     fn decide(&mut self, knock: HandedKnock) -> bool {
         let from = knock.source;
         let sender = knock.client;
+        if self.policy.is_invitation(self.replay.latest(self.now), sender) {
+            self.counter += 1;
+            let fresh = *entropy(self.counter).first_chunk().expect("32 bytes");
+            return self.decide_join(&knock, fresh);
+        }
         let Some(client) = self.policy.client(self.replay.latest(self.now), sender) else {
             return false;
         };
@@ -393,7 +413,7 @@ impl World {
                     answer
                 }
                 Committed::Tell(answer) => answer,
-                Committed::Join(_) => panic!("nobody is invited here"),
+                Committed::Join(_) => panic!("a client joins"),
             };
             if let Some(challenge) = answer.challenge {
                 self.challenges.insert(challenge, (sender, from));
@@ -463,7 +483,7 @@ impl World {
     }
 
     fn reload(&mut self) {
-        self.policy = policy(self.enrolled);
+        self.policy = policy(self.enrolled, &self.joins.rows);
         self.replay.set_window(WINDOW);
         for ending in [GrantEnd::Revoked, GrantEnd::Changed] {
             let latest = self.replay.latest(self.now);
@@ -472,12 +492,13 @@ impl World {
             self.journal.extend(Grants::endings(&over));
             self.grants.end(self.now, &over, ending);
         }
-        self.engine = engine(self.now, self.enrolled);
+        self.engine = engine(self.now, self.enrolled, &self.joins);
         self.handed_day = self.now.wall.day();
         self.engine.set_addresses(vec![GATEWAY.into()], vec![]);
     }
 
     fn check(&mut self) {
+        self.check_joins();
         for (table, held, cap) in self.engine.tables().into_iter().chain(self.replay.tables()) {
             assert!(held <= cap, "{table}: {held} of {cap}");
         }
@@ -504,14 +525,18 @@ impl World {
     }
 }
 
-fn policy(enrolled: [bool; 2]) -> Policy {
-    let clients =
-        CLIENTS.iter().zip(enrolled).filter(|(_, is)| *is).map(|(client, _)| client.clone());
-    Policy::new(services(), clients.collect::<Vec<_>>(), MAX_GRANTS, [Source::new(GATEWAY.into())])
+fn policy(enrolled: [bool; 2], joined: &[Invited]) -> Policy {
+    let mut clients: Vec<Client> = joined.iter().flat_map(Invited::clients).collect();
+    for (client, is_enrolled) in CLIENTS.iter().zip(enrolled) {
+        if is_enrolled {
+            clients.push(client.clone());
+        }
+    }
+    Policy::new(services(), clients, MAX_GRANTS, [Source::new(GATEWAY.into())])
 }
 
 /// A revoked client keeps its row, with keys that no client has.
-fn engine(now: Now, enrolled: [bool; 2]) -> Engine {
+fn engine(now: Now, enrolled: [bool; 2], joins: &joins::Joins) -> Engine {
     let keys = |(client, is): (&Client, bool)| {
         let id = if is { client.id } else { ClientId([0xee; 16]) };
         known(id, now.wall.day())
@@ -523,7 +548,7 @@ fn engine(now: Now, enrolled: [bool; 2]) -> Engine {
     };
     Engine::new(Setup {
         sealed: Some(sealed),
-        clients: CLIENTS.iter().zip(enrolled).map(keys).collect(),
+        clients: CLIENTS.iter().zip(enrolled).map(keys).chain(joins.known()).collect(),
         ..Setup::default()
     })
 }

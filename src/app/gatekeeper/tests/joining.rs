@@ -1,15 +1,19 @@
 //! Joining by an invitation: what each key is told, what a crash leaves, what a listener that lies
 //! can bring about.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use super::people::Person::{Anna, Bert};
 use super::people::at;
 use super::world::World;
-use crate::app::gatekeeper::events::{Event, Lane};
+use crate::app::gatekeeper::events::{Event, Lane, ListenerId};
 use crate::core::authentic::{message, public_key, sign};
 use crate::core::joining::{AFTER, FIRST, Invited, JoinRule, JoinTerms, OpenInvitation, Standing};
 use crate::core::keyring::{Day, Newcomer, Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{
-    Enrolment, HandedKnock, KeyScheme, KnockKind, Receipt, Request, Status, encode_body,
+    BODY, Enrolment, HandedKnock, KeyScheme, KnockKind, Receipt, Request, SIGNED, Status,
+    encode_body,
 };
 use crate::core::public_key::PublicKey;
 use crate::core::test_vectors::{self, INVITATION};
@@ -18,15 +22,15 @@ use crate::edge::control::ControlRequest;
 
 const OTHER: ClientId = ClientId(*b"TESTINVITE-NO-02");
 
-fn seed(number: u8) -> Secret<32> {
+pub(super) fn seed(number: u8) -> Secret<32> {
     Secret::new([100 + number; 32])
 }
 
-fn key(number: u8) -> PublicKey {
+pub(super) fn key(number: u8) -> PublicKey {
     PublicKey::plain(public_key(&seed(number)))
 }
 
-fn invited(id: ClientId, name: &str, rule: JoinRule) -> Invited {
+pub(super) fn invited(id: ClientId, name: &str, rule: JoinRule) -> Invited {
     Invited {
         invitation: Some(OpenInvitation { id, until: at(0).0 / SECOND + FIRST }),
         terms: JoinTerms {
@@ -45,17 +49,18 @@ fn world(rule: JoinRule) -> World {
 }
 
 /// What somebody with the line of an invitation can do.
-struct Applicant {
-    invitation: ClientId,
-    key: u8,
-    source: [u8; 4],
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Applicant {
+    pub(super) invitation: ClientId,
+    pub(super) key: u8,
+    pub(super) source: [u8; 4],
 }
 
 const DORA: Applicant = Applicant { invitation: INVITATION, key: 1, source: [192, 0, 2, 20] };
 const MALLORY: Applicant = Applicant { invitation: INVITATION, key: 2, source: [192, 0, 2, 66] };
 
 impl Applicant {
-    fn enrolment(&self, world: &World) -> Enrolment {
+    pub(super) fn enrolment(&self, world: &World) -> Enrolment {
         Enrolment {
             invitation: self.invitation,
             receipt_wanted: true,
@@ -68,17 +73,28 @@ impl Applicant {
 
     /// The listener's message about a knock with this body.
     fn knock(&self, world: &mut World, enrolment: &Enrolment) -> HandedKnock {
+        let listener = world.listener();
+        self.handed(world, listener, enrolment)
+    }
+
+    /// The same by a listener of choice.
+    pub(super) fn handed(
+        &self, world: &mut World, listener: ListenerId, enrolment: &Enrolment,
+    ) -> HandedKnock {
         let h = [self.key; 32];
         let signed = enrolment.encode();
-        let signature = sign(&seed(self.key), &message(TEST_GATEWAY_ID, &h, &signed));
-        let gate = test_vectors::secrets(self.invitation).gate(Day::Invited).unwrap();
-        let listener = world.listener();
+        let mut bodies = BODIES.lock().unwrap();
+        let body = *bodies.entry((self.key, signed)).or_insert_with(|| {
+            let signature = sign(&seed(self.key), &message(TEST_GATEWAY_ID, &h, &signed));
+            let gate = test_vectors::secrets(self.invitation).gate(Day::Invited).unwrap();
+            encode_body(&signed, &signature, &gate, TEST_GATEWAY_ID, &h)
+        });
         HandedKnock {
             ticket: world.ticket(listener),
             client: self.invitation,
             day: Day::Invited,
             h,
-            body: encode_body(&signed, &signature, &gate, TEST_GATEWAY_ID, &h),
+            body,
             source: Source::new(self.source.into()),
             source_port: 40_000,
         }
@@ -116,8 +132,14 @@ fn receipt(world: &World, ticket: u64) -> Option<Receipt> {
     *verdict.expect("a verdict")
 }
 
+/// Bodies by the number of the key and what it signs.
+type Bodies = BTreeMap<(u8, [u8; SIGNED]), [u8; BODY]>;
+
+/// Signing takes time: each body is signed once for all tests.
+static BODIES: Mutex<Bodies> = Mutex::new(BTreeMap::new());
+
 /// The client that a receipt makes of the key with this number: its id, if it can open its welcome.
-fn welcomed(receipt: &Receipt, applicant: &Applicant) -> ClientId {
+pub(super) fn welcomed(receipt: &Receipt, applicant: &Applicant) -> ClientId {
     let welcome = receipt.welcome.expect("a welcome");
     let gate = test_vectors::secrets(applicant.invitation).gate(Day::Invited).unwrap();
     let to = Newcomer {
@@ -173,6 +195,22 @@ fn who_may_join_at_once_is_a_client_from_the_answer_on_and_the_listener_knows_it
         // The invitation opens nothing, with whatever key.
         assert_eq!(knocks(&mut world, INVITATION, &DORA), None);
     }
+}
+
+#[test]
+fn who_joins_is_told_when_the_enrolment_ends() {
+    let expires = at(0).0 / SECOND + 3600;
+    let mut world = World::with(|files| {
+        let mut row = invited(INVITATION, "dora", JoinRule::Auto);
+        row.terms.expires = Some(expires);
+        files.joined = vec![row];
+    });
+    let receipt = DORA.joins(&mut world).unwrap();
+    let id = welcomed(&receipt, &DORA);
+    assert_eq!(receipt.welcome.unwrap().expires, Some(expires));
+    assert_eq!(knocks(&mut world, id, &DORA), Some(Status::Granted));
+    let mut forever = self::world(JoinRule::Auto);
+    assert_eq!(DORA.joins(&mut forever).unwrap().welcome.unwrap().expires, None);
 }
 
 #[test]
@@ -363,6 +401,25 @@ fn a_revocation_takes_client_and_invitation_in_one() {
     assert!(!listener.clients.contains_key(&id) && !listener.clients.contains_key(&INVITATION));
     assert_eq!(knocks(&mut world, id, &DORA), None);
     assert_eq!(DORA.status(&mut world), None);
+}
+
+#[test]
+fn an_older_file_put_back_opens_the_invitation_again_and_approval_still_stands_before_it() {
+    let mut world = world(JoinRule::Approval);
+    let older = world.files.joined.clone();
+    assert_eq!(DORA.status(&mut world), Some(Status::Pending));
+    let id = test_vectors::master().joined_id(INVITATION, &key(1).ed25519);
+    world.files.joined[0].join(id, key(1));
+    world.ask(ControlRequest::Reload);
+    world.settle();
+    assert_eq!(knocks(&mut world, id, &DORA), Some(Status::Granted));
+    world.files.joined = older;
+    world.ask(ControlRequest::Reload);
+    world.settle();
+    assert_eq!(knocks(&mut world, id, &DORA), None, "the file names her no more");
+    assert_eq!(MALLORY.status(&mut world), Some(Status::Pending));
+    assert_eq!(DORA.status(&mut world), Some(Status::Taken), "the admin sees both");
+    assert!(world.said("ALARM: two keys had the invitation of dora"));
 }
 
 #[test]

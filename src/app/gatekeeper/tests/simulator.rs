@@ -3,6 +3,8 @@
 //! --lib simulator` runs that schedule alone and prints what happened; `TOCTOC_SCHEDULES=N` runs so
 //! many.
 
+mod joins;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Instant;
@@ -80,6 +82,8 @@ struct Simulation {
     /// Openings whose start command ran, and those whose stop command did.
     opened: BTreeSet<u64>,
     stopped: BTreeSet<u64>,
+    /// Who asked to join, and what became of it.
+    joins: joins::Joins,
     /// Makes timestamps differ.
     knocks: u64,
     verbose: bool,
@@ -88,13 +92,14 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64, verbose: bool) -> Simulation {
         Simulation {
-            world: World::new(),
+            world: World::with(|files| files.joined = joins::invitations()),
             random: Random(seed),
             asked: BTreeMap::new(),
             granted: BTreeMap::new(),
             commands: 0,
             opened: BTreeSet::new(),
             stopped: BTreeSet::new(),
+            joins: joins::Joins::default(),
             knocks: 0,
             verbose,
         }
@@ -124,7 +129,8 @@ impl Simulation {
 
     fn step(&mut self) -> &'static str {
         match self.random.below(100) {
-            0..30 => self.knock(),
+            0..22 => self.knock(),
+            22..30 => self.ask_to_join(),
             30..35 => self.replay(),
             35..53 => self.do_a_task(),
             53..56 => self.fail_a_task(),
@@ -138,7 +144,8 @@ impl Simulation {
             85..90 => self.end_a_command(),
             90..93 => self.complete_a_door(),
             93..96 => self.ask(),
-            96..98 => self.edit_files(),
+            96 => self.edit_files(),
+            97 => self.edit_joined(),
             _ => self.restart(),
         }
     }
@@ -354,8 +361,12 @@ impl Simulation {
     /// After every step.
     fn check(&mut self) {
         for (ticket, receipt) in std::mem::take(&mut self.world.verdicts) {
-            if let Some(receipt) = receipt.filter(|receipt| receipt.status == Status::Granted) {
-                self.check_granted(ticket, &receipt);
+            match receipt {
+                Some(receipt) if self.joins.is_about(ticket) => self.check_join(ticket, &receipt),
+                Some(receipt) if receipt.status == Status::Granted => {
+                    self.check_granted(ticket, &receipt);
+                }
+                _ => {}
             }
         }
         let started = self.world.started[self.commands..].to_vec();
@@ -416,7 +427,7 @@ impl Simulation {
         self.world.kernel.borrow_mut().refuses = None;
         self.world.files.fault = None;
         for _ in 0..4 {
-            self.world.settle();
+            self.settle();
             // Whoever asks has the guard looked at, rule by rule.
             self.world.ask(ControlRequest::Status);
             for id in self.world.running.keys().copied().collect::<Vec<_>>() {
@@ -425,9 +436,21 @@ impl Simulation {
             self.check();
             self.world.advance(11 * SECOND);
         }
-        self.world.settle();
+        // The files as they are now are in force.
+        self.world.ask(ControlRequest::Reload);
+        self.settle();
         self.report("all comes to rest");
         self.check();
+    }
+
+    /// As the world does it, with a look at each answer before the next task.
+    fn settle(&mut self) {
+        let mut did = true;
+        while did {
+            did = self.world.go_on() || Lane::ALL.into_iter().any(|lane| self.world.do_task(lane));
+            did = did || self.world.make_ready();
+            self.check();
+        }
     }
 
     fn check_at_rest(&mut self) {
@@ -453,6 +476,7 @@ impl Simulation {
             }
         }
         self.check_stops_are_kept();
+        self.check_who_is_enrolled();
     }
 
     fn end(&mut self) {

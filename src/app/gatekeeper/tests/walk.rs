@@ -6,17 +6,19 @@
 //! Whatever happens, an honest client gets in with at most three packets, no packet opens twice,
 //! and one from the future opens only as SECURITY.md says ("One case"). A failure names its seed.
 
+mod joins;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::disk::MemoryDisk;
 use super::people::{Person, at};
 use super::simulator::{Random, Seed, seeds};
-use super::world::{GATEWAY, World, gateway_keys};
+use super::world::{Files, GATEWAY, World, gateway_keys};
 use crate::app::gatekeeper::events::{Event, ListenerId, ListenerLoss};
 use crate::core::attempt::{next_packet, retry};
 use crate::core::authentic::sign;
 use crate::core::engine::Action;
-use crate::core::keyring::{Day, TEST_GATEWAY_ID, TagTable, period};
+use crate::core::keyring::{ClientSecrets, Day, TEST_GATEWAY_ID, TagTable, period};
 use crate::core::knock::{
     BODY, HandedKnock, KnockKind, Receipt, Request, Signature, Status, encode_body, timestamp,
 };
@@ -136,18 +138,16 @@ impl Walk {
     }
 
     fn with_crowd(seed: u64, kind: Kind, crowd: u8) -> Walk {
+        Walk::with(seed, kind, |files| files.crowd = u16::from(crowd))
+    }
+
+    fn with(seed: u64, kind: Kind, change: impl FnOnce(&mut Files)) -> Walk {
         let world = World::with(|files| {
             files.engines = true;
-            files.crowd = u16::from(crowd);
+            change(files);
         });
         let device = |person: Person, forgets| {
-            let gateway = gateway_keys();
-            let side = ClientSide {
-                gateway: gateway.gateway,
-                realm: gateway.realm,
-                gateway_public: gateway.current.public(),
-                secrets: test_vectors::secrets(person.id()),
-            };
+            let side = side(test_vectors::secrets(person.id()));
             Device { person, side, forgets, clock: 0 }
         };
         Walk {
@@ -598,6 +598,17 @@ impl Walk {
         );
         assert!(self.packets <= 3, "{} packets without loss", self.packets);
         self.send_again();
+    }
+}
+
+/// What somebody with these secrets knows of the gateway.
+fn side(secrets: ClientSecrets) -> ClientSide {
+    let gateway = gateway_keys();
+    ClientSide {
+        gateway: gateway.gateway,
+        realm: gateway.realm,
+        gateway_public: gateway.current.public(),
+        secrets,
     }
 }
 

@@ -26,7 +26,7 @@ use crate::core::door::{Door, Step};
 use crate::core::engine::{Action, Engine, SealedSetup, Setup};
 use crate::core::grants::Element;
 use crate::core::grants::element::service_at;
-use crate::core::joining::Invited;
+use crate::core::joining::{Invited, drop_over};
 use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY, Receipt, Request, Status};
 use crate::core::noise::KeyPair;
@@ -200,7 +200,7 @@ impl Files {
         Ok(Prepared { config, user: None, warnings: Vec::new() })
     }
 
-    fn clients(&self) -> ClientTable {
+    pub(super) fn clients(&self) -> ClientTable {
         let mut clients = Vec::new();
         for person in &self.enrolled {
             let expires = self.expires.get(person).copied();
@@ -628,7 +628,13 @@ impl World {
             Task::Join(task) => {
                 let key = &task.asking.key;
                 let is_enrolled = self.files.enrolled.iter().any(|one| one.client().key == *key);
-                TaskResult::Joined(task.answer(&mut self.files.joined, is_enrolled))
+                let mut rows = self.files.joined.clone();
+                drop_over(&mut rows, task.asking.now);
+                let done = task.answer(&mut rows, is_enrolled);
+                if done.is_ok() {
+                    self.files.joined = rows;
+                }
+                TaskResult::Joined(done)
             }
             Task::UseUp(door) => {
                 let used = self.files.use_up(&door);
