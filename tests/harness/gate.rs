@@ -23,6 +23,7 @@ use toctoc::keys::identity::{Identity, KeyFile};
 use toctoc::keys::profile::Profile;
 
 use super::process::{children, command_line_contains};
+use super::steps::Steps;
 use super::{Host, LONG, Net, Running, SHORT, Space, eventually};
 
 /// The UDP port of sealed knocks.
@@ -145,6 +146,11 @@ impl Gate {
             .env("FAKETIME", wrong)
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         self.start_by(&mut command);
+    }
+
+    /// Starts it with its steps counted, those of its listener left out.
+    pub fn start_counted(&mut self, steps: &Steps) {
+        self.start_by(steps.count(&mut self.run_command()));
     }
 
     /// Starts it with its state on a separate disk of `kilobytes`, which only this toctocd sees and

@@ -15,6 +15,7 @@ pub mod process;
 pub mod raw;
 pub mod ssh;
 pub(crate) mod ssh_keys;
+pub mod steps;
 pub mod terminal;
 
 use std::fs::{self, File, Metadata};
