@@ -116,6 +116,30 @@ impl Applicant {
         receipt(world, ticket)
     }
 
+    /// Asks, is asked to knock once more, and does; the answer to that.
+    fn answers_a_challenge(&self, world: &mut World, mut enrolment: Enrolment) -> Status {
+        let knock = self.knock(world, &enrolment);
+        let ticket = hand(world, knock);
+        world.settle();
+        let asked = receipt(world, ticket).unwrap();
+        assert!(matches!(asked.status, Status::Clock | Status::Challenge), "{asked:?}");
+        enrolment.timestamp.0 += 1_000_000;
+        enrolment.challenge = asked.challenge;
+        let knock = self.knock(world, &enrolment);
+        let ticket = hand(world, knock);
+        world.settle();
+        receipt(world, ticket).unwrap().status
+    }
+
+    /// Sends what proves nothing: the gateway has seen the time all the same.
+    fn knock_for_nothing(&self, world: &mut World) -> Option<Receipt> {
+        let enrolment = self.enrolment(world);
+        let mut knock = self.knock(world, &enrolment);
+        knock.body[150] ^= 1;
+        let ticket = hand(world, knock);
+        receipt(world, ticket)
+    }
+
     fn status(&self, world: &mut World) -> Option<Status> {
         self.joins(world).map(|receipt| receipt.status)
     }
@@ -418,6 +442,7 @@ fn an_older_file_put_back_opens_the_invitation_again_and_approval_still_stands_b
     world.settle();
     assert_eq!(knocks(&mut world, id, &DORA), None, "the file names her no more");
     assert_eq!(MALLORY.status(&mut world), Some(Status::Pending));
+    assert_eq!(world.files.joined[0].standing, Standing::Pending(key(2)), "and nothing more");
     assert_eq!(DORA.status(&mut world), Some(Status::Taken), "the admin sees both");
     assert!(world.said("ALARM: two keys had the invitation of dora"));
 }
@@ -449,18 +474,21 @@ fn a_clock_that_is_wrong_costs_a_challenge_and_no_more() {
         let mut enrolment = DORA.enrolment(&world);
         enrolment.timestamp.0 =
             enrolment.timestamp.0.saturating_add_signed(seconds * 1_000_000_000);
-        let knock = DORA.knock(&mut world, &enrolment);
-        let ticket = hand(&mut world, knock);
-        world.settle();
-        let asked = receipt(&world, ticket).unwrap();
-        assert_eq!(asked.status, Status::Clock);
-        enrolment.timestamp.0 += 1_000_000;
-        enrolment.challenge = asked.challenge;
-        let knock = DORA.knock(&mut world, &enrolment);
-        let ticket = hand(&mut world, knock);
-        world.settle();
-        assert_eq!(receipt(&world, ticket).unwrap().status, Status::Enrolled);
+        assert_eq!(DORA.answers_a_challenge(&mut world, enrolment), Status::Enrolled);
     }
+}
+
+#[test]
+fn after_the_clock_was_set_back_the_week_counts_from_the_newest_time() {
+    let mut world = world(JoinRule::Auto);
+    world.set_clock(7200 * SECOND);
+    assert_eq!(MALLORY.knock_for_nothing(&mut world), None);
+    let newest = world.now().wall.0 / SECOND;
+    world.jump(-3600);
+    let enrolment = DORA.enrolment(&world);
+    assert_eq!(DORA.answers_a_challenge(&mut world, enrolment), Status::Enrolled);
+    let until = world.files.joined[0].invitation.unwrap().until;
+    assert!((newest + AFTER..newest + AFTER + 60).contains(&until), "{until} {newest}");
 }
 
 #[test]
