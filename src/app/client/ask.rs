@@ -273,10 +273,7 @@ impl Exchange<'_> {
         let Some(invitation) = self.wanted.invitation else { return Ok(sent.encode()) };
         match Enrolment::of(sent, invitation, &self.profile.key) {
             Some(enrolment) => Ok(enrolment.encode()),
-            None => Err(Fault::new(
-                "this FIDO key was made for an application of its own, and a knock cannot say which",
-                "have it enrolled with `toctocd client add`, or join with another key: -i FILE",
-            )),
+            None => Err(cannot_join()),
         }
     }
 
@@ -321,6 +318,15 @@ impl Exchange<'_> {
 pub(super) fn usable(local: IpAddr, gateway: IpAddr) -> bool {
     let ours = reach(local);
     ours == AddressScope::Global || (ours == reach(gateway) && ours != AddressScope::Nobody)
+}
+
+/// A key with which nobody can join: see [`Enrolment::of`].
+pub(super) fn cannot_join() -> Fault {
+    Fault::new(
+        "this FIDO key was made for an application of its own, and a knock cannot say which; \
+         nothing was sent",
+        "have it enrolled with `toctocd client add`, or join with another key: -i FILE",
+    )
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::PreparedKnock;
-use super::ask::{ClientRequest, ExchangeOutcome, GatewayResult};
+use super::ask::{ClientRequest, ExchangeOutcome, GatewayResult, cannot_join};
 use super::keys::names;
 use super::signer::{HeldProfile, key_in, signer, usual_key};
 use super::waiting::Waiting;
@@ -21,9 +21,9 @@ use crate::app::paths::{UserPaths, is_profile_name};
 use crate::core::bytes::saturated_i64;
 use crate::core::diagnostic::printable;
 use crate::core::keyring::{Day, Newcomer};
-use crate::core::knock::{KnockKind, Receipt, Status, Welcome};
+use crate::core::knock::{Enrolment, KnockKind, Receipt, Request, Status, Welcome};
 use crate::core::public_key::PublicKey;
-use crate::core::types::{Fault, SECOND};
+use crate::core::types::{Fault, SECOND, ServiceName};
 use crate::edge::files::{self, FileCheck};
 use crate::edge::names::resolve_gateway;
 use crate::edge::{clock, terminal};
@@ -95,6 +95,9 @@ impl Joiner {
             let what = "you have no key to join with";
             return Err(Fault::new(what, "make one: toctoc keygen; or name one: -i FILE"));
         };
+        if Enrolment::of(&Request::bare(KnockKind::Join), invitation.id, &key).is_none() {
+            return Err(cannot_join());
+        }
         let identity = args.identity.as_ref().map(std::path::absolute);
         let identity = identity.transpose().map_err(|error| Fault::new(error.to_string(), ""))?;
         Joiner::with(paths, invitation, name, key, identity)

@@ -21,7 +21,7 @@ pub(super) fn remove(paths: &UserPaths, name: &str) -> Result<CommandOutput, Fau
     let path = existing(paths, name)?;
     let left = match path.extension() {
         Some(ending) if ending == "pending" => "the invitation can still be used",
-        _ => "the gateway still accepts this key",
+        _ => "the gateway still accepts this key, which was not removed",
     };
     // A broken one can be removed too.
     let client = client_name(paths, name);
@@ -29,9 +29,9 @@ pub(super) fn remove(paths: &UserPaths, name: &str) -> Result<CommandOutput, Fau
     if ssh_config::is_installed(paths, name)? {
         text += &ssh_config::remove(paths, name)?.out;
     }
-    files::remove(&path)?;
-    // What a killed program left: the next command would join again.
+    // What a killed program left: without the profile the next command would join again.
     join::forget_line(paths, name)?;
+    files::remove(&path)?;
     if let Ok(Some(marked)) = profiles::marked(paths)
         && marked.profile == name
     {
@@ -40,10 +40,7 @@ pub(super) fn remove(paths: &UserPaths, name: &str) -> Result<CommandOutput, Fau
     text += &format!("removed {}\n", path.display());
     let client = client.unwrap_or("NAME".to_owned());
     let mut output = CommandOutput::out(text);
-    output.err = format!(
-        "{left}; the key was not removed. To end that, the gateway's admin runs\n  \
-         toctocd client revoke {client}\n"
-    );
+    output.err = format!("{left}: to end that, its admin runs\n  toctocd client revoke {client}\n");
     Ok(output)
 }
 
