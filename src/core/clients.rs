@@ -47,12 +47,6 @@ pub struct ClientChanges<'a> {
     pub new: Vec<&'a Client>,
 }
 
-impl ClientChanges<'_> {
-    pub fn is_empty(&self) -> bool {
-        self.gone.is_empty() && self.new.is_empty()
-    }
-}
-
 impl Enrolled {
     pub fn new(client: Client, line: u64) -> Arc<Enrolled> {
         Arc::new(Enrolled { client, line, sound: OnceLock::new() })

@@ -90,9 +90,10 @@ fn the_agent_of_sshs_own_configuration_comes_before_that_of_the_environment() {
     fs::create_dir(user.home.path().join(".ssh")).unwrap();
     let line = |socket: &Path| format!("Host *\n  IdentityAgent \"{}\"\n", socket.display());
     user.write(".ssh/config", &line(&agent.socket), 0o644);
-    let empty = format!("ssh-agent at {}: holds no key", agent.socket.display());
     let absent = "\n  ssh-agent at /nowhere/agent: it does not exist\n";
-    user.run("open gate").expect(2, &[], &[&empty, absent]);
+    let socket = agent.socket.display();
+    let both = format!("ssh-agent at {socket}: holds no key, or is locked{absent}");
+    user.run("open gate").expect(2, &[], &[&both]);
     agent.add(&[&key]);
     user.run("open gate").expect(0, &["granted"], &[]);
     user.write(".ssh/config", &line(Path::new("~/agent")), 0o644);

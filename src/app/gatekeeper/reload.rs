@@ -131,7 +131,7 @@ impl Gatekeeper {
     /// of the differences, and only grants of clients that are gone or different are looked at:
     /// there may be 100,000 of both.
     pub(super) fn set_clients(&mut self, now: Now, clients: ClientTable) {
-        let clients = self.admitted(clients);
+        let clients = clients.without(&self.reload.barred);
         let before = self.in_force.clients().clone();
         let changes = before.changes(&clients);
         let mut changed: BTreeSet<ClientId> = changes.new.iter().map(|client| client.id).collect();
@@ -145,16 +145,6 @@ impl Gatekeeper {
         }
         self.in_force.set_clients(clients);
         self.listeners.tell_clients(self.in_force.clients(), &mut self.out);
-    }
-
-    /// The table without the clients that an admin has revoked; the one in force, if that is the
-    /// same.
-    fn admitted(&self, clients: ClientTable) -> ClientTable {
-        let admitted = clients.without(&self.reload.barred);
-        match self.in_force.clients().changes(&admitted).is_empty() {
-            true => self.in_force.clients().clone(),
-            false => admitted,
-        }
     }
 
     /// Handles the new configuration, read and checked.
@@ -176,7 +166,7 @@ impl Gatekeeper {
     fn follow(&mut self, now: Now, prepared: Arc<Prepared>) {
         let config = &prepared.config;
         let stays = self.in_force.suits_listener(&prepared)
-            && self.listeners.know(&self.admitted(config.clients.clone()), &config.settings.doors);
+            && self.listeners.know(&config.clients, &config.settings.doors);
         if !stays {
             self.start_reload_listener(now, &prepared);
             self.reload.step = ReloadStep::Listener(prepared);

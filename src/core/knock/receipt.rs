@@ -509,6 +509,9 @@ mod tests {
         {
             receipt.span = Span::of_prefix(length, false).unwrap_or_default();
             let mut bytes = receipt.encode();
+            if back {
+                assert_eq!(bytes[3], length);
+            }
             bytes[3] = length;
             assert_eq!(Receipt::decode(&bytes), back.then_some(receipt), "{length}");
         }

@@ -177,6 +177,11 @@ proptest! {
         prop_assert_eq!(read.print(), text);
         prop_assert!(read.fallback == profile.fallback);
         prop_assert_eq!(read.expires, profile.expires);
+        prop_assert_eq!(read.default_service, profile.default_service);
+        prop_assert_eq!(read.services, profile.services);
+        prop_assert_eq!((read.name, read.client), (profile.name, profile.client));
+        prop_assert_eq!((read.addresses, read.port), (profile.addresses, profile.port));
+        prop_assert_eq!(read.identity, profile.identity);
         prop_assert_eq!(read.side.gateway_public, public);
         let secrets = &read.side.secrets;
         let found = [read.side.realm.mask(), secrets.secret(), secrets.clockless()]

@@ -220,7 +220,6 @@ fn a_mistake_in_the_clients_file_revokes_whoever_it_no_longer_names_and_changes_
 #[test]
 fn a_client_that_an_admin_revokes_stays_out_until_a_file_without_it_was_read() {
     let mut world = World::with(|files| files.enrolled = vec![Anna, Bert]);
-    let listener = world.listener();
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
     let session = world.ask(ControlRequest::Revoke { id: Anna.id().0 });
     world.settle();
@@ -233,7 +232,7 @@ fn a_client_that_an_admin_revokes_stays_out_until_a_file_without_it_was_read() {
     assert!(is_out(&mut world));
     // The file goes on to name her, with and without mistakes elsewhere.
     reload(&mut world).unwrap();
-    assert!(is_out(&mut world) && world.listener() == listener, "no other listener is needed");
+    assert!(is_out(&mut world));
     world.files.mistake = Some(Fault::new("clients:7:1: not an id", "write one"));
     reload(&mut world).unwrap_err();
     world.files.mistake = None;
