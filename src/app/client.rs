@@ -1,7 +1,7 @@
 //! The program `toctoc`: its commands and exit codes.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::args::toctoc::{Common, Join, ToctocCommand};
 use super::compat;
 use super::complete::{self, CommandLine};
-use super::output::{CommandOutput, fault_json, service_list};
+use super::output::{CommandOutput, fault_json, for_people, service_list};
 use super::paths::UserPaths;
 use crate::core::bytes::saturated_u32;
 use crate::core::knock::KnockKind;
@@ -81,6 +81,8 @@ pub fn main() -> ExitCode {
     };
     let mut console = Console {
         paths,
+        fits_out: std::io::stdout().is_terminal(),
+        fits_err: std::io::stderr().is_terminal(),
         out: &mut std::io::stdout(),
         err: &mut std::io::stderr(),
         confirm: &terminal::confirm,
@@ -93,6 +95,9 @@ struct Console<'a> {
     paths: UserPaths,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
+    /// True at a terminal: then lines are broken to fit.
+    fits_out: bool,
+    fits_err: bool,
     confirm: &'a dyn Fn(&str) -> bool,
 }
 
@@ -102,7 +107,7 @@ impl Console<'_> {
             Ok(code) => code,
             Err(fault) => {
                 if wants_json(command) {
-                    self.print(&format!("{:#}\n", fault_json(&fault)), "");
+                    self.print_data(&format!("{:#}\n", fault_json(&fault)));
                 } else {
                     self.print("", &format!("toctoc: {fault}\n"));
                 }
@@ -169,7 +174,11 @@ impl Console<'_> {
                 return super::knock::main(args, self.out, self.err);
             }
         };
-        self.print(&output.out, &output.err);
+        match output.is_data {
+            true => self.print_data(&output.out),
+            false => self.print(&output.out, ""),
+        }
+        self.print("", &output.err);
         Ok(output.code)
     }
 
@@ -260,7 +269,7 @@ impl Console<'_> {
         let results = knock.send()?;
         let report = knock.report(&results);
         if as_json {
-            self.print(&format!("{:#}\n", report.json()), "");
+            self.print_data(&format!("{:#}\n", report.json()));
             return Ok(report.code());
         }
         let CommandOutput { out, err, code, .. } = report.output();
@@ -281,8 +290,13 @@ impl Console<'_> {
 
     /// Prints both texts. A closed pipe (`| head`) is no error: the reader wanted no more.
     fn print(&mut self, out: &str, err: &str) {
+        let _ = self.out.write_all(for_people(out, self.fits_out).as_bytes());
+        let _ = self.err.write_all(for_people(err, self.fits_err).as_bytes());
+    }
+
+    /// Prints what is for a program.
+    fn print_data(&mut self, out: &str) {
         let _ = self.out.write_all(out.as_bytes());
-        let _ = self.err.write_all(err.as_bytes());
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::admin::{self, GatewayStatus, TrialState, ask_status, is_running};
 use super::args::toctocd::GuardCommand;
 use super::load::{self, Reach};
-use super::output::{CommandOutput, FAILED, fault_text, print, print_error};
+use super::output::{CommandOutput, FAILED, print_error, tell};
 use super::printed_guard;
 use crate::config::{Mode, Service, Settings};
 use crate::core::types::{Fault, SECOND};
@@ -24,9 +24,13 @@ pub fn run(config: &Path, command: &GuardCommand, as_json: bool) -> Result<Comma
     // Without the files that doors name: the guard must come up even if one of those is broken.
     let reach = load::reach(config);
     let text = match command {
+        GuardCommand::Print => {
+            let text = reach.all().and_then(printed_guard::text);
+            return reach.note(text.map(CommandOutput::data));
+        }
         GuardCommand::On { confirm: Some(seconds @ 1..) } => {
             // With --json only the end of the trial is the answer.
-            let say = if as_json { print_error } else { print };
+            let say = if as_json { print_error } else { tell };
             interrupt::watch_for_admin();
             let adopts = !as_json && wants_adoption(&reach.settings);
             return reach.note(on_trial(&reach, *seconds, adopts, &say));
@@ -38,7 +42,6 @@ pub fn run(config: &Path, command: &GuardCommand, as_json: bool) -> Result<Comma
         GuardCommand::Off => off(&reach),
         GuardCommand::Adopt => reach.all().and_then(adopt),
         GuardCommand::Status => status(&reach),
-        GuardCommand::Print => reach.all().and_then(printed_guard::text),
     };
     reach.note(text.map(CommandOutput::out))
 }
@@ -113,7 +116,7 @@ fn wants_adoption(settings: &Settings) -> bool {
 /// Lets connections continue if that is wanted. The guard is up: a fault is only told.
 fn adopted(reach: &Reach, is_wanted: bool) -> String {
     match is_wanted {
-        true => adopt(&reach.settings).unwrap_or_else(|fault| fault_text(&fault)),
+        true => adopt(&reach.settings).unwrap_or_else(|fault| fault.lines()),
         false => String::new(),
     }
 }
@@ -136,7 +139,8 @@ pub fn adopt(settings: &Settings) -> Result<String, Fault> {
     let own: Vec<_> = addresses::own()?.into_iter().map(|own| own.address).collect();
     let adopted = firewall::adopt(&GuardRules::of(settings), &own)?;
     if adopted.is_empty() {
-        return Ok("nothing to adopt: every connection to a guarded port has its mark\n".to_owned());
+        return Ok("nothing to adopt: every connection to a guarded port was granted or adopted\n"
+            .to_owned());
     }
     let mut text = String::new();
     for Connection { from, to, proto } in adopted {
@@ -183,8 +187,8 @@ fn on_trial(
 
 /// What to do during a trial.
 const ON_TRIAL: &str = "\
-knock from another machine now: the first grant ends the trial, and the guard stays
-without a grant it turns itself off, also if this terminal is lost
+knock from another machine now: its grant ends the trial, and the guard stays
+it does not matter if this terminal is lost
 to turn it off now: toctocd guard off
 ";
 

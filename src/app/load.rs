@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use super::joined::{self, ClientFiles};
 use super::output::CommandOutput;
-use crate::config::knockd::{KnockdConf, Strictness, one_time};
-use crate::config::native::{ConfigPart, OWN_SEQUENCE, PARTS};
+use crate::config::knockd::{KnockdConf, Strictness, Wrong, one_time};
+use crate::config::native::{ConfigPart, MOST, OWN_SEQUENCE, PARTS};
 use crate::config::{Door, Settings, defaults, knockd, native};
 use crate::core::clients::ClientTable;
 use crate::core::door::is_shipped;
@@ -307,8 +307,22 @@ pub fn knockd_conf(path: &Path, strictness: Strictness) -> Result<KnockdConf, Fa
             Err(fault.what.strip_prefix(&named).unwrap_or(&fault.what).to_owned())
         }
     };
-    let mut conf = knockd::read(&text, false, strictness, &mut open, &mut |_| {})
-        .map_err(|error| error.fault(path, &String::from_utf8_lossy(&text)))?;
+    let mut conf = match knockd::read(&text, false, strictness, &mut open, &mut |_| {}) {
+        Ok(conf) => conf,
+        Err(error) => {
+            let shown = String::from_utf8_lossy(&text);
+            let mut fault = error.fault(path, &shown);
+            // Once more, for what else is wrong and does not follow from the first mistakes.
+            let skip = Strictness::SkipLines;
+            let all = knockd::read(&text, false, skip, &mut open, &mut |_| {});
+            for other in all.map(|conf| conf.wrong).unwrap_or_default().iter().skip(1).take(MOST) {
+                if !matches!(other.what, Wrong::Empty(_)) {
+                    fault.more += &other.fault(path, &shown).lines();
+                }
+            }
+            return Err(fault);
+        }
+    };
     for door in &mut conf.doors {
         door.place.file = path.display().to_string();
     }

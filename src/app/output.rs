@@ -1,10 +1,11 @@
 //! Output and exit codes of the commands.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::core::columns::fitted;
 use crate::core::types::{Fault, FaultKind, ServiceName};
 
 /// `toctocd`: done.
@@ -29,16 +30,27 @@ pub struct CommandOutput {
     pub code: u8,
     /// The answer for `--json`, if it is more than the text.
     pub value: Option<Value>,
+    /// True if `out` is for a program or a file, so that its lines stay as they are.
+    pub is_data: bool,
 }
 
 impl CommandOutput {
     /// Text for standard output of a command that is done.
     pub fn out(text: String) -> Self {
-        Self { out: Zeroizing::new(text), err: String::new(), code: DONE, value: None }
+        let out = Zeroizing::new(text);
+        Self { out, err: String::new(), code: DONE, value: None, is_data: false }
+    }
+
+    /// The same for a program or a file.
+    pub fn data(text: String) -> Self {
+        Self { is_data: true, ..Self::out(text) }
     }
 
     pub fn print(&self) -> u8 {
-        print(&self.out);
+        match self.is_data {
+            true => print(&self.out),
+            false => tell(&self.out),
+        }
         print_error(&self.err);
         self.code
     }
@@ -64,20 +76,29 @@ pub fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// The same, for people.
+pub fn tell(text: &str) {
+    print(&for_people(text, std::io::stdout().is_terminal()));
+}
+
 /// Prints to standard error. Nobody is left to tell if that is closed.
 pub fn print_error(text: &str) {
+    let text = for_people(text, std::io::stderr().is_terminal());
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// A fault for a person at a terminal, as whole lines.
-pub fn fault_text(Fault { what, remedy, excerpt, .. }: &Fault) -> String {
-    let remedy = if remedy.is_empty() { String::new() } else { format!("  {remedy}\n") };
-    format!("{what}\n{excerpt}{remedy}")
+/// At a terminal in lines that fit; in a pipe or a file a line is a line. It may hold a profile.
+pub fn for_people(text: &str, is_terminal: bool) -> Zeroizing<String> {
+    Zeroizing::new(if is_terminal { fitted(text) } else { text.to_owned() })
 }
 
 /// A fault as the answer to `--json`.
 pub fn fault_json(fault: &Fault) -> Value {
-    json!({ "result": "fault", "what": fault.what, "remedy": fault.remedy })
+    let mut value = json!({ "result": "fault", "what": fault.what, "remedy": fault.remedy });
+    if !fault.more.is_empty() {
+        value["more"] = Value::from(fault.more.as_str());
+    }
+    value
 }
 
 /// Prints the outcome of a command of `toctocd` and returns its exit code. `code` is that of a
@@ -90,7 +111,7 @@ pub fn finish(outcome: Result<CommandOutput, Fault>, code: u8, as_json: bool) ->
     };
     match as_json {
         true => print(&format!("{:#}\n", fault_json(&fault))),
-        false => print_error(&format!("toctocd: {}", fault_text(&fault))),
+        false => print_error(&format!("toctocd: {}", fault.lines())),
     }
     match fault.kind {
         FaultKind::Other | FaultKind::Unreachable | FaultKind::Unsigned => code,

@@ -130,7 +130,7 @@ pub fn convert(config: &Path, path: &Path) -> Result<CommandOutput, Fault> {
     let own: Vec<IpAddr> = addresses::own()?.into_iter().map(|own| own.address).collect();
     let Converted { toml, left_out, warnings, notes } =
         convert::convert(&conf, &settings, &names::port_named, &own);
-    let mut output = CommandOutput::out(String::new());
+    let mut output = CommandOutput::data(String::new());
     for (kind, lines) in [("left out", &left_out), ("warning", &warnings), ("note", &notes)] {
         for line in lines {
             output.err += &format!("{kind}: {line}\n");
@@ -154,7 +154,7 @@ pub fn check(config: &Path, print_settings: bool) -> Result<CommandOutput, Fault
     let loaded = load::load_all(config)?;
     let settings = &loaded.settings;
     if print_settings {
-        return Ok(CommandOutput::out(print::print(settings)));
+        return Ok(CommandOutput::data(print::print(settings)));
     }
     load::check_keys(settings)?;
     would_run(settings)?;

@@ -15,6 +15,7 @@ use crate::core::prefix::Prefix;
 use crate::core::types::Fault;
 use doors::doors;
 pub use doors::{OWN_SEQUENCE, flag_words};
+pub use mistakes::MOST;
 pub use parts::{ConfigPart, PARTS};
 pub use places::places;
 use raw::{At, List, RawFirewall, RawGateway, RawKnock, RawPart, RawSettings};
@@ -23,6 +24,7 @@ use services::{PREFIX, services};
 
 mod commands;
 mod doors;
+mod mistakes;
 mod parts;
 mod places;
 mod raw;
@@ -38,9 +40,16 @@ pub fn parse(label: &str, text: &str) -> Result<Settings, Fault> {
 /// Reads toctocd.toml; `label` is the path that errors name. `open` returns the files of the
 /// directory that `include` names, in their order. The doors of a knockd.conf are not read:
 /// `classic` is its path.
-/// Error: the first thing that is wrong, as `label:line:column: what`, with its remedy; or the
-/// fault of `open`.
+/// Error: the first thing that is wrong, as `label:line:column: what`, with its remedy, and what
+/// else is wrong; or the fault of `open`.
 pub fn read(
+    label: &str, text: &str, open: &mut dyn FnMut(&Path) -> Result<Vec<ConfigPart>, Fault>,
+) -> Result<Settings, Fault> {
+    read_once(label, text, open).map_err(|first| mistakes::all(first, label, text, open))
+}
+
+/// The same, up to the first thing that is wrong.
+fn read_once(
     label: &str, text: &str, open: &mut dyn FnMut(&Path) -> Result<Vec<ConfigPart>, Fault>,
 ) -> Result<Settings, Fault> {
     let file = SourceText::of_config(label, text);

@@ -6,6 +6,7 @@ pub mod attempt;
 pub mod authentic;
 pub mod bytes;
 pub mod clients;
+pub mod columns;
 pub mod diagnostic;
 pub mod door;
 pub mod engine;

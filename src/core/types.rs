@@ -310,6 +310,8 @@ pub struct Fault {
     pub kind: FaultKind,
     /// The line that is wrong, marked, as whole lines for a terminal. Never of a file of secrets.
     pub excerpt: String,
+    /// Other mistakes of the same file, as whole lines for a terminal.
+    pub more: String,
 }
 
 /// Faults with an exit code of their own; see `app::output`.
@@ -336,11 +338,19 @@ impl Fault {
             remedy: remedy.into(),
             kind: FaultKind::Other,
             excerpt: String::new(),
+            more: String::new(),
         }
     }
 
     pub fn of(self, kind: FaultKind) -> Self {
         Self { kind, ..self }
+    }
+
+    /// All of it as whole lines for a terminal.
+    pub fn lines(&self) -> String {
+        let Self { what, remedy, excerpt, more, .. } = self;
+        let remedy = if remedy.is_empty() { String::new() } else { format!("  {remedy}\n") };
+        format!("{what}\n{excerpt}{remedy}{more}")
     }
 }
 

@@ -112,13 +112,20 @@ pub enum ControlResponse {
         /// True for a mistake in a configuration or in keys.
         #[serde(default)]
         is_input: bool,
+        /// The line that is wrong.
+        #[serde(default)]
+        excerpt: String,
+        /// Other mistakes.
+        #[serde(default)]
+        more: String,
     },
 }
 
 impl From<Fault> for ControlResponse {
     fn from(fault: Fault) -> ControlResponse {
         let is_input = fault.kind == FaultKind::Input;
-        ControlResponse::Fault { what: fault.what, remedy: fault.remedy, is_input }
+        let Fault { what, remedy, excerpt, more, .. } = fault;
+        ControlResponse::Fault { what, remedy, is_input, excerpt, more }
     }
 }
 
@@ -349,9 +356,9 @@ pub fn ask(
     let response = exchange(path, command, patience).map_err(|error| unreachable(path, &error))?;
     match serde_json::from_slice(&response) {
         Ok(ControlResponse::Ok(value)) => Ok(value),
-        Ok(ControlResponse::Fault { what, remedy, is_input }) => {
+        Ok(ControlResponse::Fault { what, remedy, is_input, excerpt, more }) => {
             let kind = if is_input { FaultKind::Input } else { FaultKind::Other };
-            Err(Fault::new(what, remedy).of(kind))
+            Err(Fault { what, remedy, kind, excerpt, more })
         }
         Err(_) => Err(Fault::new(
             format!("{}: the gateway gave no answer that makes sense", path.display()),

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use zeroize::Zeroizing;
 
+use crate::core::columns::fitted;
 use crate::core::types::Fault;
 
 /// Bytes of the longest answer: an invitation with many addresses.
@@ -166,7 +167,8 @@ pub fn confirm(question: &str) -> bool {
     }
     discard_typed_ahead();
     let mut line = String::new();
-    let asked = write!(stderr(), "{question} [y/N] ").and_then(|()| stderr().flush());
+    let question = fitted(&format!("{question} [y/N] "));
+    let asked = write!(stderr(), "{question}").and_then(|()| stderr().flush());
     asked.is_ok()
         && stdin().lock().take(64).read_line(&mut line).is_ok()
         && ["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str())

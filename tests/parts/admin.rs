@@ -197,6 +197,34 @@ fn bad_files_are_named_with_line_and_column_and_nothing_is_changed() {
 }
 
 #[test]
+fn several_mistakes_of_a_file_are_told_in_one_go_each_with_its_line_marked() {
+    let gateway = Gateway::new();
+    gateway.edit("toctocd.toml", "port = 62201", "port = 0");
+    gateway.edit("toctocd.toml", "burst =", "bursd =");
+    let check = gateway.with_config(&["check"]);
+    assert_eq!(check.code, 2, "{}", check.err);
+    for part in ["| port = 0\n", "|        ^\n", "| bursd = 64\n", "| ^^^^^\n"] {
+        assert!(check.err.contains(part), "no {part:?} in {}", check.err);
+    }
+    let check = gateway.with_config(&["check", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&check.out).unwrap();
+    assert!(json["more"].as_str().is_some_and(|more| more.contains("toctocd.toml:")), "{json}");
+
+    let conf = "[options]\nnonsense\n[door]\nsequence = 7,8:tpc\nseq_timeoud = 5\n";
+    fs::write(gateway.path("knockd.conf"), conf).unwrap();
+    let shown = gateway.path("knockd.conf").display().to_string();
+    let main = format!("[classic]\nknockd_conf = \"{shown}\"\n");
+    fs::write(gateway.path("toctocd.toml"), main).unwrap();
+    let check = gateway.with_config(&["check"]);
+    assert_eq!(check.code, 2, "{}", check.err);
+    for line in [2, 4, 5] {
+        assert!(check.err.contains(&format!("{shown}:{line}:1: ")), "{line}: {}", check.err);
+    }
+    let marked = check.err.lines().filter(|line| line.contains("| ^"));
+    assert_eq!(marked.count(), 3, "{}", check.err);
+}
+
+#[test]
 fn wrong_usage_and_unusable_names_have_their_exit_codes_and_change_nothing() {
     let gateway = Gateway::new();
     let dir = gateway.folder.path().to_str().unwrap();
@@ -597,7 +625,7 @@ fn a_client_is_revoked_and_clients_are_listed_whatever_is_wrong_with_the_configu
         let revoked = gateway.with_config(&["client", "revoke", "a"]);
         assert_eq!(revoked.code, 0, "{fault}: {}", revoked.err);
         let file = gateway.path("clients").display().to_string();
-        assert!(revoked.err.contains(&format!("`a` is revoked in {file}; no gateway")), "{fault}");
+        assert!(revoked.err.contains(&format!("`a` is revoked in {file}\nno gateway")), "{fault}");
         assert!(revoked.err.contains(fault), "{fault}: {}", revoked.err);
         assert!(!fs::read_to_string(file).unwrap().contains(" a\n"));
     }

@@ -96,7 +96,7 @@ fn make_at(
     let line = format!("{} {}\n", identity.public().line(), args.comment);
     files::create(path, identity.print(&args.comment, lock)?.as_bytes(), 0o600)?;
     files::create(public_path, line.as_bytes(), 0o644)?;
-    Ok(CommandOutput::out(format!(
+    Ok(CommandOutput::data(format!(
         "made {} and {}\ngive this line to the gateway's admin:\n{line}",
         path.display(),
         public_path.display()

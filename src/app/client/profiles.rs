@@ -279,7 +279,7 @@ pub(super) fn show(paths: &UserPaths, as_json: bool) -> Result<CommandOutput, Fa
     } else if names.is_empty() && waiting.is_empty() {
         text = format!("no profiles; {}\n", keys::NO_PROFILE);
     }
-    Ok(CommandOutput { err: errors, ..CommandOutput::out(text) })
+    Ok(CommandOutput { err: errors, is_data: as_json, ..CommandOutput::out(text) })
 }
 
 fn profile_text(held: &HeldProfile, is_default: bool) -> String {

@@ -42,7 +42,7 @@ pub(super) fn ssh_config(paths: &UserPaths, args: &SshConfig) -> Result<CommandO
         return install(paths, &held, service, args.ask_source);
     }
     let stanza = Stanza::new(&held, service, args.ask_source)?;
-    let mut output = CommandOutput::out(stanza.print());
+    let mut output = CommandOutput::data(stanza.print());
     let target = match service {
         Some(service) => format!("{}:{service}", held.name),
         None => held.name.clone(),

@@ -89,6 +89,8 @@ impl User {
             paths: self.paths(),
             out: &mut out,
             err: &mut err,
+            fits_out: false,
+            fits_err: false,
             confirm: &|question| {
                 let known = ["whoever sees it can repeat it", "Remove the profile `gate`?"];
                 assert!(known.iter().any(|part| question.contains(part)), "{question}");

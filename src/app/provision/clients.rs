@@ -249,7 +249,7 @@ fn lock(path: &Path) -> Result<FileLock, Fault> {
 
 /// Tells a running gateway. The files are changed already: if it refuses, the output says so.
 pub(super) fn follow_up(settings: &Settings, done: &str) -> CommandOutput {
-    let mut output = CommandOutput { code: DONE, ..CommandOutput::out(String::new()) };
+    let mut output = CommandOutput { code: DONE, ..CommandOutput::data(String::new()) };
     match admin::reload_if_running(settings) {
         Ok(true) => output.err = format!("{done}; the running gateway has reloaded\n"),
         Ok(false) => output.err = format!("{done}; no gateway is running here\n"),

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use super::{NewGateway, interview};
 use crate::app::args::toctocd::{Init, Invite};
-use crate::app::output::{CommandOutput, FAILED, print, print_error};
+use crate::app::output::{CommandOutput, FAILED, print_error, tell};
 use crate::app::{guard, load, own_firewall};
 use crate::config::Settings;
 use crate::config::defaults;
@@ -30,7 +30,7 @@ pub fn init_at_terminal(named: &Path, args: &Init) -> Result<CommandOutput, Faul
     };
     interrupt::say("; `toctocd check` says whether the configuration is complete");
     let NewGateway { config, settings, steps } = super::write(named, &answers)?;
-    print(&steps);
+    tell(&steps);
     let next = super::next_steps(&config, &settings);
     interrupt::say(&format!(": the configuration is written, no gateway was started\n{next}"));
     let is_started = nix::unistd::geteuid().is_root() && offer_start(&config)?;
@@ -38,9 +38,9 @@ pub fn init_at_terminal(named: &Path, args: &Init) -> Result<CommandOutput, Faul
         return Ok(CommandOutput::out(next));
     }
     let minutes = TRIAL / 60;
-    print(&format!("the gateway runs; its guard is on trial for {minutes} minutes\n"));
+    tell(&format!("the gateway runs; its guard is on trial for {minutes} minutes\n"));
     if has_unit(&config) {
-        print("so that both start at boot: systemctl enable toctoc-guard toctocd\n");
+        tell("so that both start at boot: systemctl enable toctoc-guard toctocd\n");
     }
     let invite = super::invite_command(&config, &settings);
     let next = format!("next, for each client: {invite}\n");
@@ -123,7 +123,7 @@ fn start_gateway(config: &Path) -> Result<(), Fault> {
     let words = ["run".into(), "-c".into(), OsString::from(config)];
     match background::start(&words, &log)? {
         BackgroundStart::Serves { pid } => {
-            print(&format!("toctocd runs in the background (pid {pid}); log: {}\n", log.display()));
+            tell(&format!("toctocd runs in the background (pid {pid}); log: {}\n", log.display()));
             Ok(())
         }
         BackgroundStart::Ended { said, .. } => {

@@ -55,15 +55,30 @@ fn service(
         return Err(file.complain(start, "not a service name", remedy));
     };
     let commands = commands(file, start, &raw)?;
-    let mut ports = ServicePorts::Listed(Vec::new());
-    let mut mode = Mode::Guard;
-    if commands.is_none() {
-        ports = self::ports(file, start, raw.ports, owners, name)?;
-        mode = default_mode;
-    }
-    let forward = forward(file, raw.forward, raw.masquerade, &ports)?;
     let form_at = start_of(&raw.form).unwrap_or(start);
     let form = choice(file, raw.form, "form", &FORMS, GrantKind::Time)?;
+    let max_at = start_of(&raw.max_seconds).or(start_of(&raw.seconds)).unwrap_or(start);
+    let seconds = number(file, raw.seconds, "seconds", 1..=86_400, defaults::SECONDS)?;
+    let max_default = defaults::MAX_SECONDS.max(seconds);
+    let max_seconds = number(file, raw.max_seconds, "max_seconds", 1..=604_800, max_default)?;
+    if max_seconds < seconds {
+        let what = format!("max_seconds ({max_seconds}) is less than seconds ({seconds})");
+        let remedy = "raise max_seconds or lower seconds";
+        return Err(file.complain(max_at, what, remedy));
+    }
+    let max_grants = defaults::SERVICE_MAX_GRANTS;
+    let max_grants = number(file, raw.max_grants, "max_grants", 1..=65_535, max_grants)?;
+    let source = source_rule(file, raw.source)?;
+    let spans = spans(file, raw.grant_prefix)?;
+    let cut = choice(file, raw.cut, "cut", &CUTS, DisconnectPolicy::Never)?;
+    let default_mode = if commands.is_some() { Mode::Guard } else { default_mode };
+    let mode = choice(file, raw.mode, "mode", &MODES, default_mode)?;
+    // Last: a service whose ports are missing has its other mistakes told all the same.
+    let mut ports = ServicePorts::Listed(Vec::new());
+    if commands.is_none() {
+        ports = self::ports(file, start, raw.ports, owners, name)?;
+    }
+    let forward = forward(file, raw.forward, raw.masquerade, &ports)?;
     let has_udp = match &ports {
         ServicePorts::Listed(ranges) => ranges.iter().any(|range| range.proto == Proto::Udp),
         ServicePorts::AllBut(_) => true,
@@ -75,29 +90,20 @@ fn service(
             "write form = \"time\", or make the UDP ports a service of their own",
         ));
     }
-    let max_at = start_of(&raw.max_seconds).or(start_of(&raw.seconds)).unwrap_or(start);
-    let seconds = number(file, raw.seconds, "seconds", 1..=86_400, defaults::SECONDS)?;
-    let max_default = defaults::MAX_SECONDS.max(seconds);
-    let max_seconds = number(file, raw.max_seconds, "max_seconds", 1..=604_800, max_default)?;
-    if max_seconds < seconds {
-        let what = format!("max_seconds ({max_seconds}) is less than seconds ({seconds})");
-        let remedy = "raise max_seconds or lower seconds";
-        return Err(file.complain(max_at, what, remedy));
-    }
-    let max_grants = defaults::SERVICE_MAX_GRANTS;
+    let challenge = raw.challenge.unwrap_or(false);
     Ok(Service {
         name,
         ports,
         commands,
-        mode: choice(file, raw.mode, "mode", &MODES, mode)?,
+        mode,
         form,
         seconds,
         max_seconds,
-        max_grants: number(file, raw.max_grants, "max_grants", 1..=65_535, max_grants)?,
-        source: source_rule(file, raw.source)?,
-        spans: spans(file, raw.grant_prefix)?,
-        challenge: raw.challenge.unwrap_or(false),
-        cut: choice(file, raw.cut, "cut", &CUTS, DisconnectPolicy::Never)?,
+        max_grants,
+        source,
+        spans,
+        challenge,
+        cut,
         forward,
     })
 }

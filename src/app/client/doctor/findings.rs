@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-/// The longest line.
-const COLUMNS: usize = 80;
 /// Blanks before each line but the first.
 const INDENT: &str = "      ";
 
@@ -40,33 +38,14 @@ impl Grade {
 impl fmt::Display for Finding {
     /// The grade, what was found, and in lines of their own what to do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:6}{}", self.grade.word(), wrapped(&format!("{}: {}", self.about, self.what)))?;
+        let below = format!("\n{INDENT}");
+        let what = self.what.replace('\n', &below);
+        writeln!(f, "{:6}{}: {what}", self.grade.word(), self.about)?;
         if !self.remedy.is_empty() {
-            write!(f, "{INDENT}-> {}", wrapped(&self.remedy))?;
+            writeln!(f, "{INDENT}-> {}", self.remedy.replace('\n', &below))?;
         }
         Ok(())
     }
-}
-
-/// `text` in lines that fit behind the indent. Each ends in a line break.
-fn wrapped(text: &str) -> String {
-    let mut lines = vec![String::new()];
-    for line in text.lines() {
-        for word in line.split_whitespace() {
-            let Some(last) = lines.last_mut() else { continue };
-            if last.is_empty() {
-                last.push_str(word);
-            } else if INDENT.len() + last.chars().count() + word.chars().count() < COLUMNS - 3 {
-                last.push(' ');
-                last.push_str(word);
-            } else {
-                lines.push(word.to_owned());
-            }
-        }
-        lines.push(String::new());
-    }
-    lines.pop();
-    lines.join(&format!("\n{INDENT}")) + "\n"
 }
 
 pub(super) fn json(findings: &[Finding]) -> Value {
@@ -85,9 +64,10 @@ pub(super) fn json(findings: &[Finding]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::columns::fitted;
 
     #[test]
-    fn a_finding_is_told_in_lines_of_80_columns_with_the_remedy_behind_it() {
+    fn a_finding_fits_a_terminal_with_each_line_behind_its_grade_and_the_remedy_below() {
         let finding = Finding {
             grade: Grade::Fail,
             about: "gateway",
@@ -95,8 +75,9 @@ mod tests {
             remedy: "do this".into(),
             code: 3,
         };
-        let text = finding.to_string();
-        assert!(text.lines().all(|line| line.len() <= COLUMNS), "{text}");
+        let text = fitted(&finding.to_string());
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        assert!(text.lines().skip(1).all(|line| line.starts_with(INDENT)), "{text}");
         assert!(text.starts_with("FAIL  gateway: word word "), "{text}");
         assert!(text.ends_with("\n      at the end\n      -> do this\n"), "{text}");
         assert_eq!(text.matches("word").count(), 40, "{text}");
