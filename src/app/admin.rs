@@ -235,16 +235,12 @@ fn status_text(status: &GatewayStatus) -> String {
     let mut text = format!(
         "toctocd {} (pid {}) since {}\n  listening   udp/{} on {}\n  guard       {}\n  \
          state       {}\n  clock       {}\n  serves      {}, {}, {}\n  open now    {}\n  \
-         packets     {} passed the kernel filter: {} read, {} lost for want of room\n",
+         packets     {} passed the kernel filter: {} read, {} lost (queue full)\n",
         status.version,
         status.pid,
         status.since,
         status.knock_port,
-        if status.interfaces.is_empty() {
-            "no interface".to_owned()
-        } else {
-            status.interfaces.join(", ")
-        },
+        interfaces_text(&status.interfaces),
         guard_text(status),
         status.state,
         status.clock,
@@ -289,6 +285,14 @@ fn waiting_text(names: &[String]) -> String {
         text += &format!("              and {}\n", count(names.len() - SHOWN, "more key"));
     }
     text
+}
+
+fn interfaces_text(interfaces: &[String]) -> String {
+    match interfaces {
+        [] => "no interface".to_owned(),
+        [any] if any == "any" => "every interface".to_owned(),
+        _ => interfaces.join(", "),
+    }
 }
 
 pub fn guard_text(status: &GatewayStatus) -> String {

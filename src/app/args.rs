@@ -10,6 +10,7 @@ use super::output::{self, WRONG, fault_json};
 use crate::config::duration::duration;
 use crate::config::{Service, ServicePorts, defaults, is_interface};
 use crate::core::address::is_host;
+use crate::core::columns::COLUMNS;
 use crate::core::types::{Fault, Fingerprint, PortRange, ServiceName};
 use crate::keys::authorized::is_name;
 use crate::keys::invitation::is_gateway_name;
@@ -32,13 +33,19 @@ pub fn parse<A: Parser>() -> Result<A, ExitCode> {
         output::print(&format!("{:#}\n", fault_json(&fault)));
         return Err(ExitCode::from(WRONG));
     }
-    if error.kind() == ErrorKind::InvalidSubcommand {
-        // Nobody is left to tell if standard error is closed.
-        let _ = error.print();
-        output::print_error(&commands(A::command()));
-        return Err(ExitCode::from(WRONG));
+    if !error.use_stderr() {
+        error.exit();
     }
-    error.exit()
+    let text = error.to_string();
+    match text.lines().all(|line| line.chars().count() <= COLUMNS) {
+        // In colours, where those are wanted. Nobody is left to tell if standard error is closed.
+        true => drop(error.print()),
+        false => output::print_error(&text),
+    }
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        output::print_error(&commands(A::command()));
+    }
+    Err(ExitCode::from(WRONG))
 }
 
 /// The commands among which one was mistyped, in lines of 80 columns.
@@ -197,32 +204,53 @@ mod tests {
         check(&toctocd::ToctocdArgs::command());
     }
 
+    /// What stands below the help of each command of both programs: program, text.
+    fn texts() -> Vec<(String, String)> {
+        fn add(command: &clap::Command, program: &str, texts: &mut Vec<(String, String)>) {
+            if let Some(text) = command.get_after_help() {
+                texts.push((program.to_owned(), text.to_string()));
+            }
+            command.get_subcommands().for_each(|sub| add(sub, program, texts));
+        }
+        let mut texts = Vec::new();
+        add(&toctoc::ToctocCommand::command(), "toctoc", &mut texts);
+        add(&toctocd::ToctocdArgs::command(), "toctocd", &mut texts);
+        assert!(texts.len() > 9, "found {}", texts.len());
+        texts
+    }
+
     #[test]
-    fn the_text_below_the_help_of_the_client_fits_into_80_columns() {
-        let command = toctoc::ToctocCommand::command();
-        for command in command.get_subcommands().chain([&command]) {
-            let Some(text) = command.get_after_help() else { continue };
-            for line in text.to_string().lines() {
-                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+    fn the_text_below_the_help_fits_into_80_columns() {
+        for (_, text) in texts() {
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
             }
         }
     }
 
     #[test]
-    fn the_examples_of_the_client_are_commands_that_can_be_pasted() {
-        let command = toctoc::ToctocCommand::command();
+    fn the_examples_of_the_help_are_commands_that_can_be_pasted() {
         let mut examples = 0;
-        for command in command.get_subcommands().chain([&command]) {
-            let Some(text) = command.get_after_help() else { continue };
-            let text = text.to_string();
-            for line in text.lines().filter(|line| line.starts_with("  toctoc ")) {
-                let words = line.split_whitespace();
-                let parsed = toctoc::ToctocCommand::try_parse_from(words);
-                assert!(parsed.is_ok(), "{line}: {parsed:?}");
+        for (program, text) in texts() {
+            // A line may go on below.
+            let text = text.replace("\\\n", " ");
+            for line in text.lines().filter(|line| line.starts_with(&format!("  {program} "))) {
+                let command = line.split(['>', '|']).next().unwrap_or_default();
+                let command = command.replace("SHA256:...", &format!("SHA256:{}", "A".repeat(43)));
+                let words: Vec<String> = command
+                    .replace("'ssh-ed25519 AAAA... me@laptop'", "KEY")
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect();
+                let parsed = match program.as_str() {
+                    "toctoc" => toctoc::ToctocCommand::try_parse_from(words).err(),
+                    _ => toctocd::ToctocdArgs::try_parse_from(words).err(),
+                };
+                assert!(parsed.is_none(), "{line}: {parsed:?}");
                 examples += 1;
             }
         }
-        assert!(examples > 10, "found {examples} examples");
+        assert!(examples > 20, "found {examples} examples");
     }
 
     #[test]

@@ -214,8 +214,9 @@ fn first(trace: &Trace, effect: TraceEffect) -> Option<&RulePlace> {
 fn scope(settings: &Settings, snapshot: &RulesetSnapshot) -> String {
     let table = &settings.firewall.table;
     let mut line = format!(
-        "note: checked what nft lists: {} chains in prerouting, {} in input, {} in output; not address translation, \
-         forwarding, tc, XDP, or firewalls in front of this machine",
+        "note: your own firewall was read as nft lists it (chains: {} prerouting, {} input, {} \
+         output). Not read: address translation, forwarding, tc, XDP, and firewalls in front of \
+         this machine",
         snapshot.hooked("prerouting", table),
         snapshot.hooked("input", table),
         snapshot.hooked("output", table),
@@ -325,7 +326,7 @@ mod tests {
         assert_eq!(open, 2, "one line for each family: {lines:#?}");
         assert!(lines[2].contains("mark mode needs this rule in your firewall"), "{lines:#?}");
         let scope = lines.last().unwrap();
-        assert!(scope.contains("0 chains in prerouting, 0 in input, 0 in output"), "{scope}");
+        assert!(scope.contains("(chains: 0 prerouting, 0 input, 0 output)"), "{scope}");
         assert!(scope.contains("; not tables of netdev; NOT iptables-legacy"), "{scope}");
         assert!(scope.ends_with("rules in filter (ip)"), "{scope}");
     }

@@ -178,8 +178,7 @@ fn check_reports_what_blocks_receipts_and_lists_what_it_examined() {
     load(&gate, "accept", "", "policy drop;\nudp sport 62201 accept");
     let out = gate.check();
     assert!(
-        !out.contains("receipts")
-            && out.contains("0 chains in prerouting, 1 in input, 1 in output"),
+        !out.contains("receipts") && out.contains("(chains: 0 prerouting, 1 input, 1 output)"),
         "{out}"
     );
     // An expression that it does not know is not a fault.

@@ -2,7 +2,7 @@
 
 use crate::core::types::Reject;
 
-/// The line about one counter: what came, and the counter's name.
+/// The line about one counter: what one packet or many did, and the counter's name.
 pub(super) fn text(name: &str, number: u64) -> String {
     match Reject::ALL.into_iter().find(|reject| reject.name() == name) {
         Some(reject) => format!("{number} {} ({name})", meaning(reject)),
@@ -13,27 +13,27 @@ pub(super) fn text(name: &str, number: u64) -> String {
 
 fn meaning(reject: Reject) -> &'static str {
     match reject {
-        Reject::Malformed => "were no sound IP packets",
-        Reject::Headers => "were fragments or had IP options",
-        Reject::NotForUs => "were not sent to this machine",
-        Reject::Checksum => "were damaged on the way",
-        Reject::Length => "had not the length of a knock",
+        Reject::Malformed => "broke the rules of IP",
+        Reject::Headers => "came as fragments, or with IP options",
+        Reject::NotForUs => "went to other machines",
+        Reject::Checksum => "came damaged",
+        Reject::Length => "had another length than a knock",
         Reject::UnknownTag => "came from nobody who is enrolled",
         Reject::ClientMac => "had a client's tag without its secret",
-        Reject::SeenBefore => "were copies of a knock of just before",
+        Reject::SeenBefore => "repeated a knock of just before",
         Reject::Quota => "came faster than the rate limit",
-        Reject::Noise => "could not be decrypted",
+        Reject::Noise => "failed to decrypt",
         Reject::Syntax => "made no sense when decrypted",
-        Reject::Gate => "were forged: see ALARM in the log",
+        Reject::Gate => "came forged: see ALARM in the log",
         Reject::Signature => "had a wrong signature",
         Reject::Address => "asked for an address that is not granted",
-        Reject::Replayed => "were used knocks that came again",
+        Reject::Replayed => "repeated a used knock",
         Reject::Clock => "had a wrong time: the client must knock again",
         Reject::Policy => "asked for what the client may not open",
-        Reject::State => "were lost: the state could not be written",
-        Reject::Firewall => "were lost: the firewall took no grant",
-        Reject::Command => "were lost: a command failed",
-        Reject::Pipe => "were nonsense from the listener: see the log",
+        Reject::State => "failed: the state could not be written",
+        Reject::Firewall => "failed: the guard is off, or the firewall refused",
+        Reject::Command => "failed: a command failed",
+        Reject::Pipe => "came from the listener as nonsense: see the log",
     }
 }
 

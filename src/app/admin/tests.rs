@@ -143,7 +143,7 @@ fn a_sound_gateway_has_a_short_status() {
          \x20 clock       sure\n\
          \x20 serves      1 service, 2 clients, 0 doors\n\
          \x20 open now    1 grant\n\
-         \x20 packets     42 passed the kernel filter: 40 read, 2 lost for want of room\n\
+         \x20 packets     42 passed the kernel filter: 40 read, 2 lost (queue full)\n\
          \x20             7 bad mac\n"
     );
 }

@@ -32,14 +32,16 @@ pub struct ToctocdArgs {
 }
 
 const HELP: &str = "\
-A gateway in four steps:
-  toctocd init --address gate.example.org --service ssh=22/tcp
-  toctocd invite laptop --services ssh   # prints a line; on the laptop: toctoc join
+A new gateway; it asks what to hide, and starts on trial:
+  toctocd init
+Let somebody in: prints a line, for `toctoc join` on the other machine
+  toctocd invite alice --services ssh
+See what is open, and what is wrong:
+  toctocd grants
+  toctocd status
   toctocd check
-  toctocd run                        # from now on ssh needs a knock; begins with a trial
-
 Coming from knockd:
-  toctocd convert /etc/knockd.conf >doors && cat doors >>/etc/toctoc/toctocd.toml
+  toctocd convert /etc/knockd.conf >doors
 
 Exit codes:
   0  done
@@ -146,7 +148,8 @@ pub enum GuardCommand {
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
-  toctocd init --address gate.example.org --service ssh=22/tcp --service web=443/tcp,443/udp")]
+  toctocd init --address gate.example.org --service ssh=22/tcp \\
+    --service web=443/tcp,443/udp")]
 pub struct Init {
     /// Directory for the files. With another one than the default, state and control socket are
     /// below it too.
@@ -198,11 +201,13 @@ pub enum ClientCommand {
 /// `toctocd invite`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Examples:
-  toctocd invite alice --services ssh              # her key waits: toctocd client approve
-  toctocd invite alice --services ssh --key SHA256:...   # that key, at once
-  toctocd invite laptop --services ssh --auto -o FILE    # whoever has the line first
-There: toctoc join")]
+Her key waits for `toctocd client approve alice`:
+  toctocd invite alice --services ssh
+Only the key with that fingerprint, at once:
+  toctocd invite alice --services ssh --key SHA256:...
+Whoever has the line first, at once:
+  toctocd invite laptop --services ssh --auto
+On the other machine: toctoc join")]
 pub struct Invite {
     /// A name for the client: one word.
     #[arg(value_parser = client_name)]
@@ -250,7 +255,8 @@ pub struct Approve {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  toctocd client add laptop --key id_ed25519.pub --services ssh --out laptop.toml
+  toctocd client add laptop --key id_ed25519.pub \\
+    --services ssh --out laptop.toml
   toctocd client add laptop --key 'ssh-ed25519 AAAA... me@laptop' \\
     --services ssh,web --expires 30d --out laptop.toml
   toctocd client add --authorized-keys ~/.ssh/authorized_keys \\

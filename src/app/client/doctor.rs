@@ -43,7 +43,7 @@ impl Console<'_> {
         examination.run();
         let findings = examination.findings;
         if args.json {
-            self.print(&format!("{:#}\n", findings::json(&findings)), "");
+            self.print_data(&format!("{:#}\n", findings::json(&findings)));
         }
         let wrong = findings.iter().find(|finding| finding.grade == Grade::Fail);
         wrong.map_or(DONE, |finding| finding.code)
@@ -412,13 +412,14 @@ fn silence(knock: &PreparedKnock, result: &GatewayResult) -> Fault {
         ),
         SignOfLife::Tcp(other) => Fault::new(
             format!(
-                "{ip} answers on TCP port {other}, but not to {knocks} on UDP port {port}: UDP is \
-                 blocked here or on the way, or the gateway does not know this client"
+                "{ip} answers on TCP port {other}, but not to {knocks} on UDP port {port}: toctocd \
+                 is not running there or does not know this client, or UDP is blocked here or on \
+                 the way"
             ),
             format!(
-                "try another network, such as a phone's. If that works, this network blocks UDP. \
-                 If not, ask the gateway's admin: is `{client}` in `toctocd client list`, and do \
-                 the counters of `toctocd status` move when you knock?"
+                "ask the gateway's admin: does `toctocd status` answer, do its counters move when \
+                 you knock, and is `{client}` in `toctocd client list`? Or try another network, \
+                 such as a phone's: if that works, this one blocks UDP"
             ),
         ),
         SignOfLife::None => Fault::new(

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::ask::{AddressOrigin, ClientRequest, ExchangeOutcome, GatewayResult, ReceivedReceipt};
 use super::refusal::{Refusal, refusal};
 use super::{DONE, NO_ANSWER, PARTLY, REFUSED, UNREACHABLE};
-use crate::app::output::{CommandOutput, count};
+use crate::app::output::{CommandOutput, count, service_list};
 use crate::core::knock::{KnockKind, PortEntry, Receipt, Status};
 use crate::core::prefix::Span;
 use crate::core::types::{SECOND, Source, Wall};
@@ -212,6 +212,11 @@ impl ExchangeReport<'_> {
                  the gateway's challenge was not accepted in time\n  set the clock, or try again\n"
                     .to_owned()
             }
+            Refusal::Denied if !self.profile.services.contains(&service) => format!(
+                "refused: the gateway does not let this key open {service}\n  \
+                 your profile has: {}. For another service, ask the gateway's admin\n",
+                service_list(&self.profile.services)
+            ),
             Refusal::Denied => format!(
                 "refused: the gateway does not let this key open {service}\n  \
                  `toctoc list` shows the services of your profile. Ask the gateway's admin if this \

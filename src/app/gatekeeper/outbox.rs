@@ -84,7 +84,7 @@ impl Outbox {
     pub(super) fn log_suppressed(&mut self) {
         let alarms = std::mem::take(&mut self.suppressed_alarms);
         if alarms > 0 {
-            self.log(format!("suppressed {alarms} more alarms (rate limit)"));
+            self.log(format!("suppressed {alarms} more lines about clients (rate limit)"));
         }
         let suppressed = std::mem::take(&mut self.suppressed);
         if suppressed > 0 {

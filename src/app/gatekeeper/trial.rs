@@ -174,8 +174,7 @@ impl Gatekeeper {
 /// What follows from a trial under way.
 pub(super) fn on_trial(seconds: u64) -> String {
     format!(
-        "on trial for {seconds} s: it turns itself off unless a knock from another machine gets a \
-         grant by then"
+        "on trial for {seconds} s: it turns itself off unless another machine gets a grant by then"
     )
 }
 

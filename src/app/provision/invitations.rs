@@ -108,20 +108,20 @@ pub fn invite(config: &Path, args: &Invite) -> Result<CommandOutput, Fault> {
 /// What the admin does now.
 fn next_steps(args: &Invite, rule: JoinRule) -> String {
     let name = &args.name;
+    let line = match &args.out {
+        Some(out) => format!("the line in {}", out.display()),
+        None => "this line".to_owned(),
+    };
     let who = match rule {
         JoinRule::Approval => format!(
-            "the first key that asks waits for you: toctocd client approve {name} SHA256:...\n"
+            "the first key that joins with it waits for you: toctocd client approve {name}\n"
         ),
         JoinRule::Auto => {
-            "whoever reads the line first, joins: send it where nobody else reads it\n".to_owned()
+            "whoever reads the line first, joins: show it to nobody else\n".to_owned()
         }
         JoinRule::Only(only) => format!("only the key {} can join\n", show_fingerprint(&only)),
     };
-    let line = match &args.out {
-        Some(out) => format!("the line is in {}; there: toctoc join - < FILE\n", out.display()),
-        None => "send this line over a private channel; there: toctoc join\n".to_owned(),
-    };
-    who + &line
+    format!("send {line} over a private channel; there: toctoc join, and paste it\n{who}")
 }
 
 fn wanted(args: &Invite) -> Result<Wanted, Fault> {

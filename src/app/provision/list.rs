@@ -100,9 +100,7 @@ impl ListedClient {
         let key = self.key.as_deref();
         match self.standing {
             ListedStanding::Enrolled => key.unwrap_or_default().to_owned(),
-            ListedStanding::Pending(_) => {
-                format!("{} waits: toctocd client approve {}", key.unwrap_or_default(), self.name)
-            }
+            ListedStanding::Pending(_) => format!("{} WAITS", key.unwrap_or_default()),
             ListedStanding::Invited(until) => {
                 let until = moment(until).unwrap_or_default();
                 format!("{} invited until {until}", key.unwrap_or("any key,"))
@@ -159,6 +157,12 @@ fn as_table(clients: &[ListedClient], now: Wall) -> String {
     let mut text = String::new();
     for [a, b, c, d] in rows {
         text += &format!("{a:name$}  {b:services$}  {c:expires$}  {d}\n");
+    }
+    for client in clients {
+        if let ListedStanding::Pending(_) = client.standing {
+            let name = &client.name;
+            text += &format!("to let `{name}` in: toctocd client approve {name}\n");
+        }
     }
     text
 }

@@ -431,7 +431,7 @@ fn an_invitation_goes_from_the_line_to_a_client_and_is_revoked_in_one() {
     let shown = show_fingerprint(&key.fingerprint());
     assert!(what(approve(&config, &approve_args("alice", &shown))).contains("no key has asked"));
     assert_eq!(asks(&config, &invitation, &key), JoinAnswer::Pending);
-    assert!(list(&config).unwrap().out.contains(&format!("{shown} waits: toctocd client approve")));
+    assert!(list(&config).unwrap().out.contains(&format!("{shown} WAITS\n")));
     let other = show_fingerprint(&PublicKey::plain([1; 32]).fingerprint());
     assert!(what(approve(&config, &approve_args("alice", &other))).contains("nobody was let in"));
     assert_eq!(asks(&config, &invitation, &key), JoinAnswer::Pending);

@@ -378,7 +378,10 @@ impl Expected {
 
 pub(super) fn refused(error: Errno, table: &str) -> Fault {
     let remedy = match error {
-        Errno::EPERM => "run toctocd as root or with CAP_NET_ADMIN",
+        Errno::EPERM => {
+            let what = format!("only root may see or change the guard (table inet {table})");
+            return Fault::new(what, "run this as root, for example with sudo");
+        }
         Errno::ENOENT => "the guard is gone: toctocd loads it again; see what flushed it",
         _ => "see `nft list ruleset`; if it repeats, restart toctocd",
     };

@@ -403,7 +403,7 @@ fn alarms_about_one_client_hide_none_about_another_and_many_do_not_fill_the_log(
     };
     assert_eq!((lines(&world, "anna"), lines(&world, "bert")), (1, 1));
     world.advance(61 * SECOND);
-    assert!(world.said("suppressed 47 more alarms"));
+    assert!(world.said("suppressed 47 more lines about clients"));
     alarm(&mut world, Anna, 51);
     assert_eq!(lines(&world, "anna"), 2, "a minute later");
 }

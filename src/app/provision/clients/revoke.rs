@@ -48,7 +48,7 @@ fn revoke_from(settings: &Settings, name: &str) -> Result<CommandOutput, Fault> 
         Ok(false) => without_gateway(settings, &gone),
         reloaded => with_gateway(settings, name, reloaded.err()),
     };
-    let err = format!("`{name}` is revoked in {}; {said}\n", file.display());
+    let err = format!("`{name}` is revoked in {}\n{said}\n", file.display());
     Ok(CommandOutput { code, err, ..CommandOutput::out(String::new()) })
 }
 
@@ -59,15 +59,15 @@ fn with_gateway(settings: &Settings, name: &str, failed: Option<Fault>) -> (u8, 
         (Ok(None), None) => (
             DONE,
             format!(
-                "the running gateway has ended its grants and refuses its knocks; {}",
+                "the running gateway has ended its grants and refuses its knocks\n{}",
                 open_connections(settings)
             ),
         ),
         (Ok(None), Some(fault)) => (
             DONE,
             format!(
-                "the running gateway has ended its grants and refuses its knocks; {}. All else stays \
-                 as it was, because the reload failed: {fault}",
+                "the running gateway has ended its grants and refuses its knocks\n{}\nall else \
+                 stays as it was, because the reload failed: {fault}",
                 open_connections(settings)
             ),
         ),
@@ -96,7 +96,7 @@ fn open_connections(settings: &Settings) -> String {
     match kept.as_slice() {
         [] => "the connections that it had open are cut".to_owned(),
         kept => format!(
-            "connections that it has open to {} go on until they end (`cut` in toctocd.toml(5))",
+            "connections that it has open to {} go on until they end: `cut` in toctocd.toml(5)",
             kept.join(", ")
         ),
     }
