@@ -281,7 +281,7 @@ impl State {
                 self.since = None;
                 self.deferred.splice(..0, self.placed.drain(..));
                 self.poisoned = false;
-                return Ok(Some(recovered));
+                return Ok(Some(*recovered));
             }
             // The old journal stays in use until the rename.
             Outcome::Harmless(fault) => {

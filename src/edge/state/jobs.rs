@@ -82,7 +82,7 @@ pub(super) enum Outcome {
     Written,
     Summed(Appender),
     Renamed,
-    Reopened(Appender, Recovered),
+    Reopened(Appender, Box<Recovered>),
     /// The job failed; the journal is intact.
     Harmless(Fault),
     /// The job failed; the disk's content is unknown.
@@ -111,7 +111,7 @@ impl StateJob {
             },
             // This process had a state, so it cannot be the first one.
             Work::Reopen { disk, now } => match reopen(disk, now, &shown, true) {
-                Ok((journal, recovered)) => Outcome::Reopened(journal, recovered),
+                Ok((journal, recovered)) => Outcome::Reopened(journal, Box::new(recovered)),
                 Err(fault) => Outcome::Failed(fault),
             },
         }))
