@@ -205,7 +205,7 @@ fn a_fault_on_the_way_or_at_the_gateway_is_told_from_one_here() {
         1,
         "fail",
         "service",
-        &["does not let this key open ssh", "Ask the gateway's admin"],
+        &["does not let this key open ssh", "ask the gateway's admin"],
     );
 
     gate.revoke("anna");

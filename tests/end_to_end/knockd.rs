@@ -541,8 +541,10 @@ fn whatever_goes_by_the_program_takes_a_copy_called_knockd_and_the_gateway_for_t
     fs::create_dir_all(machine.path("opt/bin")).unwrap();
     // `-o`: the rest of `install` is done.
     let mut make = Command::new("make");
-    make.args(["-s", "-o", "install", "install-knockd", "DESTDIR=.", "PREFIX=/opt", "-f"]);
-    make.arg(format!("{tree}/Makefile")).current_dir(machine.path(""));
+    make.args(["-s", "-o", "install", "install-knockd", "DESTDIR=.", "PREFIX=/opt"]);
+    make.args(["BIN=target/release", "-f"])
+        .arg(format!("{tree}/Makefile"))
+        .current_dir(machine.path(""));
     ok(&make.output().unwrap());
     symlink(machine.path("opt/sbin/knockd"), machine.path("knockd")).unwrap();
     let ask = |how: &str| {
