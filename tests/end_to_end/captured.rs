@@ -194,7 +194,7 @@ fn hostile_bytes_end_the_listener_and_the_next_ones_start_after_short_pauses() {
         assert!(gate.nothing_is_open());
     }
     assert!(!gate.net.client.tcp_reaches(to, SHORT));
-    assert!(gate.status().contains("3 were nonsense from the listener"));
+    assert!(gate.status().contains("3 came from the listener as nonsense"));
     anna.must_open(&gate.net.client, "ssh", 0);
 }
 

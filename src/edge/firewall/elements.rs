@@ -379,8 +379,9 @@ impl Expected {
 pub(super) fn refused(error: Errno, table: &str) -> Fault {
     let remedy = match error {
         Errno::EPERM => {
-            let what = format!("only root may see or change the guard (table inet {table})");
-            return Fault::new(what, "run this as root, for example with sudo");
+            let what = format!("not permitted to see or change the guard (table inet {table})");
+            let remedy = "run this as root; in a container, give it CAP_NET_ADMIN";
+            return Fault::new(what, remedy);
         }
         Errno::ENOENT => "the guard is gone: toctocd loads it again; see what flushed it",
         _ => "see `nft list ruleset`; if it repeats, restart toctocd",
