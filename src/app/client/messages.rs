@@ -214,7 +214,7 @@ impl ExchangeReport<'_> {
             }
             Refusal::Denied if !self.profile.services.contains(&service) => format!(
                 "refused: the gateway does not let this key open {service}\n  \
-                 your profile has: {}. Ask the gateway's admin for another service\n",
+                 your profile has: {}. For another service, ask the gateway's admin\n",
                 service_list(&self.profile.services)
             ),
             Refusal::Denied => format!(
