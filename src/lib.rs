@@ -8,7 +8,8 @@
 //! - [`edge`]: sockets, files, the kernel's firewall, confinement
 //! - [`app`]: the two processes of `toctocd`, the client `toctoc`, the admin's commands
 //!
-//! Without a feature there are only `core` and `keys`. See `ARCHITECTURE.md` for the reasons. `tests/parts/house.rs` enforces the layers.
+//! Without a feature there are only `core` and `keys`. See `ARCHITECTURE.md` for the reasons.
+//! `tests/parts/house.rs` enforces the layers.
 
 // No fuzz target uses the command lines and processes: leaving them out halves its build time.
 #[cfg(all(feature = "programs", not(fuzzing)))]

@@ -1,5 +1,5 @@
-//! The packet that a client sends next (docs/protocol.md, section 8). See `app::client` for sending
-//! it and waiting for the answer.
+//! The packet that a client sends next (docs/protocol.md, section 8). See `exchange` for what
+//! is around it.
 
 use super::keyring::{ClientSecrets, Day};
 use super::knock::{KnockKind, Receipt, Request, Status};

@@ -52,6 +52,16 @@ pub struct ClientSide {
 }
 
 impl ClientSide {
+    /// A second copy, whose secrets are wiped separately.
+    pub fn duplicate(&self) -> Self {
+        Self {
+            gateway: self.gateway,
+            realm: self.realm.duplicate(),
+            gateway_public: self.gateway_public,
+            secrets: self.secrets.duplicate(),
+        }
+    }
+
     /// The check value of a profile: `fingerprint` is that of the client's signature key.
     pub fn check(&self, client: ClientId, fingerprint: &Fingerprint) -> [u8; 4] {
         let secrets = &self.secrets;

@@ -10,7 +10,8 @@ use crate::core::bytes::saturated_u8;
 
 use crate::core::address::is_host;
 use crate::core::bytes::Reader;
-use crate::core::keyring::{ClientRoot, LINE_CHECK, Realm, Secret, line_check};
+use crate::core::keyring::{ClientRoot, Day, LINE_CHECK, Newcomer, Realm, Secret, line_check};
+use crate::core::knock::Welcome;
 use crate::core::public_key::PublicKey;
 use crate::core::types::{ClientId, Fault, GatewayId, RealmId, ServiceName};
 use crate::core::wire::ClientSide;
@@ -165,6 +166,24 @@ impl Invitation {
             agent: None,
             fallback: None,
             expires: None,
+        }
+    }
+
+    /// The profile of who joined with `key`, from the receipt's welcome. Fails if this invitation
+    /// does not open it.
+    pub fn welcomed(&self, key: PublicKey, welcome: &Welcome) -> Result<Profile, Fault> {
+        let newcomer = Newcomer { gateway: self.gateway, client: welcome.client, key: key.ed25519 };
+        let gate = self.side().secrets.gate(Day::Invited);
+        match gate.and_then(|gate| gate.open_welcome(&newcomer, &welcome.root)) {
+            Some(root) => {
+                let profile = self.profile(key, welcome.client, &root);
+                Ok(Profile { expires: welcome.expires, ..profile })
+            }
+            None => {
+                let place = self.addresses.join(", ");
+                let what = format!("{place}: its welcome cannot be opened with this line");
+                Err(Fault::new(what, "tell its admin: it is not what a gateway sends"))
+            }
         }
     }
 }

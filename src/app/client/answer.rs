@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::ask::{ExchangeOutcome, GatewayResult, ReceivedReceipt};
+use super::ask::{ExchangeOutcome, GatewayResult};
 use super::connect::tcp_port;
 use super::messages::{ExchangeReport, clock_time, net, ports, until};
 use super::refusal::{Refusal, refusal};
 use super::{DONE, NO_ANSWER, PARTLY, REFUSED};
+use crate::core::exchange::ReceivedReceipt;
 use crate::core::knock::{KnockKind, Status};
 use crate::core::types::Fault;
 

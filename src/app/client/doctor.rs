@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::ask::{ExchangeOutcome, GatewayResult, ReceivedReceipt, usable};
+use super::ask::{ExchangeOutcome, GatewayResult};
 use super::connect::{connect, grant, send_bound};
 use super::messages::{clock_text, everybody_text};
 use super::signer::{self, HeldProfile, Signer};
@@ -16,6 +16,7 @@ use super::{
 use crate::app::args::toctoc::Doctor;
 use crate::app::output::count;
 use crate::core::diagnostic::printable;
+use crate::core::exchange::{Endpoints, ReceivedReceipt, usable};
 use crate::core::knock::{KnockKind, Status};
 use crate::core::types::{Fault, FaultKind};
 use crate::edge::names::{AddressFamily, resolve_gateway};
@@ -278,7 +279,7 @@ impl Examination<'_, '_> {
             self.fail("address", Fault::new(what, remedy.trim_end()), REFUSED);
         } else if observed.ip() == local {
             self.ok("address", format!("the gateway sees {local}, your own: no NAT in between"));
-        } else if usable(local, result.gateway.ip()) {
+        } else if usable(Endpoints { local, gateway: result.gateway.ip() }) {
             let fault = Fault::new(
                 format!("the gateway sees {observed}, and you are {local}: a NAT in between"),
                 format!(

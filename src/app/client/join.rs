@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::PreparedKnock;
-use super::ask::{ClientRequest, ExchangeOutcome, GatewayResult, cannot_join};
+use super::ask::{ExchangeOutcome, GatewayResult};
 use super::keys::names;
 use super::signer::{HeldProfile, key_in, signer, usual_key};
 use super::waiting::Waiting;
@@ -20,7 +20,7 @@ use crate::app::output::service_list;
 use crate::app::paths::{UserPaths, is_profile_name};
 use crate::core::bytes::saturated_i64;
 use crate::core::diagnostic::printable;
-use crate::core::keyring::{Day, Newcomer};
+use crate::core::exchange::{ClientRequest, cannot_join};
 use crate::core::knock::{Enrolment, KnockKind, Receipt, Request, Status, Welcome};
 use crate::core::public_key::PublicKey;
 use crate::core::types::{Fault, SECOND, ServiceName};
@@ -244,19 +244,9 @@ impl Joiner {
 
     /// Writes the profile. Nothing of the invitation is left afterwards.
     fn write_profile(&mut self, welcome: &Welcome) -> Result<(), Fault> {
-        let key = self.held.profile.key.clone();
-        let secrets = self.invitation.side().secrets;
-        let newcomer =
-            Newcomer { gateway: self.invitation.gateway, client: welcome.client, key: key.ed25519 };
-        let gate = secrets.gate(Day::Invited);
-        let root = gate.and_then(|gate| gate.open_welcome(&newcomer, &welcome.root));
-        let Some(root) = root else {
-            let what = format!("{}: its welcome cannot be opened with this line", self.gateway());
-            return Err(Fault::new(what, "tell its admin: it is not what a gateway sends"));
-        };
+        let profile = self.invitation.welcomed(self.held.profile.key.clone(), welcome)?;
         let identity = self.held.profile.identity.take();
-        let profile = self.invitation.profile(key, welcome.client, &root);
-        self.held.profile = Profile { identity, expires: welcome.expires, ..profile };
+        self.held.profile = Profile { identity, ..profile };
         files::make_directory(&files::parent(&self.held.path), 0o700)?;
         files::create(&self.held.path, self.held.profile.print().as_bytes(), 0o600)?;
         remove_if_there(&self.pending)

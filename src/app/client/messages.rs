@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::ask::{AddressOrigin, ClientRequest, ExchangeOutcome, GatewayResult, ReceivedReceipt};
+use super::ask::{ExchangeOutcome, GatewayResult};
 use super::refusal::{Refusal, refusal};
 use super::{DONE, NO_ANSWER, PARTLY, REFUSED, UNREACHABLE};
 use crate::app::output::{CommandOutput, count, service_list};
+use crate::core::exchange::{AddressOrigin, ClientRequest, ReceivedReceipt};
 use crate::core::knock::{KnockKind, PortEntry, Receipt, Status};
 use crate::core::prefix::Span;
 use crate::core::types::{SECOND, Source, Wall};

@@ -1,7 +1,8 @@
 //! The reason for which the gateway opened nothing: the ground of the messages about it.
 
-use super::ask::{AddressOrigin, GatewayResult, NamedAddress};
+use super::ask::GatewayResult;
 use crate::core::address::{AddressScope, reach};
+use crate::core::exchange::{AddressOrigin, NamedAddress};
 use crate::core::knock::{KnockKind, Receipt, Status};
 use crate::core::types::Source;
 

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{ExchangeReport, PARTLY, net, ports, timestamp, until};
-use crate::app::client::ask::{AddressOrigin, ExchangeOutcome, GatewayResult, ReceivedReceipt};
+use crate::app::client::ask::{ExchangeOutcome, GatewayResult};
+use crate::core::exchange::{AddressOrigin, ReceivedReceipt};
 use crate::core::knock::{KnockKind, Status};
 
 impl ExchangeReport<'_> {

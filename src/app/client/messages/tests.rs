@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::app::client::ask::NamedAddress;
 use crate::app::client::ask::tests as gateway;
 use crate::core::door::Step;
+use crate::core::exchange::NamedAddress;
 use crate::core::types::{Fault, PortRange};
 use crate::keys::profile::Fallback;
 
