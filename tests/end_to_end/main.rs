@@ -5,6 +5,7 @@ mod bound;
 mod captured;
 mod check;
 mod classic;
+mod client_library;
 mod clients_of_others;
 mod clocks;
 mod commands;

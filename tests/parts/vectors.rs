@@ -31,6 +31,8 @@ use toctoc::keys::invitation::Invitation;
 use crate::client_mac::{set_client_mac, set_mac_of_day};
 
 const CLIENT_E: [u8; 32] = *b"TEST ONLY: client ephemeral 0001";
+/// Of the knock before the one with [`CLIENT_E`].
+const FIRST_E: [u8; 32] = *b"TEST ONLY: client ephemeral 0000";
 const GATEWAY_E: [u8; 32] = *b"TEST ONLY: gateway ephemeral 001";
 
 fn path(name: &str) -> PathBuf {
@@ -175,11 +177,18 @@ fn ask() -> (Request, Receipt) {
     (request, receipt)
 }
 
+/// A receipt that asks for the challenge of [`request`].
+fn challenge() -> Receipt {
+    let (_, clock) = ask();
+    Receipt { status: Status::Challenge, challenge: request().challenge, ..clock }
+}
+
 /// Who knocks, and what a listener has of them.
 struct Sender {
     side: ClientSide,
     row: WireRow,
     day: Day,
+    ephemeral: [u8; 32],
 }
 
 /// Every value of one knock and its receipt.
@@ -189,9 +198,9 @@ fn exchange(about: &str, sender: &Sender, signed: &[u8; SIGNED], receipt: &Recei
         message = Some(*m);
         Ok(authentic::sign(&test_vectors::seed(), m))
     };
-    let Sender { side, row, day } = sender;
+    let Sender { side, row, day, ephemeral } = sender;
     let day = *day;
-    let (datagram, awaiting) = seal(side, signed, day, Secret::new(CLIENT_E), sign).unwrap();
+    let (datagram, awaiting) = seal(side, signed, day, Secret::new(*ephemeral), sign).unwrap();
     let message: Message = message.expect("signed");
     let opened = test_vectors::open_as(row, &datagram);
     let (parts, reply) = opened.map_err(|r| r.name()).unwrap().split();
@@ -202,7 +211,7 @@ fn exchange(about: &str, sender: &Sender, signed: &[u8; SIGNED], receipt: &Recei
     let tag = |day| hex(&side.secrets.wire(day).unwrap().tag());
     let mut values = json!({
         "about": about,
-        "client_ephemeral_secret": hex(&CLIENT_E),
+        "client_ephemeral_secret": hex(ephemeral),
         "gateway_ephemeral_secret": hex(&GATEWAY_E),
         "day": null,
         "wire_secret": hex(wire.expose()),
@@ -235,11 +244,14 @@ fn exchange(about: &str, sender: &Sender, signed: &[u8; SIGNED], receipt: &Recei
 }
 
 /// The values of a knock of the enrolled client, which a gatekeeper accepts.
-fn client_exchange(about: &str, request: &Request, receipt: &Receipt) -> Value {
+fn client_exchange(
+    about: &str, ephemeral: [u8; 32], request: &Request, receipt: &Receipt,
+) -> Value {
     let sender = Sender {
         side: test_vectors::side(CLIENT),
         row: test_vectors::wire_row(NOON),
         day: test_vectors::day_of(request),
+        ephemeral,
     };
     let values = exchange(about, &sender, &request.encode(), receipt);
     let (parts, _) = test_vectors::open(&unhex(&values["datagram"]), NOON).ok().unwrap().split();
@@ -290,9 +302,15 @@ fn joining() -> Value {
     let receipt =
         Receipt { status: Status::Enrolled, challenge: None, welcome: Some(welcome), ..clock };
     let row = side.secrets.invitation_row();
-    let sender = Sender { side, row, day: Day::Invited };
+    let sender = Sender { side, row, day: Day::Invited, ephemeral: CLIENT_E };
     let about = "one knock by which somebody joins, its receipt, and the line of the invitation";
     let mut values = exchange(about, &sender, &enrolment.encode(), &receipt);
+    let about = "the knock before that of join.json: without a challenge, and the receipt that asks for \
+                 one";
+    let first = Enrolment { challenge: None, ..enrolment };
+    let sender = Sender { ephemeral: FIRST_E, ..sender };
+    let asked = exchange(about, &sender, &first.encode(), &challenge());
+    check("tests/vectors/challenge_join.json", &asked);
     let opened = gate.open_welcome(&newcomer, &welcome.root).unwrap();
     assert_eq!(opened.expose(), root.expose());
     values["invitation_id"] = hex(&INVITATION.0).into();
@@ -319,10 +337,15 @@ fn joining_gives_the_golden_bytes() {
 fn sealing_gives_the_golden_bytes() {
     let about = "one knock and its receipt, every value in hex; keys in keys/golden.json, layout in \
                  docs/protocol.md";
-    check("tests/vectors/knock.json", &client_exchange(about, &request(), &receipt()));
+    check("tests/vectors/knock.json", &client_exchange(about, CLIENT_E, &request(), &receipt()));
+    let about = "the knock before that of knock.json: without a challenge, and the receipt that asks for \
+                 one";
+    let first = Request { challenge: None, ..request() };
+    let asked = client_exchange(about, FIRST_E, &first, &challenge());
+    check("tests/vectors/challenge.json", &asked);
     let about = "one knock that asks for the time, and its receipt";
     let (request, receipt) = ask();
-    check("tests/vectors/time.json", &client_exchange(about, &request, &receipt));
+    check("tests/vectors/time.json", &client_exchange(about, CLIENT_E, &request, &receipt));
     check("tests/vectors/fido.json", &fido());
 }
 

@@ -449,13 +449,16 @@ def main():
     keys = load(HERE.parent.parent / "keys" / "golden.json")
     inputs = {"about", "day", "client_ephemeral_secret", "gateway_ephemeral_secret", "request", "receipt"}
     agreed, wrong = 0, []
-    for name in ("knock.json", "time.json"):
+    _, invited = invitation_secrets(keys, load(HERE / "join.json"))
+    for name in ("knock.json", "time.json", "challenge.json", "challenge_join.json"):
         vector = load(HERE / name)
-        computed = compute(keys, client_secrets(keys), vector)
+        joins = name == "challenge_join.json"
+        computed = compute(keys, invited if joins else client_secrets(keys), vector)
         assert set(vector) == inputs | set(computed), set(vector) ^ (inputs | set(computed))
         wrong += [f"{name}: {field}" for field, value in computed.items() if vector[field] != value]
         agreed += len(computed)
-        if reason := refusal(keys, vector["datagram"], TODAY):
+        reason = None if joins else refusal(keys, vector["datagram"], TODAY)
+        if reason or joins and not is_enrolment(vector["body"]):
             wrong.append(f"{name}: refused, {reason}")
     vector = load(HERE / "join.json")
     computed = compute_joining(keys, vector)
