@@ -1,5 +1,6 @@
 //! Ctrl-C: words that say where things stand, and exit code 130.
 
+#[cfg(unix)]
 use std::io::{Write, stderr};
 use std::sync::{Mutex, PoisonError};
 
