@@ -334,7 +334,7 @@ pub enum FaultKind {
 impl Fault {
     pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
-            what: what.into(),
+            what: in_words(what.into()),
             remedy: remedy.into(),
             kind: FaultKind::Other,
             excerpt: String::new(),
@@ -351,6 +351,17 @@ impl Fault {
         let Self { what, remedy, excerpt, more, .. } = self;
         let remedy = if remedy.is_empty() { String::new() } else { format!("  {remedy}\n") };
         format!("{what}\n{excerpt}{remedy}{more}")
+    }
+}
+
+/// Leaves out the number that std appends to the words of a system's error.
+fn in_words(what: String) -> String {
+    let Some((before, rest)) = what.split_once(" (os error ") else { return what };
+    match rest.split_once(')') {
+        Some((number, after)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{before}{after}")
+        }
+        _ => what,
     }
 }
 
@@ -434,5 +445,13 @@ mod tests {
         for (index, reject) in Reject::ALL.iter().enumerate() {
             assert_eq!(*reject as usize, index);
         }
+    }
+
+    #[test]
+    fn a_fault_has_the_words_of_a_systems_error_and_not_its_number() {
+        let error = std::io::Error::from_raw_os_error(13);
+        let fault = Fault::new(format!("/x: {error}; it stays"), "");
+        assert_eq!(fault.what, "/x: Permission denied; it stays");
+        assert_eq!(Fault::new("a (os error b) c", "").what, "a (os error b) c");
     }
 }
