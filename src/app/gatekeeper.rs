@@ -311,8 +311,8 @@ impl Gatekeeper {
             }
             (true, _) => "the guard stays off until the next start".to_owned(),
             (false, TrialState::Running { seconds_left, .. }) => format!(
-                "the guard stays up until its trial ends in {seconds_left} s, and the kernel ends \
-                 grants; to turn it off now: toctocd guard off"
+                "the guard stays up until its trial ends in {seconds_left} s, and is open for an \
+                 hour then, unless the gateway runs again; to turn it off now: toctocd guard off"
             ),
             (false, _) => "the guard stays up, and the kernel ends its grants".to_owned(),
         };

@@ -162,7 +162,14 @@ fn on_trial(
     say(ON_TRIAL);
     let mut said: Option<String> = None;
     loop {
-        let over = match trial(&reach.settings)? {
+        // The gateway says how it goes, or without one the kernel.
+        let asked = admin::ask_trial(&reach.settings);
+        let is_kept = asked.is_ok();
+        let state = match asked {
+            Ok(state) => state,
+            Err(_) => trial_in_kernel(&reach.settings)?,
+        };
+        let over = match state {
             TrialState::Running { useless, seconds_left } => {
                 interrupt::say(&after_an_interrupt(seconds_left));
                 if let Some(why) = useless.filter(|why| said.as_ref() != Some(why)) {
@@ -176,14 +183,20 @@ fn on_trial(
                 return Ok(CommandOutput::out(format!("confirmed by {by}: the guard stays\n")));
             }
             TrialState::None => "another command has ended the trial\n".to_owned(),
-            TrialState::Over => format!(
-                "nobody got in within {seconds} s: the guard is OFF until `toctocd guard on`\n{}",
-                open_services(&reach.settings.services)
-            ),
+            TrialState::Over => {
+                let how =
+                    if is_kept { "the guard is OFF until `toctocd guard on`" } else { LEFT_OPEN };
+                let open = open_services(&reach.settings.services);
+                format!("nobody got in within {seconds} s: {how}\n{open}")
+            }
         };
         return Ok(CommandOutput { code: FAILED, ..CommandOutput::out(over) });
     }
 }
+
+/// A guard whose trial the kernel has ended, without a gateway.
+const LEFT_OPEN: &str = "what it guards is OPEN for an hour, and closes then, because no gateway \
+                         is running; to close it now: toctocd guard on";
 
 /// What to do during a trial.
 const ON_TRIAL: &str = "\
@@ -199,14 +212,6 @@ fn after_an_interrupt(seconds_left: u64) -> String {
          without one it turns itself off\n  how it goes: toctocd guard status\n  off now: toctocd \
          guard off\n  keep it without a knock: toctocd guard on --confirm 0"
     )
-}
-
-/// How the trial goes: the gateway says so, or without one the kernel.
-fn trial(settings: &Settings) -> Result<TrialState, Fault> {
-    if let Ok(state) = admin::ask_trial(settings) {
-        return Ok(state);
-    }
-    trial_in_kernel(settings)
 }
 
 fn trial_in_kernel(settings: &Settings) -> Result<TrialState, Fault> {
@@ -240,6 +245,10 @@ fn status_text(
         (Some(status), _) => admin::guard_text(status),
         (None, None) => "OFF: the table does not exist; what it guards is OPEN".to_owned(),
         (None, Some(_)) if reach.doubt.is_some() => "up, with which rules is not known".to_owned(),
+        // The kernel alone has ended it.
+        (None, Some(None)) if *trial == TrialState::Over => {
+            format!("its trial is over: {LEFT_OPEN}")
+        }
         (None, Some(None)) => admin::loaded_guard_text(trial),
         (None, Some(Some(difference))) => format!("NOT AS CONFIGURED: {difference}"),
     };

@@ -123,8 +123,14 @@ fn without_a_gateway_the_kernel_ends_a_trial_and_an_order_ends_what_it_left() {
     let output = gate.toctocd(&["guard", "on", "--confirm", "1"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("nobody got in within 1 s: the guard is OFF"), "{text}");
+    assert!(
+        text.contains("nobody got in within 1 s: what it guards is OPEN for an hour"),
+        "{text}"
+    );
     assert!(gate.net.client.tcp_reaches(to, LONG));
+    let status = ok(&gate.toctocd(&["guard", "status"]));
+    let words = "guard       its trial is over: what it guards is OPEN for an hour";
+    assert!(status.starts_with(words), "{status}");
     let text = ok(&gate.toctocd(&["guard", "on"]));
     assert!(text.starts_with("the guard is up; no gateway is running"), "{text}");
     assert!(!gate.net.client.tcp_reaches(to, SHORT), "the end of the trial is over, too");
