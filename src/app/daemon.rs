@@ -85,6 +85,7 @@ fn run(args: &ToctocdArgs) -> u8 {
         ToctocdCommand::Init(init) => provision::init(config, init),
         ToctocdCommand::Check { print } => provision::check(config, *print),
         ToctocdCommand::Convert { file } => provision::convert(config, file),
+        ToctocdCommand::Export(args) => provision::export(config, args),
         ToctocdCommand::Invite(invite) => provision::invite(config, invite),
         ToctocdCommand::Client(ClientCommand::Approve(approve)) => {
             provision::approve(config, approve)

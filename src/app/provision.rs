@@ -27,11 +27,13 @@ pub mod completion;
 mod first_start;
 mod interview;
 mod invitations;
+mod knock_on_ports;
 mod list;
 
 pub use clients::{add, forgive, revoke};
 pub use first_start::init_at_terminal;
 pub use invitations::{approve, invite};
+pub use knock_on_ports::export;
 pub use list::list;
 
 /// Makes directory, keys, clients file and, last, the configuration. `named` is the value of

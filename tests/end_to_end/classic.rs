@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::harness::gate::{Gate, SSH, section};
+use crate::harness::gate::{Gate, SSH, ok, section, stderr};
 use crate::harness::raw::send_echo_request;
 use crate::harness::{LONG, SHORT, until};
 
@@ -200,4 +200,65 @@ fn a_door_grants_a_service_without_any_command_and_the_grant_ends_by_itself() {
         "open for another host"
     );
     until("the grant ends", || !gate.net.client.tcp_reaches(ssh, SHORT));
+}
+
+/// The format of the app Knock on Ports, version 1: what it has no field for, it does not read.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PhoneFile {
+    version: u32,
+    sequences: Vec<PhoneSequence>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PhoneSequence {
+    name: String,
+    host: String,
+    delay: u32,
+    icmp_type: String,
+    ipv: String,
+    steps: Vec<PhoneStep>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields, tag = "type", rename_all = "lowercase")]
+enum PhoneStep {
+    Tcp { port: u16 },
+    Udp { port: u16 },
+    Icmp { icmp_size: u16, icmp_count: u32 },
+}
+
+#[test]
+fn a_phone_that_imports_an_exported_door_opens_it() {
+    let gate = granting(30);
+    let text = ok(&gate.toctocd(&["export", "side", "--host", "10.90.0.1"]));
+    let file: PhoneFile = serde_json::from_str(&text).expect("the app's format");
+    let [sequence] = file.sequences.try_into().ok().expect("one door");
+    assert_eq!((file.version, sequence.name.as_str()), (1, "side"));
+    assert_eq!(
+        (sequence.icmp_type.as_str(), sequence.ipv.as_str()),
+        ("without_headers", "only_ipv4")
+    );
+    let mut words = vec!["knock".to_owned(), "--delay".to_owned(), sequence.delay.to_string()];
+    words.push(sequence.host);
+    for step in sequence.steps {
+        words.push(match step {
+            PhoneStep::Tcp { port } => format!("{port}:tcp"),
+            PhoneStep::Udp { port } => format!("{port}:udp"),
+            PhoneStep::Icmp { icmp_size, icmp_count } => {
+                assert_eq!(icmp_count, 1);
+                format!("icmp:{icmp_size}")
+            }
+        });
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    ok(&gate.toctoc(&gate.net.client, &words));
+    until("the door grants", || gate.grants().contains("10.90.0.2"));
+    // A picture of the same: half blocks, as wide as high.
+    let picture = ok(&gate.toctocd(&["export", "side", "--host", "10.90.0.1", "--qr"]));
+    let width = picture.lines().next().expect("a line").chars().count();
+    assert!(width > 40 && picture.lines().count() == width.div_ceil(2), "{picture}");
+    let refused = gate.toctocd(&["export", "front"]);
+    assert!(!refused.status.success() && stderr(&refused).contains("no door `front`"));
 }

@@ -117,6 +117,8 @@ pub enum ToctocdCommand {
         #[arg(value_name = "FILE", default_value = "/etc/knockd.conf")]
         file: PathBuf,
     },
+    /// Print a classic door for the phone app Knock on Ports: a file that it imports.
+    Export(Export),
 }
 
 /// `toctocd guard`.
@@ -142,6 +144,24 @@ pub enum GuardCommand {
     Status,
     /// Print the guard without its grants, for a file that nftables.conf includes after its flush.
     Print,
+}
+
+/// `toctocd export`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  toctocd export web >web.json
+  toctocd export web --qr")]
+pub struct Export {
+    /// The door's name. One whose packets the app cannot send is refused.
+    #[arg(value_name = "DOOR")]
+    pub door: String,
+    /// The host name or IP address to knock at. Default: the gateway's first address.
+    #[arg(long, value_name = "HOST", value_parser = host)]
+    pub host: Option<String>,
+    /// Print the file's text as a QR code instead.
+    #[arg(long)]
+    pub qr: bool,
 }
 
 /// `toctocd init`.

@@ -282,7 +282,7 @@ fn did_you_mean(name: &str, known: &[&str]) -> String {
 
 /// The sequence of the door called `name`, if clients can use it again and again, with ordinary
 /// packets to the addresses of the profile.
-fn fallback(settings: &Settings, name: &str) -> Result<Fallback, Fault> {
+pub(super) fn fallback(settings: &Settings, name: &str) -> Result<Fallback, Fault> {
     let Some(door) = settings.doors.iter().find(|door| door.name == name) else {
         let known: Vec<&str> = settings.doors.iter().map(|door| door.name.as_str()).collect();
         let remedy = match known.is_empty() {
