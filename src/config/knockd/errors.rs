@@ -98,9 +98,29 @@ impl KnockdError {
     pub fn fault(&self, path: &Path, text: &str) -> Fault {
         let (what, remedy) = self.what.explained();
         let line = text.lines().nth(self.line.saturating_sub(1)).unwrap_or_default();
-        let excerpt = excerpt(line, self.line, 1);
-        let what = format!("{}:{}:1: {what}", path.display(), self.line);
+        let column = self.column(line);
+        let excerpt = excerpt(line, self.line, column);
+        let what = format!("{}:{}:{column}: {what}", path.display(), self.line);
         Fault { excerpt, ..Fault::new(what, remedy) }.of(FaultKind::Input)
+    }
+
+    /// The column of the word that is wrong, from 1: the key, or the part of its value.
+    fn column(&self, line: &str) -> usize {
+        let key = line.chars().take_while(|c| c.is_whitespace()).count() + 1;
+        let Some((before, value)) = line.split_once('=') else { return key };
+        let mut column = before.chars().count() + 2;
+        for part in value.split(',') {
+            let is_wrong = match &self.what {
+                Wrong::Sequence(_) => super::step(part, "").is_err(),
+                Wrong::Flag(flag) => part.trim().eq_ignore_ascii_case(flag.trim()),
+                _ => return key,
+            };
+            if is_wrong {
+                return column + part.chars().take_while(|c| c.is_whitespace()).count();
+            }
+            column += part.chars().count() + 1;
+        }
+        key
     }
 }
 
