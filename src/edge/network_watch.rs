@@ -1,5 +1,5 @@
 //! A descriptor that becomes readable when this machine's addresses, interfaces or routes change, or
-//! the routers beside it.
+//! its IPv6 neighbours.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,7 +8,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use socket2::{SockFilter, SockRef};
 
 use super::firewall::attributes::split;
-use super::neighbours::KnownRouters;
+use super::neighbours::KnownNeighbours;
 use super::routes::EVERYWHERE;
 use crate::core::types::Fault;
 
@@ -21,7 +21,7 @@ const GROUPS: u32 = (libc::RTMGRP_LINK
     | libc::RTMGRP_NEIGH) as u32;
 
 /// Drops reports about all routes but those to everywhere and to private networks, and about all
-/// neighbours but routers: on a router they come all the time. The kernel writes the table first,
+/// neighbours but those of IPv6: on a router they come all the time. The kernel writes the table first,
 /// and then the destination.
 const FILTER: [SockFilter; 21] = [
     SockFilter::new(0x28, 0, 0, 4), // load nlmsg_type
@@ -41,8 +41,8 @@ const FILTER: [SockFilter; 21] = [
     SockFilter::new(0x15, 4, 0, 0xc0a8), // 192.168.0.0/16
     SockFilter::new(0x35, 0, 4, 0xfc00), // fc00::/7
     SockFilter::new(0x25, 3, 2, 0xfdff),
-    SockFilter::new(0x30, 0, 0, 26),       // load ndm_flags
-    SockFilter::new(0x45, 0, 1, 0x80),     // NTF_ROUTER
+    SockFilter::new(0x30, 0, 0, 16), // load ndm_family
+    SockFilter::new(0x15, 0, 1, libc::AF_INET6 as u32),
     SockFilter::new(0x06, 0, 0, u32::MAX), // accept
     SockFilter::new(0x06, 0, 0, 0),        // drop
 ];
@@ -54,7 +54,7 @@ const fn as_loaded(number: u16) -> u32 {
 
 pub struct NetworkWatch {
     socket: Socket,
-    routers: KnownRouters,
+    neighbours: KnownNeighbours,
 }
 
 impl NetworkWatch {
@@ -63,7 +63,7 @@ impl NetworkWatch {
             let what = format!("cannot watch for changes of the network: {error}");
             Fault::new(what, "the kernel needs CONFIG_NETLINK")
         })?;
-        Ok(NetworkWatch { socket, routers: KnownRouters::default() })
+        Ok(NetworkWatch { socket, neighbours: KnownNeighbours::default() })
     }
 
     fn open() -> io::Result<Socket> {
@@ -84,7 +84,9 @@ impl NetworkWatch {
                 Ok(_) => {
                     for report in split(&buffer) {
                         any |= match report.kind {
-                            libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => self.routers.learn(&report),
+                            libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => {
+                                self.neighbours.learn(&report)
+                            }
                             _ => true,
                         };
                     }

@@ -200,11 +200,15 @@ fn a_masquerading_router_with_a_public_address_is_recognised_too() {
     assert!(inner.stranger.connect(port, SHORT).is_err(), "a stranger got in");
 }
 
-/// The link-local address of a host's interface to the gateway.
+/// The word after `before` in what `ip` shows of a host's interface to the gateway.
+fn shown(space: &Space, before: &str) -> String {
+    let shown = space.sh("ip -6 -o addr show dev eth0 scope link; ip -o link show dev eth0");
+    let (_, rest) = shown.split_once(before).expect("an address of the link");
+    rest.split([' ', '/']).next().expect("a word").to_owned()
+}
+
 fn link_local(space: &Space) -> String {
-    let shown = space.sh("ip -6 -o addr show dev eth0 scope link");
-    let (_, rest) = shown.split_once("inet6 ").expect("an address of the link");
-    rest.split_once('/').expect("a prefix").0.to_owned()
+    shown(space, "inet6 ")
 }
 
 #[test]
@@ -217,10 +221,13 @@ fn a_router_that_masquerades_by_another_address_than_its_next_hop_is_recognised_
     // As long as it forwards nothing, it does not say that it is a router.
     anna.must_open(&gate.net.client, "ssh", 1);
     let inner = Masqueraded::behind(&gate.net.client.space);
-    gate.net.gateway.sh("ip -6 neigh flush dev gw0");
-    // The gateway may learn only by the receipt that this is its router.
-    let key = gate.path("anna.key");
-    gate.toctoc_in(&inner.client, &["open", "anna", "ssh", "-6", "-i", &key, "--ask-source"]);
+    // The router asks for the gateway's link address, and so gives its own. It has not said yet
+    // that it is one.
+    gate.net.gateway.sh(&format!(
+        "ip -6 neigh flush dev gw0
+         ip -6 neigh replace fd90::2 lladdr {} dev gw0 nud stale",
+        shown(host, "link/ether ")
+    ));
     gate.daemon().wait_for("anna: ssh of fd90::2 ended: it is no longer allowed");
     must_refuse(&gate, &inner, "-6", "fd90::2");
     assert!(inner.stranger.connect(gate.port(1, SSH), SHORT).is_err(), "a stranger got in");

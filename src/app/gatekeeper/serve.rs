@@ -81,7 +81,9 @@ pub(super) fn network() -> Result<Network, Fault> {
     let up = addresses::interfaces_up();
     let routes = routes::all()?;
     let hops = routes::routers(&routes);
-    let mut routers = neighbours::further_addresses(&neighbours::routers()?, &hops);
+    let neighbours = neighbours::all()?;
+    neighbours::ask_doubtful(&neighbours, &hops);
+    let mut routers = neighbours::further_addresses(&neighbours, &hops);
     routers.extend(hops.iter().map(|hop| hop.address));
     Ok(Network {
         default_routes: routes::default_interfaces(&routes, &up),
