@@ -339,5 +339,6 @@ fn connect_says_why_it_does_not_connect() {
         let said = stderr(&output);
         assert_eq!((output.status.code(), said.contains(expected)), (Some(code), true), "{said}");
         assert!(output.stdout.is_empty(), "standard output belongs to the service");
+        assert_eq!(said.contains("nothing listens there"), code == 4, "{said}");
     }
 }
