@@ -181,7 +181,8 @@ fn the_same_profile_stays_chosen_when_the_list_is_read_again() {
     let mut model = model(vec![other(), gate()]);
     model.choose(1);
     model.choose_service(service("ssh"));
-    model.take(Instant::now(), profiles(vec![gate()]));
+    let third = Listed { name: "b".into(), state: ListedState::Pending };
+    model.take(Instant::now(), profiles(vec![other(), third, gate()]));
     assert_eq!(model.chosen().unwrap().name, "gate");
     assert_eq!(model.service(), Some(service("ssh")));
 }
