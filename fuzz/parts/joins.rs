@@ -25,7 +25,7 @@ const KEYS: usize = 3;
 pub struct Joins {
     pub rows: Vec<Invited>,
     /// What each key really signed, and what of it was used.
-    signed: HashSet<(ClientId, PublicKey, [u8; SIGNED])>,
+    signed: HashSet<(ClientId, [u8; 32], [u8; SIGNED])>,
     used: HashSet<[u8; SIGNED]>,
     /// The key that has the place.
     enrolled: BTreeMap<ClientId, PublicKey>,
@@ -46,12 +46,7 @@ impl Joins {
                 standing: Standing::Open(rule),
             });
         }
-        Joins {
-            rows,
-            signed: HashSet::new(),
-            used: HashSet::new(),
-            enrolled: BTreeMap::new(),
-        }
+        Joins { rows, signed: HashSet::new(), used: HashSet::new(), enrolled: BTreeMap::new() }
     }
 
     /// What the listener has of the invitations.
@@ -117,7 +112,7 @@ impl World {
                 };
                 let made = seal(&side, &signed, Day::Invited, ephemeral, sign);
                 let (datagram, _) = made.expect("the test gateway's key is valid");
-                self.joins.signed.insert((invitation, key(number), signed));
+                self.joins.signed.insert((invitation, key(number).ed25519, signed));
                 let request = test_vectors::request(self.now.wall);
                 self.made.push(MadePacket { datagram, request });
                 self.deliver(&datagram, from);
@@ -154,7 +149,7 @@ impl World {
             match done {
                 Committed::Join(applicant) => {
                     let bytes: [u8; SIGNED] = *knock.body.first_chunk().expect("a body");
-                    let asked = (invitation, applicant.key().clone(), bytes);
+                    let asked = (invitation, applicant.key().ed25519, bytes);
                     assert!(self.joins.signed.contains(&asked), "no such key has signed it");
                     assert!(self.joins.used.insert(bytes), "used twice");
                     self.check_time(&bytes, (invitation, from), distrusted);
@@ -219,11 +214,13 @@ impl World {
     /// The file's rows are in force.
     fn follow_joined(&mut self) {
         self.policy = policy(self.enrolled, &self.joins.rows);
+        let mut joined = Vec::new();
         for row in &self.joins.rows {
             if let Standing::Joined(id, _) = row.standing {
-                self.hand_over(id);
+                joined.push(id);
             }
         }
+        joined.into_iter().for_each(|id| self.hand_over(id));
     }
 
     /// No key stands on two rows, and the rows make a table.
