@@ -2,11 +2,11 @@
 //! stored, listed and replaced.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
 use crate::harness::guarded::{Guarded, KNOCK, KeptGuard, settings, start, start_for};
 use crate::harness::raw::pings;
-use crate::harness::{Host, LONG, Net, SHORT, echoes, udp_echoes};
+use crate::harness::{Host, LONG, Net, SHORT, echoes, udp_echoes, until};
 use toctoc::config::{FirewallSettings, native};
 use toctoc::core::grants::{Change, Element};
 use toctoc::core::prefix::Span;
@@ -90,6 +90,25 @@ fn a_reload_removes_what_belonged_to_a_service_that_is_gone_and_keeps_the_others
     nft.apply(&[Change::Remove { element: gone }]).unwrap();
     assert!(nft.apply(&[Change::Set { element: gone, millis: 1000 }]).is_err());
     assert_eq!(nft.list().unwrap().len(), 1);
+}
+
+#[test]
+fn thousands_of_elements_are_listed_as_they_were_set_with_the_time_that_is_left() {
+    let net = Net::new();
+    let mut nft = start_for(&net, &settings(), &services(ALL_KINDS[0]));
+    // More elements than one answer of the kernel has.
+    let source = |n: u32| IpAddr::from(Ipv4Addr::from(0xc633_0000 + n));
+    let set: Vec<Element> = (0..5000).map(|n| element("ssh", source(n))).collect();
+    let changes: Vec<Change> =
+        set.iter().map(|element| Change::Set { element: *element, millis: 60_000 }).collect();
+    nft.apply(&changes).unwrap();
+    let mut listed = nft.list().unwrap();
+    let elements: Vec<Element> = listed.iter().map(|(element, _)| *element).collect();
+    assert!(elements == set, "{} are listed, {} were set", elements.len(), set.len());
+    until("time passes for all of them", || {
+        listed = nft.list().unwrap();
+        listed.len() == set.len() && listed.iter().all(|(_, left)| (1..60_000).contains(left))
+    });
 }
 
 #[test]
