@@ -422,6 +422,9 @@ mod tests {
             assert_eq!(expected.read_key(bytes), Some(element));
             assert_eq!(expected.read_key(&bytes[1..]), None);
             assert_eq!(expected.read_key(&[bytes, &[0]].concat()), None);
+            let item = |left| timed(Attributes::default().nest(KEY, &written), left);
+            assert_eq!(expected.read_item(item(1).bytes()), Some((element, 1)));
+            assert_eq!(expected.read_item(item(0).bytes()), None, "a spent one is not live");
         }
     }
 
